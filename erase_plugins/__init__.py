@@ -1,0 +1,54 @@
+"""Concept erasure for generative models as installable plugins.
+
+Public names are loaded on first use, so that importing the package costs milliseconds and never imports torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from erase_plugins.hookspecs import hookimpl
+
+__version__ = "0.1.0"
+
+#: public name -> module that defines it
+_PUBLIC = {
+    "get_manager": "erase_plugins.manager",
+    "load": "erase_plugins.api",
+    "erase": "erase_plugins.api",
+    "plan": "erase_plugins.api",
+    "apply": "erase_plugins.runtime.apply",
+    "generate": "erase_plugins.api",
+    "evaluate": "erase_plugins.api",
+    "load_artifact": "erase_plugins.artifacts.artifact",
+    "merge": "erase_plugins.artifacts.compose",
+    "add": "erase_plugins.artifacts.compose",
+    "revoke": "erase_plugins.artifacts.compose",
+    "Concept": "erase_plugins.types",
+    "EraseRequest": "erase_plugins.types",
+    "EvalReport": "erase_plugins.types",
+    "Artifact": "erase_plugins.artifacts.artifact",
+    "Edit": "erase_plugins.artifacts.edit",
+}
+
+__all__ = ["__version__", "hookimpl", *sorted(_PUBLIC)]
+
+if TYPE_CHECKING:
+    from erase_plugins.api import erase, evaluate, generate, load, plan
+    from erase_plugins.artifacts.artifact import Artifact, load_artifact
+    from erase_plugins.artifacts.compose import add, merge, revoke
+    from erase_plugins.artifacts.edit import Edit
+    from erase_plugins.manager import get_manager
+    from erase_plugins.runtime.apply import apply
+    from erase_plugins.types import Concept, EraseRequest, EvalReport
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'erase_plugins' has no attribute '{name}'")
+    return getattr(importlib.import_module(_PUBLIC[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

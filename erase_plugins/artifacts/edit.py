@@ -1,0 +1,227 @@
+"""The result of a method: what is added to which parameter. Layouts turn it into files, the runtime applies it.
+
+Keys inside a component are parameter names ("mid_block...attn2.to_k.weight") for `LowRank`, `Dense`, `Bias` and `Rows`,
+module paths for `AddOn`, and `CONTEXT` for `ContextMap`. Text-encoder names carry no ``text_model.`` prefix.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from erase_plugins.errors import ArtifactError, NotFiniteError
+
+CONTEXT = "context"
+
+
+class Delta(Protocol):
+    """One change. ``kind`` names the class in files; ``tensors`` are what is stored."""
+
+    kind: str
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Stored tensors by field name."""
+
+    def scaled(self, factor: float) -> Delta:
+        """The same change, ``factor`` times as strong."""
+
+
+@dataclass(frozen=True, eq=False)
+class LowRank:
+    """Weight change B A with the scale baked in.
+
+    Attributes:
+        A: (rank, in) or (rank, in, height, width) for convolutions ("down").
+        B: (out, rank) or (out, rank, 1, 1) ("up").
+    """
+
+    A: Tensor
+    B: Tensor
+    kind: str = field(default="lowrank", init=False)
+
+    @property
+    def rank(self) -> int:
+        """Number of columns of B."""
+        return self.A.shape[0]
+
+    def dense(self) -> Tensor:
+        """The change as one float32 tensor in the shape of the weight."""
+        flat = self.B.float().flatten(1) @ self.A.float().flatten(1)
+        return flat.reshape(self.B.shape[0], *self.A.shape[1:])
+
+    def tensors(self) -> dict[str, Tensor]:
+        return {"A": self.A, "B": self.B}
+
+    def scaled(self, factor: float) -> LowRank:
+        return LowRank(self.A, self.B * factor)
+
+
+@dataclass(frozen=True, eq=False)
+class Dense:
+    """Weight change in the shape of the weight."""
+
+    dW: Tensor
+    kind: str = field(default="dense", init=False)
+
+    def dense(self) -> Tensor:
+        """The change in float32."""
+        return self.dW.float()
+
+    def tensors(self) -> dict[str, Tensor]:
+        return {"dW": self.dW}
+
+    def scaled(self, factor: float) -> Dense:
+        return Dense(self.dW * factor)
+
+
+@dataclass(frozen=True, eq=False)
+class Bias:
+    """Bias change (out,)."""
+
+    db: Tensor
+    kind: str = field(default="bias", init=False)
+
+    def dense(self) -> Tensor:
+        """The change in float32."""
+        return self.db.float()
+
+    def tensors(self) -> dict[str, Tensor]:
+        return {"db": self.db}
+
+    def scaled(self, factor: float) -> Bias:
+        return Bias(self.db * factor)
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """Change of single rows of an embedding table: ``index`` (n,) int64, ``values`` (n, dim) are added."""
+
+    index: Tensor
+    values: Tensor
+    kind: str = field(default="rows", init=False)
+
+    def tensors(self) -> dict[str, Tensor]:
+        return {"index": self.index, "values": self.values}
+
+    def scaled(self, factor: float) -> Rows:
+        return Rows(self.index, self.values * factor)
+
+
+@dataclass(frozen=True, eq=False)
+class ContextMap:
+    """Map c -> c + B A c of every text embedding row that cross-attention sees.
+
+    Equal to the weight change W B A in every key and value projection, so it fits any model that shares the text
+    encoder and needs A (rank, dim) and B (dim, rank) only.
+    """
+
+    A: Tensor
+    B: Tensor
+    kind: str = field(default="contextmap", init=False)
+
+    @property
+    def rank(self) -> int:
+        """Number of rows of A."""
+        return self.A.shape[0]
+
+    def tensors(self) -> dict[str, Tensor]:
+        return {"A": self.A, "B": self.B}
+
+    def scaled(self, factor: float) -> ContextMap:
+        return ContextMap(self.A, self.B * factor)
+
+
+@dataclass(frozen=True, eq=False)
+class AddOn:
+    """A module added beside another one; what no weight change can express. ``type`` names the runtime class."""
+
+    type: str
+    weights: Mapping[str, Tensor]
+    config: Mapping[str, Any]
+    kind: str = field(default="addon", init=False)
+
+    def tensors(self) -> dict[str, Tensor]:
+        return dict(self.weights)
+
+    def scaled(self, factor: float) -> AddOn:
+        return AddOn(self.type, self.weights, {**self.config, "strength": factor * self.config.get("strength", 1.0)})
+
+
+DELTA_TYPES = {"lowrank": LowRank, "dense": Dense, "bias": Bias, "rows": Rows, "contextmap": ContextMap}
+
+
+@dataclass(frozen=True, eq=False)
+class Edit:
+    """Component -> key -> delta, plus what is needed to solve again.
+
+    Attributes:
+        family: id of the family it was made for.
+        deltas: the change itself.
+        statistics: tensors of closed-form methods (see `artifacts.statistics`), empty otherwise.
+        meta: JSON-ready facts that belong to the edit (statistics description, gates).
+    """
+
+    family: str
+    deltas: Mapping[str, Mapping[str, Delta]]
+    statistics: Mapping[str, Tensor] = field(default_factory=dict)
+    meta: Mapping[str, Any] = field(default_factory=dict)
+
+    def items(self) -> Iterator[tuple[str, str, Delta]]:
+        """All (component, key, delta) in a fixed order."""
+        for component in sorted(self.deltas):
+            for key in sorted(self.deltas[component]):
+                yield component, key, self.deltas[component][key]
+
+    def __len__(self) -> int:
+        return sum(len(group) for group in self.deltas.values())
+
+    @property
+    def kinds(self) -> frozenset[str]:
+        """Delta kinds that occur."""
+        return frozenset(delta.kind for _, _, delta in self.items())
+
+    @property
+    def rank(self) -> int:
+        """Largest rank of a low-rank delta; 0 if there is none."""
+        return max((delta.rank for _, _, delta in self.items() if isinstance(delta, LowRank | ContextMap)), default=0)
+
+    def check_finite(self) -> None:
+        """Refuses NaN and infinity.
+
+        Raises:
+            NotFiniteError: names the first offending tensor.
+        """
+        for component, key, delta in self.items():
+            for name, tensor in delta.tensors().items():
+                if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+                    raise NotFiniteError(f"{component} {key}: {name} holds NaN or infinity; lower the learning rate")
+
+    def map(self, change: Any) -> Edit:
+        """The edit with ``change(component, key, delta)`` in place of every delta."""
+        return replace(
+            self,
+            deltas={
+                component: {key: change(component, key, delta) for key, delta in group.items()}
+                for component, group in self.deltas.items()
+            },
+        )
+
+    def scaled(self, factor: float) -> Edit:
+        """The edit, ``factor`` times as strong; statistics are dropped, since they describe strength 1."""
+        return replace(self.map(lambda _c, _k, delta: delta.scaled(factor)), statistics={}, meta={})
+
+
+def rows_dense(delta: Rows, shape: torch.Size) -> Tensor:
+    """A `Rows` change as one float32 tensor of the table's shape.
+
+    Raises:
+        ArtifactError: an index outside the table.
+    """
+    if delta.index.numel() and (int(delta.index.min()) < 0 or int(delta.index.max()) >= shape[0]):
+        raise ArtifactError(f"row index outside the table of {shape[0]} rows")
+    out = torch.zeros(shape, dtype=torch.float32)
+    return out.index_add_(0, delta.index.cpu(), delta.values.float().cpu())

@@ -1,0 +1,17 @@
+"""The built-in plugins. A new built-in is one file and one line here; nothing else names it."""
+
+from __future__ import annotations
+
+BUILTIN_PLUGINS: tuple[str, ...] = (
+    "erase_plugins.families.sd1",
+    "erase_plugins.families.sdxl",
+    "erase_plugins.artifacts.layouts.patch",
+    "erase_plugins.artifacts.layouts.diffusers",
+    "erase_plugins.artifacts.layouts.kohya",
+    "erase_plugins.artifacts.layouts.peft",
+    "erase_plugins.methods.uce",
+    "erase_plugins.methods.rece",
+    "erase_plugins.methods.esd",
+    "erase_plugins.pocket.judge",
+    "erase_plugins.evaluate.quick",
+)

@@ -1,0 +1,95 @@
+"""Every exception the package raises on purpose, with the exit code that the command line maps it to.
+
+Messages follow one pattern: what was asked, what was found, what to do next.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class EraseError(Exception):
+    """Base of all errors of this package."""
+
+    exit_code = 1
+
+
+class RequestError(EraseError, ValueError):
+    """The request itself is wrong (empty concept, bad option value, contradictory lists)."""
+
+    exit_code = 2
+
+
+class UnknownName(RequestError, LookupError):
+    """A name is not registered; the message lists what is, closest first."""
+
+    def __init__(self, what: str, name: str, known: Iterable[str]) -> None:
+        self.what, self.name, self.known = what, name, tuple(sorted(known))
+        close = get_close_matches(name, self.known, n=1)
+        hint = f"; did you mean '{close[0]}'?" if close else ""
+        super().__init__(f"no {what} named '{name}'{hint} Known: {', '.join(self.known) or 'none'}")
+
+
+class Unsupported(EraseError, ValueError):
+    """A combination (family x method x layout x host) that is not possible, with the nearest that is."""
+
+    exit_code = 3
+
+
+class MissingExtra(EraseError, ImportError):
+    """An optional package is needed."""
+
+    exit_code = 4
+
+    def __init__(self, what: str, extra: str) -> None:
+        self.extra = extra
+        super().__init__(f"{what} needs an optional package: pip install 'erase-plugins[{extra}]'")
+
+
+class PluginError(EraseError, RuntimeError):
+    """A plugin broke its contract or raised where it must not."""
+
+
+class RunRefused(EraseError):
+    """A hook vetoed the run."""
+
+    exit_code = 3
+
+
+class RunCancelled(EraseError):
+    """The run was stopped on request; the last checkpoint is kept."""
+
+
+class NotFiniteError(EraseError, ArithmeticError):
+    """NaN or infinity appeared; nothing was written."""
+
+
+class ArtifactError(EraseError, ValueError):
+    """An artifact cannot be read, written or used as asked."""
+
+    exit_code = 2
+
+
+class CorruptArtifact(ArtifactError):
+    """The files do not pass verification (hash, header, names, shapes, finiteness)."""
+
+
+class BaseMismatch(ArtifactError):
+    """The artifact was made for another base model; nothing was changed."""
+
+    exit_code = 3
+
+
+class HubError(EraseError, RuntimeError):
+    """The Hub refused or could not be reached."""
+
+    exit_code = 5
+
+
+class PushRefused(HubError):
+    """A hook or a check vetoed the upload."""
+
+
+class NotAllowed(HubError):
+    """The Hub says that this account may not do that."""

@@ -1,0 +1,1 @@
+"""Model families: one object per architecture answers every model-specific question."""

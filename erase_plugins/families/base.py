@@ -1,0 +1,197 @@
+"""What a method may ask of a model: module groups, weights, embeddings, predictions. Nothing else.
+
+`Target` is the loaded model seen through that contract. A diffusers pipeline is one host (`families.diffusers_target`);
+a ComfyUI model or a language model can be another.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from erase_plugins.errors import Unsupported
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from erase_plugins.artifacts.fingerprint import Fingerprint
+    from erase_plugins.types import EraseRequest
+
+
+@dataclass(frozen=True)
+class ModuleRef:
+    """A module with a weight: where it is and what shape it has (out, in[, height, width])."""
+
+    component: str
+    path: str
+    kind: str
+    shape: tuple[int, ...]
+    bias: bool
+
+    @property
+    def weight(self) -> str:
+        """Name of the weight inside the component."""
+        return f"{self.path}.weight"
+
+
+@dataclass(frozen=True)
+class TargetInfo:
+    """A model known by its configuration only: enough to plan, no weights.
+
+    ``width`` is the size of one text embedding row, ``tokens`` the padded prompt length, ``latent_shape`` is
+    (channels, height, width) of one picture, ``profiles`` pick option defaults, most specific first.
+    """
+
+    family: Family
+    model: str
+    configs: Mapping[str, Mapping[str, Any]]
+    refs: tuple[ModuleRef, ...]
+    profiles: tuple[str, ...]
+    width: int
+    tokens: int
+    latent_shape: tuple[int, int, int]
+    prediction: str = "epsilon"
+
+    def modules(self, group: str) -> tuple[ModuleRef, ...]:
+        """Modules of a named group.
+
+        Raises:
+            Unsupported: the family has no such group, or it is empty for this model.
+        """
+        return self.family.modules(self, group)
+
+
+@dataclass
+class Conditioning:
+    """Encoded prompts.
+
+    Attributes:
+        embeds: (prompts, tokens, width) as the denoiser receives it.
+        last: row of the last content token of each prompt; 0 for an empty prompt.
+        pooled: (prompts, pooled width) or None.
+    """
+
+    embeds: Tensor
+    last: tuple[int, ...]
+    pooled: Tensor | None = None
+    prompts: tuple[str, ...] = ()
+
+    def __getitem__(self, index: int | slice | Sequence[int]) -> Conditioning:
+        import torch
+
+        picks = [index] if isinstance(index, int) else index
+        rows = torch.arange(len(self.last))[picks].tolist()
+        return Conditioning(
+            embeds=self.embeds[rows],
+            last=tuple(self.last[row] for row in rows),
+            pooled=None if self.pooled is None else self.pooled[rows],
+            prompts=tuple(self.prompts[row] for row in rows) if self.prompts else (),
+        )
+
+
+class Target(ABC):
+    """A loaded model behind the contract of this module. Tensors live here."""
+
+    info: TargetInfo
+
+    @property
+    def family(self) -> Family:
+        """The family that knows this model."""
+        return self.info.family
+
+    def modules(self, group: str) -> tuple[ModuleRef, ...]:
+        """Modules of a named group, as in `TargetInfo.modules`."""
+        return self.info.modules(group)
+
+    @abstractmethod
+    def weight(self, ref: ModuleRef) -> Tensor:
+        """Effective weight, detached; do not write to it."""
+
+    @abstractmethod
+    def module(self, ref: ModuleRef) -> nn.Module:
+        """The live module (training methods attach their deltas here)."""
+
+    @abstractmethod
+    def encode(self, prompts: Sequence[str]) -> Conditioning:
+        """Encoded prompts, cached; rows as the denoiser receives them."""
+
+    @abstractmethod
+    def predict(self, latents: Tensor, timestep: Tensor | float, cond: Conditioning) -> Tensor:
+        """Raw model output (batch, channels, height, width) for scaled latents, one condition per latent."""
+
+    @abstractmethod
+    def scheduler(self, steps: int, kind: str = "ddim") -> Any:
+        """Fresh scheduler with ``steps`` timesteps set, built from the model's own configuration."""
+
+    @abstractmethod
+    def vocabulary(self) -> tuple[str, ...]:
+        """Whole words that are one token of the text encoder, in token order (the more frequent first)."""
+
+    @abstractmethod
+    def fingerprint(self) -> Mapping[str, Fingerprint]:
+        """Fingerprint per component that can be edited."""
+
+    @property
+    @abstractmethod
+    def device(self) -> Any:
+        """Device of the denoiser."""
+
+    @property
+    @abstractmethod
+    def dtype(self) -> Any:
+        """Dtype of the denoiser."""
+
+
+Picker = Callable[[ModuleRef], bool]
+
+
+@dataclass(frozen=True)
+class NameMap:
+    """Module path <-> file stem for one layout, both directions. Keys are (component, module path)."""
+
+    to_file: Mapping[tuple[str, str], str]
+    from_file: Mapping[str, tuple[str, str]] = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "from_file", {stem: key for key, stem in self.to_file.items()})
+
+
+class Family(ABC):
+    """Everything that is specific to one architecture."""
+
+    id: str
+    title: str
+    components: tuple[str, ...]
+    groups: Mapping[str, Picker]
+    #: ModelSpec architecture and sd-scripts base version, for file headers
+    modelspec: str = ""
+    base_version: str = ""
+
+    @abstractmethod
+    def detect(self, configs: Mapping[str, Mapping[str, Any]]) -> bool:
+        """Whether a model with these component configurations belongs here."""
+
+    @abstractmethod
+    def info(self, model: str, configs: Mapping[str, Mapping[str, Any]]) -> TargetInfo:
+        """The model as known from its configuration, without weights."""
+
+    @abstractmethod
+    def load(self, request: EraseRequest) -> Target:
+        """The model with weights."""
+
+    @abstractmethod
+    def names(self, layout: str, info: TargetInfo) -> NameMap:
+        """File stems of a layout for every module of ``info``."""
+
+    def modules(self, info: TargetInfo, group: str) -> tuple[ModuleRef, ...]:
+        """Modules of a named group; see `TargetInfo.modules`."""
+        if group not in self.groups:
+            raise Unsupported(
+                f"family {self.id} has no module group '{group}'; it offers {', '.join(sorted(self.groups))}"
+            )
+        found = tuple(ref for ref in info.refs if self.groups[group](ref))
+        if not found:
+            raise Unsupported(f"{info.model} has no modules in group '{group}' of family {self.id}")
+        return found

@@ -1,0 +1,167 @@
+"""A diffusers pipeline behind the `Target` contract."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from erase_plugins.artifacts.fingerprint import Fingerprint, fingerprint
+from erase_plugins.errors import RequestError, Unsupported
+from erase_plugins.families.base import Conditioning, ModuleRef, Target
+from erase_plugins.families.unet import canonical
+
+#: attribute that the runtime leaves on a patched parameter: the tensor that was there before
+ORIGINAL = "_erase_original"
+
+
+class DiffusersTarget(Target):
+    """Reads a pipeline; changes nothing in it.
+
+    Args:
+        pipe: a Stable Diffusion style pipeline.
+        name: how messages and manifests call the model.
+        family: family to use; detected from the configuration if None.
+
+    Raises:
+        Unsupported: no registered family recognises the pipeline.
+    """
+
+    def __init__(self, pipe: Any, name: str | None = None, family: Any = None) -> None:
+        from erase_plugins.families.source import Source, find_family
+
+        self.pipe = pipe
+        configs = pipeline_configs(pipe)
+        name = name or str(getattr(pipe, "name_or_path", "") or "pipeline").replace("\\", "/").rsplit("/", 1)[-1]
+        family = family or find_family(Source(name, None, None, configs))
+        self.info = family.info(name, configs)
+        self._modules: dict[tuple[str, str], nn.Module] = {}
+        for component in family.components:
+            owner = getattr(pipe, component, None)
+            if owner is not None:
+                for path, module in owner.named_modules():
+                    self._modules.setdefault((component, canonical(component, path)), module)
+        self._cache: dict[str, tuple[Tensor, int, Tensor | None]] = {}
+
+    @property
+    def device(self) -> torch.device:
+        return self.pipe.unet.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.pipe.unet.dtype
+
+    def module(self, ref: ModuleRef) -> nn.Module:
+        try:
+            module = self._modules[(ref.component, ref.path)]
+        except KeyError:
+            raise Unsupported(f"{self.info.model} has no module {ref.component} {ref.path}") from None
+        return getattr(module, "base_layer", module)  # peft wrapper around the layer
+
+    def weight(self, ref: ModuleRef) -> Tensor:
+        weight: Tensor = self.module(ref).weight  # type: ignore[assignment]
+        return weight.detach()
+
+    def encode(self, prompts: Sequence[str]) -> Conditioning:
+        missing = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self._cache]
+        for start in range(0, len(missing), 64):
+            self._encode_chunk(missing[start : start + 64])
+        rows = [self._cache[prompt] for prompt in prompts]
+        pooled = [row[2] for row in rows if row[2] is not None]
+        return Conditioning(
+            embeds=torch.stack([row[0] for row in rows]),
+            last=tuple(row[1] for row in rows),
+            pooled=torch.stack(pooled) if pooled else None,
+            prompts=tuple(prompts),
+        )
+
+    @torch.no_grad()
+    def _encode_chunk(self, prompts: list[str]) -> None:
+        out = self.pipe.encode_prompt(
+            prompt=prompts, device=self.device, num_images_per_prompt=1, do_classifier_free_guidance=False
+        )
+        embeds, pooled = out[0], (out[2] if len(out) > 2 else None)
+        tokenizer = self.pipe.tokenizer
+        masks = tokenizer(
+            prompts, padding="max_length", max_length=self.info.tokens, truncation=True, return_attention_mask=True
+        )["attention_mask"]
+        for index, prompt in enumerate(prompts):
+            last = max(sum(masks[index]) - 2, 0)
+            self._cache[prompt] = (embeds[index], last, None if pooled is None else pooled[index])
+
+    def forget(self) -> None:
+        """Drops cached embeddings (after the text encoder changed)."""
+        self._cache.clear()
+
+    def predict(self, latents: Tensor, timestep: Tensor | float, cond: Conditioning) -> Tensor:
+        extra: dict[str, Any] = {}
+        if self.info.configs["unet"].get("addition_embed_type") == "text_time":
+            extra["added_cond_kwargs"] = {"text_embeds": cond.pooled, "time_ids": self._time_ids(latents)}
+        return self.pipe.unet(latents, timestep, encoder_hidden_states=cond.embeds, **extra, return_dict=False)[0]
+
+    def _time_ids(self, latents: Tensor) -> Tensor:
+        scale = 2 ** (len(self.pipe.vae.config.block_out_channels) - 1)
+        height, width = latents.shape[-2] * scale, latents.shape[-1] * scale
+        ids = torch.tensor([[height, width, 0, 0, height, width]], dtype=latents.dtype, device=latents.device)
+        return ids.expand(latents.shape[0], -1)
+
+    def scheduler(self, steps: int, kind: str = "ddim") -> Any:
+        import diffusers
+
+        classes = {"ddim": "DDIMScheduler", "dpm": "DPMSolverMultistepScheduler", "euler": "EulerDiscreteScheduler"}
+        if kind == "own":
+            fresh = type(self.pipe.scheduler).from_config(self.pipe.scheduler.config)
+        elif kind in classes:
+            fresh = getattr(diffusers, classes[kind]).from_config(self.pipe.scheduler.config)
+        else:
+            raise RequestError(f"unknown scheduler '{kind}'; choose one of own, {', '.join(classes)}")
+        fresh.set_timesteps(steps, device=self.device)
+        return fresh
+
+    def vocabulary(self) -> tuple[str, ...]:
+        entries = self.pipe.tokenizer.get_vocab()
+        words = [(index, token[:-4]) for token, index in entries.items() if token.endswith("</w>")]
+        return tuple(word for _, word in sorted(words) if len(word) > 2 and word.isalpha())
+
+    def fingerprint(self) -> Mapping[str, Fingerprint]:
+        return {
+            component: fingerprint(base_parameters(component, getattr(self.pipe, component)))
+            for component in self.info.family.components
+            if getattr(self.pipe, component, None) is not None
+        }
+
+
+def base_parameters(component: str, module: nn.Module) -> dict[str, Tensor]:
+    """Canonical parameter names to the tensors of the base model: our patches and any LoRA looked through."""
+    found = {}
+    for name, parameter in module.named_parameters():
+        if ".lora_" not in name:
+            found[canonical(component, name)] = getattr(parameter, ORIGINAL, parameter)
+    return found
+
+
+def pipeline_configs(pipe: Any) -> dict[str, Mapping[str, Any]]:
+    """Component configurations of a loaded pipeline, as `find_source` would read them from disk."""
+    configs: dict[str, Mapping[str, Any]] = {}
+    for component in ("unet", "transformer", "text_encoder", "text_encoder_2", "vae", "scheduler"):
+        part = getattr(pipe, component, None)
+        if part is None:
+            continue
+        config = part.config
+        data = config.to_dict() if hasattr(config, "to_dict") else dict(config)
+        if component in ("unet", "transformer"):
+            data = {**data, "_class_name": type(part).__name__}
+        if component.startswith("text_encoder"):
+            data = {**data, "architectures": [type(part).__name__]}
+        configs[component] = {key: value for key, value in data.items() if _jsonable(value)}
+    return configs
+
+
+def _jsonable(value: Any) -> bool:
+    if isinstance(value, list | tuple):
+        return all(_jsonable(item) for item in value)
+    if isinstance(value, dict):
+        return all(isinstance(key, str) and _jsonable(item) for key, item in value.items())
+    return value is None or isinstance(value, str | int | float | bool)

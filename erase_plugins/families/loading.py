@@ -1,0 +1,63 @@
+"""Loads diffusers pipelines: the embedded model, folders, single files, Hub repositories."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from erase_plugins.errors import HubError, RequestError, Unsupported
+from erase_plugins.families.source import Source, find_family, find_source
+
+DTYPES = ("float32", "float16", "bfloat16")
+
+
+def load_pipeline(model: str = "pocket", revision: str | None = None, dtype: str = "float32", device: str = "cpu") -> Any:
+    """A stock diffusers pipeline, safety checker off, progress bar off.
+
+    Args:
+        model: "pocket", a diffusers folder, a .safetensors checkpoint or a Hub id.
+        revision: Hub revision.
+        dtype: one of float32, float16, bfloat16.
+        device: torch device name.
+
+    Raises:
+        RequestError: no such model, dtype or device.
+        Unsupported: no family recognises it.
+        HubError: it has to be downloaded and cannot be.
+    """
+    import diffusers
+    import torch
+
+    if dtype not in DTYPES:
+        raise RequestError(f"unknown dtype '{dtype}'; choose one of {', '.join(DTYPES)}")
+    source = find_source(model, revision)
+    family = find_family(source)
+    cls = getattr(diffusers, family.pipeline)
+    options = {"torch_dtype": getattr(torch, dtype)}
+    pipe = _from_file(cls, source, options) if source.file is not None else _from_pretrained(cls, source, options)
+    pipe.set_progress_bar_config(disable=True)
+    try:
+        return pipe.to(device)
+    except (RuntimeError, AssertionError) as error:
+        raise RequestError(f"device '{device}' cannot be used here: {str(error).splitlines()[0]}") from error
+
+
+def _from_pretrained(cls: Any, source: Source, options: dict[str, Any]) -> Any:
+    extra = {"safety_checker": None} if cls.__name__ == "StableDiffusionPipeline" else {}
+    try:
+        return cls.from_pretrained(
+            source.location, revision=source.revision, use_safetensors=True, **extra, **options
+        )
+    except (OSError, ValueError) as error:
+        message = str(error).splitlines()[0] if str(error) else type(error).__name__
+        kind = HubError if source.folder is None else RequestError
+        raise kind(f"model '{source.name}' does not load: {message}") from error
+
+
+def _from_file(cls: Any, source: Source, options: dict[str, Any]) -> Any:
+    try:
+        return cls.from_single_file(str(source.file), **options)
+    except (OSError, ValueError) as error:
+        raise Unsupported(
+            f"checkpoint '{source.name}' needs its family's configuration and tokenizer from the Hub cache: "
+            f"{str(error).splitlines()[0]}"
+        ) from error

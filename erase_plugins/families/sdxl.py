@@ -1,0 +1,38 @@
+"""Stable Diffusion XL: two CLIP text encoders, pooled conditioning and time ids."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from erase_plugins.families.unet import UNetFamily
+from erase_plugins.hookspecs import hookimpl
+
+_KEY = "model.diffusion_model.input_blocks.4.1.transformer_blocks.0.attn2.to_k.weight"
+
+
+class StableDiffusionXL(UNetFamily):
+    """Context is the two penultimate hidden states side by side; the pooled embedding is a second path."""
+
+    id = "sdxl"
+    title = "Stable Diffusion XL"
+    components = ("unet", "text_encoder", "text_encoder_2")
+    pipeline = "StableDiffusionXLPipeline"
+    text_prefix: Mapping[str, str] = {"text_encoder": "lora_te1", "text_encoder_2": "lora_te2"}
+    modelspec = "stable-diffusion-xl-v1-base/lora"
+    base_version = "sdxl_base_v1-0"
+
+    def detect(self, configs: Mapping[str, Mapping[str, Any]]) -> bool:
+        if "checkpoint" in configs:
+            return configs["checkpoint"]["shapes"].get(_KEY, (0, 0))[-1] == 2048
+        unet = configs.get("unet", {})
+        return unet.get("addition_embed_type") == "text_time" and "text_encoder_2" in configs
+
+    def sgm_in(self, layout: str) -> bool:
+        """Kohya files for SDXL use sgm names: sd-scripts trains on its own sgm UNet."""
+        return layout in ("kohya", "checkpoint")
+
+
+@hookimpl
+def erase_families() -> list[StableDiffusionXL]:
+    return [StableDiffusionXL()]

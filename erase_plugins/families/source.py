@@ -1,0 +1,146 @@
+"""Finds a model: the embedded one, a folder, a single-file checkpoint or a Hub repository. Reads configuration only."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from erase_plugins.errors import HubError, RequestError, Unsupported
+
+POCKET = "pocket"
+_COMPONENTS = ("unet", "transformer", "text_encoder", "text_encoder_2", "text_encoder_3", "vae", "scheduler")
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a model is. ``folder`` is None for a Hub repository that is not on disk."""
+
+    name: str
+    folder: Path | None
+    file: Path | None
+    configs: Mapping[str, Mapping[str, Any]]
+    revision: str | None = None
+
+    @property
+    def location(self) -> str:
+        """What diffusers' from_pretrained is given."""
+        return str(self.folder) if self.folder is not None else self.name
+
+
+def pocket_folder() -> Path:
+    """Folder of the embedded model."""
+    return Path(__file__).resolve().parent.parent / "pocket" / "model"
+
+
+def find_source(model: str, revision: str | None = None) -> Source:
+    """The model's place and configuration; no weights are read or downloaded.
+
+    Raises:
+        RequestError: nothing there.
+        HubError: the Hub cannot be asked, or does not know the repository.
+    """
+    if model == POCKET:
+        return _folder_source(pocket_folder(), POCKET)
+    path = Path(model)
+    if path.is_dir():
+        return _folder_source(path, path.name)
+    if path.is_file():
+        return _file_source(path)
+    if path.suffix in (".safetensors", ".ckpt") or model.count("/") != 1 or model.startswith((".", "/", "~")):
+        raise RequestError(f"no model at '{path.name}'; give 'pocket', a folder with model_index.json, or a Hub id")
+    return _hub_source(model, revision)
+
+
+def _read(path: Path) -> Mapping[str, Any]:
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RequestError(f"cannot read the configuration {path.parent.name}/{path.name}: {error}") from error
+    if not isinstance(data, dict):
+        raise RequestError(f"the configuration {path.parent.name}/{path.name} is not a JSON object")
+    return data
+
+
+def _folder_source(folder: Path, name: str) -> Source:
+    if not (folder / "model_index.json").is_file():
+        raise RequestError(f"'{folder.name}' has no model_index.json; give a diffusers model folder")
+    configs = {"pipeline": _read(folder / "model_index.json")}
+    for component in _COMPONENTS:
+        file = folder / component / ("scheduler_config.json" if component == "scheduler" else "config.json")
+        if file.is_file():
+            configs[component] = _read(file)
+    return Source(name, folder, None, configs)
+
+
+def _file_source(path: Path) -> Source:
+    from erase_plugins.artifacts.header import read_header
+
+    if path.suffix != ".safetensors":
+        raise Unsupported(f"'{path.name}' is not a safetensors file; pickled checkpoints are not opened, convert it first")
+    header = read_header(path)
+    shapes = {name: tuple(entry.shape) for name, entry in header.tensors.items()}
+    return Source(path.stem, None, path, {"checkpoint": {"shapes": shapes, "metadata": dict(header.metadata)}})
+
+
+def _hub_source(model: str, revision: str | None) -> Source:
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError
+
+    def fetch(name: str) -> Mapping[str, Any]:
+        return _read(Path(hf_hub_download(model, name, revision=revision)))
+
+    try:
+        configs = {"pipeline": fetch("model_index.json")}
+        for component in _COMPONENTS:
+            if component in configs["pipeline"]:
+                name = "scheduler_config.json" if component == "scheduler" else "config.json"
+                configs[component] = fetch(f"{component}/{name}")
+    except LocalEntryNotFoundError as error:
+        raise HubError(f"model '{model}' is not in the local cache and the Hub cannot be reached") from error
+    except (EntryNotFoundError, HfHubHTTPError) as error:
+        raise HubError(f"the Hub has no usable diffusers model '{model}': {str(error).splitlines()[0]}") from error
+    except (OSError, ValueError) as error:
+        raise HubError(f"model '{model}' cannot be fetched: {type(error).__name__}") from error
+    return Source(model, None, None, configs, revision)
+
+
+def open_target(request: Any) -> Any:
+    """Loads the target of a request, family detected or as asked.
+
+    Raises:
+        RequestError, Unsupported: unknown model or family, or the named family is not the detected one.
+    """
+    return find_family(find_source(request.model, request.revision), request.family).load(request)
+
+
+def plan_info(request: Any) -> Any:
+    """`TargetInfo` of a request from configuration only."""
+    source = find_source(request.model, request.revision)
+    return find_family(source, request.family).info(request.model, source.configs)
+
+
+def find_family(source: Source, wanted: str | None = None) -> Any:
+    """The family that recognises the source.
+
+    Raises:
+        RequestError: ``wanted`` differs from the detected family.
+        Unsupported: no registered family recognises it.
+    """
+    from erase_plugins.manager import get_manager
+
+    manager = get_manager()
+    found = [entry.item for entry in manager.families() if entry.item.detect(source.configs)]
+    if wanted is not None:
+        asked = manager.family(wanted)
+        if asked not in found:
+            names = ", ".join(item.id for item in found) or "none"
+            raise RequestError(f"'{source.name}' is not of family {wanted}; detected: {names}; leave --family out")
+        return asked
+    if not found:
+        known = ", ".join(entry.item.id for entry in manager.families())
+        kind = source.configs.get("pipeline", {}).get("_class_name", "an unknown architecture")
+        raise Unsupported(f"'{source.name}' is {kind}; no registered family fits (registered: {known})")
+    return found[0]

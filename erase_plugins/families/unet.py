@@ -1,0 +1,144 @@
+"""Shared by the UNet families: module lists from configuration, module groups, name maps."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any
+
+from erase_plugins.families.base import Family, ModuleRef, NameMap, TargetInfo
+
+_FROZEN_IN_U = re.compile(r"^(time_embedding|add_embedding|conv_in|conv_out)\b|^time_embed|^add_embed")
+
+
+def _unet(pattern: str) -> Any:
+    regex = re.compile(pattern)
+    return lambda ref: ref.component == "unet" and regex.search(ref.path) is not None
+
+
+def _text(pattern: str) -> Any:
+    regex = re.compile(pattern)
+    return lambda ref: ref.component.startswith("text_encoder") and regex.search(ref.path) is not None
+
+
+#: group name -> which modules. The names are the vocabulary that methods use.
+UNET_GROUPS = {
+    "cross_kv": _unet(r"\battn2\.to_[kv]$"),
+    "cross_k": _unet(r"\battn2\.to_k$"),
+    "cross_v": _unet(r"\battn2\.to_v$"),
+    "cross_attn": _unet(r"\battn2\.(to_q|to_k|to_v|to_out\.0)$"),
+    "self_attn": _unet(r"\battn1\.(to_q|to_k|to_v|to_out\.0)$"),
+    "attn": _unet(r"\battn[12]\.(to_q|to_k|to_v|to_out\.0)$"),
+    "non_cross": lambda ref: ref.component == "unet" and "attn2" not in ref.path and not _FROZEN_IN_U.match(ref.path),
+    "denoiser": lambda ref: ref.component == "unet" and not _FROZEN_IN_U.match(ref.path),
+    "text_attn": _text(r"\bself_attn\.(q|k|v|out)_proj$"),
+    "text_mlp": _text(r"\bmlp\.fc[12]$"),
+    "text": _text(r"\b(self_attn\.(q|k|v|out)_proj|mlp\.fc[12])$"),
+    "token_embedding": _text(r"token_embedding$"),
+}
+
+
+def canonical(component: str, name: str) -> str:
+    """Name of a module or parameter, the same for every transformers version and with or without peft wrappers."""
+    name = name.replace(".base_layer", "")
+    return name.removeprefix("text_model.") if component.startswith("text_encoder") else name
+
+
+@lru_cache(maxsize=32)
+def _refs_cached(component: str, config: str) -> tuple[ModuleRef, ...]:
+    import torch
+    from torch import nn
+
+    with torch.device("meta"):
+        module = _skeleton(component, json.loads(config))
+    kinds = {nn.Linear: "linear", nn.Conv2d: "conv", nn.Embedding: "embedding"}
+    found = []
+    for name, child in module.named_modules():
+        kind = next((label for cls, label in kinds.items() if isinstance(child, cls)), None)
+        if kind is not None:
+            bias = getattr(child, "bias", None) is not None
+            found.append(ModuleRef(component, canonical(component, name), kind, tuple(child.weight.shape), bias))
+    return tuple(found)
+
+
+def _skeleton(component: str, config: dict[str, Any]) -> Any:
+    if component == "unet":
+        from diffusers import UNet2DConditionModel
+
+        return UNet2DConditionModel.from_config(config)
+    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+
+    wanted = (config.get("architectures") or ["CLIPTextModel"])[0]
+    cls = CLIPTextModelWithProjection if wanted == "CLIPTextModelWithProjection" else CLIPTextModel
+    return cls(CLIPTextConfig(**config))
+
+
+def module_refs(configs: Mapping[str, Mapping[str, Any]], components: tuple[str, ...]) -> tuple[ModuleRef, ...]:
+    """All linear, convolution and embedding modules of the components, from their configuration."""
+    found: tuple[ModuleRef, ...] = ()
+    for component in components:
+        if component in configs:
+            found += _refs_cached(component, json.dumps(configs[component], sort_keys=True))
+    return found
+
+
+class UNetFamily(Family):
+    """Families whose denoiser is a `UNet2DConditionModel` and whose text encoders are CLIP."""
+
+    groups = UNET_GROUPS
+    pipeline: str
+    profile_of: tuple[str, ...] = ()
+    text_prefix: Mapping[str, str]
+
+    def info(self, model: str, configs: Mapping[str, Mapping[str, Any]]) -> TargetInfo:
+        from erase_plugins.families.checkpoint import expand_checkpoint
+
+        configs = expand_checkpoint(configs)
+        unet = configs["unet"]
+        size = unet.get("sample_size") or 64
+        height, width = (size, size) if isinstance(size, int) else size
+        tokens = configs.get("text_encoder", {}).get("max_position_embeddings", 77)
+        context = unet["cross_attention_dim"]
+        return TargetInfo(
+            family=self,
+            model=model,
+            configs=configs,
+            refs=module_refs(configs, self.components),
+            profiles=self.profiles(configs),
+            width=context if isinstance(context, int) else context[0],
+            tokens=tokens,
+            latent_shape=(unet.get("in_channels", 4), height, width),
+            prediction=configs.get("scheduler", {}).get("prediction_type", "epsilon"),
+        )
+
+    def profiles(self, configs: Mapping[str, Mapping[str, Any]]) -> tuple[str, ...]:
+        """Names that pick option defaults: "pocket" for toy-sized denoisers, then the family."""
+        small = max(configs["unet"].get("block_out_channels", (0,))) < 320
+        return (("pocket",) if small else ()) + (self.id,)
+
+    def load(self, request: Any) -> Any:
+        from erase_plugins.families.diffusers_target import DiffusersTarget
+        from erase_plugins.families.loading import load_pipeline
+
+        pipe = load_pipeline(request.model, request.revision, request.dtype, request.device)
+        return DiffusersTarget(pipe, request.model)
+
+    def names(self, layout: str, info: TargetInfo) -> NameMap:
+        from erase_plugins.families.naming import kohya_stem, sgm_path
+
+        to_file = {}
+        for ref in info.refs:
+            if ref.component == "unet":
+                path = sgm_path(ref.path, info.configs["unet"]) if self.sgm_in(layout) else ref.path
+                stem = kohya_stem("lora_unet", path) if layout == "kohya" else f"model.diffusion_model.{path}"
+            else:
+                prefix = self.text_prefix[ref.component]
+                stem = kohya_stem(prefix, f"text_model.{ref.path}" if ref.path != "text_projection" else ref.path)
+            to_file[(ref.component, ref.path)] = stem
+        return NameMap(to_file)
+
+    def sgm_in(self, layout: str) -> bool:
+        """Whether this layout uses original (sgm/ldm) denoiser names for this family."""
+        return layout == "checkpoint"

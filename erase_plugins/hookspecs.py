@@ -1,0 +1,86 @@
+"""The hooks. All are called with keywords; an outside package joins through the entry point group "erase_plugins".
+
+    [project.entry-points.erase_plugins]
+    my-eraser = "my_eraser"
+
+The module named there holds functions decorated with `erase_plugins.hookimpl`. Registration hooks return objects, so
+that a broken plugin can be left out and every object can be traced to the package it came from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+import pluggy
+
+if TYPE_CHECKING:
+    from erase_plugins.artifacts.artifact import Artifact
+    from erase_plugins.artifacts.edit import Edit
+    from erase_plugins.families.base import Family, Target
+    from erase_plugins.protocols import Evaluator, Layout, Method
+    from erase_plugins.types import EditPlan, EvalReport, Event
+
+PROJECT = "erase_plugins"
+hookspec = pluggy.HookspecMarker(PROJECT)
+hookimpl = pluggy.HookimplMarker(PROJECT)
+
+
+@hookspec
+def erase_methods() -> Iterable[Method]:
+    """Methods that turn a plan and a target into an Edit."""
+
+
+@hookspec
+def erase_families() -> Iterable[Family]:
+    """Model families: everything that is specific to an architecture."""
+
+
+@hookspec
+def erase_layouts() -> Iterable[Layout]:
+    """File layouts that can be written and read."""
+
+
+@hookspec
+def erase_evaluators() -> Iterable[Evaluator]:
+    """Judges, suites, metrics and attacks; the attribute ``kind`` tells which."""
+
+
+@hookspec
+def erase_cli_commands(cli: Any) -> None:
+    """Adds sub-commands to the click group ``cli``."""
+
+
+@hookspec
+def erase_adjust_plan(plan: EditPlan) -> EditPlan | None:
+    """Replaces the plan (dataclasses.replace) or returns None to leave it; plugins are chained."""
+
+
+@hookspec
+def erase_before_run(plan: EditPlan, target: Target) -> None:
+    """Last word before work starts; raise `RunRefused` to veto."""
+
+
+@hookspec
+def erase_on_event(event: Event) -> None:
+    """Progress and numbers of a run. Failures are recorded as problems, never fatal."""
+
+
+@hookspec
+def erase_after_run(plan: EditPlan, edit: Edit | None, error: BaseException | None) -> None:
+    """Called after success and after failure; exactly one of ``edit`` and ``error`` is None."""
+
+
+@hookspec
+def erase_artifact_saved(artifact: Artifact) -> None:
+    """The artifact folder is complete; add side files or notify."""
+
+
+@hookspec
+def erase_card_sections(artifact: Artifact, report: EvalReport | None) -> Iterable[Any]:
+    """Extra sections for the model card."""
+
+
+@hookspec
+def erase_before_push(bundle: Any, destination: str) -> None:
+    """Last word before an upload; raise `PushRefused` to veto."""

@@ -1,0 +1,114 @@
+"""Contracts of the registered objects. Structural types: a plugin need not import or subclass anything.
+
+Families have a base class with behaviour (`erase_plugins.families.base.Family`); the rest is described here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from erase_plugins.artifacts.edit import Edit
+    from erase_plugins.engine.context import RunContext
+    from erase_plugins.families.base import Family, Target, TargetInfo
+    from erase_plugins.types import EditPlan, EraseRequest, EvalReport
+
+
+@runtime_checkable
+class Method(Protocol):
+    """An eraser. Holds its loss and its schedule, and little else.
+
+    ``families`` names the families it supports; the entry "*" means every family that offers the module groups in
+    ``groups``. ``produces`` lists delta kinds (lowrank, dense, bias, rows, contextmap, addon). ``Options`` is a frozen
+    dataclass made with `erase_plugins.options.option`.
+    """
+
+    id: str
+    title: str
+    paper: str
+    summary: str
+    families: frozenset[str]
+    kinds: frozenset[str]
+    produces: frozenset[str]
+    Options: type
+
+    def plan(self, request: EraseRequest, info: TargetInfo) -> EditPlan:
+        """The plan from configuration alone; must not need weights and must not have side effects."""
+
+    def run(self, plan: EditPlan, target: Target, ctx: RunContext) -> Edit:
+        """The edit. Leaves the target's weights exactly as they were."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether a layout can carry an edit: "yes", "lossy" or "no", with the reason."""
+
+    answer: str
+    reason: str = ""
+
+    def __bool__(self) -> bool:
+        return self.answer != "no"
+
+
+@runtime_checkable
+class Layout(Protocol):
+    """A file layout. ``readers`` names the programs that load it (each is run in the tests)."""
+
+    id: str
+    title: str
+    readers: tuple[str, ...]
+
+    def accepts(self, edit: Edit, family: Family) -> Verdict:
+        """Whether every delta of ``edit`` can be expressed for ``family``."""
+
+    def filename(self, slug: str, family: Family) -> str:
+        """File name (or folder name, for peft) for an artifact called ``slug``."""
+
+    def write(self, edit: Edit, family: Family, header: Mapping[str, str], path: Path) -> None:
+        """Writes ``edit``; ``header`` is the string metadata every file carries."""
+
+    def sniff(self, keys: Sequence[str], header: Mapping[str, str]) -> bool:
+        """Whether a file with these tensor names is of this layout."""
+
+    def read(self, path: Path, family: Family) -> Edit:
+        """The edit in a file; inverse of `write`."""
+
+
+@runtime_checkable
+class Evaluator(Protocol):
+    """A judge, suite, metric or attack. ``needs`` lists optional extras, checked before work."""
+
+    id: str
+    kind: str
+    title: str
+    needs: frozenset[str]
+
+
+@runtime_checkable
+class Judge(Evaluator, Protocol):
+    """Looks at pictures. ``axes`` maps an axis (concept, style, background) to its labels."""
+
+    axes: Mapping[str, tuple[str, ...]]
+    fingerprint: str
+
+    def accepts(self, info: TargetInfo) -> bool:
+        """Whether this judge knows what the model draws."""
+
+    def score(self, images: Tensor) -> Mapping[str, Tensor]:
+        """Per axis the probabilities (n, labels) for pictures (n, 3, height, width) in 0..1."""
+
+    def world(self) -> Any:
+        """Concepts with groups and synonyms, styles and backgrounds: what suites build prompts from."""
+
+
+@runtime_checkable
+class Suite(Evaluator, Protocol):
+    """A set of prompts, subjects and metrics that ends in a report."""
+
+    def run(self, subject: Any, ctx: Any) -> EvalReport:
+        """Measures ``subject`` (see `erase_plugins.evaluate.subject`)."""
