@@ -1,0 +1,209 @@
+"""The functions that users call: load, plan, erase, generate, evaluate."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from erase_plugins.artifacts.artifact import DEFAULT_LAYOUTS, Artifact, load_artifact
+from erase_plugins.artifacts.atomic import refuse_existing
+from erase_plugins.engine.context import Listener
+from erase_plugins.engine.run import make_plan, run_plan
+from erase_plugins.errors import RequestError
+from erase_plugins.families.base import Target
+from erase_plugins.families.diffusers_target import DiffusersTarget
+from erase_plugins.families.loading import load_pipeline
+from erase_plugins.types import Concept, EditPlan, EraseRequest, EvalReport
+
+
+def load(model: str = "pocket", *, revision: str | None = None, dtype: str = "float32", device: str = "cpu") -> Any:
+    """A stock diffusers pipeline: the embedded "pocket" model, a folder, a checkpoint file or a Hub id.
+
+    Raises:
+        RequestError, Unsupported, HubError: see `erase_plugins.families.loading.load_pipeline`.
+    """
+    return load_pipeline(model, revision, dtype, device)
+
+
+def as_target(model: Any, **options: Any) -> Target:
+    """A `Target` for a model name, a pipeline, or a target (returned as it is)."""
+    if isinstance(model, Target):
+        return model
+    if isinstance(model, str | Path):
+        return DiffusersTarget(load_pipeline(str(model), **options), str(model))
+    return DiffusersTarget(model)
+
+
+def build_request(
+    model: Any,
+    method: str,
+    concepts: str | Concept | Sequence[str | Concept],
+    *,
+    keep: Sequence[str] = (),
+    to: str | None = None,
+    kind: str = "object",
+    options: dict[str, Any] | None = None,
+    seed: int = 0,
+    revision: str | None = None,
+    family: str | None = None,
+    dtype: str = "float32",
+    device: str = "cpu",
+    out: str | Path | None = None,
+) -> EraseRequest:
+    """A request from loosely typed arguments; see `erase`."""
+    items = [concepts] if isinstance(concepts, str | Concept) else list(concepts)
+    return EraseRequest(
+        model=str(model) if isinstance(model, str | Path) else "pipeline",
+        concepts=tuple(item if isinstance(item, Concept) else Concept(item, kind, anchor=to) for item in items),
+        method=method,
+        options=dict(options or {}),
+        preserve=tuple(keep),
+        revision=revision,
+        family=family,
+        seed=seed,
+        device=device,
+        dtype=dtype,
+        out=None if out is None else str(out),
+    )
+
+
+def plan(model: Any, concepts: Any, method: str = "uce", **arguments: Any) -> EditPlan:
+    """What `erase` with the same arguments would do; loads no weights when ``model`` is a name."""
+    request = build_request(model, method, concepts, **arguments)
+    return make_plan(request, None if isinstance(model, str | Path) else as_target(model).info)
+
+
+def erase(
+    model: Any,
+    concepts: str | Concept | Sequence[str | Concept],
+    method: str = "uce",
+    *,
+    keep: Sequence[str] = (),
+    to: str | None = None,
+    kind: str = "object",
+    options: dict[str, Any] | None = None,
+    seed: int = 0,
+    revision: str | None = None,
+    family: str | None = None,
+    dtype: str = "float32",
+    device: str = "cpu",
+    out: str | Path | None = None,
+    layouts: Sequence[str] = DEFAULT_LAYOUTS,
+    force: bool = False,
+    resume: bool = False,
+    listeners: Sequence[Listener] = (),
+    cancel: threading.Event | None = None,
+) -> Artifact:
+    """Erases concepts from a model and returns the artifact; the model itself is not changed.
+
+    Args:
+        model: "pocket", a path, a Hub id, a loaded pipeline or a `Target`.
+        concepts: what to erase.
+        method: id of a registered method.
+        keep: prompts that must stay as they are.
+        to: what the concepts become; the method's default if None.
+        kind: kind of the concepts given as text (object, style, person, explicit, fact, class).
+        options: options of the method.
+        seed: seed of everything random.
+        revision, family, dtype, device: how to load a model that is given by name.
+        out: folder to write; None keeps the artifact in memory.
+        layouts: file layouts to write.
+        force: replace an existing folder.
+        resume: go on from the checkpoint of an interrupted run with the same ``out``.
+        listeners: called with progress events.
+        cancel: set it to stop.
+
+    Raises:
+        EraseError: the request, the combination or the run failed; nothing half written stays behind.
+    """
+    request = build_request(
+        model, method, concepts, keep=keep, to=to, kind=kind, options=options, seed=seed, revision=revision,
+        family=family, dtype=dtype, device=device, out=out,
+    )  # fmt: skip
+    named = isinstance(model, str | Path)
+    ready = make_plan(request, None if named else as_target(model).info)
+    folder = None if out is None else Path(out)
+    if folder is not None:
+        refuse_existing(folder, force)
+    target = as_target(model, revision=revision, dtype=dtype, device=device) if named else as_target(model)
+    work = None if folder is None else work_folder(folder)
+    artifact = run_plan(ready, target, work=work, resume=resume, listeners=listeners, cancel=cancel)
+    if folder is None or work is None:
+        return artifact
+    saved = artifact.save(folder, layouts, target, force)
+    shutil.rmtree(work, ignore_errors=True)
+    return saved
+
+
+def work_folder(out: Path) -> Path:
+    """Where a run that writes ``out`` keeps its checkpoint until it is done."""
+    return out.with_name(f".{out.name}.work")
+
+
+def generate(
+    model: Any,
+    prompts: str | Sequence[str],
+    artifacts: Sequence[Artifact | str | Path] = (),
+    *,
+    seeds: Sequence[int] | int = 0,
+    strength: float = 1.0,
+    steps: int = 20,
+    guidance: float = 4.0,
+    any_base: bool = False,
+    **options: Any,
+) -> Any:
+    """Pictures (n, 3, height, width) in 0..1, drawn with the artifacts applied; the pipeline is restored.
+
+    Args:
+        model: name, path, Hub id or pipeline.
+        prompts: one or several.
+        artifacts: applied together.
+        seeds: one for all prompts or one per prompt.
+        strength: of every artifact.
+        steps, guidance: sampler settings.
+        any_base: allow a fine-tune of the artifact's base.
+        options: revision, dtype, device for a model given by name.
+    """
+    from erase_plugins.evaluate.draw import draw
+    from erase_plugins.runtime.apply import apply_all
+
+    texts = [prompts] if isinstance(prompts, str) else list(prompts)
+    numbers = [seeds] * len(texts) if isinstance(seeds, int) else list(seeds)
+    if len(numbers) != len(texts):
+        raise RequestError(f"{len(texts)} prompts but {len(numbers)} seeds; give one seed or one per prompt")
+    loaded = [load_artifact(item) for item in artifacts]
+    pipe = load_pipeline(str(model), **options) if isinstance(model, str | Path) else model
+    handles = apply_all(pipe, loaded, strength, any_base=any_base)
+    try:
+        return draw(pipe, texts, numbers, steps=steps, guidance=guidance, fast=False)
+    finally:
+        for handle in reversed(handles):
+            handle.remove()
+
+
+def evaluate(
+    model: Any,
+    artifacts: Artifact | str | Path | Sequence[Artifact | str | Path] = (),
+    suite: str = "quick",
+    *,
+    strength: float = 1.0,
+    out: str | Path | None = None,
+    **options: Any,
+) -> EvalReport:
+    """Measures artifacts with a registered suite.
+
+    Args:
+        model: name, path, Hub id or pipeline.
+        artifacts: one or several, applied together.
+        suite: id of a registered suite.
+        strength: of the artifacts.
+        out: folder for report, contact sheet and chart; None writes nothing.
+        options: settings of the suite (erased, images, seed, judge ...), and revision, dtype, device.
+    """
+    from erase_plugins.evaluate.run import run_suite
+
+    items = [artifacts] if isinstance(artifacts, Artifact | str | Path) else list(artifacts)
+    return run_suite(model, items, suite, strength=strength, out=None if out is None else Path(out), **options)

@@ -1,0 +1,120 @@
+"""The regularised least-squares edit shared by all closed-form methods, in the small (d x d) space and float64.
+
+For erased rows C, their guides S (columns) and preserved rows P, with B = lam I + e C C^T + p P P^T, the edit of every
+key and value projection is Delta W = W K with one K = e (S - C) C^T B^-1 (UCE, arXiv 2308.14761, with the lam term
+of the official code). RECE (arXiv 2407.12383) iterates the same solve on derived adversarial rows.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from erase_plugins.errors import NotFiniteError, RequestError
+
+
+def solve_map(G: Tensor, X: Tensor, H: Tensor, lam: float) -> Tensor:
+    """K of the joint edit.
+
+    Args:
+        G: (d, d) sum of e * c c^T over erased rows.
+        X: (d, d) sum of e * s c^T (guide times erased row).
+        H: (d, d) sum of p * p p^T over preserved rows.
+        lam: ridge term, > 0.
+
+    Returns:
+        (d, d) float64 with W_new = W (I + K).
+
+    Raises:
+        RequestError: lam is not positive.
+        NotFiniteError: the system is not solvable.
+    """
+    if not lam > 0:
+        raise RequestError(f"lam={lam} must be positive, otherwise the system has no unique solution")
+    G, X, H = G.double(), X.double(), H.double()
+    system = lam * torch.eye(G.shape[0], dtype=torch.float64) + G + H
+    return _right_divide(X - G, system)
+
+
+def solve_factors(rows: Tensor, guides: Tensor, weights: Tensor, H: Tensor, lam: float) -> tuple[Tensor, Tensor]:
+    """K = B A as exact factors, rank = number of rows.
+
+    Args:
+        rows: (n, d) erased rows.
+        guides: (n, d) their guides.
+        weights: (n,) scale e of each row.
+        H: (d, d) preserved Gram matrix.
+        lam: ridge term.
+
+    Returns:
+        A (n, d) and B (d, n), float64.
+    """
+    C, S = rows.double(), guides.double()
+    scale = weights.double()[:, None]
+    system = lam * torch.eye(C.shape[1], dtype=torch.float64) + C.T @ (scale * C) + H.double()
+    return _right_divide(scale * C, system), (S - C).T.contiguous()
+
+
+def _right_divide(left: Tensor, system: Tensor) -> Tensor:
+    """left @ system^-1 for a symmetric positive definite system."""
+    factor, info = torch.linalg.cholesky_ex(system)
+    if int(info):
+        raise NotFiniteError("the closed-form system is not positive definite; raise lam or check the embeddings")
+    return torch.cholesky_solve(left.T.contiguous(), factor).T.contiguous()
+
+
+def rece_step(M: Tensor, sigma: Tensor, G: Tensor, X: Tensor, H: Tensor, lr: float, lam: float) -> Tensor:
+    """One RECE epoch: M times N, with the adversarial rows eliminated.
+
+    With R = (lr I + M^T Sigma M)^-1 M^T Sigma the adversarial rows are C' = R C, so C' C'^T = R G R^T and
+    S C'^T = X R^T; no row is ever formed and the cost does not depend on the number of concepts.
+
+    Args:
+        M: (d, d) current map.
+        sigma: (d, d) sum of W^T W over the original key and value weights.
+        G, X: (d, d) Gram matrices of the original rows, S C^T in X, weighted by e.
+        H: (d, d) preserved rows, weighted by p.
+        lr: regulariser of the adversarial embedding.
+        lam: ridge term of the erase step.
+    """
+    if not lr > 0:
+        raise RequestError(f"regular_scale={lr} must be positive")
+    eye = torch.eye(M.shape[0], dtype=torch.float64)
+    R = adversarial_map(M, sigma, lr)
+    base = lam * eye + H.double()
+    N = _right_divide(base + X.double() @ R.T, base + R @ G.double() @ R.T)
+    return M @ N
+
+
+def adversarial_map(M: Tensor, sigma: Tensor, lr: float) -> Tensor:
+    """R with c' = R c: the row that makes the edited model produce what c made before (RECE, step A)."""
+    eye = torch.eye(M.shape[0], dtype=torch.float64)
+    middle = M.T @ sigma.double()
+    return torch.linalg.solve(lr * eye + middle @ M, middle)
+
+
+def best_factors(K: Tensor, sigma: Tensor, rank: int | None, tolerance: float = 1e-7) -> tuple[Tensor, Tensor, float]:
+    """Low-rank factors of K that are optimal for all layers at once.
+
+    The error sum_l |W_l (K - B A)|^2 is smallest when A spans the leading eigenvectors of K^T Sigma K, and then equals
+    the discarded eigenvalues.
+
+    Args:
+        K: (d, d).
+        sigma: (d, d) sum of W^T W.
+        rank: number of directions; None takes all whose share exceeds ``tolerance``.
+        tolerance: relative size (square root of the eigenvalue share) of a direction worth keeping.
+
+    Returns:
+        A (r, d), B (d, r), and the relative error: square root of discarded over total energy.
+    """
+    energy, vectors = torch.linalg.eigh(K.T @ sigma.double() @ K)
+    energy = energy.flip(0).clamp_min(0)
+    vectors = vectors.flip(1)
+    total = float(energy.sum())
+    if total == 0:
+        return torch.zeros(1, K.shape[0], dtype=torch.float64), torch.zeros(K.shape[0], 1, dtype=torch.float64), 0.0
+    wanted = int((energy > tolerance**2 * energy[0]).sum()) if rank is None else min(rank, K.shape[0])
+    Q = vectors[:, :wanted]
+    error = (float(energy[wanted:].sum()) / total) ** 0.5
+    return Q.T.contiguous(), (K @ Q).contiguous(), error

@@ -1,0 +1,49 @@
+"""Our own file: every delta kind, the closed-form statistics and the manifest, nothing lost."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from erase_plugins.artifacts.serialize import HEADER_KEY, edit_from_tensors, edit_to_tensors
+from erase_plugins.hookspecs import hookimpl
+from erase_plugins.protocols import Verdict
+
+if TYPE_CHECKING:
+    from erase_plugins.artifacts.edit import Edit
+    from erase_plugins.families.base import Family
+
+
+class PatchLayout:
+    """The lossless layout; read by erase-plugins only."""
+
+    id = "patch"
+    title = "erase-plugins patch (every kind of change, with statistics)"
+    readers = ("erase-plugins",)
+
+    def accepts(self, edit: Edit, family: Family) -> Verdict:
+        return Verdict("yes")
+
+    def filename(self, slug: str, family: Family) -> str:
+        return "edit.safetensors"
+
+    def write(self, edit: Edit, family: Family, header: Mapping[str, str], path: Path) -> None:
+        from safetensors.torch import save_file
+
+        tensors, description = edit_to_tensors(edit)
+        save_file(tensors, path, metadata={**header, HEADER_KEY: description})
+
+    def sniff(self, keys: Sequence[str], header: Mapping[str, str]) -> bool:
+        return HEADER_KEY in header
+
+    def read(self, path: Path, family: Family) -> Edit:
+        from erase_plugins.artifacts.tensors import read_tensors
+
+        tensors, header = read_tensors(path)
+        return edit_from_tensors(tensors, header.get(HEADER_KEY, ""))
+
+
+@hookimpl
+def erase_layouts() -> list[Any]:
+    return [PatchLayout()]

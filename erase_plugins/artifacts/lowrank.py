@@ -1,0 +1,132 @@
+"""Exact and approximate low-rank algebra: lowering, concatenation, padding, compression."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from erase_plugins.artifacts.edit import CONTEXT, ContextMap, Delta, Dense, Edit, LowRank
+from erase_plugins.errors import Unsupported
+
+Weights = Callable[[str, str], Tensor]
+
+
+def lower(edit: Edit, projections: Mapping[str, Sequence[str]], weight: Weights) -> Edit:
+    """The edit with every `ContextMap` written out as `LowRank` changes of the projections that read the context.
+
+    Args:
+        edit: the edit.
+        projections: component -> weight names of its key and value projections.
+        weight: (component, weight name) -> base weight (out, dim).
+
+    Raises:
+        Unsupported: a projection has another width than the map.
+    """
+    if "contextmap" not in edit.kinds:
+        return edit
+    deltas: dict[str, dict[str, Delta]] = {}
+    for component, key, delta in edit.items():
+        if not isinstance(delta, ContextMap):
+            deltas.setdefault(component, {})[key] = delta
+    for component, key, delta in edit.items():
+        if isinstance(delta, ContextMap) and key == CONTEXT:
+            for name in projections[component]:
+                base = weight(component, name)
+                if base.shape[1] != delta.A.shape[1]:
+                    raise Unsupported(f"{name} takes rows of {base.shape[1]}, the map has {delta.A.shape[1]}")
+                up = (base.double().cpu() @ delta.B.double()).float()
+                made = LowRank(delta.A.float().clone(), up)
+                group = deltas.setdefault(component, {})
+                group[name] = add(group[name], made) if name in group else made
+    return replace(edit, deltas=deltas)
+
+
+def add(first: Delta, second: Delta) -> Delta:
+    """Sum of two changes of the same parameter: factors side by side where both are low-rank, else dense."""
+    if isinstance(first, LowRank) and isinstance(second, LowRank):
+        return LowRank(torch.cat([first.A, second.A]), torch.cat([first.B, second.B.to(first.B.dtype)], dim=1))
+    if isinstance(first, LowRank | Dense) and isinstance(second, LowRank | Dense):
+        return Dense(first.dense() + second.dense())
+    return _add_other(first, second)
+
+
+def _add_other(first: Delta, second: Delta) -> Delta:
+    from erase_plugins.artifacts.edit import Bias, Rows
+
+    if isinstance(first, ContextMap) and isinstance(second, ContextMap):
+        return ContextMap(torch.cat([first.A, second.A]), torch.cat([first.B, second.B], dim=1))
+    if isinstance(first, Bias) and isinstance(second, Bias):
+        return Bias(first.db.float() + second.db.float())
+    if isinstance(first, Rows) and isinstance(second, Rows):
+        return Rows(torch.cat([first.index, second.index]), torch.cat([first.values, second.values]))
+    raise Unsupported(f"a {first.kind} and a {second.kind} change of the same module cannot be added")
+
+
+def total(edits: Sequence[tuple[Edit, float]]) -> Edit:
+    """Weighted sum of edits of one family, exact: nothing is truncated.
+
+    Raises:
+        Unsupported: families differ, or changes that cannot be added meet.
+    """
+    families = {edit.family for edit, _ in edits}
+    if len(families) > 1:
+        raise Unsupported(f"artifacts of different families cannot be combined: {', '.join(sorted(families))}")
+    deltas: dict[str, dict[str, Delta]] = {}
+    for edit, factor in edits:
+        for component, key, delta in edit.items():
+            group = deltas.setdefault(component, {})
+            part = delta if factor == 1.0 else delta.scaled(factor)
+            group[key] = add(group[key], part) if key in group else part
+    return Edit(families.pop(), deltas)
+
+
+def uniform_rank(edit: Edit) -> Edit:
+    """All `LowRank` changes padded with zeros to the largest rank (exact); some loaders mis-scale mixed ranks."""
+    rank = max((delta.rank for _, _, delta in edit.items() if isinstance(delta, LowRank)), default=0)
+
+    def pad(_component: str, _key: str, delta: Delta) -> Delta:
+        if not isinstance(delta, LowRank) or delta.rank == rank:
+            return delta
+        more = rank - delta.rank
+        A = torch.cat([delta.A, delta.A.new_zeros(more, *delta.A.shape[1:])])
+        B = torch.cat([delta.B, delta.B.new_zeros(delta.B.shape[0], more, *delta.B.shape[2:])], dim=1)
+        return LowRank(A, B)
+
+    return edit.map(pad)
+
+
+def compress(edit: Edit, rank: int | None = None, energy: float | None = None) -> tuple[Edit, dict[str, float]]:
+    """Every weight change as `LowRank` by truncated SVD, with the relative error per parameter.
+
+    Args:
+        edit: the edit.
+        rank: directions to keep; or
+        energy: share of the squared norm to keep, in 0..1. Neither: numerical rank (relative 1e-6), lossless.
+    """
+    errors: dict[str, float] = {}
+
+    def shrink(component: str, key: str, delta: Delta) -> Delta:
+        if not isinstance(delta, LowRank | Dense):
+            return delta
+        dense = delta.dense()
+        flat = dense.flatten(1).double()
+        left, values, right = torch.linalg.svd(flat, full_matrices=False)
+        power = values**2
+        if rank is not None:
+            keep = min(rank, len(values))
+        elif energy is not None:
+            keep = int((torch.cumsum(power, 0) < energy * power.sum()).sum()) + 1
+        else:
+            keep = int((values > 1e-6 * values[0]).sum())
+        keep = max(min(keep, len(values)), 1)
+        whole = float(power.sum())
+        errors[f"{component} {key}"] = (float(power[keep:].sum()) / whole) ** 0.5 if whole else 0.0
+        root = values[:keep].sqrt()
+        A = (root[:, None] * right[:keep]).reshape(keep, *dense.shape[1:]).float()
+        B = (left[:, :keep] * root).float().reshape(dense.shape[0], keep, *([1] * (dense.ndim - 2)))
+        return LowRank(A.contiguous(), B.contiguous())
+
+    return edit.map(shrink), errors

@@ -1,0 +1,151 @@
+"""What an artifact says about itself. No torch; no user paths, host names or tokens."""
+
+from __future__ import annotations
+
+import json
+import platform
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import PurePosixPath
+from typing import Any
+
+from erase_plugins.errors import CorruptArtifact, EraseError
+from erase_plugins.types import Concept, Record
+
+FILENAME = "erase.json"
+HEADER_KEY = "erase_plugins.manifest"
+_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,120}$")
+
+
+@dataclass(frozen=True)
+class ArtifactFile(Record):
+    """One file of an artifact: plain relative name, layout id, SHA-256 and size in bytes."""
+
+    name: str
+    layout: str
+    sha256: str
+    bytes: int
+
+    def __post_init__(self) -> None:
+        check_name(self.name)
+
+
+def check_name(name: str) -> None:
+    """Refuses anything but one or two plain path parts.
+
+    Raises:
+        CorruptArtifact: absolute, with "..", hidden, or with odd characters.
+    """
+    parts = PurePosixPath(name).parts if isinstance(name, str) else ()
+    if not 1 <= len(parts) <= 2 or "\\" in str(name) or not all(_NAME.match(part) for part in parts):
+        raise CorruptArtifact(f"the manifest names a file that is not allowed: {str(name)[:60]!r}")
+
+
+@dataclass(frozen=True)
+class Manifest(Record):
+    """Provenance and content of an artifact.
+
+    ``base`` holds model, revision, family and one fingerprint per component; ``strength`` the evaluated value and the
+    usable range; ``statistics`` describes what closed-form algebra needs.
+    """
+
+    name: str
+    method: Mapping[str, Any]
+    concepts: tuple[Concept, ...]
+    preserve: tuple[str, ...] = ()
+    options: Mapping[str, Any] = field(default_factory=dict)
+    base: Mapping[str, Any] = field(default_factory=dict)
+    seed: int = 0
+    kinds: tuple[str, ...] = ()
+    rank: int = 0
+    modules: int = 0
+    strength: Mapping[str, float] = field(default_factory=lambda: {"recommended": 1.0, "low": 0.0, "high": 1.2})
+    files: tuple[ArtifactFile, ...] = ()
+    created: str = ""
+    seconds: float = 0.0
+    versions: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    quality: str = "not measured"
+    history: tuple[Mapping[str, Any], ...] = ()
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def _revive(cls, known: dict[str, Any]) -> dict[str, Any]:
+        known = super()._revive(known)
+        known["concepts"] = tuple(
+            item if isinstance(item, Concept) else Concept.from_dict(item) for item in known.get("concepts", ())
+        )
+        known["files"] = tuple(
+            item if isinstance(item, ArtifactFile) else ArtifactFile.from_dict(item) for item in known.get("files", ())
+        )
+        return known
+
+    def to_json(self, indent: int | None = 2) -> str:
+        """JSON text with sorted keys."""
+        separators = None if indent else (",", ":")
+        return json.dumps(self.to_dict(), indent=indent, sort_keys=True, ensure_ascii=False, separators=separators)
+
+    @classmethod
+    def from_json(cls, text: str) -> Manifest:
+        """Manifest from JSON text.
+
+        Raises:
+            CorruptArtifact: not JSON, wrong types, newer schema.
+        """
+        try:
+            data = json.loads(text)
+            if not isinstance(data, dict):
+                raise CorruptArtifact("the manifest is not a JSON object")
+            manifest = cls.from_dict(data)
+            manifest.check()
+            return manifest
+        except CorruptArtifact:
+            raise
+        except (EraseError, AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
+            raise CorruptArtifact(f"the manifest is damaged: {str(error).splitlines()[0][:200]}") from error
+
+    def check(self) -> None:
+        """Types of the fields that other code relies on.
+
+        Raises:
+            CorruptArtifact: names the field.
+        """
+        expected = {
+            "name": str, "method": Mapping, "concepts": tuple, "options": Mapping, "base": Mapping, "files": tuple,
+            "strength": Mapping, "versions": Mapping, "kinds": tuple, "notes": tuple, "warnings": tuple,
+        }  # fmt: skip
+        for name, kind in expected.items():
+            if not isinstance(getattr(self, name), kind):
+                raise CorruptArtifact(f"the manifest field '{name}' has the wrong type")
+        if not isinstance(self.method.get("id"), str) or not isinstance(self.base.get("family"), str):
+            raise CorruptArtifact("the manifest names no method or no model family")
+
+    @property
+    def family(self) -> str:
+        """Family id of the base model."""
+        return str(self.base.get("family", ""))
+
+    @property
+    def erased(self) -> tuple[str, ...]:
+        """Texts of the erased concepts."""
+        return tuple(concept.text for concept in self.concepts)
+
+
+def package_versions() -> dict[str, str]:
+    """Versions that a result may depend on."""
+    found = {"python": platform.python_version()}
+    for name in ("erase-plugins", "torch", "diffusers", "transformers", "peft", "safetensors"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def slug(text: str) -> str:
+    """File-name form of a text: lower case ASCII letters, digits and underscores, at most 40 characters."""
+    plain = re.sub(r"[^a-z0-9]+", "_", text.lower()).strip("_")
+    return plain[:40].strip("_") or "concept"

@@ -1,0 +1,107 @@
+"""Edit <-> flat tensors and a JSON description: the content of our patch file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from erase_plugins.artifacts.edit import DELTA_TYPES, AddOn, Delta, Edit
+from erase_plugins.errors import CorruptArtifact, EraseError
+
+SEPARATOR = "|"
+STATISTICS = "statistics"
+HEADER_KEY = "erase_plugins.edit"
+SCHEMA = 1
+
+
+def edit_to_tensors(edit: Edit) -> tuple[dict[str, Tensor], str]:
+    """Tensors by name ("unet|path.weight|lowrank|A") and the JSON text for the header."""
+    tensors: dict[str, Tensor] = {}
+    addons: dict[str, Any] = {}
+    for component, key, delta in edit.items():
+        for field, tensor in delta.tensors().items():
+            tensors[SEPARATOR.join((component, key, delta.kind, field))] = tensor.detach().cpu().contiguous().clone()
+        if isinstance(delta, AddOn):
+            addons[f"{component}{SEPARATOR}{key}"] = {"type": delta.type, "config": dict(delta.config)}
+    for name, tensor in edit.statistics.items():
+        tensors[f"{STATISTICS}{SEPARATOR}{name}"] = tensor.detach().cpu().contiguous().clone()
+    text = {"schema": SCHEMA, "family": edit.family, "addons": addons, "meta": dict(edit.meta)}
+    return tensors, json.dumps(text, sort_keys=True, separators=(",", ":"))
+
+
+def edit_from_tensors(tensors: Mapping[str, Tensor], description: str) -> Edit:
+    """Inverse of `edit_to_tensors`.
+
+    Raises:
+        CorruptArtifact: names, fields or description that the format does not have.
+    """
+    try:
+        data = json.loads(description)
+        assert isinstance(data, dict) and isinstance(data["family"], str) and isinstance(data["meta"], dict)
+        addons = data["addons"]
+        assert isinstance(addons, dict)
+        schema = int(data["schema"])
+    except (AssertionError, KeyError, TypeError, ValueError, RecursionError) as error:
+        raise CorruptArtifact("the edit description in the header is damaged; fetch the artifact again") from error
+    if schema > SCHEMA:
+        raise CorruptArtifact(f"the edit has schema {schema}, this version reads up to {SCHEMA}; update erase-plugins")
+    fields: dict[tuple[str, str, str], dict[str, Tensor]] = {}
+    statistics: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        parts = name.split(SEPARATOR)
+        if parts[0] == STATISTICS and len(parts) == 2:
+            statistics[parts[1]] = tensor
+        elif len(parts) == 4:
+            fields.setdefault((parts[0], parts[1], parts[2]), {})[parts[3]] = tensor
+        else:
+            raise CorruptArtifact(f"tensor '{name[:80]}' does not belong in an edit")
+    deltas: dict[str, dict[str, Delta]] = {}
+    for (component, key, kind), group in fields.items():
+        if key in deltas.get(component, {}):
+            raise CorruptArtifact(f"{component} {key} is changed twice")
+        entry = addons.get(f"{component}{SEPARATOR}{key}")
+        deltas.setdefault(component, {})[key] = _delta(f"{component} {key}", kind, group, entry)
+    return Edit(data["family"], deltas, statistics, data["meta"])
+
+
+def _delta(where: str, kind: str, group: dict[str, Tensor], addon: Any) -> Delta:
+    try:
+        if kind == "addon":
+            return AddOn(str(addon["type"]), group, dict(addon["config"]))
+        delta = DELTA_TYPES[kind](**group)  # type: ignore[abstract]
+        check_delta(where, delta)
+        return delta
+    except EraseError:
+        raise
+    except (KeyError, TypeError, ValueError) as error:
+        raise CorruptArtifact(f"{where}: not a valid {kind[:40]} change") from error
+
+
+def check_delta(where: str, delta: Any) -> None:
+    """Inner consistency of a delta (ranks agree, index and values agree).
+
+    Raises:
+        CorruptArtifact: says what does not fit.
+    """
+    kind = delta.kind
+    for name, tensor in delta.tensors().items():
+        if name != "index" and not tensor.is_floating_point():
+            raise CorruptArtifact(f"{where}: {name} is not a floating point tensor")
+    if kind in ("lowrank", "contextmap"):
+        if delta.A.ndim not in (2, 4) or delta.B.ndim not in (2, 4) or delta.A.shape[0] != delta.B.shape[1]:
+            raise CorruptArtifact(f"{where}: shapes {tuple(delta.A.shape)} and {tuple(delta.B.shape)} do not multiply")
+        if delta.A.shape[0] == 0 or (delta.B.ndim == 4 and tuple(delta.B.shape[2:]) != (1, 1)):
+            raise CorruptArtifact(f"{where}: rank 0 or a spatial up matrix")
+        if kind == "contextmap" and (delta.A.ndim, delta.B.ndim, delta.B.shape[0]) != (2, 2, delta.A.shape[1]):
+            raise CorruptArtifact(f"{where}: a context map must be square")
+    elif kind == "bias" and delta.db.ndim != 1:
+        raise CorruptArtifact(f"{where}: a bias change has one dimension")
+    elif kind == "rows":
+        if delta.index.dtype != torch.int64 or delta.index.ndim != 1 or delta.values.ndim != 2:
+            raise CorruptArtifact(f"{where}: rows need an int64 index and two-dimensional values")
+        if delta.index.shape[0] != delta.values.shape[0]:
+            raise CorruptArtifact(f"{where}: {delta.index.shape[0]} indices for {delta.values.shape[0]} rows")

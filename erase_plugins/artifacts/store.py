@@ -1,0 +1,217 @@
+"""Artifact folders on disk: written atomically in every layout that can carry the edit, verified when read."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from erase_plugins.artifacts.artifact import Artifact
+from erase_plugins.artifacts.atomic import atomic_folder, refuse_existing
+from erase_plugins.artifacts.edit import Edit
+from erase_plugins.artifacts.header import read_header
+from erase_plugins.artifacts.lowrank import lower
+from erase_plugins.artifacts.manifest import FILENAME, HEADER_KEY, ArtifactFile, Manifest, slug
+from erase_plugins.errors import ArtifactError, CorruptArtifact, Unsupported
+
+PATCH = "patch"
+_MAX_MANIFEST_BYTES = 8_000_000
+
+
+def save(artifact: Artifact, folder: Path, layouts: tuple[str, ...], target: Any, force: bool) -> Artifact:
+    """Writes ``artifact`` into ``folder``; see `Artifact.save`.
+
+    Raises:
+        ArtifactError: the folder exists, or no layout can carry the edit.
+    """
+    from erase_plugins.manager import get_manager
+
+    manager = get_manager()
+    refuse_existing(folder, force)
+    artifact.edit.check_finite()
+    family = manager.family(artifact.edit.family)
+    files: list[ArtifactFile] = []
+    notes: list[str] = []
+    manifest = replace(artifact.manifest, files=())
+    with atomic_folder(folder, force) as work:
+        for layout_id in layouts:
+            layout = manager.layout(layout_id)
+            edit, reason = _for_layout(artifact.edit, layout, family, target)
+            if edit is None:
+                notes.append(f"no {layout_id} file: {reason}")
+                continue
+            if reason:
+                notes.append(f"{layout_id} file: {reason}")
+            path = work / layout.filename(manifest.name, family)
+            layout.write(edit, family, file_header(manifest, family, layout_id, edit), path)
+            files += [_describe(path, item, layout_id) for item in _members(path)]
+        if not files:
+            raise Unsupported(f"no layout of {', '.join(layouts)} can carry this edit: {'; '.join(notes)}")
+        manifest = replace(manifest, files=tuple(files), notes=(*manifest.notes, *notes))
+        (work / FILENAME).write_text(manifest.to_json(), encoding="utf-8")
+    saved = Artifact(manifest, artifact.edit, folder)
+    manager.artifact_saved(saved)
+    return saved
+
+
+def _for_layout(edit: Edit, layout: Any, family: Any, target: Any) -> tuple[Edit | None, str]:
+    """The form of ``edit`` that the layout can carry, or None with the reason."""
+    verdict = layout.accepts(edit, family)
+    if verdict:
+        return edit, verdict.reason
+    if "contextmap" not in edit.kinds:
+        return None, verdict.reason
+    if target is None:
+        return None, f"{verdict.reason}; give the base model to write it as LoRA"
+    lowered = lower_for(edit, target)
+    verdict = layout.accepts(lowered, family)
+    return (lowered, verdict.reason) if verdict else (None, verdict.reason)
+
+
+def lower_for(edit: Edit, target: Any) -> Edit:
+    """`lower` with the weights of a loaded target."""
+    refs = {(ref.component, ref.weight): ref for ref in target.modules("cross_kv")}
+    projections: dict[str, list[str]] = {}
+    for component, name in refs:
+        projections.setdefault(component, []).append(name)
+    return lower(edit, projections, lambda component, name: target.weight(refs[(component, name)]))
+
+
+def _members(path: Path) -> list[Path]:
+    return sorted(item for item in path.rglob("*") if item.is_file()) if path.is_dir() else [path]
+
+
+def _describe(root: Path, path: Path, layout: str) -> ArtifactFile:
+    data = path.read_bytes()
+    name = path.relative_to(root.parent).as_posix()
+    return ArtifactFile(name=name, layout=layout, sha256=hashlib.sha256(data).hexdigest(), bytes=len(data))
+
+
+def file_header(manifest: Manifest, family: Any, layout: str, edit: Edit) -> dict[str, str]:
+    """String metadata of every file: our manifest without base samples beyond what verification needs."""
+    return {
+        "format": "pt",
+        HEADER_KEY: replace(manifest, files=(), history=()).to_json(indent=None),
+        "erase_plugins.layout": layout,
+        "erase_plugins.family": family.id,
+        "erase_plugins.rank": str(edit.rank),
+    }
+
+
+def read_folder(folder: Path) -> Artifact:
+    """A verified artifact folder: manifest, hashes, header, names, shapes, finiteness.
+
+    Raises:
+        CorruptArtifact: anything that does not fit.
+    """
+    from erase_plugins.manager import get_manager
+
+    path = folder / FILENAME
+    if not path.is_file():
+        raise ArtifactError(f"'{folder.name}' has no {FILENAME}; not an artifact folder (give the file itself instead)")
+    if path.stat().st_size > _MAX_MANIFEST_BYTES:
+        raise CorruptArtifact(f"{FILENAME} has {path.stat().st_size} bytes; not a manifest")
+    try:
+        manifest = Manifest.from_json(path.read_text(encoding="utf-8"))
+    except UnicodeDecodeError as error:
+        raise CorruptArtifact(f"{FILENAME} is not UTF-8 text") from error
+    if not manifest.files:
+        raise CorruptArtifact(f"{FILENAME} lists no files")
+    manager = get_manager()
+    family = manager.family(manifest.family)
+    for item in manifest.files:
+        verify_file(folder, item)
+    chosen = next((item for item in manifest.files if item.layout == PATCH), manifest.files[0])
+    layout = manager.layout(chosen.layout)
+    place = folder / chosen.name
+    edit = layout.read(place if len(Path(chosen.name).parts) == 1 else place.parent, family)
+    if edit.family != family.id:
+        raise CorruptArtifact(f"manifest says family {family.id}, {chosen.name} says {edit.family}")
+    check_edit(edit)
+    return Artifact(manifest, edit, folder)
+
+
+def verify_file(folder: Path, item: ArtifactFile) -> None:
+    """Presence, size and SHA-256 of one file.
+
+    Raises:
+        CorruptArtifact: names the file and what differs.
+    """
+    path = folder / item.name
+    if path.is_symlink() and not path.resolve().is_relative_to(folder.resolve()):
+        raise CorruptArtifact(f"{item.name} is a link that leaves the artifact folder")
+    if not path.is_file():
+        raise CorruptArtifact(f"{item.name} is missing; fetch the artifact again")
+    if path.stat().st_size != item.bytes:
+        raise CorruptArtifact(f"{item.name} has {path.stat().st_size} bytes, the manifest says {item.bytes}")
+    if hashlib.sha256(path.read_bytes()).hexdigest() != item.sha256:
+        raise CorruptArtifact(f"{item.name} does not match its SHA-256; fetch the artifact again")
+
+
+def read_file(path: Path, family_id: str | None) -> Artifact:
+    """An artifact from one file of any registered layout, ours or foreign.
+
+    Raises:
+        CorruptArtifact: not safetensors, or damaged.
+        ArtifactError: no registered layout knows the names in it.
+    """
+    from erase_plugins.artifacts.foreign import describe_foreign, foreign_manifest
+    from erase_plugins.manager import get_manager
+
+    manager = get_manager()
+    header = read_header(path)
+    layout = next(
+        (entry.item for entry in manager.layouts() if entry.item.sniff(list(header.tensors), header.metadata)), None
+    )
+    if layout is None:
+        raise ArtifactError(f"'{path.name}' is in no layout that can be applied: {describe_foreign(header)}")
+    text = header.metadata.get(HEADER_KEY)
+    if text is not None:
+        manifest = Manifest.from_json(text)
+        family = manager.family(family_id or manifest.family)
+        edit = layout.read(path, family)
+    else:
+        family, edit = foreign_edit(path, header, layout, family_id)
+        manifest = foreign_manifest(path, header, family, edit)
+    check_edit(edit)
+    info = _describe(path, path, layout.id) if path.suffix == ".safetensors" else None
+    named = replace(info, name=f"{slug(path.stem)}{path.suffix}") if info else None
+    return Artifact(replace(manifest, files=(named,) if named else ()), edit, path)
+
+
+def foreign_edit(path: Path, header: Any, layout: Any, family_id: str | None) -> tuple[Any, Edit]:
+    """Family and edit of a file that is not ours; every registered family is tried unless one is named."""
+    from erase_plugins.manager import get_manager
+
+    manager = get_manager()
+    families = [manager.family(family_id)] if family_id else [entry.item for entry in manager.families()]
+    problems = []
+    for family in families:
+        try:
+            return family, layout.read(path, family)
+        except ArtifactError as error:
+            problems.append(f"{family.id}: {error}")
+    raise ArtifactError(f"'{path.name}' fits no registered family ({'; '.join(problems)[:400]})")
+
+
+def check_edit(edit: Edit) -> None:
+    """Finite values everywhere.
+
+    Raises:
+        CorruptArtifact: names the tensor.
+    """
+    from erase_plugins.errors import NotFiniteError
+
+    if not len(edit):
+        raise CorruptArtifact("the file holds no change at all")
+    try:
+        edit.check_finite()
+    except NotFiniteError as error:
+        raise CorruptArtifact(f"damaged values: {error}") from error
+
+
+def artifact_json(artifact: Artifact) -> dict[str, Any]:
+    """What ``--json`` prints about an artifact."""
+    return json.loads(artifact.manifest.to_json())

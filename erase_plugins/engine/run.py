@@ -1,0 +1,156 @@
+"""Runs a method: plan, hooks, work, edit, manifest. The one path for command line, Python and nodes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from erase_plugins.engine.context import Listener, RunContext
+from erase_plugins.errors import PluginError, Unsupported
+from erase_plugins.manager import Manager, get_manager
+from erase_plugins.types import EditPlan, EraseRequest
+
+
+def make_plan(request: EraseRequest, info: Any = None) -> EditPlan:
+    """The plan for a request, from configuration only, after every plugin had its say.
+
+    Raises:
+        RequestError, UnknownName, Unsupported: before any weight is loaded.
+    """
+    from erase_plugins.families.source import plan_info
+
+    manager = get_manager()
+    method = manager.method(request.method)
+    info = info if info is not None else plan_info(request)
+    families = method.families
+    if "*" not in families and info.family.id not in families:
+        others = [entry.item.id for entry in manager.methods() if info.family.id in entry.item.families]
+        raise Unsupported(
+            f"{method.id} does not support family {info.family.id}, only {', '.join(sorted(families))}; "
+            f"methods that do: {', '.join(others) or 'none'}"
+        )
+    return manager.adjust_plan(method.plan(request, info))
+
+
+def run_plan(
+    plan: EditPlan,
+    target: Any,
+    *,
+    work: Path | None = None,
+    resume: bool = False,
+    listeners: Sequence[Listener] = (),
+    cancel: threading.Event | None = None,
+) -> Any:
+    """Runs a plan on a loaded target.
+
+    Args:
+        plan: from `make_plan`.
+        target: the loaded model.
+        work: folder for checkpoints.
+        resume: go on from a checkpoint in ``work``.
+        listeners: called with every event.
+        cancel: set it from another thread to stop.
+
+    Returns:
+        The artifact, in memory.
+
+    Raises:
+        RunRefused, RunCancelled, NotFiniteError and what the method raises; the target is unchanged in any case.
+    """
+    from erase_plugins.artifacts.artifact import Artifact
+
+    manager = get_manager()
+    request = plan.request
+    method = manager.method(request.method)
+    manager.before_run(plan, target)
+    ctx = RunContext(
+        method=method.id,
+        seed=request.seed,
+        device=target.device,
+        dtype=target.dtype,
+        work=work,
+        resume=resume,
+        listeners=(*listeners, manager.on_event),
+        cancel=cancel or threading.Event(),
+    )
+    started = time.perf_counter()
+    try:
+        edit = method.run(plan, target, ctx)
+        _check_product(method, edit)
+        edit.check_finite()
+    except BaseException as error:
+        manager.after_run(plan, None, error)
+        raise
+    manager.after_run(plan, edit, None)
+    manifest = build_manifest(manager, plan, target, edit, time.perf_counter() - started, ctx)
+    return Artifact(manifest, edit)
+
+
+def plan_key(plan: EditPlan) -> str:
+    """Hash of everything that decides the result: checkpoints of another plan are not resumed."""
+    request = replace(plan.request, out=None)
+    text = json.dumps([request.to_dict(), dict(plan.options), plan.modules], sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _check_product(method: Any, edit: Any) -> None:
+    from erase_plugins.artifacts.edit import Edit
+
+    if not isinstance(edit, Edit):
+        raise PluginError(f"method {method.id} returned {type(edit).__name__} instead of an Edit")
+    undeclared = edit.kinds - method.produces
+    if undeclared:
+        raise PluginError(f"method {method.id} made {', '.join(sorted(undeclared))} changes that it does not declare")
+
+
+def build_manifest(manager: Manager, plan: EditPlan, target: Any, edit: Any, seconds: float, ctx: RunContext) -> Any:
+    """Manifest of a finished run."""
+    from erase_plugins.artifacts.manifest import Manifest, package_versions, slug
+
+    request = plan.request
+    entry = next(item for item in manager.methods() if item.item.id == request.method)
+    name = slug("erase_" + "_".join(concept.text for concept in request.concepts[:3]))
+    return Manifest(
+        name=name,
+        method={
+            "id": entry.item.id,
+            "title": entry.item.title,
+            "paper": entry.item.paper,
+            "package": entry.package,
+            "version": entry.version,
+        },
+        concepts=request.concepts,
+        preserve=request.preserve,
+        options=dict(plan.options),
+        base=describe_base(target, request.revision),
+        seed=request.seed,
+        kinds=tuple(sorted(edit.kinds)),
+        rank=edit.rank,
+        modules=len(plan.modules),
+        created=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        seconds=round(seconds, 3),
+        versions=package_versions(),
+        notes=plan.notes,
+        warnings=plan.warnings,
+        extra={"numbers": {name: round(value, 6) for name, value in sorted(ctx.numbers.items())}},
+    )
+
+
+def describe_base(target: Any, revision: str | None = None) -> dict[str, Any]:
+    """What a manifest says about the base model."""
+    return {
+        "model": target.info.model,
+        "revision": revision,
+        "family": target.family.id,
+        "prediction": target.info.prediction,
+        "width": target.info.width,
+        "tokens": target.info.tokens,
+        "fingerprint": {name: item.to_dict() for name, item in target.fingerprint().items()},
+    }

@@ -1,0 +1,75 @@
+"""Added modules: what no weight change can express. The runtime class is looked up by the add-on's type."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from erase_plugins.artifacts.edit import AddOn, Delta
+from erase_plugins.errors import BaseMismatch, Unsupported
+
+
+class Bottleneck(nn.Module):
+    """out + strength * up(act(down(out))): the residual bottleneck of lightweight erasers (Receler)."""
+
+    def __init__(self, weights: dict[str, Tensor], activation: str) -> None:
+        super().__init__()
+        for name in ("down", "up"):
+            self.register_buffer(name, weights[name])
+        self.register_buffer("bias", weights.get("bias", torch.zeros(weights["down"].shape[0])))
+        if activation not in _ACTIVATIONS:
+            raise Unsupported(f"unknown activation '{activation}' in an add-on; known: {', '.join(_ACTIVATIONS)}")
+        self.activation = _ACTIVATIONS[activation]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Residual for (..., dim)."""
+        down, up, bias = (part.to(x.device, x.dtype) for part in (self.down, self.up, self.bias))  # type: ignore[union-attr]
+        return self.activation(x @ down.T + bias) @ up.T
+
+
+_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "gelu": nn.functional.gelu,
+    "relu": nn.functional.relu,
+    "silu": nn.functional.silu,
+    "identity": lambda x: x,
+}
+ADDON_TYPES: dict[str, Callable[[AddOn], nn.Module]] = {
+    "bottleneck": lambda addon: Bottleneck(dict(addon.weights), str(addon.config.get("activation", "gelu"))),
+}
+
+
+class AttachedAddOn:
+    """An add-on behind one module; `detach` takes it off."""
+
+    def __init__(self, module: nn.Module, addon: AddOn, strength: float) -> None:
+        if addon.type not in ADDON_TYPES:
+            raise Unsupported(f"unknown add-on type '{addon.type}'; known: {', '.join(ADDON_TYPES)}")
+        self.strength = strength
+        self.scale = float(addon.config.get("strength", 1.0))
+        self.network = ADDON_TYPES[addon.type](addon)
+        self.handle = module.register_forward_hook(self._add)
+
+    def _add(self, _module: nn.Module, _args: Any, output: Tensor) -> Tensor | None:
+        factor = self.strength * self.scale
+        return None if factor == 0.0 else output + factor * self.network(output)
+
+    def detach(self) -> None:
+        """Restores the module."""
+        self.handle.remove()
+
+
+def attach(owner: nn.Module, path: str, delta: Delta, strength: float) -> AttachedAddOn:
+    """Hangs an add-on behind the module at ``path``.
+
+    Raises:
+        BaseMismatch: no such module.
+    """
+    assert isinstance(delta, AddOn)
+    try:
+        module = owner.get_submodule(path)
+    except AttributeError:
+        raise BaseMismatch(f"no module {path} to hang an add-on on; nothing was changed") from None
+    return AttachedAddOn(module, delta, strength)

@@ -1,0 +1,70 @@
+"""Context maps at run time: every text embedding row is mapped before the denoiser sees it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from erase_plugins.artifacts.edit import ContextMap
+
+_ATTRIBUTE = "_erase_context"
+
+
+@dataclass
+class ActiveMap:
+    """A map with its strength."""
+
+    delta: ContextMap
+    strength: float = 1.0
+
+
+class ContextHook:
+    """One forward hook per denoiser; active maps add up, as weight changes do."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self.maps: list[ActiveMap] = []
+        self.module = module
+        self.handle = module.register_forward_pre_hook(self._map_arguments, with_kwargs=True)
+
+    def _map_arguments(self, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        active = [item for item in self.maps if item.strength != 0.0]
+        if not active:
+            return None
+        if "encoder_hidden_states" in kwargs:
+            return args, {**kwargs, "encoder_hidden_states": self.apply(kwargs["encoder_hidden_states"], active)}
+        return (*args[:2], self.apply(args[2], active), *args[3:]), kwargs
+
+    @staticmethod
+    def apply(rows: Tensor, active: list[ActiveMap]) -> Tensor:
+        """Mapped rows, computed in float32 and cast back."""
+        with torch.autocast(rows.device.type, enabled=False):
+            wide = rows.float()
+            out = wide
+            for item in active:
+                A, B = (part.to(rows.device, torch.float32) for part in (item.delta.A, item.delta.B))
+                out = out + item.strength * (wide @ A.T @ B.T)
+        return out.to(rows.dtype)
+
+
+def attach_map(module: nn.Module, item: ActiveMap) -> None:
+    """Adds a map to a denoiser."""
+    hook = getattr(module, _ATTRIBUTE, None)
+    if hook is None:
+        hook = ContextHook(module)
+        object.__setattr__(module, _ATTRIBUTE, hook)
+    hook.maps.append(item)
+
+
+def detach_map(module: nn.Module, item: ActiveMap) -> None:
+    """Takes a map away; the hook goes with the last one."""
+    hook: ContextHook | None = getattr(module, _ATTRIBUTE, None)
+    if hook is None:
+        return
+    if item in hook.maps:
+        hook.maps.remove(item)
+    if not hook.maps:
+        hook.handle.remove()
+        object.__delattr__(module, _ATTRIBUTE)
