@@ -1,0 +1,1 @@
+"""Tools for plugin authors: tiny pipelines and the contract suite."""

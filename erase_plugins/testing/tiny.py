@@ -1,0 +1,102 @@
+"""Tiny random pipelines of every built-in family: real classes, seconds to build, no download."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def _text_config(width: int, projection: int, layers: int = 2) -> Any:
+    from transformers import CLIPTextConfig
+
+    return CLIPTextConfig(
+        vocab_size=1819, hidden_size=width, intermediate_size=2 * width, num_hidden_layers=layers,
+        num_attention_heads=4, max_position_embeddings=32, projection_dim=projection, bos_token_id=0, eos_token_id=1,
+        pad_token_id=1, hidden_act="quick_gelu",
+    )  # fmt: skip
+
+
+def _tokenizer() -> Any:
+    from transformers import CLIPTokenizer
+
+    from erase_plugins.families.source import pocket_folder
+
+    return CLIPTokenizer.from_pretrained(pocket_folder() / "tokenizer")
+
+
+def _vae() -> Any:
+    from diffusers import AutoencoderKL
+
+    return AutoencoderKL(
+        block_out_channels=(8, 16), in_channels=3, out_channels=3, latent_channels=4, norm_num_groups=4, sample_size=16,
+        down_block_types=("DownEncoderBlock2D",) * 2, up_block_types=("UpDecoderBlock2D",) * 2,
+    )  # fmt: skip
+
+
+def tiny_sd1(seed: int = 0, prediction: str = "epsilon", linear: bool = False) -> Any:
+    """A random Stable Diffusion 1 pipeline: 8 x 8 latents, context width 32, 32 tokens.
+
+    Args:
+        seed: of the weights.
+        prediction: "epsilon" or "v_prediction" (Stable Diffusion 2.x).
+        linear: linear projections around attention, as in 2.x.
+    """
+    import torch
+    from diffusers import DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+    from transformers import CLIPTextModel
+
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        unet = UNet2DConditionModel(
+            sample_size=8, in_channels=4, out_channels=4, layers_per_block=1, block_out_channels=(16, 32),
+            norm_num_groups=4, cross_attention_dim=32, attention_head_dim=2, use_linear_projection=linear,
+            down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+            up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+        )  # fmt: skip
+        text_encoder = CLIPTextModel(_text_config(32, 32))
+        vae = _vae()
+    scheduler = DDIMScheduler(
+        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False, set_alpha_to_one=False,
+        steps_offset=1, prediction_type=prediction,
+    )  # fmt: skip
+    pipe = StableDiffusionPipeline(
+        vae=vae, text_encoder=text_encoder, tokenizer=_tokenizer(), unet=unet, scheduler=scheduler,
+        safety_checker=None, feature_extractor=None, requires_safety_checker=False,
+    )  # fmt: skip
+    return _ready(pipe)
+
+
+def tiny_sdxl(seed: int = 0) -> Any:
+    """A random SDXL pipeline: 8 x 8 latents, context width 64 (32 + 32), 32 tokens, Euler scheduler."""
+    import torch
+    from diffusers import EulerDiscreteScheduler, StableDiffusionXLPipeline, UNet2DConditionModel
+    from transformers import CLIPTextModel, CLIPTextModelWithProjection
+
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        unet = UNet2DConditionModel(
+            sample_size=8, in_channels=4, out_channels=4, layers_per_block=2, block_out_channels=(16, 32),
+            norm_num_groups=4, cross_attention_dim=64, attention_head_dim=(2, 4), use_linear_projection=True,
+            transformer_layers_per_block=(1, 2), addition_embed_type="text_time", addition_time_embed_dim=8,
+            projection_class_embeddings_input_dim=32 + 6 * 8,
+            down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+            up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        )  # fmt: skip
+        first = CLIPTextModel(_text_config(32, 32))
+        second = CLIPTextModelWithProjection(_text_config(32, 32, layers=3))
+        vae = _vae()
+    scheduler = EulerDiscreteScheduler(
+        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", steps_offset=1, timestep_spacing="leading"
+    )
+    pipe = StableDiffusionXLPipeline(
+        vae=vae, text_encoder=first, text_encoder_2=second, tokenizer=_tokenizer(), tokenizer_2=_tokenizer(),
+        unet=unet, scheduler=scheduler, add_watermarker=False,
+    )  # fmt: skip
+    return _ready(pipe)
+
+
+def _ready(pipe: Any) -> Any:
+    pipe.set_progress_bar_config(disable=True)
+    for component in pipe.components.values():
+        if hasattr(component, "requires_grad_"):
+            component.requires_grad_(False).eval()
+    return pipe
