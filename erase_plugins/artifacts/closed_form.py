@@ -118,3 +118,14 @@ def best_factors(K: Tensor, sigma: Tensor, rank: int | None, tolerance: float = 
     Q = vectors[:, :wanted]
     error = (float(energy[wanted:].sum()) / total) ** 0.5
     return Q.T.contiguous(), (K @ Q).contiguous(), error
+
+
+def exact_factors(K: Tensor, tolerance: float = 1e-7) -> tuple[Tensor, Tensor]:
+    """Factors of K at its numerical rank, without loss beyond ``tolerance`` relative to the largest singular value.
+
+    Returns:
+        A (r, d) with orthonormal rows and B (d, r).
+    """
+    left, values, right = torch.linalg.svd(K.double(), full_matrices=False)
+    rank = max(int((values > tolerance * values[0]).sum()), 1)
+    return right[:rank].contiguous(), (left[:, :rank] * values[:rank]).contiguous()

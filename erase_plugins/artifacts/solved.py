@@ -1,0 +1,35 @@
+"""Edits made of closed-form solutions, and their statistics read back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from erase_plugins.artifacts.edit import CONTEXT, ContextMap, Edit
+from erase_plugins.artifacts.statistics import Statistics
+from erase_plugins.errors import ArtifactError
+
+DENOISER = "unet"
+
+
+def context_edit(A: Tensor, B: Tensor, statistics: Statistics, family: str, error: float = 0.0) -> Edit:
+    """An edit with one context map B A and the statistics that made it."""
+    tensors, facts = statistics.to_tensors()
+    delta = ContextMap(A.float().contiguous(), B.float().contiguous())
+    meta: dict[str, Any] = {"statistics": facts}
+    if error:
+        meta["truncation_error"] = error
+    return Edit(family, {DENOISER: {CONTEXT: delta}}, tensors, meta)
+
+
+def statistics_of(edit: Edit, name: str = "artifact") -> Statistics:
+    """Statistics stored in an edit.
+
+    Raises:
+        ArtifactError: the edit has none.
+    """
+    facts = edit.meta.get("statistics")
+    if not isinstance(facts, dict):
+        raise ArtifactError(f"'{name}' holds no closed-form statistics; only mode 'sum' can combine it")
+    return Statistics.from_tensors(edit.statistics, facts)

@@ -1,0 +1,219 @@
+"""What a closed-form edit keeps so that it can be solved again: rows of erased and kept phrases, as exact sums.
+
+With these, adding, merging and revoking give the joint solution without the base model or its text encoder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from erase_plugins.artifacts.ledger import from_ledger, gram, pack, unpack
+from erase_plugins.errors import ArtifactError, CorruptArtifact
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True, eq=False)
+class Member:
+    """One erased concept: its rows C, what they become S, and the scale e.
+
+    Attributes:
+        concept: text of the concept.
+        rows: (n, d) float32; empty if the file keeps sums only.
+        guides: (n, d) float32.
+        weight: erase scale.
+        near: kept-vocabulary words that were left out because they mean the same.
+        facts: guide, aliases and other JSON-ready facts.
+    """
+
+    concept: str
+    rows: Tensor
+    guides: Tensor
+    weight: float
+    near: tuple[str, ...] = ()
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+    def grams(self) -> tuple[Tensor, Tensor]:
+        """Ledger contributions to G = e C^T C and X = e S^T C."""
+        return gram(self.rows, self.weight), gram(self.rows, self.weight, self.guides)
+
+
+@dataclass(frozen=True, eq=False)
+class Statistics:
+    """Everything a closed-form solve needs.
+
+    Attributes:
+        width: row size d.
+        members: erased concepts by text.
+        keep: prompt -> rows (n, d) that must stay, each prompt with weight `keep_weight`.
+        keep_weight: p of the named prompts.
+        block: (d, d) int64 ledger sum of the shared vocabulary, weight included; None without.
+        block_facts: which vocabulary ("hash", words, weight); equal facts mean the same block.
+        left_out: vocabulary word -> rows that are taken out of the block.
+        solver: settings that decide the solution (method id and its solver options).
+        sigma: (d, d) sum of W^T W where the method needs it.
+    """
+
+    width: int
+    members: Mapping[str, Member]
+    keep: Mapping[str, Tensor]
+    keep_weight: float
+    solver: Mapping[str, Any]
+    block: Tensor | None = None
+    block_facts: Mapping[str, Any] = field(default_factory=dict)
+    left_out: Mapping[str, Tensor] = field(default_factory=dict)
+    sigma: Tensor | None = None
+
+    def erased_grams(self) -> tuple[Tensor, Tensor]:
+        """G and X of all members, float64."""
+        G = torch.zeros(self.width, self.width, dtype=torch.int64)
+        X = torch.zeros_like(G)
+        for member in self.members.values():
+            more_G, more_X = member.grams()
+            G += more_G
+            X += more_X
+        return from_ledger(G), from_ledger(X)
+
+    def kept_gram(self) -> Tensor:
+        """H of all kept rows, float64: vocabulary less the words left out, plus the named prompts."""
+        H = torch.zeros(self.width, self.width, dtype=torch.int64) if self.block is None else self.block.clone()
+        weight = float(self.block_facts.get("weight", 0.0))
+        for rows in self.left_out.values():
+            H -= gram(rows, weight)
+        for rows in self.keep.values():
+            H += gram(rows, self.keep_weight)
+        return from_ledger(H)
+
+    # ---- algebra -----------------------------------------------------------------------------------------------
+
+    def without(self, concepts: Iterable[str], keep_them: bool) -> Statistics:
+        """The statistics after revoking concepts.
+
+        Args:
+            concepts: texts of members.
+            keep_them: move their rows into the kept rows, so that the others do not disturb them.
+
+        Raises:
+            ArtifactError: not a member; lists the members.
+        """
+        gone = set(concepts)
+        unknown = gone - set(self.members)
+        if unknown:
+            raise ArtifactError(f"'{min(unknown)}' is not erased by this artifact; it erases {', '.join(self.members)}")
+        members = {name: member for name, member in self.members.items() if name not in gone}
+        if not members:
+            raise ArtifactError("revoking the last concept would leave nothing; delete the artifact instead")
+        still_near = {word for member in members.values() for word in member.near}
+        left_out = {word: rows for word, rows in self.left_out.items() if word in still_near}
+        keep = dict(self.keep)
+        if keep_them:
+            keep.update({name: self.members[name].rows for name in sorted(gone)})
+        return replace(self, members=members, left_out=left_out, keep=keep)
+
+    def joined(self, others: Sequence[Statistics]) -> Statistics:
+        """The statistics of all concepts together.
+
+        Raises:
+            ArtifactError: solver settings, width, keep weight or vocabulary differ; says which.
+        """
+        members, keep, left_out = dict(self.members), dict(self.keep), dict(self.left_out)
+        for other in others:
+            self._same_settings(other)
+            members.update(other.members)
+            keep.update(other.keep)
+            left_out.update(other.left_out)
+        near = {word for member in members.values() for word in member.near}
+        keep = {prompt: rows for prompt, rows in keep.items() if prompt not in members and prompt not in near}
+        ordered = {name: members[name] for name in sorted(members)}
+        return replace(self, members=ordered, keep=keep, left_out=left_out)
+
+    def _same_settings(self, other: Statistics) -> None:
+        for name in ("width", "keep_weight", "solver", "block_facts"):
+            mine, theirs = getattr(self, name), getattr(other, name)
+            if _json_like(mine) != _json_like(theirs):
+                raise ArtifactError(f"these artifacts cannot be solved jointly: {name} is {mine} and {theirs}; use mode 'sum'")
+
+    # ---- storage -----------------------------------------------------------------------------------------------
+
+    def to_tensors(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Tensors and JSON-ready description; inverse of `from_tensors`."""
+        members = [self.members[name] for name in sorted(self.members)]
+        tensors: dict[str, Tensor] = {}
+        if members:
+            tensors["C"] = torch.cat([member.rows for member in members])
+            tensors["S"] = torch.cat([member.guides for member in members])
+        for name, table in (("K", self.keep), ("L", self.left_out)):
+            if table:
+                tensors[name] = torch.cat([table[key] for key in sorted(table)])
+        if self.block is not None:
+            tensors["H"] = pack(self.block)
+        if self.sigma is not None:
+            tensors["sigma"] = pack(self.sigma)
+        facts = {
+            "schema": SCHEMA,
+            "width": self.width,
+            "keep_weight": self.keep_weight,
+            "solver": dict(self.solver),
+            "block": dict(self.block_facts),
+            "members": [
+                {"concept": item.concept, "n": len(item.rows), "weight": item.weight, "near": list(item.near),
+                 "facts": dict(item.facts)} for item in members
+            ],
+            "keep": [[key, len(self.keep[key])] for key in sorted(self.keep)],
+            "left_out": [[key, len(self.left_out[key])] for key in sorted(self.left_out)],
+        }  # fmt: skip
+        return tensors, facts
+
+    @classmethod
+    def from_tensors(cls, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> Statistics:
+        """Statistics read back from an edit.
+
+        Raises:
+            CorruptArtifact: tensors and description do not agree.
+        """
+        try:
+            if int(facts["schema"]) > SCHEMA:
+                raise CorruptArtifact(f"statistics have schema {facts['schema']}; update erase-plugins")
+            width = int(facts["width"])
+            sizes = [int(item["n"]) for item in facts["members"]]
+            rows, guides = _split(tensors, "C", sizes, width), _split(tensors, "S", sizes, width)
+            members = {
+                item["concept"]: Member(
+                    item["concept"], rows[i], guides[i], float(item["weight"]), tuple(item["near"]), dict(item["facts"])
+                )
+                for i, item in enumerate(facts["members"])
+            }
+            tables = []
+            for name, key in (("K", "keep"), ("L", "left_out")):
+                parts = _split(tensors, name, [int(size) for _, size in facts[key]], width)
+                tables.append({prompt: parts[i] for i, (prompt, _) in enumerate(facts[key])})
+            block = unpack(tensors["H"], width) if "H" in tensors else None
+            sigma = unpack(tensors["sigma"], width) if "sigma" in tensors else None
+            if block is not None and block.dtype != torch.int64:
+                raise CorruptArtifact("the statistics block is not an integer ledger")
+            return cls(
+                width, members, tables[0], float(facts["keep_weight"]), dict(facts["solver"]), block,
+                dict(facts["block"]), tables[1], sigma,
+            )  # fmt: skip
+        except (KeyError, TypeError, ValueError, IndexError, RuntimeError) as error:
+            raise CorruptArtifact("the closed-form statistics are damaged; fetch the artifact again") from error
+
+
+def _split(tensors: Mapping[str, Tensor], name: str, sizes: Sequence[int], width: int) -> list[Tensor]:
+    if not sizes:
+        return []
+    whole = tensors[name]
+    if whole.ndim != 2 or whole.shape != (sum(sizes), width) or min(sizes) < 0:
+        raise CorruptArtifact(f"statistics tensor {name} has shape {tuple(whole.shape)}, expected {(sum(sizes), width)}")
+    return list(whole.split(list(sizes)))
+
+
+def _json_like(value: Any) -> Any:
+    import json
+
+    return json.loads(json.dumps(value, sort_keys=True, default=str)) if isinstance(value, Mapping) else value

@@ -1,0 +1,173 @@
+"""Collects the statistics of closed-form methods: encode once, sum once, in float64 and the small space."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from erase_plugins.artifacts.ledger import compress_pairs, gram
+from erase_plugins.artifacts.statistics import Member, Statistics
+from erase_plugins.engine.context import RunContext
+from erase_plugins.engine.phrases import (
+    TEMPLATES,
+    Vocabulary,
+    check_phrase,
+    expand,
+    lines,
+    paired_rows,
+    projection_gram,
+)
+from erase_plugins.errors import RequestError
+from erase_plugins.families.base import Target
+from erase_plugins.types import Concept, EraseRequest
+
+#: rows of one phrase that differ by less than this are one row
+_COMPRESSION = 1e-6
+#: what a concept becomes when the user does not say
+DEFAULT_GUIDES = {"style": "art", "person": "a person"}
+BLANK = " "
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How phrases become rows; the part of the options that all closed-form methods share."""
+
+    tokens: str
+    expand: bool
+    erase_scale: float
+    keep_scale: float
+    vocabulary: int
+    vocabulary_scale: float
+    near: float
+    aliases: bool
+    alias_threshold: float
+    compress: bool = True
+
+
+def guide_of(concept: Concept) -> str:
+    """What the concept becomes: as asked, else by kind, else the blank prompt."""
+    return concept.anchor if concept.anchor is not None else DEFAULT_GUIDES.get(concept.kind, BLANK)
+
+
+def check_guides(request: EraseRequest) -> None:
+    """Refuses a concept that is its own guide.
+
+    Raises:
+        RequestError: names it.
+    """
+    for concept in request.concepts:
+        if guide_of(concept).strip().lower() == concept.text.strip().lower():
+            raise RequestError(f"'{concept.text}' would become itself; give another --to")
+
+
+def collect(
+    request: EraseRequest, recipe: Recipe, solver: dict[str, Any], target: Target, ctx: RunContext, need_sigma: bool
+) -> Statistics:
+    """Statistics of a request on a target.
+
+    Args:
+        request: concepts and what to keep.
+        recipe: how phrases become rows.
+        solver: settings that decide the solution; artifacts are solved jointly only if they agree.
+        target: model that gives rows and projection weights.
+        ctx: progress.
+        need_sigma: store Sigma = sum W^T W.
+    """
+    check_guides(request)
+    use_words = recipe.vocabulary > 0 and (recipe.vocabulary_scale > 0 or recipe.aliases)
+    sigma = projection_gram(target) if use_words or need_sigma else None
+    words = Vocabulary.of(target, recipe.vocabulary, sigma) if use_words and sigma is not None else None
+    members = {}
+    for done, concept in enumerate(request.concepts, 1):
+        members[concept.text] = _member(concept, recipe, target, words)
+        ctx.step(done, len(request.concepts))
+    facts: dict[str, Any] = {}
+    block = None
+    left_out: dict[str, Tensor] = {}
+    if words is not None and recipe.vocabulary_scale > 0:
+        weight = recipe.vocabulary_scale / len(words.words)
+        facts = {"words": len(words.words), "weight": weight, "hash": _hash_words(words.words)}
+        block = torch.zeros(target.info.width, target.info.width, dtype=torch.int64)
+        near = {word for member in members.values() for word in member.near}
+        for index, word in enumerate(words.words):
+            rows = _kept_rows(words.cond.embeds[index])
+            block += gram(rows, weight)
+            if word in near:
+                left_out[word] = rows
+    return Statistics(
+        width=target.info.width,
+        members={name: members[name] for name in sorted(members)},
+        keep=_keep(request.preserve, target),
+        keep_weight=recipe.keep_scale,
+        solver=solver,
+        block=block,
+        block_facts=facts,
+        left_out=left_out,
+        sigma=sigma if need_sigma else None,
+    )
+
+
+def _member(concept: Concept, recipe: Recipe, target: Target, words: Vocabulary | None) -> Member:
+    guide = guide_of(concept)
+    phrases = [concept.text, *concept.prompts]
+    cond = target.encode(phrases)
+    for index in range(len(phrases)):
+        check_phrase(cond, index)
+    near = words.near(cond, recipe.near) if words is not None else ()
+    aliases: tuple[str, ...] = ()
+    if recipe.aliases and words is not None:
+        taken = {phrase.strip().lower() for phrase in phrases}
+        aliases = tuple(word for word in words.near(cond, recipe.alias_threshold) if word not in taken)
+    rows, guides = [], []
+    for phrase in [*phrases, *aliases]:
+        pairs = (
+            list(zip(expand(phrase, concept.kind), expand(guide, concept.kind), strict=True))
+            if recipe.expand
+            else [(phrase, guide)]
+        )
+        erased, becomes = target.encode([a for a, _ in pairs]), target.encode([b for _, b in pairs])
+        for index in range(len(pairs)):
+            one, other = paired_rows(erased, becomes, index, index, recipe.tokens)
+            rows.append(one)
+            guides.append(other)
+    C, S = torch.cat(rows), torch.cat(guides)
+    if recipe.compress:
+        C, S = compress_pairs(C, S, _COMPRESSION)
+    facts = {"guide": guide, "aliases": list(aliases), "phrases": phrases, "kind": concept.kind}
+    return Member(concept.text, C.float().contiguous(), S.float().contiguous(), recipe.erase_scale, near, facts)
+
+
+def _keep(prompts: Sequence[str], target: Target) -> dict[str, Tensor]:
+    """All rows of every prompt to keep; the empty prompt (guidance's other half) always among them."""
+    names = list(dict.fromkeys(["", *prompts]))
+    cond = target.encode(names)
+    return {name: cond.embeds[index].float().cpu().contiguous() for index, name in enumerate(names)}
+
+
+def _kept_rows(embeds: Tensor) -> Tensor:
+    """Rows of a vocabulary word without the start row, which is the same for every prompt."""
+    return embeds[1:].float().cpu().contiguous()
+
+
+def _hash_words(words: Sequence[str]) -> str:
+    return hashlib.sha256("\n".join(words).encode()).hexdigest()[:16]
+
+
+def summary(statistics: Statistics, ctx: RunContext) -> None:
+    """Tells which words were taken as aliases and which were not protected."""
+    for member in statistics.members.values():
+        aliases = member.facts.get("aliases", [])
+        if aliases:
+            ctx.note(f"aliases of {member.concept}: {lines(aliases)}")
+
+
+def phrase_count(request: EraseRequest, recipe: Recipe) -> int:
+    """How many prompts `collect` encodes, aliases apart."""
+    per_phrase = len(TEMPLATES["object"]) if recipe.expand else 1
+    phrases = sum(1 + len(concept.prompts) for concept in request.concepts)
+    return phrases * per_phrase * 2 + len(request.preserve) + 1 + recipe.vocabulary

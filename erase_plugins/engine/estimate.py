@@ -1,0 +1,59 @@
+"""What a closed-form run will cost, from configuration alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from erase_plugins.engine.collect import check_guides, guide_of, phrase_count
+from erase_plugins.families.base import TargetInfo
+from erase_plugins.options import as_dict
+from erase_plugins.types import EditPlan, EraseRequest
+
+#: cautious throughput of one CPU core, floating point operations per second
+_CPU_FLOPS = 2e10
+
+
+def closed_form_plan(request: EraseRequest, options: Any, info: TargetInfo) -> EditPlan:
+    """Plan of a method that edits the keys and values of cross-attention.
+
+    Raises:
+        RequestError: a concept is its own guide.
+        Unsupported: the model has no such modules.
+    """
+    check_guides(request)
+    refs = info.modules("cross_kv")
+    recipe = options.recipe()
+    prompts = phrase_count(request, recipe)
+    text = sum(_size(ref.shape) for ref in info.refs if ref.component != "unet" and ref.kind == "linear")
+    rows = len(request.concepts) * {"last": 1, "window": info.tokens, "all": info.tokens}[recipe.tokens]
+    rank = min(rows, info.width)
+    solve = 10.0 * info.width**3 + 4.0 * info.width**2 * (rows + prompts * info.tokens)
+    seconds = (2.0 * text * info.tokens * prompts + solve) / _CPU_FLOPS
+    outputs = sum(ref.shape[0] for ref in refs)
+    warnings = []
+    if rows > info.width and recipe.tokens != "last":
+        warnings.append(
+            f"{len(request.concepts)} concepts ask for about {rows} rows, one linear map has {info.width} directions: "
+            "far from the limit only if their rows are alike; check the kept rate"
+        )
+    if recipe.tokens == "last" and not recipe.expand:
+        warnings.append("tokens=last leaves the end and padding rows, which carry the concept too; it may stay visible")
+    notes = [f"{concept.text} -> {guide_of(concept).strip() or 'the empty prompt'}" for concept in request.concepts[:20]]
+    return EditPlan(
+        request=request,
+        options=as_dict(options),
+        modules=tuple(f"{ref.component}.{ref.path}" for ref in refs),
+        steps=len(request.concepts),
+        seconds=round(seconds, 1),
+        memory_bytes=int(8 * (6 * info.width**2 + info.tokens * info.width * prompts)),
+        file_bytes=4 * rank * (outputs + info.width * len(refs)),
+        warnings=tuple(warnings),
+        notes=tuple(notes),
+    )
+
+
+def _size(shape: tuple[int, ...]) -> int:
+    size = 1
+    for item in shape:
+        size *= item
+    return size
