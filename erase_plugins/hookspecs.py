@@ -7,6 +7,9 @@ The module named there holds functions decorated with `erase_plugins.hookimpl`. 
 that a broken plugin can be left out and every object can be traced to the package it came from.
 """
 
+# specs have docstrings only
+# mypy: disable-error-code="empty-body"
+
 from __future__ import annotations
 
 from collections.abc import Iterable
@@ -22,6 +25,8 @@ if TYPE_CHECKING:
     from erase_plugins.types import EditPlan, EvalReport, Event
 
 PROJECT = "erase_plugins"
+#: raised when a hook changes its name or arguments; a plugin may state what it was written for as ERASE_PLUGINS_API
+API_VERSION = 1
 hookspec = pluggy.HookspecMarker(PROJECT)
 hookimpl = pluggy.HookimplMarker(PROJECT)
 

@@ -1,167 +1,37 @@
-"""Loads plugins one by one, keeps broken ones apart, and answers what is registered and by whom.
+"""The registry: what is registered and by whom, and one typed method per hook.
 
 Environment: ``ERASE_PLUGINS_DISABLE=a,b`` blocks plugins, ``ERASE_PLUGINS_ONLY=a,b`` loads only these,
-``ERASE_PLUGINS_TRACE=1`` logs hook calls.
+``ERASE_PLUGINS_FROM=a`` prefers a plugin where two claim one id, ``ERASE_PLUGINS_TRACE=1`` logs hook calls. Each takes
+plugin names or package names.
 """
 
 from __future__ import annotations
 
-import importlib
-import importlib.metadata
-import importlib.util
-import logging
-import os
-import sys
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from difflib import get_close_matches
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
-import pluggy
-
-from erase_plugins import hookspecs
-from erase_plugins.defaults import BUILTIN_PLUGINS
-from erase_plugins.errors import PluginError, RequestError, UnknownName
+from erase_plugins.errors import EraseError, PluginError, RequestError, UnknownName
+from erase_plugins.plugin_checks import check_item, check_items, file_of, first_line
+from erase_plugins.plugin_loading import PluginLoader, log, names_in
 from erase_plugins.types import EditPlan, Event, PluginProblem, Registered
 
-log = logging.getLogger("erase_plugins")
-GROUP = hookspecs.PROJECT
-PREFIX = "erase_"
-_REQUIRED = {
-    "erase_methods": ("id", "title", "paper", "summary", "families", "kinds", "produces", "Options", "plan", "run"),
-    "erase_families": ("id", "title", "components", "detect", "load", "modules"),
-    "erase_layouts": ("id", "title", "readers", "accepts", "filename", "write", "sniff", "read"),
-    "erase_evaluators": ("id", "kind", "title", "needs"),
-}
+REGISTRIES = ("erase_methods", "erase_families", "erase_layouts", "erase_evaluators")
 
 
-def _first_line(error: BaseException) -> str:
-    text = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {text[0] if text else ''}".rstrip(": ")
+class Manager(PluginLoader):
+    """Plugins and what they registered, on top of a pluggy manager."""
 
-
-class Manager:
-    """The registry: one typed method per hook on top of a pluggy manager."""
-
-    def __init__(self) -> None:
-        self.pluggy = pluggy.PluginManager(GROUP)
-        self.pluggy.add_hookspecs(hookspecs)
-        self.problems: list[PluginProblem] = []
-        self._origin: dict[str, tuple[str, str]] = {}
-        self._cache: dict[str, tuple[Registered, ...]] = {}
-
-    # ---- loading -----------------------------------------------------------------------------------------------
-
-    def load(self, name: str, find: Callable[[], Any], package: str, version: str) -> None:
-        """Imports and registers one plugin; whatever goes wrong becomes a `PluginProblem`."""
-        if self.pluggy.has_plugin(name):
-            self._problem(name, package, version, "register", f"another plugin is already registered as '{name}'")
-            return
-        try:
-            plugin = find()
-            self._refuse_unknown_hooks(plugin)
-            self.pluggy.register(plugin, name)
-        except Exception as error:  # a stranger's import may raise anything
-            log.debug("plugin %s failed", name, exc_info=True)
-            self._problem(name, package, version, "load", _first_line(error))
-            return
-        self._origin[name] = (package, version)
-        self._cache.clear()
-
-    def load_builtins(self) -> None:
-        """Registers the plugins listed in `erase_plugins.defaults`."""
-        from erase_plugins import __version__
-
-        for path in BUILTIN_PLUGINS:
-            name = path.removeprefix("erase_plugins.")
-            if _wanted(name):
-                self.load(name, lambda path=path: importlib.import_module(path), "erase-plugins", __version__)
-
-    def load_entry_points(self) -> None:
-        """Registers installed packages that declare the entry point group."""
-        for point in importlib.metadata.entry_points(group=GROUP):
-            if _wanted(point.name):
-                dist = point.dist
-                package, version = (dist.name, dist.version) if dist is not None else ("unknown", "")
-                self.load(point.name, point.load, package, version)
-
-    def load_file(self, path: str | Path) -> None:
-        """Registers a single-file plugin that the user named explicitly.
-
-        Raises:
-            RequestError: the file is missing or does not import.
-        """
-        file = Path(path)
-        if not file.is_file():
-            raise RequestError(f"no plugin file at '{file.name}'; give the path of a .py file")
-        name = f"file:{file.stem}"
-
-        def find() -> Any:
-            spec = importlib.util.spec_from_file_location(f"erase_plugins_file_{file.stem}", file)
-            assert spec is not None and spec.loader is not None
-            module = importlib.util.module_from_spec(spec)
-            sys.modules[spec.name] = module
-            spec.loader.exec_module(module)
-            return module
-
-        before = len(self.problems)
-        self.load(name, find, file.name, "")
-        if len(self.problems) > before:
-            raise RequestError(f"plugin file '{file.name}' does not load: {self.problems[-1].message}")
-
-    @contextmanager
-    def temporary(self, plugin: Any, name: str = "temporary") -> Iterator[Manager]:
-        """Registers ``plugin`` for the length of a with-block (tests, notebooks)."""
-        self._refuse_unknown_hooks(plugin)
-        self.pluggy.register(plugin, name)
-        self._origin[name] = (getattr(plugin, "__name__", type(plugin).__name__), "")
-        self._cache.clear()
-        problems = len(self.problems)
-        try:
-            yield self
-        finally:
-            self.pluggy.unregister(name=name)
-            self._origin.pop(name, None)
-            self._cache.clear()
-            del self.problems[problems:]
-
-    def _refuse_unknown_hooks(self, plugin: Any) -> None:
-        known = [name for name in dir(hookspecs) if name.startswith(PREFIX)]
-        for name in dir(plugin):
-            function = getattr(plugin, name, None)
-            marked = getattr(function, f"{GROUP}_impl", None) is not None
-            if marked and name not in known:
-                close = get_close_matches(name, known, n=1)
-                hint = f", did you mean {close[0]}" if close else ""
-                raise PluginError(f"unknown hook {name}{hint}")
-
-    def _problem(self, plugin: str, package: str, version: str, stage: str, message: str) -> None:
-        found = PluginProblem(plugin=plugin, package=package, version=version, stage=stage, message=message)
-        if found not in self.problems:
-            self.problems.append(found)
+    def check(self) -> tuple[PluginProblem, ...]:
+        """Asks every registration hook once and returns all problems known so far."""
+        for hook in REGISTRIES:
+            self.registered(hook)
+        names = {row["name"] for row in self.plugins()} | {row["package"] for row in self.plugins()}
+        for name in names_in("ERASE_PLUGINS_ONLY") + names_in("ERASE_PLUGINS_FROM"):
+            if name not in names:
+                self._problem(name, "", "", "environment", f"ERASE_PLUGINS names '{name}', which is not loaded")
+        return tuple(self.problems)
 
     # ---- registries --------------------------------------------------------------------------------------------
-
-    def plugins(self) -> tuple[dict[str, Any], ...]:
-        """Loaded plugins: name, package, version, file, hooks."""
-        rows = []
-        for name, plugin in self.pluggy.list_name_plugin():
-            if plugin is None:
-                continue
-            package, version = self._origin.get(name, ("unknown", ""))
-            callers = self.pluggy.get_hookcallers(plugin) or []
-            rows.append(
-                {
-                    "name": name,
-                    "package": package,
-                    "version": version,
-                    "file": _file_of(plugin),
-                    "hooks": sorted(caller.name for caller in callers),
-                }
-            )
-        return tuple(rows)
 
     def registered(self, hook: str) -> tuple[Registered, ...]:
         """Everything a registration hook returned, plugin by plugin; duplicates and broken objects left out."""
@@ -171,51 +41,45 @@ class Manager:
 
     def _collect(self, hook: str) -> tuple[Registered, ...]:
         found: list[Registered] = []
-        for name, plugin in self.pluggy.list_name_plugin():
-            if plugin is None:
-                continue
+        for impl in self._impls(hook):
+            name = impl.plugin_name
             package, version = self._origin.get(name, ("unknown", ""))
-            others = [other for other_name, other in self.pluggy.list_name_plugin() if other_name != name and other]
             try:
-                groups = self.pluggy.subset_hook_caller(hook, others)()
-                items = [item for group in groups for item in group]
-                for item in items:
-                    self._check(hook, item)
-            except Exception as error:
-                self._problem(name, package, version, hook, _first_line(error))
+                items = check_items(hook, self._call(impl, hook, {}))
+            except (Exception, SystemExit) as error:
+                self._problem(name, package, version, hook, first_line(error))
                 continue
-            found.extend(Registered(item, name, package, version, _file_of(plugin)) for item in items)
+            for item in items:
+                try:
+                    check_item(hook, item)
+                except Exception as error:
+                    self._problem(name, package, version, hook, first_line(error))
+                    continue
+                found.append(Registered(item, name, package, version, file_of(type(item), impl.plugin)))
         return self._without_duplicates(hook, found)
 
-    def _check(self, hook: str, item: Any) -> None:
-        if isinstance(item, type):
-            raise PluginError(f"{hook} returned the class {item.__name__}; return an instance: {item.__name__}()")
-        missing = [name for name in _REQUIRED[hook] if not hasattr(item, name)]
-        if missing:
-            raise PluginError(f"{type(item).__name__} lacks {', '.join(missing)}")
-
     def _without_duplicates(self, hook: str, found: list[Registered]) -> tuple[Registered, ...]:
-        """An id claimed twice is left out on both sides, unless ERASE_PLUGINS_FROM names the plugin to prefer."""
-        preferred = _names("ERASE_PLUGINS_FROM")
+        """An id claimed twice is left out on both sides, unless one of the plugins is preferred."""
         groups: dict[str, list[Registered]] = {}
         for entry in found:
-            groups.setdefault(entry.item.id, []).append(entry)
+            groups.setdefault(_key(hook, entry.item), []).append(entry)
         kept = []
-        for name, entries in groups.items():
-            chosen = [entry for entry in entries if entry.plugin in preferred]
+        for key, entries in groups.items():
+            chosen = [entry for entry in entries if {entry.plugin, entry.package} & set(self.preferred)]
             if len(entries) == 1 or len(chosen) == 1:
                 kept.append((chosen or entries)[0])
                 continue
-            claims = " and ".join(f"{entry.plugin} ({entry.package} {entry.version})".strip() for entry in entries)
+            claims = " and ".join(f"{entry.plugin} ({f'{entry.package} {entry.version}'.strip()})" for entry in entries)
             last = entries[-1]
-            message = f"id '{name}' is claimed by {claims}; choose with --from PLUGIN"
+            message = f"id '{last.item.id}' is claimed by {claims}; choose with --from PLUGIN"
+            self._clashes[(hook, key)] = message
             self._problem(last.plugin, last.package, last.version, hook, message)
         return tuple(kept)
 
-    def _get(self, hook: str, what: str, name: str) -> Any:
-        entries = {entry.item.id: entry.item for entry in self.registered(hook)}
+    def _get(self, hook: str, what: str, name: str, kind: str = "") -> Any:
+        entries = {entry.item.id: entry.item for entry in self.registered(hook) if kind in ("", _kind(entry.item))}
         if name not in entries:
-            clash = next((item.message for item in self.problems if f"id '{name}' is claimed" in item.message), None)
+            clash = self._clashes.get((hook, f"{kind}:{name}"))
             if clash:
                 raise RequestError(clash)
             raise UnknownName(what, name, entries)
@@ -230,6 +94,7 @@ class Manager:
 
         Raises:
             UnknownName: not registered.
+            RequestError: claimed by two plugins.
         """
         return self._get("erase_methods", "method", name)
 
@@ -256,75 +121,100 @@ class Manager:
 
     def evaluator(self, name: str, kind: str) -> Any:
         """The evaluator with this id and kind."""
-        entries = {entry.item.id: entry.item for entry in self.evaluators(kind)}
-        if name not in entries:
-            raise UnknownName(kind, name, entries)
-        return entries[name]
+        return self._get("erase_evaluators", kind, name, kind)
 
     # ---- lifecycle ---------------------------------------------------------------------------------------------
 
+    def _impls(self, hook: str) -> list[Any]:
+        """Implementations in registration order, those marked tryfirst before, trylast behind the others."""
+        order = {name: index for index, (name, _) in enumerate(self._plugins())}
+        impls = getattr(self.pluggy.hook, hook).get_hookimpls()
+        return sorted(impls, key=lambda impl: (impl.trylast - impl.tryfirst, order.get(impl.plugin_name, 0)))
+
+    def _call(self, impl: Any, hook: str, arguments: dict[str, Any]) -> Any:
+        if self.trace:
+            log.warning("hook %s: %s", hook, impl.plugin_name)
+        return impl.function(*(arguments[name] for name in impl.argnames))
+
+    def _recorded(self, hook: str, **arguments: Any) -> list[Any]:
+        """Calls every plugin; a failing one is recorded and the others still run."""
+        results = []
+        for impl in self._impls(hook):
+            try:
+                results.append(self._call(impl, hook, arguments))
+            except Exception as error:
+                package, version = self._origin.get(impl.plugin_name, ("unknown", ""))
+                self._problem(impl.plugin_name, package, version, hook, first_line(error))
+                log.warning("plugin %s (%s %s) failed in %s: %s", impl.plugin_name, package, version, hook, error)
+        return results
+
+    def _asked(self, impl: Any, hook: str, **arguments: Any) -> Any:
+        """Calls a plugin that may veto; any other error is its own fault and says so."""
+        try:
+            return self._call(impl, hook, arguments)
+        except EraseError:
+            raise
+        except Exception as error:
+            raise PluginError(f"{self._who(impl)} failed in {hook}: {first_line(error)}") from error
+
+    def _who(self, impl: Any) -> str:
+        package, version = self._origin.get(impl.plugin_name, ("unknown", ""))
+        return f"plugin {impl.plugin_name} ({f'{package} {version}'.strip()})"
+
     def adjust_plan(self, plan: EditPlan) -> EditPlan:
-        """Chains `erase_adjust_plan` over the plugins, in registration order."""
-        for impl in self.pluggy.hook.erase_adjust_plan.get_hookimpls():
-            changed = impl.function(plan=plan)
+        """Chains `erase_adjust_plan` over the plugins, in registration order.
+
+        Raises:
+            PluginError: a plugin fails or returns something else than a plan.
+        """
+        for impl in self._impls("erase_adjust_plan"):
+            changed = self._asked(impl, "erase_adjust_plan", plan=plan)
+            if changed is not None and not isinstance(changed, EditPlan):
+                raise PluginError(
+                    f"{self._who(impl)} returned {type(changed).__name__} from erase_adjust_plan, not a plan or None"
+                )
             plan = plan if changed is None else changed
         return plan
 
     def before_run(self, plan: EditPlan, target: Any) -> None:
         """Calls `erase_before_run`; a veto passes through."""
-        self.pluggy.hook.erase_before_run(plan=plan, target=target)
+        for impl in self._impls("erase_before_run"):
+            self._asked(impl, "erase_before_run", plan=plan, target=target)
 
     def on_event(self, event: Event) -> None:
         """Calls `erase_on_event`; a failing plugin is recorded and the run goes on."""
-        for impl in self.pluggy.hook.erase_on_event.get_hookimpls():
-            try:
-                impl.function(event=event)
-            except Exception as error:
-                package, version = self._origin.get(impl.plugin_name, ("unknown", ""))
-                self._problem(impl.plugin_name, package, version, "erase_on_event", _first_line(error))
+        self._recorded("erase_on_event", event=event)
 
     def after_run(self, plan: EditPlan, edit: Any, error: BaseException | None) -> None:
-        """Calls `erase_after_run`."""
-        self.pluggy.hook.erase_after_run(plan=plan, edit=edit, error=error)
+        """Calls `erase_after_run`; a failing plugin is recorded and must not hide the run's own error."""
+        self._recorded("erase_after_run", plan=plan, edit=edit, error=error)
 
     def artifact_saved(self, artifact: Any) -> None:
-        """Calls `erase_artifact_saved`."""
-        self.pluggy.hook.erase_artifact_saved(artifact=artifact)
+        """Calls `erase_artifact_saved`; the artifact is complete, so a failing plugin is only recorded."""
+        self._recorded("erase_artifact_saved", artifact=artifact)
 
     def card_sections(self, artifact: Any, report: Any) -> list[Any]:
         """All extra card sections."""
-        groups: Iterable[Any] = self.pluggy.hook.erase_card_sections(artifact=artifact, report=report)
-        return [section for group in groups for section in group]
+        groups = self._recorded("erase_card_sections", artifact=artifact, report=report)
+        return [section for group in groups for section in (group or ())]
 
     def before_push(self, bundle: Any, destination: str) -> None:
         """Calls `erase_before_push`; a veto passes through."""
-        self.pluggy.hook.erase_before_push(bundle=bundle, destination=destination)
+        for impl in self._impls("erase_before_push"):
+            self._asked(impl, "erase_before_push", bundle=bundle, destination=destination)
 
     def cli_commands(self, cli: Any) -> None:
         """Lets every plugin add its sub-commands; a failing one is recorded."""
-        for impl in self.pluggy.hook.erase_cli_commands.get_hookimpls():
-            try:
-                impl.function(cli=cli)
-            except Exception as error:
-                package, version = self._origin.get(impl.plugin_name, ("unknown", ""))
-                self._problem(impl.plugin_name, package, version, "erase_cli_commands", _first_line(error))
+        self._recorded("erase_cli_commands", cli=cli)
 
 
-def _names(variable: str) -> tuple[str, ...]:
-    return tuple(part.strip() for part in os.environ.get(variable, "").split(",") if part.strip())
+def _kind(item: Any) -> str:
+    return str(getattr(item, "kind", ""))
 
 
-def _wanted(name: str) -> bool:
-    only = _names("ERASE_PLUGINS_ONLY")
-    return name not in _names("ERASE_PLUGINS_DISABLE") and (not only or name in only)
-
-
-def _file_of(plugin: Any) -> str:
-    """Path of the defining file relative to its package, so that no user path is shown."""
-    module = sys.modules.get(getattr(plugin, "__module__", None) or getattr(plugin, "__name__", ""))
-    file = getattr(module or plugin, "__file__", None)
-    name = getattr(module or plugin, "__name__", "")
-    return "/".join(Path(file).parts[-(name.count(".") + 1) :]) if file else ""
+def _key(hook: str, item: Any) -> str:
+    """What must be unique: the id, for evaluators within their kind."""
+    return f"{_kind(item) if hook == 'erase_evaluators' else ''}:{item.id}"
 
 
 @lru_cache(maxsize=1)
@@ -333,7 +223,4 @@ def get_manager() -> Manager:
     manager = Manager()
     manager.load_builtins()
     manager.load_entry_points()
-    if os.environ.get("ERASE_PLUGINS_TRACE"):
-        manager.pluggy.trace.root.setwriter(lambda text: log.warning("%s", text.rstrip()))
-        manager.pluggy.enable_tracing()
     return manager

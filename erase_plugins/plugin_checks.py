@@ -1,0 +1,166 @@
+"""What a plugin and the objects it registers must look like; every refusal says what to change."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import re
+import sys
+from collections.abc import Iterator
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from erase_plugins import hookspecs
+from erase_plugins.errors import PluginError
+from erase_plugins.types import KINDS
+
+PREFIX = "erase_"
+#: optional module attribute with which a plugin says which hooks it was written for
+API_ATTRIBUTE = "ERASE_PLUGINS_API"
+MARK = f"{hookspecs.PROJECT}_impl"
+DELTA_KINDS = ("lowrank", "dense", "bias", "rows", "contextmap", "addon")
+REQUIRED = {
+    "erase_methods": ("id", "title", "paper", "summary", "families", "kinds", "produces", "Options", "plan", "run"),
+    "erase_families": ("id", "title", "components", "groups", "detect", "info", "load", "names", "modules"),
+    "erase_layouts": ("id", "title", "readers", "accepts", "filename", "write", "sniff", "read"),
+    "erase_evaluators": ("id", "kind", "title", "needs"),
+}
+_BY_KIND = {"judge": ("axes", "fingerprint", "accepts", "score", "world"), "suite": ("run",)}
+_ID = re.compile(r"^[a-z0-9][a-z0-9._-]*$")
+
+
+def first_line(error: BaseException) -> str:
+    """Type and first line of an error."""
+    text = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {text[0] if text else ''}".rstrip(": ")
+
+
+def hook_names() -> tuple[str, ...]:
+    """All hooks of this version, as declared."""
+    return tuple(name for name, item in vars(hookspecs).items() if name.startswith(PREFIX) and inspect.isfunction(item))
+
+
+def hook_arguments(hook: str) -> tuple[str, ...]:
+    """Names of the arguments that a hook passes."""
+    return tuple(inspect.signature(getattr(hookspecs, hook)).parameters)
+
+
+def check_plugin(plugin: Any) -> None:
+    """Refuses a plugin that pluggy would accept only in part, or for another version of the hooks.
+
+    Raises:
+        PluginError: not a module or instance, other hook version, unknown hook, old arguments, or no hook at all.
+    """
+    if plugin is None or isinstance(plugin, type | str | int | float | list | tuple | dict):
+        what = f"the class {plugin.__name__}" if isinstance(plugin, type) else f"a {type(plugin).__name__}"
+        raise PluginError(f"the plugin is {what}; register a module or an instance")
+    version = getattr(plugin, API_ATTRIBUTE, hookspecs.API_VERSION)
+    if version != hookspecs.API_VERSION:
+        side = "a newer erase-plugins" if _newer(version) else "a newer version of this package"
+        raise PluginError(f"written for hooks {version}, this is hooks {hookspecs.API_VERSION}; install {side}")
+    found = dict(_marked(plugin))
+    _check_unmarked(plugin)
+    if not found:
+        raise PluginError("defines no hook; decorate at least one with @erase_plugins.hookimpl")
+    for name, function in found.items():
+        _check_hook(name, function)
+
+
+def _newer(version: Any) -> bool:
+    return isinstance(version, int) and version > hookspecs.API_VERSION
+
+
+def _marked(plugin: Any) -> Iterator[tuple[str, Any]]:
+    for name in dir(plugin):
+        function = getattr(plugin, name, None)
+        if inspect.isroutine(function) and isinstance(getattr(function, MARK, None), dict):
+            yield name, function
+
+
+def _check_unmarked(plugin: Any) -> None:
+    home = getattr(plugin, "__name__", None)
+    for name in hook_names():
+        function = getattr(plugin, name, None)
+        if inspect.isfunction(function) and function.__module__ == home and not hasattr(function, MARK):
+            raise PluginError(f"{name} is not decorated with @erase_plugins.hookimpl and would never be called")
+
+
+def _check_hook(name: str, function: Any) -> None:
+    marks = getattr(function, MARK)
+    hook = marks.get("specname") or name
+    if hook not in hook_names():
+        close = get_close_matches(hook, hook_names(), n=1)
+        hint = f", did you mean {close[0]}?" if close else f"; known: {', '.join(hook_names())}"
+        raise PluginError(f"unknown hook {hook}{hint}")
+    if marks.get("wrapper") or marks.get("hookwrapper"):
+        raise PluginError(f"{hook} is a hook wrapper; these hooks take plain functions")
+    passed = hook_arguments(hook)
+    kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    asked = [
+        item.name
+        for item in inspect.signature(function).parameters.values()
+        if item.kind in kinds and item.default is inspect.Parameter.empty
+    ]
+    unknown = [argument for argument in asked if argument not in passed]
+    if unknown:
+        raise PluginError(
+            f"{hook} asks for {', '.join(unknown)}, this version passes {', '.join(passed) or 'nothing'}; the package "
+            "was written for another erase-plugins, update it"
+        )
+
+
+def check_items(hook: str, result: Any) -> list[Any]:
+    """The objects that a registration hook returned, as a list.
+
+    Raises:
+        PluginError: not an iterable of objects.
+    """
+    if result is None:
+        raise PluginError(f"{hook} returned None; return a list")
+    if isinstance(result, str | bytes | dict) or not hasattr(result, "__iter__"):
+        raise PluginError(f"{hook} returned one {type(result).__name__}; return a list: [{type(result).__name__}()]")
+    return list(result)
+
+
+def check_item(hook: str, item: Any) -> None:
+    """Refuses an object that lacks part of its contract (`erase_plugins.protocols`).
+
+    Raises:
+        PluginError: names the object and what is missing or wrong.
+    """
+    if isinstance(item, type):
+        raise PluginError(f"{hook} returned the class {item.__name__}; return an instance: {item.__name__}()")
+    name = type(item).__name__
+    needed = REQUIRED[hook] + (_BY_KIND.get(str(getattr(item, "kind", "")), ()) if hook == "erase_evaluators" else ())
+    missing = [attribute for attribute in needed if not hasattr(item, attribute)]
+    if missing:
+        raise PluginError(f"{name} lacks {', '.join(missing)}")
+    if not isinstance(item.id, str) or not _ID.match(item.id):
+        raise PluginError(f"{name} has the id {item.id!r}; use lower-case letters, digits, '-', '_' and '.'")
+    if hook == "erase_methods":
+        _check_method(name, item)
+
+
+def _check_method(name: str, item: Any) -> None:
+    for attribute, allowed in (("families", None), ("kinds", KINDS), ("produces", DELTA_KINDS)):
+        value = getattr(item, attribute)
+        if not isinstance(value, set | frozenset) or not value or not all(isinstance(part, str) for part in value):
+            raise PluginError(f"{name}.{attribute} is {value!r}; give a non-empty frozenset of strings")
+        odd = sorted(value - set(allowed)) if allowed else []
+        if odd:
+            raise PluginError(f"{name}.{attribute} holds {', '.join(odd)}; known: {', '.join(allowed or ())}")
+    if not isinstance(item.Options, type) or not dataclasses.is_dataclass(item.Options):
+        raise PluginError(f"{name}.Options is not a dataclass; make its fields with erase_plugins.options.option")
+
+
+def file_of(*candidates: Any) -> str:
+    """File that defines the first candidate with one, relative to its top package: no user path is shown."""
+    for item in candidates:
+        owner = getattr(item, "__module__", None) or getattr(item, "__name__", "")
+        module = sys.modules.get(str(owner)) or item
+        file = getattr(module, "__file__", None)
+        if file:
+            path, depth = Path(file), getattr(module, "__name__", "").count(".") + 1
+            return "/".join(path.parts[-(depth + (path.stem == "__init__")) :])
+    return ""
