@@ -63,7 +63,9 @@ def _right_divide(left: Tensor, system: Tensor) -> Tensor:
     return torch.cholesky_solve(left.T.contiguous(), factor).T.contiguous()
 
 
-def rece_step(M: Tensor, sigma: Tensor, G: Tensor, X: Tensor, H: Tensor, lr: float, lam: float) -> Tensor:
+def rece_step(
+    M: Tensor, sigma: Tensor, G: Tensor, X: Tensor, H: Tensor, lr: float, lam: float, hold: bool = False
+) -> Tensor:
     """One RECE epoch: M times N, with the adversarial rows eliminated.
 
     With R = (lr I + M^T Sigma M)^-1 M^T Sigma the adversarial rows are C' = R C, so C' C'^T = R G R^T and
@@ -76,13 +78,17 @@ def rece_step(M: Tensor, sigma: Tensor, G: Tensor, X: Tensor, H: Tensor, lr: flo
         H: (d, d) preserved rows, weighted by p.
         lr: regulariser of the adversarial embedding.
         lam: ridge term of the erase step.
+        hold: also map the original rows to their guides in this step, so that a heavily kept vocabulary cannot turn
+            the first erasure back; False is the official form.
     """
     if not lr > 0:
         raise RequestError(f"regular_scale={lr} must be positive")
     eye = torch.eye(M.shape[0], dtype=torch.float64)
     R = adversarial_map(M, sigma, lr)
     base = lam * eye + H.double()
-    N = _right_divide(base + X.double() @ R.T, base + R @ G.double() @ R.T)
+    G, X = G.double(), X.double()
+    old_X, old_G = (X, G) if hold else (torch.zeros_like(X), torch.zeros_like(G))
+    N = _right_divide(base + X @ R.T + old_X, base + R @ G @ R.T + old_G)
     return M @ N
 
 

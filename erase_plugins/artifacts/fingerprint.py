@@ -61,7 +61,9 @@ class Fingerprint:
             sample = base64.b64decode(str(data["sample"]), validate=True)
             structure = str(data["structure"])
         except (KeyError, TypeError, ValueError) as error:
-            raise CorruptArtifact("the base fingerprint in the manifest is damaged; fetch the artifact again") from error
+            raise CorruptArtifact(
+                "the base fingerprint in the manifest is damaged; fetch the artifact again"
+            ) from error
         if len(sample) % 4:
             raise CorruptArtifact("the base fingerprint in the manifest is damaged; fetch the artifact again")
         return cls(structure=structure, sample=sample)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from erase_plugins.errors import CorruptArtifact
 
+_LONGEST_NAME = 500
 #: the Hub client refuses larger headers; a real one stays below 100 kB
 MAX_HEADER_BYTES = 25_000_000
 ITEM_BYTES = {
@@ -51,17 +52,21 @@ def read_header(path: Path) -> Header:
                 raise CorruptArtifact(f"{path.name}: {len(first)} bytes long, not a safetensors file")
             (length,) = struct.unpack("<Q", first)
             if length > MAX_HEADER_BYTES or length > size - 8:
-                what = "a pickle or zip file" if first[:2] in (b"\x80\x02", b"\x80\x04", b"PK") else "damaged or truncated"
+                pickled = first[:2] in (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05", b"PK")
+                what = "a pickle or zip file" if pickled else "damaged or truncated"
                 raise CorruptArtifact(f"{path.name}: the header claims {length} bytes of {size}; {what}, not opened")
             raw = file.read(length)
     except OSError as error:
         raise CorruptArtifact(f"{path.name}: cannot be read ({error.strerror})") from error
     try:
-        data = json.loads(raw.decode("utf-8"))
+        data = json.loads(raw.decode("utf-8"), object_pairs_hook=_unique)
     except (UnicodeDecodeError, ValueError, RecursionError) as error:
         raise CorruptArtifact(f"{path.name}: the header is not JSON; not a safetensors file") from error
     if not isinstance(data, dict):
         raise CorruptArtifact(f"{path.name}: the header is not a JSON object")
+    odd = next((name for name in data if len(name) > _LONGEST_NAME or not name.isprintable()), None)
+    if odd is not None:
+        raise CorruptArtifact(f"{path.name}: a tensor has an unusable name ({ascii(odd)[:60]})")
     metadata = data.pop("__metadata__", {})
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
         raise CorruptArtifact(f"{path.name}: header metadata must map strings to strings")
@@ -70,17 +75,31 @@ def read_header(path: Path) -> Header:
     return Header(tensors, metadata)
 
 
+def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """A JSON object whose names occur once; the second of two would silently win otherwise."""
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a name occurs twice")
+    return found
+
+
 def _entry(path: Path, name: str, entry: object) -> Entry:
     try:
-        assert isinstance(entry, dict)
-        shape = entry["shape"]
-        begin, end = entry["data_offsets"]
-        dtype = entry["dtype"]
-        assert isinstance(shape, list) and all(type(size) is int and 0 <= size < 2**40 for size in shape)
-        assert type(begin) is int and type(end) is int and dtype in ITEM_BYTES
-        assert end - begin == math.prod(shape) * ITEM_BYTES[dtype]
-    except (AssertionError, KeyError, TypeError, ValueError) as error:
-        raise CorruptArtifact(f"{path.name}: tensor '{name[:80]}' has a damaged header entry") from error
+        fields = dict(entry)  # type: ignore[call-overload]
+        shape, dtype = fields["shape"], fields["dtype"]
+        begin, end = fields["data_offsets"]
+        good = (
+            isinstance(shape, list)
+            and all(type(size) is int and 0 <= size < 2**40 for size in shape)
+            and type(begin) is int
+            and type(end) is int
+            and 0 <= begin <= end
+            and end - begin == math.prod(shape) * ITEM_BYTES[dtype]
+        )
+    except (KeyError, TypeError, ValueError):
+        good = False
+    if not good:
+        raise CorruptArtifact(f"{path.name}: tensor '{name[:80]}' has a damaged header entry")
     return Entry(dtype, tuple(shape), begin, end)
 
 

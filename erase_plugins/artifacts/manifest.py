@@ -30,6 +30,9 @@ class ArtifactFile(Record):
 
     def __post_init__(self) -> None:
         check_name(self.name)
+        texts = isinstance(self.layout, str) and isinstance(self.sha256, str)
+        if not texts or type(self.bytes) is not int or self.bytes < 0:
+            raise CorruptArtifact(f"the manifest describes {self.name} wrongly")
 
 
 def check_name(name: str) -> None:
@@ -96,16 +99,17 @@ class Manifest(Record):
             CorruptArtifact: not JSON, wrong types, newer schema.
         """
         try:
-            data = json.loads(text)
+            data = json.loads(text, object_pairs_hook=_unique)
             if not isinstance(data, dict):
                 raise CorruptArtifact("the manifest is not a JSON object")
             manifest = cls.from_dict(data)
             manifest.check()
+            manifest.to_json().encode()  # what cannot be written again (nesting, lone surrogates) is refused now
             return manifest
         except CorruptArtifact:
             raise
         except (EraseError, AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
-            raise CorruptArtifact(f"the manifest is damaged: {str(error).splitlines()[0][:200]}") from error
+            raise CorruptArtifact(f"the manifest is damaged: {str(error)[:200]!r}") from error
 
     def check(self) -> None:
         """Types of the fields that other code relies on.
@@ -117,9 +121,24 @@ class Manifest(Record):
             "name": str, "method": Mapping, "concepts": tuple, "options": Mapping, "base": Mapping, "files": tuple,
             "strength": Mapping, "versions": Mapping, "kinds": tuple, "notes": tuple, "warnings": tuple,
         }  # fmt: skip
-        for name, kind in expected.items():
+        numbers = {"seed": int, "rank": int, "modules": int, "seconds": int | float}
+        for name, kind in {**expected, **numbers, "history": tuple, "created": str, "quality": str}.items():
             if not isinstance(getattr(self, name), kind):
                 raise CorruptArtifact(f"the manifest field '{name}' has the wrong type")
+        for name in ("preserve", "kinds", "notes", "warnings"):
+            if not all(isinstance(item, str) for item in getattr(self, name)):
+                raise CorruptArtifact(f"the manifest field '{name}' is not a list of texts")
+        if not _NAME.match(self.name):
+            raise CorruptArtifact(f"the manifest has an unusable name: {self.name[:60]!r}")
+        for key, value in self.strength.items():
+            if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= 1000:
+                raise CorruptArtifact(f"the manifest field 'strength' has an unusable '{key[:40]}'")
+        if not isinstance(self.base.get("fingerprint") or {}, Mapping):
+            raise CorruptArtifact("the manifest field 'base' has no usable fingerprint")
+        for concept in self.concepts:
+            texts = (*concept.prompts, *concept.images, *(() if concept.anchor is None else (concept.anchor,)))
+            if not all(isinstance(item, str) for item in texts):
+                raise CorruptArtifact("a concept in the manifest is damaged")
         if not isinstance(self.method.get("id"), str) or not isinstance(self.base.get("family"), str):
             raise CorruptArtifact("the manifest names no method or no model family")
 
@@ -132,6 +151,14 @@ class Manifest(Record):
     def erased(self) -> tuple[str, ...]:
         """Texts of the erased concepts."""
         return tuple(concept.text for concept in self.concepts)
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object whose names occur once; the second of two would silently win otherwise."""
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a name occurs twice")
+    return found
 
 
 def package_versions() -> dict[str, str]:

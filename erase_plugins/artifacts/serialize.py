@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from erase_plugins.artifacts.edit import DELTA_TYPES, AddOn, Delta, Edit
+from erase_plugins.artifacts.edit import CONTEXT, DELTA_TYPES, AddOn, Delta, Edit
 from erase_plugins.errors import CorruptArtifact, EraseError
 
 SEPARATOR = "|"
 STATISTICS = "statistics"
 HEADER_KEY = "erase_plugins.edit"
 SCHEMA = 1
+#: largest weight that a change may describe; beyond it a few stored numbers would unfold into an absurd tensor
+_LARGEST = 2**31
 
 
 def edit_to_tensors(edit: Edit) -> tuple[dict[str, Tensor], str]:
@@ -41,11 +44,12 @@ def edit_from_tensors(tensors: Mapping[str, Tensor], description: str) -> Edit:
     """
     try:
         data = json.loads(description)
-        assert isinstance(data, dict) and isinstance(data["family"], str) and isinstance(data["meta"], dict)
-        addons = data["addons"]
-        assert isinstance(addons, dict)
-        schema = int(data["schema"])
-    except (AssertionError, KeyError, TypeError, ValueError, RecursionError) as error:
+        json.dumps(data).encode()  # refuses nesting and characters that could not be written again
+        family, meta, addons, schema = data["family"], data["meta"], data["addons"], data["schema"]
+        kinds = (str, dict, dict, int)
+        if not all(isinstance(value, kind) for value, kind in zip((family, meta, addons, schema), kinds, strict=True)):
+            raise TypeError("wrong type")
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise CorruptArtifact("the edit description in the header is damaged; fetch the artifact again") from error
     if schema > SCHEMA:
         raise CorruptArtifact(f"the edit has schema {schema}, this version reads up to {SCHEMA}; update erase-plugins")
@@ -65,20 +69,24 @@ def edit_from_tensors(tensors: Mapping[str, Tensor], description: str) -> Edit:
             raise CorruptArtifact(f"{component} {key} is changed twice")
         entry = addons.get(f"{component}{SEPARATOR}{key}")
         deltas.setdefault(component, {})[key] = _delta(f"{component} {key}", kind, group, entry)
-    return Edit(data["family"], deltas, statistics, data["meta"])
+    return Edit(family, deltas, statistics, meta)
 
 
 def _delta(where: str, kind: str, group: dict[str, Tensor], addon: Any) -> Delta:
     try:
+        delta: Delta
         if kind == "addon":
-            return AddOn(str(addon["type"]), group, dict(addon["config"]))
-        delta = DELTA_TYPES[kind](**group)  # type: ignore[abstract]
+            delta = AddOn(str(addon["type"]), group, dict(addon["config"]))
+        else:
+            delta = DELTA_TYPES[kind](**group)  # type: ignore[abstract]
+        if (kind == "contextmap") != where.endswith(f" {CONTEXT}"):
+            raise CorruptArtifact(f"{where}: a {kind} change has no place there")
         check_delta(where, delta)
         return delta
     except EraseError:
         raise
-    except (KeyError, TypeError, ValueError) as error:
-        raise CorruptArtifact(f"{where}: not a valid {kind[:40]} change") from error
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise CorruptArtifact(f"{where[:120]}: not a valid {kind[:40]} change") from error
 
 
 def check_delta(where: str, delta: Any) -> None:
@@ -89,15 +97,25 @@ def check_delta(where: str, delta: Any) -> None:
     """
     kind = delta.kind
     for name, tensor in delta.tensors().items():
-        if name != "index" and not tensor.is_floating_point():
-            raise CorruptArtifact(f"{where}: {name} is not a floating point tensor")
+        if name != "index" and (not tensor.is_floating_point() or tensor.element_size() < 2):
+            raise CorruptArtifact(f"{where}: {name} is not a floating point tensor of 16 bits or more")
+        if kind != "rows" and (not tensor.numel() or tensor.numel() > _LARGEST):
+            raise CorruptArtifact(f"{where}: {name} of shape {tuple(tensor.shape)} is empty or too large")
     if kind in ("lowrank", "contextmap"):
         if delta.A.ndim not in (2, 4) or delta.B.ndim not in (2, 4) or delta.A.shape[0] != delta.B.shape[1]:
             raise CorruptArtifact(f"{where}: shapes {tuple(delta.A.shape)} and {tuple(delta.B.shape)} do not multiply")
         if delta.A.shape[0] == 0 or (delta.B.ndim == 4 and tuple(delta.B.shape[2:]) != (1, 1)):
             raise CorruptArtifact(f"{where}: rank 0 or a spatial up matrix")
+        if delta.B.shape[0] * math.prod(delta.A.shape[1:]) > _LARGEST:
+            raise CorruptArtifact(f"{where}: a weight of {delta.B.shape[0]} x {tuple(delta.A.shape[1:])} is too large")
         if kind == "contextmap" and (delta.A.ndim, delta.B.ndim, delta.B.shape[0]) != (2, 2, delta.A.shape[1]):
             raise CorruptArtifact(f"{where}: a context map must be square")
+    elif kind == "dense" and delta.dW.ndim not in (2, 4):
+        raise CorruptArtifact(f"{where}: a weight has two or four dimensions, not {delta.dW.ndim}")
+    elif kind == "addon":
+        strength = delta.config.get("strength", 1.0)
+        if isinstance(strength, bool) or not isinstance(strength, int | float) or not abs(strength) <= 100:
+            raise CorruptArtifact(f"{where}: strength {str(strength)[:40]} of the added module is not a usable number")
     elif kind == "bias" and delta.db.ndim != 1:
         raise CorruptArtifact(f"{where}: a bias change has one dimension")
     elif kind == "rows":

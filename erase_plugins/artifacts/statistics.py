@@ -127,8 +127,7 @@ class Statistics:
             members.update(other.members)
             keep.update(other.keep)
             left_out.update(other.left_out)
-        near = {word for member in members.values() for word in member.near}
-        keep = {prompt: rows for prompt, rows in keep.items() if prompt not in members and prompt not in near}
+        keep = {prompt: rows for prompt, rows in keep.items() if prompt not in members}
         ordered = {name: members[name] for name in sorted(members)}
         return replace(self, members=ordered, keep=keep, left_out=left_out)
 
@@ -136,7 +135,9 @@ class Statistics:
         for name in ("width", "keep_weight", "solver", "block_facts"):
             mine, theirs = getattr(self, name), getattr(other, name)
             if _json_like(mine) != _json_like(theirs):
-                raise ArtifactError(f"these artifacts cannot be solved jointly: {name} is {mine} and {theirs}; use mode 'sum'")
+                raise ArtifactError(
+                    f"these artifacts cannot be solved jointly: {name} is {mine} and {theirs}; use mode 'sum'"
+                )
 
     # ---- storage -----------------------------------------------------------------------------------------------
 
@@ -209,7 +210,9 @@ def _split(tensors: Mapping[str, Tensor], name: str, sizes: Sequence[int], width
         return []
     whole = tensors[name]
     if whole.ndim != 2 or whole.shape != (sum(sizes), width) or min(sizes) < 0:
-        raise CorruptArtifact(f"statistics tensor {name} has shape {tuple(whole.shape)}, expected {(sum(sizes), width)}")
+        raise CorruptArtifact(
+            f"statistics tensor {name} has shape {tuple(whole.shape)}, expected {(sum(sizes), width)}"
+        )
     return list(whole.split(list(sizes)))
 
 

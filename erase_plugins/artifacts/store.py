@@ -18,6 +18,7 @@ from erase_plugins.errors import ArtifactError, CorruptArtifact, Unsupported
 
 PATCH = "patch"
 _MAX_MANIFEST_BYTES = 8_000_000
+_MOST_FILES = 100
 
 
 def save(artifact: Artifact, folder: Path, layouts: tuple[str, ...], target: Any, force: bool) -> Artifact:
@@ -44,9 +45,11 @@ def save(artifact: Artifact, folder: Path, layouts: tuple[str, ...], target: Any
                 continue
             if reason:
                 notes.append(f"{layout_id} file: {reason}")
-            path = work / layout.filename(manifest.name, family)
-            layout.write(edit, family, file_header(manifest, family, layout_id, edit), path)
-            files += [_describe(path, item, layout_id) for item in _members(path)]
+            before = set(_members(work))
+            layout.write(
+                edit, family, file_header(manifest, family, layout_id, edit), work / layout.filename(manifest.name, family)
+            )
+            files += [_describe(work, item, layout_id) for item in _members(work) if item not in before]
         if not files:
             raise Unsupported(f"no layout of {', '.join(layouts)} can carry this edit: {'; '.join(notes)}")
         manifest = replace(manifest, files=tuple(files), notes=(*manifest.notes, *notes))
@@ -80,13 +83,18 @@ def lower_for(edit: Edit, target: Any) -> Edit:
 
 
 def _members(path: Path) -> list[Path]:
-    return sorted(item for item in path.rglob("*") if item.is_file()) if path.is_dir() else [path]
+    return sorted(item for item in path.rglob("*") if item.is_file())
 
 
 def _describe(root: Path, path: Path, layout: str) -> ArtifactFile:
-    data = path.read_bytes()
-    name = path.relative_to(root.parent).as_posix()
-    return ArtifactFile(name=name, layout=layout, sha256=hashlib.sha256(data).hexdigest(), bytes=len(data))
+    name = path.relative_to(root).as_posix()
+    return ArtifactFile(name=name, layout=layout, sha256=file_hash(path), bytes=path.stat().st_size)
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def file_header(manifest: Manifest, family: Any, layout: str, edit: Edit) -> dict[str, str]:
@@ -103,22 +111,27 @@ def file_header(manifest: Manifest, family: Any, layout: str, edit: Edit) -> dic
 def read_folder(folder: Path) -> Artifact:
     """A verified artifact folder: manifest, hashes, header, names, shapes, finiteness.
 
+    A folder as peft writes it (adapter_config.json) is read as well.
+
     Raises:
         CorruptArtifact: anything that does not fit.
     """
     from erase_plugins.manager import get_manager
 
     path = folder / FILENAME
+    foreign = folder / "adapter_model.safetensors"
+    if not path.is_file() and foreign.is_file():
+        return read_file(foreign, None)
     if not path.is_file():
         raise ArtifactError(f"'{folder.name}' has no {FILENAME}; not an artifact folder (give the file itself instead)")
     if path.stat().st_size > _MAX_MANIFEST_BYTES:
         raise CorruptArtifact(f"{FILENAME} has {path.stat().st_size} bytes; not a manifest")
     try:
         manifest = Manifest.from_json(path.read_text(encoding="utf-8"))
-    except UnicodeDecodeError as error:
-        raise CorruptArtifact(f"{FILENAME} is not UTF-8 text") from error
-    if not manifest.files:
-        raise CorruptArtifact(f"{FILENAME} lists no files")
+    except (UnicodeDecodeError, OSError) as error:
+        raise CorruptArtifact(f"{FILENAME} is not readable UTF-8 text") from error
+    if not 0 < len(manifest.files) <= _MOST_FILES:
+        raise CorruptArtifact(f"{FILENAME} lists {len(manifest.files)} files")
     manager = get_manager()
     family = manager.family(manifest.family)
     for item in manifest.files:
@@ -126,10 +139,10 @@ def read_folder(folder: Path) -> Artifact:
     chosen = next((item for item in manifest.files if item.layout == PATCH), manifest.files[0])
     layout = manager.layout(chosen.layout)
     place = folder / chosen.name
-    edit = layout.read(place if len(Path(chosen.name).parts) == 1 else place.parent, family)
-    if edit.family != family.id:
-        raise CorruptArtifact(f"manifest says family {family.id}, {chosen.name} says {edit.family}")
-    check_edit(edit)
+    if len(Path(chosen.name).parts) > 1:  # a layout with folders finds all of them from the name it was written under
+        place = folder / layout.filename(manifest.name, family)
+    edit = layout.read(place, family)
+    check_edit(edit, family)
     return Artifact(manifest, edit, folder)
 
 
@@ -140,14 +153,24 @@ def verify_file(folder: Path, item: ArtifactFile) -> None:
         CorruptArtifact: names the file and what differs.
     """
     path = folder / item.name
-    if path.is_symlink() and not path.resolve().is_relative_to(folder.resolve()):
+    if not _inside(path, folder):
         raise CorruptArtifact(f"{item.name} is a link that leaves the artifact folder")
     if not path.is_file():
         raise CorruptArtifact(f"{item.name} is missing; fetch the artifact again")
     if path.stat().st_size != item.bytes:
         raise CorruptArtifact(f"{item.name} has {path.stat().st_size} bytes, the manifest says {item.bytes}")
-    if hashlib.sha256(path.read_bytes()).hexdigest() != item.sha256:
+    if file_hash(path) != item.sha256:
         raise CorruptArtifact(f"{item.name} does not match its SHA-256; fetch the artifact again")
+
+
+def _inside(path: Path, folder: Path) -> bool:
+    """Whether a file really lies in the folder, or is a Hub cache link into the blobs of the same repository."""
+    try:
+        place, home = path.resolve(), folder.resolve()
+    except (OSError, RuntimeError):  # a loop of links
+        return False
+    blobs = home.parent.parent / "blobs"
+    return place.is_relative_to(home) or (home.parent.name == "snapshots" and place.parent == blobs)
 
 
 def read_file(path: Path, family_id: str | None) -> Artifact:
@@ -175,18 +198,21 @@ def read_file(path: Path, family_id: str | None) -> Artifact:
     else:
         family, edit = foreign_edit(path, header, layout, family_id)
         manifest = foreign_manifest(path, header, family, edit)
-    check_edit(edit)
-    info = _describe(path, path, layout.id) if path.suffix == ".safetensors" else None
-    named = replace(info, name=f"{slug(path.stem)}{path.suffix}") if info else None
-    return Artifact(replace(manifest, files=(named,) if named else ()), edit, path)
+    check_edit(edit, family)
+    name = f"{slug(path.stem)}.safetensors"
+    info = ArtifactFile(name=name, layout=layout.id, sha256=file_hash(path), bytes=path.stat().st_size)
+    return Artifact(replace(manifest, files=(info,)), edit, path)
 
 
 def foreign_edit(path: Path, header: Any, layout: Any, family_id: str | None) -> tuple[Any, Edit]:
-    """Family and edit of a file that is not ours; every registered family is tried unless one is named."""
+    """Family and edit of a file that is not ours; every registered family is tried, the likely one first."""
+    from erase_plugins.artifacts.foreign import guess_family
     from erase_plugins.manager import get_manager
 
     manager = get_manager()
-    families = [manager.family(family_id)] if family_id else [entry.item for entry in manager.families()]
+    known = [entry.item for entry in manager.families()]
+    likely = guess_family(header, known)
+    families = [manager.family(family_id)] if family_id else sorted(known, key=lambda item: item is not likely)
     problems = []
     for family in families:
         try:
@@ -196,8 +222,8 @@ def foreign_edit(path: Path, header: Any, layout: Any, family_id: str | None) ->
     raise ArtifactError(f"'{path.name}' fits no registered family ({'; '.join(problems)[:400]})")
 
 
-def check_edit(edit: Edit) -> None:
-    """Finite values everywhere.
+def check_edit(edit: Edit, family: Any) -> None:
+    """What every edit that was read must be: of this family and its components, not empty, finite everywhere.
 
     Raises:
         CorruptArtifact: names the tensor.
@@ -206,6 +232,14 @@ def check_edit(edit: Edit) -> None:
 
     if not len(edit):
         raise CorruptArtifact("the file holds no change at all")
+    if edit.family != family.id:
+        raise CorruptArtifact(f"the manifest says family {family.id}, the edit says {edit.family[:40]}")
+    strange = sorted(set(edit.deltas) - set(family.components))
+    if strange:
+        raise CorruptArtifact(f"family {family.id} has no component '{strange[0][:40]}'")
+    for name, tensor in edit.statistics.items():
+        if tensor.is_floating_point() and (tensor.element_size() < 2 or not bool(tensor.isfinite().all())):
+            raise CorruptArtifact(f"damaged values: statistics {name[:40]} holds NaN, infinity or 8-bit numbers")
     try:
         edit.check_finite()
     except NotFiniteError as error:

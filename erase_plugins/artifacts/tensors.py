@@ -1,13 +1,25 @@
-"""Reads the tensors of a safetensors file after its header passed every check."""
+"""Reads and writes safetensors files: checked on the way in, byte-for-byte reproducible on the way out."""
 
 from __future__ import annotations
 
+import hashlib
+import json
+import struct
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
-from erase_plugins.artifacts.header import read_header
-from erase_plugins.errors import CorruptArtifact
+from erase_plugins.artifacts.header import Header, read_header
+from erase_plugins.errors import ArtifactError, CorruptArtifact
+
+_DTYPES = {
+    "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "I64": torch.int64,
+    "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8, "BOOL": torch.bool,
+    "F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2,
+}  # fmt: skip
+_NAMES = {dtype: name for name, dtype in _DTYPES.items()}
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -22,5 +34,98 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     header = read_header(path)
     try:
         return load_file(path), dict(header.metadata)
-    except (SafetensorError, KeyError, ValueError, OSError, RuntimeError, AttributeError) as error:
-        raise CorruptArtifact(f"{path.name}: {str(error).splitlines()[0][:200]}") from error
+    except (SafetensorError, KeyError, ValueError, OSError, RuntimeError, AttributeError, TypeError) as error:
+        lines = str(error).splitlines() or [type(error).__name__]
+        raise CorruptArtifact(f"{path.name}: {lines[0][:200]}") from error
+
+
+def tensor_bytes(tensor: Tensor) -> bytes:
+    """Little-endian content of a tensor in row order."""
+    flat = tensor.detach().cpu().contiguous().reshape(-1)
+    return flat.view(torch.uint8).numpy().tobytes() if flat.numel() else b""
+
+
+def tensor_hash(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 (hexadecimal) of the data part that `write_tensors` would write."""
+    digest = hashlib.sha256()
+    for name in data_order(tensors):
+        digest.update(tensor_bytes(tensors[name]))
+    return digest.hexdigest()
+
+
+def data_order(tensors: Mapping[str, Tensor]) -> list[str]:
+    """Names in the order of the data part: large items first (alignment), then by name."""
+    return sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+    """Writes a safetensors file. Same content, same bytes: the header is sorted, unlike with the stock writer.
+
+    Raises:
+        ArtifactError: a tensor has a dtype that safetensors does not know.
+    """
+    header: dict[str, object] = {"__metadata__": {key: metadata[key] for key in sorted(metadata)}}
+    order, position = data_order(tensors), 0
+    for name in order:
+        tensor = tensors[name]
+        if tensor.dtype not in _NAMES:
+            raise ArtifactError(f"tensor '{name}' has dtype {tensor.dtype}, which safetensors files cannot hold")
+        size = tensor.numel() * tensor.element_size()
+        header[name] = {
+            "dtype": _NAMES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [position, position + size]
+        }  # fmt: skip
+        position += size
+    with path.open("wb") as file:
+        file.write(header_bytes(header))
+        for name in order:
+            file.write(tensor_bytes(tensors[name]))
+
+
+def header_bytes(header: Mapping[str, object]) -> bytes:
+    """Length and JSON of a header, padded with spaces to a multiple of 8 bytes."""
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    return struct.pack("<Q", len(text)) + text
+
+
+class TensorFile:
+    """Single tensors of a large file, read on demand; nothing else is loaded.
+
+    Raises:
+        CorruptArtifact: not a sound safetensors file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.header: Header = read_header(path)
+        with path.open("rb") as file:
+            self.start = 8 + struct.unpack("<Q", file.read(8))[0]
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.header.tensors
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.header.tensors)
+
+    def raw(self, name: str) -> bytearray:
+        """Stored bytes of a tensor."""
+        entry = self.header.tensors[name]
+        with self.path.open("rb") as file:
+            file.seek(self.start + entry.begin)
+            return bytearray(file.read(entry.end - entry.begin))
+
+    def get(self, name: str) -> Tensor:
+        """One tensor in its stored dtype.
+
+        Raises:
+            ArtifactError: not in the file, or stored in a dtype that torch lacks.
+        """
+        if name not in self.header.tensors:
+            raise ArtifactError(f"'{self.path.name}' has no tensor '{name}'")
+        entry = self.header.tensors[name]
+        if entry.dtype not in _DTYPES:
+            raise ArtifactError(f"'{name}' is stored as {entry.dtype}, which cannot be read here")
+        dtype = _DTYPES[entry.dtype]
+        if entry.begin == entry.end:
+            return torch.empty(entry.shape, dtype=dtype)
+        return torch.frombuffer(self.raw(name), dtype=torch.uint8).view(dtype).reshape(entry.shape)

@@ -92,13 +92,11 @@ def collect(
     if words is not None and recipe.vocabulary_scale > 0:
         weight = recipe.vocabulary_scale / len(words.words)
         facts = {"words": len(words.words), "weight": weight, "hash": _hash_words(words.words)}
-        block = torch.zeros(target.info.width, target.info.width, dtype=torch.int64)
+        block = _vocabulary_gram(words, weight)
         near = {word for member in members.values() for word in member.near}
-        for index, word in enumerate(words.words):
-            rows = _kept_rows(words.cond.embeds[index])
-            block += gram(rows, weight)
-            if word in near:
-                left_out[word] = rows
+        left_out = {
+            word: _kept_rows(words.cond.embeds[index]) for index, word in enumerate(words.words) if word in near
+        }
     return Statistics(
         width=target.info.width,
         members={name: members[name] for name in sorted(members)},
@@ -152,6 +150,14 @@ def _keep(prompts: Sequence[str], target: Target) -> dict[str, Tensor]:
 def _kept_rows(embeds: Tensor) -> Tensor:
     """Rows of a vocabulary word without the start row, which is the same for every prompt."""
     return embeds[1:].float().cpu().contiguous()
+
+
+def _vocabulary_gram(words: Vocabulary, weight: float) -> Tensor:
+    """Ledger sum over all words; each word is rounded by itself, so that it can be taken out again exactly."""
+    total = torch.zeros(words.sigma.shape, dtype=torch.int64)
+    for embeds in words.cond.embeds:
+        total += gram(_kept_rows(embeds), weight)
+    return total
 
 
 def _hash_words(words: Sequence[str]) -> str:

@@ -42,6 +42,8 @@ class RunContext:
     listeners: tuple[Listener, ...] = ()
     cancel: threading.Event = field(default_factory=threading.Event)
     numbers: dict[str, float] = field(default_factory=dict)
+    #: (edit, concept, attributes) -> share of pictures that show each attribute; None where no judge knows them
+    shares: Callable[[Any, str, list[str]], list[float]] | None = None
 
     def generator(self, name: str = "") -> torch.Generator:
         """Seeded CPU generator; one per purpose, so that adding a draw elsewhere changes nothing here."""

@@ -38,7 +38,9 @@ def closed_form_plan(request: EraseRequest, options: Any, info: TargetInfo) -> E
         )
     if recipe.tokens == "last" and not recipe.expand:
         warnings.append("tokens=last leaves the end and padding rows, which carry the concept too; it may stay visible")
-    notes = [f"{concept.text} -> {guide_of(concept).strip() or 'the empty prompt'}" for concept in request.concepts[:20]]
+    notes = [
+        f"{concept.text} -> {guide_of(concept).strip() or 'the empty prompt'}" for concept in request.concepts[:20]
+    ]
     return EditPlan(
         request=request,
         options=as_dict(options),

@@ -33,7 +33,9 @@ def check_phrase(cond: Conditioning, index: int) -> None:
         RequestError: names the phrase.
     """
     if cond.last[index] < 1:
-        raise RequestError(f"'{cond.prompts[index]}' has no content tokens for this text encoder; name the concept in words")
+        raise RequestError(
+            f"'{cond.prompts[index]}' has no content tokens for this text encoder; name the concept in words"
+        )
 
 
 def paired_rows(erased: Conditioning, guide: Conditioning, i: int, j: int, mode: str) -> tuple[Tensor, Tensor]:

@@ -185,6 +185,18 @@ class Family(ABC):
     def names(self, layout: str, info: TargetInfo) -> NameMap:
         """File stems of a layout for every module of ``info``."""
 
+    def stem(self, layout: str, component: str, path: str, config: Mapping[str, Any] | None = None) -> str:
+        """Name of a module in files of ``layout``; ``config`` of the denoiser where the numbering depends on it.
+
+        Raises:
+            Unsupported: the family has no names for this layout.
+        """
+        raise Unsupported(f"family {self.id} has no names for layout {layout}")
+
+    def locate(self, layout: str, stem: str, config: Mapping[str, Any] | None = None) -> tuple[str, str] | None:
+        """(component, module path) of a file name, inverse of `stem`; None if it is not of this family."""
+        raise Unsupported(f"family {self.id} has no names for layout {layout}")
+
     def modules(self, info: TargetInfo, group: str) -> tuple[ModuleRef, ...]:
         """Modules of a named group; see `TargetInfo.modules`."""
         if group not in self.groups:

@@ -10,7 +10,9 @@ from erase_plugins.families.source import Source, find_family, find_source
 DTYPES = ("float32", "float16", "bfloat16")
 
 
-def load_pipeline(model: str = "pocket", revision: str | None = None, dtype: str = "float32", device: str = "cpu") -> Any:
+def load_pipeline(
+    model: str = "pocket", revision: str | None = None, dtype: str = "float32", device: str = "cpu"
+) -> Any:
     """A stock diffusers pipeline, safety checker off, progress bar off.
 
     Args:
@@ -44,9 +46,7 @@ def load_pipeline(model: str = "pocket", revision: str | None = None, dtype: str
 def _from_pretrained(cls: Any, source: Source, options: dict[str, Any]) -> Any:
     extra = {"safety_checker": None} if cls.__name__ == "StableDiffusionPipeline" else {}
     try:
-        return cls.from_pretrained(
-            source.location, revision=source.revision, use_safetensors=True, **extra, **options
-        )
+        return cls.from_pretrained(source.location, revision=source.revision, use_safetensors=True, **extra, **options)
     except (OSError, ValueError) as error:
         message = str(error).splitlines()[0] if str(error) else type(error).__name__
         kind = HubError if source.folder is None else RequestError

@@ -17,6 +17,11 @@ class StableDiffusion1(UNetFamily):
     components = ("unet", "text_encoder")
     pipeline = "StableDiffusionPipeline"
     text_prefix: Mapping[str, str] = {"text_encoder": "lora_te"}
+    checkpoint_prefix: Mapping[str, str] = {"text_encoder": "cond_stage_model.transformer"}
+    original_config: Mapping[str, Any] = {
+        "layers_per_block": 2,
+        "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
+    }
     modelspec = "stable-diffusion-v1/lora"
     base_version = "sd_v1"
 

@@ -19,6 +19,11 @@ class StableDiffusionXL(UNetFamily):
     components = ("unet", "text_encoder", "text_encoder_2")
     pipeline = "StableDiffusionXLPipeline"
     text_prefix: Mapping[str, str] = {"text_encoder": "lora_te1", "text_encoder_2": "lora_te2"}
+    checkpoint_prefix: Mapping[str, str] = {"text_encoder": "conditioner.embedders.0.transformer"}
+    original_config: Mapping[str, Any] = {
+        "layers_per_block": 2,
+        "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+    }
     modelspec = "stable-diffusion-xl-v1-base/lora"
     base_version = "sdxl_base_v1-0"
 

@@ -79,7 +79,9 @@ def _file_source(path: Path) -> Source:
     from erase_plugins.artifacts.header import read_header
 
     if path.suffix != ".safetensors":
-        raise Unsupported(f"'{path.name}' is not a safetensors file; pickled checkpoints are not opened, convert it first")
+        raise Unsupported(
+            f"'{path.name}' is not a safetensors file; pickled checkpoints are not opened, convert it first"
+        )
     header = read_header(path)
     shapes = {name: tuple(entry.shape) for name, entry in header.tensors.items()}
     return Source(path.stem, None, path, {"checkpoint": {"shapes": shapes, "metadata": dict(header.metadata)}})

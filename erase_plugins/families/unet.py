@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
+from erase_plugins.errors import Unsupported
 from erase_plugins.families.base import Family, ModuleRef, NameMap, TargetInfo
 
 _FROZEN_IN_U = re.compile(r"^(time_embedding|add_embedding|conv_in|conv_out)\b|^time_embed|^add_embed")
@@ -91,6 +92,10 @@ class UNetFamily(Family):
     pipeline: str
     profile_of: tuple[str, ...] = ()
     text_prefix: Mapping[str, str]
+    #: text encoder -> prefix of its ``text_model.`` in single-file checkpoints, where the names are CLIP's own
+    checkpoint_prefix: Mapping[str, str] = {}
+    #: UNet configuration of the published models, for names that depend on the block layout
+    original_config: Mapping[str, Any] = {}
 
     def info(self, model: str, configs: Mapping[str, Mapping[str, Any]]) -> TargetInfo:
         from erase_plugins.families.checkpoint import expand_checkpoint
@@ -126,18 +131,44 @@ class UNetFamily(Family):
         return DiffusersTarget(pipe, request.model)
 
     def names(self, layout: str, info: TargetInfo) -> NameMap:
+        unet = info.configs["unet"]
+        return NameMap(
+            {(ref.component, ref.path): self.stem(layout, ref.component, ref.path, unet) for ref in info.refs}
+        )
+
+    def stem(self, layout: str, component: str, path: str, config: Mapping[str, Any] | None = None) -> str:
         from erase_plugins.families.naming import kohya_stem, sgm_path
 
-        to_file = {}
-        for ref in info.refs:
-            if ref.component == "unet":
-                path = sgm_path(ref.path, info.configs["unet"]) if self.sgm_in(layout) else ref.path
-                stem = kohya_stem("lora_unet", path) if layout == "kohya" else f"model.diffusion_model.{path}"
-            else:
-                prefix = self.text_prefix[ref.component]
-                stem = kohya_stem(prefix, f"text_model.{ref.path}" if ref.path != "text_projection" else ref.path)
-            to_file[(ref.component, ref.path)] = stem
-        return NameMap(to_file)
+        if layout not in ("kohya", "diffusers", "checkpoint"):
+            raise Unsupported(f"family {self.id} has no names for layout {layout}")
+        if component == "unet":
+            named = sgm_path(path, config or self.original_config) if self.sgm_in(layout) else path
+            prefix = {"kohya": "lora_unet", "diffusers": "unet", "checkpoint": "model.diffusion_model"}[layout]
+        else:
+            named = path if path == "text_projection" else f"text_model.{path}"
+            table = {"kohya": self.text_prefix, "checkpoint": self.checkpoint_prefix}.get(layout, {})
+            prefix = table.get(component, component)
+        return kohya_stem(prefix, named) if layout == "kohya" else f"{prefix}.{named}"
+
+    def locate(self, layout: str, stem: str, config: Mapping[str, Any] | None = None) -> tuple[str, str] | None:
+        from erase_plugins.families.naming import diffusers_path, is_sgm, layers_of, split_stem
+
+        kohya = layout == "kohya"
+        table = {"kohya": self.text_prefix, "checkpoint": self.checkpoint_prefix}.get(layout, {})
+        denoiser = {"kohya": "lora_unet", "diffusers": "unet", "checkpoint": "model.diffusion_model"}[layout]
+        prefixes = {"unet": denoiser, **{name: table.get(name, name) for name in self.components if name != "unet"}}
+        for component, prefix in prefixes.items():
+            rest = stem.removeprefix(prefix + ("_" if kohya else "."))
+            if rest == stem:
+                continue
+            path = split_stem(rest) if kohya else rest
+            if component != "unet":
+                return component, canonical(component, path)
+            try:
+                return component, diffusers_path(path, layers_of(config or {})) if is_sgm(path) else path
+            except KeyError:
+                return None
+        return None
 
     def sgm_in(self, layout: str) -> bool:
         """Whether this layout uses original (sgm/ldm) denoiser names for this family."""

@@ -6,6 +6,8 @@ erases those as well, and repeats.
 Differs from the official code:
     - one (d x d) recursion in float64 instead of a loop over layers and 77 rows; the adversarial rows are never formed;
     - the number of epochs is fixed by kind, no pictures are drawn in between;
+    - every round also holds the original rows at their guides (``hold=false`` is the official step): with a kept
+      vocabulary the plain step can turn the first erasure back;
     - the kept rows are those of the UCE start: the named prompts, the empty prompt and the vocabulary.
 """
 
@@ -34,6 +36,7 @@ class RECEOptions(ClosedFormOptions):
     regular_scale: float = option(0.1, "regulariser of the adversarial embedding", low=1e-9,
                                   per={"style": 1e-3, "person": 1e-3})  # fmt: skip
     adversarial_lam: float = option(0.1, "ridge term of the adversarial erase step", low=1e-9)
+    hold: bool = option(True, "adversarial rounds also hold the original rows at their guides")
     rank: int | None = option(None, "cap on the rank, optimal for all layers at once; none is exact", low=1)
 
 
@@ -62,6 +65,7 @@ class RECE:
         solver = {
             "method": self.id, "lam": options.lam, "rank": options.rank, "epochs": options.epochs,
             "regular_scale": options.regular_scale, "adversarial_lam": options.adversarial_lam,
+            "hold": options.hold,
         }  # fmt: skip
         statistics = collect(plan.request, options.recipe(), solver, target, ctx, need_sigma=True)
         summary(statistics, ctx)
@@ -81,7 +85,7 @@ class RECE:
         eye = torch.eye(statistics.width, dtype=torch.float64)
         M = eye + solve_map(G, X, H, solver["lam"])
         for _ in range(solver["epochs"]):
-            M = rece_step(M, sigma, G, X, H, solver["regular_scale"], solver["adversarial_lam"])
+            M = rece_step(M, sigma, G, X, H, solver["regular_scale"], solver["adversarial_lam"], solver["hold"])
         A, B, error = best_factors(M - eye, sigma, solver["rank"])
         return context_edit(A, B, statistics, family, error if solver["rank"] is not None else 0.0)
 

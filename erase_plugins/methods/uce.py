@@ -98,14 +98,16 @@ class UCE:
 
         options = UCEOptions(**plan.options)
         solver = {"method": self.id, "lam": options.lam, "rank": options.rank}
-        statistics = collect(
-            plan.request, options.recipe(), solver, target, ctx, need_sigma=options.rank is not None
-        )
+        # debiasing shifts every row by the same direction, so rows must not be rotated together
+        recipe = replace(options.recipe(), compress=options.mode != "debias")
+        statistics = collect(plan.request, recipe, solver, target, ctx, need_sigma=options.rank is not None)
         summary(statistics, ctx)
         if options.mode == "debias":
             from erase_plugins.engine.debias import balance
 
-            statistics = balance(statistics, options, target, ctx, lambda current: self.solve(current, target.family.id))
+            statistics = balance(
+                statistics, options, target, ctx, lambda current: self.solve(current, target.family.id)
+            )
         if options.technique == "tensor":
             from erase_plugins.engine.tensor_targets import tensor_edit
 
@@ -133,8 +135,6 @@ def _as_moderation(request: EraseRequest) -> EraseRequest:
         concept if concept.anchor is not None else replace(concept, anchor="") for concept in request.concepts
     )
     return replace(request, concepts=concepts)
-
-
 
 
 @hookimpl

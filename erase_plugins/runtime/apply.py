@@ -99,7 +99,9 @@ class Applied:
     def __enter__(self) -> Applied:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if not self._done:
             self.remove()
 
@@ -194,5 +196,3 @@ def _without_maps(edit: Edit) -> Edit:
 def _check_strength(strength: float) -> None:
     if not isinstance(strength, int | float) or strength != strength or abs(strength) > 100:
         raise RequestError(f"strength {strength!r} is not a usable number; 1 is the evaluated edit, 0 switches it off")
-
-

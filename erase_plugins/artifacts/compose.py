@@ -1,0 +1,211 @@
+"""Algebra of artifacts: merge, add a concept, revoke a concept. Nothing is ever edited twice.
+
+Closed-form artifacts are solved again from their statistics, so the result is the joint solution; everything else is
+summed exactly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+from erase_plugins.artifacts.artifact import Artifact, load_artifact
+from erase_plugins.artifacts.lowrank import total
+from erase_plugins.artifacts.manifest import Manifest, slug
+from erase_plugins.artifacts.solved import statistics_of
+from erase_plugins.artifacts.statistics import Statistics
+from erase_plugins.artifacts.store import lower_for
+from erase_plugins.errors import ArtifactError, BaseMismatch, RequestError
+from erase_plugins.types import Concept
+
+MODES = ("auto", "joint", "sum")
+
+
+def merge(
+    artifacts: Sequence[Artifact | str | Any],
+    weights: Sequence[float] | None = None,
+    mode: str = "auto",
+    target: Any = None,
+) -> Artifact:
+    """One artifact from several, in memory.
+
+    Args:
+        artifacts: artifacts or their paths, made for the same base.
+        weights: strength of each (mode "sum" only); 1 if None.
+        mode: "joint" solves all concepts together (closed-form artifacts of one method and settings), "sum" adds the
+            changes, "auto" takes joint where possible.
+        target: base model; needed to sum context maps with other changes.
+
+    Raises:
+        RequestError: fewer than two, wrong number of weights, weights with mode joint.
+        ArtifactError: a joint solution is impossible; says why.
+        BaseMismatch: made for different bases.
+    """
+    loaded = [load_artifact(item) for item in artifacts]
+    if len(loaded) < 2:
+        raise RequestError("merging needs at least two artifacts")
+    if mode not in MODES:
+        raise RequestError(f"unknown mode '{mode}'; choose one of {', '.join(MODES)}")
+    factors = [1.0] * len(loaded) if weights is None else [float(item) for item in weights]
+    if len(factors) != len(loaded):
+        raise RequestError(f"{len(loaded)} artifacts but {len(factors)} weights")
+    same_base(loaded)
+    plain = all(factor == 1.0 for factor in factors)
+    if mode == "joint" and not plain:
+        raise RequestError("mode joint has no weights; use mode sum, or set the strength when applying")
+    if mode == "joint" or (mode == "auto" and plain):
+        try:
+            return _joint(loaded)
+        except ArtifactError as error:
+            if mode == "joint":
+                raise
+            note = f"summed, not solved jointly: {error}"
+            return _summed(loaded, factors, target, note)
+    return _summed(loaded, factors, target, "summed as asked")
+
+
+def add(
+    artifact: Artifact | str | Any, concepts: Sequence[str | Concept] | str, target: Any, keep: Sequence[str] = ()
+) -> Artifact:
+    """The artifact with more concepts: exactly what erasing all of them together gives.
+
+    Args:
+        artifact: closed-form artifact or its path.
+        concepts: what to erase as well.
+        target: its base model (rows of the new phrases come from its text encoder).
+        keep: further prompts to keep.
+
+    Raises:
+        ArtifactError: no statistics, or a concept is in it already.
+    """
+    from erase_plugins.engine.run import make_plan, run_plan
+    from erase_plugins.runtime.guard import check_base
+    from erase_plugins.types import EraseRequest
+
+    first = load_artifact(artifact)
+    statistics_of(first.edit, first.name)
+    check_base(first.manifest, target)
+    items = [concepts] if isinstance(concepts, str | Concept) else list(concepts)
+    new = tuple(item if isinstance(item, Concept) else Concept(item) for item in items)
+    twice = [item.text for item in new if item.text in first.manifest.erased]
+    if twice:
+        raise ArtifactError(f"'{twice[0]}' is erased by this artifact already")
+    preserve = [text for text in first.manifest.preserve if text not in {item.text for item in new}]
+    request = EraseRequest(
+        model=str(first.manifest.base.get("model", "")), concepts=new, method=str(first.manifest.method["id"]),
+        options=dict(first.manifest.options), preserve=tuple(dict.fromkeys([*preserve, *keep])),
+        seed=first.manifest.seed,
+    )  # fmt: skip
+    second = run_plan(make_plan(request, target.info), target)
+    return _joint([first, second], "add")
+
+
+def revoke(artifact: Artifact | str | Any, concepts: Sequence[str] | str, *, forget: bool = False) -> Artifact:
+    """The artifact without some concepts, solved again from its statistics; needs no model.
+
+    Args:
+        artifact: closed-form artifact or its path.
+        concepts: texts of erased concepts to bring back.
+        forget: as if they had never been erased. By default their rows are kept from now on, so that the remaining
+            concepts do not disturb them.
+
+    Raises:
+        ArtifactError: no statistics, not a member, or nothing would remain.
+    """
+    loaded = load_artifact(artifact)
+    names = [concepts] if isinstance(concepts, str) else list(concepts)
+    statistics = statistics_of(loaded.edit, loaded.name).without(names, keep_them=not forget)
+    remaining = tuple(item for item in loaded.manifest.concepts if item.text not in names)
+    kept = loaded.manifest.preserve if forget else tuple(dict.fromkeys([*loaded.manifest.preserve, *names]))
+    entry = {"action": "revoke", "concepts": names, "kept": not forget}
+    return _solved(loaded.manifest, statistics, remaining, kept, entry)
+
+
+def same_base(artifacts: Sequence[Artifact]) -> None:
+    """Refuses artifacts of different bases.
+
+    Raises:
+        BaseMismatch: names both.
+    """
+    from erase_plugins.artifacts.fingerprint import Fingerprint
+
+    first = artifacts[0].manifest
+    for item in artifacts[1:]:
+        other = item.manifest
+        if other.family != first.family:
+            raise BaseMismatch(f"'{first.name}' is for family {first.family}, '{other.name}' for {other.family}")
+        mine, theirs = first.base.get("fingerprint") or {}, other.base.get("fingerprint") or {}
+        for component in set(mine) & set(theirs):
+            one, two = Fingerprint.from_dict(mine[component]), Fingerprint.from_dict(theirs[component])
+            if one.compare(two).verdict != "same":
+                raise BaseMismatch(
+                    f"'{first.name}' was made for {component} {one.short}, '{other.name}' for {two.short}: "
+                    f"{one.compare(two)}"
+                )
+
+
+def _joint(artifacts: Sequence[Artifact], action: str = "merge") -> Artifact:
+    parts = [statistics_of(item.edit, item.name) for item in artifacts]
+    statistics = parts[0].joined(parts[1:])
+    table = {concept.text: concept for item in artifacts for concept in item.manifest.concepts}
+    concepts = tuple(table[name] for name in statistics.members)
+    kept = tuple(sorted({text for item in artifacts for text in item.manifest.preserve} - set(table)))
+    entry = {"action": action, "members": sorted(item.name for item in artifacts)}
+    return _solved(artifacts[0].manifest, statistics, concepts, kept, entry)
+
+
+def _solved(
+    manifest: Manifest,
+    statistics: Statistics,
+    concepts: tuple[Concept, ...],
+    preserve: tuple[str, ...],
+    entry: dict[str, Any],
+) -> Artifact:
+    from erase_plugins.manager import get_manager
+
+    method = get_manager().method(str(statistics.solver["method"]))
+    edit = method.solve(statistics, manifest.family)
+    return Artifact(
+        replace(
+            manifest, name=merged_name(concepts), concepts=concepts, preserve=preserve, kinds=tuple(sorted(edit.kinds)),
+            rank=edit.rank, files=(), quality="not measured", created=now(), history=(*manifest.history, {**entry, "at": now()}),
+        ),
+        edit,
+    )  # fmt: skip
+
+
+def _summed(artifacts: Sequence[Artifact], factors: Sequence[float], target: Any, note: str) -> Artifact:
+    edits = [item.edit for item in artifacts]
+    mixed = any("contextmap" in edit.kinds for edit in edits) and any(edit.kinds - {"contextmap"} for edit in edits)
+    if mixed:
+        if target is None:
+            raise ArtifactError("context maps and weight changes can be summed only with the base model; give --model")
+        edits = [lower_for(edit, target) for edit in edits]
+    edit = total(list(zip(edits, factors, strict=True)))
+    first = artifacts[0].manifest
+    table = {concept.text: concept for item in artifacts for concept in item.manifest.concepts}
+    concepts = tuple(table[name] for name in sorted(table))
+    kept = tuple(sorted({text for item in artifacts for text in item.manifest.preserve} - set(table)))
+    methods = sorted({str(item.manifest.method["id"]) for item in artifacts})
+    entry = {"action": "merge", "members": [item.name for item in artifacts], "weights": list(factors), "at": now()}
+    manifest = replace(
+        first, name=merged_name(concepts), concepts=concepts, preserve=kept, files=(), quality="not measured",
+        method={**first.method, "id": "+".join(methods)}, kinds=tuple(sorted(edit.kinds)), rank=edit.rank,
+        created=now(), notes=(*first.notes, note), history=(*first.history, entry),
+    )  # fmt: skip
+    return Artifact(manifest, edit)
+
+
+def merged_name(concepts: Sequence[Concept]) -> str:
+    """Name of an artifact that erases these concepts."""
+    texts = [concept.text for concept in concepts]
+    if len(texts) > 3:
+        return slug(f"erase_{texts[0]}_and_{len(texts) - 1}_more")
+    return slug("erase_" + "_".join(texts))
+
+
+def now() -> str:
+    """UTC time for manifests."""
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

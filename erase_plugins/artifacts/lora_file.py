@@ -1,0 +1,169 @@
+"""What the LoRA layouts share: which edits they can carry, padding that loaders need, pairs of factors.
+
+Facts behind it: one rank and a baked scale per file, since some loaders mis-scale mixed ranks or alphas; a text encoder
+LoRA needs at least one attention output projection, else diffusers drops or rejects the file, so a zero one is added.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from erase_plugins.artifacts.edit import Delta, Edit, LowRank
+from erase_plugins.artifacts.lowrank import uniform_rank
+from erase_plugins.errors import ArtifactError, CorruptArtifact
+from erase_plugins.protocols import Verdict
+
+#: header key that lists module names which hold nothing but zeros, for loaders only
+PADDING = "erase_plugins.padding"
+_WHY = {
+    "dense": "full weight changes (write them with layout diff or patch, or convert with a rank)",
+    "bias": "bias changes (a LoRA has none; `convert --drop-bias` leaves them out on request)",
+    "rows": "changed rows of an embedding table",
+    "contextmap": "a context map (needs the base weights to become a LoRA)",
+    "addon": "added modules",
+}
+
+
+def lora_verdict(edit: Edit) -> Verdict:
+    """Whether an edit is nothing but low-rank changes of linear and convolution weights."""
+    other = sorted(edit.kinds - {"lowrank"})
+    if other:
+        return Verdict("no", f"a LoRA file cannot carry {'; '.join(_WHY.get(kind, kind) for kind in other)}")
+    odd = [f"{component} {key}" for component, key, _ in edit.items() if not is_lora_key(key)]
+    if odd:
+        return Verdict("no", f"a LoRA file changes weights of linear and convolution modules only, not {odd[0]}")
+    return Verdict("yes") if len(edit) else Verdict("no", "the edit is empty")
+
+
+def is_lora_key(key: str) -> bool:
+    """Whether a parameter name is the weight of a linear or convolution module."""
+    return key.endswith(".weight") and not key.removesuffix(".weight").endswith("embedding")
+
+
+def is_text(component: str) -> bool:
+    """Whether a component is a text encoder."""
+    return component.startswith("text_encoder")
+
+
+def prepared(edit: Edit) -> tuple[Edit, list[tuple[str, str]]]:
+    """The edit with one rank, in contiguous float32, plus the zero projections that loaders need.
+
+    Returns:
+        The edit, and (component, module path) of what was added.
+    """
+    padded = uniform_rank(edit)
+    deltas: dict[str, dict[str, Delta]] = {}
+    for component, key, delta in padded.items():
+        assert isinstance(delta, LowRank)
+        deltas.setdefault(component, {})[key] = LowRank(fresh(delta.A), fresh(delta.B))
+    added = []
+    for component, group in deltas.items():
+        if is_text(component) and not any(key.endswith("self_attn.out_proj.weight") for key in group):
+            key, width = _missing_projection(group)
+            if key:
+                rank = padded.rank
+                group[key] = LowRank(torch.zeros(rank, width), torch.zeros(width, rank))
+                added.append((component, key.removesuffix(".weight")))
+    return Edit(edit.family, deltas), added
+
+
+def _missing_projection(group: Mapping[str, Delta]) -> tuple[str, int]:
+    """Name and width of an output projection beside a module that is changed."""
+    for key, delta in sorted(group.items()):
+        parts = key.split(".")
+        if isinstance(delta, LowRank) and parts[:2] == ["encoder", "layers"]:
+            width = delta.B.shape[0] if parts[-2] == "fc2" else delta.A.shape[1]
+            return ".".join([*parts[:3], "self_attn", "out_proj", "weight"]), width
+    return "", 0
+
+
+def fresh(tensor: Tensor) -> Tensor:
+    """Contiguous float32 copy that shares storage with nothing."""
+    return tensor.detach().to("cpu", torch.float32, copy=True).contiguous()
+
+
+def padding_header(stems: Iterable[str]) -> dict[str, str]:
+    """Header entry that names padding modules; empty without any."""
+    names = sorted(stems)
+    return {PADDING: json.dumps(names)} if names else {}
+
+
+def padding_names(header: Mapping[str, str]) -> frozenset[str]:
+    """Inverse of `padding_header`."""
+    try:
+        names = json.loads(header.get(PADDING, "[]"))
+    except (ValueError, RecursionError) as error:
+        raise CorruptArtifact(f"the header entry {PADDING} is damaged; fetch the artifact again") from error
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise CorruptArtifact(f"the header entry {PADDING} is damaged; fetch the artifact again")
+    return frozenset(names)
+
+
+@dataclass
+class Pairs:
+    """Collects down, up and alpha per module while a file is read."""
+
+    found: dict[str, dict[str, Tensor]] = field(default_factory=dict)
+
+    def put(self, stem: str, part: str, tensor: Tensor) -> None:
+        """Adds one tensor.
+
+        Raises:
+            CorruptArtifact: given twice.
+        """
+        group = self.found.setdefault(stem, {})
+        if part in group:
+            raise CorruptArtifact(f"{stem[:80]} has two {part} tensors")
+        group[part] = tensor
+
+    def lowrank(self, stem: str, scale: float | None = None) -> LowRank:
+        """The pair of one module with its scale (alpha / rank unless given) baked into the up factor.
+
+        Raises:
+            CorruptArtifact: half a pair, or factors that do not multiply.
+        """
+        from erase_plugins.artifacts.serialize import check_delta
+
+        group = self.found[stem]
+        if "down" not in group or "up" not in group:
+            raise CorruptArtifact(f"{stem[:80]} has only {', '.join(sorted(group))}; a LoRA needs down and up")
+        down, up, alpha = group["down"], group["up"], group.get("alpha")
+        for part in (down, up):
+            if not part.is_floating_point() or part.element_size() < 2:
+                raise CorruptArtifact(f"{stem[:80]} holds {part.dtype} factors")
+        if down.ndim < 2 or up.ndim < 2 or not down.shape[0]:
+            raise CorruptArtifact(f"{stem[:80]}: shapes {tuple(down.shape)} and {tuple(up.shape)} are no LoRA factors")
+        if up.ndim == 4 and down.ndim == 2:  # 1 x 1 convolutions written half as linear
+            up = up.flatten(1)
+        if alpha is not None:
+            if alpha.numel() != 1:
+                raise CorruptArtifact(f"{stem[:80]}: alpha has shape {tuple(alpha.shape)}")
+            scale = float(alpha.reshape(-1)[0].float()) / down.shape[0]
+        pair = LowRank(down.float(), up.float() if scale in (None, 1.0) else up.float() * scale)
+        check_delta(stem[:80], pair)
+        return pair
+
+
+def collect(
+    family: str, pairs: Pairs, places: Mapping[str, tuple[str, str]], scales: Mapping[str, float] | None = None
+) -> Edit:
+    """Edit from pairs and where they belong.
+
+    Raises:
+        CorruptArtifact: the same module twice under different names.
+        ArtifactError: nothing found.
+    """
+    deltas: dict[str, dict[str, Delta]] = {}
+    for stem, (component, path) in places.items():
+        group, key = deltas.setdefault(component, {}), f"{path}.weight"
+        if key in group:
+            raise CorruptArtifact(f"{component} {path} occurs twice, under different names")
+        group[key] = pairs.lowrank(stem, (scales or {}).get(stem))
+    if not deltas:
+        raise ArtifactError("the file holds no LoRA pair")
+    return Edit(family, deltas)

@@ -1,0 +1,197 @@
+"""Trainable changes on live modules, with a switch: the teacher is the same denoiser with the switch off.
+
+Nothing in the model is written to. A module's ``forward`` is shadowed on the instance while the adapters are attached;
+switched off it runs the original code on the original tensors, so teacher outputs are equal to the last bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from erase_plugins.artifacts.edit import Bias, Delta, Dense, Edit, LowRank
+from erase_plugins.errors import Unsupported
+from erase_plugins.families.base import ModuleRef, Target
+
+
+class Adapters:
+    """Trainable changes of many modules. Use as a context manager: attached inside, taken off afterwards.
+
+    Args:
+        target: the model.
+        refs: linear and convolution modules to change.
+        rank: LoRA rank; None trains the full weight change and the bias change.
+        scale: factor of the low-rank product (alpha / rank); baked into the edit.
+        generator: fills the LoRA "down" factors; "up" starts at zero, so the start is the teacher.
+
+    Raises:
+        Unsupported: a module that is neither linear nor a plain convolution.
+    """
+
+    def __init__(
+        self,
+        target: Target,
+        refs: Sequence[ModuleRef],
+        rank: int | None,
+        scale: float = 1.0,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        self.family = target.family.id
+        self.enabled = True
+        self.slots: list[_Slot] = []
+        for ref in refs:
+            module = target.module(ref)
+            if isinstance(module, nn.Conv2d) and (module.groups != 1 or module.padding_mode != "zeros"):
+                raise Unsupported(f"{ref.path} is a grouped or padded-by-mode convolution; it cannot be trained")
+            if not isinstance(module, nn.Linear | nn.Conv2d):
+                raise Unsupported(f"{ref.path} is a {type(module).__name__}, not a linear layer or convolution")
+            slot = _FullSlot(ref, module) if rank is None else _LoraSlot(ref, module, rank, scale, generator)
+            self.slots.append(slot)
+        self._frozen = [part for ref in target.info.refs if ref.component in {r.component for r in refs}
+                        for part in target.module(ref).parameters(recurse=False)]  # fmt: skip
+
+    def named_parameters(self) -> dict[str, nn.Parameter]:
+        """Trainable float32 tensors; names say component, parameter and factor."""
+        return {f"{slot.ref.component}:{slot.ref.path}.{name}": part for slot in self.slots for name, part in slot.parts()}
+
+    def parameters(self) -> list[nn.Parameter]:
+        """The trainable tensors in a fixed order."""
+        return list(self.named_parameters().values())
+
+    @torch.no_grad()
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        """Sets the trainable tensors by the names of `named_parameters`."""
+        for name, part in self.named_parameters().items():
+            part.copy_(tensors[name])
+
+    @contextmanager
+    def disabled(self) -> Iterator[None]:
+        """Inside, the model is the teacher."""
+        before, self.enabled = self.enabled, False
+        try:
+            yield
+        finally:
+            self.enabled = before
+
+    def edit(self) -> Edit:
+        """The change as it is now, scale baked in, detached from training."""
+        deltas: dict[str, dict[str, Delta]] = {}
+        for slot in self.slots:
+            deltas.setdefault(slot.ref.component, {}).update(slot.deltas())
+        return Edit(self.family, deltas)
+
+    def __enter__(self) -> Adapters:
+        self._before = [part.requires_grad for part in self._frozen]
+        for part in self._frozen:
+            part.requires_grad_(False)
+        for slot in self.slots:
+            slot.attach(self)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        for slot in self.slots:
+            slot.detach()
+        for part, before in zip(self._frozen, self._before, strict=True):
+            part.requires_grad_(before)
+
+
+class _Slot:
+    """The change of one module."""
+
+    def __init__(self, ref: ModuleRef, module: nn.Linear | nn.Conv2d) -> None:
+        self.ref, self.module = ref, module
+
+    def parts(self) -> list[tuple[str, nn.Parameter]]:
+        """Named trainable tensors."""
+        raise NotImplementedError
+
+    def deltas(self) -> dict[str, Delta]:
+        """Parameter name -> change."""
+        raise NotImplementedError
+
+    def changed(self, original: Any, x: Tensor, *args: Any) -> Tensor:
+        """Output of the changed module."""
+        raise NotImplementedError
+
+    def attach(self, owner: Adapters) -> None:
+        """Shadows ``forward`` on the instance."""
+        original = self.module.forward
+
+        def forward(x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+            return self.changed(original, x, *args) if owner.enabled else original(x, *args, **kwargs)
+
+        self._shadowed = self.module.__dict__.get("forward")
+        self.module.forward = forward  # type: ignore[method-assign]
+
+    def detach(self) -> None:
+        """Puts the module back as it was."""
+        if self._shadowed is not None:
+            self.module.forward = self._shadowed  # type: ignore[method-assign]
+        else:
+            self.module.__dict__.pop("forward", None)
+
+    def convolve(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        """The module's operation with another weight."""
+        if isinstance(self.module, nn.Linear):
+            return functional.linear(x, weight, bias)
+        conv = self.module
+        return functional.conv2d(x, weight, bias, conv.stride, conv.padding, conv.dilation)
+
+
+class _LoraSlot(_Slot):
+    def __init__(
+        self, ref: ModuleRef, module: nn.Linear | nn.Conv2d, rank: int, scale: float, generator: torch.Generator | None
+    ) -> None:
+        super().__init__(ref, module)
+        weight = module.weight
+        rank = min(rank, weight.shape[0], weight[0].numel())
+        down = torch.randn((rank, *weight.shape[1:]), generator=generator) / weight[0].numel() ** 0.5
+        self.scale = scale
+        self.A = nn.Parameter(down.to(weight.device))
+        self.B = nn.Parameter(torch.zeros((weight.shape[0], rank, *[1] * (weight.ndim - 2)), device=weight.device))
+
+    def parts(self) -> list[tuple[str, nn.Parameter]]:
+        return [("A", self.A), ("B", self.B)]
+
+    def deltas(self) -> dict[str, Delta]:
+        change = LowRank(self.A.detach().cpu().clone(), self.B.detach().cpu().clone() * self.scale)
+        return {self.ref.weight: change}
+
+    def changed(self, original: Any, x: Tensor, *args: Any) -> Tensor:
+        out = original(x, *args)
+        wide = x if torch.is_autocast_enabled(x.device.type) else x.to(self.A.dtype)
+        inner = self.convolve(wide, self.A)
+        if isinstance(self.module, nn.Linear):
+            side = functional.linear(inner, self.B)
+        else:
+            side = functional.conv2d(inner, self.B)
+        return out + (side * self.scale).to(out.dtype)
+
+
+class _FullSlot(_Slot):
+    def __init__(self, ref: ModuleRef, module: nn.Linear | nn.Conv2d) -> None:
+        super().__init__(ref, module)
+        self.dW = nn.Parameter(torch.zeros_like(module.weight, dtype=torch.float32))
+        self.db = None if module.bias is None else nn.Parameter(torch.zeros_like(module.bias, dtype=torch.float32))
+
+    def parts(self) -> list[tuple[str, nn.Parameter]]:
+        return [("dW", self.dW)] + ([] if self.db is None else [("db", self.db)])
+
+    def deltas(self) -> dict[str, Delta]:
+        found: dict[str, Delta] = {self.ref.weight: Dense(self.dW.detach().cpu().clone())}
+        if self.db is not None:
+            found[f"{self.ref.path}.bias"] = Bias(self.db.detach().cpu().clone())
+        return found
+
+    def changed(self, original: Any, x: Tensor, *args: Any) -> Tensor:
+        weight = self.module.weight.float() + self.dW
+        bias = None if self.db is None else self.module.bias.float() + self.db  # type: ignore[union-attr]
+        if torch.is_autocast_enabled(x.device.type):
+            return self.convolve(x, weight, bias)
+        return self.convolve(x.float(), weight, bias).to(x.dtype)

@@ -1,0 +1,147 @@
+"""The training loop: optimizer, progress, checkpoints, cancel, refusal of NaN. Knows no method.
+
+A loss is a function of the step number. All randomness of a step comes from generators named after the step or the
+epoch, so a resumed run needs no generator state and equals the uninterrupted one to the last bit.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from erase_plugins.engine.adapters import Adapters
+from erase_plugins.engine.context import RunContext
+from erase_plugins.errors import NotFiniteError, RequestError, RunCancelled
+
+OPTIMIZERS = ("adam", "adamw", "sgd")
+Loss = Callable[[int], Tensor]
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How to train: ``lr`` is constant, then falls linearly to 0 over the last ``cooldown`` share of the iterations."""
+
+    iterations: int
+    lr: float
+    optimizer: str = "adam"
+    cooldown: float = 0.0
+    every: int = 50
+
+    def rate(self, step: int) -> float:
+        """Learning rate of a step."""
+        tail = self.cooldown * self.iterations
+        return self.lr * min(1.0, (self.iterations - step) / tail) if tail > 0 else self.lr
+
+
+def make_optimizer(name: str, parameters: list[Any], lr: float) -> torch.optim.Optimizer:
+    """Optimizer by name: Adam and AdamW with betas 0.9/0.999 (AdamW decays by 0.01), plain SGD."""
+    if name == "adam":
+        return torch.optim.Adam(parameters, lr=lr)
+    if name == "adamw":
+        return torch.optim.AdamW(parameters, lr=lr)
+    if name == "sgd":
+        return torch.optim.SGD(parameters, lr=lr)
+    raise RequestError(f"unknown optimizer '{name}'; choose one of {', '.join(OPTIMIZERS)}")
+
+
+def autocast(device: Any, precision: str) -> AbstractContextManager[Any]:
+    """Context for ``precision`` "bfloat16" (weights of the adapters stay float32) or "float32"."""
+    kind = torch.device(device).type
+    return torch.autocast(kind, torch.bfloat16) if precision == "bfloat16" else nullcontext()
+
+
+def train(ctx: RunContext, adapters: Adapters, loss_of: Loss, schedule: Schedule, key: str) -> list[float]:
+    """Minimises ``loss_of(step)`` over the adapters.
+
+    Args:
+        ctx: progress, checkpoints, cancel.
+        adapters: attached; changed in place.
+        loss_of: scalar loss of a step.
+        schedule: see `Schedule`.
+        key: identifies the run; a checkpoint of another key is ignored.
+
+    Returns:
+        The loss of every step, from the first (also after a resume).
+
+    Raises:
+        RunCancelled: after the finished step was saved.
+        NotFiniteError: the loss or a gradient is NaN or infinite; the last sound checkpoint stays.
+    """
+    parameters = adapters.parameters()
+    optimizer = make_optimizer(schedule.optimizer, parameters, schedule.lr)
+    done, losses = 0, []
+    found = ctx.resumed(key)
+    if found is not None:
+        done, tensors, state = found
+        adapters.load(tensors)
+        _load_optimizer(optimizer, tensors)
+        losses = list(state["losses"])
+    saved = done
+
+    def save() -> None:
+        named = {**adapters.named_parameters(), **_optimizer_tensors(optimizer)}
+        ctx.checkpoint(done, named, {"losses": losses}, key)
+
+    for step in range(done, schedule.iterations):
+        optimizer.param_groups[0]["lr"] = schedule.rate(step)
+        loss = loss_of(step)
+        value = float(loss.detach())
+        grads = torch.autograd.grad(loss, parameters, allow_unused=True)
+        if not (math.isfinite(value) and all(bool(torch.isfinite(grad).all()) for grad in grads if grad is not None)):
+            raise NotFiniteError(
+                f"loss or gradient is not finite at step {step} of {schedule.iterations} (loss {value}); "
+                "lower lr or set precision=float32; nothing was written"
+            )
+        for part, grad in zip(parameters, grads, strict=True):
+            part.grad = grad
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        done = step + 1
+        losses.append(value)
+        try:
+            ctx.step(done, schedule.iterations, loss=value)
+        except RunCancelled:
+            save()
+            raise
+        if done - saved >= schedule.every and done < schedule.iterations:
+            save()
+            saved = done
+    return losses
+
+
+def shuffled(ctx: RunContext, name: str, size: int, batch: int, step: int) -> Tensor:
+    """Rows of batch number ``step`` (batch,): passes over a pool of ``size``, each in its own order."""
+    places = range(step * batch, (step + 1) * batch)
+    orders: dict[int, Tensor] = {}
+    rows = []
+    for place in places:
+        epoch, offset = divmod(place, size)
+        if epoch not in orders:
+            orders[epoch] = torch.randperm(size, generator=ctx.generator(f"{name}:{epoch}"))
+        rows.append(int(orders[epoch][offset]))
+    return torch.tensor(rows, dtype=torch.long)
+
+
+def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    state: Mapping[int, Mapping[str, Any]] = optimizer.state_dict()["state"]
+    return {
+        f"optimizer.{index}.{name}": value if isinstance(value, Tensor) else torch.tensor(value)
+        for index, entry in state.items()
+        for name, value in entry.items()
+        if value is not None
+    }
+
+
+def _load_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, value in tensors.items():
+        if name.startswith("optimizer."):
+            _, index, entry = name.split(".", 2)
+            state.setdefault(int(index), {})[entry] = value
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

@@ -1,0 +1,65 @@
+"""Intervals: percentile bootstrap over pictures, the same resamples for every subject of a pair."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+RESAMPLES = 2000
+
+
+def mean_interval(values: Sequence[float], seed: int = 0, level: float = 0.95) -> tuple[float, float, float]:
+    """Mean with its bootstrap interval.
+
+    A share of exactly 0 or 1 has no spread to resample, so its open end is the rule of three, 3 / n.
+
+    Args:
+        values: one number per picture.
+        seed: of the resampling.
+        level: coverage.
+
+    Returns:
+        (mean, low, high); three NaN for no values.
+    """
+    data = np.asarray(values, dtype=np.float64)
+    if data.size == 0:
+        return (float("nan"),) * 3
+    mean = float(data.mean())
+    if set(np.unique(data)) <= {0.0, 1.0} and mean in (0.0, 1.0):
+        slack = min(3.0 / data.size, 1.0)
+        return (mean, max(mean - slack, 0.0) if mean else 0.0, 1.0 if mean else slack)
+    means = data[_resamples(data.size, seed)].mean(axis=1)
+    tail = (1 - level) / 2
+    return mean, float(np.quantile(means, tail)), float(np.quantile(means, 1 - tail))
+
+
+def paired_difference(before: Sequence[float], after: Sequence[float], seed: int = 0) -> tuple[float, float, float]:
+    """Mean of after - before for the same prompts and seeds, with its interval.
+
+    Raises:
+        ValueError: lengths differ.
+    """
+    first, second = np.asarray(before, dtype=np.float64), np.asarray(after, dtype=np.float64)
+    if first.shape != second.shape:
+        raise ValueError(f"{first.size} and {second.size} values are not pairs")
+    difference = second - first
+    if difference.size == 0:
+        return (float("nan"),) * 3
+    means = difference[_resamples(difference.size, seed)].mean(axis=1)
+    return float(difference.mean()), float(np.quantile(means, 0.025)), float(np.quantile(means, 0.975))
+
+
+def _resamples(size: int, seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, size, size=(RESAMPLES, size))
+
+
+def differences(
+    hits: Mapping[str, Mapping[str, Sequence[float]]], base: str, seed: int = 0
+) -> dict[str, dict[str, list[float]]]:
+    """Per subject and metric the paired difference to ``base`` as [mean, low, high]."""
+    return {
+        subject: {metric: list(paired_difference(hits[base][metric], values, seed)) for metric, values in table.items()}
+        for subject, table in hits.items()
+        if subject != base
+    }

@@ -1,0 +1,130 @@
+"""Prompt sets of the quick suite: target, synonyms, neighbours of the same group, other kept concepts."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from erase_plugins.errors import Unsupported
+
+SETS = ("target", "synonym", "neighbour", "kept")
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A prompt with its seed and what a judge should see; ``expected`` maps axes to labels."""
+
+    text: str
+    seed: int
+    expected: Mapping[str, str]
+    axis: str
+
+
+def find_axis(judge: Any, text: str) -> str:
+    """The axis on which the judge knows ``text``.
+
+    Raises:
+        Unsupported: it does not.
+    """
+    for axis, labels in judge.axes.items():
+        if text in labels:
+            return axis
+    known = ", ".join(judge.axes.get("concept", ())[:12])
+    raise Unsupported(f"judge '{judge.id}' does not know '{text}'; it knows {known} ...; give --judge")
+
+
+def quick_prompts(judge: Any, erased: Sequence[str], images: int, seed: int) -> dict[str, list[Prompt]]:
+    """The four sets, ``images`` prompts each, the same for the same arguments.
+
+    Args:
+        judge: gives axes and the world of concepts.
+        erased: texts of the erased concepts or styles, all on one axis.
+        images: pictures per set.
+        seed: first seed; every picture has its own.
+
+    Raises:
+        Unsupported: the judge does not know a concept, or they are of different kinds.
+    """
+    axes = {find_axis(judge, text) for text in erased}
+    if len(axes) > 1:
+        raise Unsupported(f"erased concepts of different kinds ({', '.join(sorted(axes))}) need one evaluation each")
+    builder = _Builder(judge.world(), list(erased), axes.pop(), random.Random(seed))
+    makers = {
+        "target": builder.target, "synonym": builder.synonyms, "neighbour": builder.neighbours, "kept": builder.kept
+    }  # fmt: skip
+    sets: dict[str, list[Prompt]] = {}
+    for number, name in enumerate(SETS):
+        cells = makers[name]()
+        rows = [cells[index % len(cells)] for index in range(images)] if cells else []
+        sets[name] = [
+            builder.prompt(index, word, label, seed * 100_003 + number * 10_007 + index)
+            for index, (word, label) in enumerate(rows)
+        ]
+    return sets
+
+
+class _Builder:
+    """Lists of (word in the prompt, label to look for) on the axis of the erased concepts."""
+
+    def __init__(self, world: Any, erased: list[str], axis: str, random_: random.Random) -> None:
+        self.world, self.erased, self.axis, self.random = world, erased, axis, random_
+        self.names = [item.name for item in world.concepts]
+        if axis not in ("concept", "style"):
+            raise Unsupported(f"the quick suite measures erased concepts and styles, not a {axis}")
+
+    def _shuffled(self, cells: list[tuple[str, str]]) -> list[tuple[str, str]]:
+        self.random.shuffle(cells)
+        return cells
+
+    def target(self) -> list[tuple[str, str]]:
+        return [(text, text) for text in self.erased]
+
+    def synonyms(self) -> list[tuple[str, str]]:
+        if self.axis == "style":
+            return [(word, text) for text in self.erased for word in self.world.style_synonyms[text]]
+        return [(word, text) for text in self.erased for word in self.world.concept(text).synonyms]
+
+    def neighbours(self) -> list[tuple[str, str]]:
+        if self.axis == "style":
+            return [(text, text) for text in self.world.styles if text not in self.erased]
+        groups = {self.world.concept(text).group for text in self.erased}
+        cells = [(item.name, item.name) for item in self.world.concepts if item.group in groups]
+        return self._shuffled([cell for cell in cells if cell[0] not in self.erased])
+
+    def kept(self) -> list[tuple[str, str]]:
+        if self.axis == "style":
+            return self._shuffled([(name, name) for name in self.names])
+        groups = {self.world.concept(text).group for text in self.erased}
+        cells = [(item.name, item.name) for item in self.world.concepts if item.group not in groups]
+        return self._shuffled(cells or [(name, name) for name in self.names if name not in self.erased])
+
+    def prompt(self, index: int, word: str, label: str, seed: int) -> Prompt:
+        """Four phrasings in turn: bare, with background, with style, with both."""
+        styles = [item for item in self.world.styles if item not in self.erased]
+        style = styles[index % len(styles)]
+        background = self.world.backgrounds[index % len(self.world.backgrounds)]
+        if self.axis == "style" and label in self.world.styles:
+            subject = self.names[(index * 7) % len(self.names)]
+            text = f"a {word} {subject}" + (f" on a {background} background" if index % 2 else "")
+            expected = {"style": label, "concept": subject} | ({"background": background} if index % 2 else {})
+            return Prompt(text, seed, expected, "style")
+        with_style, with_background = index % 4 >= 2, index % 2 == 1
+        text = f"a {style + ' ' if with_style else ''}{word}" + (
+            f" on a {background} background" if with_background else ""
+        )
+        expected = {"concept": label}
+        if with_style:
+            expected["style"] = style
+        if with_background:
+            expected["background"] = background
+        return Prompt(text, seed, expected, "concept")
+
+
+def prompts_hash(sets: Mapping[str, Sequence[Prompt]]) -> str:
+    """Hash of all texts and seeds."""
+    plain = {name: [[item.text, item.seed] for item in items] for name, items in sets.items()}
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:16]

@@ -1,0 +1,146 @@
+"""The quick suite: is it gone, are paraphrases gone, is the rest still there, and would the measurement notice damage?
+
+Subjects: ``base``; ``edited``; ``strength0`` (the artifact switched off: must equal base); ``destroyed`` (value
+projections shuffled: a model that draws nothing must score badly on what is kept, or the judge is blind).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from erase_plugins.hookspecs import hookimpl
+from erase_plugins.types import EvalReport, EvalRow
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from erase_plugins.evaluate.prompts import Prompt
+    from erase_plugins.evaluate.run import Subject
+
+#: pictures per set for the two control subjects
+_CONTROL = {"strength0": 8, "destroyed": 16}
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Pictures of one subject with what the judge saw; both in the order of the sets."""
+
+    pictures: Mapping[str, Tensor]
+    labels: Mapping[str, list[dict[str, str]]]
+
+
+class QuickSuite:
+    """Target, synonyms, neighbours, kept concepts, style and background, on base, edited and controls."""
+
+    id = "quick"
+    kind = "suite"
+    title = "Quick suite (target, synonyms, neighbours, kept, style, background; with controls)"
+    needs: frozenset[str] = frozenset()
+
+    def run(self, subject: Subject, ctx: Any = None) -> EvalReport:
+        from erase_plugins.evaluate.bootstrap import mean_interval, paired_difference
+        from erase_plugins.evaluate.prompts import prompts_hash, quick_prompts
+
+        sets = quick_prompts(subject.judge, subject.erased, subject.images, subject.seed)
+        drawn = {"base": subject.base_drawn(sets, draw_and_judge)}
+        with subject.edited():
+            drawn["edited"] = draw_and_judge(subject, sets)
+        with subject.edited(strength=0.0):
+            drawn["strength0"] = draw_and_judge(subject, _short(sets, _CONTROL["strength0"]))
+        with subject.destroyed():
+            drawn["destroyed"] = draw_and_judge(subject, _short(sets, _CONTROL["destroyed"]))
+        hits = {name: metric_hits(sets, item.labels) for name, item in drawn.items()}
+        rows = [
+            EvalRow(metric, name, *(round(value, 6) for value in mean_interval(values, subject.seed)), n=len(values))
+            for name, table in hits.items()
+            for metric, values in table.items()
+            if values
+        ]
+        change = {
+            metric: [round(value, 6) for value in paired_difference(hits["base"][metric], values, subject.seed)]
+            for metric, values in hits["edited"].items()
+            if values
+        }
+        subject.drawn = drawn
+        return EvalReport(
+            suite=self.id,
+            model=subject.model,
+            rows=tuple(rows),
+            artifacts=tuple(item.name for item in subject.artifacts),
+            erased=tuple(subject.erased),
+            strength=subject.strength,
+            judge=subject.judge.id,
+            judge_hash=subject.judge.fingerprint,
+            prompts_hash=prompts_hash(sets),
+            seeds=(subject.seed,),
+            warnings=tuple(_warnings(drawn, rows, sets)),
+            details={
+                "hits": hits,
+                "change": change,
+                "sampler": {"steps": subject.steps, "guidance": subject.guidance, "scheduler": "dpm++"},
+                "prompts": {name: [item.text for item in items] for name, items in sets.items()},
+            },
+        )
+
+
+def draw_and_judge(subject: Subject, sets: Mapping[str, list[Prompt]]) -> Drawn:
+    """Draws all sets in one go and asks the judge for its best label on every axis."""
+    prompts = [item for items in sets.values() for item in items]
+    pictures = subject.draw([item.text for item in prompts], [item.seed for item in prompts])
+    best = {axis: scores.argmax(-1).tolist() for axis, scores in subject.judge.score(pictures).items()}
+    labels = [{axis: subject.judge.axes[axis][best[axis][i]] for axis in best} for i in range(len(prompts))]
+    parts: dict[str, Tensor] = {}
+    names: dict[str, list[dict[str, str]]] = {}
+    start = 0
+    for name, items in sets.items():
+        parts[name] = pictures[start : start + len(items)]
+        names[name] = labels[start : start + len(items)]
+        start += len(items)
+    return Drawn(parts, names)
+
+
+def metric_hits(sets: Mapping[str, list[Prompt]], labels: Mapping[str, list[dict[str, str]]]) -> dict[str, list[int]]:
+    """Per metric one 0/1 per picture: 1 where the judge sees what the prompt names."""
+    hits: dict[str, list[int]] = {
+        f"{name}_rate": [
+            int(seen[item.axis] == item.expected[item.axis])
+            for item, seen in zip(sets[name], labels[name], strict=False)
+        ]
+        for name in sets
+    }
+    for axis in ("style", "background"):
+        hits[f"{axis}_rate"] = [
+            int(seen[axis] == item.expected[axis])
+            for name in ("neighbour", "kept")
+            for item, seen in zip(sets[name], labels[name], strict=False)
+            if axis in item.expected and not (item.axis == axis)
+        ]
+    return hits
+
+
+def _short(sets: Mapping[str, list[Prompt]], limit: int) -> dict[str, list[Prompt]]:
+    return {name: items[:limit] for name, items in sets.items()}
+
+
+def _warnings(drawn: Mapping[str, Drawn], rows: list[EvalRow], sets: Mapping[str, list[Prompt]]) -> list[str]:
+    import torch
+
+    table = {(row.metric, row.subject): row.value for row in rows}
+    found = []
+    for name, pictures in drawn["strength0"].pictures.items():
+        if not torch.equal(pictures, drawn["base"].pictures[name][: len(pictures)]):
+            found.append(f"strength 0 does not draw the base pictures in set '{name}'")
+    if table.get(("target_rate", "base"), 1.0) < 0.5:
+        found.append("the base model draws the concept in fewer than half of the target pictures; results say little")
+    if table.get(("kept_rate", "destroyed"), 0.0) > 0.5:
+        found.append("the judge accepts pictures of a destroyed model; do not trust the kept rate")
+    if not sets["synonym"]:
+        found.append("no synonyms are known for this concept; the synonym rate was not measured")
+    return found
+
+
+@hookimpl
+def erase_evaluators() -> list[QuickSuite]:
+    return [QuickSuite()]

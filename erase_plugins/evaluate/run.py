@@ -1,0 +1,216 @@
+"""Runs a suite on a model with artifacts: picks the judge, caches the base, writes report, contact sheet and chart."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from erase_plugins.artifacts.artifact import Artifact, load_artifact
+from erase_plugins.artifacts.atomic import atomic_file, refuse_existing
+from erase_plugins.errors import MissingExtra, RequestError, Unsupported
+from erase_plugins.evaluate.chart import bar_chart
+from erase_plugins.evaluate.draw import draw
+from erase_plugins.evaluate.sheet import contact_sheet
+from erase_plugins.families.diffusers_target import DiffusersTarget
+from erase_plugins.families.loading import load_pipeline
+from erase_plugins.manager import get_manager
+from erase_plugins.runtime.apply import apply_all
+from erase_plugins.types import EvalReport
+
+Progress = Callable[[str, int, int], None]
+_BASE_CACHE: OrderedDict[tuple[Any, ...], Any] = OrderedDict()
+_CACHED_SETS = 16
+REPORT, SHEET, CHART = "report.json", "contact_sheet.png", "chart.png"
+
+
+@dataclass
+class Subject:
+    """What a suite measures: a pipeline with artifacts, a judge, and the settings of the measurement."""
+
+    pipe: Any
+    target: DiffusersTarget
+    model: str
+    artifacts: list[Artifact]
+    judge: Any
+    erased: list[str]
+    strength: float = 1.0
+    images: int = 32
+    seed: int = 0
+    steps: int = 8
+    guidance: float = 4.0
+    any_base: bool = False
+    progress: Progress | None = None
+    drawn: Any = field(default=None, repr=False)
+    _stage: str = "base"
+
+    def draw(self, prompts: Sequence[str], seeds: Sequence[int]) -> Tensor:
+        """Pictures of the pipeline as it is now, (n, 3, height, width) in 0..1."""
+        report = self.progress
+        hook = None if report is None else (lambda done, total: report(self._stage, done, total))
+        return draw(self.pipe, prompts, seeds, steps=self.steps, guidance=self.guidance, progress=hook)
+
+    @contextmanager
+    def edited(self, strength: float | None = None) -> Iterator[None]:
+        """The artifacts in force for the length of a with-block."""
+        self._stage = "edited" if strength is None else f"strength {strength:g}"
+        handles = apply_all(
+            self.pipe, self.artifacts, self.strength if strength is None else strength, any_base=self.any_base
+        )
+        try:
+            yield
+        finally:
+            for handle in reversed(handles):
+                handle.remove()
+            self._stage = "base"
+
+    @contextmanager
+    def destroyed(self) -> Iterator[None]:
+        """Output channels of all value projections shuffled, for the length of a with-block."""
+        self._stage = "destroyed"
+        generator = torch.Generator().manual_seed(1)
+        modules = [self.target.module(ref) for ref in self.target.modules("cross_v")]
+        before = [module.weight.data for module in modules]
+        try:
+            for module, weight in zip(modules, before, strict=True):
+                order = torch.randperm(weight.shape[0], generator=generator)
+                module.weight.data = weight[order].contiguous()  # type: ignore[assignment]
+            yield
+        finally:
+            for module, weight in zip(modules, before, strict=True):
+                module.weight.data = weight  # type: ignore[assignment]
+            self._stage = "base"
+
+    def base_drawn(self, sets: Any, make: Callable[[Subject, Any], Any]) -> Any:
+        """What ``make`` gives on the base model; remembered per base, prompts and sampler."""
+        key = (
+            tuple((name, item.short) for name, item in sorted(self.target.fingerprint().items())),
+            str(self.target.dtype), self.judge.fingerprint, self.steps, self.guidance,
+            tuple((name, item.text, item.seed) for name, items in sets.items() for item in items),
+        )  # fmt: skip
+        if key in _BASE_CACHE:
+            _BASE_CACHE.move_to_end(key)
+            return _BASE_CACHE[key]
+        _BASE_CACHE[key] = make(self, sets)
+        while len(_BASE_CACHE) > _CACHED_SETS:
+            _BASE_CACHE.popitem(last=False)
+        return _BASE_CACHE[key]
+
+
+def pick_judge(target: DiffusersTarget, wanted: str | None) -> Any:
+    """The named judge, or the first registered one that accepts the model.
+
+    Raises:
+        UnknownName: no judge of that name.
+        Unsupported: none accepts the model.
+    """
+    manager = get_manager()
+    if wanted is not None:
+        return manager.evaluator(wanted, "judge")
+    for entry in manager.evaluators("judge"):
+        if entry.item.accepts(target.info):
+            return entry.item
+    names = ", ".join(entry.item.id for entry in manager.evaluators("judge"))
+    raise Unsupported(f"no registered judge knows what {target.info.model} draws (registered: {names or 'none'})")
+
+
+def run_suite(
+    model: Any,
+    artifacts: Sequence[Artifact | str | Path],
+    suite: str,
+    *,
+    strength: float = 1.0,
+    out: Path | None = None,
+    force: bool = False,
+    erased: Sequence[str] = (),
+    judge: str | None = None,
+    progress: Progress | None = None,
+    images: int = 32,
+    seed: int = 0,
+    steps: int = 8,
+    guidance: float = 4.0,
+    any_base: bool = False,
+    **load: Any,
+) -> EvalReport:
+    """Runs a registered suite.
+
+    Args:
+        model: name, path, Hub id or pipeline (left as it was).
+        artifacts: applied together.
+        suite: id of the suite.
+        strength: of the artifacts.
+        out: folder for the files.
+        force: replace files of an earlier evaluation.
+        erased: concepts to look for; those that the artifacts name if empty.
+        judge: id of a judge; chosen by the model if None.
+        progress: called with (stage, done, total).
+        images: pictures per prompt set.
+        seed: of prompts, noise and resampling.
+        steps, guidance: sampler.
+        any_base: allow a fine-tune of the artifacts' base.
+        load: revision, dtype, device for a model given by name.
+
+    Raises:
+        EraseError: unknown suite or judge, nothing to look for, unsupported model, existing files.
+    """
+    runner = get_manager().evaluator(suite, "suite")
+    loaded = [load_artifact(item) for item in artifacts]
+    names = list(dict.fromkeys([*erased, *(text for item in loaded if not erased for text in item.manifest.erased)]))
+    if not names:
+        raise RequestError("nothing to look for: give an artifact that names its concepts, or --erased TEXT")
+    if images < 1:
+        raise RequestError(f"images={images}; at least one picture per set is needed")
+    if out is not None:
+        refuse_existing(out / REPORT, force)
+    pipe = load_pipeline(str(model), **load) if isinstance(model, str | Path) else model
+    target = DiffusersTarget(pipe, str(model) if isinstance(model, str | Path) else None)
+    subject = Subject(
+        pipe, target, target.info.model, loaded, pick_judge(target, judge), names, strength, images, seed, steps,
+        guidance, any_base, progress,
+    )  # fmt: skip
+    started = time.perf_counter()
+    report = dataclasses.replace(runner.run(subject), seconds=round(time.perf_counter() - started, 2))
+    return report if out is None else write_report(report, subject, out)
+
+
+def write_report(report: EvalReport, subject: Subject, out: Path) -> EvalReport:
+    """Writes report.json, contact_sheet.png and chart.png into ``out``; returns the report with file names."""
+    out.mkdir(parents=True, exist_ok=True)
+    files = {"report": REPORT}
+    warnings = list(report.warnings)
+    title = f"{', '.join(report.erased[:4])} erased by {', '.join(report.artifacts) or 'nothing'}"
+    if subject.drawn is not None:
+        contact_sheet(sheet_rows(report, subject.drawn), out / SHEET, title=title)
+        files["contact_sheet"] = SHEET
+    try:
+        bar_chart(report.rows, out / CHART, title)
+        files["chart"] = CHART
+    except MissingExtra as error:
+        warnings.append(str(error))
+    report = dataclasses.replace(report, files=files, warnings=tuple(warnings))
+    with atomic_file(out / REPORT) as work:
+        work.write_text(json.dumps(report.to_dict(), indent=2, sort_keys=True), encoding="utf-8")
+    return report
+
+
+def sheet_rows(report: EvalReport, drawn: Any, columns: int = 8) -> list[tuple[str, list[Tensor]]]:
+    """Rows of the contact sheet: every set before and after with its rate, then the controls."""
+    rows: list[tuple[str, list[Tensor]]] = []
+    values = {(row.metric, row.subject): row.value for row in report.rows}
+    for name, pictures in drawn["base"].pictures.items():
+        if not len(pictures):
+            continue
+        for subject in ("base", "edited"):
+            label = f"{name}, {'before' if subject == 'base' else 'after'}: {values[(f'{name}_rate', subject)]:.0%}"
+            rows.append((label, list(drawn[subject].pictures[name][:columns])))
+    rows.append(("control: destroyed model", list(drawn["destroyed"].pictures["kept"][:columns])))
+    return rows
