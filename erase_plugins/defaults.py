@@ -8,10 +8,11 @@ BUILTIN_PLUGINS: tuple[str, ...] = (
     "erase_plugins.artifacts.layouts.patch",
     "erase_plugins.artifacts.layouts.diffusers",
     "erase_plugins.artifacts.layouts.kohya",
+    "erase_plugins.artifacts.layouts.diff",
     "erase_plugins.artifacts.layouts.peft",
     "erase_plugins.methods.uce",
     "erase_plugins.methods.rece",
     "erase_plugins.methods.esd",
     "erase_plugins.pocket.judge",
-    "erase_plugins.evaluate.quick",
+    "erase_plugins.evaluation.quick",
 )

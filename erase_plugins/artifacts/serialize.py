@@ -78,7 +78,7 @@ def _delta(where: str, kind: str, group: dict[str, Tensor], addon: Any) -> Delta
         if kind == "addon":
             delta = AddOn(str(addon["type"]), group, dict(addon["config"]))
         else:
-            delta = DELTA_TYPES[kind](**group)  # type: ignore[abstract]
+            delta = DELTA_TYPES[kind](**group)
         if (kind == "contextmap") != where.endswith(f" {CONTEXT}"):
             raise CorruptArtifact(f"{where}: a {kind} change has no place there")
         check_delta(where, delta)

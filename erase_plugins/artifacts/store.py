@@ -47,7 +47,10 @@ def save(artifact: Artifact, folder: Path, layouts: tuple[str, ...], target: Any
                 notes.append(f"{layout_id} file: {reason}")
             before = set(_members(work))
             layout.write(
-                edit, family, file_header(manifest, family, layout_id, edit), work / layout.filename(manifest.name, family)
+                edit,
+                family,
+                file_header(manifest, family, layout_id, edit),
+                work / layout.filename(manifest.name, family),
             )
             files += [_describe(work, item, layout_id) for item in _members(work) if item not in before]
         if not files:

@@ -6,9 +6,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from erase_plugins.artifacts.serialize import HEADER_KEY, edit_from_tensors, edit_to_tensors
 from erase_plugins.hookspecs import hookimpl
 from erase_plugins.protocols import Verdict
+
+#: the one entry that makes a file ours; the description of its tensors
+HEADER_KEY = "erase_plugins.edit"
 
 if TYPE_CHECKING:
     from erase_plugins.artifacts.edit import Edit
@@ -29,15 +31,17 @@ class PatchLayout:
         return "edit.safetensors"
 
     def write(self, edit: Edit, family: Family, header: Mapping[str, str], path: Path) -> None:
-        from safetensors.torch import save_file
+        from erase_plugins.artifacts.serialize import edit_to_tensors
+        from erase_plugins.artifacts.tensors import write_tensors
 
         tensors, description = edit_to_tensors(edit)
-        save_file(tensors, path, metadata={**header, HEADER_KEY: description})
+        write_tensors(path, tensors, {**header, HEADER_KEY: description})
 
     def sniff(self, keys: Sequence[str], header: Mapping[str, str]) -> bool:
         return HEADER_KEY in header
 
     def read(self, path: Path, family: Family) -> Edit:
+        from erase_plugins.artifacts.serialize import edit_from_tensors
         from erase_plugins.artifacts.tensors import read_tensors
 
         tensors, header = read_tensors(path)

@@ -1,0 +1,180 @@
+"""peft's own folder (adapter_model.safetensors with adapter_config.json), one per component."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from erase_plugins.hookspecs import hookimpl
+from erase_plugins.protocols import Verdict
+
+if TYPE_CHECKING:
+    from erase_plugins.artifacts.edit import Edit
+    from erase_plugins.families.base import Family
+
+MODEL, CONFIG = "adapter_model.safetensors", "adapter_config.json"
+_PREFIX = "base_model.model."
+_TENSOR = re.compile(r"^base_model\.model\.(?P<path>.+)\.lora_(?P<part>[AB])(\.[^.]+)?\.weight$")
+_COMPONENT = "erase_plugins.component"
+_PARTS = {"A": "down", "B": "up"}
+
+
+class PeftLayout:
+    """Native peft. Files of the text encoder carry the module names of transformers 5 (flat CLIPTextModel)."""
+
+    id = "peft"
+    title = "peft adapter folder (PeftModel.from_pretrained, load_lora_adapter)"
+    readers = ("peft", "diffusers")
+
+    def accepts(self, edit: Edit, family: Family) -> Verdict:
+        from erase_plugins.artifacts.lora_file import lora_verdict
+
+        return lora_verdict(edit)
+
+    def filename(self, slug: str, family: Family) -> str:
+        return "peft"
+
+    def write(self, edit: Edit, family: Family, header: Mapping[str, str], path: Path) -> None:
+        from erase_plugins.artifacts.edit import Edit
+        from erase_plugins.artifacts.lora_file import prepared
+        from erase_plugins.artifacts.tensors import write_tensors
+
+        for component in sorted(edit.deltas):
+            ready, _ = prepared(Edit(edit.family, {component: edit.deltas[component]}))
+            tensors, modules = {}, []
+            for _, key, delta in ready.items():
+                module = key.removesuffix(".weight")
+                if f"{module}.weight" not in edit.deltas[component]:
+                    continue  # padding is for other loaders
+                modules.append(module)
+                for name, tensor in delta.tensors().items():
+                    tensors[f"{_PREFIX}{_native(component, module)}.lora_{name}.weight"] = tensor
+            folder = path.with_name(f"{path.name}_{component}")
+            folder.mkdir(parents=True, exist_ok=True)
+            write_tensors(folder / MODEL, tensors, {**header, _COMPONENT: component})
+            text = json.dumps(_config(ready.rank, modules, header), indent=2, sort_keys=True)
+            (folder / CONFIG).write_text(text + "\n", encoding="utf-8")
+
+    def sniff(self, keys: Sequence[str], header: Mapping[str, str]) -> bool:
+        return any(_TENSOR.match(key) for key in keys)
+
+    def read(self, path: Path, family: Family) -> Edit:
+        """Reads one adapter file or folder, or, for a path that `write` was given, all its components."""
+        from erase_plugins.artifacts.edit import Edit
+        from erase_plugins.errors import ArtifactError, CorruptArtifact
+
+        if path.is_file():
+            return _read_one(path, family)
+        folders = [path] if (path / MODEL).is_file() else sorted(path.parent.glob(f"{path.name}_*"))
+        deltas: dict[str, Any] = {}
+        for folder in folders:
+            for component, group in _read_one(folder / MODEL, family).deltas.items():
+                if component in deltas:
+                    raise CorruptArtifact(f"two adapters change {component}")
+                deltas[component] = group
+        if not deltas:
+            raise ArtifactError(f"'{path.name}' holds no {MODEL}")
+        return Edit(family.id, deltas)
+
+
+def _native(component: str, module: str) -> str:
+    """Module path in the live module: only the encoder with projection still has a ``text_model`` child."""
+    nested = component == "text_encoder_2" and module != "text_projection"
+    return f"text_model.{module}" if nested else module
+
+
+def _config(rank: int, modules: list[str], header: Mapping[str, str]) -> dict[str, Any]:
+    from erase_plugins.artifacts.kohya_header import manifest_of
+
+    base = manifest_of(header).get("base", {})
+    return {
+        "peft_type": "LORA",
+        "task_type": None,
+        "base_model_name_or_path": base.get("model"),
+        "revision": base.get("revision"),
+        "r": rank,
+        "lora_alpha": rank,
+        "lora_dropout": 0.0,
+        "bias": "none",
+        "fan_in_fan_out": False,
+        "inference_mode": True,
+        "target_modules": modules,
+    }
+
+
+def _read_one(file: Path, family: Family) -> Edit:
+    from erase_plugins.artifacts.lora_file import Pairs, collect
+    from erase_plugins.artifacts.tensors import read_tensors
+    from erase_plugins.errors import ArtifactError
+    from erase_plugins.families.unet import canonical
+
+    tensors, header = read_tensors(file)
+    pairs, places, scales = Pairs(), {}, {}
+    for name, tensor in tensors.items():
+        found = _TENSOR.match(name)
+        if found is None:
+            raise ArtifactError(f"{file.name}: '{name[:80]}' is not a LoRA tensor in peft naming")
+        pairs.put(found["path"], _PARTS[found["part"]], tensor)
+    component = header.get(_COMPONENT) or _guess_component(file, pairs.found, family)
+    if component not in family.components:
+        raise ArtifactError(f"{file.name}: family {family.id} has no component '{component[:40]}'")
+    config = _read_config(file.with_name(CONFIG))
+    for stem, group in pairs.found.items():
+        places[stem] = (component, canonical(component, stem))
+        if "down" in group:
+            scales[stem] = _scale(config, stem, group["down"].shape[0])
+    return collect(family.id, pairs, places, scales)
+
+
+def _guess_component(file: Path, stems: Mapping[str, Any], family: Family) -> str:
+    from erase_plugins.errors import ArtifactError
+
+    stem = next(iter(stems), "")
+    if re.search(r"\bencoder\.layers\.\d+\.(self_attn|mlp)\b", stem):
+        named = [name for name in family.components if file.parent.name.endswith(name)]
+        text = [name for name in family.components if name.startswith("text_encoder")]
+        if named or len(text) == 1:
+            return max(named, key=len) if named else text[0]
+        raise ArtifactError(f"{file.name}: which of {', '.join(text)} is this for? name its folder after the component")
+    if not re.match(r"(down_blocks|mid_block|up_blocks|conv_|time_embedding|add_embedding)", stem):
+        raise ArtifactError(f"{file.name}: '{stem[:80]}' is not a module of family {family.id}")
+    return family.components[0]
+
+
+def _read_config(path: Path) -> Mapping[str, Any]:
+    from erase_plugins.errors import ArtifactError, CorruptArtifact
+
+    if not path.is_file():
+        raise ArtifactError(f"{CONFIG} is missing beside {MODEL}; the scale of the adapter is in it")
+    if path.stat().st_size > 10_000_000:
+        raise CorruptArtifact(f"{CONFIG} has {path.stat().st_size} bytes; not a configuration")
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise CorruptArtifact(f"{CONFIG} is not JSON") from error
+    if not isinstance(data, dict) or data.get("peft_type") != "LORA" or data.get("use_dora"):
+        raise ArtifactError(f"{CONFIG} does not describe a plain LoRA")
+    return data
+
+
+def _scale(config: Mapping[str, Any], path: str, rank: int) -> float:
+    """alpha / rank of one module, patterns and rank-stabilised scaling included."""
+    from erase_plugins.errors import CorruptArtifact
+
+    patterns = config.get("alpha_pattern") or {}
+    try:
+        alpha = next(
+            (value for name, value in patterns.items() if re.fullmatch(rf"(.*\.)?({re.escape(name)})", path)),
+            config.get("lora_alpha", rank),
+        )
+        return float(alpha) / (rank**0.5 if config.get("use_rslora") else rank) if rank else 1.0
+    except (TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise CorruptArtifact(f"{CONFIG}: alpha is not a number") from error
+
+
+@hookimpl
+def erase_layouts() -> list[Any]:
+    return [PeftLayout()]
