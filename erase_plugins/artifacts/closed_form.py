@@ -94,9 +94,31 @@ def rece_step(
 
 def adversarial_map(M: Tensor, sigma: Tensor, lr: float) -> Tensor:
     """R with c' = R c: the row that makes the edited model produce what c made before (RECE, step A)."""
-    eye = torch.eye(M.shape[0], dtype=torch.float64)
     middle = M.T @ sigma.double()
-    return torch.linalg.solve(lr * eye + middle @ M, middle)
+    return adversarial_from_sums(middle @ M, middle, lr)
+
+
+def adversarial_from_sums(A: Tensor, X: Tensor, lr: float, kind: str = "close_regzero") -> Tensor:
+    """R of RECE's step A from layer sums, also where layers share no common map.
+
+    Args:
+        A: (d, d) sum of Wn^T Wn over the edited weights.
+        X: (d, d) sum of Wn^T W0.
+        lr: regulariser.
+        kind: "close_regzero" pulls c' to zero (paper, default); "close_surrogatereg" pulls it and its values to c.
+
+    Raises:
+        RequestError: lr is not positive, or an unknown kind.
+    """
+    if not lr > 0:
+        raise RequestError(f"regular_scale={lr} must be positive")
+    A, X = A.double(), X.double()
+    eye = torch.eye(A.shape[0], dtype=torch.float64)
+    if kind == "close_regzero":
+        return torch.linalg.solve(lr * eye + A, X)
+    if kind == "close_surrogatereg":
+        return torch.linalg.solve(lr * eye + (1 + lr) * A, X + lr * A + lr * eye)
+    raise RequestError(f"unknown adversarial embedding '{kind}'; choose close_regzero or close_surrogatereg")
 
 
 def best_factors(K: Tensor, sigma: Tensor, rank: int | None, tolerance: float = 1e-7) -> tuple[Tensor, Tensor, float]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -52,14 +52,3 @@ def paired_difference(before: Sequence[float], after: Sequence[float], seed: int
 
 def _resamples(size: int, seed: int) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, size, size=(RESAMPLES, size))
-
-
-def differences(
-    hits: Mapping[str, Mapping[str, Sequence[float]]], base: str, seed: int = 0
-) -> dict[str, dict[str, list[float]]]:
-    """Per subject and metric the paired difference to ``base`` as [mean, low, high]."""
-    return {
-        subject: {metric: list(paired_difference(hits[base][metric], values, seed)) for metric, values in table.items()}
-        for subject, table in hits.items()
-        if subject != base
-    }

@@ -16,8 +16,8 @@ from erase_plugins.types import EvalReport, EvalRow
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from erase_plugins.evaluate.prompts import Prompt
-    from erase_plugins.evaluate.run import Subject
+    from erase_plugins.evaluation.prompts import Prompt
+    from erase_plugins.evaluation.run import Subject
 
 #: pictures per set for the two control subjects
 _CONTROL = {"strength0": 8, "destroyed": 16}
@@ -40,20 +40,20 @@ class QuickSuite:
     needs: frozenset[str] = frozenset()
 
     def run(self, subject: Subject, ctx: Any = None) -> EvalReport:
-        from erase_plugins.evaluate.bootstrap import mean_interval, paired_difference
-        from erase_plugins.evaluate.prompts import prompts_hash, quick_prompts
+        from erase_plugins.evaluation.bootstrap import mean_interval, paired_difference
+        from erase_plugins.evaluation.prompts import prompts_hash, quick_prompts
 
         sets = quick_prompts(subject.judge, subject.erased, subject.images, subject.seed)
-        drawn = {"base": subject.base_drawn(sets, draw_and_judge)}
+        drawn = {"base": subject.remembered(sets, draw_and_judge, "base")}
         with subject.edited():
             drawn["edited"] = draw_and_judge(subject, sets)
         with subject.edited(strength=0.0):
             drawn["strength0"] = draw_and_judge(subject, _short(sets, _CONTROL["strength0"]))
-        with subject.destroyed():
-            drawn["destroyed"] = draw_and_judge(subject, _short(sets, _CONTROL["destroyed"]))
+        short = _short(sets, _CONTROL["destroyed"])
+        drawn["destroyed"] = subject.remembered(short, _draw_destroyed, "destroyed")
         hits = {name: metric_hits(sets, item.labels) for name, item in drawn.items()}
         rows = [
-            EvalRow(metric, name, *(round(value, 6) for value in mean_interval(values, subject.seed)), n=len(values))
+            _row(metric, name, mean_interval(values, subject.seed), len(values))
             for name, table in hits.items()
             for metric, values in table.items()
             if values
@@ -101,6 +101,11 @@ def draw_and_judge(subject: Subject, sets: Mapping[str, list[Prompt]]) -> Drawn:
     return Drawn(parts, names)
 
 
+def _draw_destroyed(subject: Subject, sets: Mapping[str, list[Prompt]]) -> Drawn:
+    with subject.destroyed():
+        return draw_and_judge(subject, sets)
+
+
 def metric_hits(sets: Mapping[str, list[Prompt]], labels: Mapping[str, list[dict[str, str]]]) -> dict[str, list[int]]:
     """Per metric one 0/1 per picture: 1 where the judge sees what the prompt names."""
     hits: dict[str, list[int]] = {
@@ -115,9 +120,14 @@ def metric_hits(sets: Mapping[str, list[Prompt]], labels: Mapping[str, list[dict
             int(seen[axis] == item.expected[axis])
             for name in ("neighbour", "kept")
             for item, seen in zip(sets[name], labels[name], strict=False)
-            if axis in item.expected and not (item.axis == axis)
+            if axis in item.expected and item.axis != axis
         ]
     return hits
+
+
+def _row(metric: str, subject: str, interval: tuple[float, float, float], n: int) -> EvalRow:
+    value, low, high = (round(number, 6) for number in interval)
+    return EvalRow(metric, subject, value, low, high, n)
 
 
 def _short(sets: Mapping[str, list[Prompt]], limit: int) -> dict[str, list[Prompt]]:

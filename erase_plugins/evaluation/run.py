@@ -18,9 +18,9 @@ from torch import Tensor
 from erase_plugins.artifacts.artifact import Artifact, load_artifact
 from erase_plugins.artifacts.atomic import atomic_file, refuse_existing
 from erase_plugins.errors import MissingExtra, RequestError, Unsupported
-from erase_plugins.evaluate.chart import bar_chart
-from erase_plugins.evaluate.draw import draw
-from erase_plugins.evaluate.sheet import contact_sheet
+from erase_plugins.evaluation.chart import bar_chart
+from erase_plugins.evaluation.draw import draw
+from erase_plugins.evaluation.sheet import contact_sheet
 from erase_plugins.families.diffusers_target import DiffusersTarget
 from erase_plugins.families.loading import load_pipeline
 from erase_plugins.manager import get_manager
@@ -78,21 +78,22 @@ class Subject:
         """Output channels of all value projections shuffled, for the length of a with-block."""
         self._stage = "destroyed"
         generator = torch.Generator().manual_seed(1)
-        modules = [self.target.module(ref) for ref in self.target.modules("cross_v")]
-        before = [module.weight.data for module in modules]
+        parameters = [self.target.module(ref).get_parameter("weight") for ref in self.target.modules("cross_v")]
+        before = [parameter.data for parameter in parameters]
         try:
-            for module, weight in zip(modules, before, strict=True):
+            for parameter, weight in zip(parameters, before, strict=True):
                 order = torch.randperm(weight.shape[0], generator=generator)
-                module.weight.data = weight[order].contiguous()  # type: ignore[assignment]
+                parameter.data = weight[order].contiguous()
             yield
         finally:
-            for module, weight in zip(modules, before, strict=True):
-                module.weight.data = weight  # type: ignore[assignment]
+            for parameter, weight in zip(parameters, before, strict=True):
+                parameter.data = weight
             self._stage = "base"
 
-    def base_drawn(self, sets: Any, make: Callable[[Subject, Any], Any]) -> Any:
-        """What ``make`` gives on the base model; remembered per base, prompts and sampler."""
+    def remembered(self, sets: Any, make: Callable[[Subject, Any], Any], tag: str) -> Any:
+        """What ``make`` gives without any artifact; remembered per base, tag, prompts and sampler."""
         key = (
+            tag,
             tuple((name, item.short) for name, item in sorted(self.target.fingerprint().items())),
             str(self.target.dtype), self.judge.fingerprint, self.steps, self.guidance,
             tuple((name, item.text, item.seed) for name, items in sets.items() for item in items),
