@@ -1,0 +1,223 @@
+"""Decorators and small parts that the commands share."""
+
+from __future__ import annotations
+
+import shlex
+import warnings
+from collections.abc import Callable, Iterable, Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import click
+
+from erase_plugins.errors import RequestError
+from erase_plugins.families.loading import DTYPES
+
+
+def _set_flag(ctx: click.Context, parameter: click.Parameter, value: bool) -> None:
+    from erase_plugins.cli.console import State
+
+    if value:
+        setattr(ctx.ensure_object(State), str(parameter.name), True)
+
+
+class Command(click.Command):
+    """A command with ``--json`` and ``--debug``, and suggestions for misspelt choices."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        flag: dict[str, Any] = {"is_flag": True, "expose_value": False, "is_eager": True, "callback": _set_flag}
+        self.params.append(click.Option(["--json"], help="Print one JSON object on stdout, nothing else.", **flag))
+        self.params.append(click.Option(["--debug"], help="Show the traceback of an error.", **flag))
+
+
+def declare(name: str, **options: Any) -> Callable[[Callable[..., Any]], Command]:
+    """Declares the command of a module."""
+    return lambda function: click.command(name, cls=Command, **options)(function)
+
+
+def stacked(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Several option decorators as one, in reading order."""
+
+    def decorate(function: Any) -> Any:
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    return decorate
+
+
+model_options = stacked(
+    click.option("--model", default="pocket", show_default=True, help="'pocket', folder, .safetensors file or Hub id."),
+    click.option("--revision", help="Hub revision of the model."),
+    click.option("--dtype", type=click.Choice(DTYPES), default="float32", show_default=True, help="Precision."),
+    click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1, mps ..."),
+)
+force_option = click.option("--force", is_flag=True, help="Replace what exists at --out.")
+dry_run_option = click.option("--dry-run", is_flag=True, help="Show what would be done; touch nothing.")
+layout_option = click.option(
+    "--layout",
+    "layouts",
+    multiple=True,
+    metavar="L",
+    help="File layout to write; repeat for several (see 'list layouts').",
+)
+strength_option = click.option("--strength", type=float, default=1.0, show_default=True, help="0 is the base.")
+
+
+def parse_settings(pairs: Iterable[str]) -> dict[str, str]:
+    """Values of ``--set key=value``.
+
+    Raises:
+        RequestError: no '=', an empty key, or a key given twice.
+    """
+    found: dict[str, str] = {}
+    for pair in pairs:
+        key, sign, value = pair.partition("=")
+        key = key.strip().replace("-", "_")
+        if not sign or not key:
+            raise RequestError(f"--set {pair} is not key=value; for example --set lam=0.5")
+        if key in found:
+            raise RequestError(f"--set {key} is given twice; give it once")
+        found[key] = value.strip()
+    return found
+
+
+def check_layouts(names: Iterable[str]) -> tuple[str, ...]:
+    """Layout ids, each known to the registry; the default ones if none is named.
+
+    Raises:
+        UnknownName: not registered.
+    """
+    from erase_plugins.manager import get_manager
+
+    wanted = tuple(dict.fromkeys(part.strip() for name in names for part in name.split(",") if part.strip()))
+    for name in wanted:
+        get_manager().layout(name)
+    if wanted:
+        return wanted
+    from erase_plugins.artifacts.artifact import DEFAULT_LAYOUTS
+
+    return DEFAULT_LAYOUTS
+
+
+def existing(path: str, what: str = "artifact") -> Path:
+    """The path, if something is there.
+
+    Raises:
+        RequestError: nothing is there; names close matches in the same folder.
+    """
+    place = Path(path)
+    if place.exists():
+        return place
+    try:
+        around = [item.name for item in place.parent.iterdir() if not item.name.startswith(".")]
+    except OSError:
+        around = []
+    close = get_close_matches(place.name, around, n=1)
+    meant = f"; did you mean '{close[0]}'?" if close else ""
+    raise RequestError(f"no {what} at '{place.name}'{meant} Give an artifact folder or a .safetensors file")
+
+
+def check_output(path: str | Path, force: bool, suffix: str | None = None) -> Path:
+    """The output path, if it may be written.
+
+    Raises:
+        RequestError: wrong ending.
+        ArtifactError: something is there and ``force`` is not set.
+    """
+    from erase_plugins.artifacts.atomic import refuse_existing
+
+    place = Path(path)
+    if suffix is not None and place.suffix.lower() != suffix:
+        raise RequestError(f"--out {place.name} must end in {suffix}; for example --out {place.stem or 'out'}{suffix}")
+    refuse_existing(place, force)
+    return place
+
+
+def quote(*words: object) -> str:
+    """A command line that can be pasted into a shell."""
+    return " ".join(shlex.quote(str(word)) for word in words)
+
+
+def quiet_libraries() -> None:
+    """Silences progress bars and notices of the model libraries; errors still come through as exceptions."""
+    import os
+
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1" if not _terminal() else "0")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    warnings.filterwarnings("ignore", category=UserWarning, module=r"(diffusers|transformers|peft|torch)\b")
+    import diffusers
+    import transformers
+
+    diffusers.utils.logging.disable_progress_bar()
+    diffusers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.set_verbosity_error()
+
+
+def _terminal() -> bool:
+    import sys
+
+    return sys.stderr.isatty()
+
+
+def load_target(model: str, revision: str | None = None, dtype: str = "float32", device: str = "cpu") -> Any:
+    """The loaded model as a target, without the libraries' chatter."""
+    quiet_libraries()
+    from erase_plugins.api import as_target
+
+    return as_target(model, revision=revision, dtype=dtype, device=device)
+
+
+def load_artifacts(paths: Iterable[str]) -> list[Any]:
+    """Verified artifacts.
+
+    Raises:
+        RequestError: nothing at a path.
+        ArtifactError: does not pass verification.
+    """
+    places = [existing(path) for path in paths]
+    from erase_plugins.artifacts.artifact import load_artifact
+
+    return [load_artifact(place) for place in places]
+
+
+def saved_facts(artifact: Any) -> dict[str, Any]:
+    """What ``--json`` says about a saved artifact."""
+    manifest = artifact.manifest
+    return {
+        "name": artifact.name,
+        "folder": str(artifact.path) if artifact.path is not None else None,
+        "erased": list(manifest.erased),
+        "kept": list(manifest.preserve),
+        "method": dict(manifest.method),
+        "modules": manifest.modules,
+        "rank": manifest.rank,
+        "kinds": list(manifest.kinds),
+        "bytes": artifact.bytes,
+        "files": [{"name": item.name, "layout": item.layout, "bytes": item.bytes} for item in manifest.files],
+        "notes": list(manifest.notes),
+        "warnings": list(manifest.warnings),
+    }
+
+
+def say_saved(artifact: Any) -> None:
+    """Result lines for people about a saved artifact."""
+    from erase_plugins.cli.console import human_bytes, say
+
+    say(f"wrote {artifact.path}: {human_bytes(artifact.bytes)} in {len(artifact.manifest.files)} files")
+    for item in artifact.manifest.files:
+        say(f"  {item.name}  ({item.layout}, {human_bytes(item.bytes)})")
+    for note in artifact.manifest.notes:
+        if note.startswith("no ") or " file: " in note:
+            say(f"  note: {note}")
+
+
+def base_for(artifact: Any, model: str | None, options: Mapping[str, Any]) -> Any:
+    """Base model of an artifact: the one named, the embedded one if it was made for that, else None."""
+    if model is None and artifact.manifest.base.get("model") == "pocket":
+        model = "pocket"
+    return None if model is None else load_target(model, **options)

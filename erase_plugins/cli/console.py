@@ -1,0 +1,193 @@
+"""What commands print: tables and progress for people, one JSON object for programs. rich is imported when needed."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import click
+
+_PATH = re.compile(r"(?<![\w:/.~])(?:[A-Za-z]:[\\/]|/)(?:[^\s'\",;:()\\/]+[\\/])+")
+_TOKEN = re.compile(r"\b(hf_|ghp_|sk-)[A-Za-z0-9_-]{8,}")
+_LOGIN = re.compile(r"(://)[^/\s@]+@")
+
+
+@dataclass
+class State:
+    """Settings of one invocation, in ``ctx.obj``."""
+
+    debug: bool = False
+    json: bool = False
+    undo: list[Any] = field(default_factory=list)
+
+
+def state() -> State:
+    """Settings of the running command; defaults outside of one."""
+    ctx = click.get_current_context(silent=True)
+    return ctx.ensure_object(State) if ctx is not None else State()
+
+
+def scrub(text: str) -> str:
+    """A message without folders, tokens and logins: they do not belong into bug reports."""
+    text = _LOGIN.sub(r"\1***@", _TOKEN.sub(r"\1***", text))
+    return _PATH.sub("", text)
+
+
+def one_line(text: str) -> str:
+    """The text on one line."""
+    return " ".join(str(text).split())
+
+
+def say(text: str = "") -> None:
+    """A line on stdout; silent with --json."""
+    if not state().json:
+        click.echo(_printable(text, sys.stdout))
+
+
+def hint(text: str) -> None:
+    """A line on stderr: what is going on, warnings; silent with --json."""
+    if not state().json:
+        click.echo(_printable(text, sys.stderr), err=True)
+
+
+def emit(data: Mapping[str, Any]) -> None:
+    """The one JSON object of ``--json``; silent without it."""
+    if state().json:
+        click.echo(dump(data))
+
+
+def dump(data: Mapping[str, Any]) -> str:
+    """JSON text; ASCII only where the console cannot do better, never NaN."""
+    ascii_only = not _is_utf8(sys.stdout)
+    return json.dumps(_finite(data), indent=2, ensure_ascii=ascii_only, allow_nan=False, default=str)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float) and (value != value or abs(value) == float("inf")):
+        return None
+    if isinstance(value, Mapping):
+        return {str(key): _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return value
+
+
+def _is_utf8(stream: Any) -> bool:
+    return (getattr(stream, "encoding", None) or "").lower().replace("-", "").startswith("utf8")
+
+
+def _printable(text: str, stream: Any) -> str:
+    if _is_utf8(stream):
+        return text
+    encoding = getattr(stream, "encoding", None) or "ascii"
+    return text.encode(encoding, "replace").decode(encoding)
+
+
+def console(err: bool = False) -> Any:
+    """A rich console; honours NO_COLOR and COLUMNS, ASCII boxes where needed, wide when piped."""
+    import os
+
+    from rich.console import Console
+
+    stream = sys.stderr if err else sys.stdout
+    width = None if stream.isatty() or os.environ.get("COLUMNS") else 160
+    return Console(file=stream, width=width, highlight=False, emoji=False)
+
+
+def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], numbers: Iterable[str] = ()) -> None:
+    """A table on stdout; silent with --json.
+
+    Args:
+        title: line above.
+        columns: headings.
+        rows: cells; everything is shown as text, markup is not interpreted.
+        numbers: headings of columns that are aligned to the right.
+    """
+    if state().json:
+        return
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    right = set(numbers)
+    grid = Table(title=_printable(title, sys.stdout) or None, box=box.SIMPLE, title_justify="left", title_style="bold")
+    for name in columns:
+        grid.add_column(name, justify="right" if name in right else "left", overflow="fold")
+    for row in rows:
+        grid.add_row(*(Text(_printable(str(cell), sys.stdout)) for cell in row))
+    console().print(grid)
+
+
+class Bar:
+    """Progress on stderr: one bar per stage on a terminal, nothing when piped or with --json."""
+
+    def __init__(self, progress: Any) -> None:
+        self.progress = progress
+        self.tasks: dict[str, Any] = {}
+
+    def update(self, stage: str, done: int, total: int, numbers: Mapping[str, float] | None = None) -> None:
+        """Sets a stage to ``done`` of ``total`` and shows ``numbers`` behind it."""
+        if self.progress is None:
+            return
+        text = " ".join(f"{name} {value:.4g}" for name, value in (numbers or {}).items())
+        if stage not in self.tasks:
+            self.tasks[stage] = self.progress.add_task(stage, total=total or None, numbers="")
+        self.progress.update(self.tasks[stage], completed=done, total=total or None, numbers=text)
+
+    def event(self, event: Any) -> None:
+        """Listener for run events."""
+        if event.kind in ("start", "step"):
+            self.update(event.method, event.done, event.total, event.numbers)
+        elif event.kind == "note":
+            self.note(event.message)
+
+    def note(self, message: str) -> None:
+        """A line above the bar."""
+        if self.progress is None:
+            hint(message)
+        else:
+            self.progress.console.print(_printable(message, sys.stderr), markup=False)
+
+
+@contextmanager
+def progress() -> Iterator[Bar]:
+    """Progress display for the length of a with-block."""
+    if state().json or not sys.stderr.isatty():
+        yield Bar(None)
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
+               TextColumn("{task.fields[numbers]}"))  # fmt: skip
+    with Progress(*columns, console=console(err=True), transient=True) as shown:
+        yield Bar(shown)
+
+
+def human_bytes(size: float | None) -> str:
+    """A size for people."""
+    if size is None:
+        return "unknown"
+    for unit in ("bytes", "kB", "MB"):
+        if size < 1000:
+            return f"{size:.0f} {unit}" if unit == "bytes" else f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:.1f} GB"
+
+
+def human_seconds(seconds: float | None) -> str:
+    """A duration for people."""
+    if seconds is None:
+        return "unknown"
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def percent(value: float | None) -> str:
+    """A share for people."""
+    return "-" if value is None else f"{100 * value:.0f} %"

@@ -1,0 +1,141 @@
+"""``erase-plugins evaluate``: runs a suite and shows its numbers with their intervals."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from erase_plugins.cli.command import (
+    declare,
+    dry_run_option,
+    existing,
+    force_option,
+    load_artifacts,
+    model_options,
+    strength_option,
+)
+from erase_plugins.cli.console import emit, human_seconds, percent, progress, say, table
+
+#: a loss of kept concepts, in shares, from which an edit is called poor
+_DAMAGE = 0.10
+
+
+@declare("evaluate")
+@click.argument("artifacts", nargs=-1, metavar="[ARTIFACT ...]")
+@model_options
+@click.option("--suite", default="quick", show_default=True, help="What to measure (see 'list suites').")
+@click.option("--judge", metavar="J", help="Judge to use; chosen by the model if left out.")
+@click.option("--erased", multiple=True, metavar="TEXT", help="What to look for; what the artifacts name if left out.")
+@strength_option
+@click.option("--images", type=click.IntRange(1, 100_000), default=32, show_default=True, help="Pictures per set.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of prompts, noise and resampling.")
+@click.option("--any-base", is_flag=True, help="Allow a fine-tune of the artifact's base model.")
+@click.option("--out", required=True, metavar="DIR", help="Folder for report.json, contact sheet and chart.")
+@dry_run_option
+@force_option
+def command(
+    artifacts: tuple[str, ...], model: str, revision: str | None, dtype: str, device: str, suite: str,
+    judge: str | None, erased: tuple[str, ...], strength: float, images: int, seed: int, any_base: bool, out: str,
+    dry_run: bool, force: bool,
+) -> None:  # fmt: skip
+    """Measure artifacts: is the concept gone, is the rest still there."""
+    from erase_plugins.artifacts.atomic import refuse_existing
+    from erase_plugins.families.source import find_family, find_source
+    from erase_plugins.manager import get_manager
+
+    get_manager().evaluator(suite, "suite")
+    if judge is not None:
+        get_manager().evaluator(judge, "judge")
+    source = find_source(model, revision)
+    family = find_family(source)
+    folder = Path(out)
+    if not dry_run:
+        refuse_existing(folder / "report.json", force)
+    for path in artifacts:
+        existing(path)
+    loaded = load_artifacts(artifacts)
+    say(f"model {source.name}: family {family.id} ({family.title})")
+    if dry_run:
+        names = list(erased) or [text for item in loaded for text in item.manifest.erased]
+        say(f"would measure {', '.join(names) or 'nothing'} with suite {suite}, {images} pictures per set")
+        emit({"schema": 1, "dry_run": True, "suite": suite, "erased": names, "images": images, "family": family.id})
+        return
+    from erase_plugins.cli.command import quiet_libraries
+    from erase_plugins.evaluation.run import run_suite
+
+    quiet_libraries()
+    with progress() as bar:
+        report = run_suite(
+            model, loaded, suite, strength=strength, out=folder, force=force, erased=erased, judge=judge, images=images,
+            seed=seed, any_base=any_base, progress=bar.update, revision=revision, dtype=dtype, device=device,
+        )  # fmt: skip
+    quality, advice = verdict(report, loaded, model)
+    emit({**report.to_dict(), "quality": quality, "advice": advice, "folder": str(folder)})
+    show(report)
+    say(f"quality: {quality}; {human_seconds(report.seconds)}; judge {report.judge}")
+    for text in (*report.warnings, *advice):
+        say(f"  {text}")
+    for name, file in report.files.items():
+        say(f"{name}: {folder / file}")
+
+
+def show(report: Any) -> None:
+    """Table of rates, one line per metric, one column per subject."""
+    subjects = list(dict.fromkeys(row.subject for row in report.rows))
+    metrics = list(dict.fromkeys(row.metric for row in report.rows))
+    cells = {(row.metric, row.subject): row for row in report.rows}
+    rows = [
+        [_light(metric, cells), metric, *(_rate(cells.get((metric, name))) for name in subjects)] for metric in metrics
+    ]
+    table(f"{', '.join(report.erased)} at strength {report.strength:g}", ("", "metric", *subjects), rows)
+
+
+def _rate(row: Any) -> str:
+    return "-" if row is None else f"{percent(row.value)} [{100 * row.low:.0f}..{100 * row.high:.0f}] n={row.n}"
+
+
+def _light(metric: str, cells: dict[tuple[str, str], Any]) -> str:
+    """ok, weak or bad, from base and edited value of one metric."""
+    base, edited = cells.get((metric, "base")), cells.get((metric, "edited"))
+    if base is None or edited is None:
+        return ""
+    if metric in ("target_rate", "synonym_rate"):
+        left = edited.value / base.value if base.value else 0.0
+        return "ok" if left <= 0.1 else "weak" if left <= 0.6 else "bad"
+    loss = base.value - edited.value
+    return "ok" if loss <= 0.04 else "weak" if loss <= _DAMAGE else "bad"
+
+
+def verdict(report: Any, artifacts: list[Any], model: str) -> tuple[str, list[str]]:
+    """good or poor, and what to do about it.
+
+    Returns:
+        quality, and lines of advice with commands.
+    """
+    cells = {(row.metric, row.subject): row for row in report.rows}
+    lights = {metric: _light(metric, cells) for metric in {row.metric for row in report.rows}}
+    bad = sorted(metric for metric, light in lights.items() if light == "bad")
+    if not bad:
+        return ("good" if lights.get("target_rate") == "ok" else "fair"), []
+    from erase_plugins.cli.command import quote
+
+    words = [part for text in report.erased[:3] for part in ("--erase", text)]
+    lines = []
+    if set(bad) - {"target_rate", "synonym_rate"}:
+        lines.append(f"other concepts are damaged ({', '.join(bad)}); try one of:")
+        retry = ("erase-plugins", "run", "uce", "--model", model, *words, "--set")
+        lines.append(quote(*retry, "keep_scale=1", "--keep", "NEIGHBOUR", "--out", "retry-keep"))
+        lines.append(quote(*retry, "erase_scale=0.5", "--out", "retry-softer"))
+    if "target_rate" in bad and artifacts:
+        lines.append("the concept is still there; find out why with:")
+        path = artifacts[0].path
+        place = path.name if path is not None else artifacts[0].name
+        lines.append(quote("erase-plugins", "diagnose", place, "--model", model, "--prompt", f"a {report.erased[0]}"))
+    elif "synonym_rate" in bad:
+        lines.append("paraphrases still work; erase them too:")
+        lines.append(
+            quote("erase-plugins", "run", "uce", "--model", model, *words, "--set", "aliases=true", "--out", "retry")
+        )
+    return "poor", lines

@@ -1,0 +1,71 @@
+"""``erase-plugins generate``: one picture with artifacts applied, the same as in Python and elsewhere."""
+
+from __future__ import annotations
+
+import time
+
+import click
+
+from erase_plugins.cli.command import (
+    check_output,
+    declare,
+    dry_run_option,
+    force_option,
+    load_artifacts,
+    model_options,
+    strength_option,
+)
+from erase_plugins.cli.console import emit, human_seconds, say
+
+
+@declare("generate")
+@click.argument("artifacts", nargs=-1, metavar="[ARTIFACT ...]")
+@model_options
+@click.option("--prompt", required=True, help="What to draw.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the start noise.")
+@strength_option
+@click.option("--steps", type=click.IntRange(1, 1000), default=20, show_default=True, help="Sampler steps.")
+@click.option("--guidance", type=float, default=4.0, show_default=True, help="Classifier-free guidance scale.")
+@click.option("--any-base", is_flag=True, help="Allow a fine-tune of the artifact's base model.")
+@click.option("--out", required=True, metavar="FILE.png", help="Picture to write.")
+@dry_run_option
+@force_option
+def command(
+    artifacts: tuple[str, ...], model: str, revision: str | None, dtype: str, device: str, prompt: str, seed: int,
+    strength: float, steps: int, guidance: float, any_base: bool, out: str, dry_run: bool, force: bool,
+) -> None:  # fmt: skip
+    """Draw a picture with artifacts applied; without one, the base model's picture."""
+    from erase_plugins.families.source import find_family, find_source
+
+    source = find_source(model, revision)
+    family = find_family(source)
+    place = check_output(out, force or dry_run, ".png")
+    loaded = load_artifacts(artifacts)
+    facts = {"model": source.name, "family": family.id, "artifacts": [item.name for item in loaded], "prompt": prompt,
+             "seed": seed, "strength": strength, "steps": steps, "guidance": guidance, "file": str(place)}  # fmt: skip
+    if dry_run:
+        say(f"would draw '{prompt}' with {source.name} (family {family.id}) and {len(loaded)} artifacts to {place}")
+        emit({"schema": 1, "dry_run": True, **facts})
+        return
+    from erase_plugins.artifacts.atomic import atomic_file
+    from erase_plugins.cli.command import load_target
+    from erase_plugins.evaluation.draw import draw
+    from erase_plugins.evaluation.sheet import to_image
+    from erase_plugins.runtime.apply import apply_all
+
+    target = load_target(model, revision, dtype, device)
+    started = time.perf_counter()
+    handles = apply_all(target.pipe, loaded, strength, any_base=any_base)
+    try:
+        for handle in handles:
+            say(handle.report())
+        pictures = draw(target.pipe, [prompt], [seed], steps=steps, guidance=guidance, fast=False)
+    finally:
+        for handle in reversed(handles):
+            handle.remove()
+    patched = [{"artifact": handle.artifact.name, "patched": handle.patched} for handle in handles]
+    with atomic_file(place, force) as work:
+        to_image(pictures[0]).save(work, format="PNG")
+    seconds = time.perf_counter() - started
+    say(f"wrote {place} in {human_seconds(seconds)}")
+    emit({"schema": 1, **facts, "applied": patched, "seconds": round(seconds, 3)})

@@ -1,0 +1,71 @@
+"""``erase-plugins info METHOD``: options with types, defaults, bounds and help, straight from the method."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from erase_plugins.cli.command import declare
+from erase_plugins.cli.console import emit, say, table
+
+
+@declare("info")
+@click.argument("method")
+def command(method: str) -> None:
+    """Show a method's options, paper and families."""
+    from erase_plugins.manager import get_manager
+
+    found = get_manager().method(method)
+    options = option_rows(found)
+    facts: dict[str, Any] = {
+        "schema": 1, "id": found.id, "title": found.title, "summary": found.summary, "paper": found.paper,
+        **{name: sorted(getattr(found, name)) for name in ("families", "kinds", "produces")}, "options": options,
+    }  # fmt: skip
+    emit(facts)
+    say(f"{found.id}: {found.title}")
+    say(f"  {found.summary}")
+    say(f"  paper: {found.paper}")
+    for name in ("families", "kinds", "produces"):
+        say(f"  {name}: {', '.join(facts[name])}")
+    columns = ("option", "type", "default", "allowed", "help")
+    table("options (--set option=value)", columns, ([_text(row, name) for name in columns] for row in options))
+    say(f"example: erase-plugins run {found.id} --model pocket --erase pizza --out no-pizza")
+
+
+def option_rows(method: Any) -> list[dict[str, Any]]:
+    """JSON-ready description of a method's options."""
+    from erase_plugins.options import describe
+
+    return [
+        {
+            "option": item.name, "type": item.type, "default": _plain(item.default), "low": item.low, "high": item.high,
+            "choices": list(item.choices), "per": {key: _plain(value) for key, value in item.per.items()},
+            "help": item.help,
+        }
+        for item in describe(method.Options)
+    ]  # fmt: skip
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, list):
+        return ",".join(map(str, value)) or "none"
+    return "none" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _text(row: dict[str, Any], column: str) -> str:
+    if column == "default":
+        special = "".join(f"; {profile}: {_value(value)}" for profile, value in row["per"].items())
+        return _value(row["default"]) + special
+    if column == "allowed":
+        if row["choices"]:
+            return ", ".join(map(str, row["choices"]))
+        low, high = row["low"], row["high"]
+        if low is None and high is None:
+            return ""
+        return f"{'' if low is None else format(low, 'g')}..{'' if high is None else format(high, 'g')}"
+    return str(row[column])

@@ -1,0 +1,135 @@
+"""``erase-plugins inspect``: what a file or folder is, for which base, and what can be done with it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from erase_plugins.cli.command import declare, existing
+from erase_plugins.cli.console import emit, human_bytes, say, table
+from erase_plugins.errors import EraseError
+
+
+@declare("inspect")
+@click.argument("paths", nargs=-1, required=True, metavar="PATH ...")
+@click.option("--base", metavar="MODEL", help="Also say whether each artifact fits this model (loads its weights).")
+def command(paths: tuple[str, ...], base: str | None) -> None:
+    """Say what files or artifact folders are. Verifies hashes, headers, names, shapes and values."""
+    target = None
+    places = [existing(path, "file or folder") for path in paths]
+    if base is not None:
+        from erase_plugins.cli.command import load_target
+
+        target = load_target(base)
+    if len(places) == 1:
+        facts = look(places[0], target)
+        emit({"schema": 1, **facts})
+        _show(facts)
+        return
+    rows = []
+    for place in places:
+        try:
+            rows.append(look(place, target))
+        except EraseError as error:
+            rows.append({"path": place.name, "kind": "unreadable", "problem": str(error)})
+    emit({"schema": 1, "items": rows})
+    columns = ("path", "kind", "family", "erased", "method", "bytes", "fits", "problem")
+    table("", columns, ([_cell(row.get(name, "")) for name in columns] for row in rows))
+
+
+def look(place: Path, target: Any = None) -> dict[str, Any]:
+    """JSON-ready facts about an artifact folder or a file.
+
+    Raises:
+        ArtifactError: neither of both, or damaged.
+    """
+    facts = _folder_facts(place) if place.is_dir() else _file_facts(place)
+    if target is not None and facts.get("manifest"):
+        facts["fits"], facts["fit"] = _fit(facts["manifest"], target)
+    return facts
+
+
+def _folder_facts(place: Path) -> dict[str, Any]:
+    from erase_plugins.artifacts.artifact import load_artifact
+    from erase_plugins.artifacts.store import artifact_json
+
+    artifact = load_artifact(place)
+    manifest = artifact.manifest
+    return {
+        "path": place.name, "kind": "artifact", "title": "an erase-plugins artifact folder, verified",
+        "family": manifest.family, "erased": list(manifest.erased), "kept": list(manifest.preserve),
+        "method": manifest.method.get("id"), "rank": manifest.rank, "modules": manifest.modules,
+        "bytes": artifact.bytes, "statistics": bool(artifact.edit.statistics), "manifest": artifact_json(artifact),
+    }  # fmt: skip
+
+
+def _file_facts(place: Path) -> dict[str, Any]:
+    from erase_plugins.artifacts.foreign import inspect_file
+
+    facts = {"path": place.name, **inspect_file(place)}
+    manifest = facts.get("manifest")
+    if manifest:
+        facts["erased"] = [item["text"] for item in manifest["concepts"]]
+        facts["method"] = manifest["method"].get("id")
+    return facts
+
+
+def _fit(manifest: dict[str, Any], target: Any) -> tuple[str, str]:
+    from erase_plugins.artifacts.manifest import Manifest
+    from erase_plugins.errors import BaseMismatch
+    from erase_plugins.runtime.guard import check_base
+
+    try:
+        check_base(Manifest.from_dict(manifest), target)
+    except BaseMismatch as error:
+        return "no", str(error)
+    return "yes", f"made for the weights of {target.info.model}"
+
+
+def _show(facts: dict[str, Any]) -> None:
+    say(f"{facts['path']}: {facts['title']}")
+    manifest = facts.get("manifest") or {}
+    base = manifest.get("base") or {}
+    lines = {
+        "family": facts.get("family"),
+        "base": base.get("model"),
+        "erased": facts.get("erased"),
+        "kept": facts.get("kept"),
+        "method": facts.get("method"),
+        "rank": facts.get("rank"),
+        "modules": facts.get("modules"),
+        "components": facts.get("components"),
+        "strength": _strength(manifest.get("strength")),
+        "quality": manifest.get("quality"),
+        "evidence": facts.get("evidence"),
+        "tensors": facts.get("tensors"),
+        "dtypes": facts.get("dtypes"),
+        "size": human_bytes(facts.get("bytes")),
+        "says": facts.get("says"),
+        "next": facts.get("how"),
+        "fits": facts.get("fit"),
+    }
+    for name, value in lines.items():
+        if value not in (None, "", [], {}):
+            say(f"  {name}: {_cell(value)}")
+    for item in manifest.get("files", ()):
+        say(f"  file: {item['name']} ({item['layout']}, {human_bytes(item['bytes'])})")
+    for text in (*manifest.get("warnings", ()), *manifest.get("notes", ())):
+        say(f"  note: {text}")
+    if facts.get("statistics"):
+        say("  add, revoke and joint merge are possible (holds its statistics)")
+
+
+def _strength(value: dict[str, float] | None) -> str | None:
+    return f"{value['recommended']:g} recommended, {value['low']:g}..{value['high']:g} usable" if value else None
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key}={item}" for key, item in value.items())
+    if isinstance(value, list):
+        shown = ", ".join(map(str, value[:12]))
+        return f"{shown} and {len(value) - 12} more" if len(value) > 12 else shown
+    return str(value)

@@ -1,0 +1,93 @@
+"""``erase-plugins list``: everything registered, built-in and outside plugins alike, with where it comes from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import click
+
+from erase_plugins.cli.command import declare
+from erase_plugins.cli.console import emit, say, table
+from erase_plugins.cli.extras import missing_extras
+
+KINDS = ("methods", "families", "layouts", "judges", "suites", "plugins")
+
+
+@declare("list")
+@click.argument("what", type=click.Choice(KINDS), required=False)
+@click.option("--plugin", "only", metavar="NAME", help="Only what this plugin registers.")
+def command(what: str | None, only: str | None) -> None:
+    """List what is registered; without an argument, everything."""
+    from erase_plugins.manager import get_manager
+
+    manager = get_manager()
+    shown = (what,) if what else KINDS
+    rows = {
+        kind: [row for row in rows_of(manager, kind) if only in (None, row["plugin"], row["package"])] for kind in shown
+    }
+    problems = [item.to_dict() for item in manager.problems if only in (None, item.plugin, item.package)]
+    emit({"schema": 1, **rows, "problems": problems})
+    for kind in shown:
+        _show(kind, rows[kind])
+    for item in problems:
+        say(f"problem: {item['package']} {item['version']}, {item['plugin']} ({item['stage']}): {item['message']}")
+    if problems:
+        say("these are left out, the rest works; 'erase-plugins doctor' says more")
+
+
+def rows_of(manager: Any, kind: str) -> list[dict[str, Any]]:
+    """JSON-ready description of everything of one kind."""
+    if kind == "plugins":
+        return [{**row, "plugin": row["name"]} for row in manager.plugins()]
+    entries = {
+        "methods": manager.methods,
+        "families": manager.families,
+        "layouts": manager.layouts,
+        "judges": lambda: manager.evaluators("judge"),
+        "suites": lambda: manager.evaluators("suite"),
+    }[kind]()
+    return [{**_facts(kind, entry.item), **_origin(entry)} for entry in entries]
+
+
+def _origin(entry: Any) -> dict[str, Any]:
+    lacking = missing_extras(getattr(entry.item, "needs", ()))
+    status = "ok" if not lacking else f"needs {', '.join(lacking)}: pip install 'erase-plugins[{','.join(lacking)}]'"
+    return {
+        "plugin": entry.plugin,
+        "package": entry.package,
+        "version": entry.version,
+        "file": entry.file,
+        "status": status,
+    }
+
+
+def _facts(kind: str, item: Any) -> dict[str, Any]:
+    facts: dict[str, Any] = {"id": item.id, "title": item.title}
+    if kind == "methods":
+        facts |= {name: sorted(getattr(item, name)) for name in ("families", "kinds", "produces")}
+        facts |= {"summary": item.summary, "paper": item.paper}
+    elif kind == "families":
+        facts |= {"components": list(item.components), "groups": sorted(item.groups)}
+    elif kind == "layouts":
+        facts |= {"readers": list(item.readers)}
+    return facts
+
+
+_COLUMNS = {
+    "methods": ("id", "title", "families", "plugin", "package", "version", "file", "status"),
+    "families": ("id", "title", "components", "plugin", "package", "version", "file", "status"),
+    "layouts": ("id", "title", "readers", "plugin", "package", "version", "file", "status"),
+    "judges": ("id", "title", "plugin", "package", "version", "file", "status"),
+    "suites": ("id", "title", "plugin", "package", "version", "file", "status"),
+    "plugins": ("name", "package", "version", "file", "hooks"),
+}
+
+
+def _show(kind: str, rows: Iterable[dict[str, Any]]) -> None:
+    columns = _COLUMNS[kind]
+    table(kind, columns, ([_cell(row[name]) for name in columns] for row in rows))
+
+
+def _cell(value: Any) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)

@@ -1,0 +1,36 @@
+"""``erase-plugins new-plugin``: the skeleton of a package with one method, its entry point and its test."""
+
+from __future__ import annotations
+
+import re
+
+import click
+
+from erase_plugins.cli.command import check_output, declare, dry_run_option, quote
+from erase_plugins.cli.console import emit, say
+from erase_plugins.errors import RequestError
+
+
+@declare("new-plugin")
+@click.argument("name")
+@click.option("--out", metavar="DIR", help="Folder to write; named after the plugin if left out.")
+@dry_run_option
+def command(name: str, out: str | None, dry_run: bool) -> None:
+    """Write the skeleton of a plugin package: pyproject, one method file, one test."""
+    if not re.fullmatch(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", name):
+        raise RequestError(f"plugin name '{name}' must be lower case words joined by '-', for example my-eraser")
+    place = check_output(out or name, False)
+    if dry_run:
+        say(f"would write the plugin {name} to {place}")
+        emit({"schema": 1, "dry_run": True, "folder": str(place)})
+        return
+    from erase_plugins.testing.template import write_plugin_template
+
+    write_plugin_template(name, place)
+    files = sorted(item.relative_to(place).as_posix() for item in place.rglob("*") if item.is_file())
+    steps = [quote("pip", "install", "-e", place), f"erase-plugins list --plugin {name}", quote("pytest", place)]
+    say(f"wrote {place}: {', '.join(files)}")
+    say("next:")
+    for step in steps:
+        say(f"  {step}")
+    emit({"schema": 1, "folder": str(place), "files": files, "next": steps})

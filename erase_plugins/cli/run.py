@@ -1,0 +1,177 @@
+"""``erase-plugins run METHOD``: detect, plan, check, erase, write, say what comes next."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+
+from erase_plugins.cli.command import (
+    check_layouts,
+    check_output,
+    declare,
+    dry_run_option,
+    force_option,
+    layout_option,
+    model_options,
+    parse_settings,
+    quote,
+    saved_facts,
+    say_saved,
+)
+from erase_plugins.cli.console import emit, hint, human_bytes, human_seconds, progress, say
+from erase_plugins.errors import RequestError
+from erase_plugins.types import KINDS
+
+
+@declare("run")
+@click.argument("method")
+@model_options
+@click.option("--erase", "concepts", multiple=True, metavar="TEXT", help="What to erase; repeat for several.")
+@click.option("--erase-file", type=click.Path(exists=True, dir_okay=False), help="Text file with one concept a line.")
+@click.option("--to", "anchor", metavar="TEXT", help="What the concepts become; the method chooses if left out.")
+@click.option("--keep", multiple=True, metavar="TEXT", help="What must stay as it is; repeat for several.")
+@click.option("--kind", type=click.Choice(KINDS), default="object", show_default=True, help="Kind of the concepts.")
+@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Option of the method (see 'info METHOD').")
+@click.option("--family", metavar="F", help="Insist on this model family instead of detecting it.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of everything random.")
+@click.option("--out", required=True, metavar="DIR", help="Artifact folder to write.")
+@layout_option
+@dry_run_option
+@click.option("--resume", is_flag=True, help="Go on from the checkpoint of an interrupted run.")
+@force_option
+@click.option("--check/--no-check", "check", default=None,
+              help="Ask a judge first whether the model draws the concept; by default where one can tell.")  # fmt: skip
+def command(
+    method: str, model: str, revision: str | None, dtype: str, device: str, concepts: tuple[str, ...],
+    erase_file: str | None, anchor: str | None, keep: tuple[str, ...], kind: str, settings: tuple[str, ...],
+    family: str | None, seed: int, out: str, layouts: tuple[str, ...], dry_run: bool, resume: bool, force: bool,
+    check: bool | None,
+) -> None:  # fmt: skip
+    """Erase concepts from a model and write an artifact folder."""
+    from erase_plugins.families.source import find_family, find_source
+    from erase_plugins.manager import get_manager
+
+    get_manager().method(method)
+    options = parse_settings(settings)
+    chosen = check_layouts(layouts) if layouts else ()
+    names = [*concepts, *_lines(erase_file)]
+    if not names:
+        raise RequestError("nothing to erase was named; add --erase TEXT, for example --erase pizza")
+    source = find_source(model, revision)
+    detected = find_family(source, family)
+    say(f"model {source.name}: family {detected.id} ({detected.title})")
+    folder = Path(out) if dry_run else check_output(out, force)
+    from erase_plugins.cli.command import quiet_libraries
+
+    quiet_libraries()
+    from erase_plugins.api import build_request
+    from erase_plugins.engine.run import make_plan
+
+    request = build_request(
+        model, method, names, keep=keep, to=anchor, kind=kind, options=options, seed=seed, revision=revision,
+        family=family, dtype=dtype, device=device, out=folder,
+    )  # fmt: skip
+    plan = make_plan(request)
+    _say_plan(plan, detected)
+    if dry_run:
+        exists = [f"'{folder.name}' exists; the run will need --force or another --out"] if folder.exists() else []
+        for text in exists:
+            say(f"  warning: {text}")
+        say("dry run: nothing was loaded or written")
+        emit({"schema": 1, "dry_run": True, "family": detected.id, "plan": plan.to_dict(), "warnings": exists})
+        return
+    _execute(plan, folder, chosen or check_layouts(()), resume, force, check)
+
+
+def _lines(file: str | None) -> list[str]:
+    if file is None:
+        return []
+    try:
+        text = Path(file).read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise RequestError(
+            f"--erase-file {Path(file).name} is not UTF-8 text; save it as UTF-8, one concept a line"
+        ) from error
+    return [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("#")]
+
+
+def _say_plan(plan: Any, family: Any) -> None:
+    groups = sorted({name.partition(".")[0] for name in plan.modules})
+    say(f"plan: {plan.request.method} on {len(plan.modules)} modules of {' and '.join(groups) or 'the model'}, "
+        f"{plan.steps} steps")  # fmt: skip
+    say(f"  about {human_seconds(plan.seconds)}, {human_bytes(plan.memory_bytes)} of memory besides the model, "
+        f"files up to {human_bytes(plan.file_bytes)}")  # fmt: skip
+    for note in plan.notes:
+        say(f"  {note}")
+    for text in plan.warnings:
+        say(f"  warning: {text}")
+
+
+def _execute(plan: Any, folder: Path, layouts: tuple[str, ...], resume: bool, force: bool, check: bool | None) -> None:
+    from erase_plugins.api import work_folder
+    from erase_plugins.cli.command import load_target
+    from erase_plugins.engine.context import cancel_on_interrupt
+    from erase_plugins.engine.run import run_plan
+
+    request = plan.request
+    work = work_folder(folder)
+    if work.exists() and not resume:
+        hint("an interrupted run left a checkpoint here; starting anew (use --resume to go on from it)")
+    target = load_target(request.model, request.revision, request.dtype, request.device)
+    started = time.perf_counter()
+    checked = None
+    if check is not False:
+        from erase_plugins.cli.reaction import base_reaction
+
+        checked = base_reaction(target, request, insist=bool(check))
+    if checked is not None:
+        for line in checked.lines():
+            hint(line)
+        if checked.nothing and not force:
+            say("there is nothing to erase: no artifact was written (use --force to write it anyway)")
+            emit({"schema": 1, "artifact": None, "reason": "nothing to erase", "check": checked.to_dict()})
+            return
+    cancel = threading.Event()
+    with cancel_on_interrupt(cancel), progress() as bar:
+        artifact = run_plan(plan, target, work=work, resume=resume, listeners=(bar.event,), cancel=cancel)
+    saved = artifact.save(folder, layouts, target, force)
+    shutil.rmtree(work, ignore_errors=True)
+    seconds = time.perf_counter() - started
+    patched = _verify(target, saved)
+    manifest = saved.manifest
+    names = ", ".join(manifest.erased[:5]) + (" ..." if len(manifest.erased) > 5 else "")
+    say(f"erased {names} in {human_seconds(seconds)}: "
+        f"patched {patched} of {patched} modules, rank {manifest.rank}")  # fmt: skip
+    say_saved(saved)
+    commands = next_commands(request.model, folder, manifest.erased[0])
+    say("next:")
+    for line in commands:
+        say(f"  {line}")
+    emit({
+        "schema": 1, "artifact": saved_facts(saved), "patched": patched, "seconds": round(seconds, 3),
+        "plan": plan.to_dict(),
+        "check": checked.to_dict() if checked is not None else None, "next": commands,
+    })  # fmt: skip
+
+
+def _verify(target: Any, artifact: Any) -> int:
+    """Number of modules that the written edit patches in the loaded model; all of them or an error."""
+    from erase_plugins.runtime.apply import apply
+
+    with apply(target.pipe, artifact) as applied:
+        return applied.patched
+
+
+def next_commands(model: str, folder: Path, concept: str) -> list[str]:
+    """What a user types after a run."""
+    given = ("--model", model)
+    return [
+        quote("erase-plugins", "generate", folder, *given, "--prompt", f"a {concept}", "--out", "picture.png"),
+        quote("erase-plugins", "evaluate", folder, *given, "--suite", "quick", "--out", f"{folder.name}-report"),
+        quote("erase-plugins", "inspect", folder),
+    ]  # fmt: skip
