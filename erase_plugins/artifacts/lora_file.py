@@ -51,23 +51,24 @@ def is_text(component: str) -> bool:
 
 
 def prepared(edit: Edit) -> tuple[Edit, list[tuple[str, str]]]:
-    """The edit with one rank, in contiguous float32, plus the zero projections that loaders need.
+    """The edit with one rank, in contiguous tensors, plus the zero projections that loaders need.
 
     Returns:
         The edit, and (component, module path) of what was added.
     """
     padded = uniform_rank(edit)
+    dtype = stored_dtype(edit)
     deltas: dict[str, dict[str, Delta]] = {}
     for component, key, delta in padded.items():
         assert isinstance(delta, LowRank)
-        deltas.setdefault(component, {})[key] = LowRank(fresh(delta.A), fresh(delta.B))
+        deltas.setdefault(component, {})[key] = LowRank(fresh(delta.A, dtype), fresh(delta.B, dtype))
     added = []
     for component, group in deltas.items():
         if is_text(component) and not any(key.endswith("self_attn.out_proj.weight") for key in group):
             key, width = _missing_projection(group)
             if key:
                 rank = padded.rank
-                group[key] = LowRank(torch.zeros(rank, width), torch.zeros(width, rank))
+                group[key] = LowRank(torch.zeros(rank, width, dtype=dtype), torch.zeros(width, rank, dtype=dtype))
                 added.append((component, key.removesuffix(".weight")))
     return Edit(edit.family, deltas), added
 
@@ -82,9 +83,15 @@ def _missing_projection(group: Mapping[str, Delta]) -> tuple[str, int]:
     return "", 0
 
 
-def fresh(tensor: Tensor) -> Tensor:
-    """Contiguous float32 copy that shares storage with nothing."""
-    return tensor.detach().to("cpu", torch.float32, copy=True).contiguous()
+def fresh(tensor: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Contiguous copy that shares storage with nothing."""
+    return tensor.detach().to("cpu", dtype, copy=True).contiguous()
+
+
+def stored_dtype(edit: Edit) -> torch.dtype:
+    """Dtype of the factors in a file: float32 unless a conversion asked for a smaller one."""
+    name = edit.meta.get("dtype", "float32")
+    return {"float16": torch.float16, "bfloat16": torch.bfloat16}.get(name, torch.float32)
 
 
 def padding_header(stems: Iterable[str]) -> dict[str, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,12 +18,24 @@ from erase_plugins.artifacts.manifest import FILENAME, HEADER_KEY, ArtifactFile,
 from erase_plugins.errors import ArtifactError, CorruptArtifact, Unsupported
 
 PATCH = "patch"
+#: stands in the file list for pictures and descriptions that user interfaces show
+SIDECAR = "sidecar"
 _MAX_MANIFEST_BYTES = 8_000_000
 _MOST_FILES = 100
 
 
-def save(artifact: Artifact, folder: Path, layouts: tuple[str, ...], target: Any, force: bool) -> Artifact:
+def save(
+    artifact: Artifact,
+    folder: Path,
+    layouts: tuple[str, ...],
+    target: Any,
+    force: bool,
+    extras: Callable[[Path, Path], object] | None = None,
+) -> Artifact:
     """Writes ``artifact`` into ``folder``; see `Artifact.save`.
+
+    Args:
+        extras: called with the folder in the making and the last layout's file, to write files beside it.
 
     Raises:
         ArtifactError: the folder exists, or no layout can carry the edit.
@@ -53,6 +66,11 @@ def save(artifact: Artifact, folder: Path, layouts: tuple[str, ...], target: Any
                 work / layout.filename(manifest.name, family),
             )
             files += [_describe(work, item, layout_id) for item in _members(work) if item not in before]
+            place = work / files[-1].name
+        if files and extras is not None:
+            before = set(_members(work))
+            extras(work, place)
+            files += [_describe(work, item, SIDECAR) for item in _members(work) if item not in before]
         if not files:
             raise Unsupported(f"no layout of {', '.join(layouts)} can carry this edit: {'; '.join(notes)}")
         manifest = replace(manifest, files=tuple(files), notes=(*manifest.notes, *notes))

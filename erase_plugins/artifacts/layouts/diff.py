@@ -37,18 +37,21 @@ class DiffLayout:
 
     def write(self, edit: Edit, family: Family, header: Mapping[str, str], path: Path) -> None:
         from erase_plugins.artifacts.kohya_header import kohya_header
-        from erase_plugins.artifacts.lora_file import fresh
+        from erase_plugins.artifacts.lora_file import fresh, stored_dtype
         from erase_plugins.artifacts.tensors import write_tensors
 
-        tensors = {}
+        tensors, dtype = {}, stored_dtype(edit)
         for component, key, delta in edit.items():
             stem = family.stem("kohya", component, key.rpartition(".")[0])
             if delta.kind == "lowrank":
                 down, up = delta.tensors().values()
-                tensors[f"{stem}.lora_down.weight"], tensors[f"{stem}.lora_up.weight"] = fresh(down), fresh(up)
+                tensors[f"{stem}.lora_down.weight"], tensors[f"{stem}.lora_up.weight"] = (
+                    fresh(down, dtype),
+                    fresh(up, dtype),
+                )
             else:
                 name = "diff_b" if key.endswith(".bias") else "diff"
-                tensors[f"{stem}.{name}"] = fresh(next(iter(delta.tensors().values())))
+                tensors[f"{stem}.{name}"] = fresh(next(iter(delta.tensors().values())), dtype)
         write_tensors(path, tensors, {**header, **kohya_header(tensors, edit, family, header)})
 
     def sniff(self, keys: Sequence[str], header: Mapping[str, str]) -> bool:

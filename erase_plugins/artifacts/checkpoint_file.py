@@ -1,0 +1,249 @@
+"""A new full checkpoint with an edit fused in: same files, names, dtypes and metadata, only planned weights differ."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from erase_plugins.artifacts.artifact import Artifact, load_artifact
+from erase_plugins.artifacts.atomic import atomic_file, atomic_folder, refuse_existing
+from erase_plugins.artifacts.checkpoint_names import Slot, find_slots, folder_slots, projections
+from erase_plugins.artifacts.edit import Delta, Edit
+from erase_plugins.artifacts.lowrank import lower
+from erase_plugins.artifacts.tensors import TensorFile, header_bytes, tensor_bytes
+from erase_plugins.errors import BaseMismatch, RequestError, Unsupported
+
+#: header key of a fused file
+FUSED_KEY = "erase_plugins.fused"
+_PICKLES = (".bin", ".ckpt", ".pt", ".pth")
+
+
+@dataclass(frozen=True)
+class Fused:
+    """What was written.
+
+    Attributes:
+        path: the new checkpoint.
+        modules: number of changed parameters; all of the edit's.
+        files: files that differ from the source, relative to ``path`` for folders.
+        left_out: pickled copies of changed components, which would have been stale.
+    """
+
+    path: Path
+    modules: int
+    files: tuple[str, ...]
+    left_out: tuple[str, ...] = ()
+
+
+def fuse_checkpoint(
+    artifact: Artifact | str | Path,
+    source: str | Path,
+    out: str | Path,
+    strength: float = 1.0,
+    *,
+    target: Any = None,
+    configs: Mapping[str, Mapping[str, Any]] | None = None,
+    any_base: bool = False,
+    force: bool = False,
+) -> Fused:
+    """Writes ``source`` with the edit in its weights. Computed in float32, cast once to the stored dtype.
+
+    Args:
+        artifact: what to fuse.
+        source: diffusers folder or single-file ``.safetensors`` checkpoint; it is not changed.
+        out: new folder or file.
+        strength: of the edit; 0 copies every tensor bit for bit.
+        target: the loaded base, to check its fingerprint against the artifact; the files themselves are checked anyway.
+        configs: component configurations of a single file whose block layout is not the published one.
+        any_base: allow other weights of the same architecture (a fine-tune).
+        force: replace an existing ``out``.
+
+    Raises:
+        BaseMismatch: another base, or not every module of the edit is in the files; nothing was written.
+        Unsupported: added modules, pickled weights, or weights in a quantised dtype.
+    """
+    from erase_plugins.runtime.guard import check_base
+
+    loaded = load_artifact(artifact)
+    place, new = Path(source), Path(out)
+    if not isinstance(strength, int | float) or strength != strength or abs(strength) > 100:
+        raise RequestError(f"strength {strength!r} is not a usable number; 1 is the evaluated edit")
+    if new.resolve() == place.resolve():
+        raise RequestError("the fused checkpoint must not replace its source; choose another --out")
+    if "addon" in loaded.edit.kinds:
+        raise Unsupported("this edit adds modules; it cannot be fused into a checkpoint, only applied")
+    refuse_existing(new, force)
+    if target is not None:
+        check_base(loaded.manifest, target, any_base)
+    if place.is_dir():
+        return _fuse_folder(loaded, place, new, strength, any_base, force)
+    if not place.is_file():
+        raise RequestError(f"no checkpoint at '{place.name}'; give a diffusers folder or a .safetensors file")
+    if place.suffix != ".safetensors":
+        raise Unsupported(
+            f"'{place.name}' is not a safetensors file; pickled checkpoints are not opened, convert it first"
+        )
+    return _fuse_file(loaded, place, new, strength, configs, any_base, force)
+
+
+def _fuse_file(
+    artifact: Artifact, place: Path, new: Path, strength: float, configs: Any, any_base: bool, force: bool
+) -> Fused:
+    file = TensorFile(place)
+    family = artifact.family
+    unet = (configs or {}).get("unet")
+    check_files(artifact, {"unet": find_slots(file, family, unet)}, any_base)
+    slots = {name: find_slots(file, family, unet, name) for name in family.components}
+    edit = _lowered(artifact.edit, slots)
+    changes = _changes(edit, slots, strength)
+    with atomic_file(new, force) as work:
+        rewrite(file, work, changes, _stamp(artifact, strength))
+    return Fused(new, len(edit), (new.name,))
+
+
+def _fuse_folder(artifact: Artifact, place: Path, new: Path, strength: float, any_base: bool, force: bool) -> Fused:
+    if not (place / "model_index.json").is_file():
+        raise RequestError(f"'{place.name}' has no model_index.json; give a diffusers model folder")
+    files = {
+        component: [TensorFile(path) for path in sorted((place / component).glob("*.safetensors"))]
+        for component in artifact.family.components
+    }
+    slots = {component: folder_slots(component, opened) for component, opened in files.items()}
+    edit = _lowered(artifact.edit, slots)
+    missing = sorted(component for component in edit.deltas if not files.get(component))
+    if missing:
+        raise Unsupported(f"'{place.name}/{missing[0]}' has no safetensors weights; pickled ones are not opened")
+    check_files(artifact, slots, any_base)
+    changes = _changes(edit, slots, strength)
+    touched = {path for path, _ in changes}
+    stale = [
+        item for component in edit.deltas for item in (place / component).iterdir() if item.suffix in _PICKLES
+    ]  # fmt: skip
+    with atomic_folder(new, force) as work:
+        for item in sorted(place.rglob("*")):
+            goal = work / item.relative_to(place)
+            if item.is_dir():
+                goal.mkdir(exist_ok=True)
+            elif item in touched:
+                opened = next(file for group in files.values() for file in group if file.path == item)
+                goal.parent.mkdir(parents=True, exist_ok=True)
+                rewrite(opened, goal, changes, _stamp(artifact, strength))
+            elif item.is_file() and item not in stale:
+                goal.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(item, goal)
+    names = tuple(sorted(path.relative_to(place).as_posix() for path in touched))
+    return Fused(new, len(edit), names, tuple(sorted(item.relative_to(place).as_posix() for item in stale)))
+
+
+def _stamp(artifact: Artifact, strength: float) -> dict[str, str]:
+    manifest = artifact.manifest
+    facts = {
+        "name": manifest.name, "method": dict(manifest.method), "erased": list(manifest.erased), "strength": strength,
+        "base": {key: manifest.base.get(key) for key in ("model", "revision", "family")}, "created": manifest.created,
+    }  # fmt: skip
+    return {FUSED_KEY: json.dumps(facts, sort_keys=True, separators=(",", ":"))}
+
+
+def _lowered(edit: Edit, slots: Mapping[str, Mapping[str, list[Slot]]]) -> Edit:
+    return lower(
+        edit,
+        {component: projections(group) for component, group in slots.items()},
+        lambda component, name: slots[component][name][0].read().float(),
+    )
+
+
+def check_files(artifact: Artifact, slots: Mapping[str, Mapping[str, list[Slot]]], any_base: bool) -> None:
+    """Compares the stored fingerprint with the files, for every component whose names are known.
+
+    Raises:
+        BaseMismatch: other weights (unless ``any_base``) or another architecture.
+    """
+    from erase_plugins.artifacts.fingerprint import Fingerprint, fingerprint
+
+    stored: Mapping[str, Any] = artifact.manifest.base.get("fingerprint") or {}
+    for component, group in slots.items():
+        if component in stored and group:
+            expected = Fingerprint.from_dict(stored[component])
+            result = expected.compare(fingerprint({name: found[0].read() for name, found in group.items()}))
+            if result.verdict == "same" or (result.verdict == "weights" and any_base):
+                continue
+            hint = "; pass --any-base to use it on a fine-tune" if result.verdict == "weights" else ""
+            made_for = artifact.manifest.base.get("model", "unknown")
+            raise BaseMismatch(
+                f"'{artifact.name}' was made for {made_for}, the {component} in these files has {result}; "
+                f"nothing was written{hint}"
+            )
+
+
+Change = Callable[[Tensor], Tensor]
+
+
+def _changes(
+    edit: Edit, slots: Mapping[str, Mapping[str, list[Slot]]], strength: float
+) -> dict[tuple[Path, str], list[Change]]:
+    """(file, tensor name) -> what to do with it; every module of the edit or an error."""
+    from erase_plugins.runtime.guard import shape_problem
+
+    changes: dict[tuple[Path, str], list[Change]] = {}
+    done, first = 0, ""
+    for component, key, delta in edit.items():
+        found = slots.get(component, {}).get(key, [])
+        problem = next((text for slot in found if (text := shape_problem(delta, torch.Size(slot.shape)))), "")
+        if not found or problem:
+            first = first or f"{component} {key}: {problem or 'not in these files'}"
+            continue
+        done += 1
+        for slot in found:
+            if slot.dtype not in ("F64", "F32", "F16", "BF16"):
+                raise Unsupported(f"{slot.name} is stored as {slot.dtype}; fuse before quantising")
+            if strength != 0.0:
+                changes.setdefault((slot.file.path, slot.name), []).append(_adder(delta, slot, strength))
+    if done < len(edit):
+        raise BaseMismatch(f"patched {done} of {len(edit)} modules: {first}; nothing was written")
+    return changes
+
+
+def _adder(delta: Delta, slot: Slot, strength: float) -> Change:
+    from erase_plugins.runtime.patcher import delta_tensor
+
+    def add(weight: Tensor) -> Tensor:
+        change = delta_tensor(delta, torch.Size(slot.shape))
+        part = weight if slot.rows is None else weight[slot.rows[0] : slot.rows[1]]
+        part += strength * change
+        return weight
+
+    return add
+
+
+def rewrite(
+    file: TensorFile, new: Path, changes: Mapping[tuple[Path, str], list[Change]], stamp: Mapping[str, str]
+) -> None:
+    """Copies a safetensors file tensor by tensor, changing some; order, dtypes and metadata are kept."""
+    entries = sorted(file.header.tensors.items(), key=lambda item: (item[1].begin, item[1].end))
+    header: dict[str, object] = {"__metadata__": {**file.header.metadata, **stamp}}
+    for name, entry in entries:
+        header[name] = {"dtype": entry.dtype, "shape": list(entry.shape), "data_offsets": [entry.begin, entry.end]}
+    with new.open("wb") as goal:
+        goal.write(header_bytes(header))
+        for name, _ in entries:
+            goal.writelines(_content(file, name, changes.get((file.path, name), [])))
+
+
+def _content(file: TensorFile, name: str, changes: list[Change]) -> Iterator[bytes]:
+    if not changes:
+        yield bytes(file.raw(name))
+        return
+    stored = file.get(name)
+    wide = stored.to(torch.float32, copy=True) if stored.dtype != torch.float64 else stored.clone()
+    for change in changes:
+        wide = change(wide)
+    if not bool(wide.to(stored.dtype).isfinite().all()):
+        raise Unsupported(f"{name} does not fit into {stored.dtype} after the change; lower the strength")
+    yield tensor_bytes(wide.to(stored.dtype))

@@ -1,0 +1,231 @@
+"""From any artifact or recognised file to any layout, with everything that was lost on the way written down."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from erase_plugins.artifacts.artifact import Artifact, load_artifact
+from erase_plugins.artifacts.atomic import atomic_file, refuse_existing
+from erase_plugins.artifacts.edit import Bias, Delta, Edit
+from erase_plugins.errors import NotFiniteError, RequestError, Unsupported
+
+DTYPES = ("float32", "float16", "bfloat16")
+
+
+def convert(
+    source: Artifact | str | Path,
+    layout: str,
+    *,
+    out: str | Path,
+    base: Any = None,
+    rank: int | None = None,
+    energy: float | None = None,
+    drop_bias: bool = False,
+    sidecars: bool = False,
+    pictures: Sequence[Any] = (),
+    dtype: str | None = None,
+    family: str | None = None,
+    force: bool = False,
+) -> Artifact:
+    """Writes an artifact or a foreign file in another layout.
+
+    Args:
+        source: artifact, artifact folder, or a file of any recognised kind.
+        layout: id of a registered layout.
+        out: a new ``.safetensors`` file, or a new artifact folder.
+        base: the base model as a `Target` (or what `erase_plugins.api.as_target` takes); needed for context maps and
+            for files of absolute weights.
+        rank: directions to keep per module; or
+        energy: share of the squared norm to keep. Neither: nothing is cut.
+        drop_bias: leave bias changes out (only then; otherwise a layout that cannot carry them refuses).
+        sidecars: write a preview and a description for web interfaces beside the file.
+        pictures: PIL images or their paths for the preview, at most two.
+        dtype: float32, float16 or bfloat16 for the factors in the file.
+        family: family of a file that does not say it.
+        force: replace an existing ``out``.
+
+    Returns:
+        The artifact as written. The last entry of ``manifest.history`` holds the relative error per parameter.
+
+    Raises:
+        Unsupported: the layout cannot carry the edit; says what would help.
+        RequestError: contradictory options.
+        BaseMismatch: the file does not belong to ``base``.
+    """
+    from erase_plugins.manager import get_manager
+
+    _check_options(rank, energy, dtype)
+    place = Path(out)
+    refuse_existing(place, force)
+    target = _target(base)
+    manager = get_manager()
+    chosen = manager.layout(layout)
+    artifact, errors = open_source(source, target, family)
+    kind = manager.family(artifact.edit.family)
+    edit, notes = artifact.edit, list(artifact.manifest.notes)
+    if drop_bias:
+        edit, note = without_bias(edit)
+        notes += note
+    edit = _fit(edit, chosen, kind, target, rank, energy, errors)
+    if dtype is not None:
+        edit = cast(edit, dtype, layout)
+    if errors:
+        worst = max(errors, key=lambda name: errors[name])
+        notes.append(f"relative error per weight at most {errors[worst]:.2g} ({worst})")
+    step = {
+        "op": "convert", "layout": layout, "rank": rank, "energy": energy, "drop_bias": drop_bias, "dtype": dtype,
+        "errors": {name: float(f"{value:.3g}") for name, value in sorted(errors.items())},
+    }  # fmt: skip
+    manifest = replace(
+        artifact.manifest, notes=tuple(notes), kinds=tuple(sorted(edit.kinds)), rank=edit.rank, modules=len(edit),
+        history=(*artifact.manifest.history, step), files=(),
+    )  # fmt: skip
+    return _write(Artifact(manifest, edit), chosen, kind, place, force, tuple(pictures) if sidecars else None)
+
+
+def open_source(source: Artifact | str | Path, target: Any, family: str | None) -> tuple[Artifact, dict[str, float]]:
+    """The artifact in a source, files of absolute weights included, with the errors of their low-rank form.
+
+    Raises:
+        Unsupported: the file needs a base model, or can never be converted.
+    """
+    if isinstance(source, Artifact) or not Path(source).is_file():
+        return load_artifact(source), {}
+    from erase_plugins.artifacts.foreign import classify, foreign_manifest
+    from erase_plugins.artifacts.header import read_header
+    from erase_plugins.artifacts.weights import ABSOLUTE, CHANGES, edit_from_weights
+
+    path = Path(source)
+    header = read_header(path)
+    kind = classify(header)
+    if kind.id not in ABSOLUTE | CHANGES:
+        if not kind.convertible:
+            raise Unsupported(f"'{path.name}' is {kind.title}; {kind.how}")
+        return load_artifact(path, family), {}
+    if target is None:
+        raise Unsupported(f"'{path.name}' is {kind.title}; give the base model it was made from (--base)")
+    from erase_plugins.engine.run import describe_base
+
+    edit, errors = edit_from_weights(path, kind.id, target)
+    manifest = foreign_manifest(path, header, target.family, edit)
+    return Artifact(replace(manifest, base=describe_base(target)), edit), errors
+
+
+def without_bias(edit: Edit) -> tuple[Edit, list[str]]:
+    """The edit without bias changes, and a note that says how much went."""
+    kept: dict[str, dict[str, Delta]] = {}
+    gone = []
+    for component, key, delta in edit.items():
+        if isinstance(delta, Bias):
+            gone.append((f"{component} {key}", float(delta.dense().norm())))
+        else:
+            kept.setdefault(component, {})[key] = delta
+    if not gone:
+        return edit, []
+    if not kept:
+        raise Unsupported("the edit changes nothing but biases; there is nothing left without them")
+    worst = max(gone, key=lambda item: item[1])
+    note = f"{len(gone)} bias changes were left out on request, the largest of norm {worst[1]:.3g} ({worst[0]})"
+    return replace(edit, deltas=kept, statistics={}, meta={}), [note]
+
+
+def _fit(
+    edit: Edit, layout: Any, family: Any, target: Any, rank: int | None, energy: float | None, errors: dict[str, float]
+) -> Edit:
+    """The edit in a form that the layout accepts; fills ``errors``."""
+    from erase_plugins.artifacts.lowrank import compress
+    from erase_plugins.artifacts.store import lower_for
+
+    cut = rank is not None or energy is not None
+    if "contextmap" in edit.kinds and (cut or not layout.accepts(edit, family)):
+        if target is None:
+            raise Unsupported(f"layout {layout.id} needs the base model to write a context map as weights (--base)")
+        check_fits(target, edit)
+        edit = replace(lower_for(edit, target), statistics={}, meta={})
+    verdict = layout.accepts(edit, family)
+    if cut or (not verdict and "dense" in edit.kinds):
+        edit, found = compress(edit, rank, energy)
+        errors |= found
+        edit = replace(edit, statistics={}, meta={})
+        verdict = layout.accepts(edit, family)
+    if not verdict:
+        raise Unsupported(f"layout {layout.id} refuses this edit: {verdict.reason}")
+    return edit
+
+
+def check_fits(target: Any, edit: Edit) -> None:
+    """Refuses a base of another family.
+
+    Raises:
+        Unsupported: names both.
+    """
+    if target.family.id != edit.family:
+        raise Unsupported(f"the artifact is for family {edit.family}, the base model is of family {target.family.id}")
+
+
+def cast(edit: Edit, dtype: str, layout: str) -> Edit:
+    """The edit as it will be after storing it in a smaller dtype.
+
+    Raises:
+        NotFiniteError: a value is too large for the dtype.
+    """
+    import torch
+
+    kind = getattr(torch, dtype)
+
+    def narrow(_component: str, _key: str, delta: Any) -> Any:
+        if delta.kind == "addon":
+            return replace(delta, weights={name: tensor.to(kind) for name, tensor in delta.weights.items()})
+        fields = {n: t.to(kind) if t.is_floating_point() else t for n, t in delta.tensors().items()}
+        return type(delta)(**fields)
+
+    small = replace(edit.map(narrow), statistics={}, meta={"dtype": dtype})
+    try:
+        small.check_finite()
+    except NotFiniteError as error:
+        raise NotFiniteError(f"the edit does not fit into {dtype} ({error}); use bfloat16 or float32") from error
+    return small
+
+
+def _write(
+    artifact: Artifact, layout: Any, family: Any, place: Path, force: bool, pictures: tuple[Any, ...] | None
+) -> Artifact:
+    from erase_plugins.artifacts.sidecars import write_sidecars
+    from erase_plugins.artifacts.store import check_edit, file_header, read_file, save
+
+    if place.suffix != ".safetensors":
+        extras = None if pictures is None else lambda _folder, file: write_sidecars(artifact.manifest, file, pictures)
+        return save(artifact, place, (layout.id,), None, force, extras)
+    name = layout.filename(artifact.name, family)
+    if not name.endswith(".safetensors"):
+        raise RequestError(f"layout {layout.id} is a folder; give --out a folder name, not '{place.name}'")
+    check_edit(artifact.edit, family)
+    with atomic_file(place, force) as work:
+        layout.write(artifact.edit, family, file_header(artifact.manifest, family, layout.id, artifact.edit), work)
+    if pictures is not None:
+        write_sidecars(artifact.manifest, place, pictures)
+    return replace(
+        artifact, manifest=replace(artifact.manifest, files=read_file(place, None).manifest.files), path=place
+    )
+
+
+def _check_options(rank: int | None, energy: float | None, dtype: str | None) -> None:
+    if rank is not None and energy is not None:
+        raise RequestError("give either a rank or an energy share, not both")
+    if rank is not None and (type(rank) is not int or rank < 1):
+        raise RequestError(f"rank {rank!r} must be a whole number of at least 1")
+    if energy is not None and not 0 < energy <= 1:
+        raise RequestError(f"energy {energy!r} must be a share above 0 and at most 1, for example 0.99")
+    if dtype is not None and dtype not in DTYPES:
+        raise RequestError(f"unknown dtype '{dtype}'; choose one of {', '.join(DTYPES)}")
+
+
+def _target(base: Any) -> Any:
+    if base is None:
+        return None
+    from erase_plugins.api import as_target
+
+    return as_target(base)

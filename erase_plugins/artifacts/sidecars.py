@@ -1,0 +1,68 @@
+"""Preview and description beside a LoRA file, as A1111, Forge and their relatives show them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from erase_plugins.artifacts.kohya_header import USAGE
+from erase_plugins.artifacts.manifest import Manifest
+
+SIZE = 512
+_VERSIONS = {"sd1": "SD1", "sdxl": "SDXL"}
+
+
+def write_sidecars(manifest: Manifest, file: Path, pictures: Sequence[Any]) -> list[Path]:
+    """Writes ``NAME.json``, and ``NAME.preview.png`` if there are pictures.
+
+    Args:
+        manifest: of the artifact.
+        file: the weights file.
+        pictures: one picture, or two that are shown side by side; PIL images or paths.
+
+    Returns:
+        The files written.
+    """
+    from erase_plugins.artifacts.atomic import atomic_file
+
+    written = [file.with_suffix(".json")]
+    with atomic_file(written[0]) as work:
+        work.write_text(json.dumps(description(manifest), indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    if pictures:
+        written.append(file.with_suffix(".preview.png"))
+        with atomic_file(written[1]) as work:
+            preview(pictures).save(work, format="PNG")
+    return written
+
+
+def description(manifest: Manifest) -> dict[str, Any]:
+    """What the interface shows and fills in; no trigger word, since there is none."""
+    strength = {"recommended": 1.0, "low": 0.0, "high": 1.2, **manifest.strength}
+    what = ", ".join(manifest.erased) or "a concept"
+    wide = manifest.base.get("width") == 1024
+    return {
+        "description": f"Erases {what} ({manifest.method.get('title') or manifest.method.get('id')}).",
+        "sd version": "SD2" if wide and manifest.family == "sd1" else _VERSIONS.get(manifest.family, "Unknown"),
+        "activation text": "",
+        "negative text": "",
+        "preferred weight": float(strength["recommended"]),
+        "notes": USAGE.format(low=float(strength["low"]), high=float(strength["high"])),
+        "base model": str(manifest.base.get("model") or "unknown"),
+    }
+
+
+def preview(pictures: Sequence[Any]) -> Any:
+    """One square picture of 512 pixels; small pictures are enlarged, two share the width."""
+    from PIL import Image
+
+    opened = [item if isinstance(item, Image.Image) else Image.open(item) for item in list(pictures)[:2]]
+    canvas = Image.new("RGB", (SIZE, SIZE), "white")
+    width = SIZE // len(opened)
+    for index, picture in enumerate(opened):
+        scale = min(width / picture.width, SIZE / picture.height)
+        size = (max(round(picture.width * scale), 1), max(round(picture.height * scale), 1))
+        resized = picture.convert("RGB").resize(size, Image.Resampling.LANCZOS)
+        canvas.paste(resized, (index * width + (width - size[0]) // 2, (SIZE - size[1]) // 2))
+    return canvas

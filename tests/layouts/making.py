@@ -1,0 +1,70 @@
+"""Random edits, artifacts and latents for the layout and artifact tests."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from erase_plugins.artifacts.artifact import Artifact
+from erase_plugins.artifacts.edit import Bias, Delta, Dense, Edit, LowRank
+from erase_plugins.artifacts.manifest import Manifest
+from erase_plugins.engine.run import describe_base
+from erase_plugins.types import Concept
+
+
+def random_edit(target: Any, groups: tuple[str, ...], rank: int = 3, size: float = 0.05, mixed: bool = True) -> Edit:
+    """Low-rank changes of all modules of the groups, of two different ranks if ``mixed``."""
+    generator = torch.Generator().manual_seed(7)
+    deltas: dict[str, dict[str, Delta]] = {}
+    for index, ref in enumerate(ref for group in groups for ref in target.modules(group)):
+        r = rank + (index % 2 if mixed else 0)
+        A = torch.randn(r, *ref.shape[1:], generator=generator)
+        B = size * torch.randn(ref.shape[0], r, *([1] * (len(ref.shape) - 2)), generator=generator)
+        deltas.setdefault(ref.component, {})[ref.weight] = LowRank(A, B)
+    return Edit(target.family.id, deltas)
+
+
+def dense_edit(target: Any, group: str = "cross_attn", bias: bool = True) -> Edit:
+    """Dense changes of the modules of a group, with their biases."""
+    generator = torch.Generator().manual_seed(8)
+    deltas: dict[str, dict[str, Delta]] = {}
+    for ref in target.modules(group):
+        deltas.setdefault(ref.component, {})[ref.weight] = Dense(0.02 * torch.randn(ref.shape, generator=generator))
+        if bias and ref.bias:
+            deltas[ref.component][f"{ref.path}.bias"] = Bias(0.02 * torch.randn(ref.shape[0], generator=generator))
+    return Edit(target.family.id, deltas)
+
+
+def artifact_of(target: Any, edit: Edit, name: str = "erase_pizza") -> Artifact:
+    """An artifact in memory."""
+    manifest = Manifest(
+        name=name, method={"id": "test", "title": "Test"}, concepts=(Concept("pizza"),), base=describe_base(target),
+        kinds=tuple(sorted(edit.kinds)), rank=edit.rank, modules=len(edit), created="2026-01-02T03:04:05Z",
+    )  # fmt: skip
+    return Artifact(manifest, edit)
+
+
+def latents(pipe: Any, steps: int = 2) -> torch.Tensor:
+    """Latents (1, 4, h, w) of one prompt, always with the same noise."""
+    side = pipe.unet.config.sample_size * 2 ** (len(pipe.vae.config.block_out_channels) - 1)
+    return pipe(
+        "a pizza", num_inference_steps=steps, guidance_scale=4.0, height=side, width=side, output_type="latent",
+        generator=torch.Generator().manual_seed(3),
+    ).images  # fmt: skip
+
+
+def count_patched(pipe: Any, components: tuple[str, ...], adapter: str) -> int:
+    """Modules that hold a peft adapter of this name."""
+    modules = (module for name in components for module in getattr(pipe, name).modules())
+    return sum(adapter in getattr(module, "lora_A", {}) for module in modules)
+
+
+def same_edit(first: Edit, second: Edit) -> bool:
+    """Same keys, kinds and bits."""
+    left, right = list(first.items()), list(second.items())
+    return [(c, k, d.kind) for c, k, d in left] == [(c, k, d.kind) for c, k, d in right] and all(
+        a.tensors().keys() == b.tensors().keys()
+        and all(torch.equal(a.tensors()[name], b.tensors()[name]) for name in a.tensors())
+        for (_, _, a), (_, _, b) in zip(left, right, strict=True)
+    )
