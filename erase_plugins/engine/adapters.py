@@ -58,7 +58,9 @@ class Adapters:
 
     def named_parameters(self) -> dict[str, nn.Parameter]:
         """Trainable float32 tensors; names say component, parameter and factor."""
-        return {f"{slot.ref.component}:{slot.ref.path}.{name}": part for slot in self.slots for name, part in slot.parts()}
+        return {
+            f"{slot.ref.component}:{slot.ref.path}.{name}": part for slot in self.slots for name, part in slot.parts()
+        }
 
     def parameters(self) -> list[nn.Parameter]:
         """The trainable tensors in a fixed order."""
@@ -94,7 +96,9 @@ class Adapters:
             slot.attach(self)
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         for slot in self.slots:
             slot.detach()
         for part, before in zip(self._frozen, self._before, strict=True):

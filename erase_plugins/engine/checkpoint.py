@@ -19,8 +19,8 @@ FILE = "checkpoint.safetensors"
 class Checkpoint:
     """The checkpoint in a work folder."""
 
-    def __init__(self, work: Path) -> None:
-        self.path = work / FILE
+    def __init__(self, work: Path, name: str = FILE) -> None:
+        self.path = work / name
 
     def save(self, step: int, tensors: Mapping[str, Tensor], state: Mapping[str, Any], key: str) -> None:
         """Replaces the checkpoint."""

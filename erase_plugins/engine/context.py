@@ -31,6 +31,8 @@ class RunContext:
         work: folder for checkpoints, None to go without.
         listeners: called with every event.
         cancel: set to stop at the next step.
+        numbers: counters for the manifest.
+        precision: "bfloat16" runs the denoiser under autocast (see `engine.trajectories.ask`).
     """
 
     method: str
@@ -42,6 +44,7 @@ class RunContext:
     listeners: tuple[Listener, ...] = ()
     cancel: threading.Event = field(default_factory=threading.Event)
     numbers: dict[str, float] = field(default_factory=dict)
+    precision: str = "float32"
     #: (edit, concept, attributes) -> share of pictures that show each attribute; None where no judge knows them
     shares: Callable[[Any, str, list[str]], list[float]] | None = None
 
@@ -83,6 +86,19 @@ class RunContext:
         if self.work is not None:
             Checkpoint(self.work).save(step, tensors, {**state, "numbers": dict(self.numbers)}, key)
             self._emit("checkpoint", step, 0, "")
+
+    def stash(self, name: str, key: str, make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
+        """What ``make`` returns; a resumed run with the same key reads it from the work folder instead."""
+        if self.work is None:
+            return make()
+        store = Checkpoint(self.work, f"{name}.safetensors")
+        found = store.load(key) if self.resume else None
+        if found is not None:
+            self.numbers.update(found[2].get("numbers", {}))
+            return found[1]
+        tensors = make()
+        store.save(0, tensors, {"numbers": dict(self.numbers)}, key)
+        return tensors
 
     def resumed(self, key: str) -> tuple[int, dict[str, Tensor], dict[str, Any]] | None:
         """(step, tensors, state) of the last checkpoint with the same key, if resuming was asked for."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,12 +47,6 @@ def make_optimizer(name: str, parameters: list[Any], lr: float) -> torch.optim.O
     if name == "sgd":
         return torch.optim.SGD(parameters, lr=lr)
     raise RequestError(f"unknown optimizer '{name}'; choose one of {', '.join(OPTIMIZERS)}")
-
-
-def autocast(device: Any, precision: str) -> AbstractContextManager[Any]:
-    """Context for ``precision`` "bfloat16" (weights of the adapters stay float32) or "float32"."""
-    kind = torch.device(device).type
-    return torch.autocast(kind, torch.bfloat16) if precision == "bfloat16" else nullcontext()
 
 
 def train(ctx: RunContext, adapters: Adapters, loss_of: Loss, schedule: Schedule, key: str) -> list[float]:

@@ -83,10 +83,20 @@ def draw_picks(count: int, steps: int, harvest: int, generator: torch.Generator)
 
 
 def ask(target: Target, inputs: Tensor, timestep: Tensor, cond: Conditioning, ctx: RunContext | None) -> Tensor:
-    """Raw prediction in float32, counted in samples."""
+    """Raw prediction in float32, counted in samples, computed in the precision of ``ctx``.
+
+    Autocast is entered per call: it caches cast weights while open, and adapters change between calls.
+    """
     if ctx is not None:
         ctx.count("unet_forwards", len(inputs))
-    return target.predict(inputs.to(target.dtype), timestep, cond).float()
+    with autocast(inputs.device, "float32" if ctx is None else ctx.precision):
+        return target.predict(inputs.to(target.dtype), timestep, cond).float()
+
+
+def autocast(device: Any, precision: str) -> AbstractContextManager[Any]:
+    """Context for ``precision`` "bfloat16", or none for "float32"."""
+    kind = torch.device(device).type
+    return torch.autocast(kind, torch.bfloat16) if precision == "bfloat16" else nullcontext()
 
 
 def ask_pair(

@@ -1,0 +1,141 @@
+"""Pools of teacher states that a training method draws batches from, and the loss over them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from erase_plugins.engine.adapters import Adapters
+from erase_plugins.engine.context import RunContext
+from erase_plugins.engine.loop import shuffled
+from erase_plugins.engine.trajectories import States, ask, draw_picks, harvest, join, start_noise
+from erase_plugins.errors import RequestError
+from erase_plugins.families.base import Conditioning, Target
+
+#: states, their prompts, wanted prediction, weight
+Part = tuple[States, Conditioning, Tensor, float]
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Stored states with the prompt of each trajectory."""
+
+    name: str
+    states: States
+    cond: Conditioning
+    ctx: RunContext
+
+    def batch(self, size: int, step: int) -> tuple[States, Conditioning]:
+        """Batch number ``step``: shuffled passes over the pool."""
+        rows = shuffled(self.ctx, f"pool {self.name}", len(self.states), size, step)
+        states = self.states[rows]
+        return states, self.cond[states.row.tolist()]
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """How trajectories are made.
+
+    Attributes:
+        target: the model.
+        sampler, steps, guidance: of the rollout.
+        harvest: states kept of a trajectory.
+        ctx: randomness, counters, cancel.
+        adapters: switched off for every teacher pass.
+        total: training steps, for progress.
+    """
+
+    target: Target
+    sampler: str
+    steps: int
+    guidance: float
+    harvest: int
+    ctx: RunContext
+    adapters: Adapters
+    total: int = 0
+
+    def pool(
+        self, name: str, prompts: Sequence[str], key: str, watch: Mapping[str, Sequence[str]] | None = None
+    ) -> Pool:
+        """Harvested teacher trajectories, one per prompt.
+
+        Args:
+            name: names the pool, its randomness and its file in the work folder.
+            prompts: guide the trajectories.
+            key: identifies the run.
+            watch: name -> prompts whose predictions are stored too.
+        """
+        self._check([*prompts, *(prompt for extra in (watch or {}).values() for prompt in extra)])
+        scheduler = self.target.scheduler(self.steps, self.sampler)
+        noise = start_noise(self.target, scheduler, len(prompts), self.ctx.generator(f"noise {name}"))
+        picks = draw_picks(len(prompts), self.steps, self.harvest, self.ctx.generator(f"picks {name}"))
+        cond = self.target.encode(prompts)
+
+        def make() -> dict[str, Tensor]:
+            with self.adapters.disabled():
+                found = harvest(
+                    self.target, scheduler, noise, cond, self.target.encode([""]), picks, guidance=self.guidance,
+                    watch=self._encoded(watch), ctx=self.ctx, progress=self._progress,
+                )  # fmt: skip
+            return found.tensors()
+
+        tensors = self.ctx.stash(f"states-{name}", key, make)
+        states = States.of({name: value.to(self.target.device) for name, value in tensors.items()})
+        return Pool(name, states, cond, self.ctx)
+
+    def fresh(
+        self, prompts: Sequence[str], size: int, step: int, watch: Mapping[str, Sequence[str]] | None = None
+    ) -> Pool:
+        """``size`` states, each from its own trajectory of the student, stopped at a random step.
+
+        Predictions are the teacher's.
+        """
+        generator = self.ctx.generator(f"fresh {step}")
+        chosen = torch.randint(len(prompts), (size,), generator=generator).tolist()
+        stops = torch.randint(self.steps, (size,), generator=generator).tolist()
+        scheduler = self.target.scheduler(self.steps, self.sampler)
+        noise = start_noise(self.target, scheduler, size, generator)
+        cond = self.target.encode([prompts[place] for place in chosen])
+        picked = {name: [extra[place] for place in chosen] for name, extra in (watch or {}).items()}
+        states = harvest(
+            self.target, scheduler, noise, cond, self.target.encode([""]), [[stop] for stop in stops],
+            guidance=self.guidance, watch=self._encoded(picked), drive=nullcontext, observe=self.adapters.disabled,
+            ctx=self.ctx, progress=self._progress,
+        )  # fmt: skip
+        return Pool(f"fresh {step}", states, cond, self.ctx)
+
+    def _encoded(self, watch: Mapping[str, Sequence[str]] | None) -> dict[str, Conditioning]:
+        return {name: self.target.encode(prompts) for name, prompts in (watch or {}).items()}
+
+    def _check(self, prompts: Sequence[str]) -> None:
+        cond = self.target.encode(prompts)
+        longest = self.target.info.tokens - 2
+        for prompt, last in zip(prompts, cond.last, strict=True):
+            if prompt and last < 1:
+                raise RequestError(f"'{prompt}' has no content tokens for this text encoder; name the concept in words")
+            if last >= longest:
+                self.ctx.note(f"'{prompt[:60]}' fills all {longest} tokens of the text encoder; the rest is cut off")
+
+    def _progress(self, _kept: int) -> None:
+        self.ctx.step(0, self.total, forwards=self.ctx.numbers.get("unet_forwards", 0.0))
+
+
+def mean_squares(target: Target, parts: Sequence[Part], ctx: RunContext) -> Tensor:
+    """Sum over parts of weight times mean squared error, one forward pass for all.
+
+    Args:
+        target: the student.
+        parts: states, prompts, wanted predictions (batch, channels, height, width) and weight of each term.
+        ctx: counts forward passes.
+    """
+    inputs = torch.cat([states.inputs for states, _, _, _ in parts])
+    times = torch.cat([states.timestep for states, _, _, _ in parts])
+    out = ask(target, inputs, times, join([cond for _, cond, _, _ in parts]), ctx)
+    total = out.new_zeros(())
+    for piece, (_, _, wanted, weight) in zip(out.split([len(part[0]) for part in parts]), parts, strict=True):
+        total = total + weight * (piece - wanted).square().mean()
+    return total

@@ -1,0 +1,56 @@
+"""What a training run will cost, from configuration alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+
+from erase_plugins.errors import Unsupported
+from erase_plugins.families.base import ModuleRef, TargetInfo
+from erase_plugins.types import EraseRequest
+
+#: cautious throughput in floating point operations per second, by device type
+_FLOPS = {"cpu": 6e10, "cuda": 3e13, "mps": 2e12}
+
+
+def check_trainable(method: str, info: TargetInfo) -> None:
+    """Refuses denoisers that a text-only training run cannot feed.
+
+    Raises:
+        Unsupported: inpainting (needs mask channels) or guidance-distilled (needs a guidance embedding) models.
+    """
+    unet = info.configs.get("unet", {})
+    if info.latent_shape[0] != 4:
+        raise Unsupported(
+            f"{method} trains on plain latents of 4 channels, {info.model} takes {info.latent_shape[0]} (inpainting "
+            "models need mask channels); use the base model, or a closed-form method such as uce"
+        )
+    if unet.get("time_cond_proj_dim"):
+        raise Unsupported(
+            f"{info.model} is guidance-distilled (time_cond_proj_dim is set) and {method} has no guidance embedding to "
+            "give it; erase from the model it was distilled from, or use uce"
+        )
+
+
+def seconds(info: TargetInfo, request: EraseRequest, forwards: float, trained: float) -> float:
+    """Rough run time: ``forwards`` and ``trained`` (forward and backward) samples through the denoiser."""
+    size = sum(prod(ref.shape) for ref in info.refs if ref.component == "unet")
+    area = info.latent_shape[1] * info.latent_shape[2]
+    each = 2.0 * size * max(area / 6.0, 1.0)
+    return round((forwards + 3.0 * trained) * each / _FLOPS.get(request.device.split(":")[0], 6e10) + 2.0, 1)
+
+
+def trainable(refs: Sequence[ModuleRef], rank: int | None) -> int:
+    """Number of trained values: LoRA factors, or full weights and biases."""
+    if rank is None:
+        return sum(prod(ref.shape) + (ref.shape[0] if ref.bias else 0) for ref in refs)
+    return sum(min(rank, ref.shape[0], prod(ref.shape[1:])) * (ref.shape[0] + prod(ref.shape[1:])) for ref in refs)
+
+
+def memory(info: TargetInfo, request: EraseRequest, values: int, batch: int, states: int) -> int:
+    """Bytes: denoiser once, adapters with gradient and two moments, activations of a batch, stored states."""
+    width = 4 if request.dtype == "float32" else 2
+    size = sum(prod(ref.shape) for ref in info.refs if ref.component == "unet")
+    latent = prod(info.latent_shape)
+    activations = batch * (latent / 4) * 4 * 40 * max(info.width, 256)
+    return int(width * size + 16 * values + activations + 16 * states * latent)

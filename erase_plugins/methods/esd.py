@@ -1,0 +1,240 @@
+"""ESD: erased Stable Diffusion (Gandikota et al., ICCV 2023, arXiv 2303.07345).
+
+The denoiser is trained to answer the concept's prompt as the frozen model would under negative guidance:
+
+    y = eps*(x_t, t, c_f) - eta_c [ eps*(x_t, t, c_e) - eps*(x_t, t, c_0) ],    L = mean (eps(x_t, t, c_f) - y)^2
+
+with c_e the concept, c_0 the empty prompt, c_f the prompt to erase from (c_e unless given). The paper writes
+eps*(c_0) - eta [...] (its equation for the fine-tuning target); for c_f = c_e that is the form above with
+eta_c = eta + 1. The coefficients sum to 1, so raw v-predictions are used as they are.
+
+Differs from the official code (``train-esd.py``, ``esd_sd.py``, ``esd_sdxl.py``):
+    - states come from harvested teacher trajectories: every visited state carries the two predictions that the target
+      needs, so a training step needs no rollout; ``rollout=student`` rolls the student out for every sample instead;
+    - one denoiser with switchable adapters instead of two copies; LoRA by default, ``parameters=full`` as published;
+    - latents are scaled for samplers in sigma space (the 2025 SDXL script feeds them unscaled), at the model's own size
+      and the rollout's empty prompt is the encoded '' everywhere;
+    - ``train=u`` leaves the time embedding, the first and the last convolution alone (as in 2023, unlike 2025);
+    - several prompt templates; ``templates={}`` trains on the bare concept only, as published;
+    - optional preservation term: predictions for random vocabulary words and everything named with --keep are held at
+      the teacher's, ``keep_weight=0`` is the published loss. On by default for toy-sized models and when --keep is used;
+    - the learning rate may fall to 0 at the end (``cooldown``; 0 is the published constant rate).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from erase_plugins.errors import RequestError
+from erase_plugins.hookspecs import hookimpl
+from erase_plugins.options import as_dict, option, resolve
+from erase_plugins.types import EditPlan, EraseRequest
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from erase_plugins.artifacts.edit import Edit
+    from erase_plugins.engine.adapters import Adapters
+    from erase_plugins.engine.context import RunContext
+    from erase_plugins.families.base import Target, TargetInfo
+
+#: train set -> module group
+GROUPS = {"x": "cross_attn", "x-strict": "cross_kv", "u": "non_cross", "selfattn": "self_attn", "all": "denoiser"}
+_OTHER_NAMES = {"strict": "x-strict", "xattn": "x", "xattn-strict": "x-strict", "noxattn": "u", "full": "all"}
+#: learning rates: parameters -> profile -> rate
+_RATES = {
+    "lora": {"pocket": 2e-3, "sdxl": 2e-4, "": 1e-4},
+    "full": {"pocket": 1e-4, "sdxl": 1e-5, "": 1e-5},
+}
+
+
+@dataclass(frozen=True)
+class ESDOptions:
+    """Options of ESD."""
+
+    train: str = option("u", "modules: x cross-attention, x-strict its keys and values, u all but cross-attention, "
+                        "selfattn, all", choices=tuple(GROUPS),
+                        per={"pocket": "u", "sdxl": "x", "style": "x", "person": "x"})  # fmt: skip
+    parameters: str = option("lora", "lora, or full weights as published", choices=("lora", "full"))
+    rank: int = option(8, "LoRA rank; alpha equals rank", low=1, high=1024)
+    lr: float | None = option(None, "learning rate; none picks it by parameters and model size", low=0.0, high=1.0)
+    iterations: int = option(1000, "training steps", low=1, per={"pocket": 60})
+    batch: int = option(1, "states per training step", low=1, high=1024, per={"pocket": 4})
+    optimizer: str = option("adam", "optimizer", choices=("adam", "adamw", "sgd"))
+    cooldown: float = option(0.0, "last share of the steps in which the rate falls to 0", low=0.0, high=1.0)
+    eta: float = option(1.0, "negative guidance in the given convention", per={"sdxl": 0.5})
+    convention: str = option("paper", "meaning of eta: paper, or code2025 (larger by 1 for the same target)",
+                             choices=("paper", "code2025"))  # fmt: skip
+    enhance: bool = option(False, "allow a negative eta, which strengthens the concept instead")
+    erase_from: str | None = option(None, "erase the concept only from this prompt ('cowboy hat' from 'cowboy')")
+    templates: tuple[str, ...] = option(("{}", "a {}"), "prompts trained on; {} is the concept",
+                                        per={"style": ("{}", "art by {}"), "person": ("{}", "a photo of {}")})  # fmt: skip
+    steps: int = option(50, "sampler steps of a rollout", low=1, high=1000, per={"pocket": 10, "sdxl": 30})
+    guidance: float = option(3.0, "classifier-free guidance of the rollout", low=0.0, per={"pocket": 4.0, "sdxl": 2.0})
+    sampler: str = option("ddim", "sampler of the rollout", choices=("ddim", "euler"), per={"sdxl": "euler"})
+    rollout: str = option("teacher", "who makes the trajectories: teacher (harvested once), or student (per sample)",
+                          choices=("teacher", "student"))  # fmt: skip
+    trajectories: int = option(64, "harvested trajectories", low=1, per={"pocket": 16})
+    harvest: int = option(10, "states kept of each trajectory", low=1, per={"pocket": 8})
+    keep_words: int = option(0, "random vocabulary words to hold in place", low=0, high=10_000, per={"pocket": 48})
+    keep_weight: float = option(1.0, "weight of the preservation term", low=0.0)
+    keep_batch: int = option(1, "preserved states per training step", low=1, high=1024, per={"pocket": 8})
+    near: float = option(0.85, "closeness to the concept from which a word is not held", low=0.0, high=1.0)
+    precision: str = option("bfloat16", "autocast of the denoiser; adapters and loss stay float32",
+                            choices=("bfloat16", "float32"))  # fmt: skip
+    checkpoint_every: int = option(50, "training steps between checkpoints", low=1, per={"pocket": 20})
+
+    @property
+    def eta_code(self) -> float:
+        """eta_c: how often the concept's direction is subtracted from the prompt's own prediction."""
+        return self.eta + 1.0 if self.convention == "paper" else self.eta
+
+
+def esd_target(null: Tensor, erase: Tensor, base: Tensor, eta: float) -> Tensor:
+    """base - eta (erase - null), tensors (batch, channels, height, width).
+
+    ``base`` is the prediction for c_f with eta_c (2025 code), or for the empty prompt with the paper's eta.
+    """
+    return base - eta * (erase - null)
+
+
+class ESD:
+    """Negative-guidance fine-tuning of the denoiser; needs only the concept's name."""
+
+    id = "esd"
+    title = "Erased Stable Diffusion"
+    paper = "https://arxiv.org/abs/2303.07345"
+    summary = "trains the denoiser towards negative guidance on harvested trajectories; LoRA or full weights"
+    families = frozenset({"sd1", "sdxl"})
+    kinds = frozenset({"object", "style", "person", "explicit"})
+    produces = frozenset({"lowrank", "dense", "bias"})
+    Options = ESDOptions
+
+    def plan(self, request: EraseRequest, info: TargetInfo) -> EditPlan:
+        from erase_plugins.engine import training_plan as cost
+
+        options = self._resolve(request, info)
+        cost.check_trainable(self.id, info)
+        info.modules("cross_attn")  # without it the prompt does not reach the denoiser
+        refs = tuple(ref for ref in info.modules(GROUPS[options.train]) if ref.kind in ("linear", "conv"))
+        rank = options.rank if options.parameters == "lora" else None
+        values = cost.trainable(refs, rank)
+        many = len(request.concepts)
+        kept = len(request.preserve) + options.keep_words
+        rolled = max(options.trajectories, 2 * many) + (kept if options.keep_weight > 0 else 0)
+        batch = options.batch + (options.keep_batch if kept and options.keep_weight > 0 else 0)
+        harvested = 2.0 * options.steps * rolled
+        if options.rollout == "student":
+            harvested = float(options.iterations * options.batch * (options.steps + 2))
+        warnings = []
+        if options.train in ("u", "all") and "sdxl" in info.profiles:
+            warnings.append("training more than cross-attention on SDXL is experimental and may leave artefacts")
+        if many > 5 and "iterations" not in request.options:
+            warnings.append(f"{many} concepts share {options.iterations} iterations; raise iterations if any survives")
+        return EditPlan(
+            request=request,
+            options=as_dict(options),
+            modules=tuple(f"{ref.component}.{ref.path}" for ref in refs),
+            steps=options.iterations,
+            seconds=cost.seconds(info, request, harvested, options.iterations * batch),
+            memory_bytes=cost.memory(info, request, values, batch, rolled * options.harvest),
+            file_bytes=4 * values,
+            warnings=tuple(warnings),
+            notes=(f"eta {options.eta:g} ({options.convention}) is eta_c {options.eta_code:g}",),
+        )
+
+    def _resolve(self, request: EraseRequest, info: TargetInfo) -> ESDOptions:
+        given = dict(request.options)
+        if "train" in given:
+            name = str(given["train"]).lower().removeprefix("esd-")
+            given["train"] = _OTHER_NAMES.get(name, name)
+        options: ESDOptions = resolve(ESDOptions, given, (*info.profiles, request.concepts[0].kind))
+        if options.eta < 0 and not options.enhance:
+            raise RequestError(f"eta={options.eta:g} would strengthen the concept; add enhance=true if that is wanted")
+        if options.erase_from is not None and not options.erase_from.strip():
+            raise RequestError("erase_from is empty; name the prompt to erase from, or leave it out")
+        bad = [text for text in options.templates if "{}" not in text]
+        if bad or not options.templates:
+            raise RequestError(f"template '{''.join(bad[:1])}' has no {{}} for the concept")
+        anchored = [concept.text for concept in request.concepts if concept.anchor is not None]
+        if anchored:
+            raise RequestError(
+                f"esd erases towards the empty prompt and takes no --to ({anchored[0]}); use uce for that"
+            )
+        if options.lr is None:
+            rates = _RATES[options.parameters]
+            rate = next((rates[name] for name in info.profiles if name in rates), rates[""])
+            options = replace(options, lr=rate)
+        if "keep_batch" not in given and request.preserve:
+            options = replace(options, keep_batch=max(options.keep_batch, options.batch))
+        return replace(options, harvest=min(options.harvest, options.steps))
+
+    def run(self, plan: EditPlan, target: Target, ctx: RunContext) -> Edit:
+        from erase_plugins.engine.adapters import Adapters
+        from erase_plugins.engine.loop import Schedule, train
+        from erase_plugins.engine.run import plan_key
+
+        options, key = ESDOptions(**_tuples(plan.options)), plan_key(plan)
+        wanted = set(plan.modules)
+        refs = [ref for ref in target.modules(GROUPS[options.train]) if f"{ref.component}.{ref.path}" in wanted]
+        rank = options.rank if options.parameters == "lora" else None
+        adapters = Adapters(target, refs, rank, generator=ctx.generator("adapters"))
+        schedule = Schedule(
+            options.iterations, options.lr or 0.0, options.optimizer, options.cooldown, options.checkpoint_every
+        )
+        ctx.precision = options.precision
+        ctx.start(options.iterations)
+        with adapters:
+            loss = self._loss(plan.request, options, target, adapters, ctx, key)
+            train(ctx, adapters, loss, schedule, key)
+        return adapters.edit()
+
+    def _loss(
+        self, request: EraseRequest, options: ESDOptions, target: Target, adapters: Adapters, ctx: RunContext, key: str
+    ) -> Any:
+        """The loss of a training step, over pools of teacher states."""
+        from erase_plugins.engine.pools import Pool, Rollout, mean_squares
+        from erase_plugins.engine.retention import keep_words
+
+        rollout = Rollout(
+            target, options.sampler, options.steps, options.guidance, options.harvest, ctx, adapters, options.iterations
+        )
+        phrases = [phrase for concept in request.concepts for phrase in (concept.text, *concept.prompts)]
+        erased = [template.format(phrase) for template in options.templates for phrase in phrases]
+        count = options.trajectories + -options.trajectories % len(erased)
+        prompts = (erased * count)[: max(count, len(erased))]
+        bases = prompts if options.erase_from is None else [options.erase_from] * len(prompts)
+        watch = {} if options.erase_from is None else {"erase": prompts}
+        teacher = None
+        if options.rollout == "teacher":
+            teacher = rollout.pool("erase", bases, key, watch=watch)
+        kept = list(request.preserve)
+        if options.keep_weight > 0:
+            kept += keep_words(target, phrases, options.keep_words, options.near, ctx.generator("keep words"))
+        holding: Pool | None = None
+        if kept and options.keep_weight > 0:
+            held = [options.templates[place % len(options.templates)].format(word) for place, word in enumerate(kept)]
+            holding = rollout.pool("keep", ["", *held], key)
+
+        def loss(step: int) -> Tensor:
+            pool = teacher or rollout.fresh(bases, options.batch, step, watch=watch)
+            states, cond = pool.batch(options.batch, step)
+            seen = states.predictions
+            wanted = esd_target(seen["null"], seen.get("erase", seen["prompt"]), seen["prompt"], options.eta_code)
+            parts = [(states, cond, wanted, 1.0)]
+            if holding is not None:
+                states, cond = holding.batch(options.keep_batch, step)
+                parts.append((states, cond, states.predictions["prompt"], options.keep_weight))
+            return mean_squares(target, parts, ctx)
+
+        return loss
+
+
+def _tuples(options: Any) -> dict[str, Any]:
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in options.items()}
+
+
+@hookimpl
+def erase_methods() -> list[ESD]:
+    return [ESD()]
