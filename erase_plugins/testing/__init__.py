@@ -1,1 +1,31 @@
-"""Tools for plugin authors: tiny pipelines and the contract suite."""
+"""Tools for plugin authors, loaded on first use.
+
+`contract` holds the suite that every method passes, `fixtures` pytest fixtures, `tiny` random pipelines of every
+built-in family, `template` the skeleton of a new plugin package. Nothing here needs a network.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+_PUBLIC = {
+    "MethodContract": "erase_plugins.testing.contract",
+    "contract_report": "erase_plugins.testing.contract",
+    "tiny_sd1": "erase_plugins.testing.tiny",
+    "tiny_sdxl": "erase_plugins.testing.tiny",
+    "write_plugin_template": "erase_plugins.testing.template",
+}
+
+__all__ = ["MethodContract", "contract_report", "tiny_sd1", "tiny_sdxl", "write_plugin_template"]
+
+if TYPE_CHECKING:
+    from erase_plugins.testing.contract import MethodContract, contract_report
+    from erase_plugins.testing.template import write_plugin_template
+    from erase_plugins.testing.tiny import tiny_sd1, tiny_sdxl
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'erase_plugins.testing' has no attribute '{name}'")
+    return getattr(importlib.import_module(_PUBLIC[name]), name)

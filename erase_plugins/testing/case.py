@@ -1,0 +1,177 @@
+"""One method on one model, with the runs that several checks share."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from erase_plugins.testing.models import fresh_pipeline, shared_pipeline
+from erase_plugins.types import Concept, EditPlan, EraseRequest
+
+#: kept prompts of every request
+KEEP = ("hamburger",)
+_TEXT = {
+    "object": "pizza",
+    "style": "watercolor",
+    "person": "a tall man",
+    "explicit": "pizza",
+    "fact": "pizza",
+    "class": "pizza",
+}
+
+
+class Case:
+    """A method under test.
+
+    Args:
+        method_id: registered id.
+        model: name in `erase_plugins.testing.models.MODELS`.
+        options: replaces the method's ``contract_options``.
+        concept: what is erased; by default a word that the embedded tokenizer knows, of a kind the method supports.
+    """
+
+    def __init__(
+        self, method_id: str, model: str, options: Mapping[str, Any] | None = None, concept: Concept | None = None
+    ) -> None:
+        from erase_plugins.manager import get_manager
+
+        self.method = get_manager().method(method_id)
+        self.model = model
+        self.options = dict(getattr(self.method, "contract_options", {}) if options is None else options)
+        kind = "object" if "object" in self.method.kinds else sorted(self.method.kinds)[0]
+        self.concept = concept or Concept(_TEXT[kind], kind)
+
+    def __str__(self) -> str:
+        return f"{self.method.id}-{self.model}"
+
+    @property
+    def pipe(self) -> Any:
+        """The shared pipeline; every check leaves it as it was."""
+        return shared_pipeline(self.model)
+
+    def fresh(self) -> Any:
+        """A pipeline that may be spoiled."""
+        return fresh_pipeline(self.model)
+
+    def target(self, pipe: Any = None) -> Any:
+        """A new target with an empty cache."""
+        from erase_plugins.families.diffusers_target import DiffusersTarget
+
+        return DiffusersTarget(self.pipe if pipe is None else pipe, self.model)
+
+    @cached_property
+    def info(self) -> Any:
+        """Model configuration."""
+        return self.target().info
+
+    @property
+    def supported(self) -> bool:
+        """Whether the method claims this model's family."""
+        return "*" in self.method.families or self.info.family.id in self.method.families
+
+    def request(self, **options: Any) -> EraseRequest:
+        """The request, with single options replaced."""
+        return EraseRequest(
+            model=self.model, concepts=(self.concept,), method=self.method.id, preserve=KEEP,
+            options={**self.options, **options},
+        )  # fmt: skip
+
+    def plan(self, **options: Any) -> EditPlan:
+        """The method's plan."""
+        from erase_plugins.engine.run import make_plan
+
+        return make_plan(self.request(**options), self.info)
+
+    def run(self, pipe: Any = None, **arguments: Any) -> Any:
+        """A run through the engine (`erase_plugins.engine.run.run_plan`)."""
+        from erase_plugins.engine.run import run_plan
+        from erase_plugins.testing.observe import changed_since, snapshot
+
+        pipe = self.pipe if pipe is None else pipe
+        before = snapshot(pipe)
+        try:
+            return run_plan(self.plan(), self.target(pipe), **arguments)
+        finally:
+            changed_since(pipe, before)
+
+    def erase(self, out: Path, **arguments: Any) -> Any:
+        """A run through the public function, which writes ``out``."""
+        from erase_plugins.api import erase
+
+        return erase(
+            self.target(), self.concept, self.method.id, keep=KEEP, options=self.options, out=out, **arguments
+        )  # fmt: skip
+
+    @cached_property
+    def events(self) -> list[Any]:
+        """Events of the shared run."""
+        return []
+
+    @cached_property
+    def artifact(self) -> Any:
+        """The result of one undisturbed run, shared by the checks."""
+        return self.run(listeners=(self.events.append,))
+
+    @property
+    def checkpoints(self) -> bool:
+        """Whether the method saves checkpoints (asked with a work folder)."""
+        return any(event.kind == "checkpoint" for event in self.observed[1])
+
+    @cached_property
+    def observed(self) -> tuple[Any, list[Any], frozenset[str], frozenset[str]]:
+        """A run with a work folder: artifact, events, files in the work folder, files in the working directory."""
+        from erase_plugins.testing.observe import files_below
+
+        events: list[Any] = []
+        with scratch() as folder:
+            work = folder / "work"
+            work.mkdir()
+            with working_directory(folder / "here"):
+                artifact = self.run(work=work, listeners=(events.append,))
+            return artifact, events, files_below(work), files_below(folder / "here")
+
+    def plain(self, artifact: Any) -> Any:
+        """The artifact without what differs from run to run: time and duration."""
+        return replace(artifact, manifest=replace(artifact.manifest, created="", seconds=0.0))
+
+
+class StopAfter:
+    """Listener that cancels a run after the given event kind was seen ``times`` times."""
+
+    def __init__(self, kind: str, times: int = 1) -> None:
+        self.kind, self.left = kind, times
+        self.cancel = threading.Event()
+        self.seen: list[Any] = []
+
+    def __call__(self, event: Any) -> None:
+        self.seen.append(event)
+        if event.kind == self.kind:
+            self.left -= 1
+            if self.left <= 0:
+                self.cancel.set()
+
+
+@contextmanager
+def scratch() -> Iterator[Path]:
+    """A temporary folder."""
+    with tempfile.TemporaryDirectory(prefix="contract-") as name:
+        yield Path(name).resolve()
+
+
+@contextmanager
+def working_directory(folder: Path) -> Iterator[Path]:
+    """Runs the with-block inside a new folder, so that stray files are noticed."""
+    folder.mkdir(parents=True, exist_ok=True)
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        yield folder
+    finally:
+        os.chdir(before)

@@ -1,0 +1,44 @@
+"""The contract as single checks. Each takes a `Case` and raises `AssertionError` with what is wrong and how to fix it."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from typing import Any
+
+Check = Callable[..., None]
+#: name -> check(case)
+CHECKS: dict[str, Check] = {}
+#: name -> check(case, layout id)
+LAYOUT_CHECKS: dict[str, Check] = {}
+_ROOMS = ("describe", "planning", "running", "interrupting", "applying", "files")
+
+
+def check(function: Check) -> Check:
+    """Adds a check that is run once per method and model."""
+    CHECKS[function.__name__] = function
+    return function
+
+
+def layout_check(function: Check) -> Check:
+    """Adds a check that is run once per method, model and layout."""
+    LAYOUT_CHECKS[function.__name__] = function
+    return function
+
+
+def load_checks() -> tuple[dict[str, Check], dict[str, Check]]:
+    """All checks, general ones and those per layout."""
+    for room in _ROOMS:
+        importlib.import_module(f"erase_plugins.testing.checks.{room}")
+    return CHECKS, LAYOUT_CHECKS
+
+
+def refused(wanted: type[BaseException], call: Callable[[], Any], what: str) -> BaseException:
+    """The error that ``call`` raises; fails unless it is of the wanted class."""
+    try:
+        call()
+    except wanted as error:
+        return error
+    except Exception as error:
+        raise AssertionError(f"{what}: expected {wanted.__name__}, got {type(error).__name__}: {error}") from error
+    raise AssertionError(f"{what}: expected {wanted.__name__}, but it was accepted")

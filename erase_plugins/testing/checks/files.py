@@ -1,0 +1,113 @@
+"""Saved and loaded in every layout that accepts it, the edit predicts the same; the manifest tells all and no more."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from erase_plugins.errors import Unsupported
+from erase_plugins.testing.case import KEEP, Case, scratch
+from erase_plugins.testing.checks import check, layout_check, refused
+from erase_plugins.testing.checks.applying import TOLERANCE, applied_predictions, closeness
+from erase_plugins.testing.observe import files_below, predictions
+
+
+@layout_check
+def layout_round_trip(case: Case, layout: str) -> None:
+    """Folder and single files load into the same prediction; a layout that cannot carry the edit gives a reason."""
+    from erase_plugins.artifacts.artifact import load_artifact
+
+    expected = applied_predictions(case.pipe, case.artifact)
+    with scratch() as folder:
+        saved = saved_as(case, folder / "out", layout)
+        if saved is None:
+            return
+        exact = not lossy(case, layout)
+        for place in (folder / "out", *own_files(folder / "out", saved)):
+            loaded = load_artifact(place, case.info.family.id)
+            assert loaded.manifest.erased == (case.concept.text,), f"{place.name} forgot what it erases"
+            distance = closeness(expected, applied_predictions(case.pipe, loaded))
+            assert distance <= TOLERANCE or not exact, f"{layout}, {place.name}: predictions differ by {distance:.2e}"
+
+
+@layout_check
+def stock_loader_agrees(case: Case, layout: str) -> None:
+    """What claims to be read by diffusers predicts the same through its own ``load_lora_weights``."""
+    from erase_plugins.manager import get_manager
+
+    readers = get_manager().layout(layout).readers
+    with scratch() as folder:
+        saved = saved_as(case, folder / "out", layout) if "diffusers" in readers else None
+        files = [item.name for item in saved.manifest.files] if saved is not None else []
+        if saved is None or any("/" in name for name in files) or lossy(case, layout):
+            return
+        expected, pipe = applied_predictions(case.pipe, case.artifact), case.fresh()
+        pipe.load_lora_weights(str(folder / "out"), weight_name=files[0])
+        distance = closeness(expected, predictions(pipe))
+    assert distance <= TOLERANCE, f"{layout} read by diffusers: predictions differ by {distance:.2e}"
+
+
+def saved_as(case: Case, out: Path, layout: str) -> Any:
+    """The artifact saved in one layout, or None if the layout says that it cannot carry it."""
+    from erase_plugins.artifacts.store import lower_for
+    from erase_plugins.manager import get_manager
+
+    edit, family = case.artifact.edit, case.info.family
+    lowered = lower_for(edit, case.target())
+    if get_manager().layout(layout).accepts(edit, family) or get_manager().layout(layout).accepts(lowered, family):
+        return case.artifact.save(out, (layout,), case.target())
+    reason = get_manager().layout(layout).accepts(lowered, family).reason
+    assert reason, f"layout {layout} refuses without a reason"
+    refused(Unsupported, lambda: case.artifact.save(out, (layout,), case.target()), f"saving as {layout}")
+    assert not out.exists(), f"the refused save as {layout} left a folder"
+    return None
+
+
+def lossy(case: Case, layout: str) -> bool:
+    """Whether the layout says that it loses something."""
+    from erase_plugins.artifacts.store import lower_for
+    from erase_plugins.manager import get_manager
+
+    lowered = lower_for(case.artifact.edit, case.target())
+    return get_manager().layout(layout).accepts(lowered, case.info.family).answer == "lossy"
+
+
+def own_files(folder: Path, saved: Any) -> list[Path]:
+    """Weight files that stand for themselves (peft folders hold one component each)."""
+    return [folder / item.name for item in saved.manifest.files if "/" not in item.name]
+
+
+@check
+def saved_files_are_declared(case: Case) -> None:
+    """The folder holds what the manifest lists, the manifest itself, and nothing else."""
+    from erase_plugins.artifacts.manifest import FILENAME
+
+    with scratch() as folder:
+        saved = case.artifact.save(folder / "out", target=case.target())
+        found = files_below(folder / "out")
+        stray = sorted(item.name for item in folder.iterdir() if item.name != "out")
+    declared = {item.name for item in saved.manifest.files} | {FILENAME}
+    assert found == declared, f"undeclared or missing files: {', '.join(sorted(found ^ declared))}"
+    assert not stray, f"saving left {', '.join(stray)} beside the folder"
+
+
+@check
+def manifest_round_trip(case: Case) -> None:
+    """The manifest survives JSON, names method, concepts, options and base, and holds no path of this machine."""
+    from erase_plugins.artifacts.artifact import load_artifact
+    from erase_plugins.artifacts.manifest import Manifest
+
+    with scratch() as folder:
+        saved = case.artifact.save(folder / "out", target=case.target())
+        manifest = load_artifact(folder / "out").manifest
+        text = manifest.to_json()
+        private = [str(part) for part in (folder, Path.home(), Path.cwd()) if len(part.parts) > 1 and str(part) in text]
+    assert manifest.to_json() == saved.manifest.to_json(), "the loaded manifest differs from the saved one"
+    assert Manifest.from_json(text).to_json() == text, "the manifest changes on its way through JSON"
+    assert not private, "the manifest holds a path of this machine"
+    assert manifest.method["id"] == case.method.id
+    assert manifest.erased == (case.concept.text,)
+    assert tuple(manifest.preserve) == KEEP
+    assert set(manifest.options) == set(case.plan().options)
+    assert set(manifest.base["fingerprint"]) == set(case.target().fingerprint())
+    assert set(manifest.kinds) == set(case.artifact.edit.kinds)

@@ -1,0 +1,89 @@
+"""A run gives the same valid edit for the same seed and leaves the model, the folder and the process alone."""
+
+from __future__ import annotations
+
+import hashlib
+
+from erase_plugins.errors import EraseError
+from erase_plugins.testing.case import Case, scratch
+from erase_plugins.testing.checks import check
+from erase_plugins.testing.observe import changed_since, global_random_state, global_seed, no_network, snapshot
+
+
+@check
+def edit_is_valid(case: Case) -> None:
+    """Finite, of declared kinds, for this family; every key and shape fits the model."""
+    from erase_plugins.artifacts.store import lower_for
+    from erase_plugins.runtime.guard import resolve_parameters
+
+    try:
+        edit = case.artifact.edit
+    except EraseError as error:
+        raise AssertionError(f"the run was refused: {error}") from error
+    assert len(edit), "the edit changes nothing"
+    assert edit.family == case.info.family.id, f"the edit is for family {edit.family}"
+    edit.check_finite()
+    undeclared = edit.kinds - case.method.produces
+    assert not undeclared, f"kinds {', '.join(sorted(undeclared))} are not in produces"
+    parameters = resolve_parameters(
+        lower_for(edit, case.target()), case.target(), lambda component: getattr(case.pipe, component, None)
+    )
+    assert parameters or edit.kinds == {"addon"}, "no parameter of the model is changed"
+
+
+@check
+def run_is_deterministic(case: Case) -> None:
+    """Two runs with one seed give the same bits, whatever the state of the global generators."""
+    import torch
+
+    with global_seed(1):
+        first = case.run()
+    with global_seed(2):
+        second = case.run()
+    mine, theirs = list(first.edit.items()), list(second.edit.items())
+    assert [item[:2] for item in mine] == [item[:2] for item in theirs], "two runs change different parameters"
+    for (component, key, delta), (_, _, other) in zip(mine, theirs, strict=True):
+        for name, tensor in delta.tensors().items():
+            same = torch.equal(tensor, other.tensors()[name])
+            assert same, f"{component} {key}: {name} differs between two runs; draw from ctx.generator(...) only"
+    assert artifact_hash(case, first) == artifact_hash(case, second), "equal tensors, but the files differ"
+
+
+def artifact_hash(case: Case, artifact: object) -> str:
+    """SHA-256 of the lossless file, time and duration left out."""
+    with scratch() as folder:
+        saved = case.plain(artifact).save(folder / "out", ("patch",), case.target())
+        names = [item.name for item in saved.manifest.files]
+        return hashlib.sha256(b"".join((folder / "out" / name).read_bytes() for name in names)).hexdigest()
+
+
+@check
+def run_leaves_the_model_alone(case: Case) -> None:
+    """Weights bit for bit, hooks, modes and flags as before; no network; global generators untouched."""
+    pipe, state = case.pipe, global_random_state()
+    before = snapshot(pipe)
+    with no_network():
+        case.run(pipe)
+    difference = changed_since(pipe, before)
+    assert not difference, f"the run changed the base model: {difference}"
+    assert global_random_state() == state, "the run drew from or seeded the global random generators"
+
+
+@check
+def run_writes_no_files(case: Case) -> None:
+    """Nothing but the engine's checkpoint appears: methods return edits, layouts write files."""
+    from erase_plugins.engine.checkpoint import FILE
+
+    _, _, work, here = case.observed
+    assert not here, f"the run wrote into the working directory: {', '.join(sorted(here))}"
+    assert work <= {FILE}, f"the run wrote undeclared files: {', '.join(sorted(work - {FILE}))}"
+
+
+@check
+def run_reports_progress(case: Case) -> None:
+    """At least one step is reported, never beyond the total."""
+    _, events, _, _ = case.observed
+    steps = [event for event in events if event.kind == "step"]
+    assert steps, "the run never calls ctx.step(done, total), so it cannot show progress or be cancelled"
+    for event in steps:
+        assert 0 <= event.done <= event.total, f"step {event.done} of {event.total}"
