@@ -78,7 +78,7 @@ def measure(
         judge: from `load_judge`.
         world: what to ask for.
         seed: of prompts and noise.
-        pictures: training pictures, for PSNR and the judge's own accuracy; without them both are null.
+        pictures: training pictures, for PSNR and the judge's own accuracy; without them these are null.
         on_drawn: progress (pictures drawn, all).
     """
     import torch
@@ -94,13 +94,14 @@ def measure(
     asks = [ask for group in groups.values() for ask in group]
     images = draw(pipe, [ask.prompt for ask in asks], seed, on_drawn)
     seen = judge_images(*judge, images)
-    result: dict[str, Any] = {"vae_psnr_db": None, "judge_on_training_pictures": None}
+    result: dict[str, Any] = {"vae_psnr_db": None, "vae_psnr_pooled_db": None, "judge_on_training_pictures": None}
     if pictures is not None:
         pixels, labels = pictures.sample(1024, Draw.of(seed, "sprites", 0).rng)
         verdicts = judge_images(*judge, torch.from_numpy(pixels) / 255)
         right = [(world.concepts[a.concept].name, world.styles[a.style], world.backgrounds[a.background])
                  for a in labels]  # fmt: skip
-        result["vae_psnr_db"] = round(psnr(pipe.vae, pictures, seed), 2)
+        mean, pooled = psnr(pipe.vae, pictures, seed)
+        result |= {"vae_psnr_db": round(mean, 2), "vae_psnr_pooled_db": round(pooled, 2)}
         result["judge_on_training_pictures"] = {
             axis: rate([verdict[axis] == names[index] for verdict, names in zip(verdicts, right, strict=True)])
             for index, axis in enumerate(("concept", "style", "background"))

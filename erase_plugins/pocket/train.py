@@ -129,7 +129,7 @@ def _train(out: Path, recipe: Recipe, stages: tuple[str, ...], art_folder: Path 
     world = pocket_world()
     sprites = art.load_sprites(world, art_folder or art.fetch(world), recipe.size)
     numbers: dict[str, Any] = {}
-    with _progress() as show:
+    with StepBars() as show:
         build = Build(out, world, sprites, recipe, device, show)
         for stage in stages:
             started = time.perf_counter()
@@ -141,7 +141,7 @@ def _train(out: Path, recipe: Recipe, stages: tuple[str, ...], art_folder: Path 
     return {"out": str(out), "recipe": asdict(recipe), "stages": numbers}
 
 
-class _progress:
+class StepBars:
     """A bar per loop on stderr with the time left; called after each step."""
 
     def __init__(self) -> None:
@@ -158,7 +158,7 @@ class _progress:
             console=Console(stderr=True),
         )
 
-    def __enter__(self) -> _progress:
+    def __enter__(self) -> StepBars:
         self._progress.start()
         return self
 
