@@ -22,9 +22,9 @@ _PUBLIC = {
     "generate": "erase_plugins.api",
     "evaluate": "erase_plugins.api",
     "load_artifact": "erase_plugins.artifacts.artifact",
-    "merge": "erase_plugins.artifacts.compose",
-    "add": "erase_plugins.artifacts.compose",
-    "revoke": "erase_plugins.artifacts.compose",
+    "merge": "erase_plugins.compose",
+    "add": "erase_plugins.compose",
+    "revoke": "erase_plugins.compose",
     "Concept": "erase_plugins.types",
     "EraseRequest": "erase_plugins.types",
     "EvalReport": "erase_plugins.types",
@@ -37,7 +37,7 @@ __all__ = ["__version__", "hookimpl", *sorted(_PUBLIC)]
 if TYPE_CHECKING:
     from erase_plugins.api import erase, evaluate, generate, load, plan
     from erase_plugins.artifacts.artifact import Artifact, load_artifact
-    from erase_plugins.artifacts.compose import add, merge, revoke
+    from erase_plugins.compose import add, merge, revoke
     from erase_plugins.artifacts.edit import Edit
     from erase_plugins.manager import get_manager
     from erase_plugins.runtime.apply import apply

@@ -21,7 +21,9 @@ CONTEXT = "context"
 class Delta(Protocol):
     """One change. ``kind`` names the class in files; ``tensors`` are what is stored."""
 
-    kind: str
+    @property
+    def kind(self) -> str:
+        """Name of the class in files."""
 
     def tensors(self) -> dict[str, Tensor]:
         """Stored tensors by field name."""

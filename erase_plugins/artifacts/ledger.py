@@ -59,22 +59,3 @@ def unpack(vector: Tensor, size: int) -> Tensor:
     out[index[0], index[1]] = vector
     out[index[1], index[0]] = vector
     return out
-
-
-def compress_pairs(rows: Tensor, guides: Tensor, tolerance: float) -> tuple[Tensor, Tensor]:
-    """Fewer row pairs with the same Gram matrices.
-
-    With C = U s V^T, rotating both C and S by U^T keeps C^T C and S^T C; rows whose singular value is below
-    ``tolerance`` times the largest contribute nothing and are dropped.
-
-    Args:
-        rows: (n, d) erased rows.
-        guides: (n, d) what they become.
-        tolerance: relative to the largest singular value; 0 keeps every row as it is.
-    """
-    if tolerance <= 0 or rows.shape[0] < 2:
-        return rows, guides
-    left, values, _ = torch.linalg.svd(rows.double(), full_matrices=False)
-    keep = max(int((values > tolerance * values[0]).sum()), 1)
-    rotation = left[:, :keep].T
-    return rotation @ rows.double(), rotation @ guides.double()

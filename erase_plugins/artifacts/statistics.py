@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -16,6 +18,8 @@ from erase_plugins.artifacts.ledger import from_ledger, gram, pack, unpack
 from erase_plugins.errors import ArtifactError, CorruptArtifact
 
 SCHEMA = 1
+#: a file keeps single rows up to this many per dimension; beyond that, sums are smaller
+KEPT_ROWS = 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,22 +28,28 @@ class Member:
 
     Attributes:
         concept: text of the concept.
-        rows: (n, d) float32; empty if the file keeps sums only.
-        guides: (n, d) float32.
+        rows: (n, d) float32; None in a file of very many concepts, which keeps their sums only.
+        guides: (n, d) float32, or None with ``rows``.
         weight: erase scale.
         near: kept-vocabulary words that were left out because they mean the same.
         facts: guide, aliases and other JSON-ready facts.
     """
 
     concept: str
-    rows: Tensor
-    guides: Tensor
+    rows: Tensor | None
+    guides: Tensor | None
     weight: float
     near: tuple[str, ...] = ()
     facts: Mapping[str, Any] = field(default_factory=dict)
 
     def grams(self) -> tuple[Tensor, Tensor]:
-        """Ledger contributions to G = e C^T C and X = e S^T C."""
+        """Ledger contributions to G = e C^T C and X = e S^T C.
+
+        Raises:
+            ArtifactError: the file keeps no rows.
+        """
+        if self.rows is None or self.guides is None:
+            raise ArtifactError(f"the file keeps no rows of '{self.concept}'; give the base model with --model")
         return gram(self.rows, self.weight), gram(self.rows, self.weight, self.guides)
 
 
@@ -52,11 +62,12 @@ class Statistics:
         members: erased concepts by text.
         keep: prompt -> rows (n, d) that must stay, each prompt with weight `keep_weight`.
         keep_weight: p of the named prompts.
+        solver: settings that decide the solution (method id and its solver options).
         block: (d, d) int64 ledger sum of the shared vocabulary, weight included; None without.
         block_facts: which vocabulary ("hash", words, weight); equal facts mean the same block.
         left_out: vocabulary word -> rows that are taken out of the block.
-        solver: settings that decide the solution (method id and its solver options).
         sigma: (d, d) sum of W^T W where the method needs it.
+        sums: ledger sums G and X of all members; formed from their rows if None.
     """
 
     width: int
@@ -68,15 +79,24 @@ class Statistics:
     block_facts: Mapping[str, Any] = field(default_factory=dict)
     left_out: Mapping[str, Tensor] = field(default_factory=dict)
     sigma: Tensor | None = None
+    sums: tuple[Tensor, Tensor] | None = None
 
-    def erased_grams(self) -> tuple[Tensor, Tensor]:
-        """G and X of all members, float64."""
+    @cached_property
+    def ledgers(self) -> tuple[Tensor, Tensor]:
+        """G and X of all members as int64 ledgers."""
+        if self.sums is not None:
+            return self.sums
         G = torch.zeros(self.width, self.width, dtype=torch.int64)
         X = torch.zeros_like(G)
         for member in self.members.values():
             more_G, more_X = member.grams()
             G += more_G
             X += more_X
+        return G, X
+
+    def erased_grams(self) -> tuple[Tensor, Tensor]:
+        """G and X of all members, float64."""
+        G, X = self.ledgers
         return from_ledger(G), from_ledger(X)
 
     def kept_gram(self) -> Tensor:
@@ -92,44 +112,64 @@ class Statistics:
     # ---- algebra -----------------------------------------------------------------------------------------------
 
     def without(self, concepts: Iterable[str], keep_them: bool) -> Statistics:
-        """The statistics after revoking concepts.
+        """The statistics after revoking concepts: their sums are taken out exactly.
 
         Args:
             concepts: texts of members.
             keep_them: move their rows into the kept rows, so that the others do not disturb them.
 
         Raises:
-            ArtifactError: not a member; lists the members.
+            ArtifactError: not a member (lists the members), without rows, or nothing would remain.
         """
-        gone = set(concepts)
-        unknown = gone - set(self.members)
+        gone = sorted(set(concepts))
+        unknown = [name for name in gone if name not in self.members]
         if unknown:
-            raise ArtifactError(f"'{min(unknown)}' is not erased by this artifact; it erases {', '.join(self.members)}")
+            close = get_close_matches(unknown[0], self.members, n=3) or sorted(self.members)[:8]
+            raise ArtifactError(f"'{unknown[0]}' is not erased by this artifact; erased are {', '.join(close)}")
         members = {name: member for name, member in self.members.items() if name not in gone}
         if not members:
             raise ArtifactError("revoking the last concept would leave nothing; delete the artifact instead")
+        G, X = (ledger.clone() for ledger in self.ledgers)
+        keep = dict(self.keep)
+        for name in gone:
+            less_G, less_X = self.members[name].grams()
+            G -= less_G
+            X -= less_X
+            rows = self.members[name].rows
+            if keep_them and rows is not None:
+                keep[name] = rows
         still_near = {word for member in members.values() for word in member.near}
         left_out = {word: rows for word, rows in self.left_out.items() if word in still_near}
-        keep = dict(self.keep)
-        if keep_them:
-            keep.update({name: self.members[name].rows for name in sorted(gone)})
-        return replace(self, members=members, left_out=left_out, keep=keep)
+        return replace(self, members=members, left_out=left_out, keep=keep, sums=(G, X))
 
     def joined(self, others: Sequence[Statistics]) -> Statistics:
-        """The statistics of all concepts together.
+        """The statistics of all concepts together; a concept named twice counts once.
 
         Raises:
             ArtifactError: solver settings, width, keep weight or vocabulary differ; says which.
         """
         members, keep, left_out = dict(self.members), dict(self.keep), dict(self.left_out)
+        G, X = (ledger.clone() for ledger in self.ledgers)
         for other in others:
             self._same_settings(other)
-            members.update(other.members)
+            G += other.ledgers[0]
+            X += other.ledgers[1]
+            for name, member in other.members.items():
+                if name in members:
+                    less_G, less_X = member.grams()
+                    G -= less_G
+                    X -= less_X
+                else:
+                    members[name] = member
             keep.update(other.keep)
             left_out.update(other.left_out)
         keep = {prompt: rows for prompt, rows in keep.items() if prompt not in members}
         ordered = {name: members[name] for name in sorted(members)}
-        return replace(self, members=ordered, keep=keep, left_out=left_out)
+        return replace(self, members=ordered, keep=keep, left_out=left_out, sums=(G, X))
+
+    def with_rows(self, members: Mapping[str, Member]) -> Statistics:
+        """The statistics with rows put back for some members (encoded again from the base model)."""
+        return replace(self, members={**self.members, **members}, sums=self.ledgers)
 
     def _same_settings(self, other: Statistics) -> None:
         for name in ("width", "keep_weight", "solver", "block_facts"):
@@ -145,9 +185,12 @@ class Statistics:
         """Tensors and JSON-ready description; inverse of `from_tensors`."""
         members = [self.members[name] for name in sorted(self.members)]
         tensors: dict[str, Tensor] = {}
-        if members:
-            tensors["C"] = torch.cat([member.rows for member in members])
-            tensors["S"] = torch.cat([member.guides for member in members])
+        pairs = [(item.rows, item.guides) for item in members if item.rows is not None and item.guides is not None]
+        if len(pairs) == len(members) and sum(len(rows) for rows, _ in pairs) <= KEPT_ROWS * self.width:
+            tensors["C"] = torch.cat([rows for rows, _ in pairs])
+            tensors["S"] = torch.cat([guides for _, guides in pairs])
+        else:
+            tensors["G"], tensors["X"] = pack(self.ledgers[0]), self.ledgers[1]
         for name, table in (("K", self.keep), ("L", self.left_out)):
             if table:
                 tensors[name] = torch.cat([table[key] for key in sorted(table)])
@@ -161,10 +204,7 @@ class Statistics:
             "keep_weight": self.keep_weight,
             "solver": dict(self.solver),
             "block": dict(self.block_facts),
-            "members": [
-                {"concept": item.concept, "n": len(item.rows), "weight": item.weight, "near": list(item.near),
-                 "facts": dict(item.facts)} for item in members
-            ],
+            "members": [_member_facts(item, "C" in tensors) for item in members],
             "keep": [[key, len(self.keep[key])] for key in sorted(self.keep)],
             "left_out": [[key, len(self.left_out[key])] for key in sorted(self.left_out)],
         }  # fmt: skip
@@ -181,25 +221,27 @@ class Statistics:
             if int(facts["schema"]) > SCHEMA:
                 raise CorruptArtifact(f"statistics have schema {facts['schema']}; update erase-plugins")
             width = int(facts["width"])
-            sizes = [int(item["n"]) for item in facts["members"]]
-            rows, guides = _split(tensors, "C", sizes, width), _split(tensors, "S", sizes, width)
+            entries = facts["members"]
+            sizes = [int(item["n"]) for item in entries]
+            stored = "C" in tensors
+            rows: Sequence[Tensor | None] = _split(tensors, "C", sizes, width) if stored else [None] * len(sizes)
+            guides: Sequence[Tensor | None] = _split(tensors, "S", sizes, width) if stored else [None] * len(sizes)
+            sums = None if stored else (_square(unpack(tensors["G"], width), width), _square(tensors["X"], width))
             members = {
-                item["concept"]: Member(
-                    item["concept"], rows[i], guides[i], float(item["weight"]), tuple(item["near"]), dict(item["facts"])
+                str(item["concept"]): Member(
+                    str(item["concept"]), one, other, float(item["weight"]), tuple(item["near"]), dict(item["facts"])
                 )
-                for i, item in enumerate(facts["members"])
+                for item, one, other in zip(entries, rows, guides, strict=True)
             }
             tables = []
             for name, key in (("K", "keep"), ("L", "left_out")):
                 parts = _split(tensors, name, [int(size) for _, size in facts[key]], width)
                 tables.append({prompt: parts[i] for i, (prompt, _) in enumerate(facts[key])})
-            block = unpack(tensors["H"], width) if "H" in tensors else None
+            block = _square(unpack(tensors["H"], width), width) if "H" in tensors else None
             sigma = unpack(tensors["sigma"], width) if "sigma" in tensors else None
-            if block is not None and block.dtype != torch.int64:
-                raise CorruptArtifact("the statistics block is not an integer ledger")
             return cls(
                 width, members, tables[0], float(facts["keep_weight"]), dict(facts["solver"]), block,
-                dict(facts["block"]), tables[1], sigma,
+                dict(facts["block"]), tables[1], sigma, sums,
             )  # fmt: skip
         except (KeyError, TypeError, ValueError, IndexError, RuntimeError) as error:
             raise CorruptArtifact("the closed-form statistics are damaged; fetch the artifact again") from error
@@ -214,6 +256,18 @@ def _split(tensors: Mapping[str, Tensor], name: str, sizes: Sequence[int], width
             f"statistics tensor {name} has shape {tuple(whole.shape)}, expected {(sum(sizes), width)}"
         )
     return list(whole.split(list(sizes)))
+
+
+def _member_facts(member: Member, with_rows: bool) -> dict[str, Any]:
+    count = len(member.rows) if with_rows and member.rows is not None else 0
+    near = list(member.near)
+    return {"concept": member.concept, "n": count, "weight": member.weight, "near": near, "facts": dict(member.facts)}
+
+
+def _square(matrix: Tensor, width: int) -> Tensor:
+    if matrix.shape != (width, width) or matrix.dtype != torch.int64:
+        raise CorruptArtifact(f"a statistics ledger has shape {tuple(matrix.shape)} and type {matrix.dtype}")
+    return matrix
 
 
 def _json_like(value: Any) -> Any:

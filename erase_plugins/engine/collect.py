@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from erase_plugins.artifacts.ledger import compress_pairs, gram
+from erase_plugins.artifacts.ledger import gram
 from erase_plugins.artifacts.statistics import Member, Statistics
 from erase_plugins.engine.context import RunContext
 from erase_plugins.engine.phrases import (
@@ -26,8 +26,6 @@ from erase_plugins.errors import RequestError
 from erase_plugins.families.base import Target
 from erase_plugins.types import Concept, EraseRequest
 
-#: rows of one phrase that differ by less than this are one row
-_COMPRESSION = 1e-6
 #: what a concept becomes when the user does not say
 DEFAULT_GUIDES = {"style": "art", "person": "a person"}
 BLANK = " "
@@ -46,7 +44,6 @@ class Recipe:
     near: float
     aliases: bool
     alias_threshold: float
-    compress: bool = True
 
 
 def guide_of(concept: Concept) -> str:
@@ -121,23 +118,26 @@ def _member(concept: Concept, recipe: Recipe, target: Target, words: Vocabulary 
     if recipe.aliases and words is not None:
         taken = {phrase.strip().lower() for phrase in phrases}
         aliases = tuple(word for word in words.near(cond, recipe.alias_threshold) if word not in taken)
+    C, S = encode_member([*phrases, *aliases], guide, concept.kind, recipe, target)
+    facts = {"guide": guide, "aliases": list(aliases), "phrases": phrases, "kind": concept.kind}
+    return Member(concept.text, C, S, recipe.erase_scale, near, facts)
+
+
+def encode_member(
+    phrases: Sequence[str], guide: str, kind: str, recipe: Recipe, target: Target
+) -> tuple[Tensor, Tensor]:
+    """Erased rows and what they become, (n, dim) float32 each, for all phrasings of one concept."""
     rows, guides = [], []
-    for phrase in [*phrases, *aliases]:
+    for phrase in phrases:
         pairs = (
-            list(zip(expand(phrase, concept.kind), expand(guide, concept.kind), strict=True))
-            if recipe.expand
-            else [(phrase, guide)]
+            list(zip(expand(phrase, kind), expand(guide, kind), strict=True)) if recipe.expand else [(phrase, guide)]
         )
         erased, becomes = target.encode([a for a, _ in pairs]), target.encode([b for _, b in pairs])
         for index in range(len(pairs)):
             one, other = paired_rows(erased, becomes, index, index, recipe.tokens)
             rows.append(one)
             guides.append(other)
-    C, S = torch.cat(rows), torch.cat(guides)
-    if recipe.compress:
-        C, S = compress_pairs(C, S, _COMPRESSION)
-    facts = {"guide": guide, "aliases": list(aliases), "phrases": phrases, "kind": concept.kind}
-    return Member(concept.text, C.float().contiguous(), S.float().contiguous(), recipe.erase_scale, near, facts)
+    return torch.cat(rows).float().contiguous(), torch.cat(guides).float().contiguous()
 
 
 def _keep(prompts: Sequence[str], target: Target) -> dict[str, Tensor]:

@@ -37,14 +37,13 @@ def balance(
     """
     names = list(options.attributes)
     alphas = {name: [options.alpha] * len(names) for name in statistics.members}
-    directions = {
-        name: _directions(name, names, target, len(member.rows)) for name, member in statistics.members.items()
-    }
+    rows = {name: member.rows.double() for name, member in statistics.members.items() if member.rows is not None}
+    directions = {name: _directions(name, names, target, len(part)) for name, part in rows.items()}
 
     def current() -> Statistics:
         members = {}
         for name, member in statistics.members.items():
-            guides = member.rows.double()
+            guides = rows[name]
             for weight, direction in zip(alphas[name], directions[name], strict=True):
                 guides = guides + weight * direction
             facts = {**member.facts, "guide": member.concept, "attributes": names, "alpha": alphas[name]}

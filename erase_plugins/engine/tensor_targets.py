@@ -17,17 +17,16 @@ from erase_plugins.families.base import Target
 
 def tensor_edit(statistics: Statistics, lam: float, target: Target) -> Edit:
     """Low-rank changes of every key and value projection; keeps no statistics, since targets depend on the layer."""
-    members = list(statistics.members.values())
-    C = torch.cat([member.rows.double() for member in members])
-    S = torch.cat([member.guides.double() for member in members])
-    weights = torch.cat([torch.full((len(member.rows),), member.weight, dtype=torch.float64) for member in members])
+    members = [item for item in statistics.members.values() if item.rows is not None and item.guides is not None]
+    pairs = [(item.rows.double(), item.guides.double()) for item in members]  # type: ignore[union-attr]
+    C = torch.cat([rows for rows, _ in pairs])
+    S = torch.cat([guides for _, guides in pairs])
+    weights = torch.cat([torch.full((len(item.rows),), item.weight, dtype=torch.float64) for item in members])  # type: ignore[arg-type]
     A, _ = solve_factors(C, S, weights, statistics.kept_gram(), lam)
     deltas: dict[str, dict[str, Delta]] = {}
     for ref in target.modules("cross_kv"):
         W = target.weight(ref).double().cpu()
-        values = torch.cat(
-            [tensor_values(W, member.rows.double().T, member.guides.double().T) for member in members], dim=1
-        )
+        values = torch.cat([tensor_values(W, rows.T, guides.T) for rows, guides in pairs], dim=1)
         up = values - W @ C.T
         deltas.setdefault(ref.component, {})[ref.weight] = LowRank(A.float().clone(), up.float().contiguous())
     return Edit(target.family.id, deltas)

@@ -60,9 +60,9 @@ class ClosedFormOptions:
 class UCEOptions(ClosedFormOptions):
     """Options of UCE."""
 
-    mode: str = option("erase", "erase: becomes the guide; moderate: becomes the empty prompt; debias: balances attributes",
+    mode: str = option("erase", "erase: to the guide; moderate: to the empty prompt; debias: balance attributes",
                        choices=("erase", "moderate", "debias"))  # fmt: skip
-    technique: str = option("replace", "target values: the guide's, or the guide's without the old direction (2023 code)",
+    technique: str = option("replace", "target: the guide's values, or those less the old direction (2023 code)",
                             choices=("replace", "tensor"))  # fmt: skip
     rank: int | None = option(None, "cap on the rank, optimal for all layers at once; none is exact", low=1)
     attributes: tuple[str, ...] = option((), "debias: attributes to balance, comma separated")
@@ -98,9 +98,8 @@ class UCE:
 
         options = UCEOptions(**plan.options)
         solver = {"method": self.id, "lam": options.lam, "rank": options.rank}
-        # debiasing shifts every row by the same direction, so rows must not be rotated together
-        recipe = replace(options.recipe(), compress=options.mode != "debias")
-        statistics = collect(plan.request, recipe, solver, target, ctx, need_sigma=options.rank is not None)
+        need_sigma = options.rank is not None
+        statistics = collect(plan.request, options.recipe(), solver, target, ctx, need_sigma)
         summary(statistics, ctx)
         if options.mode == "debias":
             from erase_plugins.engine.debias import balance

@@ -10,13 +10,13 @@ from typing import Any
 from torch import nn
 
 from erase_plugins.artifacts.artifact import Artifact, load_artifact
-from erase_plugins.artifacts.edit import CONTEXT, ContextMap, Edit
+from erase_plugins.artifacts.edit import CONTEXT, Edit
 from erase_plugins.artifacts.store import lower_for
 from erase_plugins.errors import ArtifactError, RequestError, Unsupported
 from erase_plugins.families.diffusers_target import DiffusersTarget
 from erase_plugins.runtime import addons
 from erase_plugins.runtime.context import ActiveMap, attach_map, detach_map
-from erase_plugins.runtime.guard import check_base, check_pipeline, resolve_parameters
+from erase_plugins.runtime.guard import check_base, check_pipeline, context_maps, resolve_parameters
 from erase_plugins.runtime.patcher import LOCK, Patch, attach, detach, refresh, settle
 
 MODES = ("weights", "context")
@@ -157,7 +157,7 @@ def apply_all(
 def attach_edit(pipe: Any, target: DiffusersTarget, artifact: Artifact, strength: float, mode: str) -> Applied:
     """The unchecked core of `apply` (the base was checked by the caller)."""
     edit = artifact.edit
-    maps = {component: delta for component, key, delta in edit.items() if key == CONTEXT}
+    maps = context_maps(edit)
     if mode == "context" and not maps:
         raise Unsupported(f"'{artifact.name}' holds no context map; use mode='weights'")
     weights = _without_maps(edit) if mode == "context" else lower_for(edit, target)
@@ -167,7 +167,6 @@ def attach_edit(pipe: Any, target: DiffusersTarget, artifact: Artifact, strength
     try:
         if mode == "context":
             for component, delta in maps.items():
-                assert isinstance(delta, ContextMap)
                 item = ActiveMap(delta, strength)
                 attach_map(getattr(pipe, component), item)
                 applied._maps.append((getattr(pipe, component), item))

@@ -128,6 +128,8 @@ def shape_problem(delta: Delta, shape: torch.Size) -> str:
 
 def context_maps(edit: Edit) -> dict[str, ContextMap]:
     """Component -> context map of an edit."""
-    return {
-        component: delta for component, key, delta in edit.items() if key == CONTEXT and isinstance(delta, ContextMap)
-    }
+    found = {}
+    for component, key, delta in edit.items():
+        if key == CONTEXT and isinstance(delta, ContextMap):
+            found[component] = delta
+    return found

@@ -102,7 +102,9 @@ def add(
     return _joint([first, second], "add")
 
 
-def revoke(artifact: Artifact | str | Any, concepts: Sequence[str] | str, *, forget: bool = False) -> Artifact:
+def revoke(
+    artifact: Artifact | str | Any, concepts: Sequence[str] | str, *, forget: bool = False, target: Any = None
+) -> Artifact:
     """The artifact without some concepts, solved again from its statistics; needs no model.
 
     Args:
@@ -110,17 +112,41 @@ def revoke(artifact: Artifact | str | Any, concepts: Sequence[str] | str, *, for
         concepts: texts of erased concepts to bring back.
         forget: as if they had never been erased. By default their rows are kept from now on, so that the remaining
             concepts do not disturb them.
+        target: base model; needed only for files of very many concepts, which keep no single rows.
 
     Raises:
         ArtifactError: no statistics, not a member, or nothing would remain.
     """
     loaded = load_artifact(artifact)
     names = [concepts] if isinstance(concepts, str) else list(concepts)
-    statistics = statistics_of(loaded.edit, loaded.name).without(names, keep_them=not forget)
+    statistics = _with_rows(loaded, statistics_of(loaded.edit, loaded.name), names, target)
+    statistics = statistics.without(names, keep_them=not forget)
     remaining = tuple(item for item in loaded.manifest.concepts if item.text not in names)
     kept = loaded.manifest.preserve if forget else tuple(dict.fromkeys([*loaded.manifest.preserve, *names]))
     entry = {"action": "revoke", "concepts": names, "kept": not forget}
     return _solved(loaded.manifest, statistics, remaining, kept, entry)
+
+
+def _with_rows(artifact: Artifact, statistics: Statistics, names: Sequence[str], target: Any) -> Statistics:
+    """Rows of some members encoded again where the file keeps sums only and the base model is at hand."""
+    missing = [name for name in names if name in statistics.members and statistics.members[name].rows is None]
+    if not missing or target is None:
+        return statistics
+    from erase_plugins.engine.collect import encode_member
+    from erase_plugins.manager import get_manager
+    from erase_plugins.runtime.guard import check_base
+
+    check_base(artifact.manifest, target)
+    method = get_manager().method(str(artifact.manifest.method["id"]))
+    recipe = method.Options(**artifact.manifest.options).recipe()
+    table = {concept.text: concept for concept in artifact.manifest.concepts}
+    again = {}
+    for name in missing:
+        old = statistics.members[name]
+        phrases = [*old.facts.get("phrases", [name]), *old.facts.get("aliases", [])]
+        rows, guides = encode_member(phrases, str(old.facts["guide"]), table[name].kind, recipe, target)
+        again[name] = replace(old, rows=rows, guides=guides)
+    return statistics.with_rows(again)
 
 
 def same_base(artifacts: Sequence[Artifact]) -> None:
@@ -170,7 +196,8 @@ def _solved(
     return Artifact(
         replace(
             manifest, name=merged_name(concepts), concepts=concepts, preserve=preserve, kinds=tuple(sorted(edit.kinds)),
-            rank=edit.rank, files=(), quality="not measured", created=now(), history=(*manifest.history, {**entry, "at": now()}),
+            rank=edit.rank, files=(), quality="not measured", created=now(),
+            history=(*manifest.history, {**entry, "at": now()}),
         ),
         edit,
     )  # fmt: skip
