@@ -42,8 +42,8 @@ def command(
     place = check_output(out, force or dry_run)
     chosen = check_layouts(layouts)
     (first,) = load_artifacts([artifact])
-    from erase_plugins.artifacts.compose import add
     from erase_plugins.artifacts.solved import statistics_of
+    from erase_plugins.compose import add
     from erase_plugins.types import Concept
 
     statistics_of(first.edit, first.name)

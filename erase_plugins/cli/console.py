@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -23,6 +24,7 @@ class State:
 
     debug: bool = False
     json: bool = False
+    started: float = field(default_factory=time.perf_counter)
     undo: list[Any] = field(default_factory=list)
 
 

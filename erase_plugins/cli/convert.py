@@ -2,14 +2,80 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
 
-from erase_plugins.cli.command import declare
-from erase_plugins.errors import Unsupported
+from erase_plugins.cli.command import (
+    check_output,
+    declare,
+    dry_run_option,
+    existing,
+    force_option,
+    load_target,
+    saved_facts,
+    say_saved,
+)
+from erase_plugins.cli.console import emit, say
+from erase_plugins.families.loading import DTYPES
 
 
 @declare("convert")
 @click.argument("artifact")
-def command(artifact: str) -> None:
-    """Write an artifact in another file layout."""
-    raise Unsupported("converting is not available in this version yet; write the layout with 'run --layout L'")
+@click.option("--layout", required=True, metavar="L", help="Layout to write (see 'list layouts').")
+@click.option("--base", "--model", "base", metavar="MODEL", help="Base model, where it is needed; pocket is found.")
+@click.option("--rank", type=int, help="Keep this many directions per weight.")
+@click.option("--energy", type=float, help="Keep this share of the squared norm, in 0..1.")
+@click.option("--file-dtype", type=click.Choice(DTYPES), help="Precision in the file.")
+@click.option("--drop-bias", is_flag=True, help="Leave bias changes out.")
+@click.option("--with-sidecars", is_flag=True, help="Also write a preview and a description for web interfaces.")
+@click.option("--picture", "pictures", multiple=True, type=click.Path(exists=True), help="Picture for the preview.")
+@click.option("--family", metavar="F", help="Family of a file that does not say it.")
+@click.option("--out", metavar="PATH", help="File (.safetensors) or folder; named after the artifact if left out.")
+@dry_run_option
+@force_option
+def command(
+    artifact: str, layout: str, base: str | None, rank: int | None, energy: float | None, file_dtype: str | None,
+    drop_bias: bool, with_sidecars: bool, pictures: tuple[str, ...], family: str | None, out: str | None,
+    dry_run: bool, force: bool,
+) -> None:  # fmt: skip
+    """Write an artifact or a recognised foreign file in another layout."""
+    from erase_plugins.manager import get_manager
+
+    get_manager().layout(layout)
+    source = existing(artifact)
+    place = check_output(out or f"{source.stem}-{layout}", force or dry_run)
+    if dry_run:
+        from erase_plugins.cli.inspect import look
+
+        facts = look(source)
+        say(f"would write {source.name} ({facts['title']}) in layout {layout} to {place}")
+        emit({"schema": 1, "dry_run": True, "layout": layout, "source": facts, "out": str(place)})
+        return
+    from erase_plugins.artifacts.convert import convert
+
+    made = convert(
+        source, layout, out=place, base=_base(source, base), rank=rank, energy=energy, drop_bias=drop_bias,
+        sidecars=with_sidecars, pictures=pictures, dtype=file_dtype, family=family, force=force,
+    )  # fmt: skip
+    errors = made.manifest.history[-1].get("errors", {}) if made.manifest.history else {}
+    say_saved(made)
+    for name, value in sorted(errors.items(), key=lambda item: -item[1])[:10]:
+        say(f"  relative error {value:.2g}  {name}")
+    if len(errors) > 10:
+        say(f"  and {len(errors) - 10} more, none larger")
+    emit({"schema": 1, "artifact": saved_facts(made), "layout": layout, "errors": errors})
+
+
+def _base(source: Path, named: str | None) -> object:
+    """The base model: the one named, the embedded one if the artifact was made for that, else none."""
+    if named is not None:
+        return load_target(named)
+    from erase_plugins.artifacts.artifact import load_artifact
+    from erase_plugins.errors import ArtifactError
+
+    try:
+        manifest = load_artifact(source).manifest
+    except ArtifactError:
+        return None  # a file of absolute weights; converting says what it needs
+    return load_target("pocket") if manifest.base.get("model") == "pocket" else None

@@ -37,7 +37,7 @@ def command(
     place = check_output(out, force or dry_run)
     chosen = check_layouts(layouts)
     loaded = load_artifacts(artifacts)
-    from erase_plugins.artifacts.compose import merge
+    from erase_plugins.compose import merge
 
     target = None if dry_run else base_for(loaded[0], model, {})
     merged = merge(loaded, list(weights) or None, mode, target)

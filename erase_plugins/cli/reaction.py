@@ -8,11 +8,13 @@ from typing import Any
 
 from erase_plugins.cli.console import percent
 
-#: pictures in all; a second or two on the embedded model
-PICTURES = 16
+#: pictures in all, shared by the concepts; about a second on the embedded model
+PICTURES = 8
 #: a name that means nothing, as the yardstick
 RANDOM_NAME = "zqxv blorf"
 _MARGIN = 0.15
+#: from this score on there is no doubt, and the yardstick is not drawn
+_CLEAR = 0.75
 
 
 @dataclass(frozen=True)
@@ -88,20 +90,26 @@ def base_reaction(target: Any, request: Any, insist: bool = False) -> Reaction |
 
             raise Unsupported(f"no judge knows what {target.info.model} draws; leave --check out")
         return None
+    each = max(PICTURES // len(names), 4)
+    scores = {name: _share(seen, known_label(judge, name)) for name, seen in _seen(target, judge, names, each, request)}
+    random = dict.fromkeys(scores, 0.0)
+    drawn = each * len(names)
+    if min(scores.values()) < _CLEAR:
+        ((_, yardstick),) = _seen(target, judge, [RANDOM_NAME], each, request)
+        random = {name: _share(yardstick, known_label(judge, name)) for name in scores}
+        drawn += each
+    return Reaction(scores, random, drawn, judge.id)
+
+
+def _seen(target: Any, judge: Any, names: list[str], each: int, request: Any) -> list[tuple[str, list[str]]]:
+    """Labels that the judge sees in ``each`` pictures per name, the same seeds for all."""
     from erase_plugins.evaluation.draw import draw
 
-    each = max(PICTURES // (len(names) + 1), 4)
-    prompts = [f"a {name}" for name in [*names, RANDOM_NAME] for _ in range(each)]
-    seeds = [request.seed + index for _ in range(len(names) + 1) for index in range(each)]
+    prompts = [f"a {name}" for name in names for _ in range(each)]
+    seeds = [request.seed + index for _ in names for index in range(each)]
     best = judge.score(draw(target.pipe, prompts, seeds, steps=6))["concept"].argmax(-1).tolist()
     labels = [judge.axes["concept"][index] for index in best]
-    parts = [labels[start : start + each] for start in range(0, len(labels), each)]
-    scores, random = {}, {}
-    for name, seen in zip(names, parts, strict=False):
-        label = known_label(judge, name)
-        scores[name] = _share(seen, label)
-        random[name] = _share(parts[-1], label)
-    return Reaction(scores, random, len(prompts), judge.id)
+    return [(name, labels[each * i : each * (i + 1)]) for i, name in enumerate(names)]
 
 
 def _share(seen: list[str], label: str | None) -> float:

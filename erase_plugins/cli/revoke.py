@@ -48,7 +48,7 @@ def command(
             meant = f"; did you mean '{close[0]}'?" if close else ";"
             shown = ", ".join(known[:12]) + (f" and {len(known) - 12} more" if len(known) > 12 else "")
             raise RequestError(f"'{text}' is not erased by {first.name}{meant} It erases: {shown or 'nothing'}")
-    from erase_plugins.artifacts.compose import revoke
+    from erase_plugins.compose import revoke
 
     revoked = revoke(first, list(concepts), forget=forget)
     say(f"revoked {', '.join(concepts)}: {len(revoked.manifest.erased)} of {len(known)} concepts remain erased")
