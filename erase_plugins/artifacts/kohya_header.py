@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from erase_plugins.families.base import Family
 
 USAGE = (
-    "no trigger word; always on. Weight 1 as evaluated, usable {low:g} to {high:g}; a negative weight strengthens it"
+    "no trigger word; always on. Weight 1 as evaluated, usable {low:g} to {high:g}; "
+    "a negative weight strengthens the concept"
 )
 
 
