@@ -131,7 +131,7 @@ class _Slot:
             return self.changed(original, x, *args) if owner.enabled else original(x, *args, **kwargs)
 
         self._shadowed = self.module.__dict__.get("forward")
-        self.module.forward = forward  # type: ignore[method-assign]
+        self.module.forward = forward  # type: ignore[method-assign, assignment]
 
     def detach(self) -> None:
         """Puts the module back as it was."""

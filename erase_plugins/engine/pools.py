@@ -120,7 +120,7 @@ class Rollout:
             if last >= longest:
                 self.ctx.note(f"'{prompt[:60]}' fills all {longest} tokens of the text encoder; the rest is cut off")
 
-    def _progress(self, _kept: int) -> None:
+    def _progress(self) -> None:
         self.ctx.step(0, self.total, forwards=self.ctx.numbers.get("unet_forwards", 0.0))
 
 

@@ -1,8 +1,8 @@
 """Harvested teacher trajectories: every visited state with the predictions that guidance computed there anyway.
 
-A classifier-free-guided rollout evaluates the denoiser on the empty prompt and on the prompt at every state. A loss that
-is built from exactly these two predictions needs no further teacher pass: the states are stored and training draws from
-them. States of one trajectory are correlated; the marginal law of (x_t, t) is that of a fresh rollout per step.
+A classifier-free-guided rollout evaluates the denoiser on the empty prompt and on the prompt at every state. A loss
+that is built from exactly these two predictions needs no further teacher pass: the states are stored and training draws
+from them. States of one trajectory are correlated; the marginal law of (x_t, t) is that of a fresh rollout per step.
 """
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ def harvest(
     observe: Switch | None = None,
     batch: int = 32,
     ctx: RunContext | None = None,
-    progress: Callable[[int], None] | None = None,
+    progress: Callable[[], None] = lambda: None,
 ) -> States:
     """Rolls trajectories out and keeps the picked states.
 
@@ -141,13 +141,13 @@ def harvest(
         observe: context of the stored predictions; None: those of ``drive``, at no extra cost.
         batch: trajectories per forward pass (each counts twice).
         ctx: counts forward passes.
-        progress: called with the number of kept states after every sampler step; may raise to stop.
+        progress: called after every sampler step; may raise to stop.
     """
     kept: list[tuple[int, int, dict[str, Tensor]]] = []
     for start in range(0, len(noise), batch):
         rows = list(range(start, min(start + batch, len(noise))))
         kept += _roll(target, scheduler, noise, cond, null, picks, rows, guidance, watch or {}, drive, observe, ctx,
-                      lambda done, base=len(kept): progress(base + done) if progress else None)  # fmt: skip
+                      progress)  # fmt: skip
     kept.sort(key=lambda item: item[:2])
 
     def column(name: str) -> Tensor:
@@ -164,7 +164,7 @@ def harvest(
 def _roll(
     target: Target, scheduler: Any, noise: Tensor, cond: Conditioning, null: Conditioning,
     picks: Sequence[Sequence[int]], rows: list[int], guidance: float, watch: Mapping[str, Conditioning],
-    drive: Switch, observe: Switch | None, ctx: RunContext | None, progress: Callable[[int], Any],
+    drive: Switch, observe: Switch | None, ctx: RunContext | None, progress: Callable[[], None],
 ) -> list[tuple[int, int, dict[str, Tensor]]]:  # fmt: skip
     """One batch of trajectories: (trajectory, step, named tensors) of every kept state."""
     steps = len(scheduler.timesteps)
@@ -195,7 +195,7 @@ def _roll(
             seen |= {"x": x[here], "inputs": inputs[here], "timestep": time[here]}
             kept += [(row, index, {name: value[n] for name, value in seen.items()}) for n, row in enumerate(there)]
         x = solver.step(guided(first, second, guidance), stamp, x).prev_sample
-        progress(len(kept))
+        progress()
     return kept
 
 

@@ -16,8 +16,8 @@ Differs from the official code (``train-esd.py``, ``esd_sd.py``, ``esd_sdxl.py``
       and the rollout's empty prompt is the encoded '' everywhere;
     - ``train=u`` leaves the time embedding, the first and the last convolution alone (as in 2023, unlike 2025);
     - several prompt templates; ``templates={}`` trains on the bare concept only, as published;
-    - optional preservation term: predictions for random vocabulary words and everything named with --keep are held at
-      the teacher's, ``keep_weight=0`` is the published loss. On by default for toy-sized models and when --keep is used;
+    - optional preservation term: predictions for random vocabulary words and for what is named with --keep are held
+      at the teacher's (on for toy-sized models and with --keep); ``keep_weight=0`` is the published loss;
     - the learning rate may fall to 0 at the end (``cooldown``; 0 is the published constant rate).
 """
 
@@ -68,8 +68,9 @@ class ESDOptions:
                              choices=("paper", "code2025"))  # fmt: skip
     enhance: bool = option(False, "allow a negative eta, which strengthens the concept instead")
     erase_from: str | None = option(None, "erase the concept only from this prompt ('cowboy hat' from 'cowboy')")
-    templates: tuple[str, ...] = option(("{}", "a {}"), "prompts trained on; {} is the concept",
-                                        per={"style": ("{}", "art by {}"), "person": ("{}", "a photo of {}")})  # fmt: skip
+    templates: tuple[str, ...] = option(
+        ("{}", "a {}"), "prompts trained on; {} is the concept", per={"style": ("{}", "art by {}"), "person": ("{}",)}
+    )
     steps: int = option(50, "sampler steps of a rollout", low=1, high=1000, per={"pocket": 10, "sdxl": 30})
     guidance: float = option(3.0, "classifier-free guidance of the rollout", low=0.0, per={"pocket": 4.0, "sdxl": 2.0})
     sampler: str = option("ddim", "sampler of the rollout", choices=("ddim", "euler"), per={"sdxl": "euler"})
@@ -159,9 +160,7 @@ class ESD:
             raise RequestError(f"template '{''.join(bad[:1])}' has no {{}} for the concept")
         anchored = [concept.text for concept in request.concepts if concept.anchor is not None]
         if anchored:
-            raise RequestError(
-                f"esd erases towards the empty prompt and takes no --to ({anchored[0]}); use uce for that"
-            )
+            raise RequestError(f"esd erases towards the empty prompt and takes no --to ({anchored[0]}); use uce")
         if options.lr is None:
             rates = _RATES[options.parameters]
             rate = next((rates[name] for name in info.profiles if name in rates), rates[""])
