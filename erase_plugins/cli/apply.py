@@ -47,9 +47,7 @@ def command(
     if origin is None:
         raise Unsupported(f"'{source.name}' is on the Hub; download it first and give its folder or file")
     if dry_run:
-        say(
-            f"would fuse {', '.join(loaded.manifest.erased)} at strength {strength:g} into a copy of {source.name}: {place}"
-        )
+        say(f"would fuse {', '.join(loaded.manifest.erased)} at strength {strength:g} into a copy of {source.name}")
         emit({"schema": 1, "dry_run": True, "family": family.id, "modules": loaded.manifest.modules})
         return
     from erase_plugins.artifacts.checkpoint_file import fuse_checkpoint
