@@ -17,6 +17,11 @@ class Bottleneck(nn.Module):
 
     def __init__(self, weights: dict[str, Tensor], activation: str) -> None:
         super().__init__()
+        shapes = {name: tuple(tensor.shape) for name, tensor in weights.items()}
+        down, up = shapes.get("down", ()), shapes.get("up", ())
+        fits = len(down) == len(up) == 2 and down == up[::-1] and shapes.get("bias", down[:1]) == down[:1]
+        if not fits or set(shapes) - {"down", "up", "bias"}:
+            raise Unsupported(f"a bottleneck add-on needs down (r, dim), up (dim, r) and maybe bias (r,), not {shapes}")
         for name in ("down", "up"):
             self.register_buffer(name, weights[name])
         self.register_buffer("bias", weights.get("bias", torch.zeros(weights["down"].shape[0])))
