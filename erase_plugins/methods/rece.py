@@ -14,7 +14,7 @@ Differs from the official code:
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from erase_plugins.hookspecs import hookimpl
 from erase_plugins.methods.uce import ClosedFormOptions
@@ -51,6 +51,7 @@ class RECE:
     kinds = frozenset({"object", "style", "person", "explicit"})
     produces = frozenset({"contextmap"})
     Options = RECEOptions
+    contract_options: ClassVar[dict[str, int]] = {"vocabulary": 60}
 
     def plan(self, request: EraseRequest, info: TargetInfo) -> EditPlan:
         from erase_plugins.engine.estimate import closed_form_plan

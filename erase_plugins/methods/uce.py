@@ -14,7 +14,7 @@ Differs from the official code:
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from erase_plugins.errors import RequestError
 from erase_plugins.hookspecs import hookimpl
@@ -81,6 +81,7 @@ class UCE:
     kinds = frozenset({"object", "style", "person", "explicit"})
     produces = frozenset({"contextmap", "lowrank"})
     Options = UCEOptions
+    contract_options: ClassVar[dict[str, int]] = {"vocabulary": 60}
 
     def plan(self, request: EraseRequest, info: TargetInfo) -> EditPlan:
         from erase_plugins.engine.estimate import closed_form_plan

@@ -7,7 +7,7 @@ import tempfile
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,36 @@ _TEXT = {
     "fact": "pizza",
     "class": "pizza",
 }
+
+
+@dataclass(frozen=True)
+class Observation:
+    """One run seen from outside.
+
+    Attributes:
+        artifact: its result.
+        events: what it reported.
+        work_files, stray_files: files in its work folder and in the working directory.
+        drew: whether the process-wide random generators moved.
+        difference: how the model differs from before; empty if it does not.
+    """
+
+    artifact: Any
+    events: tuple[Any, ...]
+    work_files: frozenset[str]
+    stray_files: frozenset[str]
+    drew: bool
+    difference: str
+
+    @property
+    def checkpoints(self) -> bool:
+        """Whether a checkpoint was saved."""
+        return any(event.kind == "checkpoint" for event in self.events)
+
+    @property
+    def steps(self) -> tuple[Any, ...]:
+        """Progress events."""
+        return tuple(event for event in self.events if event.kind == "step")
 
 
 class Case:
@@ -47,6 +77,7 @@ class Case:
         self.options = dict(getattr(self.method, "contract_options", {}) if options is None else options)
         kind = "object" if "object" in self.method.kinds else sorted(self.method.kinds)[0]
         self.concept = concept or Concept(_TEXT[kind], kind)
+        self._observed: Observation | Exception | None = None
 
     def __str__(self) -> str:
         return f"{self.method.id}-{self.model}"
@@ -109,33 +140,46 @@ class Case:
             self.target(), self.concept, self.method.id, keep=KEEP, options=self.options, out=out, **arguments
         )  # fmt: skip
 
-    @cached_property
-    def events(self) -> list[Any]:
-        """Events of the shared run."""
-        return []
-
-    @cached_property
+    @property
     def artifact(self) -> Any:
         """The result of one undisturbed run, shared by the checks."""
-        return self.run(listeners=(self.events.append,))
+        return self.observed.artifact
 
     @property
-    def checkpoints(self) -> bool:
-        """Whether the method saves checkpoints (asked with a work folder)."""
-        return any(event.kind == "checkpoint" for event in self.observed[1])
+    def observed(self) -> Observation:
+        """The shared run and what it did besides; an error is raised again without running again."""
+        if isinstance(self._observed, Exception):
+            raise self._observed
+        if self._observed is None:
+            try:
+                self._observed = self._observe()
+            except Exception as error:
+                self._observed = error
+                raise
+        return self._observed
 
-    @cached_property
-    def observed(self) -> tuple[Any, list[Any], frozenset[str], frozenset[str]]:
-        """A run with a work folder: artifact, events, files in the work folder, files in the working directory."""
-        from erase_plugins.testing.observe import files_below
+    def _observe(self) -> Observation:
+        from erase_plugins.testing.observe import (
+            changed_since,
+            files_below,
+            global_random_state,
+            global_seed,
+            no_network,
+            snapshot,
+        )
 
         events: list[Any] = []
-        with scratch() as folder:
+        pipe = self.pipe
+        before = snapshot(pipe)
+        with scratch() as folder, global_seed(1):
             work = folder / "work"
             work.mkdir()
-            with working_directory(folder / "here"):
-                artifact = self.run(work=work, listeners=(events.append,))
-            return artifact, events, files_below(work), files_below(folder / "here")
+            state = global_random_state()
+            with working_directory(folder / "here"), no_network():
+                artifact = self.run(pipe, work=work, listeners=(events.append,))
+            drew, difference = global_random_state() != state, changed_since(pipe, before)
+            stray = files_below(folder / "here")
+            return Observation(artifact, tuple(events), files_below(work), stray, drew, difference)
 
     def plain(self, artifact: Any) -> Any:
         """The artifact without what differs from run to run: time and duration."""

@@ -44,8 +44,12 @@ def shared_pipeline(name: str, seed: int = 0) -> Any:
     """
     if name not in MODELS:
         raise UnknownName("test model", name, MODELS)
+    from erase_plugins.testing.observe import predictions
+
     if (name, seed) not in _SHARED:
-        _SHARED[(name, seed)] = MODELS[name](seed)
+        pipe = MODELS[name](seed)
+        predictions(pipe)  # the first pass lets transformers install its own hooks
+        _SHARED[(name, seed)] = pipe
     return _SHARED[(name, seed)]
 
 

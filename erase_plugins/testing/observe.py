@@ -86,7 +86,7 @@ def global_random_state() -> tuple[Any, ...]:
     import numpy as np
     import torch
 
-    kind, keys, *rest = np.random.get_state()  # noqa: NPY002
+    kind, keys, *rest = np.random.get_state()
     return (random.getstate(), kind, tuple(keys), tuple(rest), torch.get_rng_state().numpy().tobytes())
 
 
@@ -96,16 +96,16 @@ def global_seed(seed: int) -> Iterator[None]:
     import numpy as np
     import torch
 
-    saved = random.getstate(), np.random.get_state()  # noqa: NPY002
+    saved = random.getstate(), np.random.get_state()
     with torch.random.fork_rng(devices=[]):
         random.seed(seed)
-        np.random.seed(seed)  # noqa: NPY002
+        np.random.seed(seed)
         torch.manual_seed(seed)
         try:
             yield
         finally:
             random.setstate(saved[0])
-            np.random.set_state(saved[1])  # noqa: NPY002
+            np.random.set_state(saved[1])
 
 
 @contextmanager
@@ -117,7 +117,7 @@ def no_network() -> Iterator[None]:
         raise OSError("the contract suite allows no network")
 
     before = socket.socket.connect
-    socket.socket.connect = refuse  # type: ignore[method-assign,assignment]
+    socket.socket.connect = refuse  # type: ignore[method-assign]
     try:
         yield
     finally:

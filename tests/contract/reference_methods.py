@@ -72,7 +72,7 @@ class StepByStep(RandomLowRank):
     id = "step-by-step"
     title = "Step by step"
     Options = StepOptions
-    contract_options = {"iterations": 6, "every": 2}  # noqa: RUF012
+    contract_options = {"iterations": 6, "every": 2}
 
     def run(self, plan, target, ctx) -> Any:
         import torch

@@ -13,6 +13,7 @@ from erase_plugins.errors import NotFiniteError
 from erase_plugins.manager import get_manager
 from erase_plugins.options import option
 from erase_plugins.testing.contract import contract_report
+
 from .reference_methods import Plugin, RandomLowRank, RandomOptions, StepByStep
 
 NAME = "planted"

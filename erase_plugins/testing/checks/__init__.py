@@ -1,4 +1,4 @@
-"""The contract as single checks. Each takes a `Case` and raises `AssertionError` with what is wrong and how to fix it."""
+"""The contract as single checks: each takes a `Case` and raises `AssertionError` with what is wrong and what to do."""
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -85,6 +86,6 @@ def other_models_are_refused(case: Case) -> None:
         pipe = shared_pipeline(name, seed)
         before = snapshot(pipe)
         what = f"applying an artifact of {case.model} to {name} with other weights"
-        refused(BaseMismatch, lambda pipe=pipe: apply(pipe, case.artifact), what)
+        refused(BaseMismatch, partial(apply, pipe, case.artifact), what)
         difference = changed_since(pipe, before)
         assert not difference, f"the refused artifact changed {name}: {difference}"

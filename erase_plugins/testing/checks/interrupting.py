@@ -28,9 +28,9 @@ def cancel_leaves_nothing(case: Case) -> None:
 @check
 def resume_equals_uninterrupted(case: Case) -> None:
     """Stopped at its first checkpoint and resumed, a run ends in the same bits (only for methods with checkpoints)."""
-    if not case.checkpoints:
+    if not case.observed.checkpoints:
         return
-    whole = case.observed[0]
+    whole = case.artifact
     with scratch() as folder:
         stop, again = StopAfter("checkpoint"), StopAfter("never")
         call = lambda: case.run(work=folder, listeners=(stop,), cancel=stop.cancel)  # noqa: E731
@@ -47,5 +47,4 @@ def resume_equals_uninterrupted(case: Case) -> None:
             same = torch.equal(tensor, other.tensors()[name])
             assert same, f"{component} {key}: {name} differs after resuming; checkpoint optimiser and generator state"
     done = [event.done for event in again.seen if event.kind == "step"]
-    uninterrupted = [event.done for event in case.observed[1] if event.kind == "step"]
-    assert len(done) < len(uninterrupted), "the resumed run did every step again"
+    assert len(done) < len(case.observed.steps), "the resumed run did every step again"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 
 from erase_plugins.errors import RequestError
 from erase_plugins.options import describe
@@ -67,5 +68,4 @@ def bad_options_are_refused(case: Case) -> None:
         if item.choices:
             bad.append((item.name, "no such choice"))
     for name, value in bad:
-        plan_with = lambda name=name, value=value: case.plan(**{name: value})  # noqa: E731
-        refused(RequestError, plan_with, f"plan with {name}={value!r}")
+        refused(RequestError, partial(case.plan, **{name: value}), f"plan with {name}={value!r}")

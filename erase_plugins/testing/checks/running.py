@@ -7,7 +7,7 @@ import hashlib
 from erase_plugins.errors import EraseError
 from erase_plugins.testing.case import Case, scratch
 from erase_plugins.testing.checks import check
-from erase_plugins.testing.observe import changed_since, global_random_state, global_seed, no_network, snapshot
+from erase_plugins.testing.observe import global_seed
 
 
 @check
@@ -36,8 +36,7 @@ def run_is_deterministic(case: Case) -> None:
     """Two runs with one seed give the same bits, whatever the state of the global generators."""
     import torch
 
-    with global_seed(1):
-        first = case.run()
+    first = case.artifact
     with global_seed(2):
         second = case.run()
     mine, theirs = list(first.edit.items()), list(second.edit.items())
@@ -59,14 +58,10 @@ def artifact_hash(case: Case, artifact: object) -> str:
 
 @check
 def run_leaves_the_model_alone(case: Case) -> None:
-    """Weights bit for bit, hooks, modes and flags as before; no network; global generators untouched."""
-    pipe, state = case.pipe, global_random_state()
-    before = snapshot(pipe)
-    with no_network():
-        case.run(pipe)
-    difference = changed_since(pipe, before)
-    assert not difference, f"the run changed the base model: {difference}"
-    assert global_random_state() == state, "the run drew from or seeded the global random generators"
+    """Weights bit for bit, hooks, modes and flags as before; global generators untouched."""
+    observed = case.observed
+    assert not observed.difference, f"the run changed the base model: {observed.difference}"
+    assert not observed.drew, "the run drew from or seeded the global random generators"
 
 
 @check
@@ -74,7 +69,7 @@ def run_writes_no_files(case: Case) -> None:
     """Nothing but the engine's checkpoint appears: methods return edits, layouts write files."""
     from erase_plugins.engine.checkpoint import FILE
 
-    _, _, work, here = case.observed
+    work, here = case.observed.work_files, case.observed.stray_files
     assert not here, f"the run wrote into the working directory: {', '.join(sorted(here))}"
     assert work <= {FILE}, f"the run wrote undeclared files: {', '.join(sorted(work - {FILE}))}"
 
@@ -82,8 +77,7 @@ def run_writes_no_files(case: Case) -> None:
 @check
 def run_reports_progress(case: Case) -> None:
     """At least one step is reported, never beyond the total."""
-    _, events, _, _ = case.observed
-    steps = [event for event in events if event.kind == "step"]
+    steps = case.observed.steps
     assert steps, "the run never calls ctx.step(done, total), so it cannot show progress or be cancelled"
     for event in steps:
         assert 0 <= event.done <= event.total, f"step {event.done} of {event.total}"
