@@ -1,0 +1,73 @@
+"""The command line in this process, on the session's pipeline, so that torch is imported and loaded once."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from erase_plugins.cli.main import cli
+
+
+@dataclass
+class Ran:
+    code: int
+    out: str
+    err: str
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """The one JSON object on stdout."""
+        return json.loads(self.out)
+
+
+def invoke(*words: Any) -> Ran:
+    result = CliRunner().invoke(cli, [str(word) for word in words], prog_name="erase-plugins")
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return Ran(result.exit_code, result.stdout, result.stderr)
+
+
+@pytest.fixture
+def erase():
+    """Runs a command line; returns code, stdout and stderr."""
+    return invoke
+
+
+@pytest.fixture
+def loaded(monkeypatch, pocket_pipe, pocket_target):
+    """'pocket' is the session's pipeline wherever a command would load it."""
+    import erase_plugins.api as api
+    import erase_plugins.evaluation.run as suite_run
+
+    real = api.as_target
+
+    def as_target(model: Any, **options: Any) -> Any:
+        return pocket_target if model == "pocket" else real(model, **options)
+
+    monkeypatch.setattr(api, "as_target", as_target)
+    monkeypatch.setattr(suite_run, "load_pipeline", lambda model, **options: pocket_pipe)
+    return pocket_target
+
+
+@pytest.fixture(scope="session")
+def pizza_folder(tmp_path_factory, pocket_target):
+    """Artifact folder that erases pizza from pocket."""
+    from erase_plugins.api import erase as run
+
+    folder = tmp_path_factory.mktemp("made") / "no-pizza"
+    run(pocket_target, "pizza", "uce", out=folder, options={"vocabulary": "200"})
+    return folder
+
+
+@pytest.fixture(scope="session")
+def burger_folder(tmp_path_factory, pocket_target):
+    """Artifact folder that erases hamburger from pocket."""
+    from erase_plugins.api import erase as run
+
+    folder = tmp_path_factory.mktemp("made") / "no-hamburger"
+    run(pocket_target, "hamburger", "uce", out=folder, options={"vocabulary": "200"})
+    return folder
