@@ -141,9 +141,7 @@ def guess_family(header: Header, families: Iterable[Any]) -> Any:
     width = context_width(header)
     if width == 2048 or deep or _any(header, lambda name: name.startswith(second)) or (sgm and width is None):
         return by_id.get("sdxl")
-    if width in (768, 1024):
-        return by_id.get("sd1")
-    return by_id.get("sdxl") if sgm else by_id.get("sd1") if width or not sgm else None
+    return by_id.get("sd1") if _components(header) else None
 
 
 def _evidence(header: Header) -> str:
