@@ -13,8 +13,7 @@ from erase_plugins.errors import NotFiniteError
 from erase_plugins.manager import get_manager
 from erase_plugins.options import option
 from erase_plugins.testing.contract import contract_report
-
-from .reference_methods import Plugin, RandomLowRank, RandomOptions, StepByStep
+from tests.contract.reference_methods import Plugin, RandomLowRank, RandomOptions, StepByStep
 
 NAME = "planted"
 QUICK = ("edit_is_valid", "run_leaves_the_model_alone", "remove_restores")
@@ -127,6 +126,20 @@ class WritesFiles(RandomLowRank):
         return super().run(plan, target, ctx)
 
 
+class WritesPickles(WritesFiles):
+    id = NAME
+    work_files = ("cache.*",)
+
+
+class WritesHere(RandomLowRank):
+    id = NAME
+
+    def run(self, plan, target, ctx):
+        with open("log.txt", "w") as file:
+            file.write("x")
+        return super().run(plan, target, ctx)
+
+
 class PlanWrites(RandomLowRank):
     id = NAME
 
@@ -233,7 +246,9 @@ CASES = [
     (Undeclared, "edit_is_valid", "does not declare"),
     (NoEffect, "edit_has_an_effect", "no effect"),
     (WrongShape, "edit_is_valid", "weight is"),
-    (WritesFiles, "run_writes_no_files", "cache.bin"),
+    (WritesFiles, "run_writes_no_files", "undeclared files: cache.bin"),
+    (WritesPickles, "run_writes_no_files", "only safetensors and JSON"),
+    (WritesHere, "run_writes_no_files", "working directory: log.txt"),
     (PlanWrites, "plan_is_pure", "plan.txt"),
     (PlanVaries, "plan_is_pure", "two different plans"),
     (PlanNotJson, "plan_survives_json", "JSON"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from fnmatch import fnmatch
 
 from erase_plugins.errors import EraseError
 from erase_plugins.testing.case import Case, scratch
@@ -66,12 +67,16 @@ def run_leaves_the_model_alone(case: Case) -> None:
 
 @check
 def run_writes_no_files(case: Case) -> None:
-    """Nothing but the engine's checkpoint appears: methods return edits, layouts write files."""
+    """Nothing but the checkpoint and what ``work_files`` declares appears, all of it safetensors or JSON."""
     from erase_plugins.engine.checkpoint import FILE
 
     work, here = case.observed.work_files, case.observed.stray_files
+    allowed = (FILE, *getattr(case.method, "work_files", ()))
+    undeclared = sorted(name for name in work if not any(fnmatch(name, pattern) for pattern in allowed))
     assert not here, f"the run wrote into the working directory: {', '.join(sorted(here))}"
-    assert work <= {FILE}, f"the run wrote undeclared files: {', '.join(sorted(work - {FILE}))}"
+    assert not undeclared, f"the run wrote undeclared files: {', '.join(undeclared)}; name them in work_files"
+    odd = sorted(name for name in work if not name.endswith((".safetensors", ".json")))
+    assert not odd, f"the run wrote {', '.join(odd)}; only safetensors and JSON are safe to read back"
 
 
 @check

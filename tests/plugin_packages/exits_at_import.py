@@ -1,0 +1,5 @@
+"""Tries to end the process while it is imported."""
+
+import sys
+
+sys.exit("goodbye")

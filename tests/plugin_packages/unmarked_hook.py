@@ -1,0 +1,5 @@
+"""Forgot the decorator."""
+
+
+def erase_methods():
+    return []
