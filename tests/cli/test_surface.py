@@ -169,7 +169,9 @@ def test_unexpected_errors_hide_folders_and_tokens(erase, monkeypatch, tmp_path)
     import erase_plugins.families.source as source
 
     def broken(*_):
-        raise RuntimeError("cannot open /home/someone/secret/model.bin with hf_abcdefgh12345678 at https://me:pw@host/x")
+        raise RuntimeError(
+            "cannot open /home/someone/secret/model.bin with hf_abcdefgh12345678 at https://me:pw@host/x"
+        )
 
     monkeypatch.setattr(source, "find_source", broken)
     ran = erase("generate", "--prompt", "x", "--out", tmp_path / "x.png")

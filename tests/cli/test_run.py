@@ -1,0 +1,137 @@
+"""run: detection first, plan, checks, artifact, next commands."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from erase_plugins.artifacts.artifact import load_artifact
+
+FAST = ("--set", "vocabulary=200", "--no-check")
+
+
+def test_dry_run_prints_family_and_plan_and_touches_nothing(erase, tmp_path, monkeypatch):
+    import erase_plugins.api as api
+
+    def loaded(*_, **__):
+        raise AssertionError("weights were loaded")
+
+    monkeypatch.setattr(api, "as_target", loaded)
+    ran = erase("run", "uce", "--erase", "pizza", "--keep", "cat", "--out", tmp_path / "a", "--dry-run")
+    assert ran.code == 0
+    assert ran.out.splitlines()[0] == "model pocket: family sd1 (Stable Diffusion 1.x / 2.x)"
+    assert "14 modules of unet" in ran.out
+    assert "nothing was loaded or written" in ran.out
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_dry_run_json_holds_the_plan(erase, tmp_path):
+    ran = erase("run", "uce", "--erase", "pizza", "--erase", "cat", "--set", "lam=0.25", "--seed", "7",
+                "--out", tmp_path / "a", "--dry-run", "--json")  # fmt: skip
+    plan = ran.data["plan"]
+    assert ran.data["family"] == "sd1"
+    assert plan["schema"] == 1
+    assert [item["text"] for item in plan["request"]["concepts"]] == ["pizza", "cat"]
+    assert plan["request"]["seed"] == 7
+    assert plan["options"]["lam"] == 0.25
+    assert len(plan["modules"]) == 14
+    assert ran.err == ""
+
+
+def test_wrong_family_names_the_detected_one(erase, tmp_path):
+    ran = erase("run", "uce", "--family", "sdxl", "--erase", "pizza", "--out", tmp_path / "a", "--dry-run")
+    assert ran.code == 2
+    assert "detected: sd1" in ran.err
+
+
+@pytest.mark.parametrize(
+    ("setting", "text"),
+    [("lamm=1", "did you mean 'lam'?"), ("lam=-1", "below its minimum"), ("tokens=lst", "did you mean 'last'?"),
+     ("vocabulary=many", "is not of type int")],
+)  # fmt: skip
+def test_bad_options_are_refused_before_loading(erase, tmp_path, setting, text):
+    ran = erase("run", "uce", "--erase", "pizza", "--set", setting, "--out", tmp_path / "a")
+    assert ran.code == 2
+    assert text in ran.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_run_writes_a_verified_artifact_and_says_what_comes_next(erase, loaded, tmp_path):
+    ran = erase("run", "uce", "--erase", "pizza", "--out", tmp_path / "no pizza", *FAST)
+    assert ran.code == 0
+    artifact = load_artifact(tmp_path / "no pizza")
+    assert artifact.manifest.erased == ("pizza",)
+    assert f"patched 14 of 14 modules, rank {artifact.manifest.rank}" in ran.out
+    assert "erase-plugins evaluate" in ran.out
+    assert "'" in ran.out.split("next:")[1]  # the folder with a blank is quoted
+    assert [item.name for item in tmp_path.iterdir()] == ["no pizza"]
+
+
+def test_run_json_and_layouts(erase, loaded, tmp_path):
+    ran = erase("run", "uce", "--erase", "pizza", "--layout", "patch", "--layout", "kohya", "--out", tmp_path / "a",
+                *FAST, "--json")  # fmt: skip
+    data = ran.data
+    assert data["patched"] == data["artifact"]["modules"] == 14
+    assert [item["layout"] for item in data["artifact"]["files"]] == ["patch", "kohya"]
+    assert data["artifact"]["bytes"] == sum(item.stat().st_size for item in (tmp_path / "a").glob("*.safetensors"))
+    assert len(data["next"]) == 3
+
+
+def test_existing_folder_needs_force(erase, loaded, tmp_path):
+    place = tmp_path / "a"
+    place.mkdir()
+    (place / "mine.txt").write_text("mine")
+    ran = erase("run", "uce", "--erase", "pizza", "--out", place, *FAST)
+    assert ran.code == 2
+    assert "--force" in ran.err
+    assert (place / "mine.txt").read_text() == "mine"
+    assert erase("run", "uce", "--erase", "pizza", "--out", place, *FAST, "--force").code == 0
+    assert not (place / "mine.txt").exists()
+
+
+def test_concepts_from_a_file(erase, tmp_path):
+    names = tmp_path / "names.txt"
+    names.write_text("pizza\n\n# a comment\ncat\n", encoding="utf-8")
+    ran = erase("run", "uce", "--erase-file", names, "--out", tmp_path / "a", "--dry-run", "--json")
+    assert [item["text"] for item in ran.data["plan"]["request"]["concepts"]] == ["pizza", "cat"]
+
+
+def test_nothing_to_erase_writes_nothing_unless_forced(erase, loaded, tmp_path, monkeypatch):
+    """A base that draws something else for the name: simulated by a judge that never sees it."""
+    from erase_plugins.cli import reaction
+
+    monkeypatch.setattr(reaction, "_seen", lambda target, judge, names, each, request: [
+        (name, ["cat"] * (each // 2) + ["dog"] * (each - each // 2)) for name in names
+    ])  # fmt: skip
+    words = ("run", "uce", "--erase", "pizza", "--set", "vocabulary=200", "--out", tmp_path / "a")
+    ran = erase(*words)
+    assert ran.code == 0
+    assert "does not react to 'pizza': concept score 0 % against 0 % for a random name" in ran.err
+    assert "nothing to erase" in ran.out
+    assert list(tmp_path.iterdir()) == []
+    data = erase(*words, "--json").data
+    assert data["artifact"] is None
+    assert data["check"]["no_reaction"] == ["pizza"]
+    assert erase(*words, "--force").code == 0
+    assert load_artifact(tmp_path / "a").manifest.erased == ("pizza",)
+
+
+def test_the_base_reacts_to_a_concept_that_it_draws(pocket_target):
+    from erase_plugins.api import build_request
+    from erase_plugins.cli.reaction import base_reaction
+
+    found = base_reaction(pocket_target, build_request("pocket", "uce", ["pizza"]))
+    assert found.scores["pizza"] >= 0.75
+    assert not found.nothing
+    assert list(found.lines()) == []
+
+
+def test_cancelled_run_leaves_no_artifact_and_says_resume(erase, loaded, tmp_path, monkeypatch):
+    set_event = threading.Event()
+    set_event.set()
+    monkeypatch.setattr(threading, "Event", lambda: set_event)
+    ran = erase("run", "uce", "--erase", "pizza", "--out", tmp_path / "a", *FAST)
+    assert ran.code == 1
+    assert "run the same command with --resume" in ran.err
+    assert not (tmp_path / "a").exists()

@@ -1,0 +1,139 @@
+"""generate, evaluate, inspect, convert, apply on a real artifact."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from PIL import Image
+
+from erase_plugins.artifacts.artifact import load_artifact
+
+
+def test_generate_equals_the_python_function(erase, loaded, pizza_folder, pocket_pipe, tmp_path):
+    from erase_plugins.api import generate
+    from erase_plugins.evaluation.sheet import to_image
+
+    words = ("generate", pizza_folder, "--prompt", "a pizza", "--seed", "3", "--steps", "4")
+    ran = erase(*words, "--out", tmp_path / "a.png")
+    assert ran.code == 0
+    assert "patched 14 of 14 modules, strength 1" in ran.out
+    wanted = to_image(generate(pocket_pipe, "a pizza", [pizza_folder], seeds=3, steps=4)[0])
+    assert Image.open(tmp_path / "a.png").tobytes() == wanted.tobytes()
+
+
+def test_generate_strength_zero_is_the_base(erase, loaded, pizza_folder, tmp_path):
+    words = ("--prompt", "a pizza", "--steps", "4", "--json")
+    first = erase("generate", pizza_folder, *words, "--strength", "0", "--out", tmp_path / "a.png")
+    erase("generate", *words, "--out", tmp_path / "b.png")
+    erase("generate", pizza_folder, *words, "--out", tmp_path / "c.png")
+    assert first.data["applied"] == [{"artifact": "erase_pizza", "patched": 14}]
+    pictures = {name: Image.open(tmp_path / f"{name}.png").tobytes() for name in "abc"}
+    assert pictures["a"] == pictures["b"]
+    assert pictures["a"] != pictures["c"]
+
+
+def test_generate_refuses_what_exists_and_dry_run_writes_nothing(erase, loaded, tmp_path):
+    place = tmp_path / "a.png"
+    words = ("generate", "--prompt", "x", "--steps", "1", "--out", place)
+    assert erase(*words, "--dry-run").code == 0
+    assert not place.exists()
+    place.write_bytes(b"mine")
+    assert erase(*words).code == 2
+    assert place.read_bytes() == b"mine"
+    assert erase(*words, "--force").code == 0
+    assert place.read_bytes() != b"mine"
+
+
+def test_evaluate_writes_the_report_that_it_prints(erase, loaded, pizza_folder, tmp_path):
+    ran = erase("evaluate", pizza_folder, "--suite", "quick", "--images", "4", "--out", tmp_path / "r", "--json")
+    assert ran.code == 0
+    written = json.loads((tmp_path / "r" / "report.json").read_text())
+    assert ran.data["rows"] == written["rows"]
+    assert {(row["metric"], row["subject"]) for row in written["rows"]} >= {
+        ("target_rate", "base"),
+        ("kept_rate", "edited"),
+    }
+    assert ran.data["quality"] in ("good", "fair", "poor")
+    again = erase("evaluate", pizza_folder, "--images", "4", "--out", tmp_path / "r")
+    assert again.code == 2
+    assert "--force" in again.err
+
+
+def test_evaluate_dry_run(erase, pizza_folder, tmp_path):
+    ran = erase("evaluate", pizza_folder, "--out", tmp_path / "r", "--dry-run", "--json")
+    assert ran.data["erased"] == ["pizza"]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_verdict_proposes_commands():
+    from erase_plugins.cli.evaluate import verdict
+    from erase_plugins.types import EvalReport, EvalRow
+
+    def report(**edited: float) -> EvalReport:
+        base = {"target_rate": 1.0, "synonym_rate": 1.0, "neighbour_rate": 1.0, "kept_rate": 1.0}
+        after = {"target_rate": 0.0, "synonym_rate": 0.0, "neighbour_rate": 1.0, "kept_rate": 1.0} | edited
+        rows = [EvalRow(name, "base", value, value, value, 8) for name, value in base.items()]
+        rows += [EvalRow(name, "edited", value, value, value, 8) for name, value in after.items()]
+        return EvalReport("quick", "pocket", tuple(rows), erased=("pizza",))
+
+    assert verdict(report(), [], "pocket") == ("good", [])
+    quality, advice = verdict(report(neighbour_rate=0.5), [], "pocket")
+    assert quality == "poor"
+    assert sum(line.startswith("erase-plugins run") for line in advice) == 2
+    assert verdict(report(target_rate=0.3), [], "pocket")[0] == "fair"
+    assert "aliases=true" in " ".join(verdict(report(synonym_rate=0.9), [], "pocket")[1])
+
+
+def test_inspect_folder_and_file(erase, pizza_folder):
+    data = erase("inspect", pizza_folder, "--json").data
+    assert (data["kind"], data["family"], data["erased"], data["statistics"]) == ("artifact", "sd1", ["pizza"], True)
+    kohya = next(pizza_folder.glob("*kohya*"))
+    data = erase("inspect", kohya, "--json").data
+    assert (data["kind"], data["layout"], data["family"]) == ("ours", "kohya", "sd1")
+    ran = erase("inspect", pizza_folder)
+    assert "add, revoke and joint merge are possible" in ran.out
+
+
+def test_inspect_many_goes_on_after_a_bad_one(erase, loaded, pizza_folder, tmp_path):
+    bad = tmp_path / "bad.safetensors"
+    bad.write_bytes(b"not a safetensors file")
+    data = erase("inspect", bad, pizza_folder, "--base", "pocket", "--json").data
+    assert [item["kind"] for item in data["items"]] == ["unreadable", "artifact"]
+    assert data["items"][1]["fits"] == "yes"
+    assert erase("inspect", bad).code == 2
+
+
+def test_convert_keeps_the_effect(erase, loaded, pizza_folder, tmp_path):
+    ran = erase("convert", pizza_folder, "--layout", "kohya", "--out", tmp_path / "a.safetensors", "--json")
+    assert ran.code == 0, ran.err
+    made = load_artifact(tmp_path / "a.safetensors").edit
+    first = load_artifact(next(pizza_folder.glob("*kohya*"))).edit
+    for (_, key, one), (_, other, two) in zip(made.items(), first.items(), strict=True):
+        assert key == other
+        assert (one.dense() - two.dense()).abs().max() < 1e-6
+    assert erase("convert", pizza_folder, "--layout", "kohya", "--out", tmp_path / "a.safetensors").code == 2
+
+
+def test_apply_writes_a_checkpoint_that_draws_the_same(erase, pizza_folder, tmp_path, pocket_pipe):
+    import torch
+
+    from erase_plugins.api import generate, load
+    from erase_plugins.families.source import pocket_folder
+
+    ran = erase("apply", pizza_folder, "--model", pocket_folder(), "--out", tmp_path / "fused", "--json")
+    assert ran.code == 0, ran.err
+    assert ran.data["modules"] == 14
+    assert ran.data["files"] == ["unet/diffusion_pytorch_model.safetensors"]
+    fused = generate(load(str(tmp_path / "fused")), "a pizza", steps=3)
+    wanted = generate(pocket_pipe, "a pizza", [pizza_folder], steps=3)
+    assert torch.allclose(fused, wanted, atol=2e-2)  # the fused weights are stored in fp16
+    base = generate(pocket_pipe, "a pizza", steps=3)
+    assert (fused - wanted).abs().mean() < 0.02 * (base - wanted).abs().mean()
+
+
+@pytest.mark.parametrize("command", ["apply", "convert"])
+def test_dry_runs_write_nothing(erase, pizza_folder, tmp_path, command):
+    more = ("--model", "pocket") if command == "apply" else ("--layout", "kohya")
+    assert erase(command, pizza_folder, *more, "--out", tmp_path / "x", "--dry-run").code == 0
+    assert list(tmp_path.iterdir()) == []
