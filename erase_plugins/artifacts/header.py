@@ -32,10 +32,11 @@ class Entry:
 
 @dataclass(frozen=True)
 class Header:
-    """Tensor entries by name and the string metadata."""
+    """Tensor entries by name, the string metadata, and where the data part starts."""
 
     tensors: Mapping[str, Entry]
     metadata: Mapping[str, str]
+    start: int = 0
 
 
 def read_header(path: Path) -> Header:
@@ -72,7 +73,7 @@ def read_header(path: Path) -> Header:
         raise CorruptArtifact(f"{path.name}: header metadata must map strings to strings")
     tensors = {name: _entry(path, name, entry) for name, entry in data.items()}
     _check_layout(path, tensors, size - 8 - length)
-    return Header(tensors, metadata)
+    return Header(tensors, metadata, 8 + length)
 
 
 def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:

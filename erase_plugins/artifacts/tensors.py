@@ -25,18 +25,14 @@ _NAMES = {dtype: name for name, dtype in _DTYPES.items()}
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """All tensors and the string metadata.
 
+    Every tensor has memory of its own: a mapped file that somebody rewrites later would kill the process.
+
     Raises:
         CorruptArtifact: the file is not a sound safetensors file.
+        ArtifactError: a tensor is stored in a dtype that torch lacks.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    header = read_header(path)
-    try:
-        return load_file(path), dict(header.metadata)
-    except (SafetensorError, KeyError, ValueError, OSError, RuntimeError, AttributeError, TypeError) as error:
-        lines = str(error).splitlines() or [type(error).__name__]
-        raise CorruptArtifact(f"{path.name}: {lines[0][:200]}") from error
+    file = TensorFile(path)
+    return {name: file.get(name) for name in file}, dict(file.header.metadata)
 
 
 def tensor_bytes(tensor: Tensor) -> bytes:
@@ -98,8 +94,7 @@ class TensorFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.header: Header = read_header(path)
-        with path.open("rb") as file:
-            self.start = 8 + struct.unpack("<Q", file.read(8))[0]
+        self.start = self.header.start
 
     def __contains__(self, name: str) -> bool:
         return name in self.header.tensors
@@ -110,9 +105,15 @@ class TensorFile:
     def raw(self, name: str) -> bytearray:
         """Stored bytes of a tensor."""
         entry = self.header.tensors[name]
-        with self.path.open("rb") as file:
-            file.seek(self.start + entry.begin)
-            return bytearray(file.read(entry.end - entry.begin))
+        try:
+            with self.path.open("rb") as file:
+                file.seek(self.start + entry.begin)
+                data = bytearray(file.read(entry.end - entry.begin))
+        except OSError as error:
+            raise CorruptArtifact(f"{self.path.name}: cannot be read ({error.strerror})") from error
+        if len(data) != entry.end - entry.begin:
+            raise CorruptArtifact(f"{self.path.name}: changed while it was read; try again")
+        return data
 
     def get(self, name: str) -> Tensor:
         """One tensor in its stored dtype.
