@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from copy import deepcopy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,21 +31,13 @@ def build_pipeline(vae: Any, unet: Any, text_encoder: Any, tokenizer: Any, sched
 
 def save_model(pipe: Any, tokenizer: Any, out: Path) -> None:
     """``out/model`` in fp16 safetensors, complete or not at all. The pipeline keeps its own precision."""
-    import torch
-
     from erase_plugins.pocket.words import save_tokenizer
 
-    parts = (pipe.vae, pipe.unet, pipe.text_encoder)
-    kept = [{name: value.detach().clone() for name, value in part.state_dict().items()} for part in parts]
-    try:
-        pipe.to(dtype=torch.float16)
-        with atomic_folder(out / "model", force=True) as work:
-            pipe.save_pretrained(work, safe_serialization=True)
-            save_tokenizer(tokenizer, work / "tokenizer")
-    finally:
-        pipe.to(dtype=torch.float32)
-        for part, state in zip(parts, kept, strict=True):
-            part.load_state_dict(state)
+    vae, unet, text_encoder = (deepcopy(part).half() for part in (pipe.vae, pipe.unet, pipe.text_encoder))
+    half = build_pipeline(vae, unet, text_encoder, tokenizer, pipe.scheduler)
+    with atomic_folder(out / "model", force=True) as work:
+        half.save_pretrained(work, safe_serialization=True)
+        save_tokenizer(tokenizer, work / "tokenizer")
 
 
 def save_judge(network: Any, world: World, out: Path) -> None:

@@ -158,9 +158,9 @@ def _measure_folder(options: Any) -> dict[str, Any]:
     judge = load_judge(options.folder / "judge.safetensors")
     result = measure(pipe, judge, world, options.seed, pictures)
     result = {"command": "python -m erase_plugins.pocket.measure", **result}
-    result["seconds"] = round(time.perf_counter() - started, 1)
     if options.out:
-        save_json(result, options.out)
+        save_json(result, options.out)  # without the time, which belongs to the machine
+    result["seconds"] = round(time.perf_counter() - started, 1)
     if options.sheet:
         prompts = [ask.prompt for ask in full_prompts(world, _rng(options.seed))]
         grid(draw(pipe, prompts, options.seed), columns=13).save(options.sheet)

@@ -20,8 +20,8 @@ from erase_plugins.pocket import art
 from erase_plugins.pocket.recipe import STAGES, Recipe
 from erase_plugins.pocket.world import pocket_world
 
-#: steps per second of each loop, measured on two cores that do nothing else; for estimates only
-SPEED = {"vae": 1.5, "decoder": 1.6, "denoiser": 1.1, "refine": 1.1, "judge": 4.0}
+#: steps per second of each loop on two cores that do nothing else, from CPU time of short runs; for estimates only
+SPEED = {"vae": 1.0, "decoder": 1.4, "denoiser": 0.9, "refine": 0.9, "judge": 8.0}
 MEASURE_SECONDS = 150
 LOOPS = {"vae": ("vae",), "decoder": ("decoder",), "denoiser": ("denoiser", "refine"), "judge": ("judge",)}
 
