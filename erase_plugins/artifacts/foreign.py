@@ -88,7 +88,7 @@ KINDS = (
          "convert --base BASE subtracts the base: exact low rank where there is one, dense otherwise"),
     Kind("delta", "a concept-ablation delta (weight changes to be added)",
          lambda h: _denoiser_weights(h) and _says(h, "delta", "ablation"), True,
-         "convert keeps the changes as they are; no base is needed"),
+         "convert --base BASE keeps the changes as they are; the base tells their names and shapes"),
     Kind("esd", "absolute weights of an erased denoiser (as ESD and UCE write them)", _denoiser_weights, True,
          "convert --base BASE subtracts the base: exact low rank where there is one, dense otherwise"),
     Kind("text-encoder", "a complete text encoder (as AdvUnlearn writes it)",

@@ -45,7 +45,7 @@ FILES = {
     "spm": (pair(STEM, alpha=1.0), {"project": "spm", "prompts": "[]"}, "spm", "sd1", True, False),
     "esd": ({f"{PATH}.to_k.weight": torch.ones(4, 768)}, {}, "esd", "sd1", True, True),
     "uce with prefix": ({f"unet.{PATH}.to_v.weight": torch.ones(4, 2048)}, {}, "esd", "sdxl", True, True),
-    "concept ablation": ({f"unet.{PATH}.to_k.weight": torch.ones(4, 768)}, {"kind": "delta"}, "delta", "sd1", True, False),
+    "concept ablation": ({f"unet.{PATH}.to_k.weight": torch.ones(4, 768)}, {"kind": "delta"}, "delta", "sd1", True, True),
     "advunlearn": (encoder(), {}, "text-encoder", "sd1", True, True),
     "peft": (pair(f"base_model.model.{PATH}.to_k", names=("lora_A", "lora_B")), {}, "peft", "sd1", True, False),
     "diffusers": (pair(f"unet.{PATH}.to_k", names=("lora_A", "lora_B")), {}, "diffusers", "sd1", True, False),
