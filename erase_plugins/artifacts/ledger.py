@@ -7,6 +7,8 @@ had it never come in: revoking is bit-equal, not merely close.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor
 
@@ -15,22 +17,12 @@ from erase_plugins.errors import RequestError
 #: bits behind the point; one row of CLIP features has squares below 2**11, so 2**18 rows fit
 FRACTION_BITS = 34
 _LIMIT = 2.0**62
-
-
-def to_ledger(matrix: Tensor) -> Tensor:
-    """A float64 matrix as int64 multiples of 2**-34.
-
-    Raises:
-        RequestError: values too large for the ledger (embeddings of an unexpected scale).
-    """
-    scaled = matrix.double() * 2.0**FRACTION_BITS
-    if not bool((scaled.abs() < _LIMIT).all()):
-        raise RequestError("embedding statistics are not finite or too large; lower the scale option")
-    return scaled.round().to(torch.int64)
+#: whole numbers up to here are exact in float64
+_EXACT = 2.0**52
 
 
 def from_ledger(matrix: Tensor) -> Tensor:
-    """Inverse of `to_ledger`, up to its rounding."""
+    """An int64 ledger as float64."""
     return matrix.double() * 2.0**-FRACTION_BITS
 
 
@@ -41,9 +33,48 @@ def gram(rows: Tensor, weight: float = 1.0, other: Tensor | None = None) -> Tens
         rows: (n, d).
         weight: scale of this contribution.
         other: (n, d); ``rows`` if None.
+
+    Raises:
+        RequestError: values too large for the ledger (embeddings of an unexpected scale).
     """
-    left = rows if other is None else other
-    return to_ledger(weight * (left.double().T @ rows.double()))
+    return gram_sum([(rows, other)], weight)
+
+
+def gram_sum(pairs: Iterable[tuple[Tensor, Tensor | None]], weight: float = 1.0) -> Tensor:
+    """Sum of `gram` over many (rows, other); every contribution is rounded by itself.
+
+    Contributions are whole numbers, so float64 adds them exactly while the total stays below 2**53; before it could
+    grow past that, the total moves to the int64 ledger.
+    """
+    ledger: Tensor | None = None
+    total = buffer = torch.empty(0)
+    bound = 0.0
+    for rows, other in pairs:
+        right = rows.double() * 2.0 ** (FRACTION_BITS // 2)
+        left = right if other is None else other.double() * 2.0 ** (FRACTION_BITS // 2)
+        left = left * weight
+        if ledger is None:
+            ledger = torch.zeros(left.shape[1], right.shape[1], dtype=torch.int64)
+            total, buffer = torch.zeros_like(ledger, dtype=torch.float64), torch.empty_like(ledger, dtype=torch.float64)
+        size = float(left.norm() * right.norm())
+        if not size < _LIMIT:
+            raise RequestError(
+                "embedding statistics are not finite or too large for exact sums; lower the scale option"
+            )
+        if bound + size >= _EXACT:
+            ledger += total.to(torch.int64)
+            total.zero_()
+            bound = 0.0
+        torch.mm(left.T, right, out=buffer)
+        buffer.round_()
+        if size >= _EXACT:
+            ledger += buffer.to(torch.int64)
+        else:
+            total += buffer
+            bound += size
+    if ledger is None:
+        raise RequestError("no rows to sum")
+    return ledger + total.to(torch.int64)
 
 
 def pack(matrix: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from erase_plugins.artifacts.ledger import from_ledger, gram, pack, unpack
+from erase_plugins.artifacts.ledger import from_ledger, gram, gram_sum, pack, unpack
 from erase_plugins.errors import ArtifactError, CorruptArtifact
 
 SCHEMA = 1
@@ -43,14 +43,19 @@ class Member:
     facts: Mapping[str, Any] = field(default_factory=dict)
 
     def grams(self) -> tuple[Tensor, Tensor]:
-        """Ledger contributions to G = e C^T C and X = e S^T C.
+        """Ledger contributions to G = e C^T C and X = e S^T C."""
+        rows, guides = self.pair()
+        return gram(rows, self.weight), gram(rows, self.weight, guides)
+
+    def pair(self) -> tuple[Tensor, Tensor]:
+        """Rows and guides.
 
         Raises:
-            ArtifactError: the file keeps no rows.
+            ArtifactError: the file keeps none.
         """
         if self.rows is None or self.guides is None:
             raise ArtifactError(f"the file keeps no rows of '{self.concept}'; give the base model with --model")
-        return gram(self.rows, self.weight), gram(self.rows, self.weight, self.guides)
+        return self.rows, self.guides
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,7 +65,8 @@ class Statistics:
     Attributes:
         width: row size d.
         members: erased concepts by text.
-        keep: prompt -> rows (n, d) that must stay, each prompt with weight `keep_weight`.
+        keep: prompt -> rows (n, d) that must stay, each prompt with weight `keep_weight`; None where the file keeps
+            only their sum.
         keep_weight: p of the named prompts.
         solver: settings that decide the solution (method id and its solver options).
         block: (d, d) int64 ledger sum of the shared vocabulary, weight included; None without.
@@ -68,11 +74,12 @@ class Statistics:
         left_out: vocabulary word -> rows that are taken out of the block.
         sigma: (d, d) sum of W^T W where the method needs it.
         sums: ledger sums G and X of all members; formed from their rows if None.
+        kept_sum: ledger sum H of all kept rows; formed from block, words left out and prompts if None.
     """
 
     width: int
     members: Mapping[str, Member]
-    keep: Mapping[str, Tensor]
+    keep: Mapping[str, Tensor | None]
     keep_weight: float
     solver: Mapping[str, Any]
     block: Tensor | None = None
@@ -80,6 +87,7 @@ class Statistics:
     left_out: Mapping[str, Tensor] = field(default_factory=dict)
     sigma: Tensor | None = None
     sums: tuple[Tensor, Tensor] | None = None
+    kept_sum: Tensor | None = None
 
     @cached_property
     def ledgers(self) -> tuple[Tensor, Tensor]:
@@ -88,10 +96,11 @@ class Statistics:
             return self.sums
         G = torch.zeros(self.width, self.width, dtype=torch.int64)
         X = torch.zeros_like(G)
-        for member in self.members.values():
-            more_G, more_X = member.grams()
-            G += more_G
-            X += more_X
+        weights = sorted({member.weight for member in self.members.values()})
+        for weight in weights:
+            pairs = [member.pair() for member in self.members.values() if member.weight == weight]
+            G += gram_sum(((rows, None) for rows, _ in pairs), weight)
+            X += gram_sum(pairs, weight)
         return G, X
 
     def erased_grams(self) -> tuple[Tensor, Tensor]:
@@ -99,15 +108,50 @@ class Statistics:
         G, X = self.ledgers
         return from_ledger(G), from_ledger(X)
 
-    def kept_gram(self) -> Tensor:
-        """H of all kept rows, float64: vocabulary less the words left out, plus the named prompts."""
+    @cached_property
+    def kept_ledger(self) -> Tensor:
+        """H of all kept rows as an int64 ledger: vocabulary less the words left out, plus the named prompts."""
+        if self.kept_sum is not None:
+            return self.kept_sum
         H = torch.zeros(self.width, self.width, dtype=torch.int64) if self.block is None else self.block.clone()
-        weight = float(self.block_facts.get("weight", 0.0))
-        for rows in self.left_out.values():
-            H -= gram(rows, weight)
-        for rows in self.keep.values():
-            H += gram(rows, self.keep_weight)
-        return from_ledger(H)
+        return H + self._kept_change({}, {}, self.keep, self.left_out)
+
+    def kept_gram(self) -> Tensor:
+        """H of all kept rows, float64."""
+        return from_ledger(self.kept_ledger)
+
+    def _kept_change(
+        self,
+        old_keep: Mapping[str, Tensor | None],
+        old_left_out: Mapping[str, Tensor],
+        keep: Mapping[str, Tensor | None],
+        left_out: Mapping[str, Tensor],
+    ) -> Tensor:
+        """How H changes when named prompts and left-out words change; exact."""
+        change = torch.zeros(self.width, self.width, dtype=torch.int64)
+        word_weight = float(self.block_facts.get("weight", 0.0))
+        sides: list[tuple[int, float, Mapping[str, Tensor | None], Mapping[str, Tensor | None]]] = [
+            (1, self.keep_weight, keep, old_keep),
+            (-1, self.keep_weight, old_keep, keep),
+            (-1, word_weight, left_out, old_left_out),
+            (1, word_weight, old_left_out, left_out),
+        ]
+        for sign, weight, table, other in sides:
+            names = [name for name in table if name not in other]
+            missing = [name for name in names if table[name] is None]
+            if missing:
+                raise ArtifactError(f"the file keeps no rows of the kept prompt '{missing[0]}'; run the method again")
+            rows = [table[name] for name in names]
+            if rows and weight:
+                change += sign * gram_sum(((part, None) for part in rows if part is not None), weight)
+        return change
+
+    def _changed(
+        self, members: dict[str, Member], keep: dict[str, Any], left_out: dict[str, Tensor], G: Tensor, X: Tensor
+    ) -> Statistics:
+        H = self.kept_ledger + self._kept_change(self.keep, self.left_out, keep, left_out)
+        ordered = {name: members[name] for name in sorted(members)}
+        return replace(self, members=ordered, keep=keep, left_out=left_out, sums=(G, X), kept_sum=H)
 
     # ---- algebra -----------------------------------------------------------------------------------------------
 
@@ -140,7 +184,7 @@ class Statistics:
                 keep[name] = rows
         still_near = {word for member in members.values() for word in member.near}
         left_out = {word: rows for word, rows in self.left_out.items() if word in still_near}
-        return replace(self, members=members, left_out=left_out, keep=keep, sums=(G, X))
+        return self._changed(members, keep, left_out, G, X)
 
     def joined(self, others: Sequence[Statistics]) -> Statistics:
         """The statistics of all concepts together; a concept named twice counts once.
@@ -164,8 +208,7 @@ class Statistics:
             keep.update(other.keep)
             left_out.update(other.left_out)
         keep = {prompt: rows for prompt, rows in keep.items() if prompt not in members}
-        ordered = {name: members[name] for name in sorted(members)}
-        return replace(self, members=ordered, keep=keep, left_out=left_out, sums=(G, X))
+        return self._changed(members, keep, left_out, G, X)
 
     def with_rows(self, members: Mapping[str, Member]) -> Statistics:
         """The statistics with rows put back for some members (encoded again from the base model)."""
@@ -191,9 +234,15 @@ class Statistics:
             tensors["S"] = torch.cat([guides for _, guides in pairs])
         else:
             tensors["G"], tensors["X"] = pack(self.ledgers[0]), self.ledgers[1]
-        for name, table in (("K", self.keep), ("L", self.left_out)):
-            if table:
-                tensors[name] = torch.cat([table[key] for key in sorted(table)])
+        kept = [self.keep[key] for key in sorted(self.keep)]
+        rows = [part for part in kept if part is not None]
+        if len(rows) == len(kept) and sum(len(part) for part in rows) <= KEPT_ROWS * self.width:
+            if rows:
+                tensors["K"] = torch.cat(rows)
+        else:
+            tensors["kept"] = pack(self.kept_ledger)
+        if self.left_out:
+            tensors["L"] = torch.cat([self.left_out[key] for key in sorted(self.left_out)])
         if self.block is not None:
             tensors["H"] = pack(self.block)
         if self.sigma is not None:
@@ -205,7 +254,7 @@ class Statistics:
             "solver": dict(self.solver),
             "block": dict(self.block_facts),
             "members": [_member_facts(item, "C" in tensors) for item in members],
-            "keep": [[key, len(self.keep[key])] for key in sorted(self.keep)],
+            "keep": [[key, 0 if "kept" in tensors else _count(self.keep[key])] for key in sorted(self.keep)],
             "left_out": [[key, len(self.left_out[key])] for key in sorted(self.left_out)],
         }  # fmt: skip
         return tensors, facts
@@ -233,15 +282,20 @@ class Statistics:
                 )
                 for item, one, other in zip(entries, rows, guides, strict=True)
             }
-            tables = []
-            for name, key in (("K", "keep"), ("L", "left_out")):
-                parts = _split(tensors, name, [int(size) for _, size in facts[key]], width)
-                tables.append({prompt: parts[i] for i, (prompt, _) in enumerate(facts[key])})
+            kept = None if "kept" not in tensors else _square(unpack(tensors["kept"], width), width)
+            keep_rows: Sequence[Tensor | None] = (
+                _split(tensors, "K", [int(size) for _, size in facts["keep"]], width)
+                if kept is None
+                else [None] * len(facts["keep"])
+            )
+            keep = {str(prompt): part for (prompt, _), part in zip(facts["keep"], keep_rows, strict=True)}
+            words = _split(tensors, "L", [int(size) for _, size in facts["left_out"]], width)
+            left_out = {str(word): part for (word, _), part in zip(facts["left_out"], words, strict=True)}
             block = _square(unpack(tensors["H"], width), width) if "H" in tensors else None
             sigma = unpack(tensors["sigma"], width) if "sigma" in tensors else None
             return cls(
-                width, members, tables[0], float(facts["keep_weight"]), dict(facts["solver"]), block,
-                dict(facts["block"]), tables[1], sigma, sums,
+                width, members, keep, float(facts["keep_weight"]), dict(facts["solver"]), block, dict(facts["block"]),
+                left_out, sigma, sums, kept,
             )  # fmt: skip
         except (KeyError, TypeError, ValueError, IndexError, RuntimeError) as error:
             raise CorruptArtifact("the closed-form statistics are damaged; fetch the artifact again") from error
@@ -256,6 +310,10 @@ def _split(tensors: Mapping[str, Tensor], name: str, sizes: Sequence[int], width
             f"statistics tensor {name} has shape {tuple(whole.shape)}, expected {(sum(sizes), width)}"
         )
     return list(whole.split(list(sizes)))
+
+
+def _count(rows: Tensor | None) -> int:
+    return 0 if rows is None else len(rows)
 
 
 def _member_facts(member: Member, with_rows: bool) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from erase_plugins.artifacts.ledger import gram
+from erase_plugins.artifacts.ledger import gram_sum
 from erase_plugins.artifacts.statistics import Member, Statistics
 from erase_plugins.engine.context import RunContext
 from erase_plugins.engine.phrases import (
@@ -140,7 +140,7 @@ def encode_member(
     return torch.cat(rows).float().contiguous(), torch.cat(guides).float().contiguous()
 
 
-def _keep(prompts: Sequence[str], target: Target) -> dict[str, Tensor]:
+def _keep(prompts: Sequence[str], target: Target) -> dict[str, Tensor | None]:
     """All rows of every prompt to keep; the empty prompt (guidance's other half) always among them."""
     names = list(dict.fromkeys(["", *prompts]))
     cond = target.encode(names)
@@ -154,10 +154,7 @@ def _kept_rows(embeds: Tensor) -> Tensor:
 
 def _vocabulary_gram(words: Vocabulary, weight: float) -> Tensor:
     """Ledger sum over all words; each word is rounded by itself, so that it can be taken out again exactly."""
-    total = torch.zeros(words.sigma.shape, dtype=torch.int64)
-    for embeds in words.cond.embeds:
-        total += gram(_kept_rows(embeds), weight)
-    return total
+    return gram_sum(((_kept_rows(embeds), None) for embeds in words.cond.embeds), weight)
 
 
 def _hash_words(words: Sequence[str]) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from erase_plugins.errors import HubError, RequestError, Unsupported
@@ -34,13 +36,31 @@ def load_pipeline(
     source = find_source(model, revision)
     family = find_family(source)
     cls = getattr(diffusers, family.pipeline)
-    options = {"torch_dtype": getattr(torch, dtype)}
-    pipe = _from_file(cls, source, options) if source.file is not None else _from_pretrained(cls, source, options)
+    options = {"dtype": getattr(torch, dtype)}
+    with _without_bars():
+        pipe = _from_file(cls, source, options) if source.file is not None else _from_pretrained(cls, source, options)
     pipe.set_progress_bar_config(disable=True)
     try:
         return pipe.to(device)
     except (RuntimeError, AssertionError) as error:
         raise RequestError(f"device '{device}' cannot be used here: {str(error).splitlines()[0]}") from error
+
+
+@contextmanager
+def _without_bars() -> Iterator[None]:
+    """Loading bars of diffusers and transformers off; a model loads in a second or shows its own download bar."""
+    from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging as transformers_logging
+
+    before = transformers_logging.is_progress_bar_enabled()
+    diffusers_logging.disable_progress_bar()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        diffusers_logging.enable_progress_bar()
+        if before:
+            transformers_logging.enable_progress_bar()
 
 
 def _from_pretrained(cls: Any, source: Source, options: dict[str, Any]) -> Any:
