@@ -144,8 +144,8 @@ class Manager(PluginLoader):
                 results.append(self._call(impl, hook, arguments))
             except Exception as error:
                 package, version = self._origin.get(impl.plugin_name, ("unknown", ""))
-                self._problem(impl.plugin_name, package, version, hook, first_line(error))
-                log.warning("plugin %s (%s %s) failed in %s: %s", impl.plugin_name, package, version, hook, error)
+                if self._problem(impl.plugin_name, package, version, hook, first_line(error)):
+                    log.warning("%s failed in %s: %s", self._who(impl), hook, first_line(error))
         return results
 
     def _asked(self, impl: Any, hook: str, **arguments: Any) -> Any:

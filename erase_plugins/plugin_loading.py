@@ -170,10 +170,13 @@ class PluginLoader:
         self._cache.clear()
         self._clashes.clear()
 
-    def _problem(self, plugin: str, package: str, version: str, stage: str, message: str) -> None:
+    def _problem(self, plugin: str, package: str, version: str, stage: str, message: str) -> bool:
+        """Records a problem; False if it was known."""
         found = PluginProblem(plugin=plugin, package=package, version=version, stage=stage, message=message)
-        if found not in self.problems:
-            self.problems.append(found)
+        if found in self.problems:
+            return False
+        self.problems.append(found)
+        return True
 
     def plugins(self) -> tuple[dict[str, Any], ...]:
         """Loaded plugins: name, package, version, file, hooks."""

@@ -1,0 +1,65 @@
+"""Writes the skeleton of a plugin package: pyproject, one method file, one test file."""
+
+from __future__ import annotations
+
+import keyword
+import re
+from pathlib import Path
+
+from erase_plugins.errors import RequestError
+
+_NAME = re.compile(r"^[a-z][a-z0-9]*(-[a-z0-9]+)*$")
+#: template -> name of the written file
+_FILES = {
+    "pyproject.toml.in": "pyproject.toml",
+    "README.md.in": "README.md",
+    "method.py.in": "{module}.py",
+    "test_method.py.in": "test_{module}.py",
+}
+
+
+def write_plugin_template(name: str, out: str | Path) -> tuple[Path, ...]:
+    """Writes a package that installs, appears in the list and passes the contract suite as it is.
+
+    Args:
+        name: of package and method: lower-case words joined by "-".
+        out: folder to write into; must not exist or be empty.
+
+    Returns:
+        The written files.
+
+    Raises:
+        RequestError: a name that cannot be used, or a folder that holds files.
+    """
+    from erase_plugins import __version__
+    from erase_plugins.manager import get_manager
+
+    module = name.replace("-", "_")
+    if not _NAME.match(name) or keyword.iskeyword(module):
+        raise RequestError(f"'{name}' cannot be a plugin name; use lower-case words joined by '-', like my-eraser")
+    manager = get_manager()
+    if name in {entry.item.id for entry in manager.methods()}:
+        raise RequestError(f"a method named '{name}' is registered already; choose another name")
+    if module in ("erase_plugins", "torch", "diffusers", "transformers", "peft", "pytest"):
+        raise RequestError(f"'{name}' is the name of a package that is needed; choose another name")
+    folder = Path(out)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise RequestError(f"'{folder.name}' is not an empty folder; choose another --out")
+    words = name.split("-")
+    values = {
+        "name": name,
+        "module": module,
+        "class": "".join(word.capitalize() for word in words),
+        "title": " ".join(words).capitalize(),
+        "version": __version__,
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    written = []
+    for template, target in _FILES.items():
+        text = (Path(__file__).parent / template).read_text(encoding="utf-8")
+        for key, value in values.items():
+            text = text.replace("{{" + key + "}}", value)
+        path = folder / target.format(module=module)
+        path.write_text(text, encoding="utf-8")
+        written.append(path)
+    return tuple(written)
