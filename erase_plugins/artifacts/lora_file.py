@@ -80,6 +80,8 @@ def _missing_projection(group: Mapping[str, Delta]) -> tuple[str, int]:
         if isinstance(delta, LowRank) and parts[:2] == ["encoder", "layers"]:
             width = delta.B.shape[0] if parts[-2] == "fc2" else delta.A.shape[1]
             return ".".join([*parts[:3], "self_attn", "out_proj", "weight"]), width
+        if isinstance(delta, LowRank) and key == "text_projection.weight":
+            return "encoder.layers.0.self_attn.out_proj.weight", delta.A.shape[1]
     return "", 0
 
 

@@ -131,3 +131,23 @@ def test_load_lora_adapter_reads_the_peft_folder(pipe, base, tmp_path):
     finally:
         pipe.unet.unload_lora()
     assert torch.equal(latents(pipe), base)
+
+
+@pytest.mark.parametrize("layout", ["diffusers", "kohya"])
+def test_text_projection_alone(layout, tmp_path):
+    """Only the second encoder of SDXL has one; alone, diffusers would not even recognise the file."""
+    from erase_plugins.artifacts.edit import Edit, LowRank
+    from erase_plugins.testing.tiny import tiny_sdxl
+
+    pipe = tiny_sdxl()
+    target = DiffusersTarget(pipe, "model")
+    ref = next(ref for ref in target.info.refs if ref.path == "text_projection")
+    delta = LowRank(torch.randn(2, ref.shape[1]), 0.3 * torch.randn(ref.shape[0], 2))
+    edit = Edit("sdxl", {ref.component: {ref.weight: delta}})
+    artifact = artifact_of(target, edit).save(tmp_path / "art")
+    base = latents(pipe)
+    with ep.apply(pipe, artifact):
+        ours = latents(pipe)
+    pipe.load_lora_weights(str(tmp_path / "art"), weight_name=file_of(artifact, layout), adapter_name="erase_test")
+    assert (ours - base).abs().max() > 1e-3
+    assert (latents(pipe) - ours).abs().max() <= TOLERANCE

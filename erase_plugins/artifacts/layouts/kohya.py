@@ -20,8 +20,8 @@ class KohyaLayout:
     """LoRA in sd-scripts naming. Alpha is left out: every reader then takes the scale as 1, mixed or not."""
 
     id = "kohya"
-    title = "Kohya LoRA (ComfyUI, A1111, Forge, sd-scripts, diffusers)"
-    readers = ("ComfyUI", "A1111", "diffusers", "sd-scripts")
+    title = "Kohya LoRA (ComfyUI, diffusers; names and header as A1111, Forge and sd-scripts use them)"
+    readers = ("ComfyUI", "diffusers")
 
     def accepts(self, edit: Edit, family: Family) -> Verdict:
         from erase_plugins.artifacts.lora_file import lora_verdict
