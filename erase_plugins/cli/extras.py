@@ -9,7 +9,7 @@ from importlib.metadata import PackageNotFoundError, requires, version
 PACKAGE = "erase-plugins"
 _REQUIREMENT = re.compile(r"^([A-Za-z0-9._-]+)[^;]*;.*extra\s*==\s*['\"]([A-Za-z0-9._-]+)['\"]")
 #: for a source tree that is not installed
-_FALLBACK = {"plots": ("matplotlib",), "train-pocket": ("torchvision",)}
+_FALLBACK = {"plots": ("matplotlib",)}
 
 
 def extras() -> dict[str, tuple[str, ...]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+from typing import Any
 
 import click
 
@@ -29,36 +29,28 @@ def cli(ctx: click.Context, debug: bool, prefer: str | None, plugin_files: tuple
     """
     settings = ctx.ensure_object(State)
     settings.debug = settings.debug or debug
-    if prefer is not None:
-        _prefer(settings, prefer)
-    if plugin_files:
+    if plugin_files or prefer is not None:
         from erase_plugins.manager import get_manager
 
+        manager = get_manager()
         for file in plugin_files:
-            get_manager().load_file(file)
+            manager.load_file(file)
+        if prefer is not None:
+            _prefer(settings, manager, prefer)
     if ctx.invoked_subcommand is None:
         click.echo(ctx.get_help())
 
 
-def _prefer(settings: State, plugin: str) -> None:
+def _prefer(settings: State, manager: Any, plugin: str) -> None:
     """Lets one plugin win where an id is claimed twice, for this invocation."""
-    from erase_plugins.errors import UnknownName
-    from erase_plugins.manager import get_manager
+    before = manager.preferred
 
-    known = [row["name"] for row in get_manager().plugins()]
-    if plugin not in known:
-        raise UnknownName("plugin", plugin, known)
-    before = os.environ.get("ERASE_PLUGINS_FROM")
+    def undo() -> None:
+        manager.preferred = before
+        manager.prefer()  # registries are collected again
 
-    def switch(value: str | None) -> None:
-        if value is None:
-            os.environ.pop("ERASE_PLUGINS_FROM", None)
-        else:
-            os.environ["ERASE_PLUGINS_FROM"] = value
-        get_manager()._cache.clear()
-
-    switch(plugin if before is None else f"{before},{plugin}")
-    settings.undo.append(lambda: switch(before))
+    manager.prefer(plugin)
+    settings.undo.append(undo)
 
 
 def main() -> None:

@@ -127,20 +127,29 @@ def _finite(files: list[RawFile]) -> Iterator[Finding]:
 def _dtypes(files: list[RawFile]) -> Iterator[Finding]:
     odd: list[str] = []
     for file in files:
-        small = {step.get("dtype") for step in file.manifest.get("history", ()) if isinstance(step, Mapping)}
         kinds = {entry.dtype for name, entry in file.header.tensors.items() if _is_factor(name)}
         wrong = sorted(kinds - _GOOD)
         if wrong:
             odd.append(f"{file.path.name} stores {', '.join(wrong)}")
         elif len(kinds) > 1:
             odd.append(f"{file.path.name} mixes {', '.join(sorted(kinds))}")
-        elif file.manifest and kinds & {"F16", "BF16"} and not small & {"float16", "bfloat16"}:
+        elif kinds & {"F16", "BF16"} and _recast(file):
             odd.append(f"{file.path.name} was cast to {', '.join(kinds)} by another program")
     if odd:
         fix = "use the file as written, or 'erase-plugins convert ARTIFACT --layout kohya --file-dtype float16'"
         yield Finding("dtype", "fault", f"wrong number format: {'; '.join(odd)}", fix)
     else:
         yield Finding("dtype", "ok", "number formats as written")
+
+
+def _recast(file: RawFile) -> bool:
+    """Whether the tensors are others than those that the writer hashed into the header."""
+    from safetensors.torch import load_file
+
+    from erase_plugins.artifacts.tensors import tensor_hash
+
+    stated = file.header.metadata.get("sshs_model_hash")
+    return bool(file.manifest) and stated is not None and tensor_hash(load_file(file.path)) != stated
 
 
 def _is_factor(name: str) -> bool:

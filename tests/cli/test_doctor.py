@@ -1,0 +1,78 @@
+"""doctor: always exits with 0, names every fault with a fix."""
+
+from __future__ import annotations
+
+import shutil
+
+from erase_plugins.cli import doctor, extras
+from erase_plugins.manager import get_manager
+from erase_plugins.types import PluginProblem
+
+
+def found(ran, check):
+    return [item for item in ran.data["findings"] if item["check"] == check]
+
+
+def test_all_layouts_are_read_back_and_by_diffusers(erase):
+    ran = erase("doctor", "--json")
+    assert ran.code == 0
+    for name in ("diffusers", "kohya"):
+        (line,) = found(ran, f"layout {name}")
+        assert line["status"] == "ok"
+        assert "diffusers loads 8 of 8 modules" in line["text"]
+    assert found(ran, "layout patch")[0]["status"] == "ok"
+
+
+def test_a_layout_that_loses_modules_is_named(erase, monkeypatch):
+    monkeypatch.setattr(doctor, "_stock_load", lambda pipe, layout, path: 7)
+    ran = erase("doctor", "--json")
+    assert ran.code == 0
+    assert not ran.data["healthy"]
+    assert "7 of 8" in found(ran, "layout kohya")[0]["text"]
+    assert found(ran, "layout kohya")[0]["fix"]
+
+
+def test_missing_and_old_packages(erase, monkeypatch):
+    monkeypatch.setattr(doctor, "installed", lambda name: {"peft": None, "torch": "2.1.0"}.get(name, "99.0"))
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    ran = erase("doctor", "--quick", "--json")
+    assert found(ran, "peft")[0]["fix"] == "pip install 'peft>=0.17'"
+    assert found(ran, "torch")[0]["status"] == "warning"
+    assert found(ran, "npm")[0]["status"] == "info"
+    assert not [item for item in ran.data["findings"] if item["check"].startswith("layout")]
+
+
+def test_plugin_problems_are_listed_with_a_fix(erase, monkeypatch):
+    problem = PluginProblem(
+        "my-eraser", "my-eraser", "0.1", "load", "unknown hook erase_metods, did you mean erase_methods"
+    )
+    monkeypatch.setattr(get_manager(), "problems", [problem])
+    ran = erase("doctor", "--quick", "--json")
+    assert ran.code == 0
+    assert not ran.data["healthy"]
+    line = next(item for item in found(ran, "plugins") if item["status"] == "problem")
+    assert "my-eraser 0.1" in line["text"]
+    assert "did you mean erase_methods" in line["text"]
+    assert "my-eraser" in line["fix"]
+    assert "1 findings need a look" in erase("doctor", "--quick").out
+    listed = erase("list", "methods")
+    assert "problem: my-eraser 0.1" in listed.out
+
+
+def test_a_method_that_lacks_an_extra(erase, monkeypatch):
+    monkeypatch.setattr(extras, "installed", lambda name: None)
+    assert extras.missing_extras({"plots"}) == ["plots"]
+    monkeypatch.setattr(extras, "installed", lambda name: "1.0")
+    assert extras.missing_extras({"plots"}) == []
+
+
+def test_a_check_that_dies_is_a_finding(erase, monkeypatch):
+    def broken():
+        raise RuntimeError("no such thing at /home/me/x")
+        yield
+
+    broken.__name__ = "_broken"
+    monkeypatch.setattr(doctor, "_system", broken)
+    ran = erase("doctor", "--quick", "--json")
+    assert ran.code == 0
+    assert found(ran, "broken")[0]["text"] == "RuntimeError: no such thing at x"

@@ -1,0 +1,128 @@
+"""Plugins on the command line: own commands, single files, and who wins a claimed id."""
+
+from __future__ import annotations
+
+import types
+
+import click
+import pytest
+
+from erase_plugins.hookspecs import hookimpl
+from erase_plugins.manager import get_manager
+
+FILE = """
+from dataclasses import dataclass
+from erase_plugins import hookimpl
+from erase_plugins.options import option
+
+@dataclass(frozen=True)
+class Options:
+    amount: int = option(3, "how much", low=1, high=9)
+
+class Nothing:
+    id, title, paper, summary = "nothing", "Does nothing", "none", "an example"
+    families, kinds, produces = frozenset({"sd1"}), frozenset({"object"}), frozenset({"lowrank"})
+    Options = Options
+    def plan(self, request, info): ...
+    def run(self, plan, target, ctx): ...
+
+@hookimpl
+def erase_methods():
+    return [Nothing()]
+"""
+
+
+@pytest.fixture
+def unload():
+    yield
+    manager = get_manager()
+    for name, _ in manager.pluggy.list_name_plugin():
+        if name.startswith("file:"):
+            manager.pluggy.unregister(name=name)
+    manager.prefer()  # collects the registries again
+
+
+def plugin(**hooks):
+    module = types.ModuleType("planted")
+    for name, function in hooks.items():
+        function.__name__ = name
+        setattr(module, name, hookimpl(function))
+    return module
+
+
+def test_hook_erase_cli_commands_adds_a_command(erase):
+    def add(cli):
+        @cli.command("greet", help="Says hello.")
+        def greet():
+            click.echo("hello")
+
+    with get_manager().temporary(plugin(erase_cli_commands=add)):
+        assert erase("greet").out == "hello\n"
+        assert "greet" in erase("--help").out
+        assert "did you mean 'greet'" in erase("gret").err
+    assert erase("greet").code == 2
+
+
+def test_a_plugin_cannot_replace_a_built_in_command(erase):
+    def add(cli):
+        cli.add_command(click.Command("list", callback=lambda: click.echo("stolen")))
+
+    with get_manager().temporary(plugin(erase_cli_commands=add)):
+        assert "stolen" not in erase("list", "methods").out
+
+
+def test_a_failing_command_hook_does_not_break_help(erase):
+    def add(cli):
+        raise RuntimeError("broken")
+
+    with get_manager().temporary(plugin(erase_cli_commands=add)):
+        assert erase("--help").code == 0
+
+
+def test_single_file_plugin_is_loaded_only_when_named(erase, tmp_path, unload):
+    file = tmp_path / "nothing.py"
+    file.write_text(FILE)
+    assert erase("info", "nothing").code == 2
+    ran = erase("--plugin", file, "info", "nothing", "--json")
+    assert ran.code == 0
+    (option,) = ran.data["options"]
+    assert (option["option"], option["default"], option["low"], option["high"], option["help"]) == (
+        "amount", 3, 1, 9, "how much",
+    )  # fmt: skip
+    rows = erase("list", "methods", "--json").data["methods"]
+    assert next(row["plugin"] for row in rows if row["id"] == "nothing") == "file:nothing"
+
+
+def test_from_prefers_a_plugin_for_one_invocation(erase, tmp_path, unload, monkeypatch):
+    monkeypatch.delenv("ERASE_PLUGINS_FROM", raising=False)
+    file = tmp_path / "double.py"
+    file.write_text(FILE.replace('"nothing"', '"uce"'))
+    clash = erase("--plugin", file, "info", "uce")
+    assert clash.code == 2
+    assert "--from PLUGIN" in clash.err
+    ran = erase("--from", "file:double", "info", "uce", "--json")
+    assert ran.code == 0, ran.err
+    assert ran.data["title"] == "Does nothing"
+    assert erase("--from", "methods.uce", "info", "uce", "--json").data["title"] == "Unified Concept Editing"
+    assert erase("info", "uce").code == 2
+
+
+def test_list_filters_by_plugin(erase):
+    data = erase("list", "methods", "--plugin", "methods.uce", "--json").data
+    assert [row["id"] for row in data["methods"]] == ["uce"]
+
+
+def test_new_plugin(erase, tmp_path, monkeypatch):
+    import sys
+
+    fake = types.ModuleType("erase_plugins.testing.template")
+
+    def write_plugin_template(name, out):
+        out.mkdir(parents=True)
+        (out / "pyproject.toml").write_text(name)
+
+    fake.write_plugin_template = write_plugin_template
+    monkeypatch.setitem(sys.modules, "erase_plugins.testing.template", fake)
+    ran = erase("new-plugin", "my-eraser", "--out", tmp_path / "p", "--json")
+    assert ran.data["files"] == ["pyproject.toml"]
+    assert erase("new-plugin", "my-eraser", "--out", tmp_path / "p").code == 2
