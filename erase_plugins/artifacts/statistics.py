@@ -18,8 +18,8 @@ from erase_plugins.artifacts.ledger import from_ledger, gram, gram_sum, pack, un
 from erase_plugins.errors import ArtifactError, CorruptArtifact
 
 SCHEMA = 1
-#: a file keeps single rows up to this many per dimension; beyond that, sums are smaller
-KEPT_ROWS = 4
+#: a file keeps single rows up to this many bytes (each for erased and for kept rows); beyond that, sums only
+KEPT_BYTES = 32_000_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -229,14 +229,14 @@ class Statistics:
         members = [self.members[name] for name in sorted(self.members)]
         tensors: dict[str, Tensor] = {}
         pairs = [(item.rows, item.guides) for item in members if item.rows is not None and item.guides is not None]
-        if len(pairs) == len(members) and sum(len(rows) for rows, _ in pairs) <= KEPT_ROWS * self.width:
+        if len(pairs) == len(members) and sum(8 * rows.numel() for rows, _ in pairs) <= KEPT_BYTES:
             tensors["C"] = torch.cat([rows for rows, _ in pairs])
             tensors["S"] = torch.cat([guides for _, guides in pairs])
         else:
             tensors["G"], tensors["X"] = pack(self.ledgers[0]), self.ledgers[1]
         kept = [self.keep[key] for key in sorted(self.keep)]
         rows = [part for part in kept if part is not None]
-        if len(rows) == len(kept) and sum(len(part) for part in rows) <= KEPT_ROWS * self.width:
+        if len(rows) == len(kept) and sum(4 * part.numel() for part in rows) <= KEPT_BYTES:
             if rows:
                 tensors["K"] = torch.cat(rows)
         else:

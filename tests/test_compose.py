@@ -1,0 +1,111 @@
+"""Merge, add and revoke on the embedded model: exactly the joint solution."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import erase_plugins as ep
+from erase_plugins.errors import ArtifactError, BaseMismatch, RequestError
+from erase_plugins.families.diffusers_target import DiffusersTarget
+
+FAST = {"vocabulary": 40}
+
+
+@pytest.fixture(scope="module")
+def made(pocket_target):
+    return {
+        "pizza": ep.erase(pocket_target, "pizza", options=FAST),
+        "dog": ep.erase(pocket_target, "dog", options=FAST),
+        "both": ep.erase(pocket_target, ["pizza", "dog"], options=FAST),
+        "three": ep.erase(pocket_target, ["pizza", "dog", "car"], options=FAST),
+    }
+
+
+def matrix(artifact) -> torch.Tensor:
+    delta = artifact.edit.deltas["unet"]["context"]
+    return delta.B.double() @ delta.A.double()
+
+
+def tensors(artifact) -> dict:
+    return dict(artifact.edit.deltas["unet"]["context"].tensors(), **artifact.edit.statistics)
+
+
+def test_merge_is_the_joint_solution_bit_for_bit(made) -> None:
+    merged = ep.merge([made["dog"], made["pizza"]])
+    assert torch.equal(matrix(merged), matrix(made["both"]))
+    assert merged.manifest.erased == ("dog", "pizza")
+    stacked = matrix(made["dog"]) + matrix(made["pizza"])
+    assert float((stacked - matrix(merged)).norm() / matrix(merged).norm()) > 0.01
+
+
+def test_add_equals_erasing_together(made, pocket_target) -> None:
+    added = ep.add(made["both"], "car", pocket_target)
+    assert torch.equal(matrix(added), matrix(made["three"]))
+    with pytest.raises(ArtifactError, match="already"):
+        ep.add(added, "car", pocket_target)
+
+
+def test_revoke_with_forget_equals_never_having_had_it(made) -> None:
+    for name, tensor in tensors(ep.revoke(made["three"], "car", forget=True)).items():
+        assert torch.equal(tensor, tensors(made["both"])[name]), name
+
+
+def test_revoke_keeps_the_concept_from_then_on(made, pocket_target) -> None:
+    cond = pocket_target.encode(["car"])
+    rows = cond.embeds[0, cond.last[0] :].double()
+
+    def moved(artifact) -> float:
+        return float((rows @ matrix(artifact).T).norm())
+
+    revoked = ep.revoke(made["three"], "car")
+    assert moved(revoked) < 0.3 * moved(ep.revoke(made["three"], "car", forget=True))
+    assert "car" in revoked.manifest.preserve
+    assert revoked.manifest.history[-1]["action"] == "revoke"
+
+
+def test_revoking_what_is_not_there_changes_nothing(made) -> None:
+    with pytest.raises(ArtifactError, match="pizza"):
+        ep.revoke(made["both"], "piza")
+
+
+def test_weighted_sum_and_its_limits(made) -> None:
+    total = ep.merge([made["dog"], made["pizza"]], weights=[0.5, -2.0], mode="sum")
+    expected = 0.5 * matrix(made["dog"]) - 2.0 * matrix(made["pizza"])
+    assert float((matrix(total) - expected).norm() / expected.norm()) < 1e-6
+    with pytest.raises(RequestError, match="weights"):
+        ep.merge([made["dog"], made["pizza"]], weights=[1.0])
+    with pytest.raises(RequestError, match="mode"):
+        ep.merge([made["dog"], made["pizza"]], mode="blend")
+    with pytest.raises(RequestError, match="two"):
+        ep.merge([made["dog"]])
+
+
+def test_different_solver_settings_are_summed_with_a_note_or_refused(made, pocket_target) -> None:
+    other = ep.erase(pocket_target, "car", options={**FAST, "lam": 0.9})
+    with pytest.raises(ArtifactError, match="solver"):
+        ep.merge([made["dog"], other], mode="joint")
+    merged = ep.merge([made["dog"], other])
+    assert any("summed" in note for note in merged.manifest.notes)
+
+
+def test_different_bases_are_refused(made, tiny_sd1) -> None:
+    other = ep.erase(tiny_sd1(), "pizza", options={"vocabulary": 0})
+    with pytest.raises(BaseMismatch, match="unet|text_encoder"):
+        ep.merge([made["dog"], other])
+
+
+def test_three_hundred_members_merge_quickly_and_exactly(tiny_sd1) -> None:
+    import time
+
+    target = DiffusersTarget(tiny_sd1())
+    words = [word for word in target.vocabulary() if len(word) > 3][:300]
+    options = {"vocabulary": 0, "tokens": "last"}
+    artifacts = [ep.erase(target, word, options=options, to="a person") for word in words]
+    started = time.process_time()
+    merged = ep.merge(artifacts)
+    assert time.process_time() - started < 5
+    less = ep.revoke(merged, words[17], forget=True)
+    never = ep.merge([item for index, item in enumerate(artifacts) if index != 17][::-1])
+    for name, tensor in tensors(never).items():
+        assert torch.equal(tensor, tensors(less)[name]), name
