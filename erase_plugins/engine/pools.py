@@ -69,7 +69,7 @@ class Rollout:
             key: identifies the run.
             watch: name -> prompts whose predictions are stored too.
         """
-        self._check([*prompts, *(prompt for extra in (watch or {}).values() for prompt in extra)])
+        self.check(prompts)
         scheduler = self.target.scheduler(self.steps, self.sampler)
         noise = start_noise(self.target, scheduler, len(prompts), self.ctx.generator(f"noise {name}"))
         picks = draw_picks(len(prompts), self.steps, self.harvest, self.ctx.generator(f"picks {name}"))
@@ -111,7 +111,12 @@ class Rollout:
     def _encoded(self, watch: Mapping[str, Sequence[str]] | None) -> dict[str, Conditioning]:
         return {name: self.target.encode(prompts) for name, prompts in (watch or {}).items()}
 
-    def _check(self, prompts: Sequence[str]) -> None:
+    def check(self, prompts: Sequence[str]) -> None:
+        """Refuses prompts without content tokens and tells about truncated ones.
+
+        Raises:
+            RequestError: names the prompt.
+        """
         cond = self.target.encode(prompts)
         longest = self.target.info.tokens - 2
         for prompt, last in zip(prompts, cond.last, strict=True):

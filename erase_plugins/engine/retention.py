@@ -1,4 +1,4 @@
-"""Prompts that a training method keeps: what the user named and random words of the text encoder's vocabulary."""
+"""Words that a training method holds in place: neighbours of the concept and random ones, from the vocabulary."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ _POOL = 3000
 def keep_words(
     target: Target, phrases: Sequence[str], count: int, near: float, generator: torch.Generator
 ) -> tuple[str, ...]:
-    """``count`` random vocabulary words that mean something else than any of ``phrases``.
+    """``count`` vocabulary words that mean something else than any of ``phrases``: half are the closest, half random.
+
+    The closest are what over-erasure hits first; the random ones stand for everything else.
 
     Args:
         target: the model whose text encoder is asked.
@@ -24,13 +26,15 @@ def keep_words(
             left out: keeping a synonym would teach the concept back.
         count: words wanted.
         near: closeness in 0..1.
-        generator: draws the words.
+        generator: draws the random half.
     """
     if count == 0:
         return ()
     table = Vocabulary.of(target, _POOL, projection_gram(target))
     own = {word for phrase in phrases for word in phrase.lower().split()}
+    closest = table.near(target.encode(list(phrases)), -2.0)
     barred = own | set(table.near(target.encode(list(phrases)), near))
-    free = [word for word in table.words if word not in barred]
-    order = torch.randperm(len(free), generator=generator)[:count].tolist()
-    return tuple(free[place] for place in order)
+    free = [word for word in closest if word not in barred]
+    half = (count + 1) // 2
+    order = torch.randperm(max(len(free) - half, 0), generator=generator)[: count - half].tolist()
+    return (*free[:half], *(free[half + place] for place in order))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import prod
+from typing import Any
 
 from erase_plugins.errors import Unsupported
 from erase_plugins.families.base import ModuleRef, TargetInfo
@@ -32,14 +33,6 @@ def check_trainable(method: str, info: TargetInfo) -> None:
         )
 
 
-def seconds(info: TargetInfo, request: EraseRequest, forwards: float, trained: float) -> float:
-    """Rough run time: ``forwards`` and ``trained`` (forward and backward) samples through the denoiser."""
-    size = sum(prod(ref.shape) for ref in info.refs if ref.component == "unet")
-    area = info.latent_shape[1] * info.latent_shape[2]
-    each = 2.0 * size * max(area / 6.0, 1.0)
-    return round((forwards + 3.0 * trained) * each / _FLOPS.get(request.device.split(":")[0], 6e10) + 2.0, 1)
-
-
 def trainable(refs: Sequence[ModuleRef], rank: int | None) -> int:
     """Number of trained values: LoRA factors, or full weights and biases."""
     if rank is None:
@@ -47,10 +40,29 @@ def trainable(refs: Sequence[ModuleRef], rank: int | None) -> int:
     return sum(min(rank, ref.shape[0], prod(ref.shape[1:])) * (ref.shape[0] + prod(ref.shape[1:])) for ref in refs)
 
 
-def memory(info: TargetInfo, request: EraseRequest, values: int, batch: int, states: int) -> int:
-    """Bytes: denoiser once, adapters with gradient and two moments, activations of a batch, stored states."""
-    width = 4 if request.dtype == "float32" else 2
+def estimate(
+    info: TargetInfo, request: EraseRequest, values: int, *, forwards: float, iterations: int, batch: int, states: int
+) -> dict[str, Any]:
+    """Rough run time, memory and file size, as fields of an `EditPlan`.
+
+    Args:
+        info, request: what is trained, where.
+        values: trained values, see `trainable`.
+        forwards: samples through the denoiser before and beside training.
+        iterations, batch: training steps and samples per step (forward and backward).
+        states: stored states.
+    """
     size = sum(prod(ref.shape) for ref in info.refs if ref.component == "unet")
     latent = prod(info.latent_shape)
-    activations = batch * (latent / 4) * 4 * 40 * max(info.width, 256)
-    return int(width * size + 16 * values + activations + 16 * states * latent)
+    each = 2.0 * size * max(latent / info.latent_shape[0] / 6.0, 1.0)
+    flops = _FLOPS.get(request.device.split(":")[0], _FLOPS["cpu"])
+    activations = batch * latent * 40 * max(info.width, 256)
+    return {
+        "seconds": round((forwards + 3.0 * iterations * batch) * each / flops + 2.0, 1),
+        # weights, adapters with gradient and two moments, activations of a batch, stored latents and predictions
+        "memory_bytes": (4 if request.dtype == "float32" else 2) * size
+        + 16 * values
+        + activations
+        + 16 * states * latent,
+        "file_bytes": 4 * values,
+    }

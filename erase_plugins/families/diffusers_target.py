@@ -84,11 +84,10 @@ class DiffusersTarget(Target):
         )
         embeds, pooled = out[0], (out[2] if len(out) > 2 else None)
         tokenizer = self.pipe.tokenizer
-        masks = tokenizer(
-            prompts, padding="max_length", max_length=self.info.tokens, truncation=True, return_attention_mask=True
-        )["attention_mask"]
+        ids = tokenizer(prompts, padding="max_length", max_length=self.info.tokens, truncation=True)["input_ids"]
+        special = set(tokenizer.all_special_ids)
         for index, prompt in enumerate(prompts):
-            last = max(sum(masks[index]) - 2, 0)
+            last = max((place for place, token in enumerate(ids[index]) if token not in special), default=0)
             self._cache[prompt] = (embeds[index], last, None if pooled is None else pooled[index])
 
     def forget(self) -> None:

@@ -16,15 +16,16 @@ Differs from the official code (``train-esd.py``, ``esd_sd.py``, ``esd_sdxl.py``
       and the rollout's empty prompt is the encoded '' everywhere;
     - ``train=u`` leaves the time embedding, the first and the last convolution alone (as in 2023, unlike 2025);
     - several prompt templates; ``templates={}`` trains on the bare concept only, as published;
-    - optional preservation term: predictions for random vocabulary words and for what is named with --keep are held
-      at the teacher's (on for toy-sized models and with --keep); ``keep_weight=0`` is the published loss;
+    - optional preservation term: predictions for neighbours of the concept and random words of the vocabulary, and for
+      what is named with --keep, are held at the teacher's (on for toy-sized models and with --keep);
+      ``keep_weight=0`` is the published loss;
     - the learning rate may fall to 0 at the end (``cooldown``; 0 is the published constant rate).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from erase_plugins.errors import RequestError
 from erase_plugins.hookspecs import hookimpl
@@ -59,11 +60,12 @@ class ESDOptions:
     parameters: str = option("lora", "lora, or full weights as published", choices=("lora", "full"))
     rank: int = option(8, "LoRA rank; alpha equals rank", low=1, high=1024)
     lr: float | None = option(None, "learning rate; none picks it by parameters and model size", low=0.0, high=1.0)
-    iterations: int = option(1000, "training steps", low=1, per={"pocket": 60})
+    iterations: int = option(1000, "training steps", low=1, per={"pocket": 80})
     batch: int = option(1, "states per training step", low=1, high=1024, per={"pocket": 4})
     optimizer: str = option("adam", "optimizer", choices=("adam", "adamw", "sgd"))
-    cooldown: float = option(0.0, "last share of the steps in which the rate falls to 0", low=0.0, high=1.0)
-    eta: float = option(1.0, "negative guidance in the given convention", per={"sdxl": 0.5})
+    cooldown: float = option(0.0, "last share of the steps in which the rate falls to 0", low=0.0, high=1.0,
+                             per={"pocket": 0.3})  # fmt: skip
+    eta: float = option(1.0, "negative guidance in the given convention", per={"sdxl": 0.5}, low=-100.0, high=100.0)
     convention: str = option("paper", "meaning of eta: paper, or code2025 (larger by 1 for the same target)",
                              choices=("paper", "code2025"))  # fmt: skip
     enhance: bool = option(False, "allow a negative eta, which strengthens the concept instead")
@@ -78,8 +80,9 @@ class ESDOptions:
                           choices=("teacher", "student"))  # fmt: skip
     trajectories: int = option(64, "harvested trajectories", low=1, per={"pocket": 16})
     harvest: int = option(10, "states kept of each trajectory", low=1, per={"pocket": 8})
-    keep_words: int = option(0, "random vocabulary words to hold in place", low=0, high=10_000, per={"pocket": 48})
-    keep_weight: float = option(1.0, "weight of the preservation term", low=0.0)
+    keep_words: int = option(0, "vocabulary words to hold in place, half of them the closest to the concept", low=0,
+                             high=10_000, per={"pocket": 64})  # fmt: skip
+    keep_weight: float = option(1.0, "weight of the preservation term", low=0.0, per={"pocket": 1.5})
     keep_batch: int = option(1, "preserved states per training step", low=1, high=1024, per={"pocket": 8})
     near: float = option(0.85, "closeness to the concept from which a word is not held", low=0.0, high=1.0)
     precision: str = option("bfloat16", "autocast of the denoiser; adapters and loss stay float32",
@@ -90,6 +93,11 @@ class ESDOptions:
     def eta_code(self) -> float:
         """eta_c: how often the concept's direction is subtracted from the prompt's own prediction."""
         return self.eta + 1.0 if self.convention == "paper" else self.eta
+
+    @property
+    def lora_rank(self) -> int | None:
+        """Rank of the adapters; None trains full weights."""
+        return self.rank if self.parameters == "lora" else None
 
 
 def esd_target(null: Tensor, erase: Tensor, base: Tensor, eta: float) -> Tensor:
@@ -111,6 +119,11 @@ class ESD:
     kinds = frozenset({"object", "style", "person", "explicit"})
     produces = frozenset({"lowrank", "dense", "bias"})
     Options = ESDOptions
+    work_files: ClassVar[tuple[str, ...]] = ("states-*.safetensors",)
+    contract_options: ClassVar[dict[str, Any]] = {
+        "iterations": 3, "trajectories": 2, "harvest": 2, "steps": 4, "keep_words": 2, "keep_batch": 1,
+        "checkpoint_every": 1,
+    }  # fmt: skip
 
     def plan(self, request: EraseRequest, info: TargetInfo) -> EditPlan:
         from erase_plugins.engine import training_plan as cost
@@ -119,15 +132,12 @@ class ESD:
         cost.check_trainable(self.id, info)
         info.modules("cross_attn")  # without it the prompt does not reach the denoiser
         refs = tuple(ref for ref in info.modules(GROUPS[options.train]) if ref.kind in ("linear", "conv"))
-        rank = options.rank if options.parameters == "lora" else None
-        values = cost.trainable(refs, rank)
-        many = len(request.concepts)
-        kept = len(request.preserve) + options.keep_words
-        rolled = max(options.trajectories, 2 * many) + (kept if options.keep_weight > 0 else 0)
-        batch = options.batch + (options.keep_batch if kept and options.keep_weight > 0 else 0)
-        harvested = 2.0 * options.steps * rolled
+        many, kept = len(request.concepts), len(request.preserve) + options.keep_words
+        holds = kept > 0 and options.keep_weight > 0
+        rolled = max(options.trajectories, 2 * many) + (kept if holds else 0)
+        forwards = 2.0 * options.steps * rolled
         if options.rollout == "student":
-            harvested = float(options.iterations * options.batch * (options.steps + 2))
+            forwards += options.iterations * options.batch * (options.steps + 2)
         warnings = []
         if options.train in ("u", "all") and "sdxl" in info.profiles:
             warnings.append("training more than cross-attention on SDXL is experimental and may leave artefacts")
@@ -138,12 +148,14 @@ class ESD:
             options=as_dict(options),
             modules=tuple(f"{ref.component}.{ref.path}" for ref in refs),
             steps=options.iterations,
-            seconds=cost.seconds(info, request, harvested, options.iterations * batch),
-            memory_bytes=cost.memory(info, request, values, batch, rolled * options.harvest),
-            file_bytes=4 * values,
             warnings=tuple(warnings),
             notes=(f"eta {options.eta:g} ({options.convention}) is eta_c {options.eta_code:g}",),
-        )
+            **cost.estimate(
+                info, request, cost.trainable(refs, options.lora_rank), forwards=forwards,
+                iterations=options.iterations,
+                batch=options.batch + options.keep_batch * holds, states=rolled * options.harvest,
+            ),
+        )  # fmt: skip
 
     def _resolve(self, request: EraseRequest, info: TargetInfo) -> ESDOptions:
         given = dict(request.options)
@@ -177,8 +189,7 @@ class ESD:
         options, key = ESDOptions(**_tuples(plan.options)), plan_key(plan)
         wanted = set(plan.modules)
         refs = [ref for ref in target.modules(GROUPS[options.train]) if f"{ref.component}.{ref.path}" in wanted]
-        rank = options.rank if options.parameters == "lora" else None
-        adapters = Adapters(target, refs, rank, generator=ctx.generator("adapters"))
+        adapters = Adapters(target, refs, options.lora_rank, generator=ctx.generator("adapters"))
         schedule = Schedule(
             options.iterations, options.lr or 0.0, options.optimizer, options.cooldown, options.checkpoint_every
         )
@@ -201,8 +212,8 @@ class ESD:
         )
         phrases = [phrase for concept in request.concepts for phrase in (concept.text, *concept.prompts)]
         erased = [template.format(phrase) for template in options.templates for phrase in phrases]
-        count = options.trajectories + -options.trajectories % len(erased)
-        prompts = (erased * count)[: max(count, len(erased))]
+        rollout.check(erased)
+        prompts = erased * -(-options.trajectories // len(erased))
         bases = prompts if options.erase_from is None else [options.erase_from] * len(prompts)
         watch = {} if options.erase_from is None else {"erase": prompts}
         teacher = None
