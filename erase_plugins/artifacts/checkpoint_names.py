@@ -13,8 +13,8 @@ from typing import Any
 
 from torch import Tensor
 
+from erase_plugins.artifacts.names import canonical
 from erase_plugins.artifacts.tensors import TensorFile
-from erase_plugins.families.unet import canonical
 
 _CROSS = re.compile(r"\battn2\.to_[kv]\.weight$")
 _OPEN_CLIP = re.compile(r"^(?P<prefix>.+\.)transformer\.resblocks\.(?P<layer>\d+)\.(?P<rest>.+)$")

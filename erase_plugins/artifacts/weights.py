@@ -81,7 +81,7 @@ def base_tensors(target: Any, component: str) -> Mapping[str, Tensor]:
 
 def _place(name: str, components: tuple[str, ...]) -> tuple[str, str]:
     """Component and canonical parameter name; files without a prefix are sorted by their first word."""
-    from erase_plugins.families.unet import canonical
+    from erase_plugins.artifacts.names import canonical
 
     for component in sorted(components, key=len, reverse=True):
         if name.startswith(f"{component}."):

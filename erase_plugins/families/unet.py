@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
+from erase_plugins.artifacts.names import canonical
 from erase_plugins.errors import Unsupported
 from erase_plugins.families.base import Family, ModuleRef, NameMap, TargetInfo
 
@@ -39,12 +40,6 @@ UNET_GROUPS = {
     "text": _text(r"\b(self_attn\.(q|k|v|out)_proj|mlp\.fc[12])$"),
     "token_embedding": _text(r"token_embedding$"),
 }
-
-
-def canonical(component: str, name: str) -> str:
-    """Name of a module or parameter, the same for every transformers version and with or without peft wrappers."""
-    name = name.replace(".base_layer", "")
-    return name.removeprefix("text_model.") if component.startswith("text_encoder") else name
 
 
 @lru_cache(maxsize=32)

@@ -107,9 +107,9 @@ def _config(rank: int, modules: list[str], header: Mapping[str, str]) -> dict[st
 
 def _read_one(file: Path, family: Family) -> Edit:
     from erase_plugins.artifacts.lora_file import Pairs, collect
+    from erase_plugins.artifacts.names import canonical
     from erase_plugins.artifacts.tensors import read_tensors
     from erase_plugins.errors import ArtifactError
-    from erase_plugins.families.unet import canonical
 
     tensors, header = read_tensors(file)
     pairs, places, scales = Pairs(), {}, {}
