@@ -71,6 +71,10 @@ def read_header(path: Path) -> Header:
     metadata = data.pop("__metadata__", {})
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
         raise CorruptArtifact(f"{path.name}: header metadata must map strings to strings")
+    try:
+        "".join((*metadata, *metadata.values())).encode()
+    except UnicodeEncodeError as error:
+        raise CorruptArtifact(f"{path.name}: header metadata is not valid text") from error
     tensors = {name: _entry(path, name, entry) for name, entry in data.items()}
     _check_layout(path, tensors, size - 8 - length)
     return Header(tensors, metadata, 8 + length)

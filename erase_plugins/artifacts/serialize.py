@@ -44,7 +44,7 @@ def edit_from_tensors(tensors: Mapping[str, Tensor], description: str) -> Edit:
     """
     try:
         data = json.loads(description)
-        json.dumps(data).encode()  # refuses nesting and characters that could not be written again
+        json.dumps(data, ensure_ascii=False).encode()  # refuses nesting and characters that could not be written again
         family, meta, addons, schema = data["family"], data["meta"], data["addons"], data["schema"]
         kinds = (str, dict, dict, int)
         if not all(isinstance(value, kind) for value, kind in zip((family, meta, addons, schema), kinds, strict=True)):

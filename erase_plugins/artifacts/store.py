@@ -162,9 +162,19 @@ def read_folder(folder: Path) -> Artifact:
     place = folder / chosen.name
     if len(Path(chosen.name).parts) > 1:  # a layout with folders finds all of them from the name it was written under
         place = folder / layout.filename(manifest.name, family)
+        _refuse_unlisted(folder, manifest)
     edit = layout.read(place, family)
     check_edit(edit, family)
     return Artifact(manifest, edit, folder)
+
+
+def _refuse_unlisted(folder: Path, manifest: Manifest) -> None:
+    """Layouts with folders read what they find there, so nothing may be there that was not verified."""
+    listed = {item.name for item in manifest.files}
+    for path in folder.glob("*/*"):
+        name = path.relative_to(folder).as_posix()
+        if name not in listed:
+            raise CorruptArtifact(f"{ascii(name)[:80]} is in the artifact folder but not in its manifest")
 
 
 def verify_file(folder: Path, item: ArtifactFile) -> None:

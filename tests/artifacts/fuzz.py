@@ -177,6 +177,26 @@ def _rename(rng: random.Random, path: Path) -> str:
     return "renamed"
 
 
+def _regroup(rng: random.Random, path: Path) -> str:
+    """A whole change (all its tensors) under another name or of another kind."""
+    header, data = split(path)
+    name = rng.choice([key for key in header if key != "__metadata__"])
+    if name.count("|") == 3:
+        component, key, kind, _ = name.split("|")
+        old = f"{component}|{key}|{kind}|"
+        component = rng.choice((component, component, "text_encoder", "vae", ""))
+        key = rng.choice((key, "context", "conv_in.weight", "x", "", "mid_block"))
+        new = f"{component}|{key}|{rng.choice((kind, 'lowrank', 'contextmap', 'addon', 'rows', 'nothing'))}|"
+    else:
+        old = name.split(".lora_")[0].split(".diff")[0]
+        new = rng.choice(
+            ("lora_unet_x", "lora_te_x", "unet.x", "", "lora_unet_out_2", "base_model.model.x", old + "_0")
+        )
+    fresh = {new + key[len(old) :] if key.startswith(old) else key: value for key, value in header.items()}
+    join(path, fresh, data)
+    return "regrouped"
+
+
 def _duplicate(rng: random.Random, path: Path) -> str:
     header, data = split(path)
     name = rng.choice(list(header))
@@ -288,7 +308,7 @@ def _disguise(rng: random.Random, path: Path) -> str:
 
 
 FILE_MUTATIONS: tuple[Mutation, ...] = (
-    _truncate, _flip, _length, _entry, _rename, _duplicate, _nest, _metadata, _values, _reshape, _bomb, _disguise,
+    _truncate, _flip, _length, _entry, _rename, _regroup, _duplicate, _nest, _metadata, _values, _reshape, _bomb, _disguise,
 )  # fmt: skip
 
 

@@ -118,6 +118,16 @@ def test_linked_subfolder_that_leaves_is_refused(pocket_target, tmp_path):
         ep.load_artifact(tmp_path / "art")
 
 
+def test_adapter_that_the_manifest_does_not_list_is_refused(pocket_target, tmp_path):
+    edit = random_edit(pocket_target, ("cross_k", "text_attn"))
+    artifact_of(pocket_target, edit).save(tmp_path / "both", ("peft",))
+    unet = Edit("sd1", {"unet": edit.deltas["unet"]})
+    artifact_of(pocket_target, unet).save(tmp_path / "art", ("peft",))
+    shutil.copytree(tmp_path / "both" / "peft_text_encoder", tmp_path / "art" / "peft_text_encoder")
+    with pytest.raises(CorruptArtifact, match="not in its manifest"):
+        ep.load_artifact(tmp_path / "art")
+
+
 def test_hub_cache_links_are_accepted(saved, tmp_path):
     """The Hub client stores contents under blobs and links them from snapshots/REVISION."""
     snapshot, blobs = tmp_path / "models--a--b" / "snapshots" / "abc", tmp_path / "models--a--b" / "blobs"
