@@ -64,7 +64,18 @@ def test_the_example_is_listed_with_its_package(example_site):
 
 def test_the_example_keeps_the_contract_by_its_own_tests(example_site, tmp_path):
     shutil.copy(EXAMPLE / "test_erase_null_value.py", tmp_path)
-    out = run(example_site, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(tmp_path), cwd=tmp_path)
+    out = run(
+        example_site,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "-k",
+        "tiny or values",
+        str(tmp_path),
+        cwd=tmp_path,
+    )
     assert " passed" in out
     assert "failed" not in out
     assert "skipped" not in out
@@ -72,8 +83,9 @@ def test_the_example_keeps_the_contract_by_its_own_tests(example_site, tmp_path)
 
 def test_the_example_runs_on_pocket(example_site, tmp_path):
     out = run(example_site, "-c", RUN, str(tmp_path / "out"))
-    assert "patched 6 of 6" in out or "patched" in out
     manifest = json.loads((tmp_path / "out" / "erase.json").read_text())
+    assert manifest["modules"] > 0
+    assert f"patched {manifest['modules']} of {manifest['modules']} modules" in out
     method = manifest["method"]
     assert (method["id"], method["package"], method["version"]) == ("null-value", "erase-null-value", "0.1.0")
 
@@ -85,7 +97,9 @@ def test_the_template_passes_its_own_tests(tmp_path):
     ]  # fmt: skip
     assert not any("{{" in path.read_text() for path in files)
     site = install(tmp_path / "new", tmp_path / "installed")
-    out = run(site, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", "tiny", str(files[-1]), cwd=tmp_path / "new")
+    out = run(
+        site, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", "tiny_sd1", str(files[-1]), cwd=tmp_path / "new"
+    )
     assert " passed" in out
     assert "failed" not in out
 
