@@ -56,6 +56,8 @@ def test_unsound_changes_are_refused(deltas, words):
     "changes",
     [
         {"schema": 99},
+        {"family": "\ud800"},
+        {"meta": {"\ud800": 1}},
         {"schema": "x"},
         {"schema": 1e400},
         {"family": 3},
@@ -111,6 +113,7 @@ def test_sound_header_is_read(tmp_path):
         {"a": {**ENTRY, "data_offsets": [4, 0]}}, {"a": {**ENTRY, "data_offsets": [-4, 0]}}, {"a": {**ENTRY, "shape": [2]}},
         {"a": {**ENTRY, "data_offsets": [0]}}, {"a": {**ENTRY, "data_offsets": "04"}}, {"a": ENTRY, "b": ENTRY},
         {"a": ENTRY, "__metadata__": {"k": 1}}, {"a": ENTRY, "__metadata__": []}, {"a\x00": ENTRY}, {"a" * 501: ENTRY},
+        {"a": ENTRY, "__metadata__": {"k": "\ud800"}},
     ],
 )  # fmt: skip
 def test_unsound_headers_are_refused(header, tmp_path):
