@@ -100,7 +100,7 @@ def lower_for(edit: Edit, target: Any) -> Edit:
     projections: dict[str, list[str]] = {}
     for component, name in refs:
         projections.setdefault(component, []).append(name)
-    return lower(edit, projections, lambda component, name: target.weight(refs[(component, name)]))
+    return lower(edit, projections, lambda component, name: target.base_weight(refs[(component, name)]))
 
 
 def _members(path: Path) -> list[Path]:

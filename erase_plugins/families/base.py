@@ -109,6 +109,10 @@ class Target(ABC):
     def weight(self, ref: ModuleRef) -> Tensor:
         """Effective weight, detached; do not write to it."""
 
+    def base_weight(self, ref: ModuleRef) -> Tensor:
+        """Weight without the edits that are applied at the moment; the effective one where the host cannot tell."""
+        return self.weight(ref)
+
     @abstractmethod
     def module(self, ref: ModuleRef) -> nn.Module:
         """The live module (training methods attach their deltas here)."""

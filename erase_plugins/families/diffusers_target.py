@@ -64,6 +64,10 @@ class DiffusersTarget(Target):
         weight: Tensor = self.module(ref).weight  # type: ignore[assignment]
         return weight.detach()
 
+    def base_weight(self, ref: ModuleRef) -> Tensor:
+        parameter = self.module(ref).get_parameter("weight")
+        return getattr(parameter, ORIGINAL, parameter).detach()
+
     def encode(self, prompts: Sequence[str]) -> Conditioning:
         missing = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self._cache]
         for start in range(0, len(missing), 64):

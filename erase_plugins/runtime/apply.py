@@ -16,7 +16,7 @@ from erase_plugins.errors import ArtifactError, RequestError, Unsupported
 from erase_plugins.families.diffusers_target import DiffusersTarget
 from erase_plugins.runtime import addons
 from erase_plugins.runtime.context import ActiveMap, attach_map, detach_map
-from erase_plugins.runtime.guard import check_base, check_pipeline, context_maps, resolve_parameters
+from erase_plugins.runtime.guard import check_base, check_compiled, check_pipeline, context_maps, resolve_parameters
 from erase_plugins.runtime.patcher import LOCK, Patch, attach, detach, refresh, settle
 
 MODES = ("weights", "context")
@@ -134,6 +134,7 @@ def apply(
         raise RequestError(f"unknown mode '{mode}'; choose one of {', '.join(MODES)}")
     loaded = load_artifact(artifact)
     with LOCK:
+        check_compiled(pipe)
         target = DiffusersTarget(pipe)
         check_base(loaded.manifest, target, any_base)
         return attach_edit(pipe, target, loaded, strength, mode)

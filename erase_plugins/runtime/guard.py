@@ -49,6 +49,17 @@ def check_base(manifest: Manifest, target: Any, any_base: bool = False) -> None:
         )
 
 
+def check_compiled(pipe: Any) -> None:
+    """Refuses compiled components: their captured weights would not see a change.
+
+    Raises:
+        Unsupported: names the component.
+    """
+    for name, module in getattr(pipe, "components", {}).items():
+        if hasattr(module, "_orig_mod"):
+            raise Unsupported(f"{name} is compiled; apply the artifact first, then call torch.compile")
+
+
 def check_pipeline(pipe: Any, components: tuple[str, ...]) -> None:
     """Refuses pipelines whose weights cannot be swapped.
 
@@ -59,8 +70,6 @@ def check_pipeline(pipe: Any, components: tuple[str, ...]) -> None:
         module = getattr(pipe, name, None)
         if module is None:
             raise Unsupported(f"the pipeline has no {name}; nothing was changed")
-        if hasattr(module, "_orig_mod"):
-            raise Unsupported(f"{name} is compiled; apply the artifact first, then call torch.compile")
         for parameter in module.parameters():
             if parameter.device.type == "meta":
                 raise Unsupported(f"{name} is offloaded sequentially; apply before enable_sequential_cpu_offload()")
