@@ -22,6 +22,12 @@ from erase_plugins.types import Concept, EditPlan, EraseRequest, EvalReport
 def load(model: str = "pocket", *, revision: str | None = None, dtype: str = "float32", device: str = "cpu") -> Any:
     """A stock diffusers pipeline: the embedded "pocket" model, a folder, a checkpoint file or a Hub id.
 
+    Args:
+        model: name, path or Hub id.
+        revision: Hub revision.
+        dtype: float32, float16 or bfloat16.
+        device: torch device name.
+
     Raises:
         RequestError, Unsupported, HubError: see `erase_plugins.families.loading.load_pipeline`.
     """
@@ -130,12 +136,24 @@ def erase(
         refuse_existing(folder, force)
     target = as_target(model, revision=revision, dtype=dtype, device=device) if named else as_target(model)
     work = None if folder is None else work_folder(folder)
-    artifact = run_plan(ready, target, work=work, resume=resume, listeners=listeners, cancel=cancel)
+    artifact = run_plan(
+        ready, target, work=work, resume=resume, listeners=listeners, cancel=cancel, shares=_shares(ready, target)
+    )
     if folder is None or work is None:
         return artifact
     saved = artifact.save(folder, layouts, target, force)
     shutil.rmtree(work, ignore_errors=True)
     return saved
+
+
+def _shares(ready: EditPlan, target: Target) -> Any:
+    """Measures attribute shares for methods with an option ``attributes``."""
+    attributes = list(ready.options.get("attributes") or ())
+    if not attributes:
+        return None
+    from erase_plugins.evaluation.shares import attribute_shares
+
+    return attribute_shares(target, attributes)
 
 
 def work_folder(out: Path) -> Path:
@@ -167,7 +185,7 @@ def generate(
         any_base: allow a fine-tune of the artifact's base.
         options: revision, dtype, device for a model given by name.
     """
-    from erase_plugins.evaluate.draw import draw
+    from erase_plugins.evaluation.draw import draw
     from erase_plugins.runtime.apply import apply_all
 
     texts = [prompts] if isinstance(prompts, str) else list(prompts)
@@ -203,7 +221,7 @@ def evaluate(
         out: folder for report, contact sheet and chart; None writes nothing.
         options: settings of the suite (erased, images, seed, judge ...), and revision, dtype, device.
     """
-    from erase_plugins.evaluate.run import run_suite
+    from erase_plugins.evaluation.run import run_suite
 
     items = [artifacts] if isinstance(artifacts, Artifact | str | Path) else list(artifacts)
     return run_suite(model, items, suite, strength=strength, out=None if out is None else Path(out), **options)

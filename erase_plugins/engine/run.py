@@ -6,7 +6,7 @@ import hashlib
 import json
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -47,6 +47,7 @@ def run_plan(
     resume: bool = False,
     listeners: Sequence[Listener] = (),
     cancel: threading.Event | None = None,
+    shares: Callable[..., list[float]] | None = None,
 ) -> Any:
     """Runs a plan on a loaded target.
 
@@ -57,6 +58,7 @@ def run_plan(
         resume: go on from a checkpoint in ``work``.
         listeners: called with every event.
         cancel: set it from another thread to stop.
+        shares: measures attribute shares, for methods that balance them.
 
     Returns:
         The artifact, in memory.
@@ -79,6 +81,7 @@ def run_plan(
         resume=resume,
         listeners=(*listeners, manager.on_event),
         cancel=cancel or threading.Event(),
+        shares=shares,
     )
     started = time.perf_counter()
     try:

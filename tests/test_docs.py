@@ -1,0 +1,47 @@
+"""Generated pages equal the code; links and commands in the README exist."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from erase_plugins import docs
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.mark.parametrize("page", ["docs/methods.md", "docs/cli.md", "docs/plugins.md", "README.md"])
+def test_generated_pages_equal_the_code(page: str) -> None:
+    render = docs.pages(ROOT)[ROOT / page]
+    assert (ROOT / page).read_text(encoding="utf-8") == render(), "run: python -m erase_plugins.docs"
+
+
+def test_every_method_and_option_is_on_the_page() -> None:
+    from erase_plugins.manager import get_manager
+    from erase_plugins.options import describe
+
+    text = (ROOT / "docs" / "methods.md").read_text(encoding="utf-8")
+    for entry in get_manager().methods():
+        if entry.package == "erase-plugins":
+            assert f"## {entry.item.id}\n" in text
+            for item in describe(entry.item.Options):
+                assert f"| `{item.name}` |" in text
+
+
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "docs/architecture.md", "docs/plugins.md"])
+def test_links_to_files_exist(page: str) -> None:
+    path = ROOT / page
+    for link in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", path.read_text(encoding="utf-8")):
+        if "://" not in link:
+            assert (path.parent / link).exists(), link
+
+
+def test_commands_in_the_readme_exist() -> None:
+    from erase_plugins.cli.group import COMMANDS
+
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"^\s*erase-plugins ([a-z-]+)", text, flags=re.MULTILINE))
+    assert named
+    assert named <= set(COMMANDS), named - set(COMMANDS)
