@@ -24,9 +24,11 @@ Differs from the official code (``train-esd.py``, ``esd_sd.py``, ``esd_sdxl.py``
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from erase_plugins.engine.training_options import TrainingOptions, revive
 from erase_plugins.errors import RequestError
 from erase_plugins.hookspecs import hookimpl
 from erase_plugins.options import as_dict, option, resolve
@@ -36,68 +38,43 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from erase_plugins.artifacts.edit import Edit
-    from erase_plugins.engine.adapters import Adapters
     from erase_plugins.engine.context import RunContext
+    from erase_plugins.engine.pools import Rollout
     from erase_plugins.families.base import Target, TargetInfo
 
 #: train set -> module group
 GROUPS = {"x": "cross_attn", "x-strict": "cross_kv", "u": "non_cross", "selfattn": "self_attn", "all": "denoiser"}
 _OTHER_NAMES = {"strict": "x-strict", "xattn": "x", "xattn-strict": "x-strict", "noxattn": "u", "full": "all"}
-#: learning rates: parameters -> profile -> rate
-_RATES = {
-    "lora": {"pocket": 2e-3, "sdxl": 2e-4, "": 1e-4},
-    "full": {"pocket": 1e-4, "sdxl": 1e-5, "": 1e-5},
-}
 
 
 @dataclass(frozen=True)
-class ESDOptions:
+class ESDOptions(TrainingOptions):
     """Options of ESD."""
 
-    train: str = option("u", "modules: x cross-attention, x-strict its keys and values, u all but cross-attention, "
-                        "selfattn, all", choices=tuple(GROUPS),
-                        per={"pocket": "u", "sdxl": "x", "style": "x", "person": "x"})  # fmt: skip
-    parameters: str = option("lora", "lora, or full weights as published", choices=("lora", "full"))
-    rank: int = option(8, "LoRA rank; alpha equals rank", low=1, high=1024)
-    lr: float | None = option(None, "learning rate; none picks it by parameters and model size", low=0.0, high=1.0)
-    iterations: int = option(1000, "training steps", low=1, per={"pocket": 80})
-    batch: int = option(1, "states per training step", low=1, high=1024, per={"pocket": 4})
-    optimizer: str = option("adam", "optimizer", choices=("adam", "adamw", "sgd"))
-    cooldown: float = option(0.0, "last share of the steps in which the rate falls to 0", low=0.0, high=1.0,
-                             per={"pocket": 0.3})  # fmt: skip
-    eta: float = option(1.0, "negative guidance in the given convention", per={"sdxl": 0.5}, low=-100.0, high=100.0)
-    convention: str = option("paper", "meaning of eta: paper, or code2025 (larger by 1 for the same target)",
-                             choices=("paper", "code2025"))  # fmt: skip
+    train: str = option(
+        "u", "modules: x cross-attention, x-strict its keys and values, u all but cross-attention, selfattn, all",
+        choices=tuple(GROUPS), per={"pocket": "u", "sdxl": "x", "style": "x", "person": "x"},
+    )  # fmt: skip
+    eta: float = option(
+        1.0, "negative guidance in the given convention", low=-100.0, high=100.0, per={"pocket": 2.0, "sdxl": 0.5}
+    )
+    convention: str = option(
+        "paper", "meaning of eta: paper, or code2025 (larger by 1 for the same target)", choices=("paper", "code2025")
+    )
     enhance: bool = option(False, "allow a negative eta, which strengthens the concept instead")
     erase_from: str | None = option(None, "erase the concept only from this prompt ('cowboy hat' from 'cowboy')")
     templates: tuple[str, ...] = option(
         ("{}", "a {}"), "prompts trained on; {} is the concept", per={"style": ("{}", "art by {}"), "person": ("{}",)}
     )
-    steps: int = option(50, "sampler steps of a rollout", low=1, high=1000, per={"pocket": 10, "sdxl": 30})
-    guidance: float = option(3.0, "classifier-free guidance of the rollout", low=0.0, per={"pocket": 4.0, "sdxl": 2.0})
-    sampler: str = option("ddim", "sampler of the rollout", choices=("ddim", "euler"), per={"sdxl": "euler"})
-    rollout: str = option("teacher", "who makes the trajectories: teacher (harvested once), or student (per sample)",
-                          choices=("teacher", "student"))  # fmt: skip
-    trajectories: int = option(64, "harvested trajectories", low=1, per={"pocket": 16})
-    harvest: int = option(10, "states kept of each trajectory", low=1, per={"pocket": 8})
-    keep_words: int = option(0, "vocabulary words to hold in place, half of them the closest to the concept", low=0,
-                             high=10_000, per={"pocket": 64})  # fmt: skip
-    keep_weight: float = option(1.0, "weight of the preservation term", low=0.0, per={"pocket": 1.5})
-    keep_batch: int = option(1, "preserved states per training step", low=1, high=1024, per={"pocket": 8})
-    near: float = option(0.85, "closeness to the concept from which a word is not held", low=0.0, high=1.0)
-    precision: str = option("bfloat16", "autocast of the denoiser; adapters and loss stay float32",
-                            choices=("bfloat16", "float32"))  # fmt: skip
-    checkpoint_every: int = option(50, "training steps between checkpoints", low=1, per={"pocket": 20})
+    rollout: str = option(
+        "teacher", "who makes the trajectories: teacher (harvested once), or student (per sample)",
+        choices=("teacher", "student"),
+    )  # fmt: skip
 
     @property
     def eta_code(self) -> float:
         """eta_c: how often the concept's direction is subtracted from the prompt's own prediction."""
         return self.eta + 1.0 if self.convention == "paper" else self.eta
-
-    @property
-    def lora_rank(self) -> int | None:
-        """Rank of the adapters; None trains full weights."""
-        return self.rank if self.parameters == "lora" else None
 
 
 def esd_target(null: Tensor, erase: Tensor, base: Tensor, eta: float) -> Tensor:
@@ -132,9 +109,8 @@ class ESD:
         cost.check_trainable(self.id, info)
         info.modules("cross_attn")  # without it the prompt does not reach the denoiser
         refs = tuple(ref for ref in info.modules(GROUPS[options.train]) if ref.kind in ("linear", "conv"))
-        many, kept = len(request.concepts), len(request.preserve) + options.keep_words
-        holds = kept > 0 and options.keep_weight > 0
-        rolled = max(options.trajectories, 2 * many) + (kept if holds else 0)
+        many, kept = len(request.concepts), options.kept(request)
+        rolled = max(options.trajectories, 2 * many) + kept
         forwards = 2.0 * options.steps * rolled
         if options.rollout == "student":
             forwards += options.iterations * options.batch * (options.steps + 2)
@@ -153,7 +129,7 @@ class ESD:
             **cost.estimate(
                 info, request, cost.trainable(refs, options.lora_rank), forwards=forwards,
                 iterations=options.iterations,
-                batch=options.batch + options.keep_batch * holds, states=rolled * options.harvest,
+                batch=options.batch + options.keep_batch * (kept > 0), states=rolled * options.harvest,
             ),
         )  # fmt: skip
 
@@ -173,59 +149,38 @@ class ESD:
         anchored = [concept.text for concept in request.concepts if concept.anchor is not None]
         if anchored:
             raise RequestError(f"esd erases towards the empty prompt and takes no --to ({anchored[0]}); use uce")
-        if options.lr is None:
-            rates = _RATES[options.parameters]
-            rate = next((rates[name] for name in info.profiles if name in rates), rates[""])
-            options = replace(options, lr=rate)
         if "keep_batch" not in given and request.preserve:
             options = replace(options, keep_batch=max(options.keep_batch, options.batch))
-        return replace(options, harvest=min(options.harvest, options.steps))
+        return replace(options, lr=options.rate(info), harvest=min(options.harvest, options.steps))
 
     def run(self, plan: EditPlan, target: Target, ctx: RunContext) -> Edit:
         from erase_plugins.engine.adapters import Adapters
-        from erase_plugins.engine.loop import Schedule, train
+        from erase_plugins.engine.loop import train
         from erase_plugins.engine.run import plan_key
 
-        options, key = ESDOptions(**_tuples(plan.options)), plan_key(plan)
+        options, key = revive(ESDOptions, plan.options), plan_key(plan)
         wanted = set(plan.modules)
         refs = [ref for ref in target.modules(GROUPS[options.train]) if f"{ref.component}.{ref.path}" in wanted]
         adapters = Adapters(target, refs, options.lora_rank, generator=ctx.generator("adapters"))
-        schedule = Schedule(
-            options.iterations, options.lr or 0.0, options.optimizer, options.cooldown, options.checkpoint_every
-        )
         ctx.precision = options.precision
         ctx.start(options.iterations)
         with adapters:
-            loss = self._loss(plan.request, options, target, adapters, ctx, key)
-            train(ctx, adapters, loss, schedule, key)
+            loss = self._loss(plan.request, options, options.rollout_on(target, adapters, ctx), key)
+            train(ctx, adapters, loss, options.schedule(), key)
         return adapters.edit()
 
-    def _loss(
-        self, request: EraseRequest, options: ESDOptions, target: Target, adapters: Adapters, ctx: RunContext, key: str
-    ) -> Any:
+    def _loss(self, request: EraseRequest, options: ESDOptions, rollout: Rollout, key: str) -> Callable[[int], Tensor]:
         """The loss of a training step, over pools of teacher states."""
-        from erase_plugins.engine.pools import Pool, Rollout, mean_squares
-        from erase_plugins.engine.retention import keep_words
+        from erase_plugins.engine.pools import mean_squares
 
-        rollout = Rollout(
-            target, options.sampler, options.steps, options.guidance, options.harvest, ctx, adapters, options.iterations
-        )
         phrases = [phrase for concept in request.concepts for phrase in (concept.text, *concept.prompts)]
         erased = [template.format(phrase) for template in options.templates for phrase in phrases]
         rollout.check(erased)
         prompts = erased * -(-options.trajectories // len(erased))
         bases = prompts if options.erase_from is None else [options.erase_from] * len(prompts)
         watch = {} if options.erase_from is None else {"erase": prompts}
-        teacher = None
-        if options.rollout == "teacher":
-            teacher = rollout.pool("erase", bases, key, watch=watch)
-        kept = list(request.preserve)
-        if options.keep_weight > 0:
-            kept += keep_words(target, phrases, options.keep_words, options.near, ctx.generator("keep words"))
-        holding: Pool | None = None
-        if kept and options.keep_weight > 0:
-            held = [options.templates[place % len(options.templates)].format(word) for place, word in enumerate(kept)]
-            holding = rollout.pool("keep", ["", *held], key)
+        teacher = rollout.pool("erase", bases, key, watch=watch) if options.rollout == "teacher" else None
+        holding = options.holding(rollout, request, phrases, options.templates, key)
 
         def loss(step: int) -> Tensor:
             pool = teacher or rollout.fresh(bases, options.batch, step, watch=watch)
@@ -236,13 +191,9 @@ class ESD:
             if holding is not None:
                 states, cond = holding.batch(options.keep_batch, step)
                 parts.append((states, cond, states.predictions["prompt"], options.keep_weight))
-            return mean_squares(target, parts, ctx)
+            return mean_squares(rollout.target, parts, rollout.ctx)
 
         return loss
-
-
-def _tuples(options: Any) -> dict[str, Any]:
-    return {name: tuple(value) if isinstance(value, list) else value for name, value in options.items()}
 
 
 @hookimpl

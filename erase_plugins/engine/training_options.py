@@ -1,0 +1,101 @@
+"""Options that training methods share, and what is built from them. No torch at import."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from erase_plugins.options import option
+
+if TYPE_CHECKING:
+    from erase_plugins.engine.adapters import Adapters
+    from erase_plugins.engine.context import RunContext
+    from erase_plugins.engine.loop import Schedule
+    from erase_plugins.engine.pools import Pool, Rollout
+    from erase_plugins.families.base import Target, TargetInfo
+    from erase_plugins.types import EraseRequest
+
+#: learning rates: parameters -> profile -> rate
+_RATES = {
+    "lora": {"pocket": 2e-3, "sdxl": 2e-4, "": 1e-4},
+    "full": {"pocket": 1e-4, "sdxl": 1e-5, "": 1e-5},
+}
+
+
+@dataclass(frozen=True)
+class TrainingOptions:
+    """What is trained, how long, on which trajectories, and what is held in place meanwhile."""
+
+    parameters: str = option("lora", "lora, or full weights", choices=("lora", "full"))
+    rank: int = option(8, "LoRA rank; alpha equals rank", low=1, high=1024)
+    lr: float | None = option(None, "learning rate; none picks it by parameters and model size", low=0.0, high=1.0)
+    iterations: int = option(1000, "training steps", low=1, per={"pocket": 80})
+    batch: int = option(1, "states per training step", low=1, high=1024, per={"pocket": 4})
+    optimizer: str = option("adam", "optimizer", choices=("adam", "adamw", "sgd"))
+    cooldown: float = option(
+        0.0, "last share of the steps in which the rate falls to 0", low=0.0, high=1.0, per={"pocket": 0.3}
+    )
+    precision: str = option(
+        "bfloat16", "autocast of the denoiser; adapters and loss stay float32", choices=("bfloat16", "float32")
+    )
+    checkpoint_every: int = option(50, "training steps between checkpoints", low=1, per={"pocket": 20})
+    steps: int = option(50, "sampler steps of a rollout", low=1, high=1000, per={"pocket": 10, "sdxl": 30})
+    guidance: float = option(3.0, "classifier-free guidance of the rollout", low=0.0, per={"pocket": 4.0, "sdxl": 2.0})
+    sampler: str = option("ddim", "sampler of the rollout", choices=("ddim", "euler"), per={"sdxl": "euler"})
+    trajectories: int = option(64, "harvested trajectories", low=1, per={"pocket": 16})
+    harvest: int = option(10, "states kept of each trajectory", low=1, per={"pocket": 8})
+    keep_words: int = option(
+        0, "vocabulary words to hold in place, half of them the closest to the concept", low=0, high=10_000,
+        per={"pocket": 64},
+    )  # fmt: skip
+    keep_weight: float = option(1.0, "weight of the preservation term", low=0.0, per={"pocket": 1.5})
+    keep_batch: int = option(1, "preserved states per training step", low=1, high=1024, per={"pocket": 8})
+    near: float = option(0.85, "closeness to the concept from which a word is not held", low=0.0, high=1.0)
+
+    @property
+    def lora_rank(self) -> int | None:
+        """Rank of the adapters; None trains full weights."""
+        return self.rank if self.parameters == "lora" else None
+
+    def rate(self, info: TargetInfo) -> float:
+        """Learning rate: the given one, or by parameters and profile."""
+        if self.lr is not None:
+            return self.lr
+        rates = _RATES[self.parameters]
+        return next((rates[name] for name in info.profiles if name in rates), rates[""])
+
+    def kept(self, request: EraseRequest) -> int:
+        """How many prompts are held in place."""
+        return len(request.preserve) + self.keep_words if self.keep_weight > 0 else 0
+
+    def schedule(self) -> Schedule:
+        """Schedule of the training loop; ``lr`` must be set."""
+        from erase_plugins.engine.loop import Schedule
+
+        assert self.lr is not None
+        return Schedule(self.iterations, self.lr, self.optimizer, self.cooldown, self.checkpoint_every)
+
+    def rollout_on(self, target: Target, adapters: Adapters, ctx: RunContext) -> Rollout:
+        """How trajectories are made."""
+        from erase_plugins.engine.pools import Rollout
+
+        return Rollout(target, self.sampler, self.steps, self.guidance, self.harvest, ctx, adapters, self.iterations)
+
+    def holding(
+        self, rollout: Rollout, request: EraseRequest, phrases: Sequence[str], templates: Sequence[str], key: str
+    ) -> Pool | None:
+        """Teacher states of what must stay: the empty prompt, what the user named, vocabulary words; None if off."""
+        from erase_plugins.engine.retention import keep_words
+
+        if not self.kept(request):
+            return None
+        generator = rollout.ctx.generator("keep words")
+        words = [*request.preserve, *keep_words(rollout.target, phrases, self.keep_words, self.near, generator)]
+        held = [templates[place % len(templates)].format(word) for place, word in enumerate(words)]
+        return rollout.pool("keep", ["", *held], key)
+
+
+def revive(options: type, stored: Any) -> Any:
+    """Options from a plan, which may have been through JSON."""
+    return options(**{name: tuple(value) if isinstance(value, list) else value for name, value in stored.items()})
