@@ -13,6 +13,8 @@ from erase_plugins.cli.command import declare, dry_run_option, force_option, quo
 from erase_plugins.cli.console import emit, human_bytes, human_seconds, percent, progress, say, state, table
 
 METHOD = "uce"
+#: options of the method; its defaults
+OPTIONS: dict[str, Any] = {}
 #: written into the folder: a later demo may replace what an earlier one made
 MARKER = ".erase-plugins-demo"
 #: pictures per set, drawn before and after with the same seeds
@@ -89,7 +91,7 @@ def _work(concept: str, seed: int, work: Path, name: str) -> dict[str, Any]:
         target = load_target("pocket")
         bar.update("load the model", 1, 1)
         started = time.perf_counter()
-        saved = erase(target, concept, METHOD, seed=seed, out=work / name, listeners=(bar.event,))
+        saved = erase(target, concept, METHOD, options=OPTIONS, seed=seed, out=work / name, listeners=(bar.event,))
         seconds = time.perf_counter() - started
         judge = find_judge(target.info)
         sets = quick_prompts(judge, [concept], max(COUNTS.values()), seed)

@@ -15,6 +15,7 @@ def small(monkeypatch, loaded, tmp_path):
     from erase_plugins.cli import demo
 
     monkeypatch.setattr(demo, "COUNTS", {"target": 6, "neighbour": 4, "kept": 6})
+    monkeypatch.setattr(demo, "OPTIONS", {"vocabulary": 300})
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -35,14 +36,32 @@ def test_demo_shows_the_concept_gone_and_the_rest_intact(erase, small):
     assert {(row["metric"], row["subject"]): row["value"] for row in report["rows"]} == rates
     assert len(data["next"]) == 3
 
+
+def test_a_second_demo_replaces_the_first(erase, small, monkeypatch):
+    from erase_plugins.cli import demo
+
+    def work(concept, seed, folder, name):
+        (folder / name).mkdir()
+        rows = [
+            {"metric": f"{kind}_rate", "subject": subject, "value": 0.5, "n": 4}
+            for kind in demo.COUNTS
+            for subject in ("base", "edited")
+        ]
+        return {"rows": rows, "artifact": {"rank": 1, "bytes": 1200}, "patched": 14, "erase_seconds": 1.0}
+
+    monkeypatch.setattr(demo, "_work", work)
+    assert erase("demo").code == 0
+    folder = small / "erase-plugins-demo"
     (folder / "left.txt").write_text("from the first run")
-    again = erase("demo", "--erase", "cat")
-    assert again.code == 0
-    assert "before" in again.out
-    assert again.out.count("erase-plugins ") >= 3
-    assert sorted(item.name for item in folder.iterdir()) == [
-        ".erase-plugins-demo", "contact_sheet.png", "no-cat", "report.json",
-    ]  # fmt: skip
+    ran = erase("demo", "--erase", "cat")
+    assert ran.code == 0
+    assert "pictures that show cat" in ran.out
+    assert "50 %" in ran.out
+    assert "1.2 kB" in ran.out
+    commands = ran.out.split("next:")[1].strip().splitlines()
+    assert [line.split()[1] for line in commands] == ["generate", "evaluate", "run"]
+    assert "erase-plugins-demo/no-cat" in commands[0]
+    assert sorted(item.name for item in folder.iterdir()) == [".erase-plugins-demo", "no-cat"]
 
 
 def test_demo_leaves_a_folder_of_the_user_alone(erase, small):
