@@ -17,7 +17,7 @@ import torch
 import erase_plugins as ep
 from erase_plugins.artifacts.edit import CONTEXT, ContextMap, Edit
 from erase_plugins.errors import ArtifactError, CorruptArtifact, Unsupported
-from tests.artifacts.fuzz import reseal
+from tests.artifacts.damage import reseal
 from tests.layouts.making import artifact_of, dense_edit, random_edit, same_edit
 
 
