@@ -30,11 +30,11 @@ class DiffusersTarget(Target):
     """
 
     def __init__(self, pipe: Any, name: str | None = None, family: Any = None) -> None:
-        from erase_plugins.families.source import Source, find_family
+        from erase_plugins.families.source import Source, find_family, public_name
 
         self.pipe = pipe
         configs = pipeline_configs(pipe)
-        name = name or str(getattr(pipe, "name_or_path", "") or "pipeline").replace("\\", "/").rsplit("/", 1)[-1]
+        name = public_name(name or str(getattr(pipe, "name_or_path", "") or "pipeline"))
         family = family or find_family(Source(name, None, None, configs))
         self.info = family.info(name, configs)
         self._modules: dict[tuple[str, str], nn.Module] = {}

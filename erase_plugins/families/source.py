@@ -30,6 +30,13 @@ class Source:
         return str(self.folder) if self.folder is not None else self.name
 
 
+def public_name(model: str) -> str:
+    """How manifests, reports and messages call a model: a Hub id as it is, a path without the user's folders."""
+    plain = model.replace("\\", "/").rstrip("/")
+    local = plain.count("/") != 1 or plain.startswith((".", "/", "~")) or Path(model).exists()
+    return plain.rsplit("/", 1)[-1] if local else model
+
+
 def pocket_folder() -> Path:
     """Folder of the embedded model."""
     return Path(__file__).resolve().parent.parent / "pocket" / "model"

@@ -112,17 +112,12 @@ def test_list_filters_by_plugin(erase):
     assert [row["id"] for row in data["methods"]] == ["uce"]
 
 
-def test_new_plugin(erase, tmp_path, monkeypatch):
-    import sys
-
-    fake = types.ModuleType("erase_plugins.testing.template")
-
-    def write_plugin_template(name, out):
-        out.mkdir(parents=True)
-        (out / "pyproject.toml").write_text(name)
-
-    fake.write_plugin_template = write_plugin_template
-    monkeypatch.setitem(sys.modules, "erase_plugins.testing.template", fake)
+def test_new_plugin_writes_a_package_and_never_over_another(erase, tmp_path):
     ran = erase("new-plugin", "my-eraser", "--out", tmp_path / "p", "--json")
-    assert ran.data["files"] == ["pyproject.toml"]
+    assert ran.code == 0, ran.err
+    assert "pyproject.toml" in ran.data["files"]
+    assert "erase_plugins" in (tmp_path / "p" / "pyproject.toml").read_text()
+    assert ran.data["files"] == sorted(
+        item.relative_to(tmp_path / "p").as_posix() for item in (tmp_path / "p").rglob("*") if item.is_file()
+    )
     assert erase("new-plugin", "my-eraser", "--out", tmp_path / "p").code == 2

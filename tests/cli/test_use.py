@@ -137,3 +137,14 @@ def test_dry_runs_write_nothing(erase, pizza_folder, tmp_path, command):
     more = ("--model", "pocket") if command == "apply" else ("--layout", "kohya")
     assert erase(command, pizza_folder, *more, "--out", tmp_path / "x", "--dry-run").code == 0
     assert list(tmp_path.iterdir()) == []
+
+
+def test_no_user_folder_reaches_a_manifest(tiny_sd1):
+    from erase_plugins.families.diffusers_target import DiffusersTarget
+
+    pipe = tiny_sd1()
+    names = {
+        "/home/me/models/dreamy.safetensors": "dreamy.safetensors", r"C:\Users\me\dreamy": "dreamy", "./my/model": "model",
+        "org/name": "org/name", "pocket": "pocket",
+    }  # fmt: skip
+    assert {name: DiffusersTarget(pipe, name).info.model for name in names} == names
