@@ -26,6 +26,9 @@ class Method(Protocol):
     ``families`` names the families it supports; the entry "*" means every family that offers the module groups in
     ``groups``. ``produces`` lists delta kinds (lowrank, dense, bias, rows, contextmap, addon). ``Options`` is a frozen
     dataclass made with `erase_plugins.options.option`.
+
+    Two attributes are optional: ``contract_options`` (options that make the method cheap; the contract suite passes
+    them) and ``work_files`` (patterns of files it keeps in ``ctx.work`` besides the checkpoint).
     """
 
     id: str
@@ -111,4 +114,4 @@ class Suite(Evaluator, Protocol):
     """A set of prompts, subjects and metrics that ends in a report."""
 
     def run(self, subject: Any, ctx: Any) -> EvalReport:
-        """Measures ``subject`` (see `erase_plugins.evaluate.subject`)."""
+        """Measures ``subject`` (see `erase_plugins.evaluation.subject`)."""
