@@ -51,6 +51,7 @@ ALLOWED: dict[str, set[str]] = {
         "testing",
     },
     "__init__": {"api", "compose", "diagnose", "evaluation", "runtime", "engine", "families", "artifacts"},
+    "docs": {"cli", "testing"},
     "__main__": {"cli"},
 }
 #: inside BASE: errors knows nobody, data and hooks know errors, the manager knows the rest
