@@ -72,6 +72,8 @@ def command(
             seed=seed, any_base=any_base, progress=bar.update, revision=revision, dtype=dtype, device=device,
         )  # fmt: skip
     quality, advice = verdict(report, loaded, model)
+    if len(loaded) == 1 and strength == 1.0:
+        mark(loaded[0], quality)
     emit({**report.to_dict(), "quality": quality, "advice": advice, "folder": str(folder)})
     show(report)
     say(f"quality: {quality}; {human_seconds(report.seconds)}; judge {report.judge}")
@@ -79,6 +81,19 @@ def command(
         say(f"  {text}")
     for name, file in report.files.items():
         say(f"{name}: {folder / file}")
+
+
+def mark(artifact: Any, quality: str) -> None:
+    """Notes the measured quality in the manifest of an artifact folder; files without one are left alone."""
+    from dataclasses import replace
+
+    from erase_plugins.artifacts.atomic import atomic_file
+    from erase_plugins.artifacts.manifest import FILENAME
+
+    if artifact.path is None or not (artifact.path / FILENAME).is_file():
+        return
+    with atomic_file(artifact.path / FILENAME) as work:
+        work.write_text(replace(artifact.manifest, quality=quality).to_json(), encoding="utf-8")
 
 
 def show(report: Any) -> None:

@@ -85,6 +85,21 @@ def test_verdict_proposes_commands():
     assert "aliases=true" in " ".join(verdict(report(synonym_rate=0.9), [], "pocket")[1])
 
 
+def test_measured_quality_is_noted_in_the_manifest(pizza_folder, tmp_path):
+    import shutil
+
+    from erase_plugins.cli.evaluate import mark
+
+    folder = shutil.copytree(pizza_folder, tmp_path / "copy")
+    before = load_artifact(folder)
+    mark(before, "poor")
+    after = load_artifact(folder)
+    assert after.manifest.quality == "poor"
+    assert before.with_manifest(quality="poor").manifest == after.manifest
+    mark(load_artifact(next(folder.glob("*kohya*"))), "good")
+    assert load_artifact(folder).manifest.quality == "poor"
+
+
 def test_inspect_folder_and_file(erase, pizza_folder):
     data = erase("inspect", pizza_folder, "--json").data
     assert (data["kind"], data["family"], data["erased"], data["statistics"]) == ("artifact", "sd1", ["pizza"], True)
