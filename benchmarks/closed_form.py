@@ -39,7 +39,10 @@ def random_rows(concepts: int, tokens: int, seed: int) -> tuple[list[Tensor], li
     return erased, [torch.randn(tokens, WIDTH, generator=generator) for _ in range(concepts)]
 
 
-def baseline(weights: Sequence[Tensor], erased: Sequence[Tensor], guides: Sequence[Tensor], kept: Sequence[Tensor]) -> list[Tensor]:
+Rows = Sequence[Tensor]
+
+
+def baseline(weights: Rows, erased: Rows, guides: Rows, kept: Rows) -> list[Tensor]:
     """Per-layer solve as in the paper: nothing shared between layers."""
     edited = []
     for W in weights:
@@ -112,15 +115,14 @@ def algebra(erased: list[Tensor], guides: list[Tensor], kept: list[Tensor]) -> d
     again_seconds, (again_K, _) = timed(lambda: solve(whole))
     smaller = statistics(erased[:-1], guides[:-1], kept)
     _ = smaller.ledgers, smaller.kept_ledger  # an artifact of this size brings its sums along
-    last = statistics(erased[-1:], guides[-1:], [])
-    last = Statistics(WIDTH, {f"concept {len(erased) - 1:04d}": next(iter(last.members.values()))}, {}, 1.0, last.solver)
+    name = f"concept {len(erased) - 1:04d}"
+    last = Statistics(WIDTH, {name: Member(name, erased[-1], guides[-1], 1.0)}, {}, 1.0, smaller.solver)
 
     def joint(problem: Statistics) -> Tensor:
         G, X = problem.erased_grams()
         return solve_map(G, X, problem.kept_gram(), LAM)
 
     add_seconds, (added, add_K) = timed(lambda: _with(lambda: smaller.joined([last]), joint))
-    name = f"concept {len(erased) - 1:04d}"
     revoke_seconds, (_, revoke_K) = timed(lambda: _with(lambda: added.without([name], keep_them=False), joint))
     never_K = joint(smaller)
     return {
@@ -182,7 +184,8 @@ def pocket() -> dict[str, Any]:
     solve_seconds, _ = timed(lambda: solve(problem))
     return {
         "whole run s": seconds, "solve s": solve_seconds, "baseline solve s": plain_seconds,
-        "ratio": plain_seconds / solve_seconds, "difference (float32 file)": difference([W + W @ K for W in weights], expected),
+        "ratio": plain_seconds / solve_seconds,
+        "difference (float32 file)": difference([W + W @ K for W in weights], expected),
         "rank": artifact.manifest.rank, "map bytes": map_bytes(artifact.edit), "file bytes": file_bytes(artifact.edit),
     }  # fmt: skip
 
@@ -215,13 +218,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     results["pocket"] = pocket()
     _show(results["pocket"], given.json)
     if given.json:
-        print(json.dumps(results))  # noqa: T201
+        print(json.dumps(results))
 
 
 def _show(row: dict[str, Any], quiet: bool) -> None:
-    if not quiet:
-        text = ", ".join(f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}" for name, value in row.items())
-        print(text, flush=True)  # noqa: T201
+    if quiet:
+        return
+    parts = [f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}" for name, value in row.items()]
+    print(", ".join(parts), flush=True)
 
 
 if __name__ == "__main__":

@@ -61,7 +61,7 @@ def measure(labels: Sequence[str], concepts: Sequence[str], work: Path, images: 
                 cell = run_cell(pipe, label, concept, images, seed)
                 file.write_text(json.dumps(cell), encoding="utf-8")
                 shown = {name: round(cell["rates"][name]["edited"][0], 3) for name in METRICS if name in cell["rates"]}
-                print(f"{concept} {label}: {shown} {cell['seconds']} s", flush=True)  # noqa: T201
+                print(f"{concept} {label}: {shown} {cell['seconds']} s", flush=True)
             cells.append(json.loads(file.read_text(encoding="utf-8")))
     return cells
 
@@ -94,8 +94,9 @@ def table(cells: Sequence[dict[str, Any]], images: int, seed: int) -> str:
         "# Results on the embedded model",
         "",
         f"Made by `python -m benchmarks.results --images {images} --seed {seed}` on "
-        f"{datetime.now(UTC).strftime('%Y-%m-%d')}; {len(concepts)} concepts, {images} pictures per concept and prompt set, "
-        "defaults only. Rates are shares of pictures in which the judge sees what the prompt names. Synonyms are never "
+        f"{datetime.now(UTC).strftime('%Y-%m-%d')}; {len(concepts)} concepts, {images} pictures per concept "
+        "and prompt set, defaults only. Rates are shares of pictures in which the judge sees what the prompt names. "
+        "Synonyms are never "
         "given to a method. Intervals are 95 % bootstrap over concepts.",
         "",
         "| run | target | synonyms | neighbours | kept | kept, change (points) | style | background | seconds |",
@@ -110,15 +111,16 @@ def table(cells: Sequence[dict[str, Any]], images: int, seed: int) -> str:
         row = [concept]
         for label in labels:
             found = next((cell for cell in cells if (cell["label"], cell["concept"]) == (label, concept)), None)
+            rates = found["rates"] if found else {}
             names = ("target_rate", "synonym_rate", "kept_rate")
-            row.append(" / ".join(_percent(found["rates"].get(name, {}).get("edited")) for name in names) if found else "-")
+            row.append(" / ".join(_percent(rates.get(name, {}).get("edited")) for name in names))
         lines.append("| " + " | ".join(row) + " |")
     controls = [cell["rates"]["kept_rate"]["destroyed"][0] for cell in base]
     warned = sorted({text for cell in cells for text in cell["warnings"]})
     lines += [
         "",
-        f"Controls: kept rate of a destroyed model {sum(controls) / len(controls):.1%}; pictures at strength 0 are "
-        "compared with the base pictures in every run" + (f". Warnings: {'; '.join(warned)}." if warned else ": equal."),
+        f"Controls: kept rate of a destroyed model {sum(controls) / len(controls):.1%}; pictures at strength 0 "
+        "are compared with the base's in every run" + (f". Warnings: {'; '.join(warned)}." if warned else ": equal."),
         "",
     ]
     return "\n".join(lines)

@@ -14,8 +14,7 @@ from erase_plugins.engine.context import Listener
 from erase_plugins.engine.run import make_plan, run_plan
 from erase_plugins.errors import RequestError
 from erase_plugins.families.base import Target
-from erase_plugins.families.diffusers_target import DiffusersTarget
-from erase_plugins.families.loading import load_pipeline
+from erase_plugins.families.loading import as_target, load_pipeline
 from erase_plugins.types import Concept, EditPlan, EraseRequest, EvalReport
 
 
@@ -32,15 +31,6 @@ def load(model: str = "pocket", *, revision: str | None = None, dtype: str = "fl
         RequestError, Unsupported, HubError: see `erase_plugins.families.loading.load_pipeline`.
     """
     return load_pipeline(model, revision, dtype, device)
-
-
-def as_target(model: Any, **options: Any) -> Target:
-    """A `Target` for a model name, a pipeline, or a target (returned as it is)."""
-    if isinstance(model, Target):
-        return model
-    if isinstance(model, str | Path):
-        return DiffusersTarget(load_pipeline(str(model), **options), str(model))
-    return DiffusersTarget(model)
 
 
 def build_request(
@@ -135,6 +125,30 @@ def erase(
     if folder is not None:
         refuse_existing(folder, force)
     target = as_target(model, revision=revision, dtype=dtype, device=device) if named else as_target(model)
+    return run_and_save(
+        ready, target, folder, layouts=layouts, force=force, resume=resume, listeners=listeners, cancel=cancel
+    )
+
+
+def run_and_save(
+    ready: EditPlan,
+    target: Target,
+    folder: Path | None,
+    *,
+    layouts: Sequence[str] = DEFAULT_LAYOUTS,
+    force: bool = False,
+    resume: bool = False,
+    listeners: Sequence[Listener] = (),
+    cancel: threading.Event | None = None,
+) -> Artifact:
+    """Runs a plan on a loaded target and writes the artifact; the second half of `erase`.
+
+    Args:
+        ready: the plan.
+        target: the loaded model.
+        folder: artifact folder; None keeps it in memory, without checkpoints.
+        layouts, force, resume, listeners, cancel: as for `erase`.
+    """
     work = None if folder is None else work_folder(folder)
     artifact = run_plan(
         ready, target, work=work, resume=resume, listeners=listeners, cancel=cancel, shares=_shares(ready, target)

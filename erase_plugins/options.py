@@ -109,7 +109,9 @@ def _members(hint: Any) -> tuple[Any, ...]:
 
 
 def _type_name(hint: Any) -> str:
-    return " or ".join("none" if part is type(None) else getattr(part, "__name__", str(part)) for part in _members(hint))
+    return " or ".join(
+        "none" if part is type(None) else getattr(part, "__name__", str(part)) for part in _members(hint)
+    )
 
 
 def _convert(name: str, value: Any, hint: Any) -> Any:
@@ -152,7 +154,9 @@ def _convert_one(value: Any, kind: Any) -> Any:
     if typing.get_origin(kind) is tuple:
         inner = typing.get_args(kind)[0]
         parts = value.split(",") if isinstance(value, str) else list(value)
-        return tuple(_convert_one(part.strip() if isinstance(part, str) else part, inner) for part in parts if part != "")
+        return tuple(
+            _convert_one(part.strip() if isinstance(part, str) else part, inner) for part in parts if part != ""
+        )
     raise TypeError(kind)
 
 

@@ -91,7 +91,7 @@ def test_different_solver_settings_are_summed_with_a_note_or_refused(made, pocke
 
 def test_different_bases_are_refused(made, tiny_sd1) -> None:
     other = ep.erase(tiny_sd1(), "pizza", options={"vocabulary": 0})
-    with pytest.raises(BaseMismatch, match="unet|text_encoder"):
+    with pytest.raises(BaseMismatch, match=r"unet|text_encoder"):
         ep.merge([made["dog"], other])
 
 

@@ -63,17 +63,7 @@ EXCEPTIONS: dict[tuple[str, str], str] = {
     ("artifacts/artifact.py", "erase_plugins.runtime.apply"): "Artifact.apply, the method form of erase_plugins.apply",
 }
 #: arrows against the direction that should go; the list may only shrink
-DEBT: dict[tuple[str, str], str] = {
-    (
-        "artifacts/checkpoint_file.py",
-        "erase_plugins.runtime.guard",
-    ): "belongs beside runtime.apply: it fuses into a file",
-    ("artifacts/checkpoint_file.py", "erase_plugins.runtime.patcher"): "the same",
-    ("artifacts/convert.py", "erase_plugins.engine.run"): "describe_base says what a manifest says: artifacts.manifest",
-    ("artifacts/convert.py", "erase_plugins.api"): "the caller could make the target",
-    ("artifacts/weights.py", "erase_plugins.families.diffusers_target"): "base_parameters needs names and tensors only",
-    ("methods/rece.py", "erase_plugins.methods.uce"): "shared options belong into engine",
-}
+DEBT: dict[tuple[str, str], str] = {}
 SOURCES = sorted(path for path in PACKAGE.rglob("*.py"))
 
 
@@ -211,7 +201,6 @@ def compared_constants(path: Path) -> list[tuple[str, int]]:
 
 #: places where a family id is data about names outside this project
 FAMILY_DEBT = {
-    ("artifacts/sidecars.py", "sd1"): "the version shown by another interface; the family could say it",
     ("methods/esd.py", "sdxl"): "a warning; info.profiles could be asked for an own profile name",
 }
 OUTSIDE = [path for path in SOURCES if name_of(path).split("/")[0] not in ("families", "testing")]

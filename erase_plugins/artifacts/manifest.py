@@ -176,3 +176,16 @@ def slug(text: str) -> str:
     """File-name form of a text: lower case ASCII letters, digits and underscores, at most 40 characters."""
     plain = re.sub(r"[^a-z0-9]+", "_", text.lower()).strip("_")
     return plain[:40].strip("_") or "concept"
+
+
+def describe_base(target: Any, revision: str | None = None) -> dict[str, Any]:
+    """What a manifest says about the base model."""
+    return {
+        "model": target.info.model,
+        "revision": revision,
+        "family": target.family.id,
+        "prediction": target.info.prediction,
+        "width": target.info.width,
+        "tokens": target.info.tokens,
+        "fingerprint": {name: item.to_dict() for name, item in target.fingerprint().items()},
+    }

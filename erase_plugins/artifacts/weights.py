@@ -73,7 +73,7 @@ def base_tensors(target: Any, component: str) -> Mapping[str, Tensor]:
     """All parameters of a component by canonical name; of a target without a pipeline, the module weights."""
     pipe = getattr(target, "pipe", None)
     if pipe is not None and getattr(pipe, component, None) is not None:
-        from erase_plugins.families.diffusers_target import base_parameters
+        from erase_plugins.artifacts.names import base_parameters
 
         return base_parameters(component, getattr(pipe, component))
     return {ref.weight: target.weight(ref) for ref in target.info.refs if ref.component == component}

@@ -50,7 +50,7 @@ def command(
         say(f"would fuse {', '.join(loaded.manifest.erased)} at strength {strength:g} into a copy of {source.name}")
         emit({"schema": 1, "dry_run": True, "family": family.id, "modules": loaded.manifest.modules})
         return
-    from erase_plugins.artifacts.checkpoint_file import fuse_checkpoint
+    from erase_plugins.runtime.checkpoint_file import fuse_checkpoint
 
     fused = fuse_checkpoint(loaded, origin, place, strength, any_base=any_base, force=force)
     say(f"wrote {place}: patched {fused.modules} of {fused.modules} modules, strength {strength:g}")

@@ -52,7 +52,7 @@ def command(
         say(f"would write {source.name} ({facts['title']}) in layout {layout} to {place}")
         emit({"schema": 1, "dry_run": True, "layout": layout, "source": facts, "out": str(place)})
         return
-    from erase_plugins.artifacts.convert import convert
+    from erase_plugins.runtime.convert import convert
 
     made = convert(
         source, layout, out=place, base=_base(source, base), rank=rank, energy=energy, drop_bias=drop_bias,

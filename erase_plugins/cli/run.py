@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import threading
 import time
 from pathlib import Path
@@ -113,14 +112,12 @@ def _say_plan(plan: Any, family: Any) -> None:
 
 
 def _execute(plan: Any, folder: Path, layouts: tuple[str, ...], resume: bool, force: bool, check: bool | None) -> None:
-    from erase_plugins.api import work_folder
+    from erase_plugins.api import run_and_save, work_folder
     from erase_plugins.cli.command import load_target
     from erase_plugins.engine.context import cancel_on_interrupt
-    from erase_plugins.engine.run import run_plan
 
     request = plan.request
-    work = work_folder(folder)
-    if work.exists() and not resume:
+    if work_folder(folder).exists() and not resume:
         hint("an interrupted run left a checkpoint here; starting anew (use --resume to go on from it)")
     target = load_target(request.model, request.revision, request.dtype, request.device)
     started = time.perf_counter()
@@ -138,9 +135,9 @@ def _execute(plan: Any, folder: Path, layouts: tuple[str, ...], resume: bool, fo
             return
     cancel = threading.Event()
     with cancel_on_interrupt(cancel), progress() as bar:
-        artifact = run_plan(plan, target, work=work, resume=resume, listeners=(bar.event,), cancel=cancel)
-    saved = artifact.save(folder, layouts, target, force)
-    shutil.rmtree(work, ignore_errors=True)
+        saved = run_and_save(
+            plan, target, folder, layouts=layouts, force=force, resume=resume, listeners=(bar.event,), cancel=cancel
+        )
     seconds = time.perf_counter() - started
     patched = _verify(target, saved)
     manifest = saved.manifest

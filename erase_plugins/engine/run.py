@@ -115,7 +115,7 @@ def _check_product(method: Any, edit: Any) -> None:
 
 def build_manifest(manager: Manager, plan: EditPlan, target: Any, edit: Any, seconds: float, ctx: RunContext) -> Any:
     """Manifest of a finished run."""
-    from erase_plugins.artifacts.manifest import Manifest, package_versions, slug
+    from erase_plugins.artifacts.manifest import Manifest, describe_base, package_versions, slug
 
     request = plan.request
     entry = next(item for item in manager.methods() if item.item.id == request.method)
@@ -144,16 +144,3 @@ def build_manifest(manager: Manager, plan: EditPlan, target: Any, edit: Any, sec
         warnings=plan.warnings,
         extra={"numbers": {name: round(value, 6) for name, value in sorted(ctx.numbers.items())}},
     )
-
-
-def describe_base(target: Any, revision: str | None = None) -> dict[str, Any]:
-    """What a manifest says about the base model."""
-    return {
-        "model": target.info.model,
-        "revision": revision,
-        "family": target.family.id,
-        "prediction": target.info.prediction,
-        "width": target.info.width,
-        "tokens": target.info.tokens,
-        "fingerprint": {name: item.to_dict() for name, item in target.fingerprint().items()},
-    }

@@ -9,6 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from erase_plugins.errors import Unsupported
@@ -172,6 +173,8 @@ class Family(ABC):
     #: ModelSpec architecture and sd-scripts base version, for file headers
     modelspec: str = ""
     base_version: str = ""
+    #: name of the version in A1111's side files, by context width (0: any)
+    ui_versions: Mapping[int, str] = MappingProxyType({})
 
     @abstractmethod
     def detect(self, configs: Mapping[str, Mapping[str, Any]]) -> bool:

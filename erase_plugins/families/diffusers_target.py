@@ -9,12 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from erase_plugins.artifacts.fingerprint import Fingerprint, fingerprint
+from erase_plugins.artifacts.names import ORIGINAL, base_parameters, canonical
 from erase_plugins.errors import RequestError, Unsupported
 from erase_plugins.families.base import Conditioning, ModuleRef, Target
-from erase_plugins.families.unet import canonical
-
-#: attribute that the runtime leaves on a patched parameter: the tensor that was there before
-ORIGINAL = "_erase_original"
 
 
 class DiffusersTarget(Target):
@@ -134,15 +131,6 @@ class DiffusersTarget(Target):
             for component in self.info.family.components
             if getattr(self.pipe, component, None) is not None
         }
-
-
-def base_parameters(component: str, module: nn.Module) -> dict[str, Tensor]:
-    """Canonical parameter names to the tensors of the base model: our patches and any LoRA looked through."""
-    found = {}
-    for name, parameter in module.named_parameters():
-        if ".lora_" not in name:
-            found[canonical(component, name)] = getattr(parameter, ORIGINAL, parameter)
-    return found
 
 
 def pipeline_configs(pipe: Any) -> dict[str, Mapping[str, Any]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from erase_plugins.errors import HubError, RequestError, Unsupported
@@ -44,6 +45,18 @@ def load_pipeline(
         return pipe.to(device)
     except (RuntimeError, AssertionError) as error:
         raise RequestError(f"device '{device}' cannot be used here: {str(error).splitlines()[0]}") from error
+
+
+def as_target(model: Any, **options: Any) -> Any:
+    """A `Target` for a model name, a pipeline, or a target (returned as it is)."""
+    from erase_plugins.families.base import Target
+    from erase_plugins.families.diffusers_target import DiffusersTarget
+
+    if isinstance(model, Target):
+        return model
+    if isinstance(model, str | Path):
+        return DiffusersTarget(load_pipeline(str(model), **options), str(model))
+    return DiffusersTarget(model)
 
 
 @contextmanager

@@ -26,6 +26,7 @@ class StableDiffusionXL(UNetFamily):
     }
     modelspec = "stable-diffusion-xl-v1-base/lora"
     base_version = "sdxl_base_v1-0"
+    ui_versions: Mapping[int, str] = {0: "SDXL"}
 
     def detect(self, configs: Mapping[str, Mapping[str, Any]]) -> bool:
         if "checkpoint" in configs:

@@ -16,8 +16,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
+from erase_plugins.engine.closed_form_options import ClosedFormOptions
 from erase_plugins.hookspecs import hookimpl
-from erase_plugins.methods.uce import ClosedFormOptions
 from erase_plugins.options import option, resolve
 from erase_plugins.types import EditPlan, EraseRequest
 

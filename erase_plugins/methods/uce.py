@@ -16,6 +16,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
+from erase_plugins.engine.closed_form_options import ClosedFormOptions
 from erase_plugins.errors import RequestError
 from erase_plugins.hookspecs import hookimpl
 from erase_plugins.options import option, resolve
@@ -24,36 +25,8 @@ from erase_plugins.types import EditPlan, EraseRequest
 if TYPE_CHECKING:
     from erase_plugins.artifacts.edit import Edit
     from erase_plugins.artifacts.statistics import Statistics
-    from erase_plugins.engine.collect import Recipe
     from erase_plugins.engine.context import RunContext
     from erase_plugins.families.base import Target, TargetInfo
-
-
-@dataclass(frozen=True)
-class ClosedFormOptions:
-    """How phrases become rows; shared by the closed-form methods."""
-
-    tokens: str = option("window", "rows that stand for a phrase: its last token, from there to the end, or all",
-                         choices=("last", "window", "all"))  # fmt: skip
-    expand: bool = option(False, "also edit six phrasings (photo of ..., painting of ...); use with tokens=last")
-    aliases: bool = option(False, "find words that mean the same in the text encoder's vocabulary and erase them too")
-    alias_threshold: float = option(0.9, "closeness from which a word counts as an alias", low=0.0, high=1.0)
-    vocabulary: int = option(300, "common words kept automatically; 0 switches it off", low=0, high=50_000,
-                             per={"pocket": 2000, "sdxl": 200})  # fmt: skip
-    vocabulary_scale: float = option(3.0, "weight of all automatically kept words together", low=0.0)
-    near: float = option(0.85, "closeness from which a word is not kept automatically", low=0.0, high=1.0)
-    erase_scale: float = option(1.0, "weight of an erased row", low=0.0)
-    keep_scale: float = option(0.1, "weight of a row named with --keep", low=0.0)
-    lam: float = option(0.5, "ridge term", low=1e-9)
-
-    def recipe(self) -> Recipe:
-        """The part that `engine.collect` needs."""
-        from erase_plugins.engine.collect import Recipe
-
-        return Recipe(
-            self.tokens, self.expand, self.erase_scale, self.keep_scale, self.vocabulary, self.vocabulary_scale,
-            self.near, self.aliases, self.alias_threshold,
-        )  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ class Bottleneck(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Residual for (..., dim)."""
-        down, up, bias = (part.to(x.device, x.dtype) for part in (self.down, self.up, self.bias))  # type: ignore[union-attr]
+        down, up, bias = (self.get_buffer(name).to(x.device, x.dtype) for name in ("down", "up", "bias"))
         return self.activation(x @ down.T + bias) @ up.T
 
 

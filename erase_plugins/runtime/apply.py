@@ -167,8 +167,8 @@ def attach_edit(pipe: Any, target: DiffusersTarget, artifact: Artifact, strength
     applied = Applied(pipe, artifact, strength)
     try:
         if mode == "context":
-            for component, delta in maps.items():
-                item = ActiveMap(delta, strength)
+            for component, mapped in maps.items():
+                item = ActiveMap(mapped, strength)
                 attach_map(getattr(pipe, component), item)
                 applied._maps.append((getattr(pipe, component), item))
         for component, key, delta in weights.items():

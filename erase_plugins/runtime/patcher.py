@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from erase_plugins.artifacts.edit import Bias, Delta, Dense, LowRank, Rows, rows_dense
+from erase_plugins.artifacts.names import ORIGINAL
 from erase_plugins.errors import Unsupported
 
-ORIGINAL = "_erase_original"
 _PATCHES = "_erase_patches"
 LOCK = threading.RLock()
 

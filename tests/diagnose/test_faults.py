@@ -171,7 +171,7 @@ def test_wrong_dtype(kohya, tiny_target, dtype):
 
 
 def test_converted_to_half_precision_by_us_is_no_fault(tiny_folder, tiny_target, tmp_path):
-    from erase_plugins.artifacts.convert import convert
+    from erase_plugins.runtime.convert import convert
 
     convert(tiny_folder, "kohya", out=tmp_path / "a.safetensors", base=tiny_target, dtype="float16")
     found = diagnose(tmp_path / "a.safetensors", tiny_target, "a pizza", pictures=0)

@@ -9,9 +9,9 @@ from typing import Any
 
 from erase_plugins.artifacts.kohya_header import USAGE
 from erase_plugins.artifacts.manifest import Manifest
+from erase_plugins.manager import get_manager
 
 SIZE = 512
-_VERSIONS = {"sd1": "SD1", "sdxl": "SDXL"}
 
 
 def write_sidecars(manifest: Manifest, file: Path, pictures: Sequence[Any]) -> list[Path]:
@@ -41,10 +41,10 @@ def description(manifest: Manifest) -> dict[str, Any]:
     """What the interface shows and fills in; no trigger word, since there is none."""
     strength = {"recommended": 1.0, "low": 0.0, "high": 1.2, **manifest.strength}
     what = ", ".join(manifest.erased) or "a concept"
-    wide = manifest.base.get("width") == 1024
+    versions = get_manager().family(manifest.family).ui_versions
     return {
         "description": f"Erases {what} ({manifest.method.get('title') or manifest.method.get('id')}).",
-        "sd version": "SD2" if wide and manifest.family == "sd1" else _VERSIONS.get(manifest.family, "Unknown"),
+        "sd version": versions.get(int(manifest.base.get("width") or 0), versions.get(0, "Unknown")),
         "activation text": "",
         "negative text": "",
         "preferred weight": float(strength["recommended"]),

@@ -11,7 +11,6 @@ import torch
 import erase_plugins as ep
 import erase_plugins.artifacts.manifest
 import erase_plugins.artifacts.store
-from erase_plugins.artifacts.checkpoint_file import FUSED_KEY, fuse_checkpoint
 from erase_plugins.artifacts.edit import CONTEXT, AddOn, ContextMap, Edit, LowRank
 from erase_plugins.artifacts.header import read_header
 from erase_plugins.artifacts.tensors import TensorFile, read_tensors, write_tensors
@@ -21,6 +20,7 @@ from erase_plugins.families.diffusers_target import DiffusersTarget
 from erase_plugins.families.naming import sgm_path
 from erase_plugins.families.source import pocket_folder
 from erase_plugins.manager import get_manager
+from erase_plugins.runtime.checkpoint_file import FUSED_KEY, fuse_checkpoint
 from tests.layouts.making import artifact_of, latents, random_edit
 
 GROUPS = ("cross_attn", "text_attn")

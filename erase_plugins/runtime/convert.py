@@ -107,7 +107,7 @@ def open_source(source: Artifact | str | Path, target: Any, family: str | None) 
         return load_artifact(path, family), {}
     if target is None:
         raise Unsupported(f"'{path.name}' is {kind.title}; give the base model it was made from (--base)")
-    from erase_plugins.engine.run import describe_base
+    from erase_plugins.artifacts.manifest import describe_base
 
     edit, errors = edit_from_weights(path, kind.id, target)
     manifest = foreign_manifest(path, header, target.family, edit)
@@ -193,8 +193,8 @@ def cast(edit: Edit, dtype: str, layout: str) -> Edit:
 def _write(
     artifact: Artifact, layout: Any, family: Any, place: Path, force: bool, pictures: tuple[Any, ...] | None
 ) -> Artifact:
-    from erase_plugins.artifacts.sidecars import write_sidecars
     from erase_plugins.artifacts.store import check_edit, file_header, read_file, save
+    from erase_plugins.runtime.sidecars import write_sidecars
 
     if place.suffix != ".safetensors":
         extras = None if pictures is None else lambda _folder, file: write_sidecars(artifact.manifest, file, pictures)
@@ -226,6 +226,6 @@ def _check_options(rank: int | None, energy: float | None, dtype: str | None) ->
 def _target(base: Any) -> Any:
     if base is None:
         return None
-    from erase_plugins.api import as_target
+    from erase_plugins.families.loading import as_target
 
     return as_target(base)
