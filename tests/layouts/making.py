@@ -8,8 +8,7 @@ import torch
 
 from erase_plugins.artifacts.artifact import Artifact
 from erase_plugins.artifacts.edit import Bias, Delta, Dense, Edit, LowRank
-from erase_plugins.artifacts.manifest import Manifest
-from erase_plugins.engine.run import describe_base
+from erase_plugins.artifacts.manifest import Manifest, describe_base
 from erase_plugins.types import Concept
 
 
