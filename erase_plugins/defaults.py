@@ -6,6 +6,7 @@ BUILTIN_PLUGINS: tuple[str, ...] = (
     "erase_plugins.families.sd1",
     "erase_plugins.families.sdxl",
     "erase_plugins.artifacts.layouts.patch",
+    "erase_plugins.artifacts.layouts.context",
     "erase_plugins.artifacts.layouts.diffusers",
     "erase_plugins.artifacts.layouts.kohya",
     "erase_plugins.artifacts.layouts.diff",

@@ -13,7 +13,7 @@ from erase_plugins.artifacts.manifest import Manifest
 from erase_plugins.errors import ArtifactError
 
 #: layouts that a saved artifact holds unless asked otherwise: ours, then what stock loaders read
-DEFAULT_LAYOUTS = ("patch", "diffusers", "kohya")
+DEFAULT_LAYOUTS = ("patch", "context", "diffusers", "kohya")
 
 
 @dataclass(frozen=True, eq=False)

@@ -119,10 +119,10 @@ def file_hash(path: Path) -> str:
 
 
 def file_header(manifest: Manifest, family: Any, layout: str, edit: Edit) -> dict[str, str]:
-    """String metadata of every file: our manifest without base samples beyond what verification needs."""
+    """String metadata of every file: our manifest without times, so that equal runs give equal bytes."""
     return {
         "format": "pt",
-        HEADER_KEY: replace(manifest, files=(), history=()).to_json(indent=None),
+        HEADER_KEY: replace(manifest, files=(), history=(), created="", seconds=0.0).to_json(indent=None),
         "erase_plugins.layout": layout,
         "erase_plugins.family": family.id,
         "erase_plugins.rank": str(edit.rank),

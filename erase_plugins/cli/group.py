@@ -21,6 +21,7 @@ COMMANDS = {
     "list": ("list", "List methods, families, layouts, judges, suites or plugins."),
     "info": ("info", "Show a method's options, paper and families."),
     "run": ("run", "Erase concepts from a model and write an artifact folder."),
+    "sweep": ("sweep", "Erase many concepts, each into an artifact of its own; resumable."),
     "generate": ("generate", "Draw a picture with artifacts applied."),
     "evaluate": ("evaluate", "Measure artifacts: target, synonyms, neighbours, kept concepts."),
     "inspect": ("inspect", "Say what a file or artifact folder is, and what can be done with it."),

@@ -58,7 +58,7 @@ def command(
     get_manager().method(method)
     options = parse_settings(settings)
     chosen = check_layouts(layouts) if layouts else ()
-    names = [*concepts, *_lines(erase_file)]
+    names = [*concepts, *lines_of(erase_file)]
     if not names:
         raise RequestError("nothing to erase was named; add --erase TEXT, for example --erase pizza")
     source = find_source(model, revision)
@@ -87,7 +87,8 @@ def command(
     _execute(plan, folder, chosen or check_layouts(()), resume, force, check)
 
 
-def _lines(file: str | None) -> list[str]:
+def lines_of(file: str | None) -> list[str]:
+    """Concepts in a text file, one a line; empty lines and lines that start with # are left out."""
     if file is None:
         return []
     try:

@@ -1,0 +1,117 @@
+"""``erase-plugins sweep METHOD``: one artifact per concept with one loaded model; goes on where it stopped."""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+
+from erase_plugins.cli.command import (
+    check_layouts,
+    declare,
+    dry_run_option,
+    layout_option,
+    model_options,
+    parse_settings,
+)
+from erase_plugins.cli.console import emit, hint, human_seconds, progress, say
+from erase_plugins.errors import EraseError, RequestError, RunCancelled
+from erase_plugins.types import KINDS
+
+
+@declare("sweep")
+@click.argument("method")
+@model_options
+@click.option("--erase", "concepts", multiple=True, metavar="TEXT", help="A concept; repeat for several.")
+@click.option("--erase-file", type=click.Path(exists=True, dir_okay=False), help="Text file with one concept a line.")
+@click.option("--to", "anchor", metavar="TEXT", help="What every concept becomes.")
+@click.option("--keep", multiple=True, metavar="TEXT", help="What must stay as it is; repeat for several.")
+@click.option("--kind", type=click.Choice(KINDS), default="object", show_default=True, help="Kind of the concepts.")
+@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Option of the method (see 'info METHOD').")
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of everything random.")
+@click.option("--out", required=True, metavar="DIR", help="Folder that gets one artifact folder per concept.")
+@layout_option
+@dry_run_option
+def command(
+    method: str, model: str, revision: str | None, dtype: str, device: str, concepts: tuple[str, ...],
+    erase_file: str | None, anchor: str | None, keep: tuple[str, ...], kind: str, settings: tuple[str, ...], seed: int,
+    out: str, layouts: tuple[str, ...], dry_run: bool,
+) -> None:  # fmt: skip
+    """Erase many concepts, each into an artifact of its own.
+
+    Finished artifacts are left alone, so the same command goes on after an interruption and retries only what failed.
+    """
+    from erase_plugins.cli.command import load_target, quiet_libraries
+    from erase_plugins.cli.run import lines_of
+    from erase_plugins.manager import get_manager
+
+    get_manager().method(method)
+    names = list(dict.fromkeys([*concepts, *lines_of(erase_file)]))
+    if not names:
+        raise RequestError("nothing to erase was named; add --erase TEXT or --erase-file FILE")
+    options = parse_settings(settings)
+    chosen = check_layouts(layouts)
+    quiet_libraries()
+    from erase_plugins.api import build_request
+    from erase_plugins.artifacts.manifest import slug
+    from erase_plugins.engine.run import make_plan
+
+    folder = Path(out)
+    places = {name: folder / slug(name) for name in names}
+    clashes = sorted(name for name in names if sum(place == places[name] for place in places.values()) > 1)
+    if clashes:
+        raise RequestError(f"these concepts would share a folder: {', '.join(clashes)}; name them differently")
+    plans = {
+        name: make_plan(
+            build_request(
+                model, method, name, keep=[text for text in keep if text != name], to=anchor, kind=kind,
+                options=options, seed=seed, revision=revision, dtype=dtype, device=device, out=places[name],
+            )
+        )
+        for name in names
+    }  # fmt: skip
+    todo = [name for name in names if not _finished(places[name])]
+    seconds = sum(plans[name].seconds or 0.0 for name in todo)
+    say(f"{len(names)} concepts: {len(names) - len(todo)} finished, {len(todo)} to do, about {human_seconds(seconds)}")
+    if dry_run or not todo:
+        emit({"schema": 1, "dry_run": dry_run, "finished": len(names) - len(todo), "todo": todo, "failed": {}})
+        return
+    failed = _work(load_target(model, revision, dtype, device), {name: plans[name] for name in todo}, places, chosen)
+    say(f"{len(names) - len(failed)} ok, {len(failed)} failed" + ("; the same command retries these" if failed else ""))
+    emit({"schema": 1, "dry_run": False, "finished": len(names) - len(failed), "todo": [], "failed": failed})
+    if failed:
+        raise EraseError(f"{len(failed)} of {len(names)} concepts failed, first: {next(iter(failed.values()))}")
+
+
+def _finished(place: Path) -> bool:
+    from erase_plugins.artifacts.artifact import load_artifact
+
+    try:
+        return place.exists() and load_artifact(place) is not None
+    except EraseError:
+        hint(f"{place.name} is damaged and will be made again")
+        return False
+
+
+def _work(target: Any, plans: dict[str, Any], places: dict[str, Path], layouts: tuple[str, ...]) -> dict[str, str]:
+    """Runs every plan; returns concept -> reason for those that failed."""
+    from erase_plugins.api import run_and_save
+    from erase_plugins.engine.context import cancel_on_interrupt
+
+    failed: dict[str, str] = {}
+    cancel = threading.Event()
+    started = time.perf_counter()
+    with cancel_on_interrupt(cancel), progress() as bar:
+        for done, (name, plan) in enumerate(plans.items(), 1):
+            try:
+                run_and_save(plan, target, places[name], layouts=layouts, force=True, resume=True, cancel=cancel)
+            except RunCancelled:
+                raise
+            except EraseError as error:
+                failed[name] = f"{name}: {error}"
+            left = (time.perf_counter() - started) / done * (len(plans) - done)
+            bar.update(f"{name} ({human_seconds(left)} left)", done, len(plans))
+    return failed

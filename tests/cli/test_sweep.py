@@ -1,0 +1,60 @@
+"""Many concepts, one artifact each: resumable, failures apart, equal bytes on a second run."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from erase_plugins.errors import NotFiniteError
+
+FAST = ("--set", "vocabulary=20")
+
+
+def hashes(folder: Path) -> dict[str, str]:
+    return {
+        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*.safetensors"))
+    }
+
+
+def test_sweep_goes_on_where_it_stopped_and_gives_equal_bytes(erase, loaded, tmp_path, monkeypatch) -> None:
+    import erase_plugins.api as api
+
+    names = tmp_path / "names.txt"
+    names.write_text("# animals\npizza\ndog\n\ncar\n")
+    words = ("sweep", "uce", "--model", "pocket", "--erase-file", names, *FAST, "--json", "--out")
+    plain = api.run_and_save
+
+    def broken(plan, *arguments, **options):
+        if plan.request.concepts[0].text == "dog":
+            raise NotFiniteError("loss became NaN")
+        return plain(plan, *arguments, **options)
+
+    monkeypatch.setattr(api, "run_and_save", broken)
+    first = erase(*words, tmp_path / "a")
+    assert first.code == 1
+    assert "1 of 3 concepts failed" in first.err
+    before = hashes(tmp_path / "a")
+    assert {name.split("/")[0] for name in before} == {"pizza", "car"}
+
+    monkeypatch.setattr(api, "run_and_save", plain)
+    dry = erase(*words, tmp_path / "a", "--dry-run")
+    assert (dry.code, dry.data["todo"], dry.data["finished"]) == (0, ["dog"], 2)
+    second = erase(*words, tmp_path / "a")
+    assert (second.code, second.data["finished"], second.data["failed"]) == (0, 3, {})
+    after = hashes(tmp_path / "a")
+    assert {name: after[name] for name in before} == before
+
+    (tmp_path / "a" / "car" / "edit.safetensors").write_bytes(b"cut short")
+    assert erase(*words, tmp_path / "a").code == 0
+    assert hashes(tmp_path / "a") == after
+    assert erase(*words, tmp_path / "b").code == 0
+    assert hashes(tmp_path / "b") == after
+    assert not [path for path in (tmp_path / "a").iterdir() if path.name.startswith(".")]
+
+
+def test_wrong_requests(erase, tmp_path) -> None:
+    assert erase("sweep", "uce", "--model", "pocket", "--out", tmp_path / "a").code == 2
+    same = erase("sweep", "uce", "--model", "pocket", "--erase", "a b", "--erase", "a-b", "--out", tmp_path / "a")
+    assert same.code == 2
+    assert "share a folder" in same.err
