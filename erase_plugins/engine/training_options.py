@@ -30,7 +30,7 @@ class TrainingOptions:
     parameters: str = option("lora", "lora, or full weights", choices=("lora", "full"))
     rank: int = option(8, "LoRA rank; alpha equals rank", low=1, high=1024)
     lr: float | None = option(None, "learning rate; none picks it by parameters and model size", low=0.0, high=1.0)
-    iterations: int = option(1000, "training steps", low=1, per={"pocket": 80})
+    iterations: int = option(1000, "training steps", low=1, per={"pocket": 120})
     batch: int = option(1, "states per training step", low=1, high=1024, per={"pocket": 4})
     optimizer: str = option("adam", "optimizer", choices=("adam", "adamw", "sgd"))
     cooldown: float = option(
@@ -49,9 +49,9 @@ class TrainingOptions:
         0, "vocabulary words to hold in place, half of them the closest to the concept", low=0, high=10_000,
         per={"pocket": 64},
     )  # fmt: skip
-    keep_weight: float = option(1.0, "weight of the preservation term", low=0.0, per={"pocket": 1.5})
+    keep_weight: float = option(1.0, "weight of the preservation term", low=0.0, per={"pocket": 1.0})
     keep_batch: int = option(1, "preserved states per training step", low=1, high=1024, per={"pocket": 8})
-    near: float = option(0.85, "closeness to the concept from which a word is not held", low=0.0, high=1.0)
+    near: float = option(0.8, "closeness to the concept from which a word is not held", low=0.0, high=1.0)
 
     @property
     def lora_rank(self) -> int | None:

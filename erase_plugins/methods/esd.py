@@ -56,7 +56,7 @@ class ESDOptions(TrainingOptions):
         choices=tuple(GROUPS), per={"pocket": "u", "sdxl": "x", "style": "x", "person": "x"},
     )  # fmt: skip
     eta: float = option(
-        1.0, "negative guidance in the given convention", low=-100.0, high=100.0, per={"pocket": 2.0, "sdxl": 0.5}
+        1.0, "negative guidance in the given convention", low=-100.0, high=100.0, per={"pocket": 2.5, "sdxl": 0.5}
     )
     convention: str = option(
         "paper", "meaning of eta: paper, or code2025 (larger by 1 for the same target)", choices=("paper", "code2025")
@@ -64,7 +64,9 @@ class ESDOptions(TrainingOptions):
     enhance: bool = option(False, "allow a negative eta, which strengthens the concept instead")
     erase_from: str | None = option(None, "erase the concept only from this prompt ('cowboy hat' from 'cowboy')")
     templates: tuple[str, ...] = option(
-        ("{}", "a {}"), "prompts trained on; {} is the concept", per={"style": ("{}", "art by {}"), "person": ("{}",)}
+        ("{}", "a {}", "a {} picture"),
+        "prompts trained on; {} is the concept",
+        per={"style": ("{}", "art by {}"), "person": ("{}",)},
     )
     rollout: str = option(
         "teacher", "who makes the trajectories: teacher (harvested once), or student (per sample)",
