@@ -44,7 +44,8 @@ def test_wheel_holds_the_package_and_the_embedded_model_only(built: Path) -> Non
 
 def test_sdist_holds_tests_and_docs(built: Path) -> None:
     (sdist,) = built.glob("*.tar.gz")
-    names = {name.split("/", 1)[1] for name in tarfile.open(sdist).getnames() if "/" in name}
+    with tarfile.open(sdist) as archive:
+        names = {name.split("/", 1)[1] for name in archive.getnames() if "/" in name}
     assert {"README.md", "LICENSE", "tests/conftest.py", "docs/architecture.md", "benchmarks/esd.py"} <= names
 
 

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from erase_plugins.artifacts.edit import CONTEXT, ContextMap, Edit
 from erase_plugins.artifacts.statistics import Statistics
+from erase_plugins.artifacts.statistics_file import statistics_from_tensors, statistics_to_tensors
 from erase_plugins.errors import ArtifactError
 
 DENOISER = "unet"
@@ -15,7 +16,7 @@ DENOISER = "unet"
 
 def context_edit(A: Tensor, B: Tensor, statistics: Statistics, family: str, error: float = 0.0) -> Edit:
     """An edit with one context map B A and the statistics that made it."""
-    tensors, facts = statistics.to_tensors()
+    tensors, facts = statistics_to_tensors(statistics)
     delta = ContextMap(A.float().contiguous(), B.float().contiguous())
     meta: dict[str, Any] = {"statistics": facts}
     if error:
@@ -32,4 +33,4 @@ def statistics_of(edit: Edit, name: str = "artifact") -> Statistics:
     facts = edit.meta.get("statistics")
     if not isinstance(facts, dict):
         raise ArtifactError(f"'{name}' holds no closed-form statistics; only mode 'sum' can combine it")
-    return Statistics.from_tensors(edit.statistics, facts)
+    return statistics_from_tensors(edit.statistics, facts)

@@ -14,12 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from erase_plugins.artifacts.ledger import from_ledger, gram, gram_sum, pack, unpack
-from erase_plugins.errors import ArtifactError, CorruptArtifact
-
-SCHEMA = 1
-#: a file keeps single rows up to this many bytes (each for erased and for kept rows); beyond that, sums only
-KEPT_BYTES = 32_000_000
+from erase_plugins.artifacts.ledger import from_ledger, gram, gram_sum
+from erase_plugins.errors import ArtifactError
 
 
 @dataclass(frozen=True, eq=False)
@@ -221,111 +217,6 @@ class Statistics:
                 raise ArtifactError(
                     f"these artifacts cannot be solved jointly: {name} is {mine} and {theirs}; use mode 'sum'"
                 )
-
-    # ---- storage -----------------------------------------------------------------------------------------------
-
-    def to_tensors(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Tensors and JSON-ready description; inverse of `from_tensors`."""
-        members = [self.members[name] for name in sorted(self.members)]
-        tensors: dict[str, Tensor] = {}
-        pairs = [(item.rows, item.guides) for item in members if item.rows is not None and item.guides is not None]
-        if len(pairs) == len(members) and sum(8 * rows.numel() for rows, _ in pairs) <= KEPT_BYTES:
-            tensors["C"] = torch.cat([rows for rows, _ in pairs])
-            tensors["S"] = torch.cat([guides for _, guides in pairs])
-        else:
-            tensors["G"], tensors["X"] = pack(self.ledgers[0]), self.ledgers[1]
-        kept = [self.keep[key] for key in sorted(self.keep)]
-        rows = [part for part in kept if part is not None]
-        if len(rows) == len(kept) and sum(4 * part.numel() for part in rows) <= KEPT_BYTES:
-            if rows:
-                tensors["K"] = torch.cat(rows)
-        else:
-            tensors["kept"] = pack(self.kept_ledger)
-        if self.left_out:
-            tensors["L"] = torch.cat([self.left_out[key] for key in sorted(self.left_out)])
-        if self.block is not None:
-            tensors["H"] = pack(self.block)
-        if self.sigma is not None:
-            tensors["sigma"] = pack(self.sigma)
-        facts = {
-            "schema": SCHEMA,
-            "width": self.width,
-            "keep_weight": self.keep_weight,
-            "solver": dict(self.solver),
-            "block": dict(self.block_facts),
-            "members": [_member_facts(item, "C" in tensors) for item in members],
-            "keep": [[key, 0 if "kept" in tensors else _count(self.keep[key])] for key in sorted(self.keep)],
-            "left_out": [[key, len(self.left_out[key])] for key in sorted(self.left_out)],
-        }  # fmt: skip
-        return tensors, facts
-
-    @classmethod
-    def from_tensors(cls, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> Statistics:
-        """Statistics read back from an edit.
-
-        Raises:
-            CorruptArtifact: tensors and description do not agree.
-        """
-        try:
-            if int(facts["schema"]) > SCHEMA:
-                raise CorruptArtifact(f"statistics have schema {facts['schema']}; update erase-plugins")
-            width = int(facts["width"])
-            entries = facts["members"]
-            sizes = [int(item["n"]) for item in entries]
-            stored = "C" in tensors
-            rows: Sequence[Tensor | None] = _split(tensors, "C", sizes, width) if stored else [None] * len(sizes)
-            guides: Sequence[Tensor | None] = _split(tensors, "S", sizes, width) if stored else [None] * len(sizes)
-            sums = None if stored else (_square(unpack(tensors["G"], width), width), _square(tensors["X"], width))
-            members = {
-                str(item["concept"]): Member(
-                    str(item["concept"]), one, other, float(item["weight"]), tuple(item["near"]), dict(item["facts"])
-                )
-                for item, one, other in zip(entries, rows, guides, strict=True)
-            }
-            kept = None if "kept" not in tensors else _square(unpack(tensors["kept"], width), width)
-            keep_rows: Sequence[Tensor | None] = (
-                _split(tensors, "K", [int(size) for _, size in facts["keep"]], width)
-                if kept is None
-                else [None] * len(facts["keep"])
-            )
-            keep = {str(prompt): part for (prompt, _), part in zip(facts["keep"], keep_rows, strict=True)}
-            words = _split(tensors, "L", [int(size) for _, size in facts["left_out"]], width)
-            left_out = {str(word): part for (word, _), part in zip(facts["left_out"], words, strict=True)}
-            block = _square(unpack(tensors["H"], width), width) if "H" in tensors else None
-            sigma = unpack(tensors["sigma"], width) if "sigma" in tensors else None
-            return cls(
-                width, members, keep, float(facts["keep_weight"]), dict(facts["solver"]), block, dict(facts["block"]),
-                left_out, sigma, sums, kept,
-            )  # fmt: skip
-        except (KeyError, TypeError, ValueError, IndexError, RuntimeError) as error:
-            raise CorruptArtifact("the closed-form statistics are damaged; fetch the artifact again") from error
-
-
-def _split(tensors: Mapping[str, Tensor], name: str, sizes: Sequence[int], width: int) -> list[Tensor]:
-    if not sizes:
-        return []
-    whole = tensors[name]
-    if whole.ndim != 2 or whole.shape != (sum(sizes), width) or min(sizes) < 0:
-        raise CorruptArtifact(
-            f"statistics tensor {name} has shape {tuple(whole.shape)}, expected {(sum(sizes), width)}"
-        )
-    return list(whole.split(list(sizes)))
-
-
-def _count(rows: Tensor | None) -> int:
-    return 0 if rows is None else len(rows)
-
-
-def _member_facts(member: Member, with_rows: bool) -> dict[str, Any]:
-    count = len(member.rows) if with_rows and member.rows is not None else 0
-    near = list(member.near)
-    return {"concept": member.concept, "n": count, "weight": member.weight, "near": near, "facts": dict(member.facts)}
-
-
-def _square(matrix: Tensor, width: int) -> Tensor:
-    if matrix.shape != (width, width) or matrix.dtype != torch.int64:
-        raise CorruptArtifact(f"a statistics ledger has shape {tuple(matrix.shape)} and type {matrix.dtype}")
-    return matrix
 
 
 def _json_like(value: Any) -> Any:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from erase_plugins.artifacts import statistics as module
+from erase_plugins.artifacts import statistics_file as module
 from erase_plugins.artifacts.ledger import FRACTION_BITS, from_ledger, gram, gram_sum, pack, unpack
 from erase_plugins.artifacts.statistics import Member, Statistics
+from erase_plugins.artifacts.statistics_file import statistics_from_tensors, statistics_to_tensors
 from erase_plugins.errors import ArtifactError, CorruptArtifact, RequestError
 
 D = 16
@@ -102,9 +103,9 @@ def test_different_settings_are_not_joined() -> None:
 def test_storage_round_trip_with_rows_and_with_sums_only(limit: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "KEPT_BYTES", limit)
     whole = make("fox", "owl", keep=("", "cat"))
-    tensors, facts = whole.to_tensors()
+    tensors, facts = statistics_to_tensors(whole)
     assert ("C" in tensors) == ("K" in tensors) == bool(limit)
-    back = Statistics.from_tensors(tensors, facts)
+    back = statistics_from_tensors(tensors, facts)
     assert same(back, whole)
     assert list(back.members) == ["fox", "owl"]
     assert back.solver == whole.solver
@@ -118,12 +119,12 @@ def test_storage_round_trip_with_rows_and_with_sums_only(limit: int, monkeypatch
 
 
 def test_damaged_statistics_are_refused() -> None:
-    tensors, facts = make("fox").to_tensors()
+    tensors, facts = statistics_to_tensors(make("fox"))
     with pytest.raises(CorruptArtifact):
-        Statistics.from_tensors({**tensors, "C": tensors["C"][:2]}, facts)
+        statistics_from_tensors({**tensors, "C": tensors["C"][:2]}, facts)
     with pytest.raises(CorruptArtifact):
-        Statistics.from_tensors({name: part for name, part in tensors.items() if name != "S"}, facts)
+        statistics_from_tensors({name: part for name, part in tensors.items() if name != "S"}, facts)
     with pytest.raises(CorruptArtifact):
-        Statistics.from_tensors({**tensors, "H": tensors["H"].double()}, facts)
+        statistics_from_tensors({**tensors, "H": tensors["H"].double()}, facts)
     with pytest.raises(CorruptArtifact):
-        Statistics.from_tensors(tensors, {**facts, "schema": 99})
+        statistics_from_tensors(tensors, {**facts, "schema": 99})
