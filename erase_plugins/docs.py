@@ -61,6 +61,18 @@ def _section(entry: Any) -> str:
     return f"## {entry.item.id}\n\n{text}\n\n" + "\n".join(rows) + "\n"
 
 
+def summary_table(root: Path) -> str:
+    """The first table of docs/results.md."""
+    lines = (root / "docs" / "results.md").read_text(encoding="utf-8").splitlines()
+    first = next(index for index, line in enumerate(lines) if line.startswith("| run"))
+    rows = []
+    for line in lines[first:]:
+        if not line.startswith("|"):
+            break
+        rows.append(line)
+    return "\n".join(rows)
+
+
 def fill_marked(text: str, name: str, content: str) -> str:
     """``text`` with the part between the markers of ``name`` replaced.
 
@@ -85,7 +97,9 @@ def pages(root: Path) -> dict[Path, Callable[[], str]]:
         root / "docs" / "methods.md": method_page,
         root / "docs" / "cli.md": cli_docs.render,
         plugins: lambda: reference.fill(plugins.read_text(encoding="utf-8")),
-        readme: lambda: fill_marked(readme.read_text(encoding="utf-8"), "methods", method_table()),
+        readme: lambda: fill_marked(
+            fill_marked(readme.read_text(encoding="utf-8"), "methods", method_table()), "results", summary_table(root)
+        ),
     }
 
 
