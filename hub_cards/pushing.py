@@ -95,7 +95,8 @@ def push(
     found, folder = read_report(report)
     kinds = {concept.kind for concept in loaded.manifest.concepts}
     extra = report_files(found, folder, "explicit" not in kinds if pictures is None else pictures)
-    text = card(loaded, found, repo=repo, license=license, pictures=[item.name for item in extra], strict=True)
+    shown = [item.name for item in extra if item.name in PICTURES.values()]
+    text = card(loaded, found, repo=repo, license=license, pictures=shown, strict=True)
     files = [*artifact_files(loaded), *extra]
     token_needed(dry_run)
     bundle = Bundle(
@@ -162,6 +163,8 @@ def _look(repo: str, revision: str | None) -> _Remote:
         return _Remote()
     rows = api.list_repo_tree(repo, recursive=True, revision=info.sha)
     files = {row.path: row.lfs.sha256 if row.lfs else row.blob_id for row in rows if isinstance(row, RepoFile)}
+    if set(files) != {item.rfilename for item in info.siblings or ()}:  # what is removed depends on this list
+        raise HubError(f"the Hub's two lists of the files in {repo} differ; try again")
     return _Remote(info.sha, bool(info.private), files)
 
 
