@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Any
 import pluggy
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from erase_plugins.artifacts.artifact import Artifact
     from erase_plugins.artifacts.edit import Edit
     from erase_plugins.families.base import Family, Target
@@ -89,3 +91,8 @@ def erase_card_sections(artifact: Artifact, report: EvalReport | None) -> Iterab
 @hookspec
 def erase_before_push(bundle: Any, destination: str) -> None:
     """Last word before an upload; raise `PushRefused` to veto."""
+
+
+@hookspec
+def erase_resolve_artifact(reference: str) -> Path | None:
+    """The local folder or file of a reference such as "hub:name/repository@revision"; None if it is another's."""

@@ -8,6 +8,7 @@ plugin names or package names.
 from __future__ import annotations
 
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 from erase_plugins.errors import EraseError, PluginError, RequestError, UnknownName
@@ -202,6 +203,22 @@ class Manager(PluginLoader):
         """Calls `erase_before_push`; a veto passes through."""
         for impl in self._impls("erase_before_push"):
             self._asked(impl, "erase_before_push", bundle=bundle, destination=destination)
+
+    def resolve_artifact(self, reference: str) -> Any:
+        """Path of a reference: the first answer of `erase_resolve_artifact`, None if nobody knows it.
+
+        Raises:
+            PluginError: a plugin fails or returns something else than a path.
+        """
+        for impl in self._impls("erase_resolve_artifact"):
+            place = self._asked(impl, "erase_resolve_artifact", reference=reference)
+            if place is not None and not isinstance(place, Path):
+                raise PluginError(
+                    f"{self._who(impl)} returned {type(place).__name__} from erase_resolve_artifact, not a path or None"
+                )
+            if place is not None:
+                return place
+        return None
 
     def cli_commands(self, cli: Any) -> None:
         """Lets every plugin add its sub-commands; a failing one is recorded."""

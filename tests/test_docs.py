@@ -30,7 +30,9 @@ def test_every_method_and_option_is_on_the_page() -> None:
                 assert f"| `{item.name}` |" in text
 
 
-@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "docs/architecture.md", "docs/plugins.md"])
+@pytest.mark.parametrize(
+    "page", ["README.md", "CONTRIBUTING.md", "docs/architecture.md", "docs/plugins.md", "docs/hub.md"]
+)
 def test_links_to_files_exist(page: str) -> None:
     path = ROOT / page
     for link in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", path.read_text(encoding="utf-8")):
@@ -39,9 +41,11 @@ def test_links_to_files_exist(page: str) -> None:
 
 
 def test_commands_in_the_readme_exist() -> None:
+    import hub_cards
     from erase_plugins.cli.group import COMMANDS
 
+    known = {*COMMANDS, *hub_cards.COMMANDS}
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     named = set(re.findall(r"^\s*erase-plugins ([a-z-]+)", text, flags=re.MULTILINE))
     assert named
-    assert named <= set(COMMANDS), named - set(COMMANDS)
+    assert named <= known, named - known

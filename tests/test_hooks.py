@@ -59,8 +59,8 @@ def test_every_hook_has_a_test():
     assert missing == []
 
 
-def test_there_are_twelve_hooks_and_all_are_documented_and_typed():
-    assert len(hook_names()) == 12
+def test_there_are_thirteen_hooks_and_all_are_documented_and_typed():
+    assert len(hook_names()) == 13
     for name in hook_names():
         function = getattr(hookspecs, name)
         assert len(inspect.getdoc(function)) > 20
@@ -294,3 +294,36 @@ def test_hook_erase_before_push(register):
     manager.before_push({}, "private/x")
     with pytest.raises(PushRefused, match="licence unknown"):
         manager.before_push({}, "public/x")
+
+
+def test_hook_erase_resolve_artifact(register, run, tmp_path):
+    from erase_plugins import load_artifact
+    from erase_plugins.errors import ArtifactError
+
+    run(out=tmp_path / "out")
+    asked = []
+
+    def resolve(reference):
+        asked.append(reference)
+        return tmp_path / "out" if reference == "shelf:top" else None
+
+    with pytest.raises(ArtifactError, match="no plugin knows where 'shelf:' artifacts are"):
+        load_artifact("shelf:top")
+    register(plugin(erase_resolve_artifact=lambda reference: None))
+    register(plugin(erase_resolve_artifact=resolve))
+    assert load_artifact("shelf:top").path == tmp_path / "out"
+    with pytest.raises(ArtifactError, match="no artifact at 'gone'"):
+        load_artifact("C:/gone")
+    assert asked == ["shelf:top"]
+    assert load_artifact(str(tmp_path / "out")).name == load_artifact(tmp_path / "out").name
+
+
+@pytest.mark.parametrize(
+    ("function", "words"), [(lambda: "a text", "returned str"), (lambda reference: 1 / 0, "ZeroDivision")]
+)
+def test_hook_erase_resolve_artifact_names_the_plugin_that_fails(register, function, words):
+    from erase_plugins import load_artifact
+
+    register(plugin(erase_resolve_artifact=function))
+    with pytest.raises(PluginError, match=f"plugin hook-test-0 .*{words}"):
+        load_artifact("shelf:top")

@@ -285,6 +285,35 @@ def test_no_shared_drawer_and_no_huge_file():
     assert sorted(sizes.values())[len(sizes) // 2] <= 120
 
 
+# ---- packages that join as plugins --------------------------------------------------------------------------------
+
+PLUGINS = ("hub_cards",)
+#: plugin package -> rooms of erase_plugins it may use, inside functions or not
+PLUGIN_ROOMS = {"hub_cards": {"artifacts", "families", "runtime", "cli"}}
+PLUGIN_SOURCES = [path for name in PLUGINS for path in sorted((ROOT / name).rglob("*.py"))]
+
+
+def plugin_imports(path: Path) -> list[tuple[str, bool]]:
+    visitor = Imports(PACKAGE / "x.py")  # only absolute imports are used there
+    visitor.visit(ast.parse(path.read_text(encoding="utf-8")))
+    return visitor.found
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name_of)
+def test_nobody_imports_a_plugin_package(path):
+    assert [module for module, _ in imports(path) if module.split(".")[0] in PLUGINS] == []
+
+
+@pytest.mark.parametrize("path", PLUGIN_SOURCES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_plugin_packages_use_the_rooms_they_may(path):
+    allowed = PLUGIN_ROOMS[path.relative_to(ROOT).parts[0]] | BASE
+    used = {room_of(module) for module, _ in plugin_imports(path) if module.startswith("erase_plugins.")}
+    assert used - allowed == set()
+    assert bad_patterns(path) == []
+    assert [item for item in compared_constants(path) if item[0] in FAMILY_IDS | METHOD_IDS] == []
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= 300
+
+
 # ---- what an import costs ----------------------------------------------------------------------------------------
 
 HEAVY = ("torch", "diffusers", "transformers", "peft", "accelerate", "numpy", "PIL", "matplotlib", "safetensors")
@@ -296,6 +325,7 @@ QUICK = {
     "list": "from erase_plugins.cli.main import main\nsys.argv = ['erase-plugins', 'list', '--json']\ntry:\n    main()\nexcept SystemExit:\n    pass",
     "registry": "import erase_plugins; erase_plugins.get_manager().check()",
     "testing": "import erase_plugins.testing",
+    "hub_cards": "import hub_cards; import hub_cards.lazy",
 }  # fmt: skip
 
 

@@ -44,6 +44,7 @@ def loaded(tmp_path, monkeypatch):
         manager.check()
         return manager
 
+    monkeypatch.setenv("ERASE_PLUGINS_DISABLE", "hub_cards")  # there if this project is installed
     for name in PACKAGES:
         monkeypatch.delitem(sys.modules, name, raising=False)
     yield load
@@ -64,6 +65,7 @@ def ids(entries) -> list[str]:
 def test_builtins_are_plugins_without_problems():
     manager = get_manager()
     rows = {row["name"]: row for row in manager.plugins() if row["package"] == "erase-plugins"}
+    rows.pop("hub_cards", None)  # joins through the entry point, there if this project is installed
     assert set(rows) == {path.removeprefix("erase_plugins.") for path in BUILTIN_PLUGINS}
     assert manager.check() == ()
     assert all(row["hooks"] and row["file"].startswith("erase_plugins/") for row in rows.values())

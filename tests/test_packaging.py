@@ -34,10 +34,11 @@ def test_wheel_holds_the_package_and_the_embedded_model_only(built: Path) -> Non
         "erase_plugins/pocket/judge.safetensors",
         "erase_plugins/pocket/NOTICE",
         "erase_plugins/testing/contract.py",
+        "hub_cards/cli/push.py",
     ):
         assert needed in names
     tops = {name.split("/")[0] for name in names}
-    assert {top for top in tops if not top.endswith(".dist-info")} == {"erase_plugins"}
+    assert {top for top in tops if not top.endswith(".dist-info")} == {"erase_plugins", "hub_cards"}
     assert any(name.endswith("licenses/LICENSE") for name in names)
     assert wheel.stat().st_size < 60_000_000
 

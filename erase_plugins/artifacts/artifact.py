@@ -74,7 +74,8 @@ def load_artifact(path: str | Path | Artifact, family: str | None = None) -> Art
     """A verified artifact.
 
     Args:
-        path: artifact folder, a single file in any registered layout, or an `Artifact` (returned as it is).
+        path: artifact folder, a single file in any registered layout, a reference that a plugin resolves
+            ("hub:name/repository@revision"), or an `Artifact` (returned as it is).
         family: family of a single file that does not say it.
 
     Raises:
@@ -82,9 +83,10 @@ def load_artifact(path: str | Path | Artifact, family: str | None = None) -> Art
     """
     if isinstance(path, Artifact):
         return path
+    from erase_plugins.artifacts.reference import locate
     from erase_plugins.artifacts.store import read_file, read_folder
 
-    place = Path(path)
+    place = locate(path)
     if place.is_dir():
         return read_folder(place)
     if place.is_file():

@@ -103,12 +103,14 @@ def check_layouts(names: Iterable[str]) -> tuple[str, ...]:
 
 
 def existing(path: str, what: str = "artifact") -> Path:
-    """The path, if something is there.
+    """The path, if something is there; a reference ("hub:...") is resolved to its place on disk.
 
     Raises:
         RequestError: nothing is there; names close matches in the same folder.
     """
-    place = Path(path)
+    from erase_plugins.artifacts.reference import locate
+
+    place = locate(path)
     if place.exists():
         return place
     try:

@@ -1,7 +1,8 @@
 """Tools for plugin authors, loaded on first use.
 
-`contract` holds the suite that every method passes, `fixtures` pytest fixtures, `tiny` random pipelines of every
-built-in family, `template` the skeleton of a new plugin package. Nothing here needs a network.
+`contract` holds the suite that every method passes, `fixtures` pytest fixtures, `hub_server` a Hub on this machine,
+`tiny` random pipelines of every built-in family, `template` the skeleton of a new plugin package. Nothing here needs a
+network.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 _PUBLIC = {
+    "HubServer": "erase_plugins.testing.hub_server",
     "MethodContract": "erase_plugins.testing.contract",
     "contract_report": "erase_plugins.testing.contract",
     "tiny_sd1": "erase_plugins.testing.tiny",
@@ -17,10 +19,11 @@ _PUBLIC = {
     "write_plugin_template": "erase_plugins.testing.template",
 }
 
-__all__ = ["MethodContract", "contract_report", "tiny_sd1", "tiny_sdxl", "write_plugin_template"]
+__all__ = ["HubServer", "MethodContract", "contract_report", "tiny_sd1", "tiny_sdxl", "write_plugin_template"]
 
 if TYPE_CHECKING:
     from erase_plugins.testing.contract import MethodContract, contract_report
+    from erase_plugins.testing.hub_server import HubServer
     from erase_plugins.testing.template import write_plugin_template
     from erase_plugins.testing.tiny import tiny_sd1, tiny_sdxl
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -53,3 +54,12 @@ def erase_tiny_sdxl() -> Iterator[Any]:
 def erase_pocket() -> Iterator[Any]:
     """The embedded trained pipeline, shared; a test that leaves it changed fails."""
     yield from _guarded("pocket")
+
+
+@pytest.fixture
+def hub_server(tmp_path: Path) -> Iterator[Any]:
+    """A Hub on this machine (`erase_plugins.testing.hub_server.HubServer`) that the client uses for one test."""
+    from erase_plugins.testing.hub_server import HubServer
+
+    with HubServer() as hub, hub.as_default(tmp_path / "hub-cache"):
+        yield hub

@@ -1,0 +1,237 @@
+"""A Hub on this machine for tests: the real huggingface_hub client talks to it over HTTP, nothing leaves the computer.
+
+    with HubServer() as hub:
+        api = huggingface_hub.HfApi(endpoint=hub.url, token=hub.token)
+        api.create_repo("tester/no-pizza")
+        hub.fault("PUT /lfs/", 503, times=2)      # the next two uploads fail; the client tries again
+        api.upload_file(...)
+        assert hub.count("PUT /lfs/") == 3
+
+It serves models: create, delete, upload through both modes, commits with parent check, pull requests, tags, branches,
+trees, downloads with ranges. Uploaded bytes are checked against their SHA-256. It has no xet routes, so switch xet off
+(`HubServer.as_default` does) or hand open files to the client.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any, Self
+from urllib.parse import parse_qs, urlsplit
+
+from erase_plugins.testing.hub_faults import Asked, Fault, Faults
+from erase_plugins.testing.hub_routes import Answer, Call, answer
+from erase_plugins.testing.hub_store import HubStore
+
+#: looks like a real token, so that tests can look for it where it must not appear
+TOKEN = "hf_testCanaryTokenNeverToBeShown01"
+
+
+class HubServer:
+    """The server; use it as a context manager.
+
+    Attributes:
+        url: endpoint to give to the client.
+        token: the token of the account ``account``; every other one is refused.
+        store: repositories and blobs, to look at or to change behind the client's back.
+        log: every request, oldest first.
+    """
+
+    def __init__(self, account: str = "tester", token: str = TOKEN) -> None:
+        self.account, self.token = account, token
+        self.store = HubStore()
+        self.log: list[Asked] = []
+        self.faults = Faults()
+        self.lock = threading.RLock()
+        self._server: Any = None
+
+    def __enter__(self) -> Self:
+        self._server = _Server(("127.0.0.1", 0), _Handler)
+        self._server.hub = self
+        threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+    @property
+    def url(self) -> str:
+        """Endpoint, without a slash at the end."""
+        return f"http://127.0.0.1:{self._server.server_port}"
+
+    def fault(self, pattern: str, kind: int | str, times: int = 1, **more: Any) -> Fault:
+        """Injects a fault; see `erase_plugins.testing.hub_faults.Fault`."""
+        return self.faults.add(Fault(pattern, kind, times, **more))
+
+    def count(self, pattern: str) -> int:
+        """How many requests in the log match "METHOD /path"."""
+        import re
+
+        return sum(bool(re.search(pattern, f"{item.method} {item.path}")) for item in self.log)
+
+    def uploaded(self) -> int:
+        """Bytes that were sent through LFS."""
+        return sum(item.sent for item in self.log if item.method == "PUT")
+
+    def files(self, repo_id: str, revision: str = "main") -> dict[str, bytes]:
+        """Content of a repository, read without the client."""
+        found = self.store.repository(repo_id).commit(revision)
+        return {path: self.store.blobs[entry.sha256] for path, entry in found.files.items()}
+
+    def environment(self, home: Path) -> dict[str, str]:
+        """Variables that point the client of another process here, with its cache below ``home``."""
+        return {
+            "HF_ENDPOINT": self.url, "HF_TOKEN": self.token, "HF_HOME": str(home), "HF_HUB_DISABLE_XET": "1",
+            "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_TELEMETRY": "1", "NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1",
+        }  # fmt: skip
+
+    @contextmanager
+    def as_default(self, cache: Path, token: bool = True, wait: float = 0.0) -> Iterator[Self]:
+        """Makes this the client's Hub, in this process, for the length of a with-block.
+
+        Args:
+            cache: folder for the client's file cache.
+            token: whether the client is logged in.
+            wait: longest pause between two tries of the client.
+        """
+        import huggingface_hub.file_download as file_download
+        import huggingface_hub.utils._http as client_http
+        from huggingface_hub import constants, hf_api
+
+        variables = {"HF_TOKEN": self.token if token else None, "HF_TOKEN_PATH": None, "HUGGING_FACE_HUB_TOKEN": None}
+        saved = {name: os.environ.get(name) for name in (*variables, "NO_PROXY", "no_proxy")}
+        clock = _Clock(wait)
+        changes: list[tuple[Any, str, Any]] = [
+            (constants, "ENDPOINT", self.url), (constants, "HF_HUB_OFFLINE", False),
+            (constants, "HUGGINGFACE_CO_URL_TEMPLATE", self.url + "/{repo_id}/resolve/{revision}/{filename}"),
+            (constants, "HF_HUB_DISABLE_XET", True), (constants, "HF_HUB_CACHE", str(cache)),
+            (constants, "HF_TOKEN_PATH", str(cache / "no-token")), (hf_api.api, "endpoint", self.url),
+            (client_http, "time", clock), (file_download, "time", clock),
+        ]  # fmt: skip
+        before = [(place, name, getattr(place, name)) for place, name, _ in changes]
+        try:
+            for name, value in {**variables, "NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1"}.items():
+                os.environ.pop(name, None) if value is None else os.environ.update({name: value})
+            for place, name, changed in changes:
+                setattr(place, name, changed)
+            client_http.close_session()
+            yield self
+        finally:
+            for place, name, old in before:
+                setattr(place, name, old)
+            for name, kept in saved.items():
+                os.environ.pop(name, None) if kept is None else os.environ.update({name: kept})
+            client_http.close_session()
+
+
+class _Clock:
+    """The time module, with shorter pauses."""
+
+    def __init__(self, longest: float) -> None:
+        self._longest = longest
+
+    def sleep(self, seconds: float) -> None:
+        time.sleep(min(seconds, self._longest))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(time, name)
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 64
+    hub: HubServer
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Connections that a fault cut are no news."""
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: _Server
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """The log is in `HubServer.log`."""
+
+    def _body(self) -> bytes:
+        if self.headers.get("Transfer-Encoding", "").lower() != "chunked":
+            return self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        parts = []
+        while size := int(self.rfile.readline().split(b";")[0], 16):
+            parts.append(self.rfile.read(size))
+            self.rfile.readline()
+        self.rfile.readline()
+        return b"".join(parts)
+
+    def _handle(self) -> None:
+        hub, where = self.server.hub, urlsplit(self.path)
+        body = self._body()
+        fault = hub.faults.next(self.command, self.path)
+        kind = None if fault is None else fault.kind
+        lost = kind == "reset" or isinstance(kind, int)
+        made = Answer()
+        if fault is None or not lost or fault.after_work:
+            sent = self.headers.get("Authorization", "")
+            account = hub.account if sent == f"Bearer {hub.token}" else None
+            headers = {key.lower(): value for key, value in self.headers.items()}
+            if sent and account is None:
+                text = "Invalid credentials in Authorization header"
+                made = Answer.json({"error": text}, 401, **{"X-Error-Message": text})
+            else:
+                with hub.lock:
+                    made = answer(
+                        hub.store,
+                        Call(self.command, where.path, parse_qs(where.query), headers, body, account, hub.url),
+                    )
+        if isinstance(kind, int):
+            made = Answer.json({"error": "injected"}, kind, **{"X-Error-Message": "injected fault"})
+        with hub.lock:
+            status = 0 if kind == "reset" else made.status
+            hub.log.append(Asked(self.command, self.path, len(body), status, kind))
+        if kind == "reset":
+            self._cut()
+            return
+        self._send(made, fault)
+
+    def _send(self, made: Answer, fault: Fault | None) -> None:
+        data = made.body
+        if fault is not None and fault.kind == "wrong bytes" and data:
+            middle = len(data) // 2
+            data = data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :]
+        with suppress(ConnectionError):
+            self.send_response(made.status)
+            for name, value in made.headers.items():
+                self.send_header(name, value)
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            if self.command == "HEAD":
+                return
+            if fault is not None and fault.kind == "truncated" and data:
+                self.wfile.write(data[: len(data) // 2])
+                self.wfile.flush()
+                self.close_connection = True
+                self.connection.shutdown(socket.SHUT_WR)
+            elif fault is not None and fault.kind == "slow" and data:
+                size = max(1, len(data) // 4)
+                for start in range(0, len(data), size):
+                    self.wfile.write(data[start : start + size])
+                    self.wfile.flush()
+                    time.sleep(fault.seconds / 5)
+            else:
+                self.wfile.write(data)
+
+    def _cut(self) -> None:
+        """Ends the connection with a reset."""
+        self.close_connection = True
+        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.connection.close()
+
+    do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = _handle

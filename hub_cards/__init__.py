@@ -1,0 +1,52 @@
+"""Erased models on the Hub: a card with the evidence, push and pull, and ``hub:name/repository@revision`` as a path.
+
+A plugin like any other: it joins through the entry point group and erase_plugins does not know it. Importing it costs
+nothing: neither torch nor the Hub's client is loaded before they are needed.
+"""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from erase_plugins.hookspecs import hookimpl
+
+if TYPE_CHECKING:
+    from hub_cards.model_card import card
+    from hub_cards.pulling import pull
+    from hub_cards.pushing import push
+
+_PUBLIC = {"card": "hub_cards.model_card", "push": "hub_cards.pushing", "pull": "hub_cards.pulling"}
+SCHEME = "hub:"
+#: command -> one line of help; the modules in hub_cards.cli are imported when the command is used
+COMMANDS = {
+    "card": "Write a model card for an artifact: what is gone, how well, how to use it.",
+    "push": "Publish an artifact on the Hub in one commit.",
+    "pull": "Fetch a published artifact and verify it.",
+}
+
+__all__ = ["card", "pull", "push"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'hub_cards' has no attribute '{name}'")
+    return getattr(importlib.import_module(_PUBLIC[name]), name)
+
+
+@hookimpl
+def erase_cli_commands(cli: Any) -> None:
+    from hub_cards.lazy import LazyCommand
+
+    for name, text in COMMANDS.items():
+        cli.add_command(LazyCommand(name, f"hub_cards.cli.{name}", text))
+
+
+@hookimpl
+def erase_resolve_artifact(reference: str) -> Path | None:
+    if not reference.startswith(SCHEME):
+        return None
+    from hub_cards.pulling import fetch
+
+    return fetch(reference)

@@ -1,0 +1,158 @@
+"""What a push is made of: the exact list of files, and how each differs from what is published."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from erase_plugins.artifacts.manifest import FILENAME
+from erase_plugins.errors import ArtifactError
+from erase_plugins.types import EvalReport
+
+CARD = "README.md"
+REPORT = "report.json"
+#: pictures of an evaluation that may be published, by their name in the report
+PICTURES = {"contact_sheet": "images/contact_sheet.png", "chart": "images/chart.png"}
+
+
+@dataclass(frozen=True)
+class PushFile:
+    """One file: its name in the repository, its bytes or its place on disk, and "new", "changed" or "same"."""
+
+    name: str
+    source: bytes | Path
+    state: str = "new"
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return len(self.source) if isinstance(self.source, bytes) else self.source.stat().st_size
+
+    def hashes(self) -> tuple[str, str]:
+        """SHA-256, and the object id that git gives these bytes."""
+        whole, git = hashlib.sha256(), hashlib.sha1(b"blob %d\x00" % self.size)
+        for part in self._parts():
+            whole.update(part)
+            git.update(part)
+        return whole.hexdigest(), git.hexdigest()
+
+    def _parts(self) -> Iterator[bytes]:
+        if isinstance(self.source, bytes):
+            yield self.source
+            return
+        with self.source.open("rb") as file:
+            while part := file.read(1 << 20):
+                yield part
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """Everything that a push would do; plugins see it in ``erase_before_push`` and may veto.
+
+    Attributes:
+        artifact: the verified artifact.
+        repo: "owner/name".
+        files: all files of the new state, changed or not.
+        removed: files of the artifact published before that this one lacks.
+        private: whether only the owner sees the repository.
+        exists: whether the repository is there already.
+        parent: commit that the new one follows; None before the repository exists.
+        revision: branch; None is the main one.
+        create_pr: a pull request is opened instead of changing the branch.
+        message: first line of the commit.
+        diff: lines of the card that change.
+    """
+
+    artifact: Any
+    repo: str
+    files: tuple[PushFile, ...]
+    removed: tuple[str, ...] = ()
+    private: bool = False
+    exists: bool = False
+    parent: str | None = None
+    revision: str | None = None
+    create_pr: bool = False
+    message: str = ""
+    diff: tuple[str, ...] = ()
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def changed(self) -> tuple[PushFile, ...]:
+        """Files that are sent."""
+        return tuple(item for item in self.files if item.state != "same")
+
+    @property
+    def bytes(self) -> int:
+        """Size of what is sent."""
+        return sum(item.size for item in self.changed)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready description."""
+        return {
+            "repo": self.repo, "private": self.private, "exists": self.exists, "parent": self.parent,
+            "revision": self.revision, "create_pr": self.create_pr, "message": self.message, "bytes": self.bytes,
+            "files": [{"name": item.name, "bytes": item.size, "state": item.state} for item in self.files],
+            "removed": list(self.removed),
+        }  # fmt: skip
+
+
+def read_report(source: EvalReport | str | Path | None) -> tuple[EvalReport | None, Path | None]:
+    """A report and the folder its pictures are in.
+
+    Args:
+        source: a report, a report.json, the folder it is in, or None.
+
+    Raises:
+        ArtifactError: not there, or no report.
+    """
+    if source is None or isinstance(source, EvalReport):
+        return source, None
+    place = Path(source)
+    place = place / REPORT if place.is_dir() else place
+    try:
+        return EvalReport.from_dict(json.loads(place.read_text(encoding="utf-8"))), place.parent
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise ArtifactError(
+            f"'{place.name}' is not a report; give what 'erase-plugins evaluate --out' wrote"
+        ) from error
+
+
+def report_files(report: EvalReport | None, folder: Path | None, pictures: bool) -> list[PushFile]:
+    """The report and its pictures, as far as they are on disk and really are pictures."""
+    if report is None:
+        return []
+    text = json.dumps(report.to_dict(), indent=2, sort_keys=True)
+    found = [PushFile(REPORT, text.encode())]
+    for key, name in PICTURES.items():
+        place = None if folder is None else folder / Path(str(report.files.get(key, ""))).name
+        if pictures and place is not None and place.is_file():
+            with place.open("rb") as file:
+                if file.read(8) == b"\x89PNG\r\n\x1a\n":
+                    found.append(PushFile(name, place))
+    return found
+
+
+def artifact_files(artifact: Any) -> list[PushFile]:
+    """Manifest and listed files of a saved artifact; nothing else that lies in its folder.
+
+    Raises:
+        ArtifactError: not saved as a folder.
+    """
+    place = artifact.path
+    if place is None or not place.is_dir():
+        raise ArtifactError(
+            f"'{artifact.name}' is not an artifact folder; save it first (artifact.save, or 'erase-plugins convert')"
+        )
+    names = [FILENAME, *(item.name for item in artifact.manifest.files)]
+    return [PushFile(name, place / name) for name in names]
+
+
+def card_diff(old: str, new: str) -> tuple[str, ...]:
+    """Changed lines, as in a unified diff."""
+    lines = difflib.unified_diff(old.splitlines(), new.splitlines(), "published", "new", lineterm="", n=1)
+    return tuple(lines)

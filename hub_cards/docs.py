@@ -1,0 +1,45 @@
+"""Renews the generated part of docs/hub.md: ``python -m hub_cards.docs docs/hub.md``. A test compares it."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from hub_cards import COMMANDS
+from hub_cards.lazy import LazyCommand
+
+START, END = "<!-- generated: commands -->", "<!-- /generated -->"
+
+
+def commands() -> str:
+    """Usage and options of every command of this package."""
+    parts = []
+    for name, text in COMMANDS.items():
+        command = LazyCommand(name, f"hub_cards.cli.{name}", text).real
+        arguments = " ".join(item.make_metavar(click.Context(command)) for item in command.params if _positional(item))
+        rows = ["| option | meaning |", "|---|---|"]
+        for item in command.params:
+            if isinstance(item, click.Option):
+                names = ", ".join(f"`{option}`" for option in (*item.opts, *item.secondary_opts))
+                rows.append(f"| {names}{f' {item.metavar}' if item.metavar else ''} | {item.help} |")
+        parts.append(
+            f"### erase-plugins {name}\n\n    erase-plugins {name} {arguments} [OPTIONS]\n\n" + "\n".join(rows)
+        )
+    return "\n\n".join(parts)
+
+
+def _positional(item: click.Parameter) -> bool:
+    return isinstance(item, click.Argument)
+
+
+def fill(text: str) -> str:
+    """``text`` with the part between the marks renewed."""
+    before, rest = text.split(START, 1)
+    return f"{before}{START}\n\n{commands()}\n\n{END}{rest.split(END, 1)[1]}"
+
+
+if __name__ == "__main__":
+    page = Path(sys.argv[1])
+    page.write_text(fill(page.read_text(encoding="utf-8")), encoding="utf-8")

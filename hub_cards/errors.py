@@ -1,0 +1,103 @@
+"""The client's many errors as one line of ours, free of tokens, links and folders."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from erase_plugins.errors import EraseError, HubError, NotAllowed, PushRefused, RequestError
+
+_LINK = re.compile(r"\b[a-z]+://\S+")
+_REPO = re.compile(r"^[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}$")
+_TOKEN = re.compile(r"\bhf_[A-Za-z0-9_-]{4,}")
+
+
+def check_repo(name: str) -> str:
+    """The repository name, if it has the form owner/name.
+
+    Raises:
+        RequestError: another form.
+    """
+    if not isinstance(name, str) or not _REPO.match(name) or ".." in name or "--" in name or name.endswith(".git"):
+        raise RequestError(f"'{str(name)[:80]}' is not a repository; write owner/name, for example me/no-pizza")
+    return name
+
+
+def clean(text: object) -> str:
+    """A text of the client on one line, without tokens, links and folders."""
+    from erase_plugins.cli.console import one_line, scrub
+
+    plain = _LINK.sub("", _TOKEN.sub("***", str(text)))
+    for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
+        value = os.environ.get(name, "").strip()
+        if value:
+            plain = plain.replace(value, "***")
+    return one_line(scrub(plain))[:300]
+
+
+@contextmanager
+def reaching(what: str, repo: str) -> Iterator[None]:
+    """Translates what the client raises inside the with-block.
+
+    Args:
+        what: what is being done, for the message: "push to", "pull from".
+        repo: name of the repository.
+
+    Raises:
+        HubError, NotAllowed: with the reason and what to do.
+    """
+    try:
+        yield
+    except EraseError:
+        raise
+    except Exception as error:
+        made = translate(error, f"{what} {repo}")
+        if made is None:
+            raise
+        raise made from None  # the client's own text may hold signed links
+
+
+def translate(error: BaseException, doing: str) -> HubError | None:
+    """Our error for one of the client's; None if the trouble is on this machine."""
+    from huggingface_hub import errors
+
+    response = getattr(error, "response", None)
+    status = getattr(response, "status_code", None)
+    if isinstance(error, errors.OfflineModeIsEnabled):
+        return HubError(f"cannot {doing}: HF_HUB_OFFLINE is set; unset it")
+    if isinstance(error, errors.GatedRepoError):
+        return NotAllowed(f"cannot {doing}: access has to be granted on its page first")
+    if isinstance(error, errors.RevisionNotFoundError):
+        return HubError(f"cannot {doing}: it has no such revision; leave @revision out or list its tags on its page")
+    if isinstance(error, errors.LocalEntryNotFoundError | errors.RevisionResolutionError):
+        return HubError(f"cannot {doing}: it is not in the local cache and the Hub did not answer; try again online")
+    if isinstance(error, errors.RepositoryNotFoundError):
+        return HubError(f"cannot {doing}: no such repository, or a private one and you are not logged in")
+    if isinstance(error, errors.EntryNotFoundError):
+        return HubError(
+            f"cannot {doing}: a file that its manifest lists is missing there; ask its author to push again"
+        )
+    if status in (401, 403):
+        return NotAllowed(f"cannot {doing}: this account may not; check 'hf auth whoami' and the token's rights")
+    if status in (409, 412):
+        return PushRefused(
+            f"cannot {doing}: somebody changed it meanwhile and nothing was overwritten; look at its latest commit, "
+            "then run the same command again"
+        )
+    if "xet" in str(error).lower() and isinstance(error, OSError | RuntimeError | ValueError):
+        return HubError(f"cannot {doing}: this server has no xet route; set HF_HUB_DISABLE_XET=1 and try again")
+    if status is not None:
+        return HubError(f"cannot {doing}: the Hub answered {status}; try again later ({clean(_reason(error))})")
+    if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.filename is not None):
+        return None  # this machine's own trouble: a full disk, missing rights
+    if isinstance(error, RuntimeError | ValueError) and error.__cause__ is not None:
+        return translate(error.__cause__, doing)
+    reason = f"{type(error).__name__}: {clean(error)}"
+    return HubError(f"cannot {doing}: the connection failed or the answer was unusable; try again ({reason})")
+
+
+def _reason(error: BaseException) -> Any:
+    return getattr(error, "server_message", None) or type(error).__name__

@@ -1,0 +1,51 @@
+"""Text from strangers, made harmless: Markdown, HTML, code blocks, YAML."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from typing import Any
+
+_MARKUP = re.compile(r"[^A-Za-z0-9 ,.'()+\-\u0080-\U0010ffff]")
+#: control characters, and those that change the direction of text or hide it
+_HIDDEN = re.compile(r"[\x00-\x1f\x7f-\x9f\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufeff\ud800-\udfff\u2028\u2029]+")
+_LINKING = re.compile(r"(?i)https?(?=:)|www(?=\.)|@")
+#: breaks what a renderer would take for a link or a mention; not visible
+_BREAK = "\u2060"
+_LONGEST = 300
+
+
+def flat(text: object) -> str:
+    """One line without control characters, at most 300 characters."""
+    return " ".join(_HIDDEN.sub(" ", str(text)).split())[:_LONGEST]
+
+
+def prose(text: object) -> str:
+    """Text that shows as it is inside a Markdown paragraph or table cell: no markup, no HTML, no link."""
+    broken = _LINKING.sub(lambda found: found[0] + _BREAK, flat(text))
+    return _MARKUP.sub(lambda found: f"&#{ord(found[0])};", broken)
+
+
+def code(text: object) -> str:
+    """Inline code that cannot end early."""
+    plain = flat(text).replace("`", "'").replace("|", "¦")
+    return f"`{plain}`" if plain else "` `"
+
+
+def block(text: str, language: str = "") -> str:
+    """A code block whose fence is longer than every run of backticks inside."""
+    longest = max((len(run) for run in re.findall(r"`+", text)), default=0)
+    fence = "`" * max(3, longest + 1)
+    return f"{fence}{language}\n{text}\n{fence}"
+
+
+def command(*words: object) -> str:
+    """A shell command on one line."""
+    return " ".join(shlex.quote(flat(word)) for word in words)
+
+
+def front_matter(data: dict[str, Any]) -> str:
+    """YAML front matter; everything that is not plainly a word is quoted by the writer."""
+    from huggingface_hub.utils import yaml_dump
+
+    return f"---\n{yaml_dump(data, sort_keys=False)}---\n"

@@ -1,0 +1,72 @@
+"""The numbers of a report on a card: the same numbers, with their intervals."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from erase_plugins.types import EvalReport, EvalRow
+from hub_cards.escape import flat, prose
+
+#: known metrics in words; others are shown by their name
+WORDS = {
+    "target_rate": "erased concept still drawn",
+    "synonym_rate": "synonyms still drawn",
+    "neighbour_rate": "neighbours still drawn",
+    "kept_rate": "other concepts still drawn",
+    "style_rate": "style right",
+    "background_rate": "background right",
+}
+MISSING = "not measured"
+
+
+def number(value: float) -> str:
+    """A number exactly as the report has it."""
+    return f"{value:.10g}"
+
+
+def evidence(report: EvalReport | None) -> str:
+    """Table of results before and after, controls, and how they were measured; "not measured" without a report."""
+    if report is None or not report.rows:
+        return f"{MISSING.capitalize()}. Look at pictures of your own before you rely on it."
+    table = {(row.metric, row.subject): row for row in report.rows}
+    metrics = list(dict.fromkeys([*WORDS, *(row.metric for row in report.rows)]))
+    lines = ["| share of pictures (95 % interval) | before | after | n |", "|---|---|---|---|"]
+    for metric in metrics:
+        before, after = table.get((metric, "base")), table.get((metric, "edited"))
+        count = next((str(row.n) for row in (after, before) if row is not None), "-")
+        lines.append(f"| {_name(metric)} | {_cell(before)} | {_cell(after)} | {count} |")
+    others = [row for row in report.rows if row.subject not in ("base", "edited")]
+    if others:
+        lines += ["", "Controls: " + "; ".join(_control(row) for row in others) + "."]
+    seeds = ", ".join(str(seed) for seed in report.seeds) or "not recorded"
+    lines += [
+        "",
+        f"Suite {prose(report.suite)} on {prose(report.model)}, judge {prose(report.judge or 'none')}, strength "
+        f"{number(report.strength)}, seed {seeds}. Raw values: report.json.",
+    ]
+    return "\n".join([*lines, *(f"\nNote: {prose(text)}." for text in report.warnings)])
+
+
+def _name(metric: str) -> str:
+    return WORDS.get(metric) or prose(metric)
+
+
+def _cell(row: EvalRow | None) -> str:
+    return MISSING if row is None else f"{number(row.value)} ({number(row.low)} to {number(row.high)})"
+
+
+def _control(row: EvalRow) -> str:
+    return f"{_name(row.metric)} with {prose(row.subject)}: {_cell(row)}, n = {row.n}"
+
+
+def model_index(name: str, report: EvalReport) -> list[dict[str, Any]]:
+    """The report's numbers after erasing, in the form that the Hub shows."""
+    metrics = [
+        {"type": flat(row.metric), "name": WORDS.get(row.metric, flat(row.metric)), "value": row.value}
+        for row in report.rows
+        if row.subject == "edited"
+    ]
+    if not metrics:
+        return []
+    dataset = {"name": f"erase-plugins suite {flat(report.suite)}", "type": f"erase-plugins-{flat(report.suite)}"}
+    return [{"name": name, "results": [{"task": {"type": "text-to-image"}, "dataset": dataset, "metrics": metrics}]}]

@@ -1,0 +1,55 @@
+"""A test Hub with the plugin in force, and small artifacts to publish."""
+
+from __future__ import annotations
+
+import pytest
+
+import hub_cards
+from erase_plugins import erase, get_manager
+from erase_plugins.testing.fixtures import hub_server  # noqa: F401
+from erase_plugins.testing.models import shared_pipeline
+
+REPO = "tester/no-pizza"
+
+
+@pytest.fixture
+def plugin():
+    """hub_cards as a plugin, installed or not."""
+    manager = get_manager()
+    if manager.pluggy.is_registered(hub_cards):
+        yield manager
+        return
+    with manager.temporary(hub_cards, "hub_cards"):
+        yield manager
+
+
+@pytest.fixture
+def hub(hub_server, plugin):  # noqa: F811
+    return hub_server
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory):
+    """Two saved artifacts of one base: pizza, and (with other files) hamburger."""
+    place = tmp_path_factory.mktemp("made")
+    options = {"vocabulary": "20"}
+    pipe = shared_pipeline("tiny_sd1")
+    return {
+        name: erase(pipe, name, "uce", out=place / name, options=options, keep=["a plate"])
+        for name in ("pizza", "hamburger")
+    }
+
+
+@pytest.fixture
+def pizza(made):
+    return made["pizza"]
+
+
+@pytest.fixture
+def hamburger(made):
+    return made["hamburger"]
+
+
+def contents(folder):
+    """Relative name -> bytes of everything below a folder, hidden files too."""
+    return {item.relative_to(folder).as_posix(): item.read_bytes() for item in folder.rglob("*") if item.is_file()}

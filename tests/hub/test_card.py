@@ -1,0 +1,211 @@
+"""The model card: numbers equal the report, YAML reads back, strangers' text stays text, commands exist."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+import shlex
+from dataclasses import replace
+
+import pytest
+from huggingface_hub import ModelCard
+
+import hub_cards
+from erase_plugins import Concept, EvalReport, hookimpl
+from erase_plugins.errors import ArtifactError
+from erase_plugins.types import EvalRow
+from hub_cards.escape import block, prose
+from hub_cards.evidence import number
+from tests.hub.conftest import REPO
+
+ROWS = (
+    EvalRow("target_rate", "base", 0.96875, 0.90625, 1.0, 32),
+    EvalRow("target_rate", "edited", 0.03125, 0.0, 0.09375, 32),
+    EvalRow("kept_rate", "edited", 0.843751, 0.71875, 0.9375, 32),
+    EvalRow("kept_rate", "destroyed", 0.0625, 0.0, 0.1875, 16),
+)
+EVIL = [
+    "</td><script>alert(1)</script>", "[click](javascript:alert(1))", "![x](http://evil.example/x.png)", "a | b\n| c",
+    "```\nrm -rf ~\n```", "---\nlicense: mit\n---", "**bold** _under_ # head", "<!-- /user -->", "$(rm -rf ~) `id`",
+    "x: {y: !!python/object/apply:os.system [id]}", "www.evil.example", "\u202etxt.exe", "'; drop", "{{ 7 * 7 }}", "@all",
+]  # fmt: skip
+
+
+def report(artifact, rows=ROWS, **changes):
+    return EvalReport(suite="quick", model="pocket", rows=rows, artifacts=(artifact.name,), judge="pocket", **changes)
+
+
+def data_of(text):
+    return ModelCard(text, ignore_metadata_errors=False).data.to_dict()
+
+
+def body_of(text):
+    return text.split("\n---\n", 1)[1]
+
+
+def test_sections_come_in_the_order_in_which_people_ask(pizza):
+    titles = re.findall(r"^## (.+)$", hub_cards.card(pizza), flags=re.MULTILINE)
+    assert titles == [
+        "What disappears", "Which base", "How well", "How to use it", "How strong", "How it was made", "Limits",
+        "Licence", "Contact",
+    ]  # fmt: skip
+
+
+def test_without_a_report_it_says_so(pizza):
+    text = hub_cards.card(pizza)
+    assert "Not measured." in text
+    assert "model-index" not in text
+    assert "| --" not in text
+
+
+def test_all_numbers_are_those_of_the_report(pizza):
+    text = hub_cards.card(pizza, report(pizza))
+    assert "| erased concept still drawn | 0.96875 (0.90625 to 1) | 0.03125 (0 to 0.09375) | 32 |" in text
+    assert "| other concepts still drawn | not measured | 0.843751 (0.71875 to 0.9375) | 32 |" in text
+    assert "| synonyms still drawn | not measured | not measured | - |" in text
+    part = text.split("## How well")[1].split("## How to use it")[0]
+    numbers = {float(item) for item in re.findall(r"(?<![\w.])\d+(?:\.\d+)?(?![\w.])", part)}
+    known = {value for row in ROWS for value in (row.value, row.low, row.high, row.n)}
+    assert numbers - known <= {95.0, 1.0}
+    assert {value for row in ROWS for value in (row.value, row.low, row.high)} <= numbers
+    assert all(float(number(row.value)) == row.value for row in ROWS)
+
+
+def test_metadata_reads_back(pizza):
+    text = hub_cards.card(pizza, report(pizza), license="openrail++")
+    data = data_of(text)
+    assert data["license"] == "openrail++"
+    assert (data["library_name"], data["pipeline_tag"]) == ("diffusers", "text-to-image")
+    assert {"lora", "erase-plugins", "concept-erasure"} <= set(data["tags"])
+    assert data["erased"] == list(pizza.manifest.erased)
+    (result,) = data["model-index"]
+    metrics = {item["type"]: item["value"] for item in result["results"][0]["metrics"]}
+    assert metrics == {"target_rate": 0.03125, "kept_rate": 0.843751}
+    assert len(ModelCard(text).data.eval_results) == 2
+
+
+def test_base_model_and_licence_follow_the_manifest(pizza):
+    base = {**pizza.manifest.base, "model": "stable-diffusion-v1-5/stable-diffusion-v1-5", "revision": "abc"}
+    known = pizza.with_manifest(base=base)
+    data = data_of(hub_cards.card(known))
+    assert data["base_model"] == base["model"]
+    assert data["base_model_relation"] == "adapter"
+    assert data["license"] == "creativeml-openrail-m"
+    unknown = data_of(hub_cards.card(pizza))
+    assert "base_model" not in unknown
+    assert (unknown["license"], unknown["license_name"]) == ("other", "as-the-base-model")
+
+
+def test_explicit_concepts_ask_for_the_notice(pizza):
+    explicit = pizza.with_manifest(concepts=(Concept("x", "explicit"),))
+    assert "not-for-all-audiences" in data_of(hub_cards.card(explicit))["tags"]
+    assert "not-for-all-audiences" not in data_of(hub_cards.card(pizza))["tags"]
+
+
+@pytest.mark.parametrize("text", EVIL)
+def test_text_of_strangers_is_inert(pizza, text):
+    spoiled = pizza.with_manifest(
+        concepts=(Concept(text, anchor=text, prompts=(text,)),), preserve=(text,), warnings=(text,),
+        base={**pizza.manifest.base, "model": text, "revision": text}, options={"a": text},
+        method={**pizza.manifest.method, "title": text, "paper": text}, versions={text: text},
+    )  # fmt: skip
+    found = hub_cards.card(
+        spoiled,
+        report(
+            pizza,
+            warnings=(text,),
+        ),
+        repo=REPO,
+    )
+    data = data_of(found)
+    assert set(data) <= {
+        "library_name", "pipeline_tag", "license", "license_name", "tags", "erased", "model-index",
+    }  # fmt: skip
+    assert data["license"] == "other"
+    body = body_of(found)
+    outside = re.sub(r"^(`{3,})\w*\n.*?\n\1$", "", body, flags=re.DOTALL | re.MULTILINE)  # code blocks
+    outside = re.sub(r"`[^`\n]*`", "", outside)
+    outside = outside.replace("<!-- user -->\n<!-- /user -->", "")
+    assert "<" not in outside
+    assert "](http" not in outside
+    assert "](javascript" not in outside
+    assert "**bold**" not in outside
+    assert not re.search(r"https?:/|www\.evil|@all", outside)
+    assert "\u202e" not in body
+    titles = re.findall(r"^#+ ", outside, flags=re.MULTILINE)
+    assert len(titles) == 10
+    for line in body.splitlines():
+        if line.startswith("| "):
+            assert line.count("|") == 5
+    assert found.rstrip().endswith("<!-- user -->\n<!-- /user -->")
+    again = re.search(r"^erase-plugins run .*$", body, flags=re.MULTILINE)
+    words = shlex.split(again[0])
+    assert words[words.index("--erase") + 1] == " ".join(re.sub(r"[\u202e\n]", " ", text).split())
+
+
+def test_fences_are_longer_than_what_is_inside():
+    assert block("a ```` b").startswith("`````")
+    assert prose("a_b *c*") == "a&#95;b &#42;c&#42;"
+
+
+def test_no_promises(pizza):
+    for text in (hub_cards.card(pizza), hub_cards.card(pizza, report(pizza))):
+        assert not re.search(r"guarante|certif|permanent", text, flags=re.IGNORECASE)
+        assert "no proof of deletion" in text
+
+
+def test_code_blocks_are_code_and_commands_exist(pizza):
+    from erase_plugins.cli.main import cli
+
+    text = hub_cards.card(pizza, repo=REPO)
+    blocks = re.findall(r"^```(\w+)\n(.*?)\n```$", text, flags=re.DOTALL | re.MULTILINE)
+    assert [language for language, _ in blocks] == ["python", "bash", "bash"]
+    for language, lines in blocks:
+        if language == "python":
+            ast.parse(lines)
+            assert f"load_lora_weights('{REPO}'" in lines
+        else:
+            name, command, *words = shlex.split(lines)
+            assert name == "erase-plugins"
+            options = {item for parameter in cli.get_command(None, command).params for item in parameter.opts}
+            assert {word for word in words if word.startswith("--")} <= options
+    names = [item.name for item in pizza.manifest.files]
+    (kohya,) = re.findall(r"put `([^`]+)` into `ComfyUI", text)
+    assert kohya in names
+    assert f"`<lora:{kohya.removesuffix('.safetensors')}:1>`" in text
+
+
+def test_sections_of_plugins_come_before_the_licence(pizza, plugin):
+    class Extra:
+        @hookimpl
+        def erase_card_sections(self, artifact, report):
+            return ["## Thanks\n\nTo you."]
+
+    with plugin.temporary(Extra(), "extra"):
+        text = hub_cards.card(pizza)
+    assert text.index("## Limits") < text.index("## Thanks") < text.index("## Licence")
+
+
+def test_a_report_about_something_else_is_refused(pizza):
+    with pytest.raises(ArtifactError, match="the report is about other"):
+        hub_cards.card(pizza, replace(report(pizza), artifacts=("other",)))
+
+
+def test_report_and_pictures_go_along(hub, pizza, tmp_path):
+    from PIL import Image
+
+    made = report(pizza, files={"report": "report.json", "contact_sheet": "contact_sheet.png", "chart": "chart.png"})
+    (tmp_path / "report.json").write_text(json.dumps(made.to_dict()))
+    Image.new("RGB", (4, 4)).save(tmp_path / "contact_sheet.png")
+    (tmp_path / "chart.png").write_bytes(b"not a picture")
+    hub_cards.push(pizza, REPO, license="mit", report=tmp_path)
+    found = hub.files(REPO)
+    assert found["images/contact_sheet.png"] == (tmp_path / "contact_sheet.png").read_bytes()
+    assert "images/chart.png" not in found
+    assert EvalReport.from_dict(json.loads(found["report.json"])) == made
+    text = found["README.md"].decode()
+    assert "](images/contact_sheet.png)" in text
+    assert data_of(text)["thumbnail"] == "images/contact_sheet.png"
+    hub_cards.push(pizza, REPO, license="mit", report=tmp_path, pictures=False)
+    assert "images/contact_sheet.png" not in hub.files(REPO)
