@@ -95,7 +95,8 @@ def apply_edit(target: ComfyTarget, edit: Edit, strength: float, strength_clip: 
     if strange:
         raise Unsupported(f"changes of kind {', '.join(strange)} cannot be used in ComfyUI yet")
     maps = context_maps(edit)
-    keys, total = _resolve(target, edit), len(edit)
+    keys = _resolve(target, edit)
+    total = len(keys) + (len(target.modules("cross_kv")) if maps else 0)
     model, clip, ways = target.model, target.clip, []
     for component, item in maps.items():
         if component != "unet" or item.A.shape[1] != target.info.width:

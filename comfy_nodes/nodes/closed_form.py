@@ -26,6 +26,7 @@ def erase(method: str, model: Any, clip: Any, erase: str, strength: float, kind:
     import erase_plugins as ep
 
     from .. import host
+    from ..solved import solved
     from ..patches import apply_edit, check_strength
     from ..target import ComfyTarget
 
@@ -33,11 +34,15 @@ def erase(method: str, model: Any, clip: Any, erase: str, strength: float, kind:
     check_strength(strength)
     with host.computing():
         target = ComfyTarget(model, clip)
-        artifact = ep.erase(
-            target, list(concepts), method, keep=read_lines(keep), listeners=(host.progress(len(concepts)),)
-        )
+        kept = tuple(read_lines(keep))
+        asked = (method, tuple((item.text, item.anchor) for item in concepts), kind, kept)
+        artifact = solved(
+            model, clip, asked,
+            lambda: ep.erase(target, list(concepts), method, keep=kept, listeners=(host.progress(len(concepts)),)),
+        )  # fmt: skip
         done = apply_edit(target, artifact.edit, strength)
-    return Result((done.model, artifact, report(artifact, done, strength, clip)), report(artifact, done, strength, clip))
+    text = report(artifact, done, strength, clip)
+    return Result((done.model, artifact, text), text)
 
 
 def report(artifact: Any, done: Any, strength: float, clip: Any) -> str:
