@@ -1,4 +1,7 @@
-"""Nodes for ComfyUI: erase inside the graph, load, save and compare. ComfyUI is imported when a node runs, not before."""
+"""Nodes for ComfyUI: erase inside the graph, load, save and compare.
+
+ComfyUI is imported when a node runs, not before.
+"""
 
 from __future__ import annotations
 

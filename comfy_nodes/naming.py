@@ -25,7 +25,9 @@ def unet_config(original: Mapping[str, Any], kind: str = "this model") -> dict[s
     """
     needed = ("context_dim", "model_channels", "channel_mult", "num_res_blocks", "transformer_depth")
     if any(original.get(name) is None for name in needed) or "transformer_depth_output" not in original:
-        raise Unsupported(f"{kind} has no UNet with text cross-attention; connect a Stable Diffusion 1.x, 2.x or XL model")
+        raise Unsupported(
+            f"{kind} has no UNet with text cross-attention; connect a Stable Diffusion 1.x, 2.x or XL model"
+        )
     multipliers = list(original["channel_mult"])
     blocks = original["num_res_blocks"]
     layers = int(blocks if isinstance(blocks, int) else blocks[0])

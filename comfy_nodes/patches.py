@@ -33,7 +33,7 @@ class Patched:
 
     def report(self, name: str, strength: float) -> str:
         """One line, as `erase_plugins.apply` reports."""
-        how = ", ".join(self.ways) or "nothing to do at strength 0"
+        how = ", ".join(self.ways) or "off"
         return f"{name}: patched {self.count} of {self.total} modules, strength {strength:g} ({how})"
 
 
@@ -183,9 +183,9 @@ def _hang(patcher: Any, target: ComfyTarget, component: str, deltas: dict[str, D
         plain, wrapped = deltas, {}
     pairs = {key: delta for key, delta in plain.items() if isinstance(delta, LowRank)}
     file, names = {}, {}
-    for index, (key, delta) in enumerate(sorted(pairs.items())):
+    for index, (key, pair) in enumerate(sorted(pairs.items())):
         names[f"erase_{index}"] = key
-        file[f"erase_{index}.lora_down.weight"], file[f"erase_{index}.lora_up.weight"] = delta.A, delta.B
+        file[f"erase_{index}.lora_down.weight"], file[f"erase_{index}.lora_up.weight"] = pair.A, pair.B
     patches = comfy.lora.load_lora(file, names)
     for key, delta in plain.items():
         if key not in pairs:
@@ -195,4 +195,5 @@ def _hang(patcher: Any, target: ComfyTarget, component: str, deltas: dict[str, D
         raise BaseMismatch(f"ComfyUI took {len(accepted)} of {len(plain)} patches; nothing was changed")
     for key, delta in wrapped.items():
         patcher.add_weight_wrapper(key, WeightWrapper(delta, strength))
-    return [*(["weight patches"] if plain else []), *(["weight wrappers, exact on this storage type"] if wrapped else [])]
+    ways = {"weight patches": plain, "weight wrappers, exact on this storage type": wrapped}
+    return [way for way, used in ways.items() if used]

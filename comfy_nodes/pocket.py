@@ -1,11 +1,14 @@
-"""The embedded pocket model as ComfyUI objects, so that the stock nodes run on it. Stock loaders know fixed sizes only."""
+"""The embedded pocket model as ComfyUI objects, so that the stock nodes run on it.
+
+Stock loaders know the published sizes only, so it is put together here from its diffusers folder.
+"""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor
 
@@ -87,9 +90,9 @@ def load_model(folder: Path, name: str) -> Any:
     kinds = {"epsilon": model_base.ModelType.EPS, "v_prediction": model_base.ModelType.V_PREDICTION}
 
     class Pocket(supported_models.SD15):
-        unet_config: dict[str, Any] = {}
-        unet_extra_config: dict[str, Any] = {}
-        sampling_settings = {
+        unet_config: ClassVar[dict[str, Any]] = {}
+        unet_extra_config: ClassVar[dict[str, Any]] = {}
+        sampling_settings: ClassVar[dict[str, Any]] = {
             "beta_schedule": _BETAS[scheduler["beta_schedule"]], "linear_start": scheduler["beta_start"],
             "linear_end": scheduler["beta_end"], "timesteps": scheduler["num_train_timesteps"],
         }  # fmt: skip
@@ -107,9 +110,7 @@ def load_model(folder: Path, name: str) -> Any:
     names = denoiser_names(model.diffusion_model.state_dict(), config["layers_per_block"])
     _same(set(names), set(weights), "UNet")
     model.load_model_weights({names[key]: value for key, value in weights.items()}, "")
-    patcher = model_patcher.ModelPatcher(
-        model, load_device=model_management.get_torch_device(), offload_device=offload
-    )
+    patcher = model_patcher.ModelPatcher(model, load_device=model_management.get_torch_device(), offload_device=offload)
     patcher.set_attachments(NAME, name)
     return patcher
 

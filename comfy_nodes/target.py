@@ -1,4 +1,4 @@
-"""A loaded ComfyUI MODEL, with its CLIP if there is one, behind the `Target` contract: closed-form methods run unchanged.
+"""A loaded ComfyUI MODEL and CLIP behind the `Target` contract, so that closed-form methods run unchanged.
 
 Weights are read through the patches that hang on the model, so LoRAs in front of an erase node take part. Embeddings
 are those that the connected CLIP hands to samplers, clip skip and CLIP LoRAs included.
@@ -59,7 +59,7 @@ class ComfyTarget(Target):
         self.encoder = None if clip is None else PatchedWeights(clip.patcher)
         if self.encoder is not None:
             self.keys.update(encoder_names(self.encoder))
-        self._tokenizer = None if clip is None else main_tokenizer(clip)
+        self._tokenizer: Any = None if clip is None else main_tokenizer(clip)
         self.info = TargetInfo(
             family=family, model=name, configs=configs, refs=self._refs(), profiles=family.profiles(configs),
             width=int(unet["cross_attention_dim"]),

@@ -50,7 +50,8 @@ def load_artifact(
     text = "\n".join(
         [
             done.report(loaded.name, strength),
-            f"erases: {', '.join(manifest.erased) or 'not named'}; made with {manifest.method.get('title') or 'unknown'}",
+            f"erases: {', '.join(manifest.erased) or 'not named'}",
+            f"made with: {manifest.method.get('title') or 'unknown'}",
         ]
     )
     return Result((done.model, done.clip, loaded, text), text)
@@ -145,7 +146,7 @@ SPECS = (
         ),
         inputs=(
             Input("edit", "ERASE_EDIT", "From a node that erases, or from one that loads."),
-            Input("name", "STRING", "Name of the folder; letters, digits and underscores. Empty: named by its concepts.",
+            Input("name", "STRING", "Name of the folder; letters, digits, underscores. Empty: named by its concepts.",
                   options={"default": ""}),
             Input("overwrite", "BOOLEAN", "Replace a folder of the same name.", options={"default": False}),
             Input("kohya_copy", "BOOLEAN", "Also put the LoRA file into models/loras, for the stock LoRA loader.",

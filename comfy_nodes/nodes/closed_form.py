@@ -26,8 +26,8 @@ def erase(method: str, model: Any, clip: Any, erase: str, strength: float, kind:
     import erase_plugins as ep
 
     from .. import host
-    from ..solved import solved
     from ..patches import apply_edit, check_strength
+    from ..solved import solved
     from ..target import ComfyTarget
 
     concepts = read_concepts(erase, kind)

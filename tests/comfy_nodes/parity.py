@@ -85,6 +85,7 @@ def loaders(case: Case, vae: Any) -> None:
 def erasing(case: Case, nodes: dict[str, Any]) -> None:
     """Closed-form nodes beside `ep.erase` and `ep.apply`."""
     import erase_plugins as ep
+    from comfy_nodes import solved
     from erase_plugins.families.diffusers_target import DiffusersTarget
 
     base = case.comfy()
@@ -107,18 +108,22 @@ def erasing(case: Case, nodes: dict[str, Any]) -> None:
         NUMBERS[f"{method}_output"] = far(found, wanted)
         NUMBERS[f"{method}_effect"] = far(found, base)
         off = nodes[name]().execute(model=case.model, clip=case.clip, strength=0.0, **settings)["result"][0]
+        NUMBERS[f"{method}_solves"] = sum(method in key for key in solved._ENTRIES)
         NUMBERS[f"{method}_off"] = bool((case.comfy(off) == base).all())
         NUMBERS[f"{method}_base_after"] = bool((case.comfy() == base).all())
     twice = nodes["EraseUCE"]().execute(model=erased, clip=case.clip, strength=1.0, erase="car", kind="object")
-    NUMBERS["patches_after_two"] = len(twice["result"][0].model_options["transformer_options"]["patches"]["attn2_patch"])
+    NUMBERS["patches_after_two"] = len(
+        twice["result"][0].model_options["transformer_options"]["patches"]["attn2_patch"]
+    )
     NUMBERS["patches_after_one"] = len(erased.model_options["transformer_options"]["patches"]["attn2_patch"])
     NUMBERS["maps_after_one"] = len(erased.model_options["transformer_options"]["patches"]["attn2_patch"][0].maps)
 
 
 def loading(case: Case, nodes: dict[str, Any], work: Path) -> None:
     """Saved edits of every kind through the load node, beside `ep.apply`."""
-    import erase_plugins as ep
     import folder_paths
+
+    import erase_plugins as ep
 
     folder_paths.models_dir = str(work / "models")
     base, base_context = case.comfy(), case.context()
@@ -182,9 +187,9 @@ def main(comfy_dir: str, work: Path) -> None:
     import comfy.options
 
     comfy.options.enable_args_parsing()
-    import erase_plugins as ep
     import torch
 
+    import erase_plugins as ep
     from comfy_nodes import NODE_CLASS_MAPPINGS as nodes
 
     NUMBERS["file"] = ep.__file__
