@@ -15,6 +15,7 @@ from erase_plugins.runtime.guard import context_maps, shape_problem
 from erase_plugins.runtime.patcher import delta_tensor
 
 from .target import ComfyTarget
+from .weights import PatchedWeights
 
 _PATCHABLE = frozenset({"contextmap", "lowrank", "dense", "bias", "rows"})
 #: stored in these, a patched weight is rounded so little that ordinary patches are fine
@@ -174,26 +175,31 @@ def _with_map(model: Any, item: ActiveMap) -> Any:
 
 def _hang(patcher: Any, target: ComfyTarget, component: str, deltas: dict[str, Delta], strength: float) -> list[str]:
     """Hangs weight changes on a clone: patches, or wrappers where the storage would round the change away."""
-    import comfy.lora
-
     weights = target.part(component)
     plain = {key: delta for key, delta in deltas.items() if weights.stored(key).dtype in _PLAIN}
     wrapped = {key: delta for key, delta in deltas.items() if key not in plain}
     if wrapped and not hasattr(patcher, "add_weight_wrapper"):
         plain, wrapped = deltas, {}
-    pairs = {key: delta for key, delta in plain.items() if isinstance(delta, LowRank)}
-    file, names = {}, {}
-    for index, (key, pair) in enumerate(sorted(pairs.items())):
-        names[f"erase_{index}"] = key
-        file[f"erase_{index}.lora_down.weight"], file[f"erase_{index}.lora_up.weight"] = pair.A, pair.B
-    patches = comfy.lora.load_lora(file, names)
-    for key, delta in plain.items():
-        if key not in pairs:
-            patches[key] = ("diff", (delta_tensor(delta, weights.stored(key).shape),))
-    accepted = patcher.add_patches(patches, strength)
-    if len(accepted) != len(plain):
-        raise BaseMismatch(f"ComfyUI took {len(accepted)} of {len(plain)} patches; nothing was changed")
+    if plain:
+        accepted = patcher.add_patches(_as_patches(plain, weights), strength)
+        if len(accepted) != len(plain):
+            raise BaseMismatch(f"ComfyUI took {len(accepted)} of {len(plain)} patches; nothing was changed")
     for key, delta in wrapped.items():
         patcher.add_weight_wrapper(key, WeightWrapper(delta, strength))
     ways = {"weight patches": plain, "weight wrappers, exact on this storage type": wrapped}
     return [way for way, used in ways.items() if used]
+
+
+def _as_patches(deltas: dict[str, Delta], weights: PatchedWeights) -> dict[str, Any]:
+    """Changes in the form that ComfyUI patches with; factors stay factors, through its own LoRA reader."""
+    import comfy.lora
+
+    file, names, patches = {}, {}, {}
+    for index, (key, delta) in enumerate(sorted(deltas.items(), key=lambda item: item[0])):
+        if isinstance(delta, LowRank):
+            stem = f"erase_{index}"
+            names[stem] = key
+            file[f"{stem}.lora_down.weight"], file[f"{stem}.lora_up.weight"] = delta.A, delta.B
+        else:
+            patches[key] = ("diff", (delta_tensor(delta, weights.stored(key).shape),))
+    return {**comfy.lora.load_lora(file, names), **patches}
