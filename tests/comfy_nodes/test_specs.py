@@ -8,7 +8,6 @@ import os
 import re
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -111,10 +110,13 @@ def test_importing_the_pack_is_silent_and_loads_nothing_heavy():
 
 
 def test_importing_the_pack_takes_less_than_300_ms():
+    """Processor time, so that a busy machine does not decide."""
+
     def seconds(code: str) -> float:
-        started = time.perf_counter()
+        before = os.times()
         assert python(code).returncode == 0
-        return time.perf_counter() - started
+        after = os.times()
+        return after.children_user + after.children_system - before.children_user - before.children_system
 
     bare = min(seconds("pass") for _ in range(3))
     assert min(seconds("import comfy_nodes") for _ in range(5)) - bare < 0.3
