@@ -89,3 +89,12 @@ def fake_model(tiny_sd1):
         path, _, leaf = name.rpartition(".")
         weights[f"{DENOISER}{sgm_path(path, config)}.{leaf}"] = value.clone()
     return FakePatcher(weights, original_config(config)), pipe
+
+
+def context_edit(width: int, seed: int = 0) -> Any:
+    """A random context map of rank 2."""
+    from erase_plugins.artifacts.edit import ContextMap, Edit
+
+    draw = torch.Generator().manual_seed(seed)
+    A, B = (0.1 * torch.randn(shape, generator=draw) for shape in ((2, width), (width, 2)))
+    return Edit("sd1", {"unet": {"context": ContextMap(A, B)}})

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -20,6 +21,8 @@ import aiohttp
 sys.path.insert(0, str(Path(__file__).parent))
 from workflow import to_prompt
 
+#: packages that the command line needs and a ComfyUI installation lacks; the nodes must do without
+ABSENT = ("diffusers", "peft", "accelerate", "click", "rich", "platformdirs")
 FINAL = ("execution_success", "execution_error", "execution_interrupted")
 
 
@@ -33,13 +36,17 @@ def start(comfy: Path, base: Path, port: int) -> subprocess.Popen[bytes]:
     """The server process; its log goes to BASE/server.log."""
     (base / "front").mkdir(exist_ok=True)
     (base / "front" / "index.html").write_text("no editor in this test", encoding="utf-8")
+    (base / "absent").mkdir(exist_ok=True)
+    code = f"import sys\nsys.modules.update(dict.fromkeys({ABSENT}))\n"
+    (base / "absent" / "sitecustomize.py").write_text(code, encoding="utf-8")
+    path = os.pathsep.join([str(base / "absent"), os.environ.get("PYTHONPATH", "")])
     return subprocess.Popen(
         [
             sys.executable, "main.py", "--cpu", "--listen", "127.0.0.1", "--port", str(port), "--base-directory",
             str(base), "--front-end-root", str(base / "front"), "--disable-auto-launch", "--disable-api-nodes",
             "--database-url", "sqlite:///:memory:",
         ],
-        cwd=comfy, stdout=(base / "server.log").open("wb"), stderr=subprocess.STDOUT,
+        cwd=comfy, env={**os.environ, "PYTHONPATH": path}, stdout=(base / "server.log").open("wb"), stderr=subprocess.STDOUT,
     )  # fmt: skip
 
 

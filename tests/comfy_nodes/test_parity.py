@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import pytest
 
-from tests.comfy_nodes.conftest import ROOT
+from tests.comfy_nodes.conftest import ROOT, context_edit
 from tests.layouts.making import artifact_of, dense_edit, random_edit
 
 pytestmark = [pytest.mark.comfy, pytest.mark.slow]
-KINDS = ("lowrank", "dense")
+KINDS = ("lowrank", "dense", "contextmap")
 
 
 @pytest.fixture(scope="module")
 def numbers(in_comfy, pocket_target, tmp_path_factory):
     """What parity.py measured."""
     work = tmp_path_factory.mktemp("parity")
-    edits = {"lowrank": random_edit(pocket_target, ("denoiser", "text")), "dense": dense_edit(pocket_target)}
+    edits = {
+        "lowrank": random_edit(pocket_target, ("denoiser", "text")),
+        "dense": dense_edit(pocket_target),
+        "contextmap": context_edit(pocket_target.info.width),
+    }
     for name, edit in edits.items():
         artifact_of(pocket_target, edit, name).save(work / "models" / "erase_plugins" / name, ("patch",))
-    return {**in_comfy("parity.py", str(work)), "sizes": {name: len(edit) for name, edit in edits.items()}}
+    sizes = {name: len(edit) for name, edit in edits.items()}
+    sizes["contextmap"] = len(pocket_target.modules("cross_kv"))  # the modules that the map stands in front of
+    return {**in_comfy("parity.py", str(work)), "sizes": sizes}
 
 
 def test_the_package_under_test_is_this_one(numbers):
@@ -65,12 +71,12 @@ def test_a_loaded_artifact_equals_apply(numbers, kind):
 
 def test_text_encoder_changes_reach_the_clip(numbers):
     assert numbers["load_lowrank"]["clip_changed"] > 0.01
-    assert numbers["load_dense"]["clip_changed"] == 0
+    assert numbers["load_dense"]["clip_changed"] == numbers["load_contextmap"]["clip_changed"] == 0
 
 
 def test_a_saved_edit_is_listed_and_works_in_the_stock_lora_loader(numbers):
     assert numbers["saved"] == "from_the_graph"
-    assert numbers["listed"] == ["dense", "from_the_graph", "lowrank"]
+    assert numbers["listed"] == ["contextmap", "dense", "from_the_graph", "lowrank"]
     assert numbers["stock_lora"] < 5e-6
 
 

@@ -9,14 +9,9 @@ import torch
 
 from comfy_nodes.patches import ContextPatch, WeightWrapper, apply_edit
 from comfy_nodes.target import ComfyTarget
-from erase_plugins.artifacts.edit import AddOn, ContextMap, Edit, LowRank
+from erase_plugins.artifacts.edit import AddOn, Edit, LowRank
 from erase_plugins.errors import BaseMismatch, RequestError, Unsupported
-
-
-def context_edit(width: int, seed: int = 0) -> Edit:
-    draw = torch.Generator().manual_seed(seed)
-    A, B = torch.randn(2, width, generator=draw), torch.randn(width, 2, generator=draw)
-    return Edit("sd1", {"unet": {"context": ContextMap(A, B)}})
+from tests.comfy_nodes.conftest import context_edit
 
 
 def attn2_patches(model):
