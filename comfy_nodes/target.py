@@ -143,7 +143,8 @@ class ComfyTarget(Target):
                 if len(parts) > 1:
                     raise RequestError(f"'{prompt[:60]}' is longer than {self.info.tokens - 2} tokens; shorten it")
                 sections.setdefault(name, []).extend(parts)
-            lasts.append(self._last(next(iter(tokens.values()))[0]))
+            main = tokens["l"] if "l" in tokens else next(iter(tokens.values()))  # the other pads differently
+            lasts.append(self._last(main[0]))
         rows = self.clip.encode_from_tokens(sections).detach().float().cpu()
         each = rows.reshape(len(prompts), -1, rows.shape[-1])
         for prompt, embeds, last in zip(prompts, each, lasts, strict=True):

@@ -74,6 +74,23 @@ def test_prompts_are_encoded_together_and_once(fake_model):
     assert target.info.tokens == 8
 
 
+def test_of_two_encoders_the_first_one_says_where_a_phrase_ends(fake_model):
+    """The second one of Stable Diffusion XL comes first and pads with token 7, which is no special one."""
+    model, _ = fake_model
+    clip = FakeClip(int(model.model.model_config.unet_config["context_dim"]))
+    plain = clip.tokenize
+
+    def tokenize(text, disable_weights=False):
+        own = plain(text, disable_weights)
+        other = [
+            [(7 if place > 2 else token, weight) for place, (token, weight) in enumerate(part)] for part in own["l"]
+        ]
+        return {"g": other, **own}
+
+    clip.tokenize = tokenize
+    assert ComfyTarget(model, clip).encode(["a pizza", "cat"]).last == (2, 1)
+
+
 def test_a_phrase_that_is_too_long_is_refused(fake_model):
     model, _ = fake_model
     target = ComfyTarget(model, FakeClip(int(model.model.model_config.unet_config["context_dim"])))
