@@ -26,7 +26,7 @@ def built(tmp_path_factory) -> Path:
     return out
 
 
-def test_wheel_holds_the_package_and_the_embedded_model_only(built: Path) -> None:
+def test_wheel_holds_the_packages_and_the_embedded_model_only(built: Path) -> None:
     (wheel,) = built.glob("*.whl")
     names = zipfile.ZipFile(wheel).namelist()
     for needed in (
@@ -35,10 +35,12 @@ def test_wheel_holds_the_package_and_the_embedded_model_only(built: Path) -> Non
         "erase_plugins/pocket/NOTICE",
         "erase_plugins/testing/contract.py",
         "hub_cards/cli/push.py",
+        "comfy_nodes/nodes/closed_form.py",
+        "comfy_nodes/example_workflows/erase_and_compare_pocket.json",
     ):
         assert needed in names
     tops = {name.split("/")[0] for name in names}
-    assert {top for top in tops if not top.endswith(".dist-info")} == {"erase_plugins", "hub_cards"}
+    assert {top for top in tops if not top.endswith(".dist-info")} == {"erase_plugins", "hub_cards", "comfy_nodes"}
     assert any(name.endswith("licenses/LICENSE") for name in names)
     assert wheel.stat().st_size < 60_000_000
 

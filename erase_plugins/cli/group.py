@@ -32,6 +32,7 @@ COMMANDS = {
     "apply": ("apply", "Write a checkpoint with artifacts fused in."),
     "diagnose": ("diagnose", "Find out why a model still draws an erased concept."),
     "doctor": ("doctor", "Check the installation: versions, plugins, layouts, device."),
+    "comfy-install": ("comfy_install", "Make the nodes visible to a ComfyUI folder."),
     "new-plugin": ("new_plugin", "Write the skeleton of a plugin package."),
 }
 RESUME = "interrupted; nothing half written was left behind. Run the same command with --resume to go on"

@@ -1,0 +1,19 @@
+"""Nodes for ComfyUI: erase inside the graph, load, save and compare.
+
+ComfyUI is imported when a node runs, not before.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+
+if importlib.util.find_spec("erase_plugins") is None:  # a checkout in custom_nodes, nothing installed
+    sys.path.append(str(Path(__file__).resolve().parent.parent))
+
+from .registry import collect
+
+NODE_CLASS_MAPPINGS, NODE_DISPLAY_NAME_MAPPINGS = collect()
+
+__all__ = ["NODE_CLASS_MAPPINGS", "NODE_DISPLAY_NAME_MAPPINGS"]

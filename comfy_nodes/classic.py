@@ -1,0 +1,72 @@
+"""Node classes in the form that every ComfyUI reads, made from a `NodeSpec`."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from .spec import Input, NodeSpec
+
+
+def node_class(spec: NodeSpec) -> type:
+    """The class that ComfyUI registers for ``spec``."""
+    members: dict[str, Any] = {
+        "__doc__": spec.description,
+        "INPUT_TYPES": classmethod(lambda _cls: input_types(spec)),
+        "RETURN_TYPES": tuple(item.type for item in spec.outputs),
+        "RETURN_NAMES": tuple(item.name for item in spec.outputs),
+        "OUTPUT_TOOLTIPS": tuple(item.tooltip for item in spec.outputs),
+        "FUNCTION": "execute",
+        "CATEGORY": spec.category,
+        "DESCRIPTION": spec.description,
+        "OUTPUT_NODE": spec.is_output,
+        "SEARCH_ALIASES": list(spec.aliases),
+        "SPEC": spec,
+        "execute": _execute(spec),
+    }
+    if spec.checks:
+        members["VALIDATE_INPUTS"] = staticmethod(_validator(spec))
+    if spec.state is not None:
+        state = spec.state
+        members["IS_CHANGED"] = staticmethod(lambda **values: state(**values))
+    return type(spec.id, (), members)
+
+
+def input_types(spec: NodeSpec) -> dict[str, dict[str, Any]]:
+    """Inputs as ComfyUI asks for them; combos are listed anew at every call."""
+    found: dict[str, dict[str, Any]] = {"required": {}}
+    for item in spec.inputs:
+        group = found.setdefault("required" if item.required else "optional", {})
+        group[item.name] = _declared(item)
+    return found
+
+
+def _declared(item: Input) -> tuple[Any, dict[str, Any]]:
+    options = {**item.options, "tooltip": item.tooltip}
+    return (item.entries() if item.type == "COMBO" else item.type, options)
+
+
+def _execute(spec: NodeSpec) -> Callable[..., Any]:
+    def execute(_self: Any, **values: Any) -> Any:
+        result = spec.run(**values)
+        if not result.text:
+            return result.values
+        return {"ui": {"text": [result.text]}, "result": result.values}
+
+    return execute
+
+
+def _validator(spec: NodeSpec) -> Callable[..., Any]:
+    """One function for all checks. ComfyUI passes the arguments that its signature names, None for linked ones."""
+
+    def validate(**values: Any) -> bool | str:
+        for name, check in spec.checks.items():
+            problem = None if values.get(name) is None else check(values[name])
+            if problem:
+                return problem
+        return True
+
+    parameters = [inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD) for name in spec.checks]
+    validate.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    return validate

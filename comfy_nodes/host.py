@@ -1,0 +1,51 @@
+"""The few services of ComfyUI that run functions use: progress, interruption, folders. Imported when called."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, ExitStack
+from pathlib import Path
+from typing import Any
+
+FOLDER = "erase_plugins"
+
+
+def progress(total: int) -> Any:
+    """Listener for `erase_plugins.erase`: moves the progress bar and stops where the user asked for it."""
+    import comfy.model_management
+    import comfy.utils
+
+    bar = comfy.utils.ProgressBar(total)
+
+    def listen(event: Any) -> None:
+        if event.kind == "step":
+            bar.update_absolute(event.done, max(event.total, 1))
+        # raises the exception that ComfyUI waits for
+        comfy.model_management.throw_exception_if_processing_interrupted()
+
+    return listen
+
+
+def computing() -> AbstractContextManager[Any]:
+    """Ordinary tensors without gradients: nodes run in inference mode, whose tensors cannot be used elsewhere."""
+    import torch
+
+    stack = ExitStack()
+    stack.enter_context(torch.inference_mode(False))
+    stack.enter_context(torch.no_grad())
+    return stack
+
+
+def artifact_folders() -> list[Path]:
+    """Folders with artifacts: ``models/erase_plugins`` and whatever extra paths the user configured under that name."""
+    import folder_paths
+
+    if FOLDER not in folder_paths.folder_names_and_paths:
+        folder_paths.add_model_folder_path(FOLDER, str(Path(folder_paths.models_dir) / FOLDER))
+    return [Path(item) for item in folder_paths.get_folder_paths(FOLDER)]
+
+
+def lora_folder() -> Path:
+    """First folder that the stock LoRA loader reads."""
+    import folder_paths
+
+    return Path(folder_paths.get_folder_paths("loras")[0])

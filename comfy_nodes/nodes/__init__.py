@@ -1,0 +1,1 @@
+"""One module per group of nodes; each has a tuple ``SPECS``."""

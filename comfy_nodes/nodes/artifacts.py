@@ -1,0 +1,166 @@
+"""Loads and saves artifacts: one node for every kind of change that ComfyUI can carry."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from typing import Any
+
+from .. import files
+from ..spec import Input, NodeSpec, Output, Result
+
+_ALIASES = ("erase plugins", "unlearn", "remove concept", "forget", "lora", "esd", "negative lora")
+
+
+def load_artifact(
+    artifact: str, model: Any, strength: float, strength_clip: float, any_base: bool, clip: Any = None
+) -> Result:
+    """MODEL and CLIP with a saved edit on them.
+
+    Args:
+        artifact: entry of the model folder erase_plugins.
+        model: what to change; stays as it is.
+        strength: of changes of the denoiser.
+        strength_clip: of changes of the text encoder.
+        any_base: allow other weights of the same architecture.
+        clip: needed only by artifacts that change the text encoder.
+
+    Raises:
+        BaseMismatch, ArtifactError, Unsupported: nothing was changed.
+    """
+    import erase_plugins as ep
+    from erase_plugins.errors import BaseMismatch
+    from erase_plugins.runtime.guard import check_base
+
+    from .. import host
+    from ..patches import apply_edit
+    from ..target import ComfyTarget
+
+    with host.computing():
+        target = ComfyTarget(model, clip)
+        loaded = ep.load_artifact(files.find(artifact))
+        manifest = loaded.manifest
+        stored = manifest.base.get("fingerprint") or {}
+        here = {name: item for name, item in stored.items() if clip is not None or name == "unet"}
+        try:
+            check_base(replace(manifest, base={**manifest.base, "fingerprint": here}), target, any_base)
+        except BaseMismatch as error:
+            raise BaseMismatch(str(error).replace("pass --any-base", "switch any_base on")) from error
+        done = apply_edit(target, loaded.edit, strength, strength_clip)
+    text = "\n".join(
+        [
+            done.report(loaded.name, strength),
+            f"erases: {', '.join(manifest.erased) or 'not named'}",
+            f"made with: {manifest.method.get('title') or 'unknown'}",
+        ]
+    )
+    return Result((done.model, done.clip, loaded, text), text)
+
+
+def save_artifact(
+    edit: Any, name: str, overwrite: bool, kohya_copy: bool, model: Any = None, clip: Any = None
+) -> Result:
+    """Writes an artifact folder below ``models/erase_plugins``, and a file for the stock LoRA loader.
+
+    Args:
+        edit: from an erase or a load node.
+        name: folder; the edit's own name if empty.
+        overwrite: replace a folder of that name.
+        kohya_copy: put the LoRA file into ``models/loras`` too.
+        model, clip: the base model; needed to write a context map as LoRA.
+
+    Raises:
+        ArtifactError: the folder exists.
+        RequestError: a LoRA file was asked for and cannot be written.
+    """
+    from erase_plugins.artifacts.atomic import atomic_file
+    from erase_plugins.artifacts.manifest import slug
+    from erase_plugins.errors import RequestError
+
+    from .. import host
+    from ..target import ComfyTarget
+
+    with host.computing():
+        target = None if model is None else ComfyTarget(model, clip)
+        named = edit.with_manifest(name=slug(name)) if name.strip() else edit
+        folder = host.artifact_folders()[0] / named.name
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        saved = named.save(folder, target=target, force=overwrite)
+    lines = [f"saved {folder.name}: {', '.join(item.name for item in saved.manifest.files)}"]
+    if kohya_copy:
+        kohya = next((item.name for item in saved.manifest.files if item.layout == "kohya"), None)
+        if kohya is None:
+            raise RequestError(
+                f"'{folder.name}' was saved, but without a LoRA file: {'; '.join(saved.manifest.notes[-3:])}; connect "
+                "model and clip"
+            )
+        goal = host.lora_folder() / kohya
+        goal.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_file(goal) as work:
+            shutil.copyfile(folder / kohya, work)
+        lines.append(f"copied to loras: {kohya}")
+    return Result((folder.name, "\n".join(lines)), "\n".join(lines))
+
+
+_STRENGTH = {"default": 1.0, "min": -2.0, "max": 2.0, "step": 0.05}
+SPECS = (
+    NodeSpec(
+        id="EraseLoadArtifact",
+        title="Erase: load artifact",
+        category="erase/load",
+        description=(
+            "Puts a saved erasure on the model: artifact folders of erase-plugins and single LoRA files of others. "
+            "Refuses what was made for another model, and what does not fit every module."
+        ),
+        inputs=(
+            Input("artifact", "COMBO", "A folder or file in models/erase_plugins; press R after adding one.",
+                  choices=files.listing),
+            Input("model", "MODEL", "The model that the artifact was made for. It stays as it is."),
+            Input("strength", "FLOAT", "1 is what was evaluated, 0 leaves the model exactly as it is.",
+                  options=_STRENGTH),
+            Input("strength_clip", "FLOAT", "The same for changes of the text encoder, if the artifact has any.",
+                  options=_STRENGTH),
+            Input("any_base", "BOOLEAN", "Use it on a fine-tune of its base: same architecture, other weights.",
+                  options={"default": False}),
+            Input("clip", "CLIP", "The CLIP of this model; needed by artifacts that change the text encoder.",
+                  required=False),
+        ),
+        outputs=(
+            Output("MODEL", "MODEL", "The model with the erasure."),
+            Output("CLIP", "CLIP", "The CLIP with the erasure; the same as came in if it is not concerned."),
+            Output("ERASE_EDIT", "ERASE_EDIT", "What was loaded; goes into the node that saves it."),
+            Output("report", "STRING", "How many modules were patched, and what the artifact erases."),
+        ),
+        run=load_artifact,
+        aliases=_ALIASES,
+        checks={"artifact": files.entry_problem},
+        state=lambda artifact=None, **_: files.state(artifact) if artifact else "",
+    ),
+    NodeSpec(
+        id="EraseSaveArtifact",
+        title="Erase: save artifact",
+        category="erase/make",
+        description=(
+            "Writes an erasure into models/erase_plugins, with its description, in every layout that can carry it. "
+            "A copy in models/loras can be used with the stock LoRA loader."
+        ),
+        inputs=(
+            Input("edit", "ERASE_EDIT", "From a node that erases, or from one that loads."),
+            Input("name", "STRING", "Name of the folder; letters, digits, underscores. Empty: named by its concepts.",
+                  options={"default": ""}),
+            Input("overwrite", "BOOLEAN", "Replace a folder of the same name.", options={"default": False}),
+            Input("kohya_copy", "BOOLEAN", "Also put the LoRA file into models/loras, for the stock LoRA loader.",
+                  options={"default": True}),
+            Input("model", "MODEL", "The base model, in front of the erase node; needed for the LoRA file.",
+                  required=False),
+            Input("clip", "CLIP", "The CLIP of the base model.", required=False),
+        ),
+        outputs=(
+            Output("name", "STRING", "Name of the folder, as the load node lists it."),
+            Output("report", "STRING", "The files that were written."),
+        ),
+        run=save_artifact,
+        aliases=(*_ALIASES, "export lora"),
+        is_output=True,
+    ),
+)  # fmt: skip

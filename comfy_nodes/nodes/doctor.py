@@ -1,0 +1,51 @@
+"""What is installed, what is missing, and what to do."""
+
+from __future__ import annotations
+
+import platform
+from importlib.metadata import PackageNotFoundError, version
+
+from ..spec import NodeSpec, Output, Result
+
+
+def examine() -> Result:
+    """A report of versions, methods, families, plugins that failed and nodes that are missing."""
+    import erase_plugins
+    from erase_plugins.manager import get_manager
+
+    from .. import registry
+
+    manager = get_manager()
+    lines = [f"erase-plugins {erase_plugins.__version__}, Python {platform.python_version()}"]
+    for name in ("torch", "safetensors", "pluggy", "diffusers", "peft"):
+        try:
+            lines.append(f"{name} {version(name)}")
+        except PackageNotFoundError:
+            need = "the command line needs it, the nodes do not" if name in ("diffusers", "peft") else "pip install it"
+            lines.append(f"{name} is not installed ({need})")
+    lines.append("methods: " + ", ".join(entry.item.id for entry in manager.methods()))
+    lines.append("families: " + ", ".join(entry.item.id for entry in manager.families()))
+    problems = [f"plugin {item.plugin} ({item.package} {item.version}): {item.message}" for item in manager.check()]
+    problems += [f"node {name}: {why}" for name, why in sorted(registry.FAILURES.items())]
+    lines += [f"problem: {text}" for text in problems] or ["everything is in order"]
+    text = "\n".join(lines)
+    return Result((text,), text)
+
+
+SPECS = (
+    NodeSpec(
+        id="EraseDoctor",
+        title="Erase: doctor",
+        category="erase/check",
+        description=(
+            "Lists versions, methods, plugins that failed and nodes that are missing, with what to do. "
+            "Paste its text into a bug report."
+        ),
+        inputs=(),
+        outputs=(Output("report", "STRING", "The findings as text."),),
+        run=examine,
+        aliases=("erase plugins", "diagnose", "health", "versions"),
+        is_output=True,
+        state=lambda **_: float("nan"),
+    ),
+)

@@ -1,0 +1,64 @@
+"""The embedded model: a complete graph without a download."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..spec import Input, NodeSpec, Output, Result
+
+_ALIASES = ("erase plugins", "pocket", "tiny model", "demo", "test model")
+
+
+def load_pocket() -> Result:
+    """MODEL, CLIP and VAE of the embedded model."""
+    from erase_plugins.families.source import POCKET, pocket_folder
+
+    from .. import pocket
+
+    folder = pocket_folder()
+    return Result((pocket.load_model(folder, POCKET), pocket.load_clip(folder), pocket.load_vae(folder)))
+
+
+def pocket_latent(batch_size: int) -> Result:
+    """Empty latent of the embedded model: (batch, 4, 16, 16) for pictures of 64 x 64."""
+    import torch
+
+    latent: dict[str, Any] = {"samples": torch.zeros(batch_size, 4, 16, 16)}
+    return Result((latent,))
+
+
+SPECS = (
+    NodeSpec(
+        id="ErasePocketLoader",
+        title="Erase: load pocket model",
+        category="erase/load",
+        description=(
+            "Loads pocket, the tiny Stable Diffusion model that comes with erase-plugins: 64 x 64 pictures of emoji in "
+            "seconds on a CPU, no download. Use it to try every erase node before touching a large model."
+        ),
+        inputs=(),
+        outputs=(
+            Output("MODEL", "MODEL", "The denoiser; goes into erase nodes, LoRA loaders and samplers."),
+            Output("CLIP", "CLIP", "The text encoder; goes into erase nodes and prompts."),
+            Output("VAE", "VAE", "The decoder; goes into VAE Decode."),
+        ),
+        run=load_pocket,
+        aliases=_ALIASES,
+    ),
+    NodeSpec(
+        id="ErasePocketLatent",
+        title="Erase: empty latent (pocket)",
+        category="erase/load",
+        description=(
+            "An empty latent of the size that the pocket model draws, 64 x 64 pixels. "
+            "The stock node counts 8 pixels per latent cell, pocket has 4."
+        ),
+        inputs=(
+            Input("batch_size", "INT", "How many pictures are drawn at once.",
+                  options={"default": 4, "min": 1, "max": 64}),
+        ),
+        outputs=(Output("LATENT", "LATENT", "Start of a picture; goes into a sampler."),),
+        run=pocket_latent,
+        aliases=(*_ALIASES, "empty latent"),
+    ),
+)  # fmt: skip

@@ -1,0 +1,205 @@
+"""Hangs an edit on clones of MODEL and CLIP. Nothing is changed in place; strength 0 hangs nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from erase_plugins.artifacts.edit import ContextMap, Delta, Edit, LowRank
+from erase_plugins.errors import BaseMismatch, RequestError, Unsupported
+from erase_plugins.runtime.context import ActiveMap, ContextHook
+from erase_plugins.runtime.guard import context_maps, shape_problem
+from erase_plugins.runtime.patcher import delta_tensor
+
+from .target import ComfyTarget
+from .weights import PatchedWeights
+
+_PATCHABLE = frozenset({"contextmap", "lowrank", "dense", "bias", "rows"})
+#: stored in these, a patched weight is rounded so little that ordinary patches are fine
+_PLAIN = (torch.float32, torch.float16)
+
+
+@dataclass(frozen=True)
+class Patched:
+    """Clones with the edit, how many modules it reached, and how."""
+
+    model: Any
+    clip: Any
+    count: int
+    total: int
+    ways: tuple[str, ...]
+
+    def report(self, name: str, strength: float) -> str:
+        """One line, as `erase_plugins.apply` reports."""
+        how = ", ".join(self.ways) or "off"
+        return f"{name}: patched {self.count} of {self.total} modules, strength {strength:g} ({how})"
+
+
+class ContextPatch:
+    """attn2 patch: maps the text rows in front of every key and value projection; several maps add up."""
+
+    def __init__(self, maps: tuple[ActiveMap, ...]) -> None:
+        self.maps = maps
+
+    def __call__(self, query: Tensor, key: Tensor, value: Tensor, _extra: dict[str, Any]) -> tuple[Tensor, ...]:
+        mapped = ContextHook.apply(key, list(self.maps))
+        return query, mapped, mapped if value is key else ContextHook.apply(value, list(self.maps))
+
+    def to(self, device: Any) -> ContextPatch:
+        """Called when the model moves."""
+        place = device if isinstance(device, torch.device | str) else None
+        if place is None:
+            return self
+        moved = (
+            ActiveMap(ContextMap(item.delta.A.to(place), item.delta.B.to(place)), item.strength) for item in self.maps
+        )
+        return ContextPatch(tuple(moved))
+
+    def __deepcopy__(self, _memo: Any) -> ContextPatch:
+        return self  # never changed after it was made, and clones of a MODEL copy their options deeply
+
+
+class WeightWrapper:
+    """Adds a change to a weight at every use, after it was cast to the compute type: exact on fp8 and bf16 storage."""
+
+    def __init__(self, delta: Delta, strength: float) -> None:
+        self.delta, self.strength = delta, strength
+        self._made: dict[Any, Tensor] = {}
+
+    def __call__(self, weight: Tensor) -> Tensor:
+        if weight.device not in self._made:
+            self._made[weight.device] = delta_tensor(self.delta, weight.shape).to(weight.device)
+        return (weight.float() + self.strength * self._made[weight.device]).to(weight.dtype)
+
+
+def apply_edit(target: ComfyTarget, edit: Edit, strength: float, strength_clip: float | None = None) -> Patched:
+    """Clones of the target's MODEL and CLIP with the edit on them; all modules or an error.
+
+    Args:
+        target: model and text encoder.
+        edit: what to hang on.
+        strength: of changes of the denoiser; 0 gives the MODEL itself.
+        strength_clip: of changes of the text encoder; as ``strength`` if None.
+
+    Raises:
+        RequestError: a strength is not a usable number.
+        Unsupported: a kind of change that has no place here, or CLIP is missing.
+        BaseMismatch: "patched N of M" with the first problem.
+    """
+    strengths = {"unet": strength, "text": strength if strength_clip is None else strength_clip}
+    for value in strengths.values():
+        check_strength(value)
+    strange = sorted(edit.kinds - _PATCHABLE)
+    if strange:
+        raise Unsupported(f"changes of kind {', '.join(strange)} cannot be used in ComfyUI yet")
+    maps = context_maps(edit)
+    keys = _resolve(target, edit)
+    total = len(keys) + (len(target.modules("cross_kv")) if maps else 0)
+    model, clip, ways = target.model, target.clip, []
+    for component, item in maps.items():
+        if component != "unet" or item.A.shape[1] != target.info.width:
+            raise BaseMismatch(
+                f"the map is for text rows of {item.A.shape[1]}, {target.info.model} takes {target.info.width}; "
+                "nothing was changed"
+            )
+        if strength != 0:
+            model = _with_map(model, ActiveMap(item, strength))
+            ways.append("context map")
+    for component in sorted(edit.deltas):
+        factor = strengths["unet" if component == "unet" else "text"]
+        deltas = edit.deltas[component].items()
+        chosen = {keys[(component, key)]: delta for key, delta in deltas if (component, key) in keys}
+        if not chosen or factor == 0:
+            continue
+        if component == "unet":
+            model = model.clone() if model is target.model else model
+            ways += _hang(model, target, component, chosen, factor)
+        else:
+            clip = clip.clone() if clip is target.clip else clip
+            ways += _hang(clip.patcher, target, component, chosen, factor)
+    return Patched(model, clip, total, total, tuple(dict.fromkeys(ways)))
+
+
+def check_strength(strength: float) -> None:
+    """Refuses what is no number.
+
+    Raises:
+        RequestError: names the value.
+    """
+    if strength != strength or abs(strength) > 100:
+        raise RequestError(f"strength {strength!r} is not a usable number; 1 is the evaluated edit, 0 switches it off")
+
+
+def _resolve(target: ComfyTarget, edit: Edit) -> dict[tuple[str, str], str]:
+    found: dict[tuple[str, str], str] = {}
+    fits, first = 0, ""
+    for component, key, delta in edit.items():
+        if isinstance(delta, ContextMap):
+            fits += 1
+            continue
+        if component != "unet":
+            target.part(component)  # says that CLIP is missing
+        place = target.key(component, key)
+        if place is None:
+            first = first or f"{component} {key}: not in this model"
+            continue
+        problem = shape_problem(delta, target.part(component).stored(place).shape)
+        if problem:
+            first = first or f"{component} {key}: {problem}"
+            continue
+        found[(component, key)] = place
+        fits += 1
+    if fits < len(edit):
+        raise BaseMismatch(
+            f"patched {fits} of {len(edit)} modules of {target.info.model} (family {target.family.id}): {first}; "
+            "nothing was changed"
+        )
+    return found
+
+
+def _with_map(model: Any, item: ActiveMap) -> Any:
+    """A clone whose context patch holds one more map; maps of several nodes add up as weight changes do."""
+    clone = model.clone()
+    options = clone.model_options.setdefault("transformer_options", {})
+    patches = options.get("patches", {}).get("attn2_patch", [])
+    for index, patch in enumerate(patches):
+        if isinstance(patch, ContextPatch):
+            patches[index] = ContextPatch((*patch.maps, item))
+            return clone
+    clone.set_model_attn2_patch(ContextPatch((item,)))
+    return clone
+
+
+def _hang(patcher: Any, target: ComfyTarget, component: str, deltas: dict[str, Delta], strength: float) -> list[str]:
+    """Hangs weight changes on a clone: patches, or wrappers where the storage would round the change away."""
+    weights = target.part(component)
+    plain = {key: delta for key, delta in deltas.items() if weights.stored(key).dtype in _PLAIN}
+    wrapped = {key: delta for key, delta in deltas.items() if key not in plain}
+    if wrapped and not hasattr(patcher, "add_weight_wrapper"):
+        plain, wrapped = deltas, {}
+    if plain:
+        accepted = patcher.add_patches(_as_patches(plain, weights), strength)
+        if len(accepted) != len(plain):
+            raise BaseMismatch(f"ComfyUI took {len(accepted)} of {len(plain)} patches; nothing was changed")
+    for key, delta in wrapped.items():
+        patcher.add_weight_wrapper(key, WeightWrapper(delta, strength))
+    ways = {"weight patches": plain, "weight wrappers, exact on this storage type": wrapped}
+    return [way for way, used in ways.items() if used]
+
+
+def _as_patches(deltas: dict[str, Delta], weights: PatchedWeights) -> dict[str, Any]:
+    """Changes in the form that ComfyUI patches with; factors stay factors, through its own LoRA reader."""
+    import comfy.lora
+
+    file, names, patches = {}, {}, {}
+    for index, (key, delta) in enumerate(sorted(deltas.items(), key=lambda item: item[0])):
+        if isinstance(delta, LowRank):
+            stem = f"erase_{index}"
+            names[stem] = key
+            file[f"{stem}.lora_down.weight"], file[f"{stem}.lora_up.weight"] = delta.A, delta.B
+        else:
+            patches[key] = ("diff", (delta_tensor(delta, weights.stored(key).shape),))
+    return {**comfy.lora.load_lora(file, names), **patches}

@@ -1,0 +1,82 @@
+"""One description per node: sockets with tooltips, outputs, aliases and a plain function. No ComfyUI, no torch.
+
+Run functions take keyword arguments named like the inputs and return a `Result`; they can be called from a test.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Input:
+    """One input socket or widget.
+
+    Attributes:
+        name: argument of the run function; never renamed.
+        type: ComfyUI type; "COMBO" takes its entries from ``choices``.
+        tooltip: one or two sentences for people.
+        required: False puts it among the optional inputs.
+        options: further widget options (default, min, max, step, multiline, placeholder).
+        choices: entries of a combo, or a function that lists them now.
+    """
+
+    name: str
+    type: str
+    tooltip: str
+    required: bool = True
+    options: Mapping[str, Any] = field(default_factory=dict)
+    choices: tuple[str, ...] | Callable[[], list[str]] = ()
+
+    def entries(self) -> list[str]:
+        """Entries of a combo at this moment."""
+        return list(self.choices() if callable(self.choices) else self.choices)
+
+
+@dataclass(frozen=True)
+class Output:
+    """One output socket."""
+
+    name: str
+    type: str
+    tooltip: str
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run function returns: values in the order of the outputs, and a text for the interface."""
+
+    values: tuple[Any, ...]
+    text: str = ""
+
+
+@dataclass(frozen=True)
+class NodeSpec:
+    """A node.
+
+    Attributes:
+        id: identifier in workflow files; never renamed.
+        title: what people see.
+        category: menu path.
+        description: two sentences.
+        inputs, outputs: the sockets.
+        run: the function; its keyword arguments are the inputs.
+        aliases: words that find the node in the search box.
+        is_output: the graph may end here.
+        checks: input -> function that returns the reason why its value cannot be used, or None.
+        state: from the widget values, something that differs when the node must run again.
+    """
+
+    id: str
+    title: str
+    category: str
+    description: str
+    inputs: tuple[Input, ...]
+    outputs: tuple[Output, ...]
+    run: Callable[..., Result]
+    aliases: tuple[str, ...]
+    is_output: bool = False
+    checks: Mapping[str, Callable[[Any], str | None]] = field(default_factory=dict)
+    state: Callable[..., Any] | None = None

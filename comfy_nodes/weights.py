@@ -1,0 +1,58 @@
+"""Weights of a loaded ComfyUI model, with and without the patches that hang on it. The model is never loaded for it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+
+class PatchedWeights:
+    """Parameters of a ModelPatcher by their full key.
+
+    Args:
+        patcher: MODEL, or the patcher of a CLIP.
+        prefix: only keys with this prefix.
+    """
+
+    def __init__(self, patcher: Any, prefix: str = "") -> None:
+        self.patcher = patcher
+        self._patches = patcher.get_key_patches(prefix or None)
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._patches
+
+    def __iter__(self) -> Any:
+        return iter(self._patches)
+
+    def base(self, key: str) -> Tensor:
+        """Weight without any patch, in its stored dtype (descaled where it is stored scaled)."""
+        weight, convert = self._patches[key][0]
+        if _quantised(weight):
+            import torch
+
+            return convert(weight.detach().to(torch.float32, copy=True), inplace=True)
+        return weight.detach()
+
+    def stored(self, key: str) -> Tensor:
+        """Weight as it is stored."""
+        return self._patches[key][0][0].detach()
+
+    def effective(self, key: str) -> Tensor:
+        """Weight in float32 with all patches and wrappers, as the model uses it."""
+        import torch
+
+        weight, convert = self._patches[key][0]
+        value = convert(weight.detach().to(torch.float32, copy=True), inplace=True)
+        patches = self._patches[key][1:]
+        if patches:
+            import comfy.lora
+
+            value = comfy.lora.calculate_weight(patches, value, key)
+        for wrapper in getattr(self.patcher, "weight_wrapper_patches", {}).get(key, ()):
+            value = wrapper(value)
+        return value
+
+
+def _quantised(weight: Tensor) -> bool:
+    return not weight.is_floating_point() or weight.element_size() < 2

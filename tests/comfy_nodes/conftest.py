@@ -1,0 +1,100 @@
+"""Where ComfyUI is, and a stand-in for its ModelPatcher for tests without it."""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import subprocess
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from comfy_nodes.naming import DENOISER
+from comfy_nodes.pocket import original_config
+from tests.comfy.unpack import comfy_environment
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+@pytest.fixture(scope="session")
+def environment():
+    """(interpreter, ComfyUI folder); skips with the reason where there is none."""
+    found = comfy_environment()
+    if isinstance(found, str):
+        if os.environ.get("ERASE_REQUIRE_COMFY"):
+            pytest.fail(found)
+        pytest.skip(found)
+    return found
+
+
+@pytest.fixture(scope="session")
+def in_comfy(environment):
+    """Function that runs a script of this folder in the ComfyUI interpreter and gives what it printed as RESULT."""
+    python, folder = environment
+
+    def run(script: str, *arguments: str) -> dict[str, Any]:
+        done = subprocess.run(
+            [str(python), str(Path(__file__).parent / script), str(folder), *arguments],
+            capture_output=True, text=True, timeout=580, cwd=folder, check=False,
+            env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr[-3000:]
+        answer = next(line for line in done.stdout.splitlines() if line.startswith("RESULT "))
+        return json.loads(answer.removeprefix("RESULT "))
+
+    return run
+
+
+class FakePatcher:
+    """As much of a ModelPatcher as the nodes touch: weights of a tiny UNet, patches, clones."""
+
+    def __init__(self, weights: dict[str, torch.Tensor], config: dict[str, Any]) -> None:
+        kind = type("SD15", (), {"unet_config": config})
+        self.model = SimpleNamespace(model_config=kind(), model_type=SimpleNamespace(name="EPS"))
+        self.weights, self.patches, self.model_options = weights, {}, {"transformer_options": {}}
+        self.weight_wrapper_patches: dict[str, list[Any]] = {}
+        self.patches_uuid = "first"
+
+    def get_key_patches(self, prefix: str | None = None) -> dict[str, list[Any]]:
+        return {key: [(value, lambda item, **_: item)] for key, value in self.weights.items()}
+
+    def clone(self) -> FakePatcher:
+        other = copy.copy(self)
+        other.model_options = copy.deepcopy(self.model_options)
+        other.weight_wrapper_patches = {key: list(value) for key, value in self.weight_wrapper_patches.items()}
+        other.patches = dict(self.patches)
+        return other
+
+    def set_model_attn2_patch(self, patch: Any) -> None:
+        patches = self.model_options["transformer_options"].setdefault("patches", {})
+        patches.setdefault("attn2_patch", []).append(patch)
+
+    def add_weight_wrapper(self, key: str, wrapper: Any) -> None:
+        self.weight_wrapper_patches.setdefault(key, []).append(wrapper)
+
+
+@pytest.fixture
+def fake_model(tiny_sd1):
+    """(FakePatcher in ComfyUI's names, the diffusers pipeline with the same weights)."""
+    from erase_plugins.families.naming import sgm_path
+
+    pipe = tiny_sd1()
+    config = dict(pipe.unet.config)
+    weights = {}
+    for name, value in pipe.unet.state_dict().items():
+        path, _, leaf = name.rpartition(".")
+        weights[f"{DENOISER}{sgm_path(path, config)}.{leaf}"] = value.clone()
+    return FakePatcher(weights, original_config(config)), pipe
+
+
+def context_edit(width: int, seed: int = 0) -> Any:
+    """A random context map of rank 2."""
+    from erase_plugins.artifacts.edit import ContextMap, Edit
+
+    draw = torch.Generator().manual_seed(seed)
+    A, B = (0.1 * torch.randn(shape, generator=draw) for shape in ((2, width), (width, 2)))
+    return Edit("sd1", {"unet": {"context": ContextMap(A, B)}})

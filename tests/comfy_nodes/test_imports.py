@@ -1,0 +1,98 @@
+"""Where ComfyUI may be imported, and what the nodes may import of the package."""
+
+from __future__ import annotations
+
+import ast
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.comfy_nodes.conftest import ROOT
+
+PACK = ROOT / "comfy_nodes"
+COMFY = {"comfy", "nodes", "folder_paths", "server", "execution", "node_helpers", "comfy_extras", "comfy_api"}
+SOURCES = sorted(PACK.rglob("*.py"))
+HEAVY = {"diffusers", "transformers", "peft"}
+
+
+def imports(path: Path) -> list[tuple[str, bool]]:
+    """(module, inside a function) of absolute imports."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    inside = {
+        id(node)
+        for function in ast.walk(tree)
+        if isinstance(function, ast.FunctionDef)
+        for node in ast.walk(function)
+        if node is not function
+    }
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found += [(item.name, id(node) in inside) for item in node.names]
+        if isinstance(node, ast.ImportFrom) and not node.level:
+            found.append((node.module, id(node) in inside))
+    return found
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.relative_to(PACK).as_posix())
+def test_comfyui_is_imported_inside_functions_and_nothing_heavy_at_all(path):
+    found = imports(path)
+    assert [name for name, lazy in found if name.split(".")[0] in COMFY and not lazy] == []
+    assert [name for name, _ in found if name.split(".")[0] in HEAVY] == []
+    assert [name for name, _ in found if name.startswith(("erase_plugins.methods.", "erase_plugins.cli"))] == []
+    assert [name for name, _ in found if name.split(".")[0] == "comfy_nodes"] == [], "relative: folders may be renamed"
+
+
+def test_a_top_level_import_is_found(tmp_path):
+    file = tmp_path / "x.py"
+    file.write_text("import comfy.sd\ndef f():\n    import comfy.lora\n")
+    assert imports(file) == [("comfy.sd", False), ("comfy.lora", True)]
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "erase_plugins").rglob("*.py")), ids=lambda path: path.name)
+def test_the_package_does_not_know_comfyui(path):
+    assert [name for name, _ in imports(path) if name.split(".")[0] in (COMFY - {"server"}) | {"comfy_nodes"}] == []
+
+
+def test_the_root_copies_of_workflows_are_the_same():
+    pack = {path.name: path.read_bytes() for path in (PACK / "example_workflows").iterdir()}
+    root = {path.name: path.read_bytes() for path in (ROOT / "example_workflows").iterdir()}
+    assert pack == root
+
+
+def test_workflows_name_our_nodes_and_their_widgets():
+    from comfy_nodes import NODE_CLASS_MAPPINGS
+
+    for file in (PACK / "example_workflows").glob("*.json"):
+        nodes = json.loads(file.read_text(encoding="utf-8"))["nodes"]
+        ours = [node for node in nodes if node["type"].startswith("Erase")]
+        assert ours
+        for node in ours:
+            spec = NODE_CLASS_MAPPINGS[node["type"]].SPEC
+            sockets = [item.name for item in spec.inputs if item.type.isupper() and item.type not in WIDGETS]
+            assert [item["name"] for item in node["inputs"]] == sockets
+            assert len(node["widgets_values"]) == len(spec.inputs) - len(sockets)
+            assert [item["name"] for item in node["outputs"]] == [item.name for item in spec.outputs]
+
+
+WIDGETS = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"}
+
+
+def test_a_clone_is_importable_as_comfyui_does_it(tmp_path):
+    """By file, under a name with dots, without anything of ours on the path."""
+    clone = tmp_path / "erase-plugins.v1"
+    clone.mkdir()
+    for name in ("__init__.py", "comfy_nodes", "erase_plugins"):
+        (clone / name).symlink_to(ROOT / name)
+    code = (
+        "import sys, importlib.util as u\n"
+        f"spec = u.spec_from_file_location('custom.v1', {str(clone / '__init__.py')!r}, "
+        f"submodule_search_locations=[{str(clone)!r}])\n"
+        "m = u.module_from_spec(spec); sys.modules['custom.v1'] = m; spec.loader.exec_module(m)\n"
+        "assert 'EraseUCE' in m.NODE_CLASS_MAPPINGS and 'comfy_nodes' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

@@ -1,0 +1,89 @@
+"""Our nodes in a real ComfyUI process give what diffusers gives; the base model stays as it was, to the last bit."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.comfy_nodes.conftest import ROOT, context_edit
+from tests.layouts.making import artifact_of, dense_edit, random_edit
+
+pytestmark = [pytest.mark.comfy, pytest.mark.slow]
+KINDS = ("lowrank", "dense", "contextmap")
+
+
+@pytest.fixture(scope="module")
+def numbers(in_comfy, pocket_target, tmp_path_factory):
+    """What parity.py measured."""
+    work = tmp_path_factory.mktemp("parity")
+    edits = {
+        "lowrank": random_edit(pocket_target, ("denoiser", "text")),
+        "dense": dense_edit(pocket_target),
+        "contextmap": context_edit(pocket_target.info.width),
+    }
+    for name, edit in edits.items():
+        artifact_of(pocket_target, edit, name).save(work / "models" / "erase_plugins" / name, ("patch",))
+    sizes = {name: len(edit) for name, edit in edits.items()}
+    sizes["contextmap"] = len(pocket_target.modules("cross_kv"))  # the modules that the map stands in front of
+    return {**in_comfy("parity.py", str(work)), "sizes": sizes}
+
+
+def test_the_package_under_test_is_this_one(numbers):
+    assert numbers["file"] == str(ROOT / "erase_plugins" / "__init__.py")
+
+
+@pytest.mark.parametrize("part", ["text_encoder", "unet", "vae_decode"])
+def test_pocket_is_the_same_model(numbers, part):
+    assert 0 <= numbers[part] < 5e-6
+
+
+def test_pocket_encodes_to_its_own_latent_size(numbers):
+    assert numbers["vae_shape"] == [[1, 4, 16, 16], [1, 4, 16, 16]]
+
+
+@pytest.mark.parametrize("method", ["uce", "rece"])
+def test_erasing_in_the_graph_equals_the_command_line(numbers, method):
+    assert numbers[f"{method}_same_base"]
+    assert numbers[f"{method}_map"] < 2e-5  # the text encoders differ by 1e-7, the system is ill-conditioned
+    assert numbers[f"{method}_output"] < 5e-6
+    assert numbers[f"{method}_effect"] > 0.01
+
+
+@pytest.mark.parametrize("method", ["uce", "rece"])
+def test_strength_0_and_the_base_are_bit_exact(numbers, method):
+    assert numbers[f"{method}_off"]
+    assert numbers[f"{method}_base_after"]
+
+
+def test_maps_of_two_nodes_share_one_patch_and_the_first_model_keeps_its_own(numbers):
+    assert (numbers["patches_after_two"], numbers["patches_after_one"], numbers["maps_after_one"]) == (1, 1, 1)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_loaded_artifact_equals_apply(numbers, kind):
+    found = numbers[f"load_{kind}"]
+    assert found["output"] < 5e-6
+    assert found["text"] < 5e-6
+    assert found["changed"] > 0.01
+    assert found["base_after"]
+    size = numbers["sizes"][kind]
+    assert f"patched {size} of {size} modules" in found["report"]
+
+
+def test_text_encoder_changes_reach_the_clip(numbers):
+    assert numbers["load_lowrank"]["clip_changed"] > 0.01
+    assert numbers["load_dense"]["clip_changed"] == numbers["load_contextmap"]["clip_changed"] == 0
+
+
+def test_a_saved_edit_is_listed_and_works_in_the_stock_lora_loader(numbers):
+    assert numbers["saved"] == "from_the_graph"
+    assert numbers["listed"] == ["contextmap", "dense", "from_the_graph", "lowrank"]
+    assert numbers["stock_lora"] < 5e-6
+
+
+def test_a_lora_in_front_takes_part(numbers):
+    assert numbers["effective"] < 1e-6
+    assert numbers["base_weight"]
+
+
+def test_another_strength_is_not_solved_again(numbers):
+    assert numbers["uce_solves"] == 1

@@ -1,0 +1,122 @@
+"""Edits on a stand-in MODEL: clones only, all modules or an error, exact on every storage type."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+
+from comfy_nodes.patches import ContextPatch, WeightWrapper, apply_edit
+from comfy_nodes.target import ComfyTarget
+from erase_plugins.artifacts.edit import AddOn, Edit, LowRank
+from erase_plugins.errors import BaseMismatch, RequestError, Unsupported
+from tests.comfy_nodes.conftest import context_edit
+
+
+def attn2_patches(model):
+    return model.model_options["transformer_options"].get("patches", {}).get("attn2_patch", [])
+
+
+@pytest.fixture
+def target(fake_model):
+    return ComfyTarget(fake_model[0])
+
+
+def test_a_context_map_is_hung_on_a_clone_and_maps_keys_and_values(target):
+    edit = context_edit(target.info.width)
+    done = apply_edit(target, edit, 0.5)
+    assert attn2_patches(target.model) == []
+    assert (done.count, done.total) == (len(target.modules("cross_kv")),) * 2
+    (patch,) = attn2_patches(done.model)
+    rows, query = torch.randn(1, 5, target.info.width), torch.randn(1, 4, 8)
+    delta = edit.deltas["unet"]["context"]
+    wanted = rows + 0.5 * rows @ delta.A.T @ delta.B.T
+    q, k, v = patch(query, rows, rows, {})
+    assert q is query
+    assert k is v
+    assert torch.allclose(k, wanted, atol=1e-5)
+    other = rows + 1
+    assert torch.allclose(patch(query, rows, other, {})[2], other + 0.5 * other @ delta.A.T @ delta.B.T, atol=1e-5)
+
+
+def test_two_maps_add_up_in_one_patch(target):
+    first, second = context_edit(target.info.width), context_edit(target.info.width, 1)
+    one = apply_edit(target, first, 1.0).model
+    two = apply_edit(ComfyTarget(one), second, 1.0).model
+    rows = torch.randn(1, 5, target.info.width)
+    maps = [edit.deltas["unet"]["context"] for edit in (first, second)]
+    wanted = rows + sum(rows @ item.A.T @ item.B.T for item in maps)
+    (patch,) = attn2_patches(two)
+    assert torch.allclose(patch(rows, rows, rows, {})[1], wanted, atol=1e-4)
+    assert len(attn2_patches(one)[0].maps) == 1
+
+
+def test_strength_0_gives_the_very_same_objects(target):
+    done = apply_edit(target, context_edit(target.info.width), 0.0)
+    assert done.model is target.model
+    assert "(off)" in done.report("x", 0.0)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2])
+def test_quantised_weights_get_wrappers_that_are_exact(fake_model, dtype):
+    model, _ = fake_model
+    plain = ComfyTarget(model)
+    ref = plain.modules("cross_kv")[0]
+    key = plain.key("unet", ref.weight)
+    model.weights = {name: value.to(dtype) for name, value in model.weights.items()}
+    target = ComfyTarget(model)
+    delta = LowRank(1e-4 * torch.ones(1, ref.shape[1]), torch.ones(ref.shape[0], 1))
+    done = apply_edit(target, Edit("sd1", {"unet": {ref.weight: delta}}), 0.5)
+    assert model.weight_wrapper_patches == {}
+    (wrapper,) = done.model.weight_wrapper_patches[key]
+    used = model.weights[key].float()
+    assert torch.equal(wrapper(used), used + 0.5 * delta.dense())
+    assert torch.equal(ComfyTarget(done.model).weight(ref), used + 0.5 * delta.dense())  # the next erase node sees it
+    assert "weight wrappers" in done.report("x", 0.5)
+
+
+def test_partial_matches_are_refused_with_counts(target):
+    refs = target.modules("cross_kv")[:2]
+    good = {ref.weight: LowRank(torch.ones(1, ref.shape[1]), torch.ones(ref.shape[0], 1)) for ref in refs}
+    bad = {**good, "no.such.weight": next(iter(good.values()))}
+    with pytest.raises(BaseMismatch, match=r"patched 2 of 3 modules .* no\.such\.weight: not in this model"):
+        apply_edit(target, Edit("sd1", {"unet": bad}), 1.0)
+    wrong = {**good, refs[0].weight: LowRank(torch.ones(1, 7), torch.ones(9, 1))}
+    with pytest.raises(BaseMismatch, match="patched 1 of 2 modules"):
+        apply_edit(target, Edit("sd1", {"unet": wrong}), 1.0)
+
+
+def test_a_map_of_another_width_is_refused(target):
+    with pytest.raises(BaseMismatch, match="text rows of 9"):
+        apply_edit(target, context_edit(9), 1.0)
+
+
+def test_added_modules_are_refused(target):
+    addon = AddOn("bottleneck", {"down": torch.ones(1, 4)}, {})
+    with pytest.raises(Unsupported, match="addon cannot be used in ComfyUI yet"):
+        apply_edit(target, Edit("sd1", {"unet": {"x": addon}}), 1.0)
+
+
+def test_text_encoder_changes_need_the_clip(target):
+    edit = Edit("sd1", {"text_encoder": {"a.weight": LowRank(torch.ones(1, 4), torch.ones(4, 1))}})
+    with pytest.raises(Unsupported, match="connect the CLIP"):
+        apply_edit(target, edit, 1.0)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 101.0])
+def test_unusable_strengths_are_refused(target, value):
+    with pytest.raises(RequestError, match="not a usable number"):
+        apply_edit(target, context_edit(target.info.width), value)
+
+
+def test_clones_of_a_model_do_not_copy_the_map(target):
+    (patch,) = attn2_patches(apply_edit(target, context_edit(target.info.width), 1.0).model)
+    assert copy.deepcopy(patch) is patch
+    assert isinstance(patch.to(torch.device("cpu")), ContextPatch)
+    assert patch.to(torch.float16) is patch
+
+
+def test_a_wrapper_keeps_the_compute_type():
+    wrapper = WeightWrapper(LowRank(torch.ones(1, 3), torch.ones(2, 1)), 1.0)
+    assert wrapper(torch.zeros(2, 3, dtype=torch.float16)).dtype == torch.float16

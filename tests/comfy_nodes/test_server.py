@@ -1,0 +1,106 @@
+"""The real server with our pack: it starts, runs the example workflow, and shows our sentences where something is wrong."""
+
+from __future__ import annotations
+
+import io
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.comfy_nodes.conftest import ROOT
+from tests.layouts.making import artifact_of, dense_edit
+
+pytestmark = [pytest.mark.comfy, pytest.mark.slow]
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    return tmp_path_factory.mktemp("server")
+
+
+@pytest.fixture(scope="module")
+def served(in_comfy, base, pocket_target):
+    """What serving.py saw."""
+    for name in ("custom_nodes", "input", "output", "temp", "user", "models/erase_plugins"):
+        (base / name).mkdir(parents=True)
+    (base / "custom_nodes" / "erase_nodes").symlink_to(ROOT / "comfy_nodes")
+    other = artifact_of(pocket_target, dense_edit(pocket_target), "wrong_base")
+    fingerprint = json.loads(json.dumps(other.manifest.base["fingerprint"]))
+    fingerprint["unet"]["structure"] = "0" * 64
+    changed = replace(other.manifest, base={**other.manifest.base, "model": "a larger one", "fingerprint": fingerprint})
+    replace(other, manifest=changed).save(base / "models" / "erase_plugins" / "wrong_base", ("patch",))
+    return in_comfy("serving.py", str(base), str(ROOT))
+
+
+def test_the_pack_is_imported_without_failure(served):
+    times = served["log"].split("Import times for custom nodes:")[1]
+    (line,) = (line for line in times.splitlines() if line.endswith("erase_nodes"))
+    assert "IMPORT FAILED" not in line
+    assert served["templates"]["erase_nodes"] == ["erase_and_compare_pocket"]
+
+
+def test_the_workflow_runs_and_its_picture_is_saved(served, base):
+    first = served["first"]
+    assert (first["status"], first["node_errors"], first["end"]) == (200, {}, "execution_success")
+    assert len(first["executed"]) == 12
+    sheet = np.asarray(Image.open(io.BytesIO((base / "first.png").read_bytes())).convert("RGB")).astype(float)
+    assert sheet.shape == (128, 384, 3)
+    before, after, heat = sheet[:, :128], sheet[:, 128:256], sheet[:, 256:]
+    assert abs(before - after).mean() > 5
+    assert before.std() > 20
+    assert heat.max() > 50
+    assert "patched 14 of 14 modules" in first["output"]["12"]["text"][0]
+
+
+def test_the_saved_picture_carries_its_graph(served, base):
+    prompt = json.loads(Image.open(base / "first.png").text["prompt"])
+    assert prompt["2"]["inputs"]["erase"] == "pizza -> hamburger"
+
+
+def test_a_second_run_executes_nothing(served):
+    assert served["again"]["executed"] == []
+    assert len(served["again"]["cached"]) == 12
+
+
+def test_another_strength_executes_the_erased_branch_only_and_0_is_the_base(served):
+    assert sorted(map(int, served["off"]["executed"])) == [2, 7, 9, 10, 11, 12]
+    assert served["off"]["output"]["10"]["text"] == [
+        "picture 1: mean change 0.0 %, 0 % of the pixels by more than a tenth"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("case", "text"),
+    [
+        ("bad concept", "'pizza' would become itself"),
+        ("missing", "no artifact 'missing' in models/erase_plugins"),
+    ],
+)
+def test_wrong_widgets_are_refused_before_anything_runs(served, case, text):
+    answer = served[case]
+    assert answer["status"] == 400
+    (error,) = answer["node_errors"]["2"]["errors"]
+    assert text in error["details"]
+
+
+def test_an_artifact_of_another_model_fails_with_our_sentence(served):
+    answer = served["wrong_base"]
+    assert answer["end"] == "execution_error"
+    assert answer["error"].startswith("'wrong_base' was made for a larger one")
+    assert "another architecture; nothing was changed" in answer["error"]
+
+
+def test_doctor_finds_nothing(served):
+    text = served["doctor"]["output"]["1"]["text"][0]
+    assert "methods: " in text
+    assert text.endswith("everything is in order")
+
+
+def test_object_info_has_tooltips(served):
+    for node in served["nodes"].values():
+        for group in node["input"].values():
+            assert all(item[1]["tooltip"] for item in group.values())
+        assert len(node["output_tooltips"]) == len(node["output"])

@@ -1,0 +1,35 @@
+"""Turns a workflow file as the editor saves it into the graph that ``/prompt`` takes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+#: widget types; everything else is a socket
+_WIDGETS = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO")
+
+
+def to_prompt(workflow: dict[str, Any], info: dict[str, Any]) -> dict[str, Any]:
+    """API graph of an editor workflow.
+
+    Args:
+        workflow: editor JSON.
+        info: answer of ``/object_info``.
+    """
+    sources = {link[0]: [str(link[1]), link[2]] for link in workflow["links"]}
+    graph = {}
+    for node in workflow["nodes"]:
+        linked = {item["name"]: sources[item["link"]] for item in node["inputs"] if item["link"] is not None}
+        values = list(node["widgets_values"])
+        inputs: dict[str, Any] = {}
+        declared = info[node["type"]]["input"]
+        for name, (kind, *rest) in {**declared.get("required", {}), **declared.get("optional", {})}.items():
+            options = rest[0] if rest else {}
+            if name in linked:
+                inputs[name] = linked[name]
+            elif isinstance(kind, list) or kind in _WIDGETS:
+                inputs[name] = values.pop(0)
+                if options.get("control_after_generate"):
+                    values.pop(0)
+        assert not values, f"{node['type']} has values left: {values}"
+        graph[str(node["id"])] = {"class_type": node["type"], "inputs": inputs}
+    return graph
