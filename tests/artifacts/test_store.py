@@ -51,9 +51,9 @@ def test_context_map_is_lowered_for_lora_files_when_the_base_is_there(pocket_tar
     width = pocket_target.info.width
     edit = Edit("sd1", {"unet": {CONTEXT: ContextMap(torch.randn(1, width), torch.randn(width, 1))}})
     without = artifact_of(pocket_target, edit).save(tmp_path / "a")
-    assert [item.layout for item in without.manifest.files] == ["patch"]
+    assert [item.layout for item in without.manifest.files] == ["patch", "context"]
     with_base = artifact_of(pocket_target, edit).save(tmp_path / "b", target=pocket_target)
-    assert [item.layout for item in with_base.manifest.files] == ["patch", "diffusers", "kohya"]
+    assert [item.layout for item in with_base.manifest.files] == ["patch", "context", "diffusers", "kohya"]
     assert same_edit(ep.load_artifact(tmp_path / "b").edit, edit)
 
 
