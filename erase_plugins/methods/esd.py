@@ -112,7 +112,8 @@ class ESD:
         info.modules("cross_attn")  # without it the prompt does not reach the denoiser
         refs = tuple(ref for ref in info.modules(GROUPS[options.train]) if ref.kind in ("linear", "conv"))
         many, kept = len(request.concepts), options.kept(request)
-        rolled = max(options.trajectories, 2 * many) + kept
+        prompts = len(options.templates) * sum(1 + len(concept.prompts) for concept in request.concepts)
+        rolled = prompts * -(-options.trajectories // prompts) + kept
         forwards = 2.0 * options.steps * rolled
         if options.rollout == "student":
             forwards += options.iterations * options.batch * (options.steps + 2)

@@ -136,9 +136,9 @@ def test_plan_needs_no_weights_and_knows_the_profile():
     ready = make_plan("pocket", "pizza", "esd")
     assert ready.options["train"] == "u"
     assert ready.options["lr"] == 2e-3
-    assert ready.steps == ready.options["iterations"] == 80
+    assert ready.steps == ready.options["iterations"] == 120
     assert 10 < ready.seconds < 300
-    assert ready.notes == ("eta 2 (paper) is eta_c 3",)
+    assert ready.notes == ("eta 2.5 (paper) is eta_c 3.5",)
     assert make_plan("pocket", "pizza", "esd", options={"parameters": "full"}).options["lr"] == 1e-4
 
 
@@ -286,7 +286,7 @@ def test_student_rollouts_cost_more_and_start_the_same(target):
 def test_counts_every_forward_pass(target):
     options = {**FAST, "harvest": 5, "keep_words": 3, "keep_batch": 3}
     artifact = ep.erase(target, "pizza", "esd", options=options)
-    rolled = 2 + 1 + 3  # concept prompts, the empty prompt, kept words
+    rolled = 3 + 1 + 3  # one trajectory per template, the empty prompt, kept words
     assert artifact.manifest.extra["numbers"]["unet_forwards"] == 2 * 5 * rolled + 4 * (2 + 3)
 
 
