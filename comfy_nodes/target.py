@@ -22,7 +22,7 @@ from .weights import PatchedWeights
 
 #: attachment that carries the name of a model for manifests
 NAME = "erase_plugins_name"
-_CHUNK = 64
+_CHUNK = 32  # larger ones leave the processor cache
 
 
 class ComfyTarget(Target):
