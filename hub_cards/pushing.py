@@ -229,8 +229,10 @@ def _send(bundle: Bundle) -> Pushed:
     sent = tuple(item.name for item in bundle.changed)
     with reaching("push to", bundle.repo):
         if not bundle.exists:
-            sdk = {"space_sdk": bundle.space_sdk} if bundle.space_sdk else {}
-            api.create_repo(bundle.repo, repo_type=bundle.repo_type, private=bundle.private, exist_ok=True, **sdk)
+            api.create_repo(
+                bundle.repo, private=bundle.private, exist_ok=True,
+                repo_type=bundle.repo_type, space_sdk=bundle.space_sdk,
+            )  # fmt: skip
             bundle = replace(bundle, parent=api.repo_info(bundle.repo, repo_type=bundle.repo_type).sha)
     operations: list[Any] = [CommitOperationAdd(item.name, item.source) for item in bundle.changed]
     operations += [CommitOperationDelete(name) for name in bundle.removed]

@@ -213,9 +213,10 @@ def commit(store: HubStore, call: Call, repo: str, rev: str) -> Answer:
         elif key == "lfsFile":
             files[value["path"]] = store.entry(value["oid"], True)
     made, pull = store.apply(repository, rev, lines, files, account, call.flag("create_pr"))
-    facts = {"success": True, "commitOid": made.oid, "commitUrl": f"{call.url}/{repo}/commit/{made.oid}"}
+    page = f"{call.url}/{'spaces/' * repo.startswith(SPACE)}{repo.removeprefix(SPACE)}"
+    facts = {"success": True, "commitOid": made.oid, "commitUrl": f"{page}/commit/{made.oid}"}
     if pull is not None:
-        facts["pullRequestUrl"] = f"{call.url}/{repo}/discussions/{pull.rsplit('/', 1)[1]}"
+        facts["pullRequestUrl"] = f"{page}/discussions/{pull.rsplit('/', 1)[1]}"
     return Answer.json(facts)
 
 
