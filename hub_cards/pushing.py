@@ -179,7 +179,7 @@ def _look(bundle: Bundle) -> _Remote:
 
     api, repo = HfApi(), bundle.repo
     try:
-        info = api.repo_info(repo, repo_type=bundle.repo_type, revision=bundle.revision)
+        info: Any = api.repo_info(repo, repo_type=bundle.repo_type, revision=bundle.revision)
     except GatedRepoError:
         raise
     except RepositoryNotFoundError:
