@@ -13,11 +13,17 @@ from typing import TYPE_CHECKING, Any
 from erase_plugins.hookspecs import hookimpl
 
 if TYPE_CHECKING:
+    from hub_cards.gallery import draw_pairs
     from hub_cards.model_card import card
     from hub_cards.pulling import pull
     from hub_cards.pushing import push
 
-_PUBLIC = {"card": "hub_cards.model_card", "push": "hub_cards.pushing", "pull": "hub_cards.pulling"}
+_PUBLIC = {
+    "card": "hub_cards.model_card",
+    "draw_pairs": "hub_cards.gallery",
+    "pull": "hub_cards.pulling",
+    "push": "hub_cards.pushing",
+}
 SCHEME = "hub:"
 #: command -> one line of help; the modules in hub_cards.cli are imported when the command is used
 COMMANDS = {
@@ -26,7 +32,7 @@ COMMANDS = {
     "pull": "Fetch a published artifact and verify it.",
 }
 
-__all__ = ["card", "pull", "push"]
+__all__ = ["card", "draw_pairs", "pull", "push"]
 
 
 def __getattr__(name: str) -> Any:
