@@ -24,7 +24,7 @@ def metadata(manifest: Manifest) -> dict[str, Any]:
         "becomes": [flat(concept.anchor or "") for concept in manifest.concepts],
         "kept": [flat(text) for text in manifest.preserve],
         "seed": manifest.seed,
-        "strength": dict(manifest.strength),
+        "strength": dict(sorted(manifest.strength.items())),
     }
 
 

@@ -92,7 +92,7 @@ def test_every_block_runs(hub, published, erase, tmp_path):  # noqa: F811
     assert f"`<lora:{kohya.removesuffix('.safetensors')}:1>`" in published
     for picture in ("erased.png", "applied.png", "picture.png"):
         assert Path(picture).read_bytes().startswith(b"\x89PNG")
-    assert load_artifact("one-more").manifest.erased == (*CONCEPTS, "watermark")
+    assert set(load_artifact("one-more").manifest.erased) == {*CONCEPTS, "watermark"}
     assert load_artifact("one-less").manifest.erased == (CONCEPTS[1],)
 
 
