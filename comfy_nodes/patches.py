@@ -48,6 +48,10 @@ class ContextPatch:
         mapped = ContextHook.apply(key, list(self.maps))
         return query, mapped, mapped if value is key else ContextHook.apply(value, list(self.maps))
 
+    def mapped(self, rows: Tensor) -> Tensor:
+        """Text rows (..., width) as key and value projections get them."""
+        return ContextHook.apply(rows, list(self.maps))
+
     def to(self, device: Any) -> ContextPatch:
         """Called when the model moves."""
         place = device if isinstance(device, torch.device | str) else None
