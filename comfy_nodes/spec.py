@@ -67,6 +67,7 @@ class NodeSpec:
         is_output: the graph may end here.
         checks: input -> function that returns the reason why its value cannot be used, or None.
         state: from the widget values, something that differs when the node must run again.
+        experimental: inputs may still change; the editor marks the node.
     """
 
     id: str
@@ -80,3 +81,4 @@ class NodeSpec:
     is_output: bool = False
     checks: Mapping[str, Callable[[Any], str | None]] = field(default_factory=dict)
     state: Callable[..., Any] | None = None
+    experimental: bool = False

@@ -24,6 +24,8 @@ FROZEN = {
     "EraseRECE": ["model", "clip", "erase", "strength", "kind", "keep"],
     "EraseLoadArtifact": ["artifact", "model", "strength", "strength_clip", "any_base", "clip"],
     "EraseSaveArtifact": ["edit", "name", "overwrite", "kohya_copy", "model", "clip"],
+    "EraseEmbeddingPatch": ["model", "edit", "strength"],
+    "EraseConditioning": ["conditioning", "edit", "strength"],
     "EraseCompare": ["base", "erased", "scale"],
     "EraseDoctor": [],
 }
