@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from erase_plugins.options import option
 
 if TYPE_CHECKING:
-    from erase_plugins.engine.adapters import Adapters
+    from erase_plugins.engine.adapters import Trainable
     from erase_plugins.engine.context import RunContext
     from erase_plugins.engine.loop import Schedule
     from erase_plugins.engine.pools import Pool, Rollout
@@ -76,7 +76,7 @@ class TrainingOptions:
         assert self.lr is not None
         return Schedule(self.iterations, self.lr, self.optimizer, self.cooldown, self.checkpoint_every)
 
-    def rollout_on(self, target: Target, adapters: Adapters, ctx: RunContext) -> Rollout:
+    def rollout_on(self, target: Target, adapters: Trainable, ctx: RunContext) -> Rollout:
         """How trajectories are made."""
         from erase_plugins.engine.pools import Rollout
 
