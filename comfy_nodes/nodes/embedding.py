@@ -104,6 +104,11 @@ SPECS = (
         ),
         run=patch_model,
         aliases=_ALIASES,
+        when=(
+            "Take the load node for artifacts with weight changes and for a check of the base. Take the node for one "
+            "prompt when a ControlNet reads the prompt too, or when only one prompt is meant."
+        ),
+        cost="One small matrix product per attention layer; nothing is loaded or copied.",
     ),
     NodeSpec(
         id="EraseConditioning",
@@ -123,5 +128,10 @@ SPECS = (
         ),
         run=patch_conditioning,
         aliases=_ALIASES,
+        when=(
+            "Take the node for every prompt unless a ControlNet is in the graph: here every wire with a prompt needs "
+            "its own node."
+        ),
+        cost="One small matrix product, once.",
     ),
 )  # fmt: skip
