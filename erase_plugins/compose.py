@@ -153,21 +153,13 @@ def same_base(artifacts: Sequence[Artifact]) -> None:
     Raises:
         BaseMismatch: names both.
     """
-    from erase_plugins.artifacts.fingerprint import Fingerprint
+    from erase_plugins.artifacts.fingerprint import base_difference
 
     first = artifacts[0].manifest
     for item in artifacts[1:]:
-        other = item.manifest
-        if other.family != first.family:
-            raise BaseMismatch(f"'{first.name}' is for family {first.family}, '{other.name}' for {other.family}")
-        mine, theirs = first.base.get("fingerprint") or {}, other.base.get("fingerprint") or {}
-        for component in set(mine) & set(theirs):
-            one, two = Fingerprint.from_dict(mine[component]), Fingerprint.from_dict(theirs[component])
-            if one.compare(two).verdict != "same":
-                raise BaseMismatch(
-                    f"'{first.name}' was made for {component} {one.short}, '{other.name}' for {two.short}: "
-                    f"{one.compare(two)}"
-                )
+        difference = base_difference(first.base, item.manifest.base)
+        if difference:
+            raise BaseMismatch(f"'{first.name}' and '{item.name}' were made for different bases: {difference}")
 
 
 def joint(
