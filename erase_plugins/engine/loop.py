@@ -1,19 +1,21 @@
 """The training loop: optimizer, progress, checkpoints, cancel, refusal of NaN. Knows no method.
 
 A loss is a function of the step number. All randomness of a step comes from generators named after the step or the
-epoch, so a resumed run needs no generator state and equals the uninterrupted one to the last bit.
+epoch, so a resumed run needs no generator state and equals the uninterrupted one to the last bit. On several processes
+gradients are averaged (`engine.distributed`).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from erase_plugins.engine import distributed
 from erase_plugins.engine.adapters import Adapters
 from erase_plugins.engine.context import RunContext
 from erase_plugins.errors import NotFiniteError, RequestError, RunCancelled
@@ -84,8 +86,15 @@ def train(ctx: RunContext, adapters: Adapters, loss_of: Loss, schedule: Schedule
     for step in range(done, schedule.iterations):
         optimizer.param_groups[0]["lr"] = schedule.rate(step)
         loss = loss_of(step)
+        grads: Sequence[Tensor | None] = torch.autograd.grad(loss, parameters, allow_unused=True)
+        if distributed.processes() > 1:
+            filled = [
+                torch.zeros_like(part) if grad is None else grad for part, grad in zip(parameters, grads, strict=True)
+            ]
+            stop, loss, *grads = distributed.average([loss.new_tensor(float(ctx.cancel.is_set())), loss, *filled])
+            if stop > 0:  # asked of one process, meant for all
+                ctx.cancel.set()
         value = float(loss.detach())
-        grads = torch.autograd.grad(loss, parameters, allow_unused=True)
         if not (math.isfinite(value) and all(bool(torch.isfinite(grad).all()) for grad in grads if grad is not None)):
             raise NotFiniteError(
                 f"loss or gradient is not finite at step {step} of {schedule.iterations} (loss {value}); "
