@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from erase_plugins.artifacts.edit import AddOn, Delta
+from erase_plugins.artifacts.standin import without_stand_in
 from erase_plugins.errors import BaseMismatch, Unsupported
 
 
@@ -47,7 +48,9 @@ _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "identity": lambda x: x,
 }
 ADDON_TYPES: dict[str, Callable[[AddOn], nn.Module]] = {
-    "bottleneck": lambda addon: Bottleneck(dict(addon.weights), str(addon.config.get("activation", "gelu"))),
+    "bottleneck": lambda addon: Bottleneck(
+        without_stand_in(addon.weights), str(addon.config.get("activation", "gelu"))
+    ),
 }
 
 
