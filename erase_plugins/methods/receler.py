@@ -287,8 +287,7 @@ class _Work:
 
         from erase_plugins.engine.attack import in_context
         from erase_plugins.engine.attention import resized
-        from erase_plugins.engine.trajectories import ask, join
-        from erase_plugins.methods.esd import esd_target
+        from erase_plugins.engine.trajectories import ask, guided, join
 
         options, number = self.options, step % len(self.names)
         states, cond = self._batch(number, step // len(self.names))
@@ -310,8 +309,7 @@ class _Work:
         with self.erasers.recording() as outputs:
             out = ask(self.target, torch.cat(inputs), torch.cat(times), join(conds), self.ctx)
         mine, rest = out[: len(states)], out[len(states) :]
-        wanted = esd_target(seen["null"], seen["prompt"], seen["null"], options.eta)
-        total = mse_loss(mine, wanted)
+        total = mse_loss(mine, guided(seen["null"], seen["prompt"], -options.eta))
         if kept is not None:
             total = total + options.keep_weight * mse_loss(rest, kept.predictions["prompt"])
         if self.layers:
