@@ -17,6 +17,7 @@ BUILTIN_PLUGINS: tuple[str, ...] = (
     "erase_plugins.methods.realera",
     "erase_plugins.methods.trce",
     "erase_plugins.methods.ace",
+    "erase_plugins.methods.receler",
     "erase_plugins.pocket.judge",
     "erase_plugins.evaluation.quick",
 )

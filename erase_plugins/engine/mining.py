@@ -48,7 +48,12 @@ def with_neighbours(
             pairs += [
                 _scaled(paired_rows(moved, guide, place, 0, recipe.tokens), near) for place in range(len(moved.last))
             ]
-        members[name] = replace(member, rows=torch.cat([a for a, _ in pairs]), guides=torch.cat([b for _, b in pairs]))
+        members[name] = replace(
+            member,
+            rows=torch.cat([a for a, _ in pairs]),
+            guides=torch.cat([b for _, b in pairs]),
+            facts={**member.facts, "drawn": near + far},
+        )
         for number in range(far):
             keep[f"outside {name} {number + 1}"] = _outside(shell.far(cond, draw), far)
     return replace(statistics, members=members, keep=keep)
