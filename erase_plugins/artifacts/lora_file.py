@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from erase_plugins.artifacts.edit import Delta, Edit, LowRank
+from erase_plugins.artifacts.gated import LOSS, is_gated, plain_lora
 from erase_plugins.artifacts.lowrank import uniform_rank
 from erase_plugins.errors import ArtifactError, CorruptArtifact
 from erase_plugins.protocols import Verdict
@@ -30,7 +31,10 @@ _WHY = {
 
 
 def lora_verdict(edit: Edit) -> Verdict:
-    """Whether an edit is nothing but low-rank changes of linear and convolution weights."""
+    """Whether an edit is nothing but low-rank changes of linear and convolution weights; gated ones lose the gate."""
+    if is_gated(edit):
+        plain = lora_verdict(plain_lora(edit))
+        return Verdict("lossy", LOSS) if plain else plain
     other = sorted(edit.kinds - {"lowrank"})
     if other:
         return Verdict("no", f"a LoRA file cannot carry {'; '.join(_WHY.get(kind, kind) for kind in other)}")
@@ -56,7 +60,7 @@ def prepared(edit: Edit) -> tuple[Edit, list[tuple[str, str]]]:
     Returns:
         The edit, and (component, module path) of what was added.
     """
-    padded = uniform_rank(edit)
+    padded = uniform_rank(plain_lora(edit))
     dtype = stored_dtype(edit)
     deltas: dict[str, dict[str, Delta]] = {}
     for component, key, delta in padded.items():
