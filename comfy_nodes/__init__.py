@@ -15,5 +15,7 @@ if importlib.util.find_spec("erase_plugins") is None:  # a checkout in custom_no
 from .registry import collect
 
 NODE_CLASS_MAPPINGS, NODE_DISPLAY_NAME_MAPPINGS = collect()
+#: help pages and comfort for the browser; everything works without it
+WEB_DIRECTORY = str(Path(__file__).resolve().parent / "web")
 
-__all__ = ["NODE_CLASS_MAPPINGS", "NODE_DISPLAY_NAME_MAPPINGS"]
+__all__ = ["NODE_CLASS_MAPPINGS", "NODE_DISPLAY_NAME_MAPPINGS", "WEB_DIRECTORY"]

@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-from .spec import Input, NodeSpec
+from .spec import Input, NodeSpec, Result
 
 
 def node_class(spec: NodeSpec) -> type:
@@ -21,6 +21,7 @@ def node_class(spec: NodeSpec) -> type:
         "CATEGORY": spec.category,
         "DESCRIPTION": spec.description,
         "OUTPUT_NODE": spec.is_output,
+        "EXPERIMENTAL": spec.experimental,
         "SEARCH_ALIASES": list(spec.aliases),
         "SPEC": spec,
         "execute": _execute(spec),
@@ -50,11 +51,22 @@ def _declared(item: Input) -> tuple[Any, dict[str, Any]]:
 def _execute(spec: NodeSpec) -> Callable[..., Any]:
     def execute(_self: Any, **values: Any) -> Any:
         result = spec.run(**values)
-        if not result.text:
-            return result.values
-        return {"ui": {"text": [result.text]}, "result": result.values}
+        shown = _shown(result)
+        return {"ui": shown, "result": result.values} if shown else result.values
 
     return execute
+
+
+def _shown(result: Result) -> dict[str, list[Any]]:
+    """What the interface draws on the node."""
+    shown: dict[str, list[Any]] = {}
+    if result.text:
+        shown["text"] = [result.text]
+    if result.images is not None:
+        from .host import previews
+
+        shown["images"] = previews(result.images)
+    return shown
 
 
 def _validator(spec: NodeSpec) -> Callable[..., Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 FOLDER = "erase_plugins"
 
@@ -49,3 +50,26 @@ def lora_folder() -> Path:
     import folder_paths
 
     return Path(folder_paths.get_folder_paths("loras")[0])
+
+
+def previews(images: Any) -> list[dict[str, str]]:
+    """Writes pictures into ComfyUI's temporary folder, for the interface.
+
+    Args:
+        images: (n, height, width, 3) in 0..1.
+
+    Returns:
+        What the interface asks for: file name, subfolder and type of each picture.
+    """
+    import folder_paths
+    from PIL import Image
+
+    place = Path(folder_paths.get_temp_directory())
+    place.mkdir(parents=True, exist_ok=True)
+    pixels = (images.detach().float().cpu().clamp(0, 1) * 255).round().byte().numpy()
+    shown = []
+    for item in pixels:
+        name = f"erase_{uuid4().hex}.png"
+        Image.fromarray(item).save(place / name, compress_level=1)
+        shown.append({"filename": name, "subfolder": "", "type": "temp"})
+    return shown

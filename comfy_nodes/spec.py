@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+OWN = "erase-plugins"
+
 
 @dataclass(frozen=True)
 class Input:
@@ -46,10 +48,17 @@ class Output:
 
 @dataclass(frozen=True)
 class Result:
-    """What a run function returns: values in the order of the outputs, and a text for the interface."""
+    """What a run function returns: values in the order of the outputs, and what the interface shows.
+
+    Attributes:
+        values: in the order of the outputs.
+        text: report shown by the interface; none if empty.
+        images: pictures shown on the node, (n, height, width, 3) in 0..1; None shows nothing.
+    """
 
     values: tuple[Any, ...]
     text: str = ""
+    images: Any = None
 
 
 @dataclass(frozen=True)
@@ -67,6 +76,11 @@ class NodeSpec:
         is_output: the graph may end here.
         checks: input -> function that returns the reason why its value cannot be used, or None.
         state: from the widget values, something that differs when the node must run again.
+        experimental: inputs may still change; the editor marks the node.
+        when: when to use another node instead; sentences for the help page.
+        cost: time and memory, in the words of the help page.
+        paper: address of the paper behind it.
+        package: distribution that the node comes from; help pages are written for our own.
     """
 
     id: str
@@ -80,3 +94,8 @@ class NodeSpec:
     is_output: bool = False
     checks: Mapping[str, Callable[[Any], str | None]] = field(default_factory=dict)
     state: Callable[..., Any] | None = None
+    experimental: bool = False
+    when: str = ""
+    cost: str = ""
+    paper: str = ""
+    package: str = OWN

@@ -11,6 +11,7 @@ from typing import Any
 from erase_plugins.artifacts.artifact import DEFAULT_LAYOUTS, Artifact, load_artifact
 from erase_plugins.artifacts.atomic import refuse_existing
 from erase_plugins.engine.context import Listener
+from erase_plugins.engine.distributed import is_main
 from erase_plugins.engine.run import make_plan, run_plan
 from erase_plugins.errors import RequestError
 from erase_plugins.families.base import Target
@@ -146,14 +147,15 @@ def run_and_save(
     Args:
         ready: the plan.
         target: the loaded model.
-        folder: artifact folder; None keeps it in memory, without checkpoints.
+        folder: artifact folder; None keeps it in memory, without checkpoints. Of several processes only the main one
+            writes it.
         layouts, force, resume, listeners, cancel: as for `erase`.
     """
     work = None if folder is None else work_folder(folder)
     artifact = run_plan(
         ready, target, work=work, resume=resume, listeners=listeners, cancel=cancel, shares=_shares(ready, target)
     )
-    if folder is None or work is None:
+    if folder is None or work is None or not is_main():
         return artifact
     saved = artifact.save(folder, layouts, target, force)
     shutil.rmtree(work, ignore_errors=True)

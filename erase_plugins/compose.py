@@ -58,7 +58,7 @@ def merge(
         raise RequestError("mode joint has no weights; use mode sum, or set the strength when applying")
     if mode == "joint" or (mode == "auto" and plain):
         try:
-            return _joint(loaded)
+            return joint(loaded)
         except ArtifactError as error:
             if mode == "joint":
                 raise
@@ -105,7 +105,7 @@ def add(
     second = run_plan(make_plan(request, target.info), target)
     if gated:
         return _summed([first, second], [1.0, 1.0], target, "one gated memory per concept, side by side", "add")
-    return _joint([first, second], "add")
+    return joint([first, second], action="add")
 
 
 def revoke(
@@ -155,12 +155,10 @@ def _with_rows(artifact: Artifact, statistics: Statistics, names: Sequence[str],
     if not missing or target is None:
         return statistics
     from erase_plugins.engine.collect import encode_member
-    from erase_plugins.manager import get_manager
     from erase_plugins.runtime.guard import check_base
 
     check_base(artifact.manifest, target)
-    method = get_manager().method(str(artifact.manifest.method["id"]))
-    recipe = method.Options(**artifact.manifest.options).recipe()
+    recipe = _recipe(artifact)
     table = {concept.text: concept for concept in artifact.manifest.concepts}
     again = {}
     for name in missing:
@@ -177,31 +175,56 @@ def same_base(artifacts: Sequence[Artifact]) -> None:
     Raises:
         BaseMismatch: names both.
     """
-    from erase_plugins.artifacts.fingerprint import Fingerprint
+    from erase_plugins.artifacts.fingerprint import base_difference
 
     first = artifacts[0].manifest
     for item in artifacts[1:]:
-        other = item.manifest
-        if other.family != first.family:
-            raise BaseMismatch(f"'{first.name}' is for family {first.family}, '{other.name}' for {other.family}")
-        mine, theirs = first.base.get("fingerprint") or {}, other.base.get("fingerprint") or {}
-        for component in set(mine) & set(theirs):
-            one, two = Fingerprint.from_dict(mine[component]), Fingerprint.from_dict(theirs[component])
-            if one.compare(two).verdict != "same":
-                raise BaseMismatch(
-                    f"'{first.name}' was made for {component} {one.short}, '{other.name}' for {two.short}: "
-                    f"{one.compare(two)}"
-                )
+        difference = base_difference(first.base, item.manifest.base)
+        if difference:
+            raise BaseMismatch(f"'{first.name}' and '{item.name}' were made for different bases: {difference}")
 
 
-def _joint(artifacts: Sequence[Artifact], action: str = "merge") -> Artifact:
+def joint(
+    artifacts: Sequence[Artifact],
+    strengths: Sequence[float] | None = None,
+    target: Any = None,
+    *,
+    encode: bool = False,
+    action: str = "merge",
+) -> Artifact:
+    """The joint solution of closed-form artifacts.
+
+    Args:
+        artifacts: of one method, settings and base.
+        strengths: how far each is moved to what it becomes; 1 if None.
+        target: solve on its effective weights, LoRAs included; None uses what was stored.
+        encode: also encode all phrases again with the target's text encoder.
+        action: word for the history.
+
+    Raises:
+        ArtifactError: no statistics, or settings differ.
+    """
     parts = [statistics_of(item.edit, item.name) for item in artifacts]
+    if target is not None:
+        from erase_plugins.engine.collect import refresh
+
+        recipes = [_recipe(item) if encode else None for item in artifacts]
+        parts = [refresh(part, target, recipe) for part, recipe in zip(parts, recipes, strict=True)]
+    factors = [1.0] * len(parts) if strengths is None else strengths
+    parts = [part.at(float(factor)) for part, factor in zip(parts, factors, strict=True)]
     statistics = parts[0].joined(parts[1:])
     table = {concept.text: concept for item in artifacts for concept in item.manifest.concepts}
     concepts = tuple(table[name] for name in statistics.members)
     kept = tuple(sorted({text for item in artifacts for text in item.manifest.preserve} - set(table)))
     entry = {"action": action, "members": sorted(item.name for item in artifacts)}
     return _solved(artifacts[0].manifest, statistics, concepts, kept, entry)
+
+
+def _recipe(artifact: Artifact) -> Any:
+    from erase_plugins.manager import get_manager
+
+    method = get_manager().method(str(artifact.manifest.method["id"]))
+    return method.Options(**artifact.manifest.options).recipe()
 
 
 def _solved(

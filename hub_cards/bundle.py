@@ -66,6 +66,8 @@ class Bundle:
         create_pr: a pull request is opened instead of changing the branch.
         message: first line of the commit.
         diff: lines of the card that change.
+        repo_type: "model" or "space".
+        space_sdk: what a new Space runs on.
     """
 
     artifact: Any
@@ -79,6 +81,8 @@ class Bundle:
     create_pr: bool = False
     message: str = ""
     diff: tuple[str, ...] = ()
+    repo_type: str = "model"
+    space_sdk: str | None = None
     extra: Mapping[str, Any] = field(default_factory=dict)
 
     @property

@@ -86,7 +86,6 @@ def push(
         NotAllowed: not logged in, or no right to write there.
     """
     from erase_plugins.artifacts.artifact import load_artifact
-    from erase_plugins.manager import get_manager
 
     check_repo(repo)
     if create_pr and revision not in (None, "main"):
@@ -98,11 +97,35 @@ def push(
     shown = [item.name for item in extra if item.name in PICTURES.values()]
     text = card(loaded, found, repo=repo, license=license, pictures=shown, strict=True)
     files = [*artifact_files(loaded), *extra]
-    token_needed(dry_run)
     bundle = Bundle(
         loaded, repo, tuple(files), private=private, revision=revision, create_pr=create_pr,
         message=message or f"{loaded.name}: {', '.join(loaded.manifest.erased)[:60]} erased",
     )  # fmt: skip
+    return publish(bundle, text, parent=parent, dry_run=dry_run, show=show)
+
+
+def publish(
+    bundle: Bundle,
+    text: str,
+    *,
+    parent: str | None = None,
+    dry_run: bool = False,
+    show: Callable[[Bundle], None] | None = None,
+) -> Pushed:
+    """Compares files and page with what is published, tells, and sends what differs in one commit.
+
+    Args:
+        bundle: repository, files and settings; states, parent and page are filled in here.
+        text: the page (README.md).
+        parent, dry_run, show: as for `push`.
+
+    Raises:
+        HubError, PushRefused, NotAllowed: as for `push`.
+    """
+    from erase_plugins.manager import get_manager
+
+    repo, private = bundle.repo, bundle.private
+    token_needed(dry_run)
     with reaching("push to", repo):
         bundle = _compare(bundle, text)
     if parent is not None and not (bundle.parent or "").startswith(parent):
@@ -133,11 +156,11 @@ def token_needed(dry_run: bool = False) -> None:
 
 def _compare(bundle: Bundle, text: str) -> Bundle:
     """The bundle with the card, the state of every file, the parent and what is to be removed."""
-    remote = _look(bundle.repo, bundle.revision)
+    remote = _look(bundle)
     old_card, gone = "", tuple[str, ...]()
     if remote.commit is not None:
         if CARD in remote.files:
-            old_card = _published(bundle.repo, CARD, remote.commit)
+            old_card = _published(bundle, CARD, remote.commit)
             text = keep_user_text(text, old_card)
         if FILENAME in remote.files:
             gone = _left_over(bundle, remote)
@@ -149,19 +172,19 @@ def _compare(bundle: Bundle, text: str) -> Bundle:
     )  # fmt: skip
 
 
-def _look(repo: str, revision: str | None) -> _Remote:
+def _look(bundle: Bundle) -> _Remote:
     from huggingface_hub import HfApi
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
     from huggingface_hub.hf_api import RepoFile
 
-    api = HfApi()
+    api, repo = HfApi(), bundle.repo
     try:
-        info = api.model_info(repo, revision=revision)
+        info: Any = api.repo_info(repo, repo_type=bundle.repo_type, revision=bundle.revision)
     except GatedRepoError:
         raise
     except RepositoryNotFoundError:
         return _Remote()
-    rows = api.list_repo_tree(repo, recursive=True, revision=info.sha)
+    rows = api.list_repo_tree(repo, recursive=True, revision=info.sha, repo_type=bundle.repo_type)
     files = {row.path: row.lfs.sha256 if row.lfs else row.blob_id for row in rows if isinstance(row, RepoFile)}
     if set(files) != {item.rfilename for item in info.siblings or ()}:  # what is removed depends on this list
         raise HubError(f"the Hub's two lists of the files in {repo} differ; try again")
@@ -174,26 +197,26 @@ def _with_state(item: PushFile, published: Mapping[str, str]) -> PushFile:
     return replace(item, state="same" if published[item.name] in item.hashes() else "changed")
 
 
-def _published(repo: str, name: str, commit: str) -> str:
+def _published(bundle: Bundle, name: str, commit: str) -> str:
     """A text file of the repository; its hash is checked, because parts of it are published again."""
     from huggingface_hub import hf_hub_download
 
     from hub_cards.pulling import check_blob, forget
 
-    path = Path(hf_hub_download(repo, name, revision=commit))
+    path = Path(hf_hub_download(bundle.repo, name, revision=commit, repo_type=bundle.repo_type))
     try:
         check_blob(path)
         return path.read_text(encoding="utf-8", errors="replace")
     except CorruptArtifact as error:
         forget(path)
-        raise HubError(f"{name} of {repo} did not arrive as it is published; try again") from error
+        raise HubError(f"{name} of {bundle.repo} did not arrive as it is published; try again") from error
 
 
 def _left_over(bundle: Bundle, remote: _Remote) -> tuple[str, ...]:
     """Files of the artifact published before: two sets of weights side by side would be taken for one."""
     ours = [REPORT, *PICTURES.values()]
     with suppress(CorruptArtifact):
-        old = Manifest.from_json(_published(bundle.repo, FILENAME, str(remote.commit)))
+        old = Manifest.from_json(_published(bundle, FILENAME, str(remote.commit)))
         ours += [item.name for item in old.files]
     names = {item.name for item in bundle.files}
     return tuple(name for name in ours if name not in names and name in remote.files)
@@ -206,15 +229,18 @@ def _send(bundle: Bundle) -> Pushed:
     sent = tuple(item.name for item in bundle.changed)
     with reaching("push to", bundle.repo):
         if not bundle.exists:
-            api.create_repo(bundle.repo, private=bundle.private, exist_ok=True)
-            bundle = replace(bundle, parent=api.model_info(bundle.repo).sha)
+            api.create_repo(
+                bundle.repo, private=bundle.private, exist_ok=True,
+                repo_type=bundle.repo_type, space_sdk=bundle.space_sdk,
+            )  # fmt: skip
+            bundle = replace(bundle, parent=api.repo_info(bundle.repo, repo_type=bundle.repo_type).sha)
     operations: list[Any] = [CommitOperationAdd(item.name, item.source) for item in bundle.changed]
     operations += [CommitOperationDelete(name) for name in bundle.removed]
     try:
         with reaching("push to", bundle.repo), _without_xet():
             made = api.create_commit(
                 bundle.repo, operations, commit_message=bundle.message, revision=bundle.revision,
-                create_pr=bundle.create_pr, parent_commit=bundle.parent,
+                repo_type=bundle.repo_type, create_pr=bundle.create_pr, parent_commit=bundle.parent,
             )  # fmt: skip
     except PushRefused:
         raise
@@ -229,7 +255,7 @@ def _send(bundle: Bundle) -> Pushed:
 def _arrived(bundle: Bundle) -> str | None:
     """The commit, if the repository holds the new state although the answer said otherwise."""
     try:
-        remote = _look(bundle.repo, bundle.revision)
+        remote = _look(bundle)
     except Exception:  # still no connection; the first error is the one to tell
         return None
     same = all(_with_state(item, remote.files).state == "same" for item in bundle.files)

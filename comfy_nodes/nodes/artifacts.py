@@ -135,6 +135,11 @@ SPECS = (
         aliases=_ALIASES,
         checks={"artifact": files.entry_problem},
         state=lambda artifact=None, **_: files.state(artifact) if artifact else "",
+        when=(
+            "To erase something new, take a node that erases. A LoRA file saved for it also works in the stock LoRA "
+            "loader, without the checks."
+        ),
+        cost="The file is read once; sampling is as fast as before, or slower by a few small products per layer.",
     ),
     NodeSpec(
         id="EraseSaveArtifact",
@@ -162,5 +167,7 @@ SPECS = (
         run=save_artifact,
         aliases=(*_ALIASES, "export lora"),
         is_output=True,
+        when="To use an erasure in this graph only, connect the model of the node that erases; nothing need be saved.",
+        cost="Seconds, and a few MB on disk.",
     ),
 )  # fmt: skip

@@ -73,6 +73,10 @@ _INPUTS = (
     Input("keep", "STRING", "One prompt a line that must stay as it is. Common words are kept by themselves.",
           required=False, options={"default": "", "multiline": True, "placeholder": "hamburger"}),
 )  # fmt: skip
+_COST = (
+    "No training. Common words of the vocabulary are encoded once per CLIP, then each solve is one small system of "
+    "equations. Another strength does not solve again."
+)
 _OUTPUTS = (
     Output("MODEL", "MODEL", "The model without the concepts; goes into a sampler."),
     Output("ERASE_EDIT", "ERASE_EDIT", "The edit itself; goes into the node that saves it."),
@@ -80,10 +84,13 @@ _OUTPUTS = (
 )
 
 
-def _spec(node: str, title: str, method: str, description: str, *aliases: str) -> NodeSpec:
+def _spec(
+    node: str, title: str, method: str, description: str, aliases: tuple[str, ...], when: str, paper: str
+) -> NodeSpec:
     return NodeSpec(
         id=node, title=title, category="erase/make", description=description, inputs=_INPUTS, outputs=_OUTPUTS,
         run=partial(erase, method), aliases=(*aliases, *_ALIASES), checks={"erase": concept_problem},
+        when=when, cost=_COST, paper=paper,
     )  # fmt: skip
 
 
@@ -92,12 +99,18 @@ SPECS = (
         "EraseUCE", "Erase: concepts (UCE)", "uce",
         "Erases concepts from the connected model in closed form, in seconds and without training. "
         "Unified Concept Editing: text rows of a concept are mapped to those of its replacement.",
-        "UCE", "unified concept editing",
+        ("UCE", "unified concept editing"),
+        "Take the hardened node (RECE) when paraphrases still bring the concept back, a trained method when it must "
+        "hold against prompts that do not name it, and the load node for what is saved already.",
+        "https://arxiv.org/abs/2308.14761",
     ),
     _spec(
         "EraseRECE", "Erase: concepts, hardened (RECE)", "rece",
         "As UCE, then erases the embeddings that would still bring the concept back. "
         "Stronger against paraphrases, with a little more side effect on neighbours.",
-        "RECE", "robust erase",
+        ("RECE", "robust erase"),
+        "Take UCE first: it changes less beside the concept. Take a trained method when a concept must not come back "
+        "under any prompt.",
+        "https://arxiv.org/abs/2407.12383",
     ),
 )  # fmt: skip

@@ -51,5 +51,7 @@ SPECS = (
         ),
         run=compare,
         aliases=("erase plugins", "before after", "difference", "side by side", "heat map"),
+        when="To slide between two large pictures take the compare node of ComfyUI itself, where it has one.",
+        cost="Nothing beside the two samplers in front of it.",
     ),
 )  # fmt: skip

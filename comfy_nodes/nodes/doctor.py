@@ -47,5 +47,7 @@ SPECS = (
         aliases=("erase plugins", "diagnose", "health", "versions"),
         is_output=True,
         state=lambda **_: float("nan"),
+        when="To see whether an erasure works, compare pictures; this node looks at the installation only.",
+        cost="Under a second. It runs at every queue, so that it never shows old findings.",
     ),
 )

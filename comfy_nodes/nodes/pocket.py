@@ -44,6 +44,8 @@ SPECS = (
         ),
         run=load_pocket,
         aliases=_ALIASES,
+        when="For your own model take the stock checkpoint loader; every erase node works the same behind it.",
+        cost="Under a second, 20 MB of memory.",
     ),
     NodeSpec(
         id="ErasePocketLatent",
@@ -60,5 +62,7 @@ SPECS = (
         outputs=(Output("LATENT", "LATENT", "Start of a picture; goes into a sampler."),),
         run=pocket_latent,
         aliases=(*_ALIASES, "empty latent"),
+        when="For every other model take the stock empty latent.",
+        cost="Nothing.",
     ),
 )  # fmt: skip

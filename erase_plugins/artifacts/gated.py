@@ -31,9 +31,14 @@ LISTS = ("offsets", "low", "high", "gates")
 LOSS = "the gate is fixed at 1: the change acts on every prompt in full, so unrelated prompts change more"
 
 
+def gated(delta: Delta) -> bool:
+    """Whether a change is a gate or behind one."""
+    return isinstance(delta, AddOn) and delta.type in (GATE, GATED)
+
+
 def is_gated(edit: Edit) -> bool:
     """Whether every change of the edit is gated."""
-    return bool(len(edit)) and all(isinstance(d, AddOn) and d.type in (GATE, GATED) for _, _, d in edit.items())
+    return bool(len(edit)) and all(gated(delta) for _, _, delta in edit.items())
 
 
 def gate_addon(

@@ -16,11 +16,12 @@ FOLDER = "erase-plugins"
 #: what ComfyUI imports; the nodes themselves stay in the installed package
 SHIM = '''"""Makes the nodes of the installed package erase-plugins visible to ComfyUI."""
 
-from comfy_nodes import NODE_CLASS_MAPPINGS, NODE_DISPLAY_NAME_MAPPINGS
+from comfy_nodes import NODE_CLASS_MAPPINGS, NODE_DISPLAY_NAME_MAPPINGS, WEB_DIRECTORY
 
-__all__ = ["NODE_CLASS_MAPPINGS", "NODE_DISPLAY_NAME_MAPPINGS"]
+__all__ = ["NODE_CLASS_MAPPINGS", "NODE_DISPLAY_NAME_MAPPINGS", "WEB_DIRECTORY"]
 '''
-WORKFLOWS = "example_workflows"
+#: ComfyUI looks for these directly below custom_nodes/<folder>
+COPIED = ("example_workflows", "locales", "subgraphs")
 
 
 @declare("comfy-install")
@@ -35,7 +36,9 @@ def command(comfyui: str, dry_run: bool) -> None:
         return
     place.mkdir(exist_ok=True)
     (place / "__init__.py").write_text(SHIM, encoding="utf-8")
-    shutil.copytree(pack / WORKFLOWS, place / WORKFLOWS, dirs_exist_ok=True)
+    for name in COPIED:
+        shutil.rmtree(place / name, ignore_errors=True)
+        shutil.copytree(pack / name, place / name)
     say(f"wrote {place}")
     say("start ComfyUI again, and look for 'Erase' among the nodes and for 'erase-plugins' among the templates")
     emit({"schema": 1, "folder": str(place)})
@@ -51,7 +54,7 @@ def check_folder(comfyui: Path) -> Path:
         raise RequestError(f"'{comfyui.name}' is no ComfyUI folder; give the one with nodes.py and custom_nodes in it")
     place = comfyui / "custom_nodes" / FOLDER
     shim = place / "__init__.py"
-    ours = shim.is_file() and shim.read_text(encoding="utf-8", errors="replace") == SHIM
+    ours = shim.is_file() and shim.read_text(encoding="utf-8", errors="replace").startswith(SHIM.splitlines()[0])
     if place.exists() and not ours:
         raise RequestError(f"custom_nodes/{FOLDER} is there already and not from this command; remove it first")
     return place

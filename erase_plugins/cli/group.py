@@ -12,8 +12,9 @@ from typing import Any
 
 import click
 
-from erase_plugins.cli.console import State, dump, one_line, scrub
+from erase_plugins.cli.console import State, dump
 from erase_plugins.errors import EraseError
+from erase_plugins.plain_text import one_line, scrub
 
 #: command -> (module with a click command named ``command``, one line of help)
 COMMANDS = {

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from erase_plugins.engine.checkpoint import Checkpoint
+from erase_plugins.engine.distributed import is_main
 from erase_plugins.errors import NotFiniteError, RunCancelled
 from erase_plugins.types import Event
 
@@ -83,7 +84,7 @@ class RunContext:
 
     def checkpoint(self, step: int, tensors: Mapping[str, Tensor], state: Mapping[str, Any], key: str) -> None:
         """Saves the run so that it can go on from ``step``; atomic. ``key`` identifies plan and code."""
-        if self.work is not None:
+        if self.work is not None and is_main():
             Checkpoint(self.work).save(step, tensors, {**state, "numbers": dict(self.numbers)}, key)
             self._emit("checkpoint", step, 0, "")
 
@@ -97,7 +98,8 @@ class RunContext:
             self.numbers.update(found[2].get("numbers", {}))
             return found[1]
         tensors = make()
-        store.save(0, tensors, {"numbers": dict(self.numbers)}, key)
+        if is_main():
+            store.save(0, tensors, {"numbers": dict(self.numbers)}, key)
         return tensors
 
     def resumed(self, key: str) -> tuple[int, dict[str, Tensor], dict[str, Any]] | None:

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from erase_plugins.engine.adapters import Adapters
+from erase_plugins.engine.adapters import Trainable
 from erase_plugins.engine.context import RunContext
+from erase_plugins.engine.distributed import processes, share
 from erase_plugins.engine.loop import shuffled
 from erase_plugins.engine.trajectories import States, ask, draw_picks, harvest, join, start_noise
 from erase_plugins.errors import RequestError
@@ -55,7 +56,7 @@ class Rollout:
     guidance: float
     harvest: int
     ctx: RunContext
-    adapters: Adapters
+    adapters: Trainable
     total: int = 0
 
     def pool(
@@ -132,11 +133,15 @@ class Rollout:
 def mean_squares(target: Target, parts: Sequence[Part], ctx: RunContext) -> Tensor:
     """Sum over parts of weight times mean squared error, one forward pass for all.
 
+    On several processes each takes its share of every part, scaled so that the mean over the processes is the sum.
+
     Args:
         target: the student.
         parts: states, prompts, wanted predictions (batch, channels, height, width) and weight of each term.
         ctx: counts forward passes.
     """
+    if (count := processes()) > 1:
+        parts = [_shared(part, count) for part in parts]
     inputs = torch.cat([states.inputs for states, _, _, _ in parts])
     times = torch.cat([states.timestep for states, _, _, _ in parts])
     out = ask(target, inputs, times, join([cond for _, cond, _, _ in parts]), ctx)
@@ -144,3 +149,11 @@ def mean_squares(target: Target, parts: Sequence[Part], ctx: RunContext) -> Tens
     for piece, (_, _, wanted, weight) in zip(out.split([len(part[0]) for part in parts]), parts, strict=True):
         total = total + weight * (piece - wanted).square().mean()
     return total
+
+
+def _shared(part: Part, count: int) -> Part:
+    """This process's rows of a part; the weight makes up for unequal shares."""
+    states, cond, wanted, weight = part
+    size = len(states)
+    rows = torch.arange(size)[share(size)]
+    return states[rows], cond[rows.tolist()], wanted[rows], weight * count * len(rows) / size

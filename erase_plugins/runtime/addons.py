@@ -10,31 +10,37 @@ from torch import Tensor, nn
 
 from erase_plugins.artifacts.edit import AddOn, Delta
 from erase_plugins.artifacts.gated import GATE, GATED
+from erase_plugins.artifacts.standin import without_stand_in
 from erase_plugins.errors import BaseMismatch, Unsupported
 from erase_plugins.runtime.gates import AttachedGate, AttachedLowRank
 
 
 class Bottleneck(nn.Module):
-    """out + strength * up(act(down(out))): the residual bottleneck of lightweight erasers (Receler)."""
+    """Residual bottleneck of lightweight erasers (Receler): out + strength * (up act(down out + bias) + up_bias)."""
 
     def __init__(self, weights: dict[str, Tensor], activation: str) -> None:
         super().__init__()
         shapes = {name: tuple(tensor.shape) for name, tensor in weights.items()}
         down, up = shapes.get("down", ()), shapes.get("up", ())
         fits = len(down) == len(up) == 2 and down == up[::-1] and shapes.get("bias", down[:1]) == down[:1]
-        if not fits or set(shapes) - {"down", "up", "bias"}:
-            raise Unsupported(f"a bottleneck add-on needs down (r, dim), up (dim, r) and maybe bias (r,), not {shapes}")
+        if not fits or shapes.get("up_bias", up[:1]) != up[:1] or set(shapes) - {"down", "up", "bias", "up_bias"}:
+            raise Unsupported(
+                "a bottleneck add-on needs down (r, dim), up (dim, r), maybe bias (r,) and up_bias (dim,), "
+                f"not {shapes}"
+            )
         for name in ("down", "up"):
             self.register_buffer(name, weights[name])
-        self.register_buffer("bias", weights.get("bias", torch.zeros(weights["down"].shape[0])))
+        self.register_buffer("bias", weights.get("bias", torch.zeros(down[0])))
+        self.register_buffer("up_bias", weights.get("up_bias", torch.zeros(up[0])))
         if activation not in _ACTIVATIONS:
             raise Unsupported(f"unknown activation '{activation}' in an add-on; known: {', '.join(_ACTIVATIONS)}")
         self.activation = _ACTIVATIONS[activation]
 
     def forward(self, x: Tensor) -> Tensor:
         """Residual for (..., dim)."""
-        down, up, bias = (self.get_buffer(name).to(x.device, x.dtype) for name in ("down", "up", "bias"))
-        return self.activation(x @ down.T + bias) @ up.T
+        names = ("down", "up", "bias", "up_bias")
+        down, up, bias, shift = (self.get_buffer(name).to(x.device, x.dtype) for name in names)
+        return self.activation(x @ down.T + bias) @ up.T + shift
 
 
 _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -44,7 +50,9 @@ _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "identity": lambda x: x,
 }
 ADDON_TYPES: dict[str, Callable[[AddOn], nn.Module]] = {
-    "bottleneck": lambda addon: Bottleneck(dict(addon.weights), str(addon.config.get("activation", "gelu"))),
+    "bottleneck": lambda addon: Bottleneck(
+        without_stand_in(addon.weights), str(addon.config.get("activation", "gelu"))
+    ),
 }
 
 

@@ -51,6 +51,9 @@ class Answer:
 _ROUTES: list[tuple[str, re.Pattern[str], Callable[..., Answer]]] = []
 _ID = r"(?P<repo>[^/]+/[^/]+)"
 _REV = r"(?P<rev>[^/]+)"
+#: Spaces are repositories with this before their name; a model and a Space may share one
+SPACE = "space:"
+_SPACES = re.compile(r"^(/api)?/spaces/([^/]+)/")
 
 
 def route(methods: str, pattern: str) -> Callable[[Callable[..., Answer]], Callable[..., Answer]]:
@@ -66,9 +69,10 @@ def route(methods: str, pattern: str) -> Callable[[Callable[..., Answer]], Calla
 
 def answer(store: HubStore, call: Call) -> Answer:
     """The answer to a request; refusals carry the Hub's error headers."""
+    path = _SPACES.sub(lambda found: f"{'/api/models' if found[1] else ''}/{SPACE}{found[2]}/", call.path, count=1)
     try:
         for method, pattern, function in _ROUTES:
-            found = pattern.match(call.path)
+            found = pattern.match(path)
             if method == call.method and found:
                 parts = {key: unquote(value) for key, value in found.groupdict().items() if value is not None}
                 return function(store, call, **parts)
@@ -97,7 +101,7 @@ def _open(store: HubStore, call: Call, repo: str) -> Repository:
 def _writable(store: HubStore, call: Call, repo: str) -> tuple[Repository, str]:
     account = _signed_in(call)
     found = _open(store, call, repo)
-    if repo.split("/")[0] not in (account, "org"):
+    if repo.removeprefix(SPACE).split("/")[0] not in (account, "org"):
         raise HubRefusal(403, "Forbidden", f"you have no write access to {repo}")
     return found, account
 
@@ -115,10 +119,13 @@ def create(store: HubStore, call: Call) -> Answer:
     if space not in (account, "org"):
         raise HubRefusal(403, "Forbidden", f"you may not create repositories in {space}")
     repo = f"{space}/{data['name']}"
+    kind = SPACE if data.get("type") == "space" else ""
+    if kind and not data.get("sdk"):
+        raise HubRefusal(400, "BadRequest", "a Space needs an sdk")
     private = data.get("visibility") == "private" or bool(data.get("private"))
-    facts = {"url": f"{call.url}/{repo}", "name": repo, "id": repo}
+    facts = {"url": f"{call.url}/{'spaces/' if kind else ''}{repo}", "name": repo, "id": repo}
     try:
-        store.create(repo, private, account)
+        store.create(kind + repo, private, account)
     except HubRefusal as error:
         return Answer.json({"error": error.message, **facts}, 409)
     return Answer.json(facts)
@@ -127,7 +134,8 @@ def create(store: HubStore, call: Call) -> Answer:
 @route("DELETE", "/api/repos/delete")
 def delete(store: HubStore, call: Call) -> Answer:
     data = call.json()
-    repo = f"{data.get('organization') or _signed_in(call)}/{data['name']}"
+    kind = SPACE if data.get("type") == "space" else ""
+    repo = f"{kind}{data.get('organization') or _signed_in(call)}/{data['name']}"
     _writable(store, call, repo)
     del store.repositories[repo]
     return Answer.json({})
@@ -205,9 +213,10 @@ def commit(store: HubStore, call: Call, repo: str, rev: str) -> Answer:
         elif key == "lfsFile":
             files[value["path"]] = store.entry(value["oid"], True)
     made, pull = store.apply(repository, rev, lines, files, account, call.flag("create_pr"))
-    facts = {"success": True, "commitOid": made.oid, "commitUrl": f"{call.url}/{repo}/commit/{made.oid}"}
+    page = f"{call.url}/{'spaces/' * repo.startswith(SPACE)}{repo.removeprefix(SPACE)}"
+    facts = {"success": True, "commitOid": made.oid, "commitUrl": f"{page}/commit/{made.oid}"}
     if pull is not None:
-        facts["pullRequestUrl"] = f"{call.url}/{repo}/discussions/{pull.rsplit('/', 1)[1]}"
+        facts["pullRequestUrl"] = f"{page}/discussions/{pull.rsplit('/', 1)[1]}"
     return Answer.json(facts)
 
 
@@ -244,7 +253,8 @@ def revision_info(store: HubStore, call: Call, repo: str, rev: str) -> Answer:
     repository = _open(store, call, repo)
     found = repository.commit(rev)
     siblings = [{"rfilename": path} for path in sorted(found.files)]
-    facts = {"id": repo, "modelId": repo, "sha": found.oid, "private": repository.private, "tags": []}
+    name = repo.removeprefix(SPACE)
+    facts = {"id": name, "modelId": name, "sha": found.oid, "private": repository.private, "tags": []}
     return Answer.json({**facts, "siblings": siblings, "downloads": 0, "likes": 0})
 
 

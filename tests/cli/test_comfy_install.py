@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+from pathlib import Path
 
 import pytest
 
@@ -26,7 +27,21 @@ def test_the_written_folder_gives_the_nodes(erase, comfyui):
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     assert "EraseUCE" in module.NODE_CLASS_MAPPINGS
+    assert (Path(module.WEB_DIRECTORY) / "docs" / "EraseUCE.md").is_file()
+    assert "EraseUCE" in json.loads((place / "locales" / "en" / "nodeDefs.json").read_text())
+    assert (place / "subgraphs").is_dir()
     assert erase("comfy-install", str(comfyui)).code == 0  # again, after an update
+
+
+def test_the_folder_of_an_earlier_version_is_replaced(erase, comfyui):
+    assert erase("comfy-install", str(comfyui)).code == 0
+    place = comfyui / "custom_nodes" / "erase-plugins"
+    shim = place / "__init__.py"
+    shim.write_text(shim.read_text().splitlines()[0] + "\n")
+    (place / "example_workflows" / "gone.json").write_text("{}")
+    assert erase("comfy-install", str(comfyui)).code == 0
+    assert "NODE_CLASS_MAPPINGS" in shim.read_text()
+    assert not (place / "example_workflows" / "gone.json").exists()
 
 
 def test_dry_run_writes_nothing(erase, comfyui):

@@ -57,12 +57,6 @@ def test_the_package_does_not_know_comfyui(path):
     assert [name for name, _ in imports(path) if name.split(".")[0] in (COMFY - {"server"}) | {"comfy_nodes"}] == []
 
 
-def test_the_root_copies_of_workflows_are_the_same():
-    pack = {path.name: path.read_bytes() for path in (PACK / "example_workflows").iterdir()}
-    root = {path.name: path.read_bytes() for path in (ROOT / "example_workflows").iterdir()}
-    assert pack == root
-
-
 def test_workflows_name_our_nodes_and_their_widgets():
     from comfy_nodes import NODE_CLASS_MAPPINGS
 

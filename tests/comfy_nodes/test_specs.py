@@ -8,31 +8,40 @@ import os
 import re
 import subprocess
 import sys
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
+from PIL import Image
 
-from comfy_nodes import NODE_CLASS_MAPPINGS, NODE_DISPLAY_NAME_MAPPINGS, registry
+from comfy_nodes import NODE_CLASS_MAPPINGS, NODE_DISPLAY_NAME_MAPPINGS, WEB_DIRECTORY, host, registry
 from comfy_nodes.classic import node_class
 from comfy_nodes.spec import Input, NodeSpec, Output, Result
+from tests.comfy_nodes import freeze
 from tests.comfy_nodes.conftest import ROOT
 
-#: workflows in the world name these; entries may be added, never renamed or removed
-FROZEN = {
-    "ErasePocketLoader": [],
-    "ErasePocketLatent": ["batch_size"],
-    "EraseUCE": ["model", "clip", "erase", "strength", "kind", "keep"],
-    "EraseRECE": ["model", "clip", "erase", "strength", "kind", "keep"],
-    "EraseLoadArtifact": ["artifact", "model", "strength", "strength_clip", "any_base", "clip"],
-    "EraseSaveArtifact": ["edit", "name", "overwrite", "kohya_copy", "model", "clip"],
-    "EraseCompare": ["base", "erased", "scale"],
-    "EraseDoctor": [],
-}
 NODES = sorted(NODE_CLASS_MAPPINGS.items())
 
 
-def test_ids_and_inputs_are_frozen():
-    assert {name: [item.name for item in cls.SPEC.inputs] for name, cls in NODES} == FROZEN
+OWN = [(name, cls) for name, cls in NODES if cls.SPEC.package == "erase-plugins"]
+
+
+def test_ids_inputs_and_outputs_are_frozen():
+    """Workflows in the world name these: entries may be added, never renamed, moved or removed."""
+    now = {name: freeze.shape(cls.SPEC) for name, cls in OWN if not cls.SPEC.experimental}
+    kept = freeze.frozen()
+    for name, shape in kept.items():
+        assert freeze.problems(shape, now[name]) == [], name
+    assert kept == now, "run: python -m tests.comfy_nodes.freeze"
     assert registry.FAILURES == {}
+
+
+def test_a_renamed_input_and_an_inserted_widget_are_noticed():
+    kept = {"sockets": ["model"], "widgets": ["a", "b"], "outputs": ["MODEL"]}
+    assert freeze.problems(kept, {**kept, "widgets": ["a", "b", "c"], "outputs": ["MODEL", "INT"]}) == []
+    assert freeze.problems(kept, {**kept, "sockets": ["models"]}) == ["socket model is gone"]
+    assert "new ones go to the end" in freeze.problems(kept, {**kept, "widgets": ["a", "c", "b"]})[0]
 
 
 @pytest.mark.parametrize(("name", "cls"), NODES)
@@ -91,11 +100,35 @@ def test_results_become_what_comfyui_expects():
     assert getattr(cls(), cls.FUNCTION)(a=0) == (0,)
 
 
+def test_pictures_of_a_result_are_shown(monkeypatch):
+    shown = {"filename": "x.png", "subfolder": "", "type": "temp"}
+    monkeypatch.setattr(host, "previews", lambda images: [shown] * images)
+    spec = NodeSpec("EraseX", "t", "c", "d", (), (), lambda: Result((), "", images=2), ())
+    assert node_class(spec)().execute() == {"ui": {"images": [shown, shown]}, "result": ()}
+
+
+def test_pictures_are_written_as_the_interface_reads_them(monkeypatch, tmp_path):
+    folders = SimpleNamespace(get_temp_directory=lambda: str(tmp_path / "temp"))
+    monkeypatch.setitem(sys.modules, "folder_paths", folders)
+    images = torch.tensor([0.0, 0.5, 1.0]).expand(2, 4, 5, 3)
+    for entry in host.previews(images):
+        file = tmp_path / "temp" / entry["filename"]
+        assert (entry["subfolder"], entry["type"]) == ("", "temp")
+        assert Image.open(file).size == (5, 4)
+        assert Image.open(file).getpixel((0, 0)) == (0, 128, 255)
+    assert len(list((tmp_path / "temp").iterdir())) == 2
+
+
 def test_a_broken_module_costs_its_own_nodes(monkeypatch):
     monkeypatch.setattr(registry, "FAILURES", {})
     classes, titles = registry.collect(["doctor", "does_not_exist"])
     assert list(classes) == list(titles) == ["EraseDoctor"]
     assert registry.FAILURES["does_not_exist"].startswith("ModuleNotFoundError")
+
+
+def test_the_web_folder_is_where_comfyui_finds_it():
+    assert os.path.isabs(WEB_DIRECTORY)  # the folder in custom_nodes may be a shim elsewhere
+    assert (Path(WEB_DIRECTORY) / "docs" / "EraseUCE.md").is_file()
 
 
 def python(code: str) -> subprocess.CompletedProcess[str]:

@@ -207,3 +207,20 @@ def test_the_client_is_as_before_afterwards(tmp_path, monkeypatch):
         assert os.environ["HF_TOKEN"] == hub.token
     assert before == (constants.ENDPOINT, constants.HF_HUB_CACHE, constants.HF_HUB_OFFLINE)
     assert os.environ["HF_TOKEN"] == "mine"
+
+
+def test_a_space_has_its_own_name_space(hub, api):
+    with pytest.raises(RepositoryNotFoundError):
+        HfApi().create_commit("tester/a", [], commit_message="x", repo_type="space")
+    assert str(api.create_repo(REPO, repo_type="space", space_sdk="gradio")) == f"{hub.url}/spaces/{REPO}"
+    operations = [CommitOperationAdd("app.py", b"print(1)"), CommitOperationAdd("w.safetensors", WEIGHTS)]
+    done = api.create_commit(REPO, operations, commit_message="x", repo_type="space")
+    info = api.repo_info(REPO, repo_type="space")
+    assert (info.id, info.sha) == (REPO, done.oid)
+    assert hub.files(f"space:{REPO}") == {"app.py": b"print(1)", "w.safetensors": WEIGHTS}
+    assert hub.files(REPO) == {}
+    assert Path(hf_hub_download(REPO, "w.safetensors", repo_type="space")).read_bytes() == WEIGHTS
+    assert [item.path for item in api.list_repo_tree(REPO, repo_type="space")] == ["app.py", "w.safetensors"]
+    api.delete_repo(REPO, repo_type="space")
+    assert api.repo_exists(REPO)
+    assert not api.repo_exists(REPO, repo_type="space")

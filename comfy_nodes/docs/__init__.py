@@ -1,0 +1,48 @@
+"""Pages that are written from the node descriptions: ``python -m comfy_nodes.docs [ROOT]``. A test compares them.
+
+Help pages, translations, the node table of docs/comfyui.md, and the copies in the repository's root that a clone needs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from .. import NODE_CLASS_MAPPINGS
+from ..spec import OWN, NodeSpec
+
+PACK = Path(__file__).resolve().parent.parent
+#: read by ComfyUI directly below custom_nodes/<folder>, which in a clone is the root of the repository
+COPIED = ("example_workflows", "locales", "subgraphs")
+
+
+def own_specs() -> list[NodeSpec]:
+    """Descriptions of the nodes that come with this package, in the order of the menu."""
+    found = [node.SPEC for node in NODE_CLASS_MAPPINGS.values() if node.SPEC.package == OWN]  # type: ignore[attr-defined]
+    order = ("erase/load", "erase/make", "erase/apply", "erase/check")
+    return sorted(found, key=lambda spec: (order.index(spec.category) if spec.category in order else 9, spec.id))
+
+
+def pages(root: Path) -> dict[Path, Callable[[], str]]:
+    """Every written page and how to render it.
+
+    Args:
+        root: of the repository.
+    """
+    from erase_plugins.docs import fill_marked
+
+    from .help import help_page, node_table
+    from .locales import languages, main_file, node_file
+
+    pack, guide = root / "comfy_nodes", root / "docs" / "comfyui.md"
+    specs = own_specs()
+    found: dict[Path, Callable[[], str]] = {
+        pack / "web" / "docs" / f"{spec.id}.md": lambda spec=spec: help_page(spec, pack / "web" / "docs")  # type: ignore[misc]
+        for spec in specs
+    }
+    for language in languages():
+        place = pack / "locales" / language
+        found[place / "nodeDefs.json"] = lambda language=language: node_file(specs, language)  # type: ignore[misc]
+        found[place / "main.json"] = lambda language=language: main_file(language)  # type: ignore[misc]
+    found[guide] = lambda: fill_marked(guide.read_text(encoding="utf-8"), "nodes", node_table(specs))
+    return found

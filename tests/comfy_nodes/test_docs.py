@@ -1,0 +1,83 @@
+"""Written pages equal the node descriptions; every node has a page, a translation entry and a place in the table."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+
+from comfy_nodes import docs
+from comfy_nodes.docs import help as help_pages
+from comfy_nodes.docs import locales
+from comfy_nodes.spec import Input, NodeSpec, Output, Result
+from tests.comfy_nodes.conftest import ROOT
+
+SPECS = docs.own_specs()
+PAGES = docs.pages(ROOT)
+HELP = ROOT / "comfy_nodes" / "web" / "docs"
+
+
+@pytest.mark.parametrize("path", list(PAGES), ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_written_pages_equal_the_descriptions(path):
+    assert path.is_file(), "run: python -m comfy_nodes.docs"
+    assert path.read_text(encoding="utf-8") == PAGES[path](), "run: python -m comfy_nodes.docs"
+
+
+@pytest.mark.parametrize("name", docs.COPIED)
+def test_the_root_holds_what_comfyui_reads_there_in_a_clone(name):
+    def content(folder):
+        return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+    assert content(ROOT / "comfy_nodes" / name), name
+    assert content(ROOT / name) == content(ROOT / "comfy_nodes" / name), "run: python -m comfy_nodes.docs"
+
+
+def test_no_page_of_a_node_that_is_gone():
+    assert {path.stem for path in HELP.glob("*.md")} == {spec.id for spec in SPECS}
+
+
+@pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.id)
+def test_a_page_says_everything(spec):
+    text = (HELP / f"{spec.id}.md").read_text(encoding="utf-8")
+    for part in (f"# {spec.title}", spec.description, spec.when, spec.cost, spec.paper):
+        assert part in text
+    assert spec.when, "say when to use another node"
+    assert spec.cost, "say what it costs"
+    for name, tooltip in [(item.name, item.tooltip) for item in (*spec.inputs, *spec.outputs)]:
+        assert re.search(rf"^\| {name}( \(optional\))? \|.*{re.escape(tooltip)} \|$", text, flags=re.MULTILINE), name
+
+
+@pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.id)
+def test_every_socket_has_its_translation_key(spec):
+    entry = json.loads(locales.node_file(SPECS, "en"))[spec.id]
+    assert entry["display_name"] == spec.title
+    assert set(entry.get("inputs", {})) == {item.name for item in spec.inputs}
+    assert set(entry["outputs"]) == {str(place) for place in range(len(spec.outputs))}
+
+
+def test_nodes_of_closed_form_methods_name_the_paper_of_the_method():
+    from erase_plugins.manager import get_manager
+
+    papers = {entry.item.id: entry.item.paper for entry in get_manager().methods()}
+    for spec in SPECS:
+        method = spec.id.removeprefix("Erase").lower()
+        if method in papers:
+            assert spec.paper == papers[method]
+
+
+def test_a_table_cell_cannot_be_left(tmp_path):
+    spec = NodeSpec(
+        id="EraseX", title="Erase: x", category="erase/make", description="d | e", aliases=(),
+        inputs=(Input("a", "COMBO", "x | y", choices=("p|q",), options={"default": "p|q"}),),
+        outputs=(Output("o", "INT", "tip"),), run=lambda a: Result((a,)),
+    )  # fmt: skip
+    row = next(line for line in help_pages.help_page(spec, tmp_path).splitlines() if line.startswith("| a "))
+    assert row == r"| a | one of p\|q | `p\|q` | x \| y |"
+    assert r"| erase/make | [Erase: x](../comfy_nodes/web/docs/EraseX.md) | d \| e |" in help_pages.node_table([spec])
+
+
+def test_nodes_of_other_packages_get_no_page(monkeypatch):
+    other = type("Other", (), {"SPEC": NodeSpec("EraseO", "t", "c", "d", (), (), print, (), package="elsewhere")})
+    monkeypatch.setattr(docs, "NODE_CLASS_MAPPINGS", {"EraseO": other})
+    assert docs.own_specs() == []

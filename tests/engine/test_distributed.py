@@ -1,0 +1,73 @@
+"""Two processes with a shared batch train what one process trains."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from erase_plugins.artifacts.artifact import load_artifact
+from erase_plugins.engine import distributed
+
+ROOT = Path(__file__).parents[2]
+PROGRAM = """
+import sys
+import erase_plugins as ep
+from erase_plugins.engine.distributed import processes
+from erase_plugins.families.diffusers_target import DiffusersTarget
+from erase_plugins.testing.tiny import tiny_sd1
+
+options = dict(iterations=3, batch=4, trajectories=4, harvest=2, steps=4, keep_words=3, keep_batch=3, lr=1e-3,
+               precision="float32", checkpoint_every=1)
+ep.erase(DiffusersTarget(tiny_sd1(), "tiny"), "pizza", "esd", options=options, out=sys.argv[1])
+print("processes", processes())
+"""
+
+
+def run(command, out, **environment):
+    words = [sys.executable, *command, str(out)]
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", **environment}
+    return subprocess.run(words, cwd=ROOT, env=env, capture_output=True, text=True, timeout=300)
+
+
+def test_two_processes_equal_one(tmp_path):
+    program = tmp_path / "program.py"
+    program.write_text(PROGRAM)
+    paths = {"PYTHONPATH": str(ROOT)}
+    one = run([str(program)], tmp_path / "one", **paths)
+    assert one.returncode == 0, one.stderr[-2000:]
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(program)]
+    two = run(launch, tmp_path / "two", **paths)
+    assert two.returncode == 0, two.stderr[-2000:]
+    assert (one.stdout.count("processes 1"), two.stdout.count("processes 2")) == (1, 2)
+    expected, found = (load_artifact(tmp_path / name).edit for name in ("one", "two"))
+    assert len(expected) > 0
+    moved = 0.0
+    for (_, key, left), (_, other, right) in zip(expected.items(), found.items(), strict=True):
+        assert key == other
+        assert torch.allclose(left.dense(), right.dense(), atol=2e-6), key
+        moved = max(moved, float(left.dense().abs().max()))
+    assert moved > 1e-4  # it did train
+
+
+def test_one_process_is_the_whole_world():
+    assert distributed.processes() == 1
+    assert distributed.is_main()
+    assert list(range(5))[distributed.share(5)] == [0, 1, 2, 3, 4]
+    tensor = torch.ones(2)
+    assert distributed.average([tensor])[0] is tensor
+
+
+def test_a_batch_smaller_than_the_processes_is_refused(monkeypatch):
+    class Two:
+        num_processes = 2
+        process_index = 1
+
+    monkeypatch.setattr(distributed, "_state", Two)
+    assert list(range(5))[distributed.share(5)] == [1, 3]
+    with pytest.raises(distributed.RequestError, match="batch of 1 cannot be shared by 2"):
+        distributed.share(1)
