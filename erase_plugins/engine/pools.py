@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from erase_plugins.engine.adapters import Adapters
+from erase_plugins.engine.adapters import Trainable
 from erase_plugins.engine.context import RunContext
 from erase_plugins.engine.distributed import processes, share
 from erase_plugins.engine.loop import shuffled
@@ -56,7 +56,7 @@ class Rollout:
     guidance: float
     harvest: int
     ctx: RunContext
-    adapters: Adapters
+    adapters: Trainable
     total: int = 0
 
     def pool(
