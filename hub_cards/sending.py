@@ -65,7 +65,8 @@ def split(bundle: Bundle) -> list[tuple[Sequence[PushFile], Sequence[str]]]:
     Files that are new may come before the rest, since nothing lists them yet; what replaces or removes something, the
     record and the card are in the last commit. Whoever pulls sees the old or the new state.
     """
-    early, last = [], []
+    early: list[PushFile] = []
+    last: list[PushFile] = []
     for item in bundle.changed:
         waits = item.state != "new" or item.name in (CARD, bundle.record)
         (last if waits else early).append(item)
