@@ -22,13 +22,19 @@ class RequestError(EraseError, ValueError):
 
 
 class UnknownName(RequestError, LookupError):
-    """A name is not registered; the message lists what is, closest first."""
+    """A name is not registered; the message lists what is, the closest ones of very many."""
+
+    _most = 30
 
     def __init__(self, what: str, name: str, known: Iterable[str]) -> None:
         self.what, self.name, self.known = what, name, tuple(sorted(known))
         close = get_close_matches(name, self.known, n=1)
         hint = f"; did you mean '{close[0]}'?" if close else ""
-        super().__init__(f"no {what} named '{name}'{hint} Known: {', '.join(self.known) or 'none'}")
+        shown, more = self.known, ""
+        if len(shown) > self._most:
+            shown = tuple(get_close_matches(name, shown, n=self._most, cutoff=0.0))
+            more = f" and {len(self.known) - len(shown)} more"
+        super().__init__(f"no {what} named '{name}'{hint} Known: {', '.join(shown) or 'none'}{more}")
 
 
 class Unsupported(EraseError, ValueError):
