@@ -77,9 +77,9 @@ def names(number: int) -> tuple[str, str]:
     return f"{FOLDER}/pair_{number}_before.png", f"{FOLDER}/pair_{number}_after.png"
 
 
-def is_pair(name: str) -> bool:
-    """Whether a file of a repository is a picture of a pair."""
-    return re.fullmatch(f"{FOLDER}/pair_[0-9]+_(before|after)\\.png", name) is not None
+def of_gallery(name: str) -> bool:
+    """Whether a file of a repository is the picture of a pair, or their list."""
+    return name == INDEX or re.fullmatch(f"{FOLDER}/pair_[0-9]+_(before|after)\\.png", name) is not None
 
 
 def choose_prompts(manifest: Any, count: int, report: EvalReport | None = None) -> list[str]:
