@@ -101,7 +101,7 @@ def apply_edit(target: ComfyTarget, edit: Edit, strength: float, strength_clip: 
     if strange:
         raise Unsupported(f"changes of kind {', '.join(strange)} cannot be used in ComfyUI")
     maps = context_maps(edit)
-    keys, behind = _resolve(target, edit)
+    keys, behind = resolve(target, edit)
     total = len(keys) + len(behind) + (len(target.modules("cross_kv")) if maps else 0)
     model, clip, ways = target.model, target.clip, []
     for component, item in maps.items():
@@ -142,7 +142,7 @@ def check_strength(strength: float) -> None:
         raise RequestError(f"strength {strength!r} is not a usable number; 1 is the evaluated edit, 0 switches it off")
 
 
-def _resolve(target: ComfyTarget, edit: Edit) -> tuple[dict[tuple[str, str], str], dict[addons.Place, AddOn]]:
+def resolve(target: ComfyTarget, edit: Edit) -> tuple[dict[tuple[str, str], str], dict[addons.Place, AddOn]]:
     """Keys of the parameters that change, and the layers that get an add-on; all of them or an error."""
     found: dict[tuple[str, str], str] = {}
     behind: dict[addons.Place, AddOn] = {}

@@ -140,9 +140,15 @@ def _settings(artifact: Artifact) -> dict[str, Any] | None:
 
 @dataclass(frozen=True, eq=False)
 class StackArtifact(Artifact):
-    """All members as one artifact that still knows them."""
+    """All members as one artifact that still knows them. ``reason`` says why they are no one artifact, if so."""
 
     stack: Stack = Stack(())
+    reason: str = ""
+
+    def save(self, *arguments: Any, **options: Any) -> Artifact:
+        if self.reason:
+            raise ArtifactError(f"this stack cannot be saved: {self.reason}")
+        return super().save(*arguments, **options)
 
 
 def combined(stack: Stack, layers: Sequence[Layer], target: Any = None) -> StackArtifact:
