@@ -148,7 +148,7 @@ def draw_pairs(
     pairs = tuple(
         Pair(text, number, *names(turn)) for turn, (text, number) in enumerate(zip(texts, seeds, strict=True), start=1)
     )
-    pictures = {}
+    pictures: dict[str, bytes] = {}
     for turn, pair in enumerate(pairs):
         pictures |= {pair.before: picture(before[turn]), pair.after: picture(after[turn])}
     return Gallery(pairs, pictures, weight, steps, guidance)
@@ -199,7 +199,7 @@ def read_gallery(folder: str | Path) -> Gallery:
         raise ArtifactError(
             f"no pictures at '{Path(folder).name}'; make them with 'erase-plugins card --pairs 3'"
         ) from error
-    pictures = {}
+    pictures: dict[str, bytes] = {}
     for turn, pair in enumerate(pairs, start=1):
         if (pair.before, pair.after) != names(turn) or not isinstance(pair.prompt, str):
             raise ArtifactError(f"'{INDEX}' lists pictures that it should not; make them again")
