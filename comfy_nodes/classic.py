@@ -21,6 +21,7 @@ def node_class(spec: NodeSpec) -> type:
         "CATEGORY": spec.category,
         "DESCRIPTION": spec.description,
         "OUTPUT_NODE": spec.is_output,
+        "EXPERIMENTAL": spec.experimental,
         "SEARCH_ALIASES": list(spec.aliases),
         "SPEC": spec,
         "execute": _execute(spec),

@@ -8,16 +8,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from erase_plugins.artifacts.edit import ContextMap, Delta, Edit, LowRank
+from erase_plugins.artifacts.edit import AddOn, ContextMap, Delta, Edit, LowRank
 from erase_plugins.errors import BaseMismatch, RequestError, Unsupported
 from erase_plugins.runtime.context import ActiveMap, ContextHook
 from erase_plugins.runtime.guard import context_maps, shape_problem
 from erase_plugins.runtime.patcher import delta_tensor
 
+from . import addons
 from .target import ComfyTarget
 from .weights import PatchedWeights
 
-_PATCHABLE = frozenset({"contextmap", "lowrank", "dense", "bias", "rows"})
+_PATCHABLE = frozenset({"contextmap", "lowrank", "dense", "bias", "rows", "addon"})
 #: stored in these, a patched weight is rounded so little that ordinary patches are fine
 _PLAIN = (torch.float32, torch.float16)
 
@@ -47,6 +48,10 @@ class ContextPatch:
     def __call__(self, query: Tensor, key: Tensor, value: Tensor, _extra: dict[str, Any]) -> tuple[Tensor, ...]:
         mapped = ContextHook.apply(key, list(self.maps))
         return query, mapped, mapped if value is key else ContextHook.apply(value, list(self.maps))
+
+    def mapped(self, rows: Tensor) -> Tensor:
+        """Text rows (..., width) as key and value projections get them."""
+        return ContextHook.apply(rows, list(self.maps))
 
     def to(self, device: Any) -> ContextPatch:
         """Called when the model moves."""
@@ -94,10 +99,10 @@ def apply_edit(target: ComfyTarget, edit: Edit, strength: float, strength_clip: 
         check_strength(value)
     strange = sorted(edit.kinds - _PATCHABLE)
     if strange:
-        raise Unsupported(f"changes of kind {', '.join(strange)} cannot be used in ComfyUI yet")
+        raise Unsupported(f"changes of kind {', '.join(strange)} cannot be used in ComfyUI")
     maps = context_maps(edit)
-    keys = _resolve(target, edit)
-    total = len(keys) + (len(target.modules("cross_kv")) if maps else 0)
+    keys, behind = resolve(target, edit)
+    total = len(keys) + len(behind) + (len(target.modules("cross_kv")) if maps else 0)
     model, clip, ways = target.model, target.clip, []
     for component, item in maps.items():
         if component != "unet" or item.A.shape[1] != target.info.width:
@@ -120,6 +125,10 @@ def apply_edit(target: ComfyTarget, edit: Edit, strength: float, strength_clip: 
         else:
             clip = clip.clone() if clip is target.clip else clip
             ways += _hang(clip.patcher, target, component, chosen, factor)
+    if behind and strength != 0:
+        model = model.clone() if model is target.model else model
+        addons.hang(model, behind, strength)
+        ways.append("add-ons behind attention layers")
     return Patched(model, clip, total, total, tuple(dict.fromkeys(ways)))
 
 
@@ -133,8 +142,10 @@ def check_strength(strength: float) -> None:
         raise RequestError(f"strength {strength!r} is not a usable number; 1 is the evaluated edit, 0 switches it off")
 
 
-def _resolve(target: ComfyTarget, edit: Edit) -> dict[tuple[str, str], str]:
+def resolve(target: ComfyTarget, edit: Edit) -> tuple[dict[tuple[str, str], str], dict[addons.Place, AddOn]]:
+    """Keys of the parameters that change, and the layers that get an add-on; all of them or an error."""
     found: dict[tuple[str, str], str] = {}
+    behind: dict[addons.Place, AddOn] = {}
     fits, first = 0, ""
     for component, key, delta in edit.items():
         if isinstance(delta, ContextMap):
@@ -142,6 +153,16 @@ def _resolve(target: ComfyTarget, edit: Edit) -> dict[tuple[str, str], str]:
             continue
         if component != "unet":
             target.part(component)  # says that CLIP is missing
+        if isinstance(delta, AddOn):
+            layer = addons.place_of(key, target.info.configs["unet"])
+            out = target.key(component, f"{key}.to_out.0.weight")
+            problem = addons.problem(delta, target.part(component).stored(out).shape[0]) if out else "not in this model"
+            if problem:
+                first = first or f"{component} {key}: {problem}"
+                continue
+            behind[layer] = delta
+            fits += 1
+            continue
         place = target.key(component, key)
         if place is None:
             first = first or f"{component} {key}: not in this model"
@@ -157,7 +178,7 @@ def _resolve(target: ComfyTarget, edit: Edit) -> dict[tuple[str, str], str]:
             f"patched {fits} of {len(edit)} modules of {target.info.model} (family {target.family.id}): {first}; "
             "nothing was changed"
         )
-    return found
+    return found, behind
 
 
 def _with_map(model: Any, item: ActiveMap) -> Any:

@@ -76,6 +76,7 @@ class NodeSpec:
         is_output: the graph may end here.
         checks: input -> function that returns the reason why its value cannot be used, or None.
         state: from the widget values, something that differs when the node must run again.
+        experimental: inputs may still change; the editor marks the node.
         when: when to use another node instead; sentences for the help page.
         cost: time and memory, in the words of the help page.
         paper: address of the paper behind it.
@@ -93,6 +94,7 @@ class NodeSpec:
     is_output: bool = False
     checks: Mapping[str, Callable[[Any], str | None]] = field(default_factory=dict)
     state: Callable[..., Any] | None = None
+    experimental: bool = False
     when: str = ""
     cost: str = ""
     paper: str = ""

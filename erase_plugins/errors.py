@@ -22,13 +22,19 @@ class RequestError(EraseError, ValueError):
 
 
 class UnknownName(RequestError, LookupError):
-    """A name is not registered; the message lists what is, closest first."""
+    """A name is not registered; the message lists what is, the closest ones of very many."""
+
+    _most = 30
 
     def __init__(self, what: str, name: str, known: Iterable[str]) -> None:
         self.what, self.name, self.known = what, name, tuple(sorted(known))
         close = get_close_matches(name, self.known, n=1)
         hint = f"; did you mean '{close[0]}'?" if close else ""
-        super().__init__(f"no {what} named '{name}'{hint} Known: {', '.join(self.known) or 'none'}")
+        shown, more = self.known, ""
+        if len(shown) > self._most:
+            shown = tuple(get_close_matches(name, shown, n=self._most, cutoff=0.0))
+            more = f" and {len(self.known) - len(shown)} more"
+        super().__init__(f"no {what} named '{name}'{hint} Known: {', '.join(shown) or 'none'}{more}")
 
 
 class Unsupported(EraseError, ValueError):
@@ -45,6 +51,19 @@ class MissingExtra(EraseError, ImportError):
     def __init__(self, what: str, extra: str) -> None:
         self.extra = extra
         super().__init__(f"{what} needs an optional package: pip install 'erase-plugins[{extra}]'")
+
+
+class MissingPlugin(EraseError, ImportError):
+    """A function comes from a plugin package that is not there."""
+
+    exit_code = 4
+
+    def __init__(self, what: str, package: str) -> None:
+        self.package = package
+        super().__init__(
+            f"{what} comes from the package {package}, which is not in use: pip install erase-plugins brings it; if it "
+            "is installed, 'erase-plugins list plugins' says why it was left out"
+        )
 
 
 class PluginError(EraseError, RuntimeError):

@@ -80,6 +80,23 @@ class Fingerprint:
         return Comparison("weights" if changed else "same", changed, len(mine))
 
 
+def base_difference(mine: Mapping[str, Any], theirs: Mapping[str, Any]) -> str:
+    """What speaks against using two artifacts together; empty if nothing does.
+
+    Args:
+        mine, theirs: the ``base`` of two manifests; components that only one of them knows are not compared.
+    """
+    if mine.get("family") != theirs.get("family"):
+        return f"family {mine.get('family')} and family {theirs.get('family')}"
+    ours, others = mine.get("fingerprint") or {}, theirs.get("fingerprint") or {}
+    for component in sorted(set(ours) & set(others)):
+        one, two = Fingerprint.from_dict(ours[component]), Fingerprint.from_dict(others[component])
+        result = one.compare(two)
+        if result.verdict != "same":
+            return f"{component} {one.short} and {component} {two.short}: {result}"
+    return ""
+
+
 def fingerprint(parameters: Mapping[str, Tensor]) -> Fingerprint:
     """Fingerprint of a component.
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import math
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from erase_plugins.artifacts.strict_json import parse
 from erase_plugins.errors import CorruptArtifact
 
 _LONGEST_NAME = 500
@@ -60,7 +60,7 @@ def read_header(path: Path) -> Header:
     except OSError as error:
         raise CorruptArtifact(f"{path.name}: cannot be read ({error.strerror})") from error
     try:
-        data = json.loads(raw.decode("utf-8"), object_pairs_hook=_unique)
+        data = parse(raw.decode("utf-8"))
     except (UnicodeDecodeError, ValueError, RecursionError) as error:
         raise CorruptArtifact(f"{path.name}: the header is not JSON; not a safetensors file") from error
     if not isinstance(data, dict):
@@ -78,14 +78,6 @@ def read_header(path: Path) -> Header:
     tensors = {name: _entry(path, name, entry) for name, entry in data.items()}
     _check_layout(path, tensors, size - 8 - length)
     return Header(tensors, metadata, 8 + length)
-
-
-def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    """A JSON object whose names occur once; the second of two would silently win otherwise."""
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError("a name occurs twice")
-    return found
 
 
 def _entry(path: Path, name: str, entry: object) -> Entry:

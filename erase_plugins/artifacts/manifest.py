@@ -11,10 +11,13 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import PurePosixPath
 from typing import Any
 
+from erase_plugins.artifacts.strict_json import parse
 from erase_plugins.errors import CorruptArtifact, EraseError
 from erase_plugins.types import Concept, Record
 
 FILENAME = "erase.json"
+#: layout that holds all of an edit; read in preference to the others
+PATCH = "patch"
 HEADER_KEY = "erase_plugins.manifest"
 _NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,120}$")
 
@@ -99,7 +102,7 @@ class Manifest(Record):
             CorruptArtifact: not JSON, wrong types, newer schema.
         """
         try:
-            data = json.loads(text, object_pairs_hook=_unique)
+            data = parse(text)
             if not isinstance(data, dict):
                 raise CorruptArtifact("the manifest is not a JSON object")
             manifest = cls.from_dict(data)
@@ -148,17 +151,16 @@ class Manifest(Record):
         return str(self.base.get("family", ""))
 
     @property
+    def essential(self) -> tuple[ArtifactFile, ...]:
+        """The files that are read: those of our layout, else of the first; the others are for other programs."""
+        layouts = [item.layout for item in self.files]
+        chosen = PATCH if PATCH in layouts else next(iter(layouts), "")
+        return tuple(item for item in self.files if item.layout == chosen)
+
+    @property
     def erased(self) -> tuple[str, ...]:
         """Texts of the erased concepts."""
         return tuple(concept.text for concept in self.concepts)
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON object whose names occur once; the second of two would silently win otherwise."""
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError("a name occurs twice")
-    return found
 
 
 def package_versions() -> dict[str, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +18,6 @@ from erase_plugins.artifacts.lowrank import lower
 from erase_plugins.artifacts.manifest import FILENAME, HEADER_KEY, ArtifactFile, Manifest, slug
 from erase_plugins.errors import ArtifactError, CorruptArtifact, Unsupported
 
-PATCH = "patch"
 #: stands in the file list for pictures and descriptions that user interfaces show
 SIDECAR = "sidecar"
 _MAX_MANIFEST_BYTES = 8_000_000
@@ -132,7 +132,8 @@ def file_header(manifest: Manifest, family: Any, layout: str, edit: Edit) -> dic
 def read_folder(folder: Path) -> Artifact:
     """A verified artifact folder: manifest, hashes, header, names, shapes, finiteness.
 
-    A folder as peft writes it (adapter_config.json) is read as well.
+    Files for other programs may be absent (a pull leaves them out); what is there is verified. A folder as peft writes
+    it (adapter_config.json) is read as well.
 
     Raises:
         CorruptArtifact: anything that does not fit.
@@ -156,8 +157,9 @@ def read_folder(folder: Path) -> Artifact:
     manager = get_manager()
     family = manager.family(manifest.family)
     for item in manifest.files:
-        verify_file(folder, item)
-    chosen = next((item for item in manifest.files if item.layout == PATCH), manifest.files[0])
+        if item in manifest.essential or os.path.lexists(folder / item.name):
+            verify_file(folder, item)
+    chosen = manifest.essential[0]
     layout = manager.layout(chosen.layout)
     place = folder / chosen.name
     if len(Path(chosen.name).parts) > 1:  # a layout with folders finds all of them from the name it was written under
@@ -195,13 +197,16 @@ def verify_file(folder: Path, item: ArtifactFile) -> None:
 
 
 def _inside(path: Path, folder: Path) -> bool:
-    """Whether a file really lies in the folder, or is a Hub cache link into the blobs of the same repository."""
+    """Whether a file really lies in the folder, or is a Hub cache link into the blobs of the same repository.
+
+    The artifact is the repository itself or one folder of it (a collection).
+    """
     try:
         place, home = path.resolve(), folder.resolve()
     except (OSError, RuntimeError):  # a loop of links
         return False
-    blobs = home.parent.parent / "blobs"
-    return place.is_relative_to(home) or (home.parent.name == "snapshots" and place.parent == blobs)
+    caches = [item.parent / "blobs" for item in list(home.parents)[:2] if item.name == "snapshots"]
+    return place.is_relative_to(home) or place.parent in caches
 
 
 def read_file(path: Path, family_id: str | None) -> Artifact:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -20,41 +20,41 @@ from erase_plugins.errors import Unsupported
 from erase_plugins.families.base import ModuleRef, Target
 
 
-class Adapters:
+class Slot:
+    """The change of one module."""
+
+    ref: ModuleRef
+
+    def parts(self) -> list[tuple[str, nn.Parameter]]:
+        """Named trainable tensors."""
+        raise NotImplementedError
+
+    def deltas(self) -> dict[str, Delta]:
+        """Key in the edit -> change."""
+        raise NotImplementedError
+
+    def attach(self, owner: Trainable) -> None:
+        """Puts the change in force while ``owner`` is enabled."""
+        raise NotImplementedError
+
+    def detach(self) -> None:
+        """Puts the module back as it was."""
+        raise NotImplementedError
+
+
+class Trainable:
     """Trainable changes of many modules. Use as a context manager: attached inside, taken off afterwards.
 
     Args:
-        target: the model.
-        refs: linear and convolution modules to change.
-        rank: LoRA rank; None trains the full weight change and the bias change.
-        scale: factor of the low-rank product (alpha / rank); baked into the edit.
-        generator: fills the LoRA "down" factors; "up" starts at zero, so the start is the teacher.
-
-    Raises:
-        Unsupported: a module that is neither linear nor a plain convolution.
+        target: the model; its own parameters take no gradient meanwhile.
+        slots: one change each.
     """
 
-    def __init__(
-        self,
-        target: Target,
-        refs: Sequence[ModuleRef],
-        rank: int | None,
-        scale: float = 1.0,
-        generator: torch.Generator | None = None,
-    ) -> None:
+    def __init__(self, target: Target, slots: Sequence[Slot]) -> None:
         self.family = target.family.id
         self.enabled = True
-        self.slots: list[_Slot] = []
-        for ref in refs:
-            module = target.module(ref)
-            if isinstance(module, nn.Conv2d) and (module.groups != 1 or module.padding_mode != "zeros"):
-                raise Unsupported(f"{ref.path} is a grouped or padded-by-mode convolution; it cannot be trained")
-            if not isinstance(module, nn.Linear | nn.Conv2d):
-                raise Unsupported(f"{ref.path} is a {type(module).__name__}, not a linear layer or convolution")
-            slot = _FullSlot(ref, module) if rank is None else _LoraSlot(ref, module, rank, scale, generator)
-            self.slots.append(slot)
-        self._frozen = [part for ref in target.info.refs if ref.component in {r.component for r in refs}
-                        for part in target.module(ref).parameters(recurse=False)]  # fmt: skip
+        self.slots = list(slots)
+        self._frozen = [part for ref in target.info.refs for part in target.module(ref).parameters(recurse=False)]
 
     def named_parameters(self) -> dict[str, nn.Parameter]:
         """Trainable float32 tensors; names say component, parameter and factor."""
@@ -88,7 +88,7 @@ class Adapters:
             deltas.setdefault(slot.ref.component, {}).update(slot.deltas())
         return Edit(self.family, deltas)
 
-    def __enter__(self) -> Adapters:
+    def __enter__(self) -> Self:
         self._before = [part.requires_grad for part in self._frozen]
         for part in self._frozen:
             part.requires_grad_(False)
@@ -105,25 +105,50 @@ class Adapters:
             part.requires_grad_(before)
 
 
-class _Slot:
-    """The change of one module."""
+class Adapters(Trainable):
+    """Trainable weight changes of linear and convolution modules.
+
+    Args:
+        target: the model.
+        refs: linear and convolution modules to change.
+        rank: LoRA rank; None trains the full weight change and the bias change.
+        scale: factor of the low-rank product (alpha / rank); baked into the edit.
+        generator: fills the LoRA "down" factors; "up" starts at zero, so the start is the teacher.
+
+    Raises:
+        Unsupported: a module that is neither linear nor a plain convolution.
+    """
+
+    def __init__(
+        self,
+        target: Target,
+        refs: Sequence[ModuleRef],
+        rank: int | None,
+        scale: float = 1.0,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        slots: list[Slot] = []
+        for ref in refs:
+            module = target.module(ref)
+            if isinstance(module, nn.Conv2d) and (module.groups != 1 or module.padding_mode != "zeros"):
+                raise Unsupported(f"{ref.path} is a grouped or padded-by-mode convolution; it cannot be trained")
+            if not isinstance(module, nn.Linear | nn.Conv2d):
+                raise Unsupported(f"{ref.path} is a {type(module).__name__}, not a linear layer or convolution")
+            slots.append(_FullSlot(ref, module) if rank is None else _LoraSlot(ref, module, rank, scale, generator))
+        super().__init__(target, slots)
+
+
+class _WeightSlot(Slot):
+    """The change of one module's weight."""
 
     def __init__(self, ref: ModuleRef, module: nn.Linear | nn.Conv2d) -> None:
         self.ref, self.module = ref, module
-
-    def parts(self) -> list[tuple[str, nn.Parameter]]:
-        """Named trainable tensors."""
-        raise NotImplementedError
-
-    def deltas(self) -> dict[str, Delta]:
-        """Parameter name -> change."""
-        raise NotImplementedError
 
     def changed(self, original: Any, x: Tensor, *args: Any) -> Tensor:
         """Output of the changed module."""
         raise NotImplementedError
 
-    def attach(self, owner: Adapters) -> None:
+    def attach(self, owner: Trainable) -> None:
         """Shadows ``forward`` on the instance."""
         original = self.module.forward
 
@@ -134,7 +159,6 @@ class _Slot:
         self.module.forward = forward  # type: ignore[method-assign, assignment]
 
     def detach(self) -> None:
-        """Puts the module back as it was."""
         if self._shadowed is not None:
             self.module.forward = self._shadowed  # type: ignore[method-assign]
         else:
@@ -148,7 +172,7 @@ class _Slot:
         return functional.conv2d(x, weight, bias, conv.stride, conv.padding, conv.dilation)
 
 
-class _LoraSlot(_Slot):
+class _LoraSlot(_WeightSlot):
     def __init__(
         self, ref: ModuleRef, module: nn.Linear | nn.Conv2d, rank: int, scale: float, generator: torch.Generator | None
     ) -> None:
@@ -178,7 +202,7 @@ class _LoraSlot(_Slot):
         return out + (side * self.scale).to(out.dtype)
 
 
-class _FullSlot(_Slot):
+class _FullSlot(_WeightSlot):
     def __init__(self, ref: ModuleRef, module: nn.Linear | nn.Conv2d) -> None:
         super().__init__(ref, module)
         self.dW = nn.Parameter(torch.zeros_like(module.weight, dtype=torch.float32))

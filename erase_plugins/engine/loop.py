@@ -10,13 +10,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from erase_plugins.engine import distributed
-from erase_plugins.engine.adapters import Adapters
+from erase_plugins.engine.adapters import Trainable
 from erase_plugins.engine.context import RunContext
 from erase_plugins.errors import NotFiniteError, RequestError, RunCancelled
 
@@ -51,7 +51,19 @@ def make_optimizer(name: str, parameters: list[Any], lr: float) -> torch.optim.O
     raise RequestError(f"unknown optimizer '{name}'; choose one of {', '.join(OPTIMIZERS)}")
 
 
-def train(ctx: RunContext, adapters: Adapters, loss_of: Loss, schedule: Schedule, key: str) -> list[float]:
+class Carried(Protocol):
+    """What a loss carries from step to step besides the adapters (a learned attack); saved with every checkpoint."""
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Its state by name."""
+
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        """Inverse of `tensors`."""
+
+
+def train(
+    ctx: RunContext, adapters: Trainable, loss_of: Loss, schedule: Schedule, key: str, carried: Carried | None = None
+) -> list[float]:
     """Minimises ``loss_of(step)`` over the adapters.
 
     Args:
@@ -60,6 +72,7 @@ def train(ctx: RunContext, adapters: Adapters, loss_of: Loss, schedule: Schedule
         loss_of: scalar loss of a step.
         schedule: see `Schedule`.
         key: identifies the run; a checkpoint of another key is ignored.
+        carried: state of ``loss_of`` that outlives a step.
 
     Returns:
         The loss of every step, from the first (also after a resume).
@@ -75,12 +88,17 @@ def train(ctx: RunContext, adapters: Adapters, loss_of: Loss, schedule: Schedule
     if found is not None:
         done, tensors, state = found
         adapters.load(tensors)
-        _load_optimizer(optimizer, tensors)
+        load_optimizer(optimizer, tensors)
+        if carried is not None:
+            prefix = "carried."
+            carried.load({name.removeprefix(prefix): part for name, part in tensors.items() if name.startswith(prefix)})
         losses = list(state["losses"])
     saved = done
 
     def save() -> None:
-        named = {**adapters.named_parameters(), **_optimizer_tensors(optimizer)}
+        named = {**adapters.named_parameters(), **optimizer_tensors(optimizer)}
+        if carried is not None:
+            named |= {f"carried.{name}": part for name, part in carried.tensors().items()}
         ctx.checkpoint(done, named, {"losses": losses}, key)
 
     for step in range(done, schedule.iterations):
@@ -130,7 +148,8 @@ def shuffled(ctx: RunContext, name: str, size: int, batch: int, step: int) -> Te
     return torch.tensor(rows, dtype=torch.long)
 
 
-def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """Moments and step counts by name."""
     state: Mapping[int, Mapping[str, Any]] = optimizer.state_dict()["state"]
     return {
         f"optimizer.{index}.{name}": value if isinstance(value, Tensor) else torch.tensor(value)
@@ -140,7 +159,8 @@ def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     }
 
 
-def _load_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+def load_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    """Inverse of `optimizer_tensors`; other names are ignored."""
     state: dict[int, dict[str, Tensor]] = {}
     for name, value in tensors.items():
         if name.startswith("optimizer."):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from erase_plugins.errors import RequestError
 from erase_plugins.options import option
 
 if TYPE_CHECKING:
-    from erase_plugins.engine.adapters import Adapters
+    from erase_plugins.engine.adapters import Trainable
     from erase_plugins.engine.context import RunContext
     from erase_plugins.engine.loop import Schedule
     from erase_plugins.engine.pools import Pool, Rollout
@@ -24,11 +25,22 @@ _RATES = {
 
 
 @dataclass(frozen=True)
-class TrainingOptions:
-    """What is trained, how long, on which trajectories, and what is held in place meanwhile."""
+class WeightOptions:
+    """Which form the change of a weight takes."""
 
     parameters: str = option("lora", "lora, or full weights", choices=("lora", "full"))
     rank: int = option(8, "LoRA rank; alpha equals rank", low=1, high=1024)
+
+    @property
+    def lora_rank(self) -> int | None:
+        """Rank of the adapters; None trains full weights."""
+        return self.rank if self.parameters == "lora" else None
+
+
+@dataclass(frozen=True)
+class LoopOptions:
+    """How long and how fast to train."""
+
     lr: float | None = option(None, "learning rate; none picks it by parameters and model size", low=0.0, high=1.0)
     iterations: int = option(1000, "training steps", low=1, per={"pocket": 120})
     batch: int = option(1, "states per training step", low=1, high=1024, per={"pocket": 4})
@@ -40,6 +52,19 @@ class TrainingOptions:
         "bfloat16", "autocast of the denoiser; adapters and loss stay float32", choices=("bfloat16", "float32")
     )
     checkpoint_every: int = option(50, "training steps between checkpoints", low=1, per={"pocket": 20})
+
+    def schedule(self) -> Schedule:
+        """Schedule of the training loop; ``lr`` must be set."""
+        from erase_plugins.engine.loop import Schedule
+
+        assert self.lr is not None
+        return Schedule(self.iterations, self.lr, self.optimizer, self.cooldown, self.checkpoint_every)
+
+
+@dataclass(frozen=True)
+class RolloutOptions(LoopOptions):
+    """On which trajectories to train, and what is held in place meanwhile."""
+
     steps: int = option(50, "sampler steps of a rollout", low=1, high=1000, per={"pocket": 10, "sdxl": 30})
     guidance: float = option(3.0, "classifier-free guidance of the rollout", low=0.0, per={"pocket": 4.0, "sdxl": 2.0})
     sampler: str = option("ddim", "sampler of the rollout", choices=("ddim", "euler"), per={"sdxl": "euler"})
@@ -53,30 +78,11 @@ class TrainingOptions:
     keep_batch: int = option(1, "preserved states per training step", low=1, high=1024, per={"pocket": 8})
     near: float = option(0.8, "closeness to the concept from which a word is not held", low=0.0, high=1.0)
 
-    @property
-    def lora_rank(self) -> int | None:
-        """Rank of the adapters; None trains full weights."""
-        return self.rank if self.parameters == "lora" else None
-
-    def rate(self, info: TargetInfo) -> float:
-        """Learning rate: the given one, or by parameters and profile."""
-        if self.lr is not None:
-            return self.lr
-        rates = _RATES[self.parameters]
-        return next((rates[name] for name in info.profiles if name in rates), rates[""])
-
     def kept(self, request: EraseRequest) -> int:
         """How many prompts are held in place."""
         return len(request.preserve) + self.keep_words if self.keep_weight > 0 else 0
 
-    def schedule(self) -> Schedule:
-        """Schedule of the training loop; ``lr`` must be set."""
-        from erase_plugins.engine.loop import Schedule
-
-        assert self.lr is not None
-        return Schedule(self.iterations, self.lr, self.optimizer, self.cooldown, self.checkpoint_every)
-
-    def rollout_on(self, target: Target, adapters: Adapters, ctx: RunContext) -> Rollout:
+    def rollout_on(self, target: Target, adapters: Trainable, ctx: RunContext) -> Rollout:
         """How trajectories are made."""
         from erase_plugins.engine.pools import Rollout
 
@@ -94,6 +100,52 @@ class TrainingOptions:
         words = [*request.preserve, *keep_words(rollout.target, phrases, self.keep_words, self.near, generator)]
         held = [templates[place % len(templates)].format(word) for place, word in enumerate(words)]
         return rollout.pool("keep", ["", *held], key)
+
+
+@dataclass(frozen=True)
+class TrainingOptions(RolloutOptions, WeightOptions):
+    """What is trained, how long, on which trajectories, and what is held in place meanwhile."""
+
+    def rate(self, info: TargetInfo) -> float:
+        """Learning rate: the given one, or by parameters and profile."""
+        if self.lr is not None:
+            return self.lr
+        rates = _RATES[self.parameters]
+        return next((rates[name] for name in info.profiles if name in rates), rates[""])
+
+    def settled(self, request: EraseRequest, info: TargetInfo) -> Any:
+        """The options with what follows from the request and the model filled in."""
+        keep_batch = self.keep_batch
+        if "keep_batch" not in request.options and request.preserve:
+            keep_batch = max(keep_batch, self.batch)
+        harvest = min(self.harvest, self.steps)
+        return replace(self, lr=self.rate(info), harvest=harvest, keep_batch=keep_batch)
+
+
+def check_templates(templates: Sequence[str]) -> None:
+    """Refuses templates without a place for the concept.
+
+    Raises:
+        RequestError: names the template.
+    """
+    bad = [text for text in templates if "{}" not in text]
+    if bad or not templates:
+        raise RequestError(f"template '{''.join(bad[:1])}' has no {{}} for the concept")
+
+
+def spread(
+    phrases: Sequence[str], others: Sequence[str], templates: Sequence[str], count: int
+) -> list[tuple[str, str]]:
+    """(template, phrase) of about ``count`` trajectories: ``phrases``, and in every second place ``others``.
+
+    Every phrase comes with every template, whatever ``count`` is.
+    """
+    rows = [(template, phrase) for template in templates for phrase in phrases]
+    rows *= -(-count // (len(rows) * (2 if others else 1)))
+    more = [
+        (templates[place % len(templates)], others[place % len(others)]) for place in range(len(rows) if others else 0)
+    ]
+    return [item for pair in zip(rows, more, strict=True) for item in pair] if more else rows
 
 
 def revive(options: type, stored: Any) -> Any:

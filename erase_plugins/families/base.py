@@ -92,6 +92,28 @@ class Conditioning:
         )
 
 
+@dataclass(frozen=True)
+class Tokens:
+    """Prompts as padded token numbers, before the text encoders.
+
+    Attributes:
+        ids: text encoder -> (prompts, tokens) int64.
+        last: row of the last content token of each prompt; 0 for an empty prompt.
+        prompts: their texts.
+    """
+
+    ids: Mapping[str, Tensor]
+    last: tuple[int, ...]
+    prompts: tuple[str, ...] = ()
+
+    def __getitem__(self, rows: Sequence[int]) -> Tokens:
+        return Tokens(
+            ids={name: ids[list(rows)] for name, ids in self.ids.items()},
+            last=tuple(self.last[row] for row in rows),
+            prompts=tuple(self.prompts[row] for row in rows) if self.prompts else (),
+        )
+
+
 class Target(ABC):
     """A loaded model behind the contract of this module. Tensors live here."""
 
@@ -114,6 +136,10 @@ class Target(ABC):
         """Weight without the edits that are applied at the moment; the effective one where the host cannot tell."""
         return self.weight(ref)
 
+    def seen(self, rows: Tensor) -> Tensor:
+        """Text rows (..., width) as key and value projections get them, with the context maps that are in force."""
+        return rows
+
     @abstractmethod
     def module(self, ref: ModuleRef) -> nn.Module:
         """The live module (training methods attach their deltas here)."""
@@ -121,6 +147,34 @@ class Target(ABC):
     @abstractmethod
     def encode(self, prompts: Sequence[str]) -> Conditioning:
         """Encoded prompts, cached; rows as the denoiser receives them."""
+
+    def tokens(self, prompts: Sequence[str]) -> Tokens:
+        """Token numbers of prompts, padded and cut as `encode` does it.
+
+        Raises:
+            Unsupported: this host does not show its tokenizer.
+        """
+        raise Unsupported(f"the tokens of {self.info.model} cannot be read on this host")
+
+    def encode_live(self, tokens: Tokens, rows: Mapping[str, Tensor] | None = None) -> Conditioning:
+        """The text encoders' own pass with gradients, nothing cached; equal to `encode` to the last bit.
+
+        Args:
+            tokens: what is encoded.
+            rows: text encoder -> (prompts, tokens, width) in place of the token embeddings (before positions).
+
+        Raises:
+            Unsupported: this host cannot train text encoders.
+        """
+        raise Unsupported(f"the text encoders of {self.info.model} cannot be trained on this host")
+
+    def token_table(self, component: str) -> Tensor:
+        """Token embeddings of a text encoder (vocabulary, width), detached; do not write to it.
+
+        Raises:
+            Unsupported: this host cannot train text encoders.
+        """
+        raise Unsupported(f"the text encoders of {self.info.model} cannot be trained on this host")
 
     @abstractmethod
     def predict(self, latents: Tensor, timestep: Tensor | float, cond: Conditioning) -> Tensor:
@@ -203,6 +257,26 @@ class Family(ABC):
     def locate(self, layout: str, stem: str, config: Mapping[str, Any] | None = None) -> tuple[str, str] | None:
         """(component, module path) of a file name, inverse of `stem`; None if it is not of this family."""
         raise Unsupported(f"family {self.id} has no names for layout {layout}")
+
+    def encode_ids(self, pipe: Any, ids: Mapping[str, Tensor]) -> tuple[Tensor, Tensor | None]:
+        """Context (prompts, tokens, width) and pooled embedding of a diffusers pipeline for token numbers.
+
+        Args:
+            pipe: the pipeline.
+            ids: text encoder -> (prompts, tokens).
+
+        Raises:
+            Unsupported: the family does not know how.
+        """
+        raise Unsupported(f"family {self.id} cannot run its text encoders on token numbers")
+
+    def text_layers(self, info: TargetInfo, component: str) -> int:
+        """How many layers of a text encoder the denoiser's context passes through.
+
+        Raises:
+            Unsupported: no such text encoder.
+        """
+        raise Unsupported(f"family {self.id} has no trainable text encoder {component}")
 
     def modules(self, info: TargetInfo, group: str) -> tuple[ModuleRef, ...]:
         """Modules of a named group; see `TargetInfo.modules`."""

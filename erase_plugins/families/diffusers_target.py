@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from erase_plugins.artifacts.fingerprint import Fingerprint, fingerprint
-from erase_plugins.artifacts.names import ORIGINAL, base_parameters, canonical
+from erase_plugins.artifacts.names import CONTEXT_HOOK, ORIGINAL, base_parameters, canonical
 from erase_plugins.errors import RequestError, Unsupported
-from erase_plugins.families.base import Conditioning, ModuleRef, Target
+from erase_plugins.families.base import Conditioning, ModuleRef, Target, Tokens
 
 
 class DiffusersTarget(Target):
@@ -65,6 +65,10 @@ class DiffusersTarget(Target):
         parameter = self.module(ref).get_parameter("weight")
         return getattr(parameter, ORIGINAL, parameter).detach()
 
+    def seen(self, rows: Tensor) -> Tensor:
+        hook = getattr(self.pipe.unet, CONTEXT_HOOK, None)
+        return rows if hook is None else hook.mapped(rows)
+
     def encode(self, prompts: Sequence[str]) -> Conditioning:
         missing = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self._cache]
         for start in range(0, len(missing), 64):
@@ -84,12 +88,44 @@ class DiffusersTarget(Target):
             prompt=prompts, device=self.device, num_images_per_prompt=1, do_classifier_free_guidance=False
         )
         embeds, pooled = out[0], (out[2] if len(out) > 2 else None)
-        tokenizer = self.pipe.tokenizer
-        ids = tokenizer(prompts, padding="max_length", max_length=self.info.tokens, truncation=True)["input_ids"]
-        special = set(tokenizer.all_special_ids)
+        last = self.tokens(prompts).last
         for index, prompt in enumerate(prompts):
-            last = max((place for place, token in enumerate(ids[index]) if token not in special), default=0)
-            self._cache[prompt] = (embeds[index], last, None if pooled is None else pooled[index])
+            self._cache[prompt] = (embeds[index], last[index], None if pooled is None else pooled[index])
+
+    def tokens(self, prompts: Sequence[str]) -> Tokens:
+        found = {}
+        for component in self._encoders():
+            tokenizer = getattr(self.pipe, component.replace("text_encoder", "tokenizer"))
+            cut = tokenizer(list(prompts), padding="max_length", max_length=self.info.tokens, truncation=True)
+            found[component] = torch.tensor(cut["input_ids"], dtype=torch.long, device=self.device)
+        special = set(self.pipe.tokenizer.all_special_ids)
+        rows = found["text_encoder"].tolist()
+        last = tuple(max((n for n, token in enumerate(row) if token not in special), default=0) for row in rows)
+        return Tokens(found, last, tuple(prompts))
+
+    def encode_live(self, tokens: Tokens, rows: Mapping[str, Tensor] | None = None) -> Conditioning:
+        hooks = []
+        for component, embedded in (rows or {}).items():
+            table = self._table(component)
+            hooks.append(table.register_forward_hook(lambda _m, _a, out, new=embedded: new.to(out.dtype)))
+        try:
+            embeds, pooled = self.info.family.encode_ids(self.pipe, tokens.ids)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        return Conditioning(embeds, tokens.last, pooled, tokens.prompts)
+
+    def token_table(self, component: str) -> Tensor:
+        weight: Tensor = self._table(component).weight  # type: ignore[assignment]
+        return weight.detach()
+
+    def _encoders(self) -> list[str]:
+        names = [name for name in self.info.family.components if name.startswith("text_encoder")]
+        return [name for name in names if getattr(self.pipe, name, None) is not None]
+
+    def _table(self, component: str) -> nn.Module:
+        ref = next(ref for ref in self.modules("token_embedding") if ref.component == component)
+        return self.module(ref)
 
     def forget(self) -> None:
         """Drops cached embeddings (after the text encoder changed)."""

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from erase_plugins.families.unet import UNetFamily
 from erase_plugins.hookspecs import hookimpl
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from erase_plugins.families.base import TargetInfo
 
 _KEY = "model.diffusion_model.input_blocks.4.1.transformer_blocks.0.attn2.to_k.weight"
 
@@ -33,6 +38,16 @@ class StableDiffusionXL(UNetFamily):
             return configs["checkpoint"]["shapes"].get(_KEY, (0, 0))[-1] == 2048
         unet = configs.get("unet", {})
         return unet.get("addition_embed_type") == "text_time" and "text_encoder_2" in configs
+
+    def encode_ids(self, pipe: Any, ids: Mapping[str, Tensor]) -> tuple[Tensor, Tensor | None]:
+        import torch
+
+        first = pipe.text_encoder(ids["text_encoder"], output_hidden_states=True)
+        second = pipe.text_encoder_2(ids["text_encoder_2"], output_hidden_states=True)
+        return torch.cat([first.hidden_states[-2], second.hidden_states[-2]], dim=-1), second[0]
+
+    def text_layers(self, info: TargetInfo, component: str) -> int:
+        return super().text_layers(info, component) - 1  # the context is the penultimate state
 
     def sgm_in(self, layout: str) -> bool:
         """Kohya files for SDXL use sgm names: sd-scripts trains on its own sgm UNet."""

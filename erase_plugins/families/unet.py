@@ -6,11 +6,14 @@ import json
 import re
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from erase_plugins.artifacts.names import canonical
 from erase_plugins.errors import Unsupported
 from erase_plugins.families.base import Family, ModuleRef, NameMap, TargetInfo
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _FROZEN_IN_U = re.compile(r"^(time_embedding|add_embedding|conv_in|conv_out)\b|^time_embed|^add_embed")
 
@@ -30,9 +33,12 @@ UNET_GROUPS = {
     "cross_kv": _unet(r"\battn2\.to_[kv]$"),
     "cross_k": _unet(r"\battn2\.to_k$"),
     "cross_v": _unet(r"\battn2\.to_v$"),
+    "cross_q": _unet(r"\battn2\.to_q$"),
     "cross_attn": _unet(r"\battn2\.(to_q|to_k|to_v|to_out\.0)$"),
     "self_attn": _unet(r"\battn1\.(to_q|to_k|to_v|to_out\.0)$"),
     "attn": _unet(r"\battn[12]\.(to_q|to_k|to_v|to_out\.0)$"),
+    "visual": _unet(r"\b(attn1\.(to_q|to_k|to_v|to_out\.0)|attn2\.to_q)$"),
+    "transformer": _unet(r"\battentions\.\d+\."),
     "non_cross": lambda ref: ref.component == "unet" and "attn2" not in ref.path and not _FROZEN_IN_U.match(ref.path),
     "denoiser": lambda ref: ref.component == "unet" and not _FROZEN_IN_U.match(ref.path),
     "text_attn": _text(r"\bself_attn\.(q|k|v|out)_proj$"),
@@ -117,6 +123,14 @@ class UNetFamily(Family):
         """Names that pick option defaults: "pocket" for toy-sized denoisers, then the family."""
         small = max(configs["unet"].get("block_out_channels", (0,))) < 320
         return (("pocket",) if small else ()) + (self.id,)
+
+    def encode_ids(self, pipe: Any, ids: Mapping[str, Tensor]) -> tuple[Tensor, Tensor | None]:
+        return pipe.text_encoder(ids["text_encoder"])[0], None
+
+    def text_layers(self, info: TargetInfo, component: str) -> int:
+        if component not in info.configs:
+            raise Unsupported(f"{info.model} has no {component}")
+        return int(info.configs[component]["num_hidden_layers"])
 
     def load(self, request: Any) -> Any:
         from erase_plugins.families.diffusers_target import DiffusersTarget

@@ -2,37 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from erase_plugins.artifacts.edit import AddOn, Delta
+from erase_plugins.artifacts.gated import GATE, GATED
+from erase_plugins.artifacts.standin import without_stand_in
 from erase_plugins.errors import BaseMismatch, Unsupported
+from erase_plugins.runtime.gates import AttachedGate, AttachedLowRank
 
 
 class Bottleneck(nn.Module):
-    """out + strength * up(act(down(out))): the residual bottleneck of lightweight erasers (Receler)."""
+    """Residual bottleneck of lightweight erasers (Receler): out + strength * (up act(down out + bias) + up_bias)."""
 
     def __init__(self, weights: dict[str, Tensor], activation: str) -> None:
         super().__init__()
         shapes = {name: tuple(tensor.shape) for name, tensor in weights.items()}
         down, up = shapes.get("down", ()), shapes.get("up", ())
         fits = len(down) == len(up) == 2 and down == up[::-1] and shapes.get("bias", down[:1]) == down[:1]
-        if not fits or set(shapes) - {"down", "up", "bias"}:
-            raise Unsupported(f"a bottleneck add-on needs down (r, dim), up (dim, r) and maybe bias (r,), not {shapes}")
+        if not fits or shapes.get("up_bias", up[:1]) != up[:1] or set(shapes) - {"down", "up", "bias", "up_bias"}:
+            raise Unsupported(
+                "a bottleneck add-on needs down (r, dim), up (dim, r), maybe bias (r,) and up_bias (dim,), "
+                f"not {shapes}"
+            )
         for name in ("down", "up"):
             self.register_buffer(name, weights[name])
-        self.register_buffer("bias", weights.get("bias", torch.zeros(weights["down"].shape[0])))
+        self.register_buffer("bias", weights.get("bias", torch.zeros(down[0])))
+        self.register_buffer("up_bias", weights.get("up_bias", torch.zeros(up[0])))
         if activation not in _ACTIVATIONS:
             raise Unsupported(f"unknown activation '{activation}' in an add-on; known: {', '.join(_ACTIVATIONS)}")
         self.activation = _ACTIVATIONS[activation]
 
     def forward(self, x: Tensor) -> Tensor:
         """Residual for (..., dim)."""
-        down, up, bias = (self.get_buffer(name).to(x.device, x.dtype) for name in ("down", "up", "bias"))
-        return self.activation(x @ down.T + bias) @ up.T
+        names = ("down", "up", "bias", "up_bias")
+        down, up, bias, shift = (self.get_buffer(name).to(x.device, x.dtype) for name in names)
+        return self.activation(x @ down.T + bias) @ up.T + shift
 
 
 _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -42,7 +50,9 @@ _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "identity": lambda x: x,
 }
 ADDON_TYPES: dict[str, Callable[[AddOn], nn.Module]] = {
-    "bottleneck": lambda addon: Bottleneck(dict(addon.weights), str(addon.config.get("activation", "gelu"))),
+    "bottleneck": lambda addon: Bottleneck(
+        without_stand_in(addon.weights), str(addon.config.get("activation", "gelu"))
+    ),
 }
 
 
@@ -66,15 +76,46 @@ class AttachedAddOn:
         self.handle.remove()
 
 
-def attach(owner: nn.Module, path: str, delta: Delta, strength: float) -> AttachedAddOn:
-    """Hangs an add-on behind the module at ``path``.
+#: anything that hangs on a module: has a ``strength`` and can ``detach``
+Attached = AttachedAddOn | AttachedGate | AttachedLowRank
+
+
+def attach_group(owner: nn.Module, group: Mapping[str, Delta], strength: float) -> list[Attached]:
+    """Hangs all add-ons of one component on it, the gate first; all of them or none.
+
+    Args:
+        owner: the component.
+        group: module path -> `AddOn`; the gate of the edit at key `GATE`.
+        strength: of the edit.
 
     Raises:
         BaseMismatch: no such module.
+        Unsupported: an add-on that cannot work, a gated change without a gate.
     """
-    assert isinstance(delta, AddOn)
+    done: list[Attached] = []
+    gate: AttachedGate | None = None
     try:
-        module = owner.get_submodule(path)
+        for path in sorted(group, key=lambda key: (key != GATE, key)):
+            addon = group[path]
+            assert isinstance(addon, AddOn)
+            if path == GATE:
+                gate = AttachedGate(owner, addon)
+                done.append(gate)
+            elif addon.type == GATED:
+                if gate is None:
+                    raise Unsupported(f"{path} is a gated change, but the edit has no gate")
+                done.append(AttachedLowRank(_module(owner, path), addon, gate, strength))
+            else:
+                done.append(AttachedAddOn(_module(owner, path), addon, strength))
+    except BaseException:
+        for item in done:
+            item.detach()
+        raise
+    return done
+
+
+def _module(owner: nn.Module, path: str) -> nn.Module:
+    try:
+        return owner.get_submodule(path)
     except AttributeError:
         raise BaseMismatch(f"no module {path} to hang an add-on on; nothing was changed") from None
-    return AttachedAddOn(module, delta, strength)

@@ -69,9 +69,12 @@ class FakePatcher:
         other.patches = dict(self.patches)
         return other
 
-    def set_model_attn2_patch(self, patch: Any) -> None:
+    def set_model_patch(self, patch: Any, name: str) -> None:
         patches = self.model_options["transformer_options"].setdefault("patches", {})
-        patches.setdefault("attn2_patch", []).append(patch)
+        patches.setdefault(name, []).append(patch)
+
+    def set_model_attn2_patch(self, patch: Any) -> None:
+        self.set_model_patch(patch, "attn2_patch")
 
     def add_weight_wrapper(self, key: str, wrapper: Any) -> None:
         self.weight_wrapper_patches.setdefault(key, []).append(wrapper)

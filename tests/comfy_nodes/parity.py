@@ -144,6 +144,39 @@ def loading(case: Case, nodes: dict[str, Any], work: Path) -> None:
         }  # fmt: skip
 
 
+def several(case: Case, nodes: dict[str, Any], work: Path) -> None:
+    """The same add-ons twice, and the context map by its own two nodes, beside `ep.apply`."""
+    import erase_plugins as ep
+
+    def load(kind: str, model: Any) -> Any:
+        return nodes["EraseLoadArtifact"]().execute(
+            artifact=kind, model=model, clip=case.clip, strength=0.6, strength_clip=0.6, any_base=False
+        )["result"]
+
+    folder = work / "models" / "erase_plugins"
+    twice = load("addon", load("addon", case.model)[0])[0]
+    with ep.apply(case.pipe, folder / "addon", strength=0.6), ep.apply(case.pipe, folder / "addon", strength=0.6):
+        NUMBERS["two_addons"] = far(case.comfy(twice), case.diffusers())
+    edit = load("contextmap", case.model)[2]
+    with ep.apply(case.pipe, folder / "contextmap", strength=0.6):
+        wanted = case.diffusers()
+    patch, conditioning = nodes["EraseEmbeddingPatch"](), nodes["EraseConditioning"]()
+    base = case.comfy()
+    patched = patch.execute(model=case.model, edit=edit, strength=0.6)["result"][0]
+    NUMBERS["embedding_patch"] = far(case.comfy(patched), wanted)
+    off = patch.execute(model=case.model, edit=edit, strength=0.0)["result"][0]
+    NUMBERS["embedding_patch_off"] = bool((case.comfy(off) == base).all())
+    prompt = [[case.context(), {"pooled_output": None, "mask_strength": 0.5}]]
+    ((rows, extra),) = conditioning.execute(conditioning=prompt, edit=edit, strength=0.6)["result"][0]
+    NUMBERS["embedding_conditioning"] = far(case.comfy(context=rows), wanted)
+    same = conditioning.execute(conditioning=prompt, edit=edit, strength=0.0)["result"][0]
+    NUMBERS["embedding_conditioning_off"] = same is prompt and extra == prompt[0][1] and extra is not prompt[0][1]
+    try:
+        patch.execute(model=case.model, edit=load("dense", case.model)[2], strength=1.0)
+    except ep.errors.Unsupported as error:
+        NUMBERS["embedding_refusal"] = str(error)
+
+
 def saving(case: Case, nodes: dict[str, Any], work: Path) -> None:
     """An edit saved from the graph: the folder, and its Kohya file in the stock loader."""
     import comfy.sd
@@ -202,6 +235,7 @@ def main(comfy_dir: str, work: Path) -> None:
         with torch.inference_mode():
             erasing(case, nodes)
             loading(case, nodes, work)
+            several(case, nodes, work)
             saving(case, nodes, work)
         lora_order(case, nodes)
     print("RESULT " + json.dumps(NUMBERS))

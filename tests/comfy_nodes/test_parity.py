@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from tests.comfy_nodes.conftest import ROOT, context_edit
-from tests.layouts.making import artifact_of, dense_edit, random_edit
+from tests.layouts.making import artifact_of, bias_edit, bottleneck_edit, dense_edit, random_edit, rows_edit
 
 pytestmark = [pytest.mark.comfy, pytest.mark.slow]
-KINDS = ("lowrank", "dense", "contextmap")
+KINDS = ("addon", "bias", "contextmap", "dense", "lowrank", "rows")
 
 
 @pytest.fixture(scope="module")
@@ -19,6 +19,9 @@ def numbers(in_comfy, pocket_target, tmp_path_factory):
         "lowrank": random_edit(pocket_target, ("denoiser", "text")),
         "dense": dense_edit(pocket_target),
         "contextmap": context_edit(pocket_target.info.width),
+        "bias": bias_edit(pocket_target),
+        "rows": rows_edit(pocket_target, "pizza"),
+        "addon": bottleneck_edit(pocket_target),
     }
     for name, edit in edits.items():
         artifact_of(pocket_target, edit, name).save(work / "models" / "erase_plugins" / name, ("patch",))
@@ -70,13 +73,26 @@ def test_a_loaded_artifact_equals_apply(numbers, kind):
 
 
 def test_text_encoder_changes_reach_the_clip(numbers):
-    assert numbers["load_lowrank"]["clip_changed"] > 0.01
-    assert numbers["load_dense"]["clip_changed"] == numbers["load_contextmap"]["clip_changed"] == 0
+    changed = {kind: numbers[f"load_{kind}"]["clip_changed"] for kind in KINDS}
+    assert changed.pop("lowrank") > 0.01
+    assert changed.pop("rows") > 0.01
+    assert set(changed.values()) == {0}
+
+
+def test_add_ons_of_two_nodes_follow_each_other(numbers):
+    assert numbers["two_addons"] < 5e-6
+
+
+@pytest.mark.parametrize("node", ["patch", "conditioning"])
+def test_a_map_on_the_model_or_on_the_prompt_equals_apply(numbers, node):
+    assert numbers[f"embedding_{node}"] < 5e-6
+    assert numbers[f"embedding_{node}_off"]
+    assert "not one context map; use 'Erase: load artifact'" in numbers["embedding_refusal"]
 
 
 def test_a_saved_edit_is_listed_and_works_in_the_stock_lora_loader(numbers):
     assert numbers["saved"] == "from_the_graph"
-    assert numbers["listed"] == ["contextmap", "dense", "from_the_graph", "lowrank"]
+    assert numbers["listed"] == sorted([*KINDS, "from_the_graph"])
     assert numbers["stock_lora"] < 5e-6
 
 

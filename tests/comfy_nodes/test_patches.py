@@ -13,6 +13,12 @@ from erase_plugins.artifacts.edit import AddOn, Edit, LowRank
 from erase_plugins.errors import BaseMismatch, RequestError, Unsupported
 from tests.comfy_nodes.conftest import context_edit
 
+LAYER = "mid_block.attentions.0.transformer_blocks.0.attn2"
+
+
+def bottleneck(size):
+    return AddOn("bottleneck", {"down": torch.ones(1, size), "up": torch.ones(size, 1)}, {})
+
 
 def attn2_patches(model):
     return model.model_options["transformer_options"].get("patches", {}).get("attn2_patch", [])
@@ -92,10 +98,34 @@ def test_a_map_of_another_width_is_refused(target):
         apply_edit(target, context_edit(9), 1.0)
 
 
-def test_added_modules_are_refused(target):
-    addon = AddOn("bottleneck", {"down": torch.ones(1, 4)}, {})
-    with pytest.raises(Unsupported, match="addon cannot be used in ComfyUI yet"):
-        apply_edit(target, Edit("sd1", {"unet": {"x": addon}}), 1.0)
+@pytest.mark.parametrize(
+    ("path", "addon", "error", "text"),
+    [
+        ("mid_block.resnets.0", bottleneck(4), Unsupported, "must follow an attention layer"),
+        ("nowhere.attn2", bottleneck(4), Unsupported, "has no place in ComfyUI"),
+        (LAYER, bottleneck(4), BaseMismatch, "patched 0 of 1 modules .* add-on is for 4 channels"),
+        (LAYER.replace("blocks.0", "blocks.9"), bottleneck(4), BaseMismatch, "not in this model"),
+        (LAYER, AddOn("magic", {}, {}), Unsupported, "add-ons of type 'magic' cannot be used"),
+    ],
+)
+def test_add_ons_without_a_place_are_refused(target, path, addon, error, text):
+    with pytest.raises(error, match=text):
+        apply_edit(target, Edit("sd1", {"unet": {path: addon}}), 1.0)
+
+
+def test_an_add_on_follows_its_layer_only_and_strength_0_hangs_nothing(target):
+    size = target.part("unet").stored(target.key("unet", f"{LAYER}.to_out.0.weight")).shape[0]
+    addon = AddOn("bottleneck", {**bottleneck(size).weights}, {"activation": "identity", "strength": 0.5})
+    edit = Edit("sd1", {"unet": {LAYER: addon}})
+    assert apply_edit(target, edit, 0.0).model is target.model
+    done = apply_edit(target, edit, 0.5)
+    assert "attn2_output_patch" not in target.model.model_options["transformer_options"].get("patches", {})
+    (patch,) = done.model.model_options["transformer_options"]["patches"]["attn2_output_patch"]
+    x = torch.randn(1, 3, size)
+    wanted = x + 0.25 * x.sum(-1, keepdim=True)
+    assert torch.allclose(patch(x, {"block": ("middle", 0), "block_index": 0}), wanted, atol=1e-5)
+    assert patch(x, {"block": ("input", 1), "block_index": 0}) is x
+    assert copy.deepcopy(patch) is patch is patch.to(torch.device("cpu"))
 
 
 def test_text_encoder_changes_need_the_clip(target):

@@ -29,7 +29,7 @@ OWN = [(name, cls) for name, cls in NODES if cls.SPEC.package == "erase-plugins"
 
 def test_ids_inputs_and_outputs_are_frozen():
     """Workflows in the world name these: entries may be added, never renamed, moved or removed."""
-    now = {name: freeze.shape(cls.SPEC) for name, cls in OWN}
+    now = {name: freeze.shape(cls.SPEC) for name, cls in OWN if not cls.SPEC.experimental}
     kept = freeze.frozen()
     for name, shape in kept.items():
         assert freeze.problems(shape, now[name]) == [], name

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from erase_plugins.artifacts.artifact import Artifact
-from erase_plugins.artifacts.edit import Bias, Delta, Dense, Edit, LowRank
+from erase_plugins.artifacts.edit import AddOn, Bias, Delta, Dense, Edit, LowRank, Rows
 from erase_plugins.artifacts.manifest import Manifest, describe_base
 from erase_plugins.types import Concept
 
@@ -33,6 +33,41 @@ def dense_edit(target: Any, group: str = "cross_attn", bias: bool = True) -> Edi
         if bias and ref.bias:
             deltas[ref.component][f"{ref.path}.bias"] = Bias(0.02 * torch.randn(ref.shape[0], generator=generator))
     return Edit(target.family.id, deltas)
+
+
+def bias_edit(target: Any) -> Edit:
+    """Changes of the biases behind cross-attention."""
+    generator = torch.Generator().manual_seed(9)
+    refs = [ref for ref in target.modules("cross_attn") if ref.bias]
+    deltas = {f"{ref.path}.bias": Bias(0.2 * torch.randn(ref.shape[0], generator=generator)) for ref in refs}
+    return Edit(target.family.id, {"unet": deltas})
+
+
+def rows_edit(target: Any, word: str) -> Edit:
+    """Another embedding row for each token of ``word``, in every text encoder."""
+    generator = torch.Generator().manual_seed(10)
+    index = torch.tensor(target.pipe.tokenizer(word, add_special_tokens=False)["input_ids"])
+    deltas: dict[str, dict[str, Delta]] = {}
+    for ref in target.modules("token_embedding"):
+        values = 0.1 * torch.randn(len(index), ref.shape[1], generator=generator)
+        deltas.setdefault(ref.component, {})[ref.weight] = Rows(index, values)
+    return Edit(target.family.id, deltas)
+
+
+def bottleneck_edit(target: Any, rank: int = 3) -> Edit:
+    """A random bottleneck behind every cross-attention layer, with biases and an own factor."""
+    generator = torch.Generator().manual_seed(11)
+
+    def draw(*shape: int) -> torch.Tensor:
+        return 0.3 * torch.randn(shape, generator=generator)
+
+    deltas: dict[str, Delta] = {}
+    for ref in target.modules("cross_attn"):
+        if ref.path.endswith(".to_out.0"):
+            size = ref.shape[0]
+            weights = {"down": draw(rank, size), "up": draw(size, rank), "bias": draw(rank)}
+            deltas[ref.path.removesuffix(".to_out.0")] = AddOn("bottleneck", weights, {"strength": 0.5})
+    return Edit(target.family.id, {"unet": deltas})
 
 
 def artifact_of(target: Any, edit: Edit, name: str = "erase_pizza") -> Artifact:

@@ -1,0 +1,25 @@
+"""Attention layers by their diffusers path, as ComfyUI announces them to patches."""
+
+from __future__ import annotations
+
+import pytest
+
+from comfy_nodes.addons import Place, place_of
+
+CONFIG = {
+    "layers_per_block": 2,
+    "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
+}
+
+
+@pytest.mark.parametrize(
+    ("path", "place"),
+    [
+        ("down_blocks.0.attentions.0.transformer_blocks.0.attn2", Place("attn2_output_patch", "input", 1, 0)),
+        ("down_blocks.2.attentions.1.transformer_blocks.7.attn1", Place("attn1_output_patch", "input", 8, 7)),
+        ("mid_block.attentions.0.transformer_blocks.9.attn2", Place("attn2_output_patch", "middle", 0, 9)),
+        ("up_blocks.1.attentions.2.transformer_blocks.0.attn2", Place("attn2_output_patch", "output", 5, 0)),
+    ],
+)
+def test_layers_are_found_by_block_and_index(path, place):
+    assert place_of(path, CONFIG) == place
