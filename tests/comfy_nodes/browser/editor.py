@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import urllib.request
 from pathlib import Path
 from typing import Any
@@ -61,16 +62,19 @@ class Editor:
             }
         )  # fmt: skip
         page.goto(url)
-        page.wait_for_function("!!(window.app?.graph && window.LiteGraph?.registered_node_types?.EraseDoctor)")
-        page.wait_for_timeout(500)
+        self.wait_ready()
+
+    def wait_ready(self) -> None:
+        self.page.wait_for_function("!!(window.app?.graph && window.LiteGraph?.registered_node_types?.EraseDoctor)")
+        self.page.wait_for_timeout(500)
 
     def _console(self, message: Any) -> None:
         if message.type == "error":
             self.messages.append(f"{message.text} {message.location.get('url', '')}")
 
     def errors_of(self, path: str) -> list[str]:
-        """What the browser complained about and that names ``path``."""
-        return [text for text in self.messages if path in text]
+        """What the browser complained about and that names ``path``; that no help page is translated is no complaint."""
+        return [text for text in self.messages if path in text and not re.search(r"/docs/\w+/\w+\.md$", text)]
 
     def settings(self, values: dict[str, Any]) -> None:
         request = urllib.request.Request(
@@ -97,13 +101,14 @@ class Editor:
         return kind, detail
 
     def refused(self, sentence: str) -> str:
-        """Clicks Run, waits for a sentence on the page, behind "View details" where the editor hides it."""
+        """Clicks Run, waits for a sentence on the page, behind "View details" and an info button where the editor hides it."""
         self.page.click(RUN)
         details = self.page.get_by_text("View details")
         found = self.page.get_by_text(sentence)
         details.or_(found).first.wait_for()
         if details.count():
             details.first.click()
+            self.page.get_by_label(re.compile("^Info for")).first.click()
         found.first.wait_for()
         self.page.wait_for_timeout(700)
         return found.first.inner_text()
@@ -120,10 +125,10 @@ class Editor:
         """Id of the first node of a kind."""
         return self.page.evaluate("(kind) => String(app.graph._nodes.find((n) => n.type === kind).id)", kind)
 
-    def select(self, node: str) -> None:
+    def select(self, node: str, button: str = "left") -> None:
         """Clicks the title of a node."""
         x, y = self.page.evaluate(_TITLE, node)
-        self.page.mouse.click(x, y)
+        self.page.mouse.click(x, y, button=button)
         self.page.wait_for_timeout(700)
 
     def set_widget(self, node: str, widget: str, value: Any) -> None:
