@@ -102,7 +102,14 @@ class OutputPatch:
 
 
 def hang(clone: Any, addons: Mapping[Place, AddOn], strength: float) -> None:
-    """Hangs add-ons on a clone of a MODEL, one patch for all layers of a list."""
+    """Hangs add-ons on a clone of a MODEL."""
+    for name, patch in output_patches(addons, strength).items():
+        clone.set_model_patch(patch, name)
+
+
+def output_patches(addons: Mapping[Place, AddOn], strength: float) -> dict[str, OutputPatch]:
+    """Name of a patch list -> the one patch for all its layers."""
+    found = {}
     for name in dict.fromkeys(place.patch for place in addons):
         networks = {
             (place.side, place.number, place.index): (
@@ -111,4 +118,5 @@ def hang(clone: Any, addons: Mapping[Place, AddOn], strength: float) -> None:
             for place, addon in addons.items()
             if place.patch == name
         }  # fmt: skip
-        clone.set_model_patch(OutputPatch(networks), name)
+        found[name] = OutputPatch(networks)
+    return found

@@ -159,6 +159,23 @@ def lora_folder() -> Path:
     return Path(folder_paths.get_folder_paths("loras")[0])
 
 
+def lora_names() -> list[str]:
+    """Files that the stock LoRA loader lists."""
+    import folder_paths
+
+    return [str(name) for name in folder_paths.get_filename_list("loras")]
+
+
+def lora_path(name: str) -> Path | None:
+    """Path of a LoRA file by its name in the stock loader; None if there is none."""
+    import folder_paths
+
+    if not name.endswith(".safetensors") or name not in folder_paths.get_filename_list("loras"):
+        return None
+    found = folder_paths.get_full_path("loras", name)
+    return None if found is None else Path(found)
+
+
 def previews(images: Any) -> list[dict[str, str]]:
     """Writes pictures into ComfyUI's temporary folder, for the interface.
 

@@ -49,6 +49,10 @@ class ContextPatch:
         mapped = ContextHook.apply(key, list(self.maps))
         return query, mapped, mapped if value is key else ContextHook.apply(value, list(self.maps))
 
+    def mapped(self, rows: Tensor) -> Tensor:
+        """Text rows (..., width) as key and value projections get them."""
+        return ContextHook.apply(rows, list(self.maps))
+
     def to(self, device: Any) -> ContextPatch:
         """Called when the model moves."""
         place = device if isinstance(device, torch.device | str) else None
@@ -102,7 +106,7 @@ def apply_edit(target: ComfyTarget, edit: Edit, strength: float, strength_clip: 
     if strange:
         raise Unsupported(f"changes of kind {', '.join(strange)} cannot be used in ComfyUI")
     maps = context_maps(edit)
-    keys, behind = _resolve(target, edit)
+    keys, behind = resolve(target, edit)
     total = len(keys) + len(behind) + (len(target.modules("cross_kv")) if maps else 0)
     model, clip, ways = target.model, target.clip, []
     for component, item in maps.items():
@@ -143,7 +147,7 @@ def check_strength(strength: float) -> None:
         raise RequestError(f"strength {strength!r} is not a usable number; 1 is the evaluated edit, 0 switches it off")
 
 
-def _resolve(target: ComfyTarget, edit: Edit) -> tuple[dict[tuple[str, str], str], dict[addons.Place, AddOn]]:
+def resolve(target: ComfyTarget, edit: Edit) -> tuple[dict[tuple[str, str], str], dict[addons.Place, AddOn]]:
     """Keys of the parameters that change, and the layers that get an add-on; all of them or an error."""
     found: dict[tuple[str, str], str] = {}
     behind: dict[addons.Place, AddOn] = {}

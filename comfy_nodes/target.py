@@ -146,6 +146,13 @@ class ComfyTarget(Target):
     def base_weight(self, ref: ModuleRef) -> Tensor:
         return self.part(ref.component).base(self.keys[(ref.component, ref.weight)])
 
+    def seen(self, rows: Tensor) -> Tensor:
+        patches = self.model.model_options.get("transformer_options", {}).get("patches", {})
+        for patch in patches.get("attn2_patch", ()):
+            mapped = getattr(patch, "mapped", None)  # ours; what patches of others do depends on more than the rows
+            rows = rows if mapped is None else mapped(rows)
+        return rows
+
     def encode(self, prompts: Sequence[str]) -> Conditioning:
         missing = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self._cache]
         for start in range(0, len(missing), _CHUNK):

@@ -1,7 +1,7 @@
 """Algebra of artifacts: merge, add a concept, revoke a concept. Nothing is ever edited twice.
 
 Closed-form artifacts are solved again from their statistics, so the result is the joint solution; everything else is
-summed exactly.
+summed exactly. Gated artifacts hold one memory per concept, which are added and taken away as they are.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from erase_plugins.artifacts.artifact import Artifact, load_artifact
+from erase_plugins.artifacts.gated import is_gated, without
 from erase_plugins.artifacts.lowrank import total
 from erase_plugins.artifacts.manifest import Manifest, slug
 from erase_plugins.artifacts.solved import statistics_of
@@ -57,7 +58,7 @@ def merge(
         raise RequestError("mode joint has no weights; use mode sum, or set the strength when applying")
     if mode == "joint" or (mode == "auto" and plain):
         try:
-            return _joint(loaded)
+            return joint(loaded)
         except ArtifactError as error:
             if mode == "joint":
                 raise
@@ -69,10 +70,11 @@ def merge(
 def add(
     artifact: Artifact | str | Any, concepts: Sequence[str | Concept] | str, target: Any, keep: Sequence[str] = ()
 ) -> Artifact:
-    """The artifact with more concepts: exactly what erasing all of them together gives.
+    """The artifact with more concepts: exactly what erasing all of them together gives (closed-form methods), or the
+    memories of both (gated ones).
 
     Args:
-        artifact: closed-form artifact or its path.
+        artifact: closed-form or gated artifact or its path.
         concepts: what to erase as well.
         target: its base model (rows of the new phrases come from its text encoder).
         keep: further prompts to keep.
@@ -85,7 +87,9 @@ def add(
     from erase_plugins.types import EraseRequest
 
     first = load_artifact(artifact)
-    statistics_of(first.edit, first.name)
+    gated = is_gated(first.edit)
+    if not gated:
+        statistics_of(first.edit, first.name)
     check_base(first.manifest, target)
     items = [concepts] if isinstance(concepts, str | Concept) else list(concepts)
     new = tuple(item if isinstance(item, Concept) else Concept(item) for item in items)
@@ -99,16 +103,18 @@ def add(
         seed=first.manifest.seed,
     )  # fmt: skip
     second = run_plan(make_plan(request, target.info), target)
-    return _joint([first, second], "add")
+    if gated:
+        return _summed([first, second], [1.0, 1.0], target, "one gated memory per concept, side by side", "add")
+    return joint([first, second], action="add")
 
 
 def revoke(
     artifact: Artifact | str | Any, concepts: Sequence[str] | str, *, forget: bool = False, target: Any = None
 ) -> Artifact:
-    """The artifact without some concepts, solved again from its statistics; needs no model.
+    """The artifact without some concepts, solved again from its statistics or without their gates; needs no model.
 
     Args:
-        artifact: closed-form artifact or its path.
+        artifact: closed-form or gated artifact or its path.
         concepts: texts of erased concepts to bring back.
         forget: as if they had never been erased. By default their rows are kept from now on, so that the remaining
             concepts do not disturb them.
@@ -119,6 +125,8 @@ def revoke(
     """
     loaded = load_artifact(artifact)
     names = [concepts] if isinstance(concepts, str) else list(concepts)
+    if is_gated(loaded.edit):
+        return _ungated(loaded, names)
     statistics = _with_rows(loaded, statistics_of(loaded.edit, loaded.name), names, target)
     statistics = statistics.without(names, keep_them=not forget)
     remaining = tuple(item for item in loaded.manifest.concepts if item.text not in names)
@@ -127,18 +135,30 @@ def revoke(
     return _solved(loaded.manifest, statistics, remaining, kept, entry)
 
 
+def _ungated(artifact: Artifact, names: Sequence[str]) -> Artifact:
+    """A gated artifact without the memories of some concepts; nothing of the others changes."""
+    edit = without(artifact.edit, names, artifact.name)
+    remaining = tuple(item for item in artifact.manifest.concepts if item.text not in names)
+    entry = {"action": "revoke", "concepts": list(names), "at": now()}
+    return Artifact(
+        replace(
+            artifact.manifest, name=merged_name(remaining), concepts=remaining, rank=edit.rank, modules=len(edit),
+            files=(), quality="not measured", created=now(), history=(*artifact.manifest.history, entry),
+        ),
+        edit,
+    )  # fmt: skip
+
+
 def _with_rows(artifact: Artifact, statistics: Statistics, names: Sequence[str], target: Any) -> Statistics:
     """Rows of some members encoded again where the file keeps sums only and the base model is at hand."""
     missing = [name for name in names if name in statistics.members and statistics.members[name].rows is None]
     if not missing or target is None:
         return statistics
     from erase_plugins.engine.collect import encode_member
-    from erase_plugins.manager import get_manager
     from erase_plugins.runtime.guard import check_base
 
     check_base(artifact.manifest, target)
-    method = get_manager().method(str(artifact.manifest.method["id"]))
-    recipe = method.Options(**artifact.manifest.options).recipe()
+    recipe = _recipe(artifact)
     table = {concept.text: concept for concept in artifact.manifest.concepts}
     again = {}
     for name in missing:
@@ -164,14 +184,47 @@ def same_base(artifacts: Sequence[Artifact]) -> None:
             raise BaseMismatch(f"'{first.name}' and '{item.name}' were made for different bases: {difference}")
 
 
-def _joint(artifacts: Sequence[Artifact], action: str = "merge") -> Artifact:
+def joint(
+    artifacts: Sequence[Artifact],
+    strengths: Sequence[float] | None = None,
+    target: Any = None,
+    *,
+    encode: bool = False,
+    action: str = "merge",
+) -> Artifact:
+    """The joint solution of closed-form artifacts.
+
+    Args:
+        artifacts: of one method, settings and base.
+        strengths: how far each is moved to what it becomes; 1 if None.
+        target: solve on its effective weights, LoRAs included; None uses what was stored.
+        encode: also encode all phrases again with the target's text encoder.
+        action: word for the history.
+
+    Raises:
+        ArtifactError: no statistics, or settings differ.
+    """
     parts = [statistics_of(item.edit, item.name) for item in artifacts]
+    if target is not None:
+        from erase_plugins.engine.collect import refresh
+
+        recipes = [_recipe(item) if encode else None for item in artifacts]
+        parts = [refresh(part, target, recipe) for part, recipe in zip(parts, recipes, strict=True)]
+    factors = [1.0] * len(parts) if strengths is None else strengths
+    parts = [part.at(float(factor)) for part, factor in zip(parts, factors, strict=True)]
     statistics = parts[0].joined(parts[1:])
     table = {concept.text: concept for item in artifacts for concept in item.manifest.concepts}
     concepts = tuple(table[name] for name in statistics.members)
     kept = tuple(sorted({text for item in artifacts for text in item.manifest.preserve} - set(table)))
     entry = {"action": action, "members": sorted(item.name for item in artifacts)}
     return _solved(artifacts[0].manifest, statistics, concepts, kept, entry)
+
+
+def _recipe(artifact: Artifact) -> Any:
+    from erase_plugins.manager import get_manager
+
+    method = get_manager().method(str(artifact.manifest.method["id"]))
+    return method.Options(**artifact.manifest.options).recipe()
 
 
 def _solved(
@@ -195,7 +248,9 @@ def _solved(
     )  # fmt: skip
 
 
-def _summed(artifacts: Sequence[Artifact], factors: Sequence[float], target: Any, note: str) -> Artifact:
+def _summed(
+    artifacts: Sequence[Artifact], factors: Sequence[float], target: Any, note: str, action: str = "merge"
+) -> Artifact:
     edits = [item.edit for item in artifacts]
     mixed = any("contextmap" in edit.kinds for edit in edits) and any(edit.kinds - {"contextmap"} for edit in edits)
     if mixed:
@@ -208,7 +263,7 @@ def _summed(artifacts: Sequence[Artifact], factors: Sequence[float], target: Any
     concepts = tuple(table[name] for name in sorted(table))
     kept = tuple(sorted({text for item in artifacts for text in item.manifest.preserve} - set(table)))
     methods = sorted({str(item.manifest.method["id"]) for item in artifacts})
-    entry = {"action": "merge", "members": [item.name for item in artifacts], "weights": list(factors), "at": now()}
+    entry = {"action": action, "members": [item.name for item in artifacts], "weights": list(factors), "at": now()}
     manifest = replace(
         first, name=merged_name(concepts), concepts=concepts, preserve=kept, files=(), quality="not measured",
         method={**first.method, "id": "+".join(methods)}, kinds=tuple(sorted(edit.kinds)), rank=edit.rank,

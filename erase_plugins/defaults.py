@@ -14,6 +14,10 @@ BUILTIN_PLUGINS: tuple[str, ...] = (
     "erase_plugins.methods.uce",
     "erase_plugins.methods.rece",
     "erase_plugins.methods.esd",
+    "erase_plugins.methods.realera",
+    "erase_plugins.methods.trce",
+    "erase_plugins.methods.ace",
+    "erase_plugins.methods.receler",
     "erase_plugins.pocket.judge",
     "erase_plugins.evaluation.quick",
 )

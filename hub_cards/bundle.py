@@ -68,6 +68,7 @@ class Bundle:
         diff: lines of the card that change.
         repo_type: "model" or "space".
         space_sdk: what a new Space runs on.
+        record: name of the file that says what the repository holds.
     """
 
     artifact: Any
@@ -83,6 +84,7 @@ class Bundle:
     diff: tuple[str, ...] = ()
     repo_type: str = "model"
     space_sdk: str | None = None
+    record: str = FILENAME
     extra: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -153,6 +155,9 @@ def artifact_files(artifact: Any) -> list[PushFile]:
             f"'{artifact.name}' is not an artifact folder; save it first (artifact.save, or 'erase-plugins convert')"
         )
     names = [FILENAME, *(item.name for item in artifact.manifest.files)]
+    absent = next((name for name in names if not (place / name).is_file()), None)
+    if absent is not None:
+        raise ArtifactError(f"'{place.name}' lacks {absent}, which its manifest lists; pull it with --all-files first")
     return [PushFile(name, place / name) for name in names]
 
 

@@ -28,7 +28,7 @@ def check_repo(name: str) -> str:
 
 def clean(text: object) -> str:
     """A text of the client on one line, without tokens, links and folders."""
-    from erase_plugins.cli.console import one_line, scrub
+    from erase_plugins.plain_text import one_line, scrub
 
     plain = _LINK.sub("", _TOKEN.sub("***", str(text)))
     for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):

@@ -30,14 +30,15 @@ def load_artifact(
     import erase_plugins as ep
 
     from .. import host
-    from ..bases import check_artifact
+    from ..opening import check_fits
     from ..patches import apply_edit
     from ..target import ComfyTarget
 
     with host.computing():
         target = ComfyTarget(model, clip)
         loaded = ep.load_artifact(files.find(artifact))
-        check_artifact(loaded, target, any_base)
+        manifest = loaded.manifest
+        check_fits(loaded, target, any_base)
         done = apply_edit(target, loaded.edit, strength, strength_clip)
     text = "\n".join(
         [

@@ -53,7 +53,7 @@ def make(
         RequestError, Unsupported, BaseMismatch: nothing was changed.
     """
     from .. import host
-    from ..bases import check_artifact
+    from ..opening import check_fits
     from ..making import Job
     from ..patches import apply_edit, check_strength
     from ..target import ComfyTarget
@@ -73,7 +73,7 @@ def make(
     with host.computing():
         target = ComfyTarget(model, clip)
         if checkpoint.strip():
-            check_artifact(artifact, target, any_base)
+            check_fits(artifact, target, any_base)
         done = apply_edit(target, artifact.edit, strength)
     text = "\n".join([report(artifact, done, strength, clip), *notes])
     return Result((done.model, nothing_for(clip, done.clip), artifact, text), text)

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from erase_plugins.artifacts.edit import Delta, Edit, LowRank
 from erase_plugins.artifacts.lowrank import uniform_rank
+from erase_plugins.artifacts.standin import stand_in, stand_in_loss
 from erase_plugins.errors import ArtifactError, CorruptArtifact
 from erase_plugins.protocols import Verdict
 
@@ -30,13 +31,17 @@ _WHY = {
 
 
 def lora_verdict(edit: Edit) -> Verdict:
-    """Whether an edit is nothing but low-rank changes of linear and convolution weights."""
+    """Whether an edit is low-rank changes of linear and convolution weights, or has stand-ins for the rest."""
+    lost = stand_in_loss(edit)
+    edit = stand_in(edit) if lost else edit
     other = sorted(edit.kinds - {"lowrank"})
     if other:
         return Verdict("no", f"a LoRA file cannot carry {'; '.join(_WHY.get(kind, kind) for kind in other)}")
     odd = [f"{component} {key}" for component, key, _ in edit.items() if not is_lora_key(key)]
     if odd:
         return Verdict("no", f"a LoRA file changes weights of linear and convolution modules only, not {odd[0]}")
+    if lost:
+        return Verdict("lossy", lost)
     return Verdict("yes") if len(edit) else Verdict("no", "the edit is empty")
 
 
@@ -51,12 +56,12 @@ def is_text(component: str) -> bool:
 
 
 def prepared(edit: Edit) -> tuple[Edit, list[tuple[str, str]]]:
-    """The edit with one rank, in contiguous tensors, plus the zero projections that loaders need.
+    """The edit with one rank and stand-ins, in contiguous tensors, plus the zero projections that loaders need.
 
     Returns:
         The edit, and (component, module path) of what was added.
     """
-    padded = uniform_rank(edit)
+    padded = uniform_rank(stand_in(edit))
     dtype = stored_dtype(edit)
     deltas: dict[str, dict[str, Delta]] = {}
     for component, key, delta in padded.items():

@@ -9,6 +9,8 @@ if TYPE_CHECKING:
 
 #: attribute that the runtime leaves on a patched parameter: the tensor that was there before
 ORIGINAL = "_erase_original"
+#: attribute that the runtime leaves on a denoiser whose text rows are mapped: the hook, with ``mapped(rows)``
+CONTEXT_HOOK = "_erase_context"
 
 
 def canonical(component: str, name: str) -> str:

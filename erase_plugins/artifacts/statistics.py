@@ -5,6 +5,7 @@ With these, adding, merging and revoking give the joint solution without the bas
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
@@ -42,6 +43,13 @@ class Member:
         """Ledger contributions to G = e C^T C and X = e S^T C."""
         rows, guides = self.pair()
         return gram(rows, self.weight), gram(rows, self.weight, guides)
+
+    def at(self, strength: float) -> Member:
+        """The same concept moved only ``strength`` of the way to its guide; itself at 1."""
+        if strength == 1.0:
+            return self
+        rows, guides = self.pair()
+        return replace(self, guides=rows + strength * (guides - rows))
 
     def pair(self) -> tuple[Tensor, Tensor]:
         """Rows and guides.
@@ -206,20 +214,31 @@ class Statistics:
         keep = {prompt: rows for prompt, rows in keep.items() if prompt not in members}
         return self._changed(members, keep, left_out, G, X)
 
+    def at(self, strength: float) -> Statistics:
+        """The statistics with all members moved only ``strength`` of the way to their guides; themselves at 1.
+
+        Raises:
+            ArtifactError: the file keeps no rows of a member.
+        """
+        if strength == 1.0:
+            return self
+        members = {name: member.at(strength) for name, member in self.members.items()}
+        return replace(self, members=members, sums=None)
+
     def with_rows(self, members: Mapping[str, Member]) -> Statistics:
         """The statistics with rows put back for some members (encoded again from the base model)."""
         return replace(self, members={**self.members, **members}, sums=self.ledgers)
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What must agree for a joint solution, as JSON values that can be compared."""
+        names = ("width", "keep_weight", "solver", "block_facts")
+        return {name: json.loads(json.dumps(getattr(self, name), default=dict)) for name in names}
+
     def _same_settings(self, other: Statistics) -> None:
-        for name in ("width", "keep_weight", "solver", "block_facts"):
-            mine, theirs = getattr(self, name), getattr(other, name)
-            if _json_like(mine) != _json_like(theirs):
+        for name, mine in self.settings.items():
+            theirs = other.settings[name]
+            if mine != theirs:
                 raise ArtifactError(
                     f"these artifacts cannot be solved jointly: {name} is {mine} and {theirs}; use mode 'sum'"
                 )
-
-
-def _json_like(value: Any) -> Any:
-    import json
-
-    return json.loads(json.dumps(value, sort_keys=True, default=str)) if isinstance(value, Mapping) else value

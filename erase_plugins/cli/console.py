@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -12,10 +11,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import click
-
-_PATH = re.compile(r"(?<![\w:/.~])(?:[A-Za-z]:[\\/]|/)(?:[^\s'\",;:()\\/]+[\\/])+")
-_TOKEN = re.compile(r"\b(hf_|ghp_|sk-)[A-Za-z0-9_-]{8,}")
-_LOGIN = re.compile(r"(://)[^/\s@]+@")
 
 
 @dataclass
@@ -32,17 +27,6 @@ def state() -> State:
     """Settings of the running command; defaults outside of one."""
     ctx = click.get_current_context(silent=True)
     return ctx.ensure_object(State) if ctx is not None else State()
-
-
-def scrub(text: str) -> str:
-    """A message without folders, tokens and logins: they do not belong into bug reports."""
-    text = _LOGIN.sub(r"\1***@", _TOKEN.sub(r"\1***", text))
-    return _PATH.sub("", text)
-
-
-def one_line(text: str) -> str:
-    """The text on one line."""
-    return " ".join(str(text).split())
 
 
 def say(text: str = "") -> None:

@@ -7,7 +7,8 @@ from pathlib import Path
 import click
 
 from erase_plugins.cli.command import check_output, declare, existing, force_option, model_options, strength_option
-from erase_plugins.cli.console import emit, say, scrub, table
+from erase_plugins.cli.console import emit, say, table
+from erase_plugins.plain_text import scrub
 
 
 @declare("diagnose")

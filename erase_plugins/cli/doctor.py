@@ -15,8 +15,9 @@ from typing import Any
 import click
 
 from erase_plugins.cli.command import declare
-from erase_plugins.cli.console import emit, human_bytes, one_line, say, scrub, table
+from erase_plugins.cli.console import emit, human_bytes, say, table
 from erase_plugins.cli.extras import extras, installed
+from erase_plugins.plain_text import one_line, scrub
 
 #: package -> oldest version that is supported
 PACKAGES = {

@@ -42,9 +42,9 @@ class Attack:
         self.rate, self.rule, self.radius = rate, rule, radius
         self._optimizer = torch.optim.Adam([self.rows], lr=rate, weight_decay=decay)
 
-    def step(self, loss: Tensor) -> float:
-        """One update against the gradient of ``loss``; returns its value."""
-        (grad,) = torch.autograd.grad(loss, [self.rows])
+    def step(self, loss: Tensor, keep_graph: bool = False) -> float:
+        """One update against the gradient of ``loss``; returns its value. ``keep_graph`` if the pass is used again."""
+        (grad,) = torch.autograd.grad(loss, [self.rows], retain_graph=keep_graph)
         with torch.no_grad():
             if self.rule == "sign":
                 self.rows.sub_(self.rate * grad.sign())

@@ -136,6 +136,10 @@ class Target(ABC):
         """Weight without the edits that are applied at the moment; the effective one where the host cannot tell."""
         return self.weight(ref)
 
+    def seen(self, rows: Tensor) -> Tensor:
+        """Text rows (..., width) as key and value projections get them, with the context maps that are in force."""
+        return rows
+
     @abstractmethod
     def module(self, ref: ModuleRef) -> nn.Module:
         """The live module (training methods attach their deltas here)."""

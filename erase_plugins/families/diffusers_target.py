@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from erase_plugins.artifacts.fingerprint import Fingerprint, fingerprint
-from erase_plugins.artifacts.names import ORIGINAL, base_parameters, canonical
+from erase_plugins.artifacts.names import CONTEXT_HOOK, ORIGINAL, base_parameters, canonical
 from erase_plugins.errors import Unsupported
 from erase_plugins.families.base import Conditioning, ModuleRef, Target, Tokens
 
@@ -64,6 +64,10 @@ class DiffusersTarget(Target):
     def base_weight(self, ref: ModuleRef) -> Tensor:
         parameter = self.module(ref).get_parameter("weight")
         return getattr(parameter, ORIGINAL, parameter).detach()
+
+    def seen(self, rows: Tensor) -> Tensor:
+        hook = getattr(self.pipe.unet, CONTEXT_HOOK, None)
+        return rows if hook is None else hook.mapped(rows)
 
     def encode(self, prompts: Sequence[str]) -> Conditioning:
         missing = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self._cache]

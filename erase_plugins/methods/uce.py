@@ -89,17 +89,9 @@ class UCE:
 
     def solve(self, statistics: Statistics, family: str) -> Edit:
         """The edit of given statistics; the joint solution of all members."""
-        from erase_plugins.artifacts.closed_form import best_factors, exact_factors, solve_map
-        from erase_plugins.artifacts.solved import context_edit
+        from erase_plugins.engine.solving import joint_edit
 
-        G, X = statistics.erased_grams()
-        K = solve_map(G, X, statistics.kept_gram(), statistics.solver["lam"])
-        rank = statistics.solver.get("rank")
-        if rank is not None and statistics.sigma is not None:
-            A, B, error = best_factors(K, statistics.sigma, rank)
-        else:
-            (A, B), error = exact_factors(K), 0.0
-        return context_edit(A, B, statistics, family, error)
+        return joint_edit(statistics, family)
 
 
 def _as_moderation(request: EraseRequest) -> EraseRequest:

@@ -9,8 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from erase_plugins.artifacts.edit import ContextMap
-
-_ATTRIBUTE = "_erase_context"
+from erase_plugins.artifacts.names import CONTEXT_HOOK
 
 
 @dataclass
@@ -37,6 +36,10 @@ class ContextHook:
             return args, {**kwargs, "encoder_hidden_states": self.apply(kwargs["encoder_hidden_states"], active)}
         return (*args[:2], self.apply(args[2], active), *args[3:]), kwargs
 
+    def mapped(self, rows: Tensor) -> Tensor:
+        """Rows (..., dim) under the maps that are in force."""
+        return self.apply(rows, [item for item in self.maps if item.strength != 0.0])
+
     @staticmethod
     def apply(rows: Tensor, active: list[ActiveMap]) -> Tensor:
         """Mapped rows, computed in float32 and cast back."""
@@ -51,20 +54,20 @@ class ContextHook:
 
 def attach_map(module: nn.Module, item: ActiveMap) -> None:
     """Adds a map to a denoiser."""
-    hook = getattr(module, _ATTRIBUTE, None)
+    hook = getattr(module, CONTEXT_HOOK, None)
     if hook is None:
         hook = ContextHook(module)
-        object.__setattr__(module, _ATTRIBUTE, hook)
+        object.__setattr__(module, CONTEXT_HOOK, hook)
     hook.maps.append(item)
 
 
 def detach_map(module: nn.Module, item: ActiveMap) -> None:
     """Takes a map away; the hook goes with the last one."""
-    hook: ContextHook | None = getattr(module, _ATTRIBUTE, None)
+    hook: ContextHook | None = getattr(module, CONTEXT_HOOK, None)
     if hook is None:
         return
     if item in hook.maps:
         hook.maps.remove(item)
     if not hook.maps:
         hook.handle.remove()
-        object.__delattr__(module, _ATTRIBUTE)
+        object.__delattr__(module, CONTEXT_HOOK)

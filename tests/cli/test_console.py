@@ -1,4 +1,4 @@
-"""Scrubbing, sizes, JSON text."""
+"""Sizes, JSON text."""
 
 from __future__ import annotations
 
@@ -7,23 +7,9 @@ import json
 import pytest
 
 from erase_plugins.cli.command import parse_settings, quote
-from erase_plugins.cli.console import dump, human_bytes, human_seconds, one_line, scrub
+from erase_plugins.cli.console import dump, human_bytes, human_seconds
 from erase_plugins.errors import RequestError
-
-
-@pytest.mark.parametrize(
-    ("text", "clean"),
-    [
-        ("no /home/me/models/a.safetensors here", "no a.safetensors here"),
-        (r"no C:\Users\me\a.bin here", "no a.bin here"),
-        ("see https://example.org/docs/page", "see https://example.org/docs/page"),
-        ("model org/name, ratio 3/4, sd1/sdxl", "model org/name, ratio 3/4, sd1/sdxl"),
-        ("token hf_AbCdEfGhIjKl", "token hf_***"),
-        ("at https://user:secret@host/x", "at https://***@host/x"),
-    ],
-)
-def test_scrub(text, clean):
-    assert scrub(text) == clean
+from erase_plugins.plain_text import one_line
 
 
 def test_numbers_for_people():

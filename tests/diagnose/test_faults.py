@@ -222,8 +222,8 @@ def test_the_model_is_left_as_it_was(tiny_folder, tiny_target):
 
 
 def test_bundle_holds_no_weights_paths_or_tokens(tiny_folder, tiny_target, tmp_path):
-    from erase_plugins.cli.console import scrub
     from erase_plugins.diagnose.bundle import write_bundle
+    from erase_plugins.plain_text import scrub
 
     found = diagnose(tiny_folder, tiny_target, "a pizza in /home/me/x by hf_abcdefgh12345", pictures=1)
     for images, names in ((False, 3), (True, 5)):

@@ -40,8 +40,10 @@ class PeftLayout:
     def write(self, edit: Edit, family: Family, header: Mapping[str, str], path: Path) -> None:
         from erase_plugins.artifacts.edit import Edit
         from erase_plugins.artifacts.lora_file import prepared
+        from erase_plugins.artifacts.standin import stand_in
         from erase_plugins.artifacts.tensors import write_tensors
 
+        edit = stand_in(edit)
         for component in sorted(edit.deltas):
             ready, _ = prepared(Edit(edit.family, {component: edit.deltas[component]}))
             tensors, modules = {}, []

@@ -1,0 +1,335 @@
+"""Receler: reliable concept erasing with lightweight erasers (Huang et al., ECCV 2024, arXiv 2311.17717).
+
+One small bottleneck network behind every cross-attention of the frozen denoiser is trained to answer the concept's
+prompt as the frozen model would under negative guidance, also when learned rows behind the prompt try to bring the
+concept back, and to stay silent where the concept is not:
+
+    y = eps*(null) - eta [ eps*(c) - eps*(null) ],   L = mean (eps_E(c_adv) - y)^2 + locality * mean over layers of the
+    mean square of E(o) outside the concept's cross-attention mask.
+
+The learned rows P minimise mean (eps_E(c_adv) - eps*(c))^2; they live as long as the run.
+
+Differs from the official code (``train_receler.py``):
+    - the learned rows really stand in the prompt; the official loop writes them into a copy, so it trains on the plain
+      prompt (``adversarial=off`` is that behaviour);
+    - states come from harvested teacher trajectories that carry both predictions and the mask; ``rollout=student``
+      rolls the student out for every sample. State and timestep belong together (officially off by 39..58 steps);
+    - the mask comes from the cross-attention layers nearest to a quarter of the latents' side, of whatever size;
+    - several prompt templates; one attack step shares its forward pass with the erasing loss;
+    - optional preservation term as in ESD (on for toy-sized models and with --keep);
+    - files for stock loaders hold a linear stand-in of the erasers with its measured error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from erase_plugins.engine.training_options import RolloutOptions, revive
+from erase_plugins.errors import RequestError
+from erase_plugins.hookspecs import hookimpl
+from erase_plugins.options import as_dict, option, resolve
+from erase_plugins.types import Concept, EditPlan, EraseRequest
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from erase_plugins.artifacts.edit import Edit
+    from erase_plugins.engine.attack import Attacks
+    from erase_plugins.engine.context import RunContext
+    from erase_plugins.engine.erasers import Erasers
+    from erase_plugins.engine.pools import Pool, Rollout
+    from erase_plugins.engine.trajectories import States
+    from erase_plugins.families.base import Conditioning, ModuleRef, Target, TargetInfo
+
+_MASK = "mask"
+
+
+@dataclass(frozen=True)
+class RecelerOptions(RolloutOptions):
+    """Options of Receler."""
+
+    lr: float = option(3e-4, "learning rate", low=0.0, high=1.0, per={"pocket": 3e-3})
+    iterations: int = option(500, "training steps", low=1, per={"pocket": 60})
+    rank: int = option(128, "width of an eraser's bottleneck", low=1, high=1024, per={"pocket": 16, "sdxl": 64})
+    eta: float = option(1.0, "negative guidance", low=0.0, high=100.0)
+    adversarial: str = option("learned", "rows learned against the erasers, or off", choices=("learned", "off"))
+    adversarial_steps: int = option(50, "attack steps per training step", low=1, per={"pocket": 1, "sdxl": 10})
+    adversarial_rows: int = option(16, "learned rows behind the prompt", low=1, per={"pocket": 4})
+    adversarial_lr: float = option(0.1, "step size of the attack (Adam)", low=0.0, high=10.0)
+    adversarial_decay: float = option(0.1, "weight decay of the learned rows", low=0.0, high=10.0)
+    warmup: int = option(0, "training steps on the plain prompt before the attack starts", low=0)
+    locality: float = option(0.1, "weight of silence outside the concept's mask", low=0.0, per={"style": 0.0})
+    mask_threshold: float = option(
+        0.1, "share of the largest attention from which a place is inside", low=0.0, high=1.0
+    )
+    mask_scale: int = option(4, "latent side over side of the attention maps", low=1, high=64, per={"pocket": 2})
+    templates: tuple[str, ...] = option(
+        ("{}",), "prompts trained on; {} is the concept", per={"pocket": ("{}", "a {}", "a {} picture")}
+    )
+    rollout: str = option(
+        "teacher", "who makes the trajectories: teacher (harvested once), or student (per sample)",
+        choices=("teacher", "student"),
+    )  # fmt: skip
+    stand_in: int = option(48, "states that the linear stand-in for LoRA files is fitted on; 0: none", low=0)
+
+
+def locality(outputs: Sequence[Tensor], masks: Sequence[Tensor]) -> Tensor:
+    """Mean over layers and samples of the mean square of E(o) outside the mask.
+
+    Args:
+        outputs: (batch, places, dim) of every eraser.
+        masks: (batch, places) of every layer, 1 inside.
+    """
+    total = outputs[0].new_zeros(())
+    for out, mask in zip(outputs, masks, strict=True):
+        outside = 1 - mask
+        total = total + ((outside * out.square().mean(-1)).sum(-1) / (outside.sum(-1) + 1e-9)).mean()
+    return total / len(outputs)
+
+
+class Receler:
+    """Bottleneck erasers after cross-attention; needs only the concept's name."""
+
+    id = "receler"
+    title = "Reliable concept erasing with lightweight erasers"
+    paper = "https://arxiv.org/abs/2311.17717"
+    summary = (
+        "small networks after cross-attention, trained against learned prompts and silent elsewhere; base untouched"
+    )
+    families = frozenset({"sd1", "sdxl"})
+    kinds = frozenset({"object", "style", "person", "explicit"})
+    produces = frozenset({"addon"})
+    Options = RecelerOptions
+    work_files: ClassVar[tuple[str, ...]] = ("states-*.safetensors", "masks-*.safetensors")
+    contract_options: ClassVar[dict[str, Any]] = {
+        "iterations": 3, "trajectories": 2, "harvest": 2, "steps": 4, "keep_words": 2, "keep_batch": 1, "rank": 4,
+        "adversarial_rows": 2, "adversarial_steps": 2, "stand_in": 6, "checkpoint_every": 1,
+    }  # fmt: skip
+
+    def plan(self, request: EraseRequest, info: TargetInfo) -> EditPlan:
+        from erase_plugins.engine import training_plan as cost
+        from erase_plugins.engine.attention import attention_refs
+
+        options = self._resolve(request, info)
+        cost.check_trainable(self.id, info)
+        refs = attention_refs(info)
+        if options.rank >= min(ref.shape[0] for ref in refs):
+            raise RequestError(
+                f"rank={options.rank} is no bottleneck for layers of {min(ref.shape[0] for ref in refs)}; lower it"
+            )
+        learned = options.adversarial == "learned"
+        if learned and options.adversarial_rows + 3 > info.tokens:
+            raise RequestError(
+                f"adversarial_rows={options.adversarial_rows} leaves no room for a prompt in {info.tokens} tokens"
+            )
+        many, kept = len(request.concepts), options.kept(request)
+        prompts = len(options.templates) * sum(1 + len(concept.prompts) for concept in request.concepts)
+        rolled = prompts * -(-options.trajectories // prompts)
+        forwards = 2.0 * options.steps * (rolled + kept) + rolled * options.harvest + options.stand_in
+        inner = (options.adversarial_steps - 1) * options.iterations * options.batch if learned else 0
+        if options.rollout == "student":
+            forwards += options.iterations * options.batch * (options.steps + 3)
+        warnings = []
+        if many > 5 and "iterations" not in request.options:
+            warnings.append(f"{many} concepts share {options.iterations} iterations; raise iterations if any survives")
+        return EditPlan(
+            request=request,
+            options=as_dict(options),
+            modules=tuple(f"{ref.component}.{ref.path}.to_out.0" for ref in refs),
+            steps=options.iterations,
+            warnings=tuple(warnings),
+            notes=("the erasers are added modules; LoRA files hold a linear stand-in with its error",)
+            if options.stand_in else ("the erasers are added modules; no LoRA file can carry them",),
+            **cost.estimate(
+                info, request, sum(2 * options.rank * ref.shape[0] + options.rank + ref.shape[0] for ref in refs),
+                forwards=forwards + 3.0 * inner, iterations=options.iterations,
+                batch=options.batch + options.keep_batch * (kept > 0), states=(rolled + kept) * options.harvest,
+            ),
+        )  # fmt: skip
+
+    def _resolve(self, request: EraseRequest, info: TargetInfo) -> RecelerOptions:
+        options: RecelerOptions = resolve(RecelerOptions, request.options, (*info.profiles, request.concepts[0].kind))
+        bad = [text for text in options.templates if "{}" not in text]
+        if bad or not options.templates:
+            raise RequestError(f"template '{''.join(bad[:1])}' has no {{}} for the concept")
+        anchored = [concept.text for concept in request.concepts if concept.anchor is not None]
+        if anchored:
+            raise RequestError(f"receler erases towards the empty prompt and takes no --to ({anchored[0]}); use uce")
+        if "keep_batch" not in request.options and request.preserve:
+            options = replace(options, keep_batch=max(options.keep_batch, options.batch))
+        return replace(options, harvest=min(options.harvest, options.steps))
+
+    def run(self, plan: EditPlan, target: Target, ctx: RunContext) -> Edit:
+        from erase_plugins.engine.attention import attention_refs
+        from erase_plugins.engine.erasers import Erasers
+        from erase_plugins.engine.linear_fit import with_stand_ins
+        from erase_plugins.engine.loop import train
+        from erase_plugins.engine.run import plan_key
+
+        options, key = revive(RecelerOptions, plan.options), plan_key(plan)
+        erasers = Erasers(target, attention_refs(target.info), options.rank, ctx.generator("erasers"))
+        ctx.precision = options.precision
+        ctx.start(options.iterations)
+        with erasers:
+            work = _Work(plan.request, options, options.rollout_on(target, erasers, ctx), erasers, key)
+            train(ctx, erasers, work.loss, options.schedule(), key, work.attacks)
+            edit = erasers.edit()
+            if options.stand_in:
+                edit = with_stand_ins(edit, target, erasers, work.batches(), options.rank, ctx)
+        return edit
+
+
+class _Work:
+    """The loss of a training step, over pools of teacher states with masks."""
+
+    def __init__(
+        self, request: EraseRequest, options: RecelerOptions, rollout: Rollout, erasers: Erasers, key: str
+    ) -> None:
+        from erase_plugins.engine.attention import attention_refs, nearest_level, record_attention
+        from erase_plugins.engine.trajectories import ask
+
+        self.options, self.rollout, self.erasers = options, rollout, erasers
+        self.target, self.ctx = rollout.target, rollout.ctx
+        self.names = [concept.text for concept in request.concepts]
+        self.prompts = [self._prompts(concept) for concept in request.concepts]
+        for prompts in self.prompts:
+            rollout.check([prompt for prompt, _ in prompts])
+        refs = attention_refs(self.target.info)
+        self.size = (self.target.info.latent_shape[1], self.target.info.latent_shape[2])
+        self.layers: list[ModuleRef] = []
+        if options.locality > 0:
+            import torch
+
+            probe = torch.zeros((1, *self.target.info.latent_shape), device=self.target.device)
+            with torch.no_grad(), erasers.disabled(), record_attention(self.target, refs) as maps:
+                ask(self.target, probe, torch.zeros(1, device=probe.device), self.target.encode([""]), self.ctx)
+            level = nearest_level(maps, self.size[0] * self.size[1] / options.mask_scale**2)
+            self.layers = [ref for ref in refs if ref.path in level]
+        self.attacks = self._attacks()
+        self.pools = [self._pool(number, key) for number in range(len(self.names))]
+        phrases = [phrase for concept in request.concepts for phrase in (concept.text, *concept.prompts)]
+        self.holding = options.holding(rollout, request, phrases, options.templates, key)
+
+    def _prompts(self, concept: Concept) -> list[tuple[str, str]]:
+        """(prompt, phrase in it) of the trajectories of one concept."""
+        phrases = (concept.text, *concept.prompts)
+        once = [(template.format(phrase), phrase) for template in self.options.templates for phrase in phrases]
+        return once * -(-self.options.trajectories // (len(once) * len(self.names)))
+
+    def _attacks(self) -> Attacks:
+        """Learned rows of every concept, uniform in 0..1 at the start."""
+        import torch
+
+        from erase_plugins.engine.attack import Attack, Attacks
+
+        options, width = self.options, self.target.info.width
+        return Attacks({
+            name: Attack(
+                torch.rand((options.adversarial_rows, width), generator=self.ctx.generator(f"attack {name}")).to(
+                    self.target.device), options.adversarial_lr, decay=options.adversarial_decay,
+            )
+            for name in self.names
+        })  # fmt: skip
+
+    def _pool(self, number: int, key: str) -> Pool | None:
+        """Teacher states of one concept; None if the student makes them."""
+        prompts = [prompt for prompt, _ in self.prompts[number]]
+        if self.options.rollout == "student":
+            return None
+        pool = self.rollout.pool(f"erase-{number}", prompts, key)
+        rows = [self.prompts[number][place][1] for place in pool.states.row.tolist()]
+        return replace(pool, states=self._masked(pool.states, pool.cond, rows, key, f"masks-{number}"))
+
+    def _masked(
+        self, states: States, cond: Conditioning, phrases: Sequence[str], key: str = "", name: str = ""
+    ) -> States:
+        """States with the concept's mask (n, 1, height, width), by the teacher's attention."""
+        if not self.layers:
+            return states
+        import torch
+
+        from erase_plugins.engine.attack import token_rows
+        from erase_plugins.engine.attention import binary_mask, heat, record_attention
+        from erase_plugins.engine.trajectories import ask
+
+        def make() -> dict[str, Tensor]:
+            parts = []
+            for start in range(0, len(states), 16):
+                some = torch.arange(len(states))[start : start + 16]
+                here = cond[states.row[some].tolist()]
+                rows = [
+                    token_rows(self.target, prompt, phrases[place])
+                    for prompt, place in zip(here.prompts, some.tolist(), strict=True)
+                ]
+                with torch.no_grad(), self.erasers.disabled(), record_attention(self.target, self.layers) as maps:
+                    ask(self.target, states.inputs[some], states.timestep[some], here, self.ctx)
+                parts.append(binary_mask(heat(maps, rows, self.size), self.options.mask_threshold)[:, None])
+            return {_MASK: torch.cat(parts)}
+
+        mask = (self.ctx.stash(name, key, make) if name else make())[_MASK].to(self.target.device)
+        return replace(states, predictions={**states.predictions, _MASK: mask})
+
+    def _batch(self, number: int, step: int) -> tuple[States, Conditioning]:
+        pool = self.pools[number]
+        if pool is not None:
+            return pool.batch(self.options.batch, step)
+        pool = self.rollout.fresh([prompt for prompt, _ in self.prompts[number]], self.options.batch, step)
+        phrases = dict(self.prompts[number])
+        names = [phrases[pool.cond.prompts[place]] for place in pool.states.row.tolist()]
+        return self._masked(pool.states, pool.cond, names), pool.cond[pool.states.row.tolist()]
+
+    def loss(self, step: int) -> Tensor:
+        """Erasing under attack, silence outside the mask, and what is held in place."""
+        import torch
+        from torch.nn.functional import mse_loss
+
+        from erase_plugins.engine.attack import in_context
+        from erase_plugins.engine.attention import resized
+        from erase_plugins.engine.trajectories import ask, guided, join
+
+        options, number = self.options, step % len(self.names)
+        states, cond = self._batch(number, step // len(self.names))
+        seen = states.predictions
+        attack = self.attacks[self.names[number]]
+        attacked = options.adversarial == "learned" and step >= options.warmup
+
+        def guess(rows: Tensor, _step: int = 0) -> Tensor:
+            out = ask(self.target, states.inputs, states.timestep, in_context(cond, rows), self.ctx)
+            return mse_loss(out, seen["prompt"])
+
+        if attacked:
+            attack.run(guess, options.adversarial_steps - 1)
+        inputs, times, conds = [states.inputs], [states.timestep], [in_context(cond, attack.rows) if attacked else cond]
+        kept = None
+        if self.holding is not None:
+            kept, held = self.holding.batch(options.keep_batch, step)
+            inputs, times, conds = [*inputs, kept.inputs], [*times, kept.timestep], [*conds, held]
+        with self.erasers.recording() as outputs:
+            out = ask(self.target, torch.cat(inputs), torch.cat(times), join(conds), self.ctx)
+        mine, rest = out[: len(states)], out[len(states) :]
+        total = mse_loss(mine, guided(seen["null"], seen["prompt"], -options.eta))
+        if kept is not None:
+            total = total + options.keep_weight * mse_loss(rest, kept.predictions["prompt"])
+        if self.layers:
+            own = [part[: len(states)] for part in outputs.values()]
+            masks = [resized(seen[_MASK][:, 0], part.shape[1], self.size) for part in own]
+            total = total + options.locality * locality(own, masks)
+        if attacked:  # the last attack step uses this pass; the graph is needed once more for the erasers
+            attack.step(mse_loss(mine, seen["prompt"]), keep_graph=True)
+        return total
+
+    def batches(self) -> Iterator[tuple[States, Conditioning]]:
+        """States of the concept and of what is held, for the stand-in; about ``stand_in`` of them."""
+        size = max(min(self.options.stand_in // 6, 8), 1)
+        for place in range(-(-self.options.stand_in // size)):
+            if place % 2 and self.holding is not None:
+                yield self.holding.batch(size, place)
+            else:
+                yield self._batch(place % len(self.names), place)
+
+
+@hookimpl
+def erase_methods() -> list[Receler]:
+    return [Receler()]

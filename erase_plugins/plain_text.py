@@ -1,0 +1,20 @@
+"""Messages without what does not belong into them. No dependency, so that every host can use it."""
+
+from __future__ import annotations
+
+import re
+
+_PATH = re.compile(r"(?<![\w:/.~])(?:[A-Za-z]:[\\/]|/)(?:[^\s'\",;:()\\/]+[\\/])+")
+_TOKEN = re.compile(r"\b(hf_|ghp_|sk-)[A-Za-z0-9_-]{8,}")
+_LOGIN = re.compile(r"(://)[^/\s@]+@")
+
+
+def scrub(text: str) -> str:
+    """A message without folders, tokens and logins: they do not belong into bug reports."""
+    text = _LOGIN.sub(r"\1***@", _TOKEN.sub(r"\1***", text))
+    return _PATH.sub("", text)
+
+
+def one_line(text: str) -> str:
+    """The text on one line."""
+    return " ".join(str(text).split())
