@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from erase_plugins.hookspecs import hookimpl
 
 if TYPE_CHECKING:
+    from hub_cards.gallery import draw_pairs
     from hub_cards.model_card import card
     from hub_cards.pulling import pull
     from hub_cards.pushing import push
@@ -20,8 +21,9 @@ if TYPE_CHECKING:
 
 _PUBLIC = {
     "card": "hub_cards.model_card",
-    "push": "hub_cards.pushing",
+    "draw_pairs": "hub_cards.gallery",
     "pull": "hub_cards.pulling",
+    "push": "hub_cards.pushing",
     "search": "hub_cards.searching",
 }
 SCHEME = "hub:"
@@ -33,7 +35,7 @@ COMMANDS = {
     "search": "Find published artifacts by name, concept, tag and base model.",
 }
 
-__all__ = ["card", "pull", "push", "search"]
+__all__ = ["card", "draw_pairs", "pull", "push", "search"]
 
 
 def __getattr__(name: str) -> Any:
