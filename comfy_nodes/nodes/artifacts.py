@@ -37,7 +37,6 @@ def load_artifact(
     with host.computing():
         target = ComfyTarget(model, clip)
         loaded = ep.load_artifact(files.find(artifact))
-        manifest = loaded.manifest
         check_fits(loaded, target, any_base)
         done = apply_edit(target, loaded.edit, strength, strength_clip)
     text = "\n".join(

@@ -53,8 +53,8 @@ def make(
         RequestError, Unsupported, BaseMismatch: nothing was changed.
     """
     from .. import host
-    from ..opening import check_fits
     from ..making import Job
+    from ..opening import check_fits
     from ..patches import apply_edit, check_strength
     from ..target import ComfyTarget
     from .closed_form import report
