@@ -26,6 +26,20 @@ def progress(total: int) -> Any:
     return listen
 
 
+def stages() -> Any:
+    """Progress of a suite, (stage, done, total); stops where the user asked for it."""
+    import comfy.model_management
+    import comfy.utils
+
+    bars: dict[str, Any] = {}
+
+    def listen(stage: str, done: int, total: int) -> None:
+        bars.setdefault(stage, comfy.utils.ProgressBar(total)).update_absolute(done, total)
+        comfy.model_management.throw_exception_if_processing_interrupted()
+
+    return listen
+
+
 def computing() -> AbstractContextManager[Any]:
     """Ordinary tensors without gradients: nodes run in inference mode, whose tensors cannot be used elsewhere."""
     import torch

@@ -22,6 +22,8 @@ from .weights import PatchedWeights
 
 #: attachment that carries the name of a model for manifests
 NAME = "erase_plugins_name"
+#: attachment that carries the latent's height and width a model was trained for
+SIZE = "erase_plugins_size"
 _CHUNK = 64
 
 
@@ -41,7 +43,8 @@ class ComfyTarget(Target):
         self.model, self.clip = model, clip
         inner = model.model
         kind = type(inner.model_config).__name__
-        name = getattr(model, "get_attachment", lambda _key: None)(NAME) or f"{kind} in ComfyUI"
+        attached = getattr(model, "get_attachment", lambda _key: None)
+        name, size = attached(NAME) or f"{kind} in ComfyUI", int(attached(SIZE) or 64)
         unet = unet_config(inner.model_config.unet_config, kind)
         configs: dict[str, dict[str, Any]] = {"unet": unet, "text_encoder": {}}
         if unet["addition_embed_type"] is not None:
@@ -64,7 +67,7 @@ class ComfyTarget(Target):
             family=family, model=name, configs=configs, refs=self._refs(), profiles=family.profiles(configs),
             width=int(unet["cross_attention_dim"]),
             tokens=int(getattr(self._tokenizer, "max_length", 77)),
-            latent_shape=(int(unet["in_channels"]), 64, 64), prediction=prediction,
+            latent_shape=(int(unet["in_channels"]), size, size), prediction=prediction,
         )  # fmt: skip
         self._cache: dict[str, tuple[Tensor, int]] = {}
         if clip is not None:
