@@ -238,7 +238,7 @@ SPECS = (
                   options={"default": "", "multiline": True, "placeholder": "pizza"}),
             Input("images", "INT", "Pictures per set: target, synonyms, neighbours, kept. 8 is a first look, 32 a "
                   "measurement.", options={"default": 8, "min": 1, "max": 256}),
-            Input("steps", "INT", "Sampler steps.", options={"default": 8, "min": 1, "max": 100}),
+            Input("steps", "INT", "Sampler steps of every picture.", options={"default": 8, "min": 1, "max": 100}),
             Input("guidance", "FLOAT", "Classifier-free guidance of the sampler.",
                   options={"default": 4.0, "min": 1.0, "max": 30.0, "step": 0.5}),
             Input("seed", "INT", "Of prompts, noise and resampling.",
