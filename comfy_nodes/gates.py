@@ -1,7 +1,7 @@
 """Changes behind gates: their strength follows the prompt of each sample. On a MODEL: a wrapper and object patches.
 
-The wrapper reads the prompts before every pass of the denoiser; each changed module adds its part as far as the gates of
-its edit are open. Weight patches cannot do this: positive and negative prompts share one pass.
+The wrapper reads the prompts before every pass of the denoiser; each changed module adds its part as far as the gates
+of its edit are open. Weight patches cannot do this: positive and negative prompts share one pass.
 """
 
 from __future__ import annotations

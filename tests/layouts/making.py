@@ -74,10 +74,9 @@ def bottleneck_edit(target: Any, rank: int = 3) -> Edit:
 def gated_edit(target: Any, concept: str = "pizza") -> Edit:
     """A gate that opens for the concept's prompts only, in front of changes of linear layers and convolutions."""
     generator = torch.Generator().manual_seed(12)
-    prompts = [concept, f"a {concept}", f"a photo of a {concept}"]
-    gate = gate_addon(
-        target.encode(prompts).embeds, [concept], [0] * 3, "cosine", target.info.tokens, low=0.9, high=1.0
-    )
+    prompts = [concept, f"a {concept} on a blue background"]
+    rows = target.encode(prompts).embeds
+    gate = gate_addon(rows, [concept], [0, 0], "cosine", target.info.tokens, low=0.999, high=1.0)
     deltas: dict[str, Delta] = {GATE: gate}
     refs = [*target.modules("cross_attn"), *(ref for ref in target.modules("denoiser") if ref.kind == "conv")]
     for ref in refs:
