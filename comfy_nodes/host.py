@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+import sys
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -91,6 +92,13 @@ def stages() -> Any:
         comfy.model_management.throw_exception_if_processing_interrupted()
 
     return listen
+
+
+def stop_if_asked() -> None:
+    """Raises the exception that ComfyUI waits for if the user pressed stop; does nothing outside ComfyUI."""
+    management = sys.modules.get("comfy.model_management")
+    if management is not None:
+        management.throw_exception_if_processing_interrupted()
 
 
 def computing(gradients: bool = False) -> AbstractContextManager[Any]:
