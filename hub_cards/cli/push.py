@@ -44,7 +44,7 @@ def command(
     done = push(
         loaded, repo, report=report, private=private, create_pr=create_pr, revision=revision, message=message,
         license=licence, parent=parent, pictures=pictures, gallery=drawn or gallery, blur=False if unblurred else None,
-        adult=adult, dry_run=dry_run, show=_show,
+        adult=adult, dry_run=dry_run, show=show_bundle,
     )  # fmt: skip
     nothing = not (done.bundle.changed or done.bundle.removed)
     if dry_run:
@@ -61,7 +61,7 @@ def command(
     })  # fmt: skip
 
 
-def _show(bundle: Any) -> None:
+def show_bundle(bundle: Any) -> None:
     who = "private" if bundle.private else "public"
     say(f"{bundle.repo}: {'exists' if bundle.exists else 'new'}, {who}, {human_bytes(bundle.bytes)} to send")
     for item in bundle.files:
