@@ -15,13 +15,15 @@ _LINKING = re.compile(r"(?i)https?(?=:)|www(?=\.)|@")
 #: breaks what a renderer would take for a link or a mention; not visible
 _BREAK = "\u2060"
 _LONGEST = 300
+#: what looks like an access token of the Hub
+_TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{20,}")
 #: characters that fit on a line of a code block on the page
 _WIDTH = 84
 
 
 def flat(text: object) -> str:
-    """One line without control characters, at most 300 characters."""
-    return " ".join(_HIDDEN.sub(" ", str(text)).split())[:_LONGEST]
+    """One line without control characters and access tokens, at most 300 characters."""
+    return _TOKEN.sub("hf_***", " ".join(_HIDDEN.sub(" ", str(text)).split()))[:_LONGEST]
 
 
 def prose(text: object) -> str:

@@ -37,12 +37,15 @@ def start(comfy: Path, base: Path, port: int) -> subprocess.Popen[bytes]:
     return comfy_server.start(sys.executable, comfy, base, port, base / "front", path)
 
 
-async def queue(session: aiohttp.ClientSession, graph: dict[str, Any]) -> dict[str, Any]:
+async def queue(
+    session: aiohttp.ClientSession, graph: dict[str, Any], extra: dict[str, Any] | None = None
+) -> dict[str, Any]:
     """Status of the request, and what the websocket told until the end."""
     found: dict[str, Any] = {"executed": [], "cached": []}
     started = time.perf_counter()
     async with session.ws_connect("/ws?clientId=test", max_msg_size=0) as channel:
-        async with session.post("/prompt", json={"prompt": graph, "client_id": "test"}) as answer:
+        message = {"prompt": graph, "client_id": "test", "extra_data": extra or {}}
+        async with session.post("/prompt", json=message) as answer:
             found["status"] = answer.status
             body = await answer.json()
         found["node_errors"] = body.get("node_errors")
