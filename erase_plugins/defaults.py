@@ -15,6 +15,8 @@ BUILTIN_PLUGINS: tuple[str, ...] = (
     "erase_plugins.methods.rece",
     "erase_plugins.methods.esd",
     "erase_plugins.methods.receler",
+    "erase_plugins.methods.few_shot",
+    "erase_plugins.methods.advunlearn",
     "erase_plugins.pocket.judge",
     "erase_plugins.evaluation.quick",
 )
