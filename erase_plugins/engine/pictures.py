@@ -63,6 +63,12 @@ def read_pictures(files: Sequence[str], size: tuple[int, int], flip: torch.Gener
     return torch.stack(found)
 
 
+def file_latents(target: Target, files: Sequence[str], ctx: RunContext, name: str) -> Tensor:
+    """Picture files as clean latents (n, channels, height, width); ``name`` names the randomness."""
+    pictures = read_pictures(files, target.picture_size(), ctx.generator(f"flip {name}"))
+    return target.latents(pictures, ctx.generator(f"latents {name}"))
+
+
 @torch.no_grad()
 def drawn_latents(
     target: Target, prompts: Sequence[str], steps: int, guidance: float, sampler: str, ctx: RunContext, name: str,

@@ -203,6 +203,8 @@ class _Work:
                 self.ctx.note(f"erased with {', '.join(phrases[:3])}: {', '.join(same[:8])}")
             phrases += same
         prompts = [template.format(phrase) for template in options.templates for phrase in phrases]
+        if options.attack != "off":
+            self.prefix.check(self.target.tokens(prompts))
         self.pool = rollout.pool("erase", prompts * -(-options.trajectories // len(prompts)), key)
         self.held: HeldStates | None = None
         self.holding: Pool | None = None

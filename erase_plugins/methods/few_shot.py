@@ -74,7 +74,7 @@ class FewShotOptions(LoopOptions, WeightOptions):
     aliases: bool = option(False, "forget words that mean the same in the encoder's vocabulary", per={"pocket": True})
     alias_threshold: float = option(0.9, "closeness from which a word counts as an alias", low=0.0, high=1.0)
     keep_words: int = option(32, "vocabulary words whose states are held", low=0, high=10_000, per={"pocket": 400})
-    keep_weight: float = option(1.0, "weight of the held states", low=0.0, per={"pocket": 10.0})
+    keep_weight: float = option(1.0, "weight of the held states", low=0.0, per={"pocket": 60.0})
     keep_batch: int = option(16, "held prompts per training step", low=1, high=1024, per={"pocket": 48})
     near: float = option(0.8, "closeness to the concept from which a word is not held", low=0.0, high=1.0)
     steps: int = option(50, "sampler steps of drawn pictures", low=1, high=1000, per={"pocket": 10, "sdxl": 30})
@@ -216,13 +216,9 @@ class _Work:
 
     def _latents(self, request: EraseRequest, files: FewShotOptions, key: str) -> tuple[list[Tensor], list[Tensor]]:
         """Clean latents of every concept and of its anchor (none: empty)."""
-        from erase_plugins.engine.pictures import drawn_latents, read_pictures
+        from erase_plugins.engine.pictures import drawn_latents, file_latents
 
         options, target = self.options, self.target
-
-        def opened(names: Sequence[str], name: str) -> Tensor:
-            pictures = read_pictures(names, target.picture_size(), self.ctx.generator(f"flip {name}"))
-            return target.latents(pictures, self.ctx.generator(f"latents {name}"))
 
         def drawn(prompts: Sequence[str], name: str) -> Tensor:
             self.ctx.step(0, options.iterations)
@@ -236,9 +232,12 @@ class _Work:
             for n, concept in enumerate(request.concepts):
                 named = concept.images or files.pictures
                 prompts = [t.format(concept.text) for t in self.templates] * options.draw
-                made[f"shown {n}"] = opened(named, f"{n}") if named else drawn(prompts[: options.draw], f"shown {n}")
+                name = f"shown {n}"
+                made[name] = (
+                    file_latents(target, named, self.ctx, name) if named else drawn(prompts[: options.draw], name)
+                )
                 if files.anchor_pictures:
-                    made[f"anchor {n}"] = opened(files.anchor_pictures, f"anchor {n}")
+                    made[f"anchor {n}"] = file_latents(target, files.anchor_pictures, self.ctx, f"anchor {n}")
                 elif concept.anchor:
                     made[f"anchor {n}"] = drawn([concept.anchor] * options.draw, f"anchor {n}")
             return made

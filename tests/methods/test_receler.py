@@ -102,14 +102,14 @@ def test_the_attack_changes_the_result_and_starts_after_the_warmup(target):
 
 def test_erasers_stay_silent_outside_the_mask(target, monkeypatch):
     """With a quarter of the picture inside, the change outside is smaller than inside, and smaller than without."""
-    from erase_plugins.engine import attention
+    from erase_plugins.engine import masks
 
     def quarter(warmth, _threshold):
         mask = torch.zeros_like(warmth)
         mask[:, : mask.shape[1] // 2, : mask.shape[2] // 2] = 1
         return mask
 
-    monkeypatch.setattr(attention, "binary_mask", quarter)
+    monkeypatch.setattr(masks, "binary_mask", quarter)
 
     def sizes(**options):
         artifact, _ = erase(target, iterations=60, lr=1e-2, adversarial="off", mask_scale=2, batch=4, **options)
@@ -208,6 +208,8 @@ def test_wrong_requests_are_refused(target):
         make_plan(target, "pizza", "receler", to="bread", options=FAST)
     with pytest.raises(RequestError, match="no content tokens"):
         ep.erase(target, "<|endoftext|>", "receler", options=FAST)
+    with pytest.raises(RequestError, match="do not fit"):
+        ep.erase(target, "pizza " * 30, "receler", options=FAST)
 
 
 def test_the_plan_knows_the_papers_numbers_and_those_of_the_embedded_model():
