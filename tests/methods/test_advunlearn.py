@@ -200,4 +200,4 @@ def test_wrong_requests_are_refused(target):
     with pytest.raises(RequestError, match="no content tokens"):
         ep.erase(target, "<|endoftext|>", "advunlearn", options=FAST)
     with pytest.raises(RequestError, match="no room"):
-        ep.erase(target, "pizza " * 29, "advunlearn", options=FAST)
+        ep.erase(target, "pizza " * 29, "advunlearn", options={**FAST, "attack_rows": 2})
