@@ -1,7 +1,7 @@
 """Algebra of artifacts: merge, add a concept, revoke a concept. Nothing is ever edited twice.
 
 Closed-form artifacts are solved again from their statistics, so the result is the joint solution; everything else is
-summed exactly.
+summed exactly. Gated artifacts hold one memory per concept, which are added and taken away as they are.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from erase_plugins.artifacts.artifact import Artifact, load_artifact
+from erase_plugins.artifacts.gated import is_gated, without
 from erase_plugins.artifacts.lowrank import total
 from erase_plugins.artifacts.manifest import Manifest, slug
 from erase_plugins.artifacts.solved import statistics_of
@@ -69,10 +70,11 @@ def merge(
 def add(
     artifact: Artifact | str | Any, concepts: Sequence[str | Concept] | str, target: Any, keep: Sequence[str] = ()
 ) -> Artifact:
-    """The artifact with more concepts: exactly what erasing all of them together gives.
+    """The artifact with more concepts: exactly what erasing all of them together gives (closed-form methods), or the
+    memories of both (gated ones).
 
     Args:
-        artifact: closed-form artifact or its path.
+        artifact: closed-form or gated artifact or its path.
         concepts: what to erase as well.
         target: its base model (rows of the new phrases come from its text encoder).
         keep: further prompts to keep.
@@ -85,7 +87,9 @@ def add(
     from erase_plugins.types import EraseRequest
 
     first = load_artifact(artifact)
-    statistics_of(first.edit, first.name)
+    gated = is_gated(first.edit)
+    if not gated:
+        statistics_of(first.edit, first.name)
     check_base(first.manifest, target)
     items = [concepts] if isinstance(concepts, str | Concept) else list(concepts)
     new = tuple(item if isinstance(item, Concept) else Concept(item) for item in items)
@@ -99,16 +103,18 @@ def add(
         seed=first.manifest.seed,
     )  # fmt: skip
     second = run_plan(make_plan(request, target.info), target)
+    if gated:
+        return _summed([first, second], [1.0, 1.0], target, "one gated memory per concept, side by side", "add")
     return joint([first, second], action="add")
 
 
 def revoke(
     artifact: Artifact | str | Any, concepts: Sequence[str] | str, *, forget: bool = False, target: Any = None
 ) -> Artifact:
-    """The artifact without some concepts, solved again from its statistics; needs no model.
+    """The artifact without some concepts, solved again from its statistics or without their gates; needs no model.
 
     Args:
-        artifact: closed-form artifact or its path.
+        artifact: closed-form or gated artifact or its path.
         concepts: texts of erased concepts to bring back.
         forget: as if they had never been erased. By default their rows are kept from now on, so that the remaining
             concepts do not disturb them.
@@ -119,12 +125,28 @@ def revoke(
     """
     loaded = load_artifact(artifact)
     names = [concepts] if isinstance(concepts, str) else list(concepts)
+    if is_gated(loaded.edit):
+        return _ungated(loaded, names)
     statistics = _with_rows(loaded, statistics_of(loaded.edit, loaded.name), names, target)
     statistics = statistics.without(names, keep_them=not forget)
     remaining = tuple(item for item in loaded.manifest.concepts if item.text not in names)
     kept = loaded.manifest.preserve if forget else tuple(dict.fromkeys([*loaded.manifest.preserve, *names]))
     entry = {"action": "revoke", "concepts": names, "kept": not forget}
     return _solved(loaded.manifest, statistics, remaining, kept, entry)
+
+
+def _ungated(artifact: Artifact, names: Sequence[str]) -> Artifact:
+    """A gated artifact without the memories of some concepts; nothing of the others changes."""
+    edit = without(artifact.edit, names, artifact.name)
+    remaining = tuple(item for item in artifact.manifest.concepts if item.text not in names)
+    entry = {"action": "revoke", "concepts": list(names), "at": now()}
+    return Artifact(
+        replace(
+            artifact.manifest, name=merged_name(remaining), concepts=remaining, rank=edit.rank, modules=len(edit),
+            files=(), quality="not measured", created=now(), history=(*artifact.manifest.history, entry),
+        ),
+        edit,
+    )  # fmt: skip
 
 
 def _with_rows(artifact: Artifact, statistics: Statistics, names: Sequence[str], target: Any) -> Statistics:
@@ -226,7 +248,9 @@ def _solved(
     )  # fmt: skip
 
 
-def _summed(artifacts: Sequence[Artifact], factors: Sequence[float], target: Any, note: str) -> Artifact:
+def _summed(
+    artifacts: Sequence[Artifact], factors: Sequence[float], target: Any, note: str, action: str = "merge"
+) -> Artifact:
     edits = [item.edit for item in artifacts]
     mixed = any("contextmap" in edit.kinds for edit in edits) and any(edit.kinds - {"contextmap"} for edit in edits)
     if mixed:
@@ -239,7 +263,7 @@ def _summed(artifacts: Sequence[Artifact], factors: Sequence[float], target: Any
     concepts = tuple(table[name] for name in sorted(table))
     kept = tuple(sorted({text for item in artifacts for text in item.manifest.preserve} - set(table)))
     methods = sorted({str(item.manifest.method["id"]) for item in artifacts})
-    entry = {"action": "merge", "members": [item.name for item in artifacts], "weights": list(factors), "at": now()}
+    entry = {"action": action, "members": [item.name for item in artifacts], "weights": list(factors), "at": now()}
     manifest = replace(
         first, name=merged_name(concepts), concepts=concepts, preserve=kept, files=(), quality="not measured",
         method={**first.method, "id": "+".join(methods)}, kinds=tuple(sorted(edit.kinds)), rank=edit.rank,

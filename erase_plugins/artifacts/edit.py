@@ -146,6 +146,11 @@ class AddOn:
     config: Mapping[str, Any]
     kind: str = field(default="addon", init=False)
 
+    @property
+    def rank(self) -> int:
+        """Number of directions of its "down" factor; 0 without one."""
+        return self.weights["down"].shape[0] if "down" in self.weights else 0
+
     def tensors(self) -> dict[str, Tensor]:
         return dict(self.weights)
 
@@ -188,8 +193,8 @@ class Edit:
 
     @property
     def rank(self) -> int:
-        """Largest rank of a low-rank delta; 0 if there is none."""
-        return max((delta.rank for _, _, delta in self.items() if isinstance(delta, LowRank | ContextMap)), default=0)
+        """Largest rank of a low-rank delta, gated ones included; 0 if there is none."""
+        return max((getattr(delta, "rank", 0) for _, _, delta in self.items()), default=0)
 
     def check_finite(self) -> None:
         """Refuses NaN and infinity.

@@ -54,8 +54,11 @@ def add(first: Delta, second: Delta) -> Delta:
 
 
 def _add_other(first: Delta, second: Delta) -> Delta:
-    from erase_plugins.artifacts.edit import Bias, Rows
+    from erase_plugins.artifacts.edit import AddOn, Bias, Rows
+    from erase_plugins.artifacts.gated import add_gated
 
+    if isinstance(first, AddOn) and isinstance(second, AddOn):
+        return add_gated(first, second)
     if isinstance(first, ContextMap) and isinstance(second, ContextMap):
         return ContextMap(torch.cat([first.A, second.A]), torch.cat([first.B, second.B], dim=1))
     if isinstance(first, Bias) and isinstance(second, Bias):
@@ -74,11 +77,12 @@ def total(edits: Sequence[tuple[Edit, float]]) -> Edit:
     families = {edit.family for edit, _ in edits}
     if len(families) > 1:
         raise Unsupported(f"artifacts of different families cannot be combined: {', '.join(sorted(families))}")
+    from erase_plugins.artifacts.gated import renumbered
+
     deltas: dict[str, dict[str, Delta]] = {}
-    for edit, factor in edits:
-        for component, key, delta in edit.items():
+    for edit in renumbered([edit if factor == 1.0 else edit.scaled(factor) for edit, factor in edits]):
+        for component, key, part in edit.items():
             group = deltas.setdefault(component, {})
-            part = delta if factor == 1.0 else delta.scaled(factor)
             group[key] = add(group[key], part) if key in group else part
     return Edit(families.pop(), deltas)
 

@@ -1,7 +1,8 @@
 """What a LoRA file can carry of an added module: its best linear stand-in, fitted by the method that made it.
 
 A bottleneck behind a layer is not linear, so the stand-in is an approximation; its error on states that were not fitted
-is stored beside it and told wherever a file holds the stand-in.
+is stored beside it and told wherever a file holds the stand-in. The stand-in of a gated change is the change with its
+gate fixed at 1.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from typing import Any
 from torch import Tensor
 
 from erase_plugins.artifacts.edit import AddOn, Delta, Edit, LowRank
+from erase_plugins.artifacts.gated import LOSS, gated, plain_lora
 
 #: tensors of an add-on that hold the stand-in; its runtime module does not get them
 DOWN, UP = "linear_down", "linear_up"
@@ -39,7 +41,7 @@ def without_stand_in(weights: Any) -> dict[str, Tensor]:
 def stand_in(edit: Edit) -> Edit:
     """The edit with stand-ins in place of the add-ons that have one."""
     deltas: dict[str, dict[str, Delta]] = {}
-    for component, key, delta in edit.items():
+    for component, key, delta in plain_lora(edit).items():
         if isinstance(delta, AddOn) and _usable(delta):
             factor = float(delta.config.get("strength", 1.0))
             key = f"{key}.{delta.config[LINEAR]['module']}.weight"
@@ -51,19 +53,21 @@ def stand_in(edit: Edit) -> Edit:
 def stand_in_loss(edit: Edit) -> str:
     """What stand-ins lose, as one sentence; empty if an add-on has none."""
     errors = {}
+    losses = [LOSS] if any(gated(delta) for _, _, delta in edit.items()) else []
     for _, key, delta in edit.items():
-        if isinstance(delta, AddOn):
+        if isinstance(delta, AddOn) and not gated(delta):
             if not _usable(delta):
                 return ""
             errors[key] = float(delta.config[LINEAR]["error"])
     if not errors:
-        return ""
+        return "; ".join(losses)
     worst = max(errors, key=lambda name: errors[name])
     mean = sum(errors.values()) / len(errors)
-    return (
+    losses.append(
         f"{len(errors)} added modules are replaced by their best linear stand-in, relative error of their output "
         f"{mean:.0%} on average, at most {errors[worst]:.0%} ({worst}); measure it before you rely on it"
     )
+    return "; ".join(losses)
 
 
 def _usable(addon: AddOn) -> bool:

@@ -23,6 +23,7 @@ COMMANDS = {
     "info": ("info", "Show a method's options, paper and families."),
     "run": ("run", "Erase concepts from a model and write an artifact folder."),
     "sweep": ("sweep", "Erase many concepts, each into an artifact of its own; resumable."),
+    "compare": ("compare", "Run methods on the same concepts and seeds: table, Pareto plot, contact sheet."),
     "generate": ("generate", "Draw a picture with artifacts applied."),
     "evaluate": ("evaluate", "Measure artifacts: target, synonyms, neighbours, kept concepts."),
     "inspect": ("inspect", "Say what a file or artifact folder is, and what can be done with it."),

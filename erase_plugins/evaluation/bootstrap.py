@@ -9,15 +9,18 @@ import numpy as np
 RESAMPLES = 2000
 
 
-def mean_interval(values: Sequence[float], seed: int = 0, level: float = 0.95) -> tuple[float, float, float]:
+def mean_interval(
+    values: Sequence[float], seed: int = 0, level: float = 0.95, pictures: int | None = None
+) -> tuple[float, float, float]:
     """Mean with its bootstrap interval.
 
     A share of exactly 0 or 1 has no spread to resample, so its open end is the rule of three, 3 / n.
 
     Args:
-        values: one number per picture.
+        values: one number per picture, or one share per group of pictures.
         seed: of the resampling.
         level: coverage.
+        pictures: n of the rule of three where the values are shares of groups; 0 for values that are no shares.
 
     Returns:
         (mean, low, high); three NaN for no values.
@@ -26,8 +29,9 @@ def mean_interval(values: Sequence[float], seed: int = 0, level: float = 0.95) -
     if data.size == 0:
         return (float("nan"),) * 3
     mean = float(data.mean())
-    if set(np.unique(data)) <= {0.0, 1.0} and mean in (0.0, 1.0):
-        slack = min(3.0 / data.size, 1.0)
+    count = data.size if pictures is None else pictures
+    if count and set(np.unique(data)) <= {0.0, 1.0} and mean in (0.0, 1.0):
+        slack = min(3.0 / count, 1.0)
         return (mean, max(mean - slack, 0.0) if mean else 0.0, 1.0 if mean else slack)
     means = data[_resamples(data.size, seed)].mean(axis=1)
     tail = (1 - level) / 2

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from erase_plugins.artifacts.edit import AddOn, Delta
+from erase_plugins.artifacts.gated import GATE, GATED
 from erase_plugins.artifacts.standin import without_stand_in
 from erase_plugins.errors import BaseMismatch, Unsupported
+from erase_plugins.runtime.gates import AttachedGate, AttachedLowRank
 
 
 class Bottleneck(nn.Module):
@@ -74,15 +76,46 @@ class AttachedAddOn:
         self.handle.remove()
 
 
-def attach(owner: nn.Module, path: str, delta: Delta, strength: float) -> AttachedAddOn:
-    """Hangs an add-on behind the module at ``path``.
+#: anything that hangs on a module: has a ``strength`` and can ``detach``
+Attached = AttachedAddOn | AttachedGate | AttachedLowRank
+
+
+def attach_group(owner: nn.Module, group: Mapping[str, Delta], strength: float) -> list[Attached]:
+    """Hangs all add-ons of one component on it, the gate first; all of them or none.
+
+    Args:
+        owner: the component.
+        group: module path -> `AddOn`; the gate of the edit at key `GATE`.
+        strength: of the edit.
 
     Raises:
         BaseMismatch: no such module.
+        Unsupported: an add-on that cannot work, a gated change without a gate.
     """
-    assert isinstance(delta, AddOn)
+    done: list[Attached] = []
+    gate: AttachedGate | None = None
     try:
-        module = owner.get_submodule(path)
+        for path in sorted(group, key=lambda key: (key != GATE, key)):
+            addon = group[path]
+            assert isinstance(addon, AddOn)
+            if path == GATE:
+                gate = AttachedGate(owner, addon)
+                done.append(gate)
+            elif addon.type == GATED:
+                if gate is None:
+                    raise Unsupported(f"{path} is a gated change, but the edit has no gate")
+                done.append(AttachedLowRank(_module(owner, path), addon, gate, strength))
+            else:
+                done.append(AttachedAddOn(_module(owner, path), addon, strength))
+    except BaseException:
+        for item in done:
+            item.detach()
+        raise
+    return done
+
+
+def _module(owner: nn.Module, path: str) -> nn.Module:
+    try:
+        return owner.get_submodule(path)
     except AttributeError:
         raise BaseMismatch(f"no module {path} to hang an add-on on; nothing was changed") from None
-    return AttachedAddOn(module, delta, strength)

@@ -10,7 +10,7 @@ from typing import Any
 from torch import nn
 
 from erase_plugins.artifacts.artifact import Artifact, load_artifact
-from erase_plugins.artifacts.edit import CONTEXT, Edit
+from erase_plugins.artifacts.edit import CONTEXT, Delta, Edit
 from erase_plugins.artifacts.store import lower_for
 from erase_plugins.errors import ArtifactError, RequestError, Unsupported
 from erase_plugins.families.diffusers_target import DiffusersTarget
@@ -36,7 +36,7 @@ class Applied:
         self.patched = 0
         self._patches: list[tuple[nn.Parameter, Patch]] = []
         self._maps: list[tuple[nn.Module, ActiveMap]] = []
-        self._addons: list[addons.AttachedAddOn] = []
+        self._addons: list[addons.Attached] = []
         self._done = False
 
     def report(self) -> str:
@@ -165,6 +165,7 @@ def attach_edit(pipe: Any, target: DiffusersTarget, artifact: Artifact, strength
     check_pipeline(pipe, tuple(sorted(weights.deltas)))
     parameters = resolve_parameters(weights, target, lambda component: getattr(pipe, component, None))
     applied = Applied(pipe, artifact, strength)
+    added: dict[str, dict[str, Delta]] = {}
     try:
         if mode == "context":
             for component, mapped in maps.items():
@@ -173,11 +174,13 @@ def attach_edit(pipe: Any, target: DiffusersTarget, artifact: Artifact, strength
                 applied._maps.append((getattr(pipe, component), item))
         for component, key, delta in weights.items():
             if delta.kind == "addon":
-                applied._addons.append(addons.attach(getattr(pipe, component), key, delta, strength))
+                added.setdefault(component, {})[key] = delta
                 continue
             parameter, patch = parameters[(component, key)], Patch(delta, strength)
             attach(parameter, patch)
             applied._patches.append((parameter, patch))
+        for component, group in added.items():
+            applied._addons += addons.attach_group(getattr(pipe, component), group, strength)
     except BaseException:
         applied.remove()
         raise

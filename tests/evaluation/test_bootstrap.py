@@ -33,3 +33,8 @@ def test_pairs_see_through_common_variation() -> None:
     assert low < -0.4 > high - 0.05
     with pytest.raises(ValueError, match="pairs"):
         paired_difference([1], [1, 0])
+
+
+def test_shares_of_groups_count_all_their_pictures() -> None:
+    assert mean_interval([0.0, 0.0], pictures=60) == (0.0, 0.0, pytest.approx(0.05))
+    assert mean_interval([0.0, 0.0], pictures=0) == (0.0, 0.0, 0.0)

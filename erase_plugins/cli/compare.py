@@ -1,0 +1,103 @@
+"""``erase-plugins compare``: all methods on the same concepts and seeds; one table, a Pareto plot, a contact sheet."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from erase_plugins.cli.command import declare, dry_run_option, model_options, quiet_libraries, quote
+from erase_plugins.cli.console import emit, hint, human_seconds, progress, say, table
+from erase_plugins.errors import EraseError, RequestError
+from erase_plugins.types import KINDS
+
+
+@declare("compare")
+@model_options
+@click.option("--methods", multiple=True, metavar="M", default=("all",), show_default=True,
+              help="'all', or ids with commas; options behind colons: uce:aliases=true.")  # fmt: skip
+@click.option("--erase", "concepts", multiple=True, metavar="TEXT", help="A concept; repeat for several.")
+@click.option("--erase-file", type=click.Path(exists=True, dir_okay=False), help="Text file with one concept a line.")
+@click.option("--style", "styles", multiple=True, metavar="TEXT", help="A style to erase; repeat for several.")
+@click.option("--kind", type=click.Choice(KINDS), default="object", show_default=True, help="Kind of --erase.")
+@click.option("--keep", multiple=True, metavar="TEXT", help="What must stay as it is; repeat for several.")
+@click.option("--images", type=click.IntRange(1), default=32, show_default=True, help="Pictures per prompt set.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of everything random.")
+@click.option("--jobs", type=click.IntRange(1), default=1, show_default=True, help="Processes on this machine.")
+@click.option("--ray", metavar="ADDRESS", help="Ray cluster to run on; 'local' starts one here.")
+@click.option("--out", required=True, metavar="DIR", help="Folder for cells, table and figures.")
+@dry_run_option
+def command(
+    model: str, revision: str | None, dtype: str, device: str, methods: tuple[str, ...], concepts: tuple[str, ...],
+    erase_file: str | None, styles: tuple[str, ...], kind: str, keep: tuple[str, ...], images: int, seed: int,
+    jobs: int, ray: str | None, out: str, dry_run: bool,
+) -> None:  # fmt: skip
+    """Run methods on the same concepts, prompts and seeds, and measure them.
+
+    Finished cells (a method on a concept) are kept, so the same command goes on after an interruption and retries
+    only what failed. A failed cell is reported and does not end the run.
+    """
+    from erase_plugins.cli.run import lines_of
+
+    wanted = dict.fromkeys([*concepts, *lines_of(erase_file)], kind) | dict.fromkeys(styles, "style")
+    if not wanted:
+        raise RequestError("nothing to erase was named; add --erase TEXT, --style TEXT or --erase-file FILE")
+    quiet_libraries()
+    from erase_plugins.comparison import run
+
+    cells = run.make_cells(
+        wanted, run.parse_methods(methods), keep=keep, model=model, revision=revision, dtype=dtype, device=device,
+        images=images, seed=seed,
+    )  # fmt: skip
+    plans, reasons = run.plan_cells(cells)
+    folder = Path(out) / run.CELLS
+    todo = [cell for cell in cells if cell.key in plans and not run.finished(folder / cell.key)]
+    seconds = sum(plans[cell.key].seconds or 0.0 for cell in todo) / jobs
+    say(f"{len(cells)} cells: {len(plans) - len(todo)} finished, {len(reasons)} skipped, {len(todo)} to do, "
+        f"about {human_seconds(seconds)} of erasing, {len(todo) * 4 * images} pictures to judge")  # fmt: skip
+    if dry_run:
+        named = {f"{cell.label}, {cell.concept}": reasons[cell.key] for cell in cells if cell.key in reasons}
+        for name, reason in named.items():
+            say(f"  skipped: {name}: {reason}")
+        emit({"schema": 1, "dry_run": True, "cells": len(cells), "todo": [cell.key for cell in todo],
+              "seconds": seconds, "skipped": named})  # fmt: skip
+        return
+    with progress() as bar:
+        summary = run.compare(
+            cells, Path(out), jobs=jobs, ray=ray, command=_again(methods, wanted, keep, model, images, seed),
+            progress=lambda done, total: bar.update("cells", done, total), prepare=quiet_libraries,
+        )  # fmt: skip
+    _tell(summary, Path(out))
+
+
+def _tell(summary: dict, out: Path) -> None:
+    """What people and programs get to see."""
+    rows = []
+    for label, row in summary["rows"].items():
+        if row["concepts"]:
+            shares = [f"{100 * row['rates'][name][0]:.1f} %" if name in row["rates"] else "-"
+                      for name in ("target_rate", "synonym_rate", "kept_rate")]  # fmt: skip
+            rows.append([label, *shares, f"{row['kept_change_points'][0]:+.1f}", human_seconds(row["seconds"])])
+    numbers = ("target", "synonyms", "kept", "change")
+    table("mean over concepts", ("method", *numbers, "time"), rows, numbers)
+    for title in ("skipped", "failed"):
+        for name, reason in summary[title].items():
+            hint(f"{title}: {name}: {reason}")
+    if "pareto" not in summary["files"]:
+        hint("no Pareto plot: pip install 'erase-plugins[plots]'")
+    say(f"wrote {', '.join(summary['files'].values())} in {out}")
+    emit({**{key: value for key, value in summary.items() if key != "cells"}, "out": str(out)})
+    if summary["failed"] and not any(row["concepts"] for row in summary["rows"].values()):
+        raise EraseError(f"every cell failed, first: {next(iter(summary['failed'].values()))}")
+
+
+def _again(methods: tuple[str, ...], wanted: dict, keep: tuple[str, ...], model: str, images: int, seed: int) -> str:
+    """The command without the folder, for the table."""
+    words: list[object] = ["erase-plugins", "compare", "--model", model]
+    for name in methods:
+        words += ["--methods", name]
+    for text, kind in wanted.items():
+        words += ["--style" if kind == "style" else "--erase", text]
+    for text in keep:
+        words += ["--keep", text]
+    return quote(*words, "--images", images, "--seed", seed)

@@ -1,0 +1,194 @@
+"""Where cells are worked off: in this process, in several, or on a Ray cluster. The work itself is the same function.
+
+Cells of one concept stay together: they share the base's pictures, which are drawn once.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from erase_plugins.comparison.cells import Cell, finished, read_result, run_cell, write_result
+from erase_plugins.errors import EraseError, MissingExtra, RequestError, RunCancelled
+
+Group = Sequence[Cell]
+#: called with the number of finished cells
+Progress = Callable[[int], None]
+#: sets up a process (a function at the top of a module, so that it can be sent to others)
+Prepare = Callable[[], None]
+#: a group whose process died this often is given up
+_ATTEMPTS = 2
+#: seconds between two looks at what is finished
+_PATIENCE = 0.5
+
+
+def work(
+    group: Group, folder: str, prepare: Prepare | None = None, after: Prepare | None = None
+) -> dict[str, dict[str, bytes]]:
+    """Does the cells of a group one after the other; what fails is written down and does not stop the others.
+
+    Args:
+        group: cells with one base.
+        folder: of the comparison, with one folder per cell.
+        prepare: called first, in the process that does the work.
+        after: called after every cell.
+
+    Returns:
+        Cell -> file name -> content, where the folder cannot be reached from this machine; empty otherwise.
+    """
+    from erase_plugins.families.loading import load_pipeline
+
+    if prepare is not None:
+        prepare()
+    shared = Path(folder).is_dir()
+    with tempfile.TemporaryDirectory() as scratch:
+        root = Path(folder) if shared else Path(scratch)
+        pipe = None
+        for cell in group:
+            place = root / cell.key
+            if finished(place):
+                continue
+            try:
+                if pipe is None:
+                    model, revision, dtype, device = cell.base
+                    pipe = load_pipeline(model, revision=revision, dtype=dtype, device=device)
+                result = run_cell(cell, pipe, place)
+            except RunCancelled:
+                raise
+            except Exception as error:  # a broken plugin costs its own cell
+                kind = "" if isinstance(error, EraseError) else f"{type(error).__name__}: "
+                result = failure(cell, f"{kind}{error}")
+            write_result(place, result)
+            if after is not None:
+                after()
+        if shared:
+            return {}
+        return {
+            cell.key: {
+                str(file.relative_to(root / cell.key)): file.read_bytes()
+                for file in (root / cell.key).rglob("*")
+                if file.is_file()
+            }
+            for cell in group
+        }
+
+
+def failure(cell: Cell, reason: str) -> dict[str, Any]:
+    """Result of a cell that did not work."""
+    return {"schema": 1, "status": "failed", "label": cell.label, "cell": cell.to_dict(), "error": reason}
+
+
+def run_here(groups: Iterable[Group], folder: Path, progress: Progress, prepare: Prepare | None = None) -> None:
+    """In this process; stops between steps where the user interrupts."""
+    done = 0
+
+    def next_one() -> None:
+        nonlocal done
+        done += 1
+        progress(done)
+
+    for group in groups:
+        work(group, str(folder), prepare, next_one)
+
+
+def run_processes(
+    groups: Sequence[Group], folder: Path, progress: Progress, prepare: Prepare | None = None, *, jobs: int
+) -> None:
+    """In ``jobs`` processes. A process that is killed costs its group one attempt of two; the others go on."""
+    from concurrent.futures import ProcessPoolExecutor, wait
+    from concurrent.futures.process import BrokenProcessPool
+    from multiprocessing import get_context
+
+    cells = [cell for group in groups for cell in group]
+    attempts = dict.fromkeys(range(len(groups)), 0)
+    while todo := [
+        number for number in attempts if not all(finished_or_failed(cell, folder) for cell in groups[number])
+    ]:
+        for number in [number for number in todo if attempts[number] >= _ATTEMPTS]:
+            for cell in groups[number]:
+                if not finished_or_failed(cell, folder):
+                    text = "its process died twice (out of memory?); run again with --jobs 1 or a smaller batch"
+                    write_result(folder / cell.key, failure(cell, text))
+            todo.remove(number)
+        pool = ProcessPoolExecutor(
+            min(jobs, max(len(todo), 1)), mp_context=get_context("spawn"), initializer=_one_thread
+        )
+        try:
+            futures = {pool.submit(work, groups[number], str(folder), prepare): number for number in todo}
+            pending = set(futures)
+            while pending:
+                ended, pending = wait(pending, timeout=_PATIENCE)
+                progress(sum(finished_or_failed(cell, folder) for cell in cells))
+                for future in ended:
+                    error = future.exception()
+                    attempts[futures[future]] += 1
+                    if error is not None and not isinstance(error, BrokenProcessPool):
+                        raise error
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def run_ray(
+    groups: Sequence[Group], folder: Path, progress: Progress, prepare: Prepare | None = None, *, address: str
+) -> None:
+    """On a Ray cluster; lost workers are retried by Ray.
+
+    Args:
+        groups, folder, progress, prepare: as for the others; the folder need not be visible to the cluster.
+        address: of the cluster; "local" starts one on this machine.
+
+    Raises:
+        MissingExtra: ray is not installed.
+        RequestError: no cluster answers there.
+    """
+    try:
+        import ray
+    except ImportError as error:
+        raise MissingExtra("running on a Ray cluster", "ray") from error
+    try:
+        ray.init(address=address, log_to_driver=False, include_dashboard=False if address == "local" else None)
+    except (ConnectionError, ValueError) as error:
+        raise RequestError(f"no Ray cluster answers at {address}; start one with 'ray start --head'") from error
+    try:
+        task = ray.remote(max_retries=_ATTEMPTS)(work)
+        waiting = {task.remote(list(group), str(folder), prepare): group for group in groups}
+        done = 0
+        while waiting:
+            ready, _ = ray.wait(list(waiting), num_returns=1)
+            group = waiting.pop(ready[0])
+            try:
+                keep_files(ray.get(ready[0]), folder)
+            except ray.exceptions.RayError as error:
+                reason = str(error).splitlines()[0]
+                for cell in group:
+                    if not finished_or_failed(cell, folder):
+                        write_result(folder / cell.key, failure(cell, f"the cluster lost it: {reason}"))
+            done += len(group)
+            progress(done)
+    finally:
+        ray.shutdown()
+
+
+def keep_files(files: dict[str, dict[str, bytes]], folder: Path) -> None:
+    """Writes what a machine without access to the folder sent back; the result of a cell comes last."""
+    from erase_plugins.comparison.cells import RESULT
+
+    for key, contents in files.items():
+        for name in sorted(contents, key=lambda name: name == RESULT):
+            place = folder / key / name
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.write_bytes(contents[name])
+
+
+def finished_or_failed(cell: Cell, folder: Path) -> bool:
+    """Whether this run has dealt with the cell; failures of earlier runs are cleared away before it starts."""
+    return read_result(folder / cell.key) is not None
+
+
+def _one_thread() -> None:
+    """Worker processes share the cores; more threads each would only slow them down."""
+    import torch
+
+    torch.set_num_threads(1)

@@ -1,0 +1,208 @@
+"""Gates at run time: how far a prompt opens each gate, and low-rank changes behind them.
+
+The gate reads the prompt embeddings that the denoiser is given, before any context map, and nothing else. All edits
+read the same embeddings and add to the module's output on their own: sum_i g_i U_i D_i, no square, no cross terms.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from erase_plugins.artifacts.edit import AddOn
+from erase_plugins.artifacts.gated import LISTS, gate_list
+from erase_plugins.errors import Unsupported
+
+MEASURES = ("probe", "cosine")
+
+
+def gate_values(context: Tensor, embeddings: Tensor, config: Mapping[str, Any]) -> Tensor:
+    """How far each sample opens the most open gate of an edit, (batch,) float32 in 0..1.
+
+    Args:
+        context: text embeddings as the denoiser receives them (batch, tokens, dim).
+        embeddings: (n, tokens, dim), from the gate add-on.
+        config: of the gate add-on, see `artifacts.gated`.
+    """
+    return gate_table(context, embeddings, config).amax(1)
+
+
+@torch.no_grad()
+def gate_table(context: Tensor, embeddings: Tensor, config: Mapping[str, Any]) -> Tensor:
+    """How far each sample opens each gate, (batch, gates) float32 in 0..1; arguments as in `gate_values`.
+
+    A context of several encoded prompts one after the other opens a gate as far as the most open of them.
+    """
+    with torch.autocast(context.device.type, enabled=False):
+        windows = split_windows(context.float(), int(config.get("window", context.shape[1])))
+        embeddings = embeddings.to(context.device, torch.float32)
+        measure = _probe if config.get("measure", "cosine") == "probe" else _cosine
+        score = measure(windows, embeddings) + _column(config, "offsets", 0.0, windows)
+        low, high = _column(config, "low", 0.0, windows), _column(config, "high", 1.0, windows)
+        opened = ((score - low) / (high - low)).clamp(0.0, 1.0).amax(1)
+        numbers = torch.tensor(config.get("gates") or [0] * len(embeddings), device=context.device)
+        table = opened.new_zeros(len(opened), int(numbers.max()) + 1)
+        return table.scatter_reduce(1, numbers.expand(len(opened), -1), opened, "amax")
+
+
+def split_windows(context: Tensor, window: int) -> Tensor:
+    """(batch, windows, tokens, dim): prompts that were encoded one by one; a length that does not fit is one window."""
+    batch, tokens, width = context.shape
+    return context.reshape(batch, -1, window if window and tokens % window == 0 else tokens, width)
+
+
+def _probe(windows: Tensor, embeddings: Tensor) -> Tensor:
+    """Mean row without the start token times the detector row: (batch, windows, n)."""
+    return windows[:, :, 1:].mean(2) @ embeddings[:, 0].T
+
+
+def _cosine(windows: Tensor, embeddings: Tensor) -> Tensor:
+    """Cosine of the flattened embeddings, over the tokens that both have: (batch, windows, n)."""
+    tokens = min(windows.shape[2], embeddings.shape[1])
+    prompts, stored = windows[:, :, :tokens].flatten(2), embeddings[:, :tokens].flatten(1)
+    return functional.normalize(prompts, dim=-1) @ functional.normalize(stored, dim=-1).T
+
+
+def _column(config: Mapping[str, Any], name: str, default: float, like: Tensor) -> Tensor:
+    return torch.tensor(config.get(name, default), dtype=torch.float32, device=like.device)
+
+
+def check_gate(addon: AddOn) -> None:
+    """Refuses a gate that cannot be evaluated.
+
+    Raises:
+        Unsupported: says what is wrong.
+    """
+    embeddings, config = addon.weights.get("embeddings"), addon.config
+    if set(addon.weights) != {"embeddings"} or embeddings is None or embeddings.ndim != 3:
+        raise Unsupported("a gate add-on needs exactly one tensor, embeddings (n, tokens, dim)")
+    if config.get("measure", "cosine") not in MEASURES:
+        raise Unsupported(f"unknown gate measure '{config.get('measure')}'; known: {', '.join(MEASURES)}")
+    for name in LISTS:
+        value = config.get(name)
+        listed = isinstance(value, list) and len(value) == len(embeddings)
+        if value is not None and not (listed and all(isinstance(item, int | float) for item in value)):
+            raise Unsupported(f"a gate with {len(embeddings)} embeddings needs as many numbers in '{name}'")
+    if any(number < 0 or number != int(number) for number in config.get("gates") or ()):
+        raise Unsupported("gate numbers must be whole and not negative")
+    limits = zip(config.get("low") or [0.0], config.get("high") or [1.0], strict=False)
+    if any(not low < high for low, high in limits):
+        raise Unsupported("a gate needs low < high")
+
+
+class GateReader:
+    """The gates of one edit and component, as far as the prompts of the current pass open them.
+
+    Attributes:
+        table: (batch, gates) of the current pass.
+        active: whether any gate is open for any sample.
+    """
+
+    def __init__(self, addon: AddOn) -> None:
+        check_gate(addon)
+        self.addon = addon
+        self.count = max(gate_list(addon)) + 1
+        self.embeddings = addon.weights["embeddings"]
+        self.table = torch.zeros(1, self.count)
+        self.active = False
+
+    def read(self, context: Tensor) -> None:
+        """Sets the table for text embeddings as the denoiser receives them (batch, tokens, dim)."""
+        self.embeddings = self.embeddings.to(context.device)
+        self.table = gate_table(context, self.embeddings, self.addon.config)
+        self.active = bool((self.table > 0).any())
+
+
+class AttachedGate(GateReader):
+    """Gates that read the prompts before every pass of a denoiser."""
+
+    def __init__(self, denoiser: nn.Module, addon: AddOn) -> None:
+        super().__init__(addon)
+        self.strength = 0.0  # the changes behind the gate have their own
+        # before context maps, whenever those were attached: gates judge the prompt as it was encoded
+        self.handle = denoiser.register_forward_pre_hook(self._read, with_kwargs=True, prepend=True)
+
+    def _read(self, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self.read(kwargs["encoder_hidden_states"] if "encoder_hidden_states" in kwargs else args[2])
+
+    def detach(self) -> None:
+        """Restores the denoiser."""
+        self.handle.remove()
+
+
+class GatedChange:
+    """A low-rank change of one module behind the gates of its edit; hangs nowhere.
+
+    Attributes:
+        strength: may be changed.
+    """
+
+    def __init__(self, module: nn.Module, addon: AddOn, gate: GateReader, strength: float) -> None:
+        numbers = gate_list(addon)
+        down, up = addon.weights["down"], addon.weights["up"]
+        fits = down.ndim in (2, 4) and up.ndim == down.ndim and up.shape[1] == down.shape[0] == len(numbers)
+        if not fits or set(addon.weights) != {"down", "up"}:
+            raise Unsupported(f"a gated change needs down (r, in) and up (out, r), not {down.shape} and {up.shape}")
+        if max(numbers) >= gate.count or min(numbers) < 0:
+            raise Unsupported(f"a gated change names gate {max(numbers)}, the edit has {gate.count}")
+        self.gate, self.strength = gate, strength
+        self.scale = float(addon.config.get("strength", 1.0))
+        self.numbers = torch.tensor(numbers)
+        self.down, self.up = down, up
+        layer = getattr(module, "base_layer", module)
+        weight = layer.get_parameter("weight")
+        if (up.shape[0], down[0].numel()) != (weight.shape[0], weight[0].numel()):
+            raise Unsupported(
+                f"a gated change is {up.shape[0]} x {tuple(down.shape[1:])}, weight {tuple(weight.shape)}"
+            )
+        self.layer = layer
+
+    def added(self, x: Tensor, output: Tensor) -> Tensor:
+        """The module's output for ``x`` with the change, as far as the gates are open; ``output`` itself if closed."""
+        factor = self.strength * self.scale
+        if factor == 0.0 or not self.gate.active:
+            return output
+        self.numbers = self.numbers.to(x.device)
+        self.down, self.up = self.down.to(x.device, x.dtype), self.up.to(x.device, x.dtype)
+        gates = self.gate.table[:, self.numbers] * factor
+        if len(gates) != len(x):  # frames of one prompt follow each other
+            gates = gates.repeat_interleave(len(x) // len(gates), 0)
+        return output + gated_product(self.layer, x, self.down, self.up, gates).to(output.dtype)
+
+
+class AttachedLowRank(GatedChange):
+    """A gated change that hangs on its module."""
+
+    def __init__(self, module: nn.Module, addon: AddOn, gate: GateReader, strength: float) -> None:
+        super().__init__(module, addon, gate, strength)
+        self.handle = module.register_forward_hook(self._add)
+
+    def _add(self, _module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
+        return self.added(args[0], output)
+
+    def detach(self) -> None:
+        """Restores the module."""
+        self.handle.remove()
+
+
+def gated_product(layer: nn.Module, x: Tensor, down: Tensor, up: Tensor, gates: Tensor) -> Tensor:
+    """up (gates * (down x)) by the layer's own operation.
+
+    Args:
+        layer: linear layer or convolution whose stride and padding are used.
+        x: its input (batch, ..., in) or (batch, in, height, width).
+        down, up: factors.
+        gates: (batch, r).
+    """
+    if isinstance(layer, nn.Conv2d):
+        if down.ndim == 2:
+            down, up = down[:, :, None, None], up[:, :, None, None]
+        inner = functional.conv2d(x, down, None, layer.stride, layer.padding, layer.dilation)
+        return functional.conv2d(inner * gates.to(inner.dtype)[:, :, None, None], up)
+    inner = functional.linear(x, down.flatten(1))
+    shape = (len(gates), *[1] * (inner.ndim - 2), gates.shape[1])
+    return functional.linear(inner * gates.to(inner.dtype).reshape(shape), up.flatten(1))

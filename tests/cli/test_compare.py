@@ -1,0 +1,45 @@
+"""``compare`` on the command line."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.comparison import fakes
+
+
+@pytest.fixture
+def cheap(monkeypatch):
+    """Cells that cost nothing."""
+    from erase_plugins.cli import compare
+    from erase_plugins.comparison import executors
+    from erase_plugins.families import loading
+
+    monkeypatch.setattr(executors, "run_cell", executors.run_cell)
+    monkeypatch.setattr(loading, "load_pipeline", loading.load_pipeline)
+    monkeypatch.setattr(compare, "quiet_libraries", fakes.prepare)
+
+
+def test_table_files_and_json(erase, cheap, tmp_path):
+    words = ("compare", "--methods", "uce,rece", "--erase", "pizza", "--erase", "nan", "--images", 4, "--out")
+    dry = erase(*words, tmp_path / "a", "--dry-run", "--json")
+    assert (dry.code, dry.data["cells"], len(dry.data["todo"])) == (0, 4, 4)
+    assert not (tmp_path / "a").exists()
+    shown = erase(*words, tmp_path / "a")
+    assert shown.code == 0, shown.err
+    assert "failed: uce, nan: loss became nan" in shown.err
+    assert "0.0 %" in shown.out
+    again = erase(*words, tmp_path / "a", "--json")
+    assert len(again.data["todo"]) == 2
+    assert again.data["rows"]["uce"]["concepts"] == 1
+    assert (
+        "erase-plugins compare --model pocket --methods uce,rece --erase pizza"
+        in (tmp_path / "a" / "table.md").read_text()
+    )
+
+
+def test_wrong_requests(erase, cheap, tmp_path):
+    assert erase("compare", "--out", tmp_path / "a").code == 2
+    assert "did you mean 'uce'" in erase("compare", "--methods", "ucee", "--erase", "a", "--out", tmp_path / "a").err
+    every = erase("compare", "--methods", "uce", "--erase", "nan", "--images", 4, "--out", tmp_path / "a")
+    assert every.code == 1
+    assert "every cell failed" in every.err

@@ -1,0 +1,62 @@
+"""A cell: its name, its result on disk, and one real run."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+
+from erase_plugins.comparison.cells import (
+    PICTURES,
+    RESULT,
+    Cell,
+    finished,
+    peak_memory,
+    read_result,
+    run_cell,
+    write_result,
+)
+
+
+def test_keys_differ_for_every_difference():
+    cell = Cell("uce", "pizza", {"aliases": "true"})
+    assert cell.label == "uce:aliases=true"
+    assert cell.key.startswith("pizza-uce_aliases_true-")
+    others = [replace(cell, seed=1), replace(cell, images=8), replace(cell, options={}), replace(cell, keep=("dog",))]
+    assert len({cell.key, *(other.key for other in others)}) == 5
+    assert Cell.from_dict(json.loads(json.dumps(cell.to_dict()))).key == cell.key
+
+
+def test_failed_and_damaged_results_are_not_finished(tmp_path):
+    assert not finished(tmp_path)
+    write_result(tmp_path, {"status": "failed"})
+    assert not finished(tmp_path)
+    write_result(tmp_path, {"status": "ok"})
+    assert finished(tmp_path)
+    (tmp_path / RESULT).write_text("{")
+    assert read_result(tmp_path) is None
+
+
+def test_peak_memory_sees_what_was_freed_again():
+    with peak_memory(every=0.001) as quiet:
+        pass
+    with peak_memory(every=0.001) as found:
+        block = np.ones(40_000_000 // 8)
+        block.sum()
+        import time
+
+        time.sleep(0.05)
+        del block
+    assert found["peak_mb"] >= quiet["peak_mb"] + 20
+
+
+def test_a_real_cell(pocket_pipe, tmp_path):
+    before = {name: part.clone() for name, part in pocket_pipe.unet.state_dict().items()}
+    found = run_cell(Cell("uce", "pizza", {"vocabulary": "50"}, images=4), pocket_pipe, tmp_path / "cell")
+    assert found["rates"]["target_rate"]["base"][0] == 1.0
+    assert found["rates"]["target_rate"]["edited"][0] == 0.0
+    assert found["bytes"] > 0 < found["peak_mb"]
+    assert json.loads(json.dumps(found))["rates"] == found["rates"]
+    assert {path.name for path in (tmp_path / "cell").iterdir()} == {"artifact", "report", PICTURES}
+    assert all(bool((part == before[name]).all()) for name, part in pocket_pipe.unet.state_dict().items())
