@@ -132,7 +132,7 @@ def _draw(
 ) -> tuple[Ref, Ref]:  # fmt: skip
     """Base and erased pictures: two samplers with the same seed, two decoders."""
     settings = (7, steps, 5.0, "dpmpp_2m", "karras", 1.0)
-    sockets = {"positive": positive, "negative": negative, "latent_image": latent}
+    sockets: dict[str, Any] = {"positive": positive, "negative": negative, "latent_image": latent}
     base, erased = models
     (first,) = graph.add("KSampler", (left, top + 380), *settings, model=base, title="Base: same seed", **sockets)
     (second,) = graph.add("KSampler", (left, top), *settings, model=erased, title="Erased: same seed", **sockets)
