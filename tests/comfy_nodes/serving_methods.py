@@ -9,7 +9,6 @@ import asyncio
 import copy
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,8 @@ from typing import Any
 import aiohttp
 
 sys.path.insert(0, str(Path(__file__).parent))
-from serving import ABSENT, free_port, picture, queue, ready, start
+import comfy_server
+from serving import ABSENT, picture, queue, start
 
 COMMON = {
     "erase": "pizza", "kind": "object", "strength": 1.0, "keep": "", "seed": 0, "checkpoint": "", "any_base": False,
@@ -88,12 +88,12 @@ async def refusals(session: aiohttp.ClientSession) -> dict[str, Any]:
 
 
 async def run(comfy: Path, base: Path) -> dict[str, Any]:
-    port = free_port()
+    port = comfy_server.free_port()
     process = start(comfy, base, port, tuple(name for name in ABSENT if name != "diffusers"))
     out: dict[str, Any] = {}
     try:
         async with aiohttp.ClientSession(f"http://127.0.0.1:{port}") as session:
-            await ready(session, process, base)
+            comfy_server.wait_ready(process, base, port)
             async with session.get("/object_info") as answer:
                 info = await answer.json()
             out["nodes"] = {name: item for name, item in info.items() if name.startswith("EraseMethod")}
@@ -118,11 +118,7 @@ async def run(comfy: Path, base: Path) -> dict[str, Any]:
             out["refused"] = await refusals(session)
             out["doctor"] = await queue(session, {"1": {"class_type": "EraseDoctor", "inputs": {}}})
     finally:
-        process.terminate()
-        try:
-            process.wait(10)
-        except subprocess.TimeoutExpired:
-            process.kill()
+        comfy_server.stop(process)
     out["log"] = (base / "server.log").read_text(encoding="utf-8", errors="replace")[-3000:]
     return out
 

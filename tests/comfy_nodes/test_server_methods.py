@@ -63,7 +63,9 @@ def served(in_comfy, pocket_target, tmp_path_factory):
     name = next(name for name in tensors if name.endswith("lora_down.weight"))
     for part in ("lora_down.weight", "lora_up.weight"):
         stem = name.removesuffix("lora_down.weight")
-        tensors[f"lora_unet_down_blocks_9_attentions_0_transformer_blocks_0_attn2_to_k.{part}"] = tensors[stem + part].clone()
+        tensors[f"lora_unet_down_blocks_9_attentions_0_transformer_blocks_0_attn2_to_k.{part}"] = tensors[
+            stem + part
+        ].clone()
     save_file(tensors, place / "partial.safetensors", metadata={"format": "pt"})
     shutil.rmtree(base / "part")
     return in_comfy("serving_methods.py", str(base), str(site))

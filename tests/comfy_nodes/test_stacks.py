@@ -141,6 +141,6 @@ def test_given_pictures_are_measured(numbers):
     assert set(numbers["given"]) == {
         "mean_change edited", "changed_share edited", "target_rate base", "target_rate edited",
     }  # fmt: skip
-    assert "missing are edit, model, clip, vae" in numbers["report_nothing"]
+    assert "missing are model, clip, vae, edit" in numbers["report_nothing"]
     assert "the other pictures" in numbers["report_half"]
     assert "looks at pictures of 64 x 64, these are 32 x 64" in numbers["report_size"]
