@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from erase_plugins.hookspecs import hookimpl
 
 if TYPE_CHECKING:
+    from hub_cards.collections import merged, pull_collection, push_collection
     from hub_cards.model_card import card
     from hub_cards.pulling import pull
     from hub_cards.pushing import push
@@ -20,7 +21,10 @@ if TYPE_CHECKING:
 
 _PUBLIC = {
     "card": "hub_cards.model_card",
+    "merged": "hub_cards.collections",
     "push": "hub_cards.pushing",
+    "push_collection": "hub_cards.collections",
+    "pull_collection": "hub_cards.collections",
     "pull": "hub_cards.pulling",
     "search": "hub_cards.searching",
 }
@@ -30,10 +34,11 @@ COMMANDS = {
     "card": "Write a model card for an artifact: what is gone, how well, how to use it.",
     "push": "Publish an artifact on the Hub in one commit.",
     "pull": "Fetch a published artifact and verify it.",
+    "collection": "Build, list, push and pull a library of many single-concept artifacts.",
     "search": "Find published artifacts by name, concept, tag and base model.",
 }
 
-__all__ = ["card", "pull", "push", "search"]
+__all__ = ["card", "merged", "pull", "pull_collection", "push", "push_collection", "search"]
 
 
 def __getattr__(name: str) -> Any:
