@@ -89,6 +89,14 @@ class OutputPatch:
                 network.to(device)
         return self
 
+    def tensors(self) -> list[Tensor]:
+        """Everything that decides what it does."""
+        return [
+            part
+            for place, (network, factor) in sorted(self.networks.items(), key=lambda item: item[0])
+            for part in (torch.tensor([*place[1:], factor]), *network.buffers())
+        ]
+
     def __deepcopy__(self, _memo: Any) -> OutputPatch:
         return self  # clones of a MODEL copy their options deeply
 

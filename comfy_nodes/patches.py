@@ -63,6 +63,11 @@ class ContextPatch:
         )
         return ContextPatch(tuple(moved))
 
+    def tensors(self) -> list[Tensor]:
+        """Everything that decides what it does."""
+        strengths = torch.tensor([item.strength for item in self.maps])
+        return [strengths, *(part for item in self.maps for part in (item.delta.A, item.delta.B))]
+
     def __deepcopy__(self, _memo: Any) -> ContextPatch:
         return self  # never changed after it was made, and clones of a MODEL copy their options deeply
 

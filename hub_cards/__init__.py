@@ -14,6 +14,7 @@ from erase_plugins.hookspecs import hookimpl
 
 if TYPE_CHECKING:
     from hub_cards.collections import merged, pull_collection, push_collection
+    from hub_cards.gallery import draw_pairs
     from hub_cards.model_card import card
     from hub_cards.pulling import pull
     from hub_cards.pushing import push
@@ -21,11 +22,12 @@ if TYPE_CHECKING:
 
 _PUBLIC = {
     "card": "hub_cards.model_card",
+    "draw_pairs": "hub_cards.gallery",
     "merged": "hub_cards.collections",
+    "pull": "hub_cards.pulling",
+    "pull_collection": "hub_cards.collections",
     "push": "hub_cards.pushing",
     "push_collection": "hub_cards.collections",
-    "pull_collection": "hub_cards.collections",
-    "pull": "hub_cards.pulling",
     "search": "hub_cards.searching",
 }
 SCHEME = "hub:"
@@ -38,7 +40,7 @@ COMMANDS = {
     "search": "Find published artifacts by name, concept, tag and base model.",
 }
 
-__all__ = ["card", "merged", "pull", "pull_collection", "push", "push_collection", "search"]
+__all__ = ["card", "draw_pairs", "merged", "pull", "pull_collection", "push", "push_collection", "search"]
 
 
 def __getattr__(name: str) -> Any:

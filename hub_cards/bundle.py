@@ -13,6 +13,7 @@ from typing import Any
 from erase_plugins.artifacts.manifest import FILENAME
 from erase_plugins.errors import ArtifactError
 from erase_plugins.types import EvalReport
+from hub_cards.sensitive import blurred
 
 CARD = "README.md"
 REPORT = "report.json"
@@ -128,8 +129,8 @@ def read_report(source: EvalReport | str | Path | None) -> tuple[EvalReport | No
         ) from error
 
 
-def report_files(report: EvalReport | None, folder: Path | None, pictures: bool) -> list[PushFile]:
-    """The report and its pictures, as far as they are on disk and really are pictures."""
+def report_files(report: EvalReport | None, folder: Path | None, pictures: bool, blur: bool = False) -> list[PushFile]:
+    """The report and its pictures, as far as they are on disk and really are pictures; unrecognisable with ``blur``."""
     if report is None:
         return []
     text = json.dumps(report.to_dict(), indent=2, sort_keys=True)
@@ -138,8 +139,9 @@ def report_files(report: EvalReport | None, folder: Path | None, pictures: bool)
         place = None if folder is None else folder / Path(str(report.files.get(key, ""))).name
         if pictures and place is not None and place.is_file():
             with place.open("rb") as file:
-                if file.read(8) == b"\x89PNG\r\n\x1a\n":
-                    found.append(PushFile(name, place))
+                if file.read(8) != b"\x89PNG\r\n\x1a\n":
+                    continue
+            found.append(PushFile(name, blurred(place.read_bytes()) if blur else place))
     return found
 
 

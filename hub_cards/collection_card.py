@@ -10,8 +10,9 @@ from erase_plugins.artifacts.collection import INDEX, Collection
 from erase_plugins.errors import PushRefused
 from hub_cards.escape import block, code, command, flat, front_matter, prose
 from hub_cards.licences import licence_of
-from hub_cards.model_card import TAGS, USER, USER_END
+from hub_cards.model_card import ADULT, TAGS, USER, USER_END
 from hub_cards.searching import COLLECTION
+from hub_cards.sensitive import adults_only
 
 _HUB_ID = r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*"
 #: artifacts that the table shows; the index has all
@@ -40,13 +41,12 @@ def collection_card(library: Collection, concepts: Sequence[Any], *, repo: str, 
     texts = list(dict.fromkeys(flat(text) for name in names for text in library.entries[name].erased))
     base_id = str(library.base.get("model") or "")
     known = {"base_model": base_id, "base_model_relation": "adapter"} if re.fullmatch(_HUB_ID, base_id) else {}
-    sensitive = {concept.kind for concept in concepts} & {"explicit"}
     data: dict[str, Any] = {
         **known,
         "library_name": "diffusers",
         "pipeline_tag": "text-to-image",
-        "license": licence,
-        "tags": [*TAGS, COLLECTION, flat(library.family), *(["not-for-all-audiences"] if sensitive else [])],
+        **licence.metadata(),
+        "tags": [*TAGS, COLLECTION, flat(library.family), *([ADULT] if adults_only(concepts) else [])],
         "erased": texts[:_LISTED],
         "erasure": {"family": flat(library.family), "base": flat(base_id), "members": len(names)},
     }

@@ -11,9 +11,11 @@ from erase_plugins.errors import NotAllowed, PushRefused, RequestError
 from erase_plugins.types import EvalReport
 from hub_cards.bundle import CARD, PICTURES, Bundle, PushFile, artifact_files, card_diff, read_report, report_files
 from hub_cards.errors import check_repo, reaching
+from hub_cards.gallery import Gallery, read_gallery
 from hub_cards.model_card import card, keep_user_text
 from hub_cards.remote import left_over, look, published_text, with_state
 from hub_cards.sending import Pushed, send
+from hub_cards.sensitive import to_blur
 
 __all__ = ["Pushed", "publish", "push", "token_needed"]
 
@@ -29,7 +31,10 @@ def push(
     message: str | None = None,
     license: str | None = None,
     parent: str | None = None,
-    pictures: bool | None = None,
+    pictures: bool = True,
+    gallery: Gallery | str | Path | None = None,
+    blur: bool | None = None,
+    adult: bool | None = None,
     dry_run: bool = False,
     show: Callable[[Bundle], None] | None = None,
 ) -> Pushed:
@@ -45,7 +50,10 @@ def push(
         message: first line of the commit.
         license: licence id, where that of the base model is not known.
         parent: refuse unless the repository is still at this commit.
-        pictures: publish the report's pictures; by default yes, except for concepts of kind "explicit".
+        pictures: publish pictures at all.
+        gallery: pairs before and after (`hub_cards.draw_pairs`), or the folder where a card and its pictures lie.
+        blur: make pictures unrecognisable; by default for explicit concepts and persons.
+        adult: ask visitors of the page first; by default for explicit concepts.
         dry_run: look and tell, change nothing.
         show: called with the bundle before anything is changed.
 
@@ -61,10 +69,15 @@ def push(
         raise RequestError("a pull request starts from the main branch; leave --revision out")
     loaded = load_artifact(artifact)
     found, folder = read_report(report)
-    kinds = {concept.kind for concept in loaded.manifest.concepts}
-    extra = report_files(found, folder, "explicit" not in kinds if pictures is None else pictures)
+    hide = to_blur(loaded.manifest.concepts) if blur is None else blur
+    extra = report_files(found, folder, pictures, hide)
     shown = [item.name for item in extra if item.name in PICTURES.values()]
-    text = card(loaded, found, repo=repo, license=license, pictures=shown, strict=True)
+    drawn = gallery if isinstance(gallery, Gallery) or gallery is None else read_gallery(gallery)
+    drawn = None if drawn is None or not pictures else drawn.blur() if hide else drawn
+    extra += [] if drawn is None else [PushFile(name, data) for name, data in drawn.files().items()]
+    text = card(
+        loaded, found, repo=repo, license=license, pictures=shown, gallery=drawn, adult=adult, strict=True
+    )  # fmt: skip
     files = [*artifact_files(loaded), *extra]
     bundle = Bundle(
         loaded, repo, tuple(files), private=private, revision=revision, create_pr=create_pr,

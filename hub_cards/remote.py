@@ -13,6 +13,7 @@ from erase_plugins.artifacts.collection import INDEX, read_index
 from erase_plugins.artifacts.manifest import FILENAME, Manifest
 from erase_plugins.errors import CorruptArtifact, HubError, PushRefused
 from hub_cards.bundle import PICTURES, REPORT, Bundle, PushFile
+from hub_cards.gallery import of_gallery
 
 #: says what a published full checkpoint is made of
 MERGED = "erase_merged.json"
@@ -86,7 +87,7 @@ def left_over(bundle: Bundle, remote: Remote) -> tuple[str, ...]:
         return ()
     if found != bundle.record:
         raise PushRefused(f"{bundle.repo} holds {RECORDS[found]}; push {RECORDS[bundle.record]} to another repository")
-    ours = [REPORT, *PICTURES.values()]
+    ours = [REPORT, *PICTURES.values(), *(name for name in remote.files if of_gallery(name))]
     with suppress(CorruptArtifact, ValueError, KeyError, TypeError):
         ours += _listed(found, published_text(bundle, found, str(remote.commit)), remote)
     names = {item.name for item in bundle.files}

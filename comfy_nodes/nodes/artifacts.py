@@ -37,14 +37,13 @@ def load_artifact(
     with host.computing():
         target = ComfyTarget(model, clip)
         loaded = ep.load_artifact(files.find(artifact))
-        manifest = loaded.manifest
         check_fits(loaded, target, any_base)
         done = apply_edit(target, loaded.edit, strength, strength_clip)
     text = "\n".join(
         [
             done.report(loaded.name, strength),
-            f"erases: {', '.join(manifest.erased) or 'not named'}",
-            f"made with: {manifest.method.get('title') or 'unknown'}",
+            f"erases: {', '.join(loaded.manifest.erased) or 'not named'}",
+            f"made with: {loaded.manifest.method.get('title') or 'unknown'}",
         ]
     )
     return Result((done.model, done.clip, loaded, text), text)

@@ -11,7 +11,7 @@ from erase_plugins.cli.command import declare, force_option, saved_facts, say_sa
 from erase_plugins.cli.console import emit, human_bytes, say, table
 from erase_plugins.errors import RequestError
 from hub_cards import SCHEME
-from hub_cards.cli.pushed import push_options, report, show
+from hub_cards.cli.pushed import push_options, say_pushed, show
 
 
 @click.group("collection")
@@ -71,7 +71,7 @@ def push(
         folder, repo, private=private, create_pr=create_pr, revision=revision, message=message, license=licence,
         parent=parent, dry_run=dry_run, show=show,
     )  # fmt: skip
-    report(done, repo, f"use some of it: erase-plugins collection pull {repo} NAME NAME --into mine")
+    say_pushed(done, repo, f"use some of it: erase-plugins collection pull {repo} NAME NAME --into mine")
 
 
 @declare("pull")

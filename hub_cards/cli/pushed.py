@@ -42,7 +42,7 @@ def show(bundle: Any) -> None:
         say(f"    {line}")
 
 
-def report(done: Any, repo: str, use: str) -> None:
+def say_pushed(done: Any, repo: str, use: str) -> None:
     """What the push did, and a line that uses it.
 
     Args:
