@@ -133,7 +133,7 @@ def test_push_fresh_process_pull_apply_equal_pictures(hub, published, tmp_path):
         "from erase_plugins import get_manager\n"
         "manager = get_manager()\n"
         "manager.pluggy.is_registered(hub_cards) or manager._register(hub_cards, 'hub_cards')\n"
-        "made = hub_cards.pull(sys.argv[1], 'pulled')\n"
+        "made = hub_cards.pull(sys.argv[1], 'pulled', layouts=['all'])\n"
         "torch.save(ep.generate(sys.argv[2], 'a pizza', [f'hub:{sys.argv[1]}'], seeds=3, steps=3), 'picture.pt')\n"
         "torch.save(ep.generate(sys.argv[2], 'a pizza', [made], seeds=3, steps=3), 'folder.pt')\n"
     )
