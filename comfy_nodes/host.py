@@ -79,6 +79,20 @@ class Progress:
             raise comfy.model_management.InterruptProcessingException from error
 
 
+def stages() -> Any:
+    """Progress of a suite, (stage, done, total); stops where the user asked for it."""
+    import comfy.model_management
+    import comfy.utils
+
+    bars: dict[str, Any] = {}
+
+    def listen(stage: str, done: int, total: int) -> None:
+        bars.setdefault(stage, comfy.utils.ProgressBar(total)).update_absolute(done, total)
+        comfy.model_management.throw_exception_if_processing_interrupted()
+
+    return listen
+
+
 def computing(gradients: bool = False) -> AbstractContextManager[Any]:
     """Ordinary tensors: nodes run in inference mode, whose tensors can neither be used elsewhere nor be trained.
 

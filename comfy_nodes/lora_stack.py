@@ -73,10 +73,13 @@ def _count(patcher: Any) -> int:
 
 def kohya_file(artifact: Any) -> str | None:
     """Name in models/loras of the file that holds this artifact for the stock loader; None if there is none."""
-    known = set(host.lora_names())
+    from erase_plugins.artifacts.store import file_hash
+
+    listed = {name: host.lora_path(name) for name in host.lora_names()}
     if artifact.path is not None and artifact.path.is_file():
-        own = next((name for name in known if host.lora_path(name) == artifact.path), None)
-        if own is not None:
-            return own
-    names = [item.name for item in artifact.manifest.files if item.layout == "kohya"]
-    return next((name for name in names if name in known), None)
+        return next((name for name, path in listed.items() if path == artifact.path), None)
+    for item in artifact.manifest.files:
+        path = listed.get(item.name) if item.layout == "kohya" else None
+        if path is not None and file_hash(path) == item.sha256:
+            return item.name
+    return None

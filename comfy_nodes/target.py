@@ -25,7 +25,7 @@ from .weights import PatchedWeights
 #: attachments that carry the name of a model for manifests, and the height of its latents
 NAME = "erase_plugins_name"
 SIZE = "erase_plugins_size"
-_CHUNK = 64
+_CHUNK = 32  # larger ones leave the processor cache
 
 
 class ComfyTarget(Target):

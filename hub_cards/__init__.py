@@ -35,6 +35,7 @@ SCHEME = "hub:"
 COMMANDS = {
     "card": "Write a model card for an artifact: what is gone, how well, how to use it.",
     "push": "Publish an artifact on the Hub in one commit.",
+    "space": "Write or publish a web page that draws base and erased model side by side.",
     "pull": "Fetch a published artifact and verify it.",
     "collection": "Build, list, push and pull a library of many single-concept artifacts.",
     "search": "Find published artifacts by name, concept, tag and base model.",

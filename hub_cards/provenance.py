@@ -8,7 +8,7 @@ from typing import Any
 from erase_plugins.artifacts.manifest import Manifest
 from erase_plugins.errors import EraseError, UnknownName
 from hub_cards.citation import paper_link
-from hub_cards.escape import block, code, command, flat, prose
+from hub_cards.escape import block, code, commands, flat, prose
 
 
 def metadata(manifest: Manifest) -> dict[str, Any]:
@@ -37,7 +37,7 @@ def made(manifest: Manifest) -> str:
 
 
 def again(manifest: Manifest) -> str:
-    """The command that makes the artifact again, one option a line."""
+    """The command that makes the artifact again."""
     method, base = manifest.method, manifest.base
     parts: list[tuple[object, ...]] = [("erase-plugins", "run", method.get("id", "METHOD"))]
     parts.append(("--model", base.get("model") or "MODEL"))
@@ -54,7 +54,7 @@ def again(manifest: Manifest) -> str:
     for name, value in sorted(_set_by_hand(manifest).items()):
         parts.append(("--set", f"{name}={_word(value)}"))
     parts.append(("--seed", manifest.seed, "--out", manifest.name))
-    return " \\\n  ".join(command(*words) for words in parts)
+    return commands(*parts)
 
 
 def _set_by_hand(manifest: Manifest) -> Mapping[str, Any]:

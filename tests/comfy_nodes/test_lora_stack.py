@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -40,11 +41,19 @@ def test_a_file_that_fits_nothing_is_refused_and_0_is_not_loaded(loras, monkeypa
     )
 
 
-def test_the_file_of_an_artifact_is_found_by_its_kohya_layout(loras):
+def test_the_file_of_an_artifact_is_found_by_name_and_content(monkeypatch, tmp_path):
+    file = tmp_path / "style.safetensors"
+    file.write_bytes(b"x")
+    monkeypatch.setattr(host, "lora_names", lambda: ["style.safetensors"])
+    monkeypatch.setattr(host, "lora_path", lambda name: file)
+
     def artifact(path, *files):
-        listed = tuple(SimpleNamespace(name=name, layout=layout) for name, layout in files)
+        listed = tuple(SimpleNamespace(name=name, layout=layout, sha256=value) for name, layout, value in files)
         return SimpleNamespace(path=path, manifest=SimpleNamespace(files=listed))
 
-    assert lora_stack.kohya_file(artifact(None, ("style.safetensors", "kohya"))) == "style.safetensors"
-    assert lora_stack.kohya_file(artifact(None, ("style.safetensors", "patch"))) is None
-    assert lora_stack.kohya_file(artifact(None)) is None
+    right = hashlib.sha256(b"x").hexdigest()
+    assert lora_stack.kohya_file(artifact(None, ("style.safetensors", "kohya", right))) == "style.safetensors"
+    assert lora_stack.kohya_file(artifact(None, ("style.safetensors", "kohya", "0" * 64))) is None
+    assert lora_stack.kohya_file(artifact(None, ("style.safetensors", "patch", right))) is None
+    assert lora_stack.kohya_file(artifact(file)) == "style.safetensors"
+    assert lora_stack.kohya_file(artifact(tmp_path / "other")) is None

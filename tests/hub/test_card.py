@@ -14,7 +14,7 @@ import hub_cards
 from erase_plugins import Concept, EvalReport, hookimpl
 from erase_plugins.errors import ArtifactError, PushRefused
 from erase_plugins.types import EvalRow
-from hub_cards.escape import block, flat, literal, prose
+from hub_cards.escape import block, commands, flat, literal, prose
 from hub_cards.evidence import number
 from hub_cards.gallery import Gallery, Pair, names
 from tests.hub.conftest import REPO
@@ -238,6 +238,24 @@ def test_a_python_literal_is_one_string(text):
     import ast
 
     assert ast.literal_eval(literal(text)) == flat(text)
+
+
+def test_a_card_never_shows_a_token(pizza, hub):
+    """Whatever field it came through; the YAML, the text and the commands."""
+    from tests.hub.test_page import spoiled
+
+    canary = "hf_" + "canary" * 5
+    found = hub_cards.card(spoiled(pizza, f"a {canary}"), report(pizza, warnings=(canary,)), repo=REPO)
+    assert canary not in found
+    assert "canary" not in found
+    assert "hf&#95;&#42;&#42;&#42;" in found
+
+
+def test_long_commands_take_one_line_for_every_option():
+    assert commands(("a", "b c"), ("--d", "e")) == "a 'b c' --d e"
+    long = commands(("a", "x" * 60), ("--bb", "y; z" * 9))
+    assert long == f"a {'x' * 60} \\\n  --bb '{'y; z' * 9}'"
+    assert shlex.split(long.replace("\\\n", "")) == ["a", "x" * 60, "--bb", "y; z" * 9]
 
 
 def test_fences_are_longer_than_what_is_inside():

@@ -36,10 +36,10 @@ def published(hub, tmp_path, monkeypatch):
     shared_pipeline("tiny_sd1").save_pretrained(tmp_path / "model", safe_serialization=True)
     HfApi().create_repo(BASE)
     revision = HfApi().upload_folder(repo_id=BASE, folder_path=tmp_path / "model").oid
-    run_method(
-        BASE, CONCEPTS, "uce", out=tmp_path / "made", keep=["a plate"], options={"vocabulary": "20", "aliases": "true"},
-        revision=revision,
-    )  # fmt: skip
+    made = run_method(
+        BASE, CONCEPTS, "uce", out=tmp_path / "made", keep=["a plate"], options={"vocabulary": "20", "aliases": "true"}
+    )
+    assert made.manifest.base["revision"] == revision, "the commit, although no revision was named"
     hub_cards.push(tmp_path / "made", REPO, license="mit")
     (tmp_path / "work").mkdir()
     monkeypatch.chdir(tmp_path / "work")
