@@ -130,7 +130,9 @@ def build_manifest(manager: Manager, plan: EditPlan, target: Any, edit: Any, sec
             "package": entry.package,
             "version": entry.version,
         },
-        concepts=request.concepts,
+        concepts=tuple(
+            replace(concept, images=tuple(Path(file).name for file in concept.images)) for concept in request.concepts
+        ),
         preserve=request.preserve,
         options=dict(plan.options),
         base=describe_base(target, resolved_revision(request.model, request.revision)),
