@@ -15,6 +15,9 @@ BUILTIN_PLUGINS: tuple[str, ...] = (
     "erase_plugins.methods.rece",
     "erase_plugins.methods.esd",
     "erase_plugins.methods.receler",
+    "erase_plugins.methods.spm",
+    "erase_plugins.methods.leco",
+    "erase_plugins.methods.concept_ablation",
     "erase_plugins.pocket.judge",
     "erase_plugins.evaluation.quick",
 )

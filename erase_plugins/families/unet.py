@@ -36,6 +36,7 @@ UNET_GROUPS = {
     "cross_attn": _unet(r"\battn2\.(to_q|to_k|to_v|to_out\.0)$"),
     "self_attn": _unet(r"\battn1\.(to_q|to_k|to_v|to_out\.0)$"),
     "attn": _unet(r"\battn[12]\.(to_q|to_k|to_v|to_out\.0)$"),
+    "transformer": _unet(r"\battentions\.\d+\."),
     "non_cross": lambda ref: ref.component == "unet" and "attn2" not in ref.path and not _FROZEN_IN_U.match(ref.path),
     "denoiser": lambda ref: ref.component == "unet" and not _FROZEN_IN_U.match(ref.path),
     "text_attn": _text(r"\bself_attn\.(q|k|v|out)_proj$"),
