@@ -63,6 +63,11 @@ class ContextPatch:
         )
         return ContextPatch(tuple(moved))
 
+    def tensors(self) -> list[Tensor]:
+        """Everything that decides what it does."""
+        strengths = torch.tensor([item.strength for item in self.maps])
+        return [strengths, *(part for item in self.maps for part in (item.delta.A, item.delta.B))]
+
     def __deepcopy__(self, _memo: Any) -> ContextPatch:
         return self  # never changed after it was made, and clones of a MODEL copy their options deeply
 
@@ -101,7 +106,7 @@ def apply_edit(target: ComfyTarget, edit: Edit, strength: float, strength_clip: 
     if strange:
         raise Unsupported(f"changes of kind {', '.join(strange)} cannot be used in ComfyUI")
     maps = context_maps(edit)
-    keys, behind = _resolve(target, edit)
+    keys, behind = resolve(target, edit)
     total = len(keys) + len(behind) + (len(target.modules("cross_kv")) if maps else 0)
     model, clip, ways = target.model, target.clip, []
     for component, item in maps.items():
@@ -142,7 +147,7 @@ def check_strength(strength: float) -> None:
         raise RequestError(f"strength {strength!r} is not a usable number; 1 is the evaluated edit, 0 switches it off")
 
 
-def _resolve(target: ComfyTarget, edit: Edit) -> tuple[dict[tuple[str, str], str], dict[addons.Place, AddOn]]:
+def resolve(target: ComfyTarget, edit: Edit) -> tuple[dict[tuple[str, str], str], dict[addons.Place, AddOn]]:
     """Keys of the parameters that change, and the layers that get an add-on; all of them or an error."""
     found: dict[tuple[str, str], str] = {}
     behind: dict[addons.Place, AddOn] = {}

@@ -9,7 +9,9 @@ from .classic import node_class
 from .spec import NodeSpec
 
 #: modules below `nodes`, each with a tuple SPECS
-MODULES = ("pocket", "closed_form", "artifacts", "embedding", "compare", "doctor")
+MODULES = (
+    "pocket", "closed_form", "methods", "artifacts", "stack", "strength", "embedding", "compare", "probe", "doctor",
+)  # fmt: skip
 #: module or node -> why it is missing
 FAILURES: dict[str, str] = {}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 from typing import Any
@@ -42,6 +43,11 @@ def block(text: str, language: str = "") -> str:
 def command(*words: object) -> str:
     """A shell command on one line."""
     return " ".join(shlex.quote(flat(word)) for word in words)
+
+
+def literal(text: object) -> str:
+    """A Python string with that value, on one line."""
+    return json.dumps(flat(text), ensure_ascii=False)
 
 
 def front_matter(data: dict[str, Any]) -> str:

@@ -44,6 +44,13 @@ class Recipe:
     near: float
     aliases: bool
     alias_threshold: float
+    #: phrasings to edit instead of the six of `expand`; {} is the phrase
+    templates: tuple[str, ...] = ()
+
+    @property
+    def framings(self) -> int:
+        """Phrasings of every phrase."""
+        return len(self.templates) or (len(TEMPLATES["object"]) if self.expand else 1)
 
 
 def guide_of(concept: Concept) -> str:
@@ -129,15 +136,19 @@ def encode_member(
     """Erased rows and what they become, (n, dim) float32 each, for all phrasings of one concept."""
     rows, guides = [], []
     for phrase in phrases:
-        pairs = (
-            list(zip(expand(phrase, kind), expand(guide, kind), strict=True)) if recipe.expand else [(phrase, guide)]
-        )
-        erased, becomes = target.encode([a for a, _ in pairs]), target.encode([b for _, b in pairs])
-        for index in range(len(pairs)):
+        erased, becomes = (target.encode(framed(text, kind, recipe)) for text in (phrase, guide))
+        for index in range(len(erased.last)):
             one, other = paired_rows(erased, becomes, index, index, recipe.tokens)
             rows.append(one)
             guides.append(other)
     return torch.cat(rows).float().contiguous(), torch.cat(guides).float().contiguous()
+
+
+def framed(text: str, kind: str, recipe: Recipe) -> tuple[str, ...]:
+    """Phrasings of a phrase by the recipe; a blank guide stays blank."""
+    if recipe.templates:
+        return tuple(template.format(text) if text.strip() else text for template in recipe.templates)
+    return expand(text, kind) if recipe.expand else (text,)
 
 
 def refresh(statistics: Statistics, target: Target, recipe: Recipe | None = None) -> Statistics:
@@ -158,6 +169,8 @@ def refresh(statistics: Statistics, target: Target, recipe: Recipe | None = None
     members = {}
     for name, member in statistics.members.items():
         facts = member.facts
+        if facts.get("drawn"):
+            raise ArtifactError(f"'{name}' was erased with random neighbours; erase it anew on this model")
         phrases = [*facts.get("phrases", [name]), *facts.get("aliases", [])]
         rows, guides = encode_member(phrases, str(facts["guide"]), str(facts.get("kind", "object")), recipe, target)
         members[name] = replace(member, rows=rows, guides=guides)
@@ -206,6 +219,5 @@ def summary(statistics: Statistics, ctx: RunContext) -> None:
 
 def phrase_count(request: EraseRequest, recipe: Recipe) -> int:
     """How many prompts `collect` encodes, aliases apart."""
-    per_phrase = len(TEMPLATES["object"]) if recipe.expand else 1
     phrases = sum(1 + len(concept.prompts) for concept in request.concepts)
-    return phrases * per_phrase * 2 + len(request.preserve) + 1 + recipe.vocabulary
+    return phrases * recipe.framings * 2 + len(request.preserve) + 1 + recipe.vocabulary

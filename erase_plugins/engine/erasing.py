@@ -1,4 +1,4 @@
-"""What training methods that erase by a concept's prompts share: their templates, prompts and what each becomes."""
+"""What training methods that erase by a concept's prompts share: the prompts and what each becomes."""
 
 from __future__ import annotations
 
@@ -40,17 +40,6 @@ class ErasePrompts:
 def all_phrases(request: EraseRequest) -> list[str]:
     """Every phrase that stands for an erased concept."""
     return [phrase for concept in request.concepts for phrase in (concept.text, *concept.prompts)]
-
-
-def check_templates(templates: Sequence[str]) -> None:
-    """Refuses templates without a place for the concept.
-
-    Raises:
-        RequestError: names the template.
-    """
-    bad = [text for text in templates if "{}" not in text]
-    if bad or not templates:
-        raise RequestError(f"template '{''.join(bad[:1])}' has no {{}} for the concept")
 
 
 def check_becomes(request: EraseRequest) -> None:

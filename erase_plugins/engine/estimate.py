@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from erase_plugins.engine.collect import check_guides, guide_of, phrase_count
+from erase_plugins.engine.phrases import ROWS
 from erase_plugins.families.base import TargetInfo
 from erase_plugins.options import as_dict
 from erase_plugins.types import EditPlan, EraseRequest
@@ -25,7 +26,8 @@ def closed_form_plan(request: EraseRequest, options: Any, info: TargetInfo) -> E
     recipe = options.recipe()
     prompts = phrase_count(request, recipe)
     text = sum(_size(ref.shape) for ref in info.refs if ref.component != "unet" and ref.kind == "linear")
-    rows = len(request.concepts) * {"last": 1, "window": info.tokens, "all": info.tokens}[recipe.tokens]
+    first, stop = ROWS.get(recipe.tokens, (0, info.tokens))
+    rows = len(request.concepts) * recipe.framings * (stop - first)
     rank = min(rows, info.width)
     solve = 10.0 * info.width**3 + 4.0 * info.width**2 * (rows + prompts * info.tokens)
     seconds = (2.0 * text * info.tokens * prompts + solve) / _CPU_FLOPS

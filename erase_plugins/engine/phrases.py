@@ -19,6 +19,10 @@ TEMPLATES = {
 }
 
 
+#: rows counted from the last content row: first, behind the last
+ROWS = {"last": (0, 1), "eot": (1, 2), "last+eot": (0, 2)}
+
+
 def expand(text: str, kind: str) -> tuple[str, ...]:
     """Phrasings of a concept; a blank guide stays blank."""
     if not text.strip():
@@ -44,16 +48,17 @@ def paired_rows(erased: Conditioning, guide: Conditioning, i: int, j: int, mode:
     Args:
         erased, guide: encoded prompts.
         i, j: which prompt of each.
-        mode: "last" takes the last content row; "window" it and everything after it that both have (UCE, 2023 code);
-            "all" every row by position (RECE).
+        mode: "last" takes the last content row; "eot" the end row behind it (TRCE), "last+eot" both; "window" the last
+            content row and everything after it that both have (UCE, 2023 code); "all" every row by position (RECE).
 
     Returns:
         Two (n, dim) float64 tensors.
     """
     a, b = erased.embeds[i].double().cpu(), guide.embeds[j].double().cpu()
     first, second = erased.last[i], guide.last[j]
-    if mode == "last":
-        return a[first : first + 1], b[second : second + 1]
+    if mode in ROWS:
+        start, stop = ROWS[mode]
+        return a[first + start : first + stop], b[second + start : second + stop]
     if mode == "all":
         return a, b
     far = max(first, second)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from erase_plugins.engine.adapters import Trainable
 from erase_plugins.engine.context import RunContext
@@ -17,8 +19,18 @@ from erase_plugins.engine.trajectories import States, ask, draw_picks, harvest, 
 from erase_plugins.errors import RequestError
 from erase_plugins.families.base import Conditioning, Target
 
-#: states, their prompts, wanted prediction, weight
-Part = tuple[States, Conditioning, Tensor, float]
+
+class Part(NamedTuple):
+    """One term of a loss: states, their prompts, what is wanted of each row, weight, and the error.
+
+    ``error`` maps predictions (batch, channels, height, width) and ``wanted`` (batch, ...) to a scalar mean over rows.
+    """
+
+    states: States
+    cond: Conditioning
+    wanted: Tensor
+    weight: float
+    error: Callable[[Tensor, Tensor], Tensor] = functional.mse_loss
 
 
 @dataclass(frozen=True)
@@ -60,7 +72,15 @@ class Rollout:
     total: int = 0
 
     def pool(
-        self, name: str, prompts: Sequence[str], key: str, watch: Mapping[str, Sequence[str]] | None = None
+        self,
+        name: str,
+        prompts: Sequence[str],
+        key: str,
+        watch: Mapping[str, Sequence[str]] | None = None,
+        *,
+        cond: Conditioning | None = None,
+        early: int | None = None,
+        unguided: bool = False,
     ) -> Pool:
         """Harvested teacher trajectories, one per prompt.
 
@@ -69,17 +89,22 @@ class Rollout:
             prompts: guide the trajectories.
             key: identifies the run.
             watch: name -> prompts whose predictions are stored too.
+            cond: embeddings that guide instead of the text encoder's.
+            early: states are picked among the first ``early`` sampler steps, and trajectories end there; None: all.
+            unguided: follow the prompt's own prediction; the empty prompt is neither asked nor stored.
         """
         self.check(prompts)
         scheduler = self.target.scheduler(self.steps, self.sampler)
         noise = start_noise(self.target, scheduler, len(prompts), self.ctx.generator(f"noise {name}"))
-        picks = draw_picks(len(prompts), self.steps, self.harvest, self.ctx.generator(f"picks {name}"))
-        cond = self.target.encode(prompts)
+        among = self.steps if early is None else min(early, self.steps)
+        picks = draw_picks(len(prompts), among, self.harvest, self.ctx.generator(f"picks {name}"))
+        cond = self.target.encode(prompts) if cond is None else cond
+        null = None if unguided else self.target.encode([""])
 
         def make() -> dict[str, Tensor]:
             with self.adapters.disabled():
                 found = harvest(
-                    self.target, scheduler, noise, cond, self.target.encode([""]), picks, guidance=self.guidance,
+                    self.target, scheduler, noise, cond, null, picks, guidance=self.guidance,
                     watch=self._encoded(watch), ctx=self.ctx, progress=self.progress,
                 )  # fmt: skip
             return found.tensors()
@@ -109,6 +134,12 @@ class Rollout:
         )  # fmt: skip
         return Pool(f"fresh {step}", states, cond, self.ctx)
 
+    @torch.no_grad()
+    def teacher(self, states: States, cond: Conditioning) -> Tensor:
+        """The teacher's predictions for other prompts at given states."""
+        with self.adapters.disabled():
+            return ask(self.target, states.inputs, states.timestep, cond, self.ctx)
+
     def _encoded(self, watch: Mapping[str, Sequence[str]] | None) -> dict[str, Conditioning]:
         return {name: self.target.encode(prompts) for name, prompts in (watch or {}).items()}
 
@@ -131,30 +162,33 @@ class Rollout:
         self.ctx.step(0, self.total, forwards=self.ctx.numbers.get("unet_forwards", 0.0))
 
 
-def mean_squares(target: Target, parts: Sequence[Part], ctx: RunContext) -> Tensor:
-    """Sum over parts of weight times mean squared error, one forward pass for all.
+def mean_squares(
+    target: Target, terms: Sequence[Part | tuple[States, Conditioning, Tensor, float]], ctx: RunContext
+) -> Tensor:
+    """Sum over parts of weight times mean squared error (or the part's own error), one forward pass for all.
 
     On several processes each takes its share of every part, scaled so that the mean over the processes is the sum.
 
     Args:
         target: the student.
-        parts: states, prompts, wanted predictions (batch, channels, height, width) and weight of each term.
+        terms: see `Part`; wanted predictions have the shape of the latents unless the part has an error of its own.
         ctx: counts forward passes.
     """
+    parts = [Part(*term) for term in terms]
     if (count := processes()) > 1:
         parts = [_shared(part, count) for part in parts]
-    inputs = torch.cat([states.inputs for states, _, _, _ in parts])
-    times = torch.cat([states.timestep for states, _, _, _ in parts])
-    out = ask(target, inputs, times, join([cond for _, cond, _, _ in parts]), ctx)
+    inputs = torch.cat([part.states.inputs for part in parts])
+    times = torch.cat([part.states.timestep for part in parts])
+    out = ask(target, inputs, times, join([part.cond for part in parts]), ctx)
     total = out.new_zeros(())
-    for piece, (_, _, wanted, weight) in zip(out.split([len(part[0]) for part in parts]), parts, strict=True):
-        total = total + weight * (piece - wanted).square().mean()
+    for piece, part in zip(out.split([len(part.states) for part in parts]), parts, strict=True):
+        total = total + part.weight * part.error(piece, part.wanted)
     return total
 
 
 def _shared(part: Part, count: int) -> Part:
     """This process's rows of a part; the weight makes up for unequal shares."""
-    states, cond, wanted, weight = part
-    size = len(states)
+    size = len(part.states)
     rows = torch.arange(size)[share(size)]
-    return states[rows], cond[rows.tolist()], wanted[rows], weight * count * len(rows) / size
+    weight = part.weight * count * len(rows) / size
+    return Part(part.states[rows], part.cond[rows.tolist()], part.wanted[rows], weight, part.error)

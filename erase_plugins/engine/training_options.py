@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from erase_plugins.errors import RequestError
 from erase_plugins.options import option
 
 if TYPE_CHECKING:
@@ -111,6 +112,40 @@ class TrainingOptions(RolloutOptions, WeightOptions):
             return self.lr
         rates = _RATES[self.parameters]
         return next((rates[name] for name in info.profiles if name in rates), rates[""])
+
+    def settled(self, request: EraseRequest, info: TargetInfo) -> Any:
+        """The options with what follows from the request and the model filled in."""
+        keep_batch = self.keep_batch
+        if "keep_batch" not in request.options and request.preserve:
+            keep_batch = max(keep_batch, self.batch)
+        harvest = min(self.harvest, self.steps)
+        return replace(self, lr=self.rate(info), harvest=harvest, keep_batch=keep_batch)
+
+
+def check_templates(templates: Sequence[str]) -> None:
+    """Refuses templates without a place for the concept.
+
+    Raises:
+        RequestError: names the template.
+    """
+    bad = [text for text in templates if "{}" not in text]
+    if bad or not templates:
+        raise RequestError(f"template '{''.join(bad[:1])}' has no {{}} for the concept")
+
+
+def spread(
+    phrases: Sequence[str], others: Sequence[str], templates: Sequence[str], count: int
+) -> list[tuple[str, str]]:
+    """(template, phrase) of about ``count`` trajectories: ``phrases``, and in every second place ``others``.
+
+    Every phrase comes with every template, whatever ``count`` is.
+    """
+    rows = [(template, phrase) for template in templates for phrase in phrases]
+    rows *= -(-count // (len(rows) * (2 if others else 1)))
+    more = [
+        (templates[place % len(templates)], others[place % len(others)]) for place in range(len(rows) if others else 0)
+    ]
+    return [item for pair in zip(rows, more, strict=True) for item in pair] if more else rows
 
 
 def revive(options: type, stored: Any) -> Any:

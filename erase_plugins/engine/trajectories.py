@@ -33,7 +33,8 @@ class States:
         timestep: scheduler timestep (n,).
         index: sampler step, 0 is pure noise (n,).
         row: prompt of the trajectory (n,).
-        predictions: name -> stored prediction (n, channels, height, width); always "null" and "prompt".
+        predictions: name -> stored prediction (n, channels, height, width): "prompt", "null" where guidance asked for
+            it, and what was watched.
     """
 
     x: Tensor
@@ -78,7 +79,7 @@ def start_noise(target: Target, scheduler: Any, count: int, generator: torch.Gen
 
 
 def draw_picks(count: int, steps: int, harvest: int, generator: torch.Generator) -> list[list[int]]:
-    """For each of ``count`` trajectories ``harvest`` distinct sampler steps, uniform over 0..steps-1."""
+    """For each of ``count`` trajectories up to ``harvest`` distinct sampler steps, uniform over 0..steps-1."""
     return [sorted(torch.randperm(steps, generator=generator)[:harvest].tolist()) for _ in range(count)]
 
 
@@ -115,7 +116,7 @@ def harvest(
     scheduler: Any,
     noise: Tensor,
     cond: Conditioning,
-    null: Conditioning,
+    null: Conditioning | None,
     picks: Sequence[Sequence[int]],
     *,
     guidance: float,
@@ -133,7 +134,7 @@ def harvest(
         scheduler: with its timesteps set; not changed.
         noise: x_T, already multiplied by ``init_noise_sigma`` (n, channels, height, width).
         cond: prompt of each trajectory (n prompts).
-        null: the empty prompt (1 prompt), or one per trajectory.
+        null: the empty prompt (1 prompt), or one per trajectory; None: no guidance, half the cost.
         picks: per trajectory the sampler steps to keep; step 0 keeps ``noise`` itself. A trajectory ends at its last.
         guidance: classifier-free guidance of the rollout.
         watch: name -> prompt of each trajectory, further predictions to store at the kept states.
@@ -162,7 +163,7 @@ def harvest(
 
 
 def _roll(
-    target: Target, scheduler: Any, noise: Tensor, cond: Conditioning, null: Conditioning,
+    target: Target, scheduler: Any, noise: Tensor, cond: Conditioning, null: Conditioning | None,
     picks: Sequence[Sequence[int]], rows: list[int], guidance: float, watch: Mapping[str, Conditioning],
     drive: Switch, observe: Switch | None, ctx: RunContext | None, progress: Callable[[], None],
 ) -> list[tuple[int, int, dict[str, Tensor]]]:  # fmt: skip
@@ -179,24 +180,35 @@ def _roll(
         stamp = solver.timesteps[index]
         inputs = solver.scale_model_input(x, stamp)
         time = stamp.expand(len(rows))
-        empty = null if len(null.last) == 1 else null[rows]
+        empty = null if null is None or len(null.last) == 1 else null[rows]
         with drive():
-            first, second = ask_pair(target, inputs, time, empty, cond[rows], ctx)
+            found = _predictions(target, inputs, time, empty, cond[rows], ctx)
         here = [place for place, row in enumerate(rows) if index in picks[row]]
         if here:
             there = [rows[place] for place in here]
-            seen = {"null": first[here], "prompt": second[here]}
+            seen = {name: value[here] for name, value in found.items()}
             with (observe or drive)():
                 if observe is not None:
-                    blank = empty if len(empty.last) == 1 else empty[here]
-                    seen["null"], seen["prompt"] = ask_pair(target, inputs[here], time[here], blank, cond[there], ctx)
+                    blank = empty if empty is None or len(empty.last) == 1 else empty[here]
+                    seen = _predictions(target, inputs[here], time[here], blank, cond[there], ctx)
                 for name, other in watch.items():
                     seen[name] = ask(target, inputs[here], time[here], other[there], ctx)
             seen |= {"x": x[here], "inputs": inputs[here], "timestep": time[here]}
             kept += [(row, index, {name: value[n] for name, value in seen.items()}) for n, row in enumerate(there)]
-        x = solver.step(guided(first, second, guidance), stamp, x).prev_sample
+        out = guided(found["null"], found["prompt"], guidance) if "null" in found else found["prompt"]
+        x = solver.step(out, stamp, x).prev_sample
         progress()
     return kept
+
+
+def _predictions(
+    target: Target, inputs: Tensor, time: Tensor, null: Conditioning | None, cond: Conditioning, ctx: RunContext | None
+) -> dict[str, Tensor]:
+    """What a sampler step asks for: "null" and "prompt", or "prompt" alone."""
+    if null is None:
+        return {"prompt": ask(target, inputs, time, cond, ctx)}
+    first, second = ask_pair(target, inputs, time, null, cond, ctx)
+    return {"null": first, "prompt": second}
 
 
 def repeat(cond: Conditioning, count: int) -> Conditioning:

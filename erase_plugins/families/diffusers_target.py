@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from erase_plugins.artifacts.fingerprint import Fingerprint, fingerprint
 from erase_plugins.artifacts.names import CONTEXT_HOOK, ORIGINAL, base_parameters, canonical
-from erase_plugins.errors import RequestError, Unsupported
+from erase_plugins.errors import Unsupported
 from erase_plugins.families.base import Conditioning, ModuleRef, Target, Tokens
 
 
@@ -144,17 +144,10 @@ class DiffusersTarget(Target):
         return ids.expand(latents.shape[0], -1)
 
     def scheduler(self, steps: int, kind: str = "ddim") -> Any:
-        import diffusers
+        from erase_plugins.families.schedulers import make_scheduler
 
-        classes = {"ddim": "DDIMScheduler", "dpm": "DPMSolverMultistepScheduler", "euler": "EulerDiscreteScheduler"}
-        if kind == "own":
-            fresh = type(self.pipe.scheduler).from_config(self.pipe.scheduler.config)
-        elif kind in classes:
-            fresh = getattr(diffusers, classes[kind]).from_config(self.pipe.scheduler.config)
-        else:
-            raise RequestError(f"unknown scheduler '{kind}'; choose one of own, {', '.join(classes)}")
-        fresh.set_timesteps(steps, device=self.device)
-        return fresh
+        own = self.pipe.scheduler
+        return make_scheduler(own.config, kind, steps, self.device, type(own))
 
     def vocabulary(self) -> tuple[str, ...]:
         entries = self.pipe.tokenizer.get_vocab()

@@ -24,8 +24,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from erase_plugins.engine.erasing import all_phrases, check_templates
-from erase_plugins.engine.training_options import TrainingOptions, revive
+from erase_plugins.engine.erasing import all_phrases
+from erase_plugins.engine.training_options import TrainingOptions, check_templates, revive
 from erase_plugins.errors import RequestError
 from erase_plugins.hookspecs import hookimpl
 from erase_plugins.options import as_dict, option, resolve
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from erase_plugins.artifacts.edit import Edit
     from erase_plugins.engine.context import RunContext
-    from erase_plugins.engine.pools import Part, Rollout
+    from erase_plugins.engine.pools import Rollout
     from erase_plugins.families.base import Target, TargetInfo
 
 #: train set -> group of the family
@@ -156,7 +156,7 @@ def ablation_loss(
     import torch
 
     from erase_plugins.engine.pictures import Pictures
-    from erase_plugins.engine.pools import mean_squares
+    from erase_plugins.engine.pools import Part, mean_squares
     from erase_plugins.engine.trajectories import ask
 
     pairs = [pair for concept in request.concepts for pair in prompt_pairs(concept, options)]
@@ -171,12 +171,12 @@ def ablation_loss(
         if options.loss == "model":
             with torch.no_grad():
                 wanted = ask(rollout.target, states.inputs, states.timestep, anchor, rollout.ctx)
-        parts: list[Part] = [(states, erased[states.row.tolist()], wanted, 1.0)]
+        parts = [Part(states, erased[states.row.tolist()], wanted, 1.0)]
         if options.prior > 0:
-            parts.append((states, anchor, states.predictions["noise"], options.prior))
+            parts.append(Part(states, anchor, states.predictions["noise"], options.prior))
         if holding is not None:
             held, cond = holding.batch(options.keep_batch, step)
-            parts.append((held, cond, held.predictions["prompt"], options.keep_weight))
+            parts.append(Part(held, cond, held.predictions["prompt"], options.keep_weight))
         return mean_squares(rollout.target, parts, rollout.ctx)
 
     return loss

@@ -25,10 +25,10 @@ Differs from the official code (``train-esd.py``, ``esd_sd.py``, ``esd_sdxl.py``
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from erase_plugins.engine.training_options import TrainingOptions, revive
+from erase_plugins.engine.training_options import TrainingOptions, check_templates, revive
 from erase_plugins.errors import RequestError
 from erase_plugins.hookspecs import hookimpl
 from erase_plugins.options import as_dict, option, resolve
@@ -45,6 +45,14 @@ if TYPE_CHECKING:
 #: train set -> module group
 GROUPS = {"x": "cross_attn", "x-strict": "cross_kv", "u": "non_cross", "selfattn": "self_attn", "all": "denoiser"}
 _OTHER_NAMES = {"strict": "x-strict", "xattn": "x", "xattn-strict": "x-strict", "noxattn": "u", "full": "all"}
+
+_CITATION = """\
+@inproceedings{gandikota2023erasing,
+  title = {Erasing Concepts from Diffusion Models},
+  author = {Gandikota, Rohit and Materzynska, Joanna and Fiotto-Kaufman, Jaden and Bau, David},
+  booktitle = {IEEE/CVF International Conference on Computer Vision},
+  year = {2023}
+}"""
 
 
 @dataclass(frozen=True)
@@ -93,6 +101,7 @@ class ESD:
     id = "esd"
     title = "Erased Stable Diffusion"
     paper = "https://arxiv.org/abs/2303.07345"
+    citation = _CITATION
     summary = "trains the denoiser towards negative guidance on harvested trajectories; LoRA or full weights"
     families = frozenset({"sd1", "sdxl"})
     kinds = frozenset({"object", "style", "person", "explicit"})
@@ -146,15 +155,12 @@ class ESD:
             raise RequestError(f"eta={options.eta:g} would strengthen the concept; add enhance=true if that is wanted")
         if options.erase_from is not None and not options.erase_from.strip():
             raise RequestError("erase_from is empty; name the prompt to erase from, or leave it out")
-        bad = [text for text in options.templates if "{}" not in text]
-        if bad or not options.templates:
-            raise RequestError(f"template '{''.join(bad[:1])}' has no {{}} for the concept")
+        check_templates(options.templates)
         anchored = [concept.text for concept in request.concepts if concept.anchor is not None]
         if anchored:
             raise RequestError(f"esd erases towards the empty prompt and takes no --to ({anchored[0]}); use uce")
-        if "keep_batch" not in given and request.preserve:
-            options = replace(options, keep_batch=max(options.keep_batch, options.batch))
-        return replace(options, lr=options.rate(info), harvest=min(options.harvest, options.steps))
+        ready: ESDOptions = options.settled(request, info)
+        return ready
 
     def run(self, plan: EditPlan, target: Target, ctx: RunContext) -> Edit:
         from erase_plugins.engine.adapters import Adapters

@@ -25,8 +25,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from erase_plugins.engine.erasing import ErasePrompts, all_phrases, check_becomes, check_templates
-from erase_plugins.engine.training_options import RolloutOptions, revive
+from erase_plugins.engine.erasing import ErasePrompts, all_phrases, check_becomes
+from erase_plugins.engine.training_options import RolloutOptions, check_templates, revive
 from erase_plugins.errors import RequestError
 from erase_plugins.hookspecs import hookimpl
 from erase_plugins.options import as_dict, option, resolve
@@ -150,7 +150,7 @@ class LECO:
 
     def _loss(self, request: EraseRequest, options: LECOOptions, rollout: Rollout, key: str) -> Callable[[int], Tensor]:
         """The loss of a training step, over pools of teacher states."""
-        from erase_plugins.engine.pools import mean_squares
+        from erase_plugins.engine.pools import Part, mean_squares
 
         prompts = ErasePrompts.of(request, options.templates, options.trajectories)
         words = [f"{attribute} ".lstrip() for attribute in options.attributes] or [""]
@@ -177,10 +177,10 @@ class LECO:
                 seen.get("neutral", null), seen.get("positive", seen["prompt"]), seen.get("unconditional", null),
                 options.eta, options.action,
             )  # fmt: skip
-            parts = [(states, cond, wanted, 1.0)]
+            parts = [Part(states, cond, wanted, 1.0)]
             if holding is not None:
                 states, cond = holding.batch(options.keep_batch, step)
-                parts.append((states, cond, states.predictions["prompt"], options.keep_weight))
+                parts.append(Part(states, cond, states.predictions["prompt"], options.keep_weight))
             return mean_squares(rollout.target, parts, rollout.ctx)
 
         return loss

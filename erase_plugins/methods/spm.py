@@ -28,8 +28,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from erase_plugins.engine.erasing import ErasePrompts, all_phrases, check_becomes, check_templates
-from erase_plugins.engine.training_options import RolloutOptions, revive
+from erase_plugins.engine.erasing import ErasePrompts, all_phrases, check_becomes
+from erase_plugins.engine.training_options import RolloutOptions, check_templates, revive
 from erase_plugins.errors import RequestError
 from erase_plugins.hookspecs import hookimpl
 from erase_plugins.options import as_dict, option, resolve
@@ -166,7 +166,7 @@ class SPM:
         self, request: EraseRequest, options: SPMOptions, rollout: Rollout, memories: Memories, key: str
     ) -> Callable[[int], Tensor]:
         """The loss of a training step, over pools of teacher states."""
-        from erase_plugins.engine.pools import mean_squares
+        from erase_plugins.engine.pools import Part, mean_squares
 
         prompts = ErasePrompts.of(request, options.templates, options.trajectories)
         anchored = any(prompts.neutral)
@@ -179,7 +179,7 @@ class SPM:
             seen = states.predictions
             base = seen["neutral"] if anchored else seen["null"]
             mine = [prompts.owners[row] for row in states.row.tolist()]
-            parts: list[Part] = [(states, cond, base - options.eta * (seen["prompt"] - seen["null"]), 1.0)]
+            parts = [Part(states, cond, base - options.eta * (seen["prompt"] - seen["null"]), 1.0)]
             numbers: list[Sequence[int]] = [mine]
             if options.anchors:
                 place = slice(0, 1)
@@ -187,7 +187,7 @@ class SPM:
                 numbers.append(mine[place] * options.anchors)
             if holding is not None:
                 states, cond = holding.batch(options.keep_batch, step)
-                parts.append((states, cond, states.predictions["prompt"], options.keep_weight))
+                parts.append(Part(states, cond, states.predictions["prompt"], options.keep_weight))
                 numbers.append([(step + place) % many for place in range(len(states))])
             with memories.recalled(*numbers):
                 return mean_squares(rollout.target, parts, rollout.ctx)
@@ -201,6 +201,7 @@ def anchor_part(
     """Teacher predictions for random embeddings at the first state of the batch, to be held."""
     import torch
 
+    from erase_plugins.engine.pools import Part
     from erase_plugins.engine.trajectories import ask, repeat
 
     generator = rollout.ctx.generator(f"anchors {step}")
@@ -209,7 +210,7 @@ def anchor_part(
     first = states[torch.zeros(options.anchors, dtype=torch.long)]
     with torch.no_grad(), memories.disabled():
         wanted = ask(rollout.target, first.inputs, first.timestep, held, rollout.ctx)
-    return first, held, wanted, options.anchor_weight
+    return Part(first, held, wanted, options.anchor_weight)
 
 
 @hookimpl

@@ -28,6 +28,14 @@ if TYPE_CHECKING:
     from erase_plugins.engine.context import RunContext
     from erase_plugins.families.base import Target, TargetInfo
 
+_CITATION = """\
+@inproceedings{gandikota2024unified,
+  title = {Unified Concept Editing in Diffusion Models},
+  author = {Gandikota, Rohit and Orgad, Hadas and Belinkov, Yonatan and Materzynska, Joanna and Bau, David},
+  booktitle = {IEEE/CVF Winter Conference on Applications of Computer Vision},
+  year = {2024}
+}"""
+
 
 @dataclass(frozen=True)
 class UCEOptions(ClosedFormOptions):
@@ -49,6 +57,7 @@ class UCE:
     id = "uce"
     title = "Unified Concept Editing"
     paper = "https://arxiv.org/abs/2308.14761"
+    citation = _CITATION
     summary = "closed form on cross-attention keys and values; one shared map, exact low rank"
     families = frozenset({"sd1", "sdxl"})
     kinds = frozenset({"object", "style", "person", "explicit"})
@@ -89,17 +98,9 @@ class UCE:
 
     def solve(self, statistics: Statistics, family: str) -> Edit:
         """The edit of given statistics; the joint solution of all members."""
-        from erase_plugins.artifacts.closed_form import best_factors, exact_factors, solve_map
-        from erase_plugins.artifacts.solved import context_edit
+        from erase_plugins.engine.solving import joint_edit
 
-        G, X = statistics.erased_grams()
-        K = solve_map(G, X, statistics.kept_gram(), statistics.solver["lam"])
-        rank = statistics.solver.get("rank")
-        if rank is not None and statistics.sigma is not None:
-            A, B, error = best_factors(K, statistics.sigma, rank)
-        else:
-            (A, B), error = exact_factors(K), 0.0
-        return context_edit(A, B, statistics, family, error)
+        return joint_edit(statistics, family)
 
 
 def _as_moderation(request: EraseRequest) -> EraseRequest:

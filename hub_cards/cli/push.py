@@ -8,6 +8,7 @@ import click
 
 from erase_plugins.cli.command import declare, dry_run_option, existing
 from erase_plugins.cli.console import emit, human_bytes, say
+from hub_cards.cli.pictures import drawing_options, notice_option
 
 
 @declare("push")
@@ -20,19 +21,30 @@ from erase_plugins.cli.console import emit, human_bytes, say
 @click.option("--message", metavar="TEXT", help="First line of the commit.")
 @click.option("--license", "licence", metavar="ID", help="Licence id, where that of the base model is not known.")
 @click.option("--parent", metavar="COMMIT", help="Refuse unless the repository is still at this commit.")
-@click.option("--pictures/--no-pictures", default=None, help="Publish the report's pictures; not for explicit ones.")
+@click.option("--pictures/--no-pictures", default=True, help="Publish pictures of report and pairs.")
+@click.option("--gallery", metavar="DIR", help="Publish the pairs that 'card --pairs' wrote there.")
+@drawing_options
+@notice_option
 @dry_run_option
 def command(
     artifact: str, repo: str, report: str | None, private: bool, create_pr: bool, revision: str | None,
-    message: str | None, licence: str | None, parent: str | None, pictures: bool | None, dry_run: bool,
+    message: str | None, licence: str | None, parent: str | None, pictures: bool, gallery: str | None,
+    pairs: int | None, prompts: tuple[str, ...], model: str | None, device: str, unblurred: bool, adult: bool | None,
+    dry_run: bool,
 ) -> None:  # fmt: skip
     """Publish an artifact folder with its card. Log in with `hf auth login` or HF_TOKEN."""
+    from erase_plugins.artifacts.artifact import load_artifact
+    from hub_cards.cli.pictures import draw
+    from hub_cards.errors import check_repo
     from hub_cards.pushing import push
 
     quiet_client()
+    loaded = load_artifact(existing(artifact))
+    drawn = draw(loaded, report, pairs, prompts, model, device) if pictures and check_repo(repo) else None
     done = push(
-        existing(artifact), repo, report=report, private=private, create_pr=create_pr, revision=revision,
-        message=message, license=licence, parent=parent, pictures=pictures, dry_run=dry_run, show=_show,
+        loaded, repo, report=report, private=private, create_pr=create_pr, revision=revision, message=message,
+        license=licence, parent=parent, pictures=pictures, gallery=drawn or gallery, blur=False if unblurred else None,
+        adult=adult, dry_run=dry_run, show=_show,
     )  # fmt: skip
     nothing = not (done.bundle.changed or done.bundle.removed)
     if dry_run:

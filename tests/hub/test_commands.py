@@ -59,8 +59,10 @@ def test_push_and_pull_on_the_command_line(hub, pizza, erase, tmp_path):  # noqa
     assert ran.code == 0, ran.err
     assert ran.data["commit"] == hub.store.repository(REPO).commit().oid
     assert "everything is there already" in erase("push", pizza.path, REPO, "--license", "mit").out
-    ran = erase("pull", REPO, "--into", tmp_path / "x", "--json")
+    assert "--all-files or --layout fetches them" in erase("pull", REPO).out
+    ran = erase("pull", REPO, "--into", tmp_path / "x", "--all-files", "--json")
     assert ran.code == 0, ran.err
+    assert set(ran.data["fetched"]) == {item.name for item in pizza.manifest.files}
     assert contents(tmp_path / "x") == contents(pizza.path)
     assert erase("pull", REPO, "--into", tmp_path / "x").code == 2
     ran = erase("inspect", f"hub:{REPO}", "--json")

@@ -116,14 +116,16 @@ def test_pull_ends_with_the_whole_artifact_or_nothing(hub, pizza, tmp_path, caps
         rewind()
         hub.fault(PULL[place], fault, times, seconds=0.01)
         folder = tmp_path / "pulled" / str(number)
-        error = attempt(lambda: hub_cards.pull(REPO, folder))
+        error = attempt(lambda: hub_cards.pull(REPO, folder, layouts=["all"]))
         assert any(item.fault == fault for item in hub.log), (place, fault)
         if error is None:
             assert contents(folder) == contents(pizza.path), (place, fault, times)
         else:
             assert not folder.exists()
             hub.faults.clear()
-            assert contents(hub_cards.pull(REPO, folder).path) == contents(pizza.path), "the cache was left spoiled"
+            assert contents(hub_cards.pull(REPO, folder, layouts=["all"]).path) == contents(pizza.path), (
+                "the cache was left spoiled"
+            )
         counted["success" if error is None else "error"] += 1
         if fault == "wrong bytes" and "head" not in place:
             assert error is not None

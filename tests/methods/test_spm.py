@@ -101,7 +101,7 @@ def test_anchors_cost_nothing_at_the_first_step(target):
     with memories:
         pool = rollout.pool("erase", ["pizza"], "key")
         states, cond = pool.batch(2, 0)
-        held, rows, wanted, weight = anchor_part(rollout, memories, states, cond, options, 0)
+        held, rows, wanted, weight, _ = anchor_part(rollout, memories, states, cond, options, 0)
         with torch.no_grad(), memories.recalled([0] * 3):
             assert torch.equal(target.predict(held.inputs, held.timestep, rows), wanted)
     assert weight == options.anchor_weight

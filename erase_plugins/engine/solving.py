@@ -1,0 +1,32 @@
+"""The joint solution of collected statistics as an edit; shared by the methods that map rows to guides."""
+
+from __future__ import annotations
+
+from erase_plugins.artifacts.closed_form import best_factors, exact_factors, solve_map
+from erase_plugins.artifacts.edit import Edit
+from erase_plugins.artifacts.solved import context_edit
+from erase_plugins.artifacts.statistics import Statistics
+
+
+def joint_edit(statistics: Statistics, family: str) -> Edit:
+    """One context map for all members.
+
+    ``statistics.solver`` gives ``lam`` (absolute ridge term) or ``lam_share`` (in units of the mean diagonal of the
+    whole system), ``rho`` if kept rows are to be weighed so that their energy is rho times that of the erased rows, and
+    ``rank`` to cap the rank.
+    """
+    solver = statistics.solver
+    (G, X), H = statistics.erased_grams(), statistics.kept_gram()
+    rho = solver.get("rho")
+    if rho is not None:
+        H = H * (rho * float(G.trace()) / max(float(H.trace()), 1e-300))
+    lam = solver.get("lam")
+    if lam is None:
+        lam = solver["lam_share"] * float((G + H).trace()) / statistics.width
+    K = solve_map(G, X, H, lam)
+    rank = solver.get("rank")
+    if rank is not None and statistics.sigma is not None:
+        A, B, error = best_factors(K, statistics.sigma, rank)
+    else:
+        (A, B), error = exact_factors(K), 0.0
+    return context_edit(A, B, statistics, family, error)

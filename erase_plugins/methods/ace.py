@@ -1,0 +1,290 @@
+"""ACE: anti-editing concept erasure (Wang et al., CVPR 2025, arXiv 2501.01633).
+
+The prediction without a prompt is trained along with the concept's, so that classifier-free guidance pushes away from
+the concept whatever the prompt says; an erased concept can then not come back through an edit that never names it.
+With g_c = eps*(x, c) - eps*(x, "") of the frozen model and states x of the concept's trajectories:
+
+    y_c = eps*(x, "") - eta_c g_c
+    y_u = eps*(x, "") + eta_u g_c - eta_p sum_p gamma_p g_p
+    L   = l_u |eps(x, "") - y_u|^2 + l_c |eps(x, c) - y_c|^2 + l_p mean_p |eps(x, p) - eps*(x, p)|^2
+
+over prior concepts p, which stay (prior correction). It protects only where guidance is used: with a guidance of 1 the
+prediction without a prompt does not count, and an empty prompt without guidance is drawn towards the concept.
+
+Differs from the official code (``train_ace.py``, ``clip_evaluator.py``):
+    - states of all noise levels from harvested trajectories of the frozen model, as the paper describes; the official
+      loop never stops its rollout and trains on finished latents at random timesteps;
+    - every prediction that a target needs is stored with its state: a training step is one forward pass of the student;
+    - priors are named (``priors``, --keep) or taken from the vocabulary, and what names the target is left out whatever
+      its spelling; their scores are 1, the text encoder's similarity, or a JSON file (``scores``);
+    - optionally predictions with and without prompt are held on the priors' own trajectories (``keep_words``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from erase_plugins.engine.training_options import TrainingOptions, check_templates, revive
+from erase_plugins.errors import RequestError
+from erase_plugins.hookspecs import hookimpl
+from erase_plugins.options import as_dict, option, resolve
+from erase_plugins.types import EditPlan, EraseRequest
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from erase_plugins.artifacts.edit import Edit
+    from erase_plugins.engine.context import RunContext
+    from erase_plugins.engine.pools import Rollout
+    from erase_plugins.families.base import Target, TargetInfo
+
+
+@dataclass(frozen=True)
+class ACEOptions(TrainingOptions):
+    """Options of ACE."""
+
+    eta_null: float = option(3.0, "eta_u: how far the prediction without a prompt moves towards the concept",
+                             low=-100.0, high=100.0)  # fmt: skip
+    eta: float = option(3.0, "eta_c: negative guidance of the concept's prediction", low=-100.0, high=100.0)
+    eta_prior: float = option(3.0, "eta_p: prior correction", low=0.0, high=100.0, per={"explicit": 1.0, "style": 1.5})
+    null_weight: float = option(0.19, "weight of the term without a prompt", low=0.0,
+                                per={"explicit": 0.198, "style": 0.05})  # fmt: skip
+    erase_weight: float = option(0.01, "weight of the concept's term", low=0.0, per={"explicit": 0.002, "style": 0.05})
+    prior_weight: float = option(0.8, "weight of the priors' term", low=0.0, per={"style": 0.9})
+    priors: tuple[str, ...] = option((), "concepts that stay, comma separated; those named with --keep count as well")
+    prior_words: int = option(30, "priors from the vocabulary where none is named, half of them the closest", low=0,
+                              high=10_000)  # fmt: skip
+    prior_batch: int = option(2, "priors per state", low=1, high=64)
+    correction: str = option("sum", "priors' directions of a state are summed (official) or averaged",
+                             choices=("sum", "mean"))  # fmt: skip
+    scores: str = option("one", "gamma_p: one, text (similarity in the text encoder), or a JSON file {prior: score}")
+    templates: tuple[str, ...] = option(
+        ("{}",), "prompts trained on; {} is the concept or a prior", per={"pocket": ("{}", "a {}", "a {} picture")}
+    )
+    parameters: str = option("lora", "lora, or full weights", choices=("lora", "full"))
+    rank: int = option(4, "LoRA rank", low=1, high=1024)
+    alpha: float = option(1.0, "LoRA alpha: the change is scaled by alpha / rank", low=1e-6, per={"pocket": 4.0})
+    lr: float | None = option(1e-3, "learning rate", low=0.0, high=1.0, per={"pocket": 2e-3, "sdxl": 3e-4})
+    iterations: int = option(1500, "training steps", low=1, per={"pocket": 80, "style": 750, "explicit": 2000})
+    steps: int = option(30, "sampler steps of a rollout", low=1, high=1000, per={"pocket": 10})
+    keep_words: int = option(0, "vocabulary words whose own trajectories are held, with and without prompt", low=0,
+                             high=10_000, per={"pocket": 32})  # fmt: skip
+
+
+def null_target(null: Tensor, concept: Tensor, priors: Sequence[Tensor], gammas: Tensor, options: Any) -> Tensor:
+    """y_u: what the prediction without a prompt becomes, tensors (batch, channels, height, width).
+
+    Args:
+        null, concept: frozen predictions without a prompt and for the concept.
+        priors: frozen predictions for each prior of a state.
+        gammas: score of each of them (batch, priors).
+        options: eta_null, eta_prior and correction.
+    """
+    correction = null.new_zeros(())
+    for place, prior in enumerate(priors):
+        correction = correction + gammas[:, place, None, None, None] * (prior - null)
+    if options.correction == "mean" and priors:
+        correction = correction / len(priors)
+    return null + options.eta_null * (concept - null) - options.eta_prior * correction
+
+
+def own_priors(priors: Sequence[str], phrases: Sequence[str]) -> tuple[list[str], list[str]]:
+    """(priors, left out): without repetitions, and without those that contain all words of a phrase or lie in one."""
+    names = [frozenset(phrase.lower().split()) for phrase in phrases]
+    kept: dict[str, str] = {}
+    dropped = []
+    for prior in priors:
+        words = frozenset(prior.lower().replace("(", " ").replace(")", " ").split())
+        if not words or any(name <= words or words <= name for name in names):
+            dropped.append(prior)
+        else:
+            kept.setdefault(" ".join(prior.lower().split()), prior.strip())
+    return list(kept.values()), dropped
+
+
+class ACE:
+    """Erasure that also holds in editing: the prediction without a prompt repels the concept."""
+
+    id = "ace"
+    title = "Anti-Editing Concept Erasure"
+    paper = "https://arxiv.org/abs/2501.01633"
+    summary = "trains conditional and unconditional prediction, so that guidance repels the concept in edits too"
+    families = frozenset({"sd1", "sdxl"})
+    kinds = frozenset({"object", "style", "person", "explicit"})
+    produces = frozenset({"lowrank", "dense", "bias"})
+    Options = ACEOptions
+    work_files: ClassVar[tuple[str, ...]] = ("states-*.safetensors",)
+    contract_options: ClassVar[dict[str, Any]] = {
+        "iterations": 3, "trajectories": 2, "harvest": 2, "steps": 4, "keep_words": 2, "keep_batch": 1, "batch": 1,
+        "checkpoint_every": 1, "templates": ("{}",),
+    }  # fmt: skip
+
+    def plan(self, request: EraseRequest, info: TargetInfo) -> EditPlan:
+        from erase_plugins.engine import training_plan as cost
+
+        options: ACEOptions = resolve(ACEOptions, request.options, (*info.profiles, request.concepts[0].kind))
+        options = options.settled(request, info)
+        self._check(request, options)
+        cost.check_trainable(self.id, info)
+        info.modules("cross_attn")
+        refs = info.modules("transformer")
+        prompts = len(options.templates) * sum(1 + len(concept.prompts) for concept in request.concepts)
+        rolled, kept = prompts * -(-options.trajectories // prompts), options.kept(request)
+        batch = options.batch * (2 + options.prior_batch) + 2 * options.keep_batch * (kept > 0)
+        forwards = rolled * (2 * options.steps + options.harvest * options.prior_batch) + 2 * options.steps * kept
+        notes = ("protects only where classifier-free guidance above 1 is used",)
+        return EditPlan(
+            request=request, options=as_dict(options), steps=options.iterations, notes=notes,
+            modules=tuple(f"{ref.component}.{ref.path}" for ref in refs),
+            **cost.estimate(
+                info, request, cost.trainable(refs, options.lora_rank), forwards=forwards,
+                iterations=options.iterations, batch=batch, states=(rolled + kept) * options.harvest,
+            ),
+        )  # fmt: skip
+
+    def _check(self, request: EraseRequest, options: ACEOptions) -> None:
+        """Refuses what cannot be trained.
+
+        Raises:
+            RequestError: names the option.
+        """
+        check_templates(options.templates)
+        anchored = [concept.text for concept in request.concepts if concept.anchor is not None]
+        if anchored:
+            raise RequestError(f"ace erases towards the empty prompt and takes no --to ({anchored[0]}); use uce")
+        if options.null_weight + options.erase_weight + options.prior_weight <= 0:
+            raise RequestError("null_weight, erase_weight and prior_weight are all 0; nothing would be trained")
+        named = (*options.priors, *request.preserve)
+        phrases = [phrase for concept in request.concepts for phrase in (concept.text, *concept.prompts)]
+        if not own_priors(named, phrases)[0] and (named or not options.prior_words):
+            reason = f"all of {', '.join(named[:3])} name the target" if named else "prior_words is 0"
+            if options.prior_weight > 0 or options.eta_prior > 0:
+                raise RequestError(f"ace needs prior concepts that stay and {reason}; name some with --set priors=...")
+
+    def run(self, plan: EditPlan, target: Target, ctx: RunContext) -> Edit:
+        from erase_plugins.engine.adapters import Adapters
+        from erase_plugins.engine.loop import train
+        from erase_plugins.engine.run import plan_key
+
+        options, key = revive(ACEOptions, plan.options), plan_key(plan)
+        scale = options.alpha / options.rank if options.parameters == "lora" else 1.0
+        refs = target.modules("transformer")
+        adapters = Adapters(target, refs, options.lora_rank, scale, generator=ctx.generator("adapters"))
+        ctx.precision = options.precision
+        ctx.start(options.iterations)
+        with adapters:
+            loss = self._loss(plan.request, options, options.rollout_on(target, adapters, ctx), key)
+            train(ctx, adapters, loss, options.schedule(), key)
+        return adapters.edit()
+
+    def _loss(self, request: EraseRequest, options: ACEOptions, rollout: Rollout, key: str) -> Callable[[int], Tensor]:
+        """The loss of a training step, over pools of teacher states."""
+        import torch
+
+        from erase_plugins.engine.pools import Part, mean_squares
+        from erase_plugins.engine.trajectories import repeat
+
+        target, ctx = rollout.target, rollout.ctx
+        phrases = [phrase for concept in request.concepts for phrase in (concept.text, *concept.prompts)]
+        priors = self._priors(request, options, phrases, rollout)
+        scores = self._scores(options, phrases, priors, target)
+        prompts = [template.format(phrase) for template in options.templates for phrase in phrases]
+        prompts *= -(-options.trajectories // len(prompts))
+        drawn = [
+            torch.randint(len(priors), (options.prior_batch,), generator=ctx.generator(f"priors {place}")).tolist()
+            for place in range(len(prompts))
+        ]
+        texts = [[options.templates[place % len(options.templates)].format(priors[number]) for number in row]
+                 for place, row in enumerate(drawn)]  # fmt: skip
+        columns = {f"prior {n}": [row[n] for row in texts] for n in range(options.prior_batch)}
+        pool = rollout.pool("erase", prompts, key, watch=columns)
+        holding = options.holding(rollout, request, phrases, options.templates, key)
+        gammas = torch.tensor([[scores[number] for number in row] for row in drawn], device=target.device)
+        encoded = {name: target.encode(column) for name, column in columns.items()}
+        null = target.encode([""])
+        self._warn(pool.states, gammas, options, rollout)
+
+        def loss(step: int) -> Tensor:
+            states, cond = pool.batch(options.batch, step)
+            seen, rows = states.predictions, states.row
+            others = [seen[name] for name in columns]
+            moved = null_target(seen["null"], seen["prompt"], others, gammas[rows], options)
+            erased = seen["null"] - options.eta * (seen["prompt"] - seen["null"])
+            parts = [Part(states, repeat(null, len(states)), moved, options.null_weight),
+                     Part(states, cond, erased, options.erase_weight)]  # fmt: skip
+            for name, other in zip(columns, others, strict=True):
+                weight = options.prior_weight / options.prior_batch
+                parts.append(Part(states, encoded[name][rows.tolist()], other, weight))
+            if holding is not None:
+                states, cond = holding.batch(options.keep_batch, step)
+                for name, held in (("prompt", cond), ("null", repeat(null, len(states)))):
+                    parts.append(Part(states, held, states.predictions[name], options.keep_weight))
+            return mean_squares(target, parts, ctx)
+
+        return loss
+
+    def _priors(
+        self, request: EraseRequest, options: ACEOptions, phrases: Sequence[str], rollout: Rollout
+    ) -> list[str]:
+        from erase_plugins.engine.retention import keep_words
+
+        ctx, named = rollout.ctx, (*options.priors, *request.preserve)
+        if not named:
+            named = keep_words(rollout.target, phrases, options.prior_words, options.near, ctx.generator("priors"))
+        priors, dropped = own_priors(named, phrases)
+        if dropped:
+            ctx.note(f"not used as priors, since they name the target: {', '.join(dropped[:8])}")
+        if not priors:
+            raise RequestError("no prior concept is left; name some with --set priors=...")
+        rollout.check(priors)
+        return priors
+
+    def _scores(
+        self, options: ACEOptions, phrases: Sequence[str], priors: Sequence[str], target: Target
+    ) -> list[float]:
+        """gamma of every prior.
+
+        Raises:
+            RequestError: the file is not readable, or lacks a prior.
+        """
+        import json
+        from pathlib import Path
+
+        import torch
+
+        from erase_plugins.engine.phrases import meaning
+
+        if options.scores == "one":
+            return [1.0] * len(priors)
+        if options.scores == "text":
+            concept, others = (meaning(target.encode(texts)) for texts in (phrases, priors))
+            near = torch.cosine_similarity(others[:, None], concept[None], dim=-1).max(1).values
+            return [float(value) for value in near.clamp(0, 1)]
+        try:
+            table = json.loads(Path(options.scores).read_text(encoding="utf-8"))
+            return [float(table[prior]) for prior in priors]
+        except (OSError, ValueError, TypeError) as error:
+            raise RequestError(f"scores={options.scores} is not a JSON file of numbers; use one or text") from error
+        except KeyError as error:
+            raise RequestError(f"scores={options.scores} has no score for the prior {error}; add it") from error
+
+    def _warn(self, states: Any, gammas: Tensor, options: ACEOptions, rollout: Rollout) -> None:
+        """Tells when the prior correction turns the shift of the prediction without a prompt around."""
+        import torch
+
+        seen = states.predictions
+        others = [seen[f"prior {n}"] for n in range(options.prior_batch)]
+        shift = null_target(seen["null"], seen["prompt"], others, gammas[states.row], options) - seen["null"]
+        towards = torch.cosine_similarity(shift.flatten(1), (seen["prompt"] - seen["null"]).flatten(1)).mean()
+        if options.eta_null > 0 and float(towards) <= 0:
+            rollout.ctx.note(
+                f"the priors cancel the shift without a prompt (cosine {float(towards):.2f}); lower eta_prior or name "
+                "priors that are less like the target"
+            )
+
+
+@hookimpl
+def erase_methods() -> list[ACE]:
+    return [ACE()]
