@@ -18,6 +18,7 @@ BUILTIN_PLUGINS: tuple[str, ...] = (
     "erase_plugins.methods.trce",
     "erase_plugins.methods.ace",
     "erase_plugins.methods.receler",
+    "erase_plugins.methods.mace",
     "erase_plugins.methods.spm",
     "erase_plugins.methods.leco",
     "erase_plugins.methods.concept_ablation",

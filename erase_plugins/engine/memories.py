@@ -45,12 +45,22 @@ class Memories(Trainable):
             parts: number of the memory for each sample, by the parts of which the batch is made (each is shared out
                 among the processes as `engine.pools.mean_squares` does it).
         """
-        numbers = torch.tensor([number for part in parts for number in list(part)[share(len(part))]])
-        self.opened = (numbers[:, None] == torch.tensor(self.owners)).float()
+        with self.opened_for([number for part in parts for number in list(part)[share(len(part))]]):
+            yield
+
+    @contextmanager
+    def opened_for(self, numbers: Sequence[int]) -> Iterator[None]:
+        """Inside, sample n of a pass meets memory ``numbers[n]``."""
+        self.opened = (torch.tensor(numbers)[:, None] == torch.tensor(self.owners)).float()
         try:
             yield
         finally:
             self.opened = None
+
+    def factors(self) -> tuple[Tensor, list[Tensor]]:
+        """Down factors (modules, directions, in) of linear modules of one input width, and the up factors of each."""
+        slots = [slot for slot in self.slots if isinstance(slot, _MemorySlot)]
+        return torch.stack([slot.A.detach().cpu() for slot in slots]), [slot.B.detach().cpu() for slot in slots]
 
     def gated(self, gate: AddOn) -> Edit:
         """The memories behind a gate that has one number per memory."""
