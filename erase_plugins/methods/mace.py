@@ -57,6 +57,9 @@ class MACEOptions(LoopOptions, ClosedFormOptions):
         per={"style": ("{}", "art by {}", "a painting in the style of {}", "a {} picture", "{} style", "a work by {}"),
              "person": ("{}", "a photo of {}", "a portrait of {}", "an image of {}", "{} in the picture", "{} here")},
     )  # fmt: skip
+    aliases: bool = option(
+        False, "find words that mean the same in the text encoder's vocabulary and erase them too", per={"pocket": True}
+    )
     iterations: int = option(50, "training steps per concept", low=1, per={"explicit": 120})
     optimizer: str = option("adamw", "optimizer", choices=("adam", "adamw", "sgd"))
     pictures: int = option(8, "pictures drawn per concept", low=1, high=1000)

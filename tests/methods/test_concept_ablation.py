@@ -121,20 +121,6 @@ def test_noise_loss_and_prior_use_the_true_noise(target):
         assert float(loss()(0)) == pytest.approx(float(expected), rel=1e-4)
 
 
-def test_noised_pictures_have_the_schedulers_share_of_noise(target, tiny_sd1):
-    for model in (target, DiffusersTarget(tiny_sd1(prediction="v_prediction"), "tiny")):
-        adapters, _, rollout = made(model)
-        with adapters:
-            pool = Pictures.drawn(rollout, "anchor", ["bread"] * 3, "key")
-            states, _ = pool.batch(3, 0, lambda size, _generator: torch.tensor([10, 500, 990])[:size])
-        scheduler = model.scheduler(4)
-        clean = pool.latents[states.row]
-        share = scheduler.alphas_cumprod[states.timestep][:, None, None, None]
-        noise = (states.inputs - share.sqrt() * clean) / (1 - share).sqrt()
-        wanted = scheduler.get_velocity(clean, noise, states.timestep) if model is not target else noise
-        torch.testing.assert_close(states.predictions["noise"], wanted, rtol=1e-3, atol=1e-3)
-
-
 def test_prompt_pairs_by_kind():
     options = ConceptAblationOptions(templates=("{}", "a photo of a {}"), trajectories=6)
     assert prompt_pairs(Concept("grumpy cat", anchor="cat"), options)[:2] == [

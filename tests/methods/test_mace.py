@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
-
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -15,12 +13,10 @@ from erase_plugins.api import plan as make_plan
 from erase_plugins.artifacts.artifact import load_artifact
 from erase_plugins.artifacts.edit import CONTEXT
 from erase_plugins.engine.context import RunContext
-from erase_plugins.engine.context_rows import context_rows, gram_factor, pair_places
-from erase_plugins.engine.fusion import OwnChange, fuse
 from erase_plugins.engine.mapping import mapped
 from erase_plugins.engine.memories import Memories
 from erase_plugins.engine.pools import Rollout
-from erase_plugins.errors import NotFiniteError, RequestError, UnknownName
+from erase_plugins.errors import RequestError, UnknownName
 from erase_plugins.families.diffusers_target import DiffusersTarget
 from erase_plugins.methods.mace import MACEOptions, attention_norm, attention_run, concentrated_times, refined
 from erase_plugins.options import resolve
@@ -35,72 +31,6 @@ FAST = {
 @pytest.fixture
 def target(tiny_sd1):
     return DiffusersTarget(tiny_sd1(), "tiny")
-
-
-def own_change(seed, rows=6, dim=8, outs=(5, 7)):
-    generator = torch.Generator().manual_seed(seed)
-    draw = lambda *shape: torch.randn(*shape, generator=generator)  # noqa: E731
-    return OwnChange(draw(rows, dim), draw(len(outs), dim), [draw(out) for out in outs])
-
-
-def test_fusing_one_concept_alone_gives_its_lora_on_its_rows():
-    change = own_change(0)
-    for place, fused in enumerate(fuse([change], torch.zeros(8, 8), 1e-9, 0.0)):
-        wanted = torch.outer(change.up[place], change.down[place])
-        torch.testing.assert_close(fused.dense() @ change.rows.T, wanted @ change.rows.T, rtol=1e-4, atol=1e-4)
-
-
-def test_the_rank_of_the_fusion_is_at_most_the_number_of_concepts():
-    changes = [own_change(seed) for seed in range(3)]
-    kept = torch.randn(20, 8, generator=torch.Generator().manual_seed(9))
-    for fused in fuse(changes, kept.T @ kept, 0.1, 1.0):
-        values = torch.linalg.svdvals(fused.dense().double())
-        assert int((values > 1e-6 * values[0]).sum()) <= 3
-        assert fused.rank == 3
-
-
-def test_kept_rows_stay_as_their_weight_grows():
-    change = own_change(0, rows=3)
-    kept = torch.randn(4, 8, generator=torch.Generator().manual_seed(9))
-    drift = [
-        float((fuse([change], kept.T @ kept, 1e-6, scale)[0].dense() @ kept.T).norm())
-        for scale in (0.1, 1.0, 10.0, 100.0)
-    ]
-    assert all(later < 0.5 * earlier for earlier, later in pairwise(drift))
-
-
-def test_a_fusion_without_a_unique_solution_is_refused():
-    with pytest.raises(NotFiniteError, match="fuse_lam"):
-        fuse([own_change(0, rows=2)], torch.zeros(8, 8), 0.0, 0.0)
-
-
-def test_few_rows_stand_for_many():
-    rows = torch.randn(40, 3, generator=torch.Generator().manual_seed(0)) @ torch.randn(3, 8)
-    few = gram_factor(rows)
-    assert few.shape == (3, 8)
-    torch.testing.assert_close(few.T @ few, rows.T @ rows, rtol=1e-4, atol=1e-3)
-
-
-def test_context_rows_keep_their_partners_and_leave_the_concept_out():
-    # <start> a photo of a van gogh house <end> pads, against <start> a photo of a painting house <end> pads
-    mine, theirs = pair_places([5, 6], last=7, other_last=6, tokens=12)
-    assert mine == [1, 2, 3, 4, 7, 8, 9, 10, 11]
-    assert theirs == [1, 2, 3, 4, 6, 7, 8, 9, 10]
-    # a shorter concept than its guide: as many as both have
-    mine, theirs = pair_places([2], last=2, other_last=4, tokens=8)
-    assert (mine, theirs) == ([1, 3, 4, 5], [1, 5, 6, 7])
-
-
-def test_rows_before_the_concept_are_those_of_the_guide_already(target):
-    """Causal text encoder: the words before see nothing of it."""
-    rows, guides = context_rows(["pizza"], "rocket", ["a picture {} here"], target)
-    torch.testing.assert_close(rows[:2], guides[:2], rtol=1e-5, atol=1e-5)
-    assert (rows[2:] - guides[2:]).abs().max() > 1e-3
-    assert len(rows) == target.info.tokens - 2  # without the start row and the concept's
-    blank, becomes = context_rows(["pizza"], " ", ["a picture {} here"], target)
-    plain = target.encode(["a picture here"]).embeds[0]
-    torch.testing.assert_close(becomes, plain[1 : 1 + len(becomes)].float())
-    assert len(blank) == len(rows)
 
 
 def test_timesteps_are_concentrated():

@@ -12,7 +12,6 @@ from erase_plugins import compose
 from erase_plugins.api import plan as make_plan
 from erase_plugins.artifacts.gated import GATE, concepts_of
 from erase_plugins.engine.context import RunContext
-from erase_plugins.engine.gating import GateRecipe, make_gate
 from erase_plugins.engine.memories import Memories
 from erase_plugins.engine.pools import Rollout
 from erase_plugins.errors import RequestError, UnknownName
@@ -41,46 +40,6 @@ def same(a, b):
     )
 
 
-def gate_of(target, concepts, measure="probe", low=0.3, high=0.6, words=1000):
-    recipe = GateRecipe(measure, words, 0.8, low, high)
-    return make_gate(target, concepts, [[text] for text in concepts], recipe, RunContext("spm"))
-
-
-def opened(target, gate, prompts):
-    return gate_table(target.encode(prompts).embeds, gate.weights["embeddings"], gate.config)
-
-
-@pytest.fixture(scope="module")
-def pocket_gate(pocket_target):
-    return gate_of(pocket_target, ["tiger", "rocket"])
-
-
-def test_the_gate_is_open_for_the_concept_its_phrasings_and_its_synonyms(pocket_target, pocket_gate):
-    tigers = ["tiger", "a tiger", "a tiger on a red background", "a noto tiger", "a roar", "a tiger face"]
-    rockets = ["a rocket", "a shuttle on a blue background", "nasa"]
-    table = opened(pocket_target, pocket_gate, [*tigers, *rockets])
-    assert table[: len(tigers), 0].min() == 1.0
-    assert table[len(tigers) :, 1].min() == 1.0
-    assert table[: len(tigers), 1].max() == 0.0
-    assert table[len(tigers) :, 0].max() == 0.0
-
-
-def test_the_gate_is_closed_for_other_prompts_and_for_the_empty_one(pocket_target, pocket_gate):
-    words = ["dog", "lion", "pizza", "guitar", "umbrella", "car", "rose", "ghost", "syringe", "cat", "house", "bear"]
-    prompts = ["", *words, *(f"a {word} on a blue background" for word in words)]
-    assert opened(pocket_target, pocket_gate, prompts).mean() < 0.05
-    assert opened(pocket_target, pocket_gate, [""]).max() == 0.0
-
-
-def test_the_published_cosine_does_not_separate_short_prompts(pocket_target):
-    """Padding dominates: why the probe is the default."""
-    gate = gate_of(pocket_target, ["tiger"], "cosine", 0.0, 1.0)
-    table = opened(pocket_target, gate, ["tiger", "a tiger on a red background", "a lion"])[:, 0]
-    assert table[0] == pytest.approx(1.0, abs=1e-6)
-    assert table[2] > 0.9
-    assert table[1] - table[2] < 0.1
-
-
 def test_random_anchors_are_as_long_as_the_concept(target):
     concept = target.encode(["pizza"]).embeds[0]
     found = pseudo_embeddings(concept, 40, torch.Generator().manual_seed(0))
@@ -105,27 +64,6 @@ def test_anchors_cost_nothing_at_the_first_step(target):
         with torch.no_grad(), memories.recalled([0] * 3):
             assert torch.equal(target.predict(held.inputs, held.timestep, rows), wanted)
     assert weight == options.anchor_weight
-
-
-def test_every_sample_meets_its_own_memory_only(target):
-    refs = [ref for ref in target.modules("transformer") if ref.kind in ("linear", "conv")]
-    memories = Memories(target, refs, 2, 3, torch.Generator().manual_seed(0))
-    with torch.no_grad():
-        for slot in memories.slots:
-            slot.B.normal_(generator=torch.Generator().manual_seed(1))
-    x = torch.randn((3, *target.info.latent_shape), generator=torch.Generator().manual_seed(2))
-    cond = target.encode(["pizza", "a dog", "a car"])
-    with memories:
-        with memories.recalled([0, 2, 1]):
-            loss = target.predict(x, 500, cond)[0].square().sum()
-            grads = torch.autograd.grad(loss, memories.parameters())
-            with torch.no_grad():
-                whole = target.predict(x, 500, cond)
-        with torch.no_grad(), memories.recalled([2]):
-            alone = target.predict(x[1:2], 500, cond[1:2])
-    torch.testing.assert_close(whole[1:2], alone, rtol=1e-4, atol=1e-5)
-    for slot, grad in zip(memories.slots, grads[::2], strict=True):
-        assert grad.flatten(1)[2:].abs().max() == 0.0, f"{slot.ref.path}: the gradient reaches another memory"
 
 
 def test_two_concepts_in_one_run_are_one_memory_each_and_revoke_apart(target):
@@ -164,7 +102,7 @@ def test_memories_change_the_prediction_only_where_the_gate_is_open(target):
     x = torch.randn((2, *target.info.latent_shape), generator=torch.Generator().manual_seed(2))
     cond = target.encode(prompts)
     gate = artifact.edit.deltas["unet"][GATE]
-    table = opened(target, gate, prompts)
+    table = gate_table(target.encode(prompts).embeds, gate.weights["embeddings"], gate.config)
     with torch.no_grad():
         base = target.predict(x, 500, cond)
         with apply(target.pipe, artifact):
