@@ -40,7 +40,8 @@ def test_kept_rows_stay_as_their_weight_grows():
         float((fuse([change], kept.T @ kept, 1e-6, scale)[0].dense() @ kept.T).norm())
         for scale in (0.1, 1.0, 10.0, 100.0)
     ]
-    assert all(later < 0.5 * earlier for earlier, later in pairwise(drift))
+    assert all(later < earlier for earlier, later in pairwise(drift))
+    assert drift[-1] < 0.02 * drift[0]
 
 
 def test_a_fusion_without_a_unique_solution_is_refused():

@@ -52,10 +52,10 @@ def test_the_loss_is_zero_for_equal_prompts(target):
         with torch.no_grad():
             for slot in adapters.slots:
                 slot.B.normal_(std=0.1)
-        assert float(loss_of(0)) == pytest.approx(0.0, abs=1e-10)
+        assert float(loss_of(0).detach()) == pytest.approx(0.0, abs=1e-10)
     other, loss, _ = made(target, "pizza", "rocket")
     with other:
-        assert float(loss()(0)) > 1e-7
+        assert float(loss()(0).detach()) > 1e-7
 
 
 def test_no_gradient_through_the_anchor_pass(target):
@@ -96,8 +96,8 @@ def test_the_start_token_gives_no_gradient(target):
 
 def test_the_target_moves_to_the_anchor_more_than_the_anchor_moves(target):
     artifact = ep.erase(
-        target, "pizza", "concept-ablation", to="rocket",
-        options={**FAST, "iterations": 80, "lr": 1e-2, "trajectories": 8, "batch": 4},
+        target, "pizza", "concept-ablation", to="rocket", keep=["rocket"],
+        options={**FAST, "iterations": 80, "lr": 3e-3, "trajectories": 8, "batch": 4, "keep_weight": 10.0},
     )  # fmt: skip
     x = torch.randn((8, *target.info.latent_shape), generator=torch.Generator().manual_seed(4))
     pizza, rocket = target.encode(["pizza"] * 8), target.encode(["rocket"] * 8)
@@ -118,7 +118,7 @@ def test_noise_loss_and_prior_use_the_true_noise(target):
         pizza = target.predict(states.inputs, states.timestep, target.encode(["pizza"] * 2))
         prior = target.predict(states.inputs, states.timestep, anchor)
         expected = (pizza - noise).square().mean() + (prior - noise).square().mean()
-        assert float(loss()(0)) == pytest.approx(float(expected), rel=1e-4)
+        assert float(loss()(0).detach()) == pytest.approx(float(expected.detach()), rel=1e-4)
 
 
 def test_prompt_pairs_by_kind():
@@ -132,7 +132,11 @@ def test_prompt_pairs_by_kind():
     share = sum("'s style" in made for _, made in style) / len(style)
     assert share == pytest.approx(2 / 3)
     unsafe = prompt_pairs(Concept("nudity", "explicit", anchor="people"), options)
-    assert {made for _, made in unsafe if _ == "people"} == {"nudity, people", "nudity style, people", "people, nudity"}
+    assert {made for _, made in unsafe if _ == "people"} == {
+        "nudity, people",
+        "in nudity style, people",
+        "people, nudity",
+    }
     assert prompt_pairs(Concept("pizza"), options)[0] == ("", "pizza")
     given = ConceptAblationOptions(anchor_prompts=("a cat on a sofa",), trajectories=1)
     assert prompt_pairs(Concept("grumpy cat", anchor="cat"), given) == [("a cat on a sofa", "a grumpy cat on a sofa")]
