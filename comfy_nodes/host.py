@@ -80,16 +80,22 @@ class Progress:
             raise comfy.model_management.InterruptProcessingException from error
 
 
+def stop_if_asked(*_: Any) -> None:
+    """Raises ComfyUI's own exception where the user asked for a stop; fits as a callback of a sampler."""
+    import comfy.model_management
+
+    comfy.model_management.throw_exception_if_processing_interrupted()
+
+
 def stages() -> Any:
     """Progress of a suite, (stage, done, total); stops where the user asked for it."""
-    import comfy.model_management
     import comfy.utils
 
     bars: dict[str, Any] = {}
 
     def listen(stage: str, done: int, total: int) -> None:
         bars.setdefault(stage, comfy.utils.ProgressBar(total)).update_absolute(done, total)
-        comfy.model_management.throw_exception_if_processing_interrupted()
+        stop_if_asked()
 
     return listen
 
