@@ -80,13 +80,6 @@ class Progress:
             raise comfy.model_management.InterruptProcessingException from error
 
 
-def stop_if_asked(*_: Any) -> None:
-    """Raises ComfyUI's own exception where the user asked for a stop; fits as a callback of a sampler."""
-    import comfy.model_management
-
-    comfy.model_management.throw_exception_if_processing_interrupted()
-
-
 def stages() -> Any:
     """Progress of a suite, (stage, done, total); stops where the user asked for it."""
     import comfy.utils
@@ -100,8 +93,11 @@ def stages() -> Any:
     return listen
 
 
-def stop_if_asked() -> None:
-    """Raises the exception that ComfyUI waits for if the user pressed stop; does nothing outside ComfyUI."""
+def stop_if_asked(*_: Any) -> None:
+    """Raises the exception that ComfyUI waits for if the user pressed stop; does nothing outside ComfyUI.
+
+    Takes whatever a sampler hands to its callback.
+    """
     management = sys.modules.get("comfy.model_management")
     if management is not None:
         management.throw_exception_if_processing_interrupted()
