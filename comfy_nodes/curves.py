@@ -184,7 +184,9 @@ def apply_artifact(
 
 
 def _timed(target: ComfyTarget, edit: Edit, strength: float, points: Points) -> Patched:
-    keys, behind = resolve(target, edit)
+    keys, behind, gated = resolve(target, edit)
+    if gated:
+        raise Unsupported("a change that follows the prompt cannot follow a curve over time as well; leave one out")
     maps: Mapping[str, Any] = context_maps(edit)
     total = len(keys) + len(behind) + (len(target.modules("cross_kv")) if maps else 0)
     if strength == 0 or all(factor == 0 for _, factor in points):

@@ -13,6 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from erase_plugins.errors import Unsupported
+
+from . import gates
 from .naming import DENOISER
 from .weights import PatchedWeights
 
@@ -61,6 +64,8 @@ class LiveDenoiser:
     """
 
     def __init__(self, patcher: Any, weights: PatchedWeights, device: torch.device) -> None:
+        if gates.hangs_on(patcher):
+            raise Unsupported("a gated erasure hangs on this MODEL; put the node that trains in front of it")
         self._patcher = patcher
         self.unet = live_copy(patcher.model.diffusion_model, weights, DENOISER, device)
 

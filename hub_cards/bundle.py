@@ -37,12 +37,13 @@ class PushFile:
     def hashes(self) -> tuple[str, str]:
         """SHA-256, and the object id that git gives these bytes."""
         whole, git = hashlib.sha256(), hashlib.sha1(b"blob %d\x00" % self.size)
-        for part in self._parts():
+        for part in self.parts():
             whole.update(part)
             git.update(part)
         return whole.hexdigest(), git.hexdigest()
 
-    def _parts(self) -> Iterator[bytes]:
+    def parts(self) -> Iterator[bytes]:
+        """Its bytes, a megabyte at a time."""
         if isinstance(self.source, bytes):
             yield self.source
             return

@@ -17,6 +17,7 @@ from hub_cards.sensitive import blurred, png
 FOLDER = "images"
 #: what was drawn and how, so that anybody can draw it again
 INDEX = f"{FOLDER}/pairs.json"
+MOST = 50
 _SMALLEST = 256
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 #: prompt sets of an evaluation in the order in which they tell most
@@ -189,25 +190,37 @@ def read_gallery(folder: str | Path) -> Gallery:
     Raises:
         ArtifactError: no pairs there, or not what they should be.
     """
-    place = Path(folder)
-    place = place if (place / INDEX).is_file() else place.parent
+    place, pairs, numbers = _read_index(Path(folder))
+    pictures: dict[str, bytes] = {}
+    for name in (name for pair in pairs for name in (pair.before, pair.after)):
+        try:
+            pictures[name] = (place / name).read_bytes()
+        except OSError as error:
+            raise ArtifactError(f"the picture {name} is missing; make the pictures again") from error
+        if not pictures[name].startswith(_SIGNATURE):
+            raise ArtifactError(f"{name} is no PNG picture; make the pictures again")
+    return Gallery(pairs, pictures, *numbers, labelled=True)
+
+
+def listed(folder: Path) -> list[str]:
+    """Names of the pictures that the list in a folder names; they need not be there.
+
+    Raises:
+        ArtifactError: no list, or not what it should be.
+    """
+    return [name for pair in _read_index(folder)[1] for name in (pair.before, pair.after)]
+
+
+def _read_index(folder: Path) -> tuple[Path, tuple[Pair, ...], tuple[float, int, float, bool]]:
+    place = folder if (folder / INDEX).is_file() else folder.parent
     try:
         data = json.loads((place / INDEX).read_text(encoding="utf-8"))
         pairs = tuple(Pair.from_dict(item) for item in data["pairs"])
         numbers = (float(data["strength"]), int(data["steps"]), float(data["guidance"]), bool(data["blurred"]))
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RequestError) as error:
-        raise ArtifactError(
-            f"no pictures at '{Path(folder).name}'; make them with 'erase-plugins card --pairs 3'"
-        ) from error
-    pictures: dict[str, bytes] = {}
+        raise ArtifactError(f"no pictures at '{folder.name}'; make them with 'erase-plugins card --pairs 3'") from error
     for turn, pair in enumerate(pairs, start=1):
-        if (pair.before, pair.after) != names(turn) or not isinstance(pair.prompt, str):
+        texts = isinstance(pair.prompt, str) and isinstance(pair.seed, int)
+        if (pair.before, pair.after) != names(turn) or not texts or turn > MOST:
             raise ArtifactError(f"'{INDEX}' lists pictures that it should not; make them again")
-        for name in (pair.before, pair.after):
-            try:
-                pictures[name] = (place / name).read_bytes()
-            except OSError as error:
-                raise ArtifactError(f"the picture {name} is missing; make the pictures again") from error
-            if not pictures[name].startswith(_SIGNATURE):
-                raise ArtifactError(f"{name} is no PNG picture; make the pictures again")
-    return Gallery(pairs, pictures, *numbers, labelled=True)
+    return place, pairs, numbers

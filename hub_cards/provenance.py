@@ -8,7 +8,7 @@ from typing import Any
 from erase_plugins.artifacts.manifest import Manifest
 from erase_plugins.errors import EraseError, UnknownName
 from hub_cards.citation import paper_link
-from hub_cards.escape import block, code, command, flat, prose
+from hub_cards.escape import block, code, commands, flat, prose
 
 
 def metadata(manifest: Manifest) -> dict[str, Any]:
@@ -30,14 +30,22 @@ def metadata(manifest: Manifest) -> dict[str, Any]:
 
 def made(manifest: Manifest) -> str:
     """The section's text."""
-    lines = [block(again(manifest), "bash"), "", table(manifest)]
-    if manifest.history:
-        lines += ["", f"Changed afterwards in {len(manifest.history)} steps; erase.json lists them."]
+    first = steps(manifest) if manifest.history else block(again(manifest), "bash")
+    return f"{first}\n\n{table(manifest)}"
+
+
+def steps(manifest: Manifest) -> str:
+    """What was done with an artifact that did not come out of one run."""
+    lines = ["Not in one run, but step by step:", ""]
+    for number, entry in enumerate(manifest.history, start=1):
+        facts = {key: value for key, value in entry.items() if key != "action" and not isinstance(value, Mapping)}
+        said = "; ".join(f"{prose(key)} {prose(_word(value))}" for key, value in facts.items())
+        lines.append(f"{number}. {prose(entry.get('action', 'changed'))}{f': {said}' if said else ''}")
     return "\n".join(lines)
 
 
 def again(manifest: Manifest) -> str:
-    """The command that makes the artifact again, one option a line."""
+    """The command that makes the artifact again."""
     method, base = manifest.method, manifest.base
     parts: list[tuple[object, ...]] = [("erase-plugins", "run", method.get("id", "METHOD"))]
     parts.append(("--model", base.get("model") or "MODEL"))
@@ -54,7 +62,7 @@ def again(manifest: Manifest) -> str:
     for name, value in sorted(_set_by_hand(manifest).items()):
         parts.append(("--set", f"{name}={_word(value)}"))
     parts.append(("--seed", manifest.seed, "--out", manifest.name))
-    return " \\\n  ".join(command(*words) for words in parts)
+    return commands(*parts)
 
 
 def _set_by_hand(manifest: Manifest) -> Mapping[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from erase_plugins.families.source import POCKET
-from hub_cards.escape import block, code, command, flat, literal
+from hub_cards.escape import block, code, commands, flat, literal
 from hub_cards.gallery import choose_prompts
 
 STOCK = "pytorch_lora_weights.safetensors"
@@ -40,13 +40,13 @@ def use(artifact: Any, repo: str) -> str:
     else:
         tag = code(f"<lora:{stock.removesuffix('.safetensors')}:{weight:g}>")
         for program, folder, then in INTERFACES:
-            fetch = command("hf", "download", repo, stock, "--local-dir", folder)
+            fetch = commands(("hf", "download", repo, stock), ("--local-dir", folder))
             after = then.format(weight=f"{weight:g}", tag=tag)
             parts.append(f"**{program}** ({code(stock)}):\n\n{block(fetch, 'bash')}\n\n{after}")
     parts.append("**Python, every kind of change** (checks the files and the base first):\n\n" + _ours(manifest, repo))
-    line = command(
-        "erase-plugins", "generate", f"hub:{repo}", "--model", _model(manifest), "--prompt", _prompt(manifest),
-        "--strength", f"{weight:g}", "--out", "picture.png",
+    line = commands(
+        ("erase-plugins", "generate", f"hub:{repo}"), ("--model", _model(manifest)), ("--prompt", _prompt(manifest)),
+        ("--strength", f"{weight:g}", "--out", "picture.png"),
     )  # fmt: skip
     parts.append("**Command line**:\n\n" + block(line, "bash"))
     return "\n\n".join(parts)
@@ -61,13 +61,14 @@ def combine(artifact: Any, repo: str) -> str:
     ]
     if isinstance(artifact.edit.meta.get("statistics"), dict):
         words = ("erase-plugins", "add", f"hub:{repo}", "--erase", "watermark")
-        more = command(*words, "--model", _model(manifest), "--out", "one-more")
+        more = commands(words, ("--model", _model(manifest), "--out", "one-more"))
         parts.append(
             "This one can also be solved again with further concepts, which disturbs the rest less than piling files "
             f"up (two published ones: {code('erase-plugins merge')}):\n\n{block(more, 'bash')}"
         )
         if len(manifest.erased) > 1:
-            less = command("erase-plugins", "revoke", f"hub:{repo}", "--erase", manifest.erased[0], "--out", "one-less")
+            words = ("erase-plugins", "revoke", f"hub:{repo}", "--erase", manifest.erased[0])
+            less = commands(words, ("--out", "one-less"))
             parts.append(f"Bring one of its concepts back, without the base model:\n\n{block(less, 'bash')}")
     if any("diffusers" in _readers(item.layout) for item in manifest.files):
         lines = "pipe.disable_lora()  # the base again\npipe.enable_lora()\npipe.unload_lora_weights()  # gone for good"

@@ -155,7 +155,7 @@ def ablation_loss(
     """The loss of a training step over pictures of the anchors."""
     import torch
 
-    from erase_plugins.engine.pictures import Pictures
+    from erase_plugins.engine.drawn import Pictures
     from erase_plugins.engine.pools import Part, mean_squares
     from erase_plugins.engine.trajectories import ask
 

@@ -214,8 +214,8 @@ def attention_run(
     from erase_plugins.engine.attack import token_rows
     from erase_plugins.engine.attention import attention_refs, record_attention
     from erase_plugins.engine.distributed import processes, share
+    from erase_plugins.engine.drawn import Pictures
     from erase_plugins.engine.mapping import mapped
-    from erase_plugins.engine.pictures import Pictures
     from erase_plugins.engine.trajectories import ask
 
     target, ctx, tokens = rollout.target, rollout.ctx, rollout.target.info.tokens

@@ -9,7 +9,6 @@ import asyncio
 import copy
 import json
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -19,6 +18,7 @@ from typing import Any
 import aiohttp
 
 sys.path.insert(0, str(Path(__file__).parent))
+import comfy_server
 from workflow import to_prompt
 
 #: packages that the command line needs and a ComfyUI installation lacks; the nodes must do without
@@ -26,49 +26,40 @@ ABSENT = ("diffusers", "peft", "accelerate", "click", "rich", "platformdirs")
 FINAL = ("execution_success", "execution_error", "execution_interrupted")
 
 
-def free_port() -> int:
-    with socket.socket() as place:
-        place.bind(("127.0.0.1", 0))
-        return place.getsockname()[1]
+def start(comfy: Path, base: Path, port: int, absent: tuple[str, ...] = ABSENT) -> subprocess.Popen[bytes]:
+    """The server process, with nothing installed beside ComfyUI's own packages, as far as the nodes can see.
 
-
-def start(comfy: Path, base: Path, port: int) -> subprocess.Popen[bytes]:
-    """The server process; its log goes to BASE/server.log."""
+    Args:
+        comfy, base, port: where it is, its base folder, where it listens.
+        absent: packages whose import fails in it.
+    """
     (base / "front").mkdir(exist_ok=True)
     (base / "front" / "index.html").write_text("no editor in this test", encoding="utf-8")
     (base / "absent").mkdir(exist_ok=True)
-    code = f"import sys\nsys.modules.update(dict.fromkeys({ABSENT}))\n"
+    code = f"import sys\nsys.modules.update(dict.fromkeys({absent}))\n"
     (base / "absent" / "sitecustomize.py").write_text(code, encoding="utf-8")
     path = os.pathsep.join([str(base / "absent"), os.environ.get("PYTHONPATH", "")])
-    return subprocess.Popen(
-        [
-            sys.executable, "main.py", "--cpu", "--listen", "127.0.0.1", "--port", str(port), "--base-directory",
-            str(base), "--front-end-root", str(base / "front"), "--disable-auto-launch", "--disable-api-nodes",
-            "--database-url", "sqlite:///:memory:",
-        ],
-        cwd=comfy, env={**os.environ, "PYTHONPATH": path}, stdout=(base / "server.log").open("wb"), stderr=subprocess.STDOUT,
-    )  # fmt: skip
+    return comfy_server.start(sys.executable, comfy, base, port, base / "front", path)
 
 
-async def ready(session: aiohttp.ClientSession, process: subprocess.Popen[bytes], base: Path) -> None:
-    for _ in range(4000):
-        if process.poll() is not None:
-            raise SystemExit((base / "server.log").read_text()[-3000:])
-        try:
-            async with session.get("/system_stats") as answer:
-                if answer.status == 200:
-                    return
-        except aiohttp.ClientError:
-            await asyncio.sleep(0.1)
-    raise SystemExit("the server did not become ready")
+async def queue(
+    session: aiohttp.ClientSession, graph: dict[str, Any], extra: dict[str, Any] | None = None,
+    stop_at: int | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """Status of the request, and what the websocket told until the end.
 
-
-async def queue(session: aiohttp.ClientSession, graph: dict[str, Any]) -> dict[str, Any]:
-    """Status of the request, and what the websocket told until the end."""
-    found: dict[str, Any] = {"executed": [], "cached": []}
+    Args:
+        session: of the server.
+        graph: API form.
+        extra: goes into the picture.
+        stop_at: interrupts at this value of a progress bar; the answer holds the seconds until the end as "stopped_in".
+    """
+    found: dict[str, Any] = {"executed": [], "cached": [], "pictures": 0, "progress": []}
+    asked = None
     started = time.perf_counter()
     async with session.ws_connect("/ws?clientId=test", max_msg_size=0) as channel:
-        async with session.post("/prompt", json={"prompt": graph, "client_id": "test"}) as answer:
+        message = {"prompt": graph, "client_id": "test", "extra_data": extra or {}}
+        async with session.post("/prompt", json=message) as answer:
             found["status"] = answer.status
             body = await answer.json()
         found["node_errors"] = body.get("node_errors")
@@ -76,11 +67,17 @@ async def queue(session: aiohttp.ClientSession, graph: dict[str, Any]) -> dict[s
             return found
         async for message in channel:
             if message.type != aiohttp.WSMsgType.TEXT:
+                found["pictures"] += message.type == aiohttp.WSMsgType.BINARY
                 continue
             frame = json.loads(message.data)
             data = frame.get("data") or {}
             if data.get("prompt_id") != body["prompt_id"]:
                 continue
+            if frame["type"] == "progress":
+                found["progress"].append([data["node"], data["value"], data["max"]])
+                if stop_at is not None and asked is None and data["value"] >= stop_at:
+                    asked = time.perf_counter()
+                    await session.post("/interrupt")
             if frame["type"] == "execution_cached":
                 found["cached"] = data["nodes"]
             if frame["type"] == "executing" and data.get("node"):
@@ -90,6 +87,8 @@ async def queue(session: aiohttp.ClientSession, graph: dict[str, Any]) -> dict[s
             if frame["type"] in FINAL:
                 found["end"], found["error"] = frame["type"], data.get("exception_message")
                 break
+    if asked is not None:
+        found["stopped_in"] = time.perf_counter() - asked
     found["seconds"] = time.perf_counter() - started
     return found
 
@@ -101,12 +100,12 @@ async def picture(session: aiohttp.ClientSession, result: dict[str, Any], node: 
 
 
 async def run(comfy: Path, base: Path, repository: Path) -> dict[str, Any]:
-    port = free_port()
+    port = comfy_server.free_port()
     process = start(comfy, base, port)
     out: dict[str, Any] = {}
     try:
         async with aiohttp.ClientSession(f"http://127.0.0.1:{port}") as session:
-            await ready(session, process, base)
+            comfy_server.wait_ready(process, base, port)
             async with session.get("/object_info") as answer:
                 info = await answer.json()
             out["nodes"] = {name: item for name, item in info.items() if name.startswith("Erase")}
@@ -136,11 +135,7 @@ async def run(comfy: Path, base: Path, repository: Path) -> dict[str, Any]:
             doctor = {"1": {"class_type": "EraseDoctor", "inputs": {}}}
             out["doctor"] = await queue(session, doctor)
     finally:
-        process.terminate()
-        try:
-            process.wait(10)
-        except subprocess.TimeoutExpired:
-            process.kill()
+        comfy_server.stop(process)
     out["log"] = (base / "server.log").read_text(encoding="utf-8", errors="replace")
     return out
 

@@ -37,11 +37,9 @@ def test_kept_rows_stay_as_their_weight_grows():
     change = own_change(0, rows=3)
     kept = torch.randn(4, 8, generator=torch.Generator().manual_seed(9))
     drift = [
-        float((fuse([change], kept.T @ kept, 1e-6, scale)[0].dense() @ kept.T).norm())
-        for scale in (0.1, 1.0, 10.0, 100.0)
+        float((fuse([change], kept.T @ kept, 1.0, scale)[0].dense() @ kept.T).norm()) for scale in (1.0, 1e2, 1e4, 1e6)
     ]
-    assert all(later < earlier for earlier, later in pairwise(drift))
-    assert drift[-1] < 0.02 * drift[0]
+    assert all(later < 0.1 * earlier for earlier, later in pairwise(drift))
 
 
 def test_a_fusion_without_a_unique_solution_is_refused():

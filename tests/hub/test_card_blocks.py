@@ -36,10 +36,10 @@ def published(hub, tmp_path, monkeypatch):
     shared_pipeline("tiny_sd1").save_pretrained(tmp_path / "model", safe_serialization=True)
     HfApi().create_repo(BASE)
     revision = HfApi().upload_folder(repo_id=BASE, folder_path=tmp_path / "model").oid
-    run_method(
-        BASE, CONCEPTS, "uce", out=tmp_path / "made", keep=["a plate"], options={"vocabulary": "20", "aliases": "true"},
-        revision=revision,
-    )  # fmt: skip
+    made = run_method(
+        BASE, CONCEPTS, "uce", out=tmp_path / "made", keep=["a plate"], options={"vocabulary": "20", "aliases": "true"}
+    )
+    assert made.manifest.base["revision"] == revision, "the commit, although no revision was named"
     hub_cards.push(tmp_path / "made", REPO, license="mit")
     (tmp_path / "work").mkdir()
     monkeypatch.chdir(tmp_path / "work")
@@ -133,7 +133,7 @@ def test_push_fresh_process_pull_apply_equal_pictures(hub, published, tmp_path):
         "from erase_plugins import get_manager\n"
         "manager = get_manager()\n"
         "manager.pluggy.is_registered(hub_cards) or manager._register(hub_cards, 'hub_cards')\n"
-        "made = hub_cards.pull(sys.argv[1], 'pulled')\n"
+        "made = hub_cards.pull(sys.argv[1], 'pulled', layouts=['all'])\n"
         "torch.save(ep.generate(sys.argv[2], 'a pizza', [f'hub:{sys.argv[1]}'], seeds=3, steps=3), 'picture.pt')\n"
         "torch.save(ep.generate(sys.argv[2], 'a pizza', [made], seeds=3, steps=3), 'folder.pt')\n"
     )

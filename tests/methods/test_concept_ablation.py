@@ -10,7 +10,7 @@ from erase_plugins.api import build_request
 from erase_plugins.api import plan as make_plan
 from erase_plugins.engine.adapters import Adapters
 from erase_plugins.engine.context import RunContext
-from erase_plugins.engine.pictures import Pictures
+from erase_plugins.engine.drawn import Pictures
 from erase_plugins.errors import RequestError, UnknownName
 from erase_plugins.families.diffusers_target import DiffusersTarget
 from erase_plugins.methods.concept_ablation import (
