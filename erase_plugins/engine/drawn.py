@@ -10,8 +10,9 @@ from torch import Tensor
 
 from erase_plugins.engine.attention import binary_mask, heat, nearest_level, record_attention
 from erase_plugins.engine.loop import shuffled
+from erase_plugins.engine.pictures import drawn_latents
 from erase_plugins.engine.pools import Rollout
-from erase_plugins.engine.trajectories import States, ask, ask_pair, guided, start_noise
+from erase_plugins.engine.trajectories import States, ask
 from erase_plugins.families.base import Conditioning, ModuleRef
 
 #: share of the noise schedule at which attention shows where things are; latents per place of the maps used
@@ -46,8 +47,13 @@ class Pictures:
 
         def make() -> dict[str, Tensor]:
             with rollout.adapters.disabled():
-                parts = [_draw(rollout, name, cond, range(len(prompts))[place : place + batch])
-                         for place in range(0, len(prompts), batch)]  # fmt: skip
+                parts = [
+                    drawn_latents(
+                        rollout.target, prompts[start : start + batch], rollout.steps, rollout.guidance,
+                        rollout.sampler, rollout.ctx, f"picture {name} {start}", rollout.progress,
+                    )
+                    for start in range(0, len(prompts), batch)
+                ]  # fmt: skip
             return {"latents": torch.cat(parts)}
 
         latents = rollout.ctx.stash(f"pictures-{name}", key, make)["latents"]
@@ -131,18 +137,3 @@ class Pictures:
 def uniform_times(count: int) -> Times:
     """Timesteps uniform in 0..count-1."""
     return lambda size, generator: torch.randint(count, (size,), generator=generator)
-
-
-@torch.no_grad()
-def _draw(rollout: Rollout, name: str, cond: Conditioning, rows: range) -> Tensor:
-    """Latents of one batch of pictures at the end of their trajectories."""
-    target, ctx = rollout.target, rollout.ctx
-    solver = target.scheduler(rollout.steps, rollout.sampler)
-    x = start_noise(target, solver, len(rows), ctx.generator(f"picture {name} {rows.start}"))
-    null, mine = target.encode([""]), cond[list(rows)]
-    for stamp in solver.timesteps:
-        inputs = solver.scale_model_input(x, stamp)
-        first, second = ask_pair(target, inputs, stamp.expand(len(rows)), null, mine, ctx)
-        x = solver.step(guided(first, second, rollout.guidance), stamp, x).prev_sample
-        rollout.progress()
-    return x
