@@ -34,6 +34,17 @@ def coverage(specs: Sequence[NodeSpec], language: str) -> tuple[int, int]:
     return sum(translate(text, language) is not None for text in tooltips), len(tooltips)
 
 
+def coverage_table(specs: Sequence[NodeSpec]) -> str:
+    """One row per language: how much is translated."""
+    rows = ["| language | titles and descriptions | tooltips |", "|---|---|---|"]
+    for language in translated_languages():
+        texts = [text for spec in specs for text in (spec.title, spec.description)]
+        done, every = coverage(specs, language)
+        whole = sum(translate(text, language) is not None for text in texts)
+        rows.append(f"| {language} | {100 * whole // len(texts)} % | {100 * done // every} % |")
+    return "\n".join(rows)
+
+
 def _in(text: str, language: str) -> str:
     return translate(text, language) or text
 
