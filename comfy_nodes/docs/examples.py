@@ -111,7 +111,7 @@ def evaluate_and_push(specs: Specs) -> dict[str, Any]:
         "EraseSaveArtifact", (300, 440), "", True, True, edit=edit, model=model, clip=clip, size=(340, 210)
     )
     listing, _ = graph.add(
-        "EraseHubPush", (700, 560), "", "me/no-pizza", False, False, False, "apache-2.0", "", name=name, report=numbers
+        "EraseHubPush", (700, 860), "", "me/no-pizza", False, False, False, "apache-2.0", "", name=name, report=numbers
     )
     graph.add("SaveImage", (1100, 20), "erase_report", images=chart)
     graph.add("PreviewAny", (1100, 640), source=text, title="Numbers")

@@ -9,7 +9,9 @@ from typing import Any
 from ..spec import NodeSpec
 from .translations import translate, translated_languages
 
-#: last parts of our menu paths
+#: the editor runs texts with these as a program, and may not draw the node; without an entry it shows our English text
+SPECIAL = frozenset("@{}|$")
+#: parts of our menu paths
 MENU = ("erase", "load", "make", "apply", "check")
 
 
@@ -62,7 +64,10 @@ def _node(spec: NodeSpec, language: str) -> dict[str, Any]:
 
 
 def _socket(name: str, tooltip: str, language: str) -> dict[str, str]:
-    return {"name": name.replace("_", " "), "tooltip": _in(tooltip, language)}
+    found = {"name": name.replace("_", " "), "tooltip": _in(tooltip, language)}
+    if SPECIAL & set(found["tooltip"]):
+        del found["tooltip"]
+    return found
 
 
 def _dump(content: Any) -> str:

@@ -22,7 +22,7 @@ def test_the_languages_are_those_of_the_editor():
 def test_titles_and_descriptions_are_translated(language):
     assert [text for text in (*locales.MENU, *TEXTS) if translations.translate(text, language) is None] == []
     done, every = locales.coverage(SPECS, language)
-    assert done / every > 0.25
+    assert done / every > 0.15
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
@@ -51,6 +51,17 @@ def test_files_have_the_keys_of_the_english_ones(language):
     assert {key: set(value.get("inputs", ())) for key, value in other.items()} == {
         key: set(value.get("inputs", ())) for key, value in english.items()
     }
+
+
+@pytest.mark.parametrize("language", ["en", *LANGUAGES])
+def test_no_text_holds_what_the_editor_takes_for_a_program(language):
+    """1.32.9 drew "Node Render Error" instead of a node with "name@revision" in a tooltip."""
+
+    def texts(content):
+        return [content] if isinstance(content, str) else [text for item in content.values() for text in texts(item)]
+
+    found = texts(json.loads(locales.node_file(SPECS, language)))
+    assert [text for text in found if locales.SPECIAL & set(text)] == []
 
 
 def test_holes_are_filled_and_looked_up(monkeypatch):
