@@ -65,7 +65,7 @@ class AdvUnlearnOptions(TrainingOptions):
         choices=("text", *GROUPS),
     )  # fmt: skip
     layers: int | None = option(
-        None, "train only so many first layers of the text encoder; none: all", low=1, per={"style": 1}
+        None, "train only so many first layers of the text encoder; none: all", low=1, per={"pocket": None, "style": 1}
     )
     eta: float = option(1.0, "negative guidance", low=0.0, high=100.0)
     attack: str = option(

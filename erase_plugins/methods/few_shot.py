@@ -69,6 +69,9 @@ class FewShotOptions(LoopOptions, WeightOptions):
     pictures: tuple[str, ...] = option((), "picture files of the concept, comma separated; none: the model draws them")
     anchor_pictures: tuple[str, ...] = option((), "picture files of what the concept becomes instead")
     anchor_weight: float = option(1.0, "weight of the anchor pictures", low=0.0)
+    captions: tuple[str, ...] = option(
+        (), "prompts that name the concept as {}; none: by kind", per={"pocket": ("{}", "a {}", "a {} picture")}
+    )
     draw: int = option(4, "pictures that the base model draws of each concept without files", low=1, high=64)
     limit: float = option(1.5, "how far the loss climbs, in multiples of the base model's; 0: no bound", low=0.0)
     aliases: bool = option(False, "forget words that mean the same in the encoder's vocabulary", per={"pocket": True})
@@ -129,6 +132,9 @@ class FewShot:
 
     def _resolve(self, request: EraseRequest, info: TargetInfo) -> FewShotOptions:
         options: FewShotOptions = resolve(FewShotOptions, request.options, (*info.profiles, request.concepts[0].kind))
+        bad = [text for text in options.captions if "{}" not in text]
+        if bad:
+            raise RequestError(f"caption '{bad[0]}' has no {{}} for the concept")
         if info.prediction not in ("epsilon", "v_prediction"):
             raise Unsupported(f"few-shot trains on epsilon or v_prediction models, {info.model} uses {info.prediction}")
         if len(request.concepts) > 1 and (options.pictures or options.anchor_pictures):
@@ -171,8 +177,7 @@ class _Work:
         from erase_plugins.engine.text_tuning import same_meaning
 
         self.options, self.target, self.adapters, self.ctx = options, target, adapters, ctx
-        kind = request.concepts[0].kind
-        self.templates = CAPTIONS.get(kind, CAPTIONS["object"])
+        self.templates = options.captions or CAPTIONS.get(request.concepts[0].kind, CAPTIONS["object"])
         self.phrases = []
         for concept in request.concepts:
             named = (concept.text, *concept.prompts)

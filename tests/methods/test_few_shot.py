@@ -36,7 +36,8 @@ def erase(target, concept="pizza", keep=(), **options):
 
 
 def work(target, kind="object", **options):
-    """The loss of a run, with fresh adapters that are not attached."""
+    """The loss of a run, with fresh adapters that are not attached; the captions are those of the kind."""
+    options.setdefault("captions", ())
     request = EraseRequest("tiny", (Concept("pizza", kind),), "few-shot", options={**FAST, **options})
     adapters = Adapters(target, text_refs(target.info, "mlp"), 4)
     ready = resolve(FewShotOptions, request.options, target.info.profiles)
@@ -194,6 +195,7 @@ def test_picture_files_are_used_and_only_their_names_are_kept(target, tmp_path):
         ({"scope": "unet"}, UnknownName, "scope"),
         ({"draw": 0}, RequestError, "draw"),
         ({"limit": -1}, RequestError, "limit"),
+        ({"captions": "a photo"}, RequestError, "no {}"),
         ({"parameters": "dora"}, UnknownName, "parameters"),
     ],
 )
