@@ -132,6 +132,11 @@ class FewShot:
 
     def _resolve(self, request: EraseRequest, info: TargetInfo) -> FewShotOptions:
         options: FewShotOptions = resolve(FewShotOptions, request.options, (*info.profiles, request.concepts[0].kind))
+        odd = [concept for concept in request.concepts if concept.kind not in FewShot.kinds]
+        if odd:
+            raise Unsupported(
+                f"few-shot learns what a few pictures show, which does not cover {odd[0].kind} content; use esd or trce"
+            )
         bad = [text for text in options.captions if "{}" not in text]
         if bad:
             raise RequestError(f"caption '{bad[0]}' has no {{}} for the concept")

@@ -206,6 +206,8 @@ def test_wrong_requests_and_models_are_refused(target, tiny_sd1, tmp_path):
     Image.new("RGB", (64, 64)).save(tmp_path / "a.png")
     with pytest.raises(RequestError, match="one concept per run"):
         make_plan(target, ["pizza", "dog"], "few-shot", options={**FAST, "pictures": str(tmp_path / "a.png")})
+    with pytest.raises(Unsupported, match="explicit content"):
+        make_plan(target, "pizza", "few-shot", kind="explicit", options=FAST)
     with pytest.raises(RequestError, match="no content tokens"):
         erase(target, "<|endoftext|>")
     with pytest.raises(RequestError, match="does not fit"):
