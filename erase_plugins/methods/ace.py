@@ -46,17 +46,20 @@ class ACEOptions(TrainingOptions):
     """Options of ACE."""
 
     eta_null: float = option(3.0, "eta_u: how far the prediction without a prompt moves towards the concept",
-                             low=-100.0, high=100.0)  # fmt: skip
-    eta: float = option(3.0, "eta_c: negative guidance of the concept's prediction", low=-100.0, high=100.0)
-    eta_prior: float = option(3.0, "eta_p: prior correction", low=0.0, high=100.0, per={"explicit": 1.0, "style": 1.5})
+                             low=-100.0, high=100.0, per={"pocket": 1.0})  # fmt: skip
+    eta: float = option(3.0, "eta_c: negative guidance of the concept's prediction", low=-100.0, high=100.0,
+                        per={"pocket": 2.5})  # fmt: skip
+    eta_prior: float = option(3.0, "eta_p: prior correction", low=0.0, high=100.0,
+                              per={"pocket": 1.0, "explicit": 1.0, "style": 1.5})  # fmt: skip
     null_weight: float = option(0.19, "weight of the term without a prompt", low=0.0,
-                                per={"explicit": 0.198, "style": 0.05})  # fmt: skip
-    erase_weight: float = option(0.01, "weight of the concept's term", low=0.0, per={"explicit": 0.002, "style": 0.05})
+                                per={"pocket": 0.3, "explicit": 0.198, "style": 0.05})  # fmt: skip
+    erase_weight: float = option(0.01, "weight of the concept's term", low=0.0,
+                                 per={"pocket": 1.0, "explicit": 0.002, "style": 0.05})  # fmt: skip
     prior_weight: float = option(0.8, "weight of the priors' term", low=0.0, per={"style": 0.9})
     priors: tuple[str, ...] = option((), "concepts that stay, comma separated; those named with --keep count as well")
     prior_words: int = option(30, "priors from the vocabulary where none is named, half of them the closest", low=0,
                               high=10_000)  # fmt: skip
-    prior_batch: int = option(2, "priors per state", low=1, high=64)
+    prior_batch: int = option(2, "priors per state", low=1, high=64, per={"pocket": 1})
     correction: str = option("sum", "priors' directions of a state are summed (official) or averaged",
                              choices=("sum", "mean"))  # fmt: skip
     scores: str = option("one", "gamma_p: one, text (similarity in the text encoder), or a JSON file {prior: score}")
@@ -70,7 +73,9 @@ class ACEOptions(TrainingOptions):
     iterations: int = option(1500, "training steps", low=1, per={"pocket": 80, "style": 750, "explicit": 2000})
     steps: int = option(30, "sampler steps of a rollout", low=1, high=1000, per={"pocket": 10})
     keep_words: int = option(0, "vocabulary words whose own trajectories are held, with and without prompt", low=0,
-                             high=10_000, per={"pocket": 32})  # fmt: skip
+                             high=10_000, per={"pocket": 24})  # fmt: skip
+    keep_batch: int = option(1, "preserved states per training step, each asked twice", low=1, high=1024,
+                             per={"pocket": 4})  # fmt: skip
 
 
 def null_target(null: Tensor, concept: Tensor, priors: Sequence[Tensor], gammas: Tensor, options: Any) -> Tensor:

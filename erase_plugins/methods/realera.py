@@ -51,6 +51,7 @@ class RealEraOptions(TrainingOptions, ClosedFormOptions):
     """Options of RealEra."""
 
     stages: str = option("both", "both, or only the closed form (seconds)", choices=("both", "closed"))
+    erase_scale: float = option(1.0, "weight of an erased row", low=1e-9)
     aliases: bool = option(True, "also take words that mean the same as neighbours")
     similar_low: float = option(0.5, "smallest cosine of a neighbour to the concept", low=-0.13, high=0.999)
     similar_high: float = option(0.9, "largest cosine of a neighbour to the concept", low=-0.12, high=0.9999)
@@ -139,9 +140,8 @@ class RealEra:
         recipe = options.recipe()
         statistics = collect(plan.request, recipe, solver, target, ctx, need_sigma=False)
         summary(statistics, ctx)
-        statistics = with_neighbours(
-            statistics, options.shell, recipe, target, ctx.generator, options.closed_neighbours, options.closed_outside
-        )
+        near, far = options.closed_neighbours, options.closed_outside
+        statistics = with_neighbours(statistics, options.shell, recipe, target, ctx.generator, near, far)
         closed = self.solve(statistics, target.family.id)
         if options.stages == "closed":
             return closed

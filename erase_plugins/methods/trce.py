@@ -54,7 +54,9 @@ class TRCEOptions(TrainingOptions, ClosedFormOptions):
 
     stages: str = option("both", "both, or only the closed form on text (seconds)", choices=("both", "closed"))
     tokens: str = option("eot", "rows that stand for a prompt: the end row, it and the last word's, or all from there",
-                         choices=("eot", "last+eot", "window"))  # fmt: skip
+                         choices=("eot", "last+eot", "window"), per={"pocket": "window"})  # fmt: skip
+    safe: str | None = option(None, "what takes the concept's place where --to does not say; none picks it by kind",
+                              per={"pocket": "picture"})  # fmt: skip
     frames: tuple[str, ...] = option(
         FRAMES, "prompts around the concept in stage 1", per={"pocket": POCKET_FRAMES, "style": STYLE_FRAMES}
     )
@@ -64,16 +66,16 @@ class TRCEOptions(TrainingOptions, ClosedFormOptions):
     lam: float = option(1e-4, "ridge term, in units of the system's mean diagonal", low=1e-12)
     templates: tuple[str, ...] = option(
         ("a photo of {}",), "prompts of stage 2; {} is the concept",
-        per={"pocket": ("{}", "a {}", "a {} picture"), "style": ("art by {}",), "person": ("{}",)},
+        per={"pocket": POCKET_FRAMES, "style": ("art by {}",), "person": ("{}",)},
     )  # fmt: skip
     push: float = option(15.0, "g: how far the targets overshoot the safe and the unsafe prediction", low=0.0,
                          per={"pocket": 3.0})  # fmt: skip
-    margin: float = option(0.01, "distance by which the safe target must be closer", low=0.0)
+    margin: float = option(0.01, "distance by which the safe target must be closer", low=0.0, per={"pocket": 1.0})
     beta: float = option(1.0, "slope of the hinge", low=0.0)
     early: float = option(0.5, "share of the sampler steps that is steered, from pure noise on", low=0.01, high=1.0)
     steer_weight: float = option(1.0, "weight of the steering term", low=0.0)
-    free_weight: float = option(100.0, "weight of the regulariser without a prompt", low=0.0)
-    free_batch: int = option(4, "regulariser states per training step", low=1, high=1024)
+    free_weight: float = option(100.0, "weight of the regulariser without a prompt", low=0.0, per={"pocket": 10.0})
+    free_batch: int = option(4, "regulariser states per training step", low=1, high=1024, per={"pocket": 2})
     free: int = option(64, "trajectories without a prompt", low=1, per={"pocket": 24})
     parameters: str = option("lora", "lora, or full weights as published", choices=("lora", "full"))
     rank: int = option(16, "LoRA rank; alpha equals rank", low=1, high=1024, per={"pocket": 8})
@@ -133,7 +135,7 @@ class TRCE:
         options = replace(options, harvest=min(options.harvest, options.early_steps))
         check_templates(options.templates)
         check_templates(options.frames)
-        asked, request = request, _safe(request)
+        asked, request = request, _safe(request, options.safe)
         plan = replace(closed_form_plan(_varied(request, options.variants), options, info), request=asked)
         if options.stages == "closed":
             return plan
@@ -154,7 +156,11 @@ class TRCE:
         from erase_plugins.engine.mapping import stacked
         from erase_plugins.engine.run import plan_key
 
-        options, key, request = revive(TRCEOptions, plan.options), plan_key(plan), _safe(plan.request)
+        options, key, request = (
+            revive(TRCEOptions, plan.options),
+            plan_key(plan),
+            _safe(plan.request, plan.options["safe"]),
+        )
         solver = {"method": self.id, "rho": options.rho, "lam": None, "lam_share": options.lam}
         varied = _varied(request, options.variants)
         statistics = collect(varied, options.recipe(), solver, target, ctx, need_sigma=False)
@@ -231,7 +237,7 @@ class TRCE:
         return loss
 
 
-def _safe(request: EraseRequest) -> EraseRequest:
+def _safe(request: EraseRequest, phrase: str | None) -> EraseRequest:
     """Every concept with its safe phrase.
 
     Raises:
