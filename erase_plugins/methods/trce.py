@@ -62,15 +62,15 @@ class TRCEOptions(TrainingOptions, ClosedFormOptions):
     )
     variants: bool = option(True, "also take mechanical variants of the concept", per={"pocket": False})
     aliases: bool = option(True, "also take words that mean the same in the text encoder's vocabulary")
-    rho: float = option(0.1, "energy of the kept rows, in units of the erased rows'", low=0.0, per={"pocket": 1.0})
+    rho: float = option(0.1, "energy of the kept rows, in units of the erased rows'", low=0.0, per={"pocket": 0.1})
     lam: float = option(1e-4, "ridge term, in units of the system's mean diagonal", low=1e-12)
     templates: tuple[str, ...] = option(
         ("a photo of {}",), "prompts of stage 2; {} is the concept",
         per={"pocket": POCKET_FRAMES, "style": ("art by {}",), "person": ("{}",)},
     )  # fmt: skip
     push: float = option(15.0, "g: how far the targets overshoot the safe and the unsafe prediction", low=0.0,
-                         per={"pocket": 3.0})  # fmt: skip
-    margin: float = option(0.01, "distance by which the safe target must be closer", low=0.0, per={"pocket": 1.0})
+                         per={"pocket": 1.0})  # fmt: skip
+    margin: float = option(0.01, "distance by which the safe target must be closer", low=0.0, per={"pocket": 0.1})
     beta: float = option(1.0, "slope of the hinge", low=0.0)
     early: float = option(0.5, "share of the sampler steps that is steered, from pure noise on", low=0.01, high=1.0)
     steer_weight: float = option(1.0, "weight of the steering term", low=0.0)
