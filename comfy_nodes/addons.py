@@ -89,12 +89,27 @@ class OutputPatch:
                 network.to(device)
         return self
 
+    def tensors(self) -> list[Tensor]:
+        """Everything that decides what it does."""
+        return [
+            part
+            for place, (network, factor) in sorted(self.networks.items(), key=lambda item: item[0])
+            for part in (torch.tensor([*place[1:], factor]), *network.buffers())
+        ]
+
     def __deepcopy__(self, _memo: Any) -> OutputPatch:
         return self  # clones of a MODEL copy their options deeply
 
 
 def hang(clone: Any, addons: Mapping[Place, AddOn], strength: float) -> None:
-    """Hangs add-ons on a clone of a MODEL, one patch for all layers of a list."""
+    """Hangs add-ons on a clone of a MODEL."""
+    for name, patch in output_patches(addons, strength).items():
+        clone.set_model_patch(patch, name)
+
+
+def output_patches(addons: Mapping[Place, AddOn], strength: float) -> dict[str, OutputPatch]:
+    """Name of a patch list -> the one patch for all its layers."""
+    found = {}
     for name in dict.fromkeys(place.patch for place in addons):
         networks = {
             (place.side, place.number, place.index): (
@@ -103,4 +118,5 @@ def hang(clone: Any, addons: Mapping[Place, AddOn], strength: float) -> None:
             for place, addon in addons.items()
             if place.patch == name
         }  # fmt: skip
-        clone.set_model_patch(OutputPatch(networks), name)
+        found[name] = OutputPatch(networks)
+    return found

@@ -10,6 +10,7 @@ from erase_plugins.errors import ArtifactError
 from . import host
 
 NOTHING = "(no artifact in models/erase_plugins yet)"
+NO_COLLECTION = "(no collection in models/erase_plugins yet)"
 
 
 def listing() -> list[str]:
@@ -23,8 +24,28 @@ def listing() -> list[str]:
         if folder.is_dir():
             inside = {path.parent for path in folder.rglob("erase.json")}
             files = {path for path in folder.rglob("*.safetensors") if path.parent not in inside}
-            found |= {path.relative_to(folder).as_posix() for path in inside | files if path != folder}
+            shelves = _shelves(folder)
+            found |= {
+                path.relative_to(folder).as_posix()
+                for path in inside | files
+                if path != folder and not any(path.is_relative_to(shelf) for shelf in shelves)
+            }
     return sorted(found) or [NOTHING]
+
+
+def collections() -> list[str]:
+    """Collection folders, by their path below the model folder; one explaining entry if none."""
+    try:
+        folders = [folder for folder in host.artifact_folders() if folder.is_dir()]
+    except Exception:  # as in `listing`
+        return [NO_COLLECTION]
+    found = {shelf.relative_to(folder).as_posix() for folder in folders for shelf in _shelves(folder)}
+    return sorted(found) or [NO_COLLECTION]
+
+
+def _shelves(folder: Path) -> list[Path]:
+    """Folders below ``folder`` that hold a collection; their hundreds of artifacts have a node of their own."""
+    return [path.parent for path in folder.rglob("collection.json")]
 
 
 def find(entry: str) -> Path:
@@ -33,6 +54,8 @@ def find(entry: str) -> Path:
     Raises:
         ArtifactError: not there (with the nearest name), or outside the model folders.
     """
+    if entry == NO_COLLECTION:
+        raise ArtifactError("there is no collection yet; pull one from the Hub, or put one into models/erase_plugins")
     if entry == NOTHING:
         raise ArtifactError("there is no artifact yet; put one into models/erase_plugins, or save one from the graph")
     for folder in host.artifact_folders():
@@ -41,8 +64,9 @@ def find(entry: str) -> Path:
             raise ArtifactError(f"'{entry[:80]}' lies outside the model folder erase_plugins; move it there")
         if place.exists():
             return place
-    near = get_close_matches(entry, listing(), n=1)
-    hint = f"; the nearest is '{near[0]}'" if near and near[0] != NOTHING else ""
+    known = [name for name in (*listing(), *collections()) if name not in (NOTHING, NO_COLLECTION)]
+    near = get_close_matches(entry, known, n=1)
+    hint = f"; the nearest is '{near[0]}'" if near else ""
     raise ArtifactError(f"no artifact '{entry[:80]}' in models/erase_plugins{hint}; refresh the list with R")
 
 

@@ -2,38 +2,159 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 from uuid import uuid4
 
 FOLDER = "erase_plugins"
 
 
-def progress(total: int) -> Any:
-    """Listener for `erase_plugins.erase`: moves the progress bar and stops where the user asked for it."""
+class Progress:
+    """Listener and stop switch of a run: moves the node's bar, shows pictures, and passes on the user's stop.
+
+    Use as a context manager around the run: inside, a stop lets the run save itself first; then ComfyUI's own exception
+    is raised.
+
+    Args:
+        total: steps of the bar until the run says its own number.
+        draw: makes a PIL picture of the state of the run, or None.
+        every: steps between pictures; 0 shows none.
+    """
+
+    def __init__(self, total: int, draw: Callable[[Progress], Any] | None = None, every: int = 0) -> None:
+        import comfy.utils
+
+        self.bar = comfy.utils.ProgressBar(total)
+        self.cancel = threading.Event()
+        self.notes: list[str] = []
+        self.pictures = 0
+        self._draw, self._every = draw, every
+
+    def __call__(self, event: Any) -> None:
+        if event.kind == "note":
+            self.notes.append(event.message)
+        if event.kind == "step" and not self.stopped():
+            self._show(event)
+        self.stopped()
+
+    def stopped(self) -> bool:
+        """Whether the user asked for a stop."""
+        import comfy.model_management
+
+        if comfy.model_management.processing_interrupted():
+            self.cancel.set()
+        return self.cancel.is_set()
+
+    def _show(self, event: Any) -> None:
+        import comfy.model_management
+
+        picture = None
+        training = bool(event.numbers) and event.done > 0  # steps without numbers prepare the training
+        if self._draw is not None and self._every and training and event.done % self._every == 0:
+            picture = self._draw(self)
+        try:
+            self.bar.update_absolute(
+                event.done, max(event.total, 1), None if picture is None else ("JPEG", picture, 512)
+            )
+        except comfy.model_management.InterruptProcessingException:  # moving the bar looks for a stop, too
+            self.cancel.set()
+        self.pictures += picture is not None
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        from erase_plugins.errors import RunCancelled
+
+        if isinstance(error, RunCancelled):
+            import comfy.model_management
+
+            comfy.model_management.interrupt_current_processing(False)
+            raise comfy.model_management.InterruptProcessingException from error
+
+
+def stages() -> Any:
+    """Progress of a suite, (stage, done, total); stops where the user asked for it."""
     import comfy.model_management
     import comfy.utils
 
-    bar = comfy.utils.ProgressBar(total)
+    bars: dict[str, Any] = {}
 
-    def listen(event: Any) -> None:
-        if event.kind == "step":
-            bar.update_absolute(event.done, max(event.total, 1))
-        # raises the exception that ComfyUI waits for
+    def listen(stage: str, done: int, total: int) -> None:
+        bars.setdefault(stage, comfy.utils.ProgressBar(total)).update_absolute(done, total)
         comfy.model_management.throw_exception_if_processing_interrupted()
 
     return listen
 
 
-def computing() -> AbstractContextManager[Any]:
-    """Ordinary tensors without gradients: nodes run in inference mode, whose tensors cannot be used elsewhere."""
+def computing(gradients: bool = False) -> AbstractContextManager[Any]:
+    """Ordinary tensors: nodes run in inference mode, whose tensors can neither be used elsewhere nor be trained.
+
+    Args:
+        gradients: whether operations are recorded.
+    """
     import torch
 
     stack = ExitStack()
     stack.enter_context(torch.inference_mode(False))
-    stack.enter_context(torch.no_grad())
+    stack.enter_context(torch.set_grad_enabled(gradients))
     return stack
+
+
+def device() -> str:
+    """Where ComfyUI computes."""
+    import comfy.model_management
+
+    return str(comfy.model_management.get_torch_device())
+
+
+def blocked(reason: str) -> Any:
+    """Stands for an output that has no value; nodes behind it show the reason instead of running."""
+    from comfy_execution.graph_utils import ExecutionBlocker
+
+    return ExecutionBlocker(reason)
+
+
+def work_folder() -> Path:
+    """Where trained erasures and interrupted runs are kept: ``output/erase_plugins``."""
+    import folder_paths
+
+    return Path(folder_paths.get_output_directory()) / FOLDER
+
+
+def find_model(entry: str) -> Path:
+    """A checkpoint file or diffusers folder in ComfyUI's model folders.
+
+    Args:
+        entry: name below models/checkpoints or models/diffusers, or a path inside them.
+
+    Raises:
+        RequestError: not there, or outside.
+    """
+    import folder_paths
+
+    from erase_plugins.errors import RequestError
+
+    names = [name for name in ("checkpoints", "diffusers") if name in folder_paths.folder_names_and_paths]
+    folders = [Path(item).resolve() for name in names for item in folder_paths.get_folder_paths(name)]
+    outside = False
+    for folder in folders:
+        place = (folder / entry).resolve()
+        if place.exists() and place.is_relative_to(folder) and place != folder:
+            return place
+        outside = outside or place.exists()
+    if outside:
+        raise RequestError(f"'{entry[:80]}' lies outside models/checkpoints and models/diffusers; move the model there")
+    raise RequestError(
+        f"no model '{entry[:80]}' in models/checkpoints or models/diffusers; write the name of a .safetensors file or "
+        "of a diffusers folder there, or 'pocket'"
+    )
 
 
 def artifact_folders() -> list[Path]:
@@ -50,6 +171,23 @@ def lora_folder() -> Path:
     import folder_paths
 
     return Path(folder_paths.get_folder_paths("loras")[0])
+
+
+def lora_names() -> list[str]:
+    """Files that the stock LoRA loader lists."""
+    import folder_paths
+
+    return [str(name) for name in folder_paths.get_filename_list("loras")]
+
+
+def lora_path(name: str) -> Path | None:
+    """Path of a LoRA file by its name in the stock loader; None if there is none."""
+    import folder_paths
+
+    if not name.endswith(".safetensors") or name not in folder_paths.get_filename_list("loras"):
+        return None
+    found = folder_paths.get_full_path("loras", name)
+    return None if found is None else Path(found)
 
 
 def previews(images: Any) -> list[dict[str, str]]:

@@ -14,7 +14,8 @@ from erase_plugins.runtime.context import ActiveMap, ContextHook
 from erase_plugins.runtime.guard import context_maps, shape_problem
 from erase_plugins.runtime.patcher import delta_tensor
 
-from . import addons
+from . import addons, gates
+from .naming import DENOISER
 from .target import ComfyTarget
 from .weights import PatchedWeights
 
@@ -63,6 +64,11 @@ class ContextPatch:
         )
         return ContextPatch(tuple(moved))
 
+    def tensors(self) -> list[Tensor]:
+        """Everything that decides what it does."""
+        strengths = torch.tensor([item.strength for item in self.maps])
+        return [strengths, *(part for item in self.maps for part in (item.delta.A, item.delta.B))]
+
     def __deepcopy__(self, _memo: Any) -> ContextPatch:
         return self  # never changed after it was made, and clones of a MODEL copy their options deeply
 
@@ -101,8 +107,8 @@ def apply_edit(target: ComfyTarget, edit: Edit, strength: float, strength_clip: 
     if strange:
         raise Unsupported(f"changes of kind {', '.join(strange)} cannot be used in ComfyUI")
     maps = context_maps(edit)
-    keys, behind = _resolve(target, edit)
-    total = len(keys) + len(behind) + (len(target.modules("cross_kv")) if maps else 0)
+    keys, behind, gated = resolve(target, edit)
+    total = len(keys) + len(behind) + len(gated) + (len(target.modules("cross_kv")) if maps else 0)
     model, clip, ways = target.model, target.clip, []
     for component, item in maps.items():
         if component != "unet" or item.A.shape[1] != target.info.width:
@@ -129,6 +135,11 @@ def apply_edit(target: ComfyTarget, edit: Edit, strength: float, strength_clip: 
         model = model.clone() if model is target.model else model
         addons.hang(model, behind, strength)
         ways.append("add-ons behind attention layers")
+    gate, _ = gates.split(edit)
+    if gate is not None and strength != 0:
+        model = model.clone() if model is target.model else model
+        gates.hang(model, gate, gated, strength)
+        ways.append("strength by prompt")
     return Patched(model, clip, total, total, tuple(dict.fromkeys(ways)))
 
 
@@ -142,10 +153,19 @@ def check_strength(strength: float) -> None:
         raise RequestError(f"strength {strength!r} is not a usable number; 1 is the evaluated edit, 0 switches it off")
 
 
-def _resolve(target: ComfyTarget, edit: Edit) -> tuple[dict[tuple[str, str], str], dict[addons.Place, AddOn]]:
-    """Keys of the parameters that change, and the layers that get an add-on; all of them or an error."""
+def resolve(
+    target: ComfyTarget, edit: Edit
+) -> tuple[dict[tuple[str, str], str], dict[addons.Place, AddOn], dict[str, AddOn]]:
+    """Where everything goes; all of it or an error.
+
+    Returns:
+        Keys of the parameters that change, layers that get an add-on, and modules of the denoiser (by their path there)
+        that get a gated change.
+    """
     found: dict[tuple[str, str], str] = {}
     behind: dict[addons.Place, AddOn] = {}
+    gated: dict[str, AddOn] = {}
+    gate, changes = gates.split(edit)
     fits, first = 0, ""
     for component, key, delta in edit.items():
         if isinstance(delta, ContextMap):
@@ -153,6 +173,20 @@ def _resolve(target: ComfyTarget, edit: Edit) -> tuple[dict[tuple[str, str], str
             continue
         if component != "unet":
             target.part(component)  # says that CLIP is missing
+        if delta is gate:
+            fits += 1
+            continue
+        if isinstance(delta, AddOn) and key in changes:
+            weight = target.key(component, f"{key}.weight")
+            problem = (
+                gates.problem(delta, target.part(component).stored(weight).shape) if weight else "not in this model"
+            )
+            if weight is None or problem:
+                first = first or f"{component} {key}: {problem}"
+                continue
+            gated[weight.removeprefix(DENOISER).removesuffix(".weight")] = delta
+            fits += 1
+            continue
         if isinstance(delta, AddOn):
             layer = addons.place_of(key, target.info.configs["unet"])
             out = target.key(component, f"{key}.to_out.0.weight")
@@ -178,7 +212,7 @@ def _resolve(target: ComfyTarget, edit: Edit) -> tuple[dict[tuple[str, str], str
             f"patched {fits} of {len(edit)} modules of {target.info.model} (family {target.family.id}): {first}; "
             "nothing was changed"
         )
-    return found, behind
+    return found, behind, gated
 
 
 def _with_map(model: Any, item: ActiveMap) -> Any:

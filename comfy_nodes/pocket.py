@@ -80,7 +80,7 @@ def load_model(folder: Path, name: str) -> Any:
     from comfy import latent_formats, model_base, model_management, model_patcher, supported_models
 
     from .naming import denoiser_names
-    from .target import NAME
+    from .target import NAME, SIZE
 
     config, weights = _read(folder, "unet")
     scheduler = json.loads((folder / "scheduler" / "scheduler_config.json").read_text(encoding="utf-8"))
@@ -112,6 +112,7 @@ def load_model(folder: Path, name: str) -> Any:
     model.load_model_weights({names[key]: value for key, value in weights.items()}, "")
     patcher = model_patcher.ModelPatcher(model, load_device=model_management.get_torch_device(), offload_device=offload)
     patcher.set_attachments(NAME, name)
+    patcher.set_attachments(SIZE, config["sample_size"])
     return patcher
 
 

@@ -13,19 +13,24 @@ _ENTRIES: OrderedDict[tuple[Any, ...], tuple[tuple[Any, ...], Any]] = OrderedDic
 
 def state_of(model: Any, clip: Any) -> tuple[Any, ...]:
     """Differs when the weights or the text rows behind MODEL and CLIP may differ."""
-    options = str(sorted(getattr(clip, "tokenizer_options", {}).items()))
-    return (str(model.patches_uuid), str(clip.patcher.patches_uuid), clip.layer_idx, options)
+    found: tuple[Any, ...] = ()
+    if model is not None:
+        found += (str(model.patches_uuid),)
+    if clip is not None:
+        options = str(sorted(getattr(clip, "tokenizer_options", {}).items()))
+        found += (str(clip.patcher.patches_uuid), clip.layer_idx, options)
+    return found
 
 
 def solved(model: Any, clip: Any, question: tuple[Any, ...], make: Callable[[], Any]) -> Any:
     """What ``make`` returns, or what it returned for the same model, CLIP and question.
 
     Args:
-        model, clip: compared by identity of what they hold and by `state_of`.
+        model, clip: compared by identity of what they hold and by `state_of`; None where the answer needs none.
         question: hashable; everything else the answer depends on.
         make: solves.
     """
-    owners = (model.model, clip.cond_stage_model)
+    owners = [*([] if model is None else [model.model]), *([] if clip is None else [clip.cond_stage_model])]
     key = (*(id(item) for item in owners), *state_of(model, clip), *question)
     entry = _ENTRIES.get(key)
     if entry is not None and all(ref() is item for ref, item in zip(entry[0], owners, strict=True)):

@@ -1,7 +1,8 @@
-"""A loaded ComfyUI MODEL and CLIP behind the `Target` contract, so that closed-form methods run unchanged.
+"""A loaded ComfyUI MODEL and CLIP behind the `Target` contract, so that methods run unchanged.
 
 Weights are read through the patches that hang on the model, so LoRAs in front of an erase node take part. Embeddings
-are those that the connected CLIP hands to samplers, clip skip and CLIP LoRAs included.
+are those that the connected CLIP hands to samplers, clip skip and CLIP LoRAs included. Modules and predictions come
+from a copy of the denoiser (`live`), made when a method first asks.
 """
 
 from __future__ import annotations
@@ -14,15 +15,17 @@ from torch import Tensor, nn
 
 from erase_plugins.artifacts.fingerprint import Fingerprint, fingerprint
 from erase_plugins.errors import RequestError, Unsupported
-from erase_plugins.families.base import Conditioning, ModuleRef, Target, TargetInfo
+from erase_plugins.families.base import Conditioning, ModuleRef, Target, TargetInfo, Tokens
 from erase_plugins.families.source import Source, find_family
 
-from .naming import DENOISER, denoiser_names, encoder_names, unet_config
+from .live import LiveDenoiser, LiveEncoder
+from .naming import DENOISER, ENCODERS, denoiser_names, encoder_names, unet_config
 from .weights import PatchedWeights
 
-#: attachment that carries the name of a model for manifests
+#: attachments that carry the name of a model for manifests, and the height of its latents
 NAME = "erase_plugins_name"
-_CHUNK = 64
+SIZE = "erase_plugins_size"
+_CHUNK = 32  # larger ones leave the processor cache
 
 
 class ComfyTarget(Target):
@@ -41,7 +44,8 @@ class ComfyTarget(Target):
         self.model, self.clip = model, clip
         inner = model.model
         kind = type(inner.model_config).__name__
-        name = getattr(model, "get_attachment", lambda _key: None)(NAME) or f"{kind} in ComfyUI"
+        attached = getattr(model, "get_attachment", lambda _key: None)
+        name = attached(NAME) or f"{kind} in ComfyUI"
         unet = unet_config(inner.model_config.unet_config, kind)
         configs: dict[str, dict[str, Any]] = {"unet": unet, "text_encoder": {}}
         if unet["addition_embed_type"] is not None:
@@ -49,6 +53,7 @@ class ComfyTarget(Target):
         kind_of_prediction = str(getattr(getattr(inner, "model_type", None), "name", "EPS"))
         prediction = "v_prediction" if kind_of_prediction.startswith("V_PREDICTION") else "epsilon"
         family = find_family(Source(name, None, None, configs))
+        side = int(attached(SIZE) or _side(unet, prediction))
         self.denoiser = PatchedWeights(model, DENOISER)
         stems = (key.removeprefix(DENOISER) for key in self.denoiser)
         #: (component, our parameter name) -> key in the ModelPatcher of the component
@@ -64,8 +69,12 @@ class ComfyTarget(Target):
             family=family, model=name, configs=configs, refs=self._refs(), profiles=family.profiles(configs),
             width=int(unet["cross_attention_dim"]),
             tokens=int(getattr(self._tokenizer, "max_length", 77)),
-            latent_shape=(int(unet["in_channels"]), 64, 64), prediction=prediction,
+            latent_shape=(int(unet["in_channels"]), side, side),
+            prediction=prediction,
         )  # fmt: skip
+        self._live: LiveDenoiser | None = None
+        self._encoder: LiveEncoder | None = None
+        self._pooled: dict[str, Tensor] = {}
         self._cache: dict[str, tuple[Tensor, int]] = {}
         if clip is not None:
             self._check_width()
@@ -106,17 +115,33 @@ class ComfyTarget(Target):
 
     @property
     def device(self) -> torch.device:
-        return torch.device("cpu")
+        return torch.device(getattr(self.model, "load_device", "cpu"))
 
     @property
     def dtype(self) -> torch.dtype:
         return torch.float32
 
+    @property
+    def live(self) -> LiveDenoiser:
+        """The copy of the denoiser that can be trained, made at first use."""
+        if self._live is None:
+            self._live = LiveDenoiser(self.model, self.denoiser, self.device)
+        return self._live
+
+    @property
+    def live_encoder(self) -> LiveEncoder:
+        """The copy of the text encoders that can be trained, made at first use."""
+        weights = self.part("text_encoder")  # says that CLIP is missing
+        if self._encoder is None:
+            self._encoder = LiveEncoder(self.clip, weights, self.device)
+        return self._encoder
+
     def module(self, ref: ModuleRef) -> nn.Module:
-        raise Unsupported("training inside the graph is not possible here; run the method on the command line")
+        owner = self.live if ref.component == "unet" else self.live_encoder
+        return owner.module(self.keys[(ref.component, ref.weight)])
 
     def weight(self, ref: ModuleRef) -> Tensor:
-        return self.part(ref.component).effective(self.keys[(ref.component, ref.weight)])
+        return self.part(ref.component).effective(self.keys[(ref.component, ref.weight)]).to(self.device)
 
     def base_weight(self, ref: ModuleRef) -> Tensor:
         return self.part(ref.component).base(self.keys[(ref.component, ref.weight)])
@@ -134,39 +159,94 @@ class ComfyTarget(Target):
             self._encode_chunk(missing[start : start + _CHUNK])
         rows = [self._cache[prompt] for prompt in prompts]
         return Conditioning(
-            embeds=torch.stack([row[0] for row in rows]), last=tuple(row[1] for row in rows), prompts=tuple(prompts)
+            embeds=torch.stack([row[0] for row in rows]).to(self.device),
+            last=tuple(row[1] for row in rows),
+            prompts=tuple(prompts),
         )
 
+    @torch.no_grad()
     def _encode_chunk(self, prompts: list[str]) -> None:
         """Encodes several prompts as the sections of one long prompt, which are not mixed by any text encoder."""
-        if self.clip is None:
-            raise Unsupported("phrases are needed; connect the CLIP of this model")
         sections: dict[str, list[Any]] = {}
         lasts = []
         for prompt in prompts:
-            # brackets are taken literally: (x:1.2) would scale the rows
-            tokens = self.clip.tokenize(prompt, disable_weights=True)
-            for name, parts in tokens.items():
-                if len(parts) > 1:
-                    raise RequestError(f"'{prompt[:60]}' is longer than {self.info.tokens - 2} tokens; shorten it")
-                sections.setdefault(name, []).extend(parts)
-            main = tokens["l"] if "l" in tokens else next(iter(tokens.values()))  # the other pads differently
-            lasts.append(self._last(main[0]))
+            tokens = self._tokenize(prompt)
+            for name, part in tokens.items():
+                sections.setdefault(name, []).append(part)
+            lasts.append(self._last(tokens))
         rows = self.clip.encode_from_tokens(sections).detach().float().cpu()
         each = rows.reshape(len(prompts), -1, rows.shape[-1])
         for prompt, embeds, last in zip(prompts, each, lasts, strict=True):
             self._cache[prompt] = (embeds.clone(), last)
 
-    def _last(self, tokens: Sequence[tuple[Any, float]]) -> int:
+    def _tokenize(self, prompt: str) -> dict[str, list[tuple[Any, float]]]:
+        """(token, weight) of a prompt by ComfyUI's name of the text encoder ("l", "g", "h")."""
+        if self.clip is None:
+            raise Unsupported("phrases are needed; connect the CLIP of this model")
+        # brackets are taken literally: (x:1.2) would scale the rows
+        found = self.clip.tokenize(prompt, disable_weights=True)
+        if any(len(parts) > 1 for parts in found.values()):
+            raise RequestError(f"'{prompt[:60]}' is longer than {self.info.tokens - 2} tokens; shorten it")
+        return {name: parts[0] for name, parts in found.items()}
+
+    def _last(self, tokens: Mapping[str, Sequence[tuple[Any, float]]]) -> int:
+        main = tokens["l"] if "l" in tokens else next(iter(tokens.values()))  # the other pads differently
         special = {self._tokenizer.start_token, self._tokenizer.end_token, self._tokenizer.pad_token}
-        content = [place for place, (token, _) in enumerate(tokens) if torch.is_tensor(token) or token not in special]
+        content = [place for place, (token, _) in enumerate(main) if torch.is_tensor(token) or token not in special]
         return max(content, default=0)
 
+    def tokens(self, prompts: Sequence[str]) -> Tokens:
+        parts = [self._tokenize(prompt) for prompt in prompts]
+        ids = {
+            ENCODERS[f"clip_{name}"]: torch.tensor([[token for token, _ in part[name]] for part in parts])
+            for name in parts[0]
+        }
+        moved = {name: value.to(self.device) for name, value in ids.items()}
+        return Tokens(moved, tuple(self._last(part) for part in parts), tuple(prompts))
+
+    def encode_live(self, tokens: Tokens, rows: Mapping[str, Tensor] | None = None) -> Conditioning:
+        names = {ENCODERS[f"clip_{name}"]: name for name in self._tokenize("")}
+        found = []
+        for place in range(len(tokens.last)):
+            ids = {names[component]: value[place] for component, value in tokens.ids.items()}
+            given = {self._table(name): value[place : place + 1] for name, value in (rows or {}).items()}
+            found.append(self.live_encoder.encode(ids, given))
+        pooled = [row for _, row in found if row is not None]
+        needed = self.info.configs["unet"]["addition_embed_type"] is not None
+        return Conditioning(
+            torch.cat([context for context, _ in found]).to(self.device), tokens.last,
+            torch.cat(pooled).to(self.device) if needed else None, tokens.prompts,
+        )  # fmt: skip
+
+    def token_table(self, component: str) -> Tensor:
+        return self.part(component).effective(self._table(component)).to(self.device)
+
+    def _table(self, component: str) -> str:
+        ref = next(ref for ref in self.modules("token_embedding") if ref.component == component)
+        return self.keys[(component, ref.weight)]
+
     def predict(self, latents: Tensor, timestep: Tensor | float, cond: Conditioning) -> Tensor:
-        raise Unsupported("methods that ask for predictions do not run inside the graph; use the command line")
+        vector = None
+        if self.info.configs["unet"]["addition_embed_type"] is not None:
+            height, width = (8 * side for side in latents.shape[-2:])
+            pooled = self.pooled(cond.prompts) if cond.pooled is None else cond.pooled
+            vector = self.model.model.encode_adm(pooled_output=pooled, width=width, height=height).to(self.device)
+        return self.live.predict(latents, timestep, cond.embeds, vector)
+
+    @torch.no_grad()
+    def pooled(self, prompts: Sequence[str]) -> Tensor:
+        """Pooled rows (prompts, width), for families whose denoiser reads them; cached."""
+        for prompt in prompts:
+            if prompt not in self._pooled:
+                tokens = {name: [part] for name, part in self._tokenize(prompt).items()}
+                found = self.clip.encode_from_tokens(tokens, return_pooled=True)[1]
+                self._pooled[prompt] = found.detach().float().clone()
+        return torch.cat([self._pooled[prompt] for prompt in prompts]).to(self.device)
 
     def scheduler(self, steps: int, kind: str = "ddim") -> Any:
-        raise Unsupported("methods that sample do not run inside the graph; use the command line")
+        from erase_plugins.families.schedulers import make_scheduler
+
+        return make_scheduler(self.live.schedule(self.info.prediction), kind, steps, self.device)
 
     def vocabulary(self) -> tuple[str, ...]:
         if self._tokenizer is None:
@@ -180,6 +260,13 @@ class ComfyTarget(Target):
         for (component, name), key in self.keys.items():
             groups.setdefault(component, {})[name] = self.part(component).base(key)
         return {component: fingerprint(group) for component, group in groups.items()}
+
+
+def _side(unet: Mapping[str, Any], prediction: str) -> int:
+    """Height of the latents that a published model of this kind was trained on."""
+    if unet["addition_embed_type"] is not None:
+        return 128
+    return 96 if prediction == "v_prediction" else 64
 
 
 def main_tokenizer(clip: Any) -> Any:

@@ -25,6 +25,9 @@ _PUBLIC = {
     "merge": "erase_plugins.compose",
     "add": "erase_plugins.compose",
     "revoke": "erase_plugins.compose",
+    "push": "erase_plugins.sharing",
+    "pull": "erase_plugins.sharing",
+    "search": "erase_plugins.sharing",
     "Concept": "erase_plugins.types",
     "EraseRequest": "erase_plugins.types",
     "EvalReport": "erase_plugins.types",
@@ -41,6 +44,7 @@ if TYPE_CHECKING:
     from erase_plugins.compose import add, merge, revoke
     from erase_plugins.manager import get_manager
     from erase_plugins.runtime.apply import apply
+    from erase_plugins.sharing import pull, push, search
     from erase_plugins.types import Concept, EraseRequest, EvalReport
 
 

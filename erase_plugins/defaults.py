@@ -18,6 +18,8 @@ BUILTIN_PLUGINS: tuple[str, ...] = (
     "erase_plugins.methods.trce",
     "erase_plugins.methods.ace",
     "erase_plugins.methods.receler",
+    "erase_plugins.methods.few_shot",
+    "erase_plugins.methods.advunlearn",
     "erase_plugins.pocket.judge",
     "erase_plugins.evaluation.quick",
 )

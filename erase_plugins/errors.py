@@ -53,6 +53,19 @@ class MissingExtra(EraseError, ImportError):
         super().__init__(f"{what} needs an optional package: pip install 'erase-plugins[{extra}]'")
 
 
+class MissingPlugin(EraseError, ImportError):
+    """A function comes from a plugin package that is not there."""
+
+    exit_code = 4
+
+    def __init__(self, what: str, package: str) -> None:
+        self.package = package
+        super().__init__(
+            f"{what} comes from the package {package}, which is not in use: pip install erase-plugins brings it; if it "
+            "is installed, 'erase-plugins list plugins' says why it was left out"
+        )
+
+
 class PluginError(EraseError, RuntimeError):
     """A plugin broke its contract or raised where it must not."""
 

@@ -12,7 +12,7 @@ that a broken plugin can be left out and every object can be traced to the packa
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import pluggy
@@ -96,3 +96,8 @@ def erase_before_push(bundle: Any, destination: str) -> None:
 @hookspec
 def erase_resolve_artifact(reference: str) -> Path | None:
     """The local folder or file of a reference such as "hub:name/repository@revision"; None if it is another's."""
+
+
+@hookspec
+def erase_functions() -> Mapping[str, Callable[..., Any]]:
+    """Functions by the public name under which erase_plugins offers them ("push", "pull", "search", "card")."""

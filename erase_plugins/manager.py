@@ -7,6 +7,7 @@ plugin names or package names.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -218,6 +219,22 @@ class Manager(PluginLoader):
                 )
             if place is not None:
                 return place
+        return None
+
+    def function(self, name: str) -> Any:
+        """The function that a plugin offers under a public name by `erase_functions`, None if there is none.
+
+        Raises:
+            PluginError: a plugin fails or returns something else than a mapping.
+        """
+        for impl in self._impls("erase_functions"):
+            offered = self._asked(impl, "erase_functions")
+            if not isinstance(offered, Mapping):
+                raise PluginError(
+                    f"{self._who(impl)} returned {type(offered).__name__} from erase_functions, not a mapping"
+                )
+            if name in offered:
+                return offered[name]
         return None
 
     def cli_commands(self, cli: Any) -> None:

@@ -140,9 +140,15 @@ def _settings(artifact: Artifact) -> dict[str, Any] | None:
 
 @dataclass(frozen=True, eq=False)
 class StackArtifact(Artifact):
-    """All members as one artifact that still knows them."""
+    """All members as one artifact that still knows them. ``reason`` says why they are no one artifact, if so."""
 
     stack: Stack = Stack(())
+    reason: str = ""
+
+    def save(self, *arguments: Any, **options: Any) -> Artifact:
+        if self.reason:
+            raise ArtifactError(f"this stack cannot be saved: {self.reason}")
+        return super().save(*arguments, **options)
 
 
 def combined(stack: Stack, layers: Sequence[Layer], target: Any = None) -> StackArtifact:
@@ -163,17 +169,40 @@ def combined(stack: Stack, layers: Sequence[Layer], target: Any = None) -> Stack
         raise RequestError("the stack holds nothing; give at least one artifact with a strength that is not 0")
     artifacts = [layer.artifact for layer in layers]
     strengths = [layer.strength for layer in layers]
-    if len(layers) == 1 and strengths == [1.0]:
+    if len(layers) > 1:
+        one = merge(_written_out(layers, target), strengths, "sum", target)
+    elif strengths == [1.0]:
         one = artifacts[0]
-    elif len(layers) == 1:
-        note = f"strength {strengths[0]:g} is part of the change"
-        one = Artifact(
-            replace(artifacts[0].manifest, notes=(*artifacts[0].manifest.notes, note), files=()),
-            artifacts[0].edit.scaled(strengths[0]),
-        )
     else:
-        one = merge(artifacts, strengths, "sum", target)
+        note = f"strength {strengths[0]:g} is part of the change"
+        manifest = replace(artifacts[0].manifest, notes=(*artifacts[0].manifest.notes, note), files=())
+        one = Artifact(manifest, artifacts[0].edit.scaled(strengths[0]))
     return StackArtifact(one.manifest, one.edit, one.path, stack)
+
+
+def _written_out(layers: Sequence[Layer], target: Any) -> list[Artifact]:
+    """The artifacts; context maps that stand beside weight changes as changes of the weights that those make."""
+    from erase_plugins.artifacts.lowrank import lower, total
+
+    mapped = [layer.artifact.edit.kinds == {"contextmap"} for layer in layers]
+    others = [(layer.artifact.edit, layer.strength) for layer, yes in zip(layers, mapped, strict=True) if not yes]
+    if target is None or not others or not any(mapped):
+        return [layer.artifact for layer in layers]
+    changes = total(others).deltas
+    refs = {(ref.component, ref.weight): ref for ref in target.modules("cross_kv")}
+    projections: dict[str, list[str]] = {}
+    for component, name in refs:
+        projections.setdefault(component, []).append(name)
+
+    def weight(component: str, name: str) -> Any:
+        base = target.base_weight(refs[(component, name)]).float()
+        change: Any = changes.get(component, {}).get(name)
+        return base if change is None else base + change.dense().to(base.device)
+
+    return [
+        replace(layer.artifact, edit=lower(layer.artifact.edit, projections, weight)) if yes else layer.artifact
+        for layer, yes in zip(layers, mapped, strict=True)
+    ]
 
 
 def stack_of(artifact: Artifact) -> Stack:

@@ -13,20 +13,35 @@ from typing import TYPE_CHECKING, Any
 from erase_plugins.hookspecs import hookimpl
 
 if TYPE_CHECKING:
+    from hub_cards.collections import merged, pull_collection, push_collection
+    from hub_cards.gallery import draw_pairs
     from hub_cards.model_card import card
     from hub_cards.pulling import pull
     from hub_cards.pushing import push
+    from hub_cards.searching import search
 
-_PUBLIC = {"card": "hub_cards.model_card", "push": "hub_cards.pushing", "pull": "hub_cards.pulling"}
+_PUBLIC = {
+    "card": "hub_cards.model_card",
+    "draw_pairs": "hub_cards.gallery",
+    "merged": "hub_cards.collections",
+    "pull": "hub_cards.pulling",
+    "pull_collection": "hub_cards.collections",
+    "push": "hub_cards.pushing",
+    "push_collection": "hub_cards.collections",
+    "search": "hub_cards.searching",
+}
 SCHEME = "hub:"
 #: command -> one line of help; the modules in hub_cards.cli are imported when the command is used
 COMMANDS = {
     "card": "Write a model card for an artifact: what is gone, how well, how to use it.",
     "push": "Publish an artifact on the Hub in one commit.",
+    "space": "Write or publish a web page that draws base and erased model side by side.",
     "pull": "Fetch a published artifact and verify it.",
+    "collection": "Build, list, push and pull a library of many single-concept artifacts.",
+    "search": "Find published artifacts by name, concept, tag and base model.",
 }
 
-__all__ = ["card", "pull", "push"]
+__all__ = ["card", "draw_pairs", "merged", "pull", "pull_collection", "push", "push_collection", "search"]
 
 
 def __getattr__(name: str) -> Any:
@@ -50,3 +65,11 @@ def erase_resolve_artifact(reference: str) -> Path | None:
     from hub_cards.pulling import fetch
 
     return fetch(reference)
+
+
+@hookimpl
+def erase_functions() -> dict[str, Any]:
+    def called(name: str) -> Any:
+        return lambda *arguments, **options: __getattr__(name)(*arguments, **options)
+
+    return {name: called(name) for name in _PUBLIC}

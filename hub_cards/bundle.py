@@ -13,6 +13,7 @@ from typing import Any
 from erase_plugins.artifacts.manifest import FILENAME
 from erase_plugins.errors import ArtifactError
 from erase_plugins.types import EvalReport
+from hub_cards.sensitive import blurred
 
 CARD = "README.md"
 REPORT = "report.json"
@@ -36,12 +37,13 @@ class PushFile:
     def hashes(self) -> tuple[str, str]:
         """SHA-256, and the object id that git gives these bytes."""
         whole, git = hashlib.sha256(), hashlib.sha1(b"blob %d\x00" % self.size)
-        for part in self._parts():
+        for part in self.parts():
             whole.update(part)
             git.update(part)
         return whole.hexdigest(), git.hexdigest()
 
-    def _parts(self) -> Iterator[bytes]:
+    def parts(self) -> Iterator[bytes]:
+        """Its bytes, a megabyte at a time."""
         if isinstance(self.source, bytes):
             yield self.source
             return
@@ -68,6 +70,7 @@ class Bundle:
         diff: lines of the card that change.
         repo_type: "model" or "space".
         space_sdk: what a new Space runs on.
+        record: name of the file that says what the repository holds.
     """
 
     artifact: Any
@@ -83,6 +86,7 @@ class Bundle:
     diff: tuple[str, ...] = ()
     repo_type: str = "model"
     space_sdk: str | None = None
+    record: str = FILENAME
     extra: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -126,8 +130,8 @@ def read_report(source: EvalReport | str | Path | None) -> tuple[EvalReport | No
         ) from error
 
 
-def report_files(report: EvalReport | None, folder: Path | None, pictures: bool) -> list[PushFile]:
-    """The report and its pictures, as far as they are on disk and really are pictures."""
+def report_files(report: EvalReport | None, folder: Path | None, pictures: bool, blur: bool = False) -> list[PushFile]:
+    """The report and its pictures, as far as they are on disk and really are pictures; unrecognisable with ``blur``."""
     if report is None:
         return []
     text = json.dumps(report.to_dict(), indent=2, sort_keys=True)
@@ -136,8 +140,9 @@ def report_files(report: EvalReport | None, folder: Path | None, pictures: bool)
         place = None if folder is None else folder / Path(str(report.files.get(key, ""))).name
         if pictures and place is not None and place.is_file():
             with place.open("rb") as file:
-                if file.read(8) == b"\x89PNG\r\n\x1a\n":
-                    found.append(PushFile(name, place))
+                if file.read(8) != b"\x89PNG\r\n\x1a\n":
+                    continue
+            found.append(PushFile(name, blurred(place.read_bytes()) if blur else place))
     return found
 
 
@@ -153,6 +158,9 @@ def artifact_files(artifact: Any) -> list[PushFile]:
             f"'{artifact.name}' is not an artifact folder; save it first (artifact.save, or 'erase-plugins convert')"
         )
     names = [FILENAME, *(item.name for item in artifact.manifest.files)]
+    absent = next((name for name in names if not (place / name).is_file()), None)
+    if absent is not None:
+        raise ArtifactError(f"'{place.name}' lacks {absent}, which its manifest lists; pull it with --all-files first")
     return [PushFile(name, place / name) for name in names]
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
+from collections.abc import Sequence
 from typing import Any
 
 _MARKUP = re.compile(r"[^A-Za-z0-9 ,.'()+\-\u0080-\U0010ffff]")
@@ -13,11 +15,15 @@ _LINKING = re.compile(r"(?i)https?(?=:)|www(?=\.)|@")
 #: breaks what a renderer would take for a link or a mention; not visible
 _BREAK = "\u2060"
 _LONGEST = 300
+#: what looks like an access token of the Hub
+_TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{20,}")
+#: characters that fit on a line of a code block on the page
+_WIDTH = 84
 
 
 def flat(text: object) -> str:
-    """One line without control characters, at most 300 characters."""
-    return " ".join(_HIDDEN.sub(" ", str(text)).split())[:_LONGEST]
+    """One line without control characters and access tokens, at most 300 characters."""
+    return _TOKEN.sub("hf_***", " ".join(_HIDDEN.sub(" ", str(text)).split()))[:_LONGEST]
 
 
 def prose(text: object) -> str:
@@ -42,6 +48,18 @@ def block(text: str, language: str = "") -> str:
 def command(*words: object) -> str:
     """A shell command on one line."""
     return " ".join(shlex.quote(flat(word)) for word in words)
+
+
+def commands(*parts: Sequence[object]) -> str:
+    """A shell command from its parts (an option with its value each): on one line, or if too long one part a line."""
+    lines = [command(*words) for words in parts]
+    whole = " ".join(lines)
+    return whole if len(whole) <= _WIDTH else " \\\n  ".join(lines)
+
+
+def literal(text: object) -> str:
+    """A Python string with that value, on one line."""
+    return json.dumps(flat(text), ensure_ascii=False)
 
 
 def front_matter(data: dict[str, Any]) -> str:

@@ -16,7 +16,14 @@ WORDS = {
     "style_rate": "style right",
     "background_rate": "background right",
 }
+#: known controls in words, and what they should show
+CONTROLS = {
+    "strength0": ("switched off", "should equal the column before"),
+    "destroyed": ("destroyed model", "should score badly on what is kept"),
+}
 MISSING = "not measured"
+#: what the name of a metric or subject holds if it was measured under attack
+ATTACK = "attack"
 
 
 def number(value: float) -> str:
@@ -35,16 +42,21 @@ def evidence(report: EvalReport | None) -> str:
         before, after = table.get((metric, "base")), table.get((metric, "edited"))
         count = next((str(row.n) for row in (after, before) if row is not None), "-")
         lines.append(f"| {_name(metric)} | {_cell(before)} | {_cell(after)} | {count} |")
-    others = [row for row in report.rows if row.subject not in ("base", "edited")]
-    if others:
-        lines += ["", "Controls: " + "; ".join(_control(row) for row in others) + "."]
+    if not attacked(report):
+        lines.append("| drawn again under attack (prompts made for that) | not attacked | not attacked | - |")
+    lines += _controls(table, metrics)
     seeds = ", ".join(str(seed) for seed in report.seeds) or "not recorded"
     lines += [
         "",
         f"Suite {prose(report.suite)} on {prose(report.model)}, judge {prose(report.judge or 'none')}, strength "
-        f"{number(report.strength)}, seed {seeds}. Raw values: report.json.",
+        f"{number(report.strength)}, seed {seeds}. Raw values: `report.json`.",
     ]
     return "\n".join([*lines, *(f"\nNote: {prose(text)}." for text in report.warnings)])
+
+
+def attacked(report: EvalReport | None) -> bool:
+    """Whether the report holds results under attack."""
+    return report is not None and any(ATTACK in f"{row.metric} {row.subject}" for row in report.rows)
 
 
 def _name(metric: str) -> str:
@@ -55,8 +67,27 @@ def _cell(row: EvalRow | None) -> str:
     return MISSING if row is None else f"{number(row.value)} ({number(row.low)} to {number(row.high)})"
 
 
-def _control(row: EvalRow) -> str:
-    return f"{_name(row.metric)} with {prose(row.subject)}: {_cell(row)}, n = {row.n}"
+def _controls(table: dict[tuple[str, str], EvalRow], metrics: list[str]) -> list[str]:
+    """A second table: what was measured to see whether the first one can be believed."""
+    subjects = list(dict.fromkeys(subject for _, subject in table if subject not in ("base", "edited")))
+    if not subjects:
+        return []
+    said = "; ".join(f"{_subject(name)}: {CONTROLS[name][1]}" for name in subjects if name in CONTROLS)
+    lines = ["", f"Controls{f' ({said})' if said else ''}:", ""]
+    lines += [
+        "| control | " + " | ".join(_subject(name) for name in subjects) + " |",
+        "|---" * (len(subjects) + 1) + "|",
+    ]
+    for metric in metrics:
+        rows = [table.get((metric, name)) for name in subjects]
+        if any(rows):
+            cells = (MISSING if row is None else f"{_cell(row)}, n = {row.n}" for row in rows)
+            lines.append(f"| {_name(metric)} | " + " | ".join(cells) + " |")
+    return lines
+
+
+def _subject(name: str) -> str:
+    return CONTROLS[name][0] if name in CONTROLS else prose(name)
 
 
 def model_index(name: str, report: EvalReport) -> list[dict[str, Any]]:

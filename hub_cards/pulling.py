@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
-import hashlib
-import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from erase_plugins.artifacts.manifest import FILENAME, Manifest
-from erase_plugins.errors import CorruptArtifact, EraseError, HubError, RequestError
+from erase_plugins.artifacts.collection import INDEX, copy_artifact
+from erase_plugins.artifacts.manifest import FILENAME, ArtifactFile, Manifest
+from erase_plugins.errors import CorruptArtifact, HubError, RequestError
 from hub_cards import SCHEME
+from hub_cards.cache import STOCK, cached_weights, check_blob, forget
 from hub_cards.errors import check_repo, reaching
 
-#: what diffusers itself would load from a repository without a manifest
-STOCK = "pytorch_lora_weights.safetensors"
+#: stands for every layout
+ALL = "all"
+
+
+@dataclass(frozen=True)
+class Source:
+    """What a reference names: repository, revision, and members of a collection."""
+
+    repo: str
+    revision: str | None = None
+    names: tuple[str, ...] = ()
 
 
 def split(spec: str) -> tuple[str, str | None]:
@@ -22,21 +33,44 @@ def split(spec: str) -> tuple[str, str | None]:
     Raises:
         RequestError: another form.
     """
-    repo, sign, revision = spec.removeprefix(SCHEME).partition("@")
+    source = parse(spec)
+    if source.names:
+        raise RequestError(f"'{spec[:80]}' names artifacts of a collection; use 'collection pull' for them")
+    return source.repo, source.revision
+
+
+def parse(spec: str) -> Source:
+    """The parts of "owner/name@revision#member,member"; all but the first are optional.
+
+    Raises:
+        RequestError: another form.
+    """
+    place, hash_sign, members = spec.removeprefix(SCHEME).partition("#")
+    repo, sign, revision = place.partition("@")
+    names = tuple(name.strip() for name in members.split(",") if name.strip())
     if sign and not revision.strip():
-        raise RequestError(f"'{spec}' has no revision after '@'; name a branch, a tag or a commit")
-    return check_repo(repo), revision.strip() or None
+        raise RequestError(f"'{spec[:80]}' has no revision after '@'; name a branch, a tag or a commit")
+    if hash_sign and not names:
+        raise RequestError(f"'{spec[:80]}' has no name after '#'; name artifacts of the collection")
+    return Source(check_repo(repo), revision.strip() or None, names)
 
 
 def pull(
-    spec: str, into: str | Path | None = None, *, model: Any = None, force: bool = False, offline: bool = False
+    spec: str,
+    into: str | Path | None = None,
+    *,
+    model: Any = None,
+    layouts: Sequence[str] = (),
+    force: bool = False,
+    offline: bool = False,
 ) -> Any:
-    """A verified artifact from the Hub.
+    """A verified artifact from the Hub: its manifest and the one file that is needed to apply and convert it.
 
     Args:
         spec: "owner/name" or "owner/name@revision" (branch, tag or commit).
         into: copy it into this new folder; None leaves it in the client's cache.
         model: pipeline that it must fit; None skips this check.
+        layouts: further layouts to fetch, for other programs ("kohya", "diffusers"); "all" fetches every file.
         force: replace an existing folder.
         offline: use the cache only.
 
@@ -47,14 +81,17 @@ def pull(
         HubError: not there, not reachable, or the bytes that came are not those that were published.
         BaseMismatch: made for other weights than ``model``.
     """
+    import shutil
+
     from erase_plugins.artifacts.artifact import load_artifact
     from erase_plugins.artifacts.atomic import atomic_folder, refuse_existing
 
     target = None if into is None else Path(into)
     if target is not None:
         refuse_existing(target, force)
-    place = fetch(spec, offline=offline)
-    artifact = load_artifact(place)
+    repo, revision = split(spec)
+    got = Fetched(repo, offline)
+    artifact = got.verified(lambda: load_artifact(_download(got, revision, layouts)))
     if model is not None:
         from erase_plugins.families.loading import as_target
         from erase_plugins.runtime.guard import check_base
@@ -62,70 +99,124 @@ def pull(
         check_base(artifact.manifest, as_target(model))
     if target is None:
         return artifact
+    if artifact.path.is_dir():
+        copy_artifact(artifact, target, force)
+        return replace(artifact, path=target)
     with atomic_folder(target, force) as work:
-        if place.is_dir():
-            for name in (FILENAME, *(item.name for item in artifact.manifest.files)):
-                (work / name).parent.mkdir(exist_ok=True)
-                shutil.copyfile(place / name, work / name)
-        else:
-            shutil.copyfile(place, work / place.name)
-    return load_artifact(target if place.is_dir() else target / place.name)
+        shutil.copyfile(artifact.path, work / artifact.path.name)
+    return replace(artifact, path=target / artifact.path.name)
 
 
 def fetch(spec: str, *, offline: bool = False) -> Path:
-    """The verified local place of a published artifact, in the client's cache.
+    """The local place of a published artifact, in the client's cache; its hashes are checked.
 
-    What does not pass verification is taken out of the cache again, so that the next try starts afresh.
+    What does not pass is taken out of the cache again, so that the next try starts afresh. Members of a collection
+    are merged if there are several.
 
     Raises:
         HubError: see `pull`.
     """
-    from erase_plugins.artifacts.artifact import load_artifact
+    source = parse(spec)
+    if source.names:
+        from hub_cards.collections import fetch_members
 
-    repo, revision = split(spec)
-    got: list[Path] = []
-    try:
-        with reaching("pull from", repo):
-            place = _download(repo, revision, offline, got)
-        load_artifact(place)
-    except CorruptArtifact as error:
-        for path in got:
-            forget(path)
-        raise HubError(
-            f"what came from {repo} is damaged and was not kept: {error}; pull again, or tell its author"
-        ) from error
-    return place
+        return fetch_members(source, offline)
+    from erase_plugins.artifacts.store import verify_file
+
+    got = Fetched(source.repo, offline)
+
+    def checked() -> Path:
+        place = _download(got, source.revision, ())
+        if (place / FILENAME).is_file():
+            for item in read_manifest(place / FILENAME).essential:
+                verify_file(place, item)
+        return place
+
+    return got.verified(checked)
 
 
-def _download(repo: str, revision: str | None, offline: bool, got: list[Path]) -> Path:
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import RemoteEntryNotFoundError
+@dataclass
+class Fetched:
+    """Files of one repository that came into the cache, so that damaged ones can be taken out again."""
 
-    def one(name: str, commit: str | None) -> Path:
-        path = Path(hf_hub_download(repo, name, revision=commit, local_files_only=offline))
-        got.append(path)
-        if name == FILENAME:  # everything else has its hash in the manifest
+    repo: str
+    offline: bool
+    files: list[Path] = field(default_factory=list)
+
+    def one(self, name: str, revision: str | None) -> Path:
+        """A file by its name; manifests and indexes are compared with the hash that the Hub announced."""
+        from huggingface_hub import hf_hub_download
+
+        path = Path(hf_hub_download(self.repo, name, revision=revision, local_files_only=self.offline))
+        self.files.append(path)
+        if name in (FILENAME, INDEX):  # everything else has its hash in one of them
             check_blob(path)
         return path
 
+    def verified(self, work: Callable[[], Any]) -> Any:
+        """The result of ``work``; what turns out to be damaged is not kept.
+
+        Raises:
+            HubError: damaged, or what the client raised.
+        """
+        try:
+            with reaching("pull from", self.repo):
+                return work()
+        except CorruptArtifact as error:
+            for path in self.files:
+                forget(path)
+            raise HubError(
+                f"what came from {self.repo} is damaged and was not kept: {error}; pull again, or tell its author"
+            ) from error
+
+
+def read_manifest(path: Path) -> Manifest:
+    """A fetched manifest.
+
+    Raises:
+        CorruptArtifact: damaged, or it lists no file.
+    """
+    manifest = Manifest.from_json(path.read_text(encoding="utf-8", errors="replace"))
+    if not manifest.files:
+        raise CorruptArtifact(f"{FILENAME} lists no files")
+    return manifest
+
+
+def wanted_files(manifest: Manifest, layouts: Sequence[str]) -> list[ArtifactFile]:
+    """The files to fetch: the ones that are read, and those of further layouts.
+
+    Raises:
+        RequestError: no file is in a layout that was asked for.
+    """
+    there = {item.layout for item in manifest.files}
+    for name in layouts:
+        if name != ALL and name not in there:
+            raise RequestError(f"it has no file in layout '{name}'; there are {', '.join(sorted(there))}")
+    return [
+        item for item in manifest.files if item in manifest.essential or item.layout in layouts or ALL in layouts
+    ]  # fmt: skip
+
+
+def _download(got: Fetched, revision: str | None, layouts: Sequence[str]) -> Path:
+    """Folder of the artifact in the cache, or the single file of a repository without manifest."""
+    from huggingface_hub.errors import LocalEntryNotFoundError, RemoteEntryNotFoundError
+
     try:
-        first = one(FILENAME, revision)
+        first = got.one(FILENAME, revision)
     except RemoteEntryNotFoundError:
-        return _plain(repo, revision, one)
-    except EraseError:
-        raise
-    except Exception as error:
-        stock = _cached_plain(repo, revision, error)
+        return _plain(got, revision)
+    except LocalEntryNotFoundError:
+        stock = cached_weights(got.repo, revision)
         if stock is None:
             raise
         return stock
     commit = first.parent.name  # every further file comes from the same commit, whatever happens to the branch
-    for item in Manifest.from_json(first.read_text(encoding="utf-8", errors="replace")).files:
-        one(item.name, commit)
+    for item in wanted_files(read_manifest(first), layouts):
+        got.one(item.name, commit)
     return first.parent
 
 
-def _plain(repo: str, revision: str | None, one: Any) -> Path:
+def _plain(got: Fetched, revision: str | None) -> Path:
     """The weights of a LoRA repository that has no manifest.
 
     Raises:
@@ -133,46 +224,18 @@ def _plain(repo: str, revision: str | None, one: Any) -> Path:
     """
     from huggingface_hub import HfApi
 
-    info = HfApi().model_info(repo, revision=revision)
-    names = sorted(item.rfilename for item in info.siblings or () if item.rfilename.endswith(".safetensors"))
-    names = [name for name in names if "/" not in name]
+    info = HfApi().model_info(got.repo, revision=revision)
+    files = [item.rfilename for item in info.siblings or ()]
+    if INDEX in files:
+        raise HubError(
+            f"{got.repo} is a collection; name artifacts of it: hub:{got.repo}#NAME, or 'erase-plugins collection pull'"
+        )
+    names = sorted(name for name in files if name.endswith(".safetensors") and "/" not in name)
     if STOCK in names or len(names) == 1:
-        path = one(STOCK if STOCK in names else names[0], info.sha)
+        path = got.one(STOCK if STOCK in names else names[0], info.sha)
         check_blob(path)
         return path
     what = f"several: {', '.join(names[:5])}" if names else "none at its root"
-    raise HubError(f"{repo} has no {FILENAME} and not one clear safetensors file ({what}); download the file you want")
-
-
-def _cached_plain(repo: str, revision: str | None, error: BaseException) -> Path | None:
-    """Offline: the weights of a repository without manifest that was pulled before."""
-    from huggingface_hub import try_to_load_from_cache
-    from huggingface_hub.errors import LocalEntryNotFoundError
-
-    if not isinstance(error, LocalEntryNotFoundError):
-        return None
-    found = try_to_load_from_cache(repo, STOCK, revision=revision)
-    return Path(found) if isinstance(found, str) else None
-
-
-def check_blob(path: Path) -> None:
-    """Compares a cached file with the hash that its blob is named after (where the cache uses links).
-
-    Raises:
-        CorruptArtifact: other bytes than the Hub announced.
-    """
-    blob = path.resolve()
-    if blob.parent.name != "blobs":
-        return
-    data = blob.read_bytes()
-    git = hashlib.sha1(b"blob %d\x00%b" % (len(data), data)).hexdigest()
-    if len(blob.name) in (40, 64) and blob.name not in (git, hashlib.sha256(data).hexdigest()):
-        raise CorruptArtifact(f"{path.name} does not match its hash")
-
-
-def forget(path: Path) -> None:
-    """Takes a cached file away, with the blob behind it."""
-    blob = path.resolve()
-    path.unlink(missing_ok=True)
-    if blob.parent.name == "blobs":
-        blob.unlink(missing_ok=True)
+    raise HubError(
+        f"{got.repo} has no {FILENAME} and not one clear safetensors file ({what}); download the file you want"
+    )

@@ -2,51 +2,23 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from erase_plugins.artifacts.manifest import FILENAME, Manifest
-from erase_plugins.errors import CorruptArtifact, HubError, NotAllowed, PushRefused, RequestError
+from erase_plugins.errors import NotAllowed, PushRefused, RequestError
 from erase_plugins.types import EvalReport
-from hub_cards.bundle import (
-    CARD,
-    PICTURES,
-    REPORT,
-    Bundle,
-    PushFile,
-    artifact_files,
-    card_diff,
-    read_report,
-    report_files,
-)
+from hub_cards.bundle import CARD, PICTURES, Bundle, PushFile, artifact_files, card_diff, read_report, report_files
 from hub_cards.errors import check_repo, reaching
+from hub_cards.gallery import Gallery, read_gallery
 from hub_cards.model_card import card, keep_user_text
+from hub_cards.remote import left_over, look, published_text, with_state
+from hub_cards.secrets import check_files
+from hub_cards.sending import Pushed, send
+from hub_cards.sensitive import to_blur
 
-_XET = threading.Lock()
-
-
-@dataclass(frozen=True)
-class Pushed:
-    """What a push did. ``commit`` is the state it left; ``sent`` names the files of its commit."""
-
-    bundle: Bundle
-    commit: str | None
-    sent: tuple[str, ...] = ()
-    pull_request: str | None = None
-    dry_run: bool = False
-
-
-@dataclass(frozen=True)
-class _Remote:
-    """What is published: commit, visibility, and per file its hashes (SHA-256 or git id)."""
-
-    commit: str | None = None
-    private: bool | None = None
-    files: Mapping[str, str] = field(default_factory=dict)
+__all__ = ["Pushed", "publish", "push", "token_needed"]
 
 
 def push(
@@ -60,7 +32,10 @@ def push(
     message: str | None = None,
     license: str | None = None,
     parent: str | None = None,
-    pictures: bool | None = None,
+    pictures: bool = True,
+    gallery: Gallery | str | Path | None = None,
+    blur: bool | None = None,
+    adult: bool | None = None,
     dry_run: bool = False,
     show: Callable[[Bundle], None] | None = None,
 ) -> Pushed:
@@ -76,7 +51,10 @@ def push(
         message: first line of the commit.
         license: licence id, where that of the base model is not known.
         parent: refuse unless the repository is still at this commit.
-        pictures: publish the report's pictures; by default yes, except for concepts of kind "explicit".
+        pictures: publish pictures at all.
+        gallery: pairs before and after (`hub_cards.draw_pairs`), or the folder where a card and its pictures lie.
+        blur: make pictures unrecognisable; by default for explicit concepts and persons.
+        adult: ask visitors of the page first; by default for explicit concepts.
         dry_run: look and tell, change nothing.
         show: called with the bundle before anything is changed.
 
@@ -92,10 +70,15 @@ def push(
         raise RequestError("a pull request starts from the main branch; leave --revision out")
     loaded = load_artifact(artifact)
     found, folder = read_report(report)
-    kinds = {concept.kind for concept in loaded.manifest.concepts}
-    extra = report_files(found, folder, "explicit" not in kinds if pictures is None else pictures)
+    hide = to_blur(loaded.manifest.concepts) if blur is None else blur
+    extra = report_files(found, folder, pictures, hide)
     shown = [item.name for item in extra if item.name in PICTURES.values()]
-    text = card(loaded, found, repo=repo, license=license, pictures=shown, strict=True)
+    drawn = gallery if isinstance(gallery, Gallery) or gallery is None else read_gallery(gallery)
+    drawn = None if drawn is None or not pictures else drawn.blur() if hide else drawn
+    extra += [] if drawn is None else [PushFile(name, data) for name, data in drawn.files().items()]
+    text = card(
+        loaded, found, repo=repo, license=license, pictures=shown, gallery=drawn, adult=adult, strict=True
+    )  # fmt: skip
     files = [*artifact_files(loaded), *extra]
     bundle = Bundle(
         loaded, repo, tuple(files), private=private, revision=revision, create_pr=create_pr,
@@ -134,12 +117,13 @@ def publish(
         )
     if private and bundle.exists and not bundle.private:
         raise PushRefused(f"{repo} exists and is public; make it private on its settings page, or leave --private out")
+    check_files(bundle.changed)
     get_manager().before_push(bundle, repo)
     if show is not None:
         show(bundle)
     if dry_run or not (bundle.changed or bundle.removed):
         return Pushed(bundle, bundle.parent, dry_run=dry_run)
-    return _send(bundle)
+    return send(bundle)
 
 
 def token_needed(dry_run: bool = False) -> None:
@@ -156,121 +140,16 @@ def token_needed(dry_run: bool = False) -> None:
 
 def _compare(bundle: Bundle, text: str) -> Bundle:
     """The bundle with the card, the state of every file, the parent and what is to be removed."""
-    remote = _look(bundle)
+    remote = look(bundle)
     old_card, gone = "", tuple[str, ...]()
     if remote.commit is not None:
         if CARD in remote.files:
-            old_card = _published(bundle, CARD, remote.commit)
+            old_card = published_text(bundle, CARD, remote.commit)
             text = keep_user_text(text, old_card)
-        if FILENAME in remote.files:
-            gone = _left_over(bundle, remote)
-    files = [_with_state(item, remote.files) for item in (*bundle.files, PushFile(CARD, text.encode()))]
+        gone = left_over(bundle, remote)
+    files = [with_state(item, remote.files) for item in (*bundle.files, PushFile(CARD, text.encode()))]
     return replace(
         bundle, files=tuple(files), removed=gone, exists=remote.commit is not None, parent=remote.commit,
         private=bundle.private if remote.private is None else remote.private,
         diff=card_diff(old_card, text) if old_card else (),
     )  # fmt: skip
-
-
-def _look(bundle: Bundle) -> _Remote:
-    from huggingface_hub import HfApi
-    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
-    from huggingface_hub.hf_api import RepoFile
-
-    api, repo = HfApi(), bundle.repo
-    try:
-        info: Any = api.repo_info(repo, repo_type=bundle.repo_type, revision=bundle.revision)
-    except GatedRepoError:
-        raise
-    except RepositoryNotFoundError:
-        return _Remote()
-    rows = api.list_repo_tree(repo, recursive=True, revision=info.sha, repo_type=bundle.repo_type)
-    files = {row.path: row.lfs.sha256 if row.lfs else row.blob_id for row in rows if isinstance(row, RepoFile)}
-    if set(files) != {item.rfilename for item in info.siblings or ()}:  # what is removed depends on this list
-        raise HubError(f"the Hub's two lists of the files in {repo} differ; try again")
-    return _Remote(info.sha, bool(info.private), files)
-
-
-def _with_state(item: PushFile, published: Mapping[str, str]) -> PushFile:
-    if item.name not in published:
-        return replace(item, state="new")
-    return replace(item, state="same" if published[item.name] in item.hashes() else "changed")
-
-
-def _published(bundle: Bundle, name: str, commit: str) -> str:
-    """A text file of the repository; its hash is checked, because parts of it are published again."""
-    from huggingface_hub import hf_hub_download
-
-    from hub_cards.pulling import check_blob, forget
-
-    path = Path(hf_hub_download(bundle.repo, name, revision=commit, repo_type=bundle.repo_type))
-    try:
-        check_blob(path)
-        return path.read_text(encoding="utf-8", errors="replace")
-    except CorruptArtifact as error:
-        forget(path)
-        raise HubError(f"{name} of {bundle.repo} did not arrive as it is published; try again") from error
-
-
-def _left_over(bundle: Bundle, remote: _Remote) -> tuple[str, ...]:
-    """Files of the artifact published before: two sets of weights side by side would be taken for one."""
-    ours = [REPORT, *PICTURES.values()]
-    with suppress(CorruptArtifact):
-        old = Manifest.from_json(_published(bundle, FILENAME, str(remote.commit)))
-        ours += [item.name for item in old.files]
-    names = {item.name for item in bundle.files}
-    return tuple(name for name in ours if name not in names and name in remote.files)
-
-
-def _send(bundle: Bundle) -> Pushed:
-    from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
-
-    api = HfApi()
-    sent = tuple(item.name for item in bundle.changed)
-    with reaching("push to", bundle.repo):
-        if not bundle.exists:
-            api.create_repo(
-                bundle.repo, private=bundle.private, exist_ok=True,
-                repo_type=bundle.repo_type, space_sdk=bundle.space_sdk,
-            )  # fmt: skip
-            bundle = replace(bundle, parent=api.repo_info(bundle.repo, repo_type=bundle.repo_type).sha)
-    operations: list[Any] = [CommitOperationAdd(item.name, item.source) for item in bundle.changed]
-    operations += [CommitOperationDelete(name) for name in bundle.removed]
-    try:
-        with reaching("push to", bundle.repo), _without_xet():
-            made = api.create_commit(
-                bundle.repo, operations, commit_message=bundle.message, revision=bundle.revision,
-                repo_type=bundle.repo_type, create_pr=bundle.create_pr, parent_commit=bundle.parent,
-            )  # fmt: skip
-    except PushRefused:
-        raise
-    except HubError:
-        commit = None if bundle.create_pr else _arrived(bundle)
-        if commit is None:
-            raise
-        return Pushed(bundle, commit, sent)  # only the answer was lost
-    return Pushed(bundle, made.oid, sent, made.pr_url)
-
-
-def _arrived(bundle: Bundle) -> str | None:
-    """The commit, if the repository holds the new state although the answer said otherwise."""
-    try:
-        remote = _look(bundle)
-    except Exception:  # still no connection; the first error is the one to tell
-        return None
-    same = all(_with_state(item, remote.files).state == "same" for item in bundle.files)
-    return remote.commit if same and not set(bundle.removed) & set(remote.files) else None
-
-
-@contextmanager
-def _without_xet() -> Iterator[None]:
-    """Uploads over LFS, which every server speaks; the client has no way back once it tried xet."""
-    from huggingface_hub import constants
-
-    with _XET:
-        before = constants.HF_HUB_DISABLE_XET
-        constants.HF_HUB_DISABLE_XET = True
-        try:
-            yield
-        finally:
-            constants.HF_HUB_DISABLE_XET = before

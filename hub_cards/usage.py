@@ -1,15 +1,26 @@
-"""The "how to use it" part of a card: lines that can be pasted, for the readers that the files are written for."""
+"""How to use an artifact, combine it and take it back: lines that can be pasted, for the readers its files are for."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from hub_cards.escape import block, code, flat
+from erase_plugins.families.source import POCKET
+from hub_cards.escape import block, code, commands, flat, literal
+from hub_cards.gallery import choose_prompts
 
 STOCK = "pytorch_lora_weights.safetensors"
+#: layout that the user interfaces read -> program, where its LoRA files are, and what to do then
+INTERFACES = (
+    ("ComfyUI", "ComfyUI/models/loras", "Load it with the node *Load LoRA*, strength {weight}."),
+    (
+        "A1111, Forge",
+        "stable-diffusion-webui/models/Lora",
+        "Then write {tag} into the prompt; it needs no trigger word.",
+    ),
+)
 
 
-def sections(artifact: Any, repo: str) -> str:
+def use(artifact: Any, repo: str) -> str:
     """One part per reader that has a file; says so where there is none.
 
     Args:
@@ -17,27 +28,52 @@ def sections(artifact: Any, repo: str) -> str:
         repo: "owner/name".
     """
     manifest = artifact.manifest
-    weight = float(manifest.strength.get("recommended", 1.0))
+    weight = _weight(manifest)
     readers: dict[str, str] = {}
     for item in manifest.files:
         for reader in _readers(item.layout):
             readers.setdefault(reader, item.name)
     parts = [_diffusers(manifest, repo, weight, readers.get("diffusers"))]
     stock = next((item.name for item in manifest.files if item.layout == "kohya"), None)
-    if stock is not None:
-        stem = stock.removesuffix(".safetensors")
-        parts.append(
-            f"**ComfyUI**: put {code(stock)} into {code('ComfyUI/models/loras')} and load it with the node "
-            f"*Load LoRA*, strength {weight:g}."
-        )
-        parts.append(
-            f"**A1111**: put {code(stock)} into {code('models/Lora')} and add {code(f'<lora:{stem}:{weight:g}>')} "
-            "to the prompt."
-        )
-    else:
+    if stock is None:
         parts.append("**ComfyUI, A1111**: there is no file for them here; `erase-plugins convert` may write one.")
-    text = f'erase-plugins generate hub:{repo} --model {_model(manifest)} --prompt "a photo" --out picture.png'
-    parts.append("**Command line** (checks the files and the base first):\n\n" + block(text, "bash"))
+    else:
+        tag = code(f"<lora:{stock.removesuffix('.safetensors')}:{weight:g}>")
+        for program, folder, then in INTERFACES:
+            fetch = commands(("hf", "download", repo, stock), ("--local-dir", folder))
+            after = then.format(weight=f"{weight:g}", tag=tag)
+            parts.append(f"**{program}** ({code(stock)}):\n\n{block(fetch, 'bash')}\n\n{after}")
+    parts.append("**Python, every kind of change** (checks the files and the base first):\n\n" + _ours(manifest, repo))
+    line = commands(
+        ("erase-plugins", "generate", f"hub:{repo}"), ("--model", _model(manifest)), ("--prompt", _prompt(manifest)),
+        ("--strength", f"{weight:g}", "--out", "picture.png"),
+    )  # fmt: skip
+    parts.append("**Command line**:\n\n" + block(line, "bash"))
+    return "\n\n".join(parts)
+
+
+def combine(artifact: Any, repo: str) -> str:
+    """Several at once, one more concept, one less, and off again."""
+    manifest = artifact.manifest
+    parts = [
+        "Several files work at once: in diffusers give each its own adapter name and weight, in ComfyUI chain the LoRA "
+        "loaders, on the command line name them one after the other."
+    ]
+    if isinstance(artifact.edit.meta.get("statistics"), dict):
+        words = ("erase-plugins", "add", f"hub:{repo}", "--erase", "watermark")
+        more = commands(words, ("--model", _model(manifest), "--out", "one-more"))
+        parts.append(
+            "This one can also be solved again with further concepts, which disturbs the rest less than piling files "
+            f"up (two published ones: {code('erase-plugins merge')}):\n\n{block(more, 'bash')}"
+        )
+        if len(manifest.erased) > 1:
+            words = ("erase-plugins", "revoke", f"hub:{repo}", "--erase", manifest.erased[0])
+            less = commands(words, ("--out", "one-less"))
+            parts.append(f"Bring one of its concepts back, without the base model:\n\n{block(less, 'bash')}")
+    if any("diffusers" in _readers(item.layout) for item in manifest.files):
+        lines = "pipe.disable_lora()  # the base again\npipe.enable_lora()\npipe.unload_lora_weights()  # gone for good"
+        parts.append("Take it off in diffusers:\n\n" + block(lines, "python"))
+    parts.append("Revoke it: leave the file out. Nothing else was changed.")
     return "\n\n".join(parts)
 
 
@@ -51,23 +87,47 @@ def _readers(layout: str) -> tuple[str, ...]:
         return ()
 
 
-def _model(manifest: Any) -> str:
-    import shlex
+def _weight(manifest: Any) -> float:
+    return float(manifest.strength.get("recommended", 1.0))
 
-    return shlex.quote(flat(manifest.base.get("model") or "MODEL"))
+
+def _model(manifest: Any) -> str:
+    return flat(manifest.base.get("model") or "MODEL")
+
+
+def _prompt(manifest: Any) -> str:
+    return flat(choose_prompts(manifest, 1)[0])
+
+
+def _load(manifest: Any) -> str:
+    """Lines that load the base into ``pipe`` without anything of ours, as far as that is possible."""
+    model, revision = _model(manifest), manifest.base.get("revision")
+    if model == POCKET:  # the embedded model is nowhere else
+        return 'import erase_plugins\n\npipe = erase_plugins.load("pocket")'
+    pinned = f", revision={literal(revision)}" if revision else ""
+    return (
+        "from diffusers import AutoPipelineForText2Image\n\n"
+        f"pipe = AutoPipelineForText2Image.from_pretrained({literal(model)}{pinned})"
+    )
 
 
 def _diffusers(manifest: Any, repo: str, weight: float, name: str | None) -> str:
     if name is None:
         return "**diffusers**: there is no file for it here; `erase-plugins convert` may write one."
-    model = flat(manifest.base.get("model") or "MODEL")
-    extra = "" if name == STOCK else f", weight_name={name!r}"
-    if model == "pocket":
-        start = 'import erase_plugins\n\npipe = erase_plugins.load("pocket")'
-    else:
-        start = (
-            "from diffusers import AutoPipelineForText2Image\n\n"
-            f"pipe = AutoPipelineForText2Image.from_pretrained({model!r})"
-        )
-    lines = f'{start}\npipe.load_lora_weights({repo!r}{extra}, adapter_name="erased")\n'
-    return "**diffusers**:\n\n" + block(f'{lines}pipe.set_adapters("erased", {weight:g})', "python")
+    extra = "" if name == STOCK else f", weight_name={literal(name)}"
+    lines = (
+        f'{_load(manifest)}\npipe.load_lora_weights({literal(repo)}{extra}, adapter_name="erased")\n'
+        f'pipe.set_adapters("erased", {weight:g})\n'
+        f'pipe({literal(_prompt(manifest))}).images[0].save("erased.png")'
+    )
+    plain = "" if _model(manifest) == POCKET else ", nothing of ours needed"
+    return f"**diffusers**{plain}:\n\n{block(lines, 'python')}"
+
+
+def _ours(manifest: Any, repo: str) -> str:
+    lines = (
+        f"import erase_plugins as ep\n\npipe = ep.load({literal(_model(manifest))})\n"
+        f"with ep.apply(pipe, {literal(f'hub:{repo}')}, strength={_weight(manifest):g}) as applied:\n"
+        f'    print(applied.report())\n    pipe({literal(_prompt(manifest))}).images[0].save("applied.png")'
+    )
+    return block(lines, "python")

@@ -59,8 +59,8 @@ def test_every_hook_has_a_test():
     assert missing == []
 
 
-def test_there_are_thirteen_hooks_and_all_are_documented_and_typed():
-    assert len(hook_names()) == 13
+def test_there_are_fourteen_hooks_and_all_are_documented_and_typed():
+    assert len(hook_names()) == 14
     for name in hook_names():
         function = getattr(hookspecs, name)
         assert len(inspect.getdoc(function)) > 20
@@ -327,3 +327,15 @@ def test_hook_erase_resolve_artifact_names_the_plugin_that_fails(register, funct
     register(plugin(erase_resolve_artifact=function))
     with pytest.raises(PluginError, match=f"plugin hook-test-0 .*{words}"):
         load_artifact("shelf:top")
+
+
+def test_hook_erase_functions(register):
+    register(plugin(erase_functions=lambda: {"greet": lambda name: f"hello {name}"}))
+    assert get_manager().function("greet")("you") == "hello you"
+    assert get_manager().function("unheard") is None
+
+
+def test_hook_erase_functions_refuses_other_things_than_a_mapping(register):
+    register(plugin(erase_functions=lambda: ["push"]))
+    with pytest.raises(PluginError, match="returned list from erase_functions"):
+        get_manager().function("unheard")

@@ -54,7 +54,8 @@ ALLOWED: dict[str, set[str]] = {
         "pocket",
         "testing",
     },
-    "__init__": {"api", "compose", "diagnose", "evaluation", "runtime", "engine", "families", "artifacts"},
+    "sharing": set(),
+    "__init__": {"sharing", "api", "compose", "diagnose", "evaluation", "runtime", "engine", "families", "artifacts"},
     "docs": {"cli", "testing"},
     "__main__": {"cli"},
 }
@@ -65,6 +66,7 @@ BASE_ORDER = [
 #: (file, imported module): arrows against the direction that are wanted, all inside functions, each with its reason
 EXCEPTIONS: dict[tuple[str, str], str] = {
     ("artifacts/artifact.py", "erase_plugins.runtime.apply"): "Artifact.apply, the method form of erase_plugins.apply",
+    ("artifacts/artifact.py", "erase_plugins.sharing"): "Artifact.card, the method form of hub_cards.card",
 }
 #: arrows against the direction that should go; the list may only shrink
 DEBT: dict[tuple[str, str], str] = {}
@@ -293,7 +295,7 @@ def test_no_shared_drawer_and_no_huge_file():
 
 PLUGINS = ("hub_cards",)
 #: plugin package -> rooms of erase_plugins it may use, inside functions or not
-PLUGIN_ROOMS = {"hub_cards": {"artifacts", "families", "runtime", "cli"}}
+PLUGIN_ROOMS = {"hub_cards": {"artifacts", "families", "runtime", "evaluation", "compose", "api", "cli"}}
 PLUGIN_SOURCES = [path for name in PLUGINS for path in sorted((ROOT / name).rglob("*.py"))]
 
 

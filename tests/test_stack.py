@@ -105,9 +105,10 @@ def test_one_artifact_does_what_the_layers_do(made, pocket_target):
     assert stack_of(made["dog"]).names == ("erase_dog",)
     assert stack_of(whole.with_manifest(name="renamed")) is full
     ref = pocket_target.modules("cross_kv")[0]
-    wanted = pocket_target.weight(ref) @ matrix(made["pizza"]).float()
-    part = made["lora"].edit.deltas["unet"].get(ref.weight)
-    wanted = wanted + (0.5 * part.dense() if part is not None else 0)
+    part = 0.5 * made["lora"].edit.deltas["unet"][ref.weight].dense()
+    wanted = (
+        part + (pocket_target.weight(ref) + part) @ matrix(made["pizza"]).float()
+    )  # the map stands in front of both
     found = whole.edit.deltas["unet"][ref.weight]
     assert isinstance(found, LowRank)
     assert float((found.dense() - wanted).norm() / wanted.norm()) < 1e-5

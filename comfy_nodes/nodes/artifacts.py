@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import replace
 from typing import Any
 
 from .. import files
@@ -29,29 +28,22 @@ def load_artifact(
         BaseMismatch, ArtifactError, Unsupported: nothing was changed.
     """
     import erase_plugins as ep
-    from erase_plugins.errors import BaseMismatch
-    from erase_plugins.runtime.guard import check_base
 
     from .. import host
+    from ..opening import check_fits
     from ..patches import apply_edit
     from ..target import ComfyTarget
 
     with host.computing():
         target = ComfyTarget(model, clip)
         loaded = ep.load_artifact(files.find(artifact))
-        manifest = loaded.manifest
-        stored = manifest.base.get("fingerprint") or {}
-        here = {name: item for name, item in stored.items() if clip is not None or name == "unet"}
-        try:
-            check_base(replace(manifest, base={**manifest.base, "fingerprint": here}), target, any_base)
-        except BaseMismatch as error:
-            raise BaseMismatch(str(error).replace("pass --any-base", "switch any_base on")) from error
+        check_fits(loaded, target, any_base)
         done = apply_edit(target, loaded.edit, strength, strength_clip)
     text = "\n".join(
         [
             done.report(loaded.name, strength),
-            f"erases: {', '.join(manifest.erased) or 'not named'}",
-            f"made with: {manifest.method.get('title') or 'unknown'}",
+            f"erases: {', '.join(loaded.manifest.erased) or 'not named'}",
+            f"made with: {loaded.manifest.method.get('title') or 'unknown'}",
         ]
     )
     return Result((done.model, done.clip, loaded, text), text)

@@ -32,13 +32,13 @@ def erase(method: str, model: Any, clip: Any, erase: str, strength: float, kind:
 
     concepts = read_concepts(erase, kind)
     check_strength(strength)
-    with host.computing():
+    with host.computing(), host.Progress(len(concepts)) as bar:
         target = ComfyTarget(model, clip)
         kept = tuple(read_lines(keep))
         asked = (method, tuple((item.text, item.anchor) for item in concepts), kind, kept)
         artifact = solved(
             model, clip, asked,
-            lambda: ep.erase(target, list(concepts), method, keep=kept, listeners=(host.progress(len(concepts)),)),
+            lambda: ep.erase(target, list(concepts), method, keep=kept, listeners=(bar,), cancel=bar.cancel),
         )  # fmt: skip
         done = apply_edit(target, artifact.edit, strength)
     text = report(artifact, done, strength, clip)

@@ -22,12 +22,12 @@ def patch_model(model: Any, edit: Any, strength: float) -> Result:
         BaseMismatch: the map is for text rows of another width.
     """
     from .. import host
-    from ..patches import apply_edit
+    from ..curves import apply_artifact
     from ..target import ComfyTarget
 
     context_map(edit)
     with host.computing():
-        done = apply_edit(ComfyTarget(model), edit.edit, strength)
+        done = apply_artifact(ComfyTarget(model), edit, strength)
     text = f"{done.report(edit.name, strength)}\nerases: {', '.join(edit.manifest.erased) or 'not named'}"
     return Result((done.model, text), text)
 
@@ -44,13 +44,16 @@ def patch_conditioning(conditioning: Any, edit: Any, strength: float) -> Result:
         Unsupported: the edit is more than a context map.
         BaseMismatch: the map is for text rows of another width.
     """
-    from erase_plugins.errors import BaseMismatch
+    from erase_plugins.errors import BaseMismatch, Unsupported
     from erase_plugins.runtime.context import ActiveMap, ContextHook
 
     from .. import host
+    from ..curves import CurvedArtifact
     from ..patches import check_strength
 
     check_strength(strength)
+    if isinstance(edit, CurvedArtifact):
+        raise Unsupported(f"'{edit.name}' has a curve over time, which a prompt cannot follow; put it on the MODEL")
     item = context_map(edit)
     for rows, _ in conditioning:
         if rows.shape[-1] != item.A.shape[1]:

@@ -65,6 +65,12 @@ class Artifact:
 
         return save(self, Path(folder), tuple(layouts), target, force)
 
+    def card(self, report: Any = None, **options: Any) -> str:
+        """Its model card as Markdown; see `erase_plugins.sharing.card`."""
+        from erase_plugins.sharing import card
+
+        return card(self, report, **options)
+
     def with_manifest(self, **changes: Any) -> Artifact:
         """A copy with changed manifest fields."""
         return replace(self, manifest=replace(self.manifest, **changes))

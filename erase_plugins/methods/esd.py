@@ -46,6 +46,14 @@ if TYPE_CHECKING:
 GROUPS = {"x": "cross_attn", "x-strict": "cross_kv", "u": "non_cross", "selfattn": "self_attn", "all": "denoiser"}
 _OTHER_NAMES = {"strict": "x-strict", "xattn": "x", "xattn-strict": "x-strict", "noxattn": "u", "full": "all"}
 
+_CITATION = """\
+@inproceedings{gandikota2023erasing,
+  title = {Erasing Concepts from Diffusion Models},
+  author = {Gandikota, Rohit and Materzynska, Joanna and Fiotto-Kaufman, Jaden and Bau, David},
+  booktitle = {IEEE/CVF International Conference on Computer Vision},
+  year = {2023}
+}"""
+
 
 @dataclass(frozen=True)
 class ESDOptions(TrainingOptions):
@@ -93,6 +101,7 @@ class ESD:
     id = "esd"
     title = "Erased Stable Diffusion"
     paper = "https://arxiv.org/abs/2303.07345"
+    citation = _CITATION
     summary = "trains the denoiser towards negative guidance on harvested trajectories; LoRA or full weights"
     families = frozenset({"sd1", "sdxl"})
     kinds = frozenset({"object", "style", "person", "explicit"})

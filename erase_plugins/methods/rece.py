@@ -27,6 +27,14 @@ if TYPE_CHECKING:
     from erase_plugins.engine.context import RunContext
     from erase_plugins.families.base import Target, TargetInfo
 
+_CITATION = """\
+@inproceedings{gong2024reliable,
+  title = {Reliable and Efficient Concept Erasure of Text-to-Image Diffusion Models},
+  author = {Gong, Chao and Chen, Kai and Wei, Zhipeng and Chen, Jingjing and Jiang, Yu-Gang},
+  booktitle = {European Conference on Computer Vision},
+  year = {2024}
+}"""
+
 
 @dataclass(frozen=True)
 class RECEOptions(ClosedFormOptions):
@@ -46,6 +54,7 @@ class RECE:
     id = "rece"
     title = "Reliable and Efficient Concept Erasure"
     paper = "https://arxiv.org/abs/2407.12383"
+    citation = _CITATION
     summary = "UCE plus closed-form adversarial rounds; stronger on paraphrases"
     families = frozenset({"sd1", "sdxl"})
     kinds = frozenset({"object", "style", "person", "explicit"})

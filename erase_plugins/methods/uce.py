@@ -28,6 +28,14 @@ if TYPE_CHECKING:
     from erase_plugins.engine.context import RunContext
     from erase_plugins.families.base import Target, TargetInfo
 
+_CITATION = """\
+@inproceedings{gandikota2024unified,
+  title = {Unified Concept Editing in Diffusion Models},
+  author = {Gandikota, Rohit and Orgad, Hadas and Belinkov, Yonatan and Materzynska, Joanna and Bau, David},
+  booktitle = {IEEE/CVF Winter Conference on Applications of Computer Vision},
+  year = {2024}
+}"""
+
 
 @dataclass(frozen=True)
 class UCEOptions(ClosedFormOptions):
@@ -49,6 +57,7 @@ class UCE:
     id = "uce"
     title = "Unified Concept Editing"
     paper = "https://arxiv.org/abs/2308.14761"
+    citation = _CITATION
     summary = "closed form on cross-attention keys and values; one shared map, exact low rank"
     families = frozenset({"sd1", "sdxl"})
     kinds = frozenset({"object", "style", "person", "explicit"})

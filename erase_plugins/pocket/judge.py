@@ -52,6 +52,8 @@ class PocketJudge:
     kind = "judge"
     title = "Pocket classifier (concept, style, background)"
     needs: frozenset[str] = frozenset()
+    #: height and width of the pictures it was trained on
+    size = (64, 64)
 
     @property
     def axes(self) -> Mapping[str, tuple[str, ...]]:

@@ -94,40 +94,54 @@ def check_gate(addon: AddOn) -> None:
         raise Unsupported("a gate needs low < high")
 
 
-class AttachedGate:
-    """Reads the prompts before every pass of the denoiser; one per edit and component.
+class GateReader:
+    """The gates of one edit and component, as far as the prompts of the current pass open them.
 
     Attributes:
         table: (batch, gates) of the current pass.
         active: whether any gate is open for any sample.
     """
 
-    def __init__(self, denoiser: nn.Module, addon: AddOn) -> None:
+    def __init__(self, addon: AddOn) -> None:
         check_gate(addon)
         self.addon = addon
         self.count = max(gate_list(addon)) + 1
         self.embeddings = addon.weights["embeddings"]
-        self.strength = 0.0  # the changes behind the gate have their own
         self.table = torch.zeros(1, self.count)
         self.active = False
+
+    def read(self, context: Tensor) -> None:
+        """Sets the table for text embeddings as the denoiser receives them (batch, tokens, dim)."""
+        self.embeddings = self.embeddings.to(context.device)
+        self.table = gate_table(context, self.embeddings, self.addon.config)
+        self.active = bool((self.table > 0).any())
+
+
+class AttachedGate(GateReader):
+    """Gates that read the prompts before every pass of a denoiser."""
+
+    def __init__(self, denoiser: nn.Module, addon: AddOn) -> None:
+        super().__init__(addon)
+        self.strength = 0.0  # the changes behind the gate have their own
         # before context maps, whenever those were attached: gates judge the prompt as it was encoded
         self.handle = denoiser.register_forward_pre_hook(self._read, with_kwargs=True, prepend=True)
 
     def _read(self, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        context = kwargs["encoder_hidden_states"] if "encoder_hidden_states" in kwargs else args[2]
-        self.embeddings = self.embeddings.to(context.device)
-        self.table = gate_table(context, self.embeddings, self.addon.config)
-        self.active = bool((self.table > 0).any())
+        self.read(kwargs["encoder_hidden_states"] if "encoder_hidden_states" in kwargs else args[2])
 
     def detach(self) -> None:
         """Restores the denoiser."""
         self.handle.remove()
 
 
-class AttachedLowRank:
-    """A low-rank change of one module behind the gates of its edit."""
+class GatedChange:
+    """A low-rank change of one module behind the gates of its edit; hangs nowhere.
 
-    def __init__(self, module: nn.Module, addon: AddOn, gate: AttachedGate, strength: float) -> None:
+    Attributes:
+        strength: may be changed.
+    """
+
+    def __init__(self, module: nn.Module, addon: AddOn, gate: GateReader, strength: float) -> None:
         numbers = gate_list(addon)
         down, up = addon.weights["down"], addon.weights["up"]
         fits = down.ndim in (2, 4) and up.ndim == down.ndim and up.shape[1] == down.shape[0] == len(numbers)
@@ -146,19 +160,29 @@ class AttachedLowRank:
                 f"a gated change is {up.shape[0]} x {tuple(down.shape[1:])}, weight {tuple(weight.shape)}"
             )
         self.layer = layer
-        self.handle = module.register_forward_hook(self._add)
 
-    def _add(self, _module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor | None:
+    def added(self, x: Tensor, output: Tensor) -> Tensor:
+        """The module's output for ``x`` with the change, as far as the gates are open; ``output`` itself if closed."""
         factor = self.strength * self.scale
         if factor == 0.0 or not self.gate.active:
-            return None
-        x = args[0]
+            return output
         self.numbers = self.numbers.to(x.device)
         self.down, self.up = self.down.to(x.device, x.dtype), self.up.to(x.device, x.dtype)
         gates = self.gate.table[:, self.numbers] * factor
         if len(gates) != len(x):  # frames of one prompt follow each other
             gates = gates.repeat_interleave(len(x) // len(gates), 0)
         return output + gated_product(self.layer, x, self.down, self.up, gates).to(output.dtype)
+
+
+class AttachedLowRank(GatedChange):
+    """A gated change that hangs on its module."""
+
+    def __init__(self, module: nn.Module, addon: AddOn, gate: GateReader, strength: float) -> None:
+        super().__init__(module, addon, gate, strength)
+        self.handle = module.register_forward_hook(self._add)
+
+    def _add(self, _module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
+        return self.added(args[0], output)
 
     def detach(self) -> None:
         """Restores the module."""

@@ -42,13 +42,14 @@ class Fault:
 
 @dataclass(frozen=True)
 class Asked:
-    """One request: method, path with query, size of its body, status of the answer (0: none was given)."""
+    """One request: method, path with query, size of its body, status of the answer (0: none was given) and its size."""
 
     method: str
     path: str
     sent: int
     status: int = 0
     fault: int | str | None = None
+    answered: int = 0
 
     def __str__(self) -> str:
         return f"{self.method} {self.path} {self.status}{'' if self.fault is None else f' fault: {self.fault}'}"

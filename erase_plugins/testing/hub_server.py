@@ -8,8 +8,8 @@
         assert hub.count("PUT /lfs/") == 3
 
 It serves models: create, delete, upload through both modes, commits with parent check, pull requests, tags, branches,
-trees, downloads with ranges. Uploaded bytes are checked against their SHA-256. It has no xet routes, so switch xet off
-(`HubServer.as_default` does) or hand open files to the client.
+trees, downloads with ranges, and the listing with its filters. Uploaded bytes are checked against their SHA-256. It has
+no xet routes, so switch xet off (`HubServer.as_default` does) or hand open files to the client.
 """
 
 from __future__ import annotations
@@ -26,8 +26,9 @@ from pathlib import Path
 from typing import Any, Self
 from urllib.parse import parse_qs, urlsplit
 
+from erase_plugins.testing import hub_reading, hub_writing  # noqa: F401  they declare the routes
+from erase_plugins.testing.hub_calls import Answer, Call, answer
 from erase_plugins.testing.hub_faults import Asked, Fault, Faults
-from erase_plugins.testing.hub_routes import Answer, Call, answer
 from erase_plugins.testing.hub_store import HubStore
 
 #: looks like a real token, so that tests can look for it where it must not appear
@@ -80,6 +81,12 @@ class HubServer:
     def uploaded(self) -> int:
         """Bytes that were sent through LFS."""
         return sum(item.sent for item in self.log if item.method == "PUT")
+
+    def downloaded(self, pattern: str = "") -> int:
+        """Bytes of all answers to requests that match."""
+        import re
+
+        return sum(item.answered for item in self.log if re.search(pattern, f"{item.method} {item.path}"))
 
     def files(self, repo_id: str, revision: str = "main") -> dict[str, bytes]:
         """Content of a repository, read without the client."""
@@ -156,6 +163,7 @@ class _Server(ThreadingHTTPServer):
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # head and body are written apart; 40 ms would pass between them
     server: _Server
 
     def log_message(self, format: str, *args: Any) -> None:
@@ -195,7 +203,8 @@ class _Handler(BaseHTTPRequestHandler):
             made = Answer.json({"error": "injected"}, kind, **{"X-Error-Message": "injected fault"})
         with hub.lock:
             status = 0 if kind == "reset" else made.status
-            hub.log.append(Asked(self.command, self.path, len(body), status, kind))
+            answered = 0 if kind == "reset" or self.command == "HEAD" else len(made.body)
+            hub.log.append(Asked(self.command, self.path, len(body), status, kind, answered))
         if kind == "reset":
             self._cut()
             return

@@ -1,4 +1,4 @@
-"""What the test Hub remembers: blobs by their hash, repositories as chains of complete snapshots. No HTTP here."""
+"""What the test Hub remembers: blobs and cards by hash, repositories as chains of complete snapshots. No HTTP here."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from pathlib import PurePosixPath
 LFS_ENDINGS = (".safetensors", ".bin", ".png", ".jpg", ".gif", ".zip", ".npz", ".parquet", ".ckpt", ".pt")
 LFS_BYTES = 10_000_000
 MAIN = "main"
+#: Spaces are repositories with this before their name; a model and a Space may share one
+SPACE = "space:"
 
 
 class HubRefusal(Exception):
@@ -67,6 +69,7 @@ class Repository:
     branches: dict[str, str] = field(default_factory=dict)
     tags: dict[str, str] = field(default_factory=dict)
     pulls: dict[str, str] = field(default_factory=dict)
+    downloads: int = 0
 
     def commit(self, revision: str = MAIN) -> Commit:
         """The commit of a branch, tag, pull request or (shortened) commit id.
@@ -104,6 +107,7 @@ class HubStore:
 
     def __init__(self) -> None:
         self.blobs: dict[str, bytes] = {}
+        self.cards: dict[str, dict[str, object]] = {}
         self.repositories: dict[str, Repository] = {}
         self._numbers = itertools.count(1)
 

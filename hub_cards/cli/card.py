@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import click
 
 from erase_plugins.cli.command import check_output, declare, existing, force_option
 from erase_plugins.cli.console import emit, say
+from erase_plugins.errors import RequestError
+from hub_cards.cli.pictures import drawing_options, notice_option
 
 
 @declare("card")
@@ -13,24 +18,44 @@ from erase_plugins.cli.console import emit, say
 @click.option("--report", metavar="PATH", help="Report of its evaluation (report.json or its folder).")
 @click.option("--repo", metavar="OWNER/NAME", help="Where it will be published.")
 @click.option("--license", "licence", metavar="ID", help="Licence id; that of the base model if left out.")
-@click.option("--out", metavar="FILE.md", help="File to write; shown if left out.")
+@drawing_options
+@notice_option
+@click.option("--out", metavar="FILE.md", help="File to write; shown if left out. Pictures go into images/ beside it.")
 @force_option
 def command(
-    artifact: str, report: str | None, repo: str | None, licence: str | None, out: str | None, force: bool
-) -> None:
+    artifact: str, report: str | None, repo: str | None, licence: str | None, pairs: int | None,
+    prompts: tuple[str, ...], model: str | None, device: str, unblurred: bool, adult: bool | None, out: str | None,
+    force: bool,
+) -> None:  # fmt: skip
     """Write the model card of an artifact. Without a report it says "not measured"."""
-    from erase_plugins.artifacts.atomic import atomic_file
+    from erase_plugins.artifacts.artifact import load_artifact
+    from hub_cards.cli.pictures import draw, hide
     from hub_cards.errors import check_repo
     from hub_cards.model_card import card
 
+    if (pairs or prompts) and out is None:
+        raise RequestError("pictures need a place; add --out FILE.md")
     place = None if out is None else check_output(out, force, ".md")
-    text = card(
-        existing(artifact), report, repo=None if repo is None else check_repo(repo), license=licence
-    )  # fmt: skip
+    loaded = load_artifact(existing(artifact))
+    where = None if repo is None else check_repo(repo)
+    gallery = hide(draw(loaded, report, pairs, prompts, model, device), loaded, unblurred)
+    text = card(loaded, report, repo=where, license=licence, gallery=gallery, adult=adult)
     if place is None:
         say(text.rstrip("\n"))
     else:
-        with atomic_file(place, force) as work:
-            work.write_text(text, encoding="utf-8")
-        say(f"wrote {place}")
-    emit({"schema": 1, "card": text, "file": out})
+        write(place, text, gallery, force)
+        say(f"wrote {place}" + (f" and {len(gallery.pictures)} pictures beside it" if gallery else ""))
+    emit({"schema": 1, "card": text, "file": out, "pictures": [] if gallery is None else sorted(gallery.pictures)})
+
+
+def write(place: Path, text: str, gallery: Any, force: bool) -> None:
+    """The card, and its pictures beside it."""
+    from erase_plugins.artifacts.atomic import atomic_file
+
+    for name, data in ({} if gallery is None else gallery.files()).items():
+        picture = place.parent / name
+        picture.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_file(picture, force) as work:
+            work.write_bytes(data)
+    with atomic_file(place, force) as work:
+        work.write_text(text, encoding="utf-8")

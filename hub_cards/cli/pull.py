@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from erase_plugins.cli.command import declare, force_option, saved_facts
@@ -12,17 +14,39 @@ from erase_plugins.cli.console import emit, human_bytes, say
 @click.argument("repo", metavar="OWNER/NAME[@REVISION]")
 @click.option("--into", metavar="DIR", help="Copy it into this new folder; otherwise it stays in the Hub's cache.")
 @click.option("--model", metavar="MODEL", help="Also check that it fits this model (loads its weights).")
+@click.option(
+    "--layout", "layouts", multiple=True, metavar="L", help="Also fetch the file for a program: kohya, diffusers ..."
+)
+@click.option("--all-files", is_flag=True, help="Fetch every file of the artifact.")
 @click.option("--offline", is_flag=True, help="Use the cache only.")
 @force_option
-def command(repo: str, into: str | None, model: str | None, offline: bool, force: bool) -> None:
-    """Fetch a published artifact; hashes, names, shapes and values are verified before it is used."""
+def command(
+    repo: str, into: str | None, model: str | None, layouts: tuple[str, ...], all_files: bool, offline: bool,
+    force: bool,
+) -> None:  # fmt: skip
+    """Fetch a published artifact: its manifest and the file that is needed to apply, convert and merge it.
+
+    Hashes, names, shapes and values are verified before it is used.
+    """
     from hub_cards.cli.push import quiet_client
-    from hub_cards.pulling import pull, split
+    from hub_cards.pulling import ALL, pull, split
 
     quiet_client()
     name, revision = split(repo)
-    artifact = pull(repo, into, model=model, force=force, offline=offline)
+    wanted = (ALL,) if all_files else layouts
+    artifact = pull(repo, into, model=model, layouts=wanted, force=force, offline=offline)
     say(f"{name}: {', '.join(artifact.manifest.erased) or 'a LoRA without manifest'}, verified")
-    say(f"  {human_bytes(artifact.bytes)} in {artifact.path}")
+    files = here(artifact)
+    say(f"  {human_bytes(sum(item.bytes for item in files))} in {artifact.path}")
+    if len(files) < len(artifact.manifest.files):
+        say("  files for other programs were left out; --all-files or --layout fetches them")
     say(f"use it: erase-plugins generate hub:{repo.removeprefix('hub:')} --prompt ... --out picture.png")
-    emit({"schema": 1, "repo": name, "revision": revision, "artifact": saved_facts(artifact)})
+    emit({"schema": 1, "repo": name, "revision": revision, "artifact": saved_facts(artifact),
+          "fetched": [item.name for item in files]})  # fmt: skip
+
+
+def here(artifact: Any) -> list[Any]:
+    """The listed files that were fetched."""
+    if artifact.path.is_file():
+        return list(artifact.manifest.files)
+    return [item for item in artifact.manifest.files if (artifact.path / item.name).is_file()]

@@ -46,7 +46,7 @@ class Case:
 
         patcher = self.model if model is None else model
         comfy.model_management.load_models_gpu([patcher])
-        options = patcher.model_options["transformer_options"]
+        options = {**patcher.model_options["transformer_options"], "wrappers": patcher.wrappers}
         with torch.no_grad():
             return patcher.model.diffusion_model(
                 self.x, timesteps=self.t, context=self.context() if context is None else context,
@@ -177,6 +177,34 @@ def several(case: Case, nodes: dict[str, Any], work: Path) -> None:
         NUMBERS["embedding_refusal"] = str(error)
 
 
+def gated(case: Case, nodes: dict[str, Any], work: Path) -> None:
+    """A gated edit, sample by sample; twice; and what a clone leaves behind on the shared model."""
+    import erase_plugins as ep
+    from comfy_nodes.target import ComfyTarget
+
+    def load(model: Any) -> Any:
+        return nodes["EraseLoadArtifact"]().execute(
+            artifact="gate", model=model, clip=case.clip, strength=0.6, strength_clip=0.6, any_base=False
+        )["result"][0]
+
+    folder = work / "models" / "erase_plugins" / "gate"
+    base, once = case.comfy(), load(case.model)
+    found = case.comfy(once)
+    twice = load(once)
+    with ep.apply(case.pipe, folder, strength=0.6), ep.apply(case.pipe, folder, strength=0.6):
+        wanted = case.diffusers()
+    NUMBERS["gates"] = {
+        "pizza": far(found[:1], base[:1]), "dog": far(found[1:], base[1:]), "two": far(case.comfy(twice), wanted),
+        "base_while_loaded": bool((case.comfy() == base).all()),
+    }  # fmt: skip
+    case.comfy(twice)
+    NUMBERS["gates"]["base_while_loaded"] &= bool((case.comfy(load(case.model)) == found).all())
+    try:
+        _ = ComfyTarget(once, case.clip).live
+    except ep.errors.Unsupported as error:
+        NUMBERS["gates"]["training"] = str(error)
+
+
 def saving(case: Case, nodes: dict[str, Any], work: Path) -> None:
     """An edit saved from the graph: the folder, and its Kohya file in the stock loader."""
     import comfy.sd
@@ -236,6 +264,7 @@ def main(comfy_dir: str, work: Path) -> None:
             erasing(case, nodes)
             loading(case, nodes, work)
             several(case, nodes, work)
+            gated(case, nodes, work)
             saving(case, nodes, work)
         lora_order(case, nodes)
     print("RESULT " + json.dumps(NUMBERS))

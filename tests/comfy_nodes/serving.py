@@ -9,7 +9,6 @@ import asyncio
 import copy
 import json
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -19,6 +18,7 @@ from typing import Any
 import aiohttp
 
 sys.path.insert(0, str(Path(__file__).parent))
+import comfy_server
 from workflow import to_prompt
 
 #: packages that the command line needs and a ComfyUI installation lacks; the nodes must do without
@@ -26,49 +26,26 @@ ABSENT = ("diffusers", "peft", "accelerate", "click", "rich", "platformdirs")
 FINAL = ("execution_success", "execution_error", "execution_interrupted")
 
 
-def free_port() -> int:
-    with socket.socket() as place:
-        place.bind(("127.0.0.1", 0))
-        return place.getsockname()[1]
-
-
 def start(comfy: Path, base: Path, port: int) -> subprocess.Popen[bytes]:
-    """The server process; its log goes to BASE/server.log."""
+    """The server process, with nothing installed beside ComfyUI's own packages, as far as the nodes can see."""
     (base / "front").mkdir(exist_ok=True)
     (base / "front" / "index.html").write_text("no editor in this test", encoding="utf-8")
     (base / "absent").mkdir(exist_ok=True)
     code = f"import sys\nsys.modules.update(dict.fromkeys({ABSENT}))\n"
     (base / "absent" / "sitecustomize.py").write_text(code, encoding="utf-8")
     path = os.pathsep.join([str(base / "absent"), os.environ.get("PYTHONPATH", "")])
-    return subprocess.Popen(
-        [
-            sys.executable, "main.py", "--cpu", "--listen", "127.0.0.1", "--port", str(port), "--base-directory",
-            str(base), "--front-end-root", str(base / "front"), "--disable-auto-launch", "--disable-api-nodes",
-            "--database-url", "sqlite:///:memory:",
-        ],
-        cwd=comfy, env={**os.environ, "PYTHONPATH": path}, stdout=(base / "server.log").open("wb"), stderr=subprocess.STDOUT,
-    )  # fmt: skip
+    return comfy_server.start(sys.executable, comfy, base, port, base / "front", path)
 
 
-async def ready(session: aiohttp.ClientSession, process: subprocess.Popen[bytes], base: Path) -> None:
-    for _ in range(4000):
-        if process.poll() is not None:
-            raise SystemExit((base / "server.log").read_text()[-3000:])
-        try:
-            async with session.get("/system_stats") as answer:
-                if answer.status == 200:
-                    return
-        except aiohttp.ClientError:
-            await asyncio.sleep(0.1)
-    raise SystemExit("the server did not become ready")
-
-
-async def queue(session: aiohttp.ClientSession, graph: dict[str, Any]) -> dict[str, Any]:
+async def queue(
+    session: aiohttp.ClientSession, graph: dict[str, Any], extra: dict[str, Any] | None = None
+) -> dict[str, Any]:
     """Status of the request, and what the websocket told until the end."""
     found: dict[str, Any] = {"executed": [], "cached": []}
     started = time.perf_counter()
     async with session.ws_connect("/ws?clientId=test", max_msg_size=0) as channel:
-        async with session.post("/prompt", json={"prompt": graph, "client_id": "test"}) as answer:
+        message = {"prompt": graph, "client_id": "test", "extra_data": extra or {}}
+        async with session.post("/prompt", json=message) as answer:
             found["status"] = answer.status
             body = await answer.json()
         found["node_errors"] = body.get("node_errors")
@@ -101,12 +78,12 @@ async def picture(session: aiohttp.ClientSession, result: dict[str, Any], node: 
 
 
 async def run(comfy: Path, base: Path, repository: Path) -> dict[str, Any]:
-    port = free_port()
+    port = comfy_server.free_port()
     process = start(comfy, base, port)
     out: dict[str, Any] = {}
     try:
         async with aiohttp.ClientSession(f"http://127.0.0.1:{port}") as session:
-            await ready(session, process, base)
+            comfy_server.wait_ready(process, base, port)
             async with session.get("/object_info") as answer:
                 info = await answer.json()
             out["nodes"] = {name: item for name, item in info.items() if name.startswith("Erase")}
@@ -136,11 +113,7 @@ async def run(comfy: Path, base: Path, repository: Path) -> dict[str, Any]:
             doctor = {"1": {"class_type": "EraseDoctor", "inputs": {}}}
             out["doctor"] = await queue(session, doctor)
     finally:
-        process.terminate()
-        try:
-            process.wait(10)
-        except subprocess.TimeoutExpired:
-            process.kill()
+        comfy_server.stop(process)
     out["log"] = (base / "server.log").read_text(encoding="utf-8", errors="replace")
     return out
 

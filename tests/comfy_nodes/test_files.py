@@ -56,3 +56,19 @@ def test_the_state_follows_the_content(folder):
     (folder / "style" / "no_van_gogh" / "edit.safetensors").write_text("longer")
     assert files.state("style/no_van_gogh") != before
     assert files.state("nothing") == "missing"
+
+
+def test_collections_are_listed_by_themselves(monkeypatch, tmp_path):
+    for name in ("shelf/erase_pizza", "erase_dog"):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "erase.json").touch()
+    (tmp_path / "shelf" / "collection.json").touch()
+    monkeypatch.setattr(host, "artifact_folders", lambda: [tmp_path])
+    assert files.listing() == ["erase_dog"]
+    assert files.collections() == ["shelf"]
+    assert files.find("shelf") == tmp_path / "shelf"
+    with pytest.raises(ArtifactError, match="the nearest is 'shelf'"):
+        files.find("shelv")
+    monkeypatch.setattr(host, "artifact_folders", lambda: [tmp_path / "erase_dog"])
+    assert files.collections() == [files.NO_COLLECTION]
+    assert "there is no collection yet" in str(files.entry_problem(files.NO_COLLECTION))

@@ -76,17 +76,19 @@ WIDGETS = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"}
 
 
 def test_a_clone_is_importable_as_comfyui_does_it(tmp_path):
-    """By file, under a name with dots, without anything of ours on the path."""
+    """By file, under the folder's path with the dots replaced, without anything of ours on the path."""
     clone = tmp_path / "erase-plugins.v1"
     clone.mkdir()
     for name in ("__init__.py", "comfy_nodes", "erase_plugins"):
         (clone / name).symlink_to(ROOT / name)
+    name = str(clone).replace(".", "_x_")
     code = (
         "import sys, importlib.util as u\n"
-        f"spec = u.spec_from_file_location('custom.v1', {str(clone / '__init__.py')!r}, "
+        f"spec = u.spec_from_file_location({name!r}, {str(clone / '__init__.py')!r}, "
         f"submodule_search_locations=[{str(clone)!r}])\n"
-        "m = u.module_from_spec(spec); sys.modules['custom.v1'] = m; spec.loader.exec_module(m)\n"
-        "assert 'EraseUCE' in m.NODE_CLASS_MAPPINGS and 'comfy_nodes' not in sys.modules"
+        f"m = u.module_from_spec(spec); sys.modules[{name!r}] = m; spec.loader.exec_module(m)\n"
+        "assert 'EraseUCE' in m.NODE_CLASS_MAPPINGS and 'comfy_nodes' not in sys.modules\n"
+        f"assert sys.modules[{name + '.comfy_nodes.registry'!r}].FAILURES == {{}}"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, timeout=60)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

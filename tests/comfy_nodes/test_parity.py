@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from tests.comfy_nodes.conftest import ROOT, context_edit
-from tests.layouts.making import artifact_of, bias_edit, bottleneck_edit, dense_edit, random_edit, rows_edit
+from tests.layouts.making import artifact_of, bias_edit, bottleneck_edit, dense_edit, gated_edit, random_edit, rows_edit
 
 pytestmark = [pytest.mark.comfy, pytest.mark.slow]
-KINDS = ("addon", "bias", "contextmap", "dense", "lowrank", "rows")
+KINDS = ("addon", "bias", "gate", "contextmap", "dense", "lowrank", "rows")
 
 
 @pytest.fixture(scope="module")
@@ -22,10 +22,12 @@ def numbers(in_comfy, pocket_target, tmp_path_factory):
         "bias": bias_edit(pocket_target),
         "rows": rows_edit(pocket_target, "pizza"),
         "addon": bottleneck_edit(pocket_target),
+        "gate": gated_edit(pocket_target),
     }
     for name, edit in edits.items():
         artifact_of(pocket_target, edit, name).save(work / "models" / "erase_plugins" / name, ("patch",))
     sizes = {name: len(edit) for name, edit in edits.items()}
+    sizes["gate"] -= 1  # the gate itself patches nothing
     sizes["contextmap"] = len(pocket_target.modules("cross_kv"))  # the modules that the map stands in front of
     return {**in_comfy("parity.py", str(work)), "sizes": sizes}
 
@@ -81,6 +83,15 @@ def test_text_encoder_changes_reach_the_clip(numbers):
 
 def test_add_ons_of_two_nodes_follow_each_other(numbers):
     assert numbers["two_addons"] < 5e-6
+
+
+def test_a_gate_opens_for_its_concept_only_and_leaves_the_shared_model_alone(numbers):
+    found = numbers["gates"]
+    assert found["pizza"] > 0.01
+    assert found["dog"] == 0
+    assert found["two"] < 5e-6
+    assert found["base_while_loaded"]
+    assert "put the node that trains in front of it" in found["training"]
 
 
 @pytest.mark.parametrize("node", ["patch", "conditioning"])

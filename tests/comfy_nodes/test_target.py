@@ -108,8 +108,8 @@ def test_without_clip_phrases_are_refused_with_the_remedy(fake_model):
     target = ComfyTarget(fake_model[0])
     with pytest.raises(Unsupported, match="connect the CLIP"):
         target.encode(["cat"])
-    with pytest.raises(Unsupported, match="command line"):
-        target.predict(torch.zeros(1), 1.0, None)
+    with pytest.raises(Unsupported, match="text_encoder is needed; connect the CLIP"):
+        _ = target.live_encoder
 
 
 def test_a_text_encoder_without_clip_is_refused(fake_model):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import json
 import re
 import shlex
@@ -13,10 +12,11 @@ from huggingface_hub import ModelCard
 
 import hub_cards
 from erase_plugins import Concept, EvalReport, hookimpl
-from erase_plugins.errors import ArtifactError
+from erase_plugins.errors import ArtifactError, PushRefused
 from erase_plugins.types import EvalRow
-from hub_cards.escape import block, prose
+from hub_cards.escape import block, commands, flat, literal, prose
 from hub_cards.evidence import number
+from hub_cards.gallery import Gallery, Pair, names
 from tests.hub.conftest import REPO
 
 ROWS = (
@@ -47,8 +47,8 @@ def body_of(text):
 def test_sections_come_in_the_order_in_which_people_ask(pizza):
     titles = re.findall(r"^## (.+)$", hub_cards.card(pizza), flags=re.MULTILINE)
     assert titles == [
-        "What disappears", "Which base", "How well", "How to use it", "How strong", "How it was made", "Limits",
-        "Licence", "Contact",
+        "What disappears, what stays", "Which base", "How well", "How to use it", "How strong",
+        "Combine it, take it back", "How it was made", "Limits", "Licence", "Cite", "Contact",
     ]  # fmt: skip
 
 
@@ -64,6 +64,9 @@ def test_all_numbers_are_those_of_the_report(pizza):
     assert "| erased concept still drawn | 0.96875 (0.90625 to 1) | 0.03125 (0 to 0.09375) | 32 |" in text
     assert "| other concepts still drawn | not measured | 0.843751 (0.71875 to 0.9375) | 32 |" in text
     assert "| synonyms still drawn | not measured | not measured | - |" in text
+    assert "| drawn again under attack (prompts made for that) | not attacked | not attacked | - |" in text
+    assert "| control | destroyed model |" in text
+    assert "| other concepts still drawn | 0.0625 (0 to 0.1875), n = 16 |" in text
     part = text.split("## How well")[1].split("## How to use it")[0]
     numbers = {float(item) for item in re.findall(r"(?<![\w.])\d+(?:\.\d+)?(?![\w.])", part)}
     known = {value for row in ROWS for value in (row.value, row.low, row.high, row.n)}
@@ -72,13 +75,34 @@ def test_all_numbers_are_those_of_the_report(pizza):
     assert all(float(number(row.value)) == row.value for row in ROWS)
 
 
+def test_results_under_attack_are_shown_where_there_are_some(pizza):
+    rows = (
+        *ROWS,
+        EvalRow("attack_rate", "base", 1.0, 0.9, 1.0, 20),
+        EvalRow("attack_rate", "edited", 0.25, 0.1, 0.45, 20),
+    )
+    text = hub_cards.card(pizza, report(pizza, rows))
+    assert "| attack&#95;rate | 1 (0.9 to 1) | 0.25 (0.1 to 0.45) | 20 |" in text
+    assert "not attacked" not in text
+    assert "were measured only as the table above says" in text
+    assert "were not tried" in hub_cards.card(pizza, report(pizza))
+
+
 def test_metadata_reads_back(pizza):
     text = hub_cards.card(pizza, report(pizza), license="openrail++")
     data = data_of(text)
     assert data["license"] == "openrail++"
     assert (data["library_name"], data["pipeline_tag"]) == ("diffusers", "text-to-image")
     assert {"lora", "erase-plugins", "concept-erasure"} <= set(data["tags"])
+    assert "erased:pizza" in data["tags"]
     assert data["erased"] == list(pizza.manifest.erased)
+    manifest = pizza.manifest
+    assert data["erasure"] == {
+        "name": manifest.name, "method": manifest.method["id"], "method_version": manifest.method["version"],
+        "family": manifest.family, "base": manifest.base["model"], "base_revision": manifest.base["revision"] or "",
+        "becomes": [concept.anchor or "" for concept in manifest.concepts], "kept": list(manifest.preserve),
+        "seed": manifest.seed, "strength": dict(manifest.strength),
+    }  # fmt: skip
     (result,) = data["model-index"]
     metrics = {item["type"]: item["value"] for item in result["results"][0]["metrics"]}
     assert metrics == {"target_rate": 0.03125, "kept_rate": 0.843751}
@@ -95,6 +119,66 @@ def test_base_model_and_licence_follow_the_manifest(pizza):
     unknown = data_of(hub_cards.card(pizza))
     assert "base_model" not in unknown
     assert (unknown["license"], unknown["license_name"]) == ("other", "as-the-base-model")
+
+
+def test_licences_of_bases_that_have_their_own(pizza):
+    base = {**pizza.manifest.base, "model": "black-forest-labs/FLUX.1-dev"}
+    text = hub_cards.card(pizza.with_manifest(base=base), strict=True)
+    data = data_of(text)
+    assert (data["license"], data["license_name"]) == ("other", "flux-1-dev-non-commercial-license")
+    assert data["license_link"] in text.split("## Licence")[1]
+    unknown = pizza.with_manifest(base={**base, "model": "someone/model"})
+    assert data_of(hub_cards.card(unknown))["license_link"] == "https://huggingface.co/someone/model"
+    with pytest.raises(PushRefused, match="--license ID"):
+        hub_cards.card(unknown, strict=True)
+    assert data_of(hub_cards.card(unknown, license="mit", strict=True))["license"] == "mit"
+
+
+def test_the_clients_own_check_accepts_every_card(hub, pizza):
+    """Through the server's validate-yaml route, as an upload would."""
+    for found in (hub_cards.card(pizza), hub_cards.card(pizza, report(pizza), license="mit", repo=REPO)):
+        ModelCard(found).validate(repo_type="model")
+    assert hub.count("POST /api/validate-yaml") == 2
+    with pytest.raises(ValueError, match="license"):
+        ModelCard("---\nlicense: 3\n---\n").validate(repo_type="model")
+
+
+def test_citation_of_the_method(pizza, plugin):
+    from hub_cards.citation import citations
+
+    assert "@inproceedings{gandikota2024unified" in hub_cards.card(pizza)
+    unknown = {"id": "nobody", "title": "A {Paper}", "paper": "https://arxiv.org/abs/2401.12345"}
+    assert citations(unknown) == [
+        "@misc{nobody,\n  title = {A Paper},\n  year = {2024},\n  eprint = {2401.12345},\n  archivePrefix = {arXiv},\n"
+        "  url = {https://arxiv.org/abs/2401.12345}\n}"
+    ]
+    assert citations({**unknown, "paper": "https://example.org/a.pdf"})[0].count("\n") == 3
+    assert citations({**unknown, "paper": "javascript:alert(1)"}) == []
+    assert [item.split("{")[1].split(",")[0] for item in citations({"id": "uce+rece"})] == [
+        "gandikota2024unified", "gong2024reliable",
+    ]  # fmt: skip
+    assert "## Cite" not in hub_cards.card(pizza.with_manifest(method={"id": "nobody"}))
+
+
+def test_the_first_screen_is_easy_to_read(pizza):
+    """Flesch-Kincaid grade of the prose before the numbers."""
+    text = body_of(hub_cards.card(pizza)).split("## How well")[0]
+    plain = " ".join(line for line in text.splitlines() if line and line[0] not in "#|")
+    words = re.findall(r"[A-Za-z]+", plain)
+    sentences = len(re.findall(r"[.!?](?:\s|$)", plain))
+    syllables = sum(max(1, len(re.findall(r"[aeiouy]+", re.sub(r"e$", "", word.lower())))) for word in words)
+    assert len(words) > 40
+    assert 0.39 * len(words) / sentences + 11.8 * syllables / len(words) - 15.59 <= 10
+
+
+def test_many_concepts_stay_readable(pizza):
+    many = pizza.with_manifest(concepts=tuple(Concept(f"artist {number}", "style") for number in range(500)))
+    text = hub_cards.card(many)
+    assert text.splitlines()[text.splitlines().index("# " + text.split("\n# ", 1)[1].splitlines()[0])].endswith(
+        "and 495 more"
+    )
+    assert "| and 460 more, see erase.json | | |" in text
+    assert len(data_of(text)["tags"]) < 70
 
 
 def test_explicit_concepts_ask_for_the_notice(pizza):
@@ -117,11 +201,15 @@ def test_text_of_strangers_is_inert(pizza, text):
             warnings=(text,),
         ),
         repo=REPO,
+        gallery=Gallery((Pair(text, 1, *names(1)),), {}),
     )
     data = data_of(found)
     assert set(data) <= {
-        "library_name", "pipeline_tag", "license", "license_name", "tags", "erased", "model-index",
+        "library_name", "pipeline_tag", "license", "license_name", "tags", "erased", "erasure", "model-index", "widget",
+        "thumbnail",
     }  # fmt: skip
+    assert all(re.fullmatch(r"[a-z0-9:-]+", tag) for tag in set(data["tags"]) - {flat(text)})
+    assert data["widget"][0]["text"] == flat(text)
     assert data["license"] == "other"
     body = body_of(found)
     outside = re.sub(r"^(`{3,})\w*\n.*?\n\1$", "", body, flags=re.DOTALL | re.MULTILINE)  # code blocks
@@ -134,14 +222,66 @@ def test_text_of_strangers_is_inert(pizza, text):
     assert not re.search(r"https?:/|www\.evil|@all", outside)
     assert "\u202e" not in body
     titles = re.findall(r"^#+ ", outside, flags=re.MULTILINE)
-    assert len(titles) == 10
-    for line in body.splitlines():
-        if line.startswith("| "):
-            assert line.count("|") == 5
+    assert len(titles) == 13
+    columns = 0
+    for line in outside.splitlines():
+        columns = 0 if not line.startswith("|") else columns or line.count("|")
+        assert not columns or line.count("|") == columns
     assert found.rstrip().endswith("<!-- user -->\n<!-- /user -->")
-    again = re.search(r"^erase-plugins run .*$", body, flags=re.MULTILINE)
-    words = shlex.split(again[0])
+    again = re.search(r"^erase-plugins run .*(?:\n  .*)*$", body, flags=re.MULTILINE)
+    words = shlex.split(again[0].replace("\\\n", ""))
     assert words[words.index("--erase") + 1] == " ".join(re.sub(r"[\u202e\n]", " ", text).split())
+
+
+@pytest.mark.parametrize("text", EVIL)
+def test_a_python_literal_is_one_string(text):
+    import ast
+
+    assert ast.literal_eval(literal(text)) == flat(text)
+
+
+def test_a_card_never_shows_a_token(pizza, hub):
+    """Whatever field it came through; the YAML, the text and the commands."""
+    from tests.hub.test_page import spoiled
+
+    canary = "hf_" + "canary" * 5
+    found = hub_cards.card(spoiled(pizza, f"a {canary}"), report(pizza, warnings=(canary,)), repo=REPO)
+    assert canary not in found
+    assert "canary" not in found
+    assert "hf&#95;&#42;&#42;&#42;" in found
+
+
+def test_an_artifact_of_several_steps_lists_them(pizza, hamburger):
+    from erase_plugins import merge, revoke
+
+    both = merge([pizza, hamburger])
+    text = hub_cards.card(both)
+    assert "erase-plugins run" not in text
+    assert re.search(
+        r"^1\. merge: members erase&#95;hamburger,erase&#95;pizza; at \d+", text.replace("&#44;", ","), re.MULTILINE
+    )
+    one = hub_cards.card(revoke(both, "pizza"))
+    assert re.search(r"^2\. revoke: concepts pizza; kept true; at ", one, re.MULTILINE)
+    assert "Kept on purpose: a plate, pizza." in one
+    assert "erase-plugins run uce" in hub_cards.card(pizza)
+
+
+def test_a_card_offers_only_what_the_files_can_do(pizza, tmp_path):
+    """Neither diffusers nor a LoRA loader reads the portable form alone."""
+    text = hub_cards.card(pizza.save(tmp_path / "patch", ("patch",)))
+    languages = re.findall(r"^```(\w+)$", text, flags=re.MULTILINE)
+    assert languages == ["python", "bash", "bash", "bash", "bibtex"]
+    assert "load_lora_weights" not in text
+    assert "hf download" not in text
+    assert text.count("`erase-plugins convert` may write one") == 2
+    assert "ep.apply(pipe" in text
+
+
+def test_long_commands_take_one_line_for_every_option():
+    assert commands(("a", "b c"), ("--d", "e")) == "a 'b c' --d e"
+    long = commands(("a", "x" * 60), ("--bb", "y; z" * 9))
+    assert long == f"a {'x' * 60} \\\n  --bb '{'y; z' * 9}'"
+    assert shlex.split(long.replace("\\\n", "")) == ["a", "x" * 60, "--bb", "y; z" * 9]
 
 
 def test_fences_are_longer_than_what_is_inside():
@@ -153,27 +293,6 @@ def test_no_promises(pizza):
     for text in (hub_cards.card(pizza), hub_cards.card(pizza, report(pizza))):
         assert not re.search(r"guarante|certif|permanent", text, flags=re.IGNORECASE)
         assert "no proof of deletion" in text
-
-
-def test_code_blocks_are_code_and_commands_exist(pizza):
-    from erase_plugins.cli.main import cli
-
-    text = hub_cards.card(pizza, repo=REPO)
-    blocks = re.findall(r"^```(\w+)\n(.*?)\n```$", text, flags=re.DOTALL | re.MULTILINE)
-    assert [language for language, _ in blocks] == ["python", "bash", "bash"]
-    for language, lines in blocks:
-        if language == "python":
-            ast.parse(lines)
-            assert f"load_lora_weights('{REPO}'" in lines
-        else:
-            name, command, *words = shlex.split(lines)
-            assert name == "erase-plugins"
-            options = {item for parameter in cli.get_command(None, command).params for item in parameter.opts}
-            assert {word for word in words if word.startswith("--")} <= options
-    names = [item.name for item in pizza.manifest.files]
-    (kohya,) = re.findall(r"put `([^`]+)` into `ComfyUI", text)
-    assert kohya in names
-    assert f"`<lora:{kohya.removesuffix('.safetensors')}:1>`" in text
 
 
 def test_sections_of_plugins_come_before_the_licence(pizza, plugin):
@@ -207,5 +326,6 @@ def test_report_and_pictures_go_along(hub, pizza, tmp_path):
     text = found["README.md"].decode()
     assert "](images/contact_sheet.png)" in text
     assert data_of(text)["thumbnail"] == "images/contact_sheet.png"
+    assert hub_cards.push(pizza, REPO, license="mit", report=tmp_path).sent == ()
     hub_cards.push(pizza, REPO, license="mit", report=tmp_path, pictures=False)
     assert "images/contact_sheet.png" not in hub.files(REPO)

@@ -59,8 +59,10 @@ def test_push_and_pull_on_the_command_line(hub, pizza, erase, tmp_path):  # noqa
     assert ran.code == 0, ran.err
     assert ran.data["commit"] == hub.store.repository(REPO).commit().oid
     assert "everything is there already" in erase("push", pizza.path, REPO, "--license", "mit").out
-    ran = erase("pull", REPO, "--into", tmp_path / "x", "--json")
+    assert "--all-files or --layout fetches them" in erase("pull", REPO).out
+    ran = erase("pull", REPO, "--into", tmp_path / "x", "--all-files", "--json")
     assert ran.code == 0, ran.err
+    assert set(ran.data["fetched"]) == {item.name for item in pizza.manifest.files}
     assert contents(tmp_path / "x") == contents(pizza.path)
     assert erase("pull", REPO, "--into", tmp_path / "x").code == 2
     ran = erase("inspect", f"hub:{REPO}", "--json")
@@ -119,3 +121,37 @@ def test_the_page_shows_the_commands_as_they_are():
     text = (ROOT / "docs" / "hub.md").read_text(encoding="utf-8")
     assert fill(text) == text, "run: python -m hub_cards.docs docs/hub.md"
     assert "--create-pr" in text
+
+
+def test_a_file_with_the_token_is_never_sent(hub, pizza, erase, tmp_path):  # noqa: F811
+    """However it came there: in a report, a kept prompt, the text of the page."""
+    import json
+
+    from erase_plugins import EvalReport
+
+    report = EvalReport("quick", "pocket", (), details={"prompts": {"target": [f"a {hub.token}"]}})
+    (tmp_path / "report.json").write_text(json.dumps(report.to_dict()))
+    ran = erase("push", pizza.path, REPO, "--license", "mit", "--report", tmp_path)
+    assert ran.code == 5
+    assert "report.json holds your access token" in ran.err
+    assert hub.token not in ran.out + ran.err
+    assert hub.store.repositories == {}
+    assert {item.method for item in hub.log} <= {"GET", "HEAD"}
+    kept = pizza.with_manifest(preserve=(hub.token,)).save(tmp_path / "kept", ("patch",))
+    ran = erase("push", kept.path, REPO, "--license", "mit")
+    assert ran.code == 5
+    assert "holds your access token" in ran.err
+    assert hub.uploaded() == 0
+
+
+def test_a_token_is_found_across_the_borders_of_what_is_read_at_once(hub, tmp_path):
+    from erase_plugins.errors import PushRefused
+    from hub_cards.bundle import PushFile
+    from hub_cards.secrets import check_files
+
+    for start in (0, 5, (1 << 20) - 3, (1 << 20) + 7):
+        (tmp_path / "x.bin").write_bytes(b"\0" * start + hub.token.encode() + b"\0" * 9)
+        with pytest.raises(PushRefused, match=r"x\.bin"):
+            check_files([PushFile("x.bin", tmp_path / "x.bin")])
+    (tmp_path / "x.bin").write_bytes(b"\0" * (3 << 20))
+    check_files([PushFile("x.bin", tmp_path / "x.bin"), PushFile("y", b"")])

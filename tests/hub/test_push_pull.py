@@ -44,7 +44,7 @@ def test_what_is_pulled_equals_what_was_pushed(hub, pizza, tmp_path):
         "erase_pizza: pizza erased",
         "initial commit",
     ]
-    pulled = hub_cards.pull(REPO, tmp_path / "here")
+    pulled = hub_cards.pull(REPO, tmp_path / "here", layouts=["all"])
     assert contents(tmp_path / "here") == contents(pizza.path)
     assert pulled.path == tmp_path / "here"
     assert pulled.manifest == load_artifact(pizza.path).manifest
@@ -55,7 +55,7 @@ def test_a_fresh_process_pulls_equal_bytes(hub, pizza, tmp_path):
     code = (
         "import hub_cards, sys\n"
         "assert not {'torch', 'huggingface_hub'} & set(sys.modules), 'importing hub_cards must be light'\n"
-        "hub_cards.pull(sys.argv[1], sys.argv[2])\n"
+        "hub_cards.pull(sys.argv[1], sys.argv[2], layouts=['all'])\n"
     )
     env = {**os.environ, **hub.environment(tmp_path / "home"), "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
@@ -65,18 +65,43 @@ def test_a_fresh_process_pulls_equal_bytes(hub, pizza, tmp_path):
     assert contents(tmp_path / "out") == contents(pizza.path)
 
 
-def test_only_what_the_manifest_lists_is_fetched(hub, pizza):
+def asked_for(hub, start):
+    """Names of the files whose content was asked for since then."""
+    return [
+        item.path.rsplit("/", 1)[1] for item in hub.log[start:] if item.method == "GET" and "/resolve/" in item.path
+    ]
+
+
+def test_only_what_is_needed_is_fetched(hub, pizza, tmp_path):
     push(pizza)
     outside(notes_txt=b"x" * 1000, big_bin=b"y" * 1000)
     before = len(hub.log)
-    hub_cards.pull(REPO)
-    asked = " ".join(item.path for item in hub.log[before:])
-    assert "README" not in asked
-    assert "notes.txt" not in asked
-    assert "big.bin" not in asked
+    pulled = hub_cards.pull(REPO)
+    assert asked_for(hub, before) == ["erase.json", "edit.safetensors"]
+    assert {name: bool(item) for name, item in zip(("unet",), pulled.edit.deltas.values(), strict=True)} == {
+        "unet": True
+    }
     before = len(hub.log)
-    hub_cards.pull(REPO)
-    assert [item for item in hub.log[before:] if item.method == "GET"] == []
+    hub_cards.pull(REPO, tmp_path / "small")
+    load_artifact(f"hub:{REPO}")
+    assert asked_for(hub, before) == []
+    assert sorted(contents(tmp_path / "small")) == ["edit.safetensors", "erase.json"]
+    kohya = next(item.name for item in pizza.manifest.files if item.layout == "kohya")
+    hub_cards.pull(REPO, tmp_path / "more", layouts=["kohya"])
+    assert asked_for(hub, before) == [kohya]
+    assert sorted(contents(tmp_path / "more")) == sorted(["edit.safetensors", "erase.json", kohya])
+    assert load_artifact(tmp_path / "more").manifest == load_artifact(pizza.path).manifest
+    with pytest.raises(RequestError, match="no file in layout 'peft'"):
+        hub_cards.pull(REPO, layouts=["peft"])
+
+
+def test_what_was_pulled_in_part_is_not_pushed_as_a_whole(hub, pizza, tmp_path):
+    push(pizza)
+    hub_cards.pull(REPO, tmp_path / "small")
+    with pytest.raises(ArtifactError, match="--all-files"):
+        push(tmp_path / "small", "tester/again")
+    hub_cards.pull(REPO, tmp_path / "whole", layouts=["all"])
+    push(tmp_path / "whole", "tester/again")
 
 
 def test_the_second_push_sends_nothing_and_makes_no_commit(hub, pizza):
@@ -103,7 +128,7 @@ def test_an_earlier_artifact_leaves_no_files_behind(hub, pizza, hamburger, tmp_p
     assert done.bundle.removed == ("erase_pizza_sd1_kohya.safetensors",)
     expected = {*(item.name for item in hamburger.manifest.files), "erase.json", "README.md", "notes.txt"}
     assert set(hub.files(REPO)) == expected
-    assert contents(hub_cards.pull(REPO, tmp_path / "x").path) == contents(hamburger.path)
+    assert contents(hub_cards.pull(REPO, tmp_path / "x", layouts=["all"]).path) == contents(hamburger.path)
 
 
 # ---- references ---------------------------------------------------------------------------------------------------
@@ -154,6 +179,7 @@ def test_a_repository_without_manifest(hub, pizza):
     assert found.path.name == "pytorch_lora_weights.safetensors"
     assert len(found.edit)
     assert hub_cards.pull("tester/plain", offline=True).path.name == "pytorch_lora_weights.safetensors"
+    assert load_artifact("hub:tester/plain").manifest.erased == found.manifest.erased
     HfApi().create_repo("tester/empty")
     with pytest.raises(HubError, match="not one clear safetensors file"):
         load_artifact("hub:tester/empty")

@@ -8,6 +8,7 @@ import torch
 
 from erase_plugins.artifacts.artifact import Artifact
 from erase_plugins.artifacts.edit import AddOn, Bias, Delta, Dense, Edit, LowRank, Rows
+from erase_plugins.artifacts.gated import GATE, gate_addon, gated_lowrank
 from erase_plugins.artifacts.manifest import Manifest, describe_base
 from erase_plugins.types import Concept
 
@@ -67,6 +68,21 @@ def bottleneck_edit(target: Any, rank: int = 3) -> Edit:
             size = ref.shape[0]
             weights = {"down": draw(rank, size), "up": draw(size, rank), "bias": draw(rank)}
             deltas[ref.path.removesuffix(".to_out.0")] = AddOn("bottleneck", weights, {"strength": 0.5})
+    return Edit(target.family.id, {"unet": deltas})
+
+
+def gated_edit(target: Any, concept: str = "pizza") -> Edit:
+    """A gate that opens for the concept's prompts only, in front of changes of linear layers and convolutions."""
+    generator = torch.Generator().manual_seed(12)
+    prompts = [concept, f"a {concept} on a blue background"]
+    rows = target.encode(prompts).embeds
+    gate = gate_addon(rows, [concept], [0, 0], "cosine", target.info.tokens, low=0.999, high=1.0)
+    deltas: dict[str, Delta] = {GATE: gate}
+    refs = [*target.modules("cross_attn"), *(ref for ref in target.modules("denoiser") if ref.kind == "conv")]
+    for ref in refs:
+        A = torch.randn(2, *ref.shape[1:], generator=generator) / ref.shape[1]
+        B = torch.randn(ref.shape[0], 2, *([1] * (len(ref.shape) - 2)), generator=generator)
+        deltas[ref.path] = gated_lowrank(LowRank(A, 0.3 * B), [0, 0])
     return Edit(target.family.id, {"unet": deltas})
 
 

@@ -156,6 +156,55 @@ def test_delete(hub, filled):
     assert hub.store.repositories == {}
 
 
+def test_the_listing_follows_its_filters(hub, api):
+    for name, base, tags in (("tester/one", "a/b", ["lora"]), ("tester/two", "a/c", ["lora", "x"])):
+        card = (
+            f"---\nlicense: mit\nbase_model: {base}\nbase_model_relation: adapter\ntags: {tags}\nerased: [pizza]\n---\n"
+        )
+        api.create_repo(name)
+        api.create_commit(name, [CommitOperationAdd("README.md", card.encode())], commit_message="x")
+    api.create_repo("tester/hidden", private=True)
+    api.create_repo("tester/space", repo_type="space", space_sdk="gradio")
+
+    def names(**query):
+        return sorted(item.id for item in api.list_models(**query))
+
+    assert names() == ["tester/a", "tester/hidden", "tester/one", "tester/two"]
+    assert names(token=False) == ["tester/a", "tester/one", "tester/two"]
+    assert names(search="TWO") == names(filter=["lora", "x"]) == names(filter="base_model:a/c") == ["tester/two"]
+    assert names(filter="base_model:adapter:a/b") == ["tester/one"]
+    assert names(filter="lora", author="tester") == ["tester/one", "tester/two"]
+    assert names(author="other") == names(filter="license:apache-2.0") == []
+    (row,) = api.list_models(search="one", full=True, cardData=True)
+    assert row.card_data["erased"] == ["pizza"]
+    assert row.sha == api.model_info("tester/one").sha
+    assert [item.rfilename for item in row.siblings] == ["README.md"]
+    assert {"license:mit", "base_model:a/b", "lora"} <= set(api.model_info("tester/one").tags)
+
+
+def test_downloads_are_counted_and_sort_the_listing(hub, filled):
+    filled.create_repo("tester/other")
+    hf_hub_download(REPO, "w.safetensors")
+    assert [(item.id, item.downloads) for item in filled.list_models(sort="downloads")] == [
+        (REPO, 1),
+        ("tester/other", 0),
+    ]
+    assert hub.downloaded("GET .*/resolve/") == len(WEIGHTS)
+
+
+def test_long_lists_come_in_pages(hub, api, monkeypatch):
+    import erase_plugins.testing.hub_calls as hub_calls
+
+    monkeypatch.setattr(hub_calls, "MOST_ROWS", 10)
+    commit(api, {f"{number:02}.txt": b"x" for number in range(25)})
+    assert len(list(api.list_repo_tree(REPO))) == 25
+    assert hub.count("/tree/main") == 3
+    for number in range(12):
+        api.create_repo(f"tester/n{number}")
+    assert len(list(api.list_models(search="tester/n"))) == 12
+    assert len(list(api.list_models(search="tester/n", limit=3))) == 3
+
+
 def test_faults_follow_their_pattern_and_count(hub, api):
     hub.fault("PUT /lfs/", 503, times=2)
     commit(api, {"w.safetensors": WEIGHTS})

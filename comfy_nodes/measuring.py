@@ -1,0 +1,127 @@
+"""A registered suite on the connected model: pictures are drawn by ComfyUI's own sampler, everything else is shared."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from erase_plugins.evaluation.draw import initial_noise
+from erase_plugins.evaluation.run import Subject, pick_judge
+from erase_plugins.stack import stack_of
+from erase_plugins.types import EvalReport
+
+from .stacking import put_on
+from .target import ComfyTarget
+
+_BATCH = 16
+SAMPLER, SCHEDULER = "dpmpp_2m", "karras"
+
+
+@dataclass
+class GraphSubject(Subject):
+    """What a suite measures, in the graph: MODEL and CLIP as they are now, and the VAE."""
+
+    clip: Any = None
+    vae: Any = None
+    now: tuple[Any, Any] = field(default=(None, None), repr=False)
+
+    def draw(self, prompts: Sequence[str], seeds: Sequence[int]) -> Tensor:
+        model, clip = self.now
+        target = ComfyTarget(model, clip)
+        shape = self.target.info.latent_shape
+        pictures = []
+        for start in range(0, len(prompts), _BATCH):
+            texts = list(prompts[start : start + _BATCH])
+            noise = torch.stack([initial_noise(seed, shape) for seed in seeds[start : start + _BATCH]])
+            rows, blank = target.encode(texts).embeds, target.encode([""]).embeds
+            latents = _sample(model, noise, rows, blank.expand_as(rows), self.steps, self.guidance)
+            pictures.append(self.vae.decode(latents)[..., :3].float().cpu().movedim(-1, 1).clone())
+            if self.progress is not None:
+                self.progress(self._stage, min(start + _BATCH, len(prompts)), len(prompts))
+        return torch.cat(pictures)
+
+    @contextmanager
+    def edited(self, strength: float | None = None) -> Iterator[None]:
+        self._stage = "edited" if strength is None else f"strength {strength:g}"
+        before = self.now
+        factor = self.strength if strength is None else strength
+        for artifact in self.artifacts:
+            done = put_on(*self.now, stack_of(artifact), strength=factor, any_base=self.any_base)
+            self.now = (done.model, done.clip)
+        try:
+            yield
+        finally:
+            self.now, self._stage = before, "base"
+
+    @contextmanager
+    def destroyed(self) -> Iterator[None]:
+        self._stage = "destroyed"
+        model, clip = self.now
+        generator = torch.Generator().manual_seed(1)
+        clone, target = model.clone(), ComfyTarget(model)
+        for ref in target.modules("cross_v"):
+            order = torch.randperm(ref.shape[0], generator=generator)
+            clone.add_weight_wrapper(target.key("unet", ref.weight), _shuffle(order))
+        self.now = (clone, clip)
+        try:
+            yield
+        finally:
+            self.now, self._stage = (model, clip), "base"
+
+    def remembered(self, sets: Any, make: Callable[[Subject, Any], Any], tag: str) -> Any:
+        model, clip = self.now
+        return super().remembered(sets, make, f"{tag} {model.patches_uuid} {clip.patcher.patches_uuid}")
+
+
+def _shuffle(order: Tensor) -> Callable[[Tensor], Tensor]:
+    return lambda weight: weight[order.to(weight.device)]
+
+
+def _sample(model: Any, noise: Tensor, rows: Tensor, blank: Tensor, steps: int, guidance: float) -> Tensor:
+    import comfy.sample
+
+    positive, negative = ([[part, {}]] for part in (rows, blank))
+    return comfy.sample.sample(
+        model, noise, steps, guidance, SAMPLER, SCHEDULER, positive, negative, torch.zeros_like(noise),
+        disable_pbar=True, seed=0,
+    )  # fmt: skip
+
+
+def run_suite(
+    suite: str, model: Any, clip: Any, vae: Any, artifact: Any, erased: Sequence[str], **settings: Any
+) -> tuple[EvalReport, Any]:
+    """A registered suite on the connected model.
+
+    Args:
+        suite: id of the suite.
+        model, clip, vae: without the erasure.
+        artifact: the erasure.
+        erased: concepts to look for; those of the artifact if empty.
+        settings: strength, images, seed, steps, guidance, any_base, progress of `Subject`.
+
+    Returns:
+        The report, and what was drawn (for the contact sheet).
+
+    Raises:
+        Unsupported: no judge knows what the model draws.
+    """
+    from erase_plugins.manager import get_manager
+
+    runner = get_manager().evaluator(suite, "suite")
+    target = ComfyTarget(model, clip)
+    names = list(erased or artifact.manifest.erased)
+    subject = GraphSubject(
+        pipe=None, target=target, model=target.info.model, artifacts=[artifact],  # type: ignore[arg-type]
+        judge=pick_judge(target, None), erased=names, clip=clip, vae=vae, now=(model, clip), **settings,  # type: ignore[arg-type]
+    )  # fmt: skip
+    started = time.perf_counter()
+    report = runner.run(subject)
+    sampler = {**report.details.get("sampler", {}), "scheduler": f"{SAMPLER} {SCHEDULER}"}
+    details = {**report.details, "sampler": sampler}
+    return replace(report, details=details, seconds=round(time.perf_counter() - started, 2)), subject.drawn

@@ -1,0 +1,99 @@
+"""Hangs a stack of erasures on clones of MODEL and CLIP: closed-form members solved jointly, the others added."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from erase_plugins.artifacts.edit import Edit
+from erase_plugins.errors import ArtifactError, Unsupported
+from erase_plugins.stack import Stack, StackArtifact, combined
+
+from . import curves
+from .opening import check_fits
+from .solved import solved
+from .target import ComfyTarget
+
+
+@dataclass(frozen=True)
+class Stacked:
+    """Clones with all layers, the stack as one artifact, and a line about each layer."""
+
+    model: Any
+    clip: Any
+    artifact: StackArtifact
+    lines: tuple[str, ...]
+
+
+def put_on(
+    model: Any,
+    clip: Any,
+    stack: Stack,
+    *,
+    strength: float = 1.0,
+    any_base: bool = False,
+    effective: bool = True,
+    question: tuple[Any, ...] | None = None,
+) -> Stacked:
+    """Clones of MODEL and CLIP under a stack; the very same objects if nothing in it is switched on.
+
+    Args:
+        model, clip: with LoRAs on them; CLIP may be None.
+        stack: what to hang on.
+        strength: of the whole stack.
+        any_base: allow other weights of the same architecture.
+        effective: solve closed-form members on the weights as they are now, and behind CLIP LoRAs or clip skip also
+            with the text rows as they are now; False takes what the artifacts have stored.
+        question: hashable; says what the stack holds, so that another strength does not solve it again.
+
+    Raises:
+        BaseMismatch, ArtifactError, Unsupported, RequestError: nothing was changed.
+    """
+    target = ComfyTarget(model, clip)
+    for entry in stack.entries:
+        check_fits(entry.artifact, target, any_base)
+    encode = effective and clip is not None and text_changed(clip)
+
+    def solve() -> Any:
+        return stack.layers(target if effective else None, encode=encode)
+
+    known = question is not None and clip is not None
+    layers = solved(model, clip, ("stack", effective, question), solve) if known else solve()
+    lines = []
+    now, text = model, clip
+    for layer in layers:
+        done = curves.apply_artifact(ComfyTarget(now, text), layer.artifact, strength * layer.strength)
+        now, text = done.model, done.clip
+        how = f" (solved jointly: {', '.join(layer.members)})" if len(layer.members) > 1 else ""
+        lines.append(done.report(layer.artifact.name, strength * layer.strength) + how)
+    if layers:
+        kind = "effective weights" if effective else "stored statistics"
+        lines.append(f"solved on {kind}{', text rows encoded anew' if encode else ''}")
+    return Stacked(now, text, _whole(stack, layers, target), tuple(lines))
+
+
+def text_changed(clip: Any) -> bool:
+    """Whether a CLIP gives other rows than its base: LoRAs on it, or clip skip."""
+    patcher = clip.patcher
+    return bool(patcher.patches or getattr(patcher, "weight_wrapper_patches", {}) or clip.layer_idx is not None)
+
+
+def _whole(stack: Stack, layers: Any, target: ComfyTarget) -> StackArtifact:
+    """The stack as one artifact; one that says why it cannot be saved where it cannot be one."""
+    curved = [layer.artifact.name for layer in layers if isinstance(layer.artifact, curves.CurvedArtifact)]
+    reason = f"'{curved[0]}' has a strength curve over time, which no file can carry" if curved else ""
+    if layers and not reason:
+        try:
+            return combined(stack, layers, target)
+        except (ArtifactError, Unsupported) as error:
+            reason = str(error)
+    return hollow(stack, target, reason or "nothing in the stack is switched on")
+
+
+def hollow(stack: Stack, target: ComfyTarget, reason: str) -> StackArtifact:
+    """A stack without a sum of its own."""
+    from erase_plugins.artifacts.manifest import Manifest, describe_base
+
+    manifest = Manifest(name="stack", method={"id": "stack", "title": "Stack"}, concepts=(),
+                        base=describe_base(target), notes=(reason,))  # fmt: skip
+    return StackArtifact(manifest, Edit(target.family.id, {}), None, stack, reason)

@@ -1,0 +1,172 @@
+// Comfort for the erase nodes in the browser. Every node works without this file.
+// Declared hooks only: no prototype is patched and nothing is drawn on the canvas.
+import { app } from "../../scripts/app.js";
+
+const ROUTE = "/erase_plugins/artifact";
+const WRITES_FILES = new Set(["EraseHubPull", "EraseSaveArtifact"]);
+const LOADER = "EraseLoadArtifact";
+
+function tell(severity, summary, detail) {
+  app.extensionManager?.toast?.add({ severity, summary, detail, life: 9000 });
+}
+
+async function ask(name, options) {
+  const answer = await app.api.fetchApi(`${ROUTE}?name=${encodeURIComponent(name)}`, options);
+  const body = await answer.json().catch(() => ({}));
+  if (!answer.ok) throw new Error(body.error ?? `the server answered ${answer.status}`);
+  return body;
+}
+
+// --- lists of artifacts are read again when a node wrote one -------------------------------------------------------
+
+let refreshing;
+
+function refreshSoon() {
+  clearTimeout(refreshing);
+  refreshing = setTimeout(() => app.refreshComboInNodes?.(), 300);
+}
+
+function onExecuted({ detail }) {
+  const id = String(detail?.display_node ?? detail?.node ?? "");
+  const node = app.graph?.nodes?.find((item) => String(item.id) === id);
+  if (node && WRITES_FILES.has(node.comfyClass ?? node.type)) refreshSoon();
+}
+
+// --- concept chips: a click switches a line of the text box off and on ---------------------------------------------
+
+function lines(text) {
+  return text.split("\n").flatMap((line, index) => {
+    const off = /^\s*#\s*/.test(line);
+    const name = line.replace(/^\s*#\s*/, "").split("#")[0].trim();
+    return name ? [{ index, off, name }] : [];
+  });
+}
+
+function toggled(text, index) {
+  const all = text.split("\n");
+  all[index] = /^\s*#/.test(all[index]) ? all[index].replace(/^\s*#\s*/, "") : `# ${all[index].trim()}`;
+  return all.join("\n");
+}
+
+function addChips(node) {
+  const box = node.widgets?.find((widget) => widget.name === "erase");
+  if (!box || typeof node.addDOMWidget !== "function") return;
+  const row = document.createElement("div");
+  row.className = "erase-chips";
+  row.style.cssText = "display:flex;flex-wrap:wrap;gap:4px;overflow:auto;align-content:flex-start;font-size:11px";
+  let shown;
+  const draw = () => {
+    const text = String(box.value ?? "");
+    if (text === shown) return;
+    shown = text;
+    row.replaceChildren(
+      ...lines(text).map(({ index, off, name }) => {
+        const chip = document.createElement("button");
+        chip.type = "button";
+        chip.textContent = name;
+        chip.title = off ? "off; click to erase it" : "erased; click to switch it off";
+        chip.setAttribute("aria-pressed", String(!off));
+        chip.style.cssText =
+          "border:1px solid currentColor;border-radius:9px;padding:0 8px;background:none;cursor:pointer;color:inherit;" +
+          (off ? "opacity:.45;text-decoration:line-through" : "");
+        chip.addEventListener("click", () => {
+          box.value = toggled(String(box.value ?? ""), index);
+          box.callback?.(box.value);
+          draw();
+        });
+        return chip;
+      }),
+    );
+  };
+  const chips = node.addDOMWidget("erase_chips", "erase_chips", row, {
+    serialize: false,
+    hideOnZoom: true,
+    getMinHeight: () => 24,
+    getMaxHeight: () => 48,
+    getValue: () => "",
+    setValue: () => {},
+  });
+  chips.serialize = false; // values of saved workflows are found by place
+  // looked at now and then: there is no event for a value that was typed, loaded, pasted or undone
+  let placed = false;
+  const timer = setInterval(() => {
+    placed ||= Boolean(node.graph);
+    if (placed && !node.graph) clearInterval(timer);
+    else draw();
+  }, 400);
+  draw();
+}
+
+// --- "what does this erase?" ---------------------------------------------------------------------------------------
+
+async function explain(name) {
+  try {
+    const found = await ask(name);
+    tell("info", found.name, found.text);
+  } catch (error) {
+    tell("warn", "What does this erase?", error.message);
+  }
+}
+
+function menuItems(node) {
+  const widget = node.widgets?.find((item) => item.name === "artifact");
+  if (!String(node.comfyClass ?? node.type).startsWith("Erase") || !widget) return [];
+  return [{ content: "What does this erase?", callback: () => explain(String(widget.value)) }];
+}
+
+// --- an artifact dropped on the canvas becomes a node that loads it ------------------------------------------------
+
+/** Whether the header of a safetensors file holds our manifest. */
+async function isArtifact(file) {
+  const first = new DataView(await file.slice(0, 8).arrayBuffer());
+  const length = first.byteLength === 8 ? Number(first.getBigUint64(0, true)) : 0;
+  if (!length || length > 100_000_000 || length > file.size) return false;
+  try {
+    return "erase_plugins.manifest" in (JSON.parse(await file.slice(8, 8 + length).text()).__metadata__ ?? {});
+  } catch {
+    return false;
+  }
+}
+
+async function takeIn(file, place) {
+  if (!(await isArtifact(file))) {
+    app.handleFile?.(file);
+    return;
+  }
+  try {
+    const { name } = await ask(file.name, { method: "POST", body: file });
+    await app.refreshComboInNodes?.();
+    const node = globalThis.LiteGraph.createNode(LOADER);
+    node.pos = place;
+    app.graph.add(node);
+    const widget = node.widgets.find((item) => item.name === "artifact");
+    widget.value = name;
+    widget.callback?.(name);
+    tell("success", name, "is in models/erase_plugins now; connect model and clip");
+  } catch (error) {
+    tell("error", file.name, error.message);
+  }
+}
+
+function onDrop(event) {
+  const files = [...(event.dataTransfer?.files ?? [])];
+  if (files.length !== 1 || !files[0].name.endsWith(".safetensors")) return;
+  event.preventDefault();
+  event.stopImmediatePropagation();
+  const box = app.canvas.canvas.getBoundingClientRect();
+  const { scale, offset } = app.canvas.ds;
+  const place = [(event.clientX - box.left) / scale - offset[0], (event.clientY - box.top) / scale - offset[1]];
+  takeIn(files[0], place);
+}
+
+app.registerExtension({
+  name: "ErasePlugins.Comfort",
+  setup() {
+    app.api.addEventListener("executed", onExecuted);
+    window.addEventListener("drop", onDrop, { capture: true });
+  },
+  nodeCreated(node) {
+    if (String(node.comfyClass ?? "").startsWith("Erase")) addChips(node);
+  },
+  getNodeMenuItems: menuItems,
+});

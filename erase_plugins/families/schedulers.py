@@ -1,0 +1,39 @@
+"""Samplers by the names that methods use, as diffusers schedulers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from erase_plugins.errors import RequestError, Unsupported
+
+KINDS = {"ddim": "DDIMScheduler", "dpm": "DPMSolverMultistepScheduler", "euler": "EulerDiscreteScheduler"}
+
+
+def make_scheduler(config: Mapping[str, Any], kind: str, steps: int, device: Any, own: Any = None) -> Any:
+    """A fresh scheduler with its timesteps set.
+
+    Args:
+        config: training configuration of the model (betas, prediction type, spacing).
+        kind: one of `KINDS`, or "own" for the class that the model came with.
+        steps: number of timesteps.
+        device: where the timesteps lie.
+        own: that class; DDIM if None.
+
+    Raises:
+        RequestError: unknown kind.
+        Unsupported: diffusers is not installed.
+    """
+    if kind != "own" and kind not in KINDS:
+        raise RequestError(f"unknown scheduler '{kind}'; choose one of own, {', '.join(KINDS)}")
+    if kind != "own" or own is None:
+        try:
+            import diffusers
+        except ImportError as error:
+            raise Unsupported(
+                "drawing during training needs diffusers, which is not installed; pip install diffusers"
+            ) from error
+        own = getattr(diffusers, KINDS["ddim" if kind == "own" else kind])
+    fresh = own.from_config(config)
+    fresh.set_timesteps(steps, device=device)
+    return fresh

@@ -1,0 +1,50 @@
+"""Options about pictures, the same for every command that makes a page."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from erase_plugins.cli.command import stacked
+
+drawing_options = stacked(
+    click.option(
+        "--pairs", type=click.IntRange(1, 50), metavar="N", help="Draw N pairs with the base and the erased model."
+    ),
+    click.option(
+        "--pair-prompt", "prompts", multiple=True, metavar="TEXT", help="What to draw; repeat for several pairs."
+    ),
+    click.option("--model", help="Base model for the pairs; what the artifact names if left out."),
+    click.option("--device", default="cpu", show_default=True, help="Device for the pairs: cpu, cuda, mps ..."),
+    click.option("--unblurred", is_flag=True, help="Show pictures of explicit concepts and persons as they are."),
+)
+notice_option = click.option(
+    "--adult/--no-adult", default=None,
+    help="Ask visitors of the page first (tag not-for-all-audiences); by default for explicit concepts.",
+)  # fmt: skip
+
+
+def draw(
+    artifact: Any, report: str | None, pairs: int | None, prompts: tuple[str, ...], model: str | None, device: str
+) -> Any:
+    """The pairs that were asked for, or None."""
+    if not pairs and not prompts:
+        return None
+    from erase_plugins.cli.command import quiet_libraries
+    from erase_plugins.cli.console import say
+    from hub_cards.bundle import read_report
+    from hub_cards.gallery import draw_pairs
+
+    quiet_libraries()
+    found, _ = read_report(report)
+    drawn = draw_pairs(artifact, pairs or len(prompts), model=model, prompts=prompts, report=found, device=device)
+    say(f"drew {len(drawn.pairs)} pairs: {', '.join(pair.prompt for pair in drawn.pairs)[:200]}")
+    return drawn
+
+
+def hide(drawn: Any, artifact: Any, unblurred: bool) -> Any:
+    """The pairs as they may be shown."""
+    from hub_cards.sensitive import to_blur
+
+    return drawn.blur() if drawn is not None and not unblurred and to_blur(artifact.manifest.concepts) else drawn

@@ -1,0 +1,90 @@
+"""``erase-plugins space``: a small web page that draws base and erased model side by side."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from erase_plugins.cli.command import declare, dry_run_option, existing, force_option
+from erase_plugins.cli.console import emit, human_bytes, say
+from hub_cards.cli.pictures import drawing_options, notice_option
+
+
+@declare("space")
+@click.argument("repo", metavar="OWNER/NAME")
+@click.option("--artifact", metavar="ARTIFACT", help="Local artifact; the Space gets a copy instead of fetching it.")
+@click.option("--out", metavar="DIR", help="Folder to write; NAME-space if left out.")
+@click.option("--gallery", metavar="DIR", help="Show the pairs that 'card --pairs' wrote there.")
+@drawing_options
+@notice_option
+@click.option("--license", "licence", metavar="ID", help="Licence id; that of the base model if left out.")
+@click.option(
+    "--requirement", metavar="LINE", help="Line for erase-plugins in requirements.txt, such as a git address."
+)
+@click.option("--push", is_flag=True, help="Publish it as Space OWNER/NAME in one commit.")
+@click.option("--private", is_flag=True, help="With --push: make a new Space private.")
+@dry_run_option
+@force_option
+def command(
+    repo: str, artifact: str | None, out: str | None, gallery: str | None, pairs: int | None,
+    prompts: tuple[str, ...], model: str | None, device: str, unblurred: bool, adult: bool | None,
+    licence: str | None, requirement: str | None, push: bool, private: bool, dry_run: bool, force: bool,
+) -> None:  # fmt: skip
+    """Write a Gradio Space for a published artifact: prompt, seed, strength, base and erased side by side.
+
+    Without --artifact the published OWNER/NAME is shown, with the pictures of its page.
+    """
+    from erase_plugins.artifacts.artifact import load_artifact
+    from erase_plugins.artifacts.atomic import refuse_existing
+    from hub_cards.cli.pictures import draw
+    from hub_cards.cli.push import quiet_client
+    from hub_cards.cli.pushed import show
+    from hub_cards.errors import check_repo
+    from hub_cards.gallery import read_gallery
+    from hub_cards.pulling import SCHEME
+    from hub_cards.space import push_space, space_files, write_space
+
+    quiet_client()
+    folder = Path(out or f"{check_repo(repo).split('/')[1]}-space")
+    if not dry_run:
+        refuse_existing(folder, force)
+    loaded = load_artifact(existing(artifact or f"{SCHEME}{repo}"))
+    drawn = draw(loaded, None, pairs, prompts, model, device) or (read_gallery(gallery) if gallery else None)
+    if drawn is None and artifact is None:
+        drawn = published_gallery(repo)
+    files = space_files(
+        loaded, repo, copy=artifact is not None, gallery=drawn, blur=False if unblurred else None, adult=adult,
+        license=licence, requirement=requirement,
+    )  # fmt: skip
+    done = push_space(loaded, repo, files, private=private, dry_run=dry_run, show=show) if push else None
+    size = sum(len(item) if isinstance(item, bytes) else item.stat().st_size for item in files.values())
+    if dry_run:
+        say(f"would write {len(files)} files, {human_bytes(size)}, to {folder}; nothing was changed (dry run)")
+    else:
+        write_space(files, folder, force)
+        say(f"wrote {folder}: {len(files)} files, {human_bytes(size)}")
+        say(f"run it here: pip install gradio && python {folder / 'app.py'}")
+    if done is not None and not dry_run:
+        say(f"Space {repo} is at commit {(done.commit or '')[:12]}; {len(done.sent)} files were sent")
+    emit({"schema": 1, "dry_run": dry_run, "folder": str(folder), "files": sorted(files), "repo": repo,
+          "pushed": None if done is None else {**done.bundle.to_dict(), "commit": done.commit}})  # fmt: skip
+
+
+def published_gallery(repo: str) -> Any:
+    """The pairs on the published page, or None."""
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError
+
+    from hub_cards.errors import reaching
+    from hub_cards.gallery import INDEX, listed, read_gallery
+
+    with reaching("pull from", repo):
+        try:
+            index = Path(hf_hub_download(repo, INDEX))
+        except EntryNotFoundError:  # also: not in the cache and no network
+            return None
+        for name in listed(index.parent.parent):
+            hf_hub_download(repo, name, revision=index.parent.parent.name)
+    return read_gallery(index.parent.parent)

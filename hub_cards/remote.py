@@ -1,0 +1,103 @@
+"""What is published: commit, files with hashes, cards; and what an earlier push left behind."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from erase_plugins.artifacts.collection import INDEX, read_index
+from erase_plugins.artifacts.manifest import FILENAME, Manifest
+from erase_plugins.errors import CorruptArtifact, HubError, PushRefused
+from hub_cards.bundle import PICTURES, REPORT, Bundle, PushFile
+from hub_cards.gallery import of_gallery
+
+#: says what a published full checkpoint is made of
+MERGED = "erase_merged.json"
+#: the file that says what a repository holds, and what to call that
+RECORDS = {FILENAME: "an artifact", INDEX: "a collection", MERGED: "a full checkpoint"}
+
+
+@dataclass(frozen=True)
+class Remote:
+    """What is published: commit, visibility, and per file its hashes (SHA-256 or git id)."""
+
+    commit: str | None = None
+    private: bool | None = None
+    files: Mapping[str, str] = field(default_factory=dict)
+
+
+def look(bundle: Bundle) -> Remote:
+    """The repository of a bundle as it is now; without a commit if there is none.
+
+    Raises:
+        HubError: the Hub's answers contradict each other.
+    """
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
+    from huggingface_hub.hf_api import RepoFile
+
+    api, repo = HfApi(), bundle.repo
+    try:
+        info: Any = api.repo_info(repo, repo_type=bundle.repo_type, revision=bundle.revision)
+    except GatedRepoError:
+        raise
+    except RepositoryNotFoundError:
+        return Remote()
+    rows = api.list_repo_tree(repo, recursive=True, revision=info.sha, repo_type=bundle.repo_type)
+    files = {row.path: row.lfs.sha256 if row.lfs else row.blob_id for row in rows if isinstance(row, RepoFile)}
+    if set(files) != {item.rfilename for item in info.siblings or ()}:  # what is removed depends on this list
+        raise HubError(f"the Hub's two lists of the files in {repo} differ; try again")
+    return Remote(info.sha, bool(info.private), files)
+
+
+def with_state(item: PushFile, published: Mapping[str, str]) -> PushFile:
+    """The file with its state against what is published: "new", "changed" or "same"."""
+    if item.name not in published:
+        return replace(item, state="new")
+    return replace(item, state="same" if published[item.name] in item.hashes() else "changed")
+
+
+def published_text(bundle: Bundle, name: str, commit: str) -> str:
+    """A text file of the repository; its hash is checked, because parts of it are published again."""
+    from huggingface_hub import hf_hub_download
+
+    from hub_cards.cache import check_blob, forget
+
+    path = Path(hf_hub_download(bundle.repo, name, revision=commit, repo_type=bundle.repo_type))
+    try:
+        check_blob(path)
+        return path.read_text(encoding="utf-8", errors="replace")
+    except CorruptArtifact as error:
+        forget(path)
+        raise HubError(f"{name} of {bundle.repo} did not arrive as it is published; try again") from error
+
+
+def left_over(bundle: Bundle, remote: Remote) -> tuple[str, ...]:
+    """Files of an earlier push of this kind that the new state lacks: two sets of weights would be taken for one.
+
+    Raises:
+        PushRefused: the repository holds something of another kind; it would be lost.
+    """
+    found = next((name for name in RECORDS if name in remote.files), None)
+    if found is None:
+        return ()
+    if found != bundle.record:
+        raise PushRefused(f"{bundle.repo} holds {RECORDS[found]}; push {RECORDS[bundle.record]} to another repository")
+    ours = [REPORT, *PICTURES.values(), *(name for name in remote.files if of_gallery(name))]
+    with suppress(CorruptArtifact, ValueError, KeyError, TypeError):
+        ours += _listed(found, published_text(bundle, found, str(remote.commit)), remote)
+    names = {item.name for item in bundle.files}
+    return tuple(name for name in dict.fromkeys(ours) if name not in names and name in remote.files)
+
+
+def _listed(record: str, text: str, remote: Remote) -> list[str]:
+    if record == FILENAME:
+        return [item.name for item in Manifest.from_json(text).files]
+    if record == INDEX:
+        members = read_index(text)[1]
+        return [name for name in remote.files if name.split("/")[0] in members and "/" in name]
+    return [str(name) for name in json.loads(text)["files"]]

@@ -1,0 +1,140 @@
+"""Finds published artifacts and collections: by name, erased concept, tag and base model.
+
+The Hub itself searches names and tags only; what was erased stands in the cards, so those of this project's
+repositories are read along and compared here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+from erase_plugins.errors import RequestError
+from hub_cards.errors import reaching
+from hub_cards.escape import flat
+
+#: tag of everything that this package publishes, and of collections
+OURS, COLLECTION = "erase-plugins", "erase-collection"
+#: repositories whose cards are read for one search, the most downloaded first
+MOST_READ = 2000
+
+
+@dataclass(frozen=True)
+class Found:
+    """A repository that fits. Every text comes from its author: one line, without control characters.
+
+    Attributes:
+        id: "owner/name".
+        revision: commit that the search saw.
+        concepts: what was erased.
+        base: base model; empty if the card does not say it.
+        family: model family; empty if the card does not say it.
+        method: id of the method; empty if the card does not say it.
+        downloads: downloads, as the Hub counts them.
+        likes: likes.
+        tags: the Hub's tags.
+        private: only its owner sees it.
+        collection: it holds one artifact per concept.
+    """
+
+    id: str
+    revision: str
+    concepts: tuple[str, ...] = ()
+    base: str = ""
+    family: str = ""
+    method: str = ""
+    downloads: int = 0
+    likes: int = 0
+    tags: tuple[str, ...] = ()
+    private: bool = False
+    collection: bool = False
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready form."""
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in vars(self).items()}
+
+
+def search(
+    query: str = "",
+    *,
+    base_model: str | None = None,
+    concept: str | None = None,
+    tags: Sequence[str] = (),
+    limit: int = 20,
+    endpoint: str | None = None,
+) -> list[Found]:
+    """Published artifacts and collections that fit everything asked for, best first.
+
+    Args:
+        query: words that occur in the repository's name or in an erased concept; all must.
+        base_model: Hub id of the base model, another name of it, or a family ("sd1", "sdxl").
+        concept: an erased concept, or part of it.
+        tags: tags of the Hub that it must have.
+        limit: most results.
+        endpoint: another Hub.
+
+    Returns:
+        An exact concept first, then by downloads.
+
+    Raises:
+        RequestError: ``limit`` is not positive.
+        HubError: the Hub could not be reached or its answer was unusable.
+    """
+    if limit < 1:
+        raise RequestError(f"a limit of {limit} finds nothing; give a positive number")
+    words = query.casefold().split()
+    asked = [OURS, *tags]
+    by_id = base_model is not None and "/" in base_model
+    if by_id:
+        asked.append(f"base_model:{base_model}")
+    with reaching("search on", "the Hub"):
+        rows = [_found(info) for info in islice(_listed(asked, endpoint), MOST_READ)]
+    fits = [
+        item for item in rows
+        if all(_has(word, (item.id, *item.concepts)) for word in words)
+        and (concept is None or _has(concept.casefold().strip(), item.concepts))
+        and (base_model is None or by_id or _is_base(base_model, item))
+    ]  # fmt: skip
+    exact = {text.casefold().strip() for text in (concept, query) if text}
+    fits.sort(key=lambda item: (not exact & {text.casefold() for text in item.concepts}, -item.downloads, item.id))
+    return fits[:limit]
+
+
+def _listed(tags: list[str], endpoint: str | None) -> Iterator[Any]:
+    from huggingface_hub import HfApi
+
+    yield from HfApi(endpoint=endpoint).list_models(filter=tags, sort="downloads", full=True, cardData=True)
+
+
+def _found(info: Any) -> Found:
+    data = _mapping(info.card_data.to_dict() if info.card_data is not None else {})
+    erasure = _mapping(data.get("erasure"))
+    bases = data.get("base_model") or erasure.get("base") or ""
+    tags = tuple(flat(tag) for tag in info.tags or ())
+    return Found(
+        id=flat(info.id), revision=flat(info.sha or ""), concepts=_texts(data.get("erased")),
+        base=next(iter(_texts(bases)), ""), family=flat(erasure.get("family") or ""),
+        method=flat(erasure.get("method") or ""), downloads=int(info.downloads or 0), likes=int(info.likes or 0),
+        tags=tags, private=bool(info.private), collection=COLLECTION in tags,
+    )  # fmt: skip
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _texts(value: Any) -> tuple[str, ...]:
+    """Texts of a card's field, which may hold anything."""
+    items = [value] if isinstance(value, str) else value if isinstance(value, list) else []
+    return tuple(text for item in items if (text := flat(item)))
+
+
+def _has(word: str, texts: Iterable[str]) -> bool:
+    return any(word in text.casefold() for text in texts)
+
+
+def _is_base(name: str, item: Found) -> bool:
+    wanted = name.casefold()
+    return wanted in (item.family.casefold(), *(tag.casefold() for tag in item.tags)) or wanted == item.base.casefold()

@@ -1,0 +1,121 @@
+"""The parts of a card that people read: what changes, on which base, how strong, what it does not promise."""
+
+from __future__ import annotations
+
+import re
+
+from erase_plugins.artifacts.manifest import Manifest
+from erase_plugins.types import EvalReport
+from hub_cards.citation import citations
+from hub_cards.escape import block, code, prose
+from hub_cards.evidence import attacked, number
+from hub_cards.gallery import INDEX, Gallery
+from hub_cards.licences import Licence
+
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+#: that many concepts are shown by name; erase.json has all
+_SHOWN = 40
+
+
+def hub_id(manifest: Manifest) -> str | None:
+    """The base model's id on the Hub; None if it was a local model."""
+    name = str(manifest.base.get("model") or "")
+    return name if _HUB_ID.fullmatch(name) else None
+
+
+def names(manifest: Manifest, most: int = 5) -> str:
+    """The erased concepts on one line."""
+    texts = [prose(text) for text in manifest.erased[:most]]
+    more = len(manifest.erased) - len(texts)
+    return ", ".join(texts) + (f" and {more} more" if more > 0 else "")
+
+
+def opening(manifest: Manifest) -> str:
+    """What this is, in two sentences."""
+    return (
+        f"Load this small file and the model no longer draws **{names(manifest)}**. "
+        "Take it off and the model is as it was before."
+    )
+
+
+def changes(manifest: Manifest) -> str:
+    """A row per concept, then what was kept on purpose."""
+    rows = ["| you ask for | you get | also covered |", "|---|---|---|"]
+    for concept in manifest.concepts[:_SHOWN]:
+        becomes = prose(concept.anchor) if concept.anchor else "something else (the method chose)"
+        also = ", ".join(prose(text) for text in concept.prompts) or "-"
+        rows.append(f"| {prose(concept.text)} ({prose(concept.kind)}) | {becomes} | {also} |")
+    more = len(manifest.concepts) - _SHOWN
+    if more > 0:
+        rows.append(f"| and {more} more, see erase.json | | |")
+    kept = ", ".join(prose(text) for text in manifest.preserve[:_SHOWN])
+    extra = len(manifest.preserve) - _SHOWN
+    text = f"Kept on purpose: {kept}{f' and {extra} more' if extra > 0 else ''}. " if kept else ""
+    rows += ["", f"{text}The rest should stay as it was; the table *How well* says how far that holds."]
+    return "\n".join(rows)
+
+
+def base(manifest: Manifest) -> str:
+    """The base model with a link and its revision."""
+    name = hub_id(manifest)
+    model = str(manifest.base.get("model") or "not recorded")
+    shown = f"[{prose(model)}](https://huggingface.co/{name})" if name else prose(model)
+    revision = manifest.base.get("revision")
+    at = f", revision {code(revision)}" if revision else ", revision not recorded" if name else ""
+    return (
+        f"{shown}{at} (family {code(manifest.family)}). It was made for these weights. "
+        "On others it may do something else, and our own tools refuse it there."
+    )
+
+
+def pairs(gallery: Gallery) -> str:
+    """A row per pair: prompt and seed, the base, the erased model."""
+    rows = ["| prompt | before | after |", "|---|---|---|"]
+    for pair in gallery.pairs:
+        shown = f"![before]({pair.before}) | ![after]({pair.after})"
+        rows.append(f"| {prose(pair.prompt)}, seed {pair.seed} | {shown} |")
+    how = f"strength {number(gallery.strength)}, {gallery.steps} steps, guidance {number(gallery.guidance)}"
+    rows += ["", f"Same prompt and same seed on both sides; {how}. {code(INDEX)} lists them."]
+    if gallery.blurred:
+        rows.append("The pictures are blurred on purpose.")
+    return "\n".join(rows)
+
+
+def strength(manifest: Manifest) -> str:
+    """Recommended value and usable range."""
+    best, low, high = (manifest.strength.get(name) for name in ("recommended", "low", "high"))
+    if best is None:
+        return "Not measured. Start with 1; 0 switches it off."
+    span = "" if low is None or high is None else f" Use values from {low:g} to {high:g}."
+    return f"Best: {best:g}. 0 switches it off.{span}"
+
+
+def limits(manifest: Manifest, report: EvalReport | None) -> str:
+    """What this does not promise."""
+    tried = "were measured only as the table above says" if attacked(report) else "were not tried"
+    lines = [
+        "- **It can be taken off.** Whoever has the base and this file can leave it out.",
+        "- **It is no proof of deletion.** What the base has learned is still in its weights.",
+        f"- **It can be got around.** Prompts made to bring the concept back {tried}; other words, other languages "
+        "and pictures as input may do it.",
+        "- **A negative strength does the opposite**: it pushes towards the concept.",
+        "- **It belongs to one base.** Fine-tunes, other LoRAs and other samplers were not tested with it.",
+    ]
+    return "\n".join([*lines, *(f"- {prose(text)}" for text in manifest.warnings)])
+
+
+def licence(found: Licence | None) -> str:
+    """The licence, and that the base model's conditions hold."""
+    if found is None:
+        return "That of the base model; look it up on its page before you use or pass on this file."
+    shown = code(found.name or found.id)
+    link = f" ([text]({found.link}))" if found.link else ""
+    return f"{shown}{link}. The conditions of the base model's licence hold for this file as well."
+
+
+def citing(manifest: Manifest) -> list[str]:
+    """The section with BibTeX, if the method names a paper."""
+    entries = citations(manifest.method)
+    if not entries:
+        return []
+    return ["## Cite\n\nThe method is the work of its authors:\n\n" + block("\n\n".join(entries), "bibtex")]

@@ -1,0 +1,164 @@
+"""Sends what differs: one commit, or for very many files a few, of which the last one makes the others count."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+from erase_plugins.errors import HubError, NotAllowed, PushRefused
+from hub_cards.bundle import CARD, Bundle, PushFile
+from hub_cards.errors import reaching
+from hub_cards.remote import look, with_state
+
+#: files of one commit; the Hub gets slow with more
+MOST_FILES = 1000
+#: further tries of one upload request: the client waits 1, 2 and 4 seconds between them
+RETRIES = 3
+_CLIENT = threading.Lock()
+
+
+@dataclass(frozen=True)
+class Pushed:
+    """What a push did. ``commit`` is the state it left; ``sent`` names the files of its commits."""
+
+    bundle: Bundle
+    commit: str | None
+    sent: tuple[str, ...] = ()
+    pull_request: str | None = None
+    dry_run: bool = False
+
+
+def send(bundle: Bundle) -> Pushed:
+    """Makes the repository if needed and commits what differs.
+
+    A repository that was made for this push is never deleted again, since somebody may have used it meanwhile; if it
+    stays empty the error says so, and the same command goes on from there.
+
+    Raises:
+        HubError: the state before is still in force.
+    """
+    made_here, bundle = not bundle.exists, _with_repository(bundle)
+    groups = split(bundle)
+    pull_request = None
+    for number, (items, removed) in enumerate(groups):
+        part = f" (part {number + 1} of {len(groups)})" if len(groups) > 1 else ""
+        try:
+            commit, page, revision = _commit(bundle, items, removed, part, last=number + 1 == len(groups))
+        except HubError as error:
+            hint = ""
+            if number:
+                hint = f"; {number} of {len(groups)} parts are there and do not count yet: run the same command again"
+            elif made_here:
+                hint = f"; the new repository {bundle.repo} is still empty: run the same command again"
+            raise type(error)(f"{error}{hint}") from error
+        pull_request = pull_request or page
+        bundle = replace(bundle, parent=commit, create_pr=False, revision=revision or bundle.revision)
+    return Pushed(bundle, bundle.parent, tuple(item.name for item in bundle.changed), pull_request)
+
+
+def split(bundle: Bundle) -> list[tuple[Sequence[PushFile], Sequence[str]]]:
+    """Files and removals of each commit.
+
+    Files that are new may come before the rest, since nothing lists them yet; what replaces or removes something, the
+    record and the card are in the last commit. Whoever pulls sees the old or the new state.
+    """
+    early: list[PushFile] = []
+    last: list[PushFile] = []
+    for item in bundle.changed:
+        waits = item.state != "new" or item.name in (CARD, bundle.record)
+        (last if waits else early).append(item)
+    room = max(0, MOST_FILES - len(last))
+    first, rest = early[: max(0, len(early) - room)], early[max(0, len(early) - room) :]
+    groups = [first[start : start + MOST_FILES] for start in range(0, len(first), MOST_FILES)]
+    return [*((group, ()) for group in groups), ([*rest, *last], bundle.removed)]
+
+
+def _with_repository(bundle: Bundle) -> Bundle:
+    if bundle.exists:
+        return bundle
+    from huggingface_hub import HfApi
+
+    api = HfApi()
+    try:
+        with reaching("push to", bundle.repo):
+            api.create_repo(
+                bundle.repo, private=bundle.private, exist_ok=True,
+                repo_type=bundle.repo_type, space_sdk=bundle.space_sdk,
+            )  # fmt: skip
+            info: Any = api.repo_info(bundle.repo, repo_type=bundle.repo_type)
+    except NotAllowed:
+        raise
+    except HubError as error:
+        hint = f"{bundle.repo} may be there now and is empty: run the same command again"
+        raise type(error)(f"{error}; {hint}") from error
+    if bundle.private and not info.private:  # made by somebody else since we looked
+        raise PushRefused(f"{bundle.repo} exists and is public; make it private on its settings page")
+    return replace(bundle, parent=info.sha)
+
+
+def _commit(
+    bundle: Bundle, items: Sequence[PushFile], removed: Sequence[str], part: str, last: bool
+) -> tuple[str, str | None, str | None]:
+    """Commit id, and page and revision of a pull request that was opened."""
+    from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
+
+    operations: list[Any] = [CommitOperationAdd(item.name, item.source) for item in items]
+    operations += [CommitOperationDelete(name) for name in removed]
+    try:
+        with reaching("push to", bundle.repo), _uploading():
+            made = HfApi().create_commit(
+                bundle.repo, operations, commit_message=bundle.message + part, revision=bundle.revision,
+                repo_type=bundle.repo_type, create_pr=bundle.create_pr, parent_commit=bundle.parent,
+            )  # fmt: skip
+    except PushRefused:
+        raise
+    except HubError:
+        commit = None if bundle.create_pr or not last else _arrived(bundle)
+        if commit is None:
+            raise
+        return commit, None, None  # only the answer was lost
+    return made.oid, made.pr_url, made.pr_revision
+
+
+def _arrived(bundle: Bundle) -> str | None:
+    """The commit, if the repository holds the new state although the answer said otherwise."""
+    try:
+        remote = look(bundle)
+    except Exception:  # still no connection; the first error is the one to tell
+        return None
+    same = all(with_state(item, remote.files).state == "same" for item in bundle.files)
+    return remote.commit if same and not set(bundle.removed) & set(remote.files) else None
+
+
+@contextmanager
+def _uploading() -> Iterator[None]:
+    """Sets the client up for an upload that ends: no xet, and requests that give up together.
+
+    LFS is spoken by every server, and the client has no way back once it tried xet. Left alone, each of thousands of
+    files would be tried for half a minute on a server that is down.
+    """
+    from huggingface_hub import constants, lfs
+
+    original, tired = lfs.http_backoff, threading.Event()
+
+    def limited(*arguments: Any, **options: Any) -> Any:
+        if tired.is_set():
+            raise ConnectionError("given up after another file failed")
+        try:
+            return original(*arguments, **{"max_retries": RETRIES, **options})
+        except Exception:
+            tired.set()
+            raise
+
+    with _CLIENT:
+        before = constants.HF_HUB_DISABLE_XET
+        constants.HF_HUB_DISABLE_XET = True
+        lfs.http_backoff = limited
+        try:
+            yield
+        finally:
+            constants.HF_HUB_DISABLE_XET = before
+            lfs.http_backoff = original

@@ -1,0 +1,195 @@
+"""A Space for an artifact: a small Gradio page that draws the base and the erased model side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from erase_plugins.artifacts.manifest import FILENAME
+from erase_plugins.errors import ArtifactError
+from hub_cards import SCHEME
+from hub_cards.bundle import CARD, Bundle, PushFile
+from hub_cards.errors import check_repo
+from hub_cards.escape import code, flat, front_matter, literal, prose
+from hub_cards.gallery import Gallery, choose_prompts
+from hub_cards.licences import licence_of
+from hub_cards.model_card import ADULT
+from hub_cards.pushing import publish
+from hub_cards.sections import hub_id, names
+from hub_cards.sending import Pushed
+from hub_cards.sensitive import adults_only, to_blur
+
+APP, REQUIREMENTS = "app.py", "requirements.txt"
+#: folder of a Space's own copy of an artifact
+COPY = "artifact"
+#: version of Gradio that the page was tried with
+GRADIO = "6.31.0"
+_TEMPLATES = Path(__file__).parent / "space_app"
+#: the layout that carries every kind of change
+_LAYOUT = "patch"
+
+
+def space_files(
+    artifact: Any,
+    repo: str,
+    *,
+    copy: bool = False,
+    gallery: Gallery | None = None,
+    blur: bool | None = None,
+    adult: bool | None = None,
+    license: str | None = None,
+    requirement: str | None = None,
+) -> dict[str, bytes | Path]:
+    """The files of a Space: name -> bytes, or the place of a file that is copied.
+
+    Args:
+        artifact: an `Artifact` or its path.
+        repo: "owner/name" of the published artifact; the Space has the same name.
+        copy: give the Space its own copy of the artifact instead of fetching the published one when it starts.
+        gallery: pairs before and after to show.
+        blur: make their pictures unrecognisable; by default for explicit concepts and persons.
+        adult: ask visitors first; by default for explicit concepts.
+        license: licence id; that of the base model if None.
+        requirement: line for this package in requirements.txt; the installed version if None.
+
+    Raises:
+        ArtifactError: ``copy`` and the artifact is not saved as a folder.
+    """
+    from erase_plugins.artifacts.artifact import load_artifact
+
+    loaded = load_artifact(artifact)
+    manifest = loaded.manifest
+    hide = to_blur(manifest.concepts) if blur is None else blur
+    shown = {} if gallery is None else (gallery.blur() if hide else gallery).files()
+    asks = adults_only(manifest.concepts) if adult is None else adult
+    files: dict[str, bytes | Path] = {
+        CARD: page(loaded, repo, license, asks).encode(),
+        APP: app(loaded, repo, copy).encode(),
+        REQUIREMENTS: f"{requirement or _installed()}\n".encode(),
+        **shown,
+    }
+    return {**files, **copied(loaded)} if copy else files
+
+
+def _installed() -> str:
+    try:
+        return f"erase-plugins>={version('erase-plugins')}"
+    except PackageNotFoundError:
+        return "erase-plugins"
+
+
+def copied(loaded: Any) -> dict[str, bytes | Path]:
+    """What a copy of an artifact needs: its manifest and the file that carries every kind of change."""
+    place = loaded.path
+    if place is None or not place.is_dir():
+        raise ArtifactError(f"'{loaded.name}' is not an artifact folder; save it first (artifact.save)")
+    listed = [item for item in loaded.manifest.files if (place / item.name).is_file()]
+    chosen = [item.name for item in listed if item.layout == _LAYOUT] or [item.name for item in listed]
+    return {f"{COPY}/{name}": place / name for name in (FILENAME, *chosen)}
+
+
+def app(loaded: Any, repo: str, copy: bool) -> str:
+    """The text of app.py."""
+    manifest = loaded.manifest
+    low, best, high = (float(manifest.strength.get(name, other)) for name, other in
+                       (("low", 0.0), ("recommended", 1.0), ("high", 1.2)))  # fmt: skip
+    revision = manifest.base.get("revision")
+    return fill("app.py.in", {
+        "title": literal(f"Erased: {', '.join(manifest.erased[:5])}"),
+        "heading": literal(f"Erased: {names(manifest)}"),
+        "about": literal(about(manifest)),
+        "model": literal(manifest.base.get("model") or "MODEL"),
+        "revision": literal(revision) if revision else "None",
+        "artifact": literal(COPY if copy else f"{SCHEME}{repo}"),
+        "prompt": literal(choose_prompts(manifest, 1)[0]),
+        "low": repr(low), "best": repr(best), "high": repr(high),
+    })  # fmt: skip
+
+
+def about(manifest: Any) -> str:
+    """One line about what the page shows; inert Markdown."""
+    return (
+        f"**{names(manifest)}** was erased from {prose(manifest.base.get('model') or 'a model')}. "
+        "Left: the base model. Right: the same prompt and seed with the erasure."
+    )
+
+
+def page(loaded: Any, repo: str, license: str | None, adult: bool) -> str:
+    """The text of the Space's README.md, with the settings that the Hub reads."""
+    manifest = loaded.manifest
+    base, licence = hub_id(manifest), licence_of(manifest.base, license)
+    data = {
+        "title": flat(f"Erased: {', '.join(manifest.erased[:3])}")[:60],
+        "emoji": "🧽",
+        "colorFrom": "gray",
+        "colorTo": "green",
+        "sdk": "gradio",
+        "sdk_version": GRADIO,
+        "app_file": APP,
+        "pinned": False,
+        "short_description": "Base and erased model, side by side",
+        **({} if licence is None or licence.name else {"license": licence.id}),
+        "models": [repo, *([base] if base else [])],
+        "tags": ["erase-plugins", "concept-erasure", *([ADULT] if adult else [])],
+    }
+    link = f"[{prose(repo)}](https://huggingface.co/{repo})"
+    body = fill("README.md.in", {
+        "heading": f"Erased: {names(manifest)}", "about": about(manifest), "source": link,
+        "base": code(base or manifest.base.get("model")),
+    })  # fmt: skip
+    return front_matter(data) + "\n" + body
+
+
+def fill(name: str, values: Mapping[str, str]) -> str:
+    """A template with its values; a value that looks like a placeholder stays as it is."""
+    parts = (_TEMPLATES / name).read_text(encoding="utf-8").split("{{")
+    filled = [parts[0]]
+    for part in parts[1:]:
+        key, rest = part.split("}}", 1)
+        filled.append(values[key] + rest)
+    return "".join(filled)
+
+
+def write_space(files: Mapping[str, bytes | Path], folder: str | Path, force: bool = False) -> Path:
+    """Writes the files of a Space into a new folder; all of them or none."""
+    from erase_plugins.artifacts.atomic import atomic_folder
+
+    target = Path(folder)
+    with atomic_folder(target, force) as work:
+        for name, source in files.items():
+            (work / name).parent.mkdir(parents=True, exist_ok=True)
+            (work / name).write_bytes(source if isinstance(source, bytes) else source.read_bytes())
+    return target
+
+
+def push_space(
+    artifact: Any,
+    repo: str,
+    files: Mapping[str, bytes | Path],
+    *,
+    private: bool = False,
+    dry_run: bool = False,
+    show: Callable[[Bundle], None] | None = None,
+) -> Pushed:
+    """Publishes the files as Space ``repo`` in one commit; other files of the Space are left alone.
+
+    Args:
+        artifact: the `Artifact` that it is about; plugins may ask for it before the push.
+        repo: "owner/name".
+        files: from `space_files`.
+        private, dry_run, show: as for `hub_cards.push`.
+
+    Raises:
+        HubError, PushRefused, NotAllowed: as for `hub_cards.push`.
+    """
+    check_repo(repo)
+    listed = tuple(PushFile(name, source) for name, source in files.items() if name != CARD)
+    text = files[CARD]
+    bundle = Bundle(
+        artifact, repo, listed, private=private, repo_type="space", space_sdk="gradio",
+        message=f"Space for {', '.join(artifact.manifest.erased)[:60]} erased",
+    )  # fmt: skip
+    return publish(bundle, text.decode() if isinstance(text, bytes) else text.read_text(encoding="utf-8"),
+                   dry_run=dry_run, show=show)  # fmt: skip

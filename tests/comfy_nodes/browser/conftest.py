@@ -1,0 +1,84 @@
+"""The editor in chromium on a real server, for two frontends and both renderers; skips with the reason."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.comfy_nodes import comfy_server
+from tests.comfy_nodes.browser.editor import CHROMIUM_FLAGS, Editor
+from tests.comfy_nodes.conftest import ROOT
+
+#: folder in custom_nodes: the repository itself, as after git clone (the editor finds no help page of a folder with a dot)
+NAME = "erase-plugins"
+FRONTENDS = ("oldest", "newest")
+
+
+def missing(reason: str) -> None:
+    if os.environ.get("ERASE_REQUIRE_BROWSER"):
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def chromium():
+    """A running browser."""
+    program = os.environ.get("ERASE_CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
+    if not program:
+        missing("no chromium found; install Debian's package chromium, or name a program in ERASE_CHROMIUM")
+    try:
+        from playwright.sync_api import sync_playwright
+    except ImportError:
+        missing("playwright is not installed")
+    with sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=program, args=list(CHROMIUM_FLAGS))
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="session", params=FRONTENDS)
+def frontend(request):
+    """(version, folder) of an unpacked comfyui-frontend-package."""
+    places = [Path(item) for item in os.environ.get("ERASE_COMFY_FRONTENDS", "").split(os.pathsep) if item]
+    if len(places) != len(FRONTENDS):
+        missing("set ERASE_COMFY_FRONTENDS to two unpacked comfyui-frontend-package wheels, oldest first")
+    place = places[FRONTENDS.index(request.param)]
+    found = next(iter(place.glob("comfyui_frontend_package-*.dist-info")), None)
+    version = re.sub(r".*package-|\.dist-info$", "", found.name) if found else "0.0.0"
+    return version, place / "comfyui_frontend_package" / "static"
+
+
+@pytest.fixture(scope="session")
+def running(environment, frontend, chromium, tmp_path_factory):
+    """Address of a server with this frontend and the pack."""
+    python, comfy = environment
+    base = comfy_server.prepare(tmp_path_factory.mktemp("editor"), ROOT, NAME)
+    port = comfy_server.free_port()
+    process = comfy_server.start(python, comfy, base, port, frontend[1], str(ROOT))
+    try:
+        comfy_server.wait_ready(process, base, port)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        comfy_server.stop(process)
+
+
+@pytest.fixture(scope="module", params=["classic", "vue"])
+def editor(request, running, chromium, frontend):
+    """The editor; nothing in the console may name our folder."""
+    page = chromium.new_page(viewport={"width": 1600, "height": 900})
+    page.set_default_timeout(60_000)
+    opened = Editor(page, running, frontend[0], vue=request.param == "vue")
+    opened.label = f"{frontend[0]}_{request.param}"
+    yield opened
+    page.close()
+
+
+@pytest.fixture
+def shoot(editor, tmp_path):
+    """Saves a picture of the page; ERASE_SCREENSHOTS keeps them."""
+    folder = Path(os.environ.get("ERASE_SCREENSHOTS") or tmp_path)
+    return lambda name: editor.screenshot(folder / f"{editor.label}_{name}.png")

@@ -1,0 +1,81 @@
+"""What our script adds in the browser: chips, the menu entry, dropped artifacts; and the editor without it."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tests.comfy_nodes.browser.conftest import NAME
+from tests.comfy_nodes.conftest import ROOT
+from tests.layouts.making import artifact_of, random_edit
+
+pytestmark = [pytest.mark.comfy, pytest.mark.browser, pytest.mark.slow]
+FIRST = ROOT / "comfy_nodes" / "example_workflows" / "erase_and_compare_pocket.json"
+DROP = """([data, name]) => {
+  const items = new DataTransfer();
+  items.items.add(new File([new Uint8Array(data)], name));
+  app.canvas.canvas.dispatchEvent(
+    new DragEvent("drop", { dataTransfer: items, bubbles: true, cancelable: true, clientX: 900, clientY: 760 }),
+  );
+}"""
+
+
+@pytest.fixture(autouse=True)
+def no_error_from_our_files(editor):
+    yield
+    assert editor.errors_of(f"/extensions/{NAME}/") == []
+
+
+@pytest.fixture
+def file(pocket_target, tmp_path):
+    """An artifact in one file."""
+    folder = tmp_path / "no_pizza"
+    artifact_of(pocket_target, random_edit(pocket_target, ("denoiser",)), "no_pizza").save(folder, ("patch",))
+    return next(folder.glob("*.safetensors"))
+
+
+def test_chips_switch_concepts_off_and_are_not_saved(editor, shoot):
+    editor.load(json.loads(FIRST.read_text(encoding="utf-8")))
+    node = editor.node("EraseUCE")
+    editor.set_widget(node, "erase", "pizza -> hamburger\n# dog\ncar")
+    chips = editor.page.locator(".erase-chips button")
+    editor.page.wait_for_function("document.querySelectorAll('.erase-chips button').length === 3")
+    assert [chip.get_attribute("aria-pressed") for chip in chips.all()] == ["true", "false", "true"]
+    editor.show(node, scale=1.0)
+    chips.nth(1).click()
+    chips.nth(2).click()
+    shoot("chips")
+    sent = editor.page.evaluate("async (id) => (await app.graphToPrompt()).output[id].inputs", node)
+    assert sent["erase"] == "pizza -> hamburger\ndog\n# car"
+    assert set(sent) == {"model", "clip", "erase", "strength", "kind", "keep"}
+    saved = editor.page.evaluate(
+        "(id) => app.graph.serialize().nodes.find((n) => String(n.id) === id).widgets_values", node
+    )
+    assert saved == [sent["erase"], 1, "object", ""]
+
+
+def test_a_dropped_artifact_becomes_a_node_that_tells_what_it_erases(editor, shoot, file):
+    editor.load(json.loads(FIRST.read_text(encoding="utf-8")))
+    editor.page.evaluate(DROP, [list(file.read_bytes()), "no_pizza.safetensors"])
+    editor.page.wait_for_function("app.graph._nodes.some((n) => n.type === 'EraseLoadArtifact')")
+    node = editor.node("EraseLoadArtifact")
+    value = editor.page.evaluate("(id) => app.graph._nodes.find((n) => String(n.id) === id).widgets[0].value", node)
+    assert value == "no_pizza.safetensors"
+    editor.show(node, scale=1.0, top=300)
+    editor.select(node)
+    editor.select(node, button="right")
+    editor.page.get_by_text("What does this erase?").first.click()
+    editor.page.get_by_text("made for: pocket").first.wait_for()
+    shoot("what_does_this_erase")
+
+
+def test_a_dropped_file_that_is_not_ours_is_left_to_the_editor(editor):
+    editor.load(json.loads(FIRST.read_text(encoding="utf-8")))
+    editor.page.evaluate("() => { window.passedOn = []; app.handleFile = (file) => window.passedOn.push(file.name); }")
+    header = b'{"__metadata__":{"format":"pt"}}'
+    editor.page.evaluate(DROP, [list(len(header).to_bytes(8, "little") + header), "other.safetensors"])
+    editor.page.wait_for_function("window.passedOn.includes('other.safetensors')")
+    assert not editor.page.evaluate("app.graph._nodes.some((n) => n.type === 'EraseLoadArtifact')")
+    editor.page.reload()
+    editor.wait_ready()

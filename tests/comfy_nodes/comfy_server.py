@@ -1,0 +1,73 @@
+"""Starts and stops the real ComfyUI server; standard library only, because both interpreters use it."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+FOLDERS = ("custom_nodes", "input", "output", "temp", "user", "models/erase_plugins", "models/loras")
+
+
+def free_port() -> int:
+    with socket.socket() as place:
+        place.bind(("127.0.0.1", 0))
+        return place.getsockname()[1]
+
+
+def prepare(base: Path, pack: Path, name: str) -> Path:
+    """A base folder whose custom_nodes holds a link to the pack under ``name``."""
+    for folder in FOLDERS:
+        (base / folder).mkdir(parents=True, exist_ok=True)
+    link = base / "custom_nodes" / name
+    if not link.exists():
+        link.symlink_to(pack)
+    return base
+
+
+def start(
+    python: str | Path, comfy: Path, base: Path, port: int, front: Path, path: str, *options: str
+) -> subprocess.Popen[bytes]:
+    """The server process; its log goes to BASE/server.log.
+
+    Args:
+        python: interpreter with ComfyUI's requirements.
+        comfy, base, front: its folder, the folder with models and outputs, the folder of the editor.
+        path: PYTHONPATH.
+    """
+    return subprocess.Popen(
+        [
+            str(python), "main.py", "--cpu", "--listen", "127.0.0.1", "--port", str(port), "--base-directory",
+            str(base), "--front-end-root", str(front), "--disable-auto-launch", "--disable-api-nodes",
+            "--database-url", "sqlite:///:memory:", *options,
+        ],
+        cwd=comfy, env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
+        stdout=(base / "server.log").open("wb"), stderr=subprocess.STDOUT,
+    )  # fmt: skip
+
+
+def wait_ready(process: subprocess.Popen[bytes], base: Path, port: int, seconds: float = 400.0) -> None:
+    """Returns when the server answers; raises with the end of its log when it died."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        if process.poll() is not None:
+            break
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/system_stats", timeout=10):
+                return
+        except (urllib.error.URLError, TimeoutError, ConnectionError):
+            time.sleep(0.1)
+    raise RuntimeError("the server did not become ready:\n" + (base / "server.log").read_text(errors="replace")[-3000:])
+
+
+def stop(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.wait(10)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()

@@ -1,0 +1,111 @@
+"""Search: through the client's listing, by name, concept, tag and base; cards of strangers may hold anything."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+import pytest
+from huggingface_hub import CommitOperationAdd, HfApi
+from huggingface_hub.utils import yaml_dump
+
+import hub_cards
+from erase_plugins.errors import HubError, RequestError
+from tests.cli.conftest import erase  # noqa: F401
+from tests.hub.conftest import REPO
+
+SDXL = "stabilityai/stable-diffusion-xl-base-1.0"
+
+
+def publish(repo, **card):
+    """A repository with nothing but a card."""
+    HfApi().create_repo(repo)
+    data = {"license": "mit", **card, "tags": ["erase-plugins", *card.get("tags", [])]}
+    text = f"---\n{yaml_dump(data)}---\n# x\n".encode()
+    HfApi().create_commit(repo, [CommitOperationAdd("README.md", text)], commit_message="x")
+
+
+@pytest.fixture
+def shelf(hub):
+    publish("tester/van-gogh", base_model=SDXL, base_model_relation="adapter", erased=["Van Gogh"], tags=["sdxl"],
+            erasure={"family": "sdxl", "method": "esd"})  # fmt: skip
+    publish("tester/painters", erased=["Monet", "Van Gogh", "Dalí"], tags=["erase-collection"])
+    publish(
+        "tester/gogh-sd1", erased=["Vincent van Gogh"], erasure={"family": "sd1", "base": "pocket", "method": "uce"}
+    )
+    HfApi().create_repo("tester/unrelated-van-gogh")
+    hub.store.repository("tester/painters").downloads = 7
+    return hub
+
+
+def names(*words, **options):
+    return [item.id.removeprefix("tester/") for item in hub_cards.search(*words, **options)]
+
+
+def test_what_is_found(shelf):
+    assert names() == ["painters", "gogh-sd1", "van-gogh"]
+    assert names("painters") == ["painters"]
+    assert names("gogh sd1") == ["gogh-sd1"]
+    assert names("MONET") == names(concept="monet") == ["painters"]
+    assert names(concept="van gogh") == ["painters", "van-gogh", "gogh-sd1"]  # the exact ones first, then by downloads
+    assert names(base_model=SDXL) == names(base_model="sdxl") == names(tags=["sdxl"]) == ["van-gogh"]
+    assert names(base_model="pocket") == names(base_model="sd1") == ["gogh-sd1"]
+    assert names("nothing at all") == names(base_model="a/b") == []
+    assert len(names(limit=2)) == 2
+    with pytest.raises(RequestError, match="positive"):
+        names(limit=0)
+
+
+def test_what_a_result_says(shelf):
+    (found,) = hub_cards.search(base_model=SDXL)
+    head = shelf.store.repository("tester/van-gogh").commit().oid
+    assert (found.revision, found.concepts, found.base, found.family) == (head, ("Van Gogh",), SDXL, "sdxl")
+    assert (found.method, found.downloads, found.private, found.collection) == ("esd", 0, False, False)
+    assert f"base_model:{SDXL}" in found.tags
+    assert hub_cards.search("painters")[0].collection
+
+
+def test_another_endpoint(shelf):
+    from erase_plugins.testing import HubServer
+
+    with HubServer() as other:
+        assert hub_cards.search(endpoint=other.url) == []
+    assert len(hub_cards.search(endpoint=shelf.url)) == 3
+
+
+def test_what_was_pushed_is_found(hub, pizza):
+    hub_cards.push(pizza, REPO, license="mit")
+    (found,) = hub_cards.search(concept="pizza")
+    assert (found.id, found.concepts, found.revision) == (REPO, ("pizza",), hub.store.repository(REPO).commit().oid)
+
+
+@pytest.mark.parametrize(
+    "erased", ["text", 7, {"a": 1}, [["x"], None, 3], ["a\x1b[31mred\u202e\nline" + "x" * 999], None]
+)
+def test_cards_may_hold_anything(hub, erased):
+    publish("tester/odd", erased=erased, erasure=[1], base_model=["a/b", "c/d"], tags=[])
+    (found,) = hub_cards.search()
+    assert found.base == "a/b"
+    assert all(text.isprintable() and len(text) <= 300 for text in found.concepts)
+    assert "\x1b" not in str(found.to_dict())
+
+
+def test_the_command(shelf, erase):  # noqa: F811
+    ran = erase("search", "van", "gogh", "--json")
+    assert ran.code == 0, ran.err
+    assert [item["id"] for item in ran.data["found"]] == ["tester/painters", "tester/van-gogh", "tester/gogh-sd1"]
+    ran = erase("search", "--concept", "monet")
+    assert "tester/painters" in ran.out
+    assert "hub:tester/painters#NAME" in ran.out
+    assert "nothing fits" in erase("search", "nobody").out
+
+
+@pytest.mark.parametrize("fault", [429, 500, "reset", "truncated", "wrong bytes"])
+def test_faults_end_in_one_clear_error(shelf, fault):
+    shelf.fault("GET /api/models\\?", fault, times=0)
+    if fault == "wrong bytes":  # one flipped bit may still be a sound answer
+        with suppress(HubError):
+            hub_cards.search("gogh")
+        return
+    with pytest.raises(HubError, match=r"^cannot search on the Hub: [^\n]*$") as caught:
+        hub_cards.search("gogh")
+    assert shelf.token not in str(caught.value)

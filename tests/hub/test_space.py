@@ -1,0 +1,277 @@
+"""The Space: its files, its functions without Gradio, its page with Gradio, and its way to the Hub."""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import pytest
+import torch
+from huggingface_hub import SpaceCard
+from PIL import Image
+
+import erase_plugins
+import hub_cards
+from erase_plugins import Concept, generate
+from erase_plugins.testing.models import shared_pipeline
+from hub_cards.gallery import draw_pairs, picture
+from hub_cards.space import push_space, space_files, write_space
+from tests.cli.conftest import erase  # noqa: F401
+from tests.hub.conftest import REPO
+from tests.hub.test_card import EVIL
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def _gradio_python():
+    """An interpreter with Gradio: this one, or the one named by ERASE_GRADIO_PYTHON."""
+    if importlib.util.find_spec("gradio") is not None:
+        return sys.executable
+    return os.environ.get("ERASE_GRADIO_PYTHON")
+
+
+@pytest.fixture(scope="module")
+def drawn(made):
+    return draw_pairs(made["pizza"], model=shared_pipeline("tiny_sd1"), prompts=["a pizza", "a plate"], steps=2)
+
+
+def load_app(folder, monkeypatch=None):
+    spec = importlib.util.spec_from_file_location("space_app", folder / "app.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def app(pizza, drawn, tmp_path, monkeypatch):
+    """The app of a Space with its own copy, on the tiny pipeline."""
+    monkeypatch.setattr(erase_plugins, "load", lambda *_, **__: shared_pipeline("tiny_sd1"), raising=False)
+    module = load_app(write_space(space_files(pizza, REPO, copy=True, gallery=drawn), tmp_path / "space"))
+    module.STEPS = 2
+    return module
+
+
+# ---- files --------------------------------------------------------------------------------------------------------
+
+
+def test_files_of_a_space(pizza, drawn):
+    files = space_files(pizza, REPO, gallery=drawn)
+    assert set(files) == {"README.md", "app.py", "requirements.txt", *drawn.files()}
+    data = SpaceCard(files["README.md"].decode(), ignore_metadata_errors=False).data.to_dict()
+    assert (data["sdk"], data["app_file"], data["models"]) == ("gradio", "app.py", [REPO])
+    assert data["title"] == "Erased: pizza"
+    assert len(data["short_description"]) <= 60
+    assert data["sdk_version"].count(".") == 2
+    assert files["requirements.txt"].startswith(b"erase-plugins")
+    assert f'ARTIFACT = "hub:{REPO}"' in files["app.py"].decode()
+    assert b"{{" not in b"".join(item for item in files.values() if isinstance(item, bytes) and item[:4] != b"\x89PNG")
+
+
+def test_base_revision_and_licence_follow_the_manifest(pizza):
+    base = {**pizza.manifest.base, "model": "stable-diffusion-v1-5/stable-diffusion-v1-5", "revision": "abc"}
+    files = space_files(pizza.with_manifest(base=base), REPO)
+    data = SpaceCard(files["README.md"].decode()).data.to_dict()
+    assert data["models"] == [REPO, base["model"]]
+    assert data["license"] == "creativeml-openrail-m"
+    assert 'REVISION = "abc"' in files["app.py"].decode()
+
+
+def test_sensitive_concepts(pizza, drawn):
+    person = pizza.with_manifest(concepts=(Concept("Ada", "person"),))
+    name = drawn.pairs[0].before
+    assert space_files(person, REPO, gallery=drawn)[name] == drawn.blur().files()[name]
+    assert space_files(person, REPO, gallery=drawn, blur=False)[name] == drawn.files()[name]
+    explicit = space_files(pizza.with_manifest(concepts=(Concept("x", "explicit"),)), REPO)
+    assert "not-for-all-audiences" in SpaceCard(explicit["README.md"].decode()).data.tags
+
+
+@pytest.mark.parametrize("text", EVIL)
+def test_text_of_strangers_is_inert(pizza, text, tmp_path):
+    spoiled = pizza.with_manifest(
+        concepts=(Concept(text, prompts=(text,)),), base={**pizza.manifest.base, "model": text, "revision": text}
+    )
+    folder = write_space(space_files(spoiled, REPO), tmp_path / "space")
+    module = load_app(folder)
+    assert (folder, 0.0, 1.0, 1.2) == (module.HERE, module.LOW, module.BEST, module.HIGH)
+    page = (folder / "README.md").read_text()
+    assert SpaceCard(page, ignore_metadata_errors=False).data.sdk == "gradio"
+    for shown in (module.ABOUT, re.sub(r"`[^`\n]*`", "", page.split("\n---\n", 1)[1])):
+        assert "<script" not in shown
+        assert "](http://" not in shown
+        assert "](javascript" not in shown
+        assert "**bold**" not in shown
+
+
+# ---- functions, without Gradio ------------------------------------------------------------------------------------
+
+
+def test_draws_what_generate_draws(app, pizza):
+    pipe = shared_pipeline("tiny_sd1")
+    base, edited = app.draw("a pizza", 5, 0.7)
+    for shown, artifacts in ((base, []), (edited, [pizza])):
+        expected = generate(pipe, "a pizza", artifacts, seeds=5, strength=0.7, steps=2)[0]
+        assert shown.tobytes() == Image.open(io.BytesIO(picture(expected))).tobytes()
+    assert base.tobytes() != edited.tobytes()
+    assert min(base.size) >= 256
+
+
+def test_odd_input(app):
+    first = app.draw("  ", None, 0)
+    assert first[0].tobytes() == first[1].tobytes(), "strength 0 is the base"
+    assert app.draw(app.PROMPT, 0, 0)[0].tobytes() == first[0].tobytes()
+    assert app.draw("a pizza", 1, 99)[1].tobytes() == app.draw("a pizza", 1, app.HIGH)[1].tobytes()
+    assert app.draw("x " * 1000, 2**31 + 4, -5)[0].tobytes() == app.draw(("x " * 1000)[:300], 4, 0)[0].tobytes()
+
+
+def test_the_examples_are_the_pairs(app, drawn):
+    assert [caption for _, caption in app.examples()][:2] == ["a pizza, seed 1", "a pizza, seed 1"]
+    assert [Path(file).read_bytes() for file, _ in app.examples()] == [
+        drawn.files()[name] for pair in drawn.pairs for name in (pair.before, pair.after)
+    ]
+
+
+def test_visitors_do_not_disturb_each_other(app, monkeypatch):
+    """Fifty requests from several threads, ten of them breaking off: the base stays what it was, to the last bit."""
+    pipe = shared_pipeline("tiny_sd1")
+    before = generate(pipe, "a plate", seeds=9, steps=2)
+    expected = {strength: app.draw("a pizza", 3, strength)[1].tobytes() for strength in (0.5, 1.0)}
+    real, calls, wrong, broken = erase_plugins.generate, iter(range(1000)), [], []
+
+    def sometimes(*words, **options):
+        result = real(*words, **options)
+        if next(calls) % 10 == 9:
+            raise ConnectionResetError("the visitor left")
+        return result
+
+    monkeypatch.setattr(erase_plugins, "generate", sometimes, raising=False)
+
+    def visit(number):
+        strength = (0.5, 1.0)[number % 2]
+        try:
+            found = app.draw("a pizza", 3, strength)[1].tobytes()
+        except ConnectionResetError:
+            broken.append(number)
+        else:
+            wrong.extend([number] if found != expected[strength] else [])
+
+    threads = [
+        threading.Thread(target=lambda part=part: [visit(part + 5 * turn) for turn in range(10)]) for part in range(5)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+    assert len(broken) >= 8
+    assert torch.equal(real(pipe, "a plate", seeds=9, steps=2), before)
+
+
+# ---- the way to the Hub -------------------------------------------------------------------------------------------
+
+
+def test_pushed_in_one_commit_and_again_not_at_all(hub, pizza, drawn):
+    files = space_files(pizza, REPO, copy=True, gallery=drawn)
+    done = push_space(pizza, REPO, files)
+    assert done.commit == hub.store.repository(f"space:{REPO}").commit().oid
+    assert set(hub.files(f"space:{REPO}")) == set(files)
+    assert hub.files(f"space:{REPO}")["artifact/edit.safetensors"] == (pizza.path / "edit.safetensors").read_bytes()
+    assert push_space(pizza, REPO, files).sent == ()
+    SpaceCard(files["README.md"].decode()).validate(repo_type="space")
+    assert hub.count("POST /api/validate-yaml") == 2, "the push's own check, and this one"
+    hub_cards.push(pizza, REPO, license="mit")  # a model of the same name is another repository
+    assert "app.py" not in hub.files(REPO)
+
+
+def test_on_the_command_line(hub, pizza, drawn, erase, tmp_path, monkeypatch):  # noqa: F811
+    hub_cards.push(pizza, REPO, license="mit", gallery=drawn)
+    monkeypatch.chdir(tmp_path)
+    dry = erase("space", REPO, "--push", "--dry-run")
+    assert dry.code == 0, dry.err
+    assert f"{REPO}: new, public" in dry.out
+    assert not list(tmp_path.glob("*space*"))
+    ran = erase("space", REPO, "--push", "--json")
+    assert ran.code == 0, ran.err
+    assert ran.data["folder"] == "no-pizza-space"
+    written = {
+        item.relative_to("no-pizza-space").as_posix() for item in Path("no-pizza-space").rglob("*") if item.is_file()
+    }
+    assert written == set(ran.data["files"]) == set(hub.files(f"space:{REPO}"))
+    assert "images/pair_2_after.png" in written, "the pictures of the published page"
+    assert erase("space", REPO).code != 0, "what is there is not replaced"
+    ran = erase(
+        "space", "tester/other", "--artifact", pizza.path, "--out", "own", "--requirement", "erase-plugins @ git+x"
+    )
+    assert ran.code == 0, ran.err
+    assert Path("own/artifact/erase.json").is_file()
+    assert Path("own/requirements.txt").read_text() == "erase-plugins @ git+x\n"
+    assert erase("space", "tester/nothing").code == 5
+    canary = hub.token.encode()
+    for item in tmp_path.rglob("*"):
+        assert not item.is_file() or canary not in item.read_bytes(), item
+    for name, data in hub.files(f"space:{REPO}").items():
+        assert canary not in data, name
+
+
+# ---- with Gradio --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory):
+    """The Space for pocket, started as anybody would: python app.py. Gives its address and the artifact."""
+    python = _gradio_python()
+    if not python:
+        pytest.skip("needs Gradio here, or an interpreter with it in ERASE_GRADIO_PYTHON")
+    place = tmp_path_factory.mktemp("gradio")
+    made = erase_plugins.erase("pocket", "pizza", "uce", out=place / "made", options={"vocabulary": "200"})
+    gallery = draw_pairs(made, 2, steps=4)
+    folder = write_space(space_files(made, REPO, copy=True, gallery=gallery), place / "space")
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        port = one.getsockname()[1]
+    env = {
+        **os.environ, "PYTHONPATH": str(ROOT), "GRADIO_SERVER_PORT": str(port), "GRADIO_SERVER_NAME": "127.0.0.1",
+        "GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_OFFLINE": "1", "NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1",
+    }  # fmt: skip
+    with (place / "log").open("wb") as log:
+        process = subprocess.Popen([python, "app.py"], cwd=folder, env=env, stdout=log, stderr=log)
+        try:
+            address = f"http://127.0.0.1:{port}"
+            for _ in range(240):
+                if process.poll() is not None:
+                    pytest.fail((place / "log").read_text())
+                try:
+                    urllib.request.urlopen(f"{address}/config", timeout=5).read()
+                    break
+                except (urllib.error.URLError, OSError):
+                    time.sleep(0.5)
+            else:
+                pytest.fail("the page did not start: " + (place / "log").read_text())
+            yield address, made
+        finally:
+            process.terminate()
+            process.wait(30)
+
+
+def test_a_pair_through_the_running_page(running):
+    address, made = running
+    body = json.dumps({"data": ["a pizza on a blue background", 3, 1.0]}).encode()
+    asked = urllib.request.Request(f"{address}/gradio_api/call/draw", body, {"Content-Type": "application/json"})
+    event = json.loads(urllib.request.urlopen(asked, timeout=60).read())["event_id"]
+    answer = urllib.request.urlopen(f"{address}/gradio_api/call/draw/{event}", timeout=300).read().decode()
+    assert "event: complete" in answer, answer
+    files = json.loads(answer.split("event: complete\ndata: ")[1].splitlines()[0])
+    shown = [Image.open(io.BytesIO(urllib.request.urlopen(item["url"], timeout=60).read())) for item in files]
+    for found, artifacts in zip(shown, ([], [made]), strict=True):
+        expected = generate("pocket", "a pizza on a blue background", artifacts, seeds=3, steps=20, guidance=4.0)[0]
+        assert found.convert("RGB").tobytes() == Image.open(io.BytesIO(picture(expected))).tobytes()
