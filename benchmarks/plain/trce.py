@@ -36,5 +36,6 @@ def ours(options: Mapping[str, Any]) -> dict[str, int]:
     kept = min(options["harvest"], early)
     return {
         "preparation": options["trajectories"] * (2 * early + kept) + options["free"] * options["steps"],
-        "training": options["iterations"] * (2 * options["batch"] + options["free_batch"]),
+        "training": options["iterations"]
+        * ((1 + (options["steer_null"] > 0)) * options["batch"] + options["free_batch"]),
     }

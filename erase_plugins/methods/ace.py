@@ -95,20 +95,6 @@ def null_target(null: Tensor, concept: Tensor, priors: Sequence[Tensor], gammas:
     return null + options.eta_null * (concept - null) - options.eta_prior * correction
 
 
-def own_priors(priors: Sequence[str], phrases: Sequence[str]) -> tuple[list[str], list[str]]:
-    """(priors, left out): without repetitions, and without those that contain all words of a phrase or lie in one."""
-    names = [frozenset(phrase.lower().split()) for phrase in phrases]
-    kept: dict[str, str] = {}
-    dropped = []
-    for prior in priors:
-        words = frozenset(prior.lower().replace("(", " ").replace(")", " ").split())
-        if not words or any(name <= words or words <= name for name in names):
-            dropped.append(prior)
-        else:
-            kept.setdefault(" ".join(prior.lower().split()), prior.strip())
-    return list(kept.values()), dropped
-
-
 class ACE:
     """Erasure that also holds in editing: the prediction without a prompt repels the concept."""
 
@@ -155,6 +141,8 @@ class ACE:
         Raises:
             RequestError: names the option.
         """
+        from erase_plugins.engine.priors import own_priors
+
         check_templates(options.templates)
         anchored = [concept.text for concept in request.concepts if concept.anchor is not None]
         if anchored:
@@ -189,12 +177,15 @@ class ACE:
         import torch
 
         from erase_plugins.engine.pools import Part, mean_squares
+        from erase_plugins.engine.priors import chosen_priors, prior_scores
         from erase_plugins.engine.trajectories import repeat
 
         target, ctx = rollout.target, rollout.ctx
         phrases = [phrase for concept in request.concepts for phrase in (concept.text, *concept.prompts)]
-        priors = self._priors(request, options, phrases, rollout)
-        scores = self._scores(options, phrases, priors, target)
+        named = (*options.priors, *request.preserve)
+        priors = chosen_priors(target, phrases, named, options.prior_words, options.near, ctx)
+        rollout.check(priors)
+        scores = prior_scores(options.scores, target, phrases, priors)
         prompts = [template.format(phrase) for template in options.templates for phrase in phrases]
         prompts *= -(-options.trajectories // len(prompts))
         drawn = [
@@ -229,51 +220,6 @@ class ACE:
             return mean_squares(target, parts, ctx)
 
         return loss
-
-    def _priors(
-        self, request: EraseRequest, options: ACEOptions, phrases: Sequence[str], rollout: Rollout
-    ) -> list[str]:
-        from erase_plugins.engine.retention import keep_words
-
-        ctx, named = rollout.ctx, (*options.priors, *request.preserve)
-        if not named:
-            named = keep_words(rollout.target, phrases, options.prior_words, options.near, ctx.generator("priors"))
-        priors, dropped = own_priors(named, phrases)
-        if dropped:
-            ctx.note(f"not used as priors, since they name the target: {', '.join(dropped[:8])}")
-        if not priors:
-            raise RequestError("no prior concept is left; name some with --set priors=...")
-        rollout.check(priors)
-        return priors
-
-    def _scores(
-        self, options: ACEOptions, phrases: Sequence[str], priors: Sequence[str], target: Target
-    ) -> list[float]:
-        """gamma of every prior.
-
-        Raises:
-            RequestError: the file is not readable, or lacks a prior.
-        """
-        import json
-        from pathlib import Path
-
-        import torch
-
-        from erase_plugins.engine.phrases import meaning
-
-        if options.scores == "one":
-            return [1.0] * len(priors)
-        if options.scores == "text":
-            concept, others = (meaning(target.encode(texts)) for texts in (phrases, priors))
-            near = torch.cosine_similarity(others[:, None], concept[None], dim=-1).max(1).values
-            return [float(value) for value in near.clamp(0, 1)]
-        try:
-            table = json.loads(Path(options.scores).read_text(encoding="utf-8"))
-            return [float(table[prior]) for prior in priors]
-        except (OSError, ValueError, TypeError) as error:
-            raise RequestError(f"scores={options.scores} is not a JSON file of numbers; use one or text") from error
-        except KeyError as error:
-            raise RequestError(f"scores={options.scores} has no score for the prior {error}; add it") from error
 
     def _warn(self, states: Any, gammas: Tensor, options: ACEOptions, rollout: Rollout) -> None:
         """Tells when the prior correction turns the shift of the prediction without a prompt around."""

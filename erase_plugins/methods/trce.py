@@ -6,7 +6,7 @@ keys and values of cross-attention. Stage 2 trains self-attention and the querie
 trajectories towards the concept: with a_0, a_m, a_s the frozen model's predictions for the empty prompt, the concept
 and the safe phrase, and targets p = a_s + g (a_s - a_0), r = a_m + g (a_m - a_0),
 
-    L = 1/2 sum over n = eps(x, m), eps(x, "") of max(0, beta (|n - p|^2 - |n - r|^2 + margin))
+    L = mean over n = eps(x, m), eps(x, "") of max(0, beta (|n - p|^2 - |n - r|^2 + margin))
         + w |eps(x_u, "") - eps_1(x_u, "")|^2
 
 where eps_1 is the model after stage 1 and x_u lie on its own trajectories without a prompt.
@@ -69,11 +69,13 @@ class TRCEOptions(TrainingOptions, ClosedFormOptions):
         per={"pocket": POCKET_FRAMES, "style": ("art by {}",), "person": ("{}",)},
     )  # fmt: skip
     push: float = option(15.0, "g: how far the targets overshoot the safe and the unsafe prediction", low=0.0,
-                         per={"pocket": 1.0})  # fmt: skip
-    margin: float = option(0.01, "distance by which the safe target must be closer", low=0.0, per={"pocket": 0.1})
+                         per={"pocket": 3.0})  # fmt: skip
+    margin: float = option(0.01, "distance by which the safe target must be closer", low=0.0, per={"pocket": 0.3})
     beta: float = option(1.0, "slope of the hinge", low=0.0)
     early: float = option(0.5, "share of the sampler steps that is steered, from pure noise on", low=0.01, high=1.0)
     steer_weight: float = option(1.0, "weight of the steering term", low=0.0)
+    steer_null: float = option(1.0, "weight of the empty prompt in it; guidance turns what it learns around", low=0.0,
+                               per={"pocket": 0.0})  # fmt: skip
     free_weight: float = option(100.0, "weight of the regulariser without a prompt", low=0.0, per={"pocket": 10.0})
     free_batch: int = option(4, "regulariser states per training step", low=1, high=1024, per={"pocket": 2})
     free: int = option(64, "trajectories without a prompt", low=1, per={"pocket": 24})
@@ -145,7 +147,7 @@ class TRCE:
         return cost.with_training(
             plan, options, info, info.modules("visual"),
             forwards=guided * (2 * early + options.harvest) + options.steps * (options.free + 2 * kept),
-            batch=2 * options.batch + options.free_batch + options.keep_batch * (kept > 0),
+            batch=(1 + (options.steer_null > 0)) * options.batch + options.free_batch + options.keep_batch * (kept > 0),
             states=guided * early + options.steps * (options.free + kept),
         )  # fmt: skip
 
@@ -222,11 +224,13 @@ class TRCE:
 
         def loss(step: int) -> Tensor:
             states, cond = malicious.batch(options.batch, step)
-            seen, weight = states.predictions, options.steer_weight / 2
+            seen, share = states.predictions, 1.0 / (1.0 + options.steer_null)
             ends = [seen[name] + options.push * (seen[name] - seen["null"]) for name in ("safe", "prompt")]
             wanted = torch.stack(ends, 1)
-            parts = [Part(states, mapped(cond, change), wanted, weight, error),
-                     Part(states, repeat(null, len(states)), wanted, weight, error)]  # fmt: skip
+            parts = [Part(states, mapped(cond, change), wanted, options.steer_weight * share, error)]
+            if options.steer_null > 0:
+                weight = options.steer_weight * options.steer_null * share
+                parts.append(Part(states, repeat(null, len(states)), wanted, weight, error))
             states, cond = free.batch(options.free_batch, step)
             parts.append(Part(states, cond, states.predictions["prompt"], options.free_weight))
             if holding is not None:

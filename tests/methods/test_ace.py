@@ -11,10 +11,11 @@ import torch
 import erase_plugins as ep
 from erase_plugins.engine import pools
 from erase_plugins.engine.context import RunContext
+from erase_plugins.engine.priors import own_priors
 from erase_plugins.engine.trajectories import guided, harvest, start_noise
 from erase_plugins.errors import RequestError, Unsupported
 from erase_plugins.families.diffusers_target import DiffusersTarget
-from erase_plugins.methods.ace import ACE, null_target, own_priors
+from erase_plugins.methods.ace import ACE, null_target
 
 FAST = {
     "iterations": 4, "trajectories": 2, "harvest": 3, "steps": 5, "keep_words": 0, "batch": 2, "precision": "float32",

@@ -23,7 +23,7 @@ CLOSED = {"stages": "closed", "aliases": False, "variants": False, "vocabulary":
           "tokens": "eot", "safe": "picture"}  # fmt: skip
 FAST = {
     **CLOSED, "stages": "both", "iterations": 3, "trajectories": 2, "harvest": 3, "steps": 6, "free": 2, "batch": 1,
-    "keep_words": 0, "precision": "float32", "templates": "{}", "parameters": "lora",
+    "keep_words": 0, "precision": "float32", "templates": "{}", "parameters": "lora", "steer_null": 1.0,
 }  # fmt: skip
 
 
