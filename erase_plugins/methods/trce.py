@@ -62,18 +62,18 @@ class TRCEOptions(TrainingOptions, ClosedFormOptions):
     )
     variants: bool = option(True, "also take mechanical variants of the concept", per={"pocket": False})
     aliases: bool = option(True, "also take words that mean the same in the text encoder's vocabulary")
-    rho: float = option(0.1, "energy of the kept rows, in units of the erased rows'", low=0.0, per={"pocket": 0.1})
+    rho: float = option(0.1, "energy of the kept rows, in units of the erased rows'", low=0.0, per={"pocket": 2.0})
     lam: float = option(1e-4, "ridge term, in units of the system's mean diagonal", low=1e-12)
     templates: tuple[str, ...] = option(
         ("a photo of {}",), "prompts of stage 2; {} is the concept",
         per={"pocket": POCKET_FRAMES, "style": ("art by {}",), "person": ("{}",)},
     )  # fmt: skip
     push: float = option(15.0, "g: how far the targets overshoot the safe and the unsafe prediction", low=0.0,
-                         per={"pocket": 3.0})  # fmt: skip
-    margin: float = option(0.01, "distance by which the safe target must be closer", low=0.0, per={"pocket": 0.3})
+                         per={"pocket": 1.0})  # fmt: skip
+    margin: float = option(0.01, "distance by which the safe target must be closer", low=0.0, per={"pocket": 0.1})
     beta: float = option(1.0, "slope of the hinge", low=0.0)
     early: float = option(0.5, "share of the sampler steps that is steered, from pure noise on", low=0.01, high=1.0)
-    steer_weight: float = option(1.0, "weight of the steering term", low=0.0)
+    steer_weight: float = option(1.0, "weight of the steering term", low=0.0, per={"pocket": 0.1})
     steer_null: float = option(1.0, "weight of the empty prompt in it; guidance turns what it learns around", low=0.0,
                                per={"pocket": 0.0})  # fmt: skip
     free_weight: float = option(100.0, "weight of the regulariser without a prompt", low=0.0, per={"pocket": 10.0})
@@ -247,14 +247,16 @@ def _safe(request: EraseRequest, phrase: str | None) -> EraseRequest:
     Raises:
         RequestError: a safe phrase is empty; the end row of an empty prompt says nothing about the context.
     """
-    empty = [concept.text for concept in request.concepts if concept.anchor is not None and not concept.anchor.strip()]
-    if empty:
-        raise RequestError(f"the safe phrase of '{empty[0]}' is empty; name what takes its place, for example --to art")
-    concepts = tuple(
-        replace(concept, anchor=concept.anchor or SAFE.get(concept.kind, SAFE["object"]))
-        for concept in request.concepts
-    )
-    return replace(request, concepts=concepts)
+    concepts = []
+    for concept in request.concepts:
+        anchor = concept.anchor if concept.anchor is not None else phrase
+        anchor = SAFE.get(concept.kind, SAFE["object"]) if anchor is None else anchor
+        if not anchor.strip():
+            raise RequestError(
+                f"the safe phrase of '{concept.text}' is empty; name what takes its place, for example --to art"
+            )
+        concepts.append(replace(concept, anchor=anchor))
+    return replace(request, concepts=tuple(concepts))
 
 
 def _varied(request: EraseRequest, variants: bool) -> EraseRequest:

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import erase_plugins as ep
+from erase_plugins.api import build_request
 from erase_plugins.engine import pools
 from erase_plugins.engine.context import RunContext
 from erase_plugins.engine.priors import own_priors
@@ -71,7 +72,7 @@ def test_twelve_modules_in_every_transformer() -> None:
     refs = info.modules("transformer")
     assert len(refs) == 192
     assert all(".attentions." in ref.path for ref in refs)
-    plan = ACE().plan(ep.api.build_request("sd", "ace", "pizza", options={"rank": 4}), info)
+    plan = ACE().plan(build_request("sd", "ace", "pizza", options={"rank": 4}), info)
     assert plan.file_bytes == 4 * sum(4 * (ref.shape[0] + ref.shape[1]) for ref in refs)
 
 
@@ -94,11 +95,12 @@ def test_the_start_is_the_teacher_and_gradients_reach_the_up_factors_only(target
     assert all(part.grad is None for part in target.pipe.unet.parameters())
 
 
-def test_the_scale_is_baked_into_the_edit(target) -> None:
-    """alpha / rank scales the change, as Adam does not see it the edits differ by more than the factor."""
-    one, two = (ep.erase(target, "pizza", "ace", options={**FAST, "iterations": 1, "alpha": alpha}) for alpha in (1, 2))
+def test_alpha_scales_the_change_while_training_and_in_the_edit(target) -> None:
+    """One SGD step from up = 0: its gradient grows with alpha and the change with its square."""
+    common = {**FAST, "iterations": 1, "optimizer": "sgd", "lr": 0.1}
+    one, two = (ep.erase(target, "pizza", "ace", options={**common, "alpha": alpha}) for alpha in (1, 2))
     for (_, _, first), (_, _, second) in zip(one.edit.items(), two.edit.items(), strict=True):
-        torch.testing.assert_close(second.B, 2 * first.B, rtol=1e-3, atol=1e-7)
+        torch.testing.assert_close(second.B, 4 * first.B, rtol=1e-3, atol=1e-9)
 
 
 # ---- targets -----------------------------------------------------------------------------------------------------
@@ -134,7 +136,7 @@ def test_published_weights_sum_to_one_for_every_kind(tiny_sd1) -> None:
 
     info = replace(info, profiles=("sd1",))
     for kind, iterations in (("person", 1500), ("explicit", 2000), ("style", 750)):
-        request = ep.api.build_request("tiny", "ace", ep.Concept("elsa", kind=kind))
+        request = build_request("tiny", "ace", ep.Concept("elsa", kind=kind))
         options = ACE().plan(request, info).options
         total = options["null_weight"] + options["erase_weight"] + options["prior_weight"]
         assert total == pytest.approx(1.0)

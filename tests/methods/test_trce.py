@@ -9,7 +9,7 @@ import torch
 
 import erase_plugins as ep
 from erase_plugins.artifacts.solved import statistics_of
-from erase_plugins.artifacts.statistics import Statistics
+from erase_plugins.artifacts.statistics import Member, Statistics
 from erase_plugins.artifacts.store import lower_for
 from erase_plugins.engine import pools
 from erase_plugins.engine.phrases import paired_rows
@@ -20,10 +20,10 @@ from erase_plugins.methods.trce import TRCE, hinge
 
 FRAMES = ("{}", "a {}", "{} on the hill", "a picture of a {}", "the {}")
 CLOSED = {"stages": "closed", "aliases": False, "variants": False, "vocabulary": 40, "frames": FRAMES,
-          "tokens": "eot", "safe": "picture"}  # fmt: skip
+          "tokens": "eot", "safe": "picture", "rho": 1.0}  # fmt: skip
 FAST = {
     **CLOSED, "stages": "both", "iterations": 3, "trajectories": 2, "harvest": 3, "steps": 6, "free": 2, "batch": 1,
-    "keep_words": 0, "precision": "float32", "templates": "{}", "parameters": "lora", "steer_null": 1.0,
+    "keep_words": 0, "precision": "float32", "templates": "{}", "parameters": "lora", "steer_null": 1.0, "free_batch": 4,
 }  # fmt: skip
 
 
@@ -76,17 +76,17 @@ def test_rank_is_at_most_the_number_of_prompts(target) -> None:
 
 
 def test_equal_rows_give_no_change_and_identical_pairs_one_direction() -> None:
-    from erase_plugins.artifacts.statistics import Member
-
     rows = torch.randn((1, 24), generator=torch.Generator().manual_seed(0))
-    solver = {"method": "trce", "rho": 0.1, "lam": None, "lam_share": 1e-4}
-    keep = {"": torch.randn((9, 24), generator=torch.Generator().manual_seed(1))}
+    keep = torch.randn((9, 24), generator=torch.Generator().manual_seed(1))
 
     def solve(M, S):
-        return joint_edit(Statistics(24, {"x": Member("x", M, S, 1.0)}, keep, 0.1, solver), "sd1")
+        solver = {"method": "trce", "rho": 0.1, "lam": None, "lam_share": 1e-4}
+        statistics = Statistics(24, {"x": Member("x", M, S, 1.0)}, {"": keep}, 0.1, solver)
+        return matrix(joint_edit(statistics, "sd1"))
 
-    assert float(matrix(solve(rows, rows)).abs().max()) == 0.0
-    assert solve(rows.expand(6, -1), (rows + 1).expand(6, -1)).rank == 1
+    assert float(solve(rows, rows).abs().max()) == 0.0
+    values = torch.linalg.svdvals(solve(rows.expand(6, -1), (rows + 1).expand(6, -1)))
+    assert float(values[1]) < 1e-5 * float(values[0])
 
 
 def test_the_end_row_is_found_by_its_token(target) -> None:
