@@ -8,13 +8,13 @@ from __future__ import annotations
 import asyncio
 import copy
 import json
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import aiohttp
-from serving import free_port, picture, queue, ready, start
+import comfy_server
+from serving import picture, queue, start
 
 REPO = "tester/no-pizza"
 
@@ -88,12 +88,12 @@ def refused() -> dict[str, dict[str, Any]]:
 
 
 async def run(comfy: Path, base: Path) -> dict[str, Any]:
-    port = free_port()
+    port = comfy_server.free_port()
     process = start(comfy, base, port)
     out: dict[str, Any] = {}
     try:
         async with aiohttp.ClientSession(f"http://127.0.0.1:{port}") as session:
-            await ready(session, process, base)
+            comfy_server.wait_ready(process, base, port)
             out.update(await shared(session, base))
             for name, graph in refused().items():
                 out[name] = await queue(session, graph)
@@ -106,11 +106,7 @@ async def run(comfy: Path, base: Path) -> dict[str, Any]:
                 {key for value in names.values() for group in value["input"].values() for key in group}
             )
     finally:
-        process.terminate()
-        try:
-            process.wait(10)
-        except subprocess.TimeoutExpired:
-            process.kill()
+        comfy_server.stop(process)
     out["log"] = (base / "server.log").read_text(encoding="utf-8", errors="replace")
     return out
 

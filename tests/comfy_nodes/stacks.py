@@ -103,6 +103,16 @@ def user_loras(case: Case, nodes: dict[str, Any]) -> None:
     NUMBERS["through_report"], NUMBERS["through_emitted"] = through[4], through[3]
     later, _ = load(STYLE, clean[0])
     NUMBERS["lora_after_map"] = residual(nodes, later, case.clip, style)
+    two = stack(nodes, stack(nodes, style, "erase_dog", case.clip)[0], "pizza_hamburger", case.clip)
+    import erase_plugins as ep
+
+    folder = WORK[0] / "models" / "erase_plugins"
+    with (
+        ep.apply(case.pipe, WORK[0] / "loras" / STYLE),
+        ep.apply(case.pipe, folder / "erase_dog", mode="context"),
+        ep.apply(case.pipe, folder / "pizza_hamburger", mode="context"),
+    ):
+        NUMBERS["two_nodes_and_a_lora"] = far(case.comfy(two[0]), case.diffusers())
     # a LoRA on the text encoder moves the rows themselves
     text_model, text_clip = load("text.safetensors", base, case.clip)
     stored = run(

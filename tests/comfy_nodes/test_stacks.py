@@ -97,6 +97,10 @@ def test_lora_stacks_of_others_go_in_and_out(numbers):
     assert "models/loras has no file of it" in numbers["stack_report"]
 
 
+def test_two_nodes_and_a_style_lora_are_the_three_changes_in_python(numbers):
+    assert numbers["two_nodes_and_a_lora"] < 5e-6
+
+
 def test_the_probe_says_what_came_back(numbers):
     assert "what came later brings back" in numbers["probe_text"]
     assert "put the erase node last" in numbers["probe_text"]
