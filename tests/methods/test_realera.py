@@ -252,6 +252,26 @@ def test_sdxl_keeps_the_pooled_prompt(tiny_sdxl, monkeypatch) -> None:
     assert artifact.edit.kinds == {"contextmap", "lowrank"}
 
 
+def test_gated_it_acts_on_the_concept_and_leaves_other_prompts_alone(target) -> None:
+    gated, plain = (
+        ep.erase(target, "pizza", "realera", options={**FAST, "lr": 1e-2, "gated": gated}) for gated in (True, False)
+    )
+    assert gated.edit.kinds == {"addon"}
+    x = torch.randn((1, 4, 8, 8), generator=torch.Generator().manual_seed(0))
+
+    def moved(artifact, text: str) -> torch.Tensor:
+        cond = target.encode([text])
+        with torch.no_grad():
+            before = target.predict(x, 500, cond)
+            with artifact.apply(target.pipe):
+                return target.predict(x, 500, cond) - before
+
+    torch.testing.assert_close(moved(gated, "pizza"), moved(plain, "pizza"), atol=1e-5, rtol=1e-4)
+    others = ["a dog", "umbrella", "a rose on a hill", "the rocket", "guitar", "owl"]
+    ratio = [float(moved(gated, text).norm() / moved(plain, text).norm()) for text in others]
+    assert sum(ratio) / len(ratio) < 0.5
+
+
 # ---- refusals ----------------------------------------------------------------------------------------------------
 
 
@@ -269,6 +289,11 @@ def test_sdxl_keeps_the_pooled_prompt(tiny_sdxl, monkeypatch) -> None:
 def test_bad_options_are_refused_before_any_work(options, message) -> None:
     with pytest.raises(RequestError, match=message):
         ep.plan("pocket", "pizza", "realera", options=options)
+
+
+def test_a_gate_is_for_one_concept() -> None:
+    with pytest.raises(RequestError, match="one concept"):
+        ep.plan("pocket", ["pizza", "dog"], "realera", options={"gated": True})
 
 
 def test_a_concept_cannot_be_its_own_anchor() -> None:
