@@ -18,7 +18,8 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional
 
 from erase_plugins.artifacts.edit import AddOn, Delta, Edit, LowRank
 from erase_plugins.errors import ArtifactError, Unsupported
@@ -92,6 +93,25 @@ def behind_gate(edit: Edit, gate: AddOn, component: str = "unet") -> Edit:
 def gate_list(delta: AddOn) -> list[int]:
     """Gate of every rank direction (or of every embedding) of an add-on; gate 0 where the config does not say."""
     return list(delta.config.get("gates") or [0] * next(iter(delta.weights.values())).shape[0])
+
+
+def gated_product(layer: nn.Module, x: Tensor, down: Tensor, up: Tensor, gates: Tensor) -> Tensor:
+    """up (gates * (down x)) by the layer's own operation.
+
+    Args:
+        layer: linear layer or convolution whose stride and padding are used.
+        x: its input (batch, ..., in) or (batch, in, height, width).
+        down, up: factors.
+        gates: (batch, r).
+    """
+    if isinstance(layer, nn.Conv2d):
+        if down.ndim == 2:
+            down, up = down[:, :, None, None], up[:, :, None, None]
+        inner = functional.conv2d(x, down, None, layer.stride, layer.padding, layer.dilation)
+        return functional.conv2d(inner * gates.to(inner.dtype)[:, :, None, None], up)
+    inner = functional.linear(x, down.flatten(1))
+    shape = (len(gates), *[1] * (inner.ndim - 2), gates.shape[1])
+    return functional.linear(inner * gates.to(inner.dtype).reshape(shape), up.flatten(1))
 
 
 def concepts_of(edit: Edit) -> tuple[str, ...]:
