@@ -54,7 +54,8 @@ def live_copy(source: nn.Module, weights: PatchedWeights, prefix: str, device: t
         vars(module).pop("forward", None)  # object patches shadow the method, bound to the original
         kind = next((kind for kind in _PLAIN if isinstance(module, kind)), None)
         if kind is not None:
-            vars(module)["forward"] = partial(kind.forward, module)
+            plain: Any = kind.forward
+            vars(module)["forward"] = partial(plain, module)
         elif isinstance(module, nn.Embedding):
             vars(module)["forward"] = partial(_embed, module)
         if isinstance(getattr(module, "dtype", None), torch.dtype):
