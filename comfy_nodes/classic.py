@@ -40,6 +40,8 @@ def input_types(spec: NodeSpec) -> dict[str, dict[str, Any]]:
     for item in spec.inputs:
         group = found.setdefault("required" if item.required else "optional", {})
         group[item.name] = _declared(item)
+    if spec.hidden:
+        found["hidden"] = dict(spec.hidden)
     return found
 
 

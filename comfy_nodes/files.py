@@ -62,10 +62,15 @@ def find(entry: str) -> Path:
         place = (folder / entry).resolve()
         if not place.is_relative_to(folder.resolve()):
             raise ArtifactError(f"'{entry[:80]}' lies outside the model folder erase_plugins; move it there")
+        if place.is_file() and place.suffix != ".safetensors":
+            raise ArtifactError(
+                f"'{entry[:80]}' is no .safetensors file; other kinds can run code when opened, so convert it first"
+            )
         if place.exists():
             return place
-    near = get_close_matches(entry, listing(), n=1)
-    hint = f"; the nearest is '{near[0]}'" if near and near[0] != NOTHING else ""
+    known = [name for name in (*listing(), *collections()) if name not in (NOTHING, NO_COLLECTION)]
+    near = get_close_matches(entry, known, n=1)
+    hint = f"; the nearest is '{near[0]}'" if near else ""
     raise ArtifactError(f"no artifact '{entry[:80]}' in models/erase_plugins{hint}; refresh the list with R")
 
 

@@ -77,6 +77,7 @@ class NodeSpec:
         checks: input -> function that returns the reason why its value cannot be used, or None.
         state: from the widget values, something that differs when the node must run again.
         experimental: inputs may still change; the editor marks the node.
+        hidden: argument -> what ComfyUI hands over without a socket ("PROMPT", "EXTRA_PNGINFO", "UNIQUE_ID").
         when: when to use another node instead; sentences for the help page.
         cost: time and memory, in the words of the help page.
         paper: address of the paper behind it.
@@ -95,6 +96,7 @@ class NodeSpec:
     checks: Mapping[str, Callable[[Any], str | None]] = field(default_factory=dict)
     state: Callable[..., Any] | None = None
     experimental: bool = False
+    hidden: Mapping[str, str] = field(default_factory=dict)
     when: str = ""
     cost: str = ""
     paper: str = ""

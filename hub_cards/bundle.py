@@ -28,21 +28,23 @@ class PushFile:
     name: str
     source: bytes | Path
     state: str = "new"
+    #: in bytes; kept, since the place may be a temporary one
+    size: int = field(init=False, compare=False)
 
-    @property
-    def size(self) -> int:
-        """Bytes."""
-        return len(self.source) if isinstance(self.source, bytes) else self.source.stat().st_size
+    def __post_init__(self) -> None:
+        size = len(self.source) if isinstance(self.source, bytes) else self.source.stat().st_size
+        object.__setattr__(self, "size", size)
 
     def hashes(self) -> tuple[str, str]:
         """SHA-256, and the object id that git gives these bytes."""
         whole, git = hashlib.sha256(), hashlib.sha1(b"blob %d\x00" % self.size)
-        for part in self._parts():
+        for part in self.parts():
             whole.update(part)
             git.update(part)
         return whole.hexdigest(), git.hexdigest()
 
-    def _parts(self) -> Iterator[bytes]:
+    def parts(self) -> Iterator[bytes]:
+        """Its bytes, a megabyte at a time."""
         if isinstance(self.source, bytes):
             yield self.source
             return

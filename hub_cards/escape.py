@@ -15,13 +15,15 @@ _LINKING = re.compile(r"(?i)https?(?=:)|www(?=\.)|@")
 #: breaks what a renderer would take for a link or a mention; not visible
 _BREAK = "\u2060"
 _LONGEST = 300
+#: what looks like an access token of the Hub
+_TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{20,}")
 #: characters that fit on a line of a code block on the page
 _WIDTH = 84
 
 
-def flat(text: object) -> str:
-    """One line without control characters, at most 300 characters."""
-    return " ".join(_HIDDEN.sub(" ", str(text)).split())[:_LONGEST]
+def flat(text: object, most: int = _LONGEST) -> str:
+    """One line without control characters and access tokens, at most ``most`` characters."""
+    return _TOKEN.sub("hf_***", " ".join(_HIDDEN.sub(" ", str(text)).split()))[:most]
 
 
 def prose(text: object) -> str:
@@ -55,9 +57,9 @@ def commands(*parts: Sequence[object]) -> str:
     return whole if len(whole) <= _WIDTH else " \\\n  ".join(lines)
 
 
-def literal(text: object) -> str:
+def literal(text: object, most: int = _LONGEST) -> str:
     """A Python string with that value, on one line."""
-    return json.dumps(flat(text), ensure_ascii=False)
+    return json.dumps(flat(text, most), ensure_ascii=False)
 
 
 def front_matter(data: dict[str, Any]) -> str:

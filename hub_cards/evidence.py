@@ -22,7 +22,7 @@ CONTROLS = {
     "destroyed": ("destroyed model", "should score badly on what is kept"),
 }
 MISSING = "not measured"
-#: what the name of a metric holds if it was measured under attack
+#: what the name of a metric or subject holds if it was measured under attack
 ATTACK = "attack"
 
 
@@ -56,7 +56,7 @@ def evidence(report: EvalReport | None) -> str:
 
 def attacked(report: EvalReport | None) -> bool:
     """Whether the report holds results under attack."""
-    return report is not None and any(ATTACK in row.metric for row in report.rows)
+    return report is not None and any(ATTACK in f"{row.metric} {row.subject}" for row in report.rows)
 
 
 def _name(metric: str) -> str:

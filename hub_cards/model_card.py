@@ -92,7 +92,7 @@ def metadata(
     else:
         link = {} if base is None else {"license_link": f"https://huggingface.co/{base}"}
         named = {"license": "other", "license_name": "as-the-base-model", **link}
-    concepts = dict.fromkeys(f"{ERASED}{slug(text).replace('_', '-')}" for text in manifest.erased[:50])
+    concepts = dict.fromkeys(f"{ERASED}{slug(flat(text)).replace('_', '-')}" for text in manifest.erased[:50])
     family = [flat(manifest.family)] if manifest.family else []
     data |= {
         "library_name": "diffusers",

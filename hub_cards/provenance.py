@@ -30,9 +30,17 @@ def metadata(manifest: Manifest) -> dict[str, Any]:
 
 def made(manifest: Manifest) -> str:
     """The section's text."""
-    lines = [block(again(manifest), "bash"), "", table(manifest)]
-    if manifest.history:
-        lines += ["", f"Changed afterwards in {len(manifest.history)} steps; erase.json lists them."]
+    first = steps(manifest) if manifest.history else block(again(manifest), "bash")
+    return f"{first}\n\n{table(manifest)}"
+
+
+def steps(manifest: Manifest) -> str:
+    """What was done with an artifact that did not come out of one run."""
+    lines = ["Not in one run, but step by step:", ""]
+    for number, entry in enumerate(manifest.history, start=1):
+        facts = {key: value for key, value in entry.items() if key != "action" and not isinstance(value, Mapping)}
+        said = "; ".join(f"{prose(key)} {prose(_word(value))}" for key, value in facts.items())
+        lines.append(f"{number}. {prose(entry.get('action', 'changed'))}{f': {said}' if said else ''}")
     return "\n".join(lines)
 
 

@@ -14,6 +14,7 @@ from hub_cards.errors import check_repo, reaching
 from hub_cards.gallery import Gallery, read_gallery
 from hub_cards.model_card import card, keep_user_text
 from hub_cards.remote import left_over, look, published_text, with_state
+from hub_cards.secrets import check_files
 from hub_cards.sending import Pushed, send
 from hub_cards.sensitive import to_blur
 
@@ -116,6 +117,7 @@ def publish(
         )
     if private and bundle.exists and not bundle.private:
         raise PushRefused(f"{repo} exists and is public; make it private on its settings page, or leave --private out")
+    check_files(bundle.changed)
     get_manager().before_push(bundle, repo)
     if show is not None:
         show(bundle)

@@ -132,16 +132,23 @@ class Prefix:
         picks = [torch.randint(len(table), (self.count,), generator=generator).to(table.device) for table in tables]
         return torch.cat([table[pick].float() for table, pick in zip(tables, picks, strict=True)], dim=-1)
 
-    def encode(self, tokens: Tokens, rows: Tensor) -> Conditioning:
-        """``tokens`` with the prefix ``rows`` behind the start token, encoded with gradients.
+    def check(self, tokens: Tokens) -> None:
+        """Refuses prompts that leave no room.
 
         Raises:
             RequestError: a prompt does not fit any more.
         """
-        ids, embedded, place = {}, {}, 0
         length = next(iter(tokens.ids.values())).shape[1]
         if max(tokens.last) + self.count + 2 > length:
-            raise RequestError(f"a prompt of {max(tokens.last)} tokens leaves no room for {self.count} more")
+            raise RequestError(
+                f"a prompt of {max(tokens.last)} tokens leaves no room for {self.count} more in {length}; shorten it"
+            )
+
+    def encode(self, tokens: Tokens, rows: Tensor) -> Conditioning:
+        """``tokens`` with the prefix ``rows`` behind the start token, encoded with gradients; see `check`."""
+        self.check(tokens)
+        ids, embedded, place = {}, {}, 0
+        length = next(iter(tokens.ids.values())).shape[1]
         for name, part in tokens.ids.items():
             filler = part[:, 1:2].expand(-1, self.count)  # any ordinary token: its embedding is replaced
             ids[name] = torch.cat([part[:, :1], filler, part[:, 1 : length - self.count]], dim=1)

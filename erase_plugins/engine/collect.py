@@ -13,6 +13,7 @@ from torch import Tensor
 from erase_plugins.artifacts.ledger import gram_sum
 from erase_plugins.artifacts.statistics import Member, Statistics
 from erase_plugins.engine.context import RunContext
+from erase_plugins.engine.context_rows import context_rows
 from erase_plugins.engine.phrases import (
     TEMPLATES,
     Vocabulary,
@@ -145,6 +146,8 @@ def encode_member(
     phrases: Sequence[str], guide: str, kind: str, recipe: Recipe, target: Target
 ) -> tuple[Tensor, Tensor]:
     """Erased rows and what they become, (n, dim) float32 each, for all phrasings of one concept."""
+    if recipe.tokens == "context":
+        return context_rows(phrases, guide, recipe.templates or expand("{}", kind), target)
     rows, guides = [], []
     for phrase in phrases:
         erased, becomes = (target.encode(framed(text, kind, recipe)) for text in (phrase, guide))

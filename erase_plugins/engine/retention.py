@@ -10,7 +10,7 @@ from erase_plugins.engine.phrases import Vocabulary, projection_gram
 from erase_plugins.families.base import Target
 
 #: the more frequent words that are drawn from
-_POOL = 3000
+POOL = 3000
 
 
 def keep_words(
@@ -30,7 +30,7 @@ def keep_words(
     """
     if count == 0:
         return ()
-    table = Vocabulary.of(target, _POOL, projection_gram(target))
+    table = Vocabulary.of(target, POOL, projection_gram(target))
     own = {word for phrase in phrases for word in phrase.lower().split()}
     closest = table.near(target.encode(list(phrases)), -2.0)
     barred = own | set(table.near(target.encode(list(phrases)), near))

@@ -116,6 +116,7 @@ def _check_product(method: Any, edit: Any) -> None:
 def build_manifest(manager: Manager, plan: EditPlan, target: Any, edit: Any, seconds: float, ctx: RunContext) -> Any:
     """Manifest of a finished run."""
     from erase_plugins.artifacts.manifest import Manifest, describe_base, package_versions, slug
+    from erase_plugins.families.source import resolved_revision
 
     request = plan.request
     entry = next(item for item in manager.methods() if item.item.id == request.method)
@@ -129,10 +130,12 @@ def build_manifest(manager: Manager, plan: EditPlan, target: Any, edit: Any, sec
             "package": entry.package,
             "version": entry.version,
         },
-        concepts=request.concepts,
+        concepts=tuple(
+            replace(concept, images=tuple(Path(file).name for file in concept.images)) for concept in request.concepts
+        ),
         preserve=request.preserve,
         options=dict(plan.options),
-        base=describe_base(target, request.revision),
+        base=describe_base(target, resolved_revision(request.model, request.revision)),
         seed=request.seed,
         kinds=tuple(sorted(edit.kinds)),
         rank=edit.rank,

@@ -176,6 +176,22 @@ class Target(ABC):
         """
         raise Unsupported(f"the text encoders of {self.info.model} cannot be trained on this host")
 
+    def latents(self, pictures: Tensor, generator: Any) -> Tensor:
+        """Scaled clean latents (n, channels, height, width) of pictures (n, 3, height, width) in -1..1.
+
+        Raises:
+            Unsupported: this host has no picture encoder.
+        """
+        raise Unsupported(f"{self.info.model} cannot encode pictures on this host")
+
+    def picture_size(self) -> tuple[int, int]:
+        """(height, width) in pixels of the model's own pictures.
+
+        Raises:
+            Unsupported: this host has no picture encoder.
+        """
+        raise Unsupported(f"{self.info.model} cannot encode pictures on this host")
+
     @abstractmethod
     def predict(self, latents: Tensor, timestep: Tensor | float, cond: Conditioning) -> Tensor:
         """Raw model output (batch, channels, height, width) for scaled latents, one condition per latent."""

@@ -131,6 +131,23 @@ class DiffusersTarget(Target):
         """Drops cached embeddings (after the text encoder changed)."""
         self._cache.clear()
 
+    @torch.no_grad()
+    def latents(self, pictures: Tensor, generator: torch.Generator) -> Tensor:
+        vae = self.pipe.vae
+        spread = vae.encode(pictures.to(vae.device, vae.dtype)).latent_dist
+        noise = torch.randn(spread.mean.shape, generator=generator).to(spread.mean.device, spread.mean.dtype)
+        drawn = spread.mean + spread.std * noise
+        shifted = drawn - (getattr(vae.config, "shift_factor", None) or 0.0)
+        return (shifted * vae.config.scaling_factor).to(self.device)
+
+    def picture_size(self) -> tuple[int, int]:
+        _, height, width = self.info.latent_shape
+        return height * self._pixels(), width * self._pixels()
+
+    def _pixels(self) -> int:
+        """Pixels per latent, on each side."""
+        return int(2 ** (len(self.pipe.vae.config.block_out_channels) - 1))
+
     def predict(self, latents: Tensor, timestep: Tensor | float, cond: Conditioning) -> Tensor:
         extra: dict[str, Any] = {}
         if self.info.configs["unet"].get("addition_embed_type") == "text_time":
@@ -138,8 +155,7 @@ class DiffusersTarget(Target):
         return self.pipe.unet(latents, timestep, encoder_hidden_states=cond.embeds, **extra, return_dict=False)[0]
 
     def _time_ids(self, latents: Tensor) -> Tensor:
-        scale = 2 ** (len(self.pipe.vae.config.block_out_channels) - 1)
-        height, width = latents.shape[-2] * scale, latents.shape[-1] * scale
+        height, width = latents.shape[-2] * self._pixels(), latents.shape[-1] * self._pixels()
         ids = torch.tensor([[height, width, 0, 0, height, width]], dtype=latents.dtype, device=latents.device)
         return ids.expand(latents.shape[0], -1)
 

@@ -116,6 +116,19 @@ def _hub_source(model: str, revision: str | None) -> Source:
     return Source(model, None, None, configs, revision)
 
 
+def resolved_revision(model: str, revision: str | None = None) -> str | None:
+    """The commit that a Hub model was loaded from, as the client's cache knows it; else the revision that was named.
+
+    A branch moves on; the commit says for good which weights were used.
+    """
+    if model == POCKET or public_name(model) != model or model.count("/") != 1:
+        return revision
+    from huggingface_hub import try_to_load_from_cache
+
+    found = try_to_load_from_cache(model, "model_index.json", revision=revision)
+    return Path(found).parent.name if isinstance(found, str) else revision
+
+
 def open_target(request: Any) -> Any:
     """Loads the target of a request, family detected or as asked.
 

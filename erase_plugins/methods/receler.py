@@ -39,11 +39,10 @@ if TYPE_CHECKING:
     from erase_plugins.engine.attack import Attacks
     from erase_plugins.engine.context import RunContext
     from erase_plugins.engine.erasers import Erasers
+    from erase_plugins.engine.masks import Masks
     from erase_plugins.engine.pools import Pool, Rollout
     from erase_plugins.engine.trajectories import States
-    from erase_plugins.families.base import Conditioning, ModuleRef, Target, TargetInfo
-
-_MASK = "mask"
+    from erase_plugins.families.base import Conditioning, Target, TargetInfo
 
 
 @dataclass(frozen=True)
@@ -51,9 +50,13 @@ class RecelerOptions(RolloutOptions):
     """Options of Receler."""
 
     lr: float = option(3e-4, "learning rate", low=0.0, high=1.0, per={"pocket": 3e-3})
-    iterations: int = option(500, "training steps", low=1, per={"pocket": 60})
+    iterations: int = option(500, "training steps", low=1, per={"pocket": 90})
     rank: int = option(128, "width of an eraser's bottleneck", low=1, high=1024, per={"pocket": 16, "sdxl": 64})
-    eta: float = option(1.0, "negative guidance", low=0.0, high=100.0)
+    keep_words: int = option(
+        0, "vocabulary words to hold in place, half of them the closest to the concept", low=0, high=10_000,
+        per={"pocket": 32},
+    )  # fmt: skip
+    eta: float = option(1.0, "negative guidance", low=0.0, high=100.0, per={"pocket": 3.0})
     adversarial: str = option("learned", "rows learned against the erasers, or off", choices=("learned", "off"))
     adversarial_steps: int = option(50, "attack steps per training step", low=1, per={"pocket": 1, "sdxl": 10})
     adversarial_rows: int = option(16, "learned rows behind the prompt", low=1, per={"pocket": 4})
@@ -187,8 +190,8 @@ class _Work:
     def __init__(
         self, request: EraseRequest, options: RecelerOptions, rollout: Rollout, erasers: Erasers, key: str
     ) -> None:
-        from erase_plugins.engine.attention import attention_refs, nearest_level, record_attention
-        from erase_plugins.engine.trajectories import ask
+        from erase_plugins.engine.attack import in_context
+        from erase_plugins.engine.masks import Masks
 
         self.options, self.rollout, self.erasers = options, rollout, erasers
         self.target, self.ctx = rollout.target, rollout.ctx
@@ -196,17 +199,12 @@ class _Work:
         self.prompts = [self._prompts(concept) for concept in request.concepts]
         for prompts in self.prompts:
             rollout.check([prompt for prompt, _ in prompts])
-        refs = attention_refs(self.target.info)
-        self.size = (self.target.info.latent_shape[1], self.target.info.latent_shape[2])
-        self.layers: list[ModuleRef] = []
+            if options.adversarial == "learned":  # refuses prompts that leave no room
+                cond = self.target.encode([prompt for prompt, _ in prompts])
+                in_context(cond, cond.embeds.new_zeros(options.adversarial_rows, cond.embeds.shape[-1]))
+        self.masks: Masks | None = None
         if options.locality > 0:
-            import torch
-
-            probe = torch.zeros((1, *self.target.info.latent_shape), device=self.target.device)
-            with torch.no_grad(), erasers.disabled(), record_attention(self.target, refs) as maps:
-                ask(self.target, probe, torch.zeros(1, device=probe.device), self.target.encode([""]), self.ctx)
-            level = nearest_level(maps, self.size[0] * self.size[1] / options.mask_scale**2)
-            self.layers = [ref for ref in refs if ref.path in level]
+            self.masks = Masks(self.target, erasers, options.mask_scale, options.mask_threshold, self.ctx)
         self.attacks = self._attacks()
         self.pools = [self._pool(number, key) for number in range(len(self.names))]
         phrases = [phrase for concept in request.concepts for phrase in (concept.text, *concept.prompts)]
@@ -239,37 +237,10 @@ class _Work:
         if self.options.rollout == "student":
             return None
         pool = self.rollout.pool(f"erase-{number}", prompts, key)
+        if self.masks is None:
+            return pool
         rows = [self.prompts[number][place][1] for place in pool.states.row.tolist()]
-        return replace(pool, states=self._masked(pool.states, pool.cond, rows, key, f"masks-{number}"))
-
-    def _masked(
-        self, states: States, cond: Conditioning, phrases: Sequence[str], key: str = "", name: str = ""
-    ) -> States:
-        """States with the concept's mask (n, 1, height, width), by the teacher's attention."""
-        if not self.layers:
-            return states
-        import torch
-
-        from erase_plugins.engine.attack import token_rows
-        from erase_plugins.engine.attention import binary_mask, heat, record_attention
-        from erase_plugins.engine.trajectories import ask
-
-        def make() -> dict[str, Tensor]:
-            parts = []
-            for start in range(0, len(states), 16):
-                some = torch.arange(len(states))[start : start + 16]
-                here = cond[states.row[some].tolist()]
-                rows = [
-                    token_rows(self.target, prompt, phrases[place])
-                    for prompt, place in zip(here.prompts, some.tolist(), strict=True)
-                ]
-                with torch.no_grad(), self.erasers.disabled(), record_attention(self.target, self.layers) as maps:
-                    ask(self.target, states.inputs[some], states.timestep[some], here, self.ctx)
-                parts.append(binary_mask(heat(maps, rows, self.size), self.options.mask_threshold)[:, None])
-            return {_MASK: torch.cat(parts)}
-
-        mask = (self.ctx.stash(name, key, make) if name else make())[_MASK].to(self.target.device)
-        return replace(states, predictions={**states.predictions, _MASK: mask})
+        return replace(pool, states=self.masks.on(pool.states, pool.cond, rows, key, f"masks-{number}"))
 
     def _batch(self, number: int, step: int) -> tuple[States, Conditioning]:
         pool = self.pools[number]
@@ -277,8 +248,10 @@ class _Work:
             return pool.batch(self.options.batch, step)
         pool = self.rollout.fresh([prompt for prompt, _ in self.prompts[number]], self.options.batch, step)
         phrases = dict(self.prompts[number])
-        names = [phrases[pool.cond.prompts[place]] for place in pool.states.row.tolist()]
-        return self._masked(pool.states, pool.cond, names), pool.cond[pool.states.row.tolist()]
+        rows = pool.states.row.tolist()
+        names = [phrases[pool.cond.prompts[place]] for place in rows]
+        states = pool.states if self.masks is None else self.masks.on(pool.states, pool.cond, names)
+        return states, pool.cond[rows]
 
     def loss(self, step: int) -> Tensor:
         """Erasing under attack, silence outside the mask, and what is held in place."""
@@ -286,7 +259,6 @@ class _Work:
         from torch.nn.functional import mse_loss
 
         from erase_plugins.engine.attack import in_context
-        from erase_plugins.engine.attention import resized
         from erase_plugins.engine.trajectories import ask, guided, join
 
         options, number = self.options, step % len(self.names)
@@ -312,10 +284,9 @@ class _Work:
         total = mse_loss(mine, guided(seen["null"], seen["prompt"], -options.eta))
         if kept is not None:
             total = total + options.keep_weight * mse_loss(rest, kept.predictions["prompt"])
-        if self.layers:
+        if self.masks is not None:
             own = [part[: len(states)] for part in outputs.values()]
-            masks = [resized(seen[_MASK][:, 0], part.shape[1], self.size) for part in own]
-            total = total + options.locality * locality(own, masks)
+            total = total + options.locality * locality(own, [self.masks.at(states, part.shape[1]) for part in own])
         if attacked:  # the last attack step uses this pass; the graph is needed once more for the erasers
             attack.step(mse_loss(mine, seen["prompt"]), keep_graph=True)
         return total

@@ -36,11 +36,12 @@ def in_comfy(environment):
     """Function that runs a script of this folder in the ComfyUI interpreter and gives what it printed as RESULT."""
     python, folder = environment
 
-    def run(script: str, *arguments: str) -> dict[str, Any]:
+    def run(script: str, *arguments: str, env: dict[str, str] | None = None) -> dict[str, Any]:
         done = subprocess.run(
             [str(python), str(Path(__file__).parent / script), str(folder), *arguments],
             capture_output=True, text=True, timeout=580, cwd=folder, check=False,
-            env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
+            env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1",
+                 **(env or {})},
         )  # fmt: skip
         assert done.returncode == 0, done.stderr[-3000:]
         answer = next(line for line in done.stdout.splitlines() if line.startswith("RESULT "))

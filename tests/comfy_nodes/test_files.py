@@ -40,6 +40,11 @@ def test_the_nearest_name_is_offered(folder):
         files.find("style/no_van_gog")
 
 
+def test_other_kinds_of_files_are_not_opened(folder):
+    (folder / "old.ckpt").write_text("")
+    assert "'old.ckpt' is no .safetensors file" in files.entry_problem("old.ckpt")
+
+
 @pytest.mark.parametrize("entry", ["../../secret.safetensors", "style/../../../secret.safetensors"])
 def test_paths_that_leave_the_folder_are_refused(folder, entry):
     assert "lies outside the model folder" in files.entry_problem(entry)
@@ -56,3 +61,19 @@ def test_the_state_follows_the_content(folder):
     (folder / "style" / "no_van_gogh" / "edit.safetensors").write_text("longer")
     assert files.state("style/no_van_gogh") != before
     assert files.state("nothing") == "missing"
+
+
+def test_collections_are_listed_by_themselves(monkeypatch, tmp_path):
+    for name in ("shelf/erase_pizza", "erase_dog"):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "erase.json").touch()
+    (tmp_path / "shelf" / "collection.json").touch()
+    monkeypatch.setattr(host, "artifact_folders", lambda: [tmp_path])
+    assert files.listing() == ["erase_dog"]
+    assert files.collections() == ["shelf"]
+    assert files.find("shelf") == tmp_path / "shelf"
+    with pytest.raises(ArtifactError, match="the nearest is 'shelf'"):
+        files.find("shelv")
+    monkeypatch.setattr(host, "artifact_folders", lambda: [tmp_path / "erase_dog"])
+    assert files.collections() == [files.NO_COLLECTION]
+    assert "there is no collection yet" in str(files.entry_problem(files.NO_COLLECTION))

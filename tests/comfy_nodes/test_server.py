@@ -101,6 +101,6 @@ def test_doctor_finds_nothing(served):
 
 def test_object_info_has_tooltips(served):
     for node in served["nodes"].values():
-        for group in node["input"].values():
+        for group in (node["input"].get("required", {}), node["input"].get("optional", {})):
             assert all(item[1]["tooltip"] for item in group.values())
         assert len(node["output_tooltips"]) == len(node["output"])

@@ -240,6 +240,43 @@ def test_a_python_literal_is_one_string(text):
     assert ast.literal_eval(literal(text)) == flat(text)
 
 
+def test_a_card_never_shows_a_token(pizza, hub):
+    """Whatever field it came through; the YAML, the text and the commands."""
+    from tests.hub.test_page import spoiled
+
+    canary = "hf_" + "canary" * 5
+    found = hub_cards.card(spoiled(pizza, f"a {canary}"), report(pizza, warnings=(canary,)), repo=REPO)
+    assert canary not in found
+    assert "canary" not in found
+    assert "hf&#95;&#42;&#42;&#42;" in found
+
+
+def test_an_artifact_of_several_steps_lists_them(pizza, hamburger):
+    from erase_plugins import merge, revoke
+
+    both = merge([pizza, hamburger])
+    text = hub_cards.card(both)
+    assert "erase-plugins run" not in text
+    assert re.search(
+        r"^1\. merge: members erase&#95;hamburger,erase&#95;pizza; at \d+", text.replace("&#44;", ","), re.MULTILINE
+    )
+    one = hub_cards.card(revoke(both, "pizza"))
+    assert re.search(r"^2\. revoke: concepts pizza; kept true; at ", one, re.MULTILINE)
+    assert "Kept on purpose: a plate, pizza." in one
+    assert "erase-plugins run uce" in hub_cards.card(pizza)
+
+
+def test_a_card_offers_only_what_the_files_can_do(pizza, tmp_path):
+    """Neither diffusers nor a LoRA loader reads the portable form alone."""
+    text = hub_cards.card(pizza.save(tmp_path / "patch", ("patch",)))
+    languages = re.findall(r"^```(\w+)$", text, flags=re.MULTILINE)
+    assert languages == ["python", "bash", "bash", "bash", "bibtex"]
+    assert "load_lora_weights" not in text
+    assert "hf download" not in text
+    assert text.count("`erase-plugins convert` may write one") == 2
+    assert "ep.apply(pipe" in text
+
+
 def test_long_commands_take_one_line_for_every_option():
     assert commands(("a", "b c"), ("--d", "e")) == "a 'b c' --d e"
     long = commands(("a", "x" * 60), ("--bb", "y; z" * 9))

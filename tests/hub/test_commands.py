@@ -121,3 +121,41 @@ def test_the_page_shows_the_commands_as_they_are():
     text = (ROOT / "docs" / "hub.md").read_text(encoding="utf-8")
     assert fill(text) == text, "run: python -m hub_cards.docs docs/hub.md"
     assert "--create-pr" in text
+
+
+def test_a_file_with_the_token_is_never_sent(hub, pizza, erase, tmp_path):  # noqa: F811
+    """However it came there: in a report, a kept prompt, the text of the page."""
+    import json
+
+    from erase_plugins import EvalReport
+
+    report = EvalReport("quick", "pocket", (), details={"prompts": {"target": [f"a {hub.token}"]}})
+    (tmp_path / "report.json").write_text(json.dumps(report.to_dict()))
+    ran = erase("push", pizza.path, REPO, "--license", "mit", "--report", tmp_path)
+    assert ran.code == 5
+    assert "report.json holds your access token" in ran.err
+    assert hub.token not in ran.out + ran.err
+    assert hub.store.repositories == {}
+    assert {item.method for item in hub.log} <= {"GET", "HEAD"}
+    kept = pizza.with_manifest(preserve=(hub.token,)).save(tmp_path / "kept", ("patch",))
+    ran = erase("push", kept.path, REPO, "--license", "mit")
+    assert ran.code == 5
+    assert "holds your access token" in ran.err
+    assert hub.uploaded() == 0
+
+
+def test_a_token_is_found_across_the_borders_of_what_is_read_at_once(hub, tmp_path):
+    from erase_plugins.errors import PushRefused
+    from hub_cards.bundle import PushFile
+    from hub_cards.secrets import check_files
+
+    for start in (0, 5, (1 << 20) - 3, (1 << 20) + 7):
+        (tmp_path / "x.bin").write_bytes(b"\0" * start + hub.token.encode() + b"\0" * 9)
+        with pytest.raises(PushRefused, match=r"x\.bin"):
+            check_files([PushFile("x.bin", tmp_path / "x.bin")])
+    header = b" " * (2 << 20) + hub.token.encode()
+    weights = PushFile("w.safetensors", len(header).to_bytes(8, "little") + header + b"\0" * 100)
+    with pytest.raises(PushRefused, match=r"w\.safetensors"):
+        check_files([weights])
+    (tmp_path / "x.bin").write_bytes(b"\0" * (3 << 20))
+    check_files([PushFile("x.bin", tmp_path / "x.bin"), PushFile("y", b"")])

@@ -1,0 +1,163 @@
+"""Runs inside the ComfyUI interpreter: Hub nodes and refusals on the real server; prints what came back as JSON.
+
+Usage: python sharing.py COMFY_DIR BASE; the environment points the Hub's client to a test Hub and logs it in.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import comfy_server
+from serving import picture, queue, start
+
+REPO = "tester/no-pizza"
+
+
+def node(kind: str, /, **inputs: Any) -> dict[str, Any]:
+    return {"class_type": kind, "inputs": inputs}
+
+
+def drawing(model: list[Any], clip: list[Any]) -> dict[str, Any]:
+    """Nodes 1 and 4 to 9: the loader, and a picture of a pizza drawn with a MODEL."""
+    return {
+        "1": node("ErasePocketLoader"),
+        "4": node("CLIPTextEncode", text="a pizza", clip=clip),
+        "5": node("CLIPTextEncode", text="", clip=clip),
+        "6": node("ErasePocketLatent", batch_size=1),
+        "7": node("KSampler", model=model, positive=["4", 0], negative=["5", 0], latent_image=["6", 0], seed=3, steps=4,
+                  cfg=4.0, sampler_name="dpmpp_2m", scheduler="karras", denoise=1.0),
+        "8": node("VAEDecode", samples=["7", 0], vae=["1", 2]),
+        "9": node("SaveImage", images=["8", 0], filename_prefix="shared"),
+    }  # fmt: skip
+
+
+def stack(rows: Any, **more: Any) -> dict[str, Any]:
+    return node("EraseStack", model=["1", 0], rows=rows, any_base=False, effective=True, clip=["1", 1], **more)
+
+
+def told(*nodes: dict[str, Any], output: int) -> dict[str, Any]:
+    """A graph that ends in the text of its last node: the loader is node 1, the others follow."""
+    graph = {"1": node("ErasePocketLoader"), **{str(index): item for index, item in enumerate(nodes, 2)}}
+    graph["99"] = node("PreviewAny", source=[str(len(nodes) + 1), output])
+    return graph
+
+
+def refused() -> dict[str, dict[str, Any]]:
+    """Case -> graph that must be refused, or must not."""
+    model = {"model": ["1", 0], "clip": ["1", 1]}
+    library = {**model, "strength": 1.0, "any_base": False, "effective": True}
+    uce = node("EraseUCE", **model, erase="pizza", strength=1.0, kind="object")
+    shape = {"edit": ["2", 1], **model, "strength": 1.0}
+    probe = {**model, "kind": "object", "keep": ""}
+    report = {"images": 2, "steps": 2, "guidance": 4.0, "seed": 0, "strength": 1.0, "judge": "none"}
+    publish = {"publish": True, "private": False, "create_pr": False, "license": "apache-2.0", "message": ""}
+    return {
+        "rows": told(stack("pizza : much"), output=4),
+        "rows missing": told(stack("shard"), output=4),
+        "rows twice": told(stack("shared\nshared : 0.5"), output=4),
+        "rows linked": told(node("PrimitiveStringMultiline", value="shared : 0.5"), stack(["2", 0]), output=4),
+        "rows linked wrong": told(node("PrimitiveStringMultiline", value="shared : x"), stack(["2", 0]), output=4),
+        "other base": told(stack("other_base"), output=4),
+        "other width": told(stack("other_width"), output=4),
+        "partial": told(stack("partial"), output=4),
+        "outside": told(stack("../../secret"), output=4),
+        "lora stack": told(stack("", lora_stack=["1", 0]), output=4),
+        "collection": told(node("EraseLibrary", collection="shelv", names="pizza", **library), output=3),
+        "collection name": told(node("EraseLibrary", collection="shelf", names="piza", **library), output=3),
+        "nothing picked": told(node("EraseLibrary", collection="shelf", names="", **library), output=3),
+        "revoke": told(uce, node("EraseRevoke", edit=["2", 1], model=["1", 0], names="dog", protect=False,
+                                 any_base=False, effective=True), output=3),
+        "time": told(uce, node("EraseStrength", **shape, over_time="2 : 1", layers=""), output=3),
+        "layer": told(uce, node("EraseStrength", **shape, over_time="", layers="top : 1"), output=3),
+        "probe guide": told(node("EraseProbe", **probe, erase="dog -> dog"), output=1),
+        "probe nothing": told(node("EraseProbe", **probe, erase=""), output=1),
+        "probe long": told(node("EraseProbe", **probe, erase="pizza " * 90), output=1),
+        "report": told(node("EraseReport", erase="", **report), output=2),
+        "repo": told(node("EraseHubPull", repo="no-pizza", keep=False, offline=False), output=2),
+        "repo missing": told(node("EraseHubPull", repo="tester/nothing", keep=False, offline=False), output=2),
+        "revision missing": told(node("EraseHubPull", repo=f"{REPO}@gone", keep=False, offline=False), output=2),
+        "not mine": told(node("EraseHubPush", name="shared", repo="somebody/else", **publish), output=0),
+        "nothing saved": told(node("EraseHubPush", name="shard", repo=REPO, **publish), output=0),
+    }  # fmt: skip
+
+
+def measuring() -> dict[str, Any]:
+    """A measurement that takes long enough to be stopped."""
+    uce = node("EraseUCE", model=["1", 0], clip=["1", 1], erase="dog", strength=1.0, kind="object")
+    report = node("EraseReport", erase="", images=64, steps=20, guidance=4.0, seed=0, strength=1.0, judge="none",
+                  edit=["2", 1], model=["1", 0], clip=["1", 1], vae=["1", 2])  # fmt: skip
+    return told(uce, report, output=2)
+
+
+async def run(comfy: Path, base: Path) -> dict[str, Any]:
+    port = comfy_server.free_port()
+    process = start(comfy, base, port)
+    out: dict[str, Any] = {}
+    try:
+        async with aiohttp.ClientSession(f"http://127.0.0.1:{port}") as session:
+            comfy_server.wait_ready(process, base, port)
+            out.update(await shared(session, base))
+            for name, graph in refused().items():
+                out[name] = await queue(session, graph)
+            out["stopped"] = await queue(session, measuring(), stop_at=16)
+            out["after the stop"] = await queue(session, drawing(["1", 0], ["1", 1]))
+            async with session.get("/history") as answer:
+                out["history"] = await answer.text()
+            async with session.get("/object_info") as answer:
+                info = await answer.json()
+            names = {name: value for name, value in info.items() if name.startswith("EraseHub")}
+            out["hub inputs"] = sorted(
+                {key for value in names.values() for group in value["input"].values() for key in group}
+            )
+    finally:
+        comfy_server.stop(process)
+    out["log"] = (base / "server.log").read_text(encoding="utf-8", errors="replace")
+    return out
+
+
+async def shared(session: aiohttp.ClientSession, base: Path) -> dict[str, Any]:
+    """Erase, save, look, publish, find, pull, draw."""
+    out: dict[str, Any] = {}
+    push = {"repo": REPO, "private": False, "create_pr": False, "license": "apache-2.0", "message": ""}
+    graph = {
+        "1": node("ErasePocketLoader"),
+        "2": node("EraseUCE", model=["1", 0], clip=["1", 1], erase="pizza -> hamburger", strength=1.0, kind="object"),
+        "3": node("EraseSaveArtifact", edit=["2", 1], name="shared", overwrite=True, kohya_copy=False, model=["1", 0],
+                  clip=["1", 1]),
+        "4": node("EraseHubPush", name=["3", 0], publish=False, **push),
+    }  # fmt: skip
+    out["look"] = await queue(session, graph)
+    published = copy.deepcopy(graph)
+    published["4"]["inputs"]["publish"] = True
+    out["publish"] = await queue(session, published)
+    out["publish again"] = await queue(session, published)
+    out["search"] = await queue(
+        session, {"1": node("EraseHubSearch", query="pizza", concept="", base_model="", limit=5)}
+    )
+    pulled = {**drawing(["3", 0], ["1", 1]), "2": node("EraseHubPull", repo=REPO, keep=True, offline=False),
+              "3": stack("", edit_1=["2", 0]), "98": node("PreviewAny", source=["2", 2])}  # fmt: skip
+    workflow = {"nodes": [{"id": 2, "type": "EraseHubPull", "widgets_values": [REPO, True, False]}], "links": []}
+    out["pull"] = await queue(session, pulled, {"extra_pnginfo": {"workflow": workflow}})
+    (base / "pulled.png").write_bytes(await picture(session, out["pull"], "9"))
+    off = copy.deepcopy(pulled)
+    off["3"]["inputs"]["rows"] = "shared : 0"
+    out["off"] = await queue(session, off)
+    (base / "off.png").write_bytes(await picture(session, out["off"], "9"))
+    out["plain"] = await queue(session, drawing(["1", 0], ["1", 1]))
+    (base / "plain.png").write_bytes(await picture(session, out["plain"], "9"))
+    kept = {**drawing(["3", 0], ["1", 1]), "3": stack("tester_no_pizza")}
+    out["kept"] = await queue(session, kept)
+    (base / "kept.png").write_bytes(await picture(session, out["kept"], "9"))
+    by_reference = {**drawing(["3", 0], ["1", 1]), "3": stack(f"hub:{REPO}"), "98": node("PreviewAny", source=["3", 4])}
+    out["by reference"] = await queue(session, by_reference)
+    return out
+
+
+if __name__ == "__main__":
+    print("RESULT " + json.dumps(asyncio.run(run(*map(Path, sys.argv[1:3])))))

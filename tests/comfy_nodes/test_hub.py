@@ -1,0 +1,70 @@
+"""What the Hub nodes do besides the Hub package: clear words where it is missing, commits in metadata, no token."""
+
+from __future__ import annotations
+
+import importlib
+from types import SimpleNamespace
+
+import pytest
+
+from comfy_nodes import hub
+from comfy_nodes.nodes.hub import SPECS, repo_problem
+
+COMMIT = "a" * 40
+
+
+@pytest.mark.parametrize("missing", ["hub_cards.pulling", "huggingface_hub.utils"])
+def test_a_missing_package_is_named_with_the_command(monkeypatch, missing):
+    real = importlib.import_module
+
+    def importing(name):
+        if name == missing:
+            raise ImportError(f"No module named '{missing.split('.')[0]}'")
+        return real(name)
+
+    monkeypatch.setattr(importlib, "import_module", importing)
+    with pytest.raises(hub.HubMissing, match=r"run: pip install (huggingface_hub|erase-plugins), then restart"):
+        hub.part("pulling")
+
+
+def test_the_commit_is_found_in_the_cache(tmp_path):
+    folder = tmp_path / COMMIT
+    folder.mkdir()
+    (folder / "a.safetensors").touch()
+    for path in (folder, folder / "a.safetensors"):
+        assert hub.pinned("me/x", SimpleNamespace(path=path)) == f"me/x@{COMMIT}"
+    assert hub.pinned("me/x", SimpleNamespace(path=tmp_path)) == "me/x"
+    assert hub.is_pinned(f"me/x@{COMMIT}")
+    assert not hub.is_pinned("me/x@main")
+
+
+def test_metadata_name_the_commit_and_linked_inputs_stay():
+    prompt = {"2": {"inputs": {"repo": "me/x", "keep": True}}, "3": {"inputs": {"repo": ["1", 0]}}}
+    workflow = {"workflow": {"nodes": [{"id": 2, "widgets_values": ["me/x", True]}, {"id": 3}]}}
+    hub.write_down("me/x@c", prompt, workflow, "2")
+    hub.write_down("me/x@c", prompt, workflow, 3)
+    hub.write_down("me/x@c", None, None, None)
+    assert prompt == {"2": {"inputs": {"repo": "me/x@c", "keep": True}}, "3": {"inputs": {"repo": ["1", 0]}}}
+    assert workflow["workflow"]["nodes"][0]["widgets_values"] == ["me/x@c", True]
+
+
+@pytest.mark.parametrize("name", ["", "pizza", "a/b/c", "/b", "a/", "a b/c"])
+def test_what_is_no_repository_is_refused(name):
+    assert "is not a repository" in str(repo_problem(name))
+    assert repo_problem("me/no-pizza@v1") is None
+    assert repo_problem("hub:me/no-pizza") is None
+
+
+def test_only_what_may_change_is_looked_up_again():
+    states = {spec.id: spec.state for spec in SPECS}
+    assert states["EraseHubPull"](repo=f"me/x@{COMMIT}") == f"me/x@{COMMIT}"
+    assert states["EraseHubPull"](repo="me/x") != states["EraseHubPull"](repo="me/x")
+    assert states["EraseHubPull"](repo=None) != states["EraseHubPull"](repo=None)
+    assert states["EraseHubPush"](publish=True) == states["EraseHubPush"](publish=True)
+
+
+def test_no_node_has_a_place_for_a_token():
+    names = [item.name for spec in SPECS for item in spec.inputs]
+    assert not [name for name in names if "token" in name or "key" in name or "password" in name]
+    push = next(spec for spec in SPECS if spec.id == "EraseHubPush")
+    assert next(item for item in push.inputs if item.name == "publish").options["default"] is False

@@ -1,0 +1,181 @@
+"""Hub nodes on the real server against a test Hub, and our sentence for everything that must be refused."""
+
+from __future__ import annotations
+
+import io
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import erase_plugins as ep
+from erase_plugins.artifacts.collection import build_collection
+from erase_plugins.artifacts.edit import Edit, LowRank
+from erase_plugins.testing import HubServer
+from tests.comfy_nodes.conftest import ROOT, context_edit
+from tests.layouts.making import artifact_of, random_edit
+
+pytestmark = [pytest.mark.comfy, pytest.mark.slow]
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    return tmp_path_factory.mktemp("sharing")
+
+
+@pytest.fixture(scope="module")
+def hub():
+    with HubServer() as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def served(in_comfy, base, hub, pocket_target):
+    """What sharing.py saw."""
+    place = base / "models" / "erase_plugins"
+    for folder in (*(base / name for name in ("custom_nodes", "input", "output", "temp", "user")), place):
+        folder.mkdir(parents=True)
+    (base / "custom_nodes" / "erase_nodes").symlink_to(ROOT / "comfy_nodes")
+    build_collection(
+        [ep.erase(pocket_target, name, options={"vocabulary": 20}) for name in ("pizza", "dog")], place / "shelf"
+    )
+    whole = artifact_of(pocket_target, random_edit(pocket_target, ("cross_kv",)), "other_base")
+    fingerprint = json.loads(json.dumps(whole.manifest.base["fingerprint"]))
+    fingerprint["unet"]["structure"] = "0" * 64
+    changed = {**whole.manifest.base, "model": "a larger one", "fingerprint": fingerprint}
+    whole.with_manifest(base=changed).save(place / "other_base", ("patch",))
+    anonymous = {**whole.manifest.base, "fingerprint": {}}
+    for name, edit in (("other_width", context_edit(9)), ("partial", _partial(whole.edit))):
+        manifest = replace(whole.manifest, name=name, base=anonymous)
+        replace(whole, manifest=manifest, edit=edit).save(place / name, ("patch",))
+    return in_comfy("sharing.py", str(base), env=hub.environment(base / "hf"))
+
+
+def _partial(edit):
+    deltas = dict(edit.deltas["unet"])
+    first = next(iter(deltas.values()))
+    return Edit(edit.family, {"unet": {**deltas, "no.such.module.weight": LowRank(first.A, first.B)}})
+
+
+def pixels(base, name):
+    return np.asarray(Image.open(base / f"{name}.png").convert("RGB")).astype(float)
+
+
+def text(answer, node):
+    return answer["output"][node]["text"][0]
+
+
+def test_looking_shows_the_exact_list_and_sends_nothing(served, hub):
+    shown = text(served["look"], "4")
+    assert shown.startswith("tester/no-pizza: new, public, ")
+    assert "nothing was sent" in shown
+    published = hub.files("tester/no-pizza")
+    listed = {
+        line.split()[1]: int(line.split("(")[1].split()[0]) for line in shown.splitlines() if line.startswith("new ")
+    }
+    assert set(published) - {".gitattributes"} == set(listed)
+    assert {name: len(published[name]) for name in listed if name != "README.md"} == {
+        name: size for name, size in listed.items() if name != "README.md"
+    }
+
+
+def test_publishing_needs_the_switch_and_is_not_repeated(served, hub):
+    assert "published" in text(served["publish"], "4")
+    assert hub.count("POST /api/models/tester/no-pizza/commit/") == 1
+    assert served["publish again"]["executed"] == []
+
+
+def test_search_finds_it_with_its_commit(served, hub):
+    commit = hub.store.repository("tester/no-pizza").commit("main").oid
+    assert text(served["search"], "1").startswith(f"tester/no-pizza@{commit}: pizza (")
+
+
+def test_a_pulled_erasure_is_in_force_and_its_commit_is_in_the_picture(served, base, hub):
+    commit = hub.store.repository("tester/no-pizza").commit("main").oid
+    assert served["pull"]["end"] == "execution_success"
+    assert f"tester/no-pizza@{commit}: verified" in text(served["pull"], "98")
+    notes = Image.open(base / "pulled.png").text
+    assert json.loads(notes["prompt"])["2"]["inputs"]["repo"] == f"tester/no-pizza@{commit}"
+    assert json.loads(notes["workflow"])["nodes"][0]["widgets_values"][0] == f"tester/no-pizza@{commit}"
+    assert str(base) not in notes["prompt"] + notes["workflow"]
+    assert abs(pixels(base, "pulled") - pixels(base, "plain")).mean() > 5
+    assert np.array_equal(pixels(base, "pulled"), pixels(base, "kept"))
+    assert "patched 14 of 14 modules" in text(served["by reference"], "98")
+
+
+def test_strength_0_draws_the_picture_of_the_base(served, base):
+    assert np.array_equal(pixels(base, "off"), pixels(base, "plain"))
+
+
+def test_no_token_in_pictures_history_log_or_widgets(served, base, hub):
+    for place in (base / "output").rglob("*.png"):
+        assert hub.token.encode() not in place.read_bytes()
+        assert all(hub.token not in note for note in Image.open(io.BytesIO(place.read_bytes())).text.values())
+    assert len(list((base / "output").rglob("*.png"))) >= 4
+    everything = json.dumps(served)
+    assert hub.token not in everything
+    assert not [name for name in served["hub inputs"] if "token" in name or "password" in name]
+    assert hub.count("POST /api/repos/create") > 0  # so the token was in use
+
+
+@pytest.mark.parametrize(
+    ("case", "sentence"),
+    [
+        ("rows", "'much' is not a number; write name : strength"),
+        ("rows twice", "'shared' is named twice"),
+        ("collection", "no artifact 'shelv' in models/erase_plugins; the nearest is 'shelf'"),
+        ("time", "'2' is no share of the sampling"),
+        ("probe guide", "'dog' would become itself"),
+        ("repo", "'no-pizza' is not a repository; write owner/name"),
+    ],
+)
+def test_wrong_widgets_are_refused_before_anything_runs(served, case, sentence):
+    answer = served[case]
+    assert answer["status"] == 400, answer
+    details = [error["details"] for item in answer["node_errors"].values() for error in item["errors"]]
+    assert any(sentence in item for item in details), details
+
+
+@pytest.mark.parametrize(
+    ("case", "sentence"),
+    [
+        ("rows missing", "the nearest is 'shared'"),
+        ("rows linked wrong", "'x' is not a number"),
+        ("other base", "'other_base' was made for a larger one"),
+        ("other width", "the map is for text rows of 9"),
+        ("partial", "patched 14 of 15 modules"),
+        ("outside", "lies outside the model folder"),
+        ("collection name", "did you mean 'pizza'"),
+        ("nothing picked", "no name is given"),
+        ("revoke", "no member or concept in this stack named 'dog'"),
+        ("layer", "'top' is no layer that"),
+        ("probe nothing", "nothing to look at"),
+        ("probe long", "is longer than"),
+        ("report", "missing are model, clip, vae, edit"),
+        ("repo missing", "cannot pull from tester/nothing"),
+        ("revision missing", "it has no such revision"),
+        ("not mine", "cannot push to somebody/else"),
+        ("nothing saved", "no artifact 'shard' in models/erase_plugins; the nearest is 'shared'"),
+    ],
+)
+def test_what_turns_out_while_running_stops_with_our_sentence(served, case, sentence):
+    answer = served[case]
+    assert answer["end"] == "execution_error", answer
+    assert sentence in answer["error"]
+
+
+def test_measuring_stops_within_a_second_and_leaves_the_next_run_intact(served):
+    assert served["stopped"]["end"] == "execution_interrupted"
+    assert served["stopped"]["stopped_in"] < 1
+    assert served["after the stop"]["end"] == "execution_success"
+
+
+def test_a_wrong_wire_is_refused(served):
+    assert served["lora stack"]["status"] == 400
+
+
+def test_a_linked_text_reaches_the_run_function(served):
+    assert served["rows linked"]["end"] == "execution_success"
+    assert "strength 1 (context map)" in text(served["rows linked"], "99")
