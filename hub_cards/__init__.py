@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from erase_plugins.hookspecs import hookimpl
 
 if TYPE_CHECKING:
+    from hub_cards.checkpoint import push_merged
     from hub_cards.collections import merged, pull_collection, push_collection
     from hub_cards.gallery import draw_pairs
     from hub_cards.model_card import card
@@ -28,6 +29,7 @@ _PUBLIC = {
     "pull_collection": "hub_cards.collections",
     "push": "hub_cards.pushing",
     "push_collection": "hub_cards.collections",
+    "push_merged": "hub_cards.checkpoint",
     "search": "hub_cards.searching",
 }
 SCHEME = "hub:"
@@ -41,7 +43,17 @@ COMMANDS = {
     "search": "Find published artifacts by name, concept, tag and base model.",
 }
 
-__all__ = ["card", "draw_pairs", "merged", "pull", "pull_collection", "push", "push_collection", "search"]
+__all__ = [
+    "card",
+    "draw_pairs",
+    "merged",
+    "pull",
+    "pull_collection",
+    "push",
+    "push_collection",
+    "push_merged",
+    "search",
+]
 
 
 def __getattr__(name: str) -> Any:

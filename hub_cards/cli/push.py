@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from erase_plugins.cli.command import declare, existing
+from erase_plugins.errors import RequestError
 from hub_cards.cli.pictures import drawing_options, notice_option
 from hub_cards.cli.pushed import push_options, say_pushed, show
 
@@ -13,25 +14,38 @@ from hub_cards.cli.pushed import push_options, say_pushed, show
 @click.argument("artifact")
 @click.argument("repo", metavar="OWNER/NAME")
 @click.option("--report", metavar="PATH", help="Report of its evaluation; goes onto the card and along.")
+@click.option("--merged", metavar="MODEL", help="Publish this model ('pocket' or a diffusers folder) with it fused in.")
+@click.option("--strength", type=float, default=1.0, show_default=True, help="Strength of the fused edit.")
 @click.option("--pictures/--no-pictures", default=True, help="Publish pictures of report and pairs.")
 @click.option("--gallery", metavar="DIR", help="Publish the pairs that 'card --pairs' wrote there.")
 @drawing_options
 @notice_option
 @push_options
 def command(
-    artifact: str, repo: str, report: str | None, private: bool, create_pr: bool, revision: str | None,
+    artifact: str, repo: str, report: str | None, merged: str | None, strength: float,
+    private: bool, create_pr: bool, revision: str | None,
     message: str | None, licence: str | None, parent: str | None, pictures: bool, gallery: str | None,
     pairs: int | None, prompts: tuple[str, ...], model: str | None, device: str, unblurred: bool, adult: bool | None,
     dry_run: bool,
 ) -> None:  # fmt: skip
     """Publish an artifact folder with its card. Log in with `hf auth login` or HF_TOKEN."""
     from erase_plugins.artifacts.artifact import load_artifact
+    from hub_cards.checkpoint import push_merged
     from hub_cards.cli.pictures import draw
     from hub_cards.errors import check_repo
     from hub_cards.pushing import push
 
     quiet_client()
     loaded = load_artifact(existing(artifact))
+    if merged is not None:
+        if report or gallery or pairs:
+            raise RequestError("--merged publishes a model, not an artifact; leave --report and pictures out")
+        full = push_merged(
+            loaded, merged, repo, strength=strength, private=private, create_pr=create_pr, revision=revision,
+            message=message, license=licence, parent=parent, dry_run=dry_run, show=show,
+        )  # fmt: skip
+        say_pushed(full, repo, f"use it: erase-plugins generate --model {repo} --prompt ... --out picture.png")
+        return
     drawn = draw(loaded, report, pairs, prompts, model, device) if pictures and check_repo(repo) else None
     done = push(
         loaded, repo, report=report, private=private, create_pr=create_pr, revision=revision, message=message,
