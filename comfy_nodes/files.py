@@ -62,6 +62,10 @@ def find(entry: str) -> Path:
         place = (folder / entry).resolve()
         if not place.is_relative_to(folder.resolve()):
             raise ArtifactError(f"'{entry[:80]}' lies outside the model folder erase_plugins; move it there")
+        if place.is_file() and place.suffix != ".safetensors":
+            raise ArtifactError(
+                f"'{entry[:80]}' is no .safetensors file; other kinds can run code when opened, so convert it first"
+            )
         if place.exists():
             return place
     known = [name for name in (*listing(), *collections()) if name not in (NOTHING, NO_COLLECTION)]

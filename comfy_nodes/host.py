@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
@@ -81,16 +82,25 @@ class Progress:
 
 def stages() -> Any:
     """Progress of a suite, (stage, done, total); stops where the user asked for it."""
-    import comfy.model_management
     import comfy.utils
 
     bars: dict[str, Any] = {}
 
     def listen(stage: str, done: int, total: int) -> None:
         bars.setdefault(stage, comfy.utils.ProgressBar(total)).update_absolute(done, total)
-        comfy.model_management.throw_exception_if_processing_interrupted()
+        stop_if_asked()
 
     return listen
+
+
+def stop_if_asked(*_: Any) -> None:
+    """Raises the exception that ComfyUI waits for if the user pressed stop; does nothing outside ComfyUI.
+
+    Takes whatever a sampler hands to its callback.
+    """
+    management = sys.modules.get("comfy.model_management")
+    if management is not None:
+        management.throw_exception_if_processing_interrupted()
 
 
 def computing(gradients: bool = False) -> AbstractContextManager[Any]:

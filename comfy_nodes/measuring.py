@@ -16,6 +16,7 @@ from erase_plugins.evaluation.run import Subject, pick_judge
 from erase_plugins.stack import stack_of
 from erase_plugins.types import EvalReport
 
+from . import host
 from .stacking import put_on
 from .target import ComfyTarget
 
@@ -89,7 +90,7 @@ def _sample(model: Any, noise: Tensor, rows: Tensor, blank: Tensor, steps: int, 
     positive, negative = ([[part, {}]] for part in (rows, blank))
     return comfy.sample.sample(
         model, noise, steps, guidance, SAMPLER, SCHEDULER, positive, negative, torch.zeros_like(noise),
-        disable_pbar=True, seed=0,
+        callback=host.stop_if_asked, disable_pbar=True, seed=0,
     )  # fmt: skip
 
 

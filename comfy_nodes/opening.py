@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 from difflib import get_close_matches
+from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
-from erase_plugins.errors import ArtifactError, BaseMismatch
+from erase_plugins.errors import ArtifactError, BaseMismatch, EraseError
 
 from . import files, host
 
@@ -37,6 +39,58 @@ def open_artifact(name: str) -> Any:
         raise ArtifactError(
             f"no artifact '{name[:80]}' in models/erase_plugins or models/loras; the nearest is '{near[0]}'"
         ) from None
+
+
+def choices() -> list[str]:
+    """Entries of the load node: the model folder, and files of ``models/loras`` whose header says what they erase."""
+    try:
+        names = host.lora_names()
+    except Exception:  # asked for outside ComfyUI, or the folders cannot be read: the widget must not fail
+        names = []
+    own = [name for name in names if name.endswith(".safetensors") and _is_ours(host.lora_path(name))]
+    listed = files.listing()
+    return sorted({*own, *listed} - ({files.NOTHING} if own else set()))
+
+
+def problem(name: str) -> str | None:
+    """Why a name cannot be opened; None if it is there, or if nothing was there to choose from."""
+    if name == files.NOTHING or host.lora_path(name) is not None:
+        return None
+    return files.entry_problem(name)
+
+
+def state(name: str) -> str:
+    """Changes when the files behind a name change; a reference pins what it names."""
+    from erase_plugins.artifacts.reference import is_reference
+
+    if is_reference(name):
+        return name
+    lora = host.lora_path(name) if name not in files.listing() else None
+    return files.state(name) if lora is None else _stamp(lora)
+
+
+def _stamp(path: Path) -> str:
+    found = path.stat()
+    return f"{path}:{found.st_mtime_ns}:{found.st_size}"
+
+
+def _is_ours(path: Path | None) -> bool:
+    try:
+        return path is not None and _header_is_ours(path, _stamp(path))
+    except OSError:
+        return False
+
+
+@lru_cache(maxsize=4096)
+def _header_is_ours(path: Path, _stamp: str) -> bool:
+    """Reads the header only, again when the file changed."""
+    from erase_plugins.artifacts.header import read_header
+    from erase_plugins.artifacts.manifest import HEADER_KEY
+
+    try:
+        return HEADER_KEY in read_header(path).metadata
+    except (EraseError, OSError):
+        return False
 
 
 def check_fits(artifact: Any, target: Any, any_base: bool) -> None:

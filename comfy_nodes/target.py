@@ -18,8 +18,10 @@ from erase_plugins.errors import RequestError, Unsupported
 from erase_plugins.families.base import Conditioning, ModuleRef, Target, TargetInfo, Tokens
 from erase_plugins.families.source import Source, find_family
 
+from . import host
 from .live import LiveDenoiser, LiveEncoder
 from .naming import DENOISER, ENCODERS, denoiser_names, encoder_names, unet_config
+from .text_rows import rows_of
 from .weights import PatchedWeights
 
 #: attachments that carry the name of a model for manifests, and the height of its latents
@@ -75,7 +77,7 @@ class ComfyTarget(Target):
         self._live: LiveDenoiser | None = None
         self._encoder: LiveEncoder | None = None
         self._pooled: dict[str, Tensor] = {}
-        self._cache: dict[str, tuple[Tensor, int]] = {}
+        self._cache: dict[str, tuple[Tensor, int]] = {} if clip is None else rows_of(clip)
         if clip is not None:
             self._check_width()
 
@@ -156,6 +158,7 @@ class ComfyTarget(Target):
     def encode(self, prompts: Sequence[str]) -> Conditioning:
         missing = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self._cache]
         for start in range(0, len(missing), _CHUNK):
+            host.stop_if_asked()
             self._encode_chunk(missing[start : start + _CHUNK])
         rows = [self._cache[prompt] for prompt in prompts]
         return Conditioning(

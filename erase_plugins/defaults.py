@@ -20,6 +20,10 @@ BUILTIN_PLUGINS: tuple[str, ...] = (
     "erase_plugins.methods.receler",
     "erase_plugins.methods.few_shot",
     "erase_plugins.methods.advunlearn",
+    "erase_plugins.methods.mace",
+    "erase_plugins.methods.spm",
+    "erase_plugins.methods.leco",
+    "erase_plugins.methods.concept_ablation",
     "erase_plugins.pocket.judge",
     "erase_plugins.evaluation.quick",
 )

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 from erase_plugins.hookspecs import hookimpl
 
 if TYPE_CHECKING:
+    from hub_cards.checkpoint import push_merged
+    from hub_cards.collections import merged, pull_collection, push_collection
     from hub_cards.gallery import draw_pairs
     from hub_cards.model_card import card
     from hub_cards.pulling import pull
@@ -22,8 +24,12 @@ if TYPE_CHECKING:
 _PUBLIC = {
     "card": "hub_cards.model_card",
     "draw_pairs": "hub_cards.gallery",
+    "merged": "hub_cards.collections",
     "pull": "hub_cards.pulling",
+    "pull_collection": "hub_cards.collections",
     "push": "hub_cards.pushing",
+    "push_collection": "hub_cards.collections",
+    "push_merged": "hub_cards.checkpoint",
     "search": "hub_cards.searching",
 }
 SCHEME = "hub:"
@@ -33,10 +39,21 @@ COMMANDS = {
     "push": "Publish an artifact on the Hub in one commit.",
     "space": "Write or publish a web page that draws base and erased model side by side.",
     "pull": "Fetch a published artifact and verify it.",
+    "collection": "Build, list, push and pull a library of many single-concept artifacts.",
     "search": "Find published artifacts by name, concept, tag and base model.",
 }
 
-__all__ = ["card", "draw_pairs", "pull", "push", "search"]
+__all__ = [
+    "card",
+    "draw_pairs",
+    "merged",
+    "pull",
+    "pull_collection",
+    "push",
+    "push_collection",
+    "push_merged",
+    "search",
+]
 
 
 def __getattr__(name: str) -> Any:

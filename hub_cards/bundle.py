@@ -28,11 +28,12 @@ class PushFile:
     name: str
     source: bytes | Path
     state: str = "new"
+    #: in bytes; kept, since the place may be a temporary one
+    size: int = field(init=False, compare=False)
 
-    @property
-    def size(self) -> int:
-        """Bytes."""
-        return len(self.source) if isinstance(self.source, bytes) else self.source.stat().st_size
+    def __post_init__(self) -> None:
+        size = len(self.source) if isinstance(self.source, bytes) else self.source.stat().st_size
+        object.__setattr__(self, "size", size)
 
     def hashes(self) -> tuple[str, str]:
         """SHA-256, and the object id that git gives these bytes."""

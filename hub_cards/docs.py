@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -16,8 +17,7 @@ START, END = "<!-- generated: commands -->", "<!-- /generated -->"
 def commands() -> str:
     """Usage and options of every command of this package."""
     parts = []
-    for name, text in COMMANDS.items():
-        command = LazyCommand(name, f"hub_cards.cli.{name}", text).real
+    for name, command in _all_commands():
         arguments = " ".join(item.make_metavar(click.Context(command)) for item in command.params if _positional(item))
         rows = ["| option | meaning |", "|---|---|"]
         for item in command.params:
@@ -28,6 +28,16 @@ def commands() -> str:
             f"### erase-plugins {name}\n\n    erase-plugins {name} {arguments} [OPTIONS]\n\n" + "\n".join(rows)
         )
     return "\n\n".join(parts)
+
+
+def _all_commands() -> Iterator[tuple[str, click.Command]]:
+    """Full name and command, the members of groups one by one."""
+    for name, text in COMMANDS.items():
+        command = LazyCommand(name, f"hub_cards.cli.{name}", text).real
+        if isinstance(command, click.Group):
+            yield from ((f"{name} {member}", item) for member, item in command.commands.items())
+        else:
+            yield name, command
 
 
 def _positional(item: click.Parameter) -> bool:

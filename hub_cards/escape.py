@@ -21,9 +21,9 @@ _TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{20,}")
 _WIDTH = 84
 
 
-def flat(text: object) -> str:
-    """One line without control characters and access tokens, at most 300 characters."""
-    return _TOKEN.sub("hf_***", " ".join(_HIDDEN.sub(" ", str(text)).split()))[:_LONGEST]
+def flat(text: object, most: int = _LONGEST) -> str:
+    """One line without control characters and access tokens, at most ``most`` characters."""
+    return _TOKEN.sub("hf_***", " ".join(_HIDDEN.sub(" ", str(text)).split()))[:most]
 
 
 def prose(text: object) -> str:
@@ -57,9 +57,9 @@ def commands(*parts: Sequence[object]) -> str:
     return whole if len(whole) <= _WIDTH else " \\\n  ".join(lines)
 
 
-def literal(text: object) -> str:
+def literal(text: object, most: int = _LONGEST) -> str:
     """A Python string with that value, on one line."""
-    return json.dumps(flat(text), ensure_ascii=False)
+    return json.dumps(flat(text, most), ensure_ascii=False)
 
 
 def front_matter(data: dict[str, Any]) -> str:

@@ -13,6 +13,7 @@ from erase_plugins.errors import CorruptArtifact, HubError, RequestError
 from hub_cards import SCHEME
 from hub_cards.cache import STOCK, cached_weights, check_blob, forget
 from hub_cards.errors import check_repo, reaching
+from hub_cards.remote import MERGED
 
 #: stands for every layout
 ALL = "all"
@@ -230,6 +231,8 @@ def _plain(got: Fetched, revision: str | None) -> Path:
         raise HubError(
             f"{got.repo} is a collection; name artifacts of it: hub:{got.repo}#NAME, or 'erase-plugins collection pull'"
         )
+    if MERGED in files:
+        raise HubError(f"{got.repo} is a full checkpoint with the change in its weights; use it as --model {got.repo}")
     names = sorted(name for name in files if name.endswith(".safetensors") and "/" not in name)
     if STOCK in names or len(names) == 1:
         path = got.one(STOCK if STOCK in names else names[0], info.sha)

@@ -15,8 +15,8 @@ from erase_plugins.errors import RequestError
 from hub_cards.errors import reaching
 from hub_cards.escape import flat
 
-#: tag of everything that this package publishes, and of collections
-OURS, COLLECTION = "erase-plugins", "erase-collection"
+#: tag of everything that this package publishes, of collections, and of full checkpoints
+OURS, COLLECTION, FULL = "erase-plugins", "erase-collection", "erase-full-checkpoint"
 #: repositories whose cards are read for one search, the most downloaded first
 MOST_READ = 2000
 
@@ -37,6 +37,7 @@ class Found:
         tags: the Hub's tags.
         private: only its owner sees it.
         collection: it holds one artifact per concept.
+        full: it is a full checkpoint with the change in its weights.
     """
 
     id: str
@@ -50,6 +51,7 @@ class Found:
     tags: tuple[str, ...] = ()
     private: bool = False
     collection: bool = False
+    full: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready form."""
@@ -117,7 +119,7 @@ def _found(info: Any) -> Found:
         id=flat(info.id), revision=flat(info.sha or ""), concepts=_texts(data.get("erased")),
         base=next(iter(_texts(bases)), ""), family=flat(erasure.get("family") or ""),
         method=flat(erasure.get("method") or ""), downloads=int(info.downloads or 0), likes=int(info.likes or 0),
-        tags=tags, private=bool(info.private), collection=COLLECTION in tags,
+        tags=tags, private=bool(info.private), collection=COLLECTION in tags, full=FULL in tags,
     )  # fmt: skip
 
 

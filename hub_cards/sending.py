@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
-from erase_plugins.errors import HubError, PushRefused
+from erase_plugins.errors import HubError, NotAllowed, PushRefused
 from hub_cards.bundle import CARD, Bundle, PushFile
 from hub_cards.errors import reaching
 from hub_cards.remote import look, with_state
@@ -82,15 +82,18 @@ def _with_repository(bundle: Bundle) -> Bundle:
     from huggingface_hub import HfApi
 
     api = HfApi()
-    with reaching("push to", bundle.repo):
-        api.create_repo(
-            bundle.repo, private=bundle.private, exist_ok=True, repo_type=bundle.repo_type, space_sdk=bundle.space_sdk
-        )
     try:
         with reaching("push to", bundle.repo):
+            api.create_repo(
+                bundle.repo, private=bundle.private, exist_ok=True,
+                repo_type=bundle.repo_type, space_sdk=bundle.space_sdk,
+            )  # fmt: skip
             info: Any = api.repo_info(bundle.repo, repo_type=bundle.repo_type)
+    except NotAllowed:
+        raise
     except HubError as error:
-        raise type(error)(f"{error}; the new repository is there and empty: run the same command again") from error
+        hint = f"{bundle.repo} may be there now and is empty: run the same command again"
+        raise type(error)(f"{error}; {hint}") from error
     if bundle.private and not info.private:  # made by somebody else since we looked
         raise PushRefused(f"{bundle.repo} exists and is public; make it private on its settings page")
     return replace(bundle, parent=info.sha)

@@ -26,6 +26,10 @@ APP, REQUIREMENTS = "app.py", "requirements.txt"
 COPY = "artifact"
 #: version of Gradio that the page was tried with
 GRADIO = "6.31.0"
+#: oldest Python that this package runs on; Spaces start with an older one unless told
+PYTHON = "3.11"
+#: longest text of the page; its parts were shortened before
+_TEXT = 20_000
 _TEMPLATES = Path(__file__).parent / "space_app"
 #: the layout that carries every kind of change
 _LAYOUT = "patch"
@@ -98,8 +102,8 @@ def app(loaded: Any, repo: str, copy: bool) -> str:
     revision = manifest.base.get("revision")
     return fill("app.py.in", {
         "title": literal(f"Erased: {', '.join(manifest.erased[:5])}"),
-        "heading": literal(f"Erased: {names(manifest)}"),
-        "about": literal(about(manifest)),
+        "heading": literal(f"Erased: {names(manifest)}", _TEXT),
+        "about": literal(about(manifest), _TEXT),
         "model": literal(manifest.base.get("model") or "MODEL"),
         "revision": literal(revision) if revision else "None",
         "artifact": literal(COPY if copy else f"{SCHEME}{repo}"),
@@ -127,6 +131,7 @@ def page(loaded: Any, repo: str, license: str | None, adult: bool) -> str:
         "colorTo": "green",
         "sdk": "gradio",
         "sdk_version": GRADIO,
+        "python_version": PYTHON,
         "app_file": APP,
         "pinned": False,
         "short_description": "Base and erased model, side by side",

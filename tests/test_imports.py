@@ -295,7 +295,7 @@ def test_no_shared_drawer_and_no_huge_file():
 
 PLUGINS = ("hub_cards",)
 #: plugin package -> rooms of erase_plugins it may use, inside functions or not
-PLUGIN_ROOMS = {"hub_cards": {"artifacts", "families", "runtime", "evaluation", "api", "cli"}}
+PLUGIN_ROOMS = {"hub_cards": {"artifacts", "families", "runtime", "evaluation", "compose", "api", "cli"}}
 PLUGIN_SOURCES = [path for name in PLUGINS for path in sorted((ROOT / name).rglob("*.py"))]
 
 

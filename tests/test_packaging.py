@@ -35,6 +35,7 @@ def test_wheel_holds_the_packages_and_the_embedded_model_only(built: Path) -> No
         "erase_plugins/pocket/NOTICE",
         "erase_plugins/testing/contract.py",
         "hub_cards/cli/push.py",
+        "hub_cards/space_app/app.py.in",
         "comfy_nodes/nodes/closed_form.py",
         "comfy_nodes/example_workflows/erase_and_compare_pocket.json",
     ):

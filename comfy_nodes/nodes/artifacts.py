@@ -5,38 +5,38 @@ from __future__ import annotations
 import shutil
 from typing import Any
 
-from .. import files
+from ..opening import choices, problem, state
 from ..spec import Input, NodeSpec, Output, Result
 
 _ALIASES = ("erase plugins", "unlearn", "remove concept", "forget", "lora", "esd", "negative lora")
 
 
 def load_artifact(
-    artifact: str, model: Any, strength: float, strength_clip: float, any_base: bool, clip: Any = None
-) -> Result:
+    artifact: str, model: Any, strength: float, strength_clip: float, any_base: bool, clip: Any = None,
+    reference: str = "",
+) -> Result:  # fmt: skip
     """MODEL and CLIP with a saved edit on them.
 
     Args:
-        artifact: entry of the model folder erase_plugins.
+        artifact: entry of the model folder erase_plugins, or of loras.
         model: what to change; stays as it is.
         strength: of changes of the denoiser.
         strength_clip: of changes of the text encoder.
         any_base: allow other weights of the same architecture.
         clip: needed only by artifacts that change the text encoder.
+        reference: "hub:owner/name@revision" instead of an entry.
 
     Raises:
         BaseMismatch, ArtifactError, Unsupported: nothing was changed.
     """
-    import erase_plugins as ep
-
     from .. import host
-    from ..opening import check_fits
+    from ..opening import check_fits, open_artifact
     from ..patches import apply_edit
     from ..target import ComfyTarget
 
     with host.computing():
         target = ComfyTarget(model, clip)
-        loaded = ep.load_artifact(files.find(artifact))
+        loaded = open_artifact(reference.strip() or artifact)
         check_fits(loaded, target, any_base)
         done = apply_edit(target, loaded.edit, strength, strength_clip)
     text = "\n".join(
@@ -105,8 +105,8 @@ SPECS = (
             "Refuses what was made for another model, and what does not fit every module."
         ),
         inputs=(
-            Input("artifact", "COMBO", "A folder or file in models/erase_plugins; press R after adding one.",
-                  choices=files.listing),
+            Input("artifact", "COMBO", "A folder or file in models/erase_plugins, or an erasure in models/loras; press "
+                  "R after adding one.", choices=choices),
             Input("model", "MODEL", "The model that the artifact was made for. It stays as it is."),
             Input("strength", "FLOAT", "1 is what was evaluated, 0 leaves the model exactly as it is.",
                   options=_STRENGTH),
@@ -116,6 +116,8 @@ SPECS = (
                   options={"default": False}),
             Input("clip", "CLIP", "The CLIP of this model; needed by artifacts that change the text encoder.",
                   required=False),
+            Input("reference", "STRING", "Instead of the list: hub:owner/name@revision, fetched once.", required=False,
+                  options={"default": "", "placeholder": "hub:owner/name@revision"}),
         ),
         outputs=(
             Output("MODEL", "MODEL", "The model with the erasure."),
@@ -125,8 +127,8 @@ SPECS = (
         ),
         run=load_artifact,
         aliases=_ALIASES,
-        checks={"artifact": files.entry_problem},
-        state=lambda artifact=None, **_: files.state(artifact) if artifact else "",
+        checks={"artifact": problem},
+        state=lambda artifact=None, reference=None, **_: state((reference or "").strip() or artifact or ""),
         when=(
             "To erase something new, take a node that erases. A LoRA file saved for it also works in the stock LoRA "
             "loader, without the checks."

@@ -63,11 +63,23 @@ def probe_model(model: Any, clip: Any, erase: str, kind: str, keep: str, base: A
             interval = (row.low, row.high)
             number = f"{100 * item.value:.1f} %"
             items.append(charts.Bar(f"{item.phrase}: drift", item.value, number, charts.BLUE, interval))
+    lines += unseen(model)
     if any(item.metric == RESIDUAL and item.value - alone.get(item.phrase, item.value) > 0.02 for item in found):
         lines.append("put the erase node last in the chain, or stack the erasure again behind the LoRAs")
     picture = charts.bars("what cross-attention makes of the phrases", items)
     text = "\n".join(lines)
     return Result((picture, text, report), text, picture)
+
+
+def unseen(model: Any) -> list[str]:
+    """What hangs on a MODEL and is not in its keys and values, a line each."""
+    from ..addons import OutputPatch
+    from ..gates import hangs_on
+
+    patches = model.model_options.get("transformer_options", {}).get("patches", {})
+    behind = any(isinstance(patch, OutputPatch) for group in patches.values() for patch in group)
+    lines = ["add-ons behind attention layers act later and are not seen here; measure pictures"] if behind else []
+    return lines + (["changes behind a gate depend on the prompt and are not seen here"] if hangs_on(model) else [])
 
 
 def measure(

@@ -18,7 +18,8 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional
 
 from erase_plugins.artifacts.edit import AddOn, Delta, Edit, LowRank
 from erase_plugins.errors import ArtifactError, Unsupported
@@ -66,9 +67,51 @@ def gated_lowrank(change: LowRank, gates: Sequence[int]) -> AddOn:
     return AddOn(GATED, {"down": change.A, "up": change.B}, {"gates": list(gates)})
 
 
+def behind_gate(edit: Edit, gate: AddOn, component: str = "unet") -> Edit:
+    """An edit of weight changes put behind a gate; where the gate is fully open it acts as before.
+
+    Args:
+        edit: low-rank and dense changes of weights of the denoiser, context maps written out.
+        gate: all its embeddings belong to gate 0.
+        component: the denoiser.
+
+    Raises:
+        Unsupported: a change that has no gated form, or one of another component.
+    """
+    from erase_plugins.artifacts.lowrank import compress
+
+    made: dict[str, Delta] = {GATE: gate}
+    for part, key, delta in compress(edit)[0].items():
+        if part != component:
+            raise Unsupported(f"changes of {part} cannot be gated; only the denoiser sees which prompt it is")
+        if not isinstance(delta, LowRank) or not key.endswith(".weight"):
+            raise Unsupported(f"a {delta.kind} change ({key[:60]}) cannot be gated; only changes of weights can")
+        made[key.removesuffix(".weight")] = gated_lowrank(delta, [0] * delta.rank)
+    return Edit(edit.family, {component: made})
+
+
 def gate_list(delta: AddOn) -> list[int]:
     """Gate of every rank direction (or of every embedding) of an add-on; gate 0 where the config does not say."""
     return list(delta.config.get("gates") or [0] * next(iter(delta.weights.values())).shape[0])
+
+
+def gated_product(layer: nn.Module, x: Tensor, down: Tensor, up: Tensor, gates: Tensor) -> Tensor:
+    """up (gates * (down x)) by the layer's own operation.
+
+    Args:
+        layer: linear layer or convolution whose stride and padding are used.
+        x: its input (batch, ..., in) or (batch, in, height, width).
+        down, up: factors.
+        gates: (batch, r).
+    """
+    if isinstance(layer, nn.Conv2d):
+        if down.ndim == 2:
+            down, up = down[:, :, None, None], up[:, :, None, None]
+        inner = functional.conv2d(x, down, None, layer.stride, layer.padding, layer.dilation)
+        return functional.conv2d(inner * gates.to(inner.dtype)[:, :, None, None], up)
+    inner = functional.linear(x, down.flatten(1))
+    shape = (len(gates), *[1] * (inner.ndim - 2), gates.shape[1])
+    return functional.linear(inner * gates.to(inner.dtype).reshape(shape), up.flatten(1))
 
 
 def concepts_of(edit: Edit) -> tuple[str, ...]:

@@ -30,6 +30,7 @@ class Member:
         weight: erase scale.
         near: kept-vocabulary words that were left out because they mean the same.
         facts: guide, aliases and other JSON-ready facts.
+        extra: further tensors of the concept that its method solves with; kept in every file.
     """
 
     concept: str
@@ -38,6 +39,7 @@ class Member:
     weight: float
     near: tuple[str, ...] = ()
     facts: Mapping[str, Any] = field(default_factory=dict)
+    extra: Mapping[str, Tensor] = field(default_factory=dict)
 
     def grams(self) -> tuple[Tensor, Tensor]:
         """Ledger contributions to G = e C^T C and X = e S^T C."""

@@ -40,6 +40,8 @@ def statistics_to_tensors(statistics: Statistics) -> tuple[dict[str, Tensor], di
         tensors["H"] = pack(statistics.block)
     if statistics.sigma is not None:
         tensors["sigma"] = pack(statistics.sigma)
+    for place, item in enumerate(members):
+        tensors |= {f"member.{place}.{name}": part for name, part in item.extra.items()}
     facts = {
         "schema": SCHEMA,
         "width": statistics.width,
@@ -71,9 +73,15 @@ def statistics_from_tensors(tensors: Mapping[str, Tensor], facts: Mapping[str, A
         sums = None if stored else (_square(unpack(tensors["G"], width), width), _square(tensors["X"], width))
         members = {
             str(item["concept"]): Member(
-                str(item["concept"]), one, other, float(item["weight"]), tuple(item["near"]), dict(item["facts"])
+                str(item["concept"]),
+                one,
+                other,
+                float(item["weight"]),
+                tuple(item["near"]),
+                dict(item["facts"]),
+                _extra(tensors, place),
             )
-            for item, one, other in zip(entries, rows, guides, strict=True)
+            for place, (item, one, other) in enumerate(zip(entries, rows, guides, strict=True))
         }
         kept = None if "kept" not in tensors else _square(unpack(tensors["kept"], width), width)
         keep_rows: Sequence[Tensor | None] = (
@@ -103,6 +111,12 @@ def _split(tensors: Mapping[str, Tensor], name: str, sizes: Sequence[int], width
             f"statistics tensor {name} has shape {tuple(whole.shape)}, expected {(sum(sizes), width)}"
         )
     return list(whole.split(list(sizes)))
+
+
+def _extra(tensors: Mapping[str, Tensor], place: int) -> dict[str, Tensor]:
+    """Tensors of one member that its method stored."""
+    start = f"member.{place}."
+    return {name.removeprefix(start): part for name, part in tensors.items() if name.startswith(start)}
 
 
 def _count(rows: Tensor | None) -> int:

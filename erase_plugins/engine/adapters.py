@@ -134,7 +134,7 @@ class Adapters(Trainable):
                 raise Unsupported(f"{ref.path} is a grouped or padded-by-mode convolution; it cannot be trained")
             if not isinstance(module, nn.Linear | nn.Conv2d):
                 raise Unsupported(f"{ref.path} is a {type(module).__name__}, not a linear layer or convolution")
-            slots.append(_FullSlot(ref, module) if rank is None else _LoraSlot(ref, module, rank, scale, generator))
+            slots.append(_FullSlot(ref, module) if rank is None else LoraSlot(ref, module, rank, scale, generator))
         super().__init__(target, slots)
 
 
@@ -172,13 +172,21 @@ class _WeightSlot(Slot):
         return functional.conv2d(x, weight, bias, conv.stride, conv.padding, conv.dilation)
 
 
-class _LoraSlot(_WeightSlot):
+class LoraSlot(_WeightSlot):
+    """A low-rank change: A (rank, in[, height, width]) random, B (out, rank[, 1, 1]) zero at the start."""
+
     def __init__(
-        self, ref: ModuleRef, module: nn.Linear | nn.Conv2d, rank: int, scale: float, generator: torch.Generator | None
+        self,
+        ref: ModuleRef,
+        module: nn.Linear | nn.Conv2d,
+        rank: int,
+        scale: float,
+        generator: torch.Generator | None,
+        full: bool = False,
     ) -> None:
         super().__init__(ref, module)
         weight = module.weight
-        rank = min(rank, weight.shape[0], weight[0].numel())
+        rank = rank if full else min(rank, weight.shape[0], weight[0].numel())  # more than full rank says nothing new
         down = torch.randn((rank, *weight.shape[1:]), generator=generator) / weight[0].numel() ** 0.5
         self.scale = scale
         self.A = nn.Parameter(down.to(weight.device))

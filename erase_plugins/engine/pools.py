@@ -105,7 +105,7 @@ class Rollout:
             with self.adapters.disabled():
                 found = harvest(
                     self.target, scheduler, noise, cond, null, picks, guidance=self.guidance,
-                    watch=self._encoded(watch), ctx=self.ctx, progress=self._progress,
+                    watch=self._encoded(watch), ctx=self.ctx, progress=self.progress,
                 )  # fmt: skip
             return found.tensors()
 
@@ -130,7 +130,7 @@ class Rollout:
         states = harvest(
             self.target, scheduler, noise, cond, self.target.encode([""]), [[stop] for stop in stops],
             guidance=self.guidance, watch=self._encoded(picked), drive=nullcontext, observe=self.adapters.disabled,
-            ctx=self.ctx, progress=self._progress,
+            ctx=self.ctx, progress=self.progress,
         )  # fmt: skip
         return Pool(f"fresh {step}", states, cond, self.ctx)
 
@@ -157,7 +157,8 @@ class Rollout:
             if last >= longest:
                 self.ctx.note(f"'{prompt[:60]}' fills all {longest} tokens of the text encoder; the rest is cut off")
 
-    def _progress(self) -> None:
+    def progress(self) -> None:
+        """Reports that a rollout goes on, and stops where asked."""
         self.ctx.step(0, self.total, forwards=self.ctx.numbers.get("unet_forwards", 0.0))
 
 

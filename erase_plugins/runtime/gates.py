@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from erase_plugins.artifacts.edit import AddOn
-from erase_plugins.artifacts.gated import LISTS, gate_list
+from erase_plugins.artifacts.gated import LISTS, gate_list, gated_product
 from erase_plugins.errors import Unsupported
 
 MEASURES = ("probe", "cosine")
@@ -187,22 +187,3 @@ class AttachedLowRank(GatedChange):
     def detach(self) -> None:
         """Restores the module."""
         self.handle.remove()
-
-
-def gated_product(layer: nn.Module, x: Tensor, down: Tensor, up: Tensor, gates: Tensor) -> Tensor:
-    """up (gates * (down x)) by the layer's own operation.
-
-    Args:
-        layer: linear layer or convolution whose stride and padding are used.
-        x: its input (batch, ..., in) or (batch, in, height, width).
-        down, up: factors.
-        gates: (batch, r).
-    """
-    if isinstance(layer, nn.Conv2d):
-        if down.ndim == 2:
-            down, up = down[:, :, None, None], up[:, :, None, None]
-        inner = functional.conv2d(x, down, None, layer.stride, layer.padding, layer.dilation)
-        return functional.conv2d(inner * gates.to(inner.dtype)[:, :, None, None], up)
-    inner = functional.linear(x, down.flatten(1))
-    shape = (len(gates), *[1] * (inner.ndim - 2), gates.shape[1])
-    return functional.linear(inner * gates.to(inner.dtype).reshape(shape), up.flatten(1))

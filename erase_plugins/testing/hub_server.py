@@ -163,6 +163,7 @@ class _Server(ThreadingHTTPServer):
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # head and body are written apart; 40 ms would pass between them
     server: _Server
 
     def log_message(self, format: str, *args: Any) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from erase_plugins.cli.command import declare
@@ -23,16 +25,20 @@ def command(
     found = search(" ".join(query), base_model=base_model, concept=concept, tags=tags, limit=limit)
     rows = [
         (item.id, _short(item.concepts), item.base or item.family or "-", item.method or "-", item.downloads,
-         "collection" if item.collection else "") for item in found
+         _what(item)) for item in found
     ]  # fmt: skip
     if rows:
         table("", ("repository", "erased", "base", "method", "downloads", ""), rows, numbers=("downloads",))
         first = found[0]
-        what = f"hub:{first.id}#NAME" if first.collection else f"hub:{first.id}"
+        what = f"--model {first.id}" if first.full else f"hub:{first.id}{'#NAME' if first.collection else ''}"
         say(f"use it: erase-plugins generate {what} --prompt ... --out picture.png")
     else:
         say("nothing fits; try fewer words, or look without --base-model")
     emit({"schema": 1, "found": [item.to_dict() for item in found]})
+
+
+def _what(item: Any) -> str:
+    return "collection" if item.collection else "full model" if item.full else ""
 
 
 def _short(concepts: tuple[str, ...]) -> str:

@@ -39,7 +39,8 @@ def command(
     from erase_plugins.artifacts.artifact import load_artifact
     from erase_plugins.artifacts.atomic import refuse_existing
     from hub_cards.cli.pictures import draw
-    from hub_cards.cli.push import quiet_client, show_bundle
+    from hub_cards.cli.push import quiet_client
+    from hub_cards.cli.pushed import show
     from hub_cards.errors import check_repo
     from hub_cards.gallery import read_gallery
     from hub_cards.pulling import SCHEME
@@ -57,7 +58,7 @@ def command(
         loaded, repo, copy=artifact is not None, gallery=drawn, blur=False if unblurred else None, adult=adult,
         license=licence, requirement=requirement,
     )  # fmt: skip
-    done = push_space(loaded, repo, files, private=private, dry_run=dry_run, show=show_bundle) if push else None
+    done = push_space(loaded, repo, files, private=private, dry_run=dry_run, show=show) if push else None
     size = sum(len(item) if isinstance(item, bytes) else item.stat().st_size for item in files.values())
     if dry_run:
         say(f"would write {len(files)} files, {human_bytes(size)}, to {folder}; nothing was changed (dry run)")

@@ -30,7 +30,14 @@ def prepare(base: Path, pack: Path, name: str) -> Path:
 
 
 def start(
-    python: str | Path, comfy: Path, base: Path, port: int, front: Path, path: str, *options: str
+    python: str | Path,
+    comfy: Path,
+    base: Path,
+    port: int,
+    front: Path,
+    path: str,
+    *options: str,
+    environment: dict[str, str] | None = None,
 ) -> subprocess.Popen[bytes]:
     """The server process; its log goes to BASE/server.log.
 
@@ -38,6 +45,8 @@ def start(
         python: interpreter with ComfyUI's requirements.
         comfy, base, front: its folder, the folder with models and outputs, the folder of the editor.
         path: PYTHONPATH.
+        options: of the server.
+        environment: further variables.
     """
     return subprocess.Popen(
         [
@@ -45,7 +54,7 @@ def start(
             str(base), "--front-end-root", str(front), "--disable-auto-launch", "--disable-api-nodes",
             "--database-url", "sqlite:///:memory:", *options,
         ],
-        cwd=comfy, env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
+        cwd=comfy, env={"HF_HUB_OFFLINE": "1", **os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", **(environment or {})},
         stdout=(base / "server.log").open("wb"), stderr=subprocess.STDOUT,
     )  # fmt: skip
 

@@ -127,7 +127,7 @@ def loading(case: Case, nodes: dict[str, Any], work: Path) -> None:
 
     folder_paths.models_dir = str(work / "models")
     base, base_context = case.comfy(), case.context()
-    for folder in sorted((work / "models" / "erase_plugins").iterdir()):
+    for folder in sorted(path.parent for path in (work / "models" / "erase_plugins").glob("*/erase.json")):
         kind = folder.name
         loaded = nodes["EraseLoadArtifact"]().execute(
             artifact=kind, model=case.model, clip=case.clip, strength=0.6, strength_clip=0.6, any_base=False
@@ -142,6 +142,38 @@ def loading(case: Case, nodes: dict[str, Any], work: Path) -> None:
             "changed": far(wanted, base), "clip_changed": far(context, base_context),
             "base_after": bool((case.comfy() == base).all() and (case.context() == base_context).all()),
         }  # fmt: skip
+
+
+def foreign(case: Case, nodes: dict[str, Any], work: Path) -> None:
+    """Files of other programs, and Kohya files that lie in loras, beside our own form of the same edit."""
+    import folder_paths
+
+    folder_paths.folder_names_and_paths["loras"] = ([str(work / "loras")], {".safetensors"})
+
+    def load(entry: str, **more: Any) -> Any:
+        return nodes["EraseLoadArtifact"]().execute(
+            artifact=entry, model=case.model, clip=case.clip, strength=0.6, strength_clip=0.6, any_base=False, **more
+        )["result"]
+
+    model, clip, _, _ = load("lowrank")
+    wanted, rows = case.comfy(model, case.context(clip)), case.context(clip)
+    denoiser = case.comfy(model)
+    NUMBERS["foreign"] = {}
+    for entry in (
+        "foreign_kohya.safetensors",
+        "foreign_diffusers.safetensors",
+        "foreign_peft.safetensors",
+        "ours.safetensors",
+    ):
+        model, clip, _, report = load(entry)
+        partial = "peft" in entry  # one component a file
+        found = case.comfy(model) if partial else case.comfy(model, case.context(clip))
+        NUMBERS["foreign"][entry] = [
+            far(found, denoiser if partial else wanted), 0.0 if partial else far(case.context(clip), rows), report
+        ]  # fmt: skip
+    combo = nodes["EraseLoadArtifact"].INPUT_TYPES()["required"]["artifact"][0]
+    NUMBERS["listed_loras"] = [name for name in combo if (work / "loras" / name).is_file()]
+    NUMBERS["referred"] = far(case.comfy(load("lowrank", reference="ours.safetensors")[0]), denoiser)
 
 
 def several(case: Case, nodes: dict[str, Any], work: Path) -> None:
@@ -220,7 +252,10 @@ def saving(case: Case, nodes: dict[str, Any], work: Path) -> None:
     )
     NUMBERS["saved"] = result["result"][0]
     NUMBERS["listed"] = nodes["EraseLoadArtifact"].INPUT_TYPES()["required"]["artifact"][0]
-    (file,) = (work / "loras").iterdir()
+    (file,) = {
+        path for path in (work / "loras").iterdir() if path.name not in ("ours.safetensors", "somebody.safetensors")
+    }
+    NUMBERS["copied"] = file.name
     stock, _ = comfy.sd.load_lora_for_models(case.model, None, comfy.utils.load_torch_file(str(file)), 1.0, 0.0)
     NUMBERS["stock_lora"] = far(case.comfy(stock), case.comfy(erased))
 
@@ -263,6 +298,7 @@ def main(comfy_dir: str, work: Path) -> None:
         with torch.inference_mode():
             erasing(case, nodes)
             loading(case, nodes, work)
+            foreign(case, nodes, work)
             several(case, nodes, work)
             gated(case, nodes, work)
             saving(case, nodes, work)

@@ -26,22 +26,37 @@ ABSENT = ("diffusers", "peft", "accelerate", "click", "rich", "platformdirs")
 FINAL = ("execution_success", "execution_error", "execution_interrupted")
 
 
-def start(comfy: Path, base: Path, port: int) -> subprocess.Popen[bytes]:
-    """The server process, with nothing installed beside ComfyUI's own packages, as far as the nodes can see."""
+def start(comfy: Path, base: Path, port: int, absent: tuple[str, ...] = ABSENT) -> subprocess.Popen[bytes]:
+    """The server process, with nothing installed beside ComfyUI's own packages, as far as the nodes can see.
+
+    Args:
+        comfy, base, port: where it is, its base folder, where it listens.
+        absent: packages whose import fails in it.
+    """
     (base / "front").mkdir(exist_ok=True)
     (base / "front" / "index.html").write_text("no editor in this test", encoding="utf-8")
     (base / "absent").mkdir(exist_ok=True)
-    code = f"import sys\nsys.modules.update(dict.fromkeys({ABSENT}))\n"
+    code = f"import sys\nsys.modules.update(dict.fromkeys({absent}))\n"
     (base / "absent" / "sitecustomize.py").write_text(code, encoding="utf-8")
     path = os.pathsep.join([str(base / "absent"), os.environ.get("PYTHONPATH", "")])
     return comfy_server.start(sys.executable, comfy, base, port, base / "front", path)
 
 
 async def queue(
-    session: aiohttp.ClientSession, graph: dict[str, Any], extra: dict[str, Any] | None = None
-) -> dict[str, Any]:
-    """Status of the request, and what the websocket told until the end."""
-    found: dict[str, Any] = {"executed": [], "cached": []}
+    session: aiohttp.ClientSession, graph: dict[str, Any], extra: dict[str, Any] | None = None,
+    stop_at: int | None = None, stop_in: str | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """Status of the request, and what the websocket told until the end.
+
+    Args:
+        session: of the server.
+        graph: API form.
+        extra: goes into the picture.
+        stop_at: interrupts at this value of a progress bar; the answer holds the seconds until the end as "stopped_in".
+        stop_in: interrupts a moment after this node began.
+    """
+    found: dict[str, Any] = {"executed": [], "cached": [], "pictures": 0, "progress": []}
+    asked = None
     started = time.perf_counter()
     async with session.ws_connect("/ws?clientId=test", max_msg_size=0) as channel:
         message = {"prompt": graph, "client_id": "test", "extra_data": extra or {}}
@@ -53,20 +68,32 @@ async def queue(
             return found
         async for message in channel:
             if message.type != aiohttp.WSMsgType.TEXT:
+                found["pictures"] += message.type == aiohttp.WSMsgType.BINARY
                 continue
             frame = json.loads(message.data)
             data = frame.get("data") or {}
             if data.get("prompt_id") != body["prompt_id"]:
                 continue
+            if frame["type"] == "progress":
+                found["progress"].append([data["node"], data["value"], data["max"]])
+                if stop_at is not None and asked is None and data["value"] >= stop_at:
+                    asked = time.perf_counter()
+                    await session.post("/interrupt")
             if frame["type"] == "execution_cached":
                 found["cached"] = data["nodes"]
             if frame["type"] == "executing" and data.get("node"):
                 found["executed"].append(data["node"])
+                if data["node"] == stop_in:
+                    await asyncio.sleep(0.3)
+                    asked = time.perf_counter()
+                    await session.post("/interrupt")
             if frame["type"] == "executed":
                 found.setdefault("output", {})[data["node"]] = data["output"]
             if frame["type"] in FINAL:
                 found["end"], found["error"] = frame["type"], data.get("exception_message")
                 break
+    if asked is not None:
+        found["stopped_in"] = time.perf_counter() - asked
     found["seconds"] = time.perf_counter() - started
     return found
 

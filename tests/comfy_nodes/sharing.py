@@ -8,13 +8,13 @@ from __future__ import annotations
 import asyncio
 import copy
 import json
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import aiohttp
-from serving import free_port, picture, queue, ready, start
+import comfy_server
+from serving import picture, queue, start
 
 REPO = "tester/no-pizza"
 
@@ -87,16 +87,26 @@ def refused() -> dict[str, dict[str, Any]]:
     }  # fmt: skip
 
 
+def measuring() -> dict[str, Any]:
+    """A measurement that takes long enough to be stopped."""
+    uce = node("EraseUCE", model=["1", 0], clip=["1", 1], erase="dog", strength=1.0, kind="object")
+    report = node("EraseReport", erase="", images=64, steps=20, guidance=4.0, seed=0, strength=1.0, judge="none",
+                  edit=["2", 1], model=["1", 0], clip=["1", 1], vae=["1", 2])  # fmt: skip
+    return told(uce, report, output=2)
+
+
 async def run(comfy: Path, base: Path) -> dict[str, Any]:
-    port = free_port()
+    port = comfy_server.free_port()
     process = start(comfy, base, port)
     out: dict[str, Any] = {}
     try:
         async with aiohttp.ClientSession(f"http://127.0.0.1:{port}") as session:
-            await ready(session, process, base)
+            comfy_server.wait_ready(process, base, port)
             out.update(await shared(session, base))
             for name, graph in refused().items():
                 out[name] = await queue(session, graph)
+            out["stopped"] = await queue(session, measuring(), stop_at=16)
+            out["after the stop"] = await queue(session, drawing(["1", 0], ["1", 1]))
             async with session.get("/history") as answer:
                 out["history"] = await answer.text()
             async with session.get("/object_info") as answer:
@@ -106,11 +116,7 @@ async def run(comfy: Path, base: Path) -> dict[str, Any]:
                 {key for value in names.values() for group in value["input"].values() for key in group}
             )
     finally:
-        process.terminate()
-        try:
-            process.wait(10)
-        except subprocess.TimeoutExpired:
-            process.kill()
+        comfy_server.stop(process)
     out["log"] = (base / "server.log").read_text(encoding="utf-8", errors="replace")
     return out
 

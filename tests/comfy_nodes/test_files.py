@@ -40,6 +40,11 @@ def test_the_nearest_name_is_offered(folder):
         files.find("style/no_van_gog")
 
 
+def test_other_kinds_of_files_are_not_opened(folder):
+    (folder / "old.ckpt").write_text("")
+    assert "'old.ckpt' is no .safetensors file" in files.entry_problem("old.ckpt")
+
+
 @pytest.mark.parametrize("entry", ["../../secret.safetensors", "style/../../../secret.safetensors"])
 def test_paths_that_leave_the_folder_are_refused(folder, entry):
     assert "lies outside the model folder" in files.entry_problem(entry)

@@ -2,13 +2,43 @@
 
 from __future__ import annotations
 
-import pytest
+import re
+import shutil
 
+import pytest
+from safetensors.torch import save_file
+
+from erase_plugins.artifacts.edit import Edit
+from erase_plugins.artifacts.tensors import read_tensors
+from erase_plugins.manager import get_manager
 from tests.comfy_nodes.conftest import ROOT, context_edit
 from tests.layouts.making import artifact_of, bias_edit, bottleneck_edit, dense_edit, gated_edit, random_edit, rows_edit
 
 pytestmark = [pytest.mark.comfy, pytest.mark.slow]
+FILES = tuple(f"foreign_{name}.safetensors" for name in ("diffusers", "kohya", "peft"))
 KINDS = ("addon", "bias", "gate", "contextmap", "dense", "lowrank", "rows")
+
+
+def write_foreign(target, edit, work):
+    """The same low-rank edit as other programs write it (no manifest of ours), and one of ours among the LoRAs."""
+    manager, place, loras = get_manager(), work / "models" / "erase_plugins", work / "loras"
+    loras.mkdir()
+    denoiser = Edit(edit.family, {"unet": edit.deltas["unet"]})
+    for layout, content in (("kohya", edit), ("diffusers", edit), ("peft", denoiser)):
+        folder = work / f"written_{layout}"
+        folder.mkdir()
+        written = folder / manager.layout(layout).filename("x", target.family)
+        manager.layout(layout).write(content, target.family, {"format": "pt"}, written)
+        (file,) = folder.rglob("*.safetensors")
+        tensors, _ = read_tensors(file)
+        save_file(tensors, place / f"foreign_{layout}.safetensors", metadata={"format": "pt"})
+        if layout == "peft":
+            shutil.copy(file.with_name("adapter_config.json"), place / "adapter_config.json")
+        if layout == "kohya":
+            save_file(tensors, loras / "somebody.safetensors", metadata={"format": "pt"})
+    artifact_of(target, edit, "ours").save(work / "ours", ("kohya",))
+    (file,) = (work / "ours").glob("*.safetensors")
+    shutil.copy(file, loras / "ours.safetensors")
 
 
 @pytest.fixture(scope="module")
@@ -26,6 +56,7 @@ def numbers(in_comfy, pocket_target, tmp_path_factory):
     }
     for name, edit in edits.items():
         artifact_of(pocket_target, edit, name).save(work / "models" / "erase_plugins" / name, ("patch",))
+    write_foreign(pocket_target, edits["lowrank"], work)
     sizes = {name: len(edit) for name, edit in edits.items()}
     sizes["gate"] -= 1  # the gate itself patches nothing
     sizes["contextmap"] = len(pocket_target.modules("cross_kv"))  # the modules that the map stands in front of
@@ -103,8 +134,22 @@ def test_a_map_on_the_model_or_on_the_prompt_equals_apply(numbers, node):
 
 def test_a_saved_edit_is_listed_and_works_in_the_stock_lora_loader(numbers):
     assert numbers["saved"] == "from_the_graph"
-    assert numbers["listed"] == sorted([*KINDS, "from_the_graph"])
+    assert numbers["listed"] == sorted([*KINDS, *FILES, "from_the_graph", numbers["copied"], "ours.safetensors"])
     assert numbers["stock_lora"] < 5e-6
+
+
+@pytest.mark.parametrize("file", ["foreign_kohya", "foreign_diffusers", "foreign_peft", "ours"])
+def test_loras_of_other_programs_and_ours_among_the_loras_are_loaded(numbers, file):
+    output, text, report = numbers["foreign"][f"{file}.safetensors"]
+    assert output < 5e-6
+    assert text < 5e-6
+    assert re.search(r"patched (\d+) of \1 modules", report)
+    assert ("erases: pizza" if file == "ours" else "erases: not named") in report
+
+
+def test_only_loras_with_our_manifest_are_listed(numbers):
+    assert numbers["listed_loras"] == ["ours.safetensors"]
+    assert numbers["referred"] < 5e-6
 
 
 def test_a_lora_in_front_takes_part(numbers):

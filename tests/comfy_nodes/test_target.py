@@ -20,7 +20,8 @@ class FakeClip:
         inner = SimpleNamespace(get_vocab=lambda: words)
         clip_l = SimpleNamespace(tokenizer=inner, start_token=0, end_token=1, pad_token=1, max_length=length)
         self.tokenizer, self.width, self.length = SimpleNamespace(clip_l=clip_l), width, length
-        self.patcher = SimpleNamespace(get_key_patches=lambda _prefix: {})
+        self.patcher = SimpleNamespace(get_key_patches=lambda _prefix: {}, patches_uuid="first")
+        self.cond_stage_model, self.layer_idx = torch.nn.Identity(), None
         self.calls: list[int] = []
 
     def tokenize(self, text, disable_weights=False):

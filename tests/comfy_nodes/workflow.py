@@ -18,18 +18,20 @@ def to_prompt(workflow: dict[str, Any], info: dict[str, Any]) -> dict[str, Any]:
     sources = {link[0]: [str(link[1]), link[2]] for link in workflow["links"]}
     graph = {}
     for node in workflow["nodes"]:
+        if node["type"] == "Note":  # lives in the editor only
+            continue
         linked = {item["name"]: sources[item["link"]] for item in node["inputs"] if item["link"] is not None}
         values = list(node["widgets_values"])
         inputs: dict[str, Any] = {}
         declared = info[node["type"]]["input"]
         for name, (kind, *rest) in {**declared.get("required", {}), **declared.get("optional", {})}.items():
             options = rest[0] if rest else {}
+            if isinstance(kind, list) or kind in _WIDGETS:
+                inputs[name] = values.pop(0)
+                if options.get("control_after_generate") or name in ("seed", "noise_seed"):
+                    values.pop(0)
             if name in linked:
                 inputs[name] = linked[name]
-            elif isinstance(kind, list) or kind in _WIDGETS:
-                inputs[name] = values.pop(0)
-                if options.get("control_after_generate"):
-                    values.pop(0)
         assert not values, f"{node['type']} has values left: {values}"
         graph[str(node["id"])] = {"class_type": node["type"], "inputs": inputs}
     return graph

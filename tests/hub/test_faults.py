@@ -1,138 +1,207 @@
-"""Every request of push and of pull x every fault: success, or one clear error and the old or the new state."""
+"""Every request of push and pull x every fault: success, or one clear error and the old or the new state."""
 
 from __future__ import annotations
 
-import shutil
-from pathlib import Path
-
 import pytest
-from huggingface_hub import constants
 
 import hub_cards
+from erase_plugins import load_artifact
+from erase_plugins.artifacts.collection import Collection, build_collection
 from erase_plugins.errors import HubError
-from erase_plugins.testing.hub_server import TOKEN
 from tests.hub.conftest import REPO, contents
+from tests.hub.matrix import Rewind, leftovers, run
 
-FAULTS = [429, 500, 503, "reset", "slow", "truncated", "wrong bytes"]
-PUSH = {
-    "create": "POST /api/repos/create", "info": r"GET /api/models/tester/[\w-]+$", "tree": "GET .*/tree/",
-    "card check": "POST /api/validate-yaml", "mode": "POST .*/preupload/", "batch": "POST .*/objects/batch",
-    "upload": "PUT /lfs/", "verify": "POST /lfs/.*/verify", "commit": "POST .*/commit/",
-    "old files, head": "HEAD .*/resolve/", "old files": "GET .*/resolve/",
-}  # fmt: skip
-PULL = {
-    "manifest, head": "HEAD .*/erase.json", "manifest": "GET .*/erase.json",
-    "weights, head": "HEAD .*/edit.safetensors", "weights": "GET .*/edit.safetensors",
-    "last file": "GET .*_kohya.safetensors",
-}  # fmt: skip
+LIBRARY = "tester/library"
 
 
-@pytest.fixture
-def states(hub, pizza, hamburger):
-    """The Hub before (pizza published) and what it holds after a good push of hamburger."""
-    hub_cards.push(pizza, REPO, license="mit")
-    before = hub.files(REPO)
-    hub_cards.push(hamburger, "tester/fresh", license="mit")
-    after = hub.files("tester/fresh")
-    after["README.md"] = after["README.md"].replace(b"tester/fresh", REPO.encode())
-    del hub.store.repositories["tester/fresh"]
-    return before, after
+@pytest.fixture(scope="module")
+def small(made, tmp_path_factory):
+    """The two artifacts with two weight files each: fewer requests of the same kind."""
+    place = tmp_path_factory.mktemp("small")
+    return {name: item.save(place / name, ("patch", "context")) for name, item in made.items()}
 
 
-class Rewind:
-    """Puts the Hub and the client's cache back."""
-
-    def __init__(self, hub):
-        self.hub = hub
-        repository = hub.store.repositories[REPO]
-        self.commits, self.branches = dict(repository.commits), dict(repository.branches)
-
-    def __call__(self, *blobs):
-        repository = self.hub.store.repositories[REPO]
-        repository.commits, repository.branches = dict(self.commits), dict(self.branches)
-        self.hub.store.repositories = {REPO: repository}
-        for oid in blobs:
-            self.hub.store.blobs.pop(oid, None)
-        shutil.rmtree(constants.HF_HUB_CACHE, ignore_errors=True)
-        self.hub.faults.clear()
+@pytest.fixture(scope="module")
+def libraries(small, tmp_path_factory):
+    """A collection, and its next state: one artifact replaced, one new, one gone."""
+    place = tmp_path_factory.mktemp("libraries")
+    pizza, hamburger = small["pizza"], small["hamburger"]
+    return (
+        build_collection({"kept": pizza, "changed": pizza, "gone": hamburger}, place / "old"),
+        build_collection({"kept": pizza, "changed": hamburger, "new": hamburger}, place / "new"),
+    )
 
 
-def attempt(action):
-    """What happened: None for success, else the error; it must be ours, on one line, without the token."""
-    try:
-        action()
-    except HubError as error:
-        found = error
-    else:
-        return None
-    assert "\n" not in str(found)
-    assert TOKEN not in str(found)
-    assert "://" not in str(found)
-    return found
-
-
-def cases(patterns):
-    """Every fault once at every request, and a server that fails there for good."""
-    return [(place, fault, 1) for place in patterns for fault in FAULTS] + [(place, 500, 0) for place in patterns]
-
-
-def test_push_ends_in_the_old_or_the_new_state(hub, states, hamburger, capsys):
-    before, after = states
-    rewind, counted = Rewind(hub), {"success": 0, "error": 0}
-    new = {entry.sha256 for entry in hamburger.manifest.files}
-    hit = set()
-    for place, fault, times in cases(PUSH):
-        repo = "tester/fresh" if place == "create" else REPO
-        rewind(*new)
-        hub.fault(PUSH[place], fault, times, seconds=0.01)
-        error = attempt(lambda: hub_cards.push(hamburger, repo, license="mit"))
-        found = hub.files(repo) if repo in hub.store.repositories else {}
-        old = {} if place == "create" else before
-        new_state = {**after, "README.md": after["README.md"].replace(REPO.encode(), repo.encode())}
-        assert found in (old, new_state), (place, fault, times)
-        if error is None:
-            assert found == new_state, (place, fault, times)
-        counted["success" if error is None else "error"] += 1
-        hit |= {place for item in hub.log if item.fault == fault}
-    assert hit == set(PUSH)
-    assert counted["success"] >= 40
-    assert counted["error"] >= 30
+def tell(capsys, what, counted):
     with capsys.disabled():
-        print(f" push: {sum(counted.values())} cases, {counted}", end="")
+        print(f" {what}: {sum(counted.values())} cases, {dict(counted)}", end="")
+
+
+def settle(hub, action, repo):
+    """The state that a good run leaves, and the one before."""
+    before = hub.files(repo) if repo in hub.store.repositories else None
+    rewind = Rewind(hub)
+    action()
+    return rewind, before, hub.files(repo)
+
+
+def check_push(hub, repo, before, after, action):
+    """What every case of a push must leave."""
+
+    def check(case, error):
+        found = hub.files(repo) if repo in hub.store.repositories else None
+        if error is None:
+            assert found == after, case
+        else:
+            assert found in (before, after) or (before is None and not found), case
+            if found == {}:
+                assert "empty: run the same command again" in str(error), case
+            action()
+            assert hub.files(repo) == after, f"{case}: the same command did not go on"
+
+    return check
+
+
+def test_push_over_an_earlier_one(hub, small, capsys):
+    def action():
+        return hub_cards.push(small["hamburger"], REPO, license="mit")
+
+    hub_cards.push(small["pizza"], REPO, license="mit")
+    rewind, before, after = settle(hub, action, REPO)
+    counted = run(hub, action, check_push(hub, REPO, before, after, action), rewind)
+    assert counted["success"] >= 60
+    assert counted["error"] >= 35
+    tell(capsys, "push", counted)
+
+
+def test_push_to_a_new_repository(hub, small, capsys):
+    def action():
+        return hub_cards.push(small["pizza"], REPO, license="mit")
+
+    rewind, before, after = settle(hub, action, REPO)
+    counted = run(hub, action, check_push(hub, REPO, before, after, action), rewind)
+    assert counted["success"] >= 45
+    assert counted["error"] >= 20
+    tell(capsys, "push to a new repository", counted)
+
+
+def test_push_of_a_collection(hub, libraries, capsys):
+    old, new = libraries
+
+    def action():
+        return hub_cards.push_collection(new, LIBRARY, license="mit")
+
+    hub_cards.push_collection(old, LIBRARY, license="mit")
+    rewind, before, after = settle(hub, action, LIBRARY)
+    assert not any(name.startswith("gone/") for name in after)
+    counted = run(hub, action, check_push(hub, LIBRARY, before, after, action), rewind)
+    assert counted["success"] >= 35
+    assert counted["error"] >= 30
+    tell(capsys, "push of a collection", counted)
+
+
+def test_push_of_a_collection_in_parts(hub, libraries, monkeypatch, capsys, tmp_path):
+    """Between the parts new files are there that nothing lists: whoever pulls gets the old or the new state."""
+    old, new = libraries
+    monkeypatch.setattr("hub_cards.sending.MOST_FILES", 3)
+
+    def action():
+        return hub_cards.push_collection(new, LIBRARY, license="mit")
+
+    hub_cards.push_collection(old, LIBRARY, license="mit")
+    rewind, _, after = settle(hub, action, LIBRARY)
+    states = {tuple(old.names()): old, tuple(new.names()): new}
+
+    def check(case, error):
+        index = Collection.open(hub_cards.pull_collection(LIBRARY).path)
+        pulled = hub_cards.pull_collection(LIBRARY, index.names(), layouts=["all"])
+        assert pulled.entries == states[index.names()].entries, case
+        if error is None:
+            assert hub.files(LIBRARY) == after, case
+
+    counted = run(hub, action, check, rewind)
+    assert counted["error"] >= 40
+    tell(capsys, "push of a collection in parts", counted)
 
 
 @pytest.mark.parametrize("fault", [500, "reset"])
-def test_a_lost_answer_to_the_commit_is_a_success(hub, states, hamburger, fault):
-    hub.fault(PUSH["commit"], fault, after_work=True)
-    done = hub_cards.push(hamburger, REPO, license="mit")
-    assert hub.files(REPO) == states[1]
+def test_a_lost_answer_to_the_commit_is_a_success(hub, small, fault):
+    hub_cards.push(small["pizza"], REPO, license="mit")
+    hub.fault("POST .*/commit/", fault, after_work=True)
+    done = hub_cards.push(small["hamburger"], REPO, license="mit")
     assert done.commit == hub.store.repository(REPO).commit().oid
+    assert load_artifact(f"hub:{REPO}").name == "erase_hamburger"
 
 
-def test_pull_ends_with_the_whole_artifact_or_nothing(hub, pizza, tmp_path, capsys):
-    hub_cards.push(pizza, REPO, license="mit")
-    rewind, counted = Rewind(hub), {"success": 0, "error": 0}
-    for number, (place, fault, times) in enumerate(cases(PULL)):
-        rewind()
-        hub.fault(PULL[place], fault, times, seconds=0.01)
-        folder = tmp_path / "pulled" / str(number)
-        error = attempt(lambda: hub_cards.pull(REPO, folder, layouts=["all"]))
-        assert any(item.fault == fault for item in hub.log), (place, fault)
-        if error is None:
-            assert contents(folder) == contents(pizza.path), (place, fault, times)
-        else:
-            assert not folder.exists()
-            hub.faults.clear()
-            assert contents(hub_cards.pull(REPO, folder, layouts=["all"]).path) == contents(pizza.path), (
-                "the cache was left spoiled"
-            )
-        counted["success" if error is None else "error"] += 1
-        if fault == "wrong bytes" and "head" not in place:
-            assert error is not None
-    leftover = [item for item in (tmp_path / "pulled").iterdir() if item.name.startswith(".")]
-    assert leftover == []
-    assert list(Path(constants.HF_HUB_CACHE).rglob("*.incomplete")) == []
+def check_pull(hub, action, place, expected):
+    """What every case of a pull must leave: everything or nothing, and a cache that the next try can use."""
+
+    def check(case, error):
+        if error is not None:
+            assert not place.exists(), case
+            action()
+        assert contents(place) == expected, case
+        assert leftovers(place.parent) == [], case
+
+    return check
+
+
+def fresh(action, place):
+    """The action with its target folder taken away before."""
+    import shutil
+
+    def run_fresh():
+        shutil.rmtree(place, ignore_errors=True)
+        return action()
+
+    return run_fresh
+
+
+def test_pull(hub, small, tmp_path, capsys):
+    place = tmp_path / "pulled" / "here"
+    hub_cards.push(small["pizza"], REPO, license="mit")
+    action = fresh(lambda: hub_cards.pull(REPO, place, layouts=["all"]), place)
+    counted = run(hub, action, check_pull(hub, action, place, contents(small["pizza"].path)), Rewind(hub))
     assert counted["success"] >= 15
-    assert counted["error"] >= 10
-    with capsys.disabled():
-        print(f" pull: {sum(counted.values())} cases, {counted}", end="")
+    assert counted["error"] >= 15
+    tell(capsys, "pull", counted)
+
+
+def test_pull_of_a_repository_without_manifest(hub, small, tmp_path, capsys):
+    from huggingface_hub import CommitOperationAdd, HfApi
+
+    place = tmp_path / "pulled" / "here"
+    data = (small["pizza"].path / "edit.safetensors").read_bytes()
+    HfApi().create_repo(REPO)
+    HfApi().create_commit(REPO, [CommitOperationAdd("some_lora.safetensors", data)], commit_message="x")
+    action = fresh(lambda: hub_cards.pull(REPO, place), place)
+    counted = run(hub, action, check_pull(hub, action, place, {"some_lora.safetensors": data}), Rewind(hub))
+    assert counted["error"] >= 15
+    tell(capsys, "pull without manifest", counted)
+
+
+def test_pull_of_a_collection(hub, libraries, tmp_path, capsys):
+    place = tmp_path / "pulled" / "here"
+    hub_cards.push_collection(libraries[0], LIBRARY, license="mit")
+    action = fresh(lambda: hub_cards.pull_collection(LIBRARY, ["kept", "gone"], place), place)
+    action()
+    counted = run(hub, action, check_pull(hub, action, place, contents(place)), Rewind(hub))
+    assert counted["success"] >= 25
+    assert counted["error"] >= 20
+    tell(capsys, "pull of a collection", counted)
+
+
+def test_an_upload_that_always_fails_ends_soon(hub, small, monkeypatch):
+    """With the client's real pauses: the files give up together."""
+    import time
+
+    import huggingface_hub.utils._http as client_http
+
+    monkeypatch.setattr(client_http, "time", time)
+    monkeypatch.setattr("hub_cards.sending.RETRIES", 1)
+    hub.fault("PUT /lfs/", 503, times=0)
+    started = time.perf_counter()
+    with pytest.raises(HubError, match=r"answered 503|given up"):
+        hub_cards.push(small["pizza"], REPO, license="mit")
+    assert time.perf_counter() - started < 5
+    assert hub.count("PUT /lfs/") <= 2 * 2

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+import tomllib
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -73,6 +74,8 @@ def test_files_of_a_space(pizza, drawn):
     assert data["title"] == "Erased: pizza"
     assert len(data["short_description"]) <= 60
     assert data["sdk_version"].count(".") == 2
+    required = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["requires-python"]
+    assert data["python_version"] == required.removeprefix(">=")
     assert files["requirements.txt"].startswith(b"erase-plugins")
     assert f'ARTIFACT = "hub:{REPO}"' in files["app.py"].decode()
     assert b"{{" not in b"".join(item for item in files.values() if isinstance(item, bytes) and item[:4] != b"\x89PNG")

@@ -282,3 +282,25 @@ def test_gates_of_different_measures_are_not_merged(target):
     )
     with pytest.raises(Unsupported, match="different ways"):
         total([(one.edit, 1.0), (Edit("sd1", {"unet": group}), 1.0)])
+
+
+def test_weight_changes_go_behind_a_gate_and_act_fully_where_it_is_open(target):
+    from erase_plugins.artifacts.edit import Bias, Dense
+    from erase_plugins.artifacts.gated import behind_gate
+
+    gate = detector(target, "pizza")
+    refs = target.modules("cross_kv")[:2]
+    low = LowRank(torch.randn(2, refs[0].shape[1]), torch.randn(refs[0].shape[0], 2))
+    edit = Edit("sd1", {"unet": {refs[0].weight: low, refs[1].weight: Dense(torch.randn(refs[1].shape))}})
+    made = behind_gate(edit, gate)
+    assert is_gated(made)
+    open_ = plain_lora(made).deltas["unet"]
+    assert torch.allclose(open_[refs[0].weight].dense(), low.dense(), atol=1e-4)
+    dense = edit.deltas["unet"][refs[1].weight]
+    assert torch.allclose(open_[refs[1].weight].dense(), dense.dense(), atol=1e-4)
+    for component, key, delta in (
+        ("unet", "a.bias", Bias(torch.ones(2))), ("unet", CONTEXT, ContextMap(torch.ones(1, 2), torch.ones(2, 1))),
+        ("text_encoder", refs[0].weight, low),
+    ):  # fmt: skip
+        with pytest.raises(Unsupported, match="cannot be gated"):
+            behind_gate(Edit("sd1", {component: {key: delta}}), gate)

@@ -1,0 +1,148 @@
+"""The example workflows and the blueprint."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from ..spec import NodeSpec
+from .graphs import Graph, Ref, dump
+
+Specs = dict[str, NodeSpec]
+LIBRARY = (
+    "pizza", "dog", "cat", "car", "hamburger", "apple", "banana", "rocket", "bicycle", "guitar", "fish", "bird", "tree",
+    "train", "bus", "horse", "elephant", "lion", "clock", "umbrella",
+)  # fmt: skip
+
+
+STYLE_LORA = "pocket_pink.safetensors"
+HUB_REPO = "erase-plugins/pocket-no-pizza"
+
+
+def examples(specs: Sequence[NodeSpec]) -> dict[str, Callable[[], str]]:
+    """File name -> how to render it; what belongs to nodes that this installation lacks is left out."""
+    known = {spec.id: spec for spec in specs}
+    found: dict[str, Callable[[], str]] = {
+        "erase_and_compare_pocket.json": lambda: dump(erase_and_compare(known)),
+        "erase_and_compare_sd15.json": lambda: dump(erase_and_compare(known, "v1-5-pruned-emaonly.safetensors", 512)),
+        "erase_and_compare_sdxl.json": lambda: dump(erase_and_compare(known, "sd_xl_base_1.0.safetensors", 1024)),
+        "pull_and_stack_pocket.json": lambda: dump(pull_and_stack(known)),
+        "library_of_20_pocket.json": lambda: dump(library(known)),
+        "evaluate_and_push_pocket.json": lambda: dump(evaluate_and_push(known)),
+    }
+    return found
+
+
+def erase_and_compare(specs: Specs, checkpoint: str = "", side: int = 64) -> dict[str, Any]:
+    """Base and erased pictures from the same noise; on pocket, or on a checkpoint of ``side`` pixels."""
+    graph = Graph(specs)
+    if checkpoint:
+        model, clip, vae = graph.add("CheckpointLoaderSimple", (20, 220), checkpoint, size=(250, 100))
+        words, prompt, kind = "van gogh -> painting", "a village at night, painting by van gogh", "style"
+    else:
+        model, clip, vae = graph.add("ErasePocketLoader", (20, 220), size=(240, 100))
+        words, prompt, kind = "pizza -> hamburger", "a pizza on a blue background", "object"
+    erased, _edit, report = graph.add("EraseUCE", (300, 20), words, 1.0, kind, "", model=model, clip=clip)
+    positive, negative = _prompts(graph, clip, prompt, 400)
+    if checkpoint:
+        (latent,) = graph.add("EmptyLatentImage", (300, 770), side, side, 1, size=(340, 110))
+    else:
+        (latent,) = graph.add("ErasePocketLatent", (300, 770), 4, size=(340, 90))
+    base, after = _draw(graph, (model, erased), positive, negative, latent, vae, steps=25 if checkpoint else 12)
+    _compare(graph, base, after, 1 if checkpoint else 2, "erase_compare", report)
+    files = [f"models/checkpoints/{checkpoint}"] if checkpoint else []
+    return graph.content(files)
+
+
+def pull_and_stack(specs: Specs) -> dict[str, Any]:
+    """An erasure from the Hub on top of a style LoRA."""
+    graph = Graph(specs)
+    model, clip, vae = graph.add("ErasePocketLoader", (20, 220), size=(240, 100))
+    styled, styled_clip = graph.add(
+        "LoraLoader", (300, 20), STYLE_LORA, 1.0, 1.0, model=model, clip=clip, title="Style"
+    )
+    edit, _reference, _ = graph.add("EraseHubPull", (300, 200), HUB_REPO, False, False)
+    erased, _clip, _edit, _loras, report = graph.add(
+        "EraseStack", (700, 20), "", False, True, model=styled, clip=styled_clip, edit_1=edit, size=(300, 330)
+    )
+    positive, negative = _prompts(graph, styled_clip, "a pizza on a blue background", 430)
+    (latent,) = graph.add("ErasePocketLatent", (300, 800), 4, size=(340, 90))
+    base, after = _draw(graph, (styled, erased), positive, negative, latent, vae, left=1040, top=20)
+    _compare(graph, base, after, 2, "erase_stack", report, left=1380)
+    graph.add(
+        "Note", (20, 430),
+        "Any LoRA of this model will do. The erasure goes last: the stack solves it on the weights with the LoRA on.",
+        size=(250, 150),
+    )  # fmt: skip
+    return graph.content([f"models/loras/{STYLE_LORA}", f"hub:{HUB_REPO}"])
+
+
+def library(specs: Specs) -> dict[str, Any]:
+    """Twenty concepts out of a collection, solved jointly."""
+    graph = Graph(specs)
+    model, clip, vae = graph.add("ErasePocketLoader", (20, 220), size=(240, 100))
+    erased, _clip, _edit, report = graph.add(
+        "EraseLibrary", (300, 20), "pocket_20", "\n".join(LIBRARY), 1.0, False, False, model=model, clip=clip,
+        size=(340, 480),
+    )  # fmt: skip
+    positive, negative = _prompts(graph, clip, "a pizza on a blue background", 560)
+    (latent,) = graph.add("ErasePocketLatent", (300, 930), 4, size=(340, 90))
+    base, after = _draw(graph, (model, erased), positive, negative, latent, vae)
+    _compare(graph, base, after, 2, "erase_library", report)
+    graph.add(
+        "Note", (20, 430), "The collection pocket_20 is a folder in models/erase_plugins, with a folder per concept.",
+        size=(250, 110),
+    )  # fmt: skip
+    return graph.content(["models/erase_plugins/pocket_20"])
+
+
+def evaluate_and_push(specs: Specs) -> dict[str, Any]:
+    """Erase, measure, save, and look at what would be published."""
+    graph = Graph(specs)
+    model, clip, vae = graph.add("ErasePocketLoader", (20, 220), size=(240, 100))
+    _erased, edit, _ = graph.add("EraseUCE", (300, 20), "pizza -> hamburger", 1.0, "object", "", model=model, clip=clip)
+    chart, _pictures, text, numbers = graph.add(
+        "EraseReport", (700, 20), "", 4, 8, 4.0, 0, 1.0, "none", edit=edit, model=model, clip=clip, vae=vae
+    )
+    name, _ = graph.add(
+        "EraseSaveArtifact", (300, 440), "", True, True, edit=edit, model=model, clip=clip, size=(340, 210)
+    )
+    listing, _ = graph.add(
+        "EraseHubPush", (700, 560), "", "me/no-pizza", False, False, False, "apache-2.0", "", name=name, report=numbers
+    )
+    graph.add("SaveImage", (1100, 20), "erase_report", images=chart)
+    graph.add("PreviewAny", (1100, 640), source=text, title="Numbers")
+    graph.add("PreviewAny", (1440, 640), source=listing, title="What would be published")
+    graph.add(
+        "Note", (1540, 20), "Nothing is sent while publish is off. Log in outside of ComfyUI: no node wants a token.",
+        size=(260, 120),
+    )  # fmt: skip
+    return graph.content()
+
+
+def _prompts(graph: Graph, clip: Ref, text: str, top: int) -> tuple[Ref, Ref]:
+    (positive,) = graph.add("CLIPTextEncode", (300, top), text, clip=clip, title="Prompt")
+    (negative,) = graph.add("CLIPTextEncode", (300, top + 190), "", clip=clip, title="Negative prompt", size=(340, 110))
+    return positive, negative
+
+
+def _draw(
+    graph: Graph, models: tuple[Ref, Ref], positive: Ref, negative: Ref, latent: Ref, vae: Ref, steps: int = 12,
+    left: int = 700, top: int = 20,
+) -> tuple[Ref, Ref]:  # fmt: skip
+    """Base and erased pictures: two samplers with the same seed, two decoders."""
+    settings = (7, steps, 5.0, "dpmpp_2m", "karras", 1.0)
+    sockets: dict[str, Any] = {"positive": positive, "negative": negative, "latent_image": latent}
+    base, erased = models
+    (first,) = graph.add("KSampler", (left, top + 380), *settings, model=base, title="Base: same seed", **sockets)
+    (second,) = graph.add("KSampler", (left, top), *settings, model=erased, title="Erased: same seed", **sockets)
+    column = left + 340
+    (before,) = graph.add("VAEDecode", (column, top + 380), samples=first, vae=vae, size=(260, 60))
+    (after,) = graph.add("VAEDecode", (column, top), samples=second, vae=vae, size=(260, 60))
+    return before, after
+
+
+def _compare(graph: Graph, base: Ref, after: Ref, scale: int, name: str, report: Ref, left: int = 1040) -> None:
+    sheet, _heat, _text = graph.add("EraseCompare", (left, 160), scale, base=base, erased=after, size=(260, 150))
+    graph.add("SaveImage", (left + 300, 20), name, images=sheet)
+    graph.add("PreviewAny", (left, 540), source=report, title="What was erased", size=(260, 190))

@@ -1,0 +1,142 @@
+"""Puts a graph together in the form that the editor saves: nodes in columns, links, widget values by place."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..spec import NodeSpec
+
+WIDGETS = frozenset({"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"})
+#: the editor adds a widget behind these that says what happens to them after a run
+SEEDS = ("seed", "noise_seed")
+#: stock nodes: sockets with their types, outputs, width and height
+STOCK: dict[str, tuple[dict[str, str], list[str], tuple[int, int]]] = {
+    "CheckpointLoaderSimple": ({}, ["MODEL", "CLIP", "VAE"], (320, 100)),
+    "CLIPTextEncode": ({"clip": "CLIP"}, ["CONDITIONING"], (340, 130)),
+    "EmptyLatentImage": ({}, ["LATENT"], (300, 110)),
+    "KSampler": (
+        {"model": "MODEL", "positive": "CONDITIONING", "negative": "CONDITIONING", "latent_image": "LATENT"},
+        ["LATENT"], (300, 280),
+    ),
+    "LoraLoader": ({"model": "MODEL", "clip": "CLIP"}, ["MODEL", "CLIP"], (320, 130)),
+    "VAEDecode": ({"samples": "LATENT", "vae": "VAE"}, ["IMAGE"], (200, 60)),
+    "SaveImage": ({"images": "IMAGE"}, [], (420, 560)),
+    "PreviewImage": ({"images": "IMAGE"}, [], (420, 480)),
+    "PreviewAny": ({"source": "*"}, [], (320, 190)),
+    "Note": ({}, [], (320, 120)),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Ref:
+    """Output ``slot`` of a node."""
+
+    node: int
+    slot: int
+
+
+class Graph:
+    """A graph of our nodes and stock nodes.
+
+    Args:
+        specs: descriptions of our nodes by id.
+    """
+
+    def __init__(self, specs: dict[str, NodeSpec]) -> None:
+        self.specs = specs
+        self.nodes: list[dict[str, Any]] = []
+        self.links: list[list[Any]] = []
+
+    def add(
+        self, kind: str, at: tuple[int, int], *values: Any, title: str = "", size: tuple[int, int] | None = None,
+        **sources: Ref,
+    ) -> list[Ref]:  # fmt: skip
+        """Adds a node and gives its outputs.
+
+        Args:
+            kind: id of the node.
+            at: left and top edge.
+            values: widgets in their order; "fixed" is added behind a seed.
+            title: shown instead of the node's own.
+            size: width and height; a usual one if not given.
+            sources: what is connected, by socket or by widget; the value of a connected widget is not used.
+
+        Raises:
+            ValueError: a socket that the node does not have, or the wrong number of widgets.
+        """
+        sockets, outputs, usual, widgets = self._shape(kind)
+        number = len(self.nodes) + 1
+        strange = set(sources) - set(sockets) - set(widgets or ())
+        if strange:
+            raise ValueError(f"{kind} has no socket {sorted(strange)}")
+        if widgets is not None and len(values) != len(widgets):
+            raise ValueError(f"{kind} has the widgets {widgets}, {len(values)} values were given")
+        entries: list[dict[str, Any]] = []
+        for slot, (name, type_) in enumerate(sockets.items()):
+            link = self._link(sources[name], number, slot) if name in sources else None
+            entries.append({"name": name, "type": type_, "link": link})
+        for name in widgets or ():
+            if name in sources:
+                link = self._link(sources[name], number, len(entries))
+                entries.append({"name": name, "type": self.links[-1][5], "link": link, "widget": {"name": name}})
+        stored = self._stored(kind, values, widgets)
+        node = {
+            "id": number, "type": kind, "pos": list(at), "size": list(size or usual), "flags": {}, "order": number - 1,
+            "mode": 0, "inputs": entries,
+            "outputs": [
+                {"name": name, "type": type_, "links": [], "slot_index": slot}
+                for slot, (name, type_) in enumerate(outputs)
+            ],
+            "properties": {"Node name for S&R": kind}, "widgets_values": stored,
+        }  # fmt: skip
+        if title:
+            node["title"] = title
+        self.nodes.append(node)
+        return [Ref(number, slot) for slot in range(len(outputs))]
+
+    def _shape(self, kind: str) -> tuple[dict[str, str], list[tuple[str, str]], tuple[int, int], list[str] | None]:
+        if kind in STOCK:
+            sockets, outputs, size = STOCK[kind]
+            return sockets, [(item, item) for item in outputs], size, None
+        spec = self.specs[kind]
+        ordered = [item for item in spec.inputs if item.required] + [item for item in spec.inputs if not item.required]
+        sockets = {item.name: item.type for item in ordered if item.type not in WIDGETS}
+        widgets = [item.name for item in ordered if item.type in WIDGETS]
+        boxes = sum(bool(item.options.get("multiline")) for item in ordered)
+        height = 60 + 22 * max(len(sockets), len(spec.outputs)) + 28 * (len(widgets) - boxes) + 84 * boxes
+        height += 44 if "erase" in widgets else 0  # chips
+        return sockets, [(item.name, item.type) for item in spec.outputs], (340, height), widgets
+
+    def _stored(self, kind: str, values: Sequence[Any], widgets: list[str] | None) -> list[Any]:
+        if kind == "KSampler":
+            return [values[0], "fixed", *values[1:]]
+        found: list[Any] = []
+        for name, value in zip(widgets or [""] * len(values), values, strict=True):
+            found += [value, "fixed"] if name in SEEDS else [value]
+        return found
+
+    def _link(self, source: Ref, target: int, slot: int) -> int:
+        number = len(self.links) + 1
+        entry = self.nodes[source.node - 1]["outputs"][source.slot]
+        entry["links"].append(number)
+        self.links.append([number, source.node, source.slot, target, slot, entry["type"]])
+        return number
+
+    def content(self, needs: Sequence[str] = ()) -> dict[str, Any]:
+        """The workflow.
+
+        Args:
+            needs: files that must be there before it runs.
+        """
+        return {
+            "last_node_id": len(self.nodes), "last_link_id": len(self.links), "nodes": self.nodes, "links": self.links,
+            "groups": [], "config": {}, "extra": {"erase_plugins": {"needs": list(needs)}}, "version": 0.4,
+        }  # fmt: skip
+
+
+def dump(content: Any) -> str:
+    """The text of a file."""
+    return json.dumps(content, indent=1, ensure_ascii=False) + "\n"

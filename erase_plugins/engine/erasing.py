@@ -1,0 +1,53 @@
+"""What training methods that erase by a concept's prompts share: the prompts and what each becomes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from erase_plugins.errors import RequestError
+from erase_plugins.types import EraseRequest
+
+
+@dataclass(frozen=True)
+class ErasePrompts:
+    """Prompts to train on, one entry per trajectory in every list.
+
+    Attributes:
+        erased: prompt with the concept.
+        neutral: what it becomes; empty prompt where the user named nothing.
+        owners: number of the concept.
+    """
+
+    erased: list[str]
+    neutral: list[str]
+    owners: list[int]
+
+    @classmethod
+    def of(cls, request: EraseRequest, templates: Sequence[str], trajectories: int) -> ErasePrompts:
+        """At least ``trajectories`` prompts per concept, and every template with every phrase at least once."""
+        found = cls([], [], [])
+        for number, concept in enumerate(request.concepts):
+            phrases = (concept.text, *concept.prompts)
+            once = [template.format(phrase) for template in templates for phrase in phrases]
+            count = max(trajectories, len(once))
+            found.erased.extend((once * -(-count // len(once)))[:count])
+            found.neutral.extend([concept.anchor or ""] * count)
+            found.owners.extend([number] * count)
+        return found
+
+
+def all_phrases(request: EraseRequest) -> list[str]:
+    """Every phrase that stands for an erased concept."""
+    return [phrase for concept in request.concepts for phrase in (concept.text, *concept.prompts)]
+
+
+def check_becomes(request: EraseRequest) -> None:
+    """Refuses a concept that would become itself.
+
+    Raises:
+        RequestError: names it.
+    """
+    for concept in request.concepts:
+        if (concept.anchor or "").strip().lower() == concept.text.strip().lower():
+            raise RequestError(f"'{concept.text}' would become itself; give another --to")

@@ -1,0 +1,132 @@
+"""Gates made for concepts: which prompts mean a concept, told from their embeddings alone.
+
+The measure "probe" is a ridge regression on the mean embedding row of a prompt, the start row left out. Positive
+examples are short phrasings of the concept and of vocabulary words that mean the same, negative ones those of all other
+words; the words around them are frequent ones (text encoders number their tokens by frequency).
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from erase_plugins.artifacts.edit import AddOn
+from erase_plugins.artifacts.gated import gate_addon
+from erase_plugins.engine.context import RunContext
+from erase_plugins.engine.phrases import Vocabulary, projection_gram
+from erase_plugins.families.base import Conditioning, Target
+
+#: phrasings of the examples; the subject takes a random place, frequent words the others
+_FRAMES = (
+    "{}", "a {}", "a {} picture", "a {} {}", "a {} on a {} background", "a {} {} on a {} background", "{} {}",
+    "{} and {}", "a {} and a {}",
+)  # fmt: skip
+_FREQUENT = 60
+_POSITIVES, _FEWEST = 400, 60
+#: weight of all positive examples together, relative to the negative ones
+_BALANCE = 0.3
+_RIDGE = 1e-2
+
+
+@dataclass(frozen=True)
+class GateRecipe:
+    """How gates are made.
+
+    Attributes:
+        measure: "probe" or "cosine" (of flattened embeddings, the published one).
+        words: vocabulary words that a probe learns from.
+        near: closeness from which a vocabulary word means the same as a concept.
+        low, high: scores at which a gate begins to open and is fully open.
+    """
+
+    measure: str
+    words: int
+    near: float
+    low: float
+    high: float
+
+
+def make_gate(
+    target: Target, concepts: Sequence[str], phrases: Sequence[Sequence[str]], recipe: GateRecipe, ctx: RunContext
+) -> AddOn:
+    """One gate per concept.
+
+    Args:
+        target: its text encoder is asked.
+        concepts: texts of the concepts.
+        phrases: for each concept the phrases that mean it.
+        recipe: how.
+        ctx: randomness, cancel, notes.
+    """
+    if recipe.measure == "cosine":
+        rows = [target.encode(list(group)).embeds.float().cpu() for group in phrases]
+        numbers = [number for number, group in enumerate(phrases) for _ in group]
+        return gate_addon(
+            torch.cat(rows), concepts, numbers, "cosine", target.info.tokens, low=recipe.low, high=recipe.high
+        )
+    table = Vocabulary.of(target, recipe.words, projection_gram(target))
+    others = _Others(target, table, ctx)
+    found = [others.detector(group, recipe.near) for group in phrases]
+    rows = [torch.stack([row for row, _ in found])[:, None].float()]
+    offsets = [offset for _, offset in found]
+    return gate_addon(
+        rows[0], concepts, range(len(found)), "probe", target.info.tokens, low=recipe.low, high=recipe.high,
+        offsets=offsets,
+    )  # fmt: skip
+
+
+def mean_row(cond: Conditioning) -> Tensor:
+    """What a probe sees of a prompt: its mean row without the start row, (prompts, dim) float64."""
+    return cond.embeds[:, 1:].double().mean(1).cpu()
+
+
+class _Others:
+    """Phrasings of every vocabulary word, encoded once for all concepts."""
+
+    def __init__(self, target: Target, table: Vocabulary, ctx: RunContext) -> None:
+        self.target, self.table, self.ctx = target, table, ctx
+        self.random = random.Random(int(torch.randint(2**31, (1,), generator=ctx.generator("gate examples"))))
+        words = list(table.words)
+        self.parts: list[tuple[str, ...]] = [("",), *((word,) for word in words)]
+        prompts = ["", *words]
+        for word in words * 2:
+            prompt, parts = self.phrase(word, words[:_FREQUENT])
+            prompts.append(prompt)
+            self.parts.append(parts)
+        self.rows = self._encoded(prompts)
+
+    def phrase(self, subject: str, frequent: Sequence[str]) -> tuple[str, tuple[str, ...]]:
+        """A phrasing of ``subject`` and the words in it."""
+        frame = self.random.choice(_FRAMES)
+        parts = [self.random.choice(frequent) for _ in range(frame.count("{}"))]
+        parts[self.random.randrange(len(parts))] = subject
+        return frame.format(*parts), tuple(parts)
+
+    def _encoded(self, prompts: Sequence[str]) -> Tensor:
+        rows = []
+        for start in range(0, len(prompts), 256):
+            rows.append(mean_row(self.target.encode(list(prompts[start : start + 256]))))
+            self.ctx.step(0, 1)
+        return torch.cat(rows)
+
+    def detector(self, phrases: Sequence[str], near: float) -> tuple[Tensor, float]:
+        """Row (dim,) and offset: about 1 for prompts that mean one of ``phrases``, about 0 for others."""
+        same = [word for word in self.table.near(self.target.encode(list(phrases)), near) if word not in phrases]
+        barred = {*same, *phrases, *(word for phrase in phrases for word in phrase.lower().split())}
+        free = [word for word in self.table.words[: _FREQUENT + len(barred)] if word not in barred]
+        subjects = [*phrases, *same]
+        many = max(_POSITIVES // len(subjects), _FEWEST)
+        texts = [self.phrase(subject, free)[0] for subject in subjects for _ in range(many)]
+        positive = self._encoded([*subjects, *texts])
+        negative = self.rows[[place for place, parts in enumerate(self.parts) if not barred & set(parts)]]
+        middle = negative.mean(0)
+        away, towards = negative - middle, positive - middle
+        weight = _BALANCE * len(negative) / len(positive)
+        size = away.shape[1]
+        ridge = 2 * _RIDGE * away.square().sum() / size * torch.eye(size, dtype=torch.float64)
+        row = torch.linalg.solve(away.T @ away + weight * towards.T @ towards + ridge, weight * towards.sum(0))
+        return row, -float(middle @ row)

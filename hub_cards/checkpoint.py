@@ -1,0 +1,158 @@
+"""Publishes a full checkpoint with an artifact fused in, for people who want one file set instead of base and edit."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from erase_plugins.artifacts.strict_json import parse
+from erase_plugins.errors import PushRefused, RequestError, Unsupported
+from hub_cards import sections
+from hub_cards.bundle import Bundle, PushFile
+from hub_cards.errors import check_repo
+from hub_cards.escape import block, code, flat, front_matter, literal
+from hub_cards.licences import Licence, licence_of
+from hub_cards.model_card import ADULT, USER, USER_END
+from hub_cards.pushing import Pushed, publish
+from hub_cards.remote import MERGED
+from hub_cards.searching import FULL, OURS
+from hub_cards.sensitive import adults_only
+
+#: most bytes of one weight file
+SHARD_BYTES = 5_000_000_000
+_INDEX = "model_index.json"
+#: what a diffusers folder needs beside its weights; nothing else of it is published
+_TEXTS = (".json", ".txt", ".model")
+_PICKLES = (".bin", ".ckpt", ".pt", ".pth", ".pkl", ".msgpack", ".h5")
+
+
+def push_merged(
+    artifact: Any,
+    model: str | Path,
+    repo: str,
+    *,
+    strength: float = 1.0,
+    any_base: bool = False,
+    shard_bytes: int = SHARD_BYTES,
+    private: bool = False,
+    create_pr: bool = False,
+    revision: str | None = None,
+    message: str | None = None,
+    license: str | None = None,
+    parent: str | None = None,
+    dry_run: bool = False,
+    show: Callable[[Bundle], None] | None = None,
+) -> Pushed:
+    """Fuses an artifact into a copy of its base model and publishes that as a diffusers repository.
+
+    The copy is written to the disk for temporary files, tensor by tensor, and sent from there; the base is not changed.
+    Only safetensors weights and the small texts that diffusers needs are published.
+
+    Args:
+        artifact: an `Artifact` or its path.
+        model: "pocket" or a diffusers folder.
+        repo: "owner/name"; made if it does not exist.
+        strength: of the edit.
+        any_base: allow a fine-tune of the artifact's base.
+        shard_bytes: larger weight files are split.
+        private, create_pr, revision, message, license, parent, dry_run, show: as for `hub_cards.push`.
+
+    Raises:
+        BaseMismatch, Unsupported: it cannot be fused into this model, or a component has pickled weights only.
+        HubError, PushRefused, NotAllowed: as for `hub_cards.push`.
+    """
+    from erase_plugins.artifacts.artifact import load_artifact
+    from erase_plugins.families.source import find_source
+    from erase_plugins.runtime.checkpoint_file import fuse_checkpoint
+
+    check_repo(repo)
+    if create_pr and revision not in (None, "main"):
+        raise RequestError("a pull request starts from the main branch; leave --revision out")
+    loaded = load_artifact(artifact)
+    licence = licence_of(loaded.manifest.base, license)
+    if licence is None:
+        base = code(loaded.manifest.base.get("model"))
+        raise PushRefused(f"the licence of the base model {base} is not known here; name it with --license ID")
+    source = find_source(str(model))
+    if source.folder is None:
+        raise Unsupported(f"'{source.name}' is no diffusers folder on disk; load it once and save it as one")
+    with tempfile.TemporaryDirectory(prefix="erase-merged-") as name:
+        folder = Path(name) / "model"
+        fuse_checkpoint(loaded, source.folder, folder, strength, any_base=any_base)
+        files = [PushFile(path.relative_to(folder).as_posix(), path) for path in chosen_files(folder, shard_bytes)]
+        record = _record(loaded, strength, [item.name for item in files])
+        bundle = Bundle(
+            loaded, repo, (*files, PushFile(MERGED, record)), private=private, revision=revision, create_pr=create_pr,
+            record=MERGED, message=message or f"{', '.join(loaded.manifest.erased)[:60]} erased, full checkpoint",
+        )  # fmt: skip
+        text = merged_card(loaded, strength, repo, licence)
+        return publish(bundle, text, parent=parent, dry_run=dry_run, show=show)
+
+
+def chosen_files(folder: Path, shard_bytes: int) -> list[Path]:
+    """The files of a diffusers folder that are published; large weights are split in place.
+
+    Raises:
+        Unsupported: a component has no safetensors weights but pickled ones.
+    """
+    from erase_plugins.runtime.shards import shard
+
+    index = parse((folder / _INDEX).read_text(encoding="utf-8"))
+    found = [folder / _INDEX]
+    for component in sorted(name for name in index if not name.startswith("_") and (folder / name).is_dir()):
+        there = sorted(item for item in (folder / component).iterdir() if item.is_file())
+        weights = [item for item in there if item.suffix == ".safetensors"]
+        if not weights and any(item.suffix in _PICKLES for item in there):
+            raise Unsupported(f"'{component}' has pickled weights only; save the model as safetensors first")
+        found += [item for item in there if item.suffix in _TEXTS]
+        for item in weights:
+            found += shard(item, shard_bytes)
+    return found
+
+
+def _record(loaded: Any, strength: float, files: list[str]) -> bytes:
+    """What the repository is made of: provenance, and the names of the files that belong to it."""
+    manifest = loaded.manifest
+    facts = {
+        "schema": 1, "name": manifest.name, "method": dict(manifest.method), "erased": list(manifest.erased),
+        "base": {key: manifest.base.get(key) for key in ("model", "revision", "family")}, "strength": strength,
+        "seed": manifest.seed, "options": dict(manifest.options), "versions": dict(manifest.versions), "files": files,
+    }  # fmt: skip
+    return (json.dumps(facts, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode()
+
+
+def merged_card(loaded: Any, strength: float, repo: str, licence: Licence) -> str:
+    """The text of README.md for a full checkpoint. Whatever came from prompts is inert in it."""
+    manifest = loaded.manifest
+    base = sections.hub_id(manifest)
+    data: dict[str, Any] = {} if base is None else {"base_model": base, "base_model_relation": "finetune"}
+    adult = [ADULT] if adults_only(manifest.concepts) else []
+    data |= {
+        "library_name": "diffusers",
+        "pipeline_tag": "text-to-image",
+        **licence.metadata(),
+        "tags": ["diffusers", "concept-erasure", "machine-unlearning", OURS, FULL, flat(manifest.family), *adult],
+        "erased": [flat(text) for text in manifest.erased],
+        "erasure": {
+            "name": flat(manifest.name), "method": flat(manifest.method.get("id", "")), "family": flat(manifest.family),
+            "base": flat(manifest.base.get("model") or ""), "strength": strength,
+        },
+    }  # fmt: skip
+    use = f"from diffusers import DiffusionPipeline\n\npipe = DiffusionPipeline.from_pretrained({literal(repo)})"
+    parts = [
+        f"# {sections.names(manifest)} erased, full model",
+        "A complete image model with the change already in its weights. It cannot be switched off or made weaker; the "
+        "small file that does the same on top of the base model can.",
+        "## How to use it\n\n" + block(use, "python"),
+        "## What disappears, what stays\n\n" + sections.changes(manifest),
+        "## Which base\n\n" + sections.base(manifest),
+        "## How it was made\n\n"
+        + f"The artifact {code(manifest.name)} was fused at strength {strength:g}; see {code(MERGED)}.",
+        "## Limits\n\n" + sections.limits(manifest, None),
+        "## Licence\n\n" + sections.licence(licence),
+        f"{USER}\n{USER_END}",
+    ]
+    return front_matter(data) + "\n" + "\n\n".join(parts) + "\n"

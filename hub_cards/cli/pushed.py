@@ -1,0 +1,64 @@
+"""What the commands that publish share: their options, what is shown before, what is said afterwards."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from erase_plugins.cli.command import dry_run_option, stacked
+from erase_plugins.cli.console import emit, human_bytes, say
+
+#: files of one state that are named; of more the number is told
+_NAMED = 20
+
+push_options = stacked(
+    click.option("--private", is_flag=True, help="Make a new repository private; refuse an existing public one."),
+    click.option("--create-pr", is_flag=True, help="Open a pull request instead of changing the branch."),
+    click.option("--revision", metavar="BRANCH", help="Branch to push to."),
+    click.option("--message", metavar="TEXT", help="First line of the commit."),
+    click.option("--license", "licence", metavar="ID", help="Licence id, where that of the base model is not known."),
+    click.option("--parent", metavar="COMMIT", help="Refuse unless the repository is still at this commit."),
+    dry_run_option,
+)
+
+
+def show(bundle: Any) -> None:
+    """Repository, visibility, every file with its state and size, and the lines of the card that change."""
+    who = "private" if bundle.private else "public"
+    say(f"{bundle.repo}: {'exists' if bundle.exists else 'new'}, {who}, {human_bytes(bundle.bytes)} to send")
+    for state in ("new", "changed", "same"):
+        files = [item for item in bundle.files if item.state == state]
+        for item in files[:_NAMED]:
+            say(f"  {state:<8} {item.name}  ({human_bytes(item.size)})")
+        rest = files[_NAMED:]
+        if rest:
+            say(
+                f"  {state:<8} and {len(rest)} more ({human_bytes(sum(item.size for item in rest))}); --json lists them"
+            )
+    for name in bundle.removed:
+        say(f"  removed  {name}")
+    for line in bundle.diff[:40]:
+        say(f"    {line}")
+
+
+def say_pushed(done: Any, repo: str, use: str) -> None:
+    """What the push did, and a line that uses it.
+
+    Args:
+        done: `hub_cards.sending.Pushed`.
+        repo: "owner/name".
+        use: the last line, for people.
+    """
+    if done.dry_run:
+        say("nothing was changed (dry run)")
+    elif not (done.bundle.changed or done.bundle.removed):
+        say(f"everything is there already at {(done.commit or '')[:12]}; no commit was made")
+    else:
+        where = f"pull request {done.pull_request}" if done.pull_request else f"commit {(done.commit or '')[:12]}"
+        say(f"pushed {len(done.sent)} files to {repo}: {where}")
+        say(use)
+    emit({
+        "schema": 1, "dry_run": done.dry_run, **done.bundle.to_dict(), "commit": done.commit, "sent": list(done.sent),
+        "pull_request": done.pull_request,
+    })  # fmt: skip

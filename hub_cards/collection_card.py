@@ -1,0 +1,83 @@
+"""The card of a collection: what is in it, and how to get some of it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from erase_plugins.artifacts.collection import INDEX, Collection
+from erase_plugins.errors import PushRefused
+from hub_cards.escape import block, code, commands, flat, front_matter, prose
+from hub_cards.licences import licence_of
+from hub_cards.model_card import ADULT, TAGS, USER, USER_END
+from hub_cards.searching import COLLECTION
+from hub_cards.sensitive import adults_only
+
+_HUB_ID = r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*"
+#: artifacts that the table shows; the index has all
+_SHOWN = 200
+#: erased concepts that the front matter holds, for the search
+_LISTED = 2000
+
+
+def collection_card(library: Collection, concepts: Sequence[Any], *, repo: str, license: str | None = None) -> str:
+    """The text of README.md. Whatever came from prompts is inert in it.
+
+    Args:
+        library: the collection.
+        concepts: concepts of all its artifacts.
+        repo: where it will be published.
+        license: licence id; that of the base model if None.
+
+    Raises:
+        PushRefused: the licence is not known.
+    """
+    licence = licence_of(library.base, license)
+    if licence is None:
+        base = code(library.base.get("model"))
+        raise PushRefused(f"the licence of the base model {base} is not known here; name it with --license ID")
+    names = library.names()
+    texts = list(dict.fromkeys(flat(text) for name in names for text in library.entries[name].erased))
+    base_id = str(library.base.get("model") or "")
+    known = {"base_model": base_id, "base_model_relation": "adapter"} if re.fullmatch(_HUB_ID, base_id) else {}
+    data: dict[str, Any] = {
+        **known,
+        "library_name": "diffusers",
+        "pipeline_tag": "text-to-image",
+        **licence.metadata(),
+        "tags": [*TAGS, COLLECTION, flat(library.family), *([ADULT] if adults_only(concepts) else [])],
+        "erased": texts[:_LISTED],
+        "erasure": {"family": flat(library.family), "base": flat(base_id), "members": len(names)},
+    }
+    return front_matter(data) + "\n" + _body(library, repo) + "\n"
+
+
+def _body(library: Collection, repo: str) -> str:
+    names = library.names()
+    some = list(names[:2])
+    size = sum(entry.bytes for entry in library.entries.values()) / 1e6
+    pulled = commands(("erase-plugins", "collection", "pull", repo, *some), ("--into", "mine"))
+    used = commands(
+        ("erase-plugins", "generate", f"hub:{repo}#{','.join(some)}"),
+        ("--model", library.base.get("model") or "MODEL"), ("--prompt", "a photo", "--out", "picture.png"),
+    )  # fmt: skip
+    rows = ["| name | erased | method | MB |", "|---|---|---|---|"]
+    for name in names[:_SHOWN]:
+        entry = library.entries[name]
+        erased = ", ".join(prose(text) for text in entry.erased[:5])
+        rows.append(f"| {code(name)} | {erased} | {prose(entry.method)} | {entry.bytes / 1e6:.2f} |")
+    more = len(names) - _SHOWN
+    parts = [
+        f"# {len(names)} erased concepts",
+        f"One small file per concept, {len(names)} of them ({size:.1f} MB). Each makes an image model stop drawing its "
+        f"concept; take the ones you want. All were made for {prose(library.base.get('model') or 'one base')} "
+        f"(family {prose(library.family)}).",
+        "## Take some of them\n\n" + block(pulled, "bash") + "\n\n" + block(used, "bash")
+        + "\n\nOnly the files of the named artifacts are downloaded. Several are merged on your machine.",
+        "## What is in it\n\n" + "\n".join(rows) + (f"\n\nand {more} more in {code(INDEX)}" if more > 0 else ""),
+        "## Limits\n\nWhoever has the base model can leave these files out; they are no proof of deletion. Many of "
+        "them at once disturb the model more than a few.",
+        f"{USER}\n{USER_END}",
+    ]  # fmt: skip
+    return "\n\n".join(parts)

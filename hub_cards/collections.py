@@ -1,0 +1,182 @@
+"""Collections on the Hub: pushed in a handful of commits, pulled in part, merged on this machine."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from erase_plugins.artifacts.collection import INDEX, Collection, build_collection
+from erase_plugins.artifacts.manifest import FILENAME
+from erase_plugins.errors import CorruptArtifact, HubError, RequestError
+from hub_cards.bundle import Bundle, PushFile, artifact_files
+from hub_cards.collection_card import collection_card
+from hub_cards.errors import check_repo
+from hub_cards.pulling import Fetched, Source, parse, read_manifest, wanted_files
+from hub_cards.pushing import Pushed, publish
+
+_WORKERS = 8
+
+
+def push_collection(
+    folder: str | Path | Collection,
+    repo: str,
+    *,
+    private: bool = False,
+    create_pr: bool = False,
+    revision: str | None = None,
+    message: str | None = None,
+    license: str | None = None,
+    parent: str | None = None,
+    dry_run: bool = False,
+    show: Callable[[Bundle], None] | None = None,
+) -> Pushed:
+    """Publishes a collection folder: the index, all artifacts it lists, and a card; nothing else that lies there.
+
+    Files that are there already are not sent again. Artifacts that the published index has and this one lacks are
+    removed. Very many new files go in a few commits; the last one holds the index, which makes them count.
+
+    Args:
+        folder: the collection or its folder; every artifact must be there with all its files.
+        repo: "owner/name"; made if it does not exist.
+        private, create_pr, revision, message, license, parent, dry_run, show: as for `hub_cards.push`.
+
+    Raises:
+        HubError: not reachable or refused; the published collection is as before.
+        PushRefused, NotAllowed: as for `hub_cards.push`.
+    """
+    check_repo(repo)
+    if create_pr and revision not in (None, "main"):
+        raise RequestError("a pull request starts from the main branch; leave --revision out")
+    library = folder if isinstance(folder, Collection) else Collection.open(folder)
+    files = [PushFile(INDEX, library.path / INDEX)]
+    concepts: list[Any] = []
+    for name in library.names():
+        (artifact,) = library.load([name])
+        concepts += artifact.manifest.concepts
+        files += [PushFile(f"{name}/{item.name}", item.source) for item in artifact_files(artifact)]
+    text = collection_card(library, concepts, repo=repo, license=license)
+    bundle = Bundle(
+        library, repo, tuple(files), private=private, revision=revision, create_pr=create_pr, record=INDEX,
+        message=message or f"{len(library.entries)} erased concepts",
+    )  # fmt: skip
+    return publish(bundle, text, parent=parent, dry_run=dry_run, show=show)
+
+
+def pull_collection(
+    spec: str,
+    names: str | Iterable[str] | None = None,
+    into: str | Path | None = None,
+    *,
+    layouts: Sequence[str] = (),
+    force: bool = False,
+    offline: bool = False,
+) -> Collection:
+    """The index of a published collection and the artifacts that are asked for, verified.
+
+    Args:
+        spec: "owner/name", "owner/name@revision", "owner/name@revision#name,name".
+        names: names, or texts of erased concepts; none fetches the index only.
+        into: collection folder to make or to add to; None leaves everything in the client's cache.
+        layouts: further layouts to fetch, for other programs; "all" fetches every file.
+        force: replace artifacts of the same name in ``into``.
+        offline: use the cache only.
+
+    Returns:
+        The `Collection`; ``load(names)`` gives the artifacts, ``erase_plugins.merge`` makes one of them.
+
+    Raises:
+        HubError: not there, not a collection, not reachable, or damaged.
+        UnknownName: a name is not in the collection; suggests close ones.
+    """
+    source = parse(spec)
+    asked = [names] if isinstance(names, str) else list(names or source.names)
+    got = Fetched(source.repo, offline)
+    library, wanted = got.verified(lambda: _fetch(got, source, asked, layouts))
+    if into is None or not wanted:
+        return library
+    members = {name: library.path / name for name in wanted}
+    place = Path(into)
+    if (place / INDEX).is_file():
+        return Collection.open(place).append(members, force)
+    return build_collection(members, place, force)
+
+
+def merged(
+    spec: str,
+    names: str | Iterable[str] | None = None,
+    *,
+    target: Any = None,
+    mode: str = "auto",
+    offline: bool = False,
+) -> Any:
+    """One artifact, in memory, from artifacts of a published collection: only those are fetched.
+
+    Args:
+        spec: as for `pull_collection`.
+        names: names, or texts of erased concepts.
+        target: base model, where changes of different kinds have to be summed.
+        mode: as for `erase_plugins.merge`.
+        offline: use the cache only.
+
+    Raises:
+        RequestError: no name was given.
+        HubError, UnknownName, ArtifactError: as for `pull_collection` and `erase_plugins.merge`.
+    """
+    from erase_plugins.compose import merge
+
+    asked = [names] if isinstance(names, str) else list(names or parse(spec).names)
+    if not asked:
+        raise RequestError("name the artifacts to merge, or texts of erased concepts")
+    loaded = pull_collection(spec, asked, offline=offline).load(asked)
+    return loaded[0] if len(loaded) == 1 else merge(loaded, mode=mode, target=target)
+
+
+def fetch_members(source: Source, offline: bool) -> Path:
+    """Folder of one artifact of a collection, or of the merged artifact of several, made once per commit."""
+    from huggingface_hub import constants
+
+    got = Fetched(source.repo, offline)
+    library, wanted = got.verified(lambda: _fetch(got, source, source.names, ()))
+    if len(wanted) == 1:
+        return library.path / wanted[0]
+    key = "\n".join([source.repo, *(f"{name} {library.entries[name].sha256}" for name in sorted(wanted))])
+    folder = Path(constants.HF_HUB_CACHE).parent / "erase-plugins-merged" / hashlib.sha256(key.encode()).hexdigest()
+    if not (folder / FILENAME).is_file():
+        from erase_plugins.compose import merge
+
+        merge(library.load(sorted(wanted))).save(folder, force=True)
+    return folder
+
+
+def _fetch(
+    got: Fetched, source: Source, names: Iterable[str], layouts: Sequence[str]
+) -> tuple[Collection, tuple[str, ...]]:
+    """The verified index, and the verified artifacts, all from one commit."""
+    from huggingface_hub.errors import RemoteEntryNotFoundError
+
+    try:
+        index = got.one(INDEX, source.revision)
+    except RemoteEntryNotFoundError:
+        raise HubError(f"{source.repo} has no {INDEX}; it is not a collection, use 'erase-plugins pull'") from None
+    library, commit = Collection.open(index.parent), index.parent.name
+    wanted = library.find(names)
+
+    def member(name: str) -> None:
+        manifest = got.one(f"{name}/{FILENAME}", commit)
+        if _hash(manifest) != library.entries[name].sha256:
+            raise CorruptArtifact(f"the manifest of {name} is not the one that the index lists")
+        for item in wanted_files(read_manifest(manifest), layouts):
+            got.one(f"{name}/{item.name}", commit)
+        library.load([name])
+
+    with ThreadPoolExecutor(_WORKERS) as pool:
+        for _ in pool.map(member, wanted):
+            pass
+    return library, wanted
+
+
+def _hash(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -1,0 +1,117 @@
+"""Every example workflow: valid against the server's own description of nodes, and run where its model is here."""
+
+from __future__ import annotations
+
+import io
+import json
+
+import pytest
+from PIL import Image
+
+from comfy_nodes.docs.examples import LIBRARY
+from erase_plugins.testing.hub_server import HubServer
+from erase_plugins.testing.hub_store import HubRefusal
+from tests.comfy_nodes import comfy_server
+from tests.comfy_nodes.assets import prepare
+from tests.comfy_nodes.client import Client
+from tests.comfy_nodes.conftest import ROOT
+from tests.comfy_nodes.workflow import to_prompt
+
+pytestmark = [pytest.mark.comfy, pytest.mark.slow]
+WORKFLOWS = sorted((ROOT / "comfy_nodes" / "example_workflows").glob("*.json"))
+#: checkpoints that are not on this machine: checked, not run
+ABSENT = ("erase_and_compare_sd15", "erase_and_compare_sdxl")
+
+
+@pytest.fixture(scope="module")
+def hub():
+    with HubServer(account="erase-plugins") as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def client(environment, hub, tmp_path_factory):
+    """A server with everything that the workflows ask for."""
+    python, comfy = environment
+    base = comfy_server.prepare(tmp_path_factory.mktemp("examples"), ROOT / "comfy_nodes", "erase_nodes")
+    prepare(base, hub, tmp_path_factory.mktemp("assets"))
+    (base / "front").mkdir()
+    (base / "front" / "index.html").write_text("no editor in this test", encoding="utf-8")
+    port = comfy_server.free_port()
+    more = hub.environment(base / "hf")
+    process = comfy_server.start(python, comfy, base, port, base / "front", str(ROOT), environment=more)
+    try:
+        comfy_server.wait_ready(process, base, port)
+        yield Client(f"http://127.0.0.1:{port}")
+    finally:
+        comfy_server.stop(process)
+
+
+@pytest.fixture(scope="module")
+def info(client):
+    return client.get("/object_info")
+
+
+def graph_of(path, info):
+    return to_prompt(json.loads(path.read_text(encoding="utf-8")), info)
+
+
+def problems(graph, info):
+    """Values that the server's description of a node does not allow; links are left to the server."""
+    found = []
+    for node in graph.values():
+        declared = info[node["class_type"]]["input"]
+        every = {**declared.get("required", {}), **declared.get("optional", {})}
+        found += [
+            f"{node['class_type']} needs {name}" for name in declared.get("required", {}) if name not in node["inputs"]
+        ]
+        for name, value in node["inputs"].items():
+            kind, options = every[name][0], (every[name] + [{}])[1]
+            if isinstance(value, list):
+                continue
+            if isinstance(kind, list) and value not in kind and name != "ckpt_name":
+                found.append(f"{node['class_type']}.{name}: {value} is not in the list")
+            if isinstance(value, int | float) and not options.get("min", value) <= value <= options.get("max", value):
+                found.append(f"{node['class_type']}.{name}: {value}")
+    return found
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
+def test_a_workflow_has_known_nodes_and_valid_values(path, info):
+    assert problems(graph_of(path, info), info) == []
+
+
+@pytest.mark.parametrize("path", [path for path in WORKFLOWS if path.stem not in ABSENT], ids=lambda path: path.stem)
+def test_a_workflow_runs_and_saves_a_picture(path, client, info):
+    ran = client.run(graph_of(path, info))
+    assert ran["status"]["status_str"] == "success", ran["status"]["messages"][-1][1].get("exception_message")
+    pictures = [place for output in ran["outputs"].values() for place in output.get("images", ())]
+    assert pictures
+    for place in pictures:
+        assert Image.open(io.BytesIO(client.picture(place))).convert("L").getextrema() != (0, 0)
+
+
+def test_what_the_workflows_tell(client, info):
+    def texts(name):
+        path = ROOT / "comfy_nodes" / "example_workflows" / f"{name}.json"
+        outputs = client.run(graph_of(path, info))["outputs"].values()
+        return "\n".join(text for output in outputs for text in output.get("text", ()))
+
+    assert f"{len(LIBRARY)} of {len(LIBRARY)} in pocket_20" in texts("library_of_20_pocket")
+    assert "erases: pizza" in texts("pull_and_stack_pocket")
+    push = texts("evaluate_and_push_pocket")
+    assert "me/no-pizza" in push
+    assert "pytorch_lora_weights.safetensors" in push
+
+
+def test_the_library_is_that_of_the_workflow_and_nothing_was_published(hub, client):
+    assert hub.count("POST /api/models/me/no-pizza/commit/") == 0
+    with pytest.raises(HubRefusal, match="not found"):
+        hub.files("me/no-pizza")
+
+
+def test_a_wrong_value_would_be_noticed(info):
+    graph = graph_of(WORKFLOWS[0], info)
+    graph["2"]["inputs"]["kind"] = "no such kind"
+    graph["2"]["inputs"]["strength"] = 99.0
+    assert len(problems(graph, info)) == 2

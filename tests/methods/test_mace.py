@@ -1,0 +1,183 @@
+"""MACE: pairing of context rows, the attention loss, fusion, algebra of many concepts, refusals."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+import erase_plugins as ep
+from erase_plugins import compose
+from erase_plugins.api import build_request
+from erase_plugins.api import plan as make_plan
+from erase_plugins.artifacts.artifact import load_artifact
+from erase_plugins.artifacts.edit import CONTEXT
+from erase_plugins.engine.context import RunContext
+from erase_plugins.engine.mapping import mapped
+from erase_plugins.engine.memories import Memories
+from erase_plugins.engine.pools import Rollout
+from erase_plugins.errors import RequestError, UnknownName
+from erase_plugins.families.diffusers_target import DiffusersTarget
+from erase_plugins.methods.mace import MACEOptions, attention_norm, attention_run, concentrated_times, refined
+from erase_plugins.options import resolve
+from erase_plugins.runtime.apply import apply
+
+FAST = {
+    "iterations": 3, "pictures": 2, "steps": 3, "batch": 2, "precision": "float32", "vocabulary": 60,
+    "templates": ("{}", "a {} here"), "lr": 1e-2,
+}  # fmt: skip
+
+
+@pytest.fixture
+def target(tiny_sd1):
+    return DiffusersTarget(tiny_sd1(), "tiny")
+
+
+def test_timesteps_are_concentrated():
+    t = concentrated_times(4000, torch.Generator().manual_seed(0))
+    assert ((t > 180) & (t < 420)).double().mean() > 0.85
+    assert 280 < t.double().mean() < 320
+
+
+def test_the_loss_is_the_norm_of_the_attention_inside_the_mask():
+    maps = {"one": torch.rand(2, 3, 16, 5), "two": torch.rand(2, 3, 4, 5)}
+    masks = torch.zeros(2, 4, 4)
+    masks[0, :2, :2] = 1
+    masks[1] = 1
+    found = attention_norm(maps, [[1, 2], [3]], masks, (8, 8))
+    first = maps["one"][0].reshape(3, 4, 4, 5)[:, :2, :2][..., [1, 2]].norm() + maps["two"][0][:, 0][..., [1, 2]].norm()
+    second = maps["one"][1][..., 3].norm() + maps["two"][1][..., 3].norm()
+    torch.testing.assert_close(found, (first + second) / 2)
+
+
+def test_training_lowers_the_attention_and_reaches_the_adapters_only(target):
+    request = build_request("tiny", "mace", ["pizza", "guitar"])
+    options, ctx = MACEOptions(**{**FAST, "batch": 4, "mask": "none"}), RunContext("mace")
+    from erase_plugins.engine.collect import collect
+    from erase_plugins.engine.loop import Schedule, train
+
+    statistics = collect(request, options.recipe(), {"lam": 0.5}, target, ctx, False)
+    memories = Memories(target, list(target.modules("cross_kv")), 1, 2, ctx.generator("memories"))
+    rollout = Rollout(target, "ddim", 3, 3.0, 1, ctx, memories, 30)
+    before = {name: part.clone() for name, part in target.pipe.unet.named_parameters()}
+    with memories:
+        loss = attention_run(request, options, rollout, memories, refined(statistics), "key")
+        losses = train(ctx, memories, loss, Schedule(30, 3e-2), "key")
+    assert sum(losses[-5:]) < 0.9 * sum(losses[:5])
+    assert all(
+        torch.equal(part, before[name]) and part.grad is None for name, part in target.pipe.unet.named_parameters()
+    )
+
+
+def test_the_saved_edit_is_the_trained_model_on_the_concepts_prompt(target):
+    """One concept, no ridge: mapped prompts with the LoRA on, and the fused artifact on plain prompts, agree."""
+    options = {**FAST, "iterations": 6, "fuse_lam": 1e-9, "fuse_keep": 0.0, "mask": "none", "lr": 3e-2}
+    artifact = ep.erase(target, "pizza", "mace", options=options)
+    member = load_statistics(artifact).members["pizza"]
+    change = artifact.edit.deltas["unet"][CONTEXT]
+    K = (change.B.double() @ change.A.double()).float()
+    prompt = "a pizza here"
+    rows = target.encode([prompt]).embeds[0, 1:]
+    sizes = [ref.shape[0] for ref in target.modules("cross_kv")]
+    for place, ref in enumerate(target.modules("cross_kv")):
+        fused = artifact.edit.deltas["unet"][ref.weight].dense()
+        own = torch.outer(member.extra["up"].split(sizes)[place], member.extra["down"][place])
+        torch.testing.assert_close(rows @ fused.T, rows @ own.T, rtol=2e-2, atol=2e-3)
+    cond = target.encode([prompt])
+    torch.testing.assert_close(
+        mapped(cond, change).embeds[0], cond.embeds[0] + cond.embeds[0] @ K.T, rtol=1e-4, atol=1e-4
+    )
+
+
+def load_statistics(artifact):
+    from erase_plugins.artifacts.solved import statistics_of
+
+    return statistics_of(artifact.edit)
+
+
+def test_merge_equals_the_joint_solution_and_revoking_one_leaves_the_other(target, tmp_path):
+    """Merging is exact: revoking what was merged gives the first artifact back bit for bit."""
+    one = ep.erase(target, "pizza", "mace", options=FAST, out=tmp_path / "one")
+    two = ep.erase(target, "guitar", "mace", options=FAST, out=tmp_path / "two")
+    merged = compose.merge([load_artifact(tmp_path / "one"), load_artifact(tmp_path / "two")])
+    assert merged.manifest.erased == ("guitar", "pizza")
+    group = merged.edit.deltas["unet"]
+    assert all(delta.rank == 2 for key, delta in group.items() if key != CONTEXT)
+    again = compose.revoke(merged, "guitar", forget=True)
+    for key, delta in again.edit.deltas["unet"].items():
+        for name, tensor in delta.tensors().items():
+            assert torch.equal(tensor, one.edit.deltas["unet"][key].tensors()[name]), f"{key} {name}"
+    kept = compose.revoke(merged, "guitar")
+    rows = target.encode(["guitar"]).embeds[0, 1:].double()
+    drift = []
+    for artifact in (two, again, kept):
+        change = artifact.edit.deltas["unet"][CONTEXT]
+        drift.append(float((rows @ change.A.double().T @ change.B.double().T).norm()))
+    assert drift[2] < drift[1] < drift[0]
+    added = compose.add(one, "guitar", target)
+    assert added.manifest.erased == ("guitar", "pizza")
+
+
+def test_the_artifact_survives_its_file(target, tmp_path):
+    saved = ep.erase(target, "pizza", "mace", options=FAST, out=tmp_path / "out")
+    loaded = load_artifact(tmp_path / "out")
+    assert {"rows", "down", "up"} <= set(load_statistics(loaded).members["pizza"].extra)
+    x = torch.randn((1, *target.info.latent_shape), generator=torch.Generator().manual_seed(1))
+    cond = target.encode(["a pizza"])
+    seen = []
+    for artifact in (saved, loaded):
+        with torch.no_grad(), apply(target.pipe, artifact):
+            seen.append(target.predict(x, 500, cond))
+    assert torch.equal(*seen)
+
+
+def test_given_pictures_and_masks_are_used(target, tmp_path):
+    generator = torch.Generator().manual_seed(0)
+    latents = torch.randn((3, *target.info.latent_shape), generator=generator)
+    file = tmp_path / "data.safetensors"
+    save_file({"latents": latents, "masks": torch.ones(3, 8, 8)}, file)
+    one = ep.erase(target, "pizza", "mace", options={**FAST, "data": str(file)})
+    counted = one.manifest.extra["numbers"]["unet_forwards"]
+    assert counted == 3 * 2  # training only: nothing was drawn, no masks were measured
+    save_file({"latents": latents}, tmp_path / "half.safetensors")
+    for path, words in ((tmp_path / "half.safetensors", "masks"), (tmp_path / "none.safetensors", "no file")):
+        with pytest.raises(RequestError, match=words):
+            make_plan(target, "pizza", "mace", options={"data": str(path)})
+    with pytest.raises(RequestError, match="one concept"):
+        make_plan(target, ["pizza", "guitar"], "mace", options={"data": str(file)})
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "words"),
+    [
+        ({"tokens": "some"}, UnknownName, "tokens"),
+        ({"mask": "sam"}, UnknownName, "mask"),
+        ({"fuse_lam": 0.0}, RequestError, "fuse_lam"),
+        ({"lam": 0.0}, RequestError, "lam"),
+        ({"templates": "a photo"}, RequestError, "no {}"),
+    ],
+)
+def test_wrong_options_are_refused_at_plan_time(target, options, error, words):
+    with pytest.raises(error, match=words):
+        make_plan(target, "pizza", "mace", options=options)
+
+
+def test_a_concept_that_becomes_itself_is_refused(target):
+    with pytest.raises(RequestError, match="would become itself"):
+        make_plan(target, "pizza", "mace", to="pizza")
+
+
+def test_published_defaults_for_full_sized_models():
+    options = resolve(MACEOptions, {}, ("sd1", "object"))
+    assert (options.iterations, options.batch, options.optimizer, options.pictures) == (50, 1, "adamw", 8)
+    assert (options.importance, options.guidance, options.steps, options.mask) == (True, 7.5, 30, "attention")
+    assert resolve(MACEOptions, {}, ("sd1", "style")).mask == "none"
+    unsafe = resolve(MACEOptions, {}, ("sd1", "explicit"))
+    assert (unsafe.iterations, unsafe.importance) == (120, False)
+
+
+def test_sdxl_one_step(tiny_sdxl):
+    model = DiffusersTarget(tiny_sdxl(), "tiny")
+    artifact = ep.erase(model, "pizza", "mace", options={**FAST, "iterations": 1})
+    assert artifact.edit.kinds == {"contextmap", "lowrank"}
+    assert set(artifact.edit.deltas["unet"]) == {CONTEXT, *(ref.weight for ref in model.modules("cross_kv"))}

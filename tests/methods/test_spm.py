@@ -1,0 +1,157 @@
+"""SPM: gates, random anchors, memories of several concepts in one run, refusals."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+import erase_plugins as ep
+from erase_plugins import compose
+from erase_plugins.api import plan as make_plan
+from erase_plugins.artifacts.gated import GATE, concepts_of
+from erase_plugins.engine.context import RunContext
+from erase_plugins.engine.memories import Memories
+from erase_plugins.engine.pools import Rollout
+from erase_plugins.errors import RequestError, UnknownName
+from erase_plugins.families.diffusers_target import DiffusersTarget
+from erase_plugins.methods.spm import SPMOptions, anchor_part, pseudo_embeddings
+from erase_plugins.runtime.apply import apply
+from erase_plugins.runtime.gates import gate_table
+
+FAST = {
+    "iterations": 2, "trajectories": 2, "harvest": 2, "steps": 4, "keep_words": 0, "anchors": 2, "batch": 2,
+    "gate_words": 30, "precision": "float32", "lr": 1e-2,
+}  # fmt: skip
+
+
+@pytest.fixture
+def target(tiny_sd1):
+    return DiffusersTarget(tiny_sd1(), "tiny")
+
+
+def same(a, b):
+    one, other = list(a.items()), list(b.items())
+    return [item[:2] for item in one] == [item[:2] for item in other] and all(
+        torch.equal(x, other[n][2].tensors()[name])
+        for n, (_, _, delta) in enumerate(one)
+        for name, x in delta.tensors().items()
+    )
+
+
+def test_random_anchors_are_as_long_as_the_concept(target):
+    concept = target.encode(["pizza"]).embeds[0]
+    found = pseudo_embeddings(concept, 40, torch.Generator().manual_seed(0))
+    share = found.flatten(1).norm(dim=1) / concept.norm()
+    assert found.shape == (40, *concept.shape)
+    assert 0.8 <= share.min() < 0.9
+    assert 1.1 < share.max() <= 1.2
+    cosine = torch.cosine_similarity(found.flatten(1), concept.flatten()[None])
+    assert cosine.abs().max() < 0.3
+
+
+def test_anchors_cost_nothing_at_the_first_step(target):
+    """Student = teacher: the held predictions are the teacher's to the last bit."""
+    ctx, options = RunContext("spm"), SPMOptions(**{**FAST, "anchors": 3})
+    refs = [ref for ref in target.modules("transformer") if ref.kind in ("linear", "conv")]
+    memories = Memories(target, refs, 1, 1, ctx.generator("memories"))
+    rollout = Rollout(target, "ddim", 4, 3.0, 2, ctx, memories, 1)
+    with memories:
+        pool = rollout.pool("erase", ["pizza"], "key")
+        states, cond = pool.batch(2, 0)
+        held, rows, wanted, weight, _ = anchor_part(rollout, memories, states, cond, options, 0)
+        with torch.no_grad(), memories.recalled([0] * 3):
+            assert torch.equal(target.predict(held.inputs, held.timestep, rows), wanted)
+    assert weight == options.anchor_weight
+
+
+def test_two_concepts_in_one_run_are_one_memory_each_and_revoke_apart(target):
+    artifact = ep.erase(target, ["pizza", "guitar"], "spm", options={**FAST, "rank": 2})
+    assert concepts_of(artifact.edit) == ("pizza", "guitar")
+    group = artifact.edit.deltas["unet"]
+    assert {tuple(delta.config["gates"]) for key, delta in group.items() if key != GATE} == {(0, 0, 1, 1)}
+    back = compose.revoke(artifact, "pizza")
+    for key, delta in back.edit.deltas["unet"].items():
+        if key != GATE:
+            assert torch.equal(delta.weights["up"], group[key].weights["up"][:, 2:])
+
+
+def test_adding_a_concept_leaves_the_first_as_it_is(target):
+    first = ep.erase(target, "pizza", "spm", options=FAST)
+    both = compose.add(first, "guitar", target)
+    assert concepts_of(both.edit) == ("pizza", "guitar")
+    assert both.manifest.erased == ("guitar", "pizza")
+    assert same(compose.revoke(both, "guitar").edit.map(lambda _c, _k, d: replace(d, config={})),
+                first.edit.map(lambda _c, _k, d: replace(d, config={})))  # fmt: skip
+
+
+def test_a_named_anchor_becomes_the_neutral_prediction(target):
+    def first_loss(**given):
+        losses = []
+        listen = lambda event: losses.append(event.numbers["loss"]) if "loss" in event.numbers else None  # noqa: E731
+        ep.erase(target, "pizza", "spm", options={**FAST, "anchors": 0, "eta": 0.0}, listeners=[listen], **given)
+        return losses[0]
+
+    assert first_loss(to="guitar") != first_loss()
+
+
+def test_memories_change_the_prediction_only_where_the_gate_is_open(target):
+    artifact = ep.erase(target, "pizza", "spm", options={**FAST, "gate_low": 0.0, "gate_high": 0.9})
+    prompts = ["pizza", ""]
+    x = torch.randn((2, *target.info.latent_shape), generator=torch.Generator().manual_seed(2))
+    cond = target.encode(prompts)
+    gate = artifact.edit.deltas["unet"][GATE]
+    table = gate_table(target.encode(prompts).embeds, gate.weights["embeddings"], gate.config)
+    with torch.no_grad():
+        base = target.predict(x, 500, cond)
+        with apply(target.pipe, artifact):
+            edited = target.predict(x, 500, cond)
+    for row in range(2):
+        assert torch.equal(base[row], edited[row]) == (float(table[row]) == 0.0)
+    assert float(table[0]) > 0
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "words"),
+    [
+        ({"gate": "vibes"}, UnknownName, "gate"),
+        ({"gate_low": 0.7}, RequestError, "below gate_high"),
+        ({"templates": "a photo"}, RequestError, "no {}"),
+        ({"rank": 0}, RequestError, "rank"),
+    ],
+)
+def test_wrong_options_are_refused_at_plan_time(target, options, error, words):
+    with pytest.raises(error, match=words):
+        make_plan(target, "pizza", "spm", options=options)
+
+
+def test_steps_grow_with_the_number_of_concepts():
+    def steps(concepts, **options):
+        return make_plan("pocket", concepts, "spm", options=options).steps
+
+    assert steps("pizza", iterations=100) == 100
+    assert steps(["pizza", "guitar", "car", "rose"], iterations=100) == 200
+    assert steps(["pizza", "guitar", "car", "rose"], iterations=100, growth=1.0) == 400
+
+
+def test_a_concept_that_becomes_itself_is_refused(target):
+    with pytest.raises(RequestError, match="would become itself"):
+        make_plan(target, "pizza", "spm", to="Pizza")
+
+
+def test_paper_defaults_for_full_sized_models():
+    from erase_plugins.options import resolve
+
+    options = resolve(SPMOptions, {}, ("sd1",))
+    found = (options.rank, options.iterations, options.eta, options.anchors, options.anchor_weight, options.steps)
+    assert found == (1, 3000, 1.0, 4, 1000.0, 30)
+    assert (options.guidance, options.keep_words, options.templates) == (3.0, 0, ("{}",))
+    assert resolve(SPMOptions, {}, ("sdxl",)).anchor_weight == 100.0
+
+
+def test_sdxl_one_step(tiny_sdxl):
+    model = DiffusersTarget(tiny_sdxl(), "tiny")
+    artifact = ep.erase(model, "pizza", "spm", options={**FAST, "iterations": 1})
+    assert all("attentions" in key for key in artifact.edit.deltas["unet"] if key != GATE)
+    assert artifact.edit.kinds == {"addon"}
