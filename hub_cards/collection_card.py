@@ -8,7 +8,7 @@ from typing import Any
 
 from erase_plugins.artifacts.collection import INDEX, Collection
 from erase_plugins.errors import PushRefused
-from hub_cards.escape import block, code, command, flat, front_matter, prose
+from hub_cards.escape import block, code, commands, flat, front_matter, prose
 from hub_cards.licences import licence_of
 from hub_cards.model_card import ADULT, TAGS, USER, USER_END
 from hub_cards.searching import COLLECTION
@@ -57,10 +57,11 @@ def _body(library: Collection, repo: str) -> str:
     names = library.names()
     some = list(names[:2])
     size = sum(entry.bytes for entry in library.entries.values()) / 1e6
-    pulled = command("erase-plugins", "collection", "pull", repo, *some, "--into", "mine")
-    used = command(
-        "erase-plugins", "generate", f"hub:{repo}#{','.join(some)}", "--prompt", "a photo", "--out", "picture.png"
-    )
+    pulled = commands(("erase-plugins", "collection", "pull", repo, *some), ("--into", "mine"))
+    used = commands(
+        ("erase-plugins", "generate", f"hub:{repo}#{','.join(some)}"),
+        ("--model", library.base.get("model") or "MODEL"), ("--prompt", "a photo", "--out", "picture.png"),
+    )  # fmt: skip
     rows = ["| name | erased | method | MB |", "|---|---|---|---|"]
     for name in names[:_SHOWN]:
         entry = library.entries[name]
@@ -72,7 +73,7 @@ def _body(library: Collection, repo: str) -> str:
         f"One small file per concept, {len(names)} of them ({size:.1f} MB). Each makes an image model stop drawing its "
         f"concept; take the ones you want. All were made for {prose(library.base.get('model') or 'one base')} "
         f"(family {prose(library.family)}).",
-        "## Take some of them\n\n" + block(f"{pulled}\n{used}", "bash")
+        "## Take some of them\n\n" + block(pulled, "bash") + "\n\n" + block(used, "bash")
         + "\n\nOnly the files of the named artifacts are downloaded. Several are merged on your machine.",
         "## What is in it\n\n" + "\n".join(rows) + (f"\n\nand {more} more in {code(INDEX)}" if more > 0 else ""),
         "## Limits\n\nWhoever has the base model can leave these files out; they are no proof of deletion. Many of "

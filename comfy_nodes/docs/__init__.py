@@ -1,7 +1,7 @@
 """Pages that are written from the node descriptions: ``python -m comfy_nodes.docs [ROOT]``. A test compares them.
 
-Help pages, translations, example workflows, the node table of docs/comfyui.md, and the copies in the repository's root
-that a clone needs.
+Help pages, translations, example workflows, the blueprint, the node table of docs/comfyui.md, and the copies in the
+repository's root that a clone needs.
 """
 
 from __future__ import annotations
@@ -32,7 +32,9 @@ def pages(root: Path) -> dict[Path, Callable[[], str]]:
     """
     from erase_plugins.docs import fill_marked
 
+    from . import blueprint as blueprints
     from .examples import examples
+    from .graphs import dump
     from .help import help_page, node_table
     from .locales import languages, main_file, node_file
 
@@ -47,5 +49,7 @@ def pages(root: Path) -> dict[Path, Callable[[], str]]:
         found[place / "nodeDefs.json"] = lambda language=language: node_file(specs, language)  # type: ignore[misc]
         found[place / "main.json"] = lambda language=language: main_file(language)  # type: ignore[misc]
     found |= {pack / "example_workflows" / name: render for name, render in examples(specs).items()}
+    inside = pack / "subgraphs" / f"{blueprints.NAME}.json"
+    found[inside] = lambda: dump(blueprints.blueprint({spec.id: spec for spec in specs}))
     found[guide] = lambda: fill_marked(guide.read_text(encoding="utf-8"), "nodes", node_table(specs))
     return found

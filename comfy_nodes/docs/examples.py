@@ -102,10 +102,10 @@ def evaluate_and_push(specs: Specs) -> dict[str, Any]:
     model, clip, vae = graph.add("ErasePocketLoader", (20, 220), size=(240, 100))
     _erased, edit, _ = graph.add("EraseUCE", (300, 20), "pizza -> hamburger", 1.0, "object", "", model=model, clip=clip)
     chart, _pictures, text, numbers = graph.add(
-        "EraseReport", (700, 20), "", 8, 8, 4.0, 0, 1.0, "none", edit=edit, model=model, clip=clip, vae=vae
+        "EraseReport", (700, 20), "", 4, 8, 4.0, 0, 1.0, "none", edit=edit, model=model, clip=clip, vae=vae
     )
     name, _ = graph.add(
-        "EraseSaveArtifact", (300, 440), "no_pizza", True, True, edit=edit, model=model, clip=clip, size=(340, 210)
+        "EraseSaveArtifact", (300, 440), "", True, True, edit=edit, model=model, clip=clip, size=(340, 210)
     )
     listing, _ = graph.add(
         "EraseHubPush", (700, 560), "", "me/no-pizza", False, False, False, "apache-2.0", "", name=name, report=numbers

@@ -44,7 +44,7 @@ def start(comfy: Path, base: Path, port: int, absent: tuple[str, ...] = ABSENT) 
 
 async def queue(
     session: aiohttp.ClientSession, graph: dict[str, Any], extra: dict[str, Any] | None = None,
-    stop_at: int | None = None,
+    stop_at: int | None = None, stop_in: str | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Status of the request, and what the websocket told until the end.
 
@@ -53,6 +53,7 @@ async def queue(
         graph: API form.
         extra: goes into the picture.
         stop_at: interrupts at this value of a progress bar; the answer holds the seconds until the end as "stopped_in".
+        stop_in: interrupts a moment after this node began.
     """
     found: dict[str, Any] = {"executed": [], "cached": [], "pictures": 0, "progress": []}
     asked = None
@@ -82,6 +83,10 @@ async def queue(
                 found["cached"] = data["nodes"]
             if frame["type"] == "executing" and data.get("node"):
                 found["executed"].append(data["node"])
+                if data["node"] == stop_in:
+                    await asyncio.sleep(0.3)
+                    asked = time.perf_counter()
+                    await session.post("/interrupt")
             if frame["type"] == "executed":
                 found.setdefault("output", {})[data["node"]] = data["output"]
             if frame["type"] in FINAL:

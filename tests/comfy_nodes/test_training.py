@@ -74,7 +74,7 @@ def test_a_stop_keeps_what_was_done_and_the_next_run_goes_on_to_the_same_bits(nu
     assert numbers["flag_after"] is False
     assert len(numbers["left"]) == 1
     assert numbers["base_after_stop"]
-    assert "resume: step 3" in numbers["resumed"]
+    assert "resume: step 4" in numbers["resumed"]
     assert numbers["resumed_same"]
     assert numbers["left_after"] == []
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -148,8 +149,8 @@ def stopping(case: Case, node: Any) -> None:
 
     def stop(value: int, _total: int, _preview: Any) -> None:
         management.throw_exception_if_processing_interrupted()
-        if value == 3:
-            management.interrupt_current_processing(True)
+        if value == 3:  # comes from another thread, in the middle of the next step
+            threading.Timer(0.01, management.interrupt_current_processing, (True,)).start()
 
     hook(stop)
     try:

@@ -27,22 +27,27 @@ CONCEPTS = ["pizza", 'it\'s a "car" $HOME']
 
 
 @pytest.fixture
-def published(hub, tmp_path, monkeypatch):
-    """A base model and an artifact of it on the test Hub; the working folder is empty. Gives the card."""
+def revision(hub, tmp_path, monkeypatch):
+    """A base model on the test Hub; the working folder is empty. Gives its commit."""
     import diffusers.loaders.lora_base as lora_base
     from huggingface_hub import HfApi
 
     monkeypatch.setattr(lora_base, "HF_HUB_OFFLINE", False)
     shared_pipeline("tiny_sd1").save_pretrained(tmp_path / "model", safe_serialization=True)
     HfApi().create_repo(BASE)
-    revision = HfApi().upload_folder(repo_id=BASE, folder_path=tmp_path / "model").oid
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    return HfApi().upload_folder(repo_id=BASE, folder_path=tmp_path / "model").oid
+
+
+@pytest.fixture
+def published(hub, tmp_path, revision):
+    """An artifact of that base on the test Hub. Gives the card."""
     made = run_method(
         BASE, CONCEPTS, "uce", out=tmp_path / "made", keep=["a plate"], options={"vocabulary": "20", "aliases": "true"}
     )
     assert made.manifest.base["revision"] == revision, "the commit, although no revision was named"
     hub_cards.push(tmp_path / "made", REPO, license="mit")
-    (tmp_path / "work").mkdir()
-    monkeypatch.chdir(tmp_path / "work")
     return hub.files(REPO)["README.md"].decode()
 
 
@@ -149,3 +154,18 @@ def test_push_fresh_process_pull_apply_equal_pictures(hub, published, tmp_path):
     expected = generate(BASE, "a pizza", [made], seeds=3, steps=3)
     assert torch.equal(torch.load("picture.pt", weights_only=True), expected)
     assert torch.equal(torch.load("folder.pt", weights_only=True), expected)
+
+
+def test_the_blocks_of_a_collections_card_run(hub, revision, erase, tmp_path):  # noqa: F811
+    from erase_plugins.artifacts.collection import Collection, build_collection
+
+    made = [run_method(BASE, name, "uce", out=tmp_path / name, options={"vocabulary": "20"}) for name in ("car", "dog")]
+    hub_cards.push_collection(build_collection(made, tmp_path / "all"), REPO, license="mit")
+    ran = []
+    for _, lines in BLOCK.findall(hub.files(REPO)["README.md"].decode()):
+        done = erase(*shlex.split(lines.replace("\\\n", ""))[1:])
+        assert done.code == 0, (lines, done.err)
+        ran.append(lines.split()[1])
+    assert ran == ["collection", "generate"]
+    assert sorted(Collection.open("mine").names()) == sorted(item.name for item in made)
+    assert Path("picture.png").read_bytes().startswith(b"\x89PNG")

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from erase_plugins.testing.hub_server import HubServer
 from tests.comfy_nodes import comfy_server
+from tests.comfy_nodes.assets import prepare
 from tests.comfy_nodes.browser.editor import CHROMIUM_FLAGS, Editor
 from tests.comfy_nodes.conftest import ROOT
 
@@ -53,12 +55,30 @@ def frontend(request):
 
 
 @pytest.fixture(scope="session")
-def running(environment, frontend, chromium, tmp_path_factory):
+def hub():
+    with HubServer(account="erase-plugins") as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def assets(environment, chromium, hub, tmp_path_factory):
+    """Folder with what the example workflows ask for."""
+    base = comfy_server.prepare(tmp_path_factory.mktemp("assets"), ROOT, NAME)
+    prepare(base, hub, tmp_path_factory.mktemp("making"))
+    return base
+
+
+@pytest.fixture(scope="session")
+def running(environment, frontend, chromium, hub, assets, tmp_path_factory):
     """Address of a server with this frontend and the pack."""
     python, comfy = environment
     base = comfy_server.prepare(tmp_path_factory.mktemp("editor"), ROOT, NAME)
+    for place in ("models/loras", "models/erase_plugins"):
+        shutil.copytree(assets / place, base / place, dirs_exist_ok=True)
     port = comfy_server.free_port()
-    process = comfy_server.start(python, comfy, base, port, frontend[1], str(ROOT))
+    process = comfy_server.start(
+        python, comfy, base, port, frontend[1], str(ROOT), environment=hub.environment(base / "hf")
+    )
     try:
         comfy_server.wait_ready(process, base, port)
         yield f"http://127.0.0.1:{port}"

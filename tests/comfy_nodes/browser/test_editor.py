@@ -8,18 +8,15 @@ import pytest
 
 from tests.comfy_nodes.browser.conftest import NAME
 from tests.comfy_nodes.conftest import ROOT
+from tests.comfy_nodes.test_examples import ABSENT
 
 pytestmark = [pytest.mark.comfy, pytest.mark.browser, pytest.mark.slow]
+FIRST = ROOT / "comfy_nodes" / "example_workflows" / "erase_and_compare_pocket.json"
 WORKFLOWS = sorted((ROOT / "comfy_nodes" / "example_workflows").glob("*.json"))
 
 
 def read(path):
     return json.loads(path.read_text(encoding="utf-8"))
-
-
-def needs(path):
-    """Files that a workflow asks for and that are not here."""
-    return read(path)["extra"].get("erase_plugins", {}).get("needs")
 
 
 @pytest.fixture(autouse=True)
@@ -28,7 +25,7 @@ def no_error_from_our_files(editor):
     assert editor.errors_of(f"/extensions/{NAME}/") == []
 
 
-@pytest.mark.parametrize("path", [path for path in WORKFLOWS if not needs(path)], ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", [path for path in WORKFLOWS if path.stem not in ABSENT], ids=lambda path: path.stem)
 def test_a_workflow_runs_and_its_pictures_are_seen(editor, shoot, path):
     editor.load(read(path))
     kind, detail = editor.run()
@@ -39,8 +36,24 @@ def test_a_workflow_runs_and_its_pictures_are_seen(editor, shoot, path):
     assert widths
 
 
+def test_the_blueprint_is_served_and_becomes_one_node(editor, shoot):
+    served = json.loads(editor.page.evaluate("async () => (await app.api.fetchApi('/global_subgraphs')).text()"))
+    assert "Erase and compare" in [item["name"] for item in served.values()]
+    editor.load(read(ROOT / "comfy_nodes" / "subgraphs" / "Erase and compare.json"))
+    shoot("blueprint")
+    (node,) = editor.page.evaluate(
+        "() => app.graph._nodes.map((n) => [n.title, n.inputs.map((i) => i.name), n.outputs.map((o) => o.name)])"
+    )
+    names = ["model", "clip", "vae", "positive", "negative", "latent"]
+    assert node == ["Erase and compare", names, ["base", "erased", "sheet", "report"]]
+    inside = editor.page.evaluate(
+        "async () => Object.values((await app.graphToPrompt()).output).map((item) => item.class_type)"
+    )
+    assert sorted(inside) == ["EraseCompare", "EraseUCE", "KSampler", "KSampler", "VAEDecode", "VAEDecode"]
+
+
 def test_the_help_page_opens_with_its_picture(editor, shoot):
-    editor.load(read(WORKFLOWS[0]))
+    editor.load(read(FIRST))
     text = editor.help(editor.node("EraseUCE"))
     shoot("help")
     for part in ("Erase: concepts (UCE)", "One concept a line", "When to use another node", "arxiv.org/abs/2308.14761"):
@@ -53,7 +66,7 @@ def test_the_help_page_opens_with_its_picture(editor, shoot):
 
 
 def test_a_refusal_is_read_in_the_editor(editor, shoot):
-    editor.load(read(WORKFLOWS[0]))
+    editor.load(read(FIRST))
     editor.set_widget(editor.node("EraseUCE"), "erase", "pizza -> pizza")
     editor.refused("'pizza' would become itself")
     shoot("refusal")

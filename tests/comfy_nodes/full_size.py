@@ -1,0 +1,122 @@
+"""Runs inside the ComfyUI interpreter: the closed-form node on a model of Stable Diffusion 1.5's shapes, random weights.
+
+Usage: python full_size.py COMFY_DIR. Prints seconds and memory of the solve, of the encoding of words, and of storage types.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import threading
+import time
+from typing import Any
+
+NUMBERS: dict[str, Any] = {}
+
+
+class Peak:
+    """Largest growth of the process's memory within a with-block, in MB."""
+
+    def __init__(self) -> None:
+        import psutil
+
+        self.process = psutil.Process()
+        self.mb = 0.0
+
+    def __enter__(self) -> Peak:
+        self.before, self.going = self.process.memory_info().rss, True
+        self.thread = threading.Thread(target=self._watch, daemon=True)
+        self.thread.start()
+        return self
+
+    def _watch(self) -> None:
+        while self.going:
+            self.mb = max(self.mb, (self.process.memory_info().rss - self.before) / 2**20)
+            time.sleep(0.005)
+
+    def __exit__(self, *_: object) -> None:
+        self.going = False
+        self.thread.join()
+
+
+def model_of_sd15() -> Any:
+    """MODEL with Stable Diffusion 1.5's UNet in fp16; every tensor is random and small."""
+    import comfy.model_management
+    import comfy.model_patcher
+    import comfy.supported_models
+    import torch
+
+    config = {
+        "image_size": 32, "in_channels": 4, "out_channels": 4, "model_channels": 320, "channel_mult": [1, 2, 4, 4],
+        "num_res_blocks": [2, 2, 2, 2], "transformer_depth": [1, 1, 1, 1, 1, 1, 0, 0],
+        "transformer_depth_output": [1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0], "transformer_depth_middle": 1,
+        "context_dim": 768, "num_heads": 8, "num_head_channels": -1, "use_linear_in_transformer": False,
+        "use_spatial_transformer": True, "legacy": False, "adm_in_channels": None, "use_temporal_attention": False,
+        "use_temporal_resblock": False,
+    }  # fmt: skip
+    chosen = comfy.supported_models.SD15(config)
+    chosen.set_inference_dtype(torch.float16, None)
+    model = chosen.get_model({}, "", device=torch.device("cpu"))
+    draw = torch.Generator().manual_seed(0)
+    for parameter in model.diffusion_model.parameters():
+        parameter.data = (0.02 * torch.randn(parameter.shape, generator=draw)).to(parameter.dtype)
+    device = comfy.model_management.get_torch_device()
+    return comfy.model_patcher.ModelPatcher(model, load_device=device, offload_device=torch.device("cpu"))
+
+
+def clip_of_sd15() -> Any:
+    """CLIP with the real tokenizer and a random text encoder."""
+    import comfy.sd
+    import comfy.sd1_clip
+    import comfy.supported_models_base
+    import torch
+
+    target = comfy.supported_models_base.ClipTarget(comfy.sd1_clip.SD1Tokenizer, comfy.sd1_clip.SD1ClipModel)
+    clip = comfy.sd.CLIP(target, model_options={"dtype": torch.float32})
+    draw = torch.Generator().manual_seed(1)
+    for parameter in clip.cond_stage_model.parameters():
+        parameter.data = 0.02 * torch.randn(parameter.shape, generator=draw)
+    return clip
+
+
+def main(comfy_dir: str) -> None:
+    sys.path.insert(0, comfy_dir)
+    sys.argv = ["x", "--cpu"]
+    logging.disable(logging.INFO)
+    import comfy.options
+
+    comfy.options.enable_args_parsing()
+    import torch
+
+    from comfy_nodes import NODE_CLASS_MAPPINGS as nodes
+    from comfy_nodes.target import ComfyTarget
+
+    with torch.inference_mode():
+        model, clip = model_of_sd15(), clip_of_sd15()
+        ask = {"model": model, "clip": clip, "strength": 1.0, "kind": "object"}
+        started = time.process_time()
+        target = ComfyTarget(model, clip)
+        words = target.vocabulary()[:40]
+        target.encode(words)
+        NUMBERS["encode_seconds_per_word"] = (time.process_time() - started) / len(words)
+        everything = target.vocabulary()[:300]
+        # random encoders give random rows anyway: those of the other words need not be computed
+        draw = torch.Generator().manual_seed(2)
+        for word in everything:
+            target._cache.setdefault(word, (torch.randn(77, 768, generator=draw), 1))
+        with Peak() as peak:
+            started = time.process_time()
+            result = nodes["EraseUCE"]().execute(erase="van gogh -> painting", **ask)["result"]
+            NUMBERS["solve_seconds"] = time.process_time() - started
+        NUMBERS["solve_mb"] = peak.mb
+        NUMBERS["report"] = result[2]
+        NUMBERS["rank"] = result[1].edit.rank
+        started = time.process_time()
+        nodes["EraseUCE"]().execute(erase="van gogh -> painting", **{**ask, "strength": 0.5})
+        NUMBERS["strength_seconds"] = time.process_time() - started
+    print("RESULT " + json.dumps(NUMBERS))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

@@ -1,0 +1,79 @@
+"""Runs inside the ComfyUI interpreter: edits on a base that is stored in fp8 or bf16, beside the same weights in fp32.
+
+Usage: python storage.py COMFY_DIR WORK; WORK/models/erase_plugins holds the artifacts.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from pathlib import Path
+from typing import Any
+
+
+def main(comfy_dir: str, work: Path) -> None:
+    sys.path.insert(0, comfy_dir)
+    sys.argv = ["x", "--cpu"]
+    logging.disable(logging.INFO)
+    import comfy.options
+
+    comfy.options.enable_args_parsing()
+    import comfy.model_management
+    import comfy.supported_models
+    import folder_paths
+    import torch
+
+    from comfy_nodes import NODE_CLASS_MAPPINGS as nodes
+
+    folder_paths.models_dir = str(work / "models")
+    usual = comfy.supported_models.SD15.set_inference_dtype
+    out: dict[str, Any] = {}
+
+    def model_stored_as(dtype: Any) -> Any:
+        if dtype is not None:
+            comfy.supported_models.SD15.set_inference_dtype = lambda self, *_: usual(self, dtype, torch.float32)
+        try:
+            return nodes["ErasePocketLoader"]().execute()
+        finally:
+            comfy.supported_models.SD15.set_inference_dtype = usual
+
+    def predicted(model: Any, context: Any) -> Any:
+        draw = torch.Generator().manual_seed(3)
+        noisy = torch.randn(2, 4, 16, 16, generator=draw)
+        comfy.model_management.load_models_gpu([model])
+        with torch.no_grad():
+            return model.model.diffusion_model(
+                noisy, timesteps=torch.tensor([700.0, 120.0]), context=context,
+                transformer_options=model.model_options["transformer_options"],
+            ).clone()  # fmt: skip
+
+    with torch.inference_mode():
+        for name, dtype in (
+            ("fp8_e4m3", torch.float8_e4m3fn),
+            ("fp8_e5m2", torch.float8_e5m2),
+            ("bf16", torch.bfloat16),
+        ):
+            stored, clip, _ = model_stored_as(dtype)
+            plain, _, _ = model_stored_as(None)
+            rounded = {key: value.float() for key, value in stored.model.diffusion_model.state_dict().items()}
+            plain.model.diffusion_model.load_state_dict(rounded)
+            context = clip.encode_from_tokens(clip.tokenize("a pizza on a blue background")).expand(2, -1, -1)
+            base = predicted(stored, context)
+            found: dict[str, Any] = {"dtype": str(next(stored.model.diffusion_model.parameters()).dtype)}
+            for folder in sorted((work / "models" / "erase_plugins").iterdir()):
+                ask = {"artifact": folder.name, "strength": 0.6, "strength_clip": 0.0, "any_base": True}
+                edited, _, _, report = nodes["EraseLoadArtifact"]().execute(model=stored, clip=clip, **ask)["result"]
+                wanted = nodes["EraseLoadArtifact"]().execute(model=plain, clip=clip, **ask)["result"][0]
+                ours, theirs = predicted(edited, context), predicted(wanted, context)
+                found[folder.name] = {
+                    "error": float((ours - theirs).norm() / theirs.norm()), "report": report,
+                    "effect": float((theirs - base).norm() / base.norm()),
+                    "base_after": bool((predicted(stored, context) == base).all()),
+                }  # fmt: skip
+            out[name] = found
+    print("RESULT " + json.dumps(out))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], Path(sys.argv[2]))

@@ -1,0 +1,100 @@
+"""Runs inside the ComfyUI interpreter: the first example workflow on the real server, switched, stopped and run again.
+
+Usage: python switching.py COMFY_DIR BASE REPOSITORY
+"""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import hashlib
+import json
+import struct
+import sys
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import psutil
+
+sys.path.insert(0, str(Path(__file__).parent))
+import comfy_server
+from serving import picture, queue, start
+from workflow import to_prompt
+
+BASE, ERASED = "13", "14"
+
+
+def pixels(png: bytes) -> str:
+    """Hash of the image data of a PNG file; its text chunks hold the graph and differ."""
+    place, data = 8, b""
+    while place < len(png):
+        (length,) = struct.unpack(">I", png[place : place + 4])
+        if png[place + 4 : place + 8] in (b"IHDR", b"IDAT"):
+            data += png[place + 8 : place + 8 + length]
+        place += 12 + length
+    return hashlib.sha256(data).hexdigest()
+
+
+async def run(comfy: Path, base: Path, repository: Path) -> dict[str, Any]:
+    port = comfy_server.free_port()
+    process = start(comfy, base, port)
+    out: dict[str, Any] = {}
+    try:
+        async with aiohttp.ClientSession(f"http://127.0.0.1:{port}") as session:
+            comfy_server.wait_ready(process, base, port)
+            async with session.get("/object_info") as answer:
+                info = await answer.json()
+            file = repository / "comfy_nodes" / "example_workflows" / "erase_and_compare_pocket.json"
+            shipped = to_prompt(json.loads(file.read_text(encoding="utf-8")), info)
+            used = psutil.Process(process.pid)
+            before = used.cpu_times()
+            out["shipped"] = await queue(session, shipped)
+            after = used.cpu_times()
+            out["cpu_seconds"] = after.user + after.system - before.user - before.system
+            graph = {
+                **shipped,
+                BASE: {"class_type": "SaveImage", "inputs": {"images": ["8", 0], "filename_prefix": "base"}},
+                ERASED: {"class_type": "SaveImage", "inputs": {"images": ["9", 0], "filename_prefix": "erased"}},
+            }
+            graph["5"]["inputs"]["batch_size"] = 2
+            graph["6"]["inputs"]["steps"] = graph["7"]["inputs"]["steps"] = 4
+
+            async def case(name: str, change: Any = None, **more: Any) -> None:
+                changed = copy.deepcopy(graph)
+                if change is not None:
+                    change(changed)
+                out[name] = found = await queue(session, changed, **more)
+                if found.get("end") == "execution_success":
+                    found["pixels"] = {node: pixels(await picture(session, found, node)) for node in (BASE, ERASED)}
+
+            def strength(value: float) -> Any:
+                return lambda changed: changed["2"]["inputs"].update(strength=value)
+
+            def long(changed: dict[str, Any]) -> None:
+                changed["6"]["inputs"].update(steps=2000, seed=8)
+                changed["7"]["inputs"].update(steps=2000, seed=8)
+
+            def bypassed(changed: dict[str, Any]) -> None:  # what the editor sends for a bypassed node: its links go on
+                changed["7"]["inputs"]["model"] = changed["2"]["inputs"]["model"]
+                changed["12"]["inputs"]["source"] = ["10", 2]
+                del changed["2"]
+
+            await case("first")
+            await case("half", strength(0.5))
+            await case("off", strength(0.0))
+            await case("bypassed", bypassed)
+            await case("full again", strength(1.0))
+            await case("stopped while sampling", long, stop_at=3)
+            async with session.post("/free", json={"unload_models": True, "free_memory": True}):
+                pass
+            await asyncio.sleep(2)
+            await case("stopped while erasing", stop_in="2")
+            await case("after stops")
+    finally:
+        comfy_server.stop(process)
+    return out
+
+
+if __name__ == "__main__":
+    print("RESULT " + json.dumps(asyncio.run(run(*map(Path, sys.argv[1:4])))))

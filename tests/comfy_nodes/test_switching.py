@@ -1,0 +1,54 @@
+"""Strength 0, bypass and removal are the base to the last bit; only what must runs again; stop is quick and harmless."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.comfy_nodes import comfy_server
+from tests.comfy_nodes.conftest import ROOT
+
+pytestmark = [pytest.mark.comfy, pytest.mark.slow]
+BASE, ERASED = "13", "14"
+
+
+@pytest.fixture(scope="module")
+def served(in_comfy, tmp_path_factory):
+    """What switching.py saw."""
+    base = comfy_server.prepare(tmp_path_factory.mktemp("switching"), ROOT / "comfy_nodes", "erase_nodes")
+    return in_comfy("switching.py", str(base), str(ROOT))
+
+
+def test_the_first_workflow_needs_less_than_ten_seconds_of_one_processor(served):
+    """Processor time of the server, models loaded from disk included, so that a busy machine does not decide."""
+    assert served["shipped"]["end"] == "execution_success"
+    assert served["cpu_seconds"] < 10
+
+
+@pytest.mark.parametrize("case", ["off", "bypassed"])
+def test_switched_off_is_the_base_to_the_last_bit(served, case):
+    found = served[case]["pixels"]
+    assert found[ERASED] == found[BASE] == served["first"]["pixels"][BASE]
+
+
+def test_switched_on_is_not_the_base(served):
+    first, half = served["first"]["pixels"], served["half"]["pixels"]
+    assert len({first[ERASED], half[ERASED], first[BASE]}) == 3
+    assert half[BASE] == first[BASE]
+    assert served["full again"]["pixels"] == first
+
+
+def test_another_strength_runs_the_erased_branch_only(served):
+    """Erase node, its sampler and decoder, comparison, and the three outputs behind them; nothing of the base."""
+    for case in ("half", "off"):
+        assert sorted(map(int, served[case]["executed"])) == [2, 7, 9, 10, 11, 12, 14]
+
+
+@pytest.mark.parametrize("case", ["stopped while sampling", "stopped while erasing"])
+def test_stop_is_answered_within_a_second(served, case):
+    assert served[case]["end"] == "execution_interrupted"
+    assert served[case]["stopped_in"] < 1
+
+
+def test_a_run_after_stops_gives_the_same_pictures(served):
+    assert served["after stops"]["pixels"] == served["first"]["pixels"]
+    assert "2" in served["after stops"]["executed"]
