@@ -21,7 +21,8 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 _SERVE = """
-import sys, time
+import sys
+import huggingface_hub.repocard  # what the server needs later must not count as the client's time
 from erase_plugins.testing.hub_server import HubServer
 with HubServer() as hub:
     print(hub.url, hub.token, flush=True)
