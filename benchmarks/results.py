@@ -25,6 +25,10 @@ RUNS: dict[str, tuple[str, dict[str, Any]]] = {
     "uce, aliases=true": ("uce", {"aliases": True}),
     "rece": ("rece", {}),
     "esd": ("esd", {}),
+    "mace": ("mace", {}),
+    "spm": ("spm", {}),
+    "leco": ("leco", {}),
+    "concept-ablation": ("concept-ablation", {}),
 }
 METRICS = ("target_rate", "synonym_rate", "neighbour_rate", "kept_rate", "style_rate", "background_rate")
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,6 +20,8 @@ from . import gates
 from .naming import DENOISER
 from .weights import PatchedWeights
 
+#: run as PyTorch's own: ComfyUI's look for a stop in every layer, so a run would end before it saved itself
+_PLAIN = (nn.Linear, nn.Conv2d, nn.GroupNorm, nn.LayerNorm)
 #: what ComfyUI hangs on modules while a model is loaded
 _HANGING = ("weight_function", "bias_function")
 
@@ -49,6 +52,12 @@ def live_copy(source: nn.Module, weights: PatchedWeights, prefix: str, device: t
         made: nn.Module = copy.deepcopy(source, memo)
     for module in made.modules():
         vars(module).pop("forward", None)  # object patches shadow the method, bound to the original
+        kind = next((kind for kind in _PLAIN if isinstance(module, kind)), None)
+        if kind is not None:
+            plain: Any = kind.forward
+            vars(module)["forward"] = partial(plain, module)
+        elif isinstance(module, nn.Embedding):
+            vars(module)["forward"] = partial(_embed, module)
         if isinstance(getattr(module, "dtype", None), torch.dtype):
             vars(module)["dtype"] = torch.float32
     return made.eval()
@@ -139,6 +148,11 @@ class LiveEncoder:
             for hook in hooks:
                 hook.remove()
         return context, pooled
+
+
+def _embed(table: nn.Embedding, ids: Tensor, out_dtype: Any = None) -> Tensor:
+    """Rows of a table; ComfyUI asks its own for a type, here it is always float32."""
+    return nn.Embedding.forward(table, ids)
 
 
 def _attention(_chosen: Any, *arguments: Any, **options: Any) -> Tensor:

@@ -10,7 +10,7 @@ from .spec import NodeSpec
 
 #: modules below `nodes`, each with a tuple SPECS
 MODULES = (
-    "pocket", "closed_form", "methods", "artifacts", "stack", "strength", "embedding", "compare", "probe",
+    "pocket", "closed_form", "methods", "artifacts", "stack", "strength", "gate", "embedding", "compare", "probe",
     "hub", "doctor",
 )  # fmt: skip
 #: module or node -> why it is missing

@@ -131,7 +131,9 @@ def library(
 def _rows_state(rows: str | None = None, **_: Any) -> str:
     if rows is None or rows_problem(rows):
         return ""
-    return "|".join(files.state(name) for name, _ in read_rows(rows))
+    from ..opening import state
+
+    return "|".join(state(name) for name, _ in read_rows(rows))
 
 
 _STRENGTH = {"default": 1.0, "min": -2.0, "max": 2.0, "step": 0.05}

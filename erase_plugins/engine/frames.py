@@ -18,6 +18,6 @@ STYLE_FRAMES = (
     "a drawing by {} on paper", "a city view as {} would paint it", "{} inspired poster", "a portrait by {}",
 )  # fmt: skip
 POCKET_FRAMES = (
-    "{}", "a {}", "a picture of a {}", "the {}", "a {} on a blue background", "{} on red",
-    "a {} in noto style", "a picture of a twemoji {} on white",
+    "{}", "a {}", "a picture of a {}", "the {}", "a {} on a blue background", "{} on red", "a {} in noto style",
+    "a twemoji {} on a white background",
 )  # fmt: skip

@@ -103,7 +103,12 @@ def train(
 
     for step in range(done, schedule.iterations):
         optimizer.param_groups[0]["lr"] = schedule.rate(step)
-        loss = loss_of(step)
+        try:
+            loss = loss_of(step)
+        except RunCancelled:  # in a rollout; what is carried may have moved on already
+            if carried is None and done > saved:
+                save()
+            raise
         grads: Sequence[Tensor | None] = torch.autograd.grad(loss, parameters, allow_unused=True)
         if distributed.processes() > 1:
             filled = [

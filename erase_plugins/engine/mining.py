@@ -12,7 +12,7 @@ from erase_plugins.artifacts.statistics import Statistics
 from erase_plugins.engine.collect import Recipe
 from erase_plugins.engine.phrases import paired_rows
 from erase_plugins.engine.shell import Shell
-from erase_plugins.families.base import Conditioning, Target
+from erase_plugins.families.base import Target
 
 
 def with_neighbours(
@@ -27,7 +27,8 @@ def with_neighbours(
     """Statistics in which neighbours go where their concept goes and points outside the shell stay.
 
     A set of neighbours weighs as much as the concept itself, however many there are; the outside points of a concept
-    weigh together as much as one kept prompt.
+    weigh together as much as one kept prompt. They are rows that become themselves, so revoking the concept takes them
+    out as well.
 
     Args:
         statistics: from `collect`.
@@ -36,34 +37,27 @@ def with_neighbours(
         generator: named randomness (`RunContext.generator`).
         near, far: draws per phrase of each concept.
     """
-    members, keep = dict(statistics.members), dict(statistics.keep)
+    members = dict(statistics.members)
     for name, member in statistics.members.items():
         cond = target.encode(member.facts["phrases"])
         guide = target.encode([member.facts["guide"]])
         draw = generator(f"shell rows {name}")
-        rows, guides = member.pair()
-        pairs = [(rows, guides)]
-        for _ in range(near):
-            moved = shell.near(cond, draw)
-            pairs += [
-                _scaled(paired_rows(moved, guide, place, 0, recipe.tokens), near) for place in range(len(moved.last))
-            ]
+        pairs = [member.pair()]
+        for moved in [shell.near(cond, draw) for _ in range(near)]:
+            found = [paired_rows(moved, guide, place, 0, recipe.tokens) for place in range(len(moved.last))]
+            pairs += [_weighed(rows, guides, 1.0 / near) for rows, guides in found]
+        for moved in [shell.far(cond, draw) for _ in range(far)]:
+            rows = moved.embeds[:, 1:].cpu().flatten(0, 1)
+            pairs.append(_weighed(rows, rows, recipe.keep_scale / (far * len(moved.last) * member.weight)))
         members[name] = replace(
             member,
-            rows=torch.cat([a for a, _ in pairs]),
-            guides=torch.cat([b for _, b in pairs]),
+            rows=torch.cat([rows for rows, _ in pairs]),
+            guides=torch.cat([guides for _, guides in pairs]),
             facts={**member.facts, "drawn": near + far},
         )
-        for number in range(far):
-            keep[f"outside {name} {number + 1}"] = _outside(shell.far(cond, draw), far)
-    return replace(statistics, members=members, keep=keep)
+    return replace(statistics, members=members)
 
 
-def _scaled(pair: tuple[Tensor, Tensor], count: int) -> tuple[Tensor, Tensor]:
-    rows, guides = (part.float() / count**0.5 for part in pair)
-    return rows, guides
-
-
-def _outside(cond: Conditioning, count: int) -> Tensor:
-    rows = cond.embeds[:, 1:].float().cpu().flatten(0, 1)
-    return (rows / (count * len(cond.last)) ** 0.5).contiguous()
+def _weighed(rows: Tensor, guides: Tensor, weight: float) -> tuple[Tensor, Tensor]:
+    """Rows and guides that count ``weight`` times."""
+    return rows.float() * weight**0.5, guides.float() * weight**0.5

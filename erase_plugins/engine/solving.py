@@ -29,4 +29,7 @@ def joint_edit(statistics: Statistics, family: str) -> Edit:
         A, B, error = best_factors(K, statistics.sigma, rank)
     else:
         (A, B), error = exact_factors(K), 0.0
+        rows = sum(len(member.rows) for member in statistics.members.values() if member.rows is not None)
+        if rows:  # what lies beyond is rounding
+            A, B = A[:rows], B[:, :rows]
     return context_edit(A, B, statistics, family, error)

@@ -23,7 +23,7 @@ Differs from the official code (``train_ace.py``, ``clip_evaluator.py``):
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from erase_plugins.engine.training_options import TrainingOptions, check_templates, revive
@@ -46,17 +46,20 @@ class ACEOptions(TrainingOptions):
     """Options of ACE."""
 
     eta_null: float = option(3.0, "eta_u: how far the prediction without a prompt moves towards the concept",
-                             low=-100.0, high=100.0)  # fmt: skip
-    eta: float = option(3.0, "eta_c: negative guidance of the concept's prediction", low=-100.0, high=100.0)
-    eta_prior: float = option(3.0, "eta_p: prior correction", low=0.0, high=100.0, per={"explicit": 1.0, "style": 1.5})
+                             low=-100.0, high=100.0, per={"pocket": 1.0})  # fmt: skip
+    eta: float = option(3.0, "eta_c: negative guidance of the concept's prediction", low=-100.0, high=100.0,
+                        per={"pocket": 2.5})  # fmt: skip
+    eta_prior: float = option(3.0, "eta_p: prior correction", low=0.0, high=100.0,
+                              per={"pocket": 1.0, "explicit": 1.0, "style": 1.5})  # fmt: skip
     null_weight: float = option(0.19, "weight of the term without a prompt", low=0.0,
-                                per={"explicit": 0.198, "style": 0.05})  # fmt: skip
-    erase_weight: float = option(0.01, "weight of the concept's term", low=0.0, per={"explicit": 0.002, "style": 0.05})
+                                per={"pocket": 0.3, "explicit": 0.198, "style": 0.05})  # fmt: skip
+    erase_weight: float = option(0.01, "weight of the concept's term", low=0.0,
+                                 per={"pocket": 1.0, "explicit": 0.002, "style": 0.05})  # fmt: skip
     prior_weight: float = option(0.8, "weight of the priors' term", low=0.0, per={"style": 0.9})
     priors: tuple[str, ...] = option((), "concepts that stay, comma separated; those named with --keep count as well")
     prior_words: int = option(30, "priors from the vocabulary where none is named, half of them the closest", low=0,
                               high=10_000)  # fmt: skip
-    prior_batch: int = option(2, "priors per state", low=1, high=64)
+    prior_batch: int = option(2, "priors per state", low=1, high=64, per={"pocket": 1})
     correction: str = option("sum", "priors' directions of a state are summed (official) or averaged",
                              choices=("sum", "mean"))  # fmt: skip
     scores: str = option("one", "gamma_p: one, text (similarity in the text encoder), or a JSON file {prior: score}")
@@ -70,7 +73,9 @@ class ACEOptions(TrainingOptions):
     iterations: int = option(1500, "training steps", low=1, per={"pocket": 80, "style": 750, "explicit": 2000})
     steps: int = option(30, "sampler steps of a rollout", low=1, high=1000, per={"pocket": 10})
     keep_words: int = option(0, "vocabulary words whose own trajectories are held, with and without prompt", low=0,
-                             high=10_000, per={"pocket": 32})  # fmt: skip
+                             high=10_000, per={"pocket": 24})  # fmt: skip
+    keep_batch: int = option(1, "preserved states per training step, each asked twice", low=1, high=1024,
+                             per={"pocket": 4})  # fmt: skip
 
 
 def null_target(null: Tensor, concept: Tensor, priors: Sequence[Tensor], gammas: Tensor, options: Any) -> Tensor:
@@ -88,20 +93,6 @@ def null_target(null: Tensor, concept: Tensor, priors: Sequence[Tensor], gammas:
     if options.correction == "mean" and priors:
         correction = correction / len(priors)
     return null + options.eta_null * (concept - null) - options.eta_prior * correction
-
-
-def own_priors(priors: Sequence[str], phrases: Sequence[str]) -> tuple[list[str], list[str]]:
-    """(priors, left out): without repetitions, and without those that contain all words of a phrase or lie in one."""
-    names = [frozenset(phrase.lower().split()) for phrase in phrases]
-    kept: dict[str, str] = {}
-    dropped = []
-    for prior in priors:
-        words = frozenset(prior.lower().replace("(", " ").replace(")", " ").split())
-        if not words or any(name <= words or words <= name for name in names):
-            dropped.append(prior)
-        else:
-            kept.setdefault(" ".join(prior.lower().split()), prior.strip())
-    return list(kept.values()), dropped
 
 
 class ACE:
@@ -125,6 +116,8 @@ class ACE:
         from erase_plugins.engine import training_plan as cost
 
         options: ACEOptions = resolve(ACEOptions, request.options, (*info.profiles, request.concepts[0].kind))
+        if options.parameters == "full" and "lr" not in request.options:  # the rate above is that of the factors
+            options = replace(options, lr=None)
         options = options.settled(request, info)
         self._check(request, options)
         cost.check_trainable(self.id, info)
@@ -150,6 +143,8 @@ class ACE:
         Raises:
             RequestError: names the option.
         """
+        from erase_plugins.engine.priors import own_priors
+
         check_templates(options.templates)
         anchored = [concept.text for concept in request.concepts if concept.anchor is not None]
         if anchored:
@@ -184,12 +179,15 @@ class ACE:
         import torch
 
         from erase_plugins.engine.pools import Part, mean_squares
+        from erase_plugins.engine.priors import chosen_priors, prior_scores
         from erase_plugins.engine.trajectories import repeat
 
         target, ctx = rollout.target, rollout.ctx
         phrases = [phrase for concept in request.concepts for phrase in (concept.text, *concept.prompts)]
-        priors = self._priors(request, options, phrases, rollout)
-        scores = self._scores(options, phrases, priors, target)
+        named = (*options.priors, *request.preserve)
+        priors = chosen_priors(target, phrases, named, options.prior_words, options.near, ctx)
+        rollout.check(priors)
+        scores = prior_scores(options.scores, target, phrases, priors)
         prompts = [template.format(phrase) for template in options.templates for phrase in phrases]
         prompts *= -(-options.trajectories // len(prompts))
         drawn = [
@@ -224,51 +222,6 @@ class ACE:
             return mean_squares(target, parts, ctx)
 
         return loss
-
-    def _priors(
-        self, request: EraseRequest, options: ACEOptions, phrases: Sequence[str], rollout: Rollout
-    ) -> list[str]:
-        from erase_plugins.engine.retention import keep_words
-
-        ctx, named = rollout.ctx, (*options.priors, *request.preserve)
-        if not named:
-            named = keep_words(rollout.target, phrases, options.prior_words, options.near, ctx.generator("priors"))
-        priors, dropped = own_priors(named, phrases)
-        if dropped:
-            ctx.note(f"not used as priors, since they name the target: {', '.join(dropped[:8])}")
-        if not priors:
-            raise RequestError("no prior concept is left; name some with --set priors=...")
-        rollout.check(priors)
-        return priors
-
-    def _scores(
-        self, options: ACEOptions, phrases: Sequence[str], priors: Sequence[str], target: Target
-    ) -> list[float]:
-        """gamma of every prior.
-
-        Raises:
-            RequestError: the file is not readable, or lacks a prior.
-        """
-        import json
-        from pathlib import Path
-
-        import torch
-
-        from erase_plugins.engine.phrases import meaning
-
-        if options.scores == "one":
-            return [1.0] * len(priors)
-        if options.scores == "text":
-            concept, others = (meaning(target.encode(texts)) for texts in (phrases, priors))
-            near = torch.cosine_similarity(others[:, None], concept[None], dim=-1).max(1).values
-            return [float(value) for value in near.clamp(0, 1)]
-        try:
-            table = json.loads(Path(options.scores).read_text(encoding="utf-8"))
-            return [float(table[prior]) for prior in priors]
-        except (OSError, ValueError, TypeError) as error:
-            raise RequestError(f"scores={options.scores} is not a JSON file of numbers; use one or text") from error
-        except KeyError as error:
-            raise RequestError(f"scores={options.scores} has no score for the prior {error}; add it") from error
 
     def _warn(self, states: Any, gammas: Tensor, options: ACEOptions, rollout: Rollout) -> None:
         """Tells when the prior correction turns the shift of the prediction without a prompt around."""

@@ -60,6 +60,9 @@ class MACEOptions(LoopOptions, ClosedFormOptions):
     aliases: bool = option(
         False, "find words that mean the same in the text encoder's vocabulary and erase them too", per={"pocket": True}
     )
+    erase_scale: float = option(1.0, "weight of an erased row", low=0.0, per={"pocket": 0.4})
+    vocabulary_scale: float = option(3.0, "weight of all automatically kept words together", low=0.0,
+                                     per={"pocket": 6.0})  # fmt: skip
     iterations: int = option(50, "training steps per concept", low=1, per={"explicit": 120})
     optimizer: str = option("adamw", "optimizer", choices=("adam", "adamw", "sgd"))
     pictures: int = option(8, "pictures drawn per concept", low=1, high=1000)

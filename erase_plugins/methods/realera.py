@@ -51,6 +51,7 @@ class RealEraOptions(TrainingOptions, ClosedFormOptions):
     """Options of RealEra."""
 
     stages: str = option("both", "both, or only the closed form (seconds)", choices=("both", "closed"))
+    erase_scale: float = option(1.0, "weight of an erased row", low=1e-9)
     aliases: bool = option(True, "also take words that mean the same as neighbours")
     similar_low: float = option(0.5, "smallest cosine of a neighbour to the concept", low=-0.13, high=0.999)
     similar_high: float = option(0.9, "largest cosine of a neighbour to the concept", low=-0.12, high=0.9999)
@@ -72,6 +73,7 @@ class RealEraOptions(TrainingOptions, ClosedFormOptions):
     rank: int = option(4, "LoRA rank; alpha equals rank", low=1, high=1024)
     iterations: int = option(200, "training steps", low=1, per={"pocket": 60})
     keep_words: int = option(32, "vocabulary words to hold in training, half of them the closest", low=0, high=10_000)
+    gated: bool = option(False, "act only on prompts that mean the concept; LoRA files cannot carry the gate")
     templates: tuple[str, ...] = option(
         ("{}", "a {}", "a {} picture"), "prompts trained on; {} is the concept",
         per={"style": ("{}", "art by {}"), "person": ("{}",)},
@@ -94,7 +96,7 @@ class RealEra:
     summary = "closed form plus LoRA over the concept and random neighbours of its embedding; the rest is held"
     families = frozenset({"sd1", "sdxl"})
     kinds = frozenset({"object", "style", "person", "explicit"})
-    produces = frozenset({"contextmap", "lowrank"})
+    produces = frozenset({"contextmap", "lowrank", "addon"})
     Options = RealEraOptions
     work_files: ClassVar[tuple[str, ...]] = ("states-*.safetensors",)
     contract_options: ClassVar[dict[str, Any]] = {
@@ -112,6 +114,8 @@ class RealEra:
         options.shell  # noqa: B018 - refuses an empty shell
         if options.terms == "alternate" and not options.neighbours + options.outside:
             raise RequestError("terms=alternate needs neighbours or outside points for every second step")
+        if options.gated and len(request.concepts) > 1:
+            raise RequestError("gated=true takes one concept; erase each by itself and merge the artifacts")
         plan = closed_form_plan(request, options, info)
         if options.stages == "closed":
             return plan
@@ -139,12 +143,11 @@ class RealEra:
         recipe = options.recipe()
         statistics = collect(plan.request, recipe, solver, target, ctx, need_sigma=False)
         summary(statistics, ctx)
-        statistics = with_neighbours(
-            statistics, options.shell, recipe, target, ctx.generator, options.closed_neighbours, options.closed_outside
-        )
+        near, far = options.closed_neighbours, options.closed_outside
+        statistics = with_neighbours(statistics, options.shell, recipe, target, ctx.generator, near, far)
         closed = self.solve(statistics, target.family.id)
         if options.stages == "closed":
-            return closed
+            return self._behind_gate(closed, statistics, target, ctx) if options.gated else closed
         refs = target.modules(GROUPS[options.train])
         adapters = Adapters(target, refs, options.lora_rank, generator=ctx.generator("adapters"))
         ctx.precision = options.precision
@@ -153,7 +156,26 @@ class RealEra:
             rollout = options.rollout_on(target, adapters, ctx)
             loss = self._loss(plan.request, options, statistics, closed, rollout, key)
             train(ctx, adapters, loss, options.schedule(), key)
-        return stacked(closed, adapters.edit(), [ref.weight for ref in target.modules("cross_kv")])
+        edit = stacked(closed, adapters.edit(), [ref.weight for ref in target.modules("cross_kv")])
+        return self._behind_gate(edit, statistics, target, ctx) if options.gated else edit
+
+    def _behind_gate(self, edit: Edit, statistics: Statistics, target: Target, ctx: RunContext) -> Edit:
+        """The edit as low-rank changes that open with the prompt; statistics would not give the gate again."""
+        from erase_plugins.artifacts.edit import Delta, Edit, LowRank
+        from erase_plugins.artifacts.gated import GATE, gated_lowrank
+        from erase_plugins.artifacts.store import lower_for
+        from erase_plugins.engine.gating import GateRecipe, make_gate
+
+        ((name, member),) = statistics.members.items()
+        phrases = [*member.facts["phrases"], *member.facts["aliases"]]
+        changes: dict[str, dict[str, Delta]] = {}
+        for component, key, delta in lower_for(edit, target).items():
+            assert isinstance(delta, LowRank)
+            path = key.removesuffix(".weight")
+            changes.setdefault(component, {})[path] = gated_lowrank(delta, [0] * delta.rank)
+        for group in changes.values():
+            group[GATE] = make_gate(target, [name], [phrases], GateRecipe("probe", 1000, 0.9, 0.3, 0.6), ctx)
+        return Edit(edit.family, changes)
 
     def solve(self, statistics: Statistics, family: str) -> Edit:
         """The closed form of given statistics; the joint solution of all members."""

@@ -54,6 +54,9 @@ class SPMOptions(RolloutOptions):
 
     rank: int = option(1, "directions of one concept's memory", low=1, high=256, per={"pocket": 4})
     iterations: int = option(3000, "training steps for one concept", low=1, per={"pocket": 120})
+    growth: float = option(
+        1.0, "training steps grow with the number of concepts to this power", low=0.0, high=1.0, per={"pocket": 0.5}
+    )
     eta: float = option(1.0, "negative guidance", low=0.0, high=100.0, per={"pocket": 2.5})
     templates: tuple[str, ...] = option(
         ("{}",), "prompts trained on; {} is the concept", per={"pocket": ("{}", "a {}", "a {} picture")}
@@ -119,7 +122,7 @@ class SPM:
         refs = tuple(ref for ref in info.modules("transformer") if ref.kind in ("linear", "conv"))
         many, kept = len(request.concepts), options.kept(request)
         rolled = many * options.trajectories + kept
-        steps = options.iterations * many
+        steps = round(options.iterations * many**options.growth)
         return EditPlan(
             request=request,
             options=as_dict(options),

@@ -6,7 +6,7 @@ keys and values of cross-attention. Stage 2 trains self-attention and the querie
 trajectories towards the concept: with a_0, a_m, a_s the frozen model's predictions for the empty prompt, the concept
 and the safe phrase, and targets p = a_s + g (a_s - a_0), r = a_m + g (a_m - a_0),
 
-    L = 1/2 sum over n = eps(x, m), eps(x, "") of max(0, beta (|n - p|^2 - |n - r|^2 + margin))
+    L = mean over n = eps(x, m), eps(x, "") of max(0, beta (|n - p|^2 - |n - r|^2 + margin))
         + w |eps(x_u, "") - eps_1(x_u, "")|^2
 
 where eps_1 is the model after stage 1 and x_u lie on its own trajectories without a prompt.
@@ -54,26 +54,30 @@ class TRCEOptions(TrainingOptions, ClosedFormOptions):
 
     stages: str = option("both", "both, or only the closed form on text (seconds)", choices=("both", "closed"))
     tokens: str = option("eot", "rows that stand for a prompt: the end row, it and the last word's, or all from there",
-                         choices=("eot", "last+eot", "window"))  # fmt: skip
+                         choices=("eot", "last+eot", "window"), per={"pocket": "window"})  # fmt: skip
+    safe: str | None = option(None, "what takes the concept's place where --to does not say; none picks it by kind",
+                              per={"pocket": "picture"})  # fmt: skip
     frames: tuple[str, ...] = option(
         FRAMES, "prompts around the concept in stage 1", per={"pocket": POCKET_FRAMES, "style": STYLE_FRAMES}
     )
     variants: bool = option(True, "also take mechanical variants of the concept", per={"pocket": False})
     aliases: bool = option(True, "also take words that mean the same in the text encoder's vocabulary")
-    rho: float = option(0.1, "energy of the kept rows, in units of the erased rows'", low=0.0, per={"pocket": 1.0})
+    rho: float = option(0.1, "energy of the kept rows, in units of the erased rows'", low=0.0, per={"pocket": 2.0})
     lam: float = option(1e-4, "ridge term, in units of the system's mean diagonal", low=1e-12)
     templates: tuple[str, ...] = option(
         ("a photo of {}",), "prompts of stage 2; {} is the concept",
-        per={"pocket": ("{}", "a {}", "a {} picture"), "style": ("art by {}",), "person": ("{}",)},
+        per={"pocket": POCKET_FRAMES, "style": ("art by {}",), "person": ("{}",)},
     )  # fmt: skip
     push: float = option(15.0, "g: how far the targets overshoot the safe and the unsafe prediction", low=0.0,
-                         per={"pocket": 3.0})  # fmt: skip
-    margin: float = option(0.01, "distance by which the safe target must be closer", low=0.0)
+                         per={"pocket": 1.0})  # fmt: skip
+    margin: float = option(0.01, "distance by which the safe target must be closer", low=0.0, per={"pocket": 0.1})
     beta: float = option(1.0, "slope of the hinge", low=0.0)
     early: float = option(0.5, "share of the sampler steps that is steered, from pure noise on", low=0.01, high=1.0)
-    steer_weight: float = option(1.0, "weight of the steering term", low=0.0)
-    free_weight: float = option(100.0, "weight of the regulariser without a prompt", low=0.0)
-    free_batch: int = option(4, "regulariser states per training step", low=1, high=1024)
+    steer_weight: float = option(1.0, "weight of the steering term", low=0.0, per={"pocket": 0.1})
+    steer_null: float = option(1.0, "weight of the empty prompt in it; guidance turns what it learns around", low=0.0,
+                               per={"pocket": 0.0})  # fmt: skip
+    free_weight: float = option(100.0, "weight of the regulariser without a prompt", low=0.0, per={"pocket": 10.0})
+    free_batch: int = option(4, "regulariser states per training step", low=1, high=1024, per={"pocket": 2})
     free: int = option(64, "trajectories without a prompt", low=1, per={"pocket": 24})
     parameters: str = option("lora", "lora, or full weights as published", choices=("lora", "full"))
     rank: int = option(16, "LoRA rank; alpha equals rank", low=1, high=1024, per={"pocket": 8})
@@ -133,7 +137,7 @@ class TRCE:
         options = replace(options, harvest=min(options.harvest, options.early_steps))
         check_templates(options.templates)
         check_templates(options.frames)
-        asked, request = request, _safe(request)
+        asked, request = request, _safe(request, options.safe)
         plan = replace(closed_form_plan(_varied(request, options.variants), options, info), request=asked)
         if options.stages == "closed":
             return plan
@@ -143,7 +147,7 @@ class TRCE:
         return cost.with_training(
             plan, options, info, info.modules("visual"),
             forwards=guided * (2 * early + options.harvest) + options.steps * (options.free + 2 * kept),
-            batch=2 * options.batch + options.free_batch + options.keep_batch * (kept > 0),
+            batch=(1 + (options.steer_null > 0)) * options.batch + options.free_batch + options.keep_batch * (kept > 0),
             states=guided * early + options.steps * (options.free + kept),
         )  # fmt: skip
 
@@ -154,7 +158,11 @@ class TRCE:
         from erase_plugins.engine.mapping import stacked
         from erase_plugins.engine.run import plan_key
 
-        options, key, request = revive(TRCEOptions, plan.options), plan_key(plan), _safe(plan.request)
+        options, key, request = (
+            revive(TRCEOptions, plan.options),
+            plan_key(plan),
+            _safe(plan.request, plan.options["safe"]),
+        )
         solver = {"method": self.id, "rho": options.rho, "lam": None, "lam_share": options.lam}
         varied = _varied(request, options.variants)
         statistics = collect(varied, options.recipe(), solver, target, ctx, need_sigma=False)
@@ -216,11 +224,13 @@ class TRCE:
 
         def loss(step: int) -> Tensor:
             states, cond = malicious.batch(options.batch, step)
-            seen, weight = states.predictions, options.steer_weight / 2
+            seen, share = states.predictions, 1.0 / (1.0 + options.steer_null)
             ends = [seen[name] + options.push * (seen[name] - seen["null"]) for name in ("safe", "prompt")]
             wanted = torch.stack(ends, 1)
-            parts = [Part(states, mapped(cond, change), wanted, weight, error),
-                     Part(states, repeat(null, len(states)), wanted, weight, error)]  # fmt: skip
+            parts = [Part(states, mapped(cond, change), wanted, options.steer_weight * share, error)]
+            if options.steer_null > 0:
+                weight = options.steer_weight * options.steer_null * share
+                parts.append(Part(states, repeat(null, len(states)), wanted, weight, error))
             states, cond = free.batch(options.free_batch, step)
             parts.append(Part(states, cond, states.predictions["prompt"], options.free_weight))
             if holding is not None:
@@ -231,20 +241,22 @@ class TRCE:
         return loss
 
 
-def _safe(request: EraseRequest) -> EraseRequest:
+def _safe(request: EraseRequest, phrase: str | None) -> EraseRequest:
     """Every concept with its safe phrase.
 
     Raises:
         RequestError: a safe phrase is empty; the end row of an empty prompt says nothing about the context.
     """
-    empty = [concept.text for concept in request.concepts if concept.anchor is not None and not concept.anchor.strip()]
-    if empty:
-        raise RequestError(f"the safe phrase of '{empty[0]}' is empty; name what takes its place, for example --to art")
-    concepts = tuple(
-        replace(concept, anchor=concept.anchor or SAFE.get(concept.kind, SAFE["object"]))
-        for concept in request.concepts
-    )
-    return replace(request, concepts=concepts)
+    concepts = []
+    for concept in request.concepts:
+        anchor = concept.anchor if concept.anchor is not None else phrase
+        anchor = SAFE.get(concept.kind, SAFE["object"]) if anchor is None else anchor
+        if not anchor.strip():
+            raise RequestError(
+                f"the safe phrase of '{concept.text}' is empty; name what takes its place, for example --to art"
+            )
+        concepts.append(replace(concept, anchor=anchor))
+    return replace(request, concepts=tuple(concepts))
 
 
 def _varied(request: EraseRequest, variants: bool) -> EraseRequest:

@@ -54,7 +54,7 @@ def start(
             str(base), "--front-end-root", str(front), "--disable-auto-launch", "--disable-api-nodes",
             "--database-url", "sqlite:///:memory:", *options,
         ],
-        cwd=comfy, env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", **(environment or {})},
+        cwd=comfy, env={"HF_HUB_OFFLINE": "1", **os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", **(environment or {})},
         stdout=(base / "server.log").open("wb"), stderr=subprocess.STDOUT,
     )  # fmt: skip
 

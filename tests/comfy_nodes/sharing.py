@@ -87,6 +87,14 @@ def refused() -> dict[str, dict[str, Any]]:
     }  # fmt: skip
 
 
+def measuring() -> dict[str, Any]:
+    """A measurement that takes long enough to be stopped."""
+    uce = node("EraseUCE", model=["1", 0], clip=["1", 1], erase="dog", strength=1.0, kind="object")
+    report = node("EraseReport", erase="", images=64, steps=20, guidance=4.0, seed=0, strength=1.0, judge="none",
+                  edit=["2", 1], model=["1", 0], clip=["1", 1], vae=["1", 2])  # fmt: skip
+    return told(uce, report, output=2)
+
+
 async def run(comfy: Path, base: Path) -> dict[str, Any]:
     port = comfy_server.free_port()
     process = start(comfy, base, port)
@@ -97,6 +105,8 @@ async def run(comfy: Path, base: Path) -> dict[str, Any]:
             out.update(await shared(session, base))
             for name, graph in refused().items():
                 out[name] = await queue(session, graph)
+            out["stopped"] = await queue(session, measuring(), stop_at=16)
+            out["after the stop"] = await queue(session, drawing(["1", 0], ["1", 1]))
             async with session.get("/history") as answer:
                 out["history"] = await answer.text()
             async with session.get("/object_info") as answer:

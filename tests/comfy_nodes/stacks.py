@@ -184,6 +184,47 @@ def shaping(case: Case, nodes: dict[str, Any]) -> None:
     NUMBERS["base_after_sampling"] = bool((sampled(case.model) == base).all())
 
 
+def gating(case: Case, nodes: dict[str, Any]) -> None:
+    """A prompt opens an erasure as far as it means the concept."""
+    import torch
+
+    import erase_plugins as ep
+
+    folder = WORK[0] / "models" / "erase_plugins"
+    settings = {
+        "model": case.model,
+        "clip": case.clip,
+        "phrases": "",
+        "measure": "probe",
+        "low": 0.3,
+        "high": 0.6,
+        "words": 300,
+    }
+    base = case.comfy()
+    for name in ("erase_pizza", "lora"):
+        edit = ep.load_artifact(folder / name)
+        phrases = "" if name == "erase_pizza" else "pizza"
+        common = {**settings, "edit": edit, "phrases": phrases}
+        model, gated, report = run(
+            nodes, "ErasePromptGate", strength=1.0, prompts="a pizza\na photo of a dog", **common
+        )
+        NUMBERS[f"{name}_gate_report"] = report
+        found = case.comfy(model)  # first sample: a pizza; second: a dog
+        full = case.comfy(stack(nodes, case.model, name, case.clip)[0])
+        with ep.apply(case.pipe, gated):
+            NUMBERS[f"{name}_gate_diffusers"] = far(found, case.diffusers())
+        NUMBERS[f"{name}_gate_open"] = far(found[:1], full[:1])
+        NUMBERS[f"{name}_gate_closed"] = bool(torch.equal(found[1:], base[1:]))
+        NUMBERS[f"{name}_gate_effect"] = far(full, base)
+        off = run(nodes, "ErasePromptGate", strength=0.0, prompts="", **common)
+        NUMBERS[f"{name}_gate_off"] = off[0] is case.model
+    try:
+        run(nodes, "ErasePromptGate", strength=1.0, prompts="", **{**settings, "edit": edit, "low": 0.7})
+    except Exception as error:
+        NUMBERS["gate_thresholds"] = str(error)
+    NUMBERS["gate_base_after"] = bool((case.comfy() == base).all())
+
+
 def picking(case: Case, nodes: dict[str, Any]) -> None:
     """A library of many concepts."""
     import erase_plugins as ep
@@ -260,6 +301,7 @@ def main(comfy_dir: str, work: Path) -> None:
             stacking(case, nodes)
             user_loras(case, nodes)
             shaping(case, nodes)
+            gating(case, nodes)
             picking(case, nodes)
             reporting(case, nodes, vae)
     print("RESULT " + json.dumps(NUMBERS))

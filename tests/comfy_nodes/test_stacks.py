@@ -123,6 +123,19 @@ def test_factors_of_layers_are_the_same_in_diffusers(numbers):
     assert numbers["layers_output"] < 5e-6
 
 
+@pytest.mark.parametrize("name", ["erase_pizza", "lora"])
+def test_a_prompt_opens_the_gate_of_its_own_sample_only(numbers, name):
+    assert numbers[f"{name}_gate_effect"] > 0.01
+    assert numbers[f"{name}_gate_open"] < 5e-6
+    assert numbers[f"{name}_gate_closed"]
+    assert numbers[f"{name}_gate_diffusers"] < 5e-6
+    assert numbers[f"{name}_gate_off"]
+    assert "a pizza: open 100 %" in numbers[f"{name}_gate_report"]
+    assert "a photo of a dog: open 0 %" in numbers[f"{name}_gate_report"]
+    assert numbers["gate_thresholds"] == "low 0.7 must be below high 0.6"
+    assert numbers["gate_base_after"]
+
+
 def test_a_library_is_solved_jointly(numbers):
     assert numbers["collections"] == ["shelf"]
     assert not any(name.startswith("shelf") for name in numbers["listed"])

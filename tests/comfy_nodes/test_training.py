@@ -6,6 +6,8 @@ import re
 
 import pytest
 
+from erase_plugins.manager import get_manager
+
 pytestmark = [pytest.mark.comfy, pytest.mark.slow]
 
 
@@ -74,7 +76,7 @@ def test_a_stop_keeps_what_was_done_and_the_next_run_goes_on_to_the_same_bits(nu
     assert numbers["flag_after"] is False
     assert len(numbers["left"]) == 1
     assert numbers["base_after_stop"]
-    assert "resume: step 3" in numbers["resumed"]
+    assert "resume: step 4" in numbers["resumed"]
     assert numbers["resumed_same"]
     assert numbers["left_after"] == []
 
@@ -85,6 +87,11 @@ def test_a_checkpoint_alone_makes_the_edit_and_the_outputs_say_what_is_missing(n
     assert message.startswith("connect MODEL (and CLIP)")
     assert "erase_pizza: made for pocket" in report
     assert numbers["put"] > 0.01
+
+
+@pytest.mark.parametrize("method", [entry.item.id for entry in get_manager().methods()])
+def test_every_method_runs_on_the_connected_model(numbers, method):
+    assert re.search(r"patched (\d+) of \1 modules", numbers["methods"][method]), numbers["methods"][method]
 
 
 def test_a_closed_form_method_is_the_special_node(numbers):

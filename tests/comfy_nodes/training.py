@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -131,6 +132,31 @@ def node_runs(case: Case, node: Any, vae: Any) -> None:
     NUMBERS["chained"] = far(case.comfy(chained[0], context), case.comfy(erased, context))
 
 
+def every_method(case: Case, nodes: dict[str, Any]) -> None:
+    """Every registered method on the connected model, as short as its contract allows."""
+    from comfy_nodes.nodes.methods import node_id
+    from erase_plugins.manager import get_manager
+
+    hook(lambda *_: None)
+    NUMBERS["methods"] = {}
+    for entry in get_manager().methods():
+        method = entry.item
+        short = {
+            name: ", ".join(map(str, value))
+            if isinstance(value, tuple)
+            else value
+            if isinstance(value, bool)
+            else str(value)
+            for name, value in getattr(method, "contract_options", {}).items()
+        }
+        kind = "object" if "object" in method.kinds else sorted(method.kinds)[0]
+        try:
+            values = {**COMMON, "kind": kind, "model": case.model, "clip": case.clip, **short}
+            NUMBERS["methods"][method.id] = nodes[node_id(method.id)]().execute(**values)["result"][3]
+        except Exception as error:
+            NUMBERS["methods"][method.id] = f"{type(error).__name__}: {error}"
+
+
 def stopping(case: Case, node: Any) -> None:
     """A stop in the middle, the other nodes after it, and the same request again."""
     import comfy.model_management as management
@@ -148,8 +174,8 @@ def stopping(case: Case, node: Any) -> None:
 
     def stop(value: int, _total: int, _preview: Any) -> None:
         management.throw_exception_if_processing_interrupted()
-        if value == 3:
-            management.interrupt_current_processing(True)
+        if value == 3:  # comes from another thread, in the middle of the next step
+            threading.Timer(0.01, management.interrupt_current_processing, (True,)).start()
 
     hook(stop)
     try:
@@ -235,6 +261,7 @@ def main(comfy_dir: str, work: Path) -> None:
         node_runs(case, nodes["EraseMethodEsd"], vae)
         stopping(case, nodes["EraseMethodEsd"])
         checkpoints(case, nodes)
+        every_method(case, nodes)
     print("RESULT " + json.dumps(NUMBERS))
 
 

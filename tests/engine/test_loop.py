@@ -60,6 +60,28 @@ def test_resumed_equals_uninterrupted(target, tmp_path, optimizer):
     assert all(torch.equal(a, b) for a, b in zip(values(adapters), expected, strict=True))
 
 
+def test_a_stop_inside_a_loss_keeps_the_finished_steps(target, tmp_path):
+    schedule = Schedule(5, 1e-2, every=100)
+    adapters, loss = setting(target)
+    with adapters:
+        train(RunContext("t"), adapters, loss, schedule, "key")
+    expected = values(adapters)
+    adapters, loss = setting(target)
+
+    def stopping(step):
+        if step == 3:
+            raise RunCancelled("in a rollout")
+        return loss(step)
+
+    with adapters, pytest.raises(RunCancelled):
+        train(RunContext("t", work=tmp_path), adapters, stopping, schedule, "key")
+    assert Checkpoint(tmp_path).load("key")[0] == 3
+    adapters, loss = setting(target)
+    with adapters:
+        train(RunContext("t", work=tmp_path, resume=True), adapters, loss, schedule, "key")
+    assert all(torch.equal(a, b) for a, b in zip(values(adapters), expected, strict=True))
+
+
 def test_checkpoints_come_every_so_often_and_only_for_their_key(target, tmp_path):
     adapters, loss = setting(target)
     kinds = []

@@ -153,5 +153,9 @@ def test_a_token_is_found_across_the_borders_of_what_is_read_at_once(hub, tmp_pa
         (tmp_path / "x.bin").write_bytes(b"\0" * start + hub.token.encode() + b"\0" * 9)
         with pytest.raises(PushRefused, match=r"x\.bin"):
             check_files([PushFile("x.bin", tmp_path / "x.bin")])
+    header = b" " * (2 << 20) + hub.token.encode()
+    weights = PushFile("w.safetensors", len(header).to_bytes(8, "little") + header + b"\0" * 100)
+    with pytest.raises(PushRefused, match=r"w\.safetensors"):
+        check_files([weights])
     (tmp_path / "x.bin").write_bytes(b"\0" * (3 << 20))
     check_files([PushFile("x.bin", tmp_path / "x.bin"), PushFile("y", b"")])

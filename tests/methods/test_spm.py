@@ -126,6 +126,15 @@ def test_wrong_options_are_refused_at_plan_time(target, options, error, words):
         make_plan(target, "pizza", "spm", options=options)
 
 
+def test_steps_grow_with_the_number_of_concepts():
+    def steps(concepts, **options):
+        return make_plan("pocket", concepts, "spm", options=options).steps
+
+    assert steps("pizza", iterations=100) == 100
+    assert steps(["pizza", "guitar", "car", "rose"], iterations=100) == 200
+    assert steps(["pizza", "guitar", "car", "rose"], iterations=100, growth=1.0) == 400
+
+
 def test_a_concept_that_becomes_itself_is_refused(target):
     with pytest.raises(RequestError, match="would become itself"):
         make_plan(target, "pizza", "spm", to="Pizza")
