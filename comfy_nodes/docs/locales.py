@@ -32,7 +32,8 @@ def main_file(language: str) -> str:
 
 def coverage(specs: Sequence[NodeSpec], language: str) -> tuple[int, int]:
     """How many tooltips are translated, of how many."""
-    tooltips = [item.tooltip for spec in specs for item in (*spec.inputs, *spec.outputs)]
+    tooltips = [item.tooltip for spec in specs for item in spec.inputs]
+    tooltips += [item.tooltip for spec in specs for item in spec.outputs]
     return sum(translate(text, language) is not None for text in tooltips), len(tooltips)
 
 
