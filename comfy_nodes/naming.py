@@ -76,3 +76,13 @@ def encoder_names(keys: Iterable[str]) -> dict[tuple[str, str], str]:
         elif rest == "text_projection.weight" and encoder == "clip_g":  # unused in the others, absent in diffusers
             found[(component, rest)] = key
     return found
+
+
+def encoder_layers(names: Iterable[tuple[str, str]]) -> dict[str, int]:
+    """Number of layers of each text encoder among (component, our parameter name)."""
+    found: dict[str, int] = {}
+    for component, name in names:
+        parts = name.split(".")
+        if parts[:2] == ["encoder", "layers"]:
+            found[component] = max(found.get(component, 0), int(parts[2]) + 1)
+    return found

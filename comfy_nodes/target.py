@@ -16,11 +16,12 @@ from torch import Tensor, nn
 from erase_plugins.artifacts.fingerprint import Fingerprint, fingerprint
 from erase_plugins.errors import RequestError, Unsupported
 from erase_plugins.families.base import Conditioning, ModuleRef, Target, TargetInfo, Tokens
+from erase_plugins.families.naming import sgm_path
 from erase_plugins.families.source import Source, find_family
 
 from . import host
 from .live import LiveDenoiser, LiveEncoder
-from .naming import DENOISER, ENCODERS, denoiser_names, encoder_names, unet_config
+from .naming import DENOISER, ENCODERS, denoiser_names, encoder_layers, encoder_names, unet_config
 from .text_rows import rows_of
 from .weights import PatchedWeights
 
@@ -66,6 +67,8 @@ class ComfyTarget(Target):
         self.encoder = None if clip is None else PatchedWeights(clip.patcher)
         if self.encoder is not None:
             self.keys.update(encoder_names(self.encoder))
+            for component, layers in encoder_layers(self.keys).items():
+                configs[component] = {"num_hidden_layers": layers}
         self._tokenizer: Any = None if clip is None else main_tokenizer(clip)
         self.info = TargetInfo(
             family=family, model=name, configs=configs, refs=self._refs(), profiles=family.profiles(configs),
@@ -139,8 +142,11 @@ class ComfyTarget(Target):
         return self._encoder
 
     def module(self, ref: ModuleRef) -> nn.Module:
-        owner = self.live if ref.component == "unet" else self.live_encoder
-        return owner.module(self.keys[(ref.component, ref.weight)])
+        if ref.component != "unet":
+            return self.live_encoder.module(self.keys[(ref.component, ref.weight)])
+        # attention layers as a whole have no weight of their own
+        path = f"{DENOISER}{sgm_path(ref.path, self.info.configs['unet'])}.weight"
+        return self.live.module(self.keys.get((ref.component, ref.weight), path))
 
     def weight(self, ref: ModuleRef) -> Tensor:
         return self.part(ref.component).effective(self.keys[(ref.component, ref.weight)]).to(self.device)

@@ -73,13 +73,15 @@ def command(
 def _tell(summary: dict, out: Path) -> None:
     """What people and programs get to see."""
     rows = []
-    for label, row in summary["rows"].items():
+    for kind, label, row in (
+        (kind, label, row) for kind, part in summary["kinds"].items() for label, row in part["rows"].items()
+    ):
         if row["concepts"]:
             shares = [f"{100 * row['rates'][name][0]:.1f} %" if name in row["rates"] else "-"
                       for name in ("target_rate", "synonym_rate", "kept_rate")]  # fmt: skip
-            rows.append([label, *shares, f"{row['kept_change_points'][0]:+.1f}", human_seconds(row["seconds"])])
+            rows.append([label, kind, *shares, f"{row['kept_change_points'][0]:+.1f}", human_seconds(row["seconds"])])
     numbers = ("target", "synonyms", "kept", "change")
-    table("mean over concepts", ("method", *numbers, "time"), rows, numbers)
+    table("mean over concepts", ("method", "kind", *numbers, "time"), rows, numbers)
     for title in ("skipped", "failed"):
         for name, reason in summary[title].items():
             hint(f"{title}: {name}: {reason}")
@@ -87,7 +89,7 @@ def _tell(summary: dict, out: Path) -> None:
         hint("no Pareto plot: pip install 'erase-plugins[plots]'")
     say(f"wrote {', '.join(summary['files'].values())} in {out}")
     emit({**{key: value for key, value in summary.items() if key != "cells"}, "out": str(out)})
-    if summary["failed"] and not any(row["concepts"] for row in summary["rows"].values()):
+    if summary["failed"] and not rows:
         raise EraseError(f"every cell failed, first: {next(iter(summary['failed'].values()))}")
 
 

@@ -26,6 +26,8 @@ def on_the_front(points: Mapping[str, tuple[float, float]]) -> list[str]:
 def pareto(summary: Mapping[str, Any], path: Path) -> Path:
     """Remaining target and synonym rates against lost points of what is kept; the front is joined by a line.
 
+    Of several kinds of concepts, the one with the most is shown.
+
     Raises:
         MissingExtra: matplotlib is not installed.
     """
@@ -36,7 +38,12 @@ def pareto(summary: Mapping[str, Any], path: Path) -> Path:
         raise MissingExtra("the Pareto plot", "plots") from error
     from erase_plugins.artifacts.atomic import atomic_file
 
-    rows = {label: row for label, row in summary["rows"].items() if row["concepts"]}
+    sizes = {
+        kind: max((row["concepts"] for row in part["rows"].values()), default=0)
+        for kind, part in summary["kinds"].items()
+    }
+    kind = max(sizes, key=lambda name: sizes[name])
+    rows = {label: row for label, row in summary["kinds"][kind]["rows"].items() if row["concepts"]}
     figure = Figure(figsize=(11, 5), layout="constrained")
     FigureCanvasAgg(figure)
     for place, (metric, title) in enumerate((("target_rate", "target"), ("synonym_rate", "synonyms")), 1):
@@ -54,9 +61,10 @@ def pareto(summary: Mapping[str, Any], path: Path) -> Path:
         axes.plot(*zip(*front, strict=True), color="#999", linewidth=1, zorder=0) if front else None
         axes.set_xlabel("lost of what is kept (points)")
         axes.set_ylabel(f"{title} still drawn (%)")
-        axes.set_title(f"{title}: lower left is better", fontsize=10)
+        axes.set_title(f"{title} ({kind}s): lower left is better", fontsize=10)
         axes.grid(alpha=0.3)
-    axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    if rows:
+        axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
     with atomic_file(path) as work:
         figure.savefig(work, format="png", dpi=120)
     return path

@@ -14,14 +14,14 @@ Result = Mapping[str, Any]
 
 
 def summarise(results: Sequence[Result]) -> dict[str, Any]:
-    """One row per method over all its concepts.
+    """One row per method and kind of concept, over all concepts of that kind.
 
     Args:
         results: of cells, finished or failed.
 
     Returns:
-        ``rows`` (label -> metric -> mean, low, high in 0..1; change of what is kept in points; mean cost), ``base``,
-        ``failed`` and ``skipped`` cells, ``measured_by``.
+        ``kinds`` (kind -> ``base`` and ``rows``: label -> metric -> mean, low, high in 0..1; change of what is kept in
+        points; mean cost), ``failed`` and ``skipped`` cells, ``measured_by``.
 
     Raises:
         RequestError: the cells were measured in different ways; names what differs.
@@ -30,12 +30,19 @@ def summarise(results: Sequence[Result]) -> dict[str, Any]:
     check_comparable(good)
     labels = list(dict.fromkeys(result["label"] for result in results))
     one_each = {result["cell"]["concept"]: result for result in good}
+    kinds: dict[str, Any] = {}
+    for kind in dict.fromkeys(result["cell"]["kind"] for result in results):
+        of_kind = [result for result in good if result["cell"]["kind"] == kind]
+        kinds[kind] = {
+            "base": _rates([result for result in one_each.values() if result["cell"]["kind"] == kind], "base"),
+            "rows": {label: _row([result for result in of_kind if result["label"] == label]) for label in labels},
+        }
     return {
         "schema": 1,
         "concepts": list(dict.fromkeys(result["cell"]["concept"] for result in results)),
         "measured_by": good[0]["measured_by"] if good else {},
-        "base": _rates(list(one_each.values()), "base"),
-        "rows": {label: _row([result for result in good if result["label"] == label]) for label in labels},
+        "labels": labels,
+        "kinds": kinds,
         "failed": {f"{item['label']}, {item['cell']['concept']}": item["error"]
                    for item in results if item["status"] == "failed"},
         "skipped": {f"{item['label']}, {item['cell']['concept']}": item["error"]
@@ -93,7 +100,7 @@ def _mean(values: Sequence[float]) -> float:
 
 def markdown(summary: Mapping[str, Any], command: str, date: str) -> str:
     """The table for people, with the command that makes it again."""
-    rows, concepts = summary["rows"], summary["concepts"]
+    labels, concepts = summary["labels"], summary["concepts"]
     how = summary["measured_by"]
     lines = [
         "# Methods compared",
@@ -103,23 +110,14 @@ def markdown(summary: Mapping[str, Any], command: str, date: str) -> str:
         "given to a method. Intervals are 95 % bootstrap over concepts. Seconds, forward passes (samples through "
         "the denoiser), peak memory and bytes are means per concept.",
         "",
-        "| method | concepts | target | synonyms | neighbours | kept | kept, change (points) | style | background "
-        "| seconds | forwards | peak MB | smallest file |",
-        "|---" * 13 + "|",
-        "| base model | " + " | ".join(["-", *_shown(summary["base"], "-"), "-", "-", "-", "-"]) + " |",
     ]
-    for label, row in rows.items():
-        if not row["concepts"]:
-            lines.append(f"| {label} | 0 |" + " - |" * 11)
-            continue
-        change = "{:+.1f}".format(row["kept_change_points"][0])
-        costs = [f"{row['seconds']:.1f}", f"{row['forwards']:.0f}", f"{row['peak_mb']:.0f}", _size(row["bytes"])]
-        lines.append(f"| {label} | " + " | ".join([str(row["concepts"]), *_shown(row["rates"], change), *costs]) + " |")
-    lines += ["", "## Per concept (target / synonyms / kept)", "", "| concept | " + " | ".join(rows) + " |"]
-    lines.append("|---" * (len(rows) + 1) + "|")
+    for kind, part in summary["kinds"].items():
+        lines += [*([f"## Kind: {kind}", ""] if len(summary["kinds"]) > 1 else []), *_table(part), ""]
+    lines += ["## Per concept (target / synonyms / kept)", "", "| concept | " + " | ".join(labels) + " |"]
+    lines.append("|---" * (len(labels) + 1) + "|")
     table = {(cell["label"], cell["cell"]["concept"]): cell for cell in summary["cells"]}
     for concept in concepts:
-        lines.append(f"| {concept} | " + " | ".join(_entry(table.get((label, concept))) for label in rows) + " |")
+        lines.append(f"| {concept} | " + " | ".join(_entry(table.get((label, concept))) for label in labels) + " |")
     controls = summary["controls"]
     warned = f" Warnings: {'; '.join(controls['warnings'])}." if controls["warnings"] else ""
     lines += ["", f"Controls: a destroyed model keeps {controls['destroyed_kept_rate']:.1%}; pictures at strength 0 "
@@ -129,6 +127,23 @@ def markdown(summary: Mapping[str, Any], command: str, date: str) -> str:
             lines += ["", f"## {title.capitalize()}", ""]
             lines += [f"- {name}: {reason}" for name, reason in summary[title].items()]
     return "\n".join(lines) + "\n"
+
+
+def _table(part: Mapping[str, Any]) -> list[str]:
+    lines = [
+        "| method | concepts | target | synonyms | neighbours | kept | kept, change (points) | style | background "
+        "| seconds | forwards | peak MB | smallest file |",
+        "|---" * 13 + "|",
+        "| base model | " + " | ".join(["-", *_shown(part["base"], "-"), "-", "-", "-", "-"]) + " |",
+    ]
+    for label, row in part["rows"].items():
+        if not row["concepts"]:
+            lines.append(f"| {label} | 0 |" + " - |" * 11)
+            continue
+        change = "{:+.1f}".format(row["kept_change_points"][0])
+        costs = [f"{row['seconds']:.1f}", f"{row['forwards']:.0f}", f"{row['peak_mb']:.0f}", _size(row["bytes"])]
+        lines.append(f"| {label} | " + " | ".join([str(row["concepts"]), *_shown(row["rates"], change), *costs]) + " |")
+    return lines
 
 
 def _shown(rates: Mapping[str, Sequence[float]], change: str) -> list[str]:

@@ -66,19 +66,22 @@ def record_attention(target: Target, refs: Sequence[ModuleRef]) -> Iterator[dict
 
 def _inputs(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
     hidden = args[0] if args else kwargs["hidden_states"]
-    context = args[1] if len(args) > 1 else kwargs.get("encoder_hidden_states")
+    named = kwargs.get("encoder_hidden_states", kwargs.get("context"))  # as diffusers and as the original UNets call it
+    context = args[1] if len(args) > 1 else named
     return hidden, hidden if context is None else context
 
 
 def _probabilities(module: Any, hidden: Tensor, context: Tensor) -> Tensor:
-    if module.norm_cross is not None:
+    """Softmax of queries and keys; only ``to_q``, ``to_k`` and ``heads`` must exist."""
+    if getattr(module, "norm_cross", None) is not None:
         context = module.norm_encoder_hidden_states(context)
     query, key = (
         part.unflatten(-1, (module.heads, -1)).transpose(1, 2) for part in (module.to_q(hidden), module.to_k(context))
     )
-    query = query if module.norm_q is None else module.norm_q(query)
-    key = key if module.norm_k is None else module.norm_k(key)
-    return torch.softmax(query.float() @ key.float().transpose(-1, -2) * module.scale, dim=-1)
+    query = query if getattr(module, "norm_q", None) is None else module.norm_q(query)
+    key = key if getattr(module, "norm_k", None) is None else module.norm_k(key)
+    scale = getattr(module, "scale", query.shape[-1] ** -0.5)
+    return torch.softmax(query.float() @ key.float().transpose(-1, -2) * scale, dim=-1)
 
 
 def nearest_level(maps: Mapping[str, Tensor], pixels: float) -> tuple[str, ...]:

@@ -20,6 +20,8 @@ class ClosedFormOptions:
     expand: bool = option(False, "also edit six phrasings (photo of ..., painting of ...); use with tokens=last")
     aliases: bool = option(False, "find words that mean the same in the text encoder's vocabulary and erase them too")
     alias_threshold: float = option(0.9, "closeness from which a word counts as an alias", low=0.0, high=1.0)
+    fillers: int = option(0, "for a style: vocabulary words that follow it in further phrasings ('a STYLE word')",
+                          low=0, high=2000, per={"pocket": 64})  # fmt: skip
     vocabulary: int = option(300, "common words kept automatically; 0 switches it off", low=0, high=50_000,
                              per={"pocket": 2000, "sdxl": 200})  # fmt: skip
     vocabulary_scale: float = option(3.0, "weight of all automatically kept words together", low=0.0)
@@ -34,5 +36,5 @@ class ClosedFormOptions:
 
         return Recipe(
             self.tokens, self.expand, self.erase_scale, self.keep_scale, self.vocabulary, self.vocabulary_scale,
-            self.near, self.aliases, self.alias_threshold,
+            self.near, self.aliases, self.alias_threshold, fillers=self.fillers,
         )  # fmt: skip

@@ -30,6 +30,10 @@ from erase_plugins.types import Concept, EraseRequest
 #: what a concept becomes when the user does not say
 DEFAULT_GUIDES = {"style": "art", "person": "a person"}
 BLANK = " "
+#: words that a filler is drawn from
+_COMMON = 2000
+#: how many plain phrasings all fillers together count for
+_FILLER_WEIGHT = 8.0
 
 
 @dataclass(frozen=True)
@@ -47,15 +51,22 @@ class Recipe:
     alias_threshold: float
     #: phrasings to edit instead of the six of `expand`; {} is the phrase
     templates: tuple[str, ...] = ()
+    #: words of the vocabulary that follow a style in further phrasings
+    fillers: int = 0
 
-    @property
-    def framings(self) -> int:
+    def framings(self, kind: str) -> int:
         """Phrasings of every phrase."""
-        return len(self.templates) or (len(TEMPLATES["object"]) if self.expand else 1)
+        plain = len(self.templates) or (len(TEMPLATES["object"]) if self.expand else 1)
+        return plain + self.fillers * (kind == "style")
 
 
-def guide_of(concept: Concept) -> str:
-    """What the concept becomes: as asked, else by kind, else the blank prompt."""
+def guide_of(concept: Concept, fillers: int = 0) -> str:
+    """What the concept becomes: as asked, else by kind, else the blank prompt.
+
+    A style that is erased with ``fillers`` vanishes from the prompt, so it becomes nothing.
+    """
+    if concept.anchor is None and concept.kind == "style" and fillers:
+        return BLANK
     return concept.anchor if concept.anchor is not None else DEFAULT_GUIDES.get(concept.kind, BLANK)
 
 
@@ -116,7 +127,7 @@ def collect(
 
 
 def _member(concept: Concept, recipe: Recipe, target: Target, words: Vocabulary | None) -> Member:
-    guide = guide_of(concept)
+    guide = guide_of(concept, recipe.fillers)
     phrases = [concept.text, *concept.prompts]
     cond = target.encode(phrases)
     for index in range(len(phrases)):
@@ -144,7 +155,31 @@ def encode_member(
             one, other = paired_rows(erased, becomes, index, index, recipe.tokens)
             rows.append(one)
             guides.append(other)
+        if recipe.fillers and kind == "style":
+            one, other = styled_rows(phrase, guide, recipe.fillers, target)
+            rows.append(one)
+            guides.append(other)
     return torch.cat(rows).float().contiguous(), torch.cat(guides).float().contiguous()
+
+
+def styled_rows(style: str, guide: str, count: int, target: Target) -> tuple[Tensor, Tensor]:
+    """Rows of "a STYLE word", from the style on, and what they become: those of "a word" or "a GUIDE word".
+
+    In a causal text encoder everything behind a style carries it on, so the rows of the bare name are not enough.
+
+    Returns:
+        Two (n, dim) float64 tensors, scaled so that the squared errors count ``_FILLER_WEIGHT / count`` each.
+    """
+    generator = torch.Generator().manual_seed(0)
+    known = [word for word in target.vocabulary()[:_COMMON] if word not in style.lower().split()]
+    words = [known[index] for index in torch.randperm(len(known), generator=generator)[:count].tolist()]
+    before, behind = target.encode([f"a {style}", f"a {guide}".strip()]).last
+    erased = target.encode([f"a {style} {word}" for word in words]).embeds[:, before + 1 :]
+    becomes = target.encode([" ".join(f"a {guide} {word}".split()) for word in words]).embeds[:, behind + 1 :]
+    length = min(erased.shape[1], becomes.shape[1])
+    weight = (_FILLER_WEIGHT / count) ** 0.5
+    one, other = (weight * rows[:, :length].double().cpu().flatten(0, 1) for rows in (erased, becomes))
+    return one, other
 
 
 def framed(text: str, kind: str, recipe: Recipe) -> tuple[str, ...]:
@@ -222,5 +257,5 @@ def summary(statistics: Statistics, ctx: RunContext) -> None:
 
 def phrase_count(request: EraseRequest, recipe: Recipe) -> int:
     """How many prompts `collect` encodes, aliases apart."""
-    phrases = sum(1 + len(concept.prompts) for concept in request.concepts)
-    return phrases * recipe.framings * 2 + len(request.preserve) + 1 + recipe.vocabulary
+    phrases = sum((1 + len(concept.prompts)) * recipe.framings(concept.kind) for concept in request.concepts)
+    return phrases * 2 + len(request.preserve) + 1 + recipe.vocabulary

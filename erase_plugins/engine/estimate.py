@@ -27,7 +27,7 @@ def closed_form_plan(request: EraseRequest, options: Any, info: TargetInfo) -> E
     prompts = phrase_count(request, recipe)
     text = sum(_size(ref.shape) for ref in info.refs if ref.component != "unet" and ref.kind == "linear")
     first, stop = ROWS.get(recipe.tokens, (0, info.tokens))
-    rows = len(request.concepts) * recipe.framings * (stop - first)
+    rows = sum(recipe.framings(concept.kind) for concept in request.concepts) * (stop - first)
     rank = min(rows, info.width)
     solve = 10.0 * info.width**3 + 4.0 * info.width**2 * (rows + prompts * info.tokens)
     seconds = (2.0 * text * info.tokens * prompts + solve) / _CPU_FLOPS
@@ -41,7 +41,8 @@ def closed_form_plan(request: EraseRequest, options: Any, info: TargetInfo) -> E
     if recipe.tokens == "last" and not recipe.expand:
         warnings.append("tokens=last leaves the end and padding rows, which carry the concept too; it may stay visible")
     notes = [
-        f"{concept.text} -> {guide_of(concept).strip() or 'the empty prompt'}" for concept in request.concepts[:20]
+        f"{concept.text} -> {guide_of(concept, recipe.fillers).strip() or 'the empty prompt'}"
+        for concept in request.concepts[:20]
     ]
     return EditPlan(
         request=request,

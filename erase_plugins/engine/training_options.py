@@ -92,14 +92,20 @@ class RolloutOptions(LoopOptions):
         self, rollout: Rollout, request: EraseRequest, phrases: Sequence[str], templates: Sequence[str], key: str
     ) -> Pool | None:
         """Teacher states of what must stay: the empty prompt, what the user named, vocabulary words; None if off."""
+        prompts = self.held_prompts(rollout, request, phrases, templates)
+        return rollout.pool("keep", prompts, key) if prompts else None
+
+    def held_prompts(
+        self, rollout: Rollout, request: EraseRequest, phrases: Sequence[str], templates: Sequence[str]
+    ) -> list[str]:
+        """What `holding` holds; empty if off."""
         from erase_plugins.engine.retention import keep_words
 
         if not self.kept(request):
-            return None
+            return []
         generator = rollout.ctx.generator("keep words")
         words = [*request.preserve, *keep_words(rollout.target, phrases, self.keep_words, self.near, generator)]
-        held = [templates[place % len(templates)].format(word) for place, word in enumerate(words)]
-        return rollout.pool("keep", ["", *held], key)
+        return ["", *(templates[place % len(templates)].format(word) for place, word in enumerate(words))]
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ Differs from the official code (``train-scripts/AdvUnlearn.py``):
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -38,13 +39,18 @@ if TYPE_CHECKING:
 
     from erase_plugins.artifacts.edit import Edit
     from erase_plugins.engine.context import RunContext
-    from erase_plugins.engine.pools import Pool, Rollout
+    from erase_plugins.engine.pools import Rollout
+    from erase_plugins.engine.trajectories import States
     from erase_plugins.families.base import Conditioning, ModuleRef, Target, TargetInfo, Tokens
 
+    Source = Callable[[int, int], tuple[States, Conditioning]]
+
+#: batch numbers of the inner attack start here, away from those of the training steps
+_INNER = 1 << 20
 #: denoiser sets -> module group; "text" is the text encoder
 GROUPS = {"x": "cross_attn", "u": "non_cross", "all": "denoiser"}
 #: learning rates: parameters -> profile -> rate
-_RATES = {"lora": {"pocket": 2e-3, "": 1e-4}, "full": {"pocket": 1e-4, "": 1e-5}}
+_RATES = {"lora": {"pocket": 4e-3, "": 1e-4}, "full": {"pocket": 1e-4, "": 1e-5}}
 
 
 @dataclass(frozen=True)
@@ -52,22 +58,20 @@ class AdvUnlearnOptions(TrainingOptions):
     """Options of AdvUnlearn."""
 
     rank: int = option(32, "LoRA rank; alpha equals rank", low=1, high=1024, per={"pocket": 16})
-    iterations: int = option(1000, "training steps", low=1, per={"pocket": 60})
+    iterations: int = option(1000, "training steps", low=1, per={"pocket": 80})
     keep_words: int = option(
         237, "retained words, half of them the closest to the concept", low=0, high=10_000, per={"pocket": 400}
     )
-    keep_weight: float = option(
-        0.5, "gamma, weight of what is retained", low=0.0, per={"pocket": 20.0, "explicit": 0.3}
-    )
-    keep_batch: int = option(5, "retained prompts per training step", low=1, high=1024, per={"pocket": 48})
+    keep_weight: float = option(0.5, "gamma, weight of what is retained", low=0.0, per={"pocket": 4.0, "explicit": 0.3})
+    keep_batch: int = option(5, "retained prompts per training step", low=1, high=1024, per={"pocket": 24})
     train: str = option(
         "text", "text encoder, or of the denoiser: x cross-attention, u all but it, all",
         choices=("text", *GROUPS),
     )  # fmt: skip
     layers: int | None = option(
-        None, "train only so many first layers of the text encoder; none: all", low=1, per={"style": 1}
+        None, "train only so many first layers of the text encoder; none: all", low=1, per={"pocket": None, "style": 1}
     )
-    eta: float = option(1.0, "negative guidance", low=0.0, high=100.0)
+    eta: float = option(1.0, "negative guidance", low=0.0, high=100.0, per={"pocket": 2.5})
     attack: str = option(
         "multi", "inner attack: multi steps of Adam, one fast signed step, or off", choices=("multi", "fast", "off")
     )
@@ -83,6 +87,10 @@ class AdvUnlearnOptions(TrainingOptions):
     templates: tuple[str, ...] = option(
         ("{}",), "prompts trained on; {} is the concept", per={"pocket": ("{}", "a {}", "a {} picture")}
     )
+    rollout: str = option(
+        "teacher", "states: from trajectories harvested once (teacher), or a fresh one for every state, as published",
+        choices=("teacher", "fresh"),
+    )  # fmt: skip
     aliases: bool = option(False, "erase words that mean the same in the encoder's vocabulary", per={"pocket": True})
     alias_threshold: float = option(0.9, "closeness from which a word counts as an alias", low=0.0, high=1.0)
 
@@ -126,6 +134,10 @@ class AdvUnlearn:
         prompts = len(options.templates) * sum(1 + len(concept.prompts) for concept in request.concepts)
         rolled = prompts * -(-options.trajectories // prompts)
         inner = max(options.iterations - options.warmup, 0) * options.attack_batch * options.inner_steps
+        forwards = 2.0 * options.steps * (rolled + kept) + 3.0 * inner
+        if options.rollout == "fresh":
+            drawn = options.iterations * (options.batch + options.keep_batch * (kept > 0)) + inner
+            forwards = drawn * (options.steps + 3.0) + 3.0 * inner
         notes: tuple[str, ...] = ()
         if options.on_text:
             notes = ("only the text encoder changes: reloading the stock encoder brings the concept back",)
@@ -137,7 +149,7 @@ class AdvUnlearn:
             notes=notes,
             **cost.estimate(
                 info, request, cost.trainable(refs, options.lora_rank),
-                forwards=2.0 * options.steps * (rolled + kept) + 3.0 * inner, iterations=options.iterations,
+                forwards=forwards, iterations=options.iterations,
                 batch=options.batch + options.keep_batch * (kept > 0), states=(rolled + kept) * options.harvest,
             ),
         )  # fmt: skip
@@ -205,16 +217,28 @@ class _Work:
         prompts = [template.format(phrase) for template in options.templates for phrase in phrases]
         if options.attack != "off":
             self.prefix.check(self.target.tokens(prompts))
-        self.pool = rollout.pool("erase", prompts * -(-options.trajectories // len(prompts)), key)
+        self.erased = self._source(rollout, "erase", prompts * -(-options.trajectories // len(prompts)), key)
         self.held: HeldStates | None = None
-        self.holding: Pool | None = None
+        self.kept: Source | None = None
         if options.retain == "predictions":
-            self.holding = options.holding(rollout, request, phrases, options.templates, key)
+            words = options.held_prompts(rollout, request, phrases, options.templates)
+            self.kept = self._source(rollout, "keep", words, key) if words else None
         elif options.kept(request):
             self.held = HeldStates.of(
                 self.target, phrases, request.preserve, options.keep_words, options.near, options.templates, self.ctx
             )
             self.held.prepare()
+
+    def _source(self, rollout: Rollout, name: str, prompts: Sequence[str], key: str) -> Source:
+        """Batches of teacher states by size and number."""
+        if self.options.rollout == "teacher":
+            return rollout.pool(name, prompts, key).batch
+
+        def fresh(size: int, number: int) -> tuple[States, Conditioning]:
+            pool = rollout.fresh(prompts, size, number)
+            return pool.states, pool.cond[pool.states.row.tolist()]
+
+        return fresh
 
     def loss(self, step: int) -> Tensor:
         """Erasing under attack, and what is retained."""
@@ -222,14 +246,14 @@ class _Work:
         from erase_plugins.engine.trajectories import guided
 
         options = self.options
-        states, cond = self.pool.batch(options.batch, step)
+        states, cond = self.erased(options.batch, step)
         tokens = self.target.tokens(cond.prompts)
         attacked = options.attack != "off" and step >= options.warmup
         live = self.prefix.encode(tokens, self._attack(step)) if attacked else self._encode(tokens)
         seen = states.predictions
         parts = [(states, live, guided(seen["null"], seen["prompt"], -options.eta), 1.0)]
-        if self.holding is not None:
-            kept, held = self.holding.batch(options.keep_batch, step)
+        if self.kept is not None:
+            kept, held = self.kept(options.keep_batch, step)
             words = self._encode(self.target.tokens(held.prompts))
             parts.append((kept, words, kept.predictions["prompt"], options.keep_weight))
         total = mean_squares(self.target, parts, self.ctx)
@@ -254,7 +278,7 @@ class _Work:
         attack = Attack(start, options.attack_lr, "sign" if options.attack == "fast" else "adam")
 
         def guess(rows: Tensor, number: int) -> Tensor:
-            states, cond = self.pool.batch(options.attack_batch, step * options.inner_steps + number)
+            states, cond = self.erased(options.attack_batch, _INNER + step * options.inner_steps + number)
             live = self.prefix.encode(self.target.tokens(cond.prompts), rows)
             out = ask(self.target, states.inputs, states.timestep, live, self.ctx)
             return mse_loss(out, states.predictions["prompt"])

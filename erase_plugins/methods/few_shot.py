@@ -49,7 +49,7 @@ CAPTIONS = {
               "a landscape by {}", "a portrait in the manner of {}"),
 }  # fmt: skip
 #: learning rates: parameters -> profile -> rate
-_RATES = {"lora": {"pocket": 2e-3, "": 5e-4}, "full": {"pocket": 1e-4, "": 1e-5}}
+_RATES = {"lora": {"pocket": 4e-3, "": 5e-4}, "full": {"pocket": 1e-4, "": 1e-5}}
 #: rows of the noise schedule; pictures meet all of them
 _LEVELS = 1000
 
@@ -59,7 +59,7 @@ class FewShotOptions(LoopOptions, WeightOptions):
     """Options of few-shot unlearning."""
 
     rank: int = option(16, "LoRA rank; alpha equals rank", low=1, high=1024)
-    iterations: int = option(10, "training steps", low=1, per={"pocket": 40})
+    iterations: int = option(10, "training steps", low=1, per={"pocket": 60})
     batch: int = option(2, "pictures per training step", low=1, high=1024, per={"pocket": 4})
     checkpoint_every: int = option(10, "training steps between checkpoints", low=1)
     scope: str = option(
@@ -69,13 +69,16 @@ class FewShotOptions(LoopOptions, WeightOptions):
     pictures: tuple[str, ...] = option((), "picture files of the concept, comma separated; none: the model draws them")
     anchor_pictures: tuple[str, ...] = option((), "picture files of what the concept becomes instead")
     anchor_weight: float = option(1.0, "weight of the anchor pictures", low=0.0)
+    captions: tuple[str, ...] = option(
+        (), "prompts that name the concept as {}; none: by kind", per={"pocket": ("{}", "a {}", "a {} picture")}
+    )
     draw: int = option(4, "pictures that the base model draws of each concept without files", low=1, high=64)
     limit: float = option(1.5, "how far the loss climbs, in multiples of the base model's; 0: no bound", low=0.0)
     aliases: bool = option(False, "forget words that mean the same in the encoder's vocabulary", per={"pocket": True})
     alias_threshold: float = option(0.9, "closeness from which a word counts as an alias", low=0.0, high=1.0)
     keep_words: int = option(32, "vocabulary words whose states are held", low=0, high=10_000, per={"pocket": 400})
-    keep_weight: float = option(1.0, "weight of the held states", low=0.0, per={"pocket": 60.0})
-    keep_batch: int = option(16, "held prompts per training step", low=1, high=1024, per={"pocket": 48})
+    keep_weight: float = option(1.0, "weight of the held states", low=0.0, per={"pocket": 30.0})
+    keep_batch: int = option(16, "held prompts per training step", low=1, high=1024, per={"pocket": 32})
     near: float = option(0.8, "closeness to the concept from which a word is not held", low=0.0, high=1.0)
     steps: int = option(50, "sampler steps of drawn pictures", low=1, high=1000, per={"pocket": 10, "sdxl": 30})
     guidance: float = option(7.5, "classifier-free guidance of drawn pictures", low=0.0, per={"pocket": 4.0})
@@ -129,6 +132,14 @@ class FewShot:
 
     def _resolve(self, request: EraseRequest, info: TargetInfo) -> FewShotOptions:
         options: FewShotOptions = resolve(FewShotOptions, request.options, (*info.profiles, request.concepts[0].kind))
+        odd = [concept for concept in request.concepts if concept.kind not in FewShot.kinds]
+        if odd:
+            raise Unsupported(
+                f"few-shot learns what a few pictures show, which does not cover {odd[0].kind} content; use esd or trce"
+            )
+        bad = [text for text in options.captions if "{}" not in text]
+        if bad:
+            raise RequestError(f"caption '{bad[0]}' has no {{}} for the concept")
         if info.prediction not in ("epsilon", "v_prediction"):
             raise Unsupported(f"few-shot trains on epsilon or v_prediction models, {info.model} uses {info.prediction}")
         if len(request.concepts) > 1 and (options.pictures or options.anchor_pictures):
@@ -171,8 +182,7 @@ class _Work:
         from erase_plugins.engine.text_tuning import same_meaning
 
         self.options, self.target, self.adapters, self.ctx = options, target, adapters, ctx
-        kind = request.concepts[0].kind
-        self.templates = CAPTIONS.get(kind, CAPTIONS["object"])
+        self.templates = options.captions or CAPTIONS.get(request.concepts[0].kind, CAPTIONS["object"])
         self.phrases = []
         for concept in request.concepts:
             named = (concept.text, *concept.prompts)

@@ -10,11 +10,11 @@ from erase_plugins.testing.hub_store import MAIN, SPACE, HubStore, Repository
 
 def card_data(store: HubStore, repository: Repository, revision: str = MAIN) -> dict[str, Any]:
     """Front matter of the card; empty without one or where it is not valid."""
-    from huggingface_hub.repocard import RepoCard
-
     entry = repository.commit(revision).files.get("README.md")
     if entry is None:
         return {}
+    from huggingface_hub.repocard import RepoCard
+
     if entry.sha256 not in store.cards:
         try:
             text = store.blobs[entry.sha256].decode()

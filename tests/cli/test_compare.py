@@ -30,7 +30,7 @@ def test_table_files_and_json(erase, cheap, tmp_path):
     assert "0.0 %" in shown.out
     again = erase(*words, tmp_path / "a", "--json")
     assert len(again.data["todo"]) == 2
-    assert again.data["rows"]["uce"]["concepts"] == 1
+    assert again.data["kinds"]["object"]["rows"]["uce"]["concepts"] == 1
     assert (
         "erase-plugins compare --model pocket --methods uce,rece --erase pizza"
         in (tmp_path / "a" / "table.md").read_text()

@@ -6,6 +6,8 @@ import re
 
 import pytest
 
+from erase_plugins.manager import get_manager
+
 pytestmark = [pytest.mark.comfy, pytest.mark.slow]
 
 
@@ -85,6 +87,11 @@ def test_a_checkpoint_alone_makes_the_edit_and_the_outputs_say_what_is_missing(n
     assert message.startswith("connect MODEL (and CLIP)")
     assert "erase_pizza: made for pocket" in report
     assert numbers["put"] > 0.01
+
+
+@pytest.mark.parametrize("method", [entry.item.id for entry in get_manager().methods()])
+def test_every_method_runs_on_the_connected_model(numbers, method):
+    assert re.search(r"patched (\d+) of \1 modules", numbers["methods"][method]), numbers["methods"][method]
 
 
 def test_a_closed_form_method_is_the_special_node(numbers):

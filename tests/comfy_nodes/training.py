@@ -132,6 +132,31 @@ def node_runs(case: Case, node: Any, vae: Any) -> None:
     NUMBERS["chained"] = far(case.comfy(chained[0], context), case.comfy(erased, context))
 
 
+def every_method(case: Case, nodes: dict[str, Any]) -> None:
+    """Every registered method on the connected model, as short as its contract allows."""
+    from comfy_nodes.nodes.methods import node_id
+    from erase_plugins.manager import get_manager
+
+    hook(lambda *_: None)
+    NUMBERS["methods"] = {}
+    for entry in get_manager().methods():
+        method = entry.item
+        short = {
+            name: ", ".join(map(str, value))
+            if isinstance(value, tuple)
+            else value
+            if isinstance(value, bool)
+            else str(value)
+            for name, value in getattr(method, "contract_options", {}).items()
+        }
+        kind = "object" if "object" in method.kinds else sorted(method.kinds)[0]
+        try:
+            values = {**COMMON, "kind": kind, "model": case.model, "clip": case.clip, **short}
+            NUMBERS["methods"][method.id] = nodes[node_id(method.id)]().execute(**values)["result"][3]
+        except Exception as error:
+            NUMBERS["methods"][method.id] = f"{type(error).__name__}: {error}"
+
+
 def stopping(case: Case, node: Any) -> None:
     """A stop in the middle, the other nodes after it, and the same request again."""
     import comfy.model_management as management
@@ -236,6 +261,7 @@ def main(comfy_dir: str, work: Path) -> None:
         node_runs(case, nodes["EraseMethodEsd"], vae)
         stopping(case, nodes["EraseMethodEsd"])
         checkpoints(case, nodes)
+        every_method(case, nodes)
     print("RESULT " + json.dumps(NUMBERS))
 
 

@@ -43,7 +43,7 @@ def test_comparison_writes_everything_and_repeats_only_failures(fake, cells, tmp
     assert (len(first["todo"]), len(first["failed"])) == (4, 2)
     again = run.compare(todo, tmp_path, prepare=fakes.prepare, command="erase-plugins compare")
     assert again["todo"] == [cell.key for cell in todo[2:]]
-    assert json.loads((tmp_path / "comparison.json").read_text())["rows"] == again["rows"]
+    assert json.loads((tmp_path / "comparison.json").read_text())["kinds"] == again["kinds"]
     sizes = [len((tmp_path / "cells" / cell.key / "ran").read_text()) for cell in todo]
     assert sizes == [1, 1, 2, 2]
 
@@ -52,7 +52,7 @@ def test_a_plan_that_is_refused_skips_its_cell(fake, tmp_path):
     cells = run.make_cells({"pizza": "object"}, [("uce", {}), ("uce", {"lam": "nonsense"})], images=4)
     found = run.compare(cells, tmp_path, prepare=fakes.prepare)
     assert list(found["skipped"]) == ["uce:lam=nonsense, pizza"]
-    assert found["rows"]["uce"]["concepts"] == 1
+    assert found["kinds"]["object"]["rows"]["uce"]["concepts"] == 1
     assert read_result(tmp_path / "cells" / cells[1].key)["status"] == "skipped"
 
 

@@ -22,15 +22,18 @@ def test_means_over_concepts():
         failure(Cell("esd", "dog"), "loss became nan"),
     ])  # fmt: skip
     assert found["concepts"] == ["pizza", "dog"]
-    assert found["rows"]["uce"]["rates"]["target_rate"] == [0.25, 0.0, 0.5]
-    assert found["rows"]["uce"]["kept_change_points"][0] == -12.5
-    assert (found["rows"]["esd"]["concepts"], found["rows"]["esd"]["seconds"]) == (1, 60.0)
+    assert found["kinds"]["object"]["rows"]["uce"]["rates"]["target_rate"] == [0.25, 0.0, 0.5]
+    assert found["kinds"]["object"]["rows"]["uce"]["kept_change_points"][0] == -12.5
+    assert (
+        found["kinds"]["object"]["rows"]["esd"]["concepts"],
+        found["kinds"]["object"]["rows"]["esd"]["seconds"],
+    ) == (1, 60.0)
     assert found["failed"] == {"esd, dog": "loss became nan"}
     assert found["controls"]["destroyed_kept_rate"] == 0.0
 
 
 def test_all_zero_has_the_interval_of_all_its_pictures():
-    rows = summarise([make("uce", name) for name in ("pizza", "dog", "car")])["rows"]
+    rows = summarise([make("uce", name) for name in ("pizza", "dog", "car")])["kinds"]["object"]["rows"]
     assert rows["uce"]["rates"]["target_rate"] == [0.0, 0.0, 0.25]  # 3 / 12
     assert rows["uce"]["kept_change_points"] == [0.0, 0.0, 0.0]
 
@@ -50,3 +53,12 @@ def test_table_is_whole():
     assert "| pizza | 0% / 0% / 100% | skipped |" in text
     assert "- spm, pizza: does not claim it" in text
     assert "Made by `erase-plugins compare` on 2026-01-01" in text
+
+
+def test_kinds_have_tables_of_their_own():
+    style = result(Cell("uce", "noto", kind="style", images=4), 0.25)
+    found = summarise([make("uce", "pizza", 0.0), style])
+    assert found["kinds"]["object"]["rows"]["uce"]["rates"]["target_rate"][0] == 0.0
+    assert found["kinds"]["style"]["rows"]["uce"]["rates"]["target_rate"][0] == 0.25
+    text = markdown(found, "erase-plugins compare", "2026-01-01")
+    assert text.index("## Kind: object") < text.index("## Kind: style") < text.index("## Per concept")

@@ -23,7 +23,6 @@ FAST = {
     "iterations": 4, "batch": 4, "draw": 4, "steps": 3, "keep_words": 8, "keep_batch": 4, "keep_weight": 0.0, "rank": 4,
     "precision": "float32", "aliases": False, "cooldown": 0.0, "lr": 1e-2,
 }  # fmt: skip
-NEUTRAL = ["a red house", "two dogs", "green grass", "hamburger", ""]
 
 
 @pytest.fixture
@@ -31,12 +30,13 @@ def target(tiny_sd1):
     return DiffusersTarget(tiny_sd1(), "tiny")
 
 
-def erase(target, concept="pizza", keep=(), **options):
-    return ep.erase(target, concept, "few-shot", keep=keep, options={**FAST, **options})
+def erase(target, concept="pizza", **options):
+    return ep.erase(target, concept, "few-shot", options={**FAST, **options})
 
 
 def work(target, kind="object", **options):
-    """The loss of a run, with fresh adapters that are not attached."""
+    """The loss of a run, with fresh adapters that are not attached; the captions are those of the kind."""
+    options.setdefault("captions", ())
     request = EraseRequest("tiny", (Concept("pizza", kind),), "few-shot", options={**FAST, **options})
     adapters = Adapters(target, text_refs(target.info, "mlp"), 4)
     ready = resolve(FewShotOptions, request.options, target.info.profiles)
@@ -116,13 +116,12 @@ def test_no_rate_no_change(target):
     assert drift(target, artifact, ["pizza"]) == 0
 
 
-def test_what_is_held_moves_less_than_without_and_less_than_the_concept(target):
-    plain, held = (
-        erase(target, keep=NEUTRAL[:-1], iterations=40, keep_weight=weight, keep_words=2, keep_batch=8, limit=0.0)
-        for weight in (0.0, 100.0)
-    )
-    assert drift(target, held, NEUTRAL) < 0.6 * drift(target, plain, NEUTRAL)
-    assert drift(target, held, NEUTRAL) < drift(target, held, ["pizza"])
+def test_what_is_held_moves_less_than_without_and_less_than_the_concept(pocket_target):
+    options = {"iterations": 12, "lr": 4e-3, "keep_words": 60, "keep_batch": 12, "precision": "bfloat16"}
+    neutral = ["a red house", "a dog", "a blue car", "hamburger", ""]
+    plain, held = (erase(pocket_target, **options, keep_weight=weight) for weight in (0.0, 30.0))
+    assert drift(pocket_target, held, neutral) < 0.7 * drift(pocket_target, plain, neutral)
+    assert drift(pocket_target, held, neutral) < 0.7 * drift(pocket_target, held, ["a pizza"])
 
 
 @pytest.mark.parametrize("scope", ["mlp", "attn", "mlp-final-attn"])
@@ -194,6 +193,7 @@ def test_picture_files_are_used_and_only_their_names_are_kept(target, tmp_path):
         ({"scope": "unet"}, UnknownName, "scope"),
         ({"draw": 0}, RequestError, "draw"),
         ({"limit": -1}, RequestError, "limit"),
+        ({"captions": "a photo"}, RequestError, "no {}"),
         ({"parameters": "dora"}, UnknownName, "parameters"),
     ],
 )
@@ -206,10 +206,12 @@ def test_wrong_requests_and_models_are_refused(target, tiny_sd1, tmp_path):
     Image.new("RGB", (64, 64)).save(tmp_path / "a.png")
     with pytest.raises(RequestError, match="one concept per run"):
         make_plan(target, ["pizza", "dog"], "few-shot", options={**FAST, "pictures": str(tmp_path / "a.png")})
+    with pytest.raises(Unsupported, match="explicit content"):
+        make_plan(target, "pizza", "few-shot", kind="explicit", options=FAST)
     with pytest.raises(RequestError, match="no content tokens"):
         erase(target, "<|endoftext|>")
     with pytest.raises(RequestError, match="does not fit"):
-        erase(target, "pizza " * 24)
+        erase(target, "pizza " * 29)
     other = DiffusersTarget(tiny_sd1(prediction="sample"), "tiny")
     with pytest.raises(Unsupported, match="sample"):
         make_plan(other, "pizza", "few-shot", options=FAST)
