@@ -1,8 +1,8 @@
 """The best linear stand-in for trained erasers: reduced-rank regression on states of the erased model.
 
 A LoRA on the output projection sees the projection's input h and adds M h. M minimises sum |E(o) - M h|^2 with a ridge,
-cut to the wanted rank where it costs least. The error is measured on states that were not fitted; of five ridges the one
-with the smallest error there is taken.
+cut to the wanted rank where it costs least. The error is measured on states that were not fitted; of five ridges the
+one with the smallest error there is taken.
 """
 
 from __future__ import annotations
