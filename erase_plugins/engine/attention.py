@@ -129,3 +129,22 @@ def resized(mask: Tensor, pixels: int, shape: tuple[int, int]) -> Tensor:
     """A mask (batch, h, w) at another resolution of the same latents, by nearest neighbour: (batch, pixels)."""
     size = grid(pixels, shape)
     return nn.functional.interpolate(mask[:, None], size=size, mode="nearest").flatten(1)
+
+
+def attention_norm(
+    maps: Mapping[str, Tensor], rows: Sequence[Sequence[int]], masks: Tensor, size: tuple[int, int]
+) -> Tensor:
+    """Sum over layers of the Frobenius norm of the attention to some rows inside a mask, mean over samples.
+
+    Args:
+        maps: layer -> (batch, heads, pixels, tokens).
+        rows: for each sample the rows looked at.
+        masks: (batch, h, w).
+        size: (height, width) of the latents.
+    """
+    total = next(iter(maps.values())).new_zeros(())
+    for part in maps.values():
+        inside = resized(masks.to(part), part.shape[2], size)
+        for number, places in enumerate(rows):
+            total = total + (part[number][:, :, list(places)] * inside[number][None, :, None]).norm()
+    return total / len(rows)

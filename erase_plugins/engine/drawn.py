@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from erase_plugins.artifacts.header import read_header
 from erase_plugins.engine.attention import binary_mask, heat, nearest_level, record_attention
 from erase_plugins.engine.loop import shuffled
 from erase_plugins.engine.pictures import drawn_latents
 from erase_plugins.engine.pools import Rollout
 from erase_plugins.engine.trajectories import States, ask
-from erase_plugins.families.base import Conditioning, ModuleRef
+from erase_plugins.errors import RequestError
+from erase_plugins.families.base import Conditioning, ModuleRef, TargetInfo
 
 #: share of the noise schedule at which attention shows where things are; latents per place of the maps used
 _LIGHT, _COARSE = 0.4, 4
@@ -137,3 +140,28 @@ class Pictures:
 def uniform_times(count: int) -> Times:
     """Timesteps uniform in 0..count-1."""
     return lambda size, generator: torch.randint(count, (size,), generator=generator)
+
+
+def concentrated_times(count: int, generator: torch.Generator) -> Tensor:
+    """Timesteps drawn from sigmoid(0.05 (t - 200)) - sigmoid(0.05 (t - 400)), t in 0..999."""
+    t = torch.arange(1000, dtype=torch.float64)
+    weight = torch.sigmoid(0.05 * (t - 200)) - torch.sigmoid(0.05 * (t - 400))
+    return torch.multinomial(weight, count, replacement=True, generator=generator)
+
+
+def check_data(path: str, info: TargetInfo) -> None:
+    """Refuses a file without matching latents and masks.
+
+    Raises:
+        RequestError: says what is missing.
+    """
+    place = Path(path)
+    if not place.is_file():
+        raise RequestError(f"data: no file '{place.name}'; give a safetensors file with latents and masks")
+    shapes = {name: tuple(entry.shape) for name, entry in read_header(place).tensors.items()}
+    latents, masks = shapes.get("latents", ()), shapes.get("masks", ())
+    if len(latents) != 4 or latents[1:] != info.latent_shape or len(masks) != 3 or masks[:1] != latents[:1]:
+        raise RequestError(
+            f"data: '{place.name}' has latents {latents} and masks {masks}; needed are (n, "
+            f"{', '.join(map(str, info.latent_shape))}) and (n, h, w)"
+        )

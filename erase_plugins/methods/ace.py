@@ -23,7 +23,7 @@ Differs from the official code (``train_ace.py``, ``clip_evaluator.py``):
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from erase_plugins.engine.training_options import TrainingOptions, check_templates, revive
@@ -116,6 +116,8 @@ class ACE:
         from erase_plugins.engine import training_plan as cost
 
         options: ACEOptions = resolve(ACEOptions, request.options, (*info.profiles, request.concepts[0].kind))
+        if options.parameters == "full" and "lr" not in request.options:  # the rate above is that of the factors
+            options = replace(options, lr=None)
         options = options.settled(request, info)
         self._check(request, options)
         cost.check_trainable(self.id, info)

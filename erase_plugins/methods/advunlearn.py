@@ -50,7 +50,7 @@ _INNER = 1 << 20
 #: denoiser sets -> module group; "text" is the text encoder
 GROUPS = {"x": "cross_attn", "u": "non_cross", "all": "denoiser"}
 #: learning rates: parameters -> profile -> rate
-_RATES = {"lora": {"pocket": 2e-3, "": 1e-4}, "full": {"pocket": 1e-4, "": 1e-5}}
+_RATES = {"lora": {"pocket": 4e-3, "": 1e-4}, "full": {"pocket": 1e-4, "": 1e-5}}
 
 
 @dataclass(frozen=True)
@@ -58,14 +58,12 @@ class AdvUnlearnOptions(TrainingOptions):
     """Options of AdvUnlearn."""
 
     rank: int = option(32, "LoRA rank; alpha equals rank", low=1, high=1024, per={"pocket": 16})
-    iterations: int = option(1000, "training steps", low=1, per={"pocket": 60})
+    iterations: int = option(1000, "training steps", low=1, per={"pocket": 80})
     keep_words: int = option(
         237, "retained words, half of them the closest to the concept", low=0, high=10_000, per={"pocket": 400}
     )
-    keep_weight: float = option(
-        0.5, "gamma, weight of what is retained", low=0.0, per={"pocket": 20.0, "explicit": 0.3}
-    )
-    keep_batch: int = option(5, "retained prompts per training step", low=1, high=1024, per={"pocket": 48})
+    keep_weight: float = option(0.5, "gamma, weight of what is retained", low=0.0, per={"pocket": 4.0, "explicit": 0.3})
+    keep_batch: int = option(5, "retained prompts per training step", low=1, high=1024, per={"pocket": 24})
     train: str = option(
         "text", "text encoder, or of the denoiser: x cross-attention, u all but it, all",
         choices=("text", *GROUPS),
@@ -73,7 +71,7 @@ class AdvUnlearnOptions(TrainingOptions):
     layers: int | None = option(
         None, "train only so many first layers of the text encoder; none: all", low=1, per={"pocket": None, "style": 1}
     )
-    eta: float = option(1.0, "negative guidance", low=0.0, high=100.0)
+    eta: float = option(1.0, "negative guidance", low=0.0, high=100.0, per={"pocket": 2.5})
     attack: str = option(
         "multi", "inner attack: multi steps of Adam, one fast signed step, or off", choices=("multi", "fast", "off")
     )

@@ -20,7 +20,7 @@ Differs from the official code:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -32,7 +32,7 @@ from erase_plugins.options import as_dict, option, resolve
 from erase_plugins.types import EditPlan, EraseRequest
 
 if TYPE_CHECKING:
-    from torch import Generator, Tensor
+    from torch import Tensor
 
     from erase_plugins.artifacts.edit import ContextMap, Edit
     from erase_plugins.artifacts.statistics import Statistics
@@ -125,6 +125,8 @@ class MACE:
         if options.data is not None:
             if len(request.concepts) > 1:
                 raise RequestError("data holds pictures of one concept; erase them one by one and merge the artifacts")
+            from erase_plugins.engine.drawn import check_data
+
             check_data(options.data, info)
         names = ("pocket", kind, "") if "pocket" in info.profiles else (kind, "")
         rate = next(_RATES[name] for name in names if name in _RATES)
@@ -215,9 +217,9 @@ def attention_run(
     import torch
 
     from erase_plugins.engine.attack import token_rows
-    from erase_plugins.engine.attention import attention_refs, record_attention
+    from erase_plugins.engine.attention import attention_norm, attention_refs, record_attention
     from erase_plugins.engine.distributed import processes, share
-    from erase_plugins.engine.drawn import Pictures
+    from erase_plugins.engine.drawn import Pictures, concentrated_times
     from erase_plugins.engine.mapping import mapped
     from erase_plugins.engine.trajectories import ask
 
@@ -258,58 +260,6 @@ def attention_run(
         return found * (processes() * len(part) / options.batch)
 
     return loss
-
-
-def attention_norm(
-    maps: Mapping[str, Tensor], rows: Sequence[Sequence[int]], masks: Tensor, size: tuple[int, int]
-) -> Tensor:
-    """Sum over layers of the Frobenius norm of the attention to some rows inside a mask, mean over samples.
-
-    Args:
-        maps: layer -> (batch, heads, pixels, tokens).
-        rows: for each sample the rows looked at.
-        masks: (batch, h, w).
-        size: (height, width) of the latents.
-    """
-    from erase_plugins.engine.attention import resized
-
-    total = next(iter(maps.values())).new_zeros(())
-    for part in maps.values():
-        inside = resized(masks.to(part), part.shape[2], size)
-        for number, places in enumerate(rows):
-            total = total + (part[number][:, :, list(places)] * inside[number][None, :, None]).norm()
-    return total / len(rows)
-
-
-def concentrated_times(count: int, generator: Generator) -> Tensor:
-    """Timesteps drawn from sigmoid(0.05 (t - 200)) - sigmoid(0.05 (t - 400)), t in 0..999."""
-    import torch
-
-    t = torch.arange(1000, dtype=torch.float64)
-    weight = torch.sigmoid(0.05 * (t - 200)) - torch.sigmoid(0.05 * (t - 400))
-    return torch.multinomial(weight, count, replacement=True, generator=generator)
-
-
-def check_data(path: str, info: TargetInfo) -> None:
-    """Refuses a file without matching latents and masks.
-
-    Raises:
-        RequestError: says what is missing.
-    """
-    from pathlib import Path
-
-    from erase_plugins.artifacts.header import read_header
-
-    place = Path(path)
-    if not place.is_file():
-        raise RequestError(f"data: no file '{place.name}'; give a safetensors file with latents and masks")
-    shapes = {name: tuple(entry.shape) for name, entry in read_header(place).tensors.items()}
-    latents, masks = shapes.get("latents", ()), shapes.get("masks", ())
-    if len(latents) != 4 or latents[1:] != info.latent_shape or len(masks) != 3 or masks[:1] != latents[:1]:
-        raise RequestError(
-            f"data: '{place.name}' has latents {latents} and masks {masks}; needed are (n, "
-            f"{', '.join(map(str, info.latent_shape))}) and (n, h, w)"
-        )
 
 
 @hookimpl

@@ -5,7 +5,15 @@ from __future__ import annotations
 import pytest
 import torch
 
-from erase_plugins.engine.attention import attention_refs, binary_mask, heat, nearest_level, record_attention, resized
+from erase_plugins.engine.attention import (
+    attention_norm,
+    attention_refs,
+    binary_mask,
+    heat,
+    nearest_level,
+    record_attention,
+    resized,
+)
 from erase_plugins.errors import NotFiniteError
 from erase_plugins.families.diffusers_target import DiffusersTarget
 from erase_plugins.testing.observe import snapshot
@@ -79,3 +87,14 @@ def test_the_level_nearest_to_a_size_is_found():
     assert nearest_level(maps, 16) == ("b", "d")
     assert nearest_level(maps, 2) == ("c",)
     assert nearest_level(maps, 1000) == ("a",)
+
+
+def test_the_loss_is_the_norm_of_the_attention_inside_the_mask():
+    maps = {"one": torch.rand(2, 3, 16, 5), "two": torch.rand(2, 3, 4, 5)}
+    masks = torch.zeros(2, 4, 4)
+    masks[0, :2, :2] = 1
+    masks[1] = 1
+    found = attention_norm(maps, [[1, 2], [3]], masks, (8, 8))
+    first = maps["one"][0].reshape(3, 4, 4, 5)[:, :2, :2][..., [1, 2]].norm() + maps["two"][0][:, 0][..., [1, 2]].norm()
+    second = maps["one"][1][..., 3].norm() + maps["two"][1][..., 3].norm()
+    torch.testing.assert_close(found, (first + second) / 2)

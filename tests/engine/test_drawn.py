@@ -6,7 +6,7 @@ import torch
 
 from erase_plugins.engine.adapters import Adapters
 from erase_plugins.engine.context import RunContext
-from erase_plugins.engine.drawn import Pictures
+from erase_plugins.engine.drawn import Pictures, concentrated_times
 from erase_plugins.engine.pools import Rollout
 from erase_plugins.families.diffusers_target import DiffusersTarget
 
@@ -45,3 +45,9 @@ def test_pictures_are_finished_trajectories_of_the_teacher(tiny_sd1):
             null, own = (model.predict(x, stamp, rows) for rows in (model.encode(["", ""]), cond))
             x = solver.step(null + 3.0 * (own - null), stamp, x).prev_sample
     torch.testing.assert_close(found, x, rtol=1e-4, atol=1e-4)
+
+
+def test_timesteps_are_concentrated():
+    t = concentrated_times(4000, torch.Generator().manual_seed(0))
+    assert ((t > 180) & (t < 420)).double().mean() > 0.85
+    assert 280 < t.double().mean() < 320

@@ -26,7 +26,7 @@ from erase_plugins.types import Concept, EraseRequest
 FAST = {
     "iterations": 4, "batch": 4, "trajectories": 4, "harvest": 4, "steps": 5, "keep_words": 6, "keep_batch": 2,
     "keep_weight": 0.0, "rank": 4, "precision": "float32", "aliases": False, "cooldown": 0.0, "lr": 1e-2, "warmup": 0,
-    "attack_steps": 2, "templates": "{}", "retain": "predictions",
+    "attack_steps": 2, "templates": "{}", "retain": "predictions", "eta": 1.0,
 }  # fmt: skip
 
 

@@ -18,7 +18,7 @@ from erase_plugins.engine.memories import Memories
 from erase_plugins.engine.pools import Rollout
 from erase_plugins.errors import RequestError, UnknownName
 from erase_plugins.families.diffusers_target import DiffusersTarget
-from erase_plugins.methods.mace import MACEOptions, attention_norm, attention_run, concentrated_times, refined
+from erase_plugins.methods.mace import MACEOptions, attention_run, refined
 from erase_plugins.options import resolve
 from erase_plugins.runtime.apply import apply
 
@@ -31,23 +31,6 @@ FAST = {
 @pytest.fixture
 def target(tiny_sd1):
     return DiffusersTarget(tiny_sd1(), "tiny")
-
-
-def test_timesteps_are_concentrated():
-    t = concentrated_times(4000, torch.Generator().manual_seed(0))
-    assert ((t > 180) & (t < 420)).double().mean() > 0.85
-    assert 280 < t.double().mean() < 320
-
-
-def test_the_loss_is_the_norm_of_the_attention_inside_the_mask():
-    maps = {"one": torch.rand(2, 3, 16, 5), "two": torch.rand(2, 3, 4, 5)}
-    masks = torch.zeros(2, 4, 4)
-    masks[0, :2, :2] = 1
-    masks[1] = 1
-    found = attention_norm(maps, [[1, 2], [3]], masks, (8, 8))
-    first = maps["one"][0].reshape(3, 4, 4, 5)[:, :2, :2][..., [1, 2]].norm() + maps["two"][0][:, 0][..., [1, 2]].norm()
-    second = maps["one"][1][..., 3].norm() + maps["two"][1][..., 3].norm()
-    torch.testing.assert_close(found, (first + second) / 2)
 
 
 def test_training_lowers_the_attention_and_reaches_the_adapters_only(target):

@@ -252,12 +252,12 @@ def test_sdxl_keeps_the_pooled_prompt(tiny_sdxl, monkeypatch) -> None:
     assert artifact.edit.kinds == {"contextmap", "lowrank"}
 
 
-def test_gated_it_acts_on_the_concept_and_leaves_other_prompts_alone(target) -> None:
-    gated, plain = (
-        ep.erase(target, "pizza", "realera", options={**FAST, "lr": 1e-2, "gated": gated}) for gated in (True, False)
-    )
+def test_gated_it_acts_on_the_concept_and_leaves_other_prompts_alone(pocket_target) -> None:
+    """A random text encoder gives a gate nothing to learn from, hence the embedded model; closed form only."""
+    target, options = pocket_target, {"stages": "closed"}
+    gated, plain = (ep.erase(target, "pizza", "realera", options={**options, "gated": gate}) for gate in (True, False))
     assert gated.edit.kinds == {"addon"}
-    x = torch.randn((1, 4, 8, 8), generator=torch.Generator().manual_seed(0))
+    x = torch.randn((1, *target.info.latent_shape), generator=torch.Generator().manual_seed(0))
 
     def moved(artifact, text: str) -> torch.Tensor:
         cond = target.encode([text])
@@ -266,10 +266,11 @@ def test_gated_it_acts_on_the_concept_and_leaves_other_prompts_alone(target) -> 
             with artifact.apply(target.pipe):
                 return target.predict(x, 500, cond) - before
 
-    torch.testing.assert_close(moved(gated, "pizza"), moved(plain, "pizza"), atol=1e-5, rtol=1e-4)
-    others = ["a dog", "umbrella", "a rose on a hill", "the rocket", "guitar", "owl"]
-    ratio = [float(moved(gated, text).norm() / moved(plain, text).norm()) for text in others]
-    assert sum(ratio) / len(ratio) < 0.5
+    torch.testing.assert_close(moved(gated, "a pizza"), moved(plain, "a pizza"), atol=1e-4, rtol=1e-3)
+    others = ["a dog", "an umbrella", "a rose on a blue background", "the rocket", "a guitar", "an owl"]
+    assert sum(float(moved(gated, text).norm()) for text in others) < 0.2 * sum(
+        float(moved(plain, text).norm()) for text in others
+    )
 
 
 # ---- refusals ----------------------------------------------------------------------------------------------------
