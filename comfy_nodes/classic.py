@@ -6,7 +6,10 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
+from erase_plugins.errors import EraseError
+
 from .spec import Input, NodeSpec, Result
+from .wording import in_the_graph, reword
 
 
 def node_class(spec: NodeSpec) -> type:
@@ -52,7 +55,11 @@ def _declared(item: Input) -> tuple[Any, dict[str, Any]]:
 
 def _execute(spec: NodeSpec) -> Callable[..., Any]:
     def execute(_self: Any, **values: Any) -> Any:
-        result = spec.run(**values)
+        try:
+            result = spec.run(**values)
+        except EraseError as error:
+            reword(error)
+            raise
         shown = _shown(result)
         return {"ui": shown, "result": result.values} if shown else result.values
 
@@ -78,7 +85,7 @@ def _validator(spec: NodeSpec) -> Callable[..., Any]:
         for name, check in spec.checks.items():
             problem = None if values.get(name) is None else check(values[name])
             if problem:
-                return problem
+                return in_the_graph(problem)
         return True
 
     parameters = [inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD) for name in spec.checks]

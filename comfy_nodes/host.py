@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Callable
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -78,6 +78,31 @@ class Progress:
 
             comfy.model_management.interrupt_current_processing(False)
             raise comfy.model_management.InterruptProcessingException from error
+
+
+class Stopped(BaseException):
+    """The user asked for a stop inside somebody else's code, which turns ordinary exceptions into its own."""
+
+
+@contextmanager
+def downloading() -> Iterator[Callable[[int, int], None]]:
+    """A function that moves the node's bar, told (bytes that came, bytes of the file); a stop ends the with-block."""
+    import comfy.model_management
+    import comfy.utils
+
+    bar = comfy.utils.ProgressBar(1)
+
+    def tell(done: int, total: int) -> None:
+        try:
+            bar.update_absolute(done, max(total, 1))
+            stop_if_asked()
+        except comfy.model_management.InterruptProcessingException:
+            raise Stopped from None
+
+    try:
+        yield tell
+    except Stopped:
+        raise comfy.model_management.InterruptProcessingException from None
 
 
 def stages() -> Any:

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import importlib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from erase_plugins.errors import ArtifactError, EraseError
+from erase_plugins.errors import ArtifactError, EraseError, HubUnreachable
 
 _COMMIT = re.compile(r"^[0-9a-f]{40}$")
 
@@ -37,33 +38,127 @@ def part(name: str) -> Any:
     return module
 
 
-def pinned(repo: str, artifact: Any) -> str:
-    """ "owner/name@commit" of what was pulled, as far as the client's cache tells the commit."""
+@dataclass(frozen=True)
+class Pulled:
+    """An artifact from the Hub, "owner/name@commit" of it, and where it came from if the Hub was not asked."""
+
+    artifact: Any
+    reference: str
+    note: str = ""
+
+
+def pulled(spec: str, offline: bool = False) -> Pulled:
+    """A verified artifact from the Hub, or from the client's cache where the Hub does not answer.
+
+    Args:
+        spec: "owner/name", "owner/name@revision" or, of a collection, "owner/name#member,member"; "hub:" may precede.
+        offline: do not ask the Hub.
+
+    Raises:
+        HubMissing: a package is not installed.
+        HubError: not there, or damaged on the way; `HubUnreachable` says what to copy by hand.
+    """
+    pulling = part("pulling")
+    source = pulling.parse(spec)
+    commit = source.revision if source.revision and _COMMIT.match(source.revision) else None
+    note = "the Hub was not asked" if offline else ""
+    if not offline and commit is None:
+        try:
+            commit = pulling.commit_of(spec)
+        except HubUnreachable:
+            note = "the Hub did not answer"
+    try:
+        artifact = _fetched(pulling, spec, source.names, offline=bool(note))
+    except HubUnreachable as error:
+        raise HubUnreachable(_by_hand(source, str(error))) from error
+    commit = commit_in_cache(artifact) or commit
+    if note:
+        note += f"; this is revision {commit or 'unknown'} from the cache"
+    members = f"#{','.join(source.names)}" if source.names else ""
+    return Pulled(artifact, source.repo + (f"@{commit}" if commit else "") + members, note)
+
+
+def _fetched(pulling: Any, spec: str, members: Sequence[str], offline: bool) -> Any:
+    from . import host
+
+    if members:
+        from erase_plugins.artifacts.artifact import load_artifact
+
+        return load_artifact(pulling.fetch(spec, offline=offline))
+    with host.downloading() as tell:
+        return pulling.pull(spec, offline=offline, progress=tell)
+
+
+def _by_hand(source: Any, reason: str) -> str:
+    from erase_plugins.artifacts.manifest import FILENAME
+
+    folder = folder_name(source.repo)
+    return (
+        f"{reason}; or copy {FILENAME} and the .safetensors files of huggingface.co/{source.repo} by hand into "
+        f"models/erase_plugins/{folder} and take '{folder}' in the load node"
+    )
+
+
+def folder_name(repo: str) -> str:
+    """Name of the folder below models/erase_plugins that a repository is copied into."""
+    from erase_plugins.artifacts.manifest import slug
+
+    return slug(repo.replace("/", "_"))
+
+
+def commit_in_cache(artifact: Any) -> str | None:
+    """The commit of what was pulled, as far as the client's cache tells it."""
     place = artifact.path if artifact.path.is_dir() else artifact.path.parent
-    commit = next((item for item in (place.name, place.parent.name) if _COMMIT.match(item)), None)
-    return repo if commit is None else f"{repo}@{commit}"
+    return next((item for item in (place.name, place.parent.name) if _COMMIT.match(item)), None)
 
 
 def is_pinned(spec: str) -> bool:
     """Whether a reference names a commit, which never changes."""
-    return bool(_COMMIT.match(spec.partition("@")[2].strip()))
+    return bool(_COMMIT.match(spec.partition("#")[0].partition("@")[2].strip()))
 
 
-def write_down(reference: str, prompt: Any, extra_pnginfo: Any, unique_id: Any) -> None:
-    """Puts the pinned reference where ComfyUI takes a picture's metadata from, so that the picture can be made again.
+def write_down(widgets: Mapping[str, str], prompt: Any, extra_pnginfo: Any, unique_id: Any) -> None:
+    """Puts pinned references where ComfyUI takes a picture's metadata from, so that the picture can be made again.
+
+    A text that came from another node is replaced by what it was, and the wire goes: it could bring another revision.
 
     Args:
-        reference: for the widget "repo", the first one of the node.
+        widgets: name of a widget -> its text.
         prompt, extra_pnginfo, unique_id: ComfyUI's hidden inputs.
     """
-    node = (prompt or {}).get(str(unique_id), {})
-    if isinstance(node.get("inputs", {}).get("repo"), str):
-        node["inputs"]["repo"] = reference
+    inputs = (prompt or {}).get(str(unique_id), {}).get("inputs", {})
+    inputs.update({name: text for name, text in widgets.items() if name in inputs})
     workflow = (extra_pnginfo or {}).get("workflow")
-    for item in workflow.get("nodes", ()) if isinstance(workflow, Mapping) else ():
-        values = item.get("widgets_values")
-        if str(item.get("id")) == str(unique_id) and isinstance(values, list) and values:
-            values[0] = reference
+    for node in workflow.get("nodes", ()) if isinstance(workflow, Mapping) else ():
+        if str(node.get("id")) == str(unique_id):
+            _in_workflow(widgets, node, workflow)
+
+
+def _in_workflow(widgets: Mapping[str, str], node: dict[str, Any], workflow: Any) -> None:
+    from . import NODE_CLASS_MAPPINGS
+
+    known = NODE_CLASS_MAPPINGS.get(str(node.get("type")))
+    order = known.SPEC.widgets if known is not None else ()  # type: ignore[attr-defined]
+    values = node.get("widgets_values")
+    for name, text in widgets.items():
+        if isinstance(values, list) and name in order and order.index(name) < len(values):
+            values[order.index(name)] = text
+        for socket in node.get("inputs", ()):
+            if socket.get("name") == name and socket.get("link") is not None:
+                _cut(workflow, socket["link"])
+                socket["link"] = None
+
+
+def _cut(workflow: Any, number: Any) -> None:
+    """Takes a wire out of a workflow."""
+
+    def number_of(link: Any) -> Any:
+        return link.get("id") if isinstance(link, Mapping) else link[0]
+
+    workflow["links"] = [link for link in workflow.get("links", ()) if number_of(link) != number]
+    for node in workflow["nodes"]:
+        for output in node.get("outputs", ()):
+            output["links"] = [link for link in output.get("links") or () if link != number]
 
 
 def saved(name: str) -> Any:

@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from erase_plugins.errors import ArtifactError, BaseMismatch, EraseError
+from erase_plugins.errors import ArtifactError, EraseError
 
-from . import files, host
+from . import files, host, hub
+
+#: what names a repository on the Hub begins with
+HUB = "hub:"
 
 
-def open_artifact(name: str) -> Any:
+@dataclass(frozen=True)
+class Opened:
+    """An artifact, the name that finds exactly this one again, and where it came from if that has to be told."""
+
+    artifact: Any
+    name: str
+    note: str = ""
+
+
+def open_artifact(name: str) -> Opened:
     """A verified artifact.
 
     Args:
@@ -21,12 +33,20 @@ def open_artifact(name: str) -> Any:
 
     Raises:
         ArtifactError: not there (with the nearest name), or it does not pass verification.
+        HubError: see `hub.pulled`.
     """
     import erase_plugins as ep
     from erase_plugins.artifacts.reference import is_reference
 
-    if is_reference(name):
-        return ep.load_artifact(name)
+    if name.startswith(HUB) and is_reference(name):
+        found = hub.pulled(name)
+        return Opened(found.artifact, HUB + found.reference, found.note)
+    return Opened(ep.load_artifact(name) if is_reference(name) else _local(name), name)
+
+
+def _local(name: str) -> Any:
+    import erase_plugins as ep
+
     lora = host.lora_path(name) if name not in files.listing() else None
     if lora is not None:
         return ep.load_artifact(lora)
@@ -59,12 +79,12 @@ def problem(name: str) -> str | None:
     return files.entry_problem(name)
 
 
-def state(name: str) -> str:
-    """Changes when the files behind a name change; a reference pins what it names."""
+def state(name: str) -> Any:
+    """Changes when the files behind a name change; what the Hub may move is never the same."""
     from erase_plugins.artifacts.reference import is_reference
 
     if is_reference(name):
-        return name
+        return float("nan") if name.startswith(HUB) and not hub.is_pinned(name) else name
     lora = host.lora_path(name) if name not in files.listing() else None
     return files.state(name) if lora is None else _stamp(lora)
 
@@ -109,7 +129,4 @@ def check_fits(artifact: Any, target: Any, any_base: bool) -> None:
     manifest = artifact.manifest
     stored = manifest.base.get("fingerprint") or {}
     here = {name: item for name, item in stored.items() if target.clip is not None or name == "unet"}
-    try:
-        check_base(replace(manifest, base={**manifest.base, "fingerprint": here}), target, any_base)
-    except BaseMismatch as error:
-        raise BaseMismatch(str(error).replace("pass --any-base", "switch any_base on")) from error
+    check_base(replace(manifest, base={**manifest.base, "fingerprint": here}), target, any_base)

@@ -13,6 +13,7 @@ from typing import Any
 from erase_plugins.options import OptionInfo, describe
 
 from .spec import Input
+from .wording import in_the_graph
 
 AUTO = "auto"
 _LARGEST = 2**31 - 1
@@ -41,7 +42,8 @@ def given_options(options: type, taken: Collection[str], values: Mapping[str, An
 
 def _widget(item: OptionInfo, name: str) -> Input:
     automatic = bool(item.per) or item.default is None
-    tooltip = f"{item.help[:1].upper()}{item.help[1:]}. {_defaults(item)}"
+    help_text = in_the_graph(item.help)
+    tooltip = f"{help_text[:1].upper()}{help_text[1:]}. {_defaults(item)}"
     kinds = item.type.split(" or ")
     if item.choices or ("bool" in kinds and automatic):
         entries = [str(choice) for choice in item.choices] or ["true", "false"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from erase_plugins.errors import EraseError, RequestError
 
 from .concepts import read_lines
@@ -20,6 +22,11 @@ def read_rows(text: str) -> tuple[tuple[str, float], ...]:
             raise RequestError(f"'{name}' is named twice; write each name once")
         found[name] = value
     return tuple(found.items())
+
+
+def renamed(text: str, names: Mapping[str, str]) -> str:
+    """The rows with other names and the same numbers; comments go."""
+    return "\n".join(f"{names.get(name, name)} : {value}" for name, value in read_rows(text))
 
 
 def _split(line: str) -> tuple[str, float]:

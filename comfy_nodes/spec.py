@@ -10,6 +10,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 OWN = "erase-plugins"
+#: types that the editor shows as a widget; all others are sockets
+WIDGETS = frozenset({"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"})
+#: hidden inputs of nodes that note in a picture what they took
+METADATA = {"prompt": "PROMPT", "extra_pnginfo": "EXTRA_PNGINFO", "unique_id": "UNIQUE_ID"}
 
 
 @dataclass(frozen=True)
@@ -101,3 +105,9 @@ class NodeSpec:
     cost: str = ""
     paper: str = ""
     package: str = OWN
+
+    @property
+    def widgets(self) -> tuple[str, ...]:
+        """Names of the inputs that have a widget, in the order in which workflow files store their values."""
+        ordered = [item for item in self.inputs if item.required] + [item for item in self.inputs if not item.required]
+        return tuple(item.name for item in ordered if item.type in WIDGETS)

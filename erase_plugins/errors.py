@@ -106,6 +106,10 @@ class HubError(EraseError, RuntimeError):
     exit_code = 5
 
 
+class HubUnreachable(HubError):
+    """The Hub did not answer, or may not be asked, and the cache does not hold what is needed."""
+
+
 class PushRefused(HubError):
     """A hook or a check vetoed the upload."""
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from erase_plugins.errors import EraseError, HubError, NotAllowed, PushRefused, RequestError
+from erase_plugins.errors import EraseError, HubError, HubUnreachable, NotAllowed, PushRefused, RequestError
 
 _LINK = re.compile(r"\b[a-z]+://\S+")
 _REPO = re.compile(r"^[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}$")
@@ -67,13 +67,15 @@ def translate(error: BaseException, doing: str) -> HubError | None:
     response = getattr(error, "response", None)
     status = getattr(response, "status_code", None)
     if isinstance(error, errors.OfflineModeIsEnabled):
-        return HubError(f"cannot {doing}: HF_HUB_OFFLINE is set; unset it")
+        return HubUnreachable(f"cannot {doing}: HF_HUB_OFFLINE is set; unset it")
     if isinstance(error, errors.GatedRepoError):
         return NotAllowed(f"cannot {doing}: access has to be granted on its page first")
     if isinstance(error, errors.RevisionNotFoundError):
         return HubError(f"cannot {doing}: it has no such revision; leave @revision out or list its tags on its page")
     if isinstance(error, errors.LocalEntryNotFoundError | errors.RevisionResolutionError):
-        return HubError(f"cannot {doing}: it is not in the local cache and the Hub did not answer; try again online")
+        return HubUnreachable(
+            f"cannot {doing}: it is not in the local cache and the Hub did not answer; try again online"
+        )
     if isinstance(error, errors.RepositoryNotFoundError):
         return HubError(f"cannot {doing}: no such repository, or a private one and you are not logged in")
     if isinstance(error, errors.EntryNotFoundError):
@@ -96,7 +98,14 @@ def translate(error: BaseException, doing: str) -> HubError | None:
     if isinstance(error, RuntimeError | ValueError) and error.__cause__ is not None:
         return translate(error.__cause__, doing)
     reason = f"{type(error).__name__}: {clean(error)}"
-    return HubError(f"cannot {doing}: the connection failed or the answer was unusable; try again ({reason})")
+    text = f"cannot {doing}: the connection failed or the answer was unusable; try again ({reason})"
+    return HubUnreachable(text) if _no_answer(error) else HubError(text)
+
+
+def _no_answer(error: BaseException) -> bool:
+    """Whether the network, not the Hub, is the trouble."""
+    names = {item.__name__ for item in type(error).__mro__}  # the client's HTTP package has changed its name
+    return bool(names & {"TransportError", "ConnectionError", "TimeoutError"})
 
 
 def _reason(error: BaseException) -> Any:

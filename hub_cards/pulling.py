@@ -13,6 +13,7 @@ from erase_plugins.errors import CorruptArtifact, HubError, RequestError
 from hub_cards import SCHEME
 from hub_cards.cache import STOCK, cached_weights, check_blob, forget
 from hub_cards.errors import check_repo, reaching
+from hub_cards.progress import Tell, told
 from hub_cards.remote import MERGED
 
 #: stands for every layout
@@ -64,6 +65,7 @@ def pull(
     layouts: Sequence[str] = (),
     force: bool = False,
     offline: bool = False,
+    progress: Tell | None = None,
 ) -> Any:
     """A verified artifact from the Hub: its manifest and the one file that is needed to apply and convert it.
 
@@ -74,6 +76,7 @@ def pull(
         layouts: further layouts to fetch, for other programs ("kohya", "diffusers"); "all" fetches every file.
         force: replace an existing folder.
         offline: use the cache only.
+        progress: told (bytes that came, bytes of the file) of each file that is downloaded.
 
     Returns:
         The `Artifact`; its ``path`` is a folder, or a single file for a LoRA repository that has no manifest.
@@ -91,7 +94,7 @@ def pull(
     if target is not None:
         refuse_existing(target, force)
     repo, revision = split(spec)
-    got = Fetched(repo, offline)
+    got = Fetched(repo, offline, progress)
     artifact = got.verified(lambda: load_artifact(_download(got, revision, layouts)))
     if model is not None:
         from erase_plugins.families.loading import as_target
@@ -142,13 +145,15 @@ class Fetched:
 
     repo: str
     offline: bool
+    progress: Tell | None = None
     files: list[Path] = field(default_factory=list)
 
     def one(self, name: str, revision: str | None) -> Path:
         """A file by its name; manifests and indexes are compared with the hash that the Hub announced."""
         from huggingface_hub import hf_hub_download
 
-        path = Path(hf_hub_download(self.repo, name, revision=revision, local_files_only=self.offline))
+        more = told(self.progress, hf_hub_download)
+        path = Path(hf_hub_download(self.repo, name, revision=revision, local_files_only=self.offline, **more))
         self.files.append(path)
         if name in (FILENAME, INDEX):  # everything else has its hash in one of them
             check_blob(path)
@@ -169,6 +174,19 @@ class Fetched:
             raise HubError(
                 f"what came from {self.repo} is damaged and was not kept: {error}; pull again, or tell its author"
             ) from error
+
+
+def commit_of(spec: str) -> str:
+    """The commit that a reference names now.
+
+    Raises:
+        HubError: not there; `HubUnreachable` if nobody answered.
+    """
+    from huggingface_hub import HfApi
+
+    source = parse(spec)
+    with reaching("pull from", source.repo):
+        return str(HfApi().model_info(source.repo, revision=source.revision).sha)
 
 
 def read_manifest(path: Path) -> Manifest:

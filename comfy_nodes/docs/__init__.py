@@ -36,7 +36,7 @@ def pages(root: Path) -> dict[Path, Callable[[], str]]:
     from .examples import examples
     from .graphs import dump
     from .help import help_page, node_table
-    from .locales import languages, main_file, node_file
+    from .locales import coverage_table, languages, main_file, node_file
 
     pack, guide = root / "comfy_nodes", root / "docs" / "comfyui.md"
     specs = own_specs()
@@ -51,5 +51,7 @@ def pages(root: Path) -> dict[Path, Callable[[], str]]:
     found |= {pack / "example_workflows" / name: render for name, render in examples(specs).items()}
     inside = pack / "subgraphs" / f"{blueprints.NAME}.json"
     found[inside] = lambda: dump(blueprints.blueprint({spec.id: spec for spec in specs}))
-    found[guide] = lambda: fill_marked(guide.read_text(encoding="utf-8"), "nodes", node_table(specs))
+    found[guide] = lambda: fill_marked(
+        fill_marked(guide.read_text(encoding="utf-8"), "nodes", node_table(specs)), "languages", coverage_table(specs)
+    )
     return found

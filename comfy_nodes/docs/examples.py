@@ -9,13 +9,16 @@ from ..spec import NodeSpec
 from .graphs import Graph, Ref, dump
 
 Specs = dict[str, NodeSpec]
-LIBRARY = (
-    "pizza", "dog", "cat", "car", "hamburger", "apple", "banana", "rocket", "bicycle", "guitar", "fish", "bird", "tree",
-    "train", "bus", "horse", "elephant", "lion", "clock", "umbrella",
-)  # fmt: skip
+#: what the collection of the example erases, and what it becomes
+LIBRARY = {
+    **dict.fromkeys(("pizza", "hamburger", "apple", "banana"), "cake"),
+    **dict.fromkeys(("dog", "cat", "fish", "bird", "horse", "elephant", "lion"), "tiger"),
+    **dict.fromkeys(("car", "bicycle", "train", "bus", "rocket"), "truck"),
+    **dict.fromkeys(("guitar", "tree", "clock", "umbrella"), "star"),
+}
 
 
-STYLE_LORA = "pocket_pink.safetensors"
+STYLE_LORA = "pocket_red.safetensors"
 HUB_REPO = "erase-plugins/pocket-no-pizza"
 
 
@@ -108,7 +111,7 @@ def evaluate_and_push(specs: Specs) -> dict[str, Any]:
         "EraseSaveArtifact", (300, 440), "", True, True, edit=edit, model=model, clip=clip, size=(340, 210)
     )
     listing, _ = graph.add(
-        "EraseHubPush", (700, 560), "", "me/no-pizza", False, False, False, "apache-2.0", "", name=name, report=numbers
+        "EraseHubPush", (700, 860), "", "me/no-pizza", False, False, False, "apache-2.0", "", name=name, report=numbers
     )
     graph.add("SaveImage", (1100, 20), "erase_report", images=chart)
     graph.add("PreviewAny", (1100, 640), source=text, title="Numbers")

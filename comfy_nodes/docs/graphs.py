@@ -7,9 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..spec import NodeSpec
+from ..spec import WIDGETS, NodeSpec
 
-WIDGETS = frozenset({"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"})
 #: the editor adds a widget behind these that says what happens to them after a run
 SEEDS = ("seed", "noise_seed")
 #: stock nodes: sockets with their types, outputs, width and height
@@ -104,7 +103,7 @@ class Graph:
         spec = self.specs[kind]
         ordered = [item for item in spec.inputs if item.required] + [item for item in spec.inputs if not item.required]
         sockets = {item.name: item.type for item in ordered if item.type not in WIDGETS}
-        widgets = [item.name for item in ordered if item.type in WIDGETS]
+        widgets = list(spec.widgets)
         boxes = sum(bool(item.options.get("multiline")) for item in ordered)
         height = 60 + 22 * max(len(sockets), len(spec.outputs)) + 28 * (len(widgets) - boxes) + 84 * boxes
         height += 44 if "erase" in widgets else 0  # chips

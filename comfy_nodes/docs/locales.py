@@ -7,36 +7,68 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..spec import NodeSpec
+from .translations import translate, translated_languages
 
-#: last parts of our menu paths
+#: the editor runs texts with these as a program, and may not draw the node; without an entry it shows our English text
+SPECIAL = frozenset("@{}|$")
+#: parts of our menu paths
 MENU = ("erase", "load", "make", "apply", "check")
 
 
 def languages() -> list[str]:
     """Languages that files are written for."""
-    return ["en"]
+    return ["en", *translated_languages()]
 
 
 def node_file(specs: Sequence[NodeSpec], language: str) -> str:
     """nodeDefs.json: title, description, names and tooltips of every node."""
-    return _dump({spec.id: _node(spec) for spec in sorted(specs, key=lambda spec: spec.id)})
+    return _dump({spec.id: _node(spec, language) for spec in sorted(specs, key=lambda spec: spec.id)})
 
 
 def main_file(language: str) -> str:
     """main.json: names of the menu."""
-    return _dump({"nodeCategories": {name: name for name in MENU}})
+    return _dump({"nodeCategories": {name: _in(name, language) for name in MENU}})
 
 
-def _node(spec: NodeSpec) -> dict[str, Any]:
-    found: dict[str, Any] = {"display_name": spec.title, "description": spec.description}
+def coverage(specs: Sequence[NodeSpec], language: str) -> tuple[int, int]:
+    """How many tooltips are translated, of how many."""
+    tooltips = [item.tooltip for spec in specs for item in spec.inputs]
+    tooltips += [item.tooltip for spec in specs for item in spec.outputs]
+    return sum(translate(text, language) is not None for text in tooltips), len(tooltips)
+
+
+def coverage_table(specs: Sequence[NodeSpec]) -> str:
+    """One row per language: how much is translated."""
+    rows = ["| language | titles and descriptions | tooltips |", "|---|---|---|"]
+    for language in translated_languages():
+        texts = [text for spec in specs for text in (spec.title, spec.description)]
+        done, every = coverage(specs, language)
+        whole = sum(translate(text, language) is not None for text in texts)
+        rows.append(f"| {language} | {100 * whole // len(texts)} % | {100 * done // every} % |")
+    return "\n".join(rows)
+
+
+def _in(text: str, language: str) -> str:
+    return translate(text, language) or text
+
+
+def _node(spec: NodeSpec, language: str) -> dict[str, Any]:
+    found: dict[str, Any] = {
+        "display_name": _in(spec.title, language),
+        "description": _in(spec.description, language),
+    }
     if spec.inputs:
-        found["inputs"] = {item.name: _socket(item.name, item.tooltip) for item in spec.inputs}
-    found["outputs"] = {str(place): _socket(item.name, item.tooltip) for place, item in enumerate(spec.outputs)}
+        found["inputs"] = {item.name: _socket(item.name, item.tooltip, language) for item in spec.inputs}
+    places = enumerate(spec.outputs)
+    found["outputs"] = {str(place): _socket(item.name, item.tooltip, language) for place, item in places}
     return found
 
 
-def _socket(name: str, tooltip: str) -> dict[str, str]:
-    return {"name": name.replace("_", " "), "tooltip": tooltip}
+def _socket(name: str, tooltip: str, language: str) -> dict[str, str]:
+    found = {"name": name.replace("_", " "), "tooltip": _in(tooltip, language)}
+    if SPECIAL & set(found["tooltip"]):
+        del found["tooltip"]
+    return found
 
 
 def _dump(content: Any) -> str:

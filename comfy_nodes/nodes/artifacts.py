@@ -6,14 +6,14 @@ import shutil
 from typing import Any
 
 from ..opening import choices, problem, state
-from ..spec import Input, NodeSpec, Output, Result
+from ..spec import METADATA, Input, NodeSpec, Output, Result
 
 _ALIASES = ("erase plugins", "unlearn", "remove concept", "forget", "lora", "esd", "negative lora")
 
 
 def load_artifact(
     artifact: str, model: Any, strength: float, strength_clip: float, any_base: bool, clip: Any = None,
-    reference: str = "",
+    reference: str = "", prompt: Any = None, extra_pnginfo: Any = None, unique_id: Any = None,
 ) -> Result:  # fmt: skip
     """MODEL and CLIP with a saved edit on them.
 
@@ -25,18 +25,22 @@ def load_artifact(
         any_base: allow other weights of the same architecture.
         clip: needed only by artifacts that change the text encoder.
         reference: "hub:owner/name@revision" instead of an entry.
+        prompt, extra_pnginfo, unique_id: ComfyUI's hidden inputs; the commit is noted in the metadata of pictures.
 
     Raises:
-        BaseMismatch, ArtifactError, Unsupported: nothing was changed.
+        BaseMismatch, ArtifactError, Unsupported, HubError: nothing was changed.
     """
-    from .. import host
+    from .. import host, hub
     from ..opening import check_fits, open_artifact
     from ..patches import apply_edit
     from ..target import ComfyTarget
 
     with host.computing():
         target = ComfyTarget(model, clip)
-        loaded = open_artifact(reference.strip() or artifact)
+        opened = open_artifact(reference.strip() or artifact)
+        loaded = opened.artifact
+        if reference.strip():
+            hub.write_down({"reference": opened.name}, prompt, extra_pnginfo, unique_id)
         check_fits(loaded, target, any_base)
         done = apply_edit(target, loaded.edit, strength, strength_clip)
     text = "\n".join(
@@ -44,6 +48,8 @@ def load_artifact(
             done.report(loaded.name, strength),
             f"erases: {', '.join(loaded.manifest.erased) or 'not named'}",
             f"made with: {loaded.manifest.method.get('title') or 'unknown'}",
+            *([f"from {opened.name}"] if reference.strip() else []),
+            *([opened.note] if opened.note else []),
         ]
     )
     return Result((done.model, done.clip, loaded, text), text)
@@ -129,6 +135,7 @@ SPECS = (
         aliases=_ALIASES,
         checks={"artifact": problem},
         state=lambda artifact=None, reference=None, **_: state((reference or "").strip() or artifact or ""),
+        hidden=METADATA,
         when=(
             "To erase something new, take a node that erases. A LoRA file saved for it also works in the stock LoRA "
             "loader, without the checks."

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..spec import Input, NodeSpec, Output, Result
+from ..spec import METADATA, Input, NodeSpec, Output, Result
 
 _ALIASES = ("erase plugins", "hugging face", "huggingface", "hub", "share", "online")
 
@@ -26,24 +26,23 @@ def pull(
     """
     from .. import host, hub
 
-    pulling = hub.part("pulling")
     with host.computing():
+        pulling = hub.part("pulling")
         name, _ = pulling.split(repo.strip())
-        artifact = pulling.pull(repo.strip(), offline=offline)
-        reference = hub.pinned(name, artifact)
-        hub.write_down(reference, prompt, extra_pnginfo, unique_id)
+        found = hub.pulled(repo.strip(), offline)
+        artifact, reference = found.artifact, found.reference
+        hub.write_down({"repo": reference}, prompt, extra_pnginfo, unique_id)
         manifest = artifact.manifest
         lines = [
             f"{reference}: verified",
             f"erases: {', '.join(manifest.erased) or 'not named'}",
             f"made for: {manifest.base.get('model') or 'unknown'} (family {manifest.family or 'unknown'})",
+            *([found.note] if found.note else []),
         ]
         if keep:
-            from erase_plugins.artifacts.manifest import slug
-
-            folder = host.artifact_folders()[0] / slug(name.replace("/", "_"))
+            folder = host.artifact_folders()[0] / hub.folder_name(name)
             folder.parent.mkdir(parents=True, exist_ok=True)
-            artifact = pulling.pull(reference, folder, force=True, offline=offline)
+            artifact = pulling.pull(reference, folder, force=True, offline=bool(found.note) or offline)
             lines.append(f"copied to models/erase_plugins: {folder.name}")
     text = "\n".join(lines)
     return Result((artifact, f"hub:{reference}", text), text)
@@ -168,7 +167,7 @@ SPECS = (
         aliases=(*_ALIASES, "download", "civitai"),
         checks={"repo": repo_problem},
         state=_moving,
-        hidden={"prompt": "PROMPT", "extra_pnginfo": "EXTRA_PNGINFO", "unique_id": "UNIQUE_ID"},
+        hidden=METADATA,
         when="For files that are on disk already take the load node. Private repositories need a login: run 'hf auth "
              "login' or set HF_TOKEN where ComfyUI starts.",
         cost="A few megabytes once; a request in every run unless a commit is named.",

@@ -6,15 +6,15 @@ from typing import Any
 
 from .. import files
 from ..concepts import read_lines
-from ..rows import read_rows, rows_problem
-from ..spec import Input, NodeSpec, Output, Result
+from ..rows import read_rows, renamed, rows_problem
+from ..spec import METADATA, Input, NodeSpec, Output, Result
 
 _ALIASES = ("erase plugins", "unlearn", "remove concept", "lora stack", "stacker", "combine", "merge", "multi lora")
 
 
 def stack(
     model: Any, rows: str, any_base: bool, effective: bool, clip: Any = None, edit_1: Any = None, edit_2: Any = None,
-    edit_3: Any = None, lora_stack: Any = None,
+    edit_3: Any = None, lora_stack: Any = None, prompt: Any = None, extra_pnginfo: Any = None, unique_id: Any = None,
 ) -> Result:  # fmt: skip
     """MODEL and CLIP under a stack of erasures.
 
@@ -25,13 +25,14 @@ def stack(
         effective: solve closed-form members on the weights and text rows as they are now.
         edit_1, edit_2, edit_3: further members; a stack among them brings its own.
         lora_stack: LoRAs that are put on first.
+        prompt, extra_pnginfo, unique_id: ComfyUI's hidden inputs; commits are noted in the metadata of pictures.
 
     Raises:
         EraseError: nothing was changed.
     """
     from erase_plugins.stack import Entry, Stack, stack_of
 
-    from .. import host
+    from .. import host, hub
     from .. import lora_stack as loras
     from ..opening import open_artifact
     from ..stacking import put_on
@@ -42,7 +43,11 @@ def stack(
         connected = [entry for edit in (edit_1, edit_2, edit_3) if edit is not None for entry in stack_of(edit).entries]
         strengths = dict(read_rows(rows))
         entries = [Entry(entry.artifact, strengths.pop(entry.artifact.name, entry.strength)) for entry in connected]
-        entries += [Entry(open_artifact(name), strength) for name, strength in strengths.items()]
+        opened = {name: open_artifact(name) for name in strengths}
+        entries += [Entry(opened[name].artifact, strength) for name, strength in strengths.items()]
+        moved = {name: item.name for name, item in opened.items() if item.name != name}
+        if moved:
+            hub.write_down({"rows": renamed(rows, moved)}, prompt, extra_pnginfo, unique_id)
         whole = Stack(tuple(entries))
         done = put_on(now, text, whole, any_base=any_base, effective=effective)
         found = {entry.artifact.name: loras.kohya_file(entry.artifact) for entry in entries if entry.strength != 0}
@@ -50,6 +55,7 @@ def stack(
         *first,
         *((found[e.artifact.name], e.strength, e.strength) for e in entries if found.get(e.artifact.name)),
     ]
+    lines += [f"{item.name}: {item.note}" for item in opened.values() if item.note]
     lines += done.lines or ["nothing is switched on; the model goes through as it is"]
     missing = [name for name, file in found.items() if file is None]
     if missing:
@@ -128,12 +134,14 @@ def library(
     return Result((done.model, done.clip, done.artifact, report), report)
 
 
-def _rows_state(rows: str | None = None, **_: Any) -> str:
+def _rows_state(rows: str | None = None, **_: Any) -> Any:
     if rows is None or rows_problem(rows):
         return ""
     from ..opening import state
 
-    return "|".join(state(name) for name, _ in read_rows(rows))
+    states = [state(name) for name, _ in read_rows(rows)]
+    moving = [item for item in states if item != item]
+    return moving[0] if moving else "|".join(states)
 
 
 _STRENGTH = {"default": 1.0, "min": -2.0, "max": 2.0, "step": 0.05}
@@ -186,6 +194,7 @@ SPECS = (
         aliases=_ALIASES,
         checks={"rows": rows_problem},
         state=_rows_state,
+        hidden=METADATA,
         when="Take the load node for a single artifact, and the library node for many out of one collection.",
         cost="A joint solution takes well under a second on Stable Diffusion 1.5; encoding anew takes as long as "
              "erasing.",

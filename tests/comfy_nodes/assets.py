@@ -23,10 +23,10 @@ def prepare(base: Path, hub: HubServer, work: Path) -> None:
     from erase_plugins.families.diffusers_target import DiffusersTarget
 
     target = DiffusersTarget(ep.load("pocket"), "pocket")
-    style = ep.erase(target, [ep.Concept("blue", anchor="pink")], "uce").save(work / "pink", target=target)
+    style = ep.erase(target, [ep.Concept("blue", anchor="red")], "uce").save(work / "red", target=target)
     kohya = next(item.name for item in style.manifest.files if item.layout == "kohya")
-    shutil.copyfile(work / "pink" / kohya, base / "models" / "loras" / STYLE_LORA)
-    single = [ep.erase(target, [ep.Concept(name)], "uce") for name in LIBRARY]
+    shutil.copyfile(work / "red" / kohya, base / "models" / "loras" / STYLE_LORA)
+    single = [ep.erase(target, [ep.Concept(name, anchor=other)], "uce") for name, other in LIBRARY.items()]
     build_collection(single, base / "models" / "erase_plugins" / "pocket_20")
     ep.erase(target, [ep.Concept("pizza", anchor="hamburger")], "uce").save(work / "published", target=target)
     with hub.as_default(work / "cache"):

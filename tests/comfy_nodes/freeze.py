@@ -6,18 +6,16 @@ import json
 from pathlib import Path
 
 from comfy_nodes.docs import own_specs
-from comfy_nodes.spec import NodeSpec
+from comfy_nodes.spec import WIDGETS, NodeSpec
 
 FILE = Path(__file__).parent / "frozen_nodes.json"
-WIDGETS = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"}
 
 
 def shape(spec: NodeSpec) -> dict[str, list[str]]:
     """What workflow files depend on: sockets by name, widgets by place, outputs by place."""
-    ordered = [item for item in spec.inputs if item.required] + [item for item in spec.inputs if not item.required]
     return {
-        "sockets": sorted(item.name for item in ordered if item.type not in WIDGETS),
-        "widgets": [item.name for item in ordered if item.type in WIDGETS],
+        "sockets": sorted(item.name for item in spec.inputs if item.type not in WIDGETS),
+        "widgets": list(spec.widgets),
         "outputs": [item.type for item in spec.outputs],
     }
 

@@ -32,20 +32,45 @@ def test_the_commit_is_found_in_the_cache(tmp_path):
     folder.mkdir()
     (folder / "a.safetensors").touch()
     for path in (folder, folder / "a.safetensors"):
-        assert hub.pinned("me/x", SimpleNamespace(path=path)) == f"me/x@{COMMIT}"
-    assert hub.pinned("me/x", SimpleNamespace(path=tmp_path)) == "me/x"
+        assert hub.commit_in_cache(SimpleNamespace(path=path)) == COMMIT
+    assert hub.commit_in_cache(SimpleNamespace(path=tmp_path)) is None
     assert hub.is_pinned(f"me/x@{COMMIT}")
+    assert hub.is_pinned(f"hub:me/x@{COMMIT}#dog")
     assert not hub.is_pinned("me/x@main")
 
 
-def test_metadata_name_the_commit_and_linked_inputs_stay():
-    prompt = {"2": {"inputs": {"repo": "me/x", "keep": True}}, "3": {"inputs": {"repo": ["1", 0]}}}
-    workflow = {"workflow": {"nodes": [{"id": 2, "widgets_values": ["me/x", True]}, {"id": 3}]}}
-    hub.write_down("me/x@c", prompt, workflow, "2")
-    hub.write_down("me/x@c", prompt, workflow, 3)
-    hub.write_down("me/x@c", None, None, None)
-    assert prompt == {"2": {"inputs": {"repo": "me/x@c", "keep": True}}, "3": {"inputs": {"repo": ["1", 0]}}}
-    assert workflow["workflow"]["nodes"][0]["widgets_values"] == ["me/x@c", True]
+def test_metadata_name_the_commit_in_the_widget_of_the_node():
+    prompt = {"2": {"inputs": {"repo": "me/x", "keep": True}}, "3": {"inputs": {"reference": "hub:me/x"}}}
+    nodes = [
+        {"id": 2, "type": "EraseHubPull", "widgets_values": ["me/x", True, False]},
+        {"id": 3, "type": "EraseLoadArtifact", "widgets_values": ["a", 1.0, 1.0, False, "hub:me/x"]},
+    ]
+    workflow = {"workflow": {"nodes": nodes}}
+    hub.write_down({"repo": "me/x@c"}, prompt, workflow, "2")
+    hub.write_down({"reference": "hub:me/x@c"}, prompt, workflow, 3)
+    hub.write_down({"repo": "me/x@c"}, None, None, None)
+    assert prompt == {"2": {"inputs": {"repo": "me/x@c", "keep": True}}, "3": {"inputs": {"reference": "hub:me/x@c"}}}
+    assert [node["widgets_values"] for node in nodes] == [
+        ["me/x@c", True, False], ["a", 1.0, 1.0, False, "hub:me/x@c"],
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("link", [[7, 1, 0, 2, 0, "STRING"], {"id": 7, "origin_id": 1, "target_id": 2}])
+def test_a_text_from_another_node_becomes_the_commit_and_its_wire_goes(link):
+    prompt = {"2": {"inputs": {"repo": ["1", 0]}}}
+    nodes = [
+        {"id": 1, "type": "PrimitiveString", "outputs": [{"links": [7, 8]}], "widgets_values": ["me/x"]},
+        {"id": 2, "type": "EraseHubPull", "inputs": [{"name": "repo", "link": 7, "widget": {"name": "repo"}}],
+         "widgets_values": ["", False, False]},
+    ]  # fmt: skip
+    other = [8, 1, 0, 3, 0, "STRING"]
+    workflow = {"nodes": nodes, "links": [link, other]}
+    hub.write_down({"repo": "me/x@c"}, prompt, {"workflow": workflow}, "2")
+    assert prompt["2"]["inputs"]["repo"] == "me/x@c"
+    assert workflow["links"] == [other]
+    assert nodes[0]["outputs"][0]["links"] == [8]
+    assert nodes[1]["inputs"][0]["link"] is None
+    assert nodes[1]["widgets_values"] == ["me/x@c", False, False]
 
 
 @pytest.mark.parametrize("name", ["", "pizza", "a/b/c", "/b", "a/", "a b/c"])

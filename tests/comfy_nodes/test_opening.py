@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import erase_plugins as ep
-from comfy_nodes import host, opening
+from comfy_nodes import host, hub, opening
 from erase_plugins.errors import ArtifactError
 
 
@@ -22,10 +22,20 @@ def opened(monkeypatch, tmp_path):
     return tmp_path
 
 
-def test_every_place_is_looked_at(opened):
-    assert opening.open_artifact("erase_dog") == opened / "erase_dog"
-    assert opening.open_artifact("x/style.safetensors") == Path("x/style.safetensors")
-    assert opening.open_artifact("hub:me/no-dog@v1") == "hub:me/no-dog@v1"
+def test_every_place_is_looked_at(opened, monkeypatch):
+    monkeypatch.setattr(hub, "pulled", lambda spec: hub.Pulled(spec, "me/no-dog@c", "the Hub did not answer"))
+    assert opening.open_artifact("erase_dog").artifact == opened / "erase_dog"
+    assert opening.open_artifact("x/style.safetensors").artifact == Path("x/style.safetensors")
+    assert opening.open_artifact("other:no-dog") == opening.Opened("other:no-dog", "other:no-dog")
+    assert opening.open_artifact("hub:me/no-dog") == opening.Opened(
+        "hub:me/no-dog", "hub:me/no-dog@c", "the Hub did not answer"
+    )
+
+
+def test_what_may_move_on_the_hub_is_looked_up_in_every_run(opened):
+    assert opening.state(f"hub:me/no-dog@{'a' * 40}") == f"hub:me/no-dog@{'a' * 40}"
+    assert opening.state("hub:me/no-dog") != opening.state("hub:me/no-dog")
+    assert opening.state("erase_dog").startswith("erase.json:")
 
 
 def test_the_nearest_name_of_either_folder_is_told(opened):

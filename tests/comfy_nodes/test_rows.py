@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from comfy_nodes.rows import read_rows, rows_problem
+from comfy_nodes.rows import read_rows, renamed, rows_problem
 
 
 def test_names_with_and_without_a_number():
@@ -14,6 +14,11 @@ def test_names_with_and_without_a_number():
     )  # fmt: skip
     assert rows_problem(text) is None
     assert read_rows("") == ()
+
+
+def test_names_are_replaced_and_numbers_stay():
+    rows = renamed("pizza : 0.123456789\nhub:me/no-dog", {"hub:me/no-dog": "hub:me/no-dog@c"})
+    assert read_rows(rows) == (("pizza", 0.123456789), ("hub:me/no-dog@c", 1.0))
 
 
 @pytest.mark.parametrize(

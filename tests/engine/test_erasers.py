@@ -9,7 +9,7 @@ from erase_plugins.engine.attention import attention_refs
 from erase_plugins.engine.erasers import Erasers
 from erase_plugins.errors import RequestError
 from erase_plugins.families.diffusers_target import DiffusersTarget
-from erase_plugins.runtime.addons import attach
+from erase_plugins.runtime.addons import attach_group
 from erase_plugins.testing.observe import snapshot
 
 
@@ -75,7 +75,7 @@ def test_the_edit_applied_is_the_trained_network(target):
         with erasers, erasers.recording() as seen:
             trained = target.predict(*inputs)
         assert set(seen) == {ref.path for ref in attention_refs(target.info)}
-        handles = [attach(target.pipe.unet, key, delta, 1.0) for _, key, delta in erasers.edit().items()]
+        handles = attach_group(target.pipe.unet, erasers.edit().deltas["unet"], 1.0)
         applied = target.predict(*inputs)
         for handle in handles:
             handle.detach()

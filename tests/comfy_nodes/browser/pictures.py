@@ -1,6 +1,6 @@
-"""Makes the pictures of the documentation: every node for its help page, and the first workflow for the README.
+"""Makes the pictures of the documentation: nodes for their help pages, thumbnails of workflows, the graph of the README.
 
-    python -m tests.comfy_nodes.browser.pictures
+    python -m tests.comfy_nodes.browser.pictures [NODE, WORKFLOW or graph ...]
 
 Needs what the browser tests need (ERASE_COMFY_PYTHON, ERASE_COMFY_DIR, ERASE_COMFY_FRONTENDS); takes the newest frontend.
 """
@@ -13,18 +13,24 @@ import os
 import shutil
 import sys
 import tempfile
+import urllib.parse
+import urllib.request
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
 from comfy_nodes.docs import own_specs
+from erase_plugins.testing.hub_server import HubServer
 from tests.comfy.unpack import comfy_environment
 from tests.comfy_nodes import comfy_server
+from tests.comfy_nodes.assets import prepare
 from tests.comfy_nodes.browser.editor import CHROMIUM_FLAGS, Editor
 from tests.comfy_nodes.conftest import ROOT
+from tests.comfy_nodes.test_examples import ABSENT
 
 NODES = ROOT / "comfy_nodes" / "web" / "docs" / "images"
+WORKFLOWS = ROOT / "comfy_nodes" / "example_workflows"
 GRAPH = ROOT / "docs" / "images" / "comfy_graph.jpg"
 
 
@@ -34,12 +40,17 @@ def main() -> None:
     wanted = set(sys.argv[1:])
     from playwright.sync_api import sync_playwright
 
-    with tempfile.TemporaryDirectory() as work, sync_playwright() as driver:
-        base = comfy_server.prepare(Path(work), ROOT, "erase-plugins")
+    hub = HubServer(account="erase-plugins")
+    with tempfile.TemporaryDirectory() as work, hub, sync_playwright() as driver:
+        base = comfy_server.prepare(Path(work) / "base", ROOT, "erase-plugins")
+        workflows = [path for path in sorted(WORKFLOWS.glob("*.json")) if not wanted or path.stem in wanted]
+        if workflows:
+            prepare(base, hub, Path(work))
         port = comfy_server.free_port()
         process = comfy_server.start(
-            python, comfy, base, port, place / "comfyui_frontend_package" / "static", str(ROOT)
-        )
+            python, comfy, base, port, place / "comfyui_frontend_package" / "static", str(ROOT),
+            environment=hub.environment(base / "hf"),
+        )  # fmt: skip
         program = os.environ.get("ERASE_CHROMIUM") or shutil.which("chromium")
         browser = driver.chromium.launch(executable_path=program, args=list(CHROMIUM_FLAGS))
         try:
@@ -51,6 +62,8 @@ def main() -> None:
             for spec in own_specs():
                 if not wanted or spec.id in wanted:
                     node_picture(editor, spec.id)
+            for path in workflows:
+                thumbnail(editor, path)
             if not wanted or "graph" in wanted:
                 graph_picture(editor)
         finally:
@@ -69,6 +82,26 @@ def node_picture(editor: Editor, kind: str) -> None:
     element = editor.page.locator("[data-node-id]").first
     element.wait_for()
     save(element.screenshot(), NODES / f"{kind}.png")
+
+
+def thumbnail(editor: Editor, path: Path) -> None:
+    """The picture that a workflow saves; the graph itself where its model is not here."""
+    editor.load(json.loads(path.read_text(encoding="utf-8")))
+    if path.stem in ABSENT:
+        data = editor.page.screenshot(clip={"x": 56, "y": 100, "width": 1440, "height": 760})
+    else:
+        editor.page.evaluate(
+            """() => { window.saved = [];
+                 app.api.addEventListener("executed", (e) => window.saved.push(...(e.detail.output?.images ?? []))); }"""
+        )
+        kind, detail = editor.run()
+        assert kind == "execution_success", detail
+        saved = editor.page.evaluate("() => window.saved.find((item) => item.type === 'output')")
+        with urllib.request.urlopen(f"{editor.url}/view?{urllib.parse.urlencode(saved)}") as answer:
+            data = answer.read()
+    picture = Image.open(io.BytesIO(data)).convert("RGB")
+    picture.thumbnail((480, 480))
+    picture.save(path.with_suffix(".jpg"), quality=82, optimize=True)
 
 
 def graph_picture(editor: Editor) -> None:

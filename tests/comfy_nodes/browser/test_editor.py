@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from comfy_nodes.docs import own_specs
 from tests.comfy_nodes.browser.conftest import NAME
 from tests.comfy_nodes.conftest import ROOT
 from tests.comfy_nodes.test_examples import ABSENT
@@ -50,6 +51,21 @@ def test_the_blueprint_is_served_and_becomes_one_node(editor, shoot):
         "async () => Object.values((await app.graphToPrompt()).output).map((item) => item.class_type)"
     )
     assert sorted(inside) == ["EraseCompare", "EraseUCE", "KSampler", "KSampler", "VAEDecode", "VAEDecode"]
+
+
+def test_every_node_is_drawn(editor, shoot):
+    ids = [spec.id for spec in own_specs()]
+    editor.page.evaluate(
+        """(ids) => { app.graph.clear(); ids.forEach((id, i) => { const node = LiteGraph.createNode(id);
+             node.pos = [(i % 8) * 420, Math.floor(i / 8) * 900]; app.graph.add(node); }); }""",
+        ids,
+    )
+    editor.show()
+    editor.page.wait_for_timeout(1500)
+    shoot("all_nodes")
+    assert editor.page.evaluate("() => app.graph._nodes.length") == len(ids)
+    assert editor.page.get_by_text("Node Render Error").count() == 0
+    assert [text for text in editor.messages if "unhandled node type" in text] == []
 
 
 def test_the_help_page_opens_with_its_picture(editor, shoot):

@@ -1,0 +1,44 @@
+"""Catalogues of translations: one file per language, English string -> translation. What is missing stays English."""
+
+from __future__ import annotations
+
+import json
+import re
+from functools import cache
+from pathlib import Path
+
+FOLDER = Path(__file__).parent / "catalogues"
+#: stands for any text in an entry; what it stands for is looked up by itself
+HOLE = "{}"
+
+
+def translated_languages() -> list[str]:
+    """Languages with a catalogue."""
+    return sorted(path.stem for path in FOLDER.glob("*.json"))
+
+
+@cache
+def catalogue(language: str) -> dict[str, str]:
+    """Entries of a language; none for English."""
+    path = FOLDER / f"{language}.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+def translate(text: str, language: str) -> str | None:
+    """The translation of a text; None if the catalogue has none.
+
+    Args:
+        text: English. Entries with holes fit texts that differ in names, such as those of methods.
+        language: of the editor.
+    """
+    entries = catalogue(language)
+    if text in entries:
+        return entries[text]
+    for pattern, translation in entries.items():
+        if HOLE not in pattern:
+            continue
+        found = re.fullmatch("(.+)".join(map(re.escape, pattern.split(HOLE))), text, flags=re.DOTALL)
+        if found:
+            filled = (entries.get(part, part) for part in found.groups())
+            return translation.format(*filled)
+    return None

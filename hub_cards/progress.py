@@ -1,0 +1,45 @@
+"""How far a download is, told to whoever asked; the client's own bars stay off."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+#: is told (bytes that came, bytes of the file)
+Tell = Callable[[int, int], None]
+
+
+def told(tell: Tell | None, download: Callable[..., Any]) -> dict[str, Any]:
+    """Arguments that make a function of the client tell its progress; none for clients that cannot."""
+    if tell is None or "tqdm_class" not in inspect.signature(download).parameters:
+        return {}
+    return {"tqdm_class": partial(Bar, tell)}
+
+
+class Bar:
+    """As much of a tqdm bar as the client uses.
+
+    Args:
+        tell: called after every part.
+        total, initial: bytes of the file, and how many are there from an earlier try.
+    """
+
+    def __init__(self, tell: Tell, total: float | None = None, initial: float = 0, **_: Any) -> None:
+        self.tell, self.n, self.total = tell, int(initial), int(total or 0)
+
+    def update(self, count: float = 1) -> None:
+        self.n += int(count)
+        self.tell(self.n, max(self.total, self.n))
+
+    def __enter__(self) -> Bar:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return lambda *_a, **_k: None

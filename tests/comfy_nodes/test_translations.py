@@ -1,0 +1,73 @@
+"""Every language covers all titles and descriptions; what is missing is English; no entry is left over."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from comfy_nodes.docs import locales, own_specs, translations
+
+LANGUAGES = ("es", "fr", "ja", "ko", "ru", "zh")
+SPECS = own_specs()
+TEXTS = [text for spec in SPECS for text in (spec.title, spec.description)]
+TOOLTIPS = [item.tooltip for spec in SPECS for item in (*spec.inputs, *spec.outputs)]
+
+
+def test_the_languages_are_those_of_the_editor():
+    assert tuple(translations.translated_languages()) == LANGUAGES
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_titles_and_descriptions_are_translated(language):
+    assert [text for text in (*locales.MENU, *TEXTS) if translations.translate(text, language) is None] == []
+    done, every = locales.coverage(SPECS, language)
+    assert done / every > 0.15
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_no_part_of_a_description_stays_english(language):
+    for spec in SPECS:
+        if spec.id.startswith("EraseMethod"):
+            english, _, _ = spec.description.partition(" Runs on the connected")
+            assert english not in translations.translate(spec.description, language), spec.id
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_no_entry_is_left_over(language):
+    used = {
+        *locales.MENU,
+        *TEXTS,
+        *TOOLTIPS,
+        *(spec.description.partition(" Runs on the connected")[0] for spec in SPECS),
+    }
+    left = [key for key in translations.catalogue(language) if key not in used and translations.HOLE not in key]
+    assert left == []
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_files_have_the_keys_of_the_english_ones(language):
+    english, other = (json.loads(locales.node_file(SPECS, name)) for name in ("en", language))
+    assert {key: set(value.get("inputs", ())) for key, value in other.items()} == {
+        key: set(value.get("inputs", ())) for key, value in english.items()
+    }
+
+
+@pytest.mark.parametrize("language", ["en", *LANGUAGES])
+def test_no_text_holds_what_the_editor_takes_for_a_program(language):
+    """1.32.9 drew "Node Render Error" instead of a node with "name@revision" in a tooltip."""
+
+    def texts(content):
+        return [content] if isinstance(content, str) else [text for item in content.values() for text in texts(item)]
+
+    found = texts(json.loads(locales.node_file(SPECS, language)))
+    assert [text for text in found if locales.SPECIAL & set(text)] == []
+
+
+def test_holes_are_filled_and_looked_up(monkeypatch):
+    entries = {"Erase: {} (all)": "Weg: {} (alles)", "cats": "Katzen"}
+    monkeypatch.setattr(translations, "catalogue", lambda language: entries)
+    assert translations.translate("Erase: cats (all)", "de") == "Weg: Katzen (alles)"
+    assert translations.translate("Erase: UCE (all)", "de") == "Weg: UCE (alles)"
+    assert translations.translate("Erase: cats", "de") is None
+    assert locales._in("Erase: cats", "de") == "Erase: cats"
