@@ -1,7 +1,8 @@
 """What push and pull cost beside the bare client: ``python -m benchmarks.hub [--megabytes 50] [--repeats 5] [--json]``.
 
-A test Hub in another process, on loopback. Every measurement is a fresh process that has imported everything before the
-clock starts, with an empty cache; bare and ours take turns, and the medians are compared.
+A test Hub in another process, on loopback. One warm process does all timed work: bare and ours take turns, each with
+bytes the server has not seen and with an empty cache, and the medians are compared. How far memory rises is measured in
+fresh processes.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -20,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
+PAIRS = (("bare push", "bare pull"), ("push", "pull"))
 _SERVE = """
 import sys
 import huggingface_hub.repocard  # what the server needs later must not count as the client's time
@@ -30,8 +33,8 @@ with HubServer() as hub:
 """
 
 
-def artifact(folder: Path, megabytes: int) -> Path:
-    """A saved artifact whose one weight file has about this size."""
+def artifact(folder: Path, megabytes: int, seed: int = 0) -> Path:
+    """A saved artifact whose one weight file has about this size; another seed gives other bytes."""
     import torch
 
     from erase_plugins.artifacts.artifact import Artifact
@@ -39,7 +42,7 @@ def artifact(folder: Path, megabytes: int) -> Path:
     from erase_plugins.artifacts.manifest import Manifest
     from erase_plugins.types import Concept
 
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator().manual_seed(seed)
     deltas: dict[str, Delta] = {
         f"block.{number}.weight": Dense(torch.randn(500, 500, generator=generator)) for number in range(megabytes)
     }
@@ -58,49 +61,71 @@ def _memory(name: str) -> int:
     return next((1024 * int(line.split()[1]) for line in lines if line.startswith(name)), 0)
 
 
-def work(action: str, repo: str, folder: str) -> dict[str, float]:
-    """One measurement, in this process: seconds, and how far memory rose above where it was."""
+def run(action: str, repo: str, folder: Path) -> float:
+    """Seconds of one action in this process."""
     import hashlib
 
-    import huggingface_hub
-    import torch  # noqa: F401  imported before the clock starts, as everything else
     from huggingface_hub import CommitOperationAdd, HfApi, hf_hub_download
 
-    import hub_cards.model_card
+    import hub_cards
+
+    names = [item.name for item in folder.iterdir()]
+    started = time.perf_counter()
+    if action == "bare push":
+        HfApi().create_repo(repo)
+        operations = [CommitOperationAdd(name, folder / name) for name in names]
+        HfApi().create_commit(repo, operations, commit_message="x")
+    elif action == "push":
+        hub_cards.push(folder, repo, license="mit")
+    elif action == "bare pull":
+        for name in names:
+            with open(hf_hub_download(repo, name), "rb") as file:
+                hashlib.file_digest(file, "sha256")
+    else:
+        hub_cards.pull(repo)
+    return time.perf_counter() - started
+
+
+def prepare() -> None:
+    """Everything that happens once in a process: imports, plugins, the first connection."""
+    import huggingface_hub
+    import torch  # noqa: F401
+
     import hub_cards.pulling
-    import hub_cards.pushing
-    import hub_cards.sending
+    import hub_cards.pushing  # noqa: F401
     from erase_plugins.artifacts.artifact import load_artifact  # noqa: F401
     from erase_plugins.manager import get_manager
 
     get_manager().check()
-    HfApi().whoami()
+    huggingface_hub.HfApi().whoami()
     huggingface_hub.utils.disable_progress_bars()
-    names = [item.name for item in Path(folder).iterdir()]
-    with _quiet_peak():
-        before, started = _memory("VmRSS"), time.perf_counter()
-        if action == "bare push":
-            HfApi().create_repo(repo)
-            operations = [CommitOperationAdd(name, Path(folder, name)) for name in names]
-            HfApi().create_commit(repo, operations, commit_message="x")
-        elif action == "push":
-            hub_cards.pushing.push(folder, repo, license="mit")
-        elif action == "bare pull":
-            for name in names:
-                with open(hf_hub_download(repo, name), "rb") as file:
-                    hashlib.file_digest(file, "sha256")
-        else:
-            hub_cards.pulling.pull(repo)
-        seconds = time.perf_counter() - started
-        return {"seconds": seconds, "memory": _memory("VmHWM") - before}
 
 
-@contextmanager
-def _quiet_peak() -> Iterator[None]:
-    """Forgets the highest memory use so far, where the system can."""
-    with suppress(OSError):
+def rise(action: str, repo: str, folder: str) -> int:
+    """How many bytes the memory of this fresh process rises in one action."""
+    prepare()
+    with suppress(OSError):  # forgets the highest use so far, where the system can
         Path("/proc/self/clear_refs").write_text("5")
-    yield
+    before = _memory("VmRSS")
+    run(action, repo, Path(folder))
+    return _memory("VmHWM") - before
+
+
+def turns(place: str, megabytes: int, repeats: int) -> dict[str, list[float]]:
+    """Seconds of every action, in this process; a round with a small artifact comes first and does not count."""
+    from huggingface_hub import constants
+
+    prepare()
+    found: dict[str, list[float]] = {action: [] for pair in PAIRS for action in pair}
+    for number in range(repeats + 1):
+        for turn, pair in enumerate(PAIRS if number % 2 else PAIRS[::-1]):
+            folder = artifact(Path(place) / "artifact", megabytes if number else 1, seed=2 * number + turn)
+            for action in pair:
+                shutil.rmtree(constants.HF_HUB_CACHE, ignore_errors=True)
+                seconds = run(action, f"tester/repository-{number}-{turn}", folder)
+                found[action] += [seconds] if number else []
+            shutil.rmtree(folder)
+    return found
 
 
 @contextmanager
@@ -122,33 +147,30 @@ def server() -> Iterator[dict[str, str]]:
 
 def measure(megabytes: int = 50, repeats: int = 5) -> dict[str, Any]:
     """Medians in seconds, ratios to the bare client, and the rise of memory relative to the file's size."""
-    actions = ("bare push", "push", "bare pull", "pull")
-    found: dict[str, list[dict[str, float]]] = {name: [] for name in actions}
     with tempfile.TemporaryDirectory() as name:
+        with server() as variables:
+            found = _child("turns", (name, megabytes, repeats), {**variables, "HF_HOME": f"{name}/home"})
         folder = artifact(Path(name) / "large", megabytes)
         size = sum(item.stat().st_size for item in folder.iterdir())
-        for number in range(repeats):
-            for pair in (("bare push", "bare pull"), ("push", "pull")):
-                with server() as variables:  # a fresh one: a server that has the bytes already is not sent them again
-                    for action in pair:
-                        home = Path(name) / f"{action} {number}"
-                        found[action].append(_child(action, folder, {**variables, "HF_HOME": str(home)}))
-    seconds = {key: statistics.median(row["seconds"] for row in rows) for key, rows in found.items()}
+        with server() as variables:
+            home = {**variables, "HF_HOME": f"{name}/other home"}
+            rises = {action: _child("rise", (action, "tester/large", str(folder)), home) for action in PAIRS[1]}
+    seconds = {action: statistics.median(values) for action, values in found.items()}
     return {
         "bytes": size, "seconds": seconds, "push_ratio": seconds["push"] / seconds["bare push"],
         "pull_ratio": seconds["pull"] / seconds["bare pull"],
-        "push_memory": max(row["memory"] for row in found["push"]) / size,
-        "pull_memory": max(row["memory"] for row in found["pull"]) / size,
+        "push_memory": rises["push"] / size, "pull_memory": rises["pull"] / size,
     }  # fmt: skip
 
 
-def _child(action: str, folder: Path, variables: dict[str, str]) -> dict[str, float]:
-    code = "import json, sys; from benchmarks.hub import work; print(json.dumps(work(*sys.argv[1:])))"
-    words = [sys.executable, "-c", code, action, "tester/large", str(folder)]
+def _child(function: str, arguments: tuple[Any, ...], variables: dict[str, str]) -> Any:
+    """What a function of this file gives in a process of its own."""
+    code = f"import json, sys; from benchmarks import hub; print(json.dumps(hub.{function}(*json.loads(sys.argv[1]))))"
     env = {**os.environ, **variables, "PYTHONPATH": str(ROOT)}
+    words = [sys.executable, "-c", code, json.dumps(arguments)]
     done = subprocess.run(words, env=env, cwd=ROOT, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise RuntimeError(f"{action} failed: {done.stderr.strip().splitlines()[-1]}")
+        raise RuntimeError(f"{function} failed: {done.stderr.strip().splitlines()[-1]}")
     return json.loads(done.stdout.splitlines()[-1])
 
 

@@ -6,7 +6,7 @@ import difflib
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +23,15 @@ PICTURES = {"contact_sheet": "images/contact_sheet.png", "chart": "images/chart.
 
 @dataclass(frozen=True)
 class PushFile:
-    """One file: its name in the repository, its bytes or its place on disk, and "new", "changed" or "same"."""
+    """One file: its name in the repository, its bytes or its place on disk, and "new", "changed" or "same".
+
+    ``sha256`` is kept where it is known, so that no file is read twice for it.
+    """
 
     name: str
     source: bytes | Path
     state: str = "new"
+    sha256: str | None = field(default=None, compare=False)
     #: in bytes; kept, since the place may be a temporary one
     size: int = field(init=False, compare=False)
 
@@ -35,13 +39,18 @@ class PushFile:
         size = len(self.source) if isinstance(self.source, bytes) else self.source.stat().st_size
         object.__setattr__(self, "size", size)
 
-    def hashes(self) -> tuple[str, str]:
-        """SHA-256, and the object id that git gives these bytes."""
-        whole, git = hashlib.sha256(), hashlib.sha1(b"blob %d\x00" % self.size)
+    def hashed(self) -> PushFile:
+        """The file with its SHA-256."""
+        return self if self.sha256 else replace(self, sha256=self._digest(hashlib.sha256()))
+
+    def git_id(self) -> str:
+        """The object id that git gives these bytes."""
+        return self._digest(hashlib.sha1(b"blob %d\x00" % self.size))
+
+    def _digest(self, empty: Any) -> str:
         for part in self.parts():
-            whole.update(part)
-            git.update(part)
-        return whole.hexdigest(), git.hexdigest()
+            empty.update(part)
+        return empty.hexdigest()
 
     def parts(self) -> Iterator[bytes]:
         """Its bytes, a megabyte at a time."""
@@ -150,6 +159,8 @@ def report_files(report: EvalReport | None, folder: Path | None, pictures: bool,
 def artifact_files(artifact: Any) -> list[PushFile]:
     """Manifest and listed files of a saved artifact; nothing else that lies in its folder.
 
+    The listed files are taken to be verified: their hashes are those of the manifest.
+
     Raises:
         ArtifactError: not saved as a folder.
     """
@@ -158,11 +169,11 @@ def artifact_files(artifact: Any) -> list[PushFile]:
         raise ArtifactError(
             f"'{artifact.name}' is not an artifact folder; save it first (artifact.save, or 'erase-plugins convert')"
         )
-    names = [FILENAME, *(item.name for item in artifact.manifest.files)]
-    absent = next((name for name in names if not (place / name).is_file()), None)
+    known = {FILENAME: None, **{item.name: item.sha256 for item in artifact.manifest.files}}
+    absent = next((name for name in known if not (place / name).is_file()), None)
     if absent is not None:
         raise ArtifactError(f"'{place.name}' lacks {absent}, which its manifest lists; pull it with --all-files first")
-    return [PushFile(name, place / name) for name in names]
+    return [PushFile(name, place / name, sha256=sha256) for name, sha256 in known.items()]
 
 
 def card_diff(old: str, new: str) -> tuple[str, ...]:

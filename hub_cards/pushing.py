@@ -64,6 +64,7 @@ def push(
         NotAllowed: not logged in, or no right to write there.
     """
     from erase_plugins.artifacts.artifact import load_artifact
+    from erase_plugins.artifacts.store import verify_file
 
     check_repo(repo)
     if create_pr and revision not in (None, "main"):
@@ -80,6 +81,9 @@ def push(
         loaded, found, repo=repo, license=license, pictures=shown, gallery=drawn, adult=adult, strict=True
     )  # fmt: skip
     files = [*artifact_files(loaded), *extra]
+    if loaded is artifact:  # it was read some time ago
+        for item in loaded.manifest.files:
+            verify_file(loaded.path, item)
     bundle = Bundle(
         loaded, repo, tuple(files), private=private, revision=revision, create_pr=create_pr,
         message=message or f"{loaded.name}: {', '.join(loaded.manifest.erased)[:60]} erased",

@@ -19,6 +19,8 @@ from hub_cards.gallery import of_gallery
 MERGED = "erase_merged.json"
 #: the file that says what a repository holds, and what to call that
 RECORDS = {FILENAME: "an artifact", INDEX: "a collection", MERGED: "a full checkpoint"}
+#: characters of the hash of a file that is not in LFS
+_GIT_ID = 40
 
 
 @dataclass(frozen=True)
@@ -56,9 +58,13 @@ def look(bundle: Bundle) -> Remote:
 
 def with_state(item: PushFile, published: Mapping[str, str]) -> PushFile:
     """The file with its state against what is published: "new", "changed" or "same"."""
-    if item.name not in published:
+    there = published.get(item.name)
+    if there is None:
         return replace(item, state="new")
-    return replace(item, state="same" if published[item.name] in item.hashes() else "changed")
+    if len(there) == _GIT_ID:
+        return replace(item, state="same" if there == item.git_id() else "changed")
+    item = item.hashed()
+    return replace(item, state="same" if there == item.sha256 else "changed")
 
 
 def published_text(bundle: Bundle, name: str, commit: str) -> str:

@@ -103,9 +103,9 @@ def _commit(
     bundle: Bundle, items: Sequence[PushFile], removed: Sequence[str], part: str, last: bool
 ) -> tuple[str, str | None, str | None]:
     """Commit id, and page and revision of a pull request that was opened."""
-    from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
+    from huggingface_hub import CommitOperationDelete, HfApi
 
-    operations: list[Any] = [CommitOperationAdd(item.name, item.source) for item in items]
+    operations: list[Any] = [_addition(item) for item in items]
     operations += [CommitOperationDelete(name) for name in removed]
     try:
         with reaching("push to", bundle.repo), _uploading():
@@ -121,6 +121,19 @@ def _commit(
             raise
         return commit, None, None  # only the answer was lost
     return made.oid, made.pr_url, made.pr_revision
+
+
+def _addition(item: PushFile) -> Any:
+    """The client's description of a file; a hash that is known is handed on, since the client would read it all again.
+
+    Should the file have changed since, the server refuses the upload: the bytes are not those of the hash.
+    """
+    from huggingface_hub import CommitOperationAdd
+
+    made = CommitOperationAdd(item.name, item.source)
+    if item.sha256:
+        made.upload_info.sha256 = bytes.fromhex(item.sha256)
+    return made
 
 
 def _arrived(bundle: Bundle) -> str | None:

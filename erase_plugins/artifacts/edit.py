@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from erase_plugins.artifacts.tensors import all_finite
 from erase_plugins.errors import ArtifactError, NotFiniteError
 
 CONTEXT = "context"
@@ -204,7 +205,7 @@ class Edit:
         """
         for component, key, delta in self.items():
             for name, tensor in delta.tensors().items():
-                if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+                if tensor.is_floating_point() and not all_finite(tensor):
                     raise NotFiniteError(f"{component} {key}: {name} holds NaN or infinity; lower the learning rate")
 
     def map(self, change: Any) -> Edit:

@@ -16,6 +16,7 @@ from erase_plugins.artifacts.edit import Edit
 from erase_plugins.artifacts.header import read_header
 from erase_plugins.artifacts.lowrank import lower
 from erase_plugins.artifacts.manifest import FILENAME, HEADER_KEY, ArtifactFile, Manifest, slug
+from erase_plugins.artifacts.tensors import all_finite
 from erase_plugins.errors import ArtifactError, CorruptArtifact, Unsupported
 
 #: stands in the file list for pictures and descriptions that user interfaces show
@@ -274,7 +275,7 @@ def check_edit(edit: Edit, family: Any) -> None:
     if strange:
         raise CorruptArtifact(f"family {family.id} has no component '{strange[0][:40]}'")
     for name, tensor in edit.statistics.items():
-        if tensor.is_floating_point() and (tensor.element_size() < 2 or not bool(tensor.isfinite().all())):
+        if tensor.is_floating_point() and (tensor.element_size() < 2 or not all_finite(tensor)):
             raise CorruptArtifact(f"damaged values: statistics {name[:40]} holds NaN, infinity or 8-bit numbers")
     try:
         edit.check_finite()

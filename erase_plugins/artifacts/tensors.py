@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import mmap
 import struct
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -20,19 +22,32 @@ _DTYPES = {
     "F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2,
 }  # fmt: skip
 _NAMES = {dtype: name for name, dtype in _DTYPES.items()}
+#: from this size on large memory pages are worth asking for
+_LARGE = 4 << 20
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """All tensors and the string metadata.
 
-    Every tensor has memory of its own: a mapped file that somebody rewrites later would kill the process.
+    The data is copied into memory in one go; a mapped file that somebody rewrites later would kill the process.
 
     Raises:
         CorruptArtifact: the file is not a sound safetensors file.
         ArtifactError: a tensor is stored in a dtype that torch lacks.
     """
     file = TensorFile(path)
-    return {name: file.get(name) for name in file}, dict(file.header.metadata)
+    entries = file.header.tensors
+    data = file.read(0, max((entry.end for entry in entries.values()), default=0))
+    return {name: file.tensor(name, data, entry.begin) for name, entry in entries.items()}, dict(file.header.metadata)
+
+
+def all_finite(tensor: Tensor) -> bool:
+    """Whether a floating point tensor holds neither NaN nor infinity.
+
+    Both always show in the sum, which costs a tenth of looking at every value; a sum of finite values that leaves the
+    dtype's range does not decide, so then every value is looked at.
+    """
+    return bool(tensor.sum().isfinite()) or bool(tensor.isfinite().all())
 
 
 def tensor_bytes(tensor: Tensor) -> bytes:
@@ -102,16 +117,25 @@ class TensorFile:
     def __iter__(self) -> Iterator[str]:
         return iter(self.header.tensors)
 
-    def raw(self, name: str) -> bytearray:
+    def raw(self, name: str) -> memoryview:
         """Stored bytes of a tensor."""
         entry = self.header.tensors[name]
+        return self.read(entry.begin, entry.end)
+
+    def read(self, begin: int, end: int) -> memoryview:
+        """A range of the data part.
+
+        Raises:
+            CorruptArtifact: the file is not what it was when its header was read.
+        """
+        data = _memory(end - begin)
         try:
             with self.path.open("rb") as file:
-                file.seek(self.start + entry.begin)
-                data = bytearray(file.read(entry.end - entry.begin))
+                file.seek(self.start + begin)
+                count = file.readinto(data)
         except OSError as error:
             raise CorruptArtifact(f"{self.path.name}: cannot be read ({error.strerror})") from error
-        if len(data) != entry.end - entry.begin:
+        if count != end - begin:
             raise CorruptArtifact(f"{self.path.name}: changed while it was read; try again")
         return data
 
@@ -123,10 +147,31 @@ class TensorFile:
         """
         if name not in self.header.tensors:
             raise ArtifactError(f"'{self.path.name}' has no tensor '{name}'")
+        return self.tensor(name, self.raw(name), 0)
+
+    def tensor(self, name: str, data: memoryview, offset: int) -> Tensor:
+        """The tensor whose bytes start at ``offset`` of ``data``; it shares that memory.
+
+        Raises:
+            ArtifactError: stored in a dtype that torch lacks.
+        """
         entry = self.header.tensors[name]
         if entry.dtype not in _DTYPES:
             raise ArtifactError(f"'{name}' is stored as {entry.dtype}, which cannot be read here")
-        dtype = _DTYPES[entry.dtype]
-        if entry.begin == entry.end:
+        dtype, size = _DTYPES[entry.dtype], entry.end - entry.begin
+        if not size:
             return torch.empty(entry.shape, dtype=dtype)
-        return torch.frombuffer(self.raw(name), dtype=torch.uint8).view(dtype).reshape(entry.shape)
+        flat = torch.frombuffer(data, dtype=torch.uint8, count=size, offset=offset)
+        if offset % dtype.itemsize:  # files of other programs need not align their tensors
+            flat = flat.clone()
+        return flat.view(dtype).reshape(entry.shape)
+
+
+def _memory(size: int) -> memoryview:
+    """Memory for this many bytes; filling it costs mostly the first touch of each page, so large ones are asked for."""
+    if size < _LARGE or not hasattr(mmap, "MADV_HUGEPAGE"):
+        return memoryview(bytearray(size))
+    data = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    with suppress(OSError):  # a kernel without them
+        data.madvise(mmap.MADV_HUGEPAGE)
+    return memoryview(data)

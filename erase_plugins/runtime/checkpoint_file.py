@@ -236,9 +236,9 @@ def rewrite(
             goal.writelines(_content(file, name, changes.get((file.path, name), [])))
 
 
-def _content(file: TensorFile, name: str, changes: list[Change]) -> Iterator[bytes]:
+def _content(file: TensorFile, name: str, changes: list[Change]) -> Iterator[bytes | memoryview]:
     if not changes:
-        yield bytes(file.raw(name))
+        yield file.raw(name)
         return
     stored = file.get(name)
     wide = stored.to(torch.float32, copy=True) if stored.dtype != torch.float64 else stored.clone()

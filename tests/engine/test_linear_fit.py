@@ -41,3 +41,13 @@ def test_no_output_has_no_error():
     moments = Moments.empty(3, 3)
     moments.add(noise(10, 3), torch.zeros(10, 3))
     assert moments.error(*moments.fit(2)) == 0.0
+
+
+def test_a_larger_ridge_says_less_where_little_was_seen():
+    """Fewer pairs than directions: the smallest ridge follows noise, and other pairs show it."""
+    seen, other = Moments.empty(40, 5), Moments.empty(40, 5)
+    seen.add(noise(20, 40), noise(20, 5, seed=1))
+    other.add(noise(200, 40, seed=2), noise(200, 5, seed=3))
+    errors = [other.error(*seen.fit(5, ridge)) for ridge in (1e-4, 1.0, 100.0)]
+    assert errors[0] > errors[1] > errors[2]
+    assert errors[2] < 1.05
