@@ -12,12 +12,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+from solutions import far, solutions
+
 NUMBERS: dict[str, Any] = {}
-
-
-def far(ours: Any, theirs: Any) -> float:
-    """Relative distance of two tensors."""
-    return float((ours.float() - theirs.float()).norm() / theirs.float().norm())
 
 
 class Case:
@@ -88,7 +85,7 @@ def erasing(case: Case, nodes: dict[str, Any]) -> None:
     from comfy_nodes import solved
     from erase_plugins.families.diffusers_target import DiffusersTarget
 
-    base = case.comfy()
+    base, source = case.comfy(), DiffusersTarget(case.pipe, "pocket")
     for name, method in (("EraseUCE", "uce"), ("EraseRECE", "rece")):
         settings = {"erase": "pizza -> hamburger\ndog", "kind": "object", "keep": "a cat"}
         started = time.perf_counter()
@@ -97,9 +94,9 @@ def erasing(case: Case, nodes: dict[str, Any]) -> None:
         erased, artifact, report = result["result"]
         NUMBERS[f"{method}_report"] = report
         concepts = [ep.Concept("pizza", anchor="hamburger"), ep.Concept("dog")]
-        theirs = ep.erase(DiffusersTarget(case.pipe, "pocket"), concepts, method, keep=["a cat"])
+        theirs = ep.erase(source, concepts, method, keep=["a cat"])
         NUMBERS[f"{method}_same_base"] = artifact.manifest.base == theirs.manifest.base
-        NUMBERS[f"{method}_solutions"] = solutions(case, concepts, method, artifact, theirs)
+        NUMBERS[f"{method}_solutions"] = solutions(case, source, concepts, method, artifact, theirs)
         with ep.apply(case.pipe, theirs, strength=0.7):
             wanted = case.diffusers()
         half = nodes[name]().execute(model=case.model, clip=case.clip, strength=0.7, **settings)["result"][0]
@@ -116,51 +113,6 @@ def erasing(case: Case, nodes: dict[str, Any]) -> None:
     )
     NUMBERS["patches_after_one"] = len(erased.model_options["transformer_options"]["patches"]["attn2_patch"])
     NUMBERS["maps_after_one"] = len(erased.model_options["transformer_options"]["patches"]["attn2_patch"][0].maps)
-
-
-def solutions(case: Case, concepts: list[Any], method: str, ours: Any, theirs: Any) -> dict[str, float]:
-    """Where the solved maps of both hosts part: nothing but the rounding of the text encoders.
-
-    "same rows" is our target fed with the rows of diffusers; "noise" is diffusers with its own rows changed at random
-    by as much as the encoders differ; "written" is what the map makes of text rows.
-    """
-    import torch
-
-    import erase_plugins as ep
-    from comfy_nodes.target import ComfyTarget
-    from erase_plugins.families.diffusers_target import DiffusersTarget
-
-    source = DiffusersTarget(case.pipe, "pocket")
-    words = [*source.vocabulary()[:100], "a pizza", "a photo of a dog", "hamburger", ""]
-    rows, here = (target.encode(words).embeds for target in (source, ComfyTarget(case.model, case.clip)))
-    differ = far(here, rows)
-
-    class SameRows(ComfyTarget):
-        def encode(self, prompts: Any) -> Any:
-            return source.encode(prompts)
-
-    class Noisy(DiffusersTarget):
-        def _encode_chunk(self, prompts: list[str]) -> None:
-            super()._encode_chunk(prompts)
-            for prompt in prompts:
-                embeds, *rest = self._cache[prompt]
-                noise = torch.randn(embeds.shape, generator=torch.Generator().manual_seed(len(self._cache)))
-                self._cache[prompt] = (embeds + noise * (differ * embeds.norm() / noise.norm()), *rest)
-
-    def change(artifact: Any) -> Any:
-        found = artifact.edit.deltas["unet"]["context"]
-        return found.B.double() @ found.A.double()
-
-    def solve(target: Any) -> Any:
-        return change(ep.erase(target, concepts, method, keep=["a cat"]))
-
-    wanted, found = change(theirs), change(ours)
-    written = [rows.double() + rows.double() @ item.T for item in (found, wanted)]
-    return {
-        "rows": differ, "map": far(found, wanted), "written": far(*written),
-        "noise": far(solve(Noisy(case.pipe, "pocket")), wanted),
-        "same rows": far(solve(SameRows(case.model, case.clip)), wanted),
-    }  # fmt: skip
 
 
 def loading(case: Case, nodes: dict[str, Any], work: Path) -> None:
