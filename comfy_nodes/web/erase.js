@@ -104,14 +104,30 @@ async function explain(name) {
     const found = await ask(name);
     tell("info", found.name, found.text);
   } catch (error) {
-    tell("warn", "What does this erase?", error.message);
+    tell("warn", QUESTION, error.message);
   }
 }
 
+const QUESTION = "What does this erase?";
+const COMMAND = "ErasePlugins.Explain";
+
+/** The artifact that a node names; undefined for other nodes. */
+function artifactOf(node) {
+  if (!String(node?.comfyClass ?? node?.type ?? "").startsWith("Erase")) return undefined;
+  return node.widgets?.find((item) => item.name === "artifact")?.value;
+}
+
 function menuItems(node) {
-  const widget = node.widgets?.find((item) => item.name === "artifact");
-  if (!String(node.comfyClass ?? node.type).startsWith("Erase") || !widget) return [];
-  return [{ content: "What does this erase?", callback: () => explain(String(widget.value)) }];
+  const name = artifactOf(node);
+  return name === undefined ? [] : [{ content: QUESTION, callback: () => explain(String(name)) }];
+}
+
+// the same above a selected node: the Vue nodes of older editors have a menu of their own
+function explainSelected() {
+  for (const node of app.canvas?.selectedItems ?? []) {
+    const name = artifactOf(node);
+    if (name !== undefined) explain(String(name));
+  }
 }
 
 // --- an artifact dropped on the canvas becomes a node that loads it ------------------------------------------------
@@ -169,4 +185,6 @@ app.registerExtension({
     if (String(node.comfyClass ?? "").startsWith("Erase")) addChips(node);
   },
   getNodeMenuItems: menuItems,
+  commands: [{ id: COMMAND, label: QUESTION, icon: "pi pi-eraser", function: explainSelected }],
+  getSelectionToolboxCommands: (item) => (artifactOf(item) === undefined ? [] : [COMMAND]),
 });

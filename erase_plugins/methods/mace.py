@@ -109,9 +109,9 @@ class MACE:
         options = self._resolve(request, info)
         cost.check_trainable(self.id, info)
         refs, many = info.modules("cross_kv"), len(request.concepts)
-        closed = replace(closed_form_plan(request, options, info), warnings=())
+        longer = replace(options, iterations=options.iterations * many)
         plan = cost.with_training(
-            closed, replace(options, iterations=options.iterations * many), info, refs, batch=options.batch,
+            closed_form_plan(request, options, info), longer, info, refs, batch=options.batch,
             forwards=2.0 * options.steps * options.pictures * many, states=options.pictures * many,
         )  # fmt: skip
         return replace(

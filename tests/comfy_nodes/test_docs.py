@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import tomllib
 
 import pytest
 
@@ -56,6 +57,18 @@ def test_every_socket_has_its_translation_key(spec):
     assert set(entry["outputs"]) == {str(place) for place in range(len(spec.outputs))}
 
 
+@pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.id)
+def test_every_page_shows_its_node(spec):
+    made = "run: python -m tests.comfy_nodes.browser.pictures " + spec.id
+    assert (HELP / "images" / f"{spec.id}.png").is_file(), made
+    assert f"](images/{spec.id}.png)" in (HELP / f"{spec.id}.md").read_text(encoding="utf-8")
+
+
+def test_pictures_are_small():
+    assert sum(path.stat().st_size for path in (HELP / "images").iterdir()) < 2_000_000
+    assert {path.stem for path in (HELP / "images").iterdir()} == {spec.id for spec in SPECS}
+
+
 def test_nodes_of_closed_form_methods_name_the_paper_of_the_method():
     from erase_plugins.manager import get_manager
 
@@ -81,3 +94,13 @@ def test_nodes_of_other_packages_get_no_page(monkeypatch):
     other = type("Other", (), {"SPEC": NodeSpec("EraseO", "t", "c", "d", (), (), print, (), package="elsewhere")})
     monkeypatch.setattr(docs, "NODE_CLASS_MAPPINGS", {"EraseO": other})
     assert docs.own_specs() == []
+
+
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "comfy_nodes" / "example_workflows").glob("*.json")), ids=lambda path: path.stem
+)
+def test_an_editor_without_this_pack_can_name_it(path):
+    """The editor reads the registry's name from the nodes' properties and shows it for nodes that it lacks."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["name"]
+    for node in json.loads(path.read_text(encoding="utf-8"))["nodes"]:
+        assert node["properties"]["cnr_id"] == (project if node["type"].startswith("Erase") else "comfy-core")

@@ -64,10 +64,12 @@ def test_a_dropped_artifact_becomes_a_node_that_tells_what_it_erases(editor, sho
     assert value == "no_pizza.safetensors"
     editor.show(node, scale=1.0, top=300)
     editor.select(node)
-    editor.select(node, button="right")
-    editor.page.get_by_text("What does this erase?").first.click()
+    editor.page.locator("button:has(.pi-eraser)").first.click()
     editor.page.get_by_text("made for: pocket").first.wait_for()
     shoot("what_does_this_erase")
+    if editor.label != "1.32.9_vue":  # whose menu takes no entries of others
+        editor.select(node, button="right")
+        editor.page.get_by_text("What does this erase?").first.wait_for()
 
 
 def test_a_dropped_file_that_is_not_ours_is_left_to_the_editor(editor):

@@ -53,6 +53,16 @@ def test_the_blueprint_is_served_and_becomes_one_node(editor, shoot):
     assert sorted(inside) == ["EraseCompare", "EraseUCE", "KSampler", "KSampler", "VAEDecode", "VAEDecode"]
 
 
+def test_a_bypassed_erase_node_leaves_the_base_model_on_its_wire(editor):
+    editor.load(read(FIRST))
+    editor.page.evaluate(
+        "(id) => { app.graph._nodes.find((n) => String(n.id) === id).mode = 4; }", editor.node("EraseUCE")
+    )
+    sent = editor.page.evaluate("async () => (await app.graphToPrompt()).output")
+    assert "2" not in sent
+    assert sent["7"]["inputs"]["model"] == sent["6"]["inputs"]["model"] == ["1", 0]
+
+
 def test_every_node_is_drawn(editor, shoot):
     ids = [spec.id for spec in own_specs()]
     editor.page.evaluate(
