@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -12,6 +14,7 @@ from erase_plugins.api import build_request
 from erase_plugins.api import plan as make_plan
 from erase_plugins.artifacts.artifact import load_artifact
 from erase_plugins.artifacts.edit import CONTEXT
+from erase_plugins.engine.collect import encode_member
 from erase_plugins.engine.context import RunContext
 from erase_plugins.engine.mapping import mapped
 from erase_plugins.engine.memories import Memories
@@ -99,6 +102,40 @@ def test_merge_equals_the_joint_solution_and_revoking_one_leaves_the_other(targe
     assert drift[2] < drift[1] < drift[0]
     added = compose.add(one, "guitar", target)
     assert added.manifest.erased == ("guitar", "pizza")
+
+
+def test_many_concepts_leave_what_is_kept_where_it_is(target):
+    """All prompts share much of their rows: without weights that balance, many concepts move everything there."""
+    words = ["pizza", "guitar", "tree", "house", "dog", "boat"]
+    templates = ("{}", "a {}", "the {}", "a {} here", "one {}", "{} here")
+    options = {**FAST, "vocabulary": 200, "iterations": 2, "mask": "none", "lr": 3e-2, "templates": templates}
+    kept = target.encode(["street", "water", "music"]).embeds[:, 1:].flatten(0, 1).double()
+    moved = {}
+    for count in (1, 6):
+        group = ep.erase(target, words[:count], "mace", options=options).edit.deltas["unet"]
+        change = group[CONTEXT]
+        by_map = (kept @ change.A.double().T @ change.B.double().T).norm() / kept.norm()
+        fused = [(key, delta.dense().double()) for key, delta in group.items() if key != CONTEXT]
+        weights = {ref.weight: target.module(ref).weight.detach().double() for ref in target.modules("cross_kv")}
+        by_fusion = sum(float((kept @ part.T).norm() / (kept @ weights[key].T).norm()) for key, part in fused)
+        moved[count] = (float(by_map), by_fusion / len(fused))
+    assert moved[6][0] < 0.08
+    assert moved[6][1] < 0.05
+    assert moved[1][0] < moved[6][0]
+
+
+def test_a_concept_weighs_the_same_however_many_templates_tell_its_rows(target):
+    from erase_plugins.engine.context_rows import prompt_rows
+
+    few, many = ("a {}", "a {} here"), ("a {}", "a {} here") * 5
+    recipe = MACEOptions(**FAST).recipe()
+    sums = []
+    for templates in (few, many):
+        rows, guides = encode_member(["pizza"], " ", "object", replace(recipe, templates=templates), target)
+        own = prompt_rows(["pizza"], templates, target)
+        sums.append((rows.T @ rows, guides.T @ rows, own.T @ own))
+    for one, other in zip(*sums, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-3)
 
 
 def test_the_artifact_survives_its_file(target, tmp_path):
