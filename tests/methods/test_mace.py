@@ -107,21 +107,20 @@ def test_merge_equals_the_joint_solution_and_revoking_one_leaves_the_other(targe
 def test_many_concepts_leave_what_is_kept_where_it_is(target):
     """All prompts share much of their rows: without weights that balance, many concepts move everything there."""
     words = ["pizza", "guitar", "tree", "house", "dog", "boat"]
-    templates = ("{}", "a {}", "the {}", "a {} here", "one {}", "{} here")
-    options = {**FAST, "vocabulary": 200, "iterations": 2, "mask": "none", "lr": 3e-2, "templates": templates}
+    options = {
+        **FAST, "vocabulary": 200, "iterations": 2, "mask": "none", "lr": 3e-2, "erase_scale": 0.5,
+        "templates": ("{}", "a {}", "the {}", "a {} here", "one {}", "{} here"),
+    }  # fmt: skip
     kept = target.encode(["street", "water", "music"]).embeds[:, 1:].flatten(0, 1).double()
-    moved = {}
-    for count in (1, 6):
-        group = ep.erase(target, words[:count], "mace", options=options).edit.deltas["unet"]
-        change = group[CONTEXT]
-        by_map = (kept @ change.A.double().T @ change.B.double().T).norm() / kept.norm()
-        fused = [(key, delta.dense().double()) for key, delta in group.items() if key != CONTEXT]
-        weights = {ref.weight: target.module(ref).weight.detach().double() for ref in target.modules("cross_kv")}
-        by_fusion = sum(float((kept @ part.T).norm() / (kept @ weights[key].T).norm()) for key, part in fused)
-        moved[count] = (float(by_map), by_fusion / len(fused))
-    assert moved[6][0] < 0.08
-    assert moved[6][1] < 0.05
-    assert moved[1][0] < moved[6][0]
+    group = ep.erase(target, words, "mace", options=options).edit.deltas["unet"]
+    change = group[CONTEXT]
+    by_map = (kept @ change.A.double().T @ change.B.double().T).norm() / kept.norm()
+    assert by_map < 0.08
+    fused = []
+    for ref in target.modules("cross_kv"):
+        weight = target.module(ref).weight.detach().double()
+        fused.append(float((kept @ group[ref.weight].dense().double().T).norm() / (kept @ weight.T).norm()))
+    assert sum(fused) / len(fused) < 0.05
 
 
 def test_a_concept_weighs_the_same_however_many_templates_tell_its_rows(target):
