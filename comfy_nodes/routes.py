@@ -5,7 +5,6 @@ Everything works without them. Files are read and written beside the event loop.
 
 from __future__ import annotations
 
-import asyncio
 import os
 import sys
 from pathlib import Path
@@ -15,6 +14,7 @@ from erase_plugins.errors import ArtifactError, EraseError, RequestError
 
 from . import host
 from .describing import describe, read_manifest
+from .wording import in_the_graph
 
 MOST_BYTES = 4 << 30
 
@@ -31,14 +31,18 @@ def register() -> None:
 
 async def _artifact(request: Any) -> Any:
     """``?name=``: what it erases, as JSON."""
+    import asyncio  # costs a third of the pack's import, and the server has it
+
     try:
         return _answer(await asyncio.to_thread(describe, request.query.get("name", "")))
     except EraseError as error:
-        return _answer({"error": str(error)}, 400)
+        return _answer({"error": in_the_graph(str(error))}, 400)
 
 
 async def _take_in(request: Any) -> Any:
     """A safetensors file as the body, ``?name=``: stored below models/erase_plugins, its entry as JSON."""
+    import asyncio
+
     work = None
     try:
         goal = free_place(request.query.get("name", ""))
@@ -55,7 +59,7 @@ async def _take_in(request: Any) -> Any:
             file.close()
         return _answer({"name": await asyncio.to_thread(_accept, work, goal)})
     except EraseError as error:
-        return _answer({"error": str(error)}, 400)
+        return _answer({"error": in_the_graph(str(error))}, 400)
     finally:
         if work is not None:
             work.unlink(missing_ok=True)

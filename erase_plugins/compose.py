@@ -70,8 +70,9 @@ def merge(
 def add(
     artifact: Artifact | str | Any, concepts: Sequence[str | Concept] | str, target: Any, keep: Sequence[str] = ()
 ) -> Artifact:
-    """The artifact with more concepts: exactly what erasing all of them together gives (closed-form methods), or the
-    memories of both (gated ones).
+    """The artifact with more concepts erased.
+
+    Closed-form artifacts become exactly what erasing all of them together gives; gated ones hold the memories of both.
 
     Args:
         artifact: closed-form or gated artifact or its path.

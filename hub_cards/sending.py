@@ -6,17 +6,20 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import takewhile
 from typing import Any
 
 from erase_plugins.errors import HubError, NotAllowed, PushRefused
 from hub_cards.bundle import CARD, Bundle, PushFile
-from hub_cards.errors import reaching
+from hub_cards.errors import clean, reaching
 from hub_cards.remote import look, with_state
 
 #: files of one commit; the Hub gets slow with more
 MOST_FILES = 1000
 #: further tries of one upload request: the client waits 1, 2 and 4 seconds between them
 RETRIES = 3
+#: commits and files of somebody else that are named
+_TOLD = 5
 _CLIENT = threading.Lock()
 
 
@@ -96,6 +99,12 @@ def _with_repository(bundle: Bundle) -> Bundle:
         raise type(error)(f"{error}; {hint}") from error
     if bundle.private and not info.private:  # made by somebody else since we looked
         raise PushRefused(f"{bundle.repo} exists and is public; make it private on its settings page")
+    template = {".gitattributes"} if bundle.repo_type == "model" else {".gitattributes", CARD}  # the Hub's own files
+    if {item.rfilename for item in info.siblings or ()} - template:
+        raise PushRefused(
+            f"somebody made {bundle.repo} meanwhile and nothing was overwritten; look at it, "
+            "then run the same command again"
+        )
     return replace(bundle, parent=info.sha)
 
 
@@ -113,14 +122,33 @@ def _commit(
                 bundle.repo, operations, commit_message=bundle.message + part, revision=bundle.revision,
                 repo_type=bundle.repo_type, create_pr=bundle.create_pr, parent_commit=bundle.parent,
             )  # fmt: skip
-    except PushRefused:
-        raise
+    except PushRefused as error:
+        raise PushRefused(f"{error}{_since(bundle)}") from error
     except HubError:
         commit = None if bundle.create_pr or not last else _arrived(bundle)
         if commit is None:
             raise
         return commit, None, None  # only the answer was lost
     return made.oid, made.pr_url, made.pr_revision
+
+
+def _since(bundle: Bundle) -> str:
+    """What changed on the Hub since the parent of a bundle, for the message; nothing if that cannot be found out."""
+    from huggingface_hub import HfApi
+
+    api = HfApi()
+    try:
+        now = look(bundle)
+        before = look(replace(bundle, revision=bundle.parent))
+        commits = api.list_repo_commits(bundle.repo, revision=now.commit, repo_type=bundle.repo_type)
+    except Exception:  # the refusal is what has to be told
+        return ""
+    newer = list(takewhile(lambda item: item.commit_id != bundle.parent, commits))
+    titles = [f"{item.commit_id[:12]} '{clean(item.title)[:60]}' by {clean(', '.join(item.authors))}" for item in newer]
+    names = sorted(name for name, _ in {*now.files.items()} ^ {*before.files.items()})
+    files = list(dict.fromkeys(names))
+    shown = f"{', '.join(map(clean, files[:_TOLD]))}{' ...' if len(files) > _TOLD else ''}"
+    return f"; since then: {', '.join(titles[:_TOLD])}; it changed {len(files)} files: {shown}"
 
 
 def _addition(item: PushFile) -> Any:

@@ -9,6 +9,8 @@ from typing import Any
 
 from ..spec import WIDGETS, NodeSpec
 
+#: name of this pack in the registry; where it is not installed, the editor tells it
+REGISTRY = "erase-plugins"
 #: the editor adds a widget behind these that says what happens to them after a run
 SEEDS = ("seed", "noise_seed")
 #: stock nodes: sockets with their types, outputs, width and height
@@ -89,7 +91,8 @@ class Graph:
                 {"name": name, "type": type_, "links": [], "slot_index": slot}
                 for slot, (name, type_) in enumerate(outputs)
             ],
-            "properties": {"Node name for S&R": kind}, "widgets_values": stored,
+            "properties": {"Node name for S&R": kind, "cnr_id": REGISTRY if kind in self.specs else "comfy-core"},
+            "widgets_values": stored,
         }  # fmt: skip
         if title:
             node["title"] = title

@@ -8,8 +8,8 @@ from functools import cache
 from pathlib import Path
 
 FOLDER = Path(__file__).parent / "catalogues"
-#: stands for any text in an entry; what it stands for is looked up by itself
-HOLE = "{}"
+#: stand for any text in an entry; what they stand for is looked up by itself, and "{known}" fits only what is found
+HOLES = re.compile(r"(\{\}|\{known\})")
 
 
 def translated_languages() -> list[str]:
@@ -28,17 +28,19 @@ def translate(text: str, language: str) -> str | None:
     """The translation of a text; None if the catalogue has none.
 
     Args:
-        text: English. Entries with holes fit texts that differ in names, such as those of methods.
+        text: English. Entries with holes fit texts that differ in names or values, such as those of methods.
         language: of the editor.
     """
     entries = catalogue(language)
     if text in entries:
         return entries[text]
     for pattern, translation in entries.items():
-        if HOLE not in pattern:
+        parts = HOLES.split(pattern)
+        if len(parts) == 1:
             continue
-        found = re.fullmatch("(.+)".join(map(re.escape, pattern.split(HOLE))), text, flags=re.DOTALL)
-        if found:
-            filled = (entries.get(part, part) for part in found.groups())
-            return translation.format(*filled)
+        found = re.fullmatch("(.+)".join(map(re.escape, parts[::2])), text, flags=re.DOTALL)
+        if found and all(
+            hole == "{}" or part in entries for hole, part in zip(parts[1::2], found.groups(), strict=True)
+        ):
+            return translation.format(*(entries.get(part, part) for part in found.groups()))
     return None

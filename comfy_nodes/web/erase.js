@@ -182,7 +182,9 @@ app.registerExtension({
     window.addEventListener("drop", onDrop, { capture: true });
   },
   nodeCreated(node) {
-    if (String(node.comfyClass ?? "").startsWith("Erase")) addChips(node);
+    if (!String(node.comfyClass ?? "").startsWith("Erase")) return;
+    node.properties.cnr_id ??= "erase-plugins"; // an editor without this pack tells the name
+    addChips(node);
   },
   getNodeMenuItems: menuItems,
   commands: [{ id: COMMAND, label: QUESTION, icon: "pi pi-eraser", function: explainSelected }],

@@ -12,12 +12,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+from solutions import far, solutions
+
 NUMBERS: dict[str, Any] = {}
-
-
-def far(ours: Any, theirs: Any) -> float:
-    """Relative distance of two tensors."""
-    return float((ours.float() - theirs.float()).norm() / theirs.float().norm())
 
 
 class Case:
@@ -88,7 +85,7 @@ def erasing(case: Case, nodes: dict[str, Any]) -> None:
     from comfy_nodes import solved
     from erase_plugins.families.diffusers_target import DiffusersTarget
 
-    base = case.comfy()
+    base, source = case.comfy(), DiffusersTarget(case.pipe, "pocket")
     for name, method in (("EraseUCE", "uce"), ("EraseRECE", "rece")):
         settings = {"erase": "pizza -> hamburger\ndog", "kind": "object", "keep": "a cat"}
         started = time.perf_counter()
@@ -97,10 +94,9 @@ def erasing(case: Case, nodes: dict[str, Any]) -> None:
         erased, artifact, report = result["result"]
         NUMBERS[f"{method}_report"] = report
         concepts = [ep.Concept("pizza", anchor="hamburger"), ep.Concept("dog")]
-        theirs = ep.erase(DiffusersTarget(case.pipe, "pocket"), concepts, method, keep=["a cat"])
+        theirs = ep.erase(source, concepts, method, keep=["a cat"])
         NUMBERS[f"{method}_same_base"] = artifact.manifest.base == theirs.manifest.base
-        ours, other = (item.edit.deltas["unet"]["context"] for item in (artifact, theirs))
-        NUMBERS[f"{method}_map"] = far(ours.B.double() @ ours.A.double(), other.B.double() @ other.A.double())
+        NUMBERS[f"{method}_solutions"] = solutions(case, source, concepts, method, artifact, theirs)
         with ep.apply(case.pipe, theirs, strength=0.7):
             wanted = case.diffusers()
         half = nodes[name]().execute(model=case.model, clip=case.clip, strength=0.7, **settings)["result"][0]

@@ -17,6 +17,7 @@ import aiohttp
 
 sys.path.insert(0, str(Path(__file__).parent))
 import comfy_server
+import refusing
 from serving import ABSENT, picture, queue, start
 
 COMMON = {
@@ -83,6 +84,7 @@ async def refusals(session: aiohttp.ClientSession) -> dict[str, Any]:
         "outside": load_graph("../secret.safetensors", clip=["1", 1]),
         "partial": load_graph("partial.safetensors", clip=["1", 1]),
         "clip missing": load_graph("with_text"),
+        **refusing.cases(),
     }
     return {name: await queue(session, graph) for name, graph in cases.items()}
 

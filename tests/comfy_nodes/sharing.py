@@ -103,7 +103,7 @@ async def run(comfy: Path, base: Path) -> dict[str, Any]:
         async with aiohttp.ClientSession(f"http://127.0.0.1:{port}") as session:
             comfy_server.wait_ready(process, base, port)
             out.update(await shared(session, base))
-            for name, graph in refused().items():
+            for name, graph in {**refused(), **away()}.items():
                 out[name] = await queue(session, graph)
             out["stopped"] = await queue(session, measuring(), stop_at=16)
             out["after the stop"] = await queue(session, drawing(["1", 0], ["1", 1]))
@@ -154,9 +154,49 @@ async def shared(session: aiohttp.ClientSession, base: Path) -> dict[str, Any]:
     kept = {**drawing(["3", 0], ["1", 1]), "3": stack("tester_no_pizza")}
     out["kept"] = await queue(session, kept)
     (base / "kept.png").write_bytes(await picture(session, out["kept"], "9"))
-    by_reference = {**drawing(["3", 0], ["1", 1]), "3": stack(f"hub:{REPO}"), "98": node("PreviewAny", source=["3", 4])}
-    out["by reference"] = await queue(session, by_reference)
+    for name, graph, workflow in references():
+        out[name] = await queue(session, graph, {"extra_pnginfo": {"workflow": workflow}})
+        (base / f"{name}.png").write_bytes(await picture(session, out[name], "9"))
     return out
+
+
+def references() -> list[tuple[str, dict[str, Any], dict[str, Any]]]:
+    """Name, graph and workflow file of every further way to name what is on the Hub."""
+    loaded = node("EraseLoadArtifact", artifact="shared", model=["1", 0], strength=1.0, strength_clip=1.0,
+                  any_base=False, clip=["1", 1], reference=f"hub:{REPO}")  # fmt: skip
+    text = node("PrimitiveStringMultiline", value=REPO)
+    wire = {"name": "repo", "link": 1, "widget": {"name": "repo"}}
+    ways = {
+        "stacked": ({"3": stack(f"hub:{REPO} : 1")}, 4, {"id": 3, "type": "EraseStack",
+                    "widgets_values": [f"hub:{REPO} : 1", False, True]}),
+        "loaded": ({"3": loaded}, 3, {"id": 3, "type": "EraseLoadArtifact",
+                   "widgets_values": ["shared", 1.0, 1.0, False, f"hub:{REPO}"]}),
+        "linked": ({"97": text, "2": node("EraseHubPull", repo=["97", 0], keep=False, offline=False),
+                    "3": stack("", edit_1=["2", 0])}, 4,
+                   {"id": 2, "type": "EraseHubPull", "inputs": [wire], "widgets_values": ["", False, False]}),
+    }  # fmt: skip
+    return [
+        (name, {**drawing(["3", 0], ["1", 1]), **nodes, "98": node("PreviewAny", source=["3", output])},
+         {"nodes": [item], "links": [[1, 97, 0, 2, 0, "STRING"]]})
+        for name, (nodes, output, item) in ways.items()
+    ]  # fmt: skip
+
+
+def away() -> dict[str, dict[str, Any]]:
+    """What happens where the Hub does not answer: a test lets it answer nothing about these two repositories."""
+
+    def pull(repo: str, offline: bool = False) -> dict[str, Any]:
+        return told(node("EraseHubPull", repo=repo, keep=False, offline=offline), output=2)
+
+    load = node("EraseLoadArtifact", artifact="shared", model=["1", 0], strength=1.0, strength_clip=1.0, any_base=False,
+                clip=["1", 1], reference="hub:tester/away")  # fmt: skip
+    return {
+        "cached": pull("tester/cached"),
+        "offline": pull(REPO, offline=True),
+        "nothing cached": pull("tester/away"),
+        "nothing cached, offline": pull("tester/away", offline=True),
+        "nothing cached, loaded": told(load, output=3),
+    }
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import tomllib
 
 import pytest
 
@@ -93,3 +94,13 @@ def test_nodes_of_other_packages_get_no_page(monkeypatch):
     other = type("Other", (), {"SPEC": NodeSpec("EraseO", "t", "c", "d", (), (), print, (), package="elsewhere")})
     monkeypatch.setattr(docs, "NODE_CLASS_MAPPINGS", {"EraseO": other})
     assert docs.own_specs() == []
+
+
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "comfy_nodes" / "example_workflows").glob("*.json")), ids=lambda path: path.stem
+)
+def test_an_editor_without_this_pack_can_name_it(path):
+    """The editor reads the registry's name from the nodes' properties and shows it for nodes that it lacks."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["name"]
+    for node in json.loads(path.read_text(encoding="utf-8"))["nodes"]:
+        assert node["properties"]["cnr_id"] == (project if node["type"].startswith("Erase") else "comfy-core")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import importlib
+import sys
 from types import SimpleNamespace
 
 import pytest
 
-from comfy_nodes import hub
+from comfy_nodes import host, hub
 from comfy_nodes.nodes.hub import SPECS, repo_problem
+from hub_cards.errors import reaching
 
 COMMIT = "a" * 40
 
@@ -93,3 +95,28 @@ def test_no_node_has_a_place_for_a_token():
     assert not [name for name in names if "token" in name or "key" in name or "password" in name]
     push = next(spec for spec in SPECS if spec.id == "EraseHubPush")
     assert next(item for item in push.inputs if item.name == "publish").options["default"] is False
+
+
+def test_a_stop_while_downloading_is_comfyuis_own_exception(monkeypatch):
+    """The Hub package turns every exception of a download into its own; a stop passes through it."""
+
+    class Interrupt(Exception):
+        pass
+
+    def stop():
+        raise Interrupt
+
+    moved = []
+    management = SimpleNamespace(
+        InterruptProcessingException=Interrupt, throw_exception_if_processing_interrupted=lambda: None
+    )
+    bar = SimpleNamespace(update_absolute=lambda done, total: moved.append((done, total)))
+    utils = SimpleNamespace(ProgressBar=lambda _total: bar)
+    monkeypatch.setitem(sys.modules, "comfy", SimpleNamespace(model_management=management, utils=utils))
+    monkeypatch.setitem(sys.modules, "comfy.model_management", management)
+    monkeypatch.setitem(sys.modules, "comfy.utils", utils)
+    with pytest.raises(Interrupt), host.downloading() as tell, reaching("pull from", "me/x"):
+        tell(1, 4)
+        management.throw_exception_if_processing_interrupted = stop
+        tell(2, 4)
+    assert moved == [(1, 4), (2, 4)]

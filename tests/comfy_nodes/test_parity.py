@@ -79,9 +79,18 @@ def test_pocket_encodes_to_its_own_latent_size(numbers):
 @pytest.mark.parametrize("method", ["uce", "rece"])
 def test_erasing_in_the_graph_equals_the_command_line(numbers, method):
     assert numbers[f"{method}_same_base"]
-    assert numbers[f"{method}_map"] < 2e-5  # the text encoders differ by 1e-7, the system is ill-conditioned
-    assert numbers[f"{method}_output"] < 5e-6
+    assert numbers[f"{method}_output"] < 1e-6
     assert numbers[f"{method}_effect"] > 0.01
+
+
+@pytest.mark.parametrize("method", ["uce", "rece"])
+def test_from_the_same_text_rows_the_very_same_map_is_solved(numbers, method):
+    """What remains is the rounding of two float32 text encoders; it is no larger than random noise of that size."""
+    found = numbers[f"{method}_solutions"]
+    assert found["same rows"] == 0
+    assert 0 < found["rows"] < 2e-7
+    assert found["written"] < 1e-6
+    assert found["map"] < 2 * found["noise"] < 3e-5
 
 
 @pytest.mark.parametrize("method", ["uce", "rece"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import re
 import shutil
 
@@ -10,6 +11,7 @@ from safetensors.torch import save_file
 
 from erase_plugins.artifacts.edit import Edit
 from erase_plugins.artifacts.tensors import read_tensors
+from tests.comfy_nodes import refusing
 from tests.comfy_nodes.conftest import ROOT
 from tests.layouts.making import artifact_of, random_edit
 
@@ -53,7 +55,9 @@ def served(in_comfy, pocket_target, tmp_path_factory):
     install(site, "erase_null_value", "0.1", outside.read_text(encoding="utf-8"))
     install(site, "erase_broken", "3.0", BROKEN)
     place = base / "models" / "erase_plugins"
+    (base / "custom_nodes" / "odd_models.py").symlink_to(ROOT / "tests" / "comfy_nodes" / "odd_models.py")
     (place / "old.ckpt").write_bytes(b"x")
+    (place / "disguised.safetensors").write_bytes(pickle.dumps({"weight": [1.0] * 200}))
     (base / "models" / "secret.safetensors").write_bytes(b"x")
     edit = random_edit(pocket_target, ("cross_kv", "text"))
     artifact_of(pocket_target, edit, "with_text").save(place / "with_text", ("patch",))
@@ -67,6 +71,8 @@ def served(in_comfy, pocket_target, tmp_path_factory):
             stem + part
         ].clone()
     save_file(tensors, place / "partial.safetensors", metadata={"format": "pt"})
+    only = {key: value for key, value in tensors.items() if "down_blocks_9" in key}
+    save_file(only, place / "nothing_fits.safetensors", metadata={"format": "pt"})
     shutil.rmtree(base / "part")
     return in_comfy("serving_methods.py", str(base), str(site))
 
@@ -156,6 +162,40 @@ def test_what_fails_while_it_runs_says_so_in_our_words(served, case, text):
     assert text in answer["error"]
     if case == "partial":
         assert re.search(r"patched \d+ of \d+ modules", answer["error"])
+
+
+@pytest.mark.parametrize("case", refusing.architectures())
+def test_models_of_other_architectures_are_refused_by_every_node(served, case):
+    answer = served["refused"][case]
+    assert answer["end"] == "execution_error", answer
+    name = {"flux": "Flux", "sd3": "SD3"}[case.split()[0]]
+    assert answer["error"].startswith(f"{name} has no UNet with text cross-attention; connect a Stable Diffusion")
+
+
+@pytest.mark.parametrize("case", refusing.encoders())
+def test_text_encoders_of_other_models_are_refused(served, case):
+    answer = served["refused"][case]
+    assert answer["end"] == "execution_error", answer
+    wanted = {
+        "OddClip": "this CLIP belongs to another model: it gives rows of 96, pocket takes ",
+        "OddT5": "text encoder T5Tokenizer is no CLIP; connect that of a Stable Diffusion",
+    }
+    assert answer["error"].startswith(wanted[case.split()[0]])
+
+
+@pytest.mark.parametrize(
+    ("case", "text"),
+    [
+        ("pickle by reference", "'old.ckpt' is no .safetensors file; other kinds can run code when opened"),
+        ("outside by reference", "'../secret.safetensors' lies outside the model folder"),
+        ("disguised", "disguised.safetensors"),
+        ("nothing fits", "patched 0 of 1 modules"),
+    ],
+)
+def test_wrong_files_are_refused_in_our_words(served, case, text):
+    answer = served["refused"][case]
+    assert answer["end"] == "execution_error", answer
+    assert text in answer["error"]
 
 
 def test_a_broken_package_costs_its_own_node_and_the_doctor_tells(served):

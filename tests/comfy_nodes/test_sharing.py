@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 import erase_plugins as ep
+import hub_cards
 from erase_plugins.artifacts.collection import build_collection
 from erase_plugins.artifacts.edit import Edit, LowRank
 from erase_plugins.testing import HubServer
@@ -50,6 +51,12 @@ def served(in_comfy, base, hub, pocket_target):
     for name, edit in (("other_width", context_edit(9)), ("partial", _partial(whole.edit))):
         manifest = replace(whole.manifest, name=name, base=anonymous)
         replace(whole, manifest=manifest, edit=edit).save(place / name, ("patch",))
+    known = ep.erase(pocket_target, "dog", options={"vocabulary": 20}).save(base / "known", target=pocket_target)
+    with hub.as_default(base / "hf" / "hub"):
+        hub_cards.push(known, "tester/cached", license="apache-2.0")
+        hub_cards.pull("tester/cached")
+    for name in ("cached", "away"):
+        hub.fault(f"tester/{name}", "reset", times=0)
     return in_comfy("sharing.py", str(base), env=hub.environment(base / "hf"))
 
 
@@ -102,7 +109,57 @@ def test_a_pulled_erasure_is_in_force_and_its_commit_is_in_the_picture(served, b
     assert str(base) not in notes["prompt"] + notes["workflow"]
     assert abs(pixels(base, "pulled") - pixels(base, "plain")).mean() > 5
     assert np.array_equal(pixels(base, "pulled"), pixels(base, "kept"))
-    assert "patched 14 of 14 modules" in text(served["by reference"], "98")
+
+
+@pytest.mark.parametrize(
+    ("way", "number", "widget", "wanted"),
+    [
+        ("stacked", "3", "rows", "hub:tester/no-pizza@{} : 1.0"),
+        ("loaded", "3", "reference", "hub:tester/no-pizza@{}"),
+        ("linked", "2", "repo", "tester/no-pizza@{}"),
+    ],
+)
+def test_every_way_to_name_a_repository_leaves_the_commit_and_no_path_in_the_picture(
+    served, base, hub, way, number, widget, wanted
+):
+    text_there = wanted.format(hub.store.repository("tester/no-pizza").commit("main").oid)
+    assert served[way]["end"] == "execution_success"
+    assert "patched 14 of 14 modules" in text(served[way], "98")
+    assert np.array_equal(pixels(base, way), pixels(base, "pulled"))
+    notes = Image.open(base / f"{way}.png").text
+    assert json.loads(notes["prompt"])[number]["inputs"][widget] == text_there
+    workflow = json.loads(notes["workflow"])
+    assert text_there in workflow["nodes"][0]["widgets_values"]
+    assert (workflow["links"] == []) == (way == "linked")
+    assert str(base) not in notes["prompt"] + notes["workflow"]
+
+
+def test_a_download_moves_the_bar_of_its_node(served, hub):
+    told = [(value, total) for node, value, total in served["pull"]["progress"] if node == "2"]
+    files = {len(content) for content in hub.files("tester/no-pizza").values()}
+    assert {total for _, total in told} <= files
+    assert max(total for _, total in told) == max(value for value, _ in told)
+    assert len(told) >= 2  # the manifest and the weights
+
+
+def test_without_the_hub_the_cache_serves_and_names_its_revision(served, hub):
+    commit = hub.store.repository("tester/cached").commit("main").oid
+    shown = text(served["cached"], "99")
+    assert f"tester/cached@{commit}: verified" in shown
+    assert f"the Hub did not answer; this is revision {commit} from the cache" in shown
+    assert "the Hub was not asked; this is revision " in text(served["offline"], "99")
+
+
+@pytest.mark.parametrize("case", ["nothing cached", "nothing cached, offline", "nothing cached, loaded"])
+def test_without_hub_and_cache_the_error_says_what_to_copy_where(served, case):
+    answer = served[case]
+    assert answer["end"] == "execution_error", answer
+    assert answer["error"].startswith("cannot pull from tester/away: ")
+    for part in (
+        "erase.json and the .safetensors files of huggingface.co/tester/away",
+        "models/erase_plugins/tester_away",
+    ):
+        assert part in answer["error"]
 
 
 def test_strength_0_draws_the_picture_of_the_base(served, base):

@@ -1,17 +1,32 @@
-"""Every language covers all titles and descriptions; what is missing is English; no entry is left over."""
+"""Every language covers all titles, descriptions and tooltips, options of new methods excepted; no entry is left over."""
 
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 
 from comfy_nodes.docs import locales, own_specs, translations
+from comfy_nodes.nodes.methods import OWN, PREFIX
 
 LANGUAGES = ("es", "fr", "ja", "ko", "ru", "zh")
 SPECS = own_specs()
 TEXTS = [text for spec in SPECS for text in (spec.title, spec.description)]
 TOOLTIPS = [item.tooltip for spec in SPECS for item in (*spec.inputs, *spec.outputs)]
+#: of sockets that were written by hand; options of methods bring the help of the command line
+WRITTEN = [
+    item.tooltip
+    for spec in SPECS
+    for item in (*spec.inputs, *spec.outputs)
+    if item in spec.outputs or item.name in OWN or not spec.id.startswith(PREFIX)
+]
+#: between an option's help and its values
+DEFAULTS = re.compile(" (?:Auto|Default): ")
+#: what a translation says as it is: paths, socket types, names of methods and layers, examples
+CODE = re.compile(
+    r"[\w.]+/\w+|hub:|\w+ -> \w+|\w+_\w+(?:\.\d)? : [\d.]+|\b(?:(?!CPU)[A-Z]{3,}|LoRA|ControlNet|pocket|sd1)"
+)
 
 
 def test_the_languages_are_those_of_the_editor():
@@ -21,8 +36,31 @@ def test_the_languages_are_those_of_the_editor():
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_titles_and_descriptions_are_translated(language):
     assert [text for text in (*locales.MENU, *TEXTS) if translations.translate(text, language) is None] == []
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_tooltips_are_translated(language):
+    assert [text for text in WRITTEN if translations.translate(text, language) in (None, text)] == []
     done, every = locales.coverage(SPECS, language)
-    assert done / every > 0.15
+    assert done / every > 0.95
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_code_stays_as_it_is(language):
+    """A path or a name that differs would send people to something that does not exist."""
+    lost = []
+    for text in (*TEXTS, *TOOLTIPS):
+        other = translations.translate(text, language) or text
+        lost += [(word, other) for word in CODE.findall(text) if word not in other]
+    assert lost == []
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_no_translation_is_kept_out_of_the_files(language):
+    """Texts with the editor's special characters are left out, so a translation has to do without them."""
+    found = {text: translations.translate(text, language) or "" for text in TOOLTIPS}
+    assert [text for text in WRITTEN if locales.SPECIAL & set(found[text])] == []
+    assert [text for text in TOOLTIPS if not locales.SPECIAL & set(text) and locales.SPECIAL & set(found[text])] == []
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
@@ -40,8 +78,9 @@ def test_no_entry_is_left_over(language):
         *TEXTS,
         *TOOLTIPS,
         *(spec.description.partition(" Runs on the connected")[0] for spec in SPECS),
+        *(part.removesuffix(".") + end for text in TOOLTIPS for part in DEFAULTS.split(text) for end in ("", ".")),
     }
-    left = [key for key in translations.catalogue(language) if key not in used and translations.HOLE not in key]
+    left = [key for key in translations.catalogue(language) if key not in used and not translations.HOLES.search(key)]
     assert left == []
 
 
@@ -70,4 +109,8 @@ def test_holes_are_filled_and_looked_up(monkeypatch):
     assert translations.translate("Erase: cats (all)", "de") == "Weg: Katzen (alles)"
     assert translations.translate("Erase: UCE (all)", "de") == "Weg: UCE (alles)"
     assert translations.translate("Erase: cats", "de") is None
+    entries["{known} Default: {}."] = "{} Sonst: {}."
+    assert translations.translate("cats Default: cats.", "de") == "Katzen Sonst: Katzen."
+    assert translations.translate("cats Default: 3.", "de") == "Katzen Sonst: 3."
+    assert translations.translate("dogs Default: 3.", "de") is None
     assert locales._in("Erase: cats", "de") == "Erase: cats"

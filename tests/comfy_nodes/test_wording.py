@@ -50,6 +50,8 @@ def test_no_sentence_of_the_package_names_an_option_of_the_command_line():
         ("; pass --any-base to use it on a fine-tune", "; switch any_base on to use it on a fine-tune"),
         ("choose another --out or pass --force to replace it", "choose another name or switch overwrite on to replace it"),
         ("use --something-new", "use 'something-new'"),
+        ("a private one and you are not logged in", "a private one and you are not logged in; make a token on the Hub under "
+         "Settings, Access Tokens, and set it as HF_TOKEN where ComfyUI starts"),
         ("a concept -- as it were -- of me/a--b stays", "a concept -- as it were -- of me/a--b stays"),
     ],
 )  # fmt: skip

@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
+import hub_cards
 from erase_plugins import EvalReport, load_artifact
 from erase_plugins import erase as run_method
+from erase_plugins.artifacts.collection import build_collection
 from erase_plugins.testing.hub_server import HubServer
 from erase_plugins.testing.models import shared_pipeline
 from erase_plugins.types import EvalRow
@@ -56,11 +58,13 @@ def test_the_share_section_of_the_readme(hub, erase):  # noqa: F811
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     section = text.split("## Share\n")[1].split("\n## ")[0]
     found = list(commands(section))
-    assert [words[0] for words in found] == ["push", "pull", "generate", "search"]
+    assert [words[0] for words in found] == ["push", "pull", "search", "collection"]
+    library = build_collection({name: f"no-{name}" for name in ("pizza", "dog")}, "library")
+    hub_cards.push_collection(library, "me/library")
     outputs = [run(erase, words).out for words in found]
     assert load_artifact("fetched").manifest.erased == ("pizza",)
-    assert Path("after.png").is_file()
-    assert "me/no-pizza" in outputs[-1]
+    assert "me/no-pizza" in outputs[2]
+    assert set(load_artifact("mine").manifest.erased) == {"pizza", "dog"}
     page = hub.files("me/no-pizza")["README.md"].decode()
     assert page.count("![after](images/pair_") == 3
     assert "| erased concept still drawn | 1 (0.9 to 1) | 0 (0 to 0.1) | 8 |" in page
@@ -74,9 +78,14 @@ def test_the_commands_of_the_page(hub, erase):  # noqa: F811
             words = [*words, "--force"]  # the page shows both ways to write it
         run(erase, words)
         ran.append(words[0])
-    assert sorted(set(ran)) == ["card", "collection", "generate", "push", "search", "space"]
+    assert sorted(set(ran)) == ["card", "collection", "generate", "pull", "push", "search", "space", "sweep"]
     assert ran.count("space") == 3
     assert Path("page/images/pair_3_after.png").is_file()
-    assert set(load_artifact("mine").manifest.erased) == {"pizza", "dog"}
+    assert load_artifact("hub:me/no-pizza").manifest.erased == ("pizza",)
+    assert any(Path("for-comfyui").glob("*_kohya.safetensors"))
+    assert not Path("for-comfyui/pytorch_lora_weights.safetensors").exists()
+    assert Path("complete/pytorch_lora_weights.safetensors").is_file()
+    assert {text.lower() for text in load_artifact("mine").manifest.erased} == {"van gogh", "monet"}
+    assert "erase_merged.json" in hub.files("me/full-model")
     assert "app.py" in hub.files("space:me/no-pizza")
     assert Path("after.png").is_file()

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
+import tempfile
+
 import pytest
 
 import hub_cards
 from erase_plugins import load_artifact
 from erase_plugins.artifacts.collection import Collection, build_collection
 from erase_plugins.errors import HubError
+from erase_plugins.testing.models import fresh_pipeline
 from tests.hub.conftest import REPO, contents
 from tests.hub.matrix import Rewind, leftovers, run
 
@@ -122,6 +126,33 @@ def test_push_of_a_collection_in_parts(hub, libraries, monkeypatch, capsys, tmp_
     counted = run(hub, action, check, rewind)
     assert counted["error"] >= 40
     tell(capsys, "push of a collection in parts", counted)
+
+
+def test_push_of_a_full_checkpoint(hub, small, monkeypatch, tmp_path, capsys):
+    """Every kind of request once: fails once, fails for good, and an answer that is lost."""
+    base, work = tmp_path / "base", tmp_path / "work"
+    work.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(work))
+    fresh_pipeline("tiny_sd1").save_pretrained(base)
+    seen = set()
+
+    def action(name="hamburger"):
+        return hub_cards.push_merged(small[name], base, REPO, license="mit", shard_bytes=400_000)
+
+    def chosen(case):
+        kind = (re.sub(r"[0-9a-f]{40,}", "*", case.request), case.kind, case.times, case.after_work)
+        new = case.kind in (500, "reset") and kind not in seen
+        seen.add(kind)
+        return new
+
+    action("pizza")
+    rewind, before, after = settle(hub, action, REPO)
+    assert before != after
+    counted = run(hub, action, check_push(hub, REPO, before, after, action), rewind, chosen)
+    assert counted["success"] >= 10
+    assert counted["error"] >= 5
+    assert list(work.iterdir()) == []
+    tell(capsys, "push of a full checkpoint", counted)
 
 
 @pytest.mark.parametrize("fault", [500, "reset"])

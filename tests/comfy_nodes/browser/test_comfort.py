@@ -55,6 +55,18 @@ def test_chips_switch_concepts_off_and_are_not_saved(editor, shoot):
     assert saved == [sent["erase"], 1, "object", ""]
 
 
+def test_a_saved_workflow_names_the_pack_for_editors_that_lack_it(editor):
+    saved = editor.page.evaluate(
+        """() => {
+          app.graph.clear();
+          for (const kind of ["EraseUCE", "KSampler"]) app.graph.add(LiteGraph.createNode(kind));
+          return app.graph.serialize().nodes.map((node) => [node.type, node.properties.cnr_id ?? ""]);
+        }"""
+    )
+    assert dict(saved)["EraseUCE"] == "erase-plugins"
+    assert dict(saved)["KSampler"] != "erase-plugins"
+
+
 def test_a_dropped_artifact_becomes_a_node_that_tells_what_it_erases(editor, shoot, file):
     editor.load(json.loads(FIRST.read_text(encoding="utf-8")))
     editor.page.evaluate(DROP, [list(file.read_bytes()), "no_pizza.safetensors"])
