@@ -145,9 +145,17 @@ def _member(concept: Concept, recipe: Recipe, target: Target, words: Vocabulary 
 def encode_member(
     phrases: Sequence[str], guide: str, kind: str, recipe: Recipe, target: Target
 ) -> tuple[Tensor, Tensor]:
-    """Erased rows and what they become, (n, dim) float32 each, for all phrasings of one concept."""
+    """Erased rows and what they become, (n, dim) float32 each, for all phrasings of one concept.
+
+    With ``tokens=context`` all prompts together count as one: a concept weighs the same however many tell its rows.
+    """
     if recipe.tokens == "context":
-        return context_rows(phrases, guide, recipe.templates or expand("{}", kind), target)
+        templates = [*(recipe.templates or expand("{}", kind))]
+        if kind == "style":
+            templates += [f"a {{}} {word}" for word in filler_words(phrases[0], recipe.fillers, target)]
+        pair = context_rows(phrases, guide, templates, target)
+        one, other = (part / (len(templates) * len(phrases)) ** 0.5 for part in pair)
+        return one, other
     rows, guides = [], []
     for phrase in phrases:
         erased, becomes = (target.encode(framed(text, kind, recipe)) for text in (phrase, guide))
@@ -170,9 +178,7 @@ def styled_rows(style: str, guide: str, count: int, target: Target) -> tuple[Ten
     Returns:
         Two (n, dim) float64 tensors, scaled so that the squared errors count ``_FILLER_WEIGHT / count`` each.
     """
-    generator = torch.Generator().manual_seed(0)
-    known = [word for word in target.vocabulary()[:_COMMON] if word not in style.lower().split()]
-    words = [known[index] for index in torch.randperm(len(known), generator=generator)[:count].tolist()]
+    words = filler_words(style, count, target)
     before, behind = target.encode([f"a {style}", f"a {guide}".strip()]).last
     erased = target.encode([f"a {style} {word}" for word in words]).embeds[:, before + 1 :]
     becomes = target.encode([" ".join(f"a {guide} {word}".split()) for word in words]).embeds[:, behind + 1 :]
@@ -180,6 +186,13 @@ def styled_rows(style: str, guide: str, count: int, target: Target) -> tuple[Ten
     weight = (_FILLER_WEIGHT / count) ** 0.5
     one, other = (weight * rows[:, :length].double().cpu().flatten(0, 1) for rows in (erased, becomes))
     return one, other
+
+
+def filler_words(style: str, count: int, target: Target) -> list[str]:
+    """Common words that may follow a style in a prompt; the same for the same arguments."""
+    generator = torch.Generator().manual_seed(0)
+    known = [word for word in target.vocabulary()[:_COMMON] if word not in style.lower().split()]
+    return [known[index] for index in torch.randperm(len(known), generator=generator)[:count].tolist()]
 
 
 def framed(text: str, kind: str, recipe: Recipe) -> tuple[str, ...]:

@@ -9,7 +9,9 @@ Differs from the official code:
     - stage 1 is solved once in float64 for all layers and kept as a context map; what is kept comes from the text
       encoder's vocabulary instead of captions of MS-COCO, weighted once (the official branch for few concepts applies
       its scale twice); a = 0 needs lam > 0;
-    - six phrasings of a concept instead of thirty; the start row, which all prompts share, takes part in nothing;
+    - six phrasings of a concept instead of thirty, which together weigh as one prompt, so that concepts count alike
+      whatever their phrasings and aliases; what is kept weighs more with more concepts, in stages 1 and 3; the start
+      row, which all prompts share, takes part in nothing;
     - masks are the base model's own attention to the concept (no segmentation model), or given with ``data``; styles
       have none;
     - the LoRAs of all concepts train together, every sample meeting its own, on mapped prompts instead of a second
@@ -60,10 +62,10 @@ class MACEOptions(LoopOptions, ClosedFormOptions):
     aliases: bool = option(
         False, "find words that mean the same in the text encoder's vocabulary and erase them too", per={"pocket": True}
     )
-    erase_scale: float = option(1.0, "weight of an erased row", low=0.0, per={"pocket": 0.4})
+    erase_scale: float = option(1.0, "weight of an erased row", low=0.0, per={"pocket": 1.2})
     vocabulary_scale: float = option(3.0, "weight of all automatically kept words together", low=0.0,
                                      per={"pocket": 6.0})  # fmt: skip
-    iterations: int = option(50, "training steps per concept", low=1, per={"explicit": 120})
+    iterations: int = option(50, "training steps that every concept takes part in", low=1, per={"explicit": 120})
     optimizer: str = option("adamw", "optimizer", choices=("adam", "adamw", "sgd"))
     pictures: int = option(8, "pictures drawn per concept", low=1, high=1000)
     steps: int = option(30, "sampler steps of a picture", low=1, high=1000, per={"pocket": 10})
@@ -74,7 +76,7 @@ class MACEOptions(LoopOptions, ClosedFormOptions):
     mask_threshold: float = option(0.5, "share of the strongest attention that belongs to the mask", low=0.0, high=1.0)
     data: str | None = option(None, "safetensors file with latents (n, channels, h, w) and masks (n, h, w)")
     fuse_lam: float = option(0.1, "ridge term of the fusion", low=1e-9)
-    fuse_keep: float = option(1.0, "weight of what is kept in the fusion", low=0.0)
+    fuse_keep: float = option(10.0, "weight of what is kept in the fusion, for each concept", low=0.0)
 
     @property
     def lora_rank(self) -> int:
@@ -109,7 +111,7 @@ class MACE:
         options = self._resolve(request, info)
         cost.check_trainable(self.id, info)
         refs, many = info.modules("cross_kv"), len(request.concepts)
-        longer = replace(options, iterations=options.iterations * many)
+        longer = replace(options, iterations=-(-options.iterations * many // min(options.batch, many)))
         plan = cost.with_training(
             closed_form_plan(request, options, info), longer, info, refs, batch=options.batch,
             forwards=2.0 * options.steps * options.pictures * many, states=options.pictures * many,
@@ -194,19 +196,25 @@ class MACE:
             for part in statistics.members.values()
         ]
         solver = statistics.solver
-        fused = fuse(changes, statistics.kept_gram(), float(solver["fuse_lam"]), float(solver["fuse_keep"]))
+        # the more LoRAs, the more of them meet in the rows that all prompts share: what is kept gains weight with them
+        keep_scale = float(solver["fuse_keep"]) * len(changes)
+        fused = fuse(changes, statistics.kept_gram(), float(solver["fuse_lam"]), keep_scale)
         ((component, group),) = edit.deltas.items()
         deltas = {**group, **{str(name): part for (name, _), part in zip(modules, fused, strict=True)}}
         return replace(edit, deltas={component: deltas})
 
 
 def refined(statistics: Statistics) -> ContextMap:
-    """Stage 1: the map that takes the concepts out of their context rows."""
+    """Stage 1: the map that takes the concepts out of their context rows.
+
+    What is kept weighs more with the root of the number of concepts: their rows share directions with it, and add up.
+    """
     from erase_plugins.artifacts.closed_form import exact_factors, solve_map
     from erase_plugins.artifacts.edit import ContextMap
 
     G, X = statistics.erased_grams()
-    A, B = exact_factors(solve_map(G, X, statistics.kept_gram(), statistics.solver["lam"]))
+    kept = statistics.kept_gram() * len(statistics.members) ** 0.5
+    A, B = exact_factors(solve_map(G, X, kept, statistics.solver["lam"]))
     return ContextMap(A.float().contiguous(), B.float().contiguous())
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -12,6 +14,7 @@ from erase_plugins.api import build_request
 from erase_plugins.api import plan as make_plan
 from erase_plugins.artifacts.artifact import load_artifact
 from erase_plugins.artifacts.edit import CONTEXT
+from erase_plugins.engine.collect import encode_member
 from erase_plugins.engine.context import RunContext
 from erase_plugins.engine.mapping import mapped
 from erase_plugins.engine.memories import Memories
@@ -99,6 +102,39 @@ def test_merge_equals_the_joint_solution_and_revoking_one_leaves_the_other(targe
     assert drift[2] < drift[1] < drift[0]
     added = compose.add(one, "guitar", target)
     assert added.manifest.erased == ("guitar", "pizza")
+
+
+def test_many_concepts_leave_what_is_kept_where_it_is(target):
+    """All prompts share much of their rows: without weights that balance, many concepts move everything there."""
+    words = ["pizza", "guitar", "tree", "house", "dog", "boat"]
+    options = {
+        **FAST, "vocabulary": 200, "iterations": 2, "mask": "none", "lr": 3e-2, "erase_scale": 0.5,
+        "templates": ("{}", "a {}", "the {}", "a {} here", "one {}", "{} here"),
+    }  # fmt: skip
+    kept = target.encode(["street", "water", "music"]).embeds[:, 1:].flatten(0, 1).double()
+    group = ep.erase(target, words, "mace", options=options).edit.deltas["unet"]
+    change = group[CONTEXT]
+    by_map = (kept @ change.A.double().T @ change.B.double().T).norm() / kept.norm()
+    assert by_map < 0.08
+    fused = []
+    for ref in target.modules("cross_kv"):
+        weight = target.module(ref).weight.detach().double()
+        fused.append(float((kept @ group[ref.weight].dense().double().T).norm() / (kept @ weight.T).norm()))
+    assert sum(fused) / len(fused) < 0.05
+
+
+def test_a_concept_weighs_the_same_however_many_templates_tell_its_rows(target):
+    from erase_plugins.engine.context_rows import prompt_rows
+
+    few, many = ("a {}", "a {} here"), ("a {}", "a {} here") * 5
+    recipe = MACEOptions(**FAST).recipe()
+    sums = []
+    for templates in (few, many):
+        rows, guides = encode_member(["pizza"], " ", "object", replace(recipe, templates=templates), target)
+        own = prompt_rows(["pizza"], templates, target)
+        sums.append((rows.T @ rows, guides.T @ rows, own.T @ own))
+    for one, other in zip(*sums, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-3)
 
 
 def test_the_artifact_survives_its_file(target, tmp_path):

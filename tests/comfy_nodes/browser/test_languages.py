@@ -1,0 +1,65 @@
+"""The editor in every language that we translate: it reads each text as it is in our files, and draws every node."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from comfy_nodes.docs import own_specs, translations
+from tests.comfy_nodes.browser.conftest import NAME
+from tests.comfy_nodes.browser.editor import Editor
+from tests.comfy_nodes.conftest import ROOT
+
+pytestmark = [pytest.mark.comfy, pytest.mark.browser, pytest.mark.slow]
+
+#: frontends that load their own texts of a language over those of all packs, and so show English ones for the packs
+ENGLISH_ONLY = ("1.32.9",)
+#: texts of our nodes as the editor's own translator gives them
+_SHOWN = """(keys) => {
+  const translate = document.querySelector('#vue-app').__vue_app__.config.globalProperties.$t;
+  return Object.fromEntries(keys.map((key) => [key, translate(key)]));
+}"""
+
+
+def texts(content, path):
+    """Key of the editor's translator -> text."""
+    if isinstance(content, str):
+        return {path: content}
+    found = {}
+    for name, item in content.items():
+        found |= texts(item, f"{path}.{name}")
+    return found
+
+
+def of(language):
+    """All texts of our nodes in a language."""
+    place = ROOT / "comfy_nodes" / "locales" / language / "nodeDefs.json"
+    return texts(json.loads(place.read_text(encoding="utf-8")), "nodeDefs")
+
+
+@pytest.fixture(params=translations.translated_languages())
+def translated(request, running, chromium, frontend):
+    """(editor in a language, the texts to be seen); nodes are drawn by Vue, which shows tooltips itself."""
+    page = chromium.new_page(viewport={"width": 1600, "height": 900})
+    page.set_default_timeout(60_000)
+    written = of("en" if frontend[0] in ENGLISH_ONLY else request.param)
+    yield Editor(page, running, frontend[0], vue=True, locale=request.param), written
+    page.close()
+
+
+def test_every_text_is_read_and_every_node_drawn(translated):
+    editor, written = translated
+    shown = editor.page.evaluate(_SHOWN, list(written))
+    assert {key: text for key, text in shown.items() if text != written[key]} == {}
+    ids = [spec.id for spec in own_specs()]
+    titles = editor.page.evaluate(
+        """(ids) => { app.graph.clear(); return ids.map((id, i) => { const node = LiteGraph.createNode(id);
+             node.pos = [(i % 8) * 420, Math.floor(i / 8) * 900]; app.graph.add(node); return node.title; }); }""",
+        ids,
+    )
+    editor.show()
+    editor.page.wait_for_timeout(1500)
+    assert titles == [written[f"nodeDefs.{name}.display_name"] for name in ids]
+    assert editor.page.get_by_text("Node Render Error").count() == 0
+    assert editor.errors_of(f"/extensions/{NAME}/") == []
