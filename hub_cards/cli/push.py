@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import click
 
 from erase_plugins.cli.command import declare, existing
+from erase_plugins.cli.console import scrub, state
 from erase_plugins.errors import RequestError
 from hub_cards.cli.pictures import drawing_options, notice_option
 from hub_cards.cli.pushed import push_options, say_pushed, show
@@ -37,6 +41,7 @@ def command(
 
     quiet_client()
     loaded = load_artifact(existing(artifact))
+    licence = asked_licence(loaded.manifest.base, licence)
     if merged is not None:
         if report or gallery or pairs:
             raise RequestError("--merged publishes a model, not an artifact; leave --report and pictures out")
@@ -53,6 +58,20 @@ def command(
         adult=adult, dry_run=dry_run, show=show,
     )  # fmt: skip
     say_pushed(done, repo, f"use it: erase-plugins generate hub:{repo} --prompt ... --out picture.png")
+
+
+def asked_licence(base: Mapping[str, Any], given: str | None) -> str | None:
+    """The given licence id; where nobody knows that of the base and somebody sits at the terminal, the one they type."""
+    import sys
+
+    from hub_cards.licences import licence_of
+
+    if licence_of(base, given) is not None or state().json or not sys.stdin.isatty():
+        return given
+    name = base.get("model") or "the base model"
+    return str(
+        click.prompt(f"The licence of {scrub(str(name))} is not known here. Licence id as the Hub names it")
+    ).strip()
 
 
 def quiet_client() -> None:
