@@ -37,7 +37,8 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def _gradio_python():
     """An interpreter with Gradio: this one, or the one named by ERASE_GRADIO_PYTHON."""
-    if importlib.util.find_spec("gradio") is not None:
+    found = importlib.util.find_spec("gradio")
+    if found is not None and found.origin is not None:  # a folder of that name on the path is no package
         return sys.executable
     return os.environ.get("ERASE_GRADIO_PYTHON")
 

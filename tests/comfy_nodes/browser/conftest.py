@@ -26,7 +26,7 @@ def missing(reason: str) -> None:
     pytest.skip(reason)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def chromium():
     """A running browser."""
     program = os.environ.get("ERASE_CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
@@ -42,7 +42,7 @@ def chromium():
         browser.close()
 
 
-@pytest.fixture(scope="session", params=FRONTENDS)
+@pytest.fixture(scope="package", params=FRONTENDS)
 def frontend(request):
     """(version, folder) of an unpacked comfyui-frontend-package."""
     places = [Path(item) for item in os.environ.get("ERASE_COMFY_FRONTENDS", "").split(os.pathsep) if item]
@@ -54,13 +54,13 @@ def frontend(request):
     return version, place / "comfyui_frontend_package" / "static"
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def hub():
     with HubServer(account="erase-plugins") as server:
         yield server
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def assets(environment, chromium, hub, tmp_path_factory):
     """Folder with what the example workflows ask for."""
     base = comfy_server.prepare(tmp_path_factory.mktemp("assets"), ROOT, NAME)
@@ -68,7 +68,7 @@ def assets(environment, chromium, hub, tmp_path_factory):
     return base
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def running(environment, frontend, chromium, hub, assets, tmp_path_factory):
     """Address of a server with this frontend and the pack."""
     python, comfy = environment
