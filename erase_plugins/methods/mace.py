@@ -76,7 +76,7 @@ class MACEOptions(LoopOptions, ClosedFormOptions):
     mask_threshold: float = option(0.5, "share of the strongest attention that belongs to the mask", low=0.0, high=1.0)
     data: str | None = option(None, "safetensors file with latents (n, channels, h, w) and masks (n, h, w)")
     fuse_lam: float = option(0.1, "ridge term of the fusion", low=1e-9)
-    fuse_keep: float = option(10.0, "weight of what is kept in the fusion, for each concept", low=0.0)
+    fuse_keep: float = option(40.0, "weight of what is kept in the fusion, for each concept", low=0.0)
 
     @property
     def lora_rank(self) -> int:

@@ -175,6 +175,6 @@ def test_sdxl_one_step(tiny_sdxl):
     seen = []
     predict = model.predict
     model.predict = lambda x, t, cond: seen.append(cond) or predict(x, t, cond)
-    artifact = ep.erase(model, "pizza", "concept-ablation", options={**FAST, "iterations": 1})
+    artifact = ep.erase(model, "pizza", "concept-ablation", options={**FAST, "iterations": 1, "train": "cross"})
     assert all(cond.pooled is not None for cond in seen)
     assert set(artifact.edit.deltas["unet"]) == {ref.weight for ref in model.modules("cross_kv")}
