@@ -8,8 +8,9 @@ from typing import Any
 import click
 
 from erase_plugins.cli.command import declare, existing
-from erase_plugins.cli.console import scrub, state
+from erase_plugins.cli.console import state
 from erase_plugins.errors import RequestError
+from erase_plugins.plain_text import scrub
 from hub_cards.cli.pictures import drawing_options, notice_option
 from hub_cards.cli.pushed import push_options, say_pushed, show
 
@@ -61,7 +62,7 @@ def command(
 
 
 def asked_licence(base: Mapping[str, Any], given: str | None) -> str | None:
-    """The given licence id; where nobody knows that of the base and somebody sits at the terminal, the one they type."""
+    """The given licence id; where nobody knows that of the base and somebody is at the terminal, what they type."""
     import sys
 
     from hub_cards.licences import licence_of
