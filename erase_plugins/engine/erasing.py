@@ -51,3 +51,24 @@ def check_becomes(request: EraseRequest) -> None:
     for concept in request.concepts:
         if (concept.anchor or "").strip().lower() == concept.text.strip().lower():
             raise RequestError(f"'{concept.text}' would become itself; give another --to")
+
+
+def check_no_anchor(request: EraseRequest) -> None:
+    """Refuses a guide, for methods that always erase towards the empty prompt.
+
+    Raises:
+        RequestError: names the first concept that has one.
+    """
+    anchored = [concept.text for concept in request.concepts if concept.anchor is not None]
+    if anchored:
+        raise RequestError(
+            f"{request.method} erases towards the empty prompt and takes no --to ({anchored[0]}); use uce"
+        )
+
+
+def shared_iterations(request: EraseRequest, iterations: int) -> tuple[str, ...]:
+    """The warning of a plan in which many concepts share one default budget of training steps; empty otherwise."""
+    many = len(request.concepts)
+    if many <= 5 or "iterations" in request.options:
+        return ()
+    return (f"{many} concepts share {iterations} iterations; raise iterations if any survives",)

@@ -82,6 +82,13 @@ class RolloutOptions(LoopOptions):
         """How many prompts are held in place."""
         return len(request.preserve) + self.keep_words if self.keep_weight > 0 else 0
 
+    def settled(self, request: EraseRequest, info: TargetInfo) -> Any:
+        """The options with what follows from the request and the model filled in."""
+        keep_batch = self.keep_batch
+        if "keep_batch" not in request.options and request.preserve:
+            keep_batch = max(keep_batch, self.batch)
+        return replace(self, harvest=min(self.harvest, self.steps), keep_batch=keep_batch)
+
     def rollout_on(self, target: Target, adapters: Trainable, ctx: RunContext) -> Rollout:
         """How trajectories are made."""
         from erase_plugins.engine.pools import Rollout
@@ -120,12 +127,7 @@ class TrainingOptions(RolloutOptions, WeightOptions):
         return next((rates[name] for name in info.profiles if name in rates), rates[""])
 
     def settled(self, request: EraseRequest, info: TargetInfo) -> Any:
-        """The options with what follows from the request and the model filled in."""
-        keep_batch = self.keep_batch
-        if "keep_batch" not in request.options and request.preserve:
-            keep_batch = max(keep_batch, self.batch)
-        harvest = min(self.harvest, self.steps)
-        return replace(self, lr=self.rate(info), harvest=harvest, keep_batch=keep_batch)
+        return replace(super().settled(request, info), lr=self.rate(info))
 
 
 def check_templates(templates: Sequence[str]) -> None:

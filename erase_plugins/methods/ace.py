@@ -26,6 +26,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from erase_plugins.engine.erasing import all_phrases, check_no_anchor
 from erase_plugins.engine.training_options import TrainingOptions, check_templates, revive
 from erase_plugins.errors import RequestError
 from erase_plugins.hookspecs import hookimpl
@@ -146,13 +147,11 @@ class ACE:
         from erase_plugins.engine.priors import own_priors
 
         check_templates(options.templates)
-        anchored = [concept.text for concept in request.concepts if concept.anchor is not None]
-        if anchored:
-            raise RequestError(f"ace erases towards the empty prompt and takes no --to ({anchored[0]}); use uce")
+        check_no_anchor(request)
         if options.null_weight + options.erase_weight + options.prior_weight <= 0:
             raise RequestError("null_weight, erase_weight and prior_weight are all 0; nothing would be trained")
         named = (*options.priors, *request.preserve)
-        phrases = [phrase for concept in request.concepts for phrase in (concept.text, *concept.prompts)]
+        phrases = all_phrases(request)
         if not own_priors(named, phrases)[0] and (named or not options.prior_words):
             reason = f"all of {', '.join(named[:3])} name the target" if named else "prior_words is 0"
             if options.prior_weight > 0 or options.eta_prior > 0:
@@ -183,7 +182,7 @@ class ACE:
         from erase_plugins.engine.trajectories import repeat
 
         target, ctx = rollout.target, rollout.ctx
-        phrases = [phrase for concept in request.concepts for phrase in (concept.text, *concept.prompts)]
+        phrases = all_phrases(request)
         named = (*options.priors, *request.preserve)
         priors = chosen_priors(target, phrases, named, options.prior_words, options.near, ctx)
         rollout.check(priors)

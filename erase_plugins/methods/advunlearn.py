@@ -28,7 +28,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from erase_plugins.engine.training_options import TrainingOptions, revive
+from erase_plugins.engine.erasing import all_phrases, check_no_anchor
+from erase_plugins.engine.training_options import TrainingOptions, check_templates, revive
 from erase_plugins.errors import RequestError
 from erase_plugins.hookspecs import hookimpl
 from erase_plugins.options import as_dict, option, resolve
@@ -170,12 +171,8 @@ class AdvUnlearn:
             options = replace(options, retain="predictions")
         if not options.on_text and options.retain == "states":
             raise RequestError("retain=states holds the text encoder, which does not change here; use predictions")
-        bad = [text for text in options.templates if "{}" not in text]
-        if bad or not options.templates:
-            raise RequestError(f"template '{''.join(bad[:1])}' has no {{}} for the concept")
-        anchored = [concept.text for concept in request.concepts if concept.anchor is not None]
-        if anchored:
-            raise RequestError(f"advunlearn erases towards the empty prompt and takes no --to ({anchored[0]}); use uce")
+        check_templates(options.templates)
+        check_no_anchor(request)
         if options.lr is None:
             rates = _RATES[options.parameters]
             options = replace(options, lr=next((rates[p] for p in info.profiles if p in rates), rates[""]))
@@ -207,7 +204,7 @@ class _Work:
 
         self.options, self.target, self.ctx = options, rollout.target, rollout.ctx
         self.prefix = Prefix(self.target, options.attack_rows)
-        phrases = [phrase for concept in request.concepts for phrase in (concept.text, *concept.prompts)]
+        phrases = all_phrases(request)
         rollout.check(phrases)
         if options.aliases:
             same = same_meaning(self.target, phrases, options.alias_threshold)

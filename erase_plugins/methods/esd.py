@@ -28,6 +28,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from erase_plugins.engine.erasing import all_phrases, check_no_anchor, shared_iterations
 from erase_plugins.engine.training_options import TrainingOptions, check_templates, revive
 from erase_plugins.errors import RequestError
 from erase_plugins.hookspecs import hookimpl
@@ -120,7 +121,7 @@ class ESD:
         cost.check_trainable(self.id, info)
         info.modules("cross_attn")  # without it the prompt does not reach the denoiser
         refs = tuple(ref for ref in info.modules(GROUPS[options.train]) if ref.kind in ("linear", "conv"))
-        many, kept = len(request.concepts), options.kept(request)
+        kept = options.kept(request)
         prompts = len(options.templates) * sum(1 + len(concept.prompts) for concept in request.concepts)
         rolled = prompts * -(-options.trajectories // prompts) + kept
         forwards = 2.0 * options.steps * rolled
@@ -129,8 +130,7 @@ class ESD:
         warnings = []
         if options.train in ("u", "all") and "sdxl" in info.profiles:
             warnings.append("training more than cross-attention on SDXL is experimental and may leave artefacts")
-        if many > 5 and "iterations" not in request.options:
-            warnings.append(f"{many} concepts share {options.iterations} iterations; raise iterations if any survives")
+        warnings += shared_iterations(request, options.iterations)
         return EditPlan(
             request=request,
             options=as_dict(options),
@@ -156,9 +156,7 @@ class ESD:
         if options.erase_from is not None and not options.erase_from.strip():
             raise RequestError("erase_from is empty; name the prompt to erase from, or leave it out")
         check_templates(options.templates)
-        anchored = [concept.text for concept in request.concepts if concept.anchor is not None]
-        if anchored:
-            raise RequestError(f"esd erases towards the empty prompt and takes no --to ({anchored[0]}); use uce")
+        check_no_anchor(request)
         ready: ESDOptions = options.settled(request, info)
         return ready
 
@@ -182,7 +180,7 @@ class ESD:
         """The loss of a training step, over pools of teacher states."""
         from erase_plugins.engine.pools import mean_squares
 
-        phrases = [phrase for concept in request.concepts for phrase in (concept.text, *concept.prompts)]
+        phrases = all_phrases(request)
         erased = [template.format(phrase) for template in options.templates for phrase in phrases]
         rollout.check(erased)
         prompts = erased * -(-options.trajectories // len(erased))

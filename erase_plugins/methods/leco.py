@@ -25,7 +25,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from erase_plugins.engine.erasing import ErasePrompts, all_phrases, check_becomes
+from erase_plugins.engine.erasing import ErasePrompts, all_phrases, check_becomes, shared_iterations
 from erase_plugins.engine.training_options import RolloutOptions, check_templates, revive
 from erase_plugins.errors import RequestError
 from erase_plugins.hookspecs import hookimpl
@@ -104,15 +104,12 @@ class LECO:
         many, kept = len(request.concepts), options.kept(request)
         rolled = many * options.trajectories * max(len(options.attributes), 1) + kept
         watched = sum(text is not None for text in (options.positive, options.unconditional, options.neutral))
-        warnings = []
-        if many > 5 and "iterations" not in request.options:
-            warnings.append(f"{many} concepts share {options.iterations} iterations; raise iterations if any survives")
         return EditPlan(
             request=request,
             options=as_dict(options),
             modules=tuple(f"{ref.component}.{ref.path}" for ref in refs),
             steps=options.iterations,
-            warnings=tuple(warnings),
+            warnings=shared_iterations(request, options.iterations),
             **cost.estimate(
                 info, request, cost.trainable(refs, options.rank),
                 forwards=2.0 * options.steps * rolled + watched * rolled * options.harvest,

@@ -26,7 +26,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from erase_plugins.engine.training_options import RolloutOptions, revive
+from erase_plugins.engine.erasing import all_phrases, check_no_anchor, shared_iterations
+from erase_plugins.engine.training_options import RolloutOptions, check_templates, revive
 from erase_plugins.errors import RequestError
 from erase_plugins.hookspecs import hookimpl
 from erase_plugins.options import as_dict, option, resolve
@@ -127,22 +128,19 @@ class Receler:
             raise RequestError(
                 f"adversarial_rows={options.adversarial_rows} leaves no room for a prompt in {info.tokens} tokens"
             )
-        many, kept = len(request.concepts), options.kept(request)
+        kept = options.kept(request)
         prompts = len(options.templates) * sum(1 + len(concept.prompts) for concept in request.concepts)
         rolled = prompts * -(-options.trajectories // prompts)
         forwards = 2.0 * options.steps * (rolled + kept) + rolled * options.harvest + options.stand_in
         inner = (options.adversarial_steps - 1) * options.iterations * options.batch if learned else 0
         if options.rollout == "student":
             forwards += options.iterations * options.batch * (options.steps + 3)
-        warnings = []
-        if many > 5 and "iterations" not in request.options:
-            warnings.append(f"{many} concepts share {options.iterations} iterations; raise iterations if any survives")
         return EditPlan(
             request=request,
             options=as_dict(options),
             modules=tuple(f"{ref.component}.{ref.path}.to_out.0" for ref in refs),
             steps=options.iterations,
-            warnings=tuple(warnings),
+            warnings=shared_iterations(request, options.iterations),
             notes=("the erasers are added modules; LoRA files hold a linear stand-in with its error",)
             if options.stand_in else ("the erasers are added modules; no LoRA file can carry them",),
             **cost.estimate(
@@ -154,15 +152,10 @@ class Receler:
 
     def _resolve(self, request: EraseRequest, info: TargetInfo) -> RecelerOptions:
         options: RecelerOptions = resolve(RecelerOptions, request.options, (*info.profiles, request.concepts[0].kind))
-        bad = [text for text in options.templates if "{}" not in text]
-        if bad or not options.templates:
-            raise RequestError(f"template '{''.join(bad[:1])}' has no {{}} for the concept")
-        anchored = [concept.text for concept in request.concepts if concept.anchor is not None]
-        if anchored:
-            raise RequestError(f"receler erases towards the empty prompt and takes no --to ({anchored[0]}); use uce")
-        if "keep_batch" not in request.options and request.preserve:
-            options = replace(options, keep_batch=max(options.keep_batch, options.batch))
-        return replace(options, harvest=min(options.harvest, options.steps))
+        check_templates(options.templates)
+        check_no_anchor(request)
+        ready: RecelerOptions = options.settled(request, info)
+        return ready
 
     def run(self, plan: EditPlan, target: Target, ctx: RunContext) -> Edit:
         from erase_plugins.engine.attention import attention_refs
@@ -207,7 +200,7 @@ class _Work:
             self.masks = Masks(self.target, erasers, options.mask_scale, options.mask_threshold, self.ctx)
         self.attacks = self._attacks()
         self.pools = [self._pool(number, key) for number in range(len(self.names))]
-        phrases = [phrase for concept in request.concepts for phrase in (concept.text, *concept.prompts)]
+        phrases = all_phrases(request)
         self.holding = options.holding(rollout, request, phrases, options.templates, key)
 
     def _prompts(self, concept: Concept) -> list[tuple[str, str]]:

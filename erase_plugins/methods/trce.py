@@ -30,6 +30,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from erase_plugins.engine.closed_form_options import ClosedFormOptions
+from erase_plugins.engine.erasing import all_phrases
 from erase_plugins.engine.frames import FRAMES, POCKET_FRAMES, SAFE, STYLE_FRAMES, VARIANTS
 from erase_plugins.engine.training_options import TrainingOptions, check_templates, revive, spread
 from erase_plugins.errors import RequestError
@@ -206,7 +207,7 @@ class TRCE:
             for member in statistics.members.values()
             for phrase in (*member.facts["phrases"], *member.facts["aliases"])
         }
-        phrases = [phrase for concept in request.concepts for phrase in (concept.text, *concept.prompts)]
+        phrases = all_phrases(request)
         rows = spread(phrases, mined, options.templates, options.trajectories)
         unsafe = [template.format(name) for template, name in rows]
         safe = [template.format(guides[name]) for template, name in rows]
