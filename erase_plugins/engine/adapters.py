@@ -6,6 +6,7 @@ switched off it runs the original code on the original tensors, so teacher outpu
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import TracebackType
@@ -20,26 +21,26 @@ from erase_plugins.errors import Unsupported
 from erase_plugins.families.base import ModuleRef, Target
 
 
-class Slot:
+class Slot(ABC):
     """The change of one module."""
 
     ref: ModuleRef
 
+    @abstractmethod
     def parts(self) -> list[tuple[str, nn.Parameter]]:
         """Named trainable tensors."""
-        raise NotImplementedError
 
+    @abstractmethod
     def deltas(self) -> dict[str, Delta]:
         """Key in the edit -> change."""
-        raise NotImplementedError
 
+    @abstractmethod
     def attach(self, owner: Trainable) -> None:
         """Puts the change in force while ``owner`` is enabled."""
-        raise NotImplementedError
 
+    @abstractmethod
     def detach(self) -> None:
         """Puts the module back as it was."""
-        raise NotImplementedError
 
 
 class Trainable:
@@ -144,9 +145,9 @@ class _WeightSlot(Slot):
     def __init__(self, ref: ModuleRef, module: nn.Linear | nn.Conv2d) -> None:
         self.ref, self.module = ref, module
 
+    @abstractmethod
     def changed(self, original: Any, x: Tensor, *args: Any) -> Tensor:
         """Output of the changed module."""
-        raise NotImplementedError
 
     def attach(self, owner: Trainable) -> None:
         """Shadows ``forward`` on the instance."""
