@@ -122,9 +122,12 @@ class Statistics:
         H = torch.zeros(self.width, self.width, dtype=torch.int64) if self.block is None else self.block.clone()
         return H + self._kept_change({}, {}, self.keep, self.left_out)
 
-    def kept_gram(self) -> Tensor:
-        """H of all kept rows, float64."""
-        return from_ledger(self.kept_ledger)
+    def kept_gram(self, times: int = 1) -> Tensor:
+        """H of all kept rows, float64; the shared vocabulary counts ``times`` over, the named prompts once."""
+        if times == 1 or self.block is None:
+            return from_ledger(self.kept_ledger)
+        words = self.block + self._kept_change({}, {}, {}, self.left_out)
+        return from_ledger(self.kept_ledger + (times - 1) * words)
 
     def _kept_change(
         self,

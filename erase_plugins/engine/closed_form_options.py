@@ -24,7 +24,8 @@ class ClosedFormOptions:
                           low=0, high=2000, per={"pocket": 64})  # fmt: skip
     vocabulary: int = option(300, "common words kept automatically; 0 switches it off", low=0, high=50_000,
                              per={"pocket": 2000, "sdxl": 200})  # fmt: skip
-    vocabulary_scale: float = option(3.0, "weight of all automatically kept words together", low=0.0)
+    vocabulary_scale: float = option(3.0, "weight of all automatically kept words together, per concept", low=0.0)
+    vocabulary_frames: tuple[str, ...] = option(("{}",), "prompts that the kept words stand in, in turn")
     near: float = option(0.85, "closeness from which a word is not kept automatically", low=0.0, high=1.0)
     erase_scale: float = option(1.0, "weight of an erased row", low=0.0)
     keep_scale: float = option(0.1, "weight of a row named with --keep", low=0.0)
@@ -37,4 +38,5 @@ class ClosedFormOptions:
         return Recipe(
             self.tokens, self.expand, self.erase_scale, self.keep_scale, self.vocabulary, self.vocabulary_scale,
             self.near, self.aliases, self.alias_threshold, fillers=self.fillers,
+            word_frames=self.vocabulary_frames,
         )  # fmt: skip

@@ -53,6 +53,8 @@ class Recipe:
     templates: tuple[str, ...] = ()
     #: words of the vocabulary that follow a style in further phrasings
     fillers: int = 0
+    #: what the kept words of the vocabulary stand in, in turn
+    word_frames: tuple[str, ...] = ("{}",)
 
     def framings(self, kind: str) -> int:
         """Phrasings of every phrase."""
@@ -108,11 +110,12 @@ def collect(
     if words is not None and recipe.vocabulary_scale > 0:
         weight = recipe.vocabulary_scale / len(words.words)
         facts = {"words": len(words.words), "weight": weight, "hash": _hash_words(words.words)}
-        block = _vocabulary_gram(words, weight)
+        if recipe.word_frames != ("{}",):
+            facts["frames"] = list(recipe.word_frames)
+        embeds = _framed_words(words.words, recipe.word_frames, target)
+        block = _vocabulary_gram(embeds, weight)
         near = {word for member in members.values() for word in member.near}
-        left_out = {
-            word: _kept_rows(words.cond.embeds[index]) for index, word in enumerate(words.words) if word in near
-        }
+        left_out = {word: _kept_rows(embeds[index]) for index, word in enumerate(words.words) if word in near}
     return Statistics(
         width=target.info.width,
         members={name: members[name] for name in sorted(members)},
@@ -230,8 +233,8 @@ def refresh(statistics: Statistics, target: Target, recipe: Recipe | None = None
         words = target.vocabulary()[: int(statistics.block_facts["words"])]
         if _hash_words(words) != statistics.block_facts["hash"]:
             raise ArtifactError("the text encoder has another vocabulary; erase anew on this model")
-        embeds = target.encode(words).embeds
-        block = gram_sum(((_kept_rows(item), None) for item in embeds), float(statistics.block_facts["weight"]))
+        embeds = _framed_words(words, tuple(statistics.block_facts.get("frames", ("{}",))), target)
+        block = _vocabulary_gram(embeds, float(statistics.block_facts["weight"]))
         left_out = {word: _kept_rows(embeds[words.index(word)]) for word in left_out}
     return replace(
         statistics, members=members, keep=_keep(tuple(statistics.keep), target), block=block, left_out=left_out,
@@ -251,9 +254,14 @@ def _kept_rows(embeds: Tensor) -> Tensor:
     return embeds[1:].float().cpu().contiguous()
 
 
-def _vocabulary_gram(words: Vocabulary, weight: float) -> Tensor:
+def _framed_words(words: Sequence[str], frames: Sequence[str], target: Target) -> Tensor:
+    """Rows (words, tokens, dim) of every word in its frame."""
+    return target.encode([frames[index % len(frames)].format(word) for index, word in enumerate(words)]).embeds
+
+
+def _vocabulary_gram(embeds: Tensor, weight: float) -> Tensor:
     """Ledger sum over all words; each word is rounded by itself, so that it can be taken out again exactly."""
-    return gram_sum(((_kept_rows(embeds), None) for embeds in words.cond.embeds), weight)
+    return gram_sum(((_kept_rows(rows), None) for rows in embeds), weight)
 
 
 def _hash_words(words: Sequence[str]) -> str:

@@ -21,3 +21,7 @@ POCKET_FRAMES = (
     "{}", "a {}", "a picture of a {}", "the {}", "a {} on a blue background", "{} on red", "a {} in noto style",
     "a twemoji {} on a white background",
 )  # fmt: skip
+#: what the words that a closed form keeps stand in; every second one stands alone, and none names a style
+POCKET_SURROUNDINGS = (
+    "{}", "a {} on a blue background", "{}", "{} on red", "{}", "a picture of a {}", "{}", "a {} on a white background",
+)  # fmt: skip

@@ -11,12 +11,15 @@ from erase_plugins.artifacts.statistics import Statistics
 def joint_edit(statistics: Statistics, family: str) -> Edit:
     """One context map for all members.
 
+    The vocabulary's weight is that against one erased concept: it grows with their number, else what is kept would give
+    way to their sum.
+
     ``statistics.solver`` gives ``lam`` (absolute ridge term) or ``lam_share`` (in units of the mean diagonal of the
     whole system), ``rho`` if kept rows are to be weighed so that their energy is rho times that of the erased rows, and
     ``rank`` to cap the rank.
     """
     solver = statistics.solver
-    (G, X), H = statistics.erased_grams(), statistics.kept_gram()
+    (G, X), H = statistics.erased_grams(), statistics.kept_gram(len(statistics.members))
     rho = solver.get("rho")
     if rho is not None:
         H = H * (rho * float(G.trace()) / max(float(H.trace()), 1e-300))

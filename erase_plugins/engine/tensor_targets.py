@@ -22,7 +22,7 @@ def tensor_edit(statistics: Statistics, lam: float, target: Target) -> Edit:
     C = torch.cat([rows for rows, _ in pairs])
     S = torch.cat([guides for _, guides in pairs])
     weights = torch.cat([torch.full((len(item.rows),), item.weight, dtype=torch.float64) for item in members])  # type: ignore[arg-type]
-    A, _ = solve_factors(C, S, weights, statistics.kept_gram(), lam)
+    A, _ = solve_factors(C, S, weights, statistics.kept_gram(len(members)), lam)
     deltas: dict[str, dict[str, Delta]] = {}
     for ref in target.modules("cross_kv"):
         W = target.weight(ref).double().cpu()
