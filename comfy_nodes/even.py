@@ -6,6 +6,7 @@ transformers takes, and a closed-form solve makes 30 times as much of the differ
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -19,9 +20,8 @@ def use_pytorch_attention(encoders: nn.Module) -> list[Any]:
     Returns:
         Handles whose `remove` takes that back.
     """
-    from comfy.clip_model import CLIPLayer
-
-    layers = [module for module in encoders.modules() if isinstance(module, CLIPLayer)]
+    source = sys.modules.get("comfy.clip_model")  # there once any CLIP is loaded
+    layers = [] if source is None else [item for item in encoders.modules() if isinstance(item, source.CLIPLayer)]
     return [layer.register_forward_pre_hook(_chosen, with_kwargs=True) for layer in layers]
 
 

@@ -24,7 +24,6 @@ class Layer(nn.Module):
 def layer(monkeypatch):
     stand_in = ModuleType("comfy.clip_model")
     stand_in.CLIPLayer = Layer
-    monkeypatch.setitem(sys.modules, "comfy", ModuleType("comfy"))
     monkeypatch.setitem(sys.modules, "comfy.clip_model", stand_in)
     return Layer()
 
