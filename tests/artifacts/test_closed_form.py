@@ -106,6 +106,17 @@ def test_truncation_error_is_the_sum_of_the_discarded_eigenvalues(problem) -> No
     assert left >= per_layer - 1e-12
 
 
+def test_a_plainly_truncated_map_errs_by_at_most_the_first_dropped_singular_value(problem) -> None:
+    """|W (K - K_r)|_2 <= |W|_2 sigma_{r+1}, in every layer."""
+    K = solved(problem)
+    A, B, _ = best_factors(K, torch.eye(D, dtype=torch.float64), 2)
+    dropped = float(torch.linalg.svdvals(K)[2])
+    assert dropped > 0
+    assert float(torch.linalg.svdvals(K - B @ A)[0]) == pytest.approx(dropped, rel=1e-9)
+    for W in problem["W"]:
+        assert float(torch.linalg.svdvals(W @ (K - B @ A))[0]) <= float(torch.linalg.svdvals(W)[0]) * dropped
+
+
 def test_lam_must_be_positive(problem) -> None:
     with pytest.raises(RequestError, match="lam"):
         solved(problem, lam=0.0)
