@@ -10,19 +10,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from erase_plugins.artifacts.ledger import gram_sum
 from erase_plugins.artifacts.statistics import Member, Statistics
 from erase_plugins.engine.context import RunContext
 from erase_plugins.engine.context_rows import context_rows
 from erase_plugins.engine.phrases import (
     TEMPLATES,
-    Vocabulary,
     check_phrase,
     expand,
     lines,
     paired_rows,
-    projection_gram,
 )
+from erase_plugins.engine.vocabulary import Vocabulary, kept_rows, projection_gram, word_facts
 from erase_plugins.errors import ArtifactError, RequestError
 from erase_plugins.families.base import Target
 from erase_plugins.types import Concept, EraseRequest
@@ -97,7 +95,9 @@ def collect(
     check_guides(request)
     use_words = recipe.vocabulary > 0 and (recipe.vocabulary_scale > 0 or recipe.aliases)
     sigma = projection_gram(target) if use_words or need_sigma else None
-    words = Vocabulary.of(target, recipe.vocabulary, sigma) if use_words and sigma is not None else None
+    words = None
+    if use_words and sigma is not None:
+        words = Vocabulary.of(target, recipe.vocabulary, sigma, recipe.vocabulary_scale)
     members = {}
     for done, concept in enumerate(request.concepts, 1):
         members[concept.text] = _member(concept, recipe, target, words)
@@ -105,14 +105,11 @@ def collect(
     facts: dict[str, Any] = {}
     block = None
     left_out: dict[str, Tensor] = {}
-    if words is not None and recipe.vocabulary_scale > 0:
-        weight = recipe.vocabulary_scale / len(words.words)
-        facts = {"words": len(words.words), "weight": weight, "hash": _hash_words(words.words)}
-        block = _vocabulary_gram(words, weight)
+    if words is not None and words.block is not None:
+        facts = {"words": len(words.words), "weight": words.weight, "hash": _hash_words(words.words)}
+        block = words.block
         near = {word for member in members.values() for word in member.near}
-        left_out = {
-            word: _kept_rows(words.cond.embeds[index]) for index, word in enumerate(words.words) if word in near
-        }
+        left_out = _rows_of([word for word in words.words if word in near], target)
     return Statistics(
         width=target.info.width,
         members={name: members[name] for name in sorted(members)},
@@ -230,9 +227,8 @@ def refresh(statistics: Statistics, target: Target, recipe: Recipe | None = None
         words = target.vocabulary()[: int(statistics.block_facts["words"])]
         if _hash_words(words) != statistics.block_facts["hash"]:
             raise ArtifactError("the text encoder has another vocabulary; erase anew on this model")
-        embeds = target.encode(words).embeds
-        block = gram_sum(((_kept_rows(item), None) for item in embeds), float(statistics.block_facts["weight"]))
-        left_out = {word: _kept_rows(embeds[words.index(word)]) for word in left_out}
+        _, block = word_facts(target, words, float(statistics.block_facts["weight"]))
+        left_out = _rows_of(list(left_out), target)
     return replace(
         statistics, members=members, keep=_keep(tuple(statistics.keep), target), block=block, left_out=left_out,
         sigma=sigma, sums=None, kept_sum=None,
@@ -246,14 +242,10 @@ def _keep(prompts: Sequence[str], target: Target) -> dict[str, Tensor | None]:
     return {name: cond.embeds[index].float().cpu().contiguous() for index, name in enumerate(names)}
 
 
-def _kept_rows(embeds: Tensor) -> Tensor:
-    """Rows of a vocabulary word without the start row, which is the same for every prompt."""
-    return embeds[1:].float().cpu().contiguous()
-
-
-def _vocabulary_gram(words: Vocabulary, weight: float) -> Tensor:
-    """Ledger sum over all words; each word is rounded by itself, so that it can be taken out again exactly."""
-    return gram_sum(((_kept_rows(embeds), None) for embeds in words.cond.embeds), weight)
+def _rows_of(words: list[str], target: Target) -> dict[str, Tensor]:
+    """Rows of vocabulary words as the vocabulary's sum counts them."""
+    found = target.encode(words).embeds if words else ()
+    return {word: kept_rows(embeds) for word, embeds in zip(words, found, strict=True)}
 
 
 def _hash_words(words: Sequence[str]) -> str:
