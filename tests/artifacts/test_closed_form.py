@@ -46,13 +46,13 @@ def test_equals_the_direct_formula_with_one_map_for_all_layers(problem) -> None:
     K = solved(problem, e=0.7, p=0.3)
     for W in problem["W"]:
         expected = direct(W, problem["C"], problem["S"], problem["P"], e=0.7, p=0.3)
-        assert float((W + W @ K - expected).norm() / expected.norm()) < 1e-9
+        assert float((W + W @ K - expected).norm() / expected.norm()) < 1e-10
 
 
 def test_rank_is_that_of_the_erased_rows_whatever_is_kept(problem) -> None:
     problem["P"] = torch.randn(1000, D, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
     values = torch.linalg.svdvals(solved(problem))
-    assert int((values > 1e-9 * values[0]).sum()) == 3
+    assert int((values > 1e-10 * values[0]).sum()) == 3
 
 
 def test_factors_multiply_to_the_map(problem) -> None:

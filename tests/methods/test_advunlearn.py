@@ -58,7 +58,7 @@ def test_before_training_nothing_retained_is_lost_and_the_loss_is_known(target):
         assert found == pytest.approx((1 + eta) ** 2 * unit, rel=1e-6)
         for retain in ("predictions", "states"):
             kept = erase(target, iterations=1, attack="off", eta=eta, keep_weight=1e3, retain=retain)[1][0]
-            assert kept == pytest.approx(found, rel=1e-3)
+            assert kept == pytest.approx(found, rel=1e-6)
 
 
 def test_stored_answers_are_those_of_the_model(target):

@@ -133,6 +133,20 @@ def test_the_first_step_moves_every_weight_by_at_most_the_rate(target):
     assert {key.rpartition(".")[2] for _, key, _ in artifact.edit.items()} == {"weight", "bias"}
 
 
+def test_published_defaults_for_full_sized_models():
+    """Four pictures two at a time, five times over, are ten steps."""
+    options = resolve(FewShotOptions, {}, ("sd1", "object"))
+    assert options.iterations == -(-options.draw // options.batch) * 5 == 10
+    assert (options.scope, options.rank, options.captions) == ("mlp-final-attn", 16, ())
+
+
+def test_every_step_is_taken(target):
+    losses = []
+    ep.erase(target, "pizza", "few-shot", options={**FAST, "iterations": 3},
+             listeners=[lambda event: losses.append(event.done) if "loss" in event.numbers else None])  # fmt: skip
+    assert losses == [1, 2, 3]
+
+
 def test_no_rate_no_change(target):
     artifact = erase(target, lr=0.0)
     assert all(float(delta.dense().abs().max()) == 0 for _, _, delta in artifact.edit.items())

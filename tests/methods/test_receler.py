@@ -2,7 +2,7 @@
 
 Bit-exact start, gradients and recording of the erasers are in tests/engine/test_erasers.py, learned rows in
 test_attack.py, masks in test_attention.py, resume and round trips in the contract suite, a run of LEDITS++ in
-tests/runtime/test_editing.py.
+tests/runtime/test_editing.py, official files in tests/artifacts/test_eraser_folder.py.
 """
 
 from __future__ import annotations
