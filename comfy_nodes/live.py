@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from erase_plugins.errors import Unsupported
 
 from . import gates
+from .even import attention, use_pytorch_attention
 from .naming import DENOISER
 from .weights import PatchedWeights
 
@@ -122,6 +123,7 @@ class LiveEncoder:
     def __init__(self, clip: Any, weights: PatchedWeights, device: torch.device) -> None:
         self._layer = clip.layer_idx
         self.model = live_copy(clip.cond_stage_model, weights, "", device)
+        use_pytorch_attention(self.model)
         for module in self.model.modules():
             if isinstance(module, nn.LayerNorm):  # ComfyUI adds to the norms' input in place, a backward pass needs it
                 module.register_forward_pre_hook(lambda _m, arguments: (arguments[0].clone(), *arguments[1:]))
@@ -157,6 +159,4 @@ def _embed(table: nn.Embedding, ids: Tensor, out_dtype: Any = None) -> Tensor:
 
 def _attention(_chosen: Any, *arguments: Any, **options: Any) -> Tensor:
     """PyTorch's attention whatever the user chose: the others may not have a backward pass."""
-    from comfy.ldm.modules.attention import attention_pytorch
-
-    return attention_pytorch(*arguments, **options)
+    return attention(*arguments, **options)

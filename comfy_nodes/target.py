@@ -1,8 +1,8 @@
 """A loaded ComfyUI MODEL and CLIP behind the `Target` contract, so that methods run unchanged.
 
 Weights are read through the patches that hang on the model, so LoRAs in front of an erase node take part. Embeddings
-are those that the connected CLIP hands to samplers, clip skip and CLIP LoRAs included. Modules and predictions come
-from a copy of the denoiser (`live`), made when a method first asks.
+are those that the connected CLIP hands to samplers, clip skip and CLIP LoRAs included; only its attention is PyTorch's
+(`even`). Modules and predictions come from a copy of the denoiser (`live`), made when a method first asks.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from erase_plugins.families.naming import sgm_path
 from erase_plugins.families.source import Source, find_family
 
 from . import host
+from .even import pytorch_attention
 from .live import LiveDenoiser, LiveEncoder
 from .naming import DENOISER, ENCODERS, denoiser_names, encoder_layers, encoder_names, unet_config
 from .text_rows import rows_of
@@ -183,7 +184,8 @@ class ComfyTarget(Target):
             for name, part in tokens.items():
                 sections.setdefault(name, []).append(part)
             lasts.append(self._last(tokens))
-        rows = self.clip.encode_from_tokens(sections).detach().float().cpu()
+        with pytorch_attention(self.clip.cond_stage_model):
+            rows = self.clip.encode_from_tokens(sections).detach().float().cpu()
         each = rows.reshape(len(prompts), -1, rows.shape[-1])
         for prompt, embeds, last in zip(prompts, each, lasts, strict=True):
             self._cache[prompt] = (embeds.clone(), last)
@@ -248,7 +250,8 @@ class ComfyTarget(Target):
         for prompt in prompts:
             if prompt not in self._pooled:
                 tokens = {name: [part] for name, part in self._tokenize(prompt).items()}
-                found = self.clip.encode_from_tokens(tokens, return_pooled=True)[1]
+                with pytorch_attention(self.clip.cond_stage_model):
+                    found = self.clip.encode_from_tokens(tokens, return_pooled=True)[1]
                 self._pooled[prompt] = found.detach().float().clone()
         return torch.cat([self._pooled[prompt] for prompt in prompts]).to(self.device)
 

@@ -153,8 +153,9 @@ def run_and_save(
     """
     work = None if folder is None else work_folder(folder)
     artifact = run_plan(
-        ready, target, work=work, resume=resume, listeners=listeners, cancel=cancel, shares=_shares(ready, target)
-    )
+        ready, target, work=work, resume=resume, listeners=listeners, cancel=cancel, shares=_shares(ready, target),
+        target_rate=_target_rate(ready, target),
+    )  # fmt: skip
     if folder is None or work is None or not is_main():
         return artifact
     saved = artifact.save(folder, layouts, target, force)
@@ -170,6 +171,15 @@ def _shares(ready: EditPlan, target: Target) -> Any:
     from erase_plugins.evaluation.shares import attribute_shares
 
     return attribute_shares(target, attributes)
+
+
+def _target_rate(ready: EditPlan, target: Target) -> Any:
+    """Measures how often the concepts are seen, where the option ``stop_at`` asks for it."""
+    if ready.options.get("stop_at") is None:
+        return None
+    from erase_plugins.evaluation.shares import target_rate
+
+    return target_rate(target, [concept.text for concept in ready.request.concepts])
 
 
 def work_folder(out: Path) -> Path:

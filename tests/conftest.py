@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
+import tempfile
 from pathlib import Path
+
+import pytest
 
 # one thread, here and in child processes: several tests compare results of two processes to the last bit
 os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = "1"
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("HF_HUB_DISABLE_XET", "1")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-
-import pytest
+# child processes share it; the user's own stays as it is
+os.environ["ERASE_PLUGINS_CACHE"] = tempfile.mkdtemp(prefix="erase-plugins-cache-")
+atexit.register(shutil.rmtree, os.environ["ERASE_PLUGINS_CACHE"], ignore_errors=True)
 
 GOLDEN = Path(__file__).parent / "golden" / "data"
 

@@ -64,8 +64,9 @@ def _right_divide(left: Tensor, system: Tensor) -> Tensor:
 
 
 def rece_step(
-    M: Tensor, sigma: Tensor, G: Tensor, X: Tensor, H: Tensor, lr: float, lam: float, hold: bool = False
-) -> Tensor:
+    M: Tensor, sigma: Tensor, G: Tensor, X: Tensor, H: Tensor, lr: float, lam: float, hold: bool = False,
+    weight: float = 1.0,
+) -> Tensor:  # fmt: skip
     """One RECE epoch: M times N, with the adversarial rows eliminated.
 
     With R = (lr I + M^T Sigma M)^-1 M^T Sigma the adversarial rows are C' = R C, so C' C'^T = R G R^T and
@@ -78,8 +79,9 @@ def rece_step(
         H: (d, d) preserved rows, weighted by p.
         lr: regulariser of the adversarial embedding.
         lam: ridge term of the erase step.
-        hold: also map the original rows to their guides in this step, so that a heavily kept vocabulary cannot turn
-            the first erasure back; False is the official form.
+        hold: also leave the original rows where they are in this step, so that it does not turn the first erasure
+            back, nor repeats it; False is the official form.
+        weight: of the adversarial rows.
     """
     if not lr > 0:
         raise RequestError(f"regular_scale={lr} must be positive")
@@ -87,8 +89,8 @@ def rece_step(
     R = adversarial_map(M, sigma, lr)
     base = lam * eye + H.double()
     G, X = G.double(), X.double()
-    old_X, old_G = (X, G) if hold else (torch.zeros_like(X), torch.zeros_like(G))
-    N = _right_divide(base + X @ R.T + old_X, base + R @ G @ R.T + old_G)
+    base = base + G if hold else base
+    N = _right_divide(base + weight * X @ R.T, base + weight * R @ G @ R.T)
     return M @ N
 
 

@@ -45,6 +45,10 @@ def look(place: Path, target: Any = None) -> dict[str, Any]:
     Raises:
         ArtifactError: neither of both, or damaged.
     """
+    from erase_plugins.artifacts.eraser_folder import eraser_facts, is_eraser_folder
+
+    if is_eraser_folder(place):
+        return eraser_facts(place)
     facts = _folder_facts(place) if place.is_dir() else _file_facts(place)
     if target is not None and facts.get("manifest"):
         facts["fits"], facts["fit"] = _fit(facts["manifest"], target)

@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from erase_plugins.artifacts.ledger import gram_sum
 from erase_plugins.artifacts.statistics import Member, Statistics
 from erase_plugins.engine.context import RunContext
 from erase_plugins.engine.context_rows import context_rows
 from erase_plugins.engine.phrases import (
     TEMPLATES,
-    Vocabulary,
     check_phrase,
     expand,
     lines,
     paired_rows,
-    projection_gram,
 )
+from erase_plugins.engine.vocabulary import ALONE, Vocabulary, framed_words, kept_rows, projection_gram, word_facts
 from erase_plugins.errors import ArtifactError, RequestError
 from erase_plugins.families.base import Target
 from erase_plugins.types import Concept, EraseRequest
@@ -54,7 +52,7 @@ class Recipe:
     #: words of the vocabulary that follow a style in further phrasings
     fillers: int = 0
     #: what the kept words of the vocabulary stand in, in turn
-    word_frames: tuple[str, ...] = ("{}",)
+    word_frames: tuple[str, ...] = ALONE
 
     def framings(self, kind: str) -> int:
         """Phrasings of every phrase."""
@@ -99,7 +97,9 @@ def collect(
     check_guides(request)
     use_words = recipe.vocabulary > 0 and (recipe.vocabulary_scale > 0 or recipe.aliases)
     sigma = projection_gram(target) if use_words or need_sigma else None
-    words = Vocabulary.of(target, recipe.vocabulary, sigma) if use_words and sigma is not None else None
+    words = None
+    if use_words and sigma is not None:
+        words = Vocabulary.of(target, recipe.vocabulary, sigma, recipe.vocabulary_scale, recipe.word_frames)
     members = {}
     for done, concept in enumerate(request.concepts, 1):
         members[concept.text] = _member(concept, recipe, target, words)
@@ -107,15 +107,12 @@ def collect(
     facts: dict[str, Any] = {}
     block = None
     left_out: dict[str, Tensor] = {}
-    if words is not None and recipe.vocabulary_scale > 0:
-        weight = recipe.vocabulary_scale / len(words.words)
-        facts = {"words": len(words.words), "weight": weight, "hash": _hash_words(words.words)}
-        if recipe.word_frames != ("{}",):
-            facts["frames"] = list(recipe.word_frames)
-        embeds = _framed_words(words.words, recipe.word_frames, target)
-        block = _vocabulary_gram(embeds, weight)
+    if words is not None and words.block is not None:
+        facts = {"words": len(words.words), "weight": words.weight, "hash": _hash_words(words.words)}
+        facts |= {"frames": list(words.frames)} if words.frames != ALONE else {}
+        block = words.block
         near = {word for member in members.values() for word in member.near}
-        left_out = {word: _kept_rows(embeds[index]) for index, word in enumerate(words.words) if word in near}
+        left_out = _rows_of(near, words.words, words.frames, target)
     return Statistics(
         width=target.info.width,
         members={name: members[name] for name in sorted(members)},
@@ -233,9 +230,9 @@ def refresh(statistics: Statistics, target: Target, recipe: Recipe | None = None
         words = target.vocabulary()[: int(statistics.block_facts["words"])]
         if _hash_words(words) != statistics.block_facts["hash"]:
             raise ArtifactError("the text encoder has another vocabulary; erase anew on this model")
-        embeds = _framed_words(words, tuple(statistics.block_facts.get("frames", ("{}",))), target)
-        block = _vocabulary_gram(embeds, float(statistics.block_facts["weight"]))
-        left_out = {word: _kept_rows(embeds[words.index(word)]) for word in left_out}
+        frames = tuple(statistics.block_facts.get("frames", ALONE))
+        _, block = word_facts(target, words, float(statistics.block_facts["weight"]), frames)
+        left_out = _rows_of(left_out, words, frames, target)
     return replace(
         statistics, members=members, keep=_keep(tuple(statistics.keep), target), block=block, left_out=left_out,
         sigma=sigma, sums=None, kept_sum=None,
@@ -249,19 +246,11 @@ def _keep(prompts: Sequence[str], target: Target) -> dict[str, Tensor | None]:
     return {name: cond.embeds[index].float().cpu().contiguous() for index, name in enumerate(names)}
 
 
-def _kept_rows(embeds: Tensor) -> Tensor:
-    """Rows of a vocabulary word without the start row, which is the same for every prompt."""
-    return embeds[1:].float().cpu().contiguous()
-
-
-def _framed_words(words: Sequence[str], frames: Sequence[str], target: Target) -> Tensor:
-    """Rows (words, tokens, dim) of every word in its frame."""
-    return target.encode([frames[index % len(frames)].format(word) for index, word in enumerate(words)]).embeds
-
-
-def _vocabulary_gram(embeds: Tensor, weight: float) -> Tensor:
-    """Ledger sum over all words; each word is rounded by itself, so that it can be taken out again exactly."""
-    return gram_sum(((_kept_rows(rows), None) for rows in embeds), weight)
+def _rows_of(wanted: Collection[str], words: Sequence[str], frames: Sequence[str], target: Target) -> dict[str, Tensor]:
+    """Rows of some words of a vocabulary as its sum counts them."""
+    prompts = {word: prompt for word, prompt in zip(words, framed_words(words, frames), strict=True) if word in wanted}
+    found = target.encode(list(prompts.values())).embeds if prompts else ()
+    return {word: kept_rows(embeds) for word, embeds in zip(prompts, found, strict=True)}
 
 
 def _hash_words(words: Sequence[str]) -> str:

@@ -48,6 +48,8 @@ class RunContext:
     precision: str = "float32"
     #: (edit, concept, attributes) -> share of pictures that show each attribute; None where no judge knows them
     shares: Callable[[Any, str, list[str]], list[float]] | None = None
+    #: (edit, pictures) -> share of drawn pictures in which a judge sees the concepts; None where nobody looks
+    target_rate: Callable[[Any, int], float] | None = None
 
     def generator(self, name: str = "") -> torch.Generator:
         """Seeded CPU generator; one per purpose, so that adding a draw elsewhere changes nothing here."""

@@ -17,7 +17,7 @@ from torch import Tensor
 from erase_plugins.artifacts.edit import AddOn
 from erase_plugins.artifacts.gated import gate_addon
 from erase_plugins.engine.context import RunContext
-from erase_plugins.engine.phrases import Vocabulary, projection_gram
+from erase_plugins.engine.vocabulary import Vocabulary, projection_gram
 from erase_plugins.families.base import Conditioning, Target
 
 #: phrasings of the examples; the subject takes a random place, frequent words the others

@@ -9,15 +9,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
+from erase_plugins.artifacts.edit import Edit
 from erase_plugins.engine import distributed
 from erase_plugins.engine.adapters import Trainable
+from erase_plugins.engine.average import Average
 from erase_plugins.engine.context import RunContext
+from erase_plugins.engine.stopping import Stop
 from erase_plugins.errors import NotFiniteError, RequestError, RunCancelled
 
 OPTIMIZERS = ("adam", "adamw", "sgd")
@@ -26,13 +30,19 @@ Loss = Callable[[int], Tensor]
 
 @dataclass(frozen=True)
 class Schedule:
-    """How to train: ``lr`` is constant, then falls linearly to 0 over the last ``cooldown`` share of the iterations."""
+    """How to train.
+
+    ``lr`` is constant, then falls linearly to 0 over the last ``cooldown`` share of the iterations. ``ema`` is the
+    decay of the running average that is saved, 0 saves the last values. ``stop`` may end training early.
+    """
 
     iterations: int
     lr: float
     optimizer: str = "adam"
     cooldown: float = 0.0
     every: int = 50
+    ema: float = 0.0
+    stop: Stop | None = None
 
     def rate(self, step: int) -> float:
         """Learning rate of a step."""
@@ -62,8 +72,9 @@ class Carried(Protocol):
 
 
 def train(
-    ctx: RunContext, adapters: Trainable, loss_of: Loss, schedule: Schedule, key: str, carried: Carried | None = None
-) -> list[float]:
+    ctx: RunContext, adapters: Trainable, loss_of: Loss, schedule: Schedule, key: str, carried: Carried | None = None,
+    edit_of: Callable[[], Edit] | None = None,
+) -> list[float]:  # fmt: skip
     """Minimises ``loss_of(step)`` over the adapters.
 
     Args:
@@ -73,6 +84,7 @@ def train(
         schedule: see `Schedule`.
         key: identifies the run; a checkpoint of another key is ignored.
         carried: state of ``loss_of`` that outlives a step.
+        edit_of: makes the method's edit of the adapters as they are, for `Schedule.stop`; None: the adapters' own.
 
     Returns:
         The loss of every step, from the first (also after a resume).
@@ -83,12 +95,15 @@ def train(
     """
     parameters = adapters.parameters()
     optimizer = make_optimizer(schedule.optimizer, parameters, schedule.lr)
+    average = Average(adapters, schedule.ema) if schedule.ema > 0 else None
     done, losses = 0, []
     found = ctx.resumed(key)
     if found is not None:
         done, tensors, state = found
         adapters.load(tensors)
         load_optimizer(optimizer, tensors)
+        if average is not None:
+            average.load(tensors)
         if carried is not None:
             prefix = "carried."
             carried.load({name.removeprefix(prefix): part for name, part in tensors.items() if name.startswith(prefix)})
@@ -97,11 +112,23 @@ def train(
 
     def save() -> None:
         named = {**adapters.named_parameters(), **optimizer_tensors(optimizer)}
+        if average is not None:
+            named |= average.tensors()
         if carried is not None:
             named |= {f"carried.{name}": part for name, part in carried.tensors().items()}
         ctx.checkpoint(done, named, {"losses": losses}, key)
 
-    for step in range(done, schedule.iterations):
+    def edit() -> Edit:
+        with nullcontext() if average is None else average.in_force():
+            return adapters.edit() if edit_of is None else edit_of()
+
+    def enough() -> bool:
+        """Asked before a step, so that a run resumed there asks again."""
+        with adapters.disabled():
+            return schedule.stop is not None and schedule.stop.reached(ctx, done, edit)
+
+    while done < schedule.iterations and not enough():
+        step = done
         optimizer.param_groups[0]["lr"] = schedule.rate(step)
         try:
             loss = loss_of(step)
@@ -127,6 +154,8 @@ def train(
             part.grad = grad
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
+        if average is not None:
+            average.update(step)
         done = step + 1
         losses.append(value)
         try:
@@ -137,6 +166,8 @@ def train(
         if done - saved >= schedule.every and done < schedule.iterations:
             save()
             saved = done
+    if average is not None:
+        average.settle()
     return losses
 
 

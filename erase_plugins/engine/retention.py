@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
-from erase_plugins.engine.phrases import Vocabulary, projection_gram
+from erase_plugins.engine.vocabulary import Vocabulary, projection_gram
 from erase_plugins.families.base import Target
 
 #: the more frequent words that are drawn from

@@ -48,6 +48,7 @@ def run_plan(
     listeners: Sequence[Listener] = (),
     cancel: threading.Event | None = None,
     shares: Callable[..., list[float]] | None = None,
+    target_rate: Callable[..., float] | None = None,
 ) -> Any:
     """Runs a plan on a loaded target.
 
@@ -59,6 +60,8 @@ def run_plan(
         listeners: called with every event.
         cancel: set it from another thread to stop.
         shares: measures attribute shares, for methods that balance them.
+        target_rate: measures how often the concepts are still seen, for ``stop_at``; without it training runs its
+            course.
 
     Returns:
         The artifact, in memory.
@@ -82,6 +85,7 @@ def run_plan(
         listeners=(*listeners, manager.on_event),
         cancel=cancel or threading.Event(),
         shares=shares,
+        target_rate=target_rate,
     )
     started = time.perf_counter()
     try:

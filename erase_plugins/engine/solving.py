@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+from torch import Tensor
+
 from erase_plugins.artifacts.closed_form import best_factors, exact_factors, solve_map
 from erase_plugins.artifacts.edit import Edit
 from erase_plugins.artifacts.solved import context_edit
 from erase_plugins.artifacts.statistics import Statistics
 
 
-def joint_edit(statistics: Statistics, family: str) -> Edit:
-    """One context map for all members.
+def joint_map(statistics: Statistics) -> Tensor:
+    """The map K (d, d) of all members in float64.
 
     The vocabulary's weight is that against one erased concept: it grows with their number, else what is kept would give
     way to their sum.
 
     ``statistics.solver`` gives ``lam`` (absolute ridge term) or ``lam_share`` (in units of the mean diagonal of the
-    whole system), ``rho`` if kept rows are to be weighed so that their energy is rho times that of the erased rows, and
-    ``rank`` to cap the rank.
+    whole system), and ``rho`` if kept rows are to be weighed so that their energy is rho times that of the erased rows.
     """
     solver = statistics.solver
     (G, X), H = statistics.erased_grams(), statistics.kept_gram(len(statistics.members))
@@ -26,8 +27,12 @@ def joint_edit(statistics: Statistics, family: str) -> Edit:
     lam = solver.get("lam")
     if lam is None:
         lam = solver["lam_share"] * float((G + H).trace()) / statistics.width
-    K = solve_map(G, X, H, lam)
-    rank = solver.get("rank")
+    return solve_map(G, X, H, lam)
+
+
+def joint_edit(statistics: Statistics, family: str) -> Edit:
+    """One context map for all members, at most of the rank that ``statistics.solver`` gives."""
+    K, rank = joint_map(statistics), statistics.solver.get("rank")
     if rank is not None and statistics.sigma is not None:
         A, B, error = best_factors(K, statistics.sigma, rank)
     else:

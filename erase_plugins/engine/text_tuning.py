@@ -11,8 +11,8 @@ from torch import Tensor
 
 from erase_plugins.engine.context import RunContext
 from erase_plugins.engine.loop import shuffled
-from erase_plugins.engine.phrases import Vocabulary, projection_gram
 from erase_plugins.engine.retention import POOL, keep_words
+from erase_plugins.engine.vocabulary import Vocabulary, projection_gram
 from erase_plugins.errors import RequestError, Unsupported
 from erase_plugins.families.base import ModuleRef, Target, TargetInfo
 

@@ -52,13 +52,25 @@ class LoopOptions:
         "bfloat16", "autocast of the denoiser; adapters and loss stay float32", choices=("bfloat16", "float32")
     )
     checkpoint_every: int = option(50, "training steps between checkpoints", low=1, per={"pocket": 20})
+    ema: float = option(
+        0.0, "decay of a running average of the trained change, saved instead of the last values; 0: off", low=0.0,
+        high=0.9999,
+    )  # fmt: skip
+    stop_at: float | None = option(
+        None, "training ends once a judge sees the concept in at most this share of drawn pictures; none: never",
+        low=0.0, high=1.0,
+    )  # fmt: skip
+    check_every: int = option(20, "training steps between looks of that judge", low=1)
+    check_pictures: int = option(16, "pictures drawn for a look of that judge", low=1, high=10_000)
 
     def schedule(self) -> Schedule:
         """Schedule of the training loop; ``lr`` must be set."""
         from erase_plugins.engine.loop import Schedule
+        from erase_plugins.engine.stopping import Stop
 
         assert self.lr is not None
-        return Schedule(self.iterations, self.lr, self.optimizer, self.cooldown, self.checkpoint_every)
+        stop = None if self.stop_at is None else Stop(self.stop_at, self.check_every, self.check_pictures)
+        return Schedule(self.iterations, self.lr, self.optimizer, self.cooldown, self.checkpoint_every, self.ema, stop)
 
 
 @dataclass(frozen=True)

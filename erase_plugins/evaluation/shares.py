@@ -1,19 +1,23 @@
-"""How often each attribute of a concept is drawn: what debiasing steers by."""
+"""What a running method may ask a judge: how often each attribute is drawn, how often the concepts are still seen."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
+
+from torch import Tensor
 
 from erase_plugins.artifacts.artifact import Artifact
 from erase_plugins.artifacts.edit import Edit
 from erase_plugins.artifacts.manifest import Manifest
+from erase_plugins.errors import Unsupported
 from erase_plugins.families.diffusers_target import DiffusersTarget
 from erase_plugins.manager import get_manager
 from erase_plugins.runtime.apply import attach_edit
 
 Shares = Callable[[Edit, str, list[str]], list[float]]
+Rate = Callable[[Edit, int], float]
 
 
 def attribute_shares(target: Any, attributes: list[str], images: int = 48, seed: int = 10_000) -> Shares | None:
@@ -36,18 +40,64 @@ def attribute_shares(target: Any, attributes: list[str], images: int = 48, seed:
 
 def _measure(target: DiffusersTarget, judge: Any, axis: str, images: int, seed: int) -> Shares:
     def shares(edit: Edit, concept: str, attributes: list[str]) -> list[float]:
-        from erase_plugins.evaluation.draw import draw
-
-        plain = replace(edit, statistics={}, meta={})
-        manifest = Manifest(name="trial", method={"id": "trial"}, concepts=())
-        handle = attach_edit(target.pipe, target, Artifact(manifest, plain), 1.0, "weights")
-        try:
-            pictures = draw(target.pipe, [f"a {concept}"] * images, range(seed, seed + images))
-        finally:
-            handle.remove()
+        pictures = _drawn(target, edit, [f"a {concept}"] * images, range(seed, seed + images))
         best = judge.score(pictures)[axis].argmax(-1).tolist()
         seen = [judge.axes[axis][index] for index in best]
         counted = max(sum(seen.count(name) for name in attributes), 1)
         return [seen.count(name) / counted for name in attributes]
 
     return shares
+
+
+def target_rate(target: Any, concepts: Sequence[str], seed: int = 20_000) -> Rate:
+    """A function (edit, pictures) -> share of drawn pictures in which the judge sees the erased concept.
+
+    Args:
+        target: the model.
+        concepts: texts of the erased concepts or styles; the pictures are shared out among them.
+        seed: of prompts and pictures; the same pictures in every look, others than those of an evaluation.
+
+    Raises:
+        Unsupported: no judge knows all of them on this model.
+    """
+    from erase_plugins.evaluation.prompts import quick_prompts
+
+    judge = _knowing(target, concepts)
+    if judge is None:
+        raise Unsupported(
+            f"stop_at needs a judge that knows {', '.join(concepts[:5])} in pictures of {target.info.model}, and none "
+            "is registered; leave stop_at out"
+        )
+    quick_prompts(judge, concepts, 1, seed)  # refuses concepts of different kinds
+
+    def rate(edit: Edit, images: int) -> float:
+        prompts = quick_prompts(judge, concepts, max(images, len(concepts)), seed)["target"]
+        pictures = _drawn(target, edit, [item.text for item in prompts], [item.seed for item in prompts])
+        best = {axis: scores.argmax(-1).tolist() for axis, scores in judge.score(pictures).items()}
+        seen = [judge.axes[item.axis][best[item.axis][place]] for place, item in enumerate(prompts)]
+        return sum(name == item.expected[item.axis] for name, item in zip(seen, prompts, strict=True)) / len(prompts)
+
+    return rate
+
+
+def _knowing(target: Any, concepts: Sequence[str]) -> Any:
+    if not isinstance(target, DiffusersTarget):
+        return None
+    for entry in get_manager().evaluators("judge"):
+        known = {label for labels in entry.item.axes.values() for label in labels}
+        if entry.item.accepts(target.info) and known.issuperset(concepts):
+            return entry.item
+    return None
+
+
+def _drawn(target: DiffusersTarget, edit: Edit, prompts: Sequence[str], seeds: Sequence[int]) -> Tensor:
+    """Pictures (n, 3, height, width) with the edit in force."""
+    from erase_plugins.evaluation.draw import draw
+
+    plain = replace(edit, statistics={}, meta={})
+    manifest = Manifest(name="trial", method={"id": "trial"}, concepts=())
+    handle = attach_edit(target.pipe, target, Artifact(manifest, plain), 1.0, "weights")
+    try:
+        return draw(target.pipe, prompts, seeds)
+    finally:
+        handle.remove()

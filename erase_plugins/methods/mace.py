@@ -154,11 +154,15 @@ class MACE:
         ctx.start(plan.steps)
         memories = Memories(target, refs, 1, len(request.concepts), ctx.generator("memories"))
         rollout = Rollout(target, "ddim", options.steps, options.guidance, 1, ctx, memories, plan.steps)
+
+        def edit() -> Edit:
+            changed = self._with_changes(statistics, request, options, memories, change, target)
+            return self.solve(changed, target.family.id)
+
         with memories:
             loss = attention_run(request, options, rollout, memories, change, key)
-            train(ctx, memories, loss, replace(options.schedule(), iterations=plan.steps), key)
-        statistics = self._with_changes(statistics, request, options, memories, change, target)
-        return self.solve(statistics, target.family.id)
+            train(ctx, memories, loss, replace(options.schedule(), iterations=plan.steps), key, edit_of=edit)
+        return edit()
 
     def _with_changes(
         self, statistics: Statistics, request: EraseRequest, options: MACEOptions, memories: Memories,

@@ -150,14 +150,18 @@ class RealEra:
             return self._behind_gate(closed, statistics, target, ctx) if options.gated else closed
         refs = target.modules(GROUPS[options.train])
         adapters = Adapters(target, refs, options.lora_rank, generator=ctx.generator("adapters"))
+
+        def edit() -> Edit:
+            both = stacked(closed, adapters.edit(), [ref.weight for ref in target.modules("cross_kv")])
+            return self._behind_gate(both, statistics, target, ctx) if options.gated else both
+
         ctx.precision = options.precision
         ctx.start(options.iterations)
         with adapters:
             rollout = options.rollout_on(target, adapters, ctx)
             loss = self._loss(plan.request, options, statistics, closed, rollout, key)
-            train(ctx, adapters, loss, options.schedule(), key)
-        edit = stacked(closed, adapters.edit(), [ref.weight for ref in target.modules("cross_kv")])
-        return self._behind_gate(edit, statistics, target, ctx) if options.gated else edit
+            train(ctx, adapters, loss, options.schedule(), key, edit_of=edit)
+        return edit()
 
     def _behind_gate(self, edit: Edit, statistics: Statistics, target: Target, ctx: RunContext) -> Edit:
         """The edit as low-rank changes that open with the prompt; statistics would not give the gate again."""

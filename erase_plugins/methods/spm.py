@@ -162,7 +162,8 @@ class SPM:
         gate = make_gate(target, [concept.text for concept in concepts], phrases, options.gates(), ctx)
         with memories:
             loss = self._loss(plan.request, options, options.rollout_on(target, memories, ctx), memories, key)
-            train(ctx, memories, loss, replace(options.schedule(), iterations=plan.steps), key)
+            schedule = replace(options.schedule(), iterations=plan.steps)
+            train(ctx, memories, loss, schedule, key, edit_of=lambda: memories.gated(gate))
         return memories.gated(gate)
 
     def _loss(

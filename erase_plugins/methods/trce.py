@@ -173,12 +173,16 @@ class TRCE:
             return closed
         refs = target.modules("visual")
         adapters = Adapters(target, refs, options.lora_rank, generator=ctx.generator("adapters"))
+
+        def edit() -> Edit:
+            return stacked(closed, adapters.edit(), [ref.weight for ref in target.modules("cross_kv")])
+
         ctx.precision = options.precision
         ctx.start(options.iterations)
         with adapters:
             loss = self._loss(request, options, statistics, closed, options.rollout_on(target, adapters, ctx), key)
-            train(ctx, adapters, loss, options.schedule(), key)
-        return stacked(closed, adapters.edit(), [ref.weight for ref in target.modules("cross_kv")])
+            train(ctx, adapters, loss, options.schedule(), key, edit_of=edit)
+        return edit()
 
     def solve(self, statistics: Statistics, family: str) -> Edit:
         """Stage 1 of given statistics; the joint solution of all members."""

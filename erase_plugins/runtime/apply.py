@@ -16,7 +16,14 @@ from erase_plugins.errors import ArtifactError, RequestError, Unsupported
 from erase_plugins.families.diffusers_target import DiffusersTarget
 from erase_plugins.runtime import addons
 from erase_plugins.runtime.context import ActiveMap, attach_map, detach_map
-from erase_plugins.runtime.guard import check_base, check_compiled, check_pipeline, context_maps, resolve_parameters
+from erase_plugins.runtime.guard import (
+    check_base,
+    check_compiled,
+    check_pipeline,
+    context_maps,
+    resolve_parameters,
+    unread_layers,
+)
 from erase_plugins.runtime.patcher import LOCK, Patch, attach, detach, refresh, settle
 
 MODES = ("weights", "context")
@@ -27,6 +34,7 @@ class Applied:
 
     Attributes:
         patched: number of modules changed; always all of them.
+        warnings: why it may do less than expected on this model.
     """
 
     def __init__(self, pipe: Any, artifact: Artifact, strength: float) -> None:
@@ -34,14 +42,16 @@ class Applied:
         self.artifact = artifact
         self.strength = strength
         self.patched = 0
+        self.warnings: tuple[str, ...] = ()
         self._patches: list[tuple[nn.Parameter, Patch]] = []
         self._maps: list[tuple[nn.Module, ActiveMap]] = []
         self._addons: list[addons.Attached] = []
         self._done = False
 
     def report(self) -> str:
-        """One line: what is patched, at which strength."""
-        return f"{self.artifact.name}: patched {self.patched} of {self.patched} modules, strength {self.strength:g}"
+        """One line: what is patched, at which strength, and the warnings."""
+        line = f"{self.artifact.name}: patched {self.patched} of {self.patched} modules, strength {self.strength:g}"
+        return "; ".join((line, *self.warnings))
 
     def set_strength(self, strength: float) -> None:
         """Changes the strength in place; 0 is bit-exact identity.
@@ -165,6 +175,7 @@ def attach_edit(pipe: Any, target: DiffusersTarget, artifact: Artifact, strength
     check_pipeline(pipe, tuple(sorted(weights.deltas)))
     parameters = resolve_parameters(weights, target, lambda component: getattr(pipe, component, None))
     applied = Applied(pipe, artifact, strength)
+    applied.warnings = unread_layers(edit, target)
     added: dict[str, dict[str, Delta]] = {}
     try:
         if mode == "context":

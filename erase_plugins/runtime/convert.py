@@ -10,7 +10,8 @@ from typing import Any
 from erase_plugins.artifacts.artifact import Artifact, load_artifact
 from erase_plugins.artifacts.atomic import atomic_file, refuse_existing
 from erase_plugins.artifacts.edit import Bias, Delta, Edit
-from erase_plugins.errors import NotFiniteError, RequestError, Unsupported
+from erase_plugins.artifacts.eraser_folder import is_eraser_folder, read_eraser_folder
+from erase_plugins.errors import BaseMismatch, NotFiniteError, RequestError, Unsupported
 
 DTYPES = ("float32", "float16", "bfloat16")
 
@@ -33,7 +34,7 @@ def convert(
     """Writes an artifact or a foreign file in another layout.
 
     Args:
-        source: artifact, artifact folder, or a file of any recognised kind.
+        source: artifact, artifact folder, a file of any recognised kind, or a folder of Receler's official erasers.
         layout: id of a registered layout.
         out: a new ``.safetensors`` file, or a new artifact folder.
         base: the base model as a `Target` (or what `erase_plugins.api.as_target` takes); needed for context maps and
@@ -92,6 +93,11 @@ def open_source(source: Artifact | str | Path, target: Any, family: str | None) 
     Raises:
         Unsupported: the file needs a base model, or can never be converted.
     """
+    if not isinstance(source, Artifact) and is_eraser_folder(Path(source)):
+        artifact = read_eraser_folder(Path(source), family)
+        if target is not None:
+            check_layers(artifact.edit, target)
+        return artifact, {}
     if isinstance(source, Artifact) or not Path(source).is_file():
         return load_artifact(source), {}
     from erase_plugins.artifacts.foreign import classify, foreign_manifest
@@ -112,6 +118,29 @@ def open_source(source: Artifact | str | Path, target: Any, family: str | None) 
     edit, errors = edit_from_weights(path, kind.id, target)
     manifest = foreign_manifest(path, header, target.family, edit)
     return Artifact(replace(manifest, base=describe_base(target)), edit), errors
+
+
+def check_layers(edit: Edit, target: Any) -> None:
+    """Refuses erasers that are not exactly those of the base's cross-attention layers.
+
+    Raises:
+        Unsupported: another family.
+        BaseMismatch: lists the layers without an eraser, the erasers without a layer, or a wrong size.
+    """
+    from erase_plugins.engine.attention import attention_refs
+
+    check_fits(target, edit)
+    sizes = {ref.path: ref.shape[0] for ref in attention_refs(target.info)}
+    found = {key: int(addon.tensors()["up"].shape[0]) for _, key, addon in edit.items()}
+    missing, extra = sorted(sizes.keys() - found.keys()), sorted(found.keys() - sizes.keys())
+    if missing or extra:
+        raise BaseMismatch(
+            f"the erasers do not belong to {target.info.model}: without an eraser are {', '.join(missing) or 'none'}; "
+            f"without a layer are {', '.join(extra) or 'none'}"
+        )
+    wrong = next((key for key in sorted(found) if found[key] != sizes[key]), None)
+    if wrong is not None:
+        raise BaseMismatch(f"the eraser at {wrong} is for {found[wrong]} channels, the layer has {sizes[wrong]}")
 
 
 def without_bias(edit: Edit) -> tuple[Edit, list[str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -116,6 +117,34 @@ def resolve_parameters(edit: Edit, target: Any, owner: Any) -> dict[tuple[str, s
             f"patched {len(found)} of {len(wanted)} modules of {target.info.model}: {first}; nothing was changed"
         )
     return found
+
+
+_LAYER = re.compile(r"\bencoder\.layers\.(\d+)\.")
+
+
+def unread_layers(edit: Edit, target: Any) -> tuple[str, ...]:
+    """One sentence for every text encoder whose changes all lie behind the layer that the context is read from."""
+    layers: dict[str, list[int | None]] = {}
+    for component, key, _ in edit.items():
+        found = _LAYER.search(key)
+        behind = key.startswith(("final_layer_norm.", "text_projection."))
+        layers.setdefault(component, []).append(int(found[1]) if found else (10**6 if behind else None))
+    told = []
+    for component, numbers in sorted(layers.items()):
+        if None in numbers:
+            continue
+        try:
+            end = target.family.text_layers(target.info, component)
+        except Unsupported:
+            continue
+        # where the last layer is read, it is read through the final norm, and nothing lies behind
+        early = end < int(target.info.configs[component]["num_hidden_layers"])
+        if early and min(number for number in numbers if number is not None) >= end:
+            told.append(
+                f"{component} is changed only behind layer {end - 1}, where {target.info.model} reads its context: "
+                "prompts are encoded as before, except for the pooled row"
+            )
+    return tuple(told)
 
 
 def shape_problem(delta: Delta, shape: torch.Size) -> str:

@@ -94,6 +94,32 @@ def tiny_sdxl(seed: int = 0) -> Any:
     return _ready(pipe)
 
 
+def tiny_editing(seed: int = 0) -> Any:
+    """A random LEDITS++ pipeline: 16 x 16 latents, three levels, as its masks come from a quarter of the side."""
+    import torch
+    from diffusers import DPMSolverMultistepScheduler, LEditsPPPipelineStableDiffusion, UNet2DConditionModel
+    from transformers import CLIPTextModel
+
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        unet = UNet2DConditionModel(
+            sample_size=16, in_channels=4, out_channels=4, layers_per_block=1, block_out_channels=(16, 16, 32),
+            norm_num_groups=4, cross_attention_dim=32, attention_head_dim=2,
+            down_block_types=("CrossAttnDownBlock2D",) * 3, up_block_types=("CrossAttnUpBlock2D",) * 3,
+        )  # fmt: skip
+        text_encoder = CLIPTextModel(_text_config(32, 32))
+        vae = _vae()
+    scheduler = DPMSolverMultistepScheduler(
+        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", steps_offset=1, solver_order=2,
+        algorithm_type="sde-dpmsolver++",
+    )  # fmt: skip
+    pipe = LEditsPPPipelineStableDiffusion(
+        vae=vae, text_encoder=text_encoder, tokenizer=_tokenizer(), unet=unet, scheduler=scheduler,
+        safety_checker=None, feature_extractor=None, requires_safety_checker=False,
+    )  # fmt: skip
+    return _ready(pipe)
+
+
 def _ready(pipe: Any) -> Any:
     pipe.set_progress_bar_config(disable=True)
     for component in pipe.components.values():

@@ -128,3 +128,12 @@ def test_damaged_statistics_are_refused() -> None:
         statistics_from_tensors({**tensors, "H": tensors["H"].double()}, facts)
     with pytest.raises(CorruptArtifact):
         statistics_from_tensors(tensors, {**facts, "schema": 99})
+
+
+def test_the_vocabulary_can_count_several_times_and_named_prompts_do_not() -> None:
+    one = make("fox", "dog", keep=("", "a cat"))
+    words = {f"word{index}": rows(4, 50 + index) for index in range(5)}
+    kept = [part for word, part in words.items() if word not in one.left_out]
+    grown = one.kept_gram(4) - one.kept_gram()
+    assert len(kept) < len(words)
+    assert torch.equal(grown, 3 * sum(from_ledger(gram(part, 0.01)) for part in kept))

@@ -96,7 +96,7 @@ def erasing(case: Case, nodes: dict[str, Any]) -> None:
         concepts = [ep.Concept("pizza", anchor="hamburger"), ep.Concept("dog")]
         theirs = ep.erase(source, concepts, method, keep=["a cat"])
         NUMBERS[f"{method}_same_base"] = artifact.manifest.base == theirs.manifest.base
-        NUMBERS[f"{method}_solutions"] = solutions(case, source, concepts, method, artifact, theirs)
+        NUMBERS[f"{method}_solutions"] = solutions(case, source, artifact, theirs)
         with ep.apply(case.pipe, theirs, strength=0.7):
             wanted = case.diffusers()
         half = nodes[name]().execute(model=case.model, clip=case.clip, strength=0.7, **settings)["result"][0]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 
 from comfy_nodes.addons import Place, place_of
+from erase_plugins.families.checkpoint import _BY_WIDTH
+from erase_plugins.manager import get_manager
 
 CONFIG = {
     "layers_per_block": 2,
@@ -23,3 +25,12 @@ CONFIG = {
 )
 def test_layers_are_found_by_block_and_index(path, place):
     assert place_of(path, CONFIG) == place
+
+
+@pytest.mark.parametrize(("family", "width", "count"), [("sd1", 768, 16), ("sdxl", 2048, 70)])
+def test_every_cross_attention_layer_of_full_sized_models_has_a_place_of_its_own(family, width, count):
+    configs = _BY_WIDTH[width]
+    info = get_manager().family(family).info("model", configs)
+    paths = {ref.path.removesuffix(".to_k") for ref in info.modules("cross_kv") if ref.path.endswith(".to_k")}
+    places = {place_of(path, configs["unet"]) for path in paths}
+    assert len(paths) == len(places) == count

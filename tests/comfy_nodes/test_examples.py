@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 
 import pytest
 from PIL import Image
@@ -19,8 +20,8 @@ from tests.comfy_nodes.workflow import to_prompt
 
 pytestmark = [pytest.mark.comfy, pytest.mark.slow]
 WORKFLOWS = sorted((ROOT / "comfy_nodes" / "example_workflows").glob("*.json"))
-#: checkpoints that are not on this machine: checked, not run
-ABSENT = ("erase_and_compare_sd15", "erase_and_compare_sdxl")
+#: run with small random checkpoints, and therefore with fewer and smaller steps
+RANDOM = ("erase_and_compare_sd15", "erase_and_compare_sdxl")
 
 
 @pytest.fixture(scope="module")
@@ -30,11 +31,14 @@ def hub():
 
 
 @pytest.fixture(scope="module")
-def client(environment, hub, tmp_path_factory):
+def client(environment, in_comfy, hub, tmp_path_factory):
     """A server with everything that the workflows ask for."""
     python, comfy = environment
     base = comfy_server.prepare(tmp_path_factory.mktemp("examples"), ROOT / "comfy_nodes", "erase_nodes")
+    comfy_server.prepare(base, ROOT / "tests" / "comfy_nodes" / "small_sdxl.py", "small_sdxl.py")
     prepare(base, hub, tmp_path_factory.mktemp("assets"))
+    (base / "models" / "checkpoints").mkdir()
+    in_comfy("small_checkpoint.py", str(base / "models" / "checkpoints" / "v1-5-pruned-emaonly.safetensors"))
     (base / "front").mkdir()
     (base / "front" / "index.html").write_text("no editor in this test", encoding="utf-8")
     port = comfy_server.free_port()
@@ -94,7 +98,7 @@ def test_a_workflow_has_known_nodes_and_valid_values(path, info):
     assert problems(graph_of(path, info), info) == []
 
 
-@pytest.mark.parametrize("path", [path for path in WORKFLOWS if path.stem not in ABSENT], ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", [path for path in WORKFLOWS if path.stem not in RANDOM], ids=lambda path: path.stem)
 def test_a_workflow_runs_and_saves_a_picture(path, client, history):
     ran = history(path.stem)
     assert ran["status"]["status_str"] == "success", ran["status"]["messages"][-1][1].get("exception_message")
@@ -102,6 +106,33 @@ def test_a_workflow_runs_and_saves_a_picture(path, client, history):
     assert pictures
     for place in pictures:
         assert Image.open(io.BytesIO(client.picture(place))).convert("L").getextrema() != (0, 0)
+
+
+def made_smaller(graph):
+    """The graph with small pictures of few steps; only what it takes to run is changed."""
+    for node in graph.values():
+        if node["class_type"] == "EmptyLatentImage":
+            node["inputs"].update(width=64, height=64)
+        if node["class_type"] == "KSampler":
+            node["inputs"]["steps"] = 2
+    return graph
+
+
+@pytest.mark.parametrize("name", RANDOM)
+def test_templates_of_real_families_run_on_random_weights(client, info, name):
+    graph = made_smaller(graph_of(ROOT / "comfy_nodes" / "example_workflows" / f"{name}.json", info))
+    (loader,) = [node for node in graph.values() if node["class_type"] == "CheckpointLoaderSimple"]
+    if name.endswith("sdxl"):
+        loader.update(class_type="SmallSDXL", inputs={})
+    ran = client.run(graph)
+    assert ran["status"]["status_str"] == "success", ran["status"]["messages"][-1][1].get("exception_message")
+    outputs = ran["outputs"].values()
+    said = "\n".join(text for output in outputs for text in output.get("text", ()))
+    assert re.search(r"patched (\d+) of \1 modules", said)
+    assert f"{'SDXL' if name.endswith('sdxl') else 'SD15'} in ComfyUI" in said
+    saved = [place for output in outputs for place in output.get("images", ()) if place["type"] == "output"]
+    picture = Image.open(io.BytesIO(client.picture(saved[0]))).convert("RGB")
+    assert picture.convert("L").getextrema()[0] < picture.convert("L").getextrema()[1]
 
 
 def test_what_the_workflows_tell(history):

@@ -60,7 +60,8 @@ def numbers(in_comfy, pocket_target, tmp_path_factory):
     sizes = {name: len(edit) for name, edit in edits.items()}
     sizes["gate"] -= 1  # the gate itself patches nothing
     sizes["contextmap"] = len(pocket_target.modules("cross_kv"))  # the modules that the map stands in front of
-    return {**in_comfy("parity.py", str(work)), "sizes": sizes}
+    # neither program takes from the other what it has kept of the common words
+    return {**in_comfy("parity.py", str(work), env={"ERASE_PLUGINS_CACHE": "0"}), "sizes": sizes}
 
 
 def test_the_package_under_test_is_this_one(numbers):
@@ -84,13 +85,12 @@ def test_erasing_in_the_graph_equals_the_command_line(numbers, method):
 
 
 @pytest.mark.parametrize("method", ["uce", "rece"])
-def test_from_the_same_text_rows_the_very_same_map_is_solved(numbers, method):
-    """What remains is the rounding of two float32 text encoders; it is no larger than random noise of that size."""
+def test_the_artifact_of_the_graph_is_that_of_the_command_line(numbers, method):
+    """Equal bits of text rows, though samplers get rows that round differently; so the solved maps are equal, too."""
     found = numbers[f"{method}_solutions"]
-    assert found["same rows"] == 0
-    assert 0 < found["rows"] < 2e-7
-    assert found["written"] < 1e-6
-    assert found["map"] < 2 * found["noise"] < 3e-5
+    assert 0 < found["rows as sampled"] < 2e-7
+    assert found["rows"] == 0
+    assert found["map"] < 1e-6
 
 
 @pytest.mark.parametrize("method", ["uce", "rece"])

@@ -36,9 +36,9 @@ def values(adapters):
     return [part.detach().clone() for part in adapters.parameters()]
 
 
-@pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd"])
-def test_resumed_equals_uninterrupted(target, tmp_path, optimizer):
-    schedule = Schedule(7, 1e-2, optimizer, cooldown=0.5, every=3)
+@pytest.mark.parametrize(("optimizer", "ema"), [("adam", 0.0), ("adamw", 0.0), ("sgd", 0.0), ("adam", 0.5)])
+def test_resumed_equals_uninterrupted(target, tmp_path, optimizer, ema):
+    schedule = Schedule(7, 1e-2, optimizer, cooldown=0.5, every=3, ema=ema)
     adapters, loss = setting(target)
     with adapters:
         whole = train(RunContext("t"), adapters, loss, schedule, "key")

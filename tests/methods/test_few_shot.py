@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import pytest
 import torch
 from PIL import Image
@@ -11,6 +13,7 @@ from erase_plugins.api import plan as make_plan
 from erase_plugins.engine import trajectories
 from erase_plugins.engine.adapters import Adapters
 from erase_plugins.engine.context import RunContext
+from erase_plugins.engine.loop import Schedule, train
 from erase_plugins.engine.text_tuning import text_refs
 from erase_plugins.errors import RequestError, UnknownName, Unsupported
 from erase_plugins.families.diffusers_target import DiffusersTarget
@@ -53,24 +56,44 @@ def drift(target, artifact, prompts):
     return float((after - before).norm() / before.norm())
 
 
-def concept_loss(target, artifact=None):
-    """Denoising loss on drawn pictures of the concept, fixed noise and times."""
+def concept_loss(target, around=None):
+    """Denoising loss on drawn pictures of the concept, fixed noise and times, inside a context."""
     job = work(target)
     latents, draw = job.shown[0][[0, 1, 2, 3, 0, 1, 2, 3]], torch.Generator().manual_seed(9)
     noise = torch.randn(latents.shape, generator=draw)
     times = torch.tensor([900, 780, 660, 540, 420, 300, 180, 60])
     with torch.no_grad():
         x = job.scheduler.add_noise(latents, noise, times)
-        if artifact is None:
+        with around or nullcontext():
             out = target.predict(x, times, target.encode_live(target.tokens(["a pizza"] * 8)))
-        else:
-            with apply(target.pipe, artifact):
-                out = target.predict(x, times, target.encode_live(target.tokens(["a pizza"] * 8)))
     return float((out - noise).square().mean())
 
 
 def test_the_loss_on_the_concepts_pictures_climbs(target):
-    assert concept_loss(target, erase(target, iterations=20, limit=0.0)) > concept_loss(target) * 1.001
+    artifact = erase(target, iterations=20, limit=0.0)
+    assert concept_loss(target, apply(target.pipe, artifact)) > concept_loss(target) * 1.001
+
+
+def test_with_the_sign_turned_it_falls(target):
+    job, before = work(target, limit=0.0), concept_loss(target)
+    with job.adapters:
+        train(job.ctx, job.adapters, lambda step: -job.loss(step), Schedule(20, 1e-2), "key")
+    assert concept_loss(target, job.adapters) < before
+
+
+def test_the_papers_modules_change_and_nothing_else(target):
+    """Embeddings, layer norms, attention before the last layer and the denoiser stay to the last bit."""
+    artifact = erase(target, iterations=2, parameters="full")
+    parts = ("text_encoder", "unet")
+    before = {(part, name): tensor.clone() for part in parts
+              for name, tensor in getattr(target.pipe, part).state_dict().items()}  # fmt: skip
+    with apply(target.pipe, artifact):
+        changed = {key for part in parts for name, tensor in getattr(target.pipe, part).state_dict().items()
+                   if not torch.equal(tensor, before[key := (part, name)])}  # fmt: skip
+    assert {part for part, _ in changed} == {"text_encoder"}
+    modules = {name.rpartition(".")[0] for _, name in changed}
+    assert len(modules) == 2 * 2 + 4
+    assert all(name.endswith((".mlp.fc1", ".mlp.fc2")) or ".layers.1.self_attn." in name for name in modules)
 
 
 def test_with_an_anchor_it_falls_on_the_anchors_pictures(target):
@@ -108,6 +131,20 @@ def test_the_first_step_moves_every_weight_by_at_most_the_rate(target):
     assert max(sizes) <= 1e-3 * 1.01
     assert max(sizes) > 1e-4
     assert {key.rpartition(".")[2] for _, key, _ in artifact.edit.items()} == {"weight", "bias"}
+
+
+def test_published_defaults_for_full_sized_models():
+    """Four pictures two at a time, five times over, are ten steps."""
+    options = resolve(FewShotOptions, {}, ("sd1", "object"))
+    assert options.iterations == -(-options.draw // options.batch) * 5 == 10
+    assert (options.scope, options.rank, options.captions) == ("mlp-final-attn", 16, ())
+
+
+def test_every_step_is_taken(target):
+    losses = []
+    ep.erase(target, "pizza", "few-shot", options={**FAST, "iterations": 3},
+             listeners=[lambda event: losses.append(event.done) if "loss" in event.numbers else None])  # fmt: skip
+    assert losses == [1, 2, 3]
 
 
 def test_no_rate_no_change(target):

@@ -186,6 +186,7 @@ def test_outside_points_are_held_at_the_untouched_model(target, monkeypatch) -> 
     far = Shell.far
     monkeypatch.setattr(Shell, "far", lambda self, cond, draw: drawn.append(far(self, cond, draw)) or drawn[-1])
     ep.erase(target, "pizza", "realera", options={**FAST, "iterations": 2, "outside": 1})
+    assert all(part.grad is None for part in target.pipe.unet.parameters())
     for parts, cond in zip(seen.steps, drawn[-2:], strict=True):
         last = parts[-1]
         with torch.no_grad():

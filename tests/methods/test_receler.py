@@ -1,8 +1,8 @@
 """Receler: locality, target, attack, learning, refusals, and what stock loaders get.
 
 Bit-exact start, gradients and recording of the erasers are in tests/engine/test_erasers.py, learned rows in
-test_attack.py, masks in test_attention.py, resume and round trips in the contract suite. Official checkpoints are
-pickles and are not read. LEDITS++ overwrites every attention processor, which is what is done here by hand.
+test_attack.py, masks in test_attention.py, resume and round trips in the contract suite, a run of LEDITS++ in
+tests/runtime/test_editing.py, official files in tests/artifacts/test_eraser_folder.py.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from diffusers.models.attention_processor import AttnProcessor
 
 import erase_plugins as ep
 from erase_plugins.api import plan as make_plan
+from erase_plugins.engine.attack import Attack, in_context
 from erase_plugins.engine.attention import attention_refs
 from erase_plugins.engine.erasers import Erasers
 from erase_plugins.engine.trajectories import guided
@@ -80,9 +81,31 @@ def test_without_attack_steps_the_erasers_still_learn(target):
     assert sum(losses[-5:]) < 0.8 * sum(losses[:5])
 
 
+def test_attack_steps_lower_the_distance_to_what_the_teacher_drew(target):
+    erasers = Erasers(target, attention_refs(target.info), 4, torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        for part in erasers.parameters():
+            part.add_(0.3 * torch.randn(part.shape, generator=torch.Generator().manual_seed(1)))
+    draw = torch.Generator().manual_seed(2)
+    x, times = torch.randn((2, *target.info.latent_shape), generator=draw), torch.tensor([301, 701])
+    cond = target.encode(["pizza"] * 2)
+    with torch.no_grad():
+        wanted = target.predict(x, times, cond)
+    attack = Attack(torch.rand((4, target.info.width), generator=draw), 1e-2)
+
+    def distance(rows, _step):
+        return (target.predict(x, times, in_context(cond, rows)) - wanted).square().mean()
+
+    with erasers:
+        losses = attack.run(distance, 10)
+    assert losses[1] < losses[0]
+    assert losses[-1] < losses[0]
+
+
 def test_learning_lowers_the_loss_under_attack_and_on_held_out_states(target):
-    artifact, losses = erase(target, iterations=60, lr=1e-2, rank=8, batch=4, steps=6, harvest=4, trajectories=6)
-    assert sum(losses[-10:]) <= 0.8 * sum(losses[:10])
+    artifact, losses = erase(target, iterations=60, lr=1e-2, rank=8, batch=4, steps=6, harvest=4, trajectories=6,
+                             adversarial_steps=4)  # fmt: skip
+    assert sum(losses[-10:]) <= 0.7 * sum(losses[:10])
     x = torch.randn((6, *target.info.latent_shape), generator=torch.Generator().manual_seed(77))
     times, cond = torch.tensor([901, 751, 601, 451, 301, 151]), target.encode(["pizza"] * 6)
     with torch.no_grad():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from erase_plugins.artifacts.statistics import Member, Statistics
 from erase_plugins.artifacts.store import lower_for
 from erase_plugins.engine import pools
 from erase_plugins.engine.phrases import paired_rows
-from erase_plugins.engine.solving import joint_edit
+from erase_plugins.engine.solving import joint_edit, joint_map
 from erase_plugins.errors import RequestError, Unsupported
 from erase_plugins.families.diffusers_target import DiffusersTarget
 from erase_plugins.methods.trce import TRCE, hinge
@@ -52,22 +53,41 @@ def closed(target, concepts="pizza", **options):
 # ---- stage 1 -----------------------------------------------------------------------------------------------------
 
 
+def exact(edit) -> tuple[Statistics, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Statistics with rows whose products need no rounding, those rows M, what they become S (n, d each), and the
+    part of the system that does not depend on them (rho = 1)."""
+    statistics = statistics_of(edit)
+    member = statistics.members["pizza"]
+    rows, guides = ((part * 256).round() / 256 for part in member.pair())
+    members = {"pizza": replace(member, rows=rows, guides=guides)}
+    statistics, M, S = replace(statistics, members=members, sums=None), rows.double(), guides.double()
+    H, energy = statistics.kept_gram(), float(M.square().sum())
+    kept = energy / float(H.trace()) * H
+    return statistics, M, S, kept + 1e-4 * 2 * energy / 32 * torch.eye(32, dtype=torch.float64)
+
+
 def test_every_projection_gets_the_least_squares_solution_of_its_own(target) -> None:
     edit = closed(target)
-    member = statistics_of(edit).members["pizza"]
-    M, S = (part.double() for part in member.pair())
+    statistics, M, S, held = exact(edit)
     assert M.shape == S.shape == (len(FRAMES), 32)
-    H = statistics_of(edit).kept_gram()
-    kept = 1.0 * float(M.square().sum() / H.trace()) * H
-    system = M.T @ M + kept
-    system = system + 1e-4 * float(system.trace()) / 32 * torch.eye(32, dtype=torch.float64)
-    lowered = lower_for(edit, target)
+    system, K = M.T @ M + held, joint_map(statistics)
+    lowered = lower_for(joint_edit(statistics, "sd1"), target)
     for ref in target.modules("cross_kv"):
         W = target.weight(ref).double()
-        left = W @ S.T @ M + W @ (system - M.T @ M)
-        direct = left @ torch.linalg.inv(system)
+        direct = (W @ S.T @ M + W @ held) @ torch.linalg.inv(system)
+        assert float((W + W @ K - direct).abs().max()) < 1e-8
         found = W + lowered.deltas["unet"][ref.weight].dense().double()
         assert float((found - direct).abs().max()) < 1e-5  # stored in float32
+
+
+def test_the_solution_in_the_space_of_the_prompts_is_the_same(target) -> None:
+    """Woodbury: with C the part that does not depend on the prompts, P = (S - M)^T (1 + M C^-1 M^T)^-1 M C^-1."""
+    statistics, M, S, held = exact(closed(target))
+    right = M @ torch.linalg.inv(held)
+    small = torch.eye(len(M), dtype=torch.float64) + right @ M.T
+    P = (S - M).T @ torch.linalg.solve(small, right)
+    assert small.shape == (len(FRAMES),) * 2
+    assert float((P - joint_map(statistics)).abs().max()) < 1e-8
 
 
 def test_rank_is_at_most_the_number_of_prompts(target) -> None:
@@ -104,7 +124,8 @@ def test_the_end_row_is_found_by_its_token(target) -> None:
 def test_end_rows_arrive_and_kept_ones_move_less_the_larger_rho(target) -> None:
     held = target.encode(["a dog on the hill", "the umbrella"])
     ends = torch.cat([paired_rows(held, held, place, place, "eot")[0] for place in range(2)])
-    residuals, drifts = [], []
+    residuals, drifts, starts = [], [], []
+    start = held.embeds[0, 0].double()
     for rho in (0.008, 0.03, 0.1, 1.0):
         edit = closed(target, rho=rho)
         M, S = (part.double() for part in statistics_of(edit).members["pizza"].pair())
@@ -112,6 +133,8 @@ def test_end_rows_arrive_and_kept_ones_move_less_the_larger_rho(target) -> None:
         residuals.append(float(((M + M @ K.T - S).norm(dim=1) / (M - S).norm(dim=1)).mean()))
         kept = target.encode(list(target.vocabulary()[5:25])).embeds[:, 1:].double().flatten(0, 1)
         drifts.append(float((kept @ K.T).norm() / kept.norm()))
+        starts.append(float((K @ start).norm() / start.norm()))
+    assert starts == sorted(starts, reverse=True)
     assert residuals == sorted(residuals)
     assert drifts == sorted(drifts, reverse=True)
     assert residuals[1] < 0.15
@@ -121,6 +144,9 @@ def test_end_rows_arrive_and_kept_ones_move_less_the_larger_rho(target) -> None:
 def test_order_of_phrases_and_concepts_does_not_matter(target) -> None:
     one, two = (closed(target, names) for names in (["pizza", "dog"], ["dog", "pizza"]))
     torch.testing.assert_close(matrix(one), matrix(two), atol=1e-8, rtol=0)
+    phrases = ("a slice", "the pie")
+    first, second = (closed(target, ep.Concept("pizza", prompts=names)) for names in (phrases, phrases[::-1]))
+    torch.testing.assert_close(matrix(first), matrix(second), atol=1e-8, rtol=0)
     again = closed(target, ["pizza", "dog"], frames=tuple(reversed(FRAMES)))
     torch.testing.assert_close(matrix(one), matrix(again), atol=1e-6, rtol=0)
 
@@ -276,8 +302,6 @@ def test_bad_options_are_refused_before_any_work(options, message) -> None:
 
 
 def test_models_without_plain_latents_are_refused(target) -> None:
-    from dataclasses import replace
-
     request = ep.plan(target, "pizza", "trce", options=FAST).request
     with pytest.raises(Unsupported, match="inpainting"):
         TRCE().plan(request, replace(target.info, latent_shape=(9, 8, 8)))

@@ -269,3 +269,34 @@ def test_fingerprint_sees_through_our_patches(pipe, artifact) -> None:
         assert {name: item.short for name, item in DiffusersTarget(pipe).fingerprint().items()} == before
         with artifact.apply(pipe, 0.2):
             pass
+
+
+def test_text_layers_that_are_not_read_are_told(tiny_sdxl, tiny_sd1) -> None:
+    """SDXL reads the last layer but one."""
+    pipe = tiny_sdxl()
+    target = DiffusersTarget(pipe)
+    empty = ep.erase(target, "pizza", to="dog", options={"vocabulary": 0})
+
+    def change(layer: int) -> LowRank:
+        return LowRank(torch.ones(1, 32), (1.0 + layer) * torch.ones(64, 1))
+
+    def applied(model, artifact, **layers):
+        deltas = {
+            part: {f"encoder.layers.{n}.mlp.fc1.weight": change(n) for n in some} for part, some in layers.items()
+        }
+        with replace(artifact, edit=Edit(artifact.edit.family, deltas)).apply(model) as handle:
+            return handle, DiffusersTarget(model).encode(["a pizza"])
+
+    with torch.no_grad():
+        before = DiffusersTarget(pipe).encode(["a pizza"])
+        handle, after = applied(pipe, empty, text_encoder=[1], text_encoder_2=[2])
+    assert torch.equal(after.embeds, before.embeds)
+    assert not torch.equal(after.pooled, before.pooled)
+    assert [text.split()[0] for text in handle.warnings] == ["text_encoder", "text_encoder_2"]
+    assert "reads its context" in handle.report()
+    handle, after = applied(pipe, empty, text_encoder=[0, 1])
+    assert handle.warnings == ()
+    assert not torch.equal(after.embeds, before.embeds)
+    plain = tiny_sd1()
+    handle, _ = applied(plain, ep.erase(plain, "pizza", to="dog", options={"vocabulary": 0}), text_encoder=[1])
+    assert handle.warnings == ()

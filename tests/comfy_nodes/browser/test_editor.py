@@ -9,7 +9,7 @@ import pytest
 from comfy_nodes.docs import own_specs
 from tests.comfy_nodes.browser.conftest import NAME
 from tests.comfy_nodes.conftest import ROOT
-from tests.comfy_nodes.test_examples import ABSENT
+from tests.comfy_nodes.test_examples import RANDOM
 
 pytestmark = [pytest.mark.comfy, pytest.mark.browser, pytest.mark.slow]
 FIRST = ROOT / "comfy_nodes" / "example_workflows" / "erase_and_compare_pocket.json"
@@ -26,7 +26,7 @@ def no_error_from_our_files(editor):
     assert editor.errors_of(f"/extensions/{NAME}/") == []
 
 
-@pytest.mark.parametrize("path", [path for path in WORKFLOWS if path.stem not in ABSENT], ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", [path for path in WORKFLOWS if path.stem not in RANDOM], ids=lambda path: path.stem)
 def test_a_workflow_runs_and_its_pictures_are_seen(editor, shoot, path):
     editor.load(read(path))
     kind, detail = editor.run()

@@ -1,0 +1,171 @@
+"""Common words of the text encoder: which of them mean the same as a phrase, and what they sum up to.
+
+All words are encoded once for an encoder; what is needed of them stays in `disk_cache`, so the next session need not.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from erase_plugins.artifacts.ledger import gram_sum, pack, unpack
+from erase_plugins.engine import disk_cache
+from erase_plugins.errors import RequestError, Unsupported
+from erase_plugins.families.base import Conditioning, Target
+
+#: raised when the same rows give other facts
+_FORMAT = 2
+#: what words stand in where nothing is said: nothing
+ALONE = ("{}",)
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """Common words of the text encoder, how close a phrase is to each of them, and their sum.
+
+    Closeness is the cosine between mean end-and-padding rows, centred on the vocabulary and measured by what the key
+    and value projections make of them (Sigma = sum W^T W). Those rows carry the meaning of the whole phrase.
+
+    Attributes:
+        words: most common first.
+        features: `meaning` of each, (words, dim) float64.
+        sigma: (dim, dim) float64.
+        weight: of each word in the sum.
+        frames: prompts that the words of the sum stand in, in turn.
+        block: ledger sum of their rows, (dim, dim) int64; None if they weigh nothing.
+    """
+
+    words: tuple[str, ...]
+    features: Tensor
+    sigma: Tensor
+    weight: float = 0.0
+    frames: tuple[str, ...] = ALONE
+    block: Tensor | None = None
+
+    @classmethod
+    def of(
+        cls, target: Target, limit: int, sigma: Tensor, scale: float = 0.0, frames: tuple[str, ...] = ALONE
+    ) -> Vocabulary:
+        """The first ``limit`` words of the target's vocabulary; ``scale`` is what all together weigh in the sum.
+
+        Raises:
+            RequestError: no words.
+        """
+        words = target.vocabulary()[:limit]
+        if not words:
+            raise RequestError("this text encoder offers no vocabulary; set vocabulary=0 and name what to keep")
+        weight = scale / len(words)
+        features, block = word_facts(target, words, weight, frames)
+        return cls(words, features, sigma, weight, frames, block)
+
+    @cached_property
+    def _root(self) -> Tensor:
+        size = self.sigma.shape[0]
+        ridge = 1e-9 * float(self.sigma.trace()) / size
+        return torch.linalg.cholesky(self.sigma + ridge * torch.eye(size, dtype=torch.float64))
+
+    @cached_property
+    def _centre(self) -> Tensor:
+        return self.features.mean(0)
+
+    @cached_property
+    def _directions(self) -> Tensor:
+        return self._unit(self.features)
+
+    def _unit(self, features: Tensor) -> Tensor:
+        centred = (features - self._centre) @ self._root
+        return centred / centred.norm(dim=1, keepdim=True).clamp_min(1e-12)
+
+    def closeness(self, cond: Conditioning) -> Tensor:
+        """(prompts, words) cosines in -1..1."""
+        return self._unit(meaning(cond)) @ self._directions.T
+
+    def near(self, cond: Conditioning, threshold: float) -> tuple[str, ...]:
+        """Words at least as close to any of the prompts as ``threshold``, closest first."""
+        best = self.closeness(cond).max(0).values
+        order = torch.argsort(best, descending=True).tolist()
+        return tuple(self.words[index] for index in order if float(best[index]) >= threshold)
+
+
+def meaning(cond: Conditioning) -> Tensor:
+    """Mean of the rows behind the last content token, (prompts, dim) float64."""
+    length = cond.embeds.shape[1]
+    rows = [cond.embeds[i, min(last + 1, length - 1) :].double().mean(0).cpu() for i, last in enumerate(cond.last)]
+    return torch.stack(rows)
+
+
+def projection_gram(target: Target, group: str = "cross_kv") -> Tensor:
+    """Sigma: sum of W^T W over the key and value projections, (dim, dim) float64."""
+    total: Tensor | None = None
+    for ref in target.modules(group):
+        weight = target.weight(ref).double().cpu()
+        part = weight.T @ weight
+        total = part if total is None else total + part
+    assert total is not None
+    return total
+
+
+def kept_rows(embeds: Tensor) -> Tensor:
+    """Rows of a vocabulary word without the start row, which is the same for every prompt."""
+    return embeds[1:].float().cpu().contiguous()
+
+
+def framed_words(words: Sequence[str], frames: Sequence[str]) -> list[str]:
+    """Every word in its frame."""
+    return [frames[place % len(frames)].format(word) for place, word in enumerate(words)]
+
+
+def word_facts(
+    target: Target, words: Sequence[str], weight: float, frames: Sequence[str] = ALONE
+) -> tuple[Tensor, Tensor | None]:
+    """`meaning` of each word, and the ledger sum of their rows in ``frames``, ``weight`` each; None at weight 0.
+
+    Each word is rounded by itself, so that it can be taken out of the sum again exactly. The same to the last bit
+    whether encoded now or in an earlier session.
+    """
+    width = target.info.width
+    like: dict[str, tuple[tuple[int, ...], torch.dtype]] = {"features": ((len(words), width), torch.float64)}
+    if weight > 0:
+        like["block"] = ((width * (width + 1) // 2,), torch.int64)
+    key = None if disk_cache.folder() is None else _key(target, words, weight, frames)
+    found = None if key is None else disk_cache.read(key, like)
+    if found is None:
+        found = {"features": meaning(target.encode(words))}
+        if weight > 0:
+            rows = target.encode(framed_words(words, frames)).embeds
+            found["block"] = pack(gram_sum(((kept_rows(embeds), None) for embeds in rows), weight))
+        if key is not None:
+            disk_cache.write(key, found)
+    return found["features"], unpack(found["block"], width) if weight > 0 else None
+
+
+def _key(target: Target, words: Sequence[str], weight: float, frames: Sequence[str]) -> str | None:
+    """Name of the facts of these words: differs when any of their rows may differ by a bit.
+
+    Rows of a word come from its token rows and the layers. The former are hashed. Every weight of the latter, clip
+    skip, LoRAs and the kernels of this machine leave their mark on the bits of any prompt: two prompts stand for them.
+
+    Returns:
+        None if the host does not show its tokens.
+    """
+    found = hashlib.sha256(f"{_FORMAT} {torch.__version__} {weight!r}".encode())
+    try:
+        tokens = target.tokens(framed_words(words, frames))
+        for name in sorted(tokens.ids):  # one table at a time: they are large
+            found.update(_token_bytes(tokens.ids[name], target.token_table(name)))
+    except Unsupported:
+        return None
+    probe = target.encode(["", words[0]]).embeds
+    found.update("\n".join([*words, *frames, str(tokens.last), probe.device.type, str(probe.dtype)]).encode())
+    found.update(probe.float().cpu().contiguous().numpy().tobytes())
+    return f"words-{found.hexdigest()[:32]}"
+
+
+def _token_bytes(ids: Tensor, table: Tensor) -> bytes:
+    rows = table[ids.unique().to(table.device)].float()
+    return b"".join(part.cpu().contiguous().numpy().tobytes() for part in (ids, rows))
