@@ -4,8 +4,8 @@
 
 Prints per method: rates of target, synonyms and what is kept, seconds, forward passes (samples through the denoiser),
 peak memory, size of the smallest file. The plain procedure (`benchmarks.plain`) is counted for the same options, its
-preparation and its training apart; with ``--run-plain`` it is run and judged where its module can. Each row runs in its
-own process, so that peak memory is its own.
+preparation and its training apart; with ``--run-plain`` it is run and judged, by its module's own code or, where that
+names options, by our engine with these. Each row runs in its own process, so that peak memory is its own.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def main() -> None:
         plain = counted(method, rows[method].get("options", {}))
         if plain is not None:
             rows[method]["plain"] = plain
-            if given.run_plain and hasattr(plain_module(method), "run"):
+            if given.run_plain and {"run", "OPTIONS"} & set(vars(plain_module(method))):
                 rows[method]["plain"] |= in_own_process(f"plain:{method}", given)
     result = {"concept": given.concept, "images": given.images, "seed": given.seed, "rows": rows}
     sys.stdout.write(json.dumps(result) + "\n" if given.json else table(result))
@@ -70,10 +70,11 @@ def measure(given: argparse.Namespace) -> dict[str, Any]:
 
     pipe = ep.load("pocket")
     kind, _, name = given.row.rpartition(":")
-    if kind == "plain":
+    options = getattr(plain_module(name), "OPTIONS", None) if kind == "plain" else {}
+    if options is None:
         return measure_plain(pipe, name, given)
     with tempfile.TemporaryDirectory() as folder:
-        cell = Cell(name, given.concept, images=given.images, seed=given.seed)
+        cell = Cell(name, given.concept, options, images=given.images, seed=given.seed)
         found = run_cell(cell, pipe, Path(folder) / "cell")
     return {
         **rates(found["rates"], "edited"), "seconds": found["seconds"], "forwards": int(found["forwards"]),

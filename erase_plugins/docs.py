@@ -5,6 +5,7 @@ docs/methods.md, docs/cli.md, the marked parts of docs/plugins.md and of README.
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -62,14 +63,18 @@ def _section(entry: Any) -> str:
 
 
 def summary_table(root: Path) -> str:
-    """The first table of docs/results.md."""
-    lines = (root / "docs" / "results.md").read_text(encoding="utf-8").splitlines()
-    first = next(index for index, line in enumerate(lines) if line.startswith("| run"))
-    rows = []
-    for line in lines[first:]:
-        if not line.startswith("|"):
-            break
-        rows.append(line)
+    """Means of docs/results over the objects, one row per method."""
+    summary = json.loads((root / "docs" / "results" / "comparison.json").read_text(encoding="utf-8"))
+    part = summary["kinds"]["object"]
+    shown = ("target_rate", "synonym_rate", "neighbour_rate", "kept_rate", "style_rate")
+    rows = [
+        "| method | target | synonyms | neighbours | kept | style elsewhere | seconds | passes |", "|---" * 8 + "|",
+        "| base model | " + " | ".join(f"{part['base'][name][0]:.1%}" for name in shown) + " | - | - |",
+    ]  # fmt: skip
+    for label, row in part["rows"].items():
+        if row["concepts"]:
+            shares = " | ".join(f"{row['rates'][name][0]:.1%}" for name in shown)
+            rows.append(f"| `{label}` | {shares} | {row['seconds']:.0f} | {row['forwards']:.0f} |")
     return "\n".join(rows)
 
 

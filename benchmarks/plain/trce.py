@@ -13,6 +13,8 @@ from typing import Any
 
 #: trajectories of the empty prompt that the official script draws
 FREE = 2000
+#: options with which our own engine draws as many; it still asks each of them once, and keeps what teachers answered
+OPTIONS = {"free": FREE}
 
 
 def forwards(options: Mapping[str, Any], free: int = FREE) -> dict[str, int]:

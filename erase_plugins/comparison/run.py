@@ -143,8 +143,6 @@ def _tell(progress: Callable[[int, int], None] | None, before: int, total: int, 
 def _write(summary: Mapping[str, Any], places: Mapping[str, Path], out: Path, command: str) -> dict[str, str]:
     """Writes the files; returns what is where."""
     files = {"table": TABLE, "data": DATA}
-    with atomic_file(out / TABLE) as work:
-        work.write_text(markdown(summary, command, datetime.now(UTC).strftime("%Y-%m-%d")), encoding="utf-8")
     with atomic_file(out / DATA) as work:
         work.write_text(json.dumps(summary, indent=1, sort_keys=True, default=str), encoding="utf-8")
     if sheet(summary["cells"], places, out / SHEET) is not None:
@@ -154,4 +152,8 @@ def _write(summary: Mapping[str, Any], places: Mapping[str, Path], out: Path, co
         files["pareto"] = PARETO
     except MissingExtra:
         pass  # the command line says so
+    titles = {"pareto": "Left of the concept against what is lost", "contact_sheet": "Pictures before and after"}
+    figures = {title: files[name] for name, title in titles.items() if name in files}
+    with atomic_file(out / TABLE) as work:
+        work.write_text(markdown(summary, command, datetime.now(UTC).strftime("%Y-%m-%d"), figures), encoding="utf-8")
     return files

@@ -98,8 +98,8 @@ def _mean(values: Sequence[float]) -> float:
     return round(sum(values) / len(values), 3) if values else 0.0
 
 
-def markdown(summary: Mapping[str, Any], command: str, date: str) -> str:
-    """The table for people, with the command that makes it again."""
+def markdown(summary: Mapping[str, Any], command: str, date: str, figures: Mapping[str, str] | None = None) -> str:
+    """The table for people, with the command that makes it again and its figures (title -> file beside it)."""
     labels, concepts = summary["labels"], summary["concepts"]
     how = summary["measured_by"]
     lines = [
@@ -110,6 +110,7 @@ def markdown(summary: Mapping[str, Any], command: str, date: str) -> str:
         "given to a method. Intervals are 95 % bootstrap over concepts. Seconds, forward passes (samples through "
         "the denoiser), peak memory and bytes are means per concept.",
         "",
+        *(line for title, file in (figures or {}).items() for line in (f"![{title}]({file})", "")),
     ]
     for kind, part in summary["kinds"].items():
         lines += [*([f"## Kind: {kind}", ""] if len(summary["kinds"]) > 1 else []), *_table(part), ""]

@@ -40,6 +40,8 @@ def test_comparison_writes_everything_and_repeats_only_failures(fake, cells, tmp
     first = run.compare(todo, tmp_path, prepare=fakes.prepare, command="erase-plugins compare")
     assert set(first["files"].values()) == {"table.md", "comparison.json", "contact_sheet.png", "pareto.png"}
     assert all((tmp_path / name).stat().st_size > 0 for name in first["files"].values())
+    table = (tmp_path / "table.md").read_text()
+    assert "](pareto.png)" in table and "](contact_sheet.png)" in table
     assert (len(first["todo"]), len(first["failed"])) == (4, 2)
     again = run.compare(todo, tmp_path, prepare=fakes.prepare, command="erase-plugins compare")
     assert again["todo"] == [cell.key for cell in todo[2:]]
