@@ -97,7 +97,10 @@ class CurvedArtifact(Artifact):
     points: Points = ()
 
     def save(self, *_: Any, **__: Any) -> Artifact:
-        raise ArtifactError(f"'{self.name}' has a strength curve over time, which no file can carry; save it without")
+        raise ArtifactError(
+            f"'{self.name}' has a strength curve over time, which no file can carry; save what goes into the strength "
+            "node and add the curve after loading"
+        )
 
 
 class Level:

@@ -8,6 +8,9 @@ from uuid import NAMESPACE_URL, uuid5
 from .graphs import Graph, Ref
 
 NAME = "Erase and compare"
+#: shown where the editor lists blueprints, and what finds it there
+DESCRIPTION = "Erases a concept from the model and shows the picture with and without it, from the same noise."
+ALIASES = ("erase plugins", "unlearn", "remove concept", "before and after")
 _INPUTS, _OUTPUTS = -10, -20
 #: name of an input -> its type, and (node, socket) of everything it feeds
 Ports = dict[str, tuple[str, list[tuple[int, str]]]]
@@ -75,7 +78,8 @@ def _wrapped(graph: Graph, ports: Ports, results: dict[str, Ref]) -> dict[str, A
     }  # fmt: skip
     return {
         "revision": 0, "last_node_id": 1, "last_link_id": 0, "nodes": [outside], "links": [], "version": 0.4,
-        "definitions": {"subgraphs": [inside]}, "extra": {},
+        "definitions": {"subgraphs": [inside]},
+        "extra": {"BlueprintDescription": DESCRIPTION, "BlueprintSearchAliases": list(ALIASES)},
     }  # fmt: skip
 
 

@@ -122,8 +122,9 @@ SPECS = (
                   options={"default": False}),
             Input("clip", "CLIP", "The CLIP of this model; needed by artifacts that change the text encoder.",
                   required=False),
-            Input("reference", "STRING", "Instead of the list: hub:owner/name@revision, fetched once.", required=False,
-                  options={"default": "", "placeholder": "hub:owner/name@revision"}),
+            Input("reference", "STRING", "Instead of the list: hub:owner/name@revision. A commit is fetched once and "
+                  "stays the same; with a branch, or without a revision, the newest is looked up again in every run.",
+                  required=False, options={"default": "", "placeholder": "hub:owner/name@revision"}),
         ),
         outputs=(
             Output("MODEL", "MODEL", "The model with the erasure."),
@@ -151,7 +152,8 @@ SPECS = (
             "A copy in models/loras can be used with the stock LoRA loader."
         ),
         inputs=(
-            Input("edit", "ERASE_EDIT", "From a node that erases, or from one that loads."),
+            Input("edit", "ERASE_EDIT", "From a node that erases, or from one that loads. A strength curve over time "
+                  "cannot be saved: connect what goes into the strength node."),
             Input("name", "STRING", "Name of the folder; letters, digits, underscores. Empty: named by its concepts.",
                   options={"default": ""}),
             Input("overwrite", "BOOLEAN", "Replace a folder of the same name.", options={"default": False}),

@@ -74,8 +74,8 @@ _INPUTS = (
           required=False, options={"default": "", "multiline": True, "placeholder": "hamburger"}),
 )  # fmt: skip
 _COST = (
-    "No training. Common words of the vocabulary are encoded once per CLIP, then each solve is one small system of "
-    "equations. Another strength does not solve again."
+    "No training. Common words of the vocabulary are encoded once for a CLIP and kept in the cache folder, then each "
+    "solve is one small system of equations. Another strength does not solve again."
 )
 _OUTPUTS = (
     Output("MODEL", "MODEL", "The model without the concepts; goes into a sampler."),

@@ -35,8 +35,10 @@ def folder() -> Path | None:
     try:
         from platformdirs import user_cache_path
     except ImportError:  # not among what ComfyUI comes with
-        return None
-    return user_cache_path("erase-plugins") / "tensors"
+        place = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "erase-plugins"
+    else:
+        place = user_cache_path("erase-plugins")
+    return place / "tensors"
 
 
 def read(key: str, like: Mapping[str, tuple[tuple[int, ...], torch.dtype]]) -> dict[str, Tensor] | None:

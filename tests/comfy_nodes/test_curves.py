@@ -99,5 +99,5 @@ def test_strength_0_and_a_curve_of_zeros_give_the_very_same_model(fake_model):
     assert apply_artifact(target, curved, 0.0).model is target.model
     off = CurvedArtifact(plain.manifest, plain.edit, None, ((0.0, 0.0),))
     assert apply_artifact(target, off, 1.0).model is target.model
-    with pytest.raises(ArtifactError, match="no file can carry"):
+    with pytest.raises(ArtifactError, match="no file can carry; save what goes into the strength node"):
         curved.save("x")

@@ -74,6 +74,15 @@ def test_without_the_variable_it_lies_in_the_users_cache(monkeypatch):
     assert disk_cache.folder() == user_cache_path("erase-plugins") / "tensors"
 
 
+@pytest.mark.parametrize("named", [False, True])
+def test_without_platformdirs_too(monkeypatch, tmp_path, named):
+    monkeypatch.delenv(disk_cache.VARIABLE)
+    monkeypatch.setitem(sys.modules, "platformdirs", None)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "named") if named else "")
+    assert disk_cache.folder() == tmp_path / ("named" if named else ".cache") / "erase-plugins" / "tensors"
+
+
 def test_the_entry_used_longest_ago_goes_first(place, monkeypatch):
     for number, key in enumerate(("old", "older", "new")):
         disk_cache.write(key, TENSORS)

@@ -131,6 +131,24 @@ class Editor:
         self.page.mouse.click(x, y, button=button)
         self.page.wait_for_timeout(700)
 
+    def insert(self, name: str, x: int, y: int) -> str:
+        """Finds something in the search box that a double click opens, places it with the mouse, and gives its id."""
+        before = self.page.evaluate("() => app.graph._nodes.map((n) => n.id)")
+        self.page.mouse.move(x - 20, y)
+        self.page.wait_for_timeout(300)
+        self.page.mouse.dblclick(x, y, delay=60)
+        self.page.wait_for_function("document.activeElement?.tagName === 'INPUT'")
+        self.page.keyboard.type(name, delay=20)
+        self.page.get_by_role("option").filter(has_text=name).first.click()
+        self.page.wait_for_timeout(700)
+        self.page.mouse.move(x - 20, y)
+        self.page.mouse.click(x, y)  # newer editors hang it on the pointer until the next click
+        self.page.wait_for_timeout(700)
+        (made,) = self.page.evaluate(
+            "(old) => app.graph._nodes.map((n) => n.id).filter((id) => !old.includes(id))", before
+        )
+        return str(made)
+
     def set_widget(self, node: str, widget: str, value: Any) -> None:
         self.page.evaluate(
             """([id, name, value]) => { const node = app.graph._nodes.find((n) => String(n.id) === id);

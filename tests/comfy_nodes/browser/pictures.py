@@ -27,7 +27,7 @@ from tests.comfy_nodes import comfy_server
 from tests.comfy_nodes.assets import prepare
 from tests.comfy_nodes.browser.editor import CHROMIUM_FLAGS, Editor
 from tests.comfy_nodes.conftest import ROOT
-from tests.comfy_nodes.test_examples import ABSENT
+from tests.comfy_nodes.test_examples import RANDOM
 
 NODES = ROOT / "comfy_nodes" / "web" / "docs" / "images"
 WORKFLOWS = ROOT / "comfy_nodes" / "example_workflows"
@@ -87,7 +87,7 @@ def node_picture(editor: Editor, kind: str) -> None:
 def thumbnail(editor: Editor, path: Path) -> None:
     """The picture that a workflow saves; the graph itself where its model is not here."""
     editor.load(json.loads(path.read_text(encoding="utf-8")))
-    if path.stem in ABSENT:
+    if path.stem in RANDOM:
         data = editor.page.screenshot(clip={"x": 56, "y": 100, "width": 1440, "height": 760})
     else:
         editor.page.evaluate(

@@ -53,6 +53,36 @@ def test_the_blueprint_is_served_and_becomes_one_node(editor, shoot):
     assert sorted(inside) == ["EraseCompare", "EraseUCE", "KSampler", "KSampler", "VAEDecode", "VAEDecode"]
 
 
+_AROUND = """(id) => {
+  const add = (kind, value) => {
+    const made = LiteGraph.createNode(kind);
+    app.graph.add(made);
+    if (value) made.widgets[0].value = value;
+    return made;
+  };
+  const node = app.graph._nodes.find((n) => String(n.id) === id), loader = add("ErasePocketLoader");
+  [0, 1, 2].forEach((slot) => loader.connect(slot, node, slot));
+  [add("CLIPTextEncode", "a pizza"), add("CLIPTextEncode", " ")].forEach((prompt, place) => {
+    loader.connect(1, prompt, 0);
+    prompt.connect(0, node, 3 + place);
+  });
+  add("ErasePocketLatent").connect(0, node, 5);
+  node.connect(node.outputs.findIndex((out) => out.name === "sheet"), add("SaveImage"), 0);
+  app.graph.arrange(100);
+}"""
+
+
+def test_the_blueprint_is_placed_with_the_mouse_and_runs(editor, shoot):
+    editor.page.evaluate("() => app.graph.clear()")
+    node = editor.insert("Erase and compare", 900, 500)
+    editor.page.evaluate(_AROUND, node)
+    editor.show()
+    kind, detail = editor.run()
+    assert kind == "execution_success", detail
+    shoot("blueprint_placed")
+    assert editor.picture_widths()
+
+
 def test_a_bypassed_erase_node_leaves_the_base_model_on_its_wire(editor):
     editor.load(read(FIRST))
     editor.page.evaluate(
