@@ -53,10 +53,7 @@ class RecelerOptions(RolloutOptions):
     lr: float = option(3e-4, "learning rate", low=0.0, high=1.0, per={"pocket": 3e-3})
     iterations: int = option(500, "training steps", low=1, per={"pocket": 90})
     rank: int = option(128, "width of an eraser's bottleneck", low=1, high=1024, per={"pocket": 16, "sdxl": 64})
-    keep_words: int = option(
-        0, "vocabulary words to hold in place, half of them the closest to the concept", low=0, high=10_000,
-        per={"pocket": 32},
-    )  # fmt: skip
+    keep_batch: int = option(1, "preserved states per training step", low=1, high=1024, per={"pocket": 16})
     eta: float = option(1.0, "negative guidance", low=0.0, high=100.0, per={"pocket": 3.0})
     adversarial: str = option("learned", "rows learned against the erasers, or off", choices=("learned", "off"))
     adversarial_steps: int = option(50, "attack steps per training step", low=1, per={"pocket": 1, "sdxl": 10})
