@@ -70,13 +70,13 @@ class ACEOptions(TrainingOptions):
     parameters: str = option("lora", "lora, or full weights", choices=("lora", "full"))
     rank: int = option(4, "LoRA rank", low=1, high=1024)
     alpha: float = option(1.0, "LoRA alpha: the change is scaled by alpha / rank", low=1e-6, per={"pocket": 4.0})
-    lr: float | None = option(1e-3, "learning rate", low=0.0, high=1.0, per={"pocket": 2e-3, "sdxl": 3e-4})
+    lr: float | None = option(1e-3, "learning rate", low=0.0, high=1.0, per={"pocket": 1.2e-3, "sdxl": 3e-4})
     iterations: int = option(1500, "training steps", low=1, per={"pocket": 80, "style": 750, "explicit": 2000})
     steps: int = option(30, "sampler steps of a rollout", low=1, high=1000, per={"pocket": 10})
     keep_words: int = option(0, "vocabulary words whose own trajectories are held, with and without prompt", low=0,
-                             high=10_000, per={"pocket": 24})  # fmt: skip
+                             high=10_000, per={"pocket": 64})  # fmt: skip
     keep_batch: int = option(1, "preserved states per training step, each asked twice", low=1, high=1024,
-                             per={"pocket": 4})  # fmt: skip
+                             per={"pocket": 8})  # fmt: skip
 
 
 def null_target(null: Tensor, concept: Tensor, priors: Sequence[Tensor], gammas: Tensor, options: Any) -> Tensor:
