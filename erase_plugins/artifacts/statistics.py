@@ -123,11 +123,8 @@ class Statistics:
         return H + self._kept_change({}, {}, self.keep, self.left_out)
 
     def kept_gram(self, times: int = 1) -> Tensor:
-        """H of all kept rows, float64; the shared vocabulary counts ``times`` over, the named prompts once."""
-        if times == 1 or self.block is None:
-            return from_ledger(self.kept_ledger)
-        words = self.block + self._kept_change({}, {}, {}, self.left_out)
-        return from_ledger(self.kept_ledger + (times - 1) * words)
+        """H of all kept rows, float64; with a vocabulary they count ``times`` over, without as the papers have it."""
+        return from_ledger(self.kept_ledger * (1 if self.block is None else times))
 
     def _kept_change(
         self,

@@ -13,8 +13,8 @@ from erase_plugins.artifacts.statistics import Statistics
 def joint_map(statistics: Statistics) -> Tensor:
     """The map K (d, d) of all members in float64.
 
-    The vocabulary's weight is that against one erased concept: it grows with their number, else what is kept would give
-    way to their sum.
+    Where a vocabulary is kept, the weights of what is kept are those against one erased concept: they grow with their
+    number, else what is kept would give way to their sum.
 
     ``statistics.solver`` gives ``lam`` (absolute ridge term) or ``lam_share`` (in units of the mean diagonal of the
     whole system), and ``rho`` if kept rows are to be weighed so that their energy is rho times that of the erased rows.
