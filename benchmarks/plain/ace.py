@@ -70,7 +70,7 @@ def run(target: Any, concept: str, options: Mapping[str, Any], seed: int = 0) ->
         parametrize.register_parametrization(module, "weight", delta)
         trained += [delta.up, delta.down]
     optimizer = torch.optim.Adam(trained, lr=options["lr"])
-    priors = list(options["priors"])
+    priors = list(options["priors"]) or [word for word in target.vocabulary()[:30] if word != concept]
     rows = target.encode(["", concept, *priors]).embeds
     scheduler = target.scheduler(options["steps"])
     count, losses = 0, []
@@ -128,7 +128,6 @@ def main() -> None:
         from erase_plugins.families.diffusers_target import DiffusersTarget
 
         target = DiffusersTarget(ep.load("pocket"), "pocket")
-        options["priors"] = [word for word in target.vocabulary()[:30] if word != given.concept]
         count, losses = run(target, given.concept, options)
         sys.stdout.write(f"ran    {count} passes, loss {losses[0]:.4f} to {losses[-1]:.4f}\n")
 
