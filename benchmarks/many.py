@@ -73,14 +73,11 @@ def measured(pipe: Any, artifact: Any, given: argparse.Namespace, way: str) -> d
     import erase_plugins as ep
 
     report = ep.evaluate(pipe, artifact, images=given.images, seed=given.seed)
-    found: dict[str, Any] = {"base": {}, "edited": {}}
-    for row in report.rows:
-        if row.subject in found:
-            found[row.subject][row.metric] = row.value
+    subjects = ("base", "edited")
+    found: dict[str, Any] = {name: {metric: report.row(metric, name).value for metric in METRICS} for name in subjects}
     if way == "revoked":
         back = ep.evaluate(pipe, artifact, erased=[given.revoke], images=32, seed=given.seed)
-        rates = {row.subject: row.value for row in back.rows if row.metric == "target_rate"}
-        found["back"] = [rates["base"], rates["edited"]]
+        found["back"] = [back.row("target_rate", name).value for name in subjects]
     return found
 
 

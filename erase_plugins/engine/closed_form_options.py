@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from erase_plugins.engine.frames import POCKET_SURROUNDINGS
 from erase_plugins.options import option
 
 if TYPE_CHECKING:
@@ -40,3 +41,11 @@ class ClosedFormOptions:
             self.near, self.aliases, self.alias_threshold, fillers=self.fillers,
             word_frames=self.vocabulary_frames,
         )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class FramedOptions(ClosedFormOptions):
+    """For methods that keep words inside prompts on pocket."""
+
+    vocabulary_frames: tuple[str, ...] = option(("{}",), "prompts that the kept words stand in, in turn",
+                                                per={"pocket": POCKET_SURROUNDINGS})  # fmt: skip

@@ -124,8 +124,10 @@ def train(
 
     def enough() -> bool:
         """Asked before a step, so that a run resumed there asks again."""
+        if schedule.stop is None:
+            return False
         with adapters.disabled():
-            return schedule.stop is not None and schedule.stop.reached(ctx, done, edit)
+            return schedule.stop.reached(ctx, done, edit)
 
     while done < schedule.iterations and not enough():
         step = done

@@ -17,8 +17,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from erase_plugins.engine.closed_form_options import ClosedFormOptions
-from erase_plugins.engine.frames import POCKET_SURROUNDINGS
+from erase_plugins.engine.closed_form_options import FramedOptions
 from erase_plugins.hookspecs import hookimpl
 from erase_plugins.options import option, resolve
 from erase_plugins.types import EditPlan, EraseRequest
@@ -39,11 +38,9 @@ _CITATION = """\
 
 
 @dataclass(frozen=True)
-class RECEOptions(ClosedFormOptions):
+class RECEOptions(FramedOptions):
     """Options of RECE."""
 
-    vocabulary_frames: tuple[str, ...] = option(("{}",), "prompts that the kept words stand in, in turn",
-                                                per={"pocket": POCKET_SURROUNDINGS})  # fmt: skip
     epochs: int = option(1, "adversarial rounds after the UCE start", low=0, high=20, per={"explicit": 3})
     regular_scale: float = option(0.1, "regulariser of the adversarial embedding", low=1e-9,
                                   per={"style": 1e-3, "person": 1e-3})  # fmt: skip

@@ -16,8 +16,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
-from erase_plugins.engine.closed_form_options import ClosedFormOptions
-from erase_plugins.engine.frames import POCKET_SURROUNDINGS
+from erase_plugins.engine.closed_form_options import FramedOptions
 from erase_plugins.errors import RequestError
 from erase_plugins.hookspecs import hookimpl
 from erase_plugins.options import option, resolve
@@ -39,11 +38,9 @@ _CITATION = """\
 
 
 @dataclass(frozen=True)
-class UCEOptions(ClosedFormOptions):
+class UCEOptions(FramedOptions):
     """Options of UCE."""
 
-    vocabulary_frames: tuple[str, ...] = option(("{}",), "prompts that the kept words stand in, in turn",
-                                                per={"pocket": POCKET_SURROUNDINGS})  # fmt: skip
     mode: str = option("erase", "erase: to the guide; moderate: to the empty prompt; debias: balance attributes",
                        choices=("erase", "moderate", "debias"))  # fmt: skip
     technique: str = option("replace", "target: the guide's values, or those less the old direction (2023 code)",

@@ -58,11 +58,7 @@ def tiny_sd1(seed: int = 0, prediction: str = "epsilon", linear: bool = False) -
         beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False, set_alpha_to_one=False,
         steps_offset=1, prediction_type=prediction,
     )  # fmt: skip
-    pipe = StableDiffusionPipeline(
-        vae=vae, text_encoder=text_encoder, tokenizer=_tokenizer(), unet=unet, scheduler=scheduler,
-        safety_checker=None, feature_extractor=None, requires_safety_checker=False,
-    )  # fmt: skip
-    return _ready(pipe)
+    return _one_encoder(StableDiffusionPipeline, vae=vae, text_encoder=text_encoder, unet=unet, scheduler=scheduler)
 
 
 def tiny_sdxl(seed: int = 0) -> Any:
@@ -113,10 +109,16 @@ def tiny_editing(seed: int = 0) -> Any:
         beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", steps_offset=1, solver_order=2,
         algorithm_type="sde-dpmsolver++",
     )  # fmt: skip
-    pipe = LEditsPPPipelineStableDiffusion(
-        vae=vae, text_encoder=text_encoder, tokenizer=_tokenizer(), unet=unet, scheduler=scheduler,
-        safety_checker=None, feature_extractor=None, requires_safety_checker=False,
-    )  # fmt: skip
+    return _one_encoder(
+        LEditsPPPipelineStableDiffusion, vae=vae, text_encoder=text_encoder, unet=unet, scheduler=scheduler
+    )
+
+
+def _one_encoder(kind: Any, **parts: Any) -> Any:
+    """A pipeline of Stable Diffusion 1's parts, without a safety checker."""
+    pipe = kind(
+        tokenizer=_tokenizer(), safety_checker=None, feature_extractor=None, requires_safety_checker=False, **parts
+    )
     return _ready(pipe)
 
 
