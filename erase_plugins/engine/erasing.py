@@ -4,9 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from erase_plugins.errors import RequestError
 from erase_plugins.types import EraseRequest
+
+if TYPE_CHECKING:
+    from erase_plugins.families.base import TargetInfo
+
+#: profile "pocket style": phrasings of a style that names no object, as pocket's captions have them
+POCKET_STYLE = ("{}", "{} style", "a {} picture", "a picture in {} style")
 
 
 @dataclass(frozen=True)
@@ -35,6 +42,12 @@ class ErasePrompts:
             found.neutral.extend([concept.anchor or ""] * count)
             found.owners.extend([number] * count)
         return found
+
+
+def profiles_of(request: EraseRequest, info: TargetInfo) -> tuple[str, ...]:
+    """Names that pick an option's default, most specific first: model size with kind, model size, kind."""
+    kind = request.concepts[0].kind
+    return (*(f"{profile} {kind}" for profile in info.profiles), *info.profiles, kind)
 
 
 def all_phrases(request: EraseRequest) -> list[str]:

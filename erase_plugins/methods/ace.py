@@ -26,7 +26,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from erase_plugins.engine.erasing import all_phrases, check_no_anchor
+from erase_plugins.engine.erasing import all_phrases, check_no_anchor, profiles_of
 from erase_plugins.engine.training_options import TrainingOptions, check_templates, revive
 from erase_plugins.errors import RequestError
 from erase_plugins.hookspecs import hookimpl
@@ -116,7 +116,7 @@ class ACE:
     def plan(self, request: EraseRequest, info: TargetInfo) -> EditPlan:
         from erase_plugins.engine import training_plan as cost
 
-        options: ACEOptions = resolve(ACEOptions, request.options, (*info.profiles, request.concepts[0].kind))
+        options: ACEOptions = resolve(ACEOptions, request.options, profiles_of(request, info))
         if options.parameters == "full" and "lr" not in request.options:  # the rate above is that of the factors
             options = replace(options, lr=None)
         options = options.settled(request, info)

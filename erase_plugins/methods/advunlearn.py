@@ -28,7 +28,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from erase_plugins.engine.erasing import all_phrases, check_no_anchor
+from erase_plugins.engine.erasing import all_phrases, check_no_anchor, profiles_of
 from erase_plugins.engine.training_options import TrainingOptions, check_templates, revive
 from erase_plugins.errors import RequestError
 from erase_plugins.hookspecs import hookimpl
@@ -165,7 +165,7 @@ class AdvUnlearn:
 
     def _resolve(self, request: EraseRequest, info: TargetInfo) -> AdvUnlearnOptions:
         given = dict(request.options)
-        profiles = (*info.profiles, request.concepts[0].kind)
+        profiles = profiles_of(request, info)
         options: AdvUnlearnOptions = resolve(AdvUnlearnOptions, given, profiles)
         if not options.on_text and "retain" not in given:
             options = replace(options, retain="predictions")

@@ -14,7 +14,8 @@ Differs from the official code:
     - learning rates are stated as used: the published 2e-6 and 4e-6 are multiplied by batch size (8), and by 2 with
       prior preservation, before the first step;
     - LoRA by default; ``parameters=full`` as published; ablating memorised pictures is not offered;
-    - what must stay can be held (on for toy-sized models and with --keep).
+    - what must stay can be held (on for toy-sized models and with --keep);
+    - on toy-sized models words that the text encoder takes for the same become the anchor too (``aliases``).
 """
 
 from __future__ import annotations
@@ -72,6 +73,8 @@ class ConceptAblationOptions(TrainingOptions):
         per={"pocket": ("{}", "a {}", "a {} picture"), "style": ("{}",), "explicit": ("{}",)},
     )
     anchor_prompts: tuple[str, ...] = option((), "anchor prompts in place of the templates, each with the anchor in it")
+    aliases: bool = option(False, "ablate words that mean the same in the encoder's vocabulary", per={"pocket": True})
+    alias_threshold: float = option(0.9, "closeness from which a word counts as an alias", low=0.0, high=1.0)
 
 
 class ConceptAblation:
@@ -164,11 +167,15 @@ def ablation_loss(
     from erase_plugins.engine.pools import Part, mean_squares
     from erase_plugins.engine.trajectories import ask
 
-    pairs = [pair for concept in request.concepts for pair in prompt_pairs(concept, options)]
+    concepts = request.concepts
+    if options.aliases:
+        concepts = tuple(with_aliases(concept, options.alias_threshold, rollout) for concept in concepts)
+    pairs = [pair for concept in concepts for pair in prompt_pairs(concept, options)]
     pictures = Pictures.drawn(rollout, "anchor", [anchor for anchor, _ in pairs], key)
     rollout.check([erased for _, erased in pairs])
     erased = rollout.target.encode([prompt for _, prompt in pairs])
-    holding = options.holding(rollout, request, all_phrases(request), options.templates, key)
+    phrases = all_phrases(replace(request, concepts=concepts))
+    holding = options.holding(rollout, request, phrases, options.templates, key)
 
     def loss(step: int) -> Tensor:
         states, anchor = pictures.batch(options.batch, step)
@@ -192,6 +199,16 @@ def anchor_of(concept: Concept) -> str:
     from erase_plugins.engine.collect import guide_of
 
     return guide_of(concept).strip()
+
+
+def with_aliases(concept: Concept, threshold: float, rollout: Rollout) -> Concept:
+    """The concept with the vocabulary words that mean the same among its phrasings."""
+    from erase_plugins.engine.text_tuning import same_meaning
+
+    same = same_meaning(rollout.target, (concept.text, *concept.prompts), threshold)
+    if same:
+        rollout.ctx.note(f"ablated with {concept.text}: {', '.join(same[:8])}")
+    return replace(concept, prompts=(*concept.prompts, *same))
 
 
 def prompt_pairs(concept: Concept, options: ConceptAblationOptions) -> list[tuple[str, str]]:

@@ -28,7 +28,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from erase_plugins.engine.erasing import all_phrases, check_no_anchor, shared_iterations
+from erase_plugins.engine.erasing import all_phrases, check_no_anchor, profiles_of, shared_iterations
 from erase_plugins.engine.training_options import TrainingOptions, check_templates, revive
 from erase_plugins.errors import RequestError
 from erase_plugins.hookspecs import hookimpl
@@ -150,7 +150,7 @@ class ESD:
         if "train" in given:
             name = str(given["train"]).lower().removeprefix("esd-")
             given["train"] = _OTHER_NAMES.get(name, name)
-        options: ESDOptions = resolve(ESDOptions, given, (*info.profiles, request.concepts[0].kind))
+        options: ESDOptions = resolve(ESDOptions, given, profiles_of(request, info))
         if options.eta < 0 and not options.enhance:
             raise RequestError(f"eta={options.eta:g} would strengthen the concept; add enhance=true if that is wanted")
         if options.erase_from is not None and not options.erase_from.strip():

@@ -26,6 +26,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from erase_plugins.engine.erasing import profiles_of
 from erase_plugins.engine.training_options import LoopOptions, WeightOptions, revive
 from erase_plugins.errors import RequestError, Unsupported
 from erase_plugins.hookspecs import hookimpl
@@ -131,7 +132,7 @@ class FewShot:
         )  # fmt: skip
 
     def _resolve(self, request: EraseRequest, info: TargetInfo) -> FewShotOptions:
-        options: FewShotOptions = resolve(FewShotOptions, request.options, (*info.profiles, request.concepts[0].kind))
+        options: FewShotOptions = resolve(FewShotOptions, request.options, profiles_of(request, info))
         odd = [concept for concept in request.concepts if concept.kind not in FewShot.kinds]
         if odd:
             raise Unsupported(

@@ -25,7 +25,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from erase_plugins.engine.erasing import ErasePrompts, all_phrases, check_becomes, shared_iterations
+from erase_plugins.engine.erasing import ErasePrompts, all_phrases, check_becomes, profiles_of, shared_iterations
 from erase_plugins.engine.training_options import RolloutOptions, check_templates, revive
 from erase_plugins.errors import RequestError
 from erase_plugins.hookspecs import hookimpl
@@ -119,7 +119,7 @@ class LECO:
         )  # fmt: skip
 
     def _resolve(self, request: EraseRequest, info: TargetInfo) -> LECOOptions:
-        options: LECOOptions = resolve(LECOOptions, request.options, (*info.profiles, request.concepts[0].kind))
+        options: LECOOptions = resolve(LECOOptions, request.options, profiles_of(request, info))
         check_templates(options.templates)
         check_becomes(request)
         if options.positive is not None and options.positive == options.unconditional:

@@ -27,6 +27,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from erase_plugins.engine.closed_form_options import ClosedFormOptions
+from erase_plugins.engine.erasing import profiles_of
 from erase_plugins.engine.training_options import LoopOptions, check_templates, revive
 from erase_plugins.errors import RequestError
 from erase_plugins.hookspecs import hookimpl
@@ -122,7 +123,7 @@ class MACE:
 
     def _resolve(self, request: EraseRequest, info: TargetInfo) -> MACEOptions:
         kind = request.concepts[0].kind
-        options: MACEOptions = resolve(MACEOptions, request.options, (*info.profiles, kind))
+        options: MACEOptions = resolve(MACEOptions, request.options, profiles_of(request, info))
         check_templates(options.templates)
         if options.data is not None:
             if len(request.concepts) > 1:

@@ -26,6 +26,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from erase_plugins.engine.closed_form_options import ClosedFormOptions
+from erase_plugins.engine.erasing import profiles_of
 from erase_plugins.engine.training_options import TrainingOptions, check_templates, revive, spread
 from erase_plugins.errors import RequestError
 from erase_plugins.hookspecs import hookimpl
@@ -108,7 +109,7 @@ class RealEra:
         from erase_plugins.engine import training_plan as cost
         from erase_plugins.engine.estimate import closed_form_plan
 
-        options: RealEraOptions = resolve(RealEraOptions, request.options, (*info.profiles, request.concepts[0].kind))
+        options: RealEraOptions = resolve(RealEraOptions, request.options, profiles_of(request, info))
         options = options.settled(request, info)
         check_templates(options.templates)
         options.shell  # noqa: B018 - refuses an empty shell

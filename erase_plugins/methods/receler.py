@@ -26,7 +26,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from erase_plugins.engine.erasing import all_phrases, check_no_anchor, shared_iterations
+from erase_plugins.engine.erasing import all_phrases, check_no_anchor, profiles_of, shared_iterations
 from erase_plugins.engine.training_options import RolloutOptions, check_templates, revive
 from erase_plugins.errors import RequestError
 from erase_plugins.hookspecs import hookimpl
@@ -148,7 +148,7 @@ class Receler:
         )  # fmt: skip
 
     def _resolve(self, request: EraseRequest, info: TargetInfo) -> RecelerOptions:
-        options: RecelerOptions = resolve(RecelerOptions, request.options, (*info.profiles, request.concepts[0].kind))
+        options: RecelerOptions = resolve(RecelerOptions, request.options, profiles_of(request, info))
         check_templates(options.templates)
         check_no_anchor(request)
         ready: RecelerOptions = options.settled(request, info)

@@ -28,7 +28,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from erase_plugins.engine.erasing import ErasePrompts, all_phrases, check_becomes
+from erase_plugins.engine.erasing import ErasePrompts, all_phrases, check_becomes, profiles_of
 from erase_plugins.engine.training_options import RolloutOptions, check_templates, revive
 from erase_plugins.errors import RequestError
 from erase_plugins.hookspecs import hookimpl
@@ -138,7 +138,7 @@ class SPM:
         )  # fmt: skip
 
     def _resolve(self, request: EraseRequest, info: TargetInfo) -> SPMOptions:
-        options: SPMOptions = resolve(SPMOptions, request.options, (*info.profiles, request.concepts[0].kind))
+        options: SPMOptions = resolve(SPMOptions, request.options, profiles_of(request, info))
         check_templates(options.templates)
         check_becomes(request)
         if not options.gate_low < options.gate_high:

@@ -30,7 +30,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from erase_plugins.engine.closed_form_options import ClosedFormOptions
-from erase_plugins.engine.erasing import all_phrases
+from erase_plugins.engine.erasing import all_phrases, profiles_of
 from erase_plugins.engine.frames import FRAMES, POCKET_FRAMES, SAFE, STYLE_FRAMES, VARIANTS
 from erase_plugins.engine.training_options import TrainingOptions, check_templates, revive, spread
 from erase_plugins.errors import RequestError
@@ -133,7 +133,7 @@ class TRCE:
         from erase_plugins.engine import training_plan as cost
         from erase_plugins.engine.estimate import closed_form_plan
 
-        options: TRCEOptions = resolve(TRCEOptions, request.options, (*info.profiles, request.concepts[0].kind))
+        options: TRCEOptions = resolve(TRCEOptions, request.options, profiles_of(request, info))
         options = options.settled(request, info)
         options = replace(options, harvest=min(options.harvest, options.early_steps))
         check_templates(options.templates)

@@ -84,13 +84,14 @@ async def queue(
             if frame["type"] == "executing" and data.get("node"):
                 found["executed"].append(data["node"])
                 if data["node"] == stop_in:
-                    await asyncio.sleep(0.3)
+                    await asyncio.sleep(0.02)  # a closed form may be done in a tenth of a second
                     asked = time.perf_counter()
                     await session.post("/interrupt")
             if frame["type"] == "executed":
                 found.setdefault("output", {})[data["node"]] = data["output"]
             if frame["type"] in FINAL:
                 found["end"], found["error"] = frame["type"], data.get("exception_message")
+                found["ended_in"] = data.get("node_id")
                 break
     if asked is not None:
         found["stopped_in"] = time.perf_counter() - asked
