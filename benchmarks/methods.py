@@ -5,7 +5,9 @@
 Prints per method: rates of target, synonyms and what is kept, seconds, forward passes (samples through the denoiser),
 peak memory, size of the smallest file. The plain procedure (`benchmarks.plain`) is counted for the same options, its
 preparation and its training apart; with ``--run-plain`` it is run and judged, by its module's own code or, where that
-names options, by our engine with these. Each row runs in its own process, so that peak memory is its own.
+names options, by our engine with these. Methods that hold words in place besides what the paper does run once more
+without (``COMPARED``), so that both procedures do the same job. Each row runs in its own process, so that peak memory is
+its own.
 """
 
 from __future__ import annotations
@@ -48,6 +50,8 @@ def main() -> None:
             rows[method]["plain"] = plain
             if given.run_plain and {"run", "OPTIONS"} & set(vars(plain_module(method))):
                 rows[method]["plain"] |= in_own_process(f"plain:{method}", given)
+                if hasattr(plain_module(method), "COMPARED"):
+                    rows[method]["compared"] = in_own_process(f"compared:{method}", given)
     result = {"concept": given.concept, "images": given.images, "seed": given.seed, "rows": rows}
     sys.stdout.write(json.dumps(result) + "\n" if given.json else table(result))
 
@@ -70,9 +74,11 @@ def measure(given: argparse.Namespace) -> dict[str, Any]:
 
     pipe = ep.load("pocket")
     kind, _, name = given.row.rpartition(":")
-    options = getattr(plain_module(name), "OPTIONS", None) if kind == "plain" else {}
-    if options is None:
+    if kind == "plain" and not hasattr(plain_module(name), "OPTIONS"):
         return measure_plain(pipe, name, given)
+    options = {**getattr(plain_module(name), "COMPARED", {})} if kind else {}
+    if kind == "plain":
+        options |= plain_module(name).OPTIONS
     with tempfile.TemporaryDirectory() as folder:
         cell = Cell(name, given.concept, options, images=given.images, seed=given.seed)
         found = run_cell(cell, pipe, Path(folder) / "cell")
@@ -138,6 +144,8 @@ def table(result: dict[str, Any]) -> str:
         plain = row.get("plain", {})
         ratio = ", ".join(f"{part} {value}" for part, value in plain.get("ratio", {}).items())
         lines.append(f"| {name} | " + " | ".join([*_cells(row), ratio]) + " |")
+        if "compared" in row:
+            lines.append(f"| {name}, nothing else held | " + " | ".join([*_cells(row["compared"]), ""]) + " |")
         if "seconds" in plain or "failed" in plain:
             lines.append(f"| {name}, plain | " + " | ".join([*_cells(plain), ""]) + " |")
     return "\n".join(lines) + "\n"

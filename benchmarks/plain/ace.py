@@ -12,6 +12,9 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
+#: options of our side of the comparison: the paper holds no words in place
+COMPARED = {"keep_words": 0}
+
 
 def forwards(options: Mapping[str, Any], halves: bool = True) -> dict[str, int]:
     """Passes in samples for the options of an ACE plan; a rollout stops at a random step, half way on average.

@@ -13,6 +13,9 @@ from typing import Any
 #: options with which our own engine follows the plain procedure
 OPTIONS = {"rollout": "student"}
 
+#: options of both sides of the comparison: the paper holds no words in place
+COMPARED = {"keep_words": 0}
+
 
 def forwards(options: Mapping[str, Any]) -> dict[str, int]:
     """Passes in samples for the options of a Receler plan."""

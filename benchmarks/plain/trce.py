@@ -16,6 +16,9 @@ FREE = 2000
 #: options with which our own engine draws as many; it still asks each of them once, and keeps what teachers answered
 OPTIONS = {"free": FREE}
 
+#: options of both sides of the comparison: the paper holds no words in place
+COMPARED = {"keep_words": 0}
+
 
 def forwards(options: Mapping[str, Any], free: int = FREE) -> dict[str, int]:
     """Passes in samples.

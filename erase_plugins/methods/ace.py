@@ -75,6 +75,7 @@ class ACEOptions(TrainingOptions):
     steps: int = option(30, "sampler steps of a rollout", low=1, high=1000, per={"pocket": 10})
     keep_words: int = option(0, "vocabulary words whose own trajectories are held, with and without prompt", low=0,
                              high=10_000, per={"pocket": 64})  # fmt: skip
+    keep_weight: float = option(1.0, "weight of the preservation term", low=0.0, per={"pocket": 2.0})
     keep_batch: int = option(1, "preserved states per training step, each asked twice", low=1, high=1024,
                              per={"pocket": 8})  # fmt: skip
 

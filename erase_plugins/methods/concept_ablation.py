@@ -25,7 +25,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from erase_plugins.engine.erasing import all_phrases
+from erase_plugins.engine.erasing import all_phrases, profiles_of
 from erase_plugins.engine.training_options import TrainingOptions, check_templates, revive
 from erase_plugins.errors import RequestError
 from erase_plugins.hookspecs import hookimpl
@@ -120,7 +120,7 @@ class ConceptAblation:
 
     def _resolve(self, request: EraseRequest, info: TargetInfo) -> ConceptAblationOptions:
         kind = request.concepts[0].kind
-        profiles = (*info.profiles, kind) if "pocket" in info.profiles else (kind, *info.profiles)
+        profiles = profiles_of(request, info) if "pocket" in info.profiles else (kind, *info.profiles)
         options: ConceptAblationOptions = resolve(ConceptAblationOptions, request.options, profiles)
         check_templates(options.templates)
         for concept in request.concepts:

@@ -62,7 +62,7 @@ class ESDOptions(TrainingOptions):
 
     train: str = option(
         "u", "modules: x cross-attention, x-strict its keys and values, u all but cross-attention, selfattn, all",
-        choices=tuple(GROUPS), per={"pocket": "u", "sdxl": "x", "style": "x", "person": "x"},
+        choices=tuple(GROUPS), per={"pocket style": "x", "pocket": "u", "sdxl": "x", "style": "x", "person": "x"},
     )  # fmt: skip
     eta: float = option(
         1.0, "negative guidance in the given convention", low=-100.0, high=100.0, per={"pocket": 2.5, "sdxl": 0.5}

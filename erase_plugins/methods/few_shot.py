@@ -26,7 +26,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from erase_plugins.engine.erasing import profiles_of
+from erase_plugins.engine.erasing import POCKET_STYLE, profiles_of
 from erase_plugins.engine.training_options import LoopOptions, WeightOptions, revive
 from erase_plugins.errors import RequestError, Unsupported
 from erase_plugins.hookspecs import hookimpl
@@ -71,10 +71,18 @@ class FewShotOptions(LoopOptions, WeightOptions):
     anchor_pictures: tuple[str, ...] = option((), "picture files of what the concept becomes instead")
     anchor_weight: float = option(1.0, "weight of the anchor pictures", low=0.0)
     captions: tuple[str, ...] = option(
-        (), "prompts that name the concept as {}; none: by kind", per={"pocket": ("{}", "a {}", "a {} picture")}
+        (), "prompts that name the concept as {}; none: by kind",
+        per={"pocket style": POCKET_STYLE, "pocket": ("{}", "a {}", "a {} picture")},
+    )  # fmt: skip
+    draw: int = option(
+        4, "pictures that the base model draws of each concept without files", low=1, high=64, per={"pocket style": 16}
     )
-    draw: int = option(4, "pictures that the base model draws of each concept without files", low=1, high=64)
-    limit: float = option(1.5, "how far the loss climbs, in multiples of the base model's; 0: no bound", low=0.0)
+    limit: float = option(
+        1.5,
+        "how far the loss climbs, in multiples of the base model's; 0: no bound",
+        low=0.0,
+        per={"pocket style": 3.0},
+    )
     aliases: bool = option(False, "forget words that mean the same in the encoder's vocabulary", per={"pocket": True})
     alias_threshold: float = option(0.9, "closeness from which a word counts as an alias", low=0.0, high=1.0)
     keep_words: int = option(32, "vocabulary words whose states are held", low=0, high=10_000, per={"pocket": 400})
