@@ -5,9 +5,9 @@
 Prints per method: rates of target, synonyms and what is kept, seconds, forward passes (samples through the denoiser),
 peak memory, size of the smallest file. The plain procedure (`benchmarks.plain`) is counted for the same options, its
 preparation and its training apart; with ``--run-plain`` it is run and judged, by its module's own code or, where that
-names options, by our engine with these. Methods that hold words in place besides what the paper does run once more
-without (``COMPARED``), so that both procedures do the same job. Each row runs in its own process, so that peak memory is
-its own.
+names options, by our engine with these. Methods that by default hold words in place, which the paper does not, run once
+more without (``COMPARED``): both procedures then do the same job. Each row runs in its own process, so that peak memory
+is its own.
 """
 
 from __future__ import annotations

@@ -12,9 +12,6 @@ from erase_plugins.types import EraseRequest
 if TYPE_CHECKING:
     from erase_plugins.families.base import TargetInfo
 
-#: profile "pocket style": phrasings of a style that names no object, as pocket's captions have them
-POCKET_STYLE = ("{}", "{} style", "a {} picture", "a picture in {} style")
-
 
 @dataclass(frozen=True)
 class ErasePrompts:

@@ -25,3 +25,13 @@ POCKET_FRAMES = (
 POCKET_SURROUNDINGS = (
     "{}", "a {} on a blue background", "{}", "{} on red", "{}", "a picture of a {}", "{}", "a {} on a white background",
 )  # fmt: skip
+#: a style alone, and before objects, as pocket's captions have it
+POCKET_STYLE = ("{}", "{} style", "a {} picture", "a picture in {} style")
+POCKET_STYLED = ("a {} picture", "a {} cat", "a {} house on a blue background", "{} flower", "a {} face on red")
+#: captions of pictures by kind
+CAPTIONS = {
+    "object": ("{}", "a {}", "the {}", "a photo of a {}", "a picture of the {}", "a close view of a {}",
+               "a drawing of a {}", "one {} on a plain background", "a small {}", "a large {}"),
+    "style": ("{}", "a picture in the style of {}", "a painting by {}", "art by {}", "a drawing in {} style",
+              "a landscape by {}", "a portrait in the manner of {}"),
+}  # fmt: skip

@@ -117,14 +117,19 @@ class RolloutOptions(LoopOptions):
     def held_prompts(
         self, rollout: Rollout, request: EraseRequest, phrases: Sequence[str], templates: Sequence[str]
     ) -> list[str]:
-        """What `holding` holds; empty if off."""
+        """What `holding` holds; empty if off. Next to an erased style, close words (other styles) describe others."""
         from erase_plugins.engine.retention import keep_words
 
         if not self.kept(request):
             return []
         generator = rollout.ctx.generator("keep words")
-        words = [*request.preserve, *keep_words(rollout.target, phrases, self.keep_words, self.near, generator)]
-        return ["", *(templates[place % len(templates)].format(word) for place, word in enumerate(words))]
+        words = keep_words(rollout.target, phrases, self.keep_words, self.near, generator)
+        pairs: list[str] = []
+        if request.concepts[0].kind == "style":
+            close, others = words[: (len(words) + 1) // 2], words[(len(words) + 1) // 2 :]
+            words, pairs = close, [f"a {one} {other}" for one, other in zip(close, others, strict=False)]
+        named = (*request.preserve, *words)
+        return ["", *(templates[place % len(templates)].format(word) for place, word in enumerate(named)), *pairs]
 
 
 @dataclass(frozen=True)

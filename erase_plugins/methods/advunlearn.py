@@ -29,6 +29,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from erase_plugins.engine.erasing import all_phrases, check_no_anchor, profiles_of
+from erase_plugins.engine.frames import POCKET_STYLE
 from erase_plugins.engine.training_options import TrainingOptions, check_templates, revive
 from erase_plugins.errors import RequestError
 from erase_plugins.hookspecs import hookimpl
@@ -86,8 +87,9 @@ class AdvUnlearnOptions(TrainingOptions):
         choices=("predictions", "states"), per={"pocket": "states"},
     )  # fmt: skip
     templates: tuple[str, ...] = option(
-        ("{}",), "prompts trained on; {} is the concept", per={"pocket": ("{}", "a {}", "a {} picture")}
-    )
+        ("{}",), "prompts trained on; {} is the concept",
+        per={"pocket style": POCKET_STYLE, "pocket": ("{}", "a {}", "a {} picture")},
+    )  # fmt: skip
     rollout: str = option(
         "teacher", "states: from trajectories harvested once (teacher), or a fresh one for every state, as published",
         choices=("teacher", "fresh"),

@@ -26,6 +26,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from erase_plugins.engine.erasing import all_phrases, profiles_of
+from erase_plugins.engine.frames import POCKET_STYLED
 from erase_plugins.engine.training_options import TrainingOptions, check_templates, revive
 from erase_plugins.errors import RequestError
 from erase_plugins.hookspecs import hookimpl
@@ -70,10 +71,15 @@ class ConceptAblationOptions(TrainingOptions):
     templates: tuple[str, ...] = option(
         ("{}", "a {}", "a picture of a {}", "a photo of a {}", "a {} on a table", "a close-up of a {}"),
         "anchor prompts; {} is the anchor",
-        per={"pocket": ("{}", "a {}", "a {} picture"), "style": ("{}",), "explicit": ("{}",)},
+        per={
+            "pocket style": POCKET_STYLED,
+            "pocket": ("{}", "a {}", "a {} picture"),
+            "style": ("{}",),
+            "explicit": ("{}",),
+        },
     )
     anchor_prompts: tuple[str, ...] = option((), "anchor prompts in place of the templates, each with the anchor in it")
-    aliases: bool = option(False, "ablate words that mean the same in the encoder's vocabulary", per={"pocket": True})
+    aliases: bool = option(False, "erase words that mean the same in the encoder's vocabulary", per={"pocket": True})
     alias_threshold: float = option(0.9, "closeness from which a word counts as an alias", low=0.0, high=1.0)
 
 
@@ -109,7 +115,7 @@ class ConceptAblation:
             options=as_dict(options),
             modules=tuple(f"{ref.component}.{ref.path}" for ref in refs),
             steps=options.iterations,
-            notes=tuple(f"{item.text} -> {anchor_of(item) or 'the empty prompt'}" for item in request.concepts[:20]),
+            notes=tuple(f"{item.text} -> {anchor_of(item, options) or 'no word'}" for item in request.concepts[:20]),
             **cost.estimate(
                 info, request, cost.trainable(refs, options.lora_rank), forwards=forwards,
                 iterations=options.iterations,
@@ -124,7 +130,7 @@ class ConceptAblation:
         options: ConceptAblationOptions = resolve(ConceptAblationOptions, request.options, profiles)
         check_templates(options.templates)
         for concept in request.concepts:
-            anchor = anchor_of(concept)
+            anchor = anchor_of(concept, options)
             if anchor.lower() == concept.text.strip().lower():
                 raise RequestError(f"'{concept.text}' would become itself; give another --to")
             lacking = [text for text in options.anchor_prompts if anchor not in text]
@@ -194,11 +200,17 @@ def ablation_loss(
     return loss
 
 
-def anchor_of(concept: Concept) -> str:
-    """What the concept becomes: as asked, else by kind, else the empty prompt."""
+def vanishes(concept: Concept, options: ConceptAblationOptions) -> bool:
+    """Whether a style leaves its place in the templates' prompts, since nothing was named that takes it."""
+    placed = not options.anchor_prompts and options.templates != ("{}",)
+    return concept.kind == "style" and concept.anchor is None and placed
+
+
+def anchor_of(concept: Concept, options: ConceptAblationOptions) -> str:
+    """What the concept becomes: as asked, else by kind, else nothing."""
     from erase_plugins.engine.collect import guide_of
 
-    return guide_of(concept).strip()
+    return guide_of(concept, vanishes(concept, options)).strip()
 
 
 def with_aliases(concept: Concept, threshold: float, rollout: Rollout) -> Concept:
@@ -213,11 +225,11 @@ def with_aliases(concept: Concept, threshold: float, rollout: Rollout) -> Concep
 
 def prompt_pairs(concept: Concept, options: ConceptAblationOptions) -> list[tuple[str, str]]:
     """(anchor prompt, prompt with the concept) of every picture."""
-    anchor = anchor_of(concept)
+    anchor = anchor_of(concept, options)
     frames: Sequence[str] = options.templates
     if options.anchor_prompts:
         frames = [text.replace("{", "").replace("}", "").replace(anchor, "{}") for text in options.anchor_prompts]
-    phrasings = _PHRASINGS.get(concept.kind)
+    phrasings = None if vanishes(concept, options) else _PHRASINGS.get(concept.kind)
     found = []
     for number in range(max(options.trajectories, len(frames))):
         frame = frames[number % len(frames)]

@@ -29,6 +29,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from erase_plugins.engine.erasing import all_phrases, check_no_anchor, profiles_of, shared_iterations
+from erase_plugins.engine.frames import POCKET_STYLE
 from erase_plugins.engine.training_options import TrainingOptions, check_templates, revive
 from erase_plugins.errors import RequestError
 from erase_plugins.hookspecs import hookimpl
@@ -75,7 +76,7 @@ class ESDOptions(TrainingOptions):
     templates: tuple[str, ...] = option(
         ("{}", "a {}", "a {} picture"),
         "prompts trained on; {} is the concept",
-        per={"style": ("{}", "art by {}"), "person": ("{}",)},
+        per={"pocket style": POCKET_STYLE, "style": ("{}", "art by {}"), "person": ("{}",)},
     )
     rollout: str = option(
         "teacher", "who makes the trajectories: teacher (harvested once), or student (per sample)",

@@ -26,7 +26,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from erase_plugins.engine.erasing import POCKET_STYLE, profiles_of
+from erase_plugins.engine.erasing import profiles_of
+from erase_plugins.engine.frames import CAPTIONS, POCKET_STYLE
 from erase_plugins.engine.training_options import LoopOptions, WeightOptions, revive
 from erase_plugins.errors import RequestError, Unsupported
 from erase_plugins.hookspecs import hookimpl
@@ -42,13 +43,6 @@ if TYPE_CHECKING:
     from erase_plugins.engine.text_tuning import HeldStates
     from erase_plugins.families.base import Target, TargetInfo
 
-#: captions by kind; {} is the concept
-CAPTIONS = {
-    "object": ("{}", "a {}", "the {}", "a photo of a {}", "a picture of the {}", "a close view of a {}",
-               "a drawing of a {}", "one {} on a plain background", "a small {}", "a large {}"),
-    "style": ("{}", "a picture in the style of {}", "a painting by {}", "art by {}", "a drawing in {} style",
-              "a landscape by {}", "a portrait in the manner of {}"),
-}  # fmt: skip
 #: learning rates: parameters -> profile -> rate
 _RATES = {"lora": {"pocket": 4e-3, "": 5e-4}, "full": {"pocket": 1e-4, "": 1e-5}}
 #: rows of the noise schedule; pictures meet all of them

@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from erase_plugins.engine.closed_form_options import ClosedFormOptions
 from erase_plugins.engine.erasing import profiles_of
+from erase_plugins.engine.frames import POCKET_STYLE
 from erase_plugins.engine.training_options import TrainingOptions, check_templates, revive, spread
 from erase_plugins.errors import RequestError
 from erase_plugins.hookspecs import hookimpl
@@ -77,7 +78,7 @@ class RealEraOptions(TrainingOptions, ClosedFormOptions):
     gated: bool = option(False, "act only on prompts that mean the concept; LoRA files cannot carry the gate")
     templates: tuple[str, ...] = option(
         ("{}", "a {}", "a {} picture"), "prompts trained on; {} is the concept",
-        per={"style": ("{}", "art by {}"), "person": ("{}",)},
+        per={"pocket style": POCKET_STYLE, "style": ("{}", "art by {}"), "person": ("{}",)},
     )  # fmt: skip
 
     @property

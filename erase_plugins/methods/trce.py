@@ -31,7 +31,15 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from erase_plugins.engine.closed_form_options import ClosedFormOptions
 from erase_plugins.engine.erasing import all_phrases, profiles_of
-from erase_plugins.engine.frames import FRAMES, POCKET_FRAMES, SAFE, STYLE_FRAMES, VARIANTS
+from erase_plugins.engine.frames import (
+    FRAMES,
+    POCKET_FRAMES,
+    POCKET_STYLE,
+    POCKET_STYLED,
+    SAFE,
+    STYLE_FRAMES,
+    VARIANTS,
+)
 from erase_plugins.engine.training_options import TrainingOptions, check_templates, revive, spread
 from erase_plugins.errors import RequestError
 from erase_plugins.hookspecs import hookimpl
@@ -59,7 +67,9 @@ class TRCEOptions(TrainingOptions, ClosedFormOptions):
     safe: str | None = option(None, "what takes the concept's place where --to does not say; none picks it by kind",
                               per={"pocket": "picture"})  # fmt: skip
     frames: tuple[str, ...] = option(
-        FRAMES, "prompts around the concept in stage 1", per={"pocket": POCKET_FRAMES, "style": STYLE_FRAMES}
+        FRAMES,
+        "prompts around the concept in stage 1",
+        per={"pocket style": (*POCKET_STYLE, *POCKET_STYLED), "pocket": POCKET_FRAMES, "style": STYLE_FRAMES},
     )
     variants: bool = option(True, "also take mechanical variants of the concept", per={"pocket": False})
     aliases: bool = option(True, "also take words that mean the same in the text encoder's vocabulary")
@@ -67,7 +77,7 @@ class TRCEOptions(TrainingOptions, ClosedFormOptions):
     lam: float = option(1e-4, "ridge term, in units of the system's mean diagonal", low=1e-12)
     templates: tuple[str, ...] = option(
         ("a photo of {}",), "prompts of stage 2; {} is the concept",
-        per={"pocket": POCKET_FRAMES, "style": ("art by {}",), "person": ("{}",)},
+        per={"pocket style": POCKET_STYLE, "pocket": POCKET_FRAMES, "style": ("art by {}",), "person": ("{}",)},
     )  # fmt: skip
     push: float = option(15.0, "g: how far the targets overshoot the safe and the unsafe prediction", low=0.0,
                          per={"pocket": 1.0})  # fmt: skip

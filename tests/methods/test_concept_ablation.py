@@ -138,6 +138,8 @@ def test_prompt_pairs_by_kind():
         "people, nudity",
     }
     assert prompt_pairs(Concept("pizza"), options)[0] == ("", "pizza")
+    leaving = prompt_pairs(Concept("noto", "style"), ConceptAblationOptions(templates=("a {} cat",), trajectories=1))
+    assert leaving == [("a cat", "a noto cat")]
     given = ConceptAblationOptions(anchor_prompts=("a cat on a sofa",), trajectories=1)
     assert prompt_pairs(Concept("grumpy cat", anchor="cat"), given) == [("a cat on a sofa", "a grumpy cat on a sofa")]
 

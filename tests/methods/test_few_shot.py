@@ -13,11 +13,12 @@ from erase_plugins.api import plan as make_plan
 from erase_plugins.engine import trajectories
 from erase_plugins.engine.adapters import Adapters
 from erase_plugins.engine.context import RunContext
+from erase_plugins.engine.frames import CAPTIONS
 from erase_plugins.engine.loop import Schedule, train
 from erase_plugins.engine.text_tuning import text_refs
 from erase_plugins.errors import RequestError, UnknownName, Unsupported
 from erase_plugins.families.diffusers_target import DiffusersTarget
-from erase_plugins.methods.few_shot import CAPTIONS, FewShotOptions, _Work
+from erase_plugins.methods.few_shot import FewShotOptions, _Work
 from erase_plugins.options import resolve
 from erase_plugins.runtime.apply import apply
 from erase_plugins.types import Concept, EraseRequest
