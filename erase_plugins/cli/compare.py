@@ -25,17 +25,19 @@ from erase_plugins.types import KINDS
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of everything random.")
 @click.option("--jobs", type=click.IntRange(1), default=1, show_default=True, help="Processes on this machine.")
 @click.option("--ray", metavar="ADDRESS", help="Ray cluster to run on; 'local' starts one here.")
+@click.option("--reuse", type=click.Path(exists=True, dir_okay=False), help="comparison.json whose equal cells stand.")
 @click.option("--out", required=True, metavar="DIR", help="Folder for cells, table and figures.")
 @dry_run_option
 def command(
     model: str, revision: str | None, dtype: str, device: str, methods: tuple[str, ...], concepts: tuple[str, ...],
     erase_file: str | None, styles: tuple[str, ...], kind: str, keep: tuple[str, ...], images: int, seed: int,
-    jobs: int, ray: str | None, out: str, dry_run: bool,
+    jobs: int, ray: str | None, reuse: str | None, out: str, dry_run: bool,
 ) -> None:  # fmt: skip
     """Run methods on the same concepts, prompts and seeds, and measure them.
 
     Finished cells (a method on a concept) are kept, so the same command goes on after an interruption and retries
-    only what failed. A failed cell is reported and does not end the run.
+    only what failed. A failed cell is reported and does not end the run. With --reuse a new method or concept costs
+    only its own cells: equal ones (request, options, judge, base) come from an earlier comparison.
     """
     from erase_plugins.cli.run import lines_of
 
@@ -51,7 +53,8 @@ def command(
     )  # fmt: skip
     plans, reasons = run.plan_cells(cells)
     folder = Path(out) / run.CELLS
-    todo = [cell for cell in cells if cell.key in plans and not run.finished(folder / cell.key)]
+    there = {cell.key for cell in cells if run.finished(folder / cell.key)} | set(run.reusable(cells, plans, reuse))
+    todo = [cell for cell in cells if cell.key in plans and cell.key not in there]
     seconds = sum(plans[cell.key].seconds or 0.0 for cell in todo) / jobs
     say(f"{len(cells)} cells: {len(plans) - len(todo)} finished, {len(reasons)} skipped, {len(todo)} to do, "
         f"about {human_seconds(seconds)} of erasing, {len(todo) * 4 * images} pictures to judge")  # fmt: skip
@@ -64,7 +67,7 @@ def command(
         return
     with progress() as bar:
         summary = run.compare(
-            cells, Path(out), jobs=jobs, ray=ray, command=_again(methods, wanted, keep, model, images, seed),
+            cells, Path(out), jobs=jobs, ray=ray, reuse=reuse, command=_again(methods, wanted, keep, model, images, seed),
             progress=lambda done, total: bar.update("cells", done, total), prepare=quiet_libraries,
         )  # fmt: skip
     _tell(summary, Path(out))

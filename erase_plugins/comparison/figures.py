@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -91,7 +92,8 @@ def sheet(
         for item in results
         if item["status"] == "ok" and (places[item["key"]] / PICTURES).is_file()
     }
-    concepts = list(dict.fromkeys(concept for _, concept in strips))[:columns]
+    counts = Counter(concept for _, concept in strips)  # results of earlier comparisons have no pictures
+    concepts = [concept for concept, count in counts.items() if 2 * count >= max(counts.values())][:columns]
     labels = list(dict.fromkeys(label for label, _ in strips))
     if not strips:
         return None

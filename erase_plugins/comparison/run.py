@@ -13,6 +13,7 @@ from erase_plugins.artifacts.atomic import atomic_file
 from erase_plugins.comparison import executors
 from erase_plugins.comparison.cells import RESULT, Cell, finished, read_result, write_result
 from erase_plugins.comparison.figures import PARETO, SHEET, pareto, sheet
+from erase_plugins.comparison.reuse import reusable
 from erase_plugins.comparison.summary import markdown, summarise
 from erase_plugins.errors import MissingExtra, RequestError
 from erase_plugins.manager import get_manager
@@ -79,6 +80,7 @@ def compare(
     *,
     jobs: int = 1,
     ray: str | None = None,
+    reuse: str | Path | None = None,
     command: str = "erase_plugins.comparison.run.compare",
     progress: Callable[[int, int], None] | None = None,
     prepare: executors.Prepare | None = None,
@@ -90,6 +92,7 @@ def compare(
         out: folder; finished cells in it are kept, failed ones tried again.
         jobs: processes on this machine.
         ray: address of a Ray cluster to use instead.
+        reuse: ``comparison.json`` whose results stand for equal cells (see `comparison.reuse`).
         command: how the user made it, for the table.
         progress: called with (finished, all).
         prepare: sets up every process.
@@ -105,8 +108,11 @@ def compare(
         raise RequestError("nothing to compare; name concepts and methods")
     folder = out / CELLS
     folder.mkdir(parents=True, exist_ok=True)
-    _, reasons = plan_cells(cells)
+    plans, reasons = plan_cells(cells)
+    taken = reusable(cells, plans, reuse)
     for cell in cells:
+        if cell.key in taken and not finished(folder / cell.key):
+            write_result(folder / cell.key, taken[cell.key])
         if cell.key in reasons:
             write_result(folder / cell.key, {**executors.failure(cell, reasons[cell.key]), "status": "skipped"})
     todo = [cell for cell in cells if not finished(folder / cell.key)]
