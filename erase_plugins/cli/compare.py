@@ -67,7 +67,8 @@ def command(
         return
     with progress() as bar:
         summary = run.compare(
-            cells, Path(out), jobs=jobs, ray=ray, reuse=reuse, command=_again(methods, wanted, keep, model, images, seed),
+            cells, Path(out), jobs=jobs, ray=ray, reuse=reuse,
+            command=_again(methods, wanted, keep, model, images, seed),
             progress=lambda done, total: bar.update("cells", done, total), prepare=quiet_libraries,
         )  # fmt: skip
     _tell(summary, Path(out))

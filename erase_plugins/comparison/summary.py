@@ -121,7 +121,7 @@ def markdown(summary: Mapping[str, Any], command: str, date: str, figures: Mappi
         lines.append(f"| {concept} | " + " | ".join(_entry(table.get((label, concept))) for label in labels) + " |")
     controls = summary["controls"]
     reused = sum(bool(cell.get("reused")) for cell in summary["cells"])
-    taken = f" {reused} of {len(table)} cells are results of an earlier comparison with equal options." if reused else ""
+    taken = f" {reused} of {len(table)} cells are results of an earlier comparison." if reused else ""
     warned = f" Warnings: {'; '.join(controls['warnings'])}." if controls["warnings"] else ""
     lines += ["", f"Controls: a destroyed model keeps {controls['destroyed_kept_rate']:.1%}; pictures at strength 0 "
               f"are compared with the base's in every cell.{taken}{warned}"]  # fmt: skip

@@ -45,5 +45,5 @@ def test_other_options_images_or_failures_are_run(fake, cells, tmp_path):
 def test_another_file_is_refused(text, cells, tmp_path):
     path = tmp_path / "comparison.json"
     path.write_text(text)
-    with pytest.raises(RequestError, match="no comparison.json"):
+    with pytest.raises(RequestError, match="of an earlier comparison"):
         run.reusable(cells("pizza"), {}, path)
