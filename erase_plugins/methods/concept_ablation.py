@@ -65,6 +65,9 @@ class ConceptAblationOptions(TrainingOptions):
     batch: int = option(8, "states per training step", low=1, high=1024, per={"pocket": 4})
     optimizer: str = option("adamw", "optimizer", choices=("adam", "adamw", "sgd"))
     keep_weight: float = option(1.0, "weight of the preservation term", low=0.0, per={"pocket": 2.0})
+    keep_words: int = option(0, "vocabulary words to hold in place, half of them the closest", low=0, high=10_000,
+                             per={"pocket": 128})  # fmt: skip
+    keep_batch: int = option(1, "preserved states per training step", low=1, high=1024, per={"pocket": 16})
     guidance: float = option(6.0, "classifier-free guidance of the pictures", low=0.0, per={"pocket": 4.0})
     steps: int = option(25, "sampler steps of a picture", low=1, high=1000, per={"pocket": 10})
     trajectories: int = option(200, "pictures drawn for each concept", low=1, per={"pocket": 32})

@@ -62,8 +62,10 @@ class RealEraOptions(TrainingOptions, ClosedFormOptions):
     closed_neighbours: int = option(5, "random neighbours per phrase in the closed form", low=0, high=1000,
                                     per={"pocket": 1})  # fmt: skip
     closed_outside: int = option(3, "points outside the shell held in the closed form", low=0, high=1000)
-    neighbours: int = option(5, "random neighbours per state in training", low=0, high=100, per={"pocket": 1})
-    outside: int = option(3, "points outside the shell per state in training", low=0, high=100, per={"pocket": 1})
+    neighbours: int = option(5, "random neighbours per state in training", low=0, high=100,
+                             per={"pocket style": 0, "pocket": 1})  # fmt: skip
+    outside: int = option(3, "points outside the shell per state in training", low=0, high=100,
+                          per={"pocket style": 0, "pocket": 1})  # fmt: skip
     neighbour_weight: float = option(1.0, "weight of the neighbours' term", low=0.0)
     outside_weight: float = option(1.0, "weight of the term for points outside", low=0.0)
     towards: str = option("anchor", "what is predicted for the concept: the guide's prediction, or negative guidance",
