@@ -66,8 +66,9 @@ class ESDOptions(TrainingOptions):
         choices=tuple(GROUPS), per={"pocket style": "x", "pocket": "u", "sdxl": "x", "style": "x", "person": "x"},
     )  # fmt: skip
     eta: float = option(
-        1.0, "negative guidance in the given convention", low=-100.0, high=100.0, per={"pocket": 2.5, "sdxl": 0.5}
-    )
+        1.0, "negative guidance in the given convention", low=-100.0, high=100.0,
+        per={"pocket style": 1.0, "pocket": 2.5, "sdxl": 0.5},
+    )  # fmt: skip
     convention: str = option(
         "paper", "meaning of eta: paper, or code2025 (larger by 1 for the same target)", choices=("paper", "code2025")
     )
