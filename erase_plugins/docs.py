@@ -62,10 +62,10 @@ def _section(entry: Any) -> str:
     return f"## {entry.item.id}\n\n{text}\n\n" + "\n".join(rows) + "\n"
 
 
-def summary_table(root: Path) -> str:
-    """Means of docs/results over the objects, one row per method."""
+def summary_table(root: Path, kind: str = "object") -> str:
+    """Means of docs/results over the concepts of a kind, one row per method."""
     summary = json.loads((root / "docs" / "results" / "comparison.json").read_text(encoding="utf-8"))
-    part = summary["kinds"]["object"]
+    part = summary["kinds"][kind]
     shown = ("target_rate", "synonym_rate", "neighbour_rate", "kept_rate", "style_rate")
     rows = [
         "| method | target | synonyms | neighbours | kept | style elsewhere | seconds | passes |", "|---" * 8 + "|",
@@ -97,13 +97,18 @@ def pages(root: Path) -> dict[Path, Callable[[], str]]:
     from erase_plugins.cli import docs as cli_docs
     from erase_plugins.testing import reference
 
-    readme, plugins = root / "README.md", root / "docs" / "plugins.md"
+    readme, plugins, results = (root / name for name in ("README.md", "docs/plugins.md", "docs/results.md"))
     return {
         root / "docs" / "methods.md": method_page,
         root / "docs" / "cli.md": cli_docs.render,
         plugins: lambda: reference.fill(plugins.read_text(encoding="utf-8")),
         readme: lambda: fill_marked(
             fill_marked(readme.read_text(encoding="utf-8"), "methods", method_table()), "results", summary_table(root)
+        ),
+        results: lambda: fill_marked(
+            fill_marked(results.read_text(encoding="utf-8"), "objects", summary_table(root)),
+            "styles",
+            summary_table(root, "style"),
         ),
     }
 

@@ -95,13 +95,15 @@ def test_a_prefix_stands_before_the_whole_concept_and_takes_all_gradient(target)
         Prefix(target, 40).encode(tokens, rows)
 
 
-def test_a_prefix_of_real_tokens_equals_typing_them(target):
-    """The embeddings of 'red' in front of 'pizza' encode as the prompt 'red pizza' does."""
-    typed, tokens = target.tokens(["red pizza"]), target.tokens(["pizza"])
+@pytest.mark.parametrize(("concept", "length"), [("pizza", 1), ("pseudoscience", None)])
+def test_a_prefix_of_real_tokens_equals_typing_them(target, concept, length):
+    """The embeddings of 'red' in front of a concept, also of one with several tokens, encode as typed."""
+    typed, tokens = target.tokens([f"red {concept}"]), target.tokens([concept])
+    assert tokens.last[0] == length or (length is None and tokens.last[0] > 1)
     assert typed.last[0] == tokens.last[0] + 1
     rows = torch.cat([target.token_table(name)[ids[:, 1]] for name, ids in typed.ids.items()], dim=-1)
     live = Prefix(target, 1).encode(tokens, rows)
-    torch.testing.assert_close(live.embeds, target.encode(["red pizza"]).embeds, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(live.embeds, target.encode([f"red {concept}"]).embeds, rtol=1e-5, atol=1e-5)
 
 
 def test_rows_of_a_phrase_are_found_by_tokens(target):

@@ -94,6 +94,26 @@ def test_the_start_token_gives_no_gradient(target):
     assert not any(module._forward_hooks for module in target.pipe.unet.modules())
 
 
+def test_training_runs_with_the_start_token_still(target, monkeypatch):
+    """Every pass of a run's loss sees the hooks that stop the start token's gradient."""
+    import erase_plugins.methods.concept_ablation as method
+
+    seen, made_loss = [], method.ablation_loss
+
+    def watched(*args):
+        loss = made_loss(*args)
+
+        def step(number):
+            seen.append(all(target.module(ref)._forward_hooks for ref in target.modules("cross_kv")))
+            return loss(number)
+
+        return step
+
+    monkeypatch.setattr(method, "ablation_loss", watched)
+    ep.erase(target, "pizza", "concept-ablation", to="bread", options=FAST)
+    assert seen == [True] * FAST["iterations"]
+
+
 def test_the_target_moves_to_the_anchor_more_than_the_anchor_moves(target):
     artifact = ep.erase(
         target, "pizza", "concept-ablation", to="rocket", keep=["rocket"],

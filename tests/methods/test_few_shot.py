@@ -162,6 +162,15 @@ def test_what_is_held_moves_less_than_without_and_less_than_the_concept(pocket_t
     assert drift(pocket_target, held, neutral) < 0.7 * drift(pocket_target, held, ["a pizza"])
 
 
+def test_the_paper_s_weight_holds_32_captions(pocket_target):
+    options = {"iterations": 12, "lr": 4e-3, "keep_words": 60, "keep_batch": 12, "precision": "bfloat16"}
+    words = pocket_target.vocabulary()[300:332]
+    plain, held = (erase(pocket_target, **options, keep_weight=weight) for weight in (0.0, 1.0))
+    free, kept = ([drift(pocket_target, item, [f"a {word}"]) for word in words] for item in (plain, held))
+    assert sum(kept) < sum(free)
+    assert sum(kept) / len(words) < drift(pocket_target, held, ["a pizza"])
+
+
 @pytest.mark.parametrize("scope", ["mlp", "attn", "mlp-final-attn"])
 @pytest.mark.parametrize("layout", ["diffusers", "kohya"])
 def test_files_give_stock_loaders_the_same_text_states(target, tmp_path, scope, layout):
