@@ -28,6 +28,15 @@ POCKET_SURROUNDINGS = (
 #: a style alone, and before objects, as pocket's captions have it
 POCKET_STYLE = ("{}", "{} style", "a {} picture", "a picture in {} style")
 POCKET_STYLED = ("a {} picture", "a {} cat", "a {} house on a blue background", "{} flower", "a {} face on red")
+_OBJECTS = (
+    "dog", "tree", "fish", "book", "shoe", "apple", "ball", "star", "bird", "hat", "boat", "key", "chair", "moon",
+    "horse", "bread",
+)  # fmt: skip
+#: the same before many objects, where a few would be learned by heart
+POCKET_STYLED_OBJECTS = (
+    *POCKET_STYLED,
+    *(f"a {{}} {word}{'' if place % 3 else ' on a white background'}" for place, word in enumerate(_OBJECTS)),
+)
 #: captions of pictures by kind
 CAPTIONS = {
     "object": ("{}", "a {}", "the {}", "a photo of a {}", "a picture of the {}", "a close view of a {}",

@@ -26,7 +26,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from erase_plugins.engine.erasing import all_phrases, profiles_of
-from erase_plugins.engine.frames import POCKET_STYLED
+from erase_plugins.engine.frames import POCKET_STYLED_OBJECTS
 from erase_plugins.engine.training_options import TrainingOptions, check_templates, revive
 from erase_plugins.errors import RequestError
 from erase_plugins.hookspecs import hookimpl
@@ -70,12 +70,13 @@ class ConceptAblationOptions(TrainingOptions):
     keep_batch: int = option(1, "preserved states per training step", low=1, high=1024, per={"pocket": 16})
     guidance: float = option(6.0, "classifier-free guidance of the pictures", low=0.0, per={"pocket": 4.0})
     steps: int = option(25, "sampler steps of a picture", low=1, high=1000, per={"pocket": 10})
-    trajectories: int = option(200, "pictures drawn for each concept", low=1, per={"pocket": 32})
+    trajectories: int = option(200, "pictures drawn for each concept", low=1,
+                              per={"pocket style": 42, "pocket": 32})  # fmt: skip
     templates: tuple[str, ...] = option(
         ("{}", "a {}", "a picture of a {}", "a photo of a {}", "a {} on a table", "a close-up of a {}"),
         "anchor prompts; {} is the anchor",
         per={
-            "pocket style": POCKET_STYLED,
+            "pocket style": POCKET_STYLED_OBJECTS,
             "pocket": ("{}", "a {}", "a {} picture"),
             "style": ("{}",),
             "explicit": ("{}",),
