@@ -6,9 +6,9 @@ erases those as well, and repeats.
 Differs from the official code:
     - one (d x d) recursion in float64 instead of a loop over layers and 77 rows; the adversarial rows are never formed;
     - the number of epochs is fixed by kind, no pictures are drawn in between;
-    - every round also holds the original rows where the start left them, and the adversarial rows of all concepts
-      together weigh as much as one concept's (``hold=false`` is the official step): with a kept vocabulary the plain
-      step can turn the first erasure back, and the rows of many concepts would disturb what is kept;
+    - every round also holds the original rows where the start left them, and the adversarial rows of n concepts weigh
+      1/n^2 (``hold=false`` is the official step): with a kept vocabulary the plain step can turn the first erasure
+      back, and the rows of many concepts would disturb what is kept;
     - the kept rows are those of the UCE start: the named prompts, the empty prompt and the vocabulary.
 """
 
@@ -45,7 +45,7 @@ class RECEOptions(FramedOptions):
     regular_scale: float = option(0.1, "regulariser of the adversarial embedding", low=1e-9,
                                   per={"style": 1e-3, "person": 1e-3})  # fmt: skip
     adversarial_lam: float = option(0.1, "ridge term of the adversarial erase step", low=1e-9)
-    hold: bool = option(True, "adversarial rounds hold the original rows and weigh as one concept's")
+    hold: bool = option(True, "adversarial rounds hold the original rows and weigh less the more concepts there are")
     rank: int | None = option(None, "cap on the rank, optimal for all layers at once; none is exact", low=1)
 
 
@@ -94,7 +94,7 @@ class RECE:
         G, X = statistics.erased_grams()
         count, hold = len(statistics.members), bool(solver["hold"])
         H = statistics.kept_gram(count)
-        weight = 1 / count if hold else 1.0
+        weight = 1 / count**2 if hold else 1.0
         eye = torch.eye(statistics.width, dtype=torch.float64)
         M = eye + solve_map(G, X, H, solver["lam"])
         for _ in range(solver["epochs"]):
