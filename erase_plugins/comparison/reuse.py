@@ -9,6 +9,7 @@ from typing import Any
 
 from erase_plugins.comparison.cells import Cell
 from erase_plugins.errors import RequestError
+from erase_plugins.manager import get_manager
 
 
 def earlier_results(path: str | Path) -> dict[str, dict[str, Any]]:
@@ -27,9 +28,9 @@ def earlier_results(path: str | Path) -> dict[str, dict[str, Any]]:
 def reusable(cells: Sequence[Cell], plans: Mapping[str, Any], path: str | Path | None) -> dict[str, dict[str, Any]]:
     """Earlier results that stand for these cells: key -> result.
 
-    A result stands for a cell of the same request (its key) whose method still resolves to the same options, as far as
-    both know them. That judge, prompts and base agree is checked where cells are averaged (`summary.check_comparable`).
-    Pictures and artifacts do not come along.
+    A result stands for a cell of the same request (its key) whose method has the same version and still resolves to
+    the same options, as far as both know them. That judge, prompts and base agree is checked where cells are averaged
+    (`summary.check_comparable`). Pictures and artifacts do not come along.
 
     Args:
         cells, plans: the wanted cells, and the plans of those that can run.
@@ -39,11 +40,13 @@ def reusable(cells: Sequence[Cell], plans: Mapping[str, Any], path: str | Path |
         RequestError: the file is none.
     """
     earlier = earlier_results(path) if path is not None else {}
+    versions = {entry.item.id: entry.version for entry in get_manager().methods()}
     found = {}
     for cell in cells:
         if cell.key in earlier and cell.key in plans:
+            result = earlier[cell.key]
             now = json.loads(json.dumps(dict(plans[cell.key].options), default=str))
-            known = earlier[cell.key]["options"].items()
-            if all(now[name] == value for name, value in known if name in now):
-                found[cell.key] = {**earlier[cell.key], "reused": True}
+            same = all(now[name] == value for name, value in result["options"].items() if name in now)
+            if same and result["method"].get("version") == versions[cell.method]:
+                found[cell.key] = {**result, "reused": True}
     return found

@@ -7,6 +7,7 @@ import signal
 from pathlib import Path
 from typing import Any
 
+import erase_plugins
 from erase_plugins.comparison import executors
 from erase_plugins.comparison.cells import PICTURES, Cell
 from erase_plugins.errors import NotFiniteError
@@ -24,7 +25,8 @@ def result(cell: Cell, target: float = 0.0, kept: float = 1.0, **changes: Any) -
     return {
         "schema": 1, "status": "ok", "label": cell.label, "cell": cell.to_dict(), "rates": rates,
         "change": {"kept_rate": [kept - 1, 0, 0]}, "warnings": [], "seconds": 2.0, "forwards": 10, "peak_mb": 100,
-        "bytes": 1000, "kinds": ["lowrank"], "rank": 1, "method": {"id": cell.method}, "options": {},
+        "bytes": 1000, "kinds": ["lowrank"], "rank": 1, "options": {},
+        "method": {"id": cell.method, "version": erase_plugins.__version__},
         "measured_by": MEASURED, **changes,
     }  # fmt: skip
 

@@ -39,6 +39,9 @@ def test_other_options_images_or_failures_are_run(fake, cells, tmp_path):
     more = run.make_cells({"pizza": "object"}, [("uce", {}), ("rece", {})], images=8)
     assert run.reusable(more, run.plan_cells(more)[0], path) == {}
     assert run.reusable(todo, plans, None) == {}
+    stored["cells"][1]["method"]["version"] = "0.0.1"
+    path.write_text(json.dumps(stored))
+    assert run.reusable(todo, plans, path) == {}
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"cells": [{"status": "ok"}]}', '{"cells": 3}'])
