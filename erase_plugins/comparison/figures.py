@@ -11,6 +11,8 @@ from erase_plugins.comparison.cells import PICTURES, SHOWN
 from erase_plugins.errors import MissingExtra
 
 PARETO, SHEET = "pareto.png", "contact_sheet.png"
+#: as many as share no factor with the ten colours, so that seventy methods differ
+_MARKERS = "os^DvPX"
 
 
 def on_the_front(points: Mapping[str, tuple[float, float]]) -> list[str]:
@@ -57,7 +59,9 @@ def pareto(summary: Mapping[str, Any], path: Path) -> Path:
             mean, least, most = (-part for part in row["kept_change_points"])
             points[label] = (value, mean)
             across, along = [[abs(mean - most)], [abs(least - mean)]], [[value - low], [high - value]]
-            axes.errorbar(mean, value, xerr=across, yerr=along, fmt="os^Dv"[number % 5], capsize=2, label=label)
+            axes.errorbar(
+                mean, value, xerr=across, yerr=along, fmt=_MARKERS[number % len(_MARKERS)], capsize=2, label=label
+            )
         front = sorted((points[name][1], points[name][0]) for name in on_the_front(points))
         axes.plot(*zip(*front, strict=True), color="#999", linewidth=1, zorder=0) if front else None
         axes.set_xlabel("lost of what is kept (points)")
@@ -94,7 +98,9 @@ def sheet(
     }
     counts = Counter(concept for _, concept in strips)  # results of earlier comparisons have no pictures
     concepts = [concept for concept, count in counts.items() if 2 * count >= max(counts.values())][:columns]
-    labels = list(dict.fromkeys(label for label, _ in strips))
+    labels = [
+        label for label in dict.fromkeys(item["label"] for item in results) if any(label == name for name, _ in strips)
+    ]
     if not strips:
         return None
     some = {concept: next(strip for (_, name), strip in strips.items() if name == concept) for concept in concepts}
