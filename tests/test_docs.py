@@ -12,7 +12,7 @@ from erase_plugins import docs
 ROOT = Path(__file__).parent.parent
 
 
-@pytest.mark.parametrize("page", ["docs/methods.md", "docs/cli.md", "docs/plugins.md", "README.md"])
+@pytest.mark.parametrize("page", ["docs/methods.md", "docs/cli.md", "docs/plugins.md", "docs/results.md", "README.md"])
 def test_generated_pages_equal_the_code(page: str) -> None:
     render = docs.pages(ROOT)[ROOT / page]
     assert (ROOT / page).read_text(encoding="utf-8") == render(), "run: python -m erase_plugins.docs"
@@ -31,7 +31,8 @@ def test_every_method_and_option_is_on_the_page() -> None:
 
 
 @pytest.mark.parametrize(
-    "page", ["README.md", "CONTRIBUTING.md", "docs/architecture.md", "docs/plugins.md", "docs/hub.md"]
+    "page",
+    ["README.md", "CONTRIBUTING.md", "docs/architecture.md", "docs/plugins.md", "docs/hub.md", "docs/results.md"],
 )
 def test_links_to_files_exist(page: str) -> None:
     path = ROOT / page
