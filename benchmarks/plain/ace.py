@@ -66,9 +66,9 @@ def run(target: Any, concept: str, options: Mapping[str, Any], seed: int = 0) ->
     student = target.pipe.unet.requires_grad_(False)
     teacher = copy.deepcopy(student)
     generator = torch.Generator().manual_seed(seed)
+    modules = [student.get_submodule(ref.path) for ref in target.modules("transformer")]
     trained = []
-    for ref in target.modules("transformer"):
-        module = student.get_submodule(ref.path)
+    for module in modules:
         delta = Delta(module.weight, generator)
         parametrize.register_parametrization(module, "weight", delta)
         trained += [delta.up, delta.down]
@@ -112,6 +112,8 @@ def run(target: Any, concept: str, options: Mapping[str, Any], seed: int = 0) ->
         total.backward()
         optimizer.step()
         losses.append(float(total.detach()) / options["batch"])
+    for module in modules:
+        parametrize.remove_parametrizations(module, "weight")  # merged: a plain denoiser again
     return count, losses
 
 
