@@ -68,8 +68,8 @@ class SPMOptions(RolloutOptions):
     gate: str = option("probe", "how a prompt opens the memory: probe, or cosine (published)",
                        choices=("probe", "cosine"))  # fmt: skip
     gate_words: int = option(1000, "vocabulary words that the probe learns from", low=8, high=50_000)
-    gate_low: float = option(0.3, "score at which the gate begins to open", low=-10.0, high=10.0)
-    gate_high: float = option(0.6, "score at which the gate is fully open", low=-10.0, high=10.0)
+    gate_low: float = option(0.45, "score at which the gate begins to open", low=-10.0, high=10.0)
+    gate_high: float = option(0.75, "score at which the gate is fully open", low=-10.0, high=10.0)
 
     def gates(self) -> GateRecipe:
         """How the gates are made."""

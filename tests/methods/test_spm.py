@@ -116,7 +116,7 @@ def test_memories_change_the_prediction_only_where_the_gate_is_open(target):
     ("options", "error", "words"),
     [
         ({"gate": "vibes"}, UnknownName, "gate"),
-        ({"gate_low": 0.7}, RequestError, "below gate_high"),
+        ({"gate_low": 0.8}, RequestError, "below gate_high"),
         ({"templates": "a photo"}, RequestError, "no {}"),
         ({"rank": 0}, RequestError, "rank"),
     ],
