@@ -98,9 +98,8 @@ def sheet(
     }
     counts = Counter(concept for _, concept in strips)  # results of earlier comparisons have no pictures
     concepts = [concept for concept, count in counts.items() if 2 * count >= max(counts.values())][:columns]
-    labels = [
-        label for label in dict.fromkeys(item["label"] for item in results) if any(label == name for name, _ in strips)
-    ]
+    drawn = {label for label, _ in strips}
+    labels = [label for label in dict.fromkeys(item["label"] for item in results) if label in drawn]
     if not strips:
         return None
     some = {concept: next(strip for (_, name), strip in strips.items() if name == concept) for concept in concepts}

@@ -126,8 +126,9 @@ class RolloutOptions(LoopOptions):
         words = keep_words(rollout.target, phrases, self.keep_words, self.near, generator)
         pairs: list[str] = []
         if request.concepts[0].kind == "style":
-            close, others = words[: (len(words) + 1) // 2], words[(len(words) + 1) // 2 :]
-            words, pairs = close, [f"a {one} {other}" for one, other in zip(close, others, strict=False)]
+            half = (len(words) + 1) // 2
+            words, others = words[:half], words[half:]
+            pairs = [f"a {close} {other}" for close, other in zip(words, others, strict=False)]
         named = (*request.preserve, *words)
         return ["", *(templates[place % len(templates)].format(word) for place, word in enumerate(named)), *pairs]
 

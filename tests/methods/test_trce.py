@@ -124,6 +124,7 @@ def test_the_end_row_is_found_by_its_token(target) -> None:
 def test_end_rows_arrive_and_kept_ones_move_less_the_larger_rho(target) -> None:
     phrases = ep.Concept("pizza", prompts=("a slice", "the pie", "hot pizza", "red pizza"))  # in five frames each
     held = target.encode(["a dog on the hill", "the umbrella"])
+    ends = torch.cat([paired_rows(held, held, place, place, "eot")[0] for place in range(2)])
     new = target.encode(list(target.vocabulary()[200:220])).embeds[:, 1:].double().flatten(0, 1)  # not held
     residuals, drifts, starts = [], [], []
     start = held.embeds[0, 0].double()
@@ -139,6 +140,7 @@ def test_end_rows_arrive_and_kept_ones_move_less_the_larger_rho(target) -> None:
     assert residuals == sorted(residuals)
     assert drifts == sorted(drifts, reverse=True)
     assert residuals[1] < 0.15
+    assert float(((ends @ matrix(closed(target, rho=1.0)).T).norm(dim=1) / ends.norm(dim=1)).max()) < 0.3
     few = matrix(closed(target, rho=0.03, vocabulary=200))
     assert float((new @ few.T).norm() / new.norm()) < 0.3  # 0.31 with all 25 prompts on this random encoder
 
