@@ -96,38 +96,39 @@ def run_here(groups: Iterable[Group], folder: Path, progress: Progress, prepare:
 def run_processes(
     groups: Sequence[Group], folder: Path, progress: Progress, prepare: Prepare | None = None, *, jobs: int
 ) -> None:
-    """In ``jobs`` processes. A process that is killed costs its group one attempt of two; the others go on."""
-    from concurrent.futures import ProcessPoolExecutor, wait
+    """Up to ``jobs`` groups at a time, each in a process of its own: one that is killed costs no other group."""
+    from concurrent.futures import ThreadPoolExecutor, wait
+
+    todo = [group for group in groups if not all(finished_or_failed(cell, folder) for cell in group)]
+    pool = ThreadPoolExecutor(max(min(jobs, len(todo)), 1))
+    try:
+        pending = {pool.submit(_in_own_process, group, folder, prepare) for group in todo}
+        while pending:
+            ended, pending = wait(pending, timeout=_PATIENCE)
+            progress(sum(finished_or_failed(cell, folder) for group in groups for cell in group))
+            for future in ended:
+                future.result()
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _in_own_process(group: Group, folder: Path, prepare: Prepare | None) -> None:
+    """Works a group off in a new process; one that dies is started once more, then the group counts as failed."""
+    from concurrent.futures import ProcessPoolExecutor
     from concurrent.futures.process import BrokenProcessPool
     from multiprocessing import get_context
 
-    cells = [cell for group in groups for cell in group]
-    attempts = dict.fromkeys(range(len(groups)), 0)
-    while todo := [
-        number for number in attempts if not all(finished_or_failed(cell, folder) for cell in groups[number])
-    ]:
-        for number in [number for number in todo if attempts[number] >= _ATTEMPTS]:
-            for cell in groups[number]:
-                if not finished_or_failed(cell, folder):
-                    text = "its process died twice (out of memory?); run again with --jobs 1 or a smaller batch"
-                    write_result(folder / cell.key, failure(cell, text))
-            todo.remove(number)
-        pool = ProcessPoolExecutor(
-            min(jobs, max(len(todo), 1)), mp_context=get_context("spawn"), initializer=_one_thread
-        )
-        try:
-            futures = {pool.submit(work, groups[number], str(folder), prepare): number for number in todo}
-            pending = set(futures)
-            while pending:
-                ended, pending = wait(pending, timeout=_PATIENCE)
-                progress(sum(finished_or_failed(cell, folder) for cell in cells))
-                for future in ended:
-                    error = future.exception()
-                    attempts[futures[future]] += 1
-                    if error is not None and not isinstance(error, BrokenProcessPool):
-                        raise error
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+    for _ in range(_ATTEMPTS):
+        with ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=_one_thread) as alone:
+            try:
+                alone.submit(work, group, str(folder), prepare).result()
+                return
+            except BrokenProcessPool:
+                continue
+    for cell in group:
+        if not finished_or_failed(cell, folder):
+            text = "its process died twice (out of memory?); run again with --jobs 1 or a smaller batch"
+            write_result(folder / cell.key, failure(cell, text))
 
 
 def run_ray(
