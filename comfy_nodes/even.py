@@ -1,4 +1,4 @@
-"""Text encoders of ComfyUI compute what those of transformers compute, to the last bit.
+"""Text encoders of ComfyUI compute what those of transformers compute, to the last bit, and no more rows than asked.
 
 On a processor ComfyUI takes an attention of its own for text encoders. It rounds differently from PyTorch's, which
 transformers takes, and a closed-form solve makes 30 times as much of the difference. All else is the same arithmetic.
@@ -29,6 +29,28 @@ def use_pytorch_attention(encoders: nn.Module) -> list[Any]:
 def pytorch_attention(encoders: nn.Module) -> Iterator[None]:
     """`use_pytorch_attention` for as long as the with-block lasts."""
     handles = use_pytorch_attention(encoders)
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextmanager
+def first_rows(encoders: nn.Module, rows: int) -> Iterator[None]:
+    """All CLIPs in a model give only their first ``rows`` rows for as long as the with-block lasts.
+
+    Their attention looks back only, so the rows are those of the whole prompt.
+    """
+    source = sys.modules.get("comfy.clip_model")
+    layers = [] if source is None else [item for item in encoders.modules() if isinstance(item, source.CLIPEncoder)]
+
+    def cut(_encoder: nn.Module, arguments: tuple[Any, ...], options: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        first, *others = arguments
+        mask = options["mask"]
+        return (first[:, :rows], *others), {**options, "mask": mask[..., :rows, :rows]}
+
+    handles = [layer.register_forward_pre_hook(cut, with_kwargs=True) for layer in layers]
     try:
         yield
     finally:

@@ -20,7 +20,7 @@ from erase_plugins.families.naming import sgm_path
 from erase_plugins.families.source import Source, find_family
 
 from . import host
-from .even import pytorch_attention
+from .even import first_rows, pytorch_attention
 from .live import LiveDenoiser, LiveEncoder
 from .naming import DENOISER, ENCODERS, denoiser_names, encoder_layers, encoder_names, unet_config
 from .text_rows import rows_of
@@ -174,21 +174,29 @@ class ComfyTarget(Target):
             prompts=tuple(prompts),
         )
 
-    @torch.no_grad()
+    def encode_start(self, prompts: Sequence[str], behind: int) -> Conditioning:
+        tokens = [self._tokenize(prompt) for prompt in prompts]
+        last = tuple(self._last(part) for part in tokens)
+        rows = max(last) + 1 + behind
+        found = []
+        with first_rows(self.clip.cond_stage_model, rows):
+            for start in range(0, len(tokens), _CHUNK):
+                host.stop_if_asked()
+                found.append(self._encoded(tokens[start : start + _CHUNK]))
+        return Conditioning(torch.cat(found).to(self.device), last, None, tuple(prompts))
+
     def _encode_chunk(self, prompts: list[str]) -> None:
-        """Encodes several prompts as the sections of one long prompt, which are not mixed by any text encoder."""
-        sections: dict[str, list[Any]] = {}
-        lasts = []
-        for prompt in prompts:
-            tokens = self._tokenize(prompt)
-            for name, part in tokens.items():
-                sections.setdefault(name, []).append(part)
-            lasts.append(self._last(tokens))
+        tokens = [self._tokenize(prompt) for prompt in prompts]
+        for prompt, part, embeds in zip(prompts, tokens, self._encoded(tokens), strict=True):
+            self._cache[prompt] = (embeds.clone(), self._last(part))
+
+    @torch.no_grad()
+    def _encoded(self, tokens: Sequence[Mapping[str, Any]]) -> Tensor:
+        """Rows (prompts, rows, width): sections of one long prompt, which are not mixed by any text encoder."""
+        sections = {name: [part[name] for part in tokens] for name in tokens[0]}
         with pytorch_attention(self.clip.cond_stage_model):
             rows = self.clip.encode_from_tokens(sections).detach().float().cpu()
-        each = rows.reshape(len(prompts), -1, rows.shape[-1])
-        for prompt, embeds, last in zip(prompts, each, lasts, strict=True):
-            self._cache[prompt] = (embeds.clone(), last)
+        return rows.reshape(len(tokens), -1, rows.shape[-1])
 
     def _tokenize(self, prompt: str) -> dict[str, list[tuple[Any, float]]]:
         """(token, weight) of a prompt by ComfyUI's name of the text encoder ("l", "g", "h")."""

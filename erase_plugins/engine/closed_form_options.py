@@ -23,10 +23,14 @@ class ClosedFormOptions:
     alias_threshold: float = option(0.9, "closeness from which a word counts as an alias", low=0.0, high=1.0)
     fillers: int = option(0, "for a style: vocabulary words that follow it in further phrasings ('a STYLE word')",
                           low=0, high=2000, per={"pocket": 64})  # fmt: skip
-    vocabulary: int = option(300, "common words kept automatically; 0 switches it off", low=0, high=50_000,
-                             per={"pocket": 2000, "sdxl": 200})  # fmt: skip
+    vocabulary: int = option(100, "common words kept automatically; 0 switches it off", low=0, high=50_000,
+                             per={"pocket": 2000})  # fmt: skip
     vocabulary_scale: float = option(3.0, "weight of all automatically kept words together, per concept", low=0.0)
     vocabulary_frames: tuple[str, ...] = option(("{}",), "prompts that the kept words stand in, in turn")
+    vocabulary_tail: int = option(
+        3, "end and padding rows behind a kept word that are encoded and count for all; 0: all", low=0, high=75,
+        per={"pocket": 0},
+    )  # fmt: skip
     near: float = option(0.85, "closeness from which a word is not kept automatically", low=0.0, high=1.0)
     erase_scale: float = option(1.0, "weight of an erased row", low=0.0)
     keep_scale: float = option(0.1, "weight of a row named with --keep", low=0.0)
@@ -39,7 +43,7 @@ class ClosedFormOptions:
         return Recipe(
             self.tokens, self.expand, self.erase_scale, self.keep_scale, self.vocabulary, self.vocabulary_scale,
             self.near, self.aliases, self.alias_threshold, fillers=self.fillers,
-            word_frames=self.vocabulary_frames,
+            word_frames=self.vocabulary_frames, word_tail=self.vocabulary_tail,
         )  # fmt: skip
 
 

@@ -20,7 +20,15 @@ from erase_plugins.engine.phrases import (
     lines,
     paired_rows,
 )
-from erase_plugins.engine.vocabulary import ALONE, Vocabulary, framed_words, kept_rows, projection_gram, word_facts
+from erase_plugins.engine.vocabulary import (
+    ALONE,
+    Vocabulary,
+    encoded,
+    framed_words,
+    kept_rows,
+    projection_gram,
+    word_facts,
+)
 from erase_plugins.errors import ArtifactError, RequestError
 from erase_plugins.families.base import Target
 from erase_plugins.types import Concept, EraseRequest
@@ -53,6 +61,8 @@ class Recipe:
     fillers: int = 0
     #: what the kept words of the vocabulary stand in, in turn
     word_frames: tuple[str, ...] = ALONE
+    #: rows behind a kept word that are encoded and count for all; 0 is all
+    word_tail: int = 0
 
     def framings(self, kind: str) -> int:
         """Phrasings of every phrase."""
@@ -99,7 +109,9 @@ def collect(
     sigma = projection_gram(target) if use_words or need_sigma else None
     words = None
     if use_words and sigma is not None:
-        words = Vocabulary.of(target, recipe.vocabulary, sigma, recipe.vocabulary_scale, recipe.word_frames)
+        words = Vocabulary.of(
+            target, recipe.vocabulary, sigma, recipe.vocabulary_scale, recipe.word_frames, recipe.word_tail
+        )
     members = {}
     for done, concept in enumerate(request.concepts, 1):
         members[concept.text] = _member(concept, recipe, target, words)
@@ -110,9 +122,10 @@ def collect(
     if words is not None and words.block is not None:
         facts = {"words": len(words.words), "weight": words.weight, "hash": _hash_words(words.words)}
         facts |= {"frames": list(words.frames)} if words.frames != ALONE else {}
+        facts |= {"tail": words.tail} if words.tail else {}
         block = words.block
         near = {word for member in members.values() for word in member.near}
-        left_out = _rows_of(near, words.words, words.frames, target)
+        left_out = _rows_of(near, words.words, words.frames, words.tail, target)
     return Statistics(
         width=target.info.width,
         members={name: members[name] for name in sorted(members)},
@@ -231,8 +244,9 @@ def refresh(statistics: Statistics, target: Target, recipe: Recipe | None = None
         if _hash_words(words) != statistics.block_facts["hash"]:
             raise ArtifactError("the text encoder has another vocabulary; erase anew on this model")
         frames = tuple(statistics.block_facts.get("frames", ALONE))
-        _, block = word_facts(target, words, float(statistics.block_facts["weight"]), frames)
-        left_out = _rows_of(left_out, words, frames, target)
+        tail = int(statistics.block_facts.get("tail", 0))
+        _, block = word_facts(target, words, float(statistics.block_facts["weight"]), frames, tail)
+        left_out = _rows_of(left_out, words, frames, tail, target)
     return replace(
         statistics, members=members, keep=_keep(tuple(statistics.keep), target), block=block, left_out=left_out,
         sigma=sigma, sums=None, kept_sum=None,
@@ -246,11 +260,15 @@ def _keep(prompts: Sequence[str], target: Target) -> dict[str, Tensor | None]:
     return {name: cond.embeds[index].float().cpu().contiguous() for index, name in enumerate(names)}
 
 
-def _rows_of(wanted: Collection[str], words: Sequence[str], frames: Sequence[str], target: Target) -> dict[str, Tensor]:
+def _rows_of(
+    wanted: Collection[str], words: Sequence[str], frames: Sequence[str], tail: int, target: Target
+) -> dict[str, Tensor]:
     """Rows of some words of a vocabulary as its sum counts them."""
     prompts = {word: prompt for word, prompt in zip(words, framed_words(words, frames), strict=True) if word in wanted}
-    found = target.encode(list(prompts.values())).embeds if prompts else ()
-    return {word: kept_rows(embeds) for word, embeds in zip(prompts, found, strict=True)}
+    if not prompts:
+        return {}
+    found = kept_rows(encoded(target, list(prompts.values()), tail), tail, target.info.tokens)
+    return dict(zip(prompts, found, strict=True))
 
 
 def _hash_words(words: Sequence[str]) -> str:

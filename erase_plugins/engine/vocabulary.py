@@ -38,6 +38,7 @@ class Vocabulary:
         weight: of each word in the sum.
         frames: prompts that the words of the sum stand in, in turn.
         block: ledger sum of their rows, (dim, dim) int64; None if they weigh nothing.
+        tail: rows behind a word's last token that are encoded, as in `word_facts`.
     """
 
     words: tuple[str, ...]
@@ -46,10 +47,17 @@ class Vocabulary:
     weight: float = 0.0
     frames: tuple[str, ...] = ALONE
     block: Tensor | None = None
+    tail: int = 0
 
     @classmethod
     def of(
-        cls, target: Target, limit: int, sigma: Tensor, scale: float = 0.0, frames: tuple[str, ...] = ALONE
+        cls,
+        target: Target,
+        limit: int,
+        sigma: Tensor,
+        scale: float = 0.0,
+        frames: tuple[str, ...] = ALONE,
+        tail: int = 0,
     ) -> Vocabulary:
         """The first ``limit`` words of the target's vocabulary; ``scale`` is what all together weigh in the sum.
 
@@ -60,8 +68,8 @@ class Vocabulary:
         if not words:
             raise RequestError("this text encoder offers no vocabulary; set vocabulary=0 and name what to keep")
         weight = scale / len(words)
-        features, block = word_facts(target, words, weight, frames)
-        return cls(words, features, sigma, weight, frames, block)
+        features, block = word_facts(target, words, weight, frames, tail)
+        return cls(words, features, sigma, weight, frames, block, tail)
 
     @cached_property
     def _root(self) -> Tensor:
@@ -83,7 +91,7 @@ class Vocabulary:
 
     def closeness(self, cond: Conditioning) -> Tensor:
         """(prompts, words) cosines in -1..1."""
-        return self._unit(meaning(cond)) @ self._directions.T
+        return self._unit(meaning(cond, self.tail)) @ self._directions.T
 
     def near(self, cond: Conditioning, threshold: float) -> tuple[str, ...]:
         """Words at least as close to any of the prompts as ``threshold``, closest first."""
@@ -92,10 +100,11 @@ class Vocabulary:
         return tuple(self.words[index] for index in order if float(best[index]) >= threshold)
 
 
-def meaning(cond: Conditioning) -> Tensor:
-    """Mean of the rows behind the last content token, (prompts, dim) float64."""
+def meaning(cond: Conditioning, tail: int = 0) -> Tensor:
+    """Mean of the rows behind the last content token, (prompts, dim) float64; of the first ``tail`` of them, or all."""
     length = cond.embeds.shape[1]
-    rows = [cond.embeds[i, min(last + 1, length - 1) :].double().mean(0).cpu() for i, last in enumerate(cond.last)]
+    starts = [min(last + 1, length - 1) for last in cond.last]
+    rows = [cond.embeds[i, first : first + (tail or length)].double().mean(0).cpu() for i, first in enumerate(starts)]
     return torch.stack(rows)
 
 
@@ -110,9 +119,29 @@ def projection_gram(target: Target, group: str = "cross_kv") -> Tensor:
     return total
 
 
-def kept_rows(embeds: Tensor) -> Tensor:
-    """Rows of a vocabulary word without the start row, which is the same for every prompt."""
-    return embeds[1:].float().cpu().contiguous()
+def encoded(target: Target, prompts: Sequence[str], tail: int) -> Conditioning:
+    """Prompts with all their rows, or with the first ``tail`` rows behind the last token."""
+    return target.encode_start(prompts, tail) if tail else target.encode(prompts)
+
+
+def kept_rows(cond: Conditioning, tail: int, tokens: int) -> list[Tensor]:
+    """Rows (n, dim) float32 of every prompt without the start row, which is the same for all.
+
+    Padding rows count for those that were not encoded as well. The same whatever else was encoded along.
+
+    Args:
+        cond: result of `encoded`.
+        tail: as given there.
+        tokens: rows of a whole prompt.
+    """
+    found = []
+    for embeds, last in zip(cond.embeds, cond.last, strict=True):
+        rows = embeds[1 : last + 1 + tail if tail else tokens].float().cpu().contiguous()
+        padding, whole = len(rows) - last - 1, tokens - last - 2
+        if 0 < padding < whole:
+            rows = torch.cat([rows[: last + 1], rows[last + 1 :] * (whole / padding) ** 0.5])
+        found.append(rows)
+    return found
 
 
 def framed_words(words: Sequence[str], frames: Sequence[str]) -> list[str]:
@@ -121,30 +150,36 @@ def framed_words(words: Sequence[str], frames: Sequence[str]) -> list[str]:
 
 
 def word_facts(
-    target: Target, words: Sequence[str], weight: float, frames: Sequence[str] = ALONE
+    target: Target, words: Sequence[str], weight: float, frames: Sequence[str] = ALONE, tail: int = 0
 ) -> tuple[Tensor, Tensor | None]:
     """`meaning` of each word, and the ledger sum of their rows in ``frames``, ``weight`` each; None at weight 0.
 
     Each word is rounded by itself, so that it can be taken out of the sum again exactly. The same to the last bit
     whether encoded now or in an earlier session.
+
+    With ``tail`` only so many rows behind a word, the end row and padding, are encoded: padding rows hardly differ from
+    each other, so the first ones count for all.
     """
     width = target.info.width
     like: dict[str, tuple[tuple[int, ...], torch.dtype]] = {"features": ((len(words), width), torch.float64)}
     if weight > 0:
         like["block"] = ((width * (width + 1) // 2,), torch.int64)
-    key = None if disk_cache.folder() is None else _key(target, words, weight, frames)
+    key = None if disk_cache.folder() is None else _key(target, words, weight, frames, tail)
     found = None if key is None else disk_cache.read(key, like)
     if found is None:
-        found = {"features": meaning(target.encode(words))}
+        alone = encoded(target, words, tail)
+        found = {"features": meaning(alone, tail)}
         if weight > 0:
-            rows = target.encode(framed_words(words, frames)).embeds
-            found["block"] = pack(gram_sum(((kept_rows(embeds), None) for embeds in rows), weight))
+            prompts = framed_words(words, frames)
+            cond = alone if tuple(prompts) == alone.prompts else encoded(target, prompts, tail)
+            rows = kept_rows(cond, tail, target.info.tokens)
+            found["block"] = pack(gram_sum(((part, None) for part in rows), weight))
         if key is not None:
             disk_cache.write(key, found)
     return found["features"], unpack(found["block"], width) if weight > 0 else None
 
 
-def _key(target: Target, words: Sequence[str], weight: float, frames: Sequence[str]) -> str | None:
+def _key(target: Target, words: Sequence[str], weight: float, frames: Sequence[str], tail: int) -> str | None:
     """Name of the facts of these words: differs when any of their rows may differ by a bit.
 
     Rows of a word come from its token rows and the layers. The former are hashed. Every weight of the latter, clip
@@ -153,7 +188,7 @@ def _key(target: Target, words: Sequence[str], weight: float, frames: Sequence[s
     Returns:
         None if the host does not show its tokens.
     """
-    found = hashlib.sha256(f"{_FORMAT} {torch.__version__} {weight!r}".encode())
+    found = hashlib.sha256(f"{_FORMAT} {torch.__version__} {weight!r} {tail}".encode())
     try:
         tokens = target.tokens(framed_words(words, frames))
         for name in sorted(tokens.ids):  # one table at a time: they are large

@@ -148,6 +148,14 @@ class Target(ABC):
     def encode(self, prompts: Sequence[str]) -> Conditioning:
         """Encoded prompts, cached; rows as the denoiser receives them."""
 
+    def encode_start(self, prompts: Sequence[str], behind: int) -> Conditioning:
+        """Rows of prompts up to ``behind`` rows after the longest one's last content token; no pooled rows, not cached.
+
+        As `encode` gives them up to rounding; hosts whose rows depend on earlier rows only need not compute the others.
+        """
+        found = self.encode(prompts)
+        return Conditioning(found.embeds[:, : max(found.last) + 1 + behind], found.last, None, found.prompts)
+
     def tokens(self, prompts: Sequence[str]) -> Tokens:
         """Token numbers of prompts, padded and cut as `encode` does it.
 
@@ -240,6 +248,8 @@ class Family(ABC):
     title: str
     components: tuple[str, ...]
     groups: Mapping[str, Picker]
+    #: whether a text row depends only on the rows before it
+    causal: bool = False
     #: ModelSpec architecture and sd-scripts base version, for file headers
     modelspec: str = ""
     base_version: str = ""

@@ -13,6 +13,9 @@ from erase_plugins.artifacts.names import CONTEXT_HOOK, ORIGINAL, base_parameter
 from erase_plugins.errors import Unsupported
 from erase_plugins.families.base import Conditioning, ModuleRef, Target, Tokens
 
+#: prompts that are encoded at once
+_CHUNK = 64
+
 
 class DiffusersTarget(Target):
     """Reads a pipeline; changes nothing in it.
@@ -71,8 +74,8 @@ class DiffusersTarget(Target):
 
     def encode(self, prompts: Sequence[str]) -> Conditioning:
         missing = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self._cache]
-        for start in range(0, len(missing), 64):
-            self._encode_chunk(missing[start : start + 64])
+        for start in range(0, len(missing), _CHUNK):
+            self._encode_chunk(missing[start : start + _CHUNK])
         rows = [self._cache[prompt] for prompt in prompts]
         pooled = [row[2] for row in rows if row[2] is not None]
         return Conditioning(
@@ -91,6 +94,20 @@ class DiffusersTarget(Target):
         last = self.tokens(prompts).last
         for index, prompt in enumerate(prompts):
             self._cache[prompt] = (embeds[index], last[index], None if pooled is None else pooled[index])
+
+    @torch.no_grad()
+    def encode_start(self, prompts: Sequence[str], behind: int) -> Conditioning:
+        if not self.info.family.causal:
+            return super().encode_start(prompts, behind)
+        tokens = self.tokens(prompts)
+        rows = max(tokens.last) + 1 + behind
+        embeds = [
+            self.info.family.encode_ids(
+                self.pipe, {name: ids[start : start + _CHUNK, :rows] for name, ids in tokens.ids.items()}
+            )[0]
+            for start in range(0, len(prompts), _CHUNK)
+        ]
+        return Conditioning(torch.cat(embeds), tokens.last, None, tokens.prompts)
 
     def tokens(self, prompts: Sequence[str]) -> Tokens:
         found = {}

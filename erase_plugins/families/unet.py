@@ -90,6 +90,7 @@ class UNetFamily(Family):
     """Families whose denoiser is a `UNet2DConditionModel` and whose text encoders are CLIP."""
 
     groups = UNET_GROUPS
+    causal = True
     pipeline: str
     profile_of: tuple[str, ...] = ()
     text_prefix: Mapping[str, str]

@@ -10,8 +10,10 @@ Differs from the official code:
       encoder's vocabulary instead of captions of MS-COCO, weighted once (the official branch for few concepts applies
       its scale twice); a = 0 needs lam > 0;
     - six phrasings of a concept instead of thirty, which together weigh as one prompt, so that concepts count alike
-      whatever their phrasings and aliases; what is kept weighs more with more concepts, in stages 1 and 3; the start
-      row, which all prompts share, takes part in nothing;
+      whatever their phrasings; what is kept weighs more with more concepts, in stages 1 and 3; the start row, which
+      all prompts share, takes part in nothing;
+    - on pocket stage 1 takes the rows of `uce` (``tokens=window``), a concept's own last row among them: with twenty
+      concepts context rows alone cost more of the rest for the same erasure;
     - masks are the base model's own attention to the concept (no segmentation model), or given with ``data``; styles
       have none;
     - the LoRAs of all concepts train together, every sample meeting its own, on mapped prompts instead of a second
@@ -26,7 +28,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from erase_plugins.engine.closed_form_options import ClosedFormOptions
+from erase_plugins.engine.closed_form_options import FramedOptions
 from erase_plugins.engine.erasing import profiles_of
 from erase_plugins.engine.training_options import LoopOptions, check_templates, revive
 from erase_plugins.errors import RequestError
@@ -49,23 +51,19 @@ _RATES = {"pocket": 2e-3, "object": 1e-5, "explicit": 1e-5, "": 1e-4}
 
 
 @dataclass(frozen=True)
-class MACEOptions(LoopOptions, ClosedFormOptions):
+class MACEOptions(LoopOptions, FramedOptions):
     """Options of MACE."""
 
     tokens: str = option("context", "rows of stage 1: all but the concept's own, or as in uce",
-                         choices=("context", "last", "window", "all"))  # fmt: skip
+                         choices=("context", "last", "window", "all"), per={"pocket": "window"})  # fmt: skip
     templates: tuple[str, ...] = option(
         ("{}", "a {}", "a photo of a {}", "an image of a {}", "a picture of the {}", "a {} in the picture"),
         "phrasings of a concept; {} is the concept",
         per={"style": ("{}", "art by {}", "a painting in the style of {}", "a {} picture", "{} style", "a work by {}"),
              "person": ("{}", "a photo of {}", "a portrait of {}", "an image of {}", "{} in the picture", "{} here")},
     )  # fmt: skip
-    aliases: bool = option(
-        False, "find words that mean the same in the text encoder's vocabulary and erase them too", per={"pocket": True}
-    )
-    erase_scale: float = option(1.0, "weight of an erased row", low=0.0, per={"pocket": 1.2})
-    vocabulary_scale: float = option(3.0, "weight of all automatically kept words together", low=0.0,
-                                     per={"pocket": 6.0})  # fmt: skip
+    vocabulary_scale: float = option(3.0, "weight of all automatically kept words together, per concept", low=0.0,
+                                     per={"pocket": 2.25})  # fmt: skip
     iterations: int = option(50, "training steps that every concept takes part in", low=1, per={"explicit": 120})
     optimizer: str = option("adamw", "optimizer", choices=("adam", "adamw", "sgd"))
     pictures: int = option(8, "pictures drawn per concept", low=1, high=1000)
@@ -85,7 +83,7 @@ class MACEOptions(LoopOptions, ClosedFormOptions):
         return 1
 
     def recipe(self) -> Recipe:
-        return replace(super().recipe(), templates=self.templates)
+        return replace(super().recipe(), templates=self.templates if self.tokens == "context" else ())
 
 
 class MACE:
@@ -210,16 +208,12 @@ class MACE:
 
 
 def refined(statistics: Statistics) -> ContextMap:
-    """Stage 1: the map that takes the concepts out of their context rows.
-
-    What is kept weighs more with the root of the number of concepts: their rows share directions with it, and add up.
-    """
+    """Stage 1: the map that takes the concepts out of their rows; what is kept weighs as much for every concept."""
     from erase_plugins.artifacts.closed_form import exact_factors, solve_map
     from erase_plugins.artifacts.edit import ContextMap
 
     G, X = statistics.erased_grams()
-    kept = statistics.kept_gram() * len(statistics.members) ** 0.5
-    A, B = exact_factors(solve_map(G, X, kept, statistics.solver["lam"]))
+    A, B = exact_factors(solve_map(G, X, statistics.kept_gram(len(statistics.members)), statistics.solver["lam"]))
     return ContextMap(A.float().contiguous(), B.float().contiguous())
 
 

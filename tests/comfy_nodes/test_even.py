@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from comfy_nodes.even import attention, pytorch_attention
+from comfy_nodes.even import attention, first_rows, pytorch_attention
 
 
 class Layer(nn.Module):
@@ -23,7 +23,7 @@ class Layer(nn.Module):
 @pytest.fixture
 def layer(monkeypatch):
     stand_in = ModuleType("comfy.clip_model")
-    stand_in.CLIPLayer = Layer
+    stand_in.CLIPLayer = stand_in.CLIPEncoder = Layer
     monkeypatch.setitem(sys.modules, "comfy.clip_model", stand_in)
     return Layer()
 
@@ -47,3 +47,13 @@ def test_the_layers_own_attention_comes_back_after_an_error(layer):
         raise ValueError("stop")
     layer(torch.zeros(1), None, "own")
     assert layer.got == (None, "own")
+
+
+@pytest.mark.parametrize("mask", [torch.zeros(7, 7), torch.zeros(2, 1, 7, 7)])
+def test_an_encoder_gets_the_first_rows_only_inside(layer, mask):
+    rows = torch.arange(28.0).reshape(2, 7, 2)
+    with first_rows(nn.Sequential(layer), 3):
+        assert torch.equal(layer(rows, mask=mask), rows[:, :3])
+        assert layer.got[0].shape[-2:] == (3, 3)
+    assert torch.equal(layer(rows, mask=mask), rows)
+    assert layer.got[0] is mask

@@ -19,13 +19,13 @@ def place(tmp_path_factory):
 @pytest.fixture(scope="module")
 def numbers(in_comfy, place):
     """What full_size.py measured; processor time, so that a busy machine does not decide."""
-    return in_comfy("full_size.py", "first", env=place)
+    return in_comfy("full_size.py", env=place)
 
 
 @pytest.fixture(scope="module")
 def later(in_comfy, place, numbers):
     """The same in another process, with what the first one kept."""
-    return in_comfy("full_size.py", "later", env=place)
+    return in_comfy("full_size.py", env=place)
 
 
 def quickest(measure, first, limit):
@@ -41,19 +41,23 @@ def test_every_projection_is_reached(numbers):
     assert 0 < numbers["rank"] <= 2 * 77
 
 
-def test_the_solve_takes_less_than_three_seconds_and_200_mb(in_comfy, tmp_path, numbers):
-    """With the rows of the common words at hand, which are encoded once per machine; the phrases are encoded."""
+def test_the_node_takes_less_than_three_seconds_and_200_mb(in_comfy, tmp_path, numbers):
+    """On a machine that never saw this text encoder: the common words are encoded as well."""
     fresh = (str(tmp_path / str(number)) for number in range(3))
-    assert quickest(lambda: in_comfy("full_size.py", "first", env={"ERASE_PLUGINS_CACHE": next(fresh)}), numbers, 3) < 3
+    assert quickest(lambda: in_comfy("full_size.py", env={"ERASE_PLUGINS_CACHE": next(fresh)}), numbers, 3) < 3
     assert numbers["solve_mb"] < 200
+
+
+def test_the_first_rows_of_a_prompt_are_those_of_the_whole_prompt(numbers):
+    assert numbers["start_shape"] == [5, 5, 768]
+    assert numbers["start_difference"] < 1e-5
 
 
 def test_another_strength_costs_nothing(numbers):
     assert numbers["strength_seconds"] < 0.3
 
 
-def test_a_later_session_need_not_encode_the_common_words(in_comfy, place, numbers, later):
-    """300 words take 45 s of the processor."""
-    assert quickest(lambda: in_comfy("full_size.py", "later", env=place), later, 3) < 3
+def test_a_later_session_need_not_encode_the_common_words(numbers, later):
+    assert later["solve_seconds"] < 0.8 * numbers["solve_seconds"]
     assert later["solve_mb"] < 200
-    assert later["rank"] == numbers["rank"]
+    assert later["map"] == numbers["map"]

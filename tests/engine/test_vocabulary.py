@@ -6,10 +6,11 @@ import pytest
 import torch
 
 import erase_plugins as ep
+from erase_plugins.artifacts.edit import CONTEXT
 from erase_plugins.artifacts.ledger import gram
 from erase_plugins.engine import disk_cache
-from erase_plugins.engine.vocabulary import word_facts
-from erase_plugins.families.base import Target
+from erase_plugins.engine.vocabulary import kept_rows, word_facts
+from erase_plugins.families.base import Conditioning, Target
 from erase_plugins.families.diffusers_target import DiffusersTarget
 
 
@@ -132,3 +133,59 @@ def test_words_left_out_are_taken_out_in_their_frames(pocket_pipe, pocket_target
     assert left
     prompts = [frames[words.index(word) % 2].format(word) for word in sorted(left)]
     assert torch.equal(artifact.edit.statistics["L"], pocket_target.encode(prompts).embeds[:, 1:].flatten(0, 1).float())
+
+
+@pytest.fixture(params=["sd1", "sdxl"])
+def small(request, tiny_sd1, tiny_sdxl):
+    return DiffusersTarget({"sd1": tiny_sd1, "sdxl": tiny_sdxl}[request.param](), "x")
+
+
+def test_only_the_first_rows_are_computed_and_they_are_those_of_the_whole_prompt(small):
+    words, seen = small.vocabulary()[:70], []
+    layer = small.pipe.text_encoder.get_input_embeddings()
+    with layer.register_forward_hook(lambda _m, _a, out: seen.append(out.shape[1])):
+        cond = small.encode_start(words, 3)
+    assert set(seen) == {5}
+    torch.testing.assert_close(cond.embeds, small.encode(words).embeds[:, :5], rtol=1e-4, atol=1e-5)
+    assert cond.last == (1,) * 70
+
+
+def test_encoders_that_look_ahead_are_asked_for_whole_prompts(small, monkeypatch):
+    monkeypatch.setattr(type(small.info.family), "causal", False)
+    words = small.vocabulary()[:3]
+    assert torch.equal(small.encode_start(words, 3).embeds, small.encode(words).embeds[:, :5])
+
+
+def test_first_padding_rows_count_for_all():
+    """Where padding rows are equal, as they nearly are, the sum is that of the whole prompt."""
+    draw = torch.Generator().manual_seed(0)
+    embeds = torch.randn(2, 77, 16, generator=draw)
+    embeds[0, 4:] = embeds[0, 4]
+    embeds[1, 6:] = embeds[1, 6]
+    whole = Conditioning(embeds, (2, 4), None, ("a", "b"))
+    start = Conditioning(embeds[:, :9], (2, 4), None, ("a", "b"))
+    for one, other in zip(kept_rows(start, 4, 77), kept_rows(whole, 0, 77), strict=True):
+        assert len(one) < 9
+        torch.testing.assert_close(one.T @ one, other.T @ other, rtol=1e-4, atol=1e-4)
+
+
+def test_a_word_has_the_same_rows_whatever_is_encoded_along(small):
+    words = [*small.vocabulary()[:40], "a much longer phrase"]
+    together = kept_rows(small.encode_start(words, 3), 3, small.info.tokens)
+    for place in (0, 7):
+        (alone,) = kept_rows(small.encode_start([words[place]], 3), 3, small.info.tokens)
+        torch.testing.assert_close(alone, together[place], rtol=1e-4, atol=1e-5)
+
+
+def test_short_words_leave_the_map_close_to_that_of_whole_ones(pocket_pipe, place):
+    """What a phrase maps to, and what is taken for the same, hardly change."""
+    maps, left = [], []
+    for tail in (0, 3):
+        artifact = ep.erase(pocket_pipe, "dog", "uce", options={"vocabulary_tail": tail})
+        change = artifact.edit.deltas["unet"][CONTEXT]
+        maps.append(change.B @ change.A)
+        left.append({word for word, _ in artifact.edit.meta["statistics"]["left_out"]})
+    assert left[0] == left[1]
+    rows = DiffusersTarget(pocket_pipe, "x").encode(["dog"]).embeds[0, 1:]
+    moved = [rows @ change.T for change in maps]
+    assert (moved[0] - moved[1]).norm() < 0.2 * moved[0].norm()
