@@ -240,6 +240,9 @@ class ComfyTarget(Target):
     def token_table(self, component: str) -> Tensor:
         return self.part(component).effective(self._table(component)).to(self.device)
 
+    def token_rows(self, component: str, ids: Tensor) -> Tensor:
+        return self.part(component).effective_rows(self._table(component), ids).to(self.device)
+
     def _table(self, component: str) -> str:
         ref = next(ref for ref in self.modules("token_embedding") if ref.component == component)
         return self.keys[(component, ref.weight)]

@@ -53,6 +53,13 @@ class PatchedWeights:
             value = wrapper(value)
         return value
 
+    def effective_rows(self, key: str, rows: Tensor) -> Tensor:
+        """Some rows of `effective`; the whole weight is only copied where something hangs on it."""
+        weight, hangs = self._patches[key][0][0], self._patches[key][1:]
+        if hangs or _quantised(weight) or getattr(self.patcher, "weight_wrapper_patches", {}).get(key):
+            return self.effective(key)[rows.cpu()]
+        return weight.detach()[rows.to(weight.device)].float()
+
 
 def _quantised(weight: Tensor) -> bool:
     return not weight.is_floating_point() or weight.element_size() < 2

@@ -191,16 +191,13 @@ def _key(target: Target, words: Sequence[str], weight: float, frames: Sequence[s
     found = hashlib.sha256(f"{_FORMAT} {torch.__version__} {weight!r} {tail}".encode())
     try:
         tokens = target.tokens(framed_words(words, frames))
-        for name in sorted(tokens.ids):  # one table at a time: they are large
-            found.update(_token_bytes(tokens.ids[name], target.token_table(name)))
+        for name in sorted(tokens.ids):
+            ids = tokens.ids[name]
+            rows = target.token_rows(name, ids.unique())
+            found.update(b"".join(part.cpu().contiguous().numpy().tobytes() for part in (ids, rows.float())))
     except Unsupported:
         return None
     probe = target.encode(["", words[0]]).embeds
     found.update("\n".join([*words, *frames, str(tokens.last), probe.device.type, str(probe.dtype)]).encode())
     found.update(probe.float().cpu().contiguous().numpy().tobytes())
     return f"words-{found.hexdigest()[:32]}"
-
-
-def _token_bytes(ids: Tensor, table: Tensor) -> bytes:
-    rows = table[ids.unique().to(table.device)].float()
-    return b"".join(part.cpu().contiguous().numpy().tobytes() for part in (ids, rows))

@@ -184,6 +184,14 @@ class Target(ABC):
         """
         raise Unsupported(f"the text encoders of {self.info.model} cannot be trained on this host")
 
+    def token_rows(self, component: str, ids: Tensor) -> Tensor:
+        """Rows of `token_table`, (ids, width), for hosts where the whole table is a copy.
+
+        Raises:
+            Unsupported: this host cannot train text encoders.
+        """
+        return self.token_table(component)[ids]
+
     def latents(self, pictures: Tensor, generator: Any) -> Tensor:
         """Scaled clean latents (n, channels, height, width) of pictures (n, 3, height, width) in -1..1.
 
