@@ -91,6 +91,9 @@ def test_the_artifact_of_the_graph_is_that_of_the_command_line(numbers, method):
     assert 0 < found["rows as sampled"] < 2e-7
     assert found["rows"] == 0
     assert found["map"] < 1e-6
+    assert found["first rows"] == 0
+    assert found["first rows against all"] < 1e-6
+    assert found["map of first rows"] < 1e-6
 
 
 @pytest.mark.parametrize("method", ["uce", "rece"])
