@@ -24,13 +24,15 @@ def closed_form_plan(request: EraseRequest, options: Any, info: TargetInfo) -> E
     check_guides(request)
     refs = info.modules("cross_kv")
     recipe = options.recipe()
-    prompts = phrase_count(request, recipe)
+    # most words are one token behind the start row
+    word = min(recipe.word_tail + 2, info.tokens) if recipe.word_tail else info.tokens
+    encoded = (phrase_count(request, recipe) - recipe.vocabulary) * info.tokens + recipe.vocabulary * word
     text = sum(_size(ref.shape) for ref in info.refs if ref.component != "unet" and ref.kind == "linear")
     first, stop = ROWS.get(recipe.tokens, (0, info.tokens))
     rows = sum(recipe.framings(concept.kind) for concept in request.concepts) * (stop - first)
     rank = min(rows, info.width)
-    solve = 10.0 * info.width**3 + 4.0 * info.width**2 * (rows + prompts * info.tokens)
-    seconds = (2.0 * text * info.tokens * prompts + solve) / _CPU_FLOPS
+    solve = 10.0 * info.width**3 + 4.0 * info.width**2 * (rows + encoded)
+    seconds = (2.0 * text * encoded + solve) / _CPU_FLOPS
     outputs = sum(ref.shape[0] for ref in refs)
     warnings = []
     if rows > info.width and recipe.tokens != "last":
@@ -50,7 +52,7 @@ def closed_form_plan(request: EraseRequest, options: Any, info: TargetInfo) -> E
         modules=tuple(f"{ref.component}.{ref.path}" for ref in refs),
         steps=len(request.concepts),
         seconds=round(seconds, 1),
-        memory_bytes=int(8 * (6 * info.width**2 + info.tokens * info.width * prompts)),
+        memory_bytes=int(8 * (6 * info.width**2 + info.width * encoded)),
         file_bytes=4 * rank * (outputs + info.width * len(refs)),
         warnings=tuple(warnings),
         notes=tuple(notes),

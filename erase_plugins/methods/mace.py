@@ -209,11 +209,11 @@ class MACE:
 
 def refined(statistics: Statistics) -> ContextMap:
     """Stage 1: the map that takes the concepts out of their rows; what is kept weighs as much for every concept."""
-    from erase_plugins.artifacts.closed_form import exact_factors, solve_map
+    from erase_plugins.artifacts.closed_form import exact_factors
     from erase_plugins.artifacts.edit import ContextMap
+    from erase_plugins.engine.solving import joint_map
 
-    G, X = statistics.erased_grams()
-    A, B = exact_factors(solve_map(G, X, statistics.kept_gram(len(statistics.members)), statistics.solver["lam"]))
+    A, B = exact_factors(joint_map(statistics))
     return ContextMap(A.float().contiguous(), B.float().contiguous())
 
 
