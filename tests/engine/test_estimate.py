@@ -23,5 +23,5 @@ def target(tiny_sd1):
 )
 def test_words_and_their_rows_cost(target, less, more):
     small, large = (plan(target, "pizza", "uce", options=options) for options in (less, more))
-    assert small.seconds < large.seconds
+    assert small.seconds <= large.seconds  # tenths of a second
     assert small.memory_bytes < large.memory_bytes
