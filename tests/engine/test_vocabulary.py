@@ -189,3 +189,14 @@ def test_short_words_leave_the_map_close_to_that_of_whole_ones(pocket_pipe, plac
     rows = DiffusersTarget(pocket_pipe, "x").encode(["dog"]).embeds[0, 1:]
     moved = [rows @ change.T for change in maps]
     assert (moved[0] - moved[1]).norm() < 0.2 * moved[0].norm()
+
+
+def test_adding_and_revoking_with_short_words_equal_the_joint_solution(pocket_pipe, place):
+    """Words near one of the concepts are taken out of the sum again to the last bit, whoever encoded them along."""
+    target, options = DiffusersTarget(pocket_pipe, "x"), {"vocabulary": 300, "vocabulary_tail": 3}
+    joint = ep.erase(target, ["dog", "pizza"], "uce", options=options)
+    alone = ep.erase(target, "dog", "uce", options=options)
+    assert len(joint.edit.statistics["L"]) > len(alone.edit.statistics["L"]) > 0
+    for found, wanted in ((ep.add(alone, "pizza", target), joint), (ep.revoke(joint, "pizza", forget=True), alone)):
+        ours, theirs = tensors(found), tensors(wanted)
+        assert all(torch.equal(ours[name], theirs[name]) for name in ("A", "B"))
