@@ -7,7 +7,7 @@ transformers takes, and a closed-form solve makes 30 times as much of the differ
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -20,20 +20,14 @@ def use_pytorch_attention(encoders: nn.Module) -> list[Any]:
     Returns:
         Handles whose `remove` takes that back.
     """
-    source = sys.modules.get("comfy.clip_model")  # there once any CLIP is loaded
-    layers = [] if source is None else [item for item in encoders.modules() if isinstance(item, source.CLIPLayer)]
-    return [layer.register_forward_pre_hook(_chosen, with_kwargs=True) for layer in layers]
+    return _changed(encoders, "CLIPLayer", _chosen)
 
 
 @contextmanager
 def pytorch_attention(encoders: nn.Module) -> Iterator[None]:
     """`use_pytorch_attention` for as long as the with-block lasts."""
-    handles = use_pytorch_attention(encoders)
-    try:
+    with _removed(use_pytorch_attention(encoders)):
         yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 @contextmanager
@@ -42,15 +36,26 @@ def first_rows(encoders: nn.Module, rows: int) -> Iterator[None]:
 
     Their attention looks back only, so the rows are those of the whole prompt.
     """
-    source = sys.modules.get("comfy.clip_model")
-    layers = [] if source is None else [item for item in encoders.modules() if isinstance(item, source.CLIPEncoder)]
 
     def cut(_encoder: nn.Module, arguments: tuple[Any, ...], options: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
         first, *others = arguments
         mask = options["mask"]
         return (first[:, :rows], *others), {**options, "mask": mask[..., :rows, :rows]}
 
-    handles = [layer.register_forward_pre_hook(cut, with_kwargs=True) for layer in layers]
+    with _removed(_changed(encoders, "CLIPEncoder", cut)):
+        yield
+
+
+def _changed(encoders: nn.Module, kind: str, change: Any) -> list[Any]:
+    """Handles of ``change``, hung in front of all modules of a class of ComfyUI's in a model."""
+    source = sys.modules.get("comfy.clip_model")  # there once any CLIP is loaded
+    modules = [] if source is None else [item for item in encoders.modules() if isinstance(item, getattr(source, kind))]
+    return [module.register_forward_pre_hook(change, with_kwargs=True) for module in modules]
+
+
+@contextmanager
+def _removed(handles: Sequence[Any]) -> Iterator[None]:
+    """Removes the handles at the end of the with-block."""
     try:
         yield
     finally:

@@ -98,11 +98,16 @@ def main(comfy_dir: str) -> None:
     with torch.inference_mode():
         model, clip = model_of_sd15(), clip_of_sd15()
         ask = {"model": model, "clip": clip, "strength": 1.0, "kind": "object"}
+        (encoder,) = [item for item in clip.cond_stage_model.modules() if type(item).__name__ == "CLIPEncoder"]
+        encoded: list[int] = []
+        counting = encoder.register_forward_hook(lambda _m, _a, out: encoded.append(out[0].shape[0] * out[0].shape[1]))
         with Peak() as peak:
             started, began = time.process_time(), time.monotonic()
             result = nodes["EraseUCE"]().execute(erase="van gogh -> painting", **ask)["result"]
             NUMBERS["solve_seconds"] = time.process_time() - started
             NUMBERS["solve_clock_seconds"] = time.monotonic() - began
+        counting.remove()
+        NUMBERS["encoded_rows"] = sum(encoded)
         NUMBERS["solve_mb"] = peak.mb
         NUMBERS["report"] = result[2]
         NUMBERS["rank"] = result[1].edit.rank
