@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from erase_plugins.engine.context import Listener, RunContext
+from erase_plugins.engine.interrupted import asked
 from erase_plugins.errors import PluginError, Unsupported
 from erase_plugins.manager import Manager, get_manager
 from erase_plugins.types import EditPlan, EraseRequest
@@ -31,7 +32,7 @@ def make_plan(request: EraseRequest, info: Any = None) -> EditPlan:
     info = info if info is not None else plan_info(request)
     families = method.families
     if "*" not in families and info.family.id not in families:
-        others = [entry.item.id for entry in manager.methods() if info.family.id in entry.item.families]
+        others = [entry.item.id for entry in manager.methods() if entry.item.families & {info.family.id, "*"}]
         raise Unsupported(
             f"{method.id} does not support family {info.family.id}, only {', '.join(sorted(families))}; "
             f"methods that do: {', '.join(others) or 'none'}"
@@ -86,6 +87,7 @@ def run_plan(
         cancel=cancel or threading.Event(),
         shares=shares,
         target_rate=target_rate,
+        asked=asked(plan),
     )
     started = time.perf_counter()
     try:

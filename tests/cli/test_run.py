@@ -135,3 +135,31 @@ def test_cancelled_run_leaves_no_artifact_and_says_resume(erase, loaded, tmp_pat
     assert ran.code == 1
     assert "run the same command with --resume" in ran.err
     assert not (tmp_path / "a").exists()
+
+
+def test_resume_with_other_options_is_refused_by_name(erase, loaded, tmp_path, monkeypatch):
+    """The interrupted run is a real one: its work folder stays as it was."""
+    from erase_plugins.errors import RunCancelled
+    from erase_plugins.methods.esd import ESD
+
+    def interrupted(self, plan, target, ctx):
+        ctx.checkpoint(1, {}, {}, "key")
+        raise RunCancelled("cancelled")
+
+    words = ("run", "esd", "--erase", "pizza", "--out", tmp_path / "a", "--no-check")
+    with monkeypatch.context() as patch:
+        patch.setattr(ESD, "run", interrupted)
+        assert erase(*words, "--set", "iterations=4").code == 1
+    before = sorted(item.name for item in (tmp_path / ".a.work").iterdir())
+    ran = erase(*words, "--set", "iterations=5", "--resume")
+    assert ran.code == 2
+    assert "iterations 4 then, 5 now" in ran.err
+    assert "leave --resume out" in ran.err
+    assert sorted(item.name for item in (tmp_path / ".a.work").iterdir()) == before
+    assert not (tmp_path / "a").exists()
+
+
+def test_resume_without_an_interrupted_run_says_so(erase, loaded, tmp_path):
+    ran = erase("run", "uce", "--erase", "pizza", "--out", tmp_path / "a", "--resume", *FAST)
+    assert ran.code == 0
+    assert "no interrupted run is here; starting anew" in ran.err
