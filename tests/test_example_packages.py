@@ -15,6 +15,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 #: folder -> (distribution, entry point, a registered name that shows that it is in use, command that lists it)
 PACKAGES = {
+    "assoc_memory_plugin": ("erase-plugins-assoc-memory", "assoc-memory", '"id": "anti-hebbian"', ("list", "methods")),
     "fbqc_plugin": ("erase-plugins-fbqc", "fbqc", '"id": "fbqc"', ("list", "suites")),
 }
 #: what outside packages may import; docs/plugins.md has the same list

@@ -1,4 +1,4 @@
-"""From embeddings to codes: random projections, the strongest letter of each cluster; and an encoder without a model."""
+"""From embeddings to codes: random projections, the strongest letter of each cluster; an encoder without a model."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
 import numpy as np
-from erase_plugins.errors import RequestError
 from numpy.typing import NDArray
 
 from erase_assoc_memory.memory import Codes
+from erase_plugins.errors import RequestError
 
 Rows = NDArray[np.float32]
 #: below this length nothing of an embedding is left after centring
@@ -59,15 +59,19 @@ class Coder:
         """
         rows = np.asarray(embeddings, np.float32)
         if rows.ndim != 2 or rows.shape[1] != len(self.mean):
-            raise RequestError(f"embeddings of shape {rows.shape} do not fit this guard; {len(self.mean)} columns are needed")
+            raise RequestError(
+                f"embeddings of shape {rows.shape} do not fit this guard; {len(self.mean)} columns are needed"
+            )
         if not np.isfinite(rows).all():
             raise RequestError("an embedding holds NaN or infinity; nothing was changed")
-        rows = rows - self.mean
+        rows = np.asarray(rows - self.mean, np.float32)
         if self.common is not None:
-            rows = rows - (rows @ self.common.T) @ self.common
+            rows = np.asarray(rows - (rows @ self.common.T) @ self.common, np.float32)
         length = np.linalg.norm(rows, axis=1, keepdims=True)
         if (length < _EMPTY).any():
-            raise RequestError("an embedding equals the mean of ordinary text (an empty prompt?); there is nothing to code")
+            raise RequestError(
+                "an embedding equals the mean of ordinary text (an empty prompt?); there is nothing to code"
+            )
         return np.asarray(rows / length, np.float32)
 
     def codes(self, embeddings: Rows) -> Codes:
@@ -157,6 +161,15 @@ class GramEncoder(WindowEncoder):
 ORDINARY: Sequence[str] = tuple(
     f"{style} of {thing} {place}"
     for style in ("a photo", "a detailed painting", "a small drawing", "an old picture")
-    for thing in ("a red car", "two dogs", "an old house", "some flowers", "a woman", "a man", "many trees", "a cup of tea")
+    for thing in (
+        "a red car",
+        "two dogs",
+        "an old house",
+        "some flowers",
+        "a woman",
+        "a man",
+        "many trees",
+        "a cup of tea",
+    )
     for place in ("on a table", "in the city", "near the sea", "at night", "in soft light", "under a blue sky")
 )

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+
 from erase_plugins.cli.command import Command, force_option
 from erase_plugins.cli.console import emit, progress, say, table
 
@@ -31,14 +32,11 @@ def guard() -> None:
 @click.option("--clusters", type=int, default=32, show_default=True, help="Of a new guard: symbols of a code.")
 @click.option("--letters", type=int, default=32, show_default=True, help="Of a new guard: letters of the alphabet.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of a new guard: seed of its projection.")
-def add(
-    file: str, concepts: tuple[str, ...], encoder_name: str | None, clusters: int, letters: int, seed: int
-) -> None:
+def add(file: str, concepts: tuple[str, ...], encoder_name: str | None, clusters: int, letters: int, seed: int) -> None:
     """Store concepts in FILE, which is made if it is not there. All of them or none."""
-    from erase_plugins.errors import RequestError
-
     from erase_assoc_memory.file import load_guard, save_guard
     from erase_assoc_memory.guard import Guard
+    from erase_plugins.errors import RequestError
 
     path = Path(file)
     if not path.parent.is_dir():
@@ -102,7 +100,9 @@ def calibrate(file: str, prompts: Any, rate: float, encoder_name: str | None) ->
 
     path = Path(file)
     stored = load_guard(path)
-    tau = stored.calibrate(_encoder(stored, encoder_name), [line for line in prompts.read().splitlines() if line.strip()], rate)
+    tau = stored.calibrate(
+        _encoder(stored, encoder_name), [line for line in prompts.read().splitlines() if line.strip()], rate
+    )
     save_guard(stored, path)
     _told(stored, path, f"threshold {tau:.3f}")
 
@@ -134,9 +134,8 @@ def curve(
     loads: str, clusters: int, letters: int, erased: float, inserted: float, cues: int, seed: int, out: str, force: bool
 ) -> None:
     """Recall against erasure and insertion, for several loads learned one by one under noise."""
-    from erase_plugins.errors import RequestError
-
     from erase_assoc_memory.robustness import Setting, measure, refuse_existing, write
+    from erase_plugins.errors import RequestError
 
     try:
         numbers = tuple(sorted(int(part) for part in loads.split(",")))
@@ -167,8 +166,9 @@ def _told(stored: Guard, path: Path, what: str) -> None:
     }  # fmt: skip
     emit({"schema": 1, "file": path.name, **facts, "concepts": sorted(stored.labels.values())})
     say(what or f"{path.name}: {memory.clusters} clusters of {memory.letters} units, encoder {stored.encoder_id}")
-    say(f"{len(stored.labels)} named concepts, density {memory.density:.3f} of {memory.density_max:g}, "
-        f"threshold {stored.tau:.3f}, exact forgetting {'possible' if memory.counts is not None else 'not possible'}")  # fmt: skip
+    exact = "possible" if memory.counts is not None else "not possible"
+    say(f"{len(stored.labels)} named concepts, density {memory.density:.3f} of {memory.density_max:g}")
+    say(f"threshold {stored.tau:.3f}, exact forgetting {exact}")
 
 
 def _encoder(stored: Guard, name: str | None) -> Encoder:
@@ -186,7 +186,6 @@ def _open(name: str) -> Encoder:
     if name == "grams":
         return GramEncoder()
     import erase_plugins
-
     from erase_assoc_memory.text_encoder import PipelineEncoder
 
     return PipelineEncoder(erase_plugins.load(name))

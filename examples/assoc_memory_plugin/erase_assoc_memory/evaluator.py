@@ -1,4 +1,4 @@
-"""The suite ``guard_recall``: names in prompts with and without typing errors, false alarms, and cosine search beside it."""
+"""The suite ``guard_recall``: names in prompts, with typing errors too, false alarms, and cosine search beside it."""
 
 from __future__ import annotations
 
@@ -8,26 +8,97 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from erase_plugins.options import option
-from erase_plugins.types import EvalReport, EvalRow
 
 from erase_assoc_memory.coding import GramEncoder, Rows
 from erase_assoc_memory.guard import Guard
+from erase_plugins.options import option
+from erase_plugins.types import EvalReport, EvalRow
 
 #: names to recognise where the user gives none
 CONCEPTS = (
-    "van gogh, monet, picasso, rembrandt, banksy, hokusai, salvador dali, frida kahlo, mickey mouse, darth vader, pikachu, "
-    "batman, superman, harry potter, shrek, homer simpson, super mario, yoda, coca cola, starbucks, ferrari, lego, pizza, "
-    "hamburger, tractor, giraffe, parachute, golf ball, garbage truck, cassette player"
+    "van gogh, monet, picasso, rembrandt, banksy, hokusai, salvador dali, frida kahlo, mickey mouse, darth vader, "
+    "pikachu, batman, superman, harry potter, shrek, homer simpson, super mario, yoda, coca cola, starbucks, ferrari, "
+    "lego, pizza, hamburger, tractor, giraffe, parachute, golf ball, garbage truck, cassette player"
 )
-NAMED = ("a castle in the style of {} at dusk", "a photo of {} in the rain", "two dogs and {} on a table", "{} at night")
+NAMED = (
+    "a castle in the style of {} at dusk",
+    "a photo of {} in the rain",
+    "two dogs and {} on a table",
+    "{} at night",
+)
 _PLAIN = ("a photo of a {} {} near a {}", "a {} {} with two {}s in the rain", "{} and {} on a {}, oil on canvas")
-_WORDS = (
-    "table chair river mountain woman man child dog cat horse bird tree forest house street city night morning shadow "
-    "painting photo drawing sketch portrait landscape red blue green yellow old new small large quiet stormy winter summer "
-    "garden window door bridge boat train bicycle coffee bread apple flower rose cloud rain snow sun moon star stone wood "
-    "glass paper metal king queen soldier farmer teacher doctor artist musician"
-).split()
+_WORDS = tuple(
+    [
+        "table",
+        "chair",
+        "river",
+        "mountain",
+        "woman",
+        "man",
+        "child",
+        "dog",
+        "cat",
+        "horse",
+        "bird",
+        "tree",
+        "forest",
+        "house",
+        "street",
+        "city",
+        "night",
+        "morning",
+        "shadow",
+        "painting",
+        "photo",
+        "drawing",
+        "sketch",
+        "portrait",
+        "landscape",
+        "red",
+        "blue",
+        "green",
+        "yellow",
+        "old",
+        "new",
+        "small",
+        "large",
+        "quiet",
+        "stormy",
+        "winter",
+        "summer",
+        "garden",
+        "window",
+        "door",
+        "bridge",
+        "boat",
+        "train",
+        "bicycle",
+        "coffee",
+        "bread",
+        "apple",
+        "flower",
+        "rose",
+        "cloud",
+        "rain",
+        "snow",
+        "sun",
+        "moon",
+        "star",
+        "stone",
+        "wood",
+        "glass",
+        "paper",
+        "metal",
+        "king",
+        "queen",
+        "soldier",
+        "farmer",
+        "teacher",
+        "doctor",
+        "artist",
+        "musician",
+    ]
+)
 
 
 @dataclass(frozen=True)
@@ -52,7 +123,7 @@ class GuardRecall:
     Options = Options
 
     def run(self, subject: Any, ctx: Any) -> EvalReport:
-        """Thresholds of guard and cosine search are set on one half of the ordinary prompts, rates read off the other."""
+        """Sets both thresholds on one half of the ordinary prompts and reads rates off the other."""
         settings, rng, encoder = ctx.options, np.random.default_rng(ctx.seed), GramEncoder()
         names = [name.strip() for name in settings["concepts"].split(",") if name.strip()]
         guard = Guard.new(encoder, settings["clusters"], settings["letters"], ctx.seed)
@@ -66,7 +137,10 @@ class GuardRecall:
         ctx.progress("prompts", 1, 5)
         rows = []
         false = [item.flagged for item in guard.check(encoder, prompts[half:])]
-        rows += [_row("false_alarm_rate", "guard", false), _row("false_alarm_rate", "cosine", cosine.check(prompts[half:]))]
+        rows += [
+            _row("false_alarm_rate", "guard", false),
+            _row("false_alarm_rate", "cosine", cosine.check(prompts[half:])),
+        ]
         for errors in range(4):
             asked = [(name, form.format(_misspelt(name, errors, rng))) for name in names for form in NAMED]
             found = guard.check(encoder, [prompt for _, prompt in asked])
@@ -77,7 +151,7 @@ class GuardRecall:
         return EvalReport(
             suite=self.id, model="text", rows=tuple(rows), erased=tuple(names), seeds=(ctx.seed,),
             details={"guard": {"tau": guard.tau, "density": guard.memory.density, "cosine": cosine.least}},
-            warnings=("exact search by cosine is simpler; use the memory where its fixed size or its exact forgetting counts",),
+            warnings=("cosine search is simpler; the memory is for fixed size, noisy examples and exact forgetting",),
         )  # fmt: skip
 
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from erase_plugins.errors import CorruptArtifact, RequestError
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
@@ -17,6 +16,7 @@ from erase_assoc_memory.coding import Coder
 from erase_assoc_memory.guard import Guard
 from erase_assoc_memory.learning import between
 from erase_assoc_memory.memory import CliqueMemory
+from erase_plugins.errors import CorruptArtifact, RequestError
 
 HEADER = "erase_plugins.assoc_memory"
 _MOST_BYTES = 300_000_000
@@ -85,7 +85,9 @@ def _build(header: dict[str, Any], tensors: dict[str, Any]) -> Guard:
     if extra:
         raise RequestError(f"unknown tensor {sorted(extra)[0][:40]}")
     counts = tensors.get("assoc.counts")
-    memory = CliqueMemory(int(header["clusters"]), int(header["letters"]), counts is not None, float(header["density_max"]))
+    memory = CliqueMemory(
+        int(header["clusters"]), int(header["letters"]), counts is not None, float(header["density_max"])
+    )
     units = memory.units
     packed = tensors["assoc.w"]
     if packed.dtype != np.uint8 or packed.shape != (units, (units + 7) // 8):
@@ -96,13 +98,22 @@ def _build(header: dict[str, Any], tensors: dict[str, Any]) -> Guard:
         raise RequestError("connections are not symmetric, or lie inside a cluster")
     memory.links = links
     if counts is not None:
-        if counts.dtype != np.uint16 or counts.shape != links.shape or ((counts > 0) != links).any() or (counts != counts.T).any():
+        if (
+            counts.dtype != np.uint16
+            or counts.shape != links.shape
+            or ((counts > 0) != links).any()
+            or (counts != counts.T).any()
+        ):
             raise RequestError("counts and connections do not agree")
         memory.counts = counts.copy()
     mean, common = tensors["assoc.mean"], tensors.get("assoc.common")
-    if mean.dtype != np.float32 or (common is not None and (common.dtype != np.float32 or not np.isfinite(common).all())):
+    if mean.dtype != np.float32 or (
+        common is not None and (common.dtype != np.float32 or not np.isfinite(common).all())
+    ):
         raise RequestError("mean or common directions are not finite float32 rows")
-    coder = Coder(mean.copy(), None if common is None else common.copy(), memory.clusters, memory.letters, int(header["seed"]))
+    coder = Coder(
+        mean.copy(), None if common is None else common.copy(), memory.clusters, memory.letters, int(header["seed"])
+    )
     guard = Guard(str(header["encoder"]), coder, memory, float(header["tau"]), float(header["clique_min"]))
     labels, codes = header["labels"], tensors.get("assoc.codes", np.zeros((0, memory.clusters), np.uint16))
     if codes.dtype != np.uint16 or codes.shape != (len(labels), memory.clusters):

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
-from erase_plugins.errors import RequestError
 from numpy.typing import NDArray
 
 from erase_assoc_memory.coding import Coder, Rows
 from erase_assoc_memory.learning import learn_majority
 from erase_assoc_memory.memory import CliqueMemory, Codes
+from erase_plugins.errors import RequestError
 
 
 class Encoder(Protocol):
@@ -118,7 +118,9 @@ class Guard:
         trial = CliqueMemory(self.memory.clusters, self.memory.letters, False, 1.0)
         learn_majority(trial, seen, erased)
         if trial.links[trial.edges(code)].mean() < 0.5:
-            raise RequestError(f"{len(seen)} examples of '{concept}' have too little in common; give more or closer ones")
+            raise RequestError(
+                f"{len(seen)} examples of '{concept}' have too little in common; give more or closer ones"
+            )
         self.memory.store(code)
         self.labels[_key(code)] = concept.strip()
 
@@ -156,7 +158,9 @@ class Guard:
     def check_rows(self, groups: Sequence[Rows]) -> list[GuardResult]:
         """The same for rows of embeddings, one group (n, dim) per prompt."""
         numbers: dict[bytes, int] = {}  # prompts share most of their words: every different row is coded once
-        found = [[numbers.setdefault(row.tobytes(), len(numbers)) for row in np.asarray(rows, np.float32)] for rows in groups]
+        found = [
+            [numbers.setdefault(row.tobytes(), len(numbers)) for row in np.asarray(rows, np.float32)] for rows in groups
+        ]
         if not numbers or not self.memory.links.any():
             return [CLEAR] * len(groups)
         different = np.stack([np.frombuffer(row, np.float32) for row in numbers])
@@ -168,7 +172,12 @@ class Guard:
         ]
 
     def _worst(
-        self, codes: Codes, clique: NDArray[np.float64], overlap: NDArray[np.float64], flagged: NDArray[np.bool_], rounds: int
+        self,
+        codes: Codes,
+        clique: NDArray[np.float64],
+        overlap: NDArray[np.float64],
+        flagged: NDArray[np.bool_],
+        rounds: int,
     ) -> GuardResult:
         if not len(codes):
             return CLEAR
@@ -184,7 +193,9 @@ class Guard:
             RequestError: too few prompts to see such a rate.
         """
         if not 0 < rate < 1 or len(prompts) * rate < 1:
-            raise RequestError(f"{len(prompts)} prompts cannot show a rate of {rate:g}; at least {int(np.ceil(1 / max(rate, 1e-6)))} are needed")
+            raise RequestError(
+                f"{len(prompts)} prompts cannot show a rate of {rate:g}; at least 1 / rate of them are needed"
+            )
         before, self.tau = self.tau, 1e-9
         scores = np.sort([result.overlap if result.flagged else 0.0 for result in self.check(encoder, prompts)])
         allowed = int(np.floor(rate * len(prompts)))
@@ -192,7 +203,9 @@ class Guard:
         self.tau = min(max(float(scores[-1 - allowed]) + step / 2, step / 2), 1.0)
         if self.tau > 1.0 - step / 2:
             self.tau = before
-            raise RequestError(f"more than {rate:.2%} of the prompts hold a stored concept exactly; they are not ordinary")
+            raise RequestError(
+                f"more than {rate:.2%} of the prompts hold a stored concept exactly; they are not ordinary"
+            )
         return self.tau
 
 

@@ -8,17 +8,19 @@ analysed; its connections can be taken back one code at a time.
 from __future__ import annotations
 
 import numpy as np
-from erase_plugins.errors import RequestError
 from numpy.typing import NDArray
 
 from erase_assoc_memory.memory import Bits, CliqueMemory, Codes
+from erase_plugins.errors import RequestError
 
 Weights = NDArray[np.float64]
 _CLIP = 1e-4
 _FIRES = 0.01
 
 
-def noisy(memory: CliqueMemory, code: Codes, times: int, erased: float, inserted: float, rng: np.random.Generator) -> Bits:
+def noisy(
+    memory: CliqueMemory, code: Codes, times: int, erased: float, inserted: float, rng: np.random.Generator
+) -> Bits:
     """Presentations of one code under noise, (T, N)."""
     clean = memory.one_hot(np.asarray(code)[None])
     draws = rng.random((times, memory.units))
@@ -41,7 +43,9 @@ def learn_majority(
     """
     share = (1 - erased) ** 2 / 2 if share is None else share
     if not len(seen) or not 0 < share <= 1:
-        raise RequestError(f"{len(seen)} presentations with share {share:g}: at least one, and a share in 0..1, are needed")
+        raise RequestError(
+            f"{len(seen)} presentations with share {share:g}: at least one, and a share in 0..1, are needed"
+        )
     active = seen.astype(np.float32)
     together = active.T @ active >= np.ceil(share * len(seen))
     one, two = np.nonzero(together & between(memory))

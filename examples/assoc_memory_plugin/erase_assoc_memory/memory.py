@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from erase_plugins.errors import RequestError
 from numpy.typing import NDArray
+
+from erase_plugins.errors import RequestError
 
 Codes = NDArray[np.int64]
 Bits = NDArray[np.bool_]
@@ -51,7 +52,9 @@ class CliqueMemory:
 
     def __init__(self, clusters: int = 32, letters: int = 32, counted: bool = True, density_max: float = 0.35) -> None:
         if clusters < 4 or letters < 2 or clusters * letters > 8192:
-            raise RequestError(f"{clusters} clusters of {letters} units: 4 or more clusters, 2 or more units, 8192 in all")
+            raise RequestError(
+                f"{clusters} clusters of {letters} units: 4 or more clusters, 2 or more units, 8192 in all"
+            )
         if not 0 < density_max <= 1:
             raise RequestError(f"largest density {density_max!r}: a share above 0 and up to 1 is needed")
         self.clusters, self.letters, self.density_max = clusters, letters, density_max
@@ -75,7 +78,7 @@ class CliqueMemory:
             RequestError: another length, or a symbol outside the alphabet.
         """
         codes = np.asarray(codes)
-        if codes.shape[-1:] != (self.clusters,) or codes.size and (codes.min() < 0 or codes.max() >= self.letters):
+        if codes.shape[-1:] != (self.clusters,) or (codes.size and (codes.min() < 0 or codes.max() >= self.letters)):
             raise RequestError(f"a code has {self.clusters} symbols from 0 to {self.letters - 1}")
         return np.arange(self.clusters) * self.letters + codes
 
@@ -115,7 +118,7 @@ class CliqueMemory:
         density = float(links) / (self.units * (self.units - self.letters))
         if density > self.density_max:
             raise RequestError(
-                f"the memory is full: density {density:.2f} would pass {self.density_max:g}, and false memories appear; "
+                f"the memory is full: density {density:.2f} would pass {self.density_max:g}, and false ones appear; "
                 f"make one with more clusters or letters than {self.clusters} x {self.letters}"
             )
 
@@ -126,7 +129,9 @@ class CliqueMemory:
             RequestError: no counts are kept, or the code was never stored.
         """
         if self.counts is None:
-            raise RequestError("this memory keeps no counts, so exact forgetting is not possible; cut connections instead")
+            raise RequestError(
+                "this memory keeps no counts, so exact forgetting is not possible; cut connections instead"
+            )
         one, two = self.edges(code)
         if not self.counts[one, two].all():
             raise RequestError("this code was never stored, or is forgotten already; nothing was changed")
@@ -154,7 +159,8 @@ class CliqueMemory:
         """
         codes, used = self._winners(self._any_support(cues), cues, prior), 1
         open_rows = np.arange(len(cues))
-        for used in range(2, rounds + 1):
+        while used < rounds:
+            used += 1
             found = self._winners(self._support(codes[open_rows]), cues[open_rows], prior)
             changed = (found != codes[open_rows]).any(1)
             codes[open_rows] = found

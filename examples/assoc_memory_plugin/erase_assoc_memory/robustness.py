@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from erase_plugins.errors import RequestError
 
 from erase_assoc_memory.learning import learn_majority, noisy
 from erase_assoc_memory.memory import CliqueMemory
+from erase_plugins.errors import RequestError
 
 CURVE, FIGURE = "robustness.json", "robustness.png"
 ERASED = tuple(round(0.1 * step, 1) for step in range(10))
@@ -86,7 +86,9 @@ def write(record: dict[str, Any], folder: Path) -> Sequence[str]:
         return [CURVE]
     figure = Figure(figsize=(9.5, 3.8), layout="constrained")
     FigureCanvasAgg(figure)
-    for axes, name, rates in zip(figure.subplots(1, 2, sharey=True), ("erasure", "insertion"), ("erased", "inserted"), strict=True):
+    for axes, name, rates in zip(
+        figure.subplots(1, 2, sharey=True), ("erasure", "insertion"), ("erased", "inserted"), strict=True
+    ):
         for number, curve in enumerate(record["curves"]):
             label = f"{curve['load']} codes, density {curve['density']:.2f}"
             axes.plot(record[rates], curve[name], f"C{number}o-", ms=3, label=label)
@@ -102,12 +104,14 @@ def write(record: dict[str, Any], folder: Path) -> Sequence[str]:
 
 
 def refuse_existing(folder: Path, force: bool) -> None:
-    """Raises RequestError if the folder is a file, or holds a curve (or files of its names) that must not be replaced."""
+    """Raises RequestError if the folder is a file, or holds a curve or files of its names that are not to be replaced."""
     if folder.exists() and not folder.is_dir():
         raise RequestError(f"'{folder.name}' is a file; give a folder for --out")
     if not (folder / CURVE).exists():
         if (folder / FIGURE).exists():
-            raise RequestError(f"'{folder.name}' holds a {FIGURE} that no curve of ours belongs to; choose another --out")
+            raise RequestError(
+                f"'{folder.name}' holds a {FIGURE} that no curve of ours belongs to; choose another --out"
+            )
         return
     try:
         ours = json.loads((folder / CURVE).read_text(encoding="utf-8"))["kind"] == "assoc-memory-robustness"

@@ -46,7 +46,11 @@ class PipelineEncoder(WindowEncoder):
         import torch
 
         found = self.tokenizer(
-            texts, padding="max_length", truncation=True, max_length=self.tokenizer.model_max_length, return_tensors="pt"
+            texts,
+            padding="max_length",
+            truncation=True,
+            max_length=self.tokenizer.model_max_length,
+            return_tensors="pt",
         )
         ids = found.input_ids.to(next(iter(self.encoder.parameters())).device)
         with torch.no_grad():

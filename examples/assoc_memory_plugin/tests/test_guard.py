@@ -10,19 +10,99 @@ from erase_assoc_memory.coding import Coder, GramEncoder
 from erase_assoc_memory.file import load_guard, save_guard
 from erase_assoc_memory.guard import Guard
 from erase_assoc_memory.memory import CliqueMemory
-from erase_plugins.errors import CorruptArtifact, RequestError
 from safetensors.numpy import load_file, save_file
 
-NAMES = (
-    "van gogh;monet;picasso;rembrandt;banksy;hokusai;salvador dali;frida kahlo;mickey mouse;darth vader;pikachu;batman;"
-    "superman;harry potter;shrek;homer simpson;super mario;yoda;coca cola;starbucks;ferrari;lego;pizza;hamburger;tractor;"
-    "giraffe;parachute;golf ball;garbage truck;cassette player"
-).split(";")
-WORDS = (
-    "table chair river mountain woman man child dog cat horse bird tree forest house street city night morning shadow "
-    "painting photo drawing sketch portrait landscape red blue green yellow old new small large quiet stormy winter "
-    "summer garden window door bridge boat train bicycle coffee bread apple flower rose cloud rain snow sun moon star"
-).split()
+from erase_plugins.errors import CorruptArtifact, RequestError
+
+NAMES = [
+    "van gogh",
+    "monet",
+    "picasso",
+    "rembrandt",
+    "banksy",
+    "hokusai",
+    "salvador dali",
+    "frida kahlo",
+    "mickey mouse",
+    "darth vader",
+    "pikachu",
+    "batman",
+    "superman",
+    "harry potter",
+    "shrek",
+    "homer simpson",
+    "super mario",
+    "yoda",
+    "coca cola",
+    "starbucks",
+    "ferrari",
+    "lego",
+    "pizza",
+    "hamburger",
+    "tractor",
+    "giraffe",
+    "parachute",
+    "golf ball",
+    "garbage truck",
+    "cassette player",
+]
+WORDS = [
+    "table",
+    "chair",
+    "river",
+    "mountain",
+    "woman",
+    "man",
+    "child",
+    "dog",
+    "cat",
+    "horse",
+    "bird",
+    "tree",
+    "forest",
+    "house",
+    "street",
+    "city",
+    "night",
+    "morning",
+    "shadow",
+    "painting",
+    "photo",
+    "drawing",
+    "sketch",
+    "portrait",
+    "landscape",
+    "red",
+    "blue",
+    "green",
+    "yellow",
+    "old",
+    "new",
+    "small",
+    "large",
+    "quiet",
+    "stormy",
+    "winter",
+    "summer",
+    "garden",
+    "window",
+    "door",
+    "bridge",
+    "boat",
+    "train",
+    "bicycle",
+    "coffee",
+    "bread",
+    "apple",
+    "flower",
+    "rose",
+    "cloud",
+    "rain",
+    "snow",
+    "sun",
+    "moon",
+    "star",
+]
 FORMS = ("a photo of a {} {} near a {}", "a {} {} with two {}s in the rain", "{} and {} on a {}, oil on canvas")
 
 
@@ -70,7 +150,9 @@ def test_cosines_and_false_alarms_of_the_table():
 def test_centring_is_not_optional():
     """Embeddings that share a direction (mutual cosine .6): without their mean everything is alike."""
     shared = vectors(1, 9)
-    concepts, others = (np.sqrt(0.6) * shared + np.sqrt(0.4) * vectors(count, seed) for count, seed in ((100, 0), (2000, 2)))
+    concepts, others = (
+        np.sqrt(0.6) * shared + np.sqrt(0.4) * vectors(count, seed) for count, seed in ((100, 0), (2000, 2))
+    )
     shares = []
     for mean in (np.zeros(768, np.float32), np.sqrt(0.6).astype(np.float32) * shared[0]):
         coder, memory = Coder(mean), CliqueMemory()
@@ -220,7 +302,7 @@ def test_damaged_files_are_refused(guard, tmp_path, damage):
     tensors = {name: tensor.copy() for name, tensor in load_file(path).items()}
     damage(tensors, header)
     save_file(tensors, path, {"format": "pt", HEADER: json.dumps(header)})
-    with pytest.raises(CorruptArtifact, match="guard.safetensors"):
+    with pytest.raises(CorruptArtifact, match=r"guard\.safetensors"):
         load_guard(path)
 
 

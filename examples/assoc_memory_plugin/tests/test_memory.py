@@ -8,11 +8,14 @@ import numpy as np
 import pytest
 from erase_assoc_memory.learning import consolidate, learn_majority, learn_sigmoid, noisy
 from erase_assoc_memory.memory import CliqueMemory
-from erase_plugins.errors import RequestError
 from scipy.stats import binom
 
+from erase_plugins.errors import RequestError
 
-def stored(count: int, clusters: int = 8, letters: int = 64, seed: int = 0, **options: object) -> tuple[CliqueMemory, np.ndarray]:
+
+def stored(
+    count: int, clusters: int = 8, letters: int = 64, seed: int = 0, **options: object
+) -> tuple[CliqueMemory, np.ndarray]:
     memory = CliqueMemory(clusters, letters, density_max=1.0, **options)
     codes = np.random.default_rng(seed).integers(0, letters, (count, clusters))
     for code in codes:
@@ -100,7 +103,8 @@ def test_consolidation_has_its_watershed_at_one_half():
 
 
 @pytest.mark.parametrize(
-    ("rate", "steps"), [(0.15, 15), (0.16, 10), (0.17, 8), (0.18, 6), (0.2, 5), (0.25, 3), (0.3, 3), (0.4, 2), (0.14, None)]
+    ("rate", "steps"),
+    [(0.15, 15), (0.16, 10), (0.17, 8), (0.18, 6), (0.2, 5), (0.25, 3), (0.3, 3), (0.4, 2), (0.14, None)],
 )
 def test_steps_of_coincidence_until_a_connection_is_permanent(rate, steps):
     weight, count = np.zeros(1), 0
@@ -162,10 +166,17 @@ def test_majority_can_be_taken_back():
 
 def test_a_full_memory_refuses_and_stays_as_it_was():
     memory = CliqueMemory(8, 8, density_max=0.35)
-    with pytest.raises(RequestError, match=r"full: density 0\.36 would pass 0\.35"):
-        for code in np.random.default_rng(0).integers(0, 8, (100, 8)):
+    codes = iter(np.random.default_rng(0).integers(0, 8, (100, 8)))
+
+    def fill() -> None:
+        nonlocal before
+        for code in codes:
             before = memory.links.copy()
             memory.store(code)
+
+    before = memory.links.copy()
+    with pytest.raises(RequestError, match=r"full: density 0\.36 would pass 0\.35"):
+        fill()
     assert (memory.links == before).all()
     assert memory.density <= 0.35
 
