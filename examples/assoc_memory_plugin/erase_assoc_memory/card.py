@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 LIMITS = (
-    "The guard is advisory and reads text: it is a speed bump, it edits no weights, and whoever has the file can ask it "
-    "for any concept. Exact search by cosine over a list of names is simpler and finds more misspelt ones."
+    "The guard is advisory and reads text: it is a speed bump, it edits no weights, and whoever has the file can ask "
+    "it for any concept. Exact search by cosine over a list of names is simpler and finds more misspelt ones."
 )
 
 

@@ -27,78 +27,14 @@ NAMED = (
     "{} at night",
 )
 _PLAIN = ("a photo of a {} {} near a {}", "a {} {} with two {}s in the rain", "{} and {} on a {}, oil on canvas")
-_WORDS = tuple(
-    [
-        "table",
-        "chair",
-        "river",
-        "mountain",
-        "woman",
-        "man",
-        "child",
-        "dog",
-        "cat",
-        "horse",
-        "bird",
-        "tree",
-        "forest",
-        "house",
-        "street",
-        "city",
-        "night",
-        "morning",
-        "shadow",
-        "painting",
-        "photo",
-        "drawing",
-        "sketch",
-        "portrait",
-        "landscape",
-        "red",
-        "blue",
-        "green",
-        "yellow",
-        "old",
-        "new",
-        "small",
-        "large",
-        "quiet",
-        "stormy",
-        "winter",
-        "summer",
-        "garden",
-        "window",
-        "door",
-        "bridge",
-        "boat",
-        "train",
-        "bicycle",
-        "coffee",
-        "bread",
-        "apple",
-        "flower",
-        "rose",
-        "cloud",
-        "rain",
-        "snow",
-        "sun",
-        "moon",
-        "star",
-        "stone",
-        "wood",
-        "glass",
-        "paper",
-        "metal",
-        "king",
-        "queen",
-        "soldier",
-        "farmer",
-        "teacher",
-        "doctor",
-        "artist",
-        "musician",
-    ]
-)
+_TEXT = """
+table chair river mountain woman man child dog cat horse bird tree forest house street city night
+morning shadow painting photo drawing sketch portrait landscape red blue green yellow old new small
+large quiet stormy winter summer garden window door bridge boat train bicycle coffee bread apple
+flower rose cloud rain snow sun moon star stone wood glass paper metal king queen soldier farmer
+teacher doctor artist musician
+"""
+_WORDS = _TEXT.split()
 
 
 @dataclass(frozen=True)

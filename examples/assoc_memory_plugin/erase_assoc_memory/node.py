@@ -21,7 +21,7 @@ def node(spec: Any) -> Any:
             spec.Input("conditioning", "CONDITIONING", "The encoded prompt; given on unchanged if it is clear."),
             spec.Input("guard", "STRING", "Guard file in models/erase_plugins (made by 'erase-plugins guard add').",
                        options={"default": "guard.safetensors"}),
-            spec.Input("replacement", "CONDITIONING", "Instead of a flagged prompt; without it, it stays.", required=False),
+            spec.Input("replacement", "CONDITIONING", "Takes the place of a flagged prompt.", required=False),
         ),
         outputs=(
             spec.Output("conditioning", "CONDITIONING", "The prompt, or its replacement."),

@@ -104,7 +104,7 @@ def write(record: dict[str, Any], folder: Path) -> Sequence[str]:
 
 
 def refuse_existing(folder: Path, force: bool) -> None:
-    """Raises RequestError if the folder is a file, or holds a curve or files of its names that are not to be replaced."""
+    """Raises RequestError if the folder is a file, or holds a curve or files that are not to be replaced."""
     if folder.exists() and not folder.is_dir():
         raise RequestError(f"'{folder.name}' is a file; give a folder for --out")
     if not (folder / CURVE).exists():
