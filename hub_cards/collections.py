@@ -10,11 +10,12 @@ from typing import Any
 
 from erase_plugins.artifacts.collection import INDEX, Collection, build_collection
 from erase_plugins.artifacts.manifest import FILENAME
+from erase_plugins.artifacts.store import read_manifest
 from erase_plugins.errors import CorruptArtifact, HubError, RequestError
 from hub_cards.bundle import Bundle, PushFile, artifact_files
 from hub_cards.collection_card import collection_card
 from hub_cards.errors import check_repo
-from hub_cards.pulling import Fetched, Source, parse, read_manifest, wanted_files
+from hub_cards.pulling import Fetched, Source, parse, wanted_files
 from hub_cards.pushing import Pushed, publish
 
 _WORKERS = 8
@@ -169,7 +170,7 @@ def _fetch(
         if _hash(manifest) != library.entries[name].sha256:
             raise CorruptArtifact(f"the manifest of {name} is not the one that the index lists")
         for item in wanted_files(read_manifest(manifest), layouts):
-            got.one(f"{name}/{item.name}", commit)
+            got.one(f"{name}/{item.name}", commit, item)
         library.load([name])
 
     with ThreadPoolExecutor(_WORKERS) as pool:

@@ -7,17 +7,21 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from erase_plugins.artifacts.collection import INDEX, copy_artifact
+from erase_plugins.artifacts.collection import INDEX, MOST_INDEX_BYTES, copy_artifact
 from erase_plugins.artifacts.manifest import FILENAME, ArtifactFile, Manifest
+from erase_plugins.artifacts.store import MOST_MANIFEST_BYTES, read_manifest
 from erase_plugins.errors import CorruptArtifact, HubError, RequestError
 from hub_cards import SCHEME
-from hub_cards.cache import STOCK, cached_weights, check_blob, forget
-from hub_cards.errors import check_repo, reaching
+from hub_cards.cache import STOCK, cached_weights, check_blob, forget, is_as_announced
+from hub_cards.errors import check_repo, check_revision, reaching
 from hub_cards.progress import Tell, told
 from hub_cards.remote import MERGED
 
 #: stands for every layout
 ALL = "all"
+#: bytes of what has no hash in a manifest: the manifest itself, an index, a LoRA file of a repository without manifest
+_MOST = {FILENAME: MOST_MANIFEST_BYTES, INDEX: MOST_INDEX_BYTES}
+_MOST_PLAIN = 8_000_000_000
 
 
 @dataclass(frozen=True)
@@ -54,7 +58,7 @@ def parse(spec: str) -> Source:
         raise RequestError(f"'{spec[:80]}' has no revision after '@'; name a branch, a tag or a commit")
     if hash_sign and not names:
         raise RequestError(f"'{spec[:80]}' has no name after '#'; name artifacts of the collection")
-    return Source(check_repo(repo), revision.strip() or None, names)
+    return Source(check_repo(repo), check_revision(revision.strip()) if sign else None, names)
 
 
 def pull(
@@ -148,32 +152,82 @@ class Fetched:
     progress: Tell | None = None
     files: list[Path] = field(default_factory=list)
 
-    def one(self, name: str, revision: str | None) -> Path:
-        """A file by its name; manifests and indexes are compared with the hash that the Hub announced."""
+    def one(self, name: str, revision: str | None, listed: ArtifactFile | None = None) -> Path:
+        """A file by its name; its size is asked for before a byte of it comes.
+
+        Args:
+            name: name in the repository.
+            revision: branch, tag or commit.
+            listed: what a manifest says about it. Without that it is compared with the hash that the Hub announced.
+
+        Raises:
+            CorruptArtifact: not as large as listed, larger than such a file can be, or other bytes than announced.
+        """
         from huggingface_hub import hf_hub_download
 
+        cached = self.offline or self._check_size(name, revision, listed)
         more = told(self.progress, hf_hub_download)
         path = Path(hf_hub_download(self.repo, name, revision=revision, local_files_only=self.offline, **more))
         self.files.append(path)
-        if name in (FILENAME, INDEX):  # everything else has its hash in one of them
-            check_blob(path)
+        if listed is None:  # everything else has its hash in one of these
+            check_blob(path, None if cached or path.is_symlink() else self._announced(name, path))
         return path
+
+    def _check_size(self, name: str, revision: str | None, listed: ArtifactFile | None) -> bool:
+        """Whether the file is in the cache; of one that is not, the size is checked."""
+        import shutil
+
+        from huggingface_hub import constants, hf_hub_download
+
+        ahead: Any = hf_hub_download(self.repo, name, revision=revision, dry_run=True)
+        if not ahead.will_download:
+            return True
+        size, most = ahead.file_size or 0, _MOST.get(name.rsplit("/", 1)[-1], _MOST_PLAIN)
+        if listed is not None and ahead.file_size is not None and size != listed.bytes:
+            raise CorruptArtifact(f"{name} has {size} bytes, the manifest says {listed.bytes}")
+        if listed is None and size > most:
+            raise CorruptArtifact(f"{name} has {size} bytes, such a file has {most} at most")
+        place = next(
+            item for item in (Path(constants.HF_HUB_CACHE), *Path(constants.HF_HUB_CACHE).parents) if item.is_dir()
+        )
+        free = shutil.disk_usage(place).free
+        if size > free:
+            raise HubError(
+                f"{name} of {self.repo} has {size} bytes and the disk of the Hub's cache {free} free; make room"
+            )
+        return False
+
+    def _announced(self, name: str, path: Path) -> str | None:
+        """The hash of a file as the Hub's list says it, for caches that do not name files after it."""
+        from huggingface_hub import HfApi
+        from huggingface_hub.hf_api import RepoFile
+
+        commit = path.parents[name.count("/")].name
+        rows = HfApi().get_paths_info(self.repo, [name], revision=commit)
+        return next((row.lfs.sha256 if row.lfs else row.blob_id for row in rows if isinstance(row, RepoFile)), None)
 
     def verified(self, work: Callable[[], Any]) -> Any:
         """The result of ``work``; what turns out to be damaged is not kept.
 
+        What is not as it was announced was damaged on the way or in the cache, and is fetched once more.
+
         Raises:
             HubError: damaged, or what the client raised.
         """
-        try:
-            with reaching("pull from", self.repo):
-                return work()
-        except CorruptArtifact as error:
-            for path in self.files:
-                forget(path)
-            raise HubError(
-                f"what came from {self.repo} is damaged and was not kept: {error}; pull again, or tell its author"
-            ) from error
+        for again in (False, True):
+            try:
+                with reaching("pull from", self.repo):
+                    return work()
+            except CorruptArtifact as error:
+                spoiled = not all(map(is_as_announced, self.files))
+                for path in self.files:
+                    forget(path)
+                self.files.clear()
+                if spoiled and not (again or self.offline):
+                    continue
+                raise HubError(
+                    f"what came from {self.repo} is damaged and was not kept: {error}; pull again, or tell its author"
+                ) from error
 
 
 def commit_of(spec: str) -> str:
@@ -189,18 +243,6 @@ def commit_of(spec: str) -> str:
         return str(HfApi().model_info(source.repo, revision=source.revision).sha)
 
 
-def read_manifest(path: Path) -> Manifest:
-    """A fetched manifest.
-
-    Raises:
-        CorruptArtifact: damaged, or it lists no file.
-    """
-    manifest = Manifest.from_json(path.read_text(encoding="utf-8", errors="replace"))
-    if not manifest.files:
-        raise CorruptArtifact(f"{FILENAME} lists no files")
-    return manifest
-
-
 def wanted_files(manifest: Manifest, layouts: Sequence[str]) -> list[ArtifactFile]:
     """The files to fetch: the ones that are read, and those of further layouts.
 
@@ -211,9 +253,8 @@ def wanted_files(manifest: Manifest, layouts: Sequence[str]) -> list[ArtifactFil
     for name in layouts:
         if name != ALL and name not in there:
             raise RequestError(f"it has no file in layout '{name}'; there are {', '.join(sorted(there))}")
-    return [
-        item for item in manifest.files if item in manifest.essential or item.layout in layouts or ALL in layouts
-    ]  # fmt: skip
+    essential = set(manifest.essential)
+    return [item for item in manifest.files if item in essential or item.layout in layouts or ALL in layouts]
 
 
 def _download(got: Fetched, revision: str | None, layouts: Sequence[str]) -> Path:
@@ -231,7 +272,7 @@ def _download(got: Fetched, revision: str | None, layouts: Sequence[str]) -> Pat
         return stock
     commit = first.parent.name  # every further file comes from the same commit, whatever happens to the branch
     for item in wanted_files(read_manifest(first), layouts):
-        got.one(item.name, commit)
+        got.one(item.name, commit, item)
     return first.parent
 
 
@@ -253,9 +294,7 @@ def _plain(got: Fetched, revision: str | None) -> Path:
         raise HubError(f"{got.repo} is a full checkpoint with the change in its weights; use it as --model {got.repo}")
     names = sorted(name for name in files if name.endswith(".safetensors") and "/" not in name)
     if STOCK in names or len(names) == 1:
-        path = got.one(STOCK if STOCK in names else names[0], info.sha)
-        check_blob(path)
-        return path
+        return got.one(STOCK if STOCK in names else names[0], info.sha)
     what = f"several: {', '.join(names[:5])}" if names else "none at its root"
     raise HubError(
         f"{got.repo} has no {FILENAME} and not one clear safetensors file ({what}); download the file you want"

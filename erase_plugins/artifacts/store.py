@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -21,8 +22,12 @@ from erase_plugins.errors import ArtifactError, CorruptArtifact, Unsupported
 
 #: stands in the file list for pictures and descriptions that user interfaces show
 SIDECAR = "sidecar"
-_MAX_MANIFEST_BYTES = 8_000_000
-_MOST_FILES = 100
+#: what a manifest may have, in bytes and in files that it lists
+MOST_MANIFEST_BYTES = 8_000_000
+MOST_FILES = 100
+_XET_HASH = re.compile(r"[0-9a-f]{64}")
+#: the Hub's client leaves it in the folder of blobs that its repositories share
+_SHARED_MARK = ".huggingface-shared-blobs"
 
 
 def save(
@@ -147,18 +152,12 @@ def read_folder(folder: Path) -> Artifact:
         return read_file(foreign, None)
     if not path.is_file():
         raise ArtifactError(f"'{folder.name}' has no {FILENAME}; not an artifact folder (give the file itself instead)")
-    if path.stat().st_size > _MAX_MANIFEST_BYTES:
-        raise CorruptArtifact(f"{FILENAME} has {path.stat().st_size} bytes; not a manifest")
-    try:
-        manifest = Manifest.from_json(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, OSError) as error:
-        raise CorruptArtifact(f"{FILENAME} is not readable UTF-8 text") from error
-    if not 0 < len(manifest.files) <= _MOST_FILES:
-        raise CorruptArtifact(f"{FILENAME} lists {len(manifest.files)} files")
+    manifest = read_manifest(path)
     manager = get_manager()
     family = manager.family(manifest.family)
+    essential = set(manifest.essential)
     for item in manifest.files:
-        if item in manifest.essential or os.path.lexists(folder / item.name):
+        if item in essential or os.path.lexists(folder / item.name):
             verify_file(folder, item)
     chosen = manifest.essential[0]
     layout = manager.layout(chosen.layout)
@@ -169,6 +168,23 @@ def read_folder(folder: Path) -> Artifact:
     edit = layout.read(place, family)
     check_edit(edit, family)
     return Artifact(manifest, edit, folder)
+
+
+def read_manifest(path: Path) -> Manifest:
+    """The manifest in a file, if it is of a reasonable size.
+
+    Raises:
+        CorruptArtifact: damaged, too large, or it lists no file or too many.
+    """
+    try:
+        if path.stat().st_size > MOST_MANIFEST_BYTES:
+            raise CorruptArtifact(f"{FILENAME} has {path.stat().st_size} bytes; not a manifest")
+        manifest = Manifest.from_json(path.read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, OSError) as error:
+        raise CorruptArtifact(f"{FILENAME} is not readable UTF-8 text") from error
+    if not 0 < len(manifest.files) <= MOST_FILES:
+        raise CorruptArtifact(f"{FILENAME} lists {len(manifest.files)} files")
+    return manifest
 
 
 def _refuse_unlisted(folder: Path, manifest: Manifest) -> None:
@@ -198,7 +214,8 @@ def verify_file(folder: Path, item: ArtifactFile) -> None:
 
 
 def _inside(path: Path, folder: Path) -> bool:
-    """Whether a file really lies in the folder, or is a Hub cache link into the blobs of the same repository.
+    """Whether a file really lies in the folder, or is a link of the Hub's cache into the blobs of the same repository
+    or into those that the repositories of the same cache share.
 
     The artifact is the repository itself or one folder of it (a collection).
     """
@@ -206,8 +223,16 @@ def _inside(path: Path, folder: Path) -> bool:
         place, home = path.resolve(), folder.resolve()
     except (OSError, RuntimeError):  # a loop of links
         return False
-    caches = [item.parent / "blobs" for item in list(home.parents)[:2] if item.name == "snapshots"]
-    return place.is_relative_to(home) or place.parent in caches
+    repositories = [item.parent for item in list(home.parents)[:2] if item.name == "snapshots"]
+    in_cache = any(place.parent == item / "blobs" or in_shared_blobs(place, item.parent) for item in repositories)
+    return in_cache or place.is_relative_to(home)
+
+
+def in_shared_blobs(place: Path, cache: Path) -> bool:
+    """Whether a file is one that the Hub's client shares between the repositories of a cache."""
+    shared = cache / "blobs"
+    named = _XET_HASH.fullmatch(place.name) is not None and place.parent == shared / place.name[:2]
+    return named and (shared / _SHARED_MARK).is_file()
 
 
 def read_file(path: Path, family_id: str | None) -> Artifact:
