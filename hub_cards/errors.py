@@ -23,7 +23,7 @@ def check_repo(name: str) -> str:
         RequestError: another form.
     """
     if not isinstance(name, str) or not _REPO.match(name) or ".." in name or "--" in name or name.endswith(".git"):
-        raise RequestError(f"'{str(name)[:80]}' is not a repository; write owner/name, for example me/no-pizza")
+        raise RequestError(f"{str(name)[:80]!a} is not a repository; write owner/name, for example me/no-pizza")
     return name
 
 
@@ -36,7 +36,7 @@ def check_revision(name: str) -> str:
     parts = name.split("/")
     odd = any(not part or part.startswith((".", "-")) or part.endswith((".", ".lock")) for part in parts)
     if odd or ".." in name or "@{" in name or not _REVISION.fullmatch(name):
-        raise RequestError(f"{ascii(name)[:80]} is not a revision; name a branch, a tag or a commit")
+        raise RequestError(f"{name[:80]!a} is not a revision; name a branch, a tag or a commit")
     return name
 
 

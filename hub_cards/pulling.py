@@ -41,7 +41,7 @@ def split(spec: str) -> tuple[str, str | None]:
     """
     source = parse(spec)
     if source.names:
-        raise RequestError(f"'{spec[:80]}' names artifacts of a collection; use 'collection pull' for them")
+        raise RequestError(f"{spec[:80]!a} names artifacts of a collection; use 'collection pull' for them")
     return source.repo, source.revision
 
 
@@ -55,9 +55,9 @@ def parse(spec: str) -> Source:
     repo, sign, revision = place.partition("@")
     names = tuple(name.strip() for name in members.split(",") if name.strip())
     if sign and not revision.strip():
-        raise RequestError(f"'{spec[:80]}' has no revision after '@'; name a branch, a tag or a commit")
+        raise RequestError(f"{spec[:80]!a} has no revision after '@'; name a branch, a tag or a commit")
     if hash_sign and not names:
-        raise RequestError(f"'{spec[:80]}' has no name after '#'; name artifacts of the collection")
+        raise RequestError(f"{spec[:80]!a} has no name after '#'; name artifacts of the collection")
     return Source(check_repo(repo), check_revision(revision.strip()) if sign else None, names)
 
 
