@@ -14,7 +14,7 @@ from erase_plugins.errors import CorruptArtifact, HubError, RequestError
 from hub_cards import SCHEME
 from hub_cards.cache import STOCK, cached_weights, check_blob, forget, is_as_announced
 from hub_cards.errors import check_repo, check_revision, reaching
-from hub_cards.progress import Tell, told
+from hub_cards.progress import Tell, telling
 from hub_cards.remote import MERGED
 
 #: stands for every layout
@@ -166,8 +166,8 @@ class Fetched:
         from huggingface_hub import hf_hub_download
 
         cached = self.offline or self._check_size(name, revision, listed)
-        more = told(self.progress, hf_hub_download)
-        path = Path(hf_hub_download(self.repo, name, revision=revision, local_files_only=self.offline, **more))
+        with telling(self.progress, hf_hub_download) as more:
+            path = Path(hf_hub_download(self.repo, name, revision=revision, local_files_only=self.offline, **more))
         self.files.append(path)
         if listed is None:  # everything else has its hash in one of these
             check_blob(path, None if cached or path.is_symlink() else self._announced(name, path))

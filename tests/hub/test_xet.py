@@ -135,6 +135,32 @@ def test_other_forms_of_the_cache(xet_hub, pizza, setting, monkeypatch, tmp_path
     assert shared_blobs() == []
 
 
+@pytest.mark.parametrize("way", ["xet on", "xet off"])
+def test_who_is_told_of_a_download_can_stop_it(xet_hub, monkeypatch, way):
+    """ComfyUI's stop button. The xet library ignores what is raised in it."""
+    import random
+
+    class Stop(BaseException):
+        pass
+
+    def tell(done, total):
+        heard.append((done, total))
+        raise Stop
+
+    heard, size = [], 60_000_000
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", way == "xet off")
+    HfApi().create_repo(PLAIN)
+    data = random.Random(0).randbytes(size)
+    HfApi().create_commit(PLAIN, [CommitOperationAdd(LORA, data)], commit_message="x")
+    with pytest.raises(Stop):
+        hub_cards.pull(PLAIN, progress=tell)
+    assert len(heard) == 1
+    assert heard[0][1] == size
+    with pytest.raises(HubError, match="the header claims"):  # the next download goes on as if nothing had been
+        hub_cards.pull(PLAIN, progress=lambda done, total: heard.append((done, total)))
+    assert heard[-1] == (size, size)
+
+
 # ---- damage -------------------------------------------------------------------------------------------------------
 
 
