@@ -12,7 +12,7 @@ import os
 import re
 from pathlib import Path
 
-from erase_plugins.artifacts.store import in_shared_blobs
+from erase_plugins.artifacts.links import in_shared_blobs
 from erase_plugins.errors import CorruptArtifact
 
 #: what diffusers itself would load from a repository without a manifest

@@ -15,7 +15,8 @@ from erase_plugins.errors import CorruptArtifact, HubError, RequestError
 from hub_cards.bundle import Bundle, PushFile, artifact_files
 from hub_cards.collection_card import collection_card
 from hub_cards.errors import check_repo
-from hub_cards.pulling import Fetched, Source, parse, wanted_files
+from hub_cards.fetching import Fetched
+from hub_cards.pulling import Source, parse, wanted_files
 from hub_cards.pushing import Pushed, publish
 
 _WORKERS = 8

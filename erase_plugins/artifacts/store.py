@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +14,7 @@ from erase_plugins.artifacts.artifact import Artifact
 from erase_plugins.artifacts.atomic import atomic_folder, refuse_existing
 from erase_plugins.artifacts.edit import Edit
 from erase_plugins.artifacts.header import read_header
+from erase_plugins.artifacts.links import is_inside
 from erase_plugins.artifacts.lowrank import lower
 from erase_plugins.artifacts.manifest import FILENAME, HEADER_KEY, ArtifactFile, Manifest, slug
 from erase_plugins.artifacts.tensors import all_finite
@@ -25,9 +25,6 @@ SIDECAR = "sidecar"
 #: what a manifest may have, in bytes and in files that it lists
 MOST_MANIFEST_BYTES = 8_000_000
 MOST_FILES = 100
-_XET_HASH = re.compile(r"[0-9a-f]{64}")
-#: the Hub's client leaves it in the folder of blobs that its repositories share
-_SHARED_MARK = ".huggingface-shared-blobs"
 
 
 def save(
@@ -203,7 +200,7 @@ def verify_file(folder: Path, item: ArtifactFile) -> None:
         CorruptArtifact: names the file and what differs.
     """
     path = folder / item.name
-    if not _inside(path, folder):
+    if not is_inside(path, folder):
         raise CorruptArtifact(f"{item.name} is a link that leaves the artifact folder")
     if not path.is_file():
         raise CorruptArtifact(f"{item.name} is missing; fetch the artifact again")
@@ -211,28 +208,6 @@ def verify_file(folder: Path, item: ArtifactFile) -> None:
         raise CorruptArtifact(f"{item.name} has {path.stat().st_size} bytes, the manifest says {item.bytes}")
     if file_hash(path) != item.sha256:
         raise CorruptArtifact(f"{item.name} does not match its SHA-256; fetch the artifact again")
-
-
-def _inside(path: Path, folder: Path) -> bool:
-    """Whether a file really lies in the folder, or is a link of the Hub's cache into the blobs of the same repository
-    or into those that the repositories of the same cache share.
-
-    The artifact is the repository itself or one folder of it (a collection).
-    """
-    try:
-        place, home = path.resolve(), folder.resolve()
-    except (OSError, RuntimeError):  # a loop of links
-        return False
-    repositories = [item.parent for item in list(home.parents)[:2] if item.name == "snapshots"]
-    in_cache = any(place.parent == item / "blobs" or in_shared_blobs(place, item.parent) for item in repositories)
-    return in_cache or place.is_relative_to(home)
-
-
-def in_shared_blobs(place: Path, cache: Path) -> bool:
-    """Whether a file is one that the Hub's client shares between the repositories of a cache."""
-    shared = cache / "blobs"
-    named = _XET_HASH.fullmatch(place.name) is not None and place.parent == shared / place.name[:2]
-    return named and (shared / _SHARED_MARK).is_file()
 
 
 def read_file(path: Path, family_id: str | None) -> Artifact:

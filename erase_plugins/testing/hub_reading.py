@@ -130,7 +130,9 @@ def xet_token(store: HubStore, call: Call, repo: str, kind: str, rev: str) -> An
     open_repository(store, call, repo)
     facts = store.xet.access()
     names = {"X-Xet-Cas-Url": "casUrl", "X-Xet-Access-Token": "accessToken", "X-Xet-Token-Expiration": "exp"}
-    return Answer.json(facts, **{name: str(facts[key]) for name, key in names.items()})
+    made = Answer.json(facts)
+    made.headers |= {name: str(facts[key]) for name, key in names.items()}
+    return made
 
 
 def _ranged(call: Call, data: bytes, headers: dict[str, str]) -> Answer:

@@ -151,7 +151,7 @@ def test_a_member_of_a_collection_is_not_larger_than_listed(client, made, tmp_pa
 def test_a_file_without_manifest_has_a_limit(client, pizza, monkeypatch):
     from huggingface_hub import HfApi
 
-    monkeypatch.setattr("hub_cards.pulling._MOST_PLAIN", 10_000)
+    monkeypatch.setattr("hub_cards.fetching.MOST_PLAIN", 10_000)
     HfApi().create_repo("tester/plain")
     publish(client, "tester/plain", {"lora.safetensors": bytes(10_001)})
     with pytest.raises(HubError, match="has 10001 bytes, such a file has 10000 at most"):
