@@ -5,20 +5,23 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from erase_plugins.artifacts.strict_json import parse
-from erase_plugins.errors import PushRefused, RequestError, Unsupported
+from erase_plugins.errors import RequestError, Unsupported
 from hub_cards import sections
 from hub_cards.bundle import Bundle, PushFile
 from hub_cards.errors import check_repo
 from hub_cards.escape import block, code, flat, front_matter, literal
-from hub_cards.licences import Licence, licence_of
-from hub_cards.model_card import ADULT, USER, USER_END
-from hub_cards.pushing import Pushed, publish
+from hub_cards.front_matter import ADULT
+from hub_cards.kept import Kept
+from hub_cards.licences import Licence, needed
+from hub_cards.model_card import PLAIN, USER, USER_END
+from hub_cards.pushing import Pushed, publish, ready
 from hub_cards.remote import MERGED
-from hub_cards.searching import FULL, OURS
+from hub_cards.searching import FULL
 from hub_cards.sensitive import adults_only
 
 #: most bytes of one weight file
@@ -43,6 +46,8 @@ def push_merged(
     message: str | None = None,
     license: str | None = None,
     parent: str | None = None,
+    prune: bool = False,
+    personal: bool = False,
     dry_run: bool = False,
     show: Callable[[Bundle], None] | None = None,
 ) -> Pushed:
@@ -58,7 +63,7 @@ def push_merged(
         strength: of the edit.
         any_base: allow a fine-tune of the artifact's base.
         shard_bytes: larger weight files are split.
-        private, create_pr, revision, message, license, parent, dry_run, show: as for `hub_cards.push`.
+        private, create_pr, revision, message, license, parent, prune, personal, dry_run, show: as for `hub_cards.push`.
 
     Raises:
         BaseMismatch, Unsupported: it cannot be fused into this model, or a component has pickled weights only.
@@ -72,24 +77,29 @@ def push_merged(
     if create_pr and revision not in (None, "main"):
         raise RequestError("a pull request starts from the main branch; leave --revision out")
     loaded = load_artifact(artifact)
-    licence = licence_of(loaded.manifest.base, license)
-    if licence is None:
-        base = code(loaded.manifest.base.get("model"))
-        raise PushRefused(f"the licence of the base model {base} is not known here; name it with --license ID")
     source = find_source(str(model))
     if source.folder is None:
         raise Unsupported(f"'{source.name}' is no diffusers folder on disk; load it once and save it as one")
+    base = loaded.manifest.base
+    bundle = Bundle(
+        loaded, repo, (), private=private, revision=revision, create_pr=create_pr, record=MERGED,
+        message=message or f"{', '.join(loaded.manifest.erased)[:60]} erased, full checkpoint",
+    )  # fmt: skip
+    if not dry_run:
+        ready(bundle, parent=parent, prune=True)
+
+    def write(kept: Kept) -> str:
+        return merged_card(loaded, strength, repo, needed(base, license or kept.licence))
+
     with tempfile.TemporaryDirectory(prefix="erase-merged-") as name:
         folder = Path(name) / "model"
         fuse_checkpoint(loaded, source.folder, folder, strength, any_base=any_base)
         files = [PushFile(path.relative_to(folder).as_posix(), path) for path in chosen_files(folder, shard_bytes)]
         record = _record(loaded, strength, [item.name for item in files])
-        bundle = Bundle(
-            loaded, repo, (*files, PushFile(MERGED, record)), private=private, revision=revision, create_pr=create_pr,
-            record=MERGED, message=message or f"{', '.join(loaded.manifest.erased)[:60]} erased, full checkpoint",
+        bundle = replace(bundle, files=(*files, PushFile(MERGED, record)))
+        return publish(
+            bundle, write, parent=parent, prune=prune, personal=personal, dry_run=dry_run, show=show
         )  # fmt: skip
-        text = merged_card(loaded, strength, repo, licence)
-        return publish(bundle, text, parent=parent, dry_run=dry_run, show=show)
 
 
 def chosen_files(folder: Path, shard_bytes: int) -> list[Path]:
@@ -134,7 +144,7 @@ def merged_card(loaded: Any, strength: float, repo: str, licence: Licence) -> st
         "library_name": "diffusers",
         "pipeline_tag": "text-to-image",
         **licence.metadata(),
-        "tags": ["diffusers", "concept-erasure", "machine-unlearning", OURS, FULL, flat(manifest.family), *adult],
+        "tags": ["diffusers", *PLAIN, FULL, flat(manifest.family), *adult],
         "erased": [flat(text) for text in manifest.erased],
         "erasure": {
             "name": flat(manifest.name), "method": flat(manifest.method.get("id", "")), "family": flat(manifest.family),
