@@ -81,6 +81,7 @@ def push_merged(
     if source.folder is None:
         raise Unsupported(f"'{source.name}' is no diffusers folder on disk; load it once and save it as one")
     base = loaded.manifest.base
+    needed(base, license)
     bundle = Bundle(
         loaded, repo, (), private=private, revision=revision, create_pr=create_pr, record=MERGED,
         message=message or f"{', '.join(loaded.manifest.erased)[:60]} erased, full checkpoint",

@@ -225,8 +225,9 @@ def _gallery(bundle: Bundle, remote: Remote, names: set[str]) -> gallery.Gallery
 
 
 def _about_others(repo: str, what: Iterable[str]) -> str:
+    names = sorted(what, key=lambda name: (name.endswith(".png"), name))
     return (
-        f"{repo} holds evidence about other weights than these: {_some(sorted(what, key=lambda name: (name.endswith('.png'), name)))}; bring new evidence (--report, "
+        f"{repo} holds evidence about other weights than these: {_some(names)}; bring new evidence (--report, "
         "--pairs), or take the old off the page with --prune (its history keeps it); nothing was sent"
     )
 
