@@ -6,11 +6,11 @@ import json
 import tempfile
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 from erase_plugins.artifacts.strict_json import parse
-from erase_plugins.errors import RequestError, Unsupported
+from erase_plugins.errors import CorruptArtifact, RequestError, Unsupported
 from hub_cards import sections
 from hub_cards.bundle import Bundle, PushFile
 from hub_cards.errors import check_repo
@@ -27,6 +27,8 @@ from hub_cards.sensitive import adults_only
 #: most bytes of one weight file
 SHARD_BYTES = 5_000_000_000
 _INDEX = "model_index.json"
+#: key of a component's settings that says what it was loaded from
+_PLACE = "_name_or_path"
 #: what a diffusers folder needs beside its weights; nothing else of it is published
 _TEXTS = (".json", ".txt", ".model")
 _PICKLES = (".bin", ".ckpt", ".pt", ".pth", ".pkl", ".msgpack", ".h5")
@@ -119,9 +121,23 @@ def chosen_files(folder: Path, shard_bytes: int) -> list[Path]:
         if not weights and any(item.suffix in _PICKLES for item in there):
             raise Unsupported(f"'{component}' has pickled weights only; save the model as safetensors first")
         found += [item for item in there if item.suffix in _TEXTS]
+        _forget_places([item for item in there if item.suffix == ".json"])
         for item in weights:
             found += shard(item, shard_bytes)
     return found
+
+
+def _forget_places(texts: list[Path]) -> None:
+    """Takes out of settings where on somebody's disk a component was loaded from; nothing reads it."""
+    for path in texts:
+        try:
+            data = parse(path.read_text(encoding="utf-8"))
+        except (CorruptArtifact, ValueError):
+            continue  # as it is; diffusers will say what is wrong with it
+        place = data.get(_PLACE) if isinstance(data, dict) else None
+        if isinstance(place, str) and (PurePosixPath(place).is_absolute() or PureWindowsPath(place).is_absolute()):
+            rest = {key: value for key, value in data.items() if key != _PLACE}
+            path.write_text(json.dumps(rest, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def _record(loaded: Any, strength: float, files: list[str]) -> bytes:

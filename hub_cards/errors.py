@@ -163,7 +163,7 @@ class _Retries(logging.Filter):
             return True
         if "[Retry " in text and not self._said and sys.stderr.isatty():
             self._said = True
-            print("the Hub does not answer as it should; trying again for a while", file=sys.stderr)
+            sys.stderr.write("the Hub does not answer as it should; trying again for a while\n")
         return False
 
 

@@ -111,8 +111,9 @@ def test_metadata_reads_back(pizza):
 
 def test_a_page_without_a_lora_file_does_not_call_itself_one(pizza, tmp_path):
     """Or the Hub's snippet would be `load_lora_weights` on a repository where that finds nothing."""
-    for layouts, lora in ((("patch",), False), (("patch", "context"), False), (("patch", "kohya"), True)):
-        data = data_of(hub_cards.card(pizza.save(tmp_path / "-".join(layouts), layouts)))
+    without = [pizza.save(tmp_path / "-".join(layouts), layouts) for layouts in (("patch",), ("patch", "context"))]
+    for artifact, lora in ((without[0], False), (without[1], False), (pizza, True)):
+        data = data_of(hub_cards.card(artifact))
         assert ({"lora", "template:sd-lora", "diffusers"} & set(data["tags"]) != set()) is lora
         assert {"erase-plugins", "concept-erasure", "machine-unlearning", "erased:pizza"} <= set(data["tags"])
         assert data["library_name"] == ("diffusers" if lora else "erase-plugins")
@@ -130,7 +131,8 @@ def test_no_strength_is_called_the_best_that_nobody_measured(pizza):
     assert said(tried) == "Its maker recommends 0.7, and values from 0.2 to 0.9. 0 switches it off."
     assert data_of(hub_cards.card(tried))["erasure"]["strength"] == {"recommended": 0.7, "low": 0.2, "high": 0.9}
     for text in (hub_cards.card(pizza), hub_cards.card(pizza, measured)):
-        assert "1.2" not in text
+        assert "1.2 " not in text.replace("1.2.", "")
+        assert "high" not in text
         assert "Best:" not in text
 
 

@@ -110,6 +110,21 @@ def test_in_collections_checkpoints_and_spaces(hub, pizza, what, tmp_path):
     refused(hub, what, full, "erase_merged.json (options.note)")
 
 
+def test_where_a_component_was_loaded_from_is_nobodys_business(hub, pizza, tmp_path):
+    """diffusers writes it into the settings of everything that it saves."""
+    base = tmp_path / "base"
+    fresh_pipeline("tiny_sd1").save_pretrained(base)
+    place = base / "unet" / "config.json"
+    place.write_text(json.dumps({**json.loads(place.read_text()), "_name_or_path": "/home/ada/model/unet"}))
+    text = base / "text_encoder" / "config.json"
+    text.write_text(json.dumps({**json.loads(text.read_text()), "_name_or_path": "openai/clip"}))
+    before = place.read_bytes()
+    hub_cards.push_merged(pizza, base, REPO, license="mit")
+    assert "_name_or_path" not in json.loads(hub.files(REPO)["unet/config.json"])
+    assert json.loads(hub.files(REPO)["text_encoder/config.json"])["_name_or_path"] == "openai/clip"
+    assert place.read_bytes() == before
+
+
 @pytest.mark.parametrize("what", ALL)
 def test_in_the_header_of_weights_and_in_plain_text(what):
     header = json.dumps({"__metadata__": {"comment": ALL[what]}}).encode()
