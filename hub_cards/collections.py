@@ -19,7 +19,7 @@ from hub_cards.licences import needed
 from hub_cards.model_card import has_lora
 from hub_cards.package import pinned
 from hub_cards.pulling import Fetched, Source, parse, read_manifest, wanted_files
-from hub_cards.pushing import Pushed, publish
+from hub_cards.pushing import Pushed, publish, token_needed
 
 _WORKERS = 8
 
@@ -60,6 +60,7 @@ def push_collection(
     check_repo(repo)
     if create_pr and revision not in (None, "main"):
         raise RequestError("a pull request starts from the main branch; leave --revision out")
+    token_needed(dry_run)
     line = None if requirement is None else pinned(requirement)
     library = folder if isinstance(folder, Collection) else Collection.open(folder)
     files = [PushFile(INDEX, library.path / INDEX)]

@@ -94,7 +94,7 @@ def keep(bundle: Bundle, remote: Remote, *, prune: bool = False, pictures: bool 
     by_hand = keys - _made_from(bundle, {*remote.files, *new})
     others = {name for name in stays if old.other(name)} or (set() if old.same or prune else set(by_hand))
     if others:
-        raise PushRefused(_about_others(bundle.repo, others))
+        raise PushRefused(_about_others(bundle, others))
     gone = [name for name in old.listed if name in remote.files and name not in new]
     dropped = set(keys if prune or not old.same else keys - by_hand)
     if _is_evidence(str(data.get("thumbnail")), False) and data["thumbnail"] not in stays:
@@ -224,11 +224,16 @@ def _gallery(bundle: Bundle, remote: Remote, names: set[str]) -> gallery.Gallery
     return found if all({pair.before, pair.after} <= names for pair in found.pairs) else None
 
 
-def _about_others(repo: str, what: Iterable[str]) -> str:
+def _about_others(bundle: Bundle, what: Iterable[str]) -> str:
     names = sorted(what, key=lambda name: (name.endswith(".png"), name))
+    new = (
+        "bring new evidence (--report, --pairs), or "
+        if bundle.record == FILENAME and bundle.repo_type == "model"
+        else ""
+    )
     return (
-        f"{repo} holds evidence about other weights than these: {_some(names)}; bring new evidence (--report, "
-        "--pairs), or take the old off the page with --prune (its history keeps it); nothing was sent"
+        f"{bundle.repo} holds evidence about other weights than these: {_some(names)}; {new}take the old off the page "
+        "with --prune (its history keeps it); nothing was sent"
     )
 
 
