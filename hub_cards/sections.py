@@ -92,7 +92,7 @@ def strength(manifest: Manifest, report: EvalReport | None) -> str:
     measured = f"Measured at {number(report.strength)} only, see *How well*. " if report and report.rows else ""
     best, low, high = (stated(manifest).get(name) for name in ("recommended", "low", "high"))
     if best is None:
-        said = "Other strengths were not measured. " if measured else "Not measured. Start with 1. "
+        said = "Other strengths were not measured. " if measured else "Not measured. Start with 1; "
     else:
         span = "" if low is None or high is None else f", and values from {number(low)} to {number(high)}"
         said = f"Its maker recommends {number(best)}{span}. "

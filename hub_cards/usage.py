@@ -34,7 +34,8 @@ def use(artifact: Any, repo: str, requirement: str | None = None) -> str:
     for item in manifest.files:
         for reader in readers(item.layout):
             files.setdefault(reader, item.name)
-    parts = [_diffusers(manifest, repo, weight, files.get("diffusers"))]
+    first = _model(manifest) == POCKET  # whose pipeline comes from this package
+    parts = [*([install(requirement)] if first else []), _diffusers(manifest, repo, weight, files.get("diffusers"))]
     stock = next((item.name for item in manifest.files if item.layout == "kohya"), None)
     if stock is None:
         parts.append("**ComfyUI, A1111**: there is no file for them here; `erase-plugins convert` may write one.")
@@ -44,7 +45,7 @@ def use(artifact: Any, repo: str, requirement: str | None = None) -> str:
             fetch = commands(("hf", "download", repo, stock), ("--local-dir", folder))
             after = then.format(weight=f"{weight:g}", tag=tag)
             parts.append(f"**{program}** ({code(stock)}):\n\n{block(fetch, 'bash')}\n\n{after}")
-    parts.append(install(requirement))
+    parts += [] if first else [install(requirement)]
     parts.append("**Python, every kind of change** (checks the files and the base first):\n\n" + _ours(manifest, repo))
     line = commands(
         ("erase-plugins", "generate", f"hub:{repo}"), ("--model", _model(manifest)), ("--prompt", _prompt(manifest)),

@@ -123,7 +123,7 @@ def test_no_strength_is_called_the_best_that_nobody_measured(pizza):
     def said(artifact, found=None):
         return hub_cards.card(artifact, found).split("## How strong\n\n")[1].split("\n\n## ")[0]
 
-    assert said(pizza) == "Not measured. Start with 1. 0 switches it off."
+    assert said(pizza) == "Not measured. Start with 1; 0 switches it off."
     measured = report(pizza, strength=0.8)
     expected = "Measured at 0.8 only, see *How well*. Other strengths were not measured. 0 switches it off."
     assert said(pizza, measured) == expected
