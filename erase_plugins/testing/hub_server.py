@@ -227,8 +227,9 @@ class _Handler(BaseHTTPRequestHandler):
                         Call(self.command, where.path, parse_qs(where.query), headers, body, account, hub.url),
                     )
         if isinstance(kind, int):
+            text = "injected fault" if fault is None else fault.message
             more = LIMITED if kind == 429 else {}
-            made = Answer.json({"error": "injected"}, kind, **{"X-Error-Message": "injected fault"}, **more)
+            made = Answer.json({"error": text}, kind, **{"X-Error-Message": text}, **more)
         with hub.lock:
             status = 0 if kind == "reset" else made.status
             answered = 0 if kind == "reset" or self.command == "HEAD" else len(made.body)
