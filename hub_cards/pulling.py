@@ -88,11 +88,12 @@ def pull(
     import shutil
 
     from erase_plugins.artifacts.artifact import load_artifact
-    from erase_plugins.artifacts.atomic import atomic_folder, refuse_existing
+    from erase_plugins.artifacts.atomic import atomic_folder
+    from erase_plugins.artifacts.places import check_place
 
     target = None if into is None else Path(into)
     if target is not None:
-        refuse_existing(target, force)
+        check_place(target, force)
     repo, revision = split(spec)
     got = Fetched(repo, offline, progress)
     artifact = got.verified(lambda: load_artifact(_download(got, revision, layouts)))

@@ -11,6 +11,7 @@ from typing import Any
 
 from erase_plugins.artifacts.atomic import atomic_file
 from erase_plugins.artifacts.manifest import package_versions
+from erase_plugins.artifacts.places import STAMP
 from erase_plugins.diagnose.findings import Diagnosis
 
 
@@ -40,6 +41,7 @@ def write_bundle(diagnosis: Diagnosis, path: Path, clean: Any, images: bool = Fa
         for name, picture in diagnosis.pictures.items() if images else ():
             bundle.writestr(f"{name}.png", _png(picture))
             names.append(f"{name}.png")
+        bundle.comment = STAMP.encode()
     return names
 
 

@@ -128,7 +128,7 @@ class Build:
 
         folder = self.work / "tokenizer"
         if not folder.is_dir():
-            with atomic_folder(folder) as work:
+            with atomic_folder(folder, kind="pocket tokenizer") as work:
                 save_tokenizer(build_tokenizer(self.world, self.recipe.tokens), work)
         return CLIPTokenizer.from_pretrained(folder, local_files_only=True)
 
