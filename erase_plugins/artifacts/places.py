@@ -89,7 +89,7 @@ def written_files(folder: Path) -> tuple[str, dict[str, str | None]]:
         kind, files = ARTIFACT, _read(folder / FILENAME).get("files")
         found[FILENAME] = None
         names = [item.get("name") for item in files if isinstance(item, dict)] if isinstance(files, list) else []
-        found |= {name: None for name in names if _usable(name)}
+        found |= {str(name): None for name in names if _usable(name)}
     marker = _read(folder / MARKER)
     if isinstance(marker.get("files"), dict):
         kind = str(marker.get("kind"))
@@ -100,7 +100,7 @@ def written_files(folder: Path) -> tuple[str, dict[str, str | None]]:
 
 def foreign(folder: Path, known: Mapping[str, str | None]) -> list[str]:
     """Names in a folder, relative to it, of what this program did not write or somebody changed since."""
-    found = []
+    found: list[str] = []
     for path in walk(folder):
         name = path.relative_to(folder).as_posix()
         if is_litter(name):
@@ -133,9 +133,12 @@ def walk(folder: Path) -> Iterator[Path]:
 
 
 def mark(folder: Path, kind: str) -> None:
-    """Writes the marker of a folder: its kind, and every file that is in it now."""
-    there = {path.relative_to(folder).as_posix(): path for path in walk(folder) if path.is_file()}
-    files = {name: content_hash(path) for name, path in there.items() if name != MARKER}
+    """Writes the marker of a folder: its kind, and every file and empty folder that is in it now."""
+    files: dict[str, str | None] = {}
+    for path in walk(folder):
+        name = path.relative_to(folder).as_posix()
+        if name != MARKER:
+            files |= {f"{name}/": None} if path.is_dir() else {name: content_hash(path)}
     text = json.dumps({"schema": 1, "made_by": STAMP, "kind": kind, "files": files}, indent=1, sort_keys=True)
     (folder / MARKER).write_text(text + "\n", encoding="utf-8")
 
@@ -196,7 +199,7 @@ def _file_problem(target: Path) -> str:
     if not target.is_file():
         return f"'{target.name}' is no ordinary file"
     if not stamped(target):
-        return f"'{target.name}' exists and was not written by erase-plugins, so that --force does not replace it"
+        return f"'{target.name}' exists already and was not written by erase-plugins, so --force does not replace it"
     return ""
 
 
@@ -219,7 +222,7 @@ def _folder_problem(target: Path, kind: str) -> str:
     if others:
         shown = ", ".join(others[:3]) + (f" and {len(others) - 3} more" if len(others) > 3 else "")
         many = "something" if len(others) == 1 else f"{len(others)} things"
-        return f"'{name}' holds {many} that erase-plugins did not write ({shown}), so that --force does not replace it"
+        return f"'{name}' holds {many} that erase-plugins did not write ({shown}), so --force does not replace it"
     if known and found != kind:
         return f"'{name}' holds a finished {found or 'report'}, and of another kind ({kind}) is what would be written"
     return ""

@@ -81,13 +81,16 @@ def test_run_json_and_layouts(erase, loaded, tmp_path):
 def test_existing_folder_needs_force(erase, loaded, tmp_path):
     place = tmp_path / "a"
     place.mkdir()
-    (place / "mine.txt").write_text("mine")
     ran = erase("run", "uce", "--erase", "pizza", "--out", place, *FAST)
     assert ran.code == 2
-    assert "--force" in ran.err
-    assert (place / "mine.txt").read_text() == "mine"
+    assert "pass --force" in ran.err
     assert erase("run", "uce", "--erase", "pizza", "--out", place, *FAST, "--force").code == 0
-    assert not (place / "mine.txt").exists()
+    (place / "mine.txt").write_text("mine")
+    for more in ((), ("--force",)):
+        ran = erase("run", "uce", "--erase", "pizza", "--out", place, *FAST, *more)
+        assert ran.code == 2
+        assert "did not write (mine.txt)" in ran.err
+    assert (place / "mine.txt").read_text() == "mine"
 
 
 def test_concepts_from_a_file(erase, tmp_path):
