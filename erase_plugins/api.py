@@ -151,8 +151,8 @@ def run_and_save(
             writes it.
         layouts, force, resume, listeners, cancel: as for `erase`.
     """
-    work = None if folder is None else work_folder(folder)
     with nullcontext() if folder is None else claim(folder, force):
+        work = None if folder is None else work_folder(folder)
         artifact = run_plan(
             ready, target, work=work, resume=resume, listeners=listeners, cancel=cancel, shares=_shares(ready, target),
             target_rate=_target_rate(ready, target),

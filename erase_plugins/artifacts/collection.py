@@ -175,7 +175,7 @@ class Collection:
             ArtifactError: a name is taken by another artifact.
             BaseMismatch: made for another base. What came before it is in the collection.
         """
-        with locked(self.path):
+        with locked(self.path / INDEX):
             return Collection.open(self.path)._append(artifacts, force)  # somebody may have appended in between
 
     def _append(self, artifacts: Artifacts, force: bool) -> Collection:

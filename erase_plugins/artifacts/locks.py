@@ -56,6 +56,7 @@ def locked(target: Path) -> Iterator[None]:
         ArtifactError: another run holds it, or nothing can be written there.
     """
     key = os.path.abspath(target)
+    target = Path(key)
     mine = _held.__dict__.setdefault("keys", set())
     if key in mine or _follows():
         yield

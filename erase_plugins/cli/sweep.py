@@ -85,7 +85,7 @@ def command(
 
     for name in todo:
         check_place(places[name], True)
-    until_the_end(locked(folder))
+    until_the_end(locked(folder / "sweep"))
     failed = _work(load_target(model, revision, dtype, device), {name: plans[name] for name in todo}, places, chosen)
     say(f"{len(names) - len(failed)} ok, {len(failed)} failed" + ("; the same command retries these" if failed else ""))
     emit({"schema": 1, "dry_run": False, "finished": len(names) - len(failed), "todo": [], "failed": failed})

@@ -111,7 +111,7 @@ def compare(
         raise RequestError("nothing to compare; name concepts and methods")
     for name in (TABLE, DATA, SHEET, PARETO):
         check_place(out / name, True, FILE)
-    with locked(out):
+    with locked(out / DATA):
         return _compare(cells, out, jobs, ray, reuse, command, progress, prepare)
 
 

@@ -46,7 +46,8 @@ def command(
     from hub_cards.space import push_space, space_files, write_space
 
     quiet_client()
-    folder = check_output(out or f"{check_repo(repo).split('/')[1]}-space", force, kind="space", dry_run=dry_run)
+    name = check_repo(repo).split("/")[1]
+    folder = check_output(out or f"{name}-space", force, kind="space", dry_run=dry_run)
     loaded = load_artifact(existing(artifact or f"{SCHEME}{repo}"))
     drawn = draw(loaded, None, pairs, prompts, model, device) or (read_gallery(gallery) if gallery else None)
     if drawn is None and artifact is None:

@@ -95,8 +95,6 @@ def test_there_are_more_than_sixty_and_every_command_is_among_them():
     assert (set(COMMANDS) | hub) - {"doctor"} <= {word for line, _ in LINES for word in line.split()[:3]}
 
 
-
-
 @pytest.mark.parametrize(
     "line",
     [
@@ -104,6 +102,8 @@ def test_there_are_more_than_sixty_and_every_command_is_among_them():
         "pull me/no-pizza --into p",
         "search pizza",
         "push {art} me/no-pizza",
+        "run uce --erase pizza --model {model} --device moon --out r",
+        "--from nobody list",
     ],
 )
 def test_as_a_process_of_its_own_without_network(line, desk, things, pizza_folder, burger_folder):
