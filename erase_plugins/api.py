@@ -109,7 +109,7 @@ def erase(
         revision, family, dtype, device: how to load a model that is given by name.
         out: folder to write; None keeps the artifact in memory.
         layouts: file layouts to write.
-        force: replace an existing folder.
+        force: replace a folder of the same kind, if everything in it was written by this program.
         resume: go on from the checkpoint of an interrupted run with the same ``out``.
         listeners: called with progress events.
         cancel: set it to stop.

@@ -74,7 +74,7 @@ def pull(
         into: copy it into this new folder; None leaves it in the client's cache.
         model: pipeline that it must fit; None skips this check.
         layouts: further layouts to fetch, for other programs ("kohya", "diffusers"); "all" fetches every file.
-        force: replace an existing folder.
+        force: replace a folder of the same kind, if everything in it was written by this program.
         offline: use the cache only.
         progress: told (bytes that came, bytes of the file) of each file that is downloaded.
 

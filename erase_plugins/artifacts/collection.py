@@ -205,7 +205,7 @@ def build_collection(artifacts: Artifacts, out_dir: str | Path, force: bool = Fa
         artifacts: artifacts or their paths, made for the same base and read one at a time; a mapping gives them other
             names than their own.
         out_dir: new folder.
-        force: replace an existing folder.
+        force: replace a folder of the same kind, if everything in it was written by this program.
 
     Raises:
         ArtifactError: none given, or two of the same name.

@@ -55,7 +55,9 @@ model_options = stacked(
     click.option("--dtype", type=click.Choice(DTYPES), default="float32", show_default=True, help="Precision."),
     click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1, mps ..."),
 )
-force_option = click.option("--force", is_flag=True, help="Replace what exists at --out.")
+force_option = click.option(
+    "--force", is_flag=True, help="Replace what was written at --out earlier; nothing else is ever replaced."
+)
 dry_run_option = click.option("--dry-run", is_flag=True, help="Show what would be done; touch nothing.")
 layout_option = click.option(
     "--layout",

@@ -23,7 +23,7 @@ def write_bundle(diagnosis: Diagnosis, path: Path, clean: Any, images: bool = Fa
         path: zip file to write.
         clean: function that takes folders and tokens out of a text.
         images: whether to add the picture twins.
-        force: replace an existing file.
+        force: replace an earlier bundle, never another file.
 
     Raises:
         ArtifactError: the file exists and ``force`` is not set.

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 #: checkpoints and caches, inside the output folder
 WORK = ".training"
+#: what a training writes beside its checkpoints
+RESULTS = ("model", "judge.safetensors", "concepts.json", "quality.json")
 
 
 class Build:

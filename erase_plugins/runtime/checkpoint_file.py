@@ -67,7 +67,7 @@ def fuse_checkpoint(
         target: the loaded base, to check its fingerprint against the artifact; the files themselves are checked anyway.
         configs: component configurations of a single file whose block layout is not the published one.
         any_base: allow other weights of the same architecture (a fine-tune).
-        force: replace an existing ``out``.
+        force: replace an earlier ``out``, never what somebody else wrote.
 
     Raises:
         BaseMismatch: another base, or not every module of the edit is in the files; nothing was written.

@@ -49,7 +49,7 @@ def convert(
         pictures: PIL images or their paths for the preview, at most two.
         dtype: float32, float16 or bfloat16 for the factors in the file.
         family: family of a file that does not say it.
-        force: replace an existing ``out``.
+        force: replace an earlier ``out``, never what somebody else wrote.
 
     Returns:
         The artifact as written. The last entry of ``manifest.history`` holds the relative error per parameter.
