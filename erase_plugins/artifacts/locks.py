@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import threading
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -49,8 +50,12 @@ def claim_files(folder: Path, names: Iterable[str], force: bool) -> Iterator[Non
 
 
 @contextmanager
-def locked(target: Path) -> Iterator[None]:
+def locked(target: Path, patience: float = 0.0) -> Iterator[None]:
     """Keeps other processes and threads from writing ``target``; a thread may take the same lock again.
+
+    Args:
+        target: what is written.
+        patience: seconds to wait for somebody else who is writing it.
 
     Raises:
         ArtifactError: another run holds it, or nothing can be written there.
@@ -65,7 +70,7 @@ def locked(target: Path) -> Iterator[None]:
     try:
         made += _make(target.parent)
         path = target.parent / f".{target.name}.lock"
-        handle = _take(path, target.name)
+        handle = _take(path, target.name, time.monotonic() + patience)
     except OSError as error:
         _unmake(made)
         raise ArtifactError(f"'{target.name}' cannot be written: {error.strerror}; choose another --out") from error
@@ -86,7 +91,7 @@ def locked(target: Path) -> Iterator[None]:
         _unmake(made)
 
 
-def _take(path: Path, name: str) -> int:
+def _take(path: Path, name: str, until: float) -> int:
     """Handle of the locked lock file; one that a dead process left behind is as good as a new one."""
     while True:
         handle = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o644)
@@ -98,6 +103,9 @@ def _take(path: Path, name: str) -> int:
             pass  # its holder has just removed it
         except OSError as error:
             os.close(handle)
+            if error.errno in _BUSY and time.monotonic() < until:
+                time.sleep(0.05)
+                continue
             if error.errno in _BUSY:
                 raise ArtifactError(
                     f"'{name}' is being written by another run; wait for it or choose another --out"

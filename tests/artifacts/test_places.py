@@ -15,7 +15,7 @@ import pytest
 import erase_plugins as ep
 from erase_plugins.artifacts.atomic import atomic_file, atomic_folder
 from erase_plugins.artifacts.collection import build_collection
-from erase_plugins.artifacts.locks import claim
+from erase_plugins.artifacts.locks import claim, locked
 from erase_plugins.artifacts.places import FILE
 from erase_plugins.errors import ArtifactError
 from tests.artifacts.keeping import tree
@@ -175,7 +175,7 @@ HOLDS = """
 import sys, time
 sys.path.insert(0, {root!r})
 from pathlib import Path
-from erase_plugins.artifacts.locks import claim
+from erase_plugins.artifacts.locks import claim, locked
 with claim(Path({target!r})):
     print("holds", flush=True)
     time.sleep(60)
@@ -199,6 +199,13 @@ def test_the_second_writer_is_told_at_once(holder, tmp_path):
     assert time.perf_counter() - started < 1
     with claim(tmp_path / "deep" / "other"):
         pass
+
+
+def test_who_has_patience_waits(holder, tmp_path):
+    timer = threading.Timer(0.5, holder.kill)
+    timer.start()
+    with locked(tmp_path / "deep" / "art", patience=20):
+        assert not timer.is_alive()
 
 
 @pytest.mark.skipif(os.name == "nt", reason="SIGKILL is POSIX")

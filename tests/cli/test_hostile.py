@@ -100,7 +100,6 @@ def test_there_are_more_than_sixty_and_every_command_is_among_them():
     [
         "run uce --erase pizza --out mydata --force",
         "pull me/no-pizza --into p",
-        "search pizza",
         "push {art} me/no-pizza",
         "run uce --erase pizza --model {model} --device moon --out r",
         "--from nobody list",
