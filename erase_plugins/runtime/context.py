@@ -28,6 +28,11 @@ class ContextHook:
         self.module = module
         self.handle = module.register_forward_pre_hook(self._map_arguments, with_kwargs=True)
 
+    def keep(self, owner: nn.Module) -> None:
+        """Hangs itself up again where it was taken off."""
+        if self.handle.id not in owner._forward_pre_hooks:
+            self.handle = owner.register_forward_pre_hook(self._map_arguments, with_kwargs=True)
+
     def _map_arguments(self, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         active = [item for item in self.maps if item.strength != 0.0]
         if not active:
