@@ -98,9 +98,8 @@ class Applied:
             PipelineChanged: the tensors were changed or replaced by something else since; nothing was changed.
         """
         with LOCK:
-            if not force:
-                for part in self._parts.values():
-                    part.ledger.check(f"'{self.artifact.name}' cannot be taken off", part.patches)
+            for part in self._parts.values():
+                part.ledger.check(f"'{self.artifact.name}' cannot be taken off", part.patches, not force)
             for part in self._parts.values():
                 part.ledger.drop(part.patches, list(part.patches.values()))
                 part.ledger.write(part.patches)

@@ -16,7 +16,7 @@ from torch.nn import functional
 from erase_plugins.artifacts.edit import AddOn
 from erase_plugins.artifacts.gated import LISTS, gate_list, gated_product
 from erase_plugins.errors import PipelineChanged, Unsupported
-from erase_plugins.runtime.integrity import PROJECTIONS, is_fused
+from erase_plugins.runtime.integrity import PROJECTIONS, check_hung, is_fused
 
 MEASURES = ("probe", "cosine")
 
@@ -124,16 +124,16 @@ class AttachedGate(GateReader):
     def __init__(self, denoiser: nn.Module, addon: AddOn) -> None:
         super().__init__(addon)
         self.strength = 0.0  # the changes behind the gate have their own
-        self._hang(denoiser)
-
-    def _hang(self, denoiser: nn.Module) -> None:
         # before context maps, whenever those were attached: gates judge the prompt as it was encoded
         self.handle = denoiser.register_forward_pre_hook(self._read, with_kwargs=True, prepend=True)
 
     def keep(self, owner: nn.Module) -> None:
-        """Hangs itself up again where it was taken off."""
-        if self.handle.id not in owner._forward_pre_hooks:
-            self._hang(owner)
+        """Checks before a pass that this one will be read.
+
+        Raises:
+            PipelineChanged: the gate was taken off.
+        """
+        check_hung(self.handle, owner._forward_pre_hooks, "the gate")
 
     def _read(self, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self.read(kwargs["encoder_hidden_states"] if "encoder_hidden_states" in kwargs else args[2])

@@ -36,12 +36,19 @@ def checksum(tensor: Tensor) -> int:
     return int((rows * places).sum())
 
 
-def problem(record: Record, live: Mapping[str, nn.Parameter]) -> str:
+def check_hung(handle: Any, hooks: Mapping[int, Any], what: str) -> None:
+    """Refuses a pass without a hook that was taken off by something else."""
+    if handle.id not in hooks:
+        raise PipelineChanged(f"{what} was taken off the model by something else; remove() the edit and apply it again")
+
+
+def problem(record: Record, live: Mapping[str, nn.Parameter], contents: bool = True) -> str:
     """Why a change cannot be taken off or set anew exactly, with the next step; empty if it can.
 
     Args:
         record: of the changed parameter.
         live: canonical names to parameters that are in the component now.
+        contents: also where the tensor holds something else than what was written.
     """
     now = live.get(record.key)
     if now is None:
@@ -52,18 +59,24 @@ def problem(record: Record, live: Mapping[str, nn.Parameter]) -> str:
     if type(data) is not Tensor or not data.is_floating_point() or data.shape != record.original.shape:
         kind = type(data).__name__ if type(data) is not Tensor else str(data.dtype).removeprefix("torch.")
         return f"was replaced by a {kind} tensor, as quantising does; load the pipeline again"
-    if not record.holds(data):
+    if contents and not record.holds(data):
         return "was changed by something else since; undo that first (pipe.unfuse_lora(), for instance)"
     return ""
 
 
-def check_records(what: str, records: Iterable[Record], live: Mapping[str, nn.Parameter], module: nn.Module) -> None:
+def check_records(
+    what: str,
+    records: Iterable[Record],
+    live: Mapping[str, nn.Parameter],
+    module: nn.Module,
+    contents: bool = True,
+) -> None:
     """Refuses to go on where a component's changed parameters are not as they were left.
 
     Args:
         what: what was asked, for the message.
         records: of the parameters concerned.
-        live: see `problem`.
+        live, contents: see `problem`.
         module: the component.
 
     Raises:
@@ -72,11 +85,11 @@ def check_records(what: str, records: Iterable[Record], live: Mapping[str, nn.Pa
     found = []
     records = list(records)
     for record in records:
-        text = problem(record, live)
+        text = problem(record, live, contents)
         if text:
             found.append(f"{record.component} {record.key} {text}")
     for fused, parts, name in fused_projections(module, (record.key for record in records)):
-        if not found and not _equal(fused, parts):
+        if contents and not found and not _equal(fused, parts):
             found.append(f"{name} no longer holds its layers' weights; call unfuse_qkv_projections() first")
     if found:
         more = f" ({len(found) - 1} more like it)" if len(found) > 1 else ""

@@ -57,11 +57,11 @@ class Ledger:
             self.records[key] = Record(self.name, key, parameter)
         return self.records[key]
 
-    def check(self, what: str, keys: Any = None) -> None:
+    def check(self, what: str, keys: Any = None, contents: bool = True) -> None:
         """Refuses where changed parameters are not as they were left; see `integrity.check_records`."""
         records = [self.records[key] for key in (self.records if keys is None else keys)]
         if records:
-            check_records(what, records, live_parameters(self.name, self.module), self.module)
+            check_records(what, records, live_parameters(self.name, self.module), self.module, contents)
 
     def write(self, keys: Any) -> None:
         """Writes changed parameters anew, and what was made of them; those without a change left go back and out."""
