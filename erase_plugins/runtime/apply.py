@@ -261,6 +261,7 @@ def attach_edit(pipe: Any, target: DiffusersTarget, artifact: Artifact, strength
                 item = ActiveMap(maps[name], strength)
                 attach_map(module, item)
                 part.maps.append(item)
+                part.ledger.watch_passes()
     except BaseException:
         handle.remove(force=True)
         raise
@@ -288,6 +289,7 @@ def _attach(part: _Part, group: Mapping[str, Delta], parameters: Mapping[Any, nn
     if added:
         part.attached = addons.attach_group(ledger.module, added, strength)
         ledger.attached += part.attached
+        ledger.watch_passes()
         for item in part.attached:
             item.keep(ledger.module)
 

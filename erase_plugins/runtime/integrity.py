@@ -56,9 +56,14 @@ def problem(record: Record, live: Mapping[str, nn.Parameter], contents: bool = T
     if now.device.type == "meta":
         return "is offloaded and not here now; call pipe.remove_all_hooks() first"
     data = now.data
-    if type(data) is not Tensor or not data.is_floating_point() or data.shape != record.original.shape:
+    if type(data) is not Tensor or not data.is_floating_point():
         kind = type(data).__name__ if type(data) is not Tensor else str(data.dtype).removeprefix("torch.")
         return f"was replaced by a {kind} tensor, as quantising does; load the pipeline again"
+    if data.shape != record.original.shape:
+        return (
+            f"is {tuple(data.shape)} now, not {tuple(record.original.shape)}; take out what was added since first "
+            "(pipe.unload_textual_inversion(), for instance)"
+        )
     if contents and not record.holds(data):
         return "was changed by something else since; undo that first (pipe.unfuse_lora(), for instance)"
     return ""
@@ -88,6 +93,11 @@ def check_records(
         text = problem(record, live, contents)
         if text:
             found.append(f"{record.component} {record.key} {text}")
+    if not found and records and _kept_elsewhere(module):
+        found.append(
+            f"{records[0].component} takes its weights from copies that group offloading keeps; load the "
+            "pipeline again, apply, and enable group offloading after that"
+        )
     for fused, parts, name in fused_projections(module, (record.key for record in records)):
         if contents and not found and not _equal(fused, parts):
             found.append(f"{name} no longer holds its layers' weights; call unfuse_qkv_projections() first")
@@ -96,6 +106,16 @@ def check_records(
         raise PipelineChanged(f"{what}: {found[0]}{more}; nothing was changed")
     for record in records:
         record.adopt(live[record.key])
+
+
+def _kept_elsewhere(module: nn.Module) -> bool:
+    """Whether diffusers' group offloading brings weights back from copies of its own, past what is written here."""
+    for item in module.modules():
+        registry = getattr(item, "_diffusers_hook", None)
+        group = getattr(registry and registry.get_hook("group_offloading"), "group", None)
+        if getattr(group, "cpu_param_dict", None) or getattr(group, "offload_to_disk_path", None):
+            return True
+    return False
 
 
 def fused_projections(module: nn.Module, keys: Iterable[str]) -> Iterator[tuple[nn.Module, list[nn.Module], str]]:

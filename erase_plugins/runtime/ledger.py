@@ -35,6 +35,7 @@ class Ledger:
         handles: of the edits, in the order in which they came.
         records: parameter key -> what is known of a changed parameter.
         attached: whatever hangs on modules of the component.
+        busy: whether a call that is watched is on its way; what it calls itself is not looked at again.
     """
 
     def __init__(self, name: str, module: nn.Module) -> None:
@@ -44,6 +45,7 @@ class Ledger:
         self.attached: list[Attached] = []
         self._pipes: list[weakref.ref[Any]] = []
         self._hooks: list[Any] = []
+        self.busy = False
 
     def __getstate__(self) -> dict[str, Any]:
         return {"name": self.name, "module": self.module}
@@ -86,22 +88,28 @@ class Ledger:
         """Notes an edit and watches component and pipeline from now on."""
         if not self.handles:
             _watch(self.module, _OF_COMPONENT)
-            hooked = [self.module, *(child for child in self.module.children() if _stateful(child))]
-            self._hooks = [item.register_state_dict_pre_hook(self._copied) for item in hooked]
-            self._hooks.append(self.module.register_forward_pre_hook(self._before_pass, prepend=True))
         self.handles.append(handle)
         _watch(handle.pipe, _OF_PIPELINE)
         self._pipes.append(weakref.ref(handle.pipe))
+
+    def watch_passes(self) -> None:
+        """From now on checks before every pass that what hangs here is in place, and before every copy."""
+        if not self._hooks:
+            hooked = [self.module, *(child for child in self.module.children() if _stateful(child))]
+            self._hooks = [item.register_state_dict_pre_hook(self._copied) for item in hooked]
+            self._hooks.append(self.module.register_forward_pre_hook(self._before_pass, prepend=True))
 
     def leave(self, handle: Applied) -> None:
         """Forgets an edit; with the last one, nothing of ours is left on the component."""
         if handle not in self.handles:
             return
         self.handles.remove(handle)
+        if not any(item.acts_by_hooks for item in self.handles):
+            for hook in self._hooks:
+                hook.remove()
+            self._hooks = []
         if self.handles:
             return
-        for hook in self._hooks:
-            hook.remove()
         object.__delattr__(self.module, LEDGER)
         _unwatch(self.module, _OF_COMPONENT)
         for reference in self._pipes:
@@ -144,7 +152,7 @@ class Ledger:
             item.keep(self.module)
 
     def _copied(self, module: nn.Module, prefix: str, _keep_vars: bool) -> None:
-        if prefix or not self.hooked:
+        if prefix or self.busy or not self.hooked:
             return
         if module is self.module:
             text = f"this state dict of {self.name} does not hold {_listed(self.hooked)}: {_BY_HOOKS}"
@@ -193,22 +201,25 @@ def _found(owner: Any) -> list[Ledger]:
 def _fusing(owner: Any, inner: Callable[[], Any]) -> Any:
     with LOCK:
         found = _found(owner)
-        if any(getattr(ledger, "_busy", False) for ledger in found):
+        if any(ledger.busy for ledger in found):
             return inner()  # a pipeline that calls its component
         with ExitStack() as stack:
             for ledger in found:
                 stack.enter_context(ledger.lifted())
-                stack.enter_context(_busy(ledger))
+            stack.enter_context(_busy(found))
             return inner()
 
 
 @contextmanager
-def _busy(ledger: Any) -> Iterator[None]:
-    ledger._busy = True
+def _busy(found: list[Ledger]) -> Iterator[None]:
+    before = [ledger.busy for ledger in found]
+    for ledger in found:
+        ledger.busy = True
     try:
         yield
     finally:
-        ledger._busy = False
+        for ledger, value in zip(found, before, strict=True):
+            ledger.busy = value
 
 
 def _saving(owner: Any, inner: Callable[[], Any]) -> Any:
@@ -225,7 +236,13 @@ def _loading(owner: Any, inner: Callable[[], Any]) -> Any:
     from erase_plugins.runtime.twice import refuse_twin_adapters
 
     with LOCK:
-        return refuse_twin_adapters(owner, _found(owner), inner)
+        found = _found(owner)
+
+        def load() -> Any:
+            with _busy(found):
+                return inner()
+
+        return refuse_twin_adapters(owner, found, load)
 
 
 _OF_COMPONENT: Mapping[str, Any] = {

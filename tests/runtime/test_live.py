@@ -11,7 +11,7 @@ from torch import nn
 
 import erase_plugins as ep
 from erase_plugins.artifacts.artifact import Artifact
-from erase_plugins.artifacts.edit import Edit, LowRank
+from erase_plugins.artifacts.edit import Edit, LowRank, Rows
 from erase_plugins.artifacts.gated import GATE, gate_addon, gated_lowrank
 from erase_plugins.artifacts.manifest import Manifest, describe_base
 from erase_plugins.errors import AlreadyApplied, NotInFile, PipelineChanged
@@ -189,6 +189,36 @@ def test_fused_and_unfused_inside_the_block(pipe, artifact, tiny_sd1):
         handle.set_strength(1.0)
         torch.testing.assert_close(picture(pipe), before, rtol=0, atol=1e-4)
     assert equal(weights(pipe), weights(plain))
+
+
+def test_a_lora_that_was_fused_before_is_unfused_below_the_edit(pipe, artifact, tiny_sd1):
+    plain = tiny_sd1()
+    for item in (pipe, plain):
+        item.load_lora_weights(lora(item))
+        item.fuse_lora()
+    handle = ep.apply(pipe, artifact, any_base=True)
+    for item in (pipe, plain):
+        item.unfuse_lora()
+    handle.set_strength(0.0)
+    assert equal(weights(pipe), weights(plain))
+    handle.remove()
+    assert equal(weights(pipe), weights(plain))
+    assert clean(pipe)
+
+
+def test_a_sibling_fuses_exactly_and_what_it_unfuses_past_us_is_refused(pipe, artifact, tiny_sd1):
+    plain = tiny_sd1()
+    handle = artifact.apply(pipe)
+    sibling = type(pipe).from_pipe(pipe)
+    for item in (sibling, plain):
+        item.load_lora_weights({key: value for key, value in lora(item).items() if key.startswith("unet")})
+        item.fuse_lora()
+    handle.set_strength(0.0)
+    assert equal(weights(pipe), weights(plain))
+    handle.set_strength(1.0)
+    sibling.unfuse_lora()
+    with pytest.raises(PipelineChanged):
+        handle.remove()
 
 
 def test_a_lora_fused_past_us_is_refused_and_can_be_given_up(pipe, artifact):
@@ -396,6 +426,70 @@ def test_sequential_offload_is_refused_until_its_hooks_are_gone(pipe, artifact, 
     assert picture(pipe).equal(erased)
     handle.set_strength(0.0)
     assert picture(pipe).equal(plain)
+    handle.remove()
+    assert equal(weights(pipe), base)
+    assert clean(pipe)
+
+
+@pytest.mark.parametrize("copies", [False, True])
+def test_group_offload(pipe, artifact, copies):
+    """With streams or a disk, diffusers brings weights back from its own copies; that needs a GPU, so it is put there."""
+    base, plain = weights(pipe), picture(pipe)
+    handle = artifact.apply(pipe)
+    pipe.unet.enable_group_offload(torch.device("cpu"), torch.device("cpu"), "leaf_level")
+    if copies:
+        layer = pipe.unet.get_submodule(LAYER)
+        group = layer._diffusers_hook.get_hook("group_offloading").group
+        group.cpu_param_dict = {layer.weight: layer.weight.data.clone()}
+        for call in (handle.remove, lambda: handle.set_strength(0.0)):
+            with pytest.raises(PipelineChanged, match="group offloading"):
+                call()
+        return
+    assert not picture(pipe).equal(plain)
+    handle.set_strength(0.0)
+    assert picture(pipe).equal(plain)
+    handle.remove()
+    assert equal(weights(pipe), base)
+
+
+def test_layers_cast_for_storage(tiny_sd1, artifact):
+    pipe, plain = tiny_sd1(), tiny_sd1()
+    handle = artifact.apply(pipe)
+    for item in (pipe, plain):
+        item.unet.enable_layerwise_casting(torch.float8_e4m3fn, torch.float32)
+    expected = picture(plain)
+    assert not picture(pipe).equal(expected)
+    handle.set_strength(0.0)
+    assert picture(pipe).equal(expected)
+    handle.remove()
+    assert picture(pipe).equal(expected)
+
+
+@pytest.mark.parametrize("quantise", [quanto, torchao])
+def test_a_gate_works_on_when_its_layers_are_quantised(tiny_sd1, pipe, gated, quantise):
+    plain = tiny_sd1()
+    quantise(plain.unet)
+    expected = picture(plain)
+    handle = gated.apply(pipe)
+    quantise(pipe.unet)
+    assert not torch.allclose(picture(pipe), expected, atol=1e-2)
+    handle.set_strength(0.0)
+    assert picture(pipe).equal(expected)
+    handle.remove()
+    assert picture(pipe).equal(expected)
+    assert ep.applied(pipe) == []
+
+
+def test_new_tokens_are_taken_out_before_learned_rows_go(pipe):
+    rows = Rows(torch.tensor([3, 7]), torch.ones(2, 32))
+    edit = of_edit(pipe, Edit("sd1", {"text_encoder": {"embeddings.token_embedding.weight": rows}}), "rows")
+    base = weights(pipe)
+    handle = edit.apply(pipe)
+    pipe.load_textual_inversion({"<new>": torch.ones(32)}, token="<new>")
+    for call in (handle.remove, lambda: handle.set_strength(0.0)):
+        with pytest.raises(PipelineChanged, match="unload_textual_inversion"):
+            call()
+    pipe.unload_textual_inversion()
     handle.remove()
     assert equal(weights(pipe), base)
     assert clean(pipe)
