@@ -56,10 +56,10 @@ class Applied:
         line = f"{self.artifact.name}: patched {self.patched} of {self.patched} modules, strength {self.strength:g}"
         return "; ".join((line, *self.warnings))
 
-    @property
-    def acts_by_hooks(self) -> bool:
-        """Whether part of the edit acts while the model runs, so that saved weights do not hold it."""
-        return any(part.maps or part.attached for part in self._parts.values())
+    def hangs_on(self, component: str) -> bool:
+        """Whether part of the edit acts while this component runs, so that its saved weights do not hold it."""
+        part = self._parts.get(component)
+        return part is not None and bool(part.maps or part.attached)
 
     @property
     def weights(self) -> Edit:
@@ -118,7 +118,7 @@ class Applied:
         """
         with LOCK:
             self._alive()
-            if self.acts_by_hooks:
+            if any(self.hangs_on(name) for name in self._parts):
                 raise Unsupported("this edit adds modules or maps the context; it cannot be fused into weights")
             records = [part.ledger.records[key] for part in self._parts.values() for key in part.patches]
             if any(len(record.patches) > 1 for record in records):

@@ -104,7 +104,7 @@ class Ledger:
         if handle not in self.handles:
             return
         self.handles.remove(handle)
-        if not any(item.acts_by_hooks for item in self.handles):
+        if not any(item.hangs_on(self.name) for item in self.handles):
             for hook in self._hooks:
                 hook.remove()
             self._hooks = []
@@ -120,7 +120,7 @@ class Ledger:
     @property
     def hooked(self) -> list[str]:
         """Names of the edits that act by hooks at a strength that is not 0: what no file of weights holds."""
-        return [handle.artifact.name for handle in self.handles if handle.strength != 0 and handle.acts_by_hooks]
+        return [handle.artifact.name for handle in self.handles if handle.strength != 0 and handle.hangs_on(self.name)]
 
     @contextmanager
     def lifted(self) -> Iterator[None]:
