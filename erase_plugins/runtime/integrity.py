@@ -149,7 +149,7 @@ def copy_fused(module: nn.Module, keys: Iterable[str]) -> None:
 
 
 def _equal(fused: nn.Module, parts: list[nn.Module]) -> bool:
-    plain = all(type(item.weight.data) is Tensor for item in (fused, *parts))  # type: ignore[union-attr]
+    plain = all(type(item.get_parameter("weight").data) is Tensor for item in (fused, *parts))
     return plain and all(fused.get_parameter(name).data.equal(joined) for name, joined in _joined(fused, parts))
 
 

@@ -109,12 +109,19 @@ def refuse_twin_adapters(owner: Any, found: list[Ledger], inner: Callable[[], An
                     continue
                 owner.delete_adapters(adapter)
                 if not any(before.values()):
-                    getattr(owner, "unload_lora_weights", getattr(owner, "unload_lora", None))()
+                    _unload(owner)
                 raise AlreadyApplied(
                     f"this LoRA is '{handle.artifact.name}', which is applied already at strength "
                     f"{handle.strength:g}; it was not kept: call remove() of that handle first, or leave it at that"
                 )
     return result
+
+
+def _unload(owner: Any) -> None:
+    if hasattr(owner, "unload_lora_weights"):
+        owner.unload_lora_weights()  # a pipeline
+    else:
+        owner.unload_lora()
 
 
 def _adapters(module: nn.Module) -> set[str]:
