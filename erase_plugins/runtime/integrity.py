@@ -99,7 +99,7 @@ def check_records(
             "pipeline again, apply, and enable group offloading after that"
         )
     for fused, parts, name in fused_projections(module, (record.key for record in records)):
-        if contents and not found and not _equal(fused, parts):
+        if contents and not found and not holds_parts(fused, parts):
             found.append(f"{name} no longer holds its layers' weights; call unfuse_qkv_projections() first")
     if found:
         more = f" ({len(found) - 1} more like it)" if len(found) > 1 else ""
@@ -148,7 +148,8 @@ def copy_fused(module: nn.Module, keys: Iterable[str]) -> None:
             fused.get_parameter(name).data.copy_(joined)
 
 
-def _equal(fused: nn.Module, parts: list[nn.Module]) -> bool:
+def holds_parts(fused: nn.Module, parts: list[nn.Module]) -> bool:
+    """Whether a fused projection holds its layers' weights, one below the other."""
     plain = all(type(item.get_parameter("weight").data) is Tensor for item in (fused, *parts))
     return plain and all(fused.get_parameter(name).data.equal(joined) for name, joined in _joined(fused, parts))
 
