@@ -9,11 +9,12 @@ from erase_plugins.artifacts.manifest import Manifest
 from erase_plugins.errors import EraseError, UnknownName
 from hub_cards.citation import paper_link
 from hub_cards.escape import block, code, commands, flat, prose
+from hub_cards.sections import stated
 
 
 def metadata(manifest: Manifest) -> dict[str, Any]:
     """What the card's YAML repeats of the manifest."""
-    method, base = manifest.method, manifest.base
+    method, base, told = manifest.method, manifest.base, stated(manifest)
     return {
         "name": flat(manifest.name),
         "method": flat(method.get("id", "")),
@@ -24,7 +25,7 @@ def metadata(manifest: Manifest) -> dict[str, Any]:
         "becomes": [flat(concept.anchor or "") for concept in manifest.concepts],
         "kept": [flat(text) for text in manifest.preserve],
         "seed": manifest.seed,
-        "strength": dict(sorted(manifest.strength.items())),
+        **({"strength": told} if told else {}),
     }
 
 

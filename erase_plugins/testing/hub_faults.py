@@ -24,6 +24,7 @@ class Fault:
         after: this many matching requests pass unharmed first.
         after_work: for statuses and "reset": the request is carried out, only its answer is lost.
         seconds: total delay of "slow".
+        message: what the answer says; for statuses.
     """
 
     pattern: str
@@ -32,6 +33,7 @@ class Fault:
     after: int = 0
     after_work: bool = False
     seconds: float = 0.2
+    message: str = "injected fault"
     used: int = 0
 
     def __post_init__(self) -> None:

@@ -200,7 +200,8 @@ class _Handler(BaseHTTPRequestHandler):
                         Call(self.command, where.path, parse_qs(where.query), headers, body, account, hub.url),
                     )
         if isinstance(kind, int):
-            made = Answer.json({"error": "injected"}, kind, **{"X-Error-Message": "injected fault"})
+            text = "injected fault" if fault is None else fault.message
+            made = Answer.json({"error": text}, kind, **{"X-Error-Message": text})
         with hub.lock:
             status = 0 if kind == "reset" else made.status
             answered = 0 if kind == "reset" or self.command == "HEAD" else len(made.body)

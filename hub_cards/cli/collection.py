@@ -11,7 +11,7 @@ from erase_plugins.cli.command import check_output, declare, force_option, saved
 from erase_plugins.cli.console import emit, human_bytes, say, table
 from erase_plugins.errors import RequestError
 from hub_cards import SCHEME
-from hub_cards.cli.pushed import push_options, say_pushed, show
+from hub_cards.cli.pushed import push_options, requirement_option, say_pushed, show
 
 
 @click.group("collection")
@@ -59,19 +59,20 @@ def listed(collection: str, word: str | None) -> None:
 @declare("push")
 @click.argument("folder", metavar="DIR")
 @click.argument("repo", metavar="OWNER/NAME")
+@requirement_option
 @push_options
 def push(
     folder: str, repo: str, private: bool, create_pr: bool, revision: str | None, message: str | None,
-    licence: str | None, parent: str | None, dry_run: bool,
+    licence: str | None, parent: str | None, prune: bool, personal: bool, requirement: str | None, dry_run: bool,
 ) -> None:  # fmt: skip
-    """Publish a collection with its card; only what differs is sent."""
+    """Publish a collection with its card; only what differs is sent, and nothing leaves without --prune."""
     from hub_cards.cli.push import quiet_client
     from hub_cards.collections import push_collection
 
     quiet_client()
     done = push_collection(
         folder, repo, private=private, create_pr=create_pr, revision=revision, message=message, license=licence,
-        parent=parent, dry_run=dry_run, show=show,
+        parent=parent, prune=prune, personal=personal, requirement=requirement, dry_run=dry_run, show=show,
     )  # fmt: skip
     say_pushed(done, repo, f"use some of it: erase-plugins collection pull {repo} NAME NAME --into mine")
 

@@ -94,7 +94,7 @@ def test_push_of_a_collection(hub, libraries, capsys):
     old, new = libraries
 
     def action():
-        return hub_cards.push_collection(new, LIBRARY, license="mit")
+        return hub_cards.push_collection(new, LIBRARY, license="mit", prune=True)
 
     hub_cards.push_collection(old, LIBRARY, license="mit")
     rewind, before, after = settle(hub, action, LIBRARY)
@@ -111,7 +111,7 @@ def test_push_of_a_collection_in_parts(hub, libraries, monkeypatch, capsys, tmp_
     monkeypatch.setattr("hub_cards.sending.MOST_FILES", 3)
 
     def action():
-        return hub_cards.push_collection(new, LIBRARY, license="mit")
+        return hub_cards.push_collection(new, LIBRARY, license="mit", prune=True)
 
     hub_cards.push_collection(old, LIBRARY, license="mit")
     rewind, _, after = settle(hub, action, LIBRARY)
