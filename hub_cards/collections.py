@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from erase_plugins.artifacts.collection import INDEX, Collection, build_collection
+from erase_plugins.artifacts.locks import locked
 from erase_plugins.artifacts.manifest import FILENAME
+from erase_plugins.artifacts.places import COLLECTION, check_place
 from erase_plugins.artifacts.store import read_manifest
 from erase_plugins.errors import CorruptArtifact, HubError, RequestError
 from hub_cards.bundle import Bundle, PushFile, artifact_files
@@ -24,6 +26,8 @@ from hub_cards.pulling import Source, parse, wanted_files
 from hub_cards.pushing import Pushed, publish, token_needed
 
 _WORKERS = 8
+#: seconds to wait for another process that merges the same artifacts
+_PATIENCE = 120.0
 
 
 def push_collection(
@@ -115,6 +119,8 @@ def pull_collection(
     """
     source = parse(spec)
     asked = [names] if isinstance(names, str) else list(names or source.names)
+    if into is not None and not (Path(into) / INDEX).is_file():
+        check_place(Path(into), force, COLLECTION)
     got = Fetched(source.repo, offline)
     library, wanted = got.verified(lambda: _fetch(got, source, asked, layouts))
     if into is None or not wanted:
@@ -166,10 +172,11 @@ def fetch_members(source: Source, offline: bool) -> Path:
         return library.path / wanted[0]
     key = "\n".join([source.repo, *(f"{name} {library.entries[name].sha256}" for name in sorted(wanted))])
     folder = Path(constants.HF_HUB_CACHE).parent / "erase-plugins-merged" / hashlib.sha256(key.encode()).hexdigest()
-    if not (folder / FILENAME).is_file():
-        from erase_plugins.compose import merge
+    with locked(folder, patience=_PATIENCE):
+        if not (folder / FILENAME).is_file():
+            from erase_plugins.compose import merge
 
-        merge(library.load(sorted(wanted))).save(folder, force=True)
+            merge(library.load(sorted(wanted))).save(folder, force=True)
     return folder
 
 

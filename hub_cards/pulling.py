@@ -76,7 +76,7 @@ def pull(
         into: copy it into this new folder; None leaves it in the client's cache.
         model: pipeline that it must fit; None skips this check.
         layouts: further layouts to fetch, for other programs ("kohya", "diffusers"); "all" fetches every file.
-        force: replace an existing folder.
+        force: replace a folder of the same kind, if everything in it was written by this program.
         offline: use the cache only.
         progress: told (bytes that came, bytes of the file) of each file that is downloaded.
 
@@ -90,11 +90,12 @@ def pull(
     import shutil
 
     from erase_plugins.artifacts.artifact import load_artifact
-    from erase_plugins.artifacts.atomic import atomic_folder, refuse_existing
+    from erase_plugins.artifacts.atomic import atomic_folder
+    from erase_plugins.artifacts.places import check_place
 
     target = None if into is None else Path(into)
     if target is not None:
-        refuse_existing(target, force)
+        check_place(target, force)
     repo, revision = split(spec)
     got = Fetched(repo, offline, progress)
     artifact = got.verified(lambda: load_artifact(_download(got, revision, layouts)))

@@ -165,7 +165,7 @@ def write_space(files: Mapping[str, bytes | Path], folder: str | Path, force: bo
     from erase_plugins.artifacts.atomic import atomic_folder
 
     target = Path(folder)
-    with atomic_folder(target, force) as work:
+    with atomic_folder(target, force, "space") as work:
         for name, source in files.items():
             (work / name).parent.mkdir(parents=True, exist_ok=True)
             (work / name).write_bytes(source if isinstance(source, bytes) else source.read_bytes())

@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from erase_plugins.artifacts.artifact import Artifact
-from erase_plugins.artifacts.atomic import atomic_folder, refuse_existing
+from erase_plugins.artifacts.atomic import atomic_folder
 from erase_plugins.artifacts.edit import Edit
 from erase_plugins.artifacts.header import read_header
 from erase_plugins.artifacts.links import is_inside
 from erase_plugins.artifacts.lowrank import lower
 from erase_plugins.artifacts.manifest import FILENAME, HEADER_KEY, ArtifactFile, Manifest, slug
+from erase_plugins.artifacts.places import check_place
 from erase_plugins.artifacts.tensors import all_finite
 from erase_plugins.errors import ArtifactError, CorruptArtifact, Unsupported
 
@@ -46,7 +47,7 @@ def save(
     from erase_plugins.manager import get_manager
 
     manager = get_manager()
-    refuse_existing(folder, force)
+    check_place(folder, force)
     artifact.edit.check_finite()
     family = manager.family(artifact.edit.family)
     files: list[ArtifactFile] = []

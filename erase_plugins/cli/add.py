@@ -39,7 +39,7 @@ def command(
     """Erase further concepts in an existing closed-form artifact."""
     if not concepts:
         raise RequestError("nothing to add was named; add --erase TEXT")
-    place = check_output(out, force or dry_run)
+    place = check_output(out, force, dry_run=dry_run)
     chosen = check_layouts(layouts)
     (first,) = load_artifacts([artifact])
     from erase_plugins.artifacts.solved import statistics_of

@@ -15,6 +15,7 @@ from erase_plugins.cli.command import (
     load_artifacts,
     model_options,
     strength_option,
+    until_the_end,
 )
 from erase_plugins.cli.console import emit, human_seconds, percent, progress, say, table
 
@@ -41,7 +42,8 @@ def command(
     dry_run: bool, force: bool,
 ) -> None:  # fmt: skip
     """Measure artifacts: is the concept gone, is the rest still there."""
-    from erase_plugins.artifacts.atomic import refuse_existing
+    from erase_plugins.artifacts.locks import claim_files
+    from erase_plugins.artifacts.places import SIDE_FILES
     from erase_plugins.families.source import find_family, find_source
     from erase_plugins.manager import get_manager
 
@@ -52,7 +54,7 @@ def command(
     family = find_family(source)
     folder = Path(out)
     if not dry_run:
-        refuse_existing(folder / "report.json", force)
+        until_the_end(claim_files(folder, SIDE_FILES, force))
     for path in artifacts:
         existing(path)
     loaded = load_artifacts(artifacts)

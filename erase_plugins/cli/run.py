@@ -64,7 +64,7 @@ def command(
     source = find_source(model, revision)
     detected = find_family(source, family)
     say(f"model {source.name}: family {detected.id} ({detected.title})")
-    folder = Path(out) if dry_run else check_output(out, force)
+    folder = check_output(out, force, dry_run=dry_run)
     from erase_plugins.cli.command import quiet_libraries
 
     quiet_libraries()

@@ -16,6 +16,7 @@ from erase_plugins.cli.command import (
     layout_option,
     model_options,
     parse_settings,
+    until_the_end,
 )
 from erase_plugins.cli.console import emit, hint, human_seconds, progress, say
 from erase_plugins.errors import EraseError, RequestError, RunCancelled
@@ -79,6 +80,12 @@ def command(
     if dry_run or not todo:
         emit({"schema": 1, "dry_run": dry_run, "finished": len(names) - len(todo), "todo": todo, "failed": {}})
         return
+    from erase_plugins.artifacts.locks import locked
+    from erase_plugins.artifacts.places import check_place
+
+    for name in todo:
+        check_place(places[name], True)
+    until_the_end(locked(folder / "sweep"))
     failed = _work(load_target(model, revision, dtype, device), {name: plans[name] for name in todo}, places, chosen)
     say(f"{len(names) - len(failed)} ok, {len(failed)} failed" + ("; the same command retries these" if failed else ""))
     emit({"schema": 1, "dry_run": False, "finished": len(names) - len(failed), "todo": [], "failed": failed})

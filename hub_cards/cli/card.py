@@ -53,7 +53,10 @@ def command(
 def write(place: Path, text: str, gallery: Any, force: bool) -> None:
     """The card, and its pictures beside it."""
     from erase_plugins.artifacts.atomic import atomic_file
+    from erase_plugins.artifacts.places import FILE, check_place
 
+    for name in {} if gallery is None else gallery.files():
+        check_place(place.parent / name, force, FILE)
     for name, data in ({} if gallery is None else gallery.files()).items():
         picture = place.parent / name
         picture.parent.mkdir(parents=True, exist_ok=True)

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from erase_plugins.cli.command import declare, force_option, saved_facts, say_saved
+from erase_plugins.cli.command import check_output, declare, force_option, saved_facts, say_saved
 from erase_plugins.cli.console import emit, human_bytes, say, table
 from erase_plugins.errors import RequestError
 from hub_cards import SCHEME
@@ -28,6 +28,8 @@ def build(artifacts: tuple[str, ...], out: str, append: bool, force: bool) -> No
     """Make a collection of artifact folders (or of folders full of them, as 'sweep' writes); they keep their names."""
     from erase_plugins.artifacts.collection import Collection, build_collection
 
+    if not append:
+        check_output(out, force, kind="collection")
     members = _members(artifacts)
     if append:
         library = Collection.open(out).append(members, force)
@@ -112,7 +114,7 @@ def pull(
 
 
 def _merge(repo: str, names: list[str], into: str | None, model: str | None, offline: bool, force: bool) -> None:
-    from erase_plugins.cli.command import base_for, check_output
+    from erase_plugins.cli.command import base_for
     from hub_cards.collections import merged
 
     if into is None:

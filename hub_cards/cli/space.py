@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from erase_plugins.cli.command import declare, dry_run_option, existing, force_option
+from erase_plugins.cli.command import check_output, declare, dry_run_option, existing, force_option
 from erase_plugins.cli.console import emit, human_bytes, say
 from hub_cards.cli.pictures import drawing_options, notice_option
 from hub_cards.cli.pushed import personal_option
@@ -44,7 +44,6 @@ def command(
     Without --artifact the published OWNER/NAME is shown, with the pictures of its page.
     """
     from erase_plugins.artifacts.artifact import load_artifact
-    from erase_plugins.artifacts.atomic import refuse_existing
     from hub_cards.bundle import Bundle
     from hub_cards.cli.pictures import draw
     from hub_cards.cli.push import quiet_client
@@ -56,9 +55,8 @@ def command(
     from hub_cards.space import push_space, space_files, write_space
 
     quiet_client()
-    folder = Path(out or f"{check_repo(repo).split('/')[1]}-space")
-    if not dry_run:
-        refuse_existing(folder, force)
+    name = check_repo(repo).split("/")[1]
+    folder = check_output(out or f"{name}-space", force, kind="space", dry_run=dry_run)
     loaded = load_artifact(existing(artifact or f"{SCHEME}{repo}"))
     if push and not dry_run:
         ready(Bundle(loaded, repo, (), private=private, repo_type="space"), prune=True)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
+from pathlib import Path
 
 import pytest
 
 from erase_plugins.artifacts.artifact import load_artifact
 
+ROOT = Path(__file__).parents[2]
 FAST = ("--set", "vocabulary=200", "--no-check")
 
 
@@ -81,13 +85,16 @@ def test_run_json_and_layouts(erase, loaded, tmp_path):
 def test_existing_folder_needs_force(erase, loaded, tmp_path):
     place = tmp_path / "a"
     place.mkdir()
-    (place / "mine.txt").write_text("mine")
     ran = erase("run", "uce", "--erase", "pizza", "--out", place, *FAST)
     assert ran.code == 2
-    assert "--force" in ran.err
-    assert (place / "mine.txt").read_text() == "mine"
+    assert "pass --force" in ran.err
     assert erase("run", "uce", "--erase", "pizza", "--out", place, *FAST, "--force").code == 0
-    assert not (place / "mine.txt").exists()
+    (place / "mine.txt").write_text("mine")
+    for more in ((), ("--force",)):
+        ran = erase("run", "uce", "--erase", "pizza", "--out", place, *FAST, *more)
+        assert ran.code == 2
+        assert "did not write (mine.txt)" in ran.err
+    assert (place / "mine.txt").read_text() == "mine"
 
 
 def test_concepts_from_a_file(erase, tmp_path):
@@ -135,3 +142,40 @@ def test_cancelled_run_leaves_no_artifact_and_says_resume(erase, loaded, tmp_pat
     assert ran.code == 1
     assert "run the same command with --resume" in ran.err
     assert not (tmp_path / "a").exists()
+
+
+def test_the_second_writer_is_told_before_the_model_is_loaded(erase, tmp_path, monkeypatch):
+    import erase_plugins.cli.command as command
+
+    place = tmp_path / "a"
+    code = f"""
+import sys
+from pathlib import Path
+from erase_plugins.artifacts.locks import claim
+with claim(Path({str(place)!r})):
+    print("holds", flush=True)
+    sys.stdin.readline()
+"""
+    monkeypatch.setattr(command, "load_target", lambda *_, **__: pytest.fail("loaded"))
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT
+    ) as first:
+        assert first.stdout.readline().strip() == "holds"
+        for words in (("run", "uce"), ("run", "uce", "--force"), ("run", "uce", "--resume")):
+            ran = erase(*words, "--erase", "pizza", "--out", place, *FAST)
+            assert ran.code == 2
+            assert "'a' is being written by another run" in ran.err
+        first.communicate("\n")
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_a_killed_run_left_is_gone_on_with_and_cleared(erase, loaded, tmp_path):
+    """A stale lock, half a folder and the checkpoint of a run that was killed."""
+    (tmp_path / ".a.lock").write_text("")
+    (tmp_path / ".a.abcd1234.tmp").mkdir()
+    (tmp_path / ".a.abcd1234.tmp" / "edit.safetensors").write_bytes(b"half")
+    (tmp_path / ".a.work").mkdir()
+    (tmp_path / ".a.work" / "checkpoint.safetensors").write_bytes(b"old")
+    (tmp_path / ".ab.abcd1234.tmp").mkdir()
+    assert erase("run", "uce", "--erase", "pizza", "--out", tmp_path / "a", *FAST, "--resume").code == 0
+    assert sorted(item.name for item in tmp_path.iterdir()) == [".ab.abcd1234.tmp", "a"]
