@@ -27,7 +27,7 @@ def patch_model(model: Any, edit: Any, strength: float) -> Result:
 
     context_map(edit)
     with host.computing():
-        done = apply_artifact(ComfyTarget(model), edit, strength)
+        done = apply_artifact(ComfyTarget(model), edit, strength, touch_weights=False)
     text = f"{done.report(edit.name, strength)}\nerases: {', '.join(edit.manifest.erased) or 'not named'}"
     return Result((done.model, text), text)
 
