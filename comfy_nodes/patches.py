@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from erase_plugins.artifacts.edit import AddOn, ContextMap, Delta, Edit, LowRank
@@ -194,7 +193,7 @@ def resolve(
 
 
 def _with_map(target: ComfyTarget, model: Any, item: ActiveMap, touch_weights: bool) -> tuple[Any, str, str]:
-    """A clone under one more map, the way it was hung on, and why files of the model do not hold it (empty: they do)."""
+    """A clone under one more map, how it was hung on, and why files of the model do not hold it (empty: they do)."""
     keys = [target.keys[("unet", ref.weight)] for ref in target.modules("cross_kv")]
     why = unbaked(target.denoiser.stored(key) for key in keys)
     if not touch_weights:

@@ -128,12 +128,18 @@ def merging(graph: Graph) -> None:
     twice = graph.erased(graph("ModelMergeSimple", model1=erased, model2=model, ratio=0.5)[0], clip)[0]
     NUMBERS["erased_again"] = far(graph.latents(twice, clip), graph.latents(erased, clip))
     NUMBERS["erased_again_scale"] = far(graph.latents(model, clip), graph.latents(erased, clip))
-    file = graph.saved(
-        "LoraSave", "extracted", rank=320, lora_type="standard", bias_diff=False, model_diff=difference,
-    )  # fmt: skip
-    goal = file.rename(graph.output.parent / "models" / "loras" / file.name)
-    (stock,) = graph("LoraLoaderModelOnly", model=model, lora_name=goal.name, strength_model=1.0)
-    NUMBERS["lora_of_the_difference"] = worst(weights(stock), full)
+    # the stock node clamps and rounds, so it is asked for the same change hung on by ComfyUI alone
+    dense = model.clone()
+    dense.add_patches({f"diffusion_model.{key}": ("diff", (full[key] - base[key],)) for key in base})
+    (plain,) = graph("ModelMergeSubtract", model1=dense, model2=model, multiplier=1.0)
+    loras = []
+    for name, item in {"extracted": difference, "extracted_plain": plain}.items():
+        file = graph.saved("LoraSave", name, rank=320, lora_type="standard", bias_diff=False, model_diff=item)
+        goal = file.rename(graph.output.parent / "models" / "loras" / file.name)
+        (stock,) = graph("LoraLoaderModelOnly", model=model, lora_name=goal.name, strength_model=1.0)
+        loras.append(weights(stock))
+    NUMBERS["lora_of_the_difference"] = worst(*loras)
+    NUMBERS["lora_effect_of_the_difference"] = worst(loras[0], base)
 
 
 def order(graph: Graph) -> None:
@@ -182,10 +188,10 @@ def main(comfy_dir: str, work: Path) -> None:
 
     comfy.options.enable_args_parsing()
     import folder_paths
-    import torch
-
     import nodes as stock
+    import torch
     from comfy_extras import nodes_lora_extract, nodes_model_merging
+
     from comfy_nodes import NODE_CLASS_MAPPINGS as ours
 
     folder_paths.set_output_directory(str(work / "output"))

@@ -60,7 +60,8 @@ def test_strength_0_is_the_very_same_model_and_the_base_draws_as_before(numbers)
 def test_nodes_that_merge_take_the_edit_along(numbers, part):
     """Relative to the largest change of a weight; a merge at one half holds half of it."""
     assert numbers["effect"] == 8
-    assert numbers[part] < 1e-5
+    assert numbers[part] < (1e-3 if part == "lora_of_the_difference" else 1e-5)  # that one is written in fp16
+    assert numbers["lora_effect_of_the_difference"] > 0.1
 
 
 def test_a_merged_model_can_be_erased_again(numbers):
