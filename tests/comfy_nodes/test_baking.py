@@ -48,7 +48,8 @@ def test_exactly_the_keys_and_values_of_text_attention_differ_in_the_file(number
     """Four transformer blocks: eight tensors."""
     assert len(numbers["differ"]) == 8
     assert all(name.endswith(("attn2.to_k.weight", "attn2.to_v.weight")) for name in numbers["differ"])
-    assert "not in checkpoints" not in numbers["report"]
+    assert "context map in the weights" in numbers["report"]
+    assert "saved or merged" not in numbers["report"]
 
 
 def test_strength_0_is_the_very_same_model_and_the_base_draws_as_before(numbers):
@@ -65,11 +66,11 @@ def test_nodes_that_merge_take_the_edit_along(numbers, part):
 
 
 def test_a_merged_model_can_be_erased_again(numbers):
-    assert numbers["erased_again"] < 0.5 * numbers["erased_again_scale"]
+    assert numbers["erased_again"] < 1e-5
 
 
 def test_loras_on_either_side_and_further_erasures_are_as_if_text_rows_were_mapped(numbers):
     assert numbers["lora_effect"] > 0.001
     assert numbers["erasures_are_large"] > 0.01
-    for part in ("lora_behind", "lora_taken_back", "two_nodes", "first_stays"):
+    for part in ("lora_behind", "lora_in_front", "lora_taken_back", "two_nodes", "first_stays"):
         assert numbers[part] < 1e-5
