@@ -175,6 +175,41 @@ def order(graph: Graph) -> None:
     NUMBERS["erasures_are_large"] = far(both[KEY], weights(model)[KEY])
 
 
+def text_encoder(graph: Graph) -> None:
+    """A change of the text encoder, in a checkpoint and in a file of its own."""
+    import torch
+
+    from comfy_nodes.patches import apply_edit
+    from comfy_nodes.target import ComfyTarget
+    from erase_plugins.artifacts.edit import Edit, LowRank
+
+    model, clip, vae = graph.loaded(Path(BASE))
+    target = ComfyTarget(model, clip)
+    draw = torch.Generator().manual_seed(3)
+    deltas = {
+        ref.weight: LowRank(
+            0.02 * torch.randn(2, ref.shape[1], generator=draw), 0.2 * torch.randn(ref.shape[0], 2, generator=draw)
+        )
+        for ref in target.info.refs
+        if ref.component == "text_encoder" and ref.path.endswith(("q_proj", "v_proj"))
+    }
+    done = apply_edit(target, Edit("sd1", {"text_encoder": deltas}), 1.0)
+    NUMBERS["clip_report"] = done.report("text", 1.0)
+
+    def rows(item: Any) -> Any:
+        return graph("CLIPTextEncode", clip=item, text=PROMPT)[0][0][0].clone()
+
+    base, live = rows(clip), rows(done.clip)
+    NUMBERS["clip_effect"] = far(live, base)
+    file = graph.checkpoint("with_text", model, done.clip, vae)
+    NUMBERS["clip_in_checkpoint"] = far(rows(graph.loaded(file)[1]), live)
+    file = graph.saved("CLIPSave", "text", clip=done.clip)
+    goal = file.rename(graph.output.parent / "models" / "text_encoders" / file.name)
+    (alone,) = graph("CLIPLoader", clip_name=goal.name, type="stable_diffusion")
+    NUMBERS["clip_alone"] = far(rows(alone), live)
+    NUMBERS["clip_base_after"] = bool(rows(clip).equal(base))
+
+
 KEY = "middle_block.1.transformer_blocks.0.attn2.to_k.weight"
 
 
@@ -197,7 +232,7 @@ def main(comfy_dir: str, work: Path) -> None:
     kinds.update({"LoraSave": nodes_lora_extract.LoraSave})
     graph = Graph(kinds, work / "output")
     with torch.inference_mode():
-        for part in (saving, merging, order):
+        for part in (saving, merging, order, text_encoder):
             part(graph)
     print("RESULT " + json.dumps(NUMBERS))
 

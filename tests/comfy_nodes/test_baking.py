@@ -29,7 +29,7 @@ def write_lora(checkpoint, file):
 def numbers(in_comfy, tmp_path_factory):
     """What baking.py measured."""
     work = tmp_path_factory.mktemp("baking")
-    for name in ("models/checkpoints", "models/loras", "models/diffusion_models", "output"):
+    for name in ("models/checkpoints", "models/loras", "models/diffusion_models", "models/text_encoders", "output"):
         (work / name).mkdir(parents=True)
     base = work / "models" / "checkpoints" / "small.safetensors"
     in_comfy("small_checkpoint.py", str(base))
@@ -74,3 +74,11 @@ def test_loras_on_either_side_and_further_erasures_are_as_if_text_rows_were_mapp
     assert numbers["erasures_are_large"] > 0.01
     for part in ("lora_behind", "lora_in_front", "lora_taken_back", "two_nodes", "first_stays"):
         assert numbers[part] < 1e-5
+
+
+def test_changes_of_the_text_encoder_are_in_checkpoints_and_in_files_of_clip(numbers):
+    assert numbers["clip_effect"] > 0.01
+    assert numbers["clip_in_checkpoint"] < 1e-3  # the checkpoint's CLIP is stored in fp16
+    assert numbers["clip_alone"] < 1e-3
+    assert numbers["clip_base_after"]
+    assert "saved or merged" not in numbers["clip_report"]
