@@ -78,7 +78,7 @@ def test_loras_on_either_side_and_further_erasures_are_as_if_text_rows_were_mapp
 
 def test_changes_of_the_text_encoder_are_in_checkpoints_and_in_files_of_clip(numbers):
     assert numbers["clip_effect"] > 0.01
-    assert numbers["clip_in_checkpoint"] < 1e-3  # the checkpoint's CLIP is stored in fp16
-    assert numbers["clip_alone"] < 1e-3
+    assert numbers["clip_in_checkpoint"] < 1e-5
+    assert numbers["clip_alone"] < 1e-5
     assert numbers["clip_base_after"]
     assert "saved or merged" not in numbers["clip_report"]
