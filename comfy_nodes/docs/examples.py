@@ -35,7 +35,7 @@ def examples(specs: Sequence[NodeSpec]) -> dict[str, Callable[[], str]]:
         ),
         "pull_and_stack_pocket_needs_hub_and_lora.json": lambda: dump(pull_and_stack(known)),
         "library_of_20_pocket_needs_collection.json": lambda: dump(library(known)),
-        "evaluate_and_push_pocket_needs_hub.json": lambda: dump(evaluate_and_push(known)),
+        "evaluate_and_push_pocket.json": lambda: dump(evaluate_and_push(known)),
     }
     return found
 
@@ -130,12 +130,10 @@ def evaluate_and_push(specs: Specs) -> dict[str, Any]:
     graph.add("PreviewAny", (1100, 640), source=text, title="Numbers")
     graph.add("PreviewAny", (1440, 640), source=listing, title="What would be published")
     graph.add(
-        "Note", (1540, 20),
-        "Needs the Hugging Face Hub, which is asked what it has already. Nothing is sent while publish is off. Log in "
-        "outside of ComfyUI: no node wants a token.",
-        size=(260, 150),
+        "Note", (1540, 20), "Nothing is sent while publish is off. Log in outside of ComfyUI: no node wants a token.",
+        size=(260, 120),
     )  # fmt: skip
-    return graph.content(["the Hugging Face Hub"])
+    return graph.content()
 
 
 def _prompts(graph: Graph, clip: Ref, text: str, top: int) -> tuple[Ref, Ref]:

@@ -142,7 +142,7 @@ def test_what_the_workflows_tell(history):
 
     assert f"{len(LIBRARY)} of {len(LIBRARY)} in pocket_20" in texts("library_of_20_pocket_needs_collection")
     assert "erases: pizza" in texts("pull_and_stack_pocket_needs_hub_and_lora")
-    push = texts("evaluate_and_push_pocket_needs_hub")
+    push = texts("evaluate_and_push_pocket")
     assert "me/no-pizza" in push
     assert "pytorch_lora_weights.safetensors" in push
 
