@@ -21,8 +21,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import comfy_server
 from workflow import to_prompt
 
-#: packages that the command line needs and a ComfyUI installation lacks; the nodes must do without
-ABSENT = ("diffusers", "peft", "accelerate", "click", "rich", "platformdirs")
+ABSENT = comfy_server.ABSENT
 FINAL = ("execution_success", "execution_error", "execution_interrupted")
 
 
@@ -35,10 +34,7 @@ def start(comfy: Path, base: Path, port: int, absent: tuple[str, ...] = ABSENT) 
     """
     (base / "front").mkdir(exist_ok=True)
     (base / "front" / "index.html").write_text("no editor in this test", encoding="utf-8")
-    (base / "absent").mkdir(exist_ok=True)
-    code = f"import sys\nsys.modules.update(dict.fromkeys({absent}))\n"
-    (base / "absent" / "sitecustomize.py").write_text(code, encoding="utf-8")
-    path = os.pathsep.join([str(base / "absent"), os.environ.get("PYTHONPATH", "")])
+    path = os.pathsep.join([str(comfy_server.hide(base, absent)), os.environ.get("PYTHONPATH", "")])
     return comfy_server.start(sys.executable, comfy, base, port, base / "front", path)
 
 

@@ -235,4 +235,4 @@ def test_a_wrong_wire_is_refused(served):
 
 def test_a_linked_text_reaches_the_run_function(served):
     assert served["rows linked"]["end"] == "execution_success"
-    assert "strength 1 (context map)" in text(served["rows linked"], "99")
+    assert "strength 1 (context map in the weights)" in text(served["rows linked"], "99")
