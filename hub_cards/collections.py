@@ -12,15 +12,17 @@ from erase_plugins.artifacts.collection import INDEX, Collection, build_collecti
 from erase_plugins.artifacts.locks import locked
 from erase_plugins.artifacts.manifest import FILENAME
 from erase_plugins.artifacts.places import COLLECTION, check_place
+from erase_plugins.artifacts.store import read_manifest
 from erase_plugins.errors import CorruptArtifact, HubError, RequestError
 from hub_cards.bundle import Bundle, PushFile, artifact_files
 from hub_cards.collection_card import collection_card
 from hub_cards.errors import check_repo
+from hub_cards.fetching import Fetched
 from hub_cards.kept import Kept
 from hub_cards.licences import needed
 from hub_cards.model_card import has_lora
 from hub_cards.package import pinned
-from hub_cards.pulling import Fetched, Source, parse, read_manifest, wanted_files
+from hub_cards.pulling import Source, parse, wanted_files
 from hub_cards.pushing import Pushed, publish, token_needed
 
 _WORKERS = 8
@@ -196,7 +198,7 @@ def _fetch(
         if _hash(manifest) != library.entries[name].sha256:
             raise CorruptArtifact(f"the manifest of {name} is not the one that the index lists")
         for item in wanted_files(read_manifest(manifest), layouts):
-            got.one(f"{name}/{item.name}", commit)
+            got.one(f"{name}/{item.name}", commit, item)
         library.load([name])
 
     with ThreadPoolExecutor(_WORKERS) as pool:

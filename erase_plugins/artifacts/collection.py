@@ -24,7 +24,8 @@ from erase_plugins.artifacts.strict_json import parse
 from erase_plugins.errors import ArtifactError, BaseMismatch, CorruptArtifact, UnknownName
 
 SCHEMA = 1
-_MOST_BYTES = 64_000_000
+#: what an index may have
+MOST_INDEX_BYTES = 64_000_000
 #: names that files and folders beside the artifacts have
 _TAKEN = (INDEX, "readme.md", "images")
 #: artifacts or their paths; a mapping names them
@@ -102,7 +103,7 @@ class Collection:
         file = folder / INDEX
         if not file.is_file():
             raise ArtifactError(f"'{folder.name}' has no {INDEX}; not a collection (make one with 'collection build')")
-        if file.stat().st_size > _MOST_BYTES:
+        if file.stat().st_size > MOST_INDEX_BYTES:
             raise CorruptArtifact(f"{INDEX} has {file.stat().st_size} bytes; not an index")
         try:
             return cls(folder, *read_index(file.read_text(encoding="utf-8")))

@@ -42,6 +42,12 @@ class Fault:
         re.compile(self.pattern)
 
 
+#: what the Hub says besides to somebody who asked too often
+LIMITED = {
+    "RateLimit": '"api";r=0;t=55', "RateLimit-Policy": '"fixed window";"api";q=500;w=300', "Retry-After": "55",
+}  # fmt: skip
+
+
 @dataclass(frozen=True)
 class Asked:
     """One request: method, path with query, size of its body, status of the answer (0: none was given) and its size."""

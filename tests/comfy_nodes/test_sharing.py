@@ -27,8 +27,8 @@ def base(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def hub():
-    with HubServer() as server:
+def hub(tmp_path_factory):
+    with HubServer(xet=tmp_path_factory.mktemp("xet")) as server:  # large files as the Hub keeps them today
         yield server
 
 
