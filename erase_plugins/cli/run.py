@@ -116,9 +116,15 @@ def _execute(plan: Any, folder: Path, layouts: tuple[str, ...], resume: bool, fo
     from erase_plugins.api import run_and_save, work_folder
     from erase_plugins.cli.command import load_target
     from erase_plugins.engine.context import cancel_on_interrupt
+    from erase_plugins.engine.interrupted import check_resume
 
     request = plan.request
-    if work_folder(folder).exists() and not resume:
+    work = work_folder(folder)
+    if resume:
+        check_resume(work, plan)
+        if not work.exists():
+            hint("no interrupted run is here; starting anew")
+    elif work.exists():
         hint("an interrupted run left a checkpoint here; starting anew (use --resume to go on from it)")
     target = load_target(request.model, request.revision, request.dtype, request.device)
     started = time.perf_counter()

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from erase_plugins.engine.context import Listener, RunContext
+from erase_plugins.engine.interrupted import asked
 from erase_plugins.errors import PluginError, Unsupported
 from erase_plugins.manager import Manager, get_manager
 from erase_plugins.types import EditPlan, EraseRequest
@@ -86,6 +87,7 @@ def run_plan(
         cancel=cancel or threading.Event(),
         shares=shares,
         target_rate=target_rate,
+        asked=asked(plan),
     )
     started = time.perf_counter()
     try:
