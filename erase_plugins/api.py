@@ -234,7 +234,7 @@ def generate(
 
 
 def evaluate(
-    model: Any,
+    model: Any = None,
     artifacts: Artifact | str | Path | Sequence[Artifact | str | Path] = (),
     suite: str = "quick",
     *,
@@ -245,12 +245,13 @@ def evaluate(
     """Measures artifacts with a registered suite.
 
     Args:
-        model: name, path, Hub id or pipeline.
+        model: name, path, Hub id or pipeline; left out for a suite that needs no subject.
         artifacts: one or several, applied together.
         suite: id of a registered suite.
         strength: of the artifacts.
         out: folder for report, contact sheet and chart; None writes nothing.
-        options: settings of the suite (erased, images, seed, judge ...), and revision, dtype, device.
+        options: of the measurement (erased, images, seed, judge ...), ``settings`` with the options of the suite, and
+            revision, dtype, device.
     """
     from erase_plugins.evaluation.run import run_suite
 

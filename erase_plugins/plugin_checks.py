@@ -142,6 +142,8 @@ def check_item(hook: str, item: Any) -> None:
         raise PluginError(f"{name} has the id {item.id!r}; use lower-case letters, digits, '-', '_' and '.'")
     if hook == "erase_methods":
         _check_method(name, item)
+    elif hook == "erase_evaluators" and item.kind == "suite":
+        _check_suite(name, item)
 
 
 def _check_method(name: str, item: Any) -> None:
@@ -154,6 +156,27 @@ def _check_method(name: str, item: Any) -> None:
             raise PluginError(f"{name}.{attribute} holds {', '.join(odd)}; known: {', '.join(allowed or ())}")
     if not isinstance(item.Options, type) or not dataclasses.is_dataclass(item.Options):
         raise PluginError(f"{name}.Options is not a dataclass; make its fields with erase_plugins.options.option")
+
+
+def _check_suite(name: str, item: Any) -> None:
+    _check_call(f"{name}.run", item.run, ((None, None), (None,)), "run(self, subject, ctx)")
+    options = getattr(item, "Options", None)
+    if options is not None and not (isinstance(options, type) and dataclasses.is_dataclass(options)):
+        raise PluginError(f"{name}.Options is not a dataclass; make its fields with erase_plugins.options.option")
+
+
+def _check_call(what: str, function: Any, calls: tuple[tuple[None, ...], ...], wanted: str) -> None:
+    """Refuses a function that none of the argument lists fits."""
+    if not callable(function):
+        raise PluginError(f"{what} is not a function; declare {wanted}")
+    signature = inspect.signature(function)
+    for arguments in calls:
+        try:
+            signature.bind(*arguments)
+            return
+        except TypeError:
+            continue
+    raise PluginError(f"{what} takes {signature}; declare {wanted}")
 
 
 def file_of(*candidates: Any) -> str:

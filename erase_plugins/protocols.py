@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from erase_plugins.artifacts.edit import Edit
     from erase_plugins.engine.context import RunContext
+    from erase_plugins.evaluation.context import SuiteContext
     from erase_plugins.families.base import Family, Target, TargetInfo
     from erase_plugins.types import EditPlan, EraseRequest, EvalReport
 
@@ -112,7 +113,12 @@ class Judge(Evaluator, Protocol):
 
 @runtime_checkable
 class Suite(Evaluator, Protocol):
-    """A set of prompts, subjects and metrics that ends in a report."""
+    """A set of prompts, subjects and metrics that ends in a report.
 
-    def run(self, subject: Any, ctx: Any) -> EvalReport:
-        """Measures ``subject`` (see `erase_plugins.evaluation.subject`)."""
+    Two attributes are optional: ``Options``, a frozen dataclass made with `erase_plugins.options.option` (given as
+    ``--set name=value``, read in ``ctx.options``), and ``needs_subject = False`` for a suite that measures no diffusion
+    model: it is run with ``subject=None``, and no model, judge or torch is loaded for it.
+    """
+
+    def run(self, subject: Any, ctx: SuiteContext) -> EvalReport:
+        """Measures ``subject`` (see `erase_plugins.evaluation.run.Subject`)."""
