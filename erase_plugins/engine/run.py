@@ -32,7 +32,7 @@ def make_plan(request: EraseRequest, info: Any = None) -> EditPlan:
     info = info if info is not None else plan_info(request)
     families = method.families
     if "*" not in families and info.family.id not in families:
-        others = [entry.item.id for entry in manager.methods() if info.family.id in entry.item.families]
+        others = [entry.item.id for entry in manager.methods() if entry.item.families & {info.family.id, "*"}]
         raise Unsupported(
             f"{method.id} does not support family {info.family.id}, only {', '.join(sorted(families))}; "
             f"methods that do: {', '.join(others) or 'none'}"

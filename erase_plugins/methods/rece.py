@@ -57,7 +57,8 @@ class RECE:
     paper = "https://arxiv.org/abs/2407.12383"
     citation = _CITATION
     summary = "UCE plus closed-form adversarial rounds; stronger on paraphrases"
-    families = frozenset({"sd1", "sdxl"})
+    families = frozenset({"sd1", "sdxl", "*"})
+    groups = frozenset({"cross_kv"})
     kinds = frozenset({"object", "style", "person", "explicit"})
     produces = frozenset({"contextmap"})
     Options = RECEOptions

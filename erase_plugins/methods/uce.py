@@ -59,7 +59,8 @@ class UCE:
     paper = "https://arxiv.org/abs/2308.14761"
     citation = _CITATION
     summary = "closed form on cross-attention keys and values; one shared map, exact low rank"
-    families = frozenset({"sd1", "sdxl"})
+    families = frozenset({"sd1", "sdxl", "*"})
+    groups = frozenset({"cross_kv"})
     kinds = frozenset({"object", "style", "person", "explicit"})
     produces = frozenset({"contextmap", "lowrank"})
     Options = UCEOptions

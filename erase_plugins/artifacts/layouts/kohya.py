@@ -24,9 +24,9 @@ class KohyaLayout:
     readers = ("ComfyUI", "diffusers")
 
     def accepts(self, edit: Edit, family: Family) -> Verdict:
-        from erase_plugins.artifacts.lora_file import lora_verdict
+        from erase_plugins.artifacts.lora_file import named_verdict
 
-        return lora_verdict(edit)
+        return named_verdict(edit, family, "kohya")
 
     def filename(self, slug: str, family: Family) -> str:
         return f"{slug}_{family.id}_kohya.safetensors"
