@@ -96,7 +96,11 @@ class Evaluator(Protocol):
 
 @runtime_checkable
 class Judge(Evaluator, Protocol):
-    """Looks at pictures. ``axes`` maps an axis (concept, style, background) to its labels."""
+    """Looks at pictures. ``axes`` maps an axis (concept, style, background) to its labels.
+
+    ``complete = True`` (optional) says that its world is all that a model it accepts can draw: names outside of it are
+    then refused as unknown.
+    """
 
     axes: Mapping[str, tuple[str, ...]]
     fingerprint: str

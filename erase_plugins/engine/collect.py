@@ -152,6 +152,7 @@ def _member(concept: Concept, recipe: Recipe, target: Target, words: Vocabulary 
         aliases = tuple(word for word in words.near(cond, recipe.alias_threshold) if word not in taken)
     C, S = encode_member([*phrases, *aliases], guide, concept.kind, recipe, target)
     facts = {"guide": guide, "aliases": list(aliases), "phrases": phrases, "kind": concept.kind}
+    facts |= {"fillers": recipe.fillers} if recipe.fillers and concept.kind == "style" else {}
     return Member(concept.text, C, S, recipe.erase_scale, near, facts)
 
 
@@ -276,7 +277,7 @@ def _hash_words(words: Sequence[str]) -> str:
 
 
 def summary(statistics: Statistics, ctx: RunContext) -> None:
-    """Tells which words were taken as aliases and which were not protected."""
+    """Tells which words were taken as aliases."""
     for member in statistics.members.values():
         aliases = member.facts.get("aliases", [])
         if aliases:
