@@ -72,7 +72,8 @@ def _reasons(text: str, target: Target, world: tuple[str, ...] | None) -> Iterat
     if world is not None:
         if not _mentions(text, world):
             close = get_close_matches(text.strip().lower(), world, n=1)
-            meant = f"; did you mean '{close[0]}'?" if close else f"; it draws {', '.join(world[:8])} and {len(world) - 8} more"
+            some = f"; it draws {', '.join(world[:8])} and {len(world) - 8} more"
+            meant = f"; did you mean '{close[0]}'?" if close else some
             yield f"is nothing that {target.info.model} was trained to draw{meant}", True
         return
     words = [(word, _pieces(target, word)) for word in text.split()]

@@ -68,8 +68,7 @@ def run_leaves_the_model_alone(case: Case) -> None:
 @check
 def run_writes_no_files(case: Case) -> None:
     """Nothing but the checkpoint and what ``work_files`` declares appears, all of it safetensors or JSON."""
-    from erase_plugins.engine.checkpoint import FILE
-    from erase_plugins.engine.interrupted import FILE as RECORD
+    from erase_plugins.engine.checkpoint import FILE, RECORD
 
     work, here = case.observed.work_files, case.observed.stray_files
     allowed = (FILE, RECORD, *getattr(case.method, "work_files", ()))
