@@ -175,7 +175,6 @@ def test_cancelled_run_leaves_no_artifact_and_says_resume(erase, loaded, tmp_pat
     assert not (tmp_path / "a").exists()
 
 
-<<<<<<< HEAD
 def test_the_second_writer_is_told_before_the_model_is_loaded(erase, tmp_path, monkeypatch):
     import erase_plugins.cli.command as command
 
@@ -211,7 +210,8 @@ def test_what_a_killed_run_left_is_gone_on_with_and_cleared(erase, loaded, tmp_p
     (tmp_path / ".ab.abcd1234.tmp").mkdir()
     assert erase("run", "uce", "--erase", "pizza", "--out", tmp_path / "a", *FAST, "--resume").code == 0
     assert sorted(item.name for item in tmp_path.iterdir()) == [".ab.abcd1234.tmp", "a"]
-=======
+
+
 def test_resume_with_other_options_is_refused_by_name(erase, loaded, tmp_path, monkeypatch):
     """The interrupted run is a real one: its work folder stays as it was."""
     from erase_plugins.errors import RunCancelled
@@ -238,4 +238,3 @@ def test_resume_without_an_interrupted_run_says_so(erase, loaded, tmp_path):
     ran = erase("run", "uce", "--erase", "pizza", "--out", tmp_path / "a", "--resume", *FAST)
     assert ran.code == 0
     assert "no interrupted run is here; starting anew" in ran.err
->>>>>>> fbeef85 (Resume refuses a run that was asked something else and names what differs)
