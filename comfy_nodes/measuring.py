@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -11,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from erase_plugins.evaluation.context import run_in_context
 from erase_plugins.evaluation.draw import initial_noise
 from erase_plugins.evaluation.run import Subject, pick_judge
 from erase_plugins.stack import stack_of
@@ -121,8 +121,9 @@ def run_suite(
         pipe=None, target=target, model=target.info.model, artifacts=[artifact],  # type: ignore[arg-type]
         judge=pick_judge(target, None), erased=names, clip=clip, vae=vae, now=(model, clip), **settings,  # type: ignore[arg-type]
     )  # fmt: skip
-    started = time.perf_counter()
-    report = runner.run(subject)
+    report = run_in_context(
+        runner, subject, {}, seed=subject.seed, device=str(target.device), progress=subject.progress
+    )
     sampler = {**report.details.get("sampler", {}), "scheduler": f"{SAMPLER} {SCHEDULER}"}
     details = {**report.details, "sampler": sampler}
-    return replace(report, details=details, seconds=round(time.perf_counter() - started, 2)), subject.drawn
+    return replace(report, details=details), subject.drawn

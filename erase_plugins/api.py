@@ -13,6 +13,7 @@ from erase_plugins.artifacts.locks import claim
 from erase_plugins.engine.checkpoint import clear
 from erase_plugins.engine.context import Listener
 from erase_plugins.engine.distributed import is_main
+from erase_plugins.engine.interrupted import check_resume
 from erase_plugins.engine.run import make_plan, run_plan
 from erase_plugins.errors import RequestError
 from erase_plugins.families.base import Target
@@ -110,7 +111,8 @@ def erase(
         out: folder to write; None keeps the artifact in memory.
         layouts: file layouts to write.
         force: replace a folder of the same kind, if everything in it was written by this program.
-        resume: go on from the checkpoint of an interrupted run with the same ``out``.
+        resume: go on from the checkpoint of an interrupted run with the same ``out``; a run that was asked something
+            else is refused.
         listeners: called with progress events.
         cancel: set it to stop.
 
@@ -124,6 +126,8 @@ def erase(
     named = isinstance(model, str | Path)
     ready = make_plan(request, None if named else as_target(model).info)
     folder = None if out is None else Path(out)
+    if folder is not None and resume:
+        check_resume(work_folder(folder), ready)
     with nullcontext() if folder is None else claim(folder, force):
         target = as_target(model, revision=revision, dtype=dtype, device=device) if named else as_target(model)
         return run_and_save(
@@ -230,7 +234,7 @@ def generate(
 
 
 def evaluate(
-    model: Any,
+    model: Any = None,
     artifacts: Artifact | str | Path | Sequence[Artifact | str | Path] = (),
     suite: str = "quick",
     *,
@@ -241,12 +245,13 @@ def evaluate(
     """Measures artifacts with a registered suite.
 
     Args:
-        model: name, path, Hub id or pipeline.
+        model: name, path, Hub id or pipeline; left out for a suite that needs no subject.
         artifacts: one or several, applied together.
         suite: id of a registered suite.
         strength: of the artifacts.
         out: folder for report, contact sheet and chart; None writes nothing.
-        options: settings of the suite (erased, images, seed, judge ...), and revision, dtype, device.
+        options: of the measurement (erased, images, seed, judge ...), ``settings`` with the options of the suite, and
+            revision, dtype, device.
     """
     from erase_plugins.evaluation.run import run_suite
 

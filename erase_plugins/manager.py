@@ -14,7 +14,7 @@ from typing import Any
 
 from erase_plugins.errors import EraseError, PluginError, RequestError, UnknownName
 from erase_plugins.plugin_checks import check_item, check_items, file_of, first_line
-from erase_plugins.plugin_loading import PluginLoader, log, names_in
+from erase_plugins.plugin_loading import PluginLoader, log
 from erase_plugins.types import EditPlan, Event, PluginProblem, Registered
 
 REGISTRIES = ("erase_methods", "erase_families", "erase_layouts", "erase_evaluators")
@@ -27,10 +27,6 @@ class Manager(PluginLoader):
         """Asks every registration hook once and returns all problems known so far."""
         for hook in REGISTRIES:
             self.registered(hook)
-        names = {row["name"] for row in self.plugins()} | {row["package"] for row in self.plugins()}
-        for name in names_in("ERASE_PLUGINS_ONLY") + names_in("ERASE_PLUGINS_FROM"):
-            if name not in names:
-                self._problem(name, "", "", "environment", f"ERASE_PLUGINS names '{name}', which is not loaded")
         return tuple(self.problems)
 
     # ---- registries --------------------------------------------------------------------------------------------

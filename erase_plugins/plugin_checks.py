@@ -6,7 +6,7 @@ import dataclasses
 import inspect
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -20,9 +20,30 @@ PREFIX = "erase_"
 API_ATTRIBUTE = "ERASE_PLUGINS_API"
 MARK = f"{hookspecs.PROJECT}_impl"
 DELTA_KINDS = ("lowrank", "dense", "bias", "rows", "contextmap", "addon")
+_FAMILY_OWN = "id, title, components, groups, detect and info"
 REQUIRED = {
     "erase_methods": ("id", "title", "paper", "summary", "families", "kinds", "produces", "Options", "plan", "run"),
-    "erase_families": ("id", "title", "components", "groups", "detect", "info", "load", "names", "modules"),
+    "erase_families": (
+        "id",
+        "title",
+        "components",
+        "groups",
+        "denoiser",
+        "detect",
+        "info",
+        "open",
+        "load",
+        "modules",
+        "names",
+        "stem",
+        "locate",
+        "encode_ids",
+        "text_layers",
+        "causal",
+        "modelspec",
+        "base_version",
+        "ui_versions",
+    ),
     "erase_layouts": ("id", "title", "readers", "accepts", "filename", "write", "sniff", "read"),
     "erase_evaluators": ("id", "kind", "title", "needs"),
 }
@@ -90,6 +111,8 @@ def _check_hook(name: str, function: Any) -> None:
     marks = getattr(function, MARK)
     hook = marks.get("specname") or name
     if hook not in hook_names():
+        if marks.get("optionalhook"):  # the plugin's own word that this version may not have it
+            return
         close = get_close_matches(hook, hook_names(), n=1)
         hint = f", did you mean {close[0]}?" if close else f"; known: {', '.join(hook_names())}"
         raise PluginError(f"unknown hook {hook}{hint}")
@@ -135,11 +158,16 @@ def check_item(hook: str, item: Any) -> None:
     needed = REQUIRED[hook] + (_BY_KIND.get(str(getattr(item, "kind", "")), ()) if hook == "erase_evaluators" else ())
     missing = [attribute for attribute in needed if not hasattr(item, attribute)]
     if missing:
-        raise PluginError(f"{name} lacks {', '.join(missing)}")
+        base = f"; subclass erase_plugins.families.base.Family, which has all but {_FAMILY_OWN}"
+        raise PluginError(f"{name} lacks {', '.join(missing)}{base if hook == 'erase_families' else ''}")
     if not isinstance(item.id, str) or not _ID.match(item.id):
         raise PluginError(f"{name} has the id {item.id!r}; use lower-case letters, digits, '-', '_' and '.'")
     if hook == "erase_methods":
         _check_method(name, item)
+    elif hook == "erase_families":
+        _check_family(name, item)
+    elif hook == "erase_evaluators" and item.kind == "suite":
+        _check_suite(name, item)
 
 
 def _check_method(name: str, item: Any) -> None:
@@ -152,6 +180,39 @@ def _check_method(name: str, item: Any) -> None:
             raise PluginError(f"{name}.{attribute} holds {', '.join(odd)}; known: {', '.join(allowed or ())}")
     if not isinstance(item.Options, type) or not dataclasses.is_dataclass(item.Options):
         raise PluginError(f"{name}.Options is not a dataclass; make its fields with erase_plugins.options.option")
+
+
+def _check_family(name: str, item: Any) -> None:
+    parts, groups = item.components, item.groups
+    if not isinstance(parts, tuple) or not parts or not all(isinstance(part, str) for part in parts):
+        raise PluginError(f"{name}.components is {parts!r}; give a non-empty tuple of attribute names of the pipeline")
+    if item.denoiser not in parts:
+        raise PluginError(f"{name}.denoiser is {item.denoiser!r}, which is none of its components {', '.join(parts)}")
+    if not isinstance(groups, Mapping) or not groups or not all(map(callable, groups.values())):
+        raise PluginError(f"{name}.groups is no mapping of group names to functions of a ModuleRef")
+    if not getattr(item, "pipeline", "") and getattr(item.open, "__qualname__", "") == "Family.open":
+        raise PluginError(f"{name} cannot load a model: name a diffusers class in pipeline, or define open()")
+
+
+def _check_suite(name: str, item: Any) -> None:
+    _check_call(f"{name}.run", item.run, ((None, None), (None,)), "run(self, subject, ctx)")
+    options = getattr(item, "Options", None)
+    if options is not None and not (isinstance(options, type) and dataclasses.is_dataclass(options)):
+        raise PluginError(f"{name}.Options is not a dataclass; make its fields with erase_plugins.options.option")
+
+
+def _check_call(what: str, function: Any, calls: tuple[tuple[None, ...], ...], wanted: str) -> None:
+    """Refuses a function that none of the argument lists fits."""
+    if not callable(function):
+        raise PluginError(f"{what} is not a function; declare {wanted}")
+    signature = inspect.signature(function)
+    for arguments in calls:
+        try:
+            signature.bind(*arguments)
+            return
+        except TypeError:
+            continue
+    raise PluginError(f"{what} takes {signature}; declare {wanted}")
 
 
 def file_of(*candidates: Any) -> str:

@@ -10,6 +10,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 from typing import Any, Self
@@ -25,6 +26,8 @@ from erase_plugins.types import PluginProblem, Registered
 log = logging.getLogger("erase_plugins")
 GROUP = hookspecs.PROJECT
 OWN_PACKAGE = "erase-plugins"
+#: how plugins loaded from single files are called
+FILE_PREFIX = "file:"
 
 
 class PluginLoader:
@@ -39,6 +42,8 @@ class PluginLoader:
         self._origin: dict[str, tuple[str, str]] = {}
         self._cache: dict[str, tuple[Registered, ...]] = {}
         self._clashes: dict[tuple[str, str], str] = {}
+        #: plugin and package names that were met, loaded or not
+        self._met: set[str] = set()
 
     # ---- loading -----------------------------------------------------------------------------------------------
 
@@ -75,14 +80,33 @@ class PluginLoader:
 
         for path in BUILTIN_PLUGINS:
             name = path.removeprefix("erase_plugins.")
-            if _wanted(name, OWN_PACKAGE):
+            if self._wanted(name, OWN_PACKAGE):
                 self.load(name, partial(importlib.import_module, path), OWN_PACKAGE, __version__)
 
     def load_entry_points(self) -> None:
         """Registers installed packages that declare the entry point group."""
         for point, package, version in self._entry_points():
-            if _wanted(point.name, package):
+            if self._wanted(point.name, package):
                 self.load(point.name, point.load, package, version)
+        self._check_environment()
+
+    def _wanted(self, name: str, package: str) -> bool:
+        self._met |= {name, package}
+        only, blocked = set(names_in("ERASE_PLUGINS_ONLY")), set(names_in("ERASE_PLUGINS_DISABLE"))
+        return not {name, package} & blocked and (not only or bool({name, package} & only))
+
+    def _check_environment(self) -> None:
+        """Tells of names in the environment that belong to no plugin: a misspelt switch switches nothing."""
+        known = self._met | {path.removeprefix("erase_plugins.") for path in BUILTIN_PLUGINS} | {OWN_PACKAGE}
+        for variable in ("ERASE_PLUGINS_DISABLE", "ERASE_PLUGINS_ONLY", "ERASE_PLUGINS_FROM"):
+            for name in names_in(variable):
+                if name in known or name.startswith(FILE_PREFIX):  # files are loaded later
+                    continue
+                close = get_close_matches(name, sorted(known), n=1)
+                meant = f"; did you mean '{close[0]}'?" if close else "; 'erase-plugins list plugins' names all"
+                message = f"{variable} names '{name}', which is no installed plugin or package{meant}"
+                if self._problem(name, "", "", "environment", message):
+                    log.warning("%s", message)
 
     def _entry_points(self) -> Iterator[tuple[importlib.metadata.EntryPoint, str, str]]:
         """Entry points of the group, package by package, so that damaged metadata stays alone."""
@@ -112,7 +136,7 @@ class PluginLoader:
         file = Path(path)
         if not file.is_file() or file.suffix != ".py":
             raise RequestError(f"no plugin file at '{file.name}'; give the path of a .py file")
-        name, module_name = f"file:{file.stem}", f"erase_plugins_file_{file.stem}"
+        name, module_name = f"{FILE_PREFIX}{file.stem}", f"erase_plugins_file_{file.stem}"
 
         def find() -> Any:
             spec = importlib.util.spec_from_file_location(module_name, file)
@@ -202,8 +226,3 @@ class PluginLoader:
 def names_in(variable: str) -> tuple[str, ...]:
     """Comma-separated names in an environment variable."""
     return tuple(part.strip() for part in os.environ.get(variable, "").split(",") if part.strip())
-
-
-def _wanted(name: str, package: str) -> bool:
-    only, blocked = set(names_in("ERASE_PLUGINS_ONLY")), set(names_in("ERASE_PLUGINS_DISABLE"))
-    return not {name, package} & blocked and (not only or bool({name, package} & only))

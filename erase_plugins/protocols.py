@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from erase_plugins.artifacts.edit import Edit
     from erase_plugins.engine.context import RunContext
+    from erase_plugins.evaluation.context import SuiteContext
     from erase_plugins.families.base import Family, Target, TargetInfo
     from erase_plugins.types import EditPlan, EraseRequest, EvalReport
 
@@ -95,7 +96,11 @@ class Evaluator(Protocol):
 
 @runtime_checkable
 class Judge(Evaluator, Protocol):
-    """Looks at pictures. ``axes`` maps an axis (concept, style, background) to its labels."""
+    """Looks at pictures. ``axes`` maps an axis (concept, style, background) to its labels.
+
+    ``complete = True`` (optional) says that its world is all that a model it accepts can draw: names outside of it are
+    then refused as unknown.
+    """
 
     axes: Mapping[str, tuple[str, ...]]
     fingerprint: str
@@ -112,7 +117,12 @@ class Judge(Evaluator, Protocol):
 
 @runtime_checkable
 class Suite(Evaluator, Protocol):
-    """A set of prompts, subjects and metrics that ends in a report."""
+    """A set of prompts, subjects and metrics that ends in a report.
 
-    def run(self, subject: Any, ctx: Any) -> EvalReport:
-        """Measures ``subject`` (see `erase_plugins.evaluation.subject`)."""
+    Two attributes are optional: ``Options``, a frozen dataclass made with `erase_plugins.options.option` (given as
+    ``--set name=value``, read in ``ctx.options``), and ``needs_subject = False`` for a suite that measures no diffusion
+    model: it is run with ``subject=None``, and no model, judge or torch is loaded for it.
+    """
+
+    def run(self, subject: Any, ctx: SuiteContext) -> EvalReport:
+        """Measures ``subject`` (see `erase_plugins.evaluation.run.Subject`)."""

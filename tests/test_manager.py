@@ -266,7 +266,44 @@ def test_only(loaded, monkeypatch):
 def test_only_with_a_name_that_is_not_there_is_reported(loaded, monkeypatch):
     monkeypatch.setenv("ERASE_PLUGINS_ONLY", "good-plugin,god-plugin")
     manager = loaded("good_plugin")
-    assert "ERASE_PLUGINS names 'god-plugin'" in problem(manager, "god-plugin").message
+    message = problem(manager, "god-plugin").message
+    assert message.startswith("ERASE_PLUGINS_ONLY names 'god-plugin', which is no installed plugin or package")
+    assert "did you mean 'good-plugin'?" in message
+
+
+def test_a_typo_in_disable_is_told_at_once(loaded, monkeypatch, caplog):
+    monkeypatch.setenv("ERASE_PLUGINS_DISABLE", "goodplugin, hub_cards, methods.uce")
+    with caplog.at_level(logging.WARNING, logger="erase_plugins"):
+        manager = loaded("good_plugin")
+    message = problem(manager, "goodplugin").message
+    assert message.startswith("ERASE_PLUGINS_DISABLE names 'goodplugin'")
+    assert "did you mean 'good-plugin'?" in message
+    assert caplog.messages == [message]
+    assert [item.plugin for item in manager.problems] == ["goodplugin"], "names of blocked plugins are no typos"
+
+
+def test_a_typo_in_disable_is_told_by_every_command(tmp_path):
+    code = "import sys; sys.argv = ['erase-plugins', 'info', 'uce']; from erase_plugins.cli.main import main; main()"
+    env = {**os.environ, "ERASE_PLUGINS_DISABLE": "methods.ucee"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env, timeout=120)
+    assert done.returncode == 0
+    assert "ERASE_PLUGINS_DISABLE names 'methods.ucee'" in done.stderr and "'methods.uce'" in done.stderr
+
+
+def test_an_optional_hook_may_be_unknown():
+    class Ahead:
+        @hookimpl
+        def erase_methods(self):
+            return []
+
+        @hookimpl(optionalhook=True)
+        def erase_next_year(self, something):
+            raise AssertionError("never called")
+
+    manager = Manager()
+    with manager.temporary(Ahead(), "ahead"):
+        assert manager.check() == ()
+        assert [row["name"] for row in manager.plugins()] == ["ahead"]
 
 
 def test_trace_logs_each_call(loaded, monkeypatch, caplog):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -16,8 +17,11 @@ from torch import Tensor
 from erase_plugins.artifacts.edit import Delta, Edit, LowRank
 from erase_plugins.artifacts.lowrank import uniform_rank
 from erase_plugins.artifacts.standin import stand_in, stand_in_loss
-from erase_plugins.errors import ArtifactError, CorruptArtifact
+from erase_plugins.errors import ArtifactError, CorruptArtifact, Unsupported
 from erase_plugins.protocols import Verdict
+
+if TYPE_CHECKING:
+    from erase_plugins.families.base import Family
 
 #: header key that lists module names which hold nothing but zeros, for loaders only
 PADDING = "erase_plugins.padding"
@@ -43,6 +47,19 @@ def lora_verdict(edit: Edit) -> Verdict:
     if lost:
         return Verdict("lossy", lost)
     return Verdict("yes") if len(edit) else Verdict("no", "the edit is empty")
+
+
+def named_verdict(edit: Edit, family: Family, layout: str) -> Verdict:
+    """`lora_verdict`, and "no" where the family has no names for the layout."""
+    found = lora_verdict(edit)
+    if not found:
+        return found
+    try:
+        for component, key, _ in edit.items():
+            family.stem(layout, component, key.removesuffix(".weight"))
+    except Unsupported as error:
+        return Verdict("no", str(error))
+    return found
 
 
 def is_lora_key(key: str) -> bool:

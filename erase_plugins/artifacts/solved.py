@@ -9,7 +9,8 @@ from torch import Tensor
 from erase_plugins.artifacts.edit import CONTEXT, ContextMap, Edit
 from erase_plugins.artifacts.statistics import Statistics
 from erase_plugins.artifacts.statistics_file import statistics_from_tensors, statistics_to_tensors
-from erase_plugins.errors import ArtifactError
+from erase_plugins.errors import ArtifactError, UnknownName
+from erase_plugins.manager import get_manager
 
 DENOISER = "unet"
 
@@ -21,7 +22,15 @@ def context_edit(A: Tensor, B: Tensor, statistics: Statistics, family: str, erro
     meta: dict[str, Any] = {"statistics": facts}
     if error:
         meta["truncation_error"] = error
-    return Edit(family, {DENOISER: {CONTEXT: delta}}, tensors, meta)
+    return Edit(family, {_denoiser(family): {CONTEXT: delta}}, tensors, meta)
+
+
+def _denoiser(family: str) -> str:
+    """The component of a family whose projections read the context."""
+    try:
+        return str(get_manager().family(family).denoiser)
+    except UnknownName:  # statistics of a family that is not installed here
+        return DENOISER
 
 
 def statistics_of(edit: Edit, name: str = "artifact") -> Statistics:

@@ -14,6 +14,7 @@ from erase_plugins.cli.command import (
     force_option,
     load_artifacts,
     model_options,
+    parse_settings,
     strength_option,
     until_the_end,
 )
@@ -32,22 +33,28 @@ _DAMAGE = 0.10
 @strength_option
 @click.option("--images", type=click.IntRange(1, 100_000), default=32, show_default=True, help="Pictures per set.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of prompts, noise and resampling.")
+@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Option of the suite (see 'info SUITE').")
 @click.option("--any-base", is_flag=True, help="Allow a fine-tune of the artifact's base model.")
 @click.option("--out", required=True, metavar="DIR", help="Folder for report.json, contact sheet and chart.")
 @dry_run_option
 @force_option
 def command(
     artifacts: tuple[str, ...], model: str, revision: str | None, dtype: str, device: str, suite: str,
-    judge: str | None, erased: tuple[str, ...], strength: float, images: int, seed: int, any_base: bool, out: str,
-    dry_run: bool, force: bool,
+    judge: str | None, erased: tuple[str, ...], strength: float, images: int, seed: int, settings: tuple[str, ...],
+    any_base: bool, out: str, dry_run: bool, force: bool,
 ) -> None:  # fmt: skip
     """Measure artifacts: is the concept gone, is the rest still there."""
     from erase_plugins.artifacts.locks import claim_files
     from erase_plugins.artifacts.places import SIDE_FILES
+    from erase_plugins.evaluation.context import needs_subject, suite_options
     from erase_plugins.families.source import find_family, find_source
     from erase_plugins.manager import get_manager
 
-    get_manager().evaluator(suite, "suite")
+    runner = get_manager().evaluator(suite, "suite")
+    options = suite_options(runner, parse_settings(settings))
+    if not needs_subject(runner):
+        _alone(runner, options, Path(out), seed, device, dry_run, force)
+        return
     if judge is not None:
         get_manager().evaluator(judge, "judge")
     source = find_source(model, revision)
@@ -71,7 +78,8 @@ def command(
     with progress() as bar:
         report = run_suite(
             model, loaded, suite, strength=strength, out=folder, force=force, erased=erased, judge=judge, images=images,
-            seed=seed, any_base=any_base, progress=bar.update, revision=revision, dtype=dtype, device=device,
+            seed=seed, any_base=any_base, progress=bar.update, settings=options, revision=revision, dtype=dtype,
+            device=device,
         )  # fmt: skip
     quality, advice = verdict(report, loaded, model)
     if len(loaded) == 1 and strength == 1.0:
@@ -83,6 +91,41 @@ def command(
         say(f"  {text}")
     for name, file in report.files.items():
         say(f"{name}: {folder / file}")
+
+
+#: options of this command that say something about a model, by the name of their parameter
+_ABOUT_A_MODEL = ("artifacts", "model", "revision", "dtype", "judge", "erased", "strength", "images", "any_base")
+
+
+def _alone(suite: Any, options: dict[str, Any], out: Path, seed: int, device: str, dry_run: bool, force: bool) -> None:
+    """Runs a suite that needs no subject: no model, judge or torch is loaded for it."""
+    from click.core import ParameterSource
+
+    from erase_plugins.cli.extras import missing_extras
+    from erase_plugins.errors import MissingExtra, RequestError
+    from erase_plugins.evaluation.context import run_alone
+
+    ctx = click.get_current_context()
+    given = [name for name in _ABOUT_A_MODEL if ctx.get_parameter_source(name) is not ParameterSource.DEFAULT]
+    if given:
+        names = ", ".join("ARTIFACT" if name == "artifacts" else f"--{name.replace('_', '-')}" for name in given)
+        raise RequestError(f"suite {suite.id} measures no model; leave out {names}")
+    lacking = missing_extras(suite.needs)
+    if lacking:
+        raise MissingExtra(f"suite {suite.id}", ",".join(lacking))
+    if dry_run:
+        say(f"would run suite {suite.id} with {options or 'no options'}; it needs no model")
+        emit({"schema": 1, "dry_run": True, "suite": suite.id, "options": options})
+        return
+    with progress() as bar:
+        report = run_alone(suite, options, out=out, force=force, seed=seed, device=device, progress=bar.update)
+    emit({**report.to_dict(), "folder": str(out)})
+    show(report)
+    say(human_seconds(report.seconds))
+    for text in report.warnings:
+        say(f"  {text}")
+    for name, file in report.files.items():
+        say(f"{name}: {out / file}")
 
 
 def mark(artifact: Any, quality: str) -> None:
@@ -106,11 +149,16 @@ def show(report: Any) -> None:
     rows = [
         [_light(metric, cells), metric, *(_rate(cells.get((metric, name))) for name in subjects)] for metric in metrics
     ]
-    table(f"{', '.join(report.erased)} at strength {report.strength:g}", ("", "metric", *subjects), rows)
+    title = f"{', '.join(report.erased)} at strength {report.strength:g}" if report.erased else report.suite
+    table(title, ("", "metric", *subjects), rows)
 
 
 def _rate(row: Any) -> str:
-    return "-" if row is None else f"{percent(row.value)} [{100 * row.low:.0f}..{100 * row.high:.0f}] n={row.n}"
+    if row is None:
+        return "-"
+    if not row.metric.endswith(("_rate", "_share")):  # a score in units of its own
+        return f"{row.value:.4g} [{row.low:.4g}..{row.high:.4g}] n={row.n}"
+    return f"{percent(row.value)} [{100 * row.low:.0f}..{100 * row.high:.0f}] n={row.n}"
 
 
 def _light(metric: str, cells: dict[tuple[str, str], Any]) -> str:

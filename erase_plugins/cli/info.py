@@ -1,4 +1,4 @@
-"""``erase-plugins info METHOD``: options with types, defaults, bounds and help, straight from the method."""
+"""``erase-plugins info METHOD``: options with types, defaults, bounds and help, straight from the method or suite."""
 
 from __future__ import annotations
 
@@ -13,10 +13,15 @@ from erase_plugins.cli.console import emit, say, table
 @declare("info")
 @click.argument("method")
 def command(method: str) -> None:
-    """Show a method's options, paper and families."""
+    """Show a method's options, paper and families, or the options of a suite."""
     from erase_plugins.manager import get_manager
 
-    found = get_manager().method(method)
+    manager = get_manager()
+    suites = {entry.item.id: entry.item for entry in manager.evaluators("suite")}
+    if method in suites and method not in {entry.item.id for entry in manager.methods()}:
+        _suite(suites[method])
+        return
+    found = manager.method(method)
     options = option_rows(found)
     facts: dict[str, Any] = {
         "schema": 1, "id": found.id, "title": found.title, "summary": found.summary, "paper": found.paper,
@@ -28,9 +33,25 @@ def command(method: str) -> None:
     say(f"  paper: {found.paper}")
     for name in ("families", "kinds", "produces"):
         say(f"  {name}: {', '.join(facts[name])}")
+    _show(options)
+    say(f"example: erase-plugins run {found.id} --model pocket --erase pizza --out no-pizza")
+
+
+def _suite(suite: Any) -> None:
+    options = option_rows(suite) if getattr(suite, "Options", None) is not None else []
+    needs = sorted(suite.needs)
+    emit({"schema": 1, "id": suite.id, "title": suite.title, "kind": "suite", "needs": needs, "options": options})
+    say(f"{suite.id}: {suite.title}")
+    _show(options)
+    say(f"example: erase-plugins evaluate --suite {suite.id} --out report")
+
+
+def _show(options: list[dict[str, Any]]) -> None:
+    if not options:
+        say("  no options")
+        return
     columns = ("option", "type", "default", "allowed", "help")
     table("options (--set option=value)", columns, ([_text(row, name) for name in columns] for row in options))
-    say(f"example: erase-plugins run {found.id} --model pocket --erase pizza --out no-pizza")
 
 
 def option_rows(method: Any) -> list[dict[str, Any]]:

@@ -11,6 +11,15 @@ from erase_plugins.cli.console import State
 from erase_plugins.cli.group import LazyGroup
 
 
+def _load_files(ctx: click.Context, parameter: click.Parameter, files: tuple[str, ...]) -> None:
+    """Loads one-file plugins while options are read: their commands must be known before a command is looked up."""
+    if files:
+        from erase_plugins.manager import get_manager
+
+        for file in files:
+            get_manager().load_file(file)
+
+
 @click.group(
     "erase-plugins",
     cls=LazyGroup,
@@ -20,23 +29,20 @@ from erase_plugins.cli.group import LazyGroup
 @click.version_option(__version__, prog_name="erase-plugins", message="%(prog)s %(version)s")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 @click.option("--from", "prefer", metavar="PLUGIN", help="Plugin to prefer where two claim the same name.")
-@click.option("--plugin", "plugin_files", multiple=True, metavar="FILE.py", help="Load a one-file plugin; repeatable.")
+@click.option("--plugin", multiple=True, metavar="FILE.py", is_eager=True, expose_value=False, callback=_load_files,
+              help="Load a one-file plugin; repeatable.")  # fmt: skip
 @click.pass_context
-def cli(ctx: click.Context, debug: bool, prefer: str | None, plugin_files: tuple[str, ...]) -> None:
+def cli(ctx: click.Context, debug: bool, prefer: str | None) -> None:
     """Erase concepts from generative models: run a method, apply the result, undo it, measure it.
 
     Start with `erase-plugins demo`.
     """
     settings = ctx.ensure_object(State)
     settings.debug = settings.debug or debug
-    if plugin_files or prefer is not None:
+    if prefer is not None:
         from erase_plugins.manager import get_manager
 
-        manager = get_manager()
-        for file in plugin_files:
-            manager.load_file(file)
-        if prefer is not None:
-            _prefer(settings, manager, prefer)
+        _prefer(settings, get_manager(), prefer)
     if ctx.invoked_subcommand is None:
         click.echo(ctx.get_help())
 

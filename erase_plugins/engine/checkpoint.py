@@ -15,6 +15,8 @@ from erase_plugins.artifacts.header import read_header
 from erase_plugins.errors import CorruptArtifact
 
 FILE = "checkpoint.safetensors"
+#: what the run had been asked (`engine.interrupted`)
+RECORD = "checkpoint.json"
 
 
 class Checkpoint:
@@ -49,7 +51,7 @@ class Checkpoint:
 
 def clear(work: Path) -> None:
     """Removes the checkpoints in a work folder, and the folder if nothing else is in it."""
-    for path in work.glob("*.safetensors"):
+    for path in (*work.glob("*.safetensors"), work / RECORD):
         path.unlink(missing_ok=True)
     with suppress(OSError):
         work.rmdir()

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from erase_plugins.engine.checkpoint import Checkpoint
 from erase_plugins.engine.distributed import is_main
+from erase_plugins.engine.interrupted import remember
 from erase_plugins.errors import NotFiniteError, RunCancelled
 from erase_plugins.types import Event
 
@@ -33,6 +34,8 @@ class RunContext:
         listeners: called with every event.
         cancel: set to stop at the next step.
         numbers: counters for the manifest.
+        warnings: for the user and the manifest (see `warn`).
+        asked: what the user asked for, kept beside a checkpoint (see `engine.interrupted`).
         precision: "bfloat16" runs the denoiser under autocast (see `engine.trajectories.ask`).
     """
 
@@ -46,6 +49,8 @@ class RunContext:
     cancel: threading.Event = field(default_factory=threading.Event)
     numbers: dict[str, float] = field(default_factory=dict)
     precision: str = "float32"
+    warnings: list[str] = field(default_factory=list)
+    asked: Mapping[str, Any] = field(default_factory=dict)
     #: (edit, concept, attributes) -> share of pictures that show each attribute; None where no judge knows them
     shares: Callable[[Any, str, list[str]], list[float]] | None = None
     #: (edit, pictures) -> share of drawn pictures in which a judge sees the concepts; None where nobody looks
@@ -80,6 +85,11 @@ class RunContext:
         """Tells the user something that is not progress."""
         self._emit("note", 0, 0, message)
 
+    def warn(self, message: str) -> None:
+        """Tells the user why the result may not be what was meant; stays in the manifest."""
+        self.warnings.append(message)
+        self.note(f"warning: {message}")
+
     def count(self, name: str, amount: float = 1) -> None:
         """Adds to a counter that ends up in the manifest (forward passes, solves)."""
         self.numbers[name] = self.numbers.get(name, 0) + amount
@@ -87,6 +97,7 @@ class RunContext:
     def checkpoint(self, step: int, tensors: Mapping[str, Tensor], state: Mapping[str, Any], key: str) -> None:
         """Saves the run so that it can go on from ``step``; atomic. ``key`` identifies plan and code."""
         if self.work is not None and is_main():
+            self._remember()
             Checkpoint(self.work).save(step, tensors, {**state, "numbers": dict(self.numbers)}, key)
             self._emit("checkpoint", step, 0, "")
 
@@ -101,6 +112,7 @@ class RunContext:
             return found[1]
         tensors = make()
         if is_main():
+            self._remember()
             store.save(0, tensors, {"numbers": dict(self.numbers)}, key)
         return tensors
 
@@ -108,11 +120,18 @@ class RunContext:
         """(step, tensors, state) of the last checkpoint with the same key, if resuming was asked for."""
         if self.work is None or not self.resume:
             return None
-        found = Checkpoint(self.work).load(key)
+        store = Checkpoint(self.work)
+        found = store.load(key)
         if found is not None:
             self.numbers.update(found[2].get("numbers", {}))
             self.note(f"resume: step {found[0]}")
+        elif store.path.is_file():
+            self.note("the checkpoint found here is damaged or of another run; starting anew")
         return found
+
+    def _remember(self) -> None:
+        if self.work is not None and self.asked:
+            remember(self.work, self.asked)
 
     def _emit(self, kind: str, done: int, total: int, message: str, numbers: Mapping[str, float] | None = None) -> None:
         event = Event(kind=kind, method=self.method, done=done, total=total, message=message, numbers=numbers or {})

@@ -27,7 +27,7 @@ def closed_form_plan(request: EraseRequest, options: Any, info: TargetInfo) -> E
     # most words are one token behind the start row
     word = min(recipe.word_tail + 2, info.tokens) if recipe.word_tail else info.tokens
     encoded = (phrase_count(request, recipe) - recipe.vocabulary) * info.tokens + recipe.vocabulary * word
-    text = sum(_size(ref.shape) for ref in info.refs if ref.component != "unet" and ref.kind == "linear")
+    text = sum(_size(ref.shape) for ref in info.refs if ref.component != info.family.denoiser and ref.kind == "linear")
     first, stop = ROWS.get(recipe.tokens, (0, info.tokens))
     rows = sum(recipe.framings(concept.kind) for concept in request.concepts) * (stop - first)
     rank = min(rows, info.width)

@@ -43,7 +43,7 @@ def draw(
     """
     from diffusers import DPMSolverMultistepScheduler
 
-    unet = pipe.unet
+    unet = _denoiser(pipe)
     size = unet.config.sample_size
     height, width = (size, size) if isinstance(size, int) else size
     shape = (unet.config.in_channels, height, width)
@@ -66,3 +66,11 @@ def draw(
     finally:
         pipe.scheduler = before
     return torch.cat(pictures)
+
+
+def _denoiser(pipe: Any) -> Any:
+    if getattr(pipe, "unet", None) is not None:
+        return pipe.unet
+    from erase_plugins.families.diffusers_target import DiffusersTarget
+
+    return DiffusersTarget(pipe).denoiser

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from erase_plugins.hookspecs import hookimpl
 from erase_plugins.types import EvalReport, EvalRow
@@ -16,6 +16,7 @@ from erase_plugins.types import EvalReport, EvalRow
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from erase_plugins.evaluation.context import SuiteContext
     from erase_plugins.evaluation.prompts import Prompt
     from erase_plugins.evaluation.run import Subject
 
@@ -39,7 +40,7 @@ class QuickSuite:
     title = "Quick suite (target, synonyms, neighbours, kept, style, background; with controls)"
     needs: frozenset[str] = frozenset()
 
-    def run(self, subject: Subject, ctx: Any = None) -> EvalReport:
+    def run(self, subject: Subject, ctx: SuiteContext) -> EvalReport:
         from erase_plugins.evaluation.bootstrap import mean_interval, paired_difference
         from erase_plugins.evaluation.prompts import prompts_hash, quick_prompts
 

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import json
-import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,11 +14,11 @@ import torch
 from torch import Tensor
 
 from erase_plugins.artifacts.artifact import Artifact, load_artifact
-from erase_plugins.artifacts.atomic import atomic_file
 from erase_plugins.artifacts.locks import claim_files
 from erase_plugins.artifacts.places import SIDE_FILES
 from erase_plugins.errors import MissingExtra, RequestError, Unsupported
 from erase_plugins.evaluation.chart import bar_chart
+from erase_plugins.evaluation.context import REPORT, Progress, needs_subject, run_alone, run_in_context, save_report
 from erase_plugins.evaluation.draw import draw
 from erase_plugins.evaluation.sheet import contact_sheet
 from erase_plugins.families.diffusers_target import DiffusersTarget
@@ -29,10 +27,9 @@ from erase_plugins.manager import get_manager
 from erase_plugins.runtime.apply import apply_all
 from erase_plugins.types import EvalReport
 
-Progress = Callable[[str, int, int], None]
 _BASE_CACHE: OrderedDict[tuple[Any, ...], Any] = OrderedDict()
 _CACHED_SETS = 16
-REPORT, SHEET, CHART = SIDE_FILES
+_, SHEET, CHART = SIDE_FILES
 
 
 @dataclass
@@ -142,12 +139,13 @@ def run_suite(
     steps: int = 8,
     guidance: float = 4.0,
     any_base: bool = False,
+    settings: Mapping[str, Any] | None = None,
     **load: Any,
 ) -> EvalReport:
     """Runs a registered suite.
 
     Args:
-        model: name, path, Hub id or pipeline (left as it was).
+        model: name, path, Hub id or pipeline (left as it was); None for a suite that needs no subject.
         artifacts: applied together.
         suite: id of the suite.
         strength: of the artifacts.
@@ -160,12 +158,21 @@ def run_suite(
         seed: of prompts, noise and resampling.
         steps, guidance: sampler.
         any_base: allow a fine-tune of the artifacts' base.
+        settings: options of the suite.
         load: revision, dtype, device for a model given by name.
 
     Raises:
         EraseError: unknown suite or judge, nothing to look for, unsupported model, existing files.
     """
     runner = get_manager().evaluator(suite, "suite")
+    if not needs_subject(runner):
+        if model is not None or artifacts or erased or judge is not None:
+            raise RequestError(f"suite {suite} measures no model; give it no model, artifacts, concepts or judge")
+        return run_alone(
+            runner, settings or {}, out=out, force=force, seed=seed, device=load.get("device", "cpu"), progress=progress
+        )
+    if model is None:
+        raise RequestError(f"suite {suite} measures a model; name one, for example pocket")
     loaded = [load_artifact(item) for item in artifacts]
     names = list(dict.fromkeys([*erased, *(text for item in loaded if not erased for text in item.manifest.erased)]))
     if not names:
@@ -179,8 +186,9 @@ def run_suite(
             pipe, target, target.info.model, loaded, pick_judge(target, judge), names, strength, images, seed, steps,
             guidance, any_base, progress,
         )  # fmt: skip
-        started = time.perf_counter()
-        report = dataclasses.replace(runner.run(subject), seconds=round(time.perf_counter() - started, 2))
+        report = run_in_context(
+            runner, subject, settings or {}, seed=seed, device=str(target.device), progress=progress
+        )
         return report if out is None else write_report(report, subject, out)
 
 
@@ -198,10 +206,7 @@ def write_report(report: EvalReport, subject: Subject, out: Path) -> EvalReport:
         files["chart"] = CHART
     except MissingExtra as error:
         warnings.append(str(error))
-    report = dataclasses.replace(report, files=files, warnings=tuple(warnings))
-    with atomic_file(out / REPORT) as work:
-        work.write_text(json.dumps(report.to_dict(), indent=2, sort_keys=True), encoding="utf-8")
-    return report
+    return save_report(dataclasses.replace(report, files=files, warnings=tuple(warnings)), out)
 
 
 def sheet_rows(report: EvalReport, drawn: Any, columns: int = 8) -> list[tuple[str, list[Tensor]]]:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from erase_plugins.artifacts.fingerprint import Fingerprint
+    from erase_plugins.families.source import Source
     from erase_plugins.types import EraseRequest
 
 
@@ -164,6 +165,14 @@ class Target(ABC):
         """
         raise Unsupported(f"the tokens of {self.info.model} cannot be read on this host")
 
+    def pieces(self, prompt: str) -> tuple[str | None, ...]:
+        """All pieces of a prompt as the text encoder's tokenizer makes them, not cut; None for what has no token.
+
+        Raises:
+            Unsupported: this host does not show its tokenizer.
+        """
+        raise Unsupported(f"the tokens of {self.info.model} cannot be read on this host")
+
     def encode_live(self, tokens: Tokens, rows: Mapping[str, Tensor] | None = None) -> Conditioning:
         """The text encoders' own pass with gradients, nothing cached; equal to `encode` to the last bit.
 
@@ -250,12 +259,23 @@ class NameMap:
 
 
 class Family(ABC):
-    """Everything that is specific to one architecture."""
+    """Everything that is specific to one architecture.
+
+    A family of one's own gives ``id``, ``title``, ``components``, ``groups``, `detect`, `info`, and either the name of
+    a diffusers class in ``pipeline`` or an `open` of its own. The pipeline has every component as an attribute of that
+    name, a ``tokenizer`` beside ``text_encoder`` (``tokenizer_2`` beside ``text_encoder_2`` ...), a ``scheduler`` and
+    ``encode_prompt`` as in diffusers; its denoiser is called with latents, timestep and ``encoder_hidden_states``. A
+    model that is not like that has a `Target` of its own, from `load`.
+    """
 
     id: str
     title: str
     components: tuple[str, ...]
     groups: Mapping[str, Picker]
+    #: the component whose projections read the text rows
+    denoiser: str = "unet"
+    #: diffusers class of the pipeline
+    pipeline: str = ""
     #: whether a text row depends only on the rows before it
     causal: bool = False
     #: ModelSpec architecture and sd-scripts base version, for file headers
@@ -272,13 +292,35 @@ class Family(ABC):
     def info(self, model: str, configs: Mapping[str, Mapping[str, Any]]) -> TargetInfo:
         """The model as known from its configuration, without weights."""
 
-    @abstractmethod
-    def load(self, request: EraseRequest) -> Target:
-        """The model with weights."""
+    def open(self, source: Source, dtype: str = "float32", device: str = "cpu") -> Any:
+        """The pipeline of a model that is given by name, on its device.
 
-    @abstractmethod
+        Args:
+            source: where the model is; ``source.location`` is what ``from_pretrained`` takes.
+            dtype: float32, float16 or bfloat16.
+            device: torch device name.
+
+        Raises:
+            RequestError, Unsupported, HubError: it does not load.
+        """
+        from erase_plugins.families.loading import open_diffusers
+
+        return open_diffusers(self.pipeline, source, dtype, device)
+
+    def load(self, request: EraseRequest) -> Target:
+        """The model of a request with weights."""
+        from erase_plugins.families.diffusers_target import DiffusersTarget
+        from erase_plugins.families.source import find_source
+
+        source = find_source(request.model, request.revision)
+        return DiffusersTarget(self.open(source, request.dtype, request.device), request.model, self)
+
     def names(self, layout: str, info: TargetInfo) -> NameMap:
         """File stems of a layout for every module of ``info``."""
+        config = info.configs.get(self.denoiser)
+        return NameMap(
+            {(ref.component, ref.path): self.stem(layout, ref.component, ref.path, config) for ref in info.refs}
+        )
 
     def stem(self, layout: str, component: str, path: str, config: Mapping[str, Any] | None = None) -> str:
         """Name of a module in files of ``layout``; ``config`` of the denoiser where the numbering depends on it.

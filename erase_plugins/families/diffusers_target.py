@@ -46,12 +46,17 @@ class DiffusersTarget(Target):
         self._cache: dict[str, tuple[Tensor, int, Tensor | None]] = {}
 
     @property
+    def denoiser(self) -> Any:
+        """The live denoiser."""
+        return getattr(self.pipe, self.family.denoiser)
+
+    @property
     def device(self) -> torch.device:
-        return self.pipe.unet.device
+        return self.denoiser.device
 
     @property
     def dtype(self) -> torch.dtype:
-        return self.pipe.unet.dtype
+        return self.denoiser.dtype
 
     def module(self, ref: ModuleRef) -> nn.Module:
         try:
@@ -69,7 +74,7 @@ class DiffusersTarget(Target):
         return getattr(parameter, ORIGINAL, parameter).detach()
 
     def seen(self, rows: Tensor) -> Tensor:
-        hook = getattr(self.pipe.unet, CONTEXT_HOOK, None)
+        hook = getattr(self.denoiser, CONTEXT_HOOK, None)
         return rows if hook is None else hook.mapped(rows)
 
     def encode(self, prompts: Sequence[str]) -> Conditioning:
@@ -120,6 +125,15 @@ class DiffusersTarget(Target):
         last = tuple(max((n for n, token in enumerate(row) if token not in special), default=0) for row in rows)
         return Tokens(found, last, tuple(prompts))
 
+    def pieces(self, prompt: str) -> tuple[str | None, ...]:
+        tokenizer = self.pipe.tokenizer
+        ids = tokenizer(prompt, add_special_tokens=False, truncation=False, verbose=False)["input_ids"]
+        texts = tokenizer.convert_ids_to_tokens(ids)
+        return tuple(
+            None if index == tokenizer.unk_token_id else str(text).removesuffix("</w>")
+            for index, text in zip(ids, texts, strict=True)
+        )
+
     def encode_live(self, tokens: Tokens, rows: Mapping[str, Tensor] | None = None) -> Conditioning:
         hooks = []
         for component, embedded in (rows or {}).items():
@@ -167,9 +181,9 @@ class DiffusersTarget(Target):
 
     def predict(self, latents: Tensor, timestep: Tensor | float, cond: Conditioning) -> Tensor:
         extra: dict[str, Any] = {}
-        if self.info.configs["unet"].get("addition_embed_type") == "text_time":
+        if self.info.configs[self.family.denoiser].get("addition_embed_type") == "text_time":
             extra["added_cond_kwargs"] = {"text_embeds": cond.pooled, "time_ids": self._time_ids(latents)}
-        return self.pipe.unet(latents, timestep, encoder_hidden_states=cond.embeds, **extra, return_dict=False)[0]
+        return self.denoiser(latents, timestep, encoder_hidden_states=cond.embeds, **extra, return_dict=False)[0]
 
     def _time_ids(self, latents: Tensor) -> Tensor:
         height, width = latents.shape[-2] * self._pixels(), latents.shape[-1] * self._pixels()
@@ -198,13 +212,14 @@ class DiffusersTarget(Target):
 def pipeline_configs(pipe: Any) -> dict[str, Mapping[str, Any]]:
     """Component configurations of a loaded pipeline, as `find_source` would read them from disk."""
     configs: dict[str, Mapping[str, Any]] = {}
-    for component in ("unet", "transformer", "text_encoder", "text_encoder_2", "vae", "scheduler"):
+    stock = ("unet", "transformer", "text_encoder", "text_encoder_2", "vae", "scheduler")
+    for component in dict.fromkeys([*stock, *getattr(pipe, "components", ())]):
         part = getattr(pipe, component, None)
-        if part is None:
+        config = getattr(part, "config", None)
+        if config is None:
             continue
-        config = part.config
         data = config.to_dict() if hasattr(config, "to_dict") else dict(config)
-        if component in ("unet", "transformer"):
+        if not component.startswith(("text_encoder", "vae", "scheduler")):
             data = {**data, "_class_name": type(part).__name__}
         if component.startswith("text_encoder"):
             data = {**data, "architectures": [type(part).__name__]}

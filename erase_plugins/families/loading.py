@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,14 +30,20 @@ def load_pipeline(
         Unsupported: no family recognises it.
         HubError: it has to be downloaded and cannot be.
     """
-    import diffusers
-    import torch
-
     if dtype not in DTYPES:
         raise RequestError(f"unknown dtype '{dtype}'; choose one of {', '.join(DTYPES)}")
     source = find_source(model, revision)
-    family = find_family(source)
-    cls = getattr(diffusers, family.pipeline)
+    return find_family(source).open(source, dtype, device)
+
+
+def open_diffusers(name: str, source: Source, dtype: str, device: str) -> Any:
+    """A pipeline of a diffusers class by its name; see `load_pipeline`."""
+    import diffusers
+    import torch
+
+    cls = getattr(diffusers, name, None)
+    if cls is None:
+        raise Unsupported(f"this diffusers has no pipeline '{name}'; update diffusers, or the package of the family")
     options = {"dtype": getattr(torch, dtype)}
     with _without_bars():
         pipe = _from_file(cls, source, options) if source.file is not None else _from_pretrained(cls, source, options)
@@ -55,8 +62,26 @@ def as_target(model: Any, **options: Any) -> Any:
     if isinstance(model, Target):
         return model
     if isinstance(model, str | Path):
-        return DiffusersTarget(load_pipeline(str(model), **options), str(model))
+        return _load(str(model), **options)
     return DiffusersTarget(model)
+
+
+def _load(model: str, revision: str | None = None, dtype: str = "float32", device: str = "cpu") -> Any:
+    """The model as its family loads it, which may have a `Target` of its own."""
+    if dtype not in DTYPES:
+        raise RequestError(f"unknown dtype '{dtype}'; choose one of {', '.join(DTYPES)}")
+    request = Wanted(model, revision, dtype, device)
+    return find_family(find_source(model, revision)).load(request)
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """The part of a request that says which model to load."""
+
+    model: str
+    revision: str | None
+    dtype: str
+    device: str
 
 
 @contextmanager

@@ -75,7 +75,8 @@ def _folder_source(folder: Path, name: str) -> Source:
     if not (folder / "model_index.json").is_file():
         raise RequestError(f"'{folder.name}' has no model_index.json; give a diffusers model folder")
     configs = {"pipeline": _read(folder / "model_index.json")}
-    for component in _COMPONENTS:
+    listed = [name for name, entry in configs["pipeline"].items() if isinstance(entry, list) and name.isidentifier()]
+    for component in dict.fromkeys([*_COMPONENTS, *listed]):
         file = folder / component / ("scheduler_config.json" if component == "scheduler" else "config.json")
         if file.is_file():
             configs[component] = _read(file)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from erase_plugins.artifacts.names import canonical
 from erase_plugins.errors import Unsupported
-from erase_plugins.families.base import Family, ModuleRef, NameMap, TargetInfo
+from erase_plugins.families.base import Family, ModuleRef, TargetInfo
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -91,7 +91,6 @@ class UNetFamily(Family):
 
     groups = UNET_GROUPS
     causal = True
-    pipeline: str
     profile_of: tuple[str, ...] = ()
     text_prefix: Mapping[str, str]
     #: text encoder -> prefix of its ``text_model.`` in single-file checkpoints, where the names are CLIP's own
@@ -132,19 +131,6 @@ class UNetFamily(Family):
         if component not in info.configs:
             raise Unsupported(f"{info.model} has no {component}")
         return int(info.configs[component]["num_hidden_layers"])
-
-    def load(self, request: Any) -> Any:
-        from erase_plugins.families.diffusers_target import DiffusersTarget
-        from erase_plugins.families.loading import load_pipeline
-
-        pipe = load_pipeline(request.model, request.revision, request.dtype, request.device)
-        return DiffusersTarget(pipe, request.model)
-
-    def names(self, layout: str, info: TargetInfo) -> NameMap:
-        unet = info.configs["unet"]
-        return NameMap(
-            {(ref.component, ref.path): self.stem(layout, ref.component, ref.path, unet) for ref in info.refs}
-        )
 
     def stem(self, layout: str, component: str, path: str, config: Mapping[str, Any] | None = None) -> str:
         from erase_plugins.families.naming import kohya_stem, sgm_path

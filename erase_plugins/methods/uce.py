@@ -59,7 +59,8 @@ class UCE:
     paper = "https://arxiv.org/abs/2308.14761"
     citation = _CITATION
     summary = "closed form on cross-attention keys and values; one shared map, exact low rank"
-    families = frozenset({"sd1", "sdxl"})
+    families = frozenset({"sd1", "sdxl", "*"})
+    groups = frozenset({"cross_kv"})
     kinds = frozenset({"object", "style", "person", "explicit"})
     produces = frozenset({"contextmap", "lowrank"})
     Options = UCEOptions
@@ -78,6 +79,7 @@ class UCE:
 
     def run(self, plan: EditPlan, target: Target, ctx: RunContext) -> Edit:
         from erase_plugins.engine.collect import collect, summary
+        from erase_plugins.engine.solving import tell_kept
 
         options = UCEOptions(**plan.options)
         solver = {"method": self.id, "lam": options.lam, "rank": options.rank}
@@ -94,7 +96,9 @@ class UCE:
             from erase_plugins.engine.tensor_targets import tensor_edit
 
             return tensor_edit(statistics, options.lam, target)
-        return self.solve(statistics, target.family.id)
+        edit = self.solve(statistics, target.family.id)
+        tell_kept(edit, statistics, ctx)
+        return edit
 
     def solve(self, statistics: Statistics, family: str) -> Edit:
         """The edit of given statistics; the joint solution of all members."""

@@ -93,6 +93,39 @@ def test_single_file_plugin_is_loaded_only_when_named(erase, tmp_path, unload):
     assert next(row["plugin"] for row in rows if row["id"] == "nothing") == "file:nothing"
 
 
+COMMAND = """
+import click
+from erase_plugins import hookimpl
+
+@hookimpl
+def erase_cli_commands(cli):
+    @cli.command("greet", help="Says hello.")
+    @click.option("--name", default="you")
+    def greet(name):
+        click.echo(f"hello {name}")
+"""
+
+
+def test_a_single_file_plugin_adds_commands(erase, tmp_path, unload):
+    file = tmp_path / "greeting.py"
+    file.write_text(COMMAND)
+    assert erase("greet").code == 2
+    ran = erase("--plugin", file, "greet", "--name", "world")
+    assert (ran.code, ran.out) == (0, "hello world\n"), ran.err
+
+
+def test_help_shows_the_commands_of_a_single_file_plugin(erase, tmp_path, unload):
+    file = tmp_path / "greeting_too.py"
+    file.write_text(COMMAND)
+    assert "Says hello." in erase("--plugin", file, "--help").out
+
+
+def test_a_plugin_file_that_does_not_load_ends_before_the_command(erase, tmp_path, unload):
+    ran = erase("--plugin", tmp_path / "nowhere.py", "list", "methods")
+    assert ran.code == 2
+    assert ran.err.startswith("error: no plugin file at 'nowhere.py'")
+
+
 def test_from_prefers_a_plugin_for_one_invocation(erase, tmp_path, unload, monkeypatch):
     monkeypatch.delenv("ERASE_PLUGINS_FROM", raising=False)
     file = tmp_path / "double.py"

@@ -33,9 +33,9 @@ class DiffusersLayout:
     readers = ("diffusers",)
 
     def accepts(self, edit: Edit, family: Family) -> Verdict:
-        from erase_plugins.artifacts.lora_file import lora_verdict
+        from erase_plugins.artifacts.lora_file import named_verdict
 
-        return lora_verdict(edit)
+        return named_verdict(edit, family, "diffusers")
 
     def filename(self, slug: str, family: Family) -> str:
         return "pytorch_lora_weights.safetensors"
