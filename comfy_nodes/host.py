@@ -156,6 +156,13 @@ def blocked(reason: str) -> Any:
     return ExecutionBlocker(reason)
 
 
+def client() -> str | None:
+    """Id of the client that queued what runs now; None if it named none."""
+    instance = getattr(getattr(sys.modules.get("server"), "PromptServer", None), "instance", None)
+    found = getattr(instance, "client_id", None)
+    return None if found is None else str(found)
+
+
 def work_folder() -> Path:
     """Where trained erasures and interrupted runs are kept: ``output/erase_plugins``."""
     import folder_paths

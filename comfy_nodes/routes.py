@@ -1,6 +1,7 @@
-"""Two addresses for our script in the browser: what an artifact erases, and taking in a dropped file.
+"""Addresses for our script in the browser: what an artifact erases, taking in a dropped file, and a person's answer
+whether to publish.
 
-Everything works without them. Files are read and written beside the event loop.
+All but publishing works without them. Files are read and written beside the event loop.
 """
 
 from __future__ import annotations
@@ -10,9 +11,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from erase_plugins.errors import ArtifactError, EraseError, RequestError
+from erase_plugins.errors import ArtifactError, EraseError, NotAllowed, RequestError
 
-from . import host
+from . import host, publishing
 from .describing import describe, read_manifest
 from .wording import in_the_graph
 
@@ -27,6 +28,7 @@ def register() -> None:
         return
     instance.routes.get("/erase_plugins/artifact")(_artifact)
     instance.routes.post("/erase_plugins/artifact")(_take_in)
+    instance.routes.post("/erase_plugins/publish")(_publish)
 
 
 async def _artifact(request: Any) -> Any:
@@ -35,6 +37,26 @@ async def _artifact(request: Any) -> Any:
 
     try:
         return _answer(await asyncio.to_thread(describe, request.query.get("name", "")))
+    except EraseError as error:
+        return _answer({"error": in_the_graph(str(error))}, 400)
+
+
+async def _publish(request: Any) -> Any:
+    """``{"key": ..., "send": true}``: sends what was offered under the key; anything but true drops it."""
+    import asyncio
+
+    try:
+        publishing.refuse_strangers(request.headers)
+        try:
+            asked = await request.json()
+        except ValueError:
+            asked = None
+        if not isinstance(asked, dict):
+            raise RequestError("send JSON: a key, and whether to send")
+        answer = await asyncio.to_thread(publishing.settle, asked.get("key", ""), asked.get("send") is True)
+        return _answer(answer)
+    except NotAllowed as error:
+        return _answer({"error": in_the_graph(str(error))}, 403)
     except EraseError as error:
         return _answer({"error": in_the_graph(str(error))}, 400)
 

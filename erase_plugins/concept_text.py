@@ -89,11 +89,13 @@ def phrases_from(texts: Iterable[str]) -> list[str]:
 
 def written(phrase: str) -> str:
     """How to write a phrase so that `read_concept` gives it back."""
-    try:
-        plain = read_concept(phrase) == (phrase, None)
-    except RequestError:
-        plain = False
-    return phrase if plain else f'"{phrase}"'
+    for choice in (phrase, *(f"{opening}{phrase}{closing}" for opening, closing in _QUOTES.items())):
+        try:
+            if read_concept(choice) == (phrase, None):
+                return choice
+        except RequestError:
+            continue
+    return phrase
 
 
 def _outside(pattern: re.Pattern[str], text: str) -> list[str]:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import erase_plugins as ep
-from comfy_nodes import host, hub, opening
+from comfy_nodes import host, hub, moving, opening
 from erase_plugins.errors import ArtifactError
 
 
@@ -32,9 +32,10 @@ def test_every_place_is_looked_at(opened, monkeypatch):
     )
 
 
-def test_what_may_move_on_the_hub_is_looked_up_in_every_run(opened):
+def test_the_state_of_a_name_follows_its_place(opened, monkeypatch):
+    monkeypatch.setattr(moving, "state", lambda name: name if "@" in name else f"{name} at c")
     assert opening.state(f"hub:me/no-dog@{'a' * 40}") == f"hub:me/no-dog@{'a' * 40}"
-    assert opening.state("hub:me/no-dog") != opening.state("hub:me/no-dog")
+    assert opening.state("hub:me/no-dog") == "hub:me/no-dog at c"
     assert opening.state("erase_dog").startswith("erase.json:")
 
 
