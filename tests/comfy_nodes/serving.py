@@ -72,6 +72,8 @@ async def queue(
                 continue
             frame = json.loads(message.data)
             data = frame.get("data") or {}
+            if frame["type"] == "erase_plugins.publish":
+                found.setdefault("offers", []).append(data)
             if data.get("prompt_id") != body["prompt_id"]:
                 continue
             if frame["type"] == "progress":
