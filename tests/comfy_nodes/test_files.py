@@ -22,7 +22,7 @@ def folder(tmp_path, monkeypatch):
 
 def test_folders_and_single_files_are_listed(folder):
     assert files.listing() == ["single.safetensors", "style/no_van_gogh"]
-    assert files.find("style/no_van_gogh") == (folder / "style" / "no_van_gogh").resolve()
+    assert files.find("style/no_van_gogh") == folder / "style" / "no_van_gogh"
 
 
 def test_an_empty_folder_explains_itself(tmp_path, monkeypatch):
@@ -45,14 +45,54 @@ def test_other_kinds_of_files_are_not_opened(folder):
     assert "'old.ckpt' is no .safetensors file" in files.entry_problem("old.ckpt")
 
 
-@pytest.mark.parametrize("entry", ["../../secret.safetensors", "style/../../../secret.safetensors"])
+@pytest.mark.parametrize(
+    "entry",
+    [
+        "../../secret.safetensors", "style/../../../secret.safetensors", "style/../single.safetensors",
+        "..\\..\\secret.safetensors", "/etc/passwd", "c:\\secret.safetensors", "c:secret.safetensors",
+        "linked/../../secret.safetensors",
+    ],
+)  # fmt: skip
 def test_paths_that_leave_the_folder_are_refused(folder, entry):
     assert "lies outside the model folder" in files.entry_problem(entry)
 
 
-def test_links_that_leave_the_folder_are_refused(folder):
+def test_links_that_their_owner_made_are_listed_and_found(folder):
+    """As other model folders of ComfyUI: weights often lie on another disk."""
+    other = folder.parent.parent / "disk"
+    (other / "deep" / "no_dog").mkdir(parents=True)
+    (other / "deep" / "no_dog" / "erase.json").write_text("{}")
+    (other / "deep" / "no_dog" / "edit.safetensors").write_text("")
+    (other / "deep" / "back").symlink_to(other)  # a circle
     (folder / "link.safetensors").symlink_to(folder.parent.parent / "secret.safetensors")
-    assert "lies outside the model folder" in files.entry_problem("link.safetensors")
+    (folder / "linked").symlink_to(other)
+    (folder / "no_dog").symlink_to(other / "deep" / "no_dog")
+    (folder / "dead.safetensors").symlink_to(other / "nothing.safetensors")
+    listed = files.listing()
+    assert listed == [
+        "link.safetensors", "linked/deep/no_dog", "no_dog", "single.safetensors", "style/no_van_gogh",
+    ]  # fmt: skip
+    assert [files.entry_problem(name) for name in listed] == [None] * 5
+    assert "no artifact" in files.entry_problem("dead.safetensors")
+    before = files.state("linked/deep/no_dog")
+    (other / "deep" / "no_dog" / "edit.safetensors").write_text("longer")
+    assert files.state("linked/deep/no_dog") != before
+
+
+def test_a_linked_model_folder_is_a_model_folder(folder, monkeypatch, tmp_path):
+    (tmp_path / "way").symlink_to(folder)
+    monkeypatch.setattr(host, "artifact_folders", lambda: [tmp_path / "way"])
+    assert files.listing() == ["single.safetensors", "style/no_van_gogh"]
+    assert files.entry_problem("style/no_van_gogh") is None
+
+
+@pytest.mark.parametrize("entry", ["a\x00b", "x" * 5000, "x/" * 3000, "\x00"])
+def test_names_that_no_file_can_have_are_refused_in_one_line(folder, entry):
+    problem = files.entry_problem(entry)
+    assert "no artifact '" in problem
+    assert problem.isprintable()
+    assert len(problem) < 250
+    assert files.state(entry) == "missing"
 
 
 def test_the_state_follows_the_content(folder):
