@@ -196,8 +196,8 @@ def find_model(entry: str) -> Path:
             f"'{shown(entry)}' lies outside models/checkpoints and models/diffusers; move the model there"
         )
     raise RequestError(
-        f"no model '{shown(entry)}' in models/checkpoints or models/diffusers; write the name of a .safetensors file or "
-        "of a diffusers folder there, or 'pocket'"
+        f"no model '{shown(entry)}' in models/checkpoints or models/diffusers; write the name of a .safetensors file "
+        "or of a diffusers folder there, or 'pocket'"
     )
 
 

@@ -70,6 +70,8 @@ def test_what_cannot_be_read_is_named(text, problem):
         read_concept(text)
 
 
-@pytest.mark.parametrize("phrase", ["pizza", "Paris, Texas", "a -> b", "1,000 faces", "x; y", 'a "b", c', '"b"', "a “b”, \"c\""])
+@pytest.mark.parametrize(
+    "phrase", ["pizza", "Paris, Texas", "a -> b", "1,000 faces", "x; y", 'a "b", c', '"b"', 'a “b”, "c"']
+)
 def test_what_is_written_reads_back(phrase):
     assert read_concept(written(phrase)) == (phrase, None)

@@ -209,8 +209,8 @@ SPECS = (
                   "it.", options={"default": "", "placeholder": "erase_pizza"}),
             Input("repo", "STRING", "owner/name; made if it does not exist.",
                   options={"default": "", "placeholder": "me/no-pizza"}),
-            Input("publish", "BOOLEAN", "Off shows what would be sent. On asks you in the editor whether to send exactly that. It is off "
-                  "again after every question and in every file that is opened.",
+            Input("publish", "BOOLEAN", "Off shows what would be sent. On asks you in the editor whether to send "
+                  "exactly that. It is off again after every question and in every file that is opened.",
                   options={"default": False}),
             Input("private", "BOOLEAN", "Make a new repository private; an existing public one is refused.",
                   options={"default": False}),
@@ -224,13 +224,14 @@ SPECS = (
         ),
         outputs=(
             Output("report", "STRING", "The list of files, and what was done."),
-            Output("commit", "STRING", "The commit that holds exactly this; empty while something is still to be sent."),
+            Output("commit", "STRING", "The commit that holds exactly this; empty while something is still to be "
+                   "sent."),
         ),
         run=push,
         aliases=(*_ALIASES, "upload", "publish"),
         is_output=True,
         checks={"repo": repo_problem},
-        state=lambda publish=False, **_: "" if publish else float("nan"),
+        state=lambda **_: float("nan"),
         when="Log in outside of ComfyUI, with 'hf auth login' or HF_TOKEN: a token in a widget would be saved into "
              "every picture, so there is no such widget. No workflow, API graph or picture can send by itself. A "
              "program that queues graphs with a client_id gets the event erase_plugins.publish on its websocket and "

@@ -70,7 +70,8 @@ def command(
     plans = {
         name: make_plan(
             build_request(
-                model, method, items[name], keep=[text for text in keep if text != name], options=options, seed=seed, revision=revision, dtype=dtype, device=device, out=places[name],
+                model, method, items[name], keep=[text for text in keep if text != name], options=options, seed=seed,
+                revision=revision, dtype=dtype, device=device, out=places[name],
             )
         )
         for name in names

@@ -151,6 +151,7 @@ async def shared(session: aiohttp.ClientSession, base: Path) -> dict[str, Any]:
     out["nothing there yet"] = await queue(
         session, told(node("EraseHubPull", repo=REPO, keep=False, offline=False), output=2)
     )
+    assert "offers" in out["asked"] and "offers" in out["asked again"], [out["asked"], out["asked again"]]
     key, other = (out[name]["offers"][0]["key"] for name in ("asked", "asked again"))
     yes = {"key": key, "send": True}
     out["answers"] = {
