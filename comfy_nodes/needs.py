@@ -8,7 +8,6 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from erase_plugins.cli.extras import extras
 from erase_plugins.errors import EraseError
 
 #: loads checkpoints and diffusers folders
@@ -25,6 +24,8 @@ def lacking(names: Iterable[str]) -> list[str]:
     Args:
         names: packages, or extras of this package.
     """
+    from erase_plugins.extras import extras
+
     table = extras()
     packages = {package for name in names for package in table.get(name, (name,))}
     return sorted(name for name in packages if importlib.util.find_spec(name.replace("-", "_")) is None)

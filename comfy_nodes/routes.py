@@ -15,7 +15,7 @@ from uuid import uuid4
 
 from erase_plugins.errors import ArtifactError, EraseError, NotAllowed, RequestError
 
-from . import host, publishing
+from . import host
 from .describing import describe, read_manifest
 from .files import shown
 from .wording import in_the_graph
@@ -50,6 +50,8 @@ async def _artifact(request: Any) -> Any:
 async def _publish(request: Any) -> Any:
     """``{"key": ..., "send": true}``: sends what was offered under the key; anything but true drops it."""
     import asyncio
+
+    from . import publishing
 
     try:
         publishing.refuse_strangers(request.headers)

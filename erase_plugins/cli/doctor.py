@@ -16,7 +16,7 @@ import click
 
 from erase_plugins.cli.command import declare
 from erase_plugins.cli.console import emit, human_bytes, say, table
-from erase_plugins.cli.extras import extras, installed
+from erase_plugins.extras import extras, installed
 from erase_plugins.plain_text import one_line, scrub
 
 #: package -> oldest version that is supported
@@ -104,7 +104,7 @@ def _plugin_fix(item: Any, name: str) -> str:
 
 
 def _methods() -> Iterator[Line]:
-    from erase_plugins.cli.extras import install, missing_extras
+    from erase_plugins.extras import install, missing_extras
     from erase_plugins.manager import get_manager
 
     manager = get_manager()

@@ -9,7 +9,7 @@ import click
 
 from erase_plugins.cli.command import declare
 from erase_plugins.cli.console import emit, say, table
-from erase_plugins.cli.extras import install, missing_extras
+from erase_plugins.extras import install, missing_extras
 
 KINDS = ("methods", "families", "layouts", "judges", "suites", "plugins")
 

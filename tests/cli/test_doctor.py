@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import shutil
 
-from erase_plugins.cli import doctor, extras
+from erase_plugins import extras
+from erase_plugins.cli import doctor
 from erase_plugins.manager import get_manager
 from erase_plugins.types import PluginProblem
 

@@ -12,6 +12,7 @@ import erase_plugins as ep
 from comfy_nodes import NODE_CLASS_MAPPINGS, needs
 from comfy_nodes.nodes import doctor
 from comfy_nodes.nodes.methods import node_id
+from erase_plugins import extras
 from erase_plugins.errors import Unsupported
 from erase_plugins.families import schedulers
 from erase_plugins.manager import get_manager
@@ -93,7 +94,7 @@ def test_values_of_an_older_workflow_in_the_wrong_place_are_named():
 
 
 def test_extras_and_packages_of_other_methods_are_named(monkeypatch):
-    monkeypatch.setattr(needs, "extras", lambda: {"plots": ("matplotlib", "no-such-package")})
+    monkeypatch.setattr(extras, "extras", lambda: {"plots": ("matplotlib", "no-such-package")})
     method = SimpleNamespace(id="x", needs={"plots", "nor-this"})
     assert needs.lacking(method.needs) == ["no-such-package", "nor-this"]
     assert "the method 'x' needs no-such-package and nor-this" in needs.problem(method)

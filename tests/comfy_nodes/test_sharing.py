@@ -119,7 +119,7 @@ def test_the_key_is_nowhere_but_with_the_client_that_queued(served, base):
 @pytest.mark.parametrize(
     ("case", "status", "sentence"),
     [
-        ("other page", 403, "comes from another web page"),
+        ("other page", 403, "refused by ComfyUI"),  # whose own guard is in front of ours, where it knows the address
         ("other page of this browser", 403, "comes from another web page"),
         ("a form", 403, "send JSON"),
         ("guessed", 400, "nothing waits under this key"),
