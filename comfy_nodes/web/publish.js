@@ -47,7 +47,7 @@ function agreed(offer) {
     element("div", `${offer.repo} (${place})${offer.create_pr ? ", as a pull request" : ""}`, "font-weight:bold"),
     element("div", offer.account ? `with the login of ${offer.account}` : "with the login of this computer"),
     element("div", what),
-    element("div", `message: ${offer.message}`),
+    element("div", `message: ${String(offer.message).slice(0, 200)}`, "unicode-bidi:isolate;overflow-wrap:anywhere"),
     element("pre", list.join("\n"), "white-space:pre-wrap;overflow-wrap:anywhere;max-height:40vh;overflow:auto"),
     row,
   );
