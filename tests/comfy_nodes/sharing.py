@@ -88,8 +88,6 @@ def refused() -> dict[str, dict[str, Any]]:
         "NUL": told(node("EraseHubPush", name="sha\x00red", repo=REPO, **publish), output=0),
         "long": told(stack("x" * 5000), output=4),
         "NUL row": told(stack("x\x00y"), output=4),
-        "NUL model": told(node("EraseMethodUce", erase="pizza", kind="object", strength=1.0, keep="", seed=0,
-                               checkpoint="po\x00cket", any_base=False, preview_every=0), output=3),
         "nothing saved": told(node("EraseHubPush", name="shard", repo=REPO, **publish), output=0),
     }  # fmt: skip
 
@@ -215,7 +213,7 @@ async def moved(session: aiohttp.ClientSession, published: dict[str, Any]) -> di
     for text in ("first", "second"):
         for name, repo in graphs.items():
             graph = {**drawing(["3", 0], ["1", 1]), "2": node("EraseHubPull", repo=repo, keep=False, offline=False),
-                     "3": stack("hub:tester/moving : 0.5", edit_1=["2", 0]),
+                     "3": stack("hub:tester/moving : 0.5"), "98": node("PreviewAny", source=["2", 2]),
                      "97": node("PrimitiveStringMultiline", value="tester/moving")}  # fmt: skip
             graph["9"]["inputs"]["filename_prefix"] = name.replace(" ", "_")
             out[f"{text} {name}"] = await queue(session, graph)

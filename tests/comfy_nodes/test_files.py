@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import sys
+from types import SimpleNamespace
+
 import pytest
 
 from comfy_nodes import files, host
-from erase_plugins.errors import ArtifactError
+from erase_plugins.errors import ArtifactError, RequestError
 
 
 @pytest.fixture
@@ -93,6 +96,28 @@ def test_names_that_no_file_can_have_are_refused_in_one_line(folder, entry):
     assert problem.isprintable()
     assert len(problem) < 250
     assert files.state(entry) == "missing"
+
+
+def test_checkpoints_behind_links_are_found_and_names_that_leave_are_not(tmp_path, monkeypatch):
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "disk" / "a.safetensors").touch()
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "a.safetensors").symlink_to(tmp_path / "disk" / "a.safetensors")
+    (tmp_path / "checkpoints" / "more").symlink_to(tmp_path / "disk")
+    places = SimpleNamespace(
+        folder_names_and_paths={"checkpoints": ()}, get_folder_paths=lambda name: [str(tmp_path / name)]
+    )
+    monkeypatch.setitem(sys.modules, "folder_paths", places)
+    for name in ("a.safetensors", "more/a.safetensors"):
+        assert host.find_model(name) == tmp_path / "checkpoints" / name
+    for name in ("../disk/a.safetensors", "more/../a.safetensors", str(tmp_path / "disk" / "a.safetensors")):
+        with pytest.raises(RequestError, match="lies outside models/checkpoints"):
+            host.find_model(name)
+    for name in ("", "b.safetensors", "a\x00b", "x" * 5000):
+        with pytest.raises(RequestError, match="no model '") as caught:
+            host.find_model(name)
+        assert str(caught.value).isprintable()
+        assert len(str(caught.value)) < 300
 
 
 def test_the_state_follows_the_content(folder):

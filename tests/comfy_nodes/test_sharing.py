@@ -152,7 +152,7 @@ def test_a_branch_runs_again_when_it_moved_and_only_then(served, way):
     assert served["published car"][0] == served["published dog"][0] == 200
     assert "9" in served[f"first {way}"]["executed"]
     assert served[f"first {way} again"]["executed"] == []
-    assert {"2", "3", "9"} <= set(served[f"second {way}"]["executed"])
+    assert {"2", "3", "9", "98"} <= set(served[f"second {way}"]["executed"])
     assert served[f"second {way} again"]["executed"] == []
 
 
@@ -279,7 +279,6 @@ def test_wrong_widgets_are_refused_before_anything_runs(served, case, sentence):
         ("NUL", "no artifact 'sha?red' in models/erase_plugins"),
         ("long", "no artifact 'xxx"),
         ("NUL row", "no artifact 'x?y'"),
-        ("NUL model", "no model 'po?cket' in models/checkpoints"),
         ("nothing saved", "no artifact 'shard' in models/erase_plugins; the nearest is 'shared'"),
     ],
 )
