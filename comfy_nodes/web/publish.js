@@ -96,7 +96,7 @@ async function onOffer({ detail }) {
       await Promise.allSettled(dropped.map((item) => settle(item.key, false)));
       try {
         const { text } = await settle(offer.key, send);
-        tell(send ? "success" : "info", offer.repo, text);
+        if (send) tell("success", offer.repo, text);
       } catch (error) {
         tell("error", offer.repo, error.message);
       }

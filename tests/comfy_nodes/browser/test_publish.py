@@ -98,6 +98,9 @@ def test_the_button_sends_exactly_once(editor, hub, repo, shoot):
     shoot("published")
     assert hub.count(f"POST /api/models/{repo}/commit/") == 1
     assert editor.page.evaluate(_SWITCH) is False
+    for close in editor.page.locator(".p-toast-close-button, .p-toast-icon-close").all():
+        close.click()  # it may cover the button that runs
+    editor.page.wait_for_timeout(700)
     switch_on(editor)
     assert editor.run()[0] == "execution_success"  # everything is there: nobody is asked
     editor.page.wait_for_timeout(500)
