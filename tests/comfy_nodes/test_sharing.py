@@ -152,7 +152,8 @@ def test_a_branch_runs_again_when_it_moved_and_only_then(served, way):
     assert served["published car"][0] == served["published dog"][0] == 200
     assert "9" in served[f"first {way}"]["executed"]
     assert served[f"first {way} again"]["executed"] == []
-    assert {"2", "3", "9", "98"} <= set(served[f"second {way}"]["executed"])
+    behind = {"3", "9"} if way == "named" else set()  # the other graph has done these already
+    assert {"2", "98"} | behind <= set(served[f"second {way}"]["executed"])
     assert served[f"second {way} again"]["executed"] == []
 
 
