@@ -163,7 +163,6 @@ async def shared(session: aiohttp.ClientSession, base: Path) -> dict[str, Any]:
         "accepted": await answered(session, yes),
         "twice": await answered(session, yes),
     }
-    out["publish again"] = await queue(session, published)
     out.update(await moved(session, published))
     out["search"] = await queue(
         session, {"1": node("EraseHubSearch", query="pizza", concept="", base_model="", limit=5)}
@@ -173,6 +172,7 @@ async def shared(session: aiohttp.ClientSession, base: Path) -> dict[str, Any]:
     workflow = {"nodes": [{"id": 2, "type": "EraseHubPull", "widgets_values": [REPO, True, False]}], "links": []}
     out["pull"] = await queue(session, pulled, {"extra_pnginfo": {"workflow": workflow}})
     (base / "pulled.png").write_bytes(await picture(session, out["pull"], "9"))
+    out["publish again"] = await queue(session, published)
     off = copy.deepcopy(pulled)
     off["3"]["inputs"]["rows"] = "shared : 0"
     out["off"] = await queue(session, off)
