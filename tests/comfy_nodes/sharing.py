@@ -172,7 +172,7 @@ async def shared(session: aiohttp.ClientSession, base: Path) -> dict[str, Any]:
     workflow = {"nodes": [{"id": 2, "type": "EraseHubPull", "widgets_values": [REPO, True, False]}], "links": []}
     out["pull"] = await queue(session, pulled, {"extra_pnginfo": {"workflow": workflow}})
     (base / "pulled.png").write_bytes(await picture(session, out["pull"], "9"))
-    out["publish again"] = await queue(session, published)
+    out["publish again"] = await queue(session, {"4": node("EraseHubPush", name="shared", publish=True, **push)})
     off = copy.deepcopy(pulled)
     off["3"]["inputs"]["rows"] = "shared : 0"
     out["off"] = await queue(session, off)
