@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from erase_plugins.artifacts.manifest import Manifest
+from erase_plugins.concept_text import written
 from erase_plugins.errors import EraseError, UnknownName
 from hub_cards.citation import paper_link
 from hub_cards.escape import block, code, commands, flat, prose
@@ -52,7 +53,7 @@ def again(manifest: Manifest) -> str:
     parts.append(("--model", base.get("model") or "MODEL"))
     if base.get("revision"):
         parts.append(("--revision", base["revision"]))
-    parts += [("--erase", concept.text) for concept in manifest.concepts]
+    parts += [("--erase", written(concept.text)) for concept in manifest.concepts]
     anchors = {concept.anchor for concept in manifest.concepts}
     if len(anchors) == 1 and None not in anchors:
         parts.append(("--to", *anchors))

@@ -130,7 +130,8 @@ def evaluate_and_push(specs: Specs) -> dict[str, Any]:
     graph.add("PreviewAny", (1100, 640), source=text, title="Numbers")
     graph.add("PreviewAny", (1440, 640), source=listing, title="What would be published")
     graph.add(
-        "Note", (1540, 20), "Nothing is sent while publish is off. Log in outside of ComfyUI: no node wants a token.",
+        "Note", (1540, 20), "Nothing is sent before you agree in the editor. Log in outside of ComfyUI: no node wants "
+        "a token.",
         size=(260, 120),
     )  # fmt: skip
     return graph.content()

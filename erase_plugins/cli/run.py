@@ -23,6 +23,7 @@ from erase_plugins.cli.command import (
     say_saved,
 )
 from erase_plugins.cli.console import emit, hint, human_bytes, human_seconds, progress, say
+from erase_plugins.concept_text import concepts_from
 from erase_plugins.errors import RequestError
 from erase_plugins.types import KINDS
 
@@ -61,6 +62,7 @@ def command(
     names = [*concepts, *lines_of(erase_file)]
     if not names:
         raise RequestError("nothing to erase was named; add --erase TEXT, for example --erase pizza")
+    items = concepts_from(names, kind, anchor)
     source = find_source(model, revision)
     detected = find_family(source, family)
     say(f"model {source.name}: family {detected.id} ({detected.title})")
@@ -72,7 +74,7 @@ def command(
     from erase_plugins.engine.run import make_plan
 
     request = build_request(
-        model, method, names, keep=keep, to=anchor, kind=kind, options=options, seed=seed, revision=revision,
+        model, method, items, keep=keep, options=options, seed=seed, revision=revision,
         family=family, dtype=dtype, device=device, out=folder,
     )  # fmt: skip
     plan = make_plan(request)

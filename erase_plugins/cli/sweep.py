@@ -19,6 +19,7 @@ from erase_plugins.cli.command import (
     until_the_end,
 )
 from erase_plugins.cli.console import emit, hint, human_seconds, progress, say
+from erase_plugins.concept_text import concepts_from
 from erase_plugins.errors import EraseError, RequestError, RunCancelled
 from erase_plugins.types import KINDS
 
@@ -50,7 +51,8 @@ def command(
     from erase_plugins.manager import get_manager
 
     get_manager().method(method)
-    names = list(dict.fromkeys([*concepts, *lines_of(erase_file)]))
+    items = {item.text: item for item in concepts_from([*concepts, *lines_of(erase_file)], kind, anchor)}
+    names = list(items)
     if not names:
         raise RequestError("nothing to erase was named; add --erase TEXT or --erase-file FILE")
     options = parse_settings(settings)
@@ -68,8 +70,8 @@ def command(
     plans = {
         name: make_plan(
             build_request(
-                model, method, name, keep=[text for text in keep if text != name], to=anchor, kind=kind,
-                options=options, seed=seed, revision=revision, dtype=dtype, device=device, out=places[name],
+                model, method, items[name], keep=[text for text in keep if text != name], options=options, seed=seed,
+                revision=revision, dtype=dtype, device=device, out=places[name],
             )
         )
         for name in names

@@ -68,6 +68,8 @@ async def queue(
                 continue
             frame = json.loads(message.data)
             data = frame.get("data") or {}
+            if frame["type"] == "erase_plugins.publish":
+                found.setdefault("offers", []).append(data)
             if data.get("prompt_id") != body["prompt_id"]:
                 continue
             if frame["type"] == "progress":
@@ -115,6 +117,24 @@ def first_example(pack: Path, info: dict[str, Any]) -> dict[str, Any]:
     return graph
 
 
+def bare(graph: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Nodes of methods in an installation that has nothing but ComfyUI's own packages."""
+    common = {"erase": "pizza", "kind": "object", "strength": 1.0, "keep": "", "seed": 0, "any_base": False,
+              "preview_every": 0}  # fmt: skip
+    model = {"model": ["1", 0], "clip": ["1", 1]}
+    text = {"class_type": "PrimitiveStringMultiline", "inputs": {"value": "pocket"}}
+    found = {}
+    for name, method, inputs in (
+        ("method", "Esd", {"checkpoint": "", **model}), ("checkpoint", "Uce", {"checkpoint": "pocket"}),
+        ("linked checkpoint", "Uce", {"checkpoint": ["3", 0]}),
+        ("closed form", "Uce", {"checkpoint": "", **model}),
+    ):  # fmt: skip
+        node = {"class_type": f"EraseMethod{method}", "inputs": {**common, **inputs}}
+        look = {"class_type": "PreviewAny", "inputs": {"source": ["2", 3]}}
+        found[name] = {"1": graph["1"], "2": node, "3": text, "4": look}
+    return found
+
+
 async def run(comfy: Path, base: Path, repository: Path) -> dict[str, Any]:
     port = comfy_server.free_port()
     process = start(comfy, base, port)
@@ -145,6 +165,8 @@ async def run(comfy: Path, base: Path, repository: Path) -> dict[str, Any]:
                 }}  # fmt: skip
                 load["12"]["inputs"]["source"] = ["2", 3]
                 out[name] = await queue(session, load)
+            for name, item in bare(graph).items():
+                out[name] = await queue(session, item)
             doctor = {"1": {"class_type": "EraseDoctor", "inputs": {}}}
             out["doctor"] = await queue(session, doctor)
     finally:

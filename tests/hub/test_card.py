@@ -12,6 +12,7 @@ from huggingface_hub import ModelCard
 
 import hub_cards
 from erase_plugins import Concept, EvalReport, hookimpl
+from erase_plugins.concept_text import read_concept
 from erase_plugins.errors import ArtifactError, PushRefused, RequestError
 from erase_plugins.types import EvalRow
 from hub_cards.escape import block, commands, flat, literal, prose
@@ -292,7 +293,7 @@ def test_text_of_strangers_is_inert(pizza, text):
     assert found.rstrip().endswith("<!-- user -->\n<!-- /user -->")
     again = re.search(r"^erase-plugins run .*(?:\n  .*)*$", body, flags=re.MULTILINE)
     words = shlex.split(again[0].replace("\\\n", ""))
-    assert words[words.index("--erase") + 1] == " ".join(re.sub(r"[\u202e\n]", " ", text).split())
+    assert read_concept(words[words.index("--erase") + 1])[0] == " ".join(re.sub(r"[\u202e\n]", " ", text).split())
 
 
 @pytest.mark.parametrize("text", EVIL)
