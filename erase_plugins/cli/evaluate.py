@@ -100,8 +100,8 @@ _ABOUT_A_MODEL = ("artifacts", "model", "revision", "dtype", "judge", "erased", 
 def _alone(suite: Any, options: dict[str, Any], out: Path, seed: int, device: str, dry_run: bool, force: bool) -> None:
     """Runs a suite that needs no subject: no model, judge or torch is loaded for it."""
     from click.core import ParameterSource
-
     from erase_plugins.cli.extras import missing_extras
+
     from erase_plugins.errors import MissingExtra, RequestError
     from erase_plugins.evaluation.context import run_alone
 
