@@ -11,6 +11,9 @@ from erase_plugins.errors import EraseError
 from .spec import Input, NodeSpec, Result
 from .wording import in_the_graph, reword
 
+#: inputs behind which the editor puts a widget that changes them after every run; ours stay, or work is done again
+SEEDS = ("seed", "noise_seed")
+
 
 def node_class(spec: NodeSpec) -> type:
     """The class that ComfyUI registers for ``spec``."""
@@ -50,6 +53,8 @@ def input_types(spec: NodeSpec) -> dict[str, dict[str, Any]]:
 
 def _declared(item: Input) -> tuple[Any, dict[str, Any]]:
     options = {**item.options, "tooltip": item.tooltip}
+    if item.type == "INT" and item.name in SEEDS:
+        options["control_after_generate"] = False
     return (item.entries() if item.type == "COMBO" else item.type, options)
 
 

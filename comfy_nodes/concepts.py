@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+from erase_plugins.concept_text import read_concept
 from erase_plugins.errors import EraseError, RequestError
 from erase_plugins.types import Concept
-
-ARROW = "->"
 
 
 def read_lines(text: str) -> list[str]:
@@ -22,21 +21,39 @@ def read_concepts(text: str, kind: str = "object") -> tuple[Concept, ...]:
         kind: kind of all of them.
 
     Raises:
-        RequestError: nothing named, named twice, an empty side, or its own replacement.
+        RequestError: nothing named, named twice, or a line that `read_concept` refuses.
     """
     found: dict[str, Concept] = {}
     for line in read_lines(text):
-        name, arrow, guide = (part.strip() for part in line.partition(ARROW))
-        if not name or (arrow and not guide):
-            raise RequestError(f"'{line}' is incomplete; write a concept, or: concept -> replacement")
-        if name.lower() == guide.lower():
-            raise RequestError(f"'{name}' would become itself; write another replacement behind ->")
+        name, guide = read_concept(line)
         if name.lower() in found:
             raise RequestError(f"'{name}' is named twice; write each concept once")
-        found[name.lower()] = Concept(name, kind, anchor=guide or None)
+        found[name.lower()] = Concept(name, kind, anchor=guide)
     if not found:
         raise RequestError("no concept to erase; write one a line, for example: pizza -> hamburger")
     return tuple(found.values())
+
+
+def read_phrases(text: str) -> tuple[str, ...]:
+    """Phrases of a text box, one a line; a replacement has no place there.
+
+    Raises:
+        RequestError: an arrow, or a line that `read_concept` refuses.
+    """
+    read = [read_concept(line) for line in read_lines(text)]
+    for name, guide in read:
+        if guide is not None:
+            raise RequestError(f"'{name} -> {guide}': nothing is replaced here; write '{name}' alone")
+    return tuple(name for name, _ in read)
+
+
+def phrase_problem(text: str) -> str | None:
+    """Why a text box of phrases cannot be used; None if it can."""
+    try:
+        read_phrases(text)
+    except EraseError as error:
+        return str(error)
+    return None
 
 
 def concept_problem(text: str) -> str | None:

@@ -20,7 +20,8 @@ from erase_plugins.runtime.context import ActiveMap
 from erase_plugins.runtime.guard import context_maps
 
 from . import addons
-from .patches import ContextPatch, Patched, WeightWrapper, apply_edit, check_strength, resolve
+from .patches import Patched, WeightWrapper, apply_edit, check_strength, resolve
+from .row_maps import ContextPatch
 from .target import ComfyTarget
 
 #: points (share of the sampling in 0..1, factor), by share
@@ -171,7 +172,12 @@ class TimedWrapper(WeightWrapper):
 
 
 def apply_artifact(
-    target: ComfyTarget, artifact: Artifact, strength: float, strength_clip: float | None = None
+    target: ComfyTarget,
+    artifact: Artifact,
+    strength: float,
+    strength_clip: float | None = None,
+    *,
+    touch_weights: bool = True,
 ) -> Patched:
     """`patches.apply_edit`, with the curve over time of a `CurvedArtifact`.
 
@@ -179,7 +185,7 @@ def apply_artifact(
         Unsupported: a curve over time for changes of the text encoder, which runs before the sampling.
     """
     if not isinstance(artifact, CurvedArtifact):
-        return apply_edit(target, artifact.edit, strength, strength_clip)
+        return apply_edit(target, artifact.edit, strength, strength_clip, touch_weights=touch_weights)
     check_strength(strength)
     if set(artifact.edit.deltas) - {"unet"}:
         raise Unsupported(f"'{artifact.name}' changes the text encoder, which knows no time; leave the time curve out")
@@ -207,4 +213,5 @@ def _timed(target: ComfyTarget, edit: Edit, strength: float, points: Points) -> 
         for (component, key), place in keys.items():
             clone.add_weight_wrapper(place, TimedWrapper(edit.deltas[component][key], strength, level))
         clone.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, f"erase_plugins_{id(level)}", level)
-    return Patched(clone, target.clip, total, total, ("strength over time",))
+    why = "its strength follows the sampling"
+    return Patched(clone, target.clip, total, total, ("strength over time",), (why,))

@@ -1,9 +1,15 @@
-"""Artifacts in the model folders: what is there, and the path of an entry."""
+"""Artifacts in the model folders: what is there, and the path of an entry.
+
+Links are followed wherever they lead: whoever can put one into a model folder owns that folder. What a name may not do
+is to leave the folder by itself.
+"""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterable, Iterator
 from difflib import get_close_matches
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from erase_plugins.errors import ArtifactError
 
@@ -22,9 +28,10 @@ def listing() -> list[str]:
     found: set[str] = set()
     for folder in folders:
         if folder.is_dir():
-            inside = {path.parent for path in folder.rglob("erase.json")}
-            files = {path for path in folder.rglob("*.safetensors") if path.parent not in inside}
-            shelves = _shelves(folder)
+            every = list(walk(folder))
+            inside = {path.parent for path in every if path.name == "erase.json"}
+            files = {path for path in every if path.suffix == ".safetensors" and path.parent not in inside}
+            shelves = _shelves(every)
             found |= {
                 path.relative_to(folder).as_posix()
                 for path in inside | files
@@ -39,13 +46,53 @@ def collections() -> list[str]:
         folders = [folder for folder in host.artifact_folders() if folder.is_dir()]
     except Exception:  # as in `listing`
         return [NO_COLLECTION]
-    found = {shelf.relative_to(folder).as_posix() for folder in folders for shelf in _shelves(folder)}
+    found = {shelf.relative_to(folder).as_posix() for folder in folders for shelf in _shelves(walk(folder))}
     return sorted(found) or [NO_COLLECTION]
 
 
-def _shelves(folder: Path) -> list[Path]:
-    """Folders below ``folder`` that hold a collection; their hundreds of artifacts have a node of their own."""
-    return [path.parent for path in folder.rglob("collection.json")]
+def walk(folder: Path) -> Iterator[Path]:
+    """Files below a folder, through links. Links into a circle and dead ones are left out."""
+    real: dict[str, str] = {}
+    for place, names, files in os.walk(folder, followlinks=True):
+        names.sort()
+        real[place] = os.path.realpath(place)
+        if any(real.get(str(above)) == real[place] for above in Path(place).parents):
+            names.clear()
+            continue
+        yield from (path for path in (Path(place, name) for name in sorted(files)) if path.is_file())
+
+
+def _shelves(files: Iterable[Path]) -> list[Path]:
+    """Folders that hold a collection; their hundreds of artifacts have a node of their own."""
+    return [path.parent for path in files if path.name == "collection.json"]
+
+
+def shown(name: str) -> str:
+    """A name as a message repeats it: on one line, not too long, without what cannot be seen."""
+    text = "".join(char if char.isprintable() else "?" for char in name)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def below(folder: Path, entry: str) -> Path | None:
+    """The place that a name means below a folder; None if the name leaves the folder or cannot be one of a file.
+
+    Args:
+        folder: a model folder.
+        entry: a relative path.
+    """
+    for kind in (PurePosixPath, PureWindowsPath):  # a workflow may come from the other kind of computer
+        parts = kind(entry)
+        if parts.is_absolute() or parts.drive or ".." in parts.parts:
+            return None
+    return folder / entry
+
+
+def exists(place: Path) -> bool:
+    """Whether something is there; names that no file can have are not."""
+    try:
+        return place.exists()
+    except (OSError, ValueError):  # too long, or with a NUL character
+        return False
 
 
 def find(entry: str) -> Path:
@@ -59,19 +106,20 @@ def find(entry: str) -> Path:
     if entry == NOTHING:
         raise ArtifactError("there is no artifact yet; put one into models/erase_plugins, or save one from the graph")
     for folder in host.artifact_folders():
-        place = (folder / entry).resolve()
-        if not place.is_relative_to(folder.resolve()):
-            raise ArtifactError(f"'{entry[:80]}' lies outside the model folder erase_plugins; move it there")
+        place = below(folder, entry)
+        if place is None:
+            raise ArtifactError(f"'{shown(entry)}' lies outside the model folder erase_plugins; move it there")
+        if place == folder or not exists(place):
+            continue
         if place.is_file() and place.suffix != ".safetensors":
             raise ArtifactError(
-                f"'{entry[:80]}' is no .safetensors file; other kinds can run code when opened, so convert it first"
+                f"'{shown(entry)}' is no .safetensors file; other kinds can run code when opened, so convert it first"
             )
-        if place.exists():
-            return place
+        return place
     known = [name for name in (*listing(), *collections()) if name not in (NOTHING, NO_COLLECTION)]
-    near = get_close_matches(entry, known, n=1)
+    near = get_close_matches(entry[:200], known, n=1)
     hint = f"; the nearest is '{near[0]}'" if near else ""
-    raise ArtifactError(f"no artifact '{entry[:80]}' in models/erase_plugins{hint}; refresh the list with R")
+    raise ArtifactError(f"no artifact '{shown(entry)}' in models/erase_plugins{hint}; refresh the list with R")
 
 
 def entry_problem(entry: str) -> str | None:
@@ -89,5 +137,5 @@ def state(entry: str) -> str:
         place = find(entry)
     except ArtifactError:
         return "missing"
-    files = sorted(place.rglob("*")) if place.is_dir() else [place]
+    files = list(walk(place)) if place.is_dir() else [place]
     return "|".join(f"{file.name}:{file.stat().st_mtime_ns}:{file.stat().st_size}" for file in files)

@@ -156,6 +156,13 @@ def blocked(reason: str) -> Any:
     return ExecutionBlocker(reason)
 
 
+def client() -> str | None:
+    """Id of the client that queued what runs now; None if it named none."""
+    instance = getattr(getattr(sys.modules.get("server"), "PromptServer", None), "instance", None)
+    found = getattr(instance, "client_id", None)
+    return None if found is None else str(found)
+
+
 def work_folder() -> Path:
     """Where trained erasures and interrupted runs are kept: ``output/erase_plugins``."""
     import folder_paths
@@ -176,19 +183,21 @@ def find_model(entry: str) -> Path:
 
     from erase_plugins.errors import RequestError
 
+    from .files import below, exists, shown
+
     names = [name for name in ("checkpoints", "diffusers") if name in folder_paths.folder_names_and_paths]
-    folders = [Path(item).resolve() for name in names for item in folder_paths.get_folder_paths(name)]
-    outside = False
-    for folder in folders:
-        place = (folder / entry).resolve()
-        if place.exists() and place.is_relative_to(folder) and place != folder:
-            return place
-        outside = outside or place.exists()
-    if outside:
-        raise RequestError(f"'{entry[:80]}' lies outside models/checkpoints and models/diffusers; move the model there")
+    folders = [Path(item) for name in names for item in folder_paths.get_folder_paths(name)]
+    inside = [place for place in (below(folder, entry) for folder in folders) if place is not None]
+    found = next((place for place in inside if exists(place) and place not in folders), None)
+    if found is not None:
+        return found
+    if folders and not inside:
+        raise RequestError(
+            f"'{shown(entry)}' lies outside models/checkpoints and models/diffusers; move the model there"
+        )
     raise RequestError(
-        f"no model '{entry[:80]}' in models/checkpoints or models/diffusers; write the name of a .safetensors file or "
-        "of a diffusers folder there, or 'pocket'"
+        f"no model '{shown(entry)}' in models/checkpoints or models/diffusers; write the name of a .safetensors file "
+        "or of a diffusers folder there, or 'pocket'"
     )
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from erase_plugins.errors import ArtifactError, EraseError, HubUnreachable
 
-_COMMIT = re.compile(r"^[0-9a-f]{40}$")
+_COMMIT = re.compile(r"[0-9a-f]{40}\Z")
 
 
 class HubMissing(EraseError, ImportError):

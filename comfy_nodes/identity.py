@@ -7,6 +7,7 @@ from typing import Any
 
 from erase_plugins.artifacts.fingerprint import fingerprint
 
+from .row_maps import carried
 from .target import ComfyTarget
 
 
@@ -31,5 +32,8 @@ def identity(target: Any) -> str:
             digest.update(f"{name}:{type(patch).__module__}.{type(patch).__qualname__}".encode())
             for tensor in patch.tensors() if hasattr(patch, "tensors") else ():
                 digest.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
+    inside = carried(target.model)
+    for tensor in () if inside is None else inside.weights:
+        digest.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
     digest.update(f"clip skip {getattr(target.clip, 'layer_idx', None)}".encode())
     return digest.hexdigest()

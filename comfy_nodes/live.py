@@ -19,6 +19,7 @@ from erase_plugins.errors import Unsupported
 from . import gates
 from .even import attention, use_pytorch_attention
 from .naming import DENOISER
+from .row_maps import ContextPatch, carried
 from .weights import PatchedWeights
 
 #: run as PyTorch's own: ComfyUI's look for a stop in every layer, so a run would end before it saved itself
@@ -97,6 +98,11 @@ class LiveDenoiser:
             "cond_or_uncond": [0],
             "optimized_attention_override": _attention,
         }
+        inside = carried(self._patcher)
+        if inside is not None:
+            patches = options.get("patches", {})
+            mapped = [*patches.get("attn2_patch", ()), ContextPatch((inside.active,))]
+            options["patches"] = {**patches, "attn2_patch": mapped}
         times = torch.as_tensor(timestep, device=latents.device).float().expand(len(latents))
         return self.unet(latents, timesteps=times, context=context, y=vector, transformer_options=options)
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from erase_plugins.errors import ArtifactError, EraseError
 
-from . import files, host, hub
+from . import files, host, hub, moving
 
 #: what names a repository on the Hub begins with
 HUB = "hub:"
@@ -79,12 +79,12 @@ def problem(name: str) -> str | None:
     return files.entry_problem(name)
 
 
-def state(name: str) -> Any:
-    """Changes when the files behind a name change; what the Hub may move is never the same."""
+def state(name: str) -> str:
+    """Changes when the files behind a name change, or the commit that a reference names."""
     from erase_plugins.artifacts.reference import is_reference
 
     if is_reference(name):
-        return float("nan") if name.startswith(HUB) and not hub.is_pinned(name) else name
+        return moving.state(name) if name.startswith(HUB) else name
     lora = host.lora_path(name) if name not in files.listing() else None
     return files.state(name) if lora is None else _stamp(lora)
 

@@ -5,72 +5,41 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from erase_plugins.artifacts.edit import AddOn, ContextMap, Delta, Edit, LowRank
 from erase_plugins.errors import BaseMismatch, RequestError, Unsupported
-from erase_plugins.runtime.context import ActiveMap, ContextHook
+from erase_plugins.runtime.context import ActiveMap
 from erase_plugins.runtime.guard import context_maps, shape_problem
 from erase_plugins.runtime.patcher import delta_tensor
 
 from . import addons, gates
 from .naming import DENOISER
+from .row_maps import ContextPatch, hang_in_front, hang_in_weights, in_front
 from .target import ComfyTarget
-from .weights import PatchedWeights
+from .weights import PatchedWeights, unbaked
 
 _PATCHABLE = frozenset({"contextmap", "lowrank", "dense", "bias", "rows", "addon"})
-#: stored in these, a patched weight is rounded so little that ordinary patches are fine
-_PLAIN = (torch.float32, torch.float16)
 
 
 @dataclass(frozen=True)
 class Patched:
-    """Clones with the edit, how many modules it reached, and how."""
+    """Clones with the edit, how many modules it reached, how, and why files of these models do not hold all of it."""
 
     model: Any
     clip: Any
     count: int
     total: int
     ways: tuple[str, ...]
+    unsaved: tuple[str, ...] = ()
 
     def report(self, name: str, strength: float) -> str:
-        """One line, as `erase_plugins.apply` reports."""
+        """One line, as `erase_plugins.apply` reports, and one about what nodes that save or merge models leave out."""
         how = ", ".join(self.ways) or "off"
-        return f"{name}: patched {self.count} of {self.total} modules, strength {strength:g} ({how})"
-
-
-class ContextPatch:
-    """attn2 patch: maps the text rows in front of every key and value projection; several maps add up."""
-
-    def __init__(self, maps: tuple[ActiveMap, ...]) -> None:
-        self.maps = maps
-
-    def __call__(self, query: Tensor, key: Tensor, value: Tensor, _extra: dict[str, Any]) -> tuple[Tensor, ...]:
-        mapped = ContextHook.apply(key, list(self.maps))
-        return query, mapped, mapped if value is key else ContextHook.apply(value, list(self.maps))
-
-    def mapped(self, rows: Tensor) -> Tensor:
-        """Text rows (..., width) as key and value projections get them."""
-        return ContextHook.apply(rows, list(self.maps))
-
-    def to(self, device: Any) -> ContextPatch:
-        """Called when the model moves."""
-        place = device if isinstance(device, torch.device | str) else None
-        if place is None:
-            return self
-        moved = (
-            ActiveMap(ContextMap(item.delta.A.to(place), item.delta.B.to(place)), item.strength) for item in self.maps
-        )
-        return ContextPatch(tuple(moved))
-
-    def tensors(self) -> list[Tensor]:
-        """Everything that decides what it does."""
-        strengths = torch.tensor([item.strength for item in self.maps])
-        return [strengths, *(part for item in self.maps for part in (item.delta.A, item.delta.B))]
-
-    def __deepcopy__(self, _memo: Any) -> ContextPatch:
-        return self  # never changed after it was made, and clones of a MODEL copy their options deeply
+        line = f"{name}: patched {self.count} of {self.total} modules, strength {strength:g} ({how})"
+        if not self.unsaved:
+            return line
+        return f"{line}\nnot in models that are saved or merged behind this node: {'; '.join(self.unsaved)}"
 
 
 class WeightWrapper:
@@ -86,7 +55,9 @@ class WeightWrapper:
         return (weight.float() + self.strength * self._made[weight.device]).to(weight.dtype)
 
 
-def apply_edit(target: ComfyTarget, edit: Edit, strength: float, strength_clip: float | None = None) -> Patched:
+def apply_edit(
+    target: ComfyTarget, edit: Edit, strength: float, strength_clip: float | None = None, *, touch_weights: bool = True
+) -> Patched:
     """Clones of the target's MODEL and CLIP with the edit on them; all modules or an error.
 
     Args:
@@ -94,6 +65,7 @@ def apply_edit(target: ComfyTarget, edit: Edit, strength: float, strength_clip: 
         edit: what to hang on.
         strength: of changes of the denoiser; 0 gives the MODEL itself.
         strength_clip: of changes of the text encoder; as ``strength`` if None.
+        touch_weights: let the weights carry a context map where they can; False maps prompts in front of them.
 
     Raises:
         RequestError: a strength is not a usable number.
@@ -109,7 +81,7 @@ def apply_edit(target: ComfyTarget, edit: Edit, strength: float, strength_clip: 
     maps = context_maps(edit)
     keys, behind, gated = resolve(target, edit)
     total = len(keys) + len(behind) + len(gated) + (len(target.modules("cross_kv")) if maps else 0)
-    model, clip, ways = target.model, target.clip, []
+    model, clip, ways, unsaved = target.model, target.clip, [], []
     for component, item in maps.items():
         if component != "unet" or item.A.shape[1] != target.info.width:
             raise BaseMismatch(
@@ -117,8 +89,9 @@ def apply_edit(target: ComfyTarget, edit: Edit, strength: float, strength_clip: 
                 "nothing was changed"
             )
         if strength != 0:
-            model = _with_map(model, ActiveMap(item, strength))
-            ways.append("context map")
+            model, way, why = _with_map(target, model, ActiveMap(item, strength), touch_weights)
+            ways.append(way)
+            unsaved.append(why)
     for component in sorted(edit.deltas):
         factor = strengths["unet" if component == "unet" else "text"]
         deltas = edit.deltas[component].items()
@@ -131,16 +104,20 @@ def apply_edit(target: ComfyTarget, edit: Edit, strength: float, strength_clip: 
         else:
             clip = clip.clone() if clip is target.clip else clip
             ways += _hang(clip.patcher, target, component, chosen, factor)
+        unsaved.append(unbaked(target.part(component).stored(key) for key in chosen))
     if behind and strength != 0:
         model = model.clone() if model is target.model else model
         addons.hang(model, behind, strength)
         ways.append("add-ons behind attention layers")
+        unsaved.append("add-ons are no weights of the model")
     gate, _ = gates.split(edit)
     if gate is not None and strength != 0:
         model = model.clone() if model is target.model else model
         gates.hang(model, gate, gated, strength)
         ways.append("strength by prompt")
-    return Patched(model, clip, total, total, tuple(dict.fromkeys(ways)))
+        unsaved.append("its strength follows the prompt")
+    said = tuple(dict.fromkeys(filter(None, unsaved)))
+    return Patched(model, clip, total, total, tuple(dict.fromkeys(ways)), said)
 
 
 def check_strength(strength: float) -> None:
@@ -215,23 +192,23 @@ def resolve(
     return found, behind, gated
 
 
-def _with_map(model: Any, item: ActiveMap) -> Any:
-    """A clone whose context patch holds one more map; maps of several nodes add up as weight changes do."""
-    clone = model.clone()
-    options = clone.model_options.setdefault("transformer_options", {})
-    patches = options.get("patches", {}).get("attn2_patch", [])
-    for index, patch in enumerate(patches):
-        if isinstance(patch, ContextPatch):
-            patches[index] = ContextPatch((*patch.maps, item))
-            return clone
-    clone.set_model_attn2_patch(ContextPatch((item,)))
-    return clone
+def _with_map(target: ComfyTarget, model: Any, item: ActiveMap, touch_weights: bool) -> tuple[Any, str, str]:
+    """A clone under one more map, how it was hung on, and why files of the model do not hold it (empty: they do)."""
+    keys = [target.keys[("unet", ref.weight)] for ref in target.modules("cross_kv")]
+    why = unbaked(target.denoiser.stored(key) for key in keys)
+    if not touch_weights:
+        why = "this node maps prompts and leaves the weights alone; the load node changes them where it can"
+    elif not why and any(isinstance(patch, ContextPatch) for patch in in_front(model)):
+        why = "prompts of this model are mapped already by a node in front, and maps have to stay together"
+    if why:
+        return hang_in_front(model, item), "context map in front of the weights", why
+    return hang_in_weights(model, keys, item), "context map in the weights", ""
 
 
 def _hang(patcher: Any, target: ComfyTarget, component: str, deltas: dict[str, Delta], strength: float) -> list[str]:
     """Hangs weight changes on a clone: patches, or wrappers where the storage would round the change away."""
     weights = target.part(component)
-    plain = {key: delta for key, delta in deltas.items() if weights.stored(key).dtype in _PLAIN}
+    plain = {key: delta for key, delta in deltas.items() if not unbaked([weights.stored(key)])}
     wrapped = {key: delta for key, delta in deltas.items() if key not in plain}
     if wrapped and not hasattr(patcher, "add_weight_wrapper"):
         plain, wrapped = deltas, {}

@@ -1,22 +1,29 @@
-"""Two addresses for our script in the browser: what an artifact erases, and taking in a dropped file.
+"""Addresses for our script in the browser: what an artifact erases, taking in a dropped file, and a person's answer
+whether to publish.
 
-Everything works without them. Files are read and written beside the event loop.
+All but publishing works without them. Files are read and written beside the event loop.
 """
 
 from __future__ import annotations
 
 import os
 import sys
-from pathlib import Path
+import threading
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
+from uuid import uuid4
 
-from erase_plugins.errors import ArtifactError, EraseError, RequestError
+from erase_plugins.errors import ArtifactError, EraseError, NotAllowed, RequestError
 
 from . import host
 from .describing import describe, read_manifest
+from .files import shown
 from .wording import in_the_graph
 
 MOST_BYTES = 4 << 30
+#: bytes of a file name; file systems hold 255, and a number and an ending may be added
+LONGEST = 200
+_KEEPING = threading.Lock()
 
 
 def register() -> None:
@@ -27,6 +34,7 @@ def register() -> None:
         return
     instance.routes.get("/erase_plugins/artifact")(_artifact)
     instance.routes.post("/erase_plugins/artifact")(_take_in)
+    instance.routes.post("/erase_plugins/publish")(_publish)
 
 
 async def _artifact(request: Any) -> Any:
@@ -39,15 +47,36 @@ async def _artifact(request: Any) -> Any:
         return _answer({"error": in_the_graph(str(error))}, 400)
 
 
+async def _publish(request: Any) -> Any:
+    """``{"key": ..., "send": true}``: sends what was offered under the key; anything but true drops it."""
+    import asyncio
+
+    from . import publishing
+
+    try:
+        publishing.refuse_strangers(request.headers)
+        try:
+            asked = await request.json()
+        except ValueError:
+            asked = None
+        if not isinstance(asked, dict):
+            raise RequestError("send JSON: a key, and whether to send")
+        answer = await asyncio.to_thread(publishing.settle, asked.get("key", ""), asked.get("send") is True)
+        return _answer(answer)
+    except NotAllowed as error:
+        return _answer({"error": in_the_graph(str(error))}, 403)
+    except EraseError as error:
+        return _answer({"error": in_the_graph(str(error))}, 400)
+
+
 async def _take_in(request: Any) -> Any:
     """A safetensors file as the body, ``?name=``: stored below models/erase_plugins, its entry as JSON."""
     import asyncio
 
     work = None
     try:
-        goal = free_place(request.query.get("name", ""))
-        work = goal.with_name(f".{goal.name}.{os.getpid()}.part")
-        file = await asyncio.to_thread(work.open, "wb")
+        name = check_name(request.query.get("name", ""))
+        work, file = await asyncio.to_thread(_temporary)
         try:
             size = 0
             async for chunk in request.content.iter_chunked(1 << 20):
@@ -57,47 +86,59 @@ async def _take_in(request: Any) -> Any:
                 await asyncio.to_thread(file.write, chunk)
         finally:
             file.close()
-        return _answer({"name": await asyncio.to_thread(_accept, work, goal)})
+        return _answer({"name": await asyncio.to_thread(_accept, work, name)})
     except EraseError as error:
         return _answer({"error": in_the_graph(str(error))}, 400)
+    except OSError as error:  # a full disk, a folder that may not be written
+        return _answer({"error": f"the file could not be stored: {error.strerror or 'the disk refused it'}"}, 507)
     finally:
         if work is not None:
             work.unlink(missing_ok=True)
 
 
-def free_place(name: str) -> Path:
-    """Where a file of this name goes; a number is added where the name is taken.
+def check_name(name: str) -> str:
+    """The name, if it is the plain name of a safetensors file that every file system can hold.
 
     Raises:
-        RequestError: not the plain name of a safetensors file.
+        RequestError: it is not.
     """
-    if Path(name).name != name or "\\" in name or name.startswith(".") or not name.endswith(".safetensors"):
-        raise RequestError(f"'{name[:80]}' is not the name of a safetensors file")
+    plain = PurePosixPath(name).name == PureWindowsPath(name).name == name and name.isprintable()
+    if not plain or name.startswith(".") or not name.endswith(".safetensors") or set(name) & set('<>:"|?*'):
+        raise RequestError(f"'{shown(name)}' is not the name of a safetensors file; give it a plain one")
+    if len(name.encode(errors="replace")) > LONGEST:
+        raise RequestError(f"'{shown(name)}' is longer than {LONGEST} bytes; give the file a shorter name")
+    return name
+
+
+def _temporary() -> tuple[Path, Any]:
+    """A new file for one upload alone."""
     folder = host.artifact_folders()[0]
     folder.mkdir(parents=True, exist_ok=True)
-    stem = name.removesuffix(".safetensors")
-    choices = [folder / name, *(folder / f"{stem}_{number}.safetensors" for number in range(2, 1000))]
-    found = next((place for place in choices if not place.exists()), None)
-    if found is None:
-        raise RequestError(f"models/erase_plugins holds a thousand files called {stem}; remove some")
-    return found
+    work = folder / f".upload-{uuid4().hex}.part"
+    return work, work.open("xb")
 
 
-def _accept(work: Path, goal: Path) -> str:
-    """Keeps a written file that is an artifact of ours, under the name of an equal one if there is any."""
+def _accept(work: Path, name: str) -> str:
+    """Keeps a written file that is an artifact of ours, under the name of an equal one if there is any.
+
+    A number is added where the name is taken; nothing that is there is replaced, even if it came a moment ago.
+    """
     from erase_plugins.artifacts.store import file_hash
 
     if read_manifest(work) is None:
         raise ArtifactError(
-            f"'{goal.name}' was not written by erase-plugins; copy it into models/erase_plugins by hand"
+            f"'{shown(name)}' was not written by erase-plugins; copy it into models/erase_plugins by hand"
         )
-    stem = goal.stem.rsplit("_", 1)[0]
-    for other in goal.parent.glob("*.safetensors"):
-        same = other.stem.startswith(stem) and other.stat().st_size == work.stat().st_size
-        if same and file_hash(other) == file_hash(work):
-            return other.name
-    os.replace(work, goal)
-    return goal.name
+    stem, size, digest = name.removesuffix(".safetensors"), work.stat().st_size, file_hash(work)
+    with _KEEPING:
+        for choice in (name, *(f"{stem}_{number}.safetensors" for number in range(2, 1000))):
+            goal = work.with_name(choice)
+            if not goal.exists() and not goal.is_symlink():
+                os.replace(work, goal)
+                return choice
+            if goal.is_file() and goal.stat().st_size == size and file_hash(goal) == digest:
+                return choice
+    raise RequestError(f"models/erase_plugins holds a thousand files called {shown(stem)}; remove some")
 
 
 def _answer(content: dict[str, Any], status: int = 200) -> Any:

@@ -19,7 +19,7 @@ from erase_plugins.families.base import Conditioning, ModuleRef, Target, TargetI
 from erase_plugins.families.naming import sgm_path
 from erase_plugins.families.source import Source, find_family
 
-from . import host
+from . import host, row_maps
 from .even import first_rows, pytorch_attention
 from .live import LiveDenoiser, LiveEncoder
 from .naming import DENOISER, ENCODERS, denoiser_names, encoder_layers, encoder_names, unet_config
@@ -156,11 +156,7 @@ class ComfyTarget(Target):
         return self.part(ref.component).base(self.keys[(ref.component, ref.weight)])
 
     def seen(self, rows: Tensor) -> Tensor:
-        patches = self.model.model_options.get("transformer_options", {}).get("patches", {})
-        for patch in patches.get("attn2_patch", ()):
-            mapped = getattr(patch, "mapped", None)  # ours; what patches of others do depends on more than the rows
-            rows = rows if mapped is None else mapped(rows)
-        return rows
+        return row_maps.seen(self.model, rows)
 
     def encode(self, prompts: Sequence[str]) -> Conditioning:
         missing = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self._cache]

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from torch import Tensor
 
+from .row_maps import carried
+
+#: a patched weight is rounded to these as every file of a model is, and no more
+_BAKES = ("torch.float32", "torch.float16", "torch.bfloat16")
+
 
 class PatchedWeights:
-    """Parameters of a ModelPatcher by their full key.
+    """Parameters of a ModelPatcher by their full key. A map of text rows that they carry is told by `row_maps.seen`.
 
     Args:
         patcher: MODEL, or the patcher of a CLIP.
@@ -18,6 +24,9 @@ class PatchedWeights:
     def __init__(self, patcher: Any, prefix: str = "") -> None:
         self.patcher = patcher
         self._patches = patcher.get_key_patches(prefix or None)
+        found = carried(patcher)
+        for key in () if found is None else found.loaded_keys & self._patches.keys():
+            self._patches[key] = self._patches[key][:-1]
 
     def __contains__(self, key: str) -> bool:
         return key in self._patches
@@ -63,3 +72,13 @@ class PatchedWeights:
 
 def _quantised(weight: Tensor) -> bool:
     return not weight.is_floating_point() or weight.element_size() < 2
+
+
+def unbaked(weights: Iterable[Tensor]) -> str:
+    """Why a change of these weights, as they are stored, cannot be part of them; empty if it can."""
+    for weight in weights:
+        kind = str(weight.dtype)
+        if kind not in _BAKES or type(weight).__name__ not in ("Tensor", "Parameter"):
+            name = kind.removeprefix("torch.") if kind not in _BAKES else type(weight).__name__
+            return f"the weights are stored as {name}, which would round it away; load the model in 16 bit for that"
+    return ""

@@ -15,6 +15,7 @@ _RULES = (
     (r"\bpass --any-base\b", "switch any_base on"),
     (r"\brun the same command (?:with --resume|again)\b", "run the node again"),
     (r"\bpass --force\b", "switch overwrite on"),
+    (r"\bso --force does not replace it", "so it is not replaced, even with overwrite on"),
     (r"\banother --out\b", "another name"),
     (r"\bgive (?:the base model with )?--model\b", "connect MODEL and CLIP of the base"),
     (r"\bgive it as --model or --base\b", "load it with the stock checkpoint loader"),

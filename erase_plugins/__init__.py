@@ -18,6 +18,7 @@ _PUBLIC = {
     "load": "erase_plugins.api",
     "erase": "erase_plugins.api",
     "plan": "erase_plugins.api",
+    "applied": "erase_plugins.runtime.apply",
     "apply": "erase_plugins.runtime.apply",
     "generate": "erase_plugins.api",
     "evaluate": "erase_plugins.api",
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
     from erase_plugins.artifacts.edit import Edit, LowRank
     from erase_plugins.compose import add, merge, revoke
     from erase_plugins.manager import get_manager
-    from erase_plugins.runtime.apply import apply
+    from erase_plugins.runtime.apply import applied, apply
     from erase_plugins.sharing import pull, push, search
     from erase_plugins.types import Concept, EraseRequest, EvalReport
 

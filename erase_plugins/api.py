@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import shutil
 import threading
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 from erase_plugins.artifacts.artifact import DEFAULT_LAYOUTS, Artifact, load_artifact
-from erase_plugins.artifacts.atomic import refuse_existing
+from erase_plugins.artifacts.locks import claim
+from erase_plugins.engine.checkpoint import clear
 from erase_plugins.engine.context import Listener
 from erase_plugins.engine.distributed import is_main
 from erase_plugins.engine.interrupted import check_resume
@@ -109,7 +110,7 @@ def erase(
         revision, family, dtype, device: how to load a model that is given by name.
         out: folder to write; None keeps the artifact in memory.
         layouts: file layouts to write.
-        force: replace an existing folder.
+        force: replace a folder of the same kind, if everything in it was written by this program.
         resume: go on from the checkpoint of an interrupted run with the same ``out``; a run that was asked something
             else is refused.
         listeners: called with progress events.
@@ -125,14 +126,13 @@ def erase(
     named = isinstance(model, str | Path)
     ready = make_plan(request, None if named else as_target(model).info)
     folder = None if out is None else Path(out)
-    if folder is not None:
-        refuse_existing(folder, force)
-        if resume:
-            check_resume(work_folder(folder), ready)
-    target = as_target(model, revision=revision, dtype=dtype, device=device) if named else as_target(model)
-    return run_and_save(
-        ready, target, folder, layouts=layouts, force=force, resume=resume, listeners=listeners, cancel=cancel
-    )
+    if folder is not None and resume:
+        check_resume(work_folder(folder), ready)
+    with nullcontext() if folder is None else claim(folder, force):
+        target = as_target(model, revision=revision, dtype=dtype, device=device) if named else as_target(model)
+        return run_and_save(
+            ready, target, folder, layouts=layouts, force=force, resume=resume, listeners=listeners, cancel=cancel
+        )
 
 
 def run_and_save(
@@ -155,16 +155,17 @@ def run_and_save(
             writes it.
         layouts, force, resume, listeners, cancel: as for `erase`.
     """
-    work = None if folder is None else work_folder(folder)
-    artifact = run_plan(
-        ready, target, work=work, resume=resume, listeners=listeners, cancel=cancel, shares=_shares(ready, target),
-        target_rate=_target_rate(ready, target),
-    )  # fmt: skip
-    if folder is None or work is None or not is_main():
-        return artifact
-    saved = artifact.save(folder, layouts, target, force)
-    shutil.rmtree(work, ignore_errors=True)
-    return saved
+    with nullcontext() if folder is None else claim(folder, force):
+        work = None if folder is None else work_folder(folder)
+        artifact = run_plan(
+            ready, target, work=work, resume=resume, listeners=listeners, cancel=cancel, shares=_shares(ready, target),
+            target_rate=_target_rate(ready, target),
+        )  # fmt: skip
+        if folder is None or work is None or not is_main():
+            return artifact
+        saved = artifact.save(folder, layouts, target, force)
+        clear(work)
+        return saved
 
 
 def _shares(ready: EditPlan, target: Target) -> Any:

@@ -6,6 +6,7 @@ summed exactly. Gated artifacts hold one memory per concept, which are added and
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -52,6 +53,9 @@ def merge(
     factors = [1.0] * len(loaded) if weights is None else [float(item) for item in weights]
     if len(factors) != len(loaded):
         raise RequestError(f"{len(loaded)} artifacts but {len(factors)} weights")
+    for factor in factors:
+        if not math.isfinite(factor):
+            raise RequestError(f"weight {factor} is not a number that can be used; 1 is the evaluated edit")
     same_base(loaded)
     plain = all(factor == 1.0 for factor in factors)
     if mode == "joint" and not plain:

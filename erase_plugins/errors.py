@@ -100,6 +100,24 @@ class BaseMismatch(ArtifactError):
     exit_code = 3
 
 
+class PipelineChanged(ArtifactError):
+    """A pipeline was changed below an applied edit, so that it cannot be taken off, changed or used exactly."""
+
+    exit_code = 3
+
+
+class AlreadyApplied(ArtifactError):
+    """The same change is in force already; applied again it would act twice."""
+
+    exit_code = 3
+
+
+class NotInFile(ArtifactError):
+    """What is about to be saved or copied does not hold an edit that is in force."""
+
+    exit_code = 3
+
+
 class HubError(EraseError, RuntimeError):
     """The Hub refused or could not be reached."""
 

@@ -16,5 +16,5 @@ def scrub(text: str) -> str:
 
 
 def one_line(text: str) -> str:
-    """The text on one line."""
-    return " ".join(str(text).split())
+    """The text on one line; what a terminal would act on becomes a question mark."""
+    return "".join(sign if sign.isprintable() else "?" for sign in " ".join(str(text).split()))

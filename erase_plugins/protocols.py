@@ -28,9 +28,11 @@ class Method(Protocol):
     ``groups``. ``produces`` lists delta kinds (lowrank, dense, bias, rows, contextmap, addon). ``Options`` is a frozen
     dataclass made with `erase_plugins.options.option`.
 
-    Three attributes are optional: ``contract_options`` (options that make the method cheap; the contract suite passes
-    them), ``work_files`` (patterns of files it keeps in ``ctx.work`` besides the checkpoint) and ``citation`` (BibTeX
-    of its paper for model cards; without it one is made from ``title`` and ``paper``).
+    Four attributes are optional: ``needs`` (packages, or extras of this package, that it needs and that ComfyUI does
+    not bring, such as diffusers; its node says so before any work), ``contract_options`` (options that make the method
+    cheap; the contract suite passes them), ``work_files`` (patterns of files it keeps in ``ctx.work`` besides the
+    checkpoint) and ``citation`` (BibTeX of its paper for model cards; without it one is made from ``title`` and
+    ``paper``).
     """
 
     id: str
@@ -96,7 +98,11 @@ class Evaluator(Protocol):
 
 @runtime_checkable
 class Judge(Evaluator, Protocol):
-    """Looks at pictures. ``axes`` maps an axis (concept, style, background) to its labels."""
+    """Looks at pictures. ``axes`` maps an axis (concept, style, background) to its labels.
+
+    ``complete = True`` (optional) says that its world is all that a model it accepts can draw: names outside of it are
+    then refused as unknown.
+    """
 
     axes: Mapping[str, tuple[str, ...]]
     fingerprint: str

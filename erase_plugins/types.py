@@ -113,6 +113,8 @@ class EraseRequest(Record):
     def __post_init__(self) -> None:
         if not self.concepts:
             raise RequestError("nothing to erase was named; add at least one --erase TEXT")
+        if any("\0" in text for item in self.concepts for text in (item.text, item.anchor or "", *item.prompts)):
+            raise RequestError("a concept holds a NUL character; write it without")
         texts = [concept.text.strip().lower() for concept in self.concepts]
         twice = sorted({text for text in texts if texts.count(text) > 1})
         if twice:

@@ -81,6 +81,7 @@ class Bundle:
         repo_type: "model" or "space".
         space_sdk: what a new Space runs on.
         record: name of the file that says what the repository holds.
+        unseen: why the repository could not be looked at (dry runs only); then every file counts as new.
     """
 
     artifact: Any
@@ -97,6 +98,7 @@ class Bundle:
     repo_type: str = "model"
     space_sdk: str | None = None
     record: str = FILENAME
+    unseen: str = ""
     extra: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -112,7 +114,8 @@ class Bundle:
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready description."""
         return {
-            "repo": self.repo, "private": self.private, "exists": self.exists, "parent": self.parent,
+            "repo": self.repo, "private": self.private, "exists": None if self.unseen else self.exists,
+            "unseen": self.unseen, "parent": self.parent,
             "revision": self.revision, "create_pr": self.create_pr, "message": self.message, "bytes": self.bytes,
             "files": [{"name": item.name, "bytes": item.size, "state": item.state} for item in self.files],
             "removed": list(self.removed),

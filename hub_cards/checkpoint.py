@@ -5,25 +5,30 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Callable
-from pathlib import Path
+from dataclasses import replace
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 from erase_plugins.artifacts.strict_json import parse
-from erase_plugins.errors import PushRefused, RequestError, Unsupported
+from erase_plugins.errors import CorruptArtifact, RequestError, Unsupported
 from hub_cards import sections
 from hub_cards.bundle import Bundle, PushFile
 from hub_cards.errors import check_repo
 from hub_cards.escape import block, code, flat, front_matter, literal
-from hub_cards.licences import Licence, licence_of
-from hub_cards.model_card import ADULT, USER, USER_END
-from hub_cards.pushing import Pushed, publish
+from hub_cards.front_matter import ADULT
+from hub_cards.kept import Kept
+from hub_cards.licences import Licence, needed
+from hub_cards.model_card import PLAIN, USER, USER_END
+from hub_cards.pushing import Pushed, publish, ready
 from hub_cards.remote import MERGED
-from hub_cards.searching import FULL, OURS
+from hub_cards.searching import FULL
 from hub_cards.sensitive import adults_only
 
 #: most bytes of one weight file
 SHARD_BYTES = 5_000_000_000
 _INDEX = "model_index.json"
+#: key of a component's settings that says what it was loaded from
+_PLACE = "_name_or_path"
 #: what a diffusers folder needs beside its weights; nothing else of it is published
 _TEXTS = (".json", ".txt", ".model")
 _PICKLES = (".bin", ".ckpt", ".pt", ".pth", ".pkl", ".msgpack", ".h5")
@@ -43,6 +48,8 @@ def push_merged(
     message: str | None = None,
     license: str | None = None,
     parent: str | None = None,
+    prune: bool = False,
+    personal: bool = False,
     dry_run: bool = False,
     show: Callable[[Bundle], None] | None = None,
 ) -> Pushed:
@@ -58,7 +65,7 @@ def push_merged(
         strength: of the edit.
         any_base: allow a fine-tune of the artifact's base.
         shard_bytes: larger weight files are split.
-        private, create_pr, revision, message, license, parent, dry_run, show: as for `hub_cards.push`.
+        private, create_pr, revision, message, license, parent, prune, personal, dry_run, show: as for `hub_cards.push`.
 
     Raises:
         BaseMismatch, Unsupported: it cannot be fused into this model, or a component has pickled weights only.
@@ -72,24 +79,30 @@ def push_merged(
     if create_pr and revision not in (None, "main"):
         raise RequestError("a pull request starts from the main branch; leave --revision out")
     loaded = load_artifact(artifact)
-    licence = licence_of(loaded.manifest.base, license)
-    if licence is None:
-        base = code(loaded.manifest.base.get("model"))
-        raise PushRefused(f"the licence of the base model {base} is not known here; name it with --license ID")
     source = find_source(str(model))
     if source.folder is None:
         raise Unsupported(f"'{source.name}' is no diffusers folder on disk; load it once and save it as one")
+    base = loaded.manifest.base
+    needed(base, license)
+    bundle = Bundle(
+        loaded, repo, (), private=private, revision=revision, create_pr=create_pr, record=MERGED,
+        message=message or f"{', '.join(loaded.manifest.erased)[:60]} erased, full checkpoint",
+    )  # fmt: skip
+    if not dry_run:
+        ready(bundle, parent=parent, prune=True)
+
+    def write(kept: Kept) -> str:
+        return merged_card(loaded, strength, repo, needed(base, license or kept.licence))
+
     with tempfile.TemporaryDirectory(prefix="erase-merged-") as name:
         folder = Path(name) / "model"
         fuse_checkpoint(loaded, source.folder, folder, strength, any_base=any_base)
         files = [PushFile(path.relative_to(folder).as_posix(), path) for path in chosen_files(folder, shard_bytes)]
         record = _record(loaded, strength, [item.name for item in files])
-        bundle = Bundle(
-            loaded, repo, (*files, PushFile(MERGED, record)), private=private, revision=revision, create_pr=create_pr,
-            record=MERGED, message=message or f"{', '.join(loaded.manifest.erased)[:60]} erased, full checkpoint",
+        bundle = replace(bundle, files=(*files, PushFile(MERGED, record)))
+        return publish(
+            bundle, write, parent=parent, prune=prune, personal=personal, dry_run=dry_run, show=show
         )  # fmt: skip
-        text = merged_card(loaded, strength, repo, licence)
-        return publish(bundle, text, parent=parent, dry_run=dry_run, show=show)
 
 
 def chosen_files(folder: Path, shard_bytes: int) -> list[Path]:
@@ -108,9 +121,23 @@ def chosen_files(folder: Path, shard_bytes: int) -> list[Path]:
         if not weights and any(item.suffix in _PICKLES for item in there):
             raise Unsupported(f"'{component}' has pickled weights only; save the model as safetensors first")
         found += [item for item in there if item.suffix in _TEXTS]
+        _forget_places([item for item in there if item.suffix == ".json"])
         for item in weights:
             found += shard(item, shard_bytes)
     return found
+
+
+def _forget_places(texts: list[Path]) -> None:
+    """Takes out of settings where on somebody's disk a component was loaded from; nothing reads it."""
+    for path in texts:
+        try:
+            data = parse(path.read_text(encoding="utf-8"))
+        except (CorruptArtifact, ValueError):
+            continue  # as it is; diffusers will say what is wrong with it
+        place = data.get(_PLACE) if isinstance(data, dict) else None
+        if isinstance(place, str) and (PurePosixPath(place).is_absolute() or PureWindowsPath(place).is_absolute()):
+            rest = {key: value for key, value in data.items() if key != _PLACE}
+            path.write_text(json.dumps(rest, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def _record(loaded: Any, strength: float, files: list[str]) -> bytes:
@@ -134,7 +161,7 @@ def merged_card(loaded: Any, strength: float, repo: str, licence: Licence) -> st
         "library_name": "diffusers",
         "pipeline_tag": "text-to-image",
         **licence.metadata(),
-        "tags": ["diffusers", "concept-erasure", "machine-unlearning", OURS, FULL, flat(manifest.family), *adult],
+        "tags": ["diffusers", *PLAIN, FULL, flat(manifest.family), *adult],
         "erased": [flat(text) for text in manifest.erased],
         "erasure": {
             "name": flat(manifest.name), "method": flat(manifest.method.get("id", "")), "family": flat(manifest.family),

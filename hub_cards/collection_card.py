@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from erase_plugins.artifacts.collection import INDEX, Collection
-from erase_plugins.errors import PushRefused
+from hub_cards import model_card, usage
 from hub_cards.escape import block, code, commands, flat, front_matter, prose
-from hub_cards.licences import licence_of
-from hub_cards.model_card import ADULT, TAGS, USER, USER_END
+from hub_cards.front_matter import ADULT
+from hub_cards.licences import Licence
+from hub_cards.model_card import USER, USER_END
 from hub_cards.searching import COLLECTION
 from hub_cards.sensitive import adults_only
 
@@ -21,39 +22,43 @@ _SHOWN = 200
 _LISTED = 2000
 
 
-def collection_card(library: Collection, concepts: Sequence[Any], *, repo: str, license: str | None = None) -> str:
+def collection_card(
+    library: Collection, concepts: Sequence[Any], *, repo: str, licence: Licence, lora: bool = True,
+    requirement: str | None = None,
+) -> str:  # fmt: skip
     """The text of README.md. Whatever came from prompts is inert in it.
 
     Args:
         library: the collection.
         concepts: concepts of all its artifacts.
         repo: where it will be published.
-        license: licence id; that of the base model if None.
-
-    Raises:
-        PushRefused: the licence is not known.
+        licence: under which it is published.
+        lora: every artifact has a LoRA file that stock diffusers loads.
+        requirement: line for pip with which readers get this package.
     """
-    licence = licence_of(library.base, license)
-    if licence is None:
-        base = code(library.base.get("model"))
-        raise PushRefused(f"the licence of the base model {base} is not known here; name it with --license ID")
     names = library.names()
     texts = list(dict.fromkeys(flat(text) for name in names for text in library.entries[name].erased))
     base_id = str(library.base.get("model") or "")
     known = {"base_model": base_id, "base_model_relation": "adapter"} if re.fullmatch(_HUB_ID, base_id) else {}
+    tags = (*(model_card.LORA if lora else ()), *model_card.PLAIN)
     data: dict[str, Any] = {
         **known,
-        "library_name": "diffusers",
-        "pipeline_tag": "text-to-image",
+        **model_card.library(lora),
         **licence.metadata(),
-        "tags": [*TAGS, COLLECTION, flat(library.family), *([ADULT] if adults_only(concepts) else [])],
+        "tags": [
+            *tags,
+            COLLECTION,
+            flat(library.family),
+            *([ADULT] if adults_only(concepts) else []),
+        ],
         "erased": texts[:_LISTED],
         "erasure": {"family": flat(library.family), "base": flat(base_id), "members": len(names)},
     }
-    return front_matter(data) + "\n" + _body(library, repo) + "\n"
+    data["erasure"] |= {} if requirement is None else {"requirement": requirement}
+    return front_matter(data) + "\n" + _body(library, repo, requirement) + "\n"
 
 
-def _body(library: Collection, repo: str) -> str:
+def _body(library: Collection, repo: str, requirement: str | None) -> str:
     names = library.names()
     some = list(names[:2])
     size = sum(entry.bytes for entry in library.entries.values()) / 1e6
@@ -73,7 +78,8 @@ def _body(library: Collection, repo: str) -> str:
         f"One small file per concept, {len(names)} of them ({size:.1f} MB). Each makes an image model stop drawing its "
         f"concept; take the ones you want. All were made for {prose(library.base.get('model') or 'one base')} "
         f"(family {prose(library.family)}).",
-        "## Take some of them\n\n" + block(pulled, "bash") + "\n\n" + block(used, "bash")
+        "## Take some of them\n\n"
+        + "\n\n".join((usage.install(requirement), block(pulled, "bash"), block(used, "bash")))
         + "\n\nOnly the files of the named artifacts are downloaded. Several are merged on your machine.",
         "## What is in it\n\n" + "\n".join(rows) + (f"\n\nand {more} more in {code(INDEX)}" if more > 0 else ""),
         "## Limits\n\nWhoever has the base model can leave these files out; they are no proof of deletion. Many of "

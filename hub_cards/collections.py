@@ -9,15 +9,25 @@ from pathlib import Path
 from typing import Any
 
 from erase_plugins.artifacts.collection import INDEX, Collection, build_collection
+from erase_plugins.artifacts.locks import locked
 from erase_plugins.artifacts.manifest import FILENAME
+from erase_plugins.artifacts.places import COLLECTION, check_place
+from erase_plugins.artifacts.store import read_manifest
 from erase_plugins.errors import CorruptArtifact, HubError, RequestError
 from hub_cards.bundle import Bundle, PushFile, artifact_files
 from hub_cards.collection_card import collection_card
 from hub_cards.errors import check_repo
-from hub_cards.pulling import Fetched, Source, parse, read_manifest, wanted_files
-from hub_cards.pushing import Pushed, publish
+from hub_cards.fetching import Fetched
+from hub_cards.kept import Kept
+from hub_cards.licences import needed
+from hub_cards.model_card import has_lora
+from hub_cards.package import pinned
+from hub_cards.pulling import Source, parse, wanted_files
+from hub_cards.pushing import Pushed, publish, token_needed
 
 _WORKERS = 8
+#: seconds to wait for another process that merges the same artifacts
+_PATIENCE = 120.0
 
 
 def push_collection(
@@ -30,18 +40,24 @@ def push_collection(
     message: str | None = None,
     license: str | None = None,
     parent: str | None = None,
+    prune: bool = False,
+    personal: bool = False,
+    requirement: str | None = None,
     dry_run: bool = False,
     show: Callable[[Bundle], None] | None = None,
 ) -> Pushed:
     """Publishes a collection folder: the index, all artifacts it lists, and a card; nothing else that lies there.
 
-    Files that are there already are not sent again. Artifacts that the published index has and this one lacks are
-    removed. Very many new files go in a few commits; the last one holds the index, which makes them count.
+    Files that are there already are not sent again. A push that lacks artifacts of the published index is refused
+    unless ``prune`` takes them off. Very many new files go in a few commits; the last one holds the index, which makes
+    them count.
 
     Args:
         folder: the collection or its folder; every artifact must be there with all its files.
         repo: "owner/name"; made if it does not exist.
-        private, create_pr, revision, message, license, parent, dry_run, show: as for `hub_cards.push`.
+        prune: remove artifacts that the published index has and this one lacks, and evidence about changed ones.
+        private, create_pr, revision, message, license, parent, personal, requirement, dry_run, show: as for
+            `hub_cards.push`.
 
     Raises:
         HubError: not reachable or refused; the published collection is as before.
@@ -50,19 +66,29 @@ def push_collection(
     check_repo(repo)
     if create_pr and revision not in (None, "main"):
         raise RequestError("a pull request starts from the main branch; leave --revision out")
+    token_needed(dry_run)
+    line = None if requirement is None else pinned(requirement)
     library = folder if isinstance(folder, Collection) else Collection.open(folder)
     files = [PushFile(INDEX, library.path / INDEX)]
     concepts: list[Any] = []
+    lora = True
     for name in library.names():
         (artifact,) = library.load([name])
         concepts += artifact.manifest.concepts
+        lora = lora and has_lora(artifact.manifest)
         files += [PushFile(f"{name}/{item.name}", item.source) for item in artifact_files(artifact)]
-    text = collection_card(library, concepts, repo=repo, license=license)
+
+    def write(kept: Kept) -> str:
+        licence = needed(library.base, license or kept.licence)
+        return collection_card(
+            library, concepts, repo=repo, licence=licence, lora=lora, requirement=line or kept.requirement
+        )  # fmt: skip
+
     bundle = Bundle(
         library, repo, tuple(files), private=private, revision=revision, create_pr=create_pr, record=INDEX,
         message=message or f"{len(library.entries)} erased concepts",
     )  # fmt: skip
-    return publish(bundle, text, parent=parent, dry_run=dry_run, show=show)
+    return publish(bundle, write, parent=parent, prune=prune, personal=personal, dry_run=dry_run, show=show)
 
 
 def pull_collection(
@@ -93,6 +119,8 @@ def pull_collection(
     """
     source = parse(spec)
     asked = [names] if isinstance(names, str) else list(names or source.names)
+    if into is not None and not (Path(into) / INDEX).is_file():
+        check_place(Path(into), force, COLLECTION)
     got = Fetched(source.repo, offline)
     library, wanted = got.verified(lambda: _fetch(got, source, asked, layouts))
     if into is None or not wanted:
@@ -144,10 +172,11 @@ def fetch_members(source: Source, offline: bool) -> Path:
         return library.path / wanted[0]
     key = "\n".join([source.repo, *(f"{name} {library.entries[name].sha256}" for name in sorted(wanted))])
     folder = Path(constants.HF_HUB_CACHE).parent / "erase-plugins-merged" / hashlib.sha256(key.encode()).hexdigest()
-    if not (folder / FILENAME).is_file():
-        from erase_plugins.compose import merge
+    with locked(folder, patience=_PATIENCE):
+        if not (folder / FILENAME).is_file():
+            from erase_plugins.compose import merge
 
-        merge(library.load(sorted(wanted))).save(folder, force=True)
+            merge(library.load(sorted(wanted))).save(folder, force=True)
     return folder
 
 
@@ -169,7 +198,7 @@ def _fetch(
         if _hash(manifest) != library.entries[name].sha256:
             raise CorruptArtifact(f"the manifest of {name} is not the one that the index lists")
         for item in wanted_files(read_manifest(manifest), layouts):
-            got.one(f"{name}/{item.name}", commit)
+            got.one(f"{name}/{item.name}", commit, item)
         library.load([name])
 
     with ThreadPoolExecutor(_WORKERS) as pool:

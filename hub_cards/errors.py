@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
+import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -11,8 +14,13 @@ from typing import Any
 from erase_plugins.errors import EraseError, HubError, HubUnreachable, NotAllowed, PushRefused, RequestError
 
 _LINK = re.compile(r"\b[a-z]+://\S+")
-_REPO = re.compile(r"^[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}$")
+_REPO = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}\Z", re.ASCII)
+_REVISION = re.compile(r"[^\x00-\x20\x7f\\~^:?*\[%]{1,200}")
 _TOKEN = re.compile(r"\bhf_[A-Za-z0-9_-]{4,}")
+#: how the client says that the Hub did not accept a page
+_BAD_PAGE = "Invalid metadata in README.md."
+#: how the Hub says that there is no room; it answers 403 as for a missing right
+_FULL = re.compile(r"(?i)\b(storage|quota|disk space)\b")
 
 
 def check_repo(name: str) -> str:
@@ -22,7 +30,20 @@ def check_repo(name: str) -> str:
         RequestError: another form.
     """
     if not isinstance(name, str) or not _REPO.match(name) or ".." in name or "--" in name or name.endswith(".git"):
-        raise RequestError(f"'{str(name)[:80]}' is not a repository; write owner/name, for example me/no-pizza")
+        raise RequestError(f"{str(name)[:80]!a} is not a repository; write owner/name, for example me/no-pizza")
+    return name
+
+
+def check_revision(name: str) -> str:
+    """The name of a branch, tag, pull request or commit, if git allows it.
+
+    Raises:
+        RequestError: another form; it becomes a part of addresses and of places in the cache.
+    """
+    parts = name.split("/")
+    odd = any(not part or part.startswith((".", "-")) or part.endswith((".", ".lock")) for part in parts)
+    if odd or ".." in name or "@{" in name or not _REVISION.fullmatch(name):
+        raise RequestError(f"{name[:80]!a} is not a revision; name a branch, a tag or a commit")
     return name
 
 
@@ -50,7 +71,8 @@ def reaching(what: str, repo: str) -> Iterator[None]:
         HubError, NotAllowed: with the reason and what to do.
     """
     try:
-        yield
+        with _RETRIES:
+            yield
     except EraseError:
         raise
     except Exception as error:
@@ -64,10 +86,13 @@ def translate(error: BaseException, doing: str) -> HubError | None:
     """Our error for one of the client's; None if the trouble is on this machine."""
     from huggingface_hub import errors
 
-    response = getattr(error, "response", None)
-    status = getattr(response, "status_code", None)
+    status = _status(error)
     if isinstance(error, errors.OfflineModeIsEnabled):
         return HubUnreachable(f"cannot {doing}: HF_HUB_OFFLINE is set; unset it")
+    limited = next((item for item in (error, error.__cause__) if _status(item) == 429), None)
+    if limited is not None:
+        when = _wait(getattr(limited, "response", None))
+        return HubUnreachable(f"cannot {doing}: the Hub answers no more requests for now; try again {when}")
     if isinstance(error, errors.GatedRepoError):
         return NotAllowed(f"cannot {doing}: access has to be granted on its page first")
     if isinstance(error, errors.RevisionNotFoundError):
@@ -82,15 +107,32 @@ def translate(error: BaseException, doing: str) -> HubError | None:
         return HubError(
             f"cannot {doing}: a file that its manifest lists is missing there; ask its author to push again"
         )
+    said = clean(getattr(error, "server_message", None) or "")
+    if status in (402, 403, 413) and _FULL.search(said):
+        return HubError(
+            f"cannot {doing}: there is no room left ({said}); delete files you do not need there, or get more storage "
+            "on the Hub's page Billing, then run the same command again"
+        )
     if status in (401, 403):
-        return NotAllowed(f"cannot {doing}: this account may not; check 'hf auth whoami' and the token's rights")
+        return NotAllowed(
+            f"cannot {doing}: this account may not; check 'hf auth whoami' and the token's rights"
+            + (f" (the Hub says: {said})" if said else "")
+        )
     if status in (409, 412):
         return PushRefused(
             f"cannot {doing}: somebody changed it meanwhile and nothing was overwritten; look at its latest commit, "
             "then run the same command again"
         )
-    if "xet" in str(error).lower() and isinstance(error, OSError | RuntimeError | ValueError):
-        return HubError(f"cannot {doing}: this server has no xet route; set HF_HUB_DISABLE_XET=1 and try again")
+    if isinstance(error, ValueError) and str(error).startswith(_BAD_PAGE):
+        return refused_page(doing, str(error).removeprefix(_BAD_PAGE))
+    if status in (400, 422):
+        return PushRefused(f"cannot {doing}: the Hub refuses it ({said or status}); nothing was changed")
+    if re.search("xet|CAS ", str(error)) and isinstance(error, OSError | RuntimeError | ValueError):
+        missing = status == 404 or (status is None and "404" in str(error))
+        what = (
+            "this server has no xet route" if missing else f"xet did not bring its large files ({clean(error)[-120:]})"
+        )
+        return HubError(f"cannot {doing}: {what}; set HF_HUB_DISABLE_XET=1 and try again")
     if status is not None:
         return HubError(f"cannot {doing}: the Hub answered {status}; try again later ({clean(_reason(error))})")
     if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.filename is not None):
@@ -100,6 +142,64 @@ def translate(error: BaseException, doing: str) -> HubError | None:
     reason = f"{type(error).__name__}: {clean(error)}"
     text = f"cannot {doing}: the connection failed or the answer was unusable; try again ({reason})"
     return HubUnreachable(text) if _no_answer(error) else HubError(text)
+
+
+def _status(error: BaseException | None) -> Any:
+    return getattr(getattr(error, "response", None), "status_code", None)
+
+
+def _wait(response: Any) -> str:
+    """When the Hub wants to be asked again, as its headers say it."""
+    headers = getattr(response, "headers", {})
+    found = re.search(r"\d+", headers.get("Retry-After", "")) or re.search(r"(?<=t=)\d+", headers.get("RateLimit", ""))
+    return f"in {found[0]} seconds, or log in, which allows more" if found else "later"
+
+
+def refused_page(doing: str, said: str) -> PushRefused:
+    """The Hub does not accept the page.
+
+    Args:
+        doing: what was being done, with the repository.
+        said: what it says about the page.
+    """
+    if "license" in said.lower():
+        way = "name it with --license ID as the Hub lists licences, or --license other"
+    else:
+        way = "correct the front matter of the published page, or tell the authors of this program"
+    return PushRefused(f"cannot {doing}: the Hub refuses the page ({clean(said)}); {way}; nothing was changed")
+
+
+class _Retries(logging.Filter):
+    """Keeps the client's two lines per try away while we wait; on a terminal one line says that we do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._lock, self._open, self._said = threading.Lock(), 0, False
+
+    def __enter__(self) -> None:
+        with self._lock:
+            self._open += 1
+            if self._open == 1:
+                self._said = False
+                logging.getLogger("huggingface_hub.utils._http").addFilter(self)
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._open -= 1
+            if not self._open:
+                logging.getLogger("huggingface_hub.utils._http").removeFilter(self)
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        text = record.getMessage()
+        if "thrown while requesting" not in text and "[Retry " not in text:
+            return True
+        if "[Retry " in text and not self._said and sys.stderr.isatty():
+            self._said = True
+            sys.stderr.write("the Hub does not answer as it should; trying again for a while\n")
+        return False
+
+
+_RETRIES = _Retries()
 
 
 def _no_answer(error: BaseException) -> bool:

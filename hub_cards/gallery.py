@@ -190,16 +190,16 @@ def read_gallery(folder: str | Path) -> Gallery:
     Raises:
         ArtifactError: no pairs there, or not what they should be.
     """
-    place, pairs, numbers = _read_index(Path(folder))
+    place, found = _read_index(Path(folder))
     pictures: dict[str, bytes] = {}
-    for name in (name for pair in pairs for name in (pair.before, pair.after)):
+    for name in (name for pair in found.pairs for name in (pair.before, pair.after)):
         try:
             pictures[name] = (place / name).read_bytes()
         except OSError as error:
             raise ArtifactError(f"the picture {name} is missing; make the pictures again") from error
         if not pictures[name].startswith(_SIGNATURE):
             raise ArtifactError(f"{name} is no PNG picture; make the pictures again")
-    return Gallery(pairs, pictures, *numbers, labelled=True)
+    return replace(found, pictures=pictures)
 
 
 def listed(folder: Path) -> list[str]:
@@ -208,19 +208,34 @@ def listed(folder: Path) -> list[str]:
     Raises:
         ArtifactError: no list, or not what it should be.
     """
-    return [name for pair in _read_index(folder)[1] for name in (pair.before, pair.after)]
+    return [name for pair in _read_index(folder)[1].pairs for name in (pair.before, pair.after)]
 
 
-def _read_index(folder: Path) -> tuple[Path, tuple[Pair, ...], tuple[float, int, float, bool]]:
+def _read_index(folder: Path) -> tuple[Path, Gallery]:
     place = folder if (folder / INDEX).is_file() else folder.parent
     try:
-        data = json.loads((place / INDEX).read_text(encoding="utf-8"))
+        text = (place / INDEX).read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise ArtifactError(f"no pictures at '{folder.name}'; make them with 'erase-plugins card --pairs 3'") from error
+    return place, parse_index(text)
+
+
+def parse_index(text: str) -> Gallery:
+    """The pairs of `INDEX`, without their pictures.
+
+    Raises:
+        ArtifactError: not what it should be.
+    """
+    try:
+        data = json.loads(text)
         pairs = tuple(Pair.from_dict(item) for item in data["pairs"])
         numbers = (float(data["strength"]), int(data["steps"]), float(data["guidance"]), bool(data["blurred"]))
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, RequestError) as error:
-        raise ArtifactError(f"no pictures at '{folder.name}'; make them with 'erase-plugins card --pairs 3'") from error
+    except (ValueError, TypeError, KeyError, AttributeError, RequestError) as error:
+        raise ArtifactError(
+            f"'{INDEX}' is damaged; make the pictures again with 'erase-plugins card --pairs 3'"
+        ) from error
     for turn, pair in enumerate(pairs, start=1):
         texts = isinstance(pair.prompt, str) and isinstance(pair.seed, int)
         if (pair.before, pair.after) != names(turn) or not texts or turn > MOST:
             raise ArtifactError(f"'{INDEX}' lists pictures that it should not; make them again")
-    return place, pairs, numbers
+    return Gallery(pairs, {}, *numbers, labelled=True)

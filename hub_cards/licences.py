@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from erase_plugins.errors import PushRefused
+from hub_cards.escape import code
+
 
 @dataclass(frozen=True)
 class Licence:
@@ -47,9 +50,22 @@ KNOWN = {
 }
 
 
-def licence_of(base: Mapping[str, Any], given: str | None = None) -> Licence | None:
-    """The licence given by its id, that of the base model, or None where nobody knows."""
+def licence_of(base: Mapping[str, Any], given: str | Licence | None = None) -> Licence | None:
+    """The licence that is given (also by its id), that of the base model, or None where nobody knows."""
     if given:
-        return Licence(given)
+        return given if isinstance(given, Licence) else Licence(given)
     name = str(base.get("model") or "").lower()
     return next((licence for start, licence in KNOWN.items() if name == start or name.startswith(start)), None)
+
+
+def needed(base: Mapping[str, Any], given: str | Licence | None) -> Licence:
+    """The licence to publish under.
+
+    Raises:
+        PushRefused: it is not known.
+    """
+    found = licence_of(base, given)
+    if found is None:
+        name = code(base.get("model"))
+        raise PushRefused(f"the licence of the base model {name} is not known here; name it with --license ID")
+    return found

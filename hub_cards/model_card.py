@@ -13,22 +13,26 @@ from pathlib import Path
 from typing import Any
 
 from erase_plugins.artifacts.manifest import Manifest, slug
-from erase_plugins.errors import ArtifactError, PushRefused
+from erase_plugins.errors import ArtifactError
 from erase_plugins.types import EvalReport
 from hub_cards import provenance, sections, usage
 from hub_cards.bundle import read_report
-from hub_cards.escape import code, flat, front_matter, prose
+from hub_cards.escape import flat, front_matter, prose
 from hub_cards.evidence import evidence, model_index
+from hub_cards.front_matter import ADULT
 from hub_cards.gallery import Gallery
-from hub_cards.licences import Licence, licence_of
+from hub_cards.licences import Licence, licence_of, needed
+from hub_cards.package import pinned
 from hub_cards.sensitive import adults_only
 
 #: what people write between these marks on the Hub is kept by the next push
 USER, USER_END = "<!-- user -->", "<!-- /user -->"
-TAGS = ("lora", "diffusers", "template:sd-lora", "concept-erasure", "machine-unlearning", "erase-plugins")
+#: tags of every page, and those of a page with a LoRA that stock diffusers loads
+PLAIN = ("concept-erasure", "machine-unlearning", "erase-plugins")
+LORA = ("lora", "diffusers", "template:sd-lora")
+TAGS = (*LORA, *PLAIN, "erase-collection", "erase-full-checkpoint")
 #: tag before the name of every erased concept, so that it can be searched for
 ERASED = "erased:"
-ADULT = "not-for-all-audiences"
 
 
 def card(
@@ -36,11 +40,12 @@ def card(
     report: EvalReport | str | Path | None = None,
     *,
     repo: str | None = None,
-    license: str | None = None,
+    license: str | Licence | None = None,
     pictures: Sequence[str] = (),
     gallery: Gallery | None = None,
     adult: bool | None = None,
     strict: bool = False,
+    requirement: str | None = None,
 ) -> str:
     """The text of README.md: YAML front matter and Markdown. Whatever came from prompts is inert in it.
 
@@ -53,8 +58,11 @@ def card(
         gallery: pairs before and after (`hub_cards.draw_pairs`), as they will be published.
         adult: ask visitors first (tag "not-for-all-audiences"); by default for explicit concepts.
         strict: refuse where the licence is not known.
+        requirement: line for pip with which readers get this package (see `hub_cards.package.pinned`). Without it the
+            page says that no index has it.
 
     Raises:
+        RequestError: the requirement is not pinned.
         PushRefused: ``strict`` and the licence is not known.
         ArtifactError: the artifact or the report cannot be read, or the report is about another one.
     """
@@ -65,14 +73,25 @@ def card(
     manifest = loaded.manifest
     if found is not None and found.artifacts and manifest.name not in found.artifacts:
         raise ArtifactError(f"the report is about {', '.join(found.artifacts)[:80]}, not about '{manifest.name}'")
-    licence = licence_of(manifest.base, license)
-    if licence is None and strict:
-        base = code(manifest.base.get("model"))
-        raise PushRefused(f"the licence of the base model {base} is not known here; name it with --license ID")
+    line = None if requirement is None else pinned(requirement)
+    licence = needed(manifest.base, license) if strict else licence_of(manifest.base, license)
     where = repo or "OWNER/NAME"
     asks = adults_only(manifest.concepts) if adult is None else adult
     data = metadata(manifest, found, licence, pictures=pictures, gallery=gallery, adult=asks)
-    return front_matter(data) + "\n" + _body(loaded, found, where, licence, pictures, gallery) + "\n"
+    data["erasure"] |= {} if line is None else {"requirement": line}
+    return front_matter(data) + "\n" + _body(loaded, found, where, licence, pictures, gallery, line) + "\n"
+
+
+def has_lora(manifest: Manifest) -> bool:
+    """Whether one of the files is a LoRA that stock diffusers loads from the repository."""
+    from hub_cards.usage import readers
+
+    return any("diffusers" in readers(item.layout) for item in manifest.files)
+
+
+def library(lora: bool) -> dict[str, Any]:
+    """The Hub's snippet follows the library: that of diffusers needs a file that diffusers loads."""
+    return {"library_name": "diffusers" if lora else "erase-plugins", "pipeline_tag": "text-to-image"}
 
 
 def metadata(
@@ -95,10 +114,9 @@ def metadata(
     concepts = dict.fromkeys(f"{ERASED}{slug(flat(text)).replace('_', '-')}" for text in manifest.erased[:50])
     family = [flat(manifest.family)] if manifest.family else []
     data |= {
-        "library_name": "diffusers",
-        "pipeline_tag": "text-to-image",
+        **library(has_lora(manifest)),
         **named,
-        "tags": [*TAGS, *family, *concepts, *([ADULT] if adult else [])],
+        "tags": [*(LORA if has_lora(manifest) else ()), *PLAIN, *family, *concepts, *([ADULT] if adult else [])],
     }
     if gallery is not None:
         data["widget"] = [
@@ -117,7 +135,7 @@ def metadata(
 
 def _body(
     loaded: Any, report: EvalReport | None, repo: str, licence: Licence | None, pictures: Sequence[str],
-    gallery: Gallery | None,
+    gallery: Gallery | None, requirement: str | None,
 ) -> str:  # fmt: skip
     manifest = loaded.manifest
     parts = [
@@ -128,8 +146,8 @@ def _body(
         *([] if gallery is None else ["## Before and after\n\n" + sections.pairs(gallery)]),
         "## How well\n\n" + evidence(report),
         *(f"![Pictures before and after]({name})" for name in pictures),
-        "## How to use it\n\n" + usage.use(loaded, repo),
-        "## How strong\n\n" + sections.strength(manifest),
+        "## How to use it\n\n" + usage.use(loaded, repo, requirement),
+        "## How strong\n\n" + sections.strength(manifest, report),
         "## Combine it, take it back\n\n" + usage.combine(loaded, repo),
         "## How it was made\n\n" + provenance.made(manifest),
         "## Limits\n\n" + sections.limits(manifest, report),

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any
 
@@ -16,6 +18,43 @@ def told(tell: Tell | None, download: Callable[..., Any]) -> dict[str, Any]:
     if tell is None or "tqdm_class" not in inspect.signature(download).parameters:
         return {}
     return {"tqdm_class": partial(Bar, tell)}
+
+
+@contextmanager
+def telling(tell: Tell | None, download: Callable[..., Any]) -> Iterator[dict[str, Any]]:
+    """Arguments as from `told`, for one download in the with-block. What ``tell`` raises ends the download.
+
+    The xet library calls from a thread of its own, ignores what is raised there and goes on to the end of the file; its
+    session is cancelled then, as the client does it for Ctrl-C.
+    """
+    here, raised = threading.get_ident(), list[BaseException]()
+
+    def heard(done: int, total: int) -> None:
+        if tell is None or raised:
+            return
+        try:
+            tell(done, total)
+        except BaseException as error:
+            raised.append(error)
+            if threading.get_ident() != here:
+                threading.Thread(target=_cancel, daemon=True).start()
+            raise
+
+    try:
+        yield told(None if tell is None else heard, download)
+    except BaseException:
+        if raised:
+            raise raised[0] from None
+        raise
+    if raised:
+        raise raised[0]
+
+
+def _cancel() -> None:
+    with suppress(Exception):  # a client without it: the download ends with the file
+        from huggingface_hub.utils._xet import abort_xet_session
+
+        abort_xet_session()
 
 
 class Bar:

@@ -6,14 +6,16 @@ from collections.abc import Mapping
 from typing import Any
 
 from erase_plugins.artifacts.manifest import Manifest
+from erase_plugins.concept_text import written
 from erase_plugins.errors import EraseError, UnknownName
 from hub_cards.citation import paper_link
 from hub_cards.escape import block, code, commands, flat, prose
+from hub_cards.sections import stated
 
 
 def metadata(manifest: Manifest) -> dict[str, Any]:
     """What the card's YAML repeats of the manifest."""
-    method, base = manifest.method, manifest.base
+    method, base, told = manifest.method, manifest.base, stated(manifest)
     return {
         "name": flat(manifest.name),
         "method": flat(method.get("id", "")),
@@ -24,7 +26,7 @@ def metadata(manifest: Manifest) -> dict[str, Any]:
         "becomes": [flat(concept.anchor or "") for concept in manifest.concepts],
         "kept": [flat(text) for text in manifest.preserve],
         "seed": manifest.seed,
-        "strength": dict(sorted(manifest.strength.items())),
+        **({"strength": told} if told else {}),
     }
 
 
@@ -51,7 +53,7 @@ def again(manifest: Manifest) -> str:
     parts.append(("--model", base.get("model") or "MODEL"))
     if base.get("revision"):
         parts.append(("--revision", base["revision"]))
-    parts += [("--erase", concept.text) for concept in manifest.concepts]
+    parts += [("--erase", written(concept.text)) for concept in manifest.concepts]
     anchors = {concept.anchor for concept in manifest.concepts}
     if len(anchors) == 1 and None not in anchors:
         parts.append(("--to", *anchors))

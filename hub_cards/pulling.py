@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from erase_plugins.artifacts.collection import INDEX, copy_artifact
 from erase_plugins.artifacts.manifest import FILENAME, ArtifactFile, Manifest
-from erase_plugins.errors import CorruptArtifact, HubError, RequestError
+from erase_plugins.artifacts.store import read_manifest
+from erase_plugins.errors import HubError, RequestError
 from hub_cards import SCHEME
-from hub_cards.cache import STOCK, cached_weights, check_blob, forget
-from hub_cards.errors import check_repo, reaching
-from hub_cards.progress import Tell, told
+from hub_cards.cache import STOCK, cached_weights
+from hub_cards.errors import check_repo, check_revision, reaching
+from hub_cards.fetching import Fetched
+from hub_cards.progress import Tell
 from hub_cards.remote import MERGED
 
 #: stands for every layout
@@ -37,7 +39,7 @@ def split(spec: str) -> tuple[str, str | None]:
     """
     source = parse(spec)
     if source.names:
-        raise RequestError(f"'{spec[:80]}' names artifacts of a collection; use 'collection pull' for them")
+        raise RequestError(f"{spec[:80]!a} names artifacts of a collection; use 'collection pull' for them")
     return source.repo, source.revision
 
 
@@ -51,10 +53,10 @@ def parse(spec: str) -> Source:
     repo, sign, revision = place.partition("@")
     names = tuple(name.strip() for name in members.split(",") if name.strip())
     if sign and not revision.strip():
-        raise RequestError(f"'{spec[:80]}' has no revision after '@'; name a branch, a tag or a commit")
+        raise RequestError(f"{spec[:80]!a} has no revision after '@'; name a branch, a tag or a commit")
     if hash_sign and not names:
-        raise RequestError(f"'{spec[:80]}' has no name after '#'; name artifacts of the collection")
-    return Source(check_repo(repo), revision.strip() or None, names)
+        raise RequestError(f"{spec[:80]!a} has no name after '#'; name artifacts of the collection")
+    return Source(check_repo(repo), check_revision(revision.strip()) if sign else None, names)
 
 
 def pull(
@@ -74,7 +76,7 @@ def pull(
         into: copy it into this new folder; None leaves it in the client's cache.
         model: pipeline that it must fit; None skips this check.
         layouts: further layouts to fetch, for other programs ("kohya", "diffusers"); "all" fetches every file.
-        force: replace an existing folder.
+        force: replace a folder of the same kind, if everything in it was written by this program.
         offline: use the cache only.
         progress: told (bytes that came, bytes of the file) of each file that is downloaded.
 
@@ -88,11 +90,12 @@ def pull(
     import shutil
 
     from erase_plugins.artifacts.artifact import load_artifact
-    from erase_plugins.artifacts.atomic import atomic_folder, refuse_existing
+    from erase_plugins.artifacts.atomic import atomic_folder
+    from erase_plugins.artifacts.places import check_place
 
     target = None if into is None else Path(into)
     if target is not None:
-        refuse_existing(target, force)
+        check_place(target, force)
     repo, revision = split(spec)
     got = Fetched(repo, offline, progress)
     artifact = got.verified(lambda: load_artifact(_download(got, revision, layouts)))
@@ -139,43 +142,6 @@ def fetch(spec: str, *, offline: bool = False) -> Path:
     return got.verified(checked)
 
 
-@dataclass
-class Fetched:
-    """Files of one repository that came into the cache, so that damaged ones can be taken out again."""
-
-    repo: str
-    offline: bool
-    progress: Tell | None = None
-    files: list[Path] = field(default_factory=list)
-
-    def one(self, name: str, revision: str | None) -> Path:
-        """A file by its name; manifests and indexes are compared with the hash that the Hub announced."""
-        from huggingface_hub import hf_hub_download
-
-        more = told(self.progress, hf_hub_download)
-        path = Path(hf_hub_download(self.repo, name, revision=revision, local_files_only=self.offline, **more))
-        self.files.append(path)
-        if name in (FILENAME, INDEX):  # everything else has its hash in one of them
-            check_blob(path)
-        return path
-
-    def verified(self, work: Callable[[], Any]) -> Any:
-        """The result of ``work``; what turns out to be damaged is not kept.
-
-        Raises:
-            HubError: damaged, or what the client raised.
-        """
-        try:
-            with reaching("pull from", self.repo):
-                return work()
-        except CorruptArtifact as error:
-            for path in self.files:
-                forget(path)
-            raise HubError(
-                f"what came from {self.repo} is damaged and was not kept: {error}; pull again, or tell its author"
-            ) from error
-
-
 def commit_of(spec: str) -> str:
     """The commit that a reference names now.
 
@@ -189,18 +155,6 @@ def commit_of(spec: str) -> str:
         return str(HfApi().model_info(source.repo, revision=source.revision).sha)
 
 
-def read_manifest(path: Path) -> Manifest:
-    """A fetched manifest.
-
-    Raises:
-        CorruptArtifact: damaged, or it lists no file.
-    """
-    manifest = Manifest.from_json(path.read_text(encoding="utf-8", errors="replace"))
-    if not manifest.files:
-        raise CorruptArtifact(f"{FILENAME} lists no files")
-    return manifest
-
-
 def wanted_files(manifest: Manifest, layouts: Sequence[str]) -> list[ArtifactFile]:
     """The files to fetch: the ones that are read, and those of further layouts.
 
@@ -211,9 +165,8 @@ def wanted_files(manifest: Manifest, layouts: Sequence[str]) -> list[ArtifactFil
     for name in layouts:
         if name != ALL and name not in there:
             raise RequestError(f"it has no file in layout '{name}'; there are {', '.join(sorted(there))}")
-    return [
-        item for item in manifest.files if item in manifest.essential or item.layout in layouts or ALL in layouts
-    ]  # fmt: skip
+    essential = set(manifest.essential)
+    return [item for item in manifest.files if item in essential or item.layout in layouts or ALL in layouts]
 
 
 def _download(got: Fetched, revision: str | None, layouts: Sequence[str]) -> Path:
@@ -231,7 +184,7 @@ def _download(got: Fetched, revision: str | None, layouts: Sequence[str]) -> Pat
         return stock
     commit = first.parent.name  # every further file comes from the same commit, whatever happens to the branch
     for item in wanted_files(read_manifest(first), layouts):
-        got.one(item.name, commit)
+        got.one(item.name, commit, item)
     return first.parent
 
 
@@ -253,9 +206,7 @@ def _plain(got: Fetched, revision: str | None) -> Path:
         raise HubError(f"{got.repo} is a full checkpoint with the change in its weights; use it as --model {got.repo}")
     names = sorted(name for name in files if name.endswith(".safetensors") and "/" not in name)
     if STOCK in names or len(names) == 1:
-        path = got.one(STOCK if STOCK in names else names[0], info.sha)
-        check_blob(path)
-        return path
+        return got.one(STOCK if STOCK in names else names[0], info.sha)
     what = f"several: {', '.join(names[:5])}" if names else "none at its root"
     raise HubError(
         f"{got.repo} has no {FILENAME} and not one clear safetensors file ({what}); download the file you want"

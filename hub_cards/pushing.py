@@ -1,24 +1,27 @@
-"""Publishes an artifact: one commit with exactly the listed files, or none at all."""
+"""Publishes an artifact: one commit with exactly the listed files, or none at all; what is there already stays."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from erase_plugins.errors import NotAllowed, PushRefused, RequestError
+from erase_plugins.errors import HubUnreachable, NotAllowed, PushRefused, RequestError
 from erase_plugins.types import EvalReport
 from hub_cards.bundle import CARD, PICTURES, Bundle, PushFile, artifact_files, card_diff, read_report, report_files
-from hub_cards.errors import check_repo, reaching
+from hub_cards.errors import check_repo, clean, reaching
+from hub_cards.front_matter import merge
 from hub_cards.gallery import Gallery, read_gallery
-from hub_cards.model_card import card, keep_user_text
-from hub_cards.remote import left_over, look, published_text, with_state
-from hub_cards.secrets import check_files
+from hub_cards.kept import Kept, keep
+from hub_cards.model_card import TAGS, card, keep_user_text
+from hub_cards.package import pinned
+from hub_cards.remote import Remote, look, with_state
+from hub_cards.secrets import check_files, check_text
 from hub_cards.sending import Pushed, send
 from hub_cards.sensitive import to_blur
 
-__all__ = ["Pushed", "publish", "push", "token_needed"]
+__all__ = ["Pushed", "publish", "push", "ready", "token_needed"]
 
 
 def push(
@@ -36,6 +39,9 @@ def push(
     gallery: Gallery | str | Path | None = None,
     blur: bool | None = None,
     adult: bool | None = None,
+    prune: bool = False,
+    personal: bool = False,
+    requirement: str | None = None,
     dry_run: bool = False,
     show: Callable[[Bundle], None] | None = None,
 ) -> Pushed:
@@ -54,13 +60,17 @@ def push(
         pictures: publish pictures at all.
         gallery: pairs before and after (`hub_cards.draw_pairs`), or the folder where a card and its pictures lie.
         blur: make pictures unrecognisable; by default for explicit concepts and persons.
-        adult: ask visitors of the page first; by default for explicit concepts.
-        dry_run: look and tell, change nothing.
+        adult: ask visitors of the page first; by default for explicit concepts, and where the page asks already.
+        prune: take published evidence off the page that is not brought anew.
+        personal: send e-mail addresses and home folders as they are; access keys never are.
+        requirement: line for pip with which readers of the page get this package; see `hub_cards.package.pinned`.
+        dry_run: look and tell, change nothing; without a connection it tells what would be sent to a new repository.
         show: called with the bundle before anything is changed.
 
     Raises:
         HubError: not reachable or refused; the repository holds its old state.
-        PushRefused: a plugin's veto, a changed repository, an unknown licence, a public repository with ``private``.
+        PushRefused: a plugin's veto, a changed repository, an unknown licence, a public repository with ``private``,
+            published evidence about other weights, an access key or private text in a file.
         NotAllowed: not logged in, or no right to write there.
     """
     from erase_plugins.artifacts.artifact import load_artifact
@@ -69,17 +79,22 @@ def push(
     check_repo(repo)
     if create_pr and revision not in (None, "main"):
         raise RequestError("a pull request starts from the main branch; leave --revision out")
+    line = None if requirement is None else pinned(requirement)
     loaded = load_artifact(artifact)
     found, folder = read_report(report)
     hide = to_blur(loaded.manifest.concepts) if blur is None else blur
     extra = report_files(found, folder, pictures, hide)
-    shown = [item.name for item in extra if item.name in PICTURES.values()]
     drawn = gallery if isinstance(gallery, Gallery) or gallery is None else read_gallery(gallery)
     drawn = None if drawn is None or not pictures else drawn.blur() if hide else drawn
     extra += [] if drawn is None else [PushFile(name, data) for name, data in drawn.files().items()]
-    text = card(
-        loaded, found, repo=repo, license=license, pictures=shown, gallery=drawn, adult=adult, strict=True
-    )  # fmt: skip
+    shown = [item.name for item in extra if item.name in PICTURES.values()]
+
+    def write(kept: Kept) -> str:
+        return card(
+            loaded, found or kept.report, repo=repo, license=license or kept.licence, pictures=shown or kept.pictures,
+            gallery=drawn or kept.gallery, adult=adult, strict=True, requirement=line or kept.requirement,
+        )  # fmt: skip
+
     files = [*artifact_files(loaded), *extra]
     if loaded is artifact:  # it was read some time ago
         for item in loaded.manifest.files:
@@ -88,14 +103,21 @@ def push(
         loaded, repo, tuple(files), private=private, revision=revision, create_pr=create_pr,
         message=message or f"{loaded.name}: {', '.join(loaded.manifest.erased)[:60]} erased",
     )  # fmt: skip
-    return publish(bundle, text, parent=parent, dry_run=dry_run, show=show)
+    return publish(
+        bundle, write, parent=parent, prune=prune, personal=personal, pictures=pictures, adult=adult, dry_run=dry_run,
+        show=show,
+    )  # fmt: skip
 
 
 def publish(
     bundle: Bundle,
-    text: str,
+    write: Callable[[Kept], str],
     *,
     parent: str | None = None,
+    prune: bool = False,
+    personal: bool = False,
+    pictures: bool = True,
+    adult: bool | None = None,
     dry_run: bool = False,
     show: Callable[[Bundle], None] | None = None,
 ) -> Pushed:
@@ -103,8 +125,8 @@ def publish(
 
     Args:
         bundle: repository, files and settings; states, parent and page are filled in here.
-        text: the page (README.md).
-        parent, dry_run, show: as for `push`.
+        write: makes the page (README.md), given what stays published.
+        parent, prune, personal, pictures, adult, dry_run, show: as for `push`.
 
     Raises:
         HubError, PushRefused, NotAllowed: as for `push`.
@@ -113,21 +135,92 @@ def publish(
 
     repo, private = bundle.repo, bundle.private
     token_needed(dry_run)
-    with reaching("push to", repo):
-        bundle = _compare(bundle, text)
-    if parent is not None and not (bundle.parent or "").startswith(parent):
-        raise PushRefused(
-            f"{repo} is at commit {(bundle.parent or 'none')[:12]}, not at {parent[:12]}; look at what changed first"
-        )
-    if private and bundle.exists and not bundle.private:
-        raise PushRefused(f"{repo} exists and is public; make it private on its settings page, or leave --private out")
-    check_files(bundle.changed)
+    try:
+        with reaching("push to", repo):
+            bundle = _compare(bundle, look(bundle), write, prune=prune, pictures=pictures, adult=adult)
+    except HubUnreachable as error:
+        if not dry_run:
+            raise
+        bundle = replace(_with_page(bundle, write(Kept()), Remote(), Kept()), unseen=str(error))
+    if not bundle.unseen:
+        fits(bundle, parent, private)
+    check_files(bundle.changed, personal)
+    check_text("the commit message", bundle.message, personal)
     get_manager().before_push(bundle, repo)
     if show is not None:
         show(bundle)
     if dry_run or not (bundle.changed or bundle.removed):
         return Pushed(bundle, bundle.parent, dry_run=dry_run)
     return send(bundle)
+
+
+def ready(bundle: Bundle, *, parent: str | None = None, renewed: Collection[str] = (), prune: bool = False) -> None:
+    """Looks for what would end a push anyway, before minutes of work: login, rights, repository, evidence there.
+
+    Args:
+        bundle: repository, settings and the files that are known already.
+        parent, prune: as for `push`.
+        renewed: names of evidence that the work will bring.
+
+    Raises:
+        HubError, PushRefused, NotAllowed: as for `push`.
+    """
+    token_needed()
+    with reaching("push to", bundle.repo):
+        remote = look(bundle)
+        may_write(bundle, remote.commit is not None)
+        files = [with_state(item, remote.files) for item in bundle.files]
+        files += [PushFile(name, b"", "changed") for name in renewed]
+        seen = replace(bundle, files=tuple(files))
+        keep(seen, remote, prune=prune)
+    private = bundle.private if remote.private is None else remote.private
+    fits(
+        replace(bundle, exists=remote.commit is not None, parent=remote.commit, private=private), parent, bundle.private
+    )
+
+
+def fits(bundle: Bundle, parent: str | None, private: bool) -> None:
+    """Whether the repository is at the expected commit and as visible as asked for.
+
+    Raises:
+        PushRefused: it is not.
+    """
+    repo = bundle.repo
+    if parent is not None and not (bundle.parent or "").startswith(parent):
+        raise PushRefused(
+            f"{repo} is at commit {(bundle.parent or 'none')[:12]}, not at {parent[:12]}; look at what changed first"
+        )
+    if private and bundle.exists and not bundle.private:
+        raise PushRefused(f"{repo} exists and is public; make it private on its settings page, or leave --private out")
+
+
+def may_write(bundle: Bundle, exists: bool) -> None:
+    """Asks the Hub who is logged in, and whether they may write there, as far as it tells.
+
+    Raises:
+        NotAllowed: they may not.
+    """
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError
+
+    try:
+        found = HfApi().whoami()
+    except HfHubHTTPError as error:
+        if error.response is not None and error.response.status_code in (401, 403):
+            raise
+        return  # a Hub that does not tell: the commit will
+    token = (found.get("auth") or {}).get("accessToken") or {}
+    if token.get("role") == "read":
+        raise NotAllowed("the token may only read; make one that may write on the Hub's page Access Tokens")
+    if exists and bundle.create_pr:  # anybody may propose
+        return
+    owner, name = bundle.repo.split("/")[0], str(found.get("name"))
+    member: Any = next((item for item in found.get("orgs") or () if item.get("name") == owner), None)
+    if owner != name and (member is None or member.get("roleInOrg") == "read"):
+        raise NotAllowed(
+            f"cannot push to {bundle.repo}: this account may not; it is '{clean(name)}', push to {clean(name)}/... "
+            f"or ask {owner} for the right"
+        )
 
 
 def token_needed(dry_run: bool = False) -> None:
@@ -142,18 +235,22 @@ def token_needed(dry_run: bool = False) -> None:
         raise NotAllowed("not logged in; run 'hf auth login' or set HF_TOKEN")
 
 
-def _compare(bundle: Bundle, text: str) -> Bundle:
+def _compare(
+    bundle: Bundle, remote: Remote, write: Callable[[Kept], str], *, prune: bool, pictures: bool, adult: bool | None
+) -> Bundle:
     """The bundle with the card, the state of every file, the parent and what is to be removed."""
-    remote = look(bundle)
-    old_card, gone = "", tuple[str, ...]()
-    if remote.commit is not None:
-        if CARD in remote.files:
-            old_card = published_text(bundle, CARD, remote.commit)
-            text = keep_user_text(text, old_card)
-        gone = left_over(bundle, remote)
-    files = [with_state(item, remote.files) for item in (*bundle.files, PushFile(CARD, text.encode()))]
+    bundle = replace(bundle, files=tuple(with_state(item, remote.files) for item in bundle.files))
+    kept = keep(bundle, remote, prune=prune, pictures=pictures)
+    text = merge(
+        keep_user_text(write(kept), kept.card), kept.data, same=kept.same, dropped=kept.dropped, adult=adult, ours=TAGS
+    )
+    return _with_page(bundle, text, remote, kept)
+
+
+def _with_page(bundle: Bundle, text: str, remote: Remote, kept: Kept) -> Bundle:
+    page = with_state(PushFile(CARD, text.encode()), remote.files)
     return replace(
-        bundle, files=tuple(files), removed=gone, exists=remote.commit is not None, parent=remote.commit,
+        bundle, files=(*bundle.files, page), removed=kept.gone, exists=remote.commit is not None, parent=remote.commit,
         private=bundle.private if remote.private is None else remote.private,
-        diff=card_diff(old_card, text) if old_card else (),
+        diff=card_diff(kept.card, text) if kept.card else (),
     )  # fmt: skip

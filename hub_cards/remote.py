@@ -1,19 +1,16 @@
-"""What is published: commit, files with hashes, cards; and what an earlier push left behind."""
+"""What is published: commit, visibility, files with hashes, texts."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from erase_plugins.artifacts.collection import INDEX, read_index
-from erase_plugins.artifacts.manifest import FILENAME, Manifest
-from erase_plugins.errors import CorruptArtifact, HubError, PushRefused
-from hub_cards.bundle import PICTURES, REPORT, Bundle, PushFile
-from hub_cards.gallery import of_gallery
+from erase_plugins.artifacts.collection import INDEX
+from erase_plugins.artifacts.manifest import FILENAME
+from erase_plugins.errors import CorruptArtifact, HubError
+from hub_cards.bundle import Bundle, PushFile
 
 #: says what a published full checkpoint is made of
 MERGED = "erase_merged.json"
@@ -80,30 +77,3 @@ def published_text(bundle: Bundle, name: str, commit: str) -> str:
     except CorruptArtifact as error:
         forget(path)
         raise HubError(f"{name} of {bundle.repo} did not arrive as it is published; try again") from error
-
-
-def left_over(bundle: Bundle, remote: Remote) -> tuple[str, ...]:
-    """Files of an earlier push of this kind that the new state lacks: two sets of weights would be taken for one.
-
-    Raises:
-        PushRefused: the repository holds something of another kind; it would be lost.
-    """
-    found = next((name for name in RECORDS if name in remote.files), None)
-    if found is None:
-        return ()
-    if found != bundle.record:
-        raise PushRefused(f"{bundle.repo} holds {RECORDS[found]}; push {RECORDS[bundle.record]} to another repository")
-    ours = [REPORT, *PICTURES.values(), *(name for name in remote.files if of_gallery(name))]
-    with suppress(CorruptArtifact, ValueError, KeyError, TypeError):
-        ours += _listed(found, published_text(bundle, found, str(remote.commit)), remote)
-    names = {item.name for item in bundle.files}
-    return tuple(name for name in dict.fromkeys(ours) if name not in names and name in remote.files)
-
-
-def _listed(record: str, text: str, remote: Remote) -> list[str]:
-    if record == FILENAME:
-        return [item.name for item in Manifest.from_json(text).files]
-    if record == INDEX:
-        members = read_index(text)[1]
-        return [name for name in remote.files if name.split("/")[0] in members and "/" in name]
-    return [str(name) for name in json.loads(text)["files"]]

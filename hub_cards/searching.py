@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
-from erase_plugins.errors import RequestError
+from erase_plugins.errors import HubError, RequestError
 from hub_cards.errors import reaching
 from hub_cards.escape import flat
 
@@ -92,7 +92,7 @@ def search(
     if by_id:
         asked.append(f"base_model:{base_model}")
     with reaching("search on", "the Hub"):
-        rows = [_found(info) for info in islice(_listed(asked, endpoint), MOST_READ)]
+        rows = [_found(info) for info in _listed(asked, endpoint)]
     fits = [
         item for item in rows
         if all(_has(word, (item.id, *item.concepts)) for word in words)
@@ -106,8 +106,16 @@ def search(
 
 def _listed(tags: list[str], endpoint: str | None) -> Iterator[Any]:
     from huggingface_hub import HfApi
+    from huggingface_hub.errors import RepositoryNotFoundError
 
-    yield from HfApi(endpoint=endpoint).list_models(filter=tags, sort="downloads", full=True, cardData=True)
+    rows = HfApi(endpoint=endpoint).list_models(filter=tags, sort="downloads", full=True, cardData=True)
+    try:
+        yield from islice(rows, MOST_READ)
+    except RepositoryNotFoundError:
+        raise HubError(
+            "cannot search on the Hub: this server lists no repositories, as relays do; pull by name, or search on "
+            "another Hub (HF_ENDPOINT)"
+        ) from None
 
 
 def _found(info: Any) -> Found:

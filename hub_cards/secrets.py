@@ -1,15 +1,42 @@
-"""The last look before anything is sent: no file holds the token that it is sent with."""
+"""The last look before anything is sent: no access key, and no private text that somebody did not mean to publish."""
 
 from __future__ import annotations
 
+import io
+import json
 import os
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 from erase_plugins.errors import PushRefused
 from hub_cards.bundle import PushFile
 
 _VARIABLES = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
 _SHORTEST = 8
+#: what gives access to something; never sent
+KEYS = {
+    "a Hugging Face token": r"\bhf_[A-Za-z0-9]{20,}|\bapi_org_[A-Za-z0-9]{20,}",
+    "an API key (sk-...)": r"\bsk-[A-Za-z0-9_-]{20,}",
+    "a GitHub token": r"\bgh[pousr]_[A-Za-z0-9]{20,}|\bgithub_pat_[A-Za-z0-9_]{20,}",
+    "a GitLab token": r"\bglpat-[A-Za-z0-9_-]{20,}",
+    "an AWS access key": r"\b(?:AKIA|ASIA)[A-Z0-9]{16}\b",
+    "an AWS secret key": r"(?i:aws.{0,20}secret.{0,20}?)[\s:='\"\\]{1,5}[A-Za-z0-9/+]{40}(?![A-Za-z0-9/+])",
+    "a Google API key": r"\bAIza[A-Za-z0-9_-]{35}",
+    "a Slack token": r"\bxox[abeoprs]-[A-Za-z0-9-]{10,}",
+    "a private key": r"-----BEGIN [A-Z ]{0,30}PRIVATE KEY",
+    "a login in an address": r"://[^\s/:@\"']{1,200}:[^\s/@\"']{1,200}@",
+}
+#: what is about a person or their machine; sent if they say so
+PERSONAL = {
+    "an e-mail address": r"(?<![\w.+-])[\w.+-]{1,64}@[A-Za-z0-9-]{1,63}(?:\.[A-Za-z0-9-]{1,63})*\.[A-Za-z]{2,24}\b",
+    "a home folder": r"(?<![\w.])(?:/home|/Users|/root)/[^\s/\"'<>]+|\b[A-Za-z]:[\\/]+Users[\\/]+[^\s\\/\"'<>]+",
+}
+_FIND = [(what, re.compile(pattern), what in PERSONAL) for what, pattern in {**KEYS, **PERSONAL}.items()]
+#: vocabularies hold pieces of everything that was ever written
+_VOCABULARIES = ("vocab.json", "merges.txt", "tokenizer.json", ".model")
+#: archives and pictures: their bytes look like anything
+_BINARY = (".zip", ".png", ".jpg", ".gif", ".npz", ".bin")
 
 
 def tokens() -> set[str]:
@@ -20,23 +47,95 @@ def tokens() -> set[str]:
     return {text.strip() for text in found if len(text.strip()) >= _SHORTEST}
 
 
-def check_files(files: Iterable[PushFile]) -> None:
+def check_files(files: Iterable[PushFile], personal: bool = False) -> None:
     """Looks into every file that would be sent.
 
+    Args:
+        files: what would be sent.
+        personal: e-mail addresses and home folders are meant to be sent.
+
     Raises:
-        PushRefused: names the file that holds a token.
+        PushRefused: names the file, the kind of what is in it and where; the text itself is not shown.
     """
     wanted = [text.encode() for text in tokens()]
     for item in files:
         if any(_holds(item, text) for text in wanted):
             raise PushRefused(f"{item.name} holds your access token; take it out and push again; nothing was sent")
+        for where, text in _texts(item):
+            check_text(f"{item.name}{where}", text, personal or item.name.endswith(_VOCABULARIES))
+
+
+def check_text(where: str, text: str, personal: bool = False) -> None:
+    """Looks into one text.
+
+    Args:
+        where: file and place, for the message.
+        text: what would be sent.
+        personal: e-mail addresses and home folders are meant to be sent.
+
+    Raises:
+        PushRefused: see `check_files`.
+    """
+    for what, pattern, private in _FIND:
+        if (private and personal) or not pattern.search(text):
+            continue
+        way = "take it out, or add --personal if it may be public" if private else "take it out and make the key void"
+        raise PushRefused(f"{where} holds what looks like {what}; {way}; nothing was sent")
+
+
+def _texts(item: PushFile) -> Iterator[tuple[str, str]]:
+    """Places and texts of a file; of weights the header, of pictures what is written into them."""
+    if item.name.endswith(".png"):
+        yield from ((f" ({key})", text) for key, text in _written_into(item))
+    if item.name.endswith(_BINARY):
+        return
+    data, end = b"", None
+    for part in item.parts():
+        data += part
+        end = _text_bytes(item, data) if end is None else end
+        if len(data) >= end:
+            break
+    weights = item.name.endswith(".safetensors")
+    text = data[8 if weights else 0 : end].decode("utf-8", "replace")
+    if weights or item.name.endswith(".json"):
+        try:
+            yield from _strings(json.loads(text), "header" if weights else "")
+            return
+        except (ValueError, RecursionError):
+            pass
+    for number, line in enumerate(text.splitlines(), start=1):
+        yield f" (line {number})", line
+
+
+def _strings(data: Any, place: str) -> Iterator[tuple[str, str]]:
+    """Every text of a JSON value, keys too, with its place."""
+    if isinstance(data, str):
+        yield (f" ({place})" if place else ""), data
+    elif isinstance(data, dict):
+        for key, value in data.items():
+            yield (f" ({place})" if place else ""), str(key)
+            yield from _strings(value, f"{place}.{key[:40]}" if place else key[:40])
+    elif isinstance(data, list):
+        for number, value in enumerate(data):
+            yield from _strings(value, f"{place}[{number}]")
+
+
+def _written_into(item: PushFile) -> list[tuple[str, str]]:
+    from PIL import Image
+
+    try:
+        with Image.open(io.BytesIO(item.source) if isinstance(item.source, bytes) else item.source) as picture:
+            picture.load()  # texts may come behind the pixels
+            return [(str(key)[:40], str(value)) for key, value in picture.info.items() if isinstance(value, str)]
+    except (OSError, ValueError, SyntaxError):
+        return []
 
 
 def _holds(item: PushFile, wanted: bytes) -> bool:
     end, seen, texts = b"", 0, None
     for part in item.parts():
         if texts is None:
-            texts = _texts(item, part)
+            texts = _text_bytes(item, part)
         if wanted in end + part:
             return True
         end, seen = part[-len(wanted) :], seen + len(part)
@@ -45,7 +144,7 @@ def _holds(item: PushFile, wanted: bytes) -> bool:
     return False
 
 
-def _texts(item: PushFile, start: bytes) -> int:
+def _text_bytes(item: PushFile, start: bytes) -> int:
     """How many bytes of a file can be text: of weights only the header."""
     if not item.name.endswith(".safetensors") or len(start) < 8:
         return item.size

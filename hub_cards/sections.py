@@ -81,13 +81,22 @@ def pairs(gallery: Gallery) -> str:
     return "\n".join(rows)
 
 
-def strength(manifest: Manifest) -> str:
-    """Recommended value and usable range."""
-    best, low, high = (manifest.strength.get(name) for name in ("recommended", "low", "high"))
+def stated(manifest: Manifest) -> dict[str, float]:
+    """Strengths that somebody wrote into the manifest; the ones that every manifest starts with nobody measured."""
+    found = dict(sorted(manifest.strength.items()))
+    return {} if found == dict(sorted(Manifest("x", {"id": "x"}, ()).strength.items())) else found
+
+
+def strength(manifest: Manifest, report: EvalReport | None) -> str:
+    """What is known about strengths: what was measured, what its maker says, that 0 is the base."""
+    measured = f"Measured at {number(report.strength)} only, see *How well*. " if report and report.rows else ""
+    best, low, high = (stated(manifest).get(name) for name in ("recommended", "low", "high"))
     if best is None:
-        return "Not measured. Start with 1; 0 switches it off."
-    span = "" if low is None or high is None else f" Use values from {low:g} to {high:g}."
-    return f"Best: {best:g}. 0 switches it off.{span}"
+        said = "Other strengths were not measured. " if measured else "Not measured. Start with 1; "
+    else:
+        span = "" if low is None or high is None else f", and values from {number(low)} to {number(high)}"
+        said = f"Its maker recommends {number(best)}{span}. "
+    return f"{measured}{said}0 switches it off."
 
 
 def limits(manifest: Manifest, report: EvalReport | None) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 
 from erase_plugins.errors import HubError, NotAllowed, PushRefused
 from hub_cards.bundle import CARD, Bundle, PushFile
-from hub_cards.errors import clean, reaching
+from hub_cards.errors import clean, reaching, refused_page
 from hub_cards.remote import look, with_state
 
 #: files of one commit; the Hub gets slow with more
@@ -43,6 +43,8 @@ def send(bundle: Bundle) -> Pushed:
     Raises:
         HubError: the state before is still in force.
     """
+    if not bundle.exists:
+        _check_page(bundle)
     made_here, bundle = not bundle.exists, _with_repository(bundle)
     groups = split(bundle)
     pull_request = None
@@ -77,6 +79,36 @@ def split(bundle: Bundle) -> list[tuple[Sequence[PushFile], Sequence[str]]]:
     first, rest = early[: max(0, len(early) - room)], early[max(0, len(early) - room) :]
     groups = [first[start : start + MOST_FILES] for start in range(0, len(first), MOST_FILES)]
     return [*((group, ()) for group in groups), ([*rest, *last], bundle.removed)]
+
+
+def _check_page(bundle: Bundle) -> None:
+    """Asks the Hub about the page before a repository is made for it.
+
+    Raises:
+        PushRefused: it does not accept the page.
+    """
+    from huggingface_hub import HfApi
+    from huggingface_hub.utils import get_session, hf_raise_for_status
+
+    page = next((item for item in bundle.files if item.name == CARD), None)
+    if page is None:
+        return
+    with reaching("push to", bundle.repo):
+        content = b"".join(page.parts()).decode()
+        answer = get_session().post(
+            f"{HfApi().endpoint}/api/validate-yaml", json={"content": content, "repoType": bundle.repo_type}
+        )
+        if answer.status_code == 400:
+            raise refused_page(f"push to {bundle.repo}", "; ".join(_told(answer)))
+        hf_raise_for_status(answer)
+
+
+def _told(answer: Any) -> list[str]:
+    """What the Hub says about a page."""
+    try:
+        return [str(item.get("message")) for item in answer.json()["errors"]]
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return []
 
 
 def _with_repository(bundle: Bundle) -> Bundle:
@@ -142,6 +174,8 @@ def _since(bundle: Bundle) -> str:
         before = look(replace(bundle, revision=bundle.parent))
         commits = api.list_repo_commits(bundle.repo, revision=now.commit, repo_type=bundle.repo_type)
     except Exception:  # the refusal is what has to be told
+        return ""
+    if now.commit == bundle.parent:
         return ""
     newer = list(takewhile(lambda item: item.commit_id != bundle.parent, commits))
     titles = [f"{item.commit_id[:12]} '{clean(item.title)[:60]}' by {clean(', '.join(item.authors))}" for item in newer]

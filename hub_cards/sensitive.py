@@ -50,7 +50,9 @@ def blurred(data: bytes) -> bytes:
 
 
 def png(picture: Any) -> bytes:
-    """A PIL picture as PNG, the same bytes for the same pixels, without metadata."""
+    """A PIL picture as PNG, the same bytes for the same pixels, with no metadata but the program's name."""
+    from erase_plugins.artifacts.places import png_stamp
+
     out = io.BytesIO()
-    picture.save(out, format="PNG")
+    picture.save(out, format="PNG", pnginfo=png_stamp())
     return out.getvalue()

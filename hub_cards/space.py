@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from erase_plugins.artifacts.manifest import FILENAME
 from erase_plugins.errors import ArtifactError
-from hub_cards import SCHEME
+from erase_plugins.families.source import POCKET
+from hub_cards import SCHEME, package
 from hub_cards.bundle import CARD, Bundle, PushFile
 from hub_cards.errors import check_repo
 from hub_cards.escape import code, flat, front_matter, literal, prose
+from hub_cards.front_matter import ADULT
 from hub_cards.gallery import Gallery, choose_prompts
 from hub_cards.licences import licence_of
-from hub_cards.model_card import ADULT
 from hub_cards.pushing import publish
 from hub_cards.sections import hub_id, names
 from hub_cards.sending import Pushed
@@ -56,9 +56,11 @@ def space_files(
         blur: make their pictures unrecognisable; by default for explicit concepts and persons.
         adult: ask visitors first; by default for explicit concepts.
         license: licence id; that of the base model if None.
-        requirement: line for this package in requirements.txt; the installed version if None.
+        requirement: line for this package in requirements.txt, pinned (`hub_cards.package.pinned`). Without it the
+            Space holds the package itself.
 
     Raises:
+        RequestError: the requirement is not pinned.
         ArtifactError: ``copy`` and the artifact is not saved as a folder.
     """
     from erase_plugins.artifacts.artifact import load_artifact
@@ -71,17 +73,18 @@ def space_files(
     files: dict[str, bytes | Path] = {
         CARD: page(loaded, repo, license, asks).encode(),
         APP: app(loaded, repo, copy).encode(),
-        REQUIREMENTS: f"{requirement or _installed()}\n".encode(),
+        **_package(manifest, requirement),
         **shown,
     }
     return {**files, **copied(loaded)} if copy else files
 
 
-def _installed() -> str:
-    try:
-        return f"erase-plugins>={version('erase-plugins')}"
-    except PackageNotFoundError:
-        return "erase-plugins"
+def _package(manifest: Any, requirement: str | None) -> dict[str, bytes | Path]:
+    """This package for the Space: from a pinned source, or as a copy, since no index has it."""
+    if requirement is not None:
+        return {REQUIREMENTS: f"{package.pinned(requirement)}\n".encode()}
+    made = package.archive(pocket=manifest.base.get("model") in (None, POCKET))
+    return {REQUIREMENTS: package.requirements().encode(), package.ARCHIVE: made}
 
 
 def copied(loaded: Any) -> dict[str, bytes | Path]:
@@ -162,7 +165,7 @@ def write_space(files: Mapping[str, bytes | Path], folder: str | Path, force: bo
     from erase_plugins.artifacts.atomic import atomic_folder
 
     target = Path(folder)
-    with atomic_folder(target, force) as work:
+    with atomic_folder(target, force, "space") as work:
         for name, source in files.items():
             (work / name).parent.mkdir(parents=True, exist_ok=True)
             (work / name).write_bytes(source if isinstance(source, bytes) else source.read_bytes())
@@ -175,6 +178,8 @@ def push_space(
     files: Mapping[str, bytes | Path],
     *,
     private: bool = False,
+    prune: bool = False,
+    personal: bool = False,
     dry_run: bool = False,
     show: Callable[[Bundle], None] | None = None,
 ) -> Pushed:
@@ -184,7 +189,8 @@ def push_space(
         artifact: the `Artifact` that it is about; plugins may ask for it before the push.
         repo: "owner/name".
         files: from `space_files`.
-        private, dry_run, show: as for `hub_cards.push`.
+        prune: take pairs off that are about other weights and not replaced.
+        private, personal, dry_run, show: as for `hub_cards.push`.
 
     Raises:
         HubError, PushRefused, NotAllowed: as for `hub_cards.push`.
@@ -196,5 +202,5 @@ def push_space(
         artifact, repo, listed, private=private, repo_type="space", space_sdk="gradio",
         message=f"Space for {', '.join(artifact.manifest.erased)[:60]} erased",
     )  # fmt: skip
-    return publish(bundle, text.decode() if isinstance(text, bytes) else text.read_text(encoding="utf-8"),
-                   dry_run=dry_run, show=show)  # fmt: skip
+    page = text.decode() if isinstance(text, bytes) else text.read_text(encoding="utf-8")
+    return publish(bundle, lambda _: page, prune=prune, personal=personal, dry_run=dry_run, show=show)

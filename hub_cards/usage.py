@@ -20,20 +20,22 @@ INTERFACES = (
 )
 
 
-def use(artifact: Any, repo: str) -> str:
+def use(artifact: Any, repo: str, requirement: str | None = None) -> str:
     """One part per reader that has a file; says so where there is none.
 
     Args:
         artifact: a saved `Artifact`; the names of its files and their layouts decide.
         repo: "owner/name".
+        requirement: pinned line for pip that brings this package.
     """
     manifest = artifact.manifest
     weight = _weight(manifest)
-    readers: dict[str, str] = {}
+    files: dict[str, str] = {}
     for item in manifest.files:
-        for reader in _readers(item.layout):
-            readers.setdefault(reader, item.name)
-    parts = [_diffusers(manifest, repo, weight, readers.get("diffusers"))]
+        for reader in readers(item.layout):
+            files.setdefault(reader, item.name)
+    first = _model(manifest) == POCKET  # whose pipeline comes from this package
+    parts = [*([install(requirement)] if first else []), _diffusers(manifest, repo, weight, files.get("diffusers"))]
     stock = next((item.name for item in manifest.files if item.layout == "kohya"), None)
     if stock is None:
         parts.append("**ComfyUI, A1111**: there is no file for them here; `erase-plugins convert` may write one.")
@@ -43,6 +45,7 @@ def use(artifact: Any, repo: str) -> str:
             fetch = commands(("hf", "download", repo, stock), ("--local-dir", folder))
             after = then.format(weight=f"{weight:g}", tag=tag)
             parts.append(f"**{program}** ({code(stock)}):\n\n{block(fetch, 'bash')}\n\n{after}")
+    parts += [] if first else [install(requirement)]
     parts.append("**Python, every kind of change** (checks the files and the base first):\n\n" + _ours(manifest, repo))
     line = commands(
         ("erase-plugins", "generate", f"hub:{repo}"), ("--model", _model(manifest)), ("--prompt", _prompt(manifest)),
@@ -50,6 +53,18 @@ def use(artifact: Any, repo: str) -> str:
     )  # fmt: skip
     parts.append("**Command line**:\n\n" + block(line, "bash"))
     return "\n\n".join(parts)
+
+
+def install(requirement: str | None) -> str:
+    """Where this package comes from: a pinned source, or the word that no index has it."""
+    if requirement is None:
+        return (
+            "The lines below need the program `erase-plugins`, from its authors' own repository. It is on no package "
+            "index: do not install a package of that name from there, it would be somebody else's."
+        )
+    return "The lines below need `erase-plugins`, pinned here to one state of its source:\n\n" + block(
+        commands(("pip", "install", requirement)), "bash"
+    )
 
 
 def combine(artifact: Any, repo: str) -> str:
@@ -70,14 +85,14 @@ def combine(artifact: Any, repo: str) -> str:
             words = ("erase-plugins", "revoke", f"hub:{repo}", "--erase", manifest.erased[0])
             less = commands(words, ("--out", "one-less"))
             parts.append(f"Bring one of its concepts back, without the base model:\n\n{block(less, 'bash')}")
-    if any("diffusers" in _readers(item.layout) for item in manifest.files):
+    if any("diffusers" in readers(item.layout) for item in manifest.files):
         lines = "pipe.disable_lora()  # the base again\npipe.enable_lora()\npipe.unload_lora_weights()  # gone for good"
         parts.append("Take it off in diffusers:\n\n" + block(lines, "python"))
     parts.append("Revoke it: leave the file out. Nothing else was changed.")
     return "\n\n".join(parts)
 
 
-def _readers(layout: str) -> tuple[str, ...]:
+def readers(layout: str) -> tuple[str, ...]:
     from erase_plugins.errors import UnknownName
     from erase_plugins.manager import get_manager
 

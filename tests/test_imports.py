@@ -17,7 +17,9 @@ PACKAGE = ROOT / "erase_plugins"
 BASE = {
     "errors",
     "plain_text",
+    "extras",
     "types",
+    "concept_text",
     "options",
     "protocols",
     "hookspecs",
@@ -61,7 +63,8 @@ ALLOWED: dict[str, set[str]] = {
 }
 #: inside BASE: errors knows nobody, data and hooks know errors, the manager knows the rest
 BASE_ORDER = [
-    {"errors", "plain_text"}, {"types", "options", "hookspecs", "protocols", "defaults"}, {"plugin_checks"}, {"plugin_loading"}, {"manager"},
+    {"errors", "plain_text", "extras"}, {"types", "options", "hookspecs", "protocols", "defaults"},
+    {"plugin_checks", "concept_text"}, {"plugin_loading"}, {"manager"},
 ]  # fmt: skip
 #: (file, imported module): arrows against the direction that are wanted, all inside functions, each with its reason
 EXCEPTIONS: dict[tuple[str, str], str] = {

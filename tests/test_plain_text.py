@@ -24,3 +24,7 @@ def test_scrub(text, clean):
 
 def test_lines_are_joined():
     assert one_line(" a\n  b\tc ") == "a b c"
+
+
+def test_nothing_acts_on_the_terminal():
+    assert one_line("a\x1b[2Jb\0c é 字") == "a?[2Jb?c é 字"

@@ -23,14 +23,18 @@ HUB_REPO = "erase-plugins/pocket-no-pizza"
 
 
 def examples(specs: Sequence[NodeSpec]) -> dict[str, Callable[[], str]]:
-    """File name -> how to render it; what belongs to nodes that this installation lacks is left out."""
+    """File name -> how to render it. ComfyUI shows the name as title, so it says what has to be there beforehand."""
     known = {spec.id: spec for spec in specs}
     found: dict[str, Callable[[], str]] = {
         "erase_and_compare_pocket.json": lambda: dump(erase_and_compare(known)),
-        "erase_and_compare_sd15.json": lambda: dump(erase_and_compare(known, "v1-5-pruned-emaonly.safetensors", 512)),
-        "erase_and_compare_sdxl.json": lambda: dump(erase_and_compare(known, "sd_xl_base_1.0.safetensors", 1024)),
-        "pull_and_stack_pocket.json": lambda: dump(pull_and_stack(known)),
-        "library_of_20_pocket.json": lambda: dump(library(known)),
+        "erase_and_compare_sd15_needs_checkpoint.json": lambda: dump(
+            erase_and_compare(known, "v1-5-pruned-emaonly.safetensors", 512)
+        ),
+        "erase_and_compare_sdxl_needs_checkpoint.json": lambda: dump(
+            erase_and_compare(known, "sd_xl_base_1.0.safetensors", 1024)
+        ),
+        "pull_and_stack_pocket_needs_hub_and_lora.json": lambda: dump(pull_and_stack(known)),
+        "library_of_20_pocket_needs_collection.json": lambda: dump(library(known)),
         "evaluate_and_push_pocket.json": lambda: dump(evaluate_and_push(known)),
     }
     return found
@@ -53,8 +57,14 @@ def erase_and_compare(specs: Specs, checkpoint: str = "", side: int = 64) -> dic
         (latent,) = graph.add("ErasePocketLatent", (300, 770), 4, size=(340, 90))
     base, after = _draw(graph, (model, erased), positive, negative, latent, vae, steps=25 if checkpoint else 12)
     _compare(graph, base, after, 1 if checkpoint else 2, "erase_compare", report)
-    files = [f"models/checkpoints/{checkpoint}"] if checkpoint else []
-    return graph.content(files)
+    if not checkpoint:
+        return graph.content()
+    file = f"models/checkpoints/{checkpoint}"
+    graph.add(
+        "Note", (20, 430), f"Needs {file}. Any checkpoint of this family will do: choose yours in the loader.",
+        size=(250, 130),
+    )  # fmt: skip
+    return graph.content([file])
 
 
 def pull_and_stack(specs: Specs) -> dict[str, Any]:
@@ -74,8 +84,9 @@ def pull_and_stack(specs: Specs) -> dict[str, Any]:
     _compare(graph, base, after, 2, "erase_stack", report, left=1380)
     graph.add(
         "Note", (20, 430),
-        "Any LoRA of this model will do. The erasure goes last: the stack solves it on the weights with the LoRA on.",
-        size=(250, 150),
+        f"Needs models/loras/{STYLE_LORA} and hub:{HUB_REPO}. Any LoRA and any erasure of this model will do. The "
+        "erasure goes last: the stack solves it on the weights with the LoRA on.",
+        size=(250, 190),
     )  # fmt: skip
     return graph.content([f"models/loras/{STYLE_LORA}", f"hub:{HUB_REPO}"])
 
@@ -93,8 +104,10 @@ def library(specs: Specs) -> dict[str, Any]:
     base, after = _draw(graph, (model, erased), positive, negative, latent, vae)
     _compare(graph, base, after, 2, "erase_library", report)
     graph.add(
-        "Note", (20, 430), "The collection pocket_20 is a folder in models/erase_plugins, with a folder per concept.",
-        size=(250, 110),
+        "Note", (20, 430),
+        "Needs models/erase_plugins/pocket_20, a collection: a folder with a folder per concept. docs/comfyui.md tells "
+        "how to make it.",
+        size=(250, 130),
     )  # fmt: skip
     return graph.content(["models/erase_plugins/pocket_20"])
 
@@ -117,7 +130,8 @@ def evaluate_and_push(specs: Specs) -> dict[str, Any]:
     graph.add("PreviewAny", (1100, 640), source=text, title="Numbers")
     graph.add("PreviewAny", (1440, 640), source=listing, title="What would be published")
     graph.add(
-        "Note", (1540, 20), "Nothing is sent while publish is off. Log in outside of ComfyUI: no node wants a token.",
+        "Note", (1540, 20), "Nothing is sent before you agree in the editor. Log in outside of ComfyUI: no node wants "
+        "a token.",
         size=(260, 120),
     )  # fmt: skip
     return graph.content()

@@ -11,8 +11,6 @@ from ..spec import WIDGETS, NodeSpec
 
 #: name of this pack in the registry; where it is not installed, the editor tells it
 REGISTRY = "erase-plugins"
-#: the editor adds a widget behind these that says what happens to them after a run
-SEEDS = ("seed", "noise_seed")
 #: stock nodes: sockets with their types, outputs, width and height
 STOCK: dict[str, tuple[dict[str, str], list[str], tuple[int, int]]] = {
     "CheckpointLoaderSimple": ({}, ["MODEL", "CLIP", "VAE"], (320, 100)),
@@ -60,7 +58,7 @@ class Graph:
         Args:
             kind: id of the node.
             at: left and top edge.
-            values: widgets in their order; "fixed" is added behind a seed.
+            values: widgets in their order; "fixed" is added behind the seed of a stock sampler.
             title: shown instead of the node's own.
             size: width and height; a usual one if not given.
             sources: what is connected, by socket or by widget; the value of a connected widget is not used.
@@ -83,7 +81,7 @@ class Graph:
             if name in sources:
                 link = self._link(sources[name], number, len(entries))
                 entries.append({"name": name, "type": self.links[-1][5], "link": link, "widget": {"name": name}})
-        stored = self._stored(kind, values, widgets)
+        stored = [values[0], "fixed", *values[1:]] if kind == "KSampler" else list(values)
         node = {
             "id": number, "type": kind, "pos": list(at), "size": list(size or usual), "flags": {}, "order": number - 1,
             "mode": 0, "inputs": entries,
@@ -111,14 +109,6 @@ class Graph:
         height = 60 + 22 * max(len(sockets), len(spec.outputs)) + 28 * (len(widgets) - boxes) + 84 * boxes
         height += 44 if "erase" in widgets else 0  # chips
         return sockets, [(item.name, item.type) for item in spec.outputs], (340, height), widgets
-
-    def _stored(self, kind: str, values: Sequence[Any], widgets: list[str] | None) -> list[Any]:
-        if kind == "KSampler":
-            return [values[0], "fixed", *values[1:]]
-        found: list[Any] = []
-        for name, value in zip(widgets or [""] * len(values), values, strict=True):
-            found += [value, "fixed"] if name in SEEDS else [value]
-        return found
 
     def _link(self, source: Ref, target: int, slot: int) -> int:
         number = len(self.links) + 1

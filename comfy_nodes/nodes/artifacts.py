@@ -93,8 +93,7 @@ def save_artifact(
                 "model and clip"
             )
         goal = host.lora_folder() / kohya
-        goal.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_file(goal) as work:
+        with atomic_file(goal, force=True) as work:
             shutil.copyfile(folder / kohya, work)
         lines.append(f"copied to loras: {kohya}")
     return Result((folder.name, "\n".join(lines)), "\n".join(lines))

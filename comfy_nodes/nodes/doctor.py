@@ -13,23 +13,38 @@ def examine() -> Result:
     import erase_plugins
     from erase_plugins.manager import get_manager
 
-    from .. import registry
+    from .. import needs, registry
+    from .methods import node_id
 
     manager = get_manager()
     lines = [f"erase-plugins {erase_plugins.__version__}, Python {platform.python_version()}"]
-    for name in ("torch", "safetensors", "pluggy", "diffusers", "peft"):
-        try:
-            lines.append(f"{name} {version(name)}")
-        except PackageNotFoundError:
-            need = "the command line needs it, the nodes do not" if name in ("diffusers", "peft") else "pip install it"
-            lines.append(f"{name} is not installed ({need})")
+    wanted: dict[str, list[str]] = {name: [] for name in ("torch", "safetensors", "pluggy", needs.LOADER)}
+    for entry in manager.methods():
+        for name in needs.lacking(getattr(entry.item, "needs", ())):
+            wanted.setdefault(name, []).append(node_id(entry.item.id))
+    problems = []
+    for name, nodes in wanted.items():
+        if not needs.lacking([name]):
+            lines.append(f"{name} {_version(name)}")
+            continue
+        nodes += ["every node with something in 'checkpoint'"] if name == needs.LOADER else []
+        problems.append(f"{name} is not installed; {', '.join(nodes) or 'all nodes'} need it: {needs.install([name])}")
+    if needs.lacking(["peft"]):
+        lines.append("peft is not installed (the command line needs it, the nodes do not)")
     lines.append("methods: " + ", ".join(entry.item.id for entry in manager.methods()))
     lines.append("families: " + ", ".join(entry.item.id for entry in manager.families()))
-    problems = [f"plugin {item.plugin} ({item.package} {item.version}): {item.message}" for item in manager.check()]
+    problems += [f"plugin {item.plugin} ({item.package} {item.version}): {item.message}" for item in manager.check()]
     problems += [f"node {name}: {why}" for name, why in sorted(registry.FAILURES.items())]
     lines += [f"problem: {text}" for text in problems] or ["everything is in order"]
     text = "\n".join(lines)
     return Result((text,), text)
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "(version unknown)"
 
 
 SPECS = (

@@ -27,7 +27,7 @@ def patch_model(model: Any, edit: Any, strength: float) -> Result:
 
     context_map(edit)
     with host.computing():
-        done = apply_artifact(ComfyTarget(model), edit, strength)
+        done = apply_artifact(ComfyTarget(model), edit, strength, touch_weights=False)
     text = f"{done.report(edit.name, strength)}\nerases: {', '.join(edit.manifest.erased) or 'not named'}"
     return Result((done.model, text), text)
 
@@ -108,8 +108,9 @@ SPECS = (
         run=patch_model,
         aliases=_ALIASES,
         when=(
-            "Take the load node for artifacts with weight changes and for a check of the base. Take the node for one "
-            "prompt when a ControlNet reads the prompt too, or when only one prompt is meant."
+            "Take the load node for artifacts with weight changes, for a check of the base, and where the model is to "
+            "be saved or merged: nodes that do so see weights only. Take the node for one prompt when a "
+            "ControlNet reads the prompt too, or when only one prompt is meant."
         ),
         cost="One small matrix product per attention layer; nothing is loaded or copied.",
     ),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from ..concepts import read_lines
+from ..concepts import phrase_problem, read_lines, read_phrases
 from ..spec import Input, NodeSpec, Output, Result
 
 _MEASURES = ("probe", "cosine")
@@ -44,7 +44,7 @@ def gate(
     from ..solved import solved
     from ..target import ComfyTarget
 
-    names = tuple(read_lines(phrases)) or tuple(
+    names = read_phrases(phrases) or tuple(
         dict.fromkeys(text for concept in edit.manifest.concepts for text in (concept.text, *concept.prompts))
     )
     if not names:
@@ -109,6 +109,7 @@ SPECS = (
         ),
         run=gate,
         aliases=("erase plugins", "SPM", "facilitated transport", "conditional strength", "only when mentioned"),
+        checks={"phrases": phrase_problem},
         paper="https://arxiv.org/abs/2312.16145",
         when="Without a gate an erasure is harder to get around with unusual words: a gate stays closed for "
              "prompts that "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from ..spec import METADATA, Input, NodeSpec, Output, Result
@@ -24,8 +25,9 @@ def pull(
         HubMissing: a package is not installed.
         HubError: not there, not reachable, or damaged on the way.
     """
-    from .. import host, hub
+    from .. import host, hub, moving
 
+    moving.came_over_a_wire(unique_id, repo.strip())
     with host.computing():
         pulling = hub.part("pulling")
         name, _ = pulling.split(repo.strip())
@@ -51,12 +53,12 @@ def pull(
 def push(
     name: str, repo: str, publish: bool, private: bool, create_pr: bool, license: str, message: str, report: Any = None
 ) -> Result:
-    """Shows what would be published; publishes it with the switch on.
+    """Shows what would be published; with the switch on, asks whoever queued the graph whether to publish it.
 
     Args:
         name: saved artifact, as the save node calls it.
         repo: ``owner/name``.
-        publish: False looks and changes nothing.
+        publish: False looks and does not ask. Nothing is ever sent from here, see `publishing`.
         private: make a new repository private.
         create_pr: open a pull request instead of changing the branch.
         license: id, where that of the base is not known.
@@ -66,7 +68,7 @@ def push(
     Raises:
         HubMissing, HubError, NotAllowed, PushRefused: nothing was changed.
     """
-    from .. import host, hub
+    from .. import host, hub, publishing
 
     pushing = hub.part("pushing")
     lines: list[str] = []
@@ -77,21 +79,26 @@ def push(
         lines.extend(f"{item.state} {item.name} ({item.size} bytes)" for item in bundle.files)
         lines.extend(f"removed {item}" for item in bundle.removed)
 
+    if publish:
+        pushing.token_needed()
+    artifact = hub.saved(name)
+    settings: dict[str, Any] = {
+        "report": report, "private": private, "create_pr": create_pr, "license": license.strip() or None,
+        "message": message.strip() or None,
+    }  # fmt: skip
+    send = partial(pushing.push, artifact, repo.strip(), **settings)
     with host.computing():
-        done = pushing.push(
-            hub.saved(name), repo.strip(), report=report, private=private, create_pr=create_pr,
-            license=license.strip() or None, message=message.strip() or None, dry_run=not publish, show=show,
-        )  # fmt: skip
-    commit = done.commit or ""
-    if not publish:
-        lines.append("nothing was sent; switch publish on to send exactly this")
-    elif not done.sent:
+        done = send(dry_run=True, show=show)
+    commit = ""
+    if not (done.bundle.changed or done.bundle.removed):
+        commit = done.commit or ""
         lines.append(f"everything is there already at {commit[:12]}; no commit was made")
+    elif not publish:
+        lines.append("nothing was sent; switch publish on, and the editor asks whether to send exactly this")
     else:
-        where = f"pull request {done.pull_request}" if done.pull_request else f"commit {commit[:12]}"
-        lines.append(f"published {len(done.sent)} files: {where}; use it as {repo.strip()}@{commit}")
+        lines.append(publishing.offer(done.bundle, lambda same: send(show=same), host.client()))
     text = "\n".join(lines)
-    return Result((text, commit if publish else ""), text)
+    return Result((text, commit), text)
 
 
 def search(query: str, concept: str, base_model: str, limit: int) -> Result:
@@ -108,9 +115,7 @@ def search(query: str, concept: str, base_model: str, limit: int) -> Result:
     """
     from .. import hub
 
-    found = hub.part("searching").search(
-        query.strip(), concept=concept.strip() or None, base_model=base_model.strip() or None, limit=limit
-    )
+    found = _find(hub.part("searching"), query, concept, base_model, limit)
     lines = [
         f"{item.id}@{item.revision}: {', '.join(item.concepts) or 'not named'}"
         f" ({'collection, ' if item.collection else ''}{item.base or item.family or 'base unknown'},"
@@ -131,11 +136,29 @@ def repo_problem(text: str) -> str | None:
     return None
 
 
-def _moving(repo: str | None = None, **_: Any) -> Any:
-    """Pinned references stay; all others are looked up every time, which also notes the commit in every picture."""
-    from ..hub import is_pinned
+def _pull_state(repo: str | None = None, offline: bool = False, unique_id: Any = None, **_: Any) -> Any:
+    """Differs when the reference names another commit."""
+    from .. import moving
 
-    return repo if isinstance(repo, str) and is_pinned(repo) else float("nan")
+    if not isinstance(repo, str):  # it comes over a wire
+        return moving.linked_state(unique_id, bool(offline))
+    return moving.state(repo.strip(), bool(offline))
+
+
+def _search_state(**values: Any) -> Any:
+    """Differs when other commits are found."""
+    from .. import hub, moving
+
+    if None in values.values():  # it comes over a wire
+        return float("nan")
+    key = tuple(sorted((name, str(value).strip()) for name, value in values.items()))
+    return moving.found(key, lambda: _find(hub.part("searching"), **values))
+
+
+def _find(searching: Any, query: str, concept: str, base_model: str, limit: int) -> Any:
+    return searching.search(
+        query.strip(), concept=concept.strip() or None, base_model=base_model.strip() or None, limit=limit
+    )
 
 
 SPECS = (
@@ -166,7 +189,7 @@ SPECS = (
         run=pull,
         aliases=(*_ALIASES, "download", "civitai"),
         checks={"repo": repo_problem},
-        state=_moving,
+        state=_pull_state,
         hidden=METADATA,
         when="For files that are on disk already take the load node. Private repositories need a login: run 'hf auth "
              "login' or set HF_TOKEN where ComfyUI starts.",
@@ -177,9 +200,8 @@ SPECS = (
         title="Erase: publish on the Hub",
         category="erase/make",
         description=(
-            "Publishes a saved erasure with a card that says what it does. Without the switch it shows the exact "
-            "list of "
-            "files with their sizes and sends nothing."
+            "Publishes a saved erasure with a card that says what it does. It shows the exact list of files with "
+            "their sizes; nothing is sent before you agree to that list in the editor, each time anew."
         ),
         inputs=(
             Input("name", "STRING", "Saved artifact in models/erase_plugins: connect the name of the save node, or "
@@ -187,7 +209,8 @@ SPECS = (
                   "it.", options={"default": "", "placeholder": "erase_pizza"}),
             Input("repo", "STRING", "owner/name; made if it does not exist.",
                   options={"default": "", "placeholder": "me/no-pizza"}),
-            Input("publish", "BOOLEAN", "Off shows what would be sent. On sends it. Look first.",
+            Input("publish", "BOOLEAN", "Off shows what would be sent. On asks you in the editor whether to send "
+                  "exactly that. It is off again after every question and in every file that is opened.",
                   options={"default": False}),
             Input("private", "BOOLEAN", "Make a new repository private; an existing public one is refused.",
                   options={"default": False}),
@@ -201,15 +224,18 @@ SPECS = (
         ),
         outputs=(
             Output("report", "STRING", "The list of files, and what was done."),
-            Output("commit", "STRING", "The commit that was made; empty if nothing was sent."),
+            Output("commit", "STRING", "The commit that holds exactly this; empty while something is still to be "
+                   "sent."),
         ),
         run=push,
         aliases=(*_ALIASES, "upload", "publish"),
         is_output=True,
         checks={"repo": repo_problem},
-        state=lambda publish=False, **_: "" if publish else float("nan"),
+        state=lambda **_: float("nan"),
         when="Log in outside of ComfyUI, with 'hf auth login' or HF_TOKEN: a token in a widget would be saved into "
-             "every picture, so there is no such widget.",
+             "every picture, so there is no such widget. No workflow, API graph or picture can send by itself. A "
+             "program that queues graphs with a client_id gets the event erase_plugins.publish on its websocket and "
+             'posts {"key": KEY, "send": true} as JSON to /erase_plugins/publish; the key works once.',
         cost="The size of the files, a few megabytes.",
     ),
     NodeSpec(
@@ -237,7 +263,7 @@ SPECS = (
         run=search,
         aliases=(*_ALIASES, "find", "browse"),
         is_output=True,
-        state=lambda **_: float("nan"),
+        state=_search_state,
         when="To look at cards and pictures, open the Hub's page of a result.",
         cost="One or a few requests.",
     ),

@@ -9,12 +9,14 @@ from typing import Any
 from erase_plugins.manager import get_manager
 from erase_plugins.types import KINDS, Registered
 
-from .. import registry
+from .. import needs, registry
 from ..concepts import concept_problem, read_concepts, read_lines
 from ..option_inputs import given_options, option_inputs
 from ..spec import Input, NodeSpec, Output, Result
 
 PREFIX = "EraseMethod"
+#: what older workflows hold behind a seed, see `web/loading.js`
+AFTER_RUN = ("fixed", "increment", "decrement", "randomize")
 _ALIASES = ("erase plugins", "unlearn", "remove concept", "forget", "train", "concept erasure")
 
 
@@ -50,7 +52,7 @@ def make(
         options: widgets of the method's own options.
 
     Raises:
-        RequestError, Unsupported, BaseMismatch: nothing was changed.
+        PackageMissing, RequestError, Unsupported, BaseMismatch: nothing was changed.
     """
     from .. import host
     from ..making import Job
@@ -59,6 +61,9 @@ def make(
     from ..target import ComfyTarget
     from .closed_form import report
 
+    missing = needs.problem(get_manager().method(method), checkpoint)
+    if missing:
+        raise needs.PackageMissing(missing)
     concepts = read_concepts(erase, kind)
     check_strength(strength)
     given = given_options(get_manager().method(method).Options, OWN, options)
@@ -118,6 +123,15 @@ _OUTPUTS = (
 OWN = frozenset(item.name for item in _INPUTS)
 
 
+def _checkpoint_problem(method: Any, checkpoint: str) -> str | None:
+    if checkpoint in AFTER_RUN:
+        return (
+            f"'{checkpoint}' stands in 'checkpoint': the workflow is from an older version and its values are one "
+            "place too far; load it again with the pack's script switched on, or write the values behind 'seed' again"
+        )
+    return needs.problem(method, checkpoint)
+
+
 def node_id(method: str) -> str:
     """Node id of a method: "null-value" is EraseMethodNullValue."""
     parts = re.findall(r"[A-Za-z0-9]+", method)
@@ -148,7 +162,7 @@ def method_spec(entry: Registered) -> NodeSpec:
         outputs=_OUTPUTS,
         run=partial(make, method.id),
         aliases=(method.id, method.title, *_ALIASES),
-        checks={"erase": concept_problem},
+        checks={"erase": concept_problem, "checkpoint": partial(_checkpoint_problem, method)},
         experimental=True,
         when="Take the UCE and RECE nodes for an erasure in seconds, and the load node for what is saved already.",
         cost=(

@@ -105,7 +105,7 @@ def measure(
 
     from .. import host
 
-    names = [line.split("->", 1)[0].strip() for line in read_lines(erase)]
+    names = [item.text for item in read_concepts(erase)] if read_lines(erase) else []
     names = names or list(edit.manifest.erased if edit is not None else ())
     given = (base_pictures, erased_pictures)
     suite = {"model": model, "clip": clip, "vae": vae, "edit": edit}

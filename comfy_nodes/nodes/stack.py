@@ -134,14 +134,12 @@ def library(
     return Result((done.model, done.clip, done.artifact, report), report)
 
 
-def _rows_state(rows: str | None = None, **_: Any) -> Any:
+def _rows_state(rows: str | None = None, **_: Any) -> str:
     if rows is None or rows_problem(rows):
         return ""
     from ..opening import state
 
-    states = [state(name) for name, _ in read_rows(rows)]
-    moving = [item for item in states if item != item]
-    return moving[0] if moving else "|".join(states)
+    return "|".join(state(name) for name, _ in read_rows(rows))
 
 
 _STRENGTH = {"default": 1.0, "min": -2.0, "max": 2.0, "step": 0.05}

@@ -6,7 +6,12 @@ const ROUTE = "/erase_plugins/artifact";
 const WRITES_FILES = new Set(["EraseHubPull", "EraseSaveArtifact"]);
 const LOADER = "EraseLoadArtifact";
 
-function tell(severity, summary, detail) {
+/** Id of the class of a node. */
+export function kindOf(node) {
+  return String(node?.comfyClass ?? node?.type ?? "");
+}
+
+export function tell(severity, summary, detail) {
   app.extensionManager?.toast?.add({ severity, summary, detail, life: 9000 });
 }
 
@@ -29,7 +34,7 @@ function refreshSoon() {
 function onExecuted({ detail }) {
   const id = String(detail?.display_node ?? detail?.node ?? "");
   const node = app.graph?.nodes?.find((item) => String(item.id) === id);
-  if (node && WRITES_FILES.has(node.comfyClass ?? node.type)) refreshSoon();
+  if (node && WRITES_FILES.has(kindOf(node))) refreshSoon();
 }
 
 // --- concept chips: a click switches a line of the text box off and on ---------------------------------------------
@@ -113,7 +118,7 @@ const COMMAND = "ErasePlugins.Explain";
 
 /** The artifact that a node names; undefined for other nodes. */
 function artifactOf(node) {
-  if (!String(node?.comfyClass ?? node?.type ?? "").startsWith("Erase")) return undefined;
+  if (!kindOf(node).startsWith("Erase")) return undefined;
   return node.widgets?.find((item) => item.name === "artifact")?.value;
 }
 
@@ -182,7 +187,7 @@ app.registerExtension({
     window.addEventListener("drop", onDrop, { capture: true });
   },
   nodeCreated(node) {
-    if (!String(node.comfyClass ?? "").startsWith("Erase")) return;
+    if (!kindOf(node).startsWith("Erase")) return;
     node.properties.cnr_id ??= "erase-plugins"; // an editor without this pack tells the name
     addChips(node);
   },

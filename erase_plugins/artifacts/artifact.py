@@ -56,7 +56,7 @@ class Artifact:
             folder: new folder.
             layouts: layout ids.
             target: base model, needed to write a context map as LoRA.
-            force: replace an existing folder.
+            force: replace a folder of the same kind, if everything in it was written by this program.
 
         Returns:
             The artifact with its path and file list.

@@ -16,14 +16,16 @@ from typing import Any
 from erase_plugins.artifacts.artifact import DEFAULT_LAYOUTS, Artifact, load_artifact
 from erase_plugins.artifacts.atomic import atomic_file, atomic_folder
 from erase_plugins.artifacts.fingerprint import base_difference
+from erase_plugins.artifacts.locks import locked
 from erase_plugins.artifacts.manifest import FILENAME, Manifest, check_name
+from erase_plugins.artifacts.places import COLLECTION, INDEX
 from erase_plugins.artifacts.store import file_hash, read_folder, save
 from erase_plugins.artifacts.strict_json import parse
 from erase_plugins.errors import ArtifactError, BaseMismatch, CorruptArtifact, UnknownName
 
-INDEX = "collection.json"
 SCHEMA = 1
-_MOST_BYTES = 64_000_000
+#: what an index may have
+MOST_INDEX_BYTES = 64_000_000
 #: names that files and folders beside the artifacts have
 _TAKEN = (INDEX, "readme.md", "images")
 #: artifacts or their paths; a mapping names them
@@ -101,7 +103,7 @@ class Collection:
         file = folder / INDEX
         if not file.is_file():
             raise ArtifactError(f"'{folder.name}' has no {INDEX}; not a collection (make one with 'collection build')")
-        if file.stat().st_size > _MOST_BYTES:
+        if file.stat().st_size > MOST_INDEX_BYTES:
             raise CorruptArtifact(f"{INDEX} has {file.stat().st_size} bytes; not an index")
         try:
             return cls(folder, *read_index(file.read_text(encoding="utf-8")))
@@ -174,6 +176,10 @@ class Collection:
             ArtifactError: a name is taken by another artifact.
             BaseMismatch: made for another base. What came before it is in the collection.
         """
+        with locked(self.path / INDEX):
+            return Collection.open(self.path)._append(artifacts, force)  # somebody may have appended in between
+
+    def _append(self, artifacts: Artifacts, force: bool) -> Collection:
         grown = self
         try:
             for name, artifact in _named(artifacts):
@@ -200,14 +206,14 @@ def build_collection(artifacts: Artifacts, out_dir: str | Path, force: bool = Fa
         artifacts: artifacts or their paths, made for the same base and read one at a time; a mapping gives them other
             names than their own.
         out_dir: new folder.
-        force: replace an existing folder.
+        force: replace a folder of the same kind, if everything in it was written by this program.
 
     Raises:
         ArtifactError: none given, or two of the same name.
         BaseMismatch: made for different bases.
     """
     folder = Path(out_dir)
-    with atomic_folder(folder, force) as work:
+    with atomic_folder(folder, force, COLLECTION) as work:
         made: Collection | None = None
         for name, artifact in _named(artifacts):
             made = made or Collection(work, artifact.manifest.base, {})

@@ -57,9 +57,11 @@ class LowRank:
         return flat.reshape(self.B.shape[0], *self.A.shape[1:])
 
     def tensors(self) -> dict[str, Tensor]:
+        """Both factors by name."""
         return {"A": self.A, "B": self.B}
 
     def scaled(self, factor: float) -> LowRank:
+        """The same change, ``factor`` times as strong."""
         return LowRank(self.A, self.B * factor)
 
 
@@ -132,6 +134,7 @@ class ContextMap:
         return self.A.shape[0]
 
     def tensors(self) -> dict[str, Tensor]:
+        """Both factors by name."""
         return {"A": self.A, "B": self.B}
 
     def scaled(self, factor: float) -> ContextMap:
@@ -197,6 +200,11 @@ class Edit:
         """Largest rank of a low-rank delta, gated ones included; 0 if there is none."""
         return max((getattr(delta, "rank", 0) for _, _, delta in self.items()), default=0)
 
+    @property
+    def is_nothing(self) -> bool:
+        """Whether it changes nothing at all: no change, or only such as are zero."""
+        return not any(_changes(delta) for _, _, delta in self.items())
+
     def check_finite(self) -> None:
         """Refuses NaN and infinity.
 
@@ -233,3 +241,9 @@ def rows_dense(delta: Rows, shape: torch.Size) -> Tensor:
         raise ArtifactError(f"row index outside the table of {shape[0]} rows")
     out = torch.zeros(shape, dtype=torch.float32)
     return out.index_add_(0, delta.index.cpu(), delta.values.float().cpu())
+
+
+def _changes(delta: Delta) -> bool:
+    if isinstance(delta, LowRank | ContextMap | Dense | Bias):
+        return all(bool(tensor.any()) for tensor in delta.tensors().values())
+    return True

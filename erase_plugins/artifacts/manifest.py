@@ -19,7 +19,7 @@ FILENAME = "erase.json"
 #: layout that holds all of an edit; read in preference to the others
 PATCH = "patch"
 HEADER_KEY = "erase_plugins.manifest"
-_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,120}$")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,120}\Z")
 
 
 @dataclass(frozen=True)

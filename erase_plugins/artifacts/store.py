@@ -11,18 +11,21 @@ from pathlib import Path
 from typing import Any
 
 from erase_plugins.artifacts.artifact import Artifact
-from erase_plugins.artifacts.atomic import atomic_folder, refuse_existing
+from erase_plugins.artifacts.atomic import atomic_folder
 from erase_plugins.artifacts.edit import Edit
 from erase_plugins.artifacts.header import read_header
+from erase_plugins.artifacts.links import is_inside
 from erase_plugins.artifacts.lowrank import lower
 from erase_plugins.artifacts.manifest import FILENAME, HEADER_KEY, ArtifactFile, Manifest, slug
+from erase_plugins.artifacts.places import check_place
 from erase_plugins.artifacts.tensors import all_finite
 from erase_plugins.errors import ArtifactError, CorruptArtifact, Unsupported
 
 #: stands in the file list for pictures and descriptions that user interfaces show
 SIDECAR = "sidecar"
-_MAX_MANIFEST_BYTES = 8_000_000
-_MOST_FILES = 100
+#: what a manifest may have, in bytes and in files that it lists
+MOST_MANIFEST_BYTES = 8_000_000
+MOST_FILES = 100
 
 
 def save(
@@ -44,7 +47,7 @@ def save(
     from erase_plugins.manager import get_manager
 
     manager = get_manager()
-    refuse_existing(folder, force)
+    check_place(folder, force)
     artifact.edit.check_finite()
     family = manager.family(artifact.edit.family)
     files: list[ArtifactFile] = []
@@ -147,18 +150,12 @@ def read_folder(folder: Path) -> Artifact:
         return read_file(foreign, None)
     if not path.is_file():
         raise ArtifactError(f"'{folder.name}' has no {FILENAME}; not an artifact folder (give the file itself instead)")
-    if path.stat().st_size > _MAX_MANIFEST_BYTES:
-        raise CorruptArtifact(f"{FILENAME} has {path.stat().st_size} bytes; not a manifest")
-    try:
-        manifest = Manifest.from_json(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, OSError) as error:
-        raise CorruptArtifact(f"{FILENAME} is not readable UTF-8 text") from error
-    if not 0 < len(manifest.files) <= _MOST_FILES:
-        raise CorruptArtifact(f"{FILENAME} lists {len(manifest.files)} files")
+    manifest = read_manifest(path)
     manager = get_manager()
     family = manager.family(manifest.family)
+    essential = set(manifest.essential)
     for item in manifest.files:
-        if item in manifest.essential or os.path.lexists(folder / item.name):
+        if item in essential or os.path.lexists(folder / item.name):
             verify_file(folder, item)
     chosen = manifest.essential[0]
     layout = manager.layout(chosen.layout)
@@ -169,6 +166,23 @@ def read_folder(folder: Path) -> Artifact:
     edit = layout.read(place, family)
     check_edit(edit, family)
     return Artifact(manifest, edit, folder)
+
+
+def read_manifest(path: Path) -> Manifest:
+    """The manifest in a file, if it is of a reasonable size.
+
+    Raises:
+        CorruptArtifact: damaged, too large, or it lists no file or too many.
+    """
+    try:
+        if path.stat().st_size > MOST_MANIFEST_BYTES:
+            raise CorruptArtifact(f"{FILENAME} has {path.stat().st_size} bytes; not a manifest")
+        manifest = Manifest.from_json(path.read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, OSError) as error:
+        raise CorruptArtifact(f"{FILENAME} is not readable UTF-8 text") from error
+    if not 0 < len(manifest.files) <= MOST_FILES:
+        raise CorruptArtifact(f"{FILENAME} lists {len(manifest.files)} files")
+    return manifest
 
 
 def _refuse_unlisted(folder: Path, manifest: Manifest) -> None:
@@ -187,7 +201,7 @@ def verify_file(folder: Path, item: ArtifactFile) -> None:
         CorruptArtifact: names the file and what differs.
     """
     path = folder / item.name
-    if not _inside(path, folder):
+    if not is_inside(path, folder):
         raise CorruptArtifact(f"{item.name} is a link that leaves the artifact folder")
     if not path.is_file():
         raise CorruptArtifact(f"{item.name} is missing; fetch the artifact again")
@@ -195,19 +209,6 @@ def verify_file(folder: Path, item: ArtifactFile) -> None:
         raise CorruptArtifact(f"{item.name} has {path.stat().st_size} bytes, the manifest says {item.bytes}")
     if file_hash(path) != item.sha256:
         raise CorruptArtifact(f"{item.name} does not match its SHA-256; fetch the artifact again")
-
-
-def _inside(path: Path, folder: Path) -> bool:
-    """Whether a file really lies in the folder, or is a Hub cache link into the blobs of the same repository.
-
-    The artifact is the repository itself or one folder of it (a collection).
-    """
-    try:
-        place, home = path.resolve(), folder.resolve()
-    except (OSError, RuntimeError):  # a loop of links
-        return False
-    caches = [item.parent / "blobs" for item in list(home.parents)[:2] if item.name == "snapshots"]
-    return place.is_relative_to(home) or place.parent in caches
 
 
 def read_file(path: Path, family_id: str | None) -> Artifact:

@@ -17,6 +17,7 @@ from erase_plugins.cli.command import (
     say_saved,
 )
 from erase_plugins.cli.console import emit, say
+from erase_plugins.concept_text import concepts_from
 from erase_plugins.errors import RequestError
 from erase_plugins.types import KINDS
 
@@ -39,21 +40,21 @@ def command(
     """Erase further concepts in an existing closed-form artifact."""
     if not concepts:
         raise RequestError("nothing to add was named; add --erase TEXT")
-    place = check_output(out, force or dry_run)
+    items = concepts_from(concepts, kind, anchor)
+    added = [item.text for item in items]
+    place = check_output(out, force, dry_run=dry_run)
     chosen = check_layouts(layouts)
     (first,) = load_artifacts([artifact])
     from erase_plugins.artifacts.solved import statistics_of
     from erase_plugins.compose import add
-    from erase_plugins.types import Concept
 
     statistics_of(first.edit, first.name)
-    items = [Concept(text, kind, anchor=anchor) for text in concepts]
     if dry_run:
-        say(f"would add {', '.join(concepts)} to {', '.join(first.manifest.erased)}; nothing written")
-        emit({"schema": 1, "dry_run": True, "erased": [*first.manifest.erased, *concepts]})
+        say(f"would add {', '.join(added)} to {', '.join(first.manifest.erased)}; nothing written")
+        emit({"schema": 1, "dry_run": True, "erased": [*first.manifest.erased, *added]})
         return
     target = load_target(model or str(first.manifest.base.get("model") or "pocket"))
     saved = add(first, items, target, list(keep)).save(place, chosen, target, force)
-    say(f"added {', '.join(concepts)}: {len(saved.manifest.erased)} concepts, rank {saved.manifest.rank}")
+    say(f"added {', '.join(added)}: {len(saved.manifest.erased)} concepts, rank {saved.manifest.rank}")
     say_saved(saved)
     emit({"schema": 1, "artifact": saved_facts(saved)})

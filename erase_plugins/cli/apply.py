@@ -33,7 +33,6 @@ def command(
 
     source = find_source(model)
     family = find_family(source)
-    place = check_output(out, force or dry_run)
     (loaded,) = load_artifacts([artifact])
     say(f"model {source.name}: family {family.id} ({family.title})")
     if loaded.manifest.family != family.id:
@@ -46,6 +45,7 @@ def command(
     origin = source.file if source.file is not None else source.folder
     if origin is None:
         raise Unsupported(f"'{source.name}' is on the Hub; download it first and give its folder or file")
+    place = check_output(out, force, kind="checkpoint" if origin.is_dir() else "file", dry_run=dry_run)
     if dry_run:
         say(f"would fuse {', '.join(loaded.manifest.erased)} at strength {strength:g} into a copy of {source.name}")
         emit({"schema": 1, "dry_run": True, "family": family.id, "modules": loaded.manifest.modules})

@@ -34,11 +34,12 @@ def command(comfyui: str, dry_run: bool) -> None:
         say(f"would write {place}")
         emit({"schema": 1, "dry_run": True, "folder": str(place)})
         return
-    place.mkdir(exist_ok=True)
-    (place / "__init__.py").write_text(SHIM, encoding="utf-8")
-    for name in COPIED:
-        shutil.rmtree(place / name, ignore_errors=True)
-        shutil.copytree(pack / name, place / name)
+    from erase_plugins.artifacts.atomic import atomic_folder
+
+    with atomic_folder(place, True, "node pack") as work:
+        (work / "__init__.py").write_text(SHIM, encoding="utf-8")
+        for name in COPIED:
+            shutil.copytree(pack / name, work / name)
     say(f"wrote {place}")
     say("start ComfyUI again, and look for 'Erase' among the nodes and for 'erase-plugins' among the templates")
     emit({"schema": 1, "folder": str(place)})

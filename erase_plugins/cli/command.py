@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import warnings
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -54,7 +55,9 @@ model_options = stacked(
     click.option("--dtype", type=click.Choice(DTYPES), default="float32", show_default=True, help="Precision."),
     click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1, mps ..."),
 )
-force_option = click.option("--force", is_flag=True, help="Replace what exists at --out.")
+force_option = click.option(
+    "--force", is_flag=True, help="Replace what was written at --out earlier; nothing else is ever replaced."
+)
 dry_run_option = click.option("--dry-run", is_flag=True, help="Show what would be done; touch nothing.")
 layout_option = click.option(
     "--layout",
@@ -122,20 +125,36 @@ def existing(path: str, what: str = "artifact") -> Path:
     raise RequestError(f"no {what} at '{place.name}'{meant} Give an artifact folder or a .safetensors file")
 
 
-def check_output(path: str | Path, force: bool, suffix: str | None = None) -> Path:
-    """The output path, if it may be written.
+def check_output(
+    path: str | Path, force: bool, suffix: str | None = None, *, kind: str = "artifact", dry_run: bool = False
+) -> Path:
+    """The output path, if it may be written; nobody else can write there until the command ends.
+
+    Args:
+        path: as the user gave it.
+        force: whether what this program wrote there may be replaced.
+        suffix: the ending that it must have; then it is a file.
+        kind: what is written; see `erase_plugins.artifacts.places`.
+        dry_run: look at nothing but the ending.
 
     Raises:
         RequestError: wrong ending.
-        ArtifactError: something is there and ``force`` is not set.
+        ArtifactError: something is in the way, or another run is writing there.
     """
-    from erase_plugins.artifacts.atomic import refuse_existing
+    from erase_plugins.artifacts.locks import claim
+    from erase_plugins.artifacts.places import FILE
 
     place = Path(path)
     if suffix is not None and place.suffix.lower() != suffix:
         raise RequestError(f"--out {place.name} must end in {suffix}; for example --out {place.stem or 'out'}{suffix}")
-    refuse_existing(place, force)
+    if not dry_run:
+        until_the_end(claim(place, force, kind if suffix is None else FILE))
     return place
+
+
+def until_the_end(block: AbstractContextManager[Any]) -> None:
+    """Enters a with-block that ends when the running command ends."""
+    click.get_current_context().with_resource(block)
 
 
 def quote(*words: object) -> str:

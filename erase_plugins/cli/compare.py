@@ -8,6 +8,7 @@ import click
 
 from erase_plugins.cli.command import declare, dry_run_option, model_options, quiet_libraries, quote
 from erase_plugins.cli.console import emit, hint, human_seconds, progress, say, table
+from erase_plugins.concept_text import phrases_from, written
 from erase_plugins.errors import EraseError, RequestError
 from erase_plugins.types import KINDS
 
@@ -41,7 +42,9 @@ def command(
     """
     from erase_plugins.cli.run import lines_of
 
-    wanted = dict.fromkeys([*concepts, *lines_of(erase_file)], kind) | dict.fromkeys(styles, "style")
+    wanted = dict.fromkeys(phrases_from([*concepts, *lines_of(erase_file)]), kind) | dict.fromkeys(
+        phrases_from(styles), "style"
+    )
     if not wanted:
         raise RequestError("nothing to erase was named; add --erase TEXT, --style TEXT or --erase-file FILE")
     quiet_libraries()
@@ -103,7 +106,7 @@ def _again(methods: tuple[str, ...], wanted: dict, keep: tuple[str, ...], model:
     for name in methods:
         words += ["--methods", name]
     for text, kind in wanted.items():
-        words += ["--style" if kind == "style" else "--erase", text]
+        words += ["--style" if kind == "style" else "--erase", written(text)]
     for text in keep:
         words += ["--keep", text]
     return quote(*words, "--images", images, "--seed", seed)

@@ -96,9 +96,14 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], num
     """
     if state().json:
         return
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
+    try:
+        from rich import box
+        from rich.table import Table
+        from rich.text import Text
+    except ImportError:  # beside ComfyUI, without requirements: the command that says what is missing has to work
+        for cells in (columns, *rows):
+            say("  ".join(str(cell) for cell in cells if str(cell)))
+        return
 
     right = set(numbers)
     grid = Table(title=_printable(title, sys.stdout) or None, box=box.SIMPLE, title_justify="left", title_style="bold")

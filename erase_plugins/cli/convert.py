@@ -44,7 +44,8 @@ def command(
 
     get_manager().layout(layout)
     source = existing(artifact)
-    place = check_output(out or f"{source.stem}-{layout}", force or dry_run)
+    place = Path(out or f"{source.stem}-{layout}")
+    check_output(place, force, kind="file" if place.suffix == ".safetensors" else "artifact", dry_run=dry_run)
     if dry_run:
         from erase_plugins.cli.inspect import look
 

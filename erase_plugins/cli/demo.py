@@ -9,14 +9,14 @@ from typing import Any
 
 import click
 
-from erase_plugins.cli.command import declare, dry_run_option, force_option, quote
+from erase_plugins.cli.command import check_output, declare, dry_run_option, force_option, quote
 from erase_plugins.cli.console import emit, human_bytes, human_seconds, percent, progress, say, state, table
 
 METHOD = "uce"
 #: options of the method; its defaults
 OPTIONS: dict[str, Any] = {}
-#: written into the folder: a later demo may replace what an earlier one made
-MARKER = ".erase-plugins-demo"
+#: kind of the folder: a later demo may replace what an earlier one made
+KIND = "demo"
 #: pictures per set, drawn before and after with the same seeds
 COUNTS = {"target": 16, "neighbour": 12, "kept": 24}
 _LABELS = {
@@ -41,19 +41,19 @@ def command(concept: str, seed: int, out: str, dry_run: bool, force: bool) -> No
     get_manager().method(METHOD)
     pocket_world().concept(concept)
     place = Path(out)
-    replace = force or (place / MARKER).is_file()
     name = f"no-{slug(concept).replace('_', '-')}"
     pictures = 2 * sum(COUNTS.values())
     if dry_run:
         say(f"would erase '{concept}' from pocket with {METHOD} and draw {pictures} pictures into {place}")
         emit({"schema": 1, "dry_run": True, "erased": concept, "method": METHOD, "pictures": pictures})
         return
-    from erase_plugins.artifacts.atomic import atomic_folder, refuse_existing
+    from erase_plugins.artifacts.atomic import atomic_folder
+    from erase_plugins.artifacts.places import written_files
 
-    refuse_existing(place, replace)
+    replace = force or written_files(place)[0] == KIND
+    check_output(place, replace, kind=KIND)
     say(f"erasing '{concept}' from the embedded pocket model (family sd1) with {METHOD} ...")
-    with atomic_folder(place, replace) as work:
-        (work / MARKER).write_text("made by 'erase-plugins demo', which may replace it\n", encoding="utf-8")
+    with atomic_folder(place, replace, KIND) as work:
         facts = _work(concept, seed, work, name)
     facts["artifact"]["folder"] = str(place / name)
     given = ("--model", "pocket")

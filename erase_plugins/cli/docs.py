@@ -18,7 +18,8 @@ Rules that hold for every command:
 - Exit codes: 0 ok, 2 wrong request, 3 unsupported combination, 4 optional package missing, 5 the Hub, 1 anything else.
   Errors are one line on stderr; `--debug` adds the traceback.
 - `--json` prints one JSON object on stdout and nothing else; errors become `{"error": {...}}`.
-- `--dry-run` shows what would be done and touches nothing. Nothing is overwritten without `--force`.
+- `--dry-run` shows what would be done and touches nothing. Nothing is overwritten without `--force`,
+  and with it only what erase-plugins wrote: other files are named and stay. Two commands never write to one place.
 - Ctrl-C leaves nothing half written; run the same command with `--resume` to go on where a method keeps checkpoints.
 - `NO_COLOR` and `COLUMNS` are respected; consoles without UTF-8 get ASCII.
 - Offline: with `HF_HUB_OFFLINE=1` only files on disk are used.

@@ -16,7 +16,7 @@ import click
 
 from erase_plugins.cli.command import declare
 from erase_plugins.cli.console import emit, human_bytes, say, table
-from erase_plugins.cli.extras import extras, installed
+from erase_plugins.extras import extras, installed
 from erase_plugins.plain_text import one_line, scrub
 
 #: package -> oldest version that is supported
@@ -104,7 +104,7 @@ def _plugin_fix(item: Any, name: str) -> str:
 
 
 def _methods() -> Iterator[Line]:
-    from erase_plugins.cli.extras import missing_extras
+    from erase_plugins.extras import install, missing_extras
     from erase_plugins.manager import get_manager
 
     manager = get_manager()
@@ -112,8 +112,7 @@ def _methods() -> Iterator[Line]:
     for entry in (*manager.methods(), *manager.evaluators()):
         lacking = missing_extras(getattr(entry.item, "needs", ()))
         if lacking:
-            fix = f"pip install 'erase-plugins[{','.join(lacking)}]'"
-            yield Line(entry.item.id, "info", f"lacks {', '.join(lacking)}", fix)
+            yield Line(entry.item.id, "info", f"lacks {', '.join(lacking)}", install(lacking))
         else:
             complete.append(entry.item.id)
     yield Line("methods", "ok" if complete else "problem", f"ready: {', '.join(complete) or 'none'}")

@@ -16,6 +16,7 @@ from erase_plugins.cli.command import (
     model_options,
     parse_settings,
     strength_option,
+    until_the_end,
 )
 from erase_plugins.cli.console import emit, human_seconds, percent, progress, say, table
 
@@ -43,7 +44,8 @@ def command(
     any_base: bool, out: str, dry_run: bool, force: bool,
 ) -> None:  # fmt: skip
     """Measure artifacts: is the concept gone, is the rest still there."""
-    from erase_plugins.artifacts.atomic import refuse_existing
+    from erase_plugins.artifacts.locks import claim_files
+    from erase_plugins.artifacts.places import SIDE_FILES
     from erase_plugins.evaluation.context import needs_subject, suite_options
     from erase_plugins.families.source import find_family, find_source
     from erase_plugins.manager import get_manager
@@ -59,7 +61,7 @@ def command(
     family = find_family(source)
     folder = Path(out)
     if not dry_run:
-        refuse_existing(folder / "report.json", force)
+        until_the_end(claim_files(folder, SIDE_FILES, force))
     for path in artifacts:
         existing(path)
     loaded = load_artifacts(artifacts)
@@ -98,8 +100,8 @@ _ABOUT_A_MODEL = ("artifacts", "model", "revision", "dtype", "judge", "erased", 
 def _alone(suite: Any, options: dict[str, Any], out: Path, seed: int, device: str, dry_run: bool, force: bool) -> None:
     """Runs a suite that needs no subject: no model, judge or torch is loaded for it."""
     from click.core import ParameterSource
-
     from erase_plugins.cli.extras import missing_extras
+
     from erase_plugins.errors import MissingExtra, RequestError
     from erase_plugins.evaluation.context import run_alone
 

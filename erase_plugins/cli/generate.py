@@ -39,7 +39,7 @@ def command(
 
     source = find_source(model, revision)
     family = find_family(source)
-    place = check_output(out, force or dry_run, ".png")
+    place = check_output(out, force, ".png", dry_run=dry_run)
     loaded = load_artifacts(artifacts)
     facts = {"model": source.name, "family": family.id, "artifacts": [item.name for item in loaded], "prompt": prompt,
              "seed": seed, "strength": strength, "steps": steps, "guidance": guidance, "file": str(place)}  # fmt: skip
@@ -48,6 +48,7 @@ def command(
         emit({"schema": 1, "dry_run": True, **facts})
         return
     from erase_plugins.artifacts.atomic import atomic_file
+    from erase_plugins.artifacts.places import png_stamp
     from erase_plugins.cli.command import load_target
     from erase_plugins.evaluation.draw import draw
     from erase_plugins.evaluation.sheet import to_image
@@ -65,7 +66,7 @@ def command(
             handle.remove()
     patched = [{"artifact": handle.artifact.name, "patched": handle.patched} for handle in handles]
     with atomic_file(place, force) as work:
-        to_image(pictures[0]).save(work, format="PNG")
+        to_image(pictures[0]).save(work, format="PNG", pnginfo=png_stamp())
     seconds = time.perf_counter() - started
     say(f"wrote {place} in {human_seconds(seconds)}")
     emit({"schema": 1, **facts, "applied": patched, "seconds": round(seconds, 3)})

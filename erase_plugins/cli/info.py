@@ -47,6 +47,9 @@ def _suite(suite: Any) -> None:
 
 
 def _show(options: list[dict[str, Any]]) -> None:
+    if not options:
+        say("  no options")
+        return
     columns = ("option", "type", "default", "allowed", "help")
     table("options (--set option=value)", columns, ([_text(row, name) for name in columns] for row in options))
 

@@ -9,7 +9,7 @@ import click
 
 from erase_plugins.cli.command import declare
 from erase_plugins.cli.console import emit, say, table
-from erase_plugins.cli.extras import missing_extras
+from erase_plugins.extras import install, missing_extras
 
 KINDS = ("methods", "families", "layouts", "judges", "suites", "plugins")
 
@@ -52,7 +52,7 @@ def rows_of(manager: Any, kind: str) -> list[dict[str, Any]]:
 
 def _origin(entry: Any) -> dict[str, Any]:
     lacking = missing_extras(getattr(entry.item, "needs", ()))
-    status = "ok" if not lacking else f"needs {', '.join(lacking)}: pip install 'erase-plugins[{','.join(lacking)}]'"
+    status = "ok" if not lacking else f"needs {', '.join(lacking)}: {install(lacking)}"
     return {
         "plugin": entry.plugin,
         "package": entry.package,

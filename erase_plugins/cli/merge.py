@@ -34,7 +34,7 @@ def command(
     layouts: tuple[str, ...], dry_run: bool, force: bool,
 ) -> None:  # fmt: skip
     """Make one artifact from several that were made for the same base."""
-    place = check_output(out, force or dry_run)
+    place = check_output(out, force, dry_run=dry_run)
     chosen = check_layouts(layouts)
     loaded = load_artifacts(artifacts)
     from erase_plugins.compose import merge

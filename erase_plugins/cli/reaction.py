@@ -13,7 +13,7 @@ PICTURES = 8
 #: a name that means nothing, as the yardstick
 RANDOM_NAME = "zqxv blorf"
 _MARGIN = 0.15
-#: from this score on there is no doubt, and the yardstick is not drawn
+#: from this score on there is no doubt about a name that the judge knows, and the yardstick is not drawn
 _CLEAR = 0.75
 
 
@@ -94,7 +94,8 @@ def base_reaction(target: Any, request: Any, insist: bool = False) -> Reaction |
     scores = {name: _share(seen, known_label(judge, name)) for name, seen in _seen(target, judge, names, each, request)}
     random = dict.fromkeys(scores, 0.0)
     drawn = each * len(names)
-    if min(scores.values()) < _CLEAR:
+    # pictures of a name outside the judge's world may well agree with each other and still show no such thing
+    if any(score < _CLEAR or known_label(judge, name) is None for name, score in scores.items()):
         ((_, yardstick),) = _seen(target, judge, [RANDOM_NAME], each, request)
         random = {name: _share(yardstick, known_label(judge, name)) for name in scores}
         drawn += each

@@ -38,7 +38,7 @@ def command(
     """Bring a concept back in an existing closed-form artifact."""
     if not concepts:
         raise RequestError("nothing to revoke was named; add --erase TEXT")
-    place = check_output(out, force or dry_run)
+    place = check_output(out, force, dry_run=dry_run)
     chosen = check_layouts(layouts)
     (first,) = load_artifacts([artifact])
     known = first.manifest.erased

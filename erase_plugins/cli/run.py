@@ -23,6 +23,7 @@ from erase_plugins.cli.command import (
     say_saved,
 )
 from erase_plugins.cli.console import emit, hint, human_bytes, human_seconds, progress, say
+from erase_plugins.concept_text import concepts_from
 from erase_plugins.errors import RequestError
 from erase_plugins.types import KINDS
 
@@ -44,7 +45,7 @@ from erase_plugins.types import KINDS
 @click.option("--resume", is_flag=True, help="Go on from the checkpoint of an interrupted run.")
 @force_option
 @click.option("--check/--no-check", "check", default=None,
-              help="Ask a judge first whether the model draws the concept; by default where one can tell.")  # fmt: skip
+              help="Refuse concepts that the model does not know, as far as words and a judge can tell.")  # fmt: skip
 def command(
     method: str, model: str, revision: str | None, dtype: str, device: str, concepts: tuple[str, ...],
     erase_file: str | None, anchor: str | None, keep: tuple[str, ...], kind: str, settings: tuple[str, ...],
@@ -61,10 +62,11 @@ def command(
     names = [*concepts, *lines_of(erase_file)]
     if not names:
         raise RequestError("nothing to erase was named; add --erase TEXT, for example --erase pizza")
+    items = concepts_from(names, kind, anchor)
     source = find_source(model, revision)
     detected = find_family(source, family)
     say(f"model {source.name}: family {detected.id} ({detected.title})")
-    folder = Path(out) if dry_run else check_output(out, force)
+    folder = check_output(out, force, dry_run=dry_run)
     from erase_plugins.cli.command import quiet_libraries
 
     quiet_libraries()
@@ -72,7 +74,7 @@ def command(
     from erase_plugins.engine.run import make_plan
 
     request = build_request(
-        model, method, names, keep=keep, to=anchor, kind=kind, options=options, seed=seed, revision=revision,
+        model, method, items, keep=keep, options=options, seed=seed, revision=revision,
         family=family, dtype=dtype, device=device, out=folder,
     )  # fmt: skip
     plan = make_plan(request)
@@ -128,18 +130,7 @@ def _execute(plan: Any, folder: Path, layouts: tuple[str, ...], resume: bool, fo
         hint("an interrupted run left a checkpoint here; starting anew (use --resume to go on from it)")
     target = load_target(request.model, request.revision, request.dtype, request.device)
     started = time.perf_counter()
-    checked = None
-    if check is not False:
-        from erase_plugins.cli.reaction import base_reaction
-
-        checked = base_reaction(target, request, insist=bool(check))
-    if checked is not None:
-        for line in checked.lines():
-            hint(line)
-        if checked.nothing and not force:
-            say("there is nothing to erase: no artifact was written (use --force to write it anyway)")
-            emit({"schema": 1, "artifact": None, "reason": "nothing to erase", "check": checked.to_dict()})
-            return
+    checked = None if check is False else _checked(target, request, bool(check))
     cancel = threading.Event()
     with cancel_on_interrupt(cancel), progress() as bar:
         saved = run_and_save(
@@ -161,6 +152,31 @@ def _execute(plan: Any, folder: Path, layouts: tuple[str, ...], resume: bool, fo
         "plan": plan.to_dict(),
         "check": checked.to_dict() if checked is not None else None, "next": commands,
     })  # fmt: skip
+
+
+def _checked(target: Any, request: Any, insist: bool) -> Any:
+    """What a judge saw of the concepts on the base, None where there is no judge.
+
+    Raises:
+        RunRefused: the model does not know a concept, as far as that can be known: erasing it would only change others.
+    """
+    from erase_plugins.cli.reaction import base_reaction
+    from erase_plugins.engine.wording import check_length, doubts
+    from erase_plugins.errors import RunRefused
+
+    way_out = "nothing was written; name another concept, or pass --no-check if you mean it"
+    check_length(request, target)
+    found = doubts(request, target)
+    unknown = [str(doubt) for doubt in found if doubt.certain]
+    if unknown:
+        raise RunRefused(f"{'; '.join(unknown)}. Erasing it would change other pictures only: {way_out}")
+    checked = base_reaction(target, request, insist=insist)
+    if checked is not None:
+        for line in checked.lines():
+            hint(line)
+        if checked.nothing:
+            raise RunRefused(f"nothing to erase: {'; '.join(checked.lines())}; {way_out}")
+    return checked
 
 
 def _verify(target: Any, artifact: Any) -> int:

@@ -16,8 +16,10 @@ from erase_plugins.cli.command import (
     layout_option,
     model_options,
     parse_settings,
+    until_the_end,
 )
 from erase_plugins.cli.console import emit, hint, human_seconds, progress, say
+from erase_plugins.concept_text import concepts_from
 from erase_plugins.errors import EraseError, RequestError, RunCancelled
 from erase_plugins.types import KINDS
 
@@ -49,7 +51,8 @@ def command(
     from erase_plugins.manager import get_manager
 
     get_manager().method(method)
-    names = list(dict.fromkeys([*concepts, *lines_of(erase_file)]))
+    items = {item.text: item for item in concepts_from([*concepts, *lines_of(erase_file)], kind, anchor)}
+    names = list(items)
     if not names:
         raise RequestError("nothing to erase was named; add --erase TEXT or --erase-file FILE")
     options = parse_settings(settings)
@@ -67,8 +70,8 @@ def command(
     plans = {
         name: make_plan(
             build_request(
-                model, method, name, keep=[text for text in keep if text != name], to=anchor, kind=kind,
-                options=options, seed=seed, revision=revision, dtype=dtype, device=device, out=places[name],
+                model, method, items[name], keep=[text for text in keep if text != name], options=options, seed=seed,
+                revision=revision, dtype=dtype, device=device, out=places[name],
             )
         )
         for name in names
@@ -79,6 +82,12 @@ def command(
     if dry_run or not todo:
         emit({"schema": 1, "dry_run": dry_run, "finished": len(names) - len(todo), "todo": todo, "failed": {}})
         return
+    from erase_plugins.artifacts.locks import locked
+    from erase_plugins.artifacts.places import check_place
+
+    for name in todo:
+        check_place(places[name], True)
+    until_the_end(locked(folder / "sweep"))
     failed = _work(load_target(model, revision, dtype, device), {name: plans[name] for name in todo}, places, chosen)
     say(f"{len(names) - len(failed)} ok, {len(failed)} failed" + ("; the same command retries these" if failed else ""))
     emit({"schema": 1, "dry_run": False, "finished": len(names) - len(failed), "todo": [], "failed": failed})

@@ -40,6 +40,7 @@ def pareto(summary: Mapping[str, Any], path: Path) -> Path:
     except ImportError as error:
         raise MissingExtra("the Pareto plot", "plots") from error
     from erase_plugins.artifacts.atomic import atomic_file
+    from erase_plugins.artifacts.places import STAMP
 
     sizes = {
         kind: max((row["concepts"] for row in part["rows"].values()), default=0)
@@ -71,7 +72,7 @@ def pareto(summary: Mapping[str, Any], path: Path) -> Path:
     if rows:
         axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
     with atomic_file(path) as work:
-        figure.savefig(work, format="png", dpi=120)
+        figure.savefig(work, format="png", dpi=120, metadata={"Software": STAMP})
     return path
 
 

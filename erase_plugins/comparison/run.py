@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from erase_plugins.artifacts.atomic import atomic_file
+from erase_plugins.artifacts.locks import locked
+from erase_plugins.artifacts.places import FILE, check_place
 from erase_plugins.comparison import executors
 from erase_plugins.comparison.cells import RESULT, Cell, finished, read_result, write_result
 from erase_plugins.comparison.figures import PARETO, SHEET, pareto, sheet
@@ -101,11 +103,22 @@ def compare(
         The summary (see `comparison.summary.summarise`) with ``files`` and ``todo`` (cells that were run now).
 
     Raises:
+        ArtifactError: a file that would be written is somebody else's, or another comparison is writing there.
         RequestError: nothing to compare, or cells that cannot be averaged.
         MissingExtra: ray is not installed.
     """
     if not cells:
         raise RequestError("nothing to compare; name concepts and methods")
+    for name in (TABLE, DATA, SHEET, PARETO):
+        check_place(out / name, True, FILE)
+    with locked(out / DATA):
+        return _compare(cells, out, jobs, ray, reuse, command, progress, prepare)
+
+
+def _compare(
+    cells: Sequence[Cell], out: Path, jobs: int, ray: str | None, reuse: str | Path | None, command: str,
+    progress: Callable[[int, int], None] | None, prepare: executors.Prepare | None,
+) -> dict[str, Any]:  # fmt: skip
     folder = out / CELLS
     folder.mkdir(parents=True, exist_ok=True)
     plans, reasons = plan_cells(cells)

@@ -11,6 +11,7 @@ from typing import Any
 
 from erase_plugins.artifacts.atomic import atomic_file
 from erase_plugins.artifacts.manifest import package_versions
+from erase_plugins.artifacts.places import STAMP
 from erase_plugins.diagnose.findings import Diagnosis
 
 
@@ -22,7 +23,7 @@ def write_bundle(diagnosis: Diagnosis, path: Path, clean: Any, images: bool = Fa
         path: zip file to write.
         clean: function that takes folders and tokens out of a text.
         images: whether to add the picture twins.
-        force: replace an existing file.
+        force: replace an earlier bundle, never another file.
 
     Raises:
         ArtifactError: the file exists and ``force`` is not set.
@@ -40,6 +41,7 @@ def write_bundle(diagnosis: Diagnosis, path: Path, clean: Any, images: bool = Fa
         for name, picture in diagnosis.pictures.items() if images else ():
             bundle.writestr(f"{name}.png", _png(picture))
             names.append(f"{name}.png")
+        bundle.comment = STAMP.encode()
     return names
 
 

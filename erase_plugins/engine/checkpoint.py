@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from erase_plugins.artifacts.header import read_header
 from erase_plugins.errors import CorruptArtifact
 
 FILE = "checkpoint.safetensors"
+#: what the run had been asked (`engine.interrupted`)
+RECORD = "checkpoint.json"
 
 
 class Checkpoint:
@@ -44,3 +47,11 @@ class Checkpoint:
             return int(header.metadata["step"]), load_file(self.path), json.loads(header.metadata["state"])
         except (CorruptArtifact, KeyError, ValueError):
             return None
+
+
+def clear(work: Path) -> None:
+    """Removes the checkpoints in a work folder, and the folder if nothing else is in it."""
+    for path in (*work.glob("*.safetensors"), work / RECORD):
+        path.unlink(missing_ok=True)
+    with suppress(OSError):
+        work.rmdir()

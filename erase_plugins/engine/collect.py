@@ -151,7 +151,9 @@ def _member(concept: Concept, recipe: Recipe, target: Target, words: Vocabulary 
         taken = {phrase.strip().lower() for phrase in phrases}
         aliases = tuple(word for word in words.near(cond, recipe.alias_threshold) if word not in taken)
     C, S = encode_member([*phrases, *aliases], guide, concept.kind, recipe, target)
-    facts = {"guide": guide, "aliases": list(aliases), "phrases": phrases, "kind": concept.kind}
+    facts: dict[str, Any] = {"guide": guide, "aliases": list(aliases), "phrases": phrases, "kind": concept.kind}
+    if recipe.fillers and concept.kind == "style":
+        facts["fillers"] = recipe.fillers
     return Member(concept.text, C, S, recipe.erase_scale, near, facts)
 
 
@@ -276,7 +278,7 @@ def _hash_words(words: Sequence[str]) -> str:
 
 
 def summary(statistics: Statistics, ctx: RunContext) -> None:
-    """Tells which words were taken as aliases and which were not protected."""
+    """Tells which words were taken as aliases."""
     for member in statistics.members.values():
         aliases = member.facts.get("aliases", [])
         if aliases:

@@ -34,6 +34,7 @@ class RunContext:
         listeners: called with every event.
         cancel: set to stop at the next step.
         numbers: counters for the manifest.
+        warnings: for the user and the manifest (see `warn`).
         asked: what the user asked for, kept beside a checkpoint (see `engine.interrupted`).
         precision: "bfloat16" runs the denoiser under autocast (see `engine.trajectories.ask`).
     """
@@ -48,6 +49,7 @@ class RunContext:
     cancel: threading.Event = field(default_factory=threading.Event)
     numbers: dict[str, float] = field(default_factory=dict)
     precision: str = "float32"
+    warnings: list[str] = field(default_factory=list)
     asked: Mapping[str, Any] = field(default_factory=dict)
     #: (edit, concept, attributes) -> share of pictures that show each attribute; None where no judge knows them
     shares: Callable[[Any, str, list[str]], list[float]] | None = None
@@ -82,6 +84,11 @@ class RunContext:
     def note(self, message: str) -> None:
         """Tells the user something that is not progress."""
         self._emit("note", 0, 0, message)
+
+    def warn(self, message: str) -> None:
+        """Tells the user why the result may not be what was meant; stays in the manifest."""
+        self.warnings.append(message)
+        self.note(f"warning: {message}")
 
     def count(self, name: str, amount: float = 1) -> None:
         """Adds to a counter that ends up in the manifest (forward passes, solves)."""

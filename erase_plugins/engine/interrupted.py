@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from erase_plugins.artifacts.atomic import atomic_file
+from erase_plugins.engine.checkpoint import RECORD
 from erase_plugins.errors import RequestError
 from erase_plugins.types import EditPlan
 
-FILE = "checkpoint.json"
 _LARGEST = 10_000_000
 
 
@@ -31,7 +31,7 @@ def asked(plan: EditPlan) -> dict[str, Any]:
 
 def remember(work: Path, facts: Mapping[str, Any]) -> None:
     """Writes what was asked beside the checkpoint."""
-    with atomic_file(work / FILE) as file:
+    with atomic_file(work / RECORD) as file:
         file.write_text(json.dumps(dict(facts), indent=2, sort_keys=True), encoding="utf-8")
 
 
@@ -45,7 +45,7 @@ def check_resume(work: Path, plan: EditPlan) -> None:
     Raises:
         RequestError: names every difference, then and now.
     """
-    before = _read(work / FILE)
+    before = _read(work / RECORD)
     if before is None:
         return
     now = asked(plan)

@@ -14,7 +14,8 @@ from typing import Any
 
 from erase_plugins.engine.context import Listener, RunContext
 from erase_plugins.engine.interrupted import asked
-from erase_plugins.errors import PluginError, Unsupported
+from erase_plugins.engine.wording import check_length, doubts
+from erase_plugins.errors import PluginError, RequestError, RunRefused, Unsupported
 from erase_plugins.manager import Manager, get_manager
 from erase_plugins.types import EditPlan, EraseRequest
 
@@ -29,6 +30,9 @@ def make_plan(request: EraseRequest, info: Any = None) -> EditPlan:
 
     manager = get_manager()
     method = manager.method(request.method)
+    for concept in request.concepts:
+        if concept.anchor is not None and concept.anchor.strip().lower() == concept.text.strip().lower():
+            raise RequestError(f"'{concept.text}' would become itself, so nothing would be erased; give another --to")
     info = info if info is not None else plan_info(request)
     families = method.families
     if "*" not in families and info.family.id not in families:
@@ -68,13 +72,16 @@ def run_plan(
         The artifact, in memory.
 
     Raises:
-        RunRefused, RunCancelled, NotFiniteError and what the method raises; the target is unchanged in any case.
+        RequestError: a phrase is longer than what the text encoder reads.
+        RunRefused: a hook's veto, or an edit that changes nothing.
+        RunCancelled, NotFiniteError and what the method raises; the target is unchanged in any case.
     """
     from erase_plugins.artifacts.artifact import Artifact
 
     manager = get_manager()
     request = plan.request
     method = manager.method(request.method)
+    check_length(request, target)
     manager.before_run(plan, target)
     ctx = RunContext(
         method=method.id,
@@ -89,11 +96,18 @@ def run_plan(
         target_rate=target_rate,
         asked=asked(plan),
     )
+    for doubt in doubts(request, target):
+        ctx.warn(str(doubt))
     started = time.perf_counter()
     try:
         edit = method.run(plan, target, ctx)
         _check_product(method, edit)
         edit.check_finite()
+        if edit.is_nothing:
+            raise RunRefused(
+                f"{method.id} found nothing to change: every change is zero, so nothing was written; check what the "
+                "concepts become (--to) and the scales among the options"
+            )
     except BaseException as error:
         manager.after_run(plan, None, error)
         raise
@@ -150,6 +164,6 @@ def build_manifest(manager: Manager, plan: EditPlan, target: Any, edit: Any, sec
         seconds=round(seconds, 3),
         versions=package_versions(),
         notes=plan.notes,
-        warnings=plan.warnings,
+        warnings=tuple(dict.fromkeys((*plan.warnings, *ctx.warnings))),
         extra={"numbers": {name: round(value, 6) for name, value in sorted(ctx.numbers.items())}},
     )

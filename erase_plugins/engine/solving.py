@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from erase_plugins.artifacts.closed_form import best_factors, exact_factors, solve_map
-from erase_plugins.artifacts.edit import Edit
+from erase_plugins.artifacts.edit import ContextMap, Edit
 from erase_plugins.artifacts.solved import context_edit
 from erase_plugins.artifacts.statistics import Statistics
+from erase_plugins.engine.context import RunContext
+
+#: relative error that a map of many random phrasings may have
+TRIM = 0.01
+#: change of kept rows from which a user is warned
+FAR = 0.15
 
 
 def joint_map(statistics: Statistics) -> Tensor:
@@ -35,9 +42,55 @@ def joint_edit(statistics: Statistics, family: str) -> Edit:
     K, rank = joint_map(statistics), statistics.solver.get("rank")
     if rank is not None and statistics.sigma is not None:
         A, B, error = best_factors(K, statistics.sigma, rank)
+    elif spread(statistics):
+        A, B, error = trimmed_factors(K, statistics)
     else:
         (A, B), error = exact_factors(K), 0.0
         rows = sum(len(member.rows) for member in statistics.members.values() if member.rows is not None)
         if rows:  # what lies beyond is rounding
             A, B = A[:rows], B[:, :rows]
     return context_edit(A, B, statistics, family, error)
+
+
+def spread(statistics: Statistics) -> bool:
+    """Whether a concept is told by far more rows than a map has directions: a style in many random phrasings."""
+    return any(member.facts.get("fillers") for member in statistics.members.values())
+
+
+def trimmed_factors(K: Tensor, statistics: Statistics) -> tuple[Tensor, Tensor, float]:
+    """Factors of K without the directions in which it hardly moves any row that it was made of.
+
+    Rows of many random phrasings fill the whole space, so the exact map has full rank, most of it for rounding-sized
+    changes.
+
+    Returns:
+        A (r, d), B (d, r), and the relative error over all erased and kept rows, at most ``TRIM``.
+    """
+    (G, _), H = statistics.erased_grams(), statistics.kept_gram(len(statistics.members))
+    energy, vectors = torch.linalg.eigh(K @ (G + H) @ K.T)
+    energy, vectors = energy.flip(0).clamp_min(0), vectors.flip(1)
+    total = float(energy.sum())
+    left = (total - energy.cumsum(0)).clamp_min(0)
+    rank = int((left > TRIM**2 * total).sum()) + 1
+    U = vectors[:, :rank].contiguous()
+    error = (float(left[rank - 1]) / total) ** 0.5 if total else 0.0
+    return (U.T @ K).contiguous(), U, error
+
+
+def tell_kept(edit: Edit, statistics: Statistics, ctx: RunContext) -> None:
+    """Measures in closed form how far the edit moves the rows of what is kept, and warns where that is far.
+
+    The number is the root mean square change of all kept rows (vocabulary and named prompts), relative to the rows
+    themselves. It needs no picture.
+    """
+    ((_, _, change),) = list(edit.items())
+    if not isinstance(change, ContextMap):
+        return
+    K, H = change.B.double() @ change.A.double(), statistics.kept_gram()
+    share = (max(float((K @ H @ K.T).trace()), 0.0) / max(float(H.trace()), 1e-300)) ** 0.5
+    ctx.count("kept_rows_change", round(share, 4))
+    if share > FAR:
+        ctx.warn(
+            f"the text rows of what is kept move by {share:.0%} on average: other pictures will change too; name "
+            "what to keep, raise vocabulary_scale, or lower erase_scale"
+        )

@@ -23,6 +23,7 @@ def bar_chart(rows: Sequence[EvalRow], path: Path, title: str = "") -> Path:
     except ImportError as error:
         raise MissingExtra("the bar chart", "plots") from error
     from erase_plugins.artifacts.atomic import atomic_file
+    from erase_plugins.artifacts.places import STAMP
 
     metrics = list(dict.fromkeys(row.metric for row in rows))
     subjects = list(dict.fromkeys(row.subject for row in rows))
@@ -45,5 +46,5 @@ def bar_chart(rows: Sequence[EvalRow], path: Path, title: str = "") -> Path:
     axes.set_title(title, fontsize=10)
     axes.legend(fontsize=8, ncols=len(subjects), loc="upper center", bbox_to_anchor=(0.5, -0.1))
     with atomic_file(path) as work:
-        figure.savefig(work, format="png", dpi=120)
+        figure.savefig(work, format="png", dpi=120, metadata={"Software": STAMP})
     return path

@@ -9,12 +9,13 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from erase_plugins.artifacts.atomic import atomic_file, refuse_existing
+from erase_plugins.artifacts.atomic import atomic_file
+from erase_plugins.artifacts.locks import claim_files
 from erase_plugins.errors import PluginError, RequestError
 from erase_plugins.options import as_dict, resolve
 from erase_plugins.types import EvalReport
@@ -123,10 +124,9 @@ def run_alone(
         force: replace the report of an earlier evaluation.
         seed, device, progress: see `SuiteContext`.
     """
-    if out is not None:
-        refuse_existing(out / REPORT, force)
-    report = run_in_context(suite, None, settings, seed=seed, device=device, progress=progress)
-    return report if out is None else save_report(dataclasses.replace(report, files={"report": REPORT}), out)
+    with nullcontext() if out is None else claim_files(out, (REPORT,), force):
+        report = run_in_context(suite, None, settings, seed=seed, device=device, progress=progress)
+        return report if out is None else save_report(dataclasses.replace(report, files={"report": REPORT}), out)
 
 
 def save_report(report: EvalReport, out: Path) -> EvalReport:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from erase_plugins.artifacts.artifact import Artifact, load_artifact
-from erase_plugins.artifacts.atomic import refuse_existing
+from erase_plugins.artifacts.locks import claim_files
+from erase_plugins.artifacts.places import SIDE_FILES
 from erase_plugins.errors import MissingExtra, RequestError, Unsupported
 from erase_plugins.evaluation.chart import bar_chart
 from erase_plugins.evaluation.context import REPORT, Progress, needs_subject, run_alone, run_in_context, save_report
@@ -28,7 +29,7 @@ from erase_plugins.types import EvalReport
 
 _BASE_CACHE: OrderedDict[tuple[Any, ...], Any] = OrderedDict()
 _CACHED_SETS = 16
-SHEET, CHART = "contact_sheet.png", "chart.png"
+_, SHEET, CHART = SIDE_FILES
 
 
 @dataclass
@@ -178,16 +179,17 @@ def run_suite(
         raise RequestError("nothing to look for: give an artifact that names its concepts, or --erased TEXT")
     if images < 1:
         raise RequestError(f"images={images}; at least one picture per set is needed")
-    if out is not None:
-        refuse_existing(out / REPORT, force)
-    pipe = load_pipeline(str(model), **load) if isinstance(model, str | Path) else model
-    target = DiffusersTarget(pipe, str(model) if isinstance(model, str | Path) else None)
-    subject = Subject(
-        pipe, target, target.info.model, loaded, pick_judge(target, judge), names, strength, images, seed, steps,
-        guidance, any_base, progress,
-    )  # fmt: skip
-    report = run_in_context(runner, subject, settings or {}, seed=seed, device=str(target.device), progress=progress)
-    return report if out is None else write_report(report, subject, out)
+    with nullcontext() if out is None else claim_files(out, SIDE_FILES, force):
+        pipe = load_pipeline(str(model), **load) if isinstance(model, str | Path) else model
+        target = DiffusersTarget(pipe, str(model) if isinstance(model, str | Path) else None)
+        subject = Subject(
+            pipe, target, target.info.model, loaded, pick_judge(target, judge), names, strength, images, seed, steps,
+            guidance, any_base, progress,
+        )  # fmt: skip
+        report = run_in_context(
+            runner, subject, settings or {}, seed=seed, device=str(target.device), progress=progress
+        )
+        return report if out is None else write_report(report, subject, out)
 
 
 def write_report(report: EvalReport, subject: Subject, out: Path) -> EvalReport:

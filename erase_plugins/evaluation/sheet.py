@@ -40,6 +40,7 @@ def contact_sheet(
     from PIL import Image, ImageDraw, ImageFont
 
     from erase_plugins.artifacts.atomic import atomic_file
+    from erase_plugins.artifacts.places import png_stamp
 
     font = ImageFont.load_default(13)
     bold = ImageFont.load_default(16)
@@ -59,7 +60,7 @@ def contact_sheet(
             cell = to_image(picture).resize((size, size), Image.Resampling.LANCZOS)
             sheet.paste(cell, (_LABEL + index * (size + _MARGIN), y))
     with atomic_file(path) as work:
-        sheet.save(work, format="PNG")
+        sheet.save(work, format="PNG", pnginfo=png_stamp())
     return path
 
 

@@ -165,6 +165,14 @@ class Target(ABC):
         """
         raise Unsupported(f"the tokens of {self.info.model} cannot be read on this host")
 
+    def pieces(self, prompt: str) -> tuple[str | None, ...]:
+        """All pieces of a prompt as the text encoder's tokenizer makes them, not cut; None for what has no token.
+
+        Raises:
+            Unsupported: this host does not show its tokenizer.
+        """
+        raise Unsupported(f"the tokens of {self.info.model} cannot be read on this host")
+
     def encode_live(self, tokens: Tokens, rows: Mapping[str, Tensor] | None = None) -> Conditioning:
         """The text encoders' own pass with gradients, nothing cached; equal to `encode` to the last bit.
 

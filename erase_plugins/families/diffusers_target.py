@@ -125,6 +125,15 @@ class DiffusersTarget(Target):
         last = tuple(max((n for n, token in enumerate(row) if token not in special), default=0) for row in rows)
         return Tokens(found, last, tuple(prompts))
 
+    def pieces(self, prompt: str) -> tuple[str | None, ...]:
+        tokenizer = self.pipe.tokenizer
+        ids = tokenizer(prompt, add_special_tokens=False, truncation=False, verbose=False)["input_ids"]
+        texts = tokenizer.convert_ids_to_tokens(ids)
+        return tuple(
+            None if index == tokenizer.unk_token_id else str(text).removesuffix("</w>")
+            for index, text in zip(ids, texts, strict=True)
+        )
+
     def encode_live(self, tokens: Tokens, rows: Mapping[str, Tensor] | None = None) -> Conditioning:
         hooks = []
         for component, embedded in (rows or {}).items():

@@ -118,6 +118,7 @@ class AdvUnlearn:
     families = frozenset({"sd1", "sdxl"})
     kinds = frozenset({"object", "style", "person", "explicit"})
     produces = frozenset({"lowrank", "dense", "bias"})
+    needs = frozenset({"diffusers"})
     Options = AdvUnlearnOptions
     work_files: ClassVar[tuple[str, ...]] = ("states-*.safetensors",)
     contract_options: ClassVar[dict[str, Any]] = {

@@ -97,6 +97,7 @@ class ConceptAblation:
     families = frozenset({"sd1", "sdxl"})
     kinds = frozenset({"object", "style", "person", "explicit"})
     produces = frozenset({"lowrank", "dense", "bias"})
+    needs = frozenset({"diffusers"})
     Options = ConceptAblationOptions
     work_files: ClassVar[tuple[str, ...]] = ("states-*.safetensors", "pictures-*.safetensors")
     contract_options: ClassVar[dict[str, Any]] = {

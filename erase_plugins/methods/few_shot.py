@@ -98,6 +98,7 @@ class FewShot:
     families = frozenset({"sd1", "sdxl"})
     kinds = frozenset({"object", "style", "person"})
     produces = frozenset({"lowrank", "dense", "bias"})
+    needs = frozenset({"diffusers"})
     Options = FewShotOptions
     work_files: ClassVar[tuple[str, ...]] = ("pictures.safetensors",)
     contract_options: ClassVar[dict[str, Any]] = {

@@ -88,6 +88,7 @@ class LECO:
     families = frozenset({"sd1", "sdxl"})
     kinds = frozenset({"object", "style", "person", "explicit"})
     produces = frozenset({"lowrank"})
+    needs = frozenset({"diffusers"})
     Options = LECOOptions
     work_files: ClassVar[tuple[str, ...]] = ("states-*.safetensors",)
     contract_options: ClassVar[dict[str, Any]] = {

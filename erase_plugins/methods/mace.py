@@ -96,6 +96,7 @@ class MACE:
     families = frozenset({"sd1", "sdxl"})
     kinds = frozenset({"object", "style", "person", "explicit"})
     produces = frozenset({"contextmap", "lowrank"})
+    needs = frozenset({"diffusers"})
     Options = MACEOptions
     work_files: ClassVar[tuple[str, ...]] = ("pictures-*.safetensors", "masks.safetensors")
     contract_options: ClassVar[dict[str, Any]] = {

@@ -101,6 +101,7 @@ class RealEra:
     families = frozenset({"sd1", "sdxl"})
     kinds = frozenset({"object", "style", "person", "explicit"})
     produces = frozenset({"contextmap", "lowrank", "addon"})
+    needs = frozenset({"diffusers"})
     Options = RealEraOptions
     work_files: ClassVar[tuple[str, ...]] = ("states-*.safetensors",)
     contract_options: ClassVar[dict[str, Any]] = {

@@ -72,6 +72,7 @@ class RECE:
 
     def run(self, plan: EditPlan, target: Target, ctx: RunContext) -> Edit:
         from erase_plugins.engine.collect import collect, summary
+        from erase_plugins.engine.solving import tell_kept
 
         options = RECEOptions(**plan.options)
         solver = {
@@ -81,7 +82,9 @@ class RECE:
         }  # fmt: skip
         statistics = collect(plan.request, options.recipe(), solver, target, ctx, need_sigma=True)
         summary(statistics, ctx)
-        return self.solve(statistics, target.family.id)
+        edit = self.solve(statistics, target.family.id)
+        tell_kept(edit, statistics, ctx)
+        return edit
 
     def solve(self, statistics: Statistics, family: str) -> Edit:
         """The edit of given statistics; the joint solution of all members."""
@@ -89,6 +92,7 @@ class RECE:
 
         from erase_plugins.artifacts.closed_form import best_factors, rece_step, solve_map
         from erase_plugins.artifacts.solved import context_edit
+        from erase_plugins.engine.solving import spread, trimmed_factors
 
         solver, sigma = statistics.solver, statistics.sigma
         assert sigma is not None
@@ -100,8 +104,12 @@ class RECE:
         M = eye + solve_map(G, X, H, solver["lam"])
         for _ in range(solver["epochs"]):
             M = rece_step(M, sigma, G, X, H, solver["regular_scale"], solver["adversarial_lam"], hold, weight)
-        A, B, error = best_factors(M - eye, sigma, solver["rank"])
-        return context_edit(A, B, statistics, family, error if solver["rank"] is not None else 0.0)
+        if solver["rank"] is None and spread(statistics):
+            A, B, error = trimmed_factors(M - eye, statistics)
+        else:
+            A, B, error = best_factors(M - eye, sigma, solver["rank"])
+            error = error if solver["rank"] is not None else 0.0
+        return context_edit(A, B, statistics, family, error)
 
 
 @hookimpl

@@ -102,6 +102,7 @@ class Receler:
     families = frozenset({"sd1", "sdxl"})
     kinds = frozenset({"object", "style", "person", "explicit"})
     produces = frozenset({"addon"})
+    needs = frozenset({"diffusers"})
     Options = RecelerOptions
     work_files: ClassVar[tuple[str, ...]] = ("states-*.safetensors", "masks-*.safetensors")
     contract_options: ClassVar[dict[str, Any]] = {

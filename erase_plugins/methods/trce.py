@@ -131,6 +131,7 @@ class TRCE:
     families = frozenset({"sd1", "sdxl"})
     kinds = frozenset({"object", "style", "person", "explicit"})
     produces = frozenset({"contextmap", "lowrank", "dense", "bias"})
+    needs = frozenset({"diffusers"})
     Options = TRCEOptions
     work_files: ClassVar[tuple[str, ...]] = ("states-*.safetensors",)
     contract_options: ClassVar[dict[str, Any]] = {

@@ -79,6 +79,7 @@ class UCE:
 
     def run(self, plan: EditPlan, target: Target, ctx: RunContext) -> Edit:
         from erase_plugins.engine.collect import collect, summary
+        from erase_plugins.engine.solving import tell_kept
 
         options = UCEOptions(**plan.options)
         solver = {"method": self.id, "lam": options.lam, "rank": options.rank}
@@ -95,7 +96,9 @@ class UCE:
             from erase_plugins.engine.tensor_targets import tensor_edit
 
             return tensor_edit(statistics, options.lam, target)
-        return self.solve(statistics, target.family.id)
+        edit = self.solve(statistics, target.family.id)
+        tell_kept(edit, statistics, ctx)
+        return edit
 
     def solve(self, statistics: Statistics, family: str) -> Edit:
         """The edit of given statistics; the joint solution of all members."""

@@ -85,7 +85,7 @@ def fetch(world: World, folder: Path | None = None) -> Path:
             f"{', '.join(package.spec for package in PACKAGES)} yourself and pass --art DIR"
         )
     stems = {code for item in world.concepts for code in codes(item.codepoint)}
-    with atomic_folder(folder, force=True) as work, tempfile.TemporaryDirectory() as packed:
+    with atomic_folder(folder, force=True, kind="pocket art") as work, tempfile.TemporaryDirectory() as packed:
         for package in (*PACKAGES, WORDS):
             _unpack(package, _pack(npm, package.spec, Path(packed)), stems, work)
         sources = {package.style: {"package": package.spec, "licence": package.licence} for package in PACKAGES}

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 #: checkpoints and caches, inside the output folder
 WORK = ".training"
+#: what a training writes beside its checkpoints
+RESULTS = ("model", "judge.safetensors", "concepts.json", "quality.json")
 
 
 class Build:
@@ -128,7 +130,7 @@ class Build:
 
         folder = self.work / "tokenizer"
         if not folder.is_dir():
-            with atomic_folder(folder) as work:
+            with atomic_folder(folder, kind="pocket tokenizer") as work:
                 save_tokenizer(build_tokenizer(self.world, self.recipe.tokens), work)
         return CLIPTokenizer.from_pretrained(folder, local_files_only=True)
 

@@ -35,7 +35,7 @@ def save_model(pipe: Any, tokenizer: Any, out: Path) -> None:
 
     vae, unet, text_encoder = (deepcopy(part).half() for part in (pipe.vae, pipe.unet, pipe.text_encoder))
     half = build_pipeline(vae, unet, text_encoder, tokenizer, pipe.scheduler)
-    with atomic_folder(out / "model", force=True) as work:
+    with atomic_folder(out / "model", force=True, kind="pocket model") as work:
         half.save_pretrained(work, safe_serialization=True)
         save_tokenizer(tokenizer, work / "tokenizer")
 

@@ -52,6 +52,8 @@ class PocketJudge:
     kind = "judge"
     title = "Pocket classifier (concept, style, background)"
     needs: frozenset[str] = frozenset()
+    #: its world is all that the model draws
+    complete = True
     #: height and width of the pictures it was trained on
     size = (64, 64)
 

@@ -46,7 +46,7 @@ def prepare(out: Path, recipe: Recipe, resume: bool, force: bool) -> None:
     Raises:
         RequestError: there is something already, or it was started with another recipe.
     """
-    from erase_plugins.pocket.build import WORK
+    from erase_plugins.pocket.build import RESULTS, WORK
 
     started = out / WORK / "recipe.json"
     if resume:
@@ -59,6 +59,10 @@ def prepare(out: Path, recipe: Recipe, resume: bool, force: bool) -> None:
             raise RequestError(f"'{out.name}' is not empty; pass --resume to continue there or --force to start again")
         if not started.is_file():
             raise RequestError(f"'{out.name}' is not a training folder and is not deleted; choose another --out")
+        if others := sorted({item.name for item in out.iterdir()} - {WORK, *RESULTS}):
+            raise RequestError(
+                f"'{out.name}' holds {others[0]}, which no training wrote; move it or choose another --out"
+            )
         shutil.rmtree(out)
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from erase_plugins.artifacts.edit import AddOn, Delta
 from erase_plugins.artifacts.gated import GATE, GATED
 from erase_plugins.artifacts.standin import without_stand_in
-from erase_plugins.errors import BaseMismatch, Unsupported
+from erase_plugins.errors import BaseMismatch, PipelineChanged, Unsupported
 from erase_plugins.runtime.gates import AttachedGate, AttachedLowRank
 
 
@@ -59,13 +59,29 @@ ADDON_TYPES: dict[str, Callable[[AddOn], nn.Module]] = {
 class AttachedAddOn:
     """An add-on behind one module; `detach` takes it off."""
 
-    def __init__(self, module: nn.Module, addon: AddOn, strength: float) -> None:
+    def __init__(self, module: nn.Module, addon: AddOn, strength: float, path: str = "") -> None:
         if addon.type not in ADDON_TYPES:
             raise Unsupported(f"unknown add-on type '{addon.type}'; known: {', '.join(ADDON_TYPES)}")
         self.strength = strength
         self.scale = float(addon.config.get("strength", 1.0))
         self.network = ADDON_TYPES[addon.type](addon)
+        self.path, self.module = path, module
         self.handle = module.register_forward_hook(self._add)
+
+    def keep(self, owner: nn.Module) -> None:
+        """Follows a module that was replaced or wrapped, before a pass of its component.
+
+        Raises:
+            PipelineChanged: there is no such module any more.
+        """
+        try:
+            module = owner.get_submodule(self.path)
+        except AttributeError:
+            raise PipelineChanged(f"the module added behind {self.path} has lost it; remove() the edit") from None
+        if module is not self.module or self.handle.id not in module._forward_hooks:
+            self.handle.remove()
+            self.module = module
+            self.handle = module.register_forward_hook(self._add)
 
     def _add(self, _module: nn.Module, _args: Any, output: Tensor) -> Tensor | None:
         factor = self.strength * self.scale
@@ -76,7 +92,7 @@ class AttachedAddOn:
         self.handle.remove()
 
 
-#: anything that hangs on a module: has a ``strength`` and can ``detach``
+#: anything that hangs on a module: has a ``strength``, can ``keep`` its place and ``detach``
 Attached = AttachedAddOn | AttachedGate | AttachedLowRank
 
 
@@ -104,9 +120,9 @@ def attach_group(owner: nn.Module, group: Mapping[str, Delta], strength: float) 
             elif addon.type == GATED:
                 if gate is None:
                     raise Unsupported(f"{path} is a gated change, but the edit has no gate")
-                done.append(AttachedLowRank(_module(owner, path), addon, gate, strength))
+                done.append(AttachedLowRank(_module(owner, path), addon, gate, strength, path))
             else:
-                done.append(AttachedAddOn(_module(owner, path), addon, strength))
+                done.append(AttachedAddOn(_module(owner, path), addon, strength, path))
     except BaseException:
         for item in done:
             item.detach()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -11,8 +12,9 @@ from torch import nn
 
 from erase_plugins.artifacts.artifact import Artifact, load_artifact
 from erase_plugins.artifacts.edit import CONTEXT, Delta, Edit
+from erase_plugins.artifacts.names import LEDGER
 from erase_plugins.artifacts.store import lower_for
-from erase_plugins.errors import ArtifactError, RequestError, Unsupported
+from erase_plugins.errors import ArtifactError, PipelineChanged, RequestError, Unsupported
 from erase_plugins.families.diffusers_target import DiffusersTarget
 from erase_plugins.runtime import addons
 from erase_plugins.runtime.context import ActiveMap, attach_map, detach_map
@@ -24,7 +26,9 @@ from erase_plugins.runtime.guard import (
     resolve_parameters,
     unread_layers,
 )
-from erase_plugins.runtime.patcher import LOCK, Patch, attach, detach, refresh, settle
+from erase_plugins.runtime.ledger import Ledger, ledger_of, ledgers
+from erase_plugins.runtime.patcher import LOCK, Patch
+from erase_plugins.runtime.twice import refuse_twice, refuse_twin
 
 MODES = ("weights", "context")
 
@@ -43,9 +47,8 @@ class Applied:
         self.strength = strength
         self.patched = 0
         self.warnings: tuple[str, ...] = ()
-        self._patches: list[tuple[nn.Parameter, Patch]] = []
-        self._maps: list[tuple[nn.Module, ActiveMap]] = []
-        self._addons: list[addons.Attached] = []
+        self._parts: dict[str, _Part] = {}
+        self._weights: Edit | None = None
         self._done = False
 
     def report(self) -> str:
@@ -53,35 +56,56 @@ class Applied:
         line = f"{self.artifact.name}: patched {self.patched} of {self.patched} modules, strength {self.strength:g}"
         return "; ".join((line, *self.warnings))
 
+    def hangs_on(self, component: str) -> bool:
+        """Whether part of the edit acts while this component runs, so that its saved weights do not hold it."""
+        part = self._parts.get(component)
+        return part is not None and bool(part.maps or part.attached)
+
+    @property
+    def weights(self) -> Edit:
+        """The edit as changes of weights."""
+        if self._weights is None:
+            self._weights = lower_for(self.artifact.edit, DiffusersTarget(self.pipe))
+        return self._weights
+
     def set_strength(self, strength: float) -> None:
-        """Changes the strength in place; 0 is bit-exact identity.
+        """Changes the strength in place; 0 is bit-exact identity, the strength that it has changes nothing.
 
         Raises:
             RequestError: not a finite number.
             ArtifactError: already removed.
+            PipelineChanged: the pipeline was changed below the edit; nothing was changed.
         """
         _check_strength(strength)
         with LOCK:
             self._alive()
+            if strength == self.strength:
+                return
+            self._check(f"the strength of '{self.artifact.name}' cannot be set")
             self.strength = strength
-            for parameter, patch in self._patches:
-                patch.strength = strength
-                refresh(parameter)
-            for _, item in self._maps:
-                item.strength = strength
-            for addon in self._addons:
-                addon.strength = strength
+            for part in self._parts.values():
+                for item in (*part.patches.values(), *part.maps, *part.attached):
+                    item.strength = strength
+                part.ledger.write(part.patches)
 
-    def remove(self) -> None:
-        """Takes the edit off; every tensor is the one that was there before. Safe to call twice."""
+    def remove(self, *, force: bool = False) -> None:
+        """Takes the edit off; every tensor is the one that was there before. Safe to call twice.
+
+        Args:
+            force: also where something else has changed these tensors since: what it did to them is dropped.
+
+        Raises:
+            PipelineChanged: the tensors were changed or replaced by something else since; nothing was changed.
+        """
         with LOCK:
-            for parameter, patch in self._patches:
-                detach(parameter, patch)
-            for module, item in self._maps:
-                detach_map(module, item)
-            for addon in self._addons:
-                addon.detach()
-            self._patches, self._maps, self._addons = [], [], []
+            for part in self._parts.values():
+                part.ledger.check(f"'{self.artifact.name}' cannot be taken off", part.patches, not force)
+            for part in self._parts.values():
+                part.ledger.drop(part.patches, list(part.patches.values()))
+                part.ledger.write(part.patches)
+                self._unhook(part)
+                part.ledger.leave(self)
+            self._parts = {}
             self._done = True
 
     def fuse(self) -> None:
@@ -89,18 +113,40 @@ class Applied:
 
         Raises:
             Unsupported: part of the edit is not a weight change.
+            ArtifactError: another artifact changes the same modules.
+            PipelineChanged: the pipeline was changed below the edit; nothing was changed.
         """
         with LOCK:
             self._alive()
-            if self._addons or self._maps:
+            if any(self.hangs_on(name) for name in self._parts):
                 raise Unsupported("this edit adds modules or maps the context; it cannot be fused into weights")
-            shared = [parameter for parameter, patch in self._patches if len(parameter._erase_patches) > 1]  # type: ignore[attr-defined]
-            if shared:
+            records = [part.ledger.records[key] for part in self._parts.values() for key in part.patches]
+            if any(len(record.patches) > 1 for record in records):
                 raise ArtifactError("another artifact is applied to the same modules; remove it or merge both first")
-            for parameter, _ in self._patches:
-                settle(parameter)
-            self._patches = []
+            self._check(f"'{self.artifact.name}' cannot be fused")
+            for part in self._parts.values():
+                for key in part.patches:
+                    part.ledger.records.pop(key).settle()
+                part.ledger.leave(self)
+            self._parts = {}
             self._done = True
+
+    def _check(self, what: str) -> None:
+        for name, part in self._parts.items():
+            now = getattr(self.pipe, name, None)
+            if getattr(now, "_orig_mod", now) is not part.ledger.module:
+                raise PipelineChanged(
+                    f"{what}: the pipeline has another {name} than the one it was applied to; remove() it and apply it "
+                    "again; nothing was changed"
+                )
+            part.ledger.check(what, part.patches)
+
+    def _unhook(self, part: _Part) -> None:
+        for item in part.maps:
+            detach_map(part.ledger.module, item)
+        for attached in part.attached:
+            attached.detach()
+            part.ledger.attached.remove(attached)
 
     def _alive(self) -> None:
         if self._done:
@@ -112,8 +158,33 @@ class Applied:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if not self._done:
+        if self._done:
+            return
+        try:
             self.remove()
+        except PipelineChanged as problem:
+            if error is None:
+                raise
+            error.add_note(f"the edit is still in force: {problem}")
+
+
+@dataclass(eq=False)
+class _Part:
+    """What an edit does to one component."""
+
+    ledger: Ledger
+    patches: dict[str, Patch] = field(default_factory=dict)
+    maps: list[ActiveMap] = field(default_factory=list)
+    attached: list[addons.Attached] = field(default_factory=list)
+
+
+def applied(pipe: Any) -> list[Applied]:
+    """Edits that are in force on a pipeline, in the order in which they came; each can be changed and removed.
+
+    Args:
+        pipe: diffusers pipeline, also another than the one they were applied to, if it shares components with that.
+    """
+    return list(dict.fromkeys(handle for ledger in ledgers(pipe) for handle in ledger.handles))
 
 
 def apply(
@@ -137,7 +208,7 @@ def apply(
         The handle that undoes it.
 
     Raises:
-        BaseMismatch, Unsupported, RequestError, CorruptArtifact: nothing was changed.
+        BaseMismatch, Unsupported, RequestError, CorruptArtifact, AlreadyApplied, PipelineChanged: nothing was changed.
     """
     _check_strength(strength)
     if mode not in MODES:
@@ -174,29 +245,53 @@ def attach_edit(pipe: Any, target: DiffusersTarget, artifact: Artifact, strength
     weights = _without_maps(edit) if mode == "context" else lower_for(edit, target)
     check_pipeline(pipe, tuple(sorted(weights.deltas)))
     parameters = resolve_parameters(weights, target, lambda component: getattr(pipe, component, None))
-    applied = Applied(pipe, artifact, strength)
-    applied.warnings = unread_layers(edit, target)
-    added: dict[str, dict[str, Delta]] = {}
+    handle = Applied(pipe, artifact, strength)
+    handle.warnings = unread_layers(edit, target)
+    handle._weights = None if mode == "context" else weights
+    names = {component for component, _, _ in weights.items()} | (set(maps) if mode == "context" else set())
+    for name in sorted(names):
+        _refuse_twice(handle, name, getattr(pipe, name))
     try:
-        if mode == "context":
-            for component, mapped in maps.items():
-                item = ActiveMap(mapped, strength)
-                attach_map(getattr(pipe, component), item)
-                applied._maps.append((getattr(pipe, component), item))
-        for component, key, delta in weights.items():
-            if delta.kind == "addon":
-                added.setdefault(component, {})[key] = delta
-                continue
-            parameter, patch = parameters[(component, key)], Patch(delta, strength)
-            attach(parameter, patch)
-            applied._patches.append((parameter, patch))
-        for component, group in added.items():
-            applied._addons += addons.attach_group(getattr(pipe, component), group, strength)
+        for name in sorted(names):
+            module = getattr(pipe, name)
+            part = handle._parts[name] = _Part(ledger_of(name, module))
+            part.ledger.enter(handle)
+            _attach(part, weights.deltas.get(name, {}), parameters, strength)
+            if mode == "context" and name in maps:
+                item = ActiveMap(maps[name], strength)
+                attach_map(module, item)
+                part.maps.append(item)
+                part.ledger.watch_passes()
     except BaseException:
-        applied.remove()
+        handle.remove(force=True)
         raise
-    applied.patched = len(applied._patches) + len(applied._maps) + len(applied._addons)
-    return applied
+    handle.patched = sum(len(part.patches) + len(part.maps) + len(part.attached) for part in handle._parts.values())
+    return handle
+
+
+def _refuse_twice(handle: Applied, name: str, module: nn.Module) -> None:
+    ledger = getattr(module, LEDGER, None)
+    if ledger is not None:
+        refuse_twice(handle.artifact.name, handle.artifact.edit, [ledger])
+        ledger.check(f"'{handle.artifact.name}' cannot be applied above another edit")
+    if getattr(module, "peft_config", None):
+        refuse_twin(handle.artifact.name, handle.weights, name, module)
+
+
+def _attach(part: _Part, group: Mapping[str, Delta], parameters: Mapping[Any, nn.Parameter], strength: float) -> None:
+    ledger = part.ledger
+    added = {key: delta for key, delta in group.items() if delta.kind == "addon"}
+    for key in sorted(group.keys() - added.keys()):
+        patch = Patch(group[key], strength)
+        ledger.record(key, parameters[(ledger.name, key)]).patches.append(patch)
+        part.patches[key] = patch
+    ledger.write(part.patches)
+    if added:
+        part.attached = addons.attach_group(ledger.module, added, strength)
+        ledger.attached += part.attached
+        ledger.watch_passes()
+        for item in part.attached:
+            item.keep(ledger.module)
 
 
 def _without_maps(edit: Edit) -> Edit:

@@ -13,15 +13,19 @@ import torch
 from torch import Tensor
 
 from erase_plugins.artifacts.artifact import Artifact, load_artifact
-from erase_plugins.artifacts.atomic import atomic_file, atomic_folder, refuse_existing
+from erase_plugins.artifacts.atomic import atomic_file, atomic_folder
 from erase_plugins.artifacts.checkpoint_names import Slot, find_slots, folder_slots, projections
 from erase_plugins.artifacts.edit import Delta, Edit
+from erase_plugins.artifacts.locks import claim
 from erase_plugins.artifacts.lowrank import lower
+from erase_plugins.artifacts.places import FILE
 from erase_plugins.artifacts.tensors import TensorFile, header_bytes, tensor_bytes
 from erase_plugins.errors import BaseMismatch, RequestError, Unsupported
 
 #: header key of a fused file
 FUSED_KEY = "erase_plugins.fused"
+#: kind of the folders that are written
+CHECKPOINT = "checkpoint"
 _PICKLES = (".bin", ".ckpt", ".pt", ".pth")
 
 
@@ -63,7 +67,7 @@ def fuse_checkpoint(
         target: the loaded base, to check its fingerprint against the artifact; the files themselves are checked anyway.
         configs: component configurations of a single file whose block layout is not the published one.
         any_base: allow other weights of the same architecture (a fine-tune).
-        force: replace an existing ``out``.
+        force: replace an earlier ``out``, never what somebody else wrote.
 
     Raises:
         BaseMismatch: another base, or not every module of the edit is in the files; nothing was written.
@@ -79,18 +83,21 @@ def fuse_checkpoint(
         raise RequestError("the fused checkpoint must not replace its source; choose another --out")
     if "addon" in loaded.edit.kinds:
         raise Unsupported("this edit adds modules; it cannot be fused into a checkpoint, only applied")
-    refuse_existing(new, force)
+    if place.is_dir() and new.resolve().is_relative_to(place.resolve()):
+        raise RequestError("the fused checkpoint must not be written into its source; choose another --out")
     if target is not None:
         check_base(loaded.manifest, target, any_base)
     if place.is_dir():
-        return _fuse_folder(loaded, place, new, strength, any_base, force)
+        with claim(new, force, CHECKPOINT):
+            return _fuse_folder(loaded, place, new, strength, any_base, force)
     if not place.is_file():
         raise RequestError(f"no checkpoint at '{place.name}'; give a diffusers folder or a .safetensors file")
     if place.suffix != ".safetensors":
         raise Unsupported(
             f"'{place.name}' is not a safetensors file; pickled checkpoints are not opened, convert it first"
         )
-    return _fuse_file(loaded, place, new, strength, configs, any_base, force)
+    with claim(new, force, FILE):
+        return _fuse_file(loaded, place, new, strength, configs, any_base, force)
 
 
 def _fuse_file(
@@ -126,7 +133,7 @@ def _fuse_folder(artifact: Artifact, place: Path, new: Path, strength: float, an
     stale = [
         item for component in edit.deltas for item in (place / component).iterdir() if item.suffix in _PICKLES
     ]  # fmt: skip
-    with atomic_folder(new, force) as work:
+    with atomic_folder(new, force, CHECKPOINT) as work:
         for item in sorted(place.rglob("*")):
             goal = work / item.relative_to(place)
             if item.is_dir():

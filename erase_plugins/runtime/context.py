@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from erase_plugins.artifacts.edit import ContextMap
 from erase_plugins.artifacts.names import CONTEXT_HOOK
+from erase_plugins.runtime.integrity import check_hung
 
 
 @dataclass
@@ -27,6 +28,14 @@ class ContextHook:
         self.maps: list[ActiveMap] = []
         self.module = module
         self.handle = module.register_forward_pre_hook(self._map_arguments, with_kwargs=True)
+
+    def keep(self, owner: nn.Module) -> None:
+        """Checks before a pass that this one will be mapped.
+
+        Raises:
+            PipelineChanged: the hook was taken off.
+        """
+        check_hung(self.handle, owner._forward_pre_hooks, "the context map")
 
     def _map_arguments(self, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         active = [item for item in self.maps if item.strength != 0.0]

@@ -8,10 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from erase_plugins.artifacts.artifact import Artifact, load_artifact
-from erase_plugins.artifacts.atomic import atomic_file, refuse_existing
+from erase_plugins.artifacts.atomic import atomic_file
 from erase_plugins.artifacts.edit import Bias, Delta, Edit
 from erase_plugins.artifacts.eraser_folder import is_eraser_folder, read_eraser_folder
+from erase_plugins.artifacts.locks import claim, claim_files
+from erase_plugins.artifacts.places import ARTIFACT, FILE
 from erase_plugins.errors import BaseMismatch, NotFiniteError, RequestError, Unsupported
+from erase_plugins.runtime.sidecars import sidecar_files
 
 DTYPES = ("float32", "float16", "bfloat16")
 
@@ -46,7 +49,7 @@ def convert(
         pictures: PIL images or their paths for the preview, at most two.
         dtype: float32, float16 or bfloat16 for the factors in the file.
         family: family of a file that does not say it.
-        force: replace an existing ``out``.
+        force: replace an earlier ``out``, never what somebody else wrote.
 
     Returns:
         The artifact as written. The last entry of ``manifest.history`` holds the relative error per parameter.
@@ -60,31 +63,43 @@ def convert(
 
     _check_options(rank, energy, dtype)
     place = Path(out)
-    refuse_existing(place, force)
-    target = _target(base)
-    manager = get_manager()
-    chosen = manager.layout(layout)
+    chosen = get_manager().layout(layout)
+    single = place.suffix == ".safetensors"
+    beside = [item.name for item in sidecar_files(place, bool(pictures))] if sidecars and single else []
+    with claim(place, force, FILE if single else ARTIFACT), claim_files(place.parent, beside, force):
+        return _convert(
+            source, chosen, place, _target(base), rank, energy, drop_bias, tuple(pictures) if sidecars else None, dtype,
+            family, force,
+        )  # fmt: skip
+
+
+def _convert(
+    source: Artifact | str | Path, chosen: Any, place: Path, target: Any, rank: int | None, energy: float | None,
+    drop_bias: bool, pictures: tuple[Any, ...] | None, dtype: str | None, family: str | None, force: bool,
+) -> Artifact:  # fmt: skip
+    from erase_plugins.manager import get_manager
+
     artifact, errors = open_source(source, target, family)
-    kind = manager.family(artifact.edit.family)
+    kind = get_manager().family(artifact.edit.family)
     edit, notes = artifact.edit, list(artifact.manifest.notes)
     if drop_bias:
         edit, note = without_bias(edit)
         notes += note
     edit = _fit(edit, chosen, kind, target, rank, energy, errors)
     if dtype is not None:
-        edit = cast(edit, dtype, layout)
+        edit = cast(edit, dtype, chosen.id)
     if errors:
         worst = max(errors, key=lambda name: errors[name])
         notes.append(f"relative error per weight at most {errors[worst]:.2g} ({worst})")
     step = {
-        "op": "convert", "layout": layout, "rank": rank, "energy": energy, "drop_bias": drop_bias, "dtype": dtype,
+        "op": "convert", "layout": chosen.id, "rank": rank, "energy": energy, "drop_bias": drop_bias, "dtype": dtype,
         "errors": {name: float(f"{value:.3g}") for name, value in sorted(errors.items())},
     }  # fmt: skip
     manifest = replace(
         artifact.manifest, notes=tuple(notes), kinds=tuple(sorted(edit.kinds)), rank=edit.rank, modules=len(edit),
         history=(*artifact.manifest.history, step), files=(),
     )  # fmt: skip
-    return _write(Artifact(manifest, edit), chosen, kind, place, force, tuple(pictures) if sidecars else None)
+    return _write(Artifact(manifest, edit), chosen, kind, place, force, pictures)
 
 
 def open_source(source: Artifact | str | Path, target: Any, family: str | None) -> tuple[Artifact, dict[str, float]]:

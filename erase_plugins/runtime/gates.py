@@ -15,7 +15,8 @@ from torch.nn import functional
 
 from erase_plugins.artifacts.edit import AddOn
 from erase_plugins.artifacts.gated import LISTS, gate_list, gated_product
-from erase_plugins.errors import Unsupported
+from erase_plugins.errors import PipelineChanged, Unsupported
+from erase_plugins.runtime.integrity import PROJECTIONS, check_hung, is_fused
 
 MEASURES = ("probe", "cosine")
 
@@ -126,6 +127,14 @@ class AttachedGate(GateReader):
         # before context maps, whenever those were attached: gates judge the prompt as it was encoded
         self.handle = denoiser.register_forward_pre_hook(self._read, with_kwargs=True, prepend=True)
 
+    def keep(self, owner: nn.Module) -> None:
+        """Checks before a pass that this one will be read.
+
+        Raises:
+            PipelineChanged: the gate was taken off.
+        """
+        check_hung(self.handle, owner._forward_pre_hooks, "the gate")
+
     def _read(self, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self.read(kwargs["encoder_hidden_states"] if "encoder_hidden_states" in kwargs else args[2])
 
@@ -153,13 +162,16 @@ class GatedChange:
         self.scale = float(addon.config.get("strength", 1.0))
         self.numbers = torch.tensor(numbers)
         self.down, self.up = down, up
-        layer = getattr(module, "base_layer", module)
-        weight = layer.get_parameter("weight")
+        self.set_layer(module)
+        weight = self.layer.get_parameter("weight")
         if (up.shape[0], down[0].numel()) != (weight.shape[0], weight[0].numel()):
             raise Unsupported(
                 f"a gated change is {up.shape[0]} x {tuple(down.shape[1:])}, weight {tuple(weight.shape)}"
             )
-        self.layer = layer
+
+    def set_layer(self, module: nn.Module) -> None:
+        """Takes the operation from ``module``, the layer inside where peft has wrapped it."""
+        self.layer: nn.Module = getattr(module, "base_layer", module)
 
     def added(self, x: Tensor, output: Tensor) -> Tensor:
         """The module's output for ``x`` with the change, as far as the gates are open; ``output`` itself if closed."""
@@ -175,14 +187,38 @@ class GatedChange:
 
 
 class AttachedLowRank(GatedChange):
-    """A gated change that hangs on its module."""
+    """A gated change that hangs on its layer, below any LoRA, which may come and go."""
 
-    def __init__(self, module: nn.Module, addon: AddOn, gate: GateReader, strength: float) -> None:
+    def __init__(self, module: nn.Module, addon: AddOn, gate: GateReader, strength: float, path: str = "") -> None:
         super().__init__(module, addon, gate, strength)
-        self.handle = module.register_forward_hook(self._add)
+        self.path = path
+        self.handle = self.layer.register_forward_hook(self._add)
 
     def _add(self, _module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
         return self.added(args[0], output)
+
+    def keep(self, owner: nn.Module) -> None:
+        """Follows a layer that was replaced, before a pass of its component.
+
+        Raises:
+            PipelineChanged: nothing calls the layer any more.
+        """
+        parent, _, leaf = self.path.rpartition(".")
+        try:
+            attention = owner.get_submodule(parent)
+            module = attention.get_submodule(leaf)
+        except AttributeError:
+            raise PipelineChanged(f"the gated change of {self.path} has lost its layer; remove() the edit") from None
+        if leaf in PROJECTIONS and is_fused(attention):
+            raise PipelineChanged(
+                f"the gated change of {self.path} is passed by since the projections were fused; call "
+                "unfuse_qkv_projections() first, or remove() the edit"
+            )
+        layer = getattr(module, "base_layer", module)
+        if layer is not self.layer or self.handle.id not in layer._forward_hooks:
+            self.handle.remove()
+            self.set_layer(module)
+            self.handle = self.layer.register_forward_hook(self._add)
 
     def detach(self) -> None:
         """Restores the module."""

@@ -7,7 +7,7 @@ cast once, so the result does not depend on the order in which edits came and we
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -15,62 +15,87 @@ from torch import Tensor, nn
 from erase_plugins.artifacts.edit import Bias, Delta, Dense, LowRank, Rows, rows_dense
 from erase_plugins.artifacts.names import ORIGINAL
 from erase_plugins.errors import Unsupported
+from erase_plugins.runtime.integrity import checksum
 
-_PATCHES = "_erase_patches"
 LOCK = threading.RLock()
 
 
-@dataclass
+@dataclass(eq=False)
 class Patch:
-    """One edit's change of one parameter; ``strength`` may be changed, then call `refresh`."""
+    """One edit's change of one parameter; ``strength`` may be changed, then call `Record.refresh`."""
 
     delta: Delta
     strength: float = 1.0
-    owner: object = field(default=None, repr=False)
 
 
-def attach(parameter: nn.Parameter, patch: Patch) -> None:
-    """Adds ``patch`` to the parameter and refreshes it."""
-    if not hasattr(parameter, ORIGINAL):
-        setattr(parameter, ORIGINAL, parameter.data)
-        setattr(parameter, _PATCHES, [])
-    getattr(parameter, _PATCHES).append(patch)
-    refresh(parameter)
+class Record:
+    """A parameter with changes: the tensor that was there before, and what was written in its place.
 
+    Args:
+        component: name of the pipeline's part.
+        key: canonical name of the parameter in it.
+        parameter: as it is before any change.
+    """
 
-def detach(parameter: nn.Parameter, patch: Patch) -> None:
-    """Takes ``patch`` away; the last one out puts the original tensor back."""
-    patches: list[Patch] = getattr(parameter, _PATCHES, [])
-    if patch in patches:
-        patches.remove(patch)
-    if patches:
-        refresh(parameter)
-    elif hasattr(parameter, ORIGINAL):
-        original = getattr(parameter, ORIGINAL)
-        parameter.data = original.to(parameter.data.device, parameter.data.dtype)
-        delattr(parameter, ORIGINAL)
-        delattr(parameter, _PATCHES)
+    def __init__(self, component: str, key: str, parameter: nn.Parameter) -> None:
+        self.component, self.key, self.parameter = component, key, parameter
+        self.patches: list[Patch] = []
+        self.take()
 
+    def take(self) -> None:
+        """Sets aside the tensor that is there now as the original."""
+        self.original: Tensor = self.parameter.data
+        setattr(self.parameter, ORIGINAL, self.original)
+        self._written()
 
-@torch.no_grad()
-def refresh(parameter: nn.Parameter) -> None:
-    """Recomputes the parameter from its original and all patches with a strength other than 0."""
-    original: Tensor = getattr(parameter, ORIGINAL)
-    active = [patch for patch in getattr(parameter, _PATCHES) if patch.strength != 0.0]
-    if not active:
-        parameter.data = original.to(parameter.data.device, parameter.data.dtype)
-        return
-    total = original.to(parameter.data.device, torch.float32)
-    for patch in sorted(active, key=lambda item: item.strength):
-        total = total + patch.strength * delta_tensor(patch.delta, original.shape).to(total.device)
-    parameter.data = total.to(parameter.data.dtype)
+    def adopt(self, parameter: nn.Parameter) -> None:
+        """Goes on with another parameter that holds the same values."""
+        if parameter is not self.parameter:
+            self.parameter = parameter
+            setattr(parameter, ORIGINAL, self.original)
 
+    def _written(self) -> None:
+        data = self.parameter.data
+        self.mark, self.dtype, self.device = checksum(data), data.dtype, data.device
 
-def settle(parameter: nn.Parameter) -> None:
-    """Makes the current value the base for good (fusing)."""
-    for name in (ORIGINAL, _PATCHES):
-        if hasattr(parameter, name):
-            delattr(parameter, name)
+    @torch.no_grad()
+    def refresh(self) -> None:
+        """Writes the original with all changes whose strength is not 0; without any, the original itself."""
+        now = self.parameter.data
+        self.parameter.data = self._sum(now.device).to(now.dtype)
+        self._written()
+
+    def restore(self) -> None:
+        """Puts the original back, on the device and in the type that the parameter has now."""
+        now = self.parameter.data
+        self.parameter.data = self.original.to(now.device, now.dtype)
+        self._written()
+
+    def _sum(self, device: torch.device) -> Tensor:
+        active = [patch for patch in self.patches if patch.strength != 0.0]
+        if not active:
+            return self.original.to(device)
+        total = self.original.to(device, torch.float32)
+        for patch in sorted(active, key=lambda item: item.strength):
+            total = total + patch.strength * delta_tensor(patch.delta, self.original.shape).to(total.device)
+        return total
+
+    @torch.no_grad()
+    def holds(self, data: Tensor) -> bool:
+        """Whether ``data`` is what was written, maybe moved to another device or cast to another type since."""
+        if data.dtype == self.dtype and checksum(data) == self.mark:
+            return True
+        halves = {torch.float16, torch.bfloat16} - {data.dtype}
+        if data.dtype == self.dtype and self.dtype != torch.float32:
+            return False
+        written = self._sum(self.device).to(self.dtype)
+        casts = [written.to(data.dtype), *(written.to(half).to(data.dtype) for half in halves)]
+        return checksum(data) in [checksum(item) for item in casts]
+
+    def settle(self) -> None:
+        """Forgets the original: what is there now is the base for good."""
+        if hasattr(self.parameter, ORIGINAL):
+            delattr(self.parameter, ORIGINAL)
 
 
 def delta_tensor(delta: Delta, shape: torch.Size) -> Tensor:

@@ -26,15 +26,20 @@ def write_sidecars(manifest: Manifest, file: Path, pictures: Sequence[Any]) -> l
         The files written.
     """
     from erase_plugins.artifacts.atomic import atomic_file
+    from erase_plugins.artifacts.places import png_stamp
 
-    written = [file.with_suffix(".json")]
+    written = sidecar_files(file, bool(pictures))
     with atomic_file(written[0]) as work:
         work.write_text(json.dumps(description(manifest), indent=2, sort_keys=True) + "\n", encoding="utf-8")
     if pictures:
-        written.append(file.with_suffix(".preview.png"))
         with atomic_file(written[1]) as work:
-            preview(pictures).save(work, format="PNG")
+            preview(pictures).save(work, format="PNG", pnginfo=png_stamp())
     return written
+
+
+def sidecar_files(file: Path, pictures: bool) -> list[Path]:
+    """Where `write_sidecars` writes."""
+    return [file.with_suffix(ending) for ending in (".json", ".preview.png")[: 2 if pictures else 1]]
 
 
 def description(manifest: Manifest) -> dict[str, Any]:

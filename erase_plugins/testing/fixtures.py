@@ -63,3 +63,12 @@ def hub_server(tmp_path: Path) -> Iterator[Any]:
 
     with HubServer() as hub, hub.as_default(tmp_path / "hub-cache"):
         yield hub
+
+
+@pytest.fixture
+def xet_hub_server(tmp_path: Path) -> Iterator[Any]:
+    """A Hub on this machine that keeps large files by xet, as the real one does today; the client uses xet as well."""
+    from erase_plugins.testing.hub_server import HubServer
+
+    with HubServer(xet=tmp_path / "hub-xet") as hub, hub.as_default(tmp_path / "hub-cache"):
+        yield hub

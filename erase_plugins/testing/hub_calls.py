@@ -69,10 +69,14 @@ def route(methods: str, pattern: str) -> Callable[[Callable[..., Answer]], Calla
 def answer(store: HubStore, call: Call) -> Answer:
     """The answer to a request; refusals carry the Hub's error headers."""
     path = _SPACES.sub(lambda found: f"{'/api/models' if found[1] else ''}/{SPACE}{found[2]}/", call.path, count=1)
+    for old, new in store.moved.items():
+        if re.match(rf"(/api/models)?/{re.escape(old)}(/|$)", path):
+            query = f"?{urlencode(call.query, doseq=True)}" if call.query else ""
+            return Answer(307, headers={"Location": f"{call.url}{path.replace(old, new, 1)}{query}"})
     try:
         for method, pattern, function in _ROUTES:
             found = pattern.match(path)
-            if method == call.method and found:
+            if found and method in (call.method, "GET" if call.method == "HEAD" else ""):
                 parts = {key: unquote(value) for key, value in found.groupdict().items() if value is not None}
                 return function(store, call, **parts)
         raise HubRefusal(404, "NotFound", "no such route")

@@ -24,6 +24,7 @@ class Fault:
         after: this many matching requests pass unharmed first.
         after_work: for statuses and "reset": the request is carried out, only its answer is lost.
         seconds: total delay of "slow".
+        message: what the answer says; for statuses.
     """
 
     pattern: str
@@ -32,12 +33,19 @@ class Fault:
     after: int = 0
     after_work: bool = False
     seconds: float = 0.2
+    message: str = "injected fault"
     used: int = 0
 
     def __post_init__(self) -> None:
         if not isinstance(self.kind, int) and self.kind not in KINDS:
             raise RequestError(f"unknown fault '{self.kind}'; give an HTTP status or one of {', '.join(KINDS)}")
         re.compile(self.pattern)
+
+
+#: what the Hub says besides to somebody who asked too often
+LIMITED = {
+    "RateLimit": '"api";r=0;t=55', "RateLimit-Policy": '"fixed window";"api";q=500;w=300', "Retry-After": "55",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import re
 from typing import Any
 from urllib.parse import parse_qs
 
-from erase_plugins.testing.hub_calls import ID, REV, Answer, Call, open_repository, paged, route, signed_in
+from erase_plugins.testing.hub_calls import ID, REV, Answer, Call, open_repository, paged, route, signed_in, writable
 from erase_plugins.testing.hub_listing import facts, matches, sort_key
 from erase_plugins.testing.hub_store import SPACE, HubRefusal, HubStore
 
@@ -50,7 +50,7 @@ def models(store: HubStore, call: Call) -> Answer:
     return paged(call, rows)
 
 
-@route("GET", f"/api/models/{ID}/tree/{REV}(?:/(?P<folder>.+))?")
+@route("GET", f"/api/models/{ID}/tree/{REV}(?:/(?P<folder>.*))?")
 def tree(store: HubStore, call: Call, repo: str, rev: str, folder: str = "") -> Answer:
     found = open_repository(store, call, repo).commit(rev)
     inside = f"{folder}/" if folder else ""
@@ -101,9 +101,42 @@ def resolve(store: HubStore, call: Call, repo: str, rev: str, path: str) -> Answ
     headers["ETag"] = f'"{entry.etag}"'
     if entry.lfs:
         headers |= {"X-Linked-Etag": f'"{entry.sha256}"', "X-Linked-Size": str(entry.size)}
-    data = store.blobs[entry.sha256]
+    if entry.xet:
+        token = f"{call.url}/api/models/{repo}/xet-read-token/{found.oid}"
+        headers |= {"X-Xet-Hash": entry.xet, "Link": f'<{token}>; rel="xet-auth"'}
     if call.method == "GET" and entry.lfs:
         repository.downloads += 1
+    if entry.lfs and store.redirects:
+        elsewhere = f"{call.url.replace('127.0.0.1', 'localhost')}/cdn/{entry.sha256}?signature=for-one-hour"
+        return Answer(302, headers={**headers, "Location": elsewhere})
+    return _ranged(call, store.blobs[entry.sha256], headers)
+
+
+@route("GET HEAD", "/cdn/(?P<sha256>[0-9a-f]{64})")
+def content(store: HubStore, call: Call, sha256: str) -> Answer:
+    """A file by a signed link; like the real one it takes no token, and whoever sends it one gave it away."""
+    if "authorization" in call.headers:
+        raise HubRefusal(400, "BadRequest", "Only one auth mechanism allowed")
+    return _ranged(call, store.blobs[sha256], {"ETag": f'"{sha256[:32]}"', "Accept-Ranges": "bytes"})
+
+
+@route("GET", f"/api/models/{ID}/xet-(?P<kind>read|write)-token/{REV}")
+def xet_token(store: HubStore, call: Call, repo: str, kind: str, rev: str) -> Answer:
+    """Address and token of the storage: the client's library reads the body, its Python part the headers."""
+    if store.xet is None:
+        raise HubRefusal(404, "NotFound", "no such route")
+    if kind == "write":
+        writable(store, call, repo)
+    open_repository(store, call, repo)
+    facts = store.xet.access()
+    names = {"X-Xet-Cas-Url": "casUrl", "X-Xet-Access-Token": "accessToken", "X-Xet-Token-Expiration": "exp"}
+    made = Answer.json(facts)
+    made.headers |= {name: str(facts[key]) for name, key in names.items()}
+    return made
+
+
+def _ranged(call: Call, data: bytes, headers: dict[str, str]) -> Answer:
+    """All bytes, or those that were asked for."""
     wanted = re.fullmatch(r"bytes=(\d+)-(\d*)", call.headers.get("range", ""))
     if not wanted:
         return Answer(200, data, headers)

@@ -8,8 +8,9 @@
         assert hub.count("PUT /lfs/") == 3
 
 It serves models: create, delete, upload through both modes, commits with parent check, pull requests, tags, branches,
-trees, downloads with ranges, and the listing with its filters. Uploaded bytes are checked against their SHA-256. It has
-no xet routes, so switch xet off (`HubServer.as_default` does) or hand open files to the client.
+trees, downloads with ranges, and the listing with its filters. Uploaded bytes are checked against their SHA-256.
+``HubServer(xet=folder)`` keeps large files as the Hub does today: the client's xet library sends and fetches them, and
+what comes by LFS is moved there. Without it xet has to be off (`HubServer.as_default` sees to both).
 """
 
 from __future__ import annotations
@@ -28,15 +29,26 @@ from urllib.parse import parse_qs, urlsplit
 
 from erase_plugins.testing import hub_reading, hub_writing  # noqa: F401  they declare the routes
 from erase_plugins.testing.hub_calls import Answer, Call, answer
-from erase_plugins.testing.hub_faults import Asked, Fault, Faults
+from erase_plugins.testing.hub_faults import LIMITED, Asked, Fault, Faults
 from erase_plugins.testing.hub_store import HubStore
+from erase_plugins.testing.hub_xet import XetStorage
 
 #: looks like a real token, so that tests can look for it where it must not appear
 TOKEN = "hf_testCanaryTokenNeverToBeShown01"
 
 
+#: hosts that are asked without a proxy
+_HERE = "127.0.0.1,localhost"
+
+
 class HubServer:
     """The server; use it as a context manager.
+
+    Args:
+        account: name of the account.
+        token: its token.
+        xet: an empty folder to keep large files in as the client's xet library does; None speaks LFS only.
+        redirects: large files are served from another host name.
 
     Attributes:
         url: endpoint to give to the client.
@@ -45,9 +57,11 @@ class HubServer:
         log: every request, oldest first.
     """
 
-    def __init__(self, account: str = "tester", token: str = TOKEN) -> None:
+    def __init__(
+        self, account: str = "tester", token: str = TOKEN, *, xet: Path | None = None, redirects: bool = False
+    ) -> None:
         self.account, self.token = account, token
-        self.store = HubStore()
+        self.store = HubStore(None if xet is None else XetStorage(xet), redirects)
         self.log: list[Asked] = []
         self.faults = Faults()
         self.lock = threading.RLock()
@@ -93,39 +107,52 @@ class HubServer:
         found = self.store.repository(repo_id).commit(revision)
         return {path: self.store.blobs[entry.sha256] for path, entry in found.files.items()}
 
+    def rename(self, old: str, new: str) -> None:
+        """Renames a repository; the old name leads to the new one from now on."""
+        repository = self.store.repositories[new] = self.store.repositories.pop(old)
+        repository.repo_id = new
+        self.store.moved[old] = new
+
     def environment(self, home: Path) -> dict[str, str]:
         """Variables that point the client of another process here, with its cache below ``home``."""
         return {
-            "HF_ENDPOINT": self.url, "HF_TOKEN": self.token, "HF_HOME": str(home), "HF_HUB_DISABLE_XET": "1",
-            "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_TELEMETRY": "1", "NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1",
+            "HF_ENDPOINT": self.url, "HF_TOKEN": self.token, "HF_HOME": str(home),
+            "HF_HUB_DISABLE_XET": "0" if self.store.xet else "1", "HF_HUB_OFFLINE": "0",
+            "HF_HUB_DISABLE_TELEMETRY": "1", "NO_PROXY": _HERE, "no_proxy": _HERE,
         }  # fmt: skip
 
     @contextmanager
-    def as_default(self, cache: Path, token: bool = True, wait: float = 0.0) -> Iterator[Self]:
+    def as_default(self, cache: Path, token: bool = True, wait: float = 0.0, xet: bool | None = None) -> Iterator[Self]:
         """Makes this the client's Hub, in this process, for the length of a with-block.
 
         Args:
             cache: folder for the client's file cache.
             token: whether the client is logged in.
             wait: longest pause between two tries of the client.
+            xet: whether the client uses its xet library; by default where this Hub has a storage for it.
         """
         import huggingface_hub.file_download as file_download
         import huggingface_hub.utils._http as client_http
         from huggingface_hub import constants, hf_api
 
-        variables = {"HF_TOKEN": self.token if token else None, "HF_TOKEN_PATH": None, "HUGGING_FACE_HUB_TOKEN": None}
-        saved = {name: os.environ.get(name) for name in (*variables, "NO_PROXY", "no_proxy")}
+        variables = {
+            "HF_TOKEN": self.token if token else None, "HF_TOKEN_PATH": None, "HUGGING_FACE_HUB_TOKEN": None,
+            "NO_PROXY": _HERE, "no_proxy": _HERE, "HF_XET_CACHE": str(cache / "xet"),
+            "HF_XET_CLIENT_RETRY_MAX_ATTEMPTS": "0",
+        }  # fmt: skip
+        saved = {name: os.environ.get(name) for name in variables}
+        with_xet = self.store.xet is not None if xet is None else xet
         clock = _Clock(wait)
         changes: list[tuple[Any, str, Any]] = [
             (constants, "ENDPOINT", self.url), (constants, "HF_HUB_OFFLINE", False),
             (constants, "HUGGINGFACE_CO_URL_TEMPLATE", self.url + "/{repo_id}/resolve/{revision}/{filename}"),
-            (constants, "HF_HUB_DISABLE_XET", True), (constants, "HF_HUB_CACHE", str(cache)),
+            (constants, "HF_HUB_DISABLE_XET", not with_xet), (constants, "HF_HUB_CACHE", str(cache)),
             (constants, "HF_TOKEN_PATH", str(cache / "no-token")), (hf_api.api, "endpoint", self.url),
             (client_http, "time", clock), (file_download, "time", clock),
         ]  # fmt: skip
         before = [(place, name, getattr(place, name)) for place, name, _ in changes]
         try:
-            for name, value in {**variables, "NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1"}.items():
+            for name, value in variables.items():
                 os.environ.pop(name, None) if value is None else os.environ.update({name: value})
             for place, name, changed in changes:
                 setattr(place, name, changed)
@@ -200,7 +227,9 @@ class _Handler(BaseHTTPRequestHandler):
                         Call(self.command, where.path, parse_qs(where.query), headers, body, account, hub.url),
                     )
         if isinstance(kind, int):
-            made = Answer.json({"error": "injected"}, kind, **{"X-Error-Message": "injected fault"})
+            text = "injected fault" if fault is None else fault.message
+            more = LIMITED if kind == 429 else {}
+            made = Answer.json({"error": text}, kind, **{"X-Error-Message": text}, **more)
         with hub.lock:
             status = 0 if kind == "reset" else made.status
             answered = 0 if kind == "reset" or self.command == "HEAD" else len(made.body)

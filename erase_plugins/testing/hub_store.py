@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
+from erase_plugins.testing.hub_xet import XetStorage
+
 #: file endings that go through LFS whatever their size, as a fresh repository's .gitattributes says
 LFS_ENDINGS = (".safetensors", ".bin", ".png", ".jpg", ".gif", ".zip", ".npz", ".parquet", ".ckpt", ".pt")
 LFS_BYTES = 10_000_000
@@ -27,12 +29,13 @@ class HubRefusal(Exception):
 
 @dataclass(frozen=True)
 class Entry:
-    """A file of a snapshot: SHA-256 of its bytes, size, git object id, and whether it is kept by LFS."""
+    """A file of a snapshot: SHA-256 of its bytes, size, git object id, whether it is kept by LFS, and its xet hash."""
 
     sha256: str
     size: int
     oid: str
     lfs: bool
+    xet: str | None = None
 
     @property
     def etag(self) -> str:
@@ -44,6 +47,8 @@ class Entry:
         found: dict[str, object] = {"type": "file", "path": path, "size": self.size, "oid": self.oid}
         if self.lfs:
             found["lfs"] = {"oid": self.sha256, "size": self.size, "pointerSize": 134}
+        if self.xet:
+            found["xetHash"] = self.xet
         return found
 
 
@@ -103,9 +108,17 @@ class Repository:
 
 
 class HubStore:
-    """All repositories and blobs of one test Hub."""
+    """All repositories and blobs of one test Hub.
 
-    def __init__(self) -> None:
+    Args:
+        xet: storage for files that the client handles with its xet library; None speaks LFS only.
+        redirects: files kept by LFS are served from another host name, as the Hub's content network does.
+    """
+
+    def __init__(self, xet: XetStorage | None = None, redirects: bool = False) -> None:
+        self.xet, self.redirects = xet, redirects
+        #: former names of repositories -> their names
+        self.moved: dict[str, str] = {}
         self.blobs: dict[str, bytes] = {}
         self.cards: dict[str, dict[str, object]] = {}
         self.repositories: dict[str, Repository] = {}
@@ -141,18 +154,22 @@ class HubStore:
         return sha256
 
     def entry(self, sha256: str, lfs: bool) -> Entry:
-        """A snapshot entry for a blob that is kept.
+        """A snapshot entry for a blob that is kept. With a xet storage what came by LFS is moved there.
 
         Raises:
             HubRefusal: the blob was never uploaded (400).
         """
+        found = self.xet.find(sha256) if self.xet and lfs else None
+        if self.xet and found and sha256 not in self.blobs:
+            self.put(self.xet.get(*found))
         if sha256 not in self.blobs:
             raise HubRefusal(400, "BadRequest", f"Your push was rejected because an LFS object is missing: {sha256}")
         data = self.blobs[sha256]
         pointer = f"version https://git-lfs.github.com/spec/v1\noid sha256:{sha256}\nsize {len(data)}\n".encode()
         body = pointer if lfs else data
         oid = hashlib.sha1(b"blob %d\x00%b" % (len(body), body)).hexdigest()
-        return Entry(sha256, len(data), oid, lfs)
+        xet = None if not self.xet or not lfs else found[0] if found else self.xet.put(data)
+        return Entry(sha256, len(data), oid, lfs, xet)
 
     def apply(
         self,

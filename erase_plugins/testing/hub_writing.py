@@ -10,6 +10,9 @@ from typing import Any
 from erase_plugins.testing.hub_calls import ID, REV, Answer, Call, route, signed_in, writable
 from erase_plugins.testing.hub_store import SPACE, Entry, HubRefusal, HubStore, is_lfs
 
+#: stands for every licence id that the Hub does not know
+NO_LICENCE = "no-such-licence"
+
 
 @route("POST", "/api/repos/create")
 def create(store: HubStore, call: Call) -> Answer:
@@ -51,6 +54,8 @@ def validate_yaml(store: HubStore, call: Call) -> Answer:
         for name in ("license", "library_name", "pipeline_tag", "thumbnail"):
             if not isinstance(data.get(name, ""), str):
                 errors.append({"message": f'"{name}" must be a string'})
+        if data.get("license") == NO_LICENCE:
+            errors.append({"message": f'"license" must be one of [apache-2.0, mit, other, ...]; {NO_LICENCE} is not'})
         if not all(isinstance(item, str) for item in data.get("tags") or []):
             errors.append({"message": '"tags" must be strings'})
     except Exception as error:

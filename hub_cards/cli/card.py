@@ -11,6 +11,7 @@ from erase_plugins.cli.command import check_output, declare, existing, force_opt
 from erase_plugins.cli.console import emit, say
 from erase_plugins.errors import RequestError
 from hub_cards.cli.pictures import drawing_options, notice_option
+from hub_cards.cli.pushed import requirement_option
 
 
 @declare("card")
@@ -20,12 +21,13 @@ from hub_cards.cli.pictures import drawing_options, notice_option
 @click.option("--license", "licence", metavar="ID", help="Licence id; that of the base model if left out.")
 @drawing_options
 @notice_option
+@requirement_option
 @click.option("--out", metavar="FILE.md", help="File to write; shown if left out. Pictures go into images/ beside it.")
 @force_option
 def command(
     artifact: str, report: str | None, repo: str | None, licence: str | None, pairs: int | None,
-    prompts: tuple[str, ...], model: str | None, device: str, unblurred: bool, adult: bool | None, out: str | None,
-    force: bool,
+    prompts: tuple[str, ...], model: str | None, device: str, unblurred: bool, adult: bool | None,
+    requirement: str | None, out: str | None, force: bool,
 ) -> None:  # fmt: skip
     """Write the model card of an artifact. Without a report it says "not measured"."""
     from erase_plugins.artifacts.artifact import load_artifact
@@ -39,7 +41,7 @@ def command(
     loaded = load_artifact(existing(artifact))
     where = None if repo is None else check_repo(repo)
     gallery = hide(draw(loaded, report, pairs, prompts, model, device), loaded, unblurred)
-    text = card(loaded, report, repo=where, license=licence, gallery=gallery, adult=adult)
+    text = card(loaded, report, repo=where, license=licence, gallery=gallery, adult=adult, requirement=requirement)
     if place is None:
         say(text.rstrip("\n"))
     else:
@@ -51,7 +53,10 @@ def command(
 def write(place: Path, text: str, gallery: Any, force: bool) -> None:
     """The card, and its pictures beside it."""
     from erase_plugins.artifacts.atomic import atomic_file
+    from erase_plugins.artifacts.places import FILE, check_place
 
+    for name in {} if gallery is None else gallery.files():
+        check_place(place.parent / name, force, FILE)
     for name, data in ({} if gallery is None else gallery.files()).items():
         picture = place.parent / name
         picture.parent.mkdir(parents=True, exist_ok=True)

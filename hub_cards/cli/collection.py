@@ -7,11 +7,11 @@ from typing import Any
 
 import click
 
-from erase_plugins.cli.command import declare, force_option, saved_facts, say_saved
+from erase_plugins.cli.command import check_output, declare, force_option, saved_facts, say_saved
 from erase_plugins.cli.console import emit, human_bytes, say, table
 from erase_plugins.errors import RequestError
 from hub_cards import SCHEME
-from hub_cards.cli.pushed import push_options, say_pushed, show
+from hub_cards.cli.pushed import push_options, requirement_option, say_pushed, show
 
 
 @click.group("collection")
@@ -28,6 +28,8 @@ def build(artifacts: tuple[str, ...], out: str, append: bool, force: bool) -> No
     """Make a collection of artifact folders (or of folders full of them, as 'sweep' writes); they keep their names."""
     from erase_plugins.artifacts.collection import Collection, build_collection
 
+    if not append:
+        check_output(out, force, kind="collection")
     members = _members(artifacts)
     if append:
         library = Collection.open(out).append(members, force)
@@ -57,19 +59,20 @@ def listed(collection: str, word: str | None) -> None:
 @declare("push")
 @click.argument("folder", metavar="DIR")
 @click.argument("repo", metavar="OWNER/NAME")
+@requirement_option
 @push_options
 def push(
     folder: str, repo: str, private: bool, create_pr: bool, revision: str | None, message: str | None,
-    licence: str | None, parent: str | None, dry_run: bool,
+    licence: str | None, parent: str | None, prune: bool, personal: bool, requirement: str | None, dry_run: bool,
 ) -> None:  # fmt: skip
-    """Publish a collection with its card; only what differs is sent."""
+    """Publish a collection with its card; only what differs is sent, and nothing leaves without --prune."""
     from hub_cards.cli.push import quiet_client
     from hub_cards.collections import push_collection
 
     quiet_client()
     done = push_collection(
         folder, repo, private=private, create_pr=create_pr, revision=revision, message=message, license=licence,
-        parent=parent, dry_run=dry_run, show=show,
+        parent=parent, prune=prune, personal=personal, requirement=requirement, dry_run=dry_run, show=show,
     )  # fmt: skip
     say_pushed(done, repo, f"use some of it: erase-plugins collection pull {repo} NAME NAME --into mine")
 
@@ -111,7 +114,7 @@ def pull(
 
 
 def _merge(repo: str, names: list[str], into: str | None, model: str | None, offline: bool, force: bool) -> None:
-    from erase_plugins.cli.command import base_for, check_output
+    from erase_plugins.cli.command import base_for
     from hub_cards.collections import merged
 
     if into is None:

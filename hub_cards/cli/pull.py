@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from erase_plugins.cli.command import declare, force_option, saved_facts
+from erase_plugins.cli.command import check_output, declare, force_option, saved_facts
 from erase_plugins.cli.console import emit, human_bytes, say
 
 
@@ -33,6 +33,8 @@ def command(
 
     quiet_client()
     name, revision = split(repo)
+    if into is not None:
+        check_output(into, force)
     wanted = (ALL,) if all_files else layouts
     artifact = pull(repo, into, model=model, layouts=wanted, force=force, offline=offline)
     say(f"{name}: {', '.join(artifact.manifest.erased) or 'a LoRA without manifest'}, verified")

@@ -12,7 +12,7 @@ from erase_plugins.cli.console import state
 from erase_plugins.errors import RequestError
 from erase_plugins.plain_text import scrub
 from hub_cards.cli.pictures import drawing_options, notice_option
-from hub_cards.cli.pushed import push_options, say_pushed, show
+from hub_cards.cli.pushed import push_options, requirement_option, say_pushed, show
 
 
 @declare("push")
@@ -25,20 +25,23 @@ from hub_cards.cli.pushed import push_options, say_pushed, show
 @click.option("--gallery", metavar="DIR", help="Publish the pairs that 'card --pairs' wrote there.")
 @drawing_options
 @notice_option
+@requirement_option
 @push_options
 def command(
     artifact: str, repo: str, report: str | None, merged: str | None, strength: float,
     private: bool, create_pr: bool, revision: str | None,
     message: str | None, licence: str | None, parent: str | None, pictures: bool, gallery: str | None,
     pairs: int | None, prompts: tuple[str, ...], model: str | None, device: str, unblurred: bool, adult: bool | None,
-    dry_run: bool,
+    prune: bool, personal: bool, requirement: str | None, dry_run: bool,
 ) -> None:  # fmt: skip
-    """Publish an artifact folder with its card. Log in with `hf auth login` or HF_TOKEN."""
+    """Publish an artifact folder with its card; what is there stays. Log in with `hf auth login` or HF_TOKEN."""
     from erase_plugins.artifacts.artifact import load_artifact
+    from hub_cards.bundle import REPORT, Bundle, artifact_files
     from hub_cards.checkpoint import push_merged
     from hub_cards.cli.pictures import draw
     from hub_cards.errors import check_repo
-    from hub_cards.pushing import push
+    from hub_cards.gallery import INDEX
+    from hub_cards.pushing import push, ready
 
     quiet_client()
     loaded = load_artifact(existing(artifact))
@@ -48,15 +51,23 @@ def command(
             raise RequestError("--merged publishes a model, not an artifact; leave --report and pictures out")
         full = push_merged(
             loaded, merged, repo, strength=strength, private=private, create_pr=create_pr, revision=revision,
-            message=message, license=licence, parent=parent, dry_run=dry_run, show=show,
+            message=message, license=licence, parent=parent, prune=prune, personal=personal, dry_run=dry_run, show=show,
         )  # fmt: skip
         say_pushed(full, repo, f"use it: erase-plugins generate --model {repo} --prompt ... --out picture.png")
         return
-    drawn = draw(loaded, report, pairs, prompts, model, device) if pictures and check_repo(repo) else None
+    drawn = None
+    if pictures and (pairs or prompts):
+        if not dry_run:
+            bundle = Bundle(
+                loaded, check_repo(repo), tuple(artifact_files(loaded)), private=private, revision=revision,
+                create_pr=create_pr,
+            )  # fmt: skip
+            ready(bundle, parent=parent, prune=prune, renewed=(INDEX, *([REPORT] if report else [])))
+        drawn = draw(loaded, report, pairs, prompts, model, device)
     done = push(
         loaded, repo, report=report, private=private, create_pr=create_pr, revision=revision, message=message,
         license=licence, parent=parent, pictures=pictures, gallery=drawn or gallery, blur=False if unblurred else None,
-        adult=adult, dry_run=dry_run, show=show,
+        adult=adult, prune=prune, personal=personal, requirement=requirement, dry_run=dry_run, show=show,
     )  # fmt: skip
     say_pushed(done, repo, f"use it: erase-plugins generate hub:{repo} --prompt ... --out picture.png")
 

@@ -7,11 +7,18 @@ from typing import Any
 import click
 
 from erase_plugins.cli.command import dry_run_option, stacked
-from erase_plugins.cli.console import emit, human_bytes, say
+from erase_plugins.cli.console import emit, hint, human_bytes, say
 
 #: files of one state that are named; of more the number is told
 _NAMED = 20
 
+personal_option = click.option(
+    "--personal", is_flag=True, help="Send e-mail addresses and home folders as they are; access keys never are."
+)
+requirement_option = click.option(
+    "--requirement", metavar="LINE",
+    help="Where readers get erase-plugins, pinned: 'erase-plugins @ git+https://HOST/OWNER/NAME@COMMIT'.",
+)  # fmt: skip
 push_options = stacked(
     click.option("--private", is_flag=True, help="Make a new repository private; refuse an existing public one."),
     click.option("--create-pr", is_flag=True, help="Open a pull request instead of changing the branch."),
@@ -19,6 +26,8 @@ push_options = stacked(
     click.option("--message", metavar="TEXT", help="First line of the commit."),
     click.option("--license", "licence", metavar="ID", help="Licence id, where that of the base model is not known."),
     click.option("--parent", metavar="COMMIT", help="Refuse unless the repository is still at this commit."),
+    click.option("--prune", is_flag=True, help="Take off what is published and not brought anew: evidence, artifacts."),
+    personal_option,
     dry_run_option,
 )
 
@@ -26,7 +35,10 @@ push_options = stacked(
 def show(bundle: Any) -> None:
     """Repository, visibility, every file with its state and size, and the lines of the card that change."""
     who = "private" if bundle.private else "public"
-    say(f"{bundle.repo}: {'exists' if bundle.exists else 'new'}, {who}, {human_bytes(bundle.bytes)} to send")
+    there = "not looked at" if bundle.unseen else "exists" if bundle.exists else "new"
+    say(f"{bundle.repo}: {there}, {who}, {human_bytes(bundle.bytes)} to send")
+    if bundle.unseen:
+        hint(f"every file counts as new: {bundle.unseen}")
     for state in ("new", "changed", "same"):
         files = [item for item in bundle.files if item.state == state]
         for item in files[:_NAMED]:

@@ -7,9 +7,10 @@ from typing import Any
 
 import click
 
-from erase_plugins.cli.command import declare, dry_run_option, existing, force_option
+from erase_plugins.cli.command import check_output, declare, dry_run_option, existing, force_option
 from erase_plugins.cli.console import emit, human_bytes, say
 from hub_cards.cli.pictures import drawing_options, notice_option
+from hub_cards.cli.pushed import personal_option
 
 
 @declare("space")
@@ -21,36 +22,44 @@ from hub_cards.cli.pictures import drawing_options, notice_option
 @notice_option
 @click.option("--license", "licence", metavar="ID", help="Licence id; that of the base model if left out.")
 @click.option(
-    "--requirement", metavar="LINE", help="Line for erase-plugins in requirements.txt, such as a git address."
+    "--requirement",
+    metavar="LINE",
+    help="Get erase-plugins from a pinned source, 'erase-plugins @ git+https://HOST/OWNER/NAME@COMMIT'; otherwise the "
+    "Space holds a copy.",
 )
 @click.option("--push", is_flag=True, help="Publish it as Space OWNER/NAME in one commit.")
 @click.option("--private", is_flag=True, help="With --push: make a new Space private.")
+@click.option("--prune", is_flag=True, help="With --push: take pairs off that are about other weights.")
+@personal_option
 @dry_run_option
 @force_option
 def command(
     repo: str, artifact: str | None, out: str | None, gallery: str | None, pairs: int | None,
     prompts: tuple[str, ...], model: str | None, device: str, unblurred: bool, adult: bool | None,
-    licence: str | None, requirement: str | None, push: bool, private: bool, dry_run: bool, force: bool,
+    licence: str | None, requirement: str | None, push: bool, private: bool, prune: bool,
+    personal: bool, dry_run: bool, force: bool,
 ) -> None:  # fmt: skip
     """Write a Gradio Space for a published artifact: prompt, seed, strength, base and erased side by side.
 
     Without --artifact the published OWNER/NAME is shown, with the pictures of its page.
     """
     from erase_plugins.artifacts.artifact import load_artifact
-    from erase_plugins.artifacts.atomic import refuse_existing
+    from hub_cards.bundle import Bundle
     from hub_cards.cli.pictures import draw
     from hub_cards.cli.push import quiet_client
     from hub_cards.cli.pushed import show
     from hub_cards.errors import check_repo
     from hub_cards.gallery import read_gallery
     from hub_cards.pulling import SCHEME
+    from hub_cards.pushing import ready
     from hub_cards.space import push_space, space_files, write_space
 
     quiet_client()
-    folder = Path(out or f"{check_repo(repo).split('/')[1]}-space")
-    if not dry_run:
-        refuse_existing(folder, force)
+    name = check_repo(repo).split("/")[1]
+    folder = check_output(out or f"{name}-space", force, kind="space", dry_run=dry_run)
     loaded = load_artifact(existing(artifact or f"{SCHEME}{repo}"))
+    if push and not dry_run:
+        ready(Bundle(loaded, repo, (), private=private, repo_type="space"), prune=True)
     drawn = draw(loaded, None, pairs, prompts, model, device) or (read_gallery(gallery) if gallery else None)
     if drawn is None and artifact is None:
         drawn = published_gallery(repo)
@@ -58,7 +67,11 @@ def command(
         loaded, repo, copy=artifact is not None, gallery=drawn, blur=False if unblurred else None, adult=adult,
         license=licence, requirement=requirement,
     )  # fmt: skip
-    done = push_space(loaded, repo, files, private=private, dry_run=dry_run, show=show) if push else None
+    done = (
+        push_space(loaded, repo, files, private=private, prune=prune, personal=personal, dry_run=dry_run, show=show)
+        if push
+        else None
+    )
     size = sum(len(item) if isinstance(item, bytes) else item.stat().st_size for item in files.values())
     if dry_run:
         say(f"would write {len(files)} files, {human_bytes(size)}, to {folder}; nothing was changed (dry run)")

@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from erase_plugins.artifacts.atomic import atomic_folder
+from erase_plugins.cli.comfy_install import SHIM
+
 
 @pytest.fixture
 def comfyui(tmp_path):
@@ -34,14 +37,28 @@ def test_the_written_folder_gives_the_nodes(erase, comfyui):
 
 
 def test_the_folder_of_an_earlier_version_is_replaced(erase, comfyui):
-    assert erase("comfy-install", str(comfyui)).code == 0
     place = comfyui / "custom_nodes" / "erase-plugins"
     shim = place / "__init__.py"
-    shim.write_text(shim.read_text().splitlines()[0] + "\n")
-    (place / "example_workflows" / "gone.json").write_text("{}")
+    with atomic_folder(place, kind="node pack") as work:
+        (work / "__init__.py").write_text(SHIM.splitlines()[0] + "\n")
+        (work / "example_workflows").mkdir()
+        (work / "example_workflows" / "gone.json").write_text("{}")
+    (place / "__pycache__").mkdir()
+    (place / "__pycache__" / "__init__.pyc").write_bytes(b"")
     assert erase("comfy-install", str(comfyui)).code == 0
     assert "NODE_CLASS_MAPPINGS" in shim.read_text()
     assert not (place / "example_workflows" / "gone.json").exists()
+    assert [item.name for item in place.parent.iterdir()] == ["erase-plugins"]
+
+
+def test_a_workflow_that_was_saved_there_is_kept(erase, comfyui):
+    assert erase("comfy-install", str(comfyui)).code == 0
+    mine = comfyui / "custom_nodes" / "erase-plugins" / "example_workflows" / "mine.json"
+    mine.write_text("{}")
+    ran = erase("comfy-install", str(comfyui))
+    assert ran.code == 2
+    assert "did not write (example_workflows/mine.json)" in ran.err.replace("\n", " ")
+    assert mine.read_text() == "{}"
 
 
 def test_dry_run_writes_nothing(erase, comfyui):

@@ -52,7 +52,10 @@ def test_a_second_demo_replaces_the_first(erase, small, monkeypatch):
     monkeypatch.setattr(demo, "_work", work)
     assert erase("demo").code == 0
     folder = small / "erase-plugins-demo"
-    (folder / "left.txt").write_text("from the first run")
+    (folder / "notes.txt").write_text("mine")
+    for more in ((), ("--force",)):
+        assert "did not write (notes.txt)" in erase("demo", *more).err
+    (folder / "notes.txt").unlink()
     ran = erase("demo", "--erase", "cat")
     assert ran.code == 0
     assert "pictures that show cat" in ran.out
@@ -61,7 +64,7 @@ def test_a_second_demo_replaces_the_first(erase, small, monkeypatch):
     commands = ran.out.split("next:")[1].strip().splitlines()
     assert [line.split()[1] for line in commands] == ["generate", "evaluate", "run"]
     assert "erase-plugins-demo/no-cat" in commands[0]
-    assert sorted(item.name for item in folder.iterdir()) == [".erase-plugins-demo", "no-cat"]
+    assert sorted(item.name for item in folder.iterdir()) == [".erase-plugins", "no-cat"]
 
 
 def test_demo_leaves_a_folder_of_the_user_alone(erase, small):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import shutil
+import sys
 
-from erase_plugins.cli import doctor, extras
+from erase_plugins import extras
+from erase_plugins.cli import doctor
 from erase_plugins.manager import get_manager
 from erase_plugins.types import PluginProblem
 
@@ -76,3 +78,18 @@ def test_a_check_that_dies_is_a_finding(erase, monkeypatch):
     ran = erase("doctor", "--quick", "--json")
     assert ran.code == 0
     assert found(ran, "broken")[0]["text"] == "RuntimeError: no such thing at x"
+
+
+def test_an_installation_beside_comfyui_is_told_what_methods_lack(erase, monkeypatch):
+    """After ``pip install --no-deps`` neither diffusers nor the table's own library is there."""
+    monkeypatch.setattr(doctor, "installed", lambda name: None if name in ("diffusers", "rich") else "99.0")
+    monkeypatch.setattr(extras, "installed", lambda name: None if name == "diffusers" else "99.0")
+    for name in ("rich", "rich.box", "rich.table", "rich.text"):
+        monkeypatch.setitem(sys.modules, name, None)
+    ran = erase("doctor", "--quick", "--json")
+    assert (found(ran, "esd")[0]["text"], found(ran, "esd")[0]["fix"]) == ("lacks diffusers", "pip install diffusers")
+    assert "uce" in found(ran, "methods")[0]["text"]
+    shown = erase("doctor", "--quick")
+    assert shown.code == 0
+    assert "problem  diffusers  not installed  pip install 'diffusers>=" in shown.out
+    assert "info  esd  lacks diffusers  pip install diffusers" in shown.out

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
+from pathlib import Path
 
 import pytest
 
 from erase_plugins.artifacts.artifact import load_artifact
 
+ROOT = Path(__file__).parents[2]
 FAST = ("--set", "vocabulary=200", "--no-check")
 
 
@@ -81,13 +85,16 @@ def test_run_json_and_layouts(erase, loaded, tmp_path):
 def test_existing_folder_needs_force(erase, loaded, tmp_path):
     place = tmp_path / "a"
     place.mkdir()
-    (place / "mine.txt").write_text("mine")
     ran = erase("run", "uce", "--erase", "pizza", "--out", place, *FAST)
     assert ran.code == 2
-    assert "--force" in ran.err
-    assert (place / "mine.txt").read_text() == "mine"
+    assert "pass --force" in ran.err
     assert erase("run", "uce", "--erase", "pizza", "--out", place, *FAST, "--force").code == 0
-    assert not (place / "mine.txt").exists()
+    (place / "mine.txt").write_text("mine")
+    for more in ((), ("--force",)):
+        ran = erase("run", "uce", "--erase", "pizza", "--out", place, *FAST, *more)
+        assert ran.code == 2
+        assert "did not write (mine.txt)" in ran.err
+    assert (place / "mine.txt").read_text() == "mine"
 
 
 def test_concepts_from_a_file(erase, tmp_path):
@@ -97,7 +104,7 @@ def test_concepts_from_a_file(erase, tmp_path):
     assert [item["text"] for item in ran.data["plan"]["request"]["concepts"]] == ["pizza", "cat"]
 
 
-def test_nothing_to_erase_writes_nothing_unless_forced(erase, loaded, tmp_path, monkeypatch):
+def test_nothing_to_erase_writes_nothing_unless_meant(erase, loaded, tmp_path, monkeypatch):
     """A base that draws something else for the name: simulated by a judge that never sees it."""
     from erase_plugins.cli import reaction
 
@@ -106,15 +113,46 @@ def test_nothing_to_erase_writes_nothing_unless_forced(erase, loaded, tmp_path, 
     ])  # fmt: skip
     words = ("run", "uce", "--erase", "pizza", "--set", "vocabulary=200", "--out", tmp_path / "a")
     ran = erase(*words)
-    assert ran.code == 0
+    assert ran.code == 3
     assert "does not react to 'pizza': concept score 0 % against 0 % for a random name" in ran.err
-    assert "nothing to erase" in ran.out
+    assert "error: nothing to erase" in ran.err and "pass --no-check if you mean it" in ran.err
     assert list(tmp_path.iterdir()) == []
-    data = erase(*words, "--json").data
-    assert data["artifact"] is None
-    assert data["check"]["no_reaction"] == ["pizza"]
-    assert erase(*words, "--force").code == 0
+    assert erase(*words, "--json").data["error"]["exit_code"] == 3
+    assert erase(*words, "--force").code == 3, "to replace a folder is another wish"
+    assert erase(*words, "--no-check").code == 0
     assert load_artifact(tmp_path / "a").manifest.erased == ("pizza",)
+
+
+UNKNOWN = {
+    "nonsense": (("--erase", "zxqv blorf"), "'zxqv blorf' is nothing that pocket was trained to draw"),
+    "style": (("--erase", "Van Gogh", "--kind", "style"), "'Van Gogh' is nothing that pocket was trained to draw"),
+    "one of two": (("--erase", "pizza", "--erase", "zxqv blorf"), "'zxqv blorf' is nothing that pocket was trained"),
+    "object": (("--erase", "Van Gogh"), "'Van Gogh' is nothing that pocket was trained to draw"),
+}
+
+
+@pytest.mark.parametrize(("words", "told"), UNKNOWN.values(), ids=UNKNOWN)
+def test_an_unknown_concept_is_refused_with_the_way_out(erase, loaded, tmp_path, words, told):
+    ran = erase("run", "uce", *words, "--out", tmp_path / "a")
+    assert ran.code == 3
+    assert told in ran.err
+    assert ran.err.strip().splitlines()[-1].endswith("name another concept, or pass --no-check if you mean it")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_concept_that_would_be_cut_is_refused_also_without_check(erase, loaded, tmp_path):
+    ran = erase("run", "uce", "--erase", "pizza with cheese " * 140, "--out", tmp_path / "a", "--no-check")
+    assert ran.code == 2
+    assert "the text encoder of pocket reads 30: the end would be cut without a trace" in ran.err
+    assert len(ran.err.strip().splitlines()[-1]) < 400
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_who_means_it_gets_a_warning_that_stays(erase, loaded, tmp_path):
+    ran = erase("run", "uce", "--erase", "zxqv blorf", "--out", tmp_path / "a", *FAST)
+    assert ran.code == 0, ran.err
+    (warning,) = (text for text in load_artifact(tmp_path / "a").manifest.warnings if "trained to draw" in text)
+    assert warning in f"{ran.out}{ran.err}"
 
 
 def test_the_base_reacts_to_a_concept_that_it_draws(pocket_target):
@@ -135,6 +173,43 @@ def test_cancelled_run_leaves_no_artifact_and_says_resume(erase, loaded, tmp_pat
     assert ran.code == 1
     assert "run the same command with --resume" in ran.err
     assert not (tmp_path / "a").exists()
+
+
+def test_the_second_writer_is_told_before_the_model_is_loaded(erase, tmp_path, monkeypatch):
+    import erase_plugins.cli.command as command
+
+    place = tmp_path / "a"
+    code = f"""
+import sys
+from pathlib import Path
+from erase_plugins.artifacts.locks import claim
+with claim(Path({str(place)!r})):
+    print("holds", flush=True)
+    sys.stdin.readline()
+"""
+    monkeypatch.setattr(command, "load_target", lambda *_, **__: pytest.fail("loaded"))
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT
+    ) as first:
+        assert first.stdout.readline().strip() == "holds"
+        for words in (("run", "uce"), ("run", "uce", "--force"), ("run", "uce", "--resume")):
+            ran = erase(*words, "--erase", "pizza", "--out", place, *FAST)
+            assert ran.code == 2
+            assert "'a' is being written by another run" in ran.err
+        first.communicate("\n")
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_a_killed_run_left_is_gone_on_with_and_cleared(erase, loaded, tmp_path):
+    """A stale lock, half a folder and the checkpoint of a run that was killed."""
+    (tmp_path / ".a.lock").write_text("")
+    (tmp_path / ".a.abcd1234.tmp").mkdir()
+    (tmp_path / ".a.abcd1234.tmp" / "edit.safetensors").write_bytes(b"half")
+    (tmp_path / ".a.work").mkdir()
+    (tmp_path / ".a.work" / "checkpoint.safetensors").write_bytes(b"old")
+    (tmp_path / ".ab.abcd1234.tmp").mkdir()
+    assert erase("run", "uce", "--erase", "pizza", "--out", tmp_path / "a", *FAST, "--resume").code == 0
+    assert sorted(item.name for item in tmp_path.iterdir()) == [".ab.abcd1234.tmp", "a"]
 
 
 def test_resume_with_other_options_is_refused_by_name(erase, loaded, tmp_path, monkeypatch):

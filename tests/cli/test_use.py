@@ -41,8 +41,14 @@ def test_generate_refuses_what_exists_and_dry_run_writes_nothing(erase, loaded, 
     place.write_bytes(b"mine")
     assert erase(*words).code == 2
     assert place.read_bytes() == b"mine"
+    assert erase(*words, "--force").code == 2
+    assert place.read_bytes() == b"mine"
+    place.unlink()
+    assert erase(*words).code == 0
+    first = place.stat().st_mtime_ns
+    assert erase(*words).code == 2
     assert erase(*words, "--force").code == 0
-    assert place.read_bytes() != b"mine"
+    assert place.stat().st_mtime_ns > first
 
 
 def test_evaluate_writes_the_report_that_it_prints(erase, loaded, pizza_folder, tmp_path):

@@ -43,11 +43,20 @@ class Client:
         status, answer = self.post("/prompt", {"prompt": graph, "client_id": "test"})
         assert status == 200, answer
         assert not answer["node_errors"], answer
+        return self.wait(answer["prompt_id"], seconds)
+
+    def wait(self, prompt: str, seconds: float = 500.0) -> dict[str, Any]:
+        """The entry in the history of what was queued.
+
+        Raises:
+            TimeoutError: it did not end.
+        """
         until = time.monotonic() + seconds
         while time.monotonic() < until:
-            found = self.get(f"/history/{answer['prompt_id']}")
+            found = self.get(f"/history/{prompt}")
             if found:
-                return found[answer["prompt_id"]]
+                ended: dict[str, Any] = found[prompt]
+                return ended
             time.sleep(0.1)
         raise TimeoutError(f"no end within {seconds} s")
 

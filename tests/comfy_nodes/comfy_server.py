@@ -12,6 +12,18 @@ from pathlib import Path
 
 FOLDERS = ("custom_nodes", "input", "output", "temp", "user", "models/erase_plugins", "models/loras")
 
+#: packages that the command line needs and a ComfyUI installation lacks; the nodes must do without
+ABSENT = ("diffusers", "peft", "accelerate", "click", "rich", "platformdirs")
+
+
+def hide(base: Path, absent: tuple[str, ...] = ABSENT) -> Path:
+    """A folder for PYTHONPATH that makes the import of some packages fail."""
+    folder = base / "absent"
+    folder.mkdir(exist_ok=True)
+    code = f"import sys\nsys.modules.update(dict.fromkeys({absent}))\n"
+    (folder / "sitecustomize.py").write_text(code, encoding="utf-8")
+    return folder
+
 
 def free_port() -> int:
     with socket.socket() as place:

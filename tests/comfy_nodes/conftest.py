@@ -61,14 +61,22 @@ class FakePatcher:
         self.patches_uuid = "first"
 
     def get_key_patches(self, prefix: str | None = None) -> dict[str, list[Any]]:
-        return {key: [(value, lambda item, **_: item)] for key, value in self.weights.items()}
+        plain = {key: (value, lambda item, **_: item) for key, value in self.weights.items()}
+        return {key: [found, *self.patches.get(key, ())] for key, found in plain.items()}
 
     def clone(self) -> FakePatcher:
         other = copy.copy(self)
         other.model_options = copy.deepcopy(self.model_options)
         other.weight_wrapper_patches = {key: list(value) for key, value in self.weight_wrapper_patches.items()}
-        other.patches = dict(self.patches)
+        other.patches = {key: value[:] for key, value in self.patches.items()}
         return other
+
+    def add_patches(self, patches: dict[str, Any], strength_patch: float = 1.0, strength_model: float = 1.0) -> Any:
+        found = [key for key in patches if key in self.weights]
+        for key in found:
+            self.patches.setdefault(key, []).append((strength_patch, patches[key], strength_model, None, None))
+        self.patches_uuid = object()
+        return found
 
     def set_model_patch(self, patch: Any, name: str) -> None:
         patches = self.model_options["transformer_options"].setdefault("patches", {})
@@ -82,10 +90,12 @@ class FakePatcher:
 
 
 @pytest.fixture
-def fake_model(tiny_sd1):
+def fake_model(tiny_sd1, monkeypatch):
     """(FakePatcher in ComfyUI's names, the diffusers pipeline with the same weights)."""
+    from comfy_nodes import row_maps
     from erase_plugins.families.naming import sgm_path
 
+    monkeypatch.setattr(row_maps, "_kind", lambda: row_maps.RowMap)
     pipe = tiny_sd1()
     config = dict(pipe.unet.config)
     weights = {}

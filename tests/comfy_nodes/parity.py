@@ -82,7 +82,7 @@ def loaders(case: Case, vae: Any) -> None:
 def erasing(case: Case, nodes: dict[str, Any]) -> None:
     """Closed-form nodes beside `ep.erase` and `ep.apply`."""
     import erase_plugins as ep
-    from comfy_nodes import solved
+    from comfy_nodes import row_maps, solved
     from erase_plugins.families.diffusers_target import DiffusersTarget
 
     base, source = case.comfy(), DiffusersTarget(case.pipe, "pocket")
@@ -108,11 +108,14 @@ def erasing(case: Case, nodes: dict[str, Any]) -> None:
         NUMBERS[f"{method}_off"] = bool((case.comfy(off) == base).all())
         NUMBERS[f"{method}_base_after"] = bool((case.comfy() == base).all())
     twice = nodes["EraseUCE"]().execute(model=erased, clip=case.clip, strength=1.0, erase="car", kind="object")
-    NUMBERS["patches_after_two"] = len(
-        twice["result"][0].model_options["transformer_options"]["patches"]["attn2_patch"]
-    )
-    NUMBERS["patches_after_one"] = len(erased.model_options["transformer_options"]["patches"]["attn2_patch"])
-    NUMBERS["maps_after_one"] = len(erased.model_options["transformer_options"]["patches"]["attn2_patch"][0].maps)
+    first, both = (row_maps.carried(item).loaded_keys for item in (erased, twice["result"][0]))
+    NUMBERS["keys_of_two"] = [len(first), first == both]
+    NUMBERS["patches_of_two"] = [sorted({len(found) for found in item.patches.values()}) for item in
+                                 (erased, twice["result"][0])]  # fmt: skip
+    theirs = ep.erase(source, "car", "uce")
+    rece = ep.erase(source, concepts, "rece", keep=["a cat"])
+    with ep.apply(case.pipe, rece, mode="context"), ep.apply(case.pipe, theirs, mode="context"):
+        NUMBERS["two_nodes"] = far(case.comfy(twice["result"][0]), case.diffusers())
 
 
 def loading(case: Case, nodes: dict[str, Any], work: Path) -> None:

@@ -21,8 +21,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import comfy_server
 from workflow import to_prompt
 
-#: packages that the command line needs and a ComfyUI installation lacks; the nodes must do without
-ABSENT = ("diffusers", "peft", "accelerate", "click", "rich", "platformdirs")
+ABSENT = comfy_server.ABSENT
 FINAL = ("execution_success", "execution_error", "execution_interrupted")
 
 
@@ -35,10 +34,7 @@ def start(comfy: Path, base: Path, port: int, absent: tuple[str, ...] = ABSENT) 
     """
     (base / "front").mkdir(exist_ok=True)
     (base / "front" / "index.html").write_text("no editor in this test", encoding="utf-8")
-    (base / "absent").mkdir(exist_ok=True)
-    code = f"import sys\nsys.modules.update(dict.fromkeys({absent}))\n"
-    (base / "absent" / "sitecustomize.py").write_text(code, encoding="utf-8")
-    path = os.pathsep.join([str(base / "absent"), os.environ.get("PYTHONPATH", "")])
+    path = os.pathsep.join([str(comfy_server.hide(base, absent)), os.environ.get("PYTHONPATH", "")])
     return comfy_server.start(sys.executable, comfy, base, port, base / "front", path)
 
 
@@ -72,6 +68,8 @@ async def queue(
                 continue
             frame = json.loads(message.data)
             data = frame.get("data") or {}
+            if frame["type"] == "erase_plugins.publish":
+                found.setdefault("offers", []).append(data)
             if data.get("prompt_id") != body["prompt_id"]:
                 continue
             if frame["type"] == "progress":
@@ -119,6 +117,24 @@ def first_example(pack: Path, info: dict[str, Any]) -> dict[str, Any]:
     return graph
 
 
+def bare(graph: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Nodes of methods in an installation that has nothing but ComfyUI's own packages."""
+    common = {"erase": "pizza", "kind": "object", "strength": 1.0, "keep": "", "seed": 0, "any_base": False,
+              "preview_every": 0}  # fmt: skip
+    model = {"model": ["1", 0], "clip": ["1", 1]}
+    text = {"class_type": "PrimitiveStringMultiline", "inputs": {"value": "pocket"}}
+    found = {}
+    for name, method, inputs in (
+        ("method", "Esd", {"checkpoint": "", **model}), ("checkpoint", "Uce", {"checkpoint": "pocket"}),
+        ("linked checkpoint", "Uce", {"checkpoint": ["3", 0]}),
+        ("closed form", "Uce", {"checkpoint": "", **model}),
+    ):  # fmt: skip
+        node = {"class_type": f"EraseMethod{method}", "inputs": {**common, **inputs}}
+        look = {"class_type": "PreviewAny", "inputs": {"source": ["2", 3]}}
+        found[name] = {"1": graph["1"], "2": node, "3": text, "4": look}
+    return found
+
+
 async def run(comfy: Path, base: Path, repository: Path) -> dict[str, Any]:
     port = comfy_server.free_port()
     process = start(comfy, base, port)
@@ -149,6 +165,8 @@ async def run(comfy: Path, base: Path, repository: Path) -> dict[str, Any]:
                 }}  # fmt: skip
                 load["12"]["inputs"]["source"] = ["2", 3]
                 out[name] = await queue(session, load)
+            for name, item in bare(graph).items():
+                out[name] = await queue(session, item)
             doctor = {"1": {"class_type": "EraseDoctor", "inputs": {}}}
             out["doctor"] = await queue(session, doctor)
     finally:

@@ -83,6 +83,11 @@ def refused() -> dict[str, dict[str, Any]]:
         "repo missing": told(node("EraseHubPull", repo="tester/nothing", keep=False, offline=False), output=2),
         "revision missing": told(node("EraseHubPull", repo=f"{REPO}@gone", keep=False, offline=False), output=2),
         "not mine": told(node("EraseHubPush", name="shared", repo="somebody/else", **publish), output=0),
+        "list": told(node("EraseUCE", model=["1", 0], clip=["1", 1], erase="pizza, dog, car", strength=1.0,
+                          kind="object"), output=2),
+        "NUL": told(node("EraseHubPush", name="sha\x00red", repo=REPO, **publish), output=0),
+        "long": told(stack("x" * 5000), output=4),
+        "NUL row": told(stack("x\x00y"), output=4),
         "nothing saved": told(node("EraseHubPush", name="shard", repo=REPO, **publish), output=0),
     }  # fmt: skip
 
@@ -105,6 +110,8 @@ async def run(comfy: Path, base: Path) -> dict[str, Any]:
             out.update(await shared(session, base))
             for name, graph in {**refused(), **away()}.items():
                 out[name] = await queue(session, graph)
+            (offered,) = out["not mine"]["offers"]
+            out["answers"]["not mine"] = await answered(session, {"key": offered["key"], "send": True})
             out["stopped"] = await queue(session, measuring(), stop_at=16)
             out["after the stop"] = await queue(session, drawing(["1", 0], ["1", 1]))
             async with session.get("/history") as answer:
@@ -135,8 +142,28 @@ async def shared(session: aiohttp.ClientSession, base: Path) -> dict[str, Any]:
     out["look"] = await queue(session, graph)
     published = copy.deepcopy(graph)
     published["4"]["inputs"]["publish"] = True
-    out["publish"] = await queue(session, published)
-    out["publish again"] = await queue(session, published)
+    out["asked"] = await queue(session, published, {"extra_pnginfo": {"workflow": {"nodes": [], "links": []}}})
+    out["asked again"] = await queue(session, published)
+    async with session.get("/history") as answer:
+        out["history while waiting"] = await answer.text()
+    out["nothing there yet"] = await queue(
+        session, told(node("EraseHubPull", repo=REPO, keep=False, offline=False), output=2)
+    )
+    key, other = (out[name]["offers"][0]["key"] for name in ("asked", "asked again"))
+    yes = {"key": key, "send": True}
+    out["answers"] = {
+        "other page": await answered(session, yes, {"Origin": "http://evil.example"}),
+        "other page of this browser": await answered(session, yes, {"Sec-Fetch-Site": "same-site"}),
+        "a form": await answered(session, yes, {"Content-Type": "text/plain"}),
+        "guessed": await answered(session, {"key": "x" * 43, "send": True}),
+        "no key": await answered(session, {"send": True}),
+        "no object": await answered(session, [key]),
+        "declined": await answered(session, {"key": other, "send": "yes"}),
+        "after declining": await answered(session, {"key": other, "send": True}),
+        "accepted": await answered(session, yes),
+        "twice": await answered(session, yes),
+    }
+    out.update(await moved(session, published))
     out["search"] = await queue(
         session, {"1": node("EraseHubSearch", query="pizza", concept="", base_model="", limit=5)}
     )
@@ -145,6 +172,7 @@ async def shared(session: aiohttp.ClientSession, base: Path) -> dict[str, Any]:
     workflow = {"nodes": [{"id": 2, "type": "EraseHubPull", "widgets_values": [REPO, True, False]}], "links": []}
     out["pull"] = await queue(session, pulled, {"extra_pnginfo": {"workflow": workflow}})
     (base / "pulled.png").write_bytes(await picture(session, out["pull"], "9"))
+    out["publish again"] = await queue(session, {"4": node("EraseHubPush", name="shared", publish=True, **push)})
     off = copy.deepcopy(pulled)
     off["3"]["inputs"]["rows"] = "shared : 0"
     out["off"] = await queue(session, off)
@@ -157,6 +185,44 @@ async def shared(session: aiohttp.ClientSession, base: Path) -> dict[str, Any]:
     for name, graph, workflow in references():
         out[name] = await queue(session, graph, {"extra_pnginfo": {"workflow": workflow}})
         (base / f"{name}.png").write_bytes(await picture(session, out[name], "9"))
+    return out
+
+
+async def answered(session: aiohttp.ClientSession, answer: Any, headers: dict[str, str] | None = None) -> list[Any]:
+    """Status and body of an answer to the question whether to publish."""
+    more = {"Content-Type": "application/json", **(headers or {})}
+    async with session.post("/erase_plugins/publish", data=json.dumps(answer), headers=more) as found:
+        ours = found.content_type == "application/json"
+        return [found.status, await found.json() if ours else {"error": "refused by ComfyUI"}]
+
+
+async def moved(session: aiohttp.ClientSession, published: dict[str, Any]) -> dict[str, Any]:
+    """A graph that names a branch: queued twice, after another commit, and twice again; with and without a wire."""
+    out: dict[str, Any] = {}
+
+    async def publish(text: str) -> None:
+        graph = copy.deepcopy(published)
+        graph["2"]["inputs"]["erase"] = text
+        graph["3"]["inputs"]["name"] = "moving"
+        graph["4"]["inputs"]["repo"] = "tester/moving"
+        found = await queue(session, graph)
+        out[f"published {text}"] = await answered(session, {"key": found["offers"][0]["key"], "send": True})
+
+    await publish("car")
+    graphs = {"named": "tester/moving", "over a wire": ["97", 0]}
+    for text in ("first", "second"):
+        for name, repo in graphs.items():
+            graph = {**drawing(["3", 0], ["1", 1]), "2": node("EraseHubPull", repo=repo, keep=False, offline=False),
+                     "3": stack("hub:tester/moving : 0.5"), "98": node("PreviewAny", source=["2", 2]),
+                     "97": node("PrimitiveStringMultiline", value="tester/moving")}  # fmt: skip
+            graph["9"]["inputs"]["filename_prefix"] = name.replace(" ", "_")
+            out[f"{text} {name}"] = await queue(session, graph)
+            await queue(session, graph)  # what came over a wire is known after one run
+            await asyncio.sleep(2.1)
+            out[f"{text} {name} again"] = await queue(session, graph)
+        if text == "first":
+            await publish("dog")
+            await asyncio.sleep(2.1)
     return out
 
 

@@ -1,4 +1,4 @@
-"""Runs inside the ComfyUI interpreter: edits on a base that is stored in fp8 or bf16, beside the same weights in fp32.
+"""Runs inside the ComfyUI interpreter: edits on a base stored in fp8, bf16 or fp16, beside the same weights in fp32.
 
 Usage: python storage.py COMFY_DIR WORK; WORK/models/erase_plugins holds the artifacts.
 """
@@ -10,6 +10,8 @@ import logging
 import sys
 from pathlib import Path
 from typing import Any
+
+PROMPT = "a pizza on a blue background"
 
 
 def main(comfy_dir: str, work: Path) -> None:
@@ -48,17 +50,55 @@ def main(comfy_dir: str, work: Path) -> None:
                 transformer_options=model.model_options["transformer_options"],
             ).clone()  # fmt: skip
 
+    def far(found: Any, wanted: Any) -> float:
+        return float((found - wanted).norm() / wanted.norm())
+
+    def held(edited: Any, plain: Any) -> int:
+        """How many tensors of a saved file would differ from those of the base."""
+        comfy.model_management.load_models_gpu([plain], force_patch_weights=True)
+        before = {key: value.float().clone() for key, value in plain.model.diffusion_model.state_dict().items()}
+        comfy.model_management.load_models_gpu([edited], force_patch_weights=True)
+        after = edited.model.diffusion_model.state_dict()
+        return sum(not before[key].equal(value.float()) for key, value in after.items())
+
+    def lowvram() -> dict[str, Any]:
+        """An erased model whose weights are patched at every use, and what is saved of it then."""
+        model, clip, _ = model_stored_as(torch.float16)
+        ask = {"artifact": "contextmap", "strength": 0.6, "strength_clip": 0.0, "any_base": True}
+        edited = nodes["EraseLoadArtifact"]().execute(model=model, clip=clip, **ask)["result"][0]
+        context = clip.encode_from_tokens(clip.tokenize(PROMPT)).expand(2, -1, -1)
+        base, wanted = predicted(model, context), predicted(edited, context)
+        patched = {key: value.clone() for key, value in edited.model.diffusion_model.state_dict().items()}
+        comfy.model_management.unload_all_models()
+        edited.patch_model(edited.offload_device, lowvram_model_memory=1)
+        options = edited.model_options["transformer_options"]
+        draw = torch.Generator().manual_seed(3)
+        noisy = torch.randn(2, 4, 16, 16, generator=draw)
+        found = edited.model.diffusion_model(
+            noisy, timesteps=torch.tensor([700.0, 120.0]), context=context, transformer_options=options
+        )
+        count = edited.model.lowvram_patch_counter
+        edited.partially_load(edited.offload_device, 1, force_patch_weights=True)
+        saved = edited.model.diffusion_model.state_dict()
+        same = all(saved[key].equal(value) for key, value in patched.items())
+        edited.detach()
+        return {
+            "error": far(found, wanted), "patched_at_use": count, "saved_is_patched": same, "effect": far(wanted, base),
+            "base_after": bool((predicted(model, context) == base).all()),
+        }  # fmt: skip
+
     with torch.inference_mode():
         for name, dtype in (
             ("fp8_e4m3", torch.float8_e4m3fn),
             ("fp8_e5m2", torch.float8_e5m2),
             ("bf16", torch.bfloat16),
+            ("fp16", torch.float16),
         ):
             stored, clip, _ = model_stored_as(dtype)
             plain, _, _ = model_stored_as(None)
             rounded = {key: value.float() for key, value in stored.model.diffusion_model.state_dict().items()}
             plain.model.diffusion_model.load_state_dict(rounded)
-            context = clip.encode_from_tokens(clip.tokenize("a pizza on a blue background")).expand(2, -1, -1)
+            context = clip.encode_from_tokens(clip.tokenize(PROMPT)).expand(2, -1, -1)
             base = predicted(stored, context)
             found: dict[str, Any] = {"dtype": str(next(stored.model.diffusion_model.parameters()).dtype)}
             for folder in sorted((work / "models" / "erase_plugins").iterdir()):
@@ -66,12 +106,18 @@ def main(comfy_dir: str, work: Path) -> None:
                 edited, _, _, report = nodes["EraseLoadArtifact"]().execute(model=stored, clip=clip, **ask)["result"]
                 wanted = nodes["EraseLoadArtifact"]().execute(model=plain, clip=clip, **ask)["result"][0]
                 ours, theirs = predicted(edited, context), predicted(wanted, context)
+                exact = {key: value.clone() for key, value in wanted.model.diffusion_model.state_dict().items()}
+                once, _, _ = model_stored_as(None)  # the edited weights, rounded as a file of this type rounds them
+                once.model.diffusion_model.load_state_dict({key: value.to(dtype) for key, value in exact.items()})
+                rounded_once = predicted(once, context)
                 found[folder.name] = {
-                    "error": float((ours - theirs).norm() / theirs.norm()), "report": report,
-                    "effect": float((theirs - base).norm() / base.norm()),
+                    "error": far(ours, theirs), "report": report, "effect": far(theirs, base),
+                    "error_of_rounded": far(ours, rounded_once),
                     "base_after": bool((predicted(stored, context) == base).all()),
+                    "held": held(edited, stored),
                 }  # fmt: skip
             out[name] = found
+        out["lowvram"] = lowvram()
     print("RESULT " + json.dumps(out))
 
 

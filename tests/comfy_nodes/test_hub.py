@@ -82,14 +82,6 @@ def test_what_is_no_repository_is_refused(name):
     assert repo_problem("hub:me/no-pizza") is None
 
 
-def test_only_what_may_change_is_looked_up_again():
-    states = {spec.id: spec.state for spec in SPECS}
-    assert states["EraseHubPull"](repo=f"me/x@{COMMIT}") == f"me/x@{COMMIT}"
-    assert states["EraseHubPull"](repo="me/x") != states["EraseHubPull"](repo="me/x")
-    assert states["EraseHubPull"](repo=None) != states["EraseHubPull"](repo=None)
-    assert states["EraseHubPush"](publish=True) == states["EraseHubPush"](publish=True)
-
-
 def test_no_node_has_a_place_for_a_token():
     names = [item.name for spec in SPECS for item in spec.inputs]
     assert not [name for name in names if "token" in name or "key" in name or "password" in name]

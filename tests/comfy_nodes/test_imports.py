@@ -69,7 +69,7 @@ def test_workflows_name_our_nodes_and_their_widgets():
             sockets = [item.name for item in spec.inputs if item.type.isupper() and item.type not in WIDGETS]
             assert [item["name"] for item in node["inputs"] if "widget" not in item] == sockets
             widgets = [item.name for item in spec.inputs if item.name not in sockets]
-            assert len(node["widgets_values"]) == len(widgets) + ("seed" in widgets)
+            assert len(node["widgets_values"]) == len(widgets)
             assert [item["name"] for item in node["outputs"]] == [item.name for item in spec.outputs]
 
 

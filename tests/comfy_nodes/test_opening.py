@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 import erase_plugins as ep
-from comfy_nodes import host, hub, opening
+from comfy_nodes import files, host, hub, moving, opening
 from erase_plugins.errors import ArtifactError
+from tests.layouts.making import artifact_of, random_edit
 
 
 @pytest.fixture
@@ -32,9 +33,10 @@ def test_every_place_is_looked_at(opened, monkeypatch):
     )
 
 
-def test_what_may_move_on_the_hub_is_looked_up_in_every_run(opened):
+def test_the_state_of_a_name_follows_its_place(opened, monkeypatch):
+    monkeypatch.setattr(moving, "state", lambda name: name if "@" in name else f"{name} at c")
     assert opening.state(f"hub:me/no-dog@{'a' * 40}") == f"hub:me/no-dog@{'a' * 40}"
-    assert opening.state("hub:me/no-dog") != opening.state("hub:me/no-dog")
+    assert opening.state("hub:me/no-dog") == "hub:me/no-dog at c"
     assert opening.state("erase_dog").startswith("erase.json:")
 
 
@@ -45,3 +47,18 @@ def test_the_nearest_name_of_either_folder_is_told(opened):
         opening.open_artifact("x/stile.safetensors")
     with pytest.raises(ArtifactError, match="refresh the list"):
         opening.open_artifact("zzz")
+
+
+def test_a_linked_artifact_and_a_linked_file_are_loaded(tmp_path, monkeypatch, pocket_target):
+    made = artifact_of(pocket_target, random_edit(pocket_target, ("denoiser",)), "no_pizza").save(
+        tmp_path / "disk" / "no_pizza", ("patch",)
+    )
+    models = tmp_path / "models"
+    models.mkdir()
+    (models / "linked").symlink_to(made.path)
+    (models / "one.safetensors").symlink_to(next(made.path.glob("*.safetensors")))
+    monkeypatch.setattr(host, "artifact_folders", lambda: [models])
+    monkeypatch.setattr(host, "lora_path", lambda name: None)
+    for name in files.listing():
+        assert opening.open_artifact(name).artifact.manifest.erased == made.manifest.erased
+    assert len(files.listing()) == 2

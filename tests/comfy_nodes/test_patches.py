@@ -7,7 +7,9 @@ import copy
 import pytest
 import torch
 
-from comfy_nodes.patches import ContextPatch, WeightWrapper, apply_edit
+from comfy_nodes import patches
+from comfy_nodes.patches import WeightWrapper, apply_edit
+from comfy_nodes.row_maps import ContextPatch
 from comfy_nodes.target import ComfyTarget
 from erase_plugins.artifacts.edit import AddOn, Edit, LowRank
 from erase_plugins.errors import BaseMismatch, RequestError, Unsupported
@@ -31,7 +33,7 @@ def target(fake_model):
 
 def test_a_context_map_is_hung_on_a_clone_and_maps_keys_and_values(target):
     edit = context_edit(target.info.width)
-    done = apply_edit(target, edit, 0.5)
+    done = apply_edit(target, edit, 0.5, touch_weights=False)
     assert attn2_patches(target.model) == []
     assert (done.count, done.total) == (len(target.modules("cross_kv")),) * 2
     (patch,) = attn2_patches(done.model)
@@ -48,8 +50,8 @@ def test_a_context_map_is_hung_on_a_clone_and_maps_keys_and_values(target):
 
 def test_two_maps_add_up_in_one_patch(target):
     first, second = context_edit(target.info.width), context_edit(target.info.width, 1)
-    one = apply_edit(target, first, 1.0).model
-    two = apply_edit(ComfyTarget(one), second, 1.0).model
+    one = apply_edit(target, first, 1.0, touch_weights=False).model
+    two = apply_edit(ComfyTarget(one), second, 1.0, touch_weights=False).model
     rows = torch.randn(1, 5, target.info.width)
     maps = [edit.deltas["unet"]["context"] for edit in (first, second)]
     wanted = rows + sum(rows @ item.A.T @ item.B.T for item in maps)
@@ -64,7 +66,7 @@ def test_strength_0_gives_the_very_same_objects(target):
     assert "(off)" in done.report("x", 0.0)
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2])
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e5m2])
 def test_quantised_weights_get_wrappers_that_are_exact(fake_model, dtype):
     model, _ = fake_model
     plain = ComfyTarget(model)
@@ -80,6 +82,21 @@ def test_quantised_weights_get_wrappers_that_are_exact(fake_model, dtype):
     assert torch.equal(wrapper(used), used + 0.5 * delta.dense())
     assert torch.equal(ComfyTarget(done.model).weight(ref), used + 0.5 * delta.dense())  # the next erase node sees it
     assert "weight wrappers" in done.report("x", 0.5)
+    assert f"stored as {str(dtype).removeprefix('torch.')}" in done.report("x", 0.5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_other_weights_get_patches_that_checkpoints_hold(fake_model, dtype, monkeypatch):
+    model, _ = fake_model
+    model.weights = {name: value.to(dtype) for name, value in model.weights.items()}
+    target = ComfyTarget(model)
+    ref = target.modules("cross_kv")[0]
+    delta = LowRank(torch.ones(1, ref.shape[1]), torch.ones(ref.shape[0], 1))
+    monkeypatch.setattr(patches, "_as_patches", lambda deltas, _: deltas)
+    done = apply_edit(target, Edit("sd1", {"unet": {ref.weight: delta}}), 0.5)
+    assert done.model.patches == {target.key("unet", ref.weight): [(0.5, delta, 1.0, None, None)]}
+    assert done.model.weight_wrapper_patches == {}
+    assert done.unsaved == ()
 
 
 def test_partial_matches_are_refused_with_counts(target):
@@ -126,6 +143,7 @@ def test_an_add_on_follows_its_layer_only_and_strength_0_hangs_nothing(target):
     assert torch.allclose(patch(x, {"block": ("middle", 0), "block_index": 0}), wanted, atol=1e-5)
     assert patch(x, {"block": ("input", 1), "block_index": 0}) is x
     assert copy.deepcopy(patch) is patch is patch.to(torch.device("cpu"))
+    assert "not in models that are saved or merged behind this node: add-ons are no weights" in done.report("x", 0.5)
 
 
 def test_text_encoder_changes_need_the_clip(target):
@@ -141,7 +159,7 @@ def test_unusable_strengths_are_refused(target, value):
 
 
 def test_clones_of_a_model_do_not_copy_the_map(target):
-    (patch,) = attn2_patches(apply_edit(target, context_edit(target.info.width), 1.0).model)
+    (patch,) = attn2_patches(apply_edit(target, context_edit(target.info.width), 1.0, touch_weights=False).model)
     assert copy.deepcopy(patch) is patch
     assert isinstance(patch.to(torch.device("cpu")), ContextPatch)
     assert patch.to(torch.float16) is patch

@@ -40,6 +40,13 @@ class Content:
             yield self.data[start : start + 1000]
 
 
+class Slow(Content):
+    async def iter_chunked(self, size):
+        async for part in super().iter_chunked(size):
+            await asyncio.sleep(0)
+            yield part
+
+
 def send(name, data):
     return asyncio.run(routes._take_in(SimpleNamespace(query={"name": name}, content=Content(data))))
 
@@ -59,12 +66,52 @@ def test_another_file_of_the_same_name_gets_a_number(models, data):
 
 
 @pytest.mark.parametrize(
-    "name", ["../x.safetensors", "a/b.safetensors", "a\\b.safetensors", ".x.safetensors", "x.ckpt", ""]
-)
+    "name",
+    [
+        "../x.safetensors", "a/b.safetensors", "a\\b.safetensors", ".x.safetensors", "x.ckpt", "", "a\x00.safetensors",
+        "a\nb.safetensors", "c:x.safetensors", "a\u202ex.safetensors",
+    ],
+)  # fmt: skip
 def test_names_that_are_no_plain_file_names_are_refused(models, name):
     with pytest.raises(RequestError, match="is not the name of a safetensors file"):
-        routes.free_place(name)
+        routes.check_name(name)
     assert send(name, b"x")[0] == 400
+
+
+def test_a_name_that_no_file_system_holds_is_refused_in_one_line(models):
+    status, body = send("x" * 300 + ".safetensors", b"x")
+    assert status == 400
+    assert "is longer than 200 bytes" in body["error"]
+    assert len(body["error"]) < 200
+    assert not models.exists()
+
+
+@pytest.mark.parametrize("name", ["a\x00b", "x" * 5000, "x/" * 3000, "\x00", "", ".", "a\nb"])
+def test_odd_names_are_refused_in_one_line(models, name):
+    models.mkdir()
+    status, body = asyncio.run(routes._artifact(SimpleNamespace(query={"name": name})))
+    assert status == 400
+    assert body["error"].isprintable()
+    assert len(body["error"]) < 250
+
+
+def test_two_uploads_of_one_name_at_the_same_time_are_both_kept(models, data, pocket_target, tmp_path):
+    """Each chunk of one is followed by a chunk of the other, as from two windows of a browser."""
+    folder = tmp_path / "second"
+    artifact_of(pocket_target, random_edit(pocket_target, ("cross_kv",)), "no_pizza").save(folder, ("patch",))
+    other = next(folder.glob("*.safetensors")).read_bytes()
+
+    async def both():
+        requests = [SimpleNamespace(query={"name": "a.safetensors"}, content=Slow(item)) for item in (data, other)]
+        return await asyncio.gather(*(routes._take_in(request) for request in requests))
+
+    answers = asyncio.run(both())
+    assert [status for status, _ in answers] == [200, 200]
+    kept = {body["name"]: content for (_, body), content in zip(answers, (data, other), strict=True)}
+    assert set(kept) == {"a.safetensors", "a_2.safetensors"}
+    for name, content in kept.items():
+        assert (models / name).read_bytes() == content
+    assert {path.name for path in models.iterdir()} == set(kept)
 
 
 def test_what_is_not_ours_is_not_kept(models, data, monkeypatch):
@@ -114,4 +161,6 @@ def test_routes_are_added_where_a_server_is_and_nowhere_else(monkeypatch):
     running = SimpleNamespace(instance=SimpleNamespace(routes=table))
     monkeypatch.setitem(sys.modules, "server", SimpleNamespace(PromptServer=running))
     routes.register()
-    assert added == [("GET", "/erase_plugins/artifact"), ("POST", "/erase_plugins/artifact")]
+    assert added == [
+        ("GET", "/erase_plugins/artifact"), ("POST", "/erase_plugins/artifact"), ("POST", "/erase_plugins/publish"),
+    ]  # fmt: skip

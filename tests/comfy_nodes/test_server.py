@@ -94,10 +94,31 @@ def test_an_artifact_of_another_model_fails_with_our_sentence(served):
     assert "another architecture; nothing was changed" in answer["error"]
 
 
-def test_doctor_finds_nothing(served):
+def test_doctor_finds_what_this_installation_lacks_and_nothing_else(served):
     text = served["doctor"]["output"]["1"]["text"][0]
     assert "methods: " in text
-    assert text.endswith("everything is in order")
+    (problem,) = [line for line in text.splitlines() if line.startswith("problem: ")]
+    assert problem.startswith("problem: diffusers is not installed; EraseMethod")
+    assert problem.endswith("python -m pip install diffusers")
+
+
+@pytest.mark.parametrize("case", ["method", "checkpoint"])
+def test_a_missing_package_is_named_before_the_queue_takes_the_graph(served, case):
+    answer = served[case]
+    assert answer["status"] == 400
+    details = [error["details"] for item in answer["node_errors"].values() for error in item["errors"]]
+    assert any("needs diffusers, which ComfyUI does not bring; run: python -m pip install" in item for item in details)
+
+
+def test_a_missing_package_is_named_at_once_where_the_checkpoint_comes_over_a_wire(served):
+    answer = served["linked checkpoint"]
+    assert answer["end"] == "execution_error"
+    assert "a model named in 'checkpoint' needs diffusers" in answer["error"]
+    assert "1" not in answer["executed"]  # not even the loader of the model ran
+
+
+def test_closed_forms_need_nothing(served):
+    assert served["closed form"]["end"] == "execution_success"
 
 
 def test_object_info_has_tooltips(served):

@@ -27,8 +27,8 @@ def base(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def hub():
-    with HubServer() as server:
+def hub(tmp_path_factory):
+    with HubServer(xet=tmp_path_factory.mktemp("xet")) as server:  # large files as the Hub keeps them today
         yield server
 
 
@@ -88,10 +88,73 @@ def test_looking_shows_the_exact_list_and_sends_nothing(served, hub):
     }
 
 
-def test_publishing_needs_the_switch_and_is_not_repeated(served, hub):
-    assert "published" in text(served["publish"], "4")
+def test_a_graph_with_the_switch_on_sends_nothing_by_itself(served):
+    """Whatever a workflow file, an API graph or the metadata of a picture say: a person has to answer."""
+    for name in ("asked", "asked again"):
+        assert served[name]["end"] == "execution_success"
+        assert "nothing was sent yet" in text(served[name], "4")
+    assert served["nothing there yet"]["error"].startswith("cannot pull from tester/no-pizza")
+
+
+def test_the_question_shows_exactly_what_would_be_sent(served, hub):
+    (offer,) = served["asked"]["offers"]
+    assert (offer["repo"], offer["account"], offer["new"], offer["private"]) == (
+        "tester/no-pizza", "tester", True, False,
+    )  # fmt: skip
+    listed = [line.split()[1] for line in text(served["asked"], "4").splitlines() if line.startswith("new ")]
+    assert [item["name"] for item in offer["files"]] == listed
+    assert sum(item["bytes"] for item in offer["files"]) == offer["bytes"] > 0
+
+
+def test_the_key_is_nowhere_but_with_the_client_that_queued(served, base):
+    keys = [offer["key"] for name in ("asked", "asked again") for offer in served[name]["offers"]]
+    assert len(set(keys)) == 2
+    outputs = json.dumps([{name: part for name, part in served[case].items() if name != "offers"}
+                          for case in ("asked", "asked again")])  # fmt: skip
+    for key in keys:
+        assert len(key) >= 43
+        assert key not in served["history while waiting"] + served["history"] + served["log"] + outputs
+
+
+@pytest.mark.parametrize(
+    ("case", "status", "sentence"),
+    [
+        ("other page", 403, "refused by ComfyUI"),  # whose own guard is in front of ours, where it knows the address
+        ("other page of this browser", 403, "comes from another web page"),
+        ("a form", 403, "send JSON"),
+        ("guessed", 400, "nothing waits under this key"),
+        ("no key", 400, "nothing waits under this key"),
+        ("no object", 400, "send JSON"),
+        ("after declining", 400, "nothing waits under this key"),
+        ("twice", 400, "nothing waits under this key"),
+        ("not mine", 403, "cannot push to somebody/else"),
+    ],
+)
+def test_only_the_right_answer_publishes(served, case, status, sentence):
+    got, body = served["answers"][case]
+    assert got == status
+    assert sentence in body["error"]
+
+
+def test_publishing_needs_an_answer_and_is_not_repeated(served, hub):
+    assert served["answers"]["declined"] == [200, {"sent": [], "text": "nothing was sent"}]
+    status, body = served["answers"]["accepted"]
+    commit = hub.store.repository("tester/no-pizza").commit("main").oid
+    assert (status, body["commit"]) == (200, commit)
+    assert body["text"].endswith(f"use it as tester/no-pizza@{commit}")
     assert hub.count("POST /api/models/tester/no-pizza/commit/") == 1
-    assert served["publish again"]["executed"] == []
+    assert f"everything is there already at {commit[:12]}" in text(served["publish again"], "4")
+    assert "offers" not in served["publish again"]
+
+
+@pytest.mark.parametrize("way", ["named", "over a wire"])
+def test_a_branch_runs_again_when_it_moved_and_only_then(served, way):
+    assert served["published car"][0] == served["published dog"][0] == 200
+    assert "9" in served[f"first {way}"]["executed"]
+    assert served[f"first {way} again"]["executed"] == []
+    behind = {"3", "9"} if way == "named" else set()  # the other graph has done these already
+    assert {"2", "98"} | behind <= set(served[f"second {way}"]["executed"])
+    assert served[f"second {way} again"]["executed"] == []
 
 
 def test_search_finds_it_with_its_commit(served, hub):
@@ -186,6 +249,7 @@ def test_no_token_in_pictures_history_log_or_widgets(served, base, hub):
         ("time", "'2' is no share of the sampling"),
         ("probe guide", "'dog' would become itself"),
         ("repo", "'no-pizza' is not a repository; write owner/name"),
+        ("list", "'pizza, dog, car' looks like several concepts (pizza, dog, car)"),
     ],
 )
 def test_wrong_widgets_are_refused_before_anything_runs(served, case, sentence):
@@ -213,7 +277,9 @@ def test_wrong_widgets_are_refused_before_anything_runs(served, case, sentence):
         ("report", "missing are model, clip, vae, edit"),
         ("repo missing", "cannot pull from tester/nothing"),
         ("revision missing", "it has no such revision"),
-        ("not mine", "cannot push to somebody/else"),
+        ("NUL", "no artifact 'sha?red' in models/erase_plugins"),
+        ("long", "no artifact 'xxx"),
+        ("NUL row", "no artifact 'x?y'"),
         ("nothing saved", "no artifact 'shard' in models/erase_plugins; the nearest is 'shared'"),
     ],
 )
@@ -235,4 +301,4 @@ def test_a_wrong_wire_is_refused(served):
 
 def test_a_linked_text_reaches_the_run_function(served):
     assert served["rows linked"]["end"] == "execution_success"
-    assert "strength 1 (context map)" in text(served["rows linked"], "99")
+    assert "strength 1 (context map in the weights)" in text(served["rows linked"], "99")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from comfy_nodes import stacking
+from comfy_nodes import row_maps, stacking
 from comfy_nodes.curves import CurvedArtifact
 from comfy_nodes.nodes.stack import SPECS, revoke
 from comfy_nodes.nodes.strength import _time_problem
@@ -27,19 +27,21 @@ def artifact(model, name, seed=0, **base):
     return Artifact(manifest, context_edit(width, seed))
 
 
-def maps(model):
-    patches = model.model_options["transformer_options"].get("patches", {}).get("attn2_patch", [])
-    return [item for patch in patches for item in patch.maps]
+def change(model):
+    """B A of the map in the weights."""
+    found = row_maps.carried(model)
+    return None if found is None else found.weights[1] @ found.weights[0]
 
 
 def test_members_are_hung_on_a_clone_with_their_strengths(model):
     one, two = artifact(model, "one"), artifact(model, "two", 1)
     done = stacking.put_on(model, None, Stack((Entry(one, 0.5), Entry(two))), strength=0.5)
-    assert [item.strength for item in maps(done.model)] == [0.25, 0.5]
-    assert maps(model) == []
+    first, second = (item.edit.deltas["unet"]["context"] for item in (one, two))
+    wanted = 0.25 * first.B @ first.A + 0.5 * second.B @ second.A
+    assert torch.allclose(change(done.model), wanted, atol=1e-6)
+    assert change(model) is None
     assert stack_of(done.artifact).names == ("one", "two")
     delta = done.artifact.edit.deltas["unet"]["context"]
-    first, second = (item.edit.deltas["unet"]["context"] for item in (one, two))
     assert torch.allclose(delta.B @ delta.A, 0.5 * first.B @ first.A + second.B @ second.A, atol=1e-5)
 
 

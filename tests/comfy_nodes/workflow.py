@@ -28,7 +28,7 @@ def to_prompt(workflow: dict[str, Any], info: dict[str, Any]) -> dict[str, Any]:
             options = rest[0] if rest else {}
             if isinstance(kind, list) or kind in _WIDGETS:
                 inputs[name] = values.pop(0)
-                if options.get("control_after_generate") or name in ("seed", "noise_seed"):
+                if options.get("control_after_generate", name in ("seed", "noise_seed")):
                     values.pop(0)
             if name in linked:
                 inputs[name] = linked[name]

@@ -6,7 +6,7 @@ import pytest
 
 import hub_cards
 from erase_plugins import erase, get_manager
-from erase_plugins.testing.fixtures import hub_server  # noqa: F401
+from erase_plugins.testing.fixtures import hub_server, xet_hub_server  # noqa: F401
 from erase_plugins.testing.models import shared_pipeline
 
 REPO = "tester/no-pizza"
@@ -53,3 +53,27 @@ def hamburger(made):
 def contents(folder):
     """Relative name -> bytes of everything below a folder, hidden files too."""
     return {item.relative_to(folder).as_posix(): item.read_bytes() for item in folder.rglob("*") if item.is_file()}
+
+
+@pytest.fixture
+def xet_hub(xet_hub_server, plugin):  # noqa: F811
+    """A Hub that keeps large files by xet; the client uses xet too."""
+    return xet_hub_server
+
+
+def shared_blobs():
+    """The files that the client's cache shares between repositories."""
+    from pathlib import Path
+
+    from huggingface_hub import constants
+
+    place = Path(constants.HF_HUB_CACHE) / "blobs"
+    return sorted(item for item in place.glob("*/*") if not item.suffix)
+
+
+def spoil(path, place=-1):
+    """Flips one bit of a file, whatever its rights; the size stays."""
+    data = bytearray(path.read_bytes())
+    data[place] ^= 1
+    path.chmod(0o644)
+    path.write_bytes(bytes(data))

@@ -12,6 +12,7 @@ from typing import Any
 
 from huggingface_hub import constants
 
+from erase_plugins.artifacts.places import MARKER
 from erase_plugins.errors import HubError
 from erase_plugins.testing.hub_server import TOKEN
 
@@ -115,4 +116,5 @@ def run(
 def leftovers(folder: Path) -> list[str]:
     """Unfinished files of ours and of the client."""
     cache = Path(constants.HF_HUB_CACHE)
-    return [str(item) for item in folder.rglob(".*")] + [str(item) for item in cache.rglob("*.incomplete")]
+    hidden = [str(item) for item in folder.rglob(".*") if item.name != MARKER]
+    return hidden + [str(item) for item in cache.rglob("*.incomplete")]

@@ -12,7 +12,8 @@ from huggingface_hub import ModelCard
 
 import hub_cards
 from erase_plugins import Concept, EvalReport, hookimpl
-from erase_plugins.errors import ArtifactError, PushRefused
+from erase_plugins.concept_text import read_concept
+from erase_plugins.errors import ArtifactError, PushRefused, RequestError
 from erase_plugins.types import EvalRow
 from hub_cards.escape import block, commands, flat, literal, prose
 from hub_cards.evidence import number
@@ -101,12 +102,74 @@ def test_metadata_reads_back(pizza):
         "name": manifest.name, "method": manifest.method["id"], "method_version": manifest.method["version"],
         "family": manifest.family, "base": manifest.base["model"], "base_revision": manifest.base["revision"] or "",
         "becomes": [concept.anchor or "" for concept in manifest.concepts], "kept": list(manifest.preserve),
-        "seed": manifest.seed, "strength": dict(manifest.strength),
+        "seed": manifest.seed,
     }  # fmt: skip
     (result,) = data["model-index"]
     metrics = {item["type"]: item["value"] for item in result["results"][0]["metrics"]}
     assert metrics == {"target_rate": 0.03125, "kept_rate": 0.843751}
     assert len(ModelCard(text).data.eval_results) == 2
+
+
+def test_a_page_without_a_lora_file_does_not_call_itself_one(pizza, tmp_path):
+    """Or the Hub's snippet would be `load_lora_weights` on a repository where that finds nothing."""
+    without = [pizza.save(tmp_path / "-".join(layouts), layouts) for layouts in (("patch",), ("patch", "context"))]
+    for artifact, lora in ((without[0], False), (without[1], False), (pizza, True)):
+        data = data_of(hub_cards.card(artifact))
+        assert ({"lora", "template:sd-lora", "diffusers"} & set(data["tags"]) != set()) is lora
+        assert {"erase-plugins", "concept-erasure", "machine-unlearning", "erased:pizza"} <= set(data["tags"])
+        assert data["library_name"] == ("diffusers" if lora else "erase-plugins")
+
+
+def test_no_strength_is_called_the_best_that_nobody_measured(pizza):
+    def said(artifact, found=None):
+        return hub_cards.card(artifact, found).split("## How strong\n\n")[1].split("\n\n## ")[0]
+
+    assert said(pizza) == "Not measured. Start with 1; 0 switches it off."
+    measured = report(pizza, strength=0.8)
+    expected = "Measured at 0.8 only, see *How well*. Other strengths were not measured. 0 switches it off."
+    assert said(pizza, measured) == expected
+    tried = pizza.with_manifest(strength={"recommended": 0.7, "low": 0.2, "high": 0.9})
+    assert said(tried) == "Its maker recommends 0.7, and values from 0.2 to 0.9. 0 switches it off."
+    assert data_of(hub_cards.card(tried))["erasure"]["strength"] == {"recommended": 0.7, "low": 0.2, "high": 0.9}
+    for text in (hub_cards.card(pizza), hub_cards.card(pizza, measured)):
+        assert "1.2 " not in text.replace("1.2.", "")
+        assert "high" not in text
+        assert "Best:" not in text
+
+
+def test_a_page_names_no_package_of_an_index(pizza):
+    text = hub_cards.card(pizza, repo=REPO)
+    assert "pip install" not in text
+    assert "It is on no package index" in text
+    commit = "0123456789" * 4
+    line = f"erase-plugins @ git+https://example.org/me/erase@{commit}"
+    text = hub_cards.card(pizza, repo=REPO, requirement=line)
+    assert f"pip install '{line}'" in text
+    assert "on no package index" not in text
+    assert data_of(text)["erasure"]["requirement"] == line
+
+
+@pytest.mark.parametrize("line", [
+    "erase-plugins", "erase-plugins>=0.1", "erase-plugins @ git+https://example.org/me/erase",
+    "erase-plugins @ git+https://example.org/me/erase@main", "erase-plugins @ git+https://example.org/me/erase@v1.0",
+    "erase-plugins @ git+https://example.org/me/erase@" + "0" * 39, "git+https://example.org/me/erase@" + "0" * 40,
+    "other @ git+https://example.org/me/erase@" + "0" * 40, "erase-plugins @ https://example.org/erase.whl",
+    "erase-plugins @ git+https://me:pass@example.org/me/erase@" + "0" * 40, "-r other.txt", "",
+    "erase-plugins @ git+https://example.org/me/erase@" + "0" * 40 + "\nother", "erase-plugins @ git+ssh://x/y@" + "0" * 40,
+])  # fmt: skip
+def test_a_source_that_can_change_is_refused(pizza, hub, line):
+    with pytest.raises(RequestError, match="is not pinned, and erase-plugins is on no index"):
+        hub_cards.card(pizza, requirement=line)
+    with pytest.raises(RequestError, match="is not pinned"):
+        hub_cards.push(pizza, REPO, license="mit", requirement=line)
+    assert hub.log == []
+
+
+def test_the_named_source_stays_on_the_page(pizza, hub):
+    line = f"erase-plugins @ https://example.org/erase.whl#sha256={'0123456789abcdef' * 4}"
+    hub_cards.push(pizza, REPO, license="mit", requirement=line)
+    assert hub_cards.push(pizza, REPO, license="mit").sent == ()
+    assert line in hub.files(REPO)["README.md"].decode()
 
 
 def test_base_model_and_licence_follow_the_manifest(pizza):
@@ -230,7 +293,7 @@ def test_text_of_strangers_is_inert(pizza, text):
     assert found.rstrip().endswith("<!-- user -->\n<!-- /user -->")
     again = re.search(r"^erase-plugins run .*(?:\n  .*)*$", body, flags=re.MULTILINE)
     words = shlex.split(again[0].replace("\\\n", ""))
-    assert words[words.index("--erase") + 1] == " ".join(re.sub(r"[\u202e\n]", " ", text).split())
+    assert read_concept(words[words.index("--erase") + 1])[0] == " ".join(re.sub(r"[\u202e\n]", " ", text).split())
 
 
 @pytest.mark.parametrize("text", EVIL)

@@ -119,7 +119,8 @@ def test_refusals(hub, pizza, base, tmp_path):
     (vae / "diffusion_pytorch_model.safetensors").rename(vae / "diffusion_pytorch_model.bin")
     with pytest.raises(Unsupported, match="'vae' has pickled weights only"):
         push(pizza, tmp_path / "pickled")
-    assert hub.log == []
+    assert {item.method for item in hub.log} == {"GET"}
+    assert hub.store.repositories == {}
 
 
 def test_the_command(hub, pizza, base, erase):  # noqa: F811

@@ -127,7 +127,7 @@ def test_only_what_differs_is_sent_and_what_is_gone_is_removed(hub, library, mad
     assert push(library).sent == ()
     assert hub.uploaded() == sent
     smaller = build_collection([made["pizza"]], tmp_path / "smaller")
-    done = push(smaller)
+    done = push(smaller, prune=True)
     assert set(done.sent) == {INDEX, "README.md"}
     assert hub.uploaded() == sent
     assert set(hub.files(REPO)) == {*contents(smaller.path), "README.md"}

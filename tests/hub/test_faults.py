@@ -10,6 +10,7 @@ import pytest
 import hub_cards
 from erase_plugins import load_artifact
 from erase_plugins.artifacts.collection import Collection, build_collection
+from erase_plugins.artifacts.places import MARKER
 from erase_plugins.errors import HubError
 from erase_plugins.testing.models import fresh_pipeline
 from tests.hub.conftest import REPO, contents
@@ -93,7 +94,7 @@ def test_push_of_a_collection(hub, libraries, capsys):
     old, new = libraries
 
     def action():
-        return hub_cards.push_collection(new, LIBRARY, license="mit")
+        return hub_cards.push_collection(new, LIBRARY, license="mit", prune=True)
 
     hub_cards.push_collection(old, LIBRARY, license="mit")
     rewind, before, after = settle(hub, action, LIBRARY)
@@ -110,7 +111,7 @@ def test_push_of_a_collection_in_parts(hub, libraries, monkeypatch, capsys, tmp_
     monkeypatch.setattr("hub_cards.sending.MOST_FILES", 3)
 
     def action():
-        return hub_cards.push_collection(new, LIBRARY, license="mit")
+        return hub_cards.push_collection(new, LIBRARY, license="mit", prune=True)
 
     hub_cards.push_collection(old, LIBRARY, license="mit")
     rewind, _, after = settle(hub, action, LIBRARY)
@@ -206,7 +207,10 @@ def test_pull_of_a_repository_without_manifest(hub, small, tmp_path, capsys):
     HfApi().create_repo(REPO)
     HfApi().create_commit(REPO, [CommitOperationAdd("some_lora.safetensors", data)], commit_message="x")
     action = fresh(lambda: hub_cards.pull(REPO, place), place)
-    counted = run(hub, action, check_pull(hub, action, place, {"some_lora.safetensors": data}), Rewind(hub))
+    action()
+    found = contents(place)
+    assert {**found, MARKER: b""} == {"some_lora.safetensors": data, MARKER: b""}  # the marker says that pull made it
+    counted = run(hub, action, check_pull(hub, action, place, found), Rewind(hub))
     assert counted["error"] >= 15
     tell(capsys, "pull without manifest", counted)
 

@@ -151,7 +151,7 @@ def test_pairs_are_published_with_the_card(hub, pizza, drawn):
         assert f"]({name})" in text
     assert "Same prompt and same seed on both sides; strength 1, 3 steps" in text
     assert hub_cards.push(pizza, REPO, license="mit", gallery=drawn).sent == ()
-    done = hub_cards.push(pizza, REPO, license="mit")
+    done = hub_cards.push(pizza, REPO, license="mit", prune=True)
     assert set(done.bundle.removed) == {INDEX, *drawn.pictures}
 
 

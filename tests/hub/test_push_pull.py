@@ -308,7 +308,8 @@ def test_plugins_see_the_bundle_and_may_veto(hub, pizza, plugin):
 def test_unknown_licence_is_asked_for(hub, pizza):
     with pytest.raises(PushRefused, match="--license ID"):
         hub_cards.push(pizza, REPO)
-    assert hub.log == []
+    assert {item.method for item in hub.log} == {"GET"}
+    assert hub.store.repositories == {}
 
 
 def test_only_listed_files_of_a_saved_folder_are_pushed(hub, pizza, tmp_path):

@@ -25,6 +25,8 @@ from PIL import Image
 import erase_plugins
 import hub_cards
 from erase_plugins import Concept, generate
+from erase_plugins.artifacts.places import MARKER
+from erase_plugins.errors import RequestError
 from erase_plugins.testing.models import shared_pipeline
 from hub_cards.gallery import draw_pairs, picture
 from hub_cards.space import push_space, space_files, write_space
@@ -33,6 +35,7 @@ from tests.hub.conftest import REPO
 from tests.hub.test_card import EVIL
 
 ROOT = Path(__file__).resolve().parents[2]
+PINNED = f"erase-plugins @ git+https://example.org/me/erase@{'0123456789' * 4}"
 
 
 def _gradio_python():
@@ -69,7 +72,7 @@ def app(pizza, drawn, tmp_path, monkeypatch):
 
 def test_files_of_a_space(pizza, drawn):
     files = space_files(pizza, REPO, gallery=drawn)
-    assert set(files) == {"README.md", "app.py", "requirements.txt", *drawn.files()}
+    assert set(files) == {"README.md", "app.py", "requirements.txt", "erase_plugins.zip", *drawn.files()}
     data = SpaceCard(files["README.md"].decode(), ignore_metadata_errors=False).data.to_dict()
     assert (data["sdk"], data["app_file"], data["models"]) == ("gradio", "app.py", [REPO])
     assert data["title"] == "Erased: pizza"
@@ -77,9 +80,49 @@ def test_files_of_a_space(pizza, drawn):
     assert data["sdk_version"].count(".") == 2
     required = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["requires-python"]
     assert data["python_version"] == required.removeprefix(">=")
-    assert files["requirements.txt"].startswith(b"erase-plugins")
     assert f'ARTIFACT = "hub:{REPO}"' in files["app.py"].decode()
-    assert b"{{" not in b"".join(item for item in files.values() if isinstance(item, bytes) and item[:4] != b"\x89PNG")
+    assert b"{{" not in b"".join(
+        item for item in files.values() if isinstance(item, bytes) and item[:2] not in (b"\x89P", b"PK")
+    )
+
+
+def test_the_space_asks_no_index_for_this_package(pizza):
+    """Whoever registers its name there would run code in every Space."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    lines = space_files(pizza, REPO)["requirements.txt"].decode().split()
+    assert not [line for line in lines if line.startswith(("erase", "hub"))]
+    assert sorted(line.replace("-", "_") for line in lines) == sorted(
+        line.replace("-", "_") for line in project["dependencies"]
+    )
+    assert space_files(pizza, REPO, requirement=PINNED)["requirements.txt"].decode() == f"{PINNED}\n"
+    for line in ("erase-plugins", "erase-plugins>=0.1", PINNED[:-1], f"{PINNED}\nother"):
+        with pytest.raises(RequestError, match="is not pinned"):
+            space_files(pizza, REPO, requirement=line)
+
+
+def test_the_copy_in_a_space_is_what_runs(tmp_path):
+    """Drawn by the package out of the Space itself; plugins and the "hub:" form are known, the same bytes every time."""
+    made = erase_plugins.erase("pocket", "pizza", "uce", out=tmp_path / "made", options={"vocabulary": "20"})
+    files = space_files(made, REPO, copy=True)
+    assert files["erase_plugins.zip"] == space_files(made, REPO, copy=True)["erase_plugins.zip"]
+    folder = write_space(files, tmp_path / "space")
+    code = (
+        "import runpy, sys, tempfile\n"
+        "app = runpy.run_path('app.py', run_name='space')\n"
+        "app['draw'].__globals__['STEPS'] = 2\n"
+        "import erase_plugins, hub_cards\n"
+        "place = tempfile.gettempdir()\n"
+        "assert erase_plugins.__file__.startswith(place) and hub_cards.__file__.startswith(place)\n"
+        "assert erase_plugins.get_manager().pluggy.has_plugin('hub_cards')\n"
+        "base, erased = app['draw']('a pizza', 1, 1.0)\n"
+        "assert base.tobytes() != erased.tobytes()\n"
+        "print('DREW', base.size)\n"
+    )
+    env = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"} | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=folder, env=env, capture_output=True, text=True, timeout=200
+    )
+    assert "DREW" in done.stdout, done.stderr[-2000:]
 
 
 def test_base_revision_and_licence_follow_the_manifest(pizza):
@@ -192,7 +235,9 @@ def test_pushed_in_one_commit_and_again_not_at_all(hub, pizza, drawn):
     assert hub.files(f"space:{REPO}")["artifact/edit.safetensors"] == (pizza.path / "edit.safetensors").read_bytes()
     assert push_space(pizza, REPO, files).sent == ()
     SpaceCard(files["README.md"].decode()).validate(repo_type="space")
-    assert hub.count("POST /api/validate-yaml") == 2, "the push's own check, and this one"
+    assert hub.count("POST /api/validate-yaml") == 3, (
+        "before the Space is made, before the files are sent, and this one"
+    )
     hub_cards.push(pizza, REPO, license="mit")  # a model of the same name is another repository
     assert "app.py" not in hub.files(REPO)
 
@@ -210,15 +255,14 @@ def test_on_the_command_line(hub, pizza, drawn, erase, tmp_path, monkeypatch):  
     written = {
         item.relative_to("no-pizza-space").as_posix() for item in Path("no-pizza-space").rglob("*") if item.is_file()
     }
-    assert written == set(ran.data["files"]) == set(hub.files(f"space:{REPO}"))
+    assert written - {MARKER} == set(ran.data["files"]) == set(hub.files(f"space:{REPO}"))
     assert "images/pair_2_after.png" in written, "the pictures of the published page"
     assert erase("space", REPO).code != 0, "what is there is not replaced"
-    ran = erase(
-        "space", "tester/other", "--artifact", pizza.path, "--out", "own", "--requirement", "erase-plugins @ git+x"
-    )
+    ran = erase("space", "tester/other", "--artifact", pizza.path, "--out", "own", "--requirement", PINNED)
     assert ran.code == 0, ran.err
     assert Path("own/artifact/erase.json").is_file()
-    assert Path("own/requirements.txt").read_text() == "erase-plugins @ git+x\n"
+    assert Path("own/requirements.txt").read_text() == f"{PINNED}\n"
+    assert not Path("own/erase_plugins.zip").exists()
     assert erase("space", "tester/nothing").code == 5
     canary = hub.token.encode()
     for item in tmp_path.rglob("*"):

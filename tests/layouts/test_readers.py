@@ -151,3 +151,82 @@ def test_text_projection_alone(layout, tmp_path):
     pipe.load_lora_weights(str(tmp_path / "art"), weight_name=file_of(artifact, layout), adapter_name="erase_test")
     assert (ours - base).abs().max() > 1e-3
     assert (latents(pipe) - ours).abs().max() <= TOLERANCE
+
+
+@pytest.mark.parametrize("groups", GROUPS.values(), ids=GROUPS)
+def test_lycoris_builds_its_network_from_the_kohya_file(groups, tmp_path, monkeypatch):
+    """Its builder reads ``.alpha`` of every module. It knows the names of a text encoder that has a ``text_model``."""
+    from torch import nn
+
+    from erase_plugins.testing.tiny import tiny_sd1
+
+    lycoris = pytest.importorskip("lycoris", reason="pip install lycoris-lora")
+    pipe = tiny_sd1()
+    artifact = written(pipe, groups, tmp_path / "art")
+    base = latents(pipe)
+    with ep.apply(pipe, artifact) as applied:
+        ours, patched = latents(pipe), applied.patched
+    assert (ours - base).abs().max() > 1e-3
+    text = nn.Module()
+    text.text_model = pipe.text_encoder
+    file, networks = str(tmp_path / "art" / file_of(artifact, "kohya")), []
+    for prefix, module in (("lora_unet", pipe.unet), ("lora_te", text)):
+        monkeypatch.setattr(lycoris.LycorisNetwork, "LORA_PREFIX", prefix)
+        network, weights = lycoris.create_lycoris_from_weights(1.0, file, module)
+        network.apply_to()
+        networks.append(network)
+    padding = groups == ("text_mlp",)  # a zero projection that diffusers wants to see
+    found = sum(len(network.loras) for network in networks)
+    assert found == patched + padding == sum(name.endswith(".alpha") for name in weights)
+    assert (latents(pipe) - ours).abs().max() <= TOLERANCE
+    for network in networks:
+        network.restore()
+    assert torch.equal(latents(pipe), base)
+
+
+def test_kohya_files_hold_alpha_for_every_module_and_older_ones_without_are_read(pipe, tmp_path):
+    from safetensors import safe_open
+    from safetensors.torch import load_file, save_file
+
+    artifact = written(pipe, ("cross_kv", "text"), tmp_path / "art", ("kohya",))
+    file = tmp_path / "art" / file_of(artifact, "kohya")
+    tensors = load_file(file)
+    stems = {name.partition(".")[0] for name in tensors}
+    assert {f"{stem}.alpha" for stem in stems} <= set(tensors)
+    for stem in stems:
+        alpha = tensors[f"{stem}.alpha"]
+        assert alpha.shape == () and float(alpha) == len(tensors[f"{stem}.lora_down.weight"]) == artifact.edit.rank
+    with safe_open(file, "pt") as opened:
+        header = opened.metadata()
+    old = {name: part for name, part in tensors.items() if not name.endswith(".alpha")}
+    save_file(old, tmp_path / "old_kohya.safetensors", metadata=header)
+    new, before = (ep.load_artifact(place).edit for place in (file, tmp_path / "old_kohya.safetensors"))
+    for (_, _, one), (_, _, two) in zip(new.items(), before.items(), strict=True):
+        assert torch.equal(one.dense(), two.dense())
+
+
+def test_the_peft_layout_promises_what_works_without_further_arguments():
+    from erase_plugins.manager import get_manager
+
+    layout = get_manager().layout("peft")
+    assert "PeftModel.from_pretrained" in layout.title
+    assert "load_lora_adapter" not in layout.title, "it needs prefix and weight_name, see the test above"
+    assert layout.readers == ("peft",)
+
+
+@pytest.mark.parametrize("layout", ["diffusers", "kohya"])
+def test_every_file_of_an_artifact_is_taken_with_its_name_alone(pipe, base, layout, tmp_path):
+    """A folder that holds one layout's file needs no weight_name at all."""
+    artifact = written(pipe, ("cross_kv", "text"), tmp_path / "art", ("patch", layout))
+    with ep.apply(pipe, artifact):
+        ours = latents(pipe)
+    alone = tmp_path / "alone"
+    alone.mkdir()
+    name = file_of(artifact, layout)
+    (alone / name).write_bytes((tmp_path / "art" / name).read_bytes())
+    pipe.load_lora_weights(str(alone))
+    try:
+        assert (latents(pipe) - ours).abs().max() <= TOLERANCE
+    finally:
+        pipe.unload_lora_weights()
+    assert torch.equal(latents(pipe), base)

@@ -129,7 +129,7 @@ def test_diff_layout_takes_weights_and_biases_only(tmp_path):
 
 
 @pytest.mark.parametrize("layout", LORA)
-def test_files_state_plain_float32_without_alpha(layout, tmp_path):
+def test_files_state_plain_float32_and_alpha_is_the_rank(layout, tmp_path):
     chosen, family = get_manager().layout(layout), get_manager().family("sdxl")
     refs = refs_of("sdxl")[::40]
     shared = torch.randn(3, 5).half()
@@ -140,7 +140,8 @@ def test_files_state_plain_float32_without_alpha(layout, tmp_path):
     file = path if path.is_file() else next(tmp_path.rglob("*.safetensors"))
     header = read_header(file)
     assert {entry.dtype for entry in header.tensors.values()} == {"F32"}
-    assert not any(name.endswith("alpha") for name in header.tensors)
+    alphas = [part for name, part in read_tensors(file)[0].items() if name.endswith("alpha")]
+    assert [float(part) for part in alphas] == ([3.0] * len(edit) if layout == "kohya" else [])
     assert ("lora_adapter_metadata" in header.metadata) == (layout == "diffusers")
 
 
@@ -203,7 +204,12 @@ def web_ui_reader(path):
     ranks = {entry["shape"][0] for name, entry in header.items() if name.endswith("lora_down.weight")}
     stems = {name.split(".", 1)[0] for name in header}
     pairs = all({f"{stem}.lora_down.weight", f"{stem}.lora_up.weight"} <= header.keys() for stem in stems)
-    scale = {name: 1 for name in header if name.endswith("alpha")}
+    alphas = {name.split(".", 1)[0]: entry for name, entry in header.items() if name.endswith(".alpha")}
+    scale = {
+        struct.unpack("<f", data[slice(*entry["data_offsets"])])[0] / header[f"{stem}.lora_down.weight"]["shape"][0]
+        for stem, entry in alphas.items()
+    }
+    pairs = pairs and set(alphas) == stems
     return family, ranks, stems, pairs, scale, meta, data
 
 
@@ -227,7 +233,7 @@ def test_web_interface_rules(model, expected, architecture, version, tmp_path):
     path = tmp_path / layout.filename("erase_van_gogh", family)
     layout.write(edit, family, {"format": "pt"}, path)
     family_name, ranks, stems, pairs, scale, meta, data = web_ui_reader(path)
-    assert (family_name, ranks, len(stems), pairs, scale) == (expected, {2}, len(refs), True, {})
+    assert (family_name, ranks, len(stems), pairs, scale) == (expected, {2}, len(refs), True, {1.0})
     assert meta["ss_network_dim"] == meta["ss_network_alpha"] == "2"
     assert meta["ss_base_model_version"] == version
     assert meta["modelspec.architecture"] == architecture

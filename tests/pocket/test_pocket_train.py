@@ -112,6 +112,10 @@ def test_force_deletes_trainings_only(tmp_path):
     assert (tmp_path / "thesis.txt").is_file()
     (tmp_path / ".training").mkdir()
     (tmp_path / ".training" / "recipe.json").write_text("{}")
+    with pytest.raises(RequestError, match=r"holds thesis\.txt, which no training wrote"):
+        train.prepare(tmp_path, Recipe(), resume=False, force=True)
+    assert (tmp_path / "thesis.txt").is_file()
+    (tmp_path / "thesis.txt").unlink()
     train.prepare(tmp_path, Recipe(), resume=False, force=True)
     assert not tmp_path.exists()
 

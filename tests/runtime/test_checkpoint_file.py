@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ import erase_plugins.artifacts.manifest
 import erase_plugins.artifacts.store
 from erase_plugins.artifacts.edit import CONTEXT, AddOn, ContextMap, Edit, LowRank
 from erase_plugins.artifacts.header import read_header
+from erase_plugins.artifacts.places import MARKER
 from erase_plugins.artifacts.tensors import TensorFile, read_tensors, write_tensors
 from erase_plugins.errors import ArtifactError, BaseMismatch, RequestError, Unsupported
 from erase_plugins.families.checkpoint import _BY_WIDTH
@@ -142,7 +144,8 @@ def test_fused_float32_folder_draws_what_apply_draws(pocket_target, tmp_path):
     done = fuse_checkpoint(artifact, tmp_path / "base", tmp_path / "fused", target=pocket_target)
     assert set(done.files) == {"unet/diffusion_pytorch_model.safetensors", "text_encoder/model.safetensors"}
     files = {path.relative_to(tmp_path / "base") for path in (tmp_path / "base").rglob("*") if path.is_file()}
-    assert files == {path.relative_to(tmp_path / "fused") for path in (tmp_path / "fused").rglob("*") if path.is_file()}
+    made = {path.relative_to(tmp_path / "fused") for path in (tmp_path / "fused").rglob("*") if path.is_file()}
+    assert made == files | {Path(MARKER)}
     for name in files:
         same = (tmp_path / "base" / name).read_bytes() == (tmp_path / "fused" / name).read_bytes()
         assert same == (name.as_posix() not in done.files), name

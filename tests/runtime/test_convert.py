@@ -234,10 +234,20 @@ def test_contradictory_options(options, words, pocket_target, tmp_path):
 def test_nothing_is_overwritten_or_half_written(pocket_target, tmp_path):
     artifact = artifact_of(pocket_target, random_edit(pocket_target, ("cross_kv",)))
     (tmp_path / "x.safetensors").write_bytes(b"mine")
-    with pytest.raises(ArtifactError, match="exists already"):
-        convert(artifact, "kohya", out=tmp_path / "x.safetensors")
+    for force in (False, True):
+        with pytest.raises(ArtifactError, match="exists already"):
+            convert(artifact, "kohya", out=tmp_path / "x.safetensors", force=force)
     assert (tmp_path / "x.safetensors").read_bytes() == b"mine"
-    convert(artifact, "kohya", out=tmp_path / "x.safetensors", force=True)
+    (tmp_path / "x.safetensors").unlink()
+    convert(artifact, "kohya", out=tmp_path / "x.safetensors")
+    (tmp_path / "x.json").write_text("mine")
+    with pytest.raises(ArtifactError, match=r"'x\.json' exists already"):
+        convert(artifact, "kohya", out=tmp_path / "x.safetensors", force=True, sidecars=True)
+    assert (tmp_path / "x.json").read_text() == "mine"
+    (tmp_path / "x.json").unlink()
+    for _ in range(2):
+        convert(artifact, "kohya", out=tmp_path / "x.safetensors", force=True, sidecars=True)
+    (tmp_path / "x.json").unlink()
     with pytest.raises(RequestError, match="is a folder"):
         convert(artifact, "peft", out=tmp_path / "y.safetensors")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["x.safetensors"]

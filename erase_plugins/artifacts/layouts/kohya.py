@@ -1,4 +1,4 @@
-"""One file for ComfyUI, A1111 and its forks, sd-scripts and diffusers: Kohya names, scale baked, one rank, no alpha."""
+"""One file for ComfyUI, A1111 and its forks, sd-scripts, LyCORIS and diffusers: Kohya names, one rank, alpha = rank."""
 
 from __future__ import annotations
 
@@ -17,11 +17,14 @@ _PARTS = {"lora_down.weight": "down", "lora_up.weight": "up", "alpha": "alpha"}
 
 
 class KohyaLayout:
-    """LoRA in sd-scripts naming. Alpha is left out: every reader then takes the scale as 1, mixed or not."""
+    """LoRA in sd-scripts naming. The scale is baked, so alpha equals the rank; LyCORIS reads no module without it.
+
+    All modules have one rank, so one alpha: diffusers mis-scales files in which they differ.
+    """
 
     id = "kohya"
-    title = "Kohya LoRA (ComfyUI, diffusers; names and header as A1111, Forge and sd-scripts use them)"
-    readers = ("ComfyUI", "diffusers")
+    title = "Kohya LoRA (ComfyUI, diffusers, LyCORIS; names and header as A1111, Forge and sd-scripts use them)"
+    readers = ("ComfyUI", "diffusers", "LyCORIS")
 
     def accepts(self, edit: Edit, family: Family) -> Verdict:
         from erase_plugins.artifacts.lora_file import named_verdict
@@ -32,6 +35,8 @@ class KohyaLayout:
         return f"{slug}_{family.id}_kohya.safetensors"
 
     def write(self, edit: Edit, family: Family, header: Mapping[str, str], path: Path) -> None:
+        import torch
+
         from erase_plugins.artifacts.kohya_header import kohya_header
         from erase_plugins.artifacts.lora_file import padding_header, prepared
         from erase_plugins.artifacts.tensors import write_tensors
@@ -41,6 +46,7 @@ class KohyaLayout:
         for component, key, delta in ready.items():
             stem = family.stem("kohya", component, key.removesuffix(".weight"))
             tensors[f"{stem}.lora_down.weight"], tensors[f"{stem}.lora_up.weight"] = delta.tensors().values()
+            tensors[f"{stem}.alpha"] = torch.tensor(float(ready.rank))
         extra = padding_header(family.stem("kohya", component, module) for component, module in added)
         write_tensors(path, tensors, {**header, **kohya_header(tensors, ready, family, header), **extra})
 

@@ -26,8 +26,8 @@ class PeftLayout:
     """Native peft. Files of the text encoder carry the module names of transformers 5 (flat CLIPTextModel)."""
 
     id = "peft"
-    title = "peft adapter folder (PeftModel.from_pretrained, load_lora_adapter)"
-    readers = ("peft", "diffusers")
+    title = "peft adapter folder, one per component (PeftModel.from_pretrained)"
+    readers = ("peft",)
 
     def accepts(self, edit: Edit, family: Family) -> Verdict:
         from erase_plugins.artifacts.lora_file import lora_verdict

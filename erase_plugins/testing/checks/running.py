@@ -68,10 +68,10 @@ def run_leaves_the_model_alone(case: Case) -> None:
 @check
 def run_writes_no_files(case: Case) -> None:
     """Nothing but the checkpoint and what ``work_files`` declares appears, all of it safetensors or JSON."""
-    from erase_plugins.engine.checkpoint import FILE
+    from erase_plugins.engine.checkpoint import FILE, RECORD
 
     work, here = case.observed.work_files, case.observed.stray_files
-    allowed = (FILE, *getattr(case.method, "work_files", ()))
+    allowed = (FILE, RECORD, *getattr(case.method, "work_files", ()))
     undeclared = sorted(name for name in work if not any(fnmatch(name, pattern) for pattern in allowed))
     assert not here, f"the run wrote into the working directory: {', '.join(sorted(here))}"
     assert not undeclared, f"the run wrote undeclared files: {', '.join(undeclared)}; name them in work_files"

@@ -53,13 +53,13 @@ def write_plugin_template(name: str, out: str | Path) -> tuple[Path, ...]:
         "title": " ".join(words).capitalize(),
         "version": __version__,
     }
-    folder.mkdir(parents=True, exist_ok=True)
-    written = []
-    for template, target in _FILES.items():
-        text = (Path(__file__).parent / template).read_text(encoding="utf-8")
-        for key, value in values.items():
-            text = text.replace("{{" + key + "}}", value)
-        path = folder / target.format(module=module)
-        path.write_text(text, encoding="utf-8")
-        written.append(path)
-    return tuple(written)
+    from erase_plugins.artifacts.atomic import atomic_folder
+
+    names = {template: target.format(module=module) for template, target in _FILES.items()}
+    with atomic_folder(folder, folder.exists(), kind="") as work:
+        for template, target in names.items():
+            text = (Path(__file__).parent / template).read_text(encoding="utf-8")
+            for key, value in values.items():
+                text = text.replace("{{" + key + "}}", value)
+            (work / target).write_text(text, encoding="utf-8")
+    return tuple(folder / target for target in names.values())

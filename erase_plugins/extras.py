@@ -38,3 +38,9 @@ def missing_extras(needs: Iterable[str]) -> list[str]:
     """Those of the needed extras that lack a package; an extra we do not know counts as a package name."""
     table = extras()
     return [name for name in sorted(needs) if not all(installed(package) for package in table.get(name, (name,)))]
+
+
+def install(lacking: Iterable[str]) -> str:
+    """The command that brings what `missing_extras` named."""
+    table = extras()
+    return "pip install " + " ".join(f"'{PACKAGE}[{name}]'" if name in table else name for name in lacking)

@@ -1,0 +1,186 @@
+"""Maps of text rows on a MODEL: carried by the weights that read the rows, or hung in front of them.
+
+In the weights, W becomes W + W B A, so every node of ComfyUI that saves or merges a model takes the erasure along. It
+still acts as a map in front of them would: behind every LoRA, whichever node comes first, and maps of several nodes add
+up. Weights that would round it away, such as fp8, keep it in front.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from functools import cache
+from typing import Any
+from uuid import uuid4
+
+import torch
+from torch import Tensor
+
+from erase_plugins.artifacts.edit import ContextMap
+from erase_plugins.errors import BaseMismatch
+from erase_plugins.runtime.context import ActiveMap, ContextHook
+
+
+class ContextPatch:
+    """attn2 patch: maps the text rows in front of every key and value projection; several maps add up."""
+
+    def __init__(self, maps: tuple[ActiveMap, ...]) -> None:
+        self.maps = maps
+
+    def __call__(self, query: Tensor, key: Tensor, value: Tensor, _extra: dict[str, Any]) -> tuple[Tensor, ...]:
+        mapped = ContextHook.apply(key, list(self.maps))
+        return query, mapped, mapped if value is key else ContextHook.apply(value, list(self.maps))
+
+    def mapped(self, rows: Tensor) -> Tensor:
+        """Text rows (..., width) as key and value projections get them."""
+        return ContextHook.apply(rows, list(self.maps))
+
+    def to(self, device: Any) -> ContextPatch:
+        """Called when the model moves."""
+        place = device if isinstance(device, torch.device | str) else None
+        if place is None:
+            return self
+        moved = (
+            ActiveMap(ContextMap(item.delta.A.to(place), item.delta.B.to(place)), item.strength) for item in self.maps
+        )
+        return ContextPatch(tuple(moved))
+
+    def tensors(self) -> list[Tensor]:
+        """Everything that decides what it does."""
+        strengths = torch.tensor([item.strength for item in self.maps])
+        return [strengths, *(part for item in self.maps for part in (item.delta.A, item.delta.B))]
+
+    def __deepcopy__(self, _memo: Any) -> ContextPatch:
+        return self  # never changed after it was made, and clones of a MODEL copy their options deeply
+
+
+class RowMap:
+    """Weight patch W + W B A, worked out when ComfyUI patches or saves the weight.
+
+    Args:
+        loaded_keys: all weights that it hangs on.
+        weights: A (rank, width) and B (width, rank), the strength in B. ComfyUI may make it anew from these two.
+    """
+
+    name = "erase_plugins_row_map"
+
+    def __init__(self, loaded_keys: set[str], weights: Sequence[Tensor]) -> None:
+        self.loaded_keys, self.weights = loaded_keys, list(weights)
+
+    @property
+    def active(self) -> ActiveMap:
+        """The same as a map in front of the weights."""
+        return ActiveMap(ContextMap(self.weights[0], self.weights[1]))
+
+    def calculate_weight(
+        self, weight: Tensor, _key: str, strength: float, _strength_model: float, _offset: Any, function: Any,
+        *_: Any, **__: Any,
+    ) -> Tensor:  # fmt: skip
+        """ComfyUI's question; the weight (outputs, width) is changed in place, the change computed in float32."""
+        A, B = (part.to(weight.device, torch.float32) for part in self.weights)
+        weight += function(strength * ((weight.float() @ B) @ A)).to(weight.dtype)
+        return weight
+
+    def calculate_shape(self, _key: str) -> None:
+        """The shape stays."""
+        return
+
+
+class _MapLast(list[Any]):
+    """Patches of one weight. What is added to the weight later, such as a LoRA, goes in front of the map.
+
+    Merges scale or replace what is there, the erasure with it; they go behind.
+    """
+
+    def append(self, patch: Any) -> None:
+        _, change, strength_model, *_ = patch
+        added = strength_model == 1.0 and not isinstance(change, list)  # lists are other models
+        if added and self and isinstance(self[-1][1], RowMap):
+            self.insert(len(self) - 1, patch)
+        else:
+            super().append(patch)
+
+    def __getitem__(self, place: Any) -> Any:
+        found = super().__getitem__(place)
+        return _MapLast(found) if isinstance(place, slice) else found  # clones slice
+
+
+@cache
+def _kind() -> type[Any]:
+    """`RowMap` as a weight adapter of ComfyUI."""
+    from comfy.weight_adapter import WeightAdapterBase
+
+    return type("ErasedRows", (RowMap, WeightAdapterBase), {})
+
+
+def carried(model: Any) -> RowMap | None:
+    """The map in the weights of a MODEL; None if there is none, or if a merge came behind it and mixed it in."""
+    patches = getattr(model, "patches", {})
+    last = next((found[-1][1] for found in patches.values() if found and isinstance(found[-1][1], RowMap)), None)
+    if last is None or not all(patches.get(key) and patches[key][-1][1] is last for key in last.loaded_keys):
+        return None
+    return last
+
+
+def in_front(model: Any) -> list[Any]:
+    """Patches of ours that map text rows in front of the weights."""
+    patches = model.model_options.get("transformer_options", {}).get("patches", {})
+    return [patch for patch in patches.get("attn2_patch", ()) if hasattr(patch, "mapped")]
+
+
+def seen(model: Any, rows: Tensor) -> Tensor:
+    """Text rows (..., width) as keys and values see them, under all our maps; others' patches need more than rows."""
+    for patch in in_front(model):
+        rows = patch.mapped(rows)
+    inside = carried(model)
+    return rows if inside is None else ContextHook.apply(rows, [inside.active])
+
+
+def hang_in_weights(model: Any, keys: Iterable[str], item: ActiveMap) -> Any:
+    """A clone whose weights carry one more map.
+
+    Args:
+        model: ModelPatcher.
+        keys: all weights that read text rows.
+        item: the map.
+
+    Raises:
+        BaseMismatch: ComfyUI does not take it.
+    """
+    clone = model.clone()
+    maps = [*_take_off(clone), item]
+    A = torch.cat([part.delta.A.float() for part in maps])
+    B = torch.cat([part.strength * part.delta.B.float() for part in maps], dim=1)
+    wanted = set(keys)
+    patch = _kind()(wanted, [A, B])
+    accepted = clone.add_patches(dict.fromkeys(sorted(wanted), patch))
+    if len(accepted) != len(wanted):
+        raise BaseMismatch(f"ComfyUI took {len(accepted)} of {len(wanted)} patches; nothing was changed")
+    for key in wanted:
+        clone.patches[key] = _MapLast(clone.patches[key])
+    return clone
+
+
+def hang_in_front(model: Any, item: ActiveMap) -> Any:
+    """A clone whose context patch holds one more map; one in the weights moves there, so that they add up."""
+    clone = model.clone()
+    maps = (*_take_off(clone), item)
+    patches = clone.model_options.setdefault("transformer_options", {}).get("patches", {}).get("attn2_patch", [])
+    for index, patch in enumerate(patches):
+        if isinstance(patch, ContextPatch):
+            patches[index] = ContextPatch((*patch.maps, *maps))
+            return clone
+    clone.set_model_attn2_patch(ContextPatch(maps))
+    return clone
+
+
+def _take_off(clone: Any) -> list[ActiveMap]:
+    """Takes the map out of the weights of a clone."""
+    found = carried(clone)
+    if found is None:
+        return []
+    for key in found.loaded_keys:
+        del clone.patches[key][-1]
+        if not clone.patches[key]:
+            del clone.patches[key]
+    clone.patches_uuid = uuid4()  # ComfyUI tells by it that weights differ
+    return [found.active]

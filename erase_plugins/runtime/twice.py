@@ -1,0 +1,128 @@
+"""The same change must not act twice: applied again, or loaded beside it as a stock LoRA."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from erase_plugins.artifacts.edit import Edit
+from erase_plugins.artifacts.gated import plain_lora
+from erase_plugins.artifacts.names import canonical
+from erase_plugins.errors import AlreadyApplied
+
+if TYPE_CHECKING:
+    from erase_plugins.runtime.ledger import Ledger
+
+#: cosine from which a LoRA is the same change; files of it are rounded to 16 bits, others are not even near
+_SAME = 0.999
+
+
+def same_edit(first: Edit, second: Edit) -> bool:
+    """Whether two edits hold the same changes, to the last bit."""
+    if first.deltas is second.deltas:
+        return True
+    mine, theirs = list(first.items()), list(second.items())
+    if [item[:2] for item in mine] != [item[:2] for item in theirs]:
+        return False
+    return all(_same_delta(a[2], b[2]) for a, b in zip(mine, theirs, strict=True))
+
+
+def _same_delta(first: Any, second: Any) -> bool:
+    a, b = first.tensors(), second.tensors()
+    return first.kind == second.kind and a.keys() == b.keys() and all(_equal(a[name], b[name]) for name in a)
+
+
+def _equal(first: Tensor, second: Tensor) -> bool:
+    return first.shape == second.shape and first.dtype == second.dtype and torch.equal(first, second.to(first.device))
+
+
+def refuse_twice(name: str, edit: Edit, found: list[Ledger]) -> None:
+    """Refuses an edit that is in force already.
+
+    Raises:
+        AlreadyApplied: says how to change its strength.
+    """
+    for ledger in found:
+        for handle in ledger.handles:
+            if same_edit(handle.artifact.edit, edit):
+                raise AlreadyApplied(
+                    f"'{name}' is applied already at strength {handle.strength:g}, to this pipeline or one that shares "
+                    f"its {ledger.name}; set the strength of that instead: erase_plugins.applied(pipe) finds its handle"
+                )
+
+
+def refuse_twin(name: str, weights: Edit, component: str, module: nn.Module) -> None:
+    """Refuses an edit that is loaded as a LoRA already.
+
+    Args:
+        name: of the artifact.
+        weights: the edit as weight changes.
+        component, module: a part of the pipeline.
+
+    Raises:
+        AlreadyApplied: names the adapter.
+    """
+    for adapter in twins(weights, component, module):
+        raise AlreadyApplied(
+            f"'{name}' is loaded already as LoRA adapter '{adapter}' on {component}; call "
+            f"pipe.delete_adapters('{adapter}') first, or leave it at that"
+        )
+
+
+def twins(weights: Edit, component: str, module: nn.Module) -> Iterator[str]:
+    """Names of LoRA adapters that hold the same change, at whatever scale."""
+    wanted: Mapping[str, Any] = {
+        key: delta for key, delta in plain_lora(weights).deltas.get(component, {}).items() if delta.kind == "lowrank"
+    }
+    layers: dict[str, list[tuple[Any, Any]]] = {}
+    for path, layer in module.named_modules():
+        for adapter in getattr(layer, "lora_A", ()):
+            delta = wanted.get(f"{canonical(component, path)}.weight")
+            layers.setdefault(adapter, []).append((layer, delta))
+    for adapter, pairs in layers.items():
+        if all(delta is not None and _parallel(layer, adapter, delta) for layer, delta in pairs):
+            yield adapter
+
+
+@torch.no_grad()
+def _parallel(layer: Any, adapter: str, delta: Any) -> bool:
+    change, mine = layer.get_delta_weight(adapter).double().flatten().cpu(), delta.dense().double().flatten().cpu()
+    size = float(change.norm() * mine.norm())
+    return change.shape == mine.shape and size > 0 and float(change @ mine) / size > _SAME
+
+
+def refuse_twin_adapters(owner: Any, found: list[Ledger], inner: Callable[[], Any]) -> Any:
+    """Loads a LoRA and takes it out again where it holds a change that is in force already.
+
+    Raises:
+        AlreadyApplied: names the edit.
+    """
+    before = {id(ledger): _adapters(ledger.module) for ledger in found}
+    result = inner()
+    for ledger in found:
+        for handle in ledger.handles:
+            for adapter in twins(handle.weights, ledger.name, ledger.module):
+                if adapter in before[id(ledger)]:
+                    continue
+                owner.delete_adapters(adapter)
+                if not any(before.values()):
+                    _unload(owner)
+                raise AlreadyApplied(
+                    f"this LoRA is '{handle.artifact.name}', which is applied already at strength "
+                    f"{handle.strength:g}; it was not kept: call remove() of that handle first, or leave it at that"
+                )
+    return result
+
+
+def _unload(owner: Any) -> None:
+    if hasattr(owner, "unload_lora_weights"):
+        owner.unload_lora_weights()  # a pipeline
+    else:
+        owner.unload_lora()
+
+
+def _adapters(module: nn.Module) -> set[str]:
+    return set(getattr(module, "peft_config", ()) or ())

@@ -1,0 +1,107 @@
+"""Single files into the client's cache: sizes before bytes, hashes after, and nothing damaged is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from erase_plugins.artifacts.collection import INDEX, MOST_INDEX_BYTES
+from erase_plugins.artifacts.manifest import FILENAME, ArtifactFile
+from erase_plugins.artifacts.store import MOST_MANIFEST_BYTES
+from erase_plugins.errors import CorruptArtifact, HubError
+from hub_cards.cache import check_blob, forget, is_as_announced
+from hub_cards.errors import reaching
+from hub_cards.progress import Tell, telling
+
+#: bytes of what has no hash in a manifest: the manifest itself, an index, a LoRA file of a repository without manifest
+MOST = {FILENAME: MOST_MANIFEST_BYTES, INDEX: MOST_INDEX_BYTES}
+MOST_PLAIN = 8_000_000_000
+
+
+@dataclass
+class Fetched:
+    """Files of one repository that came into the cache, so that damaged ones can be taken out again."""
+
+    repo: str
+    offline: bool
+    progress: Tell | None = None
+    files: list[Path] = field(default_factory=list)
+
+    def one(self, name: str, revision: str | None, listed: ArtifactFile | None = None) -> Path:
+        """A file by its name; its size is asked for before a byte of it comes.
+
+        Args:
+            name: name in the repository.
+            revision: branch, tag or commit.
+            listed: what a manifest says about it. Without that it is compared with the hash that the Hub announced.
+
+        Raises:
+            CorruptArtifact: not as large as listed, larger than such a file can be, or other bytes than announced.
+        """
+        from huggingface_hub import hf_hub_download
+
+        cached = self.offline or self._check_size(name, revision, listed)
+        with telling(self.progress, hf_hub_download) as more:
+            path = Path(hf_hub_download(self.repo, name, revision=revision, local_files_only=self.offline, **more))
+        self.files.append(path)
+        if listed is None:  # everything else has its hash in one of these
+            check_blob(path, None if cached or path.is_symlink() else self._announced(name, path))
+        return path
+
+    def _check_size(self, name: str, revision: str | None, listed: ArtifactFile | None) -> bool:
+        """Whether the file is in the cache; of one that is not, the size is checked."""
+        import shutil
+
+        from huggingface_hub import constants, hf_hub_download
+
+        ahead: Any = hf_hub_download(self.repo, name, revision=revision, dry_run=True)
+        if not ahead.will_download:
+            return True
+        size, most = ahead.file_size or 0, MOST.get(name.rsplit("/", 1)[-1], MOST_PLAIN)
+        if listed is not None and ahead.file_size is not None and size != listed.bytes:
+            raise CorruptArtifact(f"{name} has {size} bytes, the manifest says {listed.bytes}")
+        if listed is None and size > most:
+            raise CorruptArtifact(f"{name} has {size} bytes, such a file has {most} at most")
+        place = next(
+            item for item in (Path(constants.HF_HUB_CACHE), *Path(constants.HF_HUB_CACHE).parents) if item.is_dir()
+        )
+        free = shutil.disk_usage(place).free
+        if size > free:
+            raise HubError(
+                f"{name} of {self.repo} has {size} bytes and the disk of the Hub's cache {free} free; make room"
+            )
+        return False
+
+    def _announced(self, name: str, path: Path) -> str | None:
+        """The hash of a file as the Hub's list says it, for caches that do not name files after it."""
+        from huggingface_hub import HfApi
+        from huggingface_hub.hf_api import RepoFile
+
+        commit = path.parents[name.count("/")].name
+        rows = HfApi().get_paths_info(self.repo, [name], revision=commit)
+        return next((row.lfs.sha256 if row.lfs else row.blob_id for row in rows if isinstance(row, RepoFile)), None)
+
+    def verified(self, work: Callable[[], Any]) -> Any:
+        """The result of ``work``; what turns out to be damaged is not kept.
+
+        What is not as it was announced was damaged on the way or in the cache, and is fetched once more.
+
+        Raises:
+            HubError: damaged, or what the client raised.
+        """
+        for again in (False, True):
+            try:
+                with reaching("pull from", self.repo):
+                    return work()
+            except CorruptArtifact as error:
+                spoiled = not all(map(is_as_announced, self.files))
+                for path in self.files:
+                    forget(path)
+                self.files.clear()
+                if spoiled and not (again or self.offline):
+                    continue
+                raise HubError(
+                    f"what came from {self.repo} is damaged and was not kept: {error}; pull again, or tell its author"
+                ) from error

@@ -1,0 +1,68 @@
+"""The YAML of a published page: what people wrote there is kept, as their text between the marks is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from hub_cards.escape import front_matter
+
+#: keys that our pages write; every other key was added by somebody
+OURS = frozenset({
+    "base_model", "base_model_relation", "library_name", "pipeline_tag", "license", "license_name", "license_link",
+    "tags", "widget", "erased", "erasure", "model-index", "title", "emoji", "colorFrom", "colorTo", "sdk",
+    "sdk_version", "python_version", "app_file", "pinned", "short_description", "models",
+})  # fmt: skip
+#: keys that show pictures and numbers about certain weights
+EVIDENCE = frozenset({"widget", "model-index"})
+#: tag for the Hub's notice
+ADULT = "not-for-all-audiences"
+
+
+def read(card: str) -> dict[str, Any]:
+    """The front matter of a page; empty if there is none that can be read."""
+    from huggingface_hub import RepoCard
+
+    try:
+        found = RepoCard(card, ignore_metadata_errors=True).data.to_dict() if card.startswith("---") else {}
+    except Exception:  # whatever somebody wrote there: the new page replaces it
+        return {}
+    return dict(found)
+
+
+def merge(
+    new: str, old: Mapping[str, Any], *, same: bool, dropped: Iterable[str], adult: bool | None, ours: Iterable[str]
+) -> str:
+    """The new page with what people added to the front matter of the old one.
+
+    Args:
+        new: page as it was made.
+        old: front matter of the published page.
+        same: the weights are those that are published; then also keys of ours that the new page lacks are kept.
+        dropped: keys that leave.
+        adult: False takes the Hub's notice off; otherwise a published one stays.
+        ours: tags that this package gives; others are somebody's.
+    """
+    made, leave = read(new), set(dropped)
+    if "license" in made:
+        leave |= {"license_name", "license_link"}
+    more = {key: value for key, value in old.items() if key not in made and key not in leave}
+    if not same:
+        more = {key: value for key, value in more.items() if key not in OURS}
+    tags = _tags(made, old, adult, set(ours))
+    if not more and tags == made.get("tags"):
+        return new
+    body = new.split("\n---\n", 1)[1]
+    return front_matter({**made, **({"tags": tags} if tags else {}), **more}) + body
+
+
+def _tags(made: Mapping[str, Any], old: Mapping[str, Any], adult: bool | None, ours: set[str]) -> Any:
+    before, now = (found if isinstance(found, list) else [] for found in (old.get("tags"), made.get("tags")))
+    erasure = old.get("erasure")
+    known = {*ours, *([erasure.get("family")] if isinstance(erasure, Mapping) else ())}
+    kept = [
+        tag for tag in before
+        if isinstance(tag, str) and tag not in now
+        and (adult is not False if tag == ADULT else tag not in known and not tag.startswith("erased:"))
+    ]  # fmt: skip
+    return [*now, *kept] or made.get("tags")

@@ -1,0 +1,242 @@
+"""A push adds: what is published already stays, unless this push brings it anew or somebody asked for its removal.
+
+Evidence (report, pictures, pairs, results on the page) is about certain weights. Where other weights are pushed it
+would be read as if it were about them, so such a push is refused until new evidence or ``prune`` comes with it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+from erase_plugins.artifacts.collection import INDEX, read_index
+from erase_plugins.artifacts.manifest import FILENAME, Manifest
+from erase_plugins.errors import ArtifactError, CorruptArtifact, PushRefused, RequestError
+from erase_plugins.types import EvalReport
+from hub_cards import gallery
+from hub_cards.bundle import CARD, PICTURES, REPORT, Bundle
+from hub_cards.front_matter import EVIDENCE, read
+from hub_cards.licences import Licence
+from hub_cards.package import pinned
+from hub_cards.remote import RECORDS, Remote, published_text
+
+#: files or artifacts that a refusal names
+_TOLD = 5
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What stays published.
+
+    Attributes:
+        same: the pushed weights are those that are published.
+        gone: files that this push removes.
+        card: the published page.
+        data: its front matter.
+        dropped: keys of the front matter that leave.
+        report: published evaluation of the same weights, for the page.
+        pictures: names of its pictures.
+        gallery: published pairs of the same weights; without the bytes of their pictures.
+    """
+
+    same: bool = False
+    gone: tuple[str, ...] = ()
+    card: str = ""
+    data: Mapping[str, Any] = field(default_factory=dict)
+    dropped: frozenset[str] = frozenset()
+    report: EvalReport | None = None
+    pictures: tuple[str, ...] = ()
+    gallery: gallery.Gallery | None = None
+
+    @property
+    def licence(self) -> Licence | None:
+        """The licence that the page names for the same weights."""
+        found = [self.data.get(key) for key in ("license", "license_name", "license_link")]
+        if not self.same or not isinstance(found[0], str):
+            return None
+        return Licence(found[0], *(str(item) if item else None for item in found[1:]))
+
+    @property
+    def requirement(self) -> str | None:
+        """The line for pip that the page gives its readers."""
+        erasure = self.data.get("erasure")
+        with suppress(RequestError):
+            return pinned(erasure["requirement"]) if isinstance(erasure, Mapping) and "requirement" in erasure else None
+        return None
+
+
+def keep(bundle: Bundle, remote: Remote, *, prune: bool = False, pictures: bool = True) -> Kept:
+    """What of a repository stays when a bundle is pushed there.
+
+    Args:
+        bundle: its files with their states.
+        remote: what is published.
+        prune: remove all evidence that is not brought anew, and artifacts that a collection lacks.
+        pictures: False removes the pictures.
+
+    Raises:
+        PushRefused: something of another kind is published there, evidence about other weights, or artifacts that the
+            pushed collection lacks.
+    """
+    if remote.commit is None:
+        return Kept()
+    card = published_text(bundle, CARD, remote.commit) if CARD in remote.files else ""
+    data, old = read(card), _old(bundle, remote, prune)
+    new = {item.name: item.state for item in bundle.files}
+    evidence = {name for name in remote.files if _is_evidence(name, bundle.record == INDEX)} - set(new)
+    replaced = _replaced(new)
+    stale = {name for name in evidence if prune or name in replaced or not (pictures or name == REPORT)}
+    stays = evidence - stale
+    keys = EVIDENCE & set(data)
+    by_hand = keys - _made_from(bundle, {*remote.files, *new})
+    others = {name for name in stays if old.other(name)} or (set() if old.same or prune else set(by_hand))
+    if others:
+        raise PushRefused(_about_others(bundle, others))
+    gone = [name for name in old.listed if name in remote.files and name not in new]
+    dropped = set(keys if prune or not old.same else keys - by_hand)
+    if _is_evidence(str(data.get("thumbnail")), False) and data["thumbnail"] not in stays:
+        dropped.add("thumbnail")
+    mine = stays if bundle.record == FILENAME and bundle.repo_type == "model" else set[str]()
+    return Kept(
+        old.same, tuple(dict.fromkeys((*gone, *sorted(stale)))), card, data, frozenset(dropped),
+        _report(bundle, remote) if REPORT in mine else None, tuple(name for name in PICTURES.values() if name in mine),
+        _gallery(bundle, remote, mine) if gallery.INDEX in mine else None,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Old:
+    """What an earlier push put there: its files, and which folders hold other weights now ("" is the whole)."""
+
+    listed: tuple[str, ...] = ()
+    changed: frozenset[str] = frozenset()
+
+    @property
+    def same(self) -> bool:
+        return not self.changed
+
+    def other(self, name: str) -> bool:
+        """Whether a file of evidence is about other weights than those that are pushed."""
+        folder = name.split("/")[0] if "/" in name and not name.startswith(f"{gallery.FOLDER}/") else ""
+        return folder in self.changed
+
+
+def _old(bundle: Bundle, remote: Remote, prune: bool) -> _Old:
+    """What is published of the bundle's kind.
+
+    Raises:
+        PushRefused: something of another kind, or artifacts that the pushed collection lacks.
+    """
+    if bundle.repo_type == "space":
+        return _Old(changed=frozenset() if _same_files(bundle, remote, ("artifact/",)) else frozenset({""}))
+    found = next((name for name in RECORDS if name in remote.files), None)
+    if found is None:
+        return _Old(changed=frozenset({""}))
+    if found != bundle.record:
+        raise PushRefused(f"{bundle.repo} holds {RECORDS[found]}; push {RECORDS[bundle.record]} to another repository")
+    text = published_text(bundle, found, str(remote.commit))
+    try:
+        if found == FILENAME:
+            return _artifact(bundle, remote, Manifest.from_json(text))
+        if found == INDEX:
+            return _collection(bundle, remote, read_index(text)[1], prune)
+        listed = tuple(str(name) for name in json.loads(text)["files"])
+    except (CorruptArtifact, ValueError, KeyError, TypeError):
+        return _Old(changed=frozenset({""}))
+    weights = {name for name in listed if name.endswith(".safetensors")}
+    same = _same_files(bundle, remote, (".safetensors",)) and weights <= {item.name for item in bundle.files}
+    return _Old(listed, frozenset() if same else frozenset({""}))
+
+
+def _artifact(bundle: Bundle, remote: Remote, old: Manifest) -> _Old:
+    """Weights are the same if the files that are read are: those for other programs are made from them."""
+    pushed: Manifest = bundle.artifact.manifest
+    before, now = ({item.sha256 for item in manifest.files} for manifest in (old, pushed))
+    read_before, read_now = ({item.sha256 for item in manifest.essential} for manifest in (old, pushed))
+    as_listed = all(remote.files.get(item.name) == item.sha256 for item in old.essential)
+    same = as_listed and bool(read_before) and (read_before <= now or read_now <= before)
+    return _Old(tuple(item.name for item in old.files), frozenset() if same else frozenset({""}))
+
+
+def _collection(bundle: Bundle, remote: Remote, old: Mapping[str, Any], prune: bool) -> _Old:
+    entries = bundle.artifact.entries
+    gone = sorted(set(old) - set(entries))
+    if gone and not prune:
+        count = f"{len(gone)} artifact{'s' if len(gone) > 1 else ''}"
+        raise PushRefused(
+            f"the collection lacks {count} that {bundle.repo} holds: {_some(gone)}; pull and add them, or take them "
+            "off with --prune; nothing was sent"
+        )
+    changed = {name for name, entry in old.items() if name not in entries or entries[name].sha256 != entry.sha256}
+    listed: list[str] = []
+    for name in sorted(changed):
+        listed.append(f"{name}/{FILENAME}")
+        with suppress(CorruptArtifact, ValueError, KeyError, TypeError):
+            text = published_text(bundle, listed[-1], str(remote.commit)) if listed[-1] in remote.files else ""
+            listed += [f"{name}/{item.name}" for item in Manifest.from_json(text).files]
+    return _Old(tuple(listed), frozenset({*changed, *([""] if changed else ())}))
+
+
+def _same_files(bundle: Bundle, remote: Remote, parts: tuple[str, ...]) -> bool:
+    """Whether the pushed files with this in their names are there already, and there are some."""
+    chosen = [item.state for item in bundle.files if any(part in item.name for part in parts)]
+    return bool(chosen) and set(chosen) == {"same"}
+
+
+def _is_evidence(name: str, folders: bool) -> bool:
+    """Whether a file has the name of a report, its pictures or pairs; with ``folders`` also in an artifact's folder."""
+    inner = name.split("/", 1)[-1] if folders and not name.startswith(f"{gallery.FOLDER}/") else name
+    return inner in (REPORT, *PICTURES.values()) or gallery.of_gallery(inner)
+
+
+def _replaced(new: Mapping[str, str]) -> set[str]:
+    """Names of evidence that is replaced: another report has its own pictures, new pairs are all the pairs."""
+    found = set() if new.get(REPORT, "same") == "same" else set(PICTURES.values())
+    if gallery.INDEX in new:
+        found |= {name for turn in range(1, gallery.MOST + 1) for name in gallery.names(turn)}
+    return found
+
+
+def _made_from(bundle: Bundle, names: Iterable[str]) -> set[str]:
+    """Keys of `EVIDENCE` that an artifact's page makes from files; others were written by hand."""
+    there = set(names) if bundle.record == FILENAME else set()
+    return {key for key, name in (("model-index", REPORT), ("widget", gallery.INDEX)) if name in there}
+
+
+def _report(bundle: Bundle, remote: Remote) -> EvalReport | None:
+    """The published report, if it is one and about this artifact."""
+    try:
+        found = EvalReport.from_dict(json.loads(published_text(bundle, REPORT, str(remote.commit))))
+        return found if not found.artifacts or bundle.artifact.manifest.name in found.artifacts else None
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return None
+
+
+def _gallery(bundle: Bundle, remote: Remote, names: set[str]) -> gallery.Gallery | None:
+    """The published pairs, if all their pictures are there."""
+    try:
+        found = gallery.parse_index(published_text(bundle, gallery.INDEX, str(remote.commit)))
+    except ArtifactError:
+        return None
+    return found if all({pair.before, pair.after} <= names for pair in found.pairs) else None
+
+
+def _about_others(bundle: Bundle, what: Iterable[str]) -> str:
+    names = sorted(what, key=lambda name: (name.endswith(".png"), name))
+    new = (
+        "bring new evidence (--report, --pairs), or "
+        if bundle.record == FILENAME and bundle.repo_type == "model"
+        else ""
+    )
+    return (
+        f"{bundle.repo} holds evidence about other weights than these: {_some(names)}; {new}take the old off the page "
+        "with --prune (its history keeps it); nothing was sent"
+    )
+
+
+def _some(names: list[str]) -> str:
+    more = len(names) - _TOLD
+    return ", ".join(names[:_TOLD]) + (f" and {more} more" if more > 0 else "")

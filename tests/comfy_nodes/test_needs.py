@@ -1,0 +1,100 @@
+"""What ComfyUI does not bring is named before any work, with the command that brings it."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+import erase_plugins as ep
+from comfy_nodes import NODE_CLASS_MAPPINGS, needs
+from comfy_nodes.nodes import doctor
+from comfy_nodes.nodes.methods import node_id
+from erase_plugins import extras
+from erase_plugins.errors import Unsupported
+from erase_plugins.families import schedulers
+from erase_plugins.manager import get_manager
+
+METHODS = {entry.item.id: entry.item for entry in get_manager().methods() if entry.package == "erase-plugins"}
+CLOSED = ("rece", "uce")
+
+
+@pytest.fixture
+def bare(monkeypatch):
+    """ComfyUI as it is after either documented installation."""
+    for name in ("diffusers", "peft", "accelerate"):
+        monkeypatch.setitem(sys.modules, name, None)
+
+
+@pytest.mark.parametrize("name", sorted(METHODS))
+def test_what_a_method_declares_is_what_it_asks_for(name, pocket_target, monkeypatch):
+    """Methods that draw while they work get their samplers from diffusers; the others never ask for one."""
+
+    def absent(*_, **__):
+        raise Unsupported("no diffusers here")
+
+    monkeypatch.setattr(schedulers, "make_scheduler", absent)
+    method = METHODS[name]
+    options = {**getattr(method, "contract_options", {}), **({"vocabulary": 20} if name in CLOSED else {})}
+    if name in CLOSED:
+        assert not getattr(method, "needs", ())
+        ep.erase(pocket_target, "pizza", name, options=options)
+    else:
+        assert method.needs == {"diffusers"}
+        with pytest.raises(Unsupported, match="no diffusers here"):
+            ep.erase(pocket_target, "pizza", name, options=options)
+
+
+@pytest.mark.parametrize("name", sorted(METHODS))
+def test_a_node_says_it_before_the_queue_takes_it(bare, name):
+    validate = NODE_CLASS_MAPPINGS[node_id(name)].VALIDATE_INPUTS
+    for checkpoint in ("", "pocket"):
+        said = validate(erase="pizza", checkpoint=checkpoint)
+        if name in CLOSED and not checkpoint:
+            assert said is True
+        else:
+            assert "needs diffusers, which ComfyUI does not bring; run: python -m pip install diffusers  (" in said
+
+
+def test_a_node_says_it_at_its_start_where_the_checkpoint_came_over_a_wire(bare):
+    node = NODE_CLASS_MAPPINGS["EraseMethodUce"]
+    assert node.VALIDATE_INPUTS(erase="pizza", checkpoint=None) is True
+    with pytest.raises(needs.PackageMissing, match="a model named in 'checkpoint' needs diffusers"):
+        node.SPEC.run(erase="pizza", kind="object", strength=1.0, keep="", seed=0, checkpoint="pocket", any_base=False,
+                      preview_every=0)  # fmt: skip
+
+
+def test_everything_is_there_where_everything_is_installed():
+    assert all(needs.problem(method, "pocket") is None for method in METHODS.values())
+
+
+def test_the_doctor_names_what_is_missing_and_who_needs_it(bare):
+    text = doctor.examine().text
+    (line,) = [line for line in text.splitlines() if line.startswith("problem: diffusers is not installed")]
+    assert all(node_id(name) in line for name in METHODS if name not in CLOSED)
+    assert "EraseMethodUce" not in line
+    assert line.endswith("python -m pip install diffusers")
+    assert "everything is in order" not in text
+
+
+def test_the_doctor_is_content_where_nothing_is_missing():
+    assert "diffusers is not installed" not in doctor.examine().text
+
+
+def test_the_portable_installation_gets_its_own_command(monkeypatch):
+    monkeypatch.setattr(sys, "executable", str(Path("/home/somebody/python_embeded/python.exe")))
+    assert needs.install(["diffusers"]) == ".\\python_embeded\\python.exe -s -m pip install diffusers"
+
+
+def test_values_of_an_older_workflow_in_the_wrong_place_are_named():
+    said = NODE_CLASS_MAPPINGS["EraseMethodUce"].VALIDATE_INPUTS(erase="pizza", checkpoint="randomize")
+    assert "its values are one place too far" in said
+
+
+def test_extras_and_packages_of_other_methods_are_named(monkeypatch):
+    monkeypatch.setattr(extras, "extras", lambda: {"plots": ("matplotlib", "no-such-package")})
+    method = SimpleNamespace(id="x", needs={"plots", "nor-this"})
+    assert needs.lacking(method.needs) == ["no-such-package", "nor-this"]
+    assert "the method 'x' needs no-such-package and nor-this" in needs.problem(method)

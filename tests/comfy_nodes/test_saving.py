@@ -1,0 +1,58 @@
+"""The save node replaces only what this program wrote, in models/erase_plugins and in models/loras."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+
+import pytest
+
+from comfy_nodes import host
+from comfy_nodes.nodes.artifacts import save_artifact
+from comfy_nodes.wording import in_the_graph
+from erase_plugins.artifacts.artifact import load_artifact
+from erase_plugins.errors import ArtifactError
+from tests.artifacts.keeping import tree
+from tests.layouts.making import artifact_of, random_edit
+
+
+@pytest.fixture
+def models(tmp_path, monkeypatch):
+    monkeypatch.setattr(host, "artifact_folders", lambda: [tmp_path / "erase_plugins"])
+    monkeypatch.setattr(host, "lora_folder", lambda: tmp_path / "loras")
+    monkeypatch.setattr(host, "computing", lambda **_: nullcontext())
+    return tmp_path
+
+
+@pytest.fixture
+def edit(pocket_target):
+    return artifact_of(pocket_target, random_edit(pocket_target, ("cross_kv",)))
+
+
+def test_overwrite_keeps_a_folder_of_other_files(models, edit):
+    place = models / "erase_plugins" / "mine"
+    place.mkdir(parents=True)
+    (place / "notes.txt").write_text("mine")
+    before = tree(models)
+    for overwrite in (False, True):
+        with pytest.raises(ArtifactError, match=r"did not write \(notes\.txt\)") as refused:
+            save_artifact(edit, "mine", overwrite, True)
+    assert "even with overwrite on" in in_the_graph(str(refused.value))
+    assert "--" not in in_the_graph(str(refused.value))
+    assert tree(models) == before
+
+
+def test_overwrite_replaces_its_own(models, edit):
+    for overwrite in (False, True):
+        assert save_artifact(edit, "again", overwrite, True).values[0] == "again"
+    assert load_artifact(models / "erase_plugins" / "again").name == "again"
+    assert len(list((models / "loras").iterdir())) == 1
+
+
+def test_a_lora_of_somebody_else_with_the_same_name_is_kept(models, edit):
+    name = next(item.name for item in edit.save(models / "other", ("kohya",)).manifest.files)
+    (models / "loras").mkdir()
+    taken = models / "loras" / name.replace(edit.name, "taken")
+    taken.write_bytes(b"downloaded for hours")
+    with pytest.raises(ArtifactError, match="not written by erase-plugins"):
+        save_artifact(edit, "taken", True, True)
+    assert taken.read_bytes() == b"downloaded for hours"

@@ -1,0 +1,77 @@
+"""How a concept is written: arrows, quotes, and the refusal of lists in one line."""
+
+from __future__ import annotations
+
+import pytest
+
+from erase_plugins.concept_text import read_concept, written
+from erase_plugins.errors import RequestError
+
+
+@pytest.mark.parametrize("arrow", ["->", "=>", "-->", "==>", "→", "⇒", "➡️", "—>", " -> ", "\t=> "])
+def test_every_arrow_names_a_replacement(arrow):
+    assert read_concept(f"pizza{arrow}hamburger") == ("pizza", "hamburger")
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("pizza", ("pizza", None)),
+        ("  van gogh ", ("van gogh", None)),
+        ("1,000 faces", ("1,000 faces", None)),
+        ("x-ray", ("x-ray", None)),
+        ("salt and pepper", ("salt and pepper", None)),
+        ('"Paris, Texas"', ("Paris, Texas", None)),
+        ("“Paris, Texas” => town", ("Paris, Texas", "town")),
+        ('"a -> b"', ("a -> b", None)),
+        ('town -> "Paris, Texas"', ("town", "Paris, Texas")),
+        ('12" record', ('12" record', None)),
+    ],
+)
+def test_a_phrase_is_taken_as_it_is(text, found):
+    assert read_concept(text) == found
+
+
+@pytest.mark.parametrize(
+    ("text", "listed"),
+    [
+        ("pizza, dog, car", "pizza, dog, car"),
+        ("pizza,dog", "pizza, dog"),
+        ("pizza; dog", "pizza, dog"),
+        ("pizza | dog", "pizza, dog"),
+        ("披萨，狗", "披萨, 狗"),
+        ("ピザ、犬", "ピザ, 犬"),
+        ("pizza, dog -> hamburger", "pizza, dog"),
+        ("3, 4 dogs", "3, 4 dogs"),
+    ],
+)
+def test_a_list_in_one_line_is_refused_with_both_ways_out(text, listed):
+    with pytest.raises(RequestError) as caught:
+        read_concept(text, "one --erase each")
+    assert f"({listed})" in str(caught.value)
+    assert "write one --erase each" in str(caught.value)
+    assert "double quotes" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("pizza =>", "is incomplete"),
+        ("-> dog", "is incomplete"),
+        ("", "is incomplete"),
+        ('""', "is incomplete"),
+        ("a -> b => c", "has several arrows"),
+        ("dog → DOG", "would become itself"),
+    ],
+)
+def test_what_cannot_be_read_is_named(text, problem):
+    with pytest.raises(RequestError, match=problem):
+        read_concept(text)
+
+
+@pytest.mark.parametrize(
+    "phrase", ["pizza", "Paris, Texas", "a -> b", "1,000 faces", "x; y", 'a "b", c', '"b"', 'a “b”, "c"']
+)
+def test_what_is_written_reads_back(phrase):
+    assert read_concept(written(phrase)) == (phrase, None)
