@@ -44,7 +44,8 @@ def save_guard(guard: Guard, path: Path, counts: bool = True, names: bool = True
         "seed": guard.coder.seed, "tau": guard.tau, "clique_min": guard.clique_min, "density_max": memory.density_max,
         "labels": [label for label, _ in labels],
     }  # fmt: skip
-    data = save(tensors, {"format": "pt", HEADER: json.dumps(header, sort_keys=True)})
+    # one key only: the library writes several in an order of its own, and equal guards must give equal bytes
+    data = save(tensors, {HEADER: json.dumps(header, sort_keys=True)})
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as file:
