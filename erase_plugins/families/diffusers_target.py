@@ -178,7 +178,7 @@ class DiffusersTarget(Target):
 
     def _time_ids(self, latents: Tensor) -> Tensor:
         height, width = latents.shape[-2] * self._pixels(), latents.shape[-1] * self._pixels()
-        values = [height, width, 0, 0, height, width]
+        values: list[float] = [height, width, 0, 0, height, width]
         if self.pipe.config.get("requires_aesthetics_score"):  # the refiner
             values = [height, width, 0, 0, 6.0]
         ids = torch.tensor([values], dtype=latents.dtype, device=latents.device)

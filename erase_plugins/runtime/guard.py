@@ -181,8 +181,7 @@ def resolve_parameters(edit: Edit, target: Any, owner: Any) -> dict[tuple[str, s
         module = owner(component)
         if module is None:
             continue
-        for name, parameter in live_parameters(component, module).items():
-            table[(component, name)] = parameter
+        table |= {(component, name): item for name, item in live_parameters(component, module).items()}
     found = {}
     first = ""
     for component, key, delta in wanted:
