@@ -87,7 +87,7 @@ def _plain_unet(config: dict[str, Any]) -> dict[str, Any]:
     if config.get("_class_name") == MOTION:
         plain.pop("num_attention_heads", None)
         for side in ("down_block_types", "up_block_types"):
-            plain[side] = [name.removesuffix("Motion") for name in plain[side]]
+            plain[side] = [name.replace("Motion", "2D") for name in plain[side]]
     return plain
 
 

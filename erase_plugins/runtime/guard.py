@@ -13,8 +13,9 @@ from erase_plugins.artifacts.edit import CONTEXT, AddOn, Bias, ContextMap, Delta
 from erase_plugins.artifacts.fingerprint import Fingerprint, readable
 from erase_plugins.artifacts.gated import GATE, GATED
 from erase_plugins.artifacts.manifest import Manifest
-from erase_plugins.artifacts.names import canonical, live_parameters
+from erase_plugins.artifacts.names import live_parameters
 from erase_plugins.errors import BaseMismatch, Unsupported
+from erase_plugins.runtime.integrity import fused_projections, holds_parts
 
 
 def check_base(manifest: Manifest, target: Any, any_base: bool = False, edit: Edit | None = None) -> tuple[str, ...]:
@@ -100,18 +101,15 @@ def check_compiled(pipe: Any) -> None:
             raise Unsupported(f"{name} is compiled; apply the artifact first, then call torch.compile")
 
 
-_PROJECTIONS = re.compile(r"\.attn(\d)\.to_([qkv])\.")
-
-
 def check_pipeline(pipe: Any, names: Mapping[str, Collection[str] | None]) -> None:
-    """Refuses pipelines whose weights cannot be swapped, or whose swapped weights nothing would read.
+    """Refuses pipelines whose weights cannot be swapped.
 
     Args:
         pipe: the pipeline.
         names: what is to be changed, see `touched`; None (only read) is not looked at.
 
     Raises:
-        Unsupported: quantised, offloaded layer by layer, fused projections, no such component.
+        Unsupported: quantised, offloaded layer by layer, fused projections of their own, no such component.
     """
     for component, wanted in names.items():
         if wanted is None:
@@ -122,14 +120,11 @@ def check_pipeline(pipe: Any, names: Mapping[str, Collection[str] | None]) -> No
         live = live_parameters(component, module)
         for name in sorted(name for name in wanted if name in live):
             _check_writable(component, name, live[name])
-        attentions = {canonical(component, path): item for path, item in module.named_modules()}
-        for name in sorted(wanted):
-            found = _PROJECTIONS.search(name)
-            owner = attentions.get(name[: found.start()] + f".attn{found[1]}") if found else None
-            if found and getattr(owner, "fused_projections", False) and (found[1] == "1" or found[2] != "q"):
+        for fused, parts, name in fused_projections(module, wanted):
+            if not holds_parts(fused, parts):
                 raise Unsupported(
-                    f"the query, key and value projections of {component} are fused, so a change of {name} would do "
-                    f"nothing; call pipe.unfuse_qkv_projections(), apply, then fuse again"
+                    f"{component} {name} does not hold the weights that it was fused from; call "
+                    "pipe.unfuse_qkv_projections(), apply, then fuse again"
                 )
 
 

@@ -57,6 +57,11 @@ def video(pipe: Any) -> Tensor:
     return _call(pipe, num_frames=2, height=16, width=16)
 
 
+def plain_image_prompt(pipe: Any) -> Tensor:
+    embeds = torch.randn(1, 1, 16, generator=torch.Generator().manual_seed(4))
+    return _call(pipe, guidance_scale=1.0, ip_adapter_image_embeds=[embeds])
+
+
 def with_image_prompt(pipe: Any) -> Tensor:
     embeds = torch.randn(2, 1, 16, generator=torch.Generator().manual_seed(4))
     return _call(pipe, ip_adapter_image_embeds=[embeds])

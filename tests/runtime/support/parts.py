@@ -163,7 +163,9 @@ def controlnet(pipe: Any) -> Any:
     from diffusers import ControlNetModel
 
     def build() -> Any:
-        net = ControlNetModel.from_unet(pipe.unet, load_weights_from_unet=False, conditioning_channels=3)
+        net = ControlNetModel.from_unet(
+            pipe.unet, load_weights_from_unet=False, conditioning_embedding_out_channels=(16, 32)
+        )
         for parameter in net.parameters():
             parameter.data = 0.1 * torch.randn_like(parameter)
         return net.eval()
@@ -183,7 +185,7 @@ def motion(pipe: Any) -> Any:
             motion_norm_num_groups=4,
             motion_num_attention_heads=2,
             use_motion_mid_block=False,
-        ).eval(),  # fmt: skip
+        ).eval(),
     )
 
 
@@ -228,6 +230,16 @@ def accelerate_offload(pipe: Any) -> Any:
     from accelerate import cpu_offload
 
     cpu_offload(pipe.unet, torch.device("cpu"))
+    return pipe
+
+
+def sequential_offload(pipe: Any) -> Any:
+    """`enable_sequential_cpu_offload`, which asks for an accelerator, done for a CPU as it does it."""
+    from accelerate import cpu_offload
+
+    for part in pipe.components.values():
+        if isinstance(part, torch.nn.Module):
+            cpu_offload(part, torch.device("cpu"), offload_buffers=len(part._parameters) > 0)
     return pipe
 
 

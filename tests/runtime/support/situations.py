@@ -64,10 +64,10 @@ SITUATIONS: dict[str, Situation] = {
         "model CPU offload after", after=parts.method("enable_model_cpu_offload", **_OFFLOAD)
     ),
     "sequential-before": Situation(
-        "sequential CPU offload before", before=parts.method("enable_sequential_cpu_offload", **_OFFLOAD)
+        "sequential CPU offload before", before=parts.sequential_offload
     ),
     "sequential-after": Situation(
-        "sequential CPU offload after", after=parts.method("enable_sequential_cpu_offload", **_OFFLOAD)
+        "sequential CPU offload after", after=parts.sequential_offload
     ),
     "cpu-offload-before": Situation("accelerate `cpu_offload` before", before=parts.accelerate_offload),
     "cpu-offload-after": Situation("accelerate `cpu_offload` after", after=parts.accelerate_offload),
@@ -124,7 +124,7 @@ SITUATIONS: dict[str, Situation] = {
     ),
     "context-sequential": Situation(
         '`mode="context"` under sequential CPU offload', kind="map", options={"mode": "context"},
-        before=parts.method("enable_sequential_cpu_offload", **_OFFLOAD), tolerance=1e-5,
+        before=parts.sequential_offload, tolerance=1e-5,
     ),
     "gated": Situation("gated artifact", kind="gated", draw=drawing.plain_guidance, tolerance=1e-4),
     "gated-lora": Situation(
@@ -140,5 +140,5 @@ SITUATIONS: dict[str, Situation] = {
         before=parts.pipeline("StableDiffusion{}PAGPipeline", pag_applied_layers="mid"), draw=drawing.perturbed,
     ),
     "gated-ip": Situation("gated artifact, IP-Adapter before", kind="gated", before=parts.ip_adapter,
-        draw=drawing.plain_guidance, tolerance=1e-4),
+        draw=drawing.plain_image_prompt, tolerance=1e-4),
 }  # fmt: skip
