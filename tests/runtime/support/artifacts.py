@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from erase_plugins.artifacts.artifact import Artifact
-from erase_plugins.artifacts.edit import CONTEXT, ContextMap, Edit, LowRank
+from erase_plugins.artifacts.edit import CONTEXT, AddOn, ContextMap, Edit, LowRank
 from erase_plugins.artifacts.gated import GATE, gate_addon, gated_lowrank
 from erase_plugins.artifacts.manifest import Manifest, describe_base
 from erase_plugins.families.diffusers_target import DiffusersTarget
@@ -18,7 +18,7 @@ PROMPT = "a pizza"
 
 
 def make(kind: str, pipe: Any, seed: int = 0) -> Artifact:
-    """An artifact of one kind for a pipeline: "weights", "unet", "map" or "gated"."""
+    """An artifact of one kind for a pipeline: "weights", "unet", "map", "gated" or "added"."""
     target = DiffusersTarget(pipe, "tiny")
     generator = torch.Generator().manual_seed(seed)
     deltas: dict[str, dict[str, Any]] = {"unet": {}}
@@ -27,6 +27,14 @@ def make(kind: str, pipe: Any, seed: int = 0) -> Artifact:
         deltas["unet"][CONTEXT] = ContextMap(
             torch.randn(3, width, generator=generator), 0.2 * torch.randn(width, 3, generator=generator)
         )
+    elif kind == "added":
+        for ref in target.modules("cross_attn"):
+            if ref.path.endswith("to_out.0"):
+                weights = {
+                    "down": torch.randn(4, ref.shape[0], generator=generator),
+                    "up": 0.2 * torch.randn(ref.shape[0], 4, generator=generator),
+                }
+                deltas["unet"][ref.path] = AddOn("bottleneck", weights, {"activation": "gelu"})
     else:
         refs = [ref for ref in target.modules("attn") if ref.path.split(".")[-1] in ("to_q", "to_k", "to_v")]
         if kind == "weights":
@@ -62,13 +70,23 @@ def _open_gate(target: Any) -> Any:
 def add_by_hand(pipe: Any, artifact: Artifact, strength: float) -> None:
     """W + strength * change in float32, cast once, on the weights themselves.
 
-    A map is written out for the key and value projections; a gated change counts as if its gate stood open.
+    Added modules are hung behind theirs by a hook. A map is written out for the key and value projections; a gated change counts as if its gate stood open.
     """
     for component, group in artifact.edit.deltas.items():
+        for path, module in getattr(pipe, component).named_modules():
+            if getattr(group.get(path), "type", "") == "bottleneck":
+                module.register_forward_hook(_behind(group[path].weights, strength))
         for name, parameter in weights_of(getattr(pipe, component), component).items():
             change = _change(name, parameter, group)
             if change is not None and strength != 0.0:
                 parameter.data = (parameter.data.float() + strength * change).to(parameter.dtype)
+
+
+def _behind(weights: Any, strength: float) -> Any:
+    def add(_module: nn.Module, _args: Any, out: torch.Tensor) -> torch.Tensor:
+        return out + strength * (nn.functional.gelu(out @ weights["down"].T) @ weights["up"].T)
+
+    return add
 
 
 def weights_of(module: nn.Module, component: str) -> dict[str, nn.Parameter]:

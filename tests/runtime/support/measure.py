@@ -41,6 +41,8 @@ class Situation:
         options: of `ep.apply`.
         second: kind of another artifact that is applied after the first one and stays.
         tolerance: largest difference of a picture value that counts as rounding, 0 for none.
+        hand_first: whether the weights are edited by hand before ``before``, because that copies or hides them.
+        copies: whether ``after`` copies the weights, so that the handle stays with the first pipeline.
         needs: package without which it cannot be measured.
     """
 
@@ -49,16 +51,18 @@ class Situation:
     before: Callable[[Any], Any] = lambda pipe: pipe
     after: Callable[[Any], Any] = lambda pipe: pipe
     draw: Callable[[Any], Tensor] = drawing.text
-    families: tuple[str, ...] = ("sd1", "sdxl")
+    families: tuple[str, ...] = ("sd1",)
     options: dict[str, Any] = field(default_factory=dict)
     second: str = ""
     tolerance: float = 0.0
+    hand_first: bool = False
+    copies: bool = False
     needs: str = ""
 
     @property
     def mapped(self) -> bool:
         """Whether the edit is in force outside the weights."""
-        return self.kind == "gated" or self.options.get("mode") == "context"
+        return self.kind in ("gated", "added") or self.options.get("mode") == "context"
 
 
 def fresh(family: str) -> Any:
@@ -74,17 +78,24 @@ def artifact(kind: str, family: str, seed: int = 0) -> Any:
     return make(kind, fresh(family), seed)
 
 
-def by_hand(situation: Situation, family: str, strength: float) -> Any:
+def by_hand(situation: Situation, family: str, strength: float, after: bool = True) -> Any:
     """The pipeline as it has to be: weights edited by arithmetic, or prompts mapped by arithmetic."""
-    pipe = situation.before(fresh(family))
-    if situation.options.get("mode") == "context":
-        pipe = situation.after(pipe)
-        _map_prompts(pipe, artifact(situation.kind, family), strength)
-        return pipe
-    add_by_hand(pipe, artifact(situation.kind, family), strength)
+    edits = [(artifact(situation.kind, family), strength)]
     if situation.second:
-        add_by_hand(pipe, artifact(situation.second, family, 1), 1.0)
-    return situation.after(pipe)
+        edits.append((artifact(situation.second, family, 1), 1.0))
+    pipe = fresh(family)
+    if not situation.hand_first:
+        pipe = situation.before(pipe)
+    if situation.options.get("mode") != "context":
+        for edit, factor in edits:
+            add_by_hand(pipe, edit, factor)
+    if situation.hand_first:
+        pipe = situation.before(pipe)
+    if after:
+        pipe = situation.after(pipe)
+    if situation.options.get("mode") == "context":
+        _map_prompts(pipe, edits[0][0], strength)
+    return pipe
 
 
 def _map_prompts(pipe: Any, edit: Any, strength: float) -> None:
@@ -99,32 +110,37 @@ def _map_prompts(pipe: Any, edit: Any, strength: float) -> None:
 
 
 @lru_cache(maxsize=16)
-def expected(situation: Situation, family: str, strength: float) -> Tensor:
+def expected(situation: Situation, family: str, strength: float, after: bool = True) -> Tensor:
     """The picture of `by_hand`."""
-    return situation.draw(by_hand(situation, family, strength))
+    return (situation.draw if after else drawing.text)(by_hand(situation, family, strength, after))
 
 
 def measure(situation: Situation, family: str, step: str) -> str:
-    """ "exact" or "refused".
+    """Does one step and returns "exact" or "refused".
 
     Raises:
         Wrong: anything else, with what it was.
     """
-    pipe = situation.before(fresh(family))
-    edit = artifact(situation.kind, family)
+    first = pipe = situation.before(fresh(family))
     untouched = _state(pipe)
     try:
-        handle = ep.apply(pipe, edit, **situation.options)
+        handle = ep.apply(pipe, artifact(situation.kind, family), **situation.options)
     except EraseError as error:
         _one_line(error)
         _same(untouched, _state(pipe), "a refused apply changed the pipeline")
         return "refused"
-    if situation.second:
-        ep.apply(pipe, artifact(situation.second, family, 1))
-    pipe = situation.after(pipe)
-    if step == "save":
-        return _save(situation, family, pipe)
-    before = situation.draw(pipe)
+    try:
+        if situation.second:
+            ep.apply(pipe, artifact(situation.second, family, 1))
+        pipe = situation.after(pipe)
+        if step == "save":
+            return _save(situation, family, pipe)
+        after = step == "apply" or not situation.copies
+        pipe, draw = (pipe, situation.draw) if after else (first, drawing.text)
+        before = None if step == "remove" and situation.mapped else draw(pipe)
+    except EraseError as error:
+        _one_line(error)
+        return "refused"
     try:
         if step == "set_strength":
             handle.set_strength(0.5)
@@ -132,16 +148,16 @@ def measure(situation: Situation, family: str, step: str) -> str:
             handle.remove()
     except EraseError as error:
         _one_line(error)
-        if not situation.draw(pipe).equal(before):
+        if before is None or not draw(pipe).equal(before):
             raise Wrong(f"refused ({error}), but the picture changed") from None
         return "refused"
-    got, wanted = situation.draw(pipe), expected(situation, family, _AFTER[step])
+    got, wanted = draw(pipe), expected(situation, family, _AFTER[step], after)
     off = float((got.float() - wanted.float()).abs().max())
     if not off <= situation.tolerance:
-        size = float((expected(situation, family, 1.0).float() - expected(situation, family, 0.0).float()).abs().max())
-        raise Wrong(f"off by {off:.3g} where the whole edit moves values by {size:.3g}")
+        ends = [expected(situation, family, strength, after).float() for strength in (0.0, 1.0)]
+        raise Wrong(f"off by {off:.3g} where the whole edit moves values by {(ends[1] - ends[0]).abs().max():.3g}")
     if step == "remove" and situation.tolerance == 0:
-        _same(_state(by_hand(situation, family, 0.0)), _state(pipe), "weights after remove()")
+        _same(_state(by_hand(situation, family, 0.0, after)), _state(pipe), "weights after remove()")
     return "exact"
 
 

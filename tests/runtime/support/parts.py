@@ -324,3 +324,46 @@ def scheduler(pipe: Any) -> Any:
 def freeu(pipe: Any) -> Any:
     pipe.enable_freeu(s1=0.9, s2=0.2, b1=1.2, b2=1.4)
     return pipe
+
+
+def lcm(pipe: Any) -> Any:
+    from diffusers import LCMScheduler
+
+    pipe.scheduler = LCMScheduler.from_config(pipe.scheduler.config)
+    return pipe
+
+
+def group_offload(pipe: Any) -> Any:
+    pipe.unet.enable_group_offload(torch.device("cpu"), torch.device("cpu"), offload_type="leaf_level")
+    return pipe
+
+
+def trained(pipe: Any) -> Any:
+    """A step of training in place, as an optimiser takes it."""
+    with torch.no_grad():
+        for parameter in pipe.unet.parameters():
+            parameter.mul_(1.01)
+    return pipe
+
+
+# --- our own edit, twice
+
+
+def applied(pipe: Any) -> Any:
+    import erase_plugins as ep
+    from tests.runtime.support.measure import artifact
+
+    ep.apply(pipe, artifact("weights", "sd1"))
+    return pipe
+
+
+def as_lora(pipe: Any) -> Any:
+    """The artifact's own change, through the LoRA loader of diffusers."""
+    from tests.runtime.support.measure import artifact
+
+    state = {}
+    for name, change in artifact("unet", "sd1").edit.deltas["unet"].items():
+        stem = f"unet.{name.removesuffix('.weight')}"
+        state[f"{stem}.lora_A.weight"], state[f"{stem}.lora_B.weight"] = change.A.clone(), change.B.clone()
+    pipe.load_lora_weights(state, adapter_name="eraser")
+    return pipe
