@@ -9,7 +9,7 @@ from torch import nn
 
 from erase_plugins.artifacts.artifact import Artifact
 from erase_plugins.artifacts.edit import CONTEXT, AddOn, ContextMap, Edit, LowRank
-from erase_plugins.artifacts.gated import GATE, gate_addon, gated_lowrank
+from erase_plugins.artifacts.gated import GATE, GATED, gate_addon, gated_lowrank
 from erase_plugins.artifacts.manifest import Manifest, describe_base
 from erase_plugins.families.diffusers_target import DiffusersTarget
 from erase_plugins.types import Concept
@@ -105,6 +105,6 @@ def _change(name: str, parameter: nn.Parameter, group: Any) -> torch.Tensor | No
     if name in group:
         return (group[name].B.flatten(1) @ group[name].A.flatten(1)).reshape(parameter.shape)
     gated = group.get(name.removesuffix(".weight")) if name.endswith(".weight") else None
-    if gated is not None and "down" in getattr(gated, "weights", {}):
+    if getattr(gated, "type", "") == GATED:
         return (gated.weights["up"].flatten(1) @ gated.weights["down"].flatten(1)).reshape(parameter.shape)
     return None
