@@ -74,6 +74,7 @@ def run_plan(
     manager = get_manager()
     request = plan.request
     method = manager.method(request.method)
+    target.check_readable()
     manager.before_run(plan, target)
     ctx = RunContext(
         method=method.id,

@@ -9,10 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from erase_plugins.artifacts.fingerprint import Fingerprint, fingerprint
+from erase_plugins.artifacts.fingerprint import Fingerprint, fingerprint, readable
 from erase_plugins.artifacts.names import CONTEXT_HOOK, ORIGINAL, base_parameters, canonical, whole_parameters
 from erase_plugins.errors import Unsupported
 from erase_plugins.families.base import Conditioning, ModuleRef, Target, Tokens
+from erase_plugins.families.unet import MOTION
 
 #: prompts that are encoded at once
 _CHUNK = 64
@@ -45,6 +46,17 @@ class DiffusersTarget(Target):
                 for path, module in owner.named_modules():
                     self._modules.setdefault((component, canonical(component, path)), module)
         self._cache: dict[str, tuple[Tensor, int, Tensor | None]] = {}
+
+    def check_readable(self) -> None:
+        for component in self.info.family.components:
+            owner = getattr(self.pipe, component, None)
+            for name, parameter in base_parameters(component, owner).items() if owner is not None else ():
+                if not readable(parameter):
+                    state = "offloaded layer by layer" if parameter.device.type == "meta" else "quantised"
+                    raise Unsupported(
+                        f"{component} is {state} ({name} cannot be read); erase on the model in float32, float16 or "
+                        "bfloat16, then apply the artifact to this one"
+                    )
 
     @property
     def device(self) -> torch.device:
@@ -171,10 +183,24 @@ class DiffusersTarget(Target):
         return int(2 ** (len(self.pipe.vae.config.block_out_channels) - 1))
 
     def predict(self, latents: Tensor, timestep: Tensor | float, cond: Conditioning) -> Tensor:
+        self._check_drawable()
         extra: dict[str, Any] = {}
         if self.info.configs["unet"].get("addition_embed_type") == "text_time":
             extra["added_cond_kwargs"] = {"text_embeds": cond.pooled, "time_ids": self._time_ids(latents)}
         return self.pipe.unet(latents, timestep, encoder_hidden_states=cond.embeds, **extra, return_dict=False)[0]
+
+    def _check_drawable(self) -> None:
+        config, name = self.pipe.unet.config, self.info.model
+        if config.get("encoder_hid_dim_type") == "ip_image_proj":
+            raise Unsupported(
+                f"{name} has an IP-Adapter and draws with an image prompt only; call pipe.unload_ip_adapter(), erase, "
+                "and load it again"
+            )
+        if type(self.pipe.unet).__name__ == MOTION:
+            raise Unsupported(
+                f"the denoiser of {name} draws frames (AnimateDiff), and this method asks it for pictures; erase on the "
+                "text-to-image pipeline of the same model and apply the artifact here"
+            )
 
     def _time_ids(self, latents: Tensor) -> Tensor:
         height, width = latents.shape[-2] * self._pixels(), latents.shape[-1] * self._pixels()

@@ -164,6 +164,28 @@ def test_two_manifests_of_one_base_fit_whichever_version_wrote_them(tiny_sd1) ->
     assert "other weights" in base_difference(old(new).base, other.base)
 
 
+@pytest.mark.parametrize("method", ["uce", "esd"])
+@pytest.mark.parametrize(
+    ("package", "before", "text"),
+    [
+        ("torchao", parts.torchao(), "quantised"), ("optimum.quanto", parts.quanto(), "quantised"),
+        ("bitsandbytes", parts.bitsandbytes(4), "quantised"), ("bitsandbytes", parts.bitsandbytes(8), "quantised"),
+        ("accelerate", parts.sequential_offload, "offloaded"), ("accelerate", parts.accelerate_offload, "offloaded"),
+    ],
+)  # fmt: skip
+def test_erasing_on_weights_that_cannot_be_read_is_refused(tiny_sd1, package, before, text, method) -> None:
+    pytest.importorskip(package)
+    with pytest.raises(Unsupported, match=f"{text} .*then apply"):
+        ep.erase(before(tiny_sd1()), "pizza", method=method)
+
+
+@pytest.mark.parametrize(("before", "text"), [(parts.ip_adapter, "unload_ip_adapter"), (parts.animate, "AnimateDiff")])
+def test_methods_that_draw_ask_for_a_plain_pipeline(tiny_sd1, before, text) -> None:
+    assert len(ep.erase(before(tiny_sd1()), "pizza", method="uce").edit)
+    with pytest.raises(Unsupported, match=text):
+        ep.erase(before(tiny_sd1()), "pizza", method="esd", options={"steps": 1})
+
+
 def test_an_sdxl_refiner_can_be_edited() -> None:
     """It has the second text encoder only, and five time ids."""
     from erase_plugins.testing.tiny import tiny_refiner
