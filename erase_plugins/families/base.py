@@ -140,7 +140,7 @@ class Target(ABC):
         """Text rows (..., width) as key and value projections get them, with the context maps that are in force."""
         return rows
 
-    def check_readable(self) -> None:
+    def check_readable(self) -> None:  # noqa: B027  # most hosts can read theirs
         """Refuses a model whose weights a method cannot read.
 
         Raises:

@@ -191,15 +191,15 @@ class DiffusersTarget(Target):
 
     def _check_drawable(self) -> None:
         config, name = self.pipe.unet.config, self.info.model
-        if config.get("encoder_hid_dim_type") == "ip_image_proj":
+        if getattr(config, "encoder_hid_dim_type", None) == "ip_image_proj":
             raise Unsupported(
                 f"{name} has an IP-Adapter and draws with an image prompt only; call pipe.unload_ip_adapter(), erase, "
                 "and load it again"
             )
         if type(self.pipe.unet).__name__ == MOTION:
             raise Unsupported(
-                f"the denoiser of {name} draws frames (AnimateDiff), and this method asks it for pictures; erase on the "
-                "text-to-image pipeline of the same model and apply the artifact here"
+                f"the denoiser of {name} draws frames (AnimateDiff), and this method asks it for pictures; erase on "
+                "the text-to-image pipeline of the same model and apply the artifact here"
             )
 
     def _time_ids(self, latents: Tensor) -> Tensor:
