@@ -102,7 +102,7 @@ SITUATIONS: dict[str, Situation] = {
     "unet-any": Situation(
         "another denoiser (a fine-tune), `any_base=True`", before=parts.other("unet"), options={"any_base": True}
     ),
-    "unet-after": Situation("denoiser replaced after", kind="unet", after=parts.other("unet")),
+    "unet-after": Situation("denoiser replaced after (the new one has no edit)", kind="unet", after=parts.other("unet")),
     "vae": Situation("another VAE", before=parts.other("vae")),
     "scheduler": Situation("another scheduler", before=parts.scheduler),
     "slicing": Situation("attention slicing", before=parts.method("enable_attention_slicing")),
