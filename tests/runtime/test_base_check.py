@@ -31,7 +31,7 @@ BEFORE = {
 
 
 def old(manifest: Manifest) -> Manifest:
-    """As versions before 0.5 wrote it: one hash of all names and shapes, one value per parameter."""
+    """As older versions wrote it: one hash of all names and shapes, one value per parameter."""
     prints = {
         name: {key: value for key, value in item.items() if key != "keys"}
         for name, item in manifest.base["fingerprint"].items()
