@@ -95,7 +95,7 @@ def add(
     gated = is_gated(first.edit)
     if not gated:
         statistics_of(first.edit, first.name)
-    check_base(first.manifest, target)
+    check_base(first.manifest, target, edit=first.edit)
     items = [concepts] if isinstance(concepts, str | Concept) else list(concepts)
     new = tuple(item if isinstance(item, Concept) else Concept(item) for item in items)
     twice = [item.text for item in new if item.text in first.manifest.erased]
@@ -162,7 +162,7 @@ def _with_rows(artifact: Artifact, statistics: Statistics, names: Sequence[str],
     from erase_plugins.engine.collect import encode_member
     from erase_plugins.runtime.guard import check_base
 
-    check_base(artifact.manifest, target)
+    check_base(artifact.manifest, target, edit=artifact.edit)
     recipe = _recipe(artifact)
     table = {concept.text: concept for concept in artifact.manifest.concepts}
     again = {}

@@ -103,7 +103,7 @@ def pull(
         from erase_plugins.families.loading import as_target
         from erase_plugins.runtime.guard import check_base
 
-        check_base(artifact.manifest, as_target(model))
+        check_base(artifact.manifest, as_target(model), edit=artifact.edit)
     if target is None:
         return artifact
     if artifact.path.is_dir():

@@ -21,13 +21,32 @@ def canonical(component: str, name: str) -> str:
     return name.removeprefix("text_model.") if component.startswith("text_encoder") else name
 
 
+#: parts of parameter names that are put beside a base model: attention processors and image projections of IP-Adapter,
+#: motion modules of AnimateDiff, projections that were fused from those of the base
+_ADDED = frozenset({"processor", "encoder_hid_proj", "motion_modules", "to_qkv", "to_kv"})
+
+
 def live_parameters(component: str, module: nn.Module) -> dict[str, nn.Parameter]:
-    """Canonical parameter names to the parameters that are in the model now, those of a LoRA left out."""
-    named = module.named_parameters()
-    return {canonical(component, name): parameter for name, parameter in named if ".lora_" not in name}
+    """Canonical parameter names of the base model to its live parameters; what adapters added is left out."""
+    wrapped = {path for path, child in module.named_modules() if hasattr(child, "base_layer")}
+    found = {}
+    for name, parameter in module.named_parameters():
+        parts = name.split(".")
+        inside = next((n for n in range(len(parts)) if ".".join(parts[:n]) in wrapped), None) if wrapped else None
+        if _ADDED.isdisjoint(parts) and (inside is None or parts[inside] == "base_layer"):
+            found[canonical(component, name)] = parameter
+    return found
 
 
 def base_parameters(component: str, module: nn.Module) -> dict[str, Tensor]:
-    """Canonical parameter names to the tensors of the base model: our patches and any LoRA looked through."""
-    live = live_parameters(component, module)
-    return {name: getattr(parameter, ORIGINAL, parameter) for name, parameter in live.items()}
+    """Canonical parameter names to the tensors of the base model: our patches and adapters looked through."""
+    return {name: getattr(item, ORIGINAL, item) for name, item in live_parameters(component, module).items()}
+
+
+def whole_parameters(component: str, module: nn.Module) -> dict[str, Tensor]:
+    """As `base_parameters`, but with all adapters other than LoRA counted in, as older versions did."""
+    return {
+        canonical(component, name): getattr(parameter, ORIGINAL, parameter)
+        for name, parameter in module.named_parameters()
+        if ".lora_" not in name
+    }

@@ -100,10 +100,10 @@ _ABOUT_A_MODEL = ("artifacts", "model", "revision", "dtype", "judge", "erased", 
 def _alone(suite: Any, options: dict[str, Any], out: Path, seed: int, device: str, dry_run: bool, force: bool) -> None:
     """Runs a suite that needs no subject: no model, judge or torch is loaded for it."""
     from click.core import ParameterSource
-    from erase_plugins.cli.extras import missing_extras
 
     from erase_plugins.errors import MissingExtra, RequestError
     from erase_plugins.evaluation.context import run_alone
+    from erase_plugins.extras import missing_extras
 
     ctx = click.get_current_context()
     given = [name for name in _ABOUT_A_MODEL if ctx.get_parameter_source(name) is not ParameterSource.DEFAULT]

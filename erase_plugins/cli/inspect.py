@@ -51,7 +51,7 @@ def look(place: Path, target: Any = None) -> dict[str, Any]:
         return eraser_facts(place)
     facts = _folder_facts(place) if place.is_dir() else _file_facts(place)
     if target is not None and facts.get("manifest"):
-        facts["fits"], facts["fit"] = _fit(facts["manifest"], target)
+        facts["fits"], facts["fit"] = _fit(place, target)
     return facts
 
 
@@ -80,16 +80,17 @@ def _file_facts(place: Path) -> dict[str, Any]:
     return facts
 
 
-def _fit(manifest: dict[str, Any], target: Any) -> tuple[str, str]:
-    from erase_plugins.artifacts.manifest import Manifest
+def _fit(place: Path, target: Any) -> tuple[str, str]:
+    from erase_plugins.artifacts.artifact import load_artifact
     from erase_plugins.errors import BaseMismatch
     from erase_plugins.runtime.guard import check_base
 
     try:
-        check_base(Manifest.from_dict(manifest), target)
+        artifact = load_artifact(place)
+        notes = check_base(artifact.manifest, target, edit=artifact.edit)
     except BaseMismatch as error:
         return "no", str(error)
-    return "yes", f"made for the weights of {target.info.model}"
+    return "yes", "; ".join((f"made for the weights of {target.info.model}", *notes))
 
 
 def _show(facts: dict[str, Any]) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from erase_plugins.artifacts.artifact import Artifact, load_artifact
+from erase_plugins.artifacts.edit import Edit
 from erase_plugins.artifacts.fingerprint import Fingerprint
 from erase_plugins.diagnose.files import RawFile
 from erase_plugins.diagnose.findings import Finding
@@ -41,8 +42,10 @@ def check_clip_skip(clip_skip: int, manifest: Mapping[str, Any]) -> Finding:
     return Finding("clip_skip", "ok", "the prompt comes from the text encoder's usual layer")
 
 
-def check_base(manifest: Mapping[str, Any], target: Any) -> Iterator[Finding]:
-    """Fingerprints per component; a foreign text encoder is told apart from a foreign denoiser."""
+def check_base(manifest: Mapping[str, Any], target: Any, edit: Edit | None = None) -> Iterator[Finding]:
+    """Fingerprints of what ``edit`` touches (of everything if None); a foreign text encoder is told apart."""
+    from erase_plugins.runtime.guard import touched
+
     base = manifest.get("base") or {}
     stored = base.get("fingerprint") or {}
     name, family = target.info.model, base.get("family")
@@ -54,12 +57,15 @@ def check_base(manifest: Mapping[str, Any], target: Any) -> Iterator[Finding]:
         yield Finding("base", "unknown", "the file does not say which weights it was made for")
         return
     found = target.fingerprint()
+    names = dict.fromkeys(stored) if edit is None else touched(edit, target)
     differ: dict[str, str] = {}
     for component, data in stored.items():
+        if component not in names:
+            continue
         if component not in found:
             differ[component] = "missing in this model"
             continue
-        result = Fingerprint.from_dict(data).compare(found[component])
+        result = Fingerprint.from_dict(data).compare(found[component], names[component])
         if result.verdict != "same":
             differ[component] = str(result)
     text_only = bool(differ) and all(component.startswith("text_encoder") for component in differ)
@@ -139,7 +145,7 @@ def check_patched(artifact: Artifact, target: Any) -> Finding:
     except BaseMismatch as error:
         return Finding("patched", "fault", str(error), "use the base model named in the manifest")
     except Unsupported as error:
-        about = "dtype" if "weights; apply before quantising" in str(error) else "patched"
+        about = "dtype" if "apply before quantising" in str(error) else "patched"
         return Finding(about, "fault", str(error), "load the model in float32, float16 or bfloat16")
     count = handle.patched
     handle.remove()

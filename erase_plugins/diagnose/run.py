@@ -48,12 +48,13 @@ def diagnose(
     findings.append(checks.check_prompt(manifest, prompt))
     numbers: dict[str, Any] = {"strength": strength, "clip_skip": clip_skip, "files": len(files)}
     shown: dict[str, Any] = {}
-    findings += _guarded(lambda: list(checks.check_base(manifest, target)))
-    findings += _guarded(lambda: list(checks.check_encoders(files, manifest, target)))
     try:
         loaded = load_artifact(place)
     except EraseError:
         loaded = None  # reported by the check of the files
+    edit = None if loaded is None else loaded.edit
+    findings += _guarded(lambda: list(checks.check_base(manifest, target, edit)))
+    findings += _guarded(lambda: list(checks.check_encoders(files, manifest, target)))
     fits = not any(item.verdict == "fault" and item.check in ("base", "text_encoder", "dtype") for item in findings)
     if loaded is not None:
         if not manifest:

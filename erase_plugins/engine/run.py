@@ -82,6 +82,7 @@ def run_plan(
     request = plan.request
     method = manager.method(request.method)
     check_length(request, target)
+    target.check_readable()
     manager.before_run(plan, target)
     ctx = RunContext(
         method=method.id,

@@ -141,6 +141,13 @@ class Target(ABC):
         """Text rows (..., width) as key and value projections get them, with the context maps that are in force."""
         return rows
 
+    def check_readable(self) -> None:  # noqa: B027  # most hosts can read theirs
+        """Refuses a model whose weights a method cannot read.
+
+        Raises:
+            Unsupported: quantised, or not loaded.
+        """
+
     @abstractmethod
     def module(self, ref: ModuleRef) -> nn.Module:
         """The live module (training methods attach their deltas here)."""

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from erase_plugins.artifacts.fingerprint import Fingerprint, fingerprint
-from erase_plugins.artifacts.names import CONTEXT_HOOK, ORIGINAL, base_parameters, canonical
+from erase_plugins.artifacts.fingerprint import Fingerprint, fingerprint, readable
+from erase_plugins.artifacts.names import CONTEXT_HOOK, ORIGINAL, base_parameters, canonical, whole_parameters
 from erase_plugins.errors import Unsupported
 from erase_plugins.families.base import Conditioning, ModuleRef, Target, Tokens
+from erase_plugins.families.unet import MOTION
 
 #: prompts that are encoded at once
 _CHUNK = 64
@@ -44,6 +46,17 @@ class DiffusersTarget(Target):
                 for path, module in owner.named_modules():
                     self._modules.setdefault((component, canonical(component, path)), module)
         self._cache: dict[str, tuple[Tensor, int, Tensor | None]] = {}
+
+    def check_readable(self) -> None:
+        for component in self.info.family.components:
+            owner = getattr(self.pipe, component, None)
+            for name, parameter in base_parameters(component, owner).items() if owner is not None else ():
+                if not readable(parameter):
+                    state = "offloaded layer by layer" if parameter.device.type == "meta" else "quantised"
+                    raise Unsupported(
+                        f"{component} is {state} ({name} cannot be read); erase on the model in float32, float16 or "
+                        "bfloat16, then apply the artifact to this one"
+                    )
 
     @property
     def denoiser(self) -> Any:
@@ -117,11 +130,12 @@ class DiffusersTarget(Target):
     def tokens(self, prompts: Sequence[str]) -> Tokens:
         found = {}
         for component in self._encoders():
-            tokenizer = getattr(self.pipe, component.replace("text_encoder", "tokenizer"))
+            tokenizer = self._tokenizer(component)
             cut = tokenizer(list(prompts), padding="max_length", max_length=self.info.tokens, truncation=True)
             found[component] = torch.tensor(cut["input_ids"], dtype=torch.long, device=self.device)
-        special = set(self.pipe.tokenizer.all_special_ids)
-        rows = found["text_encoder"].tolist()
+        first = self._encoders()[0]
+        special = set(self._tokenizer(first).all_special_ids)
+        rows = found[first].tolist()
         last = tuple(max((n for n, token in enumerate(row) if token not in special), default=0) for row in rows)
         return Tokens(found, last, tuple(prompts))
 
@@ -154,6 +168,9 @@ class DiffusersTarget(Target):
         names = [name for name in self.info.family.components if name.startswith("text_encoder")]
         return [name for name in names if getattr(self.pipe, name, None) is not None]
 
+    def _tokenizer(self, component: str) -> Any:
+        return getattr(self.pipe, component.replace("text_encoder", "tokenizer"))
+
     def _table(self, component: str) -> nn.Module:
         ref = next(ref for ref in self.modules("token_embedding") if ref.component == component)
         return self.module(ref)
@@ -180,14 +197,31 @@ class DiffusersTarget(Target):
         return int(2 ** (len(self.pipe.vae.config.block_out_channels) - 1))
 
     def predict(self, latents: Tensor, timestep: Tensor | float, cond: Conditioning) -> Tensor:
+        self._check_drawable()
         extra: dict[str, Any] = {}
         if self.info.configs[self.family.denoiser].get("addition_embed_type") == "text_time":
             extra["added_cond_kwargs"] = {"text_embeds": cond.pooled, "time_ids": self._time_ids(latents)}
         return self.denoiser(latents, timestep, encoder_hidden_states=cond.embeds, **extra, return_dict=False)[0]
 
+    def _check_drawable(self) -> None:
+        config, name = self.pipe.unet.config, self.info.model
+        if getattr(config, "encoder_hid_dim_type", None) == "ip_image_proj":
+            raise Unsupported(
+                f"{name} has an IP-Adapter and draws with an image prompt only; call pipe.unload_ip_adapter(), erase, "
+                "and load it again"
+            )
+        if type(self.pipe.unet).__name__ == MOTION:
+            raise Unsupported(
+                f"the denoiser of {name} draws frames (AnimateDiff), and this method asks it for pictures; erase on "
+                "the text-to-image pipeline of the same model and apply the artifact here"
+            )
+
     def _time_ids(self, latents: Tensor) -> Tensor:
         height, width = latents.shape[-2] * self._pixels(), latents.shape[-1] * self._pixels()
-        ids = torch.tensor([[height, width, 0, 0, height, width]], dtype=latents.dtype, device=latents.device)
+        values: list[float] = [height, width, 0, 0, height, width]
+        if self.pipe.config.get("requires_aesthetics_score"):  # the refiner
+            values = [height, width, 0, 0, 6.0]
+        ids = torch.tensor([values], dtype=latents.dtype, device=latents.device)
         return ids.expand(latents.shape[0], -1)
 
     def scheduler(self, steps: int, kind: str = "ddim") -> Any:
@@ -197,16 +231,35 @@ class DiffusersTarget(Target):
         return make_scheduler(own.config, kind, steps, self.device, type(own))
 
     def vocabulary(self) -> tuple[str, ...]:
-        entries = self.pipe.tokenizer.get_vocab()
+        entries = self._tokenizer(self._encoders()[0]).get_vocab()
         words = [(index, token[:-4]) for token, index in entries.items() if token.endswith("</w>")]
         return tuple(word for _, word in sorted(words) if len(word) > 2 and word.isalpha())
 
     def fingerprint(self) -> Mapping[str, Fingerprint]:
         return {
-            component: fingerprint(base_parameters(component, getattr(self.pipe, component)))
+            component: self._fingerprint(component)
             for component in self.info.family.components
             if getattr(self.pipe, component, None) is not None
         }
+
+    def _fingerprint(self, component: str) -> Fingerprint:
+        """Adapters and rows of added tokens left out; with them, as older versions did it, in ``whole``."""
+        owner = getattr(self.pipe, component)
+        base, whole = base_parameters(component, owner), whole_parameters(component, owner)
+        added = 0 if component not in self._encoders() else _added_rows(self._tokenizer(component), owner)
+        if not added and base.keys() == whole.keys():
+            return fingerprint(base)
+        if added:
+            table = next(ref.weight for ref in self.modules("token_embedding") if ref.component == component)
+            base[table] = base[table][:-added]
+        return replace(fingerprint(base), whole=fingerprint(whole))
+
+
+def _added_rows(tokenizer: Any, encoder: nn.Module) -> int:
+    """How many rows at the end of a text encoder's token table belong to added tokens (textual inversion)."""
+    rows = int(encoder.get_input_embeddings().weight.shape[0])  # type: ignore[operator]
+    added = sum(index >= tokenizer.vocab_size for index in tokenizer.get_added_vocab().values())
+    return int(added) if rows == tokenizer.vocab_size + added else 0
 
 
 def pipeline_configs(pipe: Any) -> dict[str, Mapping[str, Any]]:

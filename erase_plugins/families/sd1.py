@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from erase_plugins.families.unet import UNetFamily
+from erase_plugins.families.unet import MOTION, UNetFamily
 from erase_plugins.hookspecs import hookimpl
 
 
@@ -31,7 +31,7 @@ class StableDiffusion1(UNetFamily):
             return configs["checkpoint"]["shapes"].get(_KEY, (0, 0))[-1] in (768, 1024)
         unet = configs.get("unet", {})
         return (
-            unet.get("_class_name") == "UNet2DConditionModel"
+            unet.get("_class_name") in ("UNet2DConditionModel", MOTION)
             and unet.get("addition_embed_type") is None
             and "text_encoder" in configs
             and "text_encoder_2" not in configs

@@ -42,9 +42,9 @@ class StableDiffusionXL(UNetFamily):
     def encode_ids(self, pipe: Any, ids: Mapping[str, Tensor]) -> tuple[Tensor, Tensor | None]:
         import torch
 
-        first = pipe.text_encoder(ids["text_encoder"], output_hidden_states=True)
-        second = pipe.text_encoder_2(ids["text_encoder_2"], output_hidden_states=True)
-        return torch.cat([first.hidden_states[-2], second.hidden_states[-2]], dim=-1), second[0]
+        # the refiner has the second encoder only
+        found = [getattr(pipe, name)(ids[name], output_hidden_states=True) for name in sorted(ids)]
+        return torch.cat([item.hidden_states[-2] for item in found], dim=-1), found[-1][0]
 
     def text_layers(self, info: TargetInfo, component: str) -> int:
         return super().text_layers(info, component) - 1  # the context is the penultimate state

@@ -15,6 +15,8 @@ from erase_plugins.families.base import Family, ModuleRef, TargetInfo
 if TYPE_CHECKING:
     from torch import Tensor
 
+#: the UNet of AnimateDiff: that of Stable Diffusion with motion modules beside it
+MOTION = "UNetMotionModel"
 _FROZEN_IN_U = re.compile(r"^(time_embedding|add_embedding|conv_in|conv_out)\b|^time_embed|^add_embed")
 
 
@@ -69,12 +71,24 @@ def _skeleton(component: str, config: dict[str, Any]) -> Any:
     if component == "unet":
         from diffusers import UNet2DConditionModel
 
-        return UNet2DConditionModel.from_config(config)
+        return UNet2DConditionModel.from_config(_plain_unet(config))
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
     wanted = (config.get("architectures") or ["CLIPTextModel"])[0]
     cls = CLIPTextModelWithProjection if wanted == "CLIPTextModelWithProjection" else CLIPTextModel
     return cls(CLIPTextConfig(**config))
+
+
+def _plain_unet(config: dict[str, Any]) -> dict[str, Any]:
+    """The UNet below what an IP-Adapter or AnimateDiff has put into its configuration."""
+    plain = {name: value for name, value in config.items() if name not in ("quantization_config", "_class_name")}
+    if plain.get("encoder_hid_dim_type") == "ip_image_proj":
+        plain |= {"encoder_hid_dim_type": None, "encoder_hid_dim": None}
+    if config.get("_class_name") == MOTION:
+        plain.pop("num_attention_heads", None)
+        for side in ("down_block_types", "up_block_types"):
+            plain[side] = [name.replace("Motion", "2D") for name in plain[side]]
+    return plain
 
 
 def module_refs(configs: Mapping[str, Mapping[str, Any]], components: tuple[str, ...]) -> tuple[ModuleRef, ...]:

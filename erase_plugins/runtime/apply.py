@@ -21,9 +21,11 @@ from erase_plugins.runtime.context import ActiveMap, attach_map, detach_map
 from erase_plugins.runtime.guard import (
     check_base,
     check_compiled,
+    check_gated,
     check_pipeline,
     context_maps,
     resolve_parameters,
+    touched,
     unread_layers,
 )
 from erase_plugins.runtime.ledger import Ledger, ledger_of, ledgers
@@ -217,8 +219,10 @@ def apply(
     with LOCK:
         check_compiled(pipe)
         target = DiffusersTarget(pipe)
-        check_base(loaded.manifest, target, any_base)
-        return attach_edit(pipe, target, loaded, strength, mode)
+        notes = check_base(loaded.manifest, target, any_base, loaded.edit)
+        applied = attach_edit(pipe, target, loaded, strength, mode)
+        applied.warnings += notes
+        return applied
 
 
 def apply_all(
@@ -242,8 +246,10 @@ def attach_edit(pipe: Any, target: DiffusersTarget, artifact: Artifact, strength
     maps = context_maps(edit)
     if mode == "context" and not maps:
         raise Unsupported(f"'{artifact.name}' holds no context map; use mode='weights'")
-    weights = _without_maps(edit) if mode == "context" else lower_for(edit, target)
-    check_pipeline(pipe, tuple(sorted(weights.deltas)))
+    weights = _without_maps(edit) if mode == "context" else edit
+    check_pipeline(pipe, touched(weights, target))
+    check_gated(pipe, edit)
+    weights = lower_for(weights, target)
     parameters = resolve_parameters(weights, target, lambda component: getattr(pipe, component, None))
     handle = Applied(pipe, artifact, strength)
     handle.warnings = unread_layers(edit, target)

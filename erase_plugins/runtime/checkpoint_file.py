@@ -15,7 +15,7 @@ from torch import Tensor
 from erase_plugins.artifacts.artifact import Artifact, load_artifact
 from erase_plugins.artifacts.atomic import atomic_file, atomic_folder
 from erase_plugins.artifacts.checkpoint_names import Slot, find_slots, folder_slots, projections
-from erase_plugins.artifacts.edit import Delta, Edit
+from erase_plugins.artifacts.edit import CONTEXT, Delta, Edit
 from erase_plugins.artifacts.locks import claim
 from erase_plugins.artifacts.lowrank import lower
 from erase_plugins.artifacts.places import FILE
@@ -86,7 +86,7 @@ def fuse_checkpoint(
     if place.is_dir() and new.resolve().is_relative_to(place.resolve()):
         raise RequestError("the fused checkpoint must not be written into its source; choose another --out")
     if target is not None:
-        check_base(loaded.manifest, target, any_base)
+        check_base(loaded.manifest, target, any_base, loaded.edit)
     if place.is_dir():
         with claim(new, force, CHECKPOINT):
             return _fuse_folder(loaded, place, new, strength, any_base, force)
@@ -176,9 +176,11 @@ def check_files(artifact: Artifact, slots: Mapping[str, Mapping[str, list[Slot]]
 
     stored: Mapping[str, Any] = artifact.manifest.base.get("fingerprint") or {}
     for component, group in slots.items():
-        if component in stored and group:
+        changed = artifact.edit.deltas.get(component, {})
+        if component in stored and group and changed:
             expected = Fingerprint.from_dict(stored[component])
-            result = expected.compare(fingerprint({name: found[0].read() for name, found in group.items()}))
+            names = {*changed, *(projections(group) if CONTEXT in changed else ())}
+            result = expected.compare(fingerprint({name: found[0].read() for name, found in group.items()}), names)
             if result.verdict == "same" or (result.verdict == "weights" and any_base):
                 continue
             hint = "; pass --any-base to use it on a fine-tune" if result.verdict == "weights" else ""

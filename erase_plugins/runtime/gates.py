@@ -181,6 +181,11 @@ class GatedChange:
         self.numbers = self.numbers.to(x.device)
         self.down, self.up = self.down.to(x.device, x.dtype), self.up.to(x.device, x.dtype)
         gates = self.gate.table[:, self.numbers] * factor
+        if len(x) % len(gates):
+            raise Unsupported(
+                f"a layer was called with {len(x)} of {len(gates)} samples (perturbed-attention guidance?), which a "
+                "gate cannot follow; remove the artifact, draw without PAG, or use an artifact without gates"
+            )
         if len(gates) != len(x):  # frames of one prompt follow each other
             gates = gates.repeat_interleave(len(x) // len(gates), 0)
         return output + gated_product(self.layer, x, self.down, self.up, gates).to(output.dtype)

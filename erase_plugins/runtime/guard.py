@@ -3,25 +3,32 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import torch
 from torch import nn
 
-from erase_plugins.artifacts.edit import CONTEXT, Bias, ContextMap, Delta, Dense, Edit, LowRank, Rows
-from erase_plugins.artifacts.fingerprint import Fingerprint
+from erase_plugins.artifacts.edit import CONTEXT, AddOn, Bias, ContextMap, Delta, Dense, Edit, LowRank, Rows
+from erase_plugins.artifacts.fingerprint import Fingerprint, readable
+from erase_plugins.artifacts.gated import GATE, GATED
 from erase_plugins.artifacts.manifest import Manifest
+from erase_plugins.artifacts.names import live_parameters
 from erase_plugins.errors import BaseMismatch, Unsupported
+from erase_plugins.runtime.integrity import fused_projections, holds_parts
 
 
-def check_base(manifest: Manifest, target: Any, any_base: bool = False) -> None:
+def check_base(manifest: Manifest, target: Any, any_base: bool = False, edit: Edit | None = None) -> tuple[str, ...]:
     """Refuses an artifact that was made for another model.
 
     Args:
         manifest: of the artifact.
         target: the model.
         any_base: accept other weights of the same architecture (a fine-tune).
+        edit: of the artifact: only what it changes or reads has to be the same; everything if None.
+
+    Returns:
+        One sentence for every part that is not the same without being touched, or that could not be read.
 
     Raises:
         BaseMismatch: names both sides and what differs.
@@ -34,20 +41,53 @@ def check_base(manifest: Manifest, target: Any, any_base: bool = False) -> None:
         )
     stored: Mapping[str, Any] = manifest.base.get("fingerprint") or {}
     if not stored:
-        return
+        return ()
     found = target.fingerprint()
+    names = None if edit is None else touched(edit, target)
+    notes = []
     for component, data in stored.items():
-        expected = Fingerprint.from_dict(data)
+        expected, only = Fingerprint.from_dict(data), None if names is None else names.get(component, frozenset())
+        idle = only is not None and not only
         if component not in found:
-            raise BaseMismatch(f"'{manifest.name}' needs {component}, which this pipeline lacks; nothing was changed")
-        result = expected.compare(found[component])
+            if not idle:
+                raise BaseMismatch(
+                    f"'{manifest.name}' needs {component}, which this pipeline lacks; nothing was changed"
+                )
+            continue
+        result = expected.compare(found[component], None if idle else only)
+        if result.unread and not idle:
+            notes.append(
+                f"{result.unread} of {result.total} values of {component} cannot be read (quantised or offloaded) and "
+                "were not compared with the base"
+            )
         if result.verdict == "same" or (result.verdict == "weights" and any_base):
+            continue
+        if idle:
+            notes.append(f"{component} is not the one that the artifact was made with ({result}); it is not changed")
             continue
         hint = "; pass --any-base to use it on a fine-tune" if result.verdict == "weights" else ""
         raise BaseMismatch(
             f"'{manifest.name}' was made for {made_for} {component} {expected.short}, this model has "
             f"{found[component].short}: {result}; nothing was changed{hint}"
         )
+    return tuple(notes)
+
+
+def touched(edit: Edit, target: Any) -> dict[str, frozenset[str] | None]:
+    """Component -> names of the parameters that an edit changes, or whose output it was made for; None for all.
+
+    Context maps and gates are made for the embeddings of the text encoders; those count as a whole.
+    """
+    found: dict[str, set[str]] = {}
+    for component, key, delta in edit.items():
+        names = found.setdefault(component, set())
+        if key == CONTEXT:
+            names |= {ref.weight for ref in target.modules("cross_kv") if ref.component == component}
+        elif key != GATE:
+            names.add(f"{key}.weight" if isinstance(delta, AddOn) else key)
+    whole = any(key in (CONTEXT, GATE) for _, key, _ in edit.items())
+    encoders = [name for name in target.family.components if whole and name.startswith("text_encoder")]
+    return {name: frozenset(group) for name, group in found.items()} | dict.fromkeys(encoders)
 
 
 def check_compiled(pipe: Any) -> None:
@@ -61,23 +101,61 @@ def check_compiled(pipe: Any) -> None:
             raise Unsupported(f"{name} is compiled; apply the artifact first, then call torch.compile")
 
 
-def check_pipeline(pipe: Any, components: tuple[str, ...]) -> None:
+def check_pipeline(pipe: Any, names: Mapping[str, Collection[str] | None]) -> None:
     """Refuses pipelines whose weights cannot be swapped.
 
+    Args:
+        pipe: the pipeline.
+        names: what is to be changed, see `touched`; None (only read) is not looked at.
+
     Raises:
-        Unsupported: quantised, sequentially offloaded, compiled, or parameters missing.
+        Unsupported: quantised, offloaded layer by layer, fused projections of their own, no such component.
     """
-    for name in components:
-        module = getattr(pipe, name, None)
+    for component, wanted in names.items():
+        if wanted is None:
+            continue
+        module = getattr(pipe, component, None)
         if module is None:
-            raise Unsupported(f"the pipeline has no {name}; nothing was changed")
-        for parameter in module.parameters():
-            if parameter.device.type == "meta":
-                raise Unsupported(f"{name} is offloaded sequentially; apply before enable_sequential_cpu_offload()")
-            if not parameter.is_floating_point() or parameter.element_size() < 2:
+            raise Unsupported(f"the pipeline has no {component}; nothing was changed")
+        live = live_parameters(component, module)
+        for name in sorted(name for name in wanted if name in live):
+            _check_writable(component, name, live[name])
+        for fused, parts, name in fused_projections(module, wanted):
+            if not holds_parts(fused, parts):
                 raise Unsupported(
-                    f"{name} holds {str(parameter.dtype).removeprefix('torch.')} weights; apply before quantising, or "
-                    "use mode='context' with a context-map artifact"
+                    f"{component} {name} does not hold the weights that it was fused from; call "
+                    "pipe.unfuse_qkv_projections(), apply, then fuse again"
+                )
+
+
+def _check_writable(component: str, name: str, parameter: nn.Parameter) -> None:
+    if parameter.device.type == "meta":
+        raise Unsupported(
+            f"{component} is offloaded layer by layer ({name} is not loaded); apply before "
+            "enable_sequential_cpu_offload() or cpu_offload(), or use mode='context' with a context-map artifact"
+        )
+    if readable(parameter) and parameter.element_size() >= 2:
+        return
+    kind = type(parameter.detach()).__name__
+    kind = str(parameter.dtype).removeprefix("torch.") if kind in ("Tensor", "Parameter") else kind
+    raise Unsupported(
+        f"{component} holds {kind} weights ({name}); apply before quantising, or use mode='context' with a "
+        "context-map artifact"
+    )
+
+
+def check_gated(pipe: Any, edit: Edit) -> None:
+    """Refuses gates where samples of one batch go through a layer apart from each other.
+
+    Raises:
+        Unsupported: perturbed-attention guidance, which splits the batch in self-attention.
+    """
+    if hasattr(pipe, "set_pag_applied_layers"):
+        for component, key, delta in edit.items():
+            if isinstance(delta, AddOn) and delta.type == GATED and ".attn1." in f".{key}.":
+                raise Unsupported(
+                    f"perturbed-attention guidance splits the batch in self-attention, where the gate of {component} "
+                    f"{key} cannot follow it; use the pipeline without PAG, or an artifact without gates"
                 )
 
 
@@ -92,17 +170,13 @@ def resolve_parameters(edit: Edit, target: Any, owner: Any) -> dict[tuple[str, s
     Raises:
         BaseMismatch: "patched N of M" with the first missing or misshapen key.
     """
-    from erase_plugins.families.unet import canonical
-
     wanted = [(component, key, delta) for component, key, delta in edit.items() if delta.kind != "addon"]
     table: dict[tuple[str, str], nn.Parameter] = {}
     for component in {component for component, _, _ in wanted}:
         module = owner(component)
         if module is None:
             continue
-        for name, parameter in module.named_parameters():
-            if ".lora_" not in name:
-                table[(component, canonical(component, name))] = parameter
+        table |= {(component, name): item for name, item in live_parameters(component, module).items()}
     found = {}
     first = ""
     for component, key, delta in wanted:

@@ -63,29 +63,42 @@ def tiny_sd1(seed: int = 0, prediction: str = "epsilon", linear: bool = False) -
 
 def tiny_sdxl(seed: int = 0) -> Any:
     """A random SDXL pipeline: 8 x 8 latents, context width 64 (32 + 32), 32 tokens, Euler scheduler."""
+    from diffusers import StableDiffusionXLPipeline
+
+    return _xl(StableDiffusionXLPipeline, seed, 2, 6)
+
+
+def tiny_refiner(seed: int = 0) -> Any:
+    """A random SDXL refiner: the second text encoder only, five time ids, an image-to-image pipeline."""
+    from diffusers import StableDiffusionXLImg2ImgPipeline
+
+    return _xl(StableDiffusionXLImg2ImgPipeline, seed, 1, 5, requires_aesthetics_score=True)
+
+
+def _xl(kind: Any, seed: int, encoders: int, time_ids: int, **options: Any) -> Any:
     import torch
-    from diffusers import EulerDiscreteScheduler, StableDiffusionXLPipeline, UNet2DConditionModel
+    from diffusers import EulerDiscreteScheduler, UNet2DConditionModel
     from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         unet = UNet2DConditionModel(
             sample_size=8, in_channels=4, out_channels=4, layers_per_block=2, block_out_channels=(16, 32),
-            norm_num_groups=4, cross_attention_dim=64, attention_head_dim=(2, 4), use_linear_projection=True,
+            norm_num_groups=4, cross_attention_dim=32 * encoders, attention_head_dim=(2, 4), use_linear_projection=True,
             transformer_layers_per_block=(1, 2), addition_embed_type="text_time", addition_time_embed_dim=8,
-            projection_class_embeddings_input_dim=32 + 6 * 8,
+            projection_class_embeddings_input_dim=32 + time_ids * 8,
             down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
             up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
         )  # fmt: skip
-        first = CLIPTextModel(_text_config(32, 32))
+        first = CLIPTextModel(_text_config(32, 32)) if encoders == 2 else None
         second = CLIPTextModelWithProjection(_text_config(32, 32, layers=3))
         vae = _vae()
     scheduler = EulerDiscreteScheduler(
         beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", steps_offset=1, timestep_spacing="leading"
     )
-    pipe = StableDiffusionXLPipeline(
-        vae=vae, text_encoder=first, text_encoder_2=second, tokenizer=_tokenizer(), tokenizer_2=_tokenizer(),
-        unet=unet, scheduler=scheduler, add_watermarker=False,
+    pipe = kind(
+        vae=vae, text_encoder=first, text_encoder_2=second, tokenizer=_tokenizer() if encoders == 2 else None,
+        tokenizer_2=_tokenizer(), unet=unet, scheduler=scheduler, add_watermarker=False, **options,
     )  # fmt: skip
     return _ready(pipe)
 
