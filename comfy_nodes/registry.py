@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
+from . import spec as spec_module
 from .classic import node_class
 from .spec import NodeSpec
 
@@ -27,11 +28,24 @@ def collect(modules: Sequence[str] = MODULES) -> tuple[dict[str, type], dict[str
         except Exception as error:  # whatever is wrong there must not take the other nodes along
             FAILURES[name] = f"{type(error).__name__}: {error}"
             continue
-        for spec in specs:
-            try:
-                classes[spec.id] = node_class(spec)
-            except Exception as error:
-                FAILURES[spec.id] = f"{type(error).__name__}: {error}"
-                continue
-            titles[spec.id] = spec.title
+        _add(specs, classes, titles)
+    try:
+        from erase_plugins.manager import get_manager
+
+        _add(get_manager().comfy_nodes(spec_module), classes, titles)
+    except Exception as error:
+        FAILURES["plugins"] = f"{type(error).__name__}: {error}"
     return classes, titles
+
+
+def _add(specs: Iterable[NodeSpec], classes: dict[str, type], titles: dict[str, str]) -> None:
+    """Makes the classes of nodes; the first one keeps an id that two claim."""
+    for spec in specs:
+        try:
+            if spec.id in classes:
+                raise ValueError(f"two nodes have the id {spec.id}")
+            classes[spec.id] = node_class(spec)
+        except Exception as error:
+            FAILURES[getattr(spec, "id", "plugins")] = f"{type(error).__name__}: {error}"
+            continue
+        titles[spec.id] = spec.title

@@ -34,6 +34,7 @@ _PUBLIC = {
     "EvalReport": "erase_plugins.types",
     "Artifact": "erase_plugins.artifacts.artifact",
     "Edit": "erase_plugins.artifacts.edit",
+    "LowRank": "erase_plugins.artifacts.edit",
 }
 
 __all__ = ["__version__", "hookimpl", *sorted(_PUBLIC)]
@@ -41,7 +42,7 @@ __all__ = ["__version__", "hookimpl", *sorted(_PUBLIC)]
 if TYPE_CHECKING:
     from erase_plugins.api import erase, evaluate, generate, load, plan
     from erase_plugins.artifacts.artifact import Artifact, load_artifact
-    from erase_plugins.artifacts.edit import Edit
+    from erase_plugins.artifacts.edit import Edit, LowRank
     from erase_plugins.compose import add, merge, revoke
     from erase_plugins.manager import get_manager
     from erase_plugins.runtime.apply import applied, apply

@@ -59,6 +59,11 @@ def erase_cli_commands(cli: Any) -> None:
 
 
 @hookspec
+def erase_comfy_nodes(spec: Any) -> Iterable[Any]:
+    """Nodes for ComfyUI, made with ``spec.NodeSpec``, ``spec.Input``, ``spec.Output`` and ``spec.Result``."""
+
+
+@hookspec
 def erase_adjust_plan(plan: EditPlan) -> EditPlan | None:
     """Replaces the plan (dataclasses.replace) or returns None to leave it; plugins are chained."""
 

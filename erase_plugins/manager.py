@@ -196,6 +196,11 @@ class Manager(PluginLoader):
         groups = self._recorded("erase_card_sections", artifact=artifact, report=report)
         return [section for group in groups for section in (group or ())]
 
+    def comfy_nodes(self, spec: Any) -> list[Any]:
+        """All nodes that plugins bring for ComfyUI; a failing plugin is recorded."""
+        groups = self._recorded("erase_comfy_nodes", spec=spec)
+        return [node for group in groups for node in (group or ())]
+
     def before_push(self, bundle: Any, destination: str) -> None:
         """Calls `erase_before_push`; a veto passes through."""
         for impl in self._impls("erase_before_push"):

@@ -57,9 +57,11 @@ class LowRank:
         return flat.reshape(self.B.shape[0], *self.A.shape[1:])
 
     def tensors(self) -> dict[str, Tensor]:
+        """Both factors by name."""
         return {"A": self.A, "B": self.B}
 
     def scaled(self, factor: float) -> LowRank:
+        """The same change, ``factor`` times as strong."""
         return LowRank(self.A, self.B * factor)
 
 
@@ -132,6 +134,7 @@ class ContextMap:
         return self.A.shape[0]
 
     def tensors(self) -> dict[str, Tensor]:
+        """Both factors by name."""
         return {"A": self.A, "B": self.B}
 
     def scaled(self, factor: float) -> ContextMap:

@@ -1,0 +1,101 @@
+"""The example packages: built as wheels, installed into a fresh environment, tested there, and gone without a trace."""
+
+from __future__ import annotations
+
+import ast
+import os
+import subprocess
+import sys
+import sysconfig
+import venv
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+#: folder -> (distribution, entry point, a registered name that shows that it is in use, command that lists it)
+PACKAGES = {
+    "assoc_memory_plugin": ("erase-plugins-assoc-memory", "assoc-memory", '"id": "anti-hebbian"', ("list", "methods")),
+    "fbqc_plugin": ("erase-plugins-fbqc", "fbqc", '"id": "fbqc"', ("list", "suites")),
+}
+#: what outside packages may import; docs/plugins.md has the same list
+PUBLIC = {
+    "erase_plugins", "erase_plugins.cli.command", "erase_plugins.cli.console", "erase_plugins.cli.main",
+    "erase_plugins.errors", "erase_plugins.options", "erase_plugins.protocols", "erase_plugins.testing",
+    "erase_plugins.testing.contract", "erase_plugins.types",
+}  # fmt: skip
+
+
+class Environment:
+    """A virtual environment that borrows the libraries of this one, but none of its editable packages."""
+
+    def __init__(self, place: Path) -> None:
+        venv.create(place, with_pip=True)
+        self.python = str(place / "bin" / "python")
+        site = subprocess.run([self.python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"],
+                              capture_output=True, text=True, check=True).stdout.strip()  # fmt: skip
+        borrowed = [sysconfig.get_path("purelib"), *(path for path in sys.path if path.endswith("site-packages"))]
+        Path(site, "borrowed.pth").write_text("\n".join([str(ROOT), *dict.fromkeys(borrowed)]) + "\n")
+        self.trace = Path(site)
+
+    def run(self, *command: str, cwd: Path, code: int = 0, **more: str) -> str:
+        env = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+        done = subprocess.run([self.python, *command], capture_output=True, text=True, cwd=cwd, timeout=540,
+                              env={**env, "OMP_NUM_THREADS": "1", **more})  # fmt: skip
+        assert done.returncode == code, done.stdout[-3000:] + done.stderr[-3000:]
+        return done.stdout
+
+    def pip(self, *words: str, cwd: Path) -> None:
+        self.run("-m", "pip", "--quiet", "--disable-pip-version-check", *words, cwd=cwd)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("folder", PACKAGES)
+def test_wheel_in_a_fresh_environment(folder, tmp_path):
+    distribution, plugin, shown, listing = PACKAGES[folder]
+    built = subprocess.run(
+        [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path / "wheel"), str(ROOT / "examples" / folder)],
+        capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert built.returncode == 0, built.stdout[-2000:] + built.stderr[-2000:]
+    environment = Environment(tmp_path / "venv")
+    command = ("-m", "erase_plugins.cli.main", *listing, "--json")
+    before = environment.run(*command, cwd=tmp_path)
+    assert shown not in before
+    files = set(environment.trace.iterdir())
+
+    wheel = next((tmp_path / "wheel").glob("*.whl"))
+    environment.pip("install", "--no-deps", "--no-index", str(wheel), cwd=tmp_path)
+    found = environment.run(*command, cwd=tmp_path)
+    assert shown in found
+    assert f'"{distribution}"' in found
+    assert shown in environment.run(*command, cwd=tmp_path, ERASE_PLUGINS_ONLY=plugin)
+    assert shown not in environment.run(*command, cwd=tmp_path, ERASE_PLUGINS_DISABLE=plugin)
+    tests = ROOT / "examples" / folder / "tests"
+    out = environment.run(
+        "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", str(tests), str(tests), cwd=tmp_path
+    )
+    assert " passed" in out
+    assert "skipped" not in out
+
+    environment.pip("uninstall", "--yes", distribution, cwd=tmp_path)
+    assert environment.run(*command, cwd=tmp_path) == before
+    assert set(environment.trace.iterdir()) == files
+
+
+@pytest.mark.parametrize("folder", PACKAGES)
+def test_only_the_public_door_is_used(folder):
+    for path in sorted((ROOT / "examples" / folder).rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom) and not node.level:
+                names = [str(node.module)]
+                if str(node.module).split(".")[0] in ("erase_plugins", "hub_cards", "comfy_nodes"):
+                    assert not [alias.name for alias in node.names if alias.name.startswith("_")], path
+            inside = [name for name in names if name.split(".")[0] in ("erase_plugins", "hub_cards", "comfy_nodes")]
+            assert set(inside) <= PUBLIC, f"{path.name} imports {set(inside) - PUBLIC}"
+
+
+def test_the_list_of_public_modules_is_documented():
+    text = (ROOT / "docs" / "plugins.md").read_text(encoding="utf-8")
+    assert not [name for name in PUBLIC if f"`{name}`" not in text]
