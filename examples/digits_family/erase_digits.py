@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import erase_plugins
 from erase_plugins.errors import RequestError
@@ -46,7 +46,7 @@ class Digits(Family):
     """Networks that read digits."""
 
     id, title, components, denoiser = "digits", "Digit reader", ("reader",), "reader"
-    groups = {"head": lambda ref: ref.path == "2", "all": lambda ref: True}
+    groups: ClassVar[Any] = {"head": lambda ref: ref.path == "2", "all": lambda ref: True}
 
     def detect(self, configs: Any) -> bool:
         return configs.get("reader", {}).get("_class_name") == "DigitReader"

@@ -34,7 +34,7 @@ def test_a_digit_is_forgotten_and_the_others_are_not(host, tmp_path):
     plan = ep.plan(host, ["3"], "forget-digit")
     assert plan.modules == ("reader.2",)
     ep.erase(host, ["3"], "forget-digit", out=tmp_path / "no-three")
-    assert json.loads((tmp_path / "no-three" / "erase.json").read_text())["family"] == "digits"
+    assert json.loads((tmp_path / "no-three" / "erase.json").read_text())["base"]["family"] == "digits"
     with ep.apply(host, tmp_path / "no-three") as applied:
         assert right(host, 3) == 0
         assert right(host, -3) >= before
