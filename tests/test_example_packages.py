@@ -16,12 +16,13 @@ ROOT = Path(__file__).parent.parent
 #: folder -> (distribution, entry point, a registered name that shows that it is in use, command that lists it)
 PACKAGES = {
     "assoc_memory_plugin": ("erase-plugins-assoc-memory", "assoc-memory", '"id": "anti-hebbian"', ("list", "methods")),
+    "digits_family": ("erase-plugins-digits", "digits", '"id": "forget-digit"', ("list", "methods")),
     "fbqc_plugin": ("erase-plugins-fbqc", "fbqc", '"id": "fbqc"', ("list", "suites")),
 }
 #: what outside packages may import; docs/plugins.md has the same list
 PUBLIC = {
     "erase_plugins", "erase_plugins.cli.command", "erase_plugins.cli.console", "erase_plugins.cli.main",
-    "erase_plugins.errors", "erase_plugins.options", "erase_plugins.protocols", "erase_plugins.testing",
+    "erase_plugins.errors", "erase_plugins.families.base", "erase_plugins.options", "erase_plugins.protocols", "erase_plugins.testing",
     "erase_plugins.testing.contract", "erase_plugins.types",
 }  # fmt: skip
 
@@ -99,3 +100,8 @@ def test_only_the_public_door_is_used(folder):
 def test_the_list_of_public_modules_is_documented():
     text = (ROOT / "docs" / "plugins.md").read_text(encoding="utf-8")
     assert not [name for name in PUBLIC if f"`{name}`" not in text]
+
+
+def test_a_family_of_ones_own_is_less_than_100_lines():
+    text = (ROOT / "examples" / "digits_family" / "erase_digits.py").read_text(encoding="utf-8")
+    assert len(text.splitlines()) < 100

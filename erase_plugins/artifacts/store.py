@@ -99,7 +99,9 @@ def _for_layout(edit: Edit, layout: Any, family: Any, target: Any) -> tuple[Edit
 
 
 def lower_for(edit: Edit, target: Any) -> Edit:
-    """`lower` with the weights of a loaded target."""
+    """`lower` with the weights of a loaded target; an edit without a map stays what it is."""
+    if "contextmap" not in edit.kinds:
+        return edit
     refs = {(ref.component, ref.weight): ref for ref in target.modules("cross_kv")}
     projections: dict[str, list[str]] = {}
     for component, name in refs:

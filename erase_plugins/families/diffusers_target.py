@@ -140,7 +140,10 @@ class DiffusersTarget(Target):
         return Tokens(found, last, tuple(prompts))
 
     def pieces(self, prompt: str) -> tuple[str | None, ...]:
-        tokenizer = self.pipe.tokenizer
+        encoders = self._encoders()
+        if not encoders:
+            return super().pieces(prompt)
+        tokenizer = self._tokenizer(encoders[0])  # a refiner has only the second one
         ids = tokenizer(prompt, add_special_tokens=False, truncation=False, verbose=False)["input_ids"]
         texts = tokenizer.convert_ids_to_tokens(ids)
         return tuple(
