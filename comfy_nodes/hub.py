@@ -30,9 +30,11 @@ def part(name: str) -> Any:
         client: Any = importlib.import_module("huggingface_hub.utils")
         module = importlib.import_module(f"hub_cards.{name}")
     except ImportError as error:
-        missing = "huggingface_hub" if "huggingface_hub" in str(error) else "erase-plugins"
+        # our own package is named by no index command: whoever registers its name there would be run here
+        ours = "huggingface_hub" not in str(error)
+        way = "install erase-plugins again from where you got it" if ours else "run: pip install huggingface_hub"
         raise HubMissing(
-            f"the Hub nodes need a package that is missing ({error}); run: pip install {missing}, then restart ComfyUI"
+            f"the Hub nodes need a package that is missing ({error}); {way}, then restart ComfyUI"
         ) from error
     client.disable_progress_bars()
     return module

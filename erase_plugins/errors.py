@@ -61,8 +61,8 @@ class MissingPlugin(EraseError, ImportError):
     def __init__(self, what: str, package: str) -> None:
         self.package = package
         super().__init__(
-            f"{what} comes from the package {package}, which is not in use: pip install erase-plugins brings it; if it "
-            "is installed, 'erase-plugins list plugins' says why it was left out"
+            f"{what} comes from the package {package}, which is not in use; it is part of erase-plugins, and "
+            "'erase-plugins list plugins' says why it was left out"
         )
 
 

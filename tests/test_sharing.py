@@ -53,7 +53,7 @@ def test_without_the_package_everything_else_works(pizza):  # noqa: F811
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert [line.split()[0] for line in lines[:5]] == ["MissingPlugin"] * 4 + ["ArtifactError"]
-    assert all("hub_cards" in line and "pip install erase-plugins" in line for line in lines[:4])
+    assert all("hub_cards" in line and "it is part of erase-plugins" in line for line in lines[:4])
     assert "no plugin knows where 'hub:' artifacts are" in lines[4]
     assert lines[5] == "erase_pizza"
     assert "pizza" in "\n".join(lines[6:])

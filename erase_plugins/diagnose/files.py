@@ -99,7 +99,7 @@ def _schema(manifest: Mapping[str, Any]) -> Finding:
         return Finding("schema", "ok", f"manifest schema {found}")
     if isinstance(found, int) and found > Manifest.schema:
         text = f"the manifest has schema {found}, newer than this version reads ({Manifest.schema})"
-        return Finding("schema", "fault", text, "pip install --upgrade erase-plugins")
+        return Finding("schema", "fault", text, "update erase-plugins from where you got it")
     text = f"the artifact was written in an old schema ({found}), the current one is {Manifest.schema}"
     return Finding(
         "schema", "fault", text, "erase-plugins convert ARTIFACT --layout patch --out NEW, or run the method again"

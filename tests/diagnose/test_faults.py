@@ -121,6 +121,7 @@ def test_factors_without_their_other_half(kohya, tiny_target):
 
 def test_alpha_lost(kohya, tiny_target):
     foreign(kohya, ss_network_alpha="1")
+    rewrite(kohya, lambda tensors: {name: item for name, item in tensors.items() if not name.endswith(".alpha")})
     assert cause(kohya, tiny_target) == "alpha"
 
 
@@ -155,7 +156,7 @@ def test_nan(tiny_copy, kohya, tiny_target, name):
     path = kohya if name == "kohya" else tiny_copy / name
 
     def poison(tensors):
-        first = next(key for key, tensor in sorted(tensors.items()) if tensor.is_floating_point())
+        first = next(key for key, tensor in sorted(tensors.items()) if tensor.ndim == 2)
         tensors[first][0, 0] = float("nan")
         return tensors
 
