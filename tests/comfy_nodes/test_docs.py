@@ -29,7 +29,7 @@ def test_written_pages_equal_the_descriptions(path):
 @pytest.mark.parametrize("name", COPIED)
 def test_what_comfyui_reads_in_a_clone_is_written_once(name):
     written = {path for path in PAGES if (ROOT / name) in path.parents}
-    assert written == {path for path in (ROOT / name).rglob("*.json")}
+    assert written == set((ROOT / name).rglob("*.json"))
     assert not (ROOT / "comfy_nodes" / name).exists()
 
 
