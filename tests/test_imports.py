@@ -23,6 +23,7 @@ BASE = {
     "options",
     "protocols",
     "hookspecs",
+    "api_range",
     "plugin_checks",
     "plugin_loading",
     "defaults",
