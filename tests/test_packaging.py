@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+import erase_plugins
 from erase_plugins.cli.comfy_install import COPIED
 
 ROOT = Path(__file__).parent.parent
@@ -51,6 +52,16 @@ def test_wheel_holds_the_packages_and_the_embedded_model_only(built: Path) -> No
     assert {top for top in tops if not top.endswith(".dist-info")} == {"erase_plugins", "hub_cards", "comfy_nodes"}
     assert any(name.endswith("licenses/LICENSE") for name in names)
     assert wheel.stat().st_size < 60_000_000
+
+
+def test_wheel_and_sdist_have_the_version_of_the_code(built: Path) -> None:
+    version = erase_plugins.__version__
+    assert {path.name for path in built.iterdir()} == {
+        f"erase_plugins-{version}-py3-none-any.whl", f"erase_plugins-{version}.tar.gz"
+    }  # fmt: skip
+    (wheel,) = built.glob("*.whl")
+    metadata = zipfile.ZipFile(wheel).read(f"erase_plugins-{version}.dist-info/METADATA").decode()
+    assert f"\nVersion: {version}\n" in metadata
 
 
 def test_sdist_holds_tests_and_docs(built: Path) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 import click
 import pytest
 
+from erase_plugins import __version__
 from erase_plugins.cli import docs
 from erase_plugins.cli.group import COMMANDS, describe
 from erase_plugins.cli.main import cli
@@ -76,7 +77,7 @@ def test_without_arguments_shows_help(erase):
 
 
 def test_version(erase):
-    assert erase("--version").out == "erase-plugins 0.1.0\n"
+    assert erase("--version").out == f"erase-plugins {__version__}\n"
 
 
 WRONG = [
