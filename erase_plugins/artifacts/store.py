@@ -288,4 +288,5 @@ def check_edit(edit: Edit, family: Any) -> None:
 
 def artifact_json(artifact: Artifact) -> dict[str, Any]:
     """What ``--json`` prints about an artifact."""
-    return json.loads(artifact.manifest.to_json())
+    found: dict[str, Any] = json.loads(artifact.manifest.to_json())
+    return found
