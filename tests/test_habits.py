@@ -13,7 +13,8 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).parent.parent
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+PROJECT = PYPROJECT["project"]
 COMMANDS = {"quick", "full", "lint", "types", "docs"}
 #: (part of a line in a workflow or a hook, a command of noxfile.py)
 NOX = re.compile(r"\bnox -s ([a-z]+)")
@@ -98,3 +99,26 @@ def test_a_release_moves_the_fragments_above_what_is_there(tmp_path):
     text = (tmp_path / "CHANGELOG.md").read_text(encoding="utf-8")
     assert re.sub(r"\n{3,}", "\n\n", text) == head + marker + "\n" + added + old
     assert [path.name for path in (tmp_path / "changes").iterdir()] == ["README.md"]
+
+
+def test_the_strict_modules_exist_and_are_the_same_for_types_and_style():
+    """A pattern that fits nothing would ask nothing of anybody."""
+    (strict,) = [item["module"] for item in PYPROJECT["tool"]["mypy"]["overrides"] if "warn_return_any" in item]
+    (pattern,) = [item for item in PYPROJECT["tool"]["ruff"]["lint"]["per-file-ignores"] if item.startswith("!")]
+    styled = pattern.removeprefix("!erase_plugins/{").removesuffix("}*").replace("/**", ".*").split(",")
+    assert sorted(strict) == sorted(f"erase_plugins.{name}" for name in styled)
+    for name in styled:
+        place = ROOT / "erase_plugins" / name.removesuffix(".*")
+        assert place.is_dir() if name.endswith(".*") else place.with_suffix(".py").is_file(), name
+
+
+@pytest.mark.parametrize(("file", "asked"), [("types.py", True), ("artifacts/x.py", True), ("api.py", False)])
+def test_style_asks_the_base_for_texts_and_types(file, asked):
+    ruff = shutil.which("ruff", path=str(Path(sys.executable).parent)) or shutil.which("ruff")
+    if ruff is None:
+        pytest.skip("ruff comes with the extra dev")
+    done = subprocess.run(
+        [ruff, "check", "--output-format", "concise", "--stdin-filename", f"erase_plugins/{file}", "-"],
+        input="def public(x):\n    return x\n", capture_output=True, text=True, cwd=ROOT, check=False,
+    )  # fmt: skip
+    assert [rule in done.stdout for rule in ("D103", "ANN001", "ANN201")] == [asked] * 3, done.stdout + done.stderr
