@@ -146,6 +146,20 @@ def test_hook_erase_cli_commands(register):
     assert any(item.message == "RuntimeError: no terminal" for item in manager.problems)
 
 
+def test_hook_erase_comfy_nodes(register):
+    class Spec:
+        NodeSpec = dict
+
+    def broken(spec):
+        raise RuntimeError("no canvas")
+
+    register(plugin(erase_comfy_nodes=broken))
+    register(plugin(erase_comfy_nodes=lambda spec: None))
+    manager = register(plugin(erase_comfy_nodes=lambda spec: [spec.NodeSpec(id="EraseNudge")]))
+    assert manager.comfy_nodes(Spec) == [{"id": "EraseNudge"}]
+    assert any(item.message == "RuntimeError: no canvas" for item in manager.problems)
+
+
 # ---- lifecycle ---------------------------------------------------------------------------------------------------
 
 
