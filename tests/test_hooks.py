@@ -59,8 +59,8 @@ def test_every_hook_has_a_test():
     assert missing == []
 
 
-def test_there_are_fourteen_hooks_and_all_are_documented_and_typed():
-    assert len(hook_names()) == 14
+def test_there_are_fifteen_hooks_and_all_are_documented_and_typed():
+    assert len(hook_names()) == 15
     for name in hook_names():
         function = getattr(hookspecs, name)
         assert len(inspect.getdoc(function)) > 20
