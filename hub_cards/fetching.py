@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from erase_plugins.artifacts.collection import INDEX, MOST_INDEX_BYTES
+from erase_plugins.artifacts.collection import MOST_INDEX_BYTES
 from erase_plugins.artifacts.manifest import FILENAME, ArtifactFile
+from erase_plugins.artifacts.places import INDEX
 from erase_plugins.artifacts.store import MOST_MANIFEST_BYTES
 from erase_plugins.errors import CorruptArtifact, HubError
 from hub_cards.cache import check_blob, forget, is_as_announced

@@ -12,8 +12,9 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from erase_plugins.artifacts.collection import INDEX, read_index
+from erase_plugins.artifacts.collection import read_index
 from erase_plugins.artifacts.manifest import FILENAME, Manifest
+from erase_plugins.artifacts.places import INDEX
 from erase_plugins.errors import ArtifactError, CorruptArtifact, PushRefused, RequestError
 from erase_plugins.types import EvalReport
 from hub_cards import gallery

@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from erase_plugins.artifacts.collection import INDEX, copy_artifact
+from erase_plugins.artifacts.collection import copy_artifact
 from erase_plugins.artifacts.manifest import FILENAME, ArtifactFile, Manifest
+from erase_plugins.artifacts.places import INDEX
 from erase_plugins.artifacts.store import read_manifest
 from erase_plugins.errors import HubError, RequestError
 from hub_cards import SCHEME

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from erase_plugins.artifacts.collection import INDEX
 from erase_plugins.artifacts.manifest import FILENAME
+from erase_plugins.artifacts.places import INDEX
 from erase_plugins.errors import CorruptArtifact, HubError
 from hub_cards.bundle import Bundle, PushFile
 

@@ -23,6 +23,7 @@ BASE = {
     "options",
     "protocols",
     "hookspecs",
+    "api_range",
     "plugin_checks",
     "plugin_loading",
     "defaults",
@@ -64,7 +65,7 @@ ALLOWED: dict[str, set[str]] = {
 #: inside BASE: errors knows nobody, data and hooks know errors, the manager knows the rest
 BASE_ORDER = [
     {"errors", "plain_text", "extras"}, {"types", "options", "hookspecs", "protocols", "defaults"},
-    {"plugin_checks", "concept_text"}, {"plugin_loading"}, {"manager"},
+    {"api_range", "concept_text"}, {"plugin_checks"}, {"plugin_loading"}, {"manager"},
 ]  # fmt: skip
 #: (file, imported module): arrows against the direction that are wanted, all inside functions, each with its reason
 EXCEPTIONS: dict[tuple[str, str], str] = {

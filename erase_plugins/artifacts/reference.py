@@ -26,7 +26,7 @@ def locate(path: str | Path) -> Path:
         return Path(path)
     from erase_plugins.manager import get_manager
 
-    place = get_manager().resolve_artifact(path)
+    place: Path | None = get_manager().resolve_artifact(path)
     if place is None:
         scheme = path.split(":")[0]
         raise ArtifactError(
