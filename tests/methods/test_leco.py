@@ -128,7 +128,9 @@ def test_all_four_prompts_of_a_state_have_the_same_attribute(target, monkeypatch
         if "attn2.to_v" in name or "attn2.to_out.0.weight" in name:
             part.data *= 8  # a random network that reads its prompt
     seen, real = [], pools.mean_squares
-    monkeypatch.setattr(pools, "mean_squares", lambda owner, parts, ctx: seen.append(parts[0]) or real(owner, parts, ctx))
+    monkeypatch.setattr(
+        pools, "mean_squares", lambda owner, parts, ctx: seen.append(parts[0]) or real(owner, parts, ctx)
+    )
     options = {
         **FAST, "iterations": 1, "batch": 12, "templates": "{}", "attributes": "red,blue", "positive": "hot pizza",
         "unconditional": "dog", "neutral": "guitar", "eta": 2.0,

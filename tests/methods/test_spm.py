@@ -140,7 +140,9 @@ def test_an_added_concept_is_trained_with_the_seed_of_the_first(target):
     options = {**FAST, "rank": 1}
     first = ep.erase(target, "pizza", "spm", options=options, seed=7)
     both = compose.add(first, "guitar", target).edit.deltas["unet"]
-    right, wrong = (ep.erase(target, "guitar", "spm", options=options, seed=seed).edit.deltas["unet"] for seed in (7, 0))
+    right, wrong = (
+        ep.erase(target, "guitar", "spm", options=options, seed=seed).edit.deltas["unet"] for seed in (7, 0)
+    )
     keys = [key for key in right if key != GATE]
     assert not any(torch.equal(right[key].weights["down"], wrong[key].weights["down"]) for key in keys)
     for key in keys:

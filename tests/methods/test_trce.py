@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import erase_plugins as ep
+from erase_plugins.artifacts.header import read_header
 from erase_plugins.artifacts.solved import statistics_of
 from erase_plugins.artifacts.statistics import Member, Statistics
 from erase_plugins.artifacts.store import lower_for
@@ -287,7 +288,9 @@ def test_same_seed_same_bytes_and_lora_files_carry_both_stages(target, tmp_path)
     x, cond = torch.randn((1, 4, 8, 8), generator=torch.Generator().manual_seed(0)), target.encode(["a pizza"])
     with torch.no_grad(), second.apply(target.pipe):
         expected = target.predict(x, 500, cond)
-    (tmp_path / "b" / "context_map.safetensors").exists()
+    names = read_header(tmp_path / "b" / "pytorch_lora_weights.safetensors").tensors
+    assert any("attn2.to_k" in name for name in names)  # stage 1, written out for every key and value projection
+    assert any("attn1.to_q" in name for name in names)  # stage 2
     target.pipe.load_lora_weights(str(tmp_path / "a"), weight_name="pytorch_lora_weights.safetensors")
     with torch.no_grad():
         torch.testing.assert_close(target.pipe.unet(x, 500, cond.embeds)[0], expected, atol=1e-4, rtol=1e-4)
