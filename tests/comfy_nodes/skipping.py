@@ -43,9 +43,16 @@ def clip_skip(case: Case, nodes: dict[str, Any]) -> None:
     plain, target = ComfyTarget(case.model, case.clip), ComfyTarget(case.model, clip)
     wanted, whole = skipped(case.pipe, TEXTS), case.diffusers_context()
     found: dict[str, Any] = {"difference": far(wanted, whole)}
-    found["rows"], found["plain rows"] = far(target.encode(TEXTS).embeds, wanted), far(plain.encode(TEXTS).embeds, whole)
+    found["rows"], found["plain rows"] = (
+        far(target.encode(TEXTS).embeds, wanted),
+        far(plain.encode(TEXTS).embeds, whole),
+    )
     with host.computing(gradients=True):
-        for name, side, goal in (("live", target, wanted), ("plain live", plain, whole), ("live again", target, wanted)):
+        for name, side, goal in (
+            ("live", target, wanted),
+            ("plain live", plain, whole),
+            ("live again", target, wanted),
+        ):
             found[name] = far(side.encode_live(side.tokens(TEXTS)).embeds.detach(), goal)
     found["rows after"] = far(ComfyTarget(case.model, clip).encode(TEXTS).embeds, wanted)
     names = [identity(side) for side in (plain, target, ComfyTarget(case.model, clip))]
