@@ -66,8 +66,8 @@ def send(bundle: Bundle) -> Pushed:
         bundle = replace(bundle, parent=commit, create_pr=False, revision=revision or bundle.revision)
     if bundle.private and not _private(bundle, unknown=True):
         raise PushRefused(
-            f"{bundle.repo} became public while files were sent, everybody can read them (commit {bundle.parent}); make "
-            "it private on its settings page"
+            f"{bundle.repo} became public while files were sent, and everybody can read them (commit {bundle.parent}); "
+            "make it private on its settings page"
         )
     return Pushed(bundle, bundle.parent, tuple(item.name for item in bundle.changed), pull_request)
 

@@ -30,6 +30,7 @@ def skipped(pipe: Any, texts: list[str]) -> Any:
 def clip_skip(case: Case, nodes: dict[str, Any]) -> None:
     """Rows for solving and for training, the solution, its report and its name, behind the stock node."""
     import torch
+    from nodes import CLIPSetLastLayer
 
     import erase_plugins as ep
     from comfy_nodes import host
@@ -37,7 +38,6 @@ def clip_skip(case: Case, nodes: dict[str, Any]) -> None:
     from comfy_nodes.stacking import text_changed
     from comfy_nodes.target import ComfyTarget
     from erase_plugins.families.diffusers_target import DiffusersTarget
-    from nodes import CLIPSetLastLayer
 
     (clip,) = CLIPSetLastLayer().set_last_layer(case.clip, -2)
     plain, target = ComfyTarget(case.model, case.clip), ComfyTarget(case.model, clip)
