@@ -89,10 +89,10 @@ def verdict(place: Path, change: Change) -> str:
 def main() -> int:
     """Runs the chosen changes; the number that survived decides the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", default="", help="changes whose name holds this text")
+    parser.add_argument("--only", default="", help="changes whose name begins with this text")
     parser.add_argument("--list", action="store_true", help="name the changes and their tests, run nothing")
     given = parser.parse_args()
-    chosen = [change for change in read_changes() if given.only.lower() in change.name.lower()]
+    chosen = [change for change in read_changes() if change.name.startswith(given.only)]
     if given.list or not chosen:
         for change in chosen:
             print(f"{change.name}: {', '.join(change.tests)}")
