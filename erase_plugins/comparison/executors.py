@@ -153,7 +153,7 @@ def run_ray(
     except (ConnectionError, ValueError) as error:
         raise RequestError(f"no Ray cluster answers at {address}; start one with 'ray start --head'") from error
     try:
-        task = ray.remote(max_retries=_ATTEMPTS)(work)
+        task: Any = ray.remote(max_retries=_ATTEMPTS)(work)
         waiting = {task.remote(list(group), str(folder), prepare): group for group in groups}
         done = 0
         while waiting:
