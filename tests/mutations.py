@@ -1,6 +1,6 @@
 """Breaks the code on purpose, one change at a time, and says which changes no test notices. Run by hand, not in CI.
 
-    python tests/mutations.py [--only TEXT] [--list]
+    python tests/mutations.py [--only TEXT ...] [--list]
 
 `mutations.json` holds the changes: what is broken, the file, text that stands in it exactly once, what takes its place,
 and the tests that must fail then. Everything happens in a temporary copy of the working tree. Each test is run on the
@@ -134,10 +134,10 @@ def verdict(place: Path, change: Change) -> str:
 def main() -> int:
     """Runs the chosen changes; the number that survived decides the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", default="", help="changes whose name begins with this text")
+    parser.add_argument("--only", nargs="+", default=[""], help="changes whose name begins with one of these texts")
     parser.add_argument("--list", action="store_true", help="name the changes and their tests, run nothing")
     given = parser.parse_args()
-    chosen = [change for change in read_changes() if change.name.startswith(given.only)]
+    chosen = [change for change in read_changes() if change.name.startswith(tuple(given.only))]
     if given.list or not chosen:
         for change in chosen:
             print(f"{change.name}: {', '.join(change.tests)}")
