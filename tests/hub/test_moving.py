@@ -17,20 +17,19 @@ def push(artifact, **options):
 
 @pytest.fixture
 def moving(hub, made, monkeypatch):
-    """Commits of pizza and hamburger on one branch, which goes from the first to the second once its record is read."""
+    """Commits of pizza and hamburger on a branch that goes to the second once anything but the record is asked for."""
     commits = [push(made[name]).commit for name in ("pizza", "hamburger")]
     branches = hub.store.repository(REPO).branches
     branches["main"] = commits[0]
     answer, moved = server.answer, []
 
-    def then_move(store, call):
-        made_answer = answer(store, call)
-        if call.path.endswith("/erase.json"):
+    def move_then(store, call):
+        if call.path.endswith(".safetensors"):
             branches["main"] = commits[1]
             moved.append(call.path)
-        return made_answer
+        return answer(store, call)
 
-    monkeypatch.setattr(server, "answer", then_move)
+    monkeypatch.setattr(server, "answer", move_then)
     return commits, moved
 
 
