@@ -229,10 +229,10 @@ def test_concepts_take_turns_and_each_is_attacked_by_its_own_rows(target, watche
 
 
 def test_each_concept_goes_through_all_of_its_states(watched):
-    """Three states of either concept in six steps: no state twice before every one was met."""
-    steps = watched(["pizza", "dog"], iterations=6, adversarial="off", trajectories=2, harvest=3)
+    """Five states of either concept in ten steps: no state twice before every one was met."""
+    steps = watched(["pizza", "dog"], iterations=10, adversarial="off", trajectories=2, harvest=5)
     for number in (0, 1):
-        assert len({float(timestep) for _, _, timestep in steps[number::2]}) == 3
+        assert len({float(timestep) for _, _, timestep in steps[number::2]}) == 5
 
 
 @pytest.mark.parametrize("warmup", [0, 1, 3])
