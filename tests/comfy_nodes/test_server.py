@@ -29,7 +29,7 @@ def served(in_comfy, base, pocket_target):
     (base / "custom_nodes" / "erase_nodes").symlink_to(ROOT)
     other = artifact_of(pocket_target, dense_edit(pocket_target), "wrong_base")
     fingerprint = json.loads(json.dumps(other.manifest.base["fingerprint"]))
-    fingerprint["unet"]["structure"] = "0" * 64
+    fingerprint["unet"] = {**fingerprint["unet"], "structure": "0" * 64, "keys": ""}
     changed = replace(other.manifest, base={**other.manifest.base, "model": "a larger one", "fingerprint": fingerprint})
     replace(other, manifest=changed).save(base / "models" / "erase_plugins" / "wrong_base", ("patch",))
     return in_comfy("serving.py", str(base), str(ROOT))
