@@ -1,8 +1,8 @@
 """The attack ``weights``: nobody searches for a prompt; the weights are changed, on purpose or by the way.
 
 Strength between -1 and 1.5 (what a slider does, or averaging a checkpoint with its base), the adapter left off, the
-edited weights stored in 8 and in 4 bits, and half of the edited weights put back (a block-wise merge with the base). For
-each: how often the judge sees the concept, and beside it what is kept.
+edited weights stored in 8 and in 4 bits, and half of the edited weights put back (a block-wise merge with the base).
+For each: how often the judge sees the concept, and beside it what is kept.
 
 Whoever holds the base and the adapter can always leave it off, or nearly; that is shown, but is not the success of the
 attack, which counts the variants that leave at least half of the edit. The worst of them is chosen on one set of
@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from erase_plugins.errors import RequestError, Unsupported
@@ -91,9 +92,7 @@ class WeightsAttack:
             raise Unsupported("the judge sees what is kept even on a destroyed model; its numbers would mean nothing")
         for number, variant in enumerate(VARIANTS):
             budget.progress(variant.name, number, len(VARIANTS))
-            found = budget.remember(
-                variant.name.replace(" ", "-"), lambda variant=variant: _look(subject, sets, variant)
-            )
+            found = budget.remember(variant.name.replace(" ", "-"), partial(_look, subject, sets, variant))
             if found is None:
                 skipped.append(variant.name)
                 continue
@@ -199,7 +198,8 @@ def _asked(sets: Mapping[str, list[Prompt]]) -> tuple[list[str], list[int]]:
 def _judge(subject: Subject, sets: Mapping[str, list[Prompt]], pictures: Tensor) -> dict[str, list[int]]:
     """Per set one 0/1 per picture: 1 where the judge sees what the prompt names."""
     best = {axis: scores.argmax(-1).tolist() for axis, scores in subject.judge.score(pictures).items()}
-    found, place = {}, 0
+    found: dict[str, list[int]] = {}
+    place = 0
     for name, items in sets.items():
         found[name] = []
         for item in items:
