@@ -106,6 +106,6 @@ def test_the_old_hook_is_used_and_named(erase, monkeypatch):
         assert "older: erase_evaluators is deprecated and will go; use erase_judges" in " ".join(
             erase("list", "plugins").out.split()
         )
-        lines = [line for line in erase("doctor", "--json").data["checks"] if "deprecated" in json.dumps(line)]
+        lines = [line for line in erase("doctor", "--json").data["findings"] if "deprecated" in json.dumps(line)]
         assert [line["status"] for line in lines] == ["warning"]
     assert erase("list", "attacks", "--json").data["notices"] == []
