@@ -1,4 +1,4 @@
-"""``erase-plugins info METHOD``: options with types, defaults, bounds and help, straight from the method or suite."""
+"""``erase-plugins info NAME``: options with types, defaults, bounds and help, straight from method, suite or attack."""
 
 from __future__ import annotations
 
@@ -13,14 +13,16 @@ from erase_plugins.cli.console import emit, say, table
 @declare("info")
 @click.argument("method")
 def command(method: str) -> None:
-    """Show a method's options, paper and families, or the options of a suite."""
+    """Show a method's options, paper and families, or the options of a suite or attack."""
     from erase_plugins.manager import get_manager
 
     manager = get_manager()
-    suites = {entry.item.id: entry.item for entry in manager.evaluators("suite")}
-    if method in suites and method not in {entry.item.id for entry in manager.methods()}:
-        _suite(suites[method])
-        return
+    if method not in {entry.item.id for entry in manager.methods()}:
+        for kind, example in _EXAMPLES.items():
+            found = next((entry.item for entry in manager.evaluators(kind) if entry.item.id == method), None)
+            if found is not None:
+                _measuring(found, kind, example)
+                return
     found = manager.method(method)
     options = option_rows(found)
     facts: dict[str, Any] = {
@@ -37,13 +39,23 @@ def command(method: str) -> None:
     say(f"example: erase-plugins run {found.id} --model pocket --erase pizza --out no-pizza")
 
 
-def _suite(suite: Any) -> None:
-    options = option_rows(suite) if getattr(suite, "Options", None) is not None else []
-    needs = sorted(suite.needs)
-    emit({"schema": 1, "id": suite.id, "title": suite.title, "kind": "suite", "needs": needs, "options": options})
-    say(f"{suite.id}: {suite.title}")
+_EXAMPLES = {
+    "suite": "erase-plugins evaluate --suite {} --out report",
+    "attack": "erase-plugins attack no-pizza --attack {} --out attacked",
+}
+
+
+def _measuring(item: Any, kind: str, example: str) -> None:
+    """A suite or an attack."""
+    options = option_rows(item) if getattr(item, "Options", None) is not None else []
+    facts = {"schema": 1, "id": item.id, "title": item.title, "kind": kind, "needs": sorted(item.needs)}
+    budgets = {"budgets": dict(item.budgets)} if kind == "attack" else {}
+    emit({**facts, **budgets, "options": options})
+    say(f"{item.id}: {item.title}")
+    for name, queries in budgets.get("budgets", {}).items():
+        say(f"  budget {name}: {queries} queries")
     _show(options)
-    say(f"example: erase-plugins evaluate --suite {suite.id} --out report")
+    say(f"example: {example.format(item.id)}")
 
 
 def _show(options: list[dict[str, Any]]) -> None:

@@ -1,26 +1,23 @@
-"""Runs a suite on a model with artifacts: picks the judge, caches the base, writes report, contact sheet and chart."""
+"""Runs a suite on a model with artifacts: picks the judge, remembers the base, writes what the suite returns."""
 
 from __future__ import annotations
 
-import dataclasses
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from erase_plugins.artifacts.artifact import Artifact, load_artifact
 from erase_plugins.artifacts.locks import claim_files
-from erase_plugins.artifacts.places import SIDE_FILES
-from erase_plugins.errors import MissingExtra, RequestError, Unsupported
-from erase_plugins.evaluation.chart import bar_chart
-from erase_plugins.evaluation.context import REPORT, Progress, needs_subject, run_alone, run_in_context, save_report
+from erase_plugins.errors import RequestError, Unsupported
+from erase_plugins.evaluation.attachments import output_names
+from erase_plugins.evaluation.context import REPORT, Progress, needs_judge, needs_subject, run_alone, run_in_context
 from erase_plugins.evaluation.draw import draw
-from erase_plugins.evaluation.sheet import contact_sheet
 from erase_plugins.families.diffusers_target import DiffusersTarget
 from erase_plugins.families.loading import load_pipeline
 from erase_plugins.manager import get_manager
@@ -29,13 +26,21 @@ from erase_plugins.types import EvalReport
 
 _BASE_CACHE: OrderedDict[tuple[Any, ...], Any] = OrderedDict()
 _CACHED_SETS = 16
-_, SHEET, CHART = SIDE_FILES
+#: states of a subject: with its edit, without it, and as a model that cannot make anything sensible
+ON, OFF, DESTROYED = "on", "off", "destroyed"
+#: what subjects make and judges look at unless they say otherwise
+IMAGE = "image"
 
 
 @dataclass
 class Subject:
-    """What a suite measures: a pipeline with artifacts, a judge, and the settings of the measurement."""
+    """What a suite measures or an attack attacks: a model with artifacts, a judge, and settings of the measurement.
 
+    ``judge`` is None for a suite that needs none. ``queries`` counts what `generate` was asked for.
+    """
+
+    #: what `generate` returns: "image", later "text" or "logits"
+    modality: ClassVar[str] = IMAGE
     pipe: Any
     target: DiffusersTarget
     model: str
@@ -50,7 +55,33 @@ class Subject:
     any_base: bool = False
     progress: Progress | None = None
     drawn: Any = field(default=None, repr=False)
+    queries: int = 0
     _stage: str = "base"
+
+    def generate(
+        self, inputs: Sequence[str], seeds: Sequence[int], *, edit: str = ON, strength: float | None = None
+    ) -> Tensor:
+        """What the model makes of ``inputs``: pictures (n, 3, height, width) in 0..1 from a text-to-image model.
+
+        Args:
+            inputs, seeds: one of each per answer.
+            edit: "on", "off", or "destroyed" (a control: the base with its value projections shuffled).
+            strength: of the edit when it is on; the subject's own if None.
+
+        Raises:
+            RequestError: another word for ``edit``, or called inside of a with-block of `edited` or `destroyed`.
+        """
+        if self._stage != "base":
+            raise RequestError(f"generate() was called inside of a with-block ({self._stage}); use draw() there")
+        with self.under(edit, strength):
+            self.queries += len(inputs)
+            return self.draw(inputs, seeds)
+
+    def under(self, edit: str, strength: float | None = None) -> AbstractContextManager[None]:
+        """The with-block of a state: "on", "off" or "destroyed"."""
+        if edit not in (ON, OFF, DESTROYED) or (edit != ON and strength is not None):
+            raise RequestError(f"edit={edit!r}, strength={strength!r}; edit is on (with a strength), off or destroyed")
+        return self.edited(strength) if edit == ON else self.destroyed() if edit == DESTROYED else nullcontext()
 
     def draw(self, prompts: Sequence[str], seeds: Sequence[int]) -> Tensor:
         """Pictures of the pipeline as it is now, (n, 3, height, width) in 0..1."""
@@ -94,7 +125,7 @@ class Subject:
         key = (
             tag,
             tuple((name, item.short) for name, item in sorted(self.target.fingerprint().items())),
-            str(self.target.dtype), self.judge.fingerprint, self.steps, self.guidance,
+            str(self.target.dtype), getattr(self.judge, "fingerprint", ""), self.steps, self.guidance,
             tuple((name, item.text, item.seed) for name, items in sets.items() for item in items),
         )  # fmt: skip
         if key in _BASE_CACHE:
@@ -115,12 +146,21 @@ def pick_judge(target: DiffusersTarget, wanted: str | None) -> Any:
     """
     manager = get_manager()
     if wanted is not None:
-        return manager.evaluator(wanted, "judge")
-    for entry in manager.evaluators("judge"):
-        if entry.item.accepts(target.info):
-            return entry.item
-    names = ", ".join(entry.item.id for entry in manager.evaluators("judge"))
+        chosen = manager.evaluator(wanted, "judge")
+        if modality(chosen) != Subject.modality:
+            raise Unsupported(f"judge '{wanted}' looks at {modality(chosen)}, and this model makes {Subject.modality}s")
+        return chosen
+    judges = [entry.item for entry in manager.evaluators("judge")]
+    for judge in judges:
+        if modality(judge) == Subject.modality and judge.accepts(target.info):
+            return judge
+    names = ", ".join(judge.id for judge in judges)
     raise Unsupported(f"no registered judge knows what {target.info.model} draws (registered: {names or 'none'})")
+
+
+def modality(judge: Any) -> str:
+    """What a judge looks at: "image" unless it says otherwise."""
+    return str(getattr(judge, "modality", IMAGE))
 
 
 def run_suite(
@@ -173,51 +213,53 @@ def run_suite(
         )
     if model is None:
         raise RequestError(f"suite {suite} measures a model; name one, for example pocket")
+    if judge is not None and not needs_judge(runner):
+        raise RequestError(f"suite {suite} asks no judge; leave out judge {judge}")
+    names = output_names(runner, REPORT)
+    with nullcontext() if out is None else claim_files(out, names, force):
+        subject = open_subject(
+            model, artifacts, runner, strength=strength, erased=erased, judge=judge, progress=progress, images=images,
+            seed=seed, steps=steps, guidance=guidance, any_base=any_base, **load,
+        )  # fmt: skip
+        report = run_in_context(
+            runner, subject, settings or {}, seed=seed, device=str(subject.target.device), progress=progress, out=out,
+            force=force,
+        )  # fmt: skip
+    return report
+
+
+def open_subject(
+    model: Any,
+    artifacts: Sequence[Artifact | str | Path],
+    runner: Any,
+    *,
+    strength: float = 1.0,
+    erased: Sequence[str] = (),
+    judge: str | None = None,
+    progress: Progress | None = None,
+    images: int = 32,
+    seed: int = 0,
+    steps: int = 8,
+    guidance: float = 4.0,
+    any_base: bool = False,
+    **load: Any,
+) -> Subject:
+    """Loads artifacts and model, and picks the judge, for a suite or an attack (``runner``).
+
+    Raises:
+        RequestError: nothing to look for, or no picture.
+        EraseError: what loading and `pick_judge` raise.
+    """
     loaded = [load_artifact(item) for item in artifacts]
     names = list(dict.fromkeys([*erased, *(text for item in loaded if not erased for text in item.manifest.erased)]))
-    if not names:
+    asks = needs_judge(runner)
+    if asks and not names:
         raise RequestError("nothing to look for: give an artifact that names its concepts, or --erased TEXT")
     if images < 1:
         raise RequestError(f"images={images}; at least one picture per set is needed")
-    with nullcontext() if out is None else claim_files(out, SIDE_FILES, force):
-        pipe = load_pipeline(str(model), **load) if isinstance(model, str | Path) else model
-        target = DiffusersTarget(pipe, str(model) if isinstance(model, str | Path) else None)
-        subject = Subject(
-            pipe, target, target.info.model, loaded, pick_judge(target, judge), names, strength, images, seed, steps,
-            guidance, any_base, progress,
-        )  # fmt: skip
-        report = run_in_context(
-            runner, subject, settings or {}, seed=seed, device=str(target.device), progress=progress
-        )
-        return report if out is None else write_report(report, subject, out)
-
-
-def write_report(report: EvalReport, subject: Subject, out: Path) -> EvalReport:
-    """Writes report.json, contact_sheet.png and chart.png into ``out``; returns the report with file names."""
-    out.mkdir(parents=True, exist_ok=True)
-    files = {"report": REPORT}
-    warnings = list(report.warnings)
-    title = f"{', '.join(report.erased[:4])} erased by {', '.join(report.artifacts) or 'nothing'}"
-    if subject.drawn is not None:
-        contact_sheet(sheet_rows(report, subject.drawn), out / SHEET, title=title)
-        files["contact_sheet"] = SHEET
-    try:
-        bar_chart(report.rows, out / CHART, title)
-        files["chart"] = CHART
-    except MissingExtra as error:
-        warnings.append(str(error))
-    return save_report(dataclasses.replace(report, files=files, warnings=tuple(warnings)), out)
-
-
-def sheet_rows(report: EvalReport, drawn: Any, columns: int = 8) -> list[tuple[str, list[Tensor]]]:
-    """Rows of the contact sheet: every set before and after with its rate, then the controls."""
-    rows: list[tuple[str, list[Tensor]]] = []
-    values = {(row.metric, row.subject): row.value for row in report.rows}
-    for name, pictures in drawn["base"].pictures.items():
-        if not len(pictures):
-            continue
-        for subject in ("base", "edited"):
-            label = f"{name}, {'before' if subject == 'base' else 'after'}: {values[(f'{name}_rate', subject)]:.0%}"
-            rows.append((label, list(drawn[subject].pictures[name][:columns])))
-    rows.append(("control: destroyed model", list(drawn["destroyed"].pictures["kept"][:columns])))
-    return rows
+    pipe = load_pipeline(str(model), **load) if isinstance(model, str | Path) else model
+    target = DiffusersTarget(pipe, str(model) if isinstance(model, str | Path) else None)
+    return Subject(
+        pipe, target, target.info.model, loaded, pick_judge(target, judge) if asks else None, names, strength, images,
+        seed, steps, guidance, any_base, progress,
+    )  # fmt: skip
