@@ -57,7 +57,9 @@ def cases() -> list[tuple[str, str, str]]:
     found = []
     for entry in get_manager().methods():
         if entry.package == "erase-plugins":
-            names = [name for name, given in GIVEN.items() if set(given) <= set(entry.item.Options.__dataclass_fields__)]
+            names = [
+                name for name, given in GIVEN.items() if set(given) <= set(entry.item.Options.__dataclass_fields__)
+            ]
             found += [(entry.item.id, model, f"{kind}{name}") for model in MODELS for kind in KINDS for name in names]
     return found
 
