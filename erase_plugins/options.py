@@ -14,6 +14,7 @@ import types
 import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from erase_plugins import presets as files
@@ -59,6 +60,7 @@ class OptionInfo:
     per: Mapping[str, Any]
 
 
+@lru_cache(maxsize=512)
 def describe(options: type) -> tuple[OptionInfo, ...]:
     """All options of a method's ``Options`` class in their order, with its presets.
 

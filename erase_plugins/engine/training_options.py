@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from erase_plugins.families.base import Target, TargetInfo
     from erase_plugins.types import EraseRequest
 
-#: learning rates: parameters -> profile -> rate
+#: learning rates: parameters -> preset -> rate
 _RATES = {
     "lora": {"pocket": 2e-3, "sdxl": 2e-4, "": 1e-4},
     "full": {"pocket": 1e-4, "sdxl": 1e-5, "": 1e-5},
@@ -139,7 +139,7 @@ class TrainingOptions(RolloutOptions, WeightOptions):
     """What is trained, how long, on which trajectories, and what is held in place meanwhile."""
 
     def rate(self, info: TargetInfo) -> float:
-        """Learning rate: the given one, or by parameters and profile."""
+        """Learning rate: the given one, or by parameters and preset."""
         if self.lr is not None:
             return self.lr
         rates = _RATES[self.parameters]

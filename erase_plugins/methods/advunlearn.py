@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 _INNER = 1 << 20
 #: denoiser sets -> module group; "text" is the text encoder
 GROUPS = {"x": "cross_attn", "u": "non_cross", "all": "denoiser"}
-#: learning rates: parameters -> profile -> rate
+#: learning rates: parameters -> preset -> rate
 _RATES = {"lora": {"pocket": 4e-3, "": 1e-4}, "full": {"pocket": 1e-4, "": 1e-5}}
 
 

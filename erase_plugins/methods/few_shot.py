@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from erase_plugins.engine.text_tuning import HeldStates
     from erase_plugins.families.base import Target, TargetInfo
 
-#: learning rates: parameters -> profile -> rate
+#: learning rates: parameters -> preset -> rate
 _RATES = {"lora": {"pocket": 4e-3, "": 5e-4}, "full": {"pocket": 1e-4, "": 1e-5}}
 #: rows of the noise schedule; pictures meet all of them
 _LEVELS = 1000
