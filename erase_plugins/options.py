@@ -131,6 +131,12 @@ def check_tables(options: type, tables: files.Tables, where: str) -> dict[str, d
     return found
 
 
+def preset_files(options: type) -> list[str]:
+    """Names of the preset files of a class and its bases, those of the bases first."""
+    sources = [vars(owner).get("presets") for owner in reversed(options.__mro__)]
+    return [source.rpartition("/")[2] for source in sources if isinstance(source, str)]
+
+
 def _declared(options: type) -> dict[str, OptionInfo]:
     """Options as the fields of the dataclass describe them."""
     hints = typing.get_type_hints(options)

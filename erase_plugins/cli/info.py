@@ -9,6 +9,7 @@ import click
 from erase_plugins.cli.command import declare, quote
 from erase_plugins.cli.console import emit, say, table
 from erase_plugins.errors import RequestError
+from erase_plugins.options import preset_files
 
 
 @declare("info")
@@ -31,7 +32,7 @@ def command(method: str, preset: str | None) -> None:
     facts: dict[str, Any] = {
         "schema": 1, "id": found.id, "title": found.title, "summary": found.summary, "paper": found.paper,
         **{name: sorted(getattr(found, name)) for name in ("families", "kinds", "produces")}, "options": options,
-        **({} if own is None else {"preset": own.to_dict()}),
+        "presets": preset_files(found.Options), **({} if own is None else {"preset": own.to_dict()}),
     }  # fmt: skip
     emit(facts)
     say(f"{found.id}: {found.title}")
@@ -39,6 +40,8 @@ def command(method: str, preset: str | None) -> None:
     say(f"  paper: {found.paper}")
     for name in ("families", "kinds", "produces"):
         say(f"  {name}: {', '.join(facts[name])}")
+    if facts["presets"]:
+        say(f"  presets: {', '.join(facts['presets'])}")
     if own is not None:
         say(f"  {own.where}: its values stand in front, marked with *")
     _show(options)
