@@ -127,7 +127,8 @@ def run_plan(
 
 def plan_key(plan: EditPlan) -> str:
     """Hash of everything that decides the result: checkpoints of another plan are not resumed."""
-    request = replace(plan.request, out=None)
+    extra = {name: value for name, value in plan.request.extra.items() if name != KEY}  # its values are in the options
+    request = replace(plan.request, out=None, extra=extra)
     text = json.dumps([request.to_dict(), dict(plan.options), plan.modules], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()
 

@@ -172,6 +172,16 @@ def test_the_manifest_keeps_it_and_the_run_obeys(pocket_target, file, tmp_path):
     assert str(file.parent) not in written
 
 
+def test_a_checkpoint_does_not_depend_on_where_a_value_came_from(file):
+    from erase_plugins.engine.run import plan_key
+
+    first = plan(file)
+    file.write_text(f"# only a remark\n{TEXT}", encoding="utf-8")
+    assert plan(file).request.extra != first.request.extra
+    assert plan_key(plan(file)) == plan_key(first)
+    assert plan_key(plan(file, options={"eta": 1.0})) != plan_key(first)
+
+
 def test_resume_names_what_another_preset_changes(file, tmp_path):
     from erase_plugins.engine.interrupted import asked, check_resume, remember
 
