@@ -13,7 +13,8 @@ from typing import Any
 
 from erase_plugins import hookspecs
 from erase_plugins.api_range import API_ATTRIBUTE, check_api
-from erase_plugins.errors import PluginError
+from erase_plugins.errors import PluginError, RequestError
+from erase_plugins.options import describe
 from erase_plugins.types import KINDS
 
 PREFIX = "erase_"
@@ -176,6 +177,10 @@ def _check_method(name: str, item: Any) -> None:
             raise PluginError(f"{name}.{attribute} holds {', '.join(odd)}; known: {', '.join(allowed or ())}")
     if not isinstance(item.Options, type) or not dataclasses.is_dataclass(item.Options):
         raise PluginError(f"{name}.Options is not a dataclass; make its fields with erase_plugins.options.option")
+    try:
+        describe(item.Options)
+    except RequestError as error:
+        raise PluginError(f"{name}.Options: {error}") from error
 
 
 def _check_family(name: str, item: Any) -> None:

@@ -18,6 +18,7 @@ BASE = {
     "errors",
     "plain_text",
     "extras",
+    "presets",
     "types",
     "concept_text",
     "options",
@@ -64,7 +65,7 @@ ALLOWED: dict[str, set[str]] = {
 }
 #: inside BASE: errors knows nobody, data and hooks know errors, the manager knows the rest
 BASE_ORDER = [
-    {"errors", "plain_text", "extras"}, {"types", "options", "hookspecs", "protocols", "defaults"},
+    {"errors", "plain_text", "extras"}, {"presets"}, {"types", "options", "hookspecs", "protocols", "defaults"},
     {"api_range", "concept_text"}, {"plugin_checks"}, {"plugin_loading"}, {"manager"},
 ]  # fmt: skip
 #: (file, imported module): arrows against the direction that are wanted, all inside functions, each with its reason

@@ -6,13 +6,16 @@ from typing import Any
 
 import click
 
-from erase_plugins.cli.command import declare
+from erase_plugins.cli.command import declare, quote
 from erase_plugins.cli.console import emit, say, table
+from erase_plugins.errors import RequestError
+from erase_plugins.options import preset_files
 
 
 @declare("info")
 @click.argument("method")
-def command(method: str) -> None:
+@click.option("--preset", metavar="FILE", help="Show what this preset would set as well.")
+def command(method: str, preset: str | None) -> None:
     """Show a method's options, paper and families, or the options of a suite or attack."""
     from erase_plugins.manager import get_manager
 
@@ -21,13 +24,17 @@ def command(method: str) -> None:
         for kind, example in _EXAMPLES.items():
             found = next((entry.item for entry in manager.evaluators(kind) if entry.item.id == method), None)
             if found is not None:
+                if preset is not None:
+                    raise RequestError(f"{method} is no method; presets are for methods")
                 _measuring(found, kind, example)
                 return
     found = manager.method(method)
     options = option_rows(found)
+    own = None if preset is None else _with_preset(options, preset, found)
     facts: dict[str, Any] = {
         "schema": 1, "id": found.id, "title": found.title, "summary": found.summary, "paper": found.paper,
         **{name: sorted(getattr(found, name)) for name in ("families", "kinds", "produces")}, "options": options,
+        "presets": preset_files(found.Options), **({} if own is None else {"preset": own.to_dict()}),
     }  # fmt: skip
     emit(facts)
     say(f"{found.id}: {found.title}")
@@ -35,8 +42,26 @@ def command(method: str) -> None:
     say(f"  paper: {found.paper}")
     for name in ("families", "kinds", "produces"):
         say(f"  {name}: {', '.join(facts[name])}")
+    if facts["presets"]:
+        say(f"  presets: {', '.join(facts['presets'])}")
+    if own is not None:
+        say(f"  {own.where}: its values stand in front, marked with *")
     _show(options)
-    say(f"example: erase-plugins run {found.id} --model pocket --erase pizza --out no-pizza")
+    again = "" if preset is None else f" --preset {quote(preset)}"
+    say(f"example: erase-plugins run {found.id} --model pocket --erase pizza{again} --out no-pizza")
+
+
+def _with_preset(rows: list[dict[str, Any]], file: str, method: Any) -> Any:
+    """Reads and checks a preset and notes in every row what it sets; returns the preset."""
+    from erase_plugins.engine.own_preset import load_preset
+    from erase_plugins.engine.run import known_models
+
+    own = load_preset(file)
+    for name, values in own.check(method, known_models()).items():
+        for row in rows:
+            if row["option"] in values:
+                row.setdefault("preset", {})[name] = _plain(values[row["option"]])
+    return own
 
 
 _EXAMPLES = {
@@ -92,8 +117,9 @@ def _value(value: Any) -> str:
 
 def _text(row: dict[str, Any], column: str) -> str:
     if column == "default":
-        special = "".join(f"; {profile}: {_value(value)}" for profile, value in row["per"].items())
-        return _value(row["default"]) + special
+        special = "".join(f"; {name}: {_value(value)}" for name, value in row["per"].items())
+        own = "".join(f"*{name or 'always'}: {_value(value)}; " for name, value in row.get("preset", {}).items())
+        return own + _value(row["default"]) + special
     if column == "allowed":
         if row["choices"]:
             return ", ".join(map(str, row["choices"]))

@@ -14,6 +14,7 @@ from typing import Any
 
 from erase_plugins.engine.context import Listener, RunContext
 from erase_plugins.engine.interrupted import asked
+from erase_plugins.engine.own_preset import KEY, with_note, with_preset
 from erase_plugins.engine.wording import check_length, doubts
 from erase_plugins.errors import PluginError, RequestError, RunRefused, Unsupported
 from erase_plugins.manager import Manager, get_manager
@@ -41,7 +42,14 @@ def make_plan(request: EraseRequest, info: Any = None) -> EditPlan:
             f"{method.id} does not support family {info.family.id}, only {', '.join(sorted(families))}; "
             f"methods that do: {', '.join(others) or 'none'}"
         )
-    return manager.adjust_plan(method.plan(request, info))
+    request = with_preset(request, method, info, known_models())
+    return manager.adjust_plan(with_note(method.plan(request, info), request))
+
+
+def known_models() -> set[str]:
+    """Kinds of model that a preset may have a table for, of all families."""
+    families = [entry.item for entry in get_manager().families()]
+    return {family.id for family in families} | {name for family in families for name in family.presets}
 
 
 def run_plan(
@@ -119,7 +127,8 @@ def run_plan(
 
 def plan_key(plan: EditPlan) -> str:
     """Hash of everything that decides the result: checkpoints of another plan are not resumed."""
-    request = replace(plan.request, out=None)
+    extra = {name: value for name, value in plan.request.extra.items() if name != KEY}  # its values are in the options
+    request = replace(plan.request, out=None, extra=extra)
     text = json.dumps([request.to_dict(), dict(plan.options), plan.modules], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -166,5 +175,8 @@ def build_manifest(manager: Manager, plan: EditPlan, target: Any, edit: Any, sec
         versions=package_versions(),
         notes=plan.notes,
         warnings=tuple(dict.fromkeys((*plan.warnings, *ctx.warnings))),
-        extra={"numbers": {name: round(value, 6) for name, value in sorted(ctx.numbers.items())}},
+        extra={
+            "numbers": {name: round(value, 6) for name, value in sorted(ctx.numbers.items())},
+            **({KEY: request.extra[KEY]} if KEY in request.extra else {}),
+        },
     )
