@@ -54,8 +54,9 @@ def named_verdict(edit: Edit, family: Family, layout: str) -> Verdict:
     found = lora_verdict(edit)
     if not found:
         return found
+    written = stand_in(edit) if "addon" in edit.kinds else edit  # added modules have no names, what stands in for them has
     try:
-        for component, key, _ in edit.items():
+        for component, key, _ in written.items():
             family.stem(layout, component, key.removesuffix(".weight"))
     except Unsupported as error:
         return Verdict("no", str(error))
