@@ -54,7 +54,8 @@ def named_verdict(edit: Edit, family: Family, layout: str) -> Verdict:
     found = lora_verdict(edit)
     if not found:
         return found
-    written = stand_in(edit) if "addon" in edit.kinds else edit  # added modules have no names, what stands in for them has
+    # added modules have no names in a file, what stands in for them has
+    written = stand_in(edit) if "addon" in edit.kinds else edit
     try:
         for component, key, _ in written.items():
             family.stem(layout, component, key.removesuffix(".weight"))
