@@ -176,7 +176,7 @@ def foreign(case: Case, nodes: dict[str, Any], work: Path) -> None:
 
 
 def several(case: Case, nodes: dict[str, Any], work: Path) -> None:
-    """The same add-ons twice, and the context map by its own two nodes, beside `ep.apply`."""
+    """Add-ons of two artifacts on the same layers, and the context map by its own two nodes, beside `ep.apply`."""
     import erase_plugins as ep
 
     def load(kind: str, model: Any) -> Any:
@@ -185,8 +185,8 @@ def several(case: Case, nodes: dict[str, Any], work: Path) -> None:
         )["result"]
 
     folder = work / "models" / "erase_plugins"
-    twice = load("addon", load("addon", case.model)[0])[0]
-    with ep.apply(case.pipe, folder / "addon", strength=0.6), ep.apply(case.pipe, folder / "addon", strength=0.6):
+    twice = load("addon_again", load("addon", case.model)[0])[0]
+    with ep.apply(case.pipe, folder / "addon", strength=0.6), ep.apply(case.pipe, folder / "addon_again", strength=0.6):
         NUMBERS["two_addons"] = far(case.comfy(twice), case.diffusers())
     edit = load("contextmap", case.model)[2]
     with ep.apply(case.pipe, folder / "contextmap", strength=0.6):
@@ -213,16 +213,17 @@ def gated(case: Case, nodes: dict[str, Any], work: Path) -> None:
     import erase_plugins as ep
     from comfy_nodes.target import ComfyTarget
 
-    def load(model: Any) -> Any:
+    def load(model: Any, name: str = "gate") -> Any:
         return nodes["EraseLoadArtifact"]().execute(
-            artifact="gate", model=model, clip=case.clip, strength=0.6, strength_clip=0.6, any_base=False
+            artifact=name, model=model, clip=case.clip, strength=0.6, strength_clip=0.6, any_base=False
         )["result"][0]
 
     folder = work / "models" / "erase_plugins" / "gate"
+    again = folder.with_name("gate_again")
     base, once = case.comfy(), load(case.model)
     found = case.comfy(once)
-    twice = load(once)
-    with ep.apply(case.pipe, folder, strength=0.6), ep.apply(case.pipe, folder, strength=0.6):
+    twice = load(once, again.name)
+    with ep.apply(case.pipe, folder, strength=0.6), ep.apply(case.pipe, again, strength=0.6):
         wanted = case.diffusers()
     NUMBERS["gates"] = {
         "pizza": far(found[:1], base[:1]), "dog": far(found[1:], base[1:]), "two": far(case.comfy(twice), wanted),

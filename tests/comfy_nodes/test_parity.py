@@ -8,7 +8,7 @@ import shutil
 import pytest
 from safetensors.torch import save_file
 
-from erase_plugins.artifacts.edit import Edit
+from erase_plugins.artifacts.edit import AddOn, Edit
 from erase_plugins.artifacts.tensors import read_tensors
 from erase_plugins.manager import get_manager
 from tests.comfy_nodes.conftest import ROOT, context_edit
@@ -41,6 +41,18 @@ def write_foreign(target, edit, work):
     shutil.copy(file, loras / "ours.safetensors")
 
 
+def nearly(edit):
+    """Another edit of added modules, a little weaker."""
+    deltas = {
+        component: {
+            key: AddOn(item.type, {name: part * (0.9 if name == "up" else 1.0) for name, part in item.weights.items()}, item.config)
+            for key, item in group.items()
+        }
+        for component, group in edit.deltas.items()
+    }  # fmt: skip
+    return Edit(edit.family, deltas)
+
+
 @pytest.fixture(scope="module")
 def numbers(in_comfy, pocket_target, tmp_path_factory):
     """What parity.py measured."""
@@ -54,7 +66,8 @@ def numbers(in_comfy, pocket_target, tmp_path_factory):
         "addon": bottleneck_edit(pocket_target),
         "gate": gated_edit(pocket_target),
     }
-    for name, edit in edits.items():
+    twins = {f"{name}_again": nearly(edits[name]) for name in ("addon", "gate")}  # the same one twice is refused
+    for name, edit in {**edits, **twins}.items():
         artifact_of(pocket_target, edit, name).save(work / "models" / "erase_plugins" / name, ("patch",))
     write_foreign(pocket_target, edits["lowrank"], work)
     sizes = {name: len(edit) for name, edit in edits.items()}
@@ -148,7 +161,9 @@ def test_a_map_on_the_model_or_on_the_prompt_equals_apply(numbers, node):
 
 def test_a_saved_edit_is_listed_and_works_in_the_stock_lora_loader(numbers):
     assert numbers["saved"] == "from_the_graph"
-    assert numbers["listed"] == sorted([*KINDS, *FILES, "from_the_graph", numbers["copied"], "ours.safetensors"])
+    twins = ("addon_again", "gate_again")
+    saved = ("from_the_graph", numbers["copied"], "ours.safetensors")
+    assert numbers["listed"] == sorted([*KINDS, *twins, *FILES, *saved])
     assert numbers["stock_lora"] < 5e-6
 
 

@@ -105,8 +105,8 @@ class NoEffect(RandomLowRank):
     id = NAME
 
     def deltas(self, plan, target, ctx):
-        found = super().deltas(plan, target, ctx)
-        return {key: {name: delta.scaled(0.0) for name, delta in group.items()} for key, group in found.items()}
+        found = super().deltas(plan, target, ctx)  # too small to reach a weight; a change of zero is refused by itself
+        return {key: {name: delta.scaled(1e-30) for name, delta in group.items()} for key, group in found.items()}
 
 
 class WrongShape(RandomLowRank):

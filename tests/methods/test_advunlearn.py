@@ -163,17 +163,19 @@ def test_one_artifact_fits_every_denoiser_with_the_same_text_encoder(target, tin
     artifact, _ = erase(target)
     other = tiny_sd1(seed=1)
     other.text_encoder = target.pipe.text_encoder
-    with pytest.raises(BaseMismatch):
-        apply(other, artifact)
+    with apply(other, artifact) as applied:  # what is not touched may differ, and that is said
+        assert "unet" in applied.report()
     tokens, states = target.tokens(["a pizza"]), []
     for pipe in (target.pipe, other):
-        with torch.no_grad(), apply(pipe, artifact, any_base=True):
+        with torch.no_grad(), apply(pipe, artifact):
             states.append(DiffusersTarget(pipe, "tiny").encode_live(tokens).embeds)
     assert torch.equal(*states)
 
 
-@pytest.mark.parametrize("changed", [{"hidden_size": 64}, {"vocab_size": 60_000}])
-@pytest.mark.parametrize("any_base", [False, True])
+@pytest.mark.parametrize(
+    ("changed", "any_base"),
+    [({"hidden_size": 64}, False), ({"hidden_size": 64}, True), ({"vocab_size": 60_000}, False)],
+)
 def test_an_encoder_of_another_width_or_vocabulary_is_refused_untouched(target, tiny_sd1, changed, any_base):
     artifact, _ = erase(target)
     other = tiny_sd1()
