@@ -42,13 +42,13 @@ def test_peak_memory_sees_what_was_freed_again():
     with peak_memory(every=0.001) as quiet:
         pass
     with peak_memory(every=0.001) as found:
-        block = np.ones(40_000_000 // 8)
+        block = np.ones(200_000_000 // 8)  # far more than what a long process gives back meanwhile
         block.sum()
         import time
 
         time.sleep(0.05)
         del block
-    assert found["peak_mb"] >= quiet["peak_mb"] + 20
+    assert found["peak_mb"] >= quiet["peak_mb"] + 100
 
 
 def test_a_real_cell(pocket_pipe, tmp_path):
