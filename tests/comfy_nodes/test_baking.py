@@ -71,7 +71,7 @@ def test_a_merged_model_can_be_erased_again(numbers):
 
 def test_loras_on_either_side_and_further_erasures_are_as_if_text_rows_were_mapped(numbers):
     assert numbers["lora_effect"] > 0.001
-    assert numbers["erasures_are_large"] > 0.01
+    assert numbers["erasures_are_large"] > 0.005
     for part in ("lora_behind", "lora_in_front", "lora_taken_back", "two_nodes", "first_stays"):
         assert numbers[part] < 1e-5
 
