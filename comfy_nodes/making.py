@@ -17,7 +17,7 @@ from erase_plugins.families.source import POCKET
 from erase_plugins.manager import get_manager
 from erase_plugins.types import Concept, EditPlan
 
-from . import host
+from . import files, host
 from .identity import identity
 from .previews import Drawing, decoder, pipeline_decoder
 from .solved import solved
@@ -92,7 +92,7 @@ class Job:
     def _place(self) -> Path | str | None:
         if not self.checkpoint:
             return None
-        return POCKET if self.checkpoint == POCKET else host.find_model(self.checkpoint)
+        return POCKET if self.checkpoint == POCKET else files.find_model(self.checkpoint)
 
     def _run(self, ready: EditPlan, target: Any, draw: Drawing) -> tuple[Any, list[str]]:
         entry = next(item for item in get_manager().methods() if item.item.id == self.method)

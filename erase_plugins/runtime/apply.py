@@ -186,7 +186,9 @@ def applied(pipe: Any) -> list[Applied]:
     Args:
         pipe: diffusers pipeline, also another than the one they were applied to, if it shares components with that.
     """
-    return list(dict.fromkeys(handle for ledger in ledgers(pipe) for handle in ledger.handles))
+    return list(
+        dict.fromkeys(handle for ledger in ledgers(pipe) for handle in ledger.handles if isinstance(handle, Applied))
+    )
 
 
 def apply(

@@ -123,7 +123,8 @@ class Case:
     def run(self, pipe: Any = None, **arguments: Any) -> Any:
         """A run through the engine (`erase_plugins.engine.run.run_plan`)."""
         from erase_plugins.engine.run import run_plan
-        from erase_plugins.testing.observe import changed_since, snapshot
+        from erase_plugins.testing.models import changed_since
+        from erase_plugins.testing.observe import snapshot
 
         pipe = self.pipe if pipe is None else pipe
         before = snapshot(pipe)
@@ -159,14 +160,8 @@ class Case:
         return self._observed
 
     def _observe(self) -> Observation:
-        from erase_plugins.testing.observe import (
-            changed_since,
-            files_below,
-            global_random_state,
-            global_seed,
-            no_network,
-            snapshot,
-        )
+        from erase_plugins.testing.models import changed_since
+        from erase_plugins.testing.observe import files_below, global_random_state, global_seed, no_network, snapshot
 
         events: list[Any] = []
         pipe = self.pipe

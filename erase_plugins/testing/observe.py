@@ -57,16 +57,6 @@ def snapshot(pipe: Any) -> Snapshot:
     return Snapshot(tensors, tuple(structure))
 
 
-def changed_since(pipe: Any, before: Snapshot) -> str:
-    """First difference to an earlier snapshot; a pipeline that changed is not shared any more."""
-    from erase_plugins.testing.models import discard
-
-    difference = before.difference(snapshot(pipe))
-    if difference:
-        discard(pipe)
-    return difference
-
-
 def predictions(pipe: Any, prompts: tuple[str, ...] = _PROMPTS) -> Tensor:
     """Denoiser output (2 * prompts, channels, height, width) for fixed noise at an early and a late step."""
     import torch

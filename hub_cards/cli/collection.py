@@ -10,8 +10,8 @@ import click
 from erase_plugins.cli.command import check_output, declare, force_option, saved_facts, say_saved
 from erase_plugins.cli.console import emit, human_bytes, say, table
 from erase_plugins.errors import RequestError
-from hub_cards import SCHEME
 from hub_cards.cli.pushed import push_options, requirement_option, say_pushed, show
+from hub_cards.references import SCHEME
 
 
 @click.group("collection")
@@ -96,7 +96,8 @@ def pull(
     from erase_plugins.cli.run import lines_of
     from hub_cards.cli.push import quiet_client
     from hub_cards.collections import pull_collection
-    from hub_cards.pulling import ALL, parse
+    from hub_cards.fetching import ALL
+    from hub_cards.references import parse
 
     quiet_client()
     wanted = list(dict.fromkeys([*names, *lines_of(names_file), *parse(repo).names]))

@@ -50,8 +50,8 @@ def command(
     from hub_cards.cli.pushed import show
     from hub_cards.errors import check_repo
     from hub_cards.gallery import read_gallery
-    from hub_cards.pulling import SCHEME
     from hub_cards.pushing import ready
+    from hub_cards.references import SCHEME
     from hub_cards.space import push_space, space_files, write_space
 
     quiet_client()

@@ -15,7 +15,7 @@ from erase_plugins.artifacts.collection import build_collection
 from erase_plugins.artifacts.manifest import ArtifactFile
 from erase_plugins.errors import EraseError, HubError
 from erase_plugins.testing.models import shared_pipeline
-from hub_cards.pulling import wanted_files
+from hub_cards.fetching import wanted_files
 from tests.artifacts.fuzz import snapshot, unchanged
 from tests.hub.conftest import REPO, contents, shared_blobs
 from tests.hub.hostile import MANIFEST, WEIGHTS, cases

@@ -285,7 +285,7 @@ def test_gates_of_different_measures_are_not_merged(target):
 
 def test_weight_changes_go_behind_a_gate_and_act_fully_where_it_is_open(target):
     from erase_plugins.artifacts.edit import Bias, Dense
-    from erase_plugins.artifacts.gated import behind_gate
+    from erase_plugins.artifacts.lowrank import behind_gate
 
     gate = detector(target, "pizza")
     refs = target.modules("cross_kv")[:2]

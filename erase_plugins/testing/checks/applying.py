@@ -10,8 +10,8 @@ import torch
 from erase_plugins.errors import BaseMismatch, Unsupported
 from erase_plugins.testing.case import Case
 from erase_plugins.testing.checks import check, refused
-from erase_plugins.testing.models import other_models, shared_pipeline
-from erase_plugins.testing.observe import changed_since, predictions, snapshot
+from erase_plugins.testing.models import changed_since, other_models, shared_pipeline
+from erase_plugins.testing.observe import predictions, snapshot
 
 #: float32 rounding of one denoiser pass, relative to the size of its output
 TOLERANCE = 1e-4
