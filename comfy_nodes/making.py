@@ -8,14 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from erase_plugins.api import build_request, run_and_save
-from erase_plugins.artifacts.artifact import load_artifact
 from erase_plugins.artifacts.manifest import slug
-from erase_plugins.engine.run import make_plan, plan_key
+from erase_plugins.engine.run import plan_key
 from erase_plugins.errors import ArtifactError, RequestError
-from erase_plugins.families.loading import as_target
 from erase_plugins.families.source import POCKET
 from erase_plugins.manager import get_manager
 from erase_plugins.types import Concept, EditPlan
+from erase_plugins.workflow.artifacts import load_artifact
+from erase_plugins.workflow.models import as_target
+from erase_plugins.workflow.run import make_plan
 
 from . import files, host
 from .identity import identity

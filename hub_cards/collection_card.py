@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from erase_plugins.artifacts.collection import INDEX, Collection
+from erase_plugins.workflow.collection import INDEX, Collection
 from hub_cards import model_card, usage
 from hub_cards.escape import block, code, commands, flat, front_matter, prose
 from hub_cards.front_matter import ADULT

@@ -7,10 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from erase_plugins.artifacts.collection import INDEX, copy_artifact
 from erase_plugins.artifacts.manifest import FILENAME
 from erase_plugins.artifacts.store import read_manifest
 from erase_plugins.errors import HubError
+from erase_plugins.workflow.collection import INDEX, copy_artifact
 from hub_cards.cache import STOCK, cached_weights
 from hub_cards.errors import reaching
 from hub_cards.fetching import Fetched, wanted_files
@@ -49,9 +49,9 @@ def pull(
     """
     import shutil
 
-    from erase_plugins.artifacts.artifact import load_artifact
     from erase_plugins.artifacts.atomic import atomic_folder
     from erase_plugins.artifacts.places import check_place
+    from erase_plugins.workflow.artifacts import load_artifact
 
     target = None if into is None else Path(into)
     if target is not None:
@@ -60,8 +60,8 @@ def pull(
     got = Fetched(repo, offline, progress)
     artifact = got.verified(lambda: load_artifact(_download(got, revision, layouts)))
     if model is not None:
-        from erase_plugins.families.loading import as_target
         from erase_plugins.runtime.guard import check_base
+        from erase_plugins.workflow.models import as_target
 
         check_base(artifact.manifest, as_target(model), edit=artifact.edit)
     if target is None:

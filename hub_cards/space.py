@@ -64,7 +64,7 @@ def space_files(
         RequestError: the requirement is not pinned.
         ArtifactError: ``copy`` and the artifact is not saved as a folder.
     """
-    from erase_plugins.artifacts.artifact import load_artifact
+    from erase_plugins.workflow.artifacts import load_artifact
 
     loaded = load_artifact(artifact)
     manifest = loaded.manifest

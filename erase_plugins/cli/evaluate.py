@@ -47,8 +47,9 @@ def command(
     from erase_plugins.artifacts.locks import claim_files
     from erase_plugins.artifacts.places import SIDE_FILES
     from erase_plugins.evaluation.context import needs_subject, suite_options
-    from erase_plugins.families.source import find_family, find_source
+    from erase_plugins.families.source import find_source
     from erase_plugins.manager import get_manager
+    from erase_plugins.workflow.models import find_family
 
     runner = get_manager().evaluator(suite, "suite")
     options = suite_options(runner, parse_settings(settings))

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from erase_plugins.artifacts.artifact import Artifact, load_artifact
+from erase_plugins.artifacts.artifact import Artifact
 from erase_plugins.artifacts.locks import claim_files
 from erase_plugins.artifacts.places import SIDE_FILES
 from erase_plugins.errors import MissingExtra, RequestError, Unsupported
@@ -22,10 +22,11 @@ from erase_plugins.evaluation.context import REPORT, Progress, needs_subject, ru
 from erase_plugins.evaluation.draw import draw
 from erase_plugins.evaluation.sheet import contact_sheet
 from erase_plugins.families.diffusers_target import DiffusersTarget
-from erase_plugins.families.loading import load_pipeline
 from erase_plugins.manager import get_manager
-from erase_plugins.runtime.apply import apply_all
 from erase_plugins.types import EvalReport
+from erase_plugins.workflow.applying import apply_all
+from erase_plugins.workflow.artifacts import load_artifact
+from erase_plugins.workflow.models import load_pipeline, target_of
 
 _BASE_CACHE: OrderedDict[tuple[Any, ...], Any] = OrderedDict()
 _CACHED_SETS = 16
@@ -56,7 +57,15 @@ class Subject:
         """Pictures of the pipeline as it is now, (n, 3, height, width) in 0..1."""
         report = self.progress
         hook = None if report is None else (lambda done, total: report(self._stage, done, total))
-        return draw(self.pipe, prompts, seeds, steps=self.steps, guidance=self.guidance, progress=hook)
+        return draw(
+            self.pipe,
+            prompts,
+            seeds,
+            steps=self.steps,
+            guidance=self.guidance,
+            progress=hook,
+            denoiser=self.target.denoiser,
+        )
 
     @contextmanager
     def edited(self, strength: float | None = None) -> Iterator[None]:
@@ -181,7 +190,7 @@ def run_suite(
         raise RequestError(f"images={images}; at least one picture per set is needed")
     with nullcontext() if out is None else claim_files(out, SIDE_FILES, force):
         pipe = load_pipeline(str(model), **load) if isinstance(model, str | Path) else model
-        target = DiffusersTarget(pipe, str(model) if isinstance(model, str | Path) else None)
+        target = target_of(pipe, str(model) if isinstance(model, str | Path) else None)
         subject = Subject(
             pipe, target, target.info.model, loaded, pick_judge(target, judge), names, strength, images, seed, steps,
             guidance, any_base, progress,

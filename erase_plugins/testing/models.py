@@ -25,7 +25,7 @@ def _tiny_sdxl(seed: int) -> Any:
 
 
 def _pocket(_seed: int) -> Any:
-    from erase_plugins.families.loading import load_pipeline
+    from erase_plugins.workflow.models import load_pipeline
 
     return load_pipeline("pocket")
 

@@ -43,7 +43,7 @@ def command(
 
     Without --artifact the published OWNER/NAME is shown, with the pictures of its page.
     """
-    from erase_plugins.artifacts.artifact import load_artifact
+    from erase_plugins.workflow.artifacts import load_artifact
     from hub_cards.bundle import Bundle
     from hub_cards.cli.pictures import draw
     from hub_cards.cli.push import quiet_client

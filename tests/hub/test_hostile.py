@@ -11,10 +11,10 @@ from huggingface_hub import constants
 
 import hub_cards
 from erase_plugins import apply
-from erase_plugins.artifacts.collection import build_collection
 from erase_plugins.artifacts.manifest import ArtifactFile
 from erase_plugins.errors import EraseError, HubError
 from erase_plugins.testing.models import shared_pipeline
+from erase_plugins.workflow.collection import build_collection
 from hub_cards.fetching import wanted_files
 from tests.artifacts.fuzz import snapshot, unchanged
 from tests.hub.conftest import REPO, contents, shared_blobs
