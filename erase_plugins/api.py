@@ -255,7 +255,7 @@ def evaluate(
         options: of the measurement (erased, images, seed, judge ...), ``settings`` with the options of the suite, and
             revision, dtype, device.
     """
-    from erase_plugins.evaluation.run import run_suite
+    from erase_plugins.workflow.measure import run_suite
 
     items = [artifacts] if isinstance(artifacts, Artifact | str | Path) else list(artifacts)
     return run_suite(model, items, suite, strength=strength, out=None if out is None else Path(out), **options)

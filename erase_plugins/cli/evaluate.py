@@ -73,7 +73,7 @@ def command(
         emit({"schema": 1, "dry_run": True, "suite": suite, "erased": names, "images": images, "family": family.id})
         return
     from erase_plugins.cli.command import quiet_libraries
-    from erase_plugins.evaluation.run import run_suite
+    from erase_plugins.workflow.measure import run_suite
 
     quiet_libraries()
     with progress() as bar:

@@ -1,12 +1,13 @@
-"""Runs a suite on a model with artifacts: picks the judge, caches the base, writes report, contact sheet and chart."""
+"""What suites measure: a model with artifacts, drawn with and without them; report, contact sheet and chart."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,19 +15,15 @@ import torch
 from torch import Tensor
 
 from erase_plugins.artifacts.artifact import Artifact
-from erase_plugins.artifacts.locks import claim_files
 from erase_plugins.artifacts.places import SIDE_FILES
-from erase_plugins.errors import MissingExtra, RequestError, Unsupported
+from erase_plugins.errors import MissingExtra
 from erase_plugins.evaluation.chart import bar_chart
-from erase_plugins.evaluation.context import REPORT, Progress, needs_subject, run_alone, run_in_context, save_report
+from erase_plugins.evaluation.context import REPORT, Progress, save_report
 from erase_plugins.evaluation.draw import draw
 from erase_plugins.evaluation.sheet import contact_sheet
 from erase_plugins.families.diffusers_target import DiffusersTarget
-from erase_plugins.manager import get_manager
+from erase_plugins.runtime.apply import all_of, apply_to
 from erase_plugins.types import EvalReport
-from erase_plugins.workflow.applying import apply_all
-from erase_plugins.workflow.artifacts import load_artifact
-from erase_plugins.workflow.models import load_pipeline, target_of
 
 _BASE_CACHE: OrderedDict[tuple[Any, ...], Any] = OrderedDict()
 _CACHED_SETS = 16
@@ -71,9 +68,9 @@ class Subject:
     def edited(self, strength: float | None = None) -> Iterator[None]:
         """The artifacts in force for the length of a with-block."""
         self._stage = "edited" if strength is None else f"strength {strength:g}"
-        handles = apply_all(
-            self.pipe, self.artifacts, self.strength if strength is None else strength, any_base=self.any_base
-        )
+        target = DiffusersTarget(self.pipe, None, self.target.family)
+        level = self.strength if strength is None else strength
+        handles = all_of(partial(apply_to, target, item, level, any_base=self.any_base) for item in self.artifacts)
         try:
             yield
         finally:
@@ -113,92 +110,6 @@ class Subject:
         while len(_BASE_CACHE) > _CACHED_SETS:
             _BASE_CACHE.popitem(last=False)
         return _BASE_CACHE[key]
-
-
-def pick_judge(target: DiffusersTarget, wanted: str | None) -> Any:
-    """The named judge, or the first registered one that accepts the model.
-
-    Raises:
-        UnknownName: no judge of that name.
-        Unsupported: none accepts the model.
-    """
-    manager = get_manager()
-    if wanted is not None:
-        return manager.evaluator(wanted, "judge")
-    for entry in manager.evaluators("judge"):
-        if entry.item.accepts(target.info):
-            return entry.item
-    names = ", ".join(entry.item.id for entry in manager.evaluators("judge"))
-    raise Unsupported(f"no registered judge knows what {target.info.model} draws (registered: {names or 'none'})")
-
-
-def run_suite(
-    model: Any,
-    artifacts: Sequence[Artifact | str | Path],
-    suite: str,
-    *,
-    strength: float = 1.0,
-    out: Path | None = None,
-    force: bool = False,
-    erased: Sequence[str] = (),
-    judge: str | None = None,
-    progress: Progress | None = None,
-    images: int = 32,
-    seed: int = 0,
-    steps: int = 8,
-    guidance: float = 4.0,
-    any_base: bool = False,
-    settings: Mapping[str, Any] | None = None,
-    **load: Any,
-) -> EvalReport:
-    """Runs a registered suite.
-
-    Args:
-        model: name, path, Hub id or pipeline (left as it was); None for a suite that needs no subject.
-        artifacts: applied together.
-        suite: id of the suite.
-        strength: of the artifacts.
-        out: folder for the files.
-        force: replace files of an earlier evaluation.
-        erased: concepts to look for; those that the artifacts name if empty.
-        judge: id of a judge; chosen by the model if None.
-        progress: called with (stage, done, total).
-        images: pictures per prompt set.
-        seed: of prompts, noise and resampling.
-        steps, guidance: sampler.
-        any_base: allow a fine-tune of the artifacts' base.
-        settings: options of the suite.
-        load: revision, dtype, device for a model given by name.
-
-    Raises:
-        EraseError: unknown suite or judge, nothing to look for, unsupported model, existing files.
-    """
-    runner = get_manager().evaluator(suite, "suite")
-    if not needs_subject(runner):
-        if model is not None or artifacts or erased or judge is not None:
-            raise RequestError(f"suite {suite} measures no model; give it no model, artifacts, concepts or judge")
-        return run_alone(
-            runner, settings or {}, out=out, force=force, seed=seed, device=load.get("device", "cpu"), progress=progress
-        )
-    if model is None:
-        raise RequestError(f"suite {suite} measures a model; name one, for example pocket")
-    loaded = [load_artifact(item) for item in artifacts]
-    names = list(dict.fromkeys([*erased, *(text for item in loaded if not erased for text in item.manifest.erased)]))
-    if not names:
-        raise RequestError("nothing to look for: give an artifact that names its concepts, or --erased TEXT")
-    if images < 1:
-        raise RequestError(f"images={images}; at least one picture per set is needed")
-    with nullcontext() if out is None else claim_files(out, SIDE_FILES, force):
-        pipe = load_pipeline(str(model), **load) if isinstance(model, str | Path) else model
-        target = target_of(pipe, str(model) if isinstance(model, str | Path) else None)
-        subject = Subject(
-            pipe, target, target.info.model, loaded, pick_judge(target, judge), names, strength, images, seed, steps,
-            guidance, any_base, progress,
-        )  # fmt: skip
-        report = run_in_context(
-            runner, subject, settings or {}, seed=seed, device=str(target.device), progress=progress
-        )
-        return report if out is None else write_report(report, subject, out)
 
 
 def write_report(report: EvalReport, subject: Subject, out: Path) -> EvalReport:
