@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 PROJECT = "erase_plugins"
 #: raised when a hook changes its name or arguments; a plugin may state what it was written for as ERASE_PLUGINS_API
 API_VERSION = 1
+#: plugins written for the hooks from here on still work: raised when a hook that they may use goes away
+API_OLDEST = 1
 hookspec = pluggy.HookspecMarker(PROJECT)
 hookimpl = pluggy.HookimplMarker(PROJECT)
 

@@ -12,12 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from erase_plugins import hookspecs
+from erase_plugins.api_range import API_ATTRIBUTE, check_api
 from erase_plugins.errors import PluginError
 from erase_plugins.types import KINDS
 
 PREFIX = "erase_"
-#: optional module attribute with which a plugin says which hooks it was written for
-API_ATTRIBUTE = "ERASE_PLUGINS_API"
 MARK = f"{hookspecs.PROJECT}_impl"
 DELTA_KINDS = ("lowrank", "dense", "bias", "rows", "contextmap", "addon")
 _FAMILY_OWN = "id, title, components, groups, detect and info"
@@ -76,20 +75,13 @@ def check_plugin(plugin: Any) -> None:
     if plugin is None or isinstance(plugin, type | str | int | float | list | tuple | dict):
         what = f"the class {plugin.__name__}" if isinstance(plugin, type) else f"a {type(plugin).__name__}"
         raise PluginError(f"the plugin is {what}; register a module or an instance")
-    version = getattr(plugin, API_ATTRIBUTE, hookspecs.API_VERSION)
-    if version != hookspecs.API_VERSION:
-        side = "a newer erase-plugins" if _newer(version) else "a newer version of this package"
-        raise PluginError(f"written for hooks {version}, this is hooks {hookspecs.API_VERSION}; install {side}")
+    check_api(getattr(plugin, API_ATTRIBUTE, hookspecs.API_VERSION))
     found = dict(_marked(plugin))
     _check_unmarked(plugin)
     if not found:
         raise PluginError("defines no hook; decorate at least one with @erase_plugins.hookimpl")
     for name, function in found.items():
         _check_hook(name, function)
-
-
-def _newer(version: Any) -> bool:
-    return isinstance(version, int) and version > hookspecs.API_VERSION
 
 
 def _marked(plugin: Any) -> Iterator[tuple[str, Any]]:

@@ -10,10 +10,10 @@ from typing import Any
 
 from erase_plugins.artifacts.locks import locked
 from erase_plugins.artifacts.manifest import FILENAME
-from erase_plugins.artifacts.places import COLLECTION, check_place
+from erase_plugins.artifacts.places import COLLECTION, INDEX, check_place
 from erase_plugins.artifacts.store import read_manifest
 from erase_plugins.errors import CorruptArtifact, HubError, RequestError
-from erase_plugins.workflow.collection import INDEX, Collection, build_collection
+from erase_plugins.workflow.collection import Collection, build_collection
 from hub_cards.bundle import Bundle, PushFile, artifact_files
 from hub_cards.collection_card import collection_card
 from hub_cards.errors import check_repo

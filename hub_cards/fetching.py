@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from erase_plugins.artifacts.manifest import FILENAME, ArtifactFile, Manifest
+from erase_plugins.artifacts.places import INDEX
 from erase_plugins.artifacts.store import MOST_MANIFEST_BYTES
 from erase_plugins.errors import CorruptArtifact, HubError, RequestError
-from erase_plugins.workflow.collection import INDEX, MOST_INDEX_BYTES
+from erase_plugins.workflow.collection import MOST_INDEX_BYTES
 from hub_cards.cache import check_blob, forget, is_as_announced
 from hub_cards.errors import reaching
 from hub_cards.progress import Tell, telling

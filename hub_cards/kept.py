@@ -13,9 +13,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from erase_plugins.artifacts.manifest import FILENAME, Manifest
+from erase_plugins.artifacts.places import INDEX
 from erase_plugins.errors import ArtifactError, CorruptArtifact, PushRefused, RequestError
 from erase_plugins.types import EvalReport
-from erase_plugins.workflow.collection import INDEX, read_index
+from erase_plugins.workflow.collection import read_index
 from hub_cards import gallery
 from hub_cards.bundle import CARD, PICTURES, REPORT, Bundle
 from hub_cards.front_matter import EVIDENCE, read

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from erase_plugins.artifacts.manifest import FILENAME
+from erase_plugins.artifacts.places import INDEX
 from erase_plugins.artifacts.store import read_manifest
 from erase_plugins.errors import HubError
-from erase_plugins.workflow.collection import INDEX, copy_artifact
+from erase_plugins.workflow.collection import copy_artifact
 from hub_cards.cache import STOCK, cached_weights
 from hub_cards.errors import reaching
 from hub_cards.fetching import Fetched, wanted_files

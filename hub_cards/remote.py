@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from erase_plugins.artifacts.manifest import FILENAME
+from erase_plugins.artifacts.places import INDEX
 from erase_plugins.errors import CorruptArtifact, HubError
-from erase_plugins.workflow.collection import INDEX
 from hub_cards.bundle import Bundle, PushFile
 
 #: says what a published full checkpoint is made of

@@ -50,6 +50,9 @@ def send(bundle: Bundle) -> Pushed:
     pull_request = None
     for number, (items, removed) in enumerate(groups):
         part = f" (part {number + 1} of {len(groups)})" if len(groups) > 1 else ""
+        if bundle.private and not _private(bundle):
+            done = f"after {number} of {len(groups)} parts" if number else "and nothing was sent"
+            raise PushRefused(f"{bundle.repo} became public meanwhile {done}; make it private on its settings page")
         try:
             commit, page, revision = _commit(bundle, items, removed, part, last=number + 1 == len(groups))
         except HubError as error:
@@ -61,6 +64,11 @@ def send(bundle: Bundle) -> Pushed:
             raise type(error)(f"{error}{hint}") from error
         pull_request = pull_request or page
         bundle = replace(bundle, parent=commit, create_pr=False, revision=revision or bundle.revision)
+    if bundle.private and not _private(bundle, unknown=True):
+        raise PushRefused(
+            f"{bundle.repo} became public while files were sent, and everybody can read them (commit {bundle.parent}); "
+            "make it private on its settings page"
+        )
     return Pushed(bundle, bundle.parent, tuple(item.name for item in bundle.changed), pull_request)
 
 
@@ -138,6 +146,23 @@ def _with_repository(bundle: Bundle) -> Bundle:
             "then run the same command again"
         )
     return replace(bundle, parent=info.sha)
+
+
+def _private(bundle: Bundle, unknown: bool | None = None) -> bool:
+    """Whether only the owner sees the repository now; ``unknown`` if the Hub does not say.
+
+    Raises:
+        HubError: the Hub does not say, and no ``unknown`` is given.
+    """
+    from huggingface_hub import HfApi
+
+    try:
+        with reaching("push to", bundle.repo):
+            return bool(HfApi().repo_info(bundle.repo, repo_type=bundle.repo_type).private)
+    except HubError:
+        if unknown is None:
+            raise
+        return unknown
 
 
 def _commit(

@@ -59,8 +59,8 @@ def test_every_hook_has_a_test():
     assert missing == []
 
 
-def test_there_are_fourteen_hooks_and_all_are_documented_and_typed():
-    assert len(hook_names()) == 14
+def test_there_are_fifteen_hooks_and_all_are_documented_and_typed():
+    assert len(hook_names()) == 15
     for name in hook_names():
         function = getattr(hookspecs, name)
         assert len(inspect.getdoc(function)) > 20
@@ -144,6 +144,20 @@ def test_hook_erase_cli_commands(register):
     manager.cli_commands(group)
     assert "card" in group.commands
     assert any(item.message == "RuntimeError: no terminal" for item in manager.problems)
+
+
+def test_hook_erase_comfy_nodes(register):
+    class Spec:
+        NodeSpec = dict
+
+    def broken(spec):
+        raise RuntimeError("no canvas")
+
+    register(plugin(erase_comfy_nodes=broken))
+    register(plugin(erase_comfy_nodes=lambda spec: None))
+    manager = register(plugin(erase_comfy_nodes=lambda spec: [spec.NodeSpec(id="EraseNudge")]))
+    assert manager.comfy_nodes(Spec) == [{"id": "EraseNudge"}]
+    assert any(item.message == "RuntimeError: no canvas" for item in manager.problems)
 
 
 # ---- lifecycle ---------------------------------------------------------------------------------------------------

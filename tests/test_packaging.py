@@ -12,6 +12,9 @@ from pathlib import Path
 
 import pytest
 
+import erase_plugins
+from erase_plugins.cli.comfy_install import COPIED
+
 ROOT = Path(__file__).parent.parent
 
 
@@ -28,7 +31,8 @@ def built(tmp_path_factory) -> Path:
 
 def test_wheel_holds_the_packages_and_the_embedded_model_only(built: Path) -> None:
     (wheel,) = built.glob("*.whl")
-    names = zipfile.ZipFile(wheel).namelist()
+    archive = zipfile.ZipFile(wheel)
+    names = archive.namelist()
     for needed in (
         "erase_plugins/pocket/model/unet/diffusion_pytorch_model.safetensors",
         "erase_plugins/pocket/judge.safetensors",
@@ -37,13 +41,27 @@ def test_wheel_holds_the_packages_and_the_embedded_model_only(built: Path) -> No
         "hub_cards/cli/push.py",
         "hub_cards/space_app/app.py.in",
         "comfy_nodes/nodes/closed_form.py",
-        "comfy_nodes/example_workflows/erase_and_compare_pocket.json",
     ):
         assert needed in names
+    for folder in COPIED:
+        files = {path.relative_to(ROOT).as_posix(): path for path in (ROOT / folder).rglob("*") if path.is_file()}
+        assert files
+        for name, path in files.items():
+            assert archive.read(f"comfy_nodes/{name}") == path.read_bytes()
     tops = {name.split("/")[0] for name in names}
     assert {top for top in tops if not top.endswith(".dist-info")} == {"erase_plugins", "hub_cards", "comfy_nodes"}
     assert any(name.endswith("licenses/LICENSE") for name in names)
     assert wheel.stat().st_size < 60_000_000
+
+
+def test_wheel_and_sdist_have_the_version_of_the_code(built: Path) -> None:
+    version = erase_plugins.__version__
+    assert {path.name for path in built.iterdir()} == {
+        f"erase_plugins-{version}-py3-none-any.whl", f"erase_plugins-{version}.tar.gz"
+    }  # fmt: skip
+    (wheel,) = built.glob("*.whl")
+    metadata = zipfile.ZipFile(wheel).read(f"erase_plugins-{version}.dist-info/METADATA").decode()
+    assert f"\nVersion: {version}\n" in metadata
 
 
 def test_sdist_holds_tests_and_docs(built: Path) -> None:
@@ -53,19 +71,41 @@ def test_sdist_holds_tests_and_docs(built: Path) -> None:
     assert {"README.md", "LICENSE", "tests/conftest.py", "docs/architecture.md", "benchmarks/esd.py"} <= names
 
 
-def test_demo_runs_from_the_wheel(built: Path, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def installed(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel in a folder of its own."""
     (wheel,) = built.glob("*.whl")
-    place = tmp_path / "site"
+    place = tmp_path_factory.mktemp("site")
     subprocess.run(
         [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(place), str(wheel)], check=True
     )
-    code = "import erase_plugins, sys; from erase_plugins.cli.main import main; print(erase_plugins.__file__, file=sys.stderr); main()"
+    return place
+
+
+def run_installed(place: Path, cwd: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    """The command line of the installed wheel; stderr begins with the file of the package that ran."""
+    code = "import erase_plugins, sys; print(erase_plugins.__file__, file=sys.stderr); from erase_plugins.cli.main import main; main()"
     environment = {**os.environ, "PYTHONPATH": str(place), "HF_HUB_OFFLINE": "1"}
     done = subprocess.run(
-        [sys.executable, "-c", code, "demo", "--json", "--out", str(tmp_path / "demo")],
-        capture_output=True, text=True, cwd=tmp_path, env=environment, check=False,
-    )  # fmt: skip
+        [sys.executable, "-c", code, *words], capture_output=True, text=True, cwd=cwd, env=environment, check=False
+    )
     assert done.returncode == 0, done.stderr[-2000:]
-    assert str(place) in done.stderr
+    assert done.stderr.startswith(str(place))
+    return done
+
+
+def test_comfy_install_works_from_the_wheel(installed: Path, tmp_path: Path) -> None:
+    """Not from this checkout, whose root holds the same folders."""
+    (tmp_path / "ComfyUI" / "custom_nodes").mkdir(parents=True)
+    (tmp_path / "ComfyUI" / "nodes.py").write_text("")
+    run_installed(installed, tmp_path, "comfy-install", "ComfyUI")
+    pack = tmp_path / "ComfyUI" / "custom_nodes" / "erase-plugins"
+    for folder in COPIED:
+        for path in (item for item in (ROOT / folder).rglob("*") if item.is_file()):
+            assert (pack / path.relative_to(ROOT)).read_bytes() == path.read_bytes()
+
+
+def test_demo_runs_from_the_wheel(installed: Path, tmp_path: Path) -> None:
+    done = run_installed(installed, tmp_path, "demo", "--json", "--out", "demo")
     json.loads(done.stdout)
     assert (tmp_path / "demo" / "contact_sheet.png").stat().st_size > 10_000

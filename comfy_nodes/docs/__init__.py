@@ -1,7 +1,6 @@
 """Pages that are written from the node descriptions: ``python -m comfy_nodes.docs [ROOT]``. A test compares them.
 
-Help pages, translations, example workflows, the blueprint, the node table of docs/comfyui.md, and the copies in the
-repository's root that a clone needs.
+Help pages, translations, example workflows, the blueprint, and the node table of docs/comfyui.md.
 """
 
 from __future__ import annotations
@@ -11,10 +10,6 @@ from pathlib import Path
 
 from .. import NODE_CLASS_MAPPINGS
 from ..spec import OWN, NodeSpec
-
-PACK = Path(__file__).resolve().parent.parent
-#: read by ComfyUI directly below custom_nodes/<folder>, which in a clone is the root of the repository
-COPIED = ("example_workflows", "locales", "subgraphs")
 
 
 def own_specs() -> list[NodeSpec]:
@@ -45,11 +40,11 @@ def pages(root: Path) -> dict[Path, Callable[[], str]]:
         for spec in specs
     }
     for language in languages():
-        place = pack / "locales" / language
+        place = root / "locales" / language
         found[place / "nodeDefs.json"] = lambda language=language: node_file(specs, language)  # type: ignore[misc]
         found[place / "main.json"] = lambda language=language: main_file(language)  # type: ignore[misc]
-    found |= {pack / "example_workflows" / name: render for name, render in examples(specs).items()}
-    inside = pack / "subgraphs" / f"{blueprints.NAME}.json"
+    found |= {root / "example_workflows" / name: render for name, render in examples(specs).items()}
+    inside = root / "subgraphs" / f"{blueprints.NAME}.json"
     found[inside] = lambda: dump(blueprints.blueprint({spec.id: spec for spec in specs}))
     found[guide] = lambda: fill_marked(
         fill_marked(guide.read_text(encoding="utf-8"), "nodes", node_table(specs)), "languages", coverage_table(specs)

@@ -1,12 +1,11 @@
-"""Writes the pages and the copies in the root; pages of nodes that are gone are removed."""
+"""Writes the pages; pages of nodes that are gone are removed."""
 
 from __future__ import annotations
 
-import shutil
 import sys
 from pathlib import Path
 
-from . import COPIED, pages
+from . import pages
 
 
 def main() -> None:
@@ -19,9 +18,6 @@ def main() -> None:
     for path in (root / "comfy_nodes" / "web" / "docs").glob("*.md"):
         if path not in found:
             path.unlink()
-    for name in COPIED:
-        shutil.rmtree(root / name, ignore_errors=True)
-        shutil.copytree(root / "comfy_nodes" / name, root / name)
 
 
 if __name__ == "__main__":

@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from erase_plugins.artifacts.edit import Edit
-from erase_plugins.artifacts.manifest import Manifest
 from erase_plugins.late import FUNCTIONS
+
+if TYPE_CHECKING:
+    from erase_plugins.artifacts.edit import Edit
+    from erase_plugins.artifacts.manifest import Manifest
 
 #: layouts that a saved artifact holds unless asked otherwise: ours, then what stock loaders read
 DEFAULT_LAYOUTS = ("patch", "context", "diffusers", "kohya")

@@ -122,9 +122,9 @@ def _exchange(first: Path, second: Path) -> bool:
     try:
         library = ctypes.CDLL(None, use_errno=True)
         if sys.platform == "darwin":
-            return library.renamex_np(*names, 2) == 0
+            return bool(library.renamex_np(*names, 2) == 0)
         here = -100  # AT_FDCWD: paths as they are
-        return library.renameat2(here, names[0], here, names[1], 2) == 0
+        return bool(library.renameat2(here, names[0], here, names[1], 2) == 0)
     except (AttributeError, OSError, TypeError):
         return False
 

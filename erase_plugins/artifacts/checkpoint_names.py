@@ -9,12 +9,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from erase_plugins.artifacts.names import canonical
-from erase_plugins.artifacts.tensors import TensorFile
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from erase_plugins.artifacts.tensors import TensorFile
 
 _CROSS = re.compile(r"\battn2\.to_[kv]\.weight$")
 _OPEN_CLIP = re.compile(r"^(?P<prefix>.+\.)transformer\.resblocks\.(?P<layer>\d+)\.(?P<rest>.+)$")

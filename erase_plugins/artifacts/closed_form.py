@@ -117,9 +117,11 @@ def adversarial_from_sums(A: Tensor, X: Tensor, lr: float, kind: str = "close_re
     A, X = A.double(), X.double()
     eye = torch.eye(A.shape[0], dtype=torch.float64)
     if kind == "close_regzero":
-        return torch.linalg.solve(lr * eye + A, X)
+        solved: Tensor = torch.linalg.solve(lr * eye + A, X)
+        return solved
     if kind == "close_surrogatereg":
-        return torch.linalg.solve(lr * eye + (1 + lr) * A, X + lr * A + lr * eye)
+        solved = torch.linalg.solve(lr * eye + (1 + lr) * A, X + lr * A + lr * eye)
+        return solved
     raise RequestError(f"unknown adversarial embedding '{kind}'; choose close_regzero or close_surrogatereg")
 
 

@@ -77,9 +77,11 @@ class Dense:
         return self.dW.float()
 
     def tensors(self) -> dict[str, Tensor]:
+        """The tensors that a file holds, by name."""
         return {"dW": self.dW}
 
     def scaled(self, factor: float) -> Dense:
+        """The same change, ``factor`` times as strong."""
         return Dense(self.dW * factor)
 
 
@@ -95,9 +97,11 @@ class Bias:
         return self.db.float()
 
     def tensors(self) -> dict[str, Tensor]:
+        """The tensors that a file holds, by name."""
         return {"db": self.db}
 
     def scaled(self, factor: float) -> Bias:
+        """The same change, ``factor`` times as strong."""
         return Bias(self.db * factor)
 
 
@@ -110,9 +114,11 @@ class Rows:
     kind: str = field(default="rows", init=False)
 
     def tensors(self) -> dict[str, Tensor]:
+        """The tensors that a file holds, by name."""
         return {"index": self.index, "values": self.values}
 
     def scaled(self, factor: float) -> Rows:
+        """The same change, ``factor`` times as strong."""
         return Rows(self.index, self.values * factor)
 
 
@@ -138,6 +144,7 @@ class ContextMap:
         return {"A": self.A, "B": self.B}
 
     def scaled(self, factor: float) -> ContextMap:
+        """The same change, ``factor`` times as strong."""
         return ContextMap(self.A, self.B * factor)
 
 
@@ -156,9 +163,11 @@ class AddOn:
         return self.weights["down"].shape[0] if "down" in self.weights else 0
 
     def tensors(self) -> dict[str, Tensor]:
+        """The tensors that a file holds, by name."""
         return dict(self.weights)
 
     def scaled(self, factor: float) -> AddOn:
+        """The same change, ``factor`` times as strong."""
         return AddOn(self.type, self.weights, {**self.config, "strength": factor * self.config.get("strength", 1.0)})
 
 

@@ -11,9 +11,9 @@ _SHARED_MARK = ".huggingface-shared-blobs"
 
 
 def is_inside(path: Path, folder: Path) -> bool:
-    """Whether a file really lies in the folder, or is a link of the Hub's cache into the blobs of the same repository
-    or into those that the repositories of the same cache share.
+    """Whether a file really lies in the folder, or is a link that the Hub's cache makes.
 
+    Such a link goes into the blobs of the same repository or into those that the repositories of the same cache share.
     The artifact is the repository itself or one folder of it (a collection).
     """
     try:

@@ -165,8 +165,12 @@ class Manifest(Record):
 
 def package_versions() -> dict[str, str]:
     """Versions that a result may depend on."""
-    found = {"python": platform.python_version()}
-    for name in ("erase-plugins", "torch", "diffusers", "transformers", "peft", "safetensors"):
+    from erase_plugins.late import (
+        VERSION,
+    )  # a clone in custom_nodes is not installed, an editable one keeps its first number
+
+    found = {"python": platform.python_version(), "erase-plugins": VERSION}
+    for name in ("torch", "diffusers", "transformers", "peft", "safetensors"):
         try:
             found[name] = version(name)
         except PackageNotFoundError:

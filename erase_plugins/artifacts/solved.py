@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from erase_plugins.artifacts.edit import CONTEXT, ContextMap, Edit
-from erase_plugins.artifacts.statistics import Statistics
 from erase_plugins.artifacts.statistics_file import statistics_from_tensors, statistics_to_tensors
 from erase_plugins.errors import ArtifactError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from erase_plugins.artifacts.statistics import Statistics
 
 DENOISER = "unet"
 

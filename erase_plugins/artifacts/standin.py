@@ -7,12 +7,13 @@ gate fixed at 1.
 
 from __future__ import annotations
 
-from typing import Any
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from erase_plugins.artifacts.edit import AddOn, Delta, Edit, LowRank
 from erase_plugins.artifacts.gated import LOSS, gated, plain_lora
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 #: tensors of an add-on that hold the stand-in; its runtime module does not get them
 DOWN, UP = "linear_down", "linear_up"

@@ -110,7 +110,7 @@ def _split(tensors: Mapping[str, Tensor], name: str, sizes: Sequence[int], width
         raise CorruptArtifact(
             f"statistics tensor {name} has shape {tuple(whole.shape)}, expected {(sum(sizes), width)}"
         )
-    return list(whole.split(list(sizes)))
+    return list(torch.split(whole, list(sizes)))
 
 
 def _extra(tensors: Mapping[str, Tensor], place: int) -> dict[str, Tensor]:

@@ -8,11 +8,10 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from erase_plugins.artifacts.artifact import Artifact
 from erase_plugins.artifacts.atomic import atomic_folder
-from erase_plugins.artifacts.edit import Edit
 from erase_plugins.artifacts.foreign import describe_foreign, foreign_manifest, guess_family
 from erase_plugins.artifacts.header import read_header
 from erase_plugins.artifacts.links import is_inside
@@ -21,7 +20,10 @@ from erase_plugins.artifacts.manifest import FILENAME, HEADER_KEY, ArtifactFile,
 from erase_plugins.artifacts.places import check_place
 from erase_plugins.artifacts.tensors import all_finite
 from erase_plugins.errors import ArtifactError, CorruptArtifact, Unsupported
-from erase_plugins.known import Known
+
+if TYPE_CHECKING:
+    from erase_plugins.artifacts.edit import Edit
+    from erase_plugins.known import Known
 
 #: stands in the file list for pictures and descriptions that user interfaces show
 SIDECAR = "sidecar"
@@ -274,4 +276,5 @@ def check_edit(edit: Edit, family: Any) -> None:
 
 def artifact_json(artifact: Artifact) -> dict[str, Any]:
     """What ``--json`` prints about an artifact."""
-    return json.loads(artifact.manifest.to_json())
+    found: dict[str, Any] = json.loads(artifact.manifest.to_json())
+    return found

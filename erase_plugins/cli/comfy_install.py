@@ -20,7 +20,7 @@ from comfy_nodes import NODE_CLASS_MAPPINGS, NODE_DISPLAY_NAME_MAPPINGS, WEB_DIR
 
 __all__ = ["NODE_CLASS_MAPPINGS", "NODE_DISPLAY_NAME_MAPPINGS", "WEB_DIRECTORY"]
 '''
-#: ComfyUI looks for these directly below custom_nodes/<folder>
+#: ComfyUI looks for these directly below custom_nodes/<folder>, so a checkout has them in its root; a wheel in the pack
 COPIED = ("example_workflows", "locales", "subgraphs")
 
 
@@ -29,7 +29,7 @@ COPIED = ("example_workflows", "locales", "subgraphs")
 @dry_run_option
 def command(comfyui: str, dry_run: bool) -> None:
     """Make the nodes visible to the ComfyUI in FOLDER. Run it with the Python that runs ComfyUI."""
-    place, pack = check_folder(Path(comfyui)), pack_folder()
+    place, assets = check_folder(Path(comfyui)), asset_folders()
     if dry_run:
         say(f"would write {place}")
         emit({"schema": 1, "dry_run": True, "folder": str(place)})
@@ -38,8 +38,8 @@ def command(comfyui: str, dry_run: bool) -> None:
 
     with atomic_folder(place, True, "node pack") as work:
         (work / "__init__.py").write_text(SHIM, encoding="utf-8")
-        for name in COPIED:
-            shutil.copytree(pack / name, work / name)
+        for name, folder in assets.items():
+            shutil.copytree(folder, work / name)
     say(f"wrote {place}")
     say("start ComfyUI again, and look for 'Erase' among the nodes and for 'erase-plugins' among the templates")
     emit({"schema": 1, "folder": str(place)})
@@ -61,13 +61,19 @@ def check_folder(comfyui: Path) -> Path:
     return place
 
 
-def pack_folder() -> Path:
-    """Folder of the installed node pack.
+def asset_folders() -> dict[str, Path]:
+    """Name -> folder of what ComfyUI reads from a pack as files.
 
     Raises:
-        RequestError: this installation has no nodes.
+        RequestError: this installation has no nodes, or lacks one of the folders.
     """
     found = importlib.util.find_spec("comfy_nodes")
     if found is None or found.origin is None:
         raise RequestError("this installation of erase-plugins has no nodes; install it again with pip")
-    return Path(found.origin).parent
+    pack = Path(found.origin).parent
+    place = pack.parent if (pack.parent / "pyproject.toml").is_file() else pack
+    assets = {name: place / name for name in COPIED}
+    missing = [name for name, folder in assets.items() if not folder.is_dir()]
+    if missing:
+        raise RequestError(f"this installation of erase-plugins lacks {', '.join(missing)}; install it again with pip")
+    return assets

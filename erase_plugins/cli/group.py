@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import importlib.metadata
 import os
 import sys
 import traceback
@@ -76,15 +75,16 @@ class LazyGroup(click.Group):
                 formatter.write_dl([(name, added[name].get_short_help_str(80)) for name in sorted(added)])
 
     def plugin_commands(self, always: bool = False) -> dict[str, click.Command]:
-        """Commands that plugins add. For a mere listing, plugins are loaded only if outside ones are installed."""
-        from erase_plugins.hookspecs import PROJECT
-        from erase_plugins.manager import get_manager
+        """Commands that plugins add. For a mere listing the built-in ones, which add none, are not imported."""
+        from erase_plugins.manager import Manager, get_manager
 
-        loaded = get_manager.cache_info().currsize > 0
-        if not (always or loaded or importlib.metadata.entry_points(group=PROJECT)):
-            return {}
+        if always or get_manager.cache_info().currsize > 0:
+            manager = get_manager()
+        else:
+            manager = Manager()
+            manager.load_entry_points()
         collector = click.Group("plugins")
-        get_manager().cli_commands(collector)
+        manager.cli_commands(collector)
         return {name: command for name, command in collector.commands.items() if name not in COMMANDS}
 
     # ---- errors ------------------------------------------------------------------------------------------------

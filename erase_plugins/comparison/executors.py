@@ -153,7 +153,7 @@ def run_ray(
     except (ConnectionError, ValueError) as error:
         raise RequestError(f"no Ray cluster answers at {address}; start one with 'ray start --head'") from error
     try:
-        task = ray.remote(max_retries=_ATTEMPTS)(work)
+        task: Any = ray.remote(max_retries=_ATTEMPTS)(work)
         waiting = {task.remote(list(group), str(folder), prepare): group for group in groups}
         done = 0
         while waiting:
@@ -162,7 +162,9 @@ def run_ray(
             try:
                 keep_files(ray.get(ready[0]), folder)
             except ray.exceptions.RayError as error:
-                reason = str(error).splitlines()[0]
+                # what was raised over there ends the text of its traceback; a lost worker is told in the first line
+                last = -1 if isinstance(error, ray.exceptions.RayTaskError) else 0
+                reason = str(error).strip().splitlines()[last]
                 for cell in group:
                     if not finished_or_failed(cell, folder):
                         write_result(folder / cell.key, failure(cell, f"the cluster lost it: {reason}"))

@@ -103,14 +103,14 @@ async def picture(session: aiohttp.ClientSession, result: dict[str, Any], node: 
         return await answer.read()
 
 
-def first_example(pack: Path, info: dict[str, Any]) -> dict[str, Any]:
+def first_example(repository: Path, info: dict[str, Any]) -> dict[str, Any]:
     """API form of the first example workflow, with one picture of few steps.
 
     Args:
-        pack: folder of the nodes.
+        repository: its root.
         info: the server's description of all nodes.
     """
-    file = pack / "example_workflows" / "erase_and_compare_pocket.json"
+    file = repository / "example_workflows" / "erase_and_compare_pocket.json"
     graph = to_prompt(json.loads(file.read_text(encoding="utf-8")), info)
     graph["5"]["inputs"]["batch_size"] = 1
     graph["6"]["inputs"]["steps"] = graph["7"]["inputs"]["steps"] = 4
@@ -147,7 +147,7 @@ async def run(comfy: Path, base: Path, repository: Path) -> dict[str, Any]:
             out["nodes"] = {name: item for name, item in info.items() if name.startswith("Erase")}
             async with session.get("/api/workflow_templates") as answer:
                 out["templates"] = await answer.json()
-            graph = first_example(repository / "comfy_nodes", info)
+            graph = first_example(repository, info)
             out["first"] = await queue(session, graph)
             (base / "first.png").write_bytes(await picture(session, out["first"], "11"))
             out["again"] = await queue(session, graph)

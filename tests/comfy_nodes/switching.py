@@ -45,7 +45,7 @@ async def run(comfy: Path, base: Path, repository: Path) -> dict[str, Any]:
             comfy_server.wait_ready(process, base, port)
             async with session.get("/object_info") as answer:
                 info = await answer.json()
-            file = repository / "comfy_nodes" / "example_workflows" / "erase_and_compare_pocket.json"
+            file = repository / "example_workflows" / "erase_and_compare_pocket.json"
             shipped = to_prompt(json.loads(file.read_text(encoding="utf-8")), info)
             used = psutil.Process(process.pid)
             before = used.cpu_times()

@@ -19,7 +19,7 @@ from tests.comfy_nodes.conftest import ROOT
 from tests.comfy_nodes.workflow import to_prompt
 
 pytestmark = [pytest.mark.comfy, pytest.mark.slow]
-WORKFLOWS = sorted((ROOT / "comfy_nodes" / "example_workflows").glob("*.json"))
+WORKFLOWS = sorted((ROOT / "example_workflows").glob("*.json"))
 #: run with small random checkpoints, and therefore with fewer and smaller steps
 RANDOM = ("erase_and_compare_sd15_needs_checkpoint", "erase_and_compare_sdxl_needs_checkpoint")
 
@@ -34,7 +34,7 @@ def hub():
 def client(environment, in_comfy, hub, tmp_path_factory):
     """A server with everything that the workflows ask for."""
     python, comfy = environment
-    base = comfy_server.prepare(tmp_path_factory.mktemp("examples"), ROOT / "comfy_nodes", "erase_nodes")
+    base = comfy_server.prepare(tmp_path_factory.mktemp("examples"), ROOT, "erase_nodes")
     comfy_server.prepare(base, ROOT / "tests" / "comfy_nodes" / "small_sdxl.py", "small_sdxl.py")
     prepare(base, hub, tmp_path_factory.mktemp("assets"))
     (base / "models" / "checkpoints").mkdir()
@@ -67,7 +67,7 @@ def history(client, info):
 
     def run(name):
         if name not in found:
-            found[name] = client.run(graph_of(ROOT / "comfy_nodes" / "example_workflows" / f"{name}.json", info))
+            found[name] = client.run(graph_of(ROOT / "example_workflows" / f"{name}.json", info))
         return found[name]
 
     return run
@@ -120,7 +120,7 @@ def made_smaller(graph):
 
 @pytest.mark.parametrize("name", RANDOM)
 def test_templates_of_real_families_run_on_random_weights(client, info, name):
-    graph = made_smaller(graph_of(ROOT / "comfy_nodes" / "example_workflows" / f"{name}.json", info))
+    graph = made_smaller(graph_of(ROOT / "example_workflows" / f"{name}.json", info))
     (loader,) = [node for node in graph.values() if node["class_type"] == "CheckpointLoaderSimple"]
     if "sdxl" in name:
         loader.update(class_type="SmallSDXL", inputs={})

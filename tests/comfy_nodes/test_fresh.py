@@ -28,7 +28,7 @@ MISSING = {
 def client(environment, tmp_path_factory):
     """A server with ComfyUI's own packages, empty model folders and a Hub that cannot be reached."""
     python, comfy = environment
-    base = comfy_server.prepare(tmp_path_factory.mktemp("fresh"), ROOT / "comfy_nodes", "erase_nodes")
+    base = comfy_server.prepare(tmp_path_factory.mktemp("fresh"), ROOT, "erase_nodes")
     (base / "front").mkdir()
     (base / "front" / "index.html").write_text("no editor in this test", encoding="utf-8")
     path = os.pathsep.join([str(comfy_server.hide(base)), str(ROOT)])
@@ -43,7 +43,7 @@ def client(environment, tmp_path_factory):
 
 
 def workflow(name):
-    return json.loads((ROOT / "comfy_nodes" / "example_workflows" / f"{name}.json").read_text(encoding="utf-8"))
+    return json.loads((ROOT / "example_workflows" / f"{name}.json").read_text(encoding="utf-8"))
 
 
 @pytest.mark.parametrize("name", [path.stem for path in WORKFLOWS if NEEDS not in path.stem])

@@ -60,7 +60,7 @@ def test_the_package_does_not_know_comfyui(path):
 def test_workflows_name_our_nodes_and_their_widgets():
     from comfy_nodes import NODE_CLASS_MAPPINGS
 
-    for file in (PACK / "example_workflows").glob("*.json"):
+    for file in (ROOT / "example_workflows").glob("*.json"):
         nodes = json.loads(file.read_text(encoding="utf-8"))["nodes"]
         ours = [node for node in nodes if node["type"].startswith("Erase")]
         assert ours

@@ -26,10 +26,10 @@ def served(in_comfy, base, pocket_target):
     """What serving.py saw."""
     for name in ("custom_nodes", "input", "output", "temp", "user", "models/erase_plugins"):
         (base / name).mkdir(parents=True)
-    (base / "custom_nodes" / "erase_nodes").symlink_to(ROOT / "comfy_nodes")
+    (base / "custom_nodes" / "erase_nodes").symlink_to(ROOT)
     other = artifact_of(pocket_target, dense_edit(pocket_target), "wrong_base")
     fingerprint = json.loads(json.dumps(other.manifest.base["fingerprint"]))
-    fingerprint["unet"]["structure"] = "0" * 64
+    fingerprint["unet"] = {**fingerprint["unet"], "structure": "0" * 64, "keys": ""}
     changed = replace(other.manifest, base={**other.manifest.base, "model": "a larger one", "fingerprint": fingerprint})
     replace(other, manifest=changed).save(base / "models" / "erase_plugins" / "wrong_base", ("patch",))
     return in_comfy("serving.py", str(base), str(ROOT))
@@ -39,7 +39,7 @@ def test_the_pack_is_imported_without_failure(served):
     times = served["log"].split("Import times for custom nodes:")[1]
     (line,) = (line for line in times.splitlines() if line.endswith("erase_nodes"))
     assert "IMPORT FAILED" not in line
-    shipped = sorted(path.stem for path in (ROOT / "comfy_nodes" / "example_workflows").glob("*.json"))
+    shipped = sorted(path.stem for path in (ROOT / "example_workflows").glob("*.json"))
     assert sorted(served["templates"]["erase_nodes"]) == shipped
 
 

@@ -49,7 +49,7 @@ def served(in_comfy, pocket_target, tmp_path_factory):
     base, site = tmp_path_factory.mktemp("server"), tmp_path_factory.mktemp("site")
     for name in ("custom_nodes", "input", "output", "temp", "user", "models/erase_plugins"):
         (base / name).mkdir(parents=True)
-    (base / "custom_nodes" / "erase_nodes").symlink_to(ROOT / "comfy_nodes")
+    (base / "custom_nodes" / "erase_nodes").symlink_to(ROOT)
     outside = ROOT / "examples" / "outside_method" / "erase_null_value.py"
     install(site, "erase_nudge", "1.2", (ROOT / "tests" / "comfy_nodes" / "erase_nudge.py").read_text(encoding="utf-8"))
     install(site, "erase_null_value", "0.1", outside.read_text(encoding="utf-8"))

@@ -38,7 +38,7 @@ def served(in_comfy, base, hub, pocket_target):
     place = base / "models" / "erase_plugins"
     for folder in (*(base / name for name in ("custom_nodes", "input", "output", "temp", "user")), place):
         folder.mkdir(parents=True)
-    (base / "custom_nodes" / "erase_nodes").symlink_to(ROOT / "comfy_nodes")
+    (base / "custom_nodes" / "erase_nodes").symlink_to(ROOT)
     build_collection(
         [ep.erase(pocket_target, name, options={"vocabulary": 20}) for name in ("pizza", "dog")], place / "shelf"
     )

@@ -14,7 +14,7 @@ BASE, ERASED = "13", "14"
 @pytest.fixture(scope="module")
 def served(in_comfy, tmp_path_factory):
     """What switching.py saw."""
-    base = comfy_server.prepare(tmp_path_factory.mktemp("switching"), ROOT / "comfy_nodes", "erase_nodes")
+    base = comfy_server.prepare(tmp_path_factory.mktemp("switching"), ROOT, "erase_nodes")
     return in_comfy("switching.py", str(base), str(ROOT))
 
 

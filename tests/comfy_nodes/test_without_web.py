@@ -34,7 +34,7 @@ def base(tmp_path_factory):
 @pytest.fixture(scope="module")
 def served(in_comfy, base):
     """What without_web.py saw."""
-    return in_comfy("without_web.py", str(base), str(base / "custom_nodes" / NAME))
+    return in_comfy("without_web.py", str(base), str(ROOT))
 
 
 def complaints(log: str) -> list[str]:

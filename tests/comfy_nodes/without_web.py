@@ -1,6 +1,6 @@
 """Runs inside the ComfyUI interpreter: the real server with a pack whose web folder is gone.
 
-Usage: python without_web.py COMFY_DIR BASE PACK; PACK is the copy of the nodes in BASE/custom_nodes.
+Usage: python without_web.py COMFY_DIR BASE REPOSITORY; a copy of the nodes is in BASE/custom_nodes.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import comfy_server
 from serving import first_example, picture, queue, start
 
 
-async def run(comfy: Path, base: Path, pack: Path) -> dict[str, Any]:
+async def run(comfy: Path, base: Path, repository: Path) -> dict[str, Any]:
     port = comfy_server.free_port()
     process = start(comfy, base, port)
     out: dict[str, Any] = {}
@@ -30,7 +30,7 @@ async def run(comfy: Path, base: Path, pack: Path) -> dict[str, Any]:
             async with session.get("/object_info") as answer:
                 info = await answer.json()
             out["nodes"] = sorted(name for name in info if name.startswith("Erase"))
-            out["first"] = await queue(session, first_example(pack, info))
+            out["first"] = await queue(session, first_example(repository, info))
             (base / "first.png").write_bytes(await picture(session, out["first"], "11"))
             out["doctor"] = await queue(session, {"1": {"class_type": "EraseDoctor", "inputs": {}}})
     finally:

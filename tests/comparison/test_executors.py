@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import sys
+
 import pytest
 
 from erase_plugins.comparison import executors
@@ -57,16 +60,49 @@ def test_files_come_back_from_a_machine_that_cannot_see_the_folder(fake, cells, 
 
 
 def test_without_ray_the_error_names_the_extra(cells, tmp_path, monkeypatch):
-    import sys
-
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(MissingExtra, match=r"erase-plugins\[ray\]"):
         executors.run_ray(grouped(cells("pizza")), tmp_path, lambda done: None, address="local")
 
 
+@pytest.fixture(scope="module")
+def ray(tmp_path_factory):
+    """Ray, whose workers import what this process imports and leave nothing in the home folder."""
+    if not os.environ.get("ERASE_REQUIRE_RAY"):
+        pytest.importorskip("ray.exceptions", reason="ray is not installed")  # a folder named ray is no package
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, sys.path)))
+        patch.setenv("HOME", str(tmp_path_factory.mktemp("home")))
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        yield
+
+
 @pytest.mark.slow
-def test_ray_gives_what_one_process_gives(fake, cells, tmp_path):
-    pytest.importorskip("ray.exceptions", reason="ray is not installed")  # a folder named ray is no package
-    todo = cells("pizza", "dog", "nan")
-    executors.run_ray(grouped(todo), tmp_path, lambda done: None, fakes.prepare, address="local")
-    assert [outcome(todo, tmp_path)[cell.key] for cell in todo] == ["ok"] * 4 + ["failed"] * 2
+def test_ray_gives_what_one_process_gives(ray, fake, cells, tmp_path):
+    todo, done = cells("pizza", "dog", "nan"), []
+    executors.run_ray(grouped(todo), tmp_path / "ray", done.append, fakes.prepare, address="local")
+    (tmp_path / "here").mkdir()
+    executors.run_here(grouped(todo), tmp_path / "here", lambda done: None, fakes.prepare)
+    assert [outcome(todo, tmp_path / "ray")[cell.key] for cell in todo] == ["ok"] * 4 + ["failed"] * 2
+    assert done == [2, 4, 6]
+    for cell in todo:
+        there, here = ({file.relative_to(tmp_path / place / cell.key): file.read_bytes()
+                        for file in (tmp_path / place / cell.key).rglob("*") if file.is_file()}
+                       for place in ("ray", "here"))  # fmt: skip
+        assert there == here, cell.key
+        assert ran(cell, tmp_path / "ray") == 1
+
+
+def unprepared() -> None:
+    """Stands for a machine that lacks something."""
+    raise ModuleNotFoundError("No module named 'colours'")
+
+
+@pytest.mark.slow
+def test_what_a_machine_of_the_cluster_lacks_is_told(ray, fake, cells, tmp_path):
+    todo = cells("pizza")
+    executors.run_ray(grouped(todo), tmp_path, lambda done: None, unprepared, address="local")
+    for cell in todo:
+        assert read_result(tmp_path / cell.key)["error"] == (
+            "the cluster lost it: ModuleNotFoundError: No module named 'colours'"
+        )

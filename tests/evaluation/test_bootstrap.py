@@ -20,6 +20,34 @@ def test_all_or_none_gets_the_rule_of_three() -> None:
     assert mean_interval([1] * 30) == (1.0, pytest.approx(0.9), 1.0)
 
 
+def binomial_quantile(n: int, p: float, q: float) -> float:
+    """Smallest share k / n with P(X <= k) >= q for X binomial: the means of resamples of n zeros and ones."""
+    total = 0.0
+    for k in range(n + 1):
+        total += math.comb(n, k) * p**k * (1 - p) ** (n - k)
+        if total >= q:
+            return k / n
+    raise AssertionError
+
+
+@pytest.mark.parametrize("level", [0.5, 0.8, 0.95])
+def test_the_interval_of_a_share_has_the_quantiles_of_the_binomial_law(level) -> None:
+    """400 pictures, 120 of them 1. Neighbouring levels are 0.007 and more apart."""
+    mean, low, high = mean_interval([1] * 120 + [0] * 280, level=level)
+    assert mean == 0.3
+    tail = (1 - level) / 2
+    assert low == pytest.approx(binomial_quantile(400, 0.3, tail), abs=0.003)
+    assert high == pytest.approx(binomial_quantile(400, 0.3, 1 - tail), abs=0.003)
+
+
+def test_the_interval_of_a_difference_has_them_too() -> None:
+    """100 of 400 pairs lose what they had: the differences are -1 with share 1/4, else 0."""
+    mean, low, high = paired_difference([1] * 200 + [0] * 200, [1] * 100 + [0] * 300)
+    assert mean == -0.25
+    assert low == pytest.approx(-binomial_quantile(400, 0.25, 0.975), abs=0.003)
+    assert high == pytest.approx(-binomial_quantile(400, 0.25, 0.025), abs=0.003)
+
+
 def test_nothing_measured_is_nan() -> None:
     assert all(math.isnan(value) for value in mean_interval([]))
 

@@ -1,4 +1,4 @@
-"""UCE and RECE against stored results of the official implementations (float64, relative 1e-6).
+"""`UCE.run` and `RECE.run` against stored results of the official implementations (float64, relative 1e-6).
 
 Runs every case in --golden-dir whose JSON describes a closed form; unseen cases follow the same format.
 """
@@ -6,16 +6,25 @@ Runs every case in --golden-dir whose JSON describes a closed form; unseen cases
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from erase_plugins.artifacts.closed_form import adversarial_from_sums, rece_step, solve_factors, solve_map
+from erase_plugins.api import build_request
+from erase_plugins.artifacts import closed_form
+from erase_plugins.artifacts.closed_form import adversarial_from_sums, solve_factors, solve_map
+from erase_plugins.artifacts.edit import CONTEXT
+from erase_plugins.engine import collect
+from erase_plugins.engine.context import RunContext
 from erase_plugins.engine.phrases import paired_rows
 from erase_plugins.engine.tensor_targets import tensor_values
-from erase_plugins.families.base import Conditioning
+from erase_plugins.families.base import Conditioning, ModuleRef, Target, TargetInfo
+from erase_plugins.manager import get_manager
+from erase_plugins.types import Concept
 
 TOLERANCE = 1e-6
 
@@ -57,11 +66,11 @@ class Case:
             H += row.T @ row
         return H
 
-    def weights(self, part: dict, mode: str, W: dict, pairs: list) -> dict[str, torch.Tensor]:
-        """Edited weights of one UCE step."""
+    def weights(self, part: dict, W: dict, pairs: list) -> dict[str, torch.Tensor]:
+        """Edited weights of one adversarial step of RECE."""
         e, p, lam = part["erase_scale"], part["preserve_scale"], part["lamb"]
         C, S = torch.cat([a for a, _ in pairs]), torch.cat([b for _, b in pairs])
-        H = p * self.kept(part["preserve_idx"], mode)
+        H = p * self.kept(part["preserve_idx"], "all")
         if part.get("technique", "replace") == "replace":
             K = solve_map(e * C.T @ C, e * S.T @ C, H, lam)
             return {name: weight + weight @ K for name, weight in W.items()}
@@ -71,6 +80,49 @@ class Case:
             values = torch.cat([tensor_values(weight, a.T, b.T) for a, b in pairs], dim=1)
             out[name] = weight + (values - weight @ C.T) @ A
         return out
+
+    def run(self, method: str, part: dict, tokens: str, **options: Any) -> dict[str, torch.Tensor]:
+        """Weights under the edit of the method's own `run`, on stored embeddings and weights."""
+        target = GoldenTarget(self)
+        texts = [item["text"] for item in self.data["prompts"]]
+        concepts = [
+            Concept(texts[i], anchor=texts[j]) for i, j in zip(part["erase_idx"], part["guide_idx"], strict=True)
+        ]
+        request = build_request(
+            "golden", method, concepts, keep=[texts[i] for i in part["preserve_idx"]],
+            options={"tokens": tokens, "vocabulary": 0, "aliases": False, "fillers": 0, "lam": part["lamb"],
+                     "erase_scale": part["erase_scale"], "keep_scale": part["preserve_scale"], **options},
+        )  # fmt: skip
+        chosen = get_manager().method(method)
+        edit = chosen.run(chosen.plan(request, target.info), target, RunContext(method))
+        group = edit.deltas["unet"]
+        if CONTEXT in group:
+            K = group[CONTEXT].B.double() @ group[CONTEXT].A.double()
+            return {name: weight + weight @ K for name, weight in self.W0.items()}
+        return {name: weight + group[f"{name}.weight"].dense().double() for name, weight in self.W0.items()}
+
+
+class GoldenTarget(Target):
+    """Stored embeddings and projections of one case; nothing else can be asked."""
+
+    def __init__(self, case: Case) -> None:
+        self.case = case
+        self.rows = {text: row for row, text in enumerate(case.cond.prompts)}
+        refs = tuple(ModuleRef("unet", name, "linear", tuple(W.shape), False) for name, W in case.W0.items())
+        family = get_manager().family("sd1")
+        self.info = TargetInfo(family, "golden", {}, refs, (), case.width, case.cond.embeds.shape[1], (4, 8, 8))
+
+    def weight(self, ref: ModuleRef) -> torch.Tensor:
+        return self.case.W0[ref.path]
+
+    def encode(self, prompts: Sequence[str]) -> Conditioning:
+        return self.case.cond[[self.rows[prompt] for prompt in prompts]]
+
+    def module(self, ref: ModuleRef) -> Any:
+        raise NotImplementedError
+
+    predict = scheduler = vocabulary = fingerprint = module  # type: ignore[assignment]
+    device, dtype = torch.device("cpu"), torch.float32  # type: ignore[assignment]
 
 
 @pytest.fixture
@@ -88,24 +140,30 @@ def compare(found: dict[str, torch.Tensor], case: Case, prefix: str) -> None:
         assert relative(weight, case.tensors[f"{prefix}.{name}"]) < TOLERANCE, name
 
 
-def test_uce_last(case: Case) -> None:
+def test_uce_last(case: Case, monkeypatch) -> None:
+    """The official code of 2025 keeps the last row of a kept prompt and no empty prompt; we keep all rows of both."""
     part = case.data["uce_last"]
-    compare(case.weights(part, "last", case.W0, case.pairs(part, "last")), case, "f64.uce_last.W")
+
+    def last_rows(prompts: Sequence[str], target: GoldenTarget) -> dict[str, torch.Tensor]:
+        cond = target.encode(prompts)
+        return {text: cond.embeds[n, cond.last[n]][None] for n, text in enumerate(prompts)}
+
+    monkeypatch.setattr(collect, "_keep", last_rows)
+    compare(case.run("uce", part, "last"), case, "f64.uce_last.W")
 
 
 def test_uce_window(case: Case) -> None:
     part = case.data["uce_window"]
-    pairs = case.pairs(part, "window")
-    for (a, b), window in zip(pairs, part["windows"], strict=True):
+    for (a, b), window in zip(case.pairs(part, "window"), part["windows"], strict=True):
         assert len(a) == window["erase"][1] - window["erase"][0] == len(b) == window["guide"][1] - window["guide"][0]
-    compare(case.weights(part, "window", case.W0, pairs), case, "f64.uce_window.W")
+    found = case.run("uce", part, "window", technique=part.get("technique", "replace"))
+    compare(found, case, "f64.uce_window.W")
 
 
 def test_rece(case: Case) -> None:
     """Adversarial rows and weights of every epoch, from layer sums (also where layers share no map)."""
     part = case.data["rece"]
-    window = case.data["uce_window"]
-    W = case.weights(window, "window", case.W0, case.pairs(window, "window"))
+    W = {name: case.tensors[f"f64.uce_window.W.{name}"] for name in case.W0}
     pairs = case.pairs(part, "all")
     for epoch in range(part["epochs"]):
         A = sum(weight.T @ weight for weight in W.values())
@@ -114,26 +172,27 @@ def test_rece(case: Case) -> None:
         adversarial = [(a @ R.T, b) for a, b in pairs]
         for k, (rows, _) in enumerate(adversarial):
             assert relative(rows, case.tensors[f"f64.rece.adv.{epoch}.{k}"]) < TOLERANCE
-        W = case.weights(part, "all", W, adversarial)
+        W = case.weights(part, W, adversarial)
         compare(W, case, f"f64.rece.W.{epoch}")
 
 
-def test_rece_in_the_small_space(case: Case) -> None:
-    """The (d x d) recursion that the method runs, where it applies."""
+@pytest.mark.parametrize("epochs", [1, 2, 3])
+def test_rece_run(case: Case, monkeypatch, epochs: int) -> None:
+    """The official script erases and keeps other rows in its rounds than its start did; the rounds get those rows."""
     part, window = case.data["rece"], case.data["uce_window"]
     if "tensor" in (part.get("technique"), window.get("technique")) or part["emb_computing"] != "close_regzero":
         pytest.skip("layers share no common map in this case; test_rece covers it")
-    eye = torch.eye(case.width, dtype=torch.float64)
-    pairs = case.pairs(window, "window")
-    C, S = torch.cat([a for a, _ in pairs]), torch.cat([b for _, b in pairs])
-    e = window["erase_scale"]
-    H = window["preserve_scale"] * case.kept(window["preserve_idx"], "all")
-    M = eye + solve_map(e * C.T @ C, e * S.T @ C, H, window["lamb"])
+    if epochs > part["epochs"]:
+        pytest.skip("the case has fewer epochs")
     rows = case.pairs(part, "all")
     C, S = torch.cat([a for a, _ in rows]), torch.cat([b for _, b in rows])
-    sigma = sum(weight.T @ weight for weight in case.W0.values())
-    H = part["preserve_scale"] * case.kept(part["preserve_idx"], "all")
-    e = part["erase_scale"]
-    for epoch in range(part["epochs"]):
-        M = rece_step(M, sigma, e * C.T @ C, e * S.T @ C, H, part["regular_scale"], part["lamb"])
-        compare({name: weight @ M for name, weight in case.W0.items()}, case, f"f64.rece.W.{epoch}")
+    e, H = part["erase_scale"], part["preserve_scale"] * case.kept(part["preserve_idx"], "all")
+    step = closed_form.rece_step
+
+    def official_rows(M, sigma, _G, _X, _H, *more):
+        return step(M, sigma, e * C.T @ C, e * S.T @ C, H, *more)
+
+    monkeypatch.setattr(closed_form, "rece_step", official_rows)
+    found = case.run("rece", window, "window", epochs=epochs, regular_scale=part["regular_scale"],
+                     adversarial_lam=part["lamb"], hold=False)  # fmt: skip
+    compare(found, case, f"f64.rece.W.{epochs - 1}")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,15 +17,17 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from erase_plugins.api import build_request
+from erase_plugins.artifacts.edit import Edit
+from erase_plugins.engine import pools
 from erase_plugins.engine.adapters import Adapters
 from erase_plugins.engine.context import RunContext
-from erase_plugins.engine.loop import Schedule, train
 from erase_plugins.engine.pools import mean_squares
-from erase_plugins.engine.trajectories import States, ask, harvest
+from erase_plugins.engine.trajectories import States, ask, harvest, repeat
 from erase_plugins.families.base import Conditioning
 from erase_plugins.families.diffusers_target import DiffusersTarget
 from erase_plugins.manager import get_manager
-from erase_plugins.methods.esd import GROUPS, ESDOptions, esd_target
+from erase_plugins.methods.esd import ESD, GROUPS, ESDOptions, esd_target
 
 RELATIVE = 1e-4
 ABSOLUTE = 1e-5
@@ -271,25 +274,16 @@ def official(name: str) -> str:
     return f"{path}.{'weight' if part == 'dW' else 'bias'}"
 
 
-def test_training_gives_the_official_losses_and_weights(case):
-    replay, config = case.data["replay"], case.config
-    pools = []
-    for n, item in enumerate(replay):
-        states = case.rolled(n)
-        pools.append([state_of(case, states.x, item), state_of(case, states.inputs, item)])
-    # the official SDXL script feeds unscaled latents; the first loss tells which the file holds
-    firsts = [float(loss_at(case, pools[0][kind])) for kind in (0, 1)]
-    kind = min((0, 1), key=lambda which: abs(firsts[which] - replay[0]["loss"]))
-    assert firsts[kind] == pytest.approx(replay[0]["loss"], rel=RELATIVE)
-    adapters = case.adapters(config["method"])
-    with adapters:
-        schedule = Schedule(len(replay), config["lr"])
-        losses = train(context(), adapters, lambda step: loss_at(case, pools[step][kind], adapters), schedule, "golden")
-    for found, item in zip(losses, replay, strict=True):
-        assert found == pytest.approx(item["loss"], rel=RELATIVE)
-    deltas = adapters.edit().deltas["unet"]
+def test_a_run_of_the_method_gives_the_official_losses_and_weights(case, monkeypatch):
+    """`ESD.run` with the stored noise, sampler steps and order of states in place of drawn ones, all else its own."""
+    replay = case.data["replay"]
+    found, edit = run_of_the_method(case, monkeypatch, raw=False)
+    if found[0] != pytest.approx(replay[0]["loss"], rel=RELATIVE) and hasattr(case.scheduler, "sigmas"):
+        found, edit = run_of_the_method(case, monkeypatch, raw=True)  # the official SDXL script feeds unscaled latents
+    for loss, item in zip(found, replay, strict=True):
+        assert loss == pytest.approx(item["loss"], rel=RELATIVE)
+    deltas, checked = edit.deltas["unet"], 0
     before = dict(case.target.pipe.unet.named_parameters())
-    checked = 0
     for name, stored in case.tensors.items():
         if name.startswith("after."):
             key = name.removeprefix("after.")
@@ -301,20 +295,56 @@ def test_training_gives_the_official_losses_and_weights(case):
         assert torch.equal(parameter, case.tensors[f"unet.{name}"]), name
 
 
-def state_of(case: Case, inputs: torch.Tensor, item: dict) -> States:
-    return case.state(inputs, item["timestep"])
+def run_of_the_method(case: Case, monkeypatch, raw: bool) -> tuple[list[float], Edit]:
+    """Losses and edit of `ESD.run`.
 
+    Args:
+        case: settings, embeddings and noise.
+        monkeypatch: replaces what is drawn at random.
+        raw: the denoiser is given latents that are not scaled for the sampler.
+    """
+    config, replay = case.config, case.data["replay"]
+    texts = {"": "null", config["erase"]: "erase", case.data["erase_from"] or config["erase"]: case.base}
 
-def loss_at(case: Case, state: States, adapters: Adapters | None = None) -> torch.Tensor:
-    """The engine's loss of one replayed iteration, teacher predictions with the adapters off."""
-    if adapters is not None:
-        with adapters.disabled():
-            eps = case.observe(state.inputs, float(state.timestep))
-    else:
-        eps = case.observe(state.inputs, float(state.timestep))
-    wanted = esd_target(eps["null"], eps["erase"], eps[case.base], case.config["eta"])
-    with torch.set_grad_enabled(adapters is not None):
-        return mean_squares(case.target, [(state, case.cond(case.base), wanted, 1.0)], context())
+    def encode(prompts):
+        found = [case.cond(texts[prompt]) for prompt in prompts]
+        pooled = [item.pooled for item in found if item.pooled is not None]
+        last = tuple(0 if prompt == "" else 1 for prompt in prompts)
+        return Conditioning(
+            torch.cat([item.embeds for item in found]), last, torch.cat(pooled) if pooled else None, tuple(prompts)
+        )
+
+    def roll(target, scheduler, noise, cond, null, picks, **more):
+        states = harvest(target, scheduler, noise, cond, case.rollout_null, picks, **more)
+        if not raw and case.rollout_null.prompts == ("null",):
+            return states
+        inputs = states.x if raw else states.inputs
+        asked = {"null": repeat(null, len(noise)), "prompt": cond, **more["watch"]}
+        with torch.no_grad():
+            seen = {name: ask(target, inputs, states.timestep, given, None) for name, given in asked.items()}
+        return replace(states, inputs=inputs, predictions=seen)
+
+    count = len(replay)
+    monkeypatch.setattr(case.target, "encode", encode)
+    monkeypatch.setattr(pools, "harvest", roll)
+    noises = torch.cat([case.tensors[f"replay.{n}.x_T"] for n in range(count)])
+    monkeypatch.setattr(pools, "start_noise", lambda *_: noises)
+    monkeypatch.setattr(pools, "draw_picks", lambda *_: [[item["index"]] for item in replay])
+    monkeypatch.setattr(pools, "shuffled", lambda _ctx, _name, _count, _size, step: torch.tensor([step]))
+    options = {
+        "train": config["method"], "iterations": count, "lr": config["lr"], "eta": config["eta"], "steps": config["steps"],
+        "guidance": config["cfg"], "convention": "code2025", "parameters": "full", "trajectories": count, "harvest": 1,
+        "batch": 1, "keep_words": 0, "cooldown": 0.0, "precision": "float32", "templates": "{}", "optimizer": "adam",
+        "sampler": "euler" if hasattr(case.scheduler, "sigmas") else "ddim", "erase_from": case.data["erase_from"],
+    }  # fmt: skip
+    options = {name: value for name, value in options.items() if value is not None}
+    plan = ESD().plan(build_request("golden", "esd", config["erase"], options=options), case.target.info)
+    assert set(plan.modules) == {
+        f"unet.{ref.path}" for ref in case.refs(case.data["selected_parameters"][config["method"]])
+    }
+    losses: list[float] = []
+    listen = lambda event: losses.append(event.numbers["loss"]) if "loss" in event.numbers else None  # noqa: E731
+    return losses, ESD().run(plan, case.target, RunContext("esd", listeners=(listen,)))
 
 
 def test_train_sets_are_the_official_ones_less_what_stays_frozen(case):

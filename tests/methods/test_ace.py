@@ -309,6 +309,31 @@ def test_scores_from_text_and_from_a_file(target, tmp_path, monkeypatch) -> None
         ep.erase(target, "pizza", "ace", options={**FAST, "scores": str(tmp_path / "none.json")})
 
 
+def test_every_row_has_the_scores_of_its_own_priors(target, tmp_path, monkeypatch) -> None:
+    """y_u = eps(x, "") + eta_u g_c - sum_p gamma_p g_p with the priors that stand beside each state."""
+    gammas = {"dog": 0.25, "umbrella": 2.0, "rose": 0.0}
+    table = tmp_path / "scores.json"
+    table.write_text(json.dumps(gammas))
+    seen = Seen(monkeypatch)
+    options = {**FAST, "iterations": 1, "trajectories": 6, "batch": 18, "scores": str(table)}
+    ep.erase(target, "pizza", "ace", options=options)
+    part, _erased, first, second = seen.steps[0]
+    pairs = list(zip(first.cond.prompts, second.cond.prompts, strict=True))
+    assert len({tuple(gammas[name] for name in pair) for pair in pairs}) > 2
+
+    def predict(*texts: str) -> torch.Tensor:
+        with torch.no_grad():
+            return target.predict(part.states.inputs, part.states.timestep, target.encode(texts))
+
+    null, concept = predict(*[""] * 18), predict(*["pizza"] * 18)
+    wanted = null + 3 * (concept - null)
+    for place in (0, 1):
+        names = [pair[place] for pair in pairs]
+        scale = torch.tensor([gammas[name] for name in names])[:, None, None, None]
+        wanted = wanted - scale * (predict(*names) - null)
+    torch.testing.assert_close(part.wanted, wanted, atol=1e-4, rtol=1e-4)
+
+
 def test_a_correction_that_cancels_the_shift_is_told(target) -> None:
     notes = []
     ep.erase(target, "pizza", "ace", options={**FAST, "iterations": 1, "eta_null": 0.01, "eta_prior": 50.0},

@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 
 import erase_plugins as ep
 from erase_plugins.api import plan as make_plan
+from erase_plugins.engine import pools
 from erase_plugins.errors import RequestError, UnknownName
 from erase_plugins.methods.leco import LECOOptions, leco_target
 from erase_plugins.options import resolve
@@ -119,6 +120,37 @@ def test_attributes_multiply_every_prompt(target):
     ep.erase(target, "pizza", "leco", options={**FAST, "attributes": "red,blue", "neutral": "dog", "templates": "{}"})
     assert {"red pizza", "blue pizza", "red dog", "blue dog"} <= set(asked)
     assert "pizza" not in asked
+
+
+def test_all_four_prompts_of_a_state_have_the_same_attribute(target, monkeypatch):
+    """y = eps(a nu) - eta (eps(a pi) - eps(a u)) for the attribute a of the trained prompt, asked again one by one."""
+    for name, part in target.pipe.unet.named_parameters():
+        if "attn2.to_v" in name or "attn2.to_out.0.weight" in name:
+            part.data *= 8  # a random network that reads its prompt
+    seen, real = [], pools.mean_squares
+    monkeypatch.setattr(
+        pools, "mean_squares", lambda owner, parts, ctx: seen.append(parts[0]) or real(owner, parts, ctx)
+    )
+    options = {
+        **FAST, "iterations": 1, "batch": 12, "templates": "{}", "attributes": "red,blue", "positive": "hot pizza",
+        "unconditional": "dog", "neutral": "guitar", "eta": 2.0,
+    }  # fmt: skip
+    ep.erase(target, "pizza", "leco", options=options)
+    (part,) = seen
+    words = [prompt.removesuffix(" pizza") for prompt in part.cond.prompts]
+    assert sorted(words) == ["blue"] * 6 + ["red"] * 6  # two trajectories of three states for each
+
+    def predict(words, text):
+        cond = target.encode([f"{word} {text}" for word in words])
+        with torch.no_grad():
+            return target.predict(part.states.inputs, part.states.timestep, cond)
+
+    def goal(words):
+        return predict(words, "guitar") - 2.0 * (predict(words, "hot pizza") - predict(words, "dog"))
+
+    torch.testing.assert_close(part.wanted, goal(words), atol=1e-4, rtol=1e-4)
+    swapped = goal(["red" if word == "blue" else "blue" for word in words])
+    assert float((part.wanted - swapped).abs().amax((1, 2, 3)).min()) > 1e-2  # the other attribute says something else
 
 
 def test_to_is_the_neutral_prompt(target):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -13,13 +14,15 @@ from erase_plugins import compose
 from erase_plugins.api import build_request
 from erase_plugins.api import plan as make_plan
 from erase_plugins.artifacts.edit import CONTEXT
+from erase_plugins.artifacts.statistics import Member, Statistics
 from erase_plugins.engine.collect import encode_member
 from erase_plugins.engine.context import RunContext
+from erase_plugins.engine.drawn import Pictures, concentrated_times
 from erase_plugins.engine.mapping import mapped
 from erase_plugins.engine.memories import Memories
 from erase_plugins.engine.pools import Rollout
 from erase_plugins.errors import RequestError, UnknownName
-from erase_plugins.methods.mace import MACEOptions, attention_run, refined
+from erase_plugins.methods.mace import MACE, MACEOptions, attention_run, refined
 from erase_plugins.options import resolve
 from erase_plugins.workflow.applying import apply
 from erase_plugins.workflow.artifacts import load_artifact
@@ -73,6 +76,74 @@ def test_the_saved_edit_is_the_trained_model_on_the_concepts_prompt(target):
     torch.testing.assert_close(
         mapped(cond, change).embeds[0], cond.embeds[0] + cond.embeds[0] @ K.T, rtol=1e-4, atol=1e-4
     )
+
+
+def test_the_lora_learned_behind_the_map_is_carried_in_front_of_it(target, monkeypatch):
+    """u (v . e') on the mapped row e' = e + K e is u (v' . e) on the plain row e, for every row e."""
+    learned = []
+    factors = Memories.factors
+    monkeypatch.setattr(Memories, "factors", lambda self: learned.append(factors(self)) or learned[-1])
+    artifact = ep.erase(target, ["guitar", "pizza"], "mace", options={**FAST, "lr": 3e-2})
+    downs, ups = learned[-1]
+    change = artifact.edit.deltas["unet"][CONTEXT]
+    plain = torch.randn((5, 32), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    moved = plain + plain @ change.A.double().T @ change.B.double().T
+    for number, name in enumerate(("guitar", "pizza")):
+        extra = load_statistics(artifact).members[name].extra
+        behind = moved @ downs[:, number].double().T
+        assert float((behind - plain @ downs[:, number].double().T).abs().max()) > 1e-2  # the map matters
+        torch.testing.assert_close(plain @ extra["down"].double().T, behind, rtol=1e-4, atol=1e-5)
+        assert torch.equal(extra["up"], torch.cat([up[:, number] for up in ups]))
+
+
+def test_what_is_kept_weighs_as_often_in_the_fusion_as_there_are_concepts():
+    """Rows along axes: every direction is its own equation, u g / (lam + g + fuse_keep n h)."""
+    width, lam, keep = 4, 0.5, 3.0
+    axes = torch.eye(width)
+    kept = 2.0 * axes[:3]  # h = 4 on axes 0 to 2
+    ups = {"a": torch.tensor([1.0, -2.0]), "b": torch.tensor([0.5, 3.0])}
+    members = {}
+    for number, name in enumerate(("a", "b")):
+        extra = {"rows": 3.0 * axes[number : number + 1], "down": axes[number : number + 1], "up": ups[name]}  # g = 9
+        members[name] = Member(name, axes[number : number + 1], axes[3:], 1.0, extra=extra)
+    solver = {"method": "mace", "lam": 0.5, "fuse_lam": lam, "fuse_keep": keep, "modules": [["layer.weight", 2]]}
+    statistics = Statistics(width, members, {"": kept}, 1.0, solver)
+    both = MACE().solve(statistics, "sd1").deltas["unet"]["layer.weight"].dense()
+    share = 9 / (lam + 9 + keep * 2 * 4)
+    torch.testing.assert_close(both, share * torch.stack([ups["a"], ups["b"], *torch.zeros(2, 2)], 1))
+    alone = replace(statistics, members={"a": members["a"]})
+    one = MACE().solve(alone, "sd1").deltas["unet"]["layer.weight"].dense()
+    torch.testing.assert_close(one[:, 0], 9 / (lam + 9 + keep * 4) * ups["a"])
+
+
+def test_importance_sampling_draws_from_the_published_density():
+    """sigmoid(0.05 (t - 200)) - sigmoid(0.05 (t - 400)): shares of slices of the schedule, summed by hand."""
+    weights = [1 / (1 + math.exp(-0.05 * (t - 200))) - 1 / (1 + math.exp(-0.05 * (t - 400))) for t in range(1000)]
+    drawn = concentrated_times(20_000, torch.Generator().manual_seed(0))
+    for low, high in ((0, 150), (150, 200), (200, 250), (250, 350), (350, 400), (400, 450), (450, 1000)):
+        wanted = sum(weights[low:high]) / sum(weights)
+        assert float(((drawn >= low) & (drawn < high)).float().mean()) == pytest.approx(wanted, abs=0.012)
+    assert float(drawn.float().mean()) == pytest.approx(300, abs=3)
+
+
+def test_importance_sampling_is_used_where_it_is_asked_for(target, monkeypatch):
+    stamps = []
+    noised = Pictures.noised
+
+    def spy(self, rows, times, generator):
+        stamps.append(times)
+        return noised(self, rows, times, generator)
+
+    monkeypatch.setattr(Pictures, "noised", spy)
+    shares = {}
+    for importance in (True, False):
+        stamps.clear()
+        ep.erase(target, "pizza", "mace", options={**FAST, "iterations": 30, "batch": 4, "mask": "none",
+                                                   "importance": importance})  # fmt: skip
+        found = torch.cat(stamps)
+        shares[importance] = float(((found >= 150) & (found <= 450)).float().mean())
+    assert shares[True] > 0.9  # the density has 0.97 there
+    assert shares[False] < 0.5  # 0.3
 
 
 def load_statistics(artifact):

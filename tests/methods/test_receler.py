@@ -181,6 +181,67 @@ def test_several_concepts_have_their_own_rows(target):
     assert artifact.manifest.erased == ("pizza", "dog")
 
 
+@pytest.fixture
+def watched(target, monkeypatch):
+    """Runs a training; (prompts, embeddings, timesteps) of the last pass of the denoiser in every step."""
+    from erase_plugins.engine import loop
+
+    passes = []
+    predict, train = target.predict, loop.train
+
+    def spy(x, timestep, cond):
+        passes.append((cond.prompts, cond.embeds.detach().clone(), timestep))
+        return predict(x, timestep, cond)
+
+    def run(concepts, **options):
+        found = []
+
+        def spied(ctx, adapters, loss, *rest):
+            def one(step):
+                passes.clear()
+                value = loss(step)
+                found.append(passes[-1])
+                return value
+
+            return train(ctx, adapters, one, *rest)
+
+        monkeypatch.setattr(loop, "train", spied)
+        ep.erase(target, concepts, "receler", options={**FAST, "locality": 0.0, "batch": 1, **options})
+        return found
+
+    target.predict = spy
+    return run
+
+
+def test_concepts_take_turns_and_each_is_attacked_by_its_own_rows(target, watched):
+    """Rows stand behind the prompt's one word; Adam moves every value by at most its step size of 0.1."""
+    steps = watched(["pizza", "dog"], adversarial_steps=1, adversarial_lr=0.1)
+    assert [prompts for prompts, _, _ in steps] == [("pizza",), ("dog",), ("pizza",), ("dog",)]
+    last = target.encode(["pizza", "dog"]).last
+    pizza, dog, pizza_later, dog_later = (
+        embeds[0, last[n % 2] + 1 : last[n % 2] + 3] for n, (_, embeds, _) in enumerate(steps)
+    )
+    for first, later in ((pizza, pizza_later), (dog, dog_later)):
+        assert 0 < float((later - first).abs().max()) <= 0.1 * 1.01
+    assert float((pizza - dog).abs().max()) > 0.3  # drawn apart, uniform in 0..1
+    assert 0 <= float(torch.stack([pizza, dog]).min()) < 0.3
+    assert 0.7 < float(torch.stack([pizza, dog]).max()) <= 1
+
+
+def test_each_concept_goes_through_all_of_its_states(watched):
+    """Five states of either concept in ten steps: no state twice before every one was met."""
+    steps = watched(["pizza", "dog"], iterations=10, adversarial="off", trajectories=2, harvest=5)
+    for number in (0, 1):
+        assert len({float(timestep) for _, _, timestep in steps[number::2]}) == 5
+
+
+@pytest.mark.parametrize("warmup", [0, 1, 3])
+def test_the_first_attacked_step_is_the_one_after_the_warmup(target, watched, warmup):
+    steps = watched("pizza", warmup=warmup, adversarial_steps=1)
+    plain = target.encode(["pizza"]).embeds
+    assert [torch.equal(embeds, plain) for _, embeds, _ in steps] == [step < warmup for step in range(4)]
+
+
 def test_lora_files_hold_the_stand_in_and_say_its_error(target, tmp_path):
     artifact = erase(target, iterations=20, lr=1e-2, stand_in=24)[0]
     saved = artifact.save(tmp_path / "out", target=target)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -13,7 +14,7 @@ from erase_plugins.api import plan as make_plan
 from erase_plugins.artifacts.gated import GATE, concepts_of
 from erase_plugins.engine.context import RunContext
 from erase_plugins.engine.memories import Memories
-from erase_plugins.engine.pools import Rollout
+from erase_plugins.engine.pools import Pool, Rollout
 from erase_plugins.errors import RequestError, UnknownName
 from erase_plugins.methods.spm import SPMOptions, anchor_part, pseudo_embeddings
 from erase_plugins.runtime.gates import gate_table
@@ -49,6 +50,45 @@ def test_random_anchors_are_as_long_as_the_concept(target):
     assert 1.1 < share.max() <= 1.2
     cosine = torch.cosine_similarity(found.flatten(1), concept.flatten()[None])
     assert cosine.abs().max() < 0.3
+
+
+def test_anchors_near_the_concept_are_accepted_less_often():
+    """In the plane a direction at angle a is taken with min(1, 1 - cos a), so the mean cosine of those taken is
+    (1 / 2 pi) [int over the front (cos a - cos^2 a) + int over the back cos a] / (1 - 1 / pi) = -(1/4) / (1 - 1/pi)."""
+    concept = torch.tensor([[3.0, 4.0]])
+    found = pseudo_embeddings(concept, 6000, torch.Generator().manual_seed(0)).flatten(1)
+    cosine = torch.cosine_similarity(found, concept.flatten()[None])
+    assert float(cosine.mean()) == pytest.approx(-0.25 / (1 - 1 / math.pi), abs=0.03)
+
+
+def test_every_sample_of_a_step_meets_the_memory_that_it_is_for(target, monkeypatch):
+    """Trained states: their concept's. Random anchors: that of the state they stand at. Held states: all in turn."""
+    steps, places = [], []
+    recalled, batch = Memories.recalled, Pool.batch
+
+    def spy(self, *parts):
+        steps.append([list(part) for part in parts])
+        return recalled(self, *parts)
+
+    def drawn(self, size, step):
+        states, cond = batch(self, size, step)
+        if self.name == "erase":
+            places.append(cond.prompts)
+        return states, cond
+
+    monkeypatch.setattr(Memories, "recalled", spy)
+    monkeypatch.setattr(Pool, "batch", drawn)
+    options = {**FAST, "iterations": 6, "growth": 0.0, "batch": 2, "anchors": 3, "keep_words": 3, "keep_batch": 3,
+               "templates": "{}"}  # fmt: skip
+    ep.erase(target, ["pizza", "guitar"], "spm", options=options)
+    assert len(steps) == 6
+    for step, (mine, anchors, held) in enumerate(steps):
+        own = [("pizza", "guitar").index(prompt) for prompt in places[step]]
+        assert mine == own
+        assert anchors == [own[0]] * 3
+        assert held == ([0, 1, 0] if step % 2 == 0 else [1, 0, 1])
+    assert {number for mine, _, _ in steps for number in mine} == {0, 1}
+    assert {anchors[0] for _, anchors, _ in steps} == {0, 1}
 
 
 def test_anchors_cost_nothing_at_the_first_step(target):
@@ -94,6 +134,20 @@ def test_a_named_anchor_becomes_the_neutral_prediction(target):
         return losses[0]
 
     assert first_loss(to="guitar") != first_loss()
+
+
+def test_an_added_concept_is_trained_with_the_seed_of_the_first(target):
+    options = {**FAST, "rank": 1}
+    first = ep.erase(target, "pizza", "spm", options=options, seed=7)
+    both = compose.add(first, "guitar", target).edit.deltas["unet"]
+    right, wrong = (
+        ep.erase(target, "guitar", "spm", options=options, seed=seed).edit.deltas["unet"] for seed in (7, 0)
+    )
+    keys = [key for key in right if key != GATE]
+    assert not any(torch.equal(right[key].weights["down"], wrong[key].weights["down"]) for key in keys)
+    for key in keys:
+        assert torch.equal(both[key].weights["down"][1:], right[key].weights["down"])
+        assert torch.equal(both[key].weights["up"][:, 1:], right[key].weights["up"])
 
 
 def test_memories_change_the_prediction_only_where_the_gate_is_open(target):

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import erase_plugins as ep
+from erase_plugins.artifacts.header import read_header
 from erase_plugins.artifacts.solved import statistics_of
 from erase_plugins.artifacts.statistics import Member, Statistics
 from erase_plugins.artifacts.store import lower_for
@@ -222,6 +223,28 @@ def test_early_states_free_trajectories_and_an_exact_start(target, monkeypatch) 
         assert "null" not in free.states.predictions
 
 
+def test_the_safe_prediction_pulls_and_the_unsafe_one_pushes(target, monkeypatch) -> None:
+    """Targets p = a_s + g (a_s - a_0) and r = a_m + g (a_m - a_0) of the frozen model, asked again at every state."""
+    seen = Seen(monkeypatch)
+    ep.erase(target, "pizza", "trce", options={**FAST, "iterations": 2, "batch": 3, "push": 4.0, "margin": 0.01})
+    for steered, unprompted, _free in seen.steps:
+        states = steered.states
+        assert steered.cond.prompts == ("pizza",) * 3
+        with torch.no_grad():
+            a_0, a_m, a_s = (
+                target.predict(states.inputs, states.timestep, target.encode([text] * 3))
+                for text in ("", "pizza", "picture")
+            )
+        goals = torch.stack([a_s + 4.0 * (a_s - a_0), a_m + 4.0 * (a_m - a_0)], 1)
+        assert float((goals[:, 0] - goals[:, 1]).abs().max()) > 0.1  # the two can be told apart
+        for part in (steered, unprompted):
+            torch.testing.assert_close(part.wanted, goals, atol=1e-4, rtol=1e-4)
+            loss = part.error(goals[:, 0], part.wanted)  # at the safe target the unsafe one is far enough away
+            assert float(loss) == 0.0
+            distance = (goals[:, 1] - goals[:, 0]).square().mean((1, 2, 3)).mean()
+            assert float(part.error(goals[:, 1], part.wanted)) == pytest.approx(float(distance) + 0.01, rel=1e-4)
+
+
 def test_only_self_attention_and_queries_are_trained(target) -> None:
     artifact = ep.erase(target, "pizza", "trce", options=FAST)
     keys = set(artifact.edit.deltas["unet"]) - {"context"}
@@ -265,7 +288,9 @@ def test_same_seed_same_bytes_and_lora_files_carry_both_stages(target, tmp_path)
     x, cond = torch.randn((1, 4, 8, 8), generator=torch.Generator().manual_seed(0)), target.encode(["a pizza"])
     with torch.no_grad(), second.apply(target.pipe):
         expected = target.predict(x, 500, cond)
-    (tmp_path / "b" / "context_map.safetensors").exists()
+    names = read_header(tmp_path / "b" / "pytorch_lora_weights.safetensors").tensors
+    assert any("attn2.to_k" in name for name in names)  # stage 1, written out for every key and value projection
+    assert any("attn1.to_q" in name for name in names)  # stage 2
     target.pipe.load_lora_weights(str(tmp_path / "a"), weight_name="pytorch_lora_weights.safetensors")
     with torch.no_grad():
         torch.testing.assert_close(target.pipe.unet(x, 500, cond.embeds)[0], expected, atol=1e-4, rtol=1e-4)

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from erase_plugins.hookspecs import hookimpl
-from erase_plugins.protocols import Verdict
 
 if TYPE_CHECKING:
     from erase_plugins.artifacts.edit import Edit
     from erase_plugins.artifacts.family_names import FamilyNames
+    from erase_plugins.protocols import Verdict
 
 _PARTS = {"lora_down.weight": "down", "lora_up.weight": "up", "alpha": "alpha"}
 

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from erase_plugins.hookspecs import hookimpl
-from erase_plugins.protocols import Verdict
 
 if TYPE_CHECKING:
     from erase_plugins.artifacts.edit import Edit
     from erase_plugins.artifacts.family_names import FamilyNames
+    from erase_plugins.protocols import Verdict
 
 MODEL, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 _PREFIX = "base_model.model."

@@ -30,7 +30,7 @@ from tests.comfy_nodes.conftest import ROOT
 from tests.comfy_nodes.test_examples import RANDOM
 
 NODES = ROOT / "comfy_nodes" / "web" / "docs" / "images"
-WORKFLOWS = ROOT / "comfy_nodes" / "example_workflows"
+WORKFLOWS = ROOT / "example_workflows"
 GRAPH = ROOT / "docs" / "images" / "comfy_graph.jpg"
 
 
@@ -106,7 +106,7 @@ def thumbnail(editor: Editor, path: Path) -> None:
 
 def graph_picture(editor: Editor) -> None:
     """The first example workflow after its run."""
-    file = ROOT / "comfy_nodes" / "example_workflows" / "erase_and_compare_pocket.json"
+    file = ROOT / "example_workflows" / "erase_and_compare_pocket.json"
     editor.load(json.loads(file.read_text(encoding="utf-8")))
     kind, detail = editor.run()
     assert kind == "execution_success", detail

@@ -11,7 +11,7 @@ from tests.comfy_nodes.conftest import ROOT
 from tests.layouts.making import artifact_of, random_edit
 
 pytestmark = [pytest.mark.comfy, pytest.mark.browser, pytest.mark.slow]
-FIRST = ROOT / "comfy_nodes" / "example_workflows" / "erase_and_compare_pocket.json"
+FIRST = ROOT / "example_workflows" / "erase_and_compare_pocket.json"
 DROP = """([data, name]) => {
   const items = new DataTransfer();
   items.items.add(new File([new Uint8Array(data)], name));

@@ -12,8 +12,8 @@ from tests.comfy_nodes.conftest import ROOT
 from tests.comfy_nodes.test_examples import RANDOM
 
 pytestmark = [pytest.mark.comfy, pytest.mark.browser, pytest.mark.slow]
-FIRST = ROOT / "comfy_nodes" / "example_workflows" / "erase_and_compare_pocket.json"
-WORKFLOWS = sorted((ROOT / "comfy_nodes" / "example_workflows").glob("*.json"))
+FIRST = ROOT / "example_workflows" / "erase_and_compare_pocket.json"
+WORKFLOWS = sorted((ROOT / "example_workflows").glob("*.json"))
 
 
 def read(path):
@@ -40,7 +40,7 @@ def test_a_workflow_runs_and_its_pictures_are_seen(editor, shoot, path):
 def test_the_blueprint_is_served_and_becomes_one_node(editor, shoot):
     served = json.loads(editor.page.evaluate("async () => (await app.api.fetchApi('/global_subgraphs')).text()"))
     assert "Erase and compare" in [item["name"] for item in served.values()]
-    editor.load(read(ROOT / "comfy_nodes" / "subgraphs" / "Erase and compare.json"))
+    editor.load(read(ROOT / "subgraphs" / "Erase and compare.json"))
     shoot("blueprint")
     (node,) = editor.page.evaluate(
         "() => app.graph._nodes.map((n) => [n.title, n.inputs.map((i) => i.name), n.outputs.map((o) => o.name)])"

@@ -34,7 +34,7 @@ def texts(content, path):
 
 def of(language):
     """All texts of our nodes in a language."""
-    place = ROOT / "comfy_nodes" / "locales" / language / "nodeDefs.json"
+    place = ROOT / "locales" / language / "nodeDefs.json"
     return texts(json.loads(place.read_text(encoding="utf-8")), "nodeDefs")
 
 

@@ -9,7 +9,7 @@ import pytest
 from tests.comfy_nodes.conftest import ROOT
 
 pytestmark = [pytest.mark.comfy, pytest.mark.browser, pytest.mark.slow]
-EXAMPLE = ROOT / "comfy_nodes" / "example_workflows" / "evaluate_and_push_pocket.json"
+EXAMPLE = ROOT / "example_workflows" / "evaluate_and_push_pocket.json"
 _SWITCH = (
     """() => app.graph._nodes.find((n) => n.type === "EraseHubPush").widgets.find((w) => w.name === "publish").value"""
 )
