@@ -165,9 +165,8 @@ class Manifest(Record):
 
 def package_versions() -> dict[str, str]:
     """Versions that a result may depend on."""
-    from erase_plugins.late import (
-        VERSION,
-    )  # a clone in custom_nodes is not installed, an editable one keeps its first number
+    # a clone in custom_nodes is not installed, an editable installation keeps its first number
+    from erase_plugins.late import VERSION
 
     found = {"python": platform.python_version(), "erase-plugins": VERSION}
     for name in ("torch", "diffusers", "transformers", "peft", "safetensors"):
