@@ -78,6 +78,6 @@ def _text(value: Any) -> str:
 def _defaults(item: OptionInfo) -> str:
     """What holds where nothing is written."""
     first = "chosen by the method" if item.default is None else _text(item.default) or "empty"
-    others = [f"{_text(value) or 'empty'} ({profile})" for profile, value in item.per.items()]
+    others = [f"{_text(value) or 'empty'} ({preset})" for preset, value in item.per.items()]
     word = AUTO if others or item.default is None else "default"
     return f"{word[:1].upper()}{word[1:]}: {', '.join([first, *others])}."

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -14,12 +14,16 @@ from erase_plugins.engine.checkpoint import clear
 from erase_plugins.engine.context import Listener
 from erase_plugins.engine.distributed import is_main
 from erase_plugins.engine.interrupted import check_resume
+from erase_plugins.engine.own_preset import OwnPreset, carried
 from erase_plugins.errors import RequestError
 from erase_plugins.families.target import Target
 from erase_plugins.types import Concept, EditPlan, EraseRequest, EvalReport
 from erase_plugins.workflow.artifacts import load_artifact
 from erase_plugins.workflow.models import as_target, load_pipeline, target_of
 from erase_plugins.workflow.run import judges, make_plan, run_plan
+
+#: a user's own preset: a TOML file, a mapping of the same shape, or one that was read already
+Preset = str | Path | Mapping[str, Any] | OwnPreset | None
 
 
 def load(model: str = "pocket", *, revision: str | None = None, dtype: str = "float32", device: str = "cpu") -> Any:
@@ -46,6 +50,7 @@ def build_request(
     to: str | None = None,
     kind: str = "object",
     options: dict[str, Any] | None = None,
+    preset: Preset = None,
     seed: int = 0,
     revision: str | None = None,
     family: str | None = None,
@@ -67,6 +72,7 @@ def build_request(
         device=device,
         dtype=dtype,
         out=None if out is None else str(out),
+        extra=carried(preset),
     )
 
 
@@ -85,6 +91,7 @@ def erase(
     to: str | None = None,
     kind: str = "object",
     options: dict[str, Any] | None = None,
+    preset: Preset = None,
     seed: int = 0,
     revision: str | None = None,
     family: str | None = None,
@@ -107,6 +114,8 @@ def erase(
         to: what the concepts become; the method's default if None.
         kind: kind of the concepts given as text (object, style, person, explicit, fact, class).
         options: options of the method.
+        preset: option values by kind of model and concept, from a TOML file or a mapping of the same shape; ``options``
+            win over it, it wins over the method's own presets.
         seed: seed of everything random.
         revision, family, dtype, device: how to load a model that is given by name.
         out: folder to write; None keeps the artifact in memory.
@@ -121,8 +130,8 @@ def erase(
         EraseError: the request, the combination or the run failed; nothing half written stays behind.
     """
     request = build_request(
-        model, method, concepts, keep=keep, to=to, kind=kind, options=options, seed=seed, revision=revision,
-        family=family, dtype=dtype, device=device, out=out,
+        model, method, concepts, keep=keep, to=to, kind=kind, options=options, preset=preset, seed=seed,
+        revision=revision, family=family, dtype=dtype, device=device, out=out,
     )  # fmt: skip
     named = isinstance(model, str | Path)
     ready = make_plan(request, None if named else as_target(model).info)

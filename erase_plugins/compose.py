@@ -75,8 +75,9 @@ def merge(
 
 
 def add(
-    artifact: Artifact | str | Any, concepts: Sequence[str | Concept] | str, target: Any, keep: Sequence[str] = ()
-) -> Artifact:
+    artifact: Artifact | str | Any, concepts: Sequence[str | Concept] | str, target: Any, keep: Sequence[str] = (),
+    preset: Any = None,
+) -> Artifact:  # fmt: skip
     """The artifact with more concepts erased.
 
     Closed-form artifacts become exactly what erasing all of them together gives; gated ones hold the memories of both.
@@ -86,10 +87,13 @@ def add(
         concepts: what to erase as well.
         target: its base model (rows of the new phrases come from its text encoder).
         keep: further prompts to keep.
+        preset: option values for the new concepts, as for `erase_plugins.erase`; where it says nothing, those of the
+            artifact hold.
 
     Raises:
-        ArtifactError: no statistics, or a concept is in it already.
+        ArtifactError: no statistics, a concept is in it already, or the preset changes settings that both must share.
     """
+    from erase_plugins.engine.own_preset import KEY, over_stored
     from erase_plugins.runtime.guard import check_base
     from erase_plugins.types import EraseRequest
     from erase_plugins.workflow.run import make_plan, run_plan
@@ -110,10 +114,19 @@ def add(
         options=dict(first.manifest.options), preserve=tuple(dict.fromkeys([*preserve, *keep])),
         seed=first.manifest.seed,
     )  # fmt: skip
-    second = run_plan(make_plan(request, target.info), target)
+    if preset is not None:
+        request = over_stored(request, preset, target.info)
+    plan = make_plan(request, target.info)
+    second = run_plan(plan, target)
     if gated:
-        return _summed([first, second], [1.0, 1.0], target, "one gated memory per concept, side by side", "add")
-    return joint([first, second], action="add")
+        both = _summed([first, second], [1.0, 1.0], target, "one gated memory per concept, side by side", "add")
+    else:
+        both = joint([first, second], action="add")
+    if KEY not in plan.request.extra:
+        return both
+    *earlier, entry = both.manifest.history
+    history = (*earlier, {**entry, KEY: plan.request.extra[KEY]})
+    return Artifact(replace(both.manifest, history=history), both.edit)
 
 
 def revoke(

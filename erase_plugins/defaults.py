@@ -26,4 +26,5 @@ BUILTIN_PLUGINS: tuple[str, ...] = (
     "erase_plugins.methods.concept_ablation",
     "erase_plugins.pocket.judge",
     "erase_plugins.evaluation.quick",
+    "erase_plugins.evaluation.weights",
 )

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from erase_plugins.artifacts.artifact import Artifact
     from erase_plugins.artifacts.edit import Edit
     from erase_plugins.families.base import Family, Target
-    from erase_plugins.protocols import Evaluator, Layout, Method
+    from erase_plugins.protocols import Attack, Evaluator, Judge, Layout, Method, Suite
     from erase_plugins.types import EditPlan, EvalReport, Event
 
 PROJECT = "erase_plugins"
@@ -51,8 +51,26 @@ def erase_layouts() -> Iterable[Layout]:
 
 
 @hookspec
+def erase_judges() -> Iterable[Judge]:
+    """Judges: they look at what a model makes (pictures today) and say what it shows."""
+
+
+@hookspec
+def erase_suites() -> Iterable[Suite]:
+    """Suites: they measure a model with an edit and return a report, with figures and other files attached."""
+
+
+@hookspec
+def erase_attacks() -> Iterable[Attack]:
+    """Attacks: they try to bring an erased concept back within a budget, and report how often it came."""
+
+
+@hookspec
 def erase_evaluators() -> Iterable[Evaluator]:
-    """Judges, suites, metrics and attacks; the attribute ``kind`` tells which."""
+    """Deprecated: judges, suites and attacks in one list, told apart by an attribute ``kind``.
+
+    Still understood in this version; `erase_judges`, `erase_suites` and `erase_attacks` take its place.
+    """
 
 
 @hookspec

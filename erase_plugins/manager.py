@@ -14,11 +14,16 @@ from typing import Any
 
 from erase_plugins.errors import EraseError, PluginError, RequestError, UnknownName
 from erase_plugins.known import Known
-from erase_plugins.plugin_checks import check_item, check_items, file_of, first_line
+from erase_plugins.plain_text import first_line
+from erase_plugins.plugin_checks import check_item, check_items, file_of
 from erase_plugins.plugin_loading import PluginLoader, log
 from erase_plugins.types import EditPlan, Event, PluginProblem, Registered
 
-REGISTRIES = ("erase_methods", "erase_families", "erase_layouts", "erase_evaluators")
+#: what measures -> the hook that registers it
+EVALUATORS = {"judge": "erase_judges", "suite": "erase_suites", "attack": "erase_attacks"}
+REGISTRIES = ("erase_methods", "erase_families", "erase_layouts", *EVALUATORS.values())
+#: the hook that held all of `EVALUATORS` and is still understood
+OLD_HOOK = "erase_evaluators"
 
 
 class Manager(PluginLoader):
@@ -40,15 +45,17 @@ class Manager(PluginLoader):
 
     def _collect(self, hook: str) -> tuple[Registered, ...]:
         found: list[Registered] = []
-        for impl in self._impls(hook):
+        for impl, source in self._sources(hook):
             name = impl.plugin_name
             package, version = self._origin.get(name, ("unknown", ""))
             try:
-                items = check_items(hook, self._call(impl, hook, {}))
+                items = check_items(source, self._call(impl, source, {}))
             except (Exception, SystemExit) as error:
-                self._problem(name, package, version, hook, first_line(error))
+                self._problem(name, package, version, source, first_line(error))
                 continue
             for item in items:
+                if source != hook and not self._of_kind(impl, item, hook):
+                    continue
                 try:
                     check_item(hook, item)
                 except Exception as error:
@@ -57,11 +64,42 @@ class Manager(PluginLoader):
                 found.append(Registered(item, name, package, version, file_of(type(item), impl.plugin)))
         return self._without_duplicates(hook, found)
 
+    def _sources(self, hook: str) -> list[tuple[Any, str]]:
+        """Implementations of a hook, and those of the old hook by plugins that have no new one."""
+        sources = [(impl, hook) for impl in self._impls(hook)]
+        if hook in EVALUATORS.values():
+            sources += [(impl, OLD_HOOK) for impl in self._old_impls()]
+        return sources
+
+    def _old_impls(self) -> list[Any]:
+        new = {impl.plugin_name for hook in EVALUATORS.values() for impl in self._impls(hook)}
+        return [impl for impl in self._impls(OLD_HOOK) if impl.plugin_name not in new]
+
+    def _of_kind(self, impl: Any, item: Any, hook: str) -> bool:
+        """Whether an object of the old hook belongs to ``hook``; one that belongs nowhere is a problem."""
+        kind = getattr(item, "kind", None)
+        if kind not in EVALUATORS:
+            package, version = self._origin.get(impl.plugin_name, ("unknown", ""))
+            message = f"PluginError: {type(item).__name__} has the kind {kind!r}; known: {', '.join(EVALUATORS)}"
+            self._problem(impl.plugin_name, package, version, OLD_HOOK, message)
+            return False
+        return EVALUATORS[kind] == hook
+
+    @property
+    def notices(self) -> tuple[PluginProblem, ...]:
+        """Plugins that work, but use what will go; for their authors."""
+        found = []
+        for impl in self._old_impls():
+            package, version = self._origin.get(impl.plugin_name, ("unknown", ""))
+            message = f"{OLD_HOOK} is deprecated and will go; use {', '.join(EVALUATORS.values())} (no 'kind' needed)"
+            found.append(PluginProblem(impl.plugin_name, package, version, OLD_HOOK, message))
+        return tuple(found)
+
     def _without_duplicates(self, hook: str, found: list[Registered]) -> tuple[Registered, ...]:
         """An id claimed twice is left out on both sides, unless one of the plugins is preferred."""
         groups: dict[str, list[Registered]] = {}
         for entry in found:
-            groups.setdefault(_key(hook, entry.item), []).append(entry)
+            groups.setdefault(entry.item.id, []).append(entry)
         kept = []
         for key, entries in groups.items():
             chosen = [entry for entry in entries if {entry.plugin, entry.package} & set(self.preferred)]
@@ -75,10 +113,10 @@ class Manager(PluginLoader):
             self._problem(last.plugin, last.package, last.version, hook, message)
         return tuple(kept)
 
-    def _get(self, hook: str, what: str, name: str, kind: str = "") -> Any:
-        entries = {entry.item.id: entry.item for entry in self.registered(hook) if kind in ("", _kind(entry.item))}
+    def _get(self, hook: str, what: str, name: str) -> Any:
+        entries = {entry.item.id: entry.item for entry in self.registered(hook)}
         if name not in entries:
-            clash = self._clashes.get((hook, f"{kind}:{name}"))
+            clash = self._clashes.get((hook, name))
             if clash:
                 raise RequestError(clash)
             raise UnknownName(what, name, entries)
@@ -126,13 +164,18 @@ class Manager(PluginLoader):
         return Known(tables["family"], tables["layout"], clashes)
 
     def evaluators(self, kind: str | None = None) -> tuple[Registered, ...]:
-        """Judges, suites, metrics and attacks, or those of one kind."""
-        entries = self.registered("erase_evaluators")
-        return tuple(entry for entry in entries if kind is None or entry.item.kind == kind)
+        """Judges, suites and attacks, or those of one kind, with their provenance."""
+        hooks = EVALUATORS.values() if kind is None else (EVALUATORS[kind],)
+        return tuple(entry for hook in hooks for entry in self.registered(hook))
 
     def evaluator(self, name: str, kind: str) -> Any:
-        """The evaluator with this id and kind."""
-        return self._get("erase_evaluators", kind, name, kind)
+        """The judge, suite or attack (``kind``) with this id.
+
+        Raises:
+            UnknownName: not registered.
+            RequestError: claimed by two plugins.
+        """
+        return self._get(EVALUATORS[kind], kind, name)
 
     # ---- lifecycle ---------------------------------------------------------------------------------------------
 
@@ -254,15 +297,6 @@ class Manager(PluginLoader):
     def cli_commands(self, cli: Any) -> None:
         """Lets every plugin add its sub-commands; a failing one is recorded."""
         self._recorded("erase_cli_commands", cli=cli)
-
-
-def _kind(item: Any) -> str:
-    return str(getattr(item, "kind", ""))
-
-
-def _key(hook: str, item: Any) -> str:
-    """What must be unique: the id, for evaluators within their kind."""
-    return f"{_kind(item) if hook == 'erase_evaluators' else ''}:{item.id}"
 
 
 @lru_cache(maxsize=1)

@@ -1,18 +1,23 @@
-"""Options of a method: a frozen dataclass whose fields carry help, bounds, choices and per-profile defaults.
+"""Options of a method: a frozen dataclass whose fields carry help, bounds and choices.
 
 The dataclass is the only place where an option is described; the command line, the nodes and the documentation tables
-are generated from it.
+are generated from it. Defaults that depend on the kind of model or concept come from its presets
+(`erase_plugins.presets`): a class attribute ``presets`` with the name of a TOML file beside the module, or a mapping. A
+class inherits the presets of its bases, except for options that it declares anew.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import types
 import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
+from erase_plugins import presets as files
 from erase_plugins.errors import RequestError, UnknownName
 
 
@@ -28,11 +33,11 @@ def option(
     """Dataclass field of an option.
 
     Args:
-        default: value when neither the user nor a profile says otherwise.
+        default: value when neither the user nor a preset says otherwise.
         help: one line.
         low, high: inclusive bounds for numbers.
         choices: allowed values.
-        per: defaults by profile or family id ("pocket", "sdxl", "style" ...); the first match wins.
+        per: presets of this one option ("pocket", "pocket style", "sdxl", "style" ...), for methods without a file.
     """
     metadata = {"help": help, "low": low, "high": high, "choices": tuple(choices), "per": dict(per or {})}
     return dataclasses.field(default=default, metadata=metadata)
@@ -40,7 +45,10 @@ def option(
 
 @dataclass(frozen=True)
 class OptionInfo:
-    """Description of one option, as shown by ``--help``, the nodes and the documentation."""
+    """Description of one option, as shown by ``--help``, the nodes and the documentation.
+
+    ``per`` holds the presets: kind of model or concept to value.
+    """
 
     name: str
     type: str
@@ -52,31 +60,30 @@ class OptionInfo:
     per: Mapping[str, Any]
 
 
+@lru_cache(maxsize=512)
 def describe(options: type) -> tuple[OptionInfo, ...]:
-    """All options of a method's ``Options`` class in their order."""
-    hints = typing.get_type_hints(options)
+    """All options of a method's ``Options`` class in their order, with its presets.
+
+    Raises:
+        RequestError: a preset names an unknown option or a value that is not allowed.
+    """
+    declared = _declared(options)
+    tables = _presets(options, declared)
     return tuple(
-        OptionInfo(
-            name=item.name,
-            type=_type_name(hints[item.name]),
-            default=item.default,
-            help=item.metadata.get("help", ""),
-            low=item.metadata.get("low"),
-            high=item.metadata.get("high"),
-            choices=item.metadata.get("choices", ()),
-            per=item.metadata.get("per", {}),
+        dataclasses.replace(
+            item, per={**item.per, **{name: row[item.name] for name, row in tables.items() if item.name in row}}
         )
-        for item in dataclasses.fields(options)
+        for item in declared.values()
     )
 
 
-def resolve(options: type, given: Mapping[str, Any], profiles: Sequence[str] = ()) -> Any:
-    """Instance of ``options`` from what the user gave, then profile defaults, then defaults.
+def resolve(options: type, given: Mapping[str, Any], presets: Sequence[str] = ()) -> Any:
+    """Instance of ``options`` from what the user gave, then presets, then defaults.
 
     Args:
         options: a method's ``Options`` class.
         given: option name to value; strings are converted to the declared type.
-        profiles: names that pick per-profile defaults, most specific first.
+        presets: kinds of model and concept that pick presets, most specific first.
 
     Raises:
         UnknownName: an option that the method does not have.
@@ -92,9 +99,77 @@ def resolve(options: type, given: Mapping[str, Any], profiles: Sequence[str] = (
         if name in given:
             values[name] = _check(item, _convert(name, given[name], hints[name]))
         else:
-            match = next((item.per[profile] for profile in profiles if profile in item.per), item.default)
+            match = next((item.per[preset] for preset in presets if preset in item.per), item.default)
             values[name] = match
     return options(**values)
+
+
+def check_tables(options: type, tables: files.Tables, where: str) -> dict[str, dict[str, Any]]:
+    """The tables of a preset with every value in the type of its option.
+
+    Args:
+        options: a method's ``Options`` class.
+        tables: from `erase_plugins.presets.flatten`.
+        where: what messages call the preset.
+
+    Raises:
+        UnknownName: an option that the method does not have, with the nearest that it has.
+        RequestError: names file, table, option and what is allowed.
+    """
+    declared, hints = _declared(options), typing.get_type_hints(options)
+    found: dict[str, dict[str, Any]] = {}
+    for table, row in tables.items():
+        place = f"{where}, {files.title(table)}"
+        found[table] = {}
+        for name, value in row.items():
+            if name not in declared:
+                raise UnknownName(f"option in {place}", name, declared)
+            try:
+                found[table][name] = _check(declared[name], _convert(name, value, hints[name]))
+            except RequestError as error:
+                raise RequestError(f"{place}: {error}") from error
+    return found
+
+
+def preset_files(options: type) -> list[str]:
+    """Names of the preset files of a class and its bases, those of the bases first."""
+    sources = [vars(owner).get("presets") for owner in reversed(options.__mro__)]
+    return [source.rpartition("/")[2] for source in sources if isinstance(source, str)]
+
+
+def _declared(options: type) -> dict[str, OptionInfo]:
+    """Options as the fields of the dataclass describe them."""
+    hints = typing.get_type_hints(options)
+    return {
+        item.name: OptionInfo(
+            name=item.name,
+            type=_type_name(hints[item.name]),
+            default=item.default,
+            help=item.metadata.get("help", ""),
+            low=item.metadata.get("low"),
+            high=item.metadata.get("high"),
+            choices=item.metadata.get("choices", ()),
+            per=item.metadata.get("per", {}),
+        )
+        for item in dataclasses.fields(options)
+    }
+
+
+def _presets(options: type, declared: Mapping[str, OptionInfo]) -> dict[str, dict[str, Any]]:
+    """Presets of a class and its bases, in the order of its own file."""
+    found: dict[str, dict[str, Any]] = {}
+    order: list[str] = []
+    for owner in reversed(options.__mro__):
+        for name in inspect.get_annotations(owner):
+            for row in found.values():
+                row.pop(name, None)
+        source = vars(owner).get("presets") if "presets" not in declared else None
+        if source is not None:
+            where, tables = files.shipped(source, owner)
+            order = [*tables, *order]
+            for name, row in check_tables(owner, tables, where).items():
+                found.setdefault(name, {}).update(row)
+    return {name: found[name] for name in dict.fromkeys(order)}
 
 
 def as_dict(options: Any) -> dict[str, Any]:
@@ -145,11 +220,15 @@ def _convert_one(value: Any, kind: Any) -> Any:
             raise ValueError(value)
         return int(value)
     if kind is float:
+        if isinstance(value, bool):
+            raise TypeError(value)
         number = float(value)
         if number != number or number in (float("inf"), float("-inf")):
             raise ValueError(value)
         return number
     if kind is str:
+        if isinstance(value, list | tuple | Mapping):
+            raise TypeError(value)
         return str(value)
     if typing.get_origin(kind) is tuple:
         inner = typing.get_args(kind)[0]

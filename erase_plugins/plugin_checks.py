@@ -13,8 +13,9 @@ from typing import Any
 
 from erase_plugins import hookspecs
 from erase_plugins.api_range import API_ATTRIBUTE, check_api
-from erase_plugins.errors import PluginError
-from erase_plugins.types import KINDS
+from erase_plugins.errors import PluginError, RequestError
+from erase_plugins.options import describe
+from erase_plugins.types import BUDGETS, KINDS
 
 PREFIX = "erase_"
 MARK = f"{hookspecs.PROJECT}_impl"
@@ -44,16 +45,11 @@ REQUIRED = {
         "ui_versions",
     ),
     "erase_layouts": ("id", "title", "readers", "accepts", "filename", "write", "sniff", "read"),
-    "erase_evaluators": ("id", "kind", "title", "needs"),
+    "erase_judges": ("id", "title", "needs", "axes", "fingerprint", "accepts", "score", "world"),
+    "erase_suites": ("id", "title", "needs", "run"),
+    "erase_attacks": ("id", "title", "needs", "budgets", "run"),
 }
-_BY_KIND = {"judge": ("axes", "fingerprint", "accepts", "score", "world"), "suite": ("run",)}
 _ID = re.compile(r"^[a-z0-9][a-z0-9._-]*$")
-
-
-def first_line(error: BaseException) -> str:
-    """Type and first line of an error."""
-    text = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {text[0] if text else ''}".rstrip(": ")
 
 
 def hook_names() -> tuple[str, ...]:
@@ -147,8 +143,7 @@ def check_item(hook: str, item: Any) -> None:
     if isinstance(item, type):
         raise PluginError(f"{hook} returned the class {item.__name__}; return an instance: {item.__name__}()")
     name = type(item).__name__
-    needed = REQUIRED[hook] + (_BY_KIND.get(str(getattr(item, "kind", "")), ()) if hook == "erase_evaluators" else ())
-    missing = [attribute for attribute in needed if not hasattr(item, attribute)]
+    missing = [attribute for attribute in REQUIRED[hook] if not hasattr(item, attribute)]
     if missing:
         base = f"; subclass erase_plugins.families.base.Family, which has all but {_FAMILY_OWN}"
         raise PluginError(f"{name} lacks {', '.join(missing)}{base if hook == 'erase_families' else ''}")
@@ -158,8 +153,10 @@ def check_item(hook: str, item: Any) -> None:
         _check_method(name, item)
     elif hook == "erase_families":
         _check_family(name, item)
-    elif hook == "erase_evaluators" and item.kind == "suite":
+    elif hook == "erase_suites":
         _check_suite(name, item)
+    elif hook == "erase_attacks":
+        _check_attack(name, item)
 
 
 def _check_method(name: str, item: Any) -> None:
@@ -172,6 +169,10 @@ def _check_method(name: str, item: Any) -> None:
             raise PluginError(f"{name}.{attribute} holds {', '.join(odd)}; known: {', '.join(allowed or ())}")
     if not isinstance(item.Options, type) or not dataclasses.is_dataclass(item.Options):
         raise PluginError(f"{name}.Options is not a dataclass; make its fields with erase_plugins.options.option")
+    try:
+        describe(item.Options)
+    except RequestError as error:
+        raise PluginError(f"{name}.Options: {error}") from error
 
 
 def _check_family(name: str, item: Any) -> None:
@@ -188,9 +189,25 @@ def _check_family(name: str, item: Any) -> None:
 
 def _check_suite(name: str, item: Any) -> None:
     _check_call(f"{name}.run", item.run, ((None, None), (None,)), "run(self, subject, ctx)")
+    _check_measuring(name, item)
+
+
+def _check_attack(name: str, item: Any) -> None:
+    _check_call(f"{name}.run", item.run, ((None, None),), "run(self, subject, budget)")
+    sizes = item.budgets
+    if not isinstance(sizes, Mapping) or any(not isinstance(sizes.get(key), int) or sizes[key] < 1 for key in BUDGETS):
+        raise PluginError(f"{name}.budgets is {sizes!r}; map {', '.join(BUDGETS)} to numbers of queries")
+    _check_measuring(name, item)
+
+
+def _check_measuring(name: str, item: Any) -> None:
+    """The optional attributes that suites and attacks share."""
     options = getattr(item, "Options", None)
     if options is not None and not (isinstance(options, type) and dataclasses.is_dataclass(options)):
         raise PluginError(f"{name}.Options is not a dataclass; make its fields with erase_plugins.options.option")
+    files = getattr(item, "attachments", ())
+    if not isinstance(files, tuple) or not all(isinstance(file, str) for file in files):
+        raise PluginError(f"{name}.attachments is {files!r}; give a tuple of file names")
 
 
 def _check_call(what: str, function: Any, calls: tuple[tuple[None, ...], ...], wanted: str) -> None:

@@ -20,7 +20,8 @@ import pluggy
 from erase_plugins import hookspecs, late
 from erase_plugins.defaults import BUILTIN_PLUGINS
 from erase_plugins.errors import PluginError, RequestError, UnknownName
-from erase_plugins.plugin_checks import check_plugin, file_of, first_line
+from erase_plugins.plain_text import first_line
+from erase_plugins.plugin_checks import check_plugin, file_of
 from erase_plugins.types import PluginProblem, Registered
 
 log = logging.getLogger("erase_plugins")

@@ -15,9 +15,10 @@ if TYPE_CHECKING:
 
     from erase_plugins.artifacts.edit import Edit
     from erase_plugins.engine.context import RunContext
+    from erase_plugins.evaluation.budget import Budget
     from erase_plugins.evaluation.context import SuiteContext
     from erase_plugins.families.base import Family, Target, TargetInfo
-    from erase_plugins.types import EditPlan, EraseRequest, EvalReport
+    from erase_plugins.types import AttackReport, EditPlan, EraseRequest, EvalReport
 
 
 @runtime_checkable
@@ -88,20 +89,20 @@ class Layout(Protocol):
 
 @runtime_checkable
 class Evaluator(Protocol):
-    """A judge, suite, metric or attack. ``needs`` lists optional extras, checked before work."""
+    """What judges, suites and attacks share. ``needs`` lists optional extras, checked before work."""
 
     id: str
-    kind: str
     title: str
     needs: frozenset[str]
 
 
 @runtime_checkable
 class Judge(Evaluator, Protocol):
-    """Looks at pictures. ``axes`` maps an axis (concept, style, background) to its labels.
+    """Looks at what a model makes. ``axes`` maps an axis (concept, style, background) to its labels.
 
-    ``complete = True`` (optional) says that its world is all that a model it accepts can draw: names outside of it are
-    then refused as unknown.
+    Two attributes are optional: ``modality`` says what it looks at ("image" unless said otherwise), and
+    ``complete = True`` that its world is all that a model it accepts can draw: names outside of it are then refused as
+    unknown.
     """
 
     axes: Mapping[str, tuple[str, ...]]
@@ -121,10 +122,29 @@ class Judge(Evaluator, Protocol):
 class Suite(Evaluator, Protocol):
     """A set of prompts, subjects and metrics that ends in a report.
 
-    Two attributes are optional: ``Options``, a frozen dataclass made with `erase_plugins.options.option` (given as
-    ``--set name=value``, read in ``ctx.options``), and ``needs_subject = False`` for a suite that measures no diffusion
-    model: it is run with ``subject=None``, and no model, judge or torch is loaded for it.
+    Four attributes are optional: ``Options``, a frozen dataclass made with `erase_plugins.options.option` (given as
+    ``--set name=value``, read in ``ctx.options``); ``needs_judge = False`` for a suite that scores what it sees itself
+    (``subject.judge`` is None); ``needs_subject = False`` for one that measures no diffusion model (it is run with
+    ``subject=None``, and no model, judge or torch is loaded); ``attachments``, the names of files it may attach, so
+    that a file in their way is noticed before the work and not after it.
     """
 
     def run(self, subject: Any, ctx: SuiteContext) -> EvalReport:
-        """Measures ``subject`` (see `erase_plugins.evaluation.run.Subject`)."""
+        """Measures ``subject`` (see `erase_plugins.evaluation.run.Subject`); files go into ``report.attachments``."""
+
+
+@runtime_checkable
+class Attack(Evaluator, Protocol):
+    """Tries to bring back what an edit erased.
+
+    ``budgets`` gives the number of queries (answers of the model that may be looked at) for "quick", "standard" and
+    "long". ``Options``, ``needs_judge`` and ``attachments`` are optional, as for a suite.
+    """
+
+    budgets: Mapping[str, int]
+
+    def run(self, subject: Any, budget: Budget) -> AttackReport:
+        """Attacks ``subject`` (see `erase_plugins.evaluation.run.Subject`) within ``budget.queries``.
+
+        The report holds the success with its interval, a control run, and what was found, also as an attached file.
+        """

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -19,6 +20,10 @@ CARD = "README.md"
 REPORT = "report.json"
 #: pictures of an evaluation that may be published, by their name in the report
 PICTURES = {"contact_sheet": "images/contact_sheet.png", "chart": "images/chart.png"}
+#: other pictures that a suite attached to its report
+FIGURE = "images/figure-{}"
+_FIGURE_FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*\.png")
+_PNG = b"\x89PNG\r\n\x1a\n"
 
 
 @dataclass(frozen=True)
@@ -149,14 +154,30 @@ def report_files(report: EvalReport | None, folder: Path | None, pictures: bool,
         return []
     text = json.dumps(report.to_dict(), indent=2, sort_keys=True)
     found = [PushFile(REPORT, text.encode())]
-    for key, name in PICTURES.items():
+    for key, name in picture_names(report).items():
         place = None if folder is None else folder / Path(str(report.files.get(key, ""))).name
         if pictures and place is not None and place.is_file():
             with place.open("rb") as file:
-                if file.read(8) != b"\x89PNG\r\n\x1a\n":
+                if file.read(8) != _PNG:
                     continue
             found.append(PushFile(name, blurred(place.read_bytes()) if blur else place))
     return found
+
+
+def picture_names(report: EvalReport) -> dict[str, str]:
+    """Where the pictures of a report go in a repository, by their name in the report."""
+    others = {
+        key: FIGURE.format(name)
+        for key, name in report.files.items()
+        if key not in PICTURES and _FIGURE_FILE.fullmatch(str(name))
+    }
+    return PICTURES | others
+
+
+def is_figure(name: str) -> bool:
+    """Whether a file in a repository has the name of an attached picture."""
+    start, _, end = FIGURE.partition("{}")
+    return name.startswith(start) and name.endswith(end) and "/" not in name.removeprefix(start)
 
 
 def artifact_files(artifact: Any) -> list[PushFile]:

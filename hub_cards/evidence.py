@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from erase_plugins.types import EvalReport, EvalRow
+from hub_cards.bundle import FIGURE
 from hub_cards.escape import flat, prose
 
 #: known metrics in words; others are shown by their name
@@ -52,6 +53,12 @@ def evidence(report: EvalReport | None) -> str:
         f"{number(report.strength)}, seed {seeds}. Raw values: `report.json`.",
     ]
     return "\n".join([*lines, *(f"\nNote: {prose(text)}." for text in report.warnings)])
+
+
+def alt_text(report: EvalReport | None, name: str) -> str:
+    """What a picture of a report shows, for those who cannot see it."""
+    attached = {} if report is None else {FIGURE.format(file): entry for file, entry in report.attached.items()}
+    return prose(str(attached.get(name, {}).get("title", ""))) or "Pictures before and after"
 
 
 def attacked(report: EvalReport | None) -> bool:

@@ -18,7 +18,7 @@ from erase_plugins.errors import ArtifactError, CorruptArtifact, PushRefused, Re
 from erase_plugins.types import EvalReport
 from erase_plugins.workflow.collection import read_index
 from hub_cards import gallery
-from hub_cards.bundle import CARD, PICTURES, REPORT, Bundle
+from hub_cards.bundle import CARD, PICTURES, REPORT, Bundle, is_figure
 from hub_cards.front_matter import EVIDENCE, read
 from hub_cards.licences import Licence
 from hub_cards.package import pinned
@@ -88,7 +88,7 @@ def keep(bundle: Bundle, remote: Remote, *, prune: bool = False, pictures: bool 
     data, old = read(card), _old(bundle, remote, prune)
     new = {item.name: item.state for item in bundle.files}
     evidence = {name for name in remote.files if _is_evidence(name, bundle.record == INDEX)} - set(new)
-    replaced = _replaced(new)
+    replaced = _replaced(new, evidence)
     stale = {name for name in evidence if prune or name in replaced or not (pictures or name == REPORT)}
     stays = evidence - stale
     keys = EVIDENCE & set(data)
@@ -103,7 +103,7 @@ def keep(bundle: Bundle, remote: Remote, *, prune: bool = False, pictures: bool 
     mine = stays if bundle.record == FILENAME and bundle.repo_type == "model" else set[str]()
     return Kept(
         old.same, tuple(dict.fromkeys((*gone, *sorted(stale)))), card, data, frozenset(dropped),
-        _report(bundle, remote) if REPORT in mine else None, tuple(name for name in PICTURES.values() if name in mine),
+        _report(bundle, remote) if REPORT in mine else None, _pictures(mine),
         _gallery(bundle, remote, mine) if gallery.INDEX in mine else None,
     )  # fmt: skip
 
@@ -190,12 +190,18 @@ def _same_files(bundle: Bundle, remote: Remote, parts: tuple[str, ...]) -> bool:
 def _is_evidence(name: str, folders: bool) -> bool:
     """Whether a file has the name of a report, its pictures or pairs; with ``folders`` also in an artifact's folder."""
     inner = name.split("/", 1)[-1] if folders and not name.startswith(f"{gallery.FOLDER}/") else name
-    return inner in (REPORT, *PICTURES.values()) or gallery.of_gallery(inner)
+    return inner in (REPORT, *PICTURES.values()) or is_figure(inner) or gallery.of_gallery(inner)
 
 
-def _replaced(new: Mapping[str, str]) -> set[str]:
+def _pictures(mine: set[str]) -> tuple[str, ...]:
+    """The published pictures of a report, in the order of the page."""
+    return (*(name for name in PICTURES.values() if name in mine), *sorted(filter(is_figure, mine)))
+
+
+def _replaced(new: Mapping[str, str], evidence: set[str]) -> set[str]:
     """Names of evidence that is replaced: another report has its own pictures, new pairs are all the pairs."""
-    found = set() if new.get(REPORT, "same") == "same" else set(PICTURES.values())
+    pictures = {*PICTURES.values(), *filter(is_figure, evidence)}
+    found = set() if new.get(REPORT, "same") == "same" else pictures
     if gallery.INDEX in new:
         found |= {name for turn in range(1, gallery.MOST + 1) for name in gallery.names(turn)}
     return found

@@ -18,7 +18,7 @@ from erase_plugins.types import EvalReport
 from hub_cards import provenance, sections, usage
 from hub_cards.bundle import read_report
 from hub_cards.escape import flat, front_matter, prose
-from hub_cards.evidence import evidence, model_index
+from hub_cards.evidence import alt_text, evidence, model_index
 from hub_cards.front_matter import ADULT
 from hub_cards.gallery import Gallery
 from hub_cards.licences import Licence, licence_of, needed
@@ -145,7 +145,7 @@ def _body(
         "## Which base\n\n" + sections.base(manifest),
         *([] if gallery is None else ["## Before and after\n\n" + sections.pairs(gallery)]),
         "## How well\n\n" + evidence(report),
-        *(f"![Pictures before and after]({name})" for name in pictures),
+        *(f"![{alt_text(report, name)}]({name})" for name in pictures),
         "## How to use it\n\n" + usage.use(loaded, repo, requirement),
         "## How strong\n\n" + sections.strength(manifest, report),
         "## Combine it, take it back\n\n" + usage.combine(loaded, repo),

@@ -9,7 +9,7 @@ from typing import Any
 
 from erase_plugins.errors import HubUnreachable, NotAllowed, PushRefused, RequestError
 from erase_plugins.types import EvalReport
-from hub_cards.bundle import CARD, PICTURES, Bundle, PushFile, artifact_files, card_diff, read_report, report_files
+from hub_cards.bundle import CARD, REPORT, Bundle, PushFile, artifact_files, card_diff, read_report, report_files
 from hub_cards.errors import check_repo, clean, reaching
 from hub_cards.front_matter import merge
 from hub_cards.gallery import Gallery, read_gallery
@@ -84,10 +84,10 @@ def push(
     found, folder = read_report(report)
     hide = to_blur(loaded.manifest.concepts) if blur is None else blur
     extra = report_files(found, folder, pictures, hide)
+    shown = [item.name for item in extra if item.name != REPORT]
     drawn = gallery if isinstance(gallery, Gallery) or gallery is None else read_gallery(gallery)
     drawn = None if drawn is None or not pictures else drawn.blur() if hide else drawn
     extra += [] if drawn is None else [PushFile(name, data) for name, data in drawn.files().items()]
-    shown = [item.name for item in extra if item.name in PICTURES.values()]
 
     def write(kept: Kept) -> str:
         return card(

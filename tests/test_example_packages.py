@@ -23,7 +23,7 @@ PACKAGES = {
 PUBLIC = {
     "erase_plugins", "erase_plugins.cli.command", "erase_plugins.cli.console", "erase_plugins.cli.main",
     "erase_plugins.errors", "erase_plugins.families.base", "erase_plugins.options", "erase_plugins.protocols", "erase_plugins.testing",
-    "erase_plugins.testing.contract", "erase_plugins.types",
+    "erase_plugins.testing.contract", "erase_plugins.testing.measuring", "erase_plugins.types",
 }  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 import sys
 from pathlib import Path
 
@@ -59,8 +60,8 @@ def test_every_hook_has_a_test():
     assert missing == []
 
 
-def test_there_are_fifteen_hooks_and_all_are_documented_and_typed():
-    assert len(hook_names()) == 15
+def test_there_are_eighteen_hooks_and_all_are_documented_and_typed():
+    assert len(hook_names()) == 18
     for name in hook_names():
         function = getattr(hookspecs, name)
         assert len(inspect.getdoc(function)) > 20
@@ -79,7 +80,7 @@ def test_a_stale_page_is_noticed():
     assert fill(text) != text
     with pytest.raises(ValueError, match="no block 'hooks'"):
         fill(text.replace("<!-- generated: hooks -->", ""))
-    assert set(BLOCKS) == {"hook table", "hooks", "attributes", "contract"}
+    assert set(BLOCKS) == {"hook table", "hooks", "attributes", "contract", "measuring"}
 
 
 def test_required_attributes_are_those_of_the_protocols():
@@ -88,9 +89,12 @@ def test_required_attributes_are_those_of_the_protocols():
     for hook, protocol in (
         ("erase_methods", protocols.Method),
         ("erase_layouts", protocols.Layout),
-        ("erase_evaluators", protocols.Evaluator),
+        ("erase_judges", protocols.Judge),
+        ("erase_suites", protocols.Suite),
+        ("erase_attacks", protocols.Attack),
     ):
-        members = {name for name in vars(protocol) if not name.startswith("_")} | set(protocol.__annotations__)
+        lines = [item for item in protocol.__mro__ if item.__module__ == protocol.__module__]
+        members = {name for item in lines for name in (*vars(item), *item.__annotations__) if not name.startswith("_")}
         assert members == set(REQUIRED[hook])
 
 
@@ -118,17 +122,77 @@ def test_hook_erase_layouts(register):
     assert register(plugin(erase_layouts=lambda: iter([layout]))).layout("mine") is layout
 
 
-def test_hook_erase_evaluators(register):
-    class Metric:
-        id, kind, title, needs = "blur", "metric", "Blur", frozenset()
+class Quiet:
+    """A suite and an attack at once, as far as the registry looks."""
 
-    class NoJudge(Metric):
-        id, kind = "blind", "judge"
+    id, title, needs = "quiet", "Quiet", frozenset()
+    budgets = {"quick": 1, "standard": 2, "long": 3}
 
-    manager = register(plugin(erase_evaluators=lambda: [Metric(), NoJudge()]))
-    assert manager.evaluator("blur", "metric").title == "Blur"
-    assert [entry.item.id for entry in manager.evaluators("metric")] == ["blur"]
-    assert any("NoJudge lacks axes, fingerprint, accepts, score, world" in item.message for item in manager.problems)
+    def run(self, subject, budget):
+        """Not called here."""
+
+
+class Watching(Quiet):
+    axes, fingerprint = {"concept": ("dog",)}, "0"
+    accepts = score = world = Quiet.run
+
+
+def test_hook_erase_judges(register):
+    manager = register(plugin(erase_judges=lambda: [Watching(), type("Blind", (Quiet,), {"id": "blind"})()]))
+    assert manager.evaluator("quiet", "judge").title == "Quiet"
+    assert "blind" not in [entry.item.id for entry in manager.evaluators("judge")]
+    assert any("Blind lacks axes, fingerprint, accepts, score, world" in item.message for item in manager.problems)
+
+
+def test_hook_erase_suites(register):
+    odd = type("Odd", (Quiet,), {"id": "odd", "attachments": "curve.png"})()
+    manager = register(plugin(erase_suites=lambda: [Quiet(), odd]))
+    assert manager.evaluator("quiet", "suite").title == "Quiet"
+    assert "odd" not in [entry.item.id for entry in manager.evaluators("suite")]
+    assert any("attachments is 'curve.png'; give a tuple" in item.message for item in manager.problems)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ({"budgets": {"quick": 1, "long": 2}}, "budgets is .*; map quick, standard, long to numbers of queries"),
+        ({"budgets": {"quick": 0, "standard": 1, "long": 2}}, "map quick, standard, long"),
+        ({"run": lambda self, subject: None}, r"declare run\(self, subject, budget\)"),
+        ({"Options": dict}, "Options is not a dataclass"),
+    ],
+)
+def test_hook_erase_attacks(register, wrong, told):
+    manager = register(plugin(erase_attacks=lambda: [Quiet(), type("Odd", (Quiet,), {"id": "odd", **wrong})()]))
+    assert manager.evaluator("quiet", "attack").title == "Quiet"
+    assert "odd" not in [entry.item.id for entry in manager.evaluators("attack")]
+    assert any(re.search(told, item.message) for item in manager.problems)
+
+
+def test_hook_erase_evaluators_is_translated_and_its_author_is_told(register):
+    def old(base, kind, name):
+        return type("Old", (base,), {"kind": kind, "id": name})()
+
+    items = [
+        old(Watching, "judge", "one"),
+        old(Quiet, "suite", "two"),
+        old(Quiet, "attack", "three"),
+        old(Quiet, "metric", "four"),
+    ]
+    manager = register(plugin(erase_evaluators=lambda: items))
+    for name, kind in (("one", "judge"), ("two", "suite"), ("three", "attack")):
+        assert manager.evaluator(name, kind).kind == kind
+        assert [entry.item.id for entry in manager.evaluators(kind)].count(name) == 1
+    told = [item.message for item in manager.problems if item.stage == "erase_evaluators"]
+    assert told == ["PluginError: Old has the kind 'metric'; known: judge, suite, attack"]
+    (notice,) = manager.notices
+    assert notice.plugin == "hook-test-0" and "use erase_judges, erase_suites, erase_attacks" in notice.message
+
+
+def test_a_package_for_both_versions_counts_once(register):
+    both = plugin(erase_suites=lambda: [Quiet()], erase_evaluators=lambda: [type("Old", (Quiet,), {"kind": "suite"})()])
+    manager = register(both)
+    assert [entry.item.id for entry in manager.evaluators("suite")].count("quiet") == 1
+    assert manager.notices == () and manager.problems == []
 
 
 def test_hook_erase_cli_commands(register):

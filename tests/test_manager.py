@@ -226,15 +226,22 @@ def test_builtins_have_no_silent_priority():
 
 def test_judge_and_suite_may_share_an_id():
     class Both:
+        id, title, needs, budgets = "same", "t", frozenset(), {"quick": 1, "standard": 1, "long": 1}
+
+        def run(self, subject, ctx):
+            """Not called here."""
+
         @hookimpl
-        def erase_evaluators(self):
-            make = lambda kind: type("E", (), {"id": "same", "kind": kind, "title": "t", "needs": frozenset()})()  # noqa: E731
-            return [make("metric"), make("attack")]
+        def erase_suites(self):
+            return [self]
+
+        @hookimpl
+        def erase_attacks(self):
+            return [self]
 
     manager = Manager()
     with manager.temporary(Both()):
-        assert manager.evaluator("same", "metric").kind == "metric"
-        assert manager.evaluator("same", "attack").kind == "attack"
+        assert manager.evaluator("same", "suite") is manager.evaluator("same", "attack")
         assert manager.problems == []
         with pytest.raises(UnknownName, match="no judge named 'same'"):
             manager.evaluator("same", "judge")

@@ -37,6 +37,7 @@ def test_wheel_holds_the_packages_and_the_embedded_model_only(built: Path) -> No
         "erase_plugins/pocket/model/unet/diffusion_pytorch_model.safetensors",
         "erase_plugins/pocket/judge.safetensors",
         "erase_plugins/pocket/NOTICE",
+        "erase_plugins/presets/esd.toml",
         "erase_plugins/testing/contract.py",
         "hub_cards/cli/push.py",
         "hub_cards/space_app/app.py.in",

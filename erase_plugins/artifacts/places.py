@@ -78,7 +78,8 @@ def written_files(folder: Path) -> tuple[str, dict[str, str | None]]:
     The kind is empty if there is neither manifest nor index nor marker.
     """
     kind = ""
-    found: dict[str, str | None] = {name: None for name in SIDE_FILES if stamped(folder / name)}
+    found: dict[str, str | None] = {name: None for name in (*SIDE_FILES, *_reports(folder)) if stamped(folder / name)}
+    found |= dict.fromkeys(attached_files(folder))
     if plain(folder / INDEX):
         kind, entries = COLLECTION, _read(folder / INDEX).get("artifacts")
         found[INDEX] = None
@@ -96,6 +97,23 @@ def written_files(folder: Path) -> tuple[str, dict[str, str | None]]:
         found |= {str(name): None if value is None else str(value) for name, value in marker["files"].items()}
         found[MARKER] = None
     return kind, found
+
+
+def attached_files(folder: Path) -> set[str]:
+    """Names of files that a report in this folder lists as attached and that nobody changed since."""
+    found: set[str] = set()
+    for record in (SIDE_FILES[0], *_reports(folder)):
+        entries = _read(folder / record).get("attached") if stamped(folder / record) else None
+        for name, entry in entries.items() if isinstance(entries, dict) else ():
+            listed = entry.get("sha256") if isinstance(entry, dict) else None
+            if _usable(name) and plain(folder / name) and listed == _sha256(folder / name):
+                found.add(name)
+    return found
+
+
+def _reports(folder: Path) -> list[str]:
+    """Reports of attacks in a folder."""
+    return sorted(item.name for item in folder.glob("attack-*.json"))
 
 
 def foreign(folder: Path, known: Mapping[str, str | None]) -> list[str]:
@@ -147,7 +165,12 @@ def content_hash(path: Path) -> str | None:
     """SHA-256 of a small file; None for larger ones, whose name is enough."""
     if path.stat().st_size > _HASHED:
         return None
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    return _sha256(path)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def stamped(path: Path) -> bool:
@@ -198,7 +221,7 @@ def _file_problem(target: Path) -> str:
         return f"'{target.name}' is a folder, and a file is to be written"
     if not target.is_file():
         return f"'{target.name}' is no ordinary file"
-    if not stamped(target):
+    if not stamped(target) and target.name not in attached_files(target.parent):
         return f"'{target.name}' exists already and was not written by erase-plugins, so --force does not replace it"
     return ""
 

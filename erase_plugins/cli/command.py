@@ -55,6 +55,9 @@ model_options = stacked(
     click.option("--dtype", type=click.Choice(DTYPES), default="float32", show_default=True, help="Precision."),
     click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1, mps ..."),
 )
+preset_option = click.option(
+    "--preset", metavar="FILE", help="TOML file with option values by kind of model and concept; --set wins over it."
+)
 force_option = click.option(
     "--force", is_flag=True, help="Replace what was written at --out earlier; nothing else is ever replaced."
 )

@@ -22,6 +22,8 @@ from erase_plugins.types import KINDS
 @click.option("--style", "styles", multiple=True, metavar="TEXT", help="A style to erase; repeat for several.")
 @click.option("--kind", type=click.Choice(KINDS), default="object", show_default=True, help="Kind of --erase.")
 @click.option("--keep", multiple=True, metavar="TEXT", help="What must stay as it is; repeat for several.")
+@click.option("--preset", "presets", multiple=True, metavar="FILE",
+              help="TOML file with option values of one method, which it names; repeat for several.")  # fmt: skip
 @click.option("--images", type=click.IntRange(1), default=32, show_default=True, help="Pictures per prompt set.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of everything random.")
 @click.option("--jobs", type=click.IntRange(1), default=1, show_default=True, help="Processes on this machine.")
@@ -31,8 +33,9 @@ from erase_plugins.types import KINDS
 @dry_run_option
 def command(
     model: str, revision: str | None, dtype: str, device: str, methods: tuple[str, ...], concepts: tuple[str, ...],
-    erase_file: str | None, styles: tuple[str, ...], kind: str, keep: tuple[str, ...], images: int, seed: int,
-    jobs: int, ray: str | None, reuse: str | None, out: str, dry_run: bool,
+    erase_file: str | None, styles: tuple[str, ...], kind: str, keep: tuple[str, ...],
+    presets: tuple[str, ...], images: int, seed: int, jobs: int, ray: str | None, reuse: str | None, out: str,
+    dry_run: bool,
 ) -> None:  # fmt: skip
     """Run methods on the same concepts, prompts and seeds, and measure them.
 
@@ -50,8 +53,10 @@ def command(
     quiet_libraries()
     from erase_plugins.comparison import run
 
+    compared = run.parse_methods(methods)
+    own = run.read_presets(presets, [name for name, _ in compared])
     cells = run.make_cells(
-        wanted, run.parse_methods(methods), keep=keep, model=model, revision=revision, dtype=dtype, device=device,
+        wanted, compared, presets=own, keep=keep, model=model, revision=revision, dtype=dtype, device=device,
         images=images, seed=seed,
     )  # fmt: skip
     plans, reasons = run.plan_cells(cells)
@@ -71,7 +76,7 @@ def command(
     with progress() as bar:
         summary = run.compare(
             cells, Path(out), jobs=jobs, ray=ray, reuse=reuse,
-            command=_again(methods, wanted, keep, model, images, seed),
+            command=_again(methods, wanted, keep, presets, model, images, seed),
             progress=lambda done, total: bar.update("cells", done, total), prepare=quiet_libraries,
         )  # fmt: skip
     _tell(summary, Path(out))
@@ -100,7 +105,10 @@ def _tell(summary: dict, out: Path) -> None:
         raise EraseError(f"every cell failed, first: {next(iter(summary['failed'].values()))}")
 
 
-def _again(methods: tuple[str, ...], wanted: dict, keep: tuple[str, ...], model: str, images: int, seed: int) -> str:
+def _again(
+    methods: tuple[str, ...], wanted: dict, keep: tuple[str, ...], presets: tuple[str, ...], model: str, images: int,
+    seed: int,
+) -> str:  # fmt: skip
     """The command without the folder, for the table."""
     words: list[object] = ["erase-plugins", "compare", "--model", model]
     for name in methods:
@@ -109,4 +117,6 @@ def _again(methods: tuple[str, ...], wanted: dict, keep: tuple[str, ...], model:
         words += ["--style" if kind == "style" else "--erase", written(text)]
     for text in keep:
         words += ["--keep", text]
+    for file in presets:
+        words += ["--preset", Path(file).name]
     return quote(*words, "--images", images, "--seed", seed)

@@ -93,6 +93,11 @@ def _plugins() -> Iterator[Line]:
         where = f"{item.package} {item.version}, {item.plugin} ({item.stage})".strip()
         name = item.package if item.package != "erase-plugins" else item.plugin
         yield Line("plugins", "problem", f"{where}: {scrub(item.message)}", _plugin_fix(item, name))
+    for item in manager.notices:
+        where = f"{item.package} {item.version}, {item.plugin}"
+        yield Line(
+            "plugins", "warning", f"{where}: {scrub(item.message)}", f"update {item.package}, or tell its author"
+        )
 
 
 def _plugin_fix(item: Any, name: str) -> str:

@@ -35,7 +35,9 @@ _DAMAGE = 0.10
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of prompts, noise and resampling.")
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Option of the suite (see 'info SUITE').")
 @click.option("--any-base", is_flag=True, help="Allow a fine-tune of the artifact's base model.")
-@click.option("--out", required=True, metavar="DIR", help="Folder for report.json, contact sheet and chart.")
+@click.option(
+    "--out", required=True, metavar="DIR", help="Folder for report.json, figures and what else the suite attaches."
+)
 @dry_run_option
 @force_option
 def command(
@@ -45,8 +47,9 @@ def command(
 ) -> None:  # fmt: skip
     """Measure artifacts: is the concept gone, is the rest still there."""
     from erase_plugins.artifacts.locks import claim_files
-    from erase_plugins.artifacts.places import SIDE_FILES
-    from erase_plugins.evaluation.context import needs_subject, suite_options
+    from erase_plugins.errors import RequestError
+    from erase_plugins.evaluation.attachments import output_names
+    from erase_plugins.evaluation.context import REPORT, needs_judge, needs_subject, suite_options
     from erase_plugins.families.source import find_source
     from erase_plugins.manager import get_manager
     from erase_plugins.workflow.models import find_family
@@ -58,11 +61,13 @@ def command(
         return
     if judge is not None:
         get_manager().evaluator(judge, "judge")
+        if not needs_judge(runner):
+            raise RequestError(f"suite {suite} asks no judge; leave out --judge")
     source = find_source(model, revision)
     family = find_family(source)
     folder = Path(out)
     if not dry_run:
-        until_the_end(claim_files(folder, SIDE_FILES, force))
+        until_the_end(claim_files(folder, output_names(runner, REPORT), force))
     for path in artifacts:
         existing(path)
     loaded = load_artifacts(artifacts)
@@ -87,7 +92,7 @@ def command(
         mark(loaded[0], quality)
     emit({**report.to_dict(), "quality": quality, "advice": advice, "folder": str(folder)})
     show(report)
-    say(f"quality: {quality}; {human_seconds(report.seconds)}; judge {report.judge}")
+    say(f"quality: {quality}; {human_seconds(report.seconds)}; judge {report.judge or 'none'}")
     for text in (*report.warnings, *advice):
         say(f"  {text}")
     for name, file in report.files.items():

@@ -18,13 +18,14 @@ from erase_plugins.plain_text import one_line, scrub
 #: command -> (module with a click command named ``command``, one line of help)
 COMMANDS = {
     "demo": ("demo", "Erase a concept from the embedded model and see before and after (start here)."),
-    "list": ("list", "List methods, families, layouts, judges, suites or plugins."),
-    "info": ("info", "Show a method's options, paper and families."),
+    "list": ("list", "List methods, families, layouts, judges, suites, attacks or plugins."),
+    "info": ("info", "Show a method's options, paper and families, or the options of a suite or attack."),
     "run": ("run", "Erase concepts from a model and write an artifact folder."),
     "sweep": ("sweep", "Erase many concepts, each into an artifact of its own; resumable."),
     "compare": ("compare", "Run methods on the same concepts and seeds: table, Pareto plot, contact sheet."),
     "generate": ("generate", "Draw a picture with artifacts applied."),
     "evaluate": ("evaluate", "Measure artifacts: target, synonyms, neighbours, kept concepts."),
+    "attack": ("attack", "Try to bring an erased concept back, within a budget."),
     "inspect": ("inspect", "Say what a file or artifact folder is, and what can be done with it."),
     "convert": ("convert", "Write an artifact in another file layout."),
     "merge": ("merge", "Make one artifact from several."),

@@ -1,4 +1,4 @@
-"""``erase-plugins info METHOD``: options with types, defaults, bounds and help, straight from the method or suite."""
+"""``erase-plugins info NAME``: options with types, defaults, bounds and help, straight from method, suite or attack."""
 
 from __future__ import annotations
 
@@ -6,26 +6,35 @@ from typing import Any
 
 import click
 
-from erase_plugins.cli.command import declare
+from erase_plugins.cli.command import declare, quote
 from erase_plugins.cli.console import emit, say, table
+from erase_plugins.errors import RequestError
+from erase_plugins.options import preset_files
 
 
 @declare("info")
 @click.argument("method")
-def command(method: str) -> None:
-    """Show a method's options, paper and families, or the options of a suite."""
+@click.option("--preset", metavar="FILE", help="Show what this preset would set as well.")
+def command(method: str, preset: str | None) -> None:
+    """Show a method's options, paper and families, or the options of a suite or attack."""
     from erase_plugins.manager import get_manager
 
     manager = get_manager()
-    suites = {entry.item.id: entry.item for entry in manager.evaluators("suite")}
-    if method in suites and method not in {entry.item.id for entry in manager.methods()}:
-        _suite(suites[method])
-        return
+    if method not in {entry.item.id for entry in manager.methods()}:
+        for kind, example in _EXAMPLES.items():
+            found = next((entry.item for entry in manager.evaluators(kind) if entry.item.id == method), None)
+            if found is not None:
+                if preset is not None:
+                    raise RequestError(f"{method} is no method; presets are for methods")
+                _measuring(found, kind, example)
+                return
     found = manager.method(method)
     options = option_rows(found)
+    own = None if preset is None else _with_preset(options, preset, found)
     facts: dict[str, Any] = {
         "schema": 1, "id": found.id, "title": found.title, "summary": found.summary, "paper": found.paper,
         **{name: sorted(getattr(found, name)) for name in ("families", "kinds", "produces")}, "options": options,
+        "presets": preset_files(found.Options), **({} if own is None else {"preset": own.to_dict()}),
     }  # fmt: skip
     emit(facts)
     say(f"{found.id}: {found.title}")
@@ -33,17 +42,45 @@ def command(method: str) -> None:
     say(f"  paper: {found.paper}")
     for name in ("families", "kinds", "produces"):
         say(f"  {name}: {', '.join(facts[name])}")
+    if facts["presets"]:
+        say(f"  presets: {', '.join(facts['presets'])}")
+    if own is not None:
+        say(f"  {own.where}: its values stand in front, marked with *")
     _show(options)
-    say(f"example: erase-plugins run {found.id} --model pocket --erase pizza --out no-pizza")
+    again = "" if preset is None else f" --preset {quote(preset)}"
+    say(f"example: erase-plugins run {found.id} --model pocket --erase pizza{again} --out no-pizza")
 
 
-def _suite(suite: Any) -> None:
-    options = option_rows(suite) if getattr(suite, "Options", None) is not None else []
-    needs = sorted(suite.needs)
-    emit({"schema": 1, "id": suite.id, "title": suite.title, "kind": "suite", "needs": needs, "options": options})
-    say(f"{suite.id}: {suite.title}")
+def _with_preset(rows: list[dict[str, Any]], file: str, method: Any) -> Any:
+    """Reads and checks a preset and notes in every row what it sets; returns the preset."""
+    from erase_plugins.engine.own_preset import load_preset
+    from erase_plugins.workflow.run import known_models
+
+    own = load_preset(file)
+    for name, values in own.check(method, known_models()).items():
+        for row in rows:
+            if row["option"] in values:
+                row.setdefault("preset", {})[name] = _plain(values[row["option"]])
+    return own
+
+
+_EXAMPLES = {
+    "suite": "erase-plugins evaluate --suite {} --out report",
+    "attack": "erase-plugins attack no-pizza --attack {} --out attacked",
+}
+
+
+def _measuring(item: Any, kind: str, example: str) -> None:
+    """A suite or an attack."""
+    options = option_rows(item) if getattr(item, "Options", None) is not None else []
+    facts = {"schema": 1, "id": item.id, "title": item.title, "kind": kind, "needs": sorted(item.needs)}
+    budgets = {"budgets": dict(item.budgets)} if kind == "attack" else {}
+    emit({**facts, **budgets, "options": options})
+    say(f"{item.id}: {item.title}")
+    for name, queries in budgets.get("budgets", {}).items():
+        say(f"  budget {name}: {queries} queries")
     _show(options)
-    say(f"example: erase-plugins evaluate --suite {suite.id} --out report")
+    say(f"example: {example.format(item.id)}")
 
 
 def _show(options: list[dict[str, Any]]) -> None:
@@ -80,8 +117,9 @@ def _value(value: Any) -> str:
 
 def _text(row: dict[str, Any], column: str) -> str:
     if column == "default":
-        special = "".join(f"; {profile}: {_value(value)}" for profile, value in row["per"].items())
-        return _value(row["default"]) + special
+        special = "".join(f"; {name}: {_value(value)}" for name, value in row["per"].items())
+        own = "".join(f"*{name or 'always'}: {_value(value)}; " for name, value in row.get("preset", {}).items())
+        return own + _value(row["default"]) + special
     if column == "allowed":
         if row["choices"]:
             return ", ".join(map(str, row["choices"]))

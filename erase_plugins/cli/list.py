@@ -11,7 +11,7 @@ from erase_plugins.cli.command import declare
 from erase_plugins.cli.console import emit, say, table
 from erase_plugins.extras import install, missing_extras
 
-KINDS = ("methods", "families", "layouts", "judges", "suites", "plugins")
+KINDS = ("methods", "families", "layouts", "judges", "suites", "attacks", "plugins")
 
 
 @declare("list")
@@ -27,13 +27,16 @@ def command(what: str | None, only: str | None) -> None:
         kind: [row for row in rows_of(manager, kind) if only in (None, row["plugin"], row["package"])] for kind in shown
     }
     problems = [item.to_dict() for item in manager.problems if only in (None, item.plugin, item.package)]
-    emit({"schema": 1, **rows, "problems": problems})
+    notices = [item.to_dict() for item in manager.notices if only in (None, item.plugin, item.package)]
+    emit({"schema": 1, **rows, "problems": problems, "notices": notices})
     for kind in shown:
         _show(kind, rows[kind])
     for item in problems:
         say(f"problem: {item['package']} {item['version']}, {item['plugin']} ({item['stage']}): {item['message']}")
     if problems:
         say("these are left out, the rest works; 'erase-plugins doctor' says more")
+    for item in notices:
+        say(f"notice: {item['package']} {item['version']}, {item['plugin']}: {item['message']}")
 
 
 def rows_of(manager: Any, kind: str) -> list[dict[str, Any]]:
@@ -46,6 +49,7 @@ def rows_of(manager: Any, kind: str) -> list[dict[str, Any]]:
         "layouts": manager.layouts,
         "judges": lambda: manager.evaluators("judge"),
         "suites": lambda: manager.evaluators("suite"),
+        "attacks": lambda: manager.evaluators("attack"),
     }[kind]()
     return [{**_facts(kind, entry.item), **_origin(entry)} for entry in entries]
 
@@ -71,6 +75,10 @@ def _facts(kind: str, item: Any) -> dict[str, Any]:
         facts |= {"components": list(item.components), "groups": sorted(item.groups)}
     elif kind == "layouts":
         facts |= {"readers": list(item.readers)}
+    elif kind == "judges":
+        facts |= {"modality": getattr(item, "modality", "image")}
+    elif kind == "attacks":
+        facts |= {"budgets": dict(item.budgets)}
     return facts
 
 
@@ -80,6 +88,7 @@ _COLUMNS = {
     "layouts": ("id", "title", "readers", "plugin", "package", "version", "file", "status"),
     "judges": ("id", "title", "plugin", "package", "version", "file", "status"),
     "suites": ("id", "title", "plugin", "package", "version", "file", "status"),
+    "attacks": ("id", "title", "budgets", "plugin", "package", "version", "file", "status"),
     "plugins": ("name", "package", "version", "file", "hooks"),
 }
 
@@ -90,4 +99,6 @@ def _show(kind: str, rows: Iterable[dict[str, Any]]) -> None:
 
 
 def _cell(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {number}" for name, number in value.items())
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value)

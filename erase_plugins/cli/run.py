@@ -18,6 +18,7 @@ from erase_plugins.cli.command import (
     layout_option,
     model_options,
     parse_settings,
+    preset_option,
     quote,
     saved_facts,
     say_saved,
@@ -37,6 +38,7 @@ from erase_plugins.types import KINDS
 @click.option("--keep", multiple=True, metavar="TEXT", help="What must stay as it is; repeat for several.")
 @click.option("--kind", type=click.Choice(KINDS), default="object", show_default=True, help="Kind of the concepts.")
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Option of the method (see 'info METHOD').")
+@preset_option
 @click.option("--family", metavar="F", help="Insist on this model family instead of detecting it.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of everything random.")
 @click.option("--out", required=True, metavar="DIR", help="Artifact folder to write.")
@@ -49,10 +51,11 @@ from erase_plugins.types import KINDS
 def command(
     method: str, model: str, revision: str | None, dtype: str, device: str, concepts: tuple[str, ...],
     erase_file: str | None, anchor: str | None, keep: tuple[str, ...], kind: str, settings: tuple[str, ...],
-    family: str | None, seed: int, out: str, layouts: tuple[str, ...], dry_run: bool, resume: bool, force: bool,
-    check: bool | None,
+    preset: str | None, family: str | None, seed: int, out: str, layouts: tuple[str, ...], dry_run: bool, resume: bool,
+    force: bool, check: bool | None,
 ) -> None:  # fmt: skip
     """Erase concepts from a model and write an artifact folder."""
+    from erase_plugins.engine.own_preset import load_preset
     from erase_plugins.families.source import find_source
     from erase_plugins.manager import get_manager
     from erase_plugins.workflow.models import find_family
@@ -64,6 +67,7 @@ def command(
     if not names:
         raise RequestError("nothing to erase was named; add --erase TEXT, for example --erase pizza")
     items = concepts_from(names, kind, anchor)
+    own = None if preset is None else load_preset(preset)
     source = find_source(model, revision)
     detected = find_family(source, family)
     say(f"model {source.name}: family {detected.id} ({detected.title})")
@@ -75,7 +79,7 @@ def command(
     from erase_plugins.workflow.run import make_plan
 
     request = build_request(
-        model, method, items, keep=keep, options=options, seed=seed, revision=revision,
+        model, method, items, keep=keep, options=options, preset=own, seed=seed, revision=revision,
         family=family, dtype=dtype, device=device, out=folder,
     )  # fmt: skip
     plan = make_plan(request)

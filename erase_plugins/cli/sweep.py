@@ -16,6 +16,7 @@ from erase_plugins.cli.command import (
     layout_option,
     model_options,
     parse_settings,
+    preset_option,
     until_the_end,
 )
 from erase_plugins.cli.console import emit, hint, human_seconds, progress, say
@@ -33,14 +34,15 @@ from erase_plugins.types import KINDS
 @click.option("--keep", multiple=True, metavar="TEXT", help="What must stay as it is; repeat for several.")
 @click.option("--kind", type=click.Choice(KINDS), default="object", show_default=True, help="Kind of the concepts.")
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Option of the method (see 'info METHOD').")
+@preset_option
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of everything random.")
 @click.option("--out", required=True, metavar="DIR", help="Folder that gets one artifact folder per concept.")
 @layout_option
 @dry_run_option
 def command(
     method: str, model: str, revision: str | None, dtype: str, device: str, concepts: tuple[str, ...],
-    erase_file: str | None, anchor: str | None, keep: tuple[str, ...], kind: str, settings: tuple[str, ...], seed: int,
-    out: str, layouts: tuple[str, ...], dry_run: bool,
+    erase_file: str | None, anchor: str | None, keep: tuple[str, ...], kind: str, settings: tuple[str, ...],
+    preset: str | None, seed: int, out: str, layouts: tuple[str, ...], dry_run: bool,
 ) -> None:  # fmt: skip
     """Erase many concepts, each into an artifact of its own.
 
@@ -48,6 +50,7 @@ def command(
     """
     from erase_plugins.cli.command import load_target, quiet_libraries
     from erase_plugins.cli.run import lines_of
+    from erase_plugins.engine.own_preset import load_preset
     from erase_plugins.manager import get_manager
 
     get_manager().method(method)
@@ -56,6 +59,7 @@ def command(
     if not names:
         raise RequestError("nothing to erase was named; add --erase TEXT or --erase-file FILE")
     options = parse_settings(settings)
+    own = None if preset is None else load_preset(preset)
     chosen = check_layouts(layouts)
     quiet_libraries()
     from erase_plugins.api import build_request
@@ -70,8 +74,8 @@ def command(
     plans = {
         name: make_plan(
             build_request(
-                model, method, items[name], keep=[text for text in keep if text != name], options=options, seed=seed,
-                revision=revision, dtype=dtype, device=device, out=places[name],
+                model, method, items[name], keep=[text for text in keep if text != name], options=options, preset=own,
+                seed=seed, revision=revision, dtype=dtype, device=device, out=places[name],
             )
         )
         for name in names

@@ -14,6 +14,7 @@ from typing import Any
 
 from erase_plugins.artifacts.atomic import atomic_file
 from erase_plugins.artifacts.manifest import slug
+from erase_plugins.engine.own_preset import OwnPreset
 from erase_plugins.types import Record
 
 RESULT, PICTURES = "result.json", "pictures.png"
@@ -27,6 +28,7 @@ class Cell(Record):
 
     Attributes:
         method, options: id of a method and its options where they are not the defaults.
+        preset: a user's preset for it (`erase_plugins.engine.own_preset.OwnPreset` as a dictionary).
         concept, kind, keep: what to erase and what to hold.
         model, revision, dtype, device: the base.
         images, seed: pictures per prompt set; seed of everything random.
@@ -43,11 +45,18 @@ class Cell(Record):
     device: str = "cpu"
     images: int = 32
     seed: int = 0
+    preset: Mapping[str, Any] | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """As for every record; a cell without a preset is named as it was before there were presets."""
+        found = super().to_dict()
+        return found if self.preset is not None else {key: found[key] for key in found if key != "preset"}
 
     @property
     def label(self) -> str:
         """Row of the table: the method, with its options where some were given."""
-        return ":".join([self.method, *(f"{name}={value}" for name, value in sorted(self.options.items()))])
+        own = [] if self.preset is None else [f"preset={self.preset['file']}"]
+        return ":".join([self.method, *own, *(f"{name}={value}" for name, value in sorted(self.options.items()))])
 
     @property
     def key(self) -> str:
@@ -62,7 +71,8 @@ class Cell(Record):
 
     def request(self) -> dict[str, Any]:
         """Arguments of `erase_plugins.erase` besides model and method."""
-        return {"keep": self.keep, "kind": self.kind, "options": dict(self.options), "seed": self.seed}
+        own = None if self.preset is None else OwnPreset.from_dict(self.preset)
+        return {"keep": self.keep, "kind": self.kind, "options": dict(self.options), "preset": own, "seed": self.seed}
 
 
 def run_cell(cell: Cell, pipe: Any, place: Path) -> dict[str, Any]:

@@ -17,8 +17,10 @@ from erase_plugins.comparison.cells import RESULT, Cell, finished, read_result, 
 from erase_plugins.comparison.figures import PARETO, SHEET, pareto, sheet
 from erase_plugins.comparison.reuse import reusable
 from erase_plugins.comparison.summary import markdown, summarise
+from erase_plugins.engine.own_preset import OwnPreset, load_preset
 from erase_plugins.errors import MissingExtra, RequestError
 from erase_plugins.manager import get_manager
+from erase_plugins.workflow.run import known_models
 
 CELLS, TABLE, DATA = "cells", "table.md", "comparison.json"
 
@@ -47,11 +49,50 @@ def parse_methods(texts: Sequence[str]) -> list[tuple[str, dict[str, str]]]:
     return [item for place, item in enumerate(found) if item not in found[:place]]
 
 
-def make_cells(concepts: Mapping[str, str], methods: Sequence[tuple[str, dict[str, str]]], **common: Any) -> list[Cell]:
+def read_presets(files: Sequence[str], methods: Sequence[str]) -> dict[str, OwnPreset]:
+    """Presets of the compared methods: method -> preset.
+
+    Args:
+        files: TOML files; each says ``method = "..."`` unless a single method is compared.
+        methods: ids of the compared methods.
+
+    Raises:
+        RequestError: a file is for none of them, or two are for one.
+        UnknownName: a table or an option that does not exist.
+    """
+    found: dict[str, OwnPreset] = {}
+    for own in map(load_preset, files):
+        if own.method is None and len(set(methods)) > 1:
+            raise RequestError(
+                f"{own.where} does not say which of the compared methods it is for; "
+                f'begin it with method = "{methods[0]}"'
+            )
+        method = own.method or methods[0]
+        if method not in methods:
+            raise RequestError(
+                f"{own.where} is for {method}, which is not compared ({', '.join(sorted(set(methods)))})"
+            )
+        if method in found:
+            raise RequestError(f"{found[method].where} and {own.where} are both for {method}; give one of them")
+        own.check(get_manager().method(method), known_models())
+        found[method] = own
+    return found
+
+
+def make_cells(
+    concepts: Mapping[str, str],
+    methods: Sequence[tuple[str, dict[str, str]]],
+    *,
+    presets: Mapping[str, OwnPreset] | None = None,
+    **common: Any,
+) -> list[Cell]:
     """Every method on every concept (text -> kind), concept by concept; ``common`` are the other fields of `Cell`."""
     keep = tuple(common.pop("keep", ()))
+    own = {method: preset.to_dict() for method, preset in (presets or {}).items()}
     return [
-        Cell(method, text, options, kind, tuple(word for word in keep if word != text), **common)
+        Cell(
+            method, text, options, kind, tuple(word for word in keep if word != text), preset=own.get(method), **common
+        )
         for text, kind in concepts.items()
         for method, options in methods
     ]

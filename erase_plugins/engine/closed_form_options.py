@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from erase_plugins.engine.frames import POCKET_SURROUNDINGS
 from erase_plugins.options import option
 
 if TYPE_CHECKING:
@@ -16,20 +15,20 @@ if TYPE_CHECKING:
 class ClosedFormOptions:
     """How phrases become rows; shared by the closed-form methods."""
 
+    presets = "../presets/closed-form.toml"
+
     tokens: str = option("window", "rows that stand for a phrase: its last token, from there to the end, or all",
                          choices=("last", "window", "all"))  # fmt: skip
     expand: bool = option(False, "also edit six phrasings (photo of ..., painting of ...); use with tokens=last")
     aliases: bool = option(False, "find words that mean the same in the text encoder's vocabulary and erase them too")
     alias_threshold: float = option(0.9, "closeness from which a word counts as an alias", low=0.0, high=1.0)
     fillers: int = option(0, "for a style: vocabulary words that follow it in further phrasings ('a STYLE word')",
-                          low=0, high=2000, per={"pocket": 64})  # fmt: skip
-    vocabulary: int = option(100, "common words kept automatically; 0 switches it off", low=0, high=50_000,
-                             per={"pocket": 2000})  # fmt: skip
+                          low=0, high=2000)  # fmt: skip
+    vocabulary: int = option(100, "common words kept automatically; 0 switches it off", low=0, high=50_000)
     vocabulary_scale: float = option(3.0, "weight of all automatically kept words together, per concept", low=0.0)
     vocabulary_frames: tuple[str, ...] = option(("{}",), "prompts that the kept words stand in, in turn")
     vocabulary_tail: int = option(
         3, "end and padding rows behind a kept word that are encoded and count for all; 0: all", low=0, high=75,
-        per={"pocket": 0},
     )  # fmt: skip
     near: float = option(0.85, "closeness from which a word is not kept automatically", low=0.0, high=1.0)
     erase_scale: float = option(1.0, "weight of an erased row", low=0.0)
@@ -51,5 +50,6 @@ class ClosedFormOptions:
 class FramedOptions(ClosedFormOptions):
     """For methods that keep words inside prompts on pocket."""
 
-    vocabulary_frames: tuple[str, ...] = option(("{}",), "prompts that the kept words stand in, in turn",
-                                                per={"pocket": POCKET_SURROUNDINGS})  # fmt: skip
+    presets = "../presets/framed.toml"
+
+    vocabulary_frames: tuple[str, ...] = option(("{}",), "prompts that the kept words stand in, in turn")

@@ -41,10 +41,10 @@ class ErasePrompts:
         return found
 
 
-def profiles_of(request: EraseRequest, info: TargetInfo) -> tuple[str, ...]:
-    """Names that pick an option's default, most specific first: model size with kind, model size, kind."""
+def preset_names(request: EraseRequest, info: TargetInfo) -> tuple[str, ...]:
+    """Names of the presets that apply, most specific first: kind of model with kind of concept, model, concept."""
     kind = request.concepts[0].kind
-    return (*(f"{profile} {kind}" for profile in info.profiles), *info.profiles, kind)
+    return (*(f"{model} {kind}" for model in info.profiles), *info.profiles, kind)
 
 
 def all_phrases(request: EraseRequest) -> list[str]:

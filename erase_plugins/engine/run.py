@@ -15,6 +15,7 @@ from typing import Any, Protocol
 from erase_plugins.artifacts.artifact import Artifact
 from erase_plugins.engine.context import Listener, RunContext
 from erase_plugins.engine.interrupted import asked
+from erase_plugins.engine.own_preset import KEY
 from erase_plugins.engine.wording import check_length, doubts
 from erase_plugins.errors import PluginError, RunRefused
 from erase_plugins.types import EditPlan, Event, Registered
@@ -94,7 +95,8 @@ def run_method(
 
 def plan_key(plan: EditPlan) -> str:
     """Hash of everything that decides the result: checkpoints of another plan are not resumed."""
-    request = replace(plan.request, out=None)
+    extra = {name: value for name, value in plan.request.extra.items() if name != KEY}  # its values are in the options
+    request = replace(plan.request, out=None, extra=extra)
     text = json.dumps([request.to_dict(), dict(plan.options), plan.modules], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -140,5 +142,8 @@ def build_manifest(entry: Registered, plan: EditPlan, target: Any, edit: Any, se
         versions=package_versions(),
         notes=plan.notes,
         warnings=tuple(dict.fromkeys((*plan.warnings, *ctx.warnings))),
-        extra={"numbers": {name: round(value, 6) for name, value in sorted(ctx.numbers.items())}},
+        extra={
+            "numbers": {name: round(value, 6) for name, value in sorted(ctx.numbers.items())},
+            **({KEY: request.extra[KEY]} if KEY in request.extra else {}),
+        },
     )

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from erase_plugins.families.base import Target, TargetInfo
     from erase_plugins.types import EraseRequest
 
-#: learning rates: parameters -> profile -> rate
+#: learning rates: parameters -> preset -> rate
 _RATES = {
     "lora": {"pocket": 2e-3, "sdxl": 2e-4, "": 1e-4},
     "full": {"pocket": 1e-4, "sdxl": 1e-5, "": 1e-5},
@@ -41,17 +41,17 @@ class WeightOptions:
 class LoopOptions:
     """How long and how fast to train."""
 
+    presets = "../presets/loop.toml"
+
     lr: float | None = option(None, "learning rate; none picks it by parameters and model size", low=0.0, high=1.0)
-    iterations: int = option(1000, "training steps", low=1, per={"pocket": 120})
-    batch: int = option(1, "states per training step", low=1, high=1024, per={"pocket": 4})
+    iterations: int = option(1000, "training steps", low=1)
+    batch: int = option(1, "states per training step", low=1, high=1024)
     optimizer: str = option("adam", "optimizer", choices=("adam", "adamw", "sgd"))
-    cooldown: float = option(
-        0.0, "last share of the steps in which the rate falls to 0", low=0.0, high=1.0, per={"pocket": 0.3}
-    )
+    cooldown: float = option(0.0, "last share of the steps in which the rate falls to 0", low=0.0, high=1.0)
     precision: str = option(
         "bfloat16", "autocast of the denoiser; adapters and loss stay float32", choices=("bfloat16", "float32")
     )
-    checkpoint_every: int = option(50, "training steps between checkpoints", low=1, per={"pocket": 20})
+    checkpoint_every: int = option(50, "training steps between checkpoints", low=1)
     ema: float = option(
         0.0, "decay of a running average of the trained change, saved instead of the last values; 0: off", low=0.0,
         high=0.9999,
@@ -77,17 +77,18 @@ class LoopOptions:
 class RolloutOptions(LoopOptions):
     """On which trajectories to train, and what is held in place meanwhile."""
 
-    steps: int = option(50, "sampler steps of a rollout", low=1, high=1000, per={"pocket": 10, "sdxl": 30})
-    guidance: float = option(3.0, "classifier-free guidance of the rollout", low=0.0, per={"pocket": 4.0, "sdxl": 2.0})
-    sampler: str = option("ddim", "sampler of the rollout", choices=("ddim", "euler"), per={"sdxl": "euler"})
-    trajectories: int = option(64, "harvested trajectories", low=1, per={"pocket": 16})
-    harvest: int = option(10, "states kept of each trajectory", low=1, per={"pocket": 8})
+    presets = "../presets/rollout.toml"
+
+    steps: int = option(50, "sampler steps of a rollout", low=1, high=1000)
+    guidance: float = option(3.0, "classifier-free guidance of the rollout", low=0.0)
+    sampler: str = option("ddim", "sampler of the rollout", choices=("ddim", "euler"))
+    trajectories: int = option(64, "harvested trajectories", low=1)
+    harvest: int = option(10, "states kept of each trajectory", low=1)
     keep_words: int = option(
         0, "vocabulary words to hold in place, half of them the closest to the concept", low=0, high=10_000,
-        per={"pocket": 64},
     )  # fmt: skip
-    keep_weight: float = option(1.0, "weight of the preservation term", low=0.0, per={"pocket": 1.0})
-    keep_batch: int = option(1, "preserved states per training step", low=1, high=1024, per={"pocket": 8})
+    keep_weight: float = option(1.0, "weight of the preservation term", low=0.0)
+    keep_batch: int = option(1, "preserved states per training step", low=1, high=1024)
     near: float = option(0.8, "closeness to the concept from which a word is not held", low=0.0, high=1.0)
 
     def kept(self, request: EraseRequest) -> int:
@@ -138,7 +139,7 @@ class TrainingOptions(RolloutOptions, WeightOptions):
     """What is trained, how long, on which trajectories, and what is held in place meanwhile."""
 
     def rate(self, info: TargetInfo) -> float:
-        """Learning rate: the given one, or by parameters and profile."""
+        """Learning rate: the given one, or by parameters and preset."""
         if self.lr is not None:
             return self.lr
         rates = _RATES[self.parameters]

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+from erase_plugins.artifacts.places import STAMP
 from erase_plugins.errors import MissingExtra
 from erase_plugins.types import EvalRow
 
@@ -17,18 +19,11 @@ def bar_chart(rows: Sequence[EvalRow], path: Path, title: str = "") -> Path:
     Raises:
         MissingExtra: matplotlib is not installed.
     """
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise MissingExtra("the bar chart", "plots") from error
-    from erase_plugins.artifacts.atomic import atomic_file
-    from erase_plugins.artifacts.places import STAMP
-
+    figure_class, canvas = _matplotlib()
     metrics = list(dict.fromkeys(row.metric for row in rows))
     subjects = list(dict.fromkeys(row.subject for row in rows))
-    figure = Figure(figsize=(1.6 + 1.5 * len(metrics), 3.8), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = figure_class(figsize=(1.6 + 1.5 * len(metrics), 3.8), layout="constrained")
+    canvas(figure)
     axes = figure.add_subplot()
     width = 0.8 / len(subjects)
     for number, subject in enumerate(subjects):
@@ -45,6 +40,48 @@ def bar_chart(rows: Sequence[EvalRow], path: Path, title: str = "") -> Path:
     axes.set_ylabel("share of pictures")
     axes.set_title(title, fontsize=10)
     axes.legend(fontsize=8, ncols=len(subjects), loc="upper center", bbox_to_anchor=(0.5, -0.1))
-    with atomic_file(path) as work:
-        figure.savefig(work, format="png", dpi=120, metadata={"Software": STAMP})
+    figure.savefig(path, format="png", dpi=120, metadata={"Software": STAMP})
     return path
+
+
+def variant_chart(rows: Sequence[EvalRow], path: Path, title: str = "") -> Path:
+    """Two bars with intervals for each changed model: how often the concept is drawn, and what is kept.
+
+    Args:
+        rows: rows with the metrics ``target_rate`` and ``kept_rate``.
+        path: PNG to write.
+        title: line on top.
+
+    Raises:
+        MissingExtra: matplotlib is not installed.
+    """
+    figure_class, canvas = _matplotlib()
+    names = list(dict.fromkeys(row.subject for row in rows))
+    figure = figure_class(figsize=(7.5, 1.4 + 0.42 * len(names)), layout="constrained")
+    canvas(figure)
+    axes = figure.add_subplot()
+    for number, (metric, label, colour) in enumerate(
+        (("target_rate", "erased concept drawn", "#c0392b"), ("kept_rate", "kept concepts drawn", "#7f8c8d"))
+    ):
+        table = {row.subject: row for row in rows if row.metric == metric and row.n}
+        picked = [(place + (number - 0.5) * 0.38, table[name]) for place, name in enumerate(names) if name in table]
+        errors = [[row.value - row.low for _, row in picked], [row.high - row.value for _, row in picked]]
+        axes.barh([place for place, _ in picked], [row.value for _, row in picked], 0.36, xerr=errors, capsize=2,
+                  label=label, color=colour)  # fmt: skip
+    axes.set_yticks(range(len(names)), names)
+    axes.invert_yaxis()
+    axes.set_xlim(0, 1.05)
+    axes.set_xlabel("share of pictures, with 95 % intervals")
+    axes.set_title(title, fontsize=10)
+    axes.legend(fontsize=8, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.08))
+    figure.savefig(path, format="png", dpi=120, metadata={"Software": STAMP})
+    return path
+
+
+def _matplotlib() -> tuple[Any, Any]:
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise MissingExtra("the chart", "plots") from error
+    return Figure, FigureCanvasAgg

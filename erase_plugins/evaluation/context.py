@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-import json
 import shutil
 import tempfile
 import time
@@ -14,9 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from erase_plugins.artifacts.atomic import atomic_file
 from erase_plugins.artifacts.locks import claim_files
 from erase_plugins.errors import PluginError, RequestError
+from erase_plugins.evaluation.attachments import output_names, write_report
 from erase_plugins.options import as_dict, resolve
 from erase_plugins.types import EvalReport
 
@@ -52,8 +51,13 @@ def needs_subject(suite: Any) -> bool:
     return bool(getattr(suite, "needs_subject", True))
 
 
-def suite_options(suite: Any, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings of a suite from what the user gave.
+def needs_judge(suite: Any) -> bool:
+    """Whether a suite or attack asks a judge; ``needs_judge = False`` says that it scores what it sees itself."""
+    return needs_subject(suite) and bool(getattr(suite, "needs_judge", True))
+
+
+def suite_options(suite: Any, given: Mapping[str, Any], what: str = "suite") -> dict[str, Any]:
+    """Settings of a suite (or of another thing with ``Options``) from what the user gave.
 
     Raises:
         UnknownName: an option that the suite does not have.
@@ -62,16 +66,21 @@ def suite_options(suite: Any, given: Mapping[str, Any]) -> dict[str, Any]:
     options = getattr(suite, "Options", None)
     if options is None:
         if given:
-            raise RequestError(f"suite {suite.id} has no options, but {', '.join(sorted(given))} was set; leave it out")
+            raise RequestError(
+                f"{what} {suite.id} has no options, but {', '.join(sorted(given))} was set; leave it out"
+            )
         return {}
     return as_dict(resolve(options, given))
 
 
 def run_in_context(
     suite: Any, subject: Any, settings: Mapping[str, Any], *, seed: int = 0, device: str = "cpu",
-    progress: Progress | None = None,
+    progress: Progress | None = None, out: Path | None = None, force: bool = False,
 ) -> EvalReport:  # fmt: skip
     """Runs a suite on a subject; suites of earlier versions that take the subject only keep working.
+
+    With ``out`` the report and its attachments are written while the suite's ``work`` folder is still there, so that an
+    attachment may come from it; without, they stay in ``report.attachments``.
 
     Raises:
         EraseError: what the suite refuses, wrong settings, `PluginError` if it returns something else than a report.
@@ -81,9 +90,10 @@ def run_in_context(
     with _work() as work:
         ctx = SuiteContext(seed, device, work, options, progress or _silent)
         report = suite.run(subject, ctx) if takes_context(suite.run) else suite.run(subject)
-    if not isinstance(report, EvalReport):
-        raise PluginError(f"suite {suite.id} returned {type(report).__name__} instead of an EvalReport")
-    return dataclasses.replace(report, seconds=round(time.perf_counter() - started, 2))
+        if not isinstance(report, EvalReport):
+            raise PluginError(f"suite {suite.id} returned {type(report).__name__} instead of an EvalReport")
+        report = dataclasses.replace(report, seconds=round(time.perf_counter() - started, 2))
+        return report if out is None else write_report(report, out, REPORT, output_names(suite, REPORT), force)
 
 
 def takes_context(run: Callable[..., Any]) -> bool:
@@ -115,23 +125,14 @@ def run_alone(
     suite: Any, settings: Mapping[str, Any], *, out: Path | None = None, force: bool = False, seed: int = 0,
     device: str = "cpu", progress: Progress | None = None,
 ) -> EvalReport:  # fmt: skip
-    """Runs a suite that needs no subject and writes its report.
+    """Runs a suite that needs no subject and writes its report and attachments.
 
     Args:
         suite: the registered suite; its ``subject`` is None.
         settings: options of the suite.
-        out: folder for report.json; None writes nothing.
-        force: replace the report of an earlier evaluation.
+        out: folder for the files; None writes nothing.
+        force: replace the files of an earlier evaluation.
         seed, device, progress: see `SuiteContext`.
     """
-    with nullcontext() if out is None else claim_files(out, (REPORT,), force):
-        report = run_in_context(suite, None, settings, seed=seed, device=device, progress=progress)
-        return report if out is None else save_report(dataclasses.replace(report, files={"report": REPORT}), out)
-
-
-def save_report(report: EvalReport, out: Path) -> EvalReport:
-    """Writes report.json into ``out``, which is made if it is not there."""
-    out.mkdir(parents=True, exist_ok=True)
-    with atomic_file(out / REPORT) as work:
-        work.write_text(json.dumps(report.to_dict(), indent=2, sort_keys=True), encoding="utf-8")
-    return report
+    with nullcontext() if out is None else claim_files(out, output_names(suite, REPORT), force):
+        return run_in_context(suite, None, settings, seed=seed, device=device, progress=progress, out=out, force=force)

@@ -7,11 +7,12 @@ projections shuffled: a model that draws nothing must score badly on what is kep
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from erase_plugins.hookspecs import hookimpl
-from erase_plugins.types import EvalReport, EvalRow
+from erase_plugins.types import Attachment, EvalReport, EvalRow
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -36,22 +37,23 @@ class QuickSuite:
     """Target, synonyms, neighbours, kept concepts, style and background, on base, edited and controls."""
 
     id = "quick"
-    kind = "suite"
     title = "Quick suite (target, synonyms, neighbours, kept, style, background; with controls)"
     needs: frozenset[str] = frozenset()
+    attachments = ("contact_sheet.png", "chart.png")
 
     def run(self, subject: Subject, ctx: SuiteContext) -> EvalReport:
         from erase_plugins.evaluation.bootstrap import mean_interval, paired_difference
         from erase_plugins.evaluation.prompts import prompts_hash, quick_prompts
 
         sets = quick_prompts(subject.judge, subject.erased, subject.images, subject.seed)
-        drawn = {"base": subject.remembered(sets, draw_and_judge, "base")}
-        with subject.edited():
-            drawn["edited"] = draw_and_judge(subject, sets)
-        with subject.edited(strength=0.0):
-            drawn["strength0"] = draw_and_judge(subject, _short(sets, _CONTROL["strength0"]))
-        short = _short(sets, _CONTROL["destroyed"])
-        drawn["destroyed"] = subject.remembered(short, _draw_destroyed, "destroyed")
+        drawn = {
+            "base": subject.remembered(sets, partial(draw_and_judge, edit="off"), "base"),
+            "edited": draw_and_judge(subject, sets),
+            "strength0": draw_and_judge(subject, _short(sets, _CONTROL["strength0"]), strength=0.0),
+            "destroyed": subject.remembered(
+                _short(sets, _CONTROL["destroyed"]), partial(draw_and_judge, edit="destroyed"), "destroyed"
+            ),
+        }
         hits = {name: metric_hits(sets, item.labels) for name, item in drawn.items()}
         rows = [
             _row(metric, name, mean_interval(values, subject.seed), len(values))
@@ -65,7 +67,7 @@ class QuickSuite:
             if values
         }
         subject.drawn = drawn
-        return EvalReport(
+        report = EvalReport(
             suite=self.id,
             model=subject.model,
             rows=tuple(rows),
@@ -84,12 +86,43 @@ class QuickSuite:
                 "prompts": {name: [item.text for item in items] for name, items in sets.items()},
             },
         )
+        return replace(report, attachments=attach(report, sheet_rows(report, drawn)))
 
 
-def draw_and_judge(subject: Subject, sets: Mapping[str, list[Prompt]]) -> Drawn:
+def attach(report: EvalReport, pictures: list[tuple[str, list[Tensor]]]) -> tuple[Attachment, ...]:
+    """Contact sheet and chart of a report."""
+    from erase_plugins.evaluation.chart import bar_chart
+    from erase_plugins.evaluation.sheet import contact_sheet
+
+    title = f"{', '.join(report.erased[:4])} erased by {', '.join(report.artifacts) or 'nothing'}"
+    return (
+        Attachment("contact_sheet.png", lambda path: contact_sheet(pictures, path, title=title), "before and after"),
+        Attachment("chart.png", lambda path: bar_chart(report.rows, path, title), "rates with their intervals"),
+    )
+
+
+def sheet_rows(report: EvalReport, drawn: Mapping[str, Drawn], columns: int = 8) -> list[tuple[str, list[Tensor]]]:
+    """Rows of the contact sheet: every set before and after with its rate, then the control; copies of few pictures."""
+    rows: list[tuple[str, list[Tensor]]] = []
+    values = {(row.metric, row.subject): row.value for row in report.rows}
+    for name, pictures in drawn["base"].pictures.items():
+        if not len(pictures):
+            continue
+        for subject, when in (("base", "before"), ("edited", "after")):
+            label = f"{name}, {when}: {values[(f'{name}_rate', subject)]:.0%}"
+            rows.append((label, list(drawn[subject].pictures[name][:columns].clone())))
+    rows.append(("control: destroyed model", list(drawn["destroyed"].pictures["kept"][:columns].clone())))
+    return rows
+
+
+def draw_and_judge(
+    subject: Subject, sets: Mapping[str, list[Prompt]], edit: str = "on", strength: float | None = None
+) -> Drawn:
     """Draws all sets in one go and asks the judge for its best label on every axis."""
     prompts = [item for items in sets.values() for item in items]
-    pictures = subject.draw([item.text for item in prompts], [item.seed for item in prompts])
+    pictures = subject.generate(
+        [item.text for item in prompts], [item.seed for item in prompts], edit=edit, strength=strength
+    )
     best = {axis: scores.argmax(-1).tolist() for axis, scores in subject.judge.score(pictures).items()}
     labels = [{axis: subject.judge.axes[axis][best[axis][i]] for axis in best} for i in range(len(prompts))]
     parts: dict[str, Tensor] = {}
@@ -100,11 +133,6 @@ def draw_and_judge(subject: Subject, sets: Mapping[str, list[Prompt]]) -> Drawn:
         names[name] = labels[start : start + len(items)]
         start += len(items)
     return Drawn(parts, names)
-
-
-def _draw_destroyed(subject: Subject, sets: Mapping[str, list[Prompt]]) -> Drawn:
-    with subject.destroyed():
-        return draw_and_judge(subject, sets)
 
 
 def metric_hits(sets: Mapping[str, list[Prompt]], labels: Mapping[str, list[dict[str, str]]]) -> dict[str, list[int]]:
@@ -153,5 +181,5 @@ def _warnings(drawn: Mapping[str, Drawn], rows: list[EvalRow], sets: Mapping[str
 
 
 @hookimpl
-def erase_evaluators() -> list[QuickSuite]:
+def erase_suites() -> list[QuickSuite]:
     return [QuickSuite()]

@@ -1,39 +1,41 @@
-"""What suites measure: a model with artifacts, drawn with and without them; report, contact sheet and chart."""
+"""What suites measure and attacks attack: a model with artifacts, drawn with and without them."""
 
 from __future__ import annotations
 
-import dataclasses
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from erase_plugins.artifacts.artifact import Artifact
-from erase_plugins.artifacts.places import SIDE_FILES
-from erase_plugins.errors import MissingExtra
-from erase_plugins.evaluation.chart import bar_chart
-from erase_plugins.evaluation.context import REPORT, Progress, save_report
+from erase_plugins.errors import RequestError
+from erase_plugins.evaluation.context import Progress
 from erase_plugins.evaluation.draw import draw
-from erase_plugins.evaluation.sheet import contact_sheet
 from erase_plugins.families.diffusers_target import DiffusersTarget
 from erase_plugins.runtime.apply import all_of, apply_to
-from erase_plugins.types import EvalReport
 
 _BASE_CACHE: OrderedDict[tuple[Any, ...], Any] = OrderedDict()
 _CACHED_SETS = 16
-_, SHEET, CHART = SIDE_FILES
+#: states of a subject: with its edit, without it, and as a model that cannot make anything sensible
+ON, OFF, DESTROYED = "on", "off", "destroyed"
+#: what subjects make and judges look at unless they say otherwise
+IMAGE = "image"
 
 
 @dataclass
 class Subject:
-    """What a suite measures: a pipeline with artifacts, a judge, and the settings of the measurement."""
+    """What a suite measures or an attack attacks: a model with artifacts, a judge, and settings of the measurement.
 
+    ``judge`` is None for a suite that needs none. ``queries`` counts what `generate` was asked for.
+    """
+
+    #: what `generate` returns: "image", later "text" or "logits"
+    modality: ClassVar[str] = IMAGE
     pipe: Any
     target: DiffusersTarget
     model: str
@@ -48,7 +50,33 @@ class Subject:
     any_base: bool = False
     progress: Progress | None = None
     drawn: Any = field(default=None, repr=False)
+    queries: int = 0
     _stage: str = "base"
+
+    def generate(
+        self, inputs: Sequence[str], seeds: Sequence[int], *, edit: str = ON, strength: float | None = None
+    ) -> Tensor:
+        """What the model makes of ``inputs``: pictures (n, 3, height, width) in 0..1 from a text-to-image model.
+
+        Args:
+            inputs, seeds: one of each per answer.
+            edit: "on", "off", or "destroyed" (a control: the base with its value projections shuffled).
+            strength: of the edit when it is on; the subject's own if None.
+
+        Raises:
+            RequestError: another word for ``edit``, or called inside of a with-block of `edited` or `destroyed`.
+        """
+        if self._stage != "base":
+            raise RequestError(f"generate() was called inside of a with-block ({self._stage}); use draw() there")
+        with self.under(edit, strength):
+            self.queries += len(inputs)
+            return self.draw(inputs, seeds)
+
+    def under(self, edit: str, strength: float | None = None) -> AbstractContextManager[None]:
+        """The with-block of a state: "on", "off" or "destroyed"."""
+        if edit not in (ON, OFF, DESTROYED) or (edit != ON and strength is not None):
+            raise RequestError(f"edit={edit!r}, strength={strength!r}; edit is on (with a strength), off or destroyed")
+        return self.edited(strength) if edit == ON else self.destroyed() if edit == DESTROYED else nullcontext()
 
     def draw(self, prompts: Sequence[str], seeds: Sequence[int]) -> Tensor:
         """Pictures of the pipeline as it is now, (n, 3, height, width) in 0..1."""
@@ -100,7 +128,7 @@ class Subject:
         key = (
             tag,
             tuple((name, item.short) for name, item in sorted(self.target.fingerprint().items())),
-            str(self.target.dtype), self.judge.fingerprint, self.steps, self.guidance,
+            str(self.target.dtype), getattr(self.judge, "fingerprint", ""), self.steps, self.guidance,
             tuple((name, item.text, item.seed) for name, items in sets.items() for item in items),
         )  # fmt: skip
         if key in _BASE_CACHE:
@@ -112,32 +140,6 @@ class Subject:
         return _BASE_CACHE[key]
 
 
-def write_report(report: EvalReport, subject: Subject, out: Path) -> EvalReport:
-    """Writes report.json, contact_sheet.png and chart.png into ``out``; returns the report with file names."""
-    out.mkdir(parents=True, exist_ok=True)
-    files = {"report": REPORT}
-    warnings = list(report.warnings)
-    title = f"{', '.join(report.erased[:4])} erased by {', '.join(report.artifacts) or 'nothing'}"
-    if subject.drawn is not None:
-        contact_sheet(sheet_rows(report, subject.drawn), out / SHEET, title=title)
-        files["contact_sheet"] = SHEET
-    try:
-        bar_chart(report.rows, out / CHART, title)
-        files["chart"] = CHART
-    except MissingExtra as error:
-        warnings.append(str(error))
-    return save_report(dataclasses.replace(report, files=files, warnings=tuple(warnings)), out)
-
-
-def sheet_rows(report: EvalReport, drawn: Any, columns: int = 8) -> list[tuple[str, list[Tensor]]]:
-    """Rows of the contact sheet: every set before and after with its rate, then the controls."""
-    rows: list[tuple[str, list[Tensor]]] = []
-    values = {(row.metric, row.subject): row.value for row in report.rows}
-    for name, pictures in drawn["base"].pictures.items():
-        if not len(pictures):
-            continue
-        for subject in ("base", "edited"):
-            label = f"{name}, {'before' if subject == 'base' else 'after'}: {values[(f'{name}_rate', subject)]:.0%}"
-            rows.append((label, list(drawn[subject].pictures[name][:columns])))
-    rows.append(("control: destroyed model", list(drawn["destroyed"].pictures["kept"][:columns])))
-    return rows
+def modality(judge: Any) -> str:
+    """What a judge looks at: "image" unless it says otherwise."""
+    return str(getattr(judge, "modality", IMAGE))

@@ -25,6 +25,7 @@ class StableDiffusion1(UNetFamily):
     }
     modelspec = "stable-diffusion-v1/lora"
     base_version = "sd_v1"
+    presets = ("pocket", "sd2")
     ui_versions: Mapping[int, str] = {0: "SD1", 1024: "SD2"}
 
     def detect(self, configs: Mapping[str, Mapping[str, Any]]) -> bool:

@@ -265,6 +265,8 @@ class FamilyTraits(ABC):
     pipeline: str = ""
     #: whether a text row depends only on the rows before it
     causal: bool = False
+    #: kinds of model, besides ``id``, that `info` may name in ``profiles``; presets have tables for them
+    presets: tuple[str, ...] = ()
     #: ModelSpec architecture and sd-scripts base version, for file headers
     modelspec: str = ""
     base_version: str = ""

@@ -104,7 +104,7 @@ class UNetFamily(Family):
 
     groups = UNET_GROUPS
     causal = True
-    profile_of: tuple[str, ...] = ()
+    presets: tuple[str, ...] = ("pocket",)
     text_prefix: Mapping[str, str]
     #: text encoder -> prefix of its ``text_model.`` in single-file checkpoints, where the names are CLIP's own
     checkpoint_prefix: Mapping[str, str] = {}

@@ -26,7 +26,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from erase_plugins.engine.erasing import all_phrases, check_no_anchor, profiles_of
+from erase_plugins.engine.erasing import all_phrases, check_no_anchor, preset_names
 from erase_plugins.engine.training_options import TrainingOptions, check_templates, revive
 from erase_plugins.errors import RequestError
 from erase_plugins.hookspecs import hookimpl
@@ -46,38 +46,31 @@ if TYPE_CHECKING:
 class ACEOptions(TrainingOptions):
     """Options of ACE."""
 
+    presets = "../presets/ace.toml"
+
     eta_null: float = option(3.0, "eta_u: how far the prediction without a prompt moves towards the concept",
-                             low=-100.0, high=100.0, per={"pocket": 1.0})  # fmt: skip
-    eta: float = option(3.0, "eta_c: negative guidance of the concept's prediction", low=-100.0, high=100.0,
-                        per={"pocket": 2.5})  # fmt: skip
-    eta_prior: float = option(3.0, "eta_p: prior correction", low=0.0, high=100.0,
-                              per={"pocket": 1.0, "explicit": 1.0, "style": 1.5})  # fmt: skip
-    null_weight: float = option(0.19, "weight of the term without a prompt", low=0.0,
-                                per={"pocket": 0.3, "explicit": 0.198, "style": 0.05})  # fmt: skip
-    erase_weight: float = option(0.01, "weight of the concept's term", low=0.0,
-                                 per={"pocket": 1.0, "explicit": 0.002, "style": 0.05})  # fmt: skip
-    prior_weight: float = option(0.8, "weight of the priors' term", low=0.0, per={"style": 0.9})
+                             low=-100.0, high=100.0)  # fmt: skip
+    eta: float = option(3.0, "eta_c: negative guidance of the concept's prediction", low=-100.0, high=100.0)
+    eta_prior: float = option(3.0, "eta_p: prior correction", low=0.0, high=100.0)
+    null_weight: float = option(0.19, "weight of the term without a prompt", low=0.0)
+    erase_weight: float = option(0.01, "weight of the concept's term", low=0.0)
+    prior_weight: float = option(0.8, "weight of the priors' term", low=0.0)
     priors: tuple[str, ...] = option((), "concepts that stay, comma separated; those named with --keep count as well")
     prior_words: int = option(30, "priors from the vocabulary where none is named, half of them the closest", low=0,
                               high=10_000)  # fmt: skip
-    prior_batch: int = option(2, "priors per state", low=1, high=64, per={"pocket": 1})
+    prior_batch: int = option(2, "priors per state", low=1, high=64)
     correction: str = option("sum", "priors' directions of a state are summed (official) or averaged",
                              choices=("sum", "mean"))  # fmt: skip
     scores: str = option("one", "gamma_p: one, text (similarity in the text encoder), or a JSON file {prior: score}")
-    templates: tuple[str, ...] = option(
-        ("{}",), "prompts trained on; {} is the concept or a prior", per={"pocket": ("{}", "a {}", "a {} picture")}
-    )
-    parameters: str = option("lora", "lora, or full weights", choices=("lora", "full"))
+    templates: tuple[str, ...] = option(("{}",), "prompts trained on; {} is the concept or a prior")
     rank: int = option(4, "LoRA rank", low=1, high=1024)
-    alpha: float = option(1.0, "LoRA alpha: the change is scaled by alpha / rank", low=1e-6, per={"pocket": 4.0})
-    lr: float | None = option(1e-3, "learning rate", low=0.0, high=1.0, per={"pocket": 1.2e-3, "sdxl": 3e-4})
-    iterations: int = option(1500, "training steps", low=1, per={"pocket": 80, "style": 750, "explicit": 2000})
-    steps: int = option(30, "sampler steps of a rollout", low=1, high=1000, per={"pocket": 10})
+    alpha: float = option(1.0, "LoRA alpha: the change is scaled by alpha / rank", low=1e-6)
+    lr: float | None = option(1e-3, "learning rate", low=0.0, high=1.0)
+    iterations: int = option(1500, "training steps", low=1)
+    steps: int = option(30, "sampler steps of a rollout", low=1, high=1000)
     keep_words: int = option(0, "vocabulary words whose own trajectories are held, with and without prompt", low=0,
-                             high=10_000, per={"pocket": 64})  # fmt: skip
-    keep_weight: float = option(1.0, "weight of the preservation term", low=0.0, per={"pocket": 2.0})
-    keep_batch: int = option(1, "preserved states per training step, each asked twice", low=1, high=1024,
-                             per={"pocket": 8})  # fmt: skip
+                             high=10_000)  # fmt: skip
+    keep_batch: int = option(1, "preserved states per training step, each asked twice", low=1, high=1024)
 
 
 def null_target(null: Tensor, concept: Tensor, priors: Sequence[Tensor], gammas: Tensor, options: Any) -> Tensor:
@@ -118,7 +111,7 @@ class ACE:
     def plan(self, request: EraseRequest, info: TargetInfo) -> EditPlan:
         from erase_plugins.engine import training_plan as cost
 
-        options: ACEOptions = resolve(ACEOptions, request.options, profiles_of(request, info))
+        options: ACEOptions = resolve(ACEOptions, request.options, preset_names(request, info))
         if options.parameters == "full" and "lr" not in request.options:  # the rate above is that of the factors
             options = replace(options, lr=None)
         options = options.settled(request, info)

@@ -28,8 +28,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from erase_plugins.engine.erasing import all_phrases, check_no_anchor, profiles_of
-from erase_plugins.engine.frames import POCKET_STYLE
+from erase_plugins.engine.erasing import all_phrases, check_no_anchor, preset_names
 from erase_plugins.engine.training_options import TrainingOptions, check_templates, revive
 from erase_plugins.errors import RequestError
 from erase_plugins.hookspecs import hookimpl
@@ -51,7 +50,7 @@ if TYPE_CHECKING:
 _INNER = 1 << 20
 #: denoiser sets -> module group; "text" is the text encoder
 GROUPS = {"x": "cross_attn", "u": "non_cross", "all": "denoiser"}
-#: learning rates: parameters -> profile -> rate
+#: learning rates: parameters -> preset -> rate
 _RATES = {"lora": {"pocket": 4e-3, "": 1e-4}, "full": {"pocket": 1e-4, "": 1e-5}}
 
 
@@ -59,42 +58,38 @@ _RATES = {"lora": {"pocket": 4e-3, "": 1e-4}, "full": {"pocket": 1e-4, "": 1e-5}
 class AdvUnlearnOptions(TrainingOptions):
     """Options of AdvUnlearn."""
 
-    rank: int = option(32, "LoRA rank; alpha equals rank", low=1, high=1024, per={"pocket": 16})
-    iterations: int = option(1000, "training steps", low=1, per={"pocket": 80})
-    keep_words: int = option(
-        237, "retained words, half of them the closest to the concept", low=0, high=10_000, per={"pocket": 400}
-    )
-    keep_weight: float = option(0.5, "gamma, weight of what is retained", low=0.0, per={"pocket": 4.0, "explicit": 0.3})
-    keep_batch: int = option(5, "retained prompts per training step", low=1, high=1024, per={"pocket": 24})
+    presets = "../presets/advunlearn.toml"
+
+    rank: int = option(32, "LoRA rank; alpha equals rank", low=1, high=1024)
+    keep_words: int = option(237, "retained words, half of them the closest to the concept", low=0, high=10_000)
+    keep_weight: float = option(0.5, "gamma, weight of what is retained", low=0.0)
+    keep_batch: int = option(5, "retained prompts per training step", low=1, high=1024)
     train: str = option(
         "text", "text encoder, or of the denoiser: x cross-attention, u all but it, all",
         choices=("text", *GROUPS),
     )  # fmt: skip
-    layers: int | None = option(
-        None, "train only so many first layers of the text encoder; none: all", low=1, per={"pocket": None, "style": 1}
-    )
-    eta: float = option(1.0, "negative guidance", low=0.0, high=100.0, per={"pocket": 2.5})
+    layers: int | None = option(None, "train only so many first layers of the text encoder; none: all", low=1)
+    eta: float = option(1.0, "negative guidance", low=0.0, high=100.0)
     attack: str = option(
         "multi", "inner attack: multi steps of Adam, one fast signed step, or off", choices=("multi", "fast", "off")
     )
-    attack_steps: int = option(30, "attack steps per training step (multi)", low=0, per={"pocket": 2})
-    attack_lr: float = option(1e-3, "step size of the attack", low=0.0, high=10.0, per={"pocket": 1e-2})
+    attack_steps: int = option(30, "attack steps per training step (multi)", low=0)
+    attack_lr: float = option(1e-3, "step size of the attack", low=0.0, high=10.0)
     attack_rows: int = option(1, "learned token embeddings in front of the prompt", low=1)
     attack_batch: int = option(1, "states per attack step", low=1, high=1024)
-    warmup: int = option(200, "training steps before the attack starts", low=0, per={"pocket": 15})
+    warmup: int = option(200, "training steps before the attack starts", low=0)
     retain: str = option(
         "predictions", "what is compared for retained prompts: the denoiser's predictions, or text states",
-        choices=("predictions", "states"), per={"pocket": "states"},
+        choices=("predictions", "states"),
     )  # fmt: skip
     templates: tuple[str, ...] = option(
         ("{}",), "prompts trained on; {} is the concept",
-        per={"pocket style": POCKET_STYLE, "pocket": ("{}", "a {}", "a {} picture")},
     )  # fmt: skip
     rollout: str = option(
         "teacher", "states: from trajectories harvested once (teacher), or a fresh one for every state, as published",
         choices=("teacher", "fresh"),
     )  # fmt: skip
-    aliases: bool = option(False, "erase words that mean the same in the encoder's vocabulary", per={"pocket": True})
+    aliases: bool = option(False, "erase words that mean the same in the encoder's vocabulary")
     alias_threshold: float = option(0.9, "closeness from which a word counts as an alias", low=0.0, high=1.0)
 
     @property
@@ -168,8 +163,7 @@ class AdvUnlearn:
 
     def _resolve(self, request: EraseRequest, info: TargetInfo) -> AdvUnlearnOptions:
         given = dict(request.options)
-        profiles = profiles_of(request, info)
-        options: AdvUnlearnOptions = resolve(AdvUnlearnOptions, given, profiles)
+        options: AdvUnlearnOptions = resolve(AdvUnlearnOptions, given, preset_names(request, info))
         if not options.on_text and "retain" not in given:
             options = replace(options, retain="predictions")
         if not options.on_text and options.retain == "states":

@@ -25,8 +25,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from erase_plugins.engine.erasing import all_phrases, profiles_of
-from erase_plugins.engine.frames import POCKET_STYLED_OBJECTS
+from erase_plugins.engine.erasing import all_phrases, preset_names
 from erase_plugins.engine.training_options import TrainingOptions, check_templates, revive
 from erase_plugins.errors import RequestError
 from erase_plugins.hookspecs import hookimpl
@@ -57,33 +56,25 @@ _POCKET_RATE = 4e-3
 class ConceptAblationOptions(TrainingOptions):
     """Options of Concept Ablation."""
 
+    presets = "../presets/concept-ablation.toml"
+
     train: str = option("cross", "modules: cross (keys and values of cross-attention), attn, all",
-                        choices=tuple(GROUPS), per={"explicit": "attn", "pocket": "attn"})  # fmt: skip
+                        choices=tuple(GROUPS))  # fmt: skip
     loss: str = option("model", "model: as the anchor's prediction; noise: the true noise", choices=("model", "noise"))
-    prior: float = option(0.0, "weight of the noise loss on anchor prompts", low=0.0, per={"explicit": 1.0})
-    iterations: int = option(100, "training steps", low=1, per={"explicit": 400, "pocket": 120})
-    batch: int = option(8, "states per training step", low=1, high=1024, per={"pocket": 4})
+    prior: float = option(0.0, "weight of the noise loss on anchor prompts", low=0.0)
+    iterations: int = option(100, "training steps", low=1)
+    batch: int = option(8, "states per training step", low=1, high=1024)
     optimizer: str = option("adamw", "optimizer", choices=("adam", "adamw", "sgd"))
-    keep_weight: float = option(1.0, "weight of the preservation term", low=0.0, per={"pocket": 2.0})
-    keep_words: int = option(0, "vocabulary words to hold in place, half of them the closest", low=0, high=10_000,
-                             per={"pocket": 128})  # fmt: skip
-    keep_batch: int = option(1, "preserved states per training step", low=1, high=1024, per={"pocket": 16})
-    guidance: float = option(6.0, "classifier-free guidance of the pictures", low=0.0, per={"pocket": 4.0})
-    steps: int = option(25, "sampler steps of a picture", low=1, high=1000, per={"pocket": 10})
-    trajectories: int = option(200, "pictures drawn for each concept", low=1,
-                              per={"pocket style": 42, "pocket": 32})  # fmt: skip
+    keep_words: int = option(0, "vocabulary words to hold in place, half of them the closest", low=0, high=10_000)
+    guidance: float = option(6.0, "classifier-free guidance of the pictures", low=0.0)
+    steps: int = option(25, "sampler steps of a picture", low=1, high=1000)
+    trajectories: int = option(200, "pictures drawn for each concept", low=1)
     templates: tuple[str, ...] = option(
         ("{}", "a {}", "a picture of a {}", "a photo of a {}", "a {} on a table", "a close-up of a {}"),
         "anchor prompts; {} is the anchor",
-        per={
-            "pocket style": POCKET_STYLED_OBJECTS,
-            "pocket": ("{}", "a {}", "a {} picture"),
-            "style": ("{}",),
-            "explicit": ("{}",),
-        },
     )
     anchor_prompts: tuple[str, ...] = option((), "anchor prompts in place of the templates, each with the anchor in it")
-    aliases: bool = option(False, "erase words that mean the same in the encoder's vocabulary", per={"pocket": True})
+    aliases: bool = option(False, "erase words that mean the same in the encoder's vocabulary")
     alias_threshold: float = option(0.9, "closeness from which a word counts as an alias", low=0.0, high=1.0)
 
 
@@ -131,8 +122,8 @@ class ConceptAblation:
 
     def _resolve(self, request: EraseRequest, info: TargetInfo) -> ConceptAblationOptions:
         kind = request.concepts[0].kind
-        profiles = profiles_of(request, info) if "pocket" in info.profiles else (kind, *info.profiles)
-        options: ConceptAblationOptions = resolve(ConceptAblationOptions, request.options, profiles)
+        names = preset_names(request, info) if "pocket" in info.profiles else (kind, *info.profiles)
+        options: ConceptAblationOptions = resolve(ConceptAblationOptions, request.options, names)
         check_templates(options.templates)
         for concept in request.concepts:
             anchor = anchor_of(concept, options)

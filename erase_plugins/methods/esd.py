@@ -28,8 +28,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from erase_plugins.engine.erasing import all_phrases, check_no_anchor, profiles_of, shared_iterations
-from erase_plugins.engine.frames import POCKET_STYLE
+from erase_plugins.engine.erasing import all_phrases, check_no_anchor, preset_names, shared_iterations
 from erase_plugins.engine.training_options import TrainingOptions, check_templates, revive
 from erase_plugins.errors import RequestError
 from erase_plugins.hookspecs import hookimpl
@@ -61,13 +60,14 @@ _CITATION = """\
 class ESDOptions(TrainingOptions):
     """Options of ESD."""
 
+    presets = "../presets/esd.toml"
+
     train: str = option(
         "u", "modules: x cross-attention, x-strict its keys and values, u all but cross-attention, selfattn, all",
-        choices=tuple(GROUPS), per={"pocket style": "x", "pocket": "u", "sdxl": "x", "style": "x", "person": "x"},
+        choices=tuple(GROUPS),
     )  # fmt: skip
     eta: float = option(
         1.0, "negative guidance in the given convention", low=-100.0, high=100.0,
-        per={"pocket style": 1.0, "pocket": 2.5, "sdxl": 0.5},
     )  # fmt: skip
     convention: str = option(
         "paper", "meaning of eta: paper, or code2025 (larger by 1 for the same target)", choices=("paper", "code2025")
@@ -77,7 +77,6 @@ class ESDOptions(TrainingOptions):
     templates: tuple[str, ...] = option(
         ("{}", "a {}", "a {} picture"),
         "prompts trained on; {} is the concept",
-        per={"pocket style": POCKET_STYLE, "style": ("{}", "art by {}"), "person": ("{}",)},
     )
     rollout: str = option(
         "teacher", "who makes the trajectories: teacher (harvested once), or student (per sample)",
@@ -153,7 +152,7 @@ class ESD:
         if "train" in given:
             name = str(given["train"]).lower().removeprefix("esd-")
             given["train"] = _OTHER_NAMES.get(name, name)
-        options: ESDOptions = resolve(ESDOptions, given, profiles_of(request, info))
+        options: ESDOptions = resolve(ESDOptions, given, preset_names(request, info))
         if options.eta < 0 and not options.enhance:
             raise RequestError(f"eta={options.eta:g} would strengthen the concept; add enhance=true if that is wanted")
         if options.erase_from is not None and not options.erase_from.strip():

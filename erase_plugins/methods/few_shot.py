@@ -26,8 +26,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from erase_plugins.engine.erasing import profiles_of
-from erase_plugins.engine.frames import CAPTIONS, POCKET_STYLE
+from erase_plugins.engine.erasing import preset_names
+from erase_plugins.engine.frames import CAPTIONS
 from erase_plugins.engine.training_options import LoopOptions, WeightOptions, revive
 from erase_plugins.errors import RequestError, Unsupported
 from erase_plugins.hookspecs import hookimpl
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from erase_plugins.engine.text_tuning import HeldStates
     from erase_plugins.families.base import Target, TargetInfo
 
-#: learning rates: parameters -> profile -> rate
+#: learning rates: parameters -> preset -> rate
 _RATES = {"lora": {"pocket": 4e-3, "": 5e-4}, "full": {"pocket": 1e-4, "": 1e-5}}
 #: rows of the noise schedule; pictures meet all of them
 _LEVELS = 1000
@@ -53,9 +53,11 @@ _LEVELS = 1000
 class FewShotOptions(LoopOptions, WeightOptions):
     """Options of few-shot unlearning."""
 
+    presets = "../presets/few-shot.toml"
+
     rank: int = option(16, "LoRA rank; alpha equals rank", low=1, high=1024)
-    iterations: int = option(10, "training steps", low=1, per={"pocket": 60})
-    batch: int = option(2, "pictures per training step", low=1, high=1024, per={"pocket": 4})
+    iterations: int = option(10, "training steps", low=1)
+    batch: int = option(2, "pictures per training step", low=1, high=1024)
     checkpoint_every: int = option(10, "training steps between checkpoints", low=1)
     scope: str = option(
         "mlp-final-attn", "what is trained: feed-forward layers, attention, both, or the last layer's attention",
@@ -66,26 +68,22 @@ class FewShotOptions(LoopOptions, WeightOptions):
     anchor_weight: float = option(1.0, "weight of the anchor pictures", low=0.0)
     captions: tuple[str, ...] = option(
         (), "prompts that name the concept as {}; none: by kind",
-        per={"pocket style": POCKET_STYLE, "pocket": ("{}", "a {}", "a {} picture")},
     )  # fmt: skip
-    draw: int = option(
-        4, "pictures that the base model draws of each concept without files", low=1, high=64, per={"pocket style": 16}
-    )
+    draw: int = option(4, "pictures that the base model draws of each concept without files", low=1, high=64)
     limit: float = option(
         1.5,
         "how far the loss climbs, in multiples of the base model's; 0: no bound",
         low=0.0,
-        per={"pocket style": 3.0},
     )
-    aliases: bool = option(False, "forget words that mean the same in the encoder's vocabulary", per={"pocket": True})
+    aliases: bool = option(False, "forget words that mean the same in the encoder's vocabulary")
     alias_threshold: float = option(0.9, "closeness from which a word counts as an alias", low=0.0, high=1.0)
-    keep_words: int = option(32, "vocabulary words whose states are held", low=0, high=10_000, per={"pocket": 400})
-    keep_weight: float = option(1.0, "weight of the held states", low=0.0, per={"pocket": 30.0})
-    keep_batch: int = option(16, "held prompts per training step", low=1, high=1024, per={"pocket": 32})
+    keep_words: int = option(32, "vocabulary words whose states are held", low=0, high=10_000)
+    keep_weight: float = option(1.0, "weight of the held states", low=0.0)
+    keep_batch: int = option(16, "held prompts per training step", low=1, high=1024)
     near: float = option(0.8, "closeness to the concept from which a word is not held", low=0.0, high=1.0)
-    steps: int = option(50, "sampler steps of drawn pictures", low=1, high=1000, per={"pocket": 10, "sdxl": 30})
-    guidance: float = option(7.5, "classifier-free guidance of drawn pictures", low=0.0, per={"pocket": 4.0})
-    sampler: str = option("ddim", "sampler of drawn pictures", choices=("ddim", "euler"), per={"sdxl": "euler"})
+    steps: int = option(50, "sampler steps of drawn pictures", low=1, high=1000)
+    guidance: float = option(7.5, "classifier-free guidance of drawn pictures", low=0.0)
+    sampler: str = option("ddim", "sampler of drawn pictures", choices=("ddim", "euler"))
 
 
 class FewShot:
@@ -135,7 +133,7 @@ class FewShot:
         )  # fmt: skip
 
     def _resolve(self, request: EraseRequest, info: TargetInfo) -> FewShotOptions:
-        options: FewShotOptions = resolve(FewShotOptions, request.options, profiles_of(request, info))
+        options: FewShotOptions = resolve(FewShotOptions, request.options, preset_names(request, info))
         odd = [concept for concept in request.concepts if concept.kind not in FewShot.kinds]
         if odd:
             raise Unsupported(

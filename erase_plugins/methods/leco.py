@@ -25,7 +25,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from erase_plugins.engine.erasing import ErasePrompts, all_phrases, check_becomes, profiles_of, shared_iterations
+from erase_plugins.engine.erasing import ErasePrompts, all_phrases, check_becomes, preset_names, shared_iterations
 from erase_plugins.engine.training_options import RolloutOptions, check_templates, revive
 from erase_plugins.errors import RequestError
 from erase_plugins.hookspecs import hookimpl
@@ -55,21 +55,21 @@ _RATES = {"pocket": 5e-3, "": 1e-4}
 class LECOOptions(RolloutOptions):
     """Options of LECO."""
 
+    presets = "../presets/leco.toml"
+
     rank: int = option(4, "LoRA rank", low=1, high=1024)
-    alpha: float = option(1.0, "scale times rank", low=1e-3, high=1024.0, per={"pocket": 4.0})
-    iterations: int = option(500, "training steps", low=1, per={"pocket": 120})
+    alpha: float = option(1.0, "scale times rank", low=1e-3, high=1024.0)
+    iterations: int = option(500, "training steps", low=1)
     optimizer: str = option("adamw", "optimizer", choices=("adam", "adamw", "sgd"))
     modules: str = option("lierla", "lierla: transformers; c3lier: also the convolution blocks", choices=tuple(GROUPS))
     layers: str = option("full", "full, xattn, selfattn, noxattn", choices=tuple(_LAYERS))
     action: str = option("erase", "erase, or enhance", choices=("erase", "enhance"))
-    eta: float = option(1.0, "how far to go along the direction", low=0.0, high=100.0, per={"pocket": 2.5})
+    eta: float = option(1.0, "how far to go along the direction", low=0.0, high=100.0)
     positive: str | None = option(None, "prompt of the direction; none: the concept itself")
     unconditional: str | None = option(None, "prompt at the other end of the direction; none: the empty prompt")
     neutral: str | None = option(None, "prompt that the concept becomes; none: --to, else the empty prompt")
     attributes: tuple[str, ...] = option((), "words put before all four prompts in turn, to keep them apart")
-    templates: tuple[str, ...] = option(
-        ("{}",), "prompts trained on; {} is the concept", per={"pocket": ("{}", "a {}", "a {} picture")}
-    )
+    templates: tuple[str, ...] = option(("{}",), "prompts trained on; {} is the concept")
 
 
 def leco_target(neutral: Tensor, positive: Tensor, unconditional: Tensor, eta: float, action: str = "erase") -> Tensor:
@@ -120,7 +120,7 @@ class LECO:
         )  # fmt: skip
 
     def _resolve(self, request: EraseRequest, info: TargetInfo) -> LECOOptions:
-        options: LECOOptions = resolve(LECOOptions, request.options, profiles_of(request, info))
+        options: LECOOptions = resolve(LECOOptions, request.options, preset_names(request, info))
         check_templates(options.templates)
         check_becomes(request)
         if options.positive is not None and options.positive == options.unconditional:

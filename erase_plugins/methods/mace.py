@@ -29,7 +29,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from erase_plugins.engine.closed_form_options import FramedOptions
-from erase_plugins.engine.erasing import profiles_of
+from erase_plugins.engine.erasing import preset_names
 from erase_plugins.engine.training_options import LoopOptions, check_templates, revive
 from erase_plugins.errors import RequestError
 from erase_plugins.hookspecs import hookimpl
@@ -55,24 +55,22 @@ _RATES = {"pocket": 2e-3, "object": 1e-5, "explicit": 1e-5, "": 1e-4}
 class MACEOptions(LoopOptions, FramedOptions):
     """Options of MACE."""
 
+    presets = "../presets/mace.toml"
+
     tokens: str = option("context", "rows of stage 1: all but the concept's own, or as in uce",
-                         choices=("context", "last", "window", "all"), per={"pocket": "window"})  # fmt: skip
+                         choices=("context", "last", "window", "all"))  # fmt: skip
     templates: tuple[str, ...] = option(
         ("{}", "a {}", "a photo of a {}", "an image of a {}", "a picture of the {}", "a {} in the picture"),
         "phrasings of a concept; {} is the concept",
-        per={"style": ("{}", "art by {}", "a painting in the style of {}", "a {} picture", "{} style", "a work by {}"),
-             "person": ("{}", "a photo of {}", "a portrait of {}", "an image of {}", "{} in the picture", "{} here")},
     )  # fmt: skip
-    vocabulary_scale: float = option(3.0, "weight of all automatically kept words together, per concept", low=0.0,
-                                     per={"pocket": 2.25})  # fmt: skip
-    iterations: int = option(50, "training steps that every concept takes part in", low=1, per={"explicit": 120})
+    iterations: int = option(50, "training steps that every concept takes part in", low=1)
     optimizer: str = option("adamw", "optimizer", choices=("adam", "adamw", "sgd"))
     pictures: int = option(8, "pictures drawn per concept", low=1, high=1000)
-    steps: int = option(30, "sampler steps of a picture", low=1, high=1000, per={"pocket": 10})
-    guidance: float = option(7.5, "classifier-free guidance of the pictures", low=0.0, per={"pocket": 4.0})
-    importance: bool = option(True, "draw timesteps between 200 and 400 more often", per={"explicit": False})
+    steps: int = option(30, "sampler steps of a picture", low=1, high=1000)
+    guidance: float = option(7.5, "classifier-free guidance of the pictures", low=0.0)
+    importance: bool = option(True, "draw timesteps between 200 and 400 more often")
     mask: str = option("attention", "where attention is pushed down: the concept's place, or everywhere",
-                       choices=("attention", "none"), per={"style": "none"})  # fmt: skip
+                       choices=("attention", "none"))  # fmt: skip
     mask_threshold: float = option(0.5, "share of the strongest attention that belongs to the mask", low=0.0, high=1.0)
     data: str | None = option(None, "safetensors file with latents (n, channels, h, w) and masks (n, h, w)")
     fuse_lam: float = option(0.1, "ridge term of the fusion", low=1e-9)
@@ -123,7 +121,7 @@ class MACE:
 
     def _resolve(self, request: EraseRequest, info: TargetInfo) -> MACEOptions:
         kind = request.concepts[0].kind
-        options: MACEOptions = resolve(MACEOptions, request.options, profiles_of(request, info))
+        options: MACEOptions = resolve(MACEOptions, request.options, preset_names(request, info))
         check_templates(options.templates)
         if options.data is not None:
             if len(request.concepts) > 1:

@@ -26,8 +26,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from erase_plugins.engine.closed_form_options import ClosedFormOptions
-from erase_plugins.engine.erasing import profiles_of
-from erase_plugins.engine.frames import POCKET_STYLE
+from erase_plugins.engine.erasing import preset_names
 from erase_plugins.engine.training_options import TrainingOptions, check_templates, revive, spread
 from erase_plugins.errors import RequestError
 from erase_plugins.hookspecs import hookimpl
@@ -53,6 +52,8 @@ GROUPS = {"x-strict": "cross_kv", "x": "cross_attn", "attn": "attn"}
 class RealEraOptions(TrainingOptions, ClosedFormOptions):
     """Options of RealEra."""
 
+    presets = "../presets/realera.toml"
+
     stages: str = option("both", "both, or only the closed form (seconds)", choices=("both", "closed"))
     erase_scale: float = option(1.0, "weight of an erased row", low=1e-9)
     aliases: bool = option(True, "also take words that mean the same as neighbours")
@@ -60,13 +61,10 @@ class RealEraOptions(TrainingOptions, ClosedFormOptions):
     similar_high: float = option(0.9, "largest cosine of a neighbour to the concept", low=-0.12, high=0.9999)
     distance: float | None = option(None, "largest distance of a neighbour, in norms of the embedding", low=0.0)
     norm: str = option("lerp", "norm of neighbours: lerp shrinks them, preserve keeps it", choices=("lerp", "preserve"))
-    closed_neighbours: int = option(5, "random neighbours per phrase in the closed form", low=0, high=1000,
-                                    per={"pocket": 1})  # fmt: skip
+    closed_neighbours: int = option(5, "random neighbours per phrase in the closed form", low=0, high=1000)
     closed_outside: int = option(3, "points outside the shell held in the closed form", low=0, high=1000)
-    neighbours: int = option(5, "random neighbours per state in training", low=0, high=100,
-                             per={"pocket style": 0, "pocket": 1})  # fmt: skip
-    outside: int = option(3, "points outside the shell per state in training", low=0, high=100,
-                          per={"pocket style": 0, "pocket": 1})  # fmt: skip
+    neighbours: int = option(5, "random neighbours per state in training", low=0, high=100)
+    outside: int = option(3, "points outside the shell per state in training", low=0, high=100)
     neighbour_weight: float = option(1.0, "weight of the neighbours' term", low=0.0)
     outside_weight: float = option(1.0, "weight of the term for points outside", low=0.0)
     towards: str = option("anchor", "what is predicted for the concept: the guide's prediction, or negative guidance",
@@ -76,12 +74,11 @@ class RealEraOptions(TrainingOptions, ClosedFormOptions):
     train: str = option("x-strict", "modules of the LoRA: keys and values, all of cross-attention, all attention",
                         choices=tuple(GROUPS))  # fmt: skip
     rank: int = option(4, "LoRA rank; alpha equals rank", low=1, high=1024)
-    iterations: int = option(200, "training steps", low=1, per={"pocket": 60})
+    iterations: int = option(200, "training steps", low=1)
     keep_words: int = option(32, "vocabulary words to hold in training, half of them the closest", low=0, high=10_000)
     gated: bool = option(False, "act only on prompts that mean the concept; LoRA files cannot carry the gate")
     templates: tuple[str, ...] = option(
         ("{}", "a {}", "a {} picture"), "prompts trained on; {} is the concept",
-        per={"pocket style": POCKET_STYLE, "style": ("{}", "art by {}"), "person": ("{}",)},
     )  # fmt: skip
 
     @property
@@ -114,7 +111,7 @@ class RealEra:
         from erase_plugins.engine import training_plan as cost
         from erase_plugins.engine.estimate import closed_form_plan
 
-        options: RealEraOptions = resolve(RealEraOptions, request.options, profiles_of(request, info))
+        options: RealEraOptions = resolve(RealEraOptions, request.options, preset_names(request, info))
         options = options.settled(request, info)
         check_templates(options.templates)
         options.shell  # noqa: B018 - refuses an empty shell

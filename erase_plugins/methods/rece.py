@@ -42,9 +42,10 @@ _CITATION = """\
 class RECEOptions(FramedOptions):
     """Options of RECE."""
 
-    epochs: int = option(1, "adversarial rounds after the UCE start", low=0, high=20, per={"explicit": 3})
-    regular_scale: float = option(0.1, "regulariser of the adversarial embedding", low=1e-9,
-                                  per={"style": 1e-3, "person": 1e-3})  # fmt: skip
+    presets = "../presets/rece.toml"
+
+    epochs: int = option(1, "adversarial rounds after the UCE start", low=0, high=20)
+    regular_scale: float = option(0.1, "regulariser of the adversarial embedding", low=1e-9)
     adversarial_lam: float = option(0.1, "ridge term of the adversarial erase step", low=1e-9)
     hold: bool = option(True, "adversarial rounds hold the original rows and weigh less the more concepts there are")
     rank: int | None = option(None, "cap on the rank, optimal for all layers at once; none is exact", low=1)
@@ -68,8 +69,8 @@ class RECE:
     def plan(self, request: EraseRequest, info: TargetInfo) -> EditPlan:
         from erase_plugins.engine.estimate import closed_form_plan
 
-        profiles = (*info.profiles, *sorted({concept.kind for concept in request.concepts}))
-        return closed_form_plan(request, resolve(RECEOptions, request.options, profiles), info)
+        names = (*info.profiles, *sorted({concept.kind for concept in request.concepts}))
+        return closed_form_plan(request, resolve(RECEOptions, request.options, names), info)
 
     def run(self, plan: EditPlan, target: Target, ctx: RunContext) -> Edit:
         from erase_plugins.engine.collect import collect, summary

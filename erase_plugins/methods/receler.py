@@ -26,7 +26,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from erase_plugins.engine.erasing import all_phrases, check_no_anchor, profiles_of, shared_iterations
+from erase_plugins.engine.erasing import all_phrases, check_no_anchor, preset_names, shared_iterations
 from erase_plugins.engine.training_options import RolloutOptions, check_templates, revive
 from erase_plugins.errors import RequestError
 from erase_plugins.hookspecs import hookimpl
@@ -50,25 +50,24 @@ if TYPE_CHECKING:
 class RecelerOptions(RolloutOptions):
     """Options of Receler."""
 
-    lr: float = option(3e-4, "learning rate", low=0.0, high=1.0, per={"pocket": 3e-3})
-    iterations: int = option(500, "training steps", low=1, per={"pocket": 90})
-    rank: int = option(128, "width of an eraser's bottleneck", low=1, high=1024, per={"pocket": 16, "sdxl": 64})
-    keep_batch: int = option(1, "preserved states per training step", low=1, high=1024, per={"pocket": 16})
-    eta: float = option(1.0, "negative guidance", low=0.0, high=100.0, per={"pocket": 3.0})
+    presets = "../presets/receler.toml"
+
+    lr: float = option(3e-4, "learning rate", low=0.0, high=1.0)
+    iterations: int = option(500, "training steps", low=1)
+    rank: int = option(128, "width of an eraser's bottleneck", low=1, high=1024)
+    eta: float = option(1.0, "negative guidance", low=0.0, high=100.0)
     adversarial: str = option("learned", "rows learned against the erasers, or off", choices=("learned", "off"))
-    adversarial_steps: int = option(50, "attack steps per training step", low=1, per={"pocket": 1, "sdxl": 10})
-    adversarial_rows: int = option(16, "learned rows behind the prompt", low=1, per={"pocket": 4})
+    adversarial_steps: int = option(50, "attack steps per training step", low=1)
+    adversarial_rows: int = option(16, "learned rows behind the prompt", low=1)
     adversarial_lr: float = option(0.1, "step size of the attack (Adam)", low=0.0, high=10.0)
     adversarial_decay: float = option(0.1, "weight decay of the learned rows", low=0.0, high=10.0)
     warmup: int = option(0, "training steps on the plain prompt before the attack starts", low=0)
-    locality: float = option(0.1, "weight of silence outside the concept's mask", low=0.0, per={"style": 0.0})
+    locality: float = option(0.1, "weight of silence outside the concept's mask", low=0.0)
     mask_threshold: float = option(
         0.1, "share of the largest attention from which a place is inside", low=0.0, high=1.0
     )
-    mask_scale: int = option(4, "latent side over side of the attention maps", low=1, high=64, per={"pocket": 2})
-    templates: tuple[str, ...] = option(
-        ("{}",), "prompts trained on; {} is the concept", per={"pocket": ("{}", "a {}", "a {} picture")}
-    )
+    mask_scale: int = option(4, "latent side over side of the attention maps", low=1, high=64)
+    templates: tuple[str, ...] = option(("{}",), "prompts trained on; {} is the concept")
     rollout: str = option(
         "teacher", "who makes the trajectories: teacher (harvested once), or student (per sample)",
         choices=("teacher", "student"),
@@ -149,7 +148,7 @@ class Receler:
         )  # fmt: skip
 
     def _resolve(self, request: EraseRequest, info: TargetInfo) -> RecelerOptions:
-        options: RecelerOptions = resolve(RecelerOptions, request.options, profiles_of(request, info))
+        options: RecelerOptions = resolve(RecelerOptions, request.options, preset_names(request, info))
         check_templates(options.templates)
         check_no_anchor(request)
         ready: RecelerOptions = options.settled(request, info)

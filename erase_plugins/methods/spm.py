@@ -28,7 +28,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from erase_plugins.engine.erasing import ErasePrompts, all_phrases, check_becomes, profiles_of
+from erase_plugins.engine.erasing import ErasePrompts, all_phrases, check_becomes, preset_names
 from erase_plugins.engine.training_options import RolloutOptions, check_templates, revive
 from erase_plugins.errors import RequestError
 from erase_plugins.hookspecs import hookimpl
@@ -52,19 +52,16 @@ _RATES = {"pocket": 5e-3, "": 1e-4}
 class SPMOptions(RolloutOptions):
     """Options of SPM."""
 
-    rank: int = option(1, "directions of one concept's memory", low=1, high=256, per={"pocket": 4})
-    iterations: int = option(3000, "training steps for one concept", low=1, per={"pocket": 120})
-    growth: float = option(
-        1.0, "training steps grow with the number of concepts to this power", low=0.0, high=1.0, per={"pocket": 0.5}
-    )
-    eta: float = option(1.0, "negative guidance", low=0.0, high=100.0, per={"pocket": 2.5})
-    templates: tuple[str, ...] = option(
-        ("{}",), "prompts trained on; {} is the concept", per={"pocket": ("{}", "a {}", "a {} picture")}
-    )
-    steps: int = option(30, "sampler steps of a rollout", low=1, high=1000, per={"pocket": 10})
-    anchors: int = option(4, "random embeddings held per step; 0 switches it off", low=0, high=256, per={"pocket": 0})
-    anchor_weight: float = option(1000.0, "weight of the held random embeddings; lower it for SDXL", low=0.0,
-                                  per={"sdxl": 100.0})  # fmt: skip
+    presets = "../presets/spm.toml"
+
+    rank: int = option(1, "directions of one concept's memory", low=1, high=256)
+    iterations: int = option(3000, "training steps for one concept", low=1)
+    growth: float = option(1.0, "training steps grow with the number of concepts to this power", low=0.0, high=1.0)
+    eta: float = option(1.0, "negative guidance", low=0.0, high=100.0)
+    templates: tuple[str, ...] = option(("{}",), "prompts trained on; {} is the concept")
+    steps: int = option(30, "sampler steps of a rollout", low=1, high=1000)
+    anchors: int = option(4, "random embeddings held per step; 0 switches it off", low=0, high=256)
+    anchor_weight: float = option(1000.0, "weight of the held random embeddings; lower it for SDXL", low=0.0)
     gate: str = option("probe", "how a prompt opens the memory: probe, or cosine (published)",
                        choices=("probe", "cosine"))  # fmt: skip
     gate_words: int = option(1000, "vocabulary words that the probe learns from", low=8, high=50_000)
@@ -139,7 +136,7 @@ class SPM:
         )  # fmt: skip
 
     def _resolve(self, request: EraseRequest, info: TargetInfo) -> SPMOptions:
-        options: SPMOptions = resolve(SPMOptions, request.options, profiles_of(request, info))
+        options: SPMOptions = resolve(SPMOptions, request.options, preset_names(request, info))
         check_templates(options.templates)
         check_becomes(request)
         if not options.gate_low < options.gate_high:

@@ -30,14 +30,10 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from erase_plugins.engine.closed_form_options import ClosedFormOptions
-from erase_plugins.engine.erasing import all_phrases, profiles_of
+from erase_plugins.engine.erasing import all_phrases, preset_names
 from erase_plugins.engine.frames import (
     FRAMES,
-    POCKET_FRAMES,
-    POCKET_STYLE,
-    POCKET_STYLED,
     SAFE,
-    STYLE_FRAMES,
     VARIANTS,
 )
 from erase_plugins.engine.training_options import TrainingOptions, check_templates, revive, spread
@@ -62,43 +58,39 @@ if TYPE_CHECKING:
 class TRCEOptions(TrainingOptions, ClosedFormOptions):
     """Options of TRCE."""
 
+    presets = "../presets/trce.toml"
+
     stages: str = option("both", "both, or only the closed form on text (seconds)", choices=("both", "closed"))
     tokens: str = option("eot", "rows that stand for a prompt: the end row, it and the last word's, or all from there",
-                         choices=("eot", "last+eot", "window"), per={"pocket": "window"})  # fmt: skip
-    safe: str | None = option(None, "what takes the concept's place where --to does not say; none picks it by kind",
-                              per={"pocket": "picture"})  # fmt: skip
+                         choices=("eot", "last+eot", "window"))  # fmt: skip
+    safe: str | None = option(None, "what takes the concept's place where --to does not say; none picks it by kind")
     frames: tuple[str, ...] = option(
         FRAMES,
         "prompts around the concept in stage 1",
-        per={"pocket style": (*POCKET_STYLE, *POCKET_STYLED), "pocket": POCKET_FRAMES, "style": STYLE_FRAMES},
     )
-    variants: bool = option(True, "also take mechanical variants of the concept", per={"pocket": False})
+    variants: bool = option(True, "also take mechanical variants of the concept")
     aliases: bool = option(True, "also take words that mean the same in the text encoder's vocabulary")
-    rho: float = option(0.1, "energy of the kept rows, in units of the erased rows'", low=0.0, per={"pocket": 2.0})
+    rho: float = option(0.1, "energy of the kept rows, in units of the erased rows'", low=0.0)
     lam: float = option(1e-4, "ridge term, in units of the system's mean diagonal", low=1e-12)
     templates: tuple[str, ...] = option(
         ("a photo of {}",), "prompts of stage 2; {} is the concept",
-        per={"pocket style": POCKET_STYLE, "pocket": POCKET_FRAMES, "style": ("art by {}",), "person": ("{}",)},
     )  # fmt: skip
-    push: float = option(15.0, "g: how far the targets overshoot the safe and the unsafe prediction", low=0.0,
-                         per={"pocket": 1.0})  # fmt: skip
-    margin: float = option(0.01, "distance by which the safe target must be closer", low=0.0, per={"pocket": 0.1})
+    push: float = option(15.0, "g: how far the targets overshoot the safe and the unsafe prediction", low=0.0)
+    margin: float = option(0.01, "distance by which the safe target must be closer", low=0.0)
     beta: float = option(1.0, "slope of the hinge", low=0.0)
     early: float = option(0.5, "share of the sampler steps that is steered, from pure noise on", low=0.01, high=1.0)
-    steer_weight: float = option(1.0, "weight of the steering term", low=0.0, per={"pocket": 0.1})
-    steer_null: float = option(1.0, "weight of the empty prompt in it; guidance turns what it learns around", low=0.0,
-                               per={"pocket": 0.0})  # fmt: skip
-    free_weight: float = option(100.0, "weight of the regulariser without a prompt", low=0.0, per={"pocket": 10.0})
-    free_batch: int = option(4, "regulariser states per training step", low=1, high=1024, per={"pocket": 2})
-    free: int = option(64, "trajectories without a prompt", low=1, per={"pocket": 24})
+    steer_weight: float = option(1.0, "weight of the steering term", low=0.0)
+    steer_null: float = option(1.0, "weight of the empty prompt in it; guidance turns what it learns around", low=0.0)
+    free_weight: float = option(100.0, "weight of the regulariser without a prompt", low=0.0)
+    free_batch: int = option(4, "regulariser states per training step", low=1, high=1024)
+    free: int = option(64, "trajectories without a prompt", low=1)
     parameters: str = option("lora", "lora, or full weights as published", choices=("lora", "full"))
-    rank: int = option(16, "LoRA rank; alpha equals rank", low=1, high=1024, per={"pocket": 8})
+    rank: int = option(16, "LoRA rank; alpha equals rank", low=1, high=1024)
     optimizer: str = option("adamw", "optimizer", choices=("adam", "adamw", "sgd"))
-    iterations: int = option(300, "training steps", low=1, per={"pocket": 50})
-    trajectories: int = option(100, "trajectories towards the concept", low=1, per={"pocket": 16})
-    harvest: int = option(26, "states kept of each trajectory", low=1, per={"pocket": 5})
-    keep_words: int = option(0, "vocabulary words to hold in stage 2, half of them the closest", low=0, high=10_000,
-                             per={"pocket": 32})  # fmt: skip
+    iterations: int = option(300, "training steps", low=1)
+    trajectories: int = option(100, "trajectories towards the concept", low=1)
+    harvest: int = option(26, "states kept of each trajectory", low=1)
+    keep_words: int = option(0, "vocabulary words to hold in stage 2, half of them the closest", low=0, high=10_000)
 
     @property
     def early_steps(self) -> int:
@@ -145,7 +137,7 @@ class TRCE:
         from erase_plugins.engine import training_plan as cost
         from erase_plugins.engine.estimate import closed_form_plan
 
-        options: TRCEOptions = resolve(TRCEOptions, request.options, profiles_of(request, info))
+        options: TRCEOptions = resolve(TRCEOptions, request.options, preset_names(request, info))
         options = options.settled(request, info)
         options = replace(options, harvest=min(options.harvest, options.early_steps))
         check_templates(options.templates)

@@ -49,7 +49,6 @@ class PocketJudge:
     """Judge plugin for models that draw the pocket world."""
 
     id = "pocket"
-    kind = "judge"
     title = "Pocket classifier (concept, style, background)"
     needs: frozenset[str] = frozenset()
     #: its world is all that the model draws
@@ -93,5 +92,5 @@ class PocketJudge:
 
 
 @hookimpl
-def erase_evaluators() -> list[PocketJudge]:
+def erase_judges() -> list[PocketJudge]:
     return [PocketJudge()]

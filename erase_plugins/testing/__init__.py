@@ -1,6 +1,7 @@
 """Tools for plugin authors, loaded on first use.
 
-`contract` holds the suite that every method passes, `fixtures` pytest fixtures, `hub_server` a Hub on this machine,
+`contract` holds the suite that every method passes, `measuring` that of suites and
+attacks, `fixtures` pytest fixtures, `hub_server` a Hub on this machine,
 `tiny` random pipelines of every built-in family, `template` the skeleton of a new plugin package. Nothing here needs a
 network.
 """
@@ -11,19 +12,26 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 _PUBLIC = {
+    "AttackContract": "erase_plugins.testing.measuring",
     "HubServer": "erase_plugins.testing.hub_server",
     "MethodContract": "erase_plugins.testing.contract",
+    "SuiteContract": "erase_plugins.testing.measuring",
     "contract_report": "erase_plugins.testing.contract",
+    "measuring_report": "erase_plugins.testing.measuring",
     "tiny_sd1": "erase_plugins.testing.tiny",
     "tiny_sdxl": "erase_plugins.testing.tiny",
     "write_plugin_template": "erase_plugins.testing.template",
 }
 
-__all__ = ["HubServer", "MethodContract", "contract_report", "tiny_sd1", "tiny_sdxl", "write_plugin_template"]
+__all__ = [
+    "AttackContract", "HubServer", "MethodContract", "SuiteContract", "contract_report", "measuring_report", "tiny_sd1",
+    "tiny_sdxl", "write_plugin_template",
+]  # fmt: skip
 
 if TYPE_CHECKING:
     from erase_plugins.testing.contract import MethodContract, contract_report
     from erase_plugins.testing.hub_server import HubServer
+    from erase_plugins.testing.measuring import AttackContract, SuiteContract, measuring_report
     from erase_plugins.testing.template import write_plugin_template
     from erase_plugins.testing.tiny import tiny_sd1, tiny_sdxl
 

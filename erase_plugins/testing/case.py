@@ -121,7 +121,7 @@ class Case:
         return make_plan(self.request(**options), self.info)
 
     def run(self, pipe: Any = None, **arguments: Any) -> Any:
-        """A run through the engine (`erase_plugins.engine.run.run_plan`)."""
+        """A run through the engine (`erase_plugins.workflow.run.run_plan`)."""
         from erase_plugins.testing.models import changed_since
         from erase_plugins.testing.observe import snapshot
         from erase_plugins.workflow.run import run_plan

@@ -55,11 +55,23 @@ def check_table() -> str:
     return "\n".join(rows)
 
 
+def measuring_table() -> str:
+    """The checks of suites and attacks."""
+    from erase_plugins.testing.measuring import ATTACK, CHECKS, GENERAL
+
+    rows = ["| check | what it demands |", "|---|---|"]
+    for item in CHECKS[ATTACK]:
+        mark = "" if item in GENERAL else " (attacks)"
+        rows.append(f"| `{item.__name__}`{mark} | {(inspect.getdoc(item) or '').splitlines()[0]} |")
+    return "\n".join(rows)
+
+
 BLOCKS = {
     "hook table": hook_table,
     "hooks": hook_sections,
     "attributes": attribute_table,
     "contract": check_table,
+    "measuring": measuring_table,
 }
 
 

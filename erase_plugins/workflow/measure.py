@@ -1,4 +1,4 @@
-"""Runs a registered suite on a model with artifacts: loads both, picks the judge, writes what was found."""
+"""Opens what is measured, and runs a registered suite on it: loads model and artifacts, picks the judge."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Any
 
 from erase_plugins.artifacts.artifact import Artifact
 from erase_plugins.artifacts.locks import claim_files
-from erase_plugins.artifacts.places import SIDE_FILES
 from erase_plugins.errors import RequestError, Unsupported
-from erase_plugins.evaluation.context import Progress, needs_subject, run_alone, run_in_context
-from erase_plugins.evaluation.run import Subject, write_report
+from erase_plugins.evaluation.attachments import output_names
+from erase_plugins.evaluation.context import REPORT, Progress, needs_judge, needs_subject, run_alone, run_in_context
+from erase_plugins.evaluation.run import Subject, modality
 from erase_plugins.families.diffusers_target import DiffusersTarget
 from erase_plugins.manager import get_manager
 from erase_plugins.types import EvalReport
@@ -29,11 +29,15 @@ def pick_judge(target: DiffusersTarget, wanted: str | None) -> Any:
     """
     manager = get_manager()
     if wanted is not None:
-        return manager.evaluator(wanted, "judge")
-    for entry in manager.evaluators("judge"):
-        if entry.item.accepts(target.info):
-            return entry.item
-    names = ", ".join(entry.item.id for entry in manager.evaluators("judge"))
+        chosen = manager.evaluator(wanted, "judge")
+        if modality(chosen) != Subject.modality:
+            raise Unsupported(f"judge '{wanted}' looks at {modality(chosen)}, and this model makes {Subject.modality}s")
+        return chosen
+    judges = [entry.item for entry in manager.evaluators("judge")]
+    for judge in judges:
+        if modality(judge) == Subject.modality and judge.accepts(target.info):
+            return judge
+    names = ", ".join(judge.id for judge in judges)
     raise Unsupported(f"no registered judge knows what {target.info.model} draws (registered: {names or 'none'})")
 
 
@@ -87,20 +91,53 @@ def run_suite(
         )
     if model is None:
         raise RequestError(f"suite {suite} measures a model; name one, for example pocket")
+    if judge is not None and not needs_judge(runner):
+        raise RequestError(f"suite {suite} asks no judge; leave out judge {judge}")
+    names = output_names(runner, REPORT)
+    with nullcontext() if out is None else claim_files(out, names, force):
+        subject = open_subject(
+            model, artifacts, runner, strength=strength, erased=erased, judge=judge, progress=progress, images=images,
+            seed=seed, steps=steps, guidance=guidance, any_base=any_base, **load,
+        )  # fmt: skip
+        report = run_in_context(
+            runner, subject, settings or {}, seed=seed, device=str(subject.target.device), progress=progress, out=out,
+            force=force,
+        )  # fmt: skip
+    return report
+
+
+def open_subject(
+    model: Any,
+    artifacts: Sequence[Artifact | str | Path],
+    runner: Any,
+    *,
+    strength: float = 1.0,
+    erased: Sequence[str] = (),
+    judge: str | None = None,
+    progress: Progress | None = None,
+    images: int = 32,
+    seed: int = 0,
+    steps: int = 8,
+    guidance: float = 4.0,
+    any_base: bool = False,
+    **load: Any,
+) -> Subject:
+    """Loads artifacts and model, and picks the judge, for a suite or an attack (``runner``).
+
+    Raises:
+        RequestError: nothing to look for, or no picture.
+        EraseError: what loading and `pick_judge` raise.
+    """
     loaded = [load_artifact(item) for item in artifacts]
     names = list(dict.fromkeys([*erased, *(text for item in loaded if not erased for text in item.manifest.erased)]))
-    if not names:
+    asks = needs_judge(runner)
+    if asks and not names:
         raise RequestError("nothing to look for: give an artifact that names its concepts, or --erased TEXT")
     if images < 1:
         raise RequestError(f"images={images}; at least one picture per set is needed")
-    with nullcontext() if out is None else claim_files(out, SIDE_FILES, force):
-        pipe = load_pipeline(str(model), **load) if isinstance(model, str | Path) else model
-        target = target_of(pipe, str(model) if isinstance(model, str | Path) else None)
-        subject = Subject(
-            pipe, target, target.info.model, loaded, pick_judge(target, judge), names, strength, images, seed, steps,
-            guidance, any_base, progress,
-        )  # fmt: skip
-        report = run_in_context(
-            runner, subject, settings or {}, seed=seed, device=str(target.device), progress=progress
-        )
-        return report if out is None else write_report(report, subject, out)
+    pipe = load_pipeline(str(model), **load) if isinstance(model, str | Path) else model
+    target = target_of(pipe, str(model) if isinstance(model, str | Path) else None)
+    return Subject(
+        pipe, target, target.info.model, loaded, pick_judge(target, judge) if asks else None, names, strength, images,
+        seed, steps, guidance, any_base, progress,
+    )  # fmt: skip

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from erase_plugins.engine.context import Listener
+from erase_plugins.engine.own_preset import with_note, with_preset
 from erase_plugins.engine.run import run_method
 from erase_plugins.errors import RequestError, Unsupported
 from erase_plugins.manager import get_manager
@@ -39,7 +40,14 @@ def make_plan(request: EraseRequest, info: Any = None) -> EditPlan:
             f"{method.id} does not support family {info.family.id}, only {', '.join(sorted(families))}; "
             f"methods that do: {', '.join(others) or 'none'}"
         )
-    return manager.adjust_plan(method.plan(request, info))
+    request = with_preset(request, method, info, known_models())
+    return manager.adjust_plan(with_note(method.plan(request, info), request))
+
+
+def known_models() -> set[str]:
+    """Kinds of model that a preset may have a table for, of all families."""
+    families = [entry.item for entry in get_manager().families()]
+    return {family.id for family in families} | {name for family in families for name in family.presets}
 
 
 def run_plan(

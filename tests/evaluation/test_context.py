@@ -28,7 +28,7 @@ class Options:
     patterns: int = option(20, "stored patterns", low=1, high=500)
 
 class Recall:
-    id, kind, title, needs = "recall", "suite", "Recall of an associative memory", frozenset()
+    id, title, needs = "recall", "Recall of an associative memory", frozenset()
     needs_subject = False
     Options = Options
     def run(self, subject, ctx):
@@ -40,7 +40,7 @@ class Recall:
         return EvalReport("recall", "memory", (EvalRow("capacity", "memory", value, value, value, 1),), seeds=(ctx.seed,))
 
 @hookimpl
-def erase_evaluators():
+def erase_suites():
     return [Recall()]
 """
 
@@ -51,7 +51,7 @@ class Options:
 
 
 class Suite:
-    id, kind, title, needs = "probe", "suite", "Probe", frozenset()
+    id, title, needs = "probe", "Probe", frozenset()
     Options = Options
 
     def __init__(self):
@@ -67,7 +67,7 @@ class Suite:
 class Old:
     """As suites were really called before: without a context."""
 
-    id, kind, title, needs = "old", "suite", "Old", frozenset()
+    id, title, needs = "old", "Old", frozenset()
 
     def run(self, subject):
         return EvalReport("old", subject.model, ())
@@ -76,7 +76,7 @@ class Old:
 def registered(*suites):
     class Planted:
         @hookimpl
-        def erase_evaluators(self):
+        def erase_suites(self):
             return list(suites)
 
     return get_manager().temporary(Planted(), "planted")
@@ -105,7 +105,7 @@ def test_a_suite_that_cannot_be_called_is_told_at_registration(run):
 
     class Planted:
         @hookimpl
-        def erase_evaluators(self):
+        def erase_suites(self):
             return [type("Odd", (Suite,), {"run": run})()]
 
     with manager.temporary(Planted(), "planted"):

@@ -374,6 +374,29 @@ def test_a_report_about_something_else_is_refused(pizza):
         hub_cards.card(pizza, replace(report(pizza), artifacts=("other",)))
 
 
+def test_an_attached_figure_goes_onto_the_card_and_off_with_its_report(hub, pizza, tmp_path):
+    from PIL import Image
+
+    names = {"report": "report.json", "curve": "curve.png", "rows": "rows.csv", "up": "../up.png", "bad": "a)b.png"}
+    made = report(pizza, files=names, attached={"curve.png": {"title": "rate [against] strength", "sha256": ""}})
+    folder = tmp_path / "r"
+    folder.mkdir()
+    (folder / "report.json").write_text(json.dumps(made.to_dict()))
+    for place in (folder / "curve.png", folder / "a)b.png", tmp_path / "up.png", folder / "up.png"):
+        Image.new("RGB", (4, 4)).save(place)
+    (folder / "rows.csv").write_text("1,2")
+    hub_cards.push(pizza, REPO, license="mit", report=folder)
+    found = hub.files(REPO)
+    assert found["images/figure-curve.png"] == (folder / "curve.png").read_bytes()
+    assert [name for name in found if name.startswith("images/")] == ["images/figure-curve.png"]
+    text = found["README.md"].decode()
+    assert "](images/figure-curve.png)" in text and "against" in text.partition("](images/figure-curve.png)")[0][-60:]
+    assert hub_cards.push(pizza, REPO, license="mit", report=folder).sent == ()
+    (folder / "report.json").write_text(json.dumps(report(pizza, seconds=7.0).to_dict()))
+    hub_cards.push(pizza, REPO, license="mit", report=folder)
+    assert "images/figure-curve.png" not in hub.files(REPO), "a picture of the report that was replaced"
+
+
 def test_report_and_pictures_go_along(hub, pizza, tmp_path):
     from PIL import Image
 

@@ -35,8 +35,8 @@ def options_are_documented(case: Case) -> None:
         numeric = any(part in ("int", "float") for part in item.type.split(" or "))
         if numeric:
             assert item.low is not None or item.high is not None, f"{where} has neither low nor high"
-        for profile, value in {"": item.default, **item.per}.items():
-            told = f"{where}, default {f'for {profile} ' if profile else ''}{value!r}"
+        for preset, value in {"": item.default, **item.per}.items():
+            told = f"{where}, default {f'for {preset} ' if preset else ''}{value!r}"
             if item.choices and value is not None:
                 assert value in item.choices, f"{told} is not among its choices"
             if isinstance(value, int | float) and not isinstance(value, bool):
@@ -47,7 +47,7 @@ def options_are_documented(case: Case) -> None:
 
 @check
 def options_resolve(case: Case) -> None:
-    """Defaults and ``contract_options`` are accepted, for every profile of the model."""
+    """Defaults and ``contract_options`` are accepted, for every preset of the model."""
     plain = resolve(case.method.Options, {}, case.info.profiles)
     assert isinstance(plain, case.method.Options)
     chosen = resolve(case.method.Options, case.options, case.info.profiles)

@@ -52,7 +52,6 @@ class GuardRecall:
     """How well the guard recognises, on text alone."""
 
     id = "guard_recall"
-    kind = "suite"
     title = "Prompt guard: recognised names and false alarms, beside cosine search (no model)"
     needs: frozenset[str] = frozenset()
     needs_subject = False

@@ -19,7 +19,7 @@ def erase_methods() -> list[AntiHebbian]:
 
 
 @hookimpl
-def erase_evaluators() -> list[GuardRecall]:
+def erase_suites() -> list[GuardRecall]:
     from erase_assoc_memory.evaluator import GuardRecall
 
     return [GuardRecall()]

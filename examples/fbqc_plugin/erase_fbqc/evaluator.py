@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from erase_plugins.options import option
-from erase_plugins.types import EvalReport, EvalRow
+from erase_plugins.types import Attachment, EvalReport, EvalRow
 
 _STUDY = ("network", "noise", "shots", "low", "high", "points", "error", "vary", "geometry", "bootstrap")
 
@@ -37,19 +38,20 @@ class ThresholdSuite:
     """Threshold of a fusion network (arXiv 2101.09310)."""
 
     id = "fbqc"
-    kind = "suite"
     title = "Thresholds of fusion-based quantum computation (simulated; no model)"
     needs: frozenset[str] = frozenset()
     needs_subject = False
+    attachments = ("curves.png",)
     Options = Options
 
     def run(self, subject: Any, ctx: Any) -> EvalReport:
-        """Simulates; the curves are in ``details["fbqc"]``, thresholds in the rows.
+        """Simulates; the curves are in ``details["fbqc"]`` and drawn as ``curves.png``, thresholds are in the rows.
 
         Raises:
             RequestError: settings that cannot be simulated.
             MissingMatching: errors without PyMatching.
         """
+        from erase_fbqc.result import FIGURE
         from erase_fbqc.study import Study, optics_from, parse_sizes, run, summary
 
         given = dict(ctx.options)
@@ -64,10 +66,21 @@ class ThresholdSuite:
             subject = f"{study.network} L={'/'.join(map(str, item.sizes))}"
             metric = _metric(study.noise, study.vary, item.method)
             rows.append(EvalRow(metric, subject, item.value, item.low, item.high, study.count))
+        record = summary(result)
+        figure = Attachment(FIGURE, lambda path: _draw(record, path), "failure rate against the varied rate")
         return EvalReport(
             suite=self.id, model=f"{study.network} fusion network", rows=tuple(rows), seeds=(study.seed,),
-            warnings=tuple(result.notes), details={"fbqc": summary(result)},
+            warnings=tuple(result.notes), details={"fbqc": record},
+            attachments=(figure,),
         )  # fmt: skip
+
+
+def _draw(record: dict[str, Any], path: Path) -> None:
+    from erase_fbqc.figures import draw
+    from erase_fbqc.result import MissingPlots
+
+    if not draw(record, path):
+        raise MissingPlots()
 
 
 def _metric(noise: str, vary: str, method: str) -> str:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 @hookimpl
-def erase_evaluators() -> list[ThresholdSuite]:
+def erase_suites() -> list[ThresholdSuite]:
     from erase_fbqc.evaluator import ThresholdSuite
 
     return [ThresholdSuite()]

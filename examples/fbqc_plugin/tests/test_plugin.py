@@ -47,6 +47,10 @@ def test_the_suite_is_listed_and_runs_without_torch(tmp_path):
     report = json.loads(done.stdout)
     assert report["rows"][0]["metric"] == "erasure_threshold"
     assert 0.11 < report["rows"][0]["value"] < 0.13
+    assert report["files"] == {"report": "report.json", "curves": "curves.png"}
+    assert (tmp_path / "report" / "curves.png").read_bytes().startswith(b"\x89PNG")
+    assert report["attached"]["curves.png"]["title"] == "failure rate against the varied rate"
+    (tmp_path / "report" / "curves.png").unlink()
     run("fbqc", "plot", "report/report.json", cwd=tmp_path)
     assert (tmp_path / "report" / "curves.png").stat().st_size > 10_000
 

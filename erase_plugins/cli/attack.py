@@ -1,0 +1,107 @@
+"""``erase-plugins attack``: tries to bring an erased concept back, and says how often it came."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from erase_plugins.cli.command import (
+    declare,
+    dry_run_option,
+    force_option,
+    load_artifacts,
+    model_options,
+    parse_settings,
+    strength_option,
+    until_the_end,
+)
+from erase_plugins.cli.console import emit, human_seconds, percent, progress, say, table
+
+
+@declare("attack")
+@click.argument("artifacts", nargs=-1, required=True, metavar="ARTIFACT ...")
+@model_options
+@click.option("--attack", "name", default="weights", show_default=True, help="How to attack (see 'list attacks').")
+@click.option("--budget", default="quick", show_default=True, metavar="B", help="quick, standard, long, or a number.")
+@click.option("--judge", metavar="J", help="Judge to use; chosen by the model if left out.")
+@click.option("--erased", multiple=True, metavar="TEXT", help="What to look for; what the artifacts name if left out.")
+@strength_option
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of prompts, noise and resampling.")
+@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Option of the attack (see 'info ATTACK').")
+@click.option("--any-base", is_flag=True, help="Allow a fine-tune of the artifact's base model.")
+@click.option("--out", required=True, metavar="DIR", help="Folder for attack-NAME.json and what was found.")
+@dry_run_option
+@force_option
+def command(
+    artifacts: tuple[str, ...], model: str, revision: str | None, dtype: str, device: str, name: str, budget: str,
+    judge: str | None, erased: tuple[str, ...], strength: float, seed: int, settings: tuple[str, ...],
+    any_base: bool, out: str, dry_run: bool, force: bool,
+) -> None:  # fmt: skip
+    """Try to bring an erased concept back, within a budget. A killed run goes on when it is called again."""
+    from erase_plugins.artifacts.locks import claim_files
+    from erase_plugins.errors import MissingExtra, RequestError
+    from erase_plugins.evaluation.attachments import output_names
+    from erase_plugins.evaluation.attack import record_name, run_attack
+    from erase_plugins.evaluation.budget import find_budget
+    from erase_plugins.evaluation.context import needs_judge, suite_options
+    from erase_plugins.extras import missing_extras
+    from erase_plugins.families.source import find_source
+    from erase_plugins.manager import get_manager
+    from erase_plugins.workflow.models import find_family
+
+    runner = get_manager().evaluator(name, "attack")
+    size, queries = find_budget(runner, budget)
+    options = suite_options(runner, parse_settings(settings), "attack")
+    lacking = missing_extras(runner.needs)
+    if lacking:
+        raise MissingExtra(f"attack {name}", ",".join(lacking))
+    if judge is not None:
+        get_manager().evaluator(judge, "judge")
+        if not needs_judge(runner):
+            raise RequestError(f"attack {name} asks no judge; leave out --judge")
+    source = find_source(model, revision)
+    family = find_family(source)
+    folder = Path(out)
+    if not dry_run:
+        until_the_end(claim_files(folder, output_names(runner, record_name(runner)), force))
+    loaded = load_artifacts(artifacts)
+    names = list(erased) or [text for item in loaded for text in item.manifest.erased]
+    say(f"model {source.name}: family {family.id} ({family.title})")
+    if dry_run:
+        say(f"would attack {', '.join(names) or 'nothing'} with {name}, budget {size}: at most {queries} pictures")
+        plan = {"attack": name, "budget": size, "queries": queries, "erased": names, "family": family.id}
+        emit({"schema": 1, "dry_run": True, **plan, "options": options})
+        return
+    from erase_plugins.cli.command import quiet_libraries
+    from erase_plugins.workflow.measure import open_subject
+
+    quiet_libraries()
+    with progress() as bar:
+        report = run_attack(
+            runner,
+            lambda: open_subject(
+                model, loaded, runner, strength=strength, erased=erased, judge=judge, seed=seed, any_base=any_base,
+                revision=revision, dtype=dtype, device=device,
+            ),
+            budget, settings=options, out=folder, force=force, progress=bar.update,
+        )  # fmt: skip
+    emit({**report.to_dict(), "excess": report.excess, "folder": str(folder)})
+    metrics = list(dict.fromkeys(row.metric for row in report.rows))
+    cells = {(row.subject, row.metric): _rate(row) for row in report.rows}
+    rows = [[subject, *(cells.get((subject, metric), "-") for metric in metrics)]
+            for subject in dict.fromkeys(row.subject for row in report.rows)]  # fmt: skip
+    table(f"{', '.join(report.erased)} under attack {name}", (name, *metrics), rows)
+    success, control = report.success, report.control
+    say(f"came back: {_rate(success)} ({success.subject}); {control.subject}: {_rate(control)}")
+    spent = f"{report.queries} pictures, {report.passes} passes, {human_seconds(report.seconds)}"
+    say(f"{spent}; judge {report.judge or 'none'}")
+    for text in report.warnings:
+        say(f"  {text}")
+    for key, file in report.files.items():
+        say(f"{key}: {folder / file}")
+
+
+def _rate(row: object) -> str:
+    value, low, high, count = (getattr(row, name) for name in ("value", "low", "high", "n"))
+    return f"{percent(value)} [{100 * low:.0f}..{100 * high:.0f}] n={count}"

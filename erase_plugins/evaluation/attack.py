@@ -1,0 +1,102 @@
+"""Runs an attack: budget, work that outlives a kill, and the files of its report."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+from erase_plugins.artifacts.locks import claim_files
+from erase_plugins.errors import EraseError, PluginError, RunCancelled, Unsupported
+from erase_plugins.evaluation.attachments import output_names, write_report
+from erase_plugins.evaluation.budget import Budget, find_budget
+from erase_plugins.evaluation.context import Progress, suite_options
+from erase_plugins.types import AttackReport
+
+
+def record_name(attack: Any) -> str:
+    """File name of an attack's report; each attack has its own, so that several fit into one folder."""
+    return f"attack-{attack.id}.json"
+
+
+def run_attack(
+    attack: Any, open_subject: Callable[[], Any], budget: str | int = "quick", *,
+    settings: Mapping[str, Any] | None = None, out: Path | None = None, force: bool = False,
+    progress: Progress | None = None,
+) -> AttackReport:  # fmt: skip
+    """Runs an attack on a subject.
+
+    With ``out``, what the attack has so far is kept there in a hidden folder until it is done: the same call after a
+    kill goes on from it. Other artifacts, models, settings or budgets start anew.
+
+    Args:
+        attack: the registered attack.
+        open_subject: makes the subject (`erase_plugins.workflow.measure.open_subject`); called after all checks.
+        budget: "quick", "standard", "long", or a number of queries.
+        settings: options of the attack.
+        out: folder for the report and its attachments; None writes nothing.
+        force: replace the files of an earlier run.
+        progress: called with (stage, done, total).
+
+    Raises:
+        EraseError: wrong budget or settings, existing files, or what the attack refuses; `PluginError` if it returns
+            something else than a report.
+    """
+    name, queries = find_budget(attack, budget)
+    options = suite_options(attack, settings or {}, "attack")
+    record, names = record_name(attack), output_names(attack, record_name(attack))
+    with nullcontext() if out is None else claim_files(out, names, force):
+        subject = open_subject()
+        started, silent = time.perf_counter(), lambda stage, done, total: None
+        with _work(attack, subject, options, queries, out) as work:
+            device = str(subject.target.device)
+            given = Budget(subject.seed, device, work, options, progress or silent, name, queries)
+            report = attack.run(subject, given)
+            if not isinstance(report, AttackReport):
+                raise PluginError(f"attack {attack.id} returned {type(report).__name__} instead of an AttackReport")
+            report = dataclasses.replace(report, seconds=round(time.perf_counter() - started, 2))
+            return report if out is None else write_report(report, out, record, names, force)
+
+
+@contextmanager
+def _work(attack: Any, subject: Any, options: Mapping[str, Any], queries: int, out: Path | None) -> Iterator[Path]:
+    """The folder of one run: temporary, or beside its report until the run has ended well."""
+    unsaved = any(artifact.path is None for artifact in subject.artifacts)
+    if out is None or unsaved:  # what is in memory only has no hash by which it could be found again
+        with tempfile.TemporaryDirectory(prefix="erase-plugins-attack-") as folder:
+            yield Path(folder)
+        return
+    work = out / f".attack-{attack.id}-{_key(attack, subject, options, queries)}"
+    if work.is_symlink() or (work.exists() and not work.is_dir()):
+        raise Unsupported(f"'{work.name}' in --out is no folder; choose another --out")
+    work.mkdir(parents=True, exist_ok=True)
+    try:
+        yield work
+    except RunCancelled:
+        raise
+    except EraseError:  # a refusal: the same call would be refused again
+        shutil.rmtree(work, ignore_errors=True)
+        raise
+    shutil.rmtree(work, ignore_errors=True)
+
+
+def _key(attack: Any, subject: Any, options: Mapping[str, Any], queries: int) -> str:
+    """Hash of everything that the stages of a run depend on."""
+    parts = {
+        "attack": attack.id,
+        "artifacts": [artifact.manifest.to_json() for artifact in subject.artifacts],
+        "model": {name: str(item.short) for name, item in sorted(subject.target.fingerprint().items())},
+        "judge": getattr(subject.judge, "fingerprint", ""),
+        "erased": list(subject.erased),
+        "sampler": [subject.steps, subject.guidance, str(subject.target.dtype)],
+        "run": [subject.strength, subject.seed, queries],
+        "options": {name: str(value) for name, value in sorted(options.items())},
+    }
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]

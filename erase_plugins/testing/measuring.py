@@ -1,0 +1,226 @@
+"""The contract that suites and attacks keep, as pytest classes and as a plain function.
+
+    from erase_plugins.testing.measuring import AttackContract, SuiteContract
+
+    class TestMySuite(SuiteContract):
+        names = ("my-suite",)
+
+Runs on the embedded model with one small edit; a suite with ``needs_subject = False`` runs without a model. Needs no
+network. ``settings`` makes a slow suite or attack cheap.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import tempfile
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from erase_plugins.types import AttackReport, EvalReport, EvalRow
+
+SUITE, ATTACK = "suite", "attack"
+
+
+@dataclasses.dataclass
+class Measured:
+    """One suite or attack under test, with its first run (made on first use)."""
+
+    kind: str
+    name: str
+    settings: Mapping[str, Any]
+    queries: int = 0
+    asked: int = 0
+
+    @property
+    def item(self) -> Any:
+        """The registered object."""
+        from erase_plugins.manager import get_manager
+
+        return get_manager().evaluator(self.name, self.kind)
+
+    @property
+    def alone(self) -> bool:
+        """Whether it needs no model."""
+        return self.kind == SUITE and not getattr(self.item, "needs_subject", True)
+
+    def run(self, out: Path | None = None, **more: Any) -> Any:
+        """Its report."""
+        from erase_plugins.evaluation.attack import run_attack
+        from erase_plugins.evaluation.context import run_in_context
+
+        if self.kind == ATTACK:
+            subject = self._subject()
+            report = run_attack(self.item, lambda: subject, self.queries, settings=self.settings, out=out, **more)
+            self.asked = subject.queries
+            return report
+        return run_in_context(self.item, None if self.alone else self._subject(), self.settings, out=out, **more)
+
+    def _subject(self) -> Any:
+        from erase_plugins.testing.models import shared_pipeline
+        from erase_plugins.workflow.measure import open_subject
+
+        return open_subject(shared_pipeline("pocket"), [_edit()], self.item, images=2, steps=2)
+
+
+@lru_cache(maxsize=1)
+def _edit() -> Any:
+    import erase_plugins
+    from erase_plugins.testing.models import shared_pipeline
+
+    return erase_plugins.erase(shared_pipeline("pocket"), "pizza", "uce")
+
+
+def describes_itself(case: Measured) -> None:
+    """The registry accepts it; it has a title, and every option has help and an allowed default."""
+    from erase_plugins.options import describe, resolve
+    from erase_plugins.plugin_checks import check_item
+
+    check_item("erase_suites" if case.kind == SUITE else "erase_attacks", case.item)
+    assert len(case.item.title) > 3, "give it a title of a few words"
+    options = getattr(case.item, "Options", None)
+    if options is not None:
+        resolve(options, {})
+        silent = [item.name for item in describe(options) if not item.help]
+        assert not silent, f"options without help: {', '.join(silent)}"
+
+
+def report_is_valid(case: Measured) -> None:
+    """A report of the right kind, named after it, with values inside their intervals, that survives JSON."""
+    report = case.run()
+    wanted: type[Any] = EvalReport if case.kind == SUITE else AttackReport
+    assert isinstance(report, wanted), f"run returned {type(report).__name__}, not {wanted.__name__}"
+    assert getattr(report, case.kind) == case.name, f"the report is of {getattr(report, case.kind)}, not {case.name}"
+    rows = _rows(report)
+    assert rows, "the report has no row: nothing was measured"
+    for row in rows:
+        right = (
+            all(map(math.isfinite, (row.low, row.value, row.high))) and row.low <= row.value <= row.high and row.n > 0
+        )
+        assert right, f"{row.metric} of {row.subject} is {row.value} [{row.low}..{row.high}], n={row.n}"
+    again = wanted.from_dict(json.loads(json.dumps(report.to_dict(), allow_nan=False)))
+    assert _rows(again) == rows, "written as JSON and read back, the report is another one"
+
+
+def runs_are_equal(case: Measured) -> None:
+    """Two runs with one seed give the same numbers."""
+    assert _rows(case.run()) == _rows(case.run()), "take random numbers from the seed you are given only"
+
+
+def leaves_the_model_alone(case: Measured) -> None:
+    """Weights bit for bit and module structure as before."""
+    from erase_plugins.testing.models import changed_since, shared_pipeline
+    from erase_plugins.testing.observe import snapshot
+
+    if case.alone:
+        return
+    before = snapshot(shared_pipeline("pocket"))
+    case.run()
+    problem = changed_since(shared_pipeline("pocket"), before)
+    assert not problem, f"after the run, {problem}"
+
+
+def attachments_are_written(case: Measured) -> None:
+    """Every attachment is declared in ``attachments``, can be written, and is there beside the report."""
+    with tempfile.TemporaryDirectory() as folder:
+        report = case.run(Path(folder) / "out")
+        missing = [text for text in report.warnings if "was not written" in text and "pip install" not in text]
+        assert not missing, missing[0] if missing else ""
+        odd = sorted(set(report.attached) - set(getattr(case.item, "attachments", ())))
+        assert not odd, f"name {', '.join(odd)} in the attribute 'attachments', so that it is asked for before the work"
+        there = {item.name for item in (Path(folder) / "out").iterdir()}
+        assert there == set(report.files.values()), f"the folder holds {', '.join(sorted(there))}"
+
+
+def success_is_controlled(case: Measured) -> None:
+    """An attack says what it found, and measures a control with as much care as its success."""
+    report = case.run()
+    assert report.found, "report.found is empty; say what was tried even if it did not work"
+    json.dumps(dict(report.found), allow_nan=False)
+    assert report.control.subject != report.success.subject, "there is no control run"
+
+
+def budget_is_kept(case: Measured) -> None:
+    """No more answers of the model are looked at than the budget allows, and the report counts them."""
+    report = case.run()
+    assert 0 < report.queries <= case.queries, f"{report.queries} queries were reported, {case.queries} are allowed"
+    assert case.asked <= case.queries, f"{case.asked} answers were generated, {case.queries} are allowed"
+
+
+GENERAL: tuple[Callable[[Measured], None], ...] = (
+    describes_itself, report_is_valid, runs_are_equal, leaves_the_model_alone, attachments_are_written,
+)  # fmt: skip
+CHECKS = {SUITE: GENERAL, ATTACK: (*GENERAL, success_is_controlled, budget_is_kept)}
+
+
+def measuring_report(
+    kind: str, name: str, settings: Mapping[str, Any] | None = None, queries: int = 0
+) -> dict[str, str]:
+    """Runs the contract of a suite or attack without pytest.
+
+    Args:
+        kind: "suite" or "attack".
+        name: registered id.
+        settings: options that make it cheap.
+        queries: budget of an attack; a tenth of its quick one, and at least 40, if 0.
+
+    Returns:
+        Failed checks with the reason; empty if the contract is kept.
+    """
+    failed = {}
+    for check in CHECKS[kind]:
+        try:
+            check(_case(kind, name, settings or {}, queries))
+        except Exception as error:
+            failed[check.__name__] = str(error) or type(error).__name__
+    return failed
+
+
+def _case(kind: str, name: str, settings: Mapping[str, Any], queries: int) -> Measured:
+    case = Measured(kind, name, settings, queries)
+    if kind == ATTACK and not queries:
+        case.queries = max(40, case.item.budgets["quick"] // 10)
+    return case
+
+
+def _rows(report: Any) -> tuple[EvalRow, ...]:
+    return (*report.rows, report.success, report.control) if isinstance(report, AttackReport) else tuple(report.rows)
+
+
+class _Contract:
+    """One test per name and check.
+
+    Attributes:
+        names: registered ids.
+        settings: options by id that make it cheap.
+        queries: budget of attacks; see `measuring_report`.
+    """
+
+    kind = SUITE
+    names: tuple[str, ...] = ()
+    settings: Mapping[str, Mapping[str, Any]] = {}
+    queries = 0
+
+    def pytest_generate_tests(self, metafunc: Any) -> None:
+        """Parametrises over names and checks; called by pytest."""
+        if "measured_check" in metafunc.fixturenames:
+            rows = [(name, check.__name__) for name in self.names for check in CHECKS[self.kind]]
+            metafunc.parametrize(("measured_name", "measured_check"), rows)
+
+    def test_contract(self, measured_name: str, measured_check: str) -> None:
+        """One check of the contract."""
+        case = _case(self.kind, measured_name, self.settings.get(measured_name, {}), self.queries)
+        next(check for check in CHECKS[self.kind] if check.__name__ == measured_check)(case)
+
+
+class SuiteContract(_Contract):
+    """Subclass it under a name that starts with ``Test``."""
+
+
+class AttackContract(_Contract):
+    """Subclass it under a name that starts with ``Test``."""
+
+    kind = ATTACK

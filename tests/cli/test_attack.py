@@ -1,0 +1,111 @@
+"""attack, list attacks, info of an attack, and the notice about the old hook."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from erase_plugins import hookimpl
+from erase_plugins.manager import get_manager
+from erase_plugins.types import Attachment, AttackReport, EvalRow
+
+
+class Tiny:
+    """Draws one picture; what it says is fixed."""
+
+    id, title, needs = "tiny-attack", "Tiny", frozenset()
+    budgets = {"quick": 5, "standard": 6, "long": 7}
+    attachments = ("tiny-found.txt",)
+
+    def run(self, subject, budget):
+        budget.progress("looking", 1, 1)
+        subject.generate(["an owl"], [budget.seed])
+        success = EvalRow("attack_success_rate", "a name", 0.5, 0.25, 0.75, 8)
+        return AttackReport(
+            self.id, subject.model, budget.name, success, EvalRow("attack_success_rate", "control", 0.125, 0.0, 0.5, 8),
+            rows=(EvalRow("target_rate", "plain", 0.0, 0.0, 0.4, 8),), found={"prompt": "strix"}, erased=tuple(subject.erased),
+            judge=subject.judge.id, judge_hash="0", queries=subject.queries, passes=16,
+            attachments=(Attachment("tiny-found.txt", lambda path: path.write_text("strix")),),
+        )  # fmt: skip
+
+
+class Planted:
+    @hookimpl
+    def erase_attacks(self):
+        return [Tiny()]
+
+
+class Old:
+    @hookimpl
+    def erase_evaluators(self):
+        return [type("OldTiny", (Tiny,), {"kind": "attack"})()]
+
+
+@pytest.fixture
+def tiny():
+    with get_manager().temporary(Planted(), "planted"):
+        yield "tiny-attack"
+
+
+def test_attack_writes_shows_and_counts(erase, loaded, pizza_folder, tiny, tmp_path):
+    out = tmp_path / "a"
+    ran = erase("attack", pizza_folder, "--attack", tiny, "--out", out)
+    assert ran.code == 0, ran.err
+    assert "came back: 50 % [25..75] n=8 (a name); control: 12 % [0..50] n=8" in ran.out
+    assert "1 pictures, 16 passes" in ran.out
+    assert {item.name for item in out.iterdir()} == {"attack-tiny-attack.json", "tiny-found.txt"}
+    assert json.loads((out / "attack-tiny-attack.json").read_text())["found"] == {"prompt": "strix"}
+    again = erase("attack", pizza_folder, "--attack", tiny, "--out", out)
+    assert again.code != 0 and "exists already" in again.err
+    forced = erase("attack", pizza_folder, "--attack", tiny, "--out", out, "--force", "--json")
+    assert (forced.code, forced.data["excess"], forced.data["budget"]) == (0, 0.375, "quick")
+    assert forced.data["erased"] == ["pizza"]
+
+
+def test_a_dry_run_touches_nothing(erase, pizza_folder, tmp_path):
+    ran = erase("attack", pizza_folder, "--budget", "standard", "--out", tmp_path / "a", "--dry-run", "--json")
+    assert ran.data["dry_run"] is True
+    assert (ran.data["attack"], ran.data["budget"], ran.data["erased"]) == ("weights", "standard", ["pizza"])
+    assert ran.data["queries"] > 1000
+    assert not (tmp_path / "a").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("--attack", "weight"), "no attack named 'weight'; did you mean 'weights'?"),
+        (("--budget", "0"), "budget 0 allows no query"),
+        (("--budget", "quik"), "did you mean 'quick'?"),
+        (("--judge", "pockt"), "no judge named 'pockt'; did you mean 'pocket'?"),
+        (("--set", "rank=3"), "attack weights has no options, but rank was set"),
+        (("--budget", "7"), "budget 7 is too small for attack weights"),
+    ],
+)
+def test_bad_requests_are_one_line_and_leave_nothing(erase, loaded, pizza_folder, tmp_path, words, told):
+    ran = erase("attack", pizza_folder, *words, "--out", tmp_path / "a")
+    assert ran.code in (2, 3)
+    assert told in ran.err and ran.err.strip().count("\n") == 0
+    assert not (tmp_path / "a").exists()
+
+
+def test_attacks_are_listed_and_explained(erase, tiny):
+    rows = {row["id"]: row for row in erase("list", "attacks", "--json").data["attacks"]}
+    assert rows["weights"]["package"] == "erase-plugins"
+    assert rows[tiny]["budgets"] == {"quick": 5, "standard": 6, "long": 7}
+    shown = erase("info", tiny)
+    assert "budget long: 7 queries" in shown.out
+    assert "erase-plugins attack no-pizza --attack tiny-attack" in shown.out
+
+
+def test_the_old_hook_is_used_and_named(erase, monkeypatch):
+    with get_manager().temporary(Old(), "older"):
+        found = erase("list", "attacks", "--json").data
+        assert "tiny-attack" in [row["id"] for row in found["attacks"]]
+        assert [(item["plugin"], item["stage"]) for item in found["notices"]] == [("older", "erase_evaluators")]
+        assert "older: erase_evaluators is deprecated and will go; use erase_judges" in " ".join(
+            erase("list", "plugins").out.split()
+        )
+        lines = [line for line in erase("doctor", "--json").data["findings"] if "deprecated" in json.dumps(line)]
+        assert [line["status"] for line in lines] == ["warning"]
+    assert erase("list", "attacks", "--json").data["notices"] == []
