@@ -32,6 +32,8 @@ def read_concept(text: str, each: str = "one a line") -> tuple[str, str | None]:
         RequestError: an empty side, several arrows, several concepts, or a phrase that would become itself.
     """
     shown = text.strip()[:80]
+    if not shown:
+        raise RequestError("a concept to erase is empty; write its name, for example pizza")
     sides = [part.strip() for part in _outside(_ARROW, text.strip())]
     if len(sides) > 2:
         raise RequestError(f"'{shown}' has several arrows; write {each}, as in: pizza -> hamburger")

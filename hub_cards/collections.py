@@ -66,9 +66,9 @@ def push_collection(
     check_repo(repo)
     if create_pr and revision not in (None, "main"):
         raise RequestError("a pull request starts from the main branch; leave --revision out")
+    library = folder if isinstance(folder, Collection) else Collection.open(folder)
     token_needed(dry_run)
     line = None if requirement is None else pinned(requirement)
-    library = folder if isinstance(folder, Collection) else Collection.open(folder)
     files = [PushFile(INDEX, library.path / INDEX)]
     concepts: list[Any] = []
     lora = True
