@@ -113,7 +113,7 @@ class PluginLoader:
         for dist in importlib.metadata.distributions():
             name, version = "unknown", ""
             try:
-                if dist.read_text("entry_points.txt") is None:
+                if GROUP not in (dist.read_text("entry_points.txt") or ""):  # names cost a parse of all metadata
                     continue
                 name, version = dist.metadata["Name"] or name, dist.metadata["Version"] or version
                 if name in seen:  # the first one on the path is the one that gets imported

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from erase_plugins.errors import RequestError
 from erase_plugins.types import (
     KINDS,
+    AttackReport,
     Concept,
     EditPlan,
     EraseRequest,
@@ -35,6 +36,7 @@ RECORDS = [
     ROW,
     EvalReport("quick", "pocket", (ROW,), ("a",), ("pizza",), 0.5, "judge", "h", "p", (1, 2), 3.0, {"a": "b"}),
     PluginProblem("p", "pkg", "1.0", "load", "broken"),
+    AttackReport("weights", "pocket", "quick", ROW, ROW, (ROW,), {"strength": 0.5}, ("a",), ("pizza",), queries=4),
 ]
 
 

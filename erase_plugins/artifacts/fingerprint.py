@@ -110,7 +110,8 @@ class Fingerprint:
 
         mine, theirs = (np.frombuffer(item.sample, dtype="<f4") for item in (self, other))
         place = {name: number for number, name in enumerate(other.names)}
-        wanted = None if only is None else [name for name in other.names if name in only]
+        # where nothing of what matters is known, everything counts: comparing nothing would accept every model
+        wanted = None if only is None else [name for name in other.names if name in only] or None
         if self.structure == other.structure and mine.shape == theirs.shape:
             if wanted is not None:
                 mine, theirs = (side[[place[name] for name in wanted]] for side in (mine, theirs))

@@ -54,8 +54,10 @@ def named_verdict(edit: Edit, family: FamilyNames, layout: str) -> Verdict:
     found = lora_verdict(edit)
     if not found:
         return found
+    # added modules have no names in a file, what stands in for them has
+    written = stand_in(edit) if "addon" in edit.kinds else edit
     try:
-        for component, key, _ in edit.items():
+        for component, key, _ in written.items():
             family.stem(layout, component, key.removesuffix(".weight"))
     except Unsupported as error:
         return Verdict("no", str(error))

@@ -83,8 +83,11 @@ def touched(edit: Edit, target: Any) -> dict[str, frozenset[str] | None]:
         names = found.setdefault(component, set())
         if key == CONTEXT:
             names |= {ref.weight for ref in target.modules("cross_kv") if ref.component == component}
+        elif key != GATE and isinstance(delta, AddOn):  # made for the output of a module, so for all weights in it
+            inside = (ref for ref in target.info.refs if ref.component == component)
+            names |= {ref.weight for ref in inside if f"{ref.path}.".startswith(f"{key}.")}
         elif key != GATE:
-            names.add(f"{key}.weight" if isinstance(delta, AddOn) else key)
+            names.add(key)
     whole = any(key in (CONTEXT, GATE) for _, key, _ in edit.items())
     encoders = [name for name in target.family.components if whole and name.startswith("text_encoder")]
     return {name: frozenset(group) for name, group in found.items()} | dict.fromkeys(encoders)

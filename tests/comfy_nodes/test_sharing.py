@@ -44,7 +44,7 @@ def served(in_comfy, base, hub, pocket_target):
     )
     whole = artifact_of(pocket_target, random_edit(pocket_target, ("cross_kv",)), "other_base")
     fingerprint = json.loads(json.dumps(whole.manifest.base["fingerprint"]))
-    fingerprint["unet"]["structure"] = "0" * 64
+    fingerprint["unet"] = {**fingerprint["unet"], "structure": "0" * 64, "keys": ""}
     changed = {**whole.manifest.base, "model": "a larger one", "fingerprint": fingerprint}
     whole.with_manifest(base=changed).save(place / "other_base", ("patch",))
     anonymous = {**whole.manifest.base, "fingerprint": {}}

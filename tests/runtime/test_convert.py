@@ -181,7 +181,9 @@ def test_dtype_of_the_file(dtype, name, layout, pocket_target, tmp_path):
     artifact = artifact_of(pocket_target, random_edit(pocket_target, ("cross_kv",), mixed=False))
     convert(artifact, layout, out=tmp_path / "x.safetensors", dtype=dtype)
     header = read_header(tmp_path / "x.safetensors")
-    assert {entry.dtype for entry in header.tensors.values()} == {name}
+    # alpha stays exact: a rank above 256 has no bfloat16, and another alpha would be another strength
+    factors = {key: entry.dtype for key, entry in header.tensors.items() if not key.endswith(".alpha")}
+    assert set(factors.values()) == {name}
     limit = {"float16": 1e-3, "bfloat16": 1e-2, "float32": 0}[dtype]
     for component, key, delta in stored(tmp_path / "x.safetensors").items():
         wanted = artifact.edit.deltas[component][key].dense()
