@@ -87,7 +87,8 @@ def test_every_block_runs(hub, published, erase, tmp_path):  # noqa: F811
         else:
             name, *words = shlex.split(lines.replace("\\\n", ""))
             assert name == "erase-plugins"
-            done = erase(*words)
+            # the made-up concept has characters that the tiny tokenizer lacks, which `run` refuses unless told otherwise
+            done = erase(*words, *(["--no-check"] if words[0] == "run" else []))
             assert done.code == 0, (lines, done.err)
             ran.append(words[0])
     assert ran == ["python", "hf", "hf", "python", "generate", "add", "revoke", "python", "run"]
@@ -104,7 +105,7 @@ def test_every_block_runs(hub, published, erase, tmp_path):  # noqa: F811
 def test_the_command_on_the_card_makes_the_same_artifact_again(published, erase, tmp_path):  # noqa: F811
     made = load_artifact(tmp_path / "made")
     (lines,) = [lines for _, lines in BLOCK.findall(published) if lines.startswith("erase-plugins run")]
-    done = erase(*shlex.split(lines.replace("\\\n", ""))[1:])
+    done = erase(*shlex.split(lines.replace("\\\n", ""))[1:], "--no-check")
     assert done.code == 0, done.err
     again = load_artifact(made.name)
     assert dict(again.manifest.options) == dict(made.manifest.options)

@@ -74,7 +74,7 @@ def test_fetch_unpacks_only_what_the_world_needs(world, tmp_path, monkeypatch):
     assert npm.asked == [package.spec for package in (*art.PACKAGES, art.WORDS)]
     files = sorted(str(path.relative_to(tmp_path / "deep")) for path in tmp_path.rglob("*") if path.is_file())
     assert files == [
-        "art/fluent/1f436.webp", "art/fluent/2600.webp", "art/keywords.json", "art/noto/1f436.png",
+        "art/.erase-plugins", "art/fluent/1f436.webp", "art/fluent/2600.webp", "art/keywords.json", "art/noto/1f436.png",
         "art/noto/2600-fe0f.png", "art/sources.json", "art/twemoji/1f436.png", "art/twemoji/2600.png",
     ]  # fmt: skip
     art.fetch(world, folder)

@@ -37,6 +37,7 @@ def whole(tmp_path_factory, small_world, small_sprites, small_recipe):
 def test_folder_has_the_package_structure(whole, small_world):
     out, numbers = whole
     assert {path.name for path in out.iterdir()} == {
+        ".erase-plugins",
         WORK,
         "model",
         "judge.safetensors",
