@@ -86,8 +86,9 @@ def tell_kept(edit: Edit, statistics: Statistics, ctx: RunContext) -> None:
     ((_, _, change),) = list(edit.items())
     if not isinstance(change, ContextMap):
         return
-    K, H = change.B.double() @ change.A.double(), statistics.kept_gram()
-    share = (max(float((K @ H @ K.T).trace()), 0.0) / max(float(H.trace()), 1e-300)) ** 0.5
+    A, B, H = change.A.double(), change.B.double(), statistics.kept_gram()
+    moved = ((A @ H @ A.T) * (B.T @ B)).sum()  # trace of K H K^T with K = B A, in the small space
+    share = (max(float(moved), 0.0) / max(float(H.trace()), 1e-300)) ** 0.5
     ctx.count("kept_rows_change", round(share, 4))
     if share > FAR:
         ctx.warn(

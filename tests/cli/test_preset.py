@@ -135,7 +135,8 @@ def test_a_cell_with_a_preset_survives_json_and_runs_with_it():
     assert plans[cell.key].options["iterations"] == 3
 
 
-def test_info_shows_what_it_would_set(erase, file):
+def test_info_shows_what_it_would_set(erase, file, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "160")  # a narrow terminal breaks the cell that is looked for
     rows = {row["option"]: row for row in erase("info", "uce", "--preset", file, "--json").data["options"]}
     assert rows["vocabulary"]["preset"] == {"pocket": 20}
     assert rows["vocabulary"]["per"] == {"pocket": 2000}
