@@ -64,10 +64,10 @@ def measure(given: argparse.Namespace) -> dict[str, Any]:
     import torch
 
     import erase_plugins as ep
-    from erase_plugins.families.diffusers_target import DiffusersTarget
+    from erase_plugins.workflow.models import target_of
 
     pipe = ep.load("pocket")
-    target = DiffusersTarget(pipe, "pocket")
+    target = target_of(pipe, "pocket")
     common = {"iterations": given.iterations, "batch": given.batch}
     started = time.perf_counter()
     if given.row == "baseline":

@@ -92,8 +92,8 @@ def prepare() -> None:
 
     import hub_cards.pulling
     import hub_cards.pushing  # noqa: F401
-    from erase_plugins.artifacts.artifact import load_artifact  # noqa: F401
     from erase_plugins.manager import get_manager
+    from erase_plugins.workflow.artifacts import load_artifact  # noqa: F401
 
     get_manager().check()
     huggingface_hub.HfApi().whoami()

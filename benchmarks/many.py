@@ -59,9 +59,9 @@ def main() -> None:
 def one_by_one(pipe: Any, method: str, seed: int) -> Any:
     """The first concept erased, every further one added."""
     import erase_plugins as ep
-    from erase_plugins.families.diffusers_target import DiffusersTarget
+    from erase_plugins.workflow.models import target_of
 
-    target = DiffusersTarget(pipe, "pocket")
+    target = target_of(pipe, "pocket")
     artifact = ep.erase(pipe, CONCEPTS[0], method, seed=seed)
     for concept in CONCEPTS[1:]:
         artifact = ep.add(artifact, concept, target)

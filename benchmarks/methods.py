@@ -92,12 +92,12 @@ def measure_plain(pipe: Any, method: str, given: argparse.Namespace) -> dict[str
     """Trains the pipeline in place as the paper says, then judges it."""
     import erase_plugins as ep
     from erase_plugins.comparison.cells import peak_memory
-    from erase_plugins.families.diffusers_target import DiffusersTarget
+    from erase_plugins.workflow.models import target_of
 
     options = ep.plan("pocket", given.concept, method, seed=given.seed).options
     started = time.perf_counter()
     with peak_memory() as memory:
-        forwards, _ = plain_module(method).run(DiffusersTarget(pipe, "pocket"), given.concept, options, given.seed)
+        forwards, _ = plain_module(method).run(target_of(pipe, "pocket"), given.concept, options, given.seed)
     seconds = round(time.perf_counter() - started, 1)
     report = ep.evaluate(pipe, (), erased=[given.concept], images=given.images, seed=given.seed)
     found: dict[str, dict[str, list[float]]] = {}

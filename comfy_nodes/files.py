@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from difflib import get_close_matches
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
-from erase_plugins.errors import ArtifactError
+from erase_plugins.errors import ArtifactError, RequestError
 
 from . import host
 
@@ -120,6 +120,33 @@ def find(entry: str) -> Path:
     near = get_close_matches(entry[:200], known, n=1)
     hint = f"; the nearest is '{near[0]}'" if near else ""
     raise ArtifactError(f"no artifact '{shown(entry)}' in models/erase_plugins{hint}; refresh the list with R")
+
+
+def find_model(entry: str) -> Path:
+    """A checkpoint file or diffusers folder in ComfyUI's model folders.
+
+    Args:
+        entry: name below models/checkpoints or models/diffusers, or a path inside them.
+
+    Raises:
+        RequestError: not there, or outside.
+    """
+    import folder_paths
+
+    names = [name for name in ("checkpoints", "diffusers") if name in folder_paths.folder_names_and_paths]
+    folders = [Path(item) for name in names for item in folder_paths.get_folder_paths(name)]
+    inside = [place for place in (below(folder, entry) for folder in folders) if place is not None]
+    found = next((place for place in inside if exists(place) and place not in folders), None)
+    if found is not None:
+        return found
+    if folders and not inside:
+        raise RequestError(
+            f"'{shown(entry)}' lies outside models/checkpoints and models/diffusers; move the model there"
+        )
+    raise RequestError(
+        f"no model '{shown(entry)}' in models/checkpoints or models/diffusers; write the name of a .safetensors file "
+        "or of a diffusers folder there, or 'pocket'"
+    )
 
 
 def entry_problem(entry: str) -> str | None:

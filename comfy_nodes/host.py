@@ -170,37 +170,6 @@ def work_folder() -> Path:
     return Path(folder_paths.get_output_directory()) / FOLDER
 
 
-def find_model(entry: str) -> Path:
-    """A checkpoint file or diffusers folder in ComfyUI's model folders.
-
-    Args:
-        entry: name below models/checkpoints or models/diffusers, or a path inside them.
-
-    Raises:
-        RequestError: not there, or outside.
-    """
-    import folder_paths
-
-    from erase_plugins.errors import RequestError
-
-    from .files import below, exists, shown
-
-    names = [name for name in ("checkpoints", "diffusers") if name in folder_paths.folder_names_and_paths]
-    folders = [Path(item) for name in names for item in folder_paths.get_folder_paths(name)]
-    inside = [place for place in (below(folder, entry) for folder in folders) if place is not None]
-    found = next((place for place in inside if exists(place) and place not in folders), None)
-    if found is not None:
-        return found
-    if folders and not inside:
-        raise RequestError(
-            f"'{shown(entry)}' lies outside models/checkpoints and models/diffusers; move the model there"
-        )
-    raise RequestError(
-        f"no model '{shown(entry)}' in models/checkpoints or models/diffusers; write the name of a .safetensors file "
-        "or of a diffusers folder there, or 'pocket'"
-    )
-
-
 def artifact_folders() -> list[Path]:
     """Folders with artifacts: ``models/erase_plugins`` and whatever extra paths the user configured under that name."""
     import folder_paths

@@ -84,7 +84,7 @@ def _fetched(pulling: Any, spec: str, members: Sequence[str], offline: bool) -> 
     from . import host
 
     if members:
-        from erase_plugins.artifacts.artifact import load_artifact
+        from erase_plugins.workflow.artifacts import load_artifact
 
         return load_artifact(pulling.fetch(spec, offline=offline))
     with host.downloading() as tell:
@@ -169,7 +169,7 @@ def saved(name: str) -> Any:
     Raises:
         ArtifactError: it is a single file, or not there.
     """
-    from erase_plugins.artifacts.artifact import load_artifact
+    from erase_plugins.workflow.artifacts import load_artifact
 
     from . import files
 

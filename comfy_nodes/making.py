@@ -8,16 +8,17 @@ from pathlib import Path
 from typing import Any
 
 from erase_plugins.api import build_request, run_and_save
-from erase_plugins.artifacts.artifact import load_artifact
 from erase_plugins.artifacts.manifest import slug
-from erase_plugins.engine.run import make_plan, plan_key
+from erase_plugins.engine.run import plan_key
 from erase_plugins.errors import ArtifactError, RequestError
-from erase_plugins.families.loading import as_target
 from erase_plugins.families.source import POCKET
 from erase_plugins.manager import get_manager
 from erase_plugins.types import Concept, EditPlan
+from erase_plugins.workflow.artifacts import load_artifact
+from erase_plugins.workflow.models import as_target
+from erase_plugins.workflow.run import make_plan
 
-from . import host
+from . import files, host
 from .identity import identity
 from .previews import Drawing, decoder, pipeline_decoder
 from .solved import solved
@@ -92,7 +93,7 @@ class Job:
     def _place(self) -> Path | str | None:
         if not self.checkpoint:
             return None
-        return POCKET if self.checkpoint == POCKET else host.find_model(self.checkpoint)
+        return POCKET if self.checkpoint == POCKET else files.find_model(self.checkpoint)
 
     def _run(self, ready: EditPlan, target: Any, draw: Drawing) -> tuple[Any, list[str]]:
         entry = next(item for item in get_manager().methods() if item.item.id == self.method)

@@ -12,9 +12,10 @@ from torch import Tensor
 
 from erase_plugins.evaluation.context import run_in_context
 from erase_plugins.evaluation.draw import initial_noise
-from erase_plugins.evaluation.run import Subject, pick_judge
+from erase_plugins.evaluation.run import Subject
 from erase_plugins.stack import stack_of
 from erase_plugins.types import EvalReport
+from erase_plugins.workflow.measure import pick_judge
 
 from . import host
 from .stacking import put_on

@@ -17,7 +17,8 @@ from erase_plugins.artifacts.fingerprint import Fingerprint, fingerprint
 from erase_plugins.errors import RequestError, Unsupported
 from erase_plugins.families.base import Conditioning, ModuleRef, Target, TargetInfo, Tokens
 from erase_plugins.families.naming import sgm_path
-from erase_plugins.families.source import Source, find_family
+from erase_plugins.families.source import Source
+from erase_plugins.workflow.models import find_family
 
 from . import host, row_maps
 from .even import first_rows, pytorch_attention

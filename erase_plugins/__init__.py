@@ -6,8 +6,10 @@ Public names are loaded on first use, so that importing the package costs millis
 from __future__ import annotations
 
 import importlib
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from erase_plugins import late
 from erase_plugins.hookspecs import hookimpl
 
 __version__ = "0.1.0"
@@ -18,11 +20,11 @@ _PUBLIC = {
     "load": "erase_plugins.api",
     "erase": "erase_plugins.api",
     "plan": "erase_plugins.api",
-    "applied": "erase_plugins.runtime.apply",
-    "apply": "erase_plugins.runtime.apply",
+    "applied": "erase_plugins.workflow.applying",
+    "apply": "erase_plugins.workflow.applying",
     "generate": "erase_plugins.api",
     "evaluate": "erase_plugins.api",
-    "load_artifact": "erase_plugins.artifacts.artifact",
+    "load_artifact": "erase_plugins.workflow.artifacts",
     "merge": "erase_plugins.compose",
     "add": "erase_plugins.compose",
     "revoke": "erase_plugins.compose",
@@ -41,13 +43,14 @@ __all__ = ["__version__", "hookimpl", *sorted(_PUBLIC)]
 
 if TYPE_CHECKING:
     from erase_plugins.api import erase, evaluate, generate, load, plan
-    from erase_plugins.artifacts.artifact import Artifact, load_artifact
+    from erase_plugins.artifacts.artifact import Artifact
     from erase_plugins.artifacts.edit import Edit, LowRank
     from erase_plugins.compose import add, merge, revoke
     from erase_plugins.manager import get_manager
-    from erase_plugins.runtime.apply import applied, apply
     from erase_plugins.sharing import pull, push, search
     from erase_plugins.types import Concept, EraseRequest, EvalReport
+    from erase_plugins.workflow.applying import applied, apply
+    from erase_plugins.workflow.artifacts import load_artifact
 
 
 def __getattr__(name: str) -> Any:
@@ -58,3 +61,20 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted(__all__)
+
+
+#: method of `Artifact` -> the function that does it
+_METHODS = {
+    "save": ("erase_plugins.workflow.artifacts", "save_artifact"),
+    "apply": ("erase_plugins.workflow.applying", "apply"),
+    "card": ("erase_plugins.sharing", "card"),
+    "family": ("erase_plugins.workflow.artifacts", "family_of"),
+}
+
+
+def _method(module: str, name: str) -> Callable[..., Any]:
+    return lambda *arguments, **options: getattr(importlib.import_module(module), name)(*arguments, **options)
+
+
+late.VERSION = __version__
+late.FUNCTIONS.update({method: _method(*place) for method, place in _METHODS.items()})

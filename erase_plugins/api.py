@@ -8,18 +8,19 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-from erase_plugins.artifacts.artifact import DEFAULT_LAYOUTS, Artifact, load_artifact
+from erase_plugins.artifacts.artifact import DEFAULT_LAYOUTS, Artifact
 from erase_plugins.artifacts.locks import claim
 from erase_plugins.engine.checkpoint import clear
 from erase_plugins.engine.context import Listener
 from erase_plugins.engine.distributed import is_main
 from erase_plugins.engine.interrupted import check_resume
 from erase_plugins.engine.own_preset import OwnPreset, carried
-from erase_plugins.engine.run import make_plan, run_plan
 from erase_plugins.errors import RequestError
-from erase_plugins.families.base import Target
-from erase_plugins.families.loading import as_target, load_pipeline
+from erase_plugins.families.target import Target
 from erase_plugins.types import Concept, EditPlan, EraseRequest, EvalReport
+from erase_plugins.workflow.artifacts import load_artifact
+from erase_plugins.workflow.models import as_target, load_pipeline, target_of
+from erase_plugins.workflow.run import judges, make_plan, run_plan
 
 #: a user's own preset: a TOML file, a mapping of the same shape, or one that was read already
 Preset = str | Path | Mapping[str, Any] | OwnPreset | None
@@ -35,7 +36,7 @@ def load(model: str = "pocket", *, revision: str | None = None, dtype: str = "fl
         device: torch device name.
 
     Raises:
-        RequestError, Unsupported, HubError: see `erase_plugins.families.loading.load_pipeline`.
+        RequestError, Unsupported, HubError: see `erase_plugins.workflow.models.load_pipeline`.
     """
     return load_pipeline(model, revision, dtype, device)
 
@@ -184,7 +185,7 @@ def _shares(ready: EditPlan, target: Target) -> Any:
         return None
     from erase_plugins.evaluation.shares import attribute_shares
 
-    return attribute_shares(target, attributes)
+    return attribute_shares(target, attributes, judges())
 
 
 def _target_rate(ready: EditPlan, target: Target) -> Any:
@@ -193,7 +194,7 @@ def _target_rate(ready: EditPlan, target: Target) -> Any:
         return None
     from erase_plugins.evaluation.shares import target_rate
 
-    return target_rate(target, [concept.text for concept in ready.request.concepts])
+    return target_rate(target, [concept.text for concept in ready.request.concepts], judges())
 
 
 def work_folder(out: Path) -> Path:
@@ -226,7 +227,7 @@ def generate(
         options: revision, dtype, device for a model given by name.
     """
     from erase_plugins.evaluation.draw import draw
-    from erase_plugins.runtime.apply import apply_all
+    from erase_plugins.workflow.applying import apply_all
 
     texts = [prompts] if isinstance(prompts, str) else list(prompts)
     numbers = [seeds] * len(texts) if isinstance(seeds, int) else list(seeds)
@@ -234,9 +235,10 @@ def generate(
         raise RequestError(f"{len(texts)} prompts but {len(numbers)} seeds; give one seed or one per prompt")
     loaded = [load_artifact(item) for item in artifacts]
     pipe = load_pipeline(str(model), **options) if isinstance(model, str | Path) else model
+    denoiser = None if getattr(pipe, "unet", None) is not None else target_of(pipe).denoiser
     handles = apply_all(pipe, loaded, strength, any_base=any_base)
     try:
-        return draw(pipe, texts, numbers, steps=steps, guidance=guidance, fast=False)
+        return draw(pipe, texts, numbers, steps=steps, guidance=guidance, fast=False, denoiser=denoiser)
     finally:
         for handle in reversed(handles):
             handle.remove()
@@ -262,7 +264,7 @@ def evaluate(
         options: of the measurement (erased, images, seed, judge ...), ``settings`` with the options of the suite, and
             revision, dtype, device.
     """
-    from erase_plugins.evaluation.run import run_suite
+    from erase_plugins.workflow.measure import run_suite
 
     items = [artifacts] if isinstance(artifacts, Artifact | str | Path) else list(artifacts)
     return run_suite(model, items, suite, strength=strength, out=None if out is None else Path(out), **options)

@@ -10,17 +10,20 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from types import SimpleNamespace
 from typing import Any
 
-from erase_plugins.artifacts.artifact import Artifact, load_artifact
+from erase_plugins.artifacts.artifact import Artifact
 from erase_plugins.artifacts.gated import is_gated, without
 from erase_plugins.artifacts.lowrank import total
 from erase_plugins.artifacts.manifest import Manifest, slug
-from erase_plugins.artifacts.solved import statistics_of
+from erase_plugins.artifacts.solved import DENOISER, statistics_of
 from erase_plugins.artifacts.statistics import Statistics
 from erase_plugins.artifacts.store import lower_for
-from erase_plugins.errors import ArtifactError, BaseMismatch, RequestError
+from erase_plugins.errors import ArtifactError, BaseMismatch, RequestError, UnknownName
+from erase_plugins.manager import get_manager
 from erase_plugins.types import Concept
+from erase_plugins.workflow.artifacts import load_artifact
 
 MODES = ("auto", "joint", "sum")
 
@@ -91,9 +94,9 @@ def add(
         ArtifactError: no statistics, a concept is in it already, or the preset changes settings that both must share.
     """
     from erase_plugins.engine.own_preset import KEY, over_stored
-    from erase_plugins.engine.run import make_plan, run_plan
     from erase_plugins.runtime.guard import check_base
     from erase_plugins.types import EraseRequest
+    from erase_plugins.workflow.run import make_plan, run_plan
 
     first = load_artifact(artifact)
     gated = is_gated(first.edit)
@@ -239,8 +242,6 @@ def joint(
 
 
 def _recipe(artifact: Artifact) -> Any:
-    from erase_plugins.manager import get_manager
-
     method = get_manager().method(str(artifact.manifest.method["id"]))
     return method.Options(**artifact.manifest.options).recipe()
 
@@ -252,10 +253,8 @@ def _solved(
     preserve: tuple[str, ...],
     entry: dict[str, Any],
 ) -> Artifact:
-    from erase_plugins.manager import get_manager
-
     method = get_manager().method(str(statistics.solver["method"]))
-    edit = method.solve(statistics, manifest.family)
+    edit = method.solve(statistics, _family(manifest.family))
     return Artifact(
         replace(
             manifest, name=merged_name(concepts), concepts=concepts, preserve=preserve, kinds=tuple(sorted(edit.kinds)),
@@ -264,6 +263,14 @@ def _solved(
         ),
         edit,
     )  # fmt: skip
+
+
+def _family(name: str) -> Any:
+    """A family by its id; its name and the usual denoiser where it is not installed here."""
+    try:
+        return get_manager().family(name)
+    except UnknownName:
+        return SimpleNamespace(id=name, denoiser=DENOISER)
 
 
 def _summed(

@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from erase_plugins.errors import EraseError, PluginError, RequestError, UnknownName
-from erase_plugins.plugin_checks import check_item, check_items, file_of, first_line
+from erase_plugins.known import Known
+from erase_plugins.plain_text import first_line
+from erase_plugins.plugin_checks import check_item, check_items, file_of
 from erase_plugins.plugin_loading import PluginLoader, log
 from erase_plugins.types import EditPlan, Event, PluginProblem, Registered
 
@@ -148,6 +150,18 @@ class Manager(PluginLoader):
     def layout(self, name: str) -> Any:
         """The layout with this id."""
         return self._get("erase_layouts", "layout", name)
+
+    def known(self) -> Known:
+        """Families and layouts as plain data, for readers and writers of artifacts."""
+        tables = {
+            what: {entry.item.id: entry.item for entry in self.registered(f"erase_{many}")}
+            for what, many in (("family", "families"), ("layout", "layouts"))
+        }
+        hooks = {"erase_families": "family", "erase_layouts": "layout"}
+        clashes = {
+            (hooks[hook], key.removeprefix(":")): text for (hook, key), text in self._clashes.items() if hook in hooks
+        }
+        return Known(tables["family"], tables["layout"], clashes)
 
     def evaluators(self, kind: str | None = None) -> tuple[Registered, ...]:
         """Judges, suites and attacks, or those of one kind, with their provenance."""

@@ -18,3 +18,9 @@ def scrub(text: str) -> str:
 def one_line(text: str) -> str:
     """The text on one line; what a terminal would act on becomes a question mark."""
     return "".join(sign if sign.isprintable() else "?" for sign in " ".join(str(text).split()))
+
+
+def first_line(error: BaseException) -> str:
+    """Type and first line of an error."""
+    text = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {text[0] if text else ''}".rstrip(": ")

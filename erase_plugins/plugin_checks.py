@@ -15,7 +15,7 @@ from erase_plugins import hookspecs
 from erase_plugins.api_range import API_ATTRIBUTE, check_api
 from erase_plugins.errors import PluginError, RequestError
 from erase_plugins.options import describe
-from erase_plugins.types import KINDS
+from erase_plugins.types import BUDGETS, KINDS
 
 PREFIX = "erase_"
 MARK = f"{hookspecs.PROJECT}_impl"
@@ -49,15 +49,7 @@ REQUIRED = {
     "erase_suites": ("id", "title", "needs", "run"),
     "erase_attacks": ("id", "title", "needs", "budgets", "run"),
 }
-#: names of the budgets that every attack has
-BUDGETS = ("quick", "standard", "long")
 _ID = re.compile(r"^[a-z0-9][a-z0-9._-]*$")
-
-
-def first_line(error: BaseException) -> str:
-    """Type and first line of an error."""
-    text = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {text[0] if text else ''}".rstrip(": ")
 
 
 def hook_names() -> tuple[str, ...]:

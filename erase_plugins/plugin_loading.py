@@ -17,10 +17,11 @@ from typing import Any, Self
 
 import pluggy
 
-from erase_plugins import hookspecs
+from erase_plugins import hookspecs, late
 from erase_plugins.defaults import BUILTIN_PLUGINS
 from erase_plugins.errors import PluginError, RequestError, UnknownName
-from erase_plugins.plugin_checks import check_plugin, file_of, first_line
+from erase_plugins.plain_text import first_line
+from erase_plugins.plugin_checks import check_plugin, file_of
 from erase_plugins.types import PluginProblem, Registered
 
 log = logging.getLogger("erase_plugins")
@@ -76,12 +77,10 @@ class PluginLoader:
 
     def load_builtins(self) -> None:
         """Registers the plugins listed in `erase_plugins.defaults`."""
-        from erase_plugins import __version__
-
         for path in BUILTIN_PLUGINS:
             name = path.removeprefix("erase_plugins.")
             if self._wanted(name, OWN_PACKAGE):
-                self.load(name, partial(importlib.import_module, path), OWN_PACKAGE, __version__)
+                self.load(name, partial(importlib.import_module, path), OWN_PACKAGE, late.VERSION)
 
     def load_entry_points(self) -> None:
         """Registers installed packages that declare the entry point group."""

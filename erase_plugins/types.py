@@ -16,6 +16,8 @@ from typing import Any, ClassVar, Self
 from erase_plugins.errors import RequestError
 
 KINDS = ("object", "style", "person", "explicit", "fact", "class")
+#: names of the budgets that every attack has
+BUDGETS = ("quick", "standard", "long")
 
 
 class Record:

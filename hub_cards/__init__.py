@@ -32,7 +32,6 @@ _PUBLIC = {
     "push_merged": "hub_cards.checkpoint",
     "search": "hub_cards.searching",
 }
-SCHEME = "hub:"
 #: command -> one line of help; the modules in hub_cards.cli are imported when the command is used
 COMMANDS = {
     "card": "Write a model card for an artifact: what is gone, how well, how to use it.",
@@ -72,6 +71,8 @@ def erase_cli_commands(cli: Any) -> None:
 
 @hookimpl
 def erase_resolve_artifact(reference: str) -> Path | None:
+    from hub_cards.references import SCHEME
+
     if not reference.startswith(SCHEME):
         return None
     from hub_cards.pulling import fetch

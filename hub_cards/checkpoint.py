@@ -71,9 +71,9 @@ def push_merged(
         BaseMismatch, Unsupported: it cannot be fused into this model, or a component has pickled weights only.
         HubError, PushRefused, NotAllowed: as for `hub_cards.push`.
     """
-    from erase_plugins.artifacts.artifact import load_artifact
     from erase_plugins.families.source import find_source
-    from erase_plugins.runtime.checkpoint_file import fuse_checkpoint
+    from erase_plugins.workflow.applying import fuse_checkpoint
+    from erase_plugins.workflow.artifacts import load_artifact
 
     check_repo(repo)
     if create_pr and revision not in (None, "main"):

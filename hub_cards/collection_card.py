@@ -6,8 +6,8 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from erase_plugins.artifacts.collection import Collection
 from erase_plugins.artifacts.places import INDEX
+from erase_plugins.workflow.collection import Collection
 from hub_cards import model_card, usage
 from hub_cards.escape import block, code, commands, flat, front_matter, prose
 from hub_cards.front_matter import ADULT

@@ -8,22 +8,22 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from erase_plugins.artifacts.collection import Collection, build_collection
 from erase_plugins.artifacts.locks import locked
 from erase_plugins.artifacts.manifest import FILENAME
 from erase_plugins.artifacts.places import COLLECTION, INDEX, check_place
 from erase_plugins.artifacts.store import read_manifest
 from erase_plugins.errors import CorruptArtifact, HubError, RequestError
+from erase_plugins.workflow.collection import Collection, build_collection
 from hub_cards.bundle import Bundle, PushFile, artifact_files
 from hub_cards.collection_card import collection_card
 from hub_cards.errors import check_repo
-from hub_cards.fetching import Fetched
+from hub_cards.fetching import Fetched, wanted_files
 from hub_cards.kept import Kept
 from hub_cards.licences import needed
 from hub_cards.model_card import has_lora
 from hub_cards.package import pinned
-from hub_cards.pulling import Source, parse, wanted_files
 from hub_cards.pushing import Pushed, publish, token_needed
+from hub_cards.references import Source, parse
 
 _WORKERS = 8
 #: seconds to wait for another process that merges the same artifacts

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from erase_plugins.artifacts.collection import MOST_INDEX_BYTES
-from erase_plugins.artifacts.manifest import FILENAME, ArtifactFile
+from erase_plugins.artifacts.manifest import FILENAME, ArtifactFile, Manifest
 from erase_plugins.artifacts.places import INDEX
 from erase_plugins.artifacts.store import MOST_MANIFEST_BYTES
-from erase_plugins.errors import CorruptArtifact, HubError
+from erase_plugins.errors import CorruptArtifact, HubError, RequestError
+from erase_plugins.workflow.collection import MOST_INDEX_BYTES
 from hub_cards.cache import check_blob, forget, is_as_announced
 from hub_cards.errors import reaching
 from hub_cards.progress import Tell, telling
@@ -19,6 +19,8 @@ from hub_cards.progress import Tell, telling
 #: bytes of what has no hash in a manifest: the manifest itself, an index, a LoRA file of a repository without manifest
 MOST = {FILENAME: MOST_MANIFEST_BYTES, INDEX: MOST_INDEX_BYTES}
 MOST_PLAIN = 8_000_000_000
+#: stands for every layout
+ALL = "all"
 
 
 @dataclass
@@ -106,3 +108,17 @@ class Fetched:
                 raise HubError(
                     f"what came from {self.repo} is damaged and was not kept: {error}; pull again, or tell its author"
                 ) from error
+
+
+def wanted_files(manifest: Manifest, layouts: Sequence[str]) -> list[ArtifactFile]:
+    """The files to fetch: the ones that are read, and those of further layouts.
+
+    Raises:
+        RequestError: no file is in a layout that was asked for.
+    """
+    there = {item.layout for item in manifest.files}
+    for name in layouts:
+        if name != ALL and name not in there:
+            raise RequestError(f"it has no file in layout '{name}'; there are {', '.join(sorted(there))}")
+    essential = set(manifest.essential)
+    return [item for item in manifest.files if item in essential or item.layout in layouts or ALL in layouts]

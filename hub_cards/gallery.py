@@ -131,8 +131,8 @@ def draw_pairs(
         RequestError: no pair asked for, or the base is neither named nor known.
     """
     from erase_plugins.api import generate
-    from erase_plugins.artifacts.artifact import load_artifact
-    from erase_plugins.families.loading import load_pipeline
+    from erase_plugins.workflow.artifacts import load_artifact
+    from erase_plugins.workflow.models import load_pipeline
 
     loaded = load_artifact(artifact)
     texts = list(prompts) or choose_prompts(loaded.manifest, count, report)

@@ -12,11 +12,11 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from erase_plugins.artifacts.collection import read_index
 from erase_plugins.artifacts.manifest import FILENAME, Manifest
 from erase_plugins.artifacts.places import INDEX
 from erase_plugins.errors import ArtifactError, CorruptArtifact, PushRefused, RequestError
 from erase_plugins.types import EvalReport
+from erase_plugins.workflow.collection import read_index
 from hub_cards import gallery
 from hub_cards.bundle import CARD, PICTURES, REPORT, Bundle, is_figure
 from hub_cards.front_matter import EVIDENCE, read

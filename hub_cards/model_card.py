@@ -66,7 +66,7 @@ def card(
         PushRefused: ``strict`` and the licence is not known.
         ArtifactError: the artifact or the report cannot be read, or the report is about another one.
     """
-    from erase_plugins.artifacts.artifact import load_artifact
+    from erase_plugins.workflow.artifacts import load_artifact
 
     loaded = load_artifact(artifact)
     found, _ = read_report(report)

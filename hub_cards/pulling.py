@@ -3,61 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from erase_plugins.artifacts.collection import copy_artifact
-from erase_plugins.artifacts.manifest import FILENAME, ArtifactFile, Manifest
+from erase_plugins.artifacts.manifest import FILENAME
 from erase_plugins.artifacts.places import INDEX
 from erase_plugins.artifacts.store import read_manifest
-from erase_plugins.errors import HubError, RequestError
-from hub_cards import SCHEME
+from erase_plugins.errors import HubError
+from erase_plugins.workflow.collection import copy_artifact
 from hub_cards.cache import STOCK, cached_weights
-from hub_cards.errors import check_repo, check_revision, reaching
-from hub_cards.fetching import Fetched
+from hub_cards.errors import reaching
+from hub_cards.fetching import Fetched, wanted_files
 from hub_cards.progress import Tell
+from hub_cards.references import parse, split
 from hub_cards.remote import MERGED
-
-#: stands for every layout
-ALL = "all"
-
-
-@dataclass(frozen=True)
-class Source:
-    """What a reference names: repository, revision, and members of a collection."""
-
-    repo: str
-    revision: str | None = None
-    names: tuple[str, ...] = ()
-
-
-def split(spec: str) -> tuple[str, str | None]:
-    """Repository and revision of "owner/name", "owner/name@revision", with or without "hub:" before.
-
-    Raises:
-        RequestError: another form.
-    """
-    source = parse(spec)
-    if source.names:
-        raise RequestError(f"{spec[:80]!a} names artifacts of a collection; use 'collection pull' for them")
-    return source.repo, source.revision
-
-
-def parse(spec: str) -> Source:
-    """The parts of "owner/name@revision#member,member"; all but the first are optional.
-
-    Raises:
-        RequestError: another form.
-    """
-    place, hash_sign, members = spec.removeprefix(SCHEME).partition("#")
-    repo, sign, revision = place.partition("@")
-    names = tuple(name.strip() for name in members.split(",") if name.strip())
-    if sign and not revision.strip():
-        raise RequestError(f"{spec[:80]!a} has no revision after '@'; name a branch, a tag or a commit")
-    if hash_sign and not names:
-        raise RequestError(f"{spec[:80]!a} has no name after '#'; name artifacts of the collection")
-    return Source(check_repo(repo), check_revision(revision.strip()) if sign else None, names)
 
 
 def pull(
@@ -90,9 +50,9 @@ def pull(
     """
     import shutil
 
-    from erase_plugins.artifacts.artifact import load_artifact
     from erase_plugins.artifacts.atomic import atomic_folder
     from erase_plugins.artifacts.places import check_place
+    from erase_plugins.workflow.artifacts import load_artifact
 
     target = None if into is None else Path(into)
     if target is not None:
@@ -101,8 +61,8 @@ def pull(
     got = Fetched(repo, offline, progress)
     artifact = got.verified(lambda: load_artifact(_download(got, revision, layouts)))
     if model is not None:
-        from erase_plugins.families.loading import as_target
         from erase_plugins.runtime.guard import check_base
+        from erase_plugins.workflow.models import as_target
 
         check_base(artifact.manifest, as_target(model), edit=artifact.edit)
     if target is None:
@@ -154,20 +114,6 @@ def commit_of(spec: str) -> str:
     source = parse(spec)
     with reaching("pull from", source.repo):
         return str(HfApi().model_info(source.repo, revision=source.revision).sha)
-
-
-def wanted_files(manifest: Manifest, layouts: Sequence[str]) -> list[ArtifactFile]:
-    """The files to fetch: the ones that are read, and those of further layouts.
-
-    Raises:
-        RequestError: no file is in a layout that was asked for.
-    """
-    there = {item.layout for item in manifest.files}
-    for name in layouts:
-        if name != ALL and name not in there:
-            raise RequestError(f"it has no file in layout '{name}'; there are {', '.join(sorted(there))}")
-    essential = set(manifest.essential)
-    return [item for item in manifest.files if item in essential or item.layout in layouts or ALL in layouts]
 
 
 def _download(got: Fetched, revision: str | None, layouts: Sequence[str]) -> Path:

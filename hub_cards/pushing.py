@@ -73,8 +73,8 @@ def push(
             published evidence about other weights, an access key or private text in a file.
         NotAllowed: not logged in, or no right to write there.
     """
-    from erase_plugins.artifacts.artifact import load_artifact
     from erase_plugins.artifacts.store import verify_file
+    from erase_plugins.workflow.artifacts import load_artifact
 
     check_repo(repo)
     if create_pr and revision not in (None, "main"):

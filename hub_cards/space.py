@@ -9,7 +9,7 @@ from typing import Any
 from erase_plugins.artifacts.manifest import FILENAME
 from erase_plugins.errors import ArtifactError
 from erase_plugins.families.source import POCKET
-from hub_cards import SCHEME, package
+from hub_cards import package
 from hub_cards.bundle import CARD, Bundle, PushFile
 from hub_cards.errors import check_repo
 from hub_cards.escape import code, flat, front_matter, literal, prose
@@ -17,6 +17,7 @@ from hub_cards.front_matter import ADULT
 from hub_cards.gallery import Gallery, choose_prompts
 from hub_cards.licences import licence_of
 from hub_cards.pushing import publish
+from hub_cards.references import SCHEME
 from hub_cards.sections import hub_id, names
 from hub_cards.sending import Pushed
 from hub_cards.sensitive import adults_only, to_blur
@@ -63,7 +64,7 @@ def space_files(
         RequestError: the requirement is not pinned.
         ArtifactError: ``copy`` and the artifact is not saved as a folder.
     """
-    from erase_plugins.artifacts.artifact import load_artifact
+    from erase_plugins.workflow.artifacts import load_artifact
 
     loaded = load_artifact(artifact)
     manifest = loaded.manifest

@@ -37,9 +37,9 @@ def pocket_pipe():
 @pytest.fixture(scope="session")
 def pocket_target(pocket_pipe):
     """The embedded pipeline as a target."""
-    from erase_plugins.families.diffusers_target import DiffusersTarget
+    from erase_plugins.workflow.models import target_of
 
-    return DiffusersTarget(pocket_pipe, "pocket")
+    return target_of(pocket_pipe, "pocket")
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import torch
 
 import erase_plugins as ep
 from erase_plugins.errors import ArtifactError, BaseMismatch, RequestError
-from erase_plugins.families.diffusers_target import DiffusersTarget
+from erase_plugins.workflow.models import target_of
 
 FAST = {"vocabulary": 40}
 
@@ -98,7 +98,7 @@ def test_different_bases_are_refused(made, tiny_sd1) -> None:
 def test_three_hundred_members_merge_quickly_and_exactly(tiny_sd1) -> None:
     import time
 
-    target = DiffusersTarget(tiny_sd1())
+    target = target_of(tiny_sd1())
     words = [word for word in target.vocabulary() if len(word) > 3][:300]
     options = {"vocabulary": 0, "tokens": "last"}
     artifacts = [ep.erase(target, word, options=options, to="a person") for word in words]

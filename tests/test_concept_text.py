@@ -59,7 +59,8 @@ def test_a_list_in_one_line_is_refused_with_both_ways_out(text, listed):
     [
         ("pizza =>", "is incomplete"),
         ("-> dog", "is incomplete"),
-        ("", "is incomplete"),
+        ("", "is empty"),
+        ("  ", "is empty"),
         ('""', "is incomplete"),
         ("a -> b => c", "has several arrows"),
         ("dog → DOG", "would become itself"),

@@ -13,8 +13,8 @@ from erase_plugins import hookimpl, hookspecs
 from erase_plugins.errors import PluginError, PushRefused, RunRefused
 from erase_plugins.manager import get_manager
 from erase_plugins.plugin_checks import REQUIRED, hook_names
-from erase_plugins.testing.models import shared_pipeline
-from erase_plugins.testing.observe import changed_since, snapshot
+from erase_plugins.testing.models import changed_since, shared_pipeline
+from erase_plugins.testing.observe import snapshot
 from erase_plugins.testing.reference import BLOCKS, fill
 from erase_plugins.types import EditPlan, Event
 from tests.contract.reference_methods import Plugin, RandomLowRank, StepByStep

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import ast
 import os
+import re
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -14,91 +17,81 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "erase_plugins"
 
-BASE = {
-    "errors",
-    "plain_text",
-    "extras",
-    "presets",
-    "types",
-    "concept_text",
-    "options",
-    "protocols",
-    "hookspecs",
-    "api_range",
-    "plugin_checks",
-    "plugin_loading",
-    "defaults",
-    "manager",
-}
-#: room -> rooms it may import from (its own and BASE always); the order is the direction of the arrows
-ALLOWED: dict[str, set[str]] = {
-    "artifacts": set(),
-    "families": {"artifacts"},
-    "engine": {"families", "artifacts"},
-    "methods": {"engine", "families", "artifacts"},
-    "pocket": {"engine", "families", "artifacts"},
-    "runtime": {"engine", "families", "artifacts"},
-    "compose": {"runtime", "engine", "families", "artifacts"},
-    "stack": {"compose", "artifacts"},
-    "evaluation": {"runtime", "engine", "families", "artifacts"},
-    "diagnose": {"evaluation", "runtime", "engine", "families", "artifacts"},
-    "api": {"diagnose", "evaluation", "runtime", "engine", "families", "artifacts"},
-    "comparison": {"api", "evaluation", "runtime", "engine", "families", "artifacts"},
-    "testing": {"api", "evaluation", "runtime", "engine", "families", "artifacts", "pocket"},
-    "cli": {
-        "api",
-        "compose",
-        "diagnose",
-        "evaluation",
-        "comparison",
-        "runtime",
-        "engine",
-        "families",
-        "artifacts",
-        "pocket",
-        "testing",
-    },
-    "sharing": set(),
-    "__init__": {"sharing", "api", "compose", "diagnose", "evaluation", "runtime", "engine", "families", "artifacts"},
-    "docs": {"cli", "testing"},
-    "__main__": {"cli"},
-}
-#: inside BASE: errors knows nobody, data and hooks know errors, the manager knows the rest
-BASE_ORDER = [
-    {"errors", "plain_text", "extras"}, {"presets"}, {"types", "options", "hookspecs", "protocols", "defaults"},
-    {"api_range", "concept_text"}, {"plugin_checks"}, {"plugin_loading"}, {"manager"},
-]  # fmt: skip
-#: (file, imported module): arrows against the direction that are wanted, all inside functions, each with its reason
+TABLE = ROOT / "docs" / "architecture.md"
+#: the package, and the packages beside it that join as plugins
+PACKAGES = ("erase_plugins", "hub_cards", "comfy_nodes")
+#: rooms of several files have a name of their own; the others are called like their folder
+NAMED = {"types.py": "core", "manager.py": "registry", "workflow/": "workflow", "cli/": "cli"}
+#: (room or file, imported room) against the direction, all for type checkers only, each with its reason
 EXCEPTIONS: dict[tuple[str, str], str] = {
-    ("artifacts/artifact.py", "erase_plugins.runtime.apply"): "Artifact.apply, the method form of erase_plugins.apply",
-    ("artifacts/artifact.py", "erase_plugins.sharing"): "Artifact.card, the method form of hub_cards.card",
+    ("protocols.py", room): "contracts name what methods, layouts and suites are given; annotations only"
+    for room in ("artifacts", "families", "engine", "evaluation")
+} | {
+    ("hookspecs.py", room): "hooks name what they return and are given; annotations only"
+    for room in ("artifacts", "families")
 }
-#: arrows against the direction that should go; the list may only shrink
-DEBT: dict[tuple[str, str], str] = {}
-SOURCES = sorted(path for path in PACKAGE.rglob("*.py"))
+SOURCES = sorted(PACKAGE.rglob("*.py"))
+BESIDE = [path for name in PACKAGES[1:] for path in sorted((ROOT / name).rglob("*.py"))]
 
 
 def name_of(path: Path) -> str:
-    return path.relative_to(PACKAGE).as_posix()
+    return path.relative_to(PACKAGE if path.is_relative_to(PACKAGE) else ROOT).as_posix()
 
 
-def room_of(module: str) -> str:
-    """Room of a dotted module name below the package."""
-    parts = module.split(".")
-    return parts[1] if len(parts) > 1 else "__init__"
+# ---- the table ---------------------------------------------------------------------------------------------------
+
+
+def table_rows(text: str) -> list[tuple[list[str], set[str]]]:
+    """(places, rooms they may import) of every row of the table of rooms, from the lowest up."""
+    lines = text[text.index("| room |") :].split("\n\n")[0].splitlines()[2:]
+    rows = []
+    for line in lines:
+        places, _, allowed = [cell.strip() for cell in line.strip("|").split(" | ")]
+        rows.append((re.findall(r"`([^`]+)`", places), set(allowed.split(", ")) - {"-"}))
+    return rows
+
+
+ROWS = table_rows(TABLE.read_text(encoding="utf-8"))
+
+
+def called(places: list[str]) -> str:
+    return next((NAMED[place] for place in places if place in NAMED), places[0].removesuffix("/"))
+
+
+ROOMS = {place: called(places) for places, _ in ROWS for place in places}
+ALLOWED = {called(places): allowed for places, allowed in ROWS}
+
+
+def room_of(name: str) -> str | None:
+    """Room of a file by its name; a file that the table lists is where it says, others are in their folder's room."""
+    return ROOMS.get(name) or ROOMS.get(name.split("/")[0] + "/")
+
+
+# ---- who imports whom --------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Import:
+    """An import of a module of one of the packages, wherever it stands."""
+
+    module: str
+    lazy: bool = False
+    checking: bool = False
 
 
 class Imports(ast.NodeVisitor):
-    """(module, inside a function) of every run-time import; imports for type checkers only are left out."""
+    """Every import: at the top, inside functions, and for type checkers only."""
 
-    def __init__(self, path: Path) -> None:
-        self.found: list[tuple[str, bool]] = []
-        self.depth = 0
-        self.package = ["erase_plugins", *path.relative_to(PACKAGE).parts[:-1]]
+    def __init__(self, modules: Mapping[str, Path], package: list[str]) -> None:
+        self.modules, self.package = modules, package
+        self.found: list[Import] = []
+        self.depth = self.checking = 0
 
     def visit_If(self, node: ast.If) -> None:
-        if not (isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"):
-            self.generic_visit(node)
+        inside = isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+        self.checking += inside
+        self.generic_visit(node)
+        self.checking -= inside
 
     def visit_FunctionDef(self, node: ast.FunctionDef) -> None:
         self.depth += 1
@@ -106,89 +99,204 @@ class Imports(ast.NodeVisitor):
         self.depth -= 1
 
     visit_AsyncFunctionDef = visit_FunctionDef  # type: ignore[assignment]
+    visit_Lambda = visit_FunctionDef  # type: ignore[assignment]
 
     def visit_Import(self, node: ast.Import) -> None:
-        self.found += [(item.name, self.depth > 0) for item in node.names]
+        for item in node.names:
+            self._add(item.name)
 
     def visit_ImportFrom(self, node: ast.ImportFrom) -> None:
-        module = node.module or ""
+        base = node.module or ""
         if node.level:
-            module = ".".join([*self.package[: len(self.package) - node.level + 1], *([module] if module else [])])
-        if module in ("erase_plugins", "erase_plugins.families", "erase_plugins.artifacts", "erase_plugins.methods"):
-            self.found += [
-                (f"{module}.{item.name}", self.depth > 0) for item in node.names if _is_module(module, item.name)
-            ]
-        self.found.append((module, self.depth > 0))
+            base = ".".join([*self.package[: len(self.package) - node.level + 1], *([base] if base else [])])
+        inner = [f"{base}.{item.name}" for item in node.names]
+        for module in inner:
+            if module in self.modules:
+                self._add(module)
+        if any(module not in self.modules for module in inner):
+            self._add(base)
+
+    def _add(self, module: str) -> None:
+        if module in self.modules:
+            self.found.append(Import(module, self.depth > 0, self.checking > 0))
 
 
-def _is_module(module: str, name: str) -> bool:
-    folder = PACKAGE.joinpath(*module.split(".")[1:])
-    return (folder / f"{name}.py").is_file() or (folder / name).is_dir()
+def modules_below(root: Path) -> dict[str, Path]:
+    """Dotted name -> file of every module of the packages."""
+    files = [path for name in PACKAGES for path in sorted((root / name).rglob("*.py"))]
+    return {".".join(path.relative_to(root).with_suffix("").parts).removesuffix(".__init__"): path for path in files}
 
 
-def imports(path: Path) -> list[tuple[str, bool]]:
-    visitor = Imports(path)
+def imports_of(name: str, modules: Mapping[str, Path]) -> list[Import]:
+    path = modules[name]
+    package = name.split(".") if path.name == "__init__.py" else name.split(".")[:-1]
+    visitor = Imports(modules, package)
     visitor.visit(ast.parse(path.read_text(encoding="utf-8")))
-    return visitor.found
+    return [item for item in visitor.found if item.module != name]
 
 
-def rank(room: str) -> int:
-    return next(index for index, group in enumerate(BASE_ORDER) if room in group)
+def named_in_strings(name: str, modules: Mapping[str, Path]) -> set[str]:
+    """Modules whose dotted name stands in a string: imported when they are needed, by importlib."""
+    tree = ast.parse(modules[name].read_text(encoding="utf-8"))
+    texts = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+    return (texts & set(modules)) - {name} - set(PACKAGES)
 
 
-def violations(path: Path) -> list[str]:
-    mine = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
-    found = []
-    for module, lazy in imports(path):
-        if not module.startswith("erase_plugins"):
-            continue
-        room = room_of(module)
-        if room == mine or module == "erase_plugins" or (name_of(path), module) in {**EXCEPTIONS, **DEBT}:
-            continue
-        if mine in BASE:
-            fine = room in BASE and (rank(room) < rank(mine) or (rank(room) == rank(mine) and lazy))
-        else:
-            fine = room in BASE or room in ALLOWED[mine]
-        if not fine:
-            found.append(f"{name_of(path)} imports {module}{' inside a function' if lazy else ''}")
+MODULES = modules_below(ROOT)
+GRAPH = {name: imports_of(name, MODULES) for name in MODULES}
+
+
+def module_of(path: Path) -> str:
+    return next(name for name, file in MODULES.items() if file == path)
+
+
+def circles(graph: Mapping[str, set[str]]) -> list[list[str]]:
+    """Groups of modules that import each other in a circle (Tarjan's strongly connected components)."""
+    order: dict[str, int] = {}
+    low: dict[str, int] = {}
+    stack: list[str] = []
+    found: list[list[str]] = []
+
+    def visit(name: str) -> None:
+        order[name] = low[name] = len(order)
+        stack.append(name)
+        for other in graph[name]:
+            if other not in order:
+                visit(other)
+                low[name] = min(low[name], low[other])
+            elif other in stack:
+                low[name] = min(low[name], order[other])
+        if low[name] == order[name]:
+            place = stack.index(name)
+            group = stack[place:]
+            del stack[place:]
+            if len(group) > 1:
+                found.append(sorted(group))
+
+    for name in graph:
+        if name not in order:
+            visit(name)
     return found
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=name_of)
-def test_imports_follow_the_arrows(path):
-    assert violations(path) == []
+def whole_graph(modules: Mapping[str, Path]) -> dict[str, set[str]]:
+    """Module -> modules that it imports at the top, in functions, for type checkers, or by a string."""
+    return {
+        name: {item.module for item in imports_of(name, modules)} | named_in_strings(name, modules) for name in modules
+    }
 
 
-def test_every_room_is_in_the_table():
-    rooms = {path.relative_to(PACKAGE).parts[0].removesuffix(".py") for path in SOURCES}
-    assert rooms - set(ALLOWED) - BASE == set()
+def arrows() -> dict[tuple[str, str], list[tuple[str, Import]]]:
+    """(room, imported room) -> (file, import), within one room and the named exceptions left out."""
+    found: dict[tuple[str, str], list[tuple[str, Import]]] = {}
+    for name, items in GRAPH.items():
+        file = name_of(MODULES[name])
+        mine = room_of(file)
+        for item in items:
+            other = room_of(name_of(MODULES[item.module]))
+            if mine and other and other != mine and (file, other) not in EXCEPTIONS:
+                found.setdefault((mine, other), []).append((file, item))
+    return found
 
 
-def test_exceptions_are_still_used_and_lazy():
-    for (file, module), reason in EXCEPTIONS.items():
-        assert (module, True) in imports(PACKAGE / file), f"{file} no longer imports {module}; drop the exception"
+ARROWS = arrows()
+
+
+def test_no_modules_import_each_other_in_a_circle():
+    assert circles(whole_graph(MODULES)) == []
+
+
+LOOPS = {
+    "at the top": ("import erase_plugins.b\n", "from erase_plugins import a\n"),
+    "inside a function": ("def f():\n    from . import b\n", "from .a import f\n"),
+    "for type checkers": ("from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from .b import B\n", "import erase_plugins.a\n"),
+    "by a string": ("PLACE = 'erase_plugins.b'\n", "from .a import PLACE\n"),
+    "across packages": ("import hub_cards.c\n", ""),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("texts", LOOPS.values(), ids=LOOPS)
+def test_a_circle_is_found(texts, tmp_path):
+    (tmp_path / "erase_plugins").mkdir()
+    (tmp_path / "hub_cards").mkdir()
+    for file, text in zip(("a", "b"), texts, strict=True):
+        (tmp_path / "erase_plugins" / f"{file}.py").write_text(text)
+    (tmp_path / "hub_cards" / "c.py").write_text("from erase_plugins import a\n")
+    wanted = ["erase_plugins.a", "hub_cards.c" if "hub_cards" in texts[0] else "erase_plugins.b"]
+    assert circles(whole_graph(modules_below(tmp_path))) == [wanted]
+
+
+def test_no_circle_where_there_is_none(tmp_path):
+    (tmp_path / "erase_plugins").mkdir()
+    (tmp_path / "erase_plugins" / "a.py").write_text("from . import b, c\n")
+    (tmp_path / "erase_plugins" / "b.py").write_text("from . import c\n")
+    (tmp_path / "erase_plugins" / "c.py").write_text("import torch\n")
+    assert circles(whole_graph(modules_below(tmp_path))) == []
+
+
+@pytest.mark.parametrize("room", ALLOWED)
+def test_rooms_import_what_the_table_says(room):
+    """No arrow that the table does not have, and none in the table that nobody needs."""
+    used = {other: places for (mine, other), places in ARROWS.items() if mine == room}
+    extra = [f"{file} imports {item.module}" for other in set(used) - ALLOWED[room] for file, item in used[other]]
+    assert extra == []
+    assert ALLOWED[room] - set(used) == set(), "the table allows what nobody uses"
+
+
+def test_the_table_goes_up():
+    """Every room imports rooms above it in the table only, so that the rooms have no circle either."""
+    seen: set[str] = set()
+    for places, allowed in ROWS:
+        assert allowed <= seen, called(places)
+        seen.add(called(places))
+
+
+def test_every_file_is_in_a_room_of_the_table():
+    assert [name_of(path) for path in (*SOURCES, *BESIDE) if room_of(name_of(path)) is None] == []
+    paths = [PACKAGE / place if (PACKAGE / place).exists() else ROOT / place for place in ROOMS]
+    assert [path.as_posix() for path in paths if not path.exists()] == []
+
+
+def test_the_registry_is_asked_by_the_upper_rooms_only():
+    upper = {"workflow", "diagnose", "comparison", "testing", "cli", "hub_cards", "comfy_nodes"}
+    assert {mine for mine, other in ARROWS if other == "registry"} == upper
+
+
+def test_exceptions_are_still_used_and_for_type_checkers_only():
+    for (file, room), reason in EXCEPTIONS.items():
+        module = f"erase_plugins.{file.removesuffix('.py')}"
+        used = [item for item in GRAPH[module] if room_of(name_of(MODULES[item.module])) == room]
+        assert used, f"{file} no longer imports {room}; drop the exception"
+        assert all(item.checking for item in used)
         assert reason
-    stale = [key for key in DEBT if key[1] not in {module for module, _ in imports(PACKAGE / key[0])}]
-    assert stale == [], "paid: take it off the list"
 
 
-def test_a_forbidden_arrow_is_found(tmp_path, monkeypatch):
-    monkeypatch.setitem(globals(), "PACKAGE", tmp_path)
-    (tmp_path / "artifacts").mkdir()
-    (tmp_path / "artifacts" / "bad.py").write_text(
+def test_what_the_core_imports_of_itself():
+    """Errors know nobody, and no file of the core loads a file of an upper room by a string."""
+    assert GRAPH["erase_plugins.errors"] == []
+    assert named_in_strings("erase_plugins.late", MODULES) == set()
+
+
+def test_a_forbidden_arrow_is_found(tmp_path):
+    (tmp_path / "erase_plugins" / "artifacts").mkdir(parents=True)
+    for file in ("families/sd1", "api", "manager"):
+        (tmp_path / "erase_plugins" / file).parent.mkdir(exist_ok=True)
+        (tmp_path / "erase_plugins" / f"{file}.py").write_text("")
+    (tmp_path / "erase_plugins" / "artifacts" / "bad.py").write_text(
         "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import erase_plugins.api\n"
         "def f():\n    from ..families.sd1 import X\nfrom erase_plugins.manager import get_manager\n"
     )
-    assert violations(tmp_path / "artifacts" / "bad.py") == [
-        "artifacts/bad.py imports erase_plugins.families.sd1 inside a function"
+    assert imports_of("erase_plugins.artifacts.bad", modules_below(tmp_path)) == [
+        Import("erase_plugins.api", checking=True),
+        Import("erase_plugins.families.sd1", lazy=True),
+        Import("erase_plugins.manager"),
     ]
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=name_of)
 def test_nobody_imports_a_method_by_name(path):
-    named = [module for module, _ in imports(path) if module.startswith("erase_plugins.methods.")]
-    named = [module for module in named if (name_of(path), module) not in DEBT]
-    assert named == []
+    modules = [item.module for item in GRAPH[module_of(path)]]
+    assert [module for module in modules if module.startswith("erase_plugins.methods.")] == []
 
 
 # ---- one room per question ---------------------------------------------------------------------------------------
@@ -315,28 +423,17 @@ def test_no_shared_drawer_and_no_huge_file():
 
 # ---- packages that join as plugins --------------------------------------------------------------------------------
 
-PLUGINS = ("hub_cards",)
-#: plugin package -> rooms of erase_plugins it may use, inside functions or not
-PLUGIN_ROOMS = {"hub_cards": {"artifacts", "families", "runtime", "evaluation", "compose", "api", "cli"}}
-PLUGIN_SOURCES = [path for name in PLUGINS for path in sorted((ROOT / name).rglob("*.py"))]
-
-
-def plugin_imports(path: Path) -> list[tuple[str, bool]]:
-    visitor = Imports(PACKAGE / "x.py")  # only absolute imports are used there
-    visitor.visit(ast.parse(path.read_text(encoding="utf-8")))
-    return visitor.found
+PLUGIN_SOURCES = [path for path in BESIDE if path.is_relative_to(ROOT / "hub_cards")]
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=name_of)
 def test_nobody_imports_a_plugin_package(path):
-    assert [module for module, _ in imports(path) if module.split(".")[0] in PLUGINS] == []
+    beside = [item.module for item in GRAPH[module_of(path)] if item.module.split(".")[0] in PACKAGES[1:]]
+    assert beside == []
 
 
-@pytest.mark.parametrize("path", PLUGIN_SOURCES, ids=lambda path: path.relative_to(ROOT).as_posix())
-def test_plugin_packages_use_the_rooms_they_may(path):
-    allowed = PLUGIN_ROOMS[path.relative_to(ROOT).parts[0]] | BASE
-    used = {room_of(module) for module, _ in plugin_imports(path) if module.startswith("erase_plugins.")}
-    assert used - allowed == set()
+@pytest.mark.parametrize("path", PLUGIN_SOURCES, ids=name_of)
+def test_plugin_packages_keep_the_house_rules(path):
     assert bad_patterns(path) == []
     assert [item for item in compared_constants(path) if item[0] in FAMILY_IDS | METHOD_IDS] == []
     assert len(path.read_text(encoding="utf-8").splitlines()) <= 300

@@ -69,3 +69,16 @@ def test_version_is_that_of_the_project():
     project = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text())["project"]
     version = project.get("version")
     assert version in (None, erase_plugins.__version__)
+
+
+def test_methods_of_artifacts_are_bound_when_the_package_is_imported():
+    """In a process that imports nothing but the class; without torch until one is called."""
+    import subprocess
+    import sys
+
+    code = (
+        "import sys, erase_plugins\nfrom erase_plugins import late\n"
+        "print(sorted(late.FUNCTIONS), late.VERSION == erase_plugins.__version__, 'torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.stdout.strip() == "['apply', 'card', 'family', 'save'] True False", done.stderr

@@ -84,9 +84,9 @@ def test_solving_on_the_same_model_gives_the_same_again(made, pocket_target):
 
 
 def test_solving_reads_the_effective_weights(made, pocket_pipe):
-    from erase_plugins.families.diffusers_target import DiffusersTarget
+    from erase_plugins.workflow.models import target_of
 
-    target = DiffusersTarget(pocket_pipe, "pocket")
+    target = target_of(pocket_pipe, "pocket")
     (stored,) = stack(made, ("rece", 1.0)).layers()
     with ep.apply(pocket_pipe, made["lora"], strength=3.0):
         (layer,) = stack(made, ("rece", 1.0)).layers(target)

@@ -11,7 +11,8 @@ from erase_plugins.testing import MethodContract, contract_report, models
 from erase_plugins.testing.checks import load_checks
 from erase_plugins.testing.contract import contract_rows, outside_methods
 from erase_plugins.testing.fixtures import _guarded, erase_manager, erase_register  # noqa: F401
-from erase_plugins.testing.observe import changed_since, global_random_state, global_seed, no_network, snapshot
+from erase_plugins.testing.models import changed_since
+from erase_plugins.testing.observe import global_random_state, global_seed, no_network, snapshot
 from tests.contract.reference_methods import Plugin, RandomLowRank
 
 

@@ -130,9 +130,9 @@ def main() -> None:
         sys.stdout.write(f"{name:6} {counts} total {sum(counts.values())}\n")
     if given.run:
         import erase_plugins as ep
-        from erase_plugins.families.diffusers_target import DiffusersTarget
+        from erase_plugins.workflow.models import target_of
 
-        target = DiffusersTarget(ep.load("pocket"), "pocket")
+        target = target_of(ep.load("pocket"), "pocket")
         count, losses = run(target, given.concept, options)
         sys.stdout.write(f"ran    {count} passes, loss {losses[0]:.4f} to {losses[-1]:.4f}\n")
 

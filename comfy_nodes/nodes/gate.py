@@ -32,7 +32,7 @@ def gate(
         Unsupported: the edit holds changes that cannot be gated.
     """
     from erase_plugins.artifacts.artifact import Artifact
-    from erase_plugins.artifacts.gated import behind_gate
+    from erase_plugins.artifacts.lowrank import behind_gate
     from erase_plugins.artifacts.store import lower_for
     from erase_plugins.engine.context import RunContext
     from erase_plugins.engine.gating import GateRecipe, make_gate

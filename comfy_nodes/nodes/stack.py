@@ -112,9 +112,9 @@ def library(
         UnknownName: not in the collection, with close matches.
         RequestError: nothing named.
     """
-    from erase_plugins.artifacts.collection import Collection
     from erase_plugins.errors import RequestError
     from erase_plugins.stack import Entry, Stack
+    from erase_plugins.workflow.collection import Collection
 
     from .. import host
     from ..stacking import put_on

@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from erase_plugins.errors import ArtifactError
+from erase_plugins.late import FUNCTIONS
 
 if TYPE_CHECKING:
     from erase_plugins.artifacts.edit import Edit
@@ -34,9 +34,7 @@ class Artifact:
     @property
     def family(self) -> Any:
         """The registered family it was made for."""
-        from erase_plugins.manager import get_manager
-
-        return get_manager().family(self.edit.family)
+        return FUNCTIONS["family"](self)
 
     @cached_property
     def bytes(self) -> int:
@@ -45,9 +43,7 @@ class Artifact:
 
     def apply(self, pipe: Any, strength: float = 1.0, **options: Any) -> Any:
         """Applies it to a pipeline; see `erase_plugins.apply`."""
-        from erase_plugins.runtime.apply import apply
-
-        return apply(pipe, self, strength=strength, **options)
+        return FUNCTIONS["apply"](pipe, self, strength=strength, **options)
 
     def save(
         self, folder: str | Path, layouts: Sequence[str] = DEFAULT_LAYOUTS, target: Any = None, force: bool = False
@@ -63,40 +59,13 @@ class Artifact:
         Returns:
             The artifact with its path and file list.
         """
-        from erase_plugins.artifacts.store import save
-
-        return save(self, Path(folder), tuple(layouts), target, force)
+        saved: Artifact = FUNCTIONS["save"](self, folder, layouts, target, force)
+        return saved
 
     def card(self, report: Any = None, **options: Any) -> str:
         """Its model card as Markdown; see `erase_plugins.sharing.card`."""
-        from erase_plugins.sharing import card
-
-        return card(self, report, **options)
+        return str(FUNCTIONS["card"](self, report, **options))
 
     def with_manifest(self, **changes: Any) -> Artifact:
         """A copy with changed manifest fields."""
         return replace(self, manifest=replace(self.manifest, **changes))
-
-
-def load_artifact(path: str | Path | Artifact, family: str | None = None) -> Artifact:
-    """A verified artifact.
-
-    Args:
-        path: artifact folder, a single file in any registered layout, a reference that a plugin resolves
-            ("hub:name/repository@revision"), or an `Artifact` (returned as it is).
-        family: family of a single file that does not say it.
-
-    Raises:
-        ArtifactError: not found; `CorruptArtifact` if verification fails.
-    """
-    if isinstance(path, Artifact):
-        return path
-    from erase_plugins.artifacts.reference import locate
-    from erase_plugins.artifacts.store import read_file, read_folder
-
-    place = locate(path)
-    if place.is_dir():
-        return read_folder(place)
-    if place.is_file():
-        return read_file(place, family)
-    raise ArtifactError(f"no artifact at '{place.name}'; give an artifact folder or a .safetensors file")

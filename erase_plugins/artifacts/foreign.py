@@ -183,11 +183,12 @@ def _short(text: str) -> str:
     return re.split(r"[\\/]", plain)[-1][:80] or "unknown"
 
 
-def inspect_file(path: str | Path) -> dict[str, Any]:
+def inspect_file(path: str | Path, families: Iterable[Any]) -> dict[str, Any]:
     """What a safetensors file is, for which base, whether and how it can be converted. Reads the header only.
 
     Args:
         path: a .safetensors file.
+        families: that it may be for.
 
     Returns:
         JSON-ready: kind, title, family, evidence, components, modules, rank, dtypes, tensors, bytes, convertible, how,
@@ -196,12 +197,10 @@ def inspect_file(path: str | Path) -> dict[str, Any]:
     Raises:
         CorruptArtifact: not a sound safetensors file.
     """
-    from erase_plugins.manager import get_manager
-
     file = Path(path)
     header = read_header(file)
     kind = classify(header)
-    family = guess_family(header, [entry.item for entry in get_manager().families()])
+    family = guess_family(header, families)
     ranks = _ranks(header)
     found = {
         "schema": 1,

@@ -67,29 +67,6 @@ def gated_lowrank(change: LowRank, gates: Sequence[int]) -> AddOn:
     return AddOn(GATED, {"down": change.A, "up": change.B}, {"gates": list(gates)})
 
 
-def behind_gate(edit: Edit, gate: AddOn, component: str = "unet") -> Edit:
-    """An edit of weight changes put behind a gate; where the gate is fully open it acts as before.
-
-    Args:
-        edit: low-rank and dense changes of weights of the denoiser, context maps written out.
-        gate: all its embeddings belong to gate 0.
-        component: the denoiser.
-
-    Raises:
-        Unsupported: a change that has no gated form, or one of another component.
-    """
-    from erase_plugins.artifacts.lowrank import compress
-
-    made: dict[str, Delta] = {GATE: gate}
-    for part, key, delta in compress(edit)[0].items():
-        if part != component:
-            raise Unsupported(f"changes of {part} cannot be gated; only the denoiser sees which prompt it is")
-        if not isinstance(delta, LowRank) or not key.endswith(".weight"):
-            raise Unsupported(f"a {delta.kind} change ({key[:60]}) cannot be gated; only changes of weights can")
-        made[key.removesuffix(".weight")] = gated_lowrank(delta, [0] * delta.rank)
-    return Edit(edit.family, {component: made})
-
-
 def gate_list(delta: AddOn) -> list[int]:
     """Gate of every rank direction (or of every embedding) of an add-on; gate 0 where the config does not say."""
     return list(delta.config.get("gates") or [0] * next(iter(delta.weights.values())).shape[0])

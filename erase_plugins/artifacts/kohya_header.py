@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from erase_plugins.artifacts.edit import Edit
-    from erase_plugins.families.base import Family
+    from erase_plugins.artifacts.family_names import FamilyNames
 
 USAGE = (
     "no trigger word; always on. Weight 1 as evaluated, usable {low:g} to {high:g}; "
@@ -29,7 +29,7 @@ def manifest_of(header: Mapping[str, str]) -> dict[str, Any]:
     return data if isinstance(data, dict) else {}
 
 
-def base_version(family: Family, manifest: Mapping[str, Any], edit: Edit) -> tuple[str, str]:
+def base_version(family: FamilyNames, manifest: Mapping[str, Any], edit: Edit) -> tuple[str, str]:
     """sd-scripts base version and ModelSpec architecture; the 2.x models share a family with 1.x."""
     base = manifest.get("base") or {}
     wide = base.get("width") == 1024 or any(
@@ -44,7 +44,7 @@ def base_version(family: Family, manifest: Mapping[str, Any], edit: Edit) -> tup
 
 
 def kohya_header(
-    tensors: Mapping[str, Tensor], edit: Edit, family: Family, header: Mapping[str, str]
+    tensors: Mapping[str, Tensor], edit: Edit, family: FamilyNames, header: Mapping[str, str]
 ) -> dict[str, str]:
     """``ss_*`` and ``modelspec.*`` entries of a Kohya file.
 

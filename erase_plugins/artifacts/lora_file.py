@@ -21,7 +21,7 @@ from erase_plugins.errors import ArtifactError, CorruptArtifact, Unsupported
 from erase_plugins.protocols import Verdict
 
 if TYPE_CHECKING:
-    from erase_plugins.families.base import Family
+    from erase_plugins.artifacts.family_names import FamilyNames
 
 #: header key that lists module names which hold nothing but zeros, for loaders only
 PADDING = "erase_plugins.padding"
@@ -49,7 +49,7 @@ def lora_verdict(edit: Edit) -> Verdict:
     return Verdict("yes") if len(edit) else Verdict("no", "the edit is empty")
 
 
-def named_verdict(edit: Edit, family: Family, layout: str) -> Verdict:
+def named_verdict(edit: Edit, family: FamilyNames, layout: str) -> Verdict:
     """`lora_verdict`, and "no" where the family has no names for the layout."""
     found = lora_verdict(edit)
     if not found:

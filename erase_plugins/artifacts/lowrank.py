@@ -8,7 +8,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from erase_plugins.artifacts.edit import CONTEXT, ContextMap, Delta, Dense, Edit, LowRank
+from erase_plugins.artifacts.edit import CONTEXT, AddOn, Bias, ContextMap, Delta, Dense, Edit, LowRank, Rows
+from erase_plugins.artifacts.gated import GATE, add_gated, gated_lowrank, renumbered
 from erase_plugins.errors import Unsupported
 
 Weights = Callable[[str, str], Tensor]
@@ -54,9 +55,6 @@ def add(first: Delta, second: Delta) -> Delta:
 
 
 def _add_other(first: Delta, second: Delta) -> Delta:
-    from erase_plugins.artifacts.edit import AddOn, Bias, Rows
-    from erase_plugins.artifacts.gated import add_gated
-
     if isinstance(first, AddOn) and isinstance(second, AddOn):
         return add_gated(first, second)
     if isinstance(first, ContextMap) and isinstance(second, ContextMap):
@@ -77,7 +75,6 @@ def total(edits: Sequence[tuple[Edit, float]]) -> Edit:
     families = {edit.family for edit, _ in edits}
     if len(families) > 1:
         raise Unsupported(f"artifacts of different families cannot be combined: {', '.join(sorted(families))}")
-    from erase_plugins.artifacts.gated import renumbered
 
     deltas: dict[str, dict[str, Delta]] = {}
     for edit in renumbered([edit if factor == 1.0 else edit.scaled(factor) for edit, factor in edits]):
@@ -134,3 +131,24 @@ def compress(edit: Edit, rank: int | None = None, energy: float | None = None) -
         return LowRank(A.contiguous(), B.contiguous())
 
     return edit.map(shrink), errors
+
+
+def behind_gate(edit: Edit, gate: AddOn, component: str = "unet") -> Edit:
+    """An edit of weight changes put behind a gate; where the gate is fully open it acts as before.
+
+    Args:
+        edit: low-rank and dense changes of weights of the denoiser, context maps written out.
+        gate: all its embeddings belong to gate 0.
+        component: the denoiser.
+
+    Raises:
+        Unsupported: a change that has no gated form, or one of another component.
+    """
+    made: dict[str, Delta] = {GATE: gate}
+    for part, key, delta in compress(edit)[0].items():
+        if part != component:
+            raise Unsupported(f"changes of {part} cannot be gated; only the denoiser sees which prompt it is")
+        if not isinstance(delta, LowRank) or not key.endswith(".weight"):
+            raise Unsupported(f"a {delta.kind} change ({key[:60]}) cannot be gated; only changes of weights can")
+        made[key.removesuffix(".weight")] = gated_lowrank(delta, [0] * delta.rank)
+    return Edit(edit.family, {component: made})

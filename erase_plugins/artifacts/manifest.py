@@ -165,9 +165,10 @@ class Manifest(Record):
 
 def package_versions() -> dict[str, str]:
     """Versions that a result may depend on."""
-    import erase_plugins  # a clone in custom_nodes is not installed, an editable installation keeps its first number
+    # a clone in custom_nodes is not installed, an editable installation keeps its first number
+    from erase_plugins.late import VERSION
 
-    found = {"python": platform.python_version(), "erase-plugins": erase_plugins.__version__}
+    found = {"python": platform.python_version(), "erase-plugins": VERSION}
     for name in ("torch", "diffusers", "transformers", "peft", "safetensors"):
         try:
             found[name] = version(name)

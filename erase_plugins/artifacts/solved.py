@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from erase_plugins.artifacts.edit import CONTEXT, ContextMap, Edit
 from erase_plugins.artifacts.statistics_file import statistics_from_tensors, statistics_to_tensors
-from erase_plugins.errors import ArtifactError, UnknownName
-from erase_plugins.manager import get_manager
+from erase_plugins.errors import ArtifactError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -17,22 +16,14 @@ if TYPE_CHECKING:
 DENOISER = "unet"
 
 
-def context_edit(A: Tensor, B: Tensor, statistics: Statistics, family: str, error: float = 0.0) -> Edit:
-    """An edit with one context map B A and the statistics that made it."""
+def context_edit(A: Tensor, B: Tensor, statistics: Statistics, family: Any, error: float = 0.0) -> Edit:
+    """An edit with one context map B A and the statistics that made it, on the denoiser of ``family``."""
     tensors, facts = statistics_to_tensors(statistics)
     delta = ContextMap(A.float().contiguous(), B.float().contiguous())
     meta: dict[str, Any] = {"statistics": facts}
     if error:
         meta["truncation_error"] = error
-    return Edit(family, {_denoiser(family): {CONTEXT: delta}}, tensors, meta)
-
-
-def _denoiser(family: str) -> str:
-    """The component of a family whose projections read the context."""
-    try:
-        return str(get_manager().family(family).denoiser)
-    except UnknownName:  # statistics of a family that is not installed here
-        return DENOISER
+    return Edit(family.id, {family.denoiser: {CONTEXT: delta}}, tensors, meta)
 
 
 def statistics_of(edit: Edit, name: str = "artifact") -> Statistics:

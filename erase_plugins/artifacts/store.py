@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from erase_plugins.artifacts.artifact import Artifact
 from erase_plugins.artifacts.atomic import atomic_folder
+from erase_plugins.artifacts.foreign import describe_foreign, foreign_manifest, guess_family
 from erase_plugins.artifacts.header import read_header
 from erase_plugins.artifacts.links import is_inside
 from erase_plugins.artifacts.lowrank import lower
@@ -22,6 +23,7 @@ from erase_plugins.errors import ArtifactError, CorruptArtifact, Unsupported
 
 if TYPE_CHECKING:
     from erase_plugins.artifacts.edit import Edit
+    from erase_plugins.known import Known
 
 #: stands in the file list for pictures and descriptions that user interfaces show
 SIDECAR = "sidecar"
@@ -30,34 +32,33 @@ MOST_MANIFEST_BYTES = 8_000_000
 MOST_FILES = 100
 
 
-def save(
+def write_folder(
     artifact: Artifact,
     folder: Path,
-    layouts: tuple[str, ...],
+    layouts: Sequence[str],
     target: Any,
     force: bool,
+    known: Known,
     extras: Callable[[Path, Path], object] | None = None,
 ) -> Artifact:
     """Writes ``artifact`` into ``folder``; see `Artifact.save`.
 
     Args:
+        known: families and layouts.
         extras: called with the folder in the making and the last layout's file, to write files beside it.
 
     Raises:
         ArtifactError: the folder exists, or no layout can carry the edit.
     """
-    from erase_plugins.manager import get_manager
-
-    manager = get_manager()
     check_place(folder, force)
     artifact.edit.check_finite()
-    family = manager.family(artifact.edit.family)
+    family = known.family(artifact.edit.family)
     files: list[ArtifactFile] = []
     notes: list[str] = []
     manifest = replace(artifact.manifest, files=())
     with atomic_folder(folder, force) as work:
         for layout_id in layouts:
-            layout = manager.layout(layout_id)
+            layout = known.layout(layout_id)
             edit, reason = _for_layout(artifact.edit, layout, family, target)
             if edit is None:
                 notes.append(f"no {layout_id} file: {reason}")
@@ -81,9 +82,7 @@ def save(
             raise Unsupported(f"no layout of {', '.join(layouts)} can carry this edit: {'; '.join(notes)}")
         manifest = replace(manifest, files=tuple(files), notes=(*manifest.notes, *notes))
         (work / FILENAME).write_text(manifest.to_json(), encoding="utf-8")
-    saved = Artifact(manifest, artifact.edit, folder)
-    manager.artifact_saved(saved)
-    return saved
+    return Artifact(manifest, artifact.edit, folder)
 
 
 def _for_layout(edit: Edit, layout: Any, family: Any, target: Any) -> tuple[Edit | None, str]:
@@ -137,7 +136,7 @@ def file_header(manifest: Manifest, family: Any, layout: str, edit: Edit) -> dic
     }
 
 
-def read_folder(folder: Path) -> Artifact:
+def read_folder(folder: Path, known: Known) -> Artifact:
     """A verified artifact folder: manifest, hashes, header, names, shapes, finiteness.
 
     Files for other programs may be absent (a pull leaves them out); what is there is verified. A folder as peft writes
@@ -146,23 +145,20 @@ def read_folder(folder: Path) -> Artifact:
     Raises:
         CorruptArtifact: anything that does not fit.
     """
-    from erase_plugins.manager import get_manager
-
     path = folder / FILENAME
     foreign = folder / "adapter_model.safetensors"
     if not path.is_file() and foreign.is_file():
-        return read_file(foreign, None)
+        return read_file(foreign, None, known)
     if not path.is_file():
         raise ArtifactError(f"'{folder.name}' has no {FILENAME}; not an artifact folder (give the file itself instead)")
     manifest = read_manifest(path)
-    manager = get_manager()
-    family = manager.family(manifest.family)
+    family = known.family(manifest.family)
     essential = set(manifest.essential)
     for item in manifest.files:
         if item in essential or os.path.lexists(folder / item.name):
             verify_file(folder, item)
     chosen = manifest.essential[0]
-    layout = manager.layout(chosen.layout)
+    layout = known.layout(chosen.layout)
     place = folder / chosen.name
     if len(Path(chosen.name).parts) > 1:  # a layout with folders finds all of them from the name it was written under
         place = folder / layout.filename(manifest.name, family)
@@ -215,30 +211,24 @@ def verify_file(folder: Path, item: ArtifactFile) -> None:
         raise CorruptArtifact(f"{item.name} does not match its SHA-256; fetch the artifact again")
 
 
-def read_file(path: Path, family_id: str | None) -> Artifact:
+def read_file(path: Path, family_id: str | None, known: Known) -> Artifact:
     """An artifact from one file of any registered layout, ours or foreign.
 
     Raises:
         CorruptArtifact: not safetensors, or damaged.
         ArtifactError: no registered layout knows the names in it.
     """
-    from erase_plugins.artifacts.foreign import describe_foreign, foreign_manifest
-    from erase_plugins.manager import get_manager
-
-    manager = get_manager()
     header = read_header(path)
-    layout = next(
-        (entry.item for entry in manager.layouts() if entry.item.sniff(list(header.tensors), header.metadata)), None
-    )
+    layout = next((item for item in known.layouts.values() if item.sniff(list(header.tensors), header.metadata)), None)
     if layout is None:
         raise ArtifactError(f"'{path.name}' is in no layout that can be applied: {describe_foreign(header)}")
     text = header.metadata.get(HEADER_KEY)
     if text is not None:
         manifest = Manifest.from_json(text)
-        family = manager.family(family_id or manifest.family)
+        family = known.family(family_id or manifest.family)
         edit = layout.read(path, family)
     else:
-        family, edit = foreign_edit(path, header, layout, family_id)
+        family, edit = foreign_edit(path, header, layout, family_id, known)
         manifest = foreign_manifest(path, header, family, edit)
     check_edit(edit, family)
     name = f"{slug(path.stem)}.safetensors"
@@ -246,15 +236,11 @@ def read_file(path: Path, family_id: str | None) -> Artifact:
     return Artifact(replace(manifest, files=(info,)), edit, path)
 
 
-def foreign_edit(path: Path, header: Any, layout: Any, family_id: str | None) -> tuple[Any, Edit]:
+def foreign_edit(path: Path, header: Any, layout: Any, family_id: str | None, known: Known) -> tuple[Any, Edit]:
     """Family and edit of a file that is not ours; every registered family is tried, the likely one first."""
-    from erase_plugins.artifacts.foreign import guess_family
-    from erase_plugins.manager import get_manager
-
-    manager = get_manager()
-    known = [entry.item for entry in manager.families()]
-    likely = guess_family(header, known)
-    families = [manager.family(family_id)] if family_id else sorted(known, key=lambda item: item is not likely)
+    every = list(known.families.values())
+    likely = guess_family(header, every)
+    families = [known.family(family_id)] if family_id else sorted(every, key=lambda item: item is not likely)
     problems = []
     for family in families:
         try:

@@ -50,8 +50,8 @@ def command(
     from erase_plugins.artifacts.solved import statistics_of
     from erase_plugins.compose import add
     from erase_plugins.engine.own_preset import load_preset
-    from erase_plugins.engine.run import known_models
     from erase_plugins.manager import get_manager
+    from erase_plugins.workflow.run import known_models
 
     own = None if preset is None else load_preset(preset)
 

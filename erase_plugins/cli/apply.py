@@ -29,7 +29,8 @@ def command(
     artifact: str, model: str, strength: float, any_base: bool, out: str, dry_run: bool, force: bool
 ) -> None:  # fmt: skip
     """Write a checkpoint with an artifact fused in: same names, dtypes and metadata, only its modules differ."""
-    from erase_plugins.families.source import find_family, find_source
+    from erase_plugins.families.source import find_source
+    from erase_plugins.workflow.models import find_family
 
     source = find_source(model)
     family = find_family(source)
@@ -50,7 +51,7 @@ def command(
         say(f"would fuse {', '.join(loaded.manifest.erased)} at strength {strength:g} into a copy of {source.name}")
         emit({"schema": 1, "dry_run": True, "family": family.id, "modules": loaded.manifest.modules})
         return
-    from erase_plugins.runtime.checkpoint_file import fuse_checkpoint
+    from erase_plugins.workflow.applying import fuse_checkpoint
 
     fused = fuse_checkpoint(loaded, origin, place, strength, any_base=any_base, force=force)
     say(f"wrote {place}: patched {fused.modules} of {fused.modules} modules, strength {strength:g}")

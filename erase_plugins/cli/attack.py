@@ -46,8 +46,9 @@ def command(
     from erase_plugins.evaluation.budget import find_budget
     from erase_plugins.evaluation.context import needs_judge, suite_options
     from erase_plugins.extras import missing_extras
-    from erase_plugins.families.source import find_family, find_source
+    from erase_plugins.families.source import find_source
     from erase_plugins.manager import get_manager
+    from erase_plugins.workflow.models import find_family
 
     runner = get_manager().evaluator(name, "attack")
     size, queries = find_budget(runner, budget)
@@ -73,7 +74,7 @@ def command(
         emit({"schema": 1, "dry_run": True, **plan, "options": options})
         return
     from erase_plugins.cli.command import quiet_libraries
-    from erase_plugins.evaluation.run import open_subject
+    from erase_plugins.workflow.measure import open_subject
 
     quiet_libraries()
     with progress() as bar:

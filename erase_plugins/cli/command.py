@@ -114,7 +114,7 @@ def existing(path: str, what: str = "artifact") -> Path:
     Raises:
         RequestError: nothing is there; names close matches in the same folder.
     """
-    from erase_plugins.artifacts.reference import locate
+    from erase_plugins.workflow.artifacts import locate
 
     place = locate(path)
     if place.exists():
@@ -204,7 +204,7 @@ def load_artifacts(paths: Iterable[str]) -> list[Any]:
         ArtifactError: does not pass verification.
     """
     places = [existing(path) for path in paths]
-    from erase_plugins.artifacts.artifact import load_artifact
+    from erase_plugins.workflow.artifacts import load_artifact
 
     return [load_artifact(place) for place in places]
 

@@ -53,7 +53,7 @@ def command(
         say(f"would write {source.name} ({facts['title']}) in layout {layout} to {place}")
         emit({"schema": 1, "dry_run": True, "layout": layout, "source": facts, "out": str(place)})
         return
-    from erase_plugins.runtime.convert import convert
+    from erase_plugins.workflow.convert import convert
 
     made = convert(
         source, layout, out=place, base=_base(source, base), rank=rank, energy=energy, drop_bias=drop_bias,
@@ -72,8 +72,8 @@ def _base(source: Path, named: str | None) -> object:
     """The base model: the one named, the embedded one if the artifact was made for that, else none."""
     if named is not None:
         return load_target(named)
-    from erase_plugins.artifacts.artifact import load_artifact
     from erase_plugins.errors import ArtifactError
+    from erase_plugins.workflow.artifacts import load_artifact
 
     try:
         manifest = load_artifact(source).manifest

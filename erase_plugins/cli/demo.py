@@ -80,11 +80,11 @@ def _another(concept: str) -> str:
 def _work(concept: str, seed: int, work: Path, name: str) -> dict[str, Any]:
     """Erases, applies the artifact as read back from disk, draws, judges and writes the files."""
     from erase_plugins.api import erase
-    from erase_plugins.artifacts.artifact import load_artifact
     from erase_plugins.cli.command import load_target, saved_facts
     from erase_plugins.cli.reaction import find_judge
     from erase_plugins.evaluation.draw import draw
     from erase_plugins.evaluation.prompts import quick_prompts
+    from erase_plugins.workflow.artifacts import load_artifact
 
     with progress() as bar:
         bar.update("load the model", 0, 1)

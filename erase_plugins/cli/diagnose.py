@@ -32,7 +32,8 @@ def command(
     clip_skip: int, loras: tuple[str, ...], pictures: int, bundle: str | None, images: bool, force: bool,
 ) -> None:  # fmt: skip
     """Find out why a model still draws an erased concept: ordered checks, most likely cause first."""
-    from erase_plugins.families.source import find_family, find_source
+    from erase_plugins.families.source import find_source
+    from erase_plugins.workflow.models import find_family
 
     place = existing(artifact)
     source = find_source(model, revision)

@@ -189,12 +189,12 @@ def _layouts() -> Iterator[Line]:
     import torch
 
     from erase_plugins.artifacts.edit import Edit, LowRank
-    from erase_plugins.families.diffusers_target import DiffusersTarget
     from erase_plugins.manager import get_manager
     from erase_plugins.testing.tiny import tiny_sd1
+    from erase_plugins.workflow.models import target_of
 
     pipe = tiny_sd1()
-    target = DiffusersTarget(pipe, "tiny")
+    target = target_of(pipe, "tiny")
     draw = torch.Generator().manual_seed(0)
     deltas = {
         ref.weight: LowRank(

@@ -50,8 +50,9 @@ def command(
     from erase_plugins.errors import RequestError
     from erase_plugins.evaluation.attachments import output_names
     from erase_plugins.evaluation.context import REPORT, needs_judge, needs_subject, suite_options
-    from erase_plugins.families.source import find_family, find_source
+    from erase_plugins.families.source import find_source
     from erase_plugins.manager import get_manager
+    from erase_plugins.workflow.models import find_family
 
     runner = get_manager().evaluator(suite, "suite")
     options = suite_options(runner, parse_settings(settings))
@@ -77,7 +78,7 @@ def command(
         emit({"schema": 1, "dry_run": True, "suite": suite, "erased": names, "images": images, "family": family.id})
         return
     from erase_plugins.cli.command import quiet_libraries
-    from erase_plugins.evaluation.run import run_suite
+    from erase_plugins.workflow.measure import run_suite
 
     quiet_libraries()
     with progress() as bar:

@@ -35,7 +35,8 @@ def command(
     strength: float, steps: int, guidance: float, any_base: bool, out: str, dry_run: bool, force: bool,
 ) -> None:  # fmt: skip
     """Draw a picture with artifacts applied; without one, the base model's picture."""
-    from erase_plugins.families.source import find_family, find_source
+    from erase_plugins.families.source import find_source
+    from erase_plugins.workflow.models import find_family
 
     source = find_source(model, revision)
     family = find_family(source)
@@ -52,7 +53,7 @@ def command(
     from erase_plugins.cli.command import load_target
     from erase_plugins.evaluation.draw import draw
     from erase_plugins.evaluation.sheet import to_image
-    from erase_plugins.runtime.apply import apply_all
+    from erase_plugins.workflow.applying import apply_all
 
     target = load_target(model, revision, dtype, device)
     started = time.perf_counter()
@@ -60,7 +61,9 @@ def command(
     try:
         for handle in handles:
             say(handle.report())
-        pictures = draw(target.pipe, [prompt], [seed], steps=steps, guidance=guidance, fast=False)
+        pictures = draw(
+            target.pipe, [prompt], [seed], steps=steps, guidance=guidance, fast=False, denoiser=target.denoiser
+        )
     finally:
         for handle in reversed(handles):
             handle.remove()

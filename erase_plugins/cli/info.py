@@ -54,7 +54,7 @@ def command(method: str, preset: str | None) -> None:
 def _with_preset(rows: list[dict[str, Any]], file: str, method: Any) -> Any:
     """Reads and checks a preset and notes in every row what it sets; returns the preset."""
     from erase_plugins.engine.own_preset import load_preset
-    from erase_plugins.engine.run import known_models
+    from erase_plugins.workflow.run import known_models
 
     own = load_preset(file)
     for name, values in own.check(method, known_models()).items():

@@ -56,8 +56,8 @@ def look(place: Path, target: Any = None) -> dict[str, Any]:
 
 
 def _folder_facts(place: Path) -> dict[str, Any]:
-    from erase_plugins.artifacts.artifact import load_artifact
     from erase_plugins.artifacts.store import artifact_json
+    from erase_plugins.workflow.artifacts import load_artifact
 
     artifact = load_artifact(place)
     manifest = artifact.manifest
@@ -70,7 +70,7 @@ def _folder_facts(place: Path) -> dict[str, Any]:
 
 
 def _file_facts(place: Path) -> dict[str, Any]:
-    from erase_plugins.artifacts.foreign import inspect_file
+    from erase_plugins.workflow.artifacts import inspect_file
 
     facts = {"path": place.name, **inspect_file(place)}
     manifest = facts.get("manifest")
@@ -81,9 +81,9 @@ def _file_facts(place: Path) -> dict[str, Any]:
 
 
 def _fit(place: Path, target: Any) -> tuple[str, str]:
-    from erase_plugins.artifacts.artifact import load_artifact
     from erase_plugins.errors import BaseMismatch
     from erase_plugins.runtime.guard import check_base
+    from erase_plugins.workflow.artifacts import load_artifact
 
     try:
         artifact = load_artifact(place)

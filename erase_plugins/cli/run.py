@@ -56,8 +56,9 @@ def command(
 ) -> None:  # fmt: skip
     """Erase concepts from a model and write an artifact folder."""
     from erase_plugins.engine.own_preset import load_preset
-    from erase_plugins.families.source import find_family, find_source
+    from erase_plugins.families.source import find_source
     from erase_plugins.manager import get_manager
+    from erase_plugins.workflow.models import find_family
 
     get_manager().method(method)
     options = parse_settings(settings)
@@ -75,7 +76,7 @@ def command(
 
     quiet_libraries()
     from erase_plugins.api import build_request
-    from erase_plugins.engine.run import make_plan
+    from erase_plugins.workflow.run import make_plan
 
     request = build_request(
         model, method, items, keep=keep, options=options, preset=own, seed=seed, revision=revision,
@@ -167,10 +168,11 @@ def _checked(target: Any, request: Any, insist: bool) -> Any:
     from erase_plugins.cli.reaction import base_reaction
     from erase_plugins.engine.wording import check_length, doubts
     from erase_plugins.errors import RunRefused
+    from erase_plugins.workflow.run import judges
 
     way_out = "nothing was written; name another concept, or pass --no-check if you mean it"
     check_length(request, target)
-    found = doubts(request, target)
+    found = doubts(request, target, judges())
     unknown = [str(doubt) for doubt in found if doubt.certain]
     if unknown:
         raise RunRefused(f"{'; '.join(unknown)}. Erasing it would change other pictures only: {way_out}")
@@ -185,7 +187,7 @@ def _checked(target: Any, request: Any, insist: bool) -> Any:
 
 def _verify(target: Any, artifact: Any) -> int:
     """Number of modules that the written edit patches in the loaded model; all of them or an error."""
-    from erase_plugins.runtime.apply import apply
+    from erase_plugins.workflow.applying import apply
 
     with apply(target.pipe, artifact) as applied:
         return applied.patched

@@ -64,7 +64,7 @@ def command(
     quiet_libraries()
     from erase_plugins.api import build_request
     from erase_plugins.artifacts.manifest import slug
-    from erase_plugins.engine.run import make_plan
+    from erase_plugins.workflow.run import make_plan
 
     folder = Path(out)
     places = {name: folder / slug(name) for name in names}
@@ -100,7 +100,7 @@ def command(
 
 
 def _finished(place: Path) -> bool:
-    from erase_plugins.artifacts.artifact import load_artifact
+    from erase_plugins.workflow.artifacts import load_artifact
 
     try:
         return place.exists() and load_artifact(place) is not None

@@ -38,7 +38,7 @@ def work(
     Returns:
         Cell -> file name -> content, where the folder cannot be reached from this machine; empty otherwise.
     """
-    from erase_plugins.families.loading import load_pipeline
+    from erase_plugins.workflow.models import load_pipeline
 
     if prepare is not None:
         prepare()

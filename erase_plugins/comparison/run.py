@@ -18,9 +18,9 @@ from erase_plugins.comparison.figures import PARETO, SHEET, pareto, sheet
 from erase_plugins.comparison.reuse import reusable
 from erase_plugins.comparison.summary import markdown, summarise
 from erase_plugins.engine.own_preset import OwnPreset, load_preset
-from erase_plugins.engine.run import known_models
 from erase_plugins.errors import MissingExtra, RequestError
 from erase_plugins.manager import get_manager
+from erase_plugins.workflow.run import known_models
 
 CELLS, TABLE, DATA = "cells", "table.md", "comparison.json"
 

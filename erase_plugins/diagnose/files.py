@@ -245,7 +245,7 @@ def _number(text: str | None) -> float | None:
 
 
 def _hashes(place: Path, manifest: Mapping[str, Any]) -> Finding:
-    from erase_plugins.artifacts.artifact import load_artifact
+    from erase_plugins.workflow.artifacts import load_artifact
 
     try:
         load_artifact(place)

@@ -6,12 +6,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from erase_plugins.artifacts.artifact import Artifact, load_artifact
+from erase_plugins.artifacts.artifact import Artifact
 from erase_plugins.artifacts.edit import Edit
 from erase_plugins.artifacts.fingerprint import Fingerprint
 from erase_plugins.diagnose.files import RawFile
 from erase_plugins.diagnose.findings import Finding
 from erase_plugins.errors import BaseMismatch, EraseError, Unsupported
+from erase_plugins.workflow.artifacts import load_artifact
 
 #: cosine between a LoRA's change and the erasing change from which on the two work against each other
 _OPPOSED = -0.2
@@ -227,7 +228,7 @@ def check_pictures(
             attach_edit(target.pipe, target, item, strength if item is artifact else 1.0, "weights") for item in items
         ]
         try:
-            drawn[side] = draw(target.pipe, [prompt] * count, seeds, fast=False)
+            drawn[side] = draw(target.pipe, [prompt] * count, seeds, fast=False, denoiser=target.denoiser)
         finally:
             for handle in reversed(handles):
                 handle.remove()

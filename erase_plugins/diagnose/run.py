@@ -37,8 +37,8 @@ def diagnose(
     Raises:
         RequestError, CorruptArtifact: there is nothing that can be looked at.
     """
-    from erase_plugins.artifacts.artifact import load_artifact
     from erase_plugins.diagnose import model as checks
+    from erase_plugins.workflow.artifacts import load_artifact
 
     place = Path(artifact)
     files, manifest = open_raw(place)

@@ -1,4 +1,4 @@
-"""Runs a method: plan, hooks, work, edit, manifest. The one path for command line, Python and nodes."""
+"""Runs a method: hooks, work, edit, manifest. The one path for command line, Python and nodes."""
 
 from __future__ import annotations
 
@@ -10,51 +10,36 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
+from erase_plugins.artifacts.artifact import Artifact
 from erase_plugins.engine.context import Listener, RunContext
 from erase_plugins.engine.interrupted import asked
-from erase_plugins.engine.own_preset import KEY, with_note, with_preset
+from erase_plugins.engine.own_preset import KEY
 from erase_plugins.engine.wording import check_length, doubts
-from erase_plugins.errors import PluginError, RequestError, RunRefused, Unsupported
-from erase_plugins.manager import Manager, get_manager
-from erase_plugins.types import EditPlan, EraseRequest
+from erase_plugins.errors import PluginError, RunRefused
+from erase_plugins.types import EditPlan, Event, Registered
 
 
-def make_plan(request: EraseRequest, info: Any = None) -> EditPlan:
-    """The plan for a request, from configuration only, after every plugin had its say.
+class Hooks(Protocol):
+    """What a run tells of: the registry, or a stand-in for it."""
 
-    Raises:
-        RequestError, UnknownName, Unsupported: before any weight is loaded.
-    """
-    from erase_plugins.families.source import plan_info
+    def before_run(self, plan: EditPlan, target: Any) -> None:
+        """Called before any work; may refuse the run."""
 
-    manager = get_manager()
-    method = manager.method(request.method)
-    for concept in request.concepts:
-        if concept.anchor is not None and concept.anchor.strip().lower() == concept.text.strip().lower():
-            raise RequestError(f"'{concept.text}' would become itself, so nothing would be erased; give another --to")
-    info = info if info is not None else plan_info(request)
-    families = method.families
-    if "*" not in families and info.family.id not in families:
-        others = [entry.item.id for entry in manager.methods() if entry.item.families & {info.family.id, "*"}]
-        raise Unsupported(
-            f"{method.id} does not support family {info.family.id}, only {', '.join(sorted(families))}; "
-            f"methods that do: {', '.join(others) or 'none'}"
-        )
-    request = with_preset(request, method, info, known_models())
-    return manager.adjust_plan(with_note(method.plan(request, info), request))
+    def on_event(self, event: Event) -> None:
+        """Called with every event."""
+
+    def after_run(self, plan: EditPlan, edit: Any, error: BaseException | None) -> None:
+        """Called with the edit or the error."""
 
 
-def known_models() -> set[str]:
-    """Kinds of model that a preset may have a table for, of all families."""
-    families = [entry.item for entry in get_manager().families()]
-    return {family.id for family in families} | {name for family in families for name in family.presets}
-
-
-def run_plan(
+def run_method(
+    entry: Registered,
     plan: EditPlan,
     target: Any,
+    hooks: Hooks,
+    judges: Sequence[Any] = (),
     *,
     work: Path | None = None,
     resume: bool = False,
@@ -62,36 +47,19 @@ def run_plan(
     cancel: threading.Event | None = None,
     shares: Callable[..., list[float]] | None = None,
     target_rate: Callable[..., float] | None = None,
-) -> Any:
-    """Runs a plan on a loaded target.
+) -> Artifact:
+    """Runs a registered method on a loaded target; see `workflow.run.run_plan`.
 
     Args:
-        plan: from `make_plan`.
-        target: the loaded model.
-        work: folder for checkpoints.
-        resume: go on from a checkpoint in ``work``.
-        listeners: called with every event.
-        cancel: set it from another thread to stop.
-        shares: measures attribute shares, for methods that balance them.
-        target_rate: measures how often the concepts are still seen, for ``stop_at``; without it training runs its
-            course.
-
-    Returns:
-        The artifact, in memory.
-
-    Raises:
-        RequestError: a phrase is longer than what the text encoder reads.
-        RunRefused: a hook's veto, or an edit that changes nothing.
-        RunCancelled, NotFiniteError and what the method raises; the target is unchanged in any case.
+        entry: the method of the plan, with its provenance.
+        plan, target, work, resume, listeners, cancel, shares, target_rate: as for `workflow.run.run_plan`.
+        hooks: told before, during and after the run.
+        judges: whose worlds tell names that mean nothing to the model.
     """
-    from erase_plugins.artifacts.artifact import Artifact
-
-    manager = get_manager()
-    request = plan.request
-    method = manager.method(request.method)
+    request, method = plan.request, entry.item
     check_length(request, target)
     target.check_readable()
-    manager.before_run(plan, target)
+    hooks.before_run(plan, target)
     ctx = RunContext(
         method=method.id,
         seed=request.seed,
@@ -99,13 +67,13 @@ def run_plan(
         dtype=target.dtype,
         work=work,
         resume=resume,
-        listeners=(*listeners, manager.on_event),
+        listeners=(*listeners, hooks.on_event),
         cancel=cancel or threading.Event(),
         shares=shares,
         target_rate=target_rate,
         asked=asked(plan),
     )
-    for doubt in doubts(request, target):
+    for doubt in doubts(request, target, judges):
         ctx.warn(str(doubt))
     started = time.perf_counter()
     try:
@@ -118,10 +86,10 @@ def run_plan(
                 "concepts become (--to) and the scales among the options"
             )
     except BaseException as error:
-        manager.after_run(plan, None, error)
+        hooks.after_run(plan, None, error)
         raise
-    manager.after_run(plan, edit, None)
-    manifest = build_manifest(manager, plan, target, edit, time.perf_counter() - started, ctx)
+    hooks.after_run(plan, edit, None)
+    manifest = build_manifest(entry, plan, target, edit, time.perf_counter() - started, ctx)
     return Artifact(manifest, edit)
 
 
@@ -143,13 +111,12 @@ def _check_product(method: Any, edit: Any) -> None:
         raise PluginError(f"method {method.id} made {', '.join(sorted(undeclared))} changes that it does not declare")
 
 
-def build_manifest(manager: Manager, plan: EditPlan, target: Any, edit: Any, seconds: float, ctx: RunContext) -> Any:
+def build_manifest(entry: Registered, plan: EditPlan, target: Any, edit: Any, seconds: float, ctx: RunContext) -> Any:
     """Manifest of a finished run."""
     from erase_plugins.artifacts.manifest import Manifest, describe_base, package_versions, slug
     from erase_plugins.families.source import resolved_revision
 
     request = plan.request
-    entry = next(item for item in manager.methods() if item.item.id == request.method)
     name = slug("erase_" + "_".join(concept.text for concept in request.concepts[:3]))
     return Manifest(
         name=name,

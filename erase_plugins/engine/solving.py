@@ -10,6 +10,7 @@ from erase_plugins.artifacts.edit import ContextMap, Edit
 from erase_plugins.artifacts.solved import context_edit
 from erase_plugins.artifacts.statistics import Statistics
 from erase_plugins.engine.context import RunContext
+from erase_plugins.families.target import FamilyTraits
 
 #: relative error that a map of many random phrasings may have
 TRIM = 0.01
@@ -37,7 +38,7 @@ def joint_map(statistics: Statistics) -> Tensor:
     return solve_map(G, X, H, lam)
 
 
-def joint_edit(statistics: Statistics, family: str) -> Edit:
+def joint_edit(statistics: Statistics, family: FamilyTraits) -> Edit:
     """One context map for all members, at most of the rank that ``statistics.solver`` gives."""
     K, rank = joint_map(statistics), statistics.solver.get("rank")
     if rank is not None and statistics.sigma is not None:

@@ -7,7 +7,7 @@ unknown. A tokenizer of full size splits any word into known pieces, so there th
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
@@ -54,9 +54,15 @@ class Doubt:
         return f"'{_short(self.concept)}' {self.reason}"
 
 
-def doubts(request: EraseRequest, target: Target) -> tuple[Doubt, ...]:
-    """What speaks against the concepts of a request, in their order; nothing is drawn."""
-    world = _world(target)
+def doubts(request: EraseRequest, target: Target, judges: Iterable[Any]) -> tuple[Doubt, ...]:
+    """What speaks against the concepts of a request, in their order; nothing is drawn.
+
+    Args:
+        request: names the concepts.
+        target: the model.
+        judges: one that knows everything the model draws tells names outside of that.
+    """
+    world = _world(target, judges)
     return tuple(
         Doubt(concept.text, reason, certain)
         for concept in request.concepts
@@ -94,13 +100,11 @@ def _pieces(target: Target, text: str) -> tuple[str | None, ...] | None:
         return None
 
 
-def _world(target: Target) -> tuple[str, ...] | None:
+def _world(target: Target, judges: Iterable[Any]) -> tuple[str, ...] | None:
     """Everything that the model draws, by all its names; None if nobody knows that."""
-    from erase_plugins.manager import get_manager
-
-    for entry in get_manager().evaluators("judge"):
-        if getattr(entry.item, "complete", False) and entry.item.accepts(target.info):
-            return tuple(dict.fromkeys(name.lower() for name in _names(entry.item.world())))
+    for judge in judges:
+        if getattr(judge, "complete", False) and judge.accepts(target.info):
+            return tuple(dict.fromkeys(name.lower() for name in _names(judge.world())))
     return None
 
 

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from erase_plugins.artifacts.atomic import atomic_file
 from erase_plugins.artifacts.places import FILE, check_place
 from erase_plugins.errors import ArtifactError, EraseError
-from erase_plugins.plugin_checks import first_line
+from erase_plugins.plain_text import first_line
 from erase_plugins.types import Attachment, AttackReport, EvalReport
 
 Report = TypeVar("Report", EvalReport, AttackReport)

@@ -38,7 +38,7 @@ def run_attack(
 
     Args:
         attack: the registered attack.
-        open_subject: makes the subject (`erase_plugins.evaluation.run.open_subject`); called after all checks.
+        open_subject: makes the subject (`erase_plugins.workflow.measure.open_subject`); called after all checks.
         budget: "quick", "standard", "long", or a number of queries.
         settings: options of the attack.
         out: folder for the report and its attachments; None writes nothing.

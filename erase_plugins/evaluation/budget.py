@@ -10,7 +10,7 @@ from typing import Any
 from erase_plugins.artifacts.atomic import atomic_file
 from erase_plugins.errors import RequestError, UnknownName
 from erase_plugins.evaluation.context import SuiteContext
-from erase_plugins.plugin_checks import BUDGETS
+from erase_plugins.types import BUDGETS
 
 CUSTOM = "custom"
 

@@ -26,6 +26,7 @@ def draw(
     batch: int = 32,
     fast: bool = True,
     progress: Callable[[int, int], None] | None = None,
+    denoiser: Any = None,
 ) -> Tensor:
     """Pictures for prompt/seed pairs.
 
@@ -37,13 +38,14 @@ def draw(
         batch: pictures per forward pass.
         fast: bf16 autocast for the denoiser.
         progress: called with (done, total).
+        denoiser: the denoiser in ``pipe``; its ``unet`` if None.
 
     Returns:
         (n, 3, height, width) float32 in 0..1 on the CPU.
     """
     from diffusers import DPMSolverMultistepScheduler
 
-    unet = _denoiser(pipe)
+    unet = pipe.unet if denoiser is None else denoiser
     size = unet.config.sample_size
     height, width = (size, size) if isinstance(size, int) else size
     shape = (unet.config.in_channels, height, width)
@@ -66,11 +68,3 @@ def draw(
     finally:
         pipe.scheduler = before
     return torch.cat(pictures)
-
-
-def _denoiser(pipe: Any) -> Any:
-    if getattr(pipe, "unet", None) is not None:
-        return pipe.unet
-    from erase_plugins.families.diffusers_target import DiffusersTarget
-
-    return DiffusersTarget(pipe).denoiser

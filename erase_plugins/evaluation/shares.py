@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -13,28 +13,30 @@ from erase_plugins.artifacts.edit import Edit
 from erase_plugins.artifacts.manifest import Manifest
 from erase_plugins.errors import Unsupported
 from erase_plugins.families.diffusers_target import DiffusersTarget
-from erase_plugins.manager import get_manager
 from erase_plugins.runtime.apply import attach_edit
 
 Shares = Callable[[Edit, str, list[str]], list[float]]
 Rate = Callable[[Edit, int], float]
 
 
-def attribute_shares(target: Any, attributes: list[str], images: int = 48, seed: int = 10_000) -> Shares | None:
+def attribute_shares(
+    target: Any, attributes: list[str], judges: Iterable[Any], images: int = 48, seed: int = 10_000
+) -> Shares | None:
     """A function (edit, concept, attributes) -> share of pictures per attribute; None where no judge knows them.
 
     Args:
         target: the model; pictures are drawn only on a diffusers pipeline.
         attributes: labels on one axis of a judge.
+        judges: that may be asked.
         images: pictures per measurement.
         seed: of the first picture; the same pictures in every round.
     """
     if not isinstance(target, DiffusersTarget):
         return None
-    for entry in get_manager().evaluators("judge"):
-        axis = next((name for name, labels in entry.item.axes.items() if set(attributes) <= set(labels)), None)
-        if axis is not None and entry.item.accepts(target.info):
-            return _measure(target, entry.item, axis, images, seed)
+    for judge in judges:
+        axis = next((name for name, labels in judge.axes.items() if set(attributes) <= set(labels)), None)
+        if axis is not None and judge.accepts(target.info):
+            return _measure(target, judge, axis, images, seed)
     return None
 
 
@@ -49,12 +51,13 @@ def _measure(target: DiffusersTarget, judge: Any, axis: str, images: int, seed: 
     return shares
 
 
-def target_rate(target: Any, concepts: Sequence[str], seed: int = 20_000) -> Rate:
+def target_rate(target: Any, concepts: Sequence[str], judges: Iterable[Any], seed: int = 20_000) -> Rate:
     """A function (edit, pictures) -> share of drawn pictures in which the judge sees the erased concept.
 
     Args:
         target: the model.
         concepts: texts of the erased concepts or styles; the pictures are shared out among them.
+        judges: that may be asked.
         seed: of prompts and pictures; the same pictures in every look, others than those of an evaluation.
 
     Raises:
@@ -62,7 +65,7 @@ def target_rate(target: Any, concepts: Sequence[str], seed: int = 20_000) -> Rat
     """
     from erase_plugins.evaluation.prompts import quick_prompts
 
-    judge = _knowing(target, concepts)
+    judge = _knowing(target, concepts, judges)
     if judge is None:
         raise Unsupported(
             f"stop_at needs a judge that knows {', '.join(concepts[:5])} in pictures of {target.info.model}, and none "
@@ -80,13 +83,13 @@ def target_rate(target: Any, concepts: Sequence[str], seed: int = 20_000) -> Rat
     return rate
 
 
-def _knowing(target: Any, concepts: Sequence[str]) -> Any:
+def _knowing(target: Any, concepts: Sequence[str], judges: Iterable[Any]) -> Any:
     if not isinstance(target, DiffusersTarget):
         return None
-    for entry in get_manager().evaluators("judge"):
-        known = {label for labels in entry.item.axes.values() for label in labels}
-        if entry.item.accepts(target.info) and known.issuperset(concepts):
-            return entry.item
+    for judge in judges:
+        known = {label for labels in judge.axes.values() for label in labels}
+        if judge.accepts(target.info) and known.issuperset(concepts):
+            return judge
     return None
 
 
@@ -98,6 +101,6 @@ def _drawn(target: DiffusersTarget, edit: Edit, prompts: Sequence[str], seeds: S
     manifest = Manifest(name="trial", method={"id": "trial"}, concepts=())
     handle = attach_edit(target.pipe, target, Artifact(manifest, plain), 1.0, "weights")
     try:
-        return draw(target.pipe, prompts, seeds)
+        return draw(target.pipe, prompts, seeds, denoiser=target.denoiser)
     finally:
         handle.remove()

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from erase_plugins.artifacts.fingerprint import Fingerprint, fingerprint, readable
 from erase_plugins.artifacts.names import CONTEXT_HOOK, ORIGINAL, base_parameters, canonical, whole_parameters
 from erase_plugins.errors import Unsupported
-from erase_plugins.families.base import Conditioning, ModuleRef, Target, Tokens
-from erase_plugins.families.unet import MOTION
+from erase_plugins.families.naming import MOTION
+from erase_plugins.families.source import public_name
+from erase_plugins.families.target import Conditioning, ModuleRef, Target, Tokens
 
 #: prompts that are encoded at once
 _CHUNK = 64
@@ -25,20 +26,12 @@ class DiffusersTarget(Target):
     Args:
         pipe: a Stable Diffusion style pipeline.
         name: how messages and manifests call the model.
-        family: family to use; detected from the configuration if None.
-
-    Raises:
-        Unsupported: no registered family recognises the pipeline.
+        family: the family that recognises it.
     """
 
-    def __init__(self, pipe: Any, name: str | None = None, family: Any = None) -> None:
-        from erase_plugins.families.source import Source, find_family, public_name
-
+    def __init__(self, pipe: Any, name: str | None, family: Any) -> None:
         self.pipe = pipe
-        configs = pipeline_configs(pipe)
-        name = public_name(name or str(getattr(pipe, "name_or_path", "") or "pipeline"))
-        family = family or find_family(Source(name, None, None, configs))
-        self.info = family.info(name, configs)
+        self.info = family.info(pipeline_name(pipe, name), pipeline_configs(pipe))
         self._modules: dict[tuple[str, str], nn.Module] = {}
         for component in family.components:
             owner = getattr(pipe, component, None)
@@ -289,3 +282,8 @@ def _jsonable(value: Any) -> bool:
     if isinstance(value, dict):
         return all(isinstance(key, str) and _jsonable(item) for key, item in value.items())
     return value is None or isinstance(value, str | int | float | bool)
+
+
+def pipeline_name(pipe: Any, name: str | None) -> str:
+    """How messages and manifests call a pipeline."""
+    return public_name(name or str(getattr(pipe, "name_or_path", "") or "pipeline"))

@@ -4,41 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from erase_plugins.errors import HubError, RequestError, Unsupported
 from erase_plugins.families.notices import without_notices
-from erase_plugins.families.source import Source, find_family, find_source
+from erase_plugins.families.source import Source
 
 DTYPES = ("float32", "float16", "bfloat16")
 
 
-def load_pipeline(
-    model: str = "pocket", revision: str | None = None, dtype: str = "float32", device: str = "cpu"
-) -> Any:
-    """A stock diffusers pipeline, safety checker off, progress bar off.
-
-    Args:
-        model: "pocket", a diffusers folder, a .safetensors checkpoint or a Hub id.
-        revision: Hub revision.
-        dtype: one of float32, float16, bfloat16.
-        device: torch device name.
-
-    Raises:
-        RequestError: no such model, dtype or device.
-        Unsupported: no family recognises it.
-        HubError: it has to be downloaded and cannot be.
-    """
-    if dtype not in DTYPES:
-        raise RequestError(f"unknown dtype '{dtype}'; choose one of {', '.join(DTYPES)}")
-    source = find_source(model, revision)
-    return find_family(source).open(source, dtype, device)
-
-
 def open_diffusers(name: str, source: Source, dtype: str, device: str) -> Any:
-    """A pipeline of a diffusers class by its name; see `load_pipeline`."""
+    """A pipeline of a diffusers class by its name; off its safety checker and progress bar."""
     import diffusers
     import torch
 
@@ -54,36 +30,6 @@ def open_diffusers(name: str, source: Source, dtype: str, device: str) -> Any:
         return pipe.to(device)
     except (RuntimeError, AssertionError) as error:
         raise RequestError(f"device '{device}' cannot be used here: {str(error).splitlines()[0]}") from error
-
-
-def as_target(model: Any, **options: Any) -> Any:
-    """A `Target` for a model name, a pipeline, or a target (returned as it is)."""
-    from erase_plugins.families.base import Target
-    from erase_plugins.families.diffusers_target import DiffusersTarget
-
-    if isinstance(model, Target):
-        return model
-    if isinstance(model, str | Path):
-        return _load(str(model), **options)
-    return DiffusersTarget(model)
-
-
-def _load(model: str, revision: str | None = None, dtype: str = "float32", device: str = "cpu") -> Any:
-    """The model as its family loads it, which may have a `Target` of its own."""
-    if dtype not in DTYPES:
-        raise RequestError(f"unknown dtype '{dtype}'; choose one of {', '.join(DTYPES)}")
-    request = Wanted(model, revision, dtype, device)
-    return find_family(find_source(model, revision)).load(request)
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """The part of a request that says which model to load."""
-
-    model: str
-    revision: str | None
-    dtype: str
-    device: str
 
 
 @contextmanager

@@ -10,6 +10,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+#: the UNet of AnimateDiff: that of Stable Diffusion with motion modules beside it
+MOTION = "UNetMotionModel"
 _RESNET = {
     "norm1": "in_layers.0",
     "conv1": "in_layers.2",

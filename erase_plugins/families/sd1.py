@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from erase_plugins.families.unet import MOTION, UNetFamily
+from erase_plugins.families.naming import MOTION
+from erase_plugins.families.unet import UNetFamily
 from erase_plugins.hookspecs import hookimpl
 
 

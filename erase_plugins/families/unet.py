@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING, Any
 from erase_plugins.artifacts.names import canonical
 from erase_plugins.errors import Unsupported
 from erase_plugins.families.base import Family, ModuleRef, TargetInfo
+from erase_plugins.families.naming import MOTION
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-#: the UNet of AnimateDiff: that of Stable Diffusion with motion modules beside it
-MOTION = "UNetMotionModel"
 _FROZEN_IN_U = re.compile(r"^(time_embedding|add_embedding|conv_in|conv_out)\b|^time_embed|^add_embed")
 
 

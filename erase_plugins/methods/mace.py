@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from erase_plugins.engine.memories import Memories
     from erase_plugins.engine.pools import Rollout
     from erase_plugins.families.base import Target, TargetInfo
+    from erase_plugins.families.target import FamilyTraits
 
 _RATES = {"pocket": 2e-3, "object": 1e-5, "explicit": 1e-5, "": 1e-4}
 
@@ -155,7 +156,7 @@ class MACE:
 
         def edit() -> Edit:
             changed = self._with_changes(statistics, request, options, memories, change, target)
-            return self.solve(changed, target.family.id)
+            return self.solve(changed, target.family)
 
         with memories:
             loss = attention_run(request, options, rollout, memories, change, key)
@@ -184,7 +185,7 @@ class MACE:
             members[concept.text] = replace(members[concept.text], extra=extra)
         return replace(statistics, members=members)
 
-    def solve(self, statistics: Statistics, family: str) -> Edit:
+    def solve(self, statistics: Statistics, family: FamilyTraits) -> Edit:
         """The edit of given statistics: stage 1 and the fusion for all members together."""
         from erase_plugins.artifacts.solved import context_edit
         from erase_plugins.engine.fusion import OwnChange, fuse

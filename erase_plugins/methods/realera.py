@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from erase_plugins.engine.pools import Pool, Rollout
     from erase_plugins.engine.shell import Shell
     from erase_plugins.families.base import Target, TargetInfo
+    from erase_plugins.families.target import FamilyTraits
 
 #: train set -> module group
 GROUPS = {"x-strict": "cross_kv", "x": "cross_attn", "attn": "attn"}
@@ -147,7 +148,7 @@ class RealEra:
         summary(statistics, ctx)
         near, far = options.closed_neighbours, options.closed_outside
         statistics = with_neighbours(statistics, options.shell, recipe, target, ctx.generator, near, far)
-        closed = self.solve(statistics, target.family.id)
+        closed = self.solve(statistics, target.family)
         if options.stages == "closed":
             return self._behind_gate(closed, statistics, target, ctx) if options.gated else closed
         refs = target.modules(GROUPS[options.train])
@@ -183,7 +184,7 @@ class RealEra:
             group[GATE] = make_gate(target, [name], [phrases], GateRecipe("probe", 1000, 0.9, 0.3, 0.6), ctx)
         return Edit(edit.family, changes)
 
-    def solve(self, statistics: Statistics, family: str) -> Edit:
+    def solve(self, statistics: Statistics, family: FamilyTraits) -> Edit:
         """The closed form of given statistics; the joint solution of all members."""
         from erase_plugins.engine.solving import joint_edit
 

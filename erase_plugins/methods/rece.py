@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from erase_plugins.artifacts.statistics import Statistics
     from erase_plugins.engine.context import RunContext
     from erase_plugins.families.base import Target, TargetInfo
+    from erase_plugins.families.target import FamilyTraits
 
 _CITATION = """\
 @inproceedings{gong2024reliable,
@@ -83,11 +84,11 @@ class RECE:
         }  # fmt: skip
         statistics = collect(plan.request, options.recipe(), solver, target, ctx, need_sigma=True)
         summary(statistics, ctx)
-        edit = self.solve(statistics, target.family.id)
+        edit = self.solve(statistics, target.family)
         tell_kept(edit, statistics, ctx)
         return edit
 
-    def solve(self, statistics: Statistics, family: str) -> Edit:
+    def solve(self, statistics: Statistics, family: FamilyTraits) -> Edit:
         """The edit of given statistics; the joint solution of all members."""
         import torch
 

@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from erase_plugins.engine.context import RunContext
     from erase_plugins.engine.pools import Rollout
     from erase_plugins.families.base import Target, TargetInfo
+    from erase_plugins.families.target import FamilyTraits
 
 
 @dataclass(frozen=True)
@@ -171,7 +172,7 @@ class TRCE:
         varied = _varied(request, options.variants)
         statistics = collect(varied, options.recipe(), solver, target, ctx, need_sigma=False)
         summary(statistics, ctx)
-        closed = self.solve(statistics, target.family.id)
+        closed = self.solve(statistics, target.family)
         if options.stages == "closed":
             return closed
         refs = target.modules("visual")
@@ -187,7 +188,7 @@ class TRCE:
             train(ctx, adapters, loss, options.schedule(), key, edit_of=edit)
         return edit()
 
-    def solve(self, statistics: Statistics, family: str) -> Edit:
+    def solve(self, statistics: Statistics, family: FamilyTraits) -> Edit:
         """Stage 1 of given statistics; the joint solution of all members."""
         from erase_plugins.engine.solving import joint_edit
 

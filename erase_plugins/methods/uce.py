@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from erase_plugins.artifacts.statistics import Statistics
     from erase_plugins.engine.context import RunContext
     from erase_plugins.families.base import Target, TargetInfo
+    from erase_plugins.families.target import FamilyTraits
 
 _CITATION = """\
 @inproceedings{gandikota2024unified,
@@ -89,18 +90,16 @@ class UCE:
         if options.mode == "debias":
             from erase_plugins.engine.debias import balance
 
-            statistics = balance(
-                statistics, options, target, ctx, lambda current: self.solve(current, target.family.id)
-            )
+            statistics = balance(statistics, options, target, ctx, lambda current: self.solve(current, target.family))
         if options.technique == "tensor":
             from erase_plugins.engine.tensor_targets import tensor_edit
 
             return tensor_edit(statistics, options.lam, target)
-        edit = self.solve(statistics, target.family.id)
+        edit = self.solve(statistics, target.family)
         tell_kept(edit, statistics, ctx)
         return edit
 
-    def solve(self, statistics: Statistics, family: str) -> Edit:
+    def solve(self, statistics: Statistics, family: FamilyTraits) -> Edit:
         """The edit of given statistics; the joint solution of all members."""
         from erase_plugins.engine.solving import joint_edit
 

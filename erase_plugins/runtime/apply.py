@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from torch import nn
 
-from erase_plugins.artifacts.artifact import Artifact, load_artifact
+from erase_plugins.artifacts.artifact import Artifact
 from erase_plugins.artifacts.edit import CONTEXT, Delta, Edit
 from erase_plugins.artifacts.names import LEDGER
 from erase_plugins.artifacts.store import lower_for
@@ -43,8 +42,9 @@ class Applied:
         warnings: why it may do less than expected on this model.
     """
 
-    def __init__(self, pipe: Any, artifact: Artifact, strength: float) -> None:
+    def __init__(self, pipe: Any, artifact: Artifact, strength: float, family: Any) -> None:
         self.pipe = pipe
+        self.family = family
         self.artifact = artifact
         self.strength = strength
         self.patched = 0
@@ -67,7 +67,7 @@ class Applied:
     def weights(self) -> Edit:
         """The edit as changes of weights."""
         if self._weights is None:
-            self._weights = lower_for(self.artifact.edit, DiffusersTarget(self.pipe))
+            self._weights = lower_for(self.artifact.edit, DiffusersTarget(self.pipe, None, self.family))
         return self._weights
 
     def set_strength(self, strength: float) -> None:
@@ -186,53 +186,30 @@ def applied(pipe: Any) -> list[Applied]:
     Args:
         pipe: diffusers pipeline, also another than the one they were applied to, if it shares components with that.
     """
-    return list(dict.fromkeys(handle for ledger in ledgers(pipe) for handle in ledger.handles))
+    return list(
+        dict.fromkeys(handle for ledger in ledgers(pipe) for handle in ledger.handles if isinstance(handle, Applied))
+    )
 
 
-def apply(
-    pipe: Any,
-    artifact: Artifact | str | Path,
-    strength: float = 1.0,
-    *,
-    any_base: bool = False,
-    mode: str = "weights",
+def apply_to(
+    target: DiffusersTarget, artifact: Artifact, strength: float = 1.0, *, any_base: bool = False, mode: str = "weights"
 ) -> Applied:
-    """Applies an artifact to a pipeline. All or nothing: on any error the pipeline is as before.
-
-    Args:
-        pipe: diffusers pipeline.
-        artifact: an `Artifact` or its path.
-        strength: 1 is the evaluated edit, 0 bit-exact identity; negative values strengthen the concept.
-        any_base: allow other weights of the same architecture (a fine-tune).
-        mode: "weights", or "context" to map the text embeddings instead (context-map artifacts, quantised models).
-
-    Returns:
-        The handle that undoes it.
-
-    Raises:
-        BaseMismatch, Unsupported, RequestError, CorruptArtifact, AlreadyApplied, PipelineChanged: nothing was changed.
-    """
-    _check_strength(strength)
-    if mode not in MODES:
-        raise RequestError(f"unknown mode '{mode}'; choose one of {', '.join(MODES)}")
-    loaded = load_artifact(artifact)
+    """Applies an artifact to the pipeline of a target; see `workflow.applying.apply`."""
+    check_settings(strength, mode)
     with LOCK:
-        check_compiled(pipe)
-        target = DiffusersTarget(pipe)
-        notes = check_base(loaded.manifest, target, any_base, loaded.edit)
-        applied = attach_edit(pipe, target, loaded, strength, mode)
+        check_compiled(target.pipe)
+        notes = check_base(artifact.manifest, target, any_base, artifact.edit)
+        applied = attach_edit(target.pipe, target, artifact, strength, mode)
         applied.warnings += notes
         return applied
 
 
-def apply_all(
-    pipe: Any, artifacts: Sequence[Artifact | str | Path], strength: float = 1.0, **options: Any
-) -> list[Applied]:
-    """Applies several artifacts; changes add up. All or nothing."""
+def all_of(steps: Iterable[Callable[[], Applied]]) -> list[Applied]:
+    """Handles of several edits that are applied one after the other; where one fails, all are taken off again."""
     done: list[Applied] = []
     try:
-        for item in artifacts:
-            done.append(apply(pipe, item, strength, **options))
+        for step in steps:
+            done.append(step())
     except BaseException:
         for handle in reversed(done):
             handle.remove()
@@ -251,7 +228,7 @@ def attach_edit(pipe: Any, target: DiffusersTarget, artifact: Artifact, strength
     check_gated(pipe, edit)
     weights = lower_for(weights, target)
     parameters = resolve_parameters(weights, target, lambda component: getattr(pipe, component, None))
-    handle = Applied(pipe, artifact, strength)
+    handle = Applied(pipe, artifact, strength, target.family)
     handle.warnings = unread_layers(edit, target)
     handle._weights = None if mode == "context" else weights
     names = {component for component, _, _ in weights.items()} | (set(maps) if mode == "context" else set())
@@ -306,6 +283,17 @@ def _without_maps(edit: Edit) -> Edit:
         for component, group in edit.deltas.items()
     }
     return Edit(edit.family, {component: group for component, group in deltas.items() if group})
+
+
+def check_settings(strength: float, mode: str) -> None:
+    """Refuses a strength that is no usable number, and an unknown mode.
+
+    Raises:
+        RequestError: says what would do.
+    """
+    _check_strength(strength)
+    if mode not in MODES:
+        raise RequestError(f"unknown mode '{mode}'; choose one of {', '.join(MODES)}")
 
 
 def _check_strength(strength: float) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from erase_plugins.artifacts.artifact import Artifact, load_artifact
+from erase_plugins.artifacts.artifact import Artifact
 from erase_plugins.artifacts.atomic import atomic_file, atomic_folder
 from erase_plugins.artifacts.checkpoint_names import Slot, find_slots, folder_slots, projections
 from erase_plugins.artifacts.edit import CONTEXT, Delta, Edit
@@ -47,7 +47,8 @@ class Fused:
 
 
 def fuse_checkpoint(
-    artifact: Artifact | str | Path,
+    artifact: Artifact,
+    family: Any,
     source: str | Path,
     out: str | Path,
     strength: float = 1.0,
@@ -61,6 +62,7 @@ def fuse_checkpoint(
 
     Args:
         artifact: what to fuse.
+        family: that it is for.
         source: diffusers folder or single-file ``.safetensors`` checkpoint; it is not changed.
         out: new folder or file.
         strength: of the edit; 0 copies every tensor bit for bit.
@@ -75,21 +77,20 @@ def fuse_checkpoint(
     """
     from erase_plugins.runtime.guard import check_base
 
-    loaded = load_artifact(artifact)
     place, new = Path(source), Path(out)
     if not isinstance(strength, int | float) or strength != strength or abs(strength) > 100:
         raise RequestError(f"strength {strength!r} is not a usable number; 1 is the evaluated edit")
     if new.resolve() == place.resolve():
         raise RequestError("the fused checkpoint must not replace its source; choose another --out")
-    if "addon" in loaded.edit.kinds:
+    if "addon" in artifact.edit.kinds:
         raise Unsupported("this edit adds modules; it cannot be fused into a checkpoint, only applied")
     if place.is_dir() and new.resolve().is_relative_to(place.resolve()):
         raise RequestError("the fused checkpoint must not be written into its source; choose another --out")
     if target is not None:
-        check_base(loaded.manifest, target, any_base, loaded.edit)
+        check_base(artifact.manifest, target, any_base, artifact.edit)
     if place.is_dir():
         with claim(new, force, CHECKPOINT):
-            return _fuse_folder(loaded, place, new, strength, any_base, force)
+            return _fuse_folder(artifact, family, place, new, strength, any_base, force)
     if not place.is_file():
         raise RequestError(f"no checkpoint at '{place.name}'; give a diffusers folder or a .safetensors file")
     if place.suffix != ".safetensors":
@@ -97,14 +98,13 @@ def fuse_checkpoint(
             f"'{place.name}' is not a safetensors file; pickled checkpoints are not opened, convert it first"
         )
     with claim(new, force, FILE):
-        return _fuse_file(loaded, place, new, strength, configs, any_base, force)
+        return _fuse_file(artifact, family, place, new, strength, configs, any_base, force)
 
 
 def _fuse_file(
-    artifact: Artifact, place: Path, new: Path, strength: float, configs: Any, any_base: bool, force: bool
+    artifact: Artifact, family: Any, place: Path, new: Path, strength: float, configs: Any, any_base: bool, force: bool
 ) -> Fused:
     file = TensorFile(place)
-    family = artifact.family
     unet = (configs or {}).get("unet")
     check_files(artifact, {"unet": find_slots(file, family, unet)}, any_base)
     slots = {name: find_slots(file, family, unet, name) for name in family.components}
@@ -115,12 +115,14 @@ def _fuse_file(
     return Fused(new, len(edit), (new.name,))
 
 
-def _fuse_folder(artifact: Artifact, place: Path, new: Path, strength: float, any_base: bool, force: bool) -> Fused:
+def _fuse_folder(
+    artifact: Artifact, family: Any, place: Path, new: Path, strength: float, any_base: bool, force: bool
+) -> Fused:
     if not (place / "model_index.json").is_file():
         raise RequestError(f"'{place.name}' has no model_index.json; give a diffusers model folder")
     files = {
         component: [TensorFile(path) for path in sorted((place / component).glob("*.safetensors"))]
-        for component in artifact.family.components
+        for component in family.components
     }
     slots = {component: folder_slots(component, opened) for component, opened in files.items()}
     edit = _lowered(artifact.edit, slots)

@@ -8,15 +8,13 @@ compared by a checksum whenever those tensors are about to be written again.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from erase_plugins.errors import PipelineChanged
-
-if TYPE_CHECKING:
-    from erase_plugins.runtime.patcher import Record
+from erase_plugins.runtime.patcher import Record
 
 #: fused projections of diffusers' attention modules, and the layers whose weights they hold one below the other
 _FUSED = {
@@ -25,15 +23,6 @@ _FUSED = {
     "to_added_qkv": ("add_q_proj", "add_k_proj", "add_v_proj"),
 }
 PROJECTIONS = frozenset(part for parts in _FUSED.values() for part in parts)
-_BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
-
-
-def checksum(tensor: Tensor) -> int:
-    """Number of a tensor's bits: the same for equal tensors on any device, another one for nearly all others."""
-    bits = tensor.detach().contiguous().view(_BITS[tensor.element_size()])
-    rows = bits.reshape(bits.shape[0] if bits.ndim else 1, -1).sum(1, dtype=torch.int64)
-    places = torch.arange(1, 2 * len(rows), 2, device=rows.device)
-    return int((rows * places).sum())
 
 
 def check_hung(handle: Any, hooks: Mapping[int, Any], what: str) -> None:

@@ -13,19 +13,34 @@ import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from types import MethodType
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
 from torch import nn
 
+from erase_plugins.artifacts.artifact import Artifact
+from erase_plugins.artifacts.edit import Edit
 from erase_plugins.artifacts.names import CONTEXT_HOOK, LEDGER, live_parameters
 from erase_plugins.errors import NotInFile, PipelineChanged
+from erase_plugins.runtime.addons import Attached
 from erase_plugins.runtime.integrity import check_records, copy_fused, fused_projections
 from erase_plugins.runtime.patcher import LOCK, Patch, Record
+from erase_plugins.runtime.twice import refuse_twin_adapters
 
-if TYPE_CHECKING:
-    from erase_plugins.runtime.addons import Attached
-    from erase_plugins.runtime.apply import Applied
+
+class Handle(Protocol):
+    """What a ledger knows of an edit in force; `runtime.apply.Applied` is one."""
+
+    artifact: Artifact
+    pipe: Any
+    strength: float
+
+    @property
+    def weights(self) -> Edit:
+        """The edit as changes of weights."""
+
+    def hangs_on(self, component: str) -> bool:
+        """Whether part of it acts while this component runs."""
 
 
 class Ledger:
@@ -40,7 +55,7 @@ class Ledger:
 
     def __init__(self, name: str, module: nn.Module) -> None:
         self.name, self.module = name, module
-        self.handles: list[Applied] = []
+        self.handles: list[Handle] = []
         self.records: dict[str, Record] = {}
         self.attached: list[Attached] = []
         self._pipes: list[weakref.ref[Any]] = []
@@ -84,7 +99,7 @@ class Ledger:
             record = self.records[key]
             record.patches = [item for item in record.patches if not any(item is patch for patch in patches)]
 
-    def enter(self, handle: Applied) -> None:
+    def enter(self, handle: Handle) -> None:
         """Notes an edit and watches component and pipeline from now on."""
         if not self.handles:
             _watch(self.module, _OF_COMPONENT)
@@ -99,7 +114,7 @@ class Ledger:
             self._hooks = [item.register_state_dict_pre_hook(self._copied) for item in hooked]
             self._hooks.append(self.module.register_forward_pre_hook(self._before_pass, prepend=True))
 
-    def leave(self, handle: Applied) -> None:
+    def leave(self, handle: Handle) -> None:
         """Forgets an edit; with the last one, nothing of ours is left on the component."""
         if handle not in self.handles:
             return
@@ -233,8 +248,6 @@ def _saving(owner: Any, inner: Callable[[], Any]) -> Any:
 
 
 def _loading(owner: Any, inner: Callable[[], Any]) -> Any:
-    from erase_plugins.runtime.twice import refuse_twin_adapters
-
     with LOCK:
         found = _found(owner)
 

@@ -9,18 +9,18 @@ from typing import Any
 
 from erase_plugins.artifacts.kohya_header import USAGE
 from erase_plugins.artifacts.manifest import Manifest
-from erase_plugins.manager import get_manager
 
 SIZE = 512
 
 
-def write_sidecars(manifest: Manifest, file: Path, pictures: Sequence[Any]) -> list[Path]:
+def write_sidecars(manifest: Manifest, file: Path, pictures: Sequence[Any], family: Any) -> list[Path]:
     """Writes ``NAME.json``, and ``NAME.preview.png`` if there are pictures.
 
     Args:
         manifest: of the artifact.
         file: the weights file.
         pictures: one picture, or two that are shown side by side; PIL images or paths.
+        family: that the artifact is for.
 
     Returns:
         The files written.
@@ -30,7 +30,7 @@ def write_sidecars(manifest: Manifest, file: Path, pictures: Sequence[Any]) -> l
 
     written = sidecar_files(file, bool(pictures))
     with atomic_file(written[0]) as work:
-        work.write_text(json.dumps(description(manifest), indent=2, sort_keys=True) + "\n", encoding="utf-8")
+        work.write_text(json.dumps(description(manifest, family), indent=2, sort_keys=True) + "\n", encoding="utf-8")
     if pictures:
         with atomic_file(written[1]) as work:
             preview(pictures).save(work, format="PNG", pnginfo=png_stamp())
@@ -42,11 +42,11 @@ def sidecar_files(file: Path, pictures: bool) -> list[Path]:
     return [file.with_suffix(ending) for ending in (".json", ".preview.png")[: 2 if pictures else 1]]
 
 
-def description(manifest: Manifest) -> dict[str, Any]:
+def description(manifest: Manifest, family: Any) -> dict[str, Any]:
     """What the interface shows and fills in; no trigger word, since there is none."""
     strength = {"recommended": 1.0, "low": 0.0, "high": 1.2, **manifest.strength}
     what = ", ".join(manifest.erased) or "a concept"
-    versions = get_manager().family(manifest.family).ui_versions
+    versions = family.ui_versions
     return {
         "description": f"Erases {what} ({manifest.method.get('title') or manifest.method.get('id')}).",
         "sd version": versions.get(int(manifest.base.get("width") or 0), versions.get(0, "Unknown")),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,9 +12,6 @@ from erase_plugins.artifacts.edit import Edit
 from erase_plugins.artifacts.gated import plain_lora
 from erase_plugins.artifacts.names import canonical
 from erase_plugins.errors import AlreadyApplied
-
-if TYPE_CHECKING:
-    from erase_plugins.runtime.ledger import Ledger
 
 #: cosine from which a LoRA is the same change; files of it are rounded to 16 bits, others are not even near
 _SAME = 0.999
@@ -39,7 +36,7 @@ def _equal(first: Tensor, second: Tensor) -> bool:
     return first.shape == second.shape and first.dtype == second.dtype and torch.equal(first, second.to(first.device))
 
 
-def refuse_twice(name: str, edit: Edit, found: list[Ledger]) -> None:
+def refuse_twice(name: str, edit: Edit, found: list[Any]) -> None:
     """Refuses an edit that is in force already.
 
     Raises:
@@ -94,7 +91,7 @@ def _parallel(layer: Any, adapter: str, delta: Any) -> bool:
     return change.shape == mine.shape and size > 0 and float(change @ mine) / size > _SAME
 
 
-def refuse_twin_adapters(owner: Any, found: list[Ledger], inner: Callable[[], Any]) -> Any:
+def refuse_twin_adapters(owner: Any, found: list[Any], inner: Callable[[], Any]) -> Any:
     """Loads a LoRA and takes it out again where it holds a change that is in force already.
 
     Raises:

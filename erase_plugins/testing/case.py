@@ -93,9 +93,9 @@ class Case:
 
     def target(self, pipe: Any = None) -> Any:
         """A new target with an empty cache."""
-        from erase_plugins.families.diffusers_target import DiffusersTarget
+        from erase_plugins.workflow.models import target_of
 
-        return DiffusersTarget(self.pipe if pipe is None else pipe, self.model)
+        return target_of(self.pipe if pipe is None else pipe, self.model)
 
     @cached_property
     def info(self) -> Any:
@@ -116,14 +116,15 @@ class Case:
 
     def plan(self, **options: Any) -> EditPlan:
         """The method's plan."""
-        from erase_plugins.engine.run import make_plan
+        from erase_plugins.workflow.run import make_plan
 
         return make_plan(self.request(**options), self.info)
 
     def run(self, pipe: Any = None, **arguments: Any) -> Any:
-        """A run through the engine (`erase_plugins.engine.run.run_plan`)."""
-        from erase_plugins.engine.run import run_plan
-        from erase_plugins.testing.observe import changed_since, snapshot
+        """A run through the engine (`erase_plugins.workflow.run.run_plan`)."""
+        from erase_plugins.testing.models import changed_since
+        from erase_plugins.testing.observe import snapshot
+        from erase_plugins.workflow.run import run_plan
 
         pipe = self.pipe if pipe is None else pipe
         before = snapshot(pipe)
@@ -159,14 +160,8 @@ class Case:
         return self._observed
 
     def _observe(self) -> Observation:
-        from erase_plugins.testing.observe import (
-            changed_since,
-            files_below,
-            global_random_state,
-            global_seed,
-            no_network,
-            snapshot,
-        )
+        from erase_plugins.testing.models import changed_since
+        from erase_plugins.testing.observe import files_below, global_random_state, global_seed, no_network, snapshot
 
         events: list[Any] = []
         pipe = self.pipe

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from erase_plugins.testing.models import shared_pipeline
-from erase_plugins.testing.observe import Snapshot, changed_since, snapshot
+from erase_plugins.testing.models import changed_since, shared_pipeline
+from erase_plugins.testing.observe import Snapshot, snapshot
 
 
 @pytest.fixture

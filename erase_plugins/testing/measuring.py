@@ -60,8 +60,8 @@ class Measured:
         return run_in_context(self.item, None if self.alone else self._subject(), self.settings, out=out, **more)
 
     def _subject(self) -> Any:
-        from erase_plugins.evaluation.run import open_subject
         from erase_plugins.testing.models import shared_pipeline
+        from erase_plugins.workflow.measure import open_subject
 
         return open_subject(shared_pipeline("pocket"), [_edit()], self.item, images=2, steps=2)
 
@@ -112,8 +112,8 @@ def runs_are_equal(case: Measured) -> None:
 
 def leaves_the_model_alone(case: Measured) -> None:
     """Weights bit for bit and module structure as before."""
-    from erase_plugins.testing.models import shared_pipeline
-    from erase_plugins.testing.observe import changed_since, snapshot
+    from erase_plugins.testing.models import changed_since, shared_pipeline
+    from erase_plugins.testing.observe import snapshot
 
     if case.alone:
         return

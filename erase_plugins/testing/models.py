@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from erase_plugins.errors import UnknownName
+from erase_plugins.testing.observe import Snapshot, predictions, snapshot
 
 Factory = Callable[[int], Any]
 
@@ -24,7 +25,7 @@ def _tiny_sdxl(seed: int) -> Any:
 
 
 def _pocket(_seed: int) -> Any:
-    from erase_plugins.families.loading import load_pipeline
+    from erase_plugins.workflow.models import load_pipeline
 
     return load_pipeline("pocket")
 
@@ -44,8 +45,6 @@ def shared_pipeline(name: str, seed: int = 0) -> Any:
     """
     if name not in MODELS:
         raise UnknownName("test model", name, MODELS)
-    from erase_plugins.testing.observe import predictions
-
     if (name, seed) not in _SHARED:
         pipe = MODELS[name](seed)
         predictions(pipe)  # the first pass lets transformers install its own hooks
@@ -57,6 +56,14 @@ def discard(pipe: Any) -> None:
     """Forgets a shared pipeline that was left changed; the next user gets a new one."""
     for key in [key for key, shared in _SHARED.items() if shared is pipe]:
         del _SHARED[key]
+
+
+def changed_since(pipe: Any, before: Snapshot) -> str:
+    """First difference to an earlier snapshot; a pipeline that changed is not shared any more."""
+    difference = before.difference(snapshot(pipe))
+    if difference:
+        discard(pipe)
+    return difference
 
 
 def fresh_pipeline(name: str) -> Any:

@@ -57,23 +57,13 @@ def snapshot(pipe: Any) -> Snapshot:
     return Snapshot(tensors, tuple(structure))
 
 
-def changed_since(pipe: Any, before: Snapshot) -> str:
-    """First difference to an earlier snapshot; a pipeline that changed is not shared any more."""
-    from erase_plugins.testing.models import discard
-
-    difference = before.difference(snapshot(pipe))
-    if difference:
-        discard(pipe)
-    return difference
-
-
 def predictions(pipe: Any, prompts: tuple[str, ...] = _PROMPTS) -> Tensor:
     """Denoiser output (2 * prompts, channels, height, width) for fixed noise at an early and a late step."""
     import torch
 
-    from erase_plugins.families.diffusers_target import DiffusersTarget
+    from erase_plugins.workflow.models import target_of
 
-    target = DiffusersTarget(pipe)
+    target = target_of(pipe)
     cond = target.encode(prompts)
     noise = torch.Generator().manual_seed(7)
     latents = torch.randn((len(prompts), *target.info.latent_shape), generator=noise).to(target.device, target.dtype)

@@ -11,10 +11,10 @@ class TestNullValue(MethodContract):
 
 def test_concept_rows_get_the_values_of_the_empty_prompt(erase_tiny_sd1):
     import erase_plugins
-    from erase_plugins.families.diffusers_target import DiffusersTarget
+    from erase_plugins.workflow.models import target_of
 
     artifact = erase_plugins.erase(erase_tiny_sd1, "pizza", "null-value", options={"rank": 64, "words": 10})
-    target = DiffusersTarget(erase_tiny_sd1)
+    target = target_of(erase_tiny_sd1)
     empty, pizza = target.encode(["", "pizza"]).embeds
     difference = (pizza - empty).T
     for ref in target.modules("cross_v"):

@@ -30,7 +30,7 @@ def command(
     requirement: str | None, out: str | None, force: bool,
 ) -> None:  # fmt: skip
     """Write the model card of an artifact. Without a report it says "not measured"."""
-    from erase_plugins.artifacts.artifact import load_artifact
+    from erase_plugins.workflow.artifacts import load_artifact
     from hub_cards.cli.pictures import draw, hide
     from hub_cards.errors import check_repo
     from hub_cards.model_card import card

@@ -10,8 +10,8 @@ import click
 from erase_plugins.cli.command import check_output, declare, force_option, saved_facts, say_saved
 from erase_plugins.cli.console import emit, human_bytes, say, table
 from erase_plugins.errors import RequestError
-from hub_cards import SCHEME
 from hub_cards.cli.pushed import push_options, requirement_option, say_pushed, show
+from hub_cards.references import SCHEME
 
 
 @click.group("collection")
@@ -26,7 +26,7 @@ def command() -> None:
 @force_option
 def build(artifacts: tuple[str, ...], out: str, append: bool, force: bool) -> None:
     """Make a collection of artifact folders (or of folders full of them, as 'sweep' writes); they keep their names."""
-    from erase_plugins.artifacts.collection import Collection, build_collection
+    from erase_plugins.workflow.collection import Collection, build_collection
 
     if not append:
         check_output(out, force, kind="collection")
@@ -96,7 +96,8 @@ def pull(
     from erase_plugins.cli.run import lines_of
     from hub_cards.cli.push import quiet_client
     from hub_cards.collections import pull_collection
-    from hub_cards.pulling import ALL, parse
+    from hub_cards.fetching import ALL
+    from hub_cards.references import parse
 
     quiet_client()
     wanted = list(dict.fromkeys([*names, *lines_of(names_file), *parse(repo).names]))
@@ -129,10 +130,10 @@ def _merge(repo: str, names: list[str], into: str | None, model: str | None, off
 
 def _members(paths: tuple[str, ...]) -> dict[str, Any]:
     """Artifact folders by the name of the folder; a folder full of artifacts stands for all of them."""
-    from erase_plugins.artifacts.artifact import load_artifact
     from erase_plugins.artifacts.manifest import FILENAME
     from erase_plugins.artifacts.reference import is_reference
     from erase_plugins.cli.command import existing
+    from erase_plugins.workflow.artifacts import load_artifact
 
     found: dict[str, Any] = {}
     for text in paths:
@@ -149,7 +150,7 @@ def _members(paths: tuple[str, ...]) -> dict[str, Any]:
 
 
 def _open(place: str) -> Any:
-    from erase_plugins.artifacts.collection import Collection
+    from erase_plugins.workflow.collection import Collection
     from hub_cards.cli.push import quiet_client
     from hub_cards.collections import pull_collection
 

@@ -29,7 +29,9 @@ def command(
     Hashes, names, shapes and values are verified before it is used.
     """
     from hub_cards.cli.push import quiet_client
-    from hub_cards.pulling import ALL, pull, split
+    from hub_cards.fetching import ALL
+    from hub_cards.pulling import pull
+    from hub_cards.references import split
 
     quiet_client()
     name, revision = split(repo)

@@ -35,7 +35,7 @@ def command(
     prune: bool, personal: bool, requirement: str | None, dry_run: bool,
 ) -> None:  # fmt: skip
     """Publish an artifact folder with its card; what is there stays. Log in with `hf auth login` or HF_TOKEN."""
-    from erase_plugins.artifacts.artifact import load_artifact
+    from erase_plugins.workflow.artifacts import load_artifact
     from hub_cards.bundle import REPORT, Bundle, artifact_files
     from hub_cards.checkpoint import push_merged
     from hub_cards.cli.pictures import draw

@@ -43,15 +43,15 @@ def command(
 
     Without --artifact the published OWNER/NAME is shown, with the pictures of its page.
     """
-    from erase_plugins.artifacts.artifact import load_artifact
+    from erase_plugins.workflow.artifacts import load_artifact
     from hub_cards.bundle import Bundle
     from hub_cards.cli.pictures import draw
     from hub_cards.cli.push import quiet_client
     from hub_cards.cli.pushed import show
     from hub_cards.errors import check_repo
     from hub_cards.gallery import read_gallery
-    from hub_cards.pulling import SCHEME
     from hub_cards.pushing import ready
+    from hub_cards.references import SCHEME
     from hub_cards.space import push_space, space_files, write_space
 
     quiet_client()

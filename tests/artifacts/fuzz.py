@@ -20,11 +20,12 @@ import torch
 import erase_plugins as ep
 from erase_plugins.artifacts.artifact import Artifact
 from erase_plugins.artifacts.edit import CONTEXT, AddOn, Bias, ContextMap, Dense, Edit, LowRank, Rows
-from erase_plugins.artifacts.foreign import inspect_file
 from erase_plugins.artifacts.tensors import write_tensors
 from erase_plugins.errors import EraseError
 from erase_plugins.families.diffusers_target import DiffusersTarget
 from erase_plugins.testing.tiny import tiny_sd1
+from erase_plugins.workflow.artifacts import inspect_file
+from erase_plugins.workflow.models import target_of
 from tests.artifacts.damage import FILE_MUTATIONS, FOLDER_MUTATIONS
 from tests.layouts.making import artifact_of, dense_edit, random_edit
 
@@ -69,7 +70,7 @@ def every_kind(target: DiffusersTarget) -> Edit:
 def build_corpus(root: Path) -> tuple[list[Path], list[Path], Any]:
     """Sound folders, sound single files, and the pipeline they belong to."""
     pipe = tiny_sd1()
-    target = DiffusersTarget(pipe, "tiny")
+    target = target_of(pipe, "tiny")
     lora = random_edit(target, ("cross_kv", "text"), rank=2)
     folders, files = [], []
     for name, edit, layouts in (

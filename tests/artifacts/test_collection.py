@@ -9,9 +9,9 @@ from dataclasses import replace
 import pytest
 
 import erase_plugins as ep
-from erase_plugins.artifacts.collection import INDEX, Collection, build_collection
 from erase_plugins.errors import ArtifactError, BaseMismatch, CorruptArtifact, UnknownName
 from erase_plugins.types import Concept
+from erase_plugins.workflow.collection import INDEX, Collection, build_collection
 from tests.layouts.making import artifact_of, random_edit, same_edit
 
 NAMES = ("erase_van_gogh", "erase_monet", "erase_dali")
@@ -128,7 +128,7 @@ def test_another_base_is_refused(library, pocket_target, tmp_path):
 
 
 def test_an_interrupted_append_keeps_the_index_true(library, made, pocket_target, monkeypatch, tmp_path):
-    import erase_plugins.artifacts.collection as module
+    import erase_plugins.workflow.collection as module
 
     def broken(artifact, folder):
         raise OSError("disk full")

@@ -9,14 +9,14 @@ import pytest
 import torch
 
 from erase_plugins.artifacts import eraser_folder
-from erase_plugins.artifacts.artifact import load_artifact
 from erase_plugins.artifacts.edit import AddOn, Edit
 from erase_plugins.artifacts.eraser_folder import CONFIG, WEIGHTS, read_eraser_folder
 from erase_plugins.cli.inspect import look
 from erase_plugins.engine.attention import attention_refs
 from erase_plugins.errors import BaseMismatch, CorruptArtifact, Unsupported
-from erase_plugins.families.diffusers_target import DiffusersTarget
-from erase_plugins.runtime.convert import convert
+from erase_plugins.workflow.artifacts import load_artifact
+from erase_plugins.workflow.convert import convert
+from erase_plugins.workflow.models import target_of
 from tests.layouts.making import same_edit
 
 FIELDS = {"down": "down.weight", "bias": "down.bias", "up": "up.weight", "up_bias": "up.bias"}
@@ -24,7 +24,7 @@ FIELDS = {"down": "down.weight", "bias": "down.bias", "up": "up.weight", "up_bia
 
 @pytest.fixture
 def target(tiny_sd1):
-    return DiffusersTarget(tiny_sd1(), "tiny")
+    return target_of(tiny_sd1(), "tiny")
 
 
 def native(target, rank=3):
@@ -129,7 +129,7 @@ def test_layers_that_do_not_match_the_base_are_listed(target, tmp_path, tiny_sdx
     with pytest.raises(BaseMismatch, match=rf"without an eraser are {first}.*without a layer are up_blocks\.9"):
         convert(official(tmp_path / "moved", moved), "patch", out=tmp_path / "x", base=target)
     with pytest.raises(Unsupported, match="sdxl"):
-        convert(official(tmp_path / "ok", good), "patch", out=tmp_path / "x", base=DiffusersTarget(tiny_sdxl(), "t"))
+        convert(official(tmp_path / "ok", good), "patch", out=tmp_path / "x", base=target_of(tiny_sdxl(), "t"))
     assert not (tmp_path / "x").exists()
 
 

@@ -7,12 +7,12 @@ import json
 import pytest
 import torch
 
-from erase_plugins.artifacts.artifact import load_artifact
-from erase_plugins.artifacts.foreign import classify, describe_foreign, guess_family, inspect_file
+from erase_plugins.artifacts.foreign import classify, describe_foreign, guess_family
 from erase_plugins.artifacts.header import read_header
 from erase_plugins.artifacts.tensors import write_tensors
 from erase_plugins.errors import ArtifactError, CorruptArtifact
 from erase_plugins.manager import get_manager
+from erase_plugins.workflow.artifacts import inspect_file, load_artifact
 from tests.layouts.making import artifact_of, random_edit
 
 STEM = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn2_to_k"

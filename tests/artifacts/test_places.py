@@ -14,10 +14,10 @@ import pytest
 
 import erase_plugins as ep
 from erase_plugins.artifacts.atomic import atomic_file, atomic_folder
-from erase_plugins.artifacts.collection import build_collection
 from erase_plugins.artifacts.locks import claim, locked
 from erase_plugins.artifacts.places import FILE
 from erase_plugins.errors import ArtifactError
+from erase_plugins.workflow.collection import build_collection
 from tests.artifacts.keeping import tree
 from tests.artifacts.test_store import artifact_of, random_edit
 

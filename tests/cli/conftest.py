@@ -41,7 +41,7 @@ def erase():
 def loaded(monkeypatch, pocket_pipe, pocket_target):
     """'pocket' is the session's pipeline wherever a command would load it."""
     import erase_plugins.api as api
-    import erase_plugins.evaluation.run as suite_run
+    import erase_plugins.workflow.measure as suite_run
 
     real = api.as_target
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from erase_plugins.artifacts.artifact import load_artifact
+from erase_plugins.workflow.artifacts import load_artifact
 
 
 def maps(folder):

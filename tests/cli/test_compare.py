@@ -12,7 +12,7 @@ def cheap(monkeypatch):
     """Cells that cost nothing."""
     from erase_plugins.cli import compare
     from erase_plugins.comparison import executors
-    from erase_plugins.families import loading
+    from erase_plugins.workflow import models as loading
 
     monkeypatch.setattr(executors, "run_cell", executors.run_cell)
     monkeypatch.setattr(loading, "load_pipeline", loading.load_pipeline)

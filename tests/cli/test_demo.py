@@ -7,7 +7,7 @@ import json
 import pytest
 from PIL import Image
 
-from erase_plugins.artifacts.artifact import load_artifact
+from erase_plugins.workflow.artifacts import load_artifact
 
 
 @pytest.fixture

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from erase_plugins.artifacts.artifact import load_artifact
-from erase_plugins.artifacts.collection import build_collection
 from erase_plugins.families.source import pocket_folder
+from erase_plugins.workflow.artifacts import load_artifact
+from erase_plugins.workflow.collection import build_collection
 from tests.artifacts.keeping import tree
 
 LINES = [

@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from erase_plugins.artifacts.artifact import load_artifact
 from erase_plugins.comparison.run import CELLS
+from erase_plugins.workflow.artifacts import load_artifact
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from erase_plugins.artifacts.artifact import load_artifact
+from erase_plugins.workflow.artifacts import load_artifact
 
 ROOT = Path(__file__).parents[2]
 FAST = ("--set", "vocabulary=200", "--no-check")

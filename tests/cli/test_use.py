@@ -7,7 +7,7 @@ import json
 import pytest
 from PIL import Image
 
-from erase_plugins.artifacts.artifact import load_artifact
+from erase_plugins.workflow.artifacts import load_artifact
 
 
 def test_generate_equals_the_python_function(erase, loaded, pizza_folder, pocket_pipe, tmp_path):
@@ -161,11 +161,11 @@ def test_dry_runs_write_nothing(erase, pizza_folder, tmp_path, command):
 
 
 def test_no_user_folder_reaches_a_manifest(tiny_sd1):
-    from erase_plugins.families.diffusers_target import DiffusersTarget
+    from erase_plugins.workflow.models import target_of
 
     pipe = tiny_sd1()
     names = {
         "/home/me/models/dreamy.safetensors": "dreamy.safetensors", r"C:\Users\me\dreamy": "dreamy", "./my/model": "model",
         "org/name": "org/name", "pocket": "pocket",
     }  # fmt: skip
-    assert {name: DiffusersTarget(pipe, name).info.model for name in names} == names
+    assert {name: target_of(pipe, name).info.model for name in names} == names

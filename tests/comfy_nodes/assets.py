@@ -8,8 +8,8 @@ from pathlib import Path
 import erase_plugins as ep
 import hub_cards
 from comfy_nodes.docs.examples import HUB_REPO, LIBRARY, STYLE_LORA
-from erase_plugins.artifacts.collection import build_collection
 from erase_plugins.testing.hub_server import HubServer
+from erase_plugins.workflow.collection import build_collection
 
 
 def prepare(base: Path, hub: HubServer, work: Path) -> None:
@@ -20,9 +20,9 @@ def prepare(base: Path, hub: HubServer, work: Path) -> None:
         hub: running; gets `HUB_REPO`.
         work: for files on the way.
     """
-    from erase_plugins.families.diffusers_target import DiffusersTarget
+    from erase_plugins.workflow.models import target_of
 
-    target = DiffusersTarget(ep.load("pocket"), "pocket")
+    target = target_of(ep.load("pocket"), "pocket")
     style = ep.erase(target, [ep.Concept("blue", anchor="red")], "uce").save(work / "red", target=target)
     kohya = next(item.name for item in style.manifest.files if item.layout == "kohya")
     shutil.copyfile(work / "red" / kohya, base / "models" / "loras" / STYLE_LORA)

@@ -83,9 +83,9 @@ def erasing(case: Case, nodes: dict[str, Any]) -> None:
     """Closed-form nodes beside `ep.erase` and `ep.apply`."""
     import erase_plugins as ep
     from comfy_nodes import row_maps, solved
-    from erase_plugins.families.diffusers_target import DiffusersTarget
+    from erase_plugins.workflow.models import target_of
 
-    base, source = case.comfy(), DiffusersTarget(case.pipe, "pocket")
+    base, source = case.comfy(), target_of(case.pipe, "pocket")
     for name, method in (("EraseUCE", "uce"), ("EraseRECE", "rece")):
         settings = {"erase": "pizza -> hamburger\ndog", "kind": "object", "keep": "a cat"}
         started = time.perf_counter()

@@ -37,7 +37,7 @@ def clip_skip(case: Case, nodes: dict[str, Any]) -> None:
     from comfy_nodes.identity import identity
     from comfy_nodes.stacking import text_changed
     from comfy_nodes.target import ComfyTarget
-    from erase_plugins.families.diffusers_target import DiffusersTarget
+    from erase_plugins.workflow.models import target_of
 
     (clip,) = CLIPSetLastLayer().set_last_layer(case.clip, -2)
     plain, target = ComfyTarget(case.model, case.clip), ComfyTarget(case.model, clip)
@@ -68,7 +68,7 @@ def clip_skip(case: Case, nodes: dict[str, Any]) -> None:
     case.pipe.encode_prompt = lambda prompt, **_: (skipped(case.pipe, prompt), None)
     try:
         theirs = ep.erase(
-            DiffusersTarget(case.pipe, "pocket"), ep.Concept("pizza", anchor="hamburger"), "uce", keep=["a cat"],
+            target_of(case.pipe, "pocket"), ep.Concept("pizza", anchor="hamburger"), "uce", keep=["a cat"],
             options={"vocabulary_tail": 0},
         )  # fmt: skip
         ours = ep.erase(

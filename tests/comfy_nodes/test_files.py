@@ -109,13 +109,13 @@ def test_checkpoints_behind_links_are_found_and_names_that_leave_are_not(tmp_pat
     )
     monkeypatch.setitem(sys.modules, "folder_paths", places)
     for name in ("a.safetensors", "more/a.safetensors"):
-        assert host.find_model(name) == tmp_path / "checkpoints" / name
+        assert files.find_model(name) == tmp_path / "checkpoints" / name
     for name in ("../disk/a.safetensors", "more/../a.safetensors", str(tmp_path / "disk" / "a.safetensors")):
         with pytest.raises(RequestError, match="lies outside models/checkpoints"):
-            host.find_model(name)
+            files.find_model(name)
     for name in ("", "b.safetensors", "a\x00b", "x" * 5000):
         with pytest.raises(RequestError, match="no model '") as caught:
-            host.find_model(name)
+            files.find_model(name)
         assert str(caught.value).isprintable()
         assert len(str(caught.value)) < 300
 

@@ -9,8 +9,8 @@ import pytest
 from comfy_nodes import host
 from comfy_nodes.nodes.artifacts import save_artifact
 from comfy_nodes.wording import in_the_graph
-from erase_plugins.artifacts.artifact import load_artifact
 from erase_plugins.errors import ArtifactError
+from erase_plugins.workflow.artifacts import load_artifact
 from tests.artifacts.keeping import tree
 from tests.layouts.making import artifact_of, random_edit
 

@@ -12,9 +12,9 @@ from PIL import Image
 
 import erase_plugins as ep
 import hub_cards
-from erase_plugins.artifacts.collection import build_collection
 from erase_plugins.artifacts.edit import Edit, LowRank
 from erase_plugins.testing import HubServer
+from erase_plugins.workflow.collection import build_collection
 from tests.comfy_nodes.conftest import ROOT, context_edit
 from tests.layouts.making import artifact_of, random_edit
 

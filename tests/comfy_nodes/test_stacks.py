@@ -7,7 +7,7 @@ import json
 import pytest
 
 import erase_plugins as ep
-from erase_plugins.artifacts.collection import build_collection
+from erase_plugins.workflow.collection import build_collection
 from tests.layouts.making import artifact_of, random_edit
 
 pytestmark = [pytest.mark.comfy, pytest.mark.slow]

@@ -9,7 +9,7 @@ import torch
 
 from comfy_nodes.target import ComfyTarget
 from erase_plugins.errors import RequestError, Unsupported
-from erase_plugins.families.diffusers_target import DiffusersTarget
+from erase_plugins.workflow.models import target_of
 
 
 class FakeClip:
@@ -44,7 +44,7 @@ class FakeClip:
 
 def test_modules_weights_and_fingerprint_are_those_of_diffusers(fake_model):
     model, pipe = fake_model
-    ours, theirs = ComfyTarget(model), DiffusersTarget(pipe, "tiny")
+    ours, theirs = ComfyTarget(model), target_of(pipe, "tiny")
     wanted = {ref for ref in theirs.info.refs if ref.component == "unet"}
     assert set(ours.info.refs) == wanted
     for ref in theirs.modules("cross_kv"):

@@ -31,10 +31,10 @@ def target_parity(case: Case) -> None:
     import erase_plugins as ep
     from comfy_nodes import host
     from comfy_nodes.target import ComfyTarget
-    from erase_plugins.families.diffusers_target import DiffusersTarget
+    from erase_plugins.workflow.models import target_of
 
     with host.computing(gradients=True):
-        ours, theirs = ComfyTarget(case.model, case.clip), DiffusersTarget(case.pipe, "pocket")
+        ours, theirs = ComfyTarget(case.model, case.clip), target_of(case.pipe, "pocket")
         NUMBERS["latents"] = [list(item.info.latent_shape) for item in (ours, theirs)]
         prompts = ["a pizza", "a dog"]
         found = ours.predict(case.x, case.t, ours.encode(prompts))

@@ -6,7 +6,7 @@ import pytest
 
 from erase_plugins.comparison import executors
 from erase_plugins.comparison.run import make_cells
-from erase_plugins.families import loading
+from erase_plugins.workflow import models as loading
 
 METHODS = [("uce", {}), ("rece", {})]
 

@@ -50,7 +50,7 @@ def run_cell(cell: Cell, pipe: Any, place: Path) -> dict[str, Any]:
 
 def prepare() -> None:
     """Puts the fake in place, in this process or another one."""
-    import erase_plugins.families.loading as loading
+    import erase_plugins.workflow.models as loading
 
     executors.run_cell = run_cell
     loading.load_pipeline = lambda *given, **named: "pipe"

@@ -7,10 +7,10 @@ import pytest
 
 @pytest.fixture(scope="session")
 def tiny_target():
-    from erase_plugins.families.diffusers_target import DiffusersTarget
     from erase_plugins.testing.tiny import tiny_sd1
+    from erase_plugins.workflow.models import target_of
 
-    return DiffusersTarget(tiny_sd1(), "tiny")
+    return target_of(tiny_sd1(), "tiny")
 
 
 @pytest.fixture(scope="session")

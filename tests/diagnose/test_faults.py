@@ -55,20 +55,20 @@ def test_weak_strength_is_a_warning(tiny_folder, tiny_target):
 
 
 def test_wrong_base(tiny_folder):
-    from erase_plugins.families.diffusers_target import DiffusersTarget
     from erase_plugins.testing.tiny import tiny_sd1, tiny_sdxl
+    from erase_plugins.workflow.models import target_of
 
-    assert cause(tiny_folder, DiffusersTarget(tiny_sd1(seed=1), "other")) == "base"
-    assert cause(tiny_folder, DiffusersTarget(tiny_sdxl(), "xl")) == "base"
+    assert cause(tiny_folder, target_of(tiny_sd1(seed=1), "other")) == "base"
+    assert cause(tiny_folder, target_of(tiny_sdxl(), "xl")) == "base"
 
 
 def test_other_text_encoder_in_the_model(tiny_folder):
-    from erase_plugins.families.diffusers_target import DiffusersTarget
     from erase_plugins.testing.tiny import tiny_sd1
+    from erase_plugins.workflow.models import target_of
 
     pipe = tiny_sd1()
     pipe.text_encoder = tiny_sd1(seed=5).text_encoder
-    assert cause(tiny_folder, DiffusersTarget(pipe, "mixed")) == "text_encoder"
+    assert cause(tiny_folder, target_of(pipe, "mixed")) == "text_encoder"
 
 
 def text_lora(target, component="text_encoder"):
@@ -172,7 +172,7 @@ def test_wrong_dtype(kohya, tiny_target, dtype):
 
 
 def test_converted_to_half_precision_by_us_is_no_fault(tiny_folder, tiny_target, tmp_path):
-    from erase_plugins.runtime.convert import convert
+    from erase_plugins.workflow.convert import convert
 
     convert(tiny_folder, "kohya", out=tmp_path / "a.safetensors", base=tiny_target, dtype="float16")
     found = diagnose(tmp_path / "a.safetensors", tiny_target, "a pizza", pictures=0)
@@ -180,7 +180,7 @@ def test_converted_to_half_precision_by_us_is_no_fault(tiny_folder, tiny_target,
 
 
 def test_second_lora_that_works_against_it(tiny_folder, tiny_target, tmp_path):
-    from erase_plugins.artifacts.artifact import load_artifact
+    from erase_plugins.workflow.artifacts import load_artifact
 
     artifact = load_artifact(next(tiny_folder.glob("*kohya*")))
     from erase_plugins.manager import get_manager
@@ -198,11 +198,11 @@ def test_damaged_file(tiny_copy, tiny_target):
 
 
 def test_quantised_model(tiny_folder):
-    from erase_plugins.families.diffusers_target import DiffusersTarget
     from erase_plugins.testing.tiny import tiny_sd1
+    from erase_plugins.workflow.models import target_of
 
     pipe = tiny_sd1()
-    target = DiffusersTarget(pipe, "tiny")
+    target = target_of(pipe, "tiny")
     touched = pipe.unet.mid_block.attentions[0].transformer_blocks[0].attn2.to_k.weight
     touched.data = touched.data.to(torch.float8_e4m3fn)
     checks = {

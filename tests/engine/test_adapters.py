@@ -7,12 +7,12 @@ import torch
 
 from erase_plugins.engine.adapters import Adapters
 from erase_plugins.errors import Unsupported
-from erase_plugins.families.diffusers_target import DiffusersTarget
+from erase_plugins.workflow.models import target_of
 
 
 @pytest.fixture
 def target(tiny_sd1):
-    return DiffusersTarget(tiny_sd1(), "tiny")
+    return target_of(tiny_sd1(), "tiny")
 
 
 @pytest.fixture

@@ -7,12 +7,12 @@ import torch
 
 from erase_plugins.engine.attack import Attack, Attacks, Prefix, in_context, token_rows
 from erase_plugins.errors import RequestError
-from erase_plugins.families.diffusers_target import DiffusersTarget
+from erase_plugins.workflow.models import target_of
 
 
 @pytest.fixture(params=["tiny_sd1", "tiny_sdxl"])
 def target(request):
-    return DiffusersTarget(request.getfixturevalue(request.param)(), "tiny")
+    return target_of(request.getfixturevalue(request.param)(), "tiny")
 
 
 def noise(*shape, seed=0):

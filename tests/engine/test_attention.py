@@ -15,13 +15,13 @@ from erase_plugins.engine.attention import (
     resized,
 )
 from erase_plugins.errors import NotFiniteError
-from erase_plugins.families.diffusers_target import DiffusersTarget
 from erase_plugins.testing.observe import snapshot
+from erase_plugins.workflow.models import target_of
 
 
 @pytest.fixture(params=["tiny_sd1", "tiny_sdxl"])
 def target(request):
-    return DiffusersTarget(request.getfixturevalue(request.param)(), "tiny")
+    return target_of(request.getfixturevalue(request.param)(), "tiny")
 
 
 def sample(target, count=2):

@@ -9,12 +9,12 @@ from erase_plugins.engine.adapters import Adapters
 from erase_plugins.engine.average import Average
 from erase_plugins.engine.context import RunContext
 from erase_plugins.engine.loop import Schedule, train
-from erase_plugins.families.diffusers_target import DiffusersTarget
+from erase_plugins.workflow.models import target_of
 
 
 @pytest.fixture
 def target(tiny_sd1):
-    return DiffusersTarget(tiny_sd1(), "tiny")
+    return target_of(tiny_sd1(), "tiny")
 
 
 def trained(target, ema, steps=12):

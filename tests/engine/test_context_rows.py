@@ -6,12 +6,12 @@ import pytest
 import torch
 
 from erase_plugins.engine.context_rows import context_rows, gram_factor, pair_places
-from erase_plugins.families.diffusers_target import DiffusersTarget
+from erase_plugins.workflow.models import target_of
 
 
 @pytest.fixture
 def target(tiny_sd1):
-    return DiffusersTarget(tiny_sd1(), "tiny")
+    return target_of(tiny_sd1(), "tiny")
 
 
 def test_few_rows_stand_for_many():

@@ -10,20 +10,20 @@ from pathlib import Path
 import pytest
 import torch
 
-from erase_plugins.artifacts.artifact import load_artifact
 from erase_plugins.engine import distributed
+from erase_plugins.workflow.artifacts import load_artifact
 
 ROOT = Path(__file__).parents[2]
 PROGRAM = """
 import sys
 import erase_plugins as ep
 from erase_plugins.engine.distributed import processes
-from erase_plugins.families.diffusers_target import DiffusersTarget
+from erase_plugins.workflow.models import target_of
 from erase_plugins.testing.tiny import tiny_sd1
 
 options = dict(iterations=3, batch=4, trajectories=4, harvest=2, steps=4, keep_words=3, keep_batch=3, lr=1e-3,
                precision="float32", checkpoint_every=1)
-ep.erase(DiffusersTarget(tiny_sd1(), "tiny"), "pizza", "esd", options=options, out=sys.argv[1])
+ep.erase(target_of(tiny_sd1(), "tiny"), "pizza", "esd", options=options, out=sys.argv[1])
 print("processes", processes())
 """
 

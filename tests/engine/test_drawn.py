@@ -8,12 +8,12 @@ from erase_plugins.engine.adapters import Adapters
 from erase_plugins.engine.context import RunContext
 from erase_plugins.engine.drawn import Pictures, concentrated_times
 from erase_plugins.engine.pools import Rollout
-from erase_plugins.families.diffusers_target import DiffusersTarget
+from erase_plugins.workflow.models import target_of
 
 
 def test_noised_pictures_have_the_schedulers_share_of_noise(tiny_sd1):
     for prediction in ("epsilon", "v_prediction"):
-        model, ctx = DiffusersTarget(tiny_sd1(prediction=prediction), "tiny"), RunContext("test")
+        model, ctx = target_of(tiny_sd1(prediction=prediction), "tiny"), RunContext("test")
         adapters = Adapters(model, list(model.modules("cross_kv")), 1)
         rollout = Rollout(model, "ddim", 4, 3.0, 1, ctx, adapters)
         with adapters:
@@ -30,7 +30,7 @@ def test_noised_pictures_have_the_schedulers_share_of_noise(tiny_sd1):
 
 def test_pictures_are_finished_trajectories_of_the_teacher(tiny_sd1):
     """The same steps as the scheduler's own loop, whatever the adapters hold."""
-    model, ctx = DiffusersTarget(tiny_sd1(), "tiny"), RunContext("test")
+    model, ctx = target_of(tiny_sd1(), "tiny"), RunContext("test")
     adapters = Adapters(model, list(model.modules("cross_kv")), 1)
     with torch.no_grad():
         for slot in adapters.slots:

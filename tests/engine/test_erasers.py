@@ -8,14 +8,14 @@ import torch
 from erase_plugins.engine.attention import attention_refs
 from erase_plugins.engine.erasers import Erasers
 from erase_plugins.errors import RequestError
-from erase_plugins.families.diffusers_target import DiffusersTarget
 from erase_plugins.runtime.addons import attach_group
 from erase_plugins.testing.observe import snapshot
+from erase_plugins.workflow.models import target_of
 
 
 @pytest.fixture(params=["tiny_sd1", "tiny_sdxl"])
 def target(request):
-    return DiffusersTarget(request.getfixturevalue(request.param)(), "tiny")
+    return target_of(request.getfixturevalue(request.param)(), "tiny")
 
 
 def sample(target):

@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 
 from erase_plugins.api import plan
-from erase_plugins.families.diffusers_target import DiffusersTarget
+from erase_plugins.workflow.models import target_of
 
 
 @pytest.fixture
 def target(tiny_sd1):
-    return DiffusersTarget(tiny_sd1(), "tiny")
+    return target_of(tiny_sd1(), "tiny")
 
 
 @pytest.mark.parametrize(

@@ -12,12 +12,12 @@ from erase_plugins.engine.checkpoint import Checkpoint
 from erase_plugins.engine.context import RunContext
 from erase_plugins.engine.loop import Schedule, make_optimizer, shuffled, train
 from erase_plugins.errors import NotFiniteError, RequestError, RunCancelled
-from erase_plugins.families.diffusers_target import DiffusersTarget
+from erase_plugins.workflow.models import target_of
 
 
 @pytest.fixture
 def target(tiny_sd1):
-    return DiffusersTarget(tiny_sd1(), "tiny")
+    return target_of(tiny_sd1(), "tiny")
 
 
 def setting(target):

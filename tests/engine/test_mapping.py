@@ -8,7 +8,7 @@ from erase_plugins.artifacts.edit import CONTEXT, ContextMap, Edit, LowRank
 from erase_plugins.artifacts.store import lower_for
 from erase_plugins.engine.adapters import Adapters
 from erase_plugins.engine.mapping import map_rows, mapped, stacked
-from erase_plugins.families.diffusers_target import DiffusersTarget
+from erase_plugins.workflow.models import target_of
 
 
 def change(width: int = 32, scale: float = 0.3) -> ContextMap:
@@ -19,7 +19,7 @@ def change(width: int = 32, scale: float = 0.3) -> ContextMap:
 
 
 def test_stacked_edit_predicts_what_the_student_predicted_in_training(tiny_sd1) -> None:
-    target, delta = DiffusersTarget(tiny_sd1()), change()
+    target, delta = target_of(tiny_sd1()), change()
     refs = target.modules("attn")
     adapters = Adapters(target, refs, 3, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
@@ -29,7 +29,7 @@ def test_stacked_edit_predicts_what_the_student_predicted_in_training(tiny_sd1) 
     with torch.no_grad(), adapters:
         expected = target.predict(x, 500, mapped(cond, delta))
         with adapters.disabled():
-            assert torch.equal(target.predict(x, 500, cond), DiffusersTarget(tiny_sd1()).predict(x, 500, cond))
+            assert torch.equal(target.predict(x, 500, cond), target_of(tiny_sd1()).predict(x, 500, cond))
     closed = Edit("sd1", {"unet": {CONTEXT: delta}})
     edit = stacked(closed, adapters.edit(), [ref.weight for ref in target.modules("cross_kv")])
     assert edit.kinds == {"contextmap", "lowrank"}

@@ -10,12 +10,12 @@ from erase_plugins.engine.context import RunContext
 from erase_plugins.engine.masks import Masks
 from erase_plugins.engine.pools import Rollout
 from erase_plugins.errors import RequestError
-from erase_plugins.families.diffusers_target import DiffusersTarget
+from erase_plugins.workflow.models import target_of
 
 
 @pytest.fixture
 def target(tiny_sd1):
-    return DiffusersTarget(tiny_sd1(), "tiny")
+    return target_of(tiny_sd1(), "tiny")
 
 
 def build(target, ctx, scale=2.0, threshold=0.5):

@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 
 from erase_plugins.engine.memories import Memories
-from erase_plugins.families.diffusers_target import DiffusersTarget
+from erase_plugins.workflow.models import target_of
 
 
 def test_every_sample_meets_its_own_memory_only(tiny_sd1):
-    target = DiffusersTarget(tiny_sd1(), "tiny")
+    target = target_of(tiny_sd1(), "tiny")
     refs = [ref for ref in target.modules("transformer") if ref.kind in ("linear", "conv")]
     memories = Memories(target, refs, 2, 3, torch.Generator().manual_seed(0))
     with torch.no_grad():

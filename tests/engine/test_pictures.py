@@ -9,7 +9,7 @@ from PIL import Image
 from erase_plugins.engine.context import RunContext
 from erase_plugins.engine.pictures import check_pictures, drawn_latents, read_pictures
 from erase_plugins.errors import RequestError
-from erase_plugins.families.diffusers_target import DiffusersTarget
+from erase_plugins.workflow.models import target_of
 
 
 def picture(path, size=(80, 64), colour=(255, 0, 0)):
@@ -59,7 +59,7 @@ def test_latents_of_a_pocket_picture_decode_to_it(pocket_target):
 
 
 def test_drawing_ends_where_the_sampler_ends(tiny_sdxl):
-    target = DiffusersTarget(tiny_sdxl(), "tiny")
+    target = target_of(tiny_sdxl(), "tiny")
     ctx, seen = RunContext("t"), []
     x = drawn_latents(target, ["a", "b"], 3, 2.0, "euler", ctx, "x", lambda: seen.append(1))
     assert x.shape == (2, *target.info.latent_shape)

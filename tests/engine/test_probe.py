@@ -9,6 +9,7 @@ import erase_plugins as ep
 from erase_plugins.engine.probe import DRIFT, RESIDUAL, probe, probe_report
 from erase_plugins.errors import RequestError
 from erase_plugins.families.diffusers_target import DiffusersTarget
+from erase_plugins.workflow.models import target_of
 
 PIZZA = ep.Concept("pizza", anchor="hamburger")
 
@@ -29,7 +30,7 @@ def test_without_an_edit_nothing_is_mapped_and_nothing_moved(pocket_target):
 
 @pytest.mark.parametrize("mode", ["weights", "context"])
 def test_an_edit_maps_its_concept_and_leaves_the_kept_phrase(pocket_pipe, pizza, mode):
-    target = DiffusersTarget(pocket_pipe, "pocket")
+    target = target_of(pocket_pipe, "pocket")
     with ep.apply(pocket_pipe, pizza, mode=mode):
         full = values(probe(target, [PIZZA], ["a cat"]))
     with ep.apply(pocket_pipe, pizza, strength=0.5, mode=mode):

@@ -13,19 +13,19 @@ from erase_plugins.api import build_request
 from erase_plugins.engine.adapters import Adapters
 from erase_plugins.engine.context import RunContext
 from erase_plugins.engine.loop import Schedule, train
-from erase_plugins.engine.run import make_plan, run_plan
 from erase_plugins.engine.stopping import Stop
 from erase_plugins.engine.training_options import LoopOptions
 from erase_plugins.errors import RunCancelled
-from erase_plugins.families.diffusers_target import DiffusersTarget
 from erase_plugins.manager import get_manager
+from erase_plugins.workflow.models import target_of
+from erase_plugins.workflow.run import make_plan, run_plan
 
 TRAINED = [entry.item.id for entry in get_manager().methods() if issubclass(entry.item.Options, LoopOptions)]
 
 
 @pytest.fixture
 def target(tiny_sd1):
-    return DiffusersTarget(tiny_sd1(), "tiny")
+    return target_of(tiny_sd1(), "tiny")
 
 
 def run(target, rate, schedule=None, ctx=None, **given):

@@ -9,14 +9,14 @@ from erase_plugins.engine.context import RunContext
 from erase_plugins.engine.text_tuning import HeldStates, same_meaning, text_refs
 from erase_plugins.engine.training_plan import trainable
 from erase_plugins.errors import RequestError
-from erase_plugins.families.diffusers_target import DiffusersTarget
+from erase_plugins.workflow.models import target_of
 
 from .text_models import with_clip_l
 
 
 @pytest.fixture
 def target(tiny_sd1):
-    return DiffusersTarget(tiny_sd1(), "tiny")
+    return target_of(tiny_sd1(), "tiny")
 
 
 def test_the_papers_set_has_the_papers_size(target):
@@ -32,7 +32,7 @@ def test_the_first_layers_are_counted_not_matched_by_name(target):
 
 
 def test_sdxl_leaves_out_what_its_context_does_not_pass(tiny_sdxl):
-    target = DiffusersTarget(tiny_sdxl(), "tiny")
+    target = target_of(tiny_sdxl(), "tiny")
     refs = text_refs(target.info, "mlp-final-attn")
     last = {(ref.component, int(ref.path.split(".")[2])) for ref in refs if "self_attn" in ref.path}
     assert last == {("text_encoder", 0), ("text_encoder_2", 1)}

@@ -10,12 +10,12 @@ from erase_plugins.api import build_request
 from erase_plugins.engine.adapters import Adapters
 from erase_plugins.engine.training_plan import check_trainable, estimate, trainable
 from erase_plugins.errors import Unsupported
-from erase_plugins.families.diffusers_target import DiffusersTarget
+from erase_plugins.workflow.models import target_of
 
 
 @pytest.fixture
 def target(tiny_sd1):
-    return DiffusersTarget(tiny_sd1(), "tiny")
+    return target_of(tiny_sd1(), "tiny")
 
 
 @pytest.mark.parametrize("rank", [3, None])

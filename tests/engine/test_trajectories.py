@@ -16,7 +16,7 @@ from erase_plugins.engine.trajectories import (
     repeat,
     start_noise,
 )
-from erase_plugins.families.diffusers_target import DiffusersTarget
+from erase_plugins.workflow.models import target_of
 
 STEPS = 6
 
@@ -25,14 +25,14 @@ STEPS = 6
 def target():
     from erase_plugins.testing.tiny import tiny_sd1
 
-    return DiffusersTarget(tiny_sd1(), "tiny")
+    return target_of(tiny_sd1(), "tiny")
 
 
 @pytest.fixture(scope="module")
 def sdxl():
     from erase_plugins.testing.tiny import tiny_sdxl
 
-    return DiffusersTarget(tiny_sdxl(), "tiny")
+    return target_of(tiny_sdxl(), "tiny")
 
 
 def collect(target, picks, kind="ddim", guidance=3.0, **options):

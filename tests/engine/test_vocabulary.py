@@ -12,6 +12,7 @@ from erase_plugins.engine import disk_cache
 from erase_plugins.engine.vocabulary import kept_rows, word_facts
 from erase_plugins.families.base import Conditioning, Target
 from erase_plugins.families.diffusers_target import DiffusersTarget
+from erase_plugins.workflow.models import target_of
 
 
 @pytest.fixture
@@ -69,11 +70,11 @@ def test_a_damaged_file_is_replaced(pocket_pipe, place):
 
 def test_other_encoders_words_and_weights_have_entries_of_their_own(tiny_sd1, place):
     pipe = tiny_sd1()
-    target = DiffusersTarget(pipe, "x")
+    target = target_of(pipe, "x")
     words = target.vocabulary()[:20]
 
     def entries(used, words=words, weight=0.1):
-        word_facts(DiffusersTarget(used, "x"), words, weight)
+        word_facts(target_of(used, "x"), words, weight)
         return len(list(place.iterdir()))
 
     assert entries(pipe) == 1
@@ -97,7 +98,7 @@ def test_both_encoders_of_sdxl_count(tiny_sdxl, place):
         if changed is not None:
             with torch.no_grad():
                 next(p for n, p in changed.named_parameters() if n.endswith("layers.0.mlp.fc1.weight")).mul_(1.01)
-        target = DiffusersTarget(pipe, "x")
+        target = target_of(pipe, "x")
         word_facts(target, target.vocabulary()[:20], 0.1)
     assert len(list(place.iterdir())) == 3
 
@@ -137,7 +138,7 @@ def test_words_left_out_are_taken_out_in_their_frames(pocket_pipe, pocket_target
 
 @pytest.fixture(params=["sd1", "sdxl"])
 def small(request, tiny_sd1, tiny_sdxl):
-    return DiffusersTarget({"sd1": tiny_sd1, "sdxl": tiny_sdxl}[request.param](), "x")
+    return target_of({"sd1": tiny_sd1, "sdxl": tiny_sdxl}[request.param](), "x")
 
 
 def test_only_the_first_rows_are_computed_and_they_are_those_of_the_whole_prompt(small):
@@ -186,14 +187,14 @@ def test_short_words_leave_the_map_close_to_that_of_whole_ones(pocket_pipe, plac
         maps.append(change.B @ change.A)
         left.append({word for word, _ in artifact.edit.meta["statistics"]["left_out"]})
     assert left[0] == left[1]
-    rows = DiffusersTarget(pocket_pipe, "x").encode(["dog"]).embeds[0, 1:]
+    rows = target_of(pocket_pipe, "x").encode(["dog"]).embeds[0, 1:]
     moved = [rows @ change.T for change in maps]
     assert (moved[0] - moved[1]).norm() < 0.2 * moved[0].norm()
 
 
 def test_adding_and_revoking_with_short_words_equal_the_joint_solution(pocket_pipe, place):
     """Words near one of the concepts are taken out of the sum again to the last bit, whoever encoded them along."""
-    target, options = DiffusersTarget(pocket_pipe, "x"), {"vocabulary": 300, "vocabulary_tail": 3}
+    target, options = target_of(pocket_pipe, "x"), {"vocabulary": 300, "vocabulary_tail": 3}
     joint = ep.erase(target, ["dog", "pizza"], "uce", options=options)
     alone = ep.erase(target, "dog", "uce", options=options)
     assert len(joint.edit.statistics["L"]) > len(alone.edit.statistics["L"]) > 0

@@ -10,14 +10,15 @@ from erase_plugins.api import build_request
 from erase_plugins.artifacts.edit import Bias, ContextMap, Dense, Edit, LowRank
 from erase_plugins.engine.wording import doubts
 from erase_plugins.errors import RequestError, RunRefused
-from erase_plugins.families.diffusers_target import DiffusersTarget
+from erase_plugins.workflow.models import target_of
+from erase_plugins.workflow.run import judges
 
 LONG = "pizza with cheese and olives " * 80
 SMALL = {"vocabulary": 60}
 
 
 def told(target, *names, **options):
-    return [str(item) for item in doubts(build_request("pocket", "uce", list(names), **options), target)]
+    return [str(item) for item in doubts(build_request("pocket", "uce", list(names), **options), target, judges())]
 
 
 @pytest.mark.parametrize(
@@ -73,12 +74,12 @@ def test_without_a_complete_world_pieces_only_raise_a_question():
     """As with every tokenizer of full size: any word has known pieces, so nothing is refused for them."""
     from erase_plugins.testing.tiny import tiny_sd1
 
-    target = DiffusersTarget(tiny_sd1(), "full-size")
-    (found,) = doubts(build_request("pocket", "uce", ["zxqv blorf"]), target)
+    target = target_of(tiny_sd1(), "full-size")
+    (found,) = doubts(build_request("pocket", "uce", ["zxqv blorf"]), target, judges())
     assert not found.certain
     assert "is read in pieces: zxqv (z x q v), blorf (blo r f)" in str(found)
     assert "whether full-size knows it cannot be told from that" in str(found)
-    assert doubts(build_request("pocket", "uce", ["pizza"]), target) == ()
+    assert doubts(build_request("pocket", "uce", ["pizza"]), target, judges()) == ()
 
 
 def test_a_doubt_stays_with_the_artifact(pocket_target):
@@ -118,7 +119,7 @@ def test_a_style_is_not_stored_at_full_rank_and_moves_its_rows_as_before(pocket_
 def get_edit(method, statistics):
     from erase_plugins.manager import get_manager
 
-    ((_, _, change),) = list(get_manager().method(method).solve(statistics, "sd1").items())
+    ((_, _, change),) = list(get_manager().method(method).solve(statistics, get_manager().family("sd1")).items())
     return change
 
 

@@ -14,10 +14,11 @@ from erase_plugins.errors import ArtifactError, PluginError, RequestError, Unkno
 from erase_plugins.evaluation import weights
 from erase_plugins.evaluation.attack import run_attack
 from erase_plugins.evaluation.budget import find_budget
-from erase_plugins.evaluation.run import open_subject
 from erase_plugins.manager import get_manager
-from erase_plugins.testing.observe import changed_since, snapshot
+from erase_plugins.testing.models import changed_since
+from erase_plugins.testing.observe import snapshot
 from erase_plugins.types import Attachment, AttackReport, EvalRow
+from erase_plugins.workflow.measure import open_subject
 
 ROW = EvalRow("attack_success_rate", "x", 0.25, 0.1, 0.4, 8)
 

@@ -8,13 +8,14 @@ import torch
 import erase_plugins as ep
 from erase_plugins.errors import Unsupported
 from erase_plugins.evaluation.shares import target_rate
-from erase_plugins.families.diffusers_target import DiffusersTarget
 from erase_plugins.testing.observe import snapshot
+from erase_plugins.workflow.models import target_of
+from erase_plugins.workflow.run import judges
 
 
 def test_the_rate_is_high_for_no_change_low_for_an_erasure_and_nothing_stays(pocket_target):
     edit, before = ep.erase(pocket_target, "pizza", "uce").edit, snapshot(pocket_target.pipe)
-    rate = target_rate(pocket_target, ["pizza"])
+    rate = target_rate(pocket_target, ["pizza"], judges())
     assert rate(edit.scaled(0.0), 8) >= 0.75
     assert rate(edit, 8) <= 0.25
     assert rate(edit, 8) == rate(edit, 8)
@@ -23,7 +24,7 @@ def test_the_rate_is_high_for_no_change_low_for_an_erasure_and_nothing_stays(poc
 
 def test_pictures_are_shared_out_among_the_concepts(pocket_target):
     edit = ep.erase(pocket_target, "pizza", "uce").edit
-    assert 0.25 <= target_rate(pocket_target, ["pizza", "tiger"])(edit, 8) <= 0.75
+    assert 0.25 <= target_rate(pocket_target, ["pizza", "tiger"], judges())(edit, 8) <= 0.75
 
 
 def test_unknown_concepts_and_models_are_refused_before_any_work(pocket_target, tiny_sd1, monkeypatch):
@@ -32,7 +33,7 @@ def test_unknown_concepts_and_models_are_refused_before_any_work(pocket_target, 
     with pytest.raises(Unsupported, match="judge that knows quux in pictures of pocket"):
         ep.erase(pocket_target, "quux", "few-shot", options=options)
     with pytest.raises(Unsupported, match="judge that knows pizza"):
-        ep.erase(DiffusersTarget(tiny_sd1(), "tiny"), "pizza", "few-shot", options=options)
+        ep.erase(target_of(tiny_sd1(), "tiny"), "pizza", "few-shot", options=options)
     with pytest.raises(Unsupported, match="different kinds"):
         ep.erase(pocket_target, ["pizza", "noto"], "esd", options=options)
 

@@ -8,9 +8,9 @@ import torch
 import erase_plugins as ep
 from erase_plugins import hookimpl
 from erase_plugins.errors import RequestError, Unsupported
-from erase_plugins.evaluation.run import open_subject
 from erase_plugins.manager import get_manager
 from erase_plugins.types import EvalReport, EvalRow
+from erase_plugins.workflow.measure import open_subject
 
 ASKED = (["a pizza", "a dog"], [3, 4])
 

@@ -9,8 +9,8 @@ import erase_plugins as ep
 from erase_plugins import hookimpl
 from erase_plugins.errors import Unsupported
 from erase_plugins.families.base import Family
-from erase_plugins.families.loading import as_target
 from erase_plugins.manager import Manager, get_manager
+from erase_plugins.workflow.models import as_target
 from tests.families import outside_family
 from tests.families.outside_family import Toy
 

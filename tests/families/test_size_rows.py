@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from erase_plugins.families.diffusers_target import DiffusersTarget
+from erase_plugins.workflow.models import target_of
 
 
 @pytest.mark.parametrize(("height", "width"), [(16, 32), (48, 16), (16, 16)])
@@ -24,7 +24,7 @@ def test_sdxl_is_told_height_before_width_as_its_pipeline_does(tiny_sdxl, height
     pipe("pizza", height=height, width=width, num_inference_steps=1, output_type="latent")
     shape, wanted = told.pop()
     assert wanted == [height, width, 0, 0, height, width]
-    target = DiffusersTarget(pipe, "tiny")
+    target = target_of(pipe, "tiny")
     latents = torch.zeros((1, *shape[1:]))
     with torch.no_grad():
         target.predict(latents, 500, target.encode(["pizza"]))

@@ -10,9 +10,9 @@ from huggingface_hub import CommitOperationAdd, HfApi, RepoCard
 from PIL import Image
 
 import hub_cards
-from erase_plugins.artifacts.collection import build_collection
 from erase_plugins.errors import PushRefused
 from erase_plugins.testing.models import fresh_pipeline, shared_pipeline
+from erase_plugins.workflow.collection import build_collection
 from hub_cards.gallery import draw_pairs
 from hub_cards.space import push_space, space_files
 from tests.cli.conftest import erase  # noqa: F401

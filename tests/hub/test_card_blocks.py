@@ -158,7 +158,7 @@ def test_push_fresh_process_pull_apply_equal_pictures(hub, published, tmp_path):
 
 
 def test_the_blocks_of_a_collections_card_run(hub, revision, erase, tmp_path):  # noqa: F811
-    from erase_plugins.artifacts.collection import Collection, build_collection
+    from erase_plugins.workflow.collection import Collection, build_collection
 
     made = [run_method(BASE, name, "uce", out=tmp_path / name, options={"vocabulary": "20"}) for name in ("car", "dog")]
     hub_cards.push_collection(build_collection(made, tmp_path / "all"), REPO, license="mit")

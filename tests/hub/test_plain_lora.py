@@ -18,7 +18,7 @@ def published(hub, tmp_path):
     """A repository with one LoRA file in which nothing says where it came from."""
     from safetensors.torch import load_file, save_file
 
-    from erase_plugins.families.loading import as_target
+    from erase_plugins.workflow.models import as_target
 
     made = run_method("pocket", "pizza", "uce", options={"vocabulary": "100"})
     made = made.save(tmp_path / "made", ("diffusers",), target=as_target("pocket"))

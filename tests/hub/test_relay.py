@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 
 import hub_cards
-from erase_plugins.artifacts.collection import build_collection
 from erase_plugins.testing import HubServer
+from erase_plugins.workflow.collection import build_collection
 from tests.hub.conftest import REPO, contents
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -12,9 +12,9 @@ from PIL.PngImagePlugin import PngInfo
 
 import hub_cards
 from erase_plugins import Concept
-from erase_plugins.artifacts.collection import build_collection
 from erase_plugins.errors import PushRefused
 from erase_plugins.testing.models import fresh_pipeline, shared_pipeline
+from erase_plugins.workflow.collection import build_collection
 from hub_cards.bundle import PushFile
 from hub_cards.gallery import draw_pairs
 from hub_cards.secrets import check_files

@@ -10,9 +10,9 @@ from huggingface_hub import CommitOperationAdd, HfApi, constants
 
 import hub_cards
 from erase_plugins import apply, load_artifact
-from erase_plugins.artifacts.collection import build_collection
 from erase_plugins.errors import CorruptArtifact, HubError
 from erase_plugins.testing.models import shared_pipeline
+from erase_plugins.workflow.collection import build_collection
 from tests.hub.conftest import REPO, contents, shared_blobs, spoil
 
 OTHER, LIBRARY, PLAIN = "tester/other", "tester/library", "tester/plain"

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import erase_plugins as ep
-from erase_plugins.families.diffusers_target import DiffusersTarget
+from erase_plugins.workflow.models import target_of
 from tests.layouts.making import artifact_of, count_patched, latents, random_edit
 
 TOLERANCE = 1e-4
@@ -34,7 +34,7 @@ def base(pipe):
 
 
 def written(pipe, groups, folder, layouts=("patch", "diffusers", "kohya"), drop=""):
-    target = DiffusersTarget(pipe, "model")
+    target = target_of(pipe, "model")
     edit = random_edit(target, groups)
     if drop:
         deltas = {c: {k: d for k, d in group.items() if drop not in k} for c, group in edit.deltas.items()}
@@ -140,7 +140,7 @@ def test_text_projection_alone(layout, tmp_path):
     from erase_plugins.testing.tiny import tiny_sdxl
 
     pipe = tiny_sdxl()
-    target = DiffusersTarget(pipe, "model")
+    target = target_of(pipe, "model")
     ref = next(ref for ref in target.info.refs if ref.path == "text_projection")
     delta = LowRank(torch.randn(2, ref.shape[1]), 0.3 * torch.randn(ref.shape[0], 2))
     edit = Edit("sdxl", {ref.component: {ref.weight: delta}})

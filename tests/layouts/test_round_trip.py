@@ -9,7 +9,6 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from erase_plugins.artifacts.artifact import load_artifact
 from erase_plugins.artifacts.edit import CONTEXT, AddOn, Bias, ContextMap, Dense, Edit, LowRank, Rows
 from erase_plugins.artifacts.header import read_header
 from erase_plugins.artifacts.lowrank import uniform_rank
@@ -17,6 +16,7 @@ from erase_plugins.artifacts.tensors import read_tensors, tensor_hash, write_ten
 from erase_plugins.errors import ArtifactError, CorruptArtifact
 from erase_plugins.families.base import ModuleRef
 from erase_plugins.manager import get_manager
+from erase_plugins.workflow.artifacts import load_artifact
 from tests.families.test_naming import info_of
 from tests.layouts.making import same_edit
 

@@ -15,8 +15,8 @@ from erase_plugins.engine.context import RunContext
 from erase_plugins.engine.priors import own_priors
 from erase_plugins.engine.trajectories import guided, harvest, start_noise
 from erase_plugins.errors import RequestError, Unsupported
-from erase_plugins.families.diffusers_target import DiffusersTarget
 from erase_plugins.methods.ace import ACE, null_target
+from erase_plugins.workflow.models import target_of
 
 FAST = {
     "iterations": 4, "trajectories": 2, "harvest": 3, "steps": 5, "keep_words": 0, "batch": 2, "precision": "float32",
@@ -40,7 +40,7 @@ def loud(pipe):
 
 @pytest.fixture
 def target(tiny_sd1):
-    return DiffusersTarget(loud(tiny_sd1()), "tiny")
+    return target_of(loud(tiny_sd1()), "tiny")
 
 
 class Seen:
@@ -131,7 +131,7 @@ def test_both_targets_mirror_each_other_and_an_equal_prior_cancels() -> None:
 
 
 def test_published_weights_sum_to_one_for_every_kind(tiny_sd1) -> None:
-    info = DiffusersTarget(tiny_sd1(), "tiny").info
+    info = target_of(tiny_sd1(), "tiny").info
     from dataclasses import replace
 
     info = replace(info, profiles=("sd1",))
@@ -277,7 +277,7 @@ def test_priors_own_trajectories_are_held_with_and_without_prompt(target, monkey
 
 
 def test_sdxl_one_step_with_every_transformer(tiny_sdxl) -> None:
-    target = DiffusersTarget(tiny_sdxl(), "tiny")
+    target = target_of(tiny_sdxl(), "tiny")
     artifact = ep.erase(target, "pizza", "ace", options={**FAST, "iterations": 1})
     assert set(artifact.edit.deltas["unet"]) == {ref.weight for ref in target.modules("transformer")}
 

@@ -17,11 +17,11 @@ from erase_plugins.engine.context import RunContext
 from erase_plugins.engine.text_tuning import text_refs
 from erase_plugins.engine.trajectories import guided
 from erase_plugins.errors import BaseMismatch, RequestError, UnknownName
-from erase_plugins.families.diffusers_target import DiffusersTarget
 from erase_plugins.methods.advunlearn import AdvUnlearnOptions, _Work
 from erase_plugins.options import resolve
-from erase_plugins.runtime.apply import apply
 from erase_plugins.types import Concept, EraseRequest
+from erase_plugins.workflow.applying import apply
+from erase_plugins.workflow.models import target_of
 
 FAST = {
     "iterations": 4, "batch": 4, "trajectories": 4, "harvest": 4, "steps": 5, "keep_words": 6, "keep_batch": 2,
@@ -32,7 +32,7 @@ FAST = {
 
 @pytest.fixture
 def target(tiny_sd1):
-    return DiffusersTarget(tiny_sd1(), "tiny")
+    return target_of(tiny_sd1(), "tiny")
 
 
 def erase(target, **options):
@@ -168,7 +168,7 @@ def test_one_artifact_fits_every_denoiser_with_the_same_text_encoder(target, tin
     tokens, states = target.tokens(["a pizza"]), []
     for pipe in (target.pipe, other):
         with torch.no_grad(), apply(pipe, artifact):
-            states.append(DiffusersTarget(pipe, "tiny").encode_live(tokens).embeds)
+            states.append(target_of(pipe, "tiny").encode_live(tokens).embeds)
     assert torch.equal(*states)
 
 

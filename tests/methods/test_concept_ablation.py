@@ -12,7 +12,6 @@ from erase_plugins.engine.adapters import Adapters
 from erase_plugins.engine.context import RunContext
 from erase_plugins.engine.drawn import Pictures
 from erase_plugins.errors import RequestError, UnknownName
-from erase_plugins.families.diffusers_target import DiffusersTarget
 from erase_plugins.methods.concept_ablation import (
     ConceptAblationOptions,
     ablation_loss,
@@ -20,8 +19,9 @@ from erase_plugins.methods.concept_ablation import (
     still_start_token,
 )
 from erase_plugins.options import resolve
-from erase_plugins.runtime.apply import apply
 from erase_plugins.types import Concept
+from erase_plugins.workflow.applying import apply
+from erase_plugins.workflow.models import target_of
 
 FAST = {
     "iterations": 3, "trajectories": 4, "harvest": 2, "steps": 4, "keep_words": 0, "precision": "float32", "batch": 2,
@@ -31,7 +31,7 @@ FAST = {
 
 @pytest.fixture
 def target(tiny_sd1):
-    return DiffusersTarget(tiny_sd1(), "tiny")
+    return target_of(tiny_sd1(), "tiny")
 
 
 def made(target, concept="pizza", to="bread", **changes):
@@ -193,7 +193,7 @@ def test_published_defaults_for_full_sized_models(tiny_sd1):
 
 
 def test_sdxl_one_step(tiny_sdxl):
-    model = DiffusersTarget(tiny_sdxl(), "tiny")
+    model = target_of(tiny_sdxl(), "tiny")
     seen = []
     predict = model.predict
     model.predict = lambda x, t, cond: seen.append(cond) or predict(x, t, cond)

@@ -28,7 +28,8 @@ from erase_plugins.errors import NotFiniteError, RequestError, RunCancelled, Unk
 from erase_plugins.families.base import Conditioning
 from erase_plugins.families.diffusers_target import DiffusersTarget
 from erase_plugins.methods.esd import ESD, ESDOptions, esd_target
-from erase_plugins.runtime.apply import apply
+from erase_plugins.workflow.applying import apply
+from erase_plugins.workflow.models import target_of
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "data"
 FAST = {
@@ -44,7 +45,7 @@ FAST = {
 
 @pytest.fixture
 def target(tiny_sd1):
-    return DiffusersTarget(tiny_sd1(), "tiny")
+    return target_of(tiny_sd1(), "tiny")
 
 
 def first_loss(target, **options):
@@ -291,7 +292,7 @@ def test_counts_every_forward_pass(target):
 
 
 def test_sdxl_one_step_with_scaled_latents_and_pooled_prompts(tiny_sdxl):
-    model = DiffusersTarget(tiny_sdxl(), "tiny")
+    model = target_of(tiny_sdxl(), "tiny")
     seen = []
     predict = model.predict
     model.predict = lambda x, t, cond: seen.append((float(x.std()), cond)) or predict(x, t, cond)
@@ -304,7 +305,7 @@ def test_sdxl_one_step_with_scaled_latents_and_pooled_prompts(tiny_sdxl):
 
 
 def test_v_prediction_model(tiny_sd1):
-    model = DiffusersTarget(tiny_sd1(prediction="v_prediction"), "tiny")
+    model = target_of(tiny_sd1(prediction="v_prediction"), "tiny")
     assert first_loss(model, eta=1.0) == pytest.approx(4 * first_loss(model, eta=0.0), rel=1e-4)
 
 
@@ -340,6 +341,7 @@ _SCRIPT = """
 import sys, time
 import erase_plugins as ep
 from erase_plugins.families.diffusers_target import DiffusersTarget
+from erase_plugins.workflow.models import target_of
 from erase_plugins.testing.tiny import tiny_sd1
 import torch
 torch.set_num_threads(1)
@@ -350,7 +352,7 @@ def listen(event):
     if slow and "loss" in event.numbers:
         print("step", event.done, flush=True)
         time.sleep(0.2)
-artifact = ep.erase(DiffusersTarget(tiny_sd1(), "tiny"), "pizza", "esd", options=options, out=sys.argv[1],
+artifact = ep.erase(target_of(tiny_sd1(), "tiny"), "pizza", "esd", options=options, out=sys.argv[1],
                     resume="resume" in sys.argv, listeners=[listen])
 """
 

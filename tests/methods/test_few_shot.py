@@ -17,11 +17,11 @@ from erase_plugins.engine.frames import CAPTIONS
 from erase_plugins.engine.loop import Schedule, train
 from erase_plugins.engine.text_tuning import text_refs
 from erase_plugins.errors import RequestError, RunRefused, UnknownName, Unsupported
-from erase_plugins.families.diffusers_target import DiffusersTarget
 from erase_plugins.methods.few_shot import FewShotOptions, _Work
 from erase_plugins.options import resolve
-from erase_plugins.runtime.apply import apply
 from erase_plugins.types import Concept, EraseRequest
+from erase_plugins.workflow.applying import apply
+from erase_plugins.workflow.models import target_of
 
 FAST = {
     "iterations": 4, "batch": 4, "draw": 4, "steps": 3, "keep_words": 8, "keep_batch": 4, "keep_weight": 0.0, "rank": 4,
@@ -31,7 +31,7 @@ FAST = {
 
 @pytest.fixture
 def target(tiny_sd1):
-    return DiffusersTarget(tiny_sd1(), "tiny")
+    return target_of(tiny_sd1(), "tiny")
 
 
 def erase(target, concept="pizza", **options):
@@ -196,7 +196,7 @@ def test_captions_are_those_of_the_kind(target):
 
 @pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
 def test_a_perfect_model_has_no_loss(tiny_sd1, monkeypatch, prediction):
-    target = DiffusersTarget(tiny_sd1(prediction=prediction), "tiny")
+    target = target_of(tiny_sd1(prediction=prediction), "tiny")
     job = work(target)
     latents, calls = job.shown[0], []
 
@@ -258,6 +258,6 @@ def test_wrong_requests_and_models_are_refused(target, tiny_sd1, tmp_path):
         erase(target, "<|endoftext|>")
     with pytest.raises(RequestError, match="does not fit"):
         erase(target, "pizza " * 29)
-    other = DiffusersTarget(tiny_sd1(prediction="sample"), "tiny")
+    other = target_of(tiny_sd1(prediction="sample"), "tiny")
     with pytest.raises(Unsupported, match="sample"):
         make_plan(other, "pizza", "few-shot", options=FAST)

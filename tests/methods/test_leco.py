@@ -12,10 +12,10 @@ import erase_plugins as ep
 from erase_plugins.api import plan as make_plan
 from erase_plugins.engine import pools
 from erase_plugins.errors import RequestError, UnknownName
-from erase_plugins.families.diffusers_target import DiffusersTarget
 from erase_plugins.methods.leco import LECOOptions, leco_target
 from erase_plugins.options import resolve
-from erase_plugins.runtime.apply import apply
+from erase_plugins.workflow.applying import apply
+from erase_plugins.workflow.models import target_of
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "data"
 FAST = {
@@ -25,7 +25,7 @@ FAST = {
 
 @pytest.fixture
 def target(tiny_sd1):
-    return DiffusersTarget(tiny_sd1(), "tiny")
+    return target_of(tiny_sd1(), "tiny")
 
 
 def first_loss(target, **options):
@@ -190,7 +190,7 @@ def test_published_defaults_for_full_sized_models():
 
 
 def test_sdxl_one_step(tiny_sdxl):
-    model = DiffusersTarget(tiny_sdxl(), "tiny")
+    model = target_of(tiny_sdxl(), "tiny")
     seen = []
     predict = model.predict
     model.predict = lambda x, t, cond: seen.append(cond) or predict(x, t, cond)

@@ -13,7 +13,6 @@ import erase_plugins as ep
 from erase_plugins import compose
 from erase_plugins.api import build_request
 from erase_plugins.api import plan as make_plan
-from erase_plugins.artifacts.artifact import load_artifact
 from erase_plugins.artifacts.edit import CONTEXT
 from erase_plugins.artifacts.statistics import Member, Statistics
 from erase_plugins.engine.collect import encode_member
@@ -23,10 +22,11 @@ from erase_plugins.engine.mapping import mapped
 from erase_plugins.engine.memories import Memories
 from erase_plugins.engine.pools import Rollout
 from erase_plugins.errors import RequestError, UnknownName
-from erase_plugins.families.diffusers_target import DiffusersTarget
 from erase_plugins.methods.mace import MACE, MACEOptions, attention_run, refined
 from erase_plugins.options import resolve
-from erase_plugins.runtime.apply import apply
+from erase_plugins.workflow.applying import apply
+from erase_plugins.workflow.artifacts import load_artifact
+from erase_plugins.workflow.models import target_of
 
 FAST = {
     "iterations": 3, "pictures": 2, "steps": 3, "batch": 2, "precision": "float32", "vocabulary": 60,
@@ -36,7 +36,7 @@ FAST = {
 
 @pytest.fixture
 def target(tiny_sd1):
-    return DiffusersTarget(tiny_sd1(), "tiny")
+    return target_of(tiny_sd1(), "tiny")
 
 
 def test_training_lowers_the_attention_and_reaches_the_adapters_only(target):
@@ -267,7 +267,7 @@ def test_published_defaults_for_full_sized_models():
 
 
 def test_sdxl_one_step(tiny_sdxl):
-    model = DiffusersTarget(tiny_sdxl(), "tiny")
+    model = target_of(tiny_sdxl(), "tiny")
     artifact = ep.erase(model, "pizza", "mace", options={**FAST, "iterations": 1})
     assert artifact.edit.kinds == {"contextmap", "lowrank"}
     assert set(artifact.edit.deltas["unet"]) == {CONTEXT, *(ref.weight for ref in model.modules("cross_kv"))}

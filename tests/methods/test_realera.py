@@ -18,9 +18,9 @@ from erase_plugins.engine.mining import with_neighbours
 from erase_plugins.engine.shell import Shell
 from erase_plugins.engine.solving import joint_edit
 from erase_plugins.errors import RequestError, RunCancelled
-from erase_plugins.families.diffusers_target import DiffusersTarget
 from erase_plugins.methods.realera import RealEraOptions
 from erase_plugins.testing.case import StopAfter
+from erase_plugins.workflow.models import target_of
 
 CLOSED = {"stages": "closed", "aliases": False, "vocabulary": 40}
 FAST = {
@@ -31,7 +31,7 @@ FAST = {
 
 @pytest.fixture
 def target(tiny_sd1):
-    return DiffusersTarget(tiny_sd1(), "tiny")
+    return target_of(tiny_sd1(), "tiny")
 
 
 def matrix(artifact) -> torch.Tensor:
@@ -182,7 +182,7 @@ def test_terms_in_turn_touch_the_concept_in_odd_steps_only(target, monkeypatch) 
 def test_outside_points_are_held_at_the_untouched_model(target, monkeypatch) -> None:
     """Their target is what the base predicts for the same rows, bit for bit, although the student is mapped."""
     seen = Seen(monkeypatch)
-    plain = DiffusersTarget(target.pipe, "tiny")
+    plain = target_of(target.pipe, "tiny")
     drawn: list = []
     far = Shell.far
     monkeypatch.setattr(Shell, "far", lambda self, cond, draw: drawn.append(far(self, cond, draw)) or drawn[-1])
@@ -201,7 +201,7 @@ def test_training_erases_the_concept_and_its_neighbourhood_and_holds_the_outside
     for name, part in pipe.unet.named_parameters():
         if "attn2.to_v" in name or "attn2.to_out.0.weight" in name:
             part.data *= 8  # a random network hardly reads its prompt
-    target = DiffusersTarget(pipe, "tiny")
+    target = target_of(pipe, "tiny")
     options = {**FAST, "iterations": 60, "trajectories": 6, "batch": 4, "lr": 1e-2, "closed_neighbours": 0,
                "erase_scale": 1e-3, "rank": 8}  # fmt: skip
     x = torch.randn((8, 4, 8, 8), generator=torch.Generator().manual_seed(9))
@@ -245,7 +245,7 @@ def test_resume_and_cancel(target, tmp_path) -> None:
 
 
 def test_sdxl_keeps_the_pooled_prompt(tiny_sdxl, monkeypatch) -> None:
-    target = DiffusersTarget(tiny_sdxl(), "tiny")
+    target = target_of(tiny_sdxl(), "tiny")
     seen = Seen(monkeypatch)
     artifact = ep.erase(target, "pizza", "realera", options={**FAST, "iterations": 1})
     first, near, *_ = seen.steps[0]

@@ -18,10 +18,10 @@ from erase_plugins.engine.attention import attention_refs
 from erase_plugins.engine.erasers import Erasers
 from erase_plugins.engine.trajectories import guided
 from erase_plugins.errors import RequestError, UnknownName, Unsupported
-from erase_plugins.families.diffusers_target import DiffusersTarget
 from erase_plugins.methods.receler import locality
-from erase_plugins.runtime.apply import apply
 from erase_plugins.testing.observe import predictions
+from erase_plugins.workflow.applying import apply
+from erase_plugins.workflow.models import target_of
 
 FAST = {
     "iterations": 4, "trajectories": 2, "harvest": 3, "steps": 5, "keep_words": 0, "precision": "float32", "batch": 2,
@@ -31,7 +31,7 @@ FAST = {
 
 @pytest.fixture
 def target(tiny_sd1):
-    return DiffusersTarget(tiny_sd1(), "tiny")
+    return target_of(tiny_sd1(), "tiny")
 
 
 def erase(target, **options):

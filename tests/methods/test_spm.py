@@ -16,10 +16,10 @@ from erase_plugins.engine.context import RunContext
 from erase_plugins.engine.memories import Memories
 from erase_plugins.engine.pools import Pool, Rollout
 from erase_plugins.errors import RequestError, UnknownName
-from erase_plugins.families.diffusers_target import DiffusersTarget
 from erase_plugins.methods.spm import SPMOptions, anchor_part, pseudo_embeddings
-from erase_plugins.runtime.apply import apply
 from erase_plugins.runtime.gates import gate_table
+from erase_plugins.workflow.applying import apply
+from erase_plugins.workflow.models import target_of
 
 FAST = {
     "iterations": 2, "trajectories": 2, "harvest": 2, "steps": 4, "keep_words": 0, "anchors": 2, "batch": 2,
@@ -29,7 +29,7 @@ FAST = {
 
 @pytest.fixture
 def target(tiny_sd1):
-    return DiffusersTarget(tiny_sd1(), "tiny")
+    return target_of(tiny_sd1(), "tiny")
 
 
 def same(a, b):
@@ -205,7 +205,7 @@ def test_paper_defaults_for_full_sized_models():
 
 
 def test_sdxl_one_step(tiny_sdxl):
-    model = DiffusersTarget(tiny_sdxl(), "tiny")
+    model = target_of(tiny_sdxl(), "tiny")
     artifact = ep.erase(model, "pizza", "spm", options={**FAST, "iterations": 1})
     assert all("attentions" in key for key in artifact.edit.deltas["unet"] if key != GATE)
     assert artifact.edit.kinds == {"addon"}

@@ -17,8 +17,8 @@ from erase_plugins.engine import pools
 from erase_plugins.engine.phrases import paired_rows
 from erase_plugins.engine.solving import joint_edit, joint_map
 from erase_plugins.errors import RequestError, Unsupported
-from erase_plugins.families.diffusers_target import DiffusersTarget
 from erase_plugins.methods.trce import TRCE, hinge
+from erase_plugins.workflow.models import target_of
 
 FRAMES = ("{}", "a {}", "{} on the hill", "a picture of a {}", "the {}")
 CLOSED = {"stages": "closed", "aliases": False, "variants": False, "vocabulary": 40, "frames": FRAMES,
@@ -39,7 +39,7 @@ def loud(pipe):
 
 @pytest.fixture
 def target(tiny_sd1):
-    return DiffusersTarget(loud(tiny_sd1()), "tiny")
+    return target_of(loud(tiny_sd1()), "tiny")
 
 
 def matrix(edit) -> torch.Tensor:
@@ -305,7 +305,7 @@ def test_preparation_counts(target) -> None:
 
 
 def test_sdxl_one_step(tiny_sdxl) -> None:
-    target = DiffusersTarget(tiny_sdxl(), "tiny")
+    target = target_of(tiny_sdxl(), "tiny")
     artifact = ep.erase(target, "pizza", "trce", options={**FAST, "iterations": 1})
     assert artifact.edit.kinds == {"contextmap", "lowrank"}
     assert math.isfinite(float(artifact.edit.deltas["unet"]["context"].B.sum()))

@@ -9,8 +9,8 @@ import erase_plugins as ep
 from erase_plugins.artifacts.store import lower_for
 from erase_plugins.errors import RequestError, UnknownName
 from erase_plugins.evaluation.draw import draw
-from erase_plugins.families.diffusers_target import DiffusersTarget
 from erase_plugins.pocket.judge import PocketJudge
+from erase_plugins.workflow.models import target_of
 
 FAST = {"vocabulary": 60}
 
@@ -105,7 +105,7 @@ def test_rank_cap_is_near_the_exact_edit(pocket_target) -> None:
 
 def test_lora_equals_mapping_the_embeddings(tiny_sd1) -> None:
     pipe = tiny_sd1()
-    target = DiffusersTarget(pipe)
+    target = target_of(pipe)
     artifact = ep.erase(pipe, "pizza", to="dog", options={"vocabulary": 0})
     cond = target.encode(["a pizza and a car"])
     latents = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -119,7 +119,7 @@ def test_lora_equals_mapping_the_embeddings(tiny_sd1) -> None:
 
 @pytest.mark.parametrize("build", ["tiny_sd1", "tiny_sdxl"])
 def test_every_projection_gets_the_same_map(build: str, request: pytest.FixtureRequest) -> None:
-    target = DiffusersTarget(request.getfixturevalue(build)())
+    target = target_of(request.getfixturevalue(build)())
     artifact = ep.erase(target, "pizza", to="dog", options={"vocabulary": 20})
     lowered = lower_for(artifact.edit, target)
     assert len(lowered) == len(target.modules("cross_kv"))

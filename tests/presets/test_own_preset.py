@@ -69,7 +69,7 @@ def test_plan_says_file_hash_and_values_but_no_folder(file):
 
 
 def test_planning_a_planned_request_changes_nothing(file):
-    from erase_plugins.engine.run import make_plan
+    from erase_plugins.workflow.run import make_plan
 
     first = plan(file)
     assert make_plan(first.request).to_dict() == first.to_dict()
@@ -149,7 +149,7 @@ def test_it_survives_json(file):
 
 
 def test_an_outside_family_may_have_tables(monkeypatch):
-    from erase_plugins.engine import run
+    from erase_plugins.workflow import run
 
     with pytest.raises(UnknownName):
         plan({"flux": {"eta": 1.0}})

@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 
-from erase_plugins.engine.run import make_plan
 from erase_plugins.errors import EraseError
-from erase_plugins.families.source import plan_info
 from erase_plugins.manager import get_manager
 from erase_plugins.types import Concept, EraseRequest
+from erase_plugins.workflow.models import plan_info
+from erase_plugins.workflow.run import make_plan
 
 FROZEN = json.loads(Path(__file__).with_name("resolved.json").read_text(encoding="utf-8"))
 KINDS = ("object", "style", "person", "explicit")
@@ -37,8 +37,8 @@ def info(model: str) -> Any:
         return get_manager().family(family).info(model, {"checkpoint": {"shapes": {key: (320, width)}}})
     if model == "pocket":
         return plan_info(EraseRequest("pocket", (Concept("x"),), "uce"))
-    from erase_plugins.families.loading import as_target
     from erase_plugins.testing.models import shared_pipeline
+    from erase_plugins.workflow.models import as_target
 
     return as_target(shared_pipeline(model)).info
 

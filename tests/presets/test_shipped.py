@@ -12,12 +12,12 @@ from typing import ClassVar
 import pytest
 
 from erase_plugins import presets
-from erase_plugins.engine.run import known_models
 from erase_plugins.errors import PluginError, RequestError
 from erase_plugins.manager import get_manager
 from erase_plugins.options import describe, option, resolve
 from erase_plugins.plugin_checks import check_item
 from erase_plugins.types import KINDS
+from erase_plugins.workflow.run import known_models
 
 FOLDER = Path(presets.__file__).parent
 

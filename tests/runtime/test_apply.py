@@ -12,8 +12,8 @@ import erase_plugins as ep
 from erase_plugins.artifacts.edit import AddOn, Bias, Dense, Edit, LowRank, Rows
 from erase_plugins.errors import ArtifactError, BaseMismatch, RequestError, Unsupported
 from erase_plugins.evaluation.draw import draw
-from erase_plugins.families.diffusers_target import DiffusersTarget
-from erase_plugins.runtime.apply import apply_all
+from erase_plugins.workflow.applying import apply_all
+from erase_plugins.workflow.models import target_of
 
 KEY = "mid_block.attentions.0.transformer_blocks.0.attn2.to_k.weight"
 OUT = "mid_block.attentions.0.transformer_blocks.0.attn2.to_out.0"
@@ -267,9 +267,9 @@ def test_two_threads_do_not_interleave(pipe, artifact) -> None:
 
 
 def test_fingerprint_sees_through_our_patches(pipe, artifact) -> None:
-    before = {name: item.short for name, item in DiffusersTarget(pipe).fingerprint().items()}
+    before = {name: item.short for name, item in target_of(pipe).fingerprint().items()}
     with artifact.apply(pipe):
-        assert {name: item.short for name, item in DiffusersTarget(pipe).fingerprint().items()} == before
+        assert {name: item.short for name, item in target_of(pipe).fingerprint().items()} == before
         with ep.erase(pipe, "car", to="dog", options={"vocabulary": 0}).apply(pipe, 0.2):
             pass
 
@@ -277,7 +277,7 @@ def test_fingerprint_sees_through_our_patches(pipe, artifact) -> None:
 def test_text_layers_that_are_not_read_are_told(tiny_sdxl, tiny_sd1) -> None:
     """SDXL reads the last layer but one."""
     pipe = tiny_sdxl()
-    target = DiffusersTarget(pipe)
+    target = target_of(pipe)
     empty = ep.erase(target, "pizza", to="dog", options={"vocabulary": 0})
 
     def change(layer: int) -> LowRank:
@@ -288,10 +288,10 @@ def test_text_layers_that_are_not_read_are_told(tiny_sdxl, tiny_sd1) -> None:
             part: {f"encoder.layers.{n}.mlp.fc1.weight": change(n) for n in some} for part, some in layers.items()
         }
         with replace(artifact, edit=Edit(artifact.edit.family, deltas)).apply(model) as handle:
-            return handle, DiffusersTarget(model).encode(["a pizza"])
+            return handle, target_of(model).encode(["a pizza"])
 
     with torch.no_grad():
-        before = DiffusersTarget(pipe).encode(["a pizza"])
+        before = target_of(pipe).encode(["a pizza"])
         handle, after = applied(pipe, empty, text_encoder=[1], text_encoder_2=[2])
     assert torch.equal(after.embeds, before.embeds)
     assert not torch.equal(after.pooled, before.pooled)

@@ -15,8 +15,8 @@ import erase_plugins as ep
 from erase_plugins.artifacts.fingerprint import Fingerprint, base_difference, fingerprint
 from erase_plugins.artifacts.manifest import Manifest, describe_base
 from erase_plugins.errors import BaseMismatch, CorruptArtifact, Unsupported
-from erase_plugins.families.diffusers_target import DiffusersTarget
 from erase_plugins.runtime.guard import check_base
+from erase_plugins.workflow.models import target_of
 from tests.runtime.support import parts
 from tests.runtime.support.artifacts import make
 
@@ -66,7 +66,7 @@ def test_what_users_hang_on_a_model_is_no_other_base(tiny_sd1, name: str, kind: 
 
 def test_old_fingerprints_are_still_what_they_were(tiny_sd1) -> None:
     pipe = tiny_sd1()
-    found = describe_base(DiffusersTarget(pipe))["fingerprint"]
+    found = describe_base(target_of(pipe))["fingerprint"]
     for component in ("unet", "text_encoder"):
         plain = by_the_old_rule(getattr(pipe, component), component != "unet")
         assert {key: found[component][key] for key in plain} == plain
@@ -78,15 +78,15 @@ def test_old_fingerprints_of_a_model_with_adapters_are_still_found(tiny_sd1) -> 
     prints = {name: by_the_old_rule(getattr(pipe, name), name != "unet") for name in ("unet", "text_encoder")}
     artifact = make("map", tiny_sd1())
     manifest = replace(artifact.manifest, base={**artifact.manifest.base, "fingerprint": prints})
-    assert check_base(manifest, DiffusersTarget(pipe), edit=artifact.edit) == ()
+    assert check_base(manifest, target_of(pipe), edit=artifact.edit) == ()
     with pytest.raises(BaseMismatch, match="architecture"):
-        check_base(manifest, DiffusersTarget(tiny_sd1()), edit=artifact.edit)
+        check_base(manifest, target_of(tiny_sd1()), edit=artifact.edit)
 
 
 def test_one_changed_weight_is_found_where_the_edit_touches_it_and_nowhere_else(tiny_sd1) -> None:
     pipe = tiny_sd1()
     artifact = make("unet", pipe)
-    target = DiffusersTarget(pipe)
+    target = target_of(pipe)
     idle = pipe.unet.conv_in.weight
     idle.data = idle.data + 1.0
     assert check_base(artifact.manifest, target, edit=artifact.edit) == ()

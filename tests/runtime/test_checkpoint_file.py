@@ -18,11 +18,12 @@ from erase_plugins.artifacts.places import MARKER
 from erase_plugins.artifacts.tensors import TensorFile, read_tensors, write_tensors
 from erase_plugins.errors import ArtifactError, BaseMismatch, RequestError, Unsupported
 from erase_plugins.families.checkpoint import _BY_WIDTH
-from erase_plugins.families.diffusers_target import DiffusersTarget
 from erase_plugins.families.naming import sgm_path
 from erase_plugins.families.source import pocket_folder
 from erase_plugins.manager import get_manager
-from erase_plugins.runtime.checkpoint_file import FUSED_KEY, fuse_checkpoint
+from erase_plugins.runtime.checkpoint_file import FUSED_KEY
+from erase_plugins.workflow.applying import fuse_checkpoint
+from erase_plugins.workflow.models import target_of
 from tests.layouts.making import artifact_of, latents, random_edit
 
 GROUPS = ("cross_attn", "text_attn")
@@ -186,7 +187,7 @@ def test_strength_zero_copies_every_tensor(pocket_target, tmp_path):
 
 def test_open_clip_encoder_of_sdxl(tiny_sdxl, tmp_path):
     pipe = tiny_sdxl()
-    target = DiffusersTarget(pipe, "tiny")
+    target = target_of(pipe, "tiny")
     edit = random_edit(target, ("cross_kv", "text"))
     source = single_file(pipe, tmp_path / "a.safetensors", torch.float32)
     fuse_checkpoint(artifact_of(target, edit), source, tmp_path / "b.safetensors")  # published block layout fits
@@ -236,7 +237,7 @@ def test_published_names_and_shapes(width, family, tmp_path):
 
 def test_refusals_write_nothing(pocket_target, tmp_path, tiny_sd1):
     artifact = artifact_of(pocket_target, random_edit(pocket_target, GROUPS))
-    other = DiffusersTarget(tiny_sd1(), "tiny")
+    other = target_of(tiny_sd1(), "tiny")
     source = single_file(pocket_target.pipe, tmp_path / "a.safetensors")
     config = {"unet": dict(pocket_target.pipe.unet.config)}
     out = tmp_path / "out.safetensors"

@@ -15,7 +15,7 @@ from erase_plugins.artifacts.store import lower_for
 from erase_plugins.artifacts.tensors import write_tensors
 from erase_plugins.artifacts.weights import base_tensors
 from erase_plugins.errors import ArtifactError, BaseMismatch, NotFiniteError, RequestError, Unsupported
-from erase_plugins.runtime.convert import convert
+from erase_plugins.workflow.convert import convert
 from tests.layouts.making import artifact_of, dense_edit, random_edit, same_edit
 
 

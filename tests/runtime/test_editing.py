@@ -7,9 +7,9 @@ import pytest
 import torch
 from PIL import Image
 
-from erase_plugins.families.diffusers_target import DiffusersTarget
-from erase_plugins.runtime.apply import apply
 from erase_plugins.testing.tiny import tiny_editing
+from erase_plugins.workflow.applying import apply
+from erase_plugins.workflow.models import target_of
 from tests.layouts.making import artifact_of, bottleneck_edit, random_edit
 
 
@@ -34,7 +34,7 @@ def edited(pipe) -> np.ndarray:
 
 
 def test_a_lora_file_acts_in_both_phases(pipe, base, tmp_path):
-    target = DiffusersTarget(pipe, "tiny")
+    target = target_of(pipe, "tiny")
     saved = artifact_of(target, random_edit(target, ("transformer",))).save(tmp_path / "out", ("diffusers",))
     file = saved.manifest.files[0].name
     pipe.load_lora_weights(str(tmp_path / "out"), weight_name=file, adapter_name="erase_test")
@@ -48,7 +48,7 @@ def test_a_lora_file_acts_in_both_phases(pipe, base, tmp_path):
 
 
 def test_added_modules_outlive_the_pipelines_own_attention_processors(pipe, base):
-    target = DiffusersTarget(pipe, "tiny")
+    target = target_of(pipe, "tiny")
     artifact = artifact_of(target, bottleneck_edit(target))
     with apply(pipe, artifact) as handle:
         assert float(np.abs(edited(pipe) - base).max()) > 1e-3

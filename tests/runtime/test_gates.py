@@ -8,16 +8,17 @@ import pytest
 import torch
 
 from erase_plugins import compose
-from erase_plugins.artifacts.artifact import Artifact, load_artifact
+from erase_plugins.artifacts.artifact import Artifact
 from erase_plugins.artifacts.edit import CONTEXT, AddOn, ContextMap, Edit, LowRank
 from erase_plugins.artifacts.gated import GATE, concepts_of, gate_addon, gated_lowrank, is_gated, plain_lora
 from erase_plugins.artifacts.lowrank import total
 from erase_plugins.artifacts.manifest import Manifest, describe_base
 from erase_plugins.errors import AlreadyApplied, ArtifactError, BaseMismatch, Unsupported
-from erase_plugins.families.diffusers_target import DiffusersTarget
-from erase_plugins.runtime.apply import apply, apply_all
 from erase_plugins.runtime.gates import gate_table, gate_values
 from erase_plugins.types import Concept
+from erase_plugins.workflow.applying import apply, apply_all
+from erase_plugins.workflow.artifacts import load_artifact
+from erase_plugins.workflow.models import target_of
 
 PROMPTS = ["pizza", "a dog", ""]
 
@@ -26,7 +27,7 @@ PROMPTS = ["pizza", "a dog", ""]
 def target():
     from erase_plugins.testing.tiny import tiny_sd1
 
-    return DiffusersTarget(tiny_sd1(), "tiny")
+    return target_of(tiny_sd1(), "tiny")
 
 
 def detector(target, concept):
@@ -232,13 +233,13 @@ def test_patch_file_keeps_gates_and_lora_files_say_what_they_lose(target, tmp_pa
 @pytest.mark.parametrize("layout", ["diffusers", "kohya"])
 def test_stock_diffusers_loads_the_plain_form(tiny_sd1, tmp_path, layout):
     pipe = tiny_sd1()
-    own = DiffusersTarget(pipe, "tiny")
+    own = target_of(pipe, "tiny")
     gated = artifact(own, "pizza", rank=2)
     saved = gated.save(tmp_path / "out", (layout,))
     with apply(pipe, wrapped(own, plain_lora(gated.edit), "pizza")):
         expected = predict(own)
     pipe.load_lora_weights(str(tmp_path / "out"), weight_name=saved.manifest.files[0].name)
-    assert near(predict(DiffusersTarget(pipe, "tiny")), expected)
+    assert near(predict(target_of(pipe, "tiny")), expected)
 
 
 @pytest.mark.parametrize(
@@ -285,7 +286,7 @@ def test_gates_of_different_measures_are_not_merged(target):
 
 def test_weight_changes_go_behind_a_gate_and_act_fully_where_it_is_open(target):
     from erase_plugins.artifacts.edit import Bias, Dense
-    from erase_plugins.artifacts.gated import behind_gate
+    from erase_plugins.artifacts.lowrank import behind_gate
 
     gate = detector(target, "pizza")
     refs = target.modules("cross_kv")[:2]

@@ -16,9 +16,9 @@ from erase_plugins.artifacts.gated import GATE, gate_addon, gated_lowrank
 from erase_plugins.artifacts.manifest import Manifest, describe_base
 from erase_plugins.errors import AlreadyApplied, NotInFile, PipelineChanged, Unsupported
 from erase_plugins.evaluation.draw import draw
-from erase_plugins.families.diffusers_target import DiffusersTarget
 from erase_plugins.runtime.apply import attach_edit
 from erase_plugins.types import Concept
+from erase_plugins.workflow.models import target_of
 
 LAYER = "mid_block.attentions.0.transformer_blocks.0.attn2.to_k"
 
@@ -43,7 +43,7 @@ def other():
 
 
 def of_edit(pipe, edit: Edit, name: str) -> Artifact:
-    target = DiffusersTarget(pipe, "tiny")
+    target = target_of(pipe, "tiny")
     manifest = Manifest(
         name=name, method={"id": "test", "title": "Test"}, concepts=(Concept("pizza"),), base=describe_base(target),
         kinds=tuple(sorted(edit.kinds)), rank=edit.rank, modules=len(edit), created="2026-01-02T03:04:05Z",
@@ -54,7 +54,7 @@ def of_edit(pipe, edit: Edit, name: str) -> Artifact:
 @pytest.fixture
 def gated(pipe):
     """Changes of all attention projections behind a gate that is open for every prompt."""
-    target = DiffusersTarget(pipe, "tiny")
+    target = target_of(pipe, "tiny")
     generator = torch.Generator().manual_seed(3)
     row = torch.zeros(1, 1, target.info.width)
     group = {GATE: gate_addon(row, ["pizza"], [0], "probe", target.info.tokens, low=-2.0, high=-1.0)}
@@ -358,7 +358,7 @@ def test_a_gate_that_fused_projections_pass_by_is_told_at_the_next_picture(pipe,
     assert picture(pipe).equal(base)
     pipe.unet.fuse_qkv_projections()
     with pytest.raises((PipelineChanged, Unsupported), match="unfuse_qkv_projections"):
-        attach_edit(pipe, DiffusersTarget(pipe, "tiny"), gated, 1.0, "weights")
+        attach_edit(pipe, target_of(pipe, "tiny"), gated, 1.0, "weights")
     assert ep.applied(pipe) == []
 
 
@@ -629,7 +629,7 @@ def test_the_same_artifact_twice_is_refused(pipe, artifact, gated, tmp_path):
 @pytest.mark.parametrize("mode", ["weights", "context"])
 @pytest.mark.parametrize("layout", ["diffusers", "kohya"])
 def test_loaded_as_a_lora_and_applied_is_refused_either_way(pipe, artifact, tmp_path, layout, mode):
-    saved = artifact.save(tmp_path / "saved", (layout,), DiffusersTarget(pipe, "tiny"))
+    saved = artifact.save(tmp_path / "saved", (layout,), target_of(pipe, "tiny"))
     file = saved.manifest.files[0].name
     base, plain = weights(pipe), picture(pipe)
     pipe.load_lora_weights(str(tmp_path / "saved"), weight_name=file, adapter_name="mine")

@@ -14,7 +14,7 @@ from erase_plugins.protocols import Verdict
 
 if TYPE_CHECKING:
     from erase_plugins.artifacts.edit import Edit
-    from erase_plugins.families.base import Family
+    from erase_plugins.artifacts.family_names import FamilyNames
 
 _PREFIX = "context_map"
 
@@ -26,16 +26,16 @@ class ContextLayout:
     title = "portable context map (no layers, no statistics)"
     readers = ("erase-plugins",)
 
-    def accepts(self, edit: Edit, family: Family) -> Verdict:
+    def accepts(self, edit: Edit, family: FamilyNames) -> Verdict:
         others = edit.kinds - {"contextmap"}
         if others or not edit.kinds:
             return Verdict("no", f"a context map file cannot carry {', '.join(sorted(others)) or 'nothing'}")
         return Verdict("yes")
 
-    def filename(self, slug: str, family: Family) -> str:
+    def filename(self, slug: str, family: FamilyNames) -> str:
         return "context_map.safetensors"
 
-    def write(self, edit: Edit, family: Family, header: Mapping[str, str], path: Path) -> None:
+    def write(self, edit: Edit, family: FamilyNames, header: Mapping[str, str], path: Path) -> None:
         from erase_plugins.artifacts.tensors import write_tensors
 
         tensors = {
@@ -48,7 +48,7 @@ class ContextLayout:
     def sniff(self, keys: Sequence[str], header: Mapping[str, str]) -> bool:
         return bool(keys) and all(key.startswith(f"{_PREFIX}.") for key in keys)
 
-    def read(self, path: Path, family: Family) -> Edit:
+    def read(self, path: Path, family: FamilyNames) -> Edit:
         from erase_plugins.artifacts.edit import CONTEXT, ContextMap, Delta, Edit
         from erase_plugins.artifacts.serialize import check_delta
         from erase_plugins.artifacts.tensors import read_tensors

@@ -11,7 +11,7 @@ from erase_plugins.protocols import Verdict
 
 if TYPE_CHECKING:
     from erase_plugins.artifacts.edit import Delta, Edit
-    from erase_plugins.families.base import Family
+    from erase_plugins.artifacts.family_names import FamilyNames
 
 _CARRIED = frozenset({"lowrank", "dense", "bias"})
 
@@ -23,7 +23,7 @@ class DiffLayout:
     title = "Kohya-style patch (.diff, .diff_b) for ComfyUI"
     readers = ("ComfyUI",)
 
-    def accepts(self, edit: Edit, family: Family) -> Verdict:
+    def accepts(self, edit: Edit, family: FamilyNames) -> Verdict:
         other = sorted(edit.kinds - _CARRIED)
         if other:
             return Verdict("no", f"a .diff file carries weight and bias changes, not {', '.join(other)}")
@@ -32,10 +32,10 @@ class DiffLayout:
             return Verdict("no", f"ComfyUI does not patch embedding tables ({odd[0]})")
         return Verdict("yes") if len(edit) else Verdict("no", "the edit is empty")
 
-    def filename(self, slug: str, family: Family) -> str:
+    def filename(self, slug: str, family: FamilyNames) -> str:
         return f"{slug}_{family.id}_patch.safetensors"
 
-    def write(self, edit: Edit, family: Family, header: Mapping[str, str], path: Path) -> None:
+    def write(self, edit: Edit, family: FamilyNames, header: Mapping[str, str], path: Path) -> None:
         from erase_plugins.artifacts.kohya_header import kohya_header
         from erase_plugins.artifacts.lora_file import fresh, stored_dtype
         from erase_plugins.artifacts.tensors import write_tensors
@@ -57,7 +57,7 @@ class DiffLayout:
     def sniff(self, keys: Sequence[str], header: Mapping[str, str]) -> bool:
         return any(key.startswith("lora_") and key.endswith((".diff", ".diff_b")) for key in keys)
 
-    def read(self, path: Path, family: Family) -> Edit:
+    def read(self, path: Path, family: FamilyNames) -> Edit:
         from erase_plugins.artifacts.edit import Bias, Dense, Edit
         from erase_plugins.artifacts.layouts.kohya import _PARTS
         from erase_plugins.artifacts.lora_file import Pairs

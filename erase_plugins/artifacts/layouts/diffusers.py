@@ -12,7 +12,7 @@ from erase_plugins.hookspecs import hookimpl
 
 if TYPE_CHECKING:
     from erase_plugins.artifacts.edit import Edit
-    from erase_plugins.families.base import Family
+    from erase_plugins.artifacts.family_names import FamilyNames
     from erase_plugins.protocols import Verdict
 
 _METADATA = "lora_adapter_metadata"
@@ -32,15 +32,15 @@ class DiffusersLayout:
     title = "diffusers LoRA (pytorch_lora_weights.safetensors)"
     readers = ("diffusers",)
 
-    def accepts(self, edit: Edit, family: Family) -> Verdict:
+    def accepts(self, edit: Edit, family: FamilyNames) -> Verdict:
         from erase_plugins.artifacts.lora_file import named_verdict
 
         return named_verdict(edit, family, "diffusers")
 
-    def filename(self, slug: str, family: Family) -> str:
+    def filename(self, slug: str, family: FamilyNames) -> str:
         return "pytorch_lora_weights.safetensors"
 
-    def write(self, edit: Edit, family: Family, header: Mapping[str, str], path: Path) -> None:
+    def write(self, edit: Edit, family: FamilyNames, header: Mapping[str, str], path: Path) -> None:
         from erase_plugins.artifacts.lora_file import padding_header, prepared
         from erase_plugins.artifacts.tensors import write_tensors
 
@@ -66,7 +66,7 @@ class DiffusersLayout:
     def sniff(self, keys: Sequence[str], header: Mapping[str, str]) -> bool:
         return any(_COMPONENT.match(key) and _TENSOR.match(key) for key in keys)
 
-    def read(self, path: Path, family: Family) -> Edit:
+    def read(self, path: Path, family: FamilyNames) -> Edit:
         from erase_plugins.artifacts.lora_file import Pairs, collect, padding_names
         from erase_plugins.artifacts.tensors import read_tensors
         from erase_plugins.errors import ArtifactError

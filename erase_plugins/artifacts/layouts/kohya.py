@@ -10,7 +10,7 @@ from erase_plugins.hookspecs import hookimpl
 
 if TYPE_CHECKING:
     from erase_plugins.artifacts.edit import Edit
-    from erase_plugins.families.base import Family
+    from erase_plugins.artifacts.family_names import FamilyNames
     from erase_plugins.protocols import Verdict
 
 _PARTS = {"lora_down.weight": "down", "lora_up.weight": "up", "alpha": "alpha"}
@@ -26,15 +26,15 @@ class KohyaLayout:
     title = "Kohya LoRA (ComfyUI, diffusers, LyCORIS; names and header as A1111, Forge and sd-scripts use them)"
     readers = ("ComfyUI", "diffusers", "LyCORIS")
 
-    def accepts(self, edit: Edit, family: Family) -> Verdict:
+    def accepts(self, edit: Edit, family: FamilyNames) -> Verdict:
         from erase_plugins.artifacts.lora_file import named_verdict
 
         return named_verdict(edit, family, "kohya")
 
-    def filename(self, slug: str, family: Family) -> str:
+    def filename(self, slug: str, family: FamilyNames) -> str:
         return f"{slug}_{family.id}_kohya.safetensors"
 
-    def write(self, edit: Edit, family: Family, header: Mapping[str, str], path: Path) -> None:
+    def write(self, edit: Edit, family: FamilyNames, header: Mapping[str, str], path: Path) -> None:
         import torch
 
         from erase_plugins.artifacts.kohya_header import kohya_header
@@ -55,7 +55,7 @@ class KohyaLayout:
         patch = any(key.endswith((".diff", ".diff_b")) for key in stems)
         return not patch and any(key.endswith(".lora_down.weight") for key in stems)
 
-    def read(self, path: Path, family: Family) -> Edit:
+    def read(self, path: Path, family: FamilyNames) -> Edit:
         from erase_plugins.artifacts.lora_file import Pairs, collect, padding_names
         from erase_plugins.artifacts.tensors import read_tensors
         from erase_plugins.errors import ArtifactError

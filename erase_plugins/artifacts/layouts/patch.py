@@ -14,7 +14,7 @@ HEADER_KEY = "erase_plugins.edit"
 
 if TYPE_CHECKING:
     from erase_plugins.artifacts.edit import Edit
-    from erase_plugins.families.base import Family
+    from erase_plugins.artifacts.family_names import FamilyNames
 
 
 class PatchLayout:
@@ -24,13 +24,13 @@ class PatchLayout:
     title = "erase-plugins patch (every kind of change, with statistics)"
     readers = ("erase-plugins",)
 
-    def accepts(self, edit: Edit, family: Family) -> Verdict:
+    def accepts(self, edit: Edit, family: FamilyNames) -> Verdict:
         return Verdict("yes")
 
-    def filename(self, slug: str, family: Family) -> str:
+    def filename(self, slug: str, family: FamilyNames) -> str:
         return "edit.safetensors"
 
-    def write(self, edit: Edit, family: Family, header: Mapping[str, str], path: Path) -> None:
+    def write(self, edit: Edit, family: FamilyNames, header: Mapping[str, str], path: Path) -> None:
         from erase_plugins.artifacts.serialize import edit_to_tensors
         from erase_plugins.artifacts.tensors import write_tensors
 
@@ -40,7 +40,7 @@ class PatchLayout:
     def sniff(self, keys: Sequence[str], header: Mapping[str, str]) -> bool:
         return HEADER_KEY in header
 
-    def read(self, path: Path, family: Family) -> Edit:
+    def read(self, path: Path, family: FamilyNames) -> Edit:
         from erase_plugins.artifacts.serialize import edit_from_tensors
         from erase_plugins.artifacts.tensors import read_tensors
 

@@ -12,7 +12,7 @@ from erase_plugins.hookspecs import hookimpl
 
 if TYPE_CHECKING:
     from erase_plugins.artifacts.edit import Edit
-    from erase_plugins.families.base import Family
+    from erase_plugins.artifacts.family_names import FamilyNames
     from erase_plugins.protocols import Verdict
 
 MODEL, CONFIG = "adapter_model.safetensors", "adapter_config.json"
@@ -29,15 +29,15 @@ class PeftLayout:
     title = "peft adapter folder, one per component (PeftModel.from_pretrained)"
     readers = ("peft",)
 
-    def accepts(self, edit: Edit, family: Family) -> Verdict:
+    def accepts(self, edit: Edit, family: FamilyNames) -> Verdict:
         from erase_plugins.artifacts.lora_file import lora_verdict
 
         return lora_verdict(edit)
 
-    def filename(self, slug: str, family: Family) -> str:
+    def filename(self, slug: str, family: FamilyNames) -> str:
         return "peft"
 
-    def write(self, edit: Edit, family: Family, header: Mapping[str, str], path: Path) -> None:
+    def write(self, edit: Edit, family: FamilyNames, header: Mapping[str, str], path: Path) -> None:
         from erase_plugins.artifacts.edit import Edit
         from erase_plugins.artifacts.lora_file import prepared
         from erase_plugins.artifacts.standin import stand_in
@@ -63,7 +63,7 @@ class PeftLayout:
     def sniff(self, keys: Sequence[str], header: Mapping[str, str]) -> bool:
         return any(_TENSOR.match(key) for key in keys)
 
-    def read(self, path: Path, family: Family) -> Edit:
+    def read(self, path: Path, family: FamilyNames) -> Edit:
         """Reads one adapter file or folder, or, for a path that `write` was given, all its components."""
         from erase_plugins.artifacts.edit import Edit
         from erase_plugins.errors import ArtifactError, CorruptArtifact
@@ -107,7 +107,7 @@ def _config(rank: int, modules: list[str], header: Mapping[str, str]) -> dict[st
     }
 
 
-def _read_one(file: Path, family: Family) -> Edit:
+def _read_one(file: Path, family: FamilyNames) -> Edit:
     from erase_plugins.artifacts.lora_file import Pairs, collect
     from erase_plugins.artifacts.names import canonical
     from erase_plugins.artifacts.tensors import read_tensors
@@ -131,7 +131,7 @@ def _read_one(file: Path, family: Family) -> Edit:
     return collect(family.id, pairs, places, scales)
 
 
-def _guess_component(file: Path, stems: Mapping[str, Any], family: Family) -> str:
+def _guess_component(file: Path, stems: Mapping[str, Any], family: FamilyNames) -> str:
     from erase_plugins.errors import ArtifactError
 
     stem = next(iter(stems), "")

@@ -10,8 +10,8 @@ import torch
 from erase_plugins.errors import BaseMismatch, Unsupported
 from erase_plugins.testing.case import Case
 from erase_plugins.testing.checks import check, refused
-from erase_plugins.testing.models import other_models, shared_pipeline
-from erase_plugins.testing.observe import changed_since, predictions, snapshot
+from erase_plugins.testing.models import changed_since, other_models, shared_pipeline
+from erase_plugins.testing.observe import predictions, snapshot
 
 #: float32 rounding of one denoiser pass, relative to the size of its output
 TOLERANCE = 1e-4
@@ -24,7 +24,7 @@ def closeness(first: Any, second: Any) -> float:
 
 def applied_predictions(pipe: Any, artifact: Any, strength: float = 1.0) -> Any:
     """Predictions with an artifact applied; the pipeline is restored."""
-    from erase_plugins.runtime.apply import apply
+    from erase_plugins.workflow.applying import apply
 
     with apply(pipe, artifact, strength):
         return predictions(pipe)
@@ -41,7 +41,7 @@ def edit_has_an_effect(case: Case) -> None:
 @check
 def strength_zero_is_identity(case: Case) -> None:
     """At strength 0 predictions are those of the base, bit for bit, also after strength was 1."""
-    from erase_plugins.runtime.apply import apply
+    from erase_plugins.workflow.applying import apply
 
     base = predictions(case.pipe)
     assert torch.equal(applied_predictions(case.pipe, case.artifact, 0.0), base), "strength 0 is not the base model"
@@ -64,7 +64,7 @@ def remove_restores(case: Case) -> None:
 @check
 def fuse_equals_apply(case: Case) -> None:
     """Fused weights predict what the applied edit predicts; what cannot be fused says so."""
-    from erase_plugins.runtime.apply import apply
+    from erase_plugins.workflow.applying import apply
 
     expected = applied_predictions(case.pipe, case.artifact)
     pipe = case.fresh()
@@ -80,7 +80,7 @@ def fuse_equals_apply(case: Case) -> None:
 @check
 def other_models_are_refused(case: Case) -> None:
     """Other weights and another family raise `BaseMismatch` and stay untouched."""
-    from erase_plugins.runtime.apply import apply
+    from erase_plugins.workflow.applying import apply
 
     for name, seed in other_models(case.model):
         pipe = shared_pipeline(name, seed)

@@ -15,7 +15,7 @@ from erase_plugins.testing.observe import files_below, predictions
 @layout_check
 def layout_round_trip(case: Case, layout: str) -> None:
     """Folder and single files load into the same prediction; a layout that cannot carry the edit gives a reason."""
-    from erase_plugins.artifacts.artifact import load_artifact
+    from erase_plugins.workflow.artifacts import load_artifact
 
     expected = applied_predictions(case.pipe, case.artifact)
     with scratch() as folder:
@@ -94,8 +94,8 @@ def saved_files_are_declared(case: Case) -> None:
 @check
 def manifest_round_trip(case: Case) -> None:
     """The manifest survives JSON, names method, concepts, options and base, and holds no path of this machine."""
-    from erase_plugins.artifacts.artifact import load_artifact
     from erase_plugins.artifacts.manifest import Manifest
+    from erase_plugins.workflow.artifacts import load_artifact
 
     with scratch() as folder:
         saved = case.artifact.save(folder / "out", target=case.target())

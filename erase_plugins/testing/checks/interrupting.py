@@ -7,7 +7,8 @@ import torch
 from erase_plugins.errors import RunCancelled
 from erase_plugins.testing.case import Case, StopAfter, scratch
 from erase_plugins.testing.checks import check, refused
-from erase_plugins.testing.observe import changed_since, snapshot
+from erase_plugins.testing.models import changed_since
+from erase_plugins.testing.observe import snapshot
 
 
 @check

@@ -11,15 +11,15 @@ from erase_plugins.artifacts.artifact import Artifact
 from erase_plugins.artifacts.edit import CONTEXT, AddOn, ContextMap, Edit, LowRank
 from erase_plugins.artifacts.gated import GATE, GATED, gate_addon, gated_lowrank
 from erase_plugins.artifacts.manifest import Manifest, describe_base
-from erase_plugins.families.diffusers_target import DiffusersTarget
 from erase_plugins.types import Concept
+from erase_plugins.workflow.models import target_of
 
 PROMPT = "a pizza"
 
 
 def make(kind: str, pipe: Any, seed: int = 0) -> Artifact:
     """An artifact of one kind for a pipeline: "weights", "unet", "map", "gated" or "added"."""
-    target = DiffusersTarget(pipe, "tiny")
+    target = target_of(pipe, "tiny")
     generator = torch.Generator().manual_seed(seed)
     deltas: dict[str, dict[str, Any]] = {"unet": {}}
     width = target.info.width

@@ -7,14 +7,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from erase_plugins.artifacts.artifact import Artifact, load_artifact
+from erase_plugins.artifacts.artifact import Artifact
 from erase_plugins.artifacts.atomic import atomic_file
 from erase_plugins.artifacts.edit import Bias, Delta, Edit
 from erase_plugins.artifacts.eraser_folder import is_eraser_folder, read_eraser_folder
 from erase_plugins.artifacts.locks import claim, claim_files
 from erase_plugins.artifacts.places import ARTIFACT, FILE
 from erase_plugins.errors import BaseMismatch, NotFiniteError, RequestError, Unsupported
+from erase_plugins.manager import get_manager
 from erase_plugins.runtime.sidecars import sidecar_files
+from erase_plugins.workflow.artifacts import load_artifact, save_artifact
 
 DTYPES = ("float32", "float16", "bfloat16")
 
@@ -59,8 +61,6 @@ def convert(
         RequestError: contradictory options.
         BaseMismatch: the file does not belong to ``base``.
     """
-    from erase_plugins.manager import get_manager
-
     _check_options(rank, energy, dtype)
     place = Path(out)
     chosen = get_manager().layout(layout)
@@ -77,8 +77,6 @@ def _convert(
     source: Artifact | str | Path, chosen: Any, place: Path, target: Any, rank: int | None, energy: float | None,
     drop_bias: bool, pictures: tuple[Any, ...] | None, dtype: str | None, family: str | None, force: bool,
 ) -> Artifact:  # fmt: skip
-    from erase_plugins.manager import get_manager
-
     artifact, errors = open_source(source, target, family)
     kind = get_manager().family(artifact.edit.family)
     edit, notes = artifact.edit, list(artifact.manifest.notes)
@@ -237,12 +235,16 @@ def cast(edit: Edit, dtype: str, layout: str) -> Edit:
 def _write(
     artifact: Artifact, layout: Any, family: Any, place: Path, force: bool, pictures: tuple[Any, ...] | None
 ) -> Artifact:
-    from erase_plugins.artifacts.store import check_edit, file_header, read_file, save
+    from erase_plugins.artifacts.store import check_edit, file_header, read_file
     from erase_plugins.runtime.sidecars import write_sidecars
 
     if place.suffix != ".safetensors":
-        extras = None if pictures is None else lambda _folder, file: write_sidecars(artifact.manifest, file, pictures)
-        return save(artifact, place, (layout.id,), None, force, extras)
+        extras = (
+            None
+            if pictures is None
+            else lambda _folder, file: write_sidecars(artifact.manifest, file, pictures, family)
+        )
+        return save_artifact(artifact, place, (layout.id,), None, force, extras)
     name = layout.filename(artifact.name, family)
     if not name.endswith(".safetensors"):
         raise RequestError(f"layout {layout.id} is a folder; give --out a folder name, not '{place.name}'")
@@ -250,9 +252,11 @@ def _write(
     with atomic_file(place, force) as work:
         layout.write(artifact.edit, family, file_header(artifact.manifest, family, layout.id, artifact.edit), work)
     if pictures is not None:
-        write_sidecars(artifact.manifest, place, pictures)
+        write_sidecars(artifact.manifest, place, pictures, family)
     return replace(
-        artifact, manifest=replace(artifact.manifest, files=read_file(place, None).manifest.files), path=place
+        artifact,
+        manifest=replace(artifact.manifest, files=read_file(place, None, get_manager().known()).manifest.files),
+        path=place,
     )
 
 
@@ -270,6 +274,6 @@ def _check_options(rank: int | None, energy: float | None, dtype: str | None) ->
 def _target(base: Any) -> Any:
     if base is None:
         return None
-    from erase_plugins.families.loading import as_target
+    from erase_plugins.workflow.models import as_target
 
     return as_target(base)

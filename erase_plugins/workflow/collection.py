@@ -13,15 +13,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from erase_plugins.artifacts.artifact import DEFAULT_LAYOUTS, Artifact, load_artifact
+from erase_plugins.artifacts.artifact import DEFAULT_LAYOUTS, Artifact
 from erase_plugins.artifacts.atomic import atomic_file, atomic_folder
 from erase_plugins.artifacts.fingerprint import base_difference
 from erase_plugins.artifacts.locks import locked
 from erase_plugins.artifacts.manifest import FILENAME, Manifest, check_name
 from erase_plugins.artifacts.places import COLLECTION, INDEX
-from erase_plugins.artifacts.store import file_hash, read_folder, save
+from erase_plugins.artifacts.store import file_hash
 from erase_plugins.artifacts.strict_json import parse
 from erase_plugins.errors import ArtifactError, BaseMismatch, CorruptArtifact, UnknownName
+from erase_plugins.workflow.artifacts import load_artifact, locate, save_artifact
 
 SCHEMA = 1
 #: what an index may have
@@ -96,8 +97,6 @@ class Collection:
         Raises:
             ArtifactError: no collection there; `CorruptArtifact` if the index is damaged.
         """
-        from erase_plugins.artifacts.reference import locate
-
         folder = locate(path)
         folder = folder.parent if folder.name == INDEX else folder
         file = folder / INDEX
@@ -163,7 +162,7 @@ class Collection:
             )
         if file_hash(folder / FILENAME) != self.entries[name].sha256:
             raise CorruptArtifact(f"{name}: its manifest is not the one that the index lists; fetch it again")
-        return read_folder(folder)
+        return load_artifact(folder)
 
     def append(self, artifacts: Artifacts, force: bool = False) -> Collection:
         """The collection with more artifacts. The index is written last: it never lists what is not complete.
@@ -258,7 +257,7 @@ def _store(artifact: Artifact, folder: Path) -> CollectionEntry:
     if _manifest_hash(artifact):
         copy_artifact(artifact, folder, force=True)
     else:
-        save(artifact, folder, DEFAULT_LAYOUTS, None, True)
+        save_artifact(artifact, folder, DEFAULT_LAYOUTS, None, True)
     manifest = Manifest.from_json((folder / FILENAME).read_text(encoding="utf-8"))
     return CollectionEntry.of(manifest, folder / FILENAME)
 

@@ -1,0 +1,11 @@
+"""What the package hands down to its lower rooms when it is imported, so that none of them imports a room above it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+#: functions of upper rooms that data classes offer as methods too: save, apply, card, family
+FUNCTIONS: dict[str, Callable[..., Any]] = {}
+#: version of the package
+VERSION = ""

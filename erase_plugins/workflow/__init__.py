@@ -1,0 +1,1 @@
+"""What users call and what asks the registry: models, artifacts, runs, applying, measuring."""

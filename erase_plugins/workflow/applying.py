@@ -1,0 +1,64 @@
+"""Artifacts in force on a pipeline, or fused into a checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from erase_plugins.artifacts.artifact import Artifact
+from erase_plugins.runtime import checkpoint_file
+from erase_plugins.runtime.apply import Applied, all_of, applied, apply_to, check_settings
+from erase_plugins.runtime.checkpoint_file import Fused
+from erase_plugins.runtime.guard import check_compiled
+from erase_plugins.runtime.patcher import LOCK
+from erase_plugins.workflow.artifacts import family_of, load_artifact
+from erase_plugins.workflow.models import target_of
+
+__all__ = ["Applied", "applied", "apply", "apply_all", "fuse_checkpoint"]
+
+
+def apply(
+    pipe: Any,
+    artifact: Artifact | str | Path,
+    strength: float = 1.0,
+    *,
+    any_base: bool = False,
+    mode: str = "weights",
+) -> Applied:
+    """Applies an artifact to a pipeline. All or nothing: on any error the pipeline is as before.
+
+    Args:
+        pipe: diffusers pipeline.
+        artifact: an `Artifact` or its path.
+        strength: 1 is the evaluated edit, 0 bit-exact identity; negative values strengthen the concept.
+        any_base: allow other weights of the same architecture (a fine-tune).
+        mode: "weights", or "context" to map the text embeddings instead (context-map artifacts, quantised models).
+
+    Returns:
+        The handle that undoes it.
+
+    Raises:
+        BaseMismatch, Unsupported, RequestError, CorruptArtifact, AlreadyApplied, PipelineChanged: nothing was changed.
+    """
+    check_settings(strength, mode)
+    loaded = load_artifact(artifact)
+    with LOCK:
+        check_compiled(pipe)
+        return apply_to(target_of(pipe), loaded, strength, any_base=any_base, mode=mode)
+
+
+def apply_all(
+    pipe: Any, artifacts: Sequence[Artifact | str | Path], strength: float = 1.0, **options: Any
+) -> list[Applied]:
+    """Applies several artifacts; changes add up. All or nothing."""
+    return all_of(partial(apply, pipe, item, strength, **options) for item in artifacts)
+
+
+def fuse_checkpoint(
+    artifact: Artifact | str | Path, source: str | Path, out: str | Path, strength: float = 1.0, **options: Any
+) -> Fused:
+    """A new full checkpoint with an artifact in its weights; see `runtime.checkpoint_file.fuse_checkpoint`."""
+    loaded = load_artifact(artifact)
+    return checkpoint_file.fuse_checkpoint(loaded, family_of(loaded), source, out, strength, **options)

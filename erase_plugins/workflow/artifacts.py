@@ -1,0 +1,89 @@
+"""Artifacts for users: loaded from wherever they are, saved in the layouts that are registered, inspected."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from erase_plugins.artifacts.artifact import DEFAULT_LAYOUTS, Artifact
+from erase_plugins.artifacts.reference import is_reference
+from erase_plugins.errors import ArtifactError
+from erase_plugins.manager import get_manager
+
+
+def load_artifact(path: str | Path | Artifact, family: str | None = None) -> Artifact:
+    """A verified artifact.
+
+    Args:
+        path: artifact folder, a single file in any registered layout, a reference that a plugin resolves
+            ("hub:name/repository@revision"), or an `Artifact` (returned as it is).
+        family: family of a single file that does not say it.
+
+    Raises:
+        ArtifactError: not found; `CorruptArtifact` if verification fails.
+    """
+    if isinstance(path, Artifact):
+        return path
+    from erase_plugins.artifacts.store import read_file, read_folder
+
+    place = locate(path)
+    if place.is_dir():
+        return read_folder(place, get_manager().known())
+    if place.is_file():
+        return read_file(place, family, get_manager().known())
+    raise ArtifactError(f"no artifact at '{place.name}'; give an artifact folder or a .safetensors file")
+
+
+def locate(path: str | Path) -> Path:
+    """The place on disk of a path or reference.
+
+    Raises:
+        ArtifactError: no plugin resolves the reference.
+    """
+    if not isinstance(path, str) or not is_reference(path):
+        return Path(path)
+    place = get_manager().resolve_artifact(path)
+    if place is None:
+        scheme = path.split(":")[0]
+        raise ArtifactError(
+            f"no plugin knows where '{scheme}:' artifacts are; 'erase-plugins list plugins' shows what is installed"
+        )
+    return place
+
+
+def save_artifact(
+    artifact: Artifact,
+    folder: str | Path,
+    layouts: Sequence[str] = DEFAULT_LAYOUTS,
+    target: Any = None,
+    force: bool = False,
+    extras: Callable[[Path, Path], object] | None = None,
+) -> Artifact:
+    """Writes an artifact folder, complete or not at all, and tells the plugins; see `Artifact.save`.
+
+    Args:
+        artifact, folder, layouts, target, force: as for `Artifact.save`.
+        extras: called with the folder in the making and the last layout's file, to write files beside it.
+
+    Raises:
+        ArtifactError: the folder exists, or no layout can carry the edit.
+    """
+    from erase_plugins.artifacts.store import write_folder
+
+    manager = get_manager()
+    saved = write_folder(artifact, Path(folder), tuple(layouts), target, force, manager.known(), extras)
+    manager.artifact_saved(saved)
+    return saved
+
+
+def family_of(artifact: Artifact) -> Any:
+    """The registered family that an artifact was made for."""
+    return get_manager().family(artifact.edit.family)
+
+
+def inspect_file(path: str | Path) -> dict[str, Any]:
+    """What a safetensors file is, for which base, and how it can be converted; see `artifacts.foreign.inspect_file`."""
+    from erase_plugins.artifacts import foreign
+
+    return foreign.inspect_file(path, list(get_manager().known().families.values()))

@@ -1,0 +1,91 @@
+"""Plans a request and runs it with the method that is registered for it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from erase_plugins.engine.context import Listener
+from erase_plugins.engine.own_preset import with_note, with_preset
+from erase_plugins.engine.run import run_method
+from erase_plugins.errors import RequestError, Unsupported
+from erase_plugins.manager import get_manager
+from erase_plugins.types import EditPlan, EraseRequest
+from erase_plugins.workflow.models import plan_info
+
+
+def judges() -> list[Any]:
+    """All registered judges."""
+    return [entry.item for entry in get_manager().evaluators("judge")]
+
+
+def make_plan(request: EraseRequest, info: Any = None) -> EditPlan:
+    """The plan for a request, from configuration only, after every plugin had its say.
+
+    Raises:
+        RequestError, UnknownName, Unsupported: before any weight is loaded.
+    """
+    manager = get_manager()
+    method = manager.method(request.method)
+    for concept in request.concepts:
+        if concept.anchor is not None and concept.anchor.strip().lower() == concept.text.strip().lower():
+            raise RequestError(f"'{concept.text}' would become itself, so nothing would be erased; give another --to")
+    info = info if info is not None else plan_info(request)
+    families = method.families
+    if "*" not in families and info.family.id not in families:
+        others = [entry.item.id for entry in manager.methods() if entry.item.families & {info.family.id, "*"}]
+        raise Unsupported(
+            f"{method.id} does not support family {info.family.id}, only {', '.join(sorted(families))}; "
+            f"methods that do: {', '.join(others) or 'none'}"
+        )
+    request = with_preset(request, method, info, known_models())
+    return manager.adjust_plan(with_note(method.plan(request, info), request))
+
+
+def known_models() -> set[str]:
+    """Kinds of model that a preset may have a table for, of all families."""
+    families = [entry.item for entry in get_manager().families()]
+    return {family.id for family in families} | {name for family in families for name in family.presets}
+
+
+def run_plan(
+    plan: EditPlan,
+    target: Any,
+    *,
+    work: Path | None = None,
+    resume: bool = False,
+    listeners: Sequence[Listener] = (),
+    cancel: threading.Event | None = None,
+    shares: Callable[..., list[float]] | None = None,
+    target_rate: Callable[..., float] | None = None,
+) -> Any:
+    """Runs a plan on a loaded target.
+
+    Args:
+        plan: from `make_plan`.
+        target: the loaded model.
+        work: folder for checkpoints.
+        resume: go on from a checkpoint in ``work``.
+        listeners: called with every event.
+        cancel: set it from another thread to stop.
+        shares: measures attribute shares, for methods that balance them.
+        target_rate: measures how often the concepts are still seen, for ``stop_at``; without it training runs its
+            course.
+
+    Returns:
+        The artifact, in memory.
+
+    Raises:
+        RequestError: a phrase is longer than what the text encoder reads.
+        RunRefused: a hook's veto, or an edit that changes nothing.
+        RunCancelled, NotFiniteError and what the method raises; the target is unchanged in any case.
+    """
+    manager = get_manager()
+    manager.method(plan.request.method)
+    entry = next(item for item in manager.methods() if item.item.id == plan.request.method)
+    return run_method(
+        entry, plan, target, manager, judges(), work=work, resume=resume, listeners=listeners, cancel=cancel,
+        shares=shares, target_rate=target_rate,
+    )  # fmt: skip

@@ -1,0 +1,48 @@
+"""What a reference to something published says: repository, revision, members of a collection."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from erase_plugins.errors import RequestError
+from hub_cards.errors import check_repo, check_revision
+
+#: how references to published artifacts begin
+SCHEME = "hub:"
+
+
+@dataclass(frozen=True)
+class Source:
+    """What a reference names: repository, revision, and members of a collection."""
+
+    repo: str
+    revision: str | None = None
+    names: tuple[str, ...] = ()
+
+
+def split(spec: str) -> tuple[str, str | None]:
+    """Repository and revision of "owner/name", "owner/name@revision", with or without "hub:" before.
+
+    Raises:
+        RequestError: another form.
+    """
+    source = parse(spec)
+    if source.names:
+        raise RequestError(f"{spec[:80]!a} names artifacts of a collection; use 'collection pull' for them")
+    return source.repo, source.revision
+
+
+def parse(spec: str) -> Source:
+    """The parts of "owner/name@revision#member,member"; all but the first are optional.
+
+    Raises:
+        RequestError: another form.
+    """
+    place, hash_sign, members = spec.removeprefix(SCHEME).partition("#")
+    repo, sign, revision = place.partition("@")
+    names = tuple(name.strip() for name in members.split(",") if name.strip())
+    if sign and not revision.strip():
+        raise RequestError(f"{spec[:80]!a} has no revision after '@'; name a branch, a tag or a commit")
+    if hash_sign and not names:
+        raise RequestError(f"{spec[:80]!a} has no name after '#'; name artifacts of the collection")
+    return Source(check_repo(repo), check_revision(revision.strip()) if sign else None, names)
