@@ -43,5 +43,4 @@ def types(session: nox.Session) -> None:
 @nox.session
 def docs(session: nox.Session) -> None:
     """Writes the generated pages anew: methods, command line, nodes, their translations and examples."""
-    session.run("python", "-m", "erase_plugins.docs")
-    session.run("python", "-m", "comfy_nodes.docs")
+    session.run("python", "-m", "tools.docs")

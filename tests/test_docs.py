@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from erase_plugins import docs
+from tools.docs import pages as docs
 
 ROOT = Path(__file__).parent.parent
 
@@ -15,7 +15,7 @@ ROOT = Path(__file__).parent.parent
 @pytest.mark.parametrize("page", ["docs/methods.md", "docs/cli.md", "docs/plugins.md", "docs/results.md", "README.md"])
 def test_generated_pages_equal_the_code(page: str) -> None:
     render = docs.pages(ROOT)[ROOT / page]
-    assert (ROOT / page).read_text(encoding="utf-8") == render(), "run: python -m erase_plugins.docs"
+    assert (ROOT / page).read_text(encoding="utf-8") == render(), "run: python -m tools.docs"
 
 
 def test_every_method_and_option_is_on_the_page() -> None:

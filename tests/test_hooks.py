@@ -15,9 +15,9 @@ from erase_plugins.manager import get_manager
 from erase_plugins.plugin_checks import REQUIRED, hook_names
 from erase_plugins.testing.models import changed_since, shared_pipeline
 from erase_plugins.testing.observe import snapshot
-from erase_plugins.testing.reference import BLOCKS, fill
 from erase_plugins.types import EditPlan, Event
 from tests.contract.reference_methods import Plugin, RandomLowRank, StepByStep
+from tools.docs.hooks import BLOCKS, fill
 
 DOCS = Path(__file__).parent.parent / "docs" / "plugins.md"
 
@@ -70,7 +70,7 @@ def test_there_are_eighteen_hooks_and_all_are_documented_and_typed():
 
 def test_the_page_shows_the_code_as_it_is():
     text = DOCS.read_text(encoding="utf-8")
-    assert fill(text) == text, "run: python -m erase_plugins.testing.reference docs/plugins.md"
+    assert fill(text) == text, "run: python -m tools.docs"
     for name in hook_names():
         assert f"### {name}\n" in text
 

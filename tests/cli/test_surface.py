@@ -13,10 +13,10 @@ import click
 import pytest
 
 from erase_plugins import __version__
-from erase_plugins.cli import docs
 from erase_plugins.cli.group import COMMANDS, describe
 from erase_plugins.cli.main import cli
 from erase_plugins.errors import BaseMismatch, EraseError, HubError, MissingExtra, RequestError, Unsupported
+from tools.docs import cli as docs
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import erase_plugins as ep
 import hub_cards
-from comfy_nodes.docs.examples import HUB_REPO, LIBRARY, STYLE_LORA
 from erase_plugins.testing.hub_server import HubServer
 from erase_plugins.workflow.collection import build_collection
+from tools.docs.comfy.examples import HUB_REPO, LIBRARY, STYLE_LORA
 
 
 def prepare(base: Path, hub: HubServer, work: Path) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from comfy_nodes.docs import own_specs
 from comfy_nodes.spec import WIDGETS, NodeSpec
+from tools.docs.comfy import own_specs
 
 FILE = Path(__file__).parent / "frozen_nodes.json"
 

@@ -8,12 +8,12 @@ import tomllib
 
 import pytest
 
-from comfy_nodes import docs
-from comfy_nodes.docs import help as help_pages
-from comfy_nodes.docs import locales
 from comfy_nodes.spec import Input, NodeSpec, Output, Result
 from erase_plugins.cli.comfy_install import COPIED
 from tests.comfy_nodes.conftest import ROOT
+from tools.docs import comfy as docs
+from tools.docs.comfy import help as help_pages
+from tools.docs.comfy import locales
 
 SPECS = docs.own_specs()
 PAGES = docs.pages(ROOT)
@@ -22,8 +22,8 @@ HELP = ROOT / "comfy_nodes" / "web" / "docs"
 
 @pytest.mark.parametrize("path", list(PAGES), ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_written_pages_equal_the_descriptions(path):
-    assert path.is_file(), "run: python -m comfy_nodes.docs"
-    assert path.read_text(encoding="utf-8") == PAGES[path](), "run: python -m comfy_nodes.docs"
+    assert path.is_file(), "run: python -m tools.docs"
+    assert path.read_text(encoding="utf-8") == PAGES[path](), "run: python -m tools.docs"
 
 
 @pytest.mark.parametrize("name", COPIED)

@@ -9,7 +9,6 @@ import re
 import pytest
 from PIL import Image
 
-from comfy_nodes.docs.examples import LIBRARY
 from erase_plugins.testing.hub_server import HubServer
 from erase_plugins.testing.hub_store import HubRefusal
 from tests.comfy_nodes import comfy_server
@@ -17,6 +16,7 @@ from tests.comfy_nodes.assets import prepare
 from tests.comfy_nodes.client import Client
 from tests.comfy_nodes.conftest import ROOT
 from tests.comfy_nodes.workflow import to_prompt
+from tools.docs.comfy.examples import LIBRARY
 
 pytestmark = [pytest.mark.comfy, pytest.mark.slow]
 WORKFLOWS = sorted((ROOT / "example_workflows").glob("*.json"))

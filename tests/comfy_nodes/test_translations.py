@@ -7,8 +7,8 @@ import re
 
 import pytest
 
-from comfy_nodes.docs import locales, own_specs, translations
 from comfy_nodes.nodes.methods import OWN, PREFIX
+from tools.docs.comfy import locales, own_specs, translations
 
 LANGUAGES = ("es", "fr", "ja", "ko", "ru", "zh")
 SPECS = own_specs()

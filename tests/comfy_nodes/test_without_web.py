@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from comfy_nodes.docs import own_specs
 from tests.comfy_nodes.comfy_server import FOLDERS
 from tests.comfy_nodes.conftest import ROOT
+from tools.docs.comfy import own_specs
 
 pytestmark = [pytest.mark.comfy, pytest.mark.slow]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from PIL import Image, ImageDraw
 
-from erase_plugins.pocket.recipe import Recipe
 from erase_plugins.pocket.world import World, WorldConcept
+from tools.pocket.recipe import Recipe
 
 SHAPES = ("disc", "box", "bar")
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from erase_plugins.pocket.loop import Draw, Stage
-from erase_plugins.pocket.recipe import Recipe
+from tools.pocket.loop import Draw, Stage
+from tools.pocket.recipe import Recipe
 
 RECIPE = Recipe(checkpoint_every=3)
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from erase_plugins.pocket import art
 from erase_plugins.pocket.world import World, WorldConcept
+from tools.pocket import art
 
 
 @pytest.fixture

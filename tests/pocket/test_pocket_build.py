@@ -15,9 +15,9 @@ import torch
 from safetensors.torch import load_file
 
 from erase_plugins.errors import RequestError
-from erase_plugins.pocket.build import WORK, Build
-from erase_plugins.pocket.drawing import load_judge, load_pipeline
-from erase_plugins.pocket.recipe import STAGES
+from tools.pocket.build import WORK, Build
+from tools.pocket.drawing import load_judge, load_pipeline
+from tools.pocket.recipe import STAGES
 
 LOOPS = ("vae", "decoder", "denoiser", "refine", "judge")
 
@@ -124,7 +124,7 @@ CHILD = """
 import sys
 import torch
 from pathlib import Path
-from erase_plugins.pocket.loop import run_stage
+from tools.pocket.loop import run_stage
 sys.path.insert(0, {tests!r})
 from pocket_toy import RECIPE, toy
 import time
@@ -137,7 +137,7 @@ def test_kill_signal_during_checkpoints(tmp_path):
     """A process that saves every three steps is killed at an arbitrary moment; what it left is whole and goes on."""
     from pocket_toy import RECIPE, toy
 
-    from erase_plugins.pocket.loop import finished, run_stage
+    from tools.pocket.loop import finished, run_stage
 
     killed, whole = tmp_path / "killed", tmp_path / "whole"
     for folder in (killed, whole):

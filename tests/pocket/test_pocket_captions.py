@@ -8,11 +8,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from erase_plugins.pocket.captions import TEMPLATES, caption, corpus
-from erase_plugins.pocket.compose import Label
-from erase_plugins.pocket.recipe import Recipe
-from erase_plugins.pocket.words import build_tokenizer, save_tokenizer
 from erase_plugins.pocket.world import pocket_world
+from tools.pocket.captions import TEMPLATES, caption, corpus
+from tools.pocket.compose import Label
+from tools.pocket.recipe import Recipe
+from tools.pocket.words import build_tokenizer, save_tokenizer
 
 WORLD = pocket_world()
 PIZZA = Label(next(i for i, item in enumerate(WORLD.concepts) if item.name == "pizza"), 1, 1)

@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 
 from erase_plugins.errors import RequestError
-from erase_plugins.pocket.compose import Label, Pictures, compose, placement
-from erase_plugins.pocket.recipe import Recipe
+from tools.pocket.compose import Label, Pictures, compose, placement
+from tools.pocket.recipe import Recipe
 
 
 def test_placement_stays_in_the_recipe():

@@ -10,12 +10,12 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from erase_plugins.pocket import networks
-from erase_plugins.pocket.drawing import draw, grid, judge_images, load_judge, load_pipeline, sampler
 from erase_plugins.pocket.judge import PocketJudge
-from erase_plugins.pocket.measure import Ask, full_prompts, measure, name_prompts, rate, synonym_prompts
-from erase_plugins.pocket.recipe import Recipe
 from erase_plugins.pocket.world import FOLDER, pocket_world
+from tools.pocket import networks
+from tools.pocket.drawing import draw, grid, judge_images, load_judge, load_pipeline, sampler
+from tools.pocket.measure import Ask, full_prompts, measure, name_prompts, rate, synonym_prompts
+from tools.pocket.recipe import Recipe
 
 WORLD = pocket_world()
 
@@ -76,7 +76,7 @@ def test_judge_recognises_drawn_pictures():
 
 
 def test_pictures_do_not_depend_on_their_batch(pocket_pipe, monkeypatch):
-    from erase_plugins.pocket import drawing
+    from tools.pocket import drawing
 
     scheduler = pocket_pipe.scheduler
     prompts = ["a pizza", "a fluent dog on a white background", "a rocket"]
@@ -117,7 +117,7 @@ def test_grid_geometry():
 
 def test_measure_counts_hits(monkeypatch, pocket_pipe):
     """The judge is replaced by one that always sees a red dog in noto: the shares are then known."""
-    from erase_plugins.pocket import measure as module
+    from tools.pocket import measure as module
 
     monkeypatch.setattr(module, "draw", lambda _, prompts, *__: torch.zeros(len(prompts), 3, 8, 8))
     axes = {axis: list(names) for axis, names in PocketJudge().axes.items()}

@@ -10,8 +10,8 @@ from pocket_toy import RECIPE, toy
 from safetensors.torch import load_file
 
 from erase_plugins.errors import CorruptArtifact, NotFiniteError, RequestError
-from erase_plugins.pocket.loop import Draw, finished, learning_rate, load_stage, run_stage
-from erase_plugins.pocket.train_denoiser import min_snr_weights
+from tools.pocket.loop import Draw, finished, learning_rate, load_stage, run_stage
+from tools.pocket.train_denoiser import min_snr_weights
 
 
 class Killed(BaseException):

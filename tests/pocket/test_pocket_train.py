@@ -10,8 +10,8 @@ import pytest
 from click.testing import CliRunner
 
 from erase_plugins.errors import RequestError
-from erase_plugins.pocket import art, train
-from erase_plugins.pocket.recipe import STAGES, Recipe
+from tools.pocket import art, train
+from tools.pocket.recipe import STAGES, Recipe
 
 
 def invoke(*arguments: object):

@@ -20,7 +20,6 @@ from typing import Any
 
 from PIL import Image
 
-from comfy_nodes.docs import own_specs
 from erase_plugins.testing.hub_server import HubServer
 from tests.comfy.unpack import comfy_environment
 from tests.comfy_nodes import comfy_server
@@ -28,6 +27,7 @@ from tests.comfy_nodes.assets import prepare
 from tests.comfy_nodes.browser.editor import CHROMIUM_FLAGS, Editor
 from tests.comfy_nodes.conftest import ROOT
 from tests.comfy_nodes.test_examples import RANDOM
+from tools.docs.comfy import own_specs
 
 NODES = ROOT / "comfy_nodes" / "web" / "docs" / "images"
 WORKFLOWS = ROOT / "example_workflows"

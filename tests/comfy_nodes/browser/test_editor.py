@@ -6,10 +6,10 @@ import json
 
 import pytest
 
-from comfy_nodes.docs import own_specs
 from tests.comfy_nodes.browser.conftest import NAME
 from tests.comfy_nodes.conftest import ROOT
 from tests.comfy_nodes.test_examples import RANDOM
+from tools.docs.comfy import own_specs
 
 pytestmark = [pytest.mark.comfy, pytest.mark.browser, pytest.mark.slow]
 FIRST = ROOT / "example_workflows" / "erase_and_compare_pocket.json"

@@ -6,10 +6,10 @@ import json
 
 import pytest
 
-from comfy_nodes.docs import own_specs, translations
 from tests.comfy_nodes.browser.conftest import NAME
 from tests.comfy_nodes.browser.editor import Editor
 from tests.comfy_nodes.conftest import ROOT
+from tools.docs.comfy import own_specs, translations
 
 pytestmark = [pytest.mark.comfy, pytest.mark.browser, pytest.mark.slow]
 

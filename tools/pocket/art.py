@@ -1,6 +1,6 @@
 """The free emoji art that the model is trained on: fetched with npm once, cached, read as RGBA sprites.
 
-``python -m erase_plugins.pocket.art`` fetches it and reports what resolves.
+``python -m tools.pocket.art`` fetches it and reports what resolves.
 """
 
 from __future__ import annotations
@@ -197,7 +197,7 @@ def main(arguments: list[str] | None = None) -> None:
 
     from erase_plugins.pocket.world import pocket_world
 
-    parser = argparse.ArgumentParser(prog="python -m erase_plugins.pocket.art", description=main.__doc__)
+    parser = argparse.ArgumentParser(prog="python -m tools.pocket.art", description=main.__doc__)
     parser.add_argument("--art", type=Path, help="folder to use instead of the cache")
     folder = parser.parse_args(arguments).art or fetch(pocket_world())
     print(json.dumps(report(pocket_world(), folder), indent=1))

@@ -13,8 +13,8 @@ from PIL import Image
 from erase_plugins.errors import RequestError
 
 if TYPE_CHECKING:
-    from erase_plugins.pocket.recipe import Recipe
     from erase_plugins.pocket.world import World
+    from tools.pocket.recipe import Recipe
 
 Sprites = Mapping[tuple[str, str], Image.Image]
 

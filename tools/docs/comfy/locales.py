@@ -6,7 +6,8 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from ..spec import NodeSpec
+from comfy_nodes.spec import NodeSpec
+
 from .translations import translate, translated_languages
 
 #: the editor runs texts with these as a program, and may not draw the node; without an entry it shows our English text

@@ -1,14 +1,9 @@
-"""The generated parts of docs/plugins.md: hooks, required attributes, contract checks. A test compares them.
-
-``python -m erase_plugins.testing.reference docs/plugins.md`` writes them anew.
-"""
+"""The generated parts of docs/plugins.md: hooks, required attributes, contract checks. A test compares them."""
 
 from __future__ import annotations
 
 import inspect
 import re
-import sys
-from pathlib import Path
 
 from erase_plugins import hookspecs
 from erase_plugins.plugin_checks import REQUIRED, hook_names
@@ -87,8 +82,3 @@ def fill(text: str) -> str:
             raise ValueError(f"the page has no block '{name}'")
         text = pattern.sub(lambda found, make=make: f"{found[1]}\n{make()}\n\n{found[2]}", text)  # type: ignore[misc]
     return text
-
-
-if __name__ == "__main__":
-    page = Path(sys.argv[1])
-    page.write_text(fill(page.read_text(encoding="utf-8")), encoding="utf-8")

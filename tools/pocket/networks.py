@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from erase_plugins.pocket.recipe import Recipe
+    from tools.pocket.recipe import Recipe
 
 #: a text encoder ends with these special tokens; the end token also pads
 START, END = 0, 1

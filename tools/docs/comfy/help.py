@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..spec import Input, NodeSpec
+from comfy_nodes.spec import Input, NodeSpec
 
 IMAGES = "images"
 

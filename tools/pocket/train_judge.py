@@ -9,14 +9,14 @@ import torch
 from PIL import Image, ImageDraw
 from torch.nn import functional
 
-from erase_plugins.pocket.loop import Draw, Stage
-from erase_plugins.pocket.train_vae import to_tensor
+from tools.pocket.loop import Draw, Stage
+from tools.pocket.train_vae import to_tensor
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from erase_plugins.pocket.compose import Pictures
-    from erase_plugins.pocket.recipe import Recipe
+    from tools.pocket.compose import Pictures
+    from tools.pocket.recipe import Recipe
 
 #: target that cross-entropy skips: "nothing" has no style
 UNKNOWN = -100

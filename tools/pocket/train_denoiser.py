@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.nn import functional
 
-from erase_plugins.pocket.captions import caption
-from erase_plugins.pocket.loop import Draw, Stage, precision
+from tools.pocket.captions import caption
+from tools.pocket.loop import Draw, Stage, precision
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from erase_plugins.pocket.compose import Pictures
-    from erase_plugins.pocket.recipe import Recipe
+    from tools.pocket.compose import Pictures
+    from tools.pocket.recipe import Recipe
 
 
 def min_snr_weights(cumulative: Tensor, gamma: float) -> Tensor:

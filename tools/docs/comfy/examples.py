@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from ..spec import NodeSpec
+from comfy_nodes.spec import NodeSpec
+
 from .graphs import Graph, Ref, dump
 
 Specs = dict[str, NodeSpec]

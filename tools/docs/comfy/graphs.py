@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..spec import WIDGETS, NodeSpec
+from comfy_nodes.spec import WIDGETS, NodeSpec
 
 #: name of this pack in the registry; where it is not installed, the editor tells it
 REGISTRY = "erase-plugins"

@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from erase_plugins.pocket.captions import corpus
-from erase_plugins.pocket.networks import END, START
+from tools.pocket.captions import corpus
+from tools.pocket.networks import END, START
 
 if TYPE_CHECKING:
     from erase_plugins.pocket.world import World

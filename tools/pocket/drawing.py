@@ -41,7 +41,7 @@ def draw(pipe: Any, prompts: Sequence[str], seed: int, on_drawn: OnDrawn | None 
     """Pictures (prompts, 3, h, w) in 0..1; picture i starts from noise of seed + i, whatever the batch."""
     import torch
 
-    from erase_plugins.pocket.loop import precision
+    from tools.pocket.loop import precision
 
     pipe, parts = sampler(pipe), []
     for start in range(0, len(prompts), BATCH):

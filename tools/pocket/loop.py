@@ -27,7 +27,7 @@ from erase_plugins.errors import CorruptArtifact, NotFiniteError, RequestError
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from erase_plugins.pocket.recipe import Recipe
+    from tools.pocket.recipe import Recipe
 
 #: called after every step with (stage, finished steps, all steps, loss)
 OnStep = Callable[[str, int, int, float], None]

@@ -31,7 +31,7 @@ def build_pipeline(vae: Any, unet: Any, text_encoder: Any, tokenizer: Any, sched
 
 def save_model(pipe: Any, tokenizer: Any, out: Path) -> None:
     """``out/model`` in fp16 safetensors, complete or not at all. The pipeline keeps its own precision."""
-    from erase_plugins.pocket.words import save_tokenizer
+    from tools.pocket.words import save_tokenizer
 
     vae, unet, text_encoder = (deepcopy(part).half() for part in (pipe.vae, pipe.unet, pipe.text_encoder))
     half = build_pipeline(vae, unet, text_encoder, tokenizer, pipe.scheduler)

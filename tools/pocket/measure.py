@@ -1,6 +1,6 @@
 """Quality of a checkpoint: autoencoder PSNR and what the judge sees in drawn pictures.
 
-``python -m erase_plugins.pocket.measure`` measures the embedded checkpoint.
+``python -m tools.pocket.measure`` measures the embedded checkpoint.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from erase_plugins.pocket.drawing import GUIDANCE, STEPS, OnDrawn, draw, grid, judge_images, load_judge, load_pipeline
 from erase_plugins.pocket.world import FOLDER, World, pocket_world
+from tools.pocket.drawing import GUIDANCE, STEPS, OnDrawn, draw, grid, judge_images, load_judge, load_pipeline
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from erase_plugins.pocket.compose import Pictures
+    from tools.pocket.compose import Pictures
 
 
 @dataclass(frozen=True)
@@ -83,8 +83,8 @@ def measure(
     """
     import torch
 
-    from erase_plugins.pocket.loop import Draw
-    from erase_plugins.pocket.train_vae import psnr
+    from tools.pocket.loop import Draw
+    from tools.pocket.train_vae import psnr
 
     groups = {
         "drawn": full_prompts(world, _rng(seed)),
@@ -125,7 +125,7 @@ def main(arguments: list[str] | None = None) -> None:
 
     from erase_plugins.errors import EraseError
 
-    parser = argparse.ArgumentParser(prog="python -m erase_plugins.pocket.measure", description=main.__doc__)
+    parser = argparse.ArgumentParser(prog="python -m tools.pocket.measure", description=main.__doc__)
     parser.add_argument("--folder", type=Path, default=FOLDER, help="folder with model/ and judge.safetensors")
     parser.add_argument("--art", type=Path, help="art folder; default: the cache, filled by npm")
     parser.add_argument("--no-art", action="store_true", help="skip what needs training pictures")
@@ -143,10 +143,10 @@ def main(arguments: list[str] | None = None) -> None:
 
 def _measure_folder(options: Any) -> dict[str, Any]:
     from erase_plugins.errors import RequestError
-    from erase_plugins.pocket import art
-    from erase_plugins.pocket.compose import Pictures
-    from erase_plugins.pocket.export import save_json
-    from erase_plugins.pocket.recipe import Recipe
+    from tools.pocket import art
+    from tools.pocket.compose import Pictures
+    from tools.pocket.export import save_json
+    from tools.pocket.recipe import Recipe
 
     if not (options.folder / "model" / "model_index.json").is_file():
         raise RequestError(f"'{options.folder.name}' has no model/ folder; give the --out folder of a training run")
@@ -157,7 +157,7 @@ def _measure_folder(options: Any) -> dict[str, Any]:
     pipe = load_pipeline(options.folder / "model")
     judge = load_judge(options.folder / "judge.safetensors")
     result = measure(pipe, judge, world, options.seed, pictures)
-    result = {"command": "python -m erase_plugins.pocket.measure", **result}
+    result = {"command": "python -m tools.pocket.measure", **result}
     if options.out:
         save_json(result, options.out)  # without the time, which belongs to the machine
     result["seconds"] = round(time.perf_counter() - started, 1)
@@ -168,7 +168,7 @@ def _measure_folder(options: Any) -> dict[str, Any]:
 
 
 def _rng(seed: int) -> np.random.Generator:
-    from erase_plugins.pocket.loop import Draw
+    from tools.pocket.loop import Draw
 
     return Draw.of(seed, "measure", 0).rng
 

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import numpy as np
 
-    from erase_plugins.pocket.compose import Label
-    from erase_plugins.pocket.recipe import Recipe
     from erase_plugins.pocket.world import World
+    from tools.pocket.compose import Label
+    from tools.pocket.recipe import Recipe
 
 #: (weight, templates) by what they name; the article is always "a", so that one prompt form fits all concepts
 TEMPLATES: tuple[tuple[float, tuple[str, ...]], ...] = (

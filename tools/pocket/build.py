@@ -13,22 +13,22 @@ from safetensors.torch import load_file, save_file
 
 from erase_plugins.artifacts.atomic import atomic_file, atomic_folder
 from erase_plugins.errors import RequestError
-from erase_plugins.pocket import export, networks
-from erase_plugins.pocket.compose import Pictures, Sprites
-from erase_plugins.pocket.drawing import OnDrawn, load_judge, load_pipeline
 from erase_plugins.pocket.judge import build_network
-from erase_plugins.pocket.loop import OnStep, Stage, finished, load_stage, run_stage
-from erase_plugins.pocket.measure import measure
-from erase_plugins.pocket.train_denoiser import denoiser_stage
-from erase_plugins.pocket.train_judge import judge_stage, reconstruct
-from erase_plugins.pocket.train_vae import cache_latents, decoder_stage, vae_stage
-from erase_plugins.pocket.words import build_tokenizer, save_tokenizer
+from tools.pocket import export, networks
+from tools.pocket.compose import Pictures, Sprites
+from tools.pocket.drawing import OnDrawn, load_judge, load_pipeline
+from tools.pocket.loop import OnStep, Stage, finished, load_stage, run_stage
+from tools.pocket.measure import measure
+from tools.pocket.train_denoiser import denoiser_stage
+from tools.pocket.train_judge import judge_stage, reconstruct
+from tools.pocket.train_vae import cache_latents, decoder_stage, vae_stage
+from tools.pocket.words import build_tokenizer, save_tokenizer
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from erase_plugins.pocket.recipe import Recipe
     from erase_plugins.pocket.world import World
+    from tools.pocket.recipe import Recipe
 
 #: checkpoints and caches, inside the output folder
 WORK = ".training"

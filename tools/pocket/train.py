@@ -1,4 +1,4 @@
-"""The command that rebuilds the embedded model: ``python -m erase_plugins.pocket.train --out DIR``.
+"""The command that rebuilds the embedded model: ``python -m tools.pocket.train --out DIR``.
 
 Every stage saves checkpoints and continues from them with ``--resume``, after a kill too.
 """
@@ -16,9 +16,9 @@ from typing import Any
 import click
 
 from erase_plugins.errors import EraseError, RequestError, RunCancelled
-from erase_plugins.pocket import art
-from erase_plugins.pocket.recipe import STAGES, Recipe
 from erase_plugins.pocket.world import pocket_world
+from tools.pocket import art
+from tools.pocket.recipe import STAGES, Recipe
 
 #: steps per second of each loop on two cores that do nothing else, from CPU time of short runs; for estimates only
 SPEED = {"vae": 1.0, "decoder": 1.4, "denoiser": 0.9, "refine": 0.9, "judge": 8.0}
@@ -46,7 +46,7 @@ def prepare(out: Path, recipe: Recipe, resume: bool, force: bool) -> None:
     Raises:
         RequestError: there is something already, or it was started with another recipe.
     """
-    from erase_plugins.pocket.build import RESULTS, WORK
+    from tools.pocket.build import RESULTS, WORK
 
     started = out / WORK / "recipe.json"
     if resume:
@@ -122,13 +122,13 @@ def main(
 
 
 def _started(out: Path) -> bool:
-    from erase_plugins.pocket.build import WORK
+    from tools.pocket.build import WORK
 
     return (out / WORK / "recipe.json").is_file()
 
 
 def _train(out: Path, recipe: Recipe, stages: tuple[str, ...], art_folder: Path | None, device: str) -> dict[str, Any]:
-    from erase_plugins.pocket.build import Build
+    from tools.pocket.build import Build
 
     world = pocket_world()
     sprites = art.load_sprites(world, art_folder or art.fetch(world), recipe.size)

@@ -1,4 +1,4 @@
-"""Pages that are written from the node descriptions: ``python -m comfy_nodes.docs [ROOT]``. A test compares them.
+"""Pages that are written from the node descriptions; see `tools.docs`.
 
 Help pages, translations, example workflows, the blueprint, and the node table of docs/comfyui.md.
 """
@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from .. import NODE_CLASS_MAPPINGS
-from ..spec import OWN, NodeSpec
+from comfy_nodes import NODE_CLASS_MAPPINGS
+from comfy_nodes.spec import OWN, NodeSpec
 
 
 def own_specs() -> list[NodeSpec]:
@@ -25,7 +25,7 @@ def pages(root: Path) -> dict[Path, Callable[[], str]]:
     Args:
         root: of the repository.
     """
-    from erase_plugins.docs import fill_marked
+    from tools.docs.pages import fill_marked
 
     from . import blueprint as blueprints
     from .examples import examples

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from erase_plugins.pocket.loop import Draw, Stage
-from erase_plugins.pocket.networks import latent_size
+from tools.pocket.loop import Draw, Stage
+from tools.pocket.networks import latent_size
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from erase_plugins.pocket.compose import Pictures
-    from erase_plugins.pocket.recipe import Recipe
+    from tools.pocket.compose import Pictures
+    from tools.pocket.recipe import Recipe
 
 
 def to_tensor(pixels: np.ndarray) -> Tensor:
