@@ -63,7 +63,7 @@ def test_neighbours_solve_the_weighted_least_squares_problem(target) -> None:
     system = options.lam * torch.eye(32, dtype=torch.float64) + plain.kept_gram() + outside.T @ outside
     system = system + free.T @ (weights[:, None] * free)
     A = (weights[:, None] * (goals - free)).T @ free @ torch.linalg.inv(system)
-    found = joint_edit(more, "sd1").deltas["unet"]["context"]
+    found = joint_edit(more, target.family).deltas["unet"]["context"]
     found = found.B.double() @ found.A.double()
     assert float((found - A).abs().max() / A.abs().max()) < 1e-5  # stored in float32
     far = outside.unflatten(0, (2, 31)) / (options.keep_scale / 2) ** 0.5

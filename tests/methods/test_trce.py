@@ -72,7 +72,7 @@ def test_every_projection_gets_the_least_squares_solution_of_its_own(target) -> 
     statistics, M, S, held = exact(edit)
     assert M.shape == S.shape == (len(FRAMES), 32)
     system, K = M.T @ M + held, joint_map(statistics)
-    lowered = lower_for(joint_edit(statistics, "sd1"), target)
+    lowered = lower_for(joint_edit(statistics, target.family), target)
     for ref in target.modules("cross_kv"):
         W = target.weight(ref).double()
         direct = (W @ S.T @ M + W @ held) @ torch.linalg.inv(system)
@@ -96,14 +96,14 @@ def test_rank_is_at_most_the_number_of_prompts(target) -> None:
     assert closed(target, frames=("{}",)).rank == 1
 
 
-def test_equal_rows_give_no_change_and_identical_pairs_one_direction() -> None:
+def test_equal_rows_give_no_change_and_identical_pairs_one_direction(target) -> None:
     rows = torch.randn((1, 24), generator=torch.Generator().manual_seed(0))
     keep = torch.randn((9, 24), generator=torch.Generator().manual_seed(1))
 
     def solve(M, S):
         solver = {"method": "trce", "rho": 0.1, "lam": None, "lam_share": 1e-4}
         statistics = Statistics(24, {"x": Member("x", M, S, 1.0)}, {"": keep}, 0.1, solver)
-        return matrix(joint_edit(statistics, "sd1"))
+        return matrix(joint_edit(statistics, target.family))
 
     assert float(solve(rows, rows).abs().max()) == 0.0
     values = torch.linalg.svdvals(solve(rows.expand(6, -1), (rows + 1).expand(6, -1)))
