@@ -33,7 +33,7 @@ class Counting(DiffusersTarget):
 
 def solve(pipe, method="uce", **options):
     """A fresh target's artifact, and how many prompts were encoded for it."""
-    target = Counting(pipe, "x")
+    target = Counting(pipe, "x", target_of(pipe).family)
     concepts = [ep.Concept("pizza", anchor="hamburger"), ep.Concept("dog")]
     artifact = ep.erase(target, concepts, method, keep=["a cat"], **options)
     return artifact, target.seen_prompts
@@ -108,7 +108,7 @@ def test_a_host_that_does_not_show_its_tokens_keeps_nothing(pocket_pipe, place):
         def token_table(self, component):
             return Target.token_table(self, component)
 
-    target = Closed(pocket_pipe, "x")
+    target = Closed(pocket_pipe, "x", target_of(pocket_pipe).family)
     word_facts(target, target.vocabulary()[:20], 0.1)
     assert not list(place.iterdir())
 

@@ -22,6 +22,7 @@ from erase_plugins.engine.mapping import mapped
 from erase_plugins.engine.memories import Memories
 from erase_plugins.engine.pools import Rollout
 from erase_plugins.errors import RequestError, UnknownName
+from erase_plugins.manager import get_manager
 from erase_plugins.methods.mace import MACE, MACEOptions, attention_run, refined
 from erase_plugins.options import resolve
 from erase_plugins.workflow.applying import apply
@@ -108,11 +109,11 @@ def test_what_is_kept_weighs_as_often_in_the_fusion_as_there_are_concepts():
         members[name] = Member(name, axes[number : number + 1], axes[3:], 1.0, extra=extra)
     solver = {"method": "mace", "lam": 0.5, "fuse_lam": lam, "fuse_keep": keep, "modules": [["layer.weight", 2]]}
     statistics = Statistics(width, members, {"": kept}, 1.0, solver)
-    both = MACE().solve(statistics, "sd1").deltas["unet"]["layer.weight"].dense()
+    both = MACE().solve(statistics, get_manager().family("sd1")).deltas["unet"]["layer.weight"].dense()
     share = 9 / (lam + 9 + keep * 2 * 4)
     torch.testing.assert_close(both, share * torch.stack([ups["a"], ups["b"], *torch.zeros(2, 2)], 1))
     alone = replace(statistics, members={"a": members["a"]})
-    one = MACE().solve(alone, "sd1").deltas["unet"]["layer.weight"].dense()
+    one = MACE().solve(alone, get_manager().family("sd1")).deltas["unet"]["layer.weight"].dense()
     torch.testing.assert_close(one[:, 0], 9 / (lam + 9 + keep * 4) * ups["a"])
 
 
