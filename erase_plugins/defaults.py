@@ -27,4 +27,5 @@ BUILTIN_PLUGINS: tuple[str, ...] = (
     "erase_plugins.pocket.judge",
     "erase_plugins.evaluation.quick",
     "erase_plugins.evaluation.weights",
+    "erase_plugins.records.release",
 )

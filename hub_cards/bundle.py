@@ -86,6 +86,7 @@ class Bundle:
         repo_type: "model" or "space".
         space_sdk: what a new Space runs on.
         record: name of the file that says what the repository holds.
+        dry_run: nothing will be sent; a plugin writes nothing then either.
         unseen: why the repository could not be looked at (dry runs only); then every file counts as new.
     """
 
@@ -103,6 +104,7 @@ class Bundle:
     repo_type: str = "model"
     space_sdk: str | None = None
     record: str = FILENAME
+    dry_run: bool = False
     unseen: str = ""
     extra: Mapping[str, Any] = field(default_factory=dict)
 

@@ -146,7 +146,7 @@ def publish(
         fits(bundle, parent, private)
     check_files(bundle.changed, personal)
     check_text("the commit message", bundle.message, personal)
-    get_manager().before_push(bundle, repo)
+    get_manager().before_push(replace(bundle, dry_run=dry_run), repo)
     if show is not None:
         show(bundle)
     if dry_run or not (bundle.changed or bundle.removed):

@@ -10,12 +10,13 @@ from typing import Any
 from erase_plugins.artifacts.manifest import FILENAME
 from erase_plugins.artifacts.places import INDEX
 from erase_plugins.errors import CorruptArtifact, HubError
+from erase_plugins.records.certificate import CERTIFICATE
 from hub_cards.bundle import Bundle, PushFile
 
 #: says what a published full checkpoint is made of
 MERGED = "erase_merged.json"
 #: the file that says what a repository holds, and what to call that
-RECORDS = {FILENAME: "an artifact", INDEX: "a collection", MERGED: "a full checkpoint"}
+RECORDS = {FILENAME: "an artifact", INDEX: "a collection", MERGED: "a full checkpoint", CERTIFICATE: "a head"}
 #: characters of the hash of a file that is not in LFS
 _GIT_ID = 40
 

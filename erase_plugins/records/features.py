@@ -72,6 +72,15 @@ def load_features(features: str | Path, labels: str | Path | None = None) -> tup
     return matrix, values
 
 
+def load_matrix(path: str | Path) -> Any:
+    """The one matrix of a file; a tensor ``weight`` if there are several.
+
+    Raises:
+        RequestError: not there, or another format.
+    """
+    return _pick(_read(Path(path), "head"), ("weight", *_FEATURES), Path(path).name)
+
+
 def _read(path: Path, what: str) -> dict[str, Any]:
     import numpy as np
 

@@ -196,12 +196,14 @@ class Account:
 
     def _release(self, entry: Mapping[str, Any]) -> None:
         self._learned()
-        if self.published:
-            last = self.releases[-1]
-            if entry["n"] != last["n"] or entry["sha256"] != last["sha256"]:
-                raise self._wrong("the weights are those published before, but number or hash differ")
-            last["where"].append(entry["where"])
+        if entry["n"] <= len(self.releases):  # the same model in another place
+            earlier = self.releases[entry["n"] - 1]
+            if entry["sha256"] != earlier["sha256"] or entry["where"] in earlier["where"]:
+                raise self._wrong(f"not the weights that release {entry['n']} published, or in the same place again")
+            earlier["where"].append(entry["where"])
             return
+        if self.published:
+            raise self._wrong("the present weights are published already")
         if entry["n"] != len(self.releases) + 1:
             raise self._wrong(f"release {entry['n']} after {len(self.releases)} releases")
         if entry["n"] > self.max_releases:

@@ -6,6 +6,7 @@ ledger if they are not there. A release stands in the ledger before a file of it
 
 from __future__ import annotations
 
+import os
 import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -24,7 +25,7 @@ from erase_plugins.records.ledger import Account, replay
 from erase_plugins.records.losses import Loss
 from erase_plugins.records.noise import Noise, SystemNoise, TestNoise
 from erase_plugins.records.options import HeadOptions
-from erase_plugins.records.state import STATE, State, Subjects, new_ids
+from erase_plugins.records.state import KEY, STATE, State, Subjects, new_ids
 from erase_plugins.records.weights import array_sha256
 
 #: seconds to wait for another process that changes the same head
@@ -72,8 +73,7 @@ class Records:
         from erase_plugins import late
 
         place = Path(folder)
-        if place.exists() and (not place.is_dir() or any(place.iterdir())):
-            raise ArtifactError(f"'{place.name}' exists already and is not empty; choose a new folder")
+        _check_free(place)
         noise: Noise = SystemNoise() if options.test_seed is None else TestNoise(options.test_seed)
         shape = getattr(features, "shape", ())
         if len(shape) != 2:
@@ -90,8 +90,8 @@ class Records:
             "version": f"erase-plugins {late.VERSION}", **opened, "ids": ids,
         }  # fmt: skip
         with locked(place / LEDGER, head.patience):
-            if any(item.name != f".{LEDGER}.lock" for item in place.iterdir()):
-                raise ArtifactError(f"'{place.name}' has been made by another run; choose a new folder")
+            _check_free(place)  # another run may have made it meanwhile
+            _sweep(place)
             place.chmod(0o700)
             whose = Subjects(place)
             whose.make_key()
@@ -167,15 +167,14 @@ class Records:
         account = self._edit(replaced=ids, features=features, labels=labels, subjects=subjects, progress=progress)
         return [item.id for item in account.lives.values() if item.joined == account.lines - 1]
 
-    def release(self, where: str = "file", raise_to: int | None = None) -> tuple[Account, Any, State]:
-        """Enters a publication of the present weights into the ledger.
+    def release(self, raise_to: int | None = None) -> tuple[list[dict[str, Any]], State]:
+        """Enters the publication of a file with the present weights into the ledger. The same weights cost it once.
 
         Args:
-            where: "file" or "hub:owner/name".
             raise_to: a person's decision that this many models may be published.
 
         Returns:
-            The account, the weights and the state they belong to.
+            The ledger, and the state whose weights are published.
 
         Raises:
             PushRefused: the budget is used up; that is entered too.
@@ -188,20 +187,25 @@ class Records:
                     raise RequestError(f"{account.max_releases} releases are allowed already; give a larger number")
                 bodies.append({"event": "budget", "max_releases": raise_to})
             most = account.max_releases if raise_to is None else raise_to
-            again = account.published
-            number = len(account.releases) + (not again)
+            number = len(account.releases) + (not account.published)
             if number > most:
                 self._append(entries, [{"event": "refused", "what": "release"}])
                 raise PushRefused(
                     f"release {number} of {most}: every further model tells more about records that are deleted later; "
                     f"nothing was written. Whoever answers for it can raise the budget (--raise-budget {number})"
                 )
-            digest = array_sha256(state.weights)
-            if not (again and where in account.releases[-1]["where"]):
-                bodies.append({"event": "release", "n": number, "where": where, "sha256": digest})
-            if bodies:
-                entries = self._append(entries, bodies)
-            return replay(entries), state.weights, state
+            if not account.published:
+                digest = array_sha256(state.weights)
+                bodies.append({"event": "release", "n": number, "where": "file", "sha256": digest})
+            return (self._append(entries, bodies) if bodies else entries), state
+
+    def went_to(self, number: int, where: str) -> None:
+        """Enters a further place of a published model into the ledger; it costs nothing more."""
+        with self._held() as (_, entries):
+            found = replay(entries).releases[number - 1]
+            if where not in found["where"]:
+                body = {"event": "release", "n": number, "where": where, "sha256": found["sha256"]}
+                self._append(entries, [body])
 
     # ---- inside ------------------------------------------------------------------------------------------------
 
@@ -209,10 +213,7 @@ class Records:
     def _held(self) -> Iterator[tuple[State, list[dict[str, Any]]]]:
         """State and ledger under the lock, after what a killed run left was brought to its end."""
         with locked(self.folder / LEDGER, self.patience):
-            for name in (STATE, LEDGER):
-                for litter in self.folder.glob(f".{name}.*.tmp"):
-                    with suppress(OSError):
-                        litter.unlink()
+            _sweep(self.folder)
             state = State.read(self.folder)
             entries = chain.read(self.folder / LEDGER)
             pending = list(state.pending)
@@ -311,6 +312,26 @@ class Records:
             replace(next_state, weights=weights, pending=(after[-1],)).write(self.folder)
             chain.write(self.folder / LEDGER, after)
             return replay(after)
+
+
+def _check_free(place: Path) -> None:
+    """Refuses a place where something is, except for what a killed run left of a head that was never finished."""
+    known = (KEY, f".{LEDGER}.lock")
+    if os.path.lexists(place) and not place.is_dir():
+        raise ArtifactError(f"'{place.name}' is a file; choose a new folder")
+    if place.is_dir() and any(item.name not in known and not _litter(item) for item in place.iterdir()):
+        raise ArtifactError(f"'{place.name}' exists already and is not empty; choose a new folder")
+
+
+def _litter(path: Path) -> bool:
+    return path.suffix == ".tmp" and path.name.startswith(tuple(f".{name}." for name in (STATE, LEDGER, KEY)))
+
+
+def _sweep(folder: Path) -> None:
+    """Removes half-written files of killed runs: they may hold rows of records that are deleted later."""
+    for path in filter(_litter, list(folder.iterdir())):
+        with suppress(OSError):
+            path.unlink()
 
 
 def _draw(opened: Mapping[str, Any], noise: Noise) -> Any:

@@ -35,16 +35,26 @@ def command(
     prune: bool, personal: bool, requirement: str | None, dry_run: bool,
 ) -> None:  # fmt: skip
     """Publish an artifact folder with its card; what is there stays. Log in with `hf auth login` or HF_TOKEN."""
+    from erase_plugins.records.release import is_release
     from erase_plugins.workflow.artifacts import load_artifact
     from hub_cards.bundle import REPORT, Bundle, artifact_files
     from hub_cards.checkpoint import push_merged
     from hub_cards.cli.pictures import draw
     from hub_cards.errors import check_repo
     from hub_cards.gallery import INDEX
+    from hub_cards.heads import push_head
     from hub_cards.pushing import push, ready
 
     quiet_client()
-    loaded = load_artifact(existing(artifact))
+    place = existing(artifact)
+    if is_release(place):
+        head = push_head(
+            place, repo, private=private, create_pr=create_pr, revision=revision, message=message, license=licence,
+            parent=parent, prune=prune, personal=personal, requirement=requirement, dry_run=dry_run, show=show,
+        )  # fmt: skip
+        say_pushed(head, repo, f"check it: hf download {repo} --local-dir head && erase-plugins verify-certificate head")
+        return
+    loaded = load_artifact(place)
     licence = asked_licence(loaded.manifest.base, licence)
     if merged is not None:
         if report or gallery or pairs:

@@ -1,0 +1,168 @@
+"""Publishing a head: the folder that may leave, and the last word before it is pushed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from erase_plugins.artifacts import chain
+from erase_plugins.artifacts.atomic import atomic_folder
+from erase_plugins.artifacts.places import check_place
+from erase_plugins.errors import ArtifactError, CorruptArtifact, PushRefused
+from erase_plugins.hookspecs import hookimpl
+from erase_plugins.records.certificate import CERTIFICATE, LEDGER, certificate, read_certificate, to_json, to_text, verify
+from erase_plugins.records.ledger import replay
+from erase_plugins.records.weights import HEAD
+
+KIND = "records-release"
+
+
+def write_release(
+    folder: str | Path,
+    out: str | Path | None = None,
+    *,
+    raise_to: int | None = None,
+    module: str | None = None,
+    force: bool = False,
+) -> Path:
+    """Publishes the present weights of a head: ledger first, then a folder with head, ledger and certificate.
+
+    Args:
+        folder: the head's folder.
+        out: where to write; a folder inside the head's if None, from which a push finds the ledger.
+        raise_to: raise the budget to this many releases.
+        module: also write a peft adapter for this module of the frozen model.
+        force: replace a release that was written there before.
+
+    Returns:
+        The folder written.
+
+    Raises:
+        PushRefused: the budget is used up; nothing but the refusal was written.
+        ArtifactError: something is in the way; nothing was entered.
+    """
+    from erase_plugins.records.features import Rule
+    from erase_plugins.records.head import Head
+    from erase_plugins.records.store import Records
+
+    records = Records.open(folder)
+    opened = records.account().opened
+    if out is not None:
+        check_place(Path(out), force, KIND)
+    entries, state = records.release(raise_to)
+    account = replay(entries)
+    rule = Rule(opened["norm"], opened["scale"], opened["bias"])
+    head = Head(state.weights, rule, opened["loss"], state.fixed, state.start)
+    number = account.releases[-1]["n"]
+    place = Path(folder) / "releases" / str(number) if out is None else Path(out)
+    if out is None and place.exists():
+        force = True
+    with atomic_folder(place, force, KIND) as work:
+        head.write(work / HEAD, {"release": number, "ledger": opened["ledger"], "base": opened["base"]})
+        (work / LEDGER).write_text(chain.text(entries), encoding="ascii")
+        (work / CERTIFICATE).write_text(to_json(certificate(account)), encoding="utf-8")
+        if module is not None:
+            head.write_peft(work, module)
+    return place
+
+
+class Release:
+    """The folder of a published head, verified when it is opened.
+
+    Attributes:
+        path: the folder.
+        certificate: recomputed from its ledger.
+        opened: the constants of the head.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.path = Path(folder)
+        self.certificate = verify(self.path)
+        self.opened = chain.read(self.path / LEDGER)[0]
+
+    @property
+    def names(self) -> list[str]:
+        """The files that belong to it."""
+        more = ("adapter_config.json", "adapter_model.safetensors")
+        return [HEAD, LEDGER, CERTIFICATE, *(name for name in more if (self.path / name).is_file())]
+
+
+def is_release(folder: Path) -> bool:
+    """Whether a folder claims a certificate."""
+    return (folder / CERTIFICATE).is_file() and (folder / LEDGER).is_file()
+
+
+def check_push(folder: Path, destination: str, dry_run: bool = False) -> None:
+    """Refuses what may not be published, and enters the place into the ledger of the head, if that is beside.
+
+    Args:
+        folder: a release.
+        destination: "owner/name".
+        dry_run: look only.
+
+    Raises:
+        PushRefused: tampered with, without certificate, or older than a deletion.
+    """
+    try:
+        found = verify(folder)
+        claimed = read_certificate(folder / CERTIFICATE)
+        entries = chain.read(folder / LEDGER)
+    except (ArtifactError, OSError) as error:
+        raise PushRefused(f"the certificate does not hold: {error}; release the head again") from error
+    if not found["certified"] or not claimed["certified"] or not (folder / HEAD).is_file():
+        raise PushRefused(f"no certificate: {'; '.join(found['reasons']) or 'the weights are missing'}; nothing was sent")
+    number = replay(entries).releases[-1]["n"]
+    home = _home(folder, found["ledger"]["id"])
+    if home is None:
+        return
+    from erase_plugins.records.store import Records
+
+    records = Records.open(home)
+    account = records.account()
+    live = chain.read(home / LEDGER)
+    if live[: len(entries)] != entries:
+        raise PushRefused("the release has another history than the ledger of its head; release the head again")
+    if any(life.left is not None and life.left >= len(entries) for life in account.lives.values()):
+        raise PushRefused(
+            f"records were deleted after release {number} was made, and it still knows them; release the head again"
+        )
+    if not dry_run:
+        records.went_to(number, f"hub:{destination}")
+
+
+def _home(folder: Path, ledger: str) -> Path | None:
+    """The head's folder, if the release lies in it."""
+    from erase_plugins.records.state import STATE
+
+    for place in folder.resolve().parents[:2]:
+        if (place / STATE).is_file() and (place / LEDGER).is_file():
+            entries = chain.read(place / LEDGER)
+            if entries and entries[0].get("ledger") == ledger:
+                return place
+    return None
+
+
+@hookimpl
+def erase_before_push(bundle: Any, destination: str) -> None:
+    """What carries a certificate is checked, whatever it is."""
+    place = getattr(bundle.artifact, "path", None)
+    if place is not None and is_release(Path(place)):
+        check_push(Path(place), destination, bool(getattr(bundle, "dry_run", False)))
+
+
+@hookimpl
+def erase_card_sections(artifact: Any, report: Any) -> Iterable[str]:
+    """The certificate of an artifact that carries one."""
+    place = getattr(artifact, "path", None)
+    if place is None or not is_release(Path(place)):
+        return []
+    try:
+        return [section(verify(Path(place)))]
+    except CorruptArtifact as error:
+        return [f"## Certificate\n\nNone: {error}."]
+
+
+def section(data: dict[str, Any]) -> str:
+    """The certificate as a part of a card."""
+    return f"## Certificate\n\n```text\n{to_text(data)}\n```\n\nAnybody can check it: `erase-plugins verify-certificate .`"
