@@ -18,11 +18,11 @@ from hub_cards.package import pinned
 from hub_cards.pushing import Pushed, publish, token_needed
 from hub_cards.usage import install
 
-_USE = '''```python
+_USE = """```python
 from erase_plugins.records.head import Head
 
 Head.read("FOLDER").predict(features)  # features of the frozen model, one row per record
-```'''
+```"""
 
 
 def push_head(

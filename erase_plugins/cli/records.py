@@ -45,7 +45,9 @@ def command() -> None:
 @click.option("--delta", type=float, default=1e-5, show_default=True, help="Of the epsilon in the certificate.")
 @click.option("--group-size", type=int, default=1, show_default=True, help="Most records of one person.")
 @click.option("--norm", type=float, default=1.0, show_default=True, help="Longest row; longer ones are shortened.")
-@click.option("--scale", type=float, default=1.0, show_default=True, help="Public constant by which features are divided.")
+@click.option(
+    "--scale", type=float, default=1.0, show_default=True, help="Public constant by which features are divided."
+)
 @click.option("--bias/--no-bias", default=True, help="A constant 1 at the end of each row.")
 @click.option("--rank", type=int, default=0, help="Learn a low-rank change with a fixed random factor.")
 @click.option("--start", metavar="FILE", help="Frozen head below the change; it never saw these records.")
@@ -156,7 +158,9 @@ def replace(
 @declare("release")
 @click.argument("folder", metavar="DIR")
 @click.option("--out", metavar="DIR", help="Where to write it; a folder inside the head's by default.")
-@click.option("--raise-budget", type=int, metavar="N", help="Allow N releases from now on: a person's decision, on record.")
+@click.option(
+    "--raise-budget", type=int, metavar="N", help="Allow N releases from now on: a person's decision, on record."
+)
 @click.option("--peft", "module", metavar="MODULE", help="Also an adapter for this module, as peft reads it.")
 @force_option
 def release(folder: str, out: str | None, raise_budget: int | None, module: str | None, force: bool) -> None:
@@ -253,7 +257,9 @@ def _read(path: str) -> str:
     try:
         return Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise RequestError(f"'{Path(path).name}' cannot be read as text; give a UTF-8 file, one name per line") from error
+        raise RequestError(
+            f"'{Path(path).name}' cannot be read as text; give a UTF-8 file, one name per line"
+        ) from error
 
 
 def _start(path: str | None) -> Any:

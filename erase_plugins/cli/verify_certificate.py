@@ -21,7 +21,9 @@ def command(ledger: str, certificate: str | None, head: str | None) -> None:
     data = verify(Path(ledger), head, None if certificate is None else Path(certificate))
     say(to_text(data))
     if not data["anchored"]:
-        hint("the end of the ledger was compared with nothing: lines may have been cut off. Give --certificate or --head")
+        hint(
+            "the end of the ledger was compared with nothing: lines may have been cut off. Give --certificate or --head"
+        )
     if not data["certified"]:
         emit({"schema": 1, "valid": False, "certificate": data})
         raise click.exceptions.Exit(1)

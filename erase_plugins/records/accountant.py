@@ -104,6 +104,23 @@ def deletion_steps(rho_dp: float, rho_dd: float, c: float) -> int:
     return max(1, math.ceil(math.log(rho_dp / rho_dd) / (-2 * math.log(c)) - 1e-9))
 
 
+def sizes(
+    preset: str, lipschitz: float, lam: float, beta: float, eta: float, n: int, group: int, rho_dp: float, rho_dd: float
+) -> tuple[float, int]:
+    """Noise ``sigma2`` and steps of an edit: as small as the accountant allows, or those of the paper where they are
+    larger (noise 4 L^2 / (lam rho n^2), 4 kappa log(rho_dp / rho_dd) steps).
+
+    Raises:
+        ArithmeticError: numbers so large or small that a step does not contract.
+    """
+    c = contraction(eta, lam, beta)
+    sigma2, steps = noise_for(rho_dp, lipschitz, lam, beta, eta, n, group), deletion_steps(rho_dp, rho_dd, c)
+    if preset == "paper":
+        sigma2 = max(sigma2, 4 * (lipschitz * group) ** 2 / (lam * rho_dp * n**2))
+        steps = max(steps, math.ceil(4 * (lam + beta) / lam * math.log(rho_dp / rho_dd)))
+    return sigma2, steps
+
+
 def learning_steps(rho_dp: float, lam: float, beta: float, c: float, n: int, parameters: int) -> int:
     """Steps after which the start weighs a tenth of the noise in the worst case; a matter of use, not of proof."""
     kappa = (lam + beta) / lam

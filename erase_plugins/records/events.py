@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import math
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -51,7 +50,7 @@ def _count(value: Any) -> bool:
 
 
 def _positive(value: Any) -> bool:
-    return type(value) in (int, float) and 0 < value < math.inf
+    return type(value) in (int, float) and 0 < value < 1e30
 
 
 def _ids(value: Any) -> bool:
@@ -109,6 +108,7 @@ FIELDS: dict[str, dict[str, Callable[[Any], bool]]] = {
         "learn_steps": _positive,
         "edit_steps": _positive,
         "mode": _one_of("warm", "fresh"),
+        "preset": _one_of("default", "paper"),
         "dtype": _one_of("float64"),
         "noise": _one_of("system", "repeatable"),
         "ids": _ids,

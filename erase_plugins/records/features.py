@@ -68,7 +68,9 @@ def load_features(features: str | Path, labels: str | Path | None = None) -> tup
         if values is None:
             raise RequestError(f"'{Path(features).name}' holds no labels; give them with --labels FILE")
     if matrix.ndim == 0 or values.ndim == 0 or len(matrix) != len(values):
-        raise RequestError(f"features of shape {matrix.shape} and labels of shape {values.shape} do not belong together")
+        raise RequestError(
+            f"features of shape {matrix.shape} and labels of shape {values.shape} do not belong together"
+        )
     return matrix, values
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from erase_plugins.errors import ArtifactError, CorruptArtifact, Unsupported
+from erase_plugins.errors import ArtifactError, CorruptArtifact
 from erase_plugins.records.features import Rule
 from erase_plugins.records.weights import HEAD, LEARNED, read_arrays, write_arrays
 
@@ -24,7 +24,7 @@ class Head:
         rule: what is done to every row first, in learning and in use.
         loss: softmax, logistic or huber.
         fixed: (rank, dim) first factor of a low-rank change.
-        start: (outputs, dim) frozen head below it.
+        start: (outputs, dim) frozen head below it, for rows that the rule has scaled.
     """
 
     weight: Any
@@ -92,15 +92,10 @@ class Head:
         """Writes the low-rank change as peft reads it, float32, for the classifier module of the frozen model.
 
         Longer rows were shortened in learning and are not by peft; without a constant in the row that changes no
-        class, since all logits of a row grow together.
-
-        Raises:
-            Unsupported: a full head, or rows with a constant.
+        class, since all logits of a row grow together. For low-rank heads without a constant only.
         """
         import numpy as np
 
-        if self.fixed is None or self.rule.bias:
-            raise Unsupported("peft holds low-rank heads without a constant only; make the head with --rank and --no-bias")
         rank = int(self.fixed.shape[0])
         config = {
             "peft_type": "LORA", "r": rank, "lora_alpha": rank, "target_modules": [module], "lora_dropout": 0.0,

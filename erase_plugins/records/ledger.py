@@ -216,9 +216,7 @@ class Account:
             elif life.tail is None:
                 life.tail, life.alone = self._after(life)
         self.mark = self.steps
-        self.releases.append(
-            {"n": entry["n"], "sha256": entry["sha256"], "seq": self.lines, "where": [entry["where"]]}
-        )
+        self.releases.append({"n": entry["n"], "sha256": entry["sha256"], "seq": self.lines, "where": [entry["where"]]})
 
     def _budget(self, entry: Mapping[str, Any]) -> None:
         self._learned()
@@ -251,15 +249,20 @@ def problem_of(opened: Mapping[str, Any]) -> str:
         return "the smoothness is not that of the loss"
     if not eta < 2 / (lam + beta):
         return "the step size is too large"
-    if not _near(opened["contraction"], accountant.contraction(eta, lam, beta)):
+    if not _near(opened["contraction"], accountant.contraction(eta, lam, beta)) or not opened["contraction"] < 1:
         return "the contraction does not follow from the step size"
     if opened["rho_dd"] > opened["rho_dp"]:
         return "rho_dd is above rho_dp"
-    needed = accountant.noise_for(opened["rho_dp"], opened["lipschitz"], lam, beta, eta, n, opened["group"])
-    if opened["sigma2"] < needed * (1 - _SAME):
-        return "there is less noise than the budget needs"
-    if opened["edit_steps"] < accountant.deletion_steps(opened["rho_dp"], opened["rho_dd"], opened["contraction"]):
-        return "an edit has fewer steps than rho_dd needs"
+    try:
+        sigma2, steps = accountant.sizes(
+            opened["preset"], opened["lipschitz"], lam, beta, eta, n, opened["group"], opened["rho_dp"], opened["rho_dd"]
+        )  # fmt: skip
+    except ArithmeticError:
+        return "the constants are out of range"
+    if not _near(opened["sigma2"], sigma2):
+        return "the noise is not that of the budget"
+    if opened["edit_steps"] != steps:
+        return "an edit has another number of steps than rho_dd needs"
     if len(opened["ids"]) > n:
         return "more records than slots"
     if (opened["outputs"] > 1) is not (opened["loss"] == "softmax"):

@@ -104,16 +104,17 @@ class HeadOptions:
         outputs, width = max(1, self.classes), self.rule.width(dim)
         if self.rank >= width:
             raise RequestError(f"rank {self.rank} saves nothing on {width} columns; leave it out or take a smaller one")
-        lam, norm, paper = float(self.lam), float(self.norm), self.preset == "paper"
+        lam, norm = float(self.lam), float(self.norm)
         lipschitz, beta = loss.lipschitz(norm), loss.smoothness(norm)
-        eta = self.eta if self.eta is not None else 1 / (lam + beta) / (2 if paper else 1)
+        eta = self.eta if self.eta is not None else 1 / (lam + beta) / (2 if self.preset == "paper" else 1)
         c = accountant.contraction(eta, lam, beta)
         rho_dd = self.rho_dp / 100 if self.rho_dd is None else self.rho_dd
-        sigma2 = accountant.noise_for(self.rho_dp, lipschitz, lam, beta, eta, n, self.group)
-        edit = accountant.deletion_steps(self.rho_dp, rho_dd, c)
-        if paper:
-            sigma2 = max(sigma2, 4 * (lipschitz * self.group) ** 2 / (lam * self.rho_dp * n**2))
-            edit = max(edit, math.ceil(4 * (lam + beta) / lam * math.log(self.rho_dp / rho_dd)))
+        try:
+            sigma2, edit = accountant.sizes(
+                self.preset, lipschitz, lam, beta, eta, n, self.group, self.rho_dp, rho_dd
+            )  # fmt: skip
+        except ArithmeticError as error:
+            raise RequestError(f"lam {lam:g} with step size {eta:g} is out of range; take a larger lam") from error
         parameters = outputs * (self.rank or width)
         learn = self.learn_steps or accountant.learning_steps(self.rho_dp, lam, beta, c, n, parameters)
         mode = self.mode if self.mode != "auto" else "fresh" if edit >= learn else "warm"
@@ -123,6 +124,6 @@ class HeadOptions:
             "scale": float(self.scale), "bias": self.bias, "lipschitz": lipschitz, "smoothness": beta, "lam": lam,
             "eta": eta, "sigma2": sigma2, "contraction": c, "group": self.group, "rho_dp": float(self.rho_dp),
             "rho_dd": float(rho_dd), "delta": float(self.delta), "max_releases": self.max_releases,
-            "learn_steps": learn, "edit_steps": edit, "mode": mode, "dtype": "float64",
+            "learn_steps": learn, "edit_steps": edit, "mode": mode, "preset": self.preset, "dtype": "float64",
             "noise": "system" if self.test_seed is None else "repeatable",
         }  # fmt: skip

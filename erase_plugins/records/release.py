@@ -9,9 +9,17 @@ from typing import Any
 from erase_plugins.artifacts import chain
 from erase_plugins.artifacts.atomic import atomic_folder
 from erase_plugins.artifacts.places import check_place
-from erase_plugins.errors import ArtifactError, CorruptArtifact, PushRefused
+from erase_plugins.errors import ArtifactError, CorruptArtifact, PushRefused, Unsupported
 from erase_plugins.hookspecs import hookimpl
-from erase_plugins.records.certificate import CERTIFICATE, LEDGER, certificate, read_certificate, to_json, to_text, verify
+from erase_plugins.records.certificate import (
+    CERTIFICATE,
+    LEDGER,
+    certificate,
+    read_certificate,
+    to_json,
+    to_text,
+    verify,
+)
 from erase_plugins.records.ledger import replay
 from erase_plugins.records.weights import HEAD
 
@@ -41,6 +49,7 @@ def write_release(
     Raises:
         PushRefused: the budget is used up; nothing but the refusal was written.
         ArtifactError: something is in the way; nothing was entered.
+        Unsupported: peft cannot hold this head; nothing was entered.
     """
     from erase_plugins.records.features import Rule
     from erase_plugins.records.head import Head
@@ -48,6 +57,8 @@ def write_release(
 
     records = Records.open(folder)
     opened = records.account().opened
+    if module is not None and (not opened["rank"] or opened["bias"]):
+        raise Unsupported("peft holds low-rank heads without a constant only; make the head with --rank and --no-bias")
     if out is not None:
         check_place(Path(out), force, KIND)
     entries, state = records.release(raise_to)
@@ -111,7 +122,9 @@ def check_push(folder: Path, destination: str, dry_run: bool = False) -> None:
     except (ArtifactError, OSError) as error:
         raise PushRefused(f"the certificate does not hold: {error}; release the head again") from error
     if not found["certified"] or not claimed["certified"] or not (folder / HEAD).is_file():
-        raise PushRefused(f"no certificate: {'; '.join(found['reasons']) or 'the weights are missing'}; nothing was sent")
+        raise PushRefused(
+            f"no certificate: {'; '.join(found['reasons']) or 'the weights are missing'}; nothing was sent"
+        )
     number = replay(entries).releases[-1]["n"]
     home = _home(folder, found["ledger"]["id"])
     if home is None:
@@ -165,4 +178,6 @@ def erase_card_sections(artifact: Any, report: Any) -> Iterable[str]:
 
 def section(data: dict[str, Any]) -> str:
     """The certificate as a part of a card."""
-    return f"## Certificate\n\n```text\n{to_text(data)}\n```\n\nAnybody can check it: `erase-plugins verify-certificate .`"
+    return (
+        f"## Certificate\n\n```text\n{to_text(data)}\n```\n\nAnybody can check it: `erase-plugins verify-certificate .`"
+    )

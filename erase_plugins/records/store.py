@@ -60,7 +60,8 @@ class Records:
             labels: one per row.
             options: fixed from here on.
             subjects: the person of each row; kept as HMAC only.
-            start: (outputs, dim) frozen head under a low-rank one, which never saw these records either.
+            start: (outputs, dim) frozen head under a low-rank one, for features as they come (and the constant, if
+                there is one); it never saw these records either.
             progress: called with steps done and all steps.
 
         Returns:
@@ -355,6 +356,7 @@ def _empty(opened: dict[str, Any], fixed: Any, start: Any) -> tuple[State, dict[
         start = np.asarray(start, dtype=np.float64)
         if start.shape != (opened["outputs"], width) or not np.isfinite(start).all():
             raise RequestError(f"the frozen head has the shape {start.shape}, {(opened['outputs'], width)} is needed")
+        start = start * np.append(np.full(opened["dim"], opened["scale"]), np.ones(opened["bias"]))  # for scaled rows
     inner = opened["rank"] or width
     state = State(np.zeros((opened["outputs"], inner)), np.zeros((0, inner)), np.zeros(0), (), (), fixed, start)
     digest = None if fixed is None else array_sha256(fixed if start is None else np.concatenate([fixed, start]))

@@ -52,7 +52,9 @@ def command(
             place, repo, private=private, create_pr=create_pr, revision=revision, message=message, license=licence,
             parent=parent, prune=prune, personal=personal, requirement=requirement, dry_run=dry_run, show=show,
         )  # fmt: skip
-        say_pushed(head, repo, f"check it: hf download {repo} --local-dir head && erase-plugins verify-certificate head")
+        say_pushed(
+            head, repo, f"check it: hf download {repo} --local-dir head && erase-plugins verify-certificate head"
+        )
         return
     loaded = load_artifact(place)
     licence = asked_licence(loaded.manifest.base, licence)
