@@ -13,7 +13,7 @@ from erase_plugins.cli.console import emit, hint, progress, say
 from erase_plugins.errors import RequestError
 
 data_options = stacked(
-    click.option("--features", required=True, metavar="FILE", help="Matrix, one row per record: .npy, .npz, .safetensors."),
+    click.option("--features", required=True, metavar="FILE", help="A row per record: .npy, .npz, .safetensors."),
     click.option("--labels", metavar="FILE", help="One label per row, where the features' file holds none."),
     click.option("--subjects", metavar="FILE", help="Text file, the person of each row; kept as HMAC only."),
 )  # fmt: skip
@@ -232,8 +232,9 @@ def _facts(head: Any) -> dict[str, Any]:
 
 
 def _say_bound(facts: dict[str, Any]) -> None:
-    say(f"rho_adaptive {facts['rho_adaptive']:.6g} (epsilon {facts['epsilon_adaptive']:.4g} at delta {facts['delta']:g}), "
-        f"certified: {'yes' if facts['certified'] else 'no'}")  # fmt: skip
+    said = "yes" if facts["certified"] else "no"
+    bound = f"epsilon {facts['epsilon_adaptive']:.4g} at delta {facts['delta']:g}"
+    say(f"rho_adaptive {facts['rho_adaptive']:.6g} ({bound}), certified: {said}")
 
 
 def _chosen(head: Any, ids: Sequence[str], subject: str | None, file: str | None) -> list[str]:

@@ -94,7 +94,7 @@ def projected_edit(c: float, radius: float, variance: float, absent: int) -> flo
 
 
 def noise_for(rho: float, lipschitz: float, lam: float, beta: float, eta: float, n: int, group: int = 1) -> float:
-    """Noise ``sigma2`` with which every published model leaks at most ``rho`` about a record, after any number of steps."""
+    """Noise ``sigma2`` with which a published model leaks at most ``rho`` about a record, after any number of steps."""
     c = contraction(eta, lam, beta)
     return step_shift(lipschitz, eta, n, 2, group) ** 2 * (1 + c) / (1 - c) / (4 * eta * rho)
 

@@ -135,7 +135,7 @@ def check_shape(entry: Mapping[str, Any], number: int) -> str:
     names = set(entry) - {"event"}
     if names & SEEDS:
         raise CorruptArtifact(
-            f"line {number} of the ledger holds a seed; whoever knows the noise can subtract it, so there is no certificate"
+            f"line {number} of the ledger holds a seed; whoever knows the noise can subtract it: no certificate"
         )
     if event == "open" and entry.get("schema") != SCHEMA:
         raise CorruptArtifact(

@@ -83,7 +83,8 @@ class Head:
             facts = json.loads(metadata[_KEY])
             rule = Rule(float(facts["rule"]["norm"]), float(facts["rule"]["scale"]), bool(facts["rule"]["bias"]))
             head = cls(arrays[LEARNED], rule, str(facts["loss"]), arrays.get("fixed"), arrays.get("start"))
-            head.merged.shape
+            if head.merged.ndim != 2:
+                raise ValueError("no matrix")
         except (KeyError, ValueError, TypeError) as error:
             raise CorruptArtifact(f"'{path.name}' is not a head of erase-plugins") from error
         return head

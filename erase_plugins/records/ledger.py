@@ -166,7 +166,7 @@ class Account:
             raise self._wrong(f"an edit takes {wanted} steps {'from a new start' if fresh else 'from where it stands'}")
         went = [*entry["removed"], *(old for old, _ in entry["replaced"])]
         came = [*entry["added"], *(new for _, new in entry["replaced"])]
-        if not went and not came or len({*went, *came}) != len(went) + len(came):
+        if (not went and not came) or len({*went, *came}) != len(went) + len(came):
             raise self._wrong("an edit names nothing, or a record twice")
         for name in went:
             life = self.lives.get(name)
@@ -255,7 +255,8 @@ def problem_of(opened: Mapping[str, Any]) -> str:
         return "rho_dd is above rho_dp"
     try:
         sigma2, steps = accountant.sizes(
-            opened["preset"], opened["lipschitz"], lam, beta, eta, n, opened["group"], opened["rho_dp"], opened["rho_dd"]
+            opened["preset"], opened["lipschitz"], lam, beta, eta, n, opened["group"], opened["rho_dp"],
+            opened["rho_dd"],
         )  # fmt: skip
     except ArithmeticError:
         return "the constants are out of range"

@@ -62,7 +62,7 @@ class Loss:
         bad = np.flatnonzero((values != np.floor(values)) | (values < 0) | (values >= top))
         if bad.size:
             raise RequestError(
-                f"label {values[bad[0]]:g} of row {bad[0]} is not one of 0 ... {top - 1}; correct the labels or the classes"
+                f"label {values[bad[0]]:g} of row {bad[0]} is not one of 0 ... {top - 1}; correct the labels"
             )
         return values
 

@@ -24,6 +24,8 @@ from erase_plugins.records.weights import array_sha256, read_arrays, write_array
 
 STATE, KEY = "state.safetensors", "subjects.key"
 _NOBODY = bytes(32)
+#: all that may be in the file; whatever else was kept could remember what was deleted
+_TENSORS = {"weight", "rows", "labels", "ids", "subjects", "fixed", "start", "offset"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,8 +88,8 @@ class State:
         import numpy as np
 
         arrays = {"weight": self.weights, "rows": self.rows, "labels": self.labels}
-        arrays["ids"] = np.frombuffer("".join(self.ids).encode(), dtype=np.uint8).reshape(len(self.ids), -1)
-        arrays["subjects"] = np.frombuffer(b"".join(self.subjects), dtype=np.uint8).reshape(len(self.ids), -1)
+        arrays["ids"] = np.frombuffer("".join(self.ids).encode(), dtype=np.uint8).reshape(len(self.ids), 17)
+        arrays["subjects"] = np.frombuffer(b"".join(self.subjects), dtype=np.uint8).reshape(len(self.ids), 32)
         for name in ("fixed", "start", "offset"):
             if getattr(self, name) is not None:
                 arrays[name] = getattr(self, name)
@@ -111,8 +113,11 @@ class State:
         """
         import numpy as np
 
+        arrays, facts = read_arrays(folder / STATE)
+        odd = sorted(set(arrays) - _TENSORS)
+        if odd:
+            raise CorruptArtifact(f"{STATE} holds '{odd[0][:40]}', and a head knows nothing but weights and records")
         try:
-            arrays, facts = read_arrays(folder / STATE)
             pending = json.loads(facts["pending"])["lines"]
             (count, width), _ = json.loads(facts["shape"])
             weights = arrays["weight"]

@@ -356,7 +356,8 @@ def _empty(opened: dict[str, Any], fixed: Any, start: Any) -> tuple[State, dict[
         start = np.asarray(start, dtype=np.float64)
         if start.shape != (opened["outputs"], width) or not np.isfinite(start).all():
             raise RequestError(f"the frozen head has the shape {start.shape}, {(opened['outputs'], width)} is needed")
-        start = start * np.append(np.full(opened["dim"], opened["scale"]), np.ones(opened["bias"]))  # for scaled rows
+        scales = np.append(np.full(opened["dim"], opened["scale"]), np.ones(int(opened["bias"])))
+        start = start * scales  # the rows are divided by them
     inner = opened["rank"] or width
     state = State(np.zeros((opened["outputs"], inner)), np.zeros((0, inner)), np.zeros(0), (), (), fixed, start)
     digest = None if fixed is None else array_sha256(fixed if start is None else np.concatenate([fixed, start]))

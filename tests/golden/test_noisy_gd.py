@@ -5,6 +5,7 @@ Runs every case in --golden-dir whose JSON describes noisy gradient descent; uns
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from pathlib import Path
@@ -43,7 +44,7 @@ def test_every_set(golden: dict) -> None:
         assert accountant.segment(c, s, v, item["K1"], m) == near(item["rho_seg"])
         assert accountant.segment(c, s, v, item["K1"], m) == near(item["rho_non_adaptive"])
         marks = [0, *item["releases_while_present_after_steps"]]
-        parts = [accountant.segment(c, s, v, b - a) for a, b in zip(marks, marks[1:], strict=False)]
+        parts = [accountant.segment(c, s, v, b - a) for a, b in itertools.pairwise(marks)]
         assert parts == [near(value) for value in item["rho_segments_releases"]]
         tail = accountant.segment(c, s, v, item["K1"] - marks[-1], m)
         assert tail == pytest.approx(item["rho_segment_after_last_release"], rel=TOLERANCE, abs=1e-15)

@@ -14,9 +14,9 @@ from erase_plugins.errors import ArtifactError, CorruptArtifact
 from erase_plugins.records.certificate import CERTIFICATE, LEDGER, to_json, verify
 from erase_plugins.records.ledger import Account, replay
 from erase_plugins.records.release import write_release
+from erase_plugins.records.store import Records
 from erase_plugins.records.weights import HEAD
 from tests.records.conftest import OPTIONS, data
-from erase_plugins.records.store import Records  # isort: skip
 
 
 @pytest.fixture(scope="session")
