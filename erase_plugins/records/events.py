@@ -26,6 +26,11 @@ def is_id(value: Any) -> bool:
     return isinstance(value, str) and bool(_ID.match(value))
 
 
+def is_name(value: Any) -> bool:
+    """Whether this may stand in a ledger as a name."""
+    return isinstance(value, str) and bool(_NAME.match(value))
+
+
 def check_id(value: Any) -> str:
     """The id, if it is one.
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from erase_plugins.errors import RequestError
 from erase_plugins.records import accountant
+from erase_plugins.records.events import is_name
 from erase_plugins.records.features import Rule
 from erase_plugins.records.losses import Loss
 
@@ -70,6 +71,10 @@ class HeadOptions:
             value = getattr(self, name)
             if value is not None and (type(value) is not int or value < least):
                 raise RequestError(f"{name} is {value}; give a whole number from {least} up")
+        if not is_name(self.base):
+            raise RequestError(
+                "base is not a plain name; use letters, digits, spaces and . _ / : + -, such as owner/model"
+            )
         if self.delta >= 1:
             raise RequestError(f"delta is {self.delta}; give a number below 1, such as 1e-5")
         if self.rho_dd is not None and not 0 < self.rho_dd <= self.rho_dp:

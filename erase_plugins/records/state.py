@@ -23,7 +23,8 @@ from erase_plugins.records.events import is_id
 from erase_plugins.records.weights import array_sha256, read_arrays, write_arrays
 
 STATE, KEY = "state.safetensors", "subjects.key"
-_NOBODY = bytes(32)
+#: mark of a record whose person was not told
+NOBODY = bytes(32)
 #: all that may be in the file; whatever else was kept could remember what was deleted
 _TENSORS = {"weight", "rows", "labels", "ids", "subjects", "fixed", "start", "offset"}
 
@@ -155,7 +156,7 @@ class Subjects:
             RequestError: another number of names than of records.
         """
         if names is None:
-            return [_NOBODY] * count
+            return [NOBODY] * count
         if len(names) != count:
             raise RequestError(f"{len(names)} subjects for {count} records; give one line per record")
         return [self.mark(name) for name in names]
@@ -166,10 +167,19 @@ class Subjects:
             key = self.path.read_bytes()
         except OSError as error:
             raise CorruptArtifact(f"{KEY} is missing; records can be named by their ids only") from error
-        plain = " ".join(unicodedata.normalize("NFKC", name).casefold().split())
-        if not plain:
-            raise RequestError("the name of a subject is empty; write one name per line")
-        return hmac.new(key, plain.encode(), hashlib.sha256).digest()
+        return hmac.new(key, canonical_name(name).encode(), hashlib.sha256).digest()
+
+
+def canonical_name(name: str) -> str:
+    """A name in the one form in which names are compared.
+
+    Raises:
+        RequestError: empty.
+    """
+    plain = " ".join(unicodedata.normalize("NFKC", name).casefold().split())
+    if not plain:
+        raise RequestError("the name of a subject is empty; write one name per line")
+    return plain
 
 
 def new_ids(count: int, taken: Sequence[str]) -> list[str]:

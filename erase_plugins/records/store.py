@@ -25,7 +25,7 @@ from erase_plugins.records.ledger import Account, replay
 from erase_plugins.records.losses import Loss
 from erase_plugins.records.noise import Noise, SystemNoise, TestNoise
 from erase_plugins.records.options import HeadOptions
-from erase_plugins.records.state import KEY, STATE, State, Subjects, new_ids
+from erase_plugins.records.state import KEY, NOBODY, STATE, State, Subjects, canonical_name, new_ids
 from erase_plugins.records.weights import array_sha256
 
 #: seconds to wait for another process that changes the same head
@@ -85,11 +85,15 @@ class Records:
         rows, values = _checked(opened, features, labels)
         ids = new_ids(len(rows), ())
         head = cls(place, options.test_seed)
-        _check_subjects(subjects, len(rows))
         first = {
             "event": "open", "seq": 0, "time": now(), "schema": SCHEMA, "kind": KIND, "ledger": secrets.token_hex(16),
             "version": f"erase-plugins {late.VERSION}", **opened, "ids": ids,
         }  # fmt: skip
+        replay(chain.linked([first]))  # nothing is written for what the ledger would refuse
+        if subjects is not None:
+            if len(subjects) != len(rows):
+                raise RequestError(f"{len(subjects)} subjects for {len(rows)} records; give one line per record")
+            _check_group([canonical_name(name) for name in subjects], opened["group"])
         with locked(place / LEDGER, head.patience):
             _check_free(place)  # another run may have made it meanwhile
             _sweep(place)
@@ -97,7 +101,6 @@ class Records:
             whose = Subjects(place)
             whose.make_key()
             marks = whose.marks(subjects, len(rows))
-            _check_group(marks, opened["group"])
             state = state.joined(rows, values, ids, marks)
             weights = head._learned(state, opened, opened["learn_steps"], noise, progress)
             learned = {"event": "learn", "seq": 1, "time": now(), "steps": opened["learn_steps"]}
@@ -379,16 +382,11 @@ def _checked(opened: Mapping[str, Any], features: Any, labels: Any) -> tuple[Any
     return rows, values
 
 
-def _check_subjects(subjects: Sequence[str] | None, count: int) -> None:
-    if subjects is not None and len(subjects) != count:
-        raise RequestError(f"{len(subjects)} subjects for {count} records; give one line per record")
-
-
-def _check_group(marks: Sequence[bytes], group: int) -> None:
+def _check_group(marks: Sequence[bytes | str], group: int) -> None:
     """Whether nobody has more records than the certificate speaks of."""
     from collections import Counter
 
-    most = max((count for mark, count in Counter(marks).items() if any(mark)), default=0)
+    most = max((count for mark, count in Counter(marks).items() if mark != NOBODY), default=0)
     if most > group:
         raise RequestError(
             f"one subject has {most} records, and this head is made for {group} per person; make it with --group {most}"

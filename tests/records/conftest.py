@@ -18,7 +18,7 @@ def data(count=40, seed=0, dim=4):
 
 
 @pytest.fixture(scope="session")
-def _made(tmp_path_factory):
+def _learned(tmp_path_factory):
     place = tmp_path_factory.mktemp("records") / "head"
     features, labels = data()
     _, ids = Records.create(place, features, labels, OPTIONS, [f"Person {k}" for k in range(len(labels))])
@@ -26,10 +26,10 @@ def _made(tmp_path_factory):
 
 
 @pytest.fixture
-def made(_made, tmp_path):
+def learned(_learned, tmp_path):
     """A learned head of one's own, and the ids of its rows."""
     import shutil
 
     place = tmp_path / "head"
-    shutil.copytree(_made[0], place)
-    return Records.open(place), list(_made[1])
+    shutil.copytree(_learned[0], place)
+    return Records.open(place), list(_learned[1])

@@ -34,6 +34,9 @@ def render() -> str:
         command = cli.get_command(context, name)
         assert command is not None
         parts.append(_section(f"erase-plugins {name}", command, command.help or ""))
+        members = command.commands if isinstance(command, click.Group) else {}
+        for inner, item in members.items():
+            parts.append("#" + _section(f"erase-plugins {name} {inner}", item, item.help or ""))
     return "\n".join(parts)
 
 
