@@ -32,7 +32,15 @@ def test_every_method_and_option_is_on_the_page() -> None:
 
 @pytest.mark.parametrize(
     "page",
-    ["README.md", "CONTRIBUTING.md", "docs/architecture.md", "docs/plugins.md", "docs/hub.md", "docs/results.md"],
+    [
+        "README.md",
+        "CONTRIBUTING.md",
+        "docs/architecture.md",
+        "docs/plugins.md",
+        "docs/hub.md",
+        "docs/records.md",
+        "docs/results.md",
+    ],
 )
 def test_links_to_files_exist(page: str) -> None:
     path = ROOT / page

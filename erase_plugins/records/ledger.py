@@ -59,7 +59,6 @@ class Account:
         mark: steps at the last published model.
         max_releases: how many models may be published.
         head, lines: hash of the last line, and how many there are.
-        state: hash of the last line that changed weights or records.
         refused: publications that were refused.
     """
 
@@ -71,7 +70,6 @@ class Account:
     max_releases: int = 0
     head: str = ""
     lines: int = 0
-    state: str = ""
     refused: int = 0
 
     def __post_init__(self) -> None:
@@ -135,8 +133,6 @@ class Account:
         if entry["seq"] != self.lines:
             raise self._wrong(f"number {entry['seq']} stands where {self.lines} belongs")
         getattr(self, f"_{event}")(entry)
-        if event in ("open", "learn", "edit"):
-            self.state = entry["hash"]
         self.head, self.lines, self.time = entry["hash"], self.lines + 1, entry["time"]
 
     def _wrong(self, text: str) -> CorruptArtifact:

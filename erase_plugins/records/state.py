@@ -42,7 +42,7 @@ class State:
         fixed: (rank, dim) first factor, drawn before the data; None for a full head.
         start: (outputs, dim) frozen head below a low-rank one; None without.
         offset: (outputs, records) logits of that head.
-        pending: the ledger's lines that belong to this state, in case they are not there yet.
+        pending: the ledger's last lines, in case they are not there yet.
     """
 
     weights: Any

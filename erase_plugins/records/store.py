@@ -193,7 +193,7 @@ class Records:
             most = account.max_releases if raise_to is None else raise_to
             number = len(account.releases) + (not account.published)
             if number > most:
-                self._append(entries, [{"event": "refused", "what": "release"}])
+                self._append(state, entries, [{"event": "refused", "what": "release"}])
                 raise PushRefused(
                     f"release {number} of {most}: every further model tells more about records that are deleted later; "
                     f"nothing was written. Whoever answers for it can raise the budget (--raise-budget {number})"
@@ -201,15 +201,15 @@ class Records:
             if not account.published:
                 digest = array_sha256(state.weights)
                 bodies.append({"event": "release", "n": number, "where": "file", "sha256": digest})
-            return (self._append(entries, bodies) if bodies else entries), state
+            return (self._append(state, entries, bodies) if bodies else entries), state
 
     def went_to(self, number: int, where: str) -> None:
         """Enters a further place of a published model into the ledger; it costs nothing more."""
-        with self._held() as (_, entries):
+        with self._held() as (state, entries):
             found = replay(entries).releases[number - 1]
             if where not in found["where"]:
                 body = {"event": "release", "n": number, "where": where, "sha256": found["sha256"]}
-                self._append(entries, [body])
+                self._append(state, entries, [body])
 
     # ---- inside ------------------------------------------------------------------------------------------------
 
@@ -226,19 +226,23 @@ class Records:
                 replay(entries)
                 chain.write(self.folder / LEDGER, entries)
             account = replay(entries)
-            if not pending or account.state != pending[-1].get("hash"):
+            if not pending or account.head != pending[-1].get("hash"):
                 raise CorruptArtifact(
-                    "the weights are not those of the ledger's last change; one of the two was exchanged, and there is "
+                    "weights and ledger do not end with the same line: one of the two was exchanged or cut; there is "
                     "no certificate for them"
                 )
             if sorted(state.ids) != sorted(account.present):
                 raise CorruptArtifact("the records in the folder are not those of its ledger")
             yield state, entries
 
-    def _append(self, entries: list[dict[str, Any]], bodies: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-        entries = self._following(entries, bodies)
-        chain.write(self.folder / LEDGER, entries)
-        return entries
+    def _append(
+        self, state: State, entries: list[dict[str, Any]], bodies: Sequence[Mapping[str, Any]]
+    ) -> list[dict[str, Any]]:
+        """Further lines, the state first: it knows how the ledger ends, so that nothing can be cut off unseen."""
+        after = self._following(entries, bodies)
+        replace(state, pending=tuple(after[len(entries) :])).write(self.folder)
+        chain.write(self.folder / LEDGER, after)
+        return after
 
     def _following(self, entries: list[dict[str, Any]], bodies: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         """The ledger with further lines, replayed once to see that it holds."""
@@ -311,11 +315,9 @@ class Records:
                 "replaced": [list(pair) for pair in zip(replaced, ids, strict=True)] if replaced else [],
                 "steps": steps, "fresh": fresh,
             }  # fmt: skip
-            after = self._following(entries, [body])
+            self._following(entries, [body])  # refused before the work, if at all
             weights = self._learned(next_state, opened, steps, self._noise(opened), progress)
-            replace(next_state, weights=weights, pending=(after[-1],)).write(self.folder)
-            chain.write(self.folder / LEDGER, after)
-            return replay(after)
+            return replay(self._append(replace(next_state, weights=weights), entries, [body]))
 
 
 def _check_free(place: Path) -> None:

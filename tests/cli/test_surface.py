@@ -215,7 +215,9 @@ def test_static_help_names_every_command():
         command = cli.get_command(context, name)
         assert command is not None
         assert command.name == name
-        assert {"--json", "--debug"} <= {option for item in command.params for option in item.opts}
+        members = command.commands.values() if isinstance(command, click.Group) else [command]
+        for member in members:
+            assert {"--json", "--debug"} <= {option for item in member.params for option in item.opts}
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "utf-8"])

@@ -190,7 +190,7 @@ def test_many_chains_at_once_equal_one_after_the_other():
     assert together[0] == pytest.approx(plain, abs=1e-12)
 
 
-def test_a_deletion_of_one_of_ten_thousand_takes_less_than_a_second_and_a_quarter_of_the_papers_steps():
+def test_a_deletion_of_one_of_ten_thousand_takes_less_than_a_second_and_a_quarter_of_the_papers_steps(tmp_path):
     ours, paper = (
         HeadOptions(classes=10, preset=name, mode="warm").opening(10_000, 64) for name in ("default", "paper")
     )
@@ -198,12 +198,13 @@ def test_a_deletion_of_one_of_ten_thousand_takes_less_than_a_second_and_a_quarte
     assert paper["edit_steps"] == math.ceil(4 * 51 * math.log(100))
     assert ours["outputs"] * (ours["dim"] + 1) == 650
     draw = np.random.default_rng(0)
-    rows = Rule().rows(draw.normal(size=(9_999, 64)))
-    y = draw.integers(0, 10, 9_999).astype(float)
-    schedule = Schedule(Loss("softmax"), ours["lam"], ours["eta"], ours["sigma2"], ours["n"])
+    X, y = draw.normal(size=(10_000, 64)), draw.integers(0, 10, 10_000)
+    options = HeadOptions(classes=10, mode="warm", learn_steps=1)
+    head, ids = Records.create(tmp_path / "head", X, y, options)
+    assert head.account().opened["edit_steps"] == ours["edit_steps"]
     started = time.process_time()
-    descend(np.zeros((10, 65)), rows, y, schedule, ours["edit_steps"], SystemNoise())
-    assert time.process_time() - started < 1.0
+    head.delete(ids[:1])
+    assert time.process_time() - started < 1.0  # about 0.3 with files and ledger
 
 
 @pytest.mark.parametrize(

@@ -358,7 +358,7 @@ def test_bad_requests_change_nothing(learned):
     asked = {
         "is deleted already": lambda: head.delete(ids[:1]),
         "was never here": lambda: head.delete(["r" + "0" * 16]),
-        "never learned from its content": lambda: head.delete(["a" * 64]),
+        "never made from its content": lambda: head.delete(["a" * 64]),
         "named twice": lambda: head.delete([ids[1], ids[1]]),
         "no record was named": lambda: head.delete([]),
         "give one for each": lambda: head.replace(ids[1:3], *data(1)),
@@ -390,3 +390,24 @@ def test_the_account_is_what_the_certificate_is_made_of(learned):
     assert certificate(head.account()) == head.certificate()
     with contextlib.suppress(OSError):
         assert oct((head.folder / STATE).stat().st_mode)[-3:] == "600"
+
+
+def test_a_ledger_that_lost_its_end_is_refused_and_one_lost_line_comes_back(learned):
+    """The state knows the last line, so that no release is forgotten."""
+    head, ids = learned
+    write_release(head.folder)
+    head.delete(ids[:1])
+    write_release(head.folder)
+    path = head.folder / LEDGER
+    whole = path.read_bytes()
+    lines = whole.splitlines(keepends=True)
+    for kept in range(len(lines) - 1):
+        path.write_bytes(b"".join(lines[:kept]))
+        with pytest.raises(CorruptArtifact):
+            head.account()
+    path.unlink()
+    with pytest.raises(CorruptArtifact):
+        head.account()
+    path.write_bytes(b"".join(lines[:-1]))  # as a kill before the last write would leave it
+    assert len(head.account().releases) == 2
+    assert path.read_bytes() == whole
