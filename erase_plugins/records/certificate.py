@@ -67,7 +67,10 @@ def certificate(account: Account) -> dict[str, Any]:
     }
 
 
-_CONSTANTS = ("loss", "lipschitz", "smoothness", "lam", "eta", "sigma2", "contraction", "n", "norm", "rho_dp", "rho_dd")
+_CONSTANTS = (
+    "base", "head", "loss", "lipschitz", "smoothness", "lam", "eta", "sigma2", "contraction", "n", "norm", "scale",
+    "bias", "rho_dp", "rho_dd", "learn_steps", "edit_steps", "mode", "dtype", "noise",
+)  # fmt: skip
 
 
 def _line(account: Account, life: Life) -> dict[str, Any]:
@@ -81,6 +84,7 @@ def _line(account: Account, life: Life) -> dict[str, Any]:
         "distance": 2 if life.replaced else 1,
         "releases": len(life.seen),
         "steps_present": life.stop - life.start,
+        "steps_since": account.since(life),
     }
 
 

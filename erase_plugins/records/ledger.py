@@ -12,12 +12,10 @@ from functools import lru_cache
 from typing import Any
 
 from erase_plugins.artifacts.chain import head_of
-from erase_plugins.errors import CorruptArtifact, EraseError
+from erase_plugins.errors import CorruptArtifact
 from erase_plugins.records import accountant
 from erase_plugins.records.events import check_shape
-from erase_plugins.records.losses import Loss
-
-_SAME = 1e-9
+from erase_plugins.records.opening import problem_of
 
 
 @dataclass
@@ -32,7 +30,8 @@ class Life:
         stop: steps of the present weights when it went.
         replaced: whether another record took its slot in the same edit.
         seen: what each published model tells about it.
-        tail: what the first model after it went adds; None until one is published.
+        absent: steps without it up to the first published model; None until there is one, or if learning began anew.
+        tail: what that model adds; None until it is published.
         alone: the same, had no earlier model been published.
     """
 
@@ -42,6 +41,7 @@ class Life:
     left: int | None = None
     stop: int = 0
     replaced: bool = False
+    absent: int | None = None
     seen: list[float] = field(default_factory=list)
     tail: float | None = None
     alone: float | None = None
@@ -113,6 +113,12 @@ class Account:
             tail, alone = self._after(life)
         share = 1.0 if life.replaced else 0.25
         return share * math.fsum((*life.seen, tail)), share * alone
+
+    def since(self, life: Life) -> int | None:
+        """Steps without a record up to the first published model after it, or so far; None if learning began anew."""
+        if life.tail is not None:
+            return life.absent
+        return self.steps - life.stop
 
     def _after(self, life: Life) -> tuple[float, float]:
         absent = self.steps - life.stop
@@ -211,6 +217,7 @@ class Account:
                 life.seen.append(self.segment(self.steps - max(life.start, self.mark)))
             elif life.tail is None:
                 life.tail, life.alone = self._after(life)
+                life.absent = self.steps - life.stop
         self.mark = self.steps
         self.releases.append({"n": entry["n"], "sha256": entry["sha256"], "seq": self.lines, "where": [entry["where"]]})
 
@@ -229,49 +236,6 @@ class Account:
     def _learned(self) -> None:
         if not self.steps:
             raise self._wrong("nothing was learned yet")
-
-
-def problem_of(opened: Mapping[str, Any]) -> str:
-    """What is wrong with the constants of a head, as far as one follows from another; empty if nothing."""
-    try:
-        loss = Loss(opened["loss"], opened["threshold"])
-    except EraseError as error:
-        return str(error)
-    lam, eta, n = opened["lam"], opened["eta"], opened["n"]
-    beta = opened["smoothness"]
-    if not _near(opened["lipschitz"], loss.lipschitz(opened["norm"])):
-        return "the gradient bound is not that of the loss"
-    if not _near(beta, loss.smoothness(opened["norm"])):
-        return "the smoothness is not that of the loss"
-    if not eta < 2 / (lam + beta):
-        return "the step size is too large"
-    if not _near(opened["contraction"], accountant.contraction(eta, lam, beta)) or not opened["contraction"] < 1:
-        return "the contraction does not follow from the step size"
-    if opened["rho_dd"] > opened["rho_dp"]:
-        return "rho_dd is above rho_dp"
-    try:
-        sigma2, steps = accountant.sizes(
-            opened["preset"], opened["lipschitz"], lam, beta, eta, n, opened["group"], opened["rho_dp"],
-            opened["rho_dd"],
-        )  # fmt: skip
-    except ArithmeticError:
-        return "the constants are out of range"
-    if not _near(opened["sigma2"], sigma2):
-        return "the noise is not that of the budget"
-    if opened["edit_steps"] != steps:
-        return "an edit has another number of steps than rho_dd needs"
-    if len(opened["ids"]) > n:
-        return "more records than slots"
-    if (opened["outputs"] > 1) is not (opened["loss"] == "softmax"):
-        return "the number of outputs is not one of this loss"
-    low_rank = opened["head"] == "low-rank"
-    if low_rank is not (opened["fixed"] is not None) or low_rank is not (opened["rank"] > 0):
-        return "the rank does not fit the kind of head"
-    return ""
-
-
-def _near(found: float, wanted: float) -> bool:
-    return abs(found - wanted) <= _SAME * abs(wanted)
 
 
 def replay(entries: Sequence[Mapping[str, Any]]) -> Account:

@@ -6,10 +6,9 @@ ledger if they are not there. A release stands in the ledger before a file of it
 
 from __future__ import annotations
 
-import os
 import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,12 +19,13 @@ from erase_plugins.errors import ArtifactError, CorruptArtifact, PushRefused, Re
 from erase_plugins.records.certificate import LEDGER, certificate
 from erase_plugins.records.descent import Schedule, descend
 from erase_plugins.records.events import KIND, SCHEMA, check_id, now
-from erase_plugins.records.features import Rule
+from erase_plugins.records.intake import check_group, checked_rows, draw_fixed, empty_state
 from erase_plugins.records.ledger import Account, replay
 from erase_plugins.records.losses import Loss
 from erase_plugins.records.noise import Noise, SystemNoise, TestNoise
 from erase_plugins.records.options import HeadOptions
-from erase_plugins.records.state import KEY, NOBODY, STATE, State, Subjects, canonical_name, new_ids
+from erase_plugins.records.places import check_free, sweep
+from erase_plugins.records.state import STATE, State, Subjects, canonical_name, new_ids
 from erase_plugins.records.weights import array_sha256
 
 #: seconds to wait for another process that changes the same head
@@ -74,15 +74,15 @@ class Records:
         from erase_plugins import late
 
         place = Path(folder)
-        _check_free(place)
+        check_free(place)
         noise: Noise = SystemNoise() if options.test_seed is None else TestNoise(options.test_seed)
         shape = getattr(features, "shape", ())
         if len(shape) != 2:
             raise RequestError(f"features of shape {tuple(shape)} are no matrix; give one row per record")
         opened = options.opening(*shape)
-        fixed = _draw(opened, noise)  # before any row is looked at
-        state, opened = _empty(opened, fixed, start)
-        rows, values = _checked(opened, features, labels)
+        fixed = draw_fixed(opened, noise)  # before any row is looked at
+        state, opened = empty_state(opened, fixed, start)
+        rows, values = checked_rows(opened, features, labels)
         ids = new_ids(len(rows), ())
         head = cls(place, options.test_seed)
         first = {
@@ -93,10 +93,10 @@ class Records:
         if subjects is not None:
             if len(subjects) != len(rows):
                 raise RequestError(f"{len(subjects)} subjects for {len(rows)} records; give one line per record")
-            _check_group([canonical_name(name) for name in subjects], opened["group"])
+            check_group([canonical_name(name) for name in subjects], opened["group"])
         with locked(place / LEDGER, head.patience):
-            _check_free(place)  # another run may have made it meanwhile
-            _sweep(place)
+            check_free(place)  # another run may have made it meanwhile
+            sweep(place)
             place.chmod(0o700)
             whose = Subjects(place)
             whose.make_key()
@@ -217,7 +217,7 @@ class Records:
     def _held(self) -> Iterator[tuple[State, list[dict[str, Any]]]]:
         """State and ledger under the lock, after what a killed run left was brought to its end."""
         with locked(self.folder / LEDGER, self.patience):
-            _sweep(self.folder)
+            sweep(self.folder)
             state = State.read(self.folder)
             entries = chain.read(self.folder / LEDGER)
             pending = list(state.pending)
@@ -291,7 +291,7 @@ class Records:
                     raise RequestError(f"record {name} {what}; nothing was changed")
             rows, values, ids = None, None, list[str]()
             if features is not None:
-                rows, values = _checked(opened, features, labels)
+                rows, values = checked_rows(opened, features, labels)
                 if replaced and len(replaced) != len(rows):
                     raise RequestError(f"{len(rows)} new records for {len(replaced)} old ones; give one for each")
                 free = opened["n"] - len(account.present) + len(gone)
@@ -304,7 +304,7 @@ class Records:
             next_state = state.without(gone)
             if rows is not None:
                 marks = Subjects(self.folder).marks(subjects, len(rows))
-                _check_group([*next_state.subjects, *marks], opened["group"])
+                check_group([*next_state.subjects, *marks], opened["group"])
                 next_state = next_state.joined(rows, values, ids, marks)
             fresh = opened["mode"] == "fresh"
             if fresh:
@@ -318,78 +318,3 @@ class Records:
             self._following(entries, [body])  # refused before the work, if at all
             weights = self._learned(next_state, opened, steps, self._noise(opened), progress)
             return replay(self._append(replace(next_state, weights=weights), entries, [body]))
-
-
-def _check_free(place: Path) -> None:
-    """Refuses a place where something is, except for what a killed run left of a head that was never finished."""
-    known = (KEY, f".{LEDGER}.lock")
-    if os.path.lexists(place) and not place.is_dir():
-        raise ArtifactError(f"'{place.name}' is a file; choose a new folder")
-    if place.is_dir() and any(item.name not in known and not _litter(item) for item in place.iterdir()):
-        raise ArtifactError(f"'{place.name}' exists already and is not empty; choose a new folder")
-
-
-def _litter(path: Path) -> bool:
-    return path.suffix == ".tmp" and path.name.startswith(tuple(f".{name}." for name in (STATE, LEDGER, KEY)))
-
-
-def _sweep(folder: Path) -> None:
-    """Removes half-written files of killed runs: they may hold rows of records that are deleted later."""
-    for path in filter(_litter, list(folder.iterdir())):
-        with suppress(OSError):
-            path.unlink()
-
-
-def _draw(opened: Mapping[str, Any], noise: Noise) -> Any:
-    """The fixed first factor (rank, dim) with orthonormal rows; None for a full head."""
-    import numpy as np
-
-    if not opened["rank"]:
-        return None
-    width = opened["dim"] + opened["bias"]
-    return np.ascontiguousarray(np.linalg.qr(noise.normal((width, opened["rank"])))[0].T)
-
-
-def _empty(opened: dict[str, Any], fixed: Any, start: Any) -> tuple[State, dict[str, Any]]:
-    """A state without records at weights 0, and the opening with the hash of what is frozen in the head."""
-    import numpy as np
-
-    width = opened["dim"] + opened["bias"]
-    if start is not None:
-        if fixed is None:
-            raise RequestError("a frozen head needs a low-rank change on it; give --rank")
-        start = np.asarray(start, dtype=np.float64)
-        if start.shape != (opened["outputs"], width) or not np.isfinite(start).all():
-            raise RequestError(f"the frozen head has the shape {start.shape}, {(opened['outputs'], width)} is needed")
-        scales = np.append(np.full(opened["dim"], opened["scale"]), np.ones(int(opened["bias"])))
-        start = start * scales  # the rows are divided by them
-    inner = opened["rank"] or width
-    state = State(np.zeros((opened["outputs"], inner)), np.zeros((0, inner)), np.zeros(0), (), (), fixed, start)
-    digest = None if fixed is None else array_sha256(fixed if start is None else np.concatenate([fixed, start]))
-    return state, {**opened, "fixed": digest}
-
-
-def _checked(opened: Mapping[str, Any], features: Any, labels: Any) -> tuple[Any, Any]:
-    """Rows of bounded norm and labels in range."""
-    import numpy as np
-
-    rows = Rule(opened["norm"], opened["scale"], opened["bias"]).rows(np.asarray(features))
-    if rows.shape[1] != opened["dim"] + opened["bias"]:
-        raise RequestError(f"the rows have {rows.shape[1] - opened['bias']} features, this head {opened['dim']}")
-    if labels is None:
-        raise RequestError("the new records have no labels; give one per row")
-    values = Loss(opened["loss"], opened["threshold"]).check_targets(np.asarray(labels), opened["outputs"])
-    if len(values) != len(rows):
-        raise RequestError(f"{len(rows)} rows and {len(values)} labels; give one label per row")
-    return rows, values
-
-
-def _check_group(marks: Sequence[bytes | str], group: int) -> None:
-    """Whether nobody has more records than the certificate speaks of."""
-    from collections import Counter
-
-    most = max((count for mark, count in Counter(marks).items() if mark != NOBODY), default=0)
-    if most > group:
-        raise RequestError(
-            f"one subject has {most} records, and this head is made for {group} per person; make it with --group {most}"
-        )
