@@ -37,7 +37,10 @@ NOT_CLAIMED = (
 
 
 def certificate(account: Account) -> dict[str, Any]:
-    """The certificate of a ledger; `certified` is false, with the reason, where none may be issued."""
+    """The certificate of a ledger: the largest numbers of all deleted records first, None while there are none.
+
+    ``certified`` is false, with the reason, where none may be issued.
+    """
     opened = account.opened
     reasons = [] if account.secret else ["the noise of this head can be drawn again, so it can be subtracted"]
     gone = [_line(account, life) for life in account.deleted]
@@ -45,8 +48,8 @@ def certificate(account: Account) -> dict[str, Any]:
     existing = max((account.costs(account.lives[name])[0] for name in account.present), default=0.0)
     keys = ("rho_adaptive", "epsilon_adaptive", "advantage_adaptive")
     return {
-        **{name: worst[name] if worst else 0.0 for name in keys},
-        "rho_non_adaptive": max((item["rho_non_adaptive"] for item in gone), default=0.0),
+        **{name: worst[name] if worst else None for name in keys},
+        "rho_non_adaptive": max((item["rho_non_adaptive"] for item in gone), default=None),
         "certified": not reasons,
         "reasons": reasons,
         "schema": SCHEMA,
@@ -98,15 +101,23 @@ def _numbers(rho: float, delta: float, name: str) -> dict[str, float]:
 
 def to_text(data: Mapping[str, Any]) -> str:
     """The certificate for people, the bound that holds for adaptive requests first."""
-    lines = [
-        f"rho_adaptive {data['rho_adaptive']:.6g}: epsilon {data['epsilon_adaptive']:.4g} at delta {data['delta']:g}; "
-        f"no test of what a deleted record was is better than guessing by more than {data['advantage_adaptive']:.4f}",
-        f"  it holds although requests may depend on all published models ({data['releases']} of at most "
-        f"{data['max_releases']})",
-        f"  rho {data['rho_non_adaptive']:.6g} if no request depends on a published model; never use it alone",
+    there = data["existing"]
+    if data["records"]:
+        more = f"{data['advantage_adaptive']:.4f}"
+        lines = [
+            f"rho_adaptive {data['rho_adaptive']:.6g}: epsilon {data['epsilon_adaptive']:.4g} at delta "
+            f"{data['delta']:g}; no test of what a deleted record was is better than guessing by more than {more}",
+            f"  it holds although requests may depend on all published models ({data['releases']} of at most "
+            f"{data['max_releases']})",
+            f"  rho {data['rho_non_adaptive']:.6g} if no request depends on a published model; never use it alone",
+        ]
+    else:
+        lines = ["rho_adaptive: nothing to say, no record was deleted yet"]
+    lines += [
         f"certified: {'yes' if data['certified'] else 'no, ' + '; '.join(data['reasons'])}",
-        f"deleted records: {len(data['records'])}; those that are there: {data['existing']['records']}, "
-        f"rho {data['existing']['rho']:.6g} so far",
+        f"deleted records: {len(data['records'])}; those that are there: {there['records']}, about which published "
+        f"models told rho {there['rho']:.6g} (epsilon {there['epsilon']:.4g}, "
+        f"advantage {there['advantage']:.4f}) so far",
     ]
     for item in data["records"][:20]:
         lines.append(

@@ -159,7 +159,7 @@ def _home(folder: Path, ledger: str) -> Path | None:
 @hookimpl
 def erase_before_push(bundle: Any, destination: str) -> None:
     """What carries a certificate is checked, whatever it is."""
-    place = getattr(bundle.artifact, "path", None)
+    place = getattr(getattr(bundle, "artifact", None), "path", None)
     if place is not None and is_release(Path(place)):
         check_push(Path(place), destination, bool(getattr(bundle, "dry_run", False)))
 

@@ -233,3 +233,41 @@ def test_options_without_a_proof_are_refused(options, error, text):
 def test_auto_learns_anew_where_that_is_shorter():
     assert HeadOptions(classes=3, learn_steps=10).opening(40, 4)["mode"] == "fresh"
     assert HeadOptions(classes=3).opening(10_000, 4)["mode"] == "warm"
+
+
+def test_steps_of_the_specification():
+    """Breast cancer, 455 records, 31 numbers, kappa 26: a hundredth takes 59 steps, 119 at the paper's step size."""
+    options = {"loss": "logistic", "lam": 0.01}
+    assert HeadOptions(**options).opening(455, 30)["edit_steps"] == 59
+    assert HeadOptions(**options, eta=1 / 0.52).opening(455, 30)["edit_steps"] == 119
+    assert HeadOptions(**options, preset="paper").opening(455, 30)["edit_steps"] == 479
+
+
+@pytest.mark.parametrize("loss", ["logistic", "huber"])
+def test_heads_of_one_output_are_learned_published_and_edited(tmp_path, loss):
+    draw = np.random.default_rng(7)
+    X = draw.normal(size=(400, 3))
+    y = (X[:, 0] > 0).astype(int) if loss == "logistic" else X[:, 0] / 10
+    options = HeadOptions(loss=loss, lam=0.01, rho_dp=5.0, threshold=0.1, learn_steps=200, norm=3.0)
+    head, ids = Records.create(tmp_path / "head", X, y, options)
+    head.delete(ids[:3])
+    found = Head.read(write_release(head.folder)).predict(X)
+    if loss == "logistic":
+        assert (found == y).mean() > 0.9
+    else:
+        assert np.corrcoef(found, y)[0, 1] > 0.9
+
+
+def test_learning_anew_leaves_nothing_that_was_not_published(tmp_path):
+    draw = np.random.default_rng(8)
+    X, y = draw.normal(size=(30, 3)), draw.integers(0, 2, 30)
+    head, ids = Records.create(tmp_path / "head", X, y, HeadOptions(classes=2, learn_steps=10))
+    assert head.account().opened["mode"] == "fresh"
+    head.delete(ids[:1])
+    assert head.certificate()["rho_adaptive"] == 0.0 == head.certificate()["rho_non_adaptive"]
+    write_release(head.folder)
+    head.delete(ids[1:2])
+    told = head.account().segment(10) / 4
+    assert head.certificate()["rho_adaptive"] == pytest.approx(told)
+    assert head.certificate()["rho_non_adaptive"] == 0.0
+    assert head.account().steps == 10

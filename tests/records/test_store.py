@@ -194,7 +194,9 @@ def test_a_state_with_more_in_it_is_not_released(learned):
 
 def test_the_certificate_says_the_adaptive_bound_first_and_nothing_it_must_not(learned):
     head, ids = learned
-    write_release(head.folder)
+    place = write_release(head.folder)
+    assert to_text(head.certificate()).startswith("rho_adaptive: nothing to say, no record was deleted yet")
+    assert json.loads((place / CERTIFICATE).read_text())["rho_adaptive"] is None
     head.delete(ids[:2])
     place = write_release(head.folder)
     for text in (to_text(head.certificate()), (place / CERTIFICATE).read_text()):
