@@ -83,8 +83,8 @@ def page(release: Release, licence: Licence, requirement: str | None) -> str:
     }  # fmt: skip
     parts = [
         f"# A head with deleted training records ({len(data['records'])})",
-        f"A small head ({release.opened['loss']}) on the features of a frozen model ({base}), learned by noisy gradient "
-        "descent so that training records can be deleted from it and the deletion can be checked.",
+        f"A small head ({release.opened['loss']}) on the features of a frozen model ({base}), learned by noisy "
+        "gradient descent so that training records can be deleted from it and the deletion can be checked.",
         section(data),
         f"## How to use it\n\n{install(requirement)}\n\n{_USE}",
         f"{USER}\n{USER_END}",

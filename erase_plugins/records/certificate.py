@@ -121,8 +121,8 @@ def to_text(data: Mapping[str, Any]) -> str:
     ]
     for item in data["records"][:20]:
         lines.append(
-            f"  {item['id']}: rho_adaptive {item['rho_adaptive']:.6g}, published models that saw it: {item['releases']}, "
-            f"against {'an empty slot' if item['distance'] == 1 else 'any other record'}"
+            f"  {item['id']}: rho_adaptive {item['rho_adaptive']:.6g}, published models that saw it: "
+            f"{item['releases']}, against {'an empty slot' if item['distance'] == 1 else 'any other record'}"
         )
     if len(data["records"]) > 20:
         lines.append(f"  and {len(data['records']) - 20} more")

@@ -327,6 +327,39 @@ def test_two_writers_take_turns(learned):
     assert {life.id for life in head.account().deleted} == set(ids[:4])
 
 
+def _work(folder):
+    one = Records.open(folder)
+    while True:
+        new = one.add(*data(1))
+        write_release(folder, raise_to=one.account().max_releases + 1)
+        one.delete(new)
+
+
+def test_killed_at_random_moments_the_head_goes_on(learned):
+    """Without warning, twenty times; every state that is found is a possible one."""
+    head, _ = learned
+    context = multiprocessing.get_context("fork")
+    draw = np.random.default_rng(9)
+    releases = 0
+    for _ in range(20):
+        worker = context.Process(target=_work, args=(head.folder,))
+        worker.start()
+        worker.join(float(draw.uniform(0.005, 0.08)))
+        assert worker.exitcode is None, "the work ended by itself"
+        worker.kill()
+        worker.join()
+        account = head.account()
+        assert sorted(head.ids()) == sorted(account.present)
+        assert len(account.releases) >= releases
+        releases = len(account.releases)
+        spare = account.present[40:]
+        if spare:
+            head.delete(spare)
+    assert head.account().lines > 2
+    verify(head.folder / LEDGER)
+    assert not [item for item in head.folder.iterdir() if item.suffix == ".tmp" and item.is_file()]
+
+
 # ---- bad input ---------------------------------------------------------------------------------------------------
 
 X, Y = data()
