@@ -6,6 +6,8 @@ import re
 import shlex
 from pathlib import Path
 
+import numpy as np
+
 from erase_plugins.records.certificate import NOT_CLAIMED
 from tests.cli.conftest import invoke
 
@@ -14,7 +16,11 @@ PAGE = (Path(__file__).resolve().parents[2] / "docs" / "records.md").read_text(e
 
 def test_the_walk_through(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    names: dict = {}
+    import torch
+
+    model = torch.nn.Sequential()
+    model.add_module("classifier", torch.nn.Linear(3, 2))
+    names: dict = {"model": model, "batches": torch.eye(3).split(2), "labels": [0, 1, 1]}  # the reader's own
     said = []
     for kind, block in re.findall(r"^```(python|bash)\n(.*?)\n```$", PAGE, flags=re.DOTALL | re.MULTILINE):
         if kind == "python":
@@ -30,6 +36,7 @@ def test_the_walk_through(tmp_path, monkeypatch, capsys):
     assert "certified: yes" in said[-1]
     assert said[-1].startswith("rho_adaptive")
     assert "1501 records in 1600 slots, 1 deleted" in said[-2]
+    assert (np.load("features.npz")["features"] == np.eye(3)).all()
     assert {path.name for path in Path("published").iterdir()} == {
         "head.safetensors", "ledger.jsonl", "certificate.json", ".erase-plugins",
     }  # fmt: skip
