@@ -14,7 +14,7 @@ from erase_plugins.records import accountant
 from erase_plugins.records.ledger import Account, Life, replay
 
 SCHEMA = 1
-MECHANISM = "noisy gradient descent"
+MECHANISM = "noisy-gd"
 ACCOUNTANT = "zero-concentrated, shifted noise, adaptive requests by composition over releases"
 LEDGER, CERTIFICATE = "ledger.jsonl", "certificate.json"
 SCOPE = "the weights of this head"

@@ -14,6 +14,7 @@ from erase_plugins.hookspecs import hookimpl
 from erase_plugins.records.certificate import (
     CERTIFICATE,
     LEDGER,
+    MECHANISM,
     certificate,
     read_certificate,
     to_json,
@@ -158,10 +159,17 @@ def _home(folder: Path, ledger: str) -> Path | None:
 
 @hookimpl
 def erase_before_push(bundle: Any, destination: str) -> None:
-    """What carries a certificate is checked, whatever it is."""
-    place = getattr(getattr(bundle, "artifact", None), "path", None)
+    """What carries a certificate is checked, whatever it is; one without its ledger proves nothing and is refused."""
+    artifact = getattr(bundle, "artifact", None)
+    place = getattr(artifact, "path", None)
     if place is not None and is_release(Path(place)):
         check_push(Path(place), destination, bool(getattr(bundle, "dry_run", False)))
+        return
+    claimed = getattr(getattr(artifact, "manifest", None), "certificate", None)
+    if getattr(claimed, "mechanism", None) == MECHANISM:
+        raise PushRefused(
+            f"its certificate of {MECHANISM} cannot be checked: {LEDGER} and {CERTIFICATE} are not beside it"
+        )
 
 
 @hookimpl

@@ -153,6 +153,21 @@ def test_a_release_older_than_a_deletion_is_not_pushed(learned):
         check_push(place, "me/head")
 
 
+def test_a_certificate_without_its_ledger_is_not_pushed(tmp_path):
+    """As an artifact of another kind may carry it in its manifest."""
+    from types import SimpleNamespace
+
+    from erase_plugins.records.release import erase_before_push
+
+    def bundle(mechanism):
+        manifest = SimpleNamespace(certificate=SimpleNamespace(mechanism=mechanism, certified=True))
+        return SimpleNamespace(artifact=SimpleNamespace(path=tmp_path, manifest=manifest))
+
+    erase_before_push(bundle("dp-lora"), "me/other")
+    with pytest.raises(PushRefused, match="cannot be checked"):
+        erase_before_push(bundle("noisy-gd"), "me/head")
+
+
 def test_a_seed_voids_the_certificate(tmp_path):
     seeded = HeadOptions(**{**OPTIONS.__dict__, "test_seed": 3})
     heads = [Records.create(tmp_path / name, *data(), seeded)[0] for name in "ab"]
