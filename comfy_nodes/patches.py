@@ -195,7 +195,7 @@ def resolve(
 def _with_map(target: ComfyTarget, model: Any, item: ActiveMap, touch_weights: bool) -> tuple[Any, str, str]:
     """A clone under one more map, how it was hung on, and why files of the model do not hold it (empty: they do)."""
     keys = [target.keys[("unet", ref.weight)] for ref in target.modules("cross_kv")]
-    why = unbaked(target.denoiser.stored(key) for key in keys)
+    why = unbaked(target.unet.stored(key) for key in keys)
     if not touch_weights:
         why = "this node maps prompts and leaves the weights alone; the load node changes them where it can"
     elif not why and any(isinstance(patch, ContextPatch) for patch in in_front(model)):

@@ -59,8 +59,8 @@ class ComfyTarget(Target):
         prediction = "v_prediction" if kind_of_prediction.startswith("V_PREDICTION") else "epsilon"
         family = find_family(Source(name, None, None, configs))
         side = int(attached(SIZE) or _side(unet, prediction))
-        self.denoiser = PatchedWeights(model, DENOISER)
-        stems = (key.removeprefix(DENOISER) for key in self.denoiser)
+        self.unet = PatchedWeights(model, DENOISER)
+        stems = (key.removeprefix(DENOISER) for key in self.unet)
         #: (component, our parameter name) -> key in the ModelPatcher of the component
         self.keys = {
             ("unet", ours): DENOISER + theirs
@@ -111,7 +111,7 @@ class ComfyTarget(Target):
         Raises:
             Unsupported: the text encoder is asked for and no CLIP is connected.
         """
-        weights = self.denoiser if component == "unet" else self.encoder
+        weights = self.unet if component == "unet" else self.encoder
         if weights is None:
             raise Unsupported(f"{component} is needed; connect the CLIP of this model")
         return weights
@@ -132,7 +132,7 @@ class ComfyTarget(Target):
     def live(self) -> LiveDenoiser:
         """The copy of the denoiser that can be trained, made at first use."""
         if self._live is None:
-            self._live = LiveDenoiser(self.model, self.denoiser, self.device)
+            self._live = LiveDenoiser(self.model, self.unet, self.device)
         return self._live
 
     @property

@@ -8,7 +8,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-from erase_plugins.artifacts.artifact import DEFAULT_LAYOUTS, Artifact
+from erase_plugins.artifacts.artifact import Artifact
 from erase_plugins.artifacts.locks import claim
 from erase_plugins.engine.checkpoint import clear
 from erase_plugins.engine.context import Listener
@@ -98,7 +98,7 @@ def erase(
     dtype: str = "float32",
     device: str = "cpu",
     out: str | Path | None = None,
-    layouts: Sequence[str] = DEFAULT_LAYOUTS,
+    layouts: Sequence[str] = (),
     force: bool = False,
     resume: bool = False,
     listeners: Sequence[Listener] = (),
@@ -119,7 +119,7 @@ def erase(
         seed: seed of everything random.
         revision, family, dtype, device: how to load a model that is given by name.
         out: folder to write; None keeps the artifact in memory.
-        layouts: file layouts to write.
+        layouts: file layouts to write; those of the family if empty.
         force: replace a folder of the same kind, if everything in it was written by this program.
         resume: go on from the checkpoint of an interrupted run with the same ``out``; a run that was asked something
             else is refused.
@@ -150,7 +150,7 @@ def run_and_save(
     target: Target,
     folder: Path | None,
     *,
-    layouts: Sequence[str] = DEFAULT_LAYOUTS,
+    layouts: Sequence[str] = (),
     force: bool = False,
     resume: bool = False,
     listeners: Sequence[Listener] = (),
@@ -235,7 +235,7 @@ def generate(
         raise RequestError(f"{len(texts)} prompts but {len(numbers)} seeds; give one seed or one per prompt")
     loaded = [load_artifact(item) for item in artifacts]
     pipe = load_pipeline(str(model), **options) if isinstance(model, str | Path) else model
-    denoiser = None if getattr(pipe, "unet", None) is not None else target_of(pipe).denoiser
+    denoiser = None if getattr(pipe, "unet", None) is not None else target_of(pipe).network("denoiser")
     handles = apply_all(pipe, loaded, strength, any_base=any_base)
     try:
         return draw(pipe, texts, numbers, steps=steps, guidance=guidance, fast=False, denoiser=denoiser)

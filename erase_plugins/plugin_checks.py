@@ -22,11 +22,12 @@ MARK = f"{hookspecs.PROJECT}_impl"
 DELTA_KINDS = ("lowrank", "dense", "bias", "rows", "contextmap", "addon")
 _FAMILY_OWN = "id, title, components, groups, detect and info"
 REQUIRED = {
-    "erase_methods": ("id", "title", "paper", "summary", "families", "kinds", "produces", "Options", "plan", "run"),
+    "erase_methods": ("id", "title", "paper", "summary", "needs", "kinds", "produces", "Options", "plan", "run"),
     "erase_families": (
         "id",
         "title",
         "components",
+        "roles",
         "groups",
         "denoiser",
         "detect",
@@ -144,6 +145,8 @@ def check_item(hook: str, item: Any) -> None:
         raise PluginError(f"{hook} returned the class {item.__name__}; return an instance: {item.__name__}()")
     name = type(item).__name__
     missing = [attribute for attribute in REQUIRED[hook] if not hasattr(item, attribute)]
+    if hook == "erase_methods" and hasattr(item, "families"):  # what methods said before there were capabilities
+        missing = [attribute for attribute in missing if attribute != "needs"]
     if missing:
         base = f"; subclass erase_plugins.families.base.Family, which has all but {_FAMILY_OWN}"
         raise PluginError(f"{name} lacks {', '.join(missing)}{base if hook == 'erase_families' else ''}")
@@ -160,7 +163,8 @@ def check_item(hook: str, item: Any) -> None:
 
 
 def _check_method(name: str, item: Any) -> None:
-    for attribute, allowed in (("families", None), ("kinds", KINDS), ("produces", DELTA_KINDS)):
+    asked = "families" if hasattr(item, "families") else "needs"
+    for attribute, allowed in ((asked, None), ("kinds", KINDS), ("produces", DELTA_KINDS)):
         value = getattr(item, attribute)
         if not isinstance(value, set | frozenset) or not value or not all(isinstance(part, str) for part in value):
             raise PluginError(f"{name}.{attribute} is {value!r}; give a non-empty frozenset of strings")
@@ -179,7 +183,9 @@ def _check_family(name: str, item: Any) -> None:
     parts, groups = item.components, item.groups
     if not isinstance(parts, tuple) or not parts or not all(isinstance(part, str) for part in parts):
         raise PluginError(f"{name}.components is {parts!r}; give a non-empty tuple of attribute names of the pipeline")
-    if item.denoiser not in parts:
+    if not isinstance(item.roles, Mapping) or not item.roles or not all(isinstance(role, str) for role in item.roles):
+        raise PluginError(f"{name}.roles is {item.roles!r}; map what its models can do to their parts")
+    if "denoiser" in item.roles and item.denoiser not in parts:
         raise PluginError(f"{name}.denoiser is {item.denoiser!r}, which is none of its components {', '.join(parts)}")
     if not isinstance(groups, Mapping) or not groups or not all(map(callable, groups.values())):
         raise PluginError(f"{name}.groups is no mapping of group names to functions of a ModuleRef")

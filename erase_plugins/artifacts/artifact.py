@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from erase_plugins.artifacts.edit import Edit
     from erase_plugins.artifacts.manifest import Manifest
 
-#: layouts that a saved artifact holds unless asked otherwise: ours, then what stock loaders read
+#: layouts that a saved artifact holds unless asked otherwise, or its family has its own: ours, then what stock loaders read
 DEFAULT_LAYOUTS = ("patch", "context", "diffusers", "kohya")
 
 
@@ -46,13 +46,13 @@ class Artifact:
         return FUNCTIONS["apply"](pipe, self, strength=strength, **options)
 
     def save(
-        self, folder: str | Path, layouts: Sequence[str] = DEFAULT_LAYOUTS, target: Any = None, force: bool = False
+        self, folder: str | Path, layouts: Sequence[str] = (), target: Any = None, force: bool = False
     ) -> Artifact:
         """Writes the artifact folder; complete or not at all.
 
         Args:
             folder: new folder.
-            layouts: layout ids.
+            layouts: layout ids; those of the family if empty.
             target: base model, needed to write a context map as LoRA.
             force: replace a folder of the same kind, if everything in it was written by this program.
 

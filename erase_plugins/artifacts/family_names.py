@@ -13,6 +13,12 @@ class FamilyNames(Protocol):
     title: str
     components: tuple[str, ...]
     denoiser: str
+    layouts: tuple[str, ...]
+
+    @property
+    def roles(self) -> Mapping[str, str | tuple[str, ...]]:
+        """Capability -> the part or parts of a model that have it."""
+
     modelspec: str
     base_version: str
 

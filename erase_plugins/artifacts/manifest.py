@@ -189,8 +189,6 @@ def describe_base(target: Any, revision: str | None = None) -> dict[str, Any]:
         "model": target.info.model,
         "revision": revision,
         "family": target.family.id,
-        "prediction": target.info.prediction,
-        "width": target.info.width,
-        "tokens": target.info.tokens,
+        **target.info.facts(),
         "fingerprint": {name: item.to_dict() for name, item in target.fingerprint().items()},
     }

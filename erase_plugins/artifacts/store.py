@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from erase_plugins.artifacts.artifact import Artifact
+from erase_plugins.artifacts.artifact import DEFAULT_LAYOUTS, Artifact
 from erase_plugins.artifacts.atomic import atomic_folder
 from erase_plugins.artifacts.foreign import describe_foreign, foreign_manifest, guess_family
 from erase_plugins.artifacts.header import read_header
@@ -53,6 +53,7 @@ def write_folder(
     check_place(folder, force)
     artifact.edit.check_finite()
     family = known.family(artifact.edit.family)
+    layouts = layouts or family.layouts or DEFAULT_LAYOUTS
     files: list[ArtifactFile] = []
     notes: list[str] = []
     manifest = replace(artifact.manifest, files=())

@@ -46,6 +46,7 @@ def command(
     from erase_plugins.evaluation.budget import find_budget
     from erase_plugins.evaluation.context import needs_judge, suite_options
     from erase_plugins.extras import missing_extras
+    from erase_plugins.needs import packages_of
     from erase_plugins.families.source import find_source
     from erase_plugins.manager import get_manager
     from erase_plugins.workflow.models import find_family
@@ -53,7 +54,7 @@ def command(
     runner = get_manager().evaluator(name, "attack")
     size, queries = find_budget(runner, budget)
     options = suite_options(runner, parse_settings(settings), "attack")
-    lacking = missing_extras(runner.needs)
+    lacking = missing_extras(packages_of(runner))
     if lacking:
         raise MissingExtra(f"attack {name}", ",".join(lacking))
     if judge is not None:

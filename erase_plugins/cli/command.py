@@ -91,7 +91,7 @@ def parse_settings(pairs: Iterable[str]) -> dict[str, str]:
 
 
 def check_layouts(names: Iterable[str]) -> tuple[str, ...]:
-    """Layout ids, each known to the registry; the default ones if none is named.
+    """Layout ids, each known to the registry; empty if none is named: the family has its own then.
 
     Raises:
         UnknownName: not registered.
@@ -101,11 +101,7 @@ def check_layouts(names: Iterable[str]) -> tuple[str, ...]:
     wanted = tuple(dict.fromkeys(part.strip() for name in names for part in name.split(",") if part.strip()))
     for name in wanted:
         get_manager().layout(name)
-    if wanted:
-        return wanted
-    from erase_plugins.artifacts.artifact import DEFAULT_LAYOUTS
-
-    return DEFAULT_LAYOUTS
+    return wanted
 
 
 def existing(path: str, what: str = "artifact") -> Path:

@@ -111,11 +111,12 @@ def _plugin_fix(item: Any, name: str) -> str:
 def _methods() -> Iterator[Line]:
     from erase_plugins.extras import install, missing_extras
     from erase_plugins.manager import get_manager
+    from erase_plugins.needs import packages_of
 
     manager = get_manager()
     complete = []
     for entry in (*manager.methods(), *manager.evaluators()):
-        lacking = missing_extras(getattr(entry.item, "needs", ()))
+        lacking = missing_extras(packages_of(entry.item))
         if lacking:
             yield Line(entry.item.id, "info", f"lacks {', '.join(lacking)}", install(lacking))
         else:

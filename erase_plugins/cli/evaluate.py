@@ -110,13 +110,14 @@ def _alone(suite: Any, options: dict[str, Any], out: Path, seed: int, device: st
     from erase_plugins.errors import MissingExtra, RequestError
     from erase_plugins.evaluation.context import run_alone
     from erase_plugins.extras import missing_extras
+    from erase_plugins.needs import packages_of
 
     ctx = click.get_current_context()
     given = [name for name in _ABOUT_A_MODEL if ctx.get_parameter_source(name) is not ParameterSource.DEFAULT]
     if given:
         names = ", ".join("ARTIFACT" if name == "artifacts" else f"--{name.replace('_', '-')}" for name in given)
         raise RequestError(f"suite {suite.id} measures no model; leave out {names}")
-    lacking = missing_extras(suite.needs)
+    lacking = missing_extras(packages_of(suite))
     if lacking:
         raise MissingExtra(f"suite {suite.id}", ",".join(lacking))
     if dry_run:

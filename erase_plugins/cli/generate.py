@@ -62,7 +62,13 @@ def command(
         for handle in handles:
             say(handle.report())
         pictures = draw(
-            target.pipe, [prompt], [seed], steps=steps, guidance=guidance, fast=False, denoiser=target.denoiser
+            target.pipe,
+            [prompt],
+            [seed],
+            steps=steps,
+            guidance=guidance,
+            fast=False,
+            denoiser=target.network("denoiser"),
         )
     finally:
         for handle in reversed(handles):

@@ -9,6 +9,7 @@ import click
 from erase_plugins.cli.command import declare, quote
 from erase_plugins.cli.console import emit, say, table
 from erase_plugins.errors import RequestError
+from erase_plugins.needs import fitting, needs_of, packages_of
 from erase_plugins.options import preset_files
 
 
@@ -29,18 +30,20 @@ def command(method: str, preset: str | None) -> None:
                 _measuring(found, kind, example)
                 return
     found = manager.method(method)
+    families = [entry.item for entry in manager.families()]
     options = option_rows(found)
     own = None if preset is None else _with_preset(options, preset, found)
     facts: dict[str, Any] = {
         "schema": 1, "id": found.id, "title": found.title, "summary": found.summary, "paper": found.paper,
-        **{name: sorted(getattr(found, name)) for name in ("families", "kinds", "produces")}, "options": options,
+        "needs": sorted(needs_of(found)), "families": list(fitting(found, families)),
+        **{name: sorted(getattr(found, name)) for name in ("kinds", "produces")}, "options": options,
         "presets": preset_files(found.Options), **({} if own is None else {"preset": own.to_dict()}),
     }  # fmt: skip
     emit(facts)
     say(f"{found.id}: {found.title}")
     say(f"  {found.summary}")
     say(f"  paper: {found.paper}")
-    for name in ("families", "kinds", "produces"):
+    for name in ("needs", "families", "kinds", "produces"):
         say(f"  {name}: {', '.join(facts[name])}")
     if facts["presets"]:
         say(f"  presets: {', '.join(facts['presets'])}")
@@ -73,7 +76,7 @@ _EXAMPLES = {
 def _measuring(item: Any, kind: str, example: str) -> None:
     """A suite or an attack."""
     options = option_rows(item) if getattr(item, "Options", None) is not None else []
-    facts = {"schema": 1, "id": item.id, "title": item.title, "kind": kind, "needs": sorted(item.needs)}
+    facts = {"schema": 1, "id": item.id, "title": item.title, "kind": kind, "needs": sorted(packages_of(item))}
     budgets = {"budgets": dict(item.budgets)} if kind == "attack" else {}
     emit({**facts, **budgets, "options": options})
     say(f"{item.id}: {item.title}")

@@ -10,6 +10,7 @@ import click
 from erase_plugins.cli.command import declare
 from erase_plugins.cli.console import emit, say, table
 from erase_plugins.extras import install, missing_extras
+from erase_plugins.needs import fitting, needs_of, packages_of
 
 KINDS = ("methods", "families", "layouts", "judges", "suites", "attacks", "plugins")
 
@@ -43,6 +44,7 @@ def rows_of(manager: Any, kind: str) -> list[dict[str, Any]]:
     """JSON-ready description of everything of one kind."""
     if kind == "plugins":
         return [{**row, "plugin": row["name"]} for row in manager.plugins()]
+    families = [entry.item for entry in manager.families()]
     entries = {
         "methods": manager.methods,
         "families": manager.families,
@@ -51,11 +53,11 @@ def rows_of(manager: Any, kind: str) -> list[dict[str, Any]]:
         "suites": lambda: manager.evaluators("suite"),
         "attacks": lambda: manager.evaluators("attack"),
     }[kind]()
-    return [{**_facts(kind, entry.item), **_origin(entry)} for entry in entries]
+    return [{**_facts(kind, entry.item, families), **_origin(entry)} for entry in entries]
 
 
 def _origin(entry: Any) -> dict[str, Any]:
-    lacking = missing_extras(getattr(entry.item, "needs", ()))
+    lacking = missing_extras(packages_of(entry.item))
     status = "ok" if not lacking else f"needs {', '.join(lacking)}: {install(lacking)}"
     return {
         "plugin": entry.plugin,
@@ -66,13 +68,14 @@ def _origin(entry: Any) -> dict[str, Any]:
     }
 
 
-def _facts(kind: str, item: Any) -> dict[str, Any]:
+def _facts(kind: str, item: Any, families: list[Any]) -> dict[str, Any]:
     facts: dict[str, Any] = {"id": item.id, "title": item.title}
     if kind == "methods":
-        facts |= {name: sorted(getattr(item, name)) for name in ("families", "kinds", "produces")}
+        facts |= {"needs": sorted(needs_of(item)), "families": list(fitting(item, families))}
+        facts |= {name: sorted(getattr(item, name)) for name in ("kinds", "produces")}
         facts |= {"summary": item.summary, "paper": item.paper}
     elif kind == "families":
-        facts |= {"components": list(item.components), "groups": sorted(item.groups)}
+        facts |= {"components": list(item.components), "groups": sorted(item.groups), "offers": sorted(item.offers)}
     elif kind == "layouts":
         facts |= {"readers": list(item.readers)}
     elif kind == "judges":
@@ -83,8 +86,8 @@ def _facts(kind: str, item: Any) -> dict[str, Any]:
 
 
 _COLUMNS = {
-    "methods": ("id", "title", "families", "plugin", "package", "version", "file", "status"),
-    "families": ("id", "title", "components", "plugin", "package", "version", "file", "status"),
+    "methods": ("id", "title", "needs", "plugin", "package", "version", "file", "status"),
+    "families": ("id", "title", "offers", "plugin", "package", "version", "file", "status"),
     "layouts": ("id", "title", "readers", "plugin", "package", "version", "file", "status"),
     "judges": ("id", "title", "plugin", "package", "version", "file", "status"),
     "suites": ("id", "title", "plugin", "package", "version", "file", "status"),

@@ -109,7 +109,9 @@ def _seen(target: Any, judge: Any, names: list[str], each: int, request: Any) ->
     prompts = [f"a {name}" for name in names for _ in range(each)]
     seeds = [request.seed + index for _ in names for index in range(each)]
     best = (
-        judge.score(draw(target.pipe, prompts, seeds, steps=6, denoiser=target.denoiser))["concept"].argmax(-1).tolist()
+        judge.score(draw(target.pipe, prompts, seeds, steps=6, denoiser=target.network("denoiser")))["concept"]
+        .argmax(-1)
+        .tolist()
     )
     labels = [judge.axes["concept"][index] for index in best]
     return [(name, labels[each * i : each * (i + 1)]) for i, name in enumerate(names)]

@@ -62,7 +62,7 @@ def command(
 
     get_manager().method(method)
     options = parse_settings(settings)
-    chosen = check_layouts(layouts) if layouts else ()
+    chosen = check_layouts(layouts)
     names = [*concepts, *lines_of(erase_file)]
     if not names:
         raise RequestError("nothing to erase was named; add --erase TEXT, for example --erase pizza")
@@ -91,7 +91,7 @@ def command(
         say("dry run: nothing was loaded or written")
         emit({"schema": 1, "dry_run": True, "family": detected.id, "plan": plan.to_dict(), "warnings": exists})
         return
-    _execute(plan, folder, chosen or check_layouts(()), resume, force, check)
+    _execute(plan, folder, chosen, resume, force, check)
 
 
 def lines_of(file: str | None) -> list[str]:

@@ -228,7 +228,7 @@ def check_pictures(
             attach_edit(target.pipe, target, item, strength if item is artifact else 1.0, "weights") for item in items
         ]
         try:
-            drawn[side] = draw(target.pipe, [prompt] * count, seeds, fast=False, denoiser=target.denoiser)
+            drawn[side] = draw(target.pipe, [prompt] * count, seeds, fast=False, denoiser=target.network("denoiser"))
         finally:
             for handle in reversed(handles):
                 handle.remove()

@@ -14,6 +14,7 @@ from typing import Any
 
 from erase_plugins.errors import RequestError, Unsupported
 from erase_plugins.families.base import Target
+from erase_plugins.families.capabilities import TEXT
 from erase_plugins.types import EraseRequest
 
 #: a word in so many pieces is likely to be rare
@@ -28,6 +29,8 @@ def check_length(request: EraseRequest, target: Target) -> None:
     Raises:
         RequestError: names the phrase, its length, and what would be cut.
     """
+    if TEXT not in target.info.capabilities:
+        return
     phrases = [(text, "a concept") for concept in request.concepts for text in (concept.text, *concept.prompts)]
     phrases += [(concept.anchor, "--to") for concept in request.concepts if concept.anchor]
     phrases += [(text, "--keep") for text in request.preserve]
@@ -62,6 +65,8 @@ def doubts(request: EraseRequest, target: Target, judges: Iterable[Any]) -> tupl
         target: the model.
         judges: one that knows everything the model draws tells names outside of that.
     """
+    if TEXT not in target.info.capabilities:
+        return ()
     world = _world(target, judges)
     return tuple(
         Doubt(concept.text, reason, certain)

@@ -89,7 +89,7 @@ class Subject:
             steps=self.steps,
             guidance=self.guidance,
             progress=hook,
-            denoiser=self.target.denoiser,
+            denoiser=self.target.network("denoiser"),
         )
 
     @contextmanager

@@ -101,6 +101,6 @@ def _drawn(target: DiffusersTarget, edit: Edit, prompts: Sequence[str], seeds: S
     manifest = Manifest(name="trial", method={"id": "trial"}, concepts=())
     handle = attach_edit(target.pipe, target, Artifact(manifest, plain), 1.0, "weights")
     try:
-        return draw(target.pipe, prompts, seeds, denoiser=target.denoiser)
+        return draw(target.pipe, prompts, seeds, denoiser=target.network("denoiser"))
     finally:
         handle.remove()

@@ -9,21 +9,30 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from erase_plugins.families.target import (
-    Conditioning,
-    FamilyTraits,
-    ModuleRef,
-    Picker,
-    Target,
-    TargetInfo,
-    Tokens,
-)
+from erase_plugins.families.capabilities import CausalLM, Classifier, Conditioning, Denoiser, TextEncoder, Tokens
+from erase_plugins.families.model import FamilyTraits, Model, ModelSpec, ModuleRef, Picker
+from erase_plugins.families.target import Target, TargetInfo
 
 if TYPE_CHECKING:
     from erase_plugins.families.source import Source
     from erase_plugins.types import EraseRequest
 
-__all__ = ["Conditioning", "Family", "ModuleRef", "NameMap", "Picker", "Target", "TargetInfo", "Tokens"]
+__all__ = [
+    "CausalLM",
+    "Classifier",
+    "Conditioning",
+    "Denoiser",
+    "Family",
+    "Model",
+    "ModelSpec",
+    "ModuleRef",
+    "NameMap",
+    "Picker",
+    "Target",
+    "TargetInfo",
+    "TextEncoder",
+    "Tokens",
+]
 
 
 @dataclass(frozen=True)
@@ -44,7 +53,8 @@ class Family(FamilyTraits):
     a diffusers class in ``pipeline`` or an `open` of its own. The pipeline has every component as an attribute of that
     name, a ``tokenizer`` beside ``text_encoder`` (``tokenizer_2`` beside ``text_encoder_2`` ...), a ``scheduler`` and
     ``encode_prompt`` as in diffusers; its denoiser is called with latents, timestep and ``encoder_hidden_states``. A
-    model that is not like that has a `Target` of its own, from `load`.
+    model of another kind says in ``roles`` what it can do, and `wrap` gives its own `Model`; for models of transformers
+    `erase_plugins.families.transformers_family` has both.
     """
 
     def open(self, source: Source, dtype: str = "float32", device: str = "cpu") -> Any:
@@ -62,15 +72,27 @@ class Family(FamilyTraits):
 
         return open_diffusers(self.pipeline, source, dtype, device)
 
-    def load(self, request: EraseRequest) -> Target:
-        """The model of a request with weights."""
+    def wrap(self, host: Any, name: str | None = None) -> Model:
+        """A host that is loaded already as methods and the runtime see it; nothing in it is changed.
+
+        Args:
+            host: what `open` gives: a pipeline, or a model's own module.
+            name: how messages and manifests call the model.
+        """
         from erase_plugins.families.diffusers_target import DiffusersTarget
+        from erase_plugins.families.hosted import HostedModel
+
+        texts = "text" in self.roles and "denoiser" in self.roles
+        return DiffusersTarget(host, name, self) if texts else HostedModel(host, name, self)
+
+    def load(self, request: EraseRequest) -> Model:
+        """The model of a request with weights."""
         from erase_plugins.families.source import find_source
 
         source = find_source(request.model, request.revision)
-        return DiffusersTarget(self.open(source, request.dtype, request.device), request.model, self)
+        return self.wrap(self.open(source, request.dtype, request.device), request.model)
 
-    def names(self, layout: str, info: TargetInfo) -> NameMap:
+    def names(self, layout: str, info: ModelSpec) -> NameMap:
         """File stems of a layout for every module of ``info``."""
         config = info.configs.get(self.denoiser)
         return NameMap(

@@ -9,18 +9,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from erase_plugins.artifacts.fingerprint import Fingerprint, fingerprint, readable
-from erase_plugins.artifacts.names import CONTEXT_HOOK, ORIGINAL, base_parameters, canonical, whole_parameters
+from erase_plugins.artifacts.fingerprint import Fingerprint, fingerprint
+from erase_plugins.artifacts.names import CONTEXT_HOOK, base_parameters, whole_parameters
 from erase_plugins.errors import Unsupported
+from erase_plugins.families.capabilities import DENOISER, TEXT
+from erase_plugins.families.hosted import HostedModel
 from erase_plugins.families.naming import MOTION
-from erase_plugins.families.source import public_name
-from erase_plugins.families.target import Conditioning, ModuleRef, Target, Tokens
+from erase_plugins.families.target import Conditioning, Target, TargetInfo, Tokens
 
 #: prompts that are encoded at once
 _CHUNK = 64
 
 
-class DiffusersTarget(Target):
+class DiffusersTarget(HostedModel, Target):
     """Reads a pipeline; changes nothing in it.
 
     Args:
@@ -29,58 +30,29 @@ class DiffusersTarget(Target):
         family: the family that recognises it.
     """
 
+    info: TargetInfo
+
     def __init__(self, pipe: Any, name: str | None, family: Any) -> None:
-        self.pipe = pipe
-        self.info = family.info(pipeline_name(pipe, name), pipeline_configs(pipe))
-        self._modules: dict[tuple[str, str], nn.Module] = {}
-        for component in family.components:
-            owner = getattr(pipe, component, None)
-            if owner is not None:
-                for path, module in owner.named_modules():
-                    self._modules.setdefault((component, canonical(component, path)), module)
+        super().__init__(pipe, name, family)
         self._cache: dict[str, tuple[Tensor, int, Tensor | None]] = {}
 
-    def check_readable(self) -> None:
-        for component in self.info.family.components:
-            owner = getattr(self.pipe, component, None)
-            for name, parameter in base_parameters(component, owner).items() if owner is not None else ():
-                if not readable(parameter):
-                    state = "offloaded layer by layer" if parameter.device.type == "meta" else "quantised"
-                    raise Unsupported(
-                        f"{component} is {state} ({name} cannot be read); erase on the model in float32, float16 or "
-                        "bfloat16, then apply the artifact to this one"
-                    )
-
     @property
-    def denoiser(self) -> Any:
-        """The live denoiser."""
-        return getattr(self.pipe, self.family.denoiser)
+    def pipe(self) -> Any:
+        """The pipeline."""
+        return self.host
 
     @property
     def device(self) -> torch.device:
-        return self.denoiser.device
+        found: torch.device = self.network(DENOISER).device  # of a pipeline that is offloaded too
+        return found
 
     @property
     def dtype(self) -> torch.dtype:
-        return self.denoiser.dtype
-
-    def module(self, ref: ModuleRef) -> nn.Module:
-        try:
-            module = self._modules[(ref.component, ref.path)]
-        except KeyError:
-            raise Unsupported(f"{self.info.model} has no module {ref.component} {ref.path}") from None
-        return getattr(module, "base_layer", module)  # peft wrapper around the layer
-
-    def weight(self, ref: ModuleRef) -> Tensor:
-        weight: Tensor = self.module(ref).weight  # type: ignore[assignment]
-        return weight.detach()
-
-    def base_weight(self, ref: ModuleRef) -> Tensor:
-        parameter = self.module(ref).get_parameter("weight")
-        return getattr(parameter, ORIGINAL, parameter).detach()
+        found: torch.dtype = self.network(DENOISER).dtype
+        return found
 
     def seen(self, rows: Tensor) -> Tensor:
-        hook = getattr(self.denoiser, CONTEXT_HOOK, None)
+        hook = getattr(self.network(DENOISER), CONTEXT_HOOK, None)
         return rows if hook is None else hook.mapped(rows)
 
     def encode(self, prompts: Sequence[str]) -> Conditioning:
@@ -161,7 +133,7 @@ class DiffusersTarget(Target):
         return weight.detach()
 
     def _encoders(self) -> list[str]:
-        names = [name for name in self.info.family.components if name.startswith("text_encoder")]
+        names = self.info.components(TEXT) if TEXT in self.info.roles else ()
         return [name for name in names if getattr(self.pipe, name, None) is not None]
 
     def _tokenizer(self, component: str) -> Any:
@@ -197,16 +169,18 @@ class DiffusersTarget(Target):
         extra: dict[str, Any] = {}
         if self.info.configs[self.family.denoiser].get("addition_embed_type") == "text_time":
             extra["added_cond_kwargs"] = {"text_embeds": cond.pooled, "time_ids": self._time_ids(latents)}
-        return self.denoiser(latents, timestep, encoder_hidden_states=cond.embeds, **extra, return_dict=False)[0]
+        return self.network(DENOISER)(latents, timestep, encoder_hidden_states=cond.embeds, **extra, return_dict=False)[
+            0
+        ]
 
     def _check_drawable(self) -> None:
-        config, name = self.pipe.unet.config, self.info.model
-        if getattr(config, "encoder_hid_dim_type", None) == "ip_image_proj":
+        denoiser, name = self.network(DENOISER), self.info.model
+        if getattr(denoiser.config, "encoder_hid_dim_type", None) == "ip_image_proj":
             raise Unsupported(
                 f"{name} has an IP-Adapter and draws with an image prompt only; call pipe.unload_ip_adapter(), erase, "
                 "and load it again"
             )
-        if type(self.pipe.unet).__name__ == MOTION:
+        if type(denoiser).__name__ == MOTION:
             raise Unsupported(
                 f"the denoiser of {name} draws frames (AnimateDiff), and this method asks it for pictures; erase on "
                 "the text-to-image pipeline of the same model and apply the artifact here"
@@ -231,13 +205,6 @@ class DiffusersTarget(Target):
         words = [(index, token[:-4]) for token, index in entries.items() if token.endswith("</w>")]
         return tuple(word for _, word in sorted(words) if len(word) > 2 and word.isalpha())
 
-    def fingerprint(self) -> Mapping[str, Fingerprint]:
-        return {
-            component: self._fingerprint(component)
-            for component in self.info.family.components
-            if getattr(self.pipe, component, None) is not None
-        }
-
     def _fingerprint(self, component: str) -> Fingerprint:
         """Adapters and rows of added tokens left out; with them, as older versions did it, in ``whole``."""
         owner = getattr(self.pipe, component)
@@ -256,34 +223,3 @@ def _added_rows(tokenizer: Any, encoder: nn.Module) -> int:
     rows = int(encoder.get_input_embeddings().weight.shape[0])  # type: ignore[operator]
     added = sum(index >= tokenizer.vocab_size for index in tokenizer.get_added_vocab().values())
     return int(added) if rows == tokenizer.vocab_size + added else 0
-
-
-def pipeline_configs(pipe: Any) -> dict[str, Mapping[str, Any]]:
-    """Component configurations of a loaded pipeline, as `find_source` would read them from disk."""
-    configs: dict[str, Mapping[str, Any]] = {}
-    stock = ("unet", "transformer", "text_encoder", "text_encoder_2", "vae", "scheduler")
-    for component in dict.fromkeys([*stock, *getattr(pipe, "components", ())]):
-        part = getattr(pipe, component, None)
-        config = getattr(part, "config", None)
-        if config is None:
-            continue
-        data = config.to_dict() if hasattr(config, "to_dict") else dict(config)
-        if not component.startswith(("text_encoder", "vae", "scheduler")):
-            data = {**data, "_class_name": type(part).__name__}
-        if component.startswith("text_encoder"):
-            data = {**data, "architectures": [type(part).__name__]}
-        configs[component] = {key: value for key, value in data.items() if _jsonable(value)}
-    return configs
-
-
-def _jsonable(value: Any) -> bool:
-    if isinstance(value, list | tuple):
-        return all(_jsonable(item) for item in value)
-    if isinstance(value, dict):
-        return all(isinstance(key, str) and _jsonable(item) for key, item in value.items())
-    return value is None or isinstance(value, str | int | float | bool)
-
-
-def pipeline_name(pipe: Any, name: str | None) -> str:
-    """How messages and manifests call a pipeline."""
-    return public_name(name or str(getattr(pipe, "name_or_path", "") or "pipeline"))

@@ -11,7 +11,7 @@ from erase_plugins.hookspecs import hookimpl
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from erase_plugins.families.base import TargetInfo
+    from erase_plugins.families.base import ModelSpec
 
 _KEY = "model.diffusion_model.input_blocks.4.1.transformer_blocks.0.attn2.to_k.weight"
 
@@ -46,7 +46,7 @@ class StableDiffusionXL(UNetFamily):
         found = [getattr(pipe, name)(ids[name], output_hidden_states=True) for name in sorted(ids)]
         return torch.cat([item.hidden_states[-2] for item in found], dim=-1), found[-1][0]
 
-    def text_layers(self, info: TargetInfo, component: str) -> int:
+    def text_layers(self, info: ModelSpec, component: str) -> int:
         return super().text_layers(info, component) - 1  # the context is the penultimate state
 
     def sgm_in(self, layout: str) -> bool:

@@ -11,6 +11,9 @@ from typing import Any
 from erase_plugins.errors import HubError, RequestError, Unsupported
 
 POCKET = "pocket"
+#: the only part of a model that is no pipeline
+MODEL = "model"
+_INDEX, _CONFIG = "model_index.json", "config.json"
 _COMPONENTS = ("unet", "transformer", "text_encoder", "text_encoder_2", "text_encoder_3", "vae", "scheduler")
 
 
@@ -57,7 +60,9 @@ def find_source(model: str, revision: str | None = None) -> Source:
     if path.is_file():
         return _file_source(path)
     if path.suffix in (".safetensors", ".ckpt") or model.count("/") != 1 or model.startswith((".", "/", "~")):
-        raise RequestError(f"no model at '{path.name}'; give 'pocket', a folder with model_index.json, or a Hub id")
+        raise RequestError(
+            f"no model at '{path.name}'; give 'pocket', a model folder of diffusers or transformers, or a Hub id"
+        )
     return _hub_source(model, revision)
 
 
@@ -72,12 +77,16 @@ def _read(path: Path) -> Mapping[str, Any]:
 
 
 def _folder_source(folder: Path, name: str) -> Source:
-    if not (folder / "model_index.json").is_file():
-        raise RequestError(f"'{folder.name}' has no model_index.json; give a diffusers model folder")
-    configs = {"pipeline": _read(folder / "model_index.json")}
+    if not (folder / _INDEX).is_file():
+        if (folder / _CONFIG).is_file():
+            return Source(name, folder, None, {MODEL: _read(folder / _CONFIG)})
+        raise RequestError(
+            f"'{folder.name}' has no {_INDEX} and no {_CONFIG}; give a model folder of diffusers or transformers"
+        )
+    configs = {"pipeline": _read(folder / _INDEX)}
     listed = [name for name, entry in configs["pipeline"].items() if isinstance(entry, list) and name.isidentifier()]
     for component in dict.fromkeys([*_COMPONENTS, *listed]):
-        file = folder / component / ("scheduler_config.json" if component == "scheduler" else "config.json")
+        file = folder / component / ("scheduler_config.json" if component == "scheduler" else _CONFIG)
         if file.is_file():
             configs[component] = _read(file)
     return Source(name, folder, None, configs)
@@ -103,15 +112,20 @@ def _hub_source(model: str, revision: str | None) -> Source:
         return _read(Path(hf_hub_download(model, name, revision=revision)))
 
     try:
-        configs = {"pipeline": fetch("model_index.json")}
+        try:
+            configs = {"pipeline": fetch(_INDEX)}
+        except EntryNotFoundError as error:
+            if isinstance(error, LocalEntryNotFoundError):
+                raise
+            configs = {MODEL: fetch(_CONFIG), "pipeline": {}}
         for component in _COMPONENTS:
             if component in configs["pipeline"]:
-                name = "scheduler_config.json" if component == "scheduler" else "config.json"
+                name = "scheduler_config.json" if component == "scheduler" else _CONFIG
                 configs[component] = fetch(f"{component}/{name}")
     except LocalEntryNotFoundError as error:
         raise HubError(f"model '{model}' is not in the local cache and the Hub cannot be reached") from error
     except (EntryNotFoundError, HfHubHTTPError) as error:
-        raise HubError(f"the Hub has no usable diffusers model '{model}': {str(error).splitlines()[0]}") from error
+        raise HubError(f"the Hub has no usable model '{model}': {str(error).splitlines()[0]}") from error
     except (OSError, ValueError) as error:
         raise HubError(f"model '{model}' cannot be fetched: {type(error).__name__}") from error
     return Source(model, None, None, configs, revision)
@@ -126,5 +140,7 @@ def resolved_revision(model: str, revision: str | None = None) -> str | None:
         return revision
     from huggingface_hub import try_to_load_from_cache
 
-    found = try_to_load_from_cache(model, "model_index.json", revision=revision)
+    found = try_to_load_from_cache(model, _INDEX, revision=revision)
+    if not isinstance(found, str):
+        found = try_to_load_from_cache(model, _CONFIG, revision=revision)
     return Path(found).parent.name if isinstance(found, str) else revision

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from erase_plugins.artifacts.names import canonical
 from erase_plugins.errors import Unsupported
-from erase_plugins.families.base import Family, ModuleRef, TargetInfo
+from erase_plugins.families.base import Family, ModelSpec, ModuleRef, TargetInfo
 from erase_plugins.families.naming import MOTION
 
 if TYPE_CHECKING:
@@ -111,6 +111,10 @@ class UNetFamily(Family):
     #: UNet configuration of the published models, for names that depend on the block layout
     original_config: Mapping[str, Any] = {}
 
+    @property
+    def roles(self) -> Mapping[str, str | tuple[str, ...]]:
+        return {**super().roles, "codec": "vae"}
+
     def info(self, model: str, configs: Mapping[str, Mapping[str, Any]]) -> TargetInfo:
         from erase_plugins.families.checkpoint import expand_checkpoint
 
@@ -140,7 +144,7 @@ class UNetFamily(Family):
     def encode_ids(self, pipe: Any, ids: Mapping[str, Tensor]) -> tuple[Tensor, Tensor | None]:
         return pipe.text_encoder(ids["text_encoder"])[0], None
 
-    def text_layers(self, info: TargetInfo, component: str) -> int:
+    def text_layers(self, info: ModelSpec, component: str) -> int:
         if component not in info.configs:
             raise Unsupported(f"{info.model} has no {component}")
         return int(info.configs[component]["num_hidden_layers"])

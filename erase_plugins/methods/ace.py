@@ -97,10 +97,10 @@ class ACE:
     title = "Anti-Editing Concept Erasure"
     paper = "https://arxiv.org/abs/2501.01633"
     summary = "trains conditional and unconditional prediction, so that guidance repels the concept in edits too"
-    families = frozenset({"sd1", "sdxl"})
+    needs = frozenset({"denoiser", "text"})
     kinds = frozenset({"object", "style", "person", "explicit"})
     produces = frozenset({"lowrank", "dense", "bias"})
-    needs = frozenset({"diffusers"})
+    packages = frozenset({"diffusers"})
     Options = ACEOptions
     work_files: ClassVar[tuple[str, ...]] = ("states-*.safetensors",)
     contract_options: ClassVar[dict[str, Any]] = {

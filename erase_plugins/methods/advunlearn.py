@@ -110,10 +110,10 @@ class AdvUnlearn:
     title = "Defensive unlearning with adversarial training"
     paper = "https://arxiv.org/abs/2405.15234"
     summary = "trains the text encoder against a prefix that is learned to bring the concept back; LoRA or full weights"
-    families = frozenset({"sd1", "sdxl"})
+    needs = frozenset({"denoiser", "text"})
     kinds = frozenset({"object", "style", "person", "explicit"})
     produces = frozenset({"lowrank", "dense", "bias"})
-    needs = frozenset({"diffusers"})
+    packages = frozenset({"diffusers"})
     Options = AdvUnlearnOptions
     work_files: ClassVar[tuple[str, ...]] = ("states-*.safetensors",)
     contract_options: ClassVar[dict[str, Any]] = {

@@ -85,10 +85,10 @@ class ConceptAblation:
     title = "Concept Ablation"
     paper = "https://arxiv.org/abs/2303.13516"
     summary = "teaches the concept's prompts to draw an anchor instead, on pictures of the anchor"
-    families = frozenset({"sd1", "sdxl"})
+    needs = frozenset({"denoiser", "text"})
     kinds = frozenset({"object", "style", "person", "explicit"})
     produces = frozenset({"lowrank", "dense", "bias"})
-    needs = frozenset({"diffusers"})
+    packages = frozenset({"diffusers"})
     Options = ConceptAblationOptions
     work_files: ClassVar[tuple[str, ...]] = ("states-*.safetensors", "pictures-*.safetensors")
     contract_options: ClassVar[dict[str, Any]] = {

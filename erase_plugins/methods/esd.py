@@ -105,10 +105,10 @@ class ESD:
     paper = "https://arxiv.org/abs/2303.07345"
     citation = _CITATION
     summary = "trains the denoiser towards negative guidance on harvested trajectories; LoRA or full weights"
-    families = frozenset({"sd1", "sdxl"})
+    needs = frozenset({"denoiser", "text"})
     kinds = frozenset({"object", "style", "person", "explicit"})
     produces = frozenset({"lowrank", "dense", "bias"})
-    needs = frozenset({"diffusers"})
+    packages = frozenset({"diffusers"})
     Options = ESDOptions
     work_files: ClassVar[tuple[str, ...]] = ("states-*.safetensors",)
     contract_options: ClassVar[dict[str, Any]] = {

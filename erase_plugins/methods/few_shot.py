@@ -93,10 +93,10 @@ class FewShot:
     title = "Few-shot unlearning of the text encoder"
     paper = "https://arxiv.org/abs/2405.07288"
     summary = "a few pictures of the concept, a few steps; only the text encoder changes, LoRA or full weights"
-    families = frozenset({"sd1", "sdxl"})
+    needs = frozenset({"denoiser", "text"})
     kinds = frozenset({"object", "style", "person"})
     produces = frozenset({"lowrank", "dense", "bias"})
-    needs = frozenset({"diffusers"})
+    packages = frozenset({"diffusers"})
     Options = FewShotOptions
     work_files: ClassVar[tuple[str, ...]] = ("pictures.safetensors",)
     contract_options: ClassVar[dict[str, Any]] = {

@@ -85,10 +85,10 @@ class LECO:
     title = "LECO and concept sliders"
     paper = "https://arxiv.org/abs/2311.12092"
     summary = "erasing LoRA and sliders from four prompts, in the form that the community shares"
-    families = frozenset({"sd1", "sdxl"})
+    needs = frozenset({"denoiser", "text"})
     kinds = frozenset({"object", "style", "person", "explicit"})
     produces = frozenset({"lowrank"})
-    needs = frozenset({"diffusers"})
+    packages = frozenset({"diffusers"})
     Options = LECOOptions
     work_files: ClassVar[tuple[str, ...]] = ("states-*.safetensors",)
     contract_options: ClassVar[dict[str, Any]] = {

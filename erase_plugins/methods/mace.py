@@ -92,10 +92,10 @@ class MACE:
     title = "Mass Concept Erasure"
     paper = "https://arxiv.org/abs/2403.06135"
     summary = "closed form plus one tiny LoRA per concept against attention to it, fused in closed form; many concepts"
-    families = frozenset({"sd1", "sdxl"})
+    needs = frozenset({"denoiser", "text"})
     kinds = frozenset({"object", "style", "person", "explicit"})
     produces = frozenset({"contextmap", "lowrank"})
-    needs = frozenset({"diffusers"})
+    packages = frozenset({"diffusers"})
     Options = MACEOptions
     work_files: ClassVar[tuple[str, ...]] = ("pictures-*.safetensors", "masks.safetensors")
     contract_options: ClassVar[dict[str, Any]] = {

@@ -96,10 +96,10 @@ class RealEra:
     title = "RealEra (reconstruction)"
     paper = "https://arxiv.org/abs/2410.09140"
     summary = "closed form plus LoRA over the concept and random neighbours of its embedding; the rest is held"
-    families = frozenset({"sd1", "sdxl"})
+    needs = frozenset({"denoiser", "text"})
     kinds = frozenset({"object", "style", "person", "explicit"})
     produces = frozenset({"contextmap", "lowrank", "addon"})
-    needs = frozenset({"diffusers"})
+    packages = frozenset({"diffusers"})
     Options = RealEraOptions
     work_files: ClassVar[tuple[str, ...]] = ("states-*.safetensors",)
     contract_options: ClassVar[dict[str, Any]] = {

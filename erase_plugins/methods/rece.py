@@ -59,8 +59,7 @@ class RECE:
     paper = "https://arxiv.org/abs/2407.12383"
     citation = _CITATION
     summary = "UCE plus closed-form adversarial rounds; stronger on paraphrases"
-    families = frozenset({"sd1", "sdxl", "*"})
-    groups = frozenset({"cross_kv"})
+    needs = frozenset({"denoiser", "text", "embedding_map"})
     kinds = frozenset({"object", "style", "person", "explicit"})
     produces = frozenset({"contextmap"})
     Options = RECEOptions

@@ -98,10 +98,10 @@ class Receler:
     summary = (
         "small networks after cross-attention, trained against learned prompts and silent elsewhere; base untouched"
     )
-    families = frozenset({"sd1", "sdxl"})
+    needs = frozenset({"denoiser", "text"})
     kinds = frozenset({"object", "style", "person", "explicit"})
     produces = frozenset({"addon"})
-    needs = frozenset({"diffusers"})
+    packages = frozenset({"diffusers"})
     Options = RecelerOptions
     work_files: ClassVar[tuple[str, ...]] = ("states-*.safetensors", "masks-*.safetensors")
     contract_options: ClassVar[dict[str, Any]] = {

@@ -101,10 +101,10 @@ class SPM:
     title = "Concept Semi-Permeable Membrane"
     paper = "https://arxiv.org/abs/2312.16145"
     summary = "one small memory per concept behind a gate that the prompt opens; combine and revoke freely"
-    families = frozenset({"sd1", "sdxl"})
+    needs = frozenset({"denoiser", "text"})
     kinds = frozenset({"object", "style", "person", "explicit"})
     produces = frozenset({"addon"})
-    needs = frozenset({"diffusers"})
+    packages = frozenset({"diffusers"})
     Options = SPMOptions
     work_files: ClassVar[tuple[str, ...]] = ("states-*.safetensors",)
     contract_options: ClassVar[dict[str, Any]] = {

@@ -121,10 +121,10 @@ class TRCE:
     title = "Towards Reliable Concept Erasure"
     paper = "https://arxiv.org/abs/2503.07389"
     summary = "maps end-of-text rows to safe prompts in closed form, then steers early denoising away (LoRA)"
-    families = frozenset({"sd1", "sdxl"})
+    needs = frozenset({"denoiser", "text"})
     kinds = frozenset({"object", "style", "person", "explicit"})
     produces = frozenset({"contextmap", "lowrank", "dense", "bias"})
-    needs = frozenset({"diffusers"})
+    packages = frozenset({"diffusers"})
     Options = TRCEOptions
     work_files: ClassVar[tuple[str, ...]] = ("states-*.safetensors",)
     contract_options: ClassVar[dict[str, Any]] = {

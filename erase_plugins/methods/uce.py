@@ -60,8 +60,7 @@ class UCE:
     paper = "https://arxiv.org/abs/2308.14761"
     citation = _CITATION
     summary = "closed form on cross-attention keys and values; one shared map, exact low rank"
-    families = frozenset({"sd1", "sdxl", "*"})
-    groups = frozenset({"cross_kv"})
+    needs = frozenset({"denoiser", "text", "embedding_map"})
     kinds = frozenset({"object", "style", "person", "explicit"})
     produces = frozenset({"contextmap", "lowrank"})
     Options = UCEOptions

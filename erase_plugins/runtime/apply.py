@@ -14,7 +14,8 @@ from erase_plugins.artifacts.edit import CONTEXT, Delta, Edit
 from erase_plugins.artifacts.names import LEDGER
 from erase_plugins.artifacts.store import lower_for
 from erase_plugins.errors import ArtifactError, PipelineChanged, RequestError, Unsupported
-from erase_plugins.families.diffusers_target import DiffusersTarget
+from erase_plugins.families.hosted import HostedModel
+from erase_plugins.families.hosts import part_of
 from erase_plugins.runtime import addons
 from erase_plugins.runtime.context import ActiveMap, attach_map, detach_map
 from erase_plugins.runtime.guard import (
@@ -67,7 +68,7 @@ class Applied:
     def weights(self) -> Edit:
         """The edit as changes of weights."""
         if self._weights is None:
-            self._weights = lower_for(self.artifact.edit, DiffusersTarget(self.pipe, None, self.family))
+            self._weights = lower_for(self.artifact.edit, self.family.wrap(self.pipe))
         return self._weights
 
     def set_strength(self, strength: float) -> None:
@@ -135,7 +136,7 @@ class Applied:
 
     def _check(self, what: str) -> None:
         for name, part in self._parts.items():
-            now = getattr(self.pipe, name, None)
+            now = part_of(self.pipe, name)
             if getattr(now, "_orig_mod", now) is not part.ledger.module:
                 raise PipelineChanged(
                     f"{what}: the pipeline has another {name} than the one it was applied to; remove() it and apply it "
@@ -192,14 +193,14 @@ def applied(pipe: Any) -> list[Applied]:
 
 
 def apply_to(
-    target: DiffusersTarget, artifact: Artifact, strength: float = 1.0, *, any_base: bool = False, mode: str = "weights"
+    target: HostedModel, artifact: Artifact, strength: float = 1.0, *, any_base: bool = False, mode: str = "weights"
 ) -> Applied:
-    """Applies an artifact to the pipeline of a target; see `workflow.applying.apply`."""
+    """Applies an artifact to the host of a loaded model; see `workflow.applying.apply`."""
     check_settings(strength, mode)
     with LOCK:
-        check_compiled(target.pipe)
+        check_compiled(target.host)
         notes = check_base(artifact.manifest, target, any_base, artifact.edit)
-        applied = attach_edit(target.pipe, target, artifact, strength, mode)
+        applied = attach_edit(target.host, target, artifact, strength, mode)
         applied.warnings += notes
         return applied
 
@@ -217,7 +218,7 @@ def all_of(steps: Iterable[Callable[[], Applied]]) -> list[Applied]:
     return done
 
 
-def attach_edit(pipe: Any, target: DiffusersTarget, artifact: Artifact, strength: float, mode: str) -> Applied:
+def attach_edit(pipe: Any, target: HostedModel, artifact: Artifact, strength: float, mode: str) -> Applied:
     """The unchecked core of `apply` (the base was checked by the caller)."""
     edit = artifact.edit
     maps = context_maps(edit)
@@ -227,16 +228,16 @@ def attach_edit(pipe: Any, target: DiffusersTarget, artifact: Artifact, strength
     check_pipeline(pipe, touched(weights, target))
     check_gated(pipe, edit)
     weights = lower_for(weights, target)
-    parameters = resolve_parameters(weights, target, lambda component: getattr(pipe, component, None))
+    parameters = resolve_parameters(weights, target, lambda component: part_of(pipe, component))
     handle = Applied(pipe, artifact, strength, target.family)
     handle.warnings = unread_layers(edit, target)
     handle._weights = None if mode == "context" else weights
     names = {component for component, _, _ in weights.items()} | (set(maps) if mode == "context" else set())
     for name in sorted(names):
-        _refuse_twice(handle, name, getattr(pipe, name))
+        _refuse_twice(handle, name, part_of(pipe, name))
     try:
         for name in sorted(names):
-            module = getattr(pipe, name)
+            module = part_of(pipe, name)
             part = handle._parts[name] = _Part(ledger_of(name, module))
             part.ledger.enter(handle)
             _attach(part, weights.deltas.get(name, {}), parameters, strength)

@@ -15,6 +15,7 @@ from erase_plugins.artifacts.gated import GATE, GATED
 from erase_plugins.artifacts.manifest import Manifest
 from erase_plugins.artifacts.names import live_parameters
 from erase_plugins.errors import BaseMismatch, Unsupported
+from erase_plugins.families.hosts import part_of, parts_of
 from erase_plugins.runtime.integrity import fused_projections, holds_parts
 
 
@@ -99,7 +100,7 @@ def check_compiled(pipe: Any) -> None:
     Raises:
         Unsupported: names the component.
     """
-    for name, module in getattr(pipe, "components", {}).items():
+    for name, module in parts_of(pipe).items():
         if hasattr(module, "_orig_mod"):
             raise Unsupported(f"{name} is compiled; apply the artifact first, then call torch.compile")
 
@@ -117,7 +118,7 @@ def check_pipeline(pipe: Any, names: Mapping[str, Collection[str] | None]) -> No
     for component, wanted in names.items():
         if wanted is None:
             continue
-        module = getattr(pipe, component, None)
+        module = part_of(pipe, component)
         if module is None:
             raise Unsupported(f"the pipeline has no {component}; nothing was changed")
         live = live_parameters(component, module)

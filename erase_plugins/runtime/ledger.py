@@ -22,6 +22,7 @@ from erase_plugins.artifacts.artifact import Artifact
 from erase_plugins.artifacts.edit import Edit
 from erase_plugins.artifacts.names import CONTEXT_HOOK, LEDGER, live_parameters
 from erase_plugins.errors import NotInFile, PipelineChanged
+from erase_plugins.families.hosts import parts_of
 from erase_plugins.runtime.addons import Attached
 from erase_plugins.runtime.integrity import check_records, copy_fused, fused_projections
 from erase_plugins.runtime.patcher import LOCK, Patch, Record
@@ -193,7 +194,7 @@ def ledger_of(name: str, module: nn.Module) -> Ledger:
 
 def ledgers(pipe: Any) -> list[Ledger]:
     """Ledgers of all components of a pipeline on which an edit is in force."""
-    parts = [getattr(part, "_orig_mod", part) for part in getattr(pipe, "components", {}).values()]
+    parts = [getattr(part, "_orig_mod", part) for part in parts_of(pipe).values()]
     found = [getattr(part, LEDGER, None) for part in parts if isinstance(part, nn.Module)]
     return [ledger for ledger in found if ledger is not None and ledger.handles]
 

@@ -12,6 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from erase_plugins.needs import lacks
 from erase_plugins.testing.models import fresh_pipeline, shared_pipeline
 from erase_plugins.types import Concept, EditPlan, EraseRequest
 
@@ -104,8 +105,8 @@ class Case:
 
     @property
     def supported(self) -> bool:
-        """Whether the method claims this model's family."""
-        return "*" in self.method.families or self.info.family.id in self.method.families
+        """Whether the model offers what the method needs."""
+        return not lacks(self.method, self.info)
 
     def request(self, **options: Any) -> EraseRequest:
         """The request, with single options replaced."""

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from erase_plugins.artifacts.artifact import DEFAULT_LAYOUTS, Artifact
+from erase_plugins.artifacts.artifact import Artifact
 from erase_plugins.artifacts.reference import is_reference
 from erase_plugins.errors import ArtifactError
 from erase_plugins.manager import get_manager
@@ -55,7 +55,7 @@ def locate(path: str | Path) -> Path:
 def save_artifact(
     artifact: Artifact,
     folder: str | Path,
-    layouts: Sequence[str] = DEFAULT_LAYOUTS,
+    layouts: Sequence[str] = (),
     target: Any = None,
     force: bool = False,
     extras: Callable[[Path, Path], object] | None = None,

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from erase_plugins.artifacts.artifact import DEFAULT_LAYOUTS, Artifact
+from erase_plugins.artifacts.artifact import Artifact
 from erase_plugins.artifacts.atomic import atomic_file, atomic_folder
 from erase_plugins.artifacts.fingerprint import base_difference
 from erase_plugins.artifacts.locks import locked
@@ -257,7 +257,7 @@ def _store(artifact: Artifact, folder: Path) -> CollectionEntry:
     if _manifest_hash(artifact):
         copy_artifact(artifact, folder, force=True)
     else:
-        save_artifact(artifact, folder, DEFAULT_LAYOUTS, None, True)
+        save_artifact(artifact, folder, (), None, True)
     manifest = Manifest.from_json((folder / FILENAME).read_text(encoding="utf-8"))
     return CollectionEntry.of(manifest, folder / FILENAME)
 

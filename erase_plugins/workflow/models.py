@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from erase_plugins.errors import RequestError, Unsupported
 from erase_plugins.families.loading import DTYPES
-from erase_plugins.families.source import Source, find_source
+from erase_plugins.families.source import MODEL, Source, find_source
 from erase_plugins.manager import get_manager
 
 if TYPE_CHECKING:
-    from erase_plugins.families.diffusers_target import DiffusersTarget
+    from erase_plugins.families.model import Model
 
 
 def find_family(source: Source, wanted: str | None = None) -> Any:
@@ -32,13 +32,24 @@ def find_family(source: Source, wanted: str | None = None) -> Any:
         return asked
     if not found:
         known = ", ".join(entry.item.id for entry in manager.families())
-        kind = source.configs.get("pipeline", {}).get("_class_name", "an unknown architecture")
+        kind = _kind(source)
         raise Unsupported(f"'{source.name}' is {kind}; no registered family fits (registered: {known})")
     return found[0]
 
 
+def _kind(source: Source) -> str:
+    """What a source says that it is."""
+    own = source.configs.get(MODEL, {})
+    said = [
+        source.configs.get("pipeline", {}).get("_class_name"),
+        *(own.get("architectures") or ()),
+        own.get("_class_name"),
+    ]
+    return next((str(name) for name in said if name), "an unknown architecture")
+
+
 def plan_info(request: Any) -> Any:
-    """`TargetInfo` of a request from configuration only."""
+    """`ModelSpec` of a request from configuration only."""
     source = find_source(request.model, request.revision)
     return find_family(source, request.family).info(request.model, source.configs)
 
@@ -46,10 +57,10 @@ def plan_info(request: Any) -> Any:
 def load_pipeline(
     model: str = "pocket", revision: str | None = None, dtype: str = "float32", device: str = "cpu"
 ) -> Any:
-    """A stock diffusers pipeline, safety checker off, progress bar off.
+    """A stock diffusers pipeline (safety checker off, progress bar off), or a transformers model.
 
     Args:
-        model: "pocket", a diffusers folder, a .safetensors checkpoint or a Hub id.
+        model: "pocket", a folder of diffusers or transformers, a .safetensors checkpoint or a Hub id.
         revision: Hub revision.
         dtype: one of float32, float16, bfloat16.
         device: torch device name.
@@ -66,10 +77,10 @@ def load_pipeline(
 
 
 def as_target(model: Any, **options: Any) -> Any:
-    """A `Target` for a model name, a pipeline, or a target (returned as it is)."""
-    from erase_plugins.families.target import Target
+    """A `Model` for a model name, a pipeline or module, or a `Model` (returned as it is)."""
+    from erase_plugins.families.model import Model
 
-    if isinstance(model, Target):
+    if isinstance(model, Model):
         return model
     if isinstance(model, str | Path):
         return _load(str(model), **options)
@@ -94,17 +105,18 @@ class Wanted:
     device: str
 
 
-def target_of(pipe: Any, name: str | None = None) -> DiffusersTarget:
-    """A loaded pipeline as a target, its family detected from its configuration.
+def target_of(host: Any, name: str | None = None) -> Any:
+    """A loaded pipeline or module as a `Model`, its family detected from its configuration.
 
     Args:
-        pipe: diffusers pipeline.
+        host: diffusers pipeline, or a model's own module.
         name: how messages and manifests call the model.
 
     Raises:
         Unsupported: no registered family recognises it.
     """
-    from erase_plugins.families.diffusers_target import DiffusersTarget, pipeline_configs, pipeline_name
+    from erase_plugins.families.hosts import host_configs, host_name
 
-    family = find_family(Source(pipeline_name(pipe, name), None, None, pipeline_configs(pipe)))
-    return DiffusersTarget(pipe, name, family)
+    family = find_family(Source(host_name(host, name), None, None, host_configs(host)))
+    found: Model = family.wrap(host, name)
+    return found

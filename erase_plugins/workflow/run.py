@@ -12,6 +12,7 @@ from erase_plugins.engine.own_preset import with_note, with_preset
 from erase_plugins.engine.run import run_method
 from erase_plugins.errors import RequestError, Unsupported
 from erase_plugins.manager import get_manager
+from erase_plugins.needs import lacks, needs_of
 from erase_plugins.types import EditPlan, EraseRequest
 from erase_plugins.workflow.models import plan_info
 
@@ -33,12 +34,12 @@ def make_plan(request: EraseRequest, info: Any = None) -> EditPlan:
         if concept.anchor is not None and concept.anchor.strip().lower() == concept.text.strip().lower():
             raise RequestError(f"'{concept.text}' would become itself, so nothing would be erased; give another --to")
     info = info if info is not None else plan_info(request)
-    families = method.families
-    if "*" not in families and info.family.id not in families:
-        others = [entry.item.id for entry in manager.methods() if entry.item.families & {info.family.id, "*"}]
+    if lacks(method, info):
+        wanted = sorted(needs_of(method)) or lacks(method, info)
+        others = [entry.item.id for entry in manager.methods() if not lacks(entry.item, info)]
         raise Unsupported(
-            f"{method.id} does not support family {info.family.id}, only {', '.join(sorted(families))}; "
-            f"methods that do: {', '.join(others) or 'none'}"
+            f"{method.id} needs {', '.join(wanted)}; {info.model} (family {info.family.id}) offers "
+            f"{', '.join(sorted(info.offers))}; methods that fit: {', '.join(others) or 'none'}"
         )
     request = with_preset(request, method, info, known_models())
     return manager.adjust_plan(with_note(method.plan(request, info), request))

@@ -13,11 +13,11 @@ _START, _END = "<!-- generated: {} -->", "<!-- /generated -->"
 
 def method_table() -> str:
     """One row per registered built-in method."""
-    rows = ["| method | what it does | changes | families | paper |", "|---|---|---|---|---|"]
+    rows = ["| method | what it does | changes | needs | paper |", "|---|---|---|---|---|"]
     for entry in _methods():
         item = entry.item
         rows.append(
-            f"| `{item.id}` | {item.summary} | {', '.join(sorted(item.produces))} | {', '.join(sorted(item.families))} "
+            f"| `{item.id}` | {item.summary} | {', '.join(sorted(item.produces))} | {', '.join(sorted(item.needs))} "
             f"| [{item.title}]({item.paper}) |"
         )
     return "\n".join(rows)

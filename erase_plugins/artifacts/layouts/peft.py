@@ -57,7 +57,8 @@ class PeftLayout:
             folder = path.with_name(f"{path.name}_{component}")
             folder.mkdir(parents=True, exist_ok=True)
             write_tensors(folder / MODEL, tensors, {**header, _COMPONENT: component})
-            text = json.dumps(_config(ready.rank, modules, header), indent=2, sort_keys=True)
+            task = "CAUSAL_LM" if family.roles.get("language") == component else None
+            text = json.dumps(_config(ready.rank, modules, task, header), indent=2, sort_keys=True)
             (folder / CONFIG).write_text(text + "\n", encoding="utf-8")
 
     def sniff(self, keys: Sequence[str], header: Mapping[str, str]) -> bool:
@@ -88,13 +89,13 @@ def _native(component: str, module: str) -> str:
     return f"text_model.{module}" if nested else module
 
 
-def _config(rank: int, modules: list[str], header: Mapping[str, str]) -> dict[str, Any]:
+def _config(rank: int, modules: list[str], task: str | None, header: Mapping[str, str]) -> dict[str, Any]:
     from erase_plugins.artifacts.kohya_header import manifest_of
 
     base = manifest_of(header).get("base", {})
     return {
         "peft_type": "LORA",
-        "task_type": None,
+        "task_type": task,
         "base_model_name_or_path": base.get("model"),
         "revision": base.get("revision"),
         "r": rank,

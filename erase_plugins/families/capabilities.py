@@ -1,0 +1,229 @@
+"""What a model can do, one small contract per capability; a loaded model offers those that it has.
+
+A method says what it needs (``needs = {"text", "denoiser"}``), a model what it offers (`ModelSpec.capabilities`), and
+where the two meet, `Model.text`, `Model.denoiser`, `Model.classifier` ... give the objects described here.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from erase_plugins.errors import Unsupported
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+TEXT, DENOISER, CODEC, CLASSIFIER, LANGUAGE = "text", "denoiser", "codec", "classifier", "language"
+
+
+@dataclass
+class Conditioning:
+    """Encoded prompts.
+
+    Attributes:
+        embeds: (prompts, tokens, width) as the denoiser receives it.
+        last: row of the last content token of each prompt; 0 for an empty prompt.
+        pooled: (prompts, pooled width) or None.
+    """
+
+    embeds: Tensor
+    last: tuple[int, ...]
+    pooled: Tensor | None = None
+    prompts: tuple[str, ...] = ()
+
+    def __getitem__(self, index: int | slice | Sequence[int]) -> Conditioning:
+        import torch
+
+        picks = [index] if isinstance(index, int) else index
+        rows = torch.arange(len(self.last))[picks].tolist()
+        return Conditioning(
+            embeds=self.embeds[rows],
+            last=tuple(self.last[row] for row in rows),
+            pooled=None if self.pooled is None else self.pooled[rows],
+            prompts=tuple(self.prompts[row] for row in rows) if self.prompts else (),
+        )
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Prompts as padded token numbers, before the text encoders.
+
+    Attributes:
+        ids: text encoder -> (prompts, tokens) int64.
+        last: row of the last content token of each prompt; 0 for an empty prompt.
+        prompts: their texts.
+    """
+
+    ids: Mapping[str, Tensor]
+    last: tuple[int, ...]
+    prompts: tuple[str, ...] = ()
+
+    def __getitem__(self, rows: Sequence[int]) -> Tokens:
+        return Tokens(
+            ids={name: ids[list(rows)] for name, ids in self.ids.items()},
+            last=tuple(self.last[row] for row in rows),
+            prompts=tuple(self.prompts[row] for row in rows) if self.prompts else (),
+        )
+
+
+class TextEncoder(ABC):
+    """Prompts to the rows that a denoiser reads (capability ``text``)."""
+
+    info: Any
+
+    @abstractmethod
+    def encode(self, prompts: Sequence[str]) -> Conditioning:
+        """Encoded prompts, cached; rows as the denoiser receives them."""
+
+    def encode_start(self, prompts: Sequence[str], behind: int) -> Conditioning:
+        """Rows of prompts up to ``behind`` rows after the longest one's last content token; no pooled rows, not cached.
+
+        As `encode` gives them up to rounding; hosts whose rows depend on earlier rows only need not compute the others.
+        """
+        found = self.encode(prompts)
+        return Conditioning(found.embeds[:, : max(found.last) + 1 + behind], found.last, None, found.prompts)
+
+    def tokens(self, prompts: Sequence[str]) -> Tokens:
+        """Token numbers of prompts, padded and cut as `encode` does it.
+
+        Raises:
+            Unsupported: this host does not show its tokenizer.
+        """
+        raise Unsupported(f"the tokens of {self.info.model} cannot be read on this host")
+
+    def pieces(self, prompt: str) -> tuple[str | None, ...]:
+        """All pieces of a prompt as the text encoder's tokenizer makes them, not cut; None for what has no token.
+
+        Raises:
+            Unsupported: this host does not show its tokenizer.
+        """
+        raise Unsupported(f"the tokens of {self.info.model} cannot be read on this host")
+
+    def encode_live(self, tokens: Tokens, rows: Mapping[str, Tensor] | None = None) -> Conditioning:
+        """The text encoders' own pass with gradients, nothing cached; equal to `encode` to the last bit.
+
+        Args:
+            tokens: what is encoded.
+            rows: text encoder -> (prompts, tokens, width) in place of the token embeddings (before positions).
+
+        Raises:
+            Unsupported: this host cannot train text encoders.
+        """
+        raise Unsupported(f"the text encoders of {self.info.model} cannot be trained on this host")
+
+    def token_table(self, component: str) -> Tensor:
+        """Token embeddings of a text encoder (vocabulary, width), detached; do not write to it.
+
+        Raises:
+            Unsupported: this host cannot train text encoders.
+        """
+        raise Unsupported(f"the text encoders of {self.info.model} cannot be trained on this host")
+
+    def token_rows(self, component: str, ids: Tensor) -> Tensor:
+        """Rows of `token_table`, (ids, width), for hosts where the whole table is a copy.
+
+        Raises:
+            Unsupported: this host cannot train text encoders.
+        """
+        return self.token_table(component)[ids]
+
+    @abstractmethod
+    def vocabulary(self) -> tuple[str, ...]:
+        """Whole words that are one token of the text encoder, in token order (the more frequent first)."""
+
+    def seen(self, rows: Tensor) -> Tensor:
+        """Text rows (..., width) as key and value projections get them, with the context maps that are in force."""
+        return rows
+
+
+class Denoiser(ABC):
+    """Predicts noise or velocity from noisy latents (capability ``denoiser``)."""
+
+    @abstractmethod
+    def predict(self, latents: Tensor, timestep: Tensor | float, cond: Conditioning) -> Tensor:
+        """Raw model output (batch, channels, height, width) for scaled latents, one condition per latent."""
+
+    @abstractmethod
+    def scheduler(self, steps: int, kind: str = "ddim") -> Any:
+        """Fresh scheduler with ``steps`` timesteps set, built from the model's own configuration."""
+
+
+class ImageCodec(ABC):
+    """Pictures to latents (capability ``codec``)."""
+
+    info: Any
+
+    def latents(self, pictures: Tensor, generator: Any) -> Tensor:
+        """Scaled clean latents (n, channels, height, width) of pictures (n, 3, height, width) in -1..1.
+
+        Raises:
+            Unsupported: this host has no picture encoder.
+        """
+        raise Unsupported(f"{self.info.model} cannot encode pictures on this host")
+
+    def picture_size(self) -> tuple[int, int]:
+        """(height, width) in pixels of the model's own pictures.
+
+        Raises:
+            Unsupported: this host has no picture encoder.
+        """
+        raise Unsupported(f"{self.info.model} cannot encode pictures on this host")
+
+
+class Classifier(ABC):
+    """Inputs, pictures for the most part, to one score per label (capability ``classifier``)."""
+
+    @property
+    @abstractmethod
+    def labels(self) -> tuple[str, ...]:
+        """Names of the classes, in the order of the logits."""
+
+    @property
+    @abstractmethod
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of one input, (channels, height, width) of a picture."""
+
+    @abstractmethod
+    def logits(self, batch: Tensor) -> Tensor:
+        """Scores (n, labels) of inputs (n, *input_shape) as the network takes them, with gradients."""
+
+    def features(self, batch: Tensor) -> Tensor:
+        """Input rows (n, width) of the last linear layer, with gradients.
+
+        Raises:
+            Unsupported: this host does not show them.
+        """
+        raise Unsupported("this classifier does not show its features")
+
+
+class CausalLM(ABC):
+    """Token numbers to scores for the next token (capability ``language``)."""
+
+    @property
+    @abstractmethod
+    def words(self) -> int:
+        """Size of the vocabulary."""
+
+    @property
+    @abstractmethod
+    def tokenizer(self) -> Any:
+        """The tokenizer that belongs to the model.
+
+        Raises:
+            Unsupported: there is none beside this host.
+        """
+
+    @abstractmethod
+    def logits(self, ids: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Scores (n, tokens, words) of token numbers (n, tokens), with gradients; ``mask`` is 0 for padding."""
+
+    @abstractmethod
+    def hidden(self, ids: Tensor, layer: int, mask: Tensor | None = None) -> Tensor:
+        """Hidden state (n, tokens, width) behind a layer, 0 for the embeddings, with gradients."""
+
+    @abstractmethod
+    def generate(self, ids: Tensor, count: int, mask: Tensor | None = None) -> Tensor:
+        """Token numbers (n, tokens + count), the most likely token each time; padding is on the left."""

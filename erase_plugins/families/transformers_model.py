@@ -1,0 +1,88 @@
+"""Transformers models behind the capabilities ``classifier`` and ``language``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from erase_plugins.errors import Unsupported
+from erase_plugins.families.capabilities import CLASSIFIER, LANGUAGE, CausalLM, Classifier
+from erase_plugins.families.hosted import HostedModel
+from erase_plugins.families.source import MODEL
+
+
+class HostedClassifier(HostedModel, Classifier):
+    """An image classifier of transformers: takes ``pixel_values``, gives ``logits``."""
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        names = self.info.configs[MODEL].get("id2label") or {}
+        return tuple(str(names[number]) for number in sorted(names, key=int))
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        config = self.info.configs[MODEL]
+        size = config.get("image_size", 224)
+        height, width = (size, size) if isinstance(size, int) else size
+        return int(config.get("num_channels", 3)), int(height), int(width)
+
+    def logits(self, batch: Tensor) -> Tensor:
+        found: Tensor = self.network(CLASSIFIER)(batch.to(self.device, self.dtype)).logits
+        return found
+
+    def features(self, batch: Tensor) -> Tensor:
+        """Input of the last linear layer that the model calls."""
+        heads = [ref for ref in self.info.refs if ref.kind == "linear" and ref.shape[0] == len(self.labels)]
+        if not heads:
+            return super().features(batch)
+        seen: list[Tensor] = []
+        hook = self.module(heads[-1]).register_forward_pre_hook(lambda _module, args: seen.append(args[0]))
+        try:
+            self.logits(batch)
+        finally:
+            hook.remove()
+        return seen[-1]
+
+
+class HostedCausalLM(HostedModel, CausalLM):
+    """A causal language model of transformers.
+
+    Its tokenizer is looked for where the model was loaded from.
+    """
+
+    @property
+    def words(self) -> int:
+        return int(self.info.configs[MODEL]["vocab_size"])
+
+    @property
+    def tokenizer(self) -> Any:
+        from transformers import AutoTokenizer
+
+        place = str(getattr(self.host, "name_or_path", "") or "")
+        try:
+            return AutoTokenizer.from_pretrained(place, local_files_only=True)
+        except (OSError, ValueError) as error:
+            raise Unsupported(f"no tokenizer lies beside {self.info.model}; give token numbers") from error
+
+    def logits(self, ids: Tensor, mask: Tensor | None = None) -> Tensor:
+        found: Tensor = self._ask(ids, mask).logits
+        return found
+
+    def hidden(self, ids: Tensor, layer: int, mask: Tensor | None = None) -> Tensor:
+        found: Tensor = self._ask(ids, mask, output_hidden_states=True).hidden_states[layer]
+        return found
+
+    def _ask(self, ids: Tensor, mask: Tensor | None, **more: Any) -> Any:
+        mask = None if mask is None else mask.to(self.device)
+        model: nn.Module = self.network(LANGUAGE)
+        return model(input_ids=ids.to(self.device), attention_mask=mask, use_cache=False, **more)
+
+    @torch.no_grad()
+    def generate(self, ids: Tensor, count: int, mask: Tensor | None = None) -> Tensor:
+        ids = ids.to(self.device)
+        for _ in range(count):
+            ids = torch.cat([ids, self.logits(ids, mask)[:, -1:].argmax(-1)], dim=1)
+            mask = None if mask is None else torch.cat([mask, torch.ones_like(mask[:, :1])], dim=1)
+        return ids

@@ -1,0 +1,1 @@
+"""Packages of other people, one file each: they import the public door only."""
