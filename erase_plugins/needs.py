@@ -1,7 +1,7 @@
 """What a method, a suite or an attack needs, held against what a model offers. No torch.
 
-``needs`` names capabilities (`families.capabilities`) and what only some models with them can do, ``packages`` what must
-be installed. Version 0.1 said ``families`` in methods, and ``needs`` were packages; both are still understood.
+``needs`` names capabilities (`families.capabilities`) and what only some models with them can do, ``packages`` what
+must be installed. Version 0.1 said ``families`` in methods, and ``needs`` were packages; both are still understood.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from erase_plugins.engine.context import RunContext
     from erase_plugins.evaluation.budget import Budget
     from erase_plugins.evaluation.context import SuiteContext
-    from erase_plugins.families.base import Family, Target, TargetInfo
+    from erase_plugins.families.base import Family, ModelSpec
     from erase_plugins.types import AttackReport, EditPlan, EraseRequest, EvalReport
 
 
@@ -25,12 +25,14 @@ if TYPE_CHECKING:
 class Method(Protocol):
     """An eraser. Holds its loss and its schedule, and little else.
 
-    ``families`` names the families it supports; the entry "*" means every family that offers the module groups in
-    ``groups``. ``produces`` lists delta kinds (lowrank, dense, bias, rows, contextmap, addon). ``Options`` is a frozen
-    dataclass made with `erase_plugins.options.option`.
+    ``needs`` names capabilities of a model (text, denoiser, codec, classifier, language) and ``embedding_map``, what
+    only some of them can do: it runs on every model that offers all of them, and what is missing is named at plan time.
+    ``produces`` lists delta kinds (lowrank, dense, bias, rows, contextmap, addon). ``Options`` is a frozen dataclass
+    made with `erase_plugins.options.option`. A method of version 0.1 with ``families`` (ids, or "*" with module groups
+    in ``groups``) in place of ``needs`` is still understood.
 
-    Four attributes are optional: ``needs`` (packages, or extras of this package, that it needs and that ComfyUI does
-    not bring, such as diffusers; its node says so before any work), ``contract_options`` (options that make the method
+    Four attributes are optional: ``packages`` (packages, or extras of this package, that it needs and that ComfyUI does
+    not bring, such as diffusers), ``contract_options`` (options that make the method
     cheap; the contract suite passes them), ``work_files`` (patterns of files it keeps in ``ctx.work`` besides the
     checkpoint) and ``citation`` (BibTeX of its paper for model cards; without it one is made from ``title`` and
     ``paper``).
@@ -40,16 +42,19 @@ class Method(Protocol):
     title: str
     paper: str
     summary: str
-    families: frozenset[str]
+    needs: frozenset[str]
     kinds: frozenset[str]
     produces: frozenset[str]
     Options: type
 
-    def plan(self, request: EraseRequest, info: TargetInfo) -> EditPlan:
-        """The plan from configuration alone; must not need weights and must not have side effects."""
+    def plan(self, request: EraseRequest, info: Any) -> EditPlan:
+        """The plan from configuration alone (`ModelSpec`, `TargetInfo` of a text-to-image model).
 
-    def run(self, plan: EditPlan, target: Target, ctx: RunContext) -> Edit:
-        """The edit. Leaves the target's weights exactly as they were."""
+        It must not need weights and must not have side effects.
+        """
+
+    def run(self, plan: EditPlan, target: Any, ctx: RunContext) -> Edit:
+        """The edit of a loaded `Model`. Leaves the model's weights exactly as they were."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +94,11 @@ class Layout(Protocol):
 
 @runtime_checkable
 class Evaluator(Protocol):
-    """What judges, suites and attacks share. ``needs`` lists optional extras, checked before work."""
+    """What judges, suites and attacks share.
+
+    ``needs`` lists optional extras, checked before work; where ``packages`` lists them, ``needs`` are capabilities of
+    the model, as for methods.
+    """
 
     id: str
     title: str
@@ -108,7 +117,7 @@ class Judge(Evaluator, Protocol):
     axes: Mapping[str, tuple[str, ...]]
     fingerprint: str
 
-    def accepts(self, info: TargetInfo) -> bool:
+    def accepts(self, info: ModelSpec) -> bool:
         """Whether this judge knows what the model draws."""
 
     def score(self, images: Tensor) -> Mapping[str, Tensor]:

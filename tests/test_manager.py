@@ -102,7 +102,7 @@ BAD = [
     ("old_signature", "load", "PluginError: erase_methods asks for registry, this version passes nothing"),
     ("old_api", "load", "PluginError: written for hooks 0, this is hooks 1; install a newer version of this package"),
     ("class_not_instance", "erase_methods", "returned the class Eraser; return an instance: Eraser()"),
-    ("lacks_attributes", "erase_methods", "Half lacks paper, summary, families, kinds, produces, Options, run"),
+    ("lacks_attributes", "erase_methods", "Half lacks paper, summary, needs, kinds, produces, Options, run"),
 ]
 
 

@@ -46,9 +46,9 @@ def command(
     from erase_plugins.evaluation.budget import find_budget
     from erase_plugins.evaluation.context import needs_judge, suite_options
     from erase_plugins.extras import missing_extras
-    from erase_plugins.needs import packages_of
     from erase_plugins.families.source import find_source
     from erase_plugins.manager import get_manager
+    from erase_plugins.needs import packages_of
     from erase_plugins.workflow.models import find_family
 
     runner = get_manager().evaluator(name, "attack")

@@ -13,7 +13,7 @@ _STOCK = ("unet", "transformer", "text_encoder", "text_encoder_2", "vae", "sched
 
 
 def part_of(host: Any, component: str) -> Any:
-    """A part of a pipeline by its name, None if it has none; of a single module the module itself, whatever the name."""
+    """A part of a pipeline by its name, None if it has none; a single module is its own part under any name."""
     return host if isinstance(host, nn.Module) else getattr(host, component, None)
 
 

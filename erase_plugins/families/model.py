@@ -1,7 +1,7 @@
 """A model of any kind: what is known of it from its configuration, and what a method may ask of it once it is loaded.
 
-`ModelSpec` needs no weights, `Model` has them. What only some kinds of model can do (predict noise, classify, continue a
-text) is a capability (`families.capabilities`), held under its name: ``model.denoiser``, ``model.classifier``.
+`ModelSpec` needs no weights, `Model` has them. What only some kinds of model can do (predict noise, classify, continue
+a text) is a capability (`families.capabilities`), held under its name: ``model.denoiser``, ``model.classifier``.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from erase_plugins.errors import Unsupported
 from erase_plugins.families.capabilities import (
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
     from erase_plugins.artifacts.fingerprint import Fingerprint
 
-T = TypeVar("T")
 #: one linear map of the text rows stands for a change of all projections that read them (separate cross-attention)
 EMBEDDING_MAP = "embedding_map"
 
@@ -169,29 +168,34 @@ class Model(ABC):
     @property
     def text(self) -> TextEncoder:
         """Prompts to text rows; raises `Unsupported` where the model has no text encoder."""
-        return self._capable(TEXT, TextEncoder)
+        found: TextEncoder = self._capable(TEXT, TextEncoder)
+        return found
 
     @property
     def denoiser(self) -> Denoiser:
         """Predictions of noise; raises `Unsupported` where the model makes none."""
-        return self._capable(DENOISER, Denoiser)
+        found: Denoiser = self._capable(DENOISER, Denoiser)
+        return found
 
     @property
     def codec(self) -> ImageCodec:
         """Pictures to latents; raises `Unsupported` where the model has no picture encoder."""
-        return self._capable(CODEC, ImageCodec)
+        found: ImageCodec = self._capable(CODEC, ImageCodec)
+        return found
 
     @property
     def classifier(self) -> Classifier:
         """Scores of pictures; raises `Unsupported` where the model classifies nothing."""
-        return self._capable(CLASSIFIER, Classifier)
+        found: Classifier = self._capable(CLASSIFIER, Classifier)
+        return found
 
     @property
     def language(self) -> CausalLM:
         """Scores of texts; raises `Unsupported` where the model is no language model."""
-        return self._capable(LANGUAGE, CausalLM)
+        found: CausalLM = self._capable(LANGUAGE, CausalLM)
+        return found
 
-    def _capable(self, role: str, kind: type[T]) -> T:
+    def _capable(self, role: str, kind: Any) -> Any:
         """This model itself, if it keeps the contract of a capability."""
         self.info.components(role)
         if not isinstance(self, kind):

@@ -1,4 +1,4 @@
-"""Families of transformers models: the host is the model's own module. A family of one's own says which, and its groups."""
+"""Families of transformers models: the host is the model's own module. A family says which, and its groups."""
 
 from __future__ import annotations
 

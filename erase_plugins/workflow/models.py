@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from erase_plugins.errors import RequestError, Unsupported
 from erase_plugins.families.loading import DTYPES
-from erase_plugins.families.source import MODEL, Source, find_source
+from erase_plugins.families.source import MODEL, Source, find_source, public_name
 from erase_plugins.manager import get_manager
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def _kind(source: Source) -> str:
 def plan_info(request: Any) -> Any:
     """`ModelSpec` of a request from configuration only."""
     source = find_source(request.model, request.revision)
-    return find_family(source, request.family).info(request.model, source.configs)
+    return find_family(source, request.family).info(public_name(request.model), source.configs)
 
 
 def load_pipeline(

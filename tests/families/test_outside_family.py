@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import make_dataclass
+
 import pytest
 import torch
 
 import erase_plugins as ep
 from erase_plugins import hookimpl
+from erase_plugins.cli.list import rows_of
 from erase_plugins.errors import Unsupported
 from erase_plugins.families.base import Family
 from erase_plugins.manager import Manager, get_manager
+from erase_plugins.types import EditPlan
 from erase_plugins.workflow.models import as_target
 from tests.families import outside_family
 from tests.families.outside_family import Toy
@@ -77,8 +81,32 @@ def test_its_name_on_the_command_line(tmp_path):
     assert "patched 4 of 4 modules" in done.stdout
 
 
-def test_a_method_for_named_families_says_which_fit(folder):
-    with pytest.raises(Unsupported, match=r"esd does not support family toy.*methods that do: .*uce"):
+class Named:
+    """A method of version 0.1: it lists families, and its ``needs`` are packages."""
+
+    id, title, paper, summary = "named", "Named", "none", "for sd1 only"
+    families, needs = frozenset({"sd1"}), frozenset({"no-such-package"})
+    kinds, produces, Options = frozenset({"object"}), frozenset({"lowrank"}), make_dataclass("Options", [])
+
+    def plan(self, request, info):
+        return EditPlan(request)
+
+    def run(self, plan, target, ctx): ...
+
+
+def test_a_method_that_lists_families_is_understood(folder):
+    planted = type("Planted", (), {"erase_methods": hookimpl(lambda self: [Named()], specname="erase_methods")})()
+    with get_manager().temporary(planted, "planted"):
+        assert ep.plan("pocket", ["pizza"], "named").modules == ()
+        with pytest.raises(Unsupported, match=r"named needs family sd1; toy-model \(family toy\) offers .*fit: .*uce"):
+            ep.plan(str(folder), ["pizza"], "named")
+        row = next(row for row in rows_of(get_manager(), "methods") if row["id"] == "named")
+        assert row["families"] == ["sd1"]
+        assert "no-such-package" in row["status"]
+
+
+def test_a_module_group_that_a_family_lacks_is_named(folder):
+    with pytest.raises(Unsupported, match=r"family toy has no module group 'cross_attn'; it offers cross_k, "):
         ep.plan(str(folder), ["pizza"], "esd")
 
 
@@ -95,9 +123,10 @@ class Bare:
 
 
 CASES = {
-    "no base class": (Bare, "Bare lacks denoiser, open, stem, locate"),
+    "no base class": (Bare, "Bare lacks roles, denoiser, open, stem, locate"),
     "no pipeline": (type("NoPipe", (Toy,), {"open": Family.open}), "NoPipe cannot load a model: name a diffusers"),
     "denoiser": (type("Odd", (Toy,), {"denoiser": "unet"}), "Odd.denoiser is 'unet', which is none of its components"),
+    "roles": (type("Odd", (Toy,), {"roles": ("denoiser",)}), "Odd.roles is ('denoiser',); map what its models can do"),
     "components": (type("Odd", (Toy,), {"components": "mixer"}), "Odd.components is 'mixer'; give a non-empty tuple"),
     "groups": (type("Odd", (Toy,), {"groups": {"cross_kv": "attn"}}), "Odd.groups is no mapping of group names to fun"),
 }
