@@ -16,6 +16,7 @@ from erase_plugins.engine.distributed import is_main
 from erase_plugins.engine.interrupted import check_resume
 from erase_plugins.engine.own_preset import OwnPreset, carried
 from erase_plugins.errors import RequestError
+from erase_plugins.families.capabilities import DENOISER
 from erase_plugins.families.target import Target
 from erase_plugins.types import Concept, EditPlan, EraseRequest, EvalReport
 from erase_plugins.workflow.artifacts import load_artifact
@@ -235,7 +236,7 @@ def generate(
         raise RequestError(f"{len(texts)} prompts but {len(numbers)} seeds; give one seed or one per prompt")
     loaded = [load_artifact(item) for item in artifacts]
     pipe = load_pipeline(str(model), **options) if isinstance(model, str | Path) else model
-    denoiser = None if getattr(pipe, "unet", None) is not None else target_of(pipe).network("denoiser")
+    denoiser = None if getattr(pipe, "unet", None) is not None else target_of(pipe).network(DENOISER)
     handles = apply_all(pipe, loaded, strength, any_base=any_base)
     try:
         return draw(pipe, texts, numbers, steps=steps, guidance=guidance, fast=False, denoiser=denoiser)

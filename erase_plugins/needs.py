@@ -31,7 +31,7 @@ def lacks(method: Any, spec: Any) -> tuple[str, ...]:
     """What a method needs and a model does not offer, by name; empty if it can run.
 
     Args:
-        method: the method.
+        method: the method, suite or attack.
         spec: `families.model.ModelSpec` of the model.
     """
     if not hasattr(method, "families"):

@@ -35,6 +35,7 @@ def command(
     strength: float, steps: int, guidance: float, any_base: bool, out: str, dry_run: bool, force: bool,
 ) -> None:  # fmt: skip
     """Draw a picture with artifacts applied; without one, the base model's picture."""
+    from erase_plugins.errors import Unsupported
     from erase_plugins.families.source import find_source
     from erase_plugins.workflow.models import find_family
 
@@ -42,6 +43,8 @@ def command(
     family = find_family(source)
     place = check_output(out, force, ".png", dry_run=dry_run)
     loaded = load_artifacts(artifacts)
+    if "denoiser" not in family.roles:
+        raise Unsupported(f"{source.name} (family {family.id}) offers {', '.join(sorted(family.offers))}, no pictures")
     facts = {"model": source.name, "family": family.id, "artifacts": [item.name for item in loaded], "prompt": prompt,
              "seed": seed, "strength": strength, "steps": steps, "guidance": guidance, "file": str(place)}  # fmt: skip
     if dry_run:

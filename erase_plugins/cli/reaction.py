@@ -84,7 +84,7 @@ def base_reaction(target: Any, request: Any, insist: bool = False) -> Reaction |
     """
     judge = find_judge(target.info)
     names = [concept.text for concept in request.concepts if concept.kind == "object"][:8]
-    if judge is None or not names:
+    if judge is None or not names or "denoiser" not in target.info.capabilities:
         if insist:
             from erase_plugins.errors import Unsupported
 

@@ -124,6 +124,7 @@ def _execute(plan: Any, folder: Path, layouts: tuple[str, ...], resume: bool, fo
     from erase_plugins.cli.command import load_target
     from erase_plugins.engine.context import cancel_on_interrupt
     from erase_plugins.engine.interrupted import check_resume
+    from erase_plugins.families.capabilities import DENOISER
 
     request = plan.request
     work = work_folder(folder)
@@ -148,7 +149,7 @@ def _execute(plan: Any, folder: Path, layouts: tuple[str, ...], resume: bool, fo
     say(f"erased {names} in {human_seconds(seconds)}: "
         f"patched {patched} of {patched} modules, rank {manifest.rank}")  # fmt: skip
     say_saved(saved)
-    commands = next_commands(request.model, folder, manifest.erased[0])
+    commands = next_commands(request.model, folder, manifest.erased[0], DENOISER in target.info.capabilities)
     say("next:")
     for line in commands:
         say(f"  {line}")
@@ -189,13 +190,15 @@ def _verify(target: Any, artifact: Any) -> int:
     """Number of modules that the written edit patches in the loaded model; all of them or an error."""
     from erase_plugins.workflow.applying import apply
 
-    with apply(target.pipe, artifact) as applied:
+    with apply(target.host, artifact) as applied:
         return applied.patched
 
 
-def next_commands(model: str, folder: Path, concept: str) -> list[str]:
+def next_commands(model: str, folder: Path, concept: str, draws: bool = True) -> list[str]:
     """What a user types after a run."""
     given = ("--model", model)
+    if not draws:
+        return [quote("erase-plugins", "inspect", folder)]
     return [
         quote("erase-plugins", "generate", folder, *given, "--prompt", f"a {concept}", "--out", "picture.png"),
         quote("erase-plugins", "evaluate", folder, *given, "--suite", "quick", "--out", f"{folder.name}-report"),

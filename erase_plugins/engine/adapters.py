@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from erase_plugins.artifacts.edit import Bias, Delta, Dense, Edit, LowRank
 from erase_plugins.errors import Unsupported
-from erase_plugins.families.base import ModuleRef, Target
+from erase_plugins.families.base import Model, ModuleRef
 
 
 class Slot(ABC):
@@ -51,11 +51,11 @@ class Trainable:
         slots: one change each.
     """
 
-    def __init__(self, target: Target, slots: Sequence[Slot]) -> None:
+    def __init__(self, target: Model, slots: Sequence[Slot]) -> None:
         self.family = target.family.id
         self.enabled = True
         self.slots = list(slots)
-        self._frozen = [part for ref in target.info.refs for part in target.module(ref).parameters(recurse=False)]
+        self._frozen = list(target.own_parameters())
 
     def named_parameters(self) -> dict[str, nn.Parameter]:
         """Trainable float32 tensors; names say component, parameter and factor."""
@@ -122,7 +122,7 @@ class Adapters(Trainable):
 
     def __init__(
         self,
-        target: Target,
+        target: Model,
         refs: Sequence[ModuleRef],
         rank: int | None,
         scale: float = 1.0,

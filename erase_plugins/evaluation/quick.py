@@ -38,7 +38,8 @@ class QuickSuite:
 
     id = "quick"
     title = "Quick suite (target, synonyms, neighbours, kept, style, background; with controls)"
-    needs: frozenset[str] = frozenset()
+    needs: frozenset[str] = frozenset({"denoiser", "text"})
+    packages: frozenset[str] = frozenset()
     attachments = ("contact_sheet.png", "chart.png")
 
     def run(self, subject: Subject, ctx: SuiteContext) -> EvalReport:

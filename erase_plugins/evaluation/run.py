@@ -1,4 +1,4 @@
-"""What suites measure and attacks attack: a model with artifacts, drawn with and without them."""
+"""What suites measure and attacks attack: a model with artifacts, asked with and without them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,28 +16,27 @@ from erase_plugins.artifacts.artifact import Artifact
 from erase_plugins.errors import RequestError
 from erase_plugins.evaluation.context import Progress
 from erase_plugins.evaluation.draw import draw
-from erase_plugins.families.diffusers_target import DiffusersTarget
+from erase_plugins.families.hosted import HostedModel
 from erase_plugins.runtime.apply import all_of, apply_to
 
 _BASE_CACHE: OrderedDict[tuple[Any, ...], Any] = OrderedDict()
 _CACHED_SETS = 16
 #: states of a subject: with its edit, without it, and as a model that cannot make anything sensible
 ON, OFF, DESTROYED = "on", "off", "destroyed"
-#: what subjects make and judges look at unless they say otherwise
-IMAGE = "image"
+#: what subjects make; judges look at pictures unless they say otherwise
+IMAGE, LOGITS, TEXT = "image", "logits", "text"
 
 
 @dataclass
 class Subject:
     """What a suite measures or an attack attacks: a model with artifacts, a judge, and settings of the measurement.
 
-    ``judge`` is None for a suite that needs none. ``queries`` counts what `generate` was asked for.
+    ``pipe`` is what the user gave (a pipeline, or a model's own module), ``target`` the same as a `Model`. ``judge`` is
+    None for a suite that needs none. ``queries`` counts what `generate` was asked for.
     """
 
-    #: what `generate` returns: "image", later "text" or "logits"
-    modality: ClassVar[str] = IMAGE
     pipe: Any
-    target: DiffusersTarget
+    target: HostedModel
     model: str
     artifacts: list[Artifact]
     judge: Any
@@ -53,14 +52,21 @@ class Subject:
     queries: int = 0
     _stage: str = "base"
 
-    def generate(
-        self, inputs: Sequence[str], seeds: Sequence[int], *, edit: str = ON, strength: float | None = None
-    ) -> Tensor:
-        """What the model makes of ``inputs``: pictures (n, 3, height, width) in 0..1 from a text-to-image model.
+    @property
+    def modality(self) -> str:
+        """What `generate` returns: "image", "logits" or "text"."""
+        return modality_of(self.target.info)
+
+    def generate(self, inputs: Any, seeds: Sequence[int] = (), *, edit: str = ON, strength: float | None = None) -> Any:
+        """What the model makes of ``inputs``.
+
+        A text-to-image model makes pictures (n, 3, height, width) in 0..1 of prompts, a classifier logits (n, labels)
+        of a batch, a language model ``steps`` more tokens: texts for prompts, token numbers (n, tokens + steps) for token
+        numbers. For gradients, ask ``target`` inside of a with-block of `under`.
 
         Args:
-            inputs, seeds: one of each per answer.
-            edit: "on", "off", or "destroyed" (a control: the base with its value projections shuffled).
+            inputs, seeds: one of each per answer; only pictures need seeds.
+            edit: "on", "off", or "destroyed" (a control: the base with its weights shuffled).
             strength: of the edit when it is on; the subject's own if None.
 
         Raises:
@@ -78,8 +84,13 @@ class Subject:
             raise RequestError(f"edit={edit!r}, strength={strength!r}; edit is on (with a strength), off or destroyed")
         return self.edited(strength) if edit == ON else self.destroyed() if edit == DESTROYED else nullcontext()
 
-    def draw(self, prompts: Sequence[str], seeds: Sequence[int]) -> Tensor:
-        """Pictures of the pipeline as it is now, (n, 3, height, width) in 0..1."""
+    def draw(self, prompts: Any, seeds: Sequence[int] = ()) -> Any:
+        """What the model makes as it is now; see `generate`."""
+        if self.modality == LOGITS:
+            with torch.no_grad():
+                return self.target.classifier.logits(prompts).float().cpu()
+        if self.modality == TEXT:
+            return self._continued(prompts)
         report = self.progress
         hook = None if report is None else (lambda done, total: report(self._stage, done, total))
         return draw(
@@ -92,11 +103,21 @@ class Subject:
             denoiser=self.target.network("denoiser"),
         )
 
+    def _continued(self, prompts: Any) -> Any:
+        model = self.target.language
+        if isinstance(prompts, Tensor):
+            return model.generate(prompts, self.steps).cpu()
+        tokenizer = model.tokenizer
+        tokenizer.padding_side, tokenizer.pad_token = "left", tokenizer.pad_token or tokenizer.eos_token
+        given = tokenizer(list(prompts), return_tensors="pt", padding=True)
+        found = model.generate(given["input_ids"], self.steps, given["attention_mask"])
+        return tokenizer.batch_decode(found[:, given["input_ids"].shape[1] :], skip_special_tokens=True)
+
     @contextmanager
     def edited(self, strength: float | None = None) -> Iterator[None]:
         """The artifacts in force for the length of a with-block."""
         self._stage = "edited" if strength is None else f"strength {strength:g}"
-        target = DiffusersTarget(self.pipe, None, self.target.family)
+        target = self.target.family.wrap(self.pipe)
         level = self.strength if strength is None else strength
         handles = all_of(partial(apply_to, target, item, level, any_base=self.any_base) for item in self.artifacts)
         try:
@@ -108,10 +129,15 @@ class Subject:
 
     @contextmanager
     def destroyed(self) -> Iterator[None]:
-        """Output channels of all value projections shuffled, for the length of a with-block."""
+        """Output channels of all value projections shuffled, for the length of a with-block.
+
+        Of a model without cross-attention, those of all linear layers.
+        """
         self._stage = "destroyed"
         generator = torch.Generator().manual_seed(1)
-        parameters = [self.target.module(ref).get_parameter("weight") for ref in self.target.modules("cross_v")]
+        linear = [ref for ref in self.target.info.refs if ref.kind == "linear"]
+        chosen = self.target.modules("cross_v") if self.modality == IMAGE else linear
+        parameters = [self.target.module(ref).get_parameter("weight") for ref in chosen]
         before = [parameter.data for parameter in parameters]
         try:
             for parameter, weight in zip(parameters, before, strict=True):
@@ -138,6 +164,11 @@ class Subject:
         while len(_BASE_CACHE) > _CACHED_SETS:
             _BASE_CACHE.popitem(last=False)
         return _BASE_CACHE[key]
+
+
+def modality_of(spec: Any) -> str:
+    """What a model of these capabilities makes: "image", "logits" or "text"."""
+    return LOGITS if "classifier" in spec.capabilities else TEXT if "language" in spec.capabilities else IMAGE
 
 
 def modality(judge: Any) -> str:

@@ -83,6 +83,10 @@ class HostedModel(Model):
         parameter = self.module(ref).get_parameter("weight")
         return getattr(parameter, ORIGINAL, parameter).detach()
 
+    def own_parameters(self) -> tuple[nn.Parameter, ...]:
+        # of a single module all of them: nothing else says that its norms are not to be trained
+        return tuple(self.host.parameters()) if isinstance(self.host, nn.Module) else super().own_parameters()
+
     def fingerprint(self) -> Mapping[str, Fingerprint]:
         return {
             component: self._fingerprint(component)

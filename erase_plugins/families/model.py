@@ -151,6 +151,10 @@ class Model(ABC):
     def module(self, ref: ModuleRef) -> nn.Module:
         """The live module (training methods attach their deltas here)."""
 
+    def own_parameters(self) -> tuple[nn.Parameter, ...]:
+        """Parameters that take no gradient while changes beside them are trained."""
+        return tuple(part for ref in self.info.refs for part in self.module(ref).parameters(recurse=False))
+
     @abstractmethod
     def fingerprint(self) -> Mapping[str, Fingerprint]:
         """Fingerprint per component that can be edited."""

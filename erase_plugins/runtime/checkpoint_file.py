@@ -119,6 +119,12 @@ def _fuse_folder(
     artifact: Artifact, family: Any, place: Path, new: Path, strength: float, any_base: bool, force: bool
 ) -> Fused:
     if not (place / "model_index.json").is_file():
+        if (place / "config.json").is_file():
+            raise Unsupported(
+                f"'{place.name}' is a folder of transformers, whose files have other names than the loaded model; in "
+                "Python: model = erase_plugins.load(folder); erase_plugins.apply(model, artifact).fuse(); "
+                "model.save_pretrained(out)"
+            )
         raise RequestError(f"'{place.name}' has no model_index.json; give a diffusers model folder")
     files = {
         component: [TensorFile(path) for path in sorted((place / component).glob("*.safetensors"))]

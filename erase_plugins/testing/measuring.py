@@ -5,8 +5,9 @@
     class TestMySuite(SuiteContract):
         names = ("my-suite",)
 
-Runs on the embedded model with one small edit; a suite with ``needs_subject = False`` runs without a model. Needs no
-network. ``settings`` makes a slow suite or attack cheap.
+Runs on the embedded model with one small edit, or on another ``model`` of `testing.models.MODELS` with an ``edit`` of a
+method that fits; a suite with ``needs_subject = False`` runs without a model. Needs no network. ``settings`` makes a
+slow suite or attack cheap.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ from typing import Any
 from erase_plugins.types import AttackReport, EvalReport, EvalRow
 
 SUITE, ATTACK = "suite", "attack"
+#: method and concept of the edit that is measured
+EDIT = ("uce", "pizza")
 
 
 @dataclasses.dataclass
@@ -33,6 +36,8 @@ class Measured:
     name: str
     settings: Mapping[str, Any]
     queries: int = 0
+    model: str = "pocket"
+    edit: tuple[str, str] = EDIT
     asked: int = 0
 
     @property
@@ -63,15 +68,16 @@ class Measured:
         from erase_plugins.testing.models import shared_pipeline
         from erase_plugins.workflow.measure import open_subject
 
-        return open_subject(shared_pipeline("pocket"), [_edit()], self.item, images=2, steps=2)
+        made = _edit(self.model, *self.edit)
+        return open_subject(shared_pipeline(self.model), [made], self.item, images=2, steps=2)
 
 
-@lru_cache(maxsize=1)
-def _edit() -> Any:
+@lru_cache(maxsize=4)
+def _edit(model: str, method: str, concept: str) -> Any:
     import erase_plugins
     from erase_plugins.testing.models import shared_pipeline
 
-    return erase_plugins.erase(shared_pipeline("pocket"), "pizza", "uce")
+    return erase_plugins.erase(shared_pipeline(model), concept, method)
 
 
 def describes_itself(case: Measured) -> None:
@@ -117,9 +123,9 @@ def leaves_the_model_alone(case: Measured) -> None:
 
     if case.alone:
         return
-    before = snapshot(shared_pipeline("pocket"))
+    before = snapshot(shared_pipeline(case.model))
     case.run()
-    problem = changed_since(shared_pipeline("pocket"), before)
+    problem = changed_since(shared_pipeline(case.model), before)
     assert not problem, f"after the run, {problem}"
 
 
@@ -157,7 +163,12 @@ CHECKS = {SUITE: GENERAL, ATTACK: (*GENERAL, success_is_controlled, budget_is_ke
 
 
 def measuring_report(
-    kind: str, name: str, settings: Mapping[str, Any] | None = None, queries: int = 0
+    kind: str,
+    name: str,
+    settings: Mapping[str, Any] | None = None,
+    queries: int = 0,
+    model: str = "pocket",
+    edit: tuple[str, str] = EDIT,
 ) -> dict[str, str]:
     """Runs the contract of a suite or attack without pytest.
 
@@ -166,6 +177,8 @@ def measuring_report(
         name: registered id.
         settings: options that make it cheap.
         queries: budget of an attack; a tenth of its quick one, and at least 40, if 0.
+        model: name in `erase_plugins.testing.models.MODELS`.
+        edit: method and concept of the edit that is measured.
 
     Returns:
         Failed checks with the reason; empty if the contract is kept.
@@ -173,14 +186,16 @@ def measuring_report(
     failed = {}
     for check in CHECKS[kind]:
         try:
-            check(_case(kind, name, settings or {}, queries))
+            check(_case(kind, name, settings or {}, queries, model, edit))
         except Exception as error:
             failed[check.__name__] = str(error) or type(error).__name__
     return failed
 
 
-def _case(kind: str, name: str, settings: Mapping[str, Any], queries: int) -> Measured:
-    case = Measured(kind, name, settings, queries)
+def _case(
+    kind: str, name: str, settings: Mapping[str, Any], queries: int, model: str, edit: tuple[str, str]
+) -> Measured:
+    case = Measured(kind, name, settings, queries, model, edit)
     if kind == ATTACK and not queries:
         case.queries = max(40, case.item.budgets["quick"] // 10)
     return case
@@ -197,12 +212,16 @@ class _Contract:
         names: registered ids.
         settings: options by id that make it cheap.
         queries: budget of attacks; see `measuring_report`.
+        model: name in `erase_plugins.testing.models.MODELS`.
+        edit: method and concept of the edit that is measured.
     """
 
     kind = SUITE
     names: tuple[str, ...] = ()
     settings: Mapping[str, Mapping[str, Any]] = {}
     queries = 0
+    model = "pocket"
+    edit: tuple[str, str] = EDIT
 
     def pytest_generate_tests(self, metafunc: Any) -> None:
         """Parametrises over names and checks; called by pytest."""
@@ -212,7 +231,8 @@ class _Contract:
 
     def test_contract(self, measured_name: str, measured_check: str) -> None:
         """One check of the contract."""
-        case = _case(self.kind, measured_name, self.settings.get(measured_name, {}), self.queries)
+        settings = self.settings.get(measured_name, {})
+        case = _case(self.kind, measured_name, settings, self.queries, self.model, self.edit)
         next(check for check in CHECKS[self.kind] if check.__name__ == measured_check)(case)
 
 

@@ -30,7 +30,7 @@ def _pocket(_seed: int) -> Any:
     return load_pipeline("pocket")
 
 
-#: name -> factory (seed of the weights -> pipeline); authors of other families add theirs
+#: name -> factory (seed of the weights -> pipeline or module); authors of other families add theirs
 MODELS: dict[str, Factory] = {"tiny_sd1": _tiny_sd1, "tiny_sdxl": _tiny_sdxl, "pocket": _pocket}
 
 
@@ -69,6 +69,8 @@ def changed_since(pipe: Any, before: Snapshot) -> str:
 def fresh_pipeline(name: str) -> Any:
     """A copy that may be spoiled (fused, loaded with foreign adapters)."""
     pipe = shared_pipeline(name)
+    if not hasattr(pipe, "_get_signature_keys"):
+        return copy.deepcopy(pipe)
     return type(pipe)(**{key: copy.deepcopy(part) for key, part in pipe.components.items()}, **_flags(pipe))
 
 
@@ -81,4 +83,4 @@ def _flags(pipe: Any) -> dict[str, Any]:
 def other_models(name: str) -> tuple[tuple[str, int], ...]:
     """(name, seed) of models for which an artifact made on ``name`` must be refused: other weights, other family."""
     twin = "tiny_sdxl" if name == "tiny_sd1" else "tiny_sd1"
-    return ((name, 1), (twin, 0)) if name.startswith("tiny") else ((twin, 0),)
+    return ((twin, 0),) if name == "pocket" else ((name, 1), (twin, 0))

@@ -42,8 +42,10 @@ def snapshot(pipe: Any) -> Snapshot:
     """Copies of every parameter and buffer, and per module its class, mode and hooks."""
     from torch import nn
 
+    from erase_plugins.families.hosts import parts_of
+
     tensors, structure = {}, []
-    for key, part in pipe.components.items():
+    for key, part in parts_of(pipe).items():
         if not isinstance(part, nn.Module):
             continue
         for name, tensor in part.state_dict().items():
@@ -58,17 +60,37 @@ def snapshot(pipe: Any) -> Snapshot:
 
 
 def predictions(pipe: Any, prompts: tuple[str, ...] = _PROMPTS) -> Tensor:
-    """Denoiser output (2 * prompts, channels, height, width) for fixed noise at an early and a late step."""
+    """What a model predicts for fixed inputs.
+
+    A denoiser's output (2 * prompts, channels, height, width) for fixed noise at an early and a late step; the logits of
+    a classifier or language model.
+    """
     import torch
 
     from erase_plugins.workflow.models import target_of
 
     target = target_of(pipe)
+    if "denoiser" not in target.info.capabilities:
+        return _logits(target)
     cond = target.encode(prompts)
     noise = torch.Generator().manual_seed(7)
     latents = torch.randn((len(prompts), *target.info.latent_shape), generator=noise).to(target.device, target.dtype)
     with torch.no_grad():
         return torch.cat([target.predict(latents, step, cond) for step in (100, 800)]).float()
+
+
+def _logits(target: Any) -> Tensor:
+    """Logits for fixed inputs: pictures of noise, or token numbers."""
+    import torch
+
+    draw = torch.Generator().manual_seed(7)
+    with torch.no_grad():
+        if "classifier" in target.info.capabilities:
+            model = target.classifier
+            found: Tensor = model.logits(torch.randn(4, *model.input_shape, generator=draw))
+        else:
+            found = target.language.logits(torch.randint(0, target.language.words, (3, 7), generator=draw))
+    return found.float()
 
 
 def global_random_state() -> tuple[Any, ...]:

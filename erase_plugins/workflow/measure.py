@@ -12,33 +12,35 @@ from erase_plugins.artifacts.locks import claim_files
 from erase_plugins.errors import RequestError, Unsupported
 from erase_plugins.evaluation.attachments import output_names
 from erase_plugins.evaluation.context import REPORT, Progress, needs_judge, needs_subject, run_alone, run_in_context
-from erase_plugins.evaluation.run import Subject, modality
-from erase_plugins.families.diffusers_target import DiffusersTarget
+from erase_plugins.evaluation.run import Subject, modality, modality_of
+from erase_plugins.families.hosted import HostedModel
 from erase_plugins.manager import get_manager
+from erase_plugins.needs import lacks, needs_of
 from erase_plugins.types import EvalReport
 from erase_plugins.workflow.artifacts import load_artifact
 from erase_plugins.workflow.models import load_pipeline, target_of
 
 
-def pick_judge(target: DiffusersTarget, wanted: str | None) -> Any:
+def pick_judge(target: HostedModel, wanted: str | None) -> Any:
     """The named judge, or the first registered one that accepts the model.
 
     Raises:
         UnknownName: no judge of that name.
         Unsupported: none accepts the model.
     """
-    manager = get_manager()
+    manager, made = get_manager(), modality_of(target.info)
     if wanted is not None:
         chosen = manager.evaluator(wanted, "judge")
-        if modality(chosen) != Subject.modality:
-            raise Unsupported(f"judge '{wanted}' looks at {modality(chosen)}, and this model makes {Subject.modality}s")
+        if modality(chosen) != made:
+            raise Unsupported(f"judge '{wanted}' looks at {modality(chosen)}, and this model makes {made}")
         return chosen
     judges = [entry.item for entry in manager.evaluators("judge")]
     for judge in judges:
-        if modality(judge) == Subject.modality and judge.accepts(target.info):
+        if modality(judge) == made and judge.accepts(target.info):
             return judge
     names = ", ".join(judge.id for judge in judges)
-    raise Unsupported(f"no registered judge knows what {target.info.model} draws (registered: {names or 'none'})")
+    does = "draws" if made == "image" else f"makes ({made})"
+    raise Unsupported(f"no registered judge knows what {target.info.model} {does} (registered: {names or 'none'})")
 
 
 def run_suite(
@@ -137,6 +139,11 @@ def open_subject(
         raise RequestError(f"images={images}; at least one picture per set is needed")
     pipe = load_pipeline(str(model), **load) if isinstance(model, str | Path) else model
     target = target_of(pipe, str(model) if isinstance(model, str | Path) else None)
+    if lacks(runner, target.info):
+        raise Unsupported(
+            f"{runner.id} needs {', '.join(sorted(needs_of(runner)))}; {target.info.model} (family {target.family.id}) "
+            f"offers {', '.join(sorted(target.info.offers))}"
+        )
     return Subject(
         pipe, target, target.info.model, loaded, pick_judge(target, judge) if asks else None, names, strength, images,
         seed, steps, guidance, any_base, progress,

@@ -6,8 +6,10 @@ import json
 
 import pytest
 import torch
+from click.testing import CliRunner
 
 import erase_plugins as ep
+from erase_plugins.cli.main import cli
 from erase_plugins.errors import BaseMismatch, RequestError, Unsupported
 from erase_plugins.manager import get_manager
 from tests.outside import erase_vit
@@ -108,3 +110,51 @@ def test_what_does_not_fit_is_named_at_plan_time(host):
         ep.plan(host, ["owl"], "uce")
     with pytest.raises(Unsupported, match=r"unlabel needs classifier; pocket \(family sd1\) offers codec, denoiser, e"):
         ep.plan("pocket", ["owl"], "unlabel")
+
+
+@pytest.fixture
+def erase():
+    """The command line, in this process: code, output, errors."""
+
+    def run(*words):
+        result = CliRunner().invoke(cli, [str(word) for word in words], prog_name="erase-plugins")
+        return result.exit_code, result.stdout, result.stderr or str(result.exception)
+
+    return run
+
+
+def test_the_command_line_detects_an_outside_family(host, tmp_path, erase):
+    host.save_pretrained(tmp_path / "base")
+    given = ("--model", tmp_path / "base", "--erase", "owl", "--kind", "class", "--out", tmp_path / "no-owl")
+    code, out, err = erase("run", "unlabel", *given, "--dry-run")
+    assert (code, out.splitlines()[0]) == (0, "model base: family vit (Vision transformer)"), err
+    code, out, err = erase("run", "unlabel", *given)
+    assert code == 0, err
+    assert "patched 4 of 4 modules" in out
+    assert "generate" not in out
+    code, out, err = erase("inspect", tmp_path / "no-owl")
+    assert code == 0, err
+    code, out, err = erase("run", "esd", *given[:-1], tmp_path / "other", "--dry-run")
+    assert code != 0
+    assert "esd needs denoiser, text; base (family vit) offers classifier; methods that fit: unlabel" in err
+    code, out, err = erase("generate", "--model", tmp_path / "base", "--prompt", "x", "--out", tmp_path / "x.png")
+    assert code != 0
+    assert "base (family vit) offers classifier, no pictures" in err
+    code, out, err = erase("list", "methods", "--json")
+    row = next(row for row in json.loads(out)["methods"] if row["id"] == "unlabel")
+    assert (row["needs"], row["families"]) == (["classifier"], ["vit"])
+
+
+def test_fused_and_saved(host, tmp_path, erase):
+    host.save_pretrained(tmp_path / "base")
+    ep.erase(host, ["owl"], "unlabel", out=tmp_path / "no-owl")
+    with ep.apply(host, tmp_path / "no-owl"):
+        expected = logits(host)
+    code, _, err = erase("apply", tmp_path / "no-owl", "--model", tmp_path / "base", "--out", tmp_path / "fused")
+    assert code != 0
+    assert "erase_plugins.apply(model, artifact).fuse(); model.save_pretrained(out)" in err
+    assert not (tmp_path / "fused").exists()
+    model = ep.load(str(tmp_path / "base"))
+    ep.apply(model, tmp_path / "no-owl").fuse()
+    model.save_pretrained(tmp_path / "fused")
+    assert torch.equal(logits(ep.load(str(tmp_path / "fused"))), expected)

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from erase_plugins.errors import Unsupported
 from erase_plugins.hookspecs import hookimpl
 from erase_plugins.protocols import Verdict
 
@@ -30,6 +31,11 @@ class DiffLayout:
         odd = [key for _, key, _ in edit.items() if "embedding." in key and not key.startswith("time_")]
         if odd:
             return Verdict("no", f"ComfyUI does not patch embedding tables ({odd[0]})")
+        try:
+            for component, key, _ in edit.items():
+                family.stem("kohya", component, key.rpartition(".")[0])
+        except Unsupported as error:
+            return Verdict("no", str(error))
         return Verdict("yes") if len(edit) else Verdict("no", "the edit is empty")
 
     def filename(self, slug: str, family: FamilyNames) -> str:
