@@ -203,7 +203,7 @@ def _layouts() -> Iterator[Line]:
         )
         for ref in target.modules("cross_kv")
     }  # fmt: skip
-    edit = Edit(target.family.id, {"unet": deltas})
+    edit = Edit(target.family.id, {target.family.denoiser: deltas})
     with tempfile.TemporaryDirectory() as folder:
         for entry in get_manager().layouts():
             layout = entry.item

@@ -61,8 +61,8 @@ class Subject:
         """What the model makes of ``inputs``.
 
         A text-to-image model makes pictures (n, 3, height, width) in 0..1 of prompts, a classifier logits (n, labels)
-        of a batch, a language model ``steps`` more tokens: texts for prompts, token numbers (n, tokens + steps) for token
-        numbers. For gradients, ask ``target`` inside of a with-block of `under`.
+        of a batch, a language model ``steps`` more tokens: texts for prompts, token numbers (n, tokens + steps) for
+        token numbers. For gradients, ask ``target`` inside of a with-block of `under`.
 
         Args:
             inputs, seeds: one of each per answer; only pictures need seeds.

@@ -105,9 +105,10 @@ def _fuse_file(
     artifact: Artifact, family: Any, place: Path, new: Path, strength: float, configs: Any, any_base: bool, force: bool
 ) -> Fused:
     file = TensorFile(place)
-    unet = (configs or {}).get("unet")
-    check_files(artifact, {"unet": find_slots(file, family, unet)}, any_base)
-    slots = {name: find_slots(file, family, unet, name) for name in family.components}
+    main = family.denoiser
+    config = (configs or {}).get(main)
+    check_files(artifact, {main: find_slots(file, family, config, main)}, any_base)
+    slots = {name: find_slots(file, family, config, name) for name in family.components}
     edit = _lowered(artifact.edit, slots)
     changes = _changes(edit, slots, strength)
     with atomic_file(new, force) as work:

@@ -62,8 +62,8 @@ def snapshot(pipe: Any) -> Snapshot:
 def predictions(pipe: Any, prompts: tuple[str, ...] = _PROMPTS) -> Tensor:
     """What a model predicts for fixed inputs.
 
-    A denoiser's output (2 * prompts, channels, height, width) for fixed noise at an early and a late step; the logits of
-    a classifier or language model.
+    A denoiser's output (2 * prompts, channels, height, width) for fixed noise at an early and a late step; the logits
+    of a classifier or language model.
     """
     import torch
 

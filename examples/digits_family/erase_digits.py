@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 import erase_plugins
 from erase_plugins.errors import RequestError
-from erase_plugins.families.base import Family, ModuleRef, TargetInfo
+from erase_plugins.families.base import Family, ModelSpec, ModuleRef
 from erase_plugins.options import as_dict, option, resolve
 from erase_plugins.types import EditPlan, EraseRequest
 
@@ -45,16 +45,17 @@ def train(seed: int = 0) -> Host:
 class Digits(Family):
     """Networks that read digits."""
 
-    id, title, components, denoiser = "digits", "Digit reader", ("reader",), "reader"
+    id, title, components = "digits", "Digit reader", ("reader",)
+    roles: ClassVar[Any] = {"classifier": "reader"}
     groups: ClassVar[Any] = {"head": lambda ref: ref.path == "2", "all": lambda ref: True}
 
     def detect(self, configs: Any) -> bool:
         return configs.get("reader", {}).get("_class_name") == "DigitReader"
 
-    def info(self, model: str, configs: Any) -> TargetInfo:
+    def info(self, model: str, configs: Any) -> ModelSpec:
         layers = (("0", (HIDDEN, 64)), ("2", (10, HIDDEN)))
         refs = tuple(ModuleRef("reader", path, "linear", shape, True) for path, shape in layers)
-        return TargetInfo(self, model, configs, refs, ("digits",), HIDDEN, 1, (1, 8, 8))
+        return ModelSpec(self, model, configs, refs, ("digits",))
 
     def open(self, source: Any, dtype: str = "float32", device: str = "cpu") -> Any:
         return train()
@@ -71,10 +72,10 @@ class ForgetDigit:
     """The row of a digit in the last layer becomes the mean of the others, minus a margin for every active unit."""
 
     id, title, paper, summary = "forget-digit", "Forget a digit", "none", "last layer of a digit reader, rank one"
-    families, kinds, produces = frozenset({"digits"}), frozenset({"object", "class"}), frozenset({"lowrank"})
+    needs, kinds, produces = frozenset({"classifier"}), frozenset({"object", "class"}), frozenset({"lowrank"})
     Options = Options
 
-    def plan(self, request: EraseRequest, info: TargetInfo) -> EditPlan:
+    def plan(self, request: EraseRequest, info: ModelSpec) -> EditPlan:
         names = [item.text for item in request.concepts]
         if strange := [name for name in names if name not in ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"]]:
             raise RequestError(f"'{strange[0]}' is no digit; give one from 0 to 9")
