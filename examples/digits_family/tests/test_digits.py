@@ -57,7 +57,7 @@ def test_two_digits_and_another_network(host, tmp_path):
 def test_what_does_not_fit_is_said_at_plan_time(host):
     with pytest.raises(RequestError, match="'cat' is no digit"):
         ep.plan(host, ["cat"], "forget-digit")
-    with pytest.raises(Unsupported, match="esd needs denoiser, text; digits .family digits. offers classifier"):
+    with pytest.raises(Unsupported, match=r"esd needs denoiser, text; digits .family digits. offers classifier"):
         ep.plan(host, ["3"], "esd")
     with pytest.raises(EraseError, match="forget-digit needs classifier; pocket"):
         ep.plan("pocket", ["3"], "forget-digit")
