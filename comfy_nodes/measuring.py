@@ -33,10 +33,10 @@ class GraphSubject(Subject):
     vae: Any = None
     now: tuple[Any, Any] = field(default=(None, None), repr=False)
 
-    def draw(self, prompts: Sequence[str], seeds: Sequence[int]) -> Tensor:
+    def draw(self, prompts: Any, seeds: Sequence[int] = ()) -> Tensor:
         model, clip = self.now
         target = ComfyTarget(model, clip)
-        shape = self.target.info.latent_shape
+        shape = target.info.latent_shape
         pictures = []
         for start in range(0, len(prompts), _BATCH):
             texts = list(prompts[start : start + _BATCH])

@@ -89,9 +89,9 @@ def has_lora(manifest: Manifest) -> bool:
     return any("diffusers" in readers(item.layout) for item in manifest.files)
 
 
-def library(lora: bool) -> dict[str, Any]:
+def library(lora: bool, task: str = "text-to-image") -> dict[str, Any]:
     """The Hub's snippet follows the library: that of diffusers needs a file that diffusers loads."""
-    return {"library_name": "diffusers" if lora else "erase-plugins", "pipeline_tag": "text-to-image"}
+    return {"library_name": "diffusers" if lora else "erase-plugins", "pipeline_tag": flat(task)}
 
 
 def metadata(
@@ -114,7 +114,7 @@ def metadata(
     concepts = dict.fromkeys(f"{ERASED}{slug(flat(text)).replace('_', '-')}" for text in manifest.erased[:50])
     family = [flat(manifest.family)] if manifest.family else []
     data |= {
-        **library(has_lora(manifest)),
+        **library(has_lora(manifest), usage.task_of(manifest)),
         **named,
         "tags": [*(LORA if has_lora(manifest) else ()), *PLAIN, *family, *concepts, *([ADULT] if adult else [])],
     }

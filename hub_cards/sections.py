@@ -11,6 +11,7 @@ from hub_cards.escape import block, code, prose
 from hub_cards.evidence import attacked, number
 from hub_cards.gallery import INDEX, Gallery
 from hub_cards.licences import Licence
+from hub_cards.usage import TEXT_TO_IMAGE, task_of
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 #: that many concepts are shown by name; erase.json has all
@@ -32,8 +33,9 @@ def names(manifest: Manifest, most: int = 5) -> str:
 
 def opening(manifest: Manifest) -> str:
     """What this is, in two sentences."""
+    gone = "no longer draws" if task_of(manifest) == TEXT_TO_IMAGE else "is without"
     return (
-        f"Load this small file and the model no longer draws **{names(manifest)}**. "
+        f"Load this small file and the model {gone} **{names(manifest)}**. "
         "Take it off and the model is as it was before."
     )
 

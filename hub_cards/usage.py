@@ -8,6 +8,9 @@ from erase_plugins.families.source import POCKET
 from hub_cards.escape import block, code, commands, flat, literal
 from hub_cards.gallery import choose_prompts
 
+TEXT_TO_IMAGE = "text-to-image"
+#: what a model does -> class of transformers that loads it
+AUTO = {"image-classification": "AutoModelForImageClassification", "text-generation": "AutoModelForCausalLM"}
 STOCK = "pytorch_lora_weights.safetensors"
 #: layout that the user interfaces read -> program, where its LoRA files are, and what to do then
 INTERFACES = (
@@ -29,6 +32,8 @@ def use(artifact: Any, repo: str, requirement: str | None = None) -> str:
         requirement: pinned line for pip that brings this package.
     """
     manifest = artifact.manifest
+    if task_of(manifest) != TEXT_TO_IMAGE:
+        return _other(manifest, repo, requirement)
     weight = _weight(manifest)
     files: dict[str, str] = {}
     for item in manifest.files:
@@ -55,6 +60,31 @@ def use(artifact: Any, repo: str, requirement: str | None = None) -> str:
     return "\n\n".join(parts)
 
 
+def task_of(manifest: Any) -> str:
+    """What the base model does, by the Hub's name for it."""
+    return str(manifest.base.get("task") or TEXT_TO_IMAGE)
+
+
+def _other(manifest: Any, repo: str, requirement: str | None) -> str:
+    """Use of an edit of a model that draws nothing: peft, and ours."""
+    parts, loader = [], AUTO.get(task_of(manifest))
+    folder = next((item.name.split("/")[0] for item in manifest.files if item.layout == "peft"), None)
+    if folder is not None and loader is not None:
+        lines = (
+            f"from peft import PeftModel\nfrom transformers import {loader}\n\n"
+            f"model = {loader}.from_pretrained({literal(_model(manifest))})\n"
+            f"model = PeftModel.from_pretrained(model, {literal(repo)}, subfolder={literal(folder)})"
+        )
+        parts.append("**peft**, nothing of ours needed:\n\n" + block(lines, "python"))
+    ours = (
+        f"import erase_plugins as ep\n\nmodel = ep.load({literal(_model(manifest))})\n"
+        f"with ep.apply(model, {literal(f'hub:{repo}')}, strength={_weight(manifest):g}) as applied:\n"
+        "    print(applied.report())"
+    )
+    parts += [install(requirement), "**Python** (checks the files and the base first):\n\n" + block(ours, "python")]
+    return "\n\n".join(parts)
+
+
 def install(requirement: str | None) -> str:
     """Where this package comes from: a pinned source, or the word that no index has it."""
     if requirement is None:
@@ -70,6 +100,8 @@ def install(requirement: str | None) -> str:
 def combine(artifact: Any, repo: str) -> str:
     """Several at once, one more concept, one less, and off again."""
     manifest = artifact.manifest
+    if task_of(manifest) != TEXT_TO_IMAGE:
+        return "Several artifacts work at once: apply one after the other. Revoke it: leave the file out."
     parts = [
         "Several files work at once: in diffusers give each its own adapter name and weight, in ComfyUI chain the LoRA "
         "loaders, on the command line name them one after the other."

@@ -117,7 +117,8 @@ class Subject:
     def edited(self, strength: float | None = None) -> Iterator[None]:
         """The artifacts in force for the length of a with-block."""
         self._stage = "edited" if strength is None else f"strength {strength:g}"
-        target = self.target.family.wrap(self.pipe)
+        family: Any = self.target.family
+        target = family.wrap(self.pipe)
         level = self.strength if strength is None else strength
         handles = all_of(partial(apply_to, target, item, level, any_base=self.any_base) for item in self.artifacts)
         try:

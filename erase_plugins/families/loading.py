@@ -23,7 +23,7 @@ def open_diffusers(name: str, source: Source, dtype: str, device: str) -> Any:
     if cls is None:
         raise Unsupported(f"this diffusers has no pipeline '{name}'; update diffusers, or the package of the family")
     options = {"dtype": getattr(torch, dtype)}
-    with _without_bars(), without_notices():
+    with without_bars(), without_notices():
         pipe = _from_file(cls, source, options) if source.file is not None else _from_pretrained(cls, source, options)
     pipe.set_progress_bar_config(disable=True)
     try:
@@ -33,7 +33,7 @@ def open_diffusers(name: str, source: Source, dtype: str, device: str) -> Any:
 
 
 @contextmanager
-def _without_bars() -> Iterator[None]:
+def without_bars() -> Iterator[None]:
     """Loading bars of diffusers and transformers off; a model loads in a second or shows its own download bar."""
     from diffusers.utils import logging as diffusers_logging
     from transformers.utils import logging as transformers_logging

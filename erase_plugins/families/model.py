@@ -113,7 +113,7 @@ class ModelSpec:
 
     def facts(self) -> dict[str, Any]:
         """What a manifest says about such a model besides name, family and fingerprint."""
-        return {}
+        return {"task": self.family.task} if self.family.task else {}
 
 
 class Model(ABC):
@@ -221,6 +221,8 @@ class FamilyTraits(ABC):
     denoiser: str = "unet"
     #: file layouts that an artifact gets unless asked otherwise; empty: those of `artifacts.artifact.DEFAULT_LAYOUTS`
     layouts: tuple[str, ...] = ()
+    #: the Hub's name for what the models do, for cards; empty: text-to-image
+    task: str = ""
     #: what only some models can do, and the module group that shows it
     features: Mapping[str, str] = MappingProxyType({EMBEDDING_MAP: "cross_kv"})
     #: diffusers class of the pipeline

@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from erase_plugins.families.model import Model
 
 
+#: capability -> pipeline tag of the Hub
+TASKS = {"classifier": "image-classification", "language": "text-generation"}
+
+
 class TransformersFamily(Family):
     """Models of transformers, detected by the architecture in their ``config.json``.
 
@@ -29,6 +33,11 @@ class TransformersFamily(Family):
     layouts = ("patch", "peft")
     architectures: tuple[str, ...] = ()
     roles: Mapping[str, str | tuple[str, ...]]
+
+    @property
+    def task(self) -> str:  # type: ignore[override]  # follows from the roles
+        """Pipeline tag of the Hub."""
+        return next((TASKS[role] for role in self.roles if role in TASKS), "")
 
     def detect(self, configs: Mapping[str, Mapping[str, Any]]) -> bool:
         return bool(set(configs.get(MODEL, {}).get("architectures") or ()) & set(self.architectures))
@@ -48,11 +57,12 @@ class TransformersFamily(Family):
     def open(self, source: Source, dtype: str = "float32", device: str = "cpu") -> Any:
         import torch
 
+        from erase_plugins.families.loading import without_bars
         from erase_plugins.families.notices import without_notices
 
         cls = _class(self._architecture(source.configs[MODEL]))
         try:
-            with without_notices():
+            with without_bars(), without_notices():
                 model = cls.from_pretrained(
                     source.location, revision=source.revision, use_safetensors=True, dtype=getattr(torch, dtype)
                 )

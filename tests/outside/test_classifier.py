@@ -48,7 +48,8 @@ def test_plan_run_save_load_apply_remove(host, tmp_path):
     assert files == ["edit.safetensors", "peft_model/adapter_config.json", "peft_model/adapter_model.safetensors"]
     base = json.loads((tmp_path / "no-owl" / "erase.json").read_text())["base"]
     assert base["family"] == "vit"
-    assert set(base) == {"model", "revision", "family", "fingerprint"}
+    assert set(base) == {"model", "revision", "family", "task", "fingerprint"}
+    assert base["task"] == "image-classification"
     with ep.apply(host, tmp_path / "no-owl") as applied:
         after = logits(host)
         assert applied.patched == 4
@@ -86,6 +87,13 @@ def test_a_model_in_a_folder(host, tmp_path):
     with ep.apply(loaded, tmp_path / "no-owl") as handle, ep.apply(host, tmp_path / "no-owl"):
         assert handle.patched == 4
         assert torch.equal(logits(loaded), logits(host))
+
+
+def test_the_card_speaks_of_the_model_at_hand(host, tmp_path):
+    card = ep.erase(host, ["owl"], "unlabel", out=tmp_path / "no-owl").card()
+    assert "pipeline_tag: image-classification" in card
+    assert 'PeftModel.from_pretrained(model, "OWNER/NAME", subfolder="peft_model")' in card
+    assert not [word for word in ("load_lora_weights", "AutoPipeline", "draws", "ComfyUI") if word in card]
 
 
 def test_another_model_is_refused_and_left_alone(host, tmp_path):
