@@ -45,7 +45,7 @@ class NullValue:
     title = "Null projection of the values"
     paper = "closed form, derived in the module's documentation"
     summary = "oblique projection on cross-attention values; keys, and so the layout, stay"
-    families = frozenset({"sd1", "sdxl"})
+    needs = frozenset({"denoiser", "text"})
     kinds = frozenset({"object", "style"})
     produces = frozenset({"lowrank"})
     Options = Options

@@ -40,7 +40,7 @@ class AntiHebbian:
     title = "Anti-Hebbian unlearning of values"
     paper = "https://arxiv.org/abs/1709.08367"
     summary = "delta rule on cross-attention values, read as an associative memory under noise"
-    families = frozenset({"sd1", "sdxl"})
+    needs = frozenset({"denoiser", "text"})
     kinds = frozenset({"object", "style"})
     produces = frozenset({"lowrank"})
     Options = Options
