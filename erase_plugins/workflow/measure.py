@@ -12,7 +12,7 @@ from erase_plugins.artifacts.locks import claim_files
 from erase_plugins.errors import RequestError, Unsupported
 from erase_plugins.evaluation.attachments import output_names
 from erase_plugins.evaluation.context import REPORT, Progress, needs_judge, needs_subject, run_alone, run_in_context
-from erase_plugins.evaluation.run import Subject, modality, modality_of
+from erase_plugins.evaluation.run import IMAGE, Subject, modality, modality_of
 from erase_plugins.families.hosted import HostedModel
 from erase_plugins.manager import get_manager
 from erase_plugins.needs import lacks, needs_of
@@ -32,14 +32,16 @@ def pick_judge(target: HostedModel, wanted: str | None) -> Any:
     if wanted is not None:
         chosen = manager.evaluator(wanted, "judge")
         if modality(chosen) != made:
-            raise Unsupported(f"judge '{wanted}' looks at {modality(chosen)}, and this model makes {made}")
+            raise Unsupported(
+                f"judge '{wanted}' looks at {modality(chosen)}, and this model makes {made}{'s' * (made == IMAGE)}"
+            )
         return chosen
     judges = [entry.item for entry in manager.evaluators("judge")]
     for judge in judges:
         if modality(judge) == made and judge.accepts(target.info):
             return judge
     names = ", ".join(judge.id for judge in judges)
-    does = "draws" if made == "image" else f"makes ({made})"
+    does = "draws" if made == IMAGE else f"makes ({made})"
     raise Unsupported(f"no registered judge knows what {target.info.model} {does} (registered: {names or 'none'})")
 
 
