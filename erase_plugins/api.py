@@ -19,7 +19,8 @@ from erase_plugins.errors import RequestError
 from erase_plugins.families.target import Target
 from erase_plugins.types import Concept, EditPlan, EraseRequest, EvalReport
 from erase_plugins.workflow.artifacts import load_artifact
-from erase_plugins.workflow.models import as_target, load_pipeline, target_of
+from erase_plugins.workflow.found import FoundModel
+from erase_plugins.workflow.models import as_target, find_model, load_pipeline
 from erase_plugins.workflow.run import judges, make_plan, run_plan
 
 #: a user's own preset: a TOML file, a mapping of the same shape, or one that was read already
@@ -79,7 +80,7 @@ def build_request(
 def plan(model: Any, concepts: Any, method: str = "uce", **arguments: Any) -> EditPlan:
     """What `erase` with the same arguments would do; loads no weights when ``model`` is a name."""
     request = build_request(model, method, concepts, **arguments)
-    return make_plan(request, None if isinstance(model, str | Path) else as_target(model).info)
+    return make_plan(request, _found(model, request).info)
 
 
 def erase(
@@ -133,16 +134,23 @@ def erase(
         model, method, concepts, keep=keep, to=to, kind=kind, options=options, preset=preset, seed=seed,
         revision=revision, family=family, dtype=dtype, device=device, out=out,
     )  # fmt: skip
-    named = isinstance(model, str | Path)
-    ready = make_plan(request, None if named else as_target(model).info)
+    found = _found(model, request)
+    ready = make_plan(request, found.info)
     folder = None if out is None else Path(out)
     if folder is not None and resume:
         check_resume(work_folder(folder), ready)
     with nullcontext() if folder is None else claim(folder, force):
-        target = as_target(model, revision=revision, dtype=dtype, device=device) if named else as_target(model)
+        target = as_target(found, dtype=dtype, device=device)
         return run_and_save(
             ready, target, folder, layouts=layouts, force=force, resume=resume, listeners=listeners, cancel=cancel
         )
+
+
+def _found(model: Any, request: EraseRequest) -> FoundModel | Target:
+    """The model of a call, its family detected here and nowhere after."""
+    named = isinstance(model, str | Path)
+    found: FoundModel | Target = find_model(str(model), request.revision, request.family) if named else as_target(model)
+    return found
 
 
 def run_and_save(
@@ -234,9 +242,10 @@ def generate(
     if len(numbers) != len(texts):
         raise RequestError(f"{len(texts)} prompts but {len(numbers)} seeds; give one seed or one per prompt")
     loaded = [load_artifact(item) for item in artifacts]
-    pipe = load_pipeline(str(model), **options) if isinstance(model, str | Path) else model
-    denoiser = None if getattr(pipe, "unet", None) is not None else target_of(pipe).denoiser
-    handles = apply_all(pipe, loaded, strength, any_base=any_base)
+    subject = as_target(model, **options) if isinstance(model, str | Path) else model
+    pipe = getattr(subject, "pipe", subject)
+    denoiser = None if getattr(pipe, "unet", None) is not None else as_target(subject).denoiser
+    handles = apply_all(subject, loaded, strength, any_base=any_base)
     try:
         return draw(pipe, texts, numbers, steps=steps, guidance=guidance, fast=False, denoiser=denoiser)
     finally:

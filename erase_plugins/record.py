@@ -51,6 +51,7 @@ class Record:
 
 
 def plain(value: Any) -> Any:
+    """A value in types that JSON has."""
     if isinstance(value, Record):
         return value.to_dict()
     if isinstance(value, Mapping):

@@ -67,7 +67,7 @@ class Family(FamilyTraits):
         from erase_plugins.families.diffusers_target import DiffusersTarget
         from erase_plugins.families.source import find_source
 
-        source = find_source(request.model, request.revision)
+        source = getattr(request, "source", None) or find_source(request.model, request.revision)
         return DiffusersTarget(self.open(source, request.dtype, request.device), request.model, self)
 
     def names(self, layout: str, info: TargetInfo) -> NameMap:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from erase_plugins.artifacts.artifact import Artifact
+from erase_plugins.families.diffusers_target import DiffusersTarget
 from erase_plugins.runtime import checkpoint_file
 from erase_plugins.runtime.apply import Applied, all_of, applied, apply_to, check_settings
 from erase_plugins.runtime.checkpoint_file import Fused
@@ -30,7 +31,7 @@ def apply(
     """Applies an artifact to a pipeline. All or nothing: on any error the pipeline is as before.
 
     Args:
-        pipe: diffusers pipeline.
+        pipe: diffusers pipeline, or its `Target`.
         artifact: an `Artifact` or its path.
         strength: 1 is the evaluated edit, 0 bit-exact identity; negative values strengthen the concept.
         any_base: allow other weights of the same architecture (a fine-tune).
@@ -45,8 +46,10 @@ def apply(
     check_settings(strength, mode)
     loaded = load_artifact(artifact)
     with LOCK:
-        check_compiled(pipe)
-        return apply_to(target_of(pipe), loaded, strength, any_base=any_base, mode=mode)
+        if not isinstance(pipe, DiffusersTarget):
+            check_compiled(pipe)
+            pipe = target_of(pipe)
+        return apply_to(pipe, loaded, strength, any_base=any_base, mode=mode)
 
 
 def apply_all(

@@ -17,7 +17,7 @@ from erase_plugins.families.diffusers_target import DiffusersTarget
 from erase_plugins.manager import get_manager
 from erase_plugins.types import EvalReport
 from erase_plugins.workflow.artifacts import load_artifact
-from erase_plugins.workflow.models import load_pipeline, target_of
+from erase_plugins.workflow.models import as_target
 
 
 def pick_judge(target: DiffusersTarget, wanted: str | None) -> Any:
@@ -63,7 +63,7 @@ def run_suite(
     """Runs a registered suite.
 
     Args:
-        model: name, path, Hub id or pipeline (left as it was); None for a suite that needs no subject.
+        model: name, path, Hub id, `FoundModel` or pipeline (left as it was); None for a suite that needs no subject.
         artifacts: applied together.
         suite: id of the suite.
         strength: of the artifacts.
@@ -135,9 +135,8 @@ def open_subject(
         raise RequestError("nothing to look for: give an artifact that names its concepts, or --erased TEXT")
     if images < 1:
         raise RequestError(f"images={images}; at least one picture per set is needed")
-    pipe = load_pipeline(str(model), **load) if isinstance(model, str | Path) else model
-    target = target_of(pipe, str(model) if isinstance(model, str | Path) else None)
+    target = as_target(model, **load)
     return Subject(
-        pipe, target, target.info.model, loaded, pick_judge(target, judge) if asks else None, names, strength, images,
-        seed, steps, guidance, any_base, progress,
+        target.pipe, target, target.info.model, loaded, pick_judge(target, judge) if asks else None, names, strength,
+        images, seed, steps, guidance, any_base, progress,
     )  # fmt: skip
