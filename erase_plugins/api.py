@@ -17,7 +17,7 @@ from erase_plugins.engine.interrupted import check_resume
 from erase_plugins.engine.own_preset import OwnPreset, carried
 from erase_plugins.errors import RequestError
 from erase_plugins.families.target import Target
-from erase_plugins.types import Concept, EditPlan, EraseRequest, EvalReport
+from erase_plugins.types import Concept, DataRef, EditPlan, EraseRequest, EvalReport
 from erase_plugins.workflow.artifacts import load_artifact
 from erase_plugins.workflow.found import FoundModel
 from erase_plugins.workflow.models import as_target, find_model, load_pipeline
@@ -47,7 +47,7 @@ def build_request(
     method: str,
     concepts: str | Concept | Sequence[str | Concept],
     *,
-    keep: Sequence[str] = (),
+    keep: Sequence[str | DataRef] = (),
     to: str | None = None,
     kind: str = "object",
     options: dict[str, Any] | None = None,
@@ -63,10 +63,10 @@ def build_request(
     items = [concepts] if isinstance(concepts, str | Concept) else list(concepts)
     return EraseRequest(
         model=str(model) if isinstance(model, str | Path) else "pipeline",
-        concepts=tuple(item if isinstance(item, Concept) else Concept(item, kind, anchor=to) for item in items),
+        forget=tuple(item if isinstance(item, Concept) else Concept(item, kind, anchor=to) for item in items),
         method=method,
         options=dict(options or {}),
-        preserve=tuple(keep),
+        retain=tuple(keep),
         revision=revision,
         family=family,
         seed=seed,
@@ -88,7 +88,7 @@ def erase(
     concepts: str | Concept | Sequence[str | Concept],
     method: str = "uce",
     *,
-    keep: Sequence[str] = (),
+    keep: Sequence[str | DataRef] = (),
     to: str | None = None,
     kind: str = "object",
     options: dict[str, Any] | None = None,
@@ -111,9 +111,9 @@ def erase(
         model: "pocket", a path, a Hub id, a loaded pipeline or a `Target`.
         concepts: what to erase.
         method: id of a registered method.
-        keep: prompts that must stay as they are.
+        keep: prompts that must stay as they are, and data for methods that read data.
         to: what the concepts become; the method's default if None.
-        kind: kind of the concepts given as text (object, style, person, explicit, fact, class).
+        kind: kind of the concepts given as text (see `erase_plugins.ForgetItem`).
         options: options of the method.
         preset: option values by kind of model and concept, from a TOML file or a mapping of the same shape; ``options``
             win over it, it wins over the method's own presets.

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from erase_plugins.evaluation.budget import Budget
     from erase_plugins.evaluation.context import SuiteContext
     from erase_plugins.families.base import Family, Target, TargetInfo
-    from erase_plugins.types import AttackReport, EditPlan, EraseRequest, EvalReport
+    from erase_plugins.types import AttackReport, EditPlan, EraseRequest, EvalReport, RunResult
 
 
 @runtime_checkable
@@ -29,11 +29,12 @@ class Method(Protocol):
     ``groups``. ``produces`` lists delta kinds (lowrank, dense, bias, rows, contextmap, addon). ``Options`` is a frozen
     dataclass made with `erase_plugins.options.option`.
 
-    Four attributes are optional: ``needs`` (packages, or extras of this package, that it needs and that ComfyUI does
-    not bring, such as diffusers; its node says so before any work), ``contract_options`` (options that make the method
-    cheap; the contract suite passes them), ``work_files`` (patterns of files it keeps in ``ctx.work`` besides the
-    checkpoint) and ``citation`` (BibTeX of its paper for model cards; without it one is made from ``title`` and
-    ``paper``).
+    Five attributes are optional: ``reads_data = True`` (it reads the ``data`` and the ``label`` of what is forgotten and
+    the data that is retained; others refuse a request with such), ``needs`` (packages, or extras of this package, that
+    it needs and that ComfyUI does not bring, such as diffusers; its node says so before any work), ``contract_options``
+    (options that make the method cheap; the contract suite passes them), ``work_files`` (patterns of files it keeps in
+    ``ctx.work`` besides the checkpoint) and ``citation`` (BibTeX of its paper for model cards; without it one is made
+    from ``title`` and ``paper``).
     """
 
     id: str
@@ -48,8 +49,8 @@ class Method(Protocol):
     def plan(self, request: EraseRequest, info: TargetInfo) -> EditPlan:
         """The plan from configuration alone; must not need weights and must not have side effects."""
 
-    def run(self, plan: EditPlan, target: Target, ctx: RunContext) -> Edit:
-        """The edit. Leaves the target's weights exactly as they were."""
+    def run(self, plan: EditPlan, target: Target, ctx: RunContext) -> Edit | RunResult:
+        """The edit, alone or with what else there is. Leaves the target's weights exactly as they were."""
 
 
 @dataclass(frozen=True)

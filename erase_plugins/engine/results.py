@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from erase_plugins.artifacts.edit import Edit
 from erase_plugins.errors import PluginError, Unsupported
 from erase_plugins.types import KINDS, Certificate, EraseRequest, RunResult
 
@@ -45,14 +46,12 @@ def check_items(request: EraseRequest, method: Any, methods: Sequence[Any]) -> N
         )
 
 
-def checked(method: Any, result: Any, family: str) -> RunResult:
-    """What a method handed back as a `RunResult` whose edit is one, empty where the method changes no weights.
+def checked(method: Any, result: Any, family: str) -> tuple[Edit, RunResult]:
+    """The edit that a method handed back, empty where it changes no weights, and all of it as a `RunResult`.
 
     Raises:
         PluginError: it is no edit, nothing at all, or holds what the method does not declare or JSON does not have.
     """
-    from erase_plugins.artifacts.edit import Edit
-
     found = result if isinstance(result, RunResult) else RunResult(result)
     beside = found.certificate is not None or found.guards or found.records
     if not isinstance(found.edit, Edit) and not (found.edit is None and beside):
@@ -63,12 +62,16 @@ def checked(method: Any, result: Any, family: str) -> RunResult:
         raise PluginError(f"method {method.id} made {', '.join(sorted(undeclared))} changes that it does not declare")
     if not isinstance(found.certificate, Certificate | None):
         raise PluginError(f"method {method.id} returned a certificate that is {type(found.certificate).__name__}")
-    for name in ("guards", "records"):
-        try:
-            plain = json.loads(json.dumps(list(getattr(found, name)), allow_nan=False))
-        except (TypeError, ValueError) as error:
-            raise PluginError(f"method {method.id} returned {name} that JSON does not have: {error}") from error
-        if not all(isinstance(item, dict) for item in plain):
-            raise PluginError(f"method {method.id} returned {name} that are no mappings")
-        found = replace(found, **{name: tuple(plain)})
-    return replace(found, edit=edit)
+    guards, records = (_json(method, name, getattr(found, name)) for name in ("guards", "records"))
+    return edit, replace(found, guards=guards, records=records)
+
+
+def _json(method: Any, name: str, items: Any) -> tuple[dict[str, Any], ...]:
+    """The items as JSON gives them back."""
+    try:
+        plain = json.loads(json.dumps(list(items), allow_nan=False))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise PluginError(f"method {method.id} returned {name} that JSON cannot hold: {error}") from error
+    if not all(isinstance(item, dict) for item in plain):
+        raise PluginError(f"method {method.id} returned {name} that are not all mappings")
+    return tuple(plain)

@@ -79,8 +79,7 @@ def run_method(
         ctx.warn(str(doubt))
     started = time.perf_counter()
     try:
-        result = checked(method, method.run(plan, target, ctx), target.family.id)
-        edit = result.edit
+        edit, result = checked(method, method.run(plan, target, ctx), target.family.id)
         edit.check_finite()
         if len(edit) and edit.is_nothing:
             raise RunRefused(
@@ -91,7 +90,7 @@ def run_method(
         hooks.after_run(plan, None, error)
         raise
     hooks.after_run(plan, edit, None)
-    manifest = build_manifest(entry, plan, target, result, time.perf_counter() - started, ctx)
+    manifest = build_manifest(entry, plan, target, edit, result, time.perf_counter() - started, ctx)
     return Artifact(manifest, edit)
 
 
@@ -120,13 +119,13 @@ def plan_key(plan: EditPlan) -> str:
 
 
 def build_manifest(
-    entry: Registered, plan: EditPlan, target: Any, result: RunResult, seconds: float, ctx: RunContext
+    entry: Registered, plan: EditPlan, target: Any, edit: Any, result: RunResult, seconds: float, ctx: RunContext
 ) -> Any:
     """Manifest of a finished run."""
     from erase_plugins.artifacts.manifest import Manifest, describe_base, package_versions, slug
     from erase_plugins.families.source import resolved_revision
 
-    request, edit = plan.request, result.edit
+    request = plan.request
     name = slug("erase_" + "_".join(item.name for item in request.forget[:3]))
     return Manifest(
         name=name,

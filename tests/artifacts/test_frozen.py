@@ -57,7 +57,7 @@ def test_it_does_what_it_did(name, frozen_pipe):
     assert artifact.manifest.preserve == ("dog",)
     for key, strength in (("edited", 1.0), ("half", 0.5)):
         handle = ep.apply(frozen_pipe, artifact, strength=strength)
-        assert handle.warnings == []
+        assert not handle.warnings
         assert numbers(frozen_pipe) == pytest.approx(expected[key], abs=2e-5)
         handle.remove()
     assert numbers(frozen_pipe) == pytest.approx(expected["base"], abs=2e-5)
