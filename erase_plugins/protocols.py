@@ -29,12 +29,12 @@ class Method(Protocol):
     ``groups``. ``produces`` lists delta kinds (lowrank, dense, bias, rows, contextmap, addon). ``Options`` is a frozen
     dataclass made with `erase_plugins.options.option`.
 
-    Five attributes are optional: ``reads_data = True`` (it reads the ``data`` and the ``label`` of what is forgotten and
-    the data that is retained; others refuse a request with such), ``needs`` (packages, or extras of this package, that
-    it needs and that ComfyUI does not bring, such as diffusers; its node says so before any work), ``contract_options``
-    (options that make the method cheap; the contract suite passes them), ``work_files`` (patterns of files it keeps in
-    ``ctx.work`` besides the checkpoint) and ``citation`` (BibTeX of its paper for model cards; without it one is made
-    from ``title`` and ``paper``).
+    Five attributes are optional: ``reads_data = True`` (it reads ``data`` and ``label`` of what is forgotten, and the
+    data that is retained; others refuse a request with such), ``needs`` (packages, or extras of this package, that
+    it needs and that ComfyUI does not bring, such as diffusers; its node says so before any work),
+    ``contract_options`` (options that make the method cheap; the contract suite passes them), ``work_files`` (patterns
+    of files it keeps in ``ctx.work`` besides the checkpoint) and ``citation`` (BibTeX of its paper for model cards;
+    without it one is made from ``title`` and ``paper``).
     """
 
     id: str

@@ -10,15 +10,12 @@ import re
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from erase_plugins.data import DataRef
 from erase_plugins.errors import PluginError, RequestError
 from erase_plugins.record import Record
 from erase_plugins.reports import Attachment, AttackReport, EvalReport, EvalRow
-
-if TYPE_CHECKING:
-    from erase_plugins.artifacts.edit import Edit
 
 __all__ = [
     "BUDGETS", "KINDS", "Attachment", "AttackReport", "Certificate", "Concept", "DataRef", "EditPlan", "EraseRequest",
@@ -337,13 +334,13 @@ class RunResult:
     """What a method hands back; a bare `Edit` means that there is nothing else.
 
     Attributes:
-        edit: the change of the weights; None where nothing is changed.
+        edit: the change of the weights, an `Edit`; None where nothing is changed.
         certificate: what is proven about it.
         guards: descriptions of what has to stand before or behind the model, JSON-ready.
         records: lines of evidence of the run, JSON-ready, without personal text.
     """
 
-    edit: Edit | None
+    edit: Any  # an Edit of a room above, or None
     certificate: Certificate | None = None
     guards: tuple[Mapping[str, Any], ...] = ()
     records: tuple[Mapping[str, Any], ...] = ()

@@ -74,8 +74,15 @@ class Demo:
         return RunResult(edit, self.certificate, ({"id": "a-guard"},), ({"event": "learn", "steps": 3},))
 
 
+@pytest.fixture(scope="module")
+def pipe():
+    from erase_plugins.testing.tiny import tiny_sd1
+
+    return tiny_sd1()
+
+
 @pytest.fixture
-def demo(tiny_sd1):
+def demo():
     class Plugin:
         @hookimpl
         def erase_methods(self):
@@ -94,11 +101,11 @@ def people(tmp_path):
     return path
 
 
-def test_everything_of_a_result_is_in_the_file_and_comes_back(demo, tiny_sd1, people, tmp_path):
+def test_everything_of_a_result_is_in_the_file_and_comes_back(demo, pipe, people, tmp_path):
     item = ForgetItem("r-17", "record", data=DataRef(str(people)))
     other = DataRef(str(tmp_path / "others.jsonl"))
     (tmp_path / "others.jsonl").write_text('{"id": "r-1"}\n')
-    artifact = ep.erase(tiny_sd1, item, "demo", keep=["a dog", other])
+    artifact = ep.erase(pipe, item, "demo", keep=["a dog", other])
     saved = artifact.save(tmp_path / "a", ("patch",))
     found = ep.load_artifact(tmp_path / "a").manifest
     assert found == saved.manifest
@@ -113,20 +120,20 @@ def test_everything_of_a_result_is_in_the_file_and_comes_back(demo, tiny_sd1, pe
     assert plan.request.forget[0].data == DataRef(str(people)).pinned()
 
 
-def test_an_artifact_without_weights_is_written_and_read(demo, tiny_sd1, tmp_path):
+def test_an_artifact_without_weights_is_written_and_read(demo, pipe, tmp_path):
     demo.changes = False
-    artifact = ep.erase(tiny_sd1, ForgetItem("r-17", "record"), "demo", out=tmp_path / "a")
+    artifact = ep.erase(pipe, ForgetItem("r-17", "record"), "demo", out=tmp_path / "a")
     assert sorted(path.name for path in (tmp_path / "a").iterdir()) == ["erase.json"]
     found = ep.load_artifact(tmp_path / "a")
     assert found.manifest == artifact.manifest
     assert len(found.edit) == 0
-    with ep.apply(tiny_sd1, found) as applied:
+    with ep.apply(pipe, found) as applied:
         assert applied.patched == 0
 
 
-def test_a_merge_does_not_keep_the_certificate_and_says_so(demo, tiny_sd1):
-    one = ep.erase(tiny_sd1, ForgetItem("r-17", "record"), "demo")
-    two = ep.erase(tiny_sd1, ForgetItem("r-18", "record"), "demo")
+def test_a_merge_does_not_keep_the_certificate_and_says_so(demo, pipe):
+    one = ep.erase(pipe, ForgetItem("r-17", "record"), "demo")
+    two = ep.erase(pipe, ForgetItem("r-18", "record"), "demo")
     for artifacts in ([one, two], [one.with_manifest(certificate=None, records=()), two]):
         manifest = ep.merge(artifacts).manifest
         assert manifest.certificate is None
@@ -134,11 +141,11 @@ def test_a_merge_does_not_keep_the_certificate_and_says_so(demo, tiny_sd1):
         assert "the certificate of the original is about other weights; it was left out" in manifest.warnings
 
 
-def test_changed_data_stops_the_run(demo, tiny_sd1, people):
+def test_changed_data_stops_the_run(demo, pipe, people):
     item = ForgetItem("r-17", "record", data=DataRef(str(people)).pinned())
     people.write_text('{"id": "r-18"}\n')
     with pytest.raises(RequestError, match=r"data 'people.jsonl' changed"):
-        ep.erase(tiny_sd1, item, "demo")
+        ep.erase(pipe, item, "demo")
     assert demo.asked == []
 
 
