@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from erase_plugins.artifacts.artifact import Artifact
-from erase_plugins.families.diffusers_target import DiffusersTarget
 from erase_plugins.runtime import checkpoint_file
 from erase_plugins.runtime.apply import Applied, all_of, applied, apply_to, check_settings
 from erase_plugins.runtime.checkpoint_file import Fused
 from erase_plugins.runtime.guard import check_compiled
 from erase_plugins.runtime.patcher import LOCK
 from erase_plugins.workflow.artifacts import family_of, load_artifact
-from erase_plugins.workflow.models import target_of
+from erase_plugins.workflow.models import as_target
 
 __all__ = ["Applied", "applied", "apply", "apply_all", "fuse_checkpoint"]
 
@@ -46,10 +45,8 @@ def apply(
     check_settings(strength, mode)
     loaded = load_artifact(artifact)
     with LOCK:
-        if not isinstance(pipe, DiffusersTarget):
-            check_compiled(pipe)
-            pipe = target_of(pipe)
-        return apply_to(pipe, loaded, strength, any_base=any_base, mode=mode)
+        check_compiled(getattr(pipe, "pipe", pipe))
+        return apply_to(as_target(pipe), loaded, strength, any_base=any_base, mode=mode)
 
 
 def apply_all(
