@@ -14,7 +14,7 @@ import hub_cards
 from erase_plugins import Concept, EvalReport, hookimpl
 from erase_plugins.concept_text import read_concept
 from erase_plugins.errors import ArtifactError, PushRefused, RequestError
-from erase_plugins.types import Certificate, EvalRow
+from erase_plugins.types import Certificate, DataRef, EvalRow, ForgetItem
 from hub_cards.escape import block, commands, flat, literal, prose
 from hub_cards.evidence import number
 from hub_cards.gallery import Gallery, Pair, names
@@ -273,6 +273,14 @@ def test_a_certificate_is_shown_with_the_bound_that_counts_first(pizza):
     assert "| certified | no |" in text
     assert "| why not | a seed was fixed |" in text
     assert "## Certificate" not in hub_cards.card(pizza)
+
+
+def test_data_is_named_and_no_command_is_shown_that_lacks_it(pizza):
+    item = ForgetItem(kind="class", label=3, data=DataRef("digits", sha256="ab" * 32))
+    made = hub_cards.card(pizza.with_manifest(concepts=(item,), retain_data=(DataRef("others", sha256="cd" * 32),)))
+    made = made.split("## How it was made")[1].split("\n## ")[0]
+    assert "erase-plugins run" not in made
+    assert "| data | 3: digits (`abababababab`), retained: others (`cdcdcdcdcdcd`) |" in made
 
 
 @pytest.mark.parametrize("text", EVIL)
