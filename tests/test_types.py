@@ -74,7 +74,7 @@ def test_every_record_is_tried_above():
         return {sub for child in cls.__subclasses__() for sub in (child, *below(child))}
 
     tried = {type(record) for record in RECORDS}
-    homes = {f"erase_plugins.{name}" for name in ("types", "data", "reports")}
+    homes = {f"erase_plugins.{name}" for name in ("types", "data", "reports", "results")}
     assert {cls for cls in below(Record) if cls.__module__ in homes} == tried
 
 
