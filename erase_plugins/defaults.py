@@ -28,4 +28,5 @@ BUILTIN_PLUGINS: tuple[str, ...] = (
     "erase_plugins.evaluation.quick",
     "erase_plugins.records.release",
     "erase_plugins.evaluation.attacks.weights",
+    "erase_plugins.evaluation.attacks.inversion",
 )
