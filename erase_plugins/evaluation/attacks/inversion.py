@@ -276,6 +276,7 @@ class _Run:
             (f"learned token, {victim.name}: {mean(item.hits):.0%}", list(item.pictures[:few]))
             for victim, item in zip(attacked, found, strict=True)
         ]
+        names = ", ".join(item.name for item in self.subject.artifacts)
         title = f"{self.split.concept}: a learned token against {names}"
         return (
             Attachment(ROWS, lambda path: write_rows(found[0].rows, self.options.token, path),
