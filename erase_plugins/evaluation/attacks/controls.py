@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from erase_plugins.engine.context import RunContext
 from erase_plugins.errors import RequestError, Unsupported
@@ -85,30 +85,17 @@ def control_warnings(success: EvalRow, controls: list[tuple[Victim, EvalRow]]) -
     return told
 
 
-def run_context(attack: str, budget: Budget, victim: Victim, stage: str) -> RunContext:
-    """Services of the training loop for one victim: resumes from the attack's own folder, reports to the user."""
-    work = budget.work / victim.name
+def run_context(attack: str, budget: Budget, stage: str, subject: Subject) -> RunContext:
+    """Services of the training loop for one stage: resumes from the attack's own folder, reports to the user."""
+    work = budget.work / stage.replace(" ", "-")
     work.mkdir(exist_ok=True)
 
     def listen(event: Event) -> None:
         if event.kind == "step":
-            budget.progress(f"{victim.name}: {stage}", event.done, event.total)
+            budget.progress(f"{stage}: learning", event.done, event.total)
 
-    device = victim.subject.target.device
+    device = subject.target.device
     return RunContext(
         attack, budget.seed, device, work=work, resume=True, listeners=(listen,),
         precision="bfloat16" if device.type == "cuda" else "float32",
     )  # fmt: skip
-
-
-def kept_result(work: Path, name: str, make: Callable[[], tuple[dict[str, Any], dict[str, Any]]]) -> Any:
-    """(tensors, facts) of a finished stage, from the attack's folder if a killed run got that far."""
-    from erase_plugins.engine.checkpoint import Checkpoint
-
-    store = Checkpoint(work, f"{name}.safetensors")
-    found = store.load(name)
-    if found is None:
-        tensors, facts = make()
-        store.save(0, tensors, facts, name)
-        found = store.load(name) or (0, tensors, facts)
-    return found[1], found[2]
