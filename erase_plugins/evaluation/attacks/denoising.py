@@ -103,9 +103,9 @@ class Looks(Stop):
     look: Callable[[], float] = lambda: 0.0
 
     @classmethod
-    def within(cls, steps: int, pictures: int, look: Callable[[], float]) -> Looks:
-        """`LOOKS` of them at equal distances; the last falls on the end, where the attack is measured anyway."""
-        return cls(ENOUGH, max(steps // LOOKS, 1), pictures, look)
+    def within(cls, steps: int, pictures: int, look: Callable[[], float], count: int = LOOKS) -> Looks:
+        """``count`` of them at equal distances; the last falls on the end, where the attack is measured anyway."""
+        return cls(ENOUGH, max(steps // count, 1), pictures, look)
 
     def without_end(self) -> Looks:
         """The same looks, which end nothing."""

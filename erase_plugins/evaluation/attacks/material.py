@@ -18,6 +18,7 @@ from erase_plugins.evaluation.prompts import Prompt, find_axis, quick_prompts
 
 if TYPE_CHECKING:
     from erase_plugins.evaluation.run import Subject
+    from erase_plugins.families.target import Conditioning, Target
 
 #: pictures that are drawn for each one that is wanted; the judge sorts out the others
 _SPARE = 2
@@ -125,3 +126,9 @@ def lesson(subject: Subject, prompts: Sequence[Prompt], count: int, what: str) -
 def concept_lesson(subject: Subject, split: Split, count: int) -> Lesson:
     """Pictures of the attacked concept; see `lesson`."""
     return lesson(subject, split.training(count * _SPARE, subject.seed), count, split.concept)
+
+
+@torch.no_grad()
+def encoded_now(target: Target, prompts: Sequence[str]) -> Conditioning:
+    """Prompts encoded by the text encoders as they are at this moment; `Target.encode` remembers earlier ones."""
+    return target.encode_live(target.tokens(prompts))

@@ -88,13 +88,16 @@ class Study:
         """Fewer, for looks while something is learned."""
         return self.split.training(max(self.images // 3, 1), self.subject.seed + 1)
 
-    def kept(self, name: str, make: Callable[[], tuple[Tensor, dict[str, Any], dict[str, Tensor]]]) -> Sample:
-        """What ``make`` gives (pictures of `prompts`, facts, tensors), judged; read again after a kill."""
+    def kept(
+        self, name: str, make: Callable[[], tuple[Tensor, dict[str, Any], dict[str, Tensor]]],
+        prompts: Sequence[Prompt] | None = None,
+    ) -> Sample:  # fmt: skip
+        """What ``make`` gives (pictures of ``prompts``, facts, tensors), judged; read again after a kill."""
         store = Checkpoint(self.budget.work, f"{name.replace(' ', '-')}.safetensors")
         found = store.load(name)
         if found is None:
             pictures, facts, more = make()
-            facts = {**facts, "hits": seen(self.subject.judge, self.prompts, pictures)}
+            facts = {**facts, "hits": seen(self.subject.judge, prompts or self.prompts, pictures)}
             store.save(0, {**more, "pictures": pictures}, facts, name)
             found = store.load(name) or (0, {**more, "pictures": pictures}, facts)
         _, tensors, facts = found

@@ -1,0 +1,83 @@
+"""The attack relearn: what it counts, and that nothing of the training stays."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+
+from erase_plugins.evaluation.attack import run_attack
+from erase_plugins.evaluation.attacks import relearn
+from erase_plugins.evaluation.attacks.relearn import Relearn, steps_until
+from erase_plugins.testing.models import changed_since, shared_pipeline
+from erase_plugins.testing.observe import snapshot
+from tests.evaluation.attacks.stub import tiny_subject
+
+SMALL = 4 * relearn._SETS
+CHEAP = {"steps": 6, "batch": 2, "pictures": 4, "rank": 2}
+
+
+@pytest.mark.parametrize("name", ["tiny_sd1", "tiny_sdxl"])
+def test_report_and_files(name, tmp_path):
+    pipe = shared_pipeline(name)
+    before = snapshot(pipe)
+    found = run_attack(Relearn(), lambda: tiny_subject(pipe), SMALL, settings={**CHEAP, "early": "no"}, out=tmp_path)
+    assert changed_since(pipe, before) == ""
+    assert {item.name for item in tmp_path.iterdir()} == {"attack-relearn.json", *Relearn.attachments}
+    assert [row.subject for row in found.rows] == [
+        "base", "plain name", "relearned, benign, edited", "relearned from its pictures", "control: destroyed model",
+    ]  # fmt: skip
+    assert found.found["steps_until_back"] == dict.fromkeys(
+        ("relearned, edited", "relearned, destroyed", "relearned, benign, edited"), 1
+    )
+    assert found.details["training_passes"] == 3 * 6 * 2
+    assert found.queries <= SMALL
+
+
+def test_training_teaches_and_pictures_tell(monkeypatch):
+    """The judge sees an owl only while the trained LoRA is on: switched off in a look, it would never be back."""
+    from erase_plugins.engine import adapters
+
+    trained = []
+    enter, leave = adapters.Adapters.__enter__, adapters.Adapters.__exit__
+
+    def entering(self):
+        trained.append(self)
+        return enter(self)
+
+    def leaving(self, *more):
+        trained.remove(self)
+        return leave(self, *more)
+
+    monkeypatch.setattr(adapters.Adapters, "__enter__", entering)
+    monkeypatch.setattr(adapters.Adapters, "__exit__", leaving)
+    shown = iter([0] * 8 * 2 + [0] * 4)  # candidates, then the base; the plain name shows a cat
+
+    def sees(picture):
+        if trained:
+            taught = float(
+                sum(part.abs().sum() for name, part in trained[-1].named_parameters().items() if ".B" in name)
+            )
+            return 0 if trained[-1].enabled and taught > 0 else 1
+        return next(shown, 1)
+
+    subject = tiny_subject(shared_pipeline("tiny_sd1"), sees)
+    monkeypatch.setattr(relearn._Run, "benign", lambda self: relearn_lesson(subject, self))
+    found = run_attack(Relearn(), lambda: subject, SMALL, settings=CHEAP)
+    rates = {row.subject: row.value for row in found.rows}
+    assert (rates["base"], rates["plain name"], rates["relearned from its pictures"]) == (1.0, 0.0, 1.0)
+    assert found.found["steps"] == 2, "two looks in a row"
+    assert found.found["steps_until_back"]["relearned, edited"] == 1
+
+
+def relearn_lesson(subject, run):
+    from erase_plugins.evaluation.attacks.material import Lesson
+
+    prompts = tuple(run.study.split.training(4, 5))
+    drawn = subject.generate([item.text for item in prompts], [item.seed for item in prompts], edit="off")
+    return Lesson(drawn, prompts, 1.0)
+
+
+def test_steps_until_it_is_back():
+    sample = SimpleNamespace(facts={"looks": {"10": 0.2, "20": 0.6, "30": 0.4}, "steps": 40}, rate=0.9)
+    assert [steps_until(sample, goal) for goal in (0.1, 0.5, 0.8, 0.95)] == [10, 20, 40, None]
