@@ -31,4 +31,5 @@ BUILTIN_PLUGINS: tuple[str, ...] = (
     "erase_plugins.evaluation.attacks.inversion",
     "erase_plugins.evaluation.attacks.relearn",
     "erase_plugins.evaluation.attacks.noise",
+    "erase_plugins.evaluation.attacks.probe",
 )

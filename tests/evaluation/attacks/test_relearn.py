@@ -5,9 +5,11 @@ from __future__ import annotations
 from types import SimpleNamespace
 
 import pytest
+import torch
 
 from erase_plugins.evaluation.attack import run_attack
 from erase_plugins.evaluation.attacks import relearn
+from erase_plugins.evaluation.attacks.material import Lesson
 from erase_plugins.evaluation.attacks.relearn import Relearn, steps_until
 from erase_plugins.testing.models import changed_since, shared_pipeline
 from erase_plugins.testing.observe import snapshot
@@ -17,8 +19,19 @@ SMALL = 4 * relearn._SETS
 CHEAP = {"steps": 6, "batch": 2, "pictures": 4, "rank": 2}
 
 
+@pytest.fixture
+def unrelated(monkeypatch):
+    """Pictures of something else: the stub judge knows owls only."""
+
+    def pictures(self):
+        prompts, size = tuple(self.study.split.training(4, 5)), self.study.subject.target.picture_size()
+        return Lesson(torch.rand(4, 3, *size, generator=torch.Generator().manual_seed(1)), prompts, 1.0)
+
+    monkeypatch.setattr(relearn._Run, "benign", pictures)
+
+
 @pytest.mark.parametrize("name", ["tiny_sd1", "tiny_sdxl"])
-def test_report_and_files(name, tmp_path):
+def test_report_and_files(name, tmp_path, unrelated):
     pipe = shared_pipeline(name)
     before = snapshot(pipe)
     found = run_attack(Relearn(), lambda: tiny_subject(pipe), SMALL, settings={**CHEAP, "early": "no"}, out=tmp_path)
@@ -34,7 +47,7 @@ def test_report_and_files(name, tmp_path):
     assert found.queries <= SMALL
 
 
-def test_training_teaches_and_pictures_tell(monkeypatch):
+def test_training_teaches_and_pictures_tell(monkeypatch, unrelated):
     """The judge sees an owl only while the trained LoRA is on: switched off in a look, it would never be back."""
     from erase_plugins.engine import adapters
 
@@ -51,31 +64,22 @@ def test_training_teaches_and_pictures_tell(monkeypatch):
 
     monkeypatch.setattr(adapters.Adapters, "__enter__", entering)
     monkeypatch.setattr(adapters.Adapters, "__exit__", leaving)
-    shown = iter([0] * 8 * 2 + [0] * 4)  # candidates, then the base; the plain name shows a cat
+    shown = iter([0] * 8 + [0] * 4)  # candidates, then the base; the plain name shows a cat
 
     def sees(picture):
         if trained:
             taught = float(
-                sum(part.abs().sum() for name, part in trained[-1].named_parameters().items() if ".B" in name)
+                sum(part.detach().abs().sum() for name, part in trained[-1].named_parameters().items() if ".B" in name)
             )
             return 0 if trained[-1].enabled and taught > 0 else 1
         return next(shown, 1)
 
     subject = tiny_subject(shared_pipeline("tiny_sd1"), sees)
-    monkeypatch.setattr(relearn._Run, "benign", lambda self: relearn_lesson(subject, self))
     found = run_attack(Relearn(), lambda: subject, SMALL, settings=CHEAP)
     rates = {row.subject: row.value for row in found.rows}
     assert (rates["base"], rates["plain name"], rates["relearned from its pictures"]) == (1.0, 0.0, 1.0)
     assert found.found["steps"] == 2, "two looks in a row"
     assert found.found["steps_until_back"]["relearned, edited"] == 1
-
-
-def relearn_lesson(subject, run):
-    from erase_plugins.evaluation.attacks.material import Lesson
-
-    prompts = tuple(run.study.split.training(4, 5))
-    drawn = subject.generate([item.text for item in prompts], [item.seed for item in prompts], edit="off")
-    return Lesson(drawn, prompts, 1.0)
 
 
 def test_steps_until_it_is_back():
