@@ -52,7 +52,7 @@ def features(target: Target, latents: Tensor, prompts: Sequence[str], level: flo
 
 
 class Ridge:
-    """Two classes told apart by ridge regression to +1 and -1 on standardised features, both classes weighing the same.
+    """Two classes told apart by ridge regression to +1 and -1; of the larger class only as many samples as the other has.
 
     Args:
         positive, negative: features (n, width) and (m, width).
@@ -60,17 +60,16 @@ class Ridge:
     """
 
     def __init__(self, positive: Tensor, negative: Tensor, strength: float = 0.1) -> None:
-        both = torch.cat([positive, negative]).double()
-        self.mean, self.std = both.mean(0), both.std(0).clamp_min(1e-8)
-        x = (both - self.mean) / self.std
-        y = torch.cat([torch.ones(len(positive)), -torch.ones(len(negative))]).double()
+        count = min(len(positive), len(negative))
+        both = torch.cat([positive[:count], negative[:count]]).double()
+        self.mean = both.mean(0)
+        x = both - self.mean
+        y = torch.cat([torch.ones(count), -torch.ones(count)]).double()
         gram = x @ x.T  # fewer samples than features: the dual form
-        penalty = strength * gram.diagonal().mean()
+        penalty = strength * gram.diagonal().mean().clamp_min(1e-12)
         self.weights = x.T @ torch.linalg.solve(gram + penalty * torch.eye(len(y), dtype=y.dtype), y)
-        scores = x @ self.weights
-        self.threshold = float((scores[: len(positive)].mean() + scores[len(positive) :].mean()) / 2)
 
     def positive(self, samples: Tensor) -> list[int]:
         """1 for each sample (n, width) that belongs to the positive class, else 0."""
-        scores = ((samples.double() - self.mean) / self.std) @ self.weights
-        return [int(score > self.threshold) for score in scores.tolist()]
+        scores = (samples.double() - self.mean) @ self.weights
+        return [int(score > 0) for score in scores.tolist()]

@@ -159,7 +159,7 @@ class _Run:
         report = self.study.report(
             "read from pictures", found, beside, {"level": self.options.level, "read_by_name": rates},
             {"by_name": dict(named)}, pictures=PICTURES, title="a probe in",
-            warnings=["chance is 50 %: a probe reads what a noised picture shows, also where nothing was learned of it"],
+            warnings=["chance is 50 %: a probe reads what a noised picture shows, also where it was never learned"],
         )  # fmt: skip
         rows = [rate(READABLE, f"{BY_NAME}, {name}", hits, self.study.subject.seed) for name, hits in named.items()]
         return dataclasses.replace(report, rows=(*report.rows, *rows))

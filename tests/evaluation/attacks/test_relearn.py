@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from erase_plugins.engine.adapters import Adapters
 from erase_plugins.evaluation.attack import run_attack
 from erase_plugins.evaluation.attacks import relearn
 from erase_plugins.evaluation.attacks.material import Lesson
@@ -47,34 +48,22 @@ def test_report_and_files(name, tmp_path, unrelated):
     assert found.queries <= SMALL
 
 
-def test_training_teaches_and_pictures_tell(monkeypatch, unrelated):
-    """The judge sees an owl only while the trained LoRA is on: switched off in a look, it would never be back."""
-    from erase_plugins.engine import adapters
-
+def test_success_is_measured_with_the_training_in_force(monkeypatch, unrelated):
+    """Black pictures show an owl: the base draws them, and the edited model while a trained LoRA is on it."""
     trained = []
-    enter, leave = adapters.Adapters.__enter__, adapters.Adapters.__exit__
+    enter, leave = Adapters.__enter__, Adapters.__exit__
+    monkeypatch.setattr(Adapters, "__enter__", lambda self: trained.append(self) or enter(self))
+    monkeypatch.setattr(Adapters, "__exit__", lambda self, *more: trained.remove(self) or leave(self, *more))
+    subject = tiny_subject(shared_pipeline("tiny_sd1"), lambda picture: int(bool(picture.max() > 0)), seed=9)
+    original = subject.draw
 
-    def entering(self):
-        trained.append(self)
-        return enter(self)
+    def drawn(prompts, seeds, cond=None):
+        factors = trained[-1].named_parameters().items() if trained and trained[-1].enabled else ()
+        taught = any(bool(part.detach().abs().sum() > 0) for name, part in factors if name.endswith(".B"))
+        pictures = original(prompts, seeds, cond)
+        return torch.full_like(pictures, 0.0 if taught or subject._stage == "base" else 1.0)
 
-    def leaving(self, *more):
-        trained.remove(self)
-        return leave(self, *more)
-
-    monkeypatch.setattr(adapters.Adapters, "__enter__", entering)
-    monkeypatch.setattr(adapters.Adapters, "__exit__", leaving)
-    shown = iter([0] * 8 + [0] * 4)  # candidates, then the base; the plain name shows a cat
-
-    def sees(picture):
-        if trained:
-            taught = float(
-                sum(part.detach().abs().sum() for name, part in trained[-1].named_parameters().items() if ".B" in name)
-            )
-            return 0 if trained[-1].enabled and taught > 0 else 1
-        return next(shown, 1)
-
-    subject = tiny_subject(shared_pipeline("tiny_sd1"), sees)
+    monkeypatch.setattr(subject, "draw", drawn)
     found = run_attack(Relearn(), lambda: subject, SMALL, settings=CHEAP)
     rates = {row.subject: row.value for row in found.rows}
     assert (rates["base"], rates["plain name"], rates["relearned from its pictures"]) == (1.0, 0.0, 1.0)
