@@ -52,7 +52,7 @@ def features(target: Target, latents: Tensor, prompts: Sequence[str], level: flo
 
 
 class Ridge:
-    """Two classes told apart by ridge regression to +1 and -1; of the larger class only as many samples as the other has.
+    """Two classes told apart by ridge regression to +1 and -1; of the larger class only as many as of the other.
 
     Args:
         positive, negative: features (n, width) and (m, width).
