@@ -74,8 +74,8 @@ def control_warnings(success: EvalRow, controls: list[tuple[Victim, EvalRow]]) -
     for victim, row in controls:
         if row.value > _TEACHES:
             told.append(
-                f"the same attack also succeeds on the {victim.name} model ({row.value:.0%}): that much of it teaches "
-                f"the concept instead of finding it; the excess is {max(success.value - row.value, 0):.0%}"
+                f"the same attack also succeeds on the {victim.name} model ({row.value:.0%}): that much of it is "
+                f"brought in, not found; the excess is {max(success.value - row.value, 0):.0%}"
             )
     if REFERENCE not in [victim.name for victim, _ in controls]:
         told.append(

@@ -11,7 +11,9 @@ only what is beyond the control says something about the edit.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from erase_plugins.hookspecs import hookimpl
@@ -68,7 +70,7 @@ class Probe:
         found = []
         for number, victim in enumerate(run.study.victims):
             budget.progress(f"probe, {victim.name}", number, len(run.study.victims))
-            hits = budget.remember(f"pictures-{victim.name}", lambda victim=victim: run.from_pictures(victim, shown))
+            hits = budget.remember(f"pictures-{victim.name}", partial(run.from_pictures, victim, shown))
             found.append(run.sample(f"read from pictures, {victim.name}", hits, shown["concept"][1]))
         named = budget.remember("names", run.by_name)
         return run.report(found, beside, named)
@@ -118,8 +120,6 @@ class _Run:
 
     def by_name(self) -> dict[str, list[int]]:
         """For base and victims 1 for each test prompt of the concept in which the probe of the base reads it."""
-        from contextlib import nullcontext
-
         import torch
 
         from erase_plugins.evaluation.attacks.features import Ridge, features
@@ -136,7 +136,7 @@ class _Run:
 
         ridge = Ridge(read(subject.target, learned, 1), read(subject.target, [item.text for item in others], 2))
         found = {}
-        states = {
+        states: dict[str, tuple[Subject, AbstractContextManager[None]]] = {
             "base": (subject, nullcontext()),
             **{item.name: (item.subject, item.exposed()) for item in study.victims},
         }
