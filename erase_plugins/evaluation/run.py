@@ -17,6 +17,7 @@ from erase_plugins.errors import RequestError
 from erase_plugins.evaluation.context import Progress
 from erase_plugins.evaluation.draw import draw
 from erase_plugins.families.diffusers_target import DiffusersTarget
+from erase_plugins.families.target import Conditioning
 from erase_plugins.runtime.apply import all_of, apply_to
 
 _BASE_CACHE: OrderedDict[tuple[Any, ...], Any] = OrderedDict()
@@ -78,8 +79,11 @@ class Subject:
             raise RequestError(f"edit={edit!r}, strength={strength!r}; edit is on (with a strength), off or destroyed")
         return self.edited(strength) if edit == ON else self.destroyed() if edit == DESTROYED else nullcontext()
 
-    def draw(self, prompts: Sequence[str], seeds: Sequence[int]) -> Tensor:
-        """Pictures of the pipeline as it is now, (n, 3, height, width) in 0..1."""
+    def draw(self, prompts: Sequence[str], seeds: Sequence[int], cond: Conditioning | None = None) -> Tensor:
+        """Pictures of the pipeline as it is now, (n, 3, height, width) in 0..1.
+
+        ``cond`` stands for the prompts where they are encoded already (with learned rows, say).
+        """
         report = self.progress
         hook = None if report is None else (lambda done, total: report(self._stage, done, total))
         return draw(
@@ -90,6 +94,7 @@ class Subject:
             guidance=self.guidance,
             progress=hook,
             denoiser=self.target.denoiser,
+            cond=cond,
         )
 
     @contextmanager
