@@ -83,7 +83,7 @@ def by_layer(artifact: Artifact, target: ComfyTarget, rows: Sequence[tuple[str, 
         return delta.scaled(max(found)[1]) if found else delta
 
     note = f"layers: {', '.join(f'{name} {factor:g}' for name, factor in rows)}"
-    manifest = replace(artifact.manifest, notes=(*artifact.manifest.notes, note), files=(), quality="not measured")
+    manifest = artifact.manifest.changed(notes=(*artifact.manifest.notes, note))
     return Artifact(manifest, replace(edit.map(change), statistics={}, meta={}))
 
 

@@ -25,7 +25,7 @@ def describe(name: str) -> dict[str, Any]:
     manifest = read_manifest(place)
     if manifest is None:
         return {"name": name, "erases": [], "base": "", "text": f"{name}\nThe file does not say what it erases."}
-    concepts = [f"{item.text} -> {item.anchor}" if item.anchor else item.text for item in manifest.concepts]
+    concepts = [f"{item.name} -> {item.anchor}" if item.anchor else item.name for item in manifest.concepts]
     lines = [
         f"erases: {', '.join(concepts) or 'not named'}",
         f"made for: {manifest.base.get('model') or 'unknown'}",

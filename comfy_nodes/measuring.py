@@ -13,6 +13,7 @@ from torch import Tensor
 from erase_plugins.evaluation.context import run_in_context
 from erase_plugins.evaluation.draw import initial_noise
 from erase_plugins.evaluation.run import Subject
+from erase_plugins.families.target import Conditioning
 from erase_plugins.stack import stack_of
 from erase_plugins.types import EvalReport
 from erase_plugins.workflow.measure import pick_judge
@@ -33,7 +34,7 @@ class GraphSubject(Subject):
     vae: Any = None
     now: tuple[Any, Any] = field(default=(None, None), repr=False)
 
-    def draw(self, prompts: Any, seeds: Sequence[int] = ()) -> Tensor:
+    def draw(self, prompts: Any, seeds: Sequence[int] = (), cond: Conditioning | None = None) -> Tensor:
         model, clip = self.now
         target = ComfyTarget(model, clip)
         shape = target.info.latent_shape
@@ -41,7 +42,8 @@ class GraphSubject(Subject):
         for start in range(0, len(prompts), _BATCH):
             texts = list(prompts[start : start + _BATCH])
             noise = torch.stack([initial_noise(seed, shape) for seed in seeds[start : start + _BATCH]])
-            rows, blank = target.encode(texts).embeds, target.encode([""]).embeds
+            own = target.encode(texts) if cond is None else cond[slice(start, start + _BATCH)]
+            rows, blank = own.embeds, target.encode([""]).embeds
             latents = _sample(model, noise, rows, blank.expand_as(rows), self.steps, self.guidance)
             pictures.append(self.vae.decode(latents)[..., :3].float().cpu().movedim(-1, 1).clone())
             if self.progress is not None:

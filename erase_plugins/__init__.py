@@ -32,6 +32,8 @@ _PUBLIC = {
     "pull": "erase_plugins.sharing",
     "search": "erase_plugins.sharing",
     "Concept": "erase_plugins.types",
+    "DataRef": "erase_plugins.data",
+    "ForgetItem": "erase_plugins.types",
     "EraseRequest": "erase_plugins.types",
     "EvalReport": "erase_plugins.types",
     "Artifact": "erase_plugins.artifacts.artifact",
@@ -46,9 +48,10 @@ if TYPE_CHECKING:
     from erase_plugins.artifacts.artifact import Artifact
     from erase_plugins.artifacts.edit import Edit, LowRank
     from erase_plugins.compose import add, merge, revoke
+    from erase_plugins.data import DataRef
     from erase_plugins.manager import get_manager
     from erase_plugins.sharing import pull, push, search
-    from erase_plugins.types import Concept, EraseRequest, EvalReport
+    from erase_plugins.types import Concept, EraseRequest, EvalReport, ForgetItem
     from erase_plugins.workflow.applying import applied, apply
     from erase_plugins.workflow.artifacts import load_artifact
 

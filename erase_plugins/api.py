@@ -17,10 +17,11 @@ from erase_plugins.engine.interrupted import check_resume
 from erase_plugins.engine.own_preset import OwnPreset, carried
 from erase_plugins.errors import RequestError
 from erase_plugins.families.capabilities import DENOISER
-from erase_plugins.families.target import Target
-from erase_plugins.types import Concept, EditPlan, EraseRequest, EvalReport
+from erase_plugins.families.model import Model
+from erase_plugins.types import Concept, DataRef, EditPlan, EraseRequest, EvalReport
 from erase_plugins.workflow.artifacts import load_artifact
-from erase_plugins.workflow.models import as_target, load_pipeline, target_of
+from erase_plugins.workflow.found import FoundModel
+from erase_plugins.workflow.models import as_target, find_model, load_pipeline
 from erase_plugins.workflow.run import judges, make_plan, run_plan
 
 #: a user's own preset: a TOML file, a mapping of the same shape, or one that was read already
@@ -47,7 +48,7 @@ def build_request(
     method: str,
     concepts: str | Concept | Sequence[str | Concept],
     *,
-    keep: Sequence[str] = (),
+    keep: Sequence[str | DataRef] = (),
     to: str | None = None,
     kind: str = "object",
     options: dict[str, Any] | None = None,
@@ -63,10 +64,10 @@ def build_request(
     items = [concepts] if isinstance(concepts, str | Concept) else list(concepts)
     return EraseRequest(
         model=str(model) if isinstance(model, str | Path) else "pipeline",
-        concepts=tuple(item if isinstance(item, Concept) else Concept(item, kind, anchor=to) for item in items),
+        forget=tuple(item if isinstance(item, Concept) else Concept(item, kind, anchor=to) for item in items),
         method=method,
         options=dict(options or {}),
-        preserve=tuple(keep),
+        retain=tuple(keep),
         revision=revision,
         family=family,
         seed=seed,
@@ -80,7 +81,7 @@ def build_request(
 def plan(model: Any, concepts: Any, method: str = "uce", **arguments: Any) -> EditPlan:
     """What `erase` with the same arguments would do; loads no weights when ``model`` is a name."""
     request = build_request(model, method, concepts, **arguments)
-    return make_plan(request, None if isinstance(model, str | Path) else as_target(model).info)
+    return make_plan(request, _found(model, request).info)
 
 
 def erase(
@@ -88,7 +89,7 @@ def erase(
     concepts: str | Concept | Sequence[str | Concept],
     method: str = "uce",
     *,
-    keep: Sequence[str] = (),
+    keep: Sequence[str | DataRef] = (),
     to: str | None = None,
     kind: str = "object",
     options: dict[str, Any] | None = None,
@@ -108,12 +109,12 @@ def erase(
     """Erases concepts from a model and returns the artifact; the model itself is not changed.
 
     Args:
-        model: "pocket", a path, a Hub id, a loaded pipeline or a `Target`.
+        model: "pocket", a path, a Hub id, a loaded pipeline or a `Model`.
         concepts: what to erase.
         method: id of a registered method.
-        keep: prompts that must stay as they are.
+        keep: prompts that must stay as they are, and data for methods that read data.
         to: what the concepts become; the method's default if None.
-        kind: kind of the concepts given as text (object, style, person, explicit, fact, class).
+        kind: kind of the concepts given as text (see `erase_plugins.ForgetItem`).
         options: options of the method.
         preset: option values by kind of model and concept, from a TOML file or a mapping of the same shape; ``options``
             win over it, it wins over the method's own presets.
@@ -134,21 +135,28 @@ def erase(
         model, method, concepts, keep=keep, to=to, kind=kind, options=options, preset=preset, seed=seed,
         revision=revision, family=family, dtype=dtype, device=device, out=out,
     )  # fmt: skip
-    named = isinstance(model, str | Path)
-    ready = make_plan(request, None if named else as_target(model).info)
+    found = _found(model, request)
+    ready = make_plan(request, found.info)
     folder = None if out is None else Path(out)
     if folder is not None and resume:
         check_resume(work_folder(folder), ready)
     with nullcontext() if folder is None else claim(folder, force):
-        target = as_target(model, revision=revision, dtype=dtype, device=device) if named else as_target(model)
+        target = as_target(found, dtype=dtype, device=device)
         return run_and_save(
             ready, target, folder, layouts=layouts, force=force, resume=resume, listeners=listeners, cancel=cancel
         )
 
 
+def _found(model: Any, request: EraseRequest) -> FoundModel | Model:
+    """The model of a call, its family detected here and nowhere after."""
+    named = isinstance(model, str | Path)
+    found: FoundModel | Model = find_model(str(model), request.revision, request.family) if named else as_target(model)
+    return found
+
+
 def run_and_save(
     ready: EditPlan,
-    target: Target,
+    target: Model,
     folder: Path | None,
     *,
     layouts: Sequence[str] = (),
@@ -179,7 +187,7 @@ def run_and_save(
         return saved
 
 
-def _shares(ready: EditPlan, target: Target) -> Any:
+def _shares(ready: EditPlan, target: Model) -> Any:
     """Measures attribute shares for methods with an option ``attributes``."""
     attributes = list(ready.options.get("attributes") or ())
     if not attributes:
@@ -189,7 +197,7 @@ def _shares(ready: EditPlan, target: Target) -> Any:
     return attribute_shares(target, attributes, judges())
 
 
-def _target_rate(ready: EditPlan, target: Target) -> Any:
+def _target_rate(ready: EditPlan, target: Model) -> Any:
     """Measures how often the concepts are seen, where the option ``stop_at`` asks for it."""
     if ready.options.get("stop_at") is None:
         return None
@@ -235,9 +243,10 @@ def generate(
     if len(numbers) != len(texts):
         raise RequestError(f"{len(texts)} prompts but {len(numbers)} seeds; give one seed or one per prompt")
     loaded = [load_artifact(item) for item in artifacts]
-    pipe = load_pipeline(str(model), **options) if isinstance(model, str | Path) else model
-    denoiser = None if getattr(pipe, "unet", None) is not None else target_of(pipe).network(DENOISER)
-    handles = apply_all(pipe, loaded, strength, any_base=any_base)
+    subject = as_target(model, **options) if isinstance(model, str | Path) else model
+    pipe = subject.host if isinstance(subject, Model) else subject
+    denoiser = None if getattr(pipe, "unet", None) is not None else as_target(subject).network(DENOISER)
+    handles = apply_all(subject, loaded, strength, any_base=any_base)
     try:
         return draw(pipe, texts, numbers, steps=steps, guidance=guidance, fast=False, denoiser=denoiser)
     finally:

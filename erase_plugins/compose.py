@@ -162,9 +162,9 @@ def _ungated(artifact: Artifact, names: Sequence[str]) -> Artifact:
     remaining = tuple(item for item in artifact.manifest.concepts if item.text not in names)
     entry = {"action": "revoke", "concepts": list(names), "at": now()}
     return Artifact(
-        replace(
-            artifact.manifest, name=merged_name(remaining), concepts=remaining, rank=edit.rank, modules=len(edit),
-            files=(), quality="not measured", created=now(), history=(*artifact.manifest.history, entry),
+        artifact.manifest.changed(
+            name=merged_name(remaining), concepts=remaining, rank=edit.rank, modules=len(edit), created=now(),
+            history=(*artifact.manifest.history, entry),
         ),
         edit,
     )  # fmt: skip
@@ -256,10 +256,9 @@ def _solved(
     method = get_manager().method(str(statistics.solver["method"]))
     edit = method.solve(statistics, _family(manifest.family))
     return Artifact(
-        replace(
-            manifest, name=merged_name(concepts), concepts=concepts, preserve=preserve, kinds=tuple(sorted(edit.kinds)),
-            rank=edit.rank, files=(), quality="not measured", created=now(),
-            history=(*manifest.history, {**entry, "at": now()}),
+        manifest.changed(
+            name=merged_name(concepts), concepts=concepts, preserve=preserve, kinds=tuple(sorted(edit.kinds)),
+            rank=edit.rank, created=now(), history=(*manifest.history, {**entry, "at": now()}),
         ),
         edit,
     )  # fmt: skip
@@ -283,23 +282,24 @@ def _summed(
             raise ArtifactError("context maps and weight changes can be summed only with the base model; give --model")
         edits = [lower_for(edit, target) for edit in edits]
     edit = total(list(zip(edits, factors, strict=True)))
-    first = artifacts[0].manifest
-    table = {concept.text: concept for item in artifacts for concept in item.manifest.concepts}
+    proven = next((item.manifest.certificate for item in artifacts if item.manifest.certificate), None)
+    first = replace(artifacts[0].manifest, certificate=proven)  # so that its loss is told
+    table = {concept.name: concept for item in artifacts for concept in item.manifest.concepts}
     concepts = tuple(table[name] for name in sorted(table))
     kept = tuple(sorted({text for item in artifacts for text in item.manifest.preserve} - set(table)))
     methods = sorted({str(item.manifest.method["id"]) for item in artifacts})
     entry = {"action": action, "members": [item.name for item in artifacts], "weights": list(factors), "at": now()}
-    manifest = replace(
-        first, name=merged_name(concepts), concepts=concepts, preserve=kept, files=(), quality="not measured",
-        method={**first.method, "id": "+".join(methods)}, kinds=tuple(sorted(edit.kinds)), rank=edit.rank,
-        created=now(), notes=(*first.notes, note), history=(*first.history, entry),
+    manifest = first.changed(
+        name=merged_name(concepts), concepts=concepts, preserve=kept, method={**first.method, "id": "+".join(methods)},
+        kinds=tuple(sorted(edit.kinds)), rank=edit.rank, created=now(), notes=(*first.notes, note),
+        history=(*first.history, entry),
     )  # fmt: skip
     return Artifact(manifest, edit)
 
 
 def merged_name(concepts: Sequence[Concept]) -> str:
     """Name of an artifact that erases these concepts."""
-    texts = [concept.text for concept in concepts]
+    texts = [concept.name for concept in concepts]
     if len(texts) > 3:
         return slug(f"erase_{texts[0]}_and_{len(texts) - 1}_more")
     return slug("erase_" + "_".join(texts))

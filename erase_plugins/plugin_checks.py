@@ -15,7 +15,7 @@ from erase_plugins import hookspecs
 from erase_plugins.api_range import API_ATTRIBUTE, check_api
 from erase_plugins.errors import PluginError, RequestError
 from erase_plugins.options import describe
-from erase_plugins.types import BUDGETS, KINDS
+from erase_plugins.types import BUDGETS
 
 PREFIX = "erase_"
 MARK = f"{hookspecs.PROJECT}_impl"
@@ -164,7 +164,7 @@ def check_item(hook: str, item: Any) -> None:
 
 def _check_method(name: str, item: Any) -> None:
     asked = "families" if hasattr(item, "families") else "needs"
-    for attribute, allowed in ((asked, None), ("kinds", KINDS), ("produces", DELTA_KINDS)):
+    for attribute, allowed in ((asked, None), ("kinds", None), ("produces", DELTA_KINDS)):
         value = getattr(item, attribute)
         if not isinstance(value, set | frozenset) or not value or not all(isinstance(part, str) for part in value):
             raise PluginError(f"{name}.{attribute} is {value!r}; give a non-empty frozenset of strings")

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from erase_plugins.evaluation.budget import Budget
     from erase_plugins.evaluation.context import SuiteContext
     from erase_plugins.families.base import Family, ModelSpec
-    from erase_plugins.types import AttackReport, EditPlan, EraseRequest, EvalReport
+    from erase_plugins.types import AttackReport, EditPlan, EraseRequest, EvalReport, RunResult
 
 
 @runtime_checkable
@@ -31,11 +31,12 @@ class Method(Protocol):
     made with `erase_plugins.options.option`. A method of version 0.1 with ``families`` (ids, or "*" with module groups
     in ``groups``) in place of ``needs`` is still understood.
 
-    Four attributes are optional: ``packages`` (packages, or extras of this package, that it needs and that ComfyUI does
-    not bring, such as diffusers), ``contract_options`` (options that make the method
-    cheap; the contract suite passes them), ``work_files`` (patterns of files it keeps in ``ctx.work`` besides the
-    checkpoint) and ``citation`` (BibTeX of its paper for model cards; without it one is made from ``title`` and
-    ``paper``).
+    Five attributes are optional: ``reads_data = True`` (it reads ``data`` and ``label`` of what is forgotten, and the
+    data that is retained; others refuse a request with such), ``packages`` (packages, or extras of this package, that
+    it needs and that ComfyUI does not bring, such as diffusers),
+    ``contract_options`` (options that make the method cheap; the contract suite passes them), ``work_files`` (patterns
+    of files it keeps in ``ctx.work`` besides the checkpoint) and ``citation`` (BibTeX of its paper for model cards;
+    without it one is made from ``title`` and ``paper``).
     """
 
     id: str
@@ -53,8 +54,8 @@ class Method(Protocol):
         It must not need weights and must not have side effects.
         """
 
-    def run(self, plan: EditPlan, target: Any, ctx: RunContext) -> Edit:
-        """The edit of a loaded `Model`. Leaves the model's weights exactly as they were."""
+    def run(self, plan: EditPlan, target: Any, ctx: RunContext) -> Edit | RunResult:
+        """The edit of a loaded `Model`, alone or with what else there is. Leaves the model's weights as they were."""
 
 
 @dataclass(frozen=True)

@@ -1,111 +1,125 @@
-"""Plain data that travels between the rooms. No torch here: everything is JSON-ready.
+"""Plain data that travels between the rooms: what is asked and planned. No torch; JSON-ready.
 
 Every record has ``to_dict`` and ``from_dict`` with a ``schema`` number; unknown fields survive a round trip in
-``extra``, an unknown newer schema is an error.
+``extra``, an unknown newer schema is an error. What runs and measurements hand back is
+defined in `erase_plugins.results` and `erase_plugins.reports`, and importable from here.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
+from erase_plugins.data import DataRef
 from erase_plugins.errors import RequestError
+from erase_plugins.record import Record
+from erase_plugins.reports import Attachment, AttackReport, EvalReport, EvalRow
+from erase_plugins.results import Certificate, RunResult
 
+__all__ = [
+    "BUDGETS", "KINDS", "Attachment", "AttackReport", "Certificate", "Concept", "DataRef", "EditPlan", "EraseRequest",
+    "EvalReport", "EvalRow", "Event", "ForgetItem", "PluginProblem", "Record", "Registered", "RunResult",
+]  # fmt: skip
+
+#: kinds of concepts that are named by a text; a method may declare others of its own
 KINDS = ("object", "style", "person", "explicit", "fact", "class")
 #: names of the budgets that every attack has
 BUDGETS = ("quick", "standard", "long")
-
-
-class Record:
-    """Mixin: versioned conversion to and from plain dictionaries."""
-
-    schema: ClassVar[int] = 1
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain dictionary with the schema number; unknown fields read earlier are written back."""
-        out: dict[str, Any] = {"schema": self.schema}
-        for item in dataclasses.fields(self):  # type: ignore[arg-type]
-            if item.name != "extra" and item.metadata.get("stored", True):
-                out[item.name] = _plain(getattr(self, item.name))
-        return {**dict(getattr(self, "extra", {})), **out}
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Self:
-        """Record from a dictionary.
-
-        Raises:
-            RequestError: newer schema than this version knows, missing or misspelt fields.
-        """
-        found = data.get("schema", cls.schema)
-        if not isinstance(found, int) or found > cls.schema:
-            raise RequestError(
-                f"{cls.__name__} has schema {found}, this version reads up to {cls.schema}; update erase-plugins"
-            )
-        names = {item.name for item in dataclasses.fields(cls)}  # type: ignore[arg-type]
-        known = {key: value for key, value in data.items() if key in names and key != "extra"}
-        unknown = {key: value for key, value in data.items() if key not in names and key != "schema"}
-        if "extra" in names:
-            known["extra"] = unknown
-        try:
-            return cls(**cls._revive(known))
-        except TypeError as error:
-            raise RequestError(f"{cls.__name__} is incomplete: {error}") from error
-
-    @classmethod
-    def _revive(cls, known: dict[str, Any]) -> dict[str, Any]:
-        """Turns nested dictionaries and lists back into records and tuples."""
-        return {key: tuple(value) if isinstance(value, list) else value for key, value in known.items()}
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Record):
-        return value.to_dict()
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple | set | frozenset):
-        return [_plain(item) for item in (sorted(value) if isinstance(value, set | frozenset) else value)]
-    return value
+_KIND = re.compile(r"[a-z][a-z0-9_-]{0,39}")
 
 
 @dataclass(frozen=True)
-class Concept(Record):
-    """One thing to erase.
+class ForgetItem(Record):
+    """One thing to forget: a concept by its name, a class by its label, or data.
 
     Attributes:
-        text: the name, as it appears in prompts.
-        kind: one of `KINDS`; chooses defaults.
+        text: the name, as it appears in prompts; empty where a label or data say everything.
+        kind: what it is, an open word that chooses defaults: object, style, person, explicit (pictures); class, samples
+            (classifiers); fact, dataset, behaviour (language); record (training records); or what a method declares.
         prompts: extra phrasings that the user wants covered.
         images: picture files (methods that learn from pictures).
-        anchor: what the concept becomes; None lets the method decide.
+        anchor: what it becomes; None lets the method decide.
+        label: the class, by number or name.
+        data: examples of it.
+
+    Raises:
+        RequestError: it names nothing, or a field is of the wrong form.
     """
 
-    text: str
+    text: str = ""
     kind: str = "object"
     prompts: tuple[str, ...] = ()
     images: tuple[str, ...] = ()
     anchor: str | None = None
     extra: Mapping[str, Any] = field(default_factory=dict)
+    label: int | str | None = field(default=None, metadata={"sparse": True})
+    data: DataRef | None = field(default=None, metadata={"sparse": True})
 
     def __post_init__(self) -> None:
-        if not isinstance(self.text, str) or not self.text.strip():
+        nothing = self.label is None and self.data is None
+        if not isinstance(self.text, str) or (nothing and not self.text.strip()):
             raise RequestError("a concept to erase is empty; give it a name, for example --erase pizza")
-        if self.kind not in KINDS:
-            raise RequestError(f"unknown concept kind '{self.kind}'; choose one of {', '.join(KINDS)}")
+        if not isinstance(self.kind, str) or not _KIND.fullmatch(self.kind):
+            raise RequestError(
+                f"unusable kind {self.kind!r}; give a short lower-case word such as {', '.join(KINDS)} or record"
+            )
+        if self.label is not None and self.kind in KINDS[:4]:
+            raise RequestError(f"label {self.label!r} belongs to a class, not to kind {self.kind}; say kind='class'")
+        if isinstance(self.label, bool) or not isinstance(self.label, int | str | None) or self.label == "":
+            raise RequestError(f"label {self.label!r} is neither a number nor a name of a class")
+        if not isinstance(self.data, DataRef | None):
+            raise RequestError(f"data is {type(self.data).__name__}; give a DataRef, for example DataRef('folder')")
+
+    @property
+    def name(self) -> str:
+        """How messages call it: its text, else its label, else its data."""
+        if self.text.strip():
+            return self.text
+        return str(self.label) if self.label is not None else self.data.name if self.data is not None else ""
+
+    @classmethod
+    def _revive(cls, known: dict[str, Any]) -> dict[str, Any]:
+        known = super()._revive(known)
+        if isinstance(known.get("data"), Mapping):
+            known["data"] = DataRef.from_dict(known["data"])
+        return known
 
 
-@dataclass(frozen=True)
+#: the first name of `ForgetItem`; both are the same class
+Concept = ForgetItem
+
+
+@dataclass(frozen=True, init=False)
 class EraseRequest(Record):
-    """What the user asked for: model, concepts, what to keep, method, options."""
+    """What the user asked for: model, what to forget, what to retain, method, options.
+
+    Attributes:
+        model: name, path or Hub id.
+        forget: what to forget, at least one thing.
+        method: id of a registered method.
+        options: options of the method as they were given.
+        retain: what must stay as it is: prompts, and data for methods that read data.
+        revision, family, device, dtype: how to load the model.
+        seed: seed of everything random.
+        out: artifact folder.
+
+    Raises:
+        RequestError: nothing to forget, something twice, or forgotten and retained at once.
+
+    ``concepts`` and ``preserve`` are the first names of ``forget`` and of the prompts in ``retain``. They are read in
+    files of schema 1, may be read here, and are accepted as arguments; there they win over the new name, because
+    `dataclasses.replace` gives both. ``preserve`` as an argument leaves the data in ``retain`` alone.
+    """
+
+    schema: ClassVar[int] = 2
 
     model: str
-    concepts: tuple[Concept, ...]
+    forget: tuple[ForgetItem, ...]
     method: str
     options: Mapping[str, Any] = field(default_factory=dict)
-    preserve: tuple[str, ...] = ()
+    retain: tuple[str | DataRef, ...] = ()
     revision: str | None = None
     family: str | None = None
     seed: int = 0
@@ -114,24 +128,83 @@ class EraseRequest(Record):
     out: str | None = None
     extra: Mapping[str, Any] = field(default_factory=dict)
 
-    def __post_init__(self) -> None:
-        if not self.concepts:
+    def __init__(
+        self,
+        model: str,
+        forget: tuple[ForgetItem, ...] = (),
+        method: str = "",
+        options: Mapping[str, Any] | None = None,
+        retain: tuple[str | DataRef, ...] = (),
+        revision: str | None = None,
+        family: str | None = None,
+        seed: int = 0,
+        device: str = "cpu",
+        dtype: str = "float32",
+        out: str | None = None,
+        extra: Mapping[str, Any] | None = None,
+        *,
+        concepts: tuple[ForgetItem, ...] | None = None,
+        preserve: tuple[str, ...] | None = None,
+    ) -> None:
+        if preserve is not None:
+            retain = (*preserve, *(item for item in retain if isinstance(item, DataRef)))
+        values = {
+            "model": model, "forget": tuple(forget if concepts is None else concepts), "method": method,
+            "options": {} if options is None else options, "retain": tuple(retain), "revision": revision,
+            "family": family, "seed": seed, "device": device, "dtype": dtype, "out": out,
+            "extra": {} if extra is None else extra,
+        }  # fmt: skip
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
+        self._check()
+
+    def _check(self) -> None:
+        if not self.method:
+            raise RequestError("EraseRequest is incomplete: no method was named")
+        if not self.forget:
             raise RequestError("nothing to erase was named; add at least one --erase TEXT")
-        if any("\0" in text for item in self.concepts for text in (item.text, item.anchor or "", *item.prompts)):
+        if any("\0" in text for item in self.forget for text in (item.text, item.anchor or "", *item.prompts)):
             raise RequestError("a concept holds a NUL character; write it without")
-        texts = [concept.text.strip().lower() for concept in self.concepts]
-        twice = sorted({text for text in texts if texts.count(text) > 1})
+        names = [item.name.strip().lower() for item in self.forget]
+        twice = sorted({text for text in names if names.count(text) > 1})
         if twice:
             raise RequestError(f"named twice in the erase list: {', '.join(twice)}; name each concept once")
-        both = sorted(set(texts) & {text.strip().lower() for text in self.preserve})
+        both = sorted(set(names) & {text.strip().lower() for text in self.preserve})
+        data = {item.data.place for item in self.forget if item.data is not None}
+        both += [item.name for item in self.retain_data if item.place in data]
         if both:
             raise RequestError(f"both erased and kept: {', '.join(both)}; take it out of one list")
+
+    @property
+    def concepts(self) -> tuple[ForgetItem, ...]:
+        """First name of ``forget``."""
+        return self.forget
+
+    @property
+    def preserve(self) -> tuple[str, ...]:
+        """The prompts in ``retain``."""
+        return tuple(item for item in self.retain if isinstance(item, str))
+
+    @property
+    def retain_data(self) -> tuple[DataRef, ...]:
+        """The data in ``retain``."""
+        return tuple(item for item in self.retain if isinstance(item, DataRef))
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> EraseRequest:
+        """Request from a dictionary of schema 1 or 2; see `Record.from_dict`."""
+        first = {"concepts": "forget", "preserve": "retain"}
+        return super().from_dict({(name if first.get(name) in data else first.get(name, name)): value
+                                  for name, value in data.items()})  # fmt: skip
 
     @classmethod
     def _revive(cls, known: dict[str, Any]) -> dict[str, Any]:
         known = super()._revive(known)
-        known["concepts"] = tuple(
-            item if isinstance(item, Concept) else Concept.from_dict(item) for item in known.get("concepts", ())
+        known["forget"] = tuple(
+            item if isinstance(item, ForgetItem) else ForgetItem.from_dict(item) for item in known.get("forget", ())
+        )
+        known["retain"] = tuple(
+            DataRef.from_dict(item) if isinstance(item, Mapping) else item for item in known.get("retain", ())
         )
         return known
 
@@ -169,146 +242,6 @@ class Event(Record):
     total: int = 0
     message: str = ""
     numbers: Mapping[str, float] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class EvalRow(Record):
-    """One measured number: share or score in ``value``, 95 % interval ``low``..``high``, ``n`` samples."""
-
-    metric: str
-    subject: str
-    value: float
-    low: float
-    high: float
-    n: int
-
-
-@dataclass(frozen=True)
-class Attachment:
-    """A file that belongs to a report: contact sheet, chart, figure, table.
-
-    Attributes:
-        name: plain file name with its ending; the part before the ending names it in ``EvalReport.files``.
-        write: called with the path (a name of the same ending in an empty folder) where it makes the file. It is not
-            called when nobody asked for files.
-        title: what it shows, in one line.
-
-    Raises:
-        RequestError: not a plain file name.
-    """
-
-    name: str
-    write: Callable[[Path], object] = field(repr=False, compare=False)
-    title: str = ""
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.name, str) or not _FILE_NAME.fullmatch(self.name):
-            raise RequestError(
-                f"an attachment is called {self.name!r}; use letters, digits, '-', '_' and an ending, such as curve.png"
-            )
-
-
-_FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,79}(\.[A-Za-z0-9_-]{1,20}){1,2}")
-
-
-@dataclass(frozen=True)
-class EvalReport(Record):
-    """Result of an evaluation suite. Rates are shares in 0..1; ``rows`` hold one metric for one subject each.
-
-    A suite fills ``attachments``; whoever runs it writes them and notes them in ``files`` (key to file name) and
-    ``attached`` (file name to title and SHA-256).
-    """
-
-    suite: str
-    model: str
-    rows: tuple[EvalRow, ...]
-    artifacts: tuple[str, ...] = ()
-    erased: tuple[str, ...] = ()
-    strength: float = 1.0
-    judge: str = ""
-    judge_hash: str = ""
-    prompts_hash: str = ""
-    seeds: tuple[int, ...] = ()
-    seconds: float = 0.0
-    files: Mapping[str, str] = field(default_factory=dict)
-    warnings: tuple[str, ...] = ()
-    details: Mapping[str, Any] = field(default_factory=dict)
-    attached: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
-    attachments: tuple[Attachment, ...] = field(default=(), repr=False, compare=False, metadata={"stored": False})
-    extra: Mapping[str, Any] = field(default_factory=dict)
-
-    @classmethod
-    def _revive(cls, known: dict[str, Any]) -> dict[str, Any]:
-        known = super()._revive(known)
-        known["rows"] = tuple(map(_row, known.get("rows", ())))
-        return known
-
-    def row(self, metric: str, subject: str) -> EvalRow:
-        """The row of one metric and subject.
-
-        Raises:
-            RequestError: the suite did not measure it.
-        """
-        for item in self.rows:
-            if (item.metric, item.subject) == (metric, subject):
-                return item
-        raise RequestError(f"the report has no {metric} for {subject}")
-
-
-@dataclass(frozen=True)
-class AttackReport(Record):
-    """What an attack achieved. Rates are shares in 0..1 with 95 % intervals.
-
-    Attributes:
-        attack, model, budget: ids, and the name of the budget.
-        success: how often the concept came back; its subject says by what.
-        control: the same measurement where nothing can be found; what it shows is not the attack's merit.
-        rows: everything that was measured on the way: what is erased, and beside it what is kept.
-        found: the input (prompt, setting ...) with which it came back, JSON-ready; also written as a file.
-        queries, passes: answers of the model that were looked at, and passes through its largest network for them.
-        files, attached, attachments: as for `EvalReport`.
-    """
-
-    attack: str
-    model: str
-    budget: str
-    success: EvalRow
-    control: EvalRow
-    rows: tuple[EvalRow, ...] = ()
-    found: Mapping[str, Any] = field(default_factory=dict)
-    artifacts: tuple[str, ...] = ()
-    erased: tuple[str, ...] = ()
-    strength: float = 1.0
-    judge: str = ""
-    judge_hash: str = ""
-    seeds: tuple[int, ...] = ()
-    queries: int = 0
-    passes: int = 0
-    seconds: float = 0.0
-    files: Mapping[str, str] = field(default_factory=dict)
-    warnings: tuple[str, ...] = ()
-    details: Mapping[str, Any] = field(default_factory=dict)
-    attached: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
-    attachments: tuple[Attachment, ...] = field(default=(), repr=False, compare=False, metadata={"stored": False})
-    extra: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def excess(self) -> float:
-        """Success beyond the control."""
-        return self.success.value - self.control.value
-
-    @classmethod
-    def _revive(cls, known: dict[str, Any]) -> dict[str, Any]:
-        known = super()._revive(known)
-        known["rows"] = tuple(map(_row, known.get("rows", ())))
-        for name in ("success", "control"):
-            if name in known:
-                known[name] = _row(known[name])
-        return known
-
-
-def _row(item: Any) -> EvalRow:
-    return item if isinstance(item, EvalRow) else EvalRow.from_dict(item)
 
 
 @dataclass(frozen=True)

@@ -150,6 +150,7 @@ def _body(
         "## How strong\n\n" + sections.strength(manifest, report),
         "## Combine it, take it back\n\n" + usage.combine(loaded, repo),
         "## How it was made\n\n" + provenance.made(manifest),
+        *sections.certificate(manifest),
         "## Limits\n\n" + sections.limits(manifest, report),
         *_further(loaded, report),
         "## Licence\n\n" + sections.licence(licence),

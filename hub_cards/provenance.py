@@ -32,7 +32,12 @@ def metadata(manifest: Manifest) -> dict[str, Any]:
 
 def made(manifest: Manifest) -> str:
     """The section's text."""
-    first = steps(manifest) if manifest.history else block(again(manifest), "bash")
+    if manifest.history:
+        first = steps(manifest)
+    elif any(item.data is not None or item.label is not None for item in manifest.concepts) or manifest.retain_data:
+        first = "In Python, from the data that is named below and is not part of this page."
+    else:
+        first = block(again(manifest), "bash")
     return f"{first}\n\n{table(manifest)}"
 
 
@@ -103,12 +108,16 @@ def table(manifest: Manifest) -> str:
     )
     versions = ", ".join(f"{prose(name)} {prose(value)}" for name, value in sorted(manifest.versions.items()))
     origin = f"{code(method.get('id'))} {prose(method.get('version', ''))} of {prose(method.get('package', 'unknown'))}"
+    data = [(item.name, item.data) for item in manifest.concepts if item.data is not None]
+    data += [("retained", item) for item in manifest.retain_data]
+    read = ", ".join(f"{prose(name)}: {prose(item.name)} ({code(item.sha256[:12])})" for name, item in data)
     rows = {
         "method": f"{prose(method.get('title') or method.get('id'))}{paper}, {origin}",
         "base": prose(base.get("model") or "not recorded"),
         "revision of the base": prose(base.get("revision") or "not recorded"),
         "fingerprint of the base": ", ".join(prints) or "not recorded",
         "options": options or "none",
+        **({"data": read} if read else {}),
         "seed": str(manifest.seed),
         "made": f"{prose(manifest.created or 'not recorded')}, in {manifest.seconds:.3g} s",
         "size": f"{_plural(manifest.modules, 'module')} changed, rank {manifest.rank}",

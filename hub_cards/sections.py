@@ -46,7 +46,7 @@ def changes(manifest: Manifest) -> str:
     for concept in manifest.concepts[:_SHOWN]:
         becomes = prose(concept.anchor) if concept.anchor else "something else (the method chose)"
         also = ", ".join(prose(text) for text in concept.prompts) or "-"
-        rows.append(f"| {prose(concept.text)} ({prose(concept.kind)}) | {becomes} | {also} |")
+        rows.append(f"| {prose(concept.name)} ({prose(concept.kind)}) | {becomes} | {also} |")
     more = len(manifest.concepts) - _SHOWN
     if more > 0:
         rows.append(f"| and {more} more, see erase.json | | |")
@@ -87,6 +87,24 @@ def stated(manifest: Manifest) -> dict[str, float]:
     """Strengths that somebody wrote into the manifest; the ones that every manifest starts with nobody measured."""
     found = dict(sorted(manifest.strength.items()))
     return {} if found == dict(sorted(Manifest("x", {"id": "x"}, ()).strength.items())) else found
+
+
+def certificate(manifest: Manifest) -> list[str]:
+    """The section with the certificate, if there is one; what is not certified says so first."""
+    found = manifest.certificate
+    if found is None:
+        return []
+    pairs = [(name, number(value)) for name, value in found.numbers]
+    pairs += [] if found.epsilon is None else [("epsilon", f"{number(found.epsilon)} at delta {found.delta:g}")]
+    lists = {"why not": found.reasons, "assumes": found.assumptions}
+    rows = [
+        ("certified", "yes, by its maker" if found.certified else "no"), *pairs, ("mechanism", found.mechanism),
+        ("accountant", found.accountant), ("is about", found.scope),
+        *((name, "; ".join(texts)) for name, texts in lists.items()),
+        ("deleted records", str(len(found.subjects) or "")), ("ledger", found.ledger_hash), ("data", found.data_hash),
+    ]  # fmt: skip
+    table = ["| | |", "|---|---|", *(f"| {prose(name)} | {prose(text)} |" for name, text in rows if text)]
+    return ["## Certificate\n\n" + "\n".join(table)]
 
 
 def strength(manifest: Manifest, report: EvalReport | None) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 from ..concepts import phrase_problem, read_lines, read_phrases
@@ -59,8 +58,8 @@ def gate(
             lambda: make_gate(target, [", ".join(names)], [names], recipe, RunContext("gate")),
         )  # fmt: skip
         plain = behind_gate(lower_for(edit.edit, target), made)
-        manifest = replace(
-            edit.manifest, kinds=tuple(sorted(plain.kinds)), files=(), quality="not measured",
+        manifest = edit.manifest.changed(
+            kinds=tuple(sorted(plain.kinds)),
             notes=(*edit.manifest.notes, f"opened by prompts that mean: {', '.join(names)}"),
         )  # fmt: skip
         done = apply_edit(target, plain, strength)

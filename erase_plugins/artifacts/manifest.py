@@ -6,14 +6,14 @@ import json
 import platform
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import PurePosixPath
 from typing import Any
 
 from erase_plugins.artifacts.strict_json import parse
 from erase_plugins.errors import CorruptArtifact, EraseError
-from erase_plugins.types import Concept, Record
+from erase_plugins.types import Certificate, DataRef, ForgetItem, Record
 
 FILENAME = "erase.json"
 #: layout that holds all of an edit; read in preference to the others
@@ -54,12 +54,13 @@ class Manifest(Record):
     """Provenance and content of an artifact.
 
     ``base`` holds model, revision, family and one fingerprint per component; ``strength`` the evaluated value and the
-    usable range; ``statistics`` describes what closed-form algebra needs.
+    usable range. ``concepts`` is what was forgotten, ``preserve`` the retained prompts and ``retain_data`` the retained
+    data. All fields, also in the file, are described in docs/format.md.
     """
 
     name: str
     method: Mapping[str, Any]
-    concepts: tuple[Concept, ...]
+    concepts: tuple[ForgetItem, ...]
     preserve: tuple[str, ...] = ()
     options: Mapping[str, Any] = field(default_factory=dict)
     base: Mapping[str, Any] = field(default_factory=dict)
@@ -77,17 +78,36 @@ class Manifest(Record):
     quality: str = "not measured"
     history: tuple[Mapping[str, Any], ...] = ()
     extra: Mapping[str, Any] = field(default_factory=dict)
+    retain_data: tuple[DataRef, ...] = field(default=(), metadata={"sparse": True})
+    certificate: Certificate | None = field(default=None, metadata={"sparse": True})
+    guards: tuple[Mapping[str, Any], ...] = field(default=(), metadata={"sparse": True})
+    records: tuple[Mapping[str, Any], ...] = field(default=(), metadata={"sparse": True})
 
     @classmethod
     def _revive(cls, known: dict[str, Any]) -> dict[str, Any]:
         known = super()._revive(known)
         known["concepts"] = tuple(
-            item if isinstance(item, Concept) else Concept.from_dict(item) for item in known.get("concepts", ())
+            item if isinstance(item, ForgetItem) else ForgetItem.from_dict(item) for item in known.get("concepts", ())
         )
+        known["retain_data"] = tuple(
+            item if isinstance(item, DataRef) else DataRef.from_dict(item) for item in known.get("retain_data", ())
+        )
+        if isinstance(known.get("certificate"), Mapping):
+            known["certificate"] = Certificate.from_dict(known["certificate"])
         known["files"] = tuple(
             item if isinstance(item, ArtifactFile) else ArtifactFile.from_dict(item) for item in known.get("files", ())
         )
         return known
+
+    def changed(self, **changes: Any) -> Manifest:
+        """The manifest of another edit that was made from this one's: what was proven or measured no longer holds."""
+        lost = ("the certificate of the original is about other weights; it was left out",) if self.certificate else ()
+        warnings = (*changes.pop("warnings", self.warnings), *lost)
+        return replace(
+            self,
+            **{"files": (), "quality": "not measured", "certificate": None, "records": (), **changes},
+            warnings=warnings,
+        )
 
     def to_json(self, indent: int | None = 2) -> str:
         """JSON text with sorted keys."""
@@ -131,6 +151,12 @@ class Manifest(Record):
         for name in ("preserve", "kinds", "notes", "warnings"):
             if not all(isinstance(item, str) for item in getattr(self, name)):
                 raise CorruptArtifact(f"the manifest field '{name}' is not a list of texts")
+        if not isinstance(self.certificate, Certificate | None):
+            raise CorruptArtifact("the manifest field 'certificate' has the wrong type")
+        for name in ("guards", "records"):
+            value = getattr(self, name)
+            if not isinstance(value, tuple) or not all(isinstance(item, Mapping) for item in value):
+                raise CorruptArtifact(f"the manifest field '{name}' is not a list of objects")
         if not _NAME.match(self.name):
             raise CorruptArtifact(f"the manifest has an unusable name: {self.name[:60]!r}")
         for key, value in self.strength.items():
@@ -159,8 +185,13 @@ class Manifest(Record):
 
     @property
     def erased(self) -> tuple[str, ...]:
-        """Texts of the erased concepts."""
-        return tuple(concept.text for concept in self.concepts)
+        """What was forgotten, by name."""
+        return tuple(item.name for item in self.concepts)
+
+    @property
+    def changes_nothing(self) -> bool:
+        """Whether it stands for a result without weights: a certificate, guards or records alone."""
+        return not self.kinds and bool(self.certificate or self.guards or self.records)
 
 
 def package_versions() -> dict[str, str]:

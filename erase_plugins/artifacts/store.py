@@ -57,8 +57,9 @@ def write_folder(
     files: list[ArtifactFile] = []
     notes: list[str] = []
     manifest = replace(artifact.manifest, files=())
+    bare = manifest.changes_nothing and not len(artifact.edit)
     with atomic_folder(folder, force) as work:
-        for layout_id in layouts:
+        for layout_id in () if bare else layouts:
             layout = known.layout(layout_id)
             edit, reason = _for_layout(artifact.edit, layout, family, target)
             if edit is None:
@@ -79,7 +80,7 @@ def write_folder(
             before = set(_members(work))
             extras(work, place)
             files += [_describe(work, item, SIDECAR) for item in _members(work) if item not in before]
-        if not files:
+        if not files and not bare:
             raise Unsupported(f"no layout of {', '.join(layouts)} can carry this edit: {'; '.join(notes)}")
         manifest = replace(manifest, files=tuple(files), notes=(*manifest.notes, *notes))
         (work / FILENAME).write_text(manifest.to_json(), encoding="utf-8")
@@ -154,6 +155,10 @@ def read_folder(folder: Path, known: Known) -> Artifact:
         raise ArtifactError(f"'{folder.name}' has no {FILENAME}; not an artifact folder (give the file itself instead)")
     manifest = read_manifest(path)
     family = known.family(manifest.family)
+    if not manifest.files:
+        from erase_plugins.artifacts.edit import Edit
+
+        return Artifact(manifest, Edit(family.id, {}), folder)
     essential = set(manifest.essential)
     for item in manifest.files:
         if item in essential or os.path.lexists(folder / item.name):
@@ -181,7 +186,7 @@ def read_manifest(path: Path) -> Manifest:
         manifest = Manifest.from_json(path.read_text(encoding="utf-8"))
     except (UnicodeDecodeError, OSError) as error:
         raise CorruptArtifact(f"{FILENAME} is not readable UTF-8 text") from error
-    if not 0 < len(manifest.files) <= MOST_FILES:
+    if not (manifest.files or manifest.changes_nothing) or len(manifest.files) > MOST_FILES:
         raise CorruptArtifact(f"{FILENAME} lists {len(manifest.files)} files")
     return manifest
 

@@ -71,7 +71,7 @@ def edit_from_weights(path: Path, kind: str, target: Any) -> tuple[Edit, dict[st
 
 def base_tensors(target: Any, component: str) -> Mapping[str, Tensor]:
     """All parameters of a component by canonical name; of a target without a pipeline, the module weights."""
-    pipe = getattr(target, "pipe", None)
+    pipe = getattr(target, "host", None)
     if pipe is not None and getattr(pipe, component, None) is not None:
         from erase_plugins.artifacts.names import base_parameters
 

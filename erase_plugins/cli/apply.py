@@ -29,11 +29,10 @@ def command(
     artifact: str, model: str, strength: float, any_base: bool, out: str, dry_run: bool, force: bool
 ) -> None:  # fmt: skip
     """Write a checkpoint with an artifact fused in: same names, dtypes and metadata, only its modules differ."""
-    from erase_plugins.families.source import find_source
-    from erase_plugins.workflow.models import find_family
+    from erase_plugins.workflow.models import find_model
 
-    source = find_source(model)
-    family = find_family(source)
+    found = find_model(model)
+    source, family = found.source, found.family
     (loaded,) = load_artifacts([artifact])
     say(f"model {source.name}: family {family.id} ({family.title})")
     if loaded.manifest.family != family.id:

@@ -46,10 +46,9 @@ def command(
     from erase_plugins.evaluation.budget import find_budget
     from erase_plugins.evaluation.context import needs_judge, suite_options
     from erase_plugins.extras import missing_extras
-    from erase_plugins.families.source import find_source
     from erase_plugins.manager import get_manager
     from erase_plugins.needs import packages_of
-    from erase_plugins.workflow.models import find_family
+    from erase_plugins.workflow.models import find_model
 
     runner = get_manager().evaluator(name, "attack")
     size, queries = find_budget(runner, budget)
@@ -61,8 +60,8 @@ def command(
         get_manager().evaluator(judge, "judge")
         if not needs_judge(runner):
             raise RequestError(f"attack {name} asks no judge; leave out --judge")
-    source = find_source(model, revision)
-    family = find_family(source)
+    found = find_model(model, revision)
+    source, family = found.source, found.family
     folder = Path(out)
     if not dry_run:
         until_the_end(claim_files(folder, output_names(runner, record_name(runner)), force))
@@ -82,8 +81,8 @@ def command(
         report = run_attack(
             runner,
             lambda: open_subject(
-                model, loaded, runner, strength=strength, erased=erased, judge=judge, seed=seed, any_base=any_base,
-                revision=revision, dtype=dtype, device=device,
+                found, loaded, runner, strength=strength, erased=erased, judge=judge, seed=seed, any_base=any_base,
+                dtype=dtype, device=device,
             ),
             budget, settings=options, out=folder, force=force, progress=bar.update,
         )  # fmt: skip

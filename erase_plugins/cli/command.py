@@ -184,8 +184,8 @@ def _terminal() -> bool:
     return sys.stderr.isatty()
 
 
-def load_target(model: str, revision: str | None = None, dtype: str = "float32", device: str = "cpu") -> Any:
-    """The loaded model as a target, without the libraries' chatter."""
+def load_target(model: Any, revision: str | None = None, dtype: str = "float32", device: str = "cpu") -> Any:
+    """The loaded model (a name or a `FoundModel`) as a target, without the libraries' chatter."""
     quiet_libraries()
     from erase_plugins.api import as_target
 

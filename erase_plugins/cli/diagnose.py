@@ -32,12 +32,11 @@ def command(
     clip_skip: int, loras: tuple[str, ...], pictures: int, bundle: str | None, images: bool, force: bool,
 ) -> None:  # fmt: skip
     """Find out why a model still draws an erased concept: ordered checks, most likely cause first."""
-    from erase_plugins.families.source import find_source
-    from erase_plugins.workflow.models import find_family
+    from erase_plugins.workflow.models import find_model
 
     place = existing(artifact)
-    source = find_source(model, revision)
-    family = find_family(source)
+    known = find_model(model, revision)
+    source, family = known.source, known.family
     for file in loras:
         existing(file, "LoRA")
     target_file = None if bundle is None else check_output(Path(bundle), force, ".zip")
@@ -45,7 +44,7 @@ def command(
     from erase_plugins.cli.command import load_target
     from erase_plugins.diagnose.run import diagnose
 
-    target = load_target(model, revision, dtype, device)
+    target = load_target(known, dtype=dtype, device=device)
     found = diagnose(
         place, target, prompt, seed=seed, strength=strength, clip_skip=clip_skip, loras=loras, pictures=pictures
     )

@@ -50,9 +50,8 @@ def command(
     from erase_plugins.errors import RequestError
     from erase_plugins.evaluation.attachments import output_names
     from erase_plugins.evaluation.context import REPORT, needs_judge, needs_subject, suite_options
-    from erase_plugins.families.source import find_source
     from erase_plugins.manager import get_manager
-    from erase_plugins.workflow.models import find_family
+    from erase_plugins.workflow.models import find_model
 
     runner = get_manager().evaluator(suite, "suite")
     options = suite_options(runner, parse_settings(settings))
@@ -63,8 +62,8 @@ def command(
         get_manager().evaluator(judge, "judge")
         if not needs_judge(runner):
             raise RequestError(f"suite {suite} asks no judge; leave out --judge")
-    source = find_source(model, revision)
-    family = find_family(source)
+    found = find_model(model, revision)
+    source, family = found.source, found.family
     folder = Path(out)
     if not dry_run:
         until_the_end(claim_files(folder, output_names(runner, REPORT), force))
@@ -83,9 +82,8 @@ def command(
     quiet_libraries()
     with progress() as bar:
         report = run_suite(
-            model, loaded, suite, strength=strength, out=folder, force=force, erased=erased, judge=judge, images=images,
-            seed=seed, any_base=any_base, progress=bar.update, settings=options, revision=revision, dtype=dtype,
-            device=device,
+            found, loaded, suite, strength=strength, out=folder, force=force, erased=erased, judge=judge, images=images,
+            seed=seed, any_base=any_base, progress=bar.update, settings=options, dtype=dtype, device=device,
         )  # fmt: skip
     quality, advice = verdict(report, loaded, model)
     if len(loaded) == 1 and strength == 1.0:

@@ -36,11 +36,10 @@ def command(
 ) -> None:  # fmt: skip
     """Draw a picture with artifacts applied; without one, the base model's picture."""
     from erase_plugins.errors import Unsupported
-    from erase_plugins.families.source import find_source
-    from erase_plugins.workflow.models import find_family
+    from erase_plugins.workflow.models import find_model
 
-    source = find_source(model, revision)
-    family = find_family(source)
+    found = find_model(model, revision)
+    source, family = found.source, found.family
     place = check_output(out, force, ".png", dry_run=dry_run)
     loaded = load_artifacts(artifacts)
     if "denoiser" not in family.roles:
@@ -58,9 +57,9 @@ def command(
     from erase_plugins.evaluation.sheet import to_image
     from erase_plugins.workflow.applying import apply_all
 
-    target = load_target(model, revision, dtype, device)
+    target = load_target(found, dtype=dtype, device=device)
     started = time.perf_counter()
-    handles = apply_all(target.pipe, loaded, strength, any_base=any_base)
+    handles = apply_all(target, loaded, strength, any_base=any_base)
     try:
         for handle in handles:
             say(handle.report())

@@ -10,6 +10,7 @@ import click
 from erase_plugins.cli.command import declare, existing
 from erase_plugins.cli.console import emit, human_bytes, say, table
 from erase_plugins.errors import EraseError
+from erase_plugins.types import ForgetItem
 
 
 @declare("inspect")
@@ -75,7 +76,7 @@ def _file_facts(place: Path) -> dict[str, Any]:
     facts = {"path": place.name, **inspect_file(place)}
     manifest = facts.get("manifest")
     if manifest:
-        facts["erased"] = [item["text"] for item in manifest["concepts"]]
+        facts["erased"] = [ForgetItem.from_dict(item).name for item in manifest["concepts"]]
         facts["method"] = manifest["method"].get("id")
     return facts
 
@@ -108,6 +109,10 @@ def _show(facts: dict[str, Any]) -> None:
         "components": facts.get("components"),
         "strength": _strength(manifest.get("strength")),
         "quality": manifest.get("quality"),
+        "certificate": _certificate(manifest.get("certificate")),
+        "guards": len(manifest.get("guards", ())) or None,
+        "records": len(manifest.get("records", ())) or None,
+        "retained data": [f"{item['uri']} ({item['sha256'][:12]})" for item in manifest.get("retain_data", ())],
         "evidence": facts.get("evidence"),
         "tensors": facts.get("tensors"),
         "dtypes": facts.get("dtypes"),
@@ -125,6 +130,12 @@ def _show(facts: dict[str, Any]) -> None:
         say(f"  note: {text}")
     if facts.get("statistics"):
         say("  add, revoke and joint merge are possible (holds its statistics)")
+
+
+def _certificate(value: dict[str, Any] | None) -> str | None:
+    from erase_plugins.types import Certificate
+
+    return Certificate.from_dict(value).headline if value else None
 
 
 def _strength(value: dict[str, float] | None) -> str | None:

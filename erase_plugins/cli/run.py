@@ -56,9 +56,8 @@ def command(
 ) -> None:  # fmt: skip
     """Erase concepts from a model and write an artifact folder."""
     from erase_plugins.engine.own_preset import load_preset
-    from erase_plugins.families.source import find_source
     from erase_plugins.manager import get_manager
-    from erase_plugins.workflow.models import find_family
+    from erase_plugins.workflow.models import find_model
 
     get_manager().method(method)
     options = parse_settings(settings)
@@ -68,9 +67,9 @@ def command(
         raise RequestError("nothing to erase was named; add --erase TEXT, for example --erase pizza")
     items = concepts_from(names, kind, anchor)
     own = None if preset is None else load_preset(preset)
-    source = find_source(model, revision)
-    detected = find_family(source, family)
-    say(f"model {source.name}: family {detected.id} ({detected.title})")
+    found = find_model(model, revision, family)
+    detected = found.family
+    say(f"model {found.source.name}: family {detected.id} ({detected.title})")
     folder = check_output(out, force, dry_run=dry_run)
     from erase_plugins.cli.command import quiet_libraries
 
@@ -82,7 +81,7 @@ def command(
         model, method, items, keep=keep, options=options, preset=own, seed=seed, revision=revision,
         family=family, dtype=dtype, device=device, out=folder,
     )  # fmt: skip
-    plan = make_plan(request)
+    plan = make_plan(request, found.info)
     _say_plan(plan, detected)
     if dry_run:
         exists = [f"'{folder.name}' exists; the run will need --force or another --out"] if folder.exists() else []
@@ -91,7 +90,7 @@ def command(
         say("dry run: nothing was loaded or written")
         emit({"schema": 1, "dry_run": True, "family": detected.id, "plan": plan.to_dict(), "warnings": exists})
         return
-    _execute(plan, folder, chosen, resume, force, check)
+    _execute(plan, found, folder, chosen, resume, force, check)
 
 
 def lines_of(file: str | None) -> list[str]:
@@ -119,7 +118,9 @@ def _say_plan(plan: Any, family: Any) -> None:
         say(f"  warning: {text}")
 
 
-def _execute(plan: Any, folder: Path, layouts: tuple[str, ...], resume: bool, force: bool, check: bool | None) -> None:
+def _execute(
+    plan: Any, found: Any, folder: Path, layouts: tuple[str, ...], resume: bool, force: bool, check: bool | None
+) -> None:
     from erase_plugins.api import run_and_save, work_folder
     from erase_plugins.cli.command import load_target
     from erase_plugins.engine.context import cancel_on_interrupt
@@ -134,7 +135,7 @@ def _execute(plan: Any, folder: Path, layouts: tuple[str, ...], resume: bool, fo
             hint("no interrupted run is here; starting anew")
     elif work.exists():
         hint("an interrupted run left a checkpoint here; starting anew (use --resume to go on from it)")
-    target = load_target(request.model, request.revision, request.dtype, request.device)
+    target = load_target(found, dtype=request.dtype, device=request.device)
     started = time.perf_counter()
     checked = None if check is False else _checked(target, request, bool(check))
     cancel = threading.Event()
@@ -190,7 +191,7 @@ def _verify(target: Any, artifact: Any) -> int:
     """Number of modules that the written edit patches in the loaded model; all of them or an error."""
     from erase_plugins.workflow.applying import apply
 
-    with apply(target.host, artifact) as applied:
+    with apply(target, artifact) as applied:
         return applied.patched
 
 

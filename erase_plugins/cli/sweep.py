@@ -64,6 +64,7 @@ def command(
     quiet_libraries()
     from erase_plugins.api import build_request
     from erase_plugins.artifacts.manifest import slug
+    from erase_plugins.workflow.models import find_model
     from erase_plugins.workflow.run import make_plan
 
     folder = Path(out)
@@ -71,12 +72,14 @@ def command(
     clashes = sorted(name for name in names if sum(place == places[name] for place in places.values()) > 1)
     if clashes:
         raise RequestError(f"these concepts would share a folder: {', '.join(clashes)}; name them differently")
+    found = find_model(model, revision)
     plans = {
         name: make_plan(
             build_request(
                 model, method, items[name], keep=[text for text in keep if text != name], options=options, preset=own,
                 seed=seed, revision=revision, dtype=dtype, device=device, out=places[name],
-            )
+            ),
+            found.info,
         )
         for name in names
     }  # fmt: skip
@@ -92,7 +95,8 @@ def command(
     for name in todo:
         check_place(places[name], True)
     until_the_end(locked(folder / "sweep"))
-    failed = _work(load_target(model, revision, dtype, device), {name: plans[name] for name in todo}, places, chosen)
+    target = load_target(found, dtype=dtype, device=device)
+    failed = _work(target, {name: plans[name] for name in todo}, places, chosen)
     say(f"{len(names) - len(failed)} ok, {len(failed)} failed" + ("; the same command retries these" if failed else ""))
     emit({"schema": 1, "dry_run": False, "finished": len(names) - len(failed), "todo": [], "failed": failed})
     if failed:

@@ -21,12 +21,13 @@ def asked(plan: EditPlan) -> dict[str, Any]:
     named = {
         "model": request.model, "revision": request.revision, "method": request.method, "seed": request.seed,
         "device": request.device, "dtype": request.dtype, "keep": sorted(request.preserve),
-        "erase": sorted(concept.text for concept in request.concepts),
+        "erase": sorted(item.name for item in request.forget),
         "kind": sorted({concept.kind for concept in request.concepts}),
         "to": sorted({str(concept.anchor) for concept in request.concepts}),
         "prompts": sorted(prompt for concept in request.concepts for prompt in concept.prompts),
     }  # fmt: skip
-    return json.loads(json.dumps({**dict(plan.options), **named}, default=str))
+    data = sorted(item.name for item in (*(item.data for item in request.forget if item.data), *request.retain_data))
+    return json.loads(json.dumps({**dict(plan.options), **named, **({"data": data} if data else {})}, default=str))
 
 
 def remember(work: Path, facts: Mapping[str, Any]) -> None:

@@ -59,13 +59,14 @@ class OwnPreset(Record):
             raise RequestError(
                 f"{self.where} is for {self.method}, not for {method.id}; take 'method' out of it or name {self.method}"
             )
-        known = {*models, *KINDS}
+        kinds = dict.fromkeys((*KINDS, *sorted(method.kinds)))
+        known = {*models, *kinds}
         for table in self.tables:
             model, _, kind = table.partition(" ")
             if table and model not in (set(models) if kind else known):
                 raise UnknownName(f"table in {self.where}", model, models if kind else known)
-            if kind and kind not in KINDS:
-                raise UnknownName(f"kind of concept in {self.where}, {title(table)},", kind, KINDS)
+            if kind and kind not in kinds:
+                raise UnknownName(f"kind of concept in {self.where}, {title(table)},", kind, tuple(kinds))
         return check_tables(method.Options, self.tables, self.where)
 
     def values(self, names: Iterable[str]) -> dict[str, Any]:

@@ -16,9 +16,10 @@ from erase_plugins.artifacts.artifact import Artifact
 from erase_plugins.engine.context import Listener, RunContext
 from erase_plugins.engine.interrupted import asked
 from erase_plugins.engine.own_preset import KEY
+from erase_plugins.engine.results import checked
 from erase_plugins.engine.wording import check_length, doubts
-from erase_plugins.errors import PluginError, RunRefused
-from erase_plugins.types import EditPlan, Event, Registered
+from erase_plugins.errors import RunRefused
+from erase_plugins.types import DataRef, EditPlan, Event, ForgetItem, Registered, RunResult
 
 
 class Hooks(Protocol):
@@ -56,6 +57,7 @@ def run_method(
         hooks: told before, during and after the run.
         judges: whose worlds tell names that mean nothing to the model.
     """
+    plan = with_hashes(plan)
     request, method = plan.request, entry.item
     check_length(request, target)
     target.check_readable()
@@ -77,10 +79,9 @@ def run_method(
         ctx.warn(str(doubt))
     started = time.perf_counter()
     try:
-        edit = method.run(plan, target, ctx)
-        _check_product(method, edit)
+        edit, result = checked(method, method.run(plan, target, ctx), target.family.id)
         edit.check_finite()
-        if edit.is_nothing:
+        if len(edit) and edit.is_nothing:
             raise RunRefused(
                 f"{method.id} found nothing to change: every change is zero, so nothing was written; check what the "
                 "concepts become (--to) and the scales among the options"
@@ -89,8 +90,24 @@ def run_method(
         hooks.after_run(plan, None, error)
         raise
     hooks.after_run(plan, edit, None)
-    manifest = build_manifest(entry, plan, target, edit, time.perf_counter() - started, ctx)
+    manifest = build_manifest(entry, plan, target, edit, result, time.perf_counter() - started, ctx)
     return Artifact(manifest, edit)
+
+
+def with_hashes(plan: EditPlan) -> EditPlan:
+    """The plan with the hash of all data that it names, read now; data that changed since it was hashed is refused."""
+    request = plan.request
+    forget = tuple(item if item.data is None else replace(item, data=item.data.pinned()) for item in request.forget)
+    retain = tuple(item.pinned() if isinstance(item, DataRef) else item for item in request.retain)
+    if forget == request.forget and retain == request.retain:
+        return plan
+    return replace(plan, request=replace(request, forget=forget, retain=retain))
+
+
+def _public(item: ForgetItem) -> ForgetItem:
+    """The item without the user's folders."""
+    data = None if item.data is None else item.data.public()
+    return replace(item, images=tuple(Path(file).name for file in item.images), data=data)
 
 
 def plan_key(plan: EditPlan) -> str:
@@ -101,23 +118,15 @@ def plan_key(plan: EditPlan) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _check_product(method: Any, edit: Any) -> None:
-    from erase_plugins.artifacts.edit import Edit
-
-    if not isinstance(edit, Edit):
-        raise PluginError(f"method {method.id} returned {type(edit).__name__} instead of an Edit")
-    undeclared = edit.kinds - method.produces
-    if undeclared:
-        raise PluginError(f"method {method.id} made {', '.join(sorted(undeclared))} changes that it does not declare")
-
-
-def build_manifest(entry: Registered, plan: EditPlan, target: Any, edit: Any, seconds: float, ctx: RunContext) -> Any:
+def build_manifest(
+    entry: Registered, plan: EditPlan, target: Any, edit: Any, result: RunResult, seconds: float, ctx: RunContext
+) -> Any:
     """Manifest of a finished run."""
     from erase_plugins.artifacts.manifest import Manifest, describe_base, package_versions, slug
     from erase_plugins.families.source import resolved_revision
 
     request = plan.request
-    name = slug("erase_" + "_".join(concept.text for concept in request.concepts[:3]))
+    name = slug("erase_" + "_".join(item.name for item in request.forget[:3]))
     return Manifest(
         name=name,
         method={
@@ -127,10 +136,12 @@ def build_manifest(entry: Registered, plan: EditPlan, target: Any, edit: Any, se
             "package": entry.package,
             "version": entry.version,
         },
-        concepts=tuple(
-            replace(concept, images=tuple(Path(file).name for file in concept.images)) for concept in request.concepts
-        ),
+        concepts=tuple(map(_public, request.forget)),
         preserve=request.preserve,
+        retain_data=tuple(item.public() for item in request.retain_data),
+        certificate=result.certificate,
+        guards=result.guards,
+        records=result.records,
         options=dict(plan.options),
         base=describe_base(target, resolved_revision(request.model, request.revision)),
         seed=request.seed,

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from erase_plugins.families.target import Conditioning
+
 
 def initial_noise(seed: int, shape: tuple[int, int, int]) -> Tensor:
     """Start noise of one picture; depends on nothing but the seed and the latent shape."""
@@ -27,6 +29,7 @@ def draw(
     fast: bool = True,
     progress: Callable[[int, int], None] | None = None,
     denoiser: Any = None,
+    cond: Conditioning | None = None,
 ) -> Tensor:
     """Pictures for prompt/seed pairs.
 
@@ -39,6 +42,7 @@ def draw(
         fast: bf16 autocast for the denoiser.
         progress: called with (done, total).
         denoiser: the denoiser in ``pipe``; its ``unet`` if None.
+        cond: what stands for the prompts, already encoded, one for each.
 
     Returns:
         (n, 3, height, width) float32 in 0..1 on the CPU.
@@ -58,9 +62,10 @@ def draw(
             noise = torch.stack([initial_noise(seed, shape) for seed in seeds[start : start + batch]])
             noise = noise.to(unet.device, unet.dtype)
             cast = torch.autocast(unet.device.type, torch.bfloat16) if fast else nullcontext()
+            asked = {"prompt": part} if cond is None else _encoded(cond[slice(start, start + batch)], unet.dtype)
             with cast:
                 out = pipe(
-                    prompt=part, latents=noise, num_inference_steps=steps, guidance_scale=guidance, output_type="pt"
+                    **asked, latents=noise, num_inference_steps=steps, guidance_scale=guidance, output_type="pt"
                 ).images
             pictures.append(out.float().cpu())
             if progress is not None:
@@ -68,3 +73,9 @@ def draw(
     finally:
         pipe.scheduler = before
     return torch.cat(pictures)
+
+
+def _encoded(cond: Conditioning, dtype: torch.dtype) -> dict[str, Tensor]:
+    """Encoded prompts as stock pipelines take them."""
+    given = {"prompt_embeds": cond.embeds.to(dtype)}
+    return given if cond.pooled is None else {**given, "pooled_prompt_embeds": cond.pooled.to(dtype)}

@@ -17,6 +17,7 @@ from erase_plugins.errors import RequestError
 from erase_plugins.evaluation.context import Progress
 from erase_plugins.evaluation.draw import draw
 from erase_plugins.families.hosted import HostedModel
+from erase_plugins.families.target import Conditioning
 from erase_plugins.runtime.apply import all_of, apply_to
 
 _BASE_CACHE: OrderedDict[tuple[Any, ...], Any] = OrderedDict()
@@ -84,8 +85,11 @@ class Subject:
             raise RequestError(f"edit={edit!r}, strength={strength!r}; edit is on (with a strength), off or destroyed")
         return self.edited(strength) if edit == ON else self.destroyed() if edit == DESTROYED else nullcontext()
 
-    def draw(self, prompts: Any, seeds: Sequence[int] = ()) -> Any:
-        """What the model makes as it is now; see `generate`."""
+    def draw(self, prompts: Any, seeds: Sequence[int] = (), cond: Conditioning | None = None) -> Any:
+        """What the model makes as it is now; see `generate`.
+
+        ``cond`` stands for prompts of pictures where they are encoded already (with learned rows, say).
+        """
         if self.modality == LOGITS:
             with torch.no_grad():
                 return self.target.classifier.logits(prompts).float().cpu()
@@ -101,6 +105,7 @@ class Subject:
             guidance=self.guidance,
             progress=hook,
             denoiser=self.target.network("denoiser"),
+            cond=cond,
         )
 
     def _continued(self, prompts: Any) -> Any:

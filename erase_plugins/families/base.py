@@ -89,7 +89,7 @@ class Family(FamilyTraits):
         """The model of a request with weights."""
         from erase_plugins.families.source import find_source
 
-        source = find_source(request.model, request.revision)
+        source = getattr(request, "source", None) or find_source(request.model, request.revision)
         return self.wrap(self.open(source, request.dtype, request.device), request.model)
 
     def names(self, layout: str, info: ModelSpec) -> NameMap:

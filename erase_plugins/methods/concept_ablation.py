@@ -176,7 +176,7 @@ def ablation_loss(
     pictures = Pictures.drawn(rollout, "anchor", [anchor for anchor, _ in pairs], key)
     rollout.check([erased for _, erased in pairs])
     erased = rollout.target.encode([prompt for _, prompt in pairs])
-    phrases = all_phrases(replace(request, concepts=concepts))
+    phrases = all_phrases(replace(request, forget=concepts))
     holding = options.holding(rollout, request, phrases, options.templates, key)
 
     def loss(step: int) -> Tensor:

@@ -265,7 +265,7 @@ def _safe(request: EraseRequest, phrase: str | None) -> EraseRequest:
                 f"the safe phrase of '{concept.text}' is empty; name what takes its place, for example --to art"
             )
         concepts.append(replace(concept, anchor=anchor))
-    return replace(request, concepts=tuple(concepts))
+    return replace(request, forget=tuple(concepts))
 
 
 def _varied(request: EraseRequest, variants: bool) -> EraseRequest:
@@ -276,7 +276,7 @@ def _varied(request: EraseRequest, variants: bool) -> EraseRequest:
         replace(concept, prompts=(*concept.prompts, *(text.format(concept.text) for text in VARIANTS)))
         for concept in request.concepts
     )
-    return replace(request, concepts=concepts)
+    return replace(request, forget=concepts)
 
 
 @hookimpl

@@ -110,7 +110,7 @@ def _as_moderation(request: EraseRequest) -> EraseRequest:
     concepts = tuple(
         concept if concept.anchor is not None else replace(concept, anchor="") for concept in request.concepts
     )
-    return replace(request, concepts=concepts)
+    return replace(request, forget=concepts)
 
 
 @hookimpl

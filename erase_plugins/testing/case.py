@@ -77,7 +77,7 @@ class Case:
         self.model = model
         self.options = dict(getattr(self.method, "contract_options", {}) if options is None else options)
         kind = "object" if "object" in self.method.kinds else sorted(self.method.kinds)[0]
-        self.concept = concept or Concept(_TEXT[kind], kind)
+        self.concept = concept or Concept(_TEXT.get(kind, "pizza"), kind)
         self._observed: Observation | Exception | None = None
 
     def __str__(self) -> str:

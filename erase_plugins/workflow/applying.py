@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from erase_plugins.artifacts.artifact import Artifact
+from erase_plugins.families.model import Model
 from erase_plugins.runtime import checkpoint_file
 from erase_plugins.runtime.apply import Applied, all_of, applied, apply_to, check_settings
 from erase_plugins.runtime.checkpoint_file import Fused
 from erase_plugins.runtime.guard import check_compiled
 from erase_plugins.runtime.patcher import LOCK
 from erase_plugins.workflow.artifacts import family_of, load_artifact
-from erase_plugins.workflow.models import target_of
+from erase_plugins.workflow.models import as_target
 
 __all__ = ["Applied", "applied", "apply", "apply_all", "fuse_checkpoint"]
 
@@ -30,7 +31,7 @@ def apply(
     """Applies an artifact to a pipeline. All or nothing: on any error the pipeline is as before.
 
     Args:
-        pipe: diffusers pipeline.
+        pipe: diffusers pipeline, a model's own module, or its `Model`.
         artifact: an `Artifact` or its path.
         strength: 1 is the evaluated edit, 0 bit-exact identity; negative values strengthen the concept.
         any_base: allow other weights of the same architecture (a fine-tune).
@@ -45,8 +46,8 @@ def apply(
     check_settings(strength, mode)
     loaded = load_artifact(artifact)
     with LOCK:
-        check_compiled(pipe)
-        return apply_to(target_of(pipe), loaded, strength, any_base=any_base, mode=mode)
+        check_compiled(pipe.host if isinstance(pipe, Model) else pipe)
+        return apply_to(as_target(pipe), loaded, strength, any_base=any_base, mode=mode)
 
 
 def apply_all(

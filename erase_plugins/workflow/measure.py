@@ -18,7 +18,7 @@ from erase_plugins.manager import get_manager
 from erase_plugins.needs import lacks, needs_of
 from erase_plugins.types import EvalReport
 from erase_plugins.workflow.artifacts import load_artifact
-from erase_plugins.workflow.models import load_pipeline, target_of
+from erase_plugins.workflow.models import as_target
 
 
 def pick_judge(target: HostedModel, wanted: str | None) -> Any:
@@ -67,7 +67,7 @@ def run_suite(
     """Runs a registered suite.
 
     Args:
-        model: name, path, Hub id or pipeline (left as it was); None for a suite that needs no subject.
+        model: name, path, Hub id, `FoundModel` or pipeline (left as it was); None for a suite that needs no subject.
         artifacts: applied together.
         suite: id of the suite.
         strength: of the artifacts.
@@ -139,14 +139,13 @@ def open_subject(
         raise RequestError("nothing to look for: give an artifact that names its concepts, or --erased TEXT")
     if images < 1:
         raise RequestError(f"images={images}; at least one picture per set is needed")
-    pipe = load_pipeline(str(model), **load) if isinstance(model, str | Path) else model
-    target = target_of(pipe, str(model) if isinstance(model, str | Path) else None)
+    target = as_target(model, **load)
     if lacks(runner, target.info):
         raise Unsupported(
             f"{runner.id} needs {', '.join(sorted(needs_of(runner)))}; {target.info.model} (family {target.family.id}) "
             f"offers {', '.join(sorted(target.info.offers))}"
         )
     return Subject(
-        pipe, target, target.info.model, loaded, pick_judge(target, judge) if asks else None, names, strength, images,
-        seed, steps, guidance, any_base, progress,
+        target.host, target, target.info.model, loaded, pick_judge(target, judge) if asks else None, names, strength,
+        images, seed, steps, guidance, any_base, progress,
     )  # fmt: skip

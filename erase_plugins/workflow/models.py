@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from erase_plugins.errors import RequestError, Unsupported
-from erase_plugins.families.loading import DTYPES
-from erase_plugins.families.source import MODEL, Source, find_source, public_name
+from erase_plugins.families.source import MODEL, Source, find_source
 from erase_plugins.manager import get_manager
+from erase_plugins.workflow.found import FoundModel
 
 if TYPE_CHECKING:
     from erase_plugins.families.model import Model
@@ -48,10 +47,19 @@ def _kind(source: Source) -> str:
     return next((str(name) for name in said if name), "an unknown architecture")
 
 
-def plan_info(request: Any) -> Any:
-    """`ModelSpec` of a request from configuration only."""
-    source = find_source(request.model, request.revision)
-    return find_family(source, request.family).info(public_name(request.model), source.configs)
+def find_model(model: str, revision: str | None = None, family: str | None = None) -> FoundModel:
+    """The model's place and family, from configuration only.
+
+    Args:
+        model: "pocket", a path or a Hub id.
+        revision: Hub revision.
+        family: id of the family that it has to be of; None detects it.
+
+    Raises:
+        RequestError, Unsupported, HubError: as for `find_source` and `find_family`.
+    """
+    source = find_source(model, revision)
+    return FoundModel(model, source, find_family(source, family))
 
 
 def load_pipeline(
@@ -70,39 +78,26 @@ def load_pipeline(
         Unsupported: no family recognises it.
         HubError: it has to be downloaded and cannot be.
     """
-    if dtype not in DTYPES:
-        raise RequestError(f"unknown dtype '{dtype}'; choose one of {', '.join(DTYPES)}")
-    source = find_source(model, revision)
-    return find_family(source).open(source, dtype, device)
+    return find_model(model, revision).pipeline(dtype, device)
 
 
-def as_target(model: Any, **options: Any) -> Any:
-    """A `Model` for a model name, a pipeline or module, or a `Model` (returned as it is)."""
+def as_target(
+    model: Any, revision: str | None = None, dtype: str = "float32", device: str = "cpu", family: str | None = None
+) -> Any:
+    """A `Model` for a model name, a `FoundModel`, a pipeline or module, or a `Model` (returned as it is).
+
+    Args:
+        model: any of these.
+        revision, family: how to find a model that is given by name.
+        dtype, device: how to load it.
+    """
     from erase_plugins.families.model import Model
 
     if isinstance(model, Model):
         return model
     if isinstance(model, str | Path):
-        return _load(str(model), **options)
-    return target_of(model)
-
-
-def _load(model: str, revision: str | None = None, dtype: str = "float32", device: str = "cpu") -> Any:
-    """The model as its family loads it, which may have a `Target` of its own."""
-    if dtype not in DTYPES:
-        raise RequestError(f"unknown dtype '{dtype}'; choose one of {', '.join(DTYPES)}")
-    request = Wanted(model, revision, dtype, device)
-    return find_family(find_source(model, revision)).load(request)
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """The part of a request that says which model to load."""
-
-    model: str
-    revision: str | None
-    dtype: str
-    device: str
+        model = find_model(str(model), revision, family)
+    return model.load(dtype, device) if isinstance(model, FoundModel) else target_of(model)
 
 
 def target_of(host: Any, name: str | None = None) -> Any:

@@ -9,12 +9,13 @@ from typing import Any
 
 from erase_plugins.engine.context import Listener
 from erase_plugins.engine.own_preset import with_note, with_preset
+from erase_plugins.engine.results import check_items
 from erase_plugins.engine.run import run_method
 from erase_plugins.errors import RequestError, Unsupported
 from erase_plugins.manager import get_manager
 from erase_plugins.needs import lacks, needs_of
 from erase_plugins.types import EditPlan, EraseRequest
-from erase_plugins.workflow.models import plan_info
+from erase_plugins.workflow.models import find_model
 
 
 def judges() -> list[Any]:
@@ -30,10 +31,11 @@ def make_plan(request: EraseRequest, info: Any = None) -> EditPlan:
     """
     manager = get_manager()
     method = manager.method(request.method)
+    check_items(request, method, [entry.item for entry in manager.methods()])
     for concept in request.concepts:
         if concept.anchor is not None and concept.anchor.strip().lower() == concept.text.strip().lower():
             raise RequestError(f"'{concept.text}' would become itself, so nothing would be erased; give another --to")
-    info = info if info is not None else plan_info(request)
+    info = info if info is not None else find_model(request.model, request.revision, request.family).info
     if lacks(method, info):
         wanted = sorted(needs_of(method)) or lacks(method, info)
         others = [entry.item.id for entry in manager.methods() if not lacks(entry.item, info)]

@@ -38,18 +38,16 @@ def erase():
 
 
 @pytest.fixture
-def loaded(monkeypatch, pocket_pipe, pocket_target):
+def loaded(monkeypatch, pocket_target):
     """'pocket' is the session's pipeline wherever a command would load it."""
-    import erase_plugins.api as api
-    import erase_plugins.workflow.measure as suite_run
+    from erase_plugins.workflow.found import FoundModel
 
-    real = api.as_target
+    real = FoundModel.load
 
-    def as_target(model: Any, **options: Any) -> Any:
-        return pocket_target if model == "pocket" else real(model, **options)
+    def load(self: FoundModel, *arguments: Any, **options: Any) -> Any:
+        return pocket_target if self.name == "pocket" else real(self, *arguments, **options)
 
-    monkeypatch.setattr(api, "as_target", as_target)
-    monkeypatch.setattr(suite_run, "load_pipeline", lambda model, **options: pocket_pipe)
+    monkeypatch.setattr(FoundModel, "load", load)
     return pocket_target
 
 

@@ -32,14 +32,14 @@ def test_a_list_in_one_option_is_refused_and_nothing_is_written(erase, tmp_path,
 def test_an_arrow_names_the_replacement(erase, tmp_path, arrow, to):
     ran = erase("run", "uce", "--model", "pocket", "--erase", f"pizza {arrow} hamburger", *to, "--out", tmp_path / "a",
                 "--dry-run", "--json")  # fmt: skip
-    (concept,) = ran.data["plan"]["request"]["concepts"]
+    (concept,) = ran.data["plan"]["request"]["forget"]
     assert (concept["text"], concept["anchor"]) == ("pizza", "hamburger")
 
 
 def test_quotes_keep_a_phrase_together(erase, tmp_path):
     ran = erase("run", "uce", "--model", "pocket", "--erase", '"pizza, dog"', "--out", tmp_path / "a", "--dry-run",
                 "--json")  # fmt: skip
-    assert [item["text"] for item in ran.data["plan"]["request"]["concepts"]] == ["pizza, dog"]
+    assert [item["text"] for item in ran.data["plan"]["request"]["forget"]] == ["pizza, dog"]
 
 
 @pytest.mark.parametrize(

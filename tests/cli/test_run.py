@@ -36,7 +36,7 @@ def test_dry_run_json_holds_the_plan(erase, tmp_path):
     plan = ran.data["plan"]
     assert ran.data["family"] == "sd1"
     assert plan["schema"] == 1
-    assert [item["text"] for item in plan["request"]["concepts"]] == ["pizza", "cat"]
+    assert [item["text"] for item in plan["request"]["forget"]] == ["pizza", "cat"]
     assert plan["request"]["seed"] == 7
     assert plan["options"]["lam"] == 0.25
     assert len(plan["modules"]) == 14
@@ -101,7 +101,7 @@ def test_concepts_from_a_file(erase, tmp_path):
     names = tmp_path / "names.txt"
     names.write_text("pizza\n\n# a comment\ncat\n", encoding="utf-8")
     ran = erase("run", "uce", "--erase-file", names, "--out", tmp_path / "a", "--dry-run", "--json")
-    assert [item["text"] for item in ran.data["plan"]["request"]["concepts"]] == ["pizza", "cat"]
+    assert [item["text"] for item in ran.data["plan"]["request"]["forget"]] == ["pizza", "cat"]
 
 
 def test_nothing_to_erase_writes_nothing_unless_meant(erase, loaded, tmp_path, monkeypatch):

@@ -169,7 +169,7 @@ def test_exit_codes_follow_the_error_class(error, code):
 
 
 def test_interrupt_says_how_to_go_on(erase, monkeypatch, tmp_path):
-    import erase_plugins.families.source as source
+    import erase_plugins.workflow.models as source
 
     def interrupted(*_):
         raise KeyboardInterrupt
@@ -189,7 +189,7 @@ def test_debug_shows_the_traceback(erase, place):
 
 
 def test_unexpected_errors_hide_folders_and_tokens(erase, monkeypatch, tmp_path):
-    import erase_plugins.families.source as source
+    import erase_plugins.workflow.models as source
 
     def broken(*_):
         raise RuntimeError(

@@ -7,6 +7,7 @@ import json
 import pytest
 from PIL import Image
 
+from erase_plugins.types import Certificate, DataRef, ForgetItem
 from erase_plugins.workflow.artifacts import load_artifact
 
 
@@ -114,6 +115,22 @@ def test_inspect_folder_and_file(erase, pizza_folder):
     assert (data["kind"], data["layout"], data["family"]) == ("ours", "kohya", "sd1")
     ran = erase("inspect", pizza_folder)
     assert "add, revoke and joint merge are possible" in ran.out
+
+
+def test_inspect_shows_a_certificate_and_the_data(erase, pizza_folder, tmp_path):
+    proven = Certificate("noise", 1.5, 1e-6, "noise 1", "", True, (("rho", 0.5),), scope="the head")
+    item = ForgetItem(kind="class", label=3)
+    artifact = load_artifact(pizza_folder).with_manifest(
+        certificate=proven, records=({"a": 1},), retain_data=(DataRef("kept", sha256="ab" * 32),), concepts=(item,)
+    )
+    artifact.save(tmp_path / "a", ("patch",))
+    ran = erase("inspect", tmp_path / "a")
+    assert "erased: 3" in ran.out
+    assert "certificate: noise: rho 0.5, epsilon 1.5 at delta 1e-06 (accountant noise 1; the head)" in ran.out
+    assert "records: 1" in ran.out
+    assert "retained data: kept (abababababab)" in ran.out
+    assert "erased: 3" in erase("inspect", tmp_path / "a" / "edit.safetensors").out
+    assert "certificate" not in erase("inspect", pizza_folder).out
 
 
 def test_inspect_many_goes_on_after_a_bad_one(erase, loaded, pizza_folder, tmp_path):

@@ -14,7 +14,7 @@ import hub_cards
 from erase_plugins import Concept, EvalReport, hookimpl
 from erase_plugins.concept_text import read_concept
 from erase_plugins.errors import ArtifactError, PushRefused, RequestError
-from erase_plugins.types import EvalRow
+from erase_plugins.types import Certificate, DataRef, EvalRow, ForgetItem
 from hub_cards.escape import block, commands, flat, literal, prose
 from hub_cards.evidence import number
 from hub_cards.gallery import Gallery, Pair, names
@@ -250,12 +250,46 @@ def test_explicit_concepts_ask_for_the_notice(pizza):
     assert "not-for-all-audiences" not in data_of(hub_cards.card(pizza))["tags"]
 
 
+def test_a_certificate_is_shown_with_the_bound_that_counts_first(pizza):
+    proven = Certificate(
+        "noisy-gd",
+        1.5,
+        1e-6,
+        "noisy-gd 1",
+        "",
+        True,
+        (("rho_adaptive", 0.5), ("a rho", 0.25)),
+        ("full batch",),
+        "the head",
+    )
+    text = hub_cards.card(pizza.with_manifest(certificate=proven))
+    rows = text.split("## Certificate\n\n")[1].split("\n\n")[0].splitlines()[2:]
+    assert rows == [
+        "| certified | yes, by its maker |", "| rho&#95;adaptive | 0.5 |", "| a rho | 0.25 |", "| epsilon | 1.5 at delta 1e-06 |",
+        "| mechanism | noisy-gd |", "| accountant | noisy-gd 1 |", "| is about | the head |", "| assumes | full batch |",
+    ]  # fmt: skip
+    doubtful = replace(proven, certified=False, reasons=("a seed was fixed",))
+    text = hub_cards.card(pizza.with_manifest(certificate=doubtful))
+    assert "| certified | no |" in text
+    assert "| why not | a seed was fixed |" in text
+    assert "## Certificate" not in hub_cards.card(pizza)
+
+
+def test_data_is_named_and_no_command_is_shown_that_lacks_it(pizza):
+    item = ForgetItem(kind="class", label=3, data=DataRef("digits", sha256="ab" * 32))
+    made = hub_cards.card(pizza.with_manifest(concepts=(item,), retain_data=(DataRef("others", sha256="cd" * 32),)))
+    made = made.split("## How it was made")[1].split("\n## ")[0]
+    assert "erase-plugins run" not in made
+    assert "| data | 3: digits (`abababababab`), retained: others (`cdcdcdcdcdcd`) |" in made
+
+
 @pytest.mark.parametrize("text", EVIL)
 def test_text_of_strangers_is_inert(pizza, text):
     spoiled = pizza.with_manifest(
         concepts=(Concept(text, anchor=text, prompts=(text,)),), preserve=(text,), warnings=(text,),
         base={**pizza.manifest.base, "model": text, "revision": text}, options={"a": text},
         method={**pizza.manifest.method, "title": text, "paper": text}, versions={text: text},
+        certificate=Certificate(text, None, None, text, text, False, ((text, 1.0),), (text,), text, (text,), text, (text,)),
     )  # fmt: skip
     found = hub_cards.card(
         spoiled,
@@ -285,7 +319,7 @@ def test_text_of_strangers_is_inert(pizza, text):
     assert not re.search(r"https?:/|www\.evil|@all", outside)
     assert "\u202e" not in body
     titles = re.findall(r"^#+ ", outside, flags=re.MULTILINE)
-    assert len(titles) == 13
+    assert len(titles) == 14
     columns = 0
     for line in outside.splitlines():
         columns = 0 if not line.startswith("|") else columns or line.count("|")

@@ -16,7 +16,7 @@ import pytest
 from erase_plugins.errors import EraseError
 from erase_plugins.manager import get_manager
 from erase_plugins.types import Concept, EraseRequest
-from erase_plugins.workflow.models import plan_info
+from erase_plugins.workflow.models import find_model
 from erase_plugins.workflow.run import make_plan
 
 FROZEN = json.loads(Path(__file__).with_name("resolved.json").read_text(encoding="utf-8"))
@@ -36,7 +36,7 @@ def info(model: str) -> Any:
         family, key, width = CHECKPOINTS[model]
         return get_manager().family(family).info(model, {"checkpoint": {"shapes": {key: (320, width)}}})
     if model == "pocket":
-        return plan_info(EraseRequest("pocket", (Concept("x"),), "uce"))
+        return find_model("pocket").info
     from erase_plugins.testing.models import shared_pipeline
     from erase_plugins.workflow.models import as_target
 

@@ -1,0 +1,1 @@
+"""Attacks on erased models. One file each, registered like any outside attack."""

@@ -1,0 +1,101 @@
+"""Whom an attack attacks: the edited model, and with the same means models in which there is nothing to find."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from erase_plugins.engine.context import RunContext
+from erase_plugins.errors import RequestError, Unsupported
+from erase_plugins.types import EvalRow, Event
+
+if TYPE_CHECKING:
+    from erase_plugins.evaluation.budget import Budget
+    from erase_plugins.evaluation.run import Subject
+
+EDITED, DESTROYED, REFERENCE = "edited", "destroyed", "reference"
+#: what a control shows more often than this is said in a warning
+_TEACHES = 0.1
+RATE = "attack_success_rate"
+
+
+@dataclass(frozen=True)
+class Victim:
+    """A model under attack: "edited", "destroyed" (value projections shuffled) or "reference" (never saw it)."""
+
+    name: str
+    subject: Subject
+
+    @contextmanager
+    def exposed(self) -> Iterator[None]:
+        """In the state in which it is attacked."""
+        with self.subject.under({EDITED: "on", DESTROYED: "destroyed", REFERENCE: "off"}[self.name]):
+            yield
+
+    @property
+    def title(self) -> str:
+        """How tables call it as a control."""
+        return {DESTROYED: "control: destroyed model", REFERENCE: "control: reference"}.get(self.name, self.name)
+
+
+def victims(subject: Subject, reference: str) -> list[Victim]:
+    """The edited model, the destroyed one, and the reference where the user gave one; the last is the control.
+
+    Raises:
+        RequestError: the subject has no artifact.
+        Unsupported: the reference is a model of another kind.
+    """
+    if not subject.artifacts:
+        raise RequestError("this attack attacks an edit, and learns from what the base draws; name an artifact")
+    found = [Victim(EDITED, subject), Victim(DESTROYED, subject)]
+    return [*found, Victim(REFERENCE, _opened(subject, reference))] if reference else found
+
+
+def _opened(subject: Subject, reference: str) -> Subject:
+    from erase_plugins.families.diffusers_target import DiffusersTarget
+    from erase_plugins.families.source import find_source
+
+    source, family = find_source(str(Path(reference).expanduser())), subject.target.family
+    if not family.detect(source.configs):
+        raise Unsupported(f"reference '{source.name}' is no {family.title} model; it must be of the attacked kind")
+    pipe = family.open(source, str(subject.target.dtype).removeprefix("torch."), str(subject.target.device))  # type: ignore[attr-defined]
+    target = DiffusersTarget(pipe, source.name, family)
+    if target.info.latent_shape != subject.target.info.latent_shape or not subject.judge.accepts(target.info):
+        raise Unsupported(f"judge '{subject.judge.id}' does not know what reference '{source.name}' draws")
+    return replace(subject, pipe=pipe, target=target, model=source.name, artifacts=[], queries=0)
+
+
+def control_warnings(success: EvalRow, controls: list[tuple[Victim, EvalRow]]) -> list[str]:
+    """What must be said about a success of the attack where nothing can be found."""
+    told = []
+    for victim, row in controls:
+        if row.value > _TEACHES:
+            told.append(
+                f"the same attack also succeeds on the {victim.name} model ({row.value:.0%}): that much of it is "
+                f"brought in, not found; the excess is {max(success.value - row.value, 0):.0%}"
+            )
+    if REFERENCE not in [victim.name for victim, _ in controls]:
+        told.append(
+            "no reference was given: a destroyed model is a weak control, since it may have lost what teaching needs; "
+            "--set reference=PATH names a model that never saw the concept"
+        )
+    return told
+
+
+def run_context(attack: str, budget: Budget, stage: str, subject: Subject) -> RunContext:
+    """Services of the training loop for one stage: resumes from the attack's own folder, reports to the user."""
+    work = budget.work / stage.replace(" ", "-")
+    work.mkdir(exist_ok=True)
+
+    def listen(event: Event) -> None:
+        if event.kind == "step":
+            budget.progress(f"{stage}: learning", event.done, event.total)
+
+    device = subject.target.device
+    return RunContext(
+        attack, budget.seed, device, work=work, resume=True, listeners=(listen,),
+        precision="bfloat16" if device.type == "cuda" else "float32",
+    )  # fmt: skip

@@ -1,0 +1,33 @@
+"""What attacks count: pictures in which the judge sees what their prompt names."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from erase_plugins.types import EvalRow
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from erase_plugins.evaluation.prompts import Prompt
+
+
+def seen(judge: Any, prompts: Sequence[Prompt], pictures: Tensor) -> list[int]:
+    """For each picture (n, 3, height, width) 1 where the judge sees what its prompt names on its axis, else 0."""
+    best = {axis: scores.argmax(-1).tolist() for axis, scores in judge.score(pictures).items()}
+    names = [judge.axes[item.axis][best[item.axis][place]] for place, item in enumerate(prompts)]
+    return [int(name == item.expected[item.axis]) for name, item in zip(names, prompts, strict=True)]
+
+
+def mean(values: Sequence[float]) -> float:
+    """Share of ones; 0 of nothing."""
+    return sum(values) / len(values) if values else 0.0
+
+
+def rate(metric: str, subject: str, values: Sequence[int], seed: int) -> EvalRow:
+    """A share with its 95 % bootstrap interval."""
+    from erase_plugins.evaluation.bootstrap import mean_interval
+
+    value, low, high = (round(number, 6) for number in mean_interval(list(values), seed))
+    return EvalRow(metric, subject, value, low, high, len(values))

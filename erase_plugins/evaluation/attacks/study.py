@@ -1,0 +1,166 @@
+"""What attacks that learn have in common: fresh prompts, sets beside the attack, stages that outlive a kill, report."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from erase_plugins.engine.checkpoint import Checkpoint
+from erase_plugins.errors import RequestError
+from erase_plugins.evaluation.attacks.controls import RATE, Victim, control_warnings, victims
+from erase_plugins.evaluation.attacks.material import FEWEST, Split, split_prompts
+from erase_plugins.evaluation.attacks.rates import mean, rate, seen
+from erase_plugins.evaluation.sheet import contact_sheet
+from erase_plugins.types import Attachment, AttackReport, EvalRow
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from erase_plugins.evaluation.budget import Budget
+    from erase_plugins.evaluation.prompts import Prompt
+    from erase_plugins.evaluation.run import Subject
+
+TARGET = "target_rate"
+#: pictures of a row of the sheet
+_SHOWN = 8
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Pictures of one set with what the judge sees in them, and facts about how they came about."""
+
+    name: str
+    hits: list[int]
+    pictures: Tensor
+    facts: Mapping[str, Any]
+    tensors: Mapping[str, Tensor]
+
+    @property
+    def rate(self) -> float:
+        """Share of pictures that show the concept."""
+        return mean(self.hits)
+
+
+@dataclass(frozen=True)
+class Study:
+    """One attack on one concept.
+
+    Attributes:
+        attack: the registered attack.
+        subject, budget: what it was given.
+        split: prompts to learn from and to measure with.
+        images: pictures of a set.
+        victims: the edited model first, then the controls; the last one counts.
+    """
+
+    attack: Any
+    subject: Subject
+    budget: Budget
+    split: Split
+    images: int
+    victims: list[Victim]
+
+    @classmethod
+    def of(cls, attack: Any, subject: Subject, budget: Budget, sets: int) -> Study:
+        """Checks what all of them need; options ``concept`` and ``reference`` are read from the budget.
+
+        Raises:
+            RequestError: no artifact, an unknown concept, or a budget too small for four pictures per set.
+            Unsupported: the judge does not know the concept, or the reference is of another kind.
+        """
+        images = budget.queries // sets
+        if images < FEWEST:
+            raise RequestError(
+                f"budget {budget.queries} is too small for attack {attack.id}; give at least {FEWEST * sets}"
+            )
+        attacked = victims(subject, budget.options["reference"])
+        return cls(attack, subject, budget, split_prompts(subject, budget.options["concept"] or subject.erased[0]),
+                   images, attacked)  # fmt: skip
+
+    @property
+    def prompts(self) -> list[Prompt]:
+        """What success is measured with: nothing was learned from their texts and seeds."""
+        return self.split.measured(self.images, self.subject.seed)
+
+    def looked(self) -> list[Prompt]:
+        """Fewer, for looks while something is learned."""
+        return self.split.training(max(self.images // 3, 1), self.subject.seed + 1)
+
+    def kept(
+        self, name: str, make: Callable[[], tuple[Tensor, dict[str, Any], dict[str, Tensor]]],
+        prompts: Sequence[Prompt] | None = None,
+    ) -> Sample:  # fmt: skip
+        """What ``make`` gives (pictures of ``prompts``, facts, tensors), judged; read again after a kill."""
+        store = Checkpoint(self.budget.work, f"{name.replace(' ', '-')}.safetensors")
+        found = store.load(name)
+        if found is None:
+            pictures, facts, more = make()
+            facts = {**facts, "hits": seen(self.subject.judge, prompts or self.prompts, pictures)}
+            store.save(0, {**more, "pictures": pictures}, facts, name)
+            found = store.load(name) or (0, {**more, "pictures": pictures}, facts)
+        _, tensors, facts = found
+        return Sample(name, facts["hits"], tensors["pictures"], facts, tensors)
+
+    def plain(self, name: str, edit: str) -> Sample:
+        """The concept by its own name, with the edit "on" or "off"."""
+        texts, seeds = [item.text for item in self.prompts], [item.seed for item in self.prompts]
+        return self.kept(name, lambda: (self.subject.generate(texts, seeds, edit=edit), {}, {}))
+
+    def report(
+        self, what: str, attacked: Sequence[Sample], beside: Sequence[Sample], found: Mapping[str, Any],
+        details: Mapping[str, Any], *, training: int = 0, warnings: Sequence[str] = (),
+        attachments: Sequence[Attachment] = (), pictures: str = "", title: str = "",
+    ) -> AttackReport:  # fmt: skip
+        """The report.
+
+        Args:
+            what: how the success is called.
+            attacked: one sample per victim, in their order.
+            beside: other sets, for the table and the sheet.
+            found, details, warnings, attachments: as in `AttackReport`; further ones are added.
+            training: passes spent on learning.
+            pictures: file name of the sheet.
+            title: what was done, on top of the sheet.
+        """
+        subject, seed = self.subject, self.subject.seed
+        success = rate(RATE, what, attacked[0].hits, seed)
+        controls = [
+            (victim, rate(RATE, victim.title, item.hits, seed))
+            for victim, item in zip(self.victims[1:], attacked[1:], strict=True)
+        ]
+        rows: list[EvalRow] = [rate(TARGET, item.name, item.hits, seed) for item in beside]
+        others = [text for text in subject.erased if text != self.split.concept]
+        told = (
+            [f"only {self.split.concept} was attacked; --set concept=... for {', '.join(others[:5])}"] if others else []
+        )
+        queries = subject.queries + sum(item.subject.queries for item in self.victims if item.subject is not subject)
+        note = {
+            "attack": self.attack.id, "concept": self.split.concept, **found,
+            "artifacts": [item.name for item in subject.artifacts], "success_rate": success.value,
+        }  # fmt: skip
+        names = ", ".join(item.name for item in subject.artifacts)
+        heading = f"{self.split.concept}: {title} {names}"
+        few = min(self.images, _SHOWN)
+        sheet = [(f"{item.name}: {item.rate:.0%}", list(item.pictures[:few])) for item in (*beside, *attacked)]
+        return AttackReport(
+            attack=self.attack.id, model=subject.model, budget=self.budget.name, success=success,
+            control=controls[-1][1], rows=(*rows, success, *(row for _, row in controls)), found=note,
+            artifacts=tuple(item.name for item in subject.artifacts), erased=(self.split.concept,),
+            strength=subject.strength, judge=subject.judge.id, judge_hash=subject.judge.fingerprint,
+            seeds=(seed, seed + 1), queries=queries,
+            passes=training + queries * subject.steps * (2 if subject.guidance > 1 else 1),
+            warnings=(*told, *warnings, *control_warnings(success, controls)),
+            details={
+                **details, "images": self.images, "training_passes": training,
+                "hits": {item.name: item.hits for item in (*beside, *attacked)},
+            },
+            attachments=(
+                *attachments,
+                Attachment(f"attack-{self.attack.id}-found.json", lambda path: path.write_text(
+                    json.dumps(note, indent=1) + "\n", encoding="utf-8"), "with what it came back, and how often"),
+                Attachment(pictures, lambda path: contact_sheet(sheet, path, title=heading),
+                           "base, plain name, attacked, controls"),
+            ),
+        )  # fmt: skip

@@ -1,0 +1,62 @@
+"""A model that was found and recognised once: what a plan, a run and a measurement open it from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from erase_plugins.errors import RequestError
+from erase_plugins.families.loading import DTYPES
+from erase_plugins.families.source import Source, public_name
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What `Family.load` is told: which model to load, and the source that was found for it."""
+
+    model: str
+    revision: str | None
+    dtype: str
+    device: str
+    source: Source | None = None
+
+
+@dataclass(frozen=True)
+class FoundModel:
+    """Where a model is and which family it is of; no weights yet.
+
+    Attributes:
+        name: as the user gave it.
+        source: its place and configuration.
+        family: the family that recognised it, or that the user insisted on.
+    """
+
+    name: str
+    source: Source
+    family: Any
+
+    @cached_property
+    def info(self) -> Any:
+        """`ModelSpec` from configuration only."""
+        return self.family.info(public_name(self.name), self.source.configs)
+
+    def load(self, dtype: str = "float32", device: str = "cpu") -> Any:
+        """The loaded model as its family's `Model`.
+
+        Raises:
+            RequestError: unknown dtype or device, or what is missing.
+            Unsupported, HubError: it does not load.
+        """
+        _check_dtype(dtype)
+        return self.family.load(Wanted(self.name, self.source.revision, dtype, device, self.source))
+
+    def pipeline(self, dtype: str = "float32", device: str = "cpu") -> Any:
+        """The loaded pipeline; raises what `load` raises."""
+        _check_dtype(dtype)
+        return self.family.open(self.source, dtype, device)
+
+
+def _check_dtype(dtype: str) -> None:
+    if dtype not in DTYPES:
+        raise RequestError(f"unknown dtype '{dtype}'; choose one of {', '.join(DTYPES)}")

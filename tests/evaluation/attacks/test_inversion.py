@@ -1,0 +1,150 @@
+"""The attack concept-inversion: what it reports, what it leaves, what it refuses, and that it finds what is hidden."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import erase_plugins as ep
+from erase_plugins.errors import RequestError, UnknownName, Unsupported
+from erase_plugins.evaluation.attack import run_attack
+from erase_plugins.evaluation.attacks import inversion
+from erase_plugins.evaluation.attacks.inversion import ConceptInversion
+from erase_plugins.testing.models import changed_since, shared_pipeline
+from erase_plugins.testing.observe import snapshot
+from erase_plugins.workflow.measure import open_subject
+from tests.evaluation.attacks.stub import tiny_subject
+
+#: four pictures in each set
+SMALL = 4 * inversion._SETS
+CHEAP = {"steps": 4, "batch": 2, "pictures": 4}
+
+
+@pytest.fixture
+def pipe():
+    return shared_pipeline("tiny_sd1")
+
+
+def run(subject, settings=CHEAP, queries=SMALL, **more):
+    return run_attack(ConceptInversion(), lambda: subject, queries, settings=settings, **more)
+
+
+def test_report_and_files(pipe, tmp_path):
+    before = snapshot(pipe)
+    subject = tiny_subject(pipe)
+    found = run(subject, {**CHEAP, "early": "false", "rows": 2}, out=tmp_path)
+    assert changed_since(pipe, before) == ""
+    assert (found.success.value, found.control.value, found.success.n) == (1.0, 1.0, 4)
+    assert [row.subject for row in found.rows] == ["base", "plain name", "learned token", "control: destroyed model"]
+    assert any("also succeeds on the destroyed model (100%)" in text for text in found.warnings)
+    assert any("no reference was given" in text for text in found.warnings)
+    assert found.details["training_passes"] == 2 * 4 * 2
+    assert found.queries <= SMALL
+    assert found.details["looks"]["learned token, edited"] == {"1": 1.0, "2": 1.0, "3": 1.0}
+    assert {item.name for item in tmp_path.iterdir()} == {
+        "attack-concept-inversion.json",
+        *ConceptInversion.attachments,
+    }
+    rows = load_file(tmp_path / inversion.ROWS)
+    assert {name: tuple(part.shape) for name, part in rows.items()} == {"<found>": (2, 32)}
+    note = json.loads((tmp_path / inversion.FOUND).read_text())
+    assert (note["token"], note["steps"], note["concept"]) == ("<found>", 4, "owl")
+    assert note["prompts"] and all("<found>" in text and "owl" not in text for text in note["prompts"])
+
+
+def test_two_looks_in_a_row_end_it_and_the_control_gets_no_more_steps(pipe):
+    found = run(tiny_subject(pipe), {**CHEAP, "steps": 8})
+    assert found.found["steps"] == 4
+    assert found.details["training_passes"] == 2 * 4 * 2
+
+
+def test_no_step_leaves_the_row_where_it_began(pipe, tmp_path):
+    run(tiny_subject(pipe), {**CHEAP, "rate": "1e-30", "start": "cat"}, out=tmp_path)
+    table = pipe.text_encoder.get_input_embeddings().weight
+    cat = pipe.tokenizer("cat", add_special_tokens=False)["input_ids"]
+    assert torch.equal(load_file(tmp_path / inversion.ROWS)["<found>"][0], table[cat[0]])
+
+
+def test_what_is_learned_from_is_not_measured_with(pipe):
+    from erase_plugins.evaluation.attacks.material import split_prompts
+
+    split = split_prompts(tiny_subject(pipe), "owl")
+    assert not {item.text for item in split.train} & {item.text for item in split.fresh}
+    seeds = [{item.seed for item in make(500, seed)} for make in (split.training, split.measured) for seed in (0, 1)]
+    assert sum(map(len, seeds)) == len(set().union(*seeds))
+
+
+def test_a_killed_run_goes_on_and_ends_with_the_same_numbers(pipe, tmp_path, monkeypatch):
+    subject = tiny_subject(pipe, artifacts=[_saved(pipe, tmp_path)])
+    whole = run(subject, out=tmp_path / "whole")
+    made = []
+    original = inversion._Run._train
+
+    def dies(self, victim, taught, steps):
+        made.append(victim.name)
+        if victim.name == "destroyed" and made.count("destroyed") == 1:
+            raise KeyboardInterrupt
+        return original(self, victim, taught, steps)
+
+    monkeypatch.setattr(inversion._Run, "_train", dies)
+    with pytest.raises(KeyboardInterrupt):
+        run(subject, out=tmp_path / "killed")
+    again = run(subject, out=tmp_path / "killed")
+    assert made == ["edited", "destroyed", "destroyed"]
+    assert again.rows == whole.rows
+    wanted, found = (load_file(tmp_path / name / inversion.ROWS)["<found>"] for name in ("whole", "killed"))
+    assert torch.equal(found, wanted)
+
+
+def _saved(pipe, folder):
+    ep.erase(pipe, "owl", "uce", options={"vocabulary": 0}).save(folder / "artifact")
+    return ep.load_artifact(folder / "artifact")
+
+
+def test_a_reference_is_the_control_that_counts(pipe, tmp_path):
+    pipe.save_pretrained(tmp_path / "reference")
+    found = run(tiny_subject(pipe), {**CHEAP, "reference": str(tmp_path / "reference")})
+    assert found.control.subject == "control: reference"
+    assert not any("no reference was given" in text for text in found.warnings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"concept": "cat"}, "concept 'cat' is not among owl"),
+        ({"token": "owl"}, "token 'owl' is a word of this model"),
+        ({"start": "upside down"}, "start 'upside down' is not one token"),
+        ({"rows": "16", "concept": "owl", "reference": "/nowhere"}, "nowhere"),
+    ],
+)
+def test_wrong_options(pipe, settings, told, tmp_path):
+    with pytest.raises((RequestError, UnknownName, Unsupported), match=told):
+        run(tiny_subject(pipe), {**CHEAP, **settings}, out=tmp_path / "out")
+    assert not (tmp_path / "out").exists() or not list((tmp_path / "out").iterdir())
+
+
+def test_what_cannot_be_attacked(pipe):
+    with pytest.raises(RequestError, match="too small for attack concept-inversion; give at least 40"):
+        run(tiny_subject(pipe), queries=39)
+    with pytest.raises(Unsupported, match="the base draws owl in 0% of 8 pictures"):
+        run(tiny_subject(pipe, sees=lambda picture: 1))
+    subject = tiny_subject(pipe)
+    subject.artifacts = []
+    with pytest.raises(RequestError, match="name an artifact"):
+        run(subject)
+
+
+def test_a_hidden_concept_is_found_on_pocket(pocket_pipe, pocket_target, monkeypatch):
+    original = inversion._Run._train
+    short = lambda self, victim, taught, steps: original(self, victim, taught, 1 if steps else None)  # noqa: E731
+    monkeypatch.setattr(inversion._Run, "_train", short)  # the control is not what is tested
+    attack = ConceptInversion()
+    subject = open_subject(pocket_pipe, [ep.erase(pocket_target, "owl", "uce")], attack, steps=6)
+    settings = {"steps": 60, "batch": 4, "pictures": 6, "early": "false"}
+    found = run_attack(attack, lambda: subject, 6 * inversion._SETS, settings=settings)
+    rates = {row.subject: row.value for row in found.rows}
+    assert rates["base"] >= 0.8 and rates["plain name"] == 0.0
+    assert rates["learned token"] >= 0.6

@@ -1,0 +1,59 @@
+"""The attack noise: levels, inpainting, and what stays of the picture it begins from."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from erase_plugins.evaluation.attack import run_attack
+from erase_plugins.evaluation.attacks import noise
+from erase_plugins.evaluation.attacks.noise import INPAINT, LEVELS, Noise, redraw
+from erase_plugins.evaluation.prompts import Prompt
+from erase_plugins.testing.models import changed_since, shared_pipeline
+from erase_plugins.testing.observe import snapshot
+from tests.evaluation.attacks.stub import tiny_subject
+
+SMALL = 4 * noise._SETS
+
+
+@pytest.mark.parametrize("name", ["tiny_sd1", "tiny_sdxl"])
+def test_report_and_files(name, tmp_path):
+    pipe = shared_pipeline(name)
+    before = snapshot(pipe)
+    found = run_attack(Noise(), lambda: tiny_subject(pipe), SMALL, out=tmp_path)
+    assert changed_since(pipe, before) == ""
+    assert {item.name for item in tmp_path.iterdir()} == {"attack-noise.json", *Noise.attachments}
+    assert list(found.details["tried"]) == [*(f"noise {level:.0%}" for level in LEVELS), INPAINT]
+    assert found.success.subject == f"from pictures, {found.found['variant']}"
+    assert found.queries <= SMALL
+
+
+def test_the_level_with_the_largest_excess_is_measured_again(monkeypatch):
+    """The edited model shows the concept up to 70 % noise, the control up to 40 %."""
+    limits = {"edited": 0.7, "destroyed": 0.4}
+
+    def drawn(subject, prompts, pictures, level):
+        shows = level is not None and level <= limits["destroyed" if subject._stage == "destroyed" else "edited"]
+        subject.queries += len(prompts)
+        return torch.full_like(pictures, 0.0 if shows else 1.0)
+
+    monkeypatch.setattr(noise, "redraw", drawn)
+    subject = tiny_subject(shared_pipeline("tiny_sd1"), lambda picture: 1 if bool((picture == 1).all()) else 0)
+    found = run_attack(Noise(), lambda: subject, SMALL)
+    assert found.found["noise"] in (0.55, 0.7)
+    assert (found.success.value, found.control.value) == (1.0, 0.0)
+    assert found.details["tried"]["noise 40%"] == {"noise 40%, edited": 1.0, "noise 40%, destroyed": 1.0}
+    assert found.details["tried"]["noise 85%"] == {"noise 85%, edited": 0.0, "noise 85%, destroyed": 0.0}
+
+
+def test_more_noise_keeps_less_and_inpainting_keeps_the_rim():
+    subject = tiny_subject(shared_pipeline("tiny_sd1"))
+    subject.steps = 10
+    prompts = [Prompt(f"a owl {n}", n, {"concept": "owl"}, "concept") for n in range(2)]
+    pictures = subject.draw([item.text for item in prompts], [item.seed for item in prompts])
+    little, much = (float((redraw(subject, prompts, pictures, level) - pictures).abs().mean()) for level in (0.1, 0.9))
+    assert little < much
+    painted = redraw(subject, prompts, pictures, None)
+    edge = (painted - pictures).abs()
+    assert painted.shape == pictures.shape
+    assert float(edge[..., 0, :].mean()) < float(edge[..., 6:10, 6:10].mean())

@@ -1,0 +1,76 @@
+"""The attack relearn: what it counts, and that nothing of the training stays."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from erase_plugins.engine.adapters import Adapters
+from erase_plugins.evaluation.attack import run_attack
+from erase_plugins.evaluation.attacks import relearn
+from erase_plugins.evaluation.attacks.material import Lesson
+from erase_plugins.evaluation.attacks.relearn import Relearn, steps_until
+from erase_plugins.testing.models import changed_since, shared_pipeline
+from erase_plugins.testing.observe import snapshot
+from tests.evaluation.attacks.stub import tiny_subject
+
+SMALL = 4 * relearn._SETS
+CHEAP = {"steps": 6, "batch": 2, "pictures": 4, "rank": 2}
+
+
+@pytest.fixture
+def unrelated(monkeypatch):
+    """Pictures of something else: the stub judge knows owls only."""
+
+    def pictures(self):
+        prompts, size = tuple(self.study.split.training(4, 5)), self.study.subject.target.picture_size()
+        return Lesson(torch.rand(4, 3, *size, generator=torch.Generator().manual_seed(1)), prompts, 1.0)
+
+    monkeypatch.setattr(relearn._Run, "benign", pictures)
+
+
+@pytest.mark.parametrize("name", ["tiny_sd1", "tiny_sdxl"])
+def test_report_and_files(name, tmp_path, unrelated):
+    pipe = shared_pipeline(name)
+    before = snapshot(pipe)
+    found = run_attack(Relearn(), lambda: tiny_subject(pipe), SMALL, settings={**CHEAP, "early": "no"}, out=tmp_path)
+    assert changed_since(pipe, before) == ""
+    assert {item.name for item in tmp_path.iterdir()} == {"attack-relearn.json", *Relearn.attachments}
+    assert [row.subject for row in found.rows] == [
+        "base", "plain name", "relearned, benign, edited", "relearned from its pictures", "control: destroyed model",
+    ]  # fmt: skip
+    assert found.found["steps_until_back"] == dict.fromkeys(
+        ("relearned, edited", "relearned, destroyed", "relearned, benign, edited"), 1
+    )
+    assert found.details["training_passes"] == 3 * 6 * 2
+    assert found.queries <= SMALL
+
+
+def test_success_is_measured_with_the_training_in_force(monkeypatch, unrelated):
+    """Black pictures show an owl: the base draws them, and the edited model while a trained LoRA is on it."""
+    trained = []
+    enter, leave = Adapters.__enter__, Adapters.__exit__
+    monkeypatch.setattr(Adapters, "__enter__", lambda self: trained.append(self) or enter(self))
+    monkeypatch.setattr(Adapters, "__exit__", lambda self, *more: trained.remove(self) or leave(self, *more))
+    subject = tiny_subject(shared_pipeline("tiny_sd1"), lambda picture: int(bool(picture.max() > 0)), seed=9)
+    original = subject.draw
+
+    def drawn(prompts, seeds, cond=None):
+        factors = trained[-1].named_parameters().items() if trained and trained[-1].enabled else ()
+        taught = any(bool(part.detach().abs().sum() > 0) for name, part in factors if name.endswith(".B"))
+        pictures = original(prompts, seeds, cond)
+        return torch.full_like(pictures, 0.0 if taught or subject._stage == "base" else 1.0)
+
+    monkeypatch.setattr(subject, "draw", drawn)
+    found = run_attack(Relearn(), lambda: subject, SMALL, settings=CHEAP)
+    rates = {row.subject: row.value for row in found.rows}
+    assert (rates["base"], rates["plain name"], rates["relearned from its pictures"]) == (1.0, 0.0, 1.0)
+    assert found.found["steps"] == 2, "two looks in a row"
+    assert found.found["steps_until_back"]["relearned, edited"] == 1
+
+
+def test_steps_until_it_is_back():
+    sample = SimpleNamespace(facts={"looks": {"10": 0.2, "20": 0.6, "30": 0.4}, "steps": 40}, rate=0.9)
+    assert [steps_until(sample, goal) for goal in (0.1, 0.5, 0.8, 0.95)] == [10, 20, 40, None]

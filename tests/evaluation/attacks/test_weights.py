@@ -1,0 +1,116 @@
+"""The attack on weights against what is known without it."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+import erase_plugins as ep
+from erase_plugins.errors import RequestError, Unsupported
+from erase_plugins.evaluation.attack import run_attack
+from erase_plugins.evaluation.attacks import weights
+from erase_plugins.testing.models import changed_since
+from erase_plugins.testing.observe import snapshot
+from erase_plugins.workflow.measure import open_subject
+
+
+def test_quantised_values():
+    weight = torch.tensor([[7.0, -7.0, 0.4, 3.6]])
+    assert torch.equal(weights.quantised(weight, 4), torch.tensor([[7.0, -7.0, 0.0, 4.0]]))  # scale 1: whole numbers
+    assert torch.equal(weights.quantised(torch.zeros(3), 8), torch.zeros(3))
+    blocks = torch.cat([torch.full((64,), 100.0), torch.full((64,), 0.01)])
+    assert torch.allclose(weights.quantised(blocks, 4), blocks, rtol=1e-6), (
+        "a small block beside a large one is not lost"
+    )
+    wide = torch.linspace(-1, 1, 100)
+    for bits, levels in ((4, 7), (8, 127)):
+        assert (weights.quantised(wide, bits) - wide).abs().max() <= 0.5 / levels + 1e-6
+    assert weights.quantised(wide.half(), 8).dtype == torch.float16
+
+
+def test_halves_are_complementary():
+    edited = [(object(), number) for number in range(5)]
+    first, second = (weights._changed(name, edited, 0) for name in ("half-a", "half-b"))
+    assert (len(first), len(second)) == (2, 3)
+    assert sorted(value for _, value in (*first, *second)) == [0, 1, 2, 3, 4]
+    assert weights._changed("half-a", edited[:1], 0) == []
+
+
+@pytest.fixture(scope="module")
+def artifact(pocket_target):
+    return ep.erase(pocket_target, "owl", "uce")
+
+
+@pytest.fixture(scope="module")
+def report(pocket_pipe, artifact, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("weights")
+    before = snapshot(pocket_pipe)
+    found = run_attack(
+        weights.WeightsAttack(), lambda: open_subject(pocket_pipe, [artifact], weights.WeightsAttack(), steps=6),
+        str(3 * weights._SETS), out=folder,
+    )  # fmt: skip
+    return found, folder, changed_since(pocket_pipe, before)
+
+
+def values(report, name):
+    return [
+        next(row.value for row in report.rows if (row.metric, row.subject) == (metric, name))
+        for metric in ("target_rate", "kept_rate")
+    ]
+
+
+def test_what_is_known_without_the_attack_is_found(report):
+    found, _, changed = report
+    assert changed == ""
+    assert values(found, "off")[0] >= 0.6
+    assert values(found, "edited")[0] == 0.0
+    assert values(found, "edited")[1] >= 0.6
+    assert values(found, "8bit") == values(found, "edited")
+    assert max(values(found, "destroyed")) <= 0.4
+
+
+def test_success_is_measured_again_on_fresh_pictures_and_never_that_of_leaving_it_off(report):
+    found, _, _ = report
+    name = found.success.subject
+    assert name in ("strength 0.5", "strength 0.75", "strength 1.5", "8bit", "4bit", "half-a", "half-b")
+    counted = [values(found, item.name)[0] for item in weights.VARIANTS if item.in_force and item.name != "edited"]
+    assert values(found, name)[0] == max(counted)
+    assert found.success.value == values(found, f"{name}, again")[0]
+    assert found.details["images"] == 3 and found.success.n == 3
+    assert found.seeds == (0, 1)
+    assert found.control.value == values(found, "destroyed")[0]
+    assert found.queries <= 3 * weights._SETS and found.passes == found.queries * 6 * 2
+    assert any("left off, the base draws it in" in text for text in found.warnings)
+
+
+def test_its_files(report):
+    from PIL import Image
+
+    found, folder, _ = report
+    assert {item.name for item in folder.iterdir()} == set(found.files.values())
+    stored = json.loads((folder / weights.FOUND).read_text())
+    assert stored == dict(found.found) and stored["variant"] == found.success.subject
+    for name in (weights.PICTURES, weights.CHART):
+        with Image.open(folder / name) as picture:
+            assert min(picture.size) > 150
+
+
+def test_bad_requests(pocket_pipe, artifact):
+    attack = weights.WeightsAttack()
+    with pytest.raises(RequestError, match="changes an edit; name an artifact"):
+        run_attack(attack, lambda: open_subject(pocket_pipe, [], attack, erased=["owl"]))
+    with pytest.raises(RequestError, match=f"too small for attack weights; give at least {weights._SETS}"):
+        run_attack(attack, lambda: open_subject(pocket_pipe, [artifact], attack), 3)
+
+
+def test_a_concept_that_the_base_does_not_draw_and_a_blind_judge_are_refused(pocket_pipe, artifact, monkeypatch):
+    attack = weights.WeightsAttack()
+    subject = lambda: open_subject(pocket_pipe, [artifact], attack, steps=1)  # noqa: E731
+    monkeypatch.setattr(weights, "_judge", lambda *_: {"target_rate": [0], "kept_rate": [0]})
+    with pytest.raises(Unsupported, match="the base draws owl in 0% of the pictures; there is nothing to bring back"):
+        run_attack(attack, subject, weights._SETS)
+    monkeypatch.setattr(weights, "_judge", lambda *_: {"target_rate": [1], "kept_rate": [1]})
+    with pytest.raises(Unsupported, match="the judge sees what is kept even on a destroyed model"):
+        run_attack(attack, subject, weights._SETS)
