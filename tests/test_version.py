@@ -26,6 +26,6 @@ def test_package_and_node_registry_read_it_from_the_code():
 
 
 def test_manifests_say_it_and_with_them_cards_and_bundles(monkeypatch):
-    assert late.VERSION == erase_plugins.__version__
+    assert erase_plugins.__version__ == late.VERSION
     monkeypatch.setattr(late, "VERSION", "9.9.9")
     assert package_versions()["erase-plugins"] == "9.9.9"

@@ -136,7 +136,7 @@ def bare(graph: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 async def run(comfy: Path, base: Path, repository: Path) -> dict[str, Any]:
-    port = comfy_server.free_port()
+    port = comfy_server.own_port()
     process = start(comfy, base, port)
     out: dict[str, Any] = {}
     try:

@@ -33,7 +33,7 @@ def client(environment, tmp_path_factory):
     (base / "front" / "index.html").write_text("no editor in this test", encoding="utf-8")
     path = os.pathsep.join([str(comfy_server.hide(base)), str(ROOT)])
     nobody = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(base / "hf"), "HF_HUB_OFFLINE": "0"}
-    port = comfy_server.free_port()
+    port = comfy_server.own_port()
     process = comfy_server.start(python, comfy, base, port, base / "front", path, environment=nobody)
     try:
         comfy_server.wait_ready(process, base, port)

@@ -88,6 +88,7 @@ def test_the_person_is_asked_and_everything_but_the_button_means_no(editor, hub,
     assert hub.count("POST /api/repos/create") == before
 
 
+@pytest.mark.smoke
 def test_the_button_sends_exactly_once(editor, hub, repo, shoot):
     editor.load(shared(repo))
     switch_on(editor)
