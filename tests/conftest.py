@@ -18,9 +18,10 @@ os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = "1"
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("HF_HUB_DISABLE_XET", "1")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-# child processes share it; the user's own stays as it is
-os.environ["ERASE_PLUGINS_CACHE"] = tempfile.mkdtemp(prefix="erase-plugins-cache-")
-atexit.register(shutil.rmtree, os.environ["ERASE_PLUGINS_CACHE"], ignore_errors=True)
+# workers and other child processes share it; the user's own stays as it is
+if "PYTEST_XDIST_WORKER" not in os.environ:
+    os.environ["ERASE_PLUGINS_CACHE"] = tempfile.mkdtemp(prefix="erase-plugins-cache-")
+    atexit.register(shutil.rmtree, os.environ["ERASE_PLUGINS_CACHE"], ignore_errors=True)
 
 GOLDEN = Path(__file__).parent / "golden" / "data"
 

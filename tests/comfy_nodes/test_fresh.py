@@ -11,7 +11,7 @@ from tests.comfy_nodes import comfy_server
 from tests.comfy_nodes.client import Client
 from tests.comfy_nodes.conftest import ROOT
 from tests.comfy_nodes.test_examples import WORKFLOWS
-from tests.comfy_nodes.workflow import to_prompt
+from tests.comfy_nodes.workflow import quickly, to_prompt
 
 pytestmark = [pytest.mark.comfy, pytest.mark.slow]
 NEEDS = "_needs_"
@@ -50,7 +50,7 @@ def workflow(name):
 def test_a_template_without_needs_finishes(client, name):
     found = workflow(name)
     assert found["extra"]["erase_plugins"]["needs"] == []
-    ran = client.run(to_prompt(found, client.get("/object_info")))
+    ran = client.run(to_prompt(quickly(found), client.get("/object_info")))
     assert ran["status"]["status_str"] == "success", ran["status"]["messages"][-1]
 
 

@@ -9,6 +9,7 @@ import pytest
 from tests.comfy_nodes.browser.conftest import NAME
 from tests.comfy_nodes.conftest import ROOT
 from tests.comfy_nodes.test_examples import RANDOM
+from tests.comfy_nodes.workflow import quickly
 from tools.docs.comfy import own_specs
 
 pytestmark = [pytest.mark.comfy, pytest.mark.browser, pytest.mark.slow]
@@ -34,7 +35,7 @@ def no_error_from_our_files(editor):
     ],
 )  # fmt: skip
 def test_a_workflow_runs_and_its_pictures_are_seen(editor, shoot, path):
-    editor.load(read(path))
+    editor.load(quickly(read(path)))
     kind, detail = editor.run()
     assert kind == "execution_success", detail
     editor.show()
