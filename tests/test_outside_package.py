@@ -72,7 +72,7 @@ def test_the_example_keeps_the_contract_by_its_own_tests(example_site, tmp_path)
         "-p",
         "no:cacheprovider",
         "-k",
-        "tiny or values",
+        "tiny_sd1 or values",
         str(tmp_path),
         cwd=tmp_path,
     )
