@@ -23,14 +23,14 @@ Differs from the official code (``train_ace.py``, ``clip_evaluator.py``):
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from erase_plugins.engine.erasing import all_phrases, check_no_anchor, preset_names
+from erase_plugins.engine.erasing import all_phrases, check_no_anchor, resolved
 from erase_plugins.engine.training_options import TrainingOptions, check_templates, revive
 from erase_plugins.errors import RequestError
 from erase_plugins.hookspecs import hookimpl
-from erase_plugins.options import as_dict, option, resolve
+from erase_plugins.options import as_dict, option
 from erase_plugins.types import EditPlan, EraseRequest
 
 if TYPE_CHECKING:
@@ -111,10 +111,8 @@ class ACE:
     def plan(self, request: EraseRequest, info: TargetInfo) -> EditPlan:
         from erase_plugins.engine import training_plan as cost
 
-        options: ACEOptions = resolve(ACEOptions, request.options, preset_names(request, info))
-        if options.parameters == "full" and "lr" not in request.options:  # the rate above is that of the factors
-            options = replace(options, lr=None)
-        options = options.settled(request, info)
+        options: ACEOptions = resolved(ACEOptions, request, info)
+        options = options.settled(request)
         self._check(request, options)
         cost.check_trainable(self.id, info)
         info.modules("cross_attn")

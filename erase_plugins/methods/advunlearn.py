@@ -28,11 +28,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from erase_plugins.engine.erasing import all_phrases, check_no_anchor, preset_names
+from erase_plugins.engine.erasing import all_phrases, check_no_anchor, resolved
 from erase_plugins.engine.training_options import TrainingOptions, check_templates, revive
 from erase_plugins.errors import RequestError
 from erase_plugins.hookspecs import hookimpl
-from erase_plugins.options import as_dict, option, resolve
+from erase_plugins.options import as_dict, option
 from erase_plugins.types import EditPlan, EraseRequest
 
 if TYPE_CHECKING:
@@ -50,8 +50,6 @@ if TYPE_CHECKING:
 _INNER = 1 << 20
 #: denoiser sets -> module group; "text" is the text encoder
 GROUPS = {"x": "cross_attn", "u": "non_cross", "all": "denoiser"}
-#: learning rates: parameters -> preset -> rate
-_RATES = {"lora": {"pocket": 4e-3, "": 1e-4}, "full": {"pocket": 1e-4, "": 1e-5}}
 
 
 @dataclass(frozen=True)
@@ -60,6 +58,7 @@ class AdvUnlearnOptions(TrainingOptions):
 
     presets = "../presets/advunlearn.toml"
 
+    lr: float | None = option(1e-4, "learning rate; none picks it by parameters and model size", low=0.0, high=1.0)
     rank: int = option(32, "LoRA rank; alpha equals rank", low=1, high=1024)
     keep_words: int = option(237, "retained words, half of them the closest to the concept", low=0, high=10_000)
     keep_weight: float = option(0.5, "gamma, weight of what is retained", low=0.0)
@@ -163,16 +162,13 @@ class AdvUnlearn:
 
     def _resolve(self, request: EraseRequest, info: TargetInfo) -> AdvUnlearnOptions:
         given = dict(request.options)
-        options: AdvUnlearnOptions = resolve(AdvUnlearnOptions, given, preset_names(request, info))
+        options: AdvUnlearnOptions = resolved(AdvUnlearnOptions, replace(request, options=given), info)
         if not options.on_text and "retain" not in given:
             options = replace(options, retain="predictions")
         if not options.on_text and options.retain == "states":
             raise RequestError("retain=states holds the text encoder, which does not change here; use predictions")
         check_templates(options.templates)
         check_no_anchor(request)
-        if options.lr is None:
-            rates = _RATES[options.parameters]
-            options = replace(options, lr=next((rates[p] for p in info.profiles if p in rates), rates[""]))
         return replace(options, harvest=min(options.harvest, options.steps))
 
     def run(self, plan: EditPlan, target: Target, ctx: RunContext) -> Edit:

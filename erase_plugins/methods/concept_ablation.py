@@ -25,11 +25,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from erase_plugins.engine.erasing import all_phrases, preset_names
+from erase_plugins.engine.erasing import all_phrases, resolved
 from erase_plugins.engine.training_options import TrainingOptions, check_templates, revive
 from erase_plugins.errors import RequestError
 from erase_plugins.hookspecs import hookimpl
-from erase_plugins.options import as_dict, option, resolve
+from erase_plugins.options import as_dict, option
 from erase_plugins.types import Concept, EditPlan, EraseRequest
 
 if TYPE_CHECKING:
@@ -47,9 +47,6 @@ _PHRASINGS = {
     "style": ("{p}, in the style of {t}", "in {t}'s style, {p}", "in {t}'s style, {p}"),
     "explicit": ("{t}, {p}", "in {t} style, {p}", "{p}, {t}"),
 }
-_FULL_RATES = {"explicit": 6.4e-5, "": 1.6e-5}
-#: rate of LoRA on toy-sized models; the answer to the anchor is nearer than the targets of negative guidance
-_POCKET_RATE = 4e-3
 
 
 @dataclass(frozen=True)
@@ -121,9 +118,7 @@ class ConceptAblation:
         )  # fmt: skip
 
     def _resolve(self, request: EraseRequest, info: TargetInfo) -> ConceptAblationOptions:
-        kind = request.concepts[0].kind
-        names = preset_names(request, info) if "pocket" in info.profiles else (kind, *info.profiles)
-        options: ConceptAblationOptions = resolve(ConceptAblationOptions, request.options, names)
+        options: ConceptAblationOptions = resolved(ConceptAblationOptions, request, info)
         check_templates(options.templates)
         for concept in request.concepts:
             anchor = anchor_of(concept, options)
@@ -134,13 +129,7 @@ class ConceptAblation:
                 raise RequestError(f"anchor prompt '{lacking[0]}' lacks the anchor '{anchor}'; name it in every prompt")
             if options.anchor_prompts and not anchor:
                 raise RequestError("anchor_prompts needs --to: which word in them becomes the concept?")
-        rate = options.lr
-        if rate is None and options.parameters == "full" and "pocket" not in info.profiles:
-            rate = _FULL_RATES.get(kind, _FULL_RATES[""])
-        if rate is None and options.parameters == "lora" and "pocket" in info.profiles:
-            rate = _POCKET_RATE
-        rate = options.rate(info) if rate is None else rate
-        return replace(options, lr=rate, harvest=min(options.harvest, options.steps))
+        return replace(options, harvest=min(options.harvest, options.steps))
 
     def run(self, plan: EditPlan, target: Target, ctx: RunContext) -> Edit:
         from erase_plugins.engine.adapters import Adapters

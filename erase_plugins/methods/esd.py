@@ -25,14 +25,14 @@ Differs from the official code (``train-esd.py``, ``esd_sd.py``, ``esd_sdxl.py``
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from erase_plugins.engine.erasing import all_phrases, check_no_anchor, preset_names, shared_iterations
+from erase_plugins.engine.erasing import all_phrases, check_no_anchor, resolved, shared_iterations
 from erase_plugins.engine.training_options import TrainingOptions, check_templates, revive
 from erase_plugins.errors import RequestError
 from erase_plugins.hookspecs import hookimpl
-from erase_plugins.options import as_dict, option, resolve
+from erase_plugins.options import as_dict, option
 from erase_plugins.types import EditPlan, EraseRequest
 
 if TYPE_CHECKING:
@@ -152,14 +152,14 @@ class ESD:
         if "train" in given:
             name = str(given["train"]).lower().removeprefix("esd-")
             given["train"] = _OTHER_NAMES.get(name, name)
-        options: ESDOptions = resolve(ESDOptions, given, preset_names(request, info))
+        options: ESDOptions = resolved(ESDOptions, replace(request, options=given), info)
         if options.eta < 0 and not options.enhance:
             raise RequestError(f"eta={options.eta:g} would strengthen the concept; add enhance=true if that is wanted")
         if options.erase_from is not None and not options.erase_from.strip():
             raise RequestError("erase_from is empty; name the prompt to erase from, or leave it out")
         check_templates(options.templates)
         check_no_anchor(request)
-        ready: ESDOptions = options.settled(request, info)
+        ready: ESDOptions = options.settled(request)
         return ready
 
     def run(self, plan: EditPlan, target: Target, ctx: RunContext) -> Edit:

@@ -26,7 +26,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from erase_plugins.engine.erasing import preset_names
+from erase_plugins.engine.erasing import resolved
 from erase_plugins.engine.frames import CAPTIONS
 from erase_plugins.engine.training_options import LoopOptions, WeightOptions, revive
 from erase_plugins.errors import RequestError, Unsupported
@@ -43,8 +43,6 @@ if TYPE_CHECKING:
     from erase_plugins.engine.text_tuning import HeldStates
     from erase_plugins.families.base import Target, TargetInfo
 
-#: learning rates: parameters -> preset -> rate
-_RATES = {"lora": {"pocket": 4e-3, "": 5e-4}, "full": {"pocket": 1e-4, "": 1e-5}}
 #: rows of the noise schedule; pictures meet all of them
 _LEVELS = 1000
 
@@ -55,6 +53,7 @@ class FewShotOptions(LoopOptions, WeightOptions):
 
     presets = "../presets/few-shot.toml"
 
+    lr: float | None = option(5e-4, "learning rate; none picks it by parameters and model size", low=0.0, high=1.0)
     rank: int = option(16, "LoRA rank; alpha equals rank", low=1, high=1024)
     iterations: int = option(10, "training steps", low=1)
     batch: int = option(2, "pictures per training step", low=1, high=1024)
@@ -133,7 +132,7 @@ class FewShot:
         )  # fmt: skip
 
     def _resolve(self, request: EraseRequest, info: TargetInfo) -> FewShotOptions:
-        options: FewShotOptions = resolve(FewShotOptions, request.options, preset_names(request, info))
+        options: FewShotOptions = resolved(FewShotOptions, request, info)
         odd = [concept for concept in request.concepts if concept.kind not in FewShot.kinds]
         if odd:
             raise Unsupported(
@@ -146,9 +145,6 @@ class FewShot:
             raise Unsupported(f"few-shot trains on epsilon or v_prediction models, {info.model} uses {info.prediction}")
         if len(request.concepts) > 1 and (options.pictures or options.anchor_pictures):
             raise RequestError("pictures were given for several concepts at once; erase one concept per run")
-        if options.lr is None:
-            rates = _RATES[options.parameters]
-            options = replace(options, lr=next((rates[p] for p in info.profiles if p in rates), rates[""]))
         return options
 
     def run(self, plan: EditPlan, target: Target, ctx: RunContext) -> Edit:

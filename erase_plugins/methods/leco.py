@@ -25,11 +25,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from erase_plugins.engine.erasing import ErasePrompts, all_phrases, check_becomes, preset_names, shared_iterations
+from erase_plugins.engine.erasing import ErasePrompts, all_phrases, check_becomes, resolved, shared_iterations
 from erase_plugins.engine.training_options import RolloutOptions, check_templates, revive
 from erase_plugins.errors import RequestError
 from erase_plugins.hookspecs import hookimpl
-from erase_plugins.options import as_dict, option, resolve
+from erase_plugins.options import as_dict, option
 from erase_plugins.types import EditPlan, EraseRequest
 
 if TYPE_CHECKING:
@@ -48,7 +48,6 @@ _LAYERS: dict[str, Callable[[str], bool]] = {
     "selfattn": lambda path: "attn1" in path,
     "noxattn": lambda path: "attn2" not in path,
 }
-_RATES = {"pocket": 5e-3, "": 1e-4}
 
 
 @dataclass(frozen=True)
@@ -120,7 +119,7 @@ class LECO:
         )  # fmt: skip
 
     def _resolve(self, request: EraseRequest, info: TargetInfo) -> LECOOptions:
-        options: LECOOptions = resolve(LECOOptions, request.options, preset_names(request, info))
+        options: LECOOptions = resolved(LECOOptions, request, info)
         check_templates(options.templates)
         check_becomes(request)
         if options.positive is not None and options.positive == options.unconditional:
@@ -128,8 +127,7 @@ class LECO:
         anchored = [concept.text for concept in request.concepts if concept.anchor is not None]
         if anchored and options.neutral is not None:
             raise RequestError(f"'{anchored[0]}' has --to and there is neutral as well; give one of them")
-        rate = options.lr if options.lr is not None else _RATES["pocket" if "pocket" in info.profiles else ""]
-        return replace(options, lr=rate, harvest=min(options.harvest, options.steps))
+        return replace(options, harvest=min(options.harvest, options.steps))
 
     def run(self, plan: EditPlan, target: Target, ctx: RunContext) -> Edit:
         from erase_plugins.engine.adapters import Adapters

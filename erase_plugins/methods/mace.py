@@ -29,11 +29,11 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from erase_plugins.engine.closed_form_options import FramedOptions
-from erase_plugins.engine.erasing import preset_names
+from erase_plugins.engine.erasing import resolved
 from erase_plugins.engine.training_options import LoopOptions, check_templates, revive
 from erase_plugins.errors import RequestError
 from erase_plugins.hookspecs import hookimpl
-from erase_plugins.options import as_dict, option, resolve
+from erase_plugins.options import as_dict, option
 from erase_plugins.types import EditPlan, EraseRequest
 
 if TYPE_CHECKING:
@@ -47,8 +47,6 @@ if TYPE_CHECKING:
     from erase_plugins.engine.pools import Rollout
     from erase_plugins.families.base import Target, TargetInfo
     from erase_plugins.families.target import FamilyTraits
-
-_RATES = {"pocket": 2e-3, "object": 1e-5, "explicit": 1e-5, "": 1e-4}
 
 
 @dataclass(frozen=True)
@@ -120,8 +118,7 @@ class MACE:
         )
 
     def _resolve(self, request: EraseRequest, info: TargetInfo) -> MACEOptions:
-        kind = request.concepts[0].kind
-        options: MACEOptions = resolve(MACEOptions, request.options, preset_names(request, info))
+        options: MACEOptions = resolved(MACEOptions, request, info)
         check_templates(options.templates)
         if options.data is not None:
             if len(request.concepts) > 1:
@@ -129,9 +126,7 @@ class MACE:
             from erase_plugins.engine.drawn import check_data
 
             check_data(options.data, info)
-        names = ("pocket", kind, "") if "pocket" in info.profiles else (kind, "")
-        rate = next(_RATES[name] for name in names if name in _RATES)
-        return replace(options, lr=rate if options.lr is None else options.lr)
+        return options
 
     def run(self, plan: EditPlan, target: Target, ctx: RunContext) -> Edit:
         from erase_plugins.engine.collect import collect, summary

@@ -26,11 +26,11 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from erase_plugins.engine.closed_form_options import ClosedFormOptions
-from erase_plugins.engine.erasing import preset_names
+from erase_plugins.engine.erasing import resolved
 from erase_plugins.engine.training_options import TrainingOptions, check_templates, revive, spread
 from erase_plugins.errors import RequestError
 from erase_plugins.hookspecs import hookimpl
-from erase_plugins.options import option, resolve
+from erase_plugins.options import option
 from erase_plugins.types import EditPlan, EraseRequest
 
 if TYPE_CHECKING:
@@ -111,8 +111,8 @@ class RealEra:
         from erase_plugins.engine import training_plan as cost
         from erase_plugins.engine.estimate import closed_form_plan
 
-        options: RealEraOptions = resolve(RealEraOptions, request.options, preset_names(request, info))
-        options = options.settled(request, info)
+        options: RealEraOptions = resolved(RealEraOptions, request, info)
+        options = options.settled(request)
         check_templates(options.templates)
         options.shell  # noqa: B018 - refuses an empty shell
         if options.terms == "alternate" and not options.neighbours + options.outside:

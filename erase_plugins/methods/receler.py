@@ -26,11 +26,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from erase_plugins.engine.erasing import all_phrases, check_no_anchor, preset_names, shared_iterations
+from erase_plugins.engine.erasing import all_phrases, check_no_anchor, resolved, shared_iterations
 from erase_plugins.engine.training_options import RolloutOptions, check_templates, revive
 from erase_plugins.errors import RequestError
 from erase_plugins.hookspecs import hookimpl
-from erase_plugins.options import as_dict, option, resolve
+from erase_plugins.options import as_dict, option
 from erase_plugins.types import Concept, EditPlan, EraseRequest
 
 if TYPE_CHECKING:
@@ -148,10 +148,10 @@ class Receler:
         )  # fmt: skip
 
     def _resolve(self, request: EraseRequest, info: TargetInfo) -> RecelerOptions:
-        options: RecelerOptions = resolve(RecelerOptions, request.options, preset_names(request, info))
+        options: RecelerOptions = resolved(RecelerOptions, request, info)
         check_templates(options.templates)
         check_no_anchor(request)
-        ready: RecelerOptions = options.settled(request, info)
+        ready: RecelerOptions = options.settled(request)
         return ready
 
     def run(self, plan: EditPlan, target: Target, ctx: RunContext) -> Edit:

@@ -28,11 +28,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from erase_plugins.engine.erasing import ErasePrompts, all_phrases, check_becomes, preset_names
+from erase_plugins.engine.erasing import ErasePrompts, all_phrases, check_becomes, resolved
 from erase_plugins.engine.training_options import RolloutOptions, check_templates, revive
 from erase_plugins.errors import RequestError
 from erase_plugins.hookspecs import hookimpl
-from erase_plugins.options import as_dict, option, resolve
+from erase_plugins.options import as_dict, option
 from erase_plugins.types import EditPlan, EraseRequest
 
 if TYPE_CHECKING:
@@ -44,8 +44,6 @@ if TYPE_CHECKING:
     from erase_plugins.engine.memories import Memories
     from erase_plugins.engine.pools import Part, Rollout
     from erase_plugins.families.base import Conditioning, Target, TargetInfo
-
-_RATES = {"pocket": 5e-3, "": 1e-4}
 
 
 @dataclass(frozen=True)
@@ -136,13 +134,12 @@ class SPM:
         )  # fmt: skip
 
     def _resolve(self, request: EraseRequest, info: TargetInfo) -> SPMOptions:
-        options: SPMOptions = resolve(SPMOptions, request.options, preset_names(request, info))
+        options: SPMOptions = resolved(SPMOptions, request, info)
         check_templates(options.templates)
         check_becomes(request)
         if not options.gate_low < options.gate_high:
             raise RequestError(f"gate_low={options.gate_low:g} must be below gate_high={options.gate_high:g}")
-        rate = options.lr if options.lr is not None else _RATES["pocket" if "pocket" in info.profiles else ""]
-        return replace(options, lr=rate, harvest=min(options.harvest, options.steps))
+        return replace(options, harvest=min(options.harvest, options.steps))
 
     def run(self, plan: EditPlan, target: Target, ctx: RunContext) -> Edit:
         from erase_plugins.engine.gating import make_gate

@@ -30,7 +30,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from erase_plugins.engine.closed_form_options import ClosedFormOptions
-from erase_plugins.engine.erasing import all_phrases, preset_names
+from erase_plugins.engine.erasing import all_phrases, resolved
 from erase_plugins.engine.frames import (
     FRAMES,
     SAFE,
@@ -39,7 +39,7 @@ from erase_plugins.engine.frames import (
 from erase_plugins.engine.training_options import TrainingOptions, check_templates, revive, spread
 from erase_plugins.errors import RequestError
 from erase_plugins.hookspecs import hookimpl
-from erase_plugins.options import option, resolve
+from erase_plugins.options import option
 from erase_plugins.types import EditPlan, EraseRequest
 
 if TYPE_CHECKING:
@@ -137,8 +137,8 @@ class TRCE:
         from erase_plugins.engine import training_plan as cost
         from erase_plugins.engine.estimate import closed_form_plan
 
-        options: TRCEOptions = resolve(TRCEOptions, request.options, preset_names(request, info))
-        options = options.settled(request, info)
+        options: TRCEOptions = resolved(TRCEOptions, request, info)
+        options = options.settled(request)
         options = replace(options, harvest=min(options.harvest, options.early_steps))
         check_templates(options.templates)
         check_templates(options.frames)
