@@ -35,6 +35,11 @@ def check_trainable(method: str, info: TargetInfo) -> None:
         )
 
 
+def place(ref: ModuleRef) -> str:
+    """What a plan calls a module."""
+    return f"{ref.component}.{ref.path}"
+
+
 def trainable(refs: Sequence[ModuleRef], rank: int | None) -> int:
     """Number of trained values: LoRA factors, or full weights and biases."""
     if rank is None:
