@@ -51,7 +51,7 @@ class TrainingRun:
         key: identifies the run, for what is kept on disk.
         refs: modules that may change, as planned.
         phrases: everything that stands for an erased concept; `TrainedMethod.prepare` may add to it.
-        adapters: what is trained; attached from `TrainedMethod.prepare` on.
+        adapters: what is trained (`engine.adapters.Trainable`); attached from `TrainedMethod.prepare` on.
         state: what `TrainedMethod.prepare` returned.
         retained: teacher states of what must stay; None if nothing is held.
         carried: what the loss changes from step to step besides the adapters; saved with every checkpoint.
@@ -66,7 +66,7 @@ class TrainingRun:
     key: str
     refs: Sequence[ModuleRef]
     phrases: list[str]
-    adapters: Trainable = field(init=False)
+    adapters: Any = field(init=False)
     state: Any = None
     retained: Pool | None = None
     carried: Carried | None = None
