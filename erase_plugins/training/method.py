@@ -104,9 +104,9 @@ class TrainingRun:
 
     def mean_squares(self, parts: Sequence[Any]) -> Tensor:
         """Sum over the parts (states, prompts, wanted predictions, weight); see `engine.pools.mean_squares`."""
-        from erase_plugins.engine.pools import mean_squares
+        from erase_plugins.engine import pools
 
-        return mean_squares(self.target, parts, self.ctx)
+        return pools.mean_squares(self.target, [pools.Part(*part) for part in parts], self.ctx)
 
 
 class TrainedMethod(ABC):
