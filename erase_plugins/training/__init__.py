@@ -6,7 +6,9 @@
 
 from erase_plugins.engine.training_options import LoopOptions, RolloutOptions, TrainingOptions, WeightOptions
 from erase_plugins.training.method import Cost, TrainedMethod, TrainingRun
+from erase_plugins.training.staged import StagedMethod
 
 __all__ = [
-    "Cost", "LoopOptions", "RolloutOptions", "TrainedMethod", "TrainingOptions", "TrainingRun", "WeightOptions",
+    "Cost", "LoopOptions", "RolloutOptions", "StagedMethod", "TrainedMethod", "TrainingOptions", "TrainingRun",
+    "WeightOptions",
 ]  # fmt: skip

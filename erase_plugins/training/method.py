@@ -17,7 +17,7 @@ from erase_plugins.types import EditPlan, EraseRequest
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from erase_plugins.artifacts.edit import Edit
+    from erase_plugins.artifacts.edit import ContextMap, Edit
     from erase_plugins.engine.adapters import Trainable
     from erase_plugins.engine.context import RunContext
     from erase_plugins.engine.loop import Carried
@@ -53,6 +53,7 @@ class TrainingRun:
         phrases: everything that stands for an erased concept; `TrainedMethod.prepare` may add to it.
         adapters: what is trained (`engine.adapters.Trainable`); attached from `TrainedMethod.prepare` on.
         state: what `TrainedMethod.prepare` returned.
+        statistics, closed: sums and edit of a closed form before the training (`training.staged`).
         retained: teacher states of what must stay; None if nothing is held.
         carried: what the loss changes from step to step besides the adapters; saved with every checkpoint.
         stack: contexts that stay open until the run ends.
@@ -66,8 +67,10 @@ class TrainingRun:
     key: str
     refs: Sequence[ModuleRef]
     phrases: list[str]
-    adapters: Any = field(init=False)
+    adapters: Any = None
     state: Any = None
+    statistics: Any = None
+    closed: Any = None
     retained: Pool | None = None
     carried: Carried | None = None
     stack: ExitStack = field(default_factory=ExitStack)
@@ -77,6 +80,21 @@ class TrainingRun:
         """How trajectories are made."""
         made: Rollout = self.options.rollout_on(self.target, self.adapters, self.ctx)
         return made
+
+    @property
+    def change(self) -> ContextMap:
+        """The map of text rows that the closed form before the training has solved for."""
+        from erase_plugins.artifacts.edit import CONTEXT, ContextMap
+
+        (found,) = [delta for _, key, delta in self.closed.items() if key == CONTEXT]
+        assert isinstance(found, ContextMap)
+        return found
+
+    def mapped(self, cond: Conditioning) -> Conditioning:
+        """Prompts as the model after the closed form sees them."""
+        from erase_plugins.engine.mapping import mapped
+
+        return mapped(cond, self.change)
 
     def prompts(self) -> list[str]:
         """The prompt of each trajectory: every template with every phrase, as often as ``trajectories`` asks."""
@@ -240,7 +258,7 @@ class TrainedMethod(ABC):
         return self.train(self.begin(plan, target, ctx))
 
     def begin(self, plan: EditPlan, target: Target, ctx: RunContext) -> TrainingRun:
-        """A run before any work."""
+        """A run as it is before the training."""
         from erase_plugins.engine.run import plan_key
         from erase_plugins.engine.training_plan import place
 
