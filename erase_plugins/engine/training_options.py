@@ -30,11 +30,6 @@ class WeightOptions:
         """Rank of the adapters; None trains full weights."""
         return self.rank if self.parameters == "lora" else None
 
-    @property
-    def scale(self) -> float:
-        """Factor of the low-rank product: alpha over rank."""
-        return 1.0
-
 
 @dataclass(frozen=True)
 class LoopOptions:

@@ -170,7 +170,7 @@ class ACE(TrainedMethod):
         others = [seen[name] for name in encoded]
         moved = null_target(seen["null"], seen["prompt"], others, gammas[rows], options)
         erased = seen["null"] - options.eta * (seen["prompt"] - seen["null"])
-        parts = [(states, repeat(null, len(states)), moved, options.null_weight),
+        parts: list[Any] = [(states, repeat(null, len(states)), moved, options.null_weight),
                  (states, cond, erased, options.erase_weight)]  # fmt: skip
         for name, other in zip(encoded, others, strict=True):
             parts.append((states, encoded[name][rows.tolist()], other, options.prior_weight / options.prior_batch))

@@ -80,9 +80,7 @@ class AdvUnlearnOptions(TrainingOptions):
         "predictions", "what is compared for retained prompts: the denoiser's predictions, or text states",
         choices=("predictions", "states"),
     )  # fmt: skip
-    templates: tuple[str, ...] = option(
-        ("{}",), "prompts trained on; {} is the concept",
-    )  # fmt: skip
+    templates: tuple[str, ...] = option(("{}",), "prompts trained on; {} is the concept")
     rollout: str = option(
         "teacher", "states: from trajectories harvested once (teacher), or a fresh one for every state, as published",
         choices=("teacher", "fresh"),

@@ -24,7 +24,7 @@ Differs from the official code (``train-esd.py``, ``esd_sd.py``, ``esd_sdxl.py``
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -104,12 +104,12 @@ class ESD(TrainedMethod):
     needs = frozenset({"diffusers"})
     Options = ESDOptions
 
-    def given(self, request: EraseRequest) -> Mapping[str, Any]:
+    def resolved(self, request: EraseRequest, info: TargetInfo) -> Any:
         given = dict(request.options)
         if "train" in given:
             name = str(given["train"]).lower().removeprefix("esd-")
             given["train"] = _OTHER_NAMES.get(name, name)
-        return given
+        return super().resolved(replace(request, options=given), info)
 
     def settle(self, options: ESDOptions, request: EraseRequest, info: TargetInfo) -> Any:
         if options.eta < 0 and not options.enhance:

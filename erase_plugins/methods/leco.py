@@ -71,11 +71,6 @@ class LECOOptions(RolloutOptions):
     templates: tuple[str, ...] = option(("{}",), "prompts trained on; {} is the concept")
 
     @property
-    def lora_rank(self) -> int:
-        """Rank of the adapters."""
-        return self.rank
-
-    @property
     def scale(self) -> float:
         """Factor of the low-rank product."""
         return self.alpha / self.rank

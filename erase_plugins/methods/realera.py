@@ -76,9 +76,7 @@ class RealEraOptions(TrainingOptions, ClosedFormOptions):
     iterations: int = option(200, "training steps", low=1)
     keep_words: int = option(32, "vocabulary words to hold in training, half of them the closest", low=0, high=10_000)
     gated: bool = option(False, "act only on prompts that mean the concept; LoRA files cannot carry the gate")
-    templates: tuple[str, ...] = option(
-        ("{}", "a {}", "a {} picture"), "prompts trained on; {} is the concept",
-    )  # fmt: skip
+    templates: tuple[str, ...] = option(("{}", "a {}", "a {} picture"), "prompts trained on; {} is the concept")
 
     @property
     def shell(self) -> Shell:

@@ -67,11 +67,6 @@ class SPMOptions(RolloutOptions):
     gate_low: float = option(0.45, "score at which the gate begins to open", low=-10.0, high=10.0)
     gate_high: float = option(0.75, "score at which the gate is fully open", low=-10.0, high=10.0)
 
-    @property
-    def lora_rank(self) -> int:
-        """Rank of one concept's memory."""
-        return self.rank
-
     def gates(self) -> GateRecipe:
         """How the gates are made."""
         from erase_plugins.engine.gating import GateRecipe

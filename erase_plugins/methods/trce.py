@@ -62,9 +62,7 @@ class TRCEOptions(TrainingOptions, ClosedFormOptions):
     aliases: bool = option(True, "also take words that mean the same in the text encoder's vocabulary")
     rho: float = option(0.1, "energy of the kept rows, in units of the erased rows'", low=0.0)
     lam: float = option(1e-4, "ridge term, in units of the system's mean diagonal", low=1e-12)
-    templates: tuple[str, ...] = option(
-        ("a photo of {}",), "prompts of stage 2; {} is the concept",
-    )  # fmt: skip
+    templates: tuple[str, ...] = option(("a photo of {}",), "prompts of stage 2; {} is the concept")
     push: float = option(15.0, "g: how far the targets overshoot the safe and the unsafe prediction", low=0.0)
     margin: float = option(0.01, "distance by which the safe target must be closer", low=0.0)
     beta: float = option(1.0, "slope of the hinge", low=0.0)

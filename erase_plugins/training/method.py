@@ -173,10 +173,6 @@ class TrainedMethod(ABC):
         check_templates(options.templates)
         return options.settled(request)
 
-    def given(self, request: EraseRequest) -> Mapping[str, Any]:
-        """The options as the user spelled them."""
-        return request.options
-
     def steps(self, request: EraseRequest, options: Any) -> int:
         """Number of training steps."""
         return int(options.iterations)
@@ -197,7 +193,7 @@ class TrainedMethod(ABC):
         """Number of trained values, for the estimate."""
         from erase_plugins.engine.training_plan import trainable
 
-        return trainable(refs, options.lora_rank)
+        return trainable(refs, _rank(options))
 
     def notes(self, request: EraseRequest, options: Any) -> Sequence[str]:
         """What the user is told along with the plan."""
@@ -211,8 +207,8 @@ class TrainedMethod(ABC):
         """What is trained: low-rank changes of ``run.refs``, or full ones."""
         from erase_plugins.engine.adapters import Adapters
 
-        options = run.options
-        return Adapters(run.target, run.refs, options.lora_rank, options.scale, run.ctx.generator("adapters"))
+        scale = getattr(run.options, "scale", 1.0)
+        return Adapters(run.target, run.refs, _rank(run.options), scale, run.ctx.generator("adapters"))
 
     def retain(self, run: TrainingRun) -> Pool | None:
         """Teacher states of what must stay, asked after `prepare`; None if nothing is held."""
@@ -231,7 +227,7 @@ class TrainedMethod(ABC):
 
     def resolved(self, request: EraseRequest, info: TargetInfo) -> Any:
         """All options of a request, checked."""
-        return self.settle(resolved(self.Options, replace(request, options=self.given(request)), info), request, info)
+        return self.settle(resolved(self.Options, request, info), request, info)
 
     def plan(self, request: EraseRequest, info: TargetInfo) -> EditPlan:
         """The plan with its cost, from configuration alone."""
@@ -290,3 +286,9 @@ class TrainedMethod(ABC):
                 lambda: self.edit(run),
             )  # fmt: skip
             return self.finish(run)
+
+
+def _rank(options: Any) -> int | None:
+    """LoRA rank; None trains full weights."""
+    rank: int | None = options.lora_rank if hasattr(options, "lora_rank") else options.rank
+    return rank
