@@ -40,7 +40,7 @@ from erase_plugins.types import EraseRequest
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from erase_plugins.artifacts.edit import ContextMap, Edit
+    from erase_plugins.artifacts.edit import Edit
     from erase_plugins.artifacts.statistics import Statistics
     from erase_plugins.engine.collect import Recipe
     from erase_plugins.engine.memories import Memories
@@ -132,11 +132,7 @@ class MACE(StagedMethod):
         }  # fmt: skip
 
     def first(self, run: TrainingRun) -> Edit:
-        """Stage 1 alone."""
-        from erase_plugins.artifacts.solved import context_edit
-
-        change = refined(run.statistics)
-        return context_edit(change.A, change.B, run.statistics, run.target.family)
+        return stage_one(run.statistics, run.target.family)
 
     def trainable(self, run: TrainingRun) -> Memories:
         from erase_plugins.engine.memories import Memories
@@ -157,9 +153,8 @@ class MACE(StagedMethod):
         from erase_plugins.engine.pools import Rollout
 
         options, target = run.options, run.target
-        rollout = Rollout(
-            target, "ddim", options.steps, options.guidance, 1, run.ctx, run.adapters, run.plan.steps
-        )  # fmt: skip
+        total = run.plan.steps
+        rollout = Rollout(target, "ddim", options.steps, options.guidance, 1, run.ctx, run.adapters, total)
         prompts: list[str] = []
         rows: list[list[int]] = []
         owners: list[int] = []
@@ -206,11 +201,9 @@ class MACE(StagedMethod):
 
     def solve(self, statistics: Statistics, family: FamilyTraits) -> Edit:
         """The edit of given statistics: stage 1 and the fusion for all members together."""
-        from erase_plugins.artifacts.solved import context_edit
         from erase_plugins.engine.fusion import OwnChange, fuse
 
-        change = refined(statistics)
-        edit = context_edit(change.A, change.B, statistics, family)
+        edit = stage_one(statistics, family)
         modules = statistics.solver["modules"]
         sizes = [int(size) for _, size in modules]
         changes = [
@@ -226,14 +219,13 @@ class MACE(StagedMethod):
         return replace(edit, deltas={component: deltas})
 
 
-def refined(statistics: Statistics) -> ContextMap:
-    """Stage 1: the map that takes the concepts out of their rows; what is kept weighs as much for every concept."""
+def stage_one(statistics: Statistics, family: FamilyTraits) -> Edit:
+    """The map that takes the concepts out of their rows; what is kept weighs as much for every concept."""
     from erase_plugins.artifacts.closed_form import exact_factors
-    from erase_plugins.artifacts.edit import ContextMap
+    from erase_plugins.artifacts.solved import context_edit
     from erase_plugins.engine.solving import joint_map
 
-    A, B = exact_factors(joint_map(statistics))
-    return ContextMap(A.float().contiguous(), B.float().contiguous())
+    return context_edit(*exact_factors(joint_map(statistics)), statistics, family)
 
 
 def with_changes(run: TrainingRun) -> Statistics:
