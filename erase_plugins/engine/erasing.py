@@ -100,11 +100,3 @@ def check_no_anchor(request: EraseRequest) -> None:
         raise RequestError(
             f"{request.method} erases towards the empty prompt and takes no --to ({anchored[0]}); use uce"
         )
-
-
-def shared_iterations(request: EraseRequest, iterations: int) -> tuple[str, ...]:
-    """The warning of a plan in which many concepts share one default budget of training steps; empty otherwise."""
-    many = len(request.concepts)
-    if many <= 5 or "iterations" in request.options:
-        return ()
-    return (f"{many} concepts share {iterations} iterations; raise iterations if any survives",)

@@ -156,8 +156,7 @@ class AdvUnlearn(TrainedMethod):
         return None  # `_Work` holds predictions or text states
 
     def loss(self, run: TrainingRun, step: int) -> Tensor:
-        loss: Tensor = run.state.loss(step)
-        return loss
+        return run.state.loss(step)
 
 
 class _Work:

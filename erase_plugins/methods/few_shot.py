@@ -144,8 +144,7 @@ class FewShot(TrainedMethod):
         return None  # text states are held instead
 
     def loss(self, run: TrainingRun, step: int) -> Tensor:
-        loss: Tensor = run.state.loss(step)
-        return loss
+        return run.state.loss(step)
 
 
 def _without_files(request: EraseRequest, options: FewShotOptions) -> list[Concept]:

@@ -154,8 +154,7 @@ class Receler(TrainedMethod):
         return work
 
     def loss(self, run: TrainingRun, step: int) -> Tensor:
-        loss: Tensor = run.state.loss(step)
-        return loss
+        return run.state.loss(step)
 
     def finish(self, run: TrainingRun) -> Edit:
         from erase_plugins.engine.linear_fit import with_stand_ins

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from erase_plugins.engine.erasing import all_phrases, resolved, shared_iterations
+from erase_plugins.engine.erasing import all_phrases, resolved
 from erase_plugins.engine.training_options import TrainingOptions, check_templates, revive
 from erase_plugins.options import as_dict
 from erase_plugins.types import EditPlan, EraseRequest
@@ -78,8 +78,7 @@ class TrainingRun:
     @cached_property
     def rollout(self) -> Rollout:
         """How trajectories are made."""
-        made: Rollout = self.options.rollout_on(self.target, self.adapters, self.ctx)
-        return made
+        return self.options.rollout_on(self.target, self.adapters, self.ctx)
 
     @property
     def change(self) -> ContextMap:
@@ -201,7 +200,10 @@ class TrainedMethod(ABC):
 
     def warnings(self, request: EraseRequest, info: TargetInfo, options: Any) -> Sequence[str]:
         """Why the result may not be what is meant, as far as a plan can know."""
-        return shared_iterations(request, options.iterations)
+        many = len(request.concepts)
+        if many <= 5 or "iterations" in request.options:
+            return ()
+        return (f"{many} concepts share {options.iterations} iterations; raise iterations if any survives",)
 
     def trainable(self, run: TrainingRun) -> Trainable:
         """What is trained: low-rank changes of ``run.refs``, or full ones."""
@@ -212,8 +214,7 @@ class TrainedMethod(ABC):
 
     def retain(self, run: TrainingRun) -> Pool | None:
         """Teacher states of what must stay, asked after `prepare`; None if nothing is held."""
-        pool: Pool | None = run.options.holding(run.rollout, run.request, run.phrases, run.options.templates, run.key)
-        return pool
+        return run.options.holding(run.rollout, run.request, run.phrases, run.options.templates, run.key)
 
     def edit(self, run: TrainingRun) -> Edit:
         """The edit of what is trained as it is now; a judge may look at it in between."""
@@ -290,5 +291,4 @@ class TrainedMethod(ABC):
 
 def _rank(options: Any) -> int | None:
     """LoRA rank; None trains full weights."""
-    rank: int | None = options.lora_rank if hasattr(options, "lora_rank") else options.rank
-    return rank
+    return options.lora_rank if hasattr(options, "lora_rank") else options.rank

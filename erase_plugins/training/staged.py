@@ -96,8 +96,7 @@ class StagedMethod(TrainedMethod):
         from erase_plugins.engine.mapping import stacked
 
         if run.adapters is None:
-            closed: Edit = run.closed
-            return closed
+            return run.closed
         return stacked(run.closed, run.adapters.edit(), [ref.weight for ref in run.target.modules("cross_kv")])
 
 
