@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from erase_plugins.errors import EraseError
+from erase_plugins.needs import packages_of
 
 #: loads checkpoints and diffusers folders
 LOADER = "diffusers"
@@ -47,10 +48,10 @@ def problem(method: Any, checkpoint: str = "") -> str | None:
         checkpoint: text of the widget that names another model than the connected one.
     """
     named = bool(checkpoint.strip())
-    missing = lacking({*getattr(method, "needs", ()), *((LOADER,) if named else ())})
+    missing = lacking({*packages_of(method), *((LOADER,) if named else ())})
     if not missing:
         return None
-    own = lacking(getattr(method, "needs", ()))
+    own = lacking(packages_of(method))
     what = f"the method '{method.id}'" if own else "a model named in 'checkpoint'"
     return (
         f"{what} needs {' and '.join(missing)}, which ComfyUI does not bring; run: {install(missing)}  (with the "

@@ -1,12 +1,15 @@
-"""Shared fixtures: the embedded pipeline and tiny random ones, built once per session."""
+"""Shared fixtures, built once; what a run without ``--full`` leaves out; which tests stay together in one worker."""
 
 from __future__ import annotations
 
 import atexit
 import os
+import re
 import shutil
 import tempfile
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,15 +18,85 @@ os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = "1"
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("HF_HUB_DISABLE_XET", "1")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-# child processes share it; the user's own stays as it is
-os.environ["ERASE_PLUGINS_CACHE"] = tempfile.mkdtemp(prefix="erase-plugins-cache-")
-atexit.register(shutil.rmtree, os.environ["ERASE_PLUGINS_CACHE"], ignore_errors=True)
+# workers and other child processes share it; the user's own stays as it is
+if "PYTEST_XDIST_WORKER" not in os.environ:
+    os.environ["ERASE_PLUGINS_CACHE"] = tempfile.mkdtemp(prefix="erase-plugins-cache-")
+    atexit.register(shutil.rmtree, os.environ["ERASE_PLUGINS_CACHE"], ignore_errors=True)
 
 GOLDEN = Path(__file__).parent / "golden" / "data"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--golden-dir", default=str(GOLDEN), help="folder with golden cases (JSON + safetensors)")
+    parser.addoption("--full", action="store_true", help="run the cases marked 'full' too")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leaves out what needs ``--full``; several workers start the groups that take long first."""
+    if not config.getoption("--full"):
+        left_out = [item for item in items if item.get_closest_marker("full")]
+        if left_out:
+            config.hook.pytest_deselected(items=left_out)
+            items[:] = [item for item in items if not item.get_closest_marker("full")]
+    if hasattr(config, "workerinput"):
+        groups: dict[str, list[pytest.Item]] = {}
+        for item in items:
+            groups.setdefault(group_of(item.nodeid), []).append(item)
+        items[:] = [item for group in sorted(groups.values(), key=_begins) for item in group]
+
+
+def _begins(group: Iterable[pytest.Item]) -> int:
+    """Place of a group in the order of beginning: whatever takes long does not stand at the end, with nothing beside it."""
+    marks = {mark.name for item in group for mark in item.iter_markers()}
+    return next((place for place, name in enumerate(("browser", "comfy", "slow")) if name in marks), 3)
+
+
+def group_of(test: str) -> str:
+    """Name of the tests that run in one worker with this one, by its id.
+
+    A file's, whose fixtures are made once; all of the browser's, which share a server; a method's contract, which shares runs.
+    """
+    file = test.partition("::")[0]
+    found = re.search(r"::test_contract\[(.+?)-(tiny_\w+|pocket)-", test)
+    return "browser" if "/browser/" in file else f"contract of {found[1]}" if found else file
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """With ``-n 2`` each worker takes the next group; xdist's own ``loadgroup`` cannot rename tests in pytest 9.2."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByGroup(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return group_of(nodeid)
+
+    config.option.loadscopereorder = False
+    return ByGroup(config, log)
+
+
+@pytest.fixture(scope="session")
+def once(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Function that gives a folder under a name, filled by whichever worker asks first; nobody may change it.
+
+    ``once(name, fill)`` calls ``fill(folder)`` at most once in a run of the tests.
+    """
+    from filelock import FileLock
+
+    base = tmp_path_factory.getbasetemp()
+    place = (base.parent if hasattr(request.config, "workerinput") else base) / "once"
+    place.mkdir(exist_ok=True)
+
+    def get(name: str, fill: Callable[[Path], object]) -> Path:
+        folder, done = place / name, place / f"{name}.done"
+        with FileLock(place / f"{name}.lock"):
+            if not done.exists():
+                shutil.rmtree(folder, ignore_errors=True)
+                folder.mkdir()
+                fill(folder)
+                done.touch()
+        return folder
+
+    return get
 
 
 @pytest.fixture(scope="session")

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import sysconfig
 import venv
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -31,7 +32,7 @@ class Environment:
     """A virtual environment that borrows the libraries of this one, but none of its editable packages."""
 
     def __init__(self, place: Path) -> None:
-        venv.create(place, with_pip=True)
+        venv.create(place)  # pip is borrowed too
         self.python = str(place / "bin" / "python")
         site = subprocess.run([self.python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"],
                               capture_output=True, text=True, check=True).stdout.strip()  # fmt: skip
@@ -50,19 +51,29 @@ class Environment:
         self.run("-m", "pip", "--quiet", "--disable-pip-version-check", *words, cwd=cwd)
 
 
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory):
+    """Each package is gone from it without a trace before the next one comes."""
+    return Environment(tmp_path_factory.mktemp("venv") / "venv")
+
+
+@pytest.fixture(scope="module")
+def before(environment, tmp_path_factory):
+    """Function that gives what a command lists without any of the packages."""
+    return cache(lambda listing: environment.run(*listing, cwd=tmp_path_factory.mktemp("before")))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("folder", PACKAGES)
-def test_wheel_in_a_fresh_environment(folder, tmp_path):
+def test_wheel_in_a_fresh_environment(folder, environment, before, tmp_path):
     distribution, plugin, shown, listing = PACKAGES[folder]
     built = subprocess.run(
         [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path / "wheel"), str(ROOT / "examples" / folder)],
         capture_output=True, text=True, timeout=300,
     )  # fmt: skip
     assert built.returncode == 0, built.stdout[-2000:] + built.stderr[-2000:]
-    environment = Environment(tmp_path / "venv")
     command = ("-m", "erase_plugins.cli.main", *listing, "--json")
-    before = environment.run(*command, cwd=tmp_path)
-    assert shown not in before
+    assert shown not in before(command)
     files = set(environment.trace.iterdir())
 
     wheel = next((tmp_path / "wheel").glob("*.whl"))
@@ -80,7 +91,7 @@ def test_wheel_in_a_fresh_environment(folder, tmp_path):
     assert "skipped" not in out
 
     environment.pip("uninstall", "--yes", distribution, cwd=tmp_path)
-    assert environment.run(*command, cwd=tmp_path) == before
+    assert environment.run(*command, cwd=tmp_path) == before(command)
     assert set(environment.trace.iterdir()) == files
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from erase_plugins.errors import RequestError
+from erase_plugins.errors import RequestError, UnknownName
 from erase_plugins.testing import write_plugin_template
 
 ROOT = Path(__file__).parent.parent
@@ -72,7 +72,7 @@ def test_the_example_keeps_the_contract_by_its_own_tests(example_site, tmp_path)
         "-p",
         "no:cacheprovider",
         "-k",
-        "tiny or values",
+        "tiny_sd1 or values",
         str(tmp_path),
         cwd=tmp_path,
     )
@@ -90,12 +90,14 @@ def test_the_example_runs_on_pocket(example_site, tmp_path):
     assert (method["id"], method["package"], method["version"]) == ("null-value", "erase-null-value", "0.1.0")
 
 
-def test_the_template_passes_its_own_tests(tmp_path):
-    files = write_plugin_template("my-first-eraser", tmp_path / "new")
+@pytest.mark.parametrize("kind", ["closed-form", "trained"])
+def test_the_template_passes_its_own_tests(kind, tmp_path):
+    files = write_plugin_template("my-first-eraser", tmp_path / "new", kind)
     assert [path.name for path in files] == [
         "pyproject.toml", "README.md", "my_first_eraser.py", "test_my_first_eraser.py",
     ]  # fmt: skip
     assert not any("{{" in path.read_text() for path in files)
+    assert len(files[2].read_text().splitlines()) <= 80
     site = install(tmp_path / "new", tmp_path / "installed")
     out = run(
         site, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", "tiny_sd1", str(files[-1]), cwd=tmp_path / "new"
@@ -116,6 +118,12 @@ def test_the_suite_fails_for_a_spoiled_template(tmp_path):
 def test_the_template_refuses_unusable_names(tmp_path, name):
     with pytest.raises(RequestError):
         write_plugin_template(name, tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+def test_the_template_refuses_an_unknown_kind(tmp_path):
+    with pytest.raises(UnknownName, match="no kind of method named 'training'; did you mean 'trained'"):
+        write_plugin_template("my-eraser", tmp_path / "new", "training")
     assert not (tmp_path / "new").exists()
 
 

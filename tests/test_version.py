@@ -7,6 +7,7 @@ import tomllib
 from pathlib import Path
 
 import erase_plugins
+from erase_plugins import late
 from erase_plugins.artifacts.manifest import package_versions
 
 ROOT = Path(__file__).parent.parent
@@ -25,5 +26,6 @@ def test_package_and_node_registry_read_it_from_the_code():
 
 
 def test_manifests_say_it_and_with_them_cards_and_bundles(monkeypatch):
-    monkeypatch.setattr(erase_plugins, "__version__", "9.9.9")
+    assert erase_plugins.__version__ == late.VERSION
+    monkeypatch.setattr(late, "VERSION", "9.9.9")
     assert package_versions()["erase-plugins"] == "9.9.9"

@@ -12,6 +12,7 @@ def examine() -> Result:
     """A report of versions, methods, families, plugins that failed and nodes that are missing."""
     import erase_plugins
     from erase_plugins.manager import get_manager
+    from erase_plugins.needs import packages_of
 
     from .. import needs, registry
     from .methods import node_id
@@ -20,7 +21,7 @@ def examine() -> Result:
     lines = [f"erase-plugins {erase_plugins.__version__}, Python {platform.python_version()}"]
     wanted: dict[str, list[str]] = {name: [] for name in ("torch", "safetensors", "pluggy", needs.LOADER)}
     for entry in manager.methods():
-        for name in needs.lacking(getattr(entry.item, "needs", ())):
+        for name in needs.lacking(packages_of(entry.item)):
             wanted.setdefault(name, []).append(node_id(entry.item.id))
     problems = []
     for name, nodes in wanted.items():

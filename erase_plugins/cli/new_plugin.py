@@ -13,9 +13,13 @@ from erase_plugins.errors import RequestError
 
 @declare("new-plugin")
 @click.argument("name")
+@click.option(
+    "--kind", type=click.Choice(["closed-form", "trained"]), default="closed-form", show_default=True,
+    help="What the method does: solve for its change, or train it.",
+)  # fmt: skip
 @click.option("--out", metavar="DIR", help="Folder to write; named after the plugin if left out.")
 @dry_run_option
-def command(name: str, out: str | None, dry_run: bool) -> None:
+def command(name: str, kind: str, out: str | None, dry_run: bool) -> None:
     """Write the skeleton of a plugin package: pyproject, one method file, one test."""
     if not re.fullmatch(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", name):
         raise RequestError(f"plugin name '{name}' must be lower case words joined by '-', for example my-eraser")
@@ -26,7 +30,7 @@ def command(name: str, out: str | None, dry_run: bool) -> None:
         return
     from erase_plugins.testing.template import write_plugin_template
 
-    write_plugin_template(name, place)
+    write_plugin_template(name, place, kind)
     files = sorted(item.relative_to(place).as_posix() for item in place.rglob("*") if item.is_file())
     steps = [quote("pip", "install", "-e", place), f"erase-plugins list --plugin {name}", quote("pytest", place)]
     say(f"wrote {place}: {', '.join(files)}")

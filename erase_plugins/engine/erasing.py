@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from erase_plugins.errors import RequestError
+from erase_plugins.options import resolve
 from erase_plugins.types import EraseRequest
 
 if TYPE_CHECKING:
     from erase_plugins.families.base import TargetInfo
+
+
+#: name of presets for the training of full weights: ``[full]``, ``[MODEL.full]``, ``[full.KIND]``
+FULL = "full"
 
 
 @dataclass(frozen=True)
@@ -41,10 +46,31 @@ class ErasePrompts:
         return found
 
 
-def preset_names(request: EraseRequest, info: TargetInfo) -> tuple[str, ...]:
-    """Names of the presets that apply, most specific first: kind of model with kind of concept, model, concept."""
+def preset_names(request: EraseRequest, info: TargetInfo, parameters: str = "lora") -> tuple[str, ...]:
+    """Names of the presets that apply, most specific first: kind of model with kind of concept, model, concept.
+
+    Where full weights are trained, presets for them come before all others: of the model, of the concept, any.
+    """
     kind = request.concepts[0].kind
-    return (*(f"{model} {kind}" for model in info.profiles), *info.profiles, kind)
+    names = (*(f"{model} {kind}" for model in info.profiles), *info.profiles, kind)
+    if parameters != FULL:
+        return names
+    return (*(f"{model} {FULL}" for model in info.profiles), f"{FULL} {kind}", FULL, *names)
+
+
+def resolved(options: type, request: EraseRequest, info: TargetInfo) -> Any:
+    """Options of a training method: what was given, then presets, then defaults; ``lr=none`` is as good as not given.
+
+    Raises:
+        UnknownName, RequestError: see `erase_plugins.options.resolve`.
+    """
+    given = {
+        name: value for name, value in request.options.items()
+        if not (name == "lr" and str(value).lower() in ("none", "auto"))
+    }  # fmt: skip
+    found = resolve(options, given, preset_names(request, info))
+    parameters = getattr(found, "parameters", "")
+    return resolve(options, given, preset_names(request, info, parameters)) if parameters == FULL else found
 
 
 def all_phrases(request: EraseRequest) -> list[str]:
@@ -74,11 +100,3 @@ def check_no_anchor(request: EraseRequest) -> None:
         raise RequestError(
             f"{request.method} erases towards the empty prompt and takes no --to ({anchored[0]}); use uce"
         )
-
-
-def shared_iterations(request: EraseRequest, iterations: int) -> tuple[str, ...]:
-    """The warning of a plan in which many concepts share one default budget of training steps; empty otherwise."""
-    many = len(request.concepts)
-    if many <= 5 or "iterations" in request.options:
-        return ()
-    return (f"{many} concepts share {iterations} iterations; raise iterations if any survives",)

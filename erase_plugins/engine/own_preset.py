@@ -10,6 +10,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from erase_plugins.engine.erasing import FULL, preset_names
 from erase_plugins.errors import RequestError, UnknownName
 from erase_plugins.options import check_tables
 from erase_plugins.presets import Tables, flatten, parse, title
@@ -59,14 +60,15 @@ class OwnPreset(Record):
             raise RequestError(
                 f"{self.where} is for {self.method}, not for {method.id}; take 'method' out of it or name {self.method}"
             )
+        full = {FULL} if "parameters" in method.Options.__dataclass_fields__ else set()
         kinds = dict.fromkeys((*KINDS, *sorted(method.kinds)))
-        known = {*models, *kinds}
+        models = {*models, *full}
         for table in self.tables:
             model, _, kind = table.partition(" ")
-            if table and model not in (set(models) if kind else known):
-                raise UnknownName(f"table in {self.where}", model, models if kind else known)
-            if kind and kind not in kinds:
-                raise UnknownName(f"kind of concept in {self.where}, {title(table)},", kind, tuple(kinds))
+            if table and model not in (models if kind else {*models, *kinds}):
+                raise UnknownName(f"table in {self.where}", model, models if kind else {*models, *kinds})
+            if kind and kind not in {*kinds, *full}:
+                raise UnknownName(f"kind of concept in {self.where}, {title(table)},", kind, {*kinds, *full})
         return check_tables(method.Options, self.tables, self.where)
 
     def values(self, names: Iterable[str]) -> dict[str, Any]:
@@ -121,10 +123,8 @@ def carried(preset: Any) -> dict[str, Any]:
 
 def over_stored(request: EraseRequest, preset: Any, info: TargetInfo) -> EraseRequest:
     """A request whose options come from an artifact, without those that a preset sets for this model and concept."""
-    from erase_plugins.engine.erasing import preset_names
-
     own = load_preset(preset)
-    said = own.values(preset_names(request, info))
+    said = own.values(preset_names(request, info, str(request.options.get("parameters", ""))))
     options = {name: value for name, value in request.options.items() if name not in said}
     return replace(request, options=options, extra={**request.extra, **carried(own)})
 
@@ -141,14 +141,14 @@ def with_preset(request: EraseRequest, method: Any, info: TargetInfo, models: It
     Raises:
         RequestError, UnknownName: see `OwnPreset.check`.
     """
-    from erase_plugins.engine.erasing import preset_names
-
     stored = request.extra.get(KEY)
     if not isinstance(stored, Mapping) or "options" in stored:  # none, or laid in already
         return request
     preset = OwnPreset.from_dict(stored)
     preset.check(method, {*models, *info.profiles})
     values = preset.values(preset_names(request, info))
+    parameters = str({**values, **request.options}.get("parameters", ""))
+    values = preset.values(preset_names(request, info, parameters))
     used = {name: value for name, value in values.items() if name not in request.options}
     facts = {"file": preset.file, "sha256": preset.sha256, "options": used}
     return replace(request, options={**request.options, **used}, extra={**request.extra, KEY: facts})

@@ -14,14 +14,8 @@ if TYPE_CHECKING:
     from erase_plugins.engine.context import RunContext
     from erase_plugins.engine.loop import Schedule
     from erase_plugins.engine.pools import Pool, Rollout
-    from erase_plugins.families.base import Target, TargetInfo
+    from erase_plugins.families.base import Target
     from erase_plugins.types import EraseRequest
-
-#: learning rates: parameters -> preset -> rate
-_RATES = {
-    "lora": {"pocket": 2e-3, "sdxl": 2e-4, "": 1e-4},
-    "full": {"pocket": 1e-4, "sdxl": 1e-5, "": 1e-5},
-}
 
 
 @dataclass(frozen=True)
@@ -43,7 +37,7 @@ class LoopOptions:
 
     presets = "../presets/loop.toml"
 
-    lr: float | None = option(None, "learning rate; none picks it by parameters and model size", low=0.0, high=1.0)
+    lr: float | None = option(1e-4, "learning rate; none picks it by parameters and model size", low=0.0, high=1.0)
     iterations: int = option(1000, "training steps", low=1)
     batch: int = option(1, "states per training step", low=1, high=1024)
     optimizer: str = option("adam", "optimizer", choices=("adam", "adamw", "sgd"))
@@ -64,7 +58,7 @@ class LoopOptions:
     check_pictures: int = option(16, "pictures drawn for a look of that judge", low=1, high=10_000)
 
     def schedule(self) -> Schedule:
-        """Schedule of the training loop; ``lr`` must be set."""
+        """Schedule of the training loop."""
         from erase_plugins.engine.loop import Schedule
         from erase_plugins.engine.stopping import Stop
 
@@ -95,8 +89,8 @@ class RolloutOptions(LoopOptions):
         """How many prompts are held in place."""
         return len(request.preserve) + self.keep_words if self.keep_weight > 0 else 0
 
-    def settled(self, request: EraseRequest, info: TargetInfo) -> Any:
-        """The options with what follows from the request and the model filled in."""
+    def settled(self, request: EraseRequest) -> Any:
+        """The options with what follows from the request filled in."""
         keep_batch = self.keep_batch
         if "keep_batch" not in request.options and request.preserve:
             keep_batch = max(keep_batch, self.batch)
@@ -138,15 +132,7 @@ class RolloutOptions(LoopOptions):
 class TrainingOptions(RolloutOptions, WeightOptions):
     """What is trained, how long, on which trajectories, and what is held in place meanwhile."""
 
-    def rate(self, info: TargetInfo) -> float:
-        """Learning rate: the given one, or by parameters and preset."""
-        if self.lr is not None:
-            return self.lr
-        rates = _RATES[self.parameters]
-        return next((rates[name] for name in info.profiles if name in rates), rates[""])
-
-    def settled(self, request: EraseRequest, info: TargetInfo) -> Any:
-        return replace(super().settled(request, info), lr=self.rate(info))
+    presets = "../presets/training.toml"
 
 
 def check_templates(templates: Sequence[str]) -> None:

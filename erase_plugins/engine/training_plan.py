@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from math import prod
 from typing import Any
 
 from erase_plugins.errors import Unsupported
 from erase_plugins.families.base import ModuleRef, TargetInfo
-from erase_plugins.options import as_dict
-from erase_plugins.types import EditPlan, EraseRequest
+from erase_plugins.types import EraseRequest
 
 #: cautious throughput in floating point operations per second, by device type
 _FLOPS = {"cpu": 6e10, "cuda": 3e13, "mps": 2e12}
@@ -33,6 +31,11 @@ def check_trainable(method: str, info: TargetInfo) -> None:
             f"{info.model} is guidance-distilled (time_cond_proj_dim is set) and {method} has no guidance embedding to "
             "give it; erase from the model it was distilled from, or use uce"
         )
+
+
+def place(ref: ModuleRef) -> str:
+    """What a plan calls a module."""
+    return f"{ref.component}.{ref.path}"
 
 
 def trainable(refs: Sequence[ModuleRef], rank: int | None) -> int:
@@ -68,37 +71,3 @@ def estimate(
         + 16 * states * latent,
         "file_bytes": 4 * values,
     }
-
-
-def with_training(
-    plan: EditPlan,
-    options: Any,
-    info: TargetInfo,
-    refs: Sequence[ModuleRef],
-    *,
-    forwards: float,
-    batch: int,
-    states: int,
-) -> EditPlan:
-    """The plan of a closed form with a training stage on top.
-
-    Args:
-        plan: of the closed form.
-        options: a `TrainingOptions`.
-        info: the model.
-        refs: trained modules.
-        forwards, batch, states: see `estimate`.
-    """
-    cost = estimate(
-        info, plan.request, trainable(refs, options.lora_rank), forwards=forwards, iterations=options.iterations,
-        batch=batch, states=states,
-    )  # fmt: skip
-    return replace(
-        plan,
-        options=as_dict(options),
-        modules=tuple(dict.fromkeys((*plan.modules, *(f"{ref.component}.{ref.path}" for ref in refs)))),
-        steps=options.iterations,
-        seconds=round((plan.seconds or 0.0) + cost["seconds"], 1),
-        memory_bytes=max(plan.memory_bytes or 0, cost["memory_bytes"]),
-        file_bytes=(plan.file_bytes or 0) + cost["file_bytes"],
-    )

@@ -22,24 +22,22 @@ Differs from the official code (``train_ace.py``, ``clip_evaluator.py``):
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from erase_plugins.engine.erasing import all_phrases, check_no_anchor, preset_names
-from erase_plugins.engine.training_options import TrainingOptions, check_templates, revive
+from erase_plugins.engine.erasing import all_phrases, check_no_anchor
 from erase_plugins.errors import RequestError
 from erase_plugins.hookspecs import hookimpl
-from erase_plugins.options import as_dict, option, resolve
-from erase_plugins.types import EditPlan, EraseRequest
+from erase_plugins.options import option
+from erase_plugins.training import Cost, TrainedMethod, TrainingOptions, TrainingRun
+from erase_plugins.types import EraseRequest
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from erase_plugins.artifacts.edit import Edit
-    from erase_plugins.engine.context import RunContext
-    from erase_plugins.engine.pools import Rollout
-    from erase_plugins.families.base import Target, TargetInfo
+    from erase_plugins.families.base import ModuleRef, TargetInfo
 
 
 @dataclass(frozen=True)
@@ -72,6 +70,11 @@ class ACEOptions(TrainingOptions):
                              high=10_000)  # fmt: skip
     keep_batch: int = option(1, "preserved states per training step, each asked twice", low=1, high=1024)
 
+    @property
+    def scale(self) -> float:
+        """Factor of the low-rank product; full weights have none."""
+        return self.alpha / self.rank if self.parameters == "lora" else 1.0
+
 
 def null_target(null: Tensor, concept: Tensor, priors: Sequence[Tensor], gammas: Tensor, options: Any) -> Tensor:
     """y_u: what the prediction without a prompt becomes, tensors (batch, channels, height, width).
@@ -90,58 +93,23 @@ def null_target(null: Tensor, concept: Tensor, priors: Sequence[Tensor], gammas:
     return null + options.eta_null * (concept - null) - options.eta_prior * correction
 
 
-class ACE:
+class ACE(TrainedMethod):
     """Erasure that also holds in editing: the prediction without a prompt repels the concept."""
 
     id = "ace"
     title = "Anti-Editing Concept Erasure"
     paper = "https://arxiv.org/abs/2501.01633"
     summary = "trains conditional and unconditional prediction, so that guidance repels the concept in edits too"
-    needs = frozenset({"denoiser", "text"})
     kinds = frozenset({"object", "style", "person", "explicit"})
     produces = frozenset({"lowrank", "dense", "bias"})
-    packages = frozenset({"diffusers"})
     Options = ACEOptions
-    work_files: ClassVar[tuple[str, ...]] = ("states-*.safetensors",)
     contract_options: ClassVar[dict[str, Any]] = {
-        "iterations": 3, "trajectories": 2, "harvest": 2, "steps": 4, "keep_words": 2, "keep_batch": 1, "batch": 1,
-        "checkpoint_every": 1, "templates": ("{}",),
+        **TrainedMethod.contract_options, "batch": 1, "templates": ("{}",),
     }  # fmt: skip
 
-    def plan(self, request: EraseRequest, info: TargetInfo) -> EditPlan:
-        from erase_plugins.engine import training_plan as cost
-
-        options: ACEOptions = resolve(ACEOptions, request.options, preset_names(request, info))
-        if options.parameters == "full" and "lr" not in request.options:  # the rate above is that of the factors
-            options = replace(options, lr=None)
-        options = options.settled(request, info)
-        self._check(request, options)
-        cost.check_trainable(self.id, info)
-        info.modules("cross_attn")
-        refs = info.modules("transformer")
-        prompts = len(options.templates) * sum(1 + len(concept.prompts) for concept in request.concepts)
-        rolled, kept = prompts * -(-options.trajectories // prompts), options.kept(request)
-        batch = options.batch * (2 + options.prior_batch) + 2 * options.keep_batch * (kept > 0)
-        forwards = rolled * (2 * options.steps + options.harvest * options.prior_batch) + 2 * options.steps * kept
-        notes = ("protects only where classifier-free guidance above 1 is used",)
-        return EditPlan(
-            request=request, options=as_dict(options), steps=options.iterations, notes=notes,
-            modules=tuple(f"{ref.component}.{ref.path}" for ref in refs),
-            **cost.estimate(
-                info, request, cost.trainable(refs, options.lora_rank), forwards=forwards,
-                iterations=options.iterations, batch=batch, states=(rolled + kept) * options.harvest,
-            ),
-        )  # fmt: skip
-
-    def _check(self, request: EraseRequest, options: ACEOptions) -> None:
-        """Refuses what cannot be trained.
-
-        Raises:
-            RequestError: names the option.
-        """
+    def settle(self, options: ACEOptions, request: EraseRequest, info: TargetInfo) -> Any:
         from erase_plugins.engine.priors import own_priors
 
-        check_templates(options.templates)
         check_no_anchor(request)
         if options.null_weight + options.erase_weight + options.prior_weight <= 0:
             raise RequestError("null_weight, erase_weight and prior_weight are all 0; nothing would be trained")
@@ -151,39 +119,33 @@ class ACE:
             reason = f"all of {', '.join(named[:3])} name the target" if named else "prior_words is 0"
             if options.prior_weight > 0 or options.eta_prior > 0:
                 raise RequestError(f"ace needs prior concepts that stay and {reason}; name some with --set priors=...")
+        return super().settle(options, request, info)
 
-    def run(self, plan: EditPlan, target: Target, ctx: RunContext) -> Edit:
-        from erase_plugins.engine.adapters import Adapters
-        from erase_plugins.engine.loop import train
-        from erase_plugins.engine.run import plan_key
+    def modules(self, info: TargetInfo, options: ACEOptions) -> Sequence[ModuleRef]:
+        info.modules("cross_attn")
+        return info.modules("transformer")
 
-        options, key = revive(ACEOptions, plan.options), plan_key(plan)
-        scale = options.alpha / options.rank if options.parameters == "lora" else 1.0
-        refs = target.modules("transformer")
-        adapters = Adapters(target, refs, options.lora_rank, scale, generator=ctx.generator("adapters"))
-        ctx.precision = options.precision
-        ctx.start(options.iterations)
-        with adapters:
-            loss = self._loss(plan.request, options, options.rollout_on(target, adapters, ctx), key)
-            train(ctx, adapters, loss, options.schedule(), key)
-        return adapters.edit()
+    def cost(self, request: EraseRequest, options: ACEOptions) -> Cost:
+        rolled, kept = self.trajectories(request, options), options.kept(request)
+        batch = options.batch * (2 + options.prior_batch) + 2 * options.keep_batch * (kept > 0)
+        forwards = rolled * (2 * options.steps + options.harvest * options.prior_batch) + 2 * options.steps * kept
+        return Cost(forwards, batch, (rolled + kept) * options.harvest)
 
-    def _loss(self, request: EraseRequest, options: ACEOptions, rollout: Rollout, key: str) -> Callable[[int], Tensor]:
-        """The loss of a training step, over pools of teacher states."""
+    def notes(self, request: EraseRequest, options: ACEOptions) -> Sequence[str]:
+        return ("protects only where classifier-free guidance above 1 is used",)
+
+    def prepare(self, run: TrainingRun) -> SimpleNamespace:
+        """Teacher states of the concepts, each with some priors, their scores and their predictions."""
         import torch
 
-        from erase_plugins.engine.pools import Part, mean_squares
         from erase_plugins.engine.priors import chosen_priors, prior_scores
-        from erase_plugins.engine.trajectories import repeat
 
-        target, ctx = rollout.target, rollout.ctx
-        phrases = all_phrases(request)
-        named = (*options.priors, *request.preserve)
-        priors = chosen_priors(target, phrases, named, options.prior_words, options.near, ctx)
-        rollout.check(priors)
-        scores = prior_scores(options.scores, target, phrases, priors)
-        prompts = [template.format(phrase) for template in options.templates for phrase in phrases]
-        prompts *= -(-options.trajectories // len(prompts))
+        options, target, ctx = run.options, run.target, run.ctx
+        named = (*options.priors, *run.request.preserve)
+        priors = chosen_priors(target, run.phrases, named, options.prior_words, options.near, ctx)
+        run.rollout.check(priors)
+        scores = prior_scores(options.scores, target, run.phrases, priors)
+        prompts = run.prompts()
         drawn = [
             torch.randint(len(priors), (options.prior_batch,), generator=ctx.generator(f"priors {place}")).tolist()
             for place in range(len(prompts))
@@ -191,42 +153,40 @@ class ACE:
         texts = [[options.templates[place % len(options.templates)].format(priors[number]) for number in row]
                  for place, row in enumerate(drawn)]  # fmt: skip
         columns = {f"prior {n}": [row[n] for row in texts] for n in range(options.prior_batch)}
-        pool = rollout.pool("erase", prompts, key, watch=columns)
-        holding = options.holding(rollout, request, phrases, options.templates, key)
+        pool = run.pool("erase", prompts, columns)
         gammas = torch.tensor([[scores[number] for number in row] for row in drawn], device=target.device)
         encoded = {name: target.encode(column) for name, column in columns.items()}
-        null = target.encode([""])
-        self._warn(pool.states, gammas, options, rollout)
+        self._warn(pool.states, gammas, run)
+        return SimpleNamespace(pool=pool, gammas=gammas, encoded=encoded, null=target.encode([""]))
 
-        def loss(step: int) -> Tensor:
-            states, cond = pool.batch(options.batch, step)
-            seen, rows = states.predictions, states.row
-            others = [seen[name] for name in columns]
-            moved = null_target(seen["null"], seen["prompt"], others, gammas[rows], options)
-            erased = seen["null"] - options.eta * (seen["prompt"] - seen["null"])
-            parts = [Part(states, repeat(null, len(states)), moved, options.null_weight),
-                     Part(states, cond, erased, options.erase_weight)]  # fmt: skip
-            for name, other in zip(columns, others, strict=True):
-                weight = options.prior_weight / options.prior_batch
-                parts.append(Part(states, encoded[name][rows.tolist()], other, weight))
-            if holding is not None:
-                states, cond = holding.batch(options.keep_batch, step)
-                for name, held in (("prompt", cond), ("null", repeat(null, len(states)))):
-                    parts.append(Part(states, held, states.predictions[name], options.keep_weight))
-            return mean_squares(target, parts, ctx)
+    def loss(self, run: TrainingRun, step: int) -> Tensor:
+        from erase_plugins.engine.trajectories import repeat
 
-        return loss
+        options, gammas, encoded, null = run.options, run.state.gammas, run.state.encoded, run.state.null
+        states, cond = run.state.pool.batch(options.batch, step)
+        seen, rows = states.predictions, states.row
+        others = [seen[name] for name in encoded]
+        moved = null_target(seen["null"], seen["prompt"], others, gammas[rows], options)
+        erased = seen["null"] - options.eta * (seen["prompt"] - seen["null"])
+        parts: list[Any] = [(states, repeat(null, len(states)), moved, options.null_weight),
+                 (states, cond, erased, options.erase_weight)]  # fmt: skip
+        for name, other in zip(encoded, others, strict=True):
+            parts.append((states, encoded[name][rows.tolist()], other, options.prior_weight / options.prior_batch))
+        for held in run.retain(step):  # with and without prompt
+            before = held.states.predictions["null"]
+            parts += [held, (held.states, repeat(null, len(held.states)), before, held.weight)]
+        return run.mean_squares(parts)
 
-    def _warn(self, states: Any, gammas: Tensor, options: ACEOptions, rollout: Rollout) -> None:
+    def _warn(self, states: Any, gammas: Tensor, run: TrainingRun) -> None:
         """Tells when the prior correction turns the shift of the prediction without a prompt around."""
         import torch
 
-        seen = states.predictions
+        options, seen = run.options, states.predictions
         others = [seen[f"prior {n}"] for n in range(options.prior_batch)]
         shift = null_target(seen["null"], seen["prompt"], others, gammas[states.row], options) - seen["null"]
         towards = torch.cosine_similarity(shift.flatten(1), (seen["prompt"] - seen["null"]).flatten(1)).mean()
         if options.eta_null > 0 and float(towards) <= 0:
-            rollout.ctx.note(
+            run.ctx.note(
                 f"the priors cancel the shift without a prompt (cosine {float(towards):.2f}); lower eta_prior or name "
                 "priors that are less like the target"
             )

@@ -28,30 +28,27 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from erase_plugins.engine.erasing import all_phrases, check_no_anchor, preset_names
-from erase_plugins.engine.training_options import TrainingOptions, check_templates, revive
+from erase_plugins.engine.erasing import check_no_anchor
+from erase_plugins.engine.training_options import check_templates
 from erase_plugins.errors import RequestError
 from erase_plugins.hookspecs import hookimpl
-from erase_plugins.options import as_dict, option, resolve
-from erase_plugins.types import EditPlan, EraseRequest
+from erase_plugins.options import option
+from erase_plugins.training import Cost, TrainedMethod, TrainingOptions, TrainingRun
+from erase_plugins.types import EraseRequest
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from erase_plugins.artifacts.edit import Edit
-    from erase_plugins.engine.context import RunContext
-    from erase_plugins.engine.pools import Rollout
     from erase_plugins.engine.trajectories import States
-    from erase_plugins.families.base import Conditioning, ModuleRef, Target, TargetInfo, Tokens
+    from erase_plugins.families.base import Conditioning, ModuleRef, TargetInfo, Tokens
 
     Source = Callable[[int, int], tuple[States, Conditioning]]
+
 
 #: batch numbers of the inner attack start here, away from those of the training steps
 _INNER = 1 << 20
 #: denoiser sets -> module group; "text" is the text encoder
 GROUPS = {"x": "cross_attn", "u": "non_cross", "all": "denoiser"}
-#: learning rates: parameters -> preset -> rate
-_RATES = {"lora": {"pocket": 4e-3, "": 1e-4}, "full": {"pocket": 1e-4, "": 1e-5}}
 
 
 @dataclass(frozen=True)
@@ -60,6 +57,7 @@ class AdvUnlearnOptions(TrainingOptions):
 
     presets = "../presets/advunlearn.toml"
 
+    lr: float | None = option(1e-4, "learning rate; none picks it by parameters and model size", low=0.0, high=1.0)
     rank: int = option(32, "LoRA rank; alpha equals rank", low=1, high=1024)
     keep_words: int = option(237, "retained words, half of them the closest to the concept", low=0, high=10_000)
     keep_weight: float = option(0.5, "gamma, weight of what is retained", low=0.0)
@@ -82,9 +80,7 @@ class AdvUnlearnOptions(TrainingOptions):
         "predictions", "what is compared for retained prompts: the denoiser's predictions, or text states",
         choices=("predictions", "states"),
     )  # fmt: skip
-    templates: tuple[str, ...] = option(
-        ("{}",), "prompts trained on; {} is the concept",
-    )  # fmt: skip
+    templates: tuple[str, ...] = option(("{}",), "prompts trained on; {} is the concept")
     rollout: str = option(
         "teacher", "states: from trajectories harvested once (teacher), or a fresh one for every state, as published",
         choices=("teacher", "fresh"),
@@ -103,133 +99,103 @@ class AdvUnlearnOptions(TrainingOptions):
         return {"multi": self.attack_steps, "fast": 1, "off": 0}[self.attack]
 
 
-class AdvUnlearn:
+class AdvUnlearn(TrainedMethod):
     """Adversarial training of the text encoder, or of the denoiser; robust against learned prompts."""
 
     id = "advunlearn"
     title = "Defensive unlearning with adversarial training"
     paper = "https://arxiv.org/abs/2405.15234"
     summary = "trains the text encoder against a prefix that is learned to bring the concept back; LoRA or full weights"
-    needs = frozenset({"denoiser", "text"})
     kinds = frozenset({"object", "style", "person", "explicit"})
     produces = frozenset({"lowrank", "dense", "bias"})
-    packages = frozenset({"diffusers"})
     Options = AdvUnlearnOptions
-    work_files: ClassVar[tuple[str, ...]] = ("states-*.safetensors",)
     contract_options: ClassVar[dict[str, Any]] = {
-        "iterations": 3, "trajectories": 2, "harvest": 2, "steps": 4, "keep_words": 2, "keep_batch": 1, "rank": 4,
-        "warmup": 1, "attack_steps": 2, "checkpoint_every": 1,
+        **TrainedMethod.contract_options, "rank": 4, "warmup": 1, "attack_steps": 2,
     }  # fmt: skip
 
-    def plan(self, request: EraseRequest, info: TargetInfo) -> EditPlan:
-        from erase_plugins.engine import training_plan as cost
-
-        options = self._resolve(request, info)
-        cost.check_trainable(self.id, info)
-        refs = self._refs(options, info)
-        if options.attack != "off" and options.attack_rows + 3 > info.tokens:
-            raise RequestError(f"attack_rows={options.attack_rows} leaves no room for a prompt in {info.tokens} tokens")
-        kept = options.kept(request) if options.retain == "predictions" else 0
-        prompts = len(options.templates) * sum(1 + len(concept.prompts) for concept in request.concepts)
-        rolled = prompts * -(-options.trajectories // prompts)
-        inner = max(options.iterations - options.warmup, 0) * options.attack_batch * options.inner_steps
-        forwards = 2.0 * options.steps * (rolled + kept) + 3.0 * inner
-        if options.rollout == "fresh":
-            drawn = options.iterations * (options.batch + options.keep_batch * (kept > 0)) + inner
-            forwards = drawn * (options.steps + 3.0) + 3.0 * inner
-        notes: tuple[str, ...] = ()
-        if options.on_text:
-            notes = ("only the text encoder changes: reloading the stock encoder brings the concept back",)
-        return EditPlan(
-            request=request,
-            options=as_dict(options),
-            modules=tuple(f"{ref.component}.{ref.path}" for ref in refs),
-            steps=options.iterations,
-            notes=notes,
-            **cost.estimate(
-                info, request, cost.trainable(refs, options.lora_rank),
-                forwards=forwards, iterations=options.iterations,
-                batch=options.batch + options.keep_batch * (kept > 0), states=(rolled + kept) * options.harvest,
-            ),
-        )  # fmt: skip
-
-    def _refs(self, options: AdvUnlearnOptions, info: TargetInfo) -> tuple[ModuleRef, ...]:
-        from erase_plugins.engine.text_tuning import text_refs
-
-        if options.on_text:
-            return text_refs(info, "mlp-attn", options.layers)
-        info.modules("cross_attn")  # without it the prompt does not reach the denoiser
-        return tuple(ref for ref in info.modules(GROUPS[options.train]) if ref.kind in ("linear", "conv"))
-
-    def _resolve(self, request: EraseRequest, info: TargetInfo) -> AdvUnlearnOptions:
-        given = dict(request.options)
-        options: AdvUnlearnOptions = resolve(AdvUnlearnOptions, given, preset_names(request, info))
-        if not options.on_text and "retain" not in given:
+    def settle(self, options: AdvUnlearnOptions, request: EraseRequest, info: TargetInfo) -> AdvUnlearnOptions:
+        if not options.on_text and "retain" not in request.options:
             options = replace(options, retain="predictions")
         if not options.on_text and options.retain == "states":
             raise RequestError("retain=states holds the text encoder, which does not change here; use predictions")
         check_templates(options.templates)
         check_no_anchor(request)
-        if options.lr is None:
-            rates = _RATES[options.parameters]
-            options = replace(options, lr=next((rates[p] for p in info.profiles if p in rates), rates[""]))
+        if options.attack != "off" and options.attack_rows + 3 > info.tokens:
+            raise RequestError(f"attack_rows={options.attack_rows} leaves no room for a prompt in {info.tokens} tokens")
         return replace(options, harvest=min(options.harvest, options.steps))
 
-    def run(self, plan: EditPlan, target: Target, ctx: RunContext) -> Edit:
-        from erase_plugins.engine.adapters import Adapters
-        from erase_plugins.engine.loop import train
-        from erase_plugins.engine.run import plan_key
+    def modules(self, info: TargetInfo, options: AdvUnlearnOptions) -> Sequence[ModuleRef]:
+        from erase_plugins.engine.text_tuning import text_refs
 
-        options, key = revive(AdvUnlearnOptions, plan.options), plan_key(plan)
-        wanted = set(plan.modules)
-        refs = [ref for ref in self._refs(options, target.info) if f"{ref.component}.{ref.path}" in wanted]
-        adapters = Adapters(target, refs, options.lora_rank, generator=ctx.generator("adapters"))
-        ctx.precision = options.precision
-        ctx.start(options.iterations)
-        with adapters:
-            work = _Work(plan.request, options, options.rollout_on(target, adapters, ctx), key)
-            train(ctx, adapters, work.loss, options.schedule(), key)
-        return adapters.edit()
+        if options.on_text:
+            return text_refs(info, "mlp-attn", options.layers)
+        info.modules("cross_attn")  # without it the prompt does not reach the denoiser
+        return [ref for ref in info.modules(GROUPS[options.train]) if ref.kind in ("linear", "conv")]
+
+    def cost(self, request: EraseRequest, options: AdvUnlearnOptions) -> Cost:
+        if options.retain == "states":  # no denoiser is needed to hold those
+            options = replace(options, keep_weight=0.0)
+        cost = super().cost(request, options)
+        inner = max(options.iterations - options.warmup, 0) * options.attack_batch * options.inner_steps
+        forwards = cost.forwards + 3.0 * inner
+        if options.rollout == "fresh":
+            forwards = (options.iterations * cost.batch + inner) * (options.steps + 3.0) + 3.0 * inner
+        return replace(cost, forwards=forwards)
+
+    def notes(self, request: EraseRequest, options: AdvUnlearnOptions) -> Sequence[str]:
+        if not options.on_text:
+            return ()
+        return ("only the text encoder changes: reloading the stock encoder brings the concept back",)
+
+    def prepare(self, run: TrainingRun) -> _Work:
+        return _Work(run)
+
+    def retain(self, run: TrainingRun) -> None:
+        return None  # `_Work` holds predictions or text states
+
+    def loss(self, run: TrainingRun, step: int) -> Tensor:
+        return run.state.loss(step)
 
 
 class _Work:
     """The loss of a training step, over pools of teacher states."""
 
-    def __init__(self, request: EraseRequest, options: AdvUnlearnOptions, rollout: Rollout, key: str) -> None:
+    def __init__(self, run: TrainingRun) -> None:
         from erase_plugins.engine.attack import Prefix
         from erase_plugins.engine.text_tuning import HeldStates, same_meaning
 
-        self.options, self.target, self.ctx = options, rollout.target, rollout.ctx
+        self.run, self.options, self.target, self.ctx = run, run.options, run.target, run.ctx
+        options, request = run.options, run.request
         self.prefix = Prefix(self.target, options.attack_rows)
-        phrases = all_phrases(request)
-        rollout.check(phrases)
+        run.rollout.check(run.phrases)
         if options.aliases:
-            same = same_meaning(self.target, phrases, options.alias_threshold)
+            same = same_meaning(self.target, run.phrases, options.alias_threshold)
             if same:
-                self.ctx.note(f"erased with {', '.join(phrases[:3])}: {', '.join(same[:8])}")
-            phrases += same
-        prompts = [template.format(phrase) for template in options.templates for phrase in phrases]
+                self.ctx.note(f"erased with {', '.join(run.phrases[:3])}: {', '.join(same[:8])}")
+            run.phrases += same
+        prompts = run.prompts()
         if options.attack != "off":
-            self.prefix.check(self.target.tokens(prompts))
-        self.erased = self._source(rollout, "erase", prompts * -(-options.trajectories // len(prompts)), key)
+            self.prefix.check(self.target.tokens(list(dict.fromkeys(prompts))))
+        self.erased = self._source("erase", prompts)
         self.held: HeldStates | None = None
         self.kept: Source | None = None
         if options.retain == "predictions":
-            words = options.held_prompts(rollout, request, phrases, options.templates)
-            self.kept = self._source(rollout, "keep", words, key) if words else None
+            words = options.held_prompts(run.rollout, request, run.phrases, options.templates)
+            self.kept = self._source("keep", words) if words else None
         elif options.kept(request):
             self.held = HeldStates.of(
-                self.target, phrases, request.preserve, options.keep_words, options.near, options.templates, self.ctx
-            )
+                self.target, run.phrases, request.preserve, options.keep_words, options.near, options.templates,
+                self.ctx,
+            )  # fmt: skip
             self.held.prepare()
 
-    def _source(self, rollout: Rollout, name: str, prompts: Sequence[str], key: str) -> Source:
+    def _source(self, name: str, prompts: Sequence[str]) -> Source:
         """Batches of teacher states by size and number."""
         if self.options.rollout == "teacher":
-            return rollout.pool(name, prompts, key).batch
+            return self.run.pool(name, prompts).batch
 
         def fresh(size: int, number: int) -> tuple[States, Conditioning]:
-            pool = rollout.fresh(prompts, size, number)
+            pool = self.run.rollout.fresh(prompts, size, number)
             return pool.states, pool.cond[pool.states.row.tolist()]
 
         return fresh

@@ -20,25 +20,25 @@ Differs from the official code:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from erase_plugins.engine.erasing import all_phrases, preset_names
-from erase_plugins.engine.training_options import TrainingOptions, check_templates, revive
+from erase_plugins.engine.erasing import all_phrases
+from erase_plugins.engine.training_options import check_templates
 from erase_plugins.errors import RequestError
 from erase_plugins.hookspecs import hookimpl
-from erase_plugins.options import as_dict, option, resolve
-from erase_plugins.types import Concept, EditPlan, EraseRequest
+from erase_plugins.options import option
+from erase_plugins.training import Cost, TrainedMethod, TrainingOptions, TrainingRun
+from erase_plugins.types import Concept, EraseRequest
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from erase_plugins.artifacts.edit import Edit
-    from erase_plugins.engine.context import RunContext
-    from erase_plugins.engine.pools import Rollout
-    from erase_plugins.families.base import Target, TargetInfo
+    from erase_plugins.engine.drawn import Pictures
+    from erase_plugins.families.base import Conditioning, ModuleRef, Target, TargetInfo
+
 
 #: train set -> group of the family
 GROUPS = {"cross": "cross_kv", "attn": "attn", "all": "denoiser"}
@@ -47,9 +47,6 @@ _PHRASINGS = {
     "style": ("{p}, in the style of {t}", "in {t}'s style, {p}", "in {t}'s style, {p}"),
     "explicit": ("{t}, {p}", "in {t} style, {p}", "{p}, {t}"),
 }
-_FULL_RATES = {"explicit": 6.4e-5, "": 1.6e-5}
-#: rate of LoRA on toy-sized models; the answer to the anchor is nearer than the targets of negative guidance
-_POCKET_RATE = 4e-3
 
 
 @dataclass(frozen=True)
@@ -78,52 +75,22 @@ class ConceptAblationOptions(TrainingOptions):
     alias_threshold: float = option(0.9, "closeness from which a word counts as an alias", low=0.0, high=1.0)
 
 
-class ConceptAblation:
+class ConceptAblation(TrainedMethod):
     """Distils an anchor concept into the prompts of another; gentle on neighbours."""
 
     id = "concept-ablation"
     title = "Concept Ablation"
     paper = "https://arxiv.org/abs/2303.13516"
     summary = "teaches the concept's prompts to draw an anchor instead, on pictures of the anchor"
-    needs = frozenset({"denoiser", "text"})
     kinds = frozenset({"object", "style", "person", "explicit"})
     produces = frozenset({"lowrank", "dense", "bias"})
-    packages = frozenset({"diffusers"})
     Options = ConceptAblationOptions
     work_files: ClassVar[tuple[str, ...]] = ("states-*.safetensors", "pictures-*.safetensors")
-    contract_options: ClassVar[dict[str, Any]] = {
-        "iterations": 3, "trajectories": 2, "steps": 4, "keep_words": 2, "keep_batch": 1, "harvest": 2, "batch": 2,
-        "checkpoint_every": 1, "prior": 0.5,
-    }  # fmt: skip
+    contract_options: ClassVar[dict[str, Any]] = {**TrainedMethod.contract_options, "batch": 2, "prior": 0.5}
 
-    def plan(self, request: EraseRequest, info: TargetInfo) -> EditPlan:
-        from erase_plugins.engine import training_plan as cost
-
-        options = self._resolve(request, info)
-        cost.check_trainable(self.id, info)
-        refs = tuple(ref for ref in info.modules(GROUPS[options.train]) if ref.kind in ("linear", "conv"))
-        kept = options.kept(request)
-        forwards = 2.0 * options.steps * (len(request.concepts) * options.trajectories + kept)
-        if options.loss == "model":
-            forwards += options.iterations * options.batch
-        return EditPlan(
-            request=request,
-            options=as_dict(options),
-            modules=tuple(f"{ref.component}.{ref.path}" for ref in refs),
-            steps=options.iterations,
-            notes=tuple(f"{item.text} -> {anchor_of(item, options) or 'no word'}" for item in request.concepts[:20]),
-            **cost.estimate(
-                info, request, cost.trainable(refs, options.lora_rank), forwards=forwards,
-                iterations=options.iterations,
-                batch=options.batch * (1 + (options.prior > 0)) + options.keep_batch * (kept > 0),
-                states=len(request.concepts) * options.trajectories + kept * options.harvest,
-            ),
-        )  # fmt: skip
-
-    def _resolve(self, request: EraseRequest, info: TargetInfo) -> ConceptAblationOptions:
-        kind = request.concepts[0].kind
-        names = preset_names(request, info) if "pocket" in info.profiles else (kind, *info.profiles)
-        options: ConceptAblationOptions = resolve(ConceptAblationOptions, request.options, names)
+    def settle(
+        self, options: ConceptAblationOptions, request: EraseRequest, info: TargetInfo
+    ) -> ConceptAblationOptions:
         check_templates(options.templates)
         for concept in request.concepts:
             anchor = anchor_of(concept, options)
@@ -134,66 +101,49 @@ class ConceptAblation:
                 raise RequestError(f"anchor prompt '{lacking[0]}' lacks the anchor '{anchor}'; name it in every prompt")
             if options.anchor_prompts and not anchor:
                 raise RequestError("anchor_prompts needs --to: which word in them becomes the concept?")
-        rate = options.lr
-        if rate is None and options.parameters == "full" and "pocket" not in info.profiles:
-            rate = _FULL_RATES.get(kind, _FULL_RATES[""])
-        if rate is None and options.parameters == "lora" and "pocket" in info.profiles:
-            rate = _POCKET_RATE
-        rate = options.rate(info) if rate is None else rate
-        return replace(options, lr=rate, harvest=min(options.harvest, options.steps))
+        return replace(options, harvest=min(options.harvest, options.steps))
 
-    def run(self, plan: EditPlan, target: Target, ctx: RunContext) -> Edit:
-        from erase_plugins.engine.adapters import Adapters
-        from erase_plugins.engine.loop import train
-        from erase_plugins.engine.run import plan_key
+    def modules(self, info: TargetInfo, options: ConceptAblationOptions) -> list[ModuleRef]:
+        return [ref for ref in info.modules(GROUPS[options.train]) if ref.kind in ("linear", "conv")]
 
-        options, key = revive(ConceptAblationOptions, plan.options), plan_key(plan)
-        wanted = set(plan.modules)
-        refs = [ref for ref in target.modules(GROUPS[options.train]) if f"{ref.component}.{ref.path}" in wanted]
-        adapters = Adapters(target, refs, options.lora_rank, generator=ctx.generator("adapters"))
-        ctx.precision = options.precision
-        ctx.start(options.iterations)
-        with adapters, still_start_token(target):
-            loss = ablation_loss(plan.request, options, options.rollout_on(target, adapters, ctx), key)
-            train(ctx, adapters, loss, options.schedule(), key)
-        return adapters.edit()
+    def cost(self, request: EraseRequest, options: ConceptAblationOptions) -> Cost:
+        drawn, kept = len(request.concepts) * options.trajectories, options.kept(request)
+        asked = options.iterations * options.batch if options.loss == "model" else 0
+        batch = options.batch * (1 + (options.prior > 0)) + options.keep_batch * (kept > 0)
+        return Cost(2.0 * options.steps * (drawn + kept) + asked, batch, drawn + kept * options.harvest)
 
+    def notes(self, request: EraseRequest, options: ConceptAblationOptions) -> list[str]:
+        return [f"{item.text} -> {anchor_of(item, options) or 'no word'}" for item in request.concepts[:20]]
 
-def ablation_loss(
-    request: EraseRequest, options: ConceptAblationOptions, rollout: Rollout, key: str
-) -> Callable[[int], Tensor]:
-    """The loss of a training step over pictures of the anchors."""
-    import torch
+    def prepare(self, run: TrainingRun) -> tuple[Pictures, Conditioning]:
+        """Pictures of the anchors, and the prompts of the concepts in their place."""
+        from erase_plugins.engine.drawn import Pictures
 
-    from erase_plugins.engine.drawn import Pictures
-    from erase_plugins.engine.pools import Part, mean_squares
-    from erase_plugins.engine.trajectories import ask
+        options, concepts = run.options, run.request.concepts
+        run.stack.enter_context(still_start_token(run.target))
+        if options.aliases:
+            concepts = tuple(with_aliases(concept, options.alias_threshold, run) for concept in concepts)
+            run.phrases = all_phrases(replace(run.request, forget=concepts))
+        pairs = [pair for concept in concepts for pair in prompt_pairs(concept, options)]
+        pictures = Pictures.drawn(run.rollout, "anchor", [anchor for anchor, _ in pairs], run.key)
+        run.rollout.check([erased for _, erased in pairs])
+        return pictures, run.target.encode([erased for _, erased in pairs])
 
-    concepts = request.concepts
-    if options.aliases:
-        concepts = tuple(with_aliases(concept, options.alias_threshold, rollout) for concept in concepts)
-    pairs = [pair for concept in concepts for pair in prompt_pairs(concept, options)]
-    pictures = Pictures.drawn(rollout, "anchor", [anchor for anchor, _ in pairs], key)
-    rollout.check([erased for _, erased in pairs])
-    erased = rollout.target.encode([prompt for _, prompt in pairs])
-    phrases = all_phrases(replace(request, forget=concepts))
-    holding = options.holding(rollout, request, phrases, options.templates, key)
+    def loss(self, run: TrainingRun, step: int) -> Tensor:
+        import torch
 
-    def loss(step: int) -> Tensor:
+        from erase_plugins.engine.trajectories import ask
+
+        options, (pictures, erased) = run.options, run.state
         states, anchor = pictures.batch(options.batch, step)
-        wanted = states.predictions["noise"]
+        noise = wanted = states.predictions["noise"]
         if options.loss == "model":
             with torch.no_grad():
-                wanted = ask(rollout.target, states.inputs, states.timestep, anchor, rollout.ctx)
-        parts = [Part(states, erased[states.row.tolist()], wanted, 1.0)]
+                wanted = ask(run.target, states.inputs, states.timestep, anchor, run.ctx)
+        parts = [(states, erased[states.row.tolist()], wanted, 1.0)]
         if options.prior > 0:
-            parts.append(Part(states, anchor, states.predictions["noise"], options.prior))
-        if holding is not None:
-            held, cond = holding.batch(options.keep_batch, step)
-            parts.append(Part(held, cond, held.predictions["prompt"], options.keep_weight))
-        return mean_squares(rollout.target, parts, rollout.ctx)
-
-    return loss
+            parts.append((states, anchor, noise, options.prior))
+        return run.mean_squares([*parts, *run.retain(step)])
 
 
 def vanishes(concept: Concept, options: ConceptAblationOptions) -> bool:
@@ -209,13 +159,13 @@ def anchor_of(concept: Concept, options: ConceptAblationOptions) -> str:
     return guide_of(concept, vanishes(concept, options)).strip()
 
 
-def with_aliases(concept: Concept, threshold: float, rollout: Rollout) -> Concept:
+def with_aliases(concept: Concept, threshold: float, run: TrainingRun) -> Concept:
     """The concept with the vocabulary words that mean the same among its phrasings."""
     from erase_plugins.engine.text_tuning import same_meaning
 
-    same = same_meaning(rollout.target, (concept.text, *concept.prompts), threshold)
+    same = same_meaning(run.target, (concept.text, *concept.prompts), threshold)
     if same:
-        rollout.ctx.note(f"ablated with {concept.text}: {', '.join(same[:8])}")
+        run.ctx.note(f"ablated with {concept.text}: {', '.join(same[:8])}")
     return replace(concept, prompts=(*concept.prompts, *same))
 
 

@@ -24,24 +24,22 @@ Differs from the official code (``train-esd.py``, ``esd_sd.py``, ``esd_sdxl.py``
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
-from erase_plugins.engine.erasing import all_phrases, check_no_anchor, preset_names, shared_iterations
-from erase_plugins.engine.training_options import TrainingOptions, check_templates, revive
+from erase_plugins.engine.erasing import check_no_anchor
 from erase_plugins.errors import RequestError
 from erase_plugins.hookspecs import hookimpl
-from erase_plugins.options import as_dict, option, resolve
-from erase_plugins.types import EditPlan, EraseRequest
+from erase_plugins.options import option
+from erase_plugins.training import Cost, TrainedMethod, TrainingOptions, TrainingRun
+from erase_plugins.types import EraseRequest
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from erase_plugins.artifacts.edit import Edit
-    from erase_plugins.engine.context import RunContext
-    from erase_plugins.engine.pools import Rollout
-    from erase_plugins.families.base import Target, TargetInfo
+    from erase_plugins.engine.pools import Pool
+    from erase_plugins.families.base import ModuleRef, TargetInfo
 
 #: train set -> module group
 GROUPS = {"x": "cross_attn", "x-strict": "cross_kv", "u": "non_cross", "selfattn": "self_attn", "all": "denoiser"}
@@ -66,18 +64,13 @@ class ESDOptions(TrainingOptions):
         "u", "modules: x cross-attention, x-strict its keys and values, u all but cross-attention, selfattn, all",
         choices=tuple(GROUPS),
     )  # fmt: skip
-    eta: float = option(
-        1.0, "negative guidance in the given convention", low=-100.0, high=100.0,
-    )  # fmt: skip
+    eta: float = option(1.0, "negative guidance in the given convention", low=-100.0, high=100.0)
     convention: str = option(
         "paper", "meaning of eta: paper, or code2025 (larger by 1 for the same target)", choices=("paper", "code2025")
     )
     enhance: bool = option(False, "allow a negative eta, which strengthens the concept instead")
     erase_from: str | None = option(None, "erase the concept only from this prompt ('cowboy hat' from 'cowboy')")
-    templates: tuple[str, ...] = option(
-        ("{}", "a {}", "a {} picture"),
-        "prompts trained on; {} is the concept",
-    )
+    templates: tuple[str, ...] = option(("{}", "a {}", "a {} picture"), "prompts trained on; {} is the concept")
     rollout: str = option(
         "teacher", "who makes the trajectories: teacher (harvested once), or student (per sample)",
         choices=("teacher", "student"),
@@ -97,7 +90,7 @@ def esd_target(null: Tensor, erase: Tensor, base: Tensor, eta: float) -> Tensor:
     return base - eta * (erase - null)
 
 
-class ESD:
+class ESD(TrainedMethod):
     """Negative-guidance fine-tuning of the denoiser; needs only the concept's name."""
 
     id = "esd"
@@ -105,104 +98,60 @@ class ESD:
     paper = "https://arxiv.org/abs/2303.07345"
     citation = _CITATION
     summary = "trains the denoiser towards negative guidance on harvested trajectories; LoRA or full weights"
-    needs = frozenset({"denoiser", "text"})
     kinds = frozenset({"object", "style", "person", "explicit"})
     produces = frozenset({"lowrank", "dense", "bias"})
-    packages = frozenset({"diffusers"})
     Options = ESDOptions
-    work_files: ClassVar[tuple[str, ...]] = ("states-*.safetensors",)
-    contract_options: ClassVar[dict[str, Any]] = {
-        "iterations": 3, "trajectories": 2, "harvest": 2, "steps": 4, "keep_words": 2, "keep_batch": 1,
-        "checkpoint_every": 1,
-    }  # fmt: skip
 
-    def plan(self, request: EraseRequest, info: TargetInfo) -> EditPlan:
-        from erase_plugins.engine import training_plan as cost
-
-        options = self._resolve(request, info)
-        cost.check_trainable(self.id, info)
-        info.modules("cross_attn")  # without it the prompt does not reach the denoiser
-        refs = tuple(ref for ref in info.modules(GROUPS[options.train]) if ref.kind in ("linear", "conv"))
-        kept = options.kept(request)
-        prompts = len(options.templates) * sum(1 + len(concept.prompts) for concept in request.concepts)
-        rolled = prompts * -(-options.trajectories // prompts) + kept
-        forwards = 2.0 * options.steps * rolled
-        if options.rollout == "student":
-            forwards += options.iterations * options.batch * (options.steps + 2)
-        warnings = []
-        if options.train in ("u", "all") and "sdxl" in info.profiles:
-            warnings.append("training more than cross-attention on SDXL is experimental and may leave artefacts")
-        warnings += shared_iterations(request, options.iterations)
-        return EditPlan(
-            request=request,
-            options=as_dict(options),
-            modules=tuple(f"{ref.component}.{ref.path}" for ref in refs),
-            steps=options.iterations,
-            warnings=tuple(warnings),
-            notes=(f"eta {options.eta:g} ({options.convention}) is eta_c {options.eta_code:g}",),
-            **cost.estimate(
-                info, request, cost.trainable(refs, options.lora_rank), forwards=forwards,
-                iterations=options.iterations,
-                batch=options.batch + options.keep_batch * (kept > 0), states=rolled * options.harvest,
-            ),
-        )  # fmt: skip
-
-    def _resolve(self, request: EraseRequest, info: TargetInfo) -> ESDOptions:
+    def resolved(self, request: EraseRequest, info: TargetInfo) -> Any:
         given = dict(request.options)
         if "train" in given:
             name = str(given["train"]).lower().removeprefix("esd-")
             given["train"] = _OTHER_NAMES.get(name, name)
-        options: ESDOptions = resolve(ESDOptions, given, preset_names(request, info))
+        return super().resolved(replace(request, options=given), info)
+
+    def settle(self, options: ESDOptions, request: EraseRequest, info: TargetInfo) -> Any:
         if options.eta < 0 and not options.enhance:
             raise RequestError(f"eta={options.eta:g} would strengthen the concept; add enhance=true if that is wanted")
         if options.erase_from is not None and not options.erase_from.strip():
             raise RequestError("erase_from is empty; name the prompt to erase from, or leave it out")
-        check_templates(options.templates)
         check_no_anchor(request)
-        ready: ESDOptions = options.settled(request, info)
-        return ready
+        return super().settle(options, request, info)
 
-    def run(self, plan: EditPlan, target: Target, ctx: RunContext) -> Edit:
-        from erase_plugins.engine.adapters import Adapters
-        from erase_plugins.engine.loop import train
-        from erase_plugins.engine.run import plan_key
+    def modules(self, info: TargetInfo, options: ESDOptions) -> list[ModuleRef]:
+        info.modules("cross_attn")  # without it the prompt does not reach the denoiser
+        return [ref for ref in info.modules(GROUPS[options.train]) if ref.kind in ("linear", "conv")]
 
-        options, key = revive(ESDOptions, plan.options), plan_key(plan)
-        wanted = set(plan.modules)
-        refs = [ref for ref in target.modules(GROUPS[options.train]) if f"{ref.component}.{ref.path}" in wanted]
-        adapters = Adapters(target, refs, options.lora_rank, generator=ctx.generator("adapters"))
-        ctx.precision = options.precision
-        ctx.start(options.iterations)
-        with adapters:
-            loss = self._loss(plan.request, options, options.rollout_on(target, adapters, ctx), key)
-            train(ctx, adapters, loss, options.schedule(), key)
-        return adapters.edit()
+    def cost(self, request: EraseRequest, options: ESDOptions) -> Cost:
+        cost = super().cost(request, options)
+        drawn = options.iterations * options.batch * (options.steps + 2) if options.rollout == "student" else 0
+        return replace(cost, forwards=cost.forwards + drawn)
 
-    def _loss(self, request: EraseRequest, options: ESDOptions, rollout: Rollout, key: str) -> Callable[[int], Tensor]:
-        """The loss of a training step, over pools of teacher states."""
-        from erase_plugins.engine.pools import mean_squares
+    def warnings(self, request: EraseRequest, info: TargetInfo, options: ESDOptions) -> Sequence[str]:
+        shared = super().warnings(request, info, options)
+        if options.train in ("u", "all") and "sdxl" in info.profiles:
+            return ("training more than cross-attention on SDXL is experimental and may leave artefacts", *shared)
+        return shared
 
-        phrases = all_phrases(request)
-        erased = [template.format(phrase) for template in options.templates for phrase in phrases]
-        rollout.check(erased)
-        prompts = erased * -(-options.trajectories // len(erased))
+    def notes(self, request: EraseRequest, options: ESDOptions) -> Sequence[str]:
+        return (f"eta {options.eta:g} ({options.convention}) is eta_c {options.eta_code:g}",)
+
+    def prepare(self, run: TrainingRun) -> Callable[[int], Pool]:
+        """The states of a step: harvested once, or rolled out by the student."""
+        options, prompts = run.options, run.prompts()
+        run.rollout.check(prompts)
         bases = prompts if options.erase_from is None else [options.erase_from] * len(prompts)
         watch = {} if options.erase_from is None else {"erase": prompts}
-        teacher = rollout.pool("erase", bases, key, watch=watch) if options.rollout == "teacher" else None
-        holding = options.holding(rollout, request, phrases, options.templates, key)
+        if options.rollout == "student":
+            return lambda step: run.rollout.fresh(bases, options.batch, step, watch)
+        pool = run.pool("erase", bases, watch)
+        return lambda step: pool
 
-        def loss(step: int) -> Tensor:
-            pool = teacher or rollout.fresh(bases, options.batch, step, watch=watch)
-            states, cond = pool.batch(options.batch, step)
-            seen = states.predictions
-            wanted = esd_target(seen["null"], seen.get("erase", seen["prompt"]), seen["prompt"], options.eta_code)
-            parts = [(states, cond, wanted, 1.0)]
-            if holding is not None:
-                states, cond = holding.batch(options.keep_batch, step)
-                parts.append((states, cond, states.predictions["prompt"], options.keep_weight))
-            return mean_squares(rollout.target, parts, rollout.ctx)
-
-        return loss
+    def loss(self, run: TrainingRun, step: int) -> Tensor:
+        options = run.options
+        states, cond = run.state(step).batch(options.batch, step)
+        seen = states.predictions
+        wanted = esd_target(seen["null"], seen.get("erase", seen["prompt"]), seen["prompt"], options.eta_code)
+        return run.mean_squares([(states, cond, wanted, 1.0), *run.retain(step)])
 
 
 @hookimpl

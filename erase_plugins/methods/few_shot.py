@@ -26,25 +26,20 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from erase_plugins.engine.erasing import preset_names
 from erase_plugins.engine.frames import CAPTIONS
-from erase_plugins.engine.training_options import LoopOptions, WeightOptions, revive
 from erase_plugins.errors import RequestError, Unsupported
 from erase_plugins.hookspecs import hookimpl
-from erase_plugins.options import as_dict, option, resolve
-from erase_plugins.types import EditPlan, EraseRequest
+from erase_plugins.options import option, resolve
+from erase_plugins.training import Cost, LoopOptions, TrainedMethod, TrainingRun, WeightOptions
+from erase_plugins.types import Concept, EditPlan, EraseRequest
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from erase_plugins.artifacts.edit import Edit
-    from erase_plugins.engine.adapters import Adapters
-    from erase_plugins.engine.context import RunContext
     from erase_plugins.engine.text_tuning import HeldStates
-    from erase_plugins.families.base import Target, TargetInfo
+    from erase_plugins.families.base import ModuleRef, TargetInfo
 
-#: learning rates: parameters -> preset -> rate
-_RATES = {"lora": {"pocket": 4e-3, "": 5e-4}, "full": {"pocket": 1e-4, "": 1e-5}}
+
 #: rows of the noise schedule; pictures meet all of them
 _LEVELS = 1000
 
@@ -55,6 +50,7 @@ class FewShotOptions(LoopOptions, WeightOptions):
 
     presets = "../presets/few-shot.toml"
 
+    lr: float | None = option(5e-4, "learning rate; none picks it by parameters and model size", low=0.0, high=1.0)
     rank: int = option(16, "LoRA rank; alpha equals rank", low=1, high=1024)
     iterations: int = option(10, "training steps", low=1)
     batch: int = option(2, "pictures per training step", low=1, high=1024)
@@ -66,15 +62,9 @@ class FewShotOptions(LoopOptions, WeightOptions):
     pictures: tuple[str, ...] = option((), "picture files of the concept, comma separated; none: the model draws them")
     anchor_pictures: tuple[str, ...] = option((), "picture files of what the concept becomes instead")
     anchor_weight: float = option(1.0, "weight of the anchor pictures", low=0.0)
-    captions: tuple[str, ...] = option(
-        (), "prompts that name the concept as {}; none: by kind",
-    )  # fmt: skip
+    captions: tuple[str, ...] = option((), "prompts that name the concept as {}; none: by kind")
     draw: int = option(4, "pictures that the base model draws of each concept without files", low=1, high=64)
-    limit: float = option(
-        1.5,
-        "how far the loss climbs, in multiples of the base model's; 0: no bound",
-        low=0.0,
-    )
+    limit: float = option(1.5, "how far the loss climbs, in multiples of the base model's; 0: no bound", low=0.0)
     aliases: bool = option(False, "forget words that mean the same in the encoder's vocabulary")
     alias_threshold: float = option(0.9, "closeness from which a word counts as an alias", low=0.0, high=1.0)
     keep_words: int = option(32, "vocabulary words whose states are held", low=0, high=10_000)
@@ -86,17 +76,15 @@ class FewShotOptions(LoopOptions, WeightOptions):
     sampler: str = option("ddim", "sampler of drawn pictures", choices=("ddim", "euler"))
 
 
-class FewShot:
+class FewShot(TrainedMethod):
     """Text encoder unlearning from a handful of pictures, in seconds."""
 
     id = "few-shot"
     title = "Few-shot unlearning of the text encoder"
     paper = "https://arxiv.org/abs/2405.07288"
     summary = "a few pictures of the concept, a few steps; only the text encoder changes, LoRA or full weights"
-    needs = frozenset({"denoiser", "text"})
     kinds = frozenset({"object", "style", "person"})
     produces = frozenset({"lowrank", "dense", "bias"})
-    packages = frozenset({"diffusers"})
     Options = FewShotOptions
     work_files: ClassVar[tuple[str, ...]] = ("pictures.safetensors",)
     contract_options: ClassVar[dict[str, Any]] = {
@@ -104,36 +92,9 @@ class FewShot:
         "checkpoint_every": 1,
     }  # fmt: skip
 
-    def plan(self, request: EraseRequest, info: TargetInfo) -> EditPlan:
-        from erase_plugins.engine import training_plan as cost
+    def settle(self, options: FewShotOptions, request: EraseRequest, info: TargetInfo) -> FewShotOptions:
         from erase_plugins.engine.pictures import check_pictures
-        from erase_plugins.engine.text_tuning import text_refs
 
-        options = self._resolve(request, info)
-        cost.check_trainable(self.id, info)
-        refs = text_refs(info, options.scope)
-        for concept in request.concepts:
-            check_pictures(concept.images or options.pictures, "pictures")
-        check_pictures(options.anchor_pictures, "anchor_pictures")
-        drawn = [concept.text for concept in request.concepts if not (concept.images or options.pictures)]
-        anchored = [concept for concept in request.concepts if concept.anchor and not options.anchor_pictures]
-        forwards = 2.0 * options.steps * options.draw * (len(drawn) + len(anchored))
-        notes = (f"the base model draws {options.draw} pictures of {', '.join(drawn[:5])}",) if drawn else ()
-        return EditPlan(
-            request=request,
-            options=as_dict(_named(options)),
-            modules=tuple(f"{ref.component}.{ref.path}" for ref in refs),
-            steps=options.iterations,
-            notes=notes,
-            **cost.estimate(
-                info, request, cost.trainable(refs, options.lora_rank),
-                forwards=forwards + options.iterations * options.batch, iterations=options.iterations,
-                batch=options.batch, states=options.draw * len(request.concepts),
-            ),
-        )  # fmt: skip
-
-    def _resolve(self, request: EraseRequest, info: TargetInfo) -> FewShotOptions:
-        options: FewShotOptions = resolve(FewShotOptions, request.options, preset_names(request, info))
         odd = [concept for concept in request.concepts if concept.kind not in FewShot.kinds]
         if odd:
             raise Unsupported(
@@ -146,44 +107,57 @@ class FewShot:
             raise Unsupported(f"few-shot trains on epsilon or v_prediction models, {info.model} uses {info.prediction}")
         if len(request.concepts) > 1 and (options.pictures or options.anchor_pictures):
             raise RequestError("pictures were given for several concepts at once; erase one concept per run")
-        if options.lr is None:
-            rates = _RATES[options.parameters]
-            options = replace(options, lr=next((rates[p] for p in info.profiles if p in rates), rates[""]))
+        for concept in request.concepts:
+            check_pictures(concept.images or options.pictures, "pictures")
+        check_pictures(options.anchor_pictures, "anchor_pictures")
         return options
 
-    def run(self, plan: EditPlan, target: Target, ctx: RunContext) -> Edit:
-        from erase_plugins.engine.adapters import Adapters
-        from erase_plugins.engine.loop import train
-        from erase_plugins.engine.run import plan_key
+    def plan(self, request: EraseRequest, info: TargetInfo) -> EditPlan:
+        """The plan; it and the manifest have the names of files, not where they lie."""
+        plan = super().plan(request, info)
+        names = {
+            name: tuple(Path(file).name for file in plan.options[name]) for name in ("pictures", "anchor_pictures")
+        }
+        return replace(plan, options={**plan.options, **names})
+
+    def modules(self, info: TargetInfo, options: FewShotOptions) -> Sequence[ModuleRef]:
         from erase_plugins.engine.text_tuning import text_refs
 
-        options, key = revive(FewShotOptions, plan.options), plan_key(plan)
-        wanted = set(plan.modules)
-        refs = [ref for ref in text_refs(target.info, options.scope) if f"{ref.component}.{ref.path}" in wanted]
-        adapters = Adapters(target, refs, options.lora_rank, generator=ctx.generator("adapters"))
-        ctx.precision = options.precision
-        ctx.start(options.iterations)
-        with adapters:
-            train(ctx, adapters, _Work(plan.request, options, target, adapters, ctx, key).loss, options.schedule(), key)
-        return adapters.edit()
+        return text_refs(info, options.scope)
+
+    def cost(self, request: EraseRequest, options: FewShotOptions) -> Cost:
+        drawn = len(_without_files(request, options))
+        anchored = sum(bool(item.anchor) and not options.anchor_pictures for item in request.concepts)
+        forwards = 2.0 * options.steps * options.draw * (drawn + anchored) + options.iterations * options.batch
+        return Cost(forwards, options.batch, options.draw * len(request.concepts))
+
+    def notes(self, request: EraseRequest, options: FewShotOptions) -> Sequence[str]:
+        drawn = [concept.text for concept in _without_files(request, options)]
+        return (f"the base model draws {options.draw} pictures of {', '.join(drawn[:5])}",) if drawn else ()
+
+    def prepare(self, run: TrainingRun) -> _Work:
+        return _Work(run)
+
+    def retain(self, run: TrainingRun) -> None:
+        return None  # text states are held instead
+
+    def loss(self, run: TrainingRun, step: int) -> Tensor:
+        return run.state.loss(step)
 
 
-def _named(options: FewShotOptions) -> FewShotOptions:
-    """Options for plan and manifest: names of files, not where they lie."""
-    names = [tuple(Path(file).name for file in files) for files in (options.pictures, options.anchor_pictures)]
-    return replace(options, pictures=names[0], anchor_pictures=names[1])
+def _without_files(request: EraseRequest, options: FewShotOptions) -> list[Concept]:
+    """Concepts whose pictures the base model draws."""
+    return [concept for concept in request.concepts if not (concept.images or options.pictures)]
 
 
 class _Work:
     """The loss of a training step, over pictures and captions."""
 
-    def __init__(
-        self, request: EraseRequest, options: FewShotOptions, target: Target, adapters: Adapters, ctx: RunContext,
-        key: str,
-    ) -> None:  # fmt: skip
+    def __init__(self, run: TrainingRun) -> None:
         from erase_plugins.engine.text_tuning import same_meaning
 
-        self.options, self.target, self.adapters, self.ctx = options, target, adapters, ctx
+        options, request, target, ctx = run.options, run.request, run.target, run.ctx
+        self.options, self.target, self.adapters, self.ctx = options, target, run.adapters, ctx
         self.templates = options.captions or CAPTIONS.get(request.concepts[0].kind, CAPTIONS["object"])
         self.phrases = []
         for concept in request.concepts:
@@ -197,7 +171,7 @@ class _Work:
         self.held = self._held(request)
         self.scheduler = target.scheduler(_LEVELS)
         files = resolve(FewShotOptions, request.options)
-        self.shown, self.anchors = self._latents(request, files, key)
+        self.shown, self.anchors = self._latents(request, files, run.key)
         #: (concept, picture) of every picture
         self.places = [(n, k) for n, latents in enumerate(self.shown) for k in range(len(latents))]
 

@@ -23,22 +23,22 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING
 
-from erase_plugins.engine.erasing import ErasePrompts, all_phrases, check_becomes, preset_names, shared_iterations
-from erase_plugins.engine.training_options import RolloutOptions, check_templates, revive
+from erase_plugins.engine.erasing import ErasePrompts, check_becomes
+from erase_plugins.engine.training_options import check_templates
 from erase_plugins.errors import RequestError
 from erase_plugins.hookspecs import hookimpl
-from erase_plugins.options import as_dict, option, resolve
-from erase_plugins.types import EditPlan, EraseRequest
+from erase_plugins.options import option
+from erase_plugins.training import Cost, RolloutOptions, TrainedMethod, TrainingRun
+from erase_plugins.types import EraseRequest
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from erase_plugins.artifacts.edit import Edit
-    from erase_plugins.engine.context import RunContext
-    from erase_plugins.engine.pools import Rollout
-    from erase_plugins.families.base import ModuleRef, Target, TargetInfo
+    from erase_plugins.engine.pools import Pool
+    from erase_plugins.families.base import ModuleRef, TargetInfo
+
 
 #: module set -> group of the family
 GROUPS = {"lierla": "transformer", "c3lier": "denoiser"}
@@ -48,7 +48,6 @@ _LAYERS: dict[str, Callable[[str], bool]] = {
     "selfattn": lambda path: "attn1" in path,
     "noxattn": lambda path: "attn2" not in path,
 }
-_RATES = {"pocket": 5e-3, "": 1e-4}
 
 
 @dataclass(frozen=True)
@@ -71,6 +70,11 @@ class LECOOptions(RolloutOptions):
     attributes: tuple[str, ...] = option((), "words put before all four prompts in turn, to keep them apart")
     templates: tuple[str, ...] = option(("{}",), "prompts trained on; {} is the concept")
 
+    @property
+    def scale(self) -> float:
+        """Factor of the low-rank product."""
+        return self.alpha / self.rank
+
 
 def leco_target(neutral: Tensor, positive: Tensor, unconditional: Tensor, eta: float, action: str = "erase") -> Tensor:
     """eps*(nu) -/+ eta (eps*(pi) - eps*(u)), tensors (batch, channels, height, width)."""
@@ -78,49 +82,18 @@ def leco_target(neutral: Tensor, positive: Tensor, unconditional: Tensor, eta: f
     return neutral + sign * eta * (positive - unconditional)
 
 
-class LECO:
+class LECO(TrainedMethod):
     """Erasing (or sliding) LoRA trained from prompts alone."""
 
     id = "leco"
     title = "LECO and concept sliders"
     paper = "https://arxiv.org/abs/2311.12092"
     summary = "erasing LoRA and sliders from four prompts, in the form that the community shares"
-    needs = frozenset({"denoiser", "text"})
     kinds = frozenset({"object", "style", "person", "explicit"})
     produces = frozenset({"lowrank"})
-    packages = frozenset({"diffusers"})
     Options = LECOOptions
-    work_files: ClassVar[tuple[str, ...]] = ("states-*.safetensors",)
-    contract_options: ClassVar[dict[str, Any]] = {
-        "iterations": 3, "trajectories": 2, "harvest": 2, "steps": 4, "keep_words": 2, "keep_batch": 1,
-        "checkpoint_every": 1,
-    }  # fmt: skip
 
-    def plan(self, request: EraseRequest, info: TargetInfo) -> EditPlan:
-        from erase_plugins.engine import training_plan as cost
-
-        options = self._resolve(request, info)
-        cost.check_trainable(self.id, info)
-        refs = trained(info.modules(GROUPS[options.modules]), options.layers)
-        many, kept = len(request.concepts), options.kept(request)
-        rolled = many * options.trajectories * max(len(options.attributes), 1) + kept
-        watched = sum(text is not None for text in (options.positive, options.unconditional, options.neutral))
-        return EditPlan(
-            request=request,
-            options=as_dict(options),
-            modules=tuple(f"{ref.component}.{ref.path}" for ref in refs),
-            steps=options.iterations,
-            warnings=shared_iterations(request, options.iterations),
-            **cost.estimate(
-                info, request, cost.trainable(refs, options.rank),
-                forwards=2.0 * options.steps * rolled + watched * rolled * options.harvest,
-                iterations=options.iterations, batch=options.batch + options.keep_batch * (kept > 0),
-                states=rolled * options.harvest,
-            ),
-        )  # fmt: skip
-
-    def _resolve(self, request: EraseRequest, info: TargetInfo) -> LECOOptions:
-        options: LECOOptions = resolve(LECOOptions, request.options, preset_names(request, info))
+    def settle(self, options: LECOOptions, request: EraseRequest, info: TargetInfo) -> LECOOptions:
         check_templates(options.templates)
         check_becomes(request)
         if options.positive is not None and options.positive == options.unconditional:
@@ -128,29 +101,24 @@ class LECO:
         anchored = [concept.text for concept in request.concepts if concept.anchor is not None]
         if anchored and options.neutral is not None:
             raise RequestError(f"'{anchored[0]}' has --to and there is neutral as well; give one of them")
-        rate = options.lr if options.lr is not None else _RATES["pocket" if "pocket" in info.profiles else ""]
-        return replace(options, lr=rate, harvest=min(options.harvest, options.steps))
+        return replace(options, harvest=min(options.harvest, options.steps))
 
-    def run(self, plan: EditPlan, target: Target, ctx: RunContext) -> Edit:
-        from erase_plugins.engine.adapters import Adapters
-        from erase_plugins.engine.loop import train
-        from erase_plugins.engine.run import plan_key
+    def modules(self, info: TargetInfo, options: LECOOptions) -> list[ModuleRef]:
+        wanted = _LAYERS[options.layers]
+        group = info.modules(GROUPS[options.modules])
+        return [ref for ref in group if ref.kind in ("linear", "conv") and wanted(ref.path)]
 
-        options, key = revive(LECOOptions, plan.options), plan_key(plan)
-        refs = trained(target.modules(GROUPS[options.modules]), options.layers)
-        adapters = Adapters(target, refs, options.rank, options.alpha / options.rank, ctx.generator("adapters"))
-        ctx.precision = options.precision
-        ctx.start(options.iterations)
-        with adapters:
-            loss = self._loss(plan.request, options, options.rollout_on(target, adapters, ctx), key)
-            train(ctx, adapters, loss, options.schedule(), key)
-        return adapters.edit()
+    def trajectories(self, request: EraseRequest, options: LECOOptions) -> int:
+        return len(request.concepts) * options.trajectories * max(len(options.attributes), 1)
 
-    def _loss(self, request: EraseRequest, options: LECOOptions, rollout: Rollout, key: str) -> Callable[[int], Tensor]:
-        """The loss of a training step, over pools of teacher states."""
-        from erase_plugins.engine.pools import Part, mean_squares
+    def cost(self, request: EraseRequest, options: LECOOptions) -> Cost:
+        cost = super().cost(request, options)
+        watched = sum(text is not None for text in (options.positive, options.unconditional, options.neutral))
+        return replace(cost, forwards=cost.forwards + watched * cost.states)
 
-        prompts = ErasePrompts.of(request, options.templates, options.trajectories)
+    def prepare(self, run: TrainingRun) -> Pool:
+        options = run.options
+        prompts = ErasePrompts.of(run.request, options.templates, options.trajectories)
         words = [f"{attribute} ".lstrip() for attribute in options.attributes] or [""]
         erased = [word + prompt for word in words for prompt in prompts.erased]
 
@@ -164,29 +132,17 @@ class LECO:
             "unconditional": told([options.unconditional or ""] * count),
             "neutral": told(prompts.neutral if options.neutral is None else [options.neutral] * count),
         }
-        pool = rollout.pool("erase", erased, key, watch={name: texts for name, texts in watch.items() if texts})
-        holding = options.holding(rollout, request, all_phrases(request), options.templates, key)
+        return run.pool("erase", erased, {name: texts for name, texts in watch.items() if texts})
 
-        def loss(step: int) -> Tensor:
-            states, cond = pool.batch(options.batch, step)
-            seen = states.predictions
-            null = seen["null"]
-            wanted = leco_target(
-                seen.get("neutral", null), seen.get("positive", seen["prompt"]), seen.get("unconditional", null),
-                options.eta, options.action,
-            )  # fmt: skip
-            parts = [Part(states, cond, wanted, 1.0)]
-            if holding is not None:
-                states, cond = holding.batch(options.keep_batch, step)
-                parts.append(Part(states, cond, states.predictions["prompt"], options.keep_weight))
-            return mean_squares(rollout.target, parts, rollout.ctx)
-
-        return loss
-
-
-def trained(refs: tuple[ModuleRef, ...], layers: str) -> list[ModuleRef]:
-    """The modules of a group that a layer choice leaves."""
-    return [ref for ref in refs if ref.kind in ("linear", "conv") and _LAYERS[layers](ref.path)]
+    def loss(self, run: TrainingRun, step: int) -> Tensor:
+        options = run.options
+        states, cond = run.state.batch(options.batch, step)
+        seen, null = states.predictions, states.predictions["null"]
+        wanted = leco_target(
+            seen.get("neutral", null), seen.get("positive", seen["prompt"]), seen.get("unconditional", null),
+            options.eta, options.action,
+        )  # fmt: skip
+        return run.mean_squares([(states, cond, wanted, 1.0), *run.retain(step)])
 
 
 @hookimpl

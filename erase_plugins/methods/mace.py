@@ -24,31 +24,28 @@ Differs from the official code:
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from erase_plugins.engine.closed_form_options import FramedOptions
-from erase_plugins.engine.erasing import preset_names
-from erase_plugins.engine.training_options import LoopOptions, check_templates, revive
+from erase_plugins.engine.training_options import check_templates
 from erase_plugins.errors import RequestError
 from erase_plugins.hookspecs import hookimpl
-from erase_plugins.options import as_dict, option, resolve
-from erase_plugins.types import EditPlan, EraseRequest
+from erase_plugins.options import option
+from erase_plugins.training import Cost, LoopOptions, StagedMethod, TrainingRun
+from erase_plugins.types import EraseRequest
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from erase_plugins.artifacts.edit import ContextMap, Edit
+    from erase_plugins.artifacts.edit import Edit
     from erase_plugins.artifacts.statistics import Statistics
     from erase_plugins.engine.collect import Recipe
-    from erase_plugins.engine.context import RunContext
     from erase_plugins.engine.memories import Memories
-    from erase_plugins.engine.pools import Rollout
-    from erase_plugins.families.base import Target, TargetInfo
+    from erase_plugins.families.base import ModuleRef, TargetInfo
     from erase_plugins.families.target import FamilyTraits
-
-_RATES = {"pocket": 2e-3, "object": 1e-5, "explicit": 1e-5, "": 1e-4}
 
 
 @dataclass(frozen=True)
@@ -85,17 +82,15 @@ class MACEOptions(LoopOptions, FramedOptions):
         return replace(super().recipe(), templates=self.templates if self.tokens == "context" else ())
 
 
-class MACE:
+class MACE(StagedMethod):
     """Closed form, one tiny LoRA per concept, closed-form fusion: for up to a hundred concepts."""
 
     id = "mace"
     title = "Mass Concept Erasure"
     paper = "https://arxiv.org/abs/2403.06135"
     summary = "closed form plus one tiny LoRA per concept against attention to it, fused in closed form; many concepts"
-    needs = frozenset({"denoiser", "text"})
     kinds = frozenset({"object", "style", "person", "explicit"})
     produces = frozenset({"contextmap", "lowrank"})
-    packages = frozenset({"diffusers"})
     Options = MACEOptions
     work_files: ClassVar[tuple[str, ...]] = ("pictures-*.safetensors", "masks.safetensors")
     contract_options: ClassVar[dict[str, Any]] = {
@@ -103,25 +98,7 @@ class MACE:
         "templates": ("{}", "a {}"),
     }  # fmt: skip
 
-    def plan(self, request: EraseRequest, info: TargetInfo) -> EditPlan:
-        from erase_plugins.engine import training_plan as cost
-        from erase_plugins.engine.estimate import closed_form_plan
-
-        options = self._resolve(request, info)
-        cost.check_trainable(self.id, info)
-        refs, many = info.modules("cross_kv"), len(request.concepts)
-        longer = replace(options, iterations=-(-options.iterations * many // min(options.batch, many)))
-        plan = cost.with_training(
-            closed_form_plan(request, options, info), longer, info, refs, batch=options.batch,
-            forwards=2.0 * options.steps * options.pictures * many, states=options.pictures * many,
-        )  # fmt: skip
-        return replace(
-            plan, options=as_dict(options), notes=(*plan.notes, "sample pictures are drawn for every concept")
-        )
-
-    def _resolve(self, request: EraseRequest, info: TargetInfo) -> MACEOptions:
-        kind = request.concepts[0].kind
-        options: MACEOptions = resolve(MACEOptions, request.options, preset_names(request, info))
+    def settle(self, options: MACEOptions, request: EraseRequest, info: TargetInfo) -> MACEOptions:
         check_templates(options.templates)
         if options.data is not None:
             if len(request.concepts) > 1:
@@ -129,69 +106,102 @@ class MACE:
             from erase_plugins.engine.drawn import check_data
 
             check_data(options.data, info)
-        names = ("pocket", kind, "") if "pocket" in info.profiles else (kind, "")
-        rate = next(_RATES[name] for name in names if name in _RATES)
-        return replace(options, lr=rate if options.lr is None else options.lr)
+        return options
 
-    def run(self, plan: EditPlan, target: Target, ctx: RunContext) -> Edit:
-        from erase_plugins.engine.collect import collect, summary
-        from erase_plugins.engine.loop import train
-        from erase_plugins.engine.memories import Memories
-        from erase_plugins.engine.pools import Rollout
-        from erase_plugins.engine.run import plan_key
+    def modules(self, info: TargetInfo, options: MACEOptions) -> Sequence[ModuleRef]:
+        return info.modules("cross_kv")
 
-        options, key, request = revive(MACEOptions, plan.options), plan_key(plan), plan.request
-        refs = list(target.modules("cross_kv"))
-        ctx.precision = options.precision
-        solver = {
-            "method": self.id, "lam": options.lam, "fuse_lam": options.fuse_lam, "fuse_keep": options.fuse_keep,
-            "modules": [[ref.weight, ref.shape[0]] for ref in refs],
+    def steps(self, request: EraseRequest, options: MACEOptions) -> int:
+        many = len(request.concepts)
+        return -(-options.iterations * many // min(options.batch, many))
+
+    def cost(self, request: EraseRequest, options: MACEOptions) -> Cost:
+        drawn = options.pictures * len(request.concepts)
+        return Cost(2.0 * options.steps * drawn, options.batch, drawn)
+
+    def notes(self, request: EraseRequest, options: MACEOptions) -> Sequence[str]:
+        return ("sample pictures are drawn for every concept",)
+
+    def solver(self, run: TrainingRun) -> Mapping[str, Any]:
+        options = run.options
+        return {
+            "lam": options.lam, "fuse_lam": options.fuse_lam, "fuse_keep": options.fuse_keep,
+            "modules": [[ref.weight, ref.shape[0]] for ref in run.target.modules("cross_kv")],
         }  # fmt: skip
-        statistics = collect(request, options.recipe(), solver, target, ctx, need_sigma=False)
-        summary(statistics, ctx)
-        change = refined(statistics)
-        ctx.start(plan.steps)
-        memories = Memories(target, refs, 1, len(request.concepts), ctx.generator("memories"))
-        rollout = Rollout(target, "ddim", options.steps, options.guidance, 1, ctx, memories, plan.steps)
 
-        def edit() -> Edit:
-            changed = self._with_changes(statistics, request, options, memories, change, target)
-            return self.solve(changed, target.family)
+    def first(self, run: TrainingRun) -> Edit:
+        return stage_one(run.statistics, run.target.family)
 
-        with memories:
-            loss = attention_run(request, options, rollout, memories, change, key)
-            train(ctx, memories, loss, replace(options.schedule(), iterations=plan.steps), key, edit_of=edit)
-        return edit()
+    def trainable(self, run: TrainingRun) -> Memories:
+        from erase_plugins.engine.memories import Memories
 
-    def _with_changes(
-        self, statistics: Statistics, request: EraseRequest, options: MACEOptions, memories: Memories,
-        change: ContextMap, target: Target,
-    ) -> Statistics:  # fmt: skip
-        """The statistics with every concept's own LoRA, for plain (not mapped) rows, and the rows of its prompts."""
+        return Memories(run.target, run.refs, 1, len(run.request.concepts), run.ctx.generator("memories"))
+
+    def retain(self, run: TrainingRun) -> None:
+        return None
+
+    def edit(self, run: TrainingRun) -> Edit:
+        return self.solve(with_changes(run), run.target.family)
+
+    def prepare(self, run: TrainingRun) -> SimpleNamespace:
+        """Pictures of all concepts, with the rows that stand for each and where in the picture it is."""
+        from erase_plugins.engine.attack import token_rows
+        from erase_plugins.engine.attention import attention_refs
+        from erase_plugins.engine.drawn import Pictures
+        from erase_plugins.engine.pools import Rollout
+
+        options, target = run.options, run.target
+        total = run.plan.steps
+        rollout = Rollout(target, "ddim", options.steps, options.guidance, 1, run.ctx, run.adapters, total)
+        prompts: list[str] = []
+        rows: list[list[int]] = []
+        owners: list[int] = []
+        for number, concept in enumerate(run.request.concepts):
+            for place in range(options.pictures):
+                phrases = (concept.text, *concept.prompts)
+                phrase = phrases[place // len(options.templates) % len(phrases)]
+                prompt = options.templates[place % len(options.templates)].format(phrase)
+                own = token_rows(target, prompt, phrase)
+                end = target.encode([prompt]).last[0] + 1
+                prompts.append(prompt)
+                rows.append([*own, *([end] if end < target.info.tokens else [])])
+                owners.append(number)
+        pool = Pictures.given(rollout, options.data, prompts) if options.data else Pictures.drawn(
+            rollout, "concepts", prompts, run.key)  # fmt: skip
+        count, refs = len(pool.latents), attention_refs(target.info)
+        rows = [rows[place % len(rows)] for place in range(count)]
+        owners = [owners[place % len(owners)] for place in range(count)]
+        own_rows = [places[:-1] or places for places in rows]
+        masks = pool.masks(refs, own_rows, options.mask, options.mask_threshold, run.key)
+        return SimpleNamespace(pool=pool, rows=rows, owners=owners, masks=masks, refs=refs)
+
+    def loss(self, run: TrainingRun, step: int) -> Tensor:
+        """The attention to the concepts inside their masks, on prompts that stage 1 has mapped."""
         import torch
 
-        from erase_plugins.engine.context_rows import gram_factor, prompt_rows
+        from erase_plugins.engine.attention import attention_norm, record_attention
+        from erase_plugins.engine.distributed import processes, share
+        from erase_plugins.engine.drawn import concentrated_times
+        from erase_plugins.engine.trajectories import ask
 
-        downs, ups = memories.factors()
-        K = (change.B.double() @ change.A.double()).cpu()
-        members = dict(statistics.members)
-        for number, concept in enumerate(request.concepts):
-            down = downs[:, number].double()
-            rows = prompt_rows([concept.text, *concept.prompts], options.templates, target)
-            extra = {
-                "rows": gram_factor(rows), "down": (down + down @ K).float().contiguous(),
-                "up": torch.cat([up[:, number] for up in ups]).contiguous(),
-            }  # fmt: skip
-            members[concept.text] = replace(members[concept.text], extra=extra)
-        return replace(statistics, members=members)
+        options, state = run.options, run.state
+        times = concentrated_times if options.importance else None
+        states, cond = state.pool.batch(options.batch, step, times)
+        part = torch.arange(len(states))[share(len(states))]
+        states, cond = states[part], cond[part.tolist()]
+        picked = states.row.tolist()
+        owners = [state.owners[row] for row in picked]
+        with run.adapters.opened_for(owners), record_attention(run.target, state.refs) as maps:
+            ask(run.target, states.inputs, states.timestep, run.mapped(cond), run.ctx)
+        size = run.target.info.latent_shape[1:]
+        found = attention_norm(maps, [state.rows[row] for row in picked], state.masks[states.row], size)
+        return found * (processes() * len(part) / options.batch)
 
     def solve(self, statistics: Statistics, family: FamilyTraits) -> Edit:
         """The edit of given statistics: stage 1 and the fusion for all members together."""
-        from erase_plugins.artifacts.solved import context_edit
         from erase_plugins.engine.fusion import OwnChange, fuse
 
-        change = refined(statistics)
-        edit = context_edit(change.A, change.B, statistics, family)
+        edit = stage_one(statistics, family)
         modules = statistics.solver["modules"]
         sizes = [int(size) for _, size in modules]
         changes = [
@@ -207,66 +217,33 @@ class MACE:
         return replace(edit, deltas={component: deltas})
 
 
-def refined(statistics: Statistics) -> ContextMap:
-    """Stage 1: the map that takes the concepts out of their rows; what is kept weighs as much for every concept."""
+def stage_one(statistics: Statistics, family: FamilyTraits) -> Edit:
+    """The map that takes the concepts out of their rows; what is kept weighs as much for every concept."""
     from erase_plugins.artifacts.closed_form import exact_factors
-    from erase_plugins.artifacts.edit import ContextMap
+    from erase_plugins.artifacts.solved import context_edit
     from erase_plugins.engine.solving import joint_map
 
-    A, B = exact_factors(joint_map(statistics))
-    return ContextMap(A.float().contiguous(), B.float().contiguous())
+    return context_edit(*exact_factors(joint_map(statistics)), statistics, family)
 
 
-def attention_run(
-    request: EraseRequest, options: MACEOptions, rollout: Rollout, memories: Memories, change: ContextMap, key: str
-) -> Callable[[int], Tensor]:
-    """The loss of a training step of stage 2, over pictures of all concepts."""
+def with_changes(run: TrainingRun) -> Statistics:
+    """The statistics with every concept's own LoRA, for plain (not mapped) rows, and the rows of its prompts."""
     import torch
 
-    from erase_plugins.engine.attack import token_rows
-    from erase_plugins.engine.attention import attention_norm, attention_refs, record_attention
-    from erase_plugins.engine.distributed import processes, share
-    from erase_plugins.engine.drawn import Pictures, concentrated_times
-    from erase_plugins.engine.mapping import mapped
-    from erase_plugins.engine.trajectories import ask
+    from erase_plugins.engine.context_rows import gram_factor, prompt_rows
 
-    target, ctx, tokens = rollout.target, rollout.ctx, rollout.target.info.tokens
-    prompts: list[str] = []
-    rows: list[list[int]] = []
-    owners: list[int] = []
-    for number, concept in enumerate(request.concepts):
-        for place in range(options.pictures):
-            phrases = (concept.text, *concept.prompts)
-            phrase = phrases[place // len(options.templates) % len(phrases)]
-            prompt = options.templates[place % len(options.templates)].format(phrase)
-            own = token_rows(target, prompt, phrase)
-            end = target.encode([prompt]).last[0] + 1
-            prompts.append(prompt)
-            rows.append([*own, *([end] if end < tokens else [])])
-            owners.append(number)
-    pool = Pictures.given(rollout, options.data, prompts) if options.data else Pictures.drawn(
-        rollout, "concepts", prompts, key)  # fmt: skip
-    count = len(pool.latents)
-    rows, owners = (
-        [rows[place % len(rows)] for place in range(count)],
-        [owners[place % len(owners)] for place in range(count)],
-    )
-    refs = attention_refs(target.info)
-    masks = pool.masks(refs, [places[:-1] or places for places in rows], options.mask, options.mask_threshold, key)
-    times = concentrated_times if options.importance else None
-    size = (target.info.latent_shape[1], target.info.latent_shape[2])
-
-    def loss(step: int) -> Tensor:
-        states, cond = pool.batch(options.batch, step, times)
-        part = torch.arange(len(states))[share(len(states))]
-        states, cond = states[part], cond[part.tolist()]
-        picked = states.row.tolist()
-        with memories.opened_for([owners[row] for row in picked]), record_attention(target, refs) as maps:
-            ask(target, states.inputs, states.timestep, mapped(cond, change), ctx)
-        found = attention_norm(maps, [rows[row] for row in picked], masks[states.row], size)
-        return found * (processes() * len(part) / options.batch)
-
-    return loss
+    downs, ups = run.adapters.factors()
+    K = (run.change.B.double() @ run.change.A.double()).cpu()
+    members = dict(run.statistics.members)
+    for number, concept in enumerate(run.request.concepts):
+        down = downs[:, number].double()
+        rows = prompt_rows([concept.text, *concept.prompts], run.options.templates, run.target)
+        extra = {
+            "rows": gram_factor(rows), "down": (down + down @ K).float().contiguous(),
+            "up": torch.cat([up[:, number] for up in ups]).contiguous(),
+        }  # fmt: skip
+        members[concept.text] = replace(members[concept.text], extra=extra)
+    return replace(run.statistics, members=members)
 
 
 @hookimpl

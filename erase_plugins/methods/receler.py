@@ -26,11 +26,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from erase_plugins.engine.erasing import all_phrases, check_no_anchor, preset_names, shared_iterations
-from erase_plugins.engine.training_options import RolloutOptions, check_templates, revive
+from erase_plugins.engine.erasing import check_no_anchor
 from erase_plugins.errors import RequestError
 from erase_plugins.hookspecs import hookimpl
-from erase_plugins.options import as_dict, option, resolve
+from erase_plugins.options import option
+from erase_plugins.training import Cost, RolloutOptions, TrainedMethod, TrainingRun
 from erase_plugins.types import Concept, EditPlan, EraseRequest
 
 if TYPE_CHECKING:
@@ -38,12 +38,11 @@ if TYPE_CHECKING:
 
     from erase_plugins.artifacts.edit import Edit
     from erase_plugins.engine.attack import Attacks
-    from erase_plugins.engine.context import RunContext
     from erase_plugins.engine.erasers import Erasers
     from erase_plugins.engine.masks import Masks
-    from erase_plugins.engine.pools import Pool, Rollout
+    from erase_plugins.engine.pools import Pool
     from erase_plugins.engine.trajectories import States
-    from erase_plugins.families.base import Conditioning, Target, TargetInfo
+    from erase_plugins.families.base import Conditioning, ModuleRef, TargetInfo
 
 
 @dataclass(frozen=True)
@@ -89,7 +88,7 @@ def locality(outputs: Sequence[Tensor], masks: Sequence[Tensor]) -> Tensor:
     return total / len(outputs)
 
 
-class Receler:
+class Receler(TrainedMethod):
     """Bottleneck erasers after cross-attention; needs only the concept's name."""
 
     id = "receler"
@@ -98,107 +97,94 @@ class Receler:
     summary = (
         "small networks after cross-attention, trained against learned prompts and silent elsewhere; base untouched"
     )
-    needs = frozenset({"denoiser", "text"})
     kinds = frozenset({"object", "style", "person", "explicit"})
     produces = frozenset({"addon"})
-    packages = frozenset({"diffusers"})
     Options = RecelerOptions
     work_files: ClassVar[tuple[str, ...]] = ("states-*.safetensors", "masks-*.safetensors")
     contract_options: ClassVar[dict[str, Any]] = {
-        "iterations": 3, "trajectories": 2, "harvest": 2, "steps": 4, "keep_words": 2, "keep_batch": 1, "rank": 4,
-        "adversarial_rows": 2, "adversarial_steps": 2, "stand_in": 6, "checkpoint_every": 1,
+        **TrainedMethod.contract_options, "rank": 4, "adversarial_rows": 2, "adversarial_steps": 2, "stand_in": 6,
     }  # fmt: skip
 
-    def plan(self, request: EraseRequest, info: TargetInfo) -> EditPlan:
-        from erase_plugins.engine import training_plan as cost
-        from erase_plugins.engine.attention import attention_refs
-
-        options = self._resolve(request, info)
-        cost.check_trainable(self.id, info)
-        refs = attention_refs(info)
-        if options.rank >= min(ref.shape[0] for ref in refs):
-            raise RequestError(
-                f"rank={options.rank} is no bottleneck for layers of {min(ref.shape[0] for ref in refs)}; lower it"
-            )
-        learned = options.adversarial == "learned"
-        if learned and options.adversarial_rows + 3 > info.tokens:
+    def settle(self, options: RecelerOptions, request: EraseRequest, info: TargetInfo) -> Any:
+        check_no_anchor(request)
+        if options.adversarial == "learned" and options.adversarial_rows + 3 > info.tokens:
             raise RequestError(
                 f"adversarial_rows={options.adversarial_rows} leaves no room for a prompt in {info.tokens} tokens"
             )
-        kept = options.kept(request)
-        prompts = len(options.templates) * sum(1 + len(concept.prompts) for concept in request.concepts)
-        rolled = prompts * -(-options.trajectories // prompts)
-        forwards = 2.0 * options.steps * (rolled + kept) + rolled * options.harvest + options.stand_in
-        inner = (options.adversarial_steps - 1) * options.iterations * options.batch if learned else 0
-        if options.rollout == "student":
-            forwards += options.iterations * options.batch * (options.steps + 3)
-        return EditPlan(
-            request=request,
-            options=as_dict(options),
-            modules=tuple(f"{ref.component}.{ref.path}.to_out.0" for ref in refs),
-            steps=options.iterations,
-            warnings=shared_iterations(request, options.iterations),
-            notes=("the erasers are added modules; LoRA files hold a linear stand-in with its error",)
-            if options.stand_in else ("the erasers are added modules; no LoRA file can carry them",),
-            **cost.estimate(
-                info, request, sum(2 * options.rank * ref.shape[0] + options.rank + ref.shape[0] for ref in refs),
-                forwards=forwards + 3.0 * inner, iterations=options.iterations,
-                batch=options.batch + options.keep_batch * (kept > 0), states=(rolled + kept) * options.harvest,
-            ),
-        )  # fmt: skip
+        return super().settle(options, request, info)
 
-    def _resolve(self, request: EraseRequest, info: TargetInfo) -> RecelerOptions:
-        options: RecelerOptions = resolve(RecelerOptions, request.options, preset_names(request, info))
-        check_templates(options.templates)
-        check_no_anchor(request)
-        ready: RecelerOptions = options.settled(request, info)
-        return ready
-
-    def run(self, plan: EditPlan, target: Target, ctx: RunContext) -> Edit:
+    def modules(self, info: TargetInfo, options: RecelerOptions) -> Sequence[ModuleRef]:
         from erase_plugins.engine.attention import attention_refs
-        from erase_plugins.engine.erasers import Erasers
-        from erase_plugins.engine.linear_fit import with_stand_ins
-        from erase_plugins.engine.loop import train
-        from erase_plugins.engine.run import plan_key
 
-        options, key = revive(RecelerOptions, plan.options), plan_key(plan)
-        erasers = Erasers(target, attention_refs(target.info), options.rank, ctx.generator("erasers"))
-        ctx.precision = options.precision
-        ctx.start(options.iterations)
-        with erasers:
-            work = _Work(plan.request, options, options.rollout_on(target, erasers, ctx), erasers, key)
-            train(ctx, erasers, work.loss, options.schedule(), key, work.attacks)
-            edit = erasers.edit()
-            if options.stand_in:
-                edit = with_stand_ins(edit, target, erasers, work.batches(), options.rank, ctx)
-        return edit
+        refs = attention_refs(info)
+        narrow = min(ref.shape[0] for ref in refs)
+        if options.rank >= narrow:
+            raise RequestError(f"rank={options.rank} is no bottleneck for layers of {narrow}; lower it")
+        return refs
+
+    def plan(self, request: EraseRequest, info: TargetInfo) -> EditPlan:
+        plan = super().plan(request, info)
+        return replace(plan, modules=tuple(f"{name}.to_out.0" for name in plan.modules))
+
+    def cost(self, request: EraseRequest, options: RecelerOptions) -> Cost:
+        cost, states = super().cost(request, options), self.trajectories(request, options) * options.harvest
+        learned = options.adversarial == "learned"
+        inner = (options.adversarial_steps - 1) * options.iterations * options.batch if learned else 0
+        drawn = options.iterations * options.batch * (options.steps + 3) if options.rollout == "student" else 0
+        return replace(cost, forwards=cost.forwards + states + options.stand_in + drawn + 3.0 * inner)
+
+    def values(self, refs: Sequence[ModuleRef], request: EraseRequest, options: RecelerOptions) -> int:
+        return sum(2 * options.rank * ref.shape[0] + options.rank + ref.shape[0] for ref in refs)
+
+    def notes(self, request: EraseRequest, options: RecelerOptions) -> Sequence[str]:
+        held = "LoRA files hold a linear stand-in with its error" if options.stand_in else "no LoRA file can carry them"
+        return (f"the erasers are added modules; {held}",)
+
+    def trainable(self, run: TrainingRun) -> Erasers:
+        from erase_plugins.engine.erasers import Erasers
+
+        refs = self.modules(run.target.info, run.options)
+        return Erasers(run.target, refs, run.options.rank, run.ctx.generator("erasers"))
+
+    def prepare(self, run: TrainingRun) -> _Work:
+        work = _Work(run)
+        run.carried = work.attacks
+        return work
+
+    def loss(self, run: TrainingRun, step: int) -> Tensor:
+        return run.state.loss(step)
+
+    def finish(self, run: TrainingRun) -> Edit:
+        from erase_plugins.engine.linear_fit import with_stand_ins
+
+        edit = self.edit(run)
+        if not run.options.stand_in:
+            return edit
+        return with_stand_ins(edit, run.target, run.adapters, run.state.batches(), run.options.rank, run.ctx)
 
 
 class _Work:
     """The loss of a training step, over pools of teacher states with masks."""
 
-    def __init__(
-        self, request: EraseRequest, options: RecelerOptions, rollout: Rollout, erasers: Erasers, key: str
-    ) -> None:
+    def __init__(self, run: TrainingRun) -> None:
         from erase_plugins.engine.attack import in_context
         from erase_plugins.engine.masks import Masks
 
-        self.options, self.rollout, self.erasers = options, rollout, erasers
-        self.target, self.ctx = rollout.target, rollout.ctx
-        self.names = [concept.text for concept in request.concepts]
-        self.prompts = [self._prompts(concept) for concept in request.concepts]
+        self.run, self.options, self.erasers = run, run.options, run.adapters
+        self.target, self.ctx = run.target, run.ctx
+        self.names = [concept.text for concept in run.request.concepts]
+        self.prompts = [self._prompts(concept) for concept in run.request.concepts]
         for prompts in self.prompts:
-            rollout.check([prompt for prompt, _ in prompts])
-            if options.adversarial == "learned":  # refuses prompts that leave no room
+            run.rollout.check([prompt for prompt, _ in prompts])
+            if self.options.adversarial == "learned":  # refuses prompts that leave no room
                 cond = self.target.encode([prompt for prompt, _ in prompts])
-                in_context(cond, cond.embeds.new_zeros(options.adversarial_rows, cond.embeds.shape[-1]))
+                in_context(cond, cond.embeds.new_zeros(self.options.adversarial_rows, cond.embeds.shape[-1]))
         self.masks: Masks | None = None
-        if options.locality > 0:
-            self.masks = Masks(self.target, erasers, options.mask_scale, options.mask_threshold, self.ctx)
+        if self.options.locality > 0:
+            options = self.options
+            self.masks = Masks(self.target, self.erasers, options.mask_scale, options.mask_threshold, self.ctx)
         self.attacks = self._attacks()
-        self.pools = [self._pool(number, key) for number in range(len(self.names))]
-        phrases = all_phrases(request)
-        self.holding = options.holding(rollout, request, phrases, options.templates, key)
+        self.pools = [self._pool(number) for number in range(len(self.names))]
 
     def _prompts(self, concept: Concept) -> list[tuple[str, str]]:
         """(prompt, phrase in it) of the trajectories of one concept."""
@@ -221,22 +207,22 @@ class _Work:
             for name in self.names
         })  # fmt: skip
 
-    def _pool(self, number: int, key: str) -> Pool | None:
+    def _pool(self, number: int) -> Pool | None:
         """Teacher states of one concept; None if the student makes them."""
         prompts = [prompt for prompt, _ in self.prompts[number]]
         if self.options.rollout == "student":
             return None
-        pool = self.rollout.pool(f"erase-{number}", prompts, key)
+        pool = self.run.pool(f"erase-{number}", prompts)
         if self.masks is None:
             return pool
         rows = [self.prompts[number][place][1] for place in pool.states.row.tolist()]
-        return replace(pool, states=self.masks.on(pool.states, pool.cond, rows, key, f"masks-{number}"))
+        return replace(pool, states=self.masks.on(pool.states, pool.cond, rows, self.run.key, f"masks-{number}"))
 
     def _batch(self, number: int, step: int) -> tuple[States, Conditioning]:
         pool = self.pools[number]
         if pool is not None:
             return pool.batch(self.options.batch, step)
-        pool = self.rollout.fresh([prompt for prompt, _ in self.prompts[number]], self.options.batch, step)
+        pool = self.run.rollout.fresh([prompt for prompt, _ in self.prompts[number]], self.options.batch, step)
         phrases = dict(self.prompts[number])
         rows = pool.states.row.tolist()
         names = [phrases[pool.cond.prompts[place]] for place in rows]
@@ -264,19 +250,18 @@ class _Work:
         if attacked:
             attack.run(guess, options.adversarial_steps - 1)
         inputs, times, conds = [states.inputs], [states.timestep], [in_context(cond, attack.rows) if attacked else cond]
-        kept = None
-        if self.holding is not None:
-            kept, held = self.holding.batch(options.keep_batch, step)
-            inputs, times, conds = [*inputs, kept.inputs], [*times, kept.timestep], [*conds, held]
+        kept = self.run.retain(step)
+        for part in kept:
+            inputs, times, conds = [*inputs, part.states.inputs], [*times, part.states.timestep], [*conds, part.cond]
         with self.erasers.recording() as outputs:
             out = ask(self.target, torch.cat(inputs), torch.cat(times), join(conds), self.ctx)
         mine, rest = out[: len(states)], out[len(states) :]
         total = mse_loss(mine, guided(seen["null"], seen["prompt"], -options.eta))
-        if kept is not None:
-            total = total + options.keep_weight * mse_loss(rest, kept.predictions["prompt"])
+        for part in kept:
+            total = total + part.weight * mse_loss(rest, part.wanted)
         if self.masks is not None:
-            own = [part[: len(states)] for part in outputs.values()]
-            total = total + options.locality * locality(own, [self.masks.at(states, part.shape[1]) for part in own])
+            own = [out[: len(states)] for out in outputs.values()]
+            total = total + options.locality * locality(own, [self.masks.at(states, out.shape[1]) for out in own])
         if attacked:  # the last attack step uses this pass; the graph is needed once more for the erasers
             attack.step(mse_loss(mine, seen["prompt"]), keep_graph=True)
         return total
@@ -285,8 +270,8 @@ class _Work:
         """States of the concept and of what is held, for the stand-in; about ``stand_in`` of them."""
         size = max(min(self.options.stand_in // 6, 8), 1)
         for place in range(-(-self.options.stand_in // size)):
-            if place % 2 and self.holding is not None:
-                yield self.holding.batch(size, place)
+            if place % 2 and self.run.retained is not None:
+                yield self.run.retained.batch(size, place)
             else:
                 yield self._batch(place % len(self.names), place)
 

@@ -24,28 +24,27 @@ Differs from the official code:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from erase_plugins.engine.erasing import ErasePrompts, all_phrases, check_becomes, preset_names
-from erase_plugins.engine.training_options import RolloutOptions, check_templates, revive
+from erase_plugins.engine.erasing import ErasePrompts, check_becomes
+from erase_plugins.engine.training_options import check_templates
 from erase_plugins.errors import RequestError
 from erase_plugins.hookspecs import hookimpl
-from erase_plugins.options import as_dict, option, resolve
-from erase_plugins.types import EditPlan, EraseRequest
+from erase_plugins.options import option
+from erase_plugins.training import Cost, RolloutOptions, TrainedMethod, TrainingRun
+from erase_plugins.types import EraseRequest
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor
 
     from erase_plugins.artifacts.edit import Edit
-    from erase_plugins.engine.context import RunContext
     from erase_plugins.engine.gating import GateRecipe
     from erase_plugins.engine.memories import Memories
-    from erase_plugins.engine.pools import Part, Rollout
-    from erase_plugins.families.base import Conditioning, Target, TargetInfo
-
-_RATES = {"pocket": 5e-3, "": 1e-4}
+    from erase_plugins.engine.pools import Part
+    from erase_plugins.families.base import Conditioning, ModuleRef, TargetInfo
 
 
 @dataclass(frozen=True)
@@ -94,125 +93,102 @@ def pseudo_embeddings(concept: Tensor, count: int, generator: Generator) -> Tens
     return torch.stack(found).to(concept.device, concept.dtype)
 
 
-class SPM:
+class SPM(TrainedMethod):
     """Gated one-dimensional memories: erased concepts combine freely, unrelated prompts stay as they are."""
 
     id = "spm"
     title = "Concept Semi-Permeable Membrane"
     paper = "https://arxiv.org/abs/2312.16145"
     summary = "one small memory per concept behind a gate that the prompt opens; combine and revoke freely"
-    needs = frozenset({"denoiser", "text"})
     kinds = frozenset({"object", "style", "person", "explicit"})
     produces = frozenset({"addon"})
-    packages = frozenset({"diffusers"})
     Options = SPMOptions
-    work_files: ClassVar[tuple[str, ...]] = ("states-*.safetensors",)
     contract_options: ClassVar[dict[str, Any]] = {
-        "iterations": 3, "trajectories": 2, "harvest": 2, "steps": 4, "keep_words": 2, "keep_batch": 1, "anchors": 1,
-        "checkpoint_every": 1, "gate_words": 40, "gate_low": -1.0,
+        **TrainedMethod.contract_options, "anchors": 1, "gate_words": 40, "gate_low": -1.0,
     }  # fmt: skip
 
-    def plan(self, request: EraseRequest, info: TargetInfo) -> EditPlan:
-        from erase_plugins.engine import training_plan as cost
-
-        options = self._resolve(request, info)
-        cost.check_trainable(self.id, info)
-        refs = tuple(ref for ref in info.modules("transformer") if ref.kind in ("linear", "conv"))
-        many, kept = len(request.concepts), options.kept(request)
-        rolled = many * options.trajectories + kept
-        steps = round(options.iterations * many**options.growth)
-        return EditPlan(
-            request=request,
-            options=as_dict(options),
-            modules=tuple(f"{ref.component}.{ref.path}" for ref in refs),
-            steps=steps,
-            notes=("strength depends on the prompt; LoRA files hold the memories with their gates fixed at 1",),
-            **cost.estimate(
-                info, request, cost.trainable(refs, options.rank) * many,
-                forwards=2.0 * options.steps * rolled + steps * options.anchors, iterations=steps,
-                batch=options.batch + options.anchors + options.keep_batch * (kept > 0),
-                states=rolled * options.harvest,
-            ),
-        )  # fmt: skip
-
-    def _resolve(self, request: EraseRequest, info: TargetInfo) -> SPMOptions:
-        options: SPMOptions = resolve(SPMOptions, request.options, preset_names(request, info))
+    def settle(self, options: SPMOptions, request: EraseRequest, info: TargetInfo) -> SPMOptions:
         check_templates(options.templates)
         check_becomes(request)
         if not options.gate_low < options.gate_high:
             raise RequestError(f"gate_low={options.gate_low:g} must be below gate_high={options.gate_high:g}")
-        rate = options.lr if options.lr is not None else _RATES["pocket" if "pocket" in info.profiles else ""]
-        return replace(options, lr=rate, harvest=min(options.harvest, options.steps))
+        return replace(options, harvest=min(options.harvest, options.steps))
 
-    def run(self, plan: EditPlan, target: Target, ctx: RunContext) -> Edit:
-        from erase_plugins.engine.gating import make_gate
-        from erase_plugins.engine.loop import train
+    def modules(self, info: TargetInfo, options: SPMOptions) -> list[ModuleRef]:
+        return [ref for ref in info.modules("transformer") if ref.kind in ("linear", "conv")]
+
+    def steps(self, request: EraseRequest, options: SPMOptions) -> int:
+        return round(options.iterations * len(request.concepts) ** options.growth)
+
+    def trajectories(self, request: EraseRequest, options: SPMOptions) -> int:
+        return len(request.concepts) * options.trajectories
+
+    def cost(self, request: EraseRequest, options: SPMOptions) -> Cost:
+        cost, asked = super().cost(request, options), self.steps(request, options) * options.anchors
+        return replace(cost, forwards=cost.forwards + asked, batch=cost.batch + options.anchors)
+
+    def values(self, refs: Sequence[ModuleRef], request: EraseRequest, options: SPMOptions) -> int:
+        return super().values(refs, request, options) * len(request.concepts)
+
+    def warnings(self, request: EraseRequest, info: TargetInfo, options: SPMOptions) -> Sequence[str]:
+        return ()  # the steps grow with the concepts
+
+    def notes(self, request: EraseRequest, options: SPMOptions) -> Sequence[str]:
+        return ("strength depends on the prompt; LoRA files hold the memories with their gates fixed at 1",)
+
+    def trainable(self, run: TrainingRun) -> Memories:
         from erase_plugins.engine.memories import Memories
-        from erase_plugins.engine.run import plan_key
 
-        options, key = revive(SPMOptions, plan.options), plan_key(plan)
-        concepts, wanted = plan.request.concepts, set(plan.modules)
-        refs = [ref for ref in target.modules("transformer") if f"{ref.component}.{ref.path}" in wanted]
-        memories = Memories(target, refs, options.rank, len(concepts), ctx.generator("memories"))
-        ctx.precision = options.precision
-        ctx.start(plan.steps)
+        many = len(run.request.concepts)
+        return Memories(run.target, run.refs, run.options.rank, many, run.ctx.generator("memories"))
+
+    def prepare(self, run: TrainingRun) -> SimpleNamespace:
+        from erase_plugins.engine.gating import make_gate
+
+        options, concepts = run.options, run.request.concepts
         phrases = [[concept.text, *concept.prompts] for concept in concepts]
-        gate = make_gate(target, [concept.text for concept in concepts], phrases, options.gates(), ctx)
-        with memories:
-            loss = self._loss(plan.request, options, options.rollout_on(target, memories, ctx), memories, key)
-            schedule = replace(options.schedule(), iterations=plan.steps)
-            train(ctx, memories, loss, schedule, key, edit_of=lambda: memories.gated(gate))
-        return memories.gated(gate)
+        gate = make_gate(run.target, [concept.text for concept in concepts], phrases, options.gates(), run.ctx)
+        prompts = ErasePrompts.of(run.request, options.templates, options.trajectories)
+        watch = {"neutral": prompts.neutral} if any(prompts.neutral) else None
+        pool = run.pool("erase", prompts.erased, watch)
+        return SimpleNamespace(gate=gate, owners=prompts.owners, pool=pool)
 
-    def _loss(
-        self, request: EraseRequest, options: SPMOptions, rollout: Rollout, memories: Memories, key: str
-    ) -> Callable[[int], Tensor]:
-        """The loss of a training step, over pools of teacher states."""
-        from erase_plugins.engine.pools import Part, mean_squares
+    def edit(self, run: TrainingRun) -> Edit:
+        return run.adapters.gated(run.state.gate)
 
-        prompts = ErasePrompts.of(request, options.templates, options.trajectories)
-        anchored = any(prompts.neutral)
-        pool = rollout.pool("erase", prompts.erased, key, watch={"neutral": prompts.neutral} if anchored else None)
-        holding = options.holding(rollout, request, all_phrases(request), options.templates, key)
-        many = len(request.concepts)
+    def loss(self, run: TrainingRun, step: int) -> Tensor:
+        from erase_plugins.engine.pools import Part
 
-        def loss(step: int) -> Tensor:
-            states, cond = pool.batch(options.batch, step)
-            seen = states.predictions
-            base = seen["neutral"] if anchored else seen["null"]
-            mine = [prompts.owners[row] for row in states.row.tolist()]
-            parts = [Part(states, cond, base - options.eta * (seen["prompt"] - seen["null"]), 1.0)]
-            numbers: list[Sequence[int]] = [mine]
-            if options.anchors:
-                place = slice(0, 1)
-                parts.append(anchor_part(rollout, memories, states, cond, options, step))
-                numbers.append(mine[place] * options.anchors)
-            if holding is not None:
-                states, cond = holding.batch(options.keep_batch, step)
-                parts.append(Part(states, cond, states.predictions["prompt"], options.keep_weight))
-                numbers.append([(step + place) % many for place in range(len(states))])
-            with memories.recalled(*numbers):
-                return mean_squares(rollout.target, parts, rollout.ctx)
-
-        return loss
+        options, owners, many = run.options, run.state.owners, len(run.request.concepts)
+        states, cond = run.state.pool.batch(options.batch, step)
+        seen = states.predictions
+        mine = [owners[row] for row in states.row.tolist()]
+        wanted = seen.get("neutral", seen["null"]) - options.eta * (seen["prompt"] - seen["null"])
+        parts = [Part(states, cond, wanted, 1.0)]
+        numbers: list[Sequence[int]] = [mine]
+        if options.anchors:
+            place = slice(0, 1)
+            parts.append(anchor_part(run, states, cond, step))
+            numbers.append(mine[place] * options.anchors)
+        for held in run.retain(step):
+            parts.append(held)
+            numbers.append([(step + place) % many for place in range(len(held.states))])
+        with run.adapters.recalled(*numbers):
+            return run.mean_squares(parts)
 
 
-def anchor_part(
-    rollout: Rollout, memories: Memories, states: Any, cond: Conditioning, options: SPMOptions, step: int
-) -> Part:
+def anchor_part(run: TrainingRun, states: Any, cond: Conditioning, step: int) -> Part:
     """Teacher predictions for random embeddings at the first state of the batch, to be held."""
     import torch
 
     from erase_plugins.engine.pools import Part
-    from erase_plugins.engine.trajectories import ask, repeat
+    from erase_plugins.engine.trajectories import repeat
 
-    generator = rollout.ctx.generator(f"anchors {step}")
-    rows = pseudo_embeddings(cond.embeds[0], options.anchors, generator)
+    options = run.options
+    rows = pseudo_embeddings(cond.embeds[0], options.anchors, run.ctx.generator(f"anchors {step}"))
     held = replace(repeat(cond[:1], options.anchors), embeds=rows)
     first = states[torch.zeros(options.anchors, dtype=torch.long)]
-    with torch.no_grad(), memories.disabled():
-        wanted = ask(rollout.target, first.inputs, first.timestep, held, rollout.ctx)
-    return Part(first, held, wanted, options.anchor_weight)
+    return Part(first, held, run.rollout.teacher(first, held), options.anchor_weight)
 
 
 @hookimpl

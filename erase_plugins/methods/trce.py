@@ -25,33 +25,26 @@ Differs from the official code (``run_trce_stage1.py``, ``stage2_data_preparatio
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from erase_plugins.engine.closed_form_options import ClosedFormOptions
-from erase_plugins.engine.erasing import all_phrases, preset_names
-from erase_plugins.engine.frames import (
-    FRAMES,
-    SAFE,
-    VARIANTS,
-)
-from erase_plugins.engine.training_options import TrainingOptions, check_templates, revive, spread
+from erase_plugins.engine.frames import FRAMES, SAFE, VARIANTS
+from erase_plugins.engine.training_options import check_templates, spread
 from erase_plugins.errors import RequestError
 from erase_plugins.hookspecs import hookimpl
-from erase_plugins.options import option, resolve
+from erase_plugins.options import option
+from erase_plugins.training import Cost, StagedMethod, TrainingOptions, TrainingRun
 from erase_plugins.types import EditPlan, EraseRequest
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from erase_plugins.artifacts.edit import Edit
     from erase_plugins.artifacts.statistics import Statistics
     from erase_plugins.engine.collect import Recipe
-    from erase_plugins.engine.context import RunContext
-    from erase_plugins.engine.pools import Rollout
-    from erase_plugins.families.base import Target, TargetInfo
-    from erase_plugins.families.target import FamilyTraits
+    from erase_plugins.families.base import ModuleRef, TargetInfo
 
 
 @dataclass(frozen=True)
@@ -64,17 +57,12 @@ class TRCEOptions(TrainingOptions, ClosedFormOptions):
     tokens: str = option("eot", "rows that stand for a prompt: the end row, it and the last word's, or all from there",
                          choices=("eot", "last+eot", "window"))  # fmt: skip
     safe: str | None = option(None, "what takes the concept's place where --to does not say; none picks it by kind")
-    frames: tuple[str, ...] = option(
-        FRAMES,
-        "prompts around the concept in stage 1",
-    )
+    frames: tuple[str, ...] = option(FRAMES, "prompts around the concept in stage 1")
     variants: bool = option(True, "also take mechanical variants of the concept")
     aliases: bool = option(True, "also take words that mean the same in the text encoder's vocabulary")
     rho: float = option(0.1, "energy of the kept rows, in units of the erased rows'", low=0.0)
     lam: float = option(1e-4, "ridge term, in units of the system's mean diagonal", low=1e-12)
-    templates: tuple[str, ...] = option(
-        ("a photo of {}",), "prompts of stage 2; {} is the concept",
-    )  # fmt: skip
+    templates: tuple[str, ...] = option(("a photo of {}",), "prompts of stage 2; {} is the concept")
     push: float = option(15.0, "g: how far the targets overshoot the safe and the unsafe prediction", low=0.0)
     margin: float = option(0.01, "distance by which the safe target must be closer", low=0.0)
     beta: float = option(1.0, "slope of the hinge", low=0.0)
@@ -114,158 +102,110 @@ def hinge(out: Tensor, targets: Tensor, beta: float, margin: float) -> Tensor:
     return (beta * (safe - unsafe + margin)).clamp_min(0)
 
 
-class TRCE:
+class TRCE(StagedMethod):
     """Text first, then the trajectory: for broad concepts that leak through other words."""
 
     id = "trce"
     title = "Towards Reliable Concept Erasure"
     paper = "https://arxiv.org/abs/2503.07389"
     summary = "maps end-of-text rows to safe prompts in closed form, then steers early denoising away (LoRA)"
-    needs = frozenset({"denoiser", "text"})
     kinds = frozenset({"object", "style", "person", "explicit"})
     produces = frozenset({"contextmap", "lowrank", "dense", "bias"})
-    packages = frozenset({"diffusers"})
     Options = TRCEOptions
-    work_files: ClassVar[tuple[str, ...]] = ("states-*.safetensors",)
     contract_options: ClassVar[dict[str, Any]] = {
-        "vocabulary": 60, "iterations": 3, "trajectories": 2, "harvest": 2, "steps": 4, "free": 2, "free_batch": 1,
-        "keep_words": 2, "keep_batch": 1, "batch": 1, "checkpoint_every": 1, "templates": ("{}",),
-        "frames": ("{}", "a {}"), "variants": False,
+        **StagedMethod.contract_options, "vocabulary": 60, "free": 2, "free_batch": 1, "batch": 1,
+        "templates": ("{}",), "frames": ("{}", "a {}"), "variants": False,
     }  # fmt: skip
 
-    def plan(self, request: EraseRequest, info: TargetInfo) -> EditPlan:
-        from erase_plugins.engine import training_plan as cost
-        from erase_plugins.engine.estimate import closed_form_plan
-
-        options: TRCEOptions = resolve(TRCEOptions, request.options, preset_names(request, info))
-        options = options.settled(request, info)
-        options = replace(options, harvest=min(options.harvest, options.early_steps))
-        check_templates(options.templates)
+    def settle(self, options: TRCEOptions, request: EraseRequest, info: TargetInfo) -> TRCEOptions:
+        settled: TRCEOptions = super().settle(options, request, info)
         check_templates(options.frames)
-        asked, request = request, _safe(request, options.safe)
-        plan = replace(closed_form_plan(_varied(request, options.variants), options, info), request=asked)
-        if options.stages == "closed":
-            return plan
-        cost.check_trainable(self.id, info)
+        return replace(settled, harvest=min(settled.harvest, options.early_steps))
+
+    def modules(self, info: TargetInfo, options: TRCEOptions) -> Sequence[ModuleRef]:
+        return info.modules("visual")
+
+    def cost(self, request: EraseRequest, options: TRCEOptions) -> Cost:
         guided = max(options.trajectories, len(request.concepts) * len(options.templates))
         early, kept = options.early_steps, options.kept(request)
-        return cost.with_training(
-            plan, options, info, info.modules("visual"),
-            forwards=guided * (2 * early + options.harvest) + options.steps * (options.free + 2 * kept),
-            batch=(1 + (options.steer_null > 0)) * options.batch + options.free_batch + options.keep_batch * (kept > 0),
-            states=guided * early + options.steps * (options.free + kept),
-        )  # fmt: skip
-
-    def run(self, plan: EditPlan, target: Target, ctx: RunContext) -> Edit:
-        from erase_plugins.engine.adapters import Adapters
-        from erase_plugins.engine.collect import collect, summary
-        from erase_plugins.engine.loop import train
-        from erase_plugins.engine.mapping import stacked
-        from erase_plugins.engine.run import plan_key
-
-        options, key, request = (
-            revive(TRCEOptions, plan.options),
-            plan_key(plan),
-            _safe(plan.request, plan.options["safe"]),
+        steered = (1 + (options.steer_null > 0)) * options.batch
+        return Cost(
+            guided * (2 * early + options.harvest) + options.steps * (options.free + 2 * kept),
+            steered + options.free_batch + options.keep_batch * (kept > 0),
+            guided * early + options.steps * (options.free + kept),
         )
-        solver = {"method": self.id, "rho": options.rho, "lam": None, "lam_share": options.lam}
-        varied = _varied(request, options.variants)
-        statistics = collect(varied, options.recipe(), solver, target, ctx, need_sigma=False)
-        summary(statistics, ctx)
-        closed = self.solve(statistics, target.family)
-        if options.stages == "closed":
-            return closed
-        refs = target.modules("visual")
-        adapters = Adapters(target, refs, options.lora_rank, generator=ctx.generator("adapters"))
 
-        def edit() -> Edit:
-            return stacked(closed, adapters.edit(), [ref.weight for ref in target.modules("cross_kv")])
+    def complete(self, request: EraseRequest, options: TRCEOptions) -> EraseRequest:
+        """Every concept with its safe phrase.
 
-        ctx.precision = options.precision
-        ctx.start(options.iterations)
-        with adapters:
-            loss = self._loss(request, options, statistics, closed, options.rollout_on(target, adapters, ctx), key)
-            train(ctx, adapters, loss, options.schedule(), key, edit_of=edit)
-        return edit()
+        Raises:
+            RequestError: a safe phrase is empty; the end row of an empty prompt says nothing about the context.
+        """
+        concepts = []
+        for concept in request.concepts:
+            anchor = concept.anchor if concept.anchor is not None else options.safe
+            anchor = SAFE.get(concept.kind, SAFE["object"]) if anchor is None else anchor
+            if not anchor.strip():
+                raise RequestError(
+                    f"the safe phrase of '{concept.text}' is empty; name what takes its place, for example --to art"
+                )
+            concepts.append(replace(concept, anchor=anchor))
+        return replace(request, forget=tuple(concepts))
 
-    def solve(self, statistics: Statistics, family: FamilyTraits) -> Edit:
-        """Stage 1 of given statistics; the joint solution of all members."""
-        from erase_plugins.engine.solving import joint_edit
+    def closed_plan(self, request: EraseRequest, options: TRCEOptions, info: TargetInfo) -> EditPlan:
+        return super().closed_plan(_varied(request, options.variants), options, info)
 
-        return joint_edit(statistics, family)
+    def solver(self, run: TrainingRun) -> Mapping[str, Any]:
+        return {"rho": run.options.rho, "lam": None, "lam_share": run.options.lam}
 
-    def _loss(
-        self, request: EraseRequest, options: TRCEOptions, statistics: Statistics, closed: Edit, rollout: Rollout,
-        key: str,
-    ) -> Callable[[int], Tensor]:  # fmt: skip
-        """The loss of a training step; the student sees prompts through the map of stage 1."""
-        import torch
+    def collect(self, run: TrainingRun, request: EraseRequest | None = None) -> Statistics:
+        return super().collect(run, _varied(request or run.request, run.options.variants))
 
-        from erase_plugins.artifacts.edit import CONTEXT
-        from erase_plugins.artifacts.solved import DENOISER
-        from erase_plugins.engine.mapping import mapped
-        from erase_plugins.engine.pools import Part, mean_squares
+    def prepare(self, run: TrainingRun) -> SimpleNamespace:
+        """Teacher states towards the concept, and states of the stage-1 model without a prompt."""
         from erase_plugins.engine.trajectories import repeat
 
-        change: Any = closed.deltas[DENOISER][CONTEXT]
-        target, ctx = rollout.target, rollout.ctx
-        mined = [alias for member in statistics.members.values() for alias in member.facts["aliases"]]
+        options, rollout = run.options, run.rollout
+        mined = [alias for member in run.statistics.members.values() for alias in member.facts["aliases"]]
         guides = {
             phrase: member.facts["guide"]
-            for member in statistics.members.values()
+            for member in run.statistics.members.values()
             for phrase in (*member.facts["phrases"], *member.facts["aliases"])
         }
-        phrases = all_phrases(request)
-        rows = spread(phrases, mined, options.templates, options.trajectories)
+        rows = spread(run.phrases, mined, options.templates, options.trajectories)
         unsafe = [template.format(name) for template, name in rows]
         safe = [template.format(guides[name]) for template, name in rows]
-        malicious = rollout.pool("erase", unsafe, key, {"safe": safe}, early=options.early_steps)
-        null = mapped(target.encode([""]), change)
+        malicious = rollout.pool("erase", unsafe, run.key, {"safe": safe}, early=options.early_steps)
+        null = run.mapped(run.target.encode([""]))
         free = replace(rollout, harvest=options.steps).pool(
-            "free", [""] * options.free, key, cond=repeat(null, options.free), unguided=True
+            "free", [""] * options.free, run.key, cond=repeat(null, options.free), unguided=True
         )
-        holding = options.holding(rollout, request, phrases, options.templates, key)
+        return SimpleNamespace(malicious=malicious, free=free, null=null)
+
+    def loss(self, run: TrainingRun, step: int) -> Tensor:
+        """The student sees prompts through the map of stage 1."""
+        import torch
+
+        from erase_plugins.engine.trajectories import repeat
+
+        options, state = run.options, run.state
 
         def error(out: Tensor, wanted: Tensor) -> Tensor:
             values = hinge(out, wanted, options.beta, options.margin)
-            ctx.count("steered", int((values > 0).sum()) / len(values))
+            run.ctx.count("steered", int((values > 0).sum()) / len(values))
             return values.mean()
 
-        def loss(step: int) -> Tensor:
-            states, cond = malicious.batch(options.batch, step)
-            seen, share = states.predictions, 1.0 / (1.0 + options.steer_null)
-            ends = [seen[name] + options.push * (seen[name] - seen["null"]) for name in ("safe", "prompt")]
-            wanted = torch.stack(ends, 1)
-            parts = [Part(states, mapped(cond, change), wanted, options.steer_weight * share, error)]
-            if options.steer_null > 0:
-                weight = options.steer_weight * options.steer_null * share
-                parts.append(Part(states, repeat(null, len(states)), wanted, weight, error))
-            states, cond = free.batch(options.free_batch, step)
-            parts.append(Part(states, cond, states.predictions["prompt"], options.free_weight))
-            if holding is not None:
-                states, cond = holding.batch(options.keep_batch, step)
-                parts.append(Part(states, mapped(cond, change), states.predictions["prompt"], options.keep_weight))
-            return mean_squares(target, parts, ctx)
-
-        return loss
-
-
-def _safe(request: EraseRequest, phrase: str | None) -> EraseRequest:
-    """Every concept with its safe phrase.
-
-    Raises:
-        RequestError: a safe phrase is empty; the end row of an empty prompt says nothing about the context.
-    """
-    concepts = []
-    for concept in request.concepts:
-        anchor = concept.anchor if concept.anchor is not None else phrase
-        anchor = SAFE.get(concept.kind, SAFE["object"]) if anchor is None else anchor
-        if not anchor.strip():
-            raise RequestError(
-                f"the safe phrase of '{concept.text}' is empty; name what takes its place, for example --to art"
-            )
-        concepts.append(replace(concept, anchor=anchor))
-    return replace(request, forget=tuple(concepts))
+        states, cond = state.malicious.batch(options.batch, step)
+        seen, share = states.predictions, 1.0 / (1.0 + options.steer_null)
+        ends = [seen[name] + options.push * (seen[name] - seen["null"]) for name in ("safe", "prompt")]
+        wanted = torch.stack(ends, 1)
+        parts: list[Any] = [(states, run.mapped(cond), wanted, options.steer_weight * share, error)]
+        if options.steer_null > 0:
+            weight = options.steer_weight * options.steer_null * share
+            parts.append((states, repeat(state.null, len(states)), wanted, weight, error))
+        states, cond = state.free.batch(options.free_batch, step)
+        parts.append((states, cond, states.predictions["prompt"], options.free_weight))
+        return run.mean_squares([*parts, *run.retain(step, run.mapped)])
 
 
 def _varied(request: EraseRequest, variants: bool) -> EraseRequest:

@@ -18,7 +18,7 @@ from typing import Any
 
 from erase_plugins.errors import RequestError
 from erase_plugins.testing.case import Case
-from erase_plugins.testing.checks import CHECKS, LAYOUT_CHECKS, load_checks
+from erase_plugins.testing.checks import CHECKS, LAYOUT_CHECKS, READERS, STOCK_READER, load_checks, stock_reader
 from erase_plugins.types import Concept
 
 __all__ = ["MethodContract", "TestOutsideMethods", "contract_report"]
@@ -81,7 +81,7 @@ class TestOutsideMethods(MethodContract):
 
 
 def contract_rows(methods: Iterable[str], models: Iterable[str]) -> Iterable[tuple[str, str, str, str]]:
-    """(method, model, check, layout or "") for all supported combinations.
+    """(method, model, check, layout or "") for all combinations that have something to check.
 
     Raises:
         UnknownName: a method that is not registered.
@@ -89,18 +89,22 @@ def contract_rows(methods: Iterable[str], models: Iterable[str]) -> Iterable[tup
     from erase_plugins.manager import get_manager
 
     general, per_layout = load_checks()
-    layouts = [entry.item.id for entry in get_manager().layouts()]
+    layouts = [entry.item for entry in get_manager().layouts()]
     models = tuple(models)
     for method in methods:
         get_manager().method(method)
         for model in models:
-            if not Case(method, model).supported:
+            case = Case(method, model)
+            if not case.supported:
                 continue
             for name in general:
                 yield method, model, name, ""
             for name in per_layout:
+                reader = READERS.get(name, "")
+                wanted = stock_reader(case) if reader == STOCK_READER else reader
                 for layout in layouts:
-                    yield method, model, name, layout
+                    if wanted in ("", *layout.readers):
+                        yield method, model, name, layout.id
 
 
 def run_check(case: Case, name: str, layout: str = "") -> None:

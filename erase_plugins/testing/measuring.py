@@ -17,7 +17,7 @@ import json
 import math
 import tempfile
 from collections.abc import Callable, Mapping
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +28,19 @@ SUITE, ATTACK = "suite", "attack"
 EDIT = ("uce", "pizza")
 
 
+@dataclasses.dataclass(frozen=True)
+class Seen:
+    """One run: its report, the files that it left beside it, how the model changed, how many answers it generated."""
+
+    report: Any
+    files: frozenset[str]
+    difference: str
+    asked: int
+
+
 @dataclasses.dataclass
 class Measured:
-    """One suite or attack under test, with its first run (made on first use)."""
+    """One suite or attack under test, with a run that the checks share (made on first use)."""
 
     kind: str
     name: str
@@ -51,6 +61,22 @@ class Measured:
     def alone(self) -> bool:
         """Whether it needs no model."""
         return self.kind == SUITE and not getattr(self.item, "needs_subject", True)
+
+    @cached_property
+    def first(self) -> Seen:
+        """The shared run."""
+        from erase_plugins.testing.models import changed_since, shared_pipeline
+        from erase_plugins.testing.observe import snapshot
+
+        pipe = None if self.alone else shared_pipeline(self.model)
+        before = snapshot(pipe) if pipe is not None else None
+        with tempfile.TemporaryDirectory() as folder:
+            try:
+                report = self.run(Path(folder) / "out")
+            finally:
+                difference = "" if before is None else changed_since(pipe, before)
+            files = frozenset(item.name for item in (Path(folder) / "out").iterdir())
+        return Seen(report, files, difference, self.asked)
 
     def run(self, out: Path | None = None, **more: Any) -> Any:
         """Its report."""
@@ -96,7 +122,7 @@ def describes_itself(case: Measured) -> None:
 
 def report_is_valid(case: Measured) -> None:
     """A report of the right kind, named after it, with values inside their intervals, that survives JSON."""
-    report = case.run()
+    report = case.first.report
     wanted: type[Any] = EvalReport if case.kind == SUITE else AttackReport
     assert isinstance(report, wanted), f"run returned {type(report).__name__}, not {wanted.__name__}"
     assert getattr(report, case.kind) == case.name, f"the report is of {getattr(report, case.kind)}, not {case.name}"
@@ -113,37 +139,27 @@ def report_is_valid(case: Measured) -> None:
 
 def runs_are_equal(case: Measured) -> None:
     """Two runs with one seed give the same numbers."""
-    assert _rows(case.run()) == _rows(case.run()), "take random numbers from the seed you are given only"
+    assert _rows(case.first.report) == _rows(case.run()), "take random numbers from the seed you are given only"
 
 
 def leaves_the_model_alone(case: Measured) -> None:
     """Weights bit for bit and module structure as before."""
-    from erase_plugins.testing.models import changed_since, shared_pipeline
-    from erase_plugins.testing.observe import snapshot
-
-    if case.alone:
-        return
-    before = snapshot(shared_pipeline(case.model))
-    case.run()
-    problem = changed_since(shared_pipeline(case.model), before)
-    assert not problem, f"after the run, {problem}"
+    assert not case.first.difference, f"after the run, {case.first.difference}"
 
 
 def attachments_are_written(case: Measured) -> None:
     """Every attachment is declared in ``attachments``, can be written, and is there beside the report."""
-    with tempfile.TemporaryDirectory() as folder:
-        report = case.run(Path(folder) / "out")
-        missing = [text for text in report.warnings if "was not written" in text and "pip install" not in text]
-        assert not missing, missing[0] if missing else ""
-        odd = sorted(set(report.attached) - set(getattr(case.item, "attachments", ())))
-        assert not odd, f"name {', '.join(odd)} in the attribute 'attachments', so that it is asked for before the work"
-        there = {item.name for item in (Path(folder) / "out").iterdir()}
-        assert there == set(report.files.values()), f"the folder holds {', '.join(sorted(there))}"
+    report, there = case.first.report, case.first.files
+    missing = [text for text in report.warnings if "was not written" in text and "pip install" not in text]
+    assert not missing, missing[0] if missing else ""
+    odd = sorted(set(report.attached) - set(getattr(case.item, "attachments", ())))
+    assert not odd, f"name {', '.join(odd)} in the attribute 'attachments', so that it is asked for before the work"
+    assert there == set(report.files.values()), f"the folder holds {', '.join(sorted(there))}"
 
 
 def success_is_controlled(case: Measured) -> None:
     """An attack says what it found, and measures a control with as much care as its success."""
-    report = case.run()
+    report = case.first.report
     assert report.found, "report.found is empty; say what was tried even if it did not work"
     json.dumps(dict(report.found), allow_nan=False)
     assert report.control.subject != report.success.subject, "there is no control run"
@@ -151,9 +167,9 @@ def success_is_controlled(case: Measured) -> None:
 
 def budget_is_kept(case: Measured) -> None:
     """No more answers of the model are looked at than the budget allows, and the report counts them."""
-    report = case.run()
+    report = case.first.report
     assert 0 < report.queries <= case.queries, f"{report.queries} queries were reported, {case.queries} are allowed"
-    assert case.asked <= case.queries, f"{case.asked} answers were generated, {case.queries} are allowed"
+    assert case.first.asked <= case.queries, f"{case.first.asked} answers were generated, {case.queries} are allowed"
 
 
 GENERAL: tuple[Callable[[Measured], None], ...] = (
@@ -183,10 +199,10 @@ def measuring_report(
     Returns:
         Failed checks with the reason; empty if the contract is kept.
     """
-    failed = {}
+    failed, case = {}, _case(kind, name, settings or {}, queries, model, edit)
     for check in CHECKS[kind]:
         try:
-            check(_case(kind, name, settings or {}, queries, model, edit))
+            check(case)
         except Exception as error:
             failed[check.__name__] = str(error) or type(error).__name__
     return failed
@@ -203,6 +219,9 @@ def _case(
 
 def _rows(report: Any) -> tuple[EvalRow, ...]:
     return (*report.rows, report.success, report.control) if isinstance(report, AttackReport) else tuple(report.rows)
+
+
+_SHARED: dict[tuple[type, str], Measured] = {}
 
 
 class _Contract:
@@ -231,9 +250,11 @@ class _Contract:
 
     def test_contract(self, measured_name: str, measured_check: str) -> None:
         """One check of the contract."""
-        settings = self.settings.get(measured_name, {})
-        case = _case(self.kind, measured_name, settings, self.queries, self.model, self.edit)
-        next(check for check in CHECKS[self.kind] if check.__name__ == measured_check)(case)
+        key = (type(self), measured_name)
+        if key not in _SHARED:
+            settings = self.settings.get(measured_name, {})
+            _SHARED[key] = _case(self.kind, measured_name, settings, self.queries, self.model, self.edit)
+        next(check for check in CHECKS[self.kind] if check.__name__ == measured_check)(_SHARED[key])
 
 
 class SuiteContract(_Contract):

@@ -51,21 +51,20 @@ def loaded(monkeypatch, pocket_target):
     return pocket_target
 
 
+def _erased(once, target, concept):
+    from erase_plugins.api import erase as run
+
+    name = f"no-{concept}"
+    return once(name, lambda to: run(target, concept, "uce", out=to / name, options={"vocabulary": "200"})) / name
+
+
 @pytest.fixture(scope="session")
-def pizza_folder(tmp_path_factory, pocket_target):
+def pizza_folder(once, pocket_target):
     """Artifact folder that erases pizza from pocket."""
-    from erase_plugins.api import erase as run
-
-    folder = tmp_path_factory.mktemp("made") / "no-pizza"
-    run(pocket_target, "pizza", "uce", out=folder, options={"vocabulary": "200"})
-    return folder
+    return _erased(once, pocket_target, "pizza")
 
 
 @pytest.fixture(scope="session")
-def burger_folder(tmp_path_factory, pocket_target):
+def burger_folder(once, pocket_target):
     """Artifact folder that erases hamburger from pocket."""
-    from erase_plugins.api import erase as run
-
-    folder = tmp_path_factory.mktemp("made") / "no-hamburger"
-    run(pocket_target, "hamburger", "uce", out=folder, options={"vocabulary": "200"})
-    return folder
+    return _erased(once, pocket_target, "hamburger")

@@ -154,3 +154,11 @@ def test_new_plugin_writes_a_package_and_never_over_another(erase, tmp_path):
         item.relative_to(tmp_path / "p").as_posix() for item in (tmp_path / "p").rglob("*") if item.is_file()
     )
     assert erase("new-plugin", "my-eraser", "--out", tmp_path / "p").code == 2
+
+
+def test_new_plugin_offers_a_trained_method(erase, tmp_path):
+    assert erase("new-plugin", "my-eraser", "--kind", "trained", "--out", tmp_path / "p").code == 0
+    assert "TrainedMethod" in (tmp_path / "p" / "my_eraser.py").read_text()
+    ran = erase("new-plugin", "my-eraser", "--kind", "learned", "--out", tmp_path / "q")
+    assert ran.code == 2
+    assert "'closed-form', 'trained'" in ran.err

@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import click
@@ -84,13 +83,11 @@ def test_the_list_of_commands_imports_no_method_and_names_the_plugins_commands()
 
 
 def test_list_imports_no_torch():
-    start = time.perf_counter()
     done = python("from erase_plugins.cli.main import cli\nimport sys, atexit\n"
                   "atexit.register(lambda: sys.stderr.write(str('torch' in sys.modules)))\ncli(['list', '--json'])")  # fmt: skip
     assert done.returncode == 0
     assert done.stderr == "False"
     assert {"uce", "rece"} <= {row["id"] for row in json.loads(done.stdout)["methods"]}
-    assert time.perf_counter() - start < 30
 
 
 def test_without_arguments_shows_help(erase):

@@ -25,10 +25,19 @@ def hide(base: Path, absent: tuple[str, ...] = ABSENT) -> Path:
     return folder
 
 
-def free_port() -> int:
-    with socket.socket() as place:
-        place.bind(("127.0.0.1", 0))
-        return place.getsockname()[1]
+_HELD: list[socket.socket] = []
+
+
+def own_port() -> int:
+    """A port that nobody else is given while this process lives; a server that it starts may listen there.
+
+    Two sockets may hold one address as long as they set SO_REUSEADDR, as servers do, and only one of them listens.
+    """
+    place = socket.socket()
+    place.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    place.bind(("127.0.0.1", 0))
+    _HELD.append(place)
+    return place.getsockname()[1]
 
 
 def prepare(base: Path, pack: Path, name: str) -> Path:

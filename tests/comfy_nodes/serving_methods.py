@@ -90,7 +90,7 @@ async def refusals(session: aiohttp.ClientSession) -> dict[str, Any]:
 
 
 async def run(comfy: Path, base: Path) -> dict[str, Any]:
-    port = comfy_server.free_port()
+    port = comfy_server.own_port()
     process = start(comfy, base, port, tuple(name for name in ABSENT if name != "diffusers"))
     out: dict[str, Any] = {}
     try:

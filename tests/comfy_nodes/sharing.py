@@ -101,7 +101,7 @@ def measuring() -> dict[str, Any]:
 
 
 async def run(comfy: Path, base: Path) -> dict[str, Any]:
-    port = comfy_server.free_port()
+    port = comfy_server.own_port()
     process = start(comfy, base, port)
     out: dict[str, Any] = {}
     try:

@@ -37,7 +37,7 @@ def pixels(png: bytes) -> str:
 
 
 async def run(comfy: Path, base: Path, repository: Path) -> dict[str, Any]:
-    port = comfy_server.free_port()
+    port = comfy_server.own_port()
     process = start(comfy, base, port)
     out: dict[str, Any] = {}
     try:

@@ -41,7 +41,7 @@ def client(environment, in_comfy, hub, tmp_path_factory):
     in_comfy("small_checkpoint.py", str(base / "models" / "checkpoints" / "v1-5-pruned-emaonly.safetensors"))
     (base / "front").mkdir()
     (base / "front" / "index.html").write_text("no editor in this test", encoding="utf-8")
-    port = comfy_server.free_port()
+    port = comfy_server.own_port()
     more = hub.environment(base / "hf")
     process = comfy_server.start(python, comfy, base, port, base / "front", str(ROOT), environment=more)
     try:

@@ -11,7 +11,7 @@ from tests.comfy_nodes import comfy_server
 from tests.comfy_nodes.client import Client
 from tests.comfy_nodes.conftest import ROOT
 from tests.comfy_nodes.test_examples import WORKFLOWS
-from tests.comfy_nodes.workflow import to_prompt
+from tests.comfy_nodes.workflow import quickly, to_prompt
 
 pytestmark = [pytest.mark.comfy, pytest.mark.slow]
 NEEDS = "_needs_"
@@ -33,7 +33,7 @@ def client(environment, tmp_path_factory):
     (base / "front" / "index.html").write_text("no editor in this test", encoding="utf-8")
     path = os.pathsep.join([str(comfy_server.hide(base)), str(ROOT)])
     nobody = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(base / "hf"), "HF_HUB_OFFLINE": "0"}
-    port = comfy_server.free_port()
+    port = comfy_server.own_port()
     process = comfy_server.start(python, comfy, base, port, base / "front", path, environment=nobody)
     try:
         comfy_server.wait_ready(process, base, port)
@@ -50,7 +50,7 @@ def workflow(name):
 def test_a_template_without_needs_finishes(client, name):
     found = workflow(name)
     assert found["extra"]["erase_plugins"]["needs"] == []
-    ran = client.run(to_prompt(found, client.get("/object_info")))
+    ran = client.run(to_prompt(quickly(found), client.get("/object_info")))
     assert ran["status"]["status_str"] == "success", ran["status"]["messages"][-1]
 
 

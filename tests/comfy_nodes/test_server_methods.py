@@ -108,10 +108,10 @@ def test_strength_0_is_the_base_and_trains_nothing(served):
     assert [entry for entry in served["off"]["progress"] if entry[0] == "2"] == []
 
 
-def test_a_stop_is_answered_within_a_second_and_leaves_the_model_as_it_was(served):
+def test_a_stop_is_answered_within_a_few_steps_and_leaves_the_model_as_it_was(served):
     answer = served["stopped"]
     assert answer["end"] == "execution_interrupted"
-    assert answer["stopped_in"] < 1
+    assert answer["steps_after_stop"] <= 4  # of the seven that were left, a fifth of a second each
     assert served["base_after"]
 
 

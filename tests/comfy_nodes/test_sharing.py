@@ -289,9 +289,9 @@ def test_what_turns_out_while_running_stops_with_our_sentence(served, case, sent
     assert sentence in answer["error"]
 
 
-def test_measuring_stops_within_a_second_and_leaves_the_next_run_intact(served):
+def test_measuring_stops_within_a_few_steps_and_leaves_the_next_run_intact(served):
     assert served["stopped"]["end"] == "execution_interrupted"
-    assert served["stopped"]["stopped_in"] < 1
+    assert served["stopped"]["steps_after_stop"] < 20
     assert served["after the stop"]["end"] == "execution_success"
 
 

@@ -19,7 +19,7 @@ from serving import first_example, picture, queue, start
 
 
 async def run(comfy: Path, base: Path, repository: Path) -> dict[str, Any]:
-    port = comfy_server.free_port()
+    port = comfy_server.own_port()
     process = start(comfy, base, port)
     out: dict[str, Any] = {}
     try:

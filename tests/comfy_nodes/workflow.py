@@ -35,3 +35,11 @@ def to_prompt(workflow: dict[str, Any], info: dict[str, Any]) -> dict[str, Any]:
         assert not values, f"{node['type']} has values left: {values}"
         graph[str(node["id"])] = {"class_type": node["type"], "inputs": inputs}
     return graph
+
+
+def quickly(workflow: dict[str, Any]) -> dict[str, Any]:
+    """The workflow with a measurement of one picture in two steps; `test_examples.py` runs it as it is shipped."""
+    for node in workflow["nodes"]:
+        if node["type"] == "EraseReport":
+            node["widgets_values"][1:3] = [1, 2]
+    return workflow

@@ -2,9 +2,27 @@
 
 from __future__ import annotations
 
+import pytest
+
 from erase_plugins.manager import get_manager
 from erase_plugins.testing.contract import MethodContract
 
+METHODS = tuple(entry.item.id for entry in get_manager().methods())
+#: on the trained pipeline too: a closed form, a trained one, one with both, and one of added modules
+POCKET = ("uce", "esd", "mace", "receler")
+
 
 class TestRegisteredMethods(MethodContract):
-    methods = tuple(entry.item.id for entry in get_manager().methods())
+    methods = METHODS
+    models = ("tiny_sd1", "tiny_sdxl")
+
+
+class TestOnPocket(MethodContract):
+    methods = POCKET
+    models = ("pocket",)
+
+
+@pytest.mark.full
+class TestTheOthersOnPocket(MethodContract):
+    methods = tuple(name for name in METHODS if name not in POCKET)
+    models = ("pocket",)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -157,29 +158,42 @@ def test_a_dry_run_offline_still_refuses(hub, pizza, monkeypatch):
         push(pizza, message="AKIA" + "ABCDEFGHIJKLMNOP", dry_run=True)
 
 
-def command(pizza, *words):
-    """The command in a process of its own, at a Hub that nobody answers for."""
+def commands(*lines):
+    """(Exit code, stderr) of commands one after the other in a process of their own, at a Hub that nobody answers for."""
     env = {**os.environ, "HF_ENDPOINT": NOWHERE, "HF_HUB_OFFLINE": "0", "HF_TOKEN": "hf_" + "x" * 30,
            "NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1", "PYTHONPATH": str(ROOT)}  # fmt: skip
-    code = "import huggingface_hub.utils._http as h; h.time.sleep = lambda _: None; from erase_plugins.cli.main import main; main()"
-    return subprocess.run(
-        [sys.executable, "-c", code, *map(str, words)], capture_output=True, text=True, env=env, timeout=100
-    )
+    code = """
+import json, sys
+import huggingface_hub.utils._http as http
+from erase_plugins.cli.main import main
+http.time.sleep = lambda _: None
+for words in json.loads(sys.argv[1]):
+    sys.argv = ["erase-plugins", *words]
+    try:
+        main()
+    except SystemExit as end:
+        print(f"\\0{end.code or 0}", file=sys.stderr, end="\\0")
+"""
+    given = json.dumps([list(map(str, words)) for words in lines])
+    ran = subprocess.run([sys.executable, "-c", code, given], capture_output=True, text=True, env=env, timeout=200)
+    assert ran.returncode == 0, ran.stderr
+    *parts, rest = ran.stderr.split("\0")
+    assert (len(parts), rest) == (2 * len(lines), "")
+    return list(zip(map(int, parts[1::2]), parts[::2], strict=True))
 
 
 def test_nobody_answers(pizza):
     """Without the client's two lines per try."""
-    dry = command(pizza, "push", pizza.path, REPO, "--license", "mit", "--dry-run")
-    assert dry.returncode == 0, dry.stderr
-    assert dry.stderr.count("\n") == 1
-    for words in (
-        ("push", pizza.path, REPO, "--license", "mit"), ("pull", REPO), ("search", "pizza"),
-        ("collection", "list", f"hub:{REPO}"), ("inspect", f"hub:{REPO}"), ("space", REPO),
-    ):  # fmt: skip
-        ran = command(pizza, *words)
-        assert ran.returncode == 5, ran.stderr
-        assert ran.stderr.startswith("error: cannot ")
-        assert ran.stderr.count("\n") == 1, ran.stderr
+    push = ("push", pizza.path, REPO, "--license", "mit")
+    (code, said), *others = commands(
+        (*push, "--dry-run"), push, ("pull", REPO), ("search", "pizza"), ("collection", "list", f"hub:{REPO}"),
+        ("inspect", f"hub:{REPO}"), ("space", REPO),
+    )  # fmt: skip
+    assert (code, said.count("\n")) == (0, 1), said
+    for code, said in others:
+        assert code == 5, said
+        assert said.startswith("error: cannot ")
+        assert said.count("\n") == 1, said
 
 
 # ---- what the Hub refuses -----------------------------------------------------------------------------------------

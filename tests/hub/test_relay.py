@@ -18,6 +18,7 @@ import pytest
 import hub_cards
 from erase_plugins.testing import HubServer
 from erase_plugins.workflow.collection import build_collection
+from tests.comfy_nodes.comfy_server import own_port
 from tests.hub.conftest import REPO, contents
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -94,9 +95,7 @@ def relayed(request, tmp_path_factory, made):
     """What a client sees that knows only the relay; the Hub behind keeps files by LFS or by xet."""
     python, tmp_path = olah_python(), tmp_path_factory.mktemp("relayed")
     xet = tmp_path / "xet" if "xet" in request.param else None
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        port = one.getsockname()[1]
+    port = own_port()
     with HubServer(xet=xet, redirects=request.param != "lfs") as hub:
         with hub.as_default(tmp_path / "cache"):
             hub_cards.push(made["pizza"], REPO, license="mit")

@@ -143,11 +143,11 @@ def test_ordinary_words_are_no_secrets(text):
 def test_large_files_are_looked_at_in_no_time():
     import time
 
-    started = time.perf_counter()
+    started = time.process_time()
     check_files(
         [PushFile("a.json", json.dumps({"x": "a" * 3_000_000}).encode()), PushFile("b.txt", b"a.b-c/" * 500_000)]
     )
-    assert time.perf_counter() - started < 5
+    assert time.process_time() - started < 20  # about one; looking back from every character would take hours
 
 
 def test_vocabularies_hold_addresses_of_strangers():

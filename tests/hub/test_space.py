@@ -7,7 +7,6 @@ import io
 import json
 import os
 import re
-import socket
 import subprocess
 import sys
 import threading
@@ -31,6 +30,7 @@ from erase_plugins.testing.models import shared_pipeline
 from hub_cards.gallery import draw_pairs, picture
 from hub_cards.space import push_space, space_files, write_space
 from tests.cli.conftest import erase  # noqa: F401
+from tests.comfy_nodes.comfy_server import own_port
 from tests.hub.conftest import REPO
 from tests.hub.test_card import EVIL
 
@@ -284,9 +284,7 @@ def running(tmp_path_factory):
     made = erase_plugins.erase("pocket", "pizza", "uce", out=place / "made", options={"vocabulary": "200"})
     gallery = draw_pairs(made, 2, steps=4)
     folder = write_space(space_files(made, REPO, copy=True, gallery=gallery), place / "space")
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        port = one.getsockname()[1]
+    port = own_port()
     env = {
         **os.environ, "PYTHONPATH": str(ROOT), "GRADIO_SERVER_PORT": str(port), "GRADIO_SERVER_NAME": "127.0.0.1",
         "GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_OFFLINE": "1", "NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1",

@@ -17,6 +17,7 @@ from erase_plugins.engine.trajectories import guided, harvest, start_noise
 from erase_plugins.errors import RequestError, Unsupported
 from erase_plugins.methods.ace import ACE, null_target
 from erase_plugins.workflow.models import target_of
+from tests.methods.runs import begun
 
 FAST = {
     "iterations": 4, "trajectories": 2, "harvest": 3, "steps": 5, "keep_words": 0, "batch": 2, "precision": "float32",
@@ -176,17 +177,20 @@ def _unvisited(target) -> int:
 def gradients(target, method: str, step: int, **options) -> dict[str, torch.Tensor]:
     """Gradient of a training step at the same, already moved, adapters of every method."""
     from erase_plugins.engine.adapters import Adapters
-    from erase_plugins.engine.training_options import revive
 
-    plan, chosen = ep.plan(target, "pizza", method, options=options), ep.get_manager().method(method)
-    ready, ctx = revive(chosen.Options, plan.options), RunContext(method)
-    adapters = Adapters(target, target.modules("cross_attn"), 4, generator=torch.Generator().manual_seed(1))
+    run, chosen = (
+        begun(target, build_request("tiny", method, "pizza", options=options)),
+        ep.get_manager().method(method),
+    )
+    run.adapters = adapters = Adapters(
+        target, target.modules("cross_attn"), 4, generator=torch.Generator().manual_seed(1)
+    )
     with torch.no_grad():
         for slot in adapters.slots:
             slot.B.normal_(std=0.1, generator=torch.Generator().manual_seed(2))
     with adapters:
-        loss = chosen._loss(plan.request, ready, ready.rollout_on(target, adapters, ctx), "key")(step)
-        found = torch.autograd.grad(loss, adapters.parameters())
+        run.state, run.retained = chosen.prepare(run), chosen.retain(run)
+        found = torch.autograd.grad(chosen.loss(run, step), adapters.parameters())
     return dict(zip(adapters.named_parameters(), found, strict=True))
 
 

@@ -13,15 +13,14 @@ import erase_plugins as ep
 from erase_plugins.api import plan as make_plan
 from erase_plugins.engine.adapters import Adapters
 from erase_plugins.engine.attack import Attack, Prefix
-from erase_plugins.engine.context import RunContext
 from erase_plugins.engine.text_tuning import text_refs
 from erase_plugins.engine.trajectories import guided
 from erase_plugins.errors import BaseMismatch, RequestError, UnknownName
-from erase_plugins.methods.advunlearn import AdvUnlearnOptions, _Work
-from erase_plugins.options import resolve
+from erase_plugins.methods.advunlearn import _Work
 from erase_plugins.types import Concept, EraseRequest
 from erase_plugins.workflow.applying import apply
 from erase_plugins.workflow.models import target_of
+from tests.methods.runs import begun
 
 FAST = {
     "iterations": 4, "batch": 4, "trajectories": 4, "harvest": 4, "steps": 5, "keep_words": 6, "keep_batch": 2,
@@ -44,9 +43,9 @@ def erase(target, **options):
 def work(target, **options):
     """The loss of a run, with adapters that are not attached."""
     request = EraseRequest("tiny", (Concept("pizza"),), "advunlearn", options={**FAST, **options})
-    ready = resolve(AdvUnlearnOptions, request.options, target.info.profiles)
-    adapters = Adapters(target, text_refs(target.info, "mlp-attn"), 4)
-    return _Work(request, ready, ready.rollout_on(target, adapters, RunContext("advunlearn")), "key")
+    run = begun(target, request)
+    run.adapters = Adapters(target, text_refs(target.info, "mlp-attn"), 4)
+    return _Work(run)
 
 
 def test_before_training_nothing_retained_is_lost_and_the_loss_is_known(target):
@@ -210,7 +209,8 @@ def test_harvested_states_cost_a_tenth_of_fresh_ones(target):
         assert len(losses) == options["iterations"]
         return artifact.manifest.extra["numbers"]["unet_forwards"]
 
-    pooled = forwards(iterations=100, trajectories=8, harvest=10, attack_steps=3)
+    ten, twenty = (forwards(iterations=count, trajectories=8, harvest=10, attack_steps=3) for count in (10, 20))
+    pooled = ten + 9 * (twenty - ten)  # of 100 iterations: what is harvested, and as much for each as for any other
     fresh = forwards(iterations=4, attack_steps=3, rollout="fresh") * 100 / 4
     assert fresh > 9 * pooled
 

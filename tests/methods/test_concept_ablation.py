@@ -9,12 +9,11 @@ import erase_plugins as ep
 from erase_plugins.api import build_request
 from erase_plugins.api import plan as make_plan
 from erase_plugins.engine.adapters import Adapters
-from erase_plugins.engine.context import RunContext
 from erase_plugins.engine.drawn import Pictures
 from erase_plugins.errors import RequestError, UnknownName
 from erase_plugins.methods.concept_ablation import (
+    ConceptAblation,
     ConceptAblationOptions,
-    ablation_loss,
     prompt_pairs,
     still_start_token,
 )
@@ -22,6 +21,7 @@ from erase_plugins.options import resolve
 from erase_plugins.types import Concept
 from erase_plugins.workflow.applying import apply
 from erase_plugins.workflow.models import target_of
+from tests.methods.runs import begun, prepared
 
 FAST = {
     "iterations": 3, "trajectories": 4, "harvest": 2, "steps": 4, "keep_words": 0, "precision": "float32", "batch": 2,
@@ -35,53 +35,48 @@ def target(tiny_sd1):
 
 
 def made(target, concept="pizza", to="bread", **changes):
-    options = ConceptAblationOptions(**{**FAST, "lr": 1e-3, **changes})
-    ctx = RunContext("concept-ablation")
-    refs = list(target.modules("cross_kv"))
-    adapters = Adapters(target, refs, 4, generator=ctx.generator("adapters"))
-    rollout = options.rollout_on(target, adapters, ctx)
-    request = build_request("tiny", "concept-ablation", concept, to=to)
-    return adapters, lambda: ablation_loss(request, options, rollout, "key"), rollout
+    """A run whose concepts the plan did not have to accept."""
+    options = {**FAST, "lr": 1e-3, "rank": 4, "train": "cross", "aliases": False, **changes}
+    run = begun(target, build_request("tiny", "concept-ablation", concept, to="bread", options=options))
+    run.request = build_request("tiny", "concept-ablation", concept, to=to)
+    return run
 
 
 def test_the_loss_is_zero_for_equal_prompts(target):
     """The anchor's tokens are the concept's: nothing to learn, whatever the weights."""
-    adapters, loss, _ = made(target, "pizza", "Pizza ")
-    with adapters:
-        loss_of = loss()
+    run = made(target, "pizza", "Pizza ")
+    with prepared(run) as loss:
         with torch.no_grad():
-            for slot in adapters.slots:
+            for slot in run.adapters.slots:
                 slot.B.normal_(std=0.1)
-        assert float(loss_of(0).detach()) == pytest.approx(0.0, abs=1e-10)
-    other, loss, _ = made(target, "pizza", "rocket")
-    with other:
-        assert float(loss()(0).detach()) > 1e-7
+        assert float(loss(0).detach()) == pytest.approx(0.0, abs=1e-10)
+    with prepared(made(target, "pizza", "rocket")) as loss:
+        assert float(loss(0).detach()) > 1e-7
 
 
 def test_no_gradient_through_the_anchor_pass(target):
     """The gradient is that of the same loss with the anchor's prediction as a constant."""
-    adapters, loss, rollout = made(target)
-    with adapters:
+    run = made(target)
+    with prepared(run) as loss:
         with torch.no_grad():
-            for slot in adapters.slots:
+            for slot in run.adapters.slots:
                 slot.B.normal_(std=0.1, generator=torch.Generator().manual_seed(3))
-        found = torch.autograd.grad(loss()(0), adapters.parameters())
-        states, anchor = Pictures.drawn(rollout, "anchor", ["bread"] * 4, "key").batch(2, 0)
+        found = torch.autograd.grad(loss(0), run.adapters.parameters())
+        states, anchor = Pictures.drawn(run.rollout, "anchor", ["bread"] * 4, "key").batch(2, 0)
         with torch.no_grad():
             wanted = target.predict(states.inputs, states.timestep, anchor)
         out = target.predict(states.inputs, states.timestep, target.encode(["pizza"] * 2))
-        expected = torch.autograd.grad((out - wanted).square().mean(), adapters.parameters())
+        expected = torch.autograd.grad((out - wanted).square().mean(), run.adapters.parameters())
     for one, two in zip(found, expected, strict=True):
         torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-8)
 
 
 def test_the_start_token_gives_no_gradient(target):
-    adapters, _, _ = made(target)
     cond = target.encode(["pizza"])
     rows = cond.embeds.clone().requires_grad_()
     cond.embeds = rows
     x = torch.randn((1, *target.info.latent_shape), generator=torch.Generator().manual_seed(1))
-    with adapters:
+    with Adapters(target, target.modules("cross_kv"), 4):
         plain = target.predict(x, 500, cond)
         (free,) = torch.autograd.grad(plain.square().sum(), rows)
         with still_start_token(target):
@@ -96,20 +91,13 @@ def test_the_start_token_gives_no_gradient(target):
 
 def test_training_runs_with_the_start_token_still(target, monkeypatch):
     """Every pass of a run's loss sees the hooks that stop the start token's gradient."""
-    import erase_plugins.methods.concept_ablation as method
+    seen, plain = [], ConceptAblation.loss
 
-    seen, made_loss = [], method.ablation_loss
+    def watched(method, run, step):
+        seen.append(all(target.module(ref)._forward_hooks for ref in target.modules("cross_kv")))
+        return plain(method, run, step)
 
-    def watched(*args):
-        loss = made_loss(*args)
-
-        def step(number):
-            seen.append(all(target.module(ref)._forward_hooks for ref in target.modules("cross_kv")))
-            return loss(number)
-
-        return step
-
-    monkeypatch.setattr(method, "ablation_loss", watched)
+    monkeypatch.setattr(ConceptAblation, "loss", watched)
     ep.erase(target, "pizza", "concept-ablation", to="bread", options=FAST)
     assert seen == [True] * FAST["iterations"]
 
@@ -131,14 +119,14 @@ def test_the_target_moves_to_the_anchor_more_than_the_anchor_moves(target):
 
 
 def test_noise_loss_and_prior_use_the_true_noise(target):
-    adapters, loss, rollout = made(target, loss="noise", prior=1.0)
-    with adapters:
-        states, anchor = Pictures.drawn(rollout, "anchor", ["bread"] * 4, "key").batch(2, 0)
+    run = made(target, loss="noise", prior=1.0)
+    with prepared(run) as loss:
+        states, anchor = Pictures.drawn(run.rollout, "anchor", ["bread"] * 4, "key").batch(2, 0)
         noise = states.predictions["noise"]
         pizza = target.predict(states.inputs, states.timestep, target.encode(["pizza"] * 2))
         prior = target.predict(states.inputs, states.timestep, anchor)
         expected = (pizza - noise).square().mean() + (prior - noise).square().mean()
-        assert float(loss()(0).detach()) == pytest.approx(float(expected.detach()), rel=1e-4)
+        assert float(loss(0).detach()) == pytest.approx(float(expected.detach()), rel=1e-4)
 
 
 def test_prompt_pairs_by_kind():

@@ -12,7 +12,6 @@ import erase_plugins as ep
 from erase_plugins.api import plan as make_plan
 from erase_plugins.engine import trajectories
 from erase_plugins.engine.adapters import Adapters
-from erase_plugins.engine.context import RunContext
 from erase_plugins.engine.frames import CAPTIONS
 from erase_plugins.engine.loop import Schedule, train
 from erase_plugins.engine.text_tuning import text_refs
@@ -22,6 +21,7 @@ from erase_plugins.options import resolve
 from erase_plugins.types import Concept, EraseRequest
 from erase_plugins.workflow.applying import apply
 from erase_plugins.workflow.models import target_of
+from tests.methods.runs import begun
 
 FAST = {
     "iterations": 4, "batch": 4, "draw": 4, "steps": 3, "keep_words": 8, "keep_batch": 4, "keep_weight": 0.0, "rank": 4,
@@ -42,9 +42,9 @@ def work(target, kind="object", **options):
     """The loss of a run, with fresh adapters that are not attached; the captions are those of the kind."""
     options.setdefault("captions", ())
     request = EraseRequest("tiny", (Concept("pizza", kind),), "few-shot", options={**FAST, **options})
-    adapters = Adapters(target, text_refs(target.info, "mlp"), 4)
-    ready = resolve(FewShotOptions, request.options, target.info.profiles)
-    return _Work(request, ready, target, adapters, RunContext("few-shot"), "key")
+    run = begun(target, request)
+    run.adapters = Adapters(target, text_refs(target.info, "mlp"), 4)
+    return _Work(run)
 
 
 def drift(target, artifact, prompts):

@@ -16,18 +16,17 @@ from erase_plugins.api import plan as make_plan
 from erase_plugins.artifacts.edit import CONTEXT
 from erase_plugins.artifacts.statistics import Member, Statistics
 from erase_plugins.engine.collect import encode_member
-from erase_plugins.engine.context import RunContext
 from erase_plugins.engine.drawn import Pictures, concentrated_times
 from erase_plugins.engine.mapping import mapped
 from erase_plugins.engine.memories import Memories
-from erase_plugins.engine.pools import Rollout
 from erase_plugins.errors import RequestError, UnknownName
 from erase_plugins.manager import get_manager
-from erase_plugins.methods.mace import MACE, MACEOptions, attention_run, refined
+from erase_plugins.methods.mace import MACE, MACEOptions
 from erase_plugins.options import resolve
 from erase_plugins.workflow.applying import apply
 from erase_plugins.workflow.artifacts import load_artifact
 from erase_plugins.workflow.models import target_of
+from tests.methods.runs import begun, prepared
 
 FAST = {
     "iterations": 3, "pictures": 2, "steps": 3, "batch": 2, "precision": "float32", "vocabulary": 60,
@@ -41,18 +40,13 @@ def target(tiny_sd1):
 
 
 def test_training_lowers_the_attention_and_reaches_the_adapters_only(target):
-    request = build_request("tiny", "mace", ["pizza", "guitar"])
-    options, ctx = MACEOptions(**{**FAST, "batch": 4, "mask": "none"}), RunContext("mace")
-    from erase_plugins.engine.collect import collect
     from erase_plugins.engine.loop import Schedule, train
 
-    statistics = collect(request, options.recipe(), {"lam": 0.5}, target, ctx, False)
-    memories = Memories(target, list(target.modules("cross_kv")), 1, 2, ctx.generator("memories"))
-    rollout = Rollout(target, "ddim", 3, 3.0, 1, ctx, memories, 30)
+    options = {**FAST, "batch": 4, "mask": "none"}
+    run = begun(target, build_request("tiny", "mace", ["pizza", "guitar"], options=options))
     before = {name: part.clone() for name, part in target.pipe.unet.named_parameters()}
-    with memories:
-        loss = attention_run(request, options, rollout, memories, refined(statistics), "key")
-        losses = train(ctx, memories, loss, Schedule(30, 3e-2), "key")
+    with prepared(run) as loss:
+        losses = train(run.ctx, run.adapters, loss, Schedule(30, 3e-2), "key")
     assert sum(losses[-5:]) < 0.9 * sum(losses[:5])
     assert all(
         torch.equal(part, before[name]) and part.grad is None for name, part in target.pipe.unet.named_parameters()

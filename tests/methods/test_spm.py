@@ -10,16 +10,17 @@ import torch
 
 import erase_plugins as ep
 from erase_plugins import compose
+from erase_plugins.api import build_request
 from erase_plugins.api import plan as make_plan
 from erase_plugins.artifacts.gated import GATE, concepts_of
-from erase_plugins.engine.context import RunContext
 from erase_plugins.engine.memories import Memories
-from erase_plugins.engine.pools import Pool, Rollout
+from erase_plugins.engine.pools import Pool
 from erase_plugins.errors import RequestError, UnknownName
 from erase_plugins.methods.spm import SPMOptions, anchor_part, pseudo_embeddings
 from erase_plugins.runtime.gates import gate_table
 from erase_plugins.workflow.applying import apply
 from erase_plugins.workflow.models import target_of
+from tests.methods.runs import begun, prepared
 
 FAST = {
     "iterations": 2, "trajectories": 2, "harvest": 2, "steps": 4, "keep_words": 0, "anchors": 2, "batch": 2,
@@ -93,17 +94,14 @@ def test_every_sample_of_a_step_meets_the_memory_that_it_is_for(target, monkeypa
 
 def test_anchors_cost_nothing_at_the_first_step(target):
     """Student = teacher: the held predictions are the teacher's to the last bit."""
-    ctx, options = RunContext("spm"), SPMOptions(**{**FAST, "anchors": 3})
-    refs = [ref for ref in target.modules("transformer") if ref.kind in ("linear", "conv")]
-    memories = Memories(target, refs, 1, 1, ctx.generator("memories"))
-    rollout = Rollout(target, "ddim", 4, 3.0, 2, ctx, memories, 1)
-    with memories:
-        pool = rollout.pool("erase", ["pizza"], "key")
-        states, cond = pool.batch(2, 0)
-        held, rows, wanted, weight, _ = anchor_part(rollout, memories, states, cond, options, 0)
-        with torch.no_grad(), memories.recalled([0] * 3):
+    request = build_request("tiny", "spm", "pizza", options={**FAST, "anchors": 3, "templates": "{}"})
+    run = begun(target, request)
+    with prepared(run):
+        states, cond = run.state.pool.batch(2, 0)
+        held, rows, wanted, weight, _ = anchor_part(run, states, cond, 0)
+        with torch.no_grad(), run.adapters.recalled([0] * 3):
             assert torch.equal(target.predict(held.inputs, held.timestep, rows), wanted)
-    assert weight == options.anchor_weight
+    assert weight == run.options.anchor_weight
 
 
 def test_two_concepts_in_one_run_are_one_memory_each_and_revoke_apart(target):

@@ -76,7 +76,7 @@ def test_moderate_maps_to_the_empty_prompt(pocket_target) -> None:
 
 def test_debias_balances_attributes(pocket_pipe) -> None:
     """Backgrounds of "a cloud": after debiasing, two chosen ones come out about equally often."""
-    options = {"mode": "debias", "attributes": "red,blue", "rounds": 4}
+    options = {"mode": "debias", "attributes": "red,blue", "rounds": 3}
     messages = []
     artifact = ep.erase(pocket_pipe, "cloud", options=options, listeners=[messages.append])
     worst = [event.numbers["imbalance"] for event in messages if "imbalance" in event.numbers]

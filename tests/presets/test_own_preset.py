@@ -202,3 +202,19 @@ def test_add_lays_a_preset_over_the_options_of_the_artifact(pocket_target):
     assert both.manifest.history[-1]["preset"]["options"] == {"erase_scale": 2.0}
     plain = ep.add(first, "dog", pocket_target).edit.deltas["unet"]["context"]
     assert not (have.B @ have.A == plain.B @ plain.A).all()
+
+
+def test_tables_for_full_weights_hold_where_they_are_trained():
+    own = {"pocket": {"lr": 0.5, "full": {"lr": 0.25}}, "full": {"rank": 3}}
+    assert plan(own).options["lr"] == 0.5
+    found = plan(own, options={"parameters": "full"})
+    assert (found.options["lr"], found.options["rank"]) == (0.25, 3)
+    assert plan({**own, "parameters": "full"}).options["lr"] == 0.25, "the preset itself may ask for full weights"
+    with pytest.raises(UnknownName, match="no table in preset named 'full'"):
+        plan({"full": {"lam": 1.0}}, method="uce")
+
+
+@pytest.mark.parametrize(("given", "rate"), [({}, 2e-3), ({"parameters": "full"}, 1e-4)])
+@pytest.mark.parametrize("spelled", [None, "none", "auto"])
+def test_no_rate_is_that_of_the_presets(given, rate, spelled):
+    assert plan(None, options={**given, "lr": spelled}).options["lr"] == rate

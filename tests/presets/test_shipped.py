@@ -12,6 +12,7 @@ from typing import ClassVar
 import pytest
 
 from erase_plugins import presets
+from erase_plugins.engine.erasing import FULL
 from erase_plugins.errors import PluginError, RequestError
 from erase_plugins.manager import get_manager
 from erase_plugins.options import describe, option, resolve
@@ -132,8 +133,8 @@ def test_every_file_is_used_and_every_table_is_a_kind_of_model_or_concept():
             used.add(Path(source).name)
             for table in presets.shipped(source, owner)[1]:
                 model, _, kind = table.partition(" ")
-                assert model in models or (not kind and model in KINDS), f"{source}, {table}"
-                assert not kind or kind in KINDS, f"{source}, {table}"
+                assert model in {*models, FULL} or (not kind and model in KINDS), f"{source}, {table}"
+                assert not kind or kind in {*KINDS, FULL}, f"{source}, {table}"
     assert used == {path.name for path in FOLDER.glob("*.toml")}
     assert models == {"pocket", "sd1", "sd2", "sdxl"}
 
@@ -145,7 +146,7 @@ def test_no_built_in_option_keeps_presets_in_the_code():
             if item.metadata.get("per")]  # fmt: skip
     assert left == []
     resolved = [item for options in built_in().values() for item in describe(options)]
-    assert sum(bool(item.per) for item in resolved) == 212
+    assert sum(bool(item.per) for item in resolved) == 221
     assert len(resolved) == 424
 
 

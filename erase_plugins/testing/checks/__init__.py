@@ -11,6 +11,10 @@ Check = Callable[..., None]
 CHECKS: dict[str, Check] = {}
 #: name -> check(case, layout id)
 LAYOUT_CHECKS: dict[str, Check] = {}
+#: name of a layout check -> the reader without which a layout gives it nothing to check
+READERS: dict[str, str] = {}
+#: stands for the program that users of the model under test load a file with, see `stock_reader`
+STOCK_READER = "stock"
 _ROOMS = ("describe", "planning", "running", "interrupting", "applying", "files")
 
 
@@ -20,10 +24,26 @@ def check(function: Check) -> Check:
     return function
 
 
-def layout_check(function: Check) -> Check:
-    """Adds a check that is run once per method, model and layout."""
-    LAYOUT_CHECKS[function.__name__] = function
-    return function
+def layout_check(reader: str = "") -> Callable[[Check], Check]:
+    """Adds a check that is run once per method, model and layout.
+
+    Args:
+        reader: the check is for layouts that this program reads (`STOCK_READER`: what users of the model load files
+            with); every layout if empty.
+    """
+
+    def add(function: Check) -> Check:
+        LAYOUT_CHECKS[function.__name__] = function
+        if reader:
+            READERS[function.__name__] = reader
+        return function
+
+    return add
+
+
+def stock_reader(case: Any) -> str:
+    """The program that loads files for the model of a `Case`."""
+    return "diffusers" if "denoiser" in case.info.capabilities else "peft"
 
 
 def load_checks() -> tuple[dict[str, Check], dict[str, Check]]:

@@ -6,34 +6,33 @@ import keyword
 import re
 from pathlib import Path
 
-from erase_plugins.errors import RequestError
+from erase_plugins.errors import RequestError, UnknownName
 
 _NAME = re.compile(r"^[a-z][a-z0-9]*(-[a-z0-9]+)*$")
-#: template -> name of the written file
-_FILES = {
-    "pyproject.toml.in": "pyproject.toml",
-    "README.md.in": "README.md",
-    "method.py.in": "{module}.py",
-    "test_method.py.in": "test_{module}.py",
-}
+#: kind of method -> template of its file
+KINDS = {"closed-form": "closed_form.py.in", "trained": "trained.py.in"}
 
 
-def write_plugin_template(name: str, out: str | Path) -> tuple[Path, ...]:
+def write_plugin_template(name: str, out: str | Path, kind: str = "closed-form") -> tuple[Path, ...]:
     """Writes a package that installs, appears in the list and passes the contract suite as it is.
 
     Args:
         name: of package and method: lower-case words joined by "-".
         out: folder to write into; must not exist or be empty.
+        kind: of the method, see `KINDS`.
 
     Returns:
         The written files.
 
     Raises:
         RequestError: a name that cannot be used, or a folder that holds files.
+        UnknownName: no such kind.
     """
     from erase_plugins import __version__
     from erase_plugins.manager import get_manager
 
+    if kind not in KINDS:
+        raise UnknownName("kind of method", kind, KINDS)
     module = name.replace("-", "_")
     if not _NAME.match(name) or keyword.iskeyword(module):
         raise RequestError(f"'{name}' cannot be a plugin name; use lower-case words joined by '-', like my-eraser")
@@ -55,7 +54,12 @@ def write_plugin_template(name: str, out: str | Path) -> tuple[Path, ...]:
     }
     from erase_plugins.artifacts.atomic import atomic_folder
 
-    names = {template: target.format(module=module) for template, target in _FILES.items()}
+    names = {
+        "pyproject.toml.in": "pyproject.toml",
+        "README.md.in": "README.md",
+        KINDS[kind]: f"{module}.py",
+        "test_method.py.in": f"test_{module}.py",
+    }
     with atomic_folder(folder, folder.exists(), kind="") as work:
         for template, target in names.items():
             text = (Path(__file__).parent / template).read_text(encoding="utf-8")

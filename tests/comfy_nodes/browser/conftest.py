@@ -1,4 +1,4 @@
-"""The editor in chromium on a real server, for two frontends and both renderers; skips with the reason."""
+"""The editor in chromium on a real server, for two frontends and both renderers (all of it with ``--full``)."""
 
 from __future__ import annotations
 
@@ -18,6 +18,18 @@ from tests.comfy_nodes.conftest import ROOT
 #: folder in custom_nodes: the repository itself, as after git clone (the editor finds no help page of a folder with a dot)
 NAME = "erase-plugins"
 FRONTENDS = ("oldest", "newest")
+
+
+def pytest_collection_modifyitems(items):
+    """The newest frontend with nodes drawn by Vue runs everything, the oldest with classic nodes what is marked smoke."""
+    for item in items:
+        frontend, renderer = (
+            getattr(item, "callspec", None) and item.callspec.params.get(n) for n in ("frontend", "editor")
+        )
+        newest = frontend == "newest" and renderer in ("vue", None)
+        smoke = (frontend, renderer) == ("oldest", "classic") and item.get_closest_marker("smoke")
+        if frontend and not (newest or smoke):
+            item.add_marker(pytest.mark.full)
 
 
 def missing(reason: str) -> None:
@@ -75,7 +87,7 @@ def running(environment, frontend, chromium, hub, assets, tmp_path_factory):
     base = comfy_server.prepare(tmp_path_factory.mktemp("editor"), ROOT, NAME)
     for place in ("models/loras", "models/erase_plugins"):
         shutil.copytree(assets / place, base / place, dirs_exist_ok=True)
-    port = comfy_server.free_port()
+    port = comfy_server.own_port()
     process = comfy_server.start(
         python, comfy, base, port, frontend[1], str(ROOT), environment=hub.environment(base / "hf")
     )

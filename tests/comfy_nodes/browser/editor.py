@@ -143,6 +143,7 @@ class Editor:
         self.page.wait_for_timeout(700)
         self.page.mouse.move(x - 20, y)
         self.page.mouse.click(x, y)  # newer editors hang it on the pointer until the next click
+        self.page.wait_for_function("(old) => app.graph._nodes.some((n) => !old.includes(n.id))", arg=before)
         self.page.wait_for_timeout(700)
         (made,) = self.page.evaluate(
             "(old) => app.graph._nodes.map((n) => n.id).filter((id) => !old.includes(id))", before

@@ -46,7 +46,7 @@ def main() -> None:
         workflows = [path for path in sorted(WORKFLOWS.glob("*.json")) if not wanted or path.stem in wanted]
         if workflows:
             prepare(base, hub, Path(work))
-        port = comfy_server.free_port()
+        port = comfy_server.own_port()
         process = comfy_server.start(
             python, comfy, base, port, place / "comfyui_frontend_package" / "static", str(ROOT),
             environment=hub.environment(base / "hf"),

@@ -35,6 +35,7 @@ def file(pocket_target, tmp_path):
     return next(folder.glob("*.safetensors"))
 
 
+@pytest.mark.smoke
 def test_chips_switch_concepts_off_and_are_not_saved(editor, shoot):
     editor.load(json.loads(FIRST.read_text(encoding="utf-8")))
     node = editor.node("EraseUCE")

@@ -9,6 +9,7 @@ import pytest
 from tests.comfy_nodes.browser.conftest import NAME
 from tests.comfy_nodes.conftest import ROOT
 from tests.comfy_nodes.test_examples import RANDOM
+from tests.comfy_nodes.workflow import quickly
 from tools.docs.comfy import own_specs
 
 pytestmark = [pytest.mark.comfy, pytest.mark.browser, pytest.mark.slow]
@@ -26,9 +27,15 @@ def no_error_from_our_files(editor):
     assert editor.errors_of(f"/extensions/{NAME}/") == []
 
 
-@pytest.mark.parametrize("path", [path for path in WORKFLOWS if path.stem not in RANDOM], ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path",
+    [
+        pytest.param(path, id=path.stem, marks=[pytest.mark.smoke] if path == FIRST else [])
+        for path in WORKFLOWS if path.stem not in RANDOM
+    ],
+)  # fmt: skip
 def test_a_workflow_runs_and_its_pictures_are_seen(editor, shoot, path):
-    editor.load(read(path))
+    editor.load(quickly(read(path)))
     kind, detail = editor.run()
     assert kind == "execution_success", detail
     editor.show()
@@ -93,6 +100,7 @@ def test_a_bypassed_erase_node_leaves_the_base_model_on_its_wire(editor):
     assert sent["7"]["inputs"]["model"] == sent["6"]["inputs"]["model"] == ["1", 0]
 
 
+@pytest.mark.smoke
 def test_every_node_is_drawn(editor, shoot):
     ids = [spec.id for spec in own_specs()]
     editor.page.evaluate(

@@ -39,6 +39,7 @@ def test_nothing_changes_a_seed_after_a_run(editor, kind):
     assert editor.page.evaluate(_VALUES, kind)["seed"] == 0
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize(
     ("kind", "values"), [("EraseReport", REPORT), ("EraseMethodUce", METHOD), ("EraseMethodEsd", METHOD)]
 )

@@ -1,0 +1,14 @@
+"""What a method that trains is made of: the base class, its run, and options that such methods share. No torch.
+
+`TrainedMethod` plans, counts the cost, trains with checkpoints and makes the edit; a method says where it may write
+(`modules`), what it needs before the first step (`prepare`) and its `loss`.
+"""
+
+from erase_plugins.engine.training_options import LoopOptions, RolloutOptions, TrainingOptions, WeightOptions
+from erase_plugins.training.method import Cost, TrainedMethod, TrainingRun
+from erase_plugins.training.staged import StagedMethod
+
+__all__ = [
+    "Cost", "LoopOptions", "RolloutOptions", "StagedMethod", "TrainedMethod", "TrainingOptions", "TrainingRun",
+    "WeightOptions",
+]  # fmt: skip

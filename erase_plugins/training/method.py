@@ -1,0 +1,294 @@
+"""The base class of methods that train, and what their losses are given. No torch at import."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from erase_plugins.engine.erasing import all_phrases, resolved
+from erase_plugins.engine.training_options import TrainingOptions, check_templates, revive
+from erase_plugins.options import as_dict
+from erase_plugins.types import EditPlan, EraseRequest
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from erase_plugins.artifacts.edit import ContextMap, Edit
+    from erase_plugins.engine.adapters import Trainable
+    from erase_plugins.engine.context import RunContext
+    from erase_plugins.engine.loop import Carried
+    from erase_plugins.engine.pools import Part, Pool, Rollout
+    from erase_plugins.families.base import Conditioning, ModuleRef, Target, TargetInfo
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a run asks of the denoiser.
+
+    Attributes:
+        forwards: samples through it before and beside the training steps.
+        batch: samples of a training step, forward and backward.
+        states: states that are stored.
+    """
+
+    forwards: float
+    batch: int
+    states: int
+
+
+@dataclass
+class TrainingRun:
+    """One run of a trained method, as its `TrainedMethod.prepare` and `TrainedMethod.loss` see it.
+
+    Attributes:
+        plan, target, ctx: as `run` is given them.
+        request: what is asked; a method may complete it.
+        options: of the class ``Options`` of the method.
+        key: identifies the run, for what is kept on disk.
+        refs: modules that may change, as planned.
+        phrases: everything that stands for an erased concept; `TrainedMethod.prepare` may add to it.
+        adapters: what is trained (`engine.adapters.Trainable`); attached from `TrainedMethod.prepare` on.
+        state: what `TrainedMethod.prepare` returned.
+        statistics, closed: sums and edit of a closed form before the training (`training.staged`).
+        retained: teacher states of what must stay; None if nothing is held.
+        carried: what the loss changes from step to step besides the adapters; saved with every checkpoint.
+        stack: contexts that stay open until the run ends.
+    """
+
+    plan: EditPlan
+    target: Target
+    ctx: RunContext
+    request: EraseRequest
+    options: Any
+    key: str
+    refs: Sequence[ModuleRef]
+    phrases: list[str]
+    adapters: Any = None
+    state: Any = None
+    statistics: Any = None
+    closed: Any = None
+    retained: Pool | None = None
+    carried: Carried | None = None
+    stack: ExitStack = field(default_factory=ExitStack)
+
+    @cached_property
+    def rollout(self) -> Rollout:
+        """How trajectories are made."""
+        return self.options.rollout_on(self.target, self.adapters, self.ctx)
+
+    @property
+    def change(self) -> ContextMap:
+        """The map of text rows that the closed form before the training has solved for."""
+        from erase_plugins.artifacts.edit import CONTEXT, ContextMap
+
+        (found,) = [delta for _, key, delta in self.closed.items() if key == CONTEXT]
+        assert isinstance(found, ContextMap)
+        return found
+
+    def mapped(self, cond: Conditioning) -> Conditioning:
+        """Prompts as the model after the closed form sees them."""
+        from erase_plugins.engine.mapping import mapped
+
+        return mapped(cond, self.change)
+
+    def prompts(self) -> list[str]:
+        """The prompt of each trajectory: every template with every phrase, as often as ``trajectories`` asks."""
+        once = [template.format(phrase) for template in self.options.templates for phrase in self.phrases]
+        return once * -(-self.options.trajectories // len(once))
+
+    def pool(self, name: str, prompts: Sequence[str], watch: Mapping[str, Sequence[str]] | None = None) -> Pool:
+        """Teacher states along trajectories towards ``prompts``; see `engine.pools.Rollout.pool`."""
+        return self.rollout.pool(name, prompts, self.key, watch)
+
+    def retain(self, step: int, seen: Callable[[Conditioning], Conditioning] | None = None) -> list[Part]:
+        """The term of a loss that holds what must stay; empty if nothing is held.
+
+        Args:
+            step: number of the training step.
+            seen: how the student sees a prompt; None: as it is.
+        """
+        from erase_plugins.engine.pools import Part
+
+        if self.retained is None:
+            return []
+        states, cond = self.retained.batch(self.options.keep_batch, step)
+        cond = cond if seen is None else seen(cond)
+        return [Part(states, cond, states.predictions["prompt"], self.options.keep_weight)]
+
+    def mean_squares(self, parts: Sequence[Any]) -> Tensor:
+        """Sum over the parts (states, prompts, wanted predictions, weight); see `engine.pools.mean_squares`."""
+        from erase_plugins.engine import pools
+
+        return pools.mean_squares(self.target, [pools.Part(*part) for part in parts], self.ctx)
+
+
+class TrainedMethod(ABC):
+    """A method that trains. It has `modules` and `loss`, and what else its paper says.
+
+    Everything else has a meaning of its own that a method may replace: `settle` (what is refused), `prepare` (pools,
+    caches), `trainable` (another form of change), `trajectories` and `cost` (the estimate), `edit`, `finish`.
+    """
+
+    id: str
+    title: str
+    paper: str
+    summary: str
+    needs: frozenset[str] = frozenset({"denoiser", "text"})
+    kinds: frozenset[str] = frozenset({"object", "style", "person", "explicit"})
+    produces: frozenset[str] = frozenset({"lowrank", "dense", "bias"})
+    packages: frozenset[str] = frozenset({"diffusers"})
+    citation: str = ""
+    Options: type = TrainingOptions
+    work_files: ClassVar[tuple[str, ...]] = ("states-*.safetensors",)
+    contract_options: ClassVar[dict[str, Any]] = {
+        "iterations": 3, "trajectories": 2, "harvest": 2, "steps": 4, "keep_words": 2, "keep_batch": 1,
+        "checkpoint_every": 1,
+    }  # fmt: skip
+
+    # ---- what a method says --------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def modules(self, info: TargetInfo, options: Any) -> Sequence[ModuleRef]:
+        """Where the method may write; linear layers and convolutions unless `trainable` takes others."""
+
+    @abstractmethod
+    def loss(self, run: TrainingRun, step: int) -> Tensor:
+        """The scalar that step number ``step`` makes smaller; draws at random from ``run.ctx.generator(name)`` only."""
+
+    def prepare(self, run: TrainingRun) -> Any:
+        """What the loss needs, kept in ``run.state``: teacher states along trajectories towards every prompt."""
+        return run.pool("erase", run.prompts())
+
+    def settle(self, options: Any, request: EraseRequest, info: TargetInfo) -> Any:
+        """The options with what follows from the request filled in.
+
+        Raises:
+            RequestError: what cannot be trained; names the option.
+        """
+        check_templates(options.templates)
+        return options.settled(request)
+
+    def steps(self, request: EraseRequest, options: Any) -> int:
+        """Number of training steps."""
+        return int(options.iterations)
+
+    def trajectories(self, request: EraseRequest, options: Any) -> int:
+        """Number of trajectories towards what is erased, for the estimate."""
+        prompts = len(options.templates) * len(all_phrases(request))
+        return prompts * -(-int(options.trajectories) // prompts)
+
+    def cost(self, request: EraseRequest, options: Any) -> Cost:
+        """What the run asks of the denoiser, for the estimate."""
+        kept = options.kept(request)
+        rolled = self.trajectories(request, options) + kept
+        batch = options.batch + options.keep_batch * (kept > 0)
+        return Cost(2.0 * options.steps * rolled, batch, rolled * options.harvest)
+
+    def values(self, refs: Sequence[ModuleRef], request: EraseRequest, options: Any) -> int:
+        """Number of trained values, for the estimate."""
+        from erase_plugins.engine.training_plan import trainable
+
+        return trainable(refs, _rank(options))
+
+    def notes(self, request: EraseRequest, options: Any) -> Sequence[str]:
+        """What the user is told along with the plan."""
+        return ()
+
+    def warnings(self, request: EraseRequest, info: TargetInfo, options: Any) -> Sequence[str]:
+        """Why the result may not be what is meant, as far as a plan can know."""
+        many = len(request.concepts)
+        if many <= 5 or "iterations" in request.options:
+            return ()
+        return (f"{many} concepts share {options.iterations} iterations; raise iterations if any survives",)
+
+    def trainable(self, run: TrainingRun) -> Trainable:
+        """What is trained: low-rank changes of ``run.refs``, or full ones."""
+        from erase_plugins.engine.adapters import Adapters
+
+        scale = getattr(run.options, "scale", 1.0)
+        return Adapters(run.target, run.refs, _rank(run.options), scale, run.ctx.generator("adapters"))
+
+    def retain(self, run: TrainingRun) -> Pool | None:
+        """Teacher states of what must stay, asked after `prepare`; None if nothing is held."""
+        return run.options.holding(run.rollout, run.request, run.phrases, run.options.templates, run.key)
+
+    def edit(self, run: TrainingRun) -> Edit:
+        """The edit of what is trained as it is now; a judge may look at it in between."""
+        return run.adapters.edit()
+
+    def finish(self, run: TrainingRun) -> Edit:
+        """The edit of a finished training."""
+        return self.edit(run)
+
+    # ---- what follows --------------------------------------------------------------------------------------------
+
+    def resolved(self, request: EraseRequest, info: TargetInfo) -> Any:
+        """All options of a request, checked."""
+        return self.settle(resolved(self.Options, request, info), request, info)
+
+    def plan(self, request: EraseRequest, info: TargetInfo) -> EditPlan:
+        """The plan with its cost, from configuration alone."""
+        from erase_plugins.engine import training_plan
+
+        options = self.resolved(request, info)
+        training_plan.check_trainable(self.id, info)
+        refs, steps, cost = self.modules(info, options), self.steps(request, options), self.cost(request, options)
+        return EditPlan(
+            request=request,
+            options=as_dict(options),
+            modules=tuple(map(training_plan.place, refs)),
+            steps=steps,
+            warnings=tuple(self.warnings(request, info, options)),
+            notes=tuple(self.notes(request, options)),
+            **training_plan.estimate(
+                info, request, self.values(refs, request, options), forwards=cost.forwards, iterations=steps,
+                batch=cost.batch, states=cost.states,
+            ),
+        )  # fmt: skip
+
+    def run(self, plan: EditPlan, target: Target, ctx: RunContext) -> Edit:
+        """Trains as planned, from the last checkpoint if asked, and gives the edit."""
+        return self.train(self.begin(plan, target, ctx))
+
+    def begin(self, plan: EditPlan, target: Target, ctx: RunContext) -> TrainingRun:
+        """A run as it is before the training."""
+        from erase_plugins.engine.run import plan_key
+        from erase_plugins.engine.training_plan import place
+
+        options, planned = revive(self.Options, plan.options), set(plan.modules)
+        refs = [ref for ref in self.modules(target.info, options) if place(ref) in planned]
+        ctx.precision = options.precision
+        return TrainingRun(
+            plan, target, ctx, plan.request, options, plan_key(plan), refs, all_phrases(plan.request)
+        )  # fmt: skip
+
+    @contextmanager
+    def prepared(self, run: TrainingRun) -> Iterator[TrainingRun]:
+        """Inside, the changes are attached and everything is there that `loss` needs."""
+        run.adapters = self.trainable(run)
+        with run.adapters, run.stack:
+            run.state = self.prepare(run)
+            run.retained = self.retain(run)
+            yield run
+
+    def train(self, run: TrainingRun) -> Edit:
+        """Trains ``run`` and gives its edit."""
+        from erase_plugins.engine.loop import train
+
+        run.ctx.start(run.plan.steps)
+        schedule = replace(run.options.schedule(), iterations=run.plan.steps)
+        with self.prepared(run):
+            train(
+                run.ctx, run.adapters, lambda step: self.loss(run, step), schedule, run.key, run.carried,
+                lambda: self.edit(run),
+            )  # fmt: skip
+            return self.finish(run)
+
+
+def _rank(options: Any) -> int | None:
+    """LoRA rank; None trains full weights."""
+    return options.lora_rank if hasattr(options, "lora_rank") else options.rank
