@@ -16,7 +16,6 @@ from erase_plugins.artifacts.artifact import Artifact
 from erase_plugins.errors import RequestError
 from erase_plugins.evaluation.context import Progress
 from erase_plugins.evaluation.draw import draw
-from erase_plugins.families.hosted import HostedModel
 from erase_plugins.families.target import Conditioning
 from erase_plugins.runtime.apply import all_of, apply_to
 
@@ -37,7 +36,7 @@ class Subject:
     """
 
     pipe: Any
-    target: HostedModel
+    target: Any
     model: str
     artifacts: list[Artifact]
     judge: Any
@@ -122,8 +121,7 @@ class Subject:
     def edited(self, strength: float | None = None) -> Iterator[None]:
         """The artifacts in force for the length of a with-block."""
         self._stage = "edited" if strength is None else f"strength {strength:g}"
-        family: Any = self.target.family
-        target = family.wrap(self.pipe)
+        target = self.target.family.wrap(self.pipe)
         level = self.strength if strength is None else strength
         handles = all_of(partial(apply_to, target, item, level, any_base=self.any_base) for item in self.artifacts)
         try:

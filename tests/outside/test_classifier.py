@@ -142,7 +142,8 @@ def test_the_command_line_detects_an_outside_family(host, tmp_path, erase):
     assert "generate" not in out
     code, out, err = erase("inspect", tmp_path / "no-owl")
     assert code == 0, err
-    code, out, err = erase("run", "esd", *given[:-1], tmp_path / "other", "--dry-run")
+    other = ("--model", tmp_path / "base", "--erase", "owl", "--out", tmp_path / "other")
+    code, out, err = erase("run", "esd", *other, "--dry-run")
     assert code != 0
     assert "esd needs denoiser, text; base (family vit) offers classifier; methods that fit: unlabel" in err
     code, out, err = erase("generate", "--model", tmp_path / "base", "--prompt", "x", "--out", tmp_path / "x.png")

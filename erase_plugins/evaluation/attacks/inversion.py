@@ -61,7 +61,8 @@ class ConceptInversion:
 
     id = "concept-inversion"
     title = "A learned token: new embeddings, trained on pictures of the concept, with all weights as they are"
-    needs: frozenset[str] = frozenset()
+    needs: frozenset[str] = frozenset({"denoiser", "text"})
+    packages: frozenset[str] = frozenset()
     budgets: Mapping[str, int] = {"quick": 24 * _SETS, "standard": 64 * _SETS, "long": 128 * _SETS}
     attachments = (ROWS, FOUND, PICTURES)
     Options = InversionOptions

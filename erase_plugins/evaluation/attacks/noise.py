@@ -53,7 +53,8 @@ class Noise:
 
     id = "noise"
     title = "From noised pictures of the concept: image to image at four noise levels, and inpainting"
-    needs: frozenset[str] = frozenset()
+    needs: frozenset[str] = frozenset({"denoiser", "text"})
+    packages: frozenset[str] = frozenset()
     budgets: Mapping[str, int] = {"quick": 16 * _SETS, "standard": 48 * _SETS, "long": 128 * _SETS}
     attachments = (FOUND, PICTURES)
     Options = NoiseOptions

@@ -49,7 +49,8 @@ class Probe:
 
     id = "probe"
     title = "A linear probe on the denoiser's features: from noised pictures, and by the concept's name"
-    needs: frozenset[str] = frozenset()
+    needs: frozenset[str] = frozenset({"denoiser", "text"})
+    packages: frozenset[str] = frozenset()
     budgets: Mapping[str, int] = {"quick": 24 * _SETS, "standard": 64 * _SETS, "long": 192 * _SETS}
     attachments = (FOUND, PICTURES)
     Options = ProbeOptions

@@ -55,7 +55,8 @@ class Relearn:
 
     id = "relearn"
     title = "Fine-tuning: a LoRA on a few pictures of the concept, and on unrelated ones; steps until it is back"
-    needs: frozenset[str] = frozenset()
+    needs: frozenset[str] = frozenset({"denoiser", "text"})
+    packages: frozenset[str] = frozenset()
     budgets: Mapping[str, int] = {"quick": 18 * _SETS, "standard": 48 * _SETS, "long": 96 * _SETS}
     attachments = (FOUND, PICTURES)
     Options = RelearnOptions
