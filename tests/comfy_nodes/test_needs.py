@@ -16,6 +16,7 @@ from erase_plugins import extras
 from erase_plugins.errors import Unsupported
 from erase_plugins.families import schedulers
 from erase_plugins.manager import get_manager
+from erase_plugins.needs import packages_of
 
 METHODS = {entry.item.id: entry.item for entry in get_manager().methods() if entry.package == "erase-plugins"}
 CLOSED = ("rece", "uce")
@@ -39,10 +40,10 @@ def test_what_a_method_declares_is_what_it_asks_for(name, pocket_target, monkeyp
     method = METHODS[name]
     options = {**getattr(method, "contract_options", {}), **({"vocabulary": 20} if name in CLOSED else {})}
     if name in CLOSED:
-        assert not getattr(method, "needs", ())
+        assert not packages_of(method)
         ep.erase(pocket_target, "pizza", name, options=options)
     else:
-        assert method.needs == {"diffusers"}
+        assert packages_of(method) == {"diffusers"}
         with pytest.raises(Unsupported, match="no diffusers here"):
             ep.erase(pocket_target, "pizza", name, options=options)
 
@@ -95,6 +96,6 @@ def test_values_of_an_older_workflow_in_the_wrong_place_are_named():
 
 def test_extras_and_packages_of_other_methods_are_named(monkeypatch):
     monkeypatch.setattr(extras, "extras", lambda: {"plots": ("matplotlib", "no-such-package")})
-    method = SimpleNamespace(id="x", needs={"plots", "nor-this"})
-    assert needs.lacking(method.needs) == ["no-such-package", "nor-this"]
+    method = SimpleNamespace(id="x", packages={"plots", "nor-this"})
+    assert needs.lacking(method.packages) == ["no-such-package", "nor-this"]
     assert "the method 'x' needs no-such-package and nor-this" in needs.problem(method)

@@ -61,7 +61,7 @@ def _opened(subject: Subject, reference: str) -> Subject:
     source, family = find_source(str(Path(reference).expanduser())), subject.target.family
     if not family.detect(source.configs):
         raise Unsupported(f"reference '{source.name}' is no {family.title} model; it must be of the attacked kind")
-    pipe = family.open(source, str(subject.target.dtype).removeprefix("torch."), str(subject.target.device))  # type: ignore[attr-defined]
+    pipe = family.open(source, str(subject.target.dtype).removeprefix("torch."), str(subject.target.device))
     target = DiffusersTarget(pipe, source.name, family)
     if target.info.latent_shape != subject.target.info.latent_shape or not subject.judge.accepts(target.info):
         raise Unsupported(f"judge '{subject.judge.id}' does not know what reference '{source.name}' draws")
