@@ -121,7 +121,7 @@ def run_suite(
     target = ComfyTarget(model, clip)
     names = list(erased or artifact.manifest.erased)
     subject = GraphSubject(
-        pipe=None, target=target, model=target.info.model, artifacts=[artifact],  # type: ignore[arg-type]
+        pipe=None, target=target, model=target.info.model, artifacts=[artifact],
         judge=pick_judge(target, None), erased=names, clip=clip, vae=vae, now=(model, clip), **settings,  # type: ignore[arg-type]
     )  # fmt: skip
     report = run_in_context(
