@@ -102,8 +102,8 @@ class Judge(Evaluator, Protocol):
     """Looks at what a model makes. ``axes`` maps an axis (concept, style, background) to its labels.
 
     Three attributes are optional: ``modality`` says what it looks at ("image" unless said otherwise);
-    ``complete = True`` says that its world is all that a model it accepts can draw: names outside of it are then refused
-    as unknown; ``features(images)`` gives what it looks at as rows (n, d), for suites that compare pictures.
+    ``complete = True`` says that its world is all that a model it accepts can draw: names outside of it are then
+    refused as unknown; ``features(images)`` gives what it looks at as rows (n, d), for suites that compare pictures.
     """
 
     axes: Mapping[str, tuple[str, ...]]

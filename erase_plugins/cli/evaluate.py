@@ -168,7 +168,7 @@ def _rate(row: Any) -> str:
 def _light(metric: str, cells: dict[tuple[str, str], Any]) -> str:
     """ok, weak or bad, from base and edited value of one metric."""
     base, edited = cells.get((metric, "base")), cells.get((metric, "edited"))
-    if base is None or edited is None:
+    if base is None or edited is None or not metric.endswith(("_rate", "_share")):
         return ""
     if metric in ("target_rate", "synonym_rate"):
         left = edited.value / base.value if base.value else 0.0

@@ -9,13 +9,15 @@ from typing import Any
 
 from erase_plugins.artifacts.artifact import Artifact
 from erase_plugins.artifacts.locks import claim_files
-from erase_plugins.errors import RequestError, Unsupported
+from erase_plugins.errors import MissingExtra, RequestError, Unsupported
 from erase_plugins.evaluation.attachments import output_names
+from erase_plugins.evaluation.attack import run_attack
 from erase_plugins.evaluation.context import REPORT, Progress, needs_judge, needs_subject, run_alone, run_in_context
 from erase_plugins.evaluation.run import Subject, modality
+from erase_plugins.extras import missing_extras
 from erase_plugins.families.diffusers_target import DiffusersTarget
 from erase_plugins.manager import get_manager
-from erase_plugins.types import EvalReport
+from erase_plugins.types import AttackReport, EvalReport
 from erase_plugins.workflow.artifacts import load_artifact
 from erase_plugins.workflow.models import as_target
 
@@ -104,6 +106,38 @@ def run_suite(
             force=force,
         )  # fmt: skip
     return report
+
+
+def run_named_attack(
+    model: Any,
+    artifacts: Sequence[Artifact | str | Path],
+    name: str,
+    budget: str | int = "quick",
+    *,
+    settings: Mapping[str, Any] | None = None,
+    out: Path | None = None,
+    force: bool = False,
+    progress: Progress | None = None,
+    **measured: Any,
+) -> AttackReport:
+    """Runs a registered attack; see `erase_plugins.attack`.
+
+    Args:
+        model, artifacts, name, budget, settings, out, force: as there.
+        progress: called with (stage, done, total).
+        measured: what `open_subject` takes.
+
+    Raises:
+        EraseError: what `evaluation.attack.run_attack` and `open_subject` raise; `MissingExtra`.
+    """
+    runner = get_manager().evaluator(name, "attack")
+    lacking = missing_extras(runner.needs)
+    if lacking:
+        raise MissingExtra(f"attack {name}", ",".join(lacking))
+    return run_attack(
+        runner, lambda: open_subject(model, artifacts, runner, **measured), budget, settings=settings, out=out,
+        force=force, progress=progress,
+    )  # fmt: skip
 
 
 def open_subject(

@@ -1,4 +1,4 @@
-"""A judge that is trained on the spot: logistic regression on features, with a gate that refuses a bad one. No torch."""
+"""A judge trained on the spot: logistic regression on features, with a gate that refuses a bad one. No torch."""
 
 from __future__ import annotations
 

@@ -65,8 +65,8 @@ def make_report(
         few = [concept for concept, values in sides["base"].items() if len(values) < (FEWEST if metric == M2 else 1)]
         if few:
             warnings.append(
-                f"{metric} was not measured, and so no score: fewer than {FEWEST} prompts mean {', '.join(few)} without "
-                "naming it and are drawn by the base; give some with --set implicit=FILE"
+                f"{metric} was not measured, and so no score: fewer than {FEWEST} prompts mean {', '.join(few)} "
+                "without naming it and are drawn by the base; give some with --set implicit=FILE"
             )
             continue
         for name, cells in sides.items():
