@@ -86,7 +86,8 @@ def command(
             seed=seed, any_base=any_base, progress=bar.update, settings=options, dtype=dtype, device=device,
         )  # fmt: skip
     quality, advice = verdict(report, loaded, model)
-    if len(loaded) == 1 and strength == 1.0:
+    seen = any((row.metric, row.subject) == ("target_rate", "edited") for row in report.rows)
+    if seen and len(loaded) == 1 and strength == 1.0:
         mark(loaded[0], quality)
     emit({**report.to_dict(), "quality": quality, "advice": advice, "folder": str(folder)})
     show(report)
