@@ -157,7 +157,9 @@ def attack_files(reports: Iterable[AttackReport], folder: Path | None, found: bo
     for report in reports:
         text = json.dumps(published(report, found), indent=2, sort_keys=True)
         files.append(PushFile(f"attack-{report.attack}.json", text.encode()))
-        for name in map(str, report.attached) if found and folder is not None else ():
+        if not found or folder is None:
+            continue
+        for name in map(str, report.attached):
             mine = _FOUND.fullmatch(name) and name.startswith(f"attack-{report.attack}-")
             if mine and (folder / name).is_file() and not (folder / name).is_symlink():
                 files.append(PushFile(f"{FOLDER}/{name}", folder / name))

@@ -33,7 +33,8 @@ _NOTES = (
 )
 _STYLE = """
 :root { color-scheme: light dark; --line: #8886; --faint: #8881; }
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; }
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem;
+  overflow-wrap: anywhere; }
 blockquote { margin: 1rem 0; padding: .8rem 1rem; border-left: 4px solid #c0392b; background: var(--faint); }
 .wide { overflow-x: auto; } table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
 th, td { border-bottom: 1px solid var(--line); padding: .35rem .6rem; text-align: left; vertical-align: top; }
@@ -63,7 +64,9 @@ def attacks_table(attacks: Iterable[AttackReport], not_run: dict[str, str]) -> T
 
 
 def _cell(row: EvalRow | None) -> str:
-    return "not measured" if row is None else f"{100 * row.value:.0f} % ({100 * row.low:.0f} to {100 * row.high:.0f})"
+    if row is None:
+        return "not measured"
+    return f"{100 * row.value:.0f} % ({100 * row.low:.0f} to {100 * row.high:.0f}, n = {row.n})"
 
 
 def _title(found: Any) -> str:

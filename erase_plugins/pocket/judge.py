@@ -98,7 +98,7 @@ class PocketJudge:
         import torch
 
         with torch.no_grad():
-            return self._network.features(images.float().cpu() * 2 - 1)  # type: ignore[no-any-return]
+            return self._network.features(images.float().cpu() * 2 - 1)
 
 
 @hookimpl

@@ -12,7 +12,6 @@ import json
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -327,9 +326,9 @@ def _write(found: Audit, work: Path, out: Path) -> None:
     ]
     shown = [(title, place.read_bytes()) for title, place in figures if place.is_file()]
     texts = {
-        HTML: partial(html_page, found, shown), MARKDOWN: partial(markdown_page, found, shown),
-        RECORD: lambda: json.dumps(found.to_dict(), indent=2, sort_keys=True),
+        HTML: html_page(found, shown), MARKDOWN: markdown_page(found, shown),
+        RECORD: json.dumps(found.to_dict(), indent=2, sort_keys=True),
     }  # fmt: skip
-    for name, make in texts.items():
+    for name, text in texts.items():
         with atomic_file(out / name) as place:
-            place.write_text(make(), encoding="utf-8")
+            place.write_text(text, encoding="utf-8")

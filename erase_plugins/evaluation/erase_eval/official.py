@@ -17,8 +17,8 @@ import numpy as np
 from erase_plugins.errors import RequestError
 from erase_plugins.evaluation.bootstrap import mean_interval
 from erase_plugins.evaluation.erase_eval import metrics
-from erase_plugins.evaluation.erase_eval.report import M1, M2, M3, M4, SCORE
-from erase_plugins.types import EvalReport, EvalRow
+from erase_plugins.evaluation.erase_eval.report import M1, M2, M3, M4, SCORE, interval_row
+from erase_plugins.types import EvalReport
 
 if TYPE_CHECKING:
     from erase_plugins.evaluation.run import Subject
@@ -58,14 +58,12 @@ def score_answers(subject: Subject, path: str, rule: str) -> EvalReport:
             f"{str(error)[:80]}); see docs/evaluation.md"
         ) from error
     rows = [
-        EvalRow(
-            metric, "edited", *(round(item, 6) for item in mean_interval(part, subject.seed, pictures=0)), len(part)
-        )
+        interval_row(metric, "edited", mean_interval(part, subject.seed, pictures=0), len(part))
         for metric, part in values.items()
     ]
-    rows += [EvalRow(metric, "edited", *[round(value, 6)] * 3, count) for metric, value in single.items()]
-    score = round(float(metrics.combine(np.clip(numbers, 0, 1), rule)), 6)
-    rows.append(EvalRow(SCORE, "edited", score, score, score, min(row.n for row in rows)))
+    rows += [interval_row(metric, "edited", (value, value, value), count) for metric, value in single.items()]
+    score = float(metrics.combine(np.clip(numbers, 0, 1), rule))
+    rows.append(interval_row(SCORE, "edited", (score, score, score), min(row.n for row in rows)))
     return EvalReport(
         suite="erase-eval", model=subject.model, rows=tuple(rows),
         artifacts=tuple(item.name for item in subject.artifacts), erased=tuple(subject.erased),

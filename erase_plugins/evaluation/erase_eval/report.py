@@ -42,6 +42,12 @@ class Measured:
         return EvalRow(metric, subject, value, min(round(low, 6), value), max(round(high, 6), value), self.n)
 
 
+def interval_row(metric: str, subject: str, interval: tuple[float, float, float], n: int) -> EvalRow:
+    """A row from (mean, low, high)."""
+    value, low, high = (round(number, 6) for number in interval)
+    return EvalRow(metric, subject, value, low, high, n)
+
+
 def make_report(
     suite: str, subject: Subject, asked: Asked, probes: Mapping[str, Probe], base: Seen, edited: Seen, control: Seen,
     options: Mapping[str, Any],
@@ -224,7 +230,7 @@ def _rates(
             for metric, kind in (("target_rate", "explicit"), ("synonym_rate", "implicit"))
         } | {"kept_rate": seen.hits["retained"]}
     rows = [
-        EvalRow(metric, subject, *(round(number, 6) for number in mean_interval(values, seed)), len(values))
+        interval_row(metric, subject, mean_interval(values, seed), len(values))
         for subject, table in hits.items()
         for metric, values in table.items()
         if values

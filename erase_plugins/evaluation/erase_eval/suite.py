@@ -111,7 +111,7 @@ def _probe(asked: Asked, base: Seen, name: str) -> Probe:
     features = [base.features.get(f"train: {name}: {turn}", empty) for turn in range(len(parts))]
     texts: dict[str, int] = {}
     groups = [[texts.setdefault(item.text, len(texts)) for item in part] for part in parts]
-    return fit_probe(*features, groups, name)
+    return fit_probe(features[0], features[1], features[2], groups, name)
 
 
 def _drawn_at_all(base: Seen, probes: Mapping[str, Probe]) -> None:
