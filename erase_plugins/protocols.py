@@ -101,9 +101,11 @@ class Evaluator(Protocol):
 class Judge(Evaluator, Protocol):
     """Looks at what a model makes. ``axes`` maps an axis (concept, style, background) to its labels.
 
-    Three attributes are optional: ``modality`` says what it looks at ("image" unless said otherwise);
+    Five attributes are optional: ``modality`` says what it looks at ("image" unless said otherwise);
     ``complete = True`` says that its world is all that a model it accepts can draw: names outside of it are then
-    refused as unknown; ``features(images)`` gives what it looks at as rows (n, d), for suites that compare pictures.
+    refused as unknown; ``features(images)`` gives what it looks at as rows (n, d), for suites that compare pictures;
+    ``argument`` names what the user has to bring (``--judge clip:FOLDER``), of which ``opened(argument, erased)`` makes
+    the judge itself.
     """
 
     axes: Mapping[str, tuple[str, ...]]

@@ -33,7 +33,7 @@ from erase_plugins.families.loading import DTYPES
     help="Of each attack: quick, standard, long, or a number.",
 )
 @click.option("--attacks", default="", metavar="A,B", help="Attacks to run (see 'list attacks'); all if left out.")
-@click.option("--judge", metavar="J", help="Judge to use; chosen by the model if left out.")
+@click.option("--judge", metavar="J", help="Judge to use, such as clip:FOLDER; chosen by the model if left out.")
 @click.option("--images", type=click.IntRange(1, 100_000), default=32, show_default=True, help="Pictures per set.")
 @strength_option
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of prompts, noise and resampling.")
@@ -55,8 +55,8 @@ def command(
     A killed audit goes on when it is called again.
     """
     from erase_plugins.families.source import find_source
-    from erase_plugins.manager import get_manager
     from erase_plugins.workflow.audit import Wanted, audit, check, pictures_needed
+    from erase_plugins.workflow.measure import find_judge
     from erase_plugins.workflow.models import find_family
 
     place = None if artifact is None else str(existing(artifact, "artifact or file"))
@@ -67,7 +67,7 @@ def command(
     check(wanted)
     count = pictures_needed(wanted)
     if judge is not None:
-        get_manager().evaluator(judge, "judge")
+        find_judge(judge)
     families = {name: find_family(find_source(name, revision if name != model or base is None else None)).id
                 for name in (model, base) if name is not None}  # fmt: skip
     names = ", ".join(erased) or "what the artifact names"

@@ -28,7 +28,7 @@ _DAMAGE = 0.10
 @click.argument("artifacts", nargs=-1, metavar="[ARTIFACT ...]")
 @model_options
 @click.option("--suite", default="quick", show_default=True, help="What to measure (see 'list suites').")
-@click.option("--judge", metavar="J", help="Judge to use; chosen by the model if left out.")
+@click.option("--judge", metavar="J", help="Judge to use, such as clip:FOLDER; chosen by the model if left out.")
 @click.option("--erased", multiple=True, metavar="TEXT", help="What to look for; what the artifacts name if left out.")
 @strength_option
 @click.option("--images", type=click.IntRange(1, 100_000), default=32, show_default=True, help="Pictures per set.")
@@ -51,6 +51,7 @@ def command(
     from erase_plugins.evaluation.attachments import output_names
     from erase_plugins.evaluation.context import REPORT, needs_judge, needs_subject, suite_options
     from erase_plugins.manager import get_manager
+    from erase_plugins.workflow.measure import find_judge
     from erase_plugins.workflow.models import find_model
 
     runner = get_manager().evaluator(suite, "suite")
@@ -59,7 +60,7 @@ def command(
         _alone(runner, options, Path(out), seed, device, dry_run, force)
         return
     if judge is not None:
-        get_manager().evaluator(judge, "judge")
+        find_judge(judge)
         if not needs_judge(runner):
             raise RequestError(f"suite {suite} asks no judge; leave out --judge")
     found = find_model(model, revision)

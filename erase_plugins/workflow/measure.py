@@ -22,16 +22,40 @@ from erase_plugins.workflow.artifacts import load_artifact
 from erase_plugins.workflow.models import as_target
 
 
-def pick_judge(target: DiffusersTarget, wanted: str | None) -> Any:
-    """The named judge, or the first registered one that accepts the model.
+def find_judge(wanted: str) -> tuple[Any, str]:
+    """The registered judge of "NAME" or "NAME:ARGUMENT", and the argument.
 
     Raises:
         UnknownName: no judge of that name.
+        RequestError: it needs an argument, or takes none.
+    """
+    name, sign, argument = wanted.partition(":")
+    chosen = get_manager().evaluator(name, "judge")
+    takes = getattr(chosen, "argument", "")
+    if bool(takes) != bool(argument):
+        raise RequestError(
+            f"judge {name} " + (f"needs {takes}: {name}:{takes}" if takes else f"takes nothing behind '{sign}'")
+        )
+    return chosen, argument
+
+
+def pick_judge(target: DiffusersTarget, wanted: str | None, erased: Sequence[str] = ()) -> Any:
+    """The named judge, or the first registered one that accepts the model.
+
+    Args:
+        target: the model.
+        wanted: "NAME", or "NAME:ARGUMENT" for a judge that is opened with something of the user's.
+        erased: what such a judge will be asked about.
+
+    Raises:
+        UnknownName: no judge of that name.
+        RequestError: its argument is missing or not usable.
         Unsupported: none accepts the model.
     """
     manager = get_manager()
     if wanted is not None:
-        chosen = manager.evaluator(wanted, "judge")
+        chosen, argument = find_judge(wanted)
+        chosen = chosen.opened(argument, erased) if argument else chosen
         if modality(chosen) != Subject.modality:
             raise Unsupported(f"judge '{wanted}' looks at {modality(chosen)}, and this model makes {Subject.modality}s")
         return chosen
@@ -40,7 +64,10 @@ def pick_judge(target: DiffusersTarget, wanted: str | None) -> Any:
         if modality(judge) == Subject.modality and judge.accepts(target.info):
             return judge
     names = ", ".join(judge.id for judge in judges)
-    raise Unsupported(f"no registered judge knows what {target.info.model} draws (registered: {names or 'none'})")
+    raise Unsupported(
+        f"no registered judge knows what {target.info.model} draws (registered: {names or 'none'}); a CLIP model of "
+        "yours can judge it: --judge clip:FOLDER"
+    )
 
 
 def run_suite(
@@ -170,7 +197,8 @@ def open_subject(
     if images < 1:
         raise RequestError(f"images={images}; at least one picture per set is needed")
     target = as_target(model, **load)
+    chosen = pick_judge(target, judge, names) if asks else None
     return Subject(
-        target.pipe, target, target.info.model, loaded, pick_judge(target, judge) if asks else None, names, strength,
-        images, seed, steps, guidance, any_base, progress,
+        target.pipe, target, target.info.model, loaded, chosen, names, strength, images, seed, steps, guidance,
+        any_base, progress,
     )  # fmt: skip
