@@ -26,6 +26,7 @@ BUILTIN_PLUGINS: tuple[str, ...] = (
     "erase_plugins.methods.concept_ablation",
     "erase_plugins.pocket.judge",
     "erase_plugins.evaluation.clip_judge",
+    "erase_plugins.evaluation.probe_judge",
     "erase_plugins.evaluation.quick",
     "erase_plugins.evaluation.erase_eval.suite",
     "erase_plugins.evaluation.weights",

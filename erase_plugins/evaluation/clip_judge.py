@@ -128,9 +128,13 @@ class OpenedClip(ClipJudge):
     def world(self) -> Things:
         return self._things
 
-    @cached_property
+    @property
     def fingerprint(self) -> str:  # type: ignore[override]
         """Hash of its weights and words."""
+        return self._hash
+
+    @cached_property
+    def _hash(self) -> str:
         digest = hashlib.sha256(repr(sorted(self.axes.items())).encode())
         for name, tensor in sorted(self._model.state_dict().items()):
             digest.update(name.encode() + tensor.float().cpu().numpy().tobytes())
