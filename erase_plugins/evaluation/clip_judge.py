@@ -83,7 +83,7 @@ class ClipJudge:
         return False
 
     def score(self, images: Tensor) -> Mapping[str, Tensor]:
-        raise RequestError("judge clip needs a CLIP model; give --judge clip:FOLDER")
+        raise RequestError("judge clip needs a CLIP model; name it as clip:FOLDER")
 
     def world(self) -> Any:
         return Things(())

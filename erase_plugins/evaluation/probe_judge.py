@@ -32,7 +32,7 @@ class ProbeJudge(ClipJudge):
     title = "Probe trained on your own pictures (--judge probe:FOLDER)"
 
     def score(self, images: Tensor) -> Mapping[str, Tensor]:
-        raise RequestError("judge probe needs pictures; give --judge probe:FOLDER")
+        raise RequestError("judge probe needs pictures; name them as probe:FOLDER")
 
     def opened(self, argument: str, erased: Sequence[str]) -> OpenedProbe:
         """The judge, trained on the pictures of a folder.
@@ -50,7 +50,7 @@ class ProbeJudge(ClipJudge):
 
         folder = Path(argument)
         if len(erased) != 1:
-            raise RequestError(f"judge probe knows one concept, not {len(erased)}; measure them one by one (--erased)")
+            raise RequestError(f"judge probe knows one concept, not {len(erased)}; measure them one by one")
         files = {name: _files(folder, name) for name in ("with", "without")}
         clip = super().opened(str(folder / "clip"), erased)
         features = {name: features_of(clip, _read(part)) for name, part in files.items()}
@@ -101,8 +101,8 @@ def _files(folder: Path, name: str) -> list[Path]:
         found = []
     if not found:
         raise RequestError(
-            f"judge probe: '{folder.name}' has no pictures in '{name}'; it needs with/ and without/ (PNG, JPEG or WebP) "
-            "and clip/, a CLIP model"
+            f"judge probe: '{folder.name}' has no pictures in '{name}'; it needs with/ and without/ (PNG, JPEG or "
+            "WebP) and clip/, a CLIP model"
         )
     return found
 

@@ -99,9 +99,9 @@ def check(wanted: Wanted) -> None:
             "the adapter behind the model"
         )
     if wanted.artifact is not None and wanted.base is not None:
-        raise RequestError("--base belongs to a whole model; with an adapter the MODEL is its base")
+        raise RequestError("a base belongs to a whole model; with an adapter the model is its base")
     if wanted.artifact is None and not wanted.erased:
-        raise RequestError("a whole model does not say what it erased; name it (--erase TEXT)")
+        raise RequestError("a whole model does not say what it erased; name the concept to look for")
     chosen(wanted.attacks)
 
 
@@ -182,7 +182,7 @@ def _named(artifact: Artifact, erased: Sequence[str]) -> Artifact:
         RequestError: neither does.
     """
     if not erased and not artifact.manifest.erased:
-        raise RequestError(f"'{artifact.name}' does not say what it erases; name it (--erase TEXT)")
+        raise RequestError(f"'{artifact.name}' does not say what it erases; name the concept to look for")
     return artifact
 
 

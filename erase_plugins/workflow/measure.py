@@ -66,7 +66,7 @@ def pick_judge(target: DiffusersTarget, wanted: str | None, erased: Sequence[str
     names = ", ".join(judge.id for judge in judges)
     raise Unsupported(
         f"no registered judge knows what {target.info.model} draws (registered: {names or 'none'}); a CLIP model of "
-        "yours can judge it: --judge clip:FOLDER"
+        "yours can judge it: judge clip:FOLDER"
     )
 
 

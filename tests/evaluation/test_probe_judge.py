@@ -66,5 +66,5 @@ def test_what_is_missing_is_named(own):
     with pytest.raises(RequestError, match="knows one concept, not 2"):
         ProbeJudge().opened(str(own), ["red roof", "owl"])
     (own / "with" / "0.png").write_text("no picture")
-    with pytest.raises(RequestError, match="'0.png' is no picture that can be read"):
+    with pytest.raises(RequestError, match=r"'0\.png' is no picture that can be read"):
         ProbeJudge().opened(str(own), ["red roof"])

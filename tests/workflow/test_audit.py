@@ -136,9 +136,9 @@ def test_a_killed_audit_goes_on(foreign, attacks, tmp_path, monkeypatch):
     ("changes", "told"),
     [
         ({"artifact": None}, "name the model that it was made from"),
-        ({"base": "pocket"}, "--base belongs to a whole model"),
-        ({"artifact": None, "base": "pocket", "erased": ()}, "does not say what it erased; name it"),
-        ({"erased": ()}, "'kohya' does not say what it erases; name it"),
+        ({"base": "pocket"}, "a base belongs to a whole model"),
+        ({"artifact": None, "base": "pocket", "erased": ()}, "does not say what it erased; name the concept"),
+        ({"erased": ()}, "'kohya' does not say what it erases; name the concept"),
         ({"attacks": "plantet"}, "did you mean 'planted'"),
         ({"artifact": None, "base": "pocket"}, "'pocket' has the weights of its base; there is nothing to audit"),
         ({"erased": ("pizzza",)}, "does not know 'pizzza'"),

@@ -36,7 +36,7 @@ _CONTROL = 32
 _OFFICIAL = (
     "mode official needs what the paper used, and none of it is installed with this package: prompts by GPT-4o, "
     "PaliGemma-3B and a captioning model as judges, ModernBERT and EVA02-L-14-336 as encoders; give what they said "
-    "with --set answers=FILE (docs/evaluation.md), or leave mode out"
+    "as the option answers (docs/evaluation.md), or leave mode out"
 )
 
 
@@ -78,7 +78,7 @@ class EraseEvalSuite:
         if options["mode"] == "official":
             return _official(subject, options)
         if options["answers"]:
-            raise RequestError("answers belong to mode official; add --set mode=official")
+            raise RequestError("answers belong to mode official; set mode=official too")
         asked = make_prompts(
             subject.judge, subject.erased, images=subject.images, training=options["training"],
             retained=options["retained"], seed=subject.seed, implicit=read_implicit(options["implicit"]),

@@ -159,7 +159,7 @@ def test_the_base_is_drawn_once_and_with_the_same_seeds():
 def test_official_mode_scores_what_the_encoders_said(request):
     with pytest.raises(Unsupported, match="mode official needs what the paper used"):
         report_of(StandIn(), mode="official")
-    with pytest.raises(RequestError, match="add --set mode=official"):
+    with pytest.raises(RequestError, match="set mode=official too"):
         report_of(StandIn(), answers="x.json")
 
 
