@@ -68,12 +68,13 @@ def __dir__() -> list[str]:
     return sorted(__all__)
 
 
-#: method of `Artifact` -> the function that does it
+#: method of `Artifact`, or what a lower room asks for -> the function that does it
 _METHODS = {
     "save": ("erase_plugins.workflow.artifacts", "save_artifact"),
     "apply": ("erase_plugins.workflow.applying", "apply"),
     "card": ("erase_plugins.sharing", "card"),
     "family": ("erase_plugins.workflow.artifacts", "family_of"),
+    "attacks": ("erase_plugins.manager", "registered_attacks"),
 }
 
 

@@ -30,6 +30,7 @@ BUILTIN_PLUGINS: tuple[str, ...] = (
     "erase_plugins.evaluation.quick",
     "erase_plugins.evaluation.erase_eval.suite",
     "erase_plugins.evaluation.weights",
+    "erase_plugins.evaluation.attack_suite",
     "erase_plugins.workflow.attack_suite",
     "erase_plugins.records.release",
 )

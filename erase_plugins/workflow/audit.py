@@ -22,11 +22,11 @@ from erase_plugins.artifacts.locks import claim_files
 from erase_plugins.artifacts.manifest import Manifest, describe_base, slug
 from erase_plugins.artifacts.weights import base_tensors
 from erase_plugins.errors import BaseMismatch, RequestError, Unsupported
+from erase_plugins.evaluation.attack_suite import attack_all, chosen
 from erase_plugins.evaluation.context import REPORT, Progress, run_in_context
 from erase_plugins.evaluation.page import html_page, markdown_page
 from erase_plugins.manager import get_manager
 from erase_plugins.types import AttackReport, EvalReport
-from erase_plugins.workflow.attack_suite import attack_all, chosen
 from erase_plugins.workflow.convert import open_source
 from erase_plugins.workflow.measure import open_subject
 from erase_plugins.workflow.models import load_pipeline, target_of

@@ -23,7 +23,7 @@ from erase_plugins.workflow.applying import fuse_checkpoint
 from erase_plugins.workflow.audit import Wanted, audit, difference
 from erase_plugins.workflow.convert import convert
 from tests.cli.conftest import erase  # noqa: F401
-from tests.workflow.test_attack_suite import Fixed
+from tests.evaluation.test_attack_suite import Fixed
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from erase_plugins.errors import RequestError, Unsupported
-from erase_plugins.evaluation.erase_eval.metrics import RULES
 from erase_plugins.hookspecs import hookimpl
 from erase_plugins.options import option
 from erase_plugins.types import EvalReport
@@ -29,6 +28,8 @@ if TYPE_CHECKING:
     from erase_plugins.evaluation.prompts import Prompt
     from erase_plugins.evaluation.run import Subject
 
+#: names of `metrics.RULES`, which imports numpy
+RULES = ("harmonic", "geometric", "product", "minimum")
 #: a base that draws the concept less often makes erasure unmeasurable
 DRAWN = 0.6
 #: pictures of the destroyed model
@@ -44,7 +45,7 @@ _OFFICIAL = (
 class Options:
     """Options of the suite."""
 
-    rule: str = option("harmonic", "how the four metrics become one score", choices=tuple(RULES))
+    rule: str = option("harmonic", "how the four metrics become one score", choices=RULES)
     retained: int = option(64, "prompts about other things", low=8, high=30_000)
     training: int = option(128, "pictures of the base that train the judge of a concept", low=40, high=2_000)
     implicit: str = option("", "JSON file: concept -> prompts that mean it without naming it")

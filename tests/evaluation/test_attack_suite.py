@@ -9,10 +9,10 @@ import pytest
 
 from erase_plugins import hookimpl
 from erase_plugins.errors import UnknownName, Unsupported
+from erase_plugins.evaluation.attack_suite import AttackSuite
 from erase_plugins.evaluation.context import run_in_context
 from erase_plugins.manager import get_manager
 from erase_plugins.types import Attachment, AttackReport, EvalReport, EvalRow
-from erase_plugins.workflow.attack_suite import AttackSuite
 
 
 class Fixed:

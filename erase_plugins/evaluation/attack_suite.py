@@ -1,4 +1,4 @@
-"""The suite ``attacks``: every registered attack on one subject, in one report. It asks the registry, so it is here.
+"""The suite ``attacks``: every registered attack on one subject, in one report.
 
 What an attack cannot do with a subject is a line "not run" with the reason; it ends nothing. Each attack that is done
 is kept, so the same call after a kill goes on with the next one, and with what the interrupted one had.
@@ -21,7 +21,7 @@ from erase_plugins.evaluation.attack_summary import plain_name
 from erase_plugins.evaluation.budget import find_budget
 from erase_plugins.extras import missing_extras
 from erase_plugins.hookspecs import hookimpl
-from erase_plugins.manager import get_manager
+from erase_plugins.late import FUNCTIONS
 from erase_plugins.options import option
 from erase_plugins.plain_text import first_line
 from erase_plugins.types import Attachment, AttackReport, EvalReport, EvalRow
@@ -54,7 +54,7 @@ class AttackSuite:
     @property
     def attachments(self) -> tuple[str, ...]:
         """Table, chart, and what every registered attack writes."""
-        runners = [entry.item for entry in get_manager().evaluators("attack")]
+        runners = chosen("")
         return (TABLE, CHART, *(name for runner in runners for name in output_names(runner, record_name(runner))))
 
     def run(self, subject: Subject, ctx: SuiteContext) -> EvalReport:
@@ -93,10 +93,8 @@ def chosen(names: str) -> list[Any]:
     Raises:
         UnknownName: not registered.
     """
-    wanted = [name.strip() for name in names.split(",") if name.strip()]
-    if not wanted:
-        return [entry.item for entry in get_manager().evaluators("attack")]
-    return [get_manager().evaluator(name, "attack") for name in dict.fromkeys(wanted)]
+    wanted = dict.fromkeys(name.strip() for name in names.split(",") if name.strip())
+    return list(FUNCTIONS["attacks"](tuple(wanted)))
 
 
 def attack_all(
