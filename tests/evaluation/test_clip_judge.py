@@ -23,7 +23,9 @@ def folder(tmp_path_factory):
     part = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
     text = {**part, "vocab_size": len(tokenizer), "max_position_embeddings": 77, "eos_token_id": tokenizer.eos_token_id}
     torch.manual_seed(0)
-    model = CLIPModel(CLIPConfig(text, {**part, "image_size": 32, "patch_size": 16}, projection_dim=8))
+    model = CLIPModel(
+        CLIPConfig(text_config=text, vision_config={**part, "image_size": 32, "patch_size": 16}, projection_dim=8)
+    )
     place = tmp_path_factory.mktemp("clip")
     model.save_pretrained(place)
     tokenizer.save_pretrained(place)
