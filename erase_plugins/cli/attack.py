@@ -47,7 +47,6 @@ def command(
     from erase_plugins.evaluation.context import needs_judge, suite_options
     from erase_plugins.extras import missing_extras
     from erase_plugins.manager import get_manager
-    from erase_plugins.workflow.measure import find_judge
     from erase_plugins.workflow.models import find_model
 
     runner = get_manager().evaluator(name, "attack")
@@ -57,6 +56,8 @@ def command(
     if lacking:
         raise MissingExtra(f"attack {name}", ",".join(lacking))
     if judge is not None:
+        from erase_plugins.workflow.measure import find_judge
+
         find_judge(judge)
         if not needs_judge(runner):
             raise RequestError(f"attack {name} asks no judge; leave out --judge")

@@ -56,7 +56,6 @@ def command(
     """
     from erase_plugins.families.source import find_source
     from erase_plugins.workflow.audit import Wanted, audit, check, pictures_needed
-    from erase_plugins.workflow.measure import find_judge
     from erase_plugins.workflow.models import find_family
 
     place = None if artifact is None else str(existing(artifact, "artifact or file"))
@@ -67,6 +66,8 @@ def command(
     check(wanted)
     count = pictures_needed(wanted)
     if judge is not None:
+        from erase_plugins.workflow.measure import find_judge
+
         find_judge(judge)
     families = {name: find_family(find_source(name, revision if name != model or base is None else None)).id
                 for name in (model, base) if name is not None}  # fmt: skip

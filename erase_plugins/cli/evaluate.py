@@ -51,7 +51,6 @@ def command(
     from erase_plugins.evaluation.attachments import output_names
     from erase_plugins.evaluation.context import REPORT, needs_judge, needs_subject, suite_options
     from erase_plugins.manager import get_manager
-    from erase_plugins.workflow.measure import find_judge
     from erase_plugins.workflow.models import find_model
 
     runner = get_manager().evaluator(suite, "suite")
@@ -60,6 +59,8 @@ def command(
         _alone(runner, options, Path(out), seed, device, dry_run, force)
         return
     if judge is not None:
+        from erase_plugins.workflow.measure import find_judge
+
         find_judge(judge)
         if not needs_judge(runner):
             raise RequestError(f"suite {suite} asks no judge; leave out --judge")
