@@ -31,6 +31,5 @@ BUILTIN_PLUGINS: tuple[str, ...] = (
     "erase_plugins.evaluation.erase_eval.suite",
     "erase_plugins.evaluation.weights",
     "erase_plugins.evaluation.attack_suite",
-    "erase_plugins.workflow.attack_suite",
     "erase_plugins.records.release",
 )
