@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 M1, M2, M3, M4, SCORE = "m1_explicit", "m2_implicit", "m3_followed", "m4_alike", "erase_score"
 #: fewer prompts that mean the concept say nothing
 FEWEST = 3
+#: less of the likeness than this is none
+_GONE = 0.01
 #: a smaller spread of features than this share of the base's is warned of
 _SPREAD = 0.5
 
@@ -82,12 +84,12 @@ def make_report(
     for name, seen, count in (("base", base, None), ("edited", edited, None), ("destroyed", control, few_n)):
         found[name][M3] = _followed(base, seen, count, seed)
         found[name][M4] = _alike(base, seen, count, seed)
-    control_m4 = found["destroyed"][M4].row(M4, "destroyed")
-    if control_m4.value > 0.5:
+    control_m4, same_prompts = found["destroyed"][M4].value, _alike(base, edited, few_n, seed).value
+    if control_m4 > 0.5:
         warnings.append(
             "the features hardly see that a model is destroyed; do not trust what is said about being alike"
         )
-    elif found["edited"][M4].value <= control_m4.high:
+    elif same_prompts <= control_m4 or found["edited"][M4].value < _GONE:
         found["edited"][M4] = replace(found["edited"][M4], value=0.0, samples=np.zeros(RESAMPLES))
         warnings.append("the pictures are as far from the base as those of a destroyed model; that counts as 0")
     for name in ("base", "edited"):
