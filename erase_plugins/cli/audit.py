@@ -54,9 +54,8 @@ def command(
     ARTIFACT is anything that 'inspect' knows: a LoRA of any program, weights of an erased denoiser, an artifact folder.
     A killed audit goes on when it is called again.
     """
-    from erase_plugins.families.source import find_source
     from erase_plugins.workflow.audit import Wanted, audit, check, pictures_needed
-    from erase_plugins.workflow.models import find_family
+    from erase_plugins.workflow.models import find_model
 
     place = None if artifact is None else str(existing(artifact, "artifact or file"))
     wanted = Wanted(
@@ -69,8 +68,11 @@ def command(
         from erase_plugins.workflow.measure import find_judge
 
         find_judge(judge)
-    families = {name: find_family(find_source(name, revision if name != model or base is None else None)).id
-                for name in (model, base) if name is not None}  # fmt: skip
+    families = {
+        name: find_model(name, revision if name != model or base is None else None).family.id
+        for name in (model, base)
+        if name is not None
+    }
     names = ", ".join(erased) or "what the artifact names"
     if dry_run:
         steps = count * wanted.steps * 2
