@@ -23,6 +23,7 @@ _PUBLIC = {
     "applied": "erase_plugins.workflow.applying",
     "apply": "erase_plugins.workflow.applying",
     "generate": "erase_plugins.api",
+    "attack": "erase_plugins.api",
     "evaluate": "erase_plugins.api",
     "load_artifact": "erase_plugins.workflow.artifacts",
     "merge": "erase_plugins.compose",
@@ -35,6 +36,7 @@ _PUBLIC = {
     "DataRef": "erase_plugins.data",
     "ForgetItem": "erase_plugins.types",
     "EraseRequest": "erase_plugins.types",
+    "AttackReport": "erase_plugins.types",
     "EvalReport": "erase_plugins.types",
     "Artifact": "erase_plugins.artifacts.artifact",
     "Edit": "erase_plugins.artifacts.edit",
@@ -44,14 +46,14 @@ _PUBLIC = {
 __all__ = ["__version__", "hookimpl", *sorted(_PUBLIC)]
 
 if TYPE_CHECKING:
-    from erase_plugins.api import erase, evaluate, generate, load, plan
+    from erase_plugins.api import attack, erase, evaluate, generate, load, plan
     from erase_plugins.artifacts.artifact import Artifact
     from erase_plugins.artifacts.edit import Edit, LowRank
     from erase_plugins.compose import add, merge, revoke
     from erase_plugins.data import DataRef
     from erase_plugins.manager import get_manager
     from erase_plugins.sharing import pull, push, search
-    from erase_plugins.types import Concept, EraseRequest, EvalReport, ForgetItem
+    from erase_plugins.types import AttackReport, Concept, EraseRequest, EvalReport, ForgetItem
     from erase_plugins.workflow.applying import applied, apply
     from erase_plugins.workflow.artifacts import load_artifact
 
@@ -66,12 +68,13 @@ def __dir__() -> list[str]:
     return sorted(__all__)
 
 
-#: method of `Artifact` -> the function that does it
+#: method of `Artifact`, or what a lower room asks for -> the function that does it
 _METHODS = {
     "save": ("erase_plugins.workflow.artifacts", "save_artifact"),
     "apply": ("erase_plugins.workflow.applying", "apply"),
     "card": ("erase_plugins.sharing", "card"),
     "family": ("erase_plugins.workflow.artifacts", "family_of"),
+    "attacks": ("erase_plugins.manager", "registered_attacks"),
 }
 
 

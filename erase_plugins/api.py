@@ -18,7 +18,7 @@ from erase_plugins.engine.own_preset import OwnPreset, carried
 from erase_plugins.errors import RequestError
 from erase_plugins.families.capabilities import DENOISER
 from erase_plugins.families.model import Model
-from erase_plugins.types import Concept, DataRef, EditPlan, EraseRequest, EvalReport
+from erase_plugins.types import AttackReport, Concept, DataRef, EditPlan, EraseRequest, EvalReport
 from erase_plugins.workflow.artifacts import load_artifact
 from erase_plugins.workflow.found import FoundModel
 from erase_plugins.workflow.models import as_target, find_model, load_pipeline
@@ -278,3 +278,41 @@ def evaluate(
 
     items = [artifacts] if isinstance(artifacts, Artifact | str | Path) else list(artifacts)
     return run_suite(model, items, suite, strength=strength, out=None if out is None else Path(out), **options)
+
+
+def attack(
+    model: Any,
+    artifacts: Artifact | str | Path | Sequence[Artifact | str | Path],
+    name: str = "weights",
+    *,
+    budget: str | int = "quick",
+    strength: float = 1.0,
+    out: str | Path | None = None,
+    settings: Mapping[str, Any] | None = None,
+    force: bool = False,
+    **options: Any,
+) -> AttackReport:
+    """Tries to bring back what artifacts erased, with a registered attack, and says how often it came.
+
+    Args:
+        model: name, path, Hub id or pipeline (left as it was).
+        artifacts: one or several, applied together.
+        name: id of a registered attack.
+        budget: "quick", "standard", "long", or a number of queries.
+        strength: of the artifacts.
+        out: folder for report and found input; the same call after a kill goes on from there. None writes nothing.
+        settings: options of the attack.
+        force: replace the files of an earlier run.
+        options: of the measurement (erased, judge, seed, steps, guidance, any_base, progress) and revision, dtype,
+            device.
+
+    Raises:
+        EraseError: unknown attack, wrong budget or options, nothing to look for, existing files.
+    """
+    from erase_plugins.workflow.measure import run_named_attack
+
+    items = [artifacts] if isinstance(artifacts, Artifact | str | Path) else list(artifacts)
+    return run_named_attack(
+        model, items, name, budget, strength=strength, out=None if out is None else Path(out), settings=settings,
+        force=force, **options,
+    )  # fmt: skip

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-#: functions of upper rooms that data classes offer as methods too: save, apply, card, family
+#: functions of upper rooms: those that data classes offer as methods too (save, apply, card, family), and
+#: attacks, which asks the registry
 FUNCTIONS: dict[str, Callable[..., Any]] = {}
 #: version of the package
 VERSION = ""

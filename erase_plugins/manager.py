@@ -7,7 +7,7 @@ plugin names or package names.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -306,3 +306,15 @@ def get_manager() -> Manager:
     manager.load_builtins()
     manager.load_entry_points()
     return manager
+
+
+def registered_attacks(names: Sequence[str] = ()) -> list[Any]:
+    """Attacks by their ids; all that are registered without any.
+
+    Raises:
+        UnknownName: not registered.
+    """
+    manager = get_manager()
+    if not names:
+        return [entry.item for entry in manager.evaluators("attack")]
+    return [manager.evaluator(name, "attack") for name in names]

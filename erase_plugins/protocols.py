@@ -110,9 +110,11 @@ class Evaluator(Protocol):
 class Judge(Evaluator, Protocol):
     """Looks at what a model makes. ``axes`` maps an axis (concept, style, background) to its labels.
 
-    Two attributes are optional: ``modality`` says what it looks at ("image" unless said otherwise), and
-    ``complete = True`` that its world is all that a model it accepts can draw: names outside of it are then refused as
-    unknown.
+    Five attributes are optional: ``modality`` says what it looks at ("image" unless said otherwise);
+    ``complete = True`` says that its world is all that a model it accepts can draw: names outside of it are then
+    refused as unknown; ``features(images)`` gives what it looks at as rows (n, d), for suites that compare pictures;
+    ``argument`` names what the user has to bring (``--judge clip:FOLDER``), of which ``opened(argument, erased)`` makes
+    the judge itself.
     """
 
     axes: Mapping[str, tuple[str, ...]]
@@ -132,11 +134,12 @@ class Judge(Evaluator, Protocol):
 class Suite(Evaluator, Protocol):
     """A set of prompts, subjects and metrics that ends in a report.
 
-    Four attributes are optional: ``Options``, a frozen dataclass made with `erase_plugins.options.option` (given as
-    ``--set name=value``, read in ``ctx.options``); ``needs_judge = False`` for a suite that scores what it sees itself
-    (``subject.judge`` is None); ``needs_subject = False`` for one that measures no diffusion model (it is run with
-    ``subject=None``, and no model, judge or torch is loaded); ``attachments``, the names of files it may attach, so
-    that a file in their way is noticed before the work and not after it.
+    Five attributes are optional: ``Options``, a frozen dataclass made with `erase_plugins.options.option` (given as
+    ``--set name=value``, read in ``ctx.options``); ``resumes = True`` for a suite whose ``ctx.work`` outlives a kill;
+    ``needs_judge = False`` for a suite that scores what it sees itself (``subject.judge`` is None);
+    ``needs_subject = False`` for one that measures no diffusion model (it is run with ``subject=None``, and no model,
+    judge or torch is loaded); ``attachments``, the names of files it may attach, so that a file in their way is noticed
+    before the work and not after it.
     """
 
     def run(self, subject: Any, ctx: SuiteContext) -> EvalReport:

@@ -130,7 +130,7 @@ class Bundle:
 
 
 def read_report(source: EvalReport | str | Path | None) -> tuple[EvalReport | None, Path | None]:
-    """A report and the folder its pictures are in.
+    """A report and the folder its pictures are in; no report if the folder holds reports of attacks only.
 
     Args:
         source: a report, a report.json, the folder it is in, or None.
@@ -141,6 +141,8 @@ def read_report(source: EvalReport | str | Path | None) -> tuple[EvalReport | No
     if source is None or isinstance(source, EvalReport):
         return source, None
     place = Path(source)
+    if place.is_dir() and not (place / REPORT).exists() and any(place.glob("attack-*.json")):
+        return None, place
     place = place / REPORT if place.is_dir() else place
     try:
         return EvalReport.from_dict(json.loads(place.read_text(encoding="utf-8"))), place.parent

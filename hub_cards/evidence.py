@@ -32,8 +32,13 @@ def number(value: float) -> str:
     return f"{value:.10g}"
 
 
-def evidence(report: EvalReport | None) -> str:
-    """Table of results before and after, controls, and how they were measured; "not measured" without a report."""
+def evidence(report: EvalReport | None, tried: bool = False) -> str:
+    """Table of results before and after, controls, and how they were measured; "not measured" without a report.
+
+    Args:
+        report: of an evaluation.
+        tried: the card says elsewhere what attacks achieved.
+    """
     if report is None or not report.rows:
         return f"{MISSING.capitalize()}. Look at pictures of your own before you rely on it."
     table = {(row.metric, row.subject): row for row in report.rows}
@@ -43,7 +48,7 @@ def evidence(report: EvalReport | None) -> str:
         before, after = table.get((metric, "base")), table.get((metric, "edited"))
         count = next((str(row.n) for row in (after, before) if row is not None), "-")
         lines.append(f"| {_name(metric)} | {_cell(before)} | {_cell(after)} | {count} |")
-    if not attacked(report):
+    if not (tried or attacked(report)):
         lines.append("| drawn again under attack (prompts made for that) | not attacked | not attacked | - |")
     lines += _controls(table, metrics)
     seeds = ", ".join(str(seed) for seed in report.seeds) or "not recorded"

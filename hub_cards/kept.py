@@ -15,9 +15,9 @@ from typing import Any
 from erase_plugins.artifacts.manifest import FILENAME, Manifest
 from erase_plugins.artifacts.places import INDEX
 from erase_plugins.errors import ArtifactError, CorruptArtifact, PushRefused, RequestError
-from erase_plugins.types import EvalReport
+from erase_plugins.types import AttackReport, EvalReport
 from erase_plugins.workflow.collection import read_index
-from hub_cards import gallery
+from hub_cards import attacks, gallery
 from hub_cards.bundle import CARD, PICTURES, REPORT, Bundle, is_figure
 from hub_cards.front_matter import EVIDENCE, read
 from hub_cards.licences import Licence
@@ -41,6 +41,7 @@ class Kept:
         report: published evaluation of the same weights, for the page.
         pictures: names of its pictures.
         gallery: published pairs of the same weights; without the bytes of their pictures.
+        attacks: published reports of attacks on the same weights, by attack.
     """
 
     same: bool = False
@@ -51,6 +52,7 @@ class Kept:
     report: EvalReport | None = None
     pictures: tuple[str, ...] = ()
     gallery: gallery.Gallery | None = None
+    attacks: Mapping[str, AttackReport] = field(default_factory=dict)
 
     @property
     def licence(self) -> Licence | None:
@@ -89,7 +91,7 @@ def keep(bundle: Bundle, remote: Remote, *, prune: bool = False, pictures: bool 
     new = {item.name: item.state for item in bundle.files}
     evidence = {name for name in remote.files if _is_evidence(name, bundle.record == INDEX)} - set(new)
     replaced = _replaced(new, evidence)
-    stale = {name for name in evidence if prune or name in replaced or not (pictures or name == REPORT)}
+    stale = {name for name in evidence if prune or name in replaced or not (pictures or _is_text(name))}
     stays = evidence - stale
     keys = EVIDENCE & set(data)
     by_hand = keys - _made_from(bundle, {*remote.files, *new})
@@ -104,7 +106,7 @@ def keep(bundle: Bundle, remote: Remote, *, prune: bool = False, pictures: bool 
     return Kept(
         old.same, tuple(dict.fromkeys((*gone, *sorted(stale)))), card, data, frozenset(dropped),
         _report(bundle, remote) if REPORT in mine else None, _pictures(mine),
-        _gallery(bundle, remote, mine) if gallery.INDEX in mine else None,
+        _gallery(bundle, remote, mine) if gallery.INDEX in mine else None, _attacks(bundle, remote, mine),
     )  # fmt: skip
 
 
@@ -121,7 +123,8 @@ class _Old:
 
     def other(self, name: str) -> bool:
         """Whether a file of evidence is about other weights than those that are pushed."""
-        folder = name.split("/")[0] if "/" in name and not name.startswith(f"{gallery.FOLDER}/") else ""
+        own = (f"{gallery.FOLDER}/", f"{attacks.FOLDER}/")
+        folder = name.split("/")[0] if "/" in name and not name.startswith(own) else ""
         return folder in self.changed
 
 
@@ -189,8 +192,19 @@ def _same_files(bundle: Bundle, remote: Remote, parts: tuple[str, ...]) -> bool:
 
 def _is_evidence(name: str, folders: bool) -> bool:
     """Whether a file has the name of a report, its pictures or pairs; with ``folders`` also in an artifact's folder."""
-    inner = name.split("/", 1)[-1] if folders and not name.startswith(f"{gallery.FOLDER}/") else name
-    return inner in (REPORT, *PICTURES.values()) or is_figure(inner) or gallery.of_gallery(inner)
+    own = (f"{gallery.FOLDER}/", f"{attacks.FOLDER}/")
+    inner = name.split("/", 1)[-1] if folders and not name.startswith(own) else name
+    return (
+        inner in (REPORT, *PICTURES.values())
+        or is_figure(inner)
+        or gallery.of_gallery(inner)
+        or attacks.of_attack(inner)
+    )
+
+
+def _is_text(name: str) -> bool:
+    """Whether evidence is numbers rather than a picture."""
+    return name == REPORT or attacks.of_attack(name)
 
 
 def _pictures(mine: set[str]) -> tuple[str, ...]:
@@ -202,6 +216,8 @@ def _replaced(new: Mapping[str, str], evidence: set[str]) -> set[str]:
     """Names of evidence that is replaced: another report has its own pictures, new pairs are all the pairs."""
     pictures = {*PICTURES.values(), *filter(is_figure, evidence)}
     found = set() if new.get(REPORT, "same") == "same" else pictures
+    records = [name for name, state in new.items() if attacks.is_record(name) and state != "same"]
+    found |= {name for name in evidence for record in records if attacks.found_by(name, record)}
     if gallery.INDEX in new:
         found |= {name for turn in range(1, gallery.MOST + 1) for name in gallery.names(turn)}
     return found
@@ -220,6 +236,17 @@ def _report(bundle: Bundle, remote: Remote) -> EvalReport | None:
         return found if not found.artifacts or bundle.artifact.manifest.name in found.artifacts else None
     except (ValueError, TypeError, KeyError, AttributeError):
         return None
+
+
+def _attacks(bundle: Bundle, remote: Remote, names: set[str]) -> dict[str, AttackReport]:
+    """The published reports of attacks that are sound and about this artifact."""
+    found = {}
+    for name in sorted(filter(attacks.is_record, names))[: attacks.MOST]:
+        with suppress(ArtifactError):
+            report = attacks.parse(name, published_text(bundle, name, str(remote.commit)))
+            attacks.check_about([report], bundle.artifact.manifest.name)
+            found[report.attack] = report
+    return found
 
 
 def _gallery(bundle: Bundle, remote: Remote, names: set[str]) -> gallery.Gallery | None:

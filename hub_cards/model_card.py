@@ -14,7 +14,8 @@ from typing import Any
 
 from erase_plugins.artifacts.manifest import Manifest, slug
 from erase_plugins.errors import ArtifactError
-from erase_plugins.types import EvalReport
+from erase_plugins.types import AttackReport, EvalReport
+from hub_cards import attacks as tried
 from hub_cards import provenance, sections, usage
 from hub_cards.bundle import read_report
 from hub_cards.escape import flat, front_matter, prose
@@ -46,6 +47,7 @@ def card(
     adult: bool | None = None,
     strict: bool = False,
     requirement: str | None = None,
+    attacks: Sequence[AttackReport] | None = None,
 ) -> str:
     """The text of README.md: YAML front matter and Markdown. Whatever came from prompts is inert in it.
 
@@ -60,6 +62,7 @@ def card(
         strict: refuse where the licence is not known.
         requirement: line for pip with which readers get this package (see `hub_cards.package.pinned`). Without it the
             page says that no index has it.
+        attacks: reports of attacks; those beside the report if None.
 
     Raises:
         RequestError: the requirement is not pinned.
@@ -73,13 +76,15 @@ def card(
     manifest = loaded.manifest
     if found is not None and found.artifacts and manifest.name not in found.artifacts:
         raise ArtifactError(f"the report is about {', '.join(found.artifacts)[:80]}, not about '{manifest.name}'")
+    against = tried.read_attacks(report)[0] if attacks is None else tuple(attacks)
+    tried.check_about(against, manifest.name)
     line = None if requirement is None else pinned(requirement)
     licence = needed(manifest.base, license) if strict else licence_of(manifest.base, license)
     where = repo or "OWNER/NAME"
     asks = adults_only(manifest.concepts) if adult is None else adult
     data = metadata(manifest, found, licence, pictures=pictures, gallery=gallery, adult=asks)
     data["erasure"] |= {} if line is None else {"requirement": line}
-    return front_matter(data) + "\n" + _body(loaded, found, where, licence, pictures, gallery, line) + "\n"
+    return front_matter(data) + "\n" + _body(loaded, found, where, licence, pictures, gallery, line, against) + "\n"
 
 
 def has_lora(manifest: Manifest) -> bool:
@@ -135,7 +140,7 @@ def metadata(
 
 def _body(
     loaded: Any, report: EvalReport | None, repo: str, licence: Licence | None, pictures: Sequence[str],
-    gallery: Gallery | None, requirement: str | None,
+    gallery: Gallery | None, requirement: str | None, attacks: Sequence[AttackReport],
 ) -> str:  # fmt: skip
     manifest = loaded.manifest
     parts = [
@@ -144,14 +149,15 @@ def _body(
         "## What disappears, what stays\n\n" + sections.changes(manifest),
         "## Which base\n\n" + sections.base(manifest),
         *([] if gallery is None else ["## Before and after\n\n" + sections.pairs(gallery)]),
-        "## How well\n\n" + evidence(report),
+        "## How well\n\n" + evidence(report, bool(attacks)),
         *(f"![{alt_text(report, name)}]({name})" for name in pictures),
+        *(["## Under attack\n\n" + tried.section(attacks)] if attacks else []),
         "## How to use it\n\n" + usage.use(loaded, repo, requirement),
         "## How strong\n\n" + sections.strength(manifest, report),
         "## Combine it, take it back\n\n" + usage.combine(loaded, repo),
         "## How it was made\n\n" + provenance.made(manifest),
         *sections.certificate(manifest),
-        "## Limits\n\n" + sections.limits(manifest, report),
+        "## Limits\n\n" + sections.limits(manifest, report, bool(attacks)),
         *_further(loaded, report),
         "## Licence\n\n" + sections.licence(licence),
         *sections.citing(manifest),

@@ -9,6 +9,7 @@ from typing import Any
 
 from erase_plugins.errors import HubUnreachable, NotAllowed, PushRefused, RequestError
 from erase_plugins.types import EvalReport
+from hub_cards.attacks import attack_files, check_about, merged, read_attacks
 from hub_cards.bundle import CARD, REPORT, Bundle, PushFile, artifact_files, card_diff, read_report, report_files
 from hub_cards.errors import check_repo, clean, reaching
 from hub_cards.front_matter import merge
@@ -42,6 +43,7 @@ def push(
     prune: bool = False,
     personal: bool = False,
     requirement: str | None = None,
+    publish_attacks: bool = False,
     dry_run: bool = False,
     show: Callable[[Bundle], None] | None = None,
 ) -> Pushed:
@@ -50,7 +52,8 @@ def push(
     Args:
         artifact: an `Artifact` with a path, or the path.
         repo: "owner/name"; made if it does not exist.
-        report: evaluation of the artifact (report, report.json or its folder); goes onto the card and along.
+        report: evaluation of the artifact (report, report.json or its folder); goes onto the card and along, and so do
+            the numbers of attacks that lie beside it (attack-NAME.json).
         private: make a new repository private. An existing public one is refused then.
         create_pr: open a pull request instead of changing the branch.
         revision: branch; the main one if None.
@@ -64,6 +67,7 @@ def push(
         prune: take published evidence off the page that is not brought anew.
         personal: send e-mail addresses and home folders as they are; access keys never are.
         requirement: line for pip with which readers of the page get this package; see `hub_cards.package.pinned`.
+        publish_attacks: publish what the attacks found as well; whoever has it can bring the concept back.
         dry_run: look and tell, change nothing; without a connection it tells what would be sent to a new repository.
         show: called with the bundle before anything is changed.
 
@@ -82,17 +86,21 @@ def push(
     line = None if requirement is None else pinned(requirement)
     loaded = load_artifact(artifact)
     found, folder = read_report(report)
+    against, place = read_attacks(report)
+    check_about(against, loaded.manifest.name)
     hide = to_blur(loaded.manifest.concepts) if blur is None else blur
     extra = report_files(found, folder, pictures, hide)
     shown = [item.name for item in extra if item.name != REPORT]
     drawn = gallery if isinstance(gallery, Gallery) or gallery is None else read_gallery(gallery)
     drawn = None if drawn is None or not pictures else drawn.blur() if hide else drawn
+    extra += attack_files(against, place, publish_attacks)
     extra += [] if drawn is None else [PushFile(name, data) for name, data in drawn.files().items()]
 
     def write(kept: Kept) -> str:
         return card(
             loaded, found or kept.report, repo=repo, license=license or kept.licence, pictures=shown or kept.pictures,
             gallery=drawn or kept.gallery, adult=adult, strict=True, requirement=line or kept.requirement,
+            attacks=merged(against, kept.attacks),
         )  # fmt: skip
 
     files = [*artifact_files(loaded), *extra]

@@ -119,9 +119,10 @@ def strength(manifest: Manifest, report: EvalReport | None) -> str:
     return f"{measured}{said}0 switches it off."
 
 
-def limits(manifest: Manifest, report: EvalReport | None) -> str:
-    """What this does not promise."""
-    tried = "were measured only as the table above says" if attacked(report) else "were not tried"
+def limits(manifest: Manifest, report: EvalReport | None, tried_also: bool = False) -> str:
+    """What this does not promise; ``tried_also`` if the card has a table of attacks."""
+    there = tried_also or attacked(report)
+    tried = "were measured only as the table above says" if there else "were not tried"
     lines = [
         "- **It can be taken off.** Whoever has the base and this file can leave it out.",
         "- **It is no proof of deletion.** What the base has learned is still in its weights.",

@@ -10,7 +10,7 @@ import pytest
 import erase_plugins
 
 NAMES = [
-    "Artifact", "Concept", "DataRef", "Edit", "EraseRequest", "EvalReport", "ForgetItem", "LowRank", "__version__", "add", "applied", "apply", "erase",
+    "Artifact", "AttackReport", "Concept", "DataRef", "Edit", "EraseRequest", "EvalReport", "ForgetItem", "LowRank", "__version__", "add", "applied", "apply", "attack", "erase",
     "evaluate", "generate", "get_manager", "hookimpl", "load", "load_artifact", "merge", "plan", "pull", "push", "revoke", "search",
 ]  # fmt: skip
 FUNCTIONS = [name for name in NAMES if name[0].islower() and name != "hookimpl"]
@@ -81,4 +81,4 @@ def test_methods_of_artifacts_are_bound_when_the_package_is_imported():
         "print(sorted(late.FUNCTIONS), late.VERSION == erase_plugins.__version__, 'torch' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
-    assert done.stdout.strip() == "['apply', 'card', 'family', 'save'] True False", done.stderr
+    assert done.stdout.strip() == "['apply', 'attacks', 'card', 'family', 'save'] True False", done.stderr

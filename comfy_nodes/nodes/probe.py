@@ -193,7 +193,8 @@ NONE = "none"
 def _judges() -> list[str]:
     from erase_plugins.manager import get_manager
 
-    return [NONE, *sorted(entry.item.id for entry in get_manager().evaluators("judge"))]
+    judges = [entry.item for entry in get_manager().evaluators("judge")]
+    return [NONE, *sorted(item.id for item in judges if not getattr(item, "argument", ""))]
 
 
 def _erase_problem(text: str) -> str | None:

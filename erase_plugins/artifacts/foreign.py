@@ -27,7 +27,9 @@ class Kind:
     how: str
 
 
-_DENOISER = re.compile(r"^(unet\.)?(down_blocks|mid_block|up_blocks|conv_in|conv_out|time_embedding|add_embedding)\.")
+_DENOISER = re.compile(
+    r"^(unet\.)?(down_blocks|mid_block|up_blocks|conv_in|conv_norm_out|conv_out|time_embedding|add_embedding)\."
+)
 _ENCODER = re.compile(r"^(text_encoder\.)?(text_model\.)?(encoder\.layers|embeddings|final_layer_norm)\b")
 _DIFFUSERS = re.compile(r"^(unet|transformer|text_encoder(_2)?)\..+\.lora_[AB]\.weight$")
 _OLD = re.compile(r"_lora\.(down|up)\.weight$|\.lora(_linear_layer)?\.(down|up)\.weight$")

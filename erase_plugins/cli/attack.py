@@ -24,7 +24,7 @@ from erase_plugins.cli.console import emit, human_seconds, percent, progress, sa
 @model_options
 @click.option("--attack", "name", default="weights", show_default=True, help="How to attack (see 'list attacks').")
 @click.option("--budget", default="quick", show_default=True, metavar="B", help="quick, standard, long, or a number.")
-@click.option("--judge", metavar="J", help="Judge to use; chosen by the model if left out.")
+@click.option("--judge", metavar="J", help="Judge to use, such as clip:FOLDER; chosen by the model if left out.")
 @click.option("--erased", multiple=True, metavar="TEXT", help="What to look for; what the artifacts name if left out.")
 @strength_option
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of prompts, noise and resampling.")
@@ -57,7 +57,9 @@ def command(
     if lacking:
         raise MissingExtra(f"attack {name}", ",".join(lacking))
     if judge is not None:
-        get_manager().evaluator(judge, "judge")
+        from erase_plugins.workflow.measure import find_judge
+
+        find_judge(judge)
         if not needs_judge(runner):
             raise RequestError(f"attack {name} asks no judge; leave out --judge")
     found = find_model(model, revision)

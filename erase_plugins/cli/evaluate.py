@@ -28,7 +28,7 @@ _DAMAGE = 0.10
 @click.argument("artifacts", nargs=-1, metavar="[ARTIFACT ...]")
 @model_options
 @click.option("--suite", default="quick", show_default=True, help="What to measure (see 'list suites').")
-@click.option("--judge", metavar="J", help="Judge to use; chosen by the model if left out.")
+@click.option("--judge", metavar="J", help="Judge to use, such as clip:FOLDER; chosen by the model if left out.")
 @click.option("--erased", multiple=True, metavar="TEXT", help="What to look for; what the artifacts name if left out.")
 @strength_option
 @click.option("--images", type=click.IntRange(1, 100_000), default=32, show_default=True, help="Pictures per set.")
@@ -59,7 +59,9 @@ def command(
         _alone(runner, options, Path(out), seed, device, dry_run, force)
         return
     if judge is not None:
-        get_manager().evaluator(judge, "judge")
+        from erase_plugins.workflow.measure import find_judge
+
+        find_judge(judge)
         if not needs_judge(runner):
             raise RequestError(f"suite {suite} asks no judge; leave out --judge")
     found = find_model(model, revision)
@@ -86,7 +88,8 @@ def command(
             seed=seed, any_base=any_base, progress=bar.update, settings=options, dtype=dtype, device=device,
         )  # fmt: skip
     quality, advice = verdict(report, loaded, model)
-    if len(loaded) == 1 and strength == 1.0:
+    seen = any((row.metric, row.subject) == ("target_rate", "edited") for row in report.rows)
+    if seen and len(loaded) == 1 and strength == 1.0:
         mark(loaded[0], quality)
     emit({**report.to_dict(), "quality": quality, "advice": advice, "folder": str(folder)})
     show(report)
@@ -169,7 +172,7 @@ def _rate(row: Any) -> str:
 def _light(metric: str, cells: dict[tuple[str, str], Any]) -> str:
     """ok, weak or bad, from base and edited value of one metric."""
     base, edited = cells.get((metric, "base")), cells.get((metric, "edited"))
-    if base is None or edited is None:
+    if base is None or edited is None or not metric.endswith(("_rate", "_share")):
         return ""
     if metric in ("target_rate", "synonym_rate"):
         left = edited.value / base.value if base.value else 0.0

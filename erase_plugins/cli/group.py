@@ -26,6 +26,7 @@ COMMANDS = {
     "generate": ("generate", "Draw a picture with artifacts applied."),
     "evaluate": ("evaluate", "Measure artifacts: target, synonyms, neighbours, kept concepts."),
     "attack": ("attack", "Try to bring an erased concept back, within a budget."),
+    "audit": ("audit", "Audit anybody's erased model or adapter: rates, attacks, one page to quote."),
     "inspect": ("inspect", "Say what a file or artifact folder is, and what can be done with it."),
     "convert": ("convert", "Write an artifact in another file layout."),
     "merge": ("merge", "Make one artifact from several."),

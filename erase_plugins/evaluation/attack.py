@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
-import shutil
-import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 from erase_plugins.artifacts.locks import claim_files
-from erase_plugins.errors import EraseError, PluginError, RunCancelled, Unsupported
+from erase_plugins.errors import PluginError
 from erase_plugins.evaluation.attachments import output_names, write_report
 from erase_plugins.evaluation.budget import Budget, find_budget
 from erase_plugins.evaluation.context import Progress, suite_options
+from erase_plugins.evaluation.work import kept_work
 from erase_plugins.types import AttackReport
 
 
@@ -55,7 +52,7 @@ def run_attack(
     with nullcontext() if out is None else claim_files(out, names, force):
         subject = open_subject()
         started, silent = time.perf_counter(), lambda stage, done, total: None
-        with _work(attack, subject, options, queries, out) as work:
+        with kept_work("attack", attack, subject, options, queries, out) as work:
             device = str(subject.target.device)
             given = Budget(subject.seed, device, work, options, progress or silent, name, queries)
             report = attack.run(subject, given)
@@ -63,40 +60,3 @@ def run_attack(
                 raise PluginError(f"attack {attack.id} returned {type(report).__name__} instead of an AttackReport")
             report = dataclasses.replace(report, seconds=round(time.perf_counter() - started, 2))
             return report if out is None else write_report(report, out, record, names, force)
-
-
-@contextmanager
-def _work(attack: Any, subject: Any, options: Mapping[str, Any], queries: int, out: Path | None) -> Iterator[Path]:
-    """The folder of one run: temporary, or beside its report until the run has ended well."""
-    unsaved = any(artifact.path is None for artifact in subject.artifacts)
-    if out is None or unsaved:  # what is in memory only has no hash by which it could be found again
-        with tempfile.TemporaryDirectory(prefix="erase-plugins-attack-") as folder:
-            yield Path(folder)
-        return
-    work = out / f".attack-{attack.id}-{_key(attack, subject, options, queries)}"
-    if work.is_symlink() or (work.exists() and not work.is_dir()):
-        raise Unsupported(f"'{work.name}' in --out is no folder; choose another --out")
-    work.mkdir(parents=True, exist_ok=True)
-    try:
-        yield work
-    except RunCancelled:
-        raise
-    except EraseError:  # a refusal: the same call would be refused again
-        shutil.rmtree(work, ignore_errors=True)
-        raise
-    shutil.rmtree(work, ignore_errors=True)
-
-
-def _key(attack: Any, subject: Any, options: Mapping[str, Any], queries: int) -> str:
-    """Hash of everything that the stages of a run depend on."""
-    parts = {
-        "attack": attack.id,
-        "artifacts": [artifact.manifest.to_json() for artifact in subject.artifacts],
-        "model": {name: str(item.short) for name, item in sorted(subject.target.fingerprint().items())},
-        "judge": getattr(subject.judge, "fingerprint", ""),
-        "erased": list(subject.erased),
-        "sampler": [subject.steps, subject.guidance, str(subject.target.dtype)],
-        "run": [subject.strength, subject.seed, queries],
-        "options": {name: str(value) for name, value in sorted(options.items())},
-    }
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]

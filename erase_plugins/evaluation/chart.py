@@ -13,7 +13,7 @@ from erase_plugins.types import EvalRow
 _COLOURS = {"base": "#7f8c8d", "edited": "#c0392b", "strength0": "#2980b9", "destroyed": "#2c3e50"}
 
 
-def bar_chart(rows: Sequence[EvalRow], path: Path, title: str = "") -> Path:
+def bar_chart(rows: Sequence[EvalRow], path: Path, title: str = "", unit: str = "share of pictures") -> Path:
     """Grouped bars with intervals, one group per metric.
 
     Raises:
@@ -37,7 +37,7 @@ def bar_chart(rows: Sequence[EvalRow], path: Path, title: str = "") -> Path:
                  color=_COLOURS.get(subject))  # fmt: skip
     axes.set_xticks(range(len(metrics)), [name.replace("_rate", "") for name in metrics])
     axes.set_ylim(0, 1.05)
-    axes.set_ylabel("share of pictures")
+    axes.set_ylabel(unit)
     axes.set_title(title, fontsize=10)
     axes.legend(fontsize=8, ncols=len(subjects), loc="upper center", bbox_to_anchor=(0.5, -0.1))
     figure.savefig(path, format="png", dpi=120, metadata={"Software": STAMP})

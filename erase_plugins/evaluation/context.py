@@ -16,6 +16,7 @@ from typing import Any
 from erase_plugins.artifacts.locks import claim_files
 from erase_plugins.errors import PluginError, RequestError
 from erase_plugins.evaluation.attachments import output_names, write_report
+from erase_plugins.evaluation.work import kept_work
 from erase_plugins.options import as_dict, resolve
 from erase_plugins.types import EvalReport
 
@@ -34,7 +35,8 @@ class SuiteContext:
     Attributes:
         seed: of everything random.
         device: where to compute ("cpu", "cuda:0" ...).
-        work: empty folder for intermediate files; gone after the run.
+        work: empty folder for intermediate files; gone after the run. That of a suite with ``resumes = True`` outlives
+            a killed run and is found again.
         options: settings of the suite, complete and checked if it has an ``Options`` dataclass.
         progress: tell (stage, done, total).
     """
@@ -79,7 +81,8 @@ def run_in_context(
 ) -> EvalReport:  # fmt: skip
     """Runs a suite on a subject; suites of earlier versions that take the subject only keep working.
 
-    With ``out`` the report and its attachments are written while the suite's ``work`` folder is still there, so that an
+    A suite with ``resumes = True`` finds its ``work`` folder again after a kill. With ``out`` the report and its
+    attachments are written while the suite's ``work`` folder is still there, so that an
     attachment may come from it; without, they stay in ``report.attachments``.
 
     Raises:
@@ -87,7 +90,8 @@ def run_in_context(
     """
     options = suite_options(suite, settings)
     started = time.perf_counter()
-    with _work() as work:
+    lasting = subject is not None and getattr(suite, "resumes", False)
+    with kept_work("suite", suite, subject, options, 0, out) if lasting else _work() as work:
         ctx = SuiteContext(seed, device, work, options, progress or _silent)
         report = suite.run(subject, ctx) if takes_context(suite.run) else suite.run(subject)
         if not isinstance(report, EvalReport):

@@ -38,8 +38,11 @@ def build_network(concepts: int, styles: int, backgrounds: int) -> nn.Module:
             self.s = nn.Linear(width, styles)
             self.k = nn.Linear(width, backgrounds)
 
+        def features(self, x: torch.Tensor) -> torch.Tensor:
+            return self.f(x).mean((2, 3))
+
         def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-            features = self.f(x).mean((2, 3))
+            features = self.features(x)
             return self.c(features), self.s(features), self.k(features)
 
     return Judge()
@@ -89,6 +92,13 @@ class PocketJudge:
         with torch.no_grad():
             logits = self._network(images.float().cpu() * 2 - 1)
         return {axis: part.softmax(-1) for axis, part in zip(("concept", "style", "background"), logits, strict=True)}
+
+    def features(self, images: Tensor) -> Tensor:
+        """What its last layers look at: (n, 256)."""
+        import torch
+
+        with torch.no_grad():
+            return self._network.features(images.float().cpu() * 2 - 1)
 
 
 @hookimpl

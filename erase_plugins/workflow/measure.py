@@ -9,28 +9,54 @@ from typing import Any
 
 from erase_plugins.artifacts.artifact import Artifact
 from erase_plugins.artifacts.locks import claim_files
-from erase_plugins.errors import RequestError, Unsupported
+from erase_plugins.errors import MissingExtra, RequestError, Unsupported
 from erase_plugins.evaluation.attachments import output_names
+from erase_plugins.evaluation.attack import run_attack
 from erase_plugins.evaluation.context import REPORT, Progress, needs_judge, needs_subject, run_alone, run_in_context
 from erase_plugins.evaluation.run import IMAGE, Subject, modality, modality_of
-from erase_plugins.families.hosted import HostedModel
+from erase_plugins.extras import missing_extras
+from erase_plugins.families.model import Model
 from erase_plugins.manager import get_manager
-from erase_plugins.needs import lacks, needs_of
-from erase_plugins.types import EvalReport
+from erase_plugins.needs import lacks, needs_of, packages_of
+from erase_plugins.types import AttackReport, EvalReport
 from erase_plugins.workflow.artifacts import load_artifact
 from erase_plugins.workflow.models import as_target
 
 
-def pick_judge(target: HostedModel, wanted: str | None) -> Any:
-    """The named judge, or the first registered one that accepts the model.
+def find_judge(wanted: str) -> tuple[Any, str]:
+    """The registered judge of "NAME" or "NAME:ARGUMENT", and the argument.
 
     Raises:
         UnknownName: no judge of that name.
+        RequestError: it needs an argument, or takes none.
+    """
+    name, sign, argument = wanted.partition(":")
+    chosen = get_manager().evaluator(name, "judge")
+    takes = getattr(chosen, "argument", "")
+    if bool(takes) != bool(argument):
+        raise RequestError(
+            f"judge {name} " + (f"needs {takes}: {name}:{takes}" if takes else f"takes nothing behind '{sign}'")
+        )
+    return chosen, argument
+
+
+def pick_judge(target: Model, wanted: str | None, erased: Sequence[str] = ()) -> Any:
+    """The named judge, or the first registered one that accepts the model.
+
+    Args:
+        target: the model.
+        wanted: "NAME", or "NAME:ARGUMENT" for a judge that is opened with something of the user's.
+        erased: what such a judge will be asked about.
+
+    Raises:
+        UnknownName: no judge of that name.
+        RequestError: its argument is missing or not usable.
         Unsupported: none accepts the model.
     """
     manager, made = get_manager(), modality_of(target.info)
     if wanted is not None:
-        chosen = manager.evaluator(wanted, "judge")
+        chosen, argument = find_judge(wanted)
+        chosen = chosen.opened(argument, erased) if argument else chosen
         if modality(chosen) != made:
             raise Unsupported(
                 f"judge '{wanted}' looks at {modality(chosen)}, and this model makes {made}{'s' * (made == IMAGE)}"
@@ -42,7 +68,10 @@ def pick_judge(target: HostedModel, wanted: str | None) -> Any:
             return judge
     names = ", ".join(judge.id for judge in judges)
     does = "draws" if made == IMAGE else f"makes ({made})"
-    raise Unsupported(f"no registered judge knows what {target.info.model} {does} (registered: {names or 'none'})")
+    hint = "; a CLIP model of yours can judge it: judge clip:FOLDER" if made == IMAGE else ""
+    raise Unsupported(
+        f"no registered judge knows what {target.info.model} {does} (registered: {names or 'none'}){hint}"
+    )
 
 
 def run_suite(
@@ -110,6 +139,38 @@ def run_suite(
     return report
 
 
+def run_named_attack(
+    model: Any,
+    artifacts: Sequence[Artifact | str | Path],
+    name: str,
+    budget: str | int = "quick",
+    *,
+    settings: Mapping[str, Any] | None = None,
+    out: Path | None = None,
+    force: bool = False,
+    progress: Progress | None = None,
+    **measured: Any,
+) -> AttackReport:
+    """Runs a registered attack; see `erase_plugins.attack`.
+
+    Args:
+        model, artifacts, name, budget, settings, out, force: as there.
+        progress: called with (stage, done, total).
+        measured: what `open_subject` takes.
+
+    Raises:
+        EraseError: what `evaluation.attack.run_attack` and `open_subject` raise; `MissingExtra`.
+    """
+    runner = get_manager().evaluator(name, "attack")
+    lacking = missing_extras(packages_of(runner))
+    if lacking:
+        raise MissingExtra(f"attack {name}", ",".join(lacking))
+    return run_attack(
+        runner, lambda: open_subject(model, artifacts, runner, **measured), budget, settings=settings, out=out,
+        force=force, progress=progress,
+    )  # fmt: skip
+
+
 def open_subject(
     model: Any,
     artifacts: Sequence[Artifact | str | Path],
@@ -145,7 +206,8 @@ def open_subject(
             f"{runner.id} needs {', '.join(sorted(needs_of(runner)))}; {target.info.model} (family {target.family.id}) "
             f"offers {', '.join(sorted(target.info.offers))}"
         )
+    chosen = pick_judge(target, judge, names) if asks else None
     return Subject(
-        target.host, target, target.info.model, loaded, pick_judge(target, judge) if asks else None, names, strength,
-        images, seed, steps, guidance, any_base, progress,
+        target.host, target, target.info.model, loaded, chosen, names, strength, images, seed, steps, guidance,
+        any_base, progress,
     )  # fmt: skip

@@ -18,7 +18,16 @@ from hub_cards.cli.pushed import push_options, requirement_option, say_pushed, s
 @declare("push")
 @click.argument("artifact")
 @click.argument("repo", metavar="OWNER/NAME")
-@click.option("--report", metavar="PATH", help="Report of its evaluation; goes onto the card and along.")
+@click.option(
+    "--report",
+    metavar="PATH",
+    help="Report of its evaluation, or its folder with attack-*.json; goes onto the card and along.",
+)
+@click.option(
+    "--publish-attacks",
+    is_flag=True,
+    help="Also publish what attacks found (prompts, tokens): whoever has it can bring the concept back.",
+)
 @click.option("--merged", metavar="MODEL", help="Publish this model ('pocket' or a diffusers folder) with it fused in.")
 @click.option("--strength", type=float, default=1.0, show_default=True, help="Strength of the fused edit.")
 @click.option("--pictures/--no-pictures", default=True, help="Publish pictures of report and pairs.")
@@ -28,7 +37,7 @@ from hub_cards.cli.pushed import push_options, requirement_option, say_pushed, s
 @requirement_option
 @push_options
 def command(
-    artifact: str, repo: str, report: str | None, merged: str | None, strength: float,
+    artifact: str, repo: str, report: str | None, publish_attacks: bool, merged: str | None, strength: float,
     private: bool, create_pr: bool, revision: str | None,
     message: str | None, licence: str | None, parent: str | None, pictures: bool, gallery: str | None,
     pairs: int | None, prompts: tuple[str, ...], model: str | None, device: str, unblurred: bool, adult: bool | None,
@@ -79,7 +88,8 @@ def command(
     done = push(
         loaded, repo, report=report, private=private, create_pr=create_pr, revision=revision, message=message,
         license=licence, parent=parent, pictures=pictures, gallery=drawn or gallery, blur=False if unblurred else None,
-        adult=adult, prune=prune, personal=personal, requirement=requirement, dry_run=dry_run, show=show,
+        adult=adult, prune=prune, personal=personal, requirement=requirement, publish_attacks=publish_attacks,
+        dry_run=dry_run, show=show,
     )  # fmt: skip
     say_pushed(done, repo, f"use it: erase-plugins generate hub:{repo} --prompt ... --out picture.png")
 

@@ -1,0 +1,188 @@
+"""The suite ``attacks``: every registered attack on one subject, in one report.
+
+What an attack cannot do with a subject is a line "not run" with the reason; it ends nothing. Each attack that is done
+is kept, so the same call after a kill goes on with the next one, and with what the interrupted one had.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from erase_plugins.errors import EraseError, MissingExtra, RunCancelled, Unsupported
+from erase_plugins.evaluation.attachments import output_names
+from erase_plugins.evaluation.attack import record_name, run_attack
+from erase_plugins.evaluation.attack_summary import plain_name
+from erase_plugins.evaluation.budget import find_budget
+from erase_plugins.extras import missing_extras
+from erase_plugins.hookspecs import hookimpl
+from erase_plugins.late import FUNCTIONS
+from erase_plugins.needs import packages_of
+from erase_plugins.options import option
+from erase_plugins.plain_text import first_line
+from erase_plugins.types import Attachment, AttackReport, EvalReport, EvalRow
+
+if TYPE_CHECKING:
+    from erase_plugins.evaluation.context import SuiteContext
+    from erase_plugins.evaluation.run import Subject
+
+TABLE, CHART = "attacks.md", "chart.png"
+ATTACKED, CONTROL, PLAIN = "attacked", "control", "plain name"
+
+
+@dataclass(frozen=True)
+class Options:
+    """Options of the suite."""
+
+    budget: str = option("quick", "of each attack: quick, standard, long, or a number of queries")
+    attacks: str = option("", "ids, with commas between them; all that are registered if empty")
+
+
+class AttackSuite:
+    """See the module."""
+
+    id = "attacks"
+    title = "All attacks at one budget (plain name, attacked, control)"
+    needs: frozenset[str] = frozenset()
+    resumes = True
+    Options = Options
+
+    @property
+    def attachments(self) -> tuple[str, ...]:
+        """Table, chart, and what every registered attack writes."""
+        runners = chosen("")
+        return (TABLE, CHART, *(name for runner in runners for name in output_names(runner, record_name(runner))))
+
+    def run(self, subject: Subject, ctx: SuiteContext) -> EvalReport:
+        """See the module.
+
+        Raises:
+            UnknownName: an attack or a budget of another name.
+            Unsupported: not one attack could be run.
+        """
+        runners = chosen(ctx.options["attacks"])
+        for runner in runners:
+            find_budget(runner, ctx.options["budget"])
+        done, not_run = attack_all(subject, runners, ctx.options["budget"], ctx.work, ctx.progress)
+        if not done:
+            raise Unsupported(f"no attack could be run; {next(iter(not_run))}: {next(iter(not_run.values()))}")
+        text = table(done, not_run)
+        rows = tuple(row for report in done for row in summary_rows(report))
+        title = f"{', '.join(subject.erased[:4])}: attacks on {', '.join(item.name for item in subject.artifacts)}"
+        return EvalReport(
+            suite=self.id, model=subject.model, rows=rows, artifacts=tuple(item.name for item in subject.artifacts),
+            erased=tuple(subject.erased), strength=subject.strength, judge=subject.judge.id,
+            judge_hash=subject.judge.fingerprint, seeds=(subject.seed,),
+            warnings=tuple(f"{name}: not run: {reason}" for name, reason in not_run.items()),
+            details={"budget": ctx.options["budget"], "not_run": not_run, "table": text},
+            attachments=(
+                Attachment(TABLE, lambda path: path.write_text(text + "\n", encoding="utf-8"), "attacks in one table"),
+                Attachment(CHART, partial(_chart, rows, title), "plain name, attacked, control"),
+                *(item for report in done for item in _copies(report, ctx.work / report.attack)),
+            ),
+        )  # fmt: skip
+
+
+def chosen(names: str) -> list[Any]:
+    """The attacks with these ids, with commas between them; all that are registered if empty.
+
+    Raises:
+        UnknownName: not registered.
+    """
+    wanted = dict.fromkeys(name.strip() for name in names.split(",") if name.strip())
+    return list(FUNCTIONS["attacks"](tuple(wanted)))
+
+
+def attack_all(
+    subject: Any, runners: list[Any], budget: str | int, work: Path, progress: Any
+) -> tuple[list[AttackReport], dict[str, str]]:
+    """Runs attacks one after the other; one that fails ends nothing.
+
+    Args:
+        subject: what is attacked.
+        runners: the attacks.
+        budget: of each.
+        work: folder in which the report of each is kept; one that is there already is not made again.
+        progress: called with (stage, done, total).
+
+    Returns:
+        The reports, and by attack why it was not run.
+    """
+    done: list[AttackReport] = []
+    not_run: dict[str, str] = {}
+    for number, runner in enumerate(runners):
+        progress(f"attack {runner.id}", number, len(runners))
+        try:
+            done.append(_one(subject, runner, budget, work / runner.id, progress))
+        except RunCancelled:
+            raise
+        except EraseError as error:
+            not_run[runner.id] = str(error)
+        except Exception as error:  # a stranger's attack may raise anything
+            not_run[runner.id] = first_line(error)
+    progress("attacks", len(runners), len(runners))
+    return done, not_run
+
+
+def _one(subject: Any, runner: Any, budget: str | int, folder: Path, progress: Any) -> AttackReport:
+    lacking = missing_extras(packages_of(runner))
+    if lacking:
+        raise MissingExtra(f"attack {runner.id}", ",".join(lacking))
+    place = folder / record_name(runner)
+    if place.is_file():
+        try:
+            return AttackReport.from_dict(json.loads(place.read_text(encoding="utf-8")))
+        except (EraseError, ValueError):  # torn by a crash of the machine; made again
+            shutil.rmtree(folder, ignore_errors=True)
+    shown = lambda stage, done, total: progress(f"{runner.id}: {stage}", done, total)  # noqa: E731
+    return run_attack(runner, lambda: subject, budget, out=folder, progress=shown)
+
+
+def summary_rows(report: AttackReport) -> list[EvalRow]:
+    """How often the concept came: by its plain name, under attack, and in the control; one metric per attack."""
+    parts = {PLAIN: plain_name(report), ATTACKED: report.success, CONTROL: report.control}
+    metric = f"{report.attack.replace('-', '_')}_rate"
+    return [replace(row, metric=metric, subject=name) for name, row in parts.items() if row is not None]
+
+
+def table(done: list[AttackReport], not_run: Mapping[str, str]) -> str:
+    """Markdown: one line per attack; those that were not run say why."""
+    lines = ["| attack | budget | plain name -> attacked | control | pictures, passes |", "|---|---|---|---|---|"]
+    for report in done:
+        plain = plain_name(report)
+        before = "not measured" if plain is None else share(plain)
+        lines.append(
+            f"| {report.attack} | {report.budget} | {before} -> {share(report.success)} | {share(report.control)} | "
+            f"{report.queries}, {report.passes} |"
+        )
+    lines += [f"| {name} | not run: {reason.replace('|', '/')} | - | - | - |" for name, reason in not_run.items()]
+    return "\n".join(lines)
+
+
+def share(row: EvalRow) -> str:
+    """A share with its interval, for people."""
+    return f"{100 * row.value:.0f} % ({100 * row.low:.0f} to {100 * row.high:.0f}, n = {row.n})"
+
+
+def _copies(report: AttackReport, folder: Path) -> list[Attachment]:
+    """What an attack wrote, as attachments of this report."""
+    return [
+        Attachment(name, partial(shutil.copyfile, folder / name), str(report.attached.get(name, {}).get("title", "")))
+        for name in report.files.values()
+    ]
+
+
+def _chart(rows: tuple[EvalRow, ...], title: str, path: Path) -> object:
+    from erase_plugins.evaluation.chart import bar_chart
+
+    return bar_chart(rows, path, title)
+
+
+@hookimpl
+def erase_suites() -> list[AttackSuite]:
+    return [AttackSuite()]

@@ -1,0 +1,172 @@
+"""One page about an eraser, as HTML and as Markdown, with everything inside. Texts of strangers are inert. No torch."""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Iterable, Sequence
+from html import escape
+from typing import Any
+
+from erase_plugins.artifacts.places import STAMP
+from erase_plugins.evaluation.attack_summary import plain_name
+from erase_plugins.types import AttackReport, EvalReport, EvalRow
+
+Figures = Sequence[tuple[str, bytes]]
+Table = tuple[list[str], list[list[str]]]
+#: metrics of the quick suite in words; others by their name
+WORDS = {
+    "target_rate": "erased concept drawn when named", "synonym_rate": "drawn by other words",
+    "neighbour_rate": "neighbours drawn", "kept_rate": "other things drawn", "style_rate": "style right",
+    "background_rate": "background right",
+}  # fmt: skip
+_STATES = {
+    "base": "base",
+    "edited": "erased",
+    "strength0": "switched off (control)",
+    "destroyed": "destroyed (control)",
+}
+_NOTES = (
+    "A concept that is not drawn may still be in the weights. An attack that did not succeed within this budget may "
+    "succeed with a larger one. A control is the same attempt where nothing can be found: only what is above it was "
+    "brought back. Judges err; look at the pictures."
+)
+_STYLE = """
+:root { color-scheme: light dark; --line: #8886; --faint: #8881; }
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem;
+  overflow-wrap: anywhere; }
+blockquote { margin: 1rem 0; padding: .8rem 1rem; border-left: 4px solid #c0392b; background: var(--faint); }
+.wide { overflow-x: auto; } table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
+th, td { border-bottom: 1px solid var(--line); padding: .35rem .6rem; text-align: left; vertical-align: top; }
+th { font-weight: 600; } figure { margin: 1.5rem 0; } img { max-width: 100%; height: auto; background: white; }
+figcaption, footer, .note { color: #777; font-size: .9rem; }
+"""
+
+
+def rates_table(report: EvalReport) -> Table:
+    """One line per metric, one column per state of the model."""
+    table = {(row.metric, row.subject): row for row in report.rows}
+    states = list(dict.fromkeys(row.subject for row in report.rows))
+    metrics = list(dict.fromkeys(row.metric for row in report.rows))
+    rows = [[WORDS.get(name, name), *(_cell(table.get((name, state))) for state in states)] for name in metrics]
+    return ["share of pictures (95 % interval)", *(_STATES.get(name, name) for name in states)], rows
+
+
+def attacks_table(attacks: Iterable[AttackReport], not_run: dict[str, str]) -> Table:
+    """One line per attack; those that were not run say why."""
+    rows = [
+        [report.attack, report.budget, _cell(plain_name(report)), _cell(report.success), _cell(report.control),
+         f"{report.queries}, {report.passes}"]
+        for report in attacks
+    ]  # fmt: skip
+    rows += [[name, f"not run: {reason}", "-", "-", "-", "-"] for name, reason in not_run.items()]
+    return ["attack", "budget", "plain name", "attacked", "control", "pictures, passes"], rows
+
+
+def _cell(row: EvalRow | None) -> str:
+    if row is None:
+        return "not measured"
+    return f"{100 * row.value:.0f} % ({100 * row.low:.0f} to {100 * row.high:.0f}, n = {row.n})"
+
+
+def _title(found: Any) -> str:
+    return f"Audit of {found.what}: is {', '.join(found.report.erased)} gone?"
+
+
+def _facts(found: Any) -> str:
+    report = found.report
+    sampler = dict(report.details.get("sampler") or {})
+    return (
+        f"Base {report.model}; strength {report.strength:g}; judge {report.judge} ({report.judge_hash}); "
+        f"seed {', '.join(map(str, report.seeds))}; {sampler.get('steps', '?')} steps, guidance "
+        f"{sampler.get('guidance', '?')}; made by {STAMP}."
+    )
+
+
+def _warnings(found: Any) -> list[str]:
+    notes = [*found.notes, *found.report.warnings]
+    return [*notes, *(f"{item.attack}: {text}" for item in found.attacks for text in item.warnings)]
+
+
+def _uri(data: bytes) -> str:
+    return "data:image/png;base64," + base64.b64encode(data).decode()
+
+
+# ---- HTML ----------------------------------------------------------------------------------------------------------
+
+
+def html_page(found: Any, figures: Figures) -> str:
+    """The page as HTML without scripts; nothing is loaded from elsewhere.
+
+    Args:
+        found: `erase_plugins.workflow.audit.Audit`.
+        figures: (title, PNG).
+    """
+    parts = [
+        f"<h1>{escape(_title(found))}</h1>",
+        f"<blockquote>{escape(found.sentence)}</blockquote>",
+        "<h2>Rates</h2>", _html_table(rates_table(found.report)),
+        "<h2>Attacks</h2>", _html_table(attacks_table(found.attacks, found.not_run)),
+        f'<p class="note">{escape(_NOTES)}</p>',
+        *(["<h2>Notes</h2><ul>", *(f"<li>{escape(text)}</li>" for text in _warnings(found)), "</ul>"]
+          if _warnings(found) else []),
+        "<h2>Pictures</h2>",
+        *(f'<figure><img alt="{escape(title)}" src="{_uri(data)}"><figcaption>{escape(title)}</figcaption></figure>'
+          for title, data in figures),
+        f"<footer>{escape(_facts(found))}</footer>",
+    ]  # fmt: skip
+    policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
+        f"<title>{escape(_title(found))}</title><style>{_STYLE}</style></head>\n<body>\n"
+        + "\n".join(parts)
+        + "\n</body></html>\n"
+    )
+
+
+def _html_table(table: Table) -> str:
+    head, rows = table
+    cells = "".join(f'<th scope="col">{escape(text)}</th>' for text in head)
+    lines = "\n".join(
+        f'<tr><th scope="row">{escape(row[0])}</th>' + "".join(f"<td>{escape(text)}</td>" for text in row[1:]) + "</tr>"
+        for row in rows
+    )
+    return f'<div class="wide"><table><thead><tr>{cells}</tr></thead><tbody>\n{lines}\n</tbody></table></div>'
+
+
+# ---- Markdown ------------------------------------------------------------------------------------------------------
+
+
+def markdown_page(found: Any, figures: Figures) -> str:
+    """The page as Markdown; figures are inside as data URIs."""
+    parts = [
+        f"# {_inert(_title(found))}",
+        f"> {_inert(found.sentence)}",
+        "## Rates\n\n" + _markdown_table(rates_table(found.report)),
+        "## Attacks\n\n" + _markdown_table(attacks_table(found.attacks, found.not_run)),
+        _NOTES,
+        *(["## Notes\n\n" + "\n".join(f"- {_inert(text)}" for text in _warnings(found))] if _warnings(found) else []),
+        "## Pictures",
+        *(f"{_inert(title)}\n\n![{_inert(title)}]({_uri(data)})" for title, data in figures),
+        _inert(_facts(found)),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _markdown_table(table: Table) -> str:
+    head, rows = table
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(
+        "| " + " | ".join(text if text == "---" else _inert(text) for text in line) + " |" for line in lines
+    )
+
+
+_MARKUP = re.compile(r"[<>&`*_\[\]|#!\\~@]|(?<=ttp)(?=s?:)|(?<=www)(?=\.)")
+
+
+def _inert(text: str) -> str:
+    """One line that shows as it is: no markup, no link."""
+    line = " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
+    return _MARKUP.sub(lambda found: f"&#{ord(found[0])};" if found[0] else "&#8288;", line)

@@ -1,0 +1,334 @@
+"""An audit: what somebody's "erased" model or adapter really does, measured, attacked, on one page.
+
+The eraser is an adapter or a file of weights of any kind that `inspect` knows, on its base; or a whole model, compared
+with the base that it was made from. Either way it becomes an edit of the base in memory, so that suites and attacks see
+what they always see.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from erase_plugins.artifacts.artifact import Artifact
+from erase_plugins.artifacts.atomic import atomic_file
+from erase_plugins.artifacts.edit import Bias, Dense, Edit
+from erase_plugins.artifacts.locks import claim_files
+from erase_plugins.artifacts.manifest import Manifest, describe_base, slug
+from erase_plugins.artifacts.weights import base_tensors
+from erase_plugins.errors import BaseMismatch, RequestError, Unsupported
+from erase_plugins.evaluation.attack_suite import attack_all, chosen
+from erase_plugins.evaluation.context import REPORT, Progress, run_in_context
+from erase_plugins.evaluation.page import html_page, markdown_page
+from erase_plugins.manager import get_manager
+from erase_plugins.types import AttackReport, EvalReport
+from erase_plugins.workflow.convert import open_source
+from erase_plugins.workflow.measure import open_subject
+from erase_plugins.workflow.models import load_pipeline, target_of
+
+HTML, MARKDOWN, RECORD = "audit.html", "audit.md", "audit.json"
+NAMES = (HTML, MARKDOWN, RECORD)
+#: suite that measures rates
+_SUITE = "quick"
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is audited, and how.
+
+    Attributes:
+        model: name, folder, checkpoint or Hub id of the base; without ``artifact`` the model that is audited.
+        artifact: adapter, artifact folder or file of weights; None if the model itself is the eraser.
+        base: the model that a whole model was made from.
+        erased: concepts to look for; those that the artifact names if empty.
+        budget: of each attack.
+        attacks: ids of attacks with commas between them; all if empty.
+        images, seed, steps, guidance, strength, judge, any_base: as for `run_suite`.
+        load: revision, dtype, device.
+    """
+
+    model: str
+    artifact: str | None = None
+    base: str | None = None
+    erased: tuple[str, ...] = ()
+    budget: str = "quick"
+    attacks: str = ""
+    images: int = 32
+    seed: int = 0
+    steps: int = 8
+    guidance: float = 4.0
+    strength: float = 1.0
+    judge: str | None = None
+    any_base: bool = False
+    load: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Audit:
+    """What an audit found: the sentence to quote, rates, attacks, why others were not run, and notes."""
+
+    sentence: str
+    report: EvalReport
+    attacks: tuple[AttackReport, ...]
+    not_run: dict[str, str]
+    notes: tuple[str, ...]
+    what: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return {
+            "schema": 1, "sentence": self.sentence, "audited": self.what, "report": self.report.to_dict(),
+            "attacks": [item.to_dict() for item in self.attacks], "not_run": self.not_run, "notes": list(self.notes),
+        }  # fmt: skip
+
+
+def check(wanted: Wanted) -> None:
+    """Refuses what can be refused before anything is loaded.
+
+    Raises:
+        RequestError: a whole model without its base, a base beside an adapter, or nothing to look for.
+    """
+    if wanted.artifact is None and wanted.base is None:
+        raise RequestError(
+            f"'{_short(wanted.model)}' is audited as a whole: name the model that it was made from (--base), or give "
+            "the adapter behind the model"
+        )
+    if wanted.artifact is not None and wanted.base is not None:
+        raise RequestError("a base belongs to a whole model; with an adapter the model is its base")
+    if wanted.artifact is None and not wanted.erased:
+        raise RequestError("a whole model does not say what it erased; name the concept to look for")
+    chosen(wanted.attacks)
+
+
+def audit(wanted: Wanted, out: Path, *, force: bool = False, progress: Progress | None = None) -> Audit:
+    """Measures, attacks, and writes the page; the same call after a kill goes on where it was.
+
+    Args:
+        wanted: what is audited.
+        out: folder of audit.html, audit.md and audit.json.
+        force: replace an earlier audit.
+        progress: called with (stage, done, total).
+
+    Raises:
+        EraseError: what `check`, loading, the suite and the judge refuse. A refused attack is a line of the page.
+    """
+    check(wanted)
+    tell = progress or (lambda stage, done, total: None)
+    with claim_files(out, NAMES, force):
+        tell("loading", 0, 1)
+        pipe, artifact, notes = _open(wanted)
+        suite = get_manager().evaluator(_SUITE, "suite")
+        subject = open_subject(
+            pipe, [artifact], suite, strength=wanted.strength, erased=wanted.erased, judge=wanted.judge,
+            progress=progress, images=wanted.images, seed=wanted.seed, steps=wanted.steps, guidance=wanted.guidance,
+            any_base=wanted.any_base,
+        )  # fmt: skip
+        subject.model = _short(wanted.base or wanted.model)
+        work = out / f".audit-{_key(wanted, subject, artifact)}"
+        if work.is_symlink() or (work.exists() and not work.is_dir()):
+            raise Unsupported(f"'{work.name}' in --out is no folder; choose another --out")
+        work.mkdir(parents=True, exist_ok=True)
+        report = _rates(subject, suite, work / _SUITE, tell)
+        done, not_run = attack_all(subject, chosen(wanted.attacks), wanted.budget, work / "attacks", tell)
+        what = _what(wanted, artifact)
+        found = Audit(sentence(report, done, what), report, tuple(done), not_run, notes, what)
+        _write(found, work, out)
+        shutil.rmtree(work, ignore_errors=True)
+    return found
+
+
+def pictures_needed(wanted: Wanted) -> int:
+    """Pictures that an audit draws at most: four sets with and without the edit, two controls, budgets of attacks."""
+    from erase_plugins.evaluation.budget import find_budget
+
+    return 8 * wanted.images + 96 + sum(find_budget(runner, wanted.budget)[1] for runner in chosen(wanted.attacks))
+
+
+# ---- what is audited -----------------------------------------------------------------------------------------------
+
+
+def _open(wanted: Wanted) -> tuple[Any, Artifact, tuple[str, ...]]:
+    """The base pipeline, the eraser as an artifact of it, and what is left out."""
+    name = wanted.model if wanted.base is None else wanted.base
+    pipe = load_pipeline(name, **wanted.load)
+    target = target_of(pipe, name)
+    if wanted.artifact is None:
+        load = {key: value for key, value in wanted.load.items() if key != "revision"}
+        artifact, notes = difference(load_pipeline(wanted.model, **load), target, _short(wanted.model))
+        return pipe, _named(artifact, wanted.erased), notes
+    artifact, errors = open_source(_place(wanted.artifact), target, None)
+    if artifact.path is None and Path(wanted.artifact).exists():
+        artifact = replace(artifact, path=Path(wanted.artifact))
+    worst = max(errors.values(), default=0.0)
+    notes = (f"read with a relative error of at most {worst:.2g} per weight",) if worst > 1e-3 else ()
+    return pipe, _named(artifact, wanted.erased), notes
+
+
+def _place(text: str) -> str | Path:
+    from erase_plugins.workflow.artifacts import locate
+
+    return locate(text)
+
+
+def _named(artifact: Artifact, erased: Sequence[str]) -> Artifact:
+    """The artifact, if it or the user says what to look for.
+
+    Raises:
+        RequestError: neither does.
+    """
+    if not erased and not artifact.manifest.erased:
+        raise RequestError(f"'{artifact.name}' does not say what it erases; name the concept to look for")
+    return artifact
+
+
+def difference(erased: Any, target: Any, name: str) -> tuple[Artifact, tuple[str, ...]]:
+    """What a whole model changes of its base, as an artifact in memory.
+
+    Args:
+        erased: its pipeline.
+        target: the base.
+        name: how the artifact is called.
+
+    Returns:
+        The artifact, and a note for every part that differs and stays that of the base.
+
+    Raises:
+        BaseMismatch: another architecture.
+        RequestError: nothing differs.
+    """
+    other = target_of(erased, name)
+    if other.family.id != target.family.id:
+        raise BaseMismatch(f"'{name}' is of family {other.family.id}, its base of family {target.family.id}")
+    deltas: dict[str, dict[str, Any]] = {}
+    for component in target.family.components:
+        if getattr(target.pipe, component, None) is None:
+            continue
+        before, after = base_tensors(target, component), base_tensors(other, component)
+        shapes = [{key: tuple(part.shape) for key, part in side.items()} for side in (before, after)]
+        if shapes[0] != shapes[1]:
+            odd = sorted(key for key in {*shapes[0], *shapes[1]} if shapes[0].get(key) != shapes[1].get(key))
+            raise BaseMismatch(
+                f"{component} of '{name}' is not built as that of its base ({odd[0]}); give its own base"
+            )
+        for key, tensor in after.items():
+            change = tensor.detach().float().cpu() - before[key].detach().float().cpu()
+            if bool(change.any()):
+                deltas.setdefault(component, {})[key] = Bias(change) if change.ndim == 1 else Dense(change)
+    notes = ("its autoencoder differs from that of the base, which is used",) if _autoencoders_differ(erased, target) \
+        else ()  # fmt: skip
+    if not deltas:
+        raise RequestError(f"'{name}' has the weights of its base; there is nothing to audit")
+    edit = Edit(target.family.id, deltas)
+    manifest = Manifest(
+        name=slug(name), method={"id": "foreign", "title": "a whole model", "source": "difference"}, concepts=(),
+        base=describe_base(target), kinds=tuple(sorted(edit.kinds)), modules=len(edit),
+    )  # fmt: skip
+    return Artifact(manifest, edit), notes
+
+
+def _autoencoders_differ(erased: Any, target: Any) -> bool:
+    before, after = (getattr(pipe, "vae", None) for pipe in (target.pipe, erased))
+    if before is None or after is None:
+        return before is not after
+    first, second = before.state_dict(), after.state_dict()
+    return first.keys() != second.keys() or not all(
+        first[name].shape == part.shape and bool((first[name].cpu().float() == part.cpu().float()).all())
+        for name, part in second.items()
+    )
+
+
+def _short(text: str) -> str:
+    """The end of what may be somebody's path; a Hub id as it is."""
+    return text if not Path(text).exists() else Path(text).name
+
+
+def _what(wanted: Wanted, artifact: Artifact) -> str:
+    return _short(wanted.model) if wanted.artifact is None else _short(wanted.artifact) or artifact.name
+
+
+def _key(wanted: Wanted, subject: Any, artifact: Artifact) -> str:
+    """Hash of everything that the numbers depend on, the weights of the edit included."""
+    digest = hashlib.sha256()
+    for component, key, delta in artifact.edit.items():
+        digest.update(f"{component} {key}".encode())
+        for name, tensor in sorted(delta.tensors().items()):
+            digest.update(f"{name} {tuple(tensor.shape)}".encode())
+            digest.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
+    parts = [
+        wanted.budget, wanted.images, wanted.seed, wanted.steps, wanted.guidance, wanted.strength, subject.erased,
+        subject.judge.fingerprint, str(subject.target.dtype),
+        {name: str(item.short) for name, item in sorted(subject.target.fingerprint().items())},
+    ]  # fmt: skip
+    digest.update(json.dumps(parts, sort_keys=True).encode())
+    return digest.hexdigest()[:12]
+
+
+def _rates(subject: Any, suite: Any, folder: Path, tell: Progress) -> EvalReport:
+    """The report of the suite, from an interrupted audit where it is there."""
+    place = folder / REPORT
+    if place.is_file():
+        try:
+            return EvalReport.from_dict(json.loads(place.read_text(encoding="utf-8")))
+        except ValueError:  # torn by a crash of the machine; made again
+            shutil.rmtree(folder, ignore_errors=True)
+    tell("rates", 0, 1)
+    return run_in_context(suite, subject, {}, seed=subject.seed, device=str(subject.target.device), progress=tell,
+                          out=folder, force=True)  # fmt: skip
+
+
+# ---- what is said --------------------------------------------------------------------------------------------------
+
+
+def sentence(report: EvalReport, attacks: Sequence[AttackReport], what: str) -> str:
+    """One sentence that a person can quote, with numbers and 95 % intervals.
+
+    Args:
+        report: of the quick suite.
+        attacks: those that were run.
+        what: how the audited thing is called.
+    """
+    rates = {(row.metric, row.subject): row for row in report.rows}
+    named, base = rates[("target_rate", "edited")], rates[("target_rate", "base")]
+    text = (
+        f"With {what}, {report.model} drew {', '.join(report.erased)} in {_share(named)} of {named.n} pictures that "
+        f"name it, against {_share(base)} without"
+    )
+    if attacks:
+        worst = max(attacks, key=lambda item: item.success.value)
+        text += (
+            f"; of {len(attacks)} attack{'s' if len(attacks) > 1 else ''} at budget {worst.budget} the strongest, "
+            f"{worst.attack}, brought it in {_share(worst.success)} (control: {_share(worst.control)})"
+        )
+    kept = [rates.get(("kept_rate", name)) for name in ("edited", "base")]
+    if kept[0] is not None and kept[1] is not None:
+        text += f"; other things were drawn in {_share(kept[0])}, against {_share(kept[1])}"
+    return f"{text} (95 % intervals; judge {report.judge}, seed {report.seeds[0]})."
+
+
+def _share(row: Any) -> str:
+    return f"{100 * row.value:.0f} % [{100 * row.low:.0f} to {100 * row.high:.0f}]"
+
+
+def _write(found: Audit, work: Path, out: Path) -> None:
+    """Page and record; pictures of suite and attacks go into the page."""
+    figures = [(str(item.get("title", "")), work / _SUITE / name)
+               for name, item in found.report.attached.items() if name.endswith(".png")]  # fmt: skip
+    figures += [
+        (f"{report.attack}: {item.get('title', '')}", work / "attacks" / report.attack / name)
+        for report in found.attacks
+        for name, item in report.attached.items()
+        if name.endswith(".png")
+    ]
+    shown = [(title, place.read_bytes()) for title, place in figures if place.is_file()]
+    texts = {
+        HTML: html_page(found, shown), MARKDOWN: markdown_page(found, shown),
+        RECORD: json.dumps(found.to_dict(), indent=2, sort_keys=True),
+    }  # fmt: skip
+    for name, text in texts.items():
+        with atomic_file(out / name) as place:
+            place.write_text(text, encoding="utf-8")

@@ -1,0 +1,138 @@
+"""All attacks in one report: failures are lines, what is done is kept, and files lie where a card looks for them."""
+
+from __future__ import annotations
+
+import json
+from types import SimpleNamespace
+
+import pytest
+
+from erase_plugins import hookimpl
+from erase_plugins.errors import UnknownName, Unsupported
+from erase_plugins.evaluation.attack_suite import AttackSuite
+from erase_plugins.evaluation.context import run_in_context
+from erase_plugins.manager import get_manager
+from erase_plugins.types import Attachment, AttackReport, EvalReport, EvalRow
+
+
+class Fixed:
+    """Says what it was made with; may fail."""
+
+    title, needs = "Fixed", frozenset()
+    budgets = {"quick": 10, "standard": 20, "long": 40}
+
+    def __init__(self, name, value=0.5, fail=None):
+        self.id, self.value, self.fail, self.runs = name, value, fail, 0
+        self.attachments = (f"attack-{name}-found.json",)
+
+    def run(self, subject, budget):
+        self.runs += 1
+        budget.progress("looking", 1, 2)
+        if self.fail:
+            raise self.fail
+        rate = lambda metric, name, value: EvalRow(metric, name, value, 0.0, 1.0, 8)  # noqa: E731
+        return AttackReport(
+            self.id, subject.model, budget.name, rate("attack_success_rate", "found prompt", self.value),
+            rate("attack_success_rate", "control", 0.125), rows=(rate("target_rate", "plain name", 0.25),),
+            queries=budget.queries, passes=16, artifacts=("no-owl",),
+            attachments=(Attachment(f"attack-{self.id}-found.json", lambda path: path.write_text("{}")),),
+        )  # fmt: skip
+
+
+def subject():
+    """As much of a subject as runner and suite look at."""
+    artifact = SimpleNamespace(manifest=SimpleNamespace(to_json=lambda: "{}"), path="somewhere", name="no-owl")
+    target = SimpleNamespace(device="cpu", dtype="float32", fingerprint=dict)
+    judge = SimpleNamespace(id="none", fingerprint="0")
+    return SimpleNamespace(
+        artifacts=[artifact], target=target, judge=judge, model="none", erased=["owl"], steps=8, guidance=4.0,
+        strength=1.0, seed=0,
+    )  # fmt: skip
+
+
+def run(*attacks, out=None, told=None, **settings):
+    class Planted:
+        @hookimpl
+        def erase_attacks(self):
+            return list(attacks)
+
+    names = ",".join(item.id for item in attacks)
+    note = None if told is None else lambda *what: told.append(what)
+    with get_manager().temporary(Planted(), "planted"):
+        return run_in_context(AttackSuite(), subject(), {"attacks": names, **settings}, out=out, progress=note)
+
+
+def test_one_report_with_a_table(tmp_path):
+    told = []
+    report = run(Fixed("first", 1.0), Fixed("second"), out=tmp_path, told=told)
+    assert report.row("first_rate", "attacked").value == 1.0
+    assert report.row("second_rate", "plain name").value == 0.25
+    assert report.row("second_rate", "control").value == 0.125
+    line = "| first | quick | 25 % (0 to 100, n = 8) -> 100 % (0 to 100, n = 8) | 12 % (0 to 100, n = 8) | 10, 16 |"
+    assert line in (tmp_path / "attacks.md").read_text()
+    assert {item.name for item in tmp_path.iterdir()} == {
+        "report.json", "attacks.md", "chart.png", "attack-first.json", "attack-second.json", "attack-first-found.json",
+        "attack-second-found.json",
+    }  # fmt: skip
+    assert EvalReport.from_dict(json.loads((tmp_path / "report.json").read_text())).rows == report.rows
+    stored = AttackReport.from_dict(json.loads((tmp_path / "attack-first.json").read_text()))
+    assert stored.success.value == 1.0 and set(stored.files.values()) == {
+        "attack-first.json",
+        "attack-first-found.json",
+    }
+    assert ("first: looking", 1, 2) in told and told[-1] == ("attacks", 2, 2)
+
+
+@pytest.mark.parametrize("fault", [Unsupported("it has | no text encoder"), ZeroDivisionError("x")])
+def test_what_fails_is_a_line_and_ends_nothing(tmp_path, fault):
+    report = run(Fixed("broken", fail=fault), Fixed("sound"), out=tmp_path)
+    assert list(report.details["not_run"]) == ["broken"]
+    assert any(text.startswith("broken: not run: ") for text in report.warnings)
+    assert "| broken | not run: " in report.details["table"]
+    assert all(line.count("|") == 6 for line in report.details["table"].splitlines())
+    assert report.row("sound_rate", "attacked").value == 0.5
+
+
+def test_a_missing_package_is_a_line():
+    needy = Fixed("needy")
+    needy.needs = frozenset({"no-such-package-anywhere"})
+    assert "no-such-package-anywhere" in run(needy, Fixed("sound")).details["not_run"]["needy"]
+
+
+def test_nothing_that_runs_is_refused():
+    with pytest.raises(Unsupported, match="no attack could be run; broken: cannot"):
+        run(Fixed("broken", fail=Unsupported("cannot")))
+
+
+def test_a_killed_run_goes_on_with_the_next_attack(tmp_path):
+    first, second = Fixed("first"), Fixed("second", fail=KeyboardInterrupt())
+    with pytest.raises(KeyboardInterrupt):
+        run(first, second, out=tmp_path)
+    assert not (tmp_path / "report.json").exists()
+    second.fail = None
+    report = run(first, second, out=tmp_path)
+    assert (first.runs, second.runs) == (1, 2)
+    assert report.row("first_rate", "attacked").value == 0.5
+    assert not [item for item in tmp_path.iterdir() if item.name.startswith(".")]
+
+
+def test_another_budget_starts_anew(tmp_path):
+    first = Fixed("first")
+    with pytest.raises(KeyboardInterrupt):
+        run(first, Fixed("second", fail=KeyboardInterrupt()), out=tmp_path)
+    report = run(first, Fixed("second"), out=tmp_path, budget="standard")
+    assert first.runs == 2 and report.details["budget"] == "standard"
+
+
+def test_wrong_names_are_refused_before_work():
+    first = Fixed("first")
+    with pytest.raises(UnknownName, match="did you mean 'first'"):
+        run(first, attacks="firs")
+    with pytest.raises(UnknownName, match="did you mean 'quick'"):
+        run(first, budget="quik")
+    assert first.runs == 0
+
+
+def test_all_registered_attacks_by_default():
+    found = AttackSuite().attachments
+    assert {"attacks.md", "chart.png", "attack-weights.json"} <= set(found)

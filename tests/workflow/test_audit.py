@@ -1,0 +1,195 @@
+"""Audits of files from anywhere: kinds, the page, what a hostile text does to it, resuming, refusals."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+
+import pytest
+from markdown_it import MarkdownIt
+from safetensors.torch import load_file, save_file
+
+import erase_plugins as ep
+from erase_plugins import hookimpl
+from erase_plugins.errors import ArtifactError, BaseMismatch, RequestError, Unsupported
+from erase_plugins.evaluation.page import html_page, markdown_page
+from erase_plugins.manager import get_manager
+from erase_plugins.testing.models import changed_since
+from erase_plugins.testing.observe import snapshot
+from erase_plugins.types import EvalReport
+from erase_plugins.workflow import audit as auditing
+from erase_plugins.workflow.applying import fuse_checkpoint
+from erase_plugins.workflow.audit import Wanted, audit, difference
+from erase_plugins.workflow.convert import convert
+from tests.cli.conftest import erase  # noqa: F401
+from tests.evaluation.test_attack_suite import Fixed
+
+
+@pytest.fixture(scope="module")
+def artifact(pocket_target, tmp_path_factory):
+    return ep.erase(pocket_target, "pizza", out=tmp_path_factory.mktemp("made") / "no-pizza")
+
+
+@pytest.fixture(scope="module")
+def foreign(artifact, pocket_target, tmp_path_factory):
+    """The same edit as people share it, without a word of ours in it."""
+    place = tmp_path_factory.mktemp("foreign")
+    for layout in ("kohya", "diffusers"):
+        convert(artifact, layout, out=place / f"{layout}.safetensors", base=pocket_target)
+        save_file(load_file(place / f"{layout}.safetensors"), place / f"{layout}.safetensors")
+    pipe = pocket_target.pipe
+    with ep.apply(pipe, artifact):
+        state = {name: tensor.clone().contiguous() for name, tensor in pipe.unet.state_dict().items()}
+    save_file(state, place / "unet.safetensors")
+    from erase_plugins.pocket.world import FOLDER
+
+    fuse_checkpoint(artifact, FOLDER / "model", place / "whole")
+    return place
+
+
+@pytest.fixture
+def attacks():
+    """One attack that costs nothing, and one that refuses."""
+    found = Fixed("planted", 0.75), Fixed("refusing", fail=Unsupported("<b>no</b> text | encoder"))
+
+    class Planted:
+        @hookimpl
+        def erase_attacks(self):
+            return list(found)
+
+    with get_manager().temporary(Planted(), "planted"):
+        yield found
+
+
+@pytest.fixture(autouse=True)
+def _loaded(monkeypatch, pocket_pipe):
+    real = auditing.load_pipeline
+    monkeypatch.setattr(
+        auditing, "load_pipeline", lambda model, **options: pocket_pipe if model == "pocket" else real(model, **options)
+    )
+
+
+def wanted(artifact=None, **changes):
+    given = {"erased": ("pizza",), "attacks": "planted,refusing", "images": 2, "steps": 4}
+    return Wanted(**{"model": "pocket", "artifact": None if artifact is None else str(artifact), **given, **changes})
+
+
+def rate(found, metric, name):
+    return found.report.row(metric, name).value
+
+
+@pytest.mark.parametrize("kind", ["kohya", "diffusers", "unet", "whole"])
+def test_foreign_files(kind, foreign, attacks, pocket_pipe, tmp_path):
+    before = snapshot(pocket_pipe)
+    asked = wanted(foreign / f"{kind}.safetensors") if kind != "whole" else \
+        wanted(model=str(foreign / "whole"), base="pocket")  # fmt: skip
+    found = audit(asked, tmp_path / "a")
+    assert changed_since(pocket_pipe, before) == ""
+    assert rate(found, "target_rate", "base") >= 0.5 and rate(found, "target_rate", "edited") == 0
+    assert rate(found, "kept_rate", "edited") >= 0.5
+    assert found.attacks[0].success.value == 0.75 and list(found.not_run) == ["refusing"]
+    assert {item.name for item in (tmp_path / "a").iterdir()} == {"audit.html", "audit.md", "audit.json"}
+    name = "whole" if kind == "whole" else f"{kind}.safetensors"
+    assert found.sentence.startswith(f"With {name}, pocket drew pizza in 0 % [0 to 100] of 2 pictures that name it")
+    assert (
+        "of 1 attack at budget quick the strongest, planted, brought it in 75 % [0 to 100] (control: 12 %"
+        in found.sentence
+    )
+    stored = json.loads((tmp_path / "a" / "audit.json").read_text())
+    assert stored["sentence"] == found.sentence
+    assert EvalReport.from_dict(stored["report"]).rows == found.report.rows
+    assert str(tmp_path) not in json.dumps(stored) and str(foreign) not in (tmp_path / "a" / "audit.html").read_text()
+
+
+def test_the_page_holds_everything_and_loads_nothing(foreign, attacks, tmp_path):
+    found = audit(wanted(foreign / "kohya.safetensors"), tmp_path / "a")
+    html, markdown = ((tmp_path / "a" / name).read_text() for name in ("audit.html", "audit.md"))
+    hostile_names_are_inert(found)
+    for text in (html, markdown):
+        assert text.count("data:image/png;base64,") == 2
+        assert "not run" in text and "75 %" in text
+        assert not re.search(r"(?i)\bsafe(ty)?\b", text)
+    assert "http" not in html.replace('http-equiv="Content-Security-Policy"', "") and "<script" not in html
+    assert "<b>no</b>" not in html and "<b>no</b>" not in MarkdownIt("commonmark").enable("table").render(markdown)
+    shown = MarkdownIt("commonmark").enable("table").render(markdown)
+    assert shown.count("<table>") == 2 and shown.count("<img ") == 2
+    assert found.sentence in html.replace("&amp;", "&")
+
+
+def test_a_killed_audit_goes_on(foreign, attacks, tmp_path, monkeypatch):
+    planted, other = attacks
+    other.fail = KeyboardInterrupt()
+    with pytest.raises(KeyboardInterrupt):
+        audit(wanted(foreign / "kohya.safetensors"), tmp_path / "a")
+    assert not (tmp_path / "a" / "audit.html").exists()
+    other.fail = None
+    monkeypatch.setattr(auditing, "run_in_context", lambda *_, **__: pytest.fail("measured again"))
+    found = audit(wanted(foreign / "kohya.safetensors"), tmp_path / "a")
+    assert (planted.runs, other.runs) == (1, 2) and found.not_run == {}
+    assert {item.name for item in (tmp_path / "a").iterdir()} == {"audit.html", "audit.md", "audit.json"}
+    with pytest.raises(ArtifactError, match="exists already"):
+        audit(wanted(foreign / "kohya.safetensors"), tmp_path / "a")
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"artifact": None}, "name the model that it was made from"),
+        ({"base": "pocket"}, "a base belongs to a whole model"),
+        ({"artifact": None, "base": "pocket", "erased": ()}, "does not say what it erased; name the concept"),
+        ({"erased": ()}, "'kohya' does not say what it erases; name the concept"),
+        ({"attacks": "plantet"}, "did you mean 'planted'"),
+        ({"artifact": None, "base": "pocket"}, "'pocket' has the weights of its base; there is nothing to audit"),
+        ({"erased": ("pizzza",)}, "does not know 'pizzza'"),
+    ],
+)
+def test_refusals_are_one_line_and_leave_nothing(changes, told, foreign, attacks, tmp_path):
+    given = {"artifact": str(foreign / "kohya.safetensors"), **changes}
+    with pytest.raises((RequestError, Unsupported), match=told) as refused:
+        audit(wanted(**given), tmp_path / "a")
+    assert "\n" not in str(refused.value)
+    assert not (tmp_path / "a" / "audit.html").exists()
+
+
+def test_a_whole_model_of_another_build_is_refused(pocket_target, tiny_sd1):
+    with pytest.raises(BaseMismatch, match="is not built as that of its base"):
+        difference(tiny_sd1(), pocket_target, "other")
+
+
+def test_the_difference_of_a_model_is_exactly_what_was_put_in(pocket_target, tmp_path):
+    import copy
+
+    import torch
+
+    pipe = copy.copy(pocket_target.pipe)
+    pipe.unet = copy.deepcopy(pocket_target.pipe.unet)
+    pipe.register_modules(unet=pipe.unet)
+    with torch.no_grad():
+        weight = dict(pipe.unet.named_parameters())["conv_out.bias"]
+        weight += 0.5
+    found, notes = difference(pipe, pocket_target, "changed")
+    ((component, key, delta),) = found.edit.items()
+    assert (component, key, notes) == ("unet", "conv_out.bias", ())
+    assert torch.allclose(delta.dense(), torch.full_like(weight, 0.5))
+
+
+def test_the_command(erase, foreign, attacks, tmp_path):  # noqa: F811
+    words = ("audit", "pocket", foreign / "kohya.safetensors", "--erase", "pizza", "--attacks", "planted",
+             "--images", 1, "--out", tmp_path / "a")  # fmt: skip
+    planned = erase(*words, "--dry-run", "--json").data
+    assert planned["pictures"] == 8 * 1 + 96 + 10 and planned["passes"] == planned["pictures"] * 16
+    assert not (tmp_path / "a").exists()
+    ran = erase(*words, "--json")
+    assert ran.code == 0, ran.err
+    assert ran.data["sentence"] in (tmp_path / "a" / "audit.md").read_text().replace("&#91;", "[").replace("&#93;", "]")
+    absent = erase("audit", "pocket", foreign / "kohia.safetensors", "--out", tmp_path / "b")
+    assert absent.code == 2 and "did you mean 'kohya.safetensors'" in absent.err
+
+
+def hostile_names_are_inert(found):
+    odd = "x](http:evil)<img src=x onerror=alert(1)>.safetensors"
+    named = replace(found, what=odd, sentence=f"With {odd}: | `x`")
+    assert "<img src=x" not in html_page(named, [])
+    shown = MarkdownIt("commonmark").enable("table").render(markdown_page(named, []))
+    assert "<img" not in shown and "<a " not in shown
