@@ -27,6 +27,7 @@ BUILTIN_PLUGINS: tuple[str, ...] = (
     "erase_plugins.pocket.judge",
     "erase_plugins.evaluation.quick",
     "erase_plugins.evaluation.attacks.weights",
+    "erase_plugins.evaluation.attacks.paraphrase",
     "erase_plugins.records.release",
     "erase_plugins.evaluation.attacks.weights",
     "erase_plugins.evaluation.attacks.inversion",
