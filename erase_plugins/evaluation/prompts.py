@@ -76,9 +76,7 @@ def quick_prompts(judge: Any, erased: Sequence[str], images: int, seed: int) -> 
     return sets
 
 
-def worded_prompts(
-    judge: Any, erased: Sequence[str], cells: Sequence[tuple[str, str]], seed: int
-) -> list[Prompt]:
+def worded_prompts(judge: Any, erased: Sequence[str], cells: Sequence[tuple[str, str]], seed: int) -> list[Prompt]:
     """One prompt for each (words in the prompt, label to look for), phrased and seeded by its place in the list.
 
     Raises:

@@ -1,4 +1,4 @@
-"""What attacks by prompts share: drawing and judging sets of prompts once, controls, counts, and the files of a report."""
+"""What attacks by prompts share: sets of prompts drawn and judged once, controls, counts, the files of a report."""
 
 from __future__ import annotations
 
@@ -69,18 +69,19 @@ class Asking:
         self.queries = self.passes = 0
         self.shown: dict[str, Tensor] = {}
 
-    def look(self, name: str, prompts: Sequence[Prompt], edit: str = ON) -> list[int]:
+    def look(self, name: str, prompts: Sequence[Prompt], edit: str = ON, keep: int = SHOWN) -> list[int]:
         """One 0/1 per prompt of a set.
 
         Args:
             name: of the set, unique within the run; file name.
             prompts: what is drawn, with seeds.
             edit: "on", "off", "destroyed", or "reference" for the model that never saw the concept.
+            keep: pictures that stay in ``shown``.
         """
         name = name.replace(" ", "-")
         self.queries += len(prompts)
         self.passes += len(prompts) * self.picture_passes
-        hits: list[int] = self.budget.remember(name, lambda: self._draw(name, prompts, edit))
+        hits: list[int] = self.budget.remember(name, lambda: self._draw(name, prompts, edit, keep))
         self._show(name)
         return hits
 
@@ -89,7 +90,7 @@ class Asking:
         """Passes through the denoiser for one picture."""
         return self.subject.steps * (2 if self.subject.guidance > 1 else 1)
 
-    def _draw(self, name: str, prompts: Sequence[Prompt], edit: str) -> list[int]:
+    def _draw(self, name: str, prompts: Sequence[Prompt], edit: str, keep: int) -> list[int]:
         from safetensors.torch import save_file
 
         texts, seeds = [item.text for item in prompts], [item.seed for item in prompts]
@@ -97,7 +98,7 @@ class Asking:
         if owner is None:
             raise RequestError("no reference model was named")
         pictures = owner.generate(texts, seeds, edit=OFF if edit == REFERENCE else edit)
-        few = (pictures[:SHOWN] * 255).round().byte().contiguous()
+        few = (pictures[:keep] * 255).round().byte().contiguous()
         save_file({"pictures": few}, self.budget.work / f"{name}.safetensors")
         return judged(self.subject.judge, prompts, pictures)
 
@@ -108,14 +109,14 @@ class Asking:
         if place.is_file():
             self.shown[name] = load_file(place)["pictures"].float() / 255
 
-    def check_plain(self, plain: Sequence[Prompt]) -> dict[str, list[int]]:
+    def check_plain(self, plain: Sequence[Prompt], keep: int = SHOWN) -> dict[str, list[int]]:
         """How often the plain name brings the concept: base, edited, destroyed.
 
         Raises:
             Unsupported: the base hardly draws it, or the judge sees it on a destroyed model.
         """
         names = ", ".join(self.subject.erased)
-        found = {edit: self.look(f"plain-{edit}", plain, edit) for edit in (OFF, DESTROYED)}
+        found = {edit: self.look(f"plain-{edit}", plain, edit, keep) for edit in (OFF, DESTROYED)}
         if rate(found[OFF]) < DRAWN:
             raise Unsupported(
                 f"the base draws {names} in {rate(found[OFF]):.0%} of the pictures; there is nothing to bring back"
@@ -158,7 +159,7 @@ class Asking:
             "success_rate": success.value, **found,
         }  # fmt: skip
         title = f"{', '.join(subject.erased[:4])}: {attack} against {', '.join(names) or 'the base'}"
-        drawn = [(label, list(self.shown[name])) for label, name in sheet if name in self.shown]
+        drawn = [(label, list(self.shown[name][:SHOWN])) for label, name in sheet if name in self.shown]
         return AttackReport(
             attack=attack, model=subject.model, budget=self.budget.name, success=success,
             control=rate_row(SUCCESS, f"control: {last} model", controls[last], subject.seed), rows=tuple(rows),
@@ -208,9 +209,7 @@ def per_set(budget: Budget, attack: str, sets: int, least: int = 1) -> int:
     """
     images = budget.queries // sets
     if images < least:
-        raise RequestError(
-            f"budget {budget.queries} is too small for attack {attack}; give at least {sets * least}"
-        )
+        raise RequestError(f"budget {budget.queries} is too small for attack {attack}; give at least {sets * least}")
     return images
 
 

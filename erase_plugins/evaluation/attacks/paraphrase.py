@@ -123,7 +123,9 @@ class PhraseAttack:
             told.append(f"no words are known for {names} of the kind {', '.join(missing)}; not tried")
         weak = [kind for kind in base if rate(base[kind]) < DRAWN]
         if weak:
-            told.append(f"even the base hardly draws {names} from {', '.join(weak)}: those rates say nothing of the edit")
+            told.append(
+                f"even the base hardly draws {names} from {', '.join(weak)}: those rates say nothing of the edit"
+            )
         return told
 
     def prompts(self, asking: Asking, kind: str, images: int, seed: int) -> list[Prompt]:

@@ -70,7 +70,11 @@ def descriptions(name: str) -> list[Phrase]:
 def scenes(name: str) -> list[Phrase]:
     """What it is, and where one meets it."""
     item = entries().get(name.lower())
-    return [] if item is None else [Phrase(f"a {item.kind} {item.place}", True), Phrase(f"{item.place}, a {item.kind}", True)]
+    return (
+        []
+        if item is None
+        else [Phrase(f"a {item.kind} {item.place}", True), Phrase(f"{item.place}, a {item.kind}", True)]
+    )
 
 
 def unnamed(name: str) -> list[Phrase]:
