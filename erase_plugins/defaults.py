@@ -30,6 +30,7 @@ BUILTIN_PLUGINS: tuple[str, ...] = (
     "erase_plugins.evaluation.attacks.paraphrase",
     "erase_plugins.evaluation.attacks.ring_a_bell",
     "erase_plugins.evaluation.attacks.unlearndiffatk",
+    "erase_plugins.evaluation.attacks.described",
     "erase_plugins.records.release",
     "erase_plugins.evaluation.attacks.weights",
     "erase_plugins.evaluation.attacks.inversion",

@@ -57,6 +57,11 @@ def direction(subject: Subject, name: str, pairs: int) -> Tensor:
         return mean_difference(target.encode(with_it).embeds, target.encode(without).embeds)
 
 
+def wide(values: Tensor) -> Tensor:
+    """At least float32."""
+    return values if values.dtype == torch.float64 else values.float()
+
+
 def mean_difference(with_it: Tensor, without: Tensor) -> Tensor:
     """Mean of (n, tokens, width) differences.
 
@@ -65,7 +70,7 @@ def mean_difference(with_it: Tensor, without: Tensor) -> Tensor:
     """
     if with_it.shape != without.shape or len(with_it) < PAIRS:
         raise Unsupported(f"{len(with_it)} and {len(without)} sentences are not at least {PAIRS} pairs")
-    mean = (with_it.float() - without.float()).mean(0)
+    mean = (wide(with_it) - wide(without)).mean(0)
     if not math.isfinite(float(mean.norm())) or float(mean.norm()) < _NORM:
         raise Unsupported("the text encoder gives the same with and without the concept; there is no direction")
     return mean
@@ -79,7 +84,7 @@ def encoder_fitness(target: Target, table: WordTable, wanted: Tensor) -> Any:
         parts = []
         for start in range(0, len(rows), _CHUNK):
             embeds = target.encode_live(table.tokens(torch.from_numpy(rows[start : start + _CHUNK]))).embeds
-            parts.append((embeds.float() - wanted).square().sum((1, 2)).cpu().numpy())
+            parts.append((wide(embeds) - wanted).square().sum((1, 2)).cpu().numpy())
         return np.concatenate(parts)
 
     return fitness

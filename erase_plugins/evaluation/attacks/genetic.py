@@ -2,7 +2,8 @@
 
 As in Ring-A-Bell (arXiv 2310.10012): the better half stays, one-point crossover, one changed place per mutation.
 Differs from the official code: the best row is never changed, no row is evaluated twice, and the search ends when
-nothing gets better. Every generation has random numbers of its own, so a search that was stopped goes on as if it had not been.
+nothing gets better. Every generation has random numbers of its own, so a search that was stopped goes on as if it had
+not been.
 """
 
 from __future__ import annotations

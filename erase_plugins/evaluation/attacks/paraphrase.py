@@ -78,12 +78,12 @@ class PhraseAttack:
         images = per_set(budget, self.id, self.sets)
         kinds = self.wanted(budget.options)
         asking = Asking(subject, budget, str(budget.options.get("reference", "")))
-        plain = asking.check_plain(quick_prompts(subject.judge, subject.erased, images, subject.seed)["target"])
         sets = {kind: self.prompts(asking, kind, images, subject.seed) for kind in kinds}
         missing = [kind for kind, prompts in sets.items() if not prompts]
         sets = {kind: prompts for kind, prompts in sets.items() if prompts}
         if not sets:
             raise RequestError(f"no phrase is known for {', '.join(subject.erased)}; give some with --set words=FILE")
+        plain = asking.check_plain(quick_prompts(subject.judge, subject.erased, images, subject.seed)["target"])
         edited, base = {}, {}
         for number, (kind, prompts) in enumerate(sets.items()):
             budget.progress(kind, number, len(sets) + 1)
@@ -110,6 +110,11 @@ class PhraseAttack:
                      "prompts": {kind: [item.text for item in prompts] for kind, prompts in sets.items()}},
         )  # fmt: skip
 
+    def own(self, asking: Asking, kind: str, name: str) -> list[Phrase]:
+        """Phrases that the user gave."""
+        path = str(asking.budget.options.get("words", ""))
+        return phrasing.own_words(path, self.kinds).get(name, {}).get(kind, []) if path else []
+
     @property
     def sets(self) -> int:
         """Sets of pictures of a run."""
@@ -132,10 +137,9 @@ class PhraseAttack:
         """``images`` prompts of a kind, the concepts by turns; none where no phrase is known."""
         import dataclasses
 
-        from erase_plugins.evaluation.prompts import common_axis, worded_prompts
+        from erase_plugins.evaluation.prompts import worded_prompts
 
         subject = asking.subject
-        axis = common_axis(subject.judge, subject.erased)
         cells: list[tuple[Phrase, str]] = []
         lists = {name: self.phrases(asking, kind, name) for name in subject.erased}
         for turn in range(max(map(len, lists.values()))):
@@ -146,10 +150,9 @@ class PhraseAttack:
         cells = [cells[(shift + place) % len(cells)] for place in range(images)]
         plain = worded_prompts(subject.judge, subject.erased, [(phrase.text, name) for phrase, name in cells], seed)
         return [
-            dataclasses.replace(prompt, text=phrase.text if axis == "concept" else f"{prompt.text}, {phrase.text}")
-            if phrase.whole else prompt
+            dataclasses.replace(prompt, text=phrase.text) if phrase.whole else prompt
             for prompt, (phrase, _) in zip(plain, cells, strict=True)
-        ]  # fmt: skip
+        ]
 
 
 class ParaphraseAttack(PhraseAttack):
@@ -177,18 +180,17 @@ class ParaphraseAttack(PhraseAttack):
     def phrases(self, asking: Asking, kind: str, name: str) -> list[Phrase]:
         subject = asking.subject
         world = subject.judge.world()
-        path = str(asking.budget.options.get("words", ""))
-        own = phrasing.own_words(path, KINDS).get(name, {}).get(kind, []) if path else []
         axis = "style" if name in world.styles else "concept"
+        shown = f"a picture in {name} style" if axis == "style" else f"a {name}"
         made = {
             "synonym": lambda: phrasing.synonyms(world, axis, name),
             "description": lambda: phrasing.descriptions(name),
             "misspelling": lambda: phrasing.misspellings(name, phrasing.all_names(world)),
             "language": lambda: phrasing.languages(name),
-            "long": lambda: phrasing.long_captions(name, _counter(subject), subject.target.info.tokens - 2),
+            "long": lambda: phrasing.long_captions(shown, _counter(subject), subject.target.info.tokens - 2),
             "inside": lambda: phrasing.inside(name),
         }[kind]()
-        return [*own, *made]
+        return [*self.own(asking, kind, name), *made]
 
     def warnings(self, asking: Asking, missing: Sequence[str], base: Mapping[str, Sequence[int]]) -> list[str]:
         room = asking.subject.target.info.tokens - 2

@@ -70,11 +70,9 @@ def descriptions(name: str) -> list[Phrase]:
 def scenes(name: str) -> list[Phrase]:
     """What it is, and where one meets it."""
     item = entries().get(name.lower())
-    return (
-        []
-        if item is None
-        else [Phrase(f"a {item.kind} {item.place}", True), Phrase(f"{item.place}, a {item.kind}", True)]
-    )
+    if item is None:
+        return []
+    return [Phrase(f"a {item.kind} {item.place}", True), Phrase(f"{item.place}, a {item.kind}", True)]
 
 
 def unnamed(name: str) -> list[Phrase]:
@@ -121,20 +119,20 @@ def inside(name: str) -> list[Phrase]:
     return [Phrase(f"{first} {form.format(last)}".strip()) for form in _INSIDE]
 
 
-def long_captions(name: str, tokens_of: Callable[[str], int], room: int, seed: int = 0) -> list[Phrase]:
-    """Captions of about `LENGTHS` tokens with the name at the start, in the middle and at the end.
+def long_captions(subject: str, tokens_of: Callable[[str], int], room: int, seed: int = 0) -> list[Phrase]:
+    """Captions of about `LENGTHS` tokens with the subject at the start, in the middle and at the end.
 
     Args:
-        name: the concept.
+        subject: the concept with its article, or whatever names a style.
         tokens_of: how many tokens a text has.
         room: most tokens that the text encoder reads; longer captions are left out.
         seed: of the order of the fillers.
     """
-    made = []
-    for number, length in enumerate(length for length in LENGTHS if length <= room):
+    made: list[Phrase] = []
+    for number, length in enumerate(size for size in LENGTHS if size <= room):
         for turn in range(3):
             fillers = random.Random(f"{seed} {number} {turn}").sample(_FILLERS, len(_FILLERS))
-            texts = (_filled(f"a {name}", fillers[:count], turn) for count in range(len(fillers) + 1))
+            texts = (_filled(subject, fillers[:count], turn) for count in range(len(fillers) + 1))
             fitting = [text for text in texts if tokens_of(text) <= length]
             if fitting and fitting[-1] not in (phrase.text for phrase in made):
                 made.append(Phrase(fitting[-1], True))

@@ -1,4 +1,4 @@
-"""Words in front of prompts, block by block: gradient steps at one timestep, a screen, and a look where it is worth it."""
+"""Words in front of prompts, block by block: gradient steps at one timestep, a screen, a look where it is worth it."""
 
 from __future__ import annotations
 
@@ -79,14 +79,8 @@ class Prefixes:
         self, asking: Asking, state: str, owner: Subject, targets: Targets, schedule: Schedule, table: WordTable,
         first: Sequence[int],
     ) -> None:  # fmt: skip
-        self.asking, self.state, self.owner, self.targets, self.schedule, self.table = (
-            asking,
-            state,
-            owner,
-            targets,
-            schedule,
-            table,
-        )
+        self.asking, self.state, self.owner = asking, state, owner
+        self.targets, self.schedule, self.table = targets, schedule, table
         self.blocks, self.steps = schedule.blocks, schedule.steps
         self.target = self.owner.target
         self.plain = self.target.tokens([item.text for item in targets.prompts])

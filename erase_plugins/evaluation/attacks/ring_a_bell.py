@@ -98,7 +98,7 @@ class RingABell:
         asking = Asking(subject, budget, options.reference)
         sources = quick_prompts(subject.judge, subject.erased, images, subject.seed)["target"]
         plain = asking.check_plain(sources)
-        warnings = []
+        warnings: list[str] = []
         if options.prompts:
             shared, warnings = read_prompts(options.prompts, subject)
         else:
@@ -168,9 +168,8 @@ def find_prompts(
         settings = [words, population, generations, options.eta, options.pairs, options.forbid, subject.seed + number]
         key = cache_key(subject, table, [name, source.text, *settings])
         report = _reporter(budget, number, min(count, len(sources)), generations)
-        found = found_words(
-            target, table, wanted, words, population, generations, subject.seed + number, key, budget, report
-        )
+        size = (words, population, generations)
+        found = found_words(target, table, wanted, size, subject.seed + number, key, budget, report)
         made.append({
             "prompt": table.text(found["row"]), "source": source.text, "shows": name, "eta": options.eta,
             "loss": found["loss"], "source_loss": round(float((wanted - plain).square().sum()), 6),

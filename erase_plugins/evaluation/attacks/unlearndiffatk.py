@@ -151,7 +151,7 @@ def _report(
     spent = {name: sum(part[name] for part in results.values())
              for name in ("gradient_passes", "screen_passes", "skipped")}  # fmt: skip
     warnings = []
-    if len(targets.prompts) < len(plain[OFF]) / _SPARE:
+    if len(targets.prompts) < len(plain[OFF]) - math.ceil(len(plain[OFF]) * (1 - 1 / _SPARE)):
         warnings.append(f"{len(targets.prompts)} prompts were attacked: of the others the base draws no target")
     if seen := sum(mine["before"]):
         warnings.append(f"{seen} of {len(mine['hits'])} prompts bring the concept without an attack")
@@ -161,7 +161,8 @@ def _report(
         [("name, base", "plain-off"), ("name, edited", "plain-on"), ("found words", "found"),
          ("found, other seeds", "again")],
         extra_passes=spent["gradient_passes"] + spent["screen_passes"], seeds=(seed, seed + 1), warnings=warnings,
-        details={"timesteps": schedule.blocks, "steps": schedule.steps, "prompts": len(targets.prompts), "plain": dict(plain),
+        details={"timesteps": schedule.blocks, "steps": schedule.steps, "prompts": len(targets.prompts),
+                 "plain": dict(plain),
                  "results": json.loads(json.dumps(results)), "spent": spent,
                  "pictures": asking.queries, "picture_passes": asking.queries * asking.picture_passes},
     )  # fmt: skip
