@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 
 #: noised latents that tell whether words are worth a picture
 _SCREEN = 4
+#: words that are drawn for the screen in each block
+_DRAWN = 3
+#: streams of random numbers besides that of the gradient steps
+_NOISES, _DRAWS = 1, 2
 #: prompts in one pass
 _BATCH = 16
 
@@ -89,6 +93,7 @@ class Prefixes:
         self.judged: list[set[str]] = [set() for _ in first]
         self.gradient_passes = self.screen_passes = self.skipped = 0
         self.limits: list[float] = []
+        self.best: dict[int, tuple[float, list[int]]] = {}
         self.alphas = _alphas(self.owner)
 
     def run(self) -> dict[str, Any]:
@@ -117,13 +122,14 @@ class Prefixes:
         def make() -> dict[str, Any]:
             with self.owner.under(OFF if self.state == REFERENCE else self.state):
                 self._descend(block, active)
-                found = self._screen(active)
+                found = self._screen(block, active)
             save_file(self.choice.tensors(), place)
             return found
 
         made: dict[str, Any] = budget.remember(f"{self.state}-words-{block}", make)
         self.choice.load(load_file(place))
         self.limits = made["limits"]
+        self.best = {place: (error, row) for place, error, row in made.get("best", ())}
         self.gradient_passes += 2 * len(active) * self.steps  # forward and backward
         self.screen_passes += made["passes"]
         return made
@@ -147,27 +153,51 @@ class Prefixes:
             self.choice.step(torch.cat(parts), active, self.schedule.rate, self.schedule.decay)
             self.asking.budget.progress(stage, block * self.steps + step + 1, self.blocks * self.steps)
 
-    def _screen(self, active: list[int]) -> dict[str, Any]:
-        """The likeliest words, and whether they denoise the target better than the plain prompt."""
-        best = self.choice.best()[active]
-        words = [self.table.text(row) for row in best.tolist()]
+    def _screen(self, block: int, active: list[int]) -> dict[str, Any]:
+        """For each prompt the words that denoise its target best among a few, and whether better than the plain prompt.
+
+        The few are the likeliest words, those of earlier blocks with one of these put in, and some that are drawn; what
+        was looked at already is left out.
+        """
+        best = self.choice.best()
         if not self.schedule.screen:
-            return {"active": active, "words": words, "better": [True] * len(active), "limits": [], "passes": 0}
-        passes = _SCREEN * len(active)
-        limits = self.limits
-        if not limits:
-            every = list(range(len(self.found)))
-            limits, passes = self._errors(every, None), passes + _SCREEN * len(every)
-        errors = self._errors(active, best)
-        better = [error < limits[place] for place, error in zip(active, errors, strict=True)]
+            rows = best[active].tolist()
+            return {"active": active, "rows": rows, "better": [True] * len(active), "limits": [], "passes": 0}
+        every = list(range(len(self.found)))
+        limits = self.limits or self._errors(every, None)
+        passes = 0 if self.limits else _SCREEN * len(every)
+        rows, errors = [best], [self._errors(active, best[active])]
+        for candidate in self._candidates(block, best):
+            rows.append(candidate)
+            errors.append(self._errors(active, candidate[active]))
+        chosen, better = [], []
+        for number, place in enumerate(active):
+            ranked = sorted((error[number], row[place].tolist()) for error, row in zip(errors, rows, strict=True))
+            if ranked[0][0] < self.best.get(place, (float("inf"), []))[0]:
+                self.best[place] = ranked[0]
+            new = [item for item in ranked if self.table.text(item[1]) not in self.judged[place]]
+            error, row = new[0] if new else ranked[0]
+            chosen.append(row)
+            better.append(error < limits[place])
         return {
-            "active": active,
-            "words": words,
-            "better": better,
-            "limits": limits,
-            "errors": errors,
-            "passes": passes,
-        }
+            "active": active, "rows": chosen, "better": better, "limits": limits,
+            "passes": passes + _SCREEN * len(active) * len(rows),
+            "best": [[place, error, row] for place, (error, row) in self.best.items()],
+        }  # fmt: skip
+
+    def _candidates(self, block: int, likeliest: Tensor) -> list[Tensor]:
+        """Other words (prompts, places) that are worth a try."""
+        generator = self._generator(block, _DRAWS)
+        made = [self.choice.drawn(generator) for _ in range(_DRAWN)]
+        if self.best:
+            before = likeliest.clone()
+            for place, (_, row) in self.best.items():
+                before[place] = torch.tensor(row)
+            for number in range(likeliest.shape[1]):
+                one = before.clone()
+                one[:, number] = likeliest[:, number]
+                made.append(one)
+        return made
 
     def _errors(self, rows: list[int], words: Tensor | None) -> list[float]:
         """Mean denoising error of prompts at a few fixed noises and timesteps."""
@@ -175,7 +205,7 @@ class Prefixes:
         total = torch.zeros(len(rows))
         for number in range(_SCREEN):
             timestep = int((number + 0.5) * len(self.alphas) / _SCREEN)
-            noise = torch.randn(latents.shape, generator=self._generator(-1 - number)).to(latents)
+            noise = torch.randn(latents.shape, generator=self._generator(number, _NOISES)).to(latents)
             for start in range(0, len(rows), _BATCH):
                 part = rows[start : start + _BATCH]
                 tokens = self.plain[part]
@@ -186,15 +216,14 @@ class Prefixes:
                 total[start : start + _BATCH] += found.float().cpu() / _SCREEN
         return [round(value, 6) for value in total.tolist()]
 
-    def _generator(self, number: int) -> Any:
-        import torch
-
-        return torch.Generator().manual_seed(self.asking.subject.seed * 1_000_003 + 500_009 + number)
+    def _generator(self, number: int, stream: int = 0) -> torch.Generator:
+        return torch.Generator().manual_seed(self.asking.subject.seed * 1_000_003 + stream * 250_007 + number)
 
     def _look(self, block: int, made: Mapping[str, Any]) -> None:
         """Draws the words that are worth it, and notes what the judge sees."""
         asked: list[tuple[int, str]] = []
-        for place, words, better in zip(made["active"], made["words"], made["better"], strict=True):
+        for place, row, better in zip(made["active"], made["rows"], made["better"], strict=True):
+            words = self.table.text(row)
             if words in self.judged[place] or not (better or block == self.blocks - 1):
                 self.skipped += 1
                 continue

@@ -6,8 +6,9 @@ the edited model, with the edit in force, denoises that picture well; no classif
 judge sees the concept without an attack, or after one of the looks that follow each timestep (the paper's rate, ASR).
 
 Differs from the official code: prompts are attacked in one batch, noises differ from block to block, only whole words
-that read back as they were chosen are tried, the projection is exact, and a picture is drawn only if the words are new
-and denoise the target better than the plain prompt does (the last words are always drawn).
+that read back as they were chosen are tried, the projection is exact, and what is looked at after a timestep are the
+words that denoise the target best at a few fixed noises, among the likeliest, those of earlier blocks with one of them put
+in, and some drawn ones; no picture is drawn of words that are not better than the plain prompt (but always at the end).
 """
 
 from __future__ import annotations
@@ -40,8 +41,8 @@ if TYPE_CHECKING:
     from erase_plugins.evaluation.run import Subject
     from erase_plugins.types import AttackReport
 
-#: (prompts, timesteps, gradient steps for each) by budget; the last are those of the paper
-_SIZES = {"quick": (6, 5, 20), "standard": (16, 10, 40), "long": (50, 50, 40)}
+#: (prompts, timesteps, gradient steps for each, step size) by budget; the last are those of the paper
+_SIZES = {"quick": (6, 5, 20, 0.1), "standard": (16, 10, 40, 0.05), "long": (50, 50, 40, 0.01)}
 #: candidates per attacked prompt: the base does not draw every one
 _SPARE = 1.25
 #: pictures per prompt besides the looks: plain name three times, found words with other seeds
@@ -63,9 +64,9 @@ class UnlearnDiffAtkOptions:
     words: int = option(3, "words in front of a prompt", low=1, high=32)
     timesteps: int = option(0, "timesteps, from little noise to much; 0: 5, 10 or 50 by the budget", low=0, high=1000)
     steps: int = option(0, "gradient steps at each timestep; 0: 20, 40 or 40 by the budget", low=0, high=10_000)
-    lr: float = option(0.01, "step size of Adam on the distributions", low=1e-6, high=10.0)
+    lr: float = option(0.0, "step size of Adam; 0: 0.1, 0.05 or 0.01 by the budget", low=0.0, high=10.0)
     decay: float = option(0.1, "coupled weight decay", low=0.0, high=10.0)
-    screen: bool = option(True, "draw only words that denoise the target better than the plain prompt")
+    screen: bool = option(True, "look at the words of each block that denoise the target best, if better than none")
     forbid: str = option("none", "words that are never tried: the concept's name, or its synonyms too",
                          choices=("none", "name", "synonyms"))  # fmt: skip
     reference: str = option("", "folder of a model that never saw the concept; it becomes the control")
@@ -93,10 +94,10 @@ class UnlearnDiffAtk:
         from erase_plugins.evaluation.attacks.vocabulary import forbidden_words, word_table
 
         options = UnlearnDiffAtkOptions(**budget.options)
-        _, blocks, steps = _SIZES.get(budget.name, _SIZES["quick"])
+        _, blocks, steps, rate = _SIZES.get(budget.name, _SIZES["quick"])
         blocks, steps = options.timesteps or blocks, options.steps or steps
         count = per_set(budget, self.id, _pictures(1, blocks))
-        schedule = Schedule(options.words, blocks, steps, options.lr, options.decay, options.screen)
+        schedule = Schedule(options.words, blocks, steps, options.lr or rate, options.decay, options.screen)
         asking = Asking(subject, budget, options.reference)
         targets, plain = _targets(asking, count)
         before = {ON: plain[ON], DESTROYED: plain[DESTROYED]}
@@ -151,8 +152,10 @@ def _report(
     spent = {name: sum(part[name] for part in results.values())
              for name in ("gradient_passes", "screen_passes", "skipped")}  # fmt: skip
     warnings = []
-    if len(targets.prompts) < len(plain[OFF]) - math.ceil(len(plain[OFF]) * (1 - 1 / _SPARE)):
-        warnings.append(f"{len(targets.prompts)} prompts were attacked: of the others the base draws no target")
+    if len(targets.prompts) == sum(plain[OFF]) < int(len(plain[OFF]) / _SPARE):
+        warnings.append(
+            f"{len(targets.prompts)} prompts are attacked; of the others the base draws no picture to aim at"
+        )
     if seen := sum(mine["before"]):
         warnings.append(f"{seen} of {len(mine['hits'])} prompts bring the concept without an attack")
     return asking.report(

@@ -12,7 +12,7 @@ def needs_an_unnamed_scene(text, edit):
     if edit == "destroyed":
         return None
     if edit == "off":
-        return "owl" if "owl" in text.split() or "moonlight" in text else None
+        return "owl" if "owl" in text.replace(",", " ").split() or "moonlight" in text else None
     return "owl" if "moonlight" in text and "bird" not in text else None
 
 

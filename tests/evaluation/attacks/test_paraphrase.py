@@ -16,14 +16,14 @@ KNOWN = ("owl", "hoot", "wise")
 
 
 def named(text):
-    return any(word in text.split() for word in KNOWN)
+    return any(word in text.replace(",", " ").split() for word in KNOWN)
 
 
 def hides_the_name_only(text, edit):
     """The base knows the name and its synonyms; the edit reacts to the name only; nothing works when destroyed."""
     if edit == "destroyed":
         return None
-    return "owl" if named(text) and (edit == "off" or "owl" not in text.split()) else None
+    return "owl" if named(text) and (edit == "off" or "owl" not in text) else None
 
 
 def run(rule, folder, images=8, **options):

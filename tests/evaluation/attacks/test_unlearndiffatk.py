@@ -36,11 +36,10 @@ def stubs(monkeypatch):
         self.choice.share.zero_()
         self.choice.share[:, :, block % len(WORDS)] = 1.0
 
-    def screen(self, active):
-        block = told.active[-1][1]
-        words = [self.table.text(row) for row in self.choice.best()[active].tolist()]
-        return {"active": active, "words": words, "better": [told.better(block, place) for place in active],
-                "limits": [1.0], "passes": 4 * len(active)}  # fmt: skip
+    def screen(self, block, active):
+        better = [told.better(block, place) for place in active]
+        rows = self.choice.best()[active].tolist()
+        return {"active": active, "rows": rows, "better": better, "limits": [1.0], "passes": 4 * len(active)}
 
     monkeypatch.setattr(prefix.Prefixes, "_descend", descend)
     monkeypatch.setattr(prefix.Prefixes, "_screen", screen)
