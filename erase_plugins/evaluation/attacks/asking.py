@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from erase_plugins.errors import RequestError, Unsupported
-from erase_plugins.evaluation.bootstrap import mean_interval
 from erase_plugins.types import Attachment, AttackReport, EvalRow
 
 if TYPE_CHECKING:
@@ -35,6 +34,8 @@ def rate(hits: Sequence[int]) -> float:
 
 def rate_row(metric: str, name: str, hits: Sequence[int], seed: int) -> EvalRow:
     """A share with its interval."""
+    from erase_plugins.evaluation.bootstrap import mean_interval
+
     value, low, high = (round(number, 6) for number in mean_interval(hits, seed))
     return EvalRow(metric, name, value, low, high, len(hits))
 
