@@ -160,7 +160,8 @@ class Asking:
             "success_rate": success.value, **found,
         }  # fmt: skip
         title = f"{', '.join(subject.erased[:4])}: {attack} against {', '.join(names) or 'the base'}"
-        drawn = [(label, list(self.shown[name][:SHOWN])) for label, name in sheet if name in self.shown]
+        sets = [(label, name.replace(" ", "-")) for label, name in sheet]
+        drawn = [(label, list(self.shown[name][:SHOWN])) for label, name in sets if name in self.shown]
         return AttackReport(
             attack=attack, model=subject.model, budget=self.budget.name, success=success,
             control=rate_row(SUCCESS, f"control: {last} model", controls[last], subject.seed), rows=tuple(rows),

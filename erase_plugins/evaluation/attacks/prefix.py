@@ -108,6 +108,7 @@ class Prefixes:
             "hits": [int(found is not None) for found in self.found], "found": self.found,
             "before": [int(found is not None and "before" in found) for found in self.found],
             "gradient_passes": self.gradient_passes, "screen_passes": self.screen_passes, "skipped": self.skipped,
+            "plain_errors": self.limits, "best_errors": {str(place): error for place, (error, _) in self.best.items()},
         }  # fmt: skip
 
     def timestep(self, block: int) -> int:
