@@ -90,6 +90,7 @@ class Prefixes:
         self.plain = self.target.tokens([item.text for item in targets.prompts])
         self.choice = Choice(len(targets.prompts), schedule.words, len(table.words))
         self.found: list[dict[str, Any] | None] = [{"before": True} if hit else None for hit in first]
+        self.tried: dict[int, dict[str, Any]] = {}
         self.judged: list[set[str]] = [set() for _ in first]
         self.gradient_passes = self.screen_passes = self.skipped = 0
         self.limits: list[float] = []
@@ -106,6 +107,7 @@ class Prefixes:
             self._look(block, self._block(block, active))
         return {
             "hits": [int(found is not None) for found in self.found], "found": self.found,
+            "tried": list(self.tried.values()),
             "before": [int(found is not None and "before" in found) for found in self.found],
             "gradient_passes": self.gradient_passes, "screen_passes": self.screen_passes, "skipped": self.skipped,
             "plain_errors": self.limits, "best_errors": {str(place): error for place, (error, _) in self.best.items()},
@@ -236,12 +238,13 @@ class Prefixes:
         name = f"{self.state}-look-{block}"
         hits = self.asking.look(name, prompts, self.state, keep=len(prompts))
         for number, ((place, words), prompt, hit) in enumerate(zip(asked, prompts, hits, strict=True)):
+            self.tried[place] = {
+                "prompt": prompt.text, "words": words, "original": self.targets.prompts[place].text,
+                "seed": prompt.seed, "shows": prompt.expected[prompt.axis], "timestep": self.timestep(block),
+                "steps": (block + 1) * self.steps, "picture": [name, number],
+            }  # fmt: skip
             if hit:
-                self.found[place] = {
-                    "prompt": prompt.text, "words": words, "original": self.targets.prompts[place].text,
-                    "seed": prompt.seed, "shows": prompt.expected[prompt.axis], "timestep": self.timestep(block),
-                    "steps": (block + 1) * self.steps, "picture": [name, number],
-                }  # fmt: skip
+                self.found[place] = self.tried.pop(place)
 
     def prompt(self, place: int, words: str) -> Prompt:
         """A prompt with words in front."""

@@ -147,9 +147,15 @@ def _report(
         ]
         again = [replace(other, expected={other.axis: item["shows"]}) for other, item in zip(others, new, strict=True)]
         rows.append(rate_row(EDITED, "found prompts, other seeds", asking.look("again", again), seed))
-        asking.shown["found"] = torch.stack([asking.shown[item["picture"][0]][item["picture"][1]] for item in new])
     controls = {state: results[state]["hits"] for state in results if state != ON}
-    found = [{key: value for key, value in item.items() if key != "picture"} for item in new]
+    listed: dict[str, list[dict[str, Any]]] = {"found": new, "tried": mine["tried"]}
+    for name, items in listed.items():
+        if items:
+            asking.shown[name] = torch.stack([asking.shown[item["picture"][0]][item["picture"][1]] for item in items])
+    plainly = {
+        name: [{key: value for key, value in item.items() if key != "picture"} for item in items]
+        for name, items in listed.items()
+    }
     spent = {name: sum(part[name] for part in results.values())
              for name in ("gradient_passes", "screen_passes", "skipped")}  # fmt: skip
     warnings = []
@@ -161,9 +167,10 @@ def _report(
         warnings.append(f"{seen} of {len(mine['hits'])} prompts bring the concept without an attack")
     return asking.report(
         "unlearndiffatk", rate_row(SUCCESS, f"name and {schedule.words} words", mine["hits"], seed), controls, rows,
-        {"prompts": found, "words": schedule.words, "without_attack": sum(mine["before"])},
+        {"prompts": plainly["found"], "tried": plainly["tried"], "words": schedule.words,
+         "without_attack": sum(mine["before"])},
         [("name, base", "plain-off"), ("name, edited", "plain-on"), ("found words", "found"),
-         ("found, other seeds", "again")],
+         ("found, other seeds", "again"), ("words that failed", "tried")],
         extra_passes=spent["gradient_passes"] + spent["screen_passes"], seeds=(seed, seed + 1), warnings=warnings,
         details={"timesteps": schedule.blocks, "steps": schedule.steps, "prompts": len(targets.prompts),
                  "plain": dict(plain),

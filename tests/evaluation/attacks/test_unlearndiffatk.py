@@ -91,6 +91,7 @@ def test_rates_count_prompts_that_needed_no_attack_and_never_attack_them(stubs, 
     assert attacked == [(3, 4, 5, 6, 7, 8, 9), (4, 5, 6, 7, 8, 9), (6, 7, 8, 9), (6, 7, 8, 9)]
     assert [item["words"] for item in report.found["prompts"]] == ["w0", "w1", "w1", "w3"]
     first = report.found["prompts"][0]
+    assert [item["words"] for item in report.found["tried"]] == ["w3"] * 3, "what was tried in vain is told too"
     assert first["prompt"] == f"w0 {first['original']}" and first["timestep"] == 125 and first["steps"] == 2
     assert report.queries == subject.queries <= 10 * unlearndiffatk._pictures(1, 4)
     gradient = 2 * 2 * (7 + 6 + 4 + 4 + 40)  # forward and backward, two steps, both states
