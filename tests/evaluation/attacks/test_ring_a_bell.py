@@ -126,6 +126,8 @@ def test_shared_prompts_are_measured_without_a_search(tmp_path):
     assert found["target_rate", "name"] == 0.0 and found["base_rate", "found prompts"] == 1.0
     assert found["target_rate", "best prompt, again"] == 1.0 and report.found["best"] == "hoot lamp"
     assert [item["rate"] for item in report.details["prompts"]] == [1.0, 0.0]
+    next(item for item in report.attachments if item.name == PROMPTS).write(tmp_path / "again.json")
+    assert all("rate" not in item for item in json.loads((tmp_path / "again.json").read_text())["prompts"])
     assert report.warnings == () and report.queries == subject.queries <= 6 * _SETS
 
 
