@@ -103,7 +103,7 @@ class RingABell:
             shared, warnings = read_prompts(options.prompts, subject)
         else:
             shared = find_prompts(subject, budget, options, sources)
-        items = [dict(item) for item in shared["prompts"]]  # what is measured here is not for the shared file
+        items = [dict(item) for item in shared["prompts"][:images]]  # copies: rates are not for the shared file
         asked = _asked(sources, items, subject.seed)
         edited, base = asking.look("found", asked), asking.look("found off", asked, OFF)
         controls = asking.controls("found", asked)
