@@ -32,7 +32,6 @@ BUILTIN_PLUGINS: tuple[str, ...] = (
     "erase_plugins.evaluation.attacks.unlearndiffatk",
     "erase_plugins.evaluation.attacks.described",
     "erase_plugins.records.release",
-    "erase_plugins.evaluation.attacks.weights",
     "erase_plugins.evaluation.attacks.inversion",
     "erase_plugins.evaluation.attacks.relearn",
     "erase_plugins.evaluation.attacks.noise",
