@@ -122,7 +122,7 @@ def run_suite(
     names = list(erased or artifact.manifest.erased)
     subject = GraphSubject(
         pipe=None, target=target, model=target.info.model, artifacts=[artifact],
-        judge=pick_judge(target, None), erased=names, clip=clip, vae=vae, now=(model, clip), **settings,  # type: ignore[arg-type]
+        judge=pick_judge(target, None), erased=names, clip=clip, vae=vae, now=(model, clip), **settings,
     )  # fmt: skip
     report = run_in_context(
         runner, subject, {}, seed=subject.seed, device=str(target.device), progress=subject.progress
