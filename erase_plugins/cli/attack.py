@@ -20,7 +20,7 @@ from erase_plugins.cli.console import emit, human_seconds, percent, progress, sa
 
 
 @declare("attack")
-@click.argument("artifacts", nargs=-1, required=True, metavar="ARTIFACT ...")
+@click.argument("words", nargs=-1, required=True, metavar="[ATTACK MODEL] ARTIFACT ...")
 @model_options
 @click.option("--attack", "name", default="weights", show_default=True, help="How to attack (see 'list attacks').")
 @click.option("--budget", default="quick", show_default=True, metavar="B", help="quick, standard, long, or a number.")
@@ -30,15 +30,19 @@ from erase_plugins.cli.console import emit, human_seconds, percent, progress, sa
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of prompts, noise and resampling.")
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Option of the attack (see 'info ATTACK').")
 @click.option("--any-base", is_flag=True, help="Allow a fine-tune of the artifact's base model.")
-@click.option("--out", required=True, metavar="DIR", help="Folder for attack-NAME.json and what was found.")
+@click.option("--out", default="attacked", show_default=True, metavar="DIR",
+              help="Folder for attack-NAME.json and what was found.")  # fmt: skip
 @dry_run_option
 @force_option
 def command(
-    artifacts: tuple[str, ...], model: str, revision: str | None, dtype: str, device: str, name: str, budget: str,
+    words: tuple[str, ...], model: str, revision: str | None, dtype: str, device: str, name: str, budget: str,
     judge: str | None, erased: tuple[str, ...], strength: float, seed: int, settings: tuple[str, ...],
     any_base: bool, out: str, dry_run: bool, force: bool,
 ) -> None:  # fmt: skip
-    """Try to bring an erased concept back, within a budget. A killed run goes on when it is called again."""
+    """Try to bring an erased concept back, within a budget. A killed run goes on when it is called again.
+
+    'attack ring-a-bell pocket no-owl' is short for 'attack no-owl --attack ring-a-bell --model pocket'.
+    """
     from erase_plugins.artifacts.locks import claim_files
     from erase_plugins.errors import MissingExtra, RequestError
     from erase_plugins.evaluation.attachments import output_names
@@ -50,6 +54,13 @@ def command(
     from erase_plugins.needs import packages_of
     from erase_plugins.workflow.models import find_model
 
+    artifacts = words
+    if _is_attack(words[0]):
+        if len(words) < 3:
+            raise RequestError(f"attack {words[0]} needs a model and an artifact: attack {words[0]} pocket ARTIFACT")
+        _refuse_twice("attack", "model")
+        name, model, *rest = words
+        artifacts = tuple(rest)
     runner = get_manager().evaluator(name, "attack")
     size, queries = find_budget(runner, budget)
     options = suite_options(runner, parse_settings(settings), "attack")
@@ -102,6 +113,25 @@ def command(
         say(f"  {text}")
     for key, file in report.files.items():
         say(f"{key}: {folder / file}")
+
+
+def _is_attack(word: str) -> bool:
+    """Whether a word names an attack, and nothing on disk."""
+    from erase_plugins.manager import get_manager
+
+    return word in [entry.item.id for entry in get_manager().evaluators("attack")] and not Path(word).exists()
+
+
+def _refuse_twice(*options: str) -> None:
+    """Refuses options that the leading words say already."""
+    from click.core import ParameterSource
+
+    from erase_plugins.errors import RequestError
+
+    for option in options:
+        source = click.get_current_context().get_parameter_source("name" if option == "attack" else option)
+        if source is not ParameterSource.DEFAULT:
+            raise RequestError(f"the {option} is named twice, in front and with --{option}; leave one out")
 
 
 def _rate(row: object) -> str:

@@ -44,13 +44,23 @@ def bar_chart(rows: Sequence[EvalRow], path: Path, title: str = "", unit: str = 
     return path
 
 
-def variant_chart(rows: Sequence[EvalRow], path: Path, title: str = "") -> Path:
-    """Two bars with intervals for each changed model: how often the concept is drawn, and what is kept.
+#: (metric, label, colour) of the bars of `variant_chart`
+DRAWN_AND_KEPT = (
+    ("target_rate", "erased concept drawn", "#c0392b"),
+    ("kept_rate", "kept concepts drawn", "#7f8c8d"),
+)
+
+
+def variant_chart(
+    rows: Sequence[EvalRow], path: Path, title: str = "", bars: Sequence[tuple[str, str, str]] = DRAWN_AND_KEPT
+) -> Path:
+    """Two bars with intervals for each subject of the rows: changed models, or sets of prompts.
 
     Args:
-        rows: rows with the metrics ``target_rate`` and ``kept_rate``.
+        rows: rows with the metrics of ``bars``.
         path: PNG to write.
         title: line on top.
+        bars: (metric, label, colour) of the two bars.
 
     Raises:
         MissingExtra: matplotlib is not installed.
@@ -60,9 +70,7 @@ def variant_chart(rows: Sequence[EvalRow], path: Path, title: str = "") -> Path:
     figure = figure_class(figsize=(7.5, 1.4 + 0.42 * len(names)), layout="constrained")
     canvas(figure)
     axes = figure.add_subplot()
-    for number, (metric, label, colour) in enumerate(
-        (("target_rate", "erased concept drawn", "#c0392b"), ("kept_rate", "kept concepts drawn", "#7f8c8d"))
-    ):
+    for number, (metric, label, colour) in enumerate(bars):
         table = {row.subject: row for row in rows if row.metric == metric and row.n}
         picked = [(place + (number - 0.5) * 0.38, table[name]) for place, name in enumerate(names) if name in table]
         errors = [[row.value - row.low for _, row in picked], [row.high - row.value for _, row in picked]]

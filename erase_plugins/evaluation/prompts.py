@@ -37,6 +37,18 @@ def find_axis(judge: Any, text: str) -> str:
     raise Unsupported(f"judge '{judge.id}' does not know '{text}'; it knows {known} ...; give --judge")
 
 
+def common_axis(judge: Any, erased: Sequence[str]) -> str:
+    """The axis on which the judge knows all of them.
+
+    Raises:
+        Unsupported: it does not know one, or they are of different kinds.
+    """
+    axes = {find_axis(judge, text) for text in erased}
+    if len(axes) > 1:
+        raise Unsupported(f"erased concepts of different kinds ({', '.join(sorted(axes))}) need one evaluation each")
+    return axes.pop()
+
+
 def quick_prompts(judge: Any, erased: Sequence[str], images: int, seed: int) -> dict[str, list[Prompt]]:
     """The four sets, ``images`` prompts each, the same for the same arguments.
 
@@ -49,10 +61,7 @@ def quick_prompts(judge: Any, erased: Sequence[str], images: int, seed: int) -> 
     Raises:
         Unsupported: the judge does not know a concept, or they are of different kinds.
     """
-    axes = {find_axis(judge, text) for text in erased}
-    if len(axes) > 1:
-        raise Unsupported(f"erased concepts of different kinds ({', '.join(sorted(axes))}) need one evaluation each")
-    builder = _Builder(judge.world(), list(erased), axes.pop(), random.Random(seed))
+    builder = _Builder(judge.world(), list(erased), common_axis(judge, erased), random.Random(seed))
     makers = {
         "target": builder.target, "synonym": builder.synonyms, "neighbour": builder.neighbours, "kept": builder.kept
     }  # fmt: skip
@@ -65,6 +74,20 @@ def quick_prompts(judge: Any, erased: Sequence[str], images: int, seed: int) -> 
             for index, (word, label) in enumerate(rows)
         ]
     return sets
+
+
+def worded_prompts(judge: Any, erased: Sequence[str], cells: Sequence[tuple[str, str]], seed: int) -> list[Prompt]:
+    """One prompt for each (words in the prompt, label to look for), phrased and seeded by its place in the list.
+
+    Raises:
+        Unsupported: as `quick_prompts`.
+    """
+    axis = common_axis(judge, erased)
+    builder = _Builder(judge.world(), list(erased), axis, random.Random(seed))
+    return [
+        builder.prompt(index, word, label, seed * 100_003 + len(SETS) * 10_007 + index)
+        for index, (word, label) in enumerate(cells)
+    ]
 
 
 class _Builder:

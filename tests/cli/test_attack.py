@@ -63,6 +63,16 @@ def test_attack_writes_shows_and_counts(erase, loaded, pizza_folder, tiny, tmp_p
     assert forced.data["erased"] == ["pizza"]
 
 
+def test_attack_and_model_may_stand_in_front(erase, loaded, pizza_folder, tiny, tmp_path):
+    ran = erase("attack", tiny, "pocket", pizza_folder, "--out", tmp_path / "a", "--json")
+    assert (ran.code, ran.data["attack"], ran.data["model"]) == (0, tiny, "pocket"), ran.err
+    short = erase("attack", tiny, pizza_folder, "--out", tmp_path / "b")
+    assert short.code == 2 and f"attack {tiny} needs a model and an artifact" in short.err
+    twice = erase("attack", tiny, "pocket", pizza_folder, "--model", "pocket", "--out", tmp_path / "b")
+    assert twice.code == 2 and "the model is named twice, in front and with --model; leave one out" in twice.err
+    assert not (tmp_path / "b").exists()
+
+
 def test_a_dry_run_touches_nothing(erase, pizza_folder, tmp_path):
     ran = erase("attack", pizza_folder, "--budget", "standard", "--out", tmp_path / "a", "--dry-run", "--json")
     assert ran.data["dry_run"] is True
