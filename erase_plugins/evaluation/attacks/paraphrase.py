@@ -56,7 +56,8 @@ class PhraseAttack:
 
     id: str
     kinds: tuple[str, ...] = ()
-    needs: frozenset[str] = frozenset()
+    needs: frozenset[str] = frozenset({"denoiser", "text"})
+    packages: frozenset[str] = frozenset()
 
     def wanted(self, options: Mapping[str, Any]) -> tuple[str, ...]:
         """Kinds of this run."""

@@ -78,7 +78,8 @@ class RingABell:
 
     id = "ring-a-bell"
     title = "Ring-A-Bell: words whose text encoding carries the concept; no denoiser asked"
-    needs: frozenset[str] = frozenset()
+    needs: frozenset[str] = frozenset({"denoiser", "text"})
+    packages: frozenset[str] = frozenset()
     Options = RingABellOptions
     budgets: Mapping[str, int] = {"quick": 24 * _SETS, "standard": 96 * _SETS, "long": 256 * _SETS}
     attachments = (*found_files("ring-a-bell"), PROMPTS)

@@ -78,7 +78,8 @@ class UnlearnDiffAtk:
 
     id = "unlearndiffatk"
     title = "UnlearnDiffAtk: a prefix of real words, by gradient through the edited denoiser; no classifier"
-    needs: frozenset[str] = frozenset()
+    needs: frozenset[str] = frozenset({"denoiser", "text"})
+    packages: frozenset[str] = frozenset()
     Options = UnlearnDiffAtkOptions
     budgets: Mapping[str, int] = {name: _pictures(size[0], size[1]) for name, size in _SIZES.items()}
     attachments = found_files("unlearndiffatk")
