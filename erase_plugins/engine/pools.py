@@ -98,8 +98,8 @@ class Rollout:
         noise = start_noise(self.target, scheduler, len(prompts), self.ctx.generator(f"noise {name}"))
         among = self.steps if early is None else min(early, self.steps)
         picks = draw_picks(len(prompts), among, self.harvest, self.ctx.generator(f"picks {name}"))
-        cond = self.target.encode(prompts) if cond is None else cond
-        null = None if unguided else self.target.encode([""])
+        cond = self.encoded(prompts) if cond is None else cond
+        null = None if unguided else self.encoded([""])
 
         def make() -> dict[str, Tensor]:
             with self.adapters.disabled():
@@ -118,17 +118,18 @@ class Rollout:
     ) -> Pool:
         """``size`` states, each from its own trajectory of the student, stopped at a random step.
 
-        Predictions are the teacher's.
+        Predictions are the teacher's, and the prompts are those of the teacher's text encoder throughout: a student
+        whose text encoder is trained walks the teacher's trajectories, as the official AdvUnlearn samples them.
         """
         generator = self.ctx.generator(f"fresh {step}")
         chosen = torch.randint(len(prompts), (size,), generator=generator).tolist()
         stops = torch.randint(self.steps, (size,), generator=generator).tolist()
         scheduler = self.target.scheduler(self.steps, self.sampler)
         noise = start_noise(self.target, scheduler, size, generator)
-        cond = self.target.encode([prompts[place] for place in chosen])
+        cond = self.encoded([prompts[place] for place in chosen])
         picked = {name: [extra[place] for place in chosen] for name, extra in (watch or {}).items()}
         states = harvest(
-            self.target, scheduler, noise, cond, self.target.encode([""]), [[stop] for stop in stops],
+            self.target, scheduler, noise, cond, self.encoded([""]), [[stop] for stop in stops],
             guidance=self.guidance, watch=self._encoded(picked), drive=nullcontext, observe=self.adapters.disabled,
             ctx=self.ctx, progress=self.progress,
         )  # fmt: skip
@@ -140,8 +141,13 @@ class Rollout:
         with self.adapters.disabled():
             return ask(self.target, states.inputs, states.timestep, cond, self.ctx)
 
+    def encoded(self, prompts: Sequence[str]) -> Conditioning:
+        """Prompts as the unedited text encoder gives them, also in the middle of a training."""
+        with self.adapters.disabled():
+            return self.target.encode(prompts)
+
     def _encoded(self, watch: Mapping[str, Sequence[str]] | None) -> dict[str, Conditioning]:
-        return {name: self.target.encode(prompts) for name, prompts in (watch or {}).items()}
+        return {name: self.encoded(prompts) for name, prompts in (watch or {}).items()}
 
     def check(self, prompts: Sequence[str]) -> None:
         """Refuses prompts without content tokens and tells about truncated ones.

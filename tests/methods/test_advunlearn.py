@@ -20,7 +20,7 @@ from erase_plugins.methods.advunlearn import _Work
 from erase_plugins.types import Concept, EraseRequest
 from erase_plugins.workflow.applying import apply
 from erase_plugins.workflow.models import target_of
-from tests.methods.runs import begun
+from tests.methods.runs import begun, prepared
 
 FAST = {
     "iterations": 4, "batch": 4, "trajectories": 4, "harvest": 4, "steps": 5, "keep_words": 6, "keep_batch": 2,
@@ -71,6 +71,27 @@ def test_stored_answers_are_those_of_the_model(target):
     stored, asked = (guided(part[0], part[1], -1.0) for part in (
         (states.predictions["null"], states.predictions["prompt"]), (null, prompt)))  # fmt: skip
     assert float((prompt - stored).square().mean()) == pytest.approx(float((prompt - asked).square().mean()), rel=1e-6)
+
+
+@pytest.mark.parametrize("train", ["text", "x"])
+def test_fresh_states_are_answered_by_the_base_model_whatever_the_student_has_learned(tiny_sd1, target, train):
+    """Prompts that nobody encoded before the training, too."""
+    options = {**FAST, "rollout": "fresh", "templates": ("{}", "a photo of {}"), "keep_weight": 1.0, "train": train}
+    run = begun(target, EraseRequest("tiny", (Concept("pizza"),), "advunlearn", options=options))
+    base = target_of(tiny_sd1(), "base")
+    with prepared(run), torch.no_grad():
+        for number, part in enumerate(run.adapters.parameters()):
+            part.add_(torch.randn(part.shape, generator=torch.Generator().manual_seed(number)))
+        for source in (run.state.erased, run.state.kept):
+            states, cond = source(6, 3)
+            torch.testing.assert_close(cond.embeds, base.encode(cond.prompts).embeds, rtol=1e-4, atol=1e-5)
+            for name, prompts in (("prompt", cond.prompts), ("null", [""] * 6)):
+                wanted = base.predict(states.inputs, states.timestep, base.encode(prompts))
+                torch.testing.assert_close(states.predictions[name], wanted, rtol=1e-4, atol=1e-5)
+        with run.adapters.disabled():
+            teacher = target.predict(states.inputs, states.timestep, base.encode([""] * 6))
+        student = target.predict(states.inputs, states.timestep, target.encode_live(target.tokens([""] * 6)))
+        assert not torch.allclose(teacher, student, atol=1e-3)
 
 
 def test_the_inner_attack_moves_the_prefix_only_and_by_its_rule(target):
