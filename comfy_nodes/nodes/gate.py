@@ -52,10 +52,10 @@ def gate(
         raise RequestError(f"low {low:g} must be below high {high:g}")
     with host.computing():
         target = ComfyTarget(model, clip)
-        recipe = GateRecipe(measure, words, 0.85, low, high)
+        recipe, erased = GateRecipe(measure, words, 0.85, low, high), edit.manifest.concepts
         made = solved(
-            model, clip, ("gate", names, recipe),
-            lambda: make_gate(target, [", ".join(names)], [names], recipe, RunContext("gate")),
+            model, clip, ("gate", names, recipe, repr([(concept.kind, concept.extra) for concept in erased])),
+            lambda: make_gate(target, [", ".join(names)], [names], erased, recipe, RunContext("gate")),
         )  # fmt: skip
         plain = behind_gate(lower_for(edit.edit, target), made)
         manifest = edit.manifest.changed(

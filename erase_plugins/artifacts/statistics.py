@@ -28,7 +28,7 @@ class Member:
         rows: (n, d) float32; None in a file of very many concepts, which keeps their sums only.
         guides: (n, d) float32, or None with ``rows``.
         weight: erase scale.
-        near: kept-vocabulary words that were left out because they mean the same.
+        near: kept-vocabulary words that were left out because they mean the same or are never kept next to its kind.
         facts: guide, aliases and other JSON-ready facts.
         extra: further tensors of the concept that its method solves with; kept in every file.
     """

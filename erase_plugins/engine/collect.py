@@ -145,7 +145,7 @@ def _member(concept: Concept, recipe: Recipe, target: Target, words: Vocabulary 
     cond = target.encode(phrases)
     for index in range(len(phrases)):
         check_phrase(cond, index)
-    near = words.near(cond, recipe.near) if words is not None else ()
+    near = words.not_kept(cond, recipe.near, [concept]) if words is not None else ()
     aliases: tuple[str, ...] = ()
     if recipe.aliases and words is not None:
         taken = {phrase.strip().lower() for phrase in phrases}

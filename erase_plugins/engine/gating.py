@@ -19,6 +19,7 @@ from erase_plugins.artifacts.gated import gate_addon
 from erase_plugins.engine.context import RunContext
 from erase_plugins.engine.vocabulary import Vocabulary, projection_gram
 from erase_plugins.families.base import Conditioning, Target
+from erase_plugins.types import Concept
 
 #: phrasings of the examples; the subject takes a random place, frequent words the others
 _FRAMES = (
@@ -51,14 +52,16 @@ class GateRecipe:
 
 
 def make_gate(
-    target: Target, concepts: Sequence[str], phrases: Sequence[Sequence[str]], recipe: GateRecipe, ctx: RunContext
-) -> AddOn:
+    target: Target, concepts: Sequence[str], phrases: Sequence[Sequence[str]], erased: Sequence[Concept],
+    recipe: GateRecipe, ctx: RunContext,
+) -> AddOn:  # fmt: skip
     """One gate per concept.
 
     Args:
         target: its text encoder is asked.
         concepts: texts of the concepts.
         phrases: for each concept the phrases that mean it.
+        erased: the concepts as asked; a probe does not learn to stay shut for words on the stop lists of their kinds.
         recipe: how.
         ctx: randomness, cancel, notes.
     """
@@ -70,7 +73,7 @@ def make_gate(
         )
     table = Vocabulary.of(target, recipe.words, projection_gram(target))
     others = _Others(target, table, ctx)
-    found = [others.detector(group, recipe.near) for group in phrases]
+    found = [others.detector(group, recipe.near, erased) for group in phrases]
     rows = [torch.stack([row for row, _ in found])[:, None].float()]
     offsets = [offset for _, offset in found]
     return gate_addon(
@@ -113,10 +116,11 @@ class _Others:
             self.ctx.step(0, 1)
         return torch.cat(rows)
 
-    def detector(self, phrases: Sequence[str], near: float) -> tuple[Tensor, float]:
+    def detector(self, phrases: Sequence[str], near: float, erased: Sequence[Concept]) -> tuple[Tensor, float]:
         """Row (dim,) and offset: about 1 for prompts that mean one of ``phrases``, about 0 for others."""
-        same = [word for word in self.table.near(self.target.encode(list(phrases)), near) if word not in phrases]
-        barred = {*same, *phrases, *(word for phrase in phrases for word in phrase.lower().split())}
+        cond = self.target.encode(list(phrases))
+        same = [word for word in self.table.near(cond, near) if word not in phrases]
+        barred = {*self.table.not_kept(cond, near, erased), *phrases, *(word for phrase in phrases for word in phrase.lower().split())}
         free = [word for word in self.table.words[: _FREQUENT + len(barred)] if word not in barred]
         subjects = [*phrases, *same]
         many = max(_POSITIVES // len(subjects), _FEWEST)

@@ -13,6 +13,7 @@ from erase_plugins.engine.retention import keep_words
 from erase_plugins.engine.vocabulary import meaning
 from erase_plugins.errors import RequestError
 from erase_plugins.families.base import Target
+from erase_plugins.types import Concept
 
 
 def own_priors(priors: Sequence[str], phrases: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -30,13 +31,15 @@ def own_priors(priors: Sequence[str], phrases: Sequence[str]) -> tuple[list[str]
 
 
 def chosen_priors(
-    target: Target, phrases: Sequence[str], named: Sequence[str], words: int, near: float, ctx: RunContext
-) -> list[str]:
+    target: Target, phrases: Sequence[str], concepts: Sequence[Concept], named: Sequence[str], words: int, near: float,
+    ctx: RunContext,
+) -> list[str]:  # fmt: skip
     """The named priors, or ``words`` words of the vocabulary, less those that name the target.
 
     Args:
         target: its text encoder is asked for words.
         phrases: names of the target.
+        concepts: the target, as asked.
         named: what the user named.
         words, near: see `keep_words`.
         ctx: randomness, and a note on what was left out.
@@ -44,7 +47,7 @@ def chosen_priors(
     Raises:
         RequestError: none is left.
     """
-    found = named or keep_words(target, phrases, words, near, ctx.generator("priors"))
+    found = named or keep_words(target, phrases, concepts, words, near, ctx.generator("priors"))
     priors, dropped = own_priors(found, phrases)
     if dropped:
         ctx.note(f"not used as priors, since they name the target: {', '.join(dropped[:8])}")

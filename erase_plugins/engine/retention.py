@@ -8,14 +8,16 @@ import torch
 
 from erase_plugins.engine.vocabulary import Vocabulary, projection_gram
 from erase_plugins.families.base import Target
+from erase_plugins.types import Concept
 
 #: the more frequent words that are drawn from
 POOL = 3000
 
 
 def keep_words(
-    target: Target, phrases: Sequence[str], count: int, near: float, generator: torch.Generator
-) -> tuple[str, ...]:
+    target: Target, phrases: Sequence[str], concepts: Sequence[Concept], count: int, near: float,
+    generator: torch.Generator,
+) -> tuple[str, ...]:  # fmt: skip
     """``count`` vocabulary words that mean something else than any of ``phrases``: half are the closest, half random.
 
     The closest are what over-erasure hits first; the random ones stand for everything else.
@@ -24,6 +26,7 @@ def keep_words(
         target: the model whose text encoder is asked.
         phrases: what is erased; words closer to it than ``near`` (see `Vocabulary.closeness`), and its own words, are
             left out: keeping a synonym would teach the concept back.
+        concepts: what is erased, as asked; the words on the stop lists of their kinds are left out.
         count: words wanted.
         near: closeness in 0..1.
         generator: draws the random half.
@@ -32,8 +35,9 @@ def keep_words(
         return ()
     table = Vocabulary.of(target, POOL, projection_gram(target))
     own = {word for phrase in phrases for word in phrase.lower().split()}
-    closest = table.near(target.encode(list(phrases)), -2.0)
-    barred = own | set(table.near(target.encode(list(phrases)), near))
+    cond = target.encode(list(phrases))
+    closest = table.near(cond, -2.0)
+    barred = own | set(table.not_kept(cond, near, concepts))
     free = [word for word in closest if word not in barred]
     half = (count + 1) // 2
     order = torch.randperm(max(len(free) - half, 0), generator=generator)[: count - half].tolist()

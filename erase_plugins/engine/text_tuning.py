@@ -15,6 +15,7 @@ from erase_plugins.engine.retention import POOL, keep_words
 from erase_plugins.engine.vocabulary import Vocabulary, projection_gram
 from erase_plugins.errors import RequestError, Unsupported
 from erase_plugins.families.base import ModuleRef, Target, TargetInfo
+from erase_plugins.types import EraseRequest
 
 #: scope -> (feed-forward layers, attention layers): "all" of them or the "last" one
 SCOPES = {
@@ -76,14 +77,15 @@ class HeldStates:
 
     @classmethod
     def of(
-        cls, target: Target, phrases: Sequence[str], preserve: Sequence[str], count: int, near: float,
+        cls, target: Target, phrases: Sequence[str], request: EraseRequest, count: int, near: float,
         templates: Sequence[str], ctx: RunContext,
     ) -> HeldStates:  # fmt: skip
         """The empty prompt, what the user named, and ``count`` vocabulary words that mean something else.
 
         Words stand in the templates, and in pairs, so that what describes a picture stays usable.
         """
-        words = keep_words(target, phrases, count, near, ctx.generator("keep words"))
+        words = keep_words(target, phrases, request.concepts, count, near, ctx.generator("keep words"))
+        preserve = request.preserve
         order = torch.randperm(len(words), generator=ctx.generator("keep pairs")).tolist()
         framed = [templates[place % len(templates)].format(word) for place, word in enumerate((*preserve, *words))]
         pairs = [f"a {words[other]} {word}" for word, other in zip(words, order, strict=True) if words[other] != word]

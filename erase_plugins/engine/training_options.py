@@ -118,7 +118,7 @@ class RolloutOptions(LoopOptions):
         if not self.kept(request):
             return []
         generator = rollout.ctx.generator("keep words")
-        words = keep_words(rollout.target, phrases, self.keep_words, self.near, generator)
+        words = keep_words(rollout.target, phrases, request.concepts, self.keep_words, self.near, generator)
         pairs: list[str] = []
         if request.concepts[0].kind == "style":
             half = (len(words) + 1) // 2

@@ -15,8 +15,10 @@ from torch import Tensor
 
 from erase_plugins.artifacts.ledger import gram_sum, pack, unpack
 from erase_plugins.engine import disk_cache
+from erase_plugins.engine.stop_words import stopped
 from erase_plugins.errors import RequestError, Unsupported
 from erase_plugins.families.base import Conditioning, Target
+from erase_plugins.types import Concept
 
 #: raised when the same rows give other facts
 _FORMAT = 2
@@ -98,6 +100,14 @@ class Vocabulary:
         best = self.closeness(cond).max(0).values
         order = torch.argsort(best, descending=True).tolist()
         return tuple(self.words[index] for index in order if float(best[index]) >= threshold)
+
+    def not_kept(self, cond: Conditioning, threshold: float, concepts: Sequence[Concept]) -> tuple[str, ...]:
+        """Words that must not be held in place while ``concepts`` are erased; all kept words are drawn past this.
+
+        Those at least as close to a prompt as ``threshold``, closest first, then the stop lists of the concepts' kinds.
+        """
+        close = self.near(cond, threshold)
+        return (*close, *sorted(stopped(self.words, concepts) - set(close)))
 
 
 def meaning(cond: Conditioning, tail: int = 0) -> Tensor:

@@ -184,8 +184,7 @@ class _Work:
             self.kept = self._source("keep", words) if words else None
         elif options.kept(request):
             self.held = HeldStates.of(
-                self.target, run.phrases, request.preserve, options.keep_words, options.near, options.templates,
-                self.ctx,
+                self.target, run.phrases, request, options.keep_words, options.near, options.templates, self.ctx,
             )  # fmt: skip
             self.held.prepare()
 

@@ -195,7 +195,7 @@ class _Work:
             return None
         erased = [phrase for some in self.phrases for phrase in some]
         held = HeldStates.of(
-            self.target, erased, request.preserve, options.keep_words, options.near, self.templates, self.ctx
+            self.target, erased, request, options.keep_words, options.near, self.templates, self.ctx
         )
         held.prepare()
         return held

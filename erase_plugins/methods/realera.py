@@ -189,7 +189,9 @@ def behind_gate(edit: Edit, run: TrainingRun) -> Edit:
         path = key.removesuffix(".weight")
         changes.setdefault(component, {})[path] = gated_lowrank(delta, [0] * delta.rank)
     for group in changes.values():
-        group[GATE] = make_gate(target, [name], [phrases], GateRecipe("probe", 1000, 0.9, 0.3, 0.6), run.ctx)
+        group[GATE] = make_gate(
+            target, [name], [phrases], run.request.concepts, GateRecipe("probe", 1000, 0.9, 0.3, 0.6), run.ctx
+        )
     return Edit(edit.family, changes)
 
 

@@ -147,7 +147,8 @@ class SPM(TrainedMethod):
 
         options, concepts = run.options, run.request.concepts
         phrases = [[concept.text, *concept.prompts] for concept in concepts]
-        gate = make_gate(run.target, [concept.text for concept in concepts], phrases, options.gates(), run.ctx)
+        names = [concept.text for concept in concepts]
+        gate = make_gate(run.target, names, phrases, concepts, options.gates(), run.ctx)
         prompts = ErasePrompts.of(run.request, options.templates, options.trajectories)
         watch = {"neutral": prompts.neutral} if any(prompts.neutral) else None
         pool = run.pool("erase", prompts.erased, watch)

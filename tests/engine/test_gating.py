@@ -11,7 +11,7 @@ from erase_plugins.runtime.gates import gate_table
 
 def gate_of(target, concepts, measure="probe", low=0.3, high=0.6, words=1000):
     recipe = GateRecipe(measure, words, 0.8, low, high)
-    return make_gate(target, concepts, [[text] for text in concepts], recipe, RunContext("spm"))
+    return make_gate(target, concepts, [[text] for text in concepts], [], recipe, RunContext("spm"))
 
 
 def opened(target, gate, prompts):

@@ -5,10 +5,11 @@ from __future__ import annotations
 import torch
 
 from erase_plugins.engine.retention import keep_words
+from erase_plugins.types import Concept
 
 
 def words(target, phrases, count=40, near=0.85, seed=0):
-    return keep_words(target, phrases, count, near, torch.Generator().manual_seed(seed))
+    return keep_words(target, phrases, [Concept("it")], count, near, torch.Generator().manual_seed(seed))
 
 
 def test_words_are_drawn_from_the_vocabulary_without_the_concept(pocket_target):

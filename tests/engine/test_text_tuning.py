@@ -9,6 +9,7 @@ from erase_plugins.engine.context import RunContext
 from erase_plugins.engine.text_tuning import HeldStates, same_meaning, text_refs
 from erase_plugins.engine.training_plan import trainable
 from erase_plugins.errors import RequestError
+from erase_plugins.types import Concept, EraseRequest
 from erase_plugins.workflow.models import target_of
 
 from .text_models import with_clip_l
@@ -40,7 +41,8 @@ def test_sdxl_leaves_out_what_its_context_does_not_pass(tiny_sdxl):
 
 
 def test_held_states_start_at_no_loss_and_see_a_change(target):
-    held = HeldStates.of(target, ["pizza"], ["hamburger"], 6, 0.8, ("a {}",), RunContext("t"))
+    request = EraseRequest("tiny", (Concept("pizza"),), "advunlearn", retain=("hamburger",))
+    held = HeldStates.of(target, ["pizza"], request, 6, 0.8, ("a {}",), RunContext("t"))
     held.prepare()
     assert held.prompts[:2] == ("", "hamburger")
     assert not any("pizza" in prompt for prompt in held.prompts)
