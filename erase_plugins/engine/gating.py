@@ -120,7 +120,11 @@ class _Others:
         """Row (dim,) and offset: about 1 for prompts that mean one of ``phrases``, about 0 for others."""
         cond = self.target.encode(list(phrases))
         same = [word for word in self.table.near(cond, near) if word not in phrases]
-        barred = {*self.table.not_kept(cond, near, erased), *phrases, *(word for phrase in phrases for word in phrase.lower().split())}
+        barred = {
+            *self.table.not_kept(cond, near, erased),
+            *phrases,
+            *(word for phrase in phrases for word in phrase.lower().split()),
+        }
         free = [word for word in self.table.words[: _FREQUENT + len(barred)] if word not in barred]
         subjects = [*phrases, *same]
         many = max(_POSITIVES // len(subjects), _FEWEST)

@@ -40,6 +40,7 @@ def stopped(words: Iterable[str], concepts: Sequence[Concept]) -> frozenset[str]
 
 def _own(concept: Concept) -> tuple[str, ...]:
     given = concept.extra.get("stop", ())
-    if isinstance(given, str) or not all(isinstance(entry, str) and entry.strip("* ") for entry in given):
+    words = isinstance(given, list | tuple) and all(isinstance(entry, str) and entry.strip("* ") for entry in given)
+    if not words:
         raise RequestError(f"'stop' of '{concept.name}' must be a list of words, such as ['word', 'stem*']")
     return tuple(entry.strip() for entry in given)

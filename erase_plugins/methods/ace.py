@@ -142,9 +142,7 @@ class ACE(TrainedMethod):
 
         options, target, ctx = run.options, run.target, run.ctx
         named = (*options.priors, *run.request.preserve)
-        priors = chosen_priors(
-            target, run.phrases, run.request.concepts, named, options.prior_words, options.near, ctx
-        )
+        priors = chosen_priors(target, run.phrases, run.request.concepts, named, options.prior_words, options.near, ctx)
         run.rollout.check(priors)
         scores = prior_scores(options.scores, target, run.phrases, priors)
         prompts = run.prompts()

@@ -194,9 +194,7 @@ class _Work:
         if options.keep_weight == 0:
             return None
         erased = [phrase for some in self.phrases for phrase in some]
-        held = HeldStates.of(
-            self.target, erased, request, options.keep_words, options.near, self.templates, self.ctx
-        )
+        held = HeldStates.of(self.target, erased, request, options.keep_words, options.near, self.templates, self.ctx)
         held.prepare()
         return held
 

@@ -46,7 +46,7 @@ def test_a_concept_brings_words_of_its_own():
     assert stopped([*COOL, "houses", "hot"], [Concept("villa", extra={"stop": ["house*", "boat"]})]) == {
         "house", "houses", "boat"
     }  # fmt: skip
-    for wrong in ("house", ["*"], [3]):
+    for wrong in ("house", ["*"], [3], 3):
         with pytest.raises(RequestError, match="list of words"):
             stopped(COOL, [Concept("villa", extra={"stop": wrong})])
 
