@@ -111,7 +111,7 @@ class Case:
     def request(self, **options: Any) -> EraseRequest:
         """The request, with single options replaced."""
         return EraseRequest(
-            model=self.model, concepts=(self.concept,), method=self.method.id, preserve=KEEP,
+            model=self.model, concepts=(self.concept,), method=self.method.id, preserve=self.keep,
             options={**self.options, **options},
         )  # fmt: skip
 
@@ -139,7 +139,7 @@ class Case:
         from erase_plugins.api import erase
 
         return erase(
-            self.target(), self.concept, self.method.id, keep=KEEP, options=self.options, out=out, **arguments
+            self.target(), self.concept, self.method.id, keep=self.keep, options=self.options, out=out, **arguments
         )  # fmt: skip
 
     @property

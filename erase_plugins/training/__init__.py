@@ -6,7 +6,7 @@
 
 from erase_plugins.engine.training_options import LoopOptions, RolloutOptions, TrainingOptions, WeightOptions
 from erase_plugins.training.labelled import LabelledMethod, LabelledOptions, logits_of
-from erase_plugins.training.labelled_data import Labelled
+from erase_plugins.families.labelled import Labelled
 from erase_plugins.training.method import Cost, TrainedMethod, TrainingRun
 from erase_plugins.training.staged import StagedMethod
 

@@ -12,7 +12,7 @@ from erase_plugins.engine.training_options import WeightOptions
 from erase_plugins.errors import RequestError
 from erase_plugins.families.capabilities import CLASSIFIER
 from erase_plugins.options import as_dict, option
-from erase_plugins.training.labelled_data import Labelled, both_sets, forgotten, names_of, stored
+from erase_plugins.families.labelled import Labelled, accuracy, both_sets, forgotten, names_of, stored
 from erase_plugins.training.method import TrainedMethod, TrainingRun
 from erase_plugins.types import EditPlan, EraseRequest
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from erase_plugins.artifacts.edit import Edit
     from erase_plugins.engine.loop import Schedule
-    from erase_plugins.families.base import Model, ModelSpec, ModuleRef
+    from erase_plugins.families.base import ModelSpec, ModuleRef
 
 #: cautious throughput in floating point operations per second, by device type
 _FLOPS = {"cpu": 3e10, "cuda": 3e13, "mps": 2e12}
@@ -157,25 +157,6 @@ class LabelledMethod(TrainedMethod):
 def labels_of(info: ModelSpec) -> tuple[str, ...]:
     """Labels of a classifier that is known by its configuration."""
     return names_of(info.configs[info.components(CLASSIFIER)[0]])
-
-
-def accuracy(model: Model, part: Labelled, batch: int = 256) -> float:
-    """Share of pictures whose most likely label is the right one."""
-    import torch
-
-    rows = torch.arange(len(part)).split(batch)
-    with torch.no_grad():
-        hits = sum(
-            int((model.classifier.logits(part.pictures[mine]).argmax(-1).cpu() == part.labels[mine]).sum())
-            for mine in rows
-        )
-    return hits / len(part)
-
-
-def harmonic(before: float, after: float, retain: float) -> float:
-    """H = 2 Acc_r Drop / (Acc_r + Drop) with Drop the loss of accuracy on what is forgotten; 0 if both are 0."""
-    drop = before - after
-    return 2 * retain * drop / (retain + drop) if retain + drop else 0.0
 
 
 def logits_of(run: TrainingRun, parts: Iterable[Labelled]) -> list[Tensor]:

@@ -1,4 +1,4 @@
-"""Pictures with labels for methods that train a classifier: those of a request, or those that lie beside the model.
+"""Pictures with labels: those of a request, those of a user's folder, or those that lie beside a classifier.
 
 A model folder may hold ``pictures.safetensors``: bytes ``train.pictures`` (n, channels, height, width) with
 ``train.labels`` (n,) to erase with, and ``test.pictures`` with ``test.labels`` to measure on. No torch at import.
@@ -16,7 +16,7 @@ from erase_plugins.errors import RequestError, UnknownName
 if TYPE_CHECKING:
     from torch import Generator, Tensor
 
-    from erase_plugins.families.base import Model
+    from erase_plugins.families.model import Model
     from erase_plugins.types import EraseRequest
 
 PICTURES = "pictures.safetensors"
@@ -166,6 +166,28 @@ def referred(model: Model, data: Any, label: str | int | None = None) -> Labelle
             raise RequestError(f"data '{data.name}': {Path(str(picture)).name} is no readable picture") from error
         numbers.append(class_number(name if label is None else label, labels, model.info.model))
     return Labelled(prepared(model, images), torch.tensor(numbers))
+
+
+def hits(model: Model, part: Labelled, batch: int = 256) -> Tensor:
+    """1 for each picture (n,) whose most likely label is the right one, else 0."""
+    import torch
+
+    with torch.no_grad():
+        return torch.cat([
+            (model.classifier.logits(part.pictures[rows]).argmax(-1).cpu() == part.labels[rows]).long()
+            for rows in torch.arange(len(part)).split(batch)
+        ])  # fmt: skip
+
+
+def accuracy(model: Model, part: Labelled) -> float:
+    """Share of pictures whose most likely label is the right one."""
+    return float(hits(model, part).double().mean())
+
+
+def harmonic(before: float, after: float, retain: float) -> float:
+    """H = 2 Acc_r Drop / (Acc_r + Drop) with Drop the loss of accuracy on what is forgotten; 0 if both are 0."""
+    drop = before - after
+    return 2 * retain * drop / (retain + drop) if retain + drop else 0.0
 
 
 def both_sets(model: Model, request: EraseRequest, share: float, generator: Generator) -> tuple[Labelled, Labelled]:
