@@ -43,5 +43,4 @@ BUILTIN_PLUGINS: tuple[str, ...] = (
     "erase_plugins.evaluation.attacks.probe",
     "erase_plugins.records.release",
     "erase_plugins.evaluation.classifier",
-    "erase_plugins.evaluation.weights",
 )

@@ -85,7 +85,7 @@ class LabelledMethod(TrainedMethod):
 
     needs: frozenset[str] = frozenset({CLASSIFIER})
     packages: frozenset[str] = frozenset({"transformers"})
-    kinds: frozenset[str] = frozenset({"class", "object", "person"})
+    kinds: frozenset[str] = frozenset({"class", "object", "person", "samples"})
     produces: frozenset[str] = frozenset({"lowrank", "dense", "bias"})
     reads_data = True
     group = "linear"
