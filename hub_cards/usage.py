@@ -72,9 +72,10 @@ def _other(manifest: Any, repo: str, requirement: str | None) -> str:
     if folder is not None and loader is not None:
         name = _model(manifest)
         ours = name == POCKET_CLASSIFIER  # which comes with this package
+        first = "import erase_plugins" if ours else f"from transformers import {loader}"
+        load = "erase_plugins.load" if ours else f"{loader}.from_pretrained"
         lines = (
-            f"from peft import PeftModel\n{'import erase_plugins' if ours else f'from transformers import {loader}'}\n\n"
-            f"model = {'erase_plugins.load' if ours else f'{loader}.from_pretrained'}({literal(name)})\n"
+            f"from peft import PeftModel\n{first}\n\nmodel = {load}({literal(name)})\n"
             f"model = PeftModel.from_pretrained(model, {literal(repo)}, subfolder={literal(folder)})"
         )
         parts.append(f"**peft**{'' if ours else ', nothing of ours needed'}:\n\n" + block(lines, "python"))

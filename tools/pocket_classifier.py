@@ -92,7 +92,9 @@ def drawn(seed: int, folder: Path) -> tuple[Tensor, Tensor]:
             f"a {style} {world.concepts[number].name} on a {rng.choice(world.backgrounds)} background"
             for number, style in asked
         ]
-        images = draw(load_pipeline(FOLDER / "model"), prompts, seed, lambda done, total: print(f"drawn {done}/{total}"))
+        images = draw(
+            load_pipeline(FOLDER / "model"), prompts, seed, lambda done, total: print(f"drawn {done}/{total}")
+        )
         seen = judge_images(*load_judge(FOLDER / "judge.safetensors"), images)
         good = [row for row, (number, _) in enumerate(asked) if seen[row]["concept"] == world.concepts[number].name]
         pictures = (images[good] * 255).round().byte().contiguous()

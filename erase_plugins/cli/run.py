@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -38,10 +37,10 @@ from erase_plugins.types import KINDS, DataRef, ForgetItem
 @click.option("--erase-file", type=click.Path(exists=True, dir_okay=False), help="Text file with one concept a line.")
 @click.option("--to", "anchor", metavar="TEXT", help="What the concepts become; the method chooses if left out.")
 @click.option("--keep", multiple=True, metavar="TEXT", help="What must stay as it is; repeat for several.")
-@click.option("--forget", "forgets", multiple=True, metavar="DATA",
-              help="Data to forget, for methods that read data: a folder, a .jsonl file or datasets:NAME; with one "
-                   "--erase, data of that; repeat for several.")  # fmt: skip
-@click.option("--retain", "retains", multiple=True, metavar="DATA", help="Data to retain, as for --forget.")
+@click.option("--forget", "forget", metavar="DATA",
+              help="Data of the only --erase, for methods that read data: a folder, a .jsonl file or datasets:NAME.",
+)  # fmt: skip
+@click.option("--retain", "retains", multiple=True, metavar="DATA", help="Data to retain, as for --forget; repeat.")
 @click.option("--kind", type=click.Choice(KINDS), default="object", show_default=True, help="Kind of the concepts.")
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Option of the method (see 'info METHOD').")
 @preset_option
@@ -56,7 +55,7 @@ from erase_plugins.types import KINDS, DataRef, ForgetItem
               help="Refuse concepts that the model does not know, as far as words and a judge can tell.")  # fmt: skip
 def command(
     method: str, model: str, revision: str | None, dtype: str, device: str, concepts: tuple[str, ...],
-    erase_file: str | None, anchor: str | None, keep: tuple[str, ...], forgets: tuple[str, ...],
+    erase_file: str | None, anchor: str | None, keep: tuple[str, ...], forget: str | None,
     retains: tuple[str, ...], kind: str, settings: tuple[str, ...],
     preset: str | None, family: str | None, seed: int, out: str, layouts: tuple[str, ...], dry_run: bool, resume: bool,
     force: bool, check: bool | None,
@@ -70,9 +69,9 @@ def command(
     options = parse_settings(settings)
     chosen = check_layouts(layouts)
     names = [*concepts, *lines_of(erase_file)]
-    if not names and not forgets:
+    if not names:
         raise RequestError("nothing to erase was named; add --erase TEXT, for example --erase pizza")
-    items = with_data(concepts_from(names, kind, anchor), forgets)
+    items = with_data(concepts_from(names, kind, anchor), forget)
     own = None if preset is None else load_preset(preset)
     found = find_model(model, revision, family)
     detected = found.family
@@ -85,8 +84,8 @@ def command(
     from erase_plugins.workflow.run import make_plan
 
     request = build_request(
-        model, method, items, keep=[*keep, *map(DataRef, retains)], options=options, preset=own, seed=seed, revision=revision,
-        family=family, dtype=dtype, device=device, out=folder,
+        model, method, items, keep=[*keep, *map(DataRef, retains)], options=options, preset=own, seed=seed,
+        revision=revision, family=family, dtype=dtype, device=device, out=folder,
     )  # fmt: skip
     plan = make_plan(request, found.info)
     _say_plan(plan, detected)
@@ -113,12 +112,17 @@ def lines_of(file: str | None) -> list[str]:
     return [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("#")]
 
 
-def with_data(items: list[ForgetItem], places: Sequence[str]) -> list[ForgetItem]:
-    """What is to be forgotten, with its data: one place belongs to the only named thing, others say what they hold."""
-    data = [DataRef(place) for place in places]
-    if len(items) == len(data) == 1:
-        return [replace(items[0], data=data[0])]
-    return [*items, *(ForgetItem(kind="samples", data=item) for item in data)]
+def with_data(items: list[ForgetItem], place: str | None) -> list[ForgetItem]:
+    """What is to be forgotten, with its data.
+
+    Raises:
+        RequestError: data of which nobody knows what it shows.
+    """
+    if place is None:
+        return items
+    if len(items) != 1:
+        raise RequestError(f"--forget is data of one --erase, and there are {len(items)}; erase one after the other")
+    return [replace(items[0], data=DataRef(place))]
 
 
 def _say_plan(plan: Any, family: Any) -> None:
@@ -219,7 +223,9 @@ def next_commands(
     """What a user types after a run; ``suite`` measures models that draw nothing."""
     given = ("--model", model)
     if not draws:
-        measure = quote("erase-plugins", "evaluate", folder, *given, "--suite", suite or "", "--out", f"{folder.name}-report")
+        measure = quote(
+            "erase-plugins", "evaluate", folder, *given, "--suite", suite or "", "--out", f"{folder.name}-report"
+        )
         return [*([measure] if suite else []), quote("erase-plugins", "inspect", folder)]
     return [
         quote("erase-plugins", "generate", folder, *given, "--prompt", f"a {concept}", "--out", "picture.png"),

@@ -53,8 +53,8 @@ class ClassifierSuite:
         mask = held.where(gone)
         if not gone or not bool(mask.any()) or bool(mask.all()):
             raise RequestError(
-                f"the pictures have {int(mask.sum())} of {len(mask)} with a label of {', '.join(subject.erased) or 'none'}; "
-                "give pictures of forgotten and of other classes (--set pictures=folder), or name them with --erased"
+                f"{int(mask.sum())} of {len(mask)} pictures have a label of {', '.join(subject.erased) or 'no class'}; give "
+                "some of forgotten and of other classes (--set pictures=folder), or name the classes with --erased"
             )
         seen = {}
         for name, state in (("base", "off"), ("edited", "on"), ("destroyed", "destroyed")):
@@ -72,7 +72,9 @@ class ClassifierSuite:
             label: tuple(float(seen[name][held.labels == number].float().mean()) for name in ("base", "edited"))
             for number, label in enumerate(labels) if bool((held.labels == number).any())
         }  # fmt: skip
-        title = f"{', '.join(subject.erased[:4])} forgotten by {', '.join(a.name for a in subject.artifacts) or 'nothing'}"
+        title = (
+            f"{', '.join(subject.erased[:4])} forgotten by {', '.join(a.name for a in subject.artifacts) or 'nothing'}"
+        )
         return EvalReport(
             suite=self.id, model=subject.model, rows=tuple(rows), artifacts=tuple(a.name for a in subject.artifacts),
             erased=tuple(subject.erased), strength=subject.strength, seeds=(ctx.seed,),

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from types import MappingProxyType
+from typing import Any
 
 from erase_plugins.families.model import ModuleRef
 from erase_plugins.families.source import MODEL
@@ -30,14 +31,14 @@ class ImageClassifiers(TransformersFamily):
         "Swinv2ForImageClassification", "ConvNextForImageClassification", "ConvNextV2ForImageClassification",
         "ResNetForImageClassification",
     )  # fmt: skip
-    roles: ClassVar[Any] = {"classifier": MODEL}
+    roles: Mapping[str, Any] = MappingProxyType({"classifier": MODEL})
     presets = ("pocket-classifier",)
-    groups: ClassVar[Any] = {
+    groups: Mapping[str, Any] = MappingProxyType({
         "ffn": lambda ref: _linear(ref) and _FFN.fullmatch(ref.path) is not None,
         "attention": lambda ref: _linear(ref) and ".attention." in ref.path,
         "head": lambda ref: _linear(ref) and "classifier" in ref.path.split(".", 1)[0],
         "linear": _linear,
-    }
+    })  # fmt: skip
 
     def profiles(self, configs: Mapping[str, Mapping[str, Any]]) -> tuple[str, ...]:
         config = configs[MODEL]

@@ -71,13 +71,15 @@ def class_number(name: str | int, labels: Sequence[str], model: str) -> int:
 
 
 def forgotten(request: EraseRequest, labels: Sequence[str], model: str) -> tuple[int, ...]:
-    """Numbers of the classes that a request names, in their order; those of items with data only are in the data.
+    """Numbers of the classes that a request names, in their order.
 
     Raises:
-        UnknownName, RequestError: no such label, all of them, or one that is kept as well.
+        UnknownName, RequestError: no such label, none, all of them, or one that is kept as well.
     """
     named = [item.label if item.label is not None else item.text for item in request.forget]
-    found = tuple(dict.fromkeys(class_number(name, labels, model) for name in named if str(name).strip()))
+    if not all(str(name).strip() for name in named):
+        raise RequestError(f"data to forget has no label of {model}; name the class that it shows")
+    found = tuple(dict.fromkeys(class_number(name, labels, model) for name in named))
     if len(found) == len(labels):
         raise RequestError(f"all {len(labels)} labels of {model} would be forgotten; leave at least one")
     kept = {class_number(text, labels, model) for text in request.preserve}
@@ -102,8 +104,10 @@ def stored(model: Model, split: str) -> Labelled | None:
         tensors = load_file(path)
         pictures, labels = tensors[f"{split}.pictures"], tensors[f"{split}.labels"].long()
     except (SafetensorError, KeyError) as error:
-        raise RequestError(f"'{PICTURES}' beside {model.info.model} has no readable {split} pictures: {error}") from error
-    if len(labels) != len(pictures) or len(labels) and int(labels.max()) >= len(model.classifier.labels):
+        raise RequestError(
+            f"'{PICTURES}' beside {model.info.model} has no readable {split} pictures: {error}"
+        ) from error
+    if len(labels) != len(pictures) or (len(labels) and int(labels.max()) >= len(model.classifier.labels)):
         raise RequestError(f"'{PICTURES}' beside {model.info.model} has labels that the model does not have")
     return Labelled(prepared(model, list(pictures.numpy())), labels)
 
@@ -131,7 +135,9 @@ def prepared(model: Model, pictures: Sequence[Any]) -> Tensor:
 
         with without_notices():
             processor = AutoImageProcessor.from_pretrained(place, local_files_only=True)
-            found: Tensor = processor(images=images, return_tensors="pt", input_data_format="channels_last").pixel_values
+            found: Tensor = processor(
+                images=images, return_tensors="pt", input_data_format="channels_last"
+            ).pixel_values
         return found
     sized = [
         item if item.shape[:2] == (height, width) else
@@ -204,31 +210,30 @@ def both_sets(model: Model, request: EraseRequest, share: float, generator: Gene
         RequestError: a class without pictures, no pictures to retain, or some to retain that are to be forgotten.
     """
     labels, name = model.classifier.labels, model.info.model
-    gone = forgotten(request, labels, name)
-    parts = [
-        referred(model, item.data, item.label if item.label is not None else item.text or None)
-        for item in request.forget if item.data is not None
-    ]  # fmt: skip
-    own = stored(model, "train")
-    bare = [number for item in request.forget if item.data is None
-            for number in (class_number(item.label if item.label is not None else item.text, labels, name),)]  # fmt: skip
-    for number in bare:
-        rows = own.where([number]) if own is not None else None
+    own, parts = stored(model, "train"), []
+    for item in request.forget:
+        named = item.label if item.label is not None else item.text
+        if item.data is not None:
+            parts.append(referred(model, item.data, named))
+            continue
+        number = class_number(named, labels, name)
+        rows = None if own is None else own.where([number])
         if own is None or rows is None or not bool(rows.any()):
             raise RequestError(
                 f"there are no pictures of '{labels[number]}' beside {name}; give some: "
                 f"ForgetItem(label='{labels[number]}', kind='class', data=DataRef('folder')), or --forget folder"
             )
         parts.append(own[rows])
-    forget = Labelled.joined(parts)
-    classes = {*gone, *(forget.labels.tolist() if not gone else ())}
+    forget, classes = Labelled.joined(parts), forgotten(request, labels, name)
     if request.retain_data:
         retain = Labelled.joined([referred(model, item) for item in request.retain_data])
         if strange := retain.where(classes).sum():
             raise RequestError(f"{int(strange)} pictures to retain have a label that is to be forgotten; take them out")
         return forget, retain
     if own is None:
-        raise RequestError(f"there are no pictures beside {name} to retain; give some: keep=[DataRef('folder')], or --retain folder")
+        raise RequestError(
+            f"there are no pictures beside {name} to retain; give some: keep=[DataRef('folder')], or --retain folder"
+        )
     kept = [class_number(text, labels, name) for text in request.preserve]
     return forget, _sampled(own[~own.where(classes)], share, kept, generator)
 

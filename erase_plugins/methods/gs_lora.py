@@ -113,7 +113,9 @@ class GSLoRA(LabelledMethod):
     title = "GS-LoRA (group-sparse LoRA)"
     paper = "https://arxiv.org/abs/2403.11530"
     citation = _CITATION
-    summary = "makes a classifier forget classes: LoRA on feed-forward layers, a bounded loss, a group lasso over blocks"
+    summary = (
+        "makes a classifier forget classes: LoRA on feed-forward layers, a bounded loss, a group lasso over blocks"
+    )
     produces = frozenset({"lowrank"})
     group = "ffn"
     Options = GSLoRAOptions

@@ -12,6 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from erase_plugins.families.capabilities import TEXT
 from erase_plugins.needs import lacks
 from erase_plugins.testing.models import fresh_pipeline, shared_pipeline
 from erase_plugins.types import Concept, EditPlan, EraseRequest
@@ -107,6 +108,11 @@ class Case:
     def supported(self) -> bool:
         """Whether the model offers what the method needs."""
         return not lacks(self.method, self.info)
+
+    @property
+    def keep(self) -> tuple[str, ...]:
+        """Prompts that must stay, for a model that reads prompts."""
+        return KEEP if TEXT in self.info.capabilities else ()
 
     def request(self, **options: Any) -> EraseRequest:
         """The request, with single options replaced."""

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from erase_plugins.engine.training_options import WeightOptions
 from erase_plugins.errors import RequestError
 from erase_plugins.families.capabilities import CLASSIFIER
-from erase_plugins.options import as_dict, option
 from erase_plugins.families.labelled import Labelled, accuracy, both_sets, forgotten, names_of, stored
+from erase_plugins.options import as_dict, option
 from erase_plugins.training.method import TrainedMethod, TrainingRun
 from erase_plugins.types import EditPlan, EraseRequest
 
@@ -85,7 +85,7 @@ class LabelledMethod(TrainedMethod):
 
     needs: frozenset[str] = frozenset({CLASSIFIER})
     packages: frozenset[str] = frozenset({"transformers"})
-    kinds: frozenset[str] = frozenset({"class", "object", "person", "samples"})
+    kinds: frozenset[str] = frozenset({"class", "object", "person"})
     produces: frozenset[str] = frozenset({"lowrank", "dense", "bias"})
     reads_data = True
     group = "linear"
@@ -103,16 +103,14 @@ class LabelledMethod(TrainedMethod):
     def settle(self, options: Any, request: EraseRequest, info: ModelSpec) -> Any:
         if anchored := [item.name for item in request.forget if item.anchor is not None]:
             raise RequestError(f"{self.id} forgets a class and takes no --to ({anchored[0]}); leave it out")
-        named = forgotten(request, labels_of(info), info.model)
-        if not named and not any(item.data is not None for item in request.forget):
-            raise RequestError(f"nothing to forget: name a label of {info.model}, or give data")
+        forgotten(request, labels_of(info), info.model)
         return options
 
     def plan(self, request: EraseRequest, info: ModelSpec) -> EditPlan:
         """The plan with its cost, from configuration alone."""
         from erase_plugins.engine.training_plan import place, trainable
 
-        options = self.resolved(request, info)
+        options = self.resolved(request, info)  # type: ignore[arg-type]  # a classifier has no latents
         refs, steps = self.modules(info, options), options.epochs * options.epoch_steps
         values, size = trainable(refs, options.lora_rank), sum(math.prod(ref.shape) for ref in info.refs)
         each = 2.0 * size * _positions(info)
