@@ -53,7 +53,7 @@ class ClassifierSuite:
         mask = held.where(gone)
         if not gone or not bool(mask.any()) or bool(mask.all()):
             raise RequestError(
-                f"{int(mask.sum())} of {len(mask)} pictures have a label of {', '.join(subject.erased) or 'no class'}; give "
+                f"{int(mask.sum())} of {len(mask)} pictures show {', '.join(subject.erased) or 'no class'}; give "
                 "some of forgotten and of other classes (--set pictures=folder), or name the classes with --erased"
             )
         seen = {}
