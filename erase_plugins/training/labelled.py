@@ -33,7 +33,7 @@ class LabelledOptions(WeightOptions):
 
     presets = "../presets/labelled.toml"
 
-    epochs: int = option(100, "epochs", low=1, high=100_000)
+    epochs: int = option(100, "how many epochs to train", low=1, high=100_000)
     epoch_steps: int = option(4, "batches of an epoch", low=1, high=100_000)
     batch: int = option(48, "pictures to retain of a step, and as many to forget", low=1, high=65_536)
     retain_share: float = option(

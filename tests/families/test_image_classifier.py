@@ -26,7 +26,11 @@ KINDS = {
     "SwinForImageClassification": ("SwinConfig", SWIN, 4),
     "Swinv2ForImageClassification": ("Swinv2Config", SWIN, 4),
     "ConvNextForImageClassification": ("ConvNextConfig", CONVS, 4),
-    "ResNetForImageClassification": ("ResNetConfig", {"embedding_size": 8, "hidden_sizes": [8, 16], "depths": [1, 1]}, 0),
+    "ResNetForImageClassification": (
+        "ResNetConfig",
+        {"embedding_size": 8, "hidden_sizes": [8, 16], "depths": [1, 1]},
+        0,
+    ),
 }
 
 

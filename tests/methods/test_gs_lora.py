@@ -140,7 +140,9 @@ def test_blocks_and_their_changes():
     assert block_of("vit.layers.11.mlp.fc1.weight") == "vit.layers.11"
     assert block_of("swin.encoder.layers.0.blocks.1.mlp.fc2") == "swin.encoder.layers.0.blocks.1"
     delta = LowRank(torch.tensor([[3.0]]), torch.tensor([[1.0]]))
-    assert change_norms([("a.0.x", delta), ("a.0.y", LowRank(torch.tensor([[4.0]]), torch.tensor([[1.0]])))]) == {"a.0": 5}
+    assert change_norms([("a.0.x", delta), ("a.0.y", LowRank(torch.tensor([[4.0]]), torch.tensor([[1.0]])))]) == {
+        "a.0": 5
+    }
 
 
 @pytest.mark.parametrize(
