@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from erase_plugins.errors import RequestError
-from erase_plugins.families.labelled import Labelled, class_number, harmonic, hits, referred, stored
+from erase_plugins.families.labelled import Labelled, harmonic, hits
+from erase_plugins.families.labelled_data import referred, stored
+from erase_plugins.families.labels import class_number
 from erase_plugins.hookspecs import hookimpl
 from erase_plugins.options import option
 from erase_plugins.types import Attachment, DataRef, EvalReport, EvalRow

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from erase_plugins.engine.training_options import WeightOptions
 from erase_plugins.errors import RequestError
 from erase_plugins.families.capabilities import CLASSIFIER
-from erase_plugins.families.labelled import Labelled, accuracy, both_sets, forgotten, names_of, stored
+from erase_plugins.families.labelled import Labelled, accuracy
+from erase_plugins.families.labelled_data import both_sets, stored
+from erase_plugins.families.labels import forgotten, names_of
 from erase_plugins.options import as_dict, option
 from erase_plugins.training.method import TrainedMethod, TrainingRun
 from erase_plugins.types import EditPlan, EraseRequest

@@ -16,7 +16,8 @@ from PIL import Image
 import erase_plugins as ep
 from erase_plugins.cli.main import cli
 from erase_plugins.errors import RequestError
-from erase_plugins.families.labelled import harmonic, stored
+from erase_plugins.families.labelled import harmonic
+from erase_plugins.families.labelled_data import stored
 from erase_plugins.families.source import pocket_folder
 from erase_plugins.types import EvalReport
 from erase_plugins.workflow.models import target_of

@@ -9,7 +9,8 @@ from PIL import Image
 
 import erase_plugins as ep
 from erase_plugins.errors import RequestError, UnknownName, Unsupported
-from erase_plugins.families.labelled import class_number, prepared, referred, stored
+from erase_plugins.families.labelled_data import prepared, referred, stored
+from erase_plugins.families.labels import class_number
 from erase_plugins.types import DataRef
 from erase_plugins.workflow.models import target_of
 from tests.classifiers import digits, save, vit
