@@ -147,7 +147,7 @@ def test_no_built_in_option_keeps_presets_in_the_code():
     assert left == []
     resolved = [item for options in built_in().values() for item in describe(options)]
     assert sum(bool(item.per) for item in resolved) == 223
-    assert len(resolved) == 424
+    assert len(resolved) == 441
 
 
 def test_help_and_import_read_no_preset():
