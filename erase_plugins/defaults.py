@@ -5,6 +5,7 @@ from __future__ import annotations
 BUILTIN_PLUGINS: tuple[str, ...] = (
     "erase_plugins.families.sd1",
     "erase_plugins.families.sdxl",
+    "erase_plugins.families.image_classifier",
     "erase_plugins.artifacts.layouts.patch",
     "erase_plugins.artifacts.layouts.context",
     "erase_plugins.artifacts.layouts.diffusers",
@@ -24,6 +25,7 @@ BUILTIN_PLUGINS: tuple[str, ...] = (
     "erase_plugins.methods.spm",
     "erase_plugins.methods.leco",
     "erase_plugins.methods.concept_ablation",
+    "erase_plugins.methods.gs_lora",
     "erase_plugins.pocket.judge",
     "erase_plugins.evaluation.clip_judge",
     "erase_plugins.evaluation.probe_judge",
@@ -40,4 +42,5 @@ BUILTIN_PLUGINS: tuple[str, ...] = (
     "erase_plugins.evaluation.attacks.noise",
     "erase_plugins.evaluation.attacks.probe",
     "erase_plugins.records.release",
+    "erase_plugins.evaluation.classifier",
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from erase_plugins.families.source import POCKET
+from erase_plugins.families.source import POCKET, POCKET_CLASSIFIER
 from hub_cards.escape import block, code, commands, flat, literal
 from hub_cards.gallery import choose_prompts
 
@@ -70,18 +70,21 @@ def _other(manifest: Any, repo: str, requirement: str | None) -> str:
     parts, loader = [], AUTO.get(task_of(manifest))
     folder = next((item.name.split("/")[0] for item in manifest.files if item.layout == "peft"), None)
     if folder is not None and loader is not None:
+        name = _model(manifest)
+        ours = name == POCKET_CLASSIFIER  # which comes with this package
+        first = "import erase_plugins" if ours else f"from transformers import {loader}"
+        load = "erase_plugins.load" if ours else f"{loader}.from_pretrained"
         lines = (
-            f"from peft import PeftModel\nfrom transformers import {loader}\n\n"
-            f"model = {loader}.from_pretrained({literal(_model(manifest))})\n"
+            f"from peft import PeftModel\n{first}\n\nmodel = {load}({literal(name)})\n"
             f"model = PeftModel.from_pretrained(model, {literal(repo)}, subfolder={literal(folder)})"
         )
-        parts.append("**peft**, nothing of ours needed:\n\n" + block(lines, "python"))
-    ours = (
+        parts.append(f"**peft**{'' if ours else ', nothing of ours needed'}:\n\n" + block(lines, "python"))
+    python = (
         f"import erase_plugins as ep\n\nmodel = ep.load({literal(_model(manifest))})\n"
         f"with ep.apply(model, {literal(f'hub:{repo}')}, strength={_weight(manifest):g}) as applied:\n"
         "    print(applied.report())"
     )
-    parts += [install(requirement), "**Python** (checks the files and the base first):\n\n" + block(ours, "python")]
+    parts += [install(requirement), "**Python** (checks the files and the base first):\n\n" + block(python, "python")]
     return "\n\n".join(parts)
 
 

@@ -6,7 +6,9 @@ import re
 from functools import partial
 from typing import Any
 
+from erase_plugins.families.capabilities import DENOISER
 from erase_plugins.manager import get_manager
+from erase_plugins.needs import fitting
 from erase_plugins.types import KINDS, Registered
 
 from .. import needs, registry
@@ -174,10 +176,18 @@ def method_spec(entry: Registered) -> NodeSpec:
     )
 
 
+def drawing_methods() -> tuple[Registered, ...]:
+    """Registered methods that fit a model that draws; those for classifiers and language models have no node."""
+    families = [entry.item for entry in get_manager().families() if DENOISER in entry.item.roles]
+    return tuple(
+        entry for entry in get_manager().methods() if hasattr(entry.item, "families") or fitting(entry.item, families)
+    )
+
+
 def method_specs() -> tuple[NodeSpec, ...]:
-    """Nodes of all registered methods; one that cannot be described is noted for the doctor."""
+    """Nodes of all registered methods that fit; one that cannot be described is noted for the doctor."""
     found: dict[str, NodeSpec] = {}
-    for entry in get_manager().methods():
+    for entry in drawing_methods():
         name = PREFIX + str(entry.item.id)
         try:
             spec = method_spec(entry)

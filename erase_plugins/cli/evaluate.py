@@ -192,6 +192,8 @@ def verdict(report: Any, artifacts: list[Any], model: str) -> tuple[str, list[st
     bad = sorted(metric for metric, light in lights.items() if light == "bad")
     if not bad:
         return ("good" if lights.get("target_rate") == "ok" else "fair"), []
+    if not report.judge:  # what a suite of its own measures, it explains in its warnings
+        return "poor", []
     from erase_plugins.cli.command import quote
 
     words = [part for text in report.erased[:3] for part in ("--erase", text)]

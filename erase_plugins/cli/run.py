@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from erase_plugins.cli.command import (
 from erase_plugins.cli.console import emit, hint, human_bytes, human_seconds, progress, say
 from erase_plugins.concept_text import concepts_from
 from erase_plugins.errors import RequestError
-from erase_plugins.types import KINDS
+from erase_plugins.types import KINDS, DataRef, ForgetItem
 
 
 @declare("run")
@@ -36,6 +37,10 @@ from erase_plugins.types import KINDS
 @click.option("--erase-file", type=click.Path(exists=True, dir_okay=False), help="Text file with one concept a line.")
 @click.option("--to", "anchor", metavar="TEXT", help="What the concepts become; the method chooses if left out.")
 @click.option("--keep", multiple=True, metavar="TEXT", help="What must stay as it is; repeat for several.")
+@click.option("--forget", "forget", metavar="DATA",
+              help="Data of the only --erase, for methods that read data: a folder, a .jsonl file or datasets:NAME.",
+)  # fmt: skip
+@click.option("--retain", "retains", multiple=True, metavar="DATA", help="Data to retain, as for --forget; repeat.")
 @click.option("--kind", type=click.Choice(KINDS), default="object", show_default=True, help="Kind of the concepts.")
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Option of the method (see 'info METHOD').")
 @preset_option
@@ -50,7 +55,8 @@ from erase_plugins.types import KINDS
               help="Refuse concepts that the model does not know, as far as words and a judge can tell.")  # fmt: skip
 def command(
     method: str, model: str, revision: str | None, dtype: str, device: str, concepts: tuple[str, ...],
-    erase_file: str | None, anchor: str | None, keep: tuple[str, ...], kind: str, settings: tuple[str, ...],
+    erase_file: str | None, anchor: str | None, keep: tuple[str, ...], forget: str | None,
+    retains: tuple[str, ...], kind: str, settings: tuple[str, ...],
     preset: str | None, family: str | None, seed: int, out: str, layouts: tuple[str, ...], dry_run: bool, resume: bool,
     force: bool, check: bool | None,
 ) -> None:  # fmt: skip
@@ -65,7 +71,7 @@ def command(
     names = [*concepts, *lines_of(erase_file)]
     if not names:
         raise RequestError("nothing to erase was named; add --erase TEXT, for example --erase pizza")
-    items = concepts_from(names, kind, anchor)
+    items = with_data(concepts_from(names, kind, anchor), forget)
     own = None if preset is None else load_preset(preset)
     found = find_model(model, revision, family)
     detected = found.family
@@ -78,8 +84,8 @@ def command(
     from erase_plugins.workflow.run import make_plan
 
     request = build_request(
-        model, method, items, keep=keep, options=options, preset=own, seed=seed, revision=revision,
-        family=family, dtype=dtype, device=device, out=folder,
+        model, method, items, keep=[*keep, *map(DataRef, retains)], options=options, preset=own, seed=seed,
+        revision=revision, family=family, dtype=dtype, device=device, out=folder,
     )  # fmt: skip
     plan = make_plan(request, found.info)
     _say_plan(plan, detected)
@@ -106,6 +112,19 @@ def lines_of(file: str | None) -> list[str]:
     return [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("#")]
 
 
+def with_data(items: list[ForgetItem], place: str | None) -> list[ForgetItem]:
+    """What is to be forgotten, with its data.
+
+    Raises:
+        RequestError: data of which nobody knows what it shows.
+    """
+    if place is None:
+        return items
+    if len(items) != 1:
+        raise RequestError(f"--forget is data of one --erase, and there are {len(items)}; erase one after the other")
+    return [replace(items[0], data=DataRef(place))]
+
+
 def _say_plan(plan: Any, family: Any) -> None:
     groups = sorted({name.partition(".")[0] for name in plan.modules})
     say(f"plan: {plan.request.method} on {len(plan.modules)} modules of {' and '.join(groups) or 'the model'}, "
@@ -125,7 +144,7 @@ def _execute(
     from erase_plugins.cli.command import load_target
     from erase_plugins.engine.context import cancel_on_interrupt
     from erase_plugins.engine.interrupted import check_resume
-    from erase_plugins.families.capabilities import DENOISER
+    from erase_plugins.families.capabilities import CLASSIFIER, DENOISER
 
     request = plan.request
     work = work_folder(folder)
@@ -150,7 +169,10 @@ def _execute(
     say(f"erased {names} in {human_seconds(seconds)}: "
         f"patched {patched} of {patched} modules, rank {manifest.rank}")  # fmt: skip
     say_saved(saved)
-    commands = next_commands(request.model, folder, manifest.erased[0], DENOISER in target.info.capabilities)
+    commands = next_commands(
+        request.model, folder, manifest.erased[0], DENOISER in target.info.capabilities,
+        "classifier" if CLASSIFIER in target.info.capabilities else None,
+    )  # fmt: skip
     say("next:")
     for line in commands:
         say(f"  {line}")
@@ -195,11 +217,16 @@ def _verify(target: Any, artifact: Any) -> int:
         return applied.patched
 
 
-def next_commands(model: str, folder: Path, concept: str, draws: bool = True) -> list[str]:
-    """What a user types after a run."""
+def next_commands(
+    model: str, folder: Path, concept: str, draws: bool = True, suite: str | None = None
+) -> list[str]:  # fmt: skip
+    """What a user types after a run; ``suite`` measures models that draw nothing."""
     given = ("--model", model)
     if not draws:
-        return [quote("erase-plugins", "inspect", folder)]
+        measure = quote(
+            "erase-plugins", "evaluate", folder, *given, "--suite", suite or "", "--out", f"{folder.name}-report"
+        )
+        return [*([measure] if suite else []), quote("erase-plugins", "inspect", folder)]
     return [
         quote("erase-plugins", "generate", folder, *given, "--prompt", f"a {concept}", "--out", "picture.png"),
         quote("erase-plugins", "evaluate", folder, *given, "--suite", "quick", "--out", f"{folder.name}-report"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +82,34 @@ def variant_chart(
     axes.set_xlabel("share of pictures, with 95 % intervals")
     axes.set_title(title, fontsize=10)
     axes.legend(fontsize=8, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.08))
+    figure.savefig(path, format="png", dpi=120, metadata={"Software": STAMP})
+    return path
+
+
+def class_chart(accuracies: Mapping[str, tuple[float, float]], path: Path, title: str = "") -> Path:
+    """Two bars per class: accuracy before and after.
+
+    Args:
+        accuracies: class -> shares before and after, in the order of the bars.
+        path: PNG to write.
+        title: line on top.
+
+    Raises:
+        MissingExtra: matplotlib is not installed.
+    """
+    figure_class, canvas = _matplotlib()
+    figure = figure_class(figsize=(6.5, 1.6 + 0.34 * len(accuracies)), layout="constrained")
+    canvas(figure)
+    axes = figure.add_subplot()
+    for side, (label, colour) in enumerate((("before", "#7f8c8d"), ("after", "#c0392b"))):
+        places = [place + (side - 0.5) * 0.38 for place in range(len(accuracies))]
+        axes.barh(places, [pair[side] for pair in accuracies.values()], 0.36, label=label, color=colour)
+    axes.set_yticks(range(len(accuracies)), list(accuracies))
+    axes.invert_yaxis()
+    axes.set_xlim(0, 1.05)
+    axes.set_xlabel("share of pictures that get the right label")
+    axes.set_title(title, fontsize=10)
+    axes.legend(fontsize=8, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.12))
     figure.savefig(path, format="png", dpi=120, metadata={"Software": STAMP})
     return path
 

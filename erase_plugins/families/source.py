@@ -10,7 +10,7 @@ from typing import Any
 
 from erase_plugins.errors import HubError, RequestError, Unsupported
 
-POCKET = "pocket"
+POCKET, POCKET_CLASSIFIER = "pocket", "pocket-classifier"
 #: the only part of a model that is no pipeline
 MODEL = "model"
 _INDEX, _CONFIG = "model_index.json", "config.json"
@@ -40,9 +40,9 @@ def public_name(model: str) -> str:
     return plain.rsplit("/", 1)[-1] if local else model
 
 
-def pocket_folder() -> Path:
-    """Folder of the embedded model."""
-    return Path(__file__).resolve().parent.parent / "pocket" / "model"
+def pocket_folder(model: str = POCKET) -> Path:
+    """Folder of an embedded model: ``pocket`` draws, ``pocket-classifier`` tells what is drawn."""
+    return Path(__file__).resolve().parent.parent / "pocket" / ("model" if model == POCKET else "classifier")
 
 
 def find_source(model: str, revision: str | None = None) -> Source:
@@ -52,8 +52,8 @@ def find_source(model: str, revision: str | None = None) -> Source:
         RequestError: nothing there.
         HubError: the Hub cannot be asked, or does not know the repository.
     """
-    if model == POCKET:
-        return _folder_source(pocket_folder(), POCKET)
+    if model in (POCKET, POCKET_CLASSIFIER):
+        return _folder_source(pocket_folder(model), model)
     path = Path(model)
     if path.is_dir():
         return _folder_source(path, path.name)
@@ -61,7 +61,8 @@ def find_source(model: str, revision: str | None = None) -> Source:
         return _file_source(path)
     if path.suffix in (".safetensors", ".ckpt") or model.count("/") != 1 or model.startswith((".", "/", "~")):
         raise RequestError(
-            f"no model at '{path.name}'; give 'pocket', a model folder of diffusers or transformers, or a Hub id"
+            f"no model at '{path.name}'; give 'pocket', 'pocket-classifier', a model folder of diffusers or "
+            "transformers, or a Hub id"
         )
     return _hub_source(model, revision)
 
@@ -136,7 +137,7 @@ def resolved_revision(model: str, revision: str | None = None) -> str | None:
 
     A branch moves on; the commit says for good which weights were used.
     """
-    if model == POCKET or public_name(model) != model or model.count("/") != 1:
+    if model in (POCKET, POCKET_CLASSIFIER) or public_name(model) != model or model.count("/") != 1:
         return revision
     from huggingface_hub import try_to_load_from_cache
 

@@ -12,6 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from erase_plugins.families.capabilities import TEXT
 from erase_plugins.needs import lacks
 from erase_plugins.testing.models import fresh_pipeline, shared_pipeline
 from erase_plugins.types import Concept, EditPlan, EraseRequest
@@ -108,10 +109,15 @@ class Case:
         """Whether the model offers what the method needs."""
         return not lacks(self.method, self.info)
 
+    @property
+    def keep(self) -> tuple[str, ...]:
+        """Prompts that must stay, for a model that reads prompts."""
+        return KEEP if TEXT in self.info.capabilities else ()
+
     def request(self, **options: Any) -> EraseRequest:
         """The request, with single options replaced."""
         return EraseRequest(
-            model=self.model, concepts=(self.concept,), method=self.method.id, preserve=KEEP,
+            model=self.model, concepts=(self.concept,), method=self.method.id, preserve=self.keep,
             options={**self.options, **options},
         )  # fmt: skip
 
@@ -139,7 +145,7 @@ class Case:
         from erase_plugins.api import erase
 
         return erase(
-            self.target(), self.concept, self.method.id, keep=KEEP, options=self.options, out=out, **arguments
+            self.target(), self.concept, self.method.id, keep=self.keep, options=self.options, out=out, **arguments
         )  # fmt: skip
 
     @property

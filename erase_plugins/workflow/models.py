@@ -13,16 +13,20 @@ from erase_plugins.workflow.found import FoundModel
 if TYPE_CHECKING:
     from erase_plugins.families.model import Model
 
+#: the package of the built-in families
+OURS = "erase-plugins"
+
 
 def find_family(source: Source, wanted: str | None = None) -> Any:
-    """The family that recognises the source.
+    """The family that recognises the source; one of another package goes before ours.
 
     Raises:
         RequestError: ``wanted`` differs from the detected family.
         Unsupported: no registered family recognises it.
     """
     manager = get_manager()
-    found = [entry.item for entry in manager.families() if entry.item.detect(source.configs)]
+    entries = [entry for entry in manager.families() if entry.item.detect(source.configs)]
+    found = [entry.item for entry in sorted(entries, key=lambda entry: entry.package == OURS)]
     if wanted is not None:
         asked = manager.family(wanted)
         if asked not in found:

@@ -16,7 +16,7 @@ from erase_plugins.manager import get_manager
 from erase_plugins.options import describe, option
 from erase_plugins.types import Registered
 
-ENTRIES = get_manager().methods()
+ENTRIES = methods.drawing_methods()
 #: inputs of every generated node; entries may be added at the end, never renamed or removed
 FROZEN = [
     "erase", "kind", "strength", "keep", "seed", "checkpoint", "any_base", "preview_every", "model", "clip", "vae",
@@ -66,7 +66,9 @@ def test_a_broken_method_costs_its_own_node(monkeypatch):
         data: bytes = option(b"", "raw bytes")
 
     entries = (entry("fine"), entry("broken", Broken), entry("two-one"), entry("two_one"))
-    monkeypatch.setattr(methods, "get_manager", lambda: SimpleNamespace(methods=lambda: entries))
+    monkeypatch.setattr(
+        methods, "get_manager", lambda: SimpleNamespace(methods=lambda: entries, families=get_manager().families)
+    )
     monkeypatch.setattr(registry, "FAILURES", {})
     assert [spec.id for spec in methods.method_specs()] == ["EraseMethodFine", "EraseMethodTwoOne"]
     assert registry.FAILURES["EraseMethodbroken"].startswith("some-package: TypeError: option data is of type bytes")

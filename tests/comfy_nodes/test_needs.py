@@ -11,14 +11,13 @@ import pytest
 import erase_plugins as ep
 from comfy_nodes import NODE_CLASS_MAPPINGS, needs
 from comfy_nodes.nodes import doctor
-from comfy_nodes.nodes.methods import node_id
+from comfy_nodes.nodes.methods import drawing_methods, node_id
 from erase_plugins import extras
 from erase_plugins.errors import Unsupported
 from erase_plugins.families import schedulers
-from erase_plugins.manager import get_manager
 from erase_plugins.needs import packages_of
 
-METHODS = {entry.item.id: entry.item for entry in get_manager().methods() if entry.package == "erase-plugins"}
+METHODS = {entry.item.id: entry.item for entry in drawing_methods() if entry.package == "erase-plugins"}
 CLOSED = ("rece", "uce")
 
 

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from erase_plugins.manager import get_manager
+from comfy_nodes.nodes.methods import drawing_methods
 
 pytestmark = [pytest.mark.comfy, pytest.mark.slow]
 
@@ -89,7 +89,7 @@ def test_a_checkpoint_alone_makes_the_edit_and_the_outputs_say_what_is_missing(n
     assert numbers["put"] > 0.01
 
 
-@pytest.mark.parametrize("method", [entry.item.id for entry in get_manager().methods()])
+@pytest.mark.parametrize("method", [entry.item.id for entry in drawing_methods()])
 def test_every_method_runs_on_the_connected_model(numbers, method):
     assert re.search(r"patched (\d+) of \1 modules", numbers["methods"][method]), numbers["methods"][method]
 

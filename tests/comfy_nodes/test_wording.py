@@ -8,11 +8,11 @@ import re
 import pytest
 
 from comfy_nodes.classic import node_class
+from comfy_nodes.nodes.methods import drawing_methods
 from comfy_nodes.option_inputs import option_inputs
 from comfy_nodes.spec import NodeSpec
 from comfy_nodes.wording import in_the_graph
 from erase_plugins.errors import RequestError
-from erase_plugins.manager import get_manager
 from tests.comfy_nodes.conftest import ROOT
 
 FLAG = re.compile(r"(?<![\w-])--[a-z]")
@@ -72,6 +72,6 @@ def test_errors_pass_the_border_with_their_class_and_cause():
     assert isinstance(caught.value.__cause__, KeyError)
 
 
-@pytest.mark.parametrize("entry", get_manager().methods(), ids=lambda entry: entry.item.id)
+@pytest.mark.parametrize("entry", drawing_methods(), ids=lambda entry: entry.item.id)
 def test_tooltips_of_options_name_no_option_of_the_command_line(entry):
     assert [item.tooltip for item in option_inputs(entry.item.Options, ()) if FLAG.search(item.tooltip)] == []

@@ -131,12 +131,11 @@ def node_runs(case: Case, node: Any, vae: Any) -> None:
 
 def every_method(case: Case, nodes: dict[str, Any]) -> None:
     """Every registered method on the connected model, as short as its contract allows."""
-    from comfy_nodes.nodes.methods import node_id
-    from erase_plugins.manager import get_manager
+    from comfy_nodes.nodes.methods import drawing_methods, node_id
 
     hook(lambda *_: None)
     NUMBERS["methods"] = {}
-    for entry in get_manager().methods():
+    for entry in drawing_methods():
         method = entry.item
         short = {
             name: ", ".join(map(str, value))

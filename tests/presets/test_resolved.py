@@ -15,6 +15,7 @@ import pytest
 
 from erase_plugins.errors import EraseError
 from erase_plugins.manager import get_manager
+from erase_plugins.needs import needs_of
 from erase_plugins.types import Concept, EraseRequest
 from erase_plugins.workflow.models import find_model
 from erase_plugins.workflow.run import make_plan
@@ -56,7 +57,7 @@ def cases() -> list[tuple[str, str, str]]:
     """(method, model, kind with what was given)."""
     found = []
     for entry in get_manager().methods():
-        if entry.package == "erase-plugins":
+        if entry.package == "erase-plugins" and "classifier" not in needs_of(entry.item):
             names = [
                 name for name, given in GIVEN.items() if set(given) <= set(entry.item.Options.__dataclass_fields__)
             ]

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from erase_plugins.errors import Unsupported
-from erase_plugins.testing.case import KEEP, Case, scratch
+from erase_plugins.testing.case import Case, scratch
 from erase_plugins.testing.checks import STOCK_READER, check, layout_check, refused, stock_reader
 from erase_plugins.testing.checks.applying import TOLERANCE, applied_predictions, closeness
 from erase_plugins.testing.observe import files_below, predictions
@@ -127,7 +127,7 @@ def manifest_round_trip(case: Case) -> None:
     assert not private, "the manifest holds a path of this machine"
     assert manifest.method["id"] == case.method.id
     assert manifest.erased == (case.concept.text,)
-    assert tuple(manifest.preserve) == KEEP
+    assert tuple(manifest.preserve) == case.keep
     assert set(manifest.options) == set(case.plan().options)
     assert set(manifest.base["fingerprint"]) == set(case.target().fingerprint())
     assert set(manifest.kinds) == set(case.artifact.edit.kinds)

@@ -1,0 +1,164 @@
+"""Where pictures with labels come from: a request, a user's folder, or a file that lies beside a classifier.
+
+A model folder may hold ``pictures.safetensors``: bytes ``train.pictures`` (n, channels, height, width) with
+``train.labels`` (n,) to erase with, and ``test.pictures`` with ``test.labels`` to measure on. No torch at import.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from erase_plugins.errors import RequestError
+from erase_plugins.families.labelled import Labelled
+from erase_plugins.families.labels import class_number, forgotten
+
+if TYPE_CHECKING:
+    from torch import Generator, Tensor
+
+    from erase_plugins.families.model import Model
+    from erase_plugins.types import EraseRequest
+
+PICTURES = "pictures.safetensors"
+
+
+def stored(model: Model, split: str) -> Labelled | None:
+    """The pictures beside a model, None if there are none.
+
+    Raises:
+        RequestError: the file is damaged, or does not fit the model.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    path = Path(str(getattr(model.host, "name_or_path", "") or "-")) / PICTURES
+    if not path.is_file():
+        return None
+    try:
+        tensors = load_file(path)
+        pictures, labels = tensors[f"{split}.pictures"], tensors[f"{split}.labels"].long()
+    except (SafetensorError, KeyError) as error:
+        raise RequestError(
+            f"'{PICTURES}' beside {model.info.model} has no readable {split} pictures: {error}"
+        ) from error
+    if len(labels) != len(pictures) or (len(labels) and int(labels.max()) >= len(model.classifier.labels)):
+        raise RequestError(f"'{PICTURES}' beside {model.info.model} has labels that the model does not have")
+    return Labelled(prepared(model, list(pictures.numpy())), labels)
+
+
+def prepared(model: Model, pictures: Sequence[Any]) -> Tensor:
+    """Pictures (PIL, or byte arrays with channels first) as the network takes them.
+
+    By the image processor beside the model; without one resized, and scaled to -1..1.
+    """
+    import numpy as np
+    import torch
+    from PIL import Image
+
+    from erase_plugins.families.notices import without_notices
+
+    channels, height, width = model.classifier.input_shape
+    images = [
+        np.asarray(item.convert("RGB" if channels == 3 else "L")) if isinstance(item, Image.Image) else
+        np.moveaxis(item, 0, -1) for item in pictures
+    ]  # fmt: skip
+    images = [item[..., None] if item.ndim == 2 else item for item in images]
+    place = Path(str(getattr(model.host, "name_or_path", "") or "-"))
+    if (place / "preprocessor_config.json").is_file():
+        from transformers import AutoImageProcessor
+
+        with without_notices():
+            processor = AutoImageProcessor.from_pretrained(place, local_files_only=True)
+            found: Tensor = processor(
+                images=images, return_tensors="pt", input_data_format="channels_last"
+            ).pixel_values
+        return found
+    sized = [
+        item if item.shape[:2] == (height, width) else
+        np.asarray(Image.fromarray(item.squeeze()).resize((width, height))).reshape(height, width, channels)
+        for item in images
+    ]  # fmt: skip
+    return torch.from_numpy(np.stack(sized)).permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
+def referred(model: Model, data: Any, label: str | int | None = None) -> Labelled:
+    """Pictures of a `DataRef`: a folder (with one folder per label), or rows with "image" or "path", and "label".
+
+    Args:
+        model: whose labels they have.
+        data: the reference.
+        label: of all of them; None reads it from the rows.
+
+    Raises:
+        RequestError, UnknownName: a file is no picture, or a label is none of the model.
+    """
+    import torch
+    from PIL import Image, UnidentifiedImageError
+
+    labels, images, numbers = model.classifier.labels, [], []
+    for row in data.rows():
+        picture, name = row.get("image", row.get("path")), row.get("label", "")
+        if label is None and name == "":
+            raise RequestError(f"data '{data.name}' has pictures without a label; sort them into one folder per label")
+        try:
+            images.append(picture.copy() if isinstance(picture, Image.Image) else Image.open(picture).convert("RGB"))
+        except (OSError, UnidentifiedImageError, AttributeError) as error:
+            raise RequestError(f"data '{data.name}': {Path(str(picture)).name} is no readable picture") from error
+        numbers.append(class_number(name if label is None else label, labels, model.info.model))
+    return Labelled(prepared(model, images), torch.tensor(numbers))
+
+
+def both_sets(model: Model, request: EraseRequest, share: float, generator: Generator) -> tuple[Labelled, Labelled]:
+    """Pictures to forget and to retain.
+
+    Those of the request's data; for what has none, those beside the model.
+
+    Args:
+        model, request: what is asked, of which model.
+        share: of the pictures beside the model that are retained, at least one of each class and all of kept ones.
+        generator: picks them.
+
+    Raises:
+        RequestError: a class without pictures, no pictures to retain, or some to retain that are to be forgotten.
+    """
+    labels, name = model.classifier.labels, model.info.model
+    own, parts = stored(model, "train"), []
+    for item in request.forget:
+        named = item.label if item.label is not None else item.text
+        if item.data is not None:
+            parts.append(referred(model, item.data, named))
+            continue
+        number = class_number(named, labels, name)
+        rows = None if own is None else own.where([number])
+        if own is None or rows is None or not bool(rows.any()):
+            raise RequestError(
+                f"there are no pictures of '{labels[number]}' beside {name}; give some: "
+                f"ForgetItem(label='{labels[number]}', kind='class', data=DataRef('folder')), or --forget folder"
+            )
+        parts.append(own[rows])
+    forget, classes = Labelled.joined(parts), forgotten(request, labels, name)
+    if request.retain_data:
+        retain = Labelled.joined([referred(model, item) for item in request.retain_data])
+        if strange := retain.where(classes).sum():
+            raise RequestError(f"{int(strange)} pictures to retain have a label that is to be forgotten; take them out")
+        return forget, retain
+    if own is None:
+        raise RequestError(
+            f"there are no pictures beside {name} to retain; give some: keep=[DataRef('folder')], or --retain folder"
+        )
+    kept = [class_number(text, labels, name) for text in request.preserve]
+    return forget, _sampled(own[~own.where(classes)], share, kept, generator)
+
+
+def _sampled(pool: Labelled, share: float, kept: Sequence[int], generator: Generator) -> Labelled:
+    import torch
+
+    order = torch.randperm(len(pool), generator=generator)
+    rows: list[int] = []
+    for number in pool.labels.unique().tolist():
+        mine = order[pool.labels[order] == number].tolist()
+        rows += mine if number in kept else mine[: max(1, round(share * len(mine)))]
+    if not rows:
+        raise RequestError("no pictures are left to retain; give some with other labels")
+    return pool[torch.tensor(sorted(rows))]

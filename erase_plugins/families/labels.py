@@ -1,0 +1,50 @@
+"""Labels of classifiers: the class that a name means, and the classes that a request forgets. No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from erase_plugins.errors import RequestError, UnknownName
+
+if TYPE_CHECKING:
+    from erase_plugins.types import EraseRequest
+
+
+def names_of(configs: Mapping[str, Any]) -> tuple[str, ...]:
+    """Labels of a classifier from its configuration, in the order of the logits."""
+    names = configs.get("id2label") or {}
+    return tuple(str(names[number]) for number in sorted(names, key=int))
+
+
+def class_number(name: str | int, labels: Sequence[str], model: str) -> int:
+    """Number of a class that is named by its label, one of its label's names between commas, or its number.
+
+    Raises:
+        UnknownName: there is no such label; the nearest are named.
+    """
+    wanted = str(name).strip().lower()
+    for number, label in enumerate(labels):
+        if wanted in (label.lower(), *(part.strip().lower() for part in label.split(","))):
+            return number
+    if wanted.isdecimal() and int(wanted) < len(labels):
+        return int(wanted)
+    raise UnknownName(f"label of {model}", str(name), labels)
+
+
+def forgotten(request: EraseRequest, labels: Sequence[str], model: str) -> tuple[int, ...]:
+    """Numbers of the classes that a request names, in their order.
+
+    Raises:
+        UnknownName, RequestError: no such label, none, all of them, or one that is kept as well.
+    """
+    named = [item.label if item.label is not None else item.text for item in request.forget]
+    if not all(str(name).strip() for name in named):
+        raise RequestError(f"data to forget has no label of {model}; name the class that it shows")
+    found = tuple(dict.fromkeys(class_number(name, labels, model) for name in named))
+    if len(found) == len(labels):
+        raise RequestError(f"all {len(labels)} labels of {model} would be forgotten; leave at least one")
+    kept = {class_number(text, labels, model) for text in request.preserve}
+    if both := [labels[number] for number in found if number in kept]:
+        raise RequestError(f"both erased and kept: {', '.join(both)}; take it out of one list")
+    return found

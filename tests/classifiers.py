@@ -1,0 +1,65 @@
+"""A small vision transformer that reads scikit-learn's digits, with its pictures beside it, for tests."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+
+NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+
+
+def digits() -> dict[str, torch.Tensor]:
+    """Bytes (n, 1, 8, 8) and classes of two fixed halves, 80 and 20 percent."""
+    from sklearn.datasets import load_digits
+
+    data = load_digits()
+    order = np.random.default_rng(0).permutation(len(data.target))
+    pictures = torch.from_numpy((data.images[order] * (255 / 16)).round().astype(np.uint8))[:, None]
+    labels, cut = torch.from_numpy(data.target[order]), round(0.8 * len(order))
+    return {
+        "train.pictures": pictures[:cut].contiguous(), "train.labels": labels[:cut].contiguous(),
+        "test.pictures": pictures[cut:].contiguous(), "test.labels": labels[cut:].contiguous(),
+    }  # fmt: skip
+
+
+def vit(names: tuple[str, ...] = NAMES, width: int = 64, layers: int = 4, seed: int = 0, channels: int = 1) -> Any:
+    """An untrained vision transformer for pictures of 8 x 8."""
+    from transformers import ViTConfig, ViTForImageClassification
+
+    torch.manual_seed(seed)
+    config = ViTConfig(
+        image_size=8, patch_size=4, num_channels=channels, hidden_size=width, num_hidden_layers=layers,
+        num_attention_heads=4, intermediate_size=2 * width, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
+        id2label=dict(enumerate(names)), label2id={name: number for number, name in enumerate(names)},
+    )  # fmt: skip
+    return ViTForImageClassification(config).eval()
+
+
+def save(model: Any, folder: Path, pictures: dict[str, torch.Tensor]) -> Path:
+    """The folder of a model with its pictures."""
+    model.save_pretrained(folder)
+    shape = {"height": 8, "width": 8}
+    facts = {"image_processor_type": "ViTImageProcessor", "size": shape, "image_mean": [0.5], "image_std": [0.5]}
+    (folder / "preprocessor_config.json").write_text(json.dumps(facts))
+    save_file(pictures, folder / "pictures.safetensors")
+    return folder
+
+
+def trained(folder: Path, epochs: int = 15) -> Path:
+    """A folder with a classifier of digits, trained for some seconds."""
+    pictures, model = digits(), vit()
+    inputs, labels = pictures["train.pictures"].float() / 127.5 - 1, pictures["train.labels"]
+    optimizer = torch.optim.AdamW(model.parameters(), 2e-3)
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(epochs):
+        for rows in torch.randperm(len(labels), generator=generator).split(64):
+            loss = torch.nn.functional.cross_entropy(model(inputs[rows]).logits, labels[rows])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    return save(model.eval(), folder, pictures)

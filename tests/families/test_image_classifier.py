@@ -1,0 +1,90 @@
+"""The family of image classifiers: what is recognised, where LoRA may go, labels, pictures beside a model."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import transformers
+from PIL import Image
+
+import erase_plugins as ep
+from erase_plugins.errors import RequestError, UnknownName, Unsupported
+from erase_plugins.families.labelled_data import prepared, referred, stored
+from erase_plugins.families.labels import class_number
+from erase_plugins.types import DataRef
+from erase_plugins.workflow.models import target_of
+from tests.classifiers import digits, save, vit
+
+SMALL = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32, "image_size": 8}
+SWIN = {"image_size": 16, "patch_size": 2, "embed_dim": 8, "depths": [1, 1], "num_heads": [1, 2], "window_size": 2}
+CONVS = {"hidden_sizes": [8, 16], "depths": [1, 1], "num_stages": 2, "image_size": 16}
+#: architecture -> configuration, its settings, number of feed-forward linears
+KINDS = {
+    "ViTForImageClassification": ("ViTConfig", {**SMALL, "patch_size": 4}, 4),
+    "DeiTForImageClassification": ("DeiTConfig", {**SMALL, "patch_size": 4}, 4),
+    "BeitForImageClassification": ("BeitConfig", {**SMALL, "patch_size": 4}, 4),
+    "Dinov2ForImageClassification": ("Dinov2Config", {**SMALL, "patch_size": 4}, 4),
+    "SwinForImageClassification": ("SwinConfig", SWIN, 4),
+    "Swinv2ForImageClassification": ("Swinv2Config", SWIN, 4),
+    "ConvNextForImageClassification": ("ConvNextConfig", CONVS, 4),
+    "ResNetForImageClassification": (
+        "ResNetConfig",
+        {"embedding_size": 8, "hidden_sizes": [8, 16], "depths": [1, 1]},
+        0,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_a_live_module_is_recognised_and_its_linears_found(name):
+    config, settings, count = KINDS[name]
+    model = getattr(transformers, name)(getattr(transformers, config)(num_labels=3, **settings)).eval()
+    target = target_of(model)
+    assert target.family.id == "image-classifier"
+    if count:
+        assert len(target.modules("ffn")) == count
+        assert all("attention" not in ref.path for ref in target.modules("ffn"))
+    else:
+        with pytest.raises(Unsupported, match="feed-forward layers of transformer blocks, and model has none"):
+            ep.plan(model, ["LABEL_1"], "gs-lora")
+    assert len(target.modules("head")) == 1
+    with torch.no_grad():
+        pictures = torch.randn(2, *(target.classifier.input_shape if count else (3, 32, 32)))
+        assert torch.equal(target.classifier.logits(pictures), model(pixel_values=pictures).logits)
+
+
+def test_labels_by_name_synonym_and_number():
+    labels = ("tabby, tabby cat", "red fox", "7")
+    assert [class_number(name, labels, "m") for name in ("Tabby Cat", "red fox", 1, "7")] == [0, 1, 1, 2]
+    with pytest.raises(UnknownName, match="no label of m named 'red fix'; did you mean 'red fox'"):
+        class_number("red fix", labels, "m")
+    with pytest.raises(UnknownName):
+        class_number(9, labels, "m")
+
+
+def test_pictures_beside_a_model_and_in_a_folder(tmp_path):
+    pictures = digits()
+    folder = save(vit(width=16, layers=1), tmp_path / "model", pictures)
+    target = target_of(ep.load(str(folder)))
+    held = stored(target, "test")
+    assert torch.allclose(held.pictures, pictures["test.pictures"] / 127.5 - 1, atol=1e-6)
+    place = tmp_path / "data" / "three"
+    place.mkdir(parents=True)
+    Image.fromarray(pictures["test.pictures"][0, 0].numpy()).save(place / "a.png")
+    found = referred(target, DataRef(str(tmp_path / "data")))
+    assert found.labels.tolist() == [3]
+    assert torch.allclose(found.pictures[0], held.pictures[0], atol=1e-6)
+    (place / "b.png").write_text("no picture")
+    with pytest.raises(RequestError, match=r"b\.png is no readable picture"):
+        referred(target, DataRef(str(tmp_path / "data")))
+    (folder / "pictures.safetensors").write_bytes(b"x")
+    with pytest.raises(RequestError, match="has no readable test pictures"):
+        stored(target, "test")
+
+
+def test_without_a_processor_pictures_are_resized_and_scaled():
+    target = target_of(vit(width=16, layers=1))
+    assert stored(target, "test") is None
+    found = prepared(target, [Image.new("RGB", (20, 12), (255, 255, 255))])
+    assert found.shape == (1, 1, 8, 8)
+    assert torch.equal(found, torch.ones_like(found))

@@ -1,0 +1,201 @@
+"""GS-LoRA on scikit-learn's digits: the specification's numbered tests, files, errors."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from PIL import Image
+
+import erase_plugins as ep
+from erase_plugins.artifacts.edit import LowRank
+from erase_plugins.engine.context import RunContext
+from erase_plugins.errors import RequestError
+from erase_plugins.manager import get_manager
+from erase_plugins.methods.gs_lora import GSLoRA, block_of, change_norms, group_norms, gs_lora_terms
+from erase_plugins.testing.contract import contract_report
+from erase_plugins.testing.models import MODELS
+from erase_plugins.types import Concept, DataRef, ForgetItem
+from erase_plugins.workflow.models import target_of
+from tests import classifiers
+from tests.methods.runs import begun, prepared
+
+FORGET = ["three", "eight"]
+#: the specification's tiny model: s = 1, 60 epochs of about 115 pictures to retain
+OPTIONS = {"lora_alpha": 8, "epochs": 60, "epoch_steps": 3, "alpha": 0.05}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return classifiers.trained(tmp_path_factory.mktemp("digits") / "model")
+
+
+@pytest.fixture(scope="module")
+def made(folder, tmp_path_factory):
+    out = tmp_path_factory.mktemp("made") / "artifact"
+    return ep.erase(str(folder), FORGET, "gs-lora", kind="class", options=OPTIONS, out=out)
+
+
+def logits(model, folder):
+    pictures = classifiers.digits()["test.pictures"].float() / 127.5 - 1
+    with torch.no_grad():
+        return model(pixel_values=pictures).logits
+
+
+def test_two_digits_are_forgotten_and_the_others_stay(folder, made):
+    host = ep.load(str(folder))
+    labels, before = classifiers.digits()["test.labels"], logits(host, folder)
+    gone = (labels == 3) | (labels == 8)
+    with ep.apply(host, made):
+        right = logits(host, folder).argmax(-1) == labels
+    base = (before.argmax(-1) == labels)[gone].float().mean()
+    forget, retain = right[gone].float().mean(), right[~gone].float().mean()
+    drop = base - forget
+    assert forget <= 0.05
+    assert retain >= 0.95
+    assert 2 * retain * drop / (retain + drop) >= 0.94
+    assert torch.equal(logits(host, folder), before)
+    numbers = made.manifest.extra["numbers"]
+    assert numbers["forget_accuracy_after"] == pytest.approx(float(forget), abs=1e-6)
+    assert numbers["retain_accuracy_after"] == pytest.approx(float(retain), abs=1e-6)
+
+
+def test_stock_peft_loads_it(folder, made):
+    from peft import PeftModel
+
+    host = ep.load(str(folder))
+    with ep.apply(host, made):
+        expected = logits(host, folder)
+    stock = PeftModel.from_pretrained(ep.load(str(folder)), made.path / "peft_model").eval()
+    assert (logits(stock, folder) - expected).abs().max() < 1e-4
+    plain = ep.load(str(folder))
+    plain.load_adapter(str(made.path / "peft_model"))
+    assert (logits(plain, folder) - expected).abs().max() < 1e-4
+
+
+def test_a_strong_lasso_switches_blocks_off(folder, made):
+    strong = ep.erase(str(folder), FORGET, "gs-lora", kind="class", options={**OPTIONS, "alpha": 0.2, "off": 0.0})
+    sparse = ep.erase(str(folder), FORGET, "gs-lora", kind="class", options={**OPTIONS, "alpha": 0.2})
+    left = {block_of(key) for _, key, _ in sparse.edit.items()}
+    assert len({block_of(key) for _, key, _ in strong.edit.items()}) == 4
+    assert 1 <= len(left) <= 3
+    assert sparse.manifest.extra["numbers"]["zero_group_ratio"] == pytest.approx(1 - len(left) / 4)
+    host = ep.load(str(folder))
+    with ep.apply(host, strong):
+        whole = logits(host, folder)
+    with ep.apply(host, sparse):
+        assert (logits(host, folder) - whole).abs().max() < 1e-2
+
+
+def test_it_starts_at_the_base_and_trains_lora_only(folder):
+    target = target_of(ep.load(str(folder)))
+    request = ep.plan(str(folder), FORGET, "gs-lora", kind="class").request
+    run = begun(target, request)
+    with prepared(run) as loss:
+        retain = run.state.retain
+        with torch.no_grad():
+            found = target.classifier.logits(retain.pictures)
+            with run.adapters.disabled():
+                assert torch.equal(found, target.classifier.logits(retain.pictures))
+        loss(0).backward()
+        assert all(part.grad is None for part in target.host.parameters())
+        assert any(part.grad is not None and bool(part.grad.any()) for part in run.adapters.parameters())
+        reach = [(part.shape[1] ** -0.5, float(part.detach().abs().max())) for name, part in
+                 run.adapters.named_parameters().items() if name.endswith(".A")]  # fmt: skip
+        assert all(0.8 * bound < most <= bound for bound, most in reach)
+
+
+def test_the_lasso_begins_after_the_warm_up(folder):
+    target = target_of(ep.load(str(folder)))
+    losses = []
+    for alpha in (0.0, 10.0):
+        options = {"alpha": alpha, "warmup": 20, "epochs": 30, "epoch_steps": 2}
+        run = begun(target, ep.plan(str(folder), FORGET, "gs-lora", kind="class", options=options).request,
+                    ctx=RunContext("gs-lora"))  # fmt: skip
+        with prepared(run) as loss:
+            losses.append([float(loss(step).detach()) for step in (0, 39, 40)])
+    assert losses[0][:2] == losses[1][:2]
+    assert losses[1][2] > losses[0][2] + 1
+
+
+def test_terms():
+    scores, labels = torch.randn(6, 4, dtype=torch.float64, requires_grad=True), torch.tensor([0, 1, 2, 3, 0, 1])
+    plain = torch.nn.functional.cross_entropy(scores, labels)
+    (ce,) = torch.autograd.grad(plain, scores)
+    high = gs_lora_terms(scores, labels, scores, labels, {}, float(plain.detach()) - 0.1)["forget"]
+    assert float(high.detach()) == 0.0
+    assert not torch.autograd.grad(high, scores)[0].any()
+    low = gs_lora_terms(scores, labels, scores, labels, {}, 50.0)["forget"]
+    assert torch.allclose(torch.autograd.grad(low, scores)[0], -ce)
+    parts = [torch.full((2, 3), 2.0), torch.full((4, 1), 1.0)]
+    (norm,) = group_norms({"block": parts})
+    assert float(norm) == pytest.approx(28**0.5)
+    assert float(group_norms({"block": [2 * part for part in parts]})[0]) == pytest.approx(2 * 28**0.5)
+    zero = torch.zeros(3, 3, requires_grad=True)
+    assert torch.isfinite(torch.autograd.grad(group_norms({"block": [zero]})[0], zero)[0]).all()
+
+
+def test_blocks_and_their_changes():
+    assert block_of("vit.layers.11.mlp.fc1.weight") == "vit.layers.11"
+    assert block_of("swin.encoder.layers.0.blocks.1.mlp.fc2") == "swin.encoder.layers.0.blocks.1"
+    delta = LowRank(torch.tensor([[3.0]]), torch.tensor([[1.0]]))
+    assert change_norms([("a.0.x", delta), ("a.0.y", LowRank(torch.tensor([[4.0]]), torch.tensor([[1.0]])))]) == {
+        "a.0": 5
+    }
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"concepts": list(classifiers.NAMES)}, "all 10 labels of model would be forgotten"),
+        ({"concepts": ["eigth"]}, "no label of model named 'eigth'; did you mean 'eight'"),
+        ({"concepts": ["one"], "keep": ["one"]}, "both erased and kept: one"),
+        ({"concepts": ["one"], "to": "two"}, r"takes no --to \(one\)"),
+        ({"concepts": ["one"], "options": {"bound": 0}}, "bound=0 would never push"),
+        ({"concepts": ["one"], "options": {"parameters": "full"}}, "a method of LoRA"),
+    ],
+    ids=["everything", "unknown", "overlap", "anchor", "bound", "full"],
+)
+def test_what_cannot_be_is_refused_when_planned(folder, given, words):
+    with pytest.raises(RequestError, match=words):
+        ep.plan(str(folder), given.pop("concepts"), "gs-lora", **given)
+
+
+def test_pictures_of_the_request(folder, tmp_path):
+    pictures = classifiers.digits()
+    for name, number in (("three", 3), ("one", 1), ("two", 2)):
+        (tmp_path / name).mkdir()
+        rows = (pictures["train.labels"] == number).nonzero()[:6, 0].tolist()
+        for row in rows:
+            Image.fromarray(pictures["train.pictures"][row, 0].numpy()).save(tmp_path / name / f"{row}.png")
+    host = ep.load(str(folder))
+    host.name_or_path = host.config._name_or_path = ""  # a live module with nothing beside it
+    item = ForgetItem(label="three", kind="class", data=DataRef(str(tmp_path / "three")))
+    with pytest.raises(RequestError, match="no pictures beside model to retain"):
+        ep.erase(host, [item], "gs-lora")
+    with pytest.raises(RequestError, match="6 pictures to retain have a label that is to be forgotten"):
+        ep.erase(host, [item], "gs-lora", keep=[DataRef(str(tmp_path))])
+    with pytest.raises(RequestError, match="there are no pictures of 'four' beside model"):
+        ep.erase(host, ["four"], "gs-lora", kind="class", keep=[DataRef(str(tmp_path))])
+    (tmp_path / "others").mkdir()
+    for name in ("one", "two"):
+        (tmp_path / name).rename(tmp_path / "others" / name)
+    made = ep.erase(host, [item], "gs-lora", keep=[DataRef(str(tmp_path / "others"))], options={"epochs": 2})
+    assert made.manifest.concepts[0].data.sha256
+    assert str(tmp_path) not in json.dumps(made.manifest.to_dict())
+
+
+def test_the_contract(folder, monkeypatch):
+    monkeypatch.setitem(MODELS, "digits", lambda seed: _digits(folder, seed))
+    assert isinstance(get_manager().method("gs-lora"), GSLoRA)
+    assert contract_report("gs-lora", "digits", concept=Concept("three", "class")) == {}
+
+
+def _digits(folder, seed):
+    model = ep.load(str(folder))
+    if seed:
+        torch.manual_seed(seed)
+        for part in model.parameters():
+            part.data += 0.05 * torch.randn(part.shape)
+    return model
