@@ -93,7 +93,7 @@ def resolve(options: type, given: Mapping[str, Any], presets: Sequence[str] = ()
     for name in given:
         if name not in known:
             raise UnknownName("option", name, known)
-    hints = typing.get_type_hints(options)
+    hints = _hints(options)
     values = {}
     for name, item in known.items():
         if name in given:
@@ -116,7 +116,7 @@ def check_tables(options: type, tables: files.Tables, where: str) -> dict[str, d
         UnknownName: an option that the method does not have, with the nearest that it has.
         RequestError: names file, table, option and what is allowed.
     """
-    declared, hints = _declared(options), typing.get_type_hints(options)
+    declared, hints = _declared(options), _hints(options)
     found: dict[str, dict[str, Any]] = {}
     for table, row in tables.items():
         place = f"{where}, {files.title(table)}"
@@ -137,9 +137,14 @@ def preset_files(options: type) -> list[str]:
     return [source.rpartition("/")[2] for source in sources if isinstance(source, str)]
 
 
+#: types of the fields of an ``Options`` class; reading them takes longer than all else here, and each is asked for often
+_hints = lru_cache(maxsize=512)(typing.get_type_hints)
+
+
+@lru_cache(maxsize=512)
 def _declared(options: type) -> dict[str, OptionInfo]:
     """Options as the fields of the dataclass describe them."""
-    hints = typing.get_type_hints(options)
+    hints = _hints(options)
     return {
         item.name: OptionInfo(
             name=item.name,
