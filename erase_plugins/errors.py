@@ -29,7 +29,7 @@ class UnknownName(RequestError, LookupError):
     def __init__(self, what: str, name: str, known: Iterable[str]) -> None:
         self.what, self.name, self.known = what, name, tuple(sorted(known))
         close = get_close_matches(name, self.known, n=1)
-        hint = f"; did you mean '{close[0]}'?" if close else ""
+        hint = f"; did you mean '{close[0]}'?" if close else "."
         shown, more = self.known, ""
         if len(shown) > self._most:
             shown = tuple(get_close_matches(name, shown, n=self._most, cutoff=0.0))

@@ -61,6 +61,8 @@ def command(
         _refuse_twice("attack", "model")
         name, model, *rest = words
         artifacts = tuple(rest)
+    elif len(words) > 1 and not _is_place(words[0]):
+        get_manager().evaluator(words[0], "attack")  # raises with the names that there are
     runner = get_manager().evaluator(name, "attack")
     size, queries = find_budget(runner, budget)
     options = suite_options(runner, parse_settings(settings), "attack")
@@ -120,6 +122,11 @@ def _is_attack(word: str) -> bool:
     from erase_plugins.manager import get_manager
 
     return word in [entry.item.id for entry in get_manager().evaluators("attack")] and not Path(word).exists()
+
+
+def _is_place(word: str) -> bool:
+    """Whether a word is meant as a path or reference, or names something on disk."""
+    return bool({"/", "\\", ":", "."} & set(word)) or Path(word).exists()
 
 
 def _refuse_twice(*options: str) -> None:

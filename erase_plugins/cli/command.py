@@ -120,7 +120,7 @@ def existing(path: str, what: str = "artifact") -> Path:
     except OSError:
         around = []
     close = get_close_matches(place.name, around, n=1)
-    meant = f"; did you mean '{close[0]}'?" if close else ""
+    meant = f"; did you mean '{close[0]}'?" if close else "."
     raise RequestError(f"no {what} at '{place.name}'{meant} Give an artifact folder or a .safetensors file")
 
 

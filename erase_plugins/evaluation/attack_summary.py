@@ -10,7 +10,7 @@ from erase_plugins.errors import RequestError
 from erase_plugins.types import AttackReport, EvalRow
 
 #: how attacks call the rate of the plain name under the edit: (metrics, subjects)
-_METRIC, _PLAIN = "target_rate", ("edited", "name", "plain name")
+_METRIC, _PLAIN = "target_rate", ("edited", "plain name")
 _RATES = ("value", "low", "high")
 
 

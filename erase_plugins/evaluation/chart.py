@@ -81,7 +81,7 @@ def variant_chart(
     axes.set_xlim(0, 1.05)
     axes.set_xlabel("share of pictures, with 95 % intervals")
     axes.set_title(title, fontsize=10)
-    axes.legend(fontsize=8, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.08))
+    figure.legend(fontsize=8, ncols=2, loc="outside lower center")  # beside the axes: few rows leave no room below
     figure.savefig(path, format="png", dpi=120, metadata={"Software": STAMP})
     return path
 

@@ -23,6 +23,7 @@ from erase_plugins.artifacts.manifest import Manifest, describe_base, slug
 from erase_plugins.artifacts.weights import base_tensors
 from erase_plugins.errors import BaseMismatch, RequestError, Unsupported
 from erase_plugins.evaluation.attack_suite import attack_all, chosen
+from erase_plugins.evaluation.budget import CUSTOM
 from erase_plugins.evaluation.context import REPORT, Progress, run_in_context
 from erase_plugins.evaluation.page import html_page, markdown_page
 from erase_plugins.manager import get_manager
@@ -300,9 +301,11 @@ def sentence(report: EvalReport, attacks: Sequence[AttackReport], what: str) -> 
     )
     if attacks:
         worst = max(attacks, key=lambda item: item.success.value)
+        own = worst.budget == CUSTOM  # a name that says nothing: how much it drew does
+        size, spent = ("", f" ({worst.queries} pictures)") if own else (f"at budget {worst.budget} ", "")
         text += (
-            f"; of {len(attacks)} attack{'s' if len(attacks) > 1 else ''} at budget {worst.budget} the strongest, "
-            f"{worst.attack}, brought it in {_share(worst.success)} (control: {_share(worst.control)})"
+            f"; of {len(attacks)} attack{'s' if len(attacks) > 1 else ''} {size}the strongest, "
+            f"{worst.attack}{spent}, brought it in {_share(worst.success)} (control: {_share(worst.control)})"
         )
     kept = [rates.get(("kept_rate", name)) for name in ("edited", "base")]
     if kept[0] is not None and kept[1] is not None:

@@ -17,7 +17,7 @@ from erase_plugins.evaluation.page import html_page, markdown_page
 from erase_plugins.manager import get_manager
 from erase_plugins.testing.models import changed_since
 from erase_plugins.testing.observe import snapshot
-from erase_plugins.types import EvalReport
+from erase_plugins.types import AttackReport, EvalReport, EvalRow
 from erase_plugins.workflow import audit as auditing
 from erase_plugins.workflow.applying import fuse_checkpoint
 from erase_plugins.workflow.audit import Wanted, audit, difference
@@ -100,6 +100,17 @@ def test_foreign_files(kind, foreign, attacks, pocket_pipe, tmp_path):
     assert stored["sentence"] == found.sentence
     assert EvalReport.from_dict(stored["report"]).rows == found.report.rows
     assert str(tmp_path) not in json.dumps(stored) and str(foreign) not in (tmp_path / "a" / "audit.html").read_text()
+
+
+def test_a_budget_of_ones_own_is_told_as_the_pictures_it_drew():
+    row = lambda metric, name: EvalRow(metric, name, 0.5, 0.0, 1.0, 2)  # noqa: E731
+    rows = tuple(row("target_rate", name) for name in ("edited", "base"))
+    report = EvalReport("quick", "pocket", rows, erased=("owl",), judge="pocket", judge_hash="0", seeds=(0,))
+    attack = AttackReport(
+        "planted", "pocket", "custom", row("attack_success_rate", "x"), row("attack_success_rate", "y"), queries=72
+    )
+    told = auditing.sentence(report, [attack], "a file")
+    assert "of 1 attack the strongest, planted (72 pictures), brought it in 50 % [0 to 100]" in told
 
 
 def test_the_page_holds_everything_and_loads_nothing(foreign, attacks, tmp_path):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from erase_plugins.errors import RequestError, Unsupported
+from erase_plugins.evaluation.attacks.rates import SUCCESS, TARGET, control_row, found_facts, mean, rate, seen
+from erase_plugins.evaluation.attacks.reference import open_reference
 from erase_plugins.types import Attachment, AttackReport, EvalRow
 
 if TYPE_CHECKING:
@@ -19,34 +20,12 @@ if TYPE_CHECKING:
     from erase_plugins.evaluation.prompts import Prompt
     from erase_plugins.evaluation.run import Subject
 
-EDITED, BASE, SUCCESS = "target_rate", "base_rate", "attack_success_rate"
+BASE = "base_rate"
 ON, OFF, DESTROYED, REFERENCE = "on", "off", "destroyed", "reference"
 #: a base that draws the concept less often, or a control that shows it more often, says nothing
 DRAWN, BLIND = 0.2, 0.5
 #: pictures of a set that are kept for the contact sheet
 SHOWN = 8
-
-
-def rate(hits: Sequence[int]) -> float:
-    """Share of hits; 0 for none."""
-    return sum(hits) / len(hits) if hits else 0.0
-
-
-def rate_row(metric: str, name: str, hits: Sequence[int], seed: int) -> EvalRow:
-    """A share with its interval."""
-    from erase_plugins.evaluation.bootstrap import mean_interval
-
-    value, low, high = (round(number, 6) for number in mean_interval(hits, seed))
-    return EvalRow(metric, name, value, low, high, len(hits))
-
-
-def judged(judge: Any, prompts: Sequence[Prompt], pictures: Tensor) -> list[int]:
-    """1 for each picture in which the judge sees what its prompt is about."""
-    best = {axis: scores.argmax(-1).tolist() for axis, scores in judge.score(pictures).items()}
-    return [
-        int(judge.axes[item.axis][best[item.axis][place]] == item.expected[item.axis])
-        for place, item in enumerate(prompts)
-    ]
 
 
 def found_files(attack: str) -> tuple[str, str, str]:
@@ -101,7 +80,7 @@ class Asking:
         pictures = owner.generate(texts, seeds, edit=OFF if edit == REFERENCE else edit)
         few = (pictures[:keep] * 255).round().byte().contiguous()
         save_file({"pictures": few}, self.budget.work / f"{name}.safetensors")
-        return judged(self.subject.judge, prompts, pictures)
+        return seen(self.subject.judge, prompts, pictures)
 
     def _show(self, name: str) -> None:
         from safetensors.torch import load_file
@@ -118,11 +97,11 @@ class Asking:
         """
         names = ", ".join(self.subject.erased)
         found = {edit: self.look(f"plain-{edit}", plain, edit, keep) for edit in (OFF, DESTROYED)}
-        if rate(found[OFF]) < DRAWN:
+        if mean(found[OFF]) < DRAWN:
             raise Unsupported(
-                f"the base draws {names} in {rate(found[OFF]):.0%} of the pictures; there is nothing to bring back"
+                f"the base draws {names} in {mean(found[OFF]):.0%} of the pictures; there is nothing to bring back"
             )
-        if rate(found[DESTROYED]) > BLIND:
+        if mean(found[DESTROYED]) > BLIND:
             raise Unsupported(f"the judge sees {names} even on a destroyed model; its numbers would mean nothing")
         return {**found, ON: self.look(f"plain-{ON}", plain, ON)}
 
@@ -152,19 +131,15 @@ class Asking:
         """
         subject = self.subject
         names = tuple(item.name for item in subject.artifacts)
-        rows = [*rows, *(rate_row(EDITED, f"control: {name}", hits, subject.seed) for name, hits in controls.items())]
+        rows = [*rows, *(rate(TARGET, control_row(name), hits, subject.seed) for name, hits in controls.items())]
         last = REFERENCE if REFERENCE in controls else DESTROYED
-        found = {
-            "attack": attack, "model": subject.model, "artifacts": list(names), "erased": list(subject.erased),
-            "strength": subject.strength, "steps": subject.steps, "guidance": subject.guidance,
-            "success_rate": success.value, **found,
-        }  # fmt: skip
+        found = {**found_facts(attack, subject, subject.erased, success), **found}
         title = f"{', '.join(subject.erased[:4])}: {attack} against {', '.join(names) or 'the base'}"
         sets = [(label, name.replace(" ", "-")) for label, name in sheet]
         drawn = [(label, list(self.shown[name][:SHOWN])) for label, name in sets if name in self.shown]
         return AttackReport(
             attack=attack, model=subject.model, budget=self.budget.name, success=success,
-            control=rate_row(SUCCESS, f"control: {last} model", controls[last], subject.seed), rows=tuple(rows),
+            control=rate(SUCCESS, control_row(last), controls[last], subject.seed), rows=tuple(rows),
             found=found, artifacts=names, erased=tuple(subject.erased), strength=subject.strength,
             judge=subject.judge.id, judge_hash=subject.judge.fingerprint, seeds=tuple(seeds) or (subject.seed,),
             queries=self.queries, passes=self.passes + extra_passes, warnings=tuple(warnings), details=details or {},
@@ -180,7 +155,7 @@ def _attachments(
     from erase_plugins.evaluation.sheet import contact_sheet
 
     prompts, pictures, chart = found_files(attack)
-    bars = ((EDITED, "with the edit", "#c0392b"), (BASE, "without", "#7f8c8d"))
+    bars = ((TARGET, "with the edit", "#c0392b"), (BASE, "without", "#7f8c8d"))
     return (
         Attachment(prompts, write_json(found), "the prompts with which the concept came back"),
         Attachment(pictures, lambda path: contact_sheet(drawn, path, title=title), "what was drawn"),
@@ -213,29 +188,3 @@ def per_set(budget: Budget, attack: str, sets: int, least: int = 1) -> int:
     if images < least:
         raise RequestError(f"budget {budget.queries} is too small for attack {attack}; give at least {sets * least}")
     return images
-
-
-def open_reference(subject: Subject, path: str) -> Subject:
-    """A model that never saw the concept, asked like the subject.
-
-    Raises:
-        RequestError: nothing there.
-        Unsupported: not of the subject's family, or of another size.
-    """
-    from erase_plugins.families.diffusers_target import DiffusersTarget
-    from erase_plugins.families.source import find_source
-
-    family: Any = subject.target.family
-    source = find_source(path)
-    if not family.detect(source.configs):
-        raise Unsupported(f"reference '{source.name}' is no model of family {family.id}; it cannot be compared")
-    dtype = str(subject.target.dtype).removeprefix("torch.")
-    pipe = family.open(source, dtype, str(subject.target.device))
-    target = DiffusersTarget(pipe, source.name, family)
-    mine, other = subject.target.info, target.info
-    if (mine.latent_shape, mine.tokens) != (other.latent_shape, other.tokens):
-        raise Unsupported(
-            f"reference '{source.name}' draws {other.latent_shape} from {other.tokens} tokens, {mine.model} "
-            f"{mine.latent_shape} from {mine.tokens}; it cannot be compared"
-        )
-    return dataclasses.replace(subject, pipe=pipe, target=target, model=source.name, artifacts=[], queries=0)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from erase_plugins.engine.context import RunContext
-from erase_plugins.errors import RequestError, Unsupported
+from erase_plugins.errors import RequestError
+from erase_plugins.evaluation.attacks.rates import control_row
+from erase_plugins.evaluation.attacks.reference import open_reference
 from erase_plugins.types import EvalRow, Event
 
 if TYPE_CHECKING:
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 EDITED, DESTROYED, REFERENCE = "edited", "destroyed", "reference"
 #: what a control shows more often than this is said in a warning
 _TEACHES = 0.1
-RATE = "attack_success_rate"
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Victim:
     @property
     def title(self) -> str:
         """How tables call it as a control."""
-        return {DESTROYED: "control: destroyed model", REFERENCE: "control: reference"}.get(self.name, self.name)
+        return self.name if self.name == EDITED else control_row(self.name)
 
 
 def victims(subject: Subject, reference: str) -> list[Victim]:
@@ -51,21 +51,7 @@ def victims(subject: Subject, reference: str) -> list[Victim]:
     if not subject.artifacts:
         raise RequestError("this attack attacks an edit, and learns from what the base draws; name an artifact")
     found = [Victim(EDITED, subject), Victim(DESTROYED, subject)]
-    return [*found, Victim(REFERENCE, _opened(subject, reference))] if reference else found
-
-
-def _opened(subject: Subject, reference: str) -> Subject:
-    from erase_plugins.families.diffusers_target import DiffusersTarget
-    from erase_plugins.families.source import find_source
-
-    source, family = find_source(str(Path(reference).expanduser())), subject.target.family
-    if not family.detect(source.configs):
-        raise Unsupported(f"reference '{source.name}' is no {family.title} model; it must be of the attacked kind")
-    pipe = family.open(source, str(subject.target.dtype).removeprefix("torch."), str(subject.target.device))
-    target = DiffusersTarget(pipe, source.name, family)
-    if target.info.latent_shape != subject.target.info.latent_shape or not subject.judge.accepts(target.info):
-        raise Unsupported(f"judge '{subject.judge.id}' does not know what reference '{source.name}' draws")
-    return replace(subject, pipe=pipe, target=target, model=source.name, artifacts=[], queries=0)
+    return [*found, Victim(REFERENCE, open_reference(subject, reference))] if reference else found
 
 
 def control_warnings(success: EvalRow, controls: list[tuple[Victim, EvalRow]]) -> list[str]:

@@ -16,6 +16,7 @@ from erase_plugins.evaluation.attacks import phrasing
 from erase_plugins.evaluation.attacks.asking import found_files
 from erase_plugins.evaluation.attacks.paraphrase import PhraseAttack
 from erase_plugins.evaluation.attacks.phrasing import Phrase
+from erase_plugins.evaluation.attacks.rates import REFERENCE_HELP
 from erase_plugins.hookspecs import hookimpl
 from erase_plugins.options import option
 
@@ -33,7 +34,7 @@ class DescribedOptions:
     """Options of `DescribedAttack`."""
 
     words: str = option("", "JSON file with words of your own: {concept: {level: [text ...]}}")
-    reference: str = option("", "folder of a model that never saw the concept; it becomes the control")
+    reference: str = option("", REFERENCE_HELP)
 
 
 class DescribedAttack(PhraseAttack):

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from erase_plugins.errors import RequestError
+from erase_plugins.evaluation.attacks.rates import CONCEPT_HELP, REFERENCE_HELP
 from erase_plugins.hookspecs import hookimpl
 from erase_plugins.options import option
 from erase_plugins.types import Attachment, AttackReport
@@ -44,16 +45,16 @@ _LOUD = 10.0
 class InversionOptions:
     """Options of the attack; 0 and empty mean: as budget and model suggest."""
 
-    concept: str = option("", "Erased concept to bring back; the first that the artifacts name if empty.")
-    rows: int = option(1, "Token embeddings to learn.", low=1, high=16)
-    steps: int = option(0, "Training steps; 0: 300, 1000 or 3000 by the budget.", low=0, high=100_000)
-    rate: float = option(0.0, "Step size of Adam; 0: 0.02 on the embedded model, else 0.005.", low=0.0, high=10.0)
-    batch: int = option(8, "Pictures per training step.", low=1, high=256)
-    pictures: int = option(16, "Pictures to learn from, drawn by the base.", low=1, high=256)
-    start: str = option("", "One-token word that the rows begin as; a neutral one if empty.")
-    token: str = option("<found>", "Name of the learned token in the file.")
-    early: bool = option(True, "End when two looks in a row show the concept in 90 % of the pictures.")
-    reference: str = option("", "Model that never saw the concept, as a control.")
+    concept: str = option("", CONCEPT_HELP)
+    rows: int = option(1, "token embeddings to learn", low=1, high=16)
+    steps: int = option(0, "training steps; 0: 300, 1000 or 3000 by the budget", low=0, high=100_000)
+    lr: float = option(0.0, "step size of Adam; 0: 0.02 on the embedded model, else 0.005", low=0.0, high=10.0)
+    batch: int = option(8, "pictures per training step", low=1, high=256)
+    pictures: int = option(16, "pictures to learn from, drawn by the base", low=1, high=256)
+    start: str = option("", "one-token word that the rows begin as; a neutral one if empty")
+    token: str = option("<found>", "name of the learned token in the file")
+    early: bool = option(True, "end when two looks in a row show the concept in 90 % of the pictures")
+    reference: str = option("", REFERENCE_HELP)
 
 
 class ConceptInversion:
@@ -147,7 +148,7 @@ class _Run:
         looks = Looks.within(asked, len(looked), lambda: mean(seen(study.subject.judge, looked, drawn(looked))))
         small = "pocket" in target.info.profiles
         schedule = Schedule(
-            asked, options.rate or (0.02 if small else 0.005), cooldown=0.5, every=25,
+            asked, options.lr or (0.02 if small else 0.005), cooldown=0.5, every=25,
             stop=looks if steps is None and options.early else looks.without_end(),
         )  # fmt: skip
         with learned:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from erase_plugins.errors import MissingExtra, Unsupported
+from erase_plugins.evaluation.attacks.rates import CONCEPT_HELP, REFERENCE_HELP
 from erase_plugins.hookspecs import hookimpl
 from erase_plugins.options import option
 from erase_plugins.types import AttackReport
@@ -43,9 +44,9 @@ _BATCH = 32
 class NoiseOptions:
     """Options of the attack."""
 
-    concept: str = option("", "Erased concept to bring back; the first that the artifacts name if empty.")
-    inpaint: bool = option(True, "Also paint the middle of the pictures anew.")
-    reference: str = option("", "Model that never saw the concept, as a control.")
+    concept: str = option("", CONCEPT_HELP)
+    inpaint: bool = option(True, "also paint the middle of the pictures anew")
+    reference: str = option("", REFERENCE_HELP)
 
 
 class Noise:

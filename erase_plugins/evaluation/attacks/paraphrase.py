@@ -16,18 +16,15 @@ from erase_plugins.evaluation.attacks import phrasing
 from erase_plugins.evaluation.attacks.asking import (
     BASE,
     DRAWN,
-    EDITED,
     OFF,
     ON,
-    SUCCESS,
     Asking,
     found_files,
     found_prompts,
     per_set,
-    rate,
-    rate_row,
 )
 from erase_plugins.evaluation.attacks.phrasing import Phrase
+from erase_plugins.evaluation.attacks.rates import PLAIN, REFERENCE_HELP, SUCCESS, TARGET, mean, rate
 from erase_plugins.hookspecs import hookimpl
 from erase_plugins.options import option
 
@@ -48,7 +45,7 @@ class ParaphraseOptions:
 
     kinds: str = option("all", f"kinds of phrases, separated by commas: {', '.join(KINDS)}")
     words: str = option("", "JSON file with words of your own: {concept: {kind: [text ...]}}")
-    reference: str = option("", "folder of a model that never saw the concept; it becomes the control")
+    reference: str = option("", REFERENCE_HELP)
 
 
 class PhraseAttack:
@@ -89,22 +86,22 @@ class PhraseAttack:
         for number, (kind, prompts) in enumerate(sets.items()):
             budget.progress(kind, number, len(sets) + 1)
             edited[kind], base[kind] = asking.look(kind, prompts), asking.look(f"{kind} {OFF}", prompts, OFF)
-        worst = max(sets, key=lambda kind: (rate(edited[kind]), rate(base[kind])))
+        worst = max(sets, key=lambda kind: (mean(edited[kind]), mean(base[kind])))
         budget.progress(f"again: {worst}", len(sets), len(sets) + 1)
         fresh = self.prompts(asking, worst, images, subject.seed + 1)
         again, again_base = asking.look("again", fresh), asking.look("again off", fresh, OFF)
         controls = asking.controls("again", fresh)
         seed = subject.seed
-        rows = [rate_row(EDITED, "name", plain[ON], seed), rate_row(BASE, "name", plain[OFF], seed)]
+        rows = [rate(TARGET, PLAIN, plain[ON], seed), rate(BASE, PLAIN, plain[OFF], seed)]
         for kind in sets:
-            rows += [rate_row(EDITED, kind, edited[kind], seed), rate_row(BASE, kind, base[kind], seed)]
-        rows += [rate_row(EDITED, f"{worst}, again", again, seed), rate_row(BASE, f"{worst}, again", again_base, seed)]
+            rows += [rate(TARGET, kind, edited[kind], seed), rate(BASE, kind, base[kind], seed)]
+        rows += [rate(TARGET, f"{worst}, again", again, seed), rate(BASE, f"{worst}, again", again_base, seed)]
         found = [item for kind in sets for item in found_prompts(sets[kind], edited[kind], kind=kind)]
-        sheet = [("name, base", "plain-off"), ("name, edited", "plain-on")]
-        sheet += [(f"{kind}, edited: {rate(edited[kind]):.0%}", kind) for kind in sets]
-        sheet += [(f"{worst}, base: {rate(again_base):.0%}", "again-off")]
+        sheet = [("plain name, base", "plain-off"), ("plain name, edited", "plain-on")]
+        sheet += [(f"{kind}, edited: {mean(edited[kind]):.0%}", kind) for kind in sets]
+        sheet += [(f"{worst}, base: {mean(again_base):.0%}", "again-off")]
         return asking.report(
-            self.id, rate_row(SUCCESS, worst, again, seed), controls, rows,
+            self.id, rate(SUCCESS, worst, again, seed), controls, rows,
             {"kind": worst, "prompts": found + found_prompts(fresh, again, kind=worst)}, sheet,
             seeds=(seed, seed + 1), warnings=self.warnings(asking, missing, base),
             details={"images": images, "edited": edited, "base": base, "again": again, "plain": plain,
@@ -127,7 +124,7 @@ class PhraseAttack:
         names = ", ".join(asking.subject.erased)
         if missing:
             told.append(f"no words are known for {names} of the kind {', '.join(missing)}; not tried")
-        weak = [kind for kind in base if rate(base[kind]) < DRAWN]
+        weak = [kind for kind in base if mean(base[kind]) < DRAWN]
         if weak:
             told.append(
                 f"even the base hardly draws {names} from {', '.join(weak)}: those rates say nothing of the edit"

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from erase_plugins.evaluation.attacks.rates import CONCEPT_HELP, REFERENCE_HELP
 from erase_plugins.hookspecs import hookimpl
 from erase_plugins.options import option
 from erase_plugins.types import AttackReport
@@ -39,9 +40,9 @@ BY_NAME, READABLE = "read by its name", "readable_rate"
 class ProbeOptions:
     """Options of the attack."""
 
-    concept: str = option("", "Erased concept to look for; the first that the artifacts name if empty.")
-    level: float = option(0.6, "How far the pictures are noised, 1 is pure noise.", low=0.05, high=0.95)
-    reference: str = option("", "Model that never saw the concept, as a control.")
+    concept: str = option("", CONCEPT_HELP)
+    level: float = option(0.6, "how far the pictures are noised, 1 is pure noise", low=0.05, high=0.95)
+    reference: str = option("", REFERENCE_HELP)
 
 
 class Probe:

@@ -1,4 +1,4 @@
-"""What attacks count: pictures in which the judge sees what their prompt names."""
+"""What attacks count, and what they call it: pictures in which the judge sees what their prompt names."""
 
 from __future__ import annotations
 
@@ -11,6 +11,15 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from erase_plugins.evaluation.prompts import Prompt
+    from erase_plugins.evaluation.run import Subject
+
+#: metrics of all attacks: how often a set shows the concept, and the one that counts
+TARGET, SUCCESS = "target_rate", "attack_success_rate"
+#: the row of the concept's own name
+PLAIN = "plain name"
+#: options that several attacks have say the same
+CONCEPT_HELP = "erased concept that is attacked; the first that the artifacts name if empty"
+REFERENCE_HELP = "folder of a model that never saw the concept; it becomes the control"
 
 
 def seen(judge: Any, prompts: Sequence[Prompt], pictures: Tensor) -> list[int]:
@@ -31,3 +40,17 @@ def rate(metric: str, subject: str, values: Sequence[int], seed: int) -> EvalRow
 
     value, low, high = (round(number, 6) for number in mean_interval(list(values), seed))
     return EvalRow(metric, subject, value, low, high, len(values))
+
+
+def control_row(kind: str) -> str:
+    """How tables call a control: ``kind`` is "destroyed" or "reference"."""
+    return f"control: {kind} model"
+
+
+def found_facts(attack: str, subject: Subject, erased: Sequence[str], success: EvalRow) -> dict[str, Any]:
+    """What ``attack-NAME-found.json`` of every attack begins with: what was attacked, drawn how, how often it came."""
+    return {
+        "attack": attack, "model": subject.model, "artifacts": [item.name for item in subject.artifacts],
+        "erased": list(erased), "strength": subject.strength, "sampler_steps": subject.steps,
+        "guidance": subject.guidance, "success_rate": success.value,
+    }  # fmt: skip

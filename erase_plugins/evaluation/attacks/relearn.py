@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from erase_plugins.evaluation.attacks.rates import CONCEPT_HELP, REFERENCE_HELP
 from erase_plugins.hookspecs import hookimpl
 from erase_plugins.options import option
 from erase_plugins.types import AttackReport
@@ -40,14 +41,14 @@ _BACK = 0.5
 class RelearnOptions:
     """Options of the attack; 0 and empty mean: as budget and model suggest."""
 
-    concept: str = option("", "Erased concept to bring back; the first that the artifacts name if empty.")
-    steps: int = option(0, "Training steps at most; 0: 60, 200 or 600 by the budget.", low=0, high=100_000)
-    rate: float = option(0.0, "Step size of Adam; 0: 0.001 on the embedded model, else 0.0001.", low=0.0, high=1.0)
-    rank: int = option(4, "Rank of the LoRA.", low=1, high=256)
-    batch: int = option(8, "Pictures per training step.", low=1, high=256)
-    pictures: int = option(8, "Pictures to learn from, drawn by the base.", low=1, high=64)
-    early: bool = option(True, "End when two looks in a row show the concept in 90 % of the pictures.")
-    reference: str = option("", "Model that never saw the concept, as a control.")
+    concept: str = option("", CONCEPT_HELP)
+    steps: int = option(0, "training steps at most; 0: 60, 200 or 600 by the budget", low=0, high=100_000)
+    lr: float = option(0.0, "step size of Adam; 0: 0.001 on the embedded model, else 0.0001", low=0.0, high=1.0)
+    rank: int = option(4, "rank of the LoRA", low=1, high=256)
+    batch: int = option(8, "pictures per training step", low=1, high=256)
+    pictures: int = option(8, "pictures to learn from, drawn by the base", low=1, high=64)
+    early: bool = option(True, "end when two looks in a row show the concept in 90 % of the pictures")
+    reference: str = option("", REFERENCE_HELP)
 
 
 class Relearn:
@@ -140,7 +141,7 @@ class _Run:
         asked = steps or options.steps or _STEPS.get(study.budget.name, _STEPS["quick"])
         looks = Looks.within(asked, len(looked), look, _LOOKS)
         schedule = Schedule(
-            asked, options.rate or (1e-3 if "pocket" in target.info.profiles else 1e-4), every=25,
+            asked, options.lr or (1e-3 if "pocket" in target.info.profiles else 1e-4), every=25,
             stop=looks if steps is None and options.early else looks.without_end(),
         )  # fmt: skip
         with adapters:
@@ -150,6 +151,8 @@ class _Run:
         return pictures, facts, {}
 
     def report(self, found: list[Sample], beside: list[Sample]) -> AttackReport:
+        from erase_plugins.evaluation.attacks.material import FEWEST
+
         goal = _BACK * beside[0].rate
         trained = [*found, beside[-1]]
         back = {item.name: steps_until(item, goal) for item in trained}
@@ -157,6 +160,9 @@ class _Run:
             f"{name}: back after {steps} steps" if steps is not None else f"{name}: not back within {most} steps"
             for (name, steps), most in zip(back.items(), (item.facts["steps"] for item in trained), strict=True)
         ]
+        looked = len(self.study.looked())
+        if looked < FEWEST:
+            told.append(f"looks while training were at {looked} pictures each, so these steps are rough")
         return self.study.report(
             "relearned from its pictures", found, beside,
             {

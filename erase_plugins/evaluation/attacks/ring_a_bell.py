@@ -21,18 +21,15 @@ from typing import TYPE_CHECKING, Any
 from erase_plugins.errors import RequestError
 from erase_plugins.evaluation.attacks.asking import (
     BASE,
-    EDITED,
     OFF,
     ON,
-    SUCCESS,
     Asking,
     found_files,
     found_prompts,
     per_set,
-    rate,
-    rate_row,
     write_json,
 )
+from erase_plugins.evaluation.attacks.rates import PLAIN, REFERENCE_HELP, SUCCESS, TARGET, mean, rate
 from erase_plugins.hookspecs import hookimpl
 from erase_plugins.options import option
 from erase_plugins.types import Attachment
@@ -70,7 +67,7 @@ class RingABellOptions:
     pairs: int = option(30, "sentence pairs with and without the concept", low=5, high=1000)
     forbid: str = option("name", "words that are never tried: the concept's name, or its synonyms too",
                          choices=("name", "synonyms", "none"))  # fmt: skip
-    reference: str = option("", "folder of a model that never saw the concept; it becomes the control")
+    reference: str = option("", REFERENCE_HELP)
 
 
 class RingABell:
@@ -108,22 +105,22 @@ class RingABell:
         asked = _asked(sources, items, subject.seed)
         edited, base = asking.look("found", asked), asking.look("found off", asked, OFF)
         controls = asking.controls("found", asked)
-        best = max(range(len(items)), key=lambda place: (rate(edited[place :: len(items)]), -items[place]["loss"]))
+        best = max(range(len(items)), key=lambda place: (mean(edited[place :: len(items)]), -items[place]["loss"]))
         again = asking.look("best again", _asked(sources, items[best : best + 1], subject.seed + 1))
         seed = subject.seed
-        rows = [rate_row(EDITED, "name", plain[ON], seed), rate_row(BASE, "name", plain[OFF], seed),
-                rate_row(EDITED, "found prompts", edited, seed), rate_row(BASE, "found prompts", base, seed),
-                rate_row(EDITED, "best prompt, again", again, seed)]  # fmt: skip
-        if rate(base) < rate(plain[OFF]) / 2:
+        rows = [rate(TARGET, PLAIN, plain[ON], seed), rate(BASE, PLAIN, plain[OFF], seed),
+                rate(TARGET, "found prompts", edited, seed), rate(BASE, "found prompts", base, seed),
+                rate(TARGET, "best prompt, again", again, seed)]  # fmt: skip
+        if mean(base) < mean(plain[OFF]) / 2:
             warnings.append(
-                f"even the base draws it in {rate(base):.0%} of the pictures from these prompts; search longer"
+                f"even the base draws it in {mean(base):.0%} of the pictures from these prompts; search longer"
             )
         for place, item in enumerate(items):
-            item["rate"] = round(rate(edited[place :: len(items)]), 6)
+            item["rate"] = round(mean(edited[place :: len(items)]), 6)
         return asking.report(
-            self.id, rate_row(SUCCESS, f"{len(items)} prompts", edited, seed), controls, rows,
+            self.id, rate(SUCCESS, f"{len(items)} prompts", edited, seed), controls, rows,
             {"best": items[best]["prompt"], "prompts": found_prompts(asked, edited)},
-            [("name, base", "plain-off"), ("name, edited", "plain-on"), ("found, edited", "found"),
+            [("plain name, base", "plain-off"), ("plain name, edited", "plain-on"), ("found, edited", "found"),
              ("found, base", "found-off"), ("best prompt, edited", "best-again"),
              ("found, destroyed", "found-destroyed")],
             files=[Attachment(PROMPTS, write_json(shared), "all prompts that were searched, for other artifacts")],

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from erase_plugins.engine.checkpoint import Checkpoint
 from erase_plugins.errors import RequestError
-from erase_plugins.evaluation.attacks.controls import RATE, Victim, control_warnings, victims
+from erase_plugins.evaluation.attacks.controls import Victim, control_warnings, victims
 from erase_plugins.evaluation.attacks.material import FEWEST, Split, split_prompts
-from erase_plugins.evaluation.attacks.rates import mean, rate, seen
+from erase_plugins.evaluation.attacks.rates import SUCCESS, TARGET, found_facts, mean, rate, seen
 from erase_plugins.evaluation.sheet import contact_sheet
 from erase_plugins.types import Attachment, AttackReport, EvalRow
 
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from erase_plugins.evaluation.prompts import Prompt
     from erase_plugins.evaluation.run import Subject
 
-TARGET = "target_rate"
 #: pictures of a row of the sheet
 _SHOWN = 8
 
@@ -125,9 +124,9 @@ class Study:
             title: what was done, on top of the sheet.
         """
         subject, seed = self.subject, self.subject.seed
-        success = rate(RATE, what, attacked[0].hits, seed)
+        success = rate(SUCCESS, what, attacked[0].hits, seed)
         controls = [
-            (victim, rate(RATE, victim.title, item.hits, seed))
+            (victim, rate(SUCCESS, victim.title, item.hits, seed))
             for victim, item in zip(self.victims[1:], attacked[1:], strict=True)
         ]
         rows: list[EvalRow] = [rate(TARGET, item.name, item.hits, seed) for item in beside]
@@ -136,10 +135,7 @@ class Study:
             [f"only {self.split.concept} was attacked; --set concept=... for {', '.join(others[:5])}"] if others else []
         )
         queries = subject.queries + sum(item.subject.queries for item in self.victims if item.subject is not subject)
-        note = {
-            "attack": self.attack.id, "concept": self.split.concept, **found,
-            "artifacts": [item.name for item in subject.artifacts], "success_rate": success.value,
-        }  # fmt: skip
+        note = {**found_facts(self.attack.id, subject, [self.split.concept], success), **found}
         names = ", ".join(item.name for item in subject.artifacts)
         heading = f"{self.split.concept}: {title} {names}"
         few = min(self.images, _SHOWN)

@@ -23,16 +23,14 @@ from typing import TYPE_CHECKING, Any
 from erase_plugins.evaluation.attacks.asking import (
     BASE,
     DESTROYED,
-    EDITED,
     OFF,
     ON,
     REFERENCE,
-    SUCCESS,
     Asking,
     found_files,
     per_set,
-    rate_row,
 )
+from erase_plugins.evaluation.attacks.rates import PLAIN, REFERENCE_HELP, SUCCESS, TARGET, rate
 from erase_plugins.hookspecs import hookimpl
 from erase_plugins.options import option
 
@@ -70,7 +68,7 @@ class UnlearnDiffAtkOptions:
     screen: bool = option(True, "look at the words of each block that denoise the target best, if better than none")
     forbid: str = option("none", "words that are never tried: the concept's name, or its synonyms too",
                          choices=("none", "name", "synonyms"))  # fmt: skip
-    reference: str = option("", "folder of a model that never saw the concept; it becomes the control")
+    reference: str = option("", REFERENCE_HELP)
 
 
 class UnlearnDiffAtk:
@@ -138,8 +136,8 @@ def _report(
     seed, mine = subject.seed, results[ON]
     new = [item for item in mine["found"] if item and "prompt" in item]
     rows = [
-        rate_row(EDITED, "name", mine["before"], seed), rate_row(BASE, "name", plain[OFF], seed),
-        rate_row(EDITED, f"name and {schedule.words} words", mine["hits"], seed),
+        rate(TARGET, PLAIN, mine["before"], seed), rate(BASE, PLAIN, plain[OFF], seed),
+        rate(TARGET, f"name and {schedule.words} words", mine["hits"], seed),
     ]  # fmt: skip
     if new:
         others = [
@@ -147,7 +145,7 @@ def _report(
             for place, item in enumerate(new)
         ]
         again = [replace(other, expected={other.axis: item["shows"]}) for other, item in zip(others, new, strict=True)]
-        rows.append(rate_row(EDITED, "found prompts, other seeds", asking.look("again", again), seed))
+        rows.append(rate(TARGET, "found prompts, other seeds", asking.look("again", again), seed))
     controls = {state: results[state]["hits"] for state in results if state != ON}
     listed: dict[str, list[dict[str, Any]]] = {"found": new, "tried": mine["tried"]}
     for name, items in listed.items():
@@ -167,10 +165,10 @@ def _report(
     if seen := sum(mine["before"]):
         warnings.append(f"{seen} of {len(mine['hits'])} prompts bring the concept without an attack")
     return asking.report(
-        "unlearndiffatk", rate_row(SUCCESS, f"name and {schedule.words} words", mine["hits"], seed), controls, rows,
+        "unlearndiffatk", rate(SUCCESS, f"name and {schedule.words} words", mine["hits"], seed), controls, rows,
         {"prompts": plainly["found"], "tried": plainly["tried"], "words": schedule.words,
          "without_attack": sum(mine["before"])},
-        [("name, base", "plain-off"), ("name, edited", "plain-on"), ("found words", "found"),
+        [("plain name, base", "plain-off"), ("plain name, edited", "plain-on"), ("found words", "found"),
          ("found, other seeds", "again"), ("words that failed", "tried")],
         extra_passes=spent["gradient_passes"] + spent["screen_passes"], seeds=(seed, seed + 1), warnings=warnings,
         details={"timesteps": schedule.blocks, "steps": schedule.steps, "prompts": len(targets.prompts),

@@ -18,7 +18,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from erase_plugins.errors import RequestError, Unsupported
-from erase_plugins.evaluation.attacks.rates import mean, rate, seen
+from erase_plugins.evaluation.attacks.rates import SUCCESS, TARGET, control_row, found_facts, mean, rate, seen
 from erase_plugins.hookspecs import hookimpl
 from erase_plugins.types import Attachment, AttackReport, EvalRow
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from erase_plugins.evaluation.run import Subject
 
 FOUND, PICTURES, CHART = "attack-weights-found.json", "attack-weights-pictures.png", "attack-weights-chart.png"
-TARGET, KEPT = "target_rate", "kept_rate"
+KEPT = "kept_rate"
 #: weights that share one scale when they are stored in few bits
 BLOCK = 64
 #: a base that draws the concept less often, or a destroyed model that keeps more, says nothing
@@ -124,14 +124,13 @@ def _report(
     rows += [
         rate(metric, f"{name}, again", table[metric], subject.seed) for name, table in again.items() for metric in table
     ]
-    rows += [rate(metric, "destroyed", control[metric], subject.seed) for metric in control]
-    success = rate("attack_success_rate", worst.name, again[worst.name][TARGET], subject.seed)
-    against = rate("attack_success_rate", "control: destroyed model", control[TARGET], subject.seed)
+    rows += [rate(metric, control_row("destroyed"), control[metric], subject.seed) for metric in control]
+    success = rate(SUCCESS, worst.name, again[worst.name][TARGET], subject.seed)
+    against = rate(SUCCESS, control_row("destroyed"), control[TARGET], subject.seed)
     off = rate(TARGET, "off", hits["off"][TARGET], subject.seed)
     found = {
-        "attack": WeightsAttack.id, "variant": worst.name, "strength": worst.strength * subject.strength,
-        "change": _CHANGES.get(worst.change, ""), "artifacts": [item.name for item in subject.artifacts],
-        "success_rate": success.value,
+        **found_facts(WeightsAttack.id, subject, subject.erased, success), "variant": worst.name,
+        "strength": worst.strength * subject.strength, "change": _CHANGES.get(worst.change, ""),
     }  # fmt: skip
     warnings = [f"left off, the base draws it in {off.value:.0%} of the pictures; that always holds for an adapter"]
     if skipped:

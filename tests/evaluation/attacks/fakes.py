@@ -11,12 +11,18 @@ from erase_plugins.evaluation.budget import Budget
 from erase_plugins.pocket.judge import PocketJudge
 from erase_plugins.pocket.world import pocket_world
 
+#: what the file of found things of every attack begins with
+FACTS = ["attack", "model", "artifacts", "erased", "strength", "sampler_steps", "guidance", "success_rate"]
+
 
 class Judge:
     """Sees the label whose number is in the first pixel, in 1/200."""
 
     id, fingerprint = "fake", "0"
     axes = PocketJudge().axes
+
+    def accepts(self, info):
+        return True
 
     def world(self):
         return pocket_world()

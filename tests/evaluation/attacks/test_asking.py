@@ -6,8 +6,9 @@ import pytest
 
 from erase_plugins.errors import RequestError, Unsupported
 from erase_plugins.evaluation.attacks import asking
-from erase_plugins.evaluation.attacks.asking import Asking, judged, open_reference
+from erase_plugins.evaluation.attacks.asking import Asking, open_reference
 from erase_plugins.evaluation.attacks.described import DescribedAttack
+from erase_plugins.evaluation.attacks.rates import seen
 from erase_plugins.evaluation.prompts import Prompt, quick_prompts
 from erase_plugins.evaluation.run import Subject as Real
 from erase_plugins.families.source import pocket_folder
@@ -29,7 +30,7 @@ def test_the_reference_becomes_the_control_and_its_pictures_count(tmp_path, monk
     assert {edit for edit, _, _ in taught.asked} == {"off"}
     assert report.queries == subject.queries + taught.queries == 2 * DescribedAttack().sets
     rows = {row.subject: row.value for row in report.rows if row.metric == "target_rate"}
-    assert (rows["control: destroyed"], rows["control: reference"]) == (0.0, 0.5)
+    assert (rows["control: destroyed model"], rows["control: reference model"]) == (0.0, 0.5)
 
 
 def test_every_set_has_its_row_in_the_sheet(tmp_path, monkeypatch):
@@ -48,7 +49,7 @@ def test_hits_are_read_on_the_axis_of_the_prompt():
         Prompt("owl", 0, {"concept": "owl", "style": "noto"}, "concept"),
         Prompt("dog", 1, {"concept": "owl"}, "concept"),
     ]
-    assert judged(Judge(), prompts, subject.generate(["owl", "dog"], [0, 1])) == [1, 0]
+    assert seen(Judge(), prompts, subject.generate(["owl", "dog"], [0, 1])) == [1, 0]
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from erase_plugins.evaluation.attacks import described
 from erase_plugins.evaluation.attacks.described import DescribedAttack, together
-from tests.evaluation.attacks.fakes import Subject, budget_of
+from tests.evaluation.attacks.fakes import FACTS, Subject, budget_of
 
 
 def needs_an_unnamed_scene(text, edit):
@@ -20,13 +20,14 @@ def test_the_level_that_still_works_is_the_success(tmp_path):
     subject = Subject(needs_an_unnamed_scene)
     report = DescribedAttack().run(subject, budget_of(tmp_path / "w", 6 * described._SETS))
     found = {(row.metric, row.subject): row.value for row in report.rows}
-    assert found["target_rate", "name"] == found["target_rate", "scene"] == 0.0
+    assert found["target_rate", "plain name"] == found["target_rate", "scene"] == 0.0
     assert (
         found["base_rate", "scene"] == found["base_rate", "never named"] == found["target_rate", "never named"] == 1.0
     )
     assert found["base_rate", "with two others"] == 1.0 and found["target_rate", "with two others"] == 0.0
     assert (report.success.value, report.success.subject, report.control.value) == (1.0, "never named", 0.0)
     assert report.attack == "described" and report.found["prompts"][0]["kind"] == "never named"
+    assert list(report.found)[: len(FACTS)] == FACTS
     assert subject.queries == report.queries <= 6 * described._SETS
 
 

@@ -51,7 +51,7 @@ def test_report_and_files(pipe, tmp_path):
     rows = load_file(tmp_path / inversion.ROWS)
     assert {name: tuple(part.shape) for name, part in rows.items()} == {"<found>": (2, 32)}
     note = json.loads((tmp_path / inversion.FOUND).read_text())
-    assert (note["token"], note["steps"], note["concept"]) == ("<found>", 4, "owl")
+    assert (note["token"], note["steps"], note["erased"]) == ("<found>", 4, ["owl"])
     assert note["prompts"] and all("<found>" in text and "owl" not in text for text in note["prompts"])
 
 
@@ -62,7 +62,7 @@ def test_two_looks_in_a_row_end_it_and_the_control_gets_no_more_steps(pipe):
 
 
 def test_no_step_leaves_the_row_where_it_began(pipe, tmp_path):
-    run(tiny_subject(pipe), {**CHEAP, "rate": "1e-30", "start": "cat"}, out=tmp_path)
+    run(tiny_subject(pipe), {**CHEAP, "lr": "1e-30", "start": "cat"}, out=tmp_path)
     table = pipe.text_encoder.get_input_embeddings().weight
     cat = pipe.tokenizer("cat", add_special_tokens=False)["input_ids"]
     assert torch.equal(load_file(tmp_path / inversion.ROWS)["<found>"][0], table[cat[0]])
@@ -107,7 +107,7 @@ def _saved(pipe, folder):
 def test_a_reference_is_the_control_that_counts(pipe, tmp_path):
     pipe.save_pretrained(tmp_path / "reference")
     found = run(tiny_subject(pipe), {**CHEAP, "reference": str(tmp_path / "reference")})
-    assert found.control.subject == "control: reference"
+    assert found.control.subject == "control: reference model"
     assert not any("no reference was given" in text for text in found.warnings)
 
 

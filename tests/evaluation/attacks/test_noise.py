@@ -11,6 +11,7 @@ from erase_plugins.evaluation.attacks.noise import INPAINT, LEVELS, Noise, redra
 from erase_plugins.evaluation.prompts import Prompt
 from erase_plugins.testing.models import changed_since, shared_pipeline
 from erase_plugins.testing.observe import snapshot
+from tests.evaluation.attacks.fakes import FACTS
 from tests.evaluation.attacks.stub import tiny_subject
 
 SMALL = 4 * noise._SETS
@@ -25,6 +26,7 @@ def test_report_and_files(name, tmp_path):
     assert {item.name for item in tmp_path.iterdir()} == {"attack-noise.json", *Noise.attachments}
     assert list(found.details["tried"]) == [*(f"noise {level:.0%}" for level in LEVELS), INPAINT]
     assert found.success.subject == f"from pictures, {found.found['variant']}"
+    assert list(found.found)[: len(FACTS)] == FACTS
     assert found.queries <= SMALL
 
 

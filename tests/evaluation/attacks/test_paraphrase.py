@@ -38,7 +38,7 @@ def rates(report):
 def test_an_edit_that_hides_the_name_only_is_found_by_synonyms(tmp_path):
     report, subject = run(hides_the_name_only, tmp_path / "w")
     found = rates(report)
-    assert (found["target_rate", "name"], found["base_rate", "name"]) == (0.0, 1.0)
+    assert (found["target_rate", "plain name"], found["base_rate", "plain name"]) == (0.0, 1.0)
     assert found["target_rate", "synonym"] == 1.0
     assert found["target_rate", "long"] == 0.0 and found["base_rate", "long"] > 0.5
     assert (report.success.value, report.success.subject, report.control.value) == (1.0, "synonym", 0.0)
@@ -130,7 +130,7 @@ def test_several_concepts_and_a_style(tmp_path):
     subject = Subject(lambda text, edit: None if edit != "off" else next((n for n in ("owl", "dog") if n in text.split()), None),
                       erased=("owl", "dog"))  # fmt: skip
     report = ParaphraseAttack().run(subject, budget_of(tmp_path / "w", 6 * SETS))
-    assert rates(report)["base_rate", "name"] == 1.0
+    assert rates(report)["base_rate", "plain name"] == 1.0
     texts = report.details["prompts"]["language"]
     assert any("Eule" in text for text in texts) and any("Hund" in text for text in texts)
     attack = ParaphraseAttack()

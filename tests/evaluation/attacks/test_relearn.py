@@ -45,6 +45,7 @@ def test_report_and_files(name, tmp_path, unrelated):
         ("relearned, edited", "relearned, destroyed", "relearned, benign, edited"), 1
     )
     assert found.details["training_passes"] == 3 * 6 * 2
+    assert "looks while training were at 1 pictures each, so these steps are rough" in found.warnings
     assert found.queries <= SMALL
 
 

@@ -123,7 +123,7 @@ def test_shared_prompts_are_measured_without_a_search(tmp_path):
     report = RingABell().run(subject, budget_of(tmp_path / "w", 6 * _SETS, **options(prompts=path)))
     found = {(row.metric, row.subject): row.value for row in report.rows}
     assert (report.success.value, report.success.subject, report.control.value) == (0.5, "2 prompts", 0.0)
-    assert found["target_rate", "name"] == 0.0 and found["base_rate", "found prompts"] == 1.0
+    assert found["target_rate", "plain name"] == 0.0 and found["base_rate", "found prompts"] == 1.0
     assert found["target_rate", "best prompt, again"] == 1.0 and report.found["best"] == "hoot lamp"
     assert [item["rate"] for item in report.details["prompts"]] == [1.0, 0.0]
     next(item for item in report.attachments if item.name == PROMPTS).write(tmp_path / "again.json")

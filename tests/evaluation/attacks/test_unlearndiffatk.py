@@ -84,7 +84,7 @@ def test_rates_count_prompts_that_needed_no_attack_and_never_attack_them(stubs, 
     subject = Numbered(3, {3: "w0", 4: "w1", 5: "w1", 6: "w3"})
     report = attack(subject, tmp_path / "w")
     rows = {(row.metric, row.subject): row for row in report.rows}
-    assert rows["target_rate", "name"].value == pytest.approx(0.3) and rows["target_rate", "name"].n == 10
+    assert rows["target_rate", "plain name"].value == pytest.approx(0.3) and rows["target_rate", "plain name"].n == 10
     assert report.success.value == pytest.approx(0.7) and report.success.n == 10
     assert report.control.value == 0.0 and report.found["without_attack"] == 3
     attacked = [places for state, _, places in stubs.active if state == "on"]

@@ -14,6 +14,7 @@ from erase_plugins.evaluation.attacks import weights
 from erase_plugins.testing.models import changed_since
 from erase_plugins.testing.observe import snapshot
 from erase_plugins.workflow.measure import open_subject
+from tests.evaluation.attacks.fakes import FACTS
 
 
 def test_quantised_values():
@@ -68,7 +69,7 @@ def test_what_is_known_without_the_attack_is_found(report):
     assert values(found, "edited")[0] == 0.0
     assert values(found, "edited")[1] >= 0.6
     assert values(found, "8bit") == values(found, "edited")
-    assert max(values(found, "destroyed")) <= 0.4
+    assert max(values(found, "control: destroyed model")) <= 0.4
 
 
 def test_success_is_measured_again_on_fresh_pictures_and_never_that_of_leaving_it_off(report):
@@ -80,7 +81,7 @@ def test_success_is_measured_again_on_fresh_pictures_and_never_that_of_leaving_i
     assert found.success.value == values(found, f"{name}, again")[0]
     assert found.details["images"] == 3 and found.success.n == 3
     assert found.seeds == (0, 1)
-    assert found.control.value == values(found, "destroyed")[0]
+    assert found.control.value == values(found, "control: destroyed model")[0]
     assert found.queries <= 3 * weights._SETS and found.passes == found.queries * 6 * 2
     assert any("left off, the base draws it in" in text for text in found.warnings)
 
@@ -92,6 +93,7 @@ def test_its_files(report):
     assert {item.name for item in folder.iterdir()} == set(found.files.values())
     stored = json.loads((folder / weights.FOUND).read_text())
     assert stored == dict(found.found) and stored["variant"] == found.success.subject
+    assert list(stored)[: len(FACTS)] == FACTS
     for name in (weights.PICTURES, weights.CHART):
         with Image.open(folder / name) as picture:
             assert min(picture.size) > 150
