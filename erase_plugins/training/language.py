@@ -256,6 +256,10 @@ class LanguageMethod(TrainedMethod):
     def finish(self, run: TrainingRun) -> Edit:
         self._note(run, "after", run.state)
         numbers = run.ctx.numbers
+        for name, what in (("forget", "forgotten"), ("retain", "retained")):
+            if f"{name}_probability_after" in numbers:
+                before, after = (numbers[f"{name}_probability_{when}"] for when in ("before", "after"))
+                run.ctx.note(f"{what} texts: probability {before:.3g} before, {after:.3g} now")
         rise = numbers.get("retain_nll_after", 0.0) - numbers.get("retain_nll_before", 0.0)
         if rise > _HARM:
             run.ctx.warn(
