@@ -218,6 +218,7 @@ def test_the_command_line_and_no_text_leaves_its_file(folder, data, tmp_path):
                 *(word for name, value in CHEAP.items() for word in ("--set", f"{name}={value}")))  # fmt: skip
     assert done.code == 0, done.err
     assert "erased forget.jsonl" in done.err + done.out
+    assert re.search(r"forgotten texts: probability (0\.9\d*|1) before, ", done.err + done.out)
     manifest = json.loads((out / "erase.json").read_text())
     assert manifest["numbers"]["forget_probability_after"] < 0.5
     shown = invoke("inspect", out).out
