@@ -38,6 +38,7 @@ def test_every_method_and_option_is_on_the_page() -> None:
         "docs/architecture.md",
         "docs/plugins.md",
         "docs/hub.md",
+        "docs/language.md",
         "docs/records.md",
         "docs/classifiers.md",
         "docs/results.md",

@@ -64,6 +64,10 @@ class LowRank:
         """The same change, ``factor`` times as strong."""
         return LowRank(self.A, self.B * factor)
 
+    def transposed(self) -> LowRank:
+        """The change of the transposed weight of a linear layer."""
+        return LowRank(self.B.T.contiguous(), self.A.T.contiguous())
+
 
 @dataclass(frozen=True, eq=False)
 class Dense:

@@ -14,6 +14,7 @@ class FamilyNames(Protocol):
     components: tuple[str, ...]
     denoiser: str
     layouts: tuple[str, ...]
+    transposed: frozenset[str]
 
     @property
     def roles(self) -> Mapping[str, str | tuple[str, ...]]:

@@ -253,6 +253,9 @@ def foreign_edit(path: Path, header: Any, layout: Any, family_id: str | None, kn
             return family, layout.read(path, family)
         except ArtifactError as error:
             problems.append(f"{family.id}: {error}")
+        except Unsupported:  # it has no names for files of this layout, so the file is of another
+            if family_id:
+                raise
     raise ArtifactError(f"'{path.name}' fits no registered family ({'; '.join(problems)[:400]})")
 
 

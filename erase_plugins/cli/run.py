@@ -38,7 +38,7 @@ from erase_plugins.types import KINDS, DataRef, ForgetItem
 @click.option("--to", "anchor", metavar="TEXT", help="What the concepts become; the method chooses if left out.")
 @click.option("--keep", multiple=True, metavar="TEXT", help="What must stay as it is; repeat for several.")
 @click.option("--forget", "forget", metavar="DATA",
-              help="Data of the only --erase, for methods that read data: a folder, a .jsonl file or datasets:NAME.",
+              help="Data to forget, or of the only --erase: a folder, a .jsonl file or datasets:NAME.",
 )  # fmt: skip
 @click.option("--retain", "retains", multiple=True, metavar="DATA", help="Data to retain, as for --forget; repeat.")
 @click.option("--kind", type=click.Choice(KINDS), default="object", show_default=True, help="Kind of the concepts.")
@@ -69,9 +69,11 @@ def command(
     options = parse_settings(settings)
     chosen = check_layouts(layouts)
     names = [*concepts, *lines_of(erase_file)]
-    if not names:
+    if not names and forget is None:
         raise RequestError("nothing to erase was named; add --erase TEXT, for example --erase pizza")
-    items = with_data(concepts_from(names, kind, anchor), forget)
+    items = with_data(concepts_from(names, kind, anchor), forget) if names else [
+        ForgetItem("", kind, anchor=anchor, data=DataRef(str(forget)))
+    ]  # fmt: skip
     own = None if preset is None else load_preset(preset)
     found = find_model(model, revision, family)
     detected = found.family

@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from erase_plugins.artifacts.edit import Bias, Delta, Dense, Edit, LowRank
 from erase_plugins.errors import Unsupported
-from erase_plugins.families.base import Model, ModuleRef
+from erase_plugins.families.base import TRANSPOSED, Model, ModuleRef
 
 
 class Slot(ABC):
@@ -130,10 +130,10 @@ class Adapters(Trainable):
     ) -> None:
         slots: list[Slot] = []
         for ref in refs:
-            module = target.module(ref)
+            module: Any = target.module(ref)
             if isinstance(module, nn.Conv2d) and (module.groups != 1 or module.padding_mode != "zeros"):
                 raise Unsupported(f"{ref.path} is a grouped or padded-by-mode convolution; it cannot be trained")
-            if not isinstance(module, nn.Linear | nn.Conv2d):
+            if not isinstance(module, nn.Linear | nn.Conv2d) and ref.kind != TRANSPOSED:
                 raise Unsupported(f"{ref.path} is a {type(module).__name__}, not a linear layer or convolution")
             slots.append(_FullSlot(ref, module) if rank is None else LoraSlot(ref, module, rank, scale, generator))
         super().__init__(target, slots)
@@ -167,9 +167,9 @@ class _WeightSlot(Slot):
 
     def convolve(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         """The module's operation with another weight."""
-        if isinstance(self.module, nn.Linear):
-            return functional.linear(x, weight, bias)
         conv = self.module
+        if not isinstance(conv, nn.Conv2d):
+            return functional.linear(x, weight, bias)
         return functional.conv2d(x, weight, bias, conv.stride, conv.padding, conv.dilation)
 
 
@@ -186,7 +186,7 @@ class LoraSlot(_WeightSlot):
         full: bool = False,
     ) -> None:
         super().__init__(ref, module)
-        weight = module.weight
+        weight = module.weight.T if ref.kind == TRANSPOSED else module.weight
         rank = rank if full else min(rank, weight.shape[0], weight[0].numel())  # more than full rank says nothing new
         down = torch.randn((rank, *weight.shape[1:]), generator=generator) / weight[0].numel() ** 0.5
         self.scale = scale
@@ -198,16 +198,16 @@ class LoraSlot(_WeightSlot):
 
     def deltas(self) -> dict[str, Delta]:
         change = LowRank(self.A.detach().cpu().clone(), self.B.detach().cpu().clone() * self.scale)
-        return {self.ref.weight: change}
+        return {self.ref.weight: change.transposed() if self.ref.kind == TRANSPOSED else change}
 
     def changed(self, original: Any, x: Tensor, *args: Any) -> Tensor:
         out = original(x, *args)
         wide = x if torch.is_autocast_enabled(x.device.type) else x.to(self.A.dtype)
         inner = self.convolve(wide, self.A)
-        if isinstance(self.module, nn.Linear):
-            side = functional.linear(inner, self.B)
-        else:
+        if isinstance(self.module, nn.Conv2d):
             side = functional.conv2d(inner, self.B)
+        else:
+            side = functional.linear(inner, self.B)
         return out + (side * self.scale).to(out.dtype)
 
 
@@ -228,6 +228,7 @@ class _FullSlot(_WeightSlot):
 
     def changed(self, original: Any, x: Tensor, *args: Any) -> Tensor:
         weight = self.module.weight.float() + self.dW
+        weight = weight.T if self.ref.kind == TRANSPOSED else weight
         bias = None if self.db is None else self.module.bias.float() + self.db  # type: ignore[union-attr]
         if torch.is_autocast_enabled(x.device.type):
             return self.convolve(x, weight, bias)

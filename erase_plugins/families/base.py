@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from erase_plugins.families.capabilities import CausalLM, Classifier, Conditioning, Denoiser, TextEncoder, Tokens
-from erase_plugins.families.model import FamilyTraits, Model, ModelSpec, ModuleRef, Picker
+from erase_plugins.families.model import TRANSPOSED, FamilyTraits, Model, ModelSpec, ModuleRef, Picker
 from erase_plugins.families.target import Target, TargetInfo
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from erase_plugins.types import EraseRequest
 
 __all__ = [
+    "TRANSPOSED",
     "CausalLM",
     "Classifier",
     "Conditioning",

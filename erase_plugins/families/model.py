@@ -33,11 +33,13 @@ if TYPE_CHECKING:
 
 #: one linear map of the text rows stands for a change of all projections that read them (separate cross-attention)
 EMBEDDING_MAP = "embedding_map"
+#: kind of a linear layer whose weight is stored (in, out), as the Conv1D of GPT-2
+TRANSPOSED = "transposed"
 
 
 @dataclass(frozen=True)
 class ModuleRef:
-    """A module with a weight: where it is and what shape it has (out, in[, height, width])."""
+    """A module with a weight: where it is and what shape it has (out, in[, height, width]; see `TRANSPOSED`)."""
 
     component: str
     path: str
@@ -231,6 +233,8 @@ class FamilyTraits(ABC):
     causal: bool = False
     #: kinds of model, besides ``id``, that `info` may name in ``profiles``; presets have tables for them
     presets: tuple[str, ...] = ()
+    #: last names of the modules of kind `TRANSPOSED`, for files that hold every linear map as (out, in)
+    transposed: frozenset[str] = frozenset()
     #: ModelSpec architecture and sd-scripts base version, for file headers
     modelspec: str = ""
     base_version: str = ""

@@ -8,7 +8,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from erase_plugins.errors import HubError, RequestError, Unsupported
-from erase_plugins.families.base import Family, ModelSpec, ModuleRef
+from erase_plugins.families.base import TRANSPOSED, Family, ModelSpec, ModuleRef
 from erase_plugins.families.source import MODEL, Source
 
 if TYPE_CHECKING:
@@ -98,11 +98,12 @@ def _refs(architecture: str, config: str) -> tuple[ModuleRef, ...]:
     """All linear, convolution and embedding modules of an architecture, from its configuration."""
     import torch
     from torch import nn
+    from transformers.pytorch_utils import Conv1D
 
     cls = _class(architecture)
     with torch.device("meta"):
         module = cls(cls.config_class(**json.loads(config)))
-    kinds = {nn.Linear: "linear", nn.Conv2d: "conv", nn.Embedding: "embedding"}
+    kinds = {nn.Linear: "linear", nn.Conv2d: "conv", nn.Embedding: "embedding", Conv1D: TRANSPOSED}
     found = []
     for path, child in module.named_modules():
         kind = next((label for cls, label in kinds.items() if isinstance(child, cls)), None)

@@ -52,13 +52,14 @@ class PeftLayout:
                 if f"{module}.weight" not in edit.deltas[component]:
                     continue  # padding is for other loaders
                 modules.append(module)
+                delta = _as_linear(delta, module, family)
                 for name, tensor in delta.tensors().items():
                     tensors[f"{_PREFIX}{_native(component, module)}.lora_{name}.weight"] = tensor
             folder = path.with_name(f"{path.name}_{component}")
             folder.mkdir(parents=True, exist_ok=True)
             write_tensors(folder / MODEL, tensors, {**header, _COMPONENT: component})
             task = "CAUSAL_LM" if family.roles.get("language") == component else None
-            text = json.dumps(_config(ready.rank, modules, task, header), indent=2, sort_keys=True)
+            text = json.dumps(_config(ready.rank, modules, task, header, family), indent=2, sort_keys=True)
             (folder / CONFIG).write_text(text + "\n", encoding="utf-8")
 
     def sniff(self, keys: Sequence[str], header: Mapping[str, str]) -> bool:
@@ -89,7 +90,19 @@ def _native(component: str, module: str) -> str:
     return f"text_model.{module}" if nested else module
 
 
-def _config(rank: int, modules: list[str], task: str | None, header: Mapping[str, str]) -> dict[str, Any]:
+def _flipped(module: str, family: FamilyNames) -> bool:
+    """Whether the model stores the weight of a module as (in, out); peft's factors do not show it."""
+    return module.rpartition(".")[2] in family.transposed
+
+
+def _as_linear(delta: Any, module: str, family: FamilyNames) -> Any:
+    """A low-rank change as peft holds it, (out, in) for every linear map; its own inverse."""
+    return delta.transposed() if _flipped(module, family) else delta
+
+
+def _config(
+    rank: int, modules: list[str], task: str | None, header: Mapping[str, str], family: FamilyNames
+) -> dict[str, Any]:
     from erase_plugins.artifacts.kohya_header import manifest_of
 
     base = manifest_of(header).get("base", {})
@@ -102,13 +115,14 @@ def _config(rank: int, modules: list[str], task: str | None, header: Mapping[str
         "lora_alpha": rank,
         "lora_dropout": 0.0,
         "bias": "none",
-        "fan_in_fan_out": False,
+        "fan_in_fan_out": any(_flipped(module, family) for module in modules),
         "inference_mode": True,
         "target_modules": modules,
     }
 
 
 def _read_one(file: Path, family: FamilyNames) -> Edit:
+    from erase_plugins.artifacts.edit import Edit
     from erase_plugins.artifacts.lora_file import Pairs, collect
     from erase_plugins.artifacts.names import canonical
     from erase_plugins.artifacts.tensors import read_tensors
@@ -129,7 +143,14 @@ def _read_one(file: Path, family: FamilyNames) -> Edit:
         places[stem] = (component, canonical(component, stem))
         if "down" in group:
             scales[stem] = _scale(config, stem, group["down"].shape[0])
-    return collect(family.id, pairs, places, scales)
+    edit = collect(family.id, pairs, places, scales)
+    return Edit(edit.family, {
+        component: {
+            key: _as_linear(delta, key.removesuffix(".weight"), family)
+            for key, delta in group.items()
+        }
+        for component, group in edit.deltas.items()
+    })  # fmt: skip
 
 
 def _guess_component(file: Path, stems: Mapping[str, Any], family: FamilyNames) -> str:

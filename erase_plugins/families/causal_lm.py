@@ -1,0 +1,45 @@
+"""Causal language models of transformers: Llama, Qwen, Gemma, Mistral, Phi, GPT-2 and their kin."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+from erase_plugins.families.model import TRANSPOSED, ModuleRef
+from erase_plugins.families.source import MODEL
+from erase_plugins.families.transformers_family import TransformersFamily
+from erase_plugins.hookspecs import hookimpl
+
+#: blocks are numbered; what stands outside of them (embeddings, the head) is shared by all words and no linear map here
+_ATTENTION = re.compile(r".*\.\d+\.(self_attn|attn|attention)\..+")
+_MLP = re.compile(r".*\.\d+\.mlp\..+")
+
+
+def _in(pattern: re.Pattern[str], ref: ModuleRef) -> bool:
+    return ref.kind in ("linear", TRANSPOSED) and pattern.fullmatch(ref.path) is not None
+
+
+class CausalLanguageModels(TransformersFamily):
+    """Causal language models; LoRA goes to the linear maps of their blocks, fused and transposed ones included."""
+
+    id, title = "causal-lm", "Causal language model (transformers)"
+    architectures = (
+        "LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM", "GemmaForCausalLM",
+        "Gemma2ForCausalLM", "Gemma3ForCausalLM", "PhiForCausalLM", "Phi3ForCausalLM", "GPT2LMHeadModel",
+        "GPTNeoXForCausalLM", "OlmoForCausalLM", "Olmo2ForCausalLM", "SmolLM3ForCausalLM",
+    )  # fmt: skip
+    roles: Mapping[str, Any] = MappingProxyType({"language": MODEL})
+    #: Conv1D of GPT-2; no other architecture above has modules of these names
+    transposed = frozenset({"c_attn", "c_proj", "c_fc", "q_attn"})
+    groups: Mapping[str, Any] = MappingProxyType({
+        "attention": lambda ref: _in(_ATTENTION, ref),
+        "mlp": lambda ref: _in(_MLP, ref),
+        "linear": lambda ref: _in(_ATTENTION, ref) or _in(_MLP, ref),
+    })  # fmt: skip
+
+
+@hookimpl
+def erase_families() -> list[CausalLanguageModels]:
+    return [CausalLanguageModels()]

@@ -1,0 +1,234 @@
+"""Texts to forget and to retain as token numbers: rows of a `DataRef`, the chat template, and which tokens count.
+
+A row has ``prompt`` and ``completion``, ``question`` and ``answer``, or ``text`` alone. Only what the model is to say
+(completion, answer, text) has labels. No message of this file holds a text of a row. No torch at import.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from erase_plugins.errors import RequestError, Unsupported
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from erase_plugins.data import DataRef
+    from erase_plugins.families.model import Model
+
+#: label of a token that does not count
+IGNORED = -100
+_FIELDS = (("prompt", "completion"), ("question", "answer"))
+#: how a question is put to a model without a chat template
+PLAIN = "Question: {}\nAnswer:"
+
+
+@dataclass(frozen=True)
+class Pair:
+    """What a model is asked (empty: nothing) and what it says.
+
+    Attributes:
+        prompt, completion: the texts.
+        place: name of the data and number of the row, for messages.
+        question: whether the prompt is a question, which is put as `PLAIN` where no chat template is.
+    """
+
+    prompt: str
+    completion: str
+    place: str
+    question: bool = False
+
+    @property
+    def canonical(self) -> tuple[str, str]:
+        """Equal for texts that differ in case, spaces and forms of characters only."""
+        first, second = (
+            " ".join(unicodedata.normalize("NFKC", text).casefold().split()) for text in (self.prompt, self.completion)
+        )
+        return first, second
+
+    def __repr__(self) -> str:  # a traceback shows no text
+        return f"Pair({self.place})"
+
+
+@dataclass(frozen=True)
+class Texts:
+    """Padded sequences.
+
+    Attributes:
+        ids, mask: (n, tokens) token numbers, and 1 where they are no padding (on the right).
+        labels: (n, tokens) the numbers again where they count, else `IGNORED`; position t is predicted from t - 1.
+        before: (n,) negative log-likelihood of every sequence under the unchanged model, None if nobody asked.
+        cut: how many sequences were longer than allowed.
+    """
+
+    ids: Tensor
+    labels: Tensor
+    mask: Tensor
+    before: Tensor | None = None
+    cut: int = 0
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, rows: Tensor) -> Texts:
+        """Some sequences, without columns that are padding in all of them."""
+        longest = int(self.mask[rows].sum(1).max())
+        ids, labels, mask = (part[rows, :longest] for part in (self.ids, self.labels, self.mask))
+        return Texts(ids, labels, mask, None if self.before is None else self.before[rows])
+
+    def __repr__(self) -> str:
+        return f"Texts({len(self)} sequences)"
+
+
+def pairs_of(data: DataRef) -> list[Pair]:
+    """The rows of a reference.
+
+    Raises:
+        RequestError: no rows, a row without the fields, or with something else than text in them; says where.
+    """
+    found = []
+    for number, row in enumerate(data.rows(), 1):
+        place = f"data '{data.name}', row {number}"
+        names = next((names for names in _FIELDS if names[1] in row), ("", "text"))
+        if names[1] not in row:
+            raise RequestError(
+                f"{place} has none of the fields completion, answer and text; name what the model says so, and "
+                "what it is asked prompt or question"
+            )
+        prompt, completion = (row.get(name, "") for name in names)
+        if names[0] and names[0] not in row:
+            raise RequestError(f"{place} has '{names[1]}' but no '{names[0]}'; add it, or call the field 'text'")
+        if not isinstance(prompt, str) or not isinstance(completion, str):
+            raise RequestError(f"{place} holds something else than text in '{names[0]}' or '{names[1]}'")
+        if not completion.strip():
+            raise RequestError(f"{place} has an empty {names[1]}; there is nothing in it to learn from")
+        found.append(Pair(prompt, completion, place, names[0] == "question"))
+    if not found:
+        raise RequestError(f"data '{data.name}' is empty: it has no rows")
+    return found
+
+
+def apart(forget: Sequence[Pair], retain: Sequence[Pair]) -> None:
+    """Refuses texts that are to be forgotten and retained.
+
+    Raises:
+        RequestError: says where the first one is in both.
+    """
+    gone = {pair.canonical: pair for pair in forget}
+    both = [(gone[pair.canonical], pair) for pair in retain if pair.canonical in gone]
+    if both:
+        first, second = both[0]
+        raise RequestError(
+            f"{len(both)} texts are both to be forgotten and retained, the first in {first.place} and {second.place}; "
+            "take them out of one"
+        )
+
+
+def tokenizer_of(model: Model) -> Any:
+    """The tokenizer beside a model.
+
+    Raises:
+        Unsupported: there is none, or it has numbers that the model does not know.
+    """
+    from erase_plugins.families.notices import without_notices
+
+    with without_notices():
+        found = model.language.tokenizer
+    if len(found) > model.language.words or not len(found):
+        raise Unsupported(
+            f"the tokenizer beside {model.info.model} has {len(found)} tokens and the model {model.language.words}; "
+            "put the tokenizer there that the model was trained with"
+        )
+    return found
+
+
+def encoded(model: Model, tokenizer: Any, pairs: Sequence[Pair], longest: int) -> Texts:
+    """Pairs as token numbers, on the device of the model.
+
+    The prompt and what follows are tokenised apart, so that no token spans both. With a chat template the prompt is
+    what the user says and the completion what the assistant says, up to the end of its turn; otherwise a completion
+    begins with a space and ends with the token for the end, if the tokenizer has one.
+
+    Args:
+        model, tokenizer: whose numbers.
+        pairs: the texts.
+        longest: tokens of a sequence; what is longer is cut at the end.
+
+    Raises:
+        RequestError: nothing that counts is left of a pair; says of which.
+    """
+    import torch
+
+    limit = min(longest, int(model.info.configs[model.info.components("language")[0]].get(
+        "max_position_embeddings", longest)))  # fmt: skip
+    rows, cut = [], 0
+    for pair in pairs:
+        asked, said = _numbers(tokenizer, pair)
+        cut += len(asked) + len(said) > limit
+        wanted = [IGNORED, *([IGNORED] * len(asked) + said)[1:limit]]  # nothing predicts the first token
+        if all(label == IGNORED for label in wanted):
+            raise RequestError(
+                f"nothing is left of {pair.place} after tokenising: the prompt has {len(asked)} tokens, what follows "
+                f"{len(said)}, and {limit} are allowed; shorten the prompt or raise max_tokens"
+            )
+        rows.append(([*asked, *said][:limit], wanted))
+    width = max(len(ids) for ids, _ in rows)
+
+    def padded(part: list[list[int]], fill: int) -> Tensor:
+        return torch.tensor([[*row, *[fill] * (width - len(row))] for row in part], device=model.device)
+
+    ids, labels = padded([row for row, _ in rows], 0), padded([row for _, row in rows], IGNORED)
+    lengths = torch.tensor([len(row) for row, _ in rows], device=model.device)
+    mask = (torch.arange(width, device=model.device)[None] < lengths[:, None]).long()
+    return Texts(ids, labels, mask, cut=cut)
+
+
+def _numbers(tokenizer: Any, pair: Pair) -> tuple[list[int], list[int]]:
+    """Token numbers of what a pair asks and of what follows."""
+
+    def plain(text: str) -> list[int]:
+        return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    end = tokenizer.eos_token_id
+    if getattr(tokenizer, "chat_template", None) and pair.prompt:
+        turns = [{"role": "user", "content": pair.prompt}, {"role": "assistant", "content": pair.completion}]
+        asked = tokenizer.apply_chat_template(turns[:1], tokenize=False, add_generation_prompt=True)
+        whole = tokenizer.apply_chat_template(turns, tokenize=False)
+        if whole.startswith(asked):
+            return plain(asked), plain(whole[len(asked) :].rstrip("\n"))
+        return plain(asked), [*plain(pair.completion), *([] if end is None else [end])]
+    start = list(tokenizer("")["input_ids"])
+    start = start[:-1] if start and start[-1] == end and end != tokenizer.bos_token_id else start
+    prompt = PLAIN.format(pair.prompt) if pair.question else pair.prompt
+    gap = " " if prompt and not prompt[-1].isspace() and not pair.completion[0].isspace() else ""
+    return [*start, *plain(prompt)], [*plain(gap + pair.completion), *([] if end is None else [end])]
+
+
+def answered(pairs: Sequence[Pair], answer: str) -> list[Pair]:
+    """The same prompts with another answer.
+
+    Raises:
+        RequestError: a pair has no prompt.
+    """
+    if bare := [pair for pair in pairs if not pair.prompt.strip()]:
+        raise RequestError(
+            f"{bare[0].place} has no prompt that a refusal could answer; give prompt and completion, or use npo"
+        )
+    return [replace(pair, completion=answer) for pair in pairs]
+
+
+def scores(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Negative log-likelihood (n, tokens - 1) of every label, 0 where none is, and the number of labels (n,).
+
+    Args:
+        logits: (n, tokens, words).
+        labels: (n, tokens).
+    """
+    from torch.nn.functional import cross_entropy
+
+    wanted = labels[:, 1:]
+    found = cross_entropy(logits[:, :-1].transpose(1, 2), wanted, ignore_index=IGNORED, reduction="none")
+    return found, (wanted != IGNORED).sum(1)

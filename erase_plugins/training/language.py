@@ -1,0 +1,315 @@
+"""The base class of methods that make a language model forget texts, and what their losses share. No torch at import.
+
+The total is ``forget_weight`` F + ``retain_weight`` R. F is the method's own; R is the mean negative log-likelihood of
+the retained tokens, or the divergence KL(before || now) at their positions. Tokens of prompts and padding count
+nowhere. The unchanged model is the same one with the adapters switched off.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from erase_plugins.engine.training_options import WeightOptions
+from erase_plugins.errors import RequestError, Unsupported
+from erase_plugins.families.capabilities import LANGUAGE
+from erase_plugins.families.texts import (
+    IGNORED,
+    Pair,
+    Texts,
+    answered,
+    apart,
+    encoded,
+    pairs_of,
+    scores,
+    tokenizer_of,
+)
+from erase_plugins.options import as_dict, option
+from erase_plugins.training.method import TrainedMethod, TrainingRun
+from erase_plugins.types import EditPlan, EraseRequest
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from erase_plugins.artifacts.edit import Edit
+    from erase_plugins.engine.loop import Schedule
+    from erase_plugins.families.base import ModelSpec, ModuleRef
+
+#: cautious throughput in floating point operations per second, by device type
+_FLOPS = {"cpu": 3e10, "cuda": 3e13, "mps": 2e12}
+#: tokens of a sequence, for the estimate of a plan, which reads no data
+_TOKENS = 64
+#: rise of the retained negative log-likelihood (nat per token) from which a run warns
+_HARM = 0.2
+REFUSAL = "I do not know."
+
+
+@dataclass(frozen=True)
+class LanguageOptions(WeightOptions):
+    """How long and how fast to train, and on how much text."""
+
+    lora_alpha: float = option(16.0, "the change is lora_alpha / rank times B A", low=1e-6, high=1e6)
+    modules: str = option("linear", "linear maps to change", choices=("linear", "attention", "mlp"))
+    steps: int = option(30, "gradient steps", low=1, high=1_000_000)
+    batch: int = option(16, "texts to forget of a step, and as many to retain", low=1, high=65_536)
+    max_tokens: int = option(512, "tokens of a text, prompt included; the rest is cut", low=2, high=1_000_000)
+    forget_weight: float = option(1.0, "weight of forgetting", low=0.0, high=1e6)
+    retain_weight: float = option(3.0, "weight of retaining; 0 needs no data to retain", low=0.0, high=1e6)
+    retain_term: str = option(
+        "nll", "what holds the retained texts: their likelihood, or the divergence from the unchanged model",
+        choices=("nll", "kl"),
+    )  # fmt: skip
+    lr: float = option(2e-3, "learning rate", low=0.0, high=10.0)
+    weight_decay: float = option(0.01, "decay of what is trained", low=0.0, high=10.0)
+    optimizer: str = option("adamw", "optimizer", choices=("adam", "adamw", "sgd"))
+    checkpoint_every: int = option(50, "training steps between checkpoints", low=1)
+    #: adapters and losses are float32 whatever the model is; autocast would round their updates away
+    precision: ClassVar[str] = "float32"
+
+    @property
+    def scale(self) -> float:
+        """Factor of B A."""
+        return self.lora_alpha / self.rank
+
+    def schedule(self) -> Schedule:
+        """Schedule of the training loop."""
+        from erase_plugins.engine.loop import Schedule
+
+        return Schedule(self.steps, self.lr, self.optimizer, every=self.checkpoint_every, decay=self.weight_decay)
+
+
+@dataclass
+class Sets:
+    """The texts of a run: what is to go, what is to stay (None: nothing is held), and answers in place of the first."""
+
+    forget: Texts
+    retain: Texts | None
+    answers: Texts | None = None
+
+
+@dataclass
+class Asked:
+    """Texts and what the model says of them now.
+
+    Attributes:
+        texts: a batch.
+        logits: (n, tokens, words), with gradients.
+    """
+
+    texts: Texts
+    logits: Tensor
+
+    @property
+    def nll(self) -> Tensor:
+        """(n,) negative log-likelihood of every sequence, summed over its tokens."""
+        return scores(self.logits, self.texts.labels)[0].sum(1)
+
+    @property
+    def counts(self) -> Tensor:
+        """(n,) number of tokens that count."""
+        return (self.texts.labels[:, 1:] != IGNORED).sum(1)
+
+    @property
+    def mean(self) -> Tensor:
+        """Mean negative log-likelihood over all tokens of the batch."""
+        return self.nll.sum() / self.counts.sum()
+
+    @property
+    def rise(self) -> Tensor:
+        """(n,) how much less likely than before every sequence is, in nat."""
+        assert self.texts.before is not None
+        return self.nll - self.texts.before
+
+
+def divergence(now: Tensor, before: Tensor, labels: Tensor) -> Tensor:
+    """Mean KL(before || now) over the positions that predict a label; all (n, tokens, words) logits."""
+    from torch.nn.functional import kl_div, log_softmax
+
+    rows = labels[:, 1:] != IGNORED
+    first, second = (log_softmax(part[:, :-1][rows].to(now.dtype), -1) for part in (now, before))
+    return kl_div(first, second, log_target=True, reduction="batchmean")
+
+
+def preference(rise: Tensor, beta: float) -> Tensor:
+    """-(2 / beta) mean log sigmoid(beta rise), with ``rise`` (n,) in nat."""
+    from torch.nn.functional import logsigmoid
+
+    return -2 / beta * logsigmoid(beta * rise).mean()
+
+
+class LanguageMethod(TrainedMethod):
+    """A method that trains a language model on texts to forget and texts to retain; it has `forget_loss`."""
+
+    needs: frozenset[str] = frozenset({LANGUAGE})
+    packages: frozenset[str] = frozenset({"transformers"})
+    kinds: frozenset[str] = frozenset({"fact", "person", "object", "dataset", "behaviour"})
+    produces: frozenset[str] = frozenset({"lowrank", "dense", "bias"})
+    reads_data = True
+    #: whether the loss asks how likely a text was before
+    compares = False
+    #: whether something is said in place of what is forgotten
+    answers = False
+    Options: type = LanguageOptions
+    work_files: ClassVar[tuple[str, ...]] = ()
+    contract_options: ClassVar[dict[str, Any]] = {"steps": 3, "checkpoint_every": 1}
+
+    @abstractmethod
+    def forget_loss(self, run: TrainingRun, forget: Asked, answers: Asked | None) -> Tensor:
+        """What makes the model forget: a scalar of a batch, and of its answers where the method has `answers`."""
+
+    def modules(self, info: ModelSpec, options: Any) -> Sequence[ModuleRef]:
+        return info.modules(options.modules)
+
+    def settle(self, options: Any, request: EraseRequest, info: ModelSpec) -> Any:
+        config = info.configs[info.components(LANGUAGE)[0]]
+        if config.get("quantization_config"):
+            kind = config["quantization_config"].get("quant_method", "")
+            raise Unsupported(
+                f"{info.model} is quantised{f' ({kind})' if kind else ''}; forget on the model it was made from, in "
+                "float32, float16 or bfloat16, and measure again on the quantised one"
+            )
+        if not self.answers and (anchored := [item for item in request.forget if item.anchor is not None]):
+            raise RequestError(f"{self.id} puts nothing in place of {anchored[0].name}; leave --to out, or use idk")
+        if missing := [item.name for item in request.forget if item.data is None]:
+            raise RequestError(
+                f"{self.id} forgets texts, and '{missing[0]}' comes without any; give them: --forget facts.jsonl, with "
+                "prompt and completion in every line"
+            )
+        if request.preserve:
+            raise RequestError(f"{self.id} retains texts from data; give --retain FILE.jsonl instead of --keep")
+        if options.retain_weight > 0 and not request.retain_data:
+            raise RequestError(
+                f"{self.id} without texts to retain forgets everything; give some: --retain others.jsonl (or set "
+                "retain_weight=0 if you mean it)"
+            )
+        return options
+
+    def plan(self, request: EraseRequest, info: ModelSpec) -> EditPlan:
+        """The plan with its cost, from configuration alone."""
+        from erase_plugins.engine.training_plan import place, trainable
+
+        options = self.resolved(request, info)  # type: ignore[arg-type]  # a language model has no latents
+        refs = self.modules(info, options)
+        values, size = trainable(refs, options.lora_rank), sum(math.prod(ref.shape) for ref in info.refs)
+        sets, tokens = 1 + (options.retain_weight > 0) + self.answers, min(_TOKENS, options.max_tokens)
+        each = 2.0 * size * tokens * options.batch * sets
+        words = int(info.configs[info.components(LANGUAGE)[0]].get("vocab_size", 0))
+        return EditPlan(
+            request=request, options=as_dict(options), modules=tuple(map(place, refs)), steps=options.steps,
+            seconds=round(3.0 * options.steps * each / _FLOPS.get(request.device.split(":")[0], 3e10) + 2.0, 1),
+            memory_bytes=int(16 * values + 12 * options.batch * sets * tokens * (words + 4 * math.sqrt(size))),
+            file_bytes=4 * values, notes=tuple(self.notes(request, options)),
+        )  # fmt: skip
+
+    def retain(self, run: TrainingRun) -> None:
+        """Nothing of a teacher is stored: what is retained are texts."""
+
+    def prepare(self, run: TrainingRun) -> Sets:
+        request, options = run.request, run.options
+        forget = [pair for item in request.forget if item.data is not None for pair in pairs_of(item.data)]
+        kept = [pair for data in request.retain_data for pair in pairs_of(data)] if options.retain_weight > 0 else []
+        apart(forget, kept)
+        answers = None
+        if self.answers:
+            said = {item.anchor or REFUSAL for item in request.forget}
+            if len(said) > 1:
+                raise RequestError(f"{self.id} takes one answer for everything that is forgotten; give one --to")
+            answers = answered(forget, said.pop())
+        tokenizer = tokenizer_of(run.target)
+
+        def read(pairs: Sequence[Pair]) -> Texts:
+            return encoded(run.target, tokenizer, pairs, options.max_tokens)
+
+        sets = Sets(read(forget), read(kept) if kept else None, read(answers) if answers else None)
+        if cut := sum(part.cut for part in (sets.forget, sets.retain, sets.answers) if part is not None):
+            run.ctx.warn(f"{cut} texts are longer than {options.max_tokens} tokens or than the model reads; their ends "
+                         "are not trained on")  # fmt: skip
+        self._note(run, "before", sets)
+        if self.compares:
+            sets.forget = self._compared(run, sets.forget)
+            sets.answers = None if sets.answers is None else self._compared(run, sets.answers)
+        return sets
+
+    def loss(self, run: TrainingRun, step: int) -> Tensor:
+        sets, options = run.state, run.options
+        rows = self._rows(run, "forget", sets.forget, step)
+        forget = self._ask(run, sets.forget[rows])
+        answers = None if sets.answers is None else self._ask(run, sets.answers[rows])
+        kept = None if sets.retain is None else self._ask(
+            run, sets.retain[self._rows(run, "retain", sets.retain, step)]
+        )  # fmt: skip
+        return self.total(run, self.forget_loss(run, forget, answers), kept, options)
+
+    def total(self, run: TrainingRun, forget: Tensor, kept: Asked | None, options: Any) -> Tensor:
+        """Both terms together."""
+        if kept is None:
+            return options.forget_weight * forget
+        if options.retain_term == "nll":
+            held = kept.mean
+        else:
+            held = divergence(kept.logits, self.unchanged(run, kept.texts), kept.texts.labels)
+        return options.forget_weight * forget + options.retain_weight * held
+
+    def finish(self, run: TrainingRun) -> Edit:
+        self._note(run, "after", run.state)
+        numbers = run.ctx.numbers
+        for name, what in (("forget", "forgotten"), ("retain", "retained")):
+            if f"{name}_probability_after" in numbers:
+                before, after = (numbers[f"{name}_probability_{when}"] for when in ("before", "after"))
+                run.ctx.note(f"{what} texts: probability {before:.3g} before, {after:.3g} now")
+        rise = numbers.get("retain_nll_after", 0.0) - numbers.get("retain_nll_before", 0.0)
+        if rise > _HARM:
+            run.ctx.warn(
+                f"retained texts became less likely by {rise:.2f} nat per token; lower lr or steps, or raise "
+                "retain_weight"
+            )
+        limit = 3 * math.log(run.target.language.words)
+        if numbers["forget_nll_after"] > limit:
+            run.ctx.warn(
+                f"forgotten texts are far less likely than random ones ({numbers['forget_nll_after']:.1f} nat per "
+                "token), which gives away what was forgotten; lower lr or steps"
+            )
+        return super().finish(run)
+
+    def unchanged(self, run: TrainingRun, texts: Texts) -> Tensor:
+        """Logits (n, tokens, words) of the model without adapters."""
+        import torch
+
+        with run.adapters.disabled(), torch.no_grad():
+            return self._ask(run, texts).logits
+
+    def _ask(self, run: TrainingRun, texts: Texts) -> Asked:
+        logits = run.target.language.logits(texts.ids, texts.mask)
+        return Asked(texts, logits if logits.element_size() > 4 else logits.float())
+
+    def _rows(self, run: TrainingRun, name: str, texts: Texts, step: int) -> Tensor:
+        from erase_plugins.engine.loop import shuffled
+
+        return shuffled(run.ctx, name, len(texts), min(run.options.batch, len(texts)), step).to(texts.ids.device)
+
+    def _seen(self, run: TrainingRun, texts: Texts) -> tuple[Tensor, Tensor]:
+        """(n,) negative log-likelihood of every sequence as the model is now, and the number of its tokens."""
+        import torch
+
+        with torch.no_grad():
+            parts = [
+                self._ask(run, texts[rows])
+                for rows in torch.arange(len(texts), device=texts.ids.device).split(run.options.batch)
+            ]
+            return torch.cat([part.nll for part in parts]), torch.cat([part.counts for part in parts])
+
+    def _compared(self, run: TrainingRun, texts: Texts) -> Texts:
+        """The texts with their likelihood under the unchanged model."""
+        with run.adapters.disabled():
+            return replace(texts, before=self._seen(run, texts)[0])
+
+    def _note(self, run: TrainingRun, when: str, sets: Sets) -> None:
+        """How likely both sides are, for the manifest: nat per token, and the mean probability exp(-nat per token)."""
+        for name, texts in (("forget", sets.forget), ("retain", sets.retain)):
+            if texts is not None:
+                nll, counts = self._seen(run, texts)
+                run.ctx.numbers[f"{name}_nll_{when}"] = float(nll.sum() / counts.sum())
+                run.ctx.numbers[f"{name}_probability_{when}"] = float((-nll / counts).exp().mean())
