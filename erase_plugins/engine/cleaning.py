@@ -86,8 +86,8 @@ def concept_prompts(phrases: Sequence[str], fillers: int, target: Target) -> lis
     return [(frame.format(phrase), phrase) for phrase in phrases for frame in frames]
 
 
-def kept_prompts(phrases: Sequence[str], keep: Sequence[str], weights: Weights, target: Target) -> list[str]:
-    """The empty prompt, common words that do not mean the concept, in frames by turns, and what is kept by name."""
+def kept_prompts(phrases: Sequence[str], weights: Weights, target: Target) -> list[str]:
+    """The empty prompt, common words that do not mean the concept, in frames by turns."""
     words = Vocabulary.of(target, weights.words, projection_gram(target))
     own = {part for phrase in phrases for part in phrase.lower().split()}
     near = set(words.near(target.encode(list(phrases)), weights.near)) | own
@@ -123,7 +123,7 @@ def project(
     named = concept_prompts(phrases, weights.fillers, target)
     prompts = [prompt for prompt, _ in named]
     starts = [token_rows(target, prompt, phrase)[0] for prompt, phrase in named]
-    stay = kept_prompts(phrases, keep, weights, target)
+    stay = kept_prompts(phrases, weights, target)
     asked = [frame.format(word) for word in keep for frame in ("{}", *CAPTIONS["object"][1:], *_KEPT_FRAMES[1:])]
     erased = _grams(target, deep, prompts, starts)
     with lora():
@@ -176,8 +176,7 @@ def _listening(
 ) -> Iterator[None]:
     """Inside, every input (prompts, tokens, in) of these modules is passed on."""
     hooks = [
-        target.module(ref).register_forward_pre_hook(lambda _module, given, key=ref: add(key, given[0]))
-        for ref in refs
+        target.module(ref).register_forward_pre_hook(lambda _module, given, key=ref: add(key, given[0])) for ref in refs
     ]
     try:
         yield

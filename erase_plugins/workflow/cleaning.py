@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -25,7 +24,8 @@ from erase_plugins.workflow.models import as_target, find_model
 _NAMES = (PEFT_FILE, "pytorch_lora_weights.safetensors")
 #: kind in the marker of a peft folder
 KIND = "lora"
-_STALE = "erase_plugins.cleaned"
+#: prompts on which a LoRA's effect elsewhere is measured, those with a word of the concept left out
+_OTHERS = ("a photo of a dog", "a house", "a red flower", "a man on a road", "a boat at night", "two books")
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ def clean_lora(
         lora: .safetensors file in Kohya, diffusers or peft naming, or the folder that holds it.
         erase: the concept, as prompts name it (a trigger word, for example).
         base: model that the LoRA is for: name, folder, Hub id, `FoundModel` or pipeline.
-        out: file to write, for peft a folder; None leaves it at measuring nothing and writing nothing.
+        out: file to write, for peft a folder; None is a dry run.
         aliases: other words for the concept.
         keep: words or prompts that must stay as the LoRA has them.
         images: pictures per measurement, where a judge knows the concept; 0 draws none.
@@ -114,7 +114,7 @@ def clean_lora(
     place = Path(out)
     with _place(place, file) as work:
         target = as_target(found, **load) if isinstance(found, FoundModel) else as_target(found)
-        made, clean = _run(made, file, loaded, layout, target, phrases, keep, work)
+        clean = _run(made, file, loaded, layout, target, phrases, keep, work)
         before, after, bare = _measured(target, loaded, clean, phrases, keep, images, seed)
     return replace(made, path=place, before=before, after=after, base=bare)
 
@@ -212,7 +212,7 @@ def _place(place: Path, file: Path) -> Iterator[Path]:
 def _run(
     made: CleanedLora, file: Path, loaded: Artifact, layout: Any, target: Any, phrases: Sequence[str],
     keep: Sequence[str], work: Path,
-) -> tuple[CleanedLora, Artifact]:  # fmt: skip
+) -> Artifact:  # fmt: skip
     """Solves, writes, and reads what was written back."""
     from erase_plugins.artifacts.lora_rewrite import down_names, rewrite
     from erase_plugins.engine.cleaning import project
@@ -222,7 +222,7 @@ def _run(
     facts = {"modules": len(new), "left": sum(made.left.values()), "by": "erase-plugins clean-lora", "concepts": 1}
     rewrite(file, work, {names[place]: factor for place, factor in new.items()}, facts)
     edit = layout.read(work, target.family)
-    return made, replace(loaded, edit=edit)
+    return replace(loaded, edit=edit)
 
 
 @contextmanager
@@ -251,7 +251,8 @@ def _measured(
     from erase_plugins.evaluation.lora_effect import predictions, relative, shown
 
     named = [frame.format(phrase) for phrase in phrases for frame in ("a {}", "a photo of a {}", "a {} on a table")]
-    others = [*(f"a photo of {word}" for word in keep), "a photo of a dog", "a house", "a red flower", "a man on a road"]
+    own = {part for phrase in phrases for part in phrase.lower().split()}
+    others = [f"a photo of {word}" for word in keep] + [text for text in _OTHERS if own.isdisjoint(text.split())]
     states = {}
     rates = {}
     for name, state in (("base", None), ("before", old), ("after", new)):

@@ -32,7 +32,9 @@ def random_lora(target, groups):
     found = {}
     for ref in (ref for group in groups for ref in target.modules(group)):
         down = torch.randn(4, *ref.shape[1:], generator=generator)
-        found.setdefault(ref.component, {})[ref.weight] = LowRank(down, torch.randn(ref.shape[0], 4, generator=generator))
+        found.setdefault(ref.component, {})[ref.weight] = LowRank(
+            down, torch.randn(ref.shape[0], 4, generator=generator)
+        )
     return found
 
 
