@@ -48,7 +48,7 @@ class Weights:
         near: closeness from which a common word counts as the concept and is not kept.
     """
 
-    erase: float = 100.0
+    erase: float = 10.0
     keep: float = 1.0
     lam_share: float = 1e-4
     words: int = 400
