@@ -55,7 +55,7 @@ def down_names(file: Path, layout: Any, family: FamilyNames) -> dict[tuple[str, 
             continue
         number = float(delta.A.flatten()[0])
         name = names[int(number) - 1] if 1 <= number <= len(names) else ""
-        if not name or tuple(tensors[name].shape) != tuple(delta.A.shape) or not bool((number == delta.A).all()):
+        if not name or tuple(tensors[name].shape) != tuple(delta.A.shape) or not bool(delta.A.eq(number).all()):
             raise ArtifactError(f"{file.name}: the factors of {component} {key[:80]} are not stored as they are used")
         found[component, key] = name
     return found

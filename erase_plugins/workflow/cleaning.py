@@ -11,6 +11,7 @@ from typing import Any
 
 from erase_plugins.artifacts.artifact import Artifact
 from erase_plugins.artifacts.atomic import atomic_file, atomic_folder
+from erase_plugins.artifacts.edit import LowRank
 from erase_plugins.artifacts.lora_rewrite import PEFT_CONFIG, PEFT_FILE
 from erase_plugins.artifacts.manifest import HEADER_KEY
 from erase_plugins.errors import ArtifactError, RequestError, Unsupported
@@ -174,7 +175,11 @@ def _plan(file: Path, loaded: Artifact, layout: str, info: Any) -> CleanedLora:
             f"no layer of '{file.name}' reads text, so the closed form can take nothing out; all {len(left)} modules "
             "answer to pictures only"
         )
-    sizes = {(component, key): float(delta.dense().square().sum()) for component, key, delta in loaded.edit.items()}
+    sizes = {
+        (component, key): float(delta.dense().square().sum())
+        for component, key, delta in loaded.edit.items()
+        if isinstance(delta, LowRank)  # all are, which was checked
+    }
     share = sum(sizes[place] for place in left) / max(sum(sizes.values()), 1e-30)
     notes = []
     if left:
