@@ -110,6 +110,9 @@ def clean_lora(
     loaded = load_artifact(file, info.family.id)
     layout = _checked(file, loaded, info)
     made = _plan(file, loaded, layout.id, info)
+    if not keep:
+        told = "nothing was named to keep; other words that this LoRA was trained for can suffer, so name them"
+        made = replace(made, notes=(*made.notes, told))
     if dry_run or out is None:
         return made
     place = Path(out)
