@@ -26,6 +26,7 @@ _PUBLIC = {
     "attack": "erase_plugins.api",
     "evaluate": "erase_plugins.api",
     "load_artifact": "erase_plugins.workflow.artifacts",
+    "clean_lora": "erase_plugins.workflow.cleaning",
     "merge": "erase_plugins.compose",
     "add": "erase_plugins.compose",
     "revoke": "erase_plugins.compose",
@@ -56,6 +57,7 @@ if TYPE_CHECKING:
     from erase_plugins.types import AttackReport, Concept, EraseRequest, EvalReport, ForgetItem
     from erase_plugins.workflow.applying import applied, apply
     from erase_plugins.workflow.artifacts import load_artifact
+    from erase_plugins.workflow.cleaning import clean_lora
 
 
 def __getattr__(name: str) -> Any:

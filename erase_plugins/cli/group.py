@@ -29,6 +29,7 @@ COMMANDS = {
     "audit": ("audit", "Audit anybody's erased model or adapter: rates, attacks, one page to quote."),
     "inspect": ("inspect", "Say what a file or artifact folder is, and what can be done with it."),
     "convert": ("convert", "Write an artifact in another file layout."),
+    "clean-lora": ("clean_lora", "Take a concept out of somebody's LoRA, in closed form."),
     "merge": ("merge", "Make one artifact from several."),
     "add": ("add", "Erase further concepts in an existing closed-form artifact."),
     "revoke": ("revoke", "Bring a concept back in a closed-form artifact."),

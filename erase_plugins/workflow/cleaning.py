@@ -1,0 +1,293 @@
+"""Takes a concept out of somebody's LoRA: same file format back, with what it cannot remove measured and said."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from erase_plugins.artifacts.artifact import Artifact
+from erase_plugins.artifacts.atomic import atomic_file, atomic_folder
+from erase_plugins.artifacts.edit import LowRank
+from erase_plugins.artifacts.lora_rewrite import PEFT_CONFIG, PEFT_FILE
+from erase_plugins.artifacts.manifest import HEADER_KEY
+from erase_plugins.errors import ArtifactError, RequestError, Unsupported
+from erase_plugins.families.model import EMBEDDING_MAP
+from erase_plugins.manager import get_manager
+from erase_plugins.workflow.artifacts import load_artifact
+from erase_plugins.workflow.found import FoundModel
+from erase_plugins.workflow.models import as_target, find_model
+
+#: names under which LoRAs lie in folders
+_NAMES = (PEFT_FILE, "pytorch_lora_weights.safetensors")
+#: kind in the marker of a peft folder
+KIND = "lora"
+#: prompts on which a LoRA's effect elsewhere is measured, those with a word of the concept left out
+_OTHERS = ("a photo of a dog", "a house", "a red flower", "a man on a road", "a boat at night", "two books")
+
+
+@dataclass(frozen=True)
+class CleanedLora:
+    """What was taken out of a LoRA and what was not.
+
+    Attributes:
+        path: what was written; None for a dry run.
+        source: name of the file that was read.
+        format: layout of both files.
+        family: of the base.
+        cleaned: modules that read text and were projected, per component.
+        left: modules that read no text, per component; they are as they were.
+        left_share: their share of the squared size of the whole update, 0..1.
+        before, after: what was measured with the LoRA as it was, and with the new one: ``effect`` (change of the
+            prediction on prompts that name the concept, over the size of the prediction), ``elsewhere`` (the same on
+            other prompts), ``moved`` (change of the new LoRA against the old one on other prompts) and, where a judge
+            knows the concept, ``rate`` (share of pictures that show it).
+        base: ``rate`` of the base without any LoRA, where a judge knows the concept.
+        notes: what a user has to know.
+    """
+
+    path: Path | None
+    source: str
+    format: str
+    family: str
+    cleaned: Mapping[str, int]
+    left: Mapping[str, int]
+    left_share: float
+    before: Mapping[str, float]
+    after: Mapping[str, float]
+    base: Mapping[str, float]
+    notes: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return {"schema": 1, **asdict(self), "path": None if self.path is None else str(self.path)}
+
+
+def clean_lora(
+    lora: str | Path,
+    erase: str,
+    base: Any = "pocket",
+    *,
+    out: str | Path | None = None,
+    aliases: Sequence[str] = (),
+    keep: Sequence[str] = (),
+    images: int = 16,
+    seed: int = 0,
+    dry_run: bool = False,
+    **load: Any,
+) -> CleanedLora:
+    """Takes a concept out of a LoRA in closed form, without data; nothing is ever overwritten.
+
+    Args:
+        lora: .safetensors file in Kohya, diffusers or peft naming, or the folder that holds it.
+        erase: the concept, as prompts name it (a trigger word, for example).
+        base: model that the LoRA is for: name, folder, Hub id, `FoundModel` or pipeline.
+        out: file to write, for peft a folder; None is a dry run.
+        aliases: other words for the concept.
+        keep: words or prompts that must stay as the LoRA has them.
+        images: pictures per measurement, where a judge knows the concept; 0 draws none.
+        seed: of prompts and noise.
+        dry_run: only look at names and shapes; loads no weights of the base.
+        load: revision, dtype, device of a base that is given by name.
+
+    Raises:
+        EraseError: no LoRA of this base, nothing in it that reads text, an empty concept, something at ``out``.
+    """
+    phrases = list(dict.fromkeys(text.strip() for text in (erase, *aliases)))
+    if not all(phrases):
+        raise RequestError("a concept or alias is empty; name it in words")
+    clash = [text for text in keep if text.strip().lower() in {phrase.lower() for phrase in phrases}]
+    if clash:
+        raise RequestError(f"'{clash[0]}' cannot be both erased and kept")
+    file = lora_file(Path(lora))
+    found = find_model(str(base), load.get("revision")) if isinstance(base, str | Path) else base
+    info = found.info if isinstance(found, FoundModel) else as_target(found).info
+    if not info.supports(EMBEDDING_MAP):
+        raise Unsupported(f"{info.model} has no cross-attention that reads text rows; a LoRA of it cannot be cleaned")
+    loaded = load_artifact(file, info.family.id)
+    layout = _checked(file, loaded, info)
+    made = _plan(file, loaded, layout.id, info)
+    if not keep:
+        told = "nothing was named to keep; other words that this LoRA was trained for can suffer, so name them"
+        made = replace(made, notes=(*made.notes, told))
+    if dry_run or out is None:
+        return made
+    place = Path(out)
+    with _place(place, file) as work:
+        target = as_target(found, **load) if isinstance(found, FoundModel) else as_target(found)
+        clean = _run(made, file, loaded, layout, target, phrases, keep, work)
+        before, after, bare = _measured(target, loaded, clean, phrases, keep, images, seed)
+    return replace(made, path=place, before=before, after=after, base=bare)
+
+
+def lora_file(place: Path) -> Path:
+    """The LoRA file of a path: itself, or the one with a usual name in a folder.
+
+    Raises:
+        ArtifactError: none, or several.
+    """
+    if place.is_file():
+        return place
+    there = [place / name for name in _NAMES if (place / name).is_file()] if place.is_dir() else []
+    if len(there) != 1:
+        what = "several LoRA files" if there else "no LoRA file"
+        raise ArtifactError(f"{what} at '{place.name}'; give one .safetensors file, or a folder with {_NAMES[0]}")
+    return there[0]
+
+
+def check_out(place: Path, file: Path) -> None:
+    """Refuses an output of the wrong kind: peft needs a folder, all others a file.
+
+    Raises:
+        RequestError: says which.
+    """
+    peft, named = file.name == PEFT_FILE, place.suffix.lower() == ".safetensors"
+    if peft and named:
+        raise RequestError(f"a peft adapter is a folder of two files; give --out a folder, not '{place.name}'")
+    if not peft and not named:
+        raise RequestError(f"--out {place.name} must end in .safetensors; for example --out {place.name}.safetensors")
+
+
+def _checked(file: Path, loaded: Artifact, info: Any) -> Any:
+    from erase_plugins.artifacts.header import read_header
+
+    if HEADER_KEY in read_header(file).metadata:
+        raise RequestError(f"'{file.name}' is an artifact of erase-plugins, not somebody's LoRA; see add and revoke")
+    if loaded.edit.kinds != {"lowrank"}:
+        raise Unsupported(f"'{file.name}' is no plain LoRA ({', '.join(sorted(loaded.edit.kinds))}); it stays as it is")
+    shapes = {(ref.component, ref.weight): ref.shape for ref in info.refs}
+    for component, key, delta in loaded.edit.items():
+        A, B = delta.tensors().values()
+        has = shapes.get((component, key))
+        if has is None:
+            raise Unsupported(f"'{file.name}' changes {component} {key}, which {info.model} does not have")
+        if has[0] != B.shape[0] or has[1:2] != tuple(A.shape[1:2]):
+            raise Unsupported(f"'{file.name}' is for another base: {component} {key} has shape {has} in {info.model}")
+    return get_manager().layout(loaded.manifest.files[0].layout)
+
+
+def _plan(file: Path, loaded: Artifact, layout: str, info: Any) -> CleanedLora:
+    from erase_plugins.engine.cleaning import readers
+
+    refs, left = readers(info, loaded.edit.deltas)
+    if not refs:
+        raise Unsupported(
+            f"no layer of '{file.name}' reads text, so the closed form can take nothing out; all {len(left)} modules "
+            "answer to pictures only"
+        )
+    sizes = {
+        (component, key): float(delta.dense().square().sum())
+        for component, key, delta in loaded.edit.items()
+        if isinstance(delta, LowRank)  # all are, which was checked
+    }
+    share = sum(sizes[place] for place in left) / max(sum(sizes.values()), 1e-30)
+    notes = []
+    if left:
+        notes.append(
+            f"{len(left)} modules that read no text stay as they are ({share:.0%} of the update's squared size); what "
+            "they learnt of the concept's look can still show in other prompts"
+        )
+    if any(component.startswith("text_encoder") for component, _ in refs):
+        notes.append("text encoder: cleaned on the rows that its layers read, so other phrasings keep a remainder")
+    return CleanedLora(
+        None, file.name, layout, info.family.id, _counts(refs), _counts(left), round(share, 4), {}, {}, {}, tuple(notes)
+    )
+
+
+def _counts(places: Any) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for component, _ in places:
+        found[component] = found.get(component, 0) + 1
+    return found
+
+
+@contextmanager
+def _place(place: Path, file: Path) -> Iterator[Path]:
+    """The path of the file to write; what lies beside it in a peft adapter comes along."""
+    check_out(place, file)
+    if file.name != PEFT_FILE:
+        with atomic_file(place, False) as work:
+            yield work
+        return
+    with atomic_folder(place, False, KIND) as folder:
+        shutil.copyfile(file.with_name(PEFT_CONFIG), folder / PEFT_CONFIG)
+        yield folder / PEFT_FILE
+
+
+def _run(
+    made: CleanedLora, file: Path, loaded: Artifact, layout: Any, target: Any, phrases: Sequence[str],
+    keep: Sequence[str], work: Path,
+) -> Artifact:  # fmt: skip
+    """Solves, writes, and reads what was written back."""
+    from erase_plugins.artifacts.lora_rewrite import down_names, rewrite
+    from erase_plugins.engine.cleaning import project
+
+    names = down_names(file, layout, target.family)
+    new = project(target, loaded.edit.deltas, phrases, keep, lambda: _on(target, loaded))
+    facts = {"modules": len(new), "left": sum(made.left.values()), "by": "erase-plugins clean-lora", "concepts": 1}
+    rewrite(file, work, {names[place]: factor for place, factor in new.items()}, facts)
+    edit = layout.read(work, target.family)
+    return replace(loaded, edit=edit)
+
+
+@contextmanager
+def _on(target: Any, artifact: Artifact | None) -> Iterator[None]:
+    """Inside, the LoRA is in force on the target."""
+    from erase_plugins.runtime.apply import apply_to
+
+    if artifact is None:
+        yield
+        return
+    with ExitStack() as undo:
+        undo.callback(_forget, target)
+        undo.callback(apply_to(target, artifact, 1.0).remove)
+        _forget(target)
+        yield
+
+
+def _forget(target: Any) -> None:
+    """Drops cached rows of prompts, which the LoRA may change."""
+    getattr(target, "forget", lambda: None)()
+
+
+def _measured(
+    target: Any, old: Artifact, new: Artifact, phrases: Sequence[str], keep: Sequence[str], images: int, seed: int
+) -> tuple[dict[str, float], dict[str, float], dict[str, float]]:
+    from erase_plugins.evaluation.lora_effect import predictions, relative, shown
+
+    named = [frame.format(phrase) for phrase in phrases for frame in ("a {}", "a photo of a {}", "a {} on a table")]
+    own = {part for phrase in phrases for part in phrase.lower().split()}
+    others = [f"a photo of {word}" for word in keep] + [text for text in _OTHERS if own.isdisjoint(text.split())]
+    states = {}
+    rates = {}
+    for name, state in (("base", None), ("before", old), ("after", new)):
+        with _on(target, state):
+            states[name] = [predictions(target, prompts, seed) for prompts in (named, others)]
+            rates[name] = shown(target, _judge(target, phrases[0]), phrases[0], images, seed) if images else None
+    bare = states["base"]
+    told = {
+        name: {
+            "effect": relative(states[name][0], bare[0]), "elsewhere": relative(states[name][1], bare[1]),
+            "moved": relative(states[name][1], states["before"][1]),
+        }
+        for name in ("before", "after")
+    }  # fmt: skip
+    told["base"] = {}
+    for name, rate in rates.items():
+        if rate is not None:
+            told[name]["rate"] = rate
+    return told["before"], told["after"], told["base"]
+
+
+def _judge(target: Any, concept: str) -> Any:
+    """A registered judge that knows the concept; None without."""
+    from erase_plugins.workflow.measure import pick_judge
+
+    try:
+        judge = pick_judge(target, None, [concept])
+    except Unsupported:
+        return None
+    return judge if any(concept in labels for labels in judge.axes.values()) else None
