@@ -137,7 +137,7 @@ def preset_files(options: type) -> list[str]:
     return [source.rpartition("/")[2] for source in sources if isinstance(source, str)]
 
 
-#: types of the fields of an ``Options`` class; reading them takes longer than all else here, and each is asked for often
+#: types of the fields of an ``Options`` class: reading them takes longest here, and each is asked for often
 _hints = lru_cache(maxsize=512)(typing.get_type_hints)
 
 
