@@ -82,7 +82,7 @@ def test_verdict_proposes_commands():
         after = {"target_rate": 0.0, "synonym_rate": 0.0, "neighbour_rate": 1.0, "kept_rate": 1.0} | edited
         rows = [EvalRow(name, "base", value, value, value, 8) for name, value in base.items()]
         rows += [EvalRow(name, "edited", value, value, value, 8) for name, value in after.items()]
-        return EvalReport("quick", "pocket", tuple(rows), erased=("pizza",))
+        return EvalReport("quick", "pocket", tuple(rows), erased=("pizza",), judge="pocket")
 
     assert verdict(report(), [], "pocket") == ("good", [])
     quality, advice = verdict(report(neighbour_rate=0.5), [], "pocket")

@@ -49,7 +49,7 @@ def test_the_value_is_the_distance_in_keys_and_values(pocket_target, pizza):
         def seen(self, rows):
             return rows + rows @ delta.A.to(rows).T @ delta.B.to(rows).T
 
-    now = Mapped(pocket_target.pipe, "pocket")
+    now = Mapped(pocket_target.pipe, "pocket", pocket_target.family)
     (found, _) = probe(now, [PIZZA], tokens="last")
     cond = now.encode(["pizza", "hamburger"])
     rows = torch.stack([cond.embeds[i, cond.last[i]] for i in (0, 1)])
