@@ -116,10 +116,10 @@ def test_the_token_is_in_no_output(hub, pizza, erase, fault, caplog, tmp_path): 
 
 
 def test_the_page_shows_the_commands_as_they_are():
-    from hub_cards.docs import fill
+    from tools.docs.hub import fill
 
     text = (ROOT / "docs" / "hub.md").read_text(encoding="utf-8")
-    assert fill(text) == text, "run: python -m hub_cards.docs docs/hub.md"
+    assert fill(text) == text, "run: python -m tools.docs"
     assert "--create-pr" in text
 
 

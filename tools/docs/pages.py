@@ -94,13 +94,16 @@ def fill_marked(text: str, name: str, content: str) -> str:
 def pages(root: Path) -> dict[Path, Callable[[], str]]:
     """Every generated page and how to render it."""
     from tools.docs import cli as cli_docs
-    from tools.docs import hooks
+    from tools.docs import hooks, hub
 
-    readme, plugins, results = (root / name for name in ("README.md", "docs/plugins.md", "docs/results.md"))
+    readme, plugins, results, hub_page = (
+        root / name for name in ("README.md", "docs/plugins.md", "docs/results.md", "docs/hub.md")
+    )
     return {
         root / "docs" / "methods.md": method_page,
         root / "docs" / "cli.md": cli_docs.render,
         plugins: lambda: hooks.fill(plugins.read_text(encoding="utf-8")),
+        hub_page: lambda: hub.fill(hub_page.read_text(encoding="utf-8")),
         readme: lambda: fill_marked(
             fill_marked(readme.read_text(encoding="utf-8"), "methods", method_table()), "results", summary_table(root)
         ),

@@ -1,10 +1,8 @@
-"""Renews the generated part of docs/hub.md: ``python -m hub_cards.docs docs/hub.md``. A test compares it."""
+"""The generated part of docs/hub.md: the commands of hub_cards."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import click
 
@@ -48,8 +46,3 @@ def fill(text: str) -> str:
     """``text`` with the part between the marks renewed."""
     before, rest = text.split(START, 1)
     return f"{before}{START}\n\n{commands()}\n\n{END}{rest.split(END, 1)[1]}"
-
-
-if __name__ == "__main__":
-    page = Path(sys.argv[1])
-    page.write_text(fill(page.read_text(encoding="utf-8")), encoding="utf-8")
