@@ -97,7 +97,7 @@ def test_a_preset_in_which_nothing_fits_is_told():
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("[pockett]\neta = 1", r"no table in preset own\.toml named 'pockett'; did you mean 'pocket'\? Known: class, "),
+        ("[pockett]\neta = 1", r"no table in preset own\.toml named 'pockett'; did you mean 'pocket'\? Known: causal-lm, class, "),
         ("[pocket.stile]\neta = 1", r"no kind of concept in preset own\.toml, \[pocket\.stile\], named 'stile'; did you mean 'style'"),
         ("[style.pocket]\neta = 1", r"no table in preset own\.toml named 'style'"),
         ("[sdxl]\niteration = 1", r"no option in preset own\.toml, \[sdxl\] named 'iteration'; did you mean 'iterations'"),
