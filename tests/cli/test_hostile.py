@@ -24,6 +24,18 @@ LINES = [
 
 
 @pytest.fixture(scope="module")
+def pizza_folder(pizza_folder, tmp_path_factory):
+    """A copy: tests in another process may work beside the shared one while this file compares what lies there."""
+    return shutil.copytree(pizza_folder, tmp_path_factory.mktemp("pizza") / pizza_folder.name)
+
+
+@pytest.fixture(scope="module")
+def burger_folder(burger_folder, tmp_path_factory):
+    """A copy, as of the other one."""
+    return shutil.copytree(burger_folder, tmp_path_factory.mktemp("burger") / burger_folder.name)
+
+
+@pytest.fixture(scope="module")
 def things(tmp_path_factory, pizza_folder, burger_folder):
     """What command lines may name, made once: artifacts, a model, a library, a pickle."""
     place = tmp_path_factory.mktemp("things")
