@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, requires, version
 
+from erase_plugins.errors import MissingExtra
+
 PACKAGE = "erase-plugins"
 _REQUIREMENT = re.compile(r"^([A-Za-z0-9._-]+)[^;]*;.*extra\s*==\s*['\"]([A-Za-z0-9._-]+)['\"]")
 #: for a source tree that is not installed
@@ -38,6 +40,16 @@ def missing_extras(needs: Iterable[str]) -> list[str]:
     """Those of the needed extras that lack a package; an extra we do not know counts as a package name."""
     table = extras()
     return [name for name in sorted(needs) if not all(installed(package) for package in table.get(name, (name,)))]
+
+
+def require(packages: Iterable[str], what: str) -> None:
+    """Refuses ``what`` (for people) where a package that it needs is not installed.
+
+    Raises:
+        MissingExtra: names those that are missing.
+    """
+    if lacking := missing_extras(packages):
+        raise MissingExtra(what, ",".join(lacking))
 
 
 def install(lacking: Iterable[str]) -> str:

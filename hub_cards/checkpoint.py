@@ -10,10 +10,10 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 from erase_plugins.artifacts.strict_json import parse
-from erase_plugins.errors import CorruptArtifact, RequestError, Unsupported
+from erase_plugins.errors import CorruptArtifact, Unsupported
 from hub_cards import sections
 from hub_cards.bundle import Bundle, PushFile
-from hub_cards.errors import check_repo
+from hub_cards.errors import check_destination
 from hub_cards.escape import block, code, flat, front_matter, literal
 from hub_cards.front_matter import ADULT
 from hub_cards.kept import Kept
@@ -75,9 +75,7 @@ def push_merged(
     from erase_plugins.workflow.applying import fuse_checkpoint
     from erase_plugins.workflow.artifacts import load_artifact
 
-    check_repo(repo)
-    if create_pr and revision not in (None, "main"):
-        raise RequestError("a pull request starts from the main branch; leave --revision out")
+    check_destination(repo, create_pr, revision)
     loaded = load_artifact(artifact)
     source = find_source(str(model))
     if source.folder is None:

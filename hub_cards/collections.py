@@ -16,7 +16,7 @@ from erase_plugins.errors import CorruptArtifact, HubError, RequestError
 from erase_plugins.workflow.collection import Collection, build_collection
 from hub_cards.bundle import Bundle, PushFile, artifact_files
 from hub_cards.collection_card import collection_card
-from hub_cards.errors import check_repo
+from hub_cards.errors import check_destination
 from hub_cards.fetching import Fetched, wanted_files
 from hub_cards.kept import Kept
 from hub_cards.licences import needed
@@ -63,9 +63,7 @@ def push_collection(
         HubError: not reachable or refused; the published collection is as before.
         PushRefused, NotAllowed: as for `hub_cards.push`.
     """
-    check_repo(repo)
-    if create_pr and revision not in (None, "main"):
-        raise RequestError("a pull request starts from the main branch; leave --revision out")
+    check_destination(repo, create_pr, revision)
     library = folder if isinstance(folder, Collection) else Collection.open(folder)
     token_needed(dry_run)
     line = None if requirement is None else pinned(requirement)

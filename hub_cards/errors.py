@@ -34,6 +34,17 @@ def check_repo(name: str) -> str:
     return name
 
 
+def check_destination(repo: str, create_pr: bool, revision: str | None) -> None:
+    """Refuses a place that nothing can be published to, before any work.
+
+    Raises:
+        RequestError: another form than owner/name, or a pull request from a branch.
+    """
+    check_repo(repo)
+    if create_pr and revision not in (None, "main"):
+        raise RequestError("a pull request starts from the main branch; leave --revision out")
+
+
 def check_revision(name: str) -> str:
     """The name of a branch, tag, pull request or commit, if git allows it.
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from erase_plugins.errors import PushRefused, RequestError
+from erase_plugins.errors import PushRefused
 from erase_plugins.records.certificate import CERTIFICATE
 from erase_plugins.records.release import Release, section
 from hub_cards.bundle import Bundle, PushFile
-from hub_cards.errors import check_repo
+from hub_cards.errors import check_destination
 from hub_cards.escape import front_matter, prose
 from hub_cards.kept import Kept
 from hub_cards.licences import Licence, licence_of
@@ -52,9 +52,7 @@ def push_head(
     Raises:
         PushRefused: no valid certificate, records were deleted since, or as for `hub_cards.push`.
     """
-    check_repo(repo)
-    if create_pr and revision not in (None, "main"):
-        raise RequestError("a pull request starts from the main branch; leave --revision out")
+    check_destination(repo, create_pr, revision)
     token_needed(dry_run)
     line = None if requirement is None else pinned(requirement)
     release = Release(folder)

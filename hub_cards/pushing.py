@@ -7,11 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from erase_plugins.errors import HubUnreachable, NotAllowed, PushRefused, RequestError
+from erase_plugins.errors import HubUnreachable, NotAllowed, PushRefused
 from erase_plugins.types import EvalReport
 from hub_cards.attacks import attack_files, check_about, merged, read_attacks
 from hub_cards.bundle import CARD, REPORT, Bundle, PushFile, artifact_files, card_diff, read_report, report_files
-from hub_cards.errors import check_repo, clean, reaching
+from hub_cards.errors import check_destination, clean, reaching
 from hub_cards.front_matter import merge
 from hub_cards.gallery import Gallery, read_gallery
 from hub_cards.kept import Kept, keep
@@ -80,9 +80,7 @@ def push(
     from erase_plugins.artifacts.store import verify_file
     from erase_plugins.workflow.artifacts import load_artifact
 
-    check_repo(repo)
-    if create_pr and revision not in (None, "main"):
-        raise RequestError("a pull request starts from the main branch; leave --revision out")
+    check_destination(repo, create_pr, revision)
     line = None if requirement is None else pinned(requirement)
     loaded = load_artifact(artifact)
     found, folder = read_report(report)

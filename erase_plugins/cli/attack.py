@@ -16,7 +16,7 @@ from erase_plugins.cli.command import (
     strength_option,
     until_the_end,
 )
-from erase_plugins.cli.console import emit, human_seconds, percent, progress, say, table
+from erase_plugins.cli.console import emit, human_seconds, progress, say, share, table
 
 
 @declare("attack")
@@ -44,12 +44,12 @@ def command(
     'attack ring-a-bell pocket no-owl' is short for 'attack no-owl --attack ring-a-bell --model pocket'.
     """
     from erase_plugins.artifacts.locks import claim_files
-    from erase_plugins.errors import MissingExtra, RequestError
+    from erase_plugins.errors import RequestError
     from erase_plugins.evaluation.attachments import output_names
     from erase_plugins.evaluation.attack import record_name, run_attack
     from erase_plugins.evaluation.budget import find_budget
     from erase_plugins.evaluation.context import needs_judge, suite_options
-    from erase_plugins.extras import missing_extras
+    from erase_plugins.extras import require
     from erase_plugins.manager import get_manager
     from erase_plugins.needs import packages_of
     from erase_plugins.workflow.models import find_model
@@ -66,9 +66,7 @@ def command(
     runner = get_manager().evaluator(name, "attack")
     size, queries = find_budget(runner, budget)
     options = suite_options(runner, parse_settings(settings), "attack")
-    lacking = missing_extras(packages_of(runner))
-    if lacking:
-        raise MissingExtra(f"attack {name}", ",".join(lacking))
+    require(packages_of(runner), f"attack {name}")
     if judge is not None:
         from erase_plugins.workflow.measure import find_judge
 
@@ -103,12 +101,12 @@ def command(
         )  # fmt: skip
     emit({**report.to_dict(), "excess": report.excess, "folder": str(folder)})
     metrics = list(dict.fromkeys(row.metric for row in report.rows))
-    cells = {(row.subject, row.metric): _rate(row) for row in report.rows}
+    cells = {(row.subject, row.metric): share(row) for row in report.rows}
     rows = [[subject, *(cells.get((subject, metric), "-") for metric in metrics)]
             for subject in dict.fromkeys(row.subject for row in report.rows)]  # fmt: skip
     table(f"{', '.join(report.erased)} under attack {name}", (name, *metrics), rows)
     success, control = report.success, report.control
-    say(f"came back: {_rate(success)} ({success.subject}); {control.subject}: {_rate(control)}")
+    say(f"came back: {share(success)} ({success.subject}); {control.subject}: {share(control)}")
     spent = f"{report.queries} pictures, {report.passes} passes, {human_seconds(report.seconds)}"
     say(f"{spent}; judge {report.judge or 'none'}")
     for text in report.warnings:
@@ -139,8 +137,3 @@ def _refuse_twice(*options: str) -> None:
         source = click.get_current_context().get_parameter_source("name" if option == "attack" else option)
         if source is not ParameterSource.DEFAULT:
             raise RequestError(f"the {option} is named twice, in front and with --{option}; leave one out")
-
-
-def _rate(row: object) -> str:
-    value, low, high, count = (getattr(row, name) for name in ("value", "low", "high", "n"))
-    return f"{percent(value)} [{100 * low:.0f}..{100 * high:.0f}] n={count}"

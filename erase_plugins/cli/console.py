@@ -179,6 +179,11 @@ def human_seconds(seconds: float | None) -> str:
     return f"{seconds / 60:.1f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
+def share(row: Any) -> str:
+    """A measured share with its 95 % interval and the number of samples, for people."""
+    return f"{percent(row.value)} [{100 * row.low:.0f}..{100 * row.high:.0f}] n={row.n}"
+
+
 def percent(value: float | None) -> str:
     """A share for people."""
     return "-" if value is None else f"{100 * value:.0f} %"

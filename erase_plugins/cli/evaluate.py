@@ -18,7 +18,7 @@ from erase_plugins.cli.command import (
     strength_option,
     until_the_end,
 )
-from erase_plugins.cli.console import emit, human_seconds, percent, progress, say, table
+from erase_plugins.cli.console import emit, human_seconds, progress, say, share, table
 
 #: a loss of kept concepts, in shares, from which an edit is called poor
 _DAMAGE = 0.10
@@ -108,9 +108,9 @@ def _alone(suite: Any, options: dict[str, Any], out: Path, seed: int, device: st
     """Runs a suite that needs no subject: no model, judge or torch is loaded for it."""
     from click.core import ParameterSource
 
-    from erase_plugins.errors import MissingExtra, RequestError
+    from erase_plugins.errors import RequestError
     from erase_plugins.evaluation.context import run_alone
-    from erase_plugins.extras import missing_extras
+    from erase_plugins.extras import require
     from erase_plugins.needs import packages_of
 
     ctx = click.get_current_context()
@@ -118,9 +118,7 @@ def _alone(suite: Any, options: dict[str, Any], out: Path, seed: int, device: st
     if given:
         names = ", ".join("ARTIFACT" if name == "artifacts" else f"--{name.replace('_', '-')}" for name in given)
         raise RequestError(f"suite {suite.id} measures no model; leave out {names}")
-    lacking = missing_extras(packages_of(suite))
-    if lacking:
-        raise MissingExtra(f"suite {suite.id}", ",".join(lacking))
+    require(packages_of(suite), f"suite {suite.id}")
     if dry_run:
         say(f"would run suite {suite.id} with {options or 'no options'}; it needs no model")
         emit({"schema": 1, "dry_run": True, "suite": suite.id, "options": options})
@@ -166,7 +164,7 @@ def _rate(row: Any) -> str:
         return "-"
     if not row.metric.endswith(("_rate", "_share")):  # a score in units of its own
         return f"{row.value:.4g} [{row.low:.4g}..{row.high:.4g}] n={row.n}"
-    return f"{percent(row.value)} [{100 * row.low:.0f}..{100 * row.high:.0f}] n={row.n}"
+    return share(row)
 
 
 def _light(metric: str, cells: dict[tuple[str, str], Any]) -> str:

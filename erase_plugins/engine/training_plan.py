@@ -10,8 +10,9 @@ from erase_plugins.errors import Unsupported
 from erase_plugins.families.base import ModuleRef, TargetInfo
 from erase_plugins.types import EraseRequest
 
-#: cautious throughput in floating point operations per second, by device type
-_FLOPS = {"cpu": 6e10, "cuda": 3e13, "mps": 2e12}
+#: cautious throughput in floating point operations per second, by device type; a processor's depends on the model
+_FLOPS = {"cuda": 3e13, "mps": 2e12}
+_DENOISER_CPU, _CPU = 6e10, 3e10
 
 
 def check_trainable(method: str, info: TargetInfo) -> None:
@@ -45,6 +46,17 @@ def trainable(refs: Sequence[ModuleRef], rank: int | None) -> int:
     return sum(min(rank, ref.shape[0], prod(ref.shape[1:])) * (ref.shape[0] + prod(ref.shape[1:])) for ref in refs)
 
 
+def seconds_of(work: float, device: str, cpu: float = _CPU) -> float:
+    """Rough run time of ``work`` floating point operations, with the time to begin.
+
+    Args:
+        work: operations.
+        device: torch device name.
+        cpu: what a processor does of them in a second; small models keep it less busy than a denoiser.
+    """
+    return round(work / _FLOPS.get(device.split(":")[0], cpu) + 2.0, 1)
+
+
 def estimate(
     info: TargetInfo, request: EraseRequest, values: int, *, forwards: float, iterations: int, batch: int, states: int
 ) -> dict[str, Any]:
@@ -60,10 +72,9 @@ def estimate(
     size = sum(prod(ref.shape) for ref in info.refs if ref.component == "unet")
     latent = prod(info.latent_shape)
     each = 2.0 * size * max(latent / info.latent_shape[0] / 6.0, 1.0)
-    flops = _FLOPS.get(request.device.split(":")[0], _FLOPS["cpu"])
     activations = batch * latent * 40 * max(info.width, 256)
     return {
-        "seconds": round((forwards + 3.0 * iterations * batch) * each / flops + 2.0, 1),
+        "seconds": seconds_of((forwards + 3.0 * iterations * batch) * each, request.device, _DENOISER_CPU),
         # weights, adapters with gradient and two moments, activations of a batch, stored latents and predictions
         "memory_bytes": (4 if request.dtype == "float32" else 2) * size
         + 16 * values

@@ -14,12 +14,10 @@ where TOFU takes one mean over both batches together.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from erase_plugins.hookspecs import hookimpl
-from erase_plugins.options import option
-from erase_plugins.training import Asked, LanguageMethod, LanguageOptions, TrainingRun, preference
+from erase_plugins.training import Asked, LanguageMethod, PreferenceOptions, TrainingRun, preference
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -48,13 +46,6 @@ class IDK(LanguageMethod):
         return answers.mean
 
 
-@dataclass(frozen=True)
-class DPOOptions(LanguageOptions):
-    """Options of DPO with refusals."""
-
-    beta: float = option(0.1, "how soon a forgotten text stops to push", low=1e-6, high=1e3)
-
-
 class DPOIDK(LanguageMethod):
     """Direct preference for a refusal."""
 
@@ -64,7 +55,7 @@ class DPOIDK(LanguageMethod):
     citation = _CITATION
     summary = "teaches a language model to prefer a refusal to what it forgets; hides rather than erases"
     compares = answers = True
-    Options = DPOOptions
+    Options = PreferenceOptions
 
     def forget_loss(self, run: TrainingRun, forget: Asked, answers: Asked | None) -> Tensor:
         assert answers is not None

@@ -14,12 +14,10 @@ without adapters, asked once instead of in every step.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from erase_plugins.hookspecs import hookimpl
-from erase_plugins.options import option
-from erase_plugins.training import Asked, LanguageMethod, LanguageOptions, TrainingRun, preference
+from erase_plugins.training import Asked, LanguageMethod, PreferenceOptions, TrainingRun, preference
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -33,13 +31,6 @@ _CITATION = """\
 }"""
 
 
-@dataclass(frozen=True)
-class NPOOptions(LanguageOptions):
-    """Options of NPO."""
-
-    beta: float = option(0.1, "how soon a forgotten text stops to push", low=1e-6, high=1e3)
-
-
 class NPO(LanguageMethod):
     """Negative preference optimisation."""
 
@@ -49,7 +40,7 @@ class NPO(LanguageMethod):
     citation = _CITATION
     summary = "makes a language model forget texts: a bounded push away from each, while others are retained"
     compares = True
-    Options = NPOOptions
+    Options = PreferenceOptions
 
     def forget_loss(self, run: TrainingRun, forget: Asked, answers: Asked | None) -> Tensor:
         return preference(forget.rise, run.options.beta)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from erase_plugins.hookspecs import hookimpl
 from erase_plugins.options import option
-from erase_plugins.training import Asked, LanguageMethod, LanguageOptions, TrainingRun, preference
+from erase_plugins.training import Asked, LanguageMethod, PreferenceOptions, TrainingRun, preference
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -31,7 +31,7 @@ _CITATION = """\
 
 
 @dataclass(frozen=True)
-class SimNPOOptions(LanguageOptions):
+class SimNPOOptions(PreferenceOptions):
     """Options of SimNPO."""
 
     beta: float = option(4.5, "how soon a forgotten text stops to push", low=1e-6, high=1e3)

@@ -7,12 +7,26 @@
 from erase_plugins.engine.training_options import LoopOptions, RolloutOptions, TrainingOptions, WeightOptions
 from erase_plugins.families.labelled import Labelled
 from erase_plugins.training.labelled import LabelledMethod, LabelledOptions, logits_of
-from erase_plugins.training.language import Asked, LanguageMethod, LanguageOptions, preference
+from erase_plugins.training.language import Asked, LanguageMethod, LanguageOptions, PreferenceOptions, preference
 from erase_plugins.training.method import Cost, TrainedMethod, TrainingRun
 from erase_plugins.training.staged import StagedMethod
 
 __all__ = [
-    "Asked", "Cost", "Labelled", "LabelledMethod", "LabelledOptions", "LanguageMethod", "LanguageOptions",
-    "LoopOptions", "RolloutOptions", "StagedMethod", "TrainedMethod", "TrainingOptions", "TrainingRun", "WeightOptions",
-    "logits_of", "preference",
+    "Asked",
+    "Cost",
+    "Labelled",
+    "LabelledMethod",
+    "LabelledOptions",
+    "LanguageMethod",
+    "LanguageOptions",
+    "LoopOptions",
+    "PreferenceOptions",
+    "RolloutOptions",
+    "StagedMethod",
+    "TrainedMethod",
+    "TrainingOptions",
+    "TrainingRun",
+    "WeightOptions",
+    "logits_of",
+    "preference",
 ]  # fmt: skip

@@ -25,9 +25,6 @@ if TYPE_CHECKING:
     from erase_plugins.engine.loop import Schedule
     from erase_plugins.families.base import ModelSpec, ModuleRef
 
-#: cautious throughput in floating point operations per second, by device type
-_FLOPS = {"cpu": 3e10, "cuda": 3e13, "mps": 2e12}
-
 
 @dataclass(frozen=True)
 class LabelledOptions(WeightOptions):
@@ -110,7 +107,7 @@ class LabelledMethod(TrainedMethod):
 
     def plan(self, request: EraseRequest, info: ModelSpec) -> EditPlan:
         """The plan with its cost, from configuration alone."""
-        from erase_plugins.engine.training_plan import place, trainable
+        from erase_plugins.engine.training_plan import place, seconds_of, trainable
 
         options = self.resolved(request, info)  # type: ignore[arg-type]  # a classifier has no latents
         refs, steps = self.modules(info, options), options.epochs * options.epoch_steps
@@ -118,7 +115,7 @@ class LabelledMethod(TrainedMethod):
         each = 2.0 * size * _positions(info)
         return EditPlan(
             request=request, options=as_dict(options), modules=tuple(map(place, refs)), steps=steps,
-            seconds=round(6.0 * steps * options.batch * each / _FLOPS.get(request.device.split(":")[0], 3e10) + 2.0, 1),
+            seconds=seconds_of(6.0 * steps * options.batch * each, request.device),
             memory_bytes=int(16 * values + 80 * options.batch * _positions(info) * math.sqrt(size)),
             file_bytes=4 * values, notes=tuple(self.notes(request, options)),
         )  # fmt: skip

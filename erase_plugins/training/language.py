@@ -38,8 +38,6 @@ if TYPE_CHECKING:
     from erase_plugins.engine.loop import Schedule
     from erase_plugins.families.base import ModelSpec, ModuleRef
 
-#: cautious throughput in floating point operations per second, by device type
-_FLOPS = {"cpu": 3e10, "cuda": 3e13, "mps": 2e12}
 #: tokens of a sequence, for the estimate of a plan, which reads no data
 _TOKENS = 64
 #: rise of the retained negative log-likelihood (nat per token) from which a run warns
@@ -79,6 +77,13 @@ class LanguageOptions(WeightOptions):
         from erase_plugins.engine.loop import Schedule
 
         return Schedule(self.steps, self.lr, self.optimizer, every=self.checkpoint_every, decay=self.weight_decay)
+
+
+@dataclass(frozen=True)
+class PreferenceOptions(LanguageOptions):
+    """Options of a loss made of `preference`."""
+
+    beta: float = option(0.1, "how soon a forgotten text stops to push", low=1e-6, high=1e3)
 
 
 @dataclass
@@ -189,7 +194,7 @@ class LanguageMethod(TrainedMethod):
 
     def plan(self, request: EraseRequest, info: ModelSpec) -> EditPlan:
         """The plan with its cost, from configuration alone."""
-        from erase_plugins.engine.training_plan import place, trainable
+        from erase_plugins.engine.training_plan import place, seconds_of, trainable
 
         options = self.resolved(request, info)  # type: ignore[arg-type]  # a language model has no latents
         refs = self.modules(info, options)
@@ -199,7 +204,7 @@ class LanguageMethod(TrainedMethod):
         words = int(info.configs[info.components(LANGUAGE)[0]].get("vocab_size", 0))
         return EditPlan(
             request=request, options=as_dict(options), modules=tuple(map(place, refs)), steps=options.steps,
-            seconds=round(3.0 * options.steps * each / _FLOPS.get(request.device.split(":")[0], 3e10) + 2.0, 1),
+            seconds=seconds_of(3.0 * options.steps * each, request.device),
             memory_bytes=int(16 * values + 12 * options.batch * sets * tokens * (words + 4 * math.sqrt(size))),
             file_bytes=4 * values, notes=tuple(self.notes(request, options)),
         )  # fmt: skip

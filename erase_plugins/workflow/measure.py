@@ -9,12 +9,12 @@ from typing import Any
 
 from erase_plugins.artifacts.artifact import Artifact
 from erase_plugins.artifacts.locks import claim_files
-from erase_plugins.errors import MissingExtra, RequestError, Unsupported
+from erase_plugins.errors import RequestError, Unsupported
 from erase_plugins.evaluation.attachments import output_names
 from erase_plugins.evaluation.attack import run_attack
 from erase_plugins.evaluation.context import REPORT, Progress, needs_judge, needs_subject, run_alone, run_in_context
 from erase_plugins.evaluation.run import IMAGE, Subject, modality, modality_of
-from erase_plugins.extras import missing_extras
+from erase_plugins.extras import require
 from erase_plugins.families.model import Model
 from erase_plugins.manager import get_manager
 from erase_plugins.needs import lacks, needs_of, packages_of
@@ -162,9 +162,7 @@ def run_named_attack(
         EraseError: what `evaluation.attack.run_attack` and `open_subject` raise; `MissingExtra`.
     """
     runner = get_manager().evaluator(name, "attack")
-    lacking = missing_extras(packages_of(runner))
-    if lacking:
-        raise MissingExtra(f"attack {name}", ",".join(lacking))
+    require(packages_of(runner), f"attack {name}")
     return run_attack(
         runner, lambda: open_subject(model, artifacts, runner, **measured), budget, settings=settings, out=out,
         force=force, progress=progress,

@@ -7,7 +7,19 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from erase_plugins.errors import RequestError, Unsupported
-from erase_plugins.evaluation.attacks.rates import SUCCESS, TARGET, control_row, found_facts, mean, rate, seen
+from erase_plugins.evaluation.attacks.rates import (
+    DESTROYED,
+    REFERENCE,
+    SUCCESS,
+    TARGET,
+    control_row,
+    found_facts,
+    mean,
+    picture_passes,
+    rate,
+    report_facts,
+    seen,
+)
 from erase_plugins.evaluation.attacks.reference import open_reference
 from erase_plugins.types import Attachment, AttackReport, EvalRow
 
@@ -21,7 +33,7 @@ if TYPE_CHECKING:
     from erase_plugins.evaluation.run import Subject
 
 BASE = "base_rate"
-ON, OFF, DESTROYED, REFERENCE = "on", "off", "destroyed", "reference"
+ON, OFF = "on", "off"
 #: a base that draws the concept less often, or a control that shows it more often, says nothing
 DRAWN, BLIND = 0.2, 0.5
 #: pictures of a set that are kept for the contact sheet
@@ -60,15 +72,10 @@ class Asking:
         """
         name = name.replace(" ", "-")
         self.queries += len(prompts)
-        self.passes += len(prompts) * self.picture_passes
+        self.passes += len(prompts) * picture_passes(self.subject)
         hits: list[int] = self.budget.remember(name, lambda: self._draw(name, prompts, edit, keep))
         self._show(name)
         return hits
-
-    @property
-    def picture_passes(self) -> int:
-        """Passes through the denoiser for one picture."""
-        return self.subject.steps * (2 if self.subject.guidance > 1 else 1)
 
     def _draw(self, name: str, prompts: Sequence[Prompt], edit: str, keep: int) -> list[int]:
         from safetensors.torch import save_file
@@ -138,11 +145,10 @@ class Asking:
         sets = [(label, name.replace(" ", "-")) for label, name in sheet]
         drawn = [(label, list(self.shown[name][:SHOWN])) for label, name in sets if name in self.shown]
         return AttackReport(
-            attack=attack, model=subject.model, budget=self.budget.name, success=success,
+            **report_facts(attack, subject, self.budget), success=success,
             control=rate(SUCCESS, control_row(last), controls[last], subject.seed), rows=tuple(rows),
-            found=found, artifacts=names, erased=tuple(subject.erased), strength=subject.strength,
-            judge=subject.judge.id, judge_hash=subject.judge.fingerprint, seeds=tuple(seeds) or (subject.seed,),
-            queries=self.queries, passes=self.passes + extra_passes, warnings=tuple(warnings), details=details or {},
+            found=found, erased=tuple(subject.erased), seeds=tuple(seeds) or (subject.seed,), queries=self.queries,
+            passes=self.passes + extra_passes, warnings=tuple(warnings), details=details or {},
             attachments=(*_attachments(attack, found, rows, drawn, title), *files),
         )  # fmt: skip
 
@@ -176,15 +182,3 @@ def found_prompts(
         {"prompt": item.text, "seed": item.seed, "shows": item.expected[item.axis], **facts}
         for item, hit in zip(prompts, hits, strict=True) if hit
     ]  # fmt: skip
-
-
-def per_set(budget: Budget, attack: str, sets: int, least: int = 1) -> int:
-    """Pictures per set that a budget allows.
-
-    Raises:
-        RequestError: fewer than ``least``.
-    """
-    images = budget.queries // sets
-    if images < least:
-        raise RequestError(f"budget {budget.queries} is too small for attack {attack}; give at least {sets * least}")
-    return images

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from erase_plugins.engine.context import RunContext
 from erase_plugins.errors import RequestError
-from erase_plugins.evaluation.attacks.rates import control_row
+from erase_plugins.evaluation.attacks.rates import DESTROYED, REFERENCE, control_row
 from erase_plugins.evaluation.attacks.reference import open_reference
 from erase_plugins.types import EvalRow, Event
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from erase_plugins.evaluation.budget import Budget
     from erase_plugins.evaluation.run import Subject
 
-EDITED, DESTROYED, REFERENCE = "edited", "destroyed", "reference"
+EDITED = "edited"
 #: what a control shows more often than this is said in a warning
 _TEACHES = 0.1
 

@@ -22,6 +22,27 @@ LOOKS = 4
 ENOUGH = 0.9
 
 
+def question(
+    target: Target, latents: Tensor, noise: Tensor, light: Tensor | float, dark: Tensor | float
+) -> tuple[Tensor, Tensor]:
+    """Noised latents, and what the model should say of them.
+
+    Args:
+        target: says what it predicts.
+        latents, noise: (n, channels, height, width).
+        light, dark: shares of both, the roots of the cumulative product and of what it lacks to 1.
+
+    Raises:
+        Unsupported: the model predicts neither noise nor velocity.
+    """
+    noisy = light * latents + dark * noise
+    if target.info.prediction == "epsilon":
+        return noisy, noise
+    if target.info.prediction == "v_prediction":
+        return noisy, light * noise - dark * latents
+    raise Unsupported(f"{target.info.model} predicts {target.info.prediction}; epsilon and v_prediction are known")
+
+
 def denoising_loss(
     target: Target, latents: Tensor, noise: Tensor, timesteps: Tensor, alphas: Tensor, cond: Conditioning,
     precision: str = "float32",
@@ -41,13 +62,7 @@ def denoising_loss(
         Unsupported: the model predicts neither noise nor velocity.
     """
     alpha = alphas[timesteps].view(-1, 1, 1, 1)
-    noisy = alpha.sqrt() * latents + (1 - alpha).sqrt() * noise
-    if target.info.prediction == "epsilon":
-        wanted = noise
-    elif target.info.prediction == "v_prediction":
-        wanted = alpha.sqrt() * noise - (1 - alpha).sqrt() * latents
-    else:
-        raise Unsupported(f"{target.info.model} predicts {target.info.prediction}; epsilon and v_prediction are known")
+    noisy, wanted = question(target, latents, noise, alpha.sqrt(), (1 - alpha).sqrt())
     with autocast(latents.device, precision):
         out = target.predict(noisy.to(target.dtype), timesteps, cond)
     return (wanted - out).square().mean()

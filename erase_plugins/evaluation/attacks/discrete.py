@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from erase_plugins.errors import Unsupported
+from erase_plugins.evaluation.attacks.denoising import question
 
 if TYPE_CHECKING:
     from erase_plugins.evaluation.attacks.vocabulary import WordTable
@@ -86,24 +86,6 @@ class Choice:
         self.steps = int(tensors["steps"])
 
 
-def noised(latents: Tensor, noise: Tensor, alpha: float) -> Tensor:
-    """Clean scaled latents with noise; ``alpha`` is the scheduler's cumulative product."""
-    return alpha**0.5 * latents + (1 - alpha) ** 0.5 * noise
-
-
-def wanted(target: Target, latents: Tensor, noise: Tensor, alpha: float) -> Tensor:
-    """What the denoiser should predict.
-
-    Raises:
-        Unsupported: neither noise nor velocity.
-    """
-    if target.info.prediction == "epsilon":
-        return noise
-    if target.info.prediction == "v_prediction":
-        return alpha**0.5 * noise - (1 - alpha) ** 0.5 * latents
-    raise Unsupported(f"{target.info.model} predicts {target.info.prediction}; epsilon and v_prediction are known")
-
-
 def losses(
     target: Target, tokens: Tokens, latents: Tensor, noise: Tensor, timestep: int, alpha: float,
     embedded: Mapping[str, Tensor] | None = None,
@@ -120,8 +102,8 @@ def losses(
     """
     cond = target.encode_live(tokens, embedded)
     steps = torch.full((len(latents),), timestep, device=latents.device)
-    noisy = noised(latents, noise, alpha)
-    error = wanted(target, latents, noise, alpha) - target.predict(noisy.to(target.dtype), steps, cond)
+    noisy, wanted = question(target, latents, noise, alpha**0.5, (1 - alpha) ** 0.5)
+    error = wanted - target.predict(noisy.to(target.dtype), steps, cond)
     return (error if error.dtype == torch.float64 else error.float()).square().mean((1, 2, 3))
 
 

@@ -11,8 +11,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from erase_plugins.errors import Unsupported
-from erase_plugins.evaluation.attacks.asking import OFF, REFERENCE, Asking
+from erase_plugins.evaluation.attacks.asking import OFF, Asking
 from erase_plugins.evaluation.attacks.discrete import Choice, choice_gradient, losses
+from erase_plugins.evaluation.attacks.rates import REFERENCE
 from erase_plugins.evaluation.attacks.vocabulary import WordTable
 
 if TYPE_CHECKING:

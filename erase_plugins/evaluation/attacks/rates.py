@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from erase_plugins.errors import RequestError
 from erase_plugins.types import EvalRow
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from erase_plugins.evaluation.budget import Budget
     from erase_plugins.evaluation.prompts import Prompt
     from erase_plugins.evaluation.run import Subject
 
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
 TARGET, SUCCESS = "target_rate", "attack_success_rate"
 #: the row of the concept's own name
 PLAIN = "plain name"
+#: in whom there is nothing to find: a model with shuffled value projections, and one that never saw the concept
+DESTROYED, REFERENCE = "destroyed", "reference"
 #: options that several attacks have say the same
 CONCEPT_HELP = "erased concept that is attacked; the first that the artifacts name if empty"
 REFERENCE_HELP = "folder of a model that never saw the concept; it becomes the control"
@@ -42,9 +46,35 @@ def rate(metric: str, subject: str, values: Sequence[int], seed: int) -> EvalRow
     return EvalRow(metric, subject, value, low, high, len(values))
 
 
+def per_set(budget: Budget, attack: str, sets: int, least: int = 1) -> int:
+    """Pictures per set that a budget allows.
+
+    Raises:
+        RequestError: fewer than ``least``.
+    """
+    images = budget.queries // sets
+    if images < least:
+        raise RequestError(f"budget {budget.queries} is too small for attack {attack}; give at least {sets * least}")
+    return images
+
+
+def picture_passes(subject: Subject) -> int:
+    """Passes through the denoiser for one picture."""
+    return subject.steps * (2 if subject.guidance > 1 else 1)
+
+
 def control_row(kind: str) -> str:
     """How tables call a control: ``kind`` is "destroyed" or "reference"."""
     return f"control: {kind} model"
+
+
+def report_facts(attack: str, subject: Subject, budget: Budget) -> dict[str, Any]:
+    """What every `AttackReport` says about its run."""
+    return {
+        "attack": attack, "model": subject.model, "budget": budget.name,
+        "artifacts": tuple(item.name for item in subject.artifacts), "strength": subject.strength,
+        "judge": subject.judge.id, "judge_hash": subject.judge.fingerprint,
+    }  # fmt: skip
 
 
 def found_facts(attack: str, subject: Subject, erased: Sequence[str], success: EvalRow) -> dict[str, Any]:

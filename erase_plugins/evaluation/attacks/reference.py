@@ -19,7 +19,6 @@ def open_reference(subject: Subject, path: str) -> Subject:
         RequestError: nothing there.
         Unsupported: not of the subject's family, of another size, or drawing what the judge does not know.
     """
-    from erase_plugins.families.diffusers_target import DiffusersTarget
     from erase_plugins.families.source import find_source
 
     family: Any = subject.target.family
@@ -28,7 +27,7 @@ def open_reference(subject: Subject, path: str) -> Subject:
         raise Unsupported(f"reference '{source.name}' is no model of family {family.id}; it cannot be compared")
     dtype = str(subject.target.dtype).removeprefix("torch.")
     pipe = family.open(source, dtype, str(subject.target.device))
-    target = DiffusersTarget(pipe, source.name, family)
+    target = family.wrap(pipe, source.name)
     mine, other = subject.target.info, target.info
     if (mine.latent_shape, mine.tokens) != (other.latent_shape, other.tokens):
         raise Unsupported(

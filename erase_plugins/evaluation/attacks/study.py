@@ -8,10 +8,19 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from erase_plugins.engine.checkpoint import Checkpoint
-from erase_plugins.errors import RequestError
 from erase_plugins.evaluation.attacks.controls import Victim, control_warnings, victims
 from erase_plugins.evaluation.attacks.material import FEWEST, Split, split_prompts
-from erase_plugins.evaluation.attacks.rates import SUCCESS, TARGET, found_facts, mean, rate, seen
+from erase_plugins.evaluation.attacks.rates import (
+    SUCCESS,
+    TARGET,
+    found_facts,
+    mean,
+    per_set,
+    picture_passes,
+    rate,
+    report_facts,
+    seen,
+)
 from erase_plugins.evaluation.sheet import contact_sheet
 from erase_plugins.types import Attachment, AttackReport, EvalRow
 
@@ -69,11 +78,7 @@ class Study:
             RequestError: no artifact, an unknown concept, or a budget too small for four pictures per set.
             Unsupported: the judge does not know the concept, or the reference is of another kind.
         """
-        images = budget.queries // sets
-        if images < FEWEST:
-            raise RequestError(
-                f"budget {budget.queries} is too small for attack {attack.id}; give at least {FEWEST * sets}"
-            )
+        images = per_set(budget, attack.id, sets, FEWEST)
         attacked = victims(subject, budget.options["reference"])
         return cls(attack, subject, budget, split_prompts(subject, budget.options["concept"] or subject.erased[0]),
                    images, attacked)  # fmt: skip
@@ -141,12 +146,9 @@ class Study:
         few = min(self.images, _SHOWN)
         sheet = [(f"{item.name}: {item.rate:.0%}", list(item.pictures[:few])) for item in (*beside, *attacked)]
         return AttackReport(
-            attack=self.attack.id, model=subject.model, budget=self.budget.name, success=success,
-            control=controls[-1][1], rows=(*rows, success, *(row for _, row in controls)), found=note,
-            artifacts=tuple(item.name for item in subject.artifacts), erased=(self.split.concept,),
-            strength=subject.strength, judge=subject.judge.id, judge_hash=subject.judge.fingerprint,
-            seeds=(seed, seed + 1), queries=queries,
-            passes=training + queries * subject.steps * (2 if subject.guidance > 1 else 1),
+            **report_facts(self.attack.id, subject, self.budget), success=success, control=controls[-1][1],
+            rows=(*rows, success, *(row for _, row in controls)), found=note, erased=(self.split.concept,),
+            seeds=(seed, seed + 1), queries=queries, passes=training + queries * picture_passes(subject),
             warnings=(*told, *warnings, *control_warnings(success, controls)),
             details={
                 **details, "images": self.images, "training_passes": training,

@@ -20,17 +20,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from erase_plugins.evaluation.attacks.asking import (
-    BASE,
+from erase_plugins.evaluation.attacks.asking import BASE, OFF, ON, Asking, found_files
+from erase_plugins.evaluation.attacks.rates import (
     DESTROYED,
-    OFF,
-    ON,
+    PLAIN,
     REFERENCE,
-    Asking,
-    found_files,
+    REFERENCE_HELP,
+    SUCCESS,
+    TARGET,
     per_set,
+    picture_passes,
+    rate,
 )
-from erase_plugins.evaluation.attacks.rates import PLAIN, REFERENCE_HELP, SUCCESS, TARGET, rate
 from erase_plugins.hookspecs import hookimpl
 from erase_plugins.options import option
 
@@ -174,7 +175,7 @@ def _report(
         details={"timesteps": schedule.blocks, "steps": schedule.steps, "prompts": len(targets.prompts),
                  "plain": dict(plain),
                  "results": json.loads(json.dumps(results)), "spent": spent,
-                 "pictures": asking.queries, "picture_passes": asking.queries * asking.picture_passes},
+                 "pictures": asking.queries, "picture_passes": asking.queries * picture_passes(subject)},
     )  # fmt: skip
 
 

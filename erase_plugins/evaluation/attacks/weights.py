@@ -18,7 +18,19 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from erase_plugins.errors import RequestError, Unsupported
-from erase_plugins.evaluation.attacks.rates import SUCCESS, TARGET, control_row, found_facts, mean, rate, seen
+from erase_plugins.evaluation.attacks.rates import (
+    DESTROYED,
+    SUCCESS,
+    TARGET,
+    control_row,
+    found_facts,
+    mean,
+    per_set,
+    picture_passes,
+    rate,
+    report_facts,
+    seen,
+)
 from erase_plugins.hookspecs import hookimpl
 from erase_plugins.types import Attachment, AttackReport, EvalRow
 
@@ -80,11 +92,9 @@ class WeightsAttack:
             RequestError: no artifact, or a budget that is too small for one picture per set.
             Unsupported: the base hardly draws the concept, or the judge sees what is kept on a destroyed model.
         """
-        images = budget.queries // _SETS
         if not subject.artifacts:
             raise RequestError("the attack weights changes an edit; name an artifact")
-        if images < 1:
-            raise RequestError(f"budget {budget.queries} is too small for attack weights; give at least {_SETS}")
+        images = per_set(budget, self.id, _SETS)
         sets = _sets(subject, images, subject.seed)
         hits, skipped = {}, []
         control = budget.remember(
@@ -124,9 +134,9 @@ def _report(
     rows += [
         rate(metric, f"{name}, again", table[metric], subject.seed) for name, table in again.items() for metric in table
     ]
-    rows += [rate(metric, control_row("destroyed"), control[metric], subject.seed) for metric in control]
+    rows += [rate(metric, control_row(DESTROYED), control[metric], subject.seed) for metric in control]
     success = rate(SUCCESS, worst.name, again[worst.name][TARGET], subject.seed)
-    against = rate(SUCCESS, control_row("destroyed"), control[TARGET], subject.seed)
+    against = rate(SUCCESS, control_row(DESTROYED), control[TARGET], subject.seed)
     off = rate(TARGET, "off", hits["off"][TARGET], subject.seed)
     found = {
         **found_facts(WeightsAttack.id, subject, subject.erased, success), "variant": worst.name,
@@ -139,11 +149,9 @@ def _report(
         warnings.append(f"'{worst.name}' also damages what is kept; see the kept rates")
     queries = 2 * images * (len(hits) + len(pictures) + 1)
     return AttackReport(
-        attack=WeightsAttack.id, model=subject.model, budget=budget.name, success=success, control=against,
-        rows=tuple(rows), found=found, artifacts=tuple(item.name for item in subject.artifacts),
-        erased=tuple(subject.erased), strength=subject.strength, judge=subject.judge.id,
-        judge_hash=subject.judge.fingerprint, seeds=(subject.seed, subject.seed + 1), queries=queries,
-        passes=queries * subject.steps * (2 if subject.guidance > 1 else 1), warnings=tuple(warnings),
+        **report_facts(WeightsAttack.id, subject, budget), success=success, control=against, rows=tuple(rows),
+        found=found, erased=tuple(subject.erased), seeds=(subject.seed, subject.seed + 1), queries=queries,
+        passes=queries * picture_passes(subject), warnings=tuple(warnings),
         details={"hits": hits, "again": again, "control": control, "images": images},
         attachments=_attachments(subject, found, rows, pictures, again, images),
     )  # fmt: skip
