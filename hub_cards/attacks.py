@@ -138,15 +138,15 @@ def published(report: AttackReport, found: bool) -> dict[str, Any]:
     if found:
         return {**data, "files": {}, "attached": {}}
     plain = plain_name(report)
-    rows = [] if plain is None else [_without_words(plain, plain.subject)]
+    rows = [] if plain is None else [_withoutwords(plain, plain.subject)]
     return {
         **{name: data[name] for name in _PLAIN}, "rows": rows,
-        "success": _without_words(report.success, "attacked"), "control": _without_words(report.control, "control"),
+        "success": _withoutwords(report.success, "attacked"), "control": _withoutwords(report.control, "control"),
         "published": "without what was found",
     }  # fmt: skip
 
 
-def _without_words(row: EvalRow, subject: str) -> dict[str, Any]:
+def _withoutwords(row: EvalRow, subject: str) -> dict[str, Any]:
     """The numbers of a row; its subject may be the prompt that was found."""
     return {**row.to_dict(), "subject": subject}
 
@@ -179,7 +179,7 @@ def section(reports: Sequence[AttackReport]) -> str:
         plain = plain_name(report)
         before = MISSING if plain is None else _share(plain)
         spent = f"{report.queries}, {report.passes}"
-        cells = (_words(report.attack), _words(report.budget), f"{before} -> {_share(report.success)}",
+        cells = (words(report.attack), words(report.budget), f"{before} -> {_share(report.success)}",
                  _share(report.control), spent)  # fmt: skip
         lines.append("| " + " | ".join(cells) + " |")
     lines += ["", "Shares of pictures with 95 % intervals. Raw values: `attack-NAME.json` (and "
@@ -191,7 +191,8 @@ def _share(row: EvalRow) -> str:
     return f"{100 * row.value:.0f} % ({100 * row.low:.0f} to {100 * row.high:.0f}, n = {row.n})"
 
 
-def _words(text: str) -> str:
+def words(text: str) -> str:
+    """Text of a report on a page of ours, without words that promise."""
     return prose(_PROMISE.sub("***", text))
 
 

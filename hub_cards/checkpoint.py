@@ -11,7 +11,7 @@ from typing import Any
 
 from erase_plugins.artifacts.strict_json import parse
 from erase_plugins.errors import CorruptArtifact, Unsupported
-from hub_cards import sections
+from hub_cards import sections, summary
 from hub_cards.bundle import Bundle, PushFile
 from hub_cards.errors import check_destination
 from hub_cards.escape import block, code, flat, front_matter, literal
@@ -168,7 +168,7 @@ def merged_card(loaded: Any, strength: float, repo: str, licence: Licence) -> st
     }  # fmt: skip
     use = f"from diffusers import DiffusionPipeline\n\npipe = DiffusionPipeline.from_pretrained({literal(repo)})"
     parts = [
-        f"# {sections.names(manifest)} erased, full model",
+        f"# {summary.names(manifest)} erased, full model",
         "A complete image model with the change already in its weights. It cannot be switched off or made weaker; the "
         "small file that does the same on top of the base model can.",
         "## How to use it\n\n" + block(use, "python"),

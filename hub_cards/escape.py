@@ -45,6 +45,11 @@ def block(text: str, language: str = "") -> str:
     return f"{fence}{language}\n{text}\n{fence}"
 
 
+def folded(title: str, text: str) -> str:
+    """A part that people open when they need it; ``title`` is ours, never a stranger's."""
+    return f"<details><summary>{title}</summary>\n\n{text}\n\n</details>"
+
+
 def command(*words: object) -> str:
     """A shell command on one line."""
     return " ".join(shlex.quote(flat(word)) for word in words)

@@ -32,6 +32,16 @@ def number(value: float) -> str:
     return f"{value:.10g}"
 
 
+def percent(share: float) -> str:
+    """A share as people read it, in per cent with at most one decimal; the report has all digits."""
+    return f"{100 * share:.1f}".removesuffix(".0")
+
+
+def is_share(metric: str) -> bool:
+    """Whether a metric is a share of pictures."""
+    return metric in WORDS or metric.endswith("_rate")
+
+
 def evidence(report: EvalReport | None, tried: bool = False) -> str:
     """Table of results before and after, controls, and how they were measured; "not measured" without a report.
 
@@ -43,7 +53,7 @@ def evidence(report: EvalReport | None, tried: bool = False) -> str:
         return f"{MISSING.capitalize()}. Look at pictures of your own before you rely on it."
     table = {(row.metric, row.subject): row for row in report.rows}
     metrics = list(dict.fromkeys([*WORDS, *(row.metric for row in report.rows)]))
-    lines = ["| share of pictures (95 % interval) | before | after | n |", "|---|---|---|---|"]
+    lines = ["| measured (95 % interval) | before | after | pictures |", "|---|---|---|---|"]
     for metric in metrics:
         before, after = table.get((metric, "base")), table.get((metric, "edited"))
         count = next((str(row.n) for row in (after, before) if row is not None), "-")
@@ -76,7 +86,11 @@ def _name(metric: str) -> str:
 
 
 def _cell(row: EvalRow | None) -> str:
-    return MISSING if row is None else f"{number(row.value)} ({number(row.low)} to {number(row.high)})"
+    if row is None:
+        return MISSING
+    if is_share(row.metric):
+        return f"{percent(row.value)} % ({percent(row.low)} to {percent(row.high)})"
+    return f"{number(row.value)} ({number(row.low)} to {number(row.high)})"
 
 
 def _controls(table: dict[tuple[str, str], EvalRow], metrics: list[str]) -> list[str]:

@@ -19,6 +19,7 @@ from erase_plugins.types import AttackReport, EvalReport
 from erase_plugins.workflow.collection import read_index
 from hub_cards import attacks, gallery
 from hub_cards.bundle import CARD, PICTURES, REPORT, Bundle, is_figure
+from hub_cards.errors import check_repo
 from hub_cards.front_matter import EVIDENCE, read
 from hub_cards.licences import Licence
 from hub_cards.package import pinned
@@ -63,6 +64,15 @@ class Kept:
         return Licence(found[0], *(str(item) if item else None for item in found[1:]))
 
     @property
+    def space(self) -> str | None:
+        """The Space where people can try it, as the page names it."""
+        erasure = self.data.get("erasure")
+        name = erasure.get("space") if isinstance(erasure, Mapping) else None
+        with suppress(RequestError):
+            return check_repo(name) if isinstance(name, str) else None
+        return None
+
+    @property
     def requirement(self) -> str | None:
         """The line for pip that the page gives its readers."""
         erasure = self.data.get("erasure")
@@ -100,7 +110,8 @@ def keep(bundle: Bundle, remote: Remote, *, prune: bool = False, pictures: bool 
         raise PushRefused(_about_others(bundle, others))
     gone = [name for name in old.listed if name in remote.files and name not in new]
     dropped = set(keys if prune or not old.same else keys - by_hand)
-    if _is_evidence(str(data.get("thumbnail")), False) and data["thumbnail"] not in stays:
+    thumbnail = str(data.get("thumbnail")).rpartition("/resolve/main/")[2]  # pages of ours name it in full
+    if _is_evidence(thumbnail, False) and thumbnail not in stays:
         dropped.add("thumbnail")
     mine = stays if bundle.record == FILENAME and bundle.repo_type == "model" else set[str]()
     return Kept(

@@ -1,8 +1,7 @@
 """The model card of an artifact, from its manifest, the report of its evaluation and pairs of pictures.
 
-It answers in the order in which people ask: what disappears, what it becomes, which base, how it looks, how well, how
-to use it, how strong, how to combine it and take it back, how it was made, what it does not promise, licence, citation,
-whom to tell.
+The first screen says what disappears, how well, what brings it back, and shows pictures and lines of code. Below it
+stand the numbers; what few people need is folded.
 """
 
 from __future__ import annotations
@@ -16,9 +15,10 @@ from erase_plugins.artifacts.manifest import Manifest, slug
 from erase_plugins.errors import ArtifactError
 from erase_plugins.types import AttackReport, EvalReport
 from hub_cards import attacks as tried
-from hub_cards import provenance, sections, usage
+from hub_cards import provenance, sections, summary, usage
 from hub_cards.bundle import read_report
-from hub_cards.escape import flat, front_matter, prose
+from hub_cards.errors import check_repo
+from hub_cards.escape import flat, folded, front_matter, prose
 from hub_cards.evidence import alt_text, evidence, model_index
 from hub_cards.front_matter import ADULT
 from hub_cards.gallery import Gallery
@@ -48,6 +48,7 @@ def card(
     strict: bool = False,
     requirement: str | None = None,
     attacks: Sequence[AttackReport] | None = None,
+    space: str | None = None,
 ) -> str:
     """The text of README.md: YAML front matter and Markdown. Whatever came from prompts is inert in it.
 
@@ -63,9 +64,10 @@ def card(
         requirement: line for pip with which readers get this package (see `hub_cards.package.pinned`). Without it the
             page says that no index has it.
         attacks: reports of attacks; those beside the report if None.
+        space: "owner/name" of a Space where people can try it.
 
     Raises:
-        RequestError: the requirement is not pinned.
+        RequestError: the requirement is not pinned, or a Space of another form than owner/name.
         PushRefused: ``strict`` and the licence is not known.
         ArtifactError: the artifact or the report cannot be read, or the report is about another one.
     """
@@ -79,12 +81,14 @@ def card(
     against = tried.read_attacks(report)[0] if attacks is None else tuple(attacks)
     tried.check_about(against, manifest.name)
     line = None if requirement is None else pinned(requirement)
+    shown = None if space is None else check_repo(space)
     licence = needed(manifest.base, license) if strict else licence_of(manifest.base, license)
     where = repo or "OWNER/NAME"
     asks = adults_only(manifest.concepts) if adult is None else adult
     data = metadata(manifest, found, licence, pictures=pictures, gallery=gallery, adult=asks)
-    data["erasure"] |= {} if line is None else {"requirement": line}
-    return front_matter(data) + "\n" + _body(loaded, found, where, licence, pictures, gallery, line, against) + "\n"
+    data["erasure"] |= {key: text for key, text in (("requirement", line), ("space", shown)) if text}
+    body = _body(loaded, found, where, licence, pictures, gallery, line, against, shown)
+    return front_matter(absolute(data, repo)) + "\n" + body + "\n"
 
 
 def has_lora(manifest: Manifest) -> bool:
@@ -140,25 +144,27 @@ def metadata(
 
 def _body(
     loaded: Any, report: EvalReport | None, repo: str, licence: Licence | None, pictures: Sequence[str],
-    gallery: Gallery | None, requirement: str | None, attacks: Sequence[AttackReport],
+    gallery: Gallery | None, requirement: str | None, attacks: Sequence[AttackReport], space: str | None,
 ) -> str:  # fmt: skip
     manifest = loaded.manifest
     parts = [
-        f"# Erased: {sections.names(manifest)}",
-        sections.opening(manifest),
-        "## What disappears, what stays\n\n" + sections.changes(manifest),
-        "## Which base\n\n" + sections.base(manifest),
-        *([] if gallery is None else ["## Before and after\n\n" + sections.pairs(gallery)]),
+        f"# Erased: {summary.names(manifest)}",
+        *summary.first_screen(loaded, report, repo, gallery, attacks, space),
         "## How well\n\n" + evidence(report, bool(attacks)),
         *(f"![{alt_text(report, name)}]({name})" for name in pictures),
         *(["## Under attack\n\n" + tried.section(attacks)] if attacks else []),
-        "## How to use it\n\n" + usage.use(loaded, repo, requirement),
+        *([] if gallery is None else ["## Before and after", folded("Every pair", sections.pairs(gallery))]),
+        "## What disappears, what stays\n\n" + sections.changes(manifest),
+        "## Which base\n\n" + sections.base(manifest),
         "## How strong\n\n" + sections.strength(manifest, report),
-        "## Combine it, take it back\n\n" + usage.combine(loaded, repo),
-        "## How it was made\n\n" + provenance.made(manifest),
-        *sections.certificate(manifest),
+        "## How to use it\n\n" + usage.install(requirement),
+        folded("Other programs, Python, command line", usage.use(loaded, repo)),
+        folded("Combine it, take it back", usage.combine(loaded, repo)),
         "## Limits\n\n" + sections.limits(manifest, report, bool(attacks)),
+        *sections.certificate(manifest),
         *_further(loaded, report),
+        "## How it was made",
+        folded("Settings, versions and the command", provenance.made(manifest)),
         "## Licence\n\n" + sections.licence(licence),
         *sections.citing(manifest),
         f"## Contact\n\nSomething is wrong, or this page should go? Open a discussion on it (tab *Community* of "
@@ -173,6 +179,13 @@ def _further(loaded: Any, report: EvalReport | None) -> list[str]:
     from erase_plugins.manager import get_manager
 
     return [str(section).strip() for section in get_manager().card_sections(loaded, report) if str(section).strip()]
+
+
+def absolute(data: dict[str, Any], repo: str | None) -> dict[str, Any]:
+    """The metadata with a thumbnail that other sites find; pictures of the page itself stay relative."""
+    if repo is None or "thumbnail" not in data:
+        return data
+    return {**data, "thumbnail": f"https://huggingface.co/{repo}/resolve/main/{data['thumbnail']}"}
 
 
 def keep_user_text(new: str, old: str) -> str:

@@ -43,6 +43,7 @@ def push(
     prune: bool = False,
     personal: bool = False,
     requirement: str | None = None,
+    space: str | None = None,
     publish_attacks: bool = False,
     dry_run: bool = False,
     show: Callable[[Bundle], None] | None = None,
@@ -67,6 +68,7 @@ def push(
         prune: take published evidence off the page that is not brought anew.
         personal: send e-mail addresses and home folders as they are; access keys never are.
         requirement: line for pip with which readers of the page get this package; see `hub_cards.package.pinned`.
+        space: "owner/name" of a Space where readers can try it; one that the page names stays.
         publish_attacks: publish what the attacks found as well; whoever has it can bring the concept back.
         dry_run: look and tell, change nothing; without a connection it tells what would be sent to a new repository.
         show: called with the bundle before anything is changed.
@@ -98,7 +100,7 @@ def push(
         return card(
             loaded, found or kept.report, repo=repo, license=license or kept.licence, pictures=shown or kept.pictures,
             gallery=drawn or kept.gallery, adult=adult, strict=True, requirement=line or kept.requirement,
-            attacks=merged(against, kept.attacks),
+            attacks=merged(against, kept.attacks), space=space or kept.space,
         )  # fmt: skip
 
     files = [*artifact_files(loaded), *extra]

@@ -11,7 +11,6 @@ from hub_cards.escape import block, code, prose
 from hub_cards.evidence import attacked, number
 from hub_cards.gallery import INDEX, Gallery
 from hub_cards.licences import Licence
-from hub_cards.usage import TEXT_TO_IMAGE, task_of
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 #: that many concepts are shown by name; erase.json has all
@@ -22,22 +21,6 @@ def hub_id(manifest: Manifest) -> str | None:
     """The base model's id on the Hub; None if it was a local model."""
     name = str(manifest.base.get("model") or "")
     return name if _HUB_ID.fullmatch(name) else None
-
-
-def names(manifest: Manifest, most: int = 5) -> str:
-    """The erased concepts on one line."""
-    texts = [prose(text) for text in manifest.erased[:most]]
-    more = len(manifest.erased) - len(texts)
-    return ", ".join(texts) + (f" and {more} more" if more > 0 else "")
-
-
-def opening(manifest: Manifest) -> str:
-    """What this is, in two sentences."""
-    gone = "no longer draws" if task_of(manifest) == TEXT_TO_IMAGE else "is without"
-    return (
-        f"Load this small file and the model {gone} **{names(manifest)}**. "
-        "Take it off and the model is as it was before."
-    )
 
 
 def changes(manifest: Manifest) -> str:

@@ -18,9 +18,10 @@ from hub_cards.gallery import Gallery, choose_prompts
 from hub_cards.licences import licence_of
 from hub_cards.pushing import publish
 from hub_cards.references import SCHEME
-from hub_cards.sections import hub_id, names
+from hub_cards.sections import hub_id
 from hub_cards.sending import Pushed
 from hub_cards.sensitive import adults_only, to_blur
+from hub_cards.summary import names
 
 APP, REQUIREMENTS = "app.py", "requirements.txt"
 #: folder of a Space's own copy of an artifact

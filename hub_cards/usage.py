@@ -23,24 +23,29 @@ INTERFACES = (
 )
 
 
-def use(artifact: Any, repo: str, requirement: str | None = None) -> str:
-    """One part per reader that has a file; says so where there is none.
+def shortest(artifact: Any, repo: str) -> str:
+    """The fewest lines that use it: with stock diffusers or peft where a file is for them, else with ours.
 
     Args:
         artifact: a saved `Artifact`; the names of its files and their layouts decide.
         repo: "owner/name".
-        requirement: pinned line for pip that brings this package.
     """
     manifest = artifact.manifest
     if task_of(manifest) != TEXT_TO_IMAGE:
-        return _other(manifest, repo, requirement)
-    weight = _weight(manifest)
-    files: dict[str, str] = {}
-    for item in manifest.files:
-        for reader in readers(item.layout):
-            files.setdefault(reader, item.name)
-    first = _model(manifest) == POCKET  # whose pipeline comes from this package
-    parts = [*([install(requirement)] if first else []), _diffusers(manifest, repo, weight, files.get("diffusers"))]
+        return _peft(manifest, repo) or _ours_other(manifest, repo)
+    name = _files(manifest).get("diffusers")
+    return _ours(manifest, repo) if name is None else _diffusers(manifest, repo, name)
+
+
+def use(artifact: Any, repo: str) -> str:
+    """One part per further reader that has a file; says so where there is none. Arguments as for `shortest`."""
+    manifest = artifact.manifest
+    if task_of(manifest) != TEXT_TO_IMAGE:
+        python = _ours_other(manifest, repo)
+        return "**Python** (checks the files and the base first):\n\n" + python
+    weight, parts, files = _weight(manifest), [], _files(manifest)
+    if "diffusers" not in files:
+        parts.append("**diffusers**: there is no file for it here; `erase-plugins convert` may write one.")
     stock = next((item.name for item in manifest.files if item.layout == "kohya"), None)
     if stock is None:
         parts.append("**ComfyUI, A1111**: there is no file for them here; `erase-plugins convert` may write one.")
@@ -50,8 +55,10 @@ def use(artifact: Any, repo: str, requirement: str | None = None) -> str:
             fetch = commands(("hf", "download", repo, stock), ("--local-dir", folder))
             after = then.format(weight=f"{weight:g}", tag=tag)
             parts.append(f"**{program}** ({code(stock)}):\n\n{block(fetch, 'bash')}\n\n{after}")
-    parts += [] if first else [install(requirement)]
-    parts.append("**Python, every kind of change** (checks the files and the base first):\n\n" + _ours(manifest, repo))
+    if "diffusers" in files:
+        parts.append(
+            "**Python, every kind of change** (checks the files and the base first):\n\n" + _ours(manifest, repo)
+        )
     line = commands(
         ("erase-plugins", "generate", f"hub:{repo}"), ("--model", _model(manifest)), ("--prompt", _prompt(manifest)),
         ("--strength", f"{weight:g}", "--out", "picture.png"),
@@ -60,42 +67,54 @@ def use(artifact: Any, repo: str, requirement: str | None = None) -> str:
     return "\n\n".join(parts)
 
 
+def _files(manifest: Any) -> dict[str, str]:
+    """Reader -> its first file."""
+    found: dict[str, str] = {}
+    for item in manifest.files:
+        for reader in readers(item.layout):
+            found.setdefault(reader, item.name)
+    return found
+
+
 def task_of(manifest: Any) -> str:
     """What the base model does, by the Hub's name for it."""
     return str(manifest.base.get("task") or TEXT_TO_IMAGE)
 
 
-def _other(manifest: Any, repo: str, requirement: str | None) -> str:
-    """Use of an edit of a model that draws nothing: peft, and ours."""
-    parts, loader = [], AUTO.get(task_of(manifest))
+def _peft(manifest: Any, repo: str) -> str:
+    """Lines for stock peft; empty where there is no file or no class for it."""
+    loader = AUTO.get(task_of(manifest))
     folder = next((item.name.split("/")[0] for item in manifest.files if item.layout == "peft"), None)
-    if folder is not None and loader is not None:
-        name = _model(manifest)
-        ours = name == POCKET_CLASSIFIER  # which comes with this package
-        first = "import erase_plugins" if ours else f"from transformers import {loader}"
-        load = "erase_plugins.load" if ours else f"{loader}.from_pretrained"
-        lines = (
-            f"from peft import PeftModel\n{first}\n\nmodel = {load}({literal(name)})\n"
-            f"model = PeftModel.from_pretrained(model, {literal(repo)}, subfolder={literal(folder)})"
-        )
-        parts.append(f"**peft**{'' if ours else ', nothing of ours needed'}:\n\n" + block(lines, "python"))
-    python = (
+    if folder is None or loader is None:
+        return ""
+    name = _model(manifest)
+    ours = name == POCKET_CLASSIFIER  # which comes with this package
+    first = "import erase_plugins" if ours else f"from transformers import {loader}"
+    load = "erase_plugins.load" if ours else f"{loader}.from_pretrained"
+    lines = (
+        f"from peft import PeftModel\n{first}\n\nmodel = {load}({literal(name)})\n"
+        f"model = PeftModel.from_pretrained(model, {literal(repo)}, subfolder={literal(folder)})"
+    )
+    return block(lines, "python")
+
+
+def _ours_other(manifest: Any, repo: str) -> str:
+    lines = (
         f"import erase_plugins as ep\n\nmodel = ep.load({literal(_model(manifest))})\n"
         f"with ep.apply(model, {literal(f'hub:{repo}')}, strength={_weight(manifest):g}) as applied:\n"
         "    print(applied.report())"
     )
-    parts += [install(requirement), "**Python** (checks the files and the base first):\n\n" + block(python, "python")]
-    return "\n\n".join(parts)
+    return block(lines, "python")
 
 
 def install(requirement: str | None) -> str:
     """Where this package comes from: a pinned source, or the word that no index has it."""
     if requirement is None:
         return (
-            "The lines below need the program `erase-plugins`, from its authors' own repository. It is on no package "
-            "index: do not install a package of that name from there, it would be somebody else's."
+            "The lines of this page that name it need the program `erase-plugins`, from its authors' own repository. "
+            "It is on no package index: do not install a package of that name from there, it would be somebody else's."
         )
-    return "The lines below need `erase-plugins`, pinned here to one state of its source:\n\n" + block(
+    return "Lines of this page that name it need `erase-plugins`, pinned here to one state of its source:\n\n" + block(
         commands(("pip", "install", requirement)), "bash"
     )
 
@@ -161,17 +180,14 @@ def _load(manifest: Any) -> str:
     )
 
 
-def _diffusers(manifest: Any, repo: str, weight: float, name: str | None) -> str:
-    if name is None:
-        return "**diffusers**: there is no file for it here; `erase-plugins convert` may write one."
+def _diffusers(manifest: Any, repo: str, name: str) -> str:
     extra = "" if name == STOCK else f", weight_name={literal(name)}"
-    lines = (
-        f'{_load(manifest)}\npipe.load_lora_weights({literal(repo)}{extra}, adapter_name="erased")\n'
-        f'pipe.set_adapters("erased", {weight:g})\n'
-        f'pipe({literal(_prompt(manifest))}).images[0].save("erased.png")'
+    weight = _weight(manifest)
+    load = f"pipe.load_lora_weights({literal(repo)}{extra}"
+    lines = f"{load})" if weight == 1 else f'{load}, adapter_name="erased")\npipe.set_adapters("erased", {weight:g})'
+    return block(
+        f'{_load(manifest)}\n{lines}\npipe({literal(_prompt(manifest))}).images[0].save("erased.png")', "python"
     )
-    plain = "" if _model(manifest) == POCKET else ", nothing of ours needed"
-    return f"**diffusers**{plain}:\n\n{block(lines, 'python')}"
 
 
 def _ours(manifest: Any, repo: str) -> str:

@@ -11,7 +11,7 @@ from erase_plugins.cli.command import check_output, declare, existing, force_opt
 from erase_plugins.cli.console import emit, say
 from erase_plugins.errors import RequestError
 from hub_cards.cli.pictures import drawing_options, notice_option
-from hub_cards.cli.pushed import requirement_option
+from hub_cards.cli.pushed import requirement_option, space_option
 
 
 @declare("card")
@@ -22,12 +22,13 @@ from hub_cards.cli.pushed import requirement_option
 @drawing_options
 @notice_option
 @requirement_option
+@space_option
 @click.option("--out", metavar="FILE.md", help="File to write; shown if left out. Pictures go into images/ beside it.")
 @force_option
 def command(
     artifact: str, report: str | None, repo: str | None, licence: str | None, pairs: int | None,
     prompts: tuple[str, ...], model: str | None, device: str, unblurred: bool, adult: bool | None,
-    requirement: str | None, out: str | None, force: bool,
+    requirement: str | None, space: str | None, out: str | None, force: bool,
 ) -> None:  # fmt: skip
     """Write the model card of an artifact. Without a report it says "not measured"."""
     from erase_plugins.workflow.artifacts import load_artifact
@@ -41,7 +42,10 @@ def command(
     loaded = load_artifact(existing(artifact))
     where = None if repo is None else check_repo(repo)
     gallery = hide(draw(loaded, report, pairs, prompts, model, device), loaded, unblurred)
-    text = card(loaded, report, repo=where, license=licence, gallery=gallery, adult=adult, requirement=requirement)
+    text = card(
+        loaded, report, repo=where, license=licence, gallery=gallery, adult=adult, requirement=requirement,
+        space=space,
+    )  # fmt: skip
     if place is None:
         say(text.rstrip("\n"))
     else:

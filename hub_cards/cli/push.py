@@ -12,7 +12,7 @@ from erase_plugins.cli.console import state
 from erase_plugins.errors import RequestError
 from erase_plugins.plain_text import scrub
 from hub_cards.cli.pictures import drawing_options, notice_option
-from hub_cards.cli.pushed import push_options, requirement_option, say_pushed, show
+from hub_cards.cli.pushed import push_options, requirement_option, say_pushed, show, space_option
 
 
 @declare("push")
@@ -35,13 +35,14 @@ from hub_cards.cli.pushed import push_options, requirement_option, say_pushed, s
 @drawing_options
 @notice_option
 @requirement_option
+@space_option
 @push_options
 def command(
     artifact: str, repo: str, report: str | None, publish_attacks: bool, merged: str | None, strength: float,
     private: bool, create_pr: bool, revision: str | None,
     message: str | None, licence: str | None, parent: str | None, pictures: bool, gallery: str | None,
     pairs: int | None, prompts: tuple[str, ...], model: str | None, device: str, unblurred: bool, adult: bool | None,
-    prune: bool, personal: bool, requirement: str | None, dry_run: bool,
+    prune: bool, personal: bool, requirement: str | None, space: str | None, dry_run: bool,
 ) -> None:  # fmt: skip
     """Publish an artifact folder with its card; what is there stays. Log in with `hf auth login` or HF_TOKEN."""
     from erase_plugins.records.release import is_release
@@ -89,7 +90,7 @@ def command(
         loaded, repo, report=report, private=private, create_pr=create_pr, revision=revision, message=message,
         license=licence, parent=parent, pictures=pictures, gallery=drawn or gallery, blur=False if unblurred else None,
         adult=adult, prune=prune, personal=personal, requirement=requirement, publish_attacks=publish_attacks,
-        dry_run=dry_run, show=show,
+        space=space, dry_run=dry_run, show=show,
     )  # fmt: skip
     say_pushed(done, repo, f"use it: erase-plugins generate hub:{repo} --prompt ... --out picture.png")
 

@@ -11,6 +11,7 @@ body { font: 16px/1.5 "Source Sans 3", "DejaVu Sans", sans-serif; max-width: 820
 h1, h2 { border-bottom: 1px solid #d8dee4; padding-bottom: 6px; } h2 { margin-top: 28px; }
 table { border-collapse: collapse; } th, td { border: 1px solid #d8dee4; padding: 6px 12px; text-align: left; }
 tr:nth-child(even) td { background: #f6f8fa; } td img { width: 220px; } p img { max-width: 100%; }
+.gallery { display: flex; gap: 12px; overflow: hidden; } .gallery img { height: 256px; }
 pre { background: #f6f8fa; padding: 12px; overflow: auto; } code { background: #f6f8fa; font-size: 14px; }
 """
 CHROMIUM = Path("/usr/bin/chromium")
@@ -18,9 +19,13 @@ CHROMIUM = Path("/usr/bin/chromium")
 
 def html(card: str) -> str:
     """The body of a card as a page; HTML in the Markdown is let through, the worst case for injection."""
+    from huggingface_hub import RepoCard
     from markdown_it import MarkdownIt
 
     body = card.split("\n---\n", 1)[1]
+    shown = RepoCard(card, ignore_metadata_errors=True).data.to_dict().get("widget") or ()
+    strip = "".join(f'<img src="{item["output"]["url"]}">' for item in shown)
+    body = body.replace("<Gallery />", f'<div class="gallery">{strip}</div>')
     rendered = MarkdownIt("commonmark", {"html": True}).enable("table").render(body)
     return f"<!doctype html><meta charset=utf-8><style>{STYLE}</style><body>{rendered}</body>"
 

@@ -96,7 +96,7 @@ def test_a_new_report_leaves_the_pairs_and_new_pairs_the_report(hub, pizza, evid
     done = push(pizza, gallery=one)
     assert set(done.bundle.removed) == {"images/pair_2_before.png", "images/pair_2_after.png"}
     assert "report.json" in hub.files(REPO)
-    assert "| erased concept still drawn | 0.96875" in page(hub)
+    assert "| erased concept still drawn | 96.9 %" in page(hub)
 
 
 def test_the_same_report_without_its_folder_keeps_its_pictures(hub, pizza, evident, measured):
@@ -136,7 +136,7 @@ def test_other_files_of_the_same_weights_are_still_the_same_weights(hub, pizza, 
     done = push(less)
     assert "pytorch_lora_weights.safetensors" in done.bundle.removed, "or diffusers would load what no manifest lists"
     assert hub.files(REPO)["report.json"] == evident["report.json"]
-    assert "0.96875" in page(hub)
+    assert "96.9 %" in page(hub)
 
 
 def test_what_people_wrote_into_the_front_matter_stays(hub, pizza, hamburger):

@@ -14,7 +14,7 @@ import hub_cards
 from erase_plugins import Concept, EvalReport, hookimpl
 from erase_plugins.concept_text import read_concept
 from erase_plugins.errors import ArtifactError, PushRefused, RequestError
-from erase_plugins.types import Certificate, DataRef, EvalRow, ForgetItem
+from erase_plugins.types import AttackReport, Certificate, DataRef, EvalRow, ForgetItem
 from hub_cards.escape import block, commands, flat, literal, prose
 from hub_cards.evidence import number
 from hub_cards.gallery import Gallery, Pair, names
@@ -48,8 +48,8 @@ def body_of(text):
 def test_sections_come_in_the_order_in_which_people_ask(pizza):
     titles = re.findall(r"^## (.+)$", hub_cards.card(pizza), flags=re.MULTILINE)
     assert titles == [
-        "What disappears, what stays", "Which base", "How well", "How to use it", "How strong",
-        "Combine it, take it back", "How it was made", "Limits", "Licence", "Cite", "Contact",
+        "How well", "What disappears, what stays", "Which base", "How strong", "How to use it", "Limits",
+        "How it was made", "Licence", "Cite", "Contact",
     ]  # fmt: skip
 
 
@@ -62,17 +62,17 @@ def test_without_a_report_it_says_so(pizza):
 
 def test_all_numbers_are_those_of_the_report(pizza):
     text = hub_cards.card(pizza, report(pizza))
-    assert "| erased concept still drawn | 0.96875 (0.90625 to 1) | 0.03125 (0 to 0.09375) | 32 |" in text
-    assert "| other concepts still drawn | not measured | 0.843751 (0.71875 to 0.9375) | 32 |" in text
+    assert "| erased concept still drawn | 96.9 % (90.6 to 100) | 3.1 % (0 to 9.4) | 32 |" in text
+    assert "| other concepts still drawn | not measured | 84.4 % (71.9 to 93.8) | 32 |" in text
     assert "| synonyms still drawn | not measured | not measured | - |" in text
     assert "| drawn again under attack (prompts made for that) | not attacked | not attacked | - |" in text
     assert "| control | destroyed model |" in text
-    assert "| other concepts still drawn | 0.0625 (0 to 0.1875), n = 16 |" in text
-    part = text.split("## How well")[1].split("## How to use it")[0]
+    assert "| other concepts still drawn | 6.2 % (0 to 18.8), n = 16 |" in text
+    part = text.split("## How well")[1].split("\n## ")[0]
     numbers = {float(item) for item in re.findall(r"(?<![\w.])\d+(?:\.\d+)?(?![\w.])", part)}
-    known = {value for row in ROWS for value in (row.value, row.low, row.high, row.n)}
-    assert numbers - known <= {95.0, 1.0}
-    assert {value for row in ROWS for value in (row.value, row.low, row.high)} <= numbers
+    shares = {round(100 * value, 1) for row in ROWS for value in (row.value, row.low, row.high)}
+    assert numbers - shares - {row.n for row in ROWS} <= {95.0, 1.0}
+    assert shares <= numbers
     assert all(float(number(row.value)) == row.value for row in ROWS)
 
 
@@ -83,7 +83,7 @@ def test_results_under_attack_are_shown_where_there_are_some(pizza):
         EvalRow("attack_rate", "edited", 0.25, 0.1, 0.45, 20),
     )
     text = hub_cards.card(pizza, report(pizza, rows))
-    assert "| attack&#95;rate | 1 (0.9 to 1) | 0.25 (0.1 to 0.45) | 20 |" in text
+    assert "| attack&#95;rate | 100 % (90 to 100) | 25 % (10 to 45) | 20 |" in text
     assert "not attacked" not in text
     assert "were measured only as the table above says" in text
     assert "were not tried" in hub_cards.card(pizza, report(pizza))
@@ -224,8 +224,9 @@ def test_citation_of_the_method(pizza, plugin):
 
 
 def test_the_first_screen_is_easy_to_read(pizza):
-    """Flesch-Kincaid grade of the prose before the numbers."""
-    text = body_of(hub_cards.card(pizza)).split("## How well")[0]
+    """Flesch-Kincaid grade of the prose: the first screen, and what changes on which base."""
+    text = body_of(hub_cards.card(pizza)).split("## How strong")[0]
+    text = re.sub(r"```.*?```", "", text, flags=re.DOTALL)
     plain = " ".join(line for line in text.splitlines() if line and line[0] not in "#|")
     words = re.findall(r"[A-Za-z]+", plain)
     sentences = len(re.findall(r"[.!?](?:\s|$)", plain))
@@ -312,6 +313,7 @@ def test_text_of_strangers_is_inert(pizza, text):
     outside = re.sub(r"^(`{3,})\w*\n.*?\n\1$", "", body, flags=re.DOTALL | re.MULTILINE)  # code blocks
     outside = re.sub(r"`[^`\n]*`", "", outside)
     outside = outside.replace("<!-- user -->\n<!-- /user -->", "")
+    outside = re.sub(r"^(<Gallery />|<details><summary>[A-Za-z, ]+</summary>|</details>)$", "", outside, flags=re.M)
     assert "<" not in outside
     assert "](http" not in outside
     assert "](javascript" not in outside
@@ -319,7 +321,7 @@ def test_text_of_strangers_is_inert(pizza, text):
     assert not re.search(r"https?:/|www\.evil|@all", outside)
     assert "\u202e" not in body
     titles = re.findall(r"^#+ ", outside, flags=re.MULTILINE)
-    assert len(titles) == 14
+    assert len(titles) == 13
     columns = 0
     for line in outside.splitlines():
         columns = 0 if not line.startswith("|") else columns or line.count("|")
@@ -445,7 +447,38 @@ def test_report_and_pictures_go_along(hub, pizza, tmp_path):
     assert EvalReport.from_dict(json.loads(found["report.json"])) == made
     text = found["README.md"].decode()
     assert "](images/contact_sheet.png)" in text
-    assert data_of(text)["thumbnail"] == "images/contact_sheet.png"
+    assert data_of(text)["thumbnail"] == f"https://huggingface.co/{REPO}/resolve/main/images/contact_sheet.png"
     assert hub_cards.push(pizza, REPO, license="mit", report=tmp_path).sent == ()
     hub_cards.push(pizza, REPO, license="mit", report=tmp_path, pictures=False)
     assert "images/contact_sheet.png" not in hub.files(REPO)
+
+
+def attack(artifact, name, value, low, control):
+    success, other = (EvalRow("target_rate", who, rate, down, 1.0, 32) for who, rate, down in (("a", value, low),) * 2)
+    return AttackReport(name, "pocket", "quick", success, replace(other, value=control, low=0.0, high=control),
+                        artifacts=(artifact.name,))  # fmt: skip
+
+
+def test_the_first_sentence_tells_the_numbers_and_what_brings_it_back(pizza):
+    def said(*attacks):
+        text = body_of(hub_cards.card(pizza, report(pizza), attacks=attacks))
+        return text.split("\n\n")[2]
+
+    assert said() == (
+        "Measured: **pizza 96.9 % → 3.1 %, other concepts 84.4 %** of the pictures. Nobody has attacked it yet."
+    )
+    strong, weak = attack(pizza, "concept-inversion", 1.0, 0.9, 0.3), attack(pizza, "paraphrase", 0.4, 0.2, 0.3)
+    assert said(weak, strong).endswith(" 1 of 2 attacks brought it back: concept-inversion (100 %).")
+    assert said(weak).endswith(" Of 1 attacks none brought it back clearly more often than its control.")
+    assert "was not measured. Nobody has attacked it" in body_of(hub_cards.card(pizza)).split("\n\n")[2]
+
+
+def test_the_space_is_linked_where_it_was_named(pizza, hub):
+    assert "erase-plugins space" in hub_cards.card(pizza, repo=REPO)
+    hub_cards.push(pizza, REPO, license="mit", space="me/try-it")
+    link = "(https://huggingface.co/spaces/me/try-it)"
+    assert link in hub.files(REPO)["README.md"].decode()
+    hub_cards.push(pizza, REPO, license="mit", message="again")
+    assert link in hub.files(REPO)["README.md"].decode(), "the next push keeps it"
+    with pytest.raises(RequestError, match="write owner/name"):
+        hub_cards.card(pizza, space="](http://evil.example)")

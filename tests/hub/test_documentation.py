@@ -67,7 +67,7 @@ def test_the_share_section_of_the_readme(hub, erase):  # noqa: F811
     assert set(load_artifact("mine").manifest.erased) == {"pizza", "dog"}
     page = hub.files("me/no-pizza")["README.md"].decode()
     assert page.count("![after](images/pair_") == 3
-    assert "| erased concept still drawn | 1 (0.9 to 1) | 0 (0 to 0.1) | 8 |" in page
+    assert "| erased concept still drawn | 100 % (90 to 100) | 0 % (0 to 10) | 8 |" in page
 
 
 def test_the_commands_of_the_page(hub, erase):  # noqa: F811

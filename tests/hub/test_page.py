@@ -10,7 +10,7 @@ from erase_plugins.testing.models import shared_pipeline
 from hub_cards.gallery import Gallery, Pair, draw_pairs, names
 from tests.hub.conftest import REPO
 from tests.hub.page import CHROMIUM, html, opened
-from tests.hub.test_card import EVIL, report
+from tests.hub.test_card import EVIL, attack, report
 
 pytest.importorskip("markdown_it")
 
@@ -59,6 +59,11 @@ def test_injection_reaches_no_tag(pizza):
         assert tags(card) - harmless == set(), text
 
 
+def first(pizza, drawn):
+    attacks = [attack(pizza, "concept-inversion", 1.0, 0.9, 0.3)]
+    return hub_cards.card(pizza, report(pizza), repo=REPO, gallery=drawn, attacks=attacks)
+
+
 @pytest.mark.skipif(not CHROMIUM.exists(), reason="needs Chromium")
 def test_the_page_in_a_browser(pizza, tmp_path):
     pytest.importorskip("playwright")
@@ -66,14 +71,18 @@ def test_the_page_in_a_browser(pizza, tmp_path):
     for name, data in drawn.files().items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(data)
-    with opened(tmp_path, hub_cards.card(pizza, report(pizza), repo=REPO, gallery=drawn)) as (page, events):
+    with opened(tmp_path, first(pizza, drawn)) as (page, events):
         assert page.locator("h1").inner_text() == "Erased: pizza"
         assert page.locator("h2").count() == 12
         sizes = page.evaluate("[...document.images].map(item => item.naturalWidth)")
-        assert len(sizes) == 4
+        assert len(sizes) == 8, "the strip of the first screen, and the folded pairs"
         assert min(sizes) >= 256, "a picture of the page does not load"
         assert page.evaluate("document.body.scrollWidth <= window.innerWidth"), "the page is wider than the window"
-        assert page.locator("table").count() == 5
+        assert page.locator("table").count() == 6
+        page.set_viewport_size({"width": 1280, "height": 800})
+        for what in (".gallery img >> nth=0", "pre >> nth=0", "text=brought", "text=Try it"):
+            box = page.locator(what).bounding_box()
+            assert box and box["y"] + box["height"] <= 800, f"{what} is below the first screen"
         assert page.screenshot(full_page=True).startswith(b"\x89PNG")
         assert all(event.startswith("file:") for event in events), events
     everything = "\n".join(card.split("\n---\n", 1)[1] for _, card in pages(pizza))
