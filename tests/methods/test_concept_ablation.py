@@ -9,7 +9,7 @@ import erase_plugins as ep
 from erase_plugins.api import build_request
 from erase_plugins.api import plan as make_plan
 from erase_plugins.engine.adapters import Adapters
-from erase_plugins.engine.drawn import Pictures
+from erase_plugins.engine.image_pool import Pictures
 from erase_plugins.errors import RequestError, UnknownName
 from erase_plugins.methods.concept_ablation import (
     ConceptAblation,

@@ -13,7 +13,7 @@ from erase_plugins import compose
 from erase_plugins.api import build_request
 from erase_plugins.api import plan as make_plan
 from erase_plugins.artifacts.gated import GATE, concepts_of
-from erase_plugins.engine.memories import Memories
+from erase_plugins.engine.concept_loras import Memories
 from erase_plugins.engine.pools import Pool
 from erase_plugins.errors import RequestError, UnknownName
 from erase_plugins.methods.spm import SPMOptions, anchor_part, pseudo_embeddings

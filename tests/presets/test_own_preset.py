@@ -173,7 +173,7 @@ def test_the_manifest_keeps_it_and_the_run_obeys(pocket_target, file, tmp_path):
 
 
 def test_a_checkpoint_does_not_depend_on_where_a_value_came_from(file):
-    from erase_plugins.engine.run import plan_key
+    from erase_plugins.engine.runner import plan_key
 
     first = plan(file)
     file.write_text(f"# only a remark\n{TEXT}", encoding="utf-8")

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from erase_plugins.artifacts.edit import ContextMap, Dense, LowRank
-from erase_plugins.engine.mapping import map_rows
+from erase_plugins.engine.embedding_map import map_rows
 from erase_plugins.runtime.context import ActiveMap, ContextHook
 from erase_plugins.runtime.patcher import Patch, Record
 

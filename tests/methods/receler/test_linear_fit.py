@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from erase_plugins.engine.linear_fit import Moments
+from erase_plugins.methods.receler.linear_fit import Moments
 
 
 def noise(*shape, seed=0):

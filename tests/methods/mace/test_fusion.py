@@ -7,8 +7,8 @@ from itertools import pairwise
 import pytest
 import torch
 
-from erase_plugins.engine.fusion import OwnChange, fuse
 from erase_plugins.errors import NotFiniteError
+from erase_plugins.methods.mace.fusion import OwnChange, fuse
 
 
 def own_change(seed, rows=6, dim=8, outs=(5, 7)):

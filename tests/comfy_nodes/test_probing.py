@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import erase_plugins as ep
-from erase_plugins.engine.probe import DRIFT, RESIDUAL, probe, probe_report
+from comfy_nodes.probing import DRIFT, RESIDUAL, probe, probe_report
 from erase_plugins.errors import RequestError
 from erase_plugins.families.diffusers_target import DiffusersTarget
 from erase_plugins.workflow.models import target_of

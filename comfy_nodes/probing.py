@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from erase_plugins.engine.collect import guide_of
-from erase_plugins.engine.phrases import check_phrase, paired_rows
+from erase_plugins.engine.prompt_templates import check_phrase, paired_rows
 from erase_plugins.errors import RequestError
 from erase_plugins.families.base import Target
 from erase_plugins.types import Concept, EvalReport, EvalRow

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from erase_plugins.artifacts.edit import LowRank
-from erase_plugins.engine.cleaning import Weights, concept_prompts, project, readers
 from erase_plugins.errors import RequestError
+from erase_plugins.workflow.lora_projection import Weights, concept_prompts, project, readers
 from erase_plugins.workflow.models import target_of
 
 CONCEPT = "red barn"

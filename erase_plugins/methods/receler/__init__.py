@@ -38,11 +38,11 @@ if TYPE_CHECKING:
 
     from erase_plugins.artifacts.edit import Edit
     from erase_plugins.engine.attack import Attacks
-    from erase_plugins.engine.erasers import Erasers
-    from erase_plugins.engine.masks import Masks
     from erase_plugins.engine.pools import Pool
     from erase_plugins.engine.trajectories import States
     from erase_plugins.families.base import Conditioning, ModuleRef, TargetInfo
+    from erase_plugins.methods.receler.attention_masks import Masks
+    from erase_plugins.methods.receler.bottleneck_adapters import Erasers
 
 
 @dataclass(frozen=True)
@@ -141,7 +141,7 @@ class Receler(TrainedMethod):
         return (f"the erasers are added modules; {held}",)
 
     def trainable(self, run: TrainingRun) -> Erasers:
-        from erase_plugins.engine.erasers import Erasers
+        from erase_plugins.methods.receler.bottleneck_adapters import Erasers
 
         refs = self.modules(run.target.info, run.options)
         return Erasers(run.target, refs, run.options.rank, run.ctx.generator("erasers"))
@@ -155,7 +155,7 @@ class Receler(TrainedMethod):
         return run.state.loss(step)
 
     def finish(self, run: TrainingRun) -> Edit:
-        from erase_plugins.engine.linear_fit import with_stand_ins
+        from erase_plugins.methods.receler.linear_fit import with_stand_ins
 
         edit = self.edit(run)
         if not run.options.stand_in:
@@ -168,7 +168,7 @@ class _Work:
 
     def __init__(self, run: TrainingRun) -> None:
         from erase_plugins.engine.attack import in_context
-        from erase_plugins.engine.masks import Masks
+        from erase_plugins.methods.receler.attention_masks import Masks
 
         self.run, self.options, self.erasers = run, run.options, run.adapters
         self.target, self.ctx = run.target, run.ctx

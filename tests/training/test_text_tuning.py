@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from erase_plugins.engine.context import RunContext
-from erase_plugins.engine.text_tuning import HeldStates, same_meaning, text_refs
-from erase_plugins.engine.training_plan import trainable
 from erase_plugins.errors import RequestError
+from erase_plugins.training.plan import trainable
+from erase_plugins.training.text_tuning import HeldStates, same_meaning, text_refs
 from erase_plugins.types import Concept, EraseRequest
 from erase_plugins.workflow.models import target_of
 

@@ -30,11 +30,11 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from erase_plugins.engine.closed_form_options import FramedOptions
-from erase_plugins.engine.training_options import check_templates
 from erase_plugins.errors import RequestError
 from erase_plugins.hookspecs import hookimpl
 from erase_plugins.options import option
 from erase_plugins.training import Cost, LoopOptions, StagedMethod, TrainingRun
+from erase_plugins.training.options import check_templates
 from erase_plugins.types import EraseRequest
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from erase_plugins.artifacts.edit import Edit
     from erase_plugins.artifacts.statistics import Statistics
     from erase_plugins.engine.collect import Recipe
-    from erase_plugins.engine.memories import Memories
+    from erase_plugins.engine.concept_loras import Memories
     from erase_plugins.families.base import ModuleRef, TargetInfo
     from erase_plugins.families.target import FamilyTraits
 
@@ -103,7 +103,7 @@ class MACE(StagedMethod):
         if options.data is not None:
             if len(request.concepts) > 1:
                 raise RequestError("data holds pictures of one concept; erase them one by one and merge the artifacts")
-            from erase_plugins.engine.drawn import check_data
+            from erase_plugins.engine.image_pool import check_data
 
             check_data(options.data, info)
         return options
@@ -133,7 +133,7 @@ class MACE(StagedMethod):
         return stage_one(run.statistics, run.target.family)
 
     def trainable(self, run: TrainingRun) -> Memories:
-        from erase_plugins.engine.memories import Memories
+        from erase_plugins.engine.concept_loras import Memories
 
         return Memories(run.target, run.refs, 1, len(run.request.concepts), run.ctx.generator("memories"))
 
@@ -147,7 +147,7 @@ class MACE(StagedMethod):
         """Pictures of all concepts, with the rows that stand for each and where in the picture it is."""
         from erase_plugins.engine.attack import token_rows
         from erase_plugins.engine.attention import attention_refs
-        from erase_plugins.engine.drawn import Pictures
+        from erase_plugins.engine.image_pool import Pictures
         from erase_plugins.engine.pools import Rollout
 
         options, target = run.options, run.target
@@ -181,7 +181,7 @@ class MACE(StagedMethod):
 
         from erase_plugins.engine.attention import attention_norm, record_attention
         from erase_plugins.engine.distributed import processes, share
-        from erase_plugins.engine.drawn import concentrated_times
+        from erase_plugins.engine.image_pool import concentrated_times
         from erase_plugins.engine.trajectories import ask
 
         options, state = run.options, run.state
@@ -199,7 +199,7 @@ class MACE(StagedMethod):
 
     def solve(self, statistics: Statistics, family: FamilyTraits) -> Edit:
         """The edit of given statistics: stage 1 and the fusion for all members together."""
-        from erase_plugins.engine.fusion import OwnChange, fuse
+        from erase_plugins.methods.mace.fusion import OwnChange, fuse
 
         edit = stage_one(statistics, family)
         modules = statistics.solver["modules"]
@@ -221,7 +221,7 @@ def stage_one(statistics: Statistics, family: FamilyTraits) -> Edit:
     """The map that takes the concepts out of their rows; what is kept weighs as much for every concept."""
     from erase_plugins.artifacts.closed_form import exact_factors
     from erase_plugins.artifacts.solved import context_edit
-    from erase_plugins.engine.solving import joint_map
+    from erase_plugins.engine.solve import joint_map
 
     return context_edit(*exact_factors(joint_map(statistics)), statistics, family)
 

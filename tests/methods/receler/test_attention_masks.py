@@ -7,9 +7,9 @@ import torch
 
 from erase_plugins.engine.adapters import Adapters
 from erase_plugins.engine.context import RunContext
-from erase_plugins.engine.masks import Masks
 from erase_plugins.engine.pools import Rollout
 from erase_plugins.errors import RequestError
+from erase_plugins.methods.receler.attention_masks import Masks
 from erase_plugins.workflow.models import target_of
 
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from erase_plugins.engine.attention import attention_refs
-from erase_plugins.engine.erasers import Erasers
 from erase_plugins.errors import RequestError
+from erase_plugins.methods.receler.bottleneck_adapters import Erasers
 from erase_plugins.runtime.addons import attach_group
 from erase_plugins.testing.observe import snapshot
 from erase_plugins.workflow.models import target_of

@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from erase_plugins.artifacts.edit import AddOn, Delta, Edit
 from erase_plugins.artifacts.standin import with_stand_in
 from erase_plugins.engine.context import RunContext
-from erase_plugins.engine.erasers import Erasers
 from erase_plugins.engine.trajectories import States, ask
 from erase_plugins.families.base import Conditioning, ModuleRef, Target
+from erase_plugins.methods.receler.bottleneck_adapters import Erasers
 
 #: module below attention whose weight takes the stand-in
 OUTPUT = "to_out.0"

@@ -7,9 +7,9 @@ import math
 import pytest
 import torch
 
-from erase_plugins.engine.shell import Shell, share_of
 from erase_plugins.errors import RequestError
 from erase_plugins.families.base import Conditioning
+from erase_plugins.methods.realera.neighbor_sampling import Shell, share_of
 
 
 def prompts(count: int = 1000, norm: float = 50.0) -> Conditioning:

@@ -8,8 +8,8 @@ import pytest
 
 from erase_plugins.api import build_request
 from erase_plugins.engine.adapters import Adapters
-from erase_plugins.engine.training_plan import check_trainable, estimate, trainable
 from erase_plugins.errors import Unsupported
+from erase_plugins.training.plan import check_trainable, estimate, trainable
 from erase_plugins.workflow.models import target_of
 
 

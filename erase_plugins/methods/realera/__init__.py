@@ -26,11 +26,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from erase_plugins.engine.closed_form_options import ClosedFormOptions
-from erase_plugins.engine.training_options import spread
 from erase_plugins.errors import RequestError
 from erase_plugins.hookspecs import hookimpl
 from erase_plugins.options import option
 from erase_plugins.training import Cost, StagedMethod, TrainingOptions, TrainingRun
+from erase_plugins.training.options import spread
 from erase_plugins.types import EraseRequest
 
 if TYPE_CHECKING:
@@ -39,8 +39,8 @@ if TYPE_CHECKING:
     from erase_plugins.artifacts.edit import Edit
     from erase_plugins.artifacts.statistics import Statistics
     from erase_plugins.engine.pools import Pool
-    from erase_plugins.engine.shell import Shell
     from erase_plugins.families.base import ModuleRef, TargetInfo
+    from erase_plugins.methods.realera.neighbor_sampling import Shell
 
 
 #: train set -> module group
@@ -81,7 +81,7 @@ class RealEraOptions(TrainingOptions, ClosedFormOptions):
     @property
     def shell(self) -> Shell:
         """Where neighbours lie."""
-        from erase_plugins.engine.shell import Shell
+        from erase_plugins.methods.realera.neighbor_sampling import Shell
 
         return Shell(self.similar_low, self.similar_high, self.distance, self.norm)
 
@@ -125,7 +125,7 @@ class RealEra(StagedMethod):
         return {"lam": run.options.lam}
 
     def collect(self, run: TrainingRun, request: EraseRequest | None = None) -> Statistics:
-        from erase_plugins.engine.mining import with_neighbours
+        from erase_plugins.methods.realera.mining import with_neighbours
 
         options, statistics = run.options, super().collect(run, request)
         near, far = options.closed_neighbours, options.closed_outside

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from erase_plugins.engine.context import RunContext
-from erase_plugins.engine.retention import keep_words
+from erase_plugins.engine.retain import keep_words
 from erase_plugins.engine.vocabulary import meaning
 from erase_plugins.errors import RequestError
 from erase_plugins.families.base import Target

@@ -79,7 +79,7 @@ class UCE:
 
     def run(self, plan: EditPlan, target: Target, ctx: RunContext) -> Edit:
         from erase_plugins.engine.collect import collect, summary
-        from erase_plugins.engine.solving import tell_kept
+        from erase_plugins.engine.solve import tell_kept
 
         options = UCEOptions(**plan.options)
         solver = {"method": self.id, "lam": options.lam, "rank": options.rank}
@@ -87,11 +87,11 @@ class UCE:
         statistics = collect(plan.request, options.recipe(), solver, target, ctx, need_sigma)
         summary(statistics, ctx)
         if options.mode == "debias":
-            from erase_plugins.engine.debias import balance
+            from erase_plugins.methods.uce.debias import balance
 
             statistics = balance(statistics, options, target, ctx, lambda current: self.solve(current, target.family))
         if options.technique == "tensor":
-            from erase_plugins.engine.tensor_targets import tensor_edit
+            from erase_plugins.methods.uce.tensor_targets import tensor_edit
 
             return tensor_edit(statistics, options.lam, target)
         edit = self.solve(statistics, target.family)
@@ -100,7 +100,7 @@ class UCE:
 
     def solve(self, statistics: Statistics, family: FamilyTraits) -> Edit:
         """The edit of given statistics; the joint solution of all members."""
-        from erase_plugins.engine.solving import joint_edit
+        from erase_plugins.engine.solve import joint_edit
 
         return joint_edit(statistics, family)
 

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from erase_plugins.artifacts.statistics import Statistics
 from erase_plugins.engine.collect import Recipe
-from erase_plugins.engine.phrases import paired_rows
-from erase_plugins.engine.shell import Shell
+from erase_plugins.engine.prompt_templates import paired_rows
 from erase_plugins.families.base import Target
+from erase_plugins.methods.realera.neighbor_sampling import Shell
 
 
 def with_neighbours(
