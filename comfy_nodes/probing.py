@@ -70,7 +70,7 @@ def probe(
         concepts: what should be gone, with what it becomes.
         keep: prompts that should be as before.
         before: the model to compare with; the stored weights of ``now`` if None.
-        tokens: rows that stand for a phrase, as in `engine.phrases.paired_rows`.
+        tokens: rows that stand for a phrase, as in `engine.prompt_templates.paired_rows`.
 
     Raises:
         RequestError: a phrase without content, or one that the model cannot tell from its replacement.

@@ -1,21 +1,40 @@
-"""Which phrasings a concept has, and which embedding rows stand for a phrase."""
+"""Prompts around a concept, made without a language model, and which embedding rows stand for a phrase. No torch."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from erase_plugins.errors import RequestError
-from erase_plugins.families.base import Conditioning
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from erase_plugins.families.base import Conditioning
 
 #: 6 phrasings per kind, as the official UCE code expands them
 TEMPLATES = {
     "style": ("{}", "painting by {}", "art by {}", "artwork by {}", "picture by {}", "style of {}"),
     "object": ("{}", "image of {}", "photo of {}", "portrait of {}", "picture of {}", "painting of {}"),
 }
-
-
+#: phrasings of a concept that need no language model
+VARIANTS = ("{} content", "{} scene", "{}-like", "{} theme", "inspired by {}")
+#: what a concept becomes when the user does not say
+SAFE = {"style": "art", "person": "a person", "explicit": "a person wearing clothes", "object": "an object"}
+#: frames with the slot at the start, in the middle and at the end
+FRAMES = (
+    "{}", "a photo of {}", "a sketch of {} in pencil", "an oil painting showing {}", "a close portrait of {}",
+    "a magazine cover with {} on it", "{} seen from far away", "{} in the morning", "a dark street and {} at night",
+    "a black and white picture of {}", "a group of visitors looking at {}", "a digital rendering of {}",
+    "{} in front of a plain wall", "a blurry snapshot of {} indoors", "a detailed illustration of {}",
+)  # fmt: skip
+#: captions of pictures by kind
+CAPTIONS = {
+    "object": ("{}", "a {}", "the {}", "a photo of a {}", "a picture of the {}", "a close view of a {}",
+               "a drawing of a {}", "one {} on a plain background", "a small {}", "a large {}"),
+    "style": ("{}", "a picture in the style of {}", "a painting by {}", "art by {}", "a drawing in {} style",
+              "a landscape by {}", "a portrait in the manner of {}"),
+}  # fmt: skip
 #: rows counted from the last content row: first, behind the last
 ROWS = {"last": (0, 1), "eot": (1, 2), "last+eot": (0, 2)}
 

@@ -36,8 +36,8 @@ from erase_plugins.types import Concept, EraseRequest
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from erase_plugins.engine.image_pool import Pictures
     from erase_plugins.families.base import Conditioning, ModuleRef, Target, TargetInfo
+    from erase_plugins.training.image_pool import Pictures
 
 
 #: train set -> group of the family
@@ -117,7 +117,7 @@ class ConceptAblation(TrainedMethod):
 
     def prepare(self, run: TrainingRun) -> tuple[Pictures, Conditioning]:
         """Pictures of the anchors, and the prompts of the concepts in their place."""
-        from erase_plugins.engine.image_pool import Pictures
+        from erase_plugins.training.image_pool import Pictures
 
         options, concepts = run.options, run.request.concepts
         run.stack.enter_context(still_start_token(run.target))

@@ -26,7 +26,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from erase_plugins.engine.frames import CAPTIONS
+from erase_plugins.engine.prompt_templates import CAPTIONS
 from erase_plugins.errors import RequestError, Unsupported
 from erase_plugins.hookspecs import hookimpl
 from erase_plugins.options import option, resolve
@@ -93,7 +93,7 @@ class FewShot(TrainedMethod):
     }  # fmt: skip
 
     def settle(self, options: FewShotOptions, request: EraseRequest, info: TargetInfo) -> FewShotOptions:
-        from erase_plugins.engine.pictures import check_pictures
+        from erase_plugins.training.image_pool import check_pictures
 
         odd = [concept for concept in request.concepts if concept.kind not in FewShot.kinds]
         if odd:
@@ -200,7 +200,7 @@ class _Work:
 
     def _latents(self, request: EraseRequest, files: FewShotOptions, key: str) -> tuple[list[Tensor], list[Tensor]]:
         """Clean latents of every concept and of its anchor (none: empty)."""
-        from erase_plugins.engine.pictures import drawn_latents, file_latents
+        from erase_plugins.training.image_pool import drawn_latents, file_latents
 
         options, target = self.options, self.target
 

@@ -43,10 +43,10 @@ if TYPE_CHECKING:
     from torch import Generator, Tensor
 
     from erase_plugins.artifacts.edit import Edit
-    from erase_plugins.engine.concept_loras import Memories
     from erase_plugins.engine.gating import GateRecipe
     from erase_plugins.engine.pools import Part
     from erase_plugins.families.base import Conditioning, ModuleRef, TargetInfo
+    from erase_plugins.training.concept_loras import Memories
 
 
 @dataclass(frozen=True)
@@ -139,7 +139,7 @@ class SPM(TrainedMethod):
         return ("strength depends on the prompt; LoRA files hold the memories with their gates fixed at 1",)
 
     def trainable(self, run: TrainingRun) -> Memories:
-        from erase_plugins.engine.concept_loras import Memories
+        from erase_plugins.training.concept_loras import Memories
 
         many = len(run.request.concepts)
         return Memories(run.target, run.refs, run.options.rank, many, run.ctx.generator("memories"))

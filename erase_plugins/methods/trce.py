@@ -31,7 +31,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from erase_plugins.engine.closed_form_options import ClosedFormOptions
-from erase_plugins.engine.frames import FRAMES, SAFE, VARIANTS
+from erase_plugins.engine.prompt_templates import FRAMES, SAFE, VARIANTS
 from erase_plugins.errors import RequestError
 from erase_plugins.hookspecs import hookimpl
 from erase_plugins.options import option

@@ -91,7 +91,7 @@ class TrainingRun:
 
     def mapped(self, cond: Conditioning) -> Conditioning:
         """Prompts as the model after the closed form sees them."""
-        from erase_plugins.engine.embedding_map import mapped
+        from erase_plugins.training.embedding_map import mapped
 
         return mapped(cond, self.change)
 

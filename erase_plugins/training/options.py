@@ -113,7 +113,7 @@ class RolloutOptions(LoopOptions):
         self, rollout: Rollout, request: EraseRequest, phrases: Sequence[str], templates: Sequence[str]
     ) -> list[str]:
         """What `holding` holds; empty if off. Next to an erased style, close words (other styles) describe others."""
-        from erase_plugins.engine.retain import keep_words
+        from erase_plugins.training.retain import keep_words
 
         if not self.kept(request):
             return []

@@ -11,10 +11,10 @@ from torch import Tensor
 
 from erase_plugins.engine.context import RunContext
 from erase_plugins.engine.loop import shuffled
-from erase_plugins.engine.retain import POOL, keep_words
 from erase_plugins.engine.vocabulary import Vocabulary, projection_gram
 from erase_plugins.errors import RequestError, Unsupported
 from erase_plugins.families.base import ModuleRef, Target, TargetInfo
+from erase_plugins.training.retain import POOL, keep_words
 from erase_plugins.types import EraseRequest
 
 #: scope -> (feed-forward layers, attention layers): "all" of them or the "last" one

@@ -21,8 +21,7 @@ from erase_plugins.artifacts.closed_form import solve_map
 from erase_plugins.artifacts.edit import Delta, LowRank
 from erase_plugins.engine.attack import token_rows
 from erase_plugins.engine.collect import filler_words
-from erase_plugins.engine.frames import CAPTIONS, FRAMES
-from erase_plugins.engine.prompt_templates import check_phrase
+from erase_plugins.engine.prompt_templates import CAPTIONS, FRAMES, check_phrase
 from erase_plugins.engine.vocabulary import Vocabulary, projection_gram
 from erase_plugins.families.base import ModuleRef, Target
 from erase_plugins.families.capabilities import DENOISER, TEXT

@@ -1,8 +1,8 @@
 """Receler: locality, target, attack, learning, refusals, and what stock loaders get.
 
-Bit-exact start, gradients and recording of the erasers are in tests/engine/test_erasers.py, learned rows in
-test_attack.py, masks in test_attention.py, resume and round trips in the contract suite, a run of LEDITS++ in
-tests/runtime/test_editing.py, official files in tests/artifacts/test_eraser_folder.py.
+Bit-exact start, gradients and recording of the erasers are in receler/test_bottleneck_adapters.py, learned rows in
+tests/engine/test_attack.py, masks in receler/test_attention_masks.py, resume and round trips in the contract suite, a
+run of LEDITS++ in tests/runtime/test_editing.py, official files in tests/artifacts/test_eraser_folder.py.
 """
 
 from __future__ import annotations

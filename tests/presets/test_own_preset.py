@@ -183,7 +183,7 @@ def test_a_checkpoint_does_not_depend_on_where_a_value_came_from(file):
 
 
 def test_resume_names_what_another_preset_changes(file, tmp_path):
-    from erase_plugins.engine.interrupted import asked, check_resume, remember
+    from erase_plugins.engine.checkpoint import asked, check_resume, remember
 
     remember(tmp_path, asked(plan(file)))
     check_resume(tmp_path, plan(file))

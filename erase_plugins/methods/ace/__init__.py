@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 class ACEOptions(TrainingOptions):
     """Options of ACE."""
 
-    presets = "../presets/ace.toml"
+    presets = "../../presets/ace.toml"
 
     eta_null: float = option(3.0, "eta_u: how far the prediction without a prompt moves towards the concept",
                              low=-100.0, high=100.0)  # fmt: skip

@@ -9,10 +9,10 @@ from pathlib import Path
 import torch
 
 from erase_plugins.engine.context import RunContext
-from erase_plugins.engine.retain import keep_words
 from erase_plugins.engine.vocabulary import meaning
 from erase_plugins.errors import RequestError
 from erase_plugins.families.base import Target
+from erase_plugins.training.retain import keep_words
 from erase_plugins.types import Concept
 
 

@@ -3,7 +3,7 @@
 1. Closed form: context words, end row and padding of the concept's prompts stop carrying it (section 3.1).
 2. One LoRA of rank 1 per concept on keys and values: L = sum over cross-attention layers of the Frobenius norm of the
    attention to the concept's tokens and the end token, inside the concept's mask (section 3.2).
-3. Fusion of all LoRAs in closed form; exact rank at most the number of concepts (section 3.3, `engine.fusion`).
+3. Fusion of all LoRAs in closed form; exact rank at most the number of concepts (section 3.3, `methods.mace.fusion`).
 
 Differs from the official code:
     - stage 1 is solved once in float64 for all layers and kept as a context map; what is kept comes from the text
@@ -43,16 +43,16 @@ if TYPE_CHECKING:
     from erase_plugins.artifacts.edit import Edit
     from erase_plugins.artifacts.statistics import Statistics
     from erase_plugins.engine.collect import Recipe
-    from erase_plugins.engine.concept_loras import Memories
     from erase_plugins.families.base import ModuleRef, TargetInfo
     from erase_plugins.families.target import FamilyTraits
+    from erase_plugins.training.concept_loras import Memories
 
 
 @dataclass(frozen=True)
 class MACEOptions(LoopOptions, FramedOptions):
     """Options of MACE."""
 
-    presets = "../presets/mace.toml"
+    presets = "../../presets/mace.toml"
 
     tokens: str = option("context", "rows of stage 1: all but the concept's own, or as in uce",
                          choices=("context", "last", "window", "all"))  # fmt: skip
@@ -103,7 +103,7 @@ class MACE(StagedMethod):
         if options.data is not None:
             if len(request.concepts) > 1:
                 raise RequestError("data holds pictures of one concept; erase them one by one and merge the artifacts")
-            from erase_plugins.engine.image_pool import check_data
+            from erase_plugins.training.image_pool import check_data
 
             check_data(options.data, info)
         return options
@@ -133,7 +133,7 @@ class MACE(StagedMethod):
         return stage_one(run.statistics, run.target.family)
 
     def trainable(self, run: TrainingRun) -> Memories:
-        from erase_plugins.engine.concept_loras import Memories
+        from erase_plugins.training.concept_loras import Memories
 
         return Memories(run.target, run.refs, 1, len(run.request.concepts), run.ctx.generator("memories"))
 
@@ -147,8 +147,8 @@ class MACE(StagedMethod):
         """Pictures of all concepts, with the rows that stand for each and where in the picture it is."""
         from erase_plugins.engine.attack import token_rows
         from erase_plugins.engine.attention import attention_refs
-        from erase_plugins.engine.image_pool import Pictures
         from erase_plugins.engine.pools import Rollout
+        from erase_plugins.training.image_pool import Pictures
 
         options, target = run.options, run.target
         total = run.plan.steps
@@ -181,8 +181,8 @@ class MACE(StagedMethod):
 
         from erase_plugins.engine.attention import attention_norm, record_attention
         from erase_plugins.engine.distributed import processes, share
-        from erase_plugins.engine.image_pool import concentrated_times
         from erase_plugins.engine.trajectories import ask
+        from erase_plugins.training.image_pool import concentrated_times
 
         options, state = run.options, run.state
         times = concentrated_times if options.importance else None

@@ -51,7 +51,7 @@ GROUPS = {"x-strict": "cross_kv", "x": "cross_attn", "attn": "attn"}
 class RealEraOptions(TrainingOptions, ClosedFormOptions):
     """Options of RealEra."""
 
-    presets = "../presets/realera.toml"
+    presets = "../../presets/realera.toml"
 
     stages: str = option("both", "both, or only the closed form (seconds)", choices=("both", "closed"))
     erase_scale: float = option(1.0, "weight of an erased row", low=1e-9)

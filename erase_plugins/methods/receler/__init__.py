@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 class RecelerOptions(RolloutOptions):
     """Options of Receler."""
 
-    presets = "../presets/receler.toml"
+    presets = "../../presets/receler.toml"
 
     lr: float = option(3e-4, "learning rate", low=0.0, high=1.0)
     iterations: int = option(500, "training steps", low=1)

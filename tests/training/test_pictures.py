@@ -7,8 +7,8 @@ import torch
 from PIL import Image
 
 from erase_plugins.engine.context import RunContext
-from erase_plugins.engine.pictures import check_pictures, drawn_latents, read_pictures
 from erase_plugins.errors import RequestError
+from erase_plugins.training.image_pool import check_pictures, drawn_latents, read_pictures
 from erase_plugins.workflow.models import target_of
 
 

@@ -6,8 +6,8 @@ import torch
 
 from erase_plugins.engine.adapters import Adapters
 from erase_plugins.engine.context import RunContext
-from erase_plugins.engine.image_pool import Pictures, concentrated_times
 from erase_plugins.engine.pools import Rollout
+from erase_plugins.training.image_pool import Pictures, concentrated_times
 from erase_plugins.workflow.models import target_of
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from erase_plugins.engine.retain import keep_words
+from erase_plugins.training.retain import keep_words
 from erase_plugins.types import Concept
 
 

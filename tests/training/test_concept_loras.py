@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from erase_plugins.engine.concept_loras import Memories
+from erase_plugins.training.concept_loras import Memories
 from erase_plugins.workflow.models import target_of
 
 

@@ -7,7 +7,7 @@ import torch
 from erase_plugins.artifacts.edit import CONTEXT, ContextMap, Edit, LowRank
 from erase_plugins.artifacts.store import lower_for
 from erase_plugins.engine.adapters import Adapters
-from erase_plugins.engine.embedding_map import map_rows, mapped, stacked
+from erase_plugins.training.embedding_map import map_rows, mapped, stacked
 from erase_plugins.workflow.models import target_of
 
 
