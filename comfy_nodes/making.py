@@ -9,7 +9,7 @@ from typing import Any
 
 from erase_plugins.api import build_request, run_and_save
 from erase_plugins.artifacts.manifest import slug
-from erase_plugins.engine.run import plan_key
+from erase_plugins.engine.runner import plan_key
 from erase_plugins.errors import ArtifactError, RequestError
 from erase_plugins.families.source import POCKET
 from erase_plugins.manager import get_manager

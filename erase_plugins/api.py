@@ -10,10 +10,9 @@ from typing import Any
 
 from erase_plugins.artifacts.artifact import Artifact
 from erase_plugins.artifacts.locks import claim
-from erase_plugins.engine.checkpoint import clear
+from erase_plugins.engine.checkpoint import check_resume, clear
 from erase_plugins.engine.context import Listener
 from erase_plugins.engine.distributed import is_main
-from erase_plugins.engine.interrupted import check_resume
 from erase_plugins.engine.own_preset import OwnPreset, carried
 from erase_plugins.errors import RequestError
 from erase_plugins.families.capabilities import DENOISER

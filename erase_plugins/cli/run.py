@@ -144,8 +144,8 @@ def _execute(
 ) -> None:
     from erase_plugins.api import run_and_save, work_folder
     from erase_plugins.cli.command import load_target
+    from erase_plugins.engine.checkpoint import check_resume
     from erase_plugins.engine.context import cancel_on_interrupt
-    from erase_plugins.engine.interrupted import check_resume
     from erase_plugins.families.capabilities import CLASSIFIER, DENOISER
 
     request = plan.request

@@ -13,7 +13,7 @@ from torch import Tensor
 from erase_plugins.artifacts.statistics import Member, Statistics
 from erase_plugins.engine.context import RunContext
 from erase_plugins.engine.context_rows import context_rows
-from erase_plugins.engine.phrases import (
+from erase_plugins.engine.prompt_templates import (
     TEMPLATES,
     check_phrase,
     expand,

@@ -13,9 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from erase_plugins.engine.checkpoint import Checkpoint
+from erase_plugins.engine.checkpoint import Checkpoint, remember
 from erase_plugins.engine.distributed import is_main
-from erase_plugins.engine.interrupted import remember
 from erase_plugins.errors import NotFiniteError, RunCancelled
 from erase_plugins.types import Event
 
@@ -35,7 +34,7 @@ class RunContext:
         cancel: set to stop at the next step.
         numbers: counters for the manifest.
         warnings: for the user and the manifest (see `warn`).
-        asked: what the user asked for, kept beside a checkpoint (see `engine.interrupted`).
+        asked: what the user asked for, kept beside a checkpoint (see `engine.checkpoint`).
         precision: "bfloat16" runs the denoiser under autocast (see `engine.trajectories.ask`).
     """
 

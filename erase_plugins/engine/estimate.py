@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from erase_plugins.engine.collect import check_guides, guide_of, phrase_count
-from erase_plugins.engine.phrases import ROWS
+from erase_plugins.engine.prompt_templates import ROWS
 from erase_plugins.families.base import TargetInfo
 from erase_plugins.options import as_dict
 from erase_plugins.types import EditPlan, EraseRequest

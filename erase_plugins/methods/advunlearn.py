@@ -29,11 +29,11 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from erase_plugins.engine.erasing import check_no_anchor
-from erase_plugins.engine.training_options import check_templates
 from erase_plugins.errors import RequestError
 from erase_plugins.hookspecs import hookimpl
 from erase_plugins.options import option
 from erase_plugins.training import Cost, TrainedMethod, TrainingOptions, TrainingRun
+from erase_plugins.training.options import check_templates
 from erase_plugins.types import EraseRequest
 
 if TYPE_CHECKING:
@@ -125,7 +125,7 @@ class AdvUnlearn(TrainedMethod):
         return replace(options, harvest=min(options.harvest, options.steps))
 
     def modules(self, info: TargetInfo, options: AdvUnlearnOptions) -> Sequence[ModuleRef]:
-        from erase_plugins.engine.text_tuning import text_refs
+        from erase_plugins.training.text_tuning import text_refs
 
         if options.on_text:
             return text_refs(info, "mlp-attn", options.layers)
@@ -162,7 +162,7 @@ class _Work:
 
     def __init__(self, run: TrainingRun) -> None:
         from erase_plugins.engine.attack import Prefix
-        from erase_plugins.engine.text_tuning import HeldStates, same_meaning
+        from erase_plugins.training.text_tuning import HeldStates, same_meaning
 
         self.run, self.options, self.target, self.ctx = run, run.options, run.target, run.ctx
         options, request = run.options, run.request

@@ -26,18 +26,18 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from erase_plugins.engine.erasing import all_phrases
-from erase_plugins.engine.training_options import check_templates
 from erase_plugins.errors import RequestError
 from erase_plugins.hookspecs import hookimpl
 from erase_plugins.options import option
 from erase_plugins.training import Cost, TrainedMethod, TrainingOptions, TrainingRun
+from erase_plugins.training.options import check_templates
 from erase_plugins.types import Concept, EraseRequest
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from erase_plugins.engine.drawn import Pictures
     from erase_plugins.families.base import Conditioning, ModuleRef, Target, TargetInfo
+    from erase_plugins.training.image_pool import Pictures
 
 
 #: train set -> group of the family
@@ -117,7 +117,7 @@ class ConceptAblation(TrainedMethod):
 
     def prepare(self, run: TrainingRun) -> tuple[Pictures, Conditioning]:
         """Pictures of the anchors, and the prompts of the concepts in their place."""
-        from erase_plugins.engine.drawn import Pictures
+        from erase_plugins.training.image_pool import Pictures
 
         options, concepts = run.options, run.request.concepts
         run.stack.enter_context(still_start_token(run.target))
@@ -161,7 +161,7 @@ def anchor_of(concept: Concept, options: ConceptAblationOptions) -> str:
 
 def with_aliases(concept: Concept, threshold: float, run: TrainingRun) -> Concept:
     """The concept with the vocabulary words that mean the same among its phrasings."""
-    from erase_plugins.engine.text_tuning import same_meaning
+    from erase_plugins.training.text_tuning import same_meaning
 
     same = same_meaning(run.target, (concept.text, *concept.prompts), threshold)
     if same:

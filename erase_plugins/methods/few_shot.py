@@ -26,7 +26,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from erase_plugins.engine.frames import CAPTIONS
+from erase_plugins.engine.prompt_templates import CAPTIONS
 from erase_plugins.errors import RequestError, Unsupported
 from erase_plugins.hookspecs import hookimpl
 from erase_plugins.options import option, resolve
@@ -36,8 +36,8 @@ from erase_plugins.types import Concept, EditPlan, EraseRequest
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from erase_plugins.engine.text_tuning import HeldStates
     from erase_plugins.families.base import ModuleRef, TargetInfo
+    from erase_plugins.training.text_tuning import HeldStates
 
 
 #: rows of the noise schedule; pictures meet all of them
@@ -93,7 +93,7 @@ class FewShot(TrainedMethod):
     }  # fmt: skip
 
     def settle(self, options: FewShotOptions, request: EraseRequest, info: TargetInfo) -> FewShotOptions:
-        from erase_plugins.engine.pictures import check_pictures
+        from erase_plugins.training.image_pool import check_pictures
 
         odd = [concept for concept in request.concepts if concept.kind not in FewShot.kinds]
         if odd:
@@ -121,7 +121,7 @@ class FewShot(TrainedMethod):
         return replace(plan, options={**plan.options, **names})
 
     def modules(self, info: TargetInfo, options: FewShotOptions) -> Sequence[ModuleRef]:
-        from erase_plugins.engine.text_tuning import text_refs
+        from erase_plugins.training.text_tuning import text_refs
 
         return text_refs(info, options.scope)
 
@@ -154,7 +154,7 @@ class _Work:
     """The loss of a training step, over pictures and captions."""
 
     def __init__(self, run: TrainingRun) -> None:
-        from erase_plugins.engine.text_tuning import same_meaning
+        from erase_plugins.training.text_tuning import same_meaning
 
         options, request, target, ctx = run.options, run.request, run.target, run.ctx
         self.options, self.target, self.adapters, self.ctx = options, target, run.adapters, ctx
@@ -188,7 +188,7 @@ class _Work:
                 raise RequestError(f"'{cut[0][:60]}' does not fit into the text encoder; use a shorter name")
 
     def _held(self, request: EraseRequest) -> HeldStates | None:
-        from erase_plugins.engine.text_tuning import HeldStates
+        from erase_plugins.training.text_tuning import HeldStates
 
         options = self.options
         if options.keep_weight == 0:
@@ -200,7 +200,7 @@ class _Work:
 
     def _latents(self, request: EraseRequest, files: FewShotOptions, key: str) -> tuple[list[Tensor], list[Tensor]]:
         """Clean latents of every concept and of its anchor (none: empty)."""
-        from erase_plugins.engine.pictures import drawn_latents, file_latents
+        from erase_plugins.training.image_pool import drawn_latents, file_latents
 
         options, target = self.options, self.target
 

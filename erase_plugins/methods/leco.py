@@ -26,11 +26,11 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from erase_plugins.engine.erasing import ErasePrompts, check_becomes
-from erase_plugins.engine.training_options import check_templates
 from erase_plugins.errors import RequestError
 from erase_plugins.hookspecs import hookimpl
 from erase_plugins.options import option
 from erase_plugins.training import Cost, RolloutOptions, TrainedMethod, TrainingRun
+from erase_plugins.training.options import check_templates
 from erase_plugins.types import EraseRequest
 
 if TYPE_CHECKING:

@@ -73,7 +73,7 @@ class RECE:
 
     def run(self, plan: EditPlan, target: Target, ctx: RunContext) -> Edit:
         from erase_plugins.engine.collect import collect, summary
-        from erase_plugins.engine.solving import tell_kept
+        from erase_plugins.engine.solve import tell_kept
 
         options = RECEOptions(**plan.options)
         solver = {
@@ -93,7 +93,7 @@ class RECE:
 
         from erase_plugins.artifacts.closed_form import best_factors, rece_step, solve_map
         from erase_plugins.artifacts.solved import context_edit
-        from erase_plugins.engine.solving import spread, trimmed_factors
+        from erase_plugins.engine.solve import spread, trimmed_factors
 
         solver, sigma = statistics.solver, statistics.sigma
         assert sigma is not None

@@ -32,11 +32,11 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from erase_plugins.engine.erasing import ErasePrompts, check_becomes
-from erase_plugins.engine.training_options import check_templates
 from erase_plugins.errors import RequestError
 from erase_plugins.hookspecs import hookimpl
 from erase_plugins.options import option
 from erase_plugins.training import Cost, RolloutOptions, TrainedMethod, TrainingRun
+from erase_plugins.training.options import check_templates
 from erase_plugins.types import EraseRequest
 
 if TYPE_CHECKING:
@@ -44,9 +44,9 @@ if TYPE_CHECKING:
 
     from erase_plugins.artifacts.edit import Edit
     from erase_plugins.engine.gating import GateRecipe
-    from erase_plugins.engine.memories import Memories
     from erase_plugins.engine.pools import Part
     from erase_plugins.families.base import Conditioning, ModuleRef, TargetInfo
+    from erase_plugins.training.concept_loras import Memories
 
 
 @dataclass(frozen=True)
@@ -139,7 +139,7 @@ class SPM(TrainedMethod):
         return ("strength depends on the prompt; LoRA files hold the memories with their gates fixed at 1",)
 
     def trainable(self, run: TrainingRun) -> Memories:
-        from erase_plugins.engine.memories import Memories
+        from erase_plugins.training.concept_loras import Memories
 
         many = len(run.request.concepts)
         return Memories(run.target, run.refs, run.options.rank, many, run.ctx.generator("memories"))

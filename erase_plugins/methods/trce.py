@@ -31,12 +31,12 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from erase_plugins.engine.closed_form_options import ClosedFormOptions
-from erase_plugins.engine.frames import FRAMES, SAFE, VARIANTS
-from erase_plugins.engine.training_options import check_templates, spread
+from erase_plugins.engine.prompt_templates import FRAMES, SAFE, VARIANTS
 from erase_plugins.errors import RequestError
 from erase_plugins.hookspecs import hookimpl
 from erase_plugins.options import option
 from erase_plugins.training import Cost, StagedMethod, TrainingOptions, TrainingRun
+from erase_plugins.training.options import check_templates, spread
 from erase_plugins.types import EditPlan, EraseRequest
 
 if TYPE_CHECKING:

@@ -4,11 +4,11 @@
 (`modules`), what it needs before the first step (`prepare`) and its `loss`.
 """
 
-from erase_plugins.engine.training_options import LoopOptions, RolloutOptions, TrainingOptions, WeightOptions
 from erase_plugins.families.labelled import Labelled
 from erase_plugins.training.labelled import LabelledMethod, LabelledOptions, logits_of
 from erase_plugins.training.language import Asked, LanguageMethod, LanguageOptions, PreferenceOptions, preference
 from erase_plugins.training.method import Cost, TrainedMethod, TrainingRun
+from erase_plugins.training.options import LoopOptions, RolloutOptions, TrainingOptions, WeightOptions
 from erase_plugins.training.staged import StagedMethod
 
 __all__ = [

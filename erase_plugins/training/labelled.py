@@ -8,7 +8,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from erase_plugins.engine.training_options import WeightOptions
 from erase_plugins.errors import RequestError
 from erase_plugins.families.capabilities import CLASSIFIER
 from erase_plugins.families.labelled import Labelled, accuracy
@@ -16,6 +15,7 @@ from erase_plugins.families.labelled_data import both_sets, stored
 from erase_plugins.families.labels import forgotten, names_of
 from erase_plugins.options import as_dict, option
 from erase_plugins.training.method import TrainedMethod, TrainingRun
+from erase_plugins.training.options import WeightOptions
 from erase_plugins.types import EditPlan, EraseRequest
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ class LabelledMethod(TrainedMethod):
 
     def plan(self, request: EraseRequest, info: ModelSpec) -> EditPlan:
         """The plan with its cost, from configuration alone."""
-        from erase_plugins.engine.training_plan import place, seconds_of, trainable
+        from erase_plugins.training.plan import place, seconds_of, trainable
 
         options = self.resolved(request, info)  # type: ignore[arg-type]  # a classifier has no latents
         refs, steps = self.modules(info, options), options.epochs * options.epoch_steps

@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from erase_plugins.engine.training_options import WeightOptions
 from erase_plugins.errors import RequestError, Unsupported
 from erase_plugins.families.capabilities import LANGUAGE
 from erase_plugins.families.texts import (
@@ -29,6 +28,7 @@ from erase_plugins.families.texts import (
 )
 from erase_plugins.options import as_dict, option
 from erase_plugins.training.method import TrainedMethod, TrainingRun
+from erase_plugins.training.options import WeightOptions
 from erase_plugins.types import EditPlan, EraseRequest
 
 if TYPE_CHECKING:
@@ -194,7 +194,7 @@ class LanguageMethod(TrainedMethod):
 
     def plan(self, request: EraseRequest, info: ModelSpec) -> EditPlan:
         """The plan with its cost, from configuration alone."""
-        from erase_plugins.engine.training_plan import place, seconds_of, trainable
+        from erase_plugins.training.plan import place, seconds_of, trainable
 
         options = self.resolved(request, info)  # type: ignore[arg-type]  # a language model has no latents
         refs = self.modules(info, options)

@@ -10,8 +10,8 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from erase_plugins.engine.erasing import all_phrases, resolved
-from erase_plugins.engine.training_options import TrainingOptions, check_templates, revive
 from erase_plugins.options import as_dict
+from erase_plugins.training.options import TrainingOptions, check_templates, revive
 from erase_plugins.types import EditPlan, EraseRequest
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ class TrainingRun:
 
     def mapped(self, cond: Conditioning) -> Conditioning:
         """Prompts as the model after the closed form sees them."""
-        from erase_plugins.engine.mapping import mapped
+        from erase_plugins.training.embedding_map import mapped
 
         return mapped(cond, self.change)
 
@@ -190,7 +190,7 @@ class TrainedMethod(ABC):
 
     def values(self, refs: Sequence[ModuleRef], request: EraseRequest, options: Any) -> int:
         """Number of trained values, for the estimate."""
-        from erase_plugins.engine.training_plan import trainable
+        from erase_plugins.training.plan import trainable
 
         return trainable(refs, _rank(options))
 
@@ -232,7 +232,7 @@ class TrainedMethod(ABC):
 
     def plan(self, request: EraseRequest, info: TargetInfo) -> EditPlan:
         """The plan with its cost, from configuration alone."""
-        from erase_plugins.engine import training_plan
+        from erase_plugins.training import plan as training_plan
 
         options = self.resolved(request, info)
         training_plan.check_trainable(self.id, info)
@@ -256,8 +256,8 @@ class TrainedMethod(ABC):
 
     def begin(self, plan: EditPlan, target: Target, ctx: RunContext) -> TrainingRun:
         """A run as it is before the training."""
-        from erase_plugins.engine.run import plan_key
-        from erase_plugins.engine.training_plan import place
+        from erase_plugins.engine.runner import plan_key
+        from erase_plugins.training.plan import place
 
         options, planned = revive(self.Options, plan.options), set(plan.modules)
         refs = [ref for ref in self.modules(target.info, options) if place(ref) in planned]

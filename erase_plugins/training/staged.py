@@ -22,7 +22,7 @@ class StagedMethod(TrainedMethod):
     """A `TrainedMethod` on top of a closed form.
 
     Its options have a ``recipe()`` (`engine.closed_form_options`). The student sees prompts through the closed form's
-    map (`engine.mapping`); the edit holds both. With the option ``stages=closed`` nothing is trained.
+    map (`training.embedding_map`); the edit holds both. With the option ``stages=closed`` nothing is trained.
     """
 
     @abstractmethod
@@ -45,7 +45,7 @@ class StagedMethod(TrainedMethod):
 
     def solve(self, statistics: Statistics, family: FamilyTraits) -> Edit:
         """The closed form of given statistics; the joint solution of all members."""
-        from erase_plugins.engine.solving import joint_edit
+        from erase_plugins.engine.solve import joint_edit
 
         return joint_edit(statistics, family)
 
@@ -93,7 +93,7 @@ class StagedMethod(TrainedMethod):
 
     def edit(self, run: TrainingRun) -> Edit:
         """Both stages in one edit; the closed form alone before the training."""
-        from erase_plugins.engine.mapping import stacked
+        from erase_plugins.training.embedding_map import stacked
 
         if run.adapters is None:
             return run.closed

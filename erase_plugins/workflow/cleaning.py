@@ -170,7 +170,7 @@ def _checked(file: Path, loaded: Artifact, info: Any) -> Any:
 
 
 def _plan(file: Path, loaded: Artifact, layout: str, info: Any) -> CleanedLora:
-    from erase_plugins.engine.cleaning import readers
+    from erase_plugins.workflow.lora_projection import readers
 
     refs, left = readers(info, loaded.edit.deltas)
     if not refs:
@@ -223,7 +223,7 @@ def _run(
 ) -> Artifact:  # fmt: skip
     """Solves, writes, and reads what was written back."""
     from erase_plugins.artifacts.lora_rewrite import down_names, rewrite
-    from erase_plugins.engine.cleaning import project
+    from erase_plugins.workflow.lora_projection import project
 
     names = down_names(file, layout, target.family)
     new = project(target, loaded.edit.deltas, phrases, keep, lambda: _on(target, loaded))

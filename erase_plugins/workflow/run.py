@@ -9,8 +9,7 @@ from typing import Any
 
 from erase_plugins.engine.context import Listener
 from erase_plugins.engine.own_preset import with_note, with_preset
-from erase_plugins.engine.results import check_items
-from erase_plugins.engine.run import run_method
+from erase_plugins.engine.runner import check_items, run_method
 from erase_plugins.errors import RequestError, Unsupported
 from erase_plugins.manager import get_manager
 from erase_plugins.needs import lacks, needs_of

@@ -42,7 +42,7 @@ class Nudge:
 
         from erase_plugins.engine.adapters import Adapters
         from erase_plugins.engine.loop import Schedule, train
-        from erase_plugins.engine.run import plan_key
+        from erase_plugins.engine.runner import plan_key
 
         options = Options(**plan.options)
         sign = 1.0 if options.way == "towards" else -1.0

@@ -78,7 +78,7 @@ class StepByStep(RandomLowRank):
         import torch
 
         from erase_plugins.artifacts.edit import Edit, LowRank
-        from erase_plugins.engine.run import plan_key
+        from erase_plugins.engine.runner import plan_key
 
         total, every, key = plan.options["iterations"], plan.options["every"], plan_key(plan)
         refs = target.modules("cross_v")

@@ -10,7 +10,7 @@ import torch
 
 import erase_plugins as ep
 from erase_plugins.artifacts.edit import Edit, LowRank
-from erase_plugins.engine.results import checked
+from erase_plugins.engine.runner import checked
 from erase_plugins.errors import PluginError, RequestError, Unsupported
 from erase_plugins.hookspecs import hookimpl
 from erase_plugins.manager import get_manager

@@ -9,14 +9,14 @@ import erase_plugins as ep
 from erase_plugins.engine.context import RunContext
 from erase_plugins.engine.gating import _Others
 from erase_plugins.engine.pools import Rollout
-from erase_plugins.engine.priors import chosen_priors
-from erase_plugins.engine.retention import keep_words
 from erase_plugins.engine.stop_words import stopped
-from erase_plugins.engine.text_tuning import HeldStates
 from erase_plugins.engine.vocabulary import Vocabulary, projection_gram
 from erase_plugins.errors import RequestError
 from erase_plugins.manager import get_manager
+from erase_plugins.methods.ace.priors import chosen_priors
 from erase_plugins.training import TrainedMethod
+from erase_plugins.training.retain import keep_words
+from erase_plugins.training.text_tuning import HeldStates
 from erase_plugins.types import Concept, EraseRequest
 from erase_plugins.workflow.models import target_of
 from tests.methods.runs import begun, prepared

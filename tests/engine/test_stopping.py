@@ -14,9 +14,9 @@ from erase_plugins.engine.adapters import Adapters
 from erase_plugins.engine.context import RunContext
 from erase_plugins.engine.loop import Schedule, train
 from erase_plugins.engine.stopping import Stop
-from erase_plugins.engine.training_options import LoopOptions
 from erase_plugins.errors import RunCancelled
 from erase_plugins.manager import get_manager
+from erase_plugins.training.options import LoopOptions
 from erase_plugins.workflow.models import target_of
 from erase_plugins.workflow.run import make_plan, run_plan
 

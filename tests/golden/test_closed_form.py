@@ -20,10 +20,10 @@ from erase_plugins.artifacts.closed_form import adversarial_from_sums, solve_fac
 from erase_plugins.artifacts.edit import CONTEXT
 from erase_plugins.engine import collect
 from erase_plugins.engine.context import RunContext
-from erase_plugins.engine.phrases import paired_rows
-from erase_plugins.engine.tensor_targets import tensor_values
+from erase_plugins.engine.prompt_templates import paired_rows
 from erase_plugins.families.base import Conditioning, ModuleRef, Target, TargetInfo
 from erase_plugins.manager import get_manager
+from erase_plugins.methods.uce.tensor_targets import tensor_values
 from erase_plugins.types import Concept
 
 TOLERANCE = 1e-6

@@ -13,10 +13,10 @@ import erase_plugins as ep
 from erase_plugins.api import plan as make_plan
 from erase_plugins.engine.adapters import Adapters
 from erase_plugins.engine.attack import Attack, Prefix
-from erase_plugins.engine.text_tuning import text_refs
 from erase_plugins.engine.trajectories import guided
 from erase_plugins.errors import BaseMismatch, RequestError, UnknownName
 from erase_plugins.methods.advunlearn import _Work
+from erase_plugins.training.text_tuning import text_refs
 from erase_plugins.types import Concept, EraseRequest
 from erase_plugins.workflow.applying import apply
 from erase_plugins.workflow.models import target_of

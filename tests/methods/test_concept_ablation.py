@@ -9,7 +9,6 @@ import erase_plugins as ep
 from erase_plugins.api import build_request
 from erase_plugins.api import plan as make_plan
 from erase_plugins.engine.adapters import Adapters
-from erase_plugins.engine.drawn import Pictures
 from erase_plugins.errors import RequestError, UnknownName
 from erase_plugins.methods.concept_ablation import (
     ConceptAblation,
@@ -18,6 +17,7 @@ from erase_plugins.methods.concept_ablation import (
     still_start_token,
 )
 from erase_plugins.options import resolve
+from erase_plugins.training.image_pool import Pictures
 from erase_plugins.types import Concept
 from erase_plugins.workflow.applying import apply
 from erase_plugins.workflow.models import target_of

@@ -12,12 +12,12 @@ import erase_plugins as ep
 from erase_plugins.api import plan as make_plan
 from erase_plugins.engine import trajectories
 from erase_plugins.engine.adapters import Adapters
-from erase_plugins.engine.frames import CAPTIONS
 from erase_plugins.engine.loop import Schedule, train
-from erase_plugins.engine.text_tuning import text_refs
+from erase_plugins.engine.prompt_templates import CAPTIONS
 from erase_plugins.errors import RequestError, RunRefused, UnknownName, Unsupported
 from erase_plugins.methods.few_shot import FewShotOptions, _Work
 from erase_plugins.options import resolve
+from erase_plugins.training.text_tuning import text_refs
 from erase_plugins.types import Concept, EraseRequest
 from erase_plugins.workflow.applying import apply
 from erase_plugins.workflow.models import target_of

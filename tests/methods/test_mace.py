@@ -16,13 +16,13 @@ from erase_plugins.api import plan as make_plan
 from erase_plugins.artifacts.edit import CONTEXT
 from erase_plugins.artifacts.statistics import Member, Statistics
 from erase_plugins.engine.collect import encode_member
-from erase_plugins.engine.drawn import Pictures, concentrated_times
-from erase_plugins.engine.mapping import mapped
-from erase_plugins.engine.memories import Memories
 from erase_plugins.errors import RequestError, UnknownName
 from erase_plugins.manager import get_manager
 from erase_plugins.methods.mace import MACE, MACEOptions
 from erase_plugins.options import resolve
+from erase_plugins.training.concept_loras import Memories
+from erase_plugins.training.embedding_map import mapped
+from erase_plugins.training.image_pool import Pictures, concentrated_times
 from erase_plugins.workflow.applying import apply
 from erase_plugins.workflow.artifacts import load_artifact
 from erase_plugins.workflow.models import target_of

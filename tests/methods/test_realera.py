@@ -14,11 +14,11 @@ from erase_plugins.artifacts.store import lower_for
 from erase_plugins.engine import pools
 from erase_plugins.engine.collect import collect
 from erase_plugins.engine.context import RunContext
-from erase_plugins.engine.mining import with_neighbours
-from erase_plugins.engine.shell import Shell
-from erase_plugins.engine.solving import joint_edit
+from erase_plugins.engine.solve import joint_edit
 from erase_plugins.errors import RequestError, RunCancelled
 from erase_plugins.methods.realera import RealEraOptions
+from erase_plugins.methods.realera.mining import with_neighbours
+from erase_plugins.methods.realera.neighbor_sampling import Shell
 from erase_plugins.testing.case import StopAfter
 from erase_plugins.workflow.models import target_of
 

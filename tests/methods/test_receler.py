@@ -1,8 +1,8 @@
 """Receler: locality, target, attack, learning, refusals, and what stock loaders get.
 
-Bit-exact start, gradients and recording of the erasers are in tests/engine/test_erasers.py, learned rows in
-test_attack.py, masks in test_attention.py, resume and round trips in the contract suite, a run of LEDITS++ in
-tests/runtime/test_editing.py, official files in tests/artifacts/test_eraser_folder.py.
+Bit-exact start, gradients and recording of the erasers are in receler/test_bottleneck_adapters.py, learned rows in
+tests/engine/test_attack.py, masks in receler/test_attention_masks.py, resume and round trips in the contract suite, a
+run of LEDITS++ in tests/runtime/test_editing.py, official files in tests/artifacts/test_eraser_folder.py.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ import erase_plugins as ep
 from erase_plugins.api import plan as make_plan
 from erase_plugins.engine.attack import Attack, in_context
 from erase_plugins.engine.attention import attention_refs
-from erase_plugins.engine.erasers import Erasers
 from erase_plugins.engine.trajectories import guided
 from erase_plugins.errors import RequestError, UnknownName, Unsupported
 from erase_plugins.methods.receler import locality
+from erase_plugins.methods.receler.bottleneck_adapters import Erasers
 from erase_plugins.testing.observe import predictions
 from erase_plugins.workflow.applying import apply
 from erase_plugins.workflow.models import target_of
@@ -125,7 +125,7 @@ def test_the_attack_changes_the_result_and_starts_after_the_warmup(target):
 
 def test_erasers_stay_silent_outside_the_mask(target, monkeypatch):
     """With a quarter of the picture inside, the change outside is smaller than inside, and smaller than without."""
-    from erase_plugins.engine import masks
+    from erase_plugins.methods.receler import attention_masks as masks
 
     def quarter(warmth, _threshold):
         mask = torch.zeros_like(warmth)

@@ -13,11 +13,11 @@ from erase_plugins import compose
 from erase_plugins.api import build_request
 from erase_plugins.api import plan as make_plan
 from erase_plugins.artifacts.gated import GATE, concepts_of
-from erase_plugins.engine.memories import Memories
 from erase_plugins.engine.pools import Pool
 from erase_plugins.errors import RequestError, UnknownName
 from erase_plugins.methods.spm import SPMOptions, anchor_part, pseudo_embeddings
 from erase_plugins.runtime.gates import gate_table
+from erase_plugins.training.concept_loras import Memories
 from erase_plugins.workflow.applying import apply
 from erase_plugins.workflow.models import target_of
 from tests.methods.runs import begun, prepared

@@ -14,8 +14,8 @@ from erase_plugins.artifacts.solved import statistics_of
 from erase_plugins.artifacts.statistics import Member, Statistics
 from erase_plugins.artifacts.store import lower_for
 from erase_plugins.engine import pools
-from erase_plugins.engine.phrases import paired_rows
-from erase_plugins.engine.solving import joint_edit, joint_map
+from erase_plugins.engine.prompt_templates import paired_rows
+from erase_plugins.engine.solve import joint_edit, joint_map
 from erase_plugins.errors import RequestError, Unsupported
 from erase_plugins.methods.trce import TRCE, hinge
 from erase_plugins.workflow.models import target_of

@@ -173,7 +173,7 @@ def test_the_manifest_keeps_it_and_the_run_obeys(pocket_target, file, tmp_path):
 
 
 def test_a_checkpoint_does_not_depend_on_where_a_value_came_from(file):
-    from erase_plugins.engine.run import plan_key
+    from erase_plugins.engine.runner import plan_key
 
     first = plan(file)
     file.write_text(f"# only a remark\n{TEXT}", encoding="utf-8")
@@ -183,7 +183,7 @@ def test_a_checkpoint_does_not_depend_on_where_a_value_came_from(file):
 
 
 def test_resume_names_what_another_preset_changes(file, tmp_path):
-    from erase_plugins.engine.interrupted import asked, check_resume, remember
+    from erase_plugins.engine.checkpoint import asked, check_resume, remember
 
     remember(tmp_path, asked(plan(file)))
     check_resume(tmp_path, plan(file))

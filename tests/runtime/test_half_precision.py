@@ -7,9 +7,9 @@ import torch
 from torch import nn
 
 from erase_plugins.artifacts.edit import ContextMap, Dense, LowRank
-from erase_plugins.engine.mapping import map_rows
 from erase_plugins.runtime.context import ActiveMap, ContextHook
 from erase_plugins.runtime.patcher import Patch, Record
+from erase_plugins.training.embedding_map import map_rows
 
 #: type -> distance of 1 to the next larger number
 STEP = {torch.float16: 2.0**-10, torch.bfloat16: 2.0**-7}

@@ -1,0 +1,118 @@
+"""UCE: unified concept editing in closed form (Gandikota et al., WACV 2024, arXiv 2308.14761).
+
+One regularised least-squares solve maps the text embedding rows of a concept to those of a guide phrase, in the keys
+and values of every cross-attention layer at once. The edit is one context map for all layers, exact and low-rank.
+
+Differs from the official code:
+    - solved once in float64 for all layers, not once per layer in float32 (same result);
+    - "debias" starts every round from the original targets instead of adding to the previous ones;
+    - by default the words of the text encoder's own vocabulary are kept with a small weight, except those that mean
+      the same as the concept; ``vocabulary=0`` is the official behaviour;
+    - the empty prompt is always kept.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, ClassVar
+
+from erase_plugins.engine.closed_form_options import FramedOptions
+from erase_plugins.errors import RequestError
+from erase_plugins.hookspecs import hookimpl
+from erase_plugins.options import option, resolve
+from erase_plugins.types import EditPlan, EraseRequest
+
+if TYPE_CHECKING:
+    from erase_plugins.artifacts.edit import Edit
+    from erase_plugins.artifacts.statistics import Statistics
+    from erase_plugins.engine.context import RunContext
+    from erase_plugins.families.base import Target, TargetInfo
+    from erase_plugins.families.target import FamilyTraits
+
+_CITATION = """\
+@inproceedings{gandikota2024unified,
+  title = {Unified Concept Editing in Diffusion Models},
+  author = {Gandikota, Rohit and Orgad, Hadas and Belinkov, Yonatan and Materzynska, Joanna and Bau, David},
+  booktitle = {IEEE/CVF Winter Conference on Applications of Computer Vision},
+  year = {2024}
+}"""
+
+
+@dataclass(frozen=True)
+class UCEOptions(FramedOptions):
+    """Options of UCE."""
+
+    mode: str = option("erase", "erase: to the guide; moderate: to the empty prompt; debias: balance attributes",
+                       choices=("erase", "moderate", "debias"))  # fmt: skip
+    technique: str = option("replace", "target: the guide's values, or those less the old direction (2023 code)",
+                            choices=("replace", "tensor"))  # fmt: skip
+    rank: int | None = option(None, "cap on the rank, optimal for all layers at once; none is exact", low=1)
+    attributes: tuple[str, ...] = option((), "debias: attributes to balance, comma separated")
+    alpha: float = option(0.5, "debias: start weight of an attribute's direction", low=0.0, high=10.0)
+    rounds: int = option(6, "debias: measuring rounds where a judge knows the attributes", low=0, high=100)
+
+
+class UCE:
+    """Closed-form eraser; seconds on a CPU, hundreds of concepts at once."""
+
+    id = "uce"
+    title = "Unified Concept Editing"
+    paper = "https://arxiv.org/abs/2308.14761"
+    citation = _CITATION
+    summary = "closed form on cross-attention keys and values; one shared map, exact low rank"
+    needs = frozenset({"denoiser", "text", "embedding_map"})
+    kinds = frozenset({"object", "style", "person", "explicit"})
+    produces = frozenset({"contextmap", "lowrank"})
+    Options = UCEOptions
+    contract_options: ClassVar[dict[str, int]] = {"vocabulary": 60}
+
+    def plan(self, request: EraseRequest, info: TargetInfo) -> EditPlan:
+        from erase_plugins.engine.estimate import closed_form_plan
+
+        options = resolve(UCEOptions, request.options, info.profiles)
+        if options.mode == "debias" and len(options.attributes) < 2:
+            raise RequestError("debias needs at least two attributes: --set attributes=first,second")
+        if options.technique == "tensor" and options.mode != "erase":
+            raise RequestError(f"technique=tensor goes with mode=erase, not with mode={options.mode}")
+        request = _as_moderation(request) if options.mode == "moderate" else request
+        return closed_form_plan(request, options, info)
+
+    def run(self, plan: EditPlan, target: Target, ctx: RunContext) -> Edit:
+        from erase_plugins.engine.collect import collect, summary
+        from erase_plugins.engine.solve import tell_kept
+
+        options = UCEOptions(**plan.options)
+        solver = {"method": self.id, "lam": options.lam, "rank": options.rank}
+        need_sigma = options.rank is not None
+        statistics = collect(plan.request, options.recipe(), solver, target, ctx, need_sigma)
+        summary(statistics, ctx)
+        if options.mode == "debias":
+            from erase_plugins.methods.uce.debias import balance
+
+            statistics = balance(statistics, options, target, ctx, lambda current: self.solve(current, target.family))
+        if options.technique == "tensor":
+            from erase_plugins.methods.uce.tensor_targets import tensor_edit
+
+            return tensor_edit(statistics, options.lam, target)
+        edit = self.solve(statistics, target.family)
+        tell_kept(edit, statistics, ctx)
+        return edit
+
+    def solve(self, statistics: Statistics, family: FamilyTraits) -> Edit:
+        """The edit of given statistics; the joint solution of all members."""
+        from erase_plugins.engine.solve import joint_edit
+
+        return joint_edit(statistics, family)
+
+
+def _as_moderation(request: EraseRequest) -> EraseRequest:
+    """Every concept becomes the empty prompt, unless the user said otherwise."""
+    concepts = tuple(
+        concept if concept.anchor is not None else replace(concept, anchor="") for concept in request.concepts
+    )
+    return replace(request, forget=concepts)
+
+
+@hookimpl
+def erase_methods() -> list[UCE]:
+    return [UCE()]

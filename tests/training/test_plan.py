@@ -1,0 +1,42 @@
+"""Estimates agree with what is built; impossible models are refused."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from erase_plugins.api import build_request
+from erase_plugins.engine.adapters import Adapters
+from erase_plugins.errors import Unsupported
+from erase_plugins.training.plan import check_trainable, estimate, trainable
+from erase_plugins.workflow.models import target_of
+
+
+@pytest.fixture
+def target(tiny_sd1):
+    return target_of(tiny_sd1(), "tiny")
+
+
+@pytest.mark.parametrize("rank", [3, None])
+def test_value_count_is_that_of_the_adapters(target, rank):
+    refs = [ref for ref in target.modules("denoiser") if ref.kind in ("linear", "conv")]
+    built = sum(part.numel() for part in Adapters(target, refs, rank).parameters())
+    assert trainable(refs, rank) == built
+
+
+def test_more_work_costs_more(target):
+    request = build_request("tiny", "esd", "pizza")
+    small = estimate(target.info, request, 100, forwards=10, iterations=1, batch=1, states=10)
+    large = estimate(target.info, request, 1000, forwards=1e6, iterations=1000, batch=4, states=100)
+    assert all(large[name] > small[name] for name in ("seconds", "memory_bytes", "file_bytes"))
+    assert small["file_bytes"] == 400
+
+
+def test_inpainting_and_distilled_models_are_refused(target):
+    check_trainable("esd", target.info)
+    with pytest.raises(Unsupported, match="inpainting"):
+        check_trainable("esd", replace(target.info, latent_shape=(9, 8, 8)))
+    configs = {**target.info.configs, "unet": {**target.info.configs["unet"], "time_cond_proj_dim": 256}}
+    with pytest.raises(Unsupported, match="distilled"):
+        check_trainable("esd", replace(target.info, configs=configs))

@@ -1,0 +1,99 @@
+"""A LoRA's reading of text, projected off a concept: what is pressed down, what stays, which modules are taken."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+
+import pytest
+import torch
+
+from erase_plugins.artifacts.edit import LowRank
+from erase_plugins.errors import RequestError
+from erase_plugins.workflow.lora_projection import Weights, concept_prompts, project, readers
+from erase_plugins.workflow.models import target_of
+
+CONCEPT = "red barn"
+
+
+@pytest.fixture(scope="module")
+def target():
+    from erase_plugins.testing.tiny import tiny_sd1
+
+    return target_of(tiny_sd1(), "tiny")
+
+
+@pytest.fixture(scope="module")
+def deltas(target):
+    return random_lora(target, ("cross_kv", "self_attn", "text"))
+
+
+def random_lora(target, groups):
+    generator = torch.Generator().manual_seed(3)
+    found = {}
+    for ref in (ref for group in groups for ref in target.modules(group)):
+        down = torch.randn(4, *ref.shape[1:], generator=generator)
+        found.setdefault(ref.component, {})[ref.weight] = LowRank(
+            down, torch.randn(ref.shape[0], 4, generator=generator)
+        )
+    return found
+
+
+@pytest.fixture(scope="module")
+def new(target, deltas):
+    return project(target, deltas, [CONCEPT], ["yellow duck"], nullcontext)
+
+
+def answer(factor, rows):
+    return float((rows.double() @ factor.double().T).norm())
+
+
+def test_modules_that_read_text_are_told_from_others(target, deltas, new):
+    refs, left = readers(target.info, deltas)
+    assert set(refs) == set(new)
+    assert all("attn2.to_" in key or component == "text_encoder" for component, key in refs)
+    assert all("attn1" in key for _, key in left)
+    assert len(refs) + len(left) == sum(len(group) for group in deltas.values())
+
+
+def test_the_concept_is_silenced_and_others_stay(target, deltas):
+    """Prompts that were in no sum: what the update adds for the concept falls far more than for other words.
+
+    Pressed ten times as hard as by default: the rows of this tiny random encoder lie close together.
+    """
+    new = project(target, deltas, [CONCEPT], ["yellow duck"], nullcontext, Weights(erase=100.0))
+    cond = target.encode([f"an old {CONCEPT} beside the river", "an old stone beside the river"])
+    for place, factor in new.items():
+        if place[0] != "unet":
+            continue
+        old = deltas[place[0]][place[1]].A
+        shares = [answer(factor, rows[4 : last + 1]) / answer(old, rows[4 : last + 1]) for rows, last in
+                  zip(cond.embeds, cond.last, strict=True)]  # fmt: skip
+        assert shares[0] < 0.75 * shares[1]
+        assert shares[0] < 0.1
+        assert factor.shape == old.shape
+
+
+def test_what_is_named_to_keep_stays_better(target, deltas, new):
+    without = project(target, deltas, [CONCEPT], [], nullcontext)
+    cond = target.encode(["a yellow duck"])
+    rows = cond.embeds[0, 1 : cond.last[0] + 1]
+    place = next(place for place in new if place[0] == "unet")
+    old = deltas[place[0]][place[1]].A
+    moved = [answer(found[place] - old.double(), rows) for found in (new, without)]
+    assert moved[0] < moved[1]
+
+
+def test_the_model_is_left_without_hooks(target, deltas, new):
+    refs, _ = readers(target.info, deltas)
+    assert not any(target.module(ref)._forward_pre_hooks for ref in refs.values())
+
+
+def test_prompts_name_every_phrase(target):
+    pairs = concept_prompts(["red barn", "shed"], 4, target)
+    assert {phrase for _, phrase in pairs} == {"red barn", "shed"}
+    assert all(phrase in prompt for prompt, phrase in pairs)
+
+
+def test_a_concept_without_content_is_refused(target, deltas):
+    with pytest.raises(RequestError, match="no content tokens"):
+        project(target, deltas, [""], [], nullcontext)
