@@ -11,6 +11,10 @@ if TYPE_CHECKING:
     from erase_plugins.types import EraseRequest
 
 
+#: kind of what is forgotten picture by picture, whatever the label
+SAMPLES = "samples"
+
+
 def names_of(configs: Mapping[str, Any]) -> tuple[str, ...]:
     """Labels of a classifier from its configuration, in the order of the logits."""
     names = configs.get("id2label") or {}
@@ -32,13 +36,20 @@ def class_number(name: str | int, labels: Sequence[str], model: str) -> int:
     raise UnknownName(f"label of {model}", str(name), labels)
 
 
+def classes_of(request: EraseRequest) -> list[Any]:
+    """What of a request is forgotten as classes; the rest are single pictures (kind samples)."""
+    return [item for item in request.forget if item.kind != SAMPLES]
+
+
 def forgotten(request: EraseRequest, labels: Sequence[str], model: str) -> tuple[int, ...]:
-    """Numbers of the classes that a request names, in their order.
+    """Numbers of the classes that a request names, in their order; single pictures (kind samples) are of no class.
 
     Raises:
         UnknownName, RequestError: no such label, none, all of them, or one that is kept as well.
     """
-    named = [item.label if item.label is not None else item.text for item in request.forget]
+    if bare := [item.name for item in request.forget if item.kind == SAMPLES and item.data is None]:
+        raise RequestError(f"'{bare[0]}' names no pictures; kind samples takes data, such as --forget rows.jsonl")
+    named = [item.label if item.label is not None else item.text for item in classes_of(request)]
     if not all(str(name).strip() for name in named):
         raise RequestError(f"data to forget has no label of {model}; name the class that it shows")
     found = tuple(dict.fromkeys(class_number(name, labels, model) for name in named))

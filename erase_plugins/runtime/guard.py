@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from erase_plugins.artifacts.edit import CONTEXT, AddOn, Bias, ContextMap, Delta, Dense, Edit, LowRank, Rows
+from erase_plugins.artifacts.edit import CONTEXT, AddOn, Bias, ContextMap, Delta, Dense, Edit, LowRank, Rows, Sparse
 from erase_plugins.artifacts.fingerprint import Fingerprint, readable
 from erase_plugins.artifacts.gated import GATE, GATED
 from erase_plugins.artifacts.manifest import Manifest
@@ -234,6 +234,9 @@ def shape_problem(delta: Delta, shape: torch.Size) -> str:
     if isinstance(delta, Dense | Bias):
         dense = delta.dW if isinstance(delta, Dense) else delta.db
         return "" if dense.shape == shape else f"change is {tuple(dense.shape)}, parameter is {tuple(shape)}"
+    if isinstance(delta, Sparse):
+        found = tuple(delta.shape.tolist())
+        return "" if found == tuple(shape) else f"change is {found}, parameter is {tuple(shape)}"
     if isinstance(delta, Rows):
         fits = delta.values.shape[1] == shape[1] and (not delta.index.numel() or int(delta.index.max()) < shape[0])
         return "" if fits and int(delta.index.min()) >= 0 else f"rows do not fit a table of {tuple(shape)}"

@@ -67,12 +67,14 @@ class Sets:
     Attributes:
         forget, retain: what is trained on.
         held: held-out pictures beside the model, None if there are none.
+        gone: numbers of the classes that are forgotten; none where only single pictures are.
         own: what else a method prepared.
     """
 
     forget: Labelled
     retain: Labelled
     held: Labelled | None
+    gone: tuple[int, ...] = ()
     own: Any = None
 
 
@@ -105,12 +107,15 @@ class LabelledMethod(TrainedMethod):
         forgotten(request, labels_of(info), info.model)
         return options
 
+    def steps(self, request: EraseRequest, options: Any) -> int:
+        return int(options.epochs * options.epoch_steps)
+
     def plan(self, request: EraseRequest, info: ModelSpec) -> EditPlan:
         """The plan with its cost, from configuration alone."""
         from erase_plugins.engine.training_plan import place, seconds_of, trainable
 
         options = self.resolved(request, info)  # type: ignore[arg-type]  # a classifier has no latents
-        refs, steps = self.modules(info, options), options.epochs * options.epoch_steps
+        refs, steps = self.modules(info, options), self.steps(request, options)
         values, size = trainable(refs, options.lora_rank), sum(math.prod(ref.shape) for ref in info.refs)
         each = 2.0 * size * _positions(info)
         return EditPlan(
@@ -125,7 +130,8 @@ class LabelledMethod(TrainedMethod):
 
     def prepare(self, run: TrainingRun) -> Sets:
         forget, retain = both_sets(run.target, run.request, run.options.retain_share, run.ctx.generator("retain"))
-        sets = Sets(forget, retain, stored(run.target, "test"))
+        gone = forgotten(run.request, run.target.classifier.labels, run.target.info.model)
+        sets = Sets(forget, retain, stored(run.target, "test"), gone)
         self._note(run, "before", sets)
         return sets
 
@@ -142,11 +148,12 @@ class LabelledMethod(TrainedMethod):
         return super().finish(run)
 
     def _note(self, run: TrainingRun, when: str, sets: Sets) -> None:
-        """Accuracy of both sides on held-out pictures, for the manifest."""
-        if sets.held is None:
-            return
-        gone = sets.held.where(sets.forget.labels.unique().tolist())
-        for name, part in (("forget", sets.held[gone]), ("retain", sets.held[~gone])):
+        """Accuracy of both sides for the manifest: on held-out pictures, of single pictures on themselves."""
+        parts = {} if sets.gone else {"forget": sets.forget}
+        if sets.held is not None:
+            gone = sets.held.where(sets.gone)
+            parts = {"forget": sets.held[gone], **parts, "retain": sets.held[~gone]}
+        for name, part in parts.items():
             if len(part):
                 run.ctx.numbers[f"{name}_accuracy_{when}"] = accuracy(run.target, part)
 
