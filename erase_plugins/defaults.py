@@ -27,6 +27,7 @@ BUILTIN_PLUGINS: tuple[str, ...] = (
     "erase_plugins.methods.leco",
     "erase_plugins.methods.concept_ablation",
     "erase_plugins.methods.gs_lora",
+    "erase_plugins.methods.gs_lora_plus",
     "erase_plugins.methods.baselines.retrain",
     "erase_plugins.methods.baselines.finetune",
     "erase_plugins.methods.baselines.random_label",

@@ -1,7 +1,8 @@
 """The result of a method: what is added to which parameter. Layouts turn it into files, the runtime applies it.
 
-Keys inside a component are parameter names ("mid_block...attn2.to_k.weight") for `LowRank`, `Dense`, `Bias`, `Sparse` and
-`Rows`, module paths for `AddOn`, and `CONTEXT` for `ContextMap`. Text-encoder names carry no ``text_model.`` prefix.
+Keys inside a component are parameter names ("mid_block...attn2.to_k.weight") for `LowRank`, `Dense`, `Bias`,
+`Sparse` and `Rows`, module paths for `AddOn`, and `CONTEXT` for `ContextMap`. Text-encoder names carry no
+``text_model.`` prefix.
 """
 
 from __future__ import annotations

@@ -137,12 +137,9 @@ def _check_sparse(where: str, delta: Any) -> None:
     size = delta.shape.tolist() if fits and delta.mask.ndim == delta.shape.ndim == 1 else []
     if not 1 <= len(size) <= 4 or min(size) < 1 or math.prod(size) > _LARGEST:
         raise CorruptArtifact(f"{where}: a sparse change needs a mask of bytes, values and a shape")
-    if (
-        delta.mask.shape[0] != -(-math.prod(size) // 8)
-        or math.prod(size) % 8
-        and int(delta.mask[-1]) % 2 ** (8 - math.prod(size) % 8)
-    ):
+    spare = -math.prod(size) % 8
+    if delta.mask.shape[0] != (math.prod(size) + spare) // 8 or int(delta.mask[-1]) % 2**spare:
         raise CorruptArtifact(f"{where}: the mask does not fit a parameter of {tuple(size)}")
-    ones = int(torch.tensor([bin(byte).count("1") for byte in range(256)])[delta.mask.long()].sum())
+    ones = sum(int((delta.mask >> bit & 1).sum()) for bit in range(8))
     if ones != delta.values.shape[0]:
         raise CorruptArtifact(f"{where}: {ones} places for {delta.values.shape[0]} values")

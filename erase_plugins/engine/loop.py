@@ -34,8 +34,8 @@ class Schedule:
 
     ``lr`` is constant, then falls linearly to 0 over the last ``cooldown`` share of the iterations. ``ema`` is the
     decay of the running average that is saved, 0 saves the last values. ``stop`` may end training early. ``decay`` is
-    the weight decay of AdamW, ``rates`` the learning rate by step in place of all that. With ``momentum``, SGD has it and
-    the decay too.
+    the weight decay of AdamW, ``rates`` the learning rate by step in place of all that. With ``momentum`` SGD has
+    it, and the decay.
     """
 
     iterations: int

@@ -70,11 +70,13 @@ class WholeWeights(Trainable):
         start: values to start from by name, in place of the model's own.
         masks: boolean masks by name, see `WeightSlot`.
         beside: trained along, but no part of the model or of the edit.
+        frozen: nothing is trained; the values hold while it is in force.
     """
 
     def __init__(
         self, target: Model, role: str, only: Collection[str] | None = None, start: Mapping[str, Tensor] | None = None,
         masks: Mapping[str, Tensor] | None = None, beside: Tensor | None = None,
+        frozen: bool = False,
     ) -> None:  # fmt: skip
         component = target.info.components(role)[0]
         self.network: nn.Module = target.network(role)  # type: ignore[attr-defined]
@@ -85,6 +87,8 @@ class WholeWeights(Trainable):
                 values, mask = (start or {}).get(name), (masks or {}).get(name)
                 self._raw[raw] = WeightSlot(component, name, parameter, values, mask)
         super().__init__(target, list(self._raw.values()))
+        for slot in self._raw.values() if frozen else ():
+            slot.value.requires_grad_(False)
         self.beside = None if beside is None else nn.Parameter(beside.to(target.device))
 
     @property

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from erase_plugins.errors import RequestError
 from erase_plugins.families.labelled import Labelled
-from erase_plugins.families.labels import SAMPLES, class_number, forgotten
+from erase_plugins.families.labels import class_number, forgotten, is_single
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor
@@ -125,7 +125,9 @@ def referred(model: Model, data: Any, label: str | int | None = None) -> Labelle
     return Labelled(prepared(model, images), torch.tensor(numbers))
 
 
-def both_sets(model: Model, request: EraseRequest, share: float, generator: Generator) -> tuple[Labelled, Labelled]:
+def both_sets(
+    model: Model, request: EraseRequest, share: float, generator: Generator, left_out: Sequence[int] = ()
+) -> tuple[Labelled, Labelled]:  # fmt: skip
     """Pictures to forget and to retain.
 
     Those of the request's data; for what has none, those beside the model.
@@ -134,6 +136,7 @@ def both_sets(model: Model, request: EraseRequest, share: float, generator: Gene
         model, request: what is asked, of which model.
         share: of the pictures beside the model that are retained, at least one of each class and all of kept ones.
         generator: picks them.
+        left_out: numbers of further classes of which nothing is retained.
 
     Raises:
         RequestError: a class without pictures, no pictures to retain, or some to retain that are to be forgotten.
@@ -144,7 +147,7 @@ def both_sets(model: Model, request: EraseRequest, share: float, generator: Gene
     own, parts = stored(model, "train"), []
     for item in request.forget:
         named = item.label if item.label is not None else item.text
-        if item.data is not None and item.kind == SAMPLES:
+        if item.data is not None and is_single(item):
             parts.append(_samples(model, item.data, own))
             continue
         if item.data is not None:
@@ -160,9 +163,10 @@ def both_sets(model: Model, request: EraseRequest, share: float, generator: Gene
         parts.append(own[rows])
     forget, classes = Labelled.joined(parts), forgotten(request, labels, name)
     single = _bytes_of(Labelled.joined([part for part, item in zip(parts, request.forget, strict=True)
-                                        if item.kind == SAMPLES] or [forget[:0]]))  # fmt: skip
+                                        if is_single(item)] or [forget[:0]]))  # fmt: skip
     if request.retain_data:
         retain = Labelled.joined([referred(model, item) for item in request.retain_data])
+        retain = retain[~retain.where(left_out)]
         if strange := retain.where(classes).sum():
             raise RequestError(f"{int(strange)} pictures to retain have a label that is to be forgotten; take them out")
         if twice := sum(_same(retain, single)):
@@ -173,7 +177,7 @@ def both_sets(model: Model, request: EraseRequest, share: float, generator: Gene
             f"there are no pictures beside {name} to retain; give some: keep=[DataRef('folder')], or --retain folder"
         )
     kept = [class_number(text, labels, name) for text in request.preserve]
-    rest = own[~own.where(classes)]
+    rest = own[~own.where([*classes, *left_out])]
     rest = rest[~torch.tensor(_same(rest, single), dtype=torch.bool)]
     return forget, _sampled(rest, share, kept, generator)
 

@@ -13,7 +13,7 @@ from erase_plugins.errors import RequestError
 from erase_plugins.families.capabilities import CLASSIFIER
 from erase_plugins.families.labelled import Labelled, accuracy
 from erase_plugins.families.labelled_data import both_sets, stored
-from erase_plugins.families.labels import forgotten, names_of
+from erase_plugins.families.labels import SAMPLES, forgotten, is_single, names_of
 from erase_plugins.options import as_dict, option
 from erase_plugins.training.method import TrainedMethod, TrainingRun
 from erase_plugins.types import EditPlan, EraseRequest
@@ -104,6 +104,8 @@ class LabelledMethod(TrainedMethod):
     def settle(self, options: Any, request: EraseRequest, info: ModelSpec) -> Any:
         if anchored := [item.name for item in request.forget if item.anchor is not None]:
             raise RequestError(f"{self.id} forgets a class and takes no --to ({anchored[0]}); leave it out")
+        if SAMPLES not in self.kinds and any(map(is_single, request.forget)):
+            raise RequestError(f"data to forget has no label of {info.model}; name the class that it shows")
         forgotten(request, labels_of(info), info.model)
         return options
 
@@ -129,11 +131,20 @@ class LabelledMethod(TrainedMethod):
         """Nothing of a teacher is held: what is retained are pictures."""
 
     def prepare(self, run: TrainingRun) -> Sets:
-        forget, retain = both_sets(run.target, run.request, run.options.retain_share, run.ctx.generator("retain"))
+        share, left_out = self.share(run), self.left_out(run)
+        forget, retain = both_sets(run.target, run.request, share, run.ctx.generator("retain"), left_out)
         gone = forgotten(run.request, run.target.classifier.labels, run.target.info.model)
         sets = Sets(forget, retain, stored(run.target, "test"), gone)
         self._note(run, "before", sets)
         return sets
+
+    def share(self, run: TrainingRun) -> float:
+        """Share of the pictures beside the model that are retained."""
+        return float(run.options.retain_share)
+
+    def left_out(self, run: TrainingRun) -> Sequence[int]:
+        """Classes of which nothing is retained, besides those that are forgotten."""
+        return ()
 
     def loss(self, run: TrainingRun, step: int) -> Tensor:
         from erase_plugins.engine.loop import shuffled
