@@ -202,6 +202,14 @@ class Classifier(ABC):
         """`features` and `logits` of inputs, in one pass where the host can do that."""
         return self.features(batch), self.logits(batch)
 
+    def longest(self) -> float:
+        """A number that no row of `features` is longer than, whatever is put in; known from the weights alone.
+
+        Raises:
+            Unsupported: nothing bounds them.
+        """
+        raise Unsupported("nothing bounds the features of this classifier")
+
     def fresh(self, seed: int) -> Mapping[str, Tensor]:
         """Parameters by name as they are before any training, drawn with ``seed``.
 

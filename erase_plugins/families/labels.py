@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 #: kind of what is forgotten picture by picture, whatever the label
-SAMPLES = "samples"
+SAMPLES, RECORD = "samples", "record"
 
 
 def names_of(configs: Mapping[str, Any]) -> tuple[str, ...]:
@@ -38,7 +38,7 @@ def class_number(name: str | int, labels: Sequence[str], model: str) -> int:
 
 def is_single(item: ForgetItem) -> bool:
     """Whether single pictures are meant and not a class: by their kind, or because data have no label."""
-    return item.kind == SAMPLES or (item.label is None and not item.text.strip())
+    return item.kind in (SAMPLES, RECORD) or (item.label is None and not item.text.strip())
 
 
 def forgotten(request: EraseRequest, labels: Sequence[str], model: str) -> tuple[int, ...]:

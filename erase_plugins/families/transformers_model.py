@@ -50,6 +50,31 @@ class HostedClassifier(HostedModel, Classifier):
             hook.remove()
         return seen[-1], logits
 
+    def longest(self) -> float:
+        """Behind a LayerNorm of width d no row is longer than sqrt(d) max|weight| + |bias|."""
+        seen: list[nn.LayerNorm] = []
+        hooks = [
+            module.register_forward_hook(lambda found, _args, _out: seen.append(found))
+            for module in self.network(CLASSIFIER).modules() if isinstance(module, nn.LayerNorm)
+        ]  # fmt: skip
+        heads = [ref for ref in self.info.refs if ref.kind == "linear" and ref.shape[0] == len(self.labels)]
+        ends: list[bool] = []
+        kinds = (nn.Linear, nn.Conv2d, nn.LayerNorm, nn.BatchNorm2d)
+        watched = [
+            module.register_forward_hook(lambda found, _args, _out: ends.append(isinstance(found, nn.LayerNorm)))
+            for module in self.network(CLASSIFIER).modules() if isinstance(module, kinds)
+        ]  # fmt: skip
+        try:
+            with torch.no_grad():
+                self.logits(torch.zeros(1, *self.input_shape))
+        finally:
+            for hook in (*hooks, *watched):
+                hook.remove()
+        if not heads or len(ends) < 2 or not ends[-2]:  # the layer before the head
+            return super().longest()
+        weight, bias = seen[-1].weight.detach().double(), seen[-1].bias.detach().double()
+        return float(len(weight) ** 0.5 * weight.abs().max() + bias.norm())
+
     def fresh(self, seed: int) -> Mapping[str, Tensor]:
         network: Any = self.network(CLASSIFIER)
         with torch.random.fork_rng(devices=[]):

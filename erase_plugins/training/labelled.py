@@ -135,7 +135,8 @@ class LabelledMethod(TrainedMethod):
         forget, retain = both_sets(run.target, run.request, share, run.ctx.generator("retain"), left_out)
         gone = forgotten(run.request, run.target.classifier.labels, run.target.info.model)
         sets = Sets(forget, retain, stored(run.target, "test"), gone)
-        self._note(run, "before", sets)
+        with run.adapters.disabled():
+            self._note(run, "before", sets)
         return sets
 
     def share(self, run: TrainingRun) -> float:
