@@ -15,6 +15,7 @@ from typing import Any
 
 from erase_plugins.artifacts.artifact import Artifact
 from erase_plugins.artifacts.gated import is_gated, without
+from erase_plugins.artifacts.lineage import CHAIN, together
 from erase_plugins.artifacts.lowrank import total
 from erase_plugins.artifacts.manifest import Manifest, slug
 from erase_plugins.artifacts.solved import DENOISER, statistics_of
@@ -289,6 +290,11 @@ def _summed(
     kept = tuple(sorted({text for item in artifacts for text in item.manifest.preserve} - set(table)))
     methods = sorted({str(item.manifest.method["id"]) for item in artifacts})
     entry = {"action": action, "members": [item.name for item in artifacts], "weights": list(factors), "at": now()}
+    chain, orphans = together(artifacts)
+    if orphans:
+        note = f"{note}; {', '.join(orphans)} was trained on top of others that are not in it"
+    if chain is not None:
+        first = replace(first, extra={**first.extra, CHAIN: chain})
     manifest = first.changed(
         name=merged_name(concepts), concepts=concepts, preserve=kept, method={**first.method, "id": "+".join(methods)},
         kinds=tuple(sorted(edit.kinds)), rank=edit.rank, created=now(), notes=(*first.notes, note),

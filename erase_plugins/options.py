@@ -29,6 +29,7 @@ def option(
     high: float | None = None,
     choices: Sequence[Any] = (),
     per: Mapping[str, Any] | None = None,
+    place: bool = False,
 ) -> Any:
     """Dataclass field of an option.
 
@@ -38,8 +39,11 @@ def option(
         low, high: inclusive bounds for numbers.
         choices: allowed values.
         per: presets of this one option ("pocket", "pocket style", "sdxl", "style" ...), for methods without a file.
+        place: the value names files on this machine, of which a manifest keeps the last part.
     """
-    metadata = {"help": help, "low": low, "high": high, "choices": tuple(choices), "per": dict(per or {})}
+    metadata = {
+        "help": help, "low": low, "high": high, "choices": tuple(choices), "per": dict(per or {}), "place": place,
+    }  # fmt: skip
     return dataclasses.field(default=default, metadata=metadata)
 
 

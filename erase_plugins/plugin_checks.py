@@ -19,7 +19,7 @@ from erase_plugins.types import BUDGETS
 
 PREFIX = "erase_"
 MARK = f"{hookspecs.PROJECT}_impl"
-DELTA_KINDS = ("lowrank", "dense", "bias", "rows", "contextmap", "addon")
+DELTA_KINDS = ("lowrank", "dense", "bias", "sparse", "rows", "contextmap", "addon")
 _FAMILY_OWN = "id, title, components, groups, detect and info"
 REQUIRED = {
     "erase_methods": ("id", "title", "paper", "summary", "needs", "kinds", "produces", "Options", "plan", "run"),

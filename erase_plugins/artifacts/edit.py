@@ -1,7 +1,8 @@
 """The result of a method: what is added to which parameter. Layouts turn it into files, the runtime applies it.
 
-Keys inside a component are parameter names ("mid_block...attn2.to_k.weight") for `LowRank`, `Dense`, `Bias` and `Rows`,
-module paths for `AddOn`, and `CONTEXT` for `ContextMap`. Text-encoder names carry no ``text_model.`` prefix.
+Keys inside a component are parameter names ("mid_block...attn2.to_k.weight") for `LowRank`, `Dense`, `Bias`,
+`Sparse` and `Rows`, module paths for `AddOn`, and `CONTEXT` for `ContextMap`. Text-encoder names carry no
+``text_model.`` prefix.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -110,6 +112,45 @@ class Bias:
 
 
 @dataclass(frozen=True, eq=False)
+class Sparse:
+    """Change of single values of a parameter; all others stay to the last bit.
+
+    Attributes:
+        mask: one bit for every value of the parameter, row by row, packed as by `numpy.packbits`; uint8.
+        values: (n,) what is added where the bit is 1.
+        shape: int64, the parameter's.
+    """
+
+    mask: Tensor
+    values: Tensor
+    shape: Tensor
+    kind: str = field(default="sparse", init=False)
+
+    @classmethod
+    def of(cls, change: Tensor) -> Sparse:
+        """The change with a bit wherever it is not 0."""
+        places = change.flatten() != 0
+        bits = torch.from_numpy(np.packbits(places.cpu().numpy()))
+        return cls(bits, change.flatten()[places].clone(), torch.tensor(change.shape, dtype=torch.int64))
+
+    def dense(self) -> Tensor:
+        """The change in float32, in the shape of the parameter."""
+        size = torch.Size(self.shape.tolist())
+        places = torch.from_numpy(np.unpackbits(self.mask.cpu().numpy(), count=size.numel())).bool()
+        out = torch.zeros(size.numel(), dtype=torch.float32, device=self.values.device)
+        out[places.to(out.device)] = self.values.float()
+        return out.reshape(size)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The tensors that a file holds, by name."""
+        return {"mask": self.mask, "values": self.values, "shape": self.shape}
+
+    def scaled(self, factor: float) -> Sparse:
+        """The same change, ``factor`` times as strong."""
+        return Sparse(self.mask, self.values * factor, self.shape)
+
+
+@dataclass(frozen=True, eq=False)
 class Rows:
     """Change of single rows of an embedding table: ``index`` (n,) int64, ``values`` (n, dim) are added."""
 
@@ -175,7 +216,9 @@ class AddOn:
         return AddOn(self.type, self.weights, {**self.config, "strength": factor * self.config.get("strength", 1.0)})
 
 
-DELTA_TYPES = {"lowrank": LowRank, "dense": Dense, "bias": Bias, "rows": Rows, "contextmap": ContextMap}
+DELTA_TYPES = {
+    "lowrank": LowRank, "dense": Dense, "bias": Bias, "sparse": Sparse, "rows": Rows, "contextmap": ContextMap,
+}  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -259,4 +302,4 @@ def rows_dense(delta: Rows, shape: torch.Size) -> Tensor:
 def _changes(delta: Delta) -> bool:
     if isinstance(delta, LowRank | ContextMap | Dense | Bias):
         return all(bool(tensor.any()) for tensor in delta.tensors().values())
-    return True
+    return bool(delta.values.any()) if isinstance(delta, Sparse) else True

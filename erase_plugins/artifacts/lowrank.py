@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from erase_plugins.artifacts.edit import CONTEXT, AddOn, Bias, ContextMap, Delta, Dense, Edit, LowRank, Rows
+from erase_plugins.artifacts.edit import CONTEXT, AddOn, Bias, ContextMap, Delta, Dense, Edit, LowRank, Rows, Sparse
 from erase_plugins.artifacts.gated import GATE, add_gated, gated_lowrank, renumbered
 from erase_plugins.errors import Unsupported
 
@@ -51,7 +51,12 @@ def add(first: Delta, second: Delta) -> Delta:
         return LowRank(torch.cat([first.A, second.A]), torch.cat([first.B, second.B.to(first.B.dtype)], dim=1))
     if isinstance(first, LowRank | Dense) and isinstance(second, LowRank | Dense):
         return Dense(first.dense() + second.dense())
-    return _add_other(first, second)
+    if isinstance(first, Sparse) and isinstance(second, Sparse):
+        return Sparse.of(first.dense() + second.dense())
+    if isinstance(first, Sparse) and isinstance(second, LowRank | Dense | Bias):
+        whole = first.dense() + second.dense()
+        return Bias(whole) if whole.ndim == 1 else Dense(whole)
+    return add(second, first) if isinstance(second, Sparse) else _add_other(first, second)
 
 
 def _add_other(first: Delta, second: Delta) -> Delta:

@@ -89,6 +89,10 @@ def _delta(where: str, kind: str, group: dict[str, Tensor], addon: Any) -> Delta
         raise CorruptArtifact(f"{where[:120]}: not a valid {kind[:40]} change") from error
 
 
+#: what is no floating point tensor
+_INTEGERS = {("rows", "index"), ("sparse", "mask"), ("sparse", "shape")}
+
+
 def check_delta(where: str, delta: Any) -> None:
     """Inner consistency of a delta (ranks agree, index and values agree).
 
@@ -97,7 +101,7 @@ def check_delta(where: str, delta: Any) -> None:
     """
     kind = delta.kind
     for name, tensor in delta.tensors().items():
-        if name != "index" and (not tensor.is_floating_point() or tensor.element_size() < 2):
+        if (kind, name) not in _INTEGERS and (not tensor.is_floating_point() or tensor.element_size() < 2):
             raise CorruptArtifact(f"{where}: {name} is not a floating point tensor of 16 bits or more")
         if kind != "rows" and (not tensor.numel() or tensor.numel() > _LARGEST):
             raise CorruptArtifact(f"{where}: {name} of shape {tuple(tensor.shape)} is empty or too large")
@@ -110,8 +114,10 @@ def check_delta(where: str, delta: Any) -> None:
             raise CorruptArtifact(f"{where}: a weight of {delta.B.shape[0]} x {tuple(delta.A.shape[1:])} is too large")
         if kind == "contextmap" and (delta.A.ndim, delta.B.ndim, delta.B.shape[0]) != (2, 2, delta.A.shape[1]):
             raise CorruptArtifact(f"{where}: a context map must be square")
-    elif kind == "dense" and delta.dW.ndim not in (2, 4):
-        raise CorruptArtifact(f"{where}: a weight has two or four dimensions, not {delta.dW.ndim}")
+    elif kind == "dense" and delta.dW.ndim not in (2, 3, 4):
+        raise CorruptArtifact(f"{where}: a weight has two to four dimensions, not {delta.dW.ndim}")
+    elif kind == "sparse":
+        _check_sparse(where, delta)
     elif kind == "addon":
         strength = delta.config.get("strength", 1.0)
         if isinstance(strength, bool) or not isinstance(strength, int | float) or not abs(strength) <= 100:
@@ -123,3 +129,17 @@ def check_delta(where: str, delta: Any) -> None:
             raise CorruptArtifact(f"{where}: rows need an int64 index and two-dimensional values")
         if delta.index.shape[0] != delta.values.shape[0]:
             raise CorruptArtifact(f"{where}: {delta.index.shape[0]} indices for {delta.values.shape[0]} rows")
+
+
+def _check_sparse(where: str, delta: Any) -> None:
+    """The mask has one bit for each value of the parameter, and as many ones as there are values."""
+    fits = delta.mask.dtype == torch.uint8 and delta.shape.dtype == torch.int64 and delta.values.ndim == 1
+    size = delta.shape.tolist() if fits and delta.mask.ndim == delta.shape.ndim == 1 else []
+    if not 1 <= len(size) <= 4 or min(size) < 1 or math.prod(size) > _LARGEST:
+        raise CorruptArtifact(f"{where}: a sparse change needs a mask of bytes, values and a shape")
+    spare = -math.prod(size) % 8
+    if delta.mask.shape[0] != (math.prod(size) + spare) // 8 or int(delta.mask[-1]) % 2**spare:
+        raise CorruptArtifact(f"{where}: the mask does not fit a parameter of {tuple(size)}")
+    ones = sum(int((delta.mask >> bit & 1).sum()) for bit in range(8))
+    if ones != delta.values.shape[0]:
+        raise CorruptArtifact(f"{where}: {ones} places for {delta.values.shape[0]} values")

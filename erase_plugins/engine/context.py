@@ -34,6 +34,7 @@ class RunContext:
         cancel: set to stop at the next step.
         numbers: counters for the manifest.
         warnings: for the user and the manifest (see `warn`).
+        facts: what else the manifest's ``extra`` shall say, JSON-ready.
         asked: what the user asked for, kept beside a checkpoint (see `engine.checkpoint`).
         precision: "bfloat16" runs the denoiser under autocast (see `engine.trajectories.ask`).
     """
@@ -47,6 +48,7 @@ class RunContext:
     listeners: tuple[Listener, ...] = ()
     cancel: threading.Event = field(default_factory=threading.Event)
     numbers: dict[str, float] = field(default_factory=dict)
+    facts: dict[str, Any] = field(default_factory=dict)
     precision: str = "float32"
     warnings: list[str] = field(default_factory=list)
     asked: Mapping[str, Any] = field(default_factory=dict)

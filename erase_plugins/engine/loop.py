@@ -34,7 +34,8 @@ class Schedule:
 
     ``lr`` is constant, then falls linearly to 0 over the last ``cooldown`` share of the iterations. ``ema`` is the
     decay of the running average that is saved, 0 saves the last values. ``stop`` may end training early. ``decay`` is
-    the weight decay of AdamW, ``rates`` the learning rate by step in place of all that.
+    the weight decay of AdamW, ``rates`` the learning rate by step in place of all that. With ``momentum`` SGD has
+    it, and the decay.
     """
 
     iterations: int
@@ -46,6 +47,7 @@ class Schedule:
     stop: Stop | None = None
     decay: float = 0.01
     rates: Callable[[int], float] | None = None
+    momentum: float | None = None
 
     def rate(self, step: int) -> float:
         """Learning rate of a step."""
@@ -55,14 +57,16 @@ class Schedule:
         return self.lr * min(1.0, (self.iterations - step) / tail) if tail > 0 else self.lr
 
 
-def make_optimizer(name: str, parameters: list[Any], lr: float, decay: float = 0.01) -> torch.optim.Optimizer:
-    """Optimizer by name: Adam and AdamW with betas 0.9/0.999 (AdamW decays by ``decay``), plain SGD."""
+def make_optimizer(
+    name: str, parameters: list[Any], lr: float, decay: float = 0.01, momentum: float | None = None
+) -> torch.optim.Optimizer:
+    """Optimizer by name: Adam and AdamW with betas 0.9/0.999 (AdamW decays by ``decay``), SGD, plain or with both."""
     if name == "adam":
         return torch.optim.Adam(parameters, lr=lr)
     if name == "adamw":
         return torch.optim.AdamW(parameters, lr=lr, weight_decay=decay)
     if name == "sgd":
-        return torch.optim.SGD(parameters, lr=lr)
+        return torch.optim.SGD(parameters, lr, momentum or 0.0, weight_decay=0.0 if momentum is None else decay)
     raise RequestError(f"unknown optimizer '{name}'; choose one of {', '.join(OPTIMIZERS)}")
 
 
@@ -99,7 +103,7 @@ def train(
         NotFiniteError: the loss or a gradient is NaN or infinite; the last sound checkpoint stays.
     """
     parameters = adapters.parameters()
-    optimizer = make_optimizer(schedule.optimizer, parameters, schedule.lr, schedule.decay)
+    optimizer = make_optimizer(schedule.optimizer, parameters, schedule.lr, schedule.decay, schedule.momentum)
     average = Average(adapters, schedule.ema) if schedule.ema > 0 else None
     done, losses = 0, []
     found = ctx.resumed(key)

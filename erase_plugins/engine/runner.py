@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import threading
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
@@ -117,6 +118,17 @@ def with_hashes(plan: EditPlan) -> EditPlan:
     return replace(plan, request=replace(request, forget=forget, retain=retain))
 
 
+def public_options(options: type, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Option values for a manifest: of places on this machine the last part only."""
+    places = {item.name for item in fields(options) if item.metadata.get("place")}
+    return {name: _last(value) if name in places and value else value for name, value in values.items()}
+
+
+def _last(place: str) -> str:
+    """Places between commas without the folders that lead to them."""
+    return ",".join(re.split(r"[/\\]", item.rstrip("/\\"))[-1] for item in place.split(","))
+
+
 def _public(item: ForgetItem) -> ForgetItem:
     """The item without the user's folders."""
     data = None if item.data is None else item.data.public()
@@ -155,7 +167,7 @@ def build_manifest(
         certificate=result.certificate,
         guards=result.guards,
         records=result.records,
-        options=dict(plan.options),
+        options=public_options(entry.item.Options, plan.options),
         base=describe_base(target, resolved_revision(request.model, request.revision)),
         seed=request.seed,
         kinds=tuple(sorted(edit.kinds)),
@@ -167,6 +179,7 @@ def build_manifest(
         notes=plan.notes,
         warnings=tuple(dict.fromkeys((*plan.warnings, *ctx.warnings))),
         extra={
+            **ctx.facts,
             "numbers": {name: round(value, 6) for name, value in sorted(ctx.numbers.items())},
             **({KEY: request.extra[KEY]} if KEY in request.extra else {}),
         },

@@ -198,6 +198,26 @@ class Classifier(ABC):
         """
         raise Unsupported("this classifier does not show its features")
 
+    def read(self, batch: Tensor) -> tuple[Tensor, Tensor]:
+        """`features` and `logits` of inputs, in one pass where the host can do that."""
+        return self.features(batch), self.logits(batch)
+
+    def longest(self) -> float:
+        """A number that no row of `features` is longer than, whatever is put in; known from the weights alone.
+
+        Raises:
+            Unsupported: nothing bounds them.
+        """
+        raise Unsupported("nothing bounds the features of this classifier")
+
+    def fresh(self, seed: int) -> Mapping[str, Tensor]:
+        """Parameters by name as they are before any training, drawn with ``seed``.
+
+        Raises:
+            Unsupported: this host cannot be made anew.
+        """
+        raise Unsupported("this classifier cannot be made anew from its configuration")
+
 
 class CausalLM(ABC):
     """Token numbers to scores for the next token (capability ``language``)."""

@@ -22,7 +22,7 @@ class Labelled:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def __getitem__(self, rows: Tensor) -> Labelled:
+    def __getitem__(self, rows: Tensor | slice) -> Labelled:
         return Labelled(self.pictures[rows], self.labels[rows])
 
     def where(self, numbers: Iterable[int]) -> Tensor:

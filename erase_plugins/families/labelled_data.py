@@ -1,7 +1,8 @@
 """Where pictures with labels come from: a request, a user's folder, or a file that lies beside a classifier.
 
-A model folder may hold ``pictures.safetensors``: bytes ``train.pictures`` (n, channels, height, width) with
-``train.labels`` (n,) to erase with, and ``test.pictures`` with ``test.labels`` to measure on. No torch at import.
+A model folder may hold ``pictures.safetensors``: ``train.pictures`` (n, channels, height, width) with ``train.labels``
+(n,) to erase with, and ``test.pictures`` with ``test.labels`` to measure on; pictures are bytes, or floats as the
+network takes them. No torch at import.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from erase_plugins.errors import RequestError
 from erase_plugins.families.labelled import Labelled
-from erase_plugins.families.labels import class_number, forgotten
+from erase_plugins.families.labels import class_number, forgotten, is_single
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor
@@ -42,9 +43,24 @@ def stored(model: Model, split: str) -> Labelled | None:
         raise RequestError(
             f"'{PICTURES}' beside {model.info.model} has no readable {split} pictures: {error}"
         ) from error
-    if len(labels) != len(pictures) or (len(labels) and int(labels.max()) >= len(model.classifier.labels)):
+    count = len(model.classifier.labels)
+    if len(labels) != len(pictures) or bool(((labels < 0) | (labels >= count)).any()):
         raise RequestError(f"'{PICTURES}' beside {model.info.model} has labels that the model does not have")
+    if pictures.is_floating_point():
+        return _sound(Labelled(pictures.float(), labels), f"'{PICTURES}' beside {model.info.model}")
     return Labelled(prepared(model, list(pictures.numpy())), labels)
+
+
+def _sound(part: Labelled, where: str) -> Labelled:
+    import torch
+
+    bad = ~torch.isfinite(part.pictures.flatten(1)).all(1)
+    if bool(bad.any()):
+        raise RequestError(
+            f"{where}: {int(bad.sum())} of {len(part)} pictures hold NaN or infinity, the first is number "
+            f"{int(bad.nonzero()[0, 0])}; take them out"
+        )
+    return part
 
 
 def prepared(model: Model, pictures: Sequence[Any]) -> Tensor:
@@ -109,7 +125,9 @@ def referred(model: Model, data: Any, label: str | int | None = None) -> Labelle
     return Labelled(prepared(model, images), torch.tensor(numbers))
 
 
-def both_sets(model: Model, request: EraseRequest, share: float, generator: Generator) -> tuple[Labelled, Labelled]:
+def both_sets(
+    model: Model, request: EraseRequest, share: float, generator: Generator, left_out: Sequence[int] = ()
+) -> tuple[Labelled, Labelled]:  # fmt: skip
     """Pictures to forget and to retain.
 
     Those of the request's data; for what has none, those beside the model.
@@ -118,14 +136,20 @@ def both_sets(model: Model, request: EraseRequest, share: float, generator: Gene
         model, request: what is asked, of which model.
         share: of the pictures beside the model that are retained, at least one of each class and all of kept ones.
         generator: picks them.
+        left_out: numbers of further classes of which nothing is retained.
 
     Raises:
         RequestError: a class without pictures, no pictures to retain, or some to retain that are to be forgotten.
     """
+    import torch
+
     labels, name = model.classifier.labels, model.info.model
     own, parts = stored(model, "train"), []
     for item in request.forget:
         named = item.label if item.label is not None else item.text
+        if item.data is not None and is_single(item):
+            parts.append(_samples(model, item.data, own))
+            continue
         if item.data is not None:
             parts.append(referred(model, item.data, named))
             continue
@@ -138,17 +162,52 @@ def both_sets(model: Model, request: EraseRequest, share: float, generator: Gene
             )
         parts.append(own[rows])
     forget, classes = Labelled.joined(parts), forgotten(request, labels, name)
+    single = _bytes_of(Labelled.joined([part for part, item in zip(parts, request.forget, strict=True)
+                                        if is_single(item)] or [forget[:0]]))  # fmt: skip
     if request.retain_data:
         retain = Labelled.joined([referred(model, item) for item in request.retain_data])
+        retain = retain[~retain.where(left_out)]
         if strange := retain.where(classes).sum():
             raise RequestError(f"{int(strange)} pictures to retain have a label that is to be forgotten; take them out")
+        if twice := sum(_same(retain, single)):
+            raise RequestError(f"{twice} pictures are to be forgotten and to be retained; take them out of one set")
         return forget, retain
     if own is None:
         raise RequestError(
             f"there are no pictures beside {name} to retain; give some: keep=[DataRef('folder')], or --retain folder"
         )
     kept = [class_number(text, labels, name) for text in request.preserve]
-    return forget, _sampled(own[~own.where(classes)], share, kept, generator)
+    rest = own[~own.where([*classes, *left_out])]
+    rest = rest[~torch.tensor(_same(rest, single), dtype=torch.bool)]
+    return forget, _sampled(rest, share, kept, generator)
+
+
+def _bytes_of(part: Labelled) -> set[bytes]:
+    return {picture.numpy().tobytes() for picture in part.pictures}
+
+
+def _same(part: Labelled, known: set[bytes]) -> list[bool]:
+    """Which pictures are among those with the bytes ``known``."""
+    return [bool(known) and picture.numpy().tobytes() in known for picture in part.pictures]
+
+
+def _samples(model: Model, data: Any, own: Labelled | None) -> Labelled:
+    """Single pictures: rows ``{"row": NUMBER}`` of those beside the model, or pictures with their labels."""
+    import torch
+
+    rows = list(data.rows())
+    if not all("row" in row for row in rows):
+        return referred(model, data)
+    numbers = [row["row"] for row in rows]
+    count = 0 if own is None else len(own)
+    odd = [item for item in numbers if type(item) is not int or not 0 <= item < count]
+    if odd:
+        raise RequestError(f"data '{data.name}' names picture {odd[0]!r}; there are {count} beside {model.info.model}")
+    if len(set(numbers)) < len(numbers):
+        raise RequestError(f"data '{data.name}' names a picture twice; name each row once")
+    assert own is not None
+
+    return own[torch.tensor(numbers, dtype=torch.long)]
 
 
 def _sampled(pool: Labelled, share: float, kept: Sequence[int], generator: Generator) -> Labelled:

@@ -8,7 +8,11 @@ from typing import TYPE_CHECKING, Any
 from erase_plugins.errors import RequestError, UnknownName
 
 if TYPE_CHECKING:
-    from erase_plugins.types import EraseRequest
+    from erase_plugins.types import EraseRequest, ForgetItem
+
+
+#: kind of what is forgotten picture by picture, whatever the label
+SAMPLES, RECORD = "samples", "record"
 
 
 def names_of(configs: Mapping[str, Any]) -> tuple[str, ...]:
@@ -32,15 +36,20 @@ def class_number(name: str | int, labels: Sequence[str], model: str) -> int:
     raise UnknownName(f"label of {model}", str(name), labels)
 
 
+def is_single(item: ForgetItem) -> bool:
+    """Whether single pictures are meant and not a class: by their kind, or because data have no label."""
+    return item.kind in (SAMPLES, RECORD) or (item.label is None and not item.text.strip())
+
+
 def forgotten(request: EraseRequest, labels: Sequence[str], model: str) -> tuple[int, ...]:
-    """Numbers of the classes that a request names, in their order.
+    """Numbers of the classes that a request names, in their order; single pictures name none.
 
     Raises:
         UnknownName, RequestError: no such label, none, all of them, or one that is kept as well.
     """
-    named = [item.label if item.label is not None else item.text for item in request.forget]
-    if not all(str(name).strip() for name in named):
-        raise RequestError(f"data to forget has no label of {model}; name the class that it shows")
+    if bare := [item.name for item in request.forget if is_single(item) and item.data is None]:
+        raise RequestError(f"'{bare[0]}' names no pictures; kind samples takes data, such as --forget rows.jsonl")
+    named = [item.label if item.label is not None else item.text for item in request.forget if not is_single(item)]
     found = tuple(dict.fromkeys(class_number(name, labels, model) for name in named))
     if len(found) == len(labels):
         raise RequestError(f"all {len(labels)} labels of {model} would be forgotten; leave at least one")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from erase_plugins.artifacts.names import canonical
 from erase_plugins.errors import Unsupported
 from erase_plugins.families.capabilities import CLASSIFIER, LANGUAGE, CausalLM, Classifier
 from erase_plugins.families.hosted import HostedModel
@@ -34,16 +36,51 @@ class HostedClassifier(HostedModel, Classifier):
 
     def features(self, batch: Tensor) -> Tensor:
         """Input of the last linear layer that the model calls."""
+        return self.read(batch)[0]
+
+    def read(self, batch: Tensor) -> tuple[Tensor, Tensor]:
         heads = [ref for ref in self.info.refs if ref.kind == "linear" and ref.shape[0] == len(self.labels)]
         if not heads:
-            return super().features(batch)
+            return Classifier.features(self, batch), self.logits(batch)
         seen: list[Tensor] = []
         hook = self.module(heads[-1]).register_forward_pre_hook(lambda _module, args: seen.append(args[0]))
         try:
-            self.logits(batch)
+            logits = self.logits(batch)
         finally:
             hook.remove()
-        return seen[-1]
+        return seen[-1], logits
+
+    def longest(self) -> float:
+        """Behind a LayerNorm of width d no row is longer than sqrt(d) max|weight| + |bias|."""
+        seen: list[nn.LayerNorm] = []
+        hooks = [
+            module.register_forward_hook(lambda found, _args, _out: seen.append(found))
+            for module in self.network(CLASSIFIER).modules() if isinstance(module, nn.LayerNorm)
+        ]  # fmt: skip
+        heads = [ref for ref in self.info.refs if ref.kind == "linear" and ref.shape[0] == len(self.labels)]
+        ends: list[bool] = []
+        kinds = (nn.Linear, nn.Conv2d, nn.LayerNorm, nn.BatchNorm2d)
+        watched = [
+            module.register_forward_hook(lambda found, _args, _out: ends.append(isinstance(found, nn.LayerNorm)))
+            for module in self.network(CLASSIFIER).modules() if isinstance(module, kinds)
+        ]  # fmt: skip
+        try:
+            with torch.no_grad():
+                self.logits(torch.zeros(1, *self.input_shape))
+        finally:
+            for hook in (*hooks, *watched):
+                hook.remove()
+        if not heads or len(ends) < 2 or not ends[-2]:  # the layer before the head
+            return super().longest()
+        weight, bias = seen[-1].weight.detach().double(), seen[-1].bias.detach().double()
+        return float(len(weight) ** 0.5 * weight.abs().max() + bias.norm())
+
+    def fresh(self, seed: int) -> Mapping[str, Tensor]:
+        network: Any = self.network(CLASSIFIER)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            made = type(network)(network.config)
+        return {canonical(MODEL, name): part.detach() for name, part in made.named_parameters()}
 
 
 class HostedCausalLM(HostedModel, CausalLM):

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from erase_plugins.errors import RequestError, Unsupported
@@ -31,7 +31,7 @@ from erase_plugins.training import Labelled, LabelledMethod, LabelledOptions, Tr
 from erase_plugins.types import EraseRequest
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Generator, Tensor
 
     from erase_plugins.artifacts.edit import Edit
     from erase_plugins.engine.adapters import Trainable
@@ -58,6 +58,9 @@ class GSLoRAOptions(LabelledOptions):
     bound: float = option(10.0, "cross-entropy of forgotten pictures from which nothing pushes", low=0.0, high=1e6)
     alpha: float = option(0.01, "weight of the group lasso", low=0.0, high=1e6)
     warmup: int = option(20, "epochs before the group lasso begins", low=0, high=100_000)
+    shots: int | None = option(
+        None, "pictures of each class, to forget and to retain; none: all, and retain_share", low=1, high=100_000
+    )
     off: float = option(0.01, "share of the largest block's change below which a block is left out", low=0.0, high=1.0)
 
     @property
@@ -135,6 +138,20 @@ class GSLoRA(LabelledMethod):
             raise RequestError(f"bound={options.bound:g} would never push; give the cross-entropy to reach, such as 10")
         return super().settle(options, request, info)
 
+    def share(self, run: TrainingRun) -> float:
+        return super().share(run) if run.options.shots is None else 1.0
+
+    def prepare(self, run: TrainingRun) -> Any:
+        sets = super().prepare(run)
+        if run.options.shots is None:
+            return sets
+        labels = run.target.classifier.labels
+        forget, retain = (
+            few(pool, run.options.shots, labels, run.ctx.generator(name))
+            for name, pool in (("forget shots", sets.forget), ("retain shots", sets.retain))
+        )
+        return replace(sets, forget=forget, retain=retain)
+
     def trainable(self, run: TrainingRun) -> Trainable:
         import torch
 
@@ -163,6 +180,23 @@ class GSLoRA(LabelledMethod):
         left = {block_of(key) for _, key, _ in edit.items()}
         run.ctx.numbers["zero_group_ratio"] = 1 - len(left) / len(blocks)
         return edit
+
+
+def few(pool: Labelled, shots: int, labels: Sequence[str], generator: Generator) -> Labelled:
+    """``shots`` pictures of every class of a pool.
+
+    Raises:
+        RequestError: a class has fewer; names it.
+    """
+    import torch
+
+    order, rows = torch.randperm(len(pool), generator=generator), []
+    for number in pool.labels.unique().tolist():
+        mine = order[pool.labels[order] == number]
+        if len(mine) < shots:
+            raise RequestError(f"shots={shots}, but there are {len(mine)} pictures of '{labels[number]}'; take fewer")
+        rows.append(mine[:shots])
+    return pool[torch.cat(rows).sort().values]
 
 
 def factors(adapters: Trainable) -> dict[str, list[Tensor]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from erase_plugins.artifacts.places import check_place
 from erase_plugins.errors import ArtifactError, CorruptArtifact, PushRefused, Unsupported
 from erase_plugins.hookspecs import hookimpl
 from erase_plugins.records.certificate import (
+    ACCOUNTANT,
     CERTIFICATE,
     LEDGER,
     MECHANISM,
@@ -23,6 +24,7 @@ from erase_plugins.records.certificate import (
 )
 from erase_plugins.records.ledger import replay
 from erase_plugins.records.weights import HEAD
+from erase_plugins.types import Certificate
 
 KIND = "records-release"
 
@@ -77,6 +79,40 @@ def write_release(
         if module is not None:
             head.write_peft(work, module)
     return place
+
+
+def stated(entries: Sequence[Mapping[str, Any]]) -> Certificate:
+    """The certificate of a ledger, as an artifact carries it."""
+    found = certificate(replay(entries))
+    numbers = ("rho_adaptive", "advantage_adaptive", "rho_non_adaptive")
+    return Certificate(
+        MECHANISM, found["epsilon_adaptive"], found["delta"] if found["epsilon_adaptive"] is not None else None,
+        ACCOUNTANT, "", found["certified"],
+        numbers=tuple((name, float(found[name])) for name in numbers if found[name] is not None),
+        assumptions=tuple(found["assumptions"]), scope=found["scope"],
+        subjects=tuple(item["id"] for item in found["records"]), ledger_hash=found["ledger"]["head"],
+        reasons=tuple(found["reasons"]),
+    )  # fmt: skip
+
+
+@hookimpl
+def erase_artifact_saved(artifact: Any) -> None:
+    """Puts head, ledger and certificate beside an artifact of noisy-gd, so that its folder is a release."""
+    manifest = artifact.manifest
+    if getattr(manifest.certificate, "mechanism", None) != MECHANISM or not manifest.records:
+        return
+    from erase_plugins.records.features import Rule
+    from erase_plugins.records.head import Head
+
+    entries = [dict(item) for item in manifest.records]
+    opened = entries[0]
+    ((_, _, delta),) = artifact.edit.items()
+    rule = Rule(opened["norm"], opened["scale"], opened["bias"])
+    head = Head(delta.B.double().numpy(), rule, opened["loss"], delta.A.double().numpy() * opened["scale"])
+    head.write(artifact.path / HEAD, {"release": replay(entries).releases[-1]["n"], "ledger": opened["ledger"],
+                                      "base": opened["base"]})  # fmt: skip
+    (artifact.path / LEDGER).write_text(chain.text(entries), encoding="ascii")
+    (artifact.path / CERTIFICATE).write_text(to_json(certificate(replay(entries))), encoding="utf-8")
 
 
 class Release:

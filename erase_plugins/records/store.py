@@ -148,6 +148,28 @@ class Records:
                 raise RequestError("no record of that subject is here; check the spelling, or name the records by id")
             return found
 
+    def find(self, features: Any, labels: Any) -> list[str]:
+        """Ids of the records that have these features (records, dim) and labels.
+
+        Raises:
+            RequestError: one of them is not here, or was deleted.
+        """
+        import numpy as np
+
+        with self._held() as (state, entries):
+            rows, values = checked_rows(replay(entries).opened, features, labels)
+        rows = rows if state.fixed is None else rows @ state.fixed.T
+        free, found = list(range(len(state.ids))), []
+        for number, (row, value) in enumerate(zip(rows, values, strict=True)):
+            same = np.abs(state.rows[free] - row).max(axis=1, initial=0) < 1e-9 * max(1.0, float(np.abs(row).max()))
+            places = np.flatnonzero(same & (state.labels[free] == value))
+            if not places.size:
+                raise RequestError(
+                    f"record {number} of those to delete is not in this head: it was never there, or is deleted"
+                )
+            found.append(state.ids[free.pop(int(places[0]))])
+        return found
+
     # ---- changing ----------------------------------------------------------------------------------------------
 
     def delete(self, ids: Sequence[str], progress: Progress | None = None) -> Account:

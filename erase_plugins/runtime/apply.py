@@ -22,6 +22,7 @@ from erase_plugins.runtime.guard import (
     check_base,
     check_compiled,
     check_gated,
+    check_parents,
     check_pipeline,
     context_maps,
     resolve_parameters,
@@ -200,9 +201,10 @@ def apply_to(
     with LOCK:
         check_compiled(target.host)
         notes = check_base(artifact.manifest, target, any_base, artifact.edit)
-        applied = attach_edit(target.host, target, artifact, strength, mode)
-        applied.warnings += notes
-        return applied
+        check_parents(artifact, [handle.artifact for handle in applied(target.host)], any_base)
+        handle = attach_edit(target.host, target, artifact, strength, mode)
+        handle.warnings += notes
+        return handle
 
 
 def all_of(steps: Iterable[Callable[[], Applied]]) -> list[Applied]:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import nn
 
-from erase_plugins.artifacts.edit import CONTEXT, AddOn, Bias, ContextMap, Delta, Dense, Edit, LowRank, Rows
+from erase_plugins.artifacts.artifact import Artifact
+from erase_plugins.artifacts.edit import CONTEXT, AddOn, Bias, ContextMap, Delta, Dense, Edit, LowRank, Rows, Sparse
 from erase_plugins.artifacts.fingerprint import Fingerprint, readable
 from erase_plugins.artifacts.gated import GATE, GATED
+from erase_plugins.artifacts.lineage import missing, needs
 from erase_plugins.artifacts.manifest import Manifest
 from erase_plugins.artifacts.names import live_parameters
 from erase_plugins.errors import BaseMismatch, Unsupported
@@ -72,6 +74,20 @@ def check_base(manifest: Manifest, target: Any, any_base: bool = False, edit: Ed
             f"{found[component].short}: {result}; nothing was changed{hint}"
         )
     return tuple(notes)
+
+
+def check_parents(artifact: Artifact, others: Sequence[Artifact], any_base: bool = False) -> None:
+    """Refuses an artifact that was trained on top of others which are not in force.
+
+    Raises:
+        BaseMismatch: says how many are missing.
+    """
+    if gone := () if any_base else missing(artifact, others):
+        raise BaseMismatch(
+            f"'{artifact.name}' was trained on top of {len(needs(artifact.manifest))} other artifacts, and "
+            f"{len(gone)} of them are not in force (first {gone[0][:12]}); apply those first, or merge all of them; "
+            "nothing was changed"
+        )
 
 
 def touched(edit: Edit, target: Any) -> dict[str, frozenset[str] | None]:
@@ -234,6 +250,9 @@ def shape_problem(delta: Delta, shape: torch.Size) -> str:
     if isinstance(delta, Dense | Bias):
         dense = delta.dW if isinstance(delta, Dense) else delta.db
         return "" if dense.shape == shape else f"change is {tuple(dense.shape)}, parameter is {tuple(shape)}"
+    if isinstance(delta, Sparse):
+        found = tuple(delta.shape.tolist())
+        return "" if found == tuple(shape) else f"change is {found}, parameter is {tuple(shape)}"
     if isinstance(delta, Rows):
         fits = delta.values.shape[1] == shape[1] and (not delta.index.numel() or int(delta.index.max()) < shape[0])
         return "" if fits and int(delta.index.min()) >= 0 else f"rows do not fit a table of {tuple(shape)}"

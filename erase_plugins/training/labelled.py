@@ -12,7 +12,7 @@ from erase_plugins.errors import RequestError
 from erase_plugins.families.capabilities import CLASSIFIER
 from erase_plugins.families.labelled import Labelled, accuracy
 from erase_plugins.families.labelled_data import both_sets, stored
-from erase_plugins.families.labels import forgotten, names_of
+from erase_plugins.families.labels import SAMPLES, forgotten, is_single, names_of
 from erase_plugins.options import as_dict, option
 from erase_plugins.training.method import TrainedMethod, TrainingRun
 from erase_plugins.training.options import WeightOptions
@@ -67,12 +67,14 @@ class Sets:
     Attributes:
         forget, retain: what is trained on.
         held: held-out pictures beside the model, None if there are none.
+        gone: numbers of the classes that are forgotten; none where only single pictures are.
         own: what else a method prepared.
     """
 
     forget: Labelled
     retain: Labelled
     held: Labelled | None
+    gone: tuple[int, ...] = ()
     own: Any = None
 
 
@@ -102,15 +104,20 @@ class LabelledMethod(TrainedMethod):
     def settle(self, options: Any, request: EraseRequest, info: ModelSpec) -> Any:
         if anchored := [item.name for item in request.forget if item.anchor is not None]:
             raise RequestError(f"{self.id} forgets a class and takes no --to ({anchored[0]}); leave it out")
+        if SAMPLES not in self.kinds and any(map(is_single, request.forget)):
+            raise RequestError(f"data to forget has no label of {info.model}; name the class that it shows")
         forgotten(request, labels_of(info), info.model)
         return options
+
+    def steps(self, request: EraseRequest, options: Any) -> int:
+        return int(options.epochs * options.epoch_steps)
 
     def plan(self, request: EraseRequest, info: ModelSpec) -> EditPlan:
         """The plan with its cost, from configuration alone."""
         from erase_plugins.training.plan import place, seconds_of, trainable
 
         options = self.resolved(request, info)  # type: ignore[arg-type]  # a classifier has no latents
-        refs, steps = self.modules(info, options), options.epochs * options.epoch_steps
+        refs, steps = self.modules(info, options), self.steps(request, options)
         values, size = trainable(refs, options.lora_rank), sum(math.prod(ref.shape) for ref in info.refs)
         each = 2.0 * size * _positions(info)
         return EditPlan(
@@ -124,10 +131,21 @@ class LabelledMethod(TrainedMethod):
         """Nothing of a teacher is held: what is retained are pictures."""
 
     def prepare(self, run: TrainingRun) -> Sets:
-        forget, retain = both_sets(run.target, run.request, run.options.retain_share, run.ctx.generator("retain"))
-        sets = Sets(forget, retain, stored(run.target, "test"))
-        self._note(run, "before", sets)
+        share, left_out = self.share(run), self.left_out(run)
+        forget, retain = both_sets(run.target, run.request, share, run.ctx.generator("retain"), left_out)
+        gone = forgotten(run.request, run.target.classifier.labels, run.target.info.model)
+        sets = Sets(forget, retain, stored(run.target, "test"), gone)
+        with run.adapters.disabled():
+            self._note(run, "before", sets)
         return sets
+
+    def share(self, run: TrainingRun) -> float:
+        """Share of the pictures beside the model that are retained."""
+        return float(run.options.retain_share)
+
+    def left_out(self, run: TrainingRun) -> Sequence[int]:
+        """Classes of which nothing is retained, besides those that are forgotten."""
+        return ()
 
     def loss(self, run: TrainingRun, step: int) -> Tensor:
         from erase_plugins.engine.loop import shuffled
@@ -142,11 +160,12 @@ class LabelledMethod(TrainedMethod):
         return super().finish(run)
 
     def _note(self, run: TrainingRun, when: str, sets: Sets) -> None:
-        """Accuracy of both sides on held-out pictures, for the manifest."""
-        if sets.held is None:
-            return
-        gone = sets.held.where(sets.forget.labels.unique().tolist())
-        for name, part in (("forget", sets.held[gone]), ("retain", sets.held[~gone])):
+        """Accuracy of both sides for the manifest: on held-out pictures, of single pictures on themselves."""
+        parts = {} if sets.gone else {"forget": sets.forget}
+        if sets.held is not None:
+            gone = sets.held.where(sets.gone)
+            parts = {"forget": sets.held[gone], **parts, "retain": sets.held[~gone]}
+        for name, part in parts.items():
             if len(part):
                 run.ctx.numbers[f"{name}_accuracy_{when}"] = accuracy(run.target, part)
 

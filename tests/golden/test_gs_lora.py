@@ -17,6 +17,7 @@ from erase_plugins.artifacts.edit import LowRank
 from erase_plugins.engine.adapters import Adapters
 from erase_plugins.families.labelled import harmonic
 from erase_plugins.methods.gs_lora import GSLoRAOptions, change_norms, factors, group_norms, gs_lora_terms, small_blocks
+from erase_plugins.methods.gs_lora_plus import divergence, prototype_terms, prototypes
 from erase_plugins.workflow.models import target_of
 
 
@@ -102,3 +103,39 @@ def test_schedules_and_h(case):
     for item in part["H"]["cases"]:
         before, after = (item[name] for name in ("f_before", "f_after"))
         assert harmonic(before, after, item["acc_r"]) == pytest.approx(item["H"], rel=1e-6)
+
+
+def test_prototype_terms(case):
+    """GS-LoRA++: prototypes, both terms, the total with its gradients."""
+    data, tensors, target, adapters = case
+    part, weights = data["gs_lora"], data["gs_lora"]["weights"]
+    every = torch.cat([tensors[f"data.x_{name}"] for name in ("forget", "retain")]).double()
+    labels = torch.cat([tensors[f"data.y_{name}"] for name in ("forget", "retain")])
+    with torch.no_grad(), adapters.disabled():
+        table = prototypes(target.classifier.features(every), labels, data["model"]["config"]["num_labels"])
+    assert torch.allclose(table, tensors["gs.prototypes"].double(), rtol=1e-6, atol=1e-9)
+    (x_f, y_f), (x_r, y_r) = batches(data, tensors)
+    for name, expected in part["sets"].items():
+        both = target.classifier.read(torch.cat([x_r, x_f]))
+        (seen_r, seen_f), (logits_r, logits_f) = (item.split([len(x_r), len(x_f)]) for item in both)
+        terms = gs_lora_terms(logits_r, y_r, logits_f, y_f, factors(adapters), expected["BND"])
+        near = prototype_terms(seen_r, y_r, seen_f, y_f, table, expected["BND_p"])
+        assert float(near["retain"].detach()) == pytest.approx(expected["terms"]["L_pr"], rel=1e-6)
+        assert float(near["forget"].detach()) == pytest.approx(expected["terms"]["L_pf"], rel=1e-6, abs=1e-12)
+        total = (terms["retain"] + weights["beta"] * terms["forget"] + weights["alpha"] * terms["sparse"]
+                 + weights["gamma_f"] * near["forget"] + weights["gamma_r"] * near["retain"])  # fmt: skip
+        assert float(total.detach()) == pytest.approx(expected["total"], rel=1e-6)
+        for slot in adapters.slots:
+            block, layer = re.search(r"layers\.(\d+)\.mlp\.(fc\d)", slot.ref.path).groups()
+            for letter, value in slot.parts():
+                (grad,) = torch.autograd.grad(total, value, retain_graph=True)
+                wanted = tensors[f"gs.grad_total.{name}.{block}.{layer}.{letter}"].double()
+                assert torch.allclose(grad, wanted, rtol=1e-6, atol=1e-9)
+
+
+def test_divergence_by_hand(case):
+    part = case[0]["gs_lora"]["kl_hand"]
+    pair = [torch.tensor([part[name]], dtype=torch.float64) for name in ("prototype", "h")]
+    assert float(divergence(*pair)) == pytest.approx(part["KL_prototype_to_h"], rel=1e-9)
+    assert float(divergence(*pair[::-1])) == pytest.approx(part["swapped_wrong"], rel=1e-9)
+    assert float(divergence(pair[0], pair[0])) == pytest.approx(0, abs=1e-12)

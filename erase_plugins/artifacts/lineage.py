@@ -1,0 +1,91 @@
+"""Artifacts that go on where others ended: which ones they need, and whether those are there.
+
+Deltas add up, so a chain keeps one file per task. What was trained on top of others means something only together with
+them: the manifest's ``extra["chain"]`` holds ``task`` (from 0), ``needs``, the hashes of all edits below it, and, of
+several merged into one, ``holds``, theirs. Who reads a LoRA file without its manifest is told nothing of that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from erase_plugins.errors import CorruptArtifact
+
+if TYPE_CHECKING:
+    from erase_plugins.artifacts.artifact import Artifact
+    from erase_plugins.artifacts.edit import Edit
+    from erase_plugins.artifacts.manifest import Manifest
+
+CHAIN = "chain"
+
+
+def edit_hash(edit: Edit) -> str:
+    """SHA-256 of everything that an edit changes."""
+    from erase_plugins.artifacts.serialize import edit_to_tensors
+    from erase_plugins.artifacts.tensors import tensor_hash
+
+    return tensor_hash(edit_to_tensors(edit)[0])
+
+
+def needs(manifest: Manifest) -> tuple[str, ...]:
+    """Hashes of the edits below an artifact, from the first."""
+    return _hashes(manifest, "needs")
+
+
+def task_of(manifest: Manifest) -> int:
+    """Number of the task in its chain; 0 for what stands alone.
+
+    Raises:
+        CorruptArtifact: no number.
+    """
+    task = _chain(manifest).get("task", 0)
+    if type(task) is not int or not 0 <= task <= 1_000_000:
+        raise CorruptArtifact("the manifest's chain has no usable task number")
+    return task
+
+
+def holds(artifact: Artifact) -> tuple[str, ...]:
+    """Hashes of the edits that an artifact consists of."""
+    return _hashes(artifact.manifest, "holds") or (edit_hash(artifact.edit),)
+
+
+def missing(artifact: Artifact, others: Iterable[Artifact]) -> tuple[str, ...]:
+    """Hashes of the edits that an artifact needs and that none of the others holds."""
+    wanted = needs(artifact.manifest)
+    if not wanted:
+        return ()
+    there = {item for other in others for item in holds(other)}
+    return tuple(item for item in wanted if item not in there)
+
+
+def follows(below: Sequence[Artifact]) -> dict[str, Any]:
+    """``extra["chain"]`` of an artifact on top of these."""
+    task = 1 + max(task_of(item.manifest) for item in below) if below else 0
+    return {"task": task, "needs": [part for item in below for part in holds(item)]}
+
+
+def together(artifacts: Sequence[Artifact]) -> tuple[dict[str, Any] | None, tuple[str, ...]]:
+    """``extra["chain"]`` of several merged into one, and the names of those whose own parents are not among them."""
+    if not any(CHAIN in item.manifest.extra for item in artifacts):
+        return None, ()
+    orphans = [item for item in artifacts if missing(item, artifacts)]
+    inside = [part for item in artifacts for part in holds(item)]
+    return (
+        {"task": max(task_of(item.manifest) for item in artifacts), "needs": [], "holds": inside},
+        tuple(item.name for item in orphans),
+    )
+
+
+def _chain(manifest: Manifest) -> Mapping[str, Any]:
+    found = manifest.extra.get(CHAIN, {})
+    if not isinstance(found, Mapping):
+        raise CorruptArtifact("the manifest's chain is no object")
+    return found
+
+
+def _hashes(manifest: Manifest, name: str) -> tuple[str, ...]:
+    found = _chain(manifest).get(name, ())
+    if not isinstance(found, list | tuple) or not all(isinstance(item, str) for item in found):
+        raise CorruptArtifact(f"the manifest's chain has no usable '{name}'")
+    return tuple(found)

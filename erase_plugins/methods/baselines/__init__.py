@@ -1,0 +1,1 @@
+"""Classic baselines of machine unlearning for classifiers: what every method is compared with. No torch at import."""
