@@ -28,7 +28,7 @@ class UnknownName(RequestError, LookupError):
 
     def __init__(self, what: str, name: str, known: Iterable[str]) -> None:
         self.what, self.name, self.known = what, name, tuple(sorted(known))
-        close = get_close_matches(name, self.known, n=1)
+        close = get_close_matches(name.lower(), self.known, n=1)
         hint = f"; did you mean '{close[0]}'?" if close else "."
         shown, more = self.known, ""
         if len(shown) > self._most:

@@ -116,6 +116,9 @@ class Manager(PluginLoader):
     def _get(self, hook: str, what: str, name: str) -> Any:
         entries = {entry.item.id: entry.item for entry in self.registered(hook)}
         if name not in entries:
+            plain = name.strip().lower().replace("_", "-").replace(" ", "-")  # as people write it: "UCE", "few shot"
+            if plain in entries:
+                return entries[plain]
             clash = self._clashes.get((hook, name))
             if clash:
                 raise RequestError(clash)

@@ -15,6 +15,8 @@ from erase_plugins import hookimpl
 from erase_plugins.defaults import BUILTIN_PLUGINS
 from erase_plugins.errors import PluginError, RequestError, UnknownName
 from erase_plugins.manager import Manager, get_manager
+from erase_plugins.types import Concept, EraseRequest
+from erase_plugins.workflow.run import make_plan
 from tests.plugin_packages import PACKAGES, install
 
 SHOW = """
@@ -410,3 +412,12 @@ def test_loading_plugins_does_not_import_torch(tmp_path):
         site, SHOW.split("print(")[0] + "import sys; print('torch' in sys.modules, 'diffusers' in sys.modules)"
     )
     assert out.strip() == "False False"
+
+
+def test_a_name_is_found_as_people_write_it():
+    manager = get_manager()
+    assert manager.method("UCE") is manager.method("uce")
+    assert make_plan(EraseRequest(model="pocket", method="UCE", concepts=(Concept("pizza"),))).request.method == "uce"
+    assert manager.method("Few_Shot") is manager.method("few shot") is manager.method("few-shot")
+    with pytest.raises(UnknownName, match="did you mean 'uce'"):
+        manager.method("UEC")

@@ -20,6 +20,21 @@ def _load_files(ctx: click.Context, parameter: click.Parameter, files: tuple[str
             get_manager().load_file(file)
 
 
+#: what is shown without arguments: what people come for; the rest is one word away
+FIRST = """See a concept disappear and the rest stay, on the embedded model, in a minute:
+  erase-plugins demo
+
+Erase from a model of yours (a folder, a file, or a name on the Hub), and use the LoRA files that it writes:
+  erase-plugins run uce --model MODEL --erase "van gogh" --out no-van-gogh
+  erase-plugins generate no-van-gogh --model MODEL --prompt "a night by van gogh" --out picture.png
+
+Measure it, and try to bring the concept back (yours, or somebody else's model):
+  erase-plugins evaluate no-van-gogh --model MODEL --out report
+  erase-plugins audit MODEL no-van-gogh --out audit
+
+All commands: erase-plugins --help. All methods: erase-plugins list methods."""
+
+
 @click.group(
     "erase-plugins",
     cls=LazyGroup,
@@ -44,7 +59,7 @@ def cli(ctx: click.Context, debug: bool, prefer: str | None) -> None:
 
         _prefer(settings, get_manager(), prefer)
     if ctx.invoked_subcommand is None:
-        click.echo(ctx.get_help())
+        click.echo(FIRST)
 
 
 def _prefer(settings: State, manager: Any, plugin: str) -> None:

@@ -65,7 +65,7 @@ def command(
     from erase_plugins.manager import get_manager
     from erase_plugins.workflow.models import find_model
 
-    get_manager().method(method)
+    method = get_manager().method(method).id
     options = parse_settings(settings)
     chosen = check_layouts(layouts)
     names = [*concepts, *lines_of(erase_file)]

@@ -53,7 +53,7 @@ def command(
     from erase_plugins.engine.own_preset import load_preset
     from erase_plugins.manager import get_manager
 
-    get_manager().method(method)
+    method = get_manager().method(method).id
     items = {item.text: item for item in concepts_from([*concepts, *lines_of(erase_file)], kind, anchor)}
     names = list(items)
     if not names:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ def make_plan(request: EraseRequest, info: Any = None) -> EditPlan:
     """
     manager = get_manager()
     method = manager.method(request.method)
+    request = replace(request, method=method.id)  # the registered spelling, for everything that is written down
     check_items(request, method, [entry.item for entry in manager.methods()])
     for concept in request.concepts:
         if concept.anchor is not None and concept.anchor.strip().lower() == concept.text.strip().lower():
