@@ -19,7 +19,7 @@ from .row_maps import ContextPatch, hang_in_front, hang_in_weights, in_front
 from .target import ComfyTarget
 from .weights import PatchedWeights, unbaked
 
-_PATCHABLE = frozenset({"contextmap", "lowrank", "dense", "bias", "rows", "addon"})
+_PATCHABLE = frozenset({"contextmap", "lowrank", "dense", "rows", "addon"})
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from erase_plugins.types import BUDGETS
 
 PREFIX = "erase_"
 MARK = f"{hookspecs.PROJECT}_impl"
+#: kinds of changes; what changes a bias was "bias" in 0.1 and is dense now
 DELTA_KINDS = ("lowrank", "dense", "bias", "sparse", "rows", "contextmap", "addon")
 _FAMILY_OWN = "id, title, components, groups, detect and info"
 REQUIRED = {

@@ -27,7 +27,7 @@ class Method(Protocol):
 
     ``needs`` names capabilities of a model (text, denoiser, codec, classifier, language) and ``embedding_map``, what
     only some of them can do: it runs on every model that offers all of them, and what is missing is named at plan time.
-    ``produces`` lists delta kinds (lowrank, dense, bias, rows, contextmap, addon). ``Options`` is a frozen dataclass
+    ``produces`` lists delta kinds (lowrank, dense, sparse, rows, contextmap, addon). ``Options`` is a frozen dataclass
     made with `erase_plugins.options.option`. A method of version 0.1 with ``families`` (ids, or "*" with module groups
     in ``groups``) in place of ``needs`` is still understood.
 

@@ -56,7 +56,7 @@ def test_fields_of_later_releases_are_sparse_and_the_others_are_in_the_first_fil
 
 def test_the_page_has_every_kind_of_change_with_its_tensors():
     kinds = dict(re.findall(r"^\| `(\w+)` \| ([^|]+) \| ", PAGE[PAGE.index("| KIND |") :], re.MULTILINE))
-    assert set(kinds) == {*DELTA_TYPES, "addon"}
+    assert set(kinds) == {*DELTA_TYPES, "addon", "bias"}
     for name, cls in DELTA_TYPES.items():
         fields = [item.name for item in dataclasses.fields(cls) if item.name != "kind"]
         assert re.findall(r"`(\w+)`", kinds[name]) == fields

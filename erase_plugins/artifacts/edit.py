@@ -1,7 +1,7 @@
 """The result of a method: what is added to which parameter. Layouts turn it into files, the runtime applies it.
 
-Keys inside a component are parameter names ("mid_block...attn2.to_k.weight") for `LowRank`, `Dense`, `Bias`,
-`Sparse` and `Rows`, module paths for `AddOn`, and `CONTEXT` for `ContextMap`. Text-encoder names carry no
+Keys inside a component are parameter names ("mid_block...attn2.to_k.weight") for `LowRank`, `Dense`, `Sparse`
+and `Rows`, module paths for `AddOn`, and `CONTEXT` for `ContextMap`. Text-encoder names carry no
 ``text_model.`` prefix.
 """
 
@@ -73,7 +73,7 @@ class LowRank:
 
 @dataclass(frozen=True, eq=False)
 class Dense:
-    """Weight change in the shape of the weight."""
+    """Change in the shape of the parameter: a weight, or a bias and a norm's scale (one dimension)."""
 
     dW: Tensor
     kind: str = field(default="dense", init=False)
@@ -89,26 +89,6 @@ class Dense:
     def scaled(self, factor: float) -> Dense:
         """The same change, ``factor`` times as strong."""
         return Dense(self.dW * factor)
-
-
-@dataclass(frozen=True, eq=False)
-class Bias:
-    """Bias change (out,)."""
-
-    db: Tensor
-    kind: str = field(default="bias", init=False)
-
-    def dense(self) -> Tensor:
-        """The change in float32."""
-        return self.db.float()
-
-    def tensors(self) -> dict[str, Tensor]:
-        """The tensors that a file holds, by name."""
-        return {"db": self.db}
-
-    def scaled(self, factor: float) -> Bias:
-        """The same change, ``factor`` times as strong."""
-        return Bias(self.db * factor)
 
 
 @dataclass(frozen=True, eq=False)
@@ -217,8 +197,12 @@ class AddOn:
 
 
 DELTA_TYPES = {
-    "lowrank": LowRank, "dense": Dense, "bias": Bias, "sparse": Sparse, "rows": Rows, "contextmap": ContextMap,
-}  # fmt: skip
+    "lowrank": LowRank,
+    "dense": Dense,
+    "sparse": Sparse,
+    "rows": Rows,
+    "contextmap": ContextMap,
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -287,6 +271,11 @@ class Edit:
         return replace(self.map(lambda _c, _k, delta: delta.scaled(factor)), statistics={}, meta={})
 
 
+def is_bias(delta: Delta) -> bool:
+    """Whether it is a whole change of one dimension: of a bias, or of a norm's scale."""
+    return isinstance(delta, Dense) and delta.dW.ndim == 1
+
+
 def rows_dense(delta: Rows, shape: torch.Size) -> Tensor:
     """A `Rows` change as one float32 tensor of the table's shape.
 
@@ -300,6 +289,6 @@ def rows_dense(delta: Rows, shape: torch.Size) -> Tensor:
 
 
 def _changes(delta: Delta) -> bool:
-    if isinstance(delta, LowRank | ContextMap | Dense | Bias):
+    if isinstance(delta, LowRank | ContextMap | Dense):
         return all(bool(tensor.any()) for tensor in delta.tensors().values())
     return bool(delta.values.any()) if isinstance(delta, Sparse) else True

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from erase_plugins.artifacts.edit import Delta, Edit, LowRank
+from erase_plugins.artifacts.edit import Delta, Edit, LowRank, is_bias
 from erase_plugins.artifacts.lowrank import uniform_rank
 from erase_plugins.artifacts.standin import stand_in, stand_in_loss
 from erase_plugins.errors import ArtifactError, CorruptArtifact, Unsupported
@@ -25,9 +25,10 @@ if TYPE_CHECKING:
 
 #: header key that lists module names which hold nothing but zeros, for loaders only
 PADDING = "erase_plugins.padding"
+_BIAS = "bias"
 _WHY = {
     "dense": "full weight changes (write them with layout diff or patch, or convert with a rank)",
-    "bias": "bias changes (a LoRA has none; `convert --drop-bias` leaves them out on request)",
+    _BIAS: "bias changes (a LoRA has none; `convert --drop-bias` leaves them out on request)",
     "rows": "changed rows of an embedding table",
     "contextmap": "a context map (needs the base weights to become a LoRA)",
     "addon": "added modules",
@@ -38,7 +39,8 @@ def lora_verdict(edit: Edit) -> Verdict:
     """Whether an edit is low-rank changes of linear and convolution weights, or has stand-ins for the rest."""
     lost = stand_in_loss(edit)
     edit = stand_in(edit) if lost else edit
-    other = sorted(edit.kinds - {"lowrank"})
+    kinds = {_BIAS if is_bias(delta) else delta.kind for _, _, delta in edit.items()}
+    other = sorted(kinds - {"lowrank"})
     if other:
         return Verdict("no", f"a LoRA file cannot carry {'; '.join(_WHY.get(kind, kind) for kind in other)}")
     odd = [f"{component} {key}" for component, key, _ in edit.items() if not is_lora_key(key)]

@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from erase_plugins.artifacts.edit import CONTEXT, AddOn, Bias, ContextMap, Delta, Dense, Edit, LowRank, Rows, Sparse
+from erase_plugins.artifacts.edit import CONTEXT, AddOn, ContextMap, Delta, Dense, Edit, LowRank, Rows, Sparse, is_bias
 from erase_plugins.artifacts.gated import GATE, add_gated, gated_lowrank, renumbered
 from erase_plugins.errors import Unsupported
 
@@ -50,13 +50,19 @@ def add(first: Delta, second: Delta) -> Delta:
     if isinstance(first, LowRank) and isinstance(second, LowRank):
         return LowRank(torch.cat([first.A, second.A]), torch.cat([first.B, second.B.to(first.B.dtype)], dim=1))
     if isinstance(first, LowRank | Dense) and isinstance(second, LowRank | Dense):
-        return Dense(first.dense() + second.dense())
+        return _sum(first, second)
     if isinstance(first, Sparse) and isinstance(second, Sparse):
         return Sparse.of(first.dense() + second.dense())
-    if isinstance(first, Sparse) and isinstance(second, LowRank | Dense | Bias):
-        whole = first.dense() + second.dense()
-        return Bias(whole) if whole.ndim == 1 else Dense(whole)
+    if isinstance(first, Sparse) and isinstance(second, LowRank | Dense):
+        return _sum(first, second)
     return add(second, first) if isinstance(second, Sparse) else _add_other(first, second)
+
+
+def _sum(first: LowRank | Dense | Sparse, second: LowRank | Dense) -> Dense:
+    one, other = first.dense(), second.dense()
+    if one.shape != other.shape:
+        raise Unsupported(f"changes of shape {tuple(one.shape)} and {tuple(other.shape)} cannot be added")
+    return Dense(one + other)
 
 
 def _add_other(first: Delta, second: Delta) -> Delta:
@@ -64,8 +70,6 @@ def _add_other(first: Delta, second: Delta) -> Delta:
         return add_gated(first, second)
     if isinstance(first, ContextMap) and isinstance(second, ContextMap):
         return ContextMap(torch.cat([first.A, second.A]), torch.cat([first.B, second.B], dim=1))
-    if isinstance(first, Bias) and isinstance(second, Bias):
-        return Bias(first.db.float() + second.db.float())
     if isinstance(first, Rows) and isinstance(second, Rows):
         return Rows(torch.cat([first.index, second.index]), torch.cat([first.values, second.values]))
     raise Unsupported(f"a {first.kind} and a {second.kind} change of the same module cannot be added")
@@ -115,7 +119,7 @@ def compress(edit: Edit, rank: int | None = None, energy: float | None = None) -
     errors: dict[str, float] = {}
 
     def shrink(component: str, key: str, delta: Delta) -> Delta:
-        if not isinstance(delta, LowRank | Dense):
+        if not isinstance(delta, LowRank | Dense) or is_bias(delta):
             return delta
         dense = delta.dense()
         flat = dense.flatten(1).double()

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from erase_plugins.artifacts.edit import CONTEXT, DELTA_TYPES, AddOn, Delta, Edit
+from erase_plugins.artifacts.edit import CONTEXT, DELTA_TYPES, AddOn, Delta, Dense, Edit, is_bias
 from erase_plugins.errors import CorruptArtifact, EraseError
 
 SEPARATOR = "|"
@@ -19,6 +19,8 @@ HEADER_KEY = "erase_plugins.edit"
 SCHEMA = 1
 #: largest weight that a change may describe; beyond it a few stored numbers would unfold into an absurd tensor
 _LARGEST = 2**31
+#: (kind, field) of a dense change of one dimension in files, whose reader of 0.1 knows no other name for it
+_BIAS = ("bias", "db")
 
 
 def edit_to_tensors(edit: Edit) -> tuple[dict[str, Tensor], str]:
@@ -27,7 +29,8 @@ def edit_to_tensors(edit: Edit) -> tuple[dict[str, Tensor], str]:
     addons: dict[str, Any] = {}
     for component, key, delta in edit.items():
         for field, tensor in delta.tensors().items():
-            tensors[SEPARATOR.join((component, key, delta.kind, field))] = tensor.detach().cpu().contiguous().clone()
+            name = _BIAS if is_bias(delta) else (delta.kind, field)
+            tensors[SEPARATOR.join((component, key, *name))] = tensor.detach().cpu().contiguous().clone()
         if isinstance(delta, AddOn):
             addons[f"{component}{SEPARATOR}{key}"] = {"type": delta.type, "config": dict(delta.config)}
     for name, tensor in edit.statistics.items():
@@ -77,6 +80,10 @@ def _delta(where: str, kind: str, group: dict[str, Tensor], addon: Any) -> Delta
         delta: Delta
         if kind == "addon":
             delta = AddOn(str(addon["type"]), group, dict(addon["config"]))
+        elif kind == _BIAS[0]:
+            delta = Dense(group.pop(_BIAS[1]))
+            if group or delta.dW.ndim != 1:
+                raise CorruptArtifact(f"{where}: a bias change has one dimension")
         else:
             delta = DELTA_TYPES[kind](**group)
         if (kind == "contextmap") != where.endswith(f" {CONTEXT}"):
@@ -114,16 +121,14 @@ def check_delta(where: str, delta: Any) -> None:
             raise CorruptArtifact(f"{where}: a weight of {delta.B.shape[0]} x {tuple(delta.A.shape[1:])} is too large")
         if kind == "contextmap" and (delta.A.ndim, delta.B.ndim, delta.B.shape[0]) != (2, 2, delta.A.shape[1]):
             raise CorruptArtifact(f"{where}: a context map must be square")
-    elif kind == "dense" and delta.dW.ndim not in (2, 3, 4):
-        raise CorruptArtifact(f"{where}: a weight has two to four dimensions, not {delta.dW.ndim}")
+    elif kind == "dense" and delta.dW.ndim not in (1, 2, 3, 4):
+        raise CorruptArtifact(f"{where}: a parameter has one to four dimensions, not {delta.dW.ndim}")
     elif kind == "sparse":
         _check_sparse(where, delta)
     elif kind == "addon":
         strength = delta.config.get("strength", 1.0)
         if isinstance(strength, bool) or not isinstance(strength, int | float) or not abs(strength) <= 100:
             raise CorruptArtifact(f"{where}: strength {str(strength)[:40]} of the added module is not a usable number")
-    elif kind == "bias" and delta.db.ndim != 1:
-        raise CorruptArtifact(f"{where}: a bias change has one dimension")
     elif kind == "rows":
         if delta.index.dtype != torch.int64 or delta.index.ndim != 1 or delta.values.ndim != 2:
             raise CorruptArtifact(f"{where}: rows need an int64 index and two-dimensional values")

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from erase_plugins.artifacts.edit import Bias, Delta, Dense, Edit, LowRank, Rows
+from erase_plugins.artifacts.edit import Delta, Dense, Edit, LowRank, Rows
 from erase_plugins.artifacts.tensors import read_tensors
 from erase_plugins.errors import ArtifactError, BaseMismatch, CorruptArtifact
 
@@ -103,7 +103,7 @@ def as_delta(key: str, change: Tensor, stored: Tensor) -> tuple[Delta, float | N
         The delta, and for `LowRank` the relative error.
     """
     if change.ndim == 1:
-        return Bias(change), None
+        return Dense(change), None
     if key.endswith("embedding.weight"):
         rows = change.abs().sum(1).nonzero().flatten()
         return (Rows(rows, change[rows].clone()), None) if len(rows) < change.shape[0] // 2 else (Dense(change), None)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from erase_plugins.artifacts.edit import Bias, Delta, Dense, Edit, LowRank
+from erase_plugins.artifacts.edit import Delta, Dense, Edit, LowRank
 from erase_plugins.errors import Unsupported
 from erase_plugins.families.base import TRANSPOSED, Model, ModuleRef
 
@@ -223,7 +223,7 @@ class _FullSlot(_WeightSlot):
     def deltas(self) -> dict[str, Delta]:
         found: dict[str, Delta] = {self.ref.weight: Dense(self.dW.detach().cpu().clone())}
         if self.db is not None:
-            found[f"{self.ref.path}.bias"] = Bias(self.db.detach().cpu().clone())
+            found[f"{self.ref.path}.bias"] = Dense(self.db.detach().cpu().clone())
         return found
 
     def changed(self, original: Any, x: Tensor, *args: Any) -> Tensor:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from erase_plugins.artifacts.edit import Bias, Delta, Dense, Sparse
+from erase_plugins.artifacts.edit import Delta, Dense, Sparse
 from erase_plugins.artifacts.names import canonical
 from erase_plugins.engine.adapters import Slot, Trainable
 from erase_plugins.families.base import Model, ModuleRef
@@ -51,7 +51,7 @@ class WeightSlot(Slot):
             return {}
         if self.mask is not None:
             return {self.ref.path: Sparse.of(change)}
-        return {self.ref.path: Bias(change) if change.ndim == 1 else Dense(change)}
+        return {self.ref.path: Dense(change)}
 
     def attach(self, owner: Trainable) -> None:
         """Done for all at once by `WholeWeights`."""

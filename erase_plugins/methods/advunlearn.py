@@ -107,7 +107,7 @@ class AdvUnlearn(TrainedMethod):
     paper = "https://arxiv.org/abs/2405.15234"
     summary = "trains the text encoder against a prefix that is learned to bring the concept back; LoRA or full weights"
     kinds = frozenset({"object", "style", "person", "explicit"})
-    produces = frozenset({"lowrank", "dense", "bias"})
+    produces = frozenset({"lowrank", "dense"})
     Options = AdvUnlearnOptions
     contract_options: ClassVar[dict[str, Any]] = {
         **TrainedMethod.contract_options, "rank": 4, "warmup": 1, "attack_steps": 2,

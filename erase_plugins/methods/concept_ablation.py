@@ -83,7 +83,7 @@ class ConceptAblation(TrainedMethod):
     paper = "https://arxiv.org/abs/2303.13516"
     summary = "teaches the concept's prompts to draw an anchor instead, on pictures of the anchor"
     kinds = frozenset({"object", "style", "person", "explicit"})
-    produces = frozenset({"lowrank", "dense", "bias"})
+    produces = frozenset({"lowrank", "dense"})
     Options = ConceptAblationOptions
     work_files: ClassVar[tuple[str, ...]] = ("states-*.safetensors", "pictures-*.safetensors")
     contract_options: ClassVar[dict[str, Any]] = {**TrainedMethod.contract_options, "batch": 2, "prior": 0.5}

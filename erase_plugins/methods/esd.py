@@ -99,7 +99,7 @@ class ESD(TrainedMethod):
     citation = _CITATION
     summary = "trains the denoiser towards negative guidance on harvested trajectories; LoRA or full weights"
     kinds = frozenset({"object", "style", "person", "explicit"})
-    produces = frozenset({"lowrank", "dense", "bias"})
+    produces = frozenset({"lowrank", "dense"})
     Options = ESDOptions
 
     def resolved(self, request: EraseRequest, info: TargetInfo) -> Any:

@@ -84,7 +84,7 @@ class FewShot(TrainedMethod):
     paper = "https://arxiv.org/abs/2405.07288"
     summary = "a few pictures of the concept, a few steps; only the text encoder changes, LoRA or full weights"
     kinds = frozenset({"object", "style", "person"})
-    produces = frozenset({"lowrank", "dense", "bias"})
+    produces = frozenset({"lowrank", "dense"})
     Options = FewShotOptions
     work_files: ClassVar[tuple[str, ...]] = ("pictures.safetensors",)
     contract_options: ClassVar[dict[str, Any]] = {

@@ -110,7 +110,7 @@ class TRCE(StagedMethod):
     paper = "https://arxiv.org/abs/2503.07389"
     summary = "maps end-of-text rows to safe prompts in closed form, then steers early denoising away (LoRA)"
     kinds = frozenset({"object", "style", "person", "explicit"})
-    produces = frozenset({"contextmap", "lowrank", "dense", "bias"})
+    produces = frozenset({"contextmap", "lowrank", "dense"})
     Options = TRCEOptions
     contract_options: ClassVar[dict[str, Any]] = {
         **StagedMethod.contract_options, "vocabulary": 60, "free": 2, "free_batch": 1, "batch": 1,

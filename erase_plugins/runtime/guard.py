@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from erase_plugins.artifacts.artifact import Artifact
-from erase_plugins.artifacts.edit import CONTEXT, AddOn, Bias, ContextMap, Delta, Dense, Edit, LowRank, Rows, Sparse
+from erase_plugins.artifacts.edit import CONTEXT, AddOn, ContextMap, Delta, Dense, Edit, LowRank, Rows, Sparse
 from erase_plugins.artifacts.fingerprint import Fingerprint, readable
 from erase_plugins.artifacts.gated import GATE, GATED
 from erase_plugins.artifacts.lineage import missing, needs
@@ -247,8 +247,8 @@ def shape_problem(delta: Delta, shape: torch.Size) -> str:
         size = delta.B.shape[0] * delta.A[0].numel()
         fits = delta.B.shape[0] == shape[0] and size == shape.numel()
         return "" if fits else f"change is {delta.B.shape[0]} x {tuple(delta.A.shape[1:])}, weight is {tuple(shape)}"
-    if isinstance(delta, Dense | Bias):
-        dense = delta.dW if isinstance(delta, Dense) else delta.db
+    if isinstance(delta, Dense):
+        dense = delta.dW
         return "" if dense.shape == shape else f"change is {tuple(dense.shape)}, parameter is {tuple(shape)}"
     if isinstance(delta, Sparse):
         found = tuple(delta.shape.tolist())

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from erase_plugins.artifacts.edit import Bias, Delta, Dense, LowRank, Rows, Sparse, rows_dense
+from erase_plugins.artifacts.edit import Delta, Dense, LowRank, Rows, Sparse, rows_dense
 from erase_plugins.artifacts.names import ORIGINAL
 from erase_plugins.errors import Unsupported
 
@@ -104,7 +104,7 @@ def delta_tensor(delta: Delta, shape: torch.Size) -> Tensor:
     Raises:
         Unsupported: a kind that is not a parameter change, or a shape that does not fit.
     """
-    if isinstance(delta, LowRank | Dense | Bias | Sparse):
+    if isinstance(delta, LowRank | Dense | Sparse):
         dense = delta.dense()
     elif isinstance(delta, Rows):
         dense = rows_dense(delta, shape)

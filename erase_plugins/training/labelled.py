@@ -87,7 +87,7 @@ class LabelledMethod(TrainedMethod):
     needs: frozenset[str] = frozenset({CLASSIFIER})
     packages: frozenset[str] = frozenset({"transformers"})
     kinds: frozenset[str] = frozenset({"class", "object", "person"})
-    produces: frozenset[str] = frozenset({"lowrank", "dense", "bias"})
+    produces: frozenset[str] = frozenset({"lowrank", "dense"})
     reads_data = True
     group = "linear"
     Options: type = LabelledOptions

@@ -151,7 +151,7 @@ class LanguageMethod(TrainedMethod):
     needs: frozenset[str] = frozenset({LANGUAGE})
     packages: frozenset[str] = frozenset({"transformers"})
     kinds: frozenset[str] = frozenset({"fact", "person", "object", "dataset", "behaviour"})
-    produces: frozenset[str] = frozenset({"lowrank", "dense", "bias"})
+    produces: frozenset[str] = frozenset({"lowrank", "dense"})
     reads_data = True
     #: whether the loss asks how likely a text was before
     compares = False

@@ -139,7 +139,7 @@ class TrainedMethod(ABC):
     summary: str
     needs: frozenset[str] = frozenset({"denoiser", "text"})
     kinds: frozenset[str] = frozenset({"object", "style", "person", "explicit"})
-    produces: frozenset[str] = frozenset({"lowrank", "dense", "bias"})
+    produces: frozenset[str] = frozenset({"lowrank", "dense"})
     packages: frozenset[str] = frozenset({"diffusers"})
     citation: str = ""
     Options: type = TrainingOptions

@@ -17,7 +17,7 @@ from typing import Any
 
 from erase_plugins.artifacts.artifact import Artifact
 from erase_plugins.artifacts.atomic import atomic_file
-from erase_plugins.artifacts.edit import Bias, Dense, Edit
+from erase_plugins.artifacts.edit import Dense, Edit
 from erase_plugins.artifacts.locks import claim_files
 from erase_plugins.artifacts.manifest import Manifest, describe_base, slug
 from erase_plugins.artifacts.weights import base_tensors
@@ -219,7 +219,7 @@ def difference(erased: Any, target: Any, name: str) -> tuple[Artifact, tuple[str
         for key, tensor in after.items():
             change = tensor.detach().float().cpu() - before[key].detach().float().cpu()
             if bool(change.any()):
-                deltas.setdefault(component, {})[key] = Bias(change) if change.ndim == 1 else Dense(change)
+                deltas.setdefault(component, {})[key] = Dense(change)
     notes = ("its autoencoder differs from that of the base, which is used",) if _autoencoders_differ(erased, target) \
         else ()  # fmt: skip
     if not deltas:

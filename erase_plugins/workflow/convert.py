@@ -9,7 +9,7 @@ from typing import Any
 
 from erase_plugins.artifacts.artifact import Artifact
 from erase_plugins.artifacts.atomic import atomic_file
-from erase_plugins.artifacts.edit import Bias, Delta, Edit
+from erase_plugins.artifacts.edit import Delta, Edit, is_bias
 from erase_plugins.artifacts.eraser_folder import is_eraser_folder, read_eraser_folder
 from erase_plugins.artifacts.locks import claim, claim_files
 from erase_plugins.artifacts.places import ARTIFACT, FILE
@@ -161,8 +161,8 @@ def without_bias(edit: Edit) -> tuple[Edit, list[str]]:
     kept: dict[str, dict[str, Delta]] = {}
     gone = []
     for component, key, delta in edit.items():
-        if isinstance(delta, Bias):
-            gone.append((f"{component} {key}", float(delta.dense().norm())))
+        if is_bias(delta):
+            gone.append((f"{component} {key}", float(delta.tensors()["dW"].float().norm())))
         else:
             kept.setdefault(component, {})[key] = delta
     if not gone:

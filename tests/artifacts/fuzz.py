@@ -19,7 +19,7 @@ import torch
 
 import erase_plugins as ep
 from erase_plugins.artifacts.artifact import Artifact
-from erase_plugins.artifacts.edit import CONTEXT, AddOn, Bias, ContextMap, Dense, Edit, LowRank, Rows
+from erase_plugins.artifacts.edit import CONTEXT, AddOn, ContextMap, Dense, Edit, LowRank, Rows
 from erase_plugins.artifacts.tensors import write_tensors
 from erase_plugins.errors import EraseError
 from erase_plugins.families.diffusers_target import DiffusersTarget
@@ -50,7 +50,7 @@ def every_kind(target: DiffusersTarget) -> Edit:
                 CONTEXT: ContextMap(noise(2, width), noise(width, 2)),
                 cross.weight: LowRank(noise(2, cross.shape[1]), noise(cross.shape[0], 2)),
                 own.weight: Dense(noise(*own.shape)),
-                f"{cross.path.rpartition('.')[0]}.to_out.0.bias": Bias(noise(cross.shape[0])),
+                f"{cross.path.rpartition('.')[0]}.to_out.0.bias": Dense(noise(cross.shape[0])),
                 cross.path.rpartition(".")[0]: AddOn(
                     "bottleneck",
                     {"down": noise(2, cross.shape[0]), "up": noise(cross.shape[0], 2)},

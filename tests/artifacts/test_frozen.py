@@ -1,7 +1,8 @@
 """Artifacts that earlier versions wrote are read, applied and taken apart for good.
 
 They were made once on `frozen_pipe`, with the numbers that the model gave with them; neither is ever made again:
-closed-form and low-rank by the first commit that wrote format 1 with them, gated and closed-form-now by release 0.1.
+closed-form and low-rank by the first commit that wrote format 1 with them, gated and closed-form-now by release 0.1,
+bias by the last commit that had a kind of change of its own for biases.
 """
 
 from __future__ import annotations
@@ -21,7 +22,13 @@ from erase_plugins.workflow.models import as_target
 
 FROZEN = Path(__file__).parent / "frozen"
 NAMES = sorted(path.name for path in FROZEN.iterdir() if path.is_dir())
-KINDS = {"closed-form": {"contextmap"}, "closed-form-now": {"contextmap"}, "low-rank": {"lowrank"}, "gated": {"addon"}}
+KINDS = {
+    "closed-form": {"contextmap"},
+    "closed-form-now": {"contextmap"},
+    "low-rank": {"lowrank"},
+    "gated": {"addon"},
+    "bias": {"dense"},
+}
 
 
 @pytest.fixture(scope="module")

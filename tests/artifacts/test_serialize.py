@@ -8,7 +8,7 @@ import struct
 import pytest
 import torch
 
-from erase_plugins.artifacts.edit import CONTEXT, AddOn, Bias, ContextMap, Dense, Edit, LowRank, Rows
+from erase_plugins.artifacts.edit import CONTEXT, AddOn, ContextMap, Dense, Edit, LowRank, Rows
 from erase_plugins.artifacts.header import read_header
 from erase_plugins.artifacts.manifest import Manifest, check_name
 from erase_plugins.artifacts.serialize import check_delta, edit_from_tensors, edit_to_tensors
@@ -39,8 +39,7 @@ def test_sound_edit_comes_back():
         ({"a": LowRank(torch.ones(2, 4, 3, 3), torch.ones(3, 2, 3, 3))}, "spatial up"),
         ({"a": LowRank(torch.ones(1, 100_000), torch.ones(100_000, 1))}, "too large"),
         ({CONTEXT: ContextMap(torch.ones(2, 4), torch.ones(5, 2))}, "square"),
-        ({"a": Dense(torch.ones(3))}, "two or four dimensions"),
-        ({"a": Bias(torch.ones(3, 1))}, "one dimension"),
+        ({"a": Dense(torch.ones(1, 1, 1, 1, 3))}, "one to four dimensions"),
         ({"a": Rows(torch.tensor([1, 2]), torch.ones(3, 4))}, "2 indices for 3 rows"),
         ({"a": Rows(torch.tensor([1.0]), torch.ones(1, 4))}, "int64"),
         ({"a": AddOn("bottleneck", {"down": torch.ones(2, 2)}, {"strength": "much"})}, "not a usable number"),
@@ -77,6 +76,23 @@ def test_unreadable_descriptions_are_refused(text):
         edit_from_tensors({}, text)
 
 
+def test_a_dense_change_of_one_dimension_keeps_its_name_in_files():
+    """Release 0.1 knows it as "bias" with the tensor "db", and refuses a "dense" one of one dimension."""
+    edit = Edit("sd1", {"unet": {"a.bias": Dense(torch.arange(3.0))}})
+    tensors, text = edit_to_tensors(edit)
+    assert list(tensors) == ["unet|a.bias|bias|db"]
+    delta = edit_from_tensors(tensors, text).deltas["unet"]["a.bias"]
+    assert type(delta) is Dense
+    assert delta.dW.tolist() == [0.0, 1.0, 2.0]
+
+
+@pytest.mark.parametrize("shape", [(3, 1), (1, 3), ()])
+def test_a_bias_in_a_file_has_one_dimension(shape):
+    _, text = edit_to_tensors(Edit("sd1", {"unet": {"a.bias": Dense(torch.ones(3))}}))
+    with pytest.raises(CorruptArtifact, match="one dimension"):
+        edit_from_tensors({"unet|a.bias|bias|db": torch.ones(shape)}, text)
+
+
 @pytest.mark.parametrize("name", ["a", "a|b|c", "unet|a|lowrank|Z", "unet|a|dense|A", "unet|a|eval|A", "a|b|c|d|e"])
 def test_foreign_tensor_names_are_refused(name):
     tensors, _ = edit_to_tensors(Edit("sd1", {"unet": {"a": LOW}}))
@@ -86,7 +102,7 @@ def test_foreign_tensor_names_are_refused(name):
 
 def test_check_delta_says_where():
     with pytest.raises(CorruptArtifact, match="unet mid_block"):
-        check_delta("unet mid_block", Bias(torch.ones(2, 2)))
+        check_delta("unet mid_block", Dense(torch.ones(2, 2).int()))
 
 
 def write(path, header, data=b"", length=None):

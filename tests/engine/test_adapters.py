@@ -93,7 +93,7 @@ def test_gradients_reach_exactly_the_selected_modules(target, inputs):
 def test_lora_leaves_the_bias_alone_and_full_changes_it(target):
     lora, full = build(target, "cross_attn", 4).edit(), build(target, "cross_attn", None).edit()
     assert lora.kinds == {"lowrank"}
-    assert full.kinds == {"dense", "bias"}
+    assert full.kinds == {"dense"}
     assert {key for _, key, _ in full.items()} - {key for _, key, _ in lora.items()} == {
         f"{ref.path}.bias" for ref in target.modules("cross_attn") if ref.bias
     }

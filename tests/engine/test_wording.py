@@ -7,7 +7,7 @@ import torch
 
 import erase_plugins as ep
 from erase_plugins.api import build_request
-from erase_plugins.artifacts.edit import Bias, ContextMap, Dense, Edit, LowRank
+from erase_plugins.artifacts.edit import ContextMap, Dense, Edit, LowRank
 from erase_plugins.engine.wording import doubts
 from erase_plugins.errors import RequestError, RunRefused
 from erase_plugins.workflow.models import target_of
@@ -151,7 +151,7 @@ def test_an_edit_that_changes_nothing_is_refused(pocket_target, tmp_path):
     [
         (LowRank(torch.zeros(1, 4), torch.ones(4, 1)), True), (LowRank(torch.ones(1, 4), torch.ones(4, 1)), False),
         (ContextMap(torch.ones(1, 4), torch.zeros(4, 1)), True), (Dense(torch.zeros(4, 4)), True),
-        (Bias(torch.zeros(4)), True), (Bias(torch.ones(4)), False),
+        (Dense(torch.zeros(4)), True), (Dense(torch.ones(4)), False),
     ],
 )  # fmt: skip
 def test_what_counts_as_nothing(delta, nothing):

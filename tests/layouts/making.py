@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from erase_plugins.artifacts.artifact import Artifact
-from erase_plugins.artifacts.edit import AddOn, Bias, Delta, Dense, Edit, LowRank, Rows
+from erase_plugins.artifacts.edit import AddOn, Delta, Dense, Edit, LowRank, Rows
 from erase_plugins.artifacts.gated import GATE, gate_addon, gated_lowrank
 from erase_plugins.artifacts.manifest import Manifest, describe_base
 from erase_plugins.types import Concept
@@ -32,7 +32,7 @@ def dense_edit(target: Any, group: str = "cross_attn", bias: bool = True) -> Edi
     for ref in target.modules(group):
         deltas.setdefault(ref.component, {})[ref.weight] = Dense(0.02 * torch.randn(ref.shape, generator=generator))
         if bias and ref.bias:
-            deltas[ref.component][f"{ref.path}.bias"] = Bias(0.02 * torch.randn(ref.shape[0], generator=generator))
+            deltas[ref.component][f"{ref.path}.bias"] = Dense(0.02 * torch.randn(ref.shape[0], generator=generator))
     return Edit(target.family.id, deltas)
 
 
@@ -40,7 +40,7 @@ def bias_edit(target: Any) -> Edit:
     """Changes of the biases behind cross-attention."""
     generator = torch.Generator().manual_seed(9)
     refs = [ref for ref in target.modules("cross_attn") if ref.bias]
-    deltas = {f"{ref.path}.bias": Bias(0.2 * torch.randn(ref.shape[0], generator=generator)) for ref in refs}
+    deltas = {f"{ref.path}.bias": Dense(0.2 * torch.randn(ref.shape[0], generator=generator)) for ref in refs}
     return Edit(target.family.id, {"unet": deltas})
 
 

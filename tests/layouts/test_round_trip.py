@@ -9,7 +9,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from erase_plugins.artifacts.edit import CONTEXT, AddOn, Bias, ContextMap, Dense, Edit, LowRank, Rows
+from erase_plugins.artifacts.edit import CONTEXT, AddOn, ContextMap, Dense, Edit, LowRank, Rows
 from erase_plugins.artifacts.header import read_header
 from erase_plugins.artifacts.lowrank import uniform_rank
 from erase_plugins.artifacts.tensors import read_tensors, tensor_hash, write_tensors
@@ -73,7 +73,7 @@ def every_kind() -> Edit:
                 CONTEXT: ContextMap(torch.randn(2, 8), torch.randn(8, 2)),
                 "conv_in.weight": LowRank(torch.randn(2, 4, 3, 3), torch.randn(8, 2, 1, 1)),
                 "mid_block.attentions.0.proj_in.weight": Dense(torch.randn(4, 4)),
-                "mid_block.attentions.0.proj_in.bias": Bias(torch.randn(4)),
+                "mid_block.attentions.0.proj_in.bias": Dense(torch.randn(4)),
                 "mid_block.attentions.0.transformer_blocks.0.attn2": AddOn(
                     "bottleneck", {"down": torch.randn(2, 4), "up": torch.randn(4, 2)}, {"activation": "relu"}
                 ),
@@ -101,7 +101,7 @@ def test_patch_layout_keeps_everything(tmp_path):
     ("delta", "key", "reason"),
     [
         (Dense(torch.ones(4, 4)), "conv_in.weight", "full weight changes"),
-        (Bias(torch.ones(4)), "conv_in.bias", "bias changes"),
+        (Dense(torch.ones(4)), "conv_in.bias", "bias changes"),
         (Rows(torch.tensor([0]), torch.ones(1, 4)), "embeddings.token_embedding.weight", "rows of an embedding"),
         (ContextMap(torch.ones(1, 4), torch.ones(4, 1)), CONTEXT, "context map"),
         (AddOn("bottleneck", {}, {}), "mid_block", "added modules"),
@@ -119,7 +119,7 @@ def test_lora_layouts_refuse_what_they_cannot_carry(layout, delta, key, reason):
 def test_diff_layout_takes_weights_and_biases_only(tmp_path):
     layout, family = get_manager().layout("diff"), get_manager().family("sd1")
     assert layout.accepts(every_kind(), family).answer == "no"
-    edit = Edit("sd1", {"unet": {k: d for k, d in every_kind().deltas["unet"].items() if d.kind in ("dense", "bias")}})
+    edit = Edit("sd1", {"unet": {k: d for k, d in every_kind().deltas["unet"].items() if d.kind == "dense"}})
     layout.write(edit, family, {"format": "pt"}, tmp_path / "p.safetensors")
     assert sorted(read_header(tmp_path / "p.safetensors").tensors) == [
         "lora_unet_mid_block_attentions_0_proj_in.diff", "lora_unet_mid_block_attentions_0_proj_in.diff_b",

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import erase_plugins as ep
-from erase_plugins.artifacts.edit import AddOn, Bias, Dense, Edit, LowRank, Rows
+from erase_plugins.artifacts.edit import AddOn, Dense, Edit, LowRank, Rows
 from erase_plugins.errors import ArtifactError, BaseMismatch, RequestError, Unsupported
 from erase_plugins.evaluation.draw import draw
 from erase_plugins.workflow.applying import apply_all
@@ -61,7 +61,7 @@ def every_kind(pipe, artifact) -> ep.Artifact:
                 KEY: LowRank(noise(2, weight.shape[1]), noise(weight.shape[0], 2)),
                 "conv_in.weight": Dense(noise(*pipe.unet.conv_in.weight.shape)),
                 "mid_block.resnets.0.conv1.weight": LowRank(noise(2, 32, 3, 3), noise(32, 2, 1, 1)),
-                f"{OUT}.bias": Bias(noise(32)),
+                f"{OUT}.bias": Dense(noise(32)),
                 OUT: AddOn("bottleneck", {"down": noise(4, 32), "up": noise(32, 4)}, {"activation": "gelu"}),
             },
             "text_encoder": {
@@ -199,7 +199,7 @@ def test_partial_matches_are_refused_and_nothing_changes(pipe, artifact) -> None
 def test_all_or_nothing_for_a_list(pipe, artifact) -> None:
     before = state(pipe)
     with pytest.raises(BaseMismatch):
-        apply_all(pipe, [artifact, with_edit(artifact, {"unet": {"no.weight": Bias(torch.zeros(1))}})])
+        apply_all(pipe, [artifact, with_edit(artifact, {"unet": {"no.weight": Dense(torch.zeros(1))}})])
     assert equal(before, state(pipe))
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import erase_plugins as ep
-from erase_plugins.artifacts.edit import CONTEXT, Bias, ContextMap, Dense, Edit, LowRank
+from erase_plugins.artifacts.edit import CONTEXT, ContextMap, Dense, Edit, LowRank
 from erase_plugins.artifacts.header import read_header
 from erase_plugins.artifacts.lowrank import uniform_rank
 from erase_plugins.artifacts.store import lower_for
@@ -73,14 +73,14 @@ def test_dense_is_compressed_and_the_error_recorded(pocket_target, tmp_path):
 def test_biases_are_dropped_on_request_only(pocket_target, tmp_path):
     ref = next(ref for ref in pocket_target.modules("cross_attn") if ref.bias)
     low = LowRank(torch.ones(1, ref.shape[1]), torch.ones(ref.shape[0], 1))
-    deltas = {"unet": {ref.weight: low, f"{ref.path}.bias": Bias(torch.ones(ref.shape[0]))}}
+    deltas = {"unet": {ref.weight: low, f"{ref.path}.bias": Dense(torch.ones(ref.shape[0]))}}
     artifact = artifact_of(pocket_target, Edit("sd1", deltas))
     with pytest.raises(Unsupported, match="bias changes"):
         convert(artifact, "diffusers", out=tmp_path / "x.safetensors")
     made = convert(artifact, "diffusers", out=tmp_path / "x.safetensors", drop_bias=True)
     assert list(made.edit.deltas["unet"]) == [ref.weight]
     assert any("1 bias changes were left out" in note for note in made.manifest.notes)
-    only = artifact_of(pocket_target, Edit("sd1", {"unet": {f"{ref.path}.bias": Bias(torch.ones(ref.shape[0]))}}))
+    only = artifact_of(pocket_target, Edit("sd1", {"unet": {f"{ref.path}.bias": Dense(torch.ones(ref.shape[0]))}}))
     with pytest.raises(Unsupported, match="nothing but biases"):
         convert(only, "diffusers", out=tmp_path / "y.safetensors", drop_bias=True)
 
@@ -139,7 +139,7 @@ def test_full_text_encoder_with_norms_and_embeddings(pocket_target, tmp_path):
     made = convert(tmp_path / "te.safetensors", "patch", out=tmp_path / "x", base=pocket_target)
     kinds = {key: delta.kind for _, key, delta in made.edit.items()}
     assert kinds == {
-        "encoder.layers.0.layer_norm1.weight": "bias", "embeddings.token_embedding.weight": "rows",
+        "encoder.layers.0.layer_norm1.weight": "dense", "embeddings.token_embedding.weight": "rows",
         "encoder.layers.1.mlp.fc1.weight": "lowrank",
     }  # fmt: skip
     assert made.edit.deltas["text_encoder"]["embeddings.token_embedding.weight"].index.tolist() == [5, 6, 7]

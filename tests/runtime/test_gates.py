@@ -285,7 +285,7 @@ def test_gates_of_different_measures_are_not_merged(target):
 
 
 def test_weight_changes_go_behind_a_gate_and_act_fully_where_it_is_open(target):
-    from erase_plugins.artifacts.edit import Bias, Dense
+    from erase_plugins.artifacts.edit import Dense
     from erase_plugins.artifacts.lowrank import behind_gate
 
     gate = detector(target, "pizza")
@@ -299,7 +299,7 @@ def test_weight_changes_go_behind_a_gate_and_act_fully_where_it_is_open(target):
     dense = edit.deltas["unet"][refs[1].weight]
     assert torch.allclose(open_[refs[1].weight].dense(), dense.dense(), atol=1e-4)
     for component, key, delta in (
-        ("unet", "a.bias", Bias(torch.ones(2))), ("unet", CONTEXT, ContextMap(torch.ones(1, 2), torch.ones(2, 1))),
+        ("unet", "a.bias", Dense(torch.ones(2))), ("unet", CONTEXT, ContextMap(torch.ones(1, 2), torch.ones(2, 1))),
         ("text_encoder", refs[0].weight, low),
     ):  # fmt: skip
         with pytest.raises(Unsupported, match="cannot be gated"):

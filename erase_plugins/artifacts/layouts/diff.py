@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from erase_plugins.artifacts.edit import Delta, Edit
     from erase_plugins.artifacts.family_names import FamilyNames
 
-_CARRIED = frozenset({"lowrank", "dense", "bias"})
+_CARRIED = frozenset({"lowrank", "dense"})
 
 
 class DiffLayout:
@@ -64,7 +64,7 @@ class DiffLayout:
         return any(key.startswith("lora_") and key.endswith((".diff", ".diff_b")) for key in keys)
 
     def read(self, path: Path, family: FamilyNames) -> Edit:
-        from erase_plugins.artifacts.edit import Bias, Dense, Edit
+        from erase_plugins.artifacts.edit import Dense, Edit
         from erase_plugins.artifacts.layouts.kohya import _PARTS
         from erase_plugins.artifacts.lora_file import Pairs
         from erase_plugins.artifacts.serialize import check_delta
@@ -94,7 +94,7 @@ class DiffLayout:
                 continue
             component, module = place(stem)
             if part == "diff_b" or (part == "diff" and tensor.ndim == 1):
-                keep(component, f"{module}.{'bias' if part == 'diff_b' else 'weight'}", Bias(tensor.float()))
+                keep(component, f"{module}.{'bias' if part == 'diff_b' else 'weight'}", Dense(tensor.float()))
             elif part == "diff" and tensor.ndim in (2, 4):
                 keep(component, f"{module}.weight", Dense(tensor.float()))
             else:

@@ -101,7 +101,7 @@ class ACE(TrainedMethod):
     paper = "https://arxiv.org/abs/2501.01633"
     summary = "trains conditional and unconditional prediction, so that guidance repels the concept in edits too"
     kinds = frozenset({"object", "style", "person", "explicit"})
-    produces = frozenset({"lowrank", "dense", "bias"})
+    produces = frozenset({"lowrank", "dense"})
     Options = ACEOptions
     contract_options: ClassVar[dict[str, Any]] = {
         **TrainedMethod.contract_options, "batch": 1, "templates": ("{}",),

@@ -65,7 +65,7 @@ class Baseline(LabelledMethod):
     """A baseline that trains. It has `step_loss`, or `loss` where a step looks at something else than both sides."""
 
     kinds = frozenset({"class", "object", "person", "samples"})
-    produces = frozenset({"lowrank", "dense", "bias"})
+    produces = frozenset({"lowrank", "dense"})
     Options: type = BaselineOptions
     contract_options: ClassVar[dict[str, Any]] = {
         "epochs": 3, "epoch_steps": 1, "batch": 32, "lr": 0.05, "checkpoint_every": 1,
@@ -119,7 +119,7 @@ class SolvedOptions:
 class Solved(Baseline):
     """A baseline that computes its change in one go. It has `solve`."""
 
-    produces = frozenset({"dense", "bias"})
+    produces = frozenset({"dense"})
     Options: type = SolvedOptions
     contract_options: ClassVar[dict[str, Any]] = {}
 

@@ -101,7 +101,7 @@ class BoundaryExpand(Baseline):
     title = "Boundary expand"
     paper = "https://arxiv.org/abs/2303.11570"
     summary = "baseline: what is forgotten becomes an extra class that is thrown away; looks at nothing else"
-    produces = frozenset({"dense", "bias"})
+    produces = frozenset({"dense"})
     Options = BoundaryOptions
 
     def settle(self, options: Any, request: EraseRequest, info: ModelSpec) -> Any:

@@ -67,7 +67,7 @@ class EUk(CFk):
     id = "eu-k"
     title = "EU-k (exact unlearning of the last k layers)"
     summary = "baseline: makes the last k layers anew and trains them on what is retained"
-    produces = frozenset({"dense", "bias"})
+    produces = frozenset({"dense"})
     Options = LayersOptions
 
     def settle(self, options: Any, request: EraseRequest, info: ModelSpec) -> Any:

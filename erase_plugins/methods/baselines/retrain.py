@@ -41,7 +41,7 @@ class Retrain(FineTune):
     title = "Retraining without what is forgotten"
     paper = "https://arxiv.org/abs/2403.07362"
     summary = "reference: a model with new random weights is trained on what is retained only"
-    produces = frozenset({"dense", "bias"})
+    produces = frozenset({"dense"})
     Options = RetrainOptions
 
     def settle(self, options: Any, request: EraseRequest, info: ModelSpec) -> Any:
