@@ -7,8 +7,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 #: logger -> text of a notice; diffusers imports image processors that a text-to-image pipeline never calls, and
-#: transformers then says which of its two implementations it took
-_NOTICES = {"transformers.utils.import_utils": "ImageProcessor` requires torchvision (not installed); falling back to"}
+#: transformers then says which of its two implementations it took. Both import every quantizer that is installed, and
+#: those tell which of their kernels for other hardware do not load: nothing here is quantized while it opens
+_NOTICES = {
+    "transformers.utils.import_utils": "ImageProcessor` requires torchvision (not installed); falling back to",
+    "torchao": "Failed to load ",
+    "bitsandbytes.backends.cpu.ops": "Failed to load CPU gemm_4bit_forward",
+    "diffusers.quantizers.torchao.torchao_quantizer": "Unable to import `torchao` Tensor objects",
+    "torch.utils._pytree": "is an Enum subclass and is now natively supported",
+}
 
 
 @contextmanager

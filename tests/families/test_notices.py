@@ -13,13 +13,14 @@ from erase_plugins.families.notices import without_notices
 
 #: optional packages of the test environment that print lines of their own when diffusers looks for them; a plain
 #: installation does not have them, and without torchvision transformers speaks up
-ABSENT = ("torchvision", "torchao", "bitsandbytes", "optimum", "kernels")
+QUANTIZERS = ("torchao", "bitsandbytes", "optimum", "kernels")
+ABSENT = ("torchvision", *QUANTIZERS)
 LOGGER = "transformers.utils.import_utils"
 NOTICE = "`CLIPImageProcessor` requires torchvision (not installed); falling back to `CLIPImageProcessorPil` for"
 
 
-def stderr_of(code: str) -> str:
-    hidden = f"import sys; sys.modules.update(dict.fromkeys({ABSENT}))\n"
+def stderr_of(code: str, absent: tuple[str, ...] = ABSENT) -> str:
+    hidden = f"import sys; sys.modules.update(dict.fromkeys({absent}))\n"
     done = subprocess.run(
         [sys.executable, "-c", hidden + code], capture_output=True, text=True, timeout=300, check=False,
         env={**os.environ, "HF_HUB_OFFLINE": "1"},
@@ -38,6 +39,11 @@ def stderr_of(code: str) -> str:
 )
 def test_pocket_opens_without_a_word(code):
     assert stderr_of("import warnings; warnings.simplefilter('default')\n" + code) == ""
+
+
+def test_quantizers_that_are_installed_say_nothing_either():
+    pytest.importorskip("torchao", reason="torchao comes with the extra test")
+    assert stderr_of("import erase_plugins as ep; assert ep.load('pocket').unet is not None", ("torchvision",)) == ""
 
 
 def test_the_notice_comes_without_us():
