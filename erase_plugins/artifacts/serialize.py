@@ -29,8 +29,8 @@ def edit_to_tensors(edit: Edit) -> tuple[dict[str, Tensor], str]:
     addons: dict[str, Any] = {}
     for component, key, delta in edit.items():
         for field, tensor in delta.tensors().items():
-            name = _BIAS if is_bias(delta) else (delta.kind, field)
-            tensors[SEPARATOR.join((component, key, *name))] = tensor.detach().cpu().contiguous().clone()
+            stored = _BIAS if is_bias(delta) else (delta.kind, field)
+            tensors[SEPARATOR.join((component, key, *stored))] = tensor.detach().cpu().contiguous().clone()
         if isinstance(delta, AddOn):
             addons[f"{component}{SEPARATOR}{key}"] = {"type": delta.type, "config": dict(delta.config)}
     for name, tensor in edit.statistics.items():
