@@ -10,12 +10,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from erase_plugins.errors import RequestError
+from erase_plugins.evaluation import attack as attacks
 from erase_plugins.evaluation.context import run_in_context
 from erase_plugins.evaluation.draw import initial_noise
 from erase_plugins.evaluation.run import Subject
 from erase_plugins.families.target import Conditioning
 from erase_plugins.stack import stack_of
-from erase_plugins.types import EvalReport
+from erase_plugins.types import AttackReport, EvalReport
 from erase_plugins.workflow.measure import pick_judge
 
 from . import host
@@ -40,7 +42,7 @@ class GraphSubject(Subject):
         shape = target.info.latent_shape
         pictures = []
         for start in range(0, len(prompts), _BATCH):
-            texts = list(prompts[start : start + _BATCH])
+            texts = [_fitting(target, text) for text in prompts[start : start + _BATCH]]
             noise = torch.stack([initial_noise(seed, shape) for seed in seeds[start : start + _BATCH]])
             own = target.encode(texts) if cond is None else cond[slice(start, start + _BATCH)]
             rows, blank = own.embeds, target.encode([""]).embeds
@@ -83,6 +85,18 @@ class GraphSubject(Subject):
         return super().remembered(sets, make, f"{tag} {model.patches_uuid} {clip.patcher.patches_uuid}")
 
 
+def _fitting(target: ComfyTarget, text: str) -> str:
+    """A prompt without the words at its end that the text encoder would not read; diffusers cuts them, too."""
+    words = text.split()
+    for count in range(len(words), 1, -1):
+        try:
+            target.tokens([" ".join(words[:count])])
+        except RequestError:
+            continue
+        return text if count == len(words) else " ".join(words[:count])
+    return text
+
+
 def _shuffle(order: Tensor) -> Callable[[Tensor], Tensor]:
     return lambda weight: weight[order.to(weight.device)]
 
@@ -95,6 +109,49 @@ def _sample(model: Any, noise: Tensor, rows: Tensor, blank: Tensor, steps: int, 
         model, noise, steps, guidance, SAMPLER, SCHEDULER, positive, negative, torch.zeros_like(noise),
         callback=host.stop_if_asked, disable_pbar=True, seed=0,
     )  # fmt: skip
+
+
+def graph_subject(
+    model: Any, clip: Any, vae: Any, artifact: Any, erased: Sequence[str], **settings: Any
+) -> GraphSubject:
+    """What is measured or attacked; see `run_suite`."""
+    target = ComfyTarget(model, clip)
+    names = list(erased or artifact.manifest.erased)
+    return GraphSubject(
+        pipe=None, target=target, model=target.info.model, artifacts=[artifact],
+        judge=pick_judge(target, None), erased=names, clip=clip, vae=vae, now=(model, clip), **settings,
+    )  # fmt: skip
+
+
+def run_attack(
+    attack: str, budget: str, model: Any, clip: Any, vae: Any, artifact: Any, erased: Sequence[str], shown: int,
+    **settings: Any,
+) -> tuple[AttackReport, Tensor]:  # fmt: skip
+    """A registered attack by prompts on the connected model.
+
+    Args:
+        attack: id of an attack with ``only_asks``.
+        budget: quick, standard or long.
+        model, clip, vae, artifact, erased, settings: as for `run_suite`.
+        shown: pictures at most that are drawn once more.
+
+    Returns:
+        The report, and pictures (n, 3, height, width) of prompts that brought the concept back, or of its plain name
+        where none did.
+
+    Raises:
+        Unsupported: no judge knows what the model draws, or it does not draw the concept itself.
+    """
+    from erase_plugins.evaluation.prompts import quick_prompts
+    from erase_plugins.manager import get_manager
+
+    runner = get_manager().evaluator(attack, "attack")
+    subject = graph_subject(model, clip, vae, artifact, erased, **settings)
+    report = attacks.run_attack(runner, lambda: subject, budget, progress=subject.progress)
+    plain = quick_prompts(subject.judge, subject.erased, shown, subject.seed)["target"]
+    again = [(item["prompt"], item["seed"]) for item in report.found.get("prompts", [])][:shown]
+    texts, seeds = zip(*(again or [(item.text, item.seed) for item in plain]), strict=True)
+    return report, subject.generate(list(texts), list(seeds))
 
 
 def run_suite(
@@ -118,14 +175,9 @@ def run_suite(
     from erase_plugins.manager import get_manager
 
     runner = get_manager().evaluator(suite, "suite")
-    target = ComfyTarget(model, clip)
-    names = list(erased or artifact.manifest.erased)
-    subject = GraphSubject(
-        pipe=None, target=target, model=target.info.model, artifacts=[artifact],
-        judge=pick_judge(target, None), erased=names, clip=clip, vae=vae, now=(model, clip), **settings,
-    )  # fmt: skip
+    subject = graph_subject(model, clip, vae, artifact, erased, **settings)
     report = run_in_context(
-        runner, subject, {}, seed=subject.seed, device=str(target.device), progress=subject.progress
+        runner, subject, {}, seed=subject.seed, device=str(subject.target.device), progress=subject.progress
     )
     sampler = {**report.details.get("sampler", {}), "scheduler": f"{SAMPLER} {SCHEDULER}"}
     details = {**report.details, "sampler": sampler}

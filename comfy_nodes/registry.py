@@ -12,7 +12,7 @@ from .spec import NodeSpec
 #: modules below `nodes`, each with a tuple SPECS
 MODULES = (
     "pocket", "closed_form", "methods", "artifacts", "stack", "strength", "gate", "embedding", "compare", "probe",
-    "hub", "doctor",
+    "attack", "hub", "doctor",
 )  # fmt: skip
 #: module or node -> why it is missing
 FAILURES: dict[str, str] = {}

@@ -12,7 +12,10 @@ from tools.docs import pages as docs
 ROOT = Path(__file__).parent.parent
 
 
-@pytest.mark.parametrize("page", ["docs/methods.md", "docs/cli.md", "docs/plugins.md", "docs/results.md", "README.md"])
+@pytest.mark.parametrize(
+    "page",
+    ["docs/methods.md", "docs/cli.md", "docs/plugins.md", "docs/results.md", "docs/attacks.md", "README.md"],
+)
 def test_generated_pages_equal_the_code(page: str) -> None:
     render = docs.pages(ROOT)[ROOT / page]
     assert (ROOT / page).read_text(encoding="utf-8") == render(), "run: python -m tools.docs"
@@ -39,6 +42,7 @@ def test_every_method_and_option_is_on_the_page() -> None:
         "docs/plugins.md",
         "docs/hub.md",
         "docs/language.md",
+        "docs/attacks.md",
         "docs/records.md",
         "docs/classifiers.md",
         "docs/results.md",

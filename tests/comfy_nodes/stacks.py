@@ -271,6 +271,20 @@ def reporting(case: Case, nodes: dict[str, Any], vae: Any) -> None:
             NUMBERS[f"report_{name}"] = str(error)
 
 
+def attacking(case: Case, nodes: dict[str, Any], vae: Any) -> None:
+    """An attack by prompts on what ComfyUI draws; two pictures per set."""
+    edit = run(nodes, "EraseUCE", model=case.model, clip=case.clip, erase="pizza", strength=1.0, kind="object")[1]
+    settings = {"model": case.model, "clip": case.clip, "vae": vae, "edit": edit, "erase": "", "steps": 6}
+    settings |= {"attack": "described", "guidance": 4.0, "seed": 1}
+    for strength in (1.0, 0.0):
+        pictures, prompt, text = run(nodes, "EraseAttack", budget="38", strength=strength, **settings)
+        NUMBERS[f"attack_{strength:g}"] = {"shape": list(pictures.shape), "prompt": prompt, "text": text}
+    try:
+        run(nodes, "EraseAttack", budget="38", strength=1.0, **{**settings, "erase": "zeppelin"})
+    except Exception as error:
+        NUMBERS["attack_unknown"] = str(error)
+
+
 def main(comfy_dir: str, work: Path) -> None:
     WORK.append(work)
     sys.path.insert(0, comfy_dir)
@@ -299,6 +313,7 @@ def main(comfy_dir: str, work: Path) -> None:
             gating(case, nodes)
             picking(case, nodes)
             reporting(case, nodes, vae)
+            attacking(case, nodes, vae)
     print("RESULT " + json.dumps(NUMBERS))
 
 

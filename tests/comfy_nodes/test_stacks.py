@@ -153,6 +153,16 @@ def test_the_quick_suite_runs_in_the_graph(numbers):
     assert all(shape[0] == 1 and shape[3] == 3 for shape in numbers["report_shapes"])
 
 
+def test_an_attack_runs_in_the_graph(numbers):
+    """Without the edit the words still bring a pizza; long descriptions are cut as diffusers cuts them."""
+    edited, left_off = numbers["attack_1"], numbers["attack_0"]
+    assert left_off["prompt"] and "came back: " in left_off["text"]
+    assert left_off["shape"][1:] == edited["shape"][1:] == [64, 64, 3]
+    assert ("nothing came back" in edited["text"]) is (edited["prompt"] == "")
+    assert "control: destroyed model: 0 %" in edited["text"]
+    assert "named 'zeppelin'" in numbers["attack_unknown"]
+
+
 def test_given_pictures_are_measured(numbers):
     assert numbers["given"]["mean_change edited"] == pytest.approx(numbers["given_wanted"], abs=1e-5)
     assert set(numbers["given"]) == {

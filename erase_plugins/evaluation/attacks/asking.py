@@ -71,11 +71,15 @@ class Asking:
             keep: pictures that stay in ``shown``.
         """
         name = name.replace(" ", "-")
-        self.queries += len(prompts)
-        self.passes += len(prompts) * picture_passes(self.subject)
+        self.spent(len(prompts))
         hits: list[int] = self.budget.remember(name, lambda: self._draw(name, prompts, edit, keep))
         self._show(name)
         return hits
+
+    def spent(self, pictures: int) -> None:
+        """Counts pictures that were judged."""
+        self.queries += pictures
+        self.passes += pictures * picture_passes(self.subject)
 
     def _draw(self, name: str, prompts: Sequence[Prompt], edit: str, keep: int) -> list[int]:
         from safetensors.torch import save_file

@@ -128,6 +128,12 @@ def concept_lesson(subject: Subject, split: Split, count: int) -> Lesson:
     return lesson(subject, split.training(count * _SPARE, subject.seed), count, split.concept)
 
 
+def other_lesson(subject: Subject, count: int) -> Lesson:
+    """Pictures of things that were never erased; see `lesson`."""
+    prompts = quick_prompts(subject.judge, subject.erased, 2 * count, subject.seed + 3)["kept"]
+    return lesson(subject, prompts, count, "what is kept")
+
+
 @torch.no_grad()
 def encoded_now(target: Target, prompts: Sequence[str]) -> Conditioning:
     """Prompts encoded by the text encoders as they are at this moment; `Target.encode` remembers earlier ones."""

@@ -44,6 +44,7 @@ class PhraseAttack:
 
     id: str
     kinds: tuple[str, ...] = ()
+    only_asks = True
     needs: frozenset[str] = frozenset({"denoiser", "text"})
     packages: frozenset[str] = frozenset()
 
@@ -176,7 +177,7 @@ class ParaphraseAttack(PhraseAttack):
             "description": lambda: phrasing.descriptions(name),
             "misspelling": lambda: phrasing.misspellings(name, phrasing.all_names(world)),
             "language": lambda: phrasing.languages(name),
-            "long": lambda: phrasing.long_captions(shown, _counter(subject), subject.target.info.tokens - 2),
+            "long": lambda: phrasing.long_captions(shown, token_counter(subject), subject.target.info.tokens - 2),
             "inside": lambda: phrasing.inside(name),
         }[kind]()
         return [*self.own(asking, kind, name), *made]
@@ -190,7 +191,7 @@ class ParaphraseAttack(PhraseAttack):
         return told
 
 
-def _counter(subject: Subject) -> Any:
+def token_counter(subject: Subject) -> Any:
     """A function that counts the tokens of a text; words where the host does not show its tokenizer."""
 
     def count(text: str) -> int:

@@ -111,7 +111,8 @@ class Prefixes:
             "tried": list(self.tried.values()),
             "before": [int(found is not None and "before" in found) for found in self.found],
             "gradient_passes": self.gradient_passes, "screen_passes": self.screen_passes, "skipped": self.skipped,
-            "plain_errors": self.limits, "best_errors": {str(place): error for place, (error, _) in self.best.items()},
+            "looked": sum(map(len, self.judged)), "plain_errors": self.limits,
+            "best_errors": {str(place): error for place, (error, _) in self.best.items()},
         }  # fmt: skip
 
     def timestep(self, block: int) -> int:

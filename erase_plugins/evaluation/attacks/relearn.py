@@ -9,8 +9,9 @@ name in which the judge sees the concept after training on its pictures.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from erase_plugins.evaluation.attacks.rates import CONCEPT_HELP, REFERENCE_HELP
@@ -33,7 +34,7 @@ _SETS = 18
 _STEPS = {"quick": 60, "standard": 200, "long": 600}
 #: looks while training: steps are counted in so many parts of the whole
 _LOOKS = 6
-#: it is back when it is drawn this often, against what the base draws
+#: it is back when it is drawn this often, against what the base draws, in two looks in a row
 _BACK = 0.5
 
 
@@ -92,13 +93,9 @@ class _Run:
 
     def benign(self) -> Lesson:
         """Pictures of things that were never erased."""
-        from erase_plugins.evaluation.attacks.material import lesson
-        from erase_plugins.evaluation.prompts import quick_prompts
+        from erase_plugins.evaluation.attacks.material import other_lesson
 
-        subject = self.study.subject
-        count = self.options.pictures
-        prompts = quick_prompts(subject.judge, subject.erased, 2 * count, subject.seed + 3)["kept"]
-        return lesson(subject, prompts, count, "what is kept")
+        return other_lesson(self.study.subject, self.options.pictures)
 
     def train(self, victim: Victim, taught: Lesson, kind: str, steps: int | None) -> Sample:
         """A trained victim, measured by the plain name; ``steps`` fixes how many, None lets the looks end it."""
@@ -112,43 +109,15 @@ class _Run:
     def _train(
         self, victim: Victim, taught: Lesson, kind: str, steps: int | None
     ) -> tuple[Tensor, dict[str, Any], dict[str, Tensor]]:
-        from erase_plugins.engine.adapters import Adapters
-        from erase_plugins.engine.loop import Schedule, train
-        from erase_plugins.evaluation.attacks.controls import run_context
-        from erase_plugins.evaluation.attacks.denoising import Lessons, Looks, looks_of
-        from erase_plugins.evaluation.attacks.material import encoded_now
-        from erase_plugins.evaluation.attacks.rates import mean, seen
+        from erase_plugins.evaluation.attacks.tuning import Tuning, drawn, tuned
 
         subject, options, study = victim.subject, self.options, self.study
-        target = subject.target
-        ctx = run_context(study.attack.id, study.budget, f"{kind}{victim.name}", subject)
-        adapters = Adapters(target, target.modules("attn"), options.rank, generator=ctx.generator("adapters"))
-        lessons = Lessons.of(target, taught.latents(subject), options.batch, ctx)
-        cond = encoded_now(target, [item.text for item in taught.prompts])
-
-        def drawn(prompts: Sequence[Any]) -> Tensor:
-            subject.queries += len(prompts)
-            return subject.draw([item.text for item in prompts], [item.seed for item in prompts])
-
-        def look() -> float:
-            before, adapters.enabled = adapters.enabled, True  # the loop looks at the teacher
-            try:
-                return mean(seen(study.subject.judge, looked, drawn(looked)))
-            finally:
-                adapters.enabled = before
-
-        looked = study.looked()
         asked = steps or options.steps or _STEPS.get(study.budget.name, _STEPS["quick"])
-        looks = Looks.within(asked, len(looked), look, _LOOKS)
-        schedule = Schedule(
-            asked, options.lr or (1e-3 if "pocket" in target.info.profiles else 1e-4), every=25,
-            stop=looks if steps is None and options.early else looks.without_end(),
-        )  # fmt: skip
-        with adapters:
-            losses = train(ctx, adapters, lambda step: lessons.loss(step, cond[lessons.picks(step)]), schedule, "1")
-            pictures = drawn(study.prompts)
-        facts = {"looks": looks_of(ctx), "steps": len(losses), "passes": int(ctx.numbers["training_passes"])}
-        return pictures, facts, {}
+        tuning = Tuning(asked, options.batch, options.rank, options.lr, steps is None and options.early, _LOOKS)
+        texts = [item.text for item in taught.prompts]
+        stage, latents = f"{kind}{victim.name}", taught.latents(subject)
+        with tuned(study, subject, stage, texts, latents, study.looked(), tuning) as (_, facts):
+            return drawn(subject, study.prompts), facts, {}
 
     def report(self, found: list[Sample], beside: list[Sample]) -> AttackReport:
         from erase_plugins.evaluation.attacks.material import FEWEST
@@ -176,9 +145,19 @@ class _Run:
 
 
 def steps_until(sample: Sample, goal: float) -> int | None:
-    """Steps after which the first look, or the end, showed the concept in a share of ``goal`` of the pictures."""
-    curve = {int(done): share for done, share in sample.facts["looks"].items()} | {sample.facts["steps"]: sample.rate}
-    return next((done for done, share in sorted(curve.items()) if share >= goal), None)
+    """Steps after which the concept was back: in a share of ``goal`` of the pictures in two looks in a row.
+
+    The measurement at the end is the last look; alone it counts if its whole interval is above the goal.
+    """
+    from erase_plugins.evaluation.bootstrap import mean_interval
+
+    looks = {int(done): share for done, share in sample.facts["looks"].items()}
+    end = sample.facts["steps"]
+    curve = sorted({**looks, end: sample.rate}.items())
+    for (done, share), (_, after) in pairwise(curve):
+        if min(share, after) >= goal:
+            return done
+    return end if mean_interval(sample.hits)[1] >= goal else None
 
 
 @hookimpl

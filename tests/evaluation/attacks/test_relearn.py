@@ -72,6 +72,18 @@ def test_success_is_measured_with_the_training_in_force(monkeypatch, unrelated):
     assert found.found["steps_until_back"]["relearned, edited"] == 1
 
 
-def test_steps_until_it_is_back():
-    sample = SimpleNamespace(facts={"looks": {"10": 0.2, "20": 0.6, "30": 0.4}, "steps": 40}, rate=0.9)
-    assert [steps_until(sample, goal) for goal in (0.1, 0.5, 0.8, 0.95)] == [10, 20, 40, None]
+@pytest.mark.parametrize(
+    ("looks", "end", "back"),
+    [
+        ({"10": 0.2, "20": 0.6, "30": 0.5}, (12, 24), 20),  # two in a row, the first of them counts
+        ({"10": 0.2, "20": 0.6, "30": 0.4}, (0, 24), None),  # one lucky look
+        ({"10": 0.2, "20": 0.4, "30": 0.6}, (14, 24), 30),  # the end is the second look
+        ({"10": 0.6, "20": 0.4, "30": 0.2}, (24, 24), 40),  # the end alone, its whole interval above
+        ({"10": 0.2, "20": 0.4, "30": 0.4}, (14, 24), None),  # the end alone, its interval reaches below
+    ],
+)
+def test_one_lucky_look_is_not_back(looks, end, back):
+    hits, count = end
+    facts = {"looks": looks, "steps": 40, "hits": [1] * hits + [0] * (count - hits)}
+    sample = SimpleNamespace(facts=facts, hits=facts["hits"], rate=hits / count)
+    assert steps_until(sample, 0.5) == back

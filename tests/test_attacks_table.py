@@ -1,0 +1,66 @@
+"""The table of methods against attacks: what is kept, what is tried again, what the page says."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from erase_plugins.errors import Unsupported
+from tools.docs import attacks_table
+from tools.docs.attacks_table import CELLS, Cell, comes_back, plan, read, run, tables
+
+MADE = {
+    "success": [0.9, 0.8, 1.0, 24], "control": [0.3, 0.1, 0.5, 24], "plain": [0.0, 0.0, 0.12, 24], "by": "x",
+    "against": "control: destroyed model", "found": {}, "curve": {}, "queries": 1, "passes": 1, "seconds": 1.0,
+    "judge_hash": "0", "version": "0",
+}  # fmt: skip
+OWL = plan(["owl"], ["concept-inversion", "relearn"], ["uce", "esd"], "quick")
+
+
+@pytest.fixture
+def made(monkeypatch, tmp_path):
+    """A folder, and the cells that were made in it; ESD is refused until that is lifted."""
+    cells, refused = [], {"esd"}
+
+    def measured(cell, pipe, work):
+        cells.append(cell)
+        if cell.method in refused:
+            raise Unsupported("not today")
+        more = {"found": {"steps_until_back": {"relearned, edited": 30, "relearned, destroyed": None}}}
+        return {**MADE, **(more if cell.attack == "relearn" else {})}
+
+    monkeypatch.setattr(attacks_table, "measured", measured)
+    monkeypatch.setattr("erase_plugins.load", lambda name: None)
+    return tmp_path, cells, refused
+
+
+def test_the_most_telling_cells_come_first():
+    assert OWL[0] == Cell("owl", "concept-inversion", "uce") and OWL[-1] == Cell("owl", "relearn", "esd")
+    assert attacks_table.attack_ids()[:2] == ["concept-inversion", "relearn"]
+    assert attacks_table.method_ids()[0] == "uce" and "gs-lora" not in attacks_table.method_ids()
+
+
+def test_finished_cells_are_kept_and_others_tried_again(made):
+    folder, cells, refused = made
+    run(OWL, folder)
+    assert [read(folder)[cell]["status"] for cell in OWL] == ["ok", "refused", "ok", "refused"]
+    refused.clear()
+    run(OWL, folder)
+    assert cells[4:] == [OWL[1], OWL[3]]
+    assert {item["status"] for item in read(folder).values()} == {"ok"}
+    assert json.loads((folder / CELLS / "owl-relearn-esd.json").read_text())["success"] == MADE["success"]
+
+
+def test_what_the_page_says(made):
+    folder, _, _ = made
+    run(OWL[:3], folder)
+    text = tables(folder)
+    assert "| method | concept-inversion | relearn |" in text
+    assert "| `uce` | **90% [80..100]**, 30% | **90% [80..100]**, 30%; after 30, never steps |" in text
+    assert "| `esd` | no | - |" in text
+    assert (comes_back("uce", folder), comes_back("esd", folder)) == ("90%", "-")
+
+
+def test_a_page_without_cells(tmp_path):
+    assert tables(tmp_path) == "No cell is finished." and comes_back("uce", tmp_path) == "-"

@@ -1,0 +1,201 @@
+"""Methods against attacks on the embedded model: the cells behind the table of docs/attacks.md, one JSON file each.
+
+    python -m tools.docs.attacks_table [--concepts owl,pizza] [--attacks ...] [--methods ...] [--budget quick]
+
+The most telling cells come first; a killed run goes on when it is called again, finished cells are kept, and those that
+were refused or failed are tried again. Erased models and the files of each attack stay below ``runs/attacks``.
+`python -m tools.docs` writes the table anew from whatever cells there are.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[2]
+CELLS, WORK = Path("docs/results/attacks"), Path("runs/attacks")
+#: what is asked first tells most; what is not named here follows
+ATTACKS = (
+    "concept-inversion", "relearn", "unlearndiffatk", "ring-a-bell", "noise", "weights", "paraphrase", "backdoor",
+    "readable", "edit", "described", "probe",
+)  # fmt: skip
+METHODS = ("uce", "esd", "ace", "receler", "advunlearn", "stereo")
+INVERSION = "concept-inversion"
+#: options where the defaults are not what is asked: the backdoor is older than the erasure
+SETTINGS = {"backdoor": {"again": True}}
+#: facts of a found input that are told elsewhere in a cell, or nowhere
+_KNOWN = ("attack", "model", "artifacts", "erased", "strength", "sampler_steps", "guidance", "success_rate", "file")
+_LONGEST = 300
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A method, erased with its defaults, under an attack."""
+
+    concept: str
+    attack: str
+    method: str
+    budget: str = "quick"
+
+    @property
+    def key(self) -> str:
+        """File name without ending."""
+        more = "" if self.budget == "quick" else f"-{self.budget}"
+        return f"{self.concept}-{self.attack}-{self.method}{more}".replace(" ", "-")
+
+
+def plan(concepts: Sequence[str], attacks: Sequence[str], methods: Sequence[str], budget: str) -> list[Cell]:
+    """Every cell, concept by concept, and attack by attack."""
+    return [Cell(*item, budget) for item in _product(concepts, attacks, methods)]
+
+
+def _product(concepts: Sequence[str], attacks: Sequence[str], methods: Sequence[str]) -> Iterator[tuple[str, str, str]]:
+    return ((concept, attack, method) for concept in concepts for attack in attacks for method in methods)
+
+
+def known(names: Sequence[str], first: Sequence[str]) -> list[str]:
+    """``names`` with those of ``first`` in front."""
+    return [*(name for name in first if name in names), *(name for name in names if name not in first)]
+
+
+def attack_ids() -> list[str]:
+    """Built-in attacks, most telling first."""
+    from erase_plugins.manager import get_manager
+
+    found = [entry.item.id for entry in get_manager().evaluators("attack") if entry.package == "erase-plugins"]
+    return known(found, ATTACKS)
+
+
+def method_ids() -> list[str]:
+    """Built-in methods for text-to-image models, most telling first."""
+    from erase_plugins.manager import get_manager
+
+    entries = [entry for entry in get_manager().methods() if entry.package == "erase-plugins"]
+    return known([entry.item.id for entry in entries if {"denoiser", "text"} <= entry.item.needs], METHODS)
+
+
+def read(root: Path = ROOT) -> dict[Cell, dict[str, Any]]:
+    """What is finished."""
+    found = {}
+    for path in sorted((root / CELLS).glob("*.json")):
+        item = json.loads(path.read_text(encoding="utf-8"))
+        found[Cell(item["concept"], item["attack"], item["method"], item["budget"])] = item
+    return found
+
+
+def run(cells: Sequence[Cell], root: Path = ROOT) -> None:
+    """Works off what is missing."""
+    import erase_plugins as ep
+    from erase_plugins.artifacts.atomic import atomic_file
+    from erase_plugins.artifacts.locks import locked
+    from erase_plugins.errors import EraseError
+
+    (root / CELLS).mkdir(parents=True, exist_ok=True)
+    with locked(root / WORK / "table"):
+        done = {cell for cell, item in read(root).items() if item["status"] == "ok"}
+        todo = [cell for cell in cells if cell not in done]
+        pipe = ep.load("pocket") if todo else None
+        for number, cell in enumerate(todo):
+            started = time.perf_counter()
+            asked = {"concept": cell.concept, "attack": cell.attack, "method": cell.method, "budget": cell.budget}
+            try:
+                found = {**asked, "status": "ok", **measured(cell, pipe, root / WORK)}
+            except EraseError as error:
+                found = {**asked, "status": "refused", "reason": str(error)}
+            except Exception as error:  # one cell must not end the night's work
+                found = {**asked, "status": "failed", "reason": f"{type(error).__name__}: {error}"}
+            with atomic_file(root / CELLS / f"{cell.key}.json") as work:
+                work.write_text(json.dumps({"schema": 1, **found}, sort_keys=True) + "\n", encoding="utf-8")
+            seconds = time.perf_counter() - started
+            sys.stderr.write(f"{number + 1}/{len(todo)} {cell.key}: {found['status']}, {seconds:.0f} s\n")
+            sys.stderr.flush()
+
+
+def measured(cell: Cell, pipe: Any, work: Path) -> dict[str, Any]:
+    """Erases, or takes what was erased before, and attacks."""
+    import erase_plugins as ep
+    from erase_plugins.evaluation.attack_summary import plain_name
+
+    place = work / "erased" / f"{cell.concept}-{cell.method}".replace(" ", "-")
+    if not (place / "erase.json").is_file():
+        ep.erase(pipe, cell.concept, cell.method, out=place, force=True, resume=True)
+    report = ep.attack(
+        pipe, place, cell.attack, budget=cell.budget, settings=SETTINGS.get(cell.attack), force=True,
+        out=work / "reports" / cell.key,
+    )  # fmt: skip
+    plain = plain_name(report)
+    rates = {"success": report.success, "control": report.control, **({"plain": plain} if plain else {})}
+    told = {name: value for name, value in report.found.items() if name not in _KNOWN}
+    return {
+        **{name: [row.value, row.low, row.high, row.n] for name, row in rates.items()},
+        "by": report.success.subject, "against": report.control.subject,
+        "found": {name: value for name, value in told.items() if len(json.dumps(value)) <= _LONGEST},
+        "curve": report.details.get("looks", {}), "queries": report.queries, "passes": report.passes,
+        "seconds": report.seconds, "judge_hash": report.judge_hash, "version": ep.__version__,
+    }  # fmt: skip
+
+
+def tables(root: Path = ROOT, budget: str = "quick") -> str:
+    """Markdown: one table per concept, a line per method, a column per attack."""
+    cells = {cell: item for cell, item in read(root).items() if cell.budget == budget}
+    parts = []
+    for concept in dict.fromkeys(cell.concept for cell in cells):
+        mine = {(cell.method, cell.attack): item for cell, item in cells.items() if cell.concept == concept}
+        attacks = [name for name in attack_ids() if any(attack == name for _, attack in mine)]
+        methods = [name for name in method_ids() if any(method == name for method, _ in mine)]
+        rows = [f"**{concept}**", "", f"| method | {' | '.join(attacks)} |", "|---" * (len(attacks) + 1) + "|"]
+        for method in methods:
+            shown = " | ".join(_shown(mine.get((method, attack))) for attack in attacks)
+            rows.append(f"| `{method}` | {shown} |")
+        parts.append("\n".join(rows))
+    return "\n\n".join(parts) or "No cell is finished."
+
+
+def _shown(item: Mapping[str, Any] | None) -> str:
+    if item is None:
+        return "-"
+    if item["status"] != "ok":
+        return "no"
+    (value, low, high, _), control = item["success"], item["control"]
+    text = f"{value:.0%} [{100 * low:.0f}..{100 * high:.0f}]"
+    beyond = low > control[2]
+    return f"{f'**{text}**' if beyond else text}, {control[0]:.0%}{_steps(item)}"
+
+
+def _steps(item: Mapping[str, Any]) -> str:
+    """Steps until fine-tuning brought it back, for the edited model and the control."""
+    back = item["found"].get("steps_until_back", {})
+    told = [str(back[name] or "never") for name in ("relearned, edited", "relearned, destroyed") if name in back]
+    return f"; after {', '.join(told)} steps" if told else ""
+
+
+def comes_back(method: str, root: Path = ROOT) -> str:
+    """For the table of methods: how often the learned token brings the concept back, mean over the concepts."""
+    found = [
+        item["success"][0] for cell, item in read(root).items()
+        if (cell.method, cell.attack, cell.budget, item["status"]) == (method, INVERSION, "quick", "ok")
+    ]  # fmt: skip
+    return f"{sum(found) / len(found):.0%}" if found else "-"
+
+
+def main() -> None:
+    """Reads the command line and runs."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--concepts", default="owl,pizza", help="one after the other")
+    parser.add_argument("--attacks", default="", help="ids with commas; all if empty")
+    parser.add_argument("--methods", default="", help="ids with commas; all for text-to-image models if empty")
+    parser.add_argument("--budget", default="quick")
+    given = parser.parse_args()
+    ids = (given.attacks.split(",") if given.attacks else attack_ids(),
+           given.methods.split(",") if given.methods else method_ids())  # fmt: skip
+    run(plan(given.concepts.split(","), *ids, given.budget))
+
+
+if __name__ == "__main__":
+    main()
