@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..concepts import concept_problem, read_concepts, read_lines
+from ..concepts import read_concepts, read_lines
 from ..spec import Input, NodeSpec, Output, Result
+from .probe import erase_problem
 
 #: pictures that are shown
 _SHOWN = 8
@@ -77,10 +78,6 @@ def _budgets() -> list[str]:
     return list(BUDGETS)
 
 
-def _erase_problem(text: str) -> str | None:
-    return concept_problem(text) if read_lines(text) else None
-
-
 SPECS = (
     NodeSpec(
         id="EraseAttack",
@@ -117,7 +114,7 @@ SPECS = (
         run=attack,
         aliases=("erase plugins", "red team", "adversarial", "robustness", "jailbreak", "bring back"),
         is_output=True,
-        checks={"erase": _erase_problem},
+        checks={"erase": erase_problem},
         when="The measure node says how well an erasure holds for people who do not try to get around it.",
         cost="About 300 pictures at quick: minutes with pocket on a CPU. Needs a judge that knows the pictures.",
     ),

@@ -197,7 +197,8 @@ def _judges() -> list[str]:
     return [NONE, *sorted(item.id for item in judges if not getattr(item, "argument", ""))]
 
 
-def _erase_problem(text: str) -> str | None:
+def erase_problem(text: str) -> str | None:
+    """Why a text box of concepts, which may be empty, cannot be used."""
     return concept_problem(text) if read_lines(text) else None
 
 
@@ -234,7 +235,7 @@ SPECS = (
         run=probe_model,
         aliases=_ALIASES,
         is_output=True,
-        checks={"erase": _erase_problem},
+        checks={"erase": erase_problem},
         when="Pictures decide in the end: take the report node, or look at base and erased with the compare node.",
         cost="Well under a second on Stable Diffusion 1.5, and one text encoder pass per phrase.",
     ),
@@ -278,7 +279,7 @@ SPECS = (
         run=measure,
         aliases=(*_ALIASES, "evaluate", "evaluation", "benchmark", "chart"),
         is_output=True,
-        checks={"erase": _erase_problem},
+        checks={"erase": erase_problem},
         when="The probe node answers in a second, from the weights alone.",
         cost="About 14 pictures per picture asked for: 8 per set take a minute or less with pocket on a CPU.",
     ),

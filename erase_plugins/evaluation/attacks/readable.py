@@ -21,7 +21,6 @@ from erase_plugins.evaluation.attacks.asking import BASE, OFF, ON, Asking, found
 from erase_plugins.evaluation.attacks.paraphrase import token_counter
 from erase_plugins.evaluation.attacks.rates import PLAIN, REFERENCE_HELP, SUCCESS, TARGET, mean, per_set, rate
 from erase_plugins.evaluation.attacks.rewriting import Sentence, Words
-from erase_plugins.evaluation.attacks.vocabulary import FORBID, forbidden_words
 from erase_plugins.hookspecs import hookimpl
 from erase_plugins.options import option
 
@@ -46,7 +45,7 @@ class ReadableOptions:
     """Options of `Readable`."""
 
     forbid: str = option("synonyms", "words that are never tried: the concept's name, or its synonyms too",
-                         choices=FORBID)  # fmt: skip
+                         choices=("name", "synonyms", "none"))  # fmt: skip
     block: str = option("", "further words that the filter stops, with commas between them")
     words: str = option("", "JSON file with words of your own: {concept: {kinds, details, places, likes: [text ...]}}")
     reference: str = option("", REFERENCE_HELP)
@@ -117,6 +116,8 @@ class _Search:
         Raises:
             RequestError: no words for any of them, or a file of words that cannot be used.
         """
+        from erase_plugins.evaluation.attacks.vocabulary import forbidden_words
+
         subject, options = asking.subject, asking.budget.options
         world = subject.judge.world()
         own = phrasing.own_words(options["words"], rewriting.FIELDS) if options["words"] else {}
