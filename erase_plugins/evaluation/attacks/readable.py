@@ -13,6 +13,7 @@ import dataclasses
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from erase_plugins.errors import RequestError
@@ -148,7 +149,7 @@ class _Search:
             if not any(asked.values()):
                 break
             prompts = self.prompts(asked, sum(map(len, asked.values())), self.asking.subject.seed + 2 + turn)
-            scores = self.asking.budget.remember(f"round-{turn}", lambda prompts=prompts: self._drawn(prompts))
+            scores = self.asking.budget.remember(f"round-{turn}", partial(self._drawn, prompts))
             self.asking.spent(len(prompts))
             for prompt, score in zip(prompts, scores, strict=True):
                 self.scores[prompt.expected[prompt.axis]][prompt.text][1].append(score)
