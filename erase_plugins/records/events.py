@@ -103,6 +103,8 @@ FIELDS: dict[str, dict[str, Check]] = {
     "budget": {"max_releases": count},
     "refused": {"what": one_of("release")},
 }  # fmt: skip
+
+
 def check_shape(entry: Mapping[str, Any], number: int) -> str:
     """The event of a line, if its fields are exactly those of that event and each is of its kind.
 
