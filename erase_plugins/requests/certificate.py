@@ -1,6 +1,6 @@
-"""What may be said about a request: what was done and measured, nothing else. Others can check it without the key.
+"""What may be said about a request: what was done and measured, nothing else. Others can check it without a key.
 
-An export holds the lines of one request, and of all other lines of the ledger their hashes only. Whoever is given it sees
+An export holds the lines of one request, and of all other lines of the ledger the hashes only. Whoever is given it sees
 that the lines were not changed and where they stand in the chain, and learns nothing about other people's requests.
 """
 

@@ -23,7 +23,11 @@ class Rule:
 
 
 #: GDPR article 12(3) and its British twin; CCPA (California)
-RULES = {"eu": Rule(months=1, more_months=2), "uk": Rule(months=1, more_months=2), "california": Rule(days=45, more_days=45)}  # fmt: skip
+RULES = {
+    "eu": Rule(months=1, more_months=2),
+    "uk": Rule(months=1, more_months=2),
+    "california": Rule(days=45, more_days=45),
+}
 
 
 def rule_of(name: str, days: int) -> Rule:

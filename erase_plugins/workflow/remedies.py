@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from erase_plugins.errors import Unsupported
+from erase_plugins.errors import EraseError, Unsupported
 from erase_plugins.families.capabilities import LANGUAGE
 from erase_plugins.manager import get_manager
 from erase_plugins.needs import lacks
 from erase_plugins.records.state import STATE
+from erase_plugins.types import EraseRequest, ForgetItem
 
 #: the remedy of a head on features from which records are deleted (`erase_plugins.records`)
 RECORDS = "records"
@@ -46,8 +48,6 @@ _LAST = {
     "idk": "hides the answer and erases least",
     "whp": "changes decoding, not the weights",
 }
-_CLOSED = "closed form: seconds, no training"
-_TRAINED = "trained: minutes and more, where a closed form is not enough"
 
 
 @dataclass(frozen=True)
@@ -89,23 +89,36 @@ def remedies(what: str, info: Any) -> list[Remedy]:
     if not fit:
         able = sorted({method.id for method in methods if item_kind(what, method) is not None})
         raise Unsupported(
-            f"no method forgets a request of kind {what} on {info.model} (family {info.family.id}); methods for {what}: "
+            f"no method fits a request of kind {what} on {info.model} (family {info.family.id}); methods for it: "
             f"{', '.join(able) or 'none, but a head of erase-plugins records'}"
         )
     first = _FIRST.get(what, {}) if LANGUAGE in info.offers else {}
-    places = {name: place for place, name in enumerate(first)}
+    costs = {method.id: _seconds(method, what, info) for method in fit}
 
-    def place(method: Any) -> tuple[int, bool, int]:
+    def place(method: Any) -> tuple[int, int, float]:
         last = list(_LAST).index(method.id) + 1 if method.id in _LAST else 0
-        return last, "contextmap" not in method.produces, places.get(method.id, len(places))
+        return last, list(first).index(method.id) if method.id in first else len(first), costs[method.id]
 
-    ordered = sorted(fit, key=place)
-    return [Remedy(item.id, "weights", _why(item, first)) for item in ordered]
+    return [
+        Remedy(item.id, "weights", first.get(item.id) or _LAST.get(item.id) or _cost(costs[item.id]))
+        for item in sorted(fit, key=place)
+    ]
 
 
-def _why(method: Any, first: dict[str, str]) -> str:
-    said = first.get(method.id) or _LAST.get(method.id)
-    return said or (_CLOSED if "contextmap" in method.produces else _TRAINED)
+def _seconds(method: Any, what: str, info: Any) -> float:
+    """What a method would take for something on this model; infinite where it cannot say without data."""
+    item = ForgetItem("subject", item_kind(what, method) or "object")
+    try:
+        plan = method.plan(EraseRequest(info.model, (item,), method.id), info)
+    except EraseError:
+        return math.inf
+    return math.inf if plan.seconds is None else float(plan.seconds)
+
+
+def _cost(seconds: float) -> str:
+    if math.isinf(seconds):
+        return "fits the model; how long it takes depends on the data"
+    return f"fits the model; estimated at {seconds:.0f} s" if seconds >= 1 else "fits the model; estimated at below 1 s"
 
 
 def item_kind(what: str, method: Any) -> str | None:

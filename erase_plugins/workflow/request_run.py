@@ -21,7 +21,7 @@ from erase_plugins.requests.sharing import anonymous
 from erase_plugins.requests.states import BEFORE
 from erase_plugins.requests.store import Desk
 from erase_plugins.types import DataRef, EraseRequest, ForgetItem
-from erase_plugins.workflow.remedies import RECORDS, is_head, item_kind
+from erase_plugins.workflow.remedies import RECORDS, item_kind
 from erase_plugins.workflow.request_plan import choose
 
 if TYPE_CHECKING:
@@ -240,8 +240,8 @@ class _Model(_Maker):
         if case.shareable:
             return artifact
         manifest, clean = artifact.manifest, self.discretion.clean
-        edit = replace(artifact.edit, statistics={},
-                       meta=clean({name: value for name, value in artifact.edit.meta.items() if name != "statistics"}))  # fmt: skip
+        meta = {name: value for name, value in artifact.edit.meta.items() if name != "statistics"}
+        edit = replace(artifact.edit, statistics={}, meta=clean(meta))
         texts = ("preserve", "options", "notes", "warnings", "history", "records", "guards", "extra")
         return replace(
             artifact,
