@@ -40,6 +40,7 @@ def test_every_method_and_option_is_on_the_page() -> None:
         "docs/hub.md",
         "docs/language.md",
         "docs/records.md",
+        "docs/requests.md",
         "docs/classifiers.md",
         "docs/results.md",
     ],

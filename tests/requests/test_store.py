@@ -135,7 +135,7 @@ def test_a_refused_step_writes_nothing_and_says_why(desk):
         RequestError, match="'verified' cannot follow on 'closed'; it needs received; nothing was written"
     ):
         decisions.verify_identity(store, first, "account")
-    with pytest.raises(RequestError, match="extended already|cannot follow"):
+    with pytest.raises(RequestError, match=r"extended already|cannot follow"):
         decisions.decide(store, second, "extend", "complexity")
     assert store.ledger().head == before
 

@@ -189,7 +189,7 @@ def test_records_killed_before_and_after_every_step(steps_of_a_head):
     account = head.account()
     assert len(account.deleted) == 1
     assert [line["event"] for line in desk.ledger().case(name).lines].count("started") == 1
-    case, ledger = evaluate_case(desk, name, str(head.folder), ["Person 7"])
+    case, _ = evaluate_case(desk, name, str(head.folder), ["Person 7"])
     assert case.state == "passed"
     assert case.last["evaluated"]["rows"][0][2] == pytest.approx(head.certificate()["rho_adaptive"], abs=1e-6)
 
