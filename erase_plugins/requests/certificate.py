@@ -77,6 +77,10 @@ def _sentences(case: Case, measured: Mapping[str, Any] | None) -> list[str]:
     said += [f"it did not pass: {reason}" for reason in measured["reasons"]]
     if "deployed" in case.last and case.last["deployed"]["override"]:
         said.append(f"it was put to use all the same: {case.last['deployed']['override']}")
+    if case.last.get("made", {}).get("guard"):
+        said.append(
+            "a keyword guard stands in front of the model: it changes no weights, and was off when this was measured"
+        )
     if measured["suite"] != "certificate":
         said.append("no model that never saw the subject was measured beside it, and no attack was run")
     return said

@@ -62,7 +62,7 @@ class Discretion:
             if self._whole.search(path.name) or any(self._whole.search(text) for text in _texts(path)):
                 raise RunRefused(
                     f"the method wrote the name into a {path.suffix or 'nameless'} file, so nothing of it was kept; "
-                    "choose another remedy with --method"
+                    "plan again and choose another remedy with --method"
                 )
 
 

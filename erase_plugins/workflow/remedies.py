@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from erase_plugins.errors import EraseError, Unsupported
-from erase_plugins.families.capabilities import LANGUAGE
+from erase_plugins.families.capabilities import LANGUAGE, TEXT
 from erase_plugins.manager import get_manager
 from erase_plugins.needs import lacks
 from erase_plugins.records.state import STATE
@@ -16,6 +16,8 @@ from erase_plugins.types import EraseRequest, ForgetItem
 
 #: the remedy of a head on features from which records are deleted (`erase_plugins.records`)
 RECORDS = "records"
+#: what stands in front of a model at once (`erase_plugins.artifacts.keyword_guard`)
+GUARD = "keyword-guard"
 #: kind of a request -> kinds of what is forgotten, the first that a method names is taken
 _ITEMS = {
     "person": ("person",), "fact": ("fact",), "document": ("dataset", "fact"), "style": ("style",),
@@ -99,7 +101,8 @@ def remedies(what: str, info: Any) -> list[Remedy]:
         last = list(_LAST).index(method.id) + 1 if method.id in _LAST else 0
         return last, list(first).index(method.id) if method.id in first else len(first), costs[method.id]
 
-    return [
+    front = [Remedy(GUARD, "prompt", "up at once, before the run; the weights stay what they were")]
+    return (front if {TEXT, LANGUAGE} & info.offers else []) + [
         Remedy(item.id, "weights", first.get(item.id) or _LAST.get(item.id) or _cost(costs[item.id]))
         for item in sorted(fit, key=place)
     ]

@@ -16,12 +16,13 @@ from erase_plugins.errors import RequestError
 from erase_plugins.manager import get_manager
 from erase_plugins.requests.case import Case, Ledger
 from erase_plugins.requests.discreet import Discretion
+from erase_plugins.requests.guarding import write_guard
 from erase_plugins.requests.intake import recognise
 from erase_plugins.requests.sharing import anonymous
 from erase_plugins.requests.states import BEFORE
 from erase_plugins.requests.store import Desk
 from erase_plugins.types import DataRef, EraseRequest, ForgetItem
-from erase_plugins.workflow.remedies import RECORDS, item_kind
+from erase_plugins.workflow.remedies import GUARD, RECORDS, item_kind
 from erase_plugins.workflow.request_plan import choose
 
 if TYPE_CHECKING:
@@ -90,6 +91,11 @@ def _run(desk: Desk, case: Case, work: Work, role: str, dry_run: bool, listeners
     resumed = case.state == "running"
     if not resumed and case.state not in BEFORE["started"]:
         raise RequestError(f"request {case.id} is {case.state}; it can run when it is {' or '.join(BEFORE['started'])}")
+    if resumed and work.method not in (None, case.remedy):
+        raise RequestError(
+            f"attempt {case.attempt} of request {case.id} is under way with {case.remedy}: go on without --method, or "
+            "plan again and then run with it"
+        )
     remedy = case.remedy if resumed else _next(case, work.method)
     maker: _Maker = _Head(desk, work) if remedy == RECORDS else _Model(desk, work, remedy, listeners)
     maker.check(case)
@@ -102,6 +108,7 @@ def _run(desk: Desk, case: Case, work: Work, role: str, dry_run: bool, listeners
             return case, ledger
     elif dry_run:
         return case, desk.ledger()
+    guard = write_guard(desk, case, work.subjects) if GUARD in [item["id"] for item in case.remedies] else None
     artifact, base = maker.make(case)
     made = {
         "event": "made",
@@ -109,7 +116,7 @@ def _run(desk: Desk, case: Case, work: Work, role: str, dry_run: bool, listeners
         "attempt": case.attempt,
         "artifact": artifact,
         "base": base,
-        "guard": None,
+        "guard": guard,
     }
     ledger = desk.append(lambda _: [made], role)
     return ledger.case(case.id), ledger

@@ -23,8 +23,8 @@ def test_the_walk_through(loaded, tmp_path, monkeypatch):  # noqa: F811
     for kind, block in re.findall(r"^```(python|bash)\n(.*?)\n```$", PAGE, flags=re.DOTALL | re.MULTILINE):
         if kind == "python":
             exec(compile(block, "docs/requests.md", "exec"), names)
-            for handle in names["handles"]:
-                handle.remove()
+            while names["handles"]:
+                names["handles"].pop().remove()
             continue
         for line in block.splitlines():
             first = re.fullmatch(r"CASE=\$\((.*) \| jq -r \.case\)", line)
@@ -36,6 +36,7 @@ def test_the_walk_through(loaded, tmp_path, monkeypatch):  # noqa: F811
             if first:
                 case = done.data["case"]
     assert len(case) == 13
+    assert names["guarded"].guards == [], "it was revoked above"
     assert "uce" in said["request plan"]
     assert "passed" in said["request evaluate"]
     assert "deployed" in said["request status"]

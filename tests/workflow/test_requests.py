@@ -9,13 +9,15 @@ from types import SimpleNamespace
 import pytest
 
 import erase_plugins as ep
-from erase_plugins.errors import ArtifactError, EraseError, PushRefused, RequestError, Unsupported
+from erase_plugins.errors import ArtifactError, EraseError, PushRefused, RequestError, RunRefused, Unsupported
 from erase_plugins.manager import get_manager
 from erase_plugins.requests import decisions
 from erase_plugins.requests.case import Case
 from erase_plugins.requests.discreet import Discretion
+from erase_plugins.requests.guarding import guards, place_of
 from erase_plugins.requests.intake import receive
 from erase_plugins.requests.store import Desk
+from erase_plugins.runtime.prompt_guard import Guarded
 from erase_plugins.workflow.deployed import apply_deployed
 from erase_plugins.workflow.request_measure import Limits, evaluate_case, verdict
 from erase_plugins.workflow.request_plan import plan_case
@@ -83,6 +85,9 @@ def test_pocket_from_intake_to_a_checked_load(loaded, pizza_folder, tmp_path):  
     assert (case.state, case.remedy) == ("made", "uce")
     case, _ = evaluate_case(desk, name, "pocket", ["pizza"], suite="quick", images=2)
     assert case.state == "passed", case.last["evaluated"]["reasons"]
+    (guard,) = guards(desk)
+    with pytest.raises(RunRefused, match="cannot be answered"):
+        Guarded(loaded.host, [guard])("a P1ZZA on a plate")
     decisions.deploy(desk, name)
     pipe = loaded.host
     (handle,) = apply_deployed(pipe, desk.folder)
@@ -99,7 +104,11 @@ def test_pocket_from_intake_to_a_checked_load(loaded, pizza_folder, tmp_path):  
     with pytest.raises(ArtifactError, match="do not serve the model without it"):
         apply_deployed(pipe, desk.folder)
     place.with_name("moved").rename(place)
+    place_of(desk, case).write_text("{}")
+    with pytest.raises(ArtifactError, match="guard of request"):
+        guards(desk)
     decisions.revoke(desk, name, "damage", "account")
+    assert guards(desk) == []
     assert apply_deployed(pipe, desk.folder) == []
 
 
@@ -129,7 +138,7 @@ def test_a_language_model_is_measured_by_its_run(tmp_path):
     forget = language.write(tmp_path / "letter.jsonl", language.rows(language.FORGET))
     retain = language.write(tmp_path / "others.jsonl", language.rows(language.RETAIN))
     desk, name = intake(tmp_path / "desk", "Zorvane", model=str(model), data=str(forget))
-    assert [item["id"] for item in desk.ledger().case(name).remedies][:2] == ["npo", "simnpo"]
+    assert [item["id"] for item in desk.ledger().case(name).remedies][:3] == ["keyword-guard", "npo", "simnpo"]
     assert desk.ledger().case(name).remedies[-1]["why"].startswith("hides the answer")
     work = Work(
         str(model), ("Zorvane",), forget=str(forget), retain_data=(str(retain),), options={"steps": 12, "lr": 0.02}
@@ -199,7 +208,7 @@ def test_a_failed_attempt_is_followed_by_the_next_remedy_and_then_by_a_person(tm
 
     desk, name = intake(tmp_path / "desk", "pizza")
     planned = [item["id"] for item in desk.ledger().case(name).remedies]
-    assert planned[0] == "uce"
+    assert planned[:2] == ["keyword-guard", "uce"]
     triaged(desk, name, ("uce", "rece", "esd"))
     for attempt, remedy in enumerate(("uce", "rece", "esd"), 1):
         attempted(desk, name, attempt, False, remedy)
