@@ -1,8 +1,8 @@
 """A guard that looks for words in a prompt. It changes no weights: without it the model is what it was.
 
 A text is normalised (width, look-alike letters, accents, case, weights and tags of prompts) and read twice, as it is
-and with digits for letters. A keyword hits if its letters stand in a row of whole words, whatever is between the letters,
-in any order of its words. In a private guard the keywords are HMACs under a key that is not in the file, so that the file
+and with digits for letters. A keyword hits if its letters stand in a row of whole words, whatever is between them, in
+any order of its words. In a private guard the keywords are HMACs under a key that is not in the file, so that the file
 names nobody; misspelt words are found by public guards only.
 """
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from erase_plugins.errors import PushRefused
@@ -42,14 +42,13 @@ def _manifests(bundle: Any) -> Iterator[Any]:
                 continue
 
 
-def _marks(value: Any) -> Iterable[Mapping[str, Any]]:
-    """Every mark in a JSON value."""
+def _marks(value: Any) -> Iterator[Mapping[str, Any]]:
+    """Everything in a JSON value that says whether it may be shared: the mark of a concept, or a guard."""
     if isinstance(value, Mapping):
-        for key, item in value.items():
-            if key == MARK and isinstance(item, Mapping) and "shareable" in item:
-                yield item
-            else:
-                yield from _marks(item)
+        if "shareable" in value:
+            yield value
+        for item in value.values():
+            yield from _marks(item)
     elif isinstance(value, list | tuple):
         for item in value:
             yield from _marks(item)
