@@ -52,10 +52,13 @@ def new(
     dry_run: bool,
 ) -> None:  # fmt: skip
     """Take a request in. The first one makes the folder, and the key of the names beside it."""
-    from erase_plugins.requests.intake import names_in, receive
+    from erase_plugins.requests.intake import asked, data_hash, names_in, receive
     from erase_plugins.requests.store import DATABASE, Desk
 
     names = names_in(subjects, subject_file)
+    asked(what, names, jurisdiction, days or 0, received, evidence, public)  # before anything is made
+    if forget is not None:
+        data_hash(forget, names)
     if dry_run and not (Path(folder) / DATABASE).is_file():
         say("dry run: the folder and its key would be made, and one request entered; nothing was written")
         emit({"schema": 1, "dry_run": True, "case": None})

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import datetime
-import re
 import secrets
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+from erase_plugins.artifacts.chain_fields import is_name
 from erase_plugins.artifacts.marks import canonical_name
 from erase_plugins.data import DataRef
 from erase_plugins.errors import RequestError
@@ -53,6 +54,22 @@ def receive(
     Raises:
         RequestError: a wrong kind, no name, a name in the reference, a day to come, or public for a person.
     """
+    names, facts = asked(what, subjects, jurisdiction, days, received, evidence, public)
+    body = {
+        "event": "received", "case": f"q{secrets.token_hex(6)}", "subjects": [desk.mark(name) for name in names],
+        "data": None if data is None else desk.mark(data_hash(data, names)), **facts,
+    }  # fmt: skip
+    return str(body["case"]), desk.append(lambda _: [body], role, dry_run)
+
+
+def asked(
+    what: str, subjects: Sequence[str], jurisdiction: str = "eu", days: int = 0, received: str | None = None,
+    evidence: str | None = None, public: bool = False,
+) -> tuple[list[str], dict[str, Any]]:  # fmt: skip
+    """The names of a request, and what the ledger will hold of the rest; checks all that can be without a desk.
+
+    Args, Raises: as for `receive`.
+    """
     if what not in KINDS:
         raise RequestError(f"unknown kind of request; choose one of {', '.join(KINDS)}")
     if public and what in PRIVATE:
@@ -62,24 +79,27 @@ def receive(
         raise RequestError("nobody and nothing was named; give --subject NAME or --subject-file FILE")
     if evidence is not None and Discretion(names).scrub(evidence) != evidence:
         raise RequestError("the reference holds the name that the ledger must not hold; give a number")
-    day = datetime.datetime.now(datetime.UTC).date() if received is None else date(received)
-    if day > datetime.datetime.now(datetime.UTC).date() + datetime.timedelta(1):
+    if evidence is not None and not is_name(evidence):
+        raise RequestError("the reference is a number or a short word in plain letters")
+    today = datetime.datetime.now(datetime.UTC).date()
+    day = today if received is None else date(received)
+    if day > today + datetime.timedelta(1):
         raise RequestError("the day of the request lies ahead")
     rule = "days" if days else jurisdiction
-    body = {
-        "event": "received", "case": f"q{secrets.token_hex(6)}", "what": what,
-        "subjects": [desk.mark(name) for name in names], "data": data_mark(desk, data), "day": day.isoformat(),
-        "rule": rule, "days": days, "due": due(day, rule_of(rule, days)).isoformat(), "evidence": evidence,
-        "public": public,
+    return names, {
+        "what": what, "day": day.isoformat(), "rule": rule, "days": days,
+        "due": due(day, rule_of(rule, days)).isoformat(), "evidence": evidence, "public": public,
     }  # fmt: skip
-    if evidence is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9 ._/:+-]{0,119}", evidence):
-        raise RequestError("the reference is a number or a short word in plain letters")
-    return str(body["case"]), desk.append(lambda _: [body], role, dry_run)
 
 
-def data_mark(desk: Desk, data: str | None) -> str | None:
-    """HMAC of the hash of data; a plain hash of a few sentences could be guessed."""
-    return None if data is None else desk.mark(DataRef(data).digest())
+def data_hash(data: str, names: Sequence[str]) -> str:
+    """Hash of data, of which only an HMAC is kept: a plain hash of a few sentences could be guessed.
+
+    Raises:
+        RequestError: they cannot be read; a name in the name of the file is left out.
+    """
+    with Discretion(names).quiet():
+        return DataRef(data).digest()
 
 
 def recognise(desk: Desk, case: Case, subjects: Sequence[str], data: str | None = None) -> list[str]:
@@ -95,7 +115,8 @@ def recognise(desk: Desk, case: Case, subjects: Sequence[str], data: str | None 
             f"these {len(marks)} names are not the {len(wanted['subjects'])} of request {case.id}; nothing of what was "
             "given is kept, so give the same ones as at its intake (--subject or --subject-file)"
         )
-    if wanted["data"] is not None and data_mark(desk, data) != wanted["data"]:
+    found = None if data is None else desk.mark(data_hash(data, subjects))
+    if wanted["data"] is not None and found != wanted["data"]:
         raise RequestError(
             f"request {case.id} came with data, and " + ("none were" if data is None else "others are")
             + " given; give the same ones with --forget"
