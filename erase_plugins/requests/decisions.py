@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from typing import Any
 
 from erase_plugins.errors import RequestError
@@ -36,7 +37,16 @@ def decide(
     if event == "extended":
         received = desk.ledger().case(name).last["received"]
         body["due"] = due(date(received["day"]), rule_of(received["rule"], received["days"]), True).isoformat()
-    return _enter(desk, name, body, role, dry_run)
+    ledger = _enter(desk, name, body, role, dry_run)
+    if event in ("rejected", "closed") and not dry_run:
+        _forget_work(desk, ledger.case(name))
+    return ledger
+
+
+def _forget_work(desk: Desk, case: Case) -> None:
+    """Removes the checkpoints of interrupted runs, which hold the name."""
+    for place in desk.folder.glob(f".{case.id}-*.work"):
+        shutil.rmtree(place, ignore_errors=True)
 
 
 def deploy(

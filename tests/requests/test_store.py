@@ -140,6 +140,16 @@ def test_a_refused_step_writes_nothing_and_says_why(desk):
     assert store.ledger().head == before
 
 
+def test_a_closed_request_leaves_no_checkpoint(desk):
+    store, first, second = desk
+    for name in (first, second):
+        (store.folder / f".{name}-1.work").mkdir()
+        (store.folder / f".{name}-1.work" / "checkpoint.json").write_text(CANARY)
+    decisions.decide(store, second, "close", dry_run=True)
+    decisions.decide(store, second, "close")
+    assert [path.name for path in store.folder.glob(".*.work")] == [f".{first}-1.work"]
+
+
 def test_a_dry_run_writes_nothing(desk):
     store, _, second = desk
     before = (store.folder / DATABASE).read_bytes()
