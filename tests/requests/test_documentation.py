@@ -6,6 +6,8 @@ import re
 import shlex
 from pathlib import Path
 
+import pytest
+
 from erase_plugins.requests.certificate import NOT_CLAIMED
 from erase_plugins.requests.deadlines import RULES
 from tests.cli.conftest import invoke, loaded  # noqa: F401
@@ -13,6 +15,7 @@ from tests.cli.conftest import invoke, loaded  # noqa: F401
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "requests.md").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_the_walk_through(loaded, tmp_path, monkeypatch):  # noqa: F811
     import erase_plugins as ep
 
