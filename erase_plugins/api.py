@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -163,6 +163,7 @@ def run_and_save(
     resume: bool = False,
     listeners: Sequence[Listener] = (),
     cancel: threading.Event | None = None,
+    finish: Callable[[Artifact], Artifact] | None = None,
 ) -> Artifact:
     """Runs a plan on a loaded target and writes the artifact; the second half of `erase`.
 
@@ -172,6 +173,7 @@ def run_and_save(
         folder: artifact folder; None keeps it in memory, without checkpoints. Of several processes only the main one
             writes it.
         layouts, force, resume, listeners, cancel: as for `erase`.
+        finish: the last word on the artifact before it is written.
     """
     with nullcontext() if folder is None else claim(folder, force):
         work = None if folder is None else work_folder(folder)
@@ -179,6 +181,7 @@ def run_and_save(
             ready, target, work=work, resume=resume, listeners=listeners, cancel=cancel, shares=_shares(ready, target),
             target_rate=_target_rate(ready, target),
         )  # fmt: skip
+        artifact = artifact if finish is None else finish(artifact)
         if folder is None or work is None or not is_main():
             return artifact
         saved = artifact.save(folder, layouts, target, force)

@@ -63,5 +63,6 @@ BUILTIN_PLUGINS: tuple[str, ...] = (
     "erase_plugins.evaluation.attacks.probe",
     "erase_plugins.evaluation.attacks.readable",
     "erase_plugins.records.release",
+    "erase_plugins.requests.sharing",
     "erase_plugins.evaluation.classifier",
 )

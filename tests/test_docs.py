@@ -44,6 +44,7 @@ def test_every_method_and_option_is_on_the_page() -> None:
         "docs/language.md",
         "docs/attacks.md",
         "docs/records.md",
+        "docs/requests.md",
         "docs/classifiers.md",
         "docs/results.md",
     ],

@@ -34,7 +34,11 @@ COMMANDS = {
     "add": ("add", "Erase further concepts in an existing closed-form artifact."),
     "revoke": ("revoke", "Bring a concept back in a closed-form artifact."),
     "records": ("records", "Learn heads from which training records can be deleted, with a certificate."),
-    "verify-certificate": ("verify_certificate", "Check a certificate of deletion against its ledger."),
+    "request": ("request", "Carry out requests to be forgotten: deadlines, remedies, evidence, no names kept."),
+    "verify-certificate": (
+        "verify_certificate",
+        "Check a certificate of deletion, or of a request, against its ledger.",
+    ),
     "apply": ("apply", "Write a checkpoint with artifacts fused in."),
     "diagnose": ("diagnose", "Find out why a model still draws an erased concept."),
     "doctor": ("doctor", "Check the installation: versions, plugins, layouts, device."),

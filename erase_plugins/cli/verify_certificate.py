@@ -15,7 +15,14 @@ from erase_plugins.cli.console import emit, hint, say
 @click.option("--certificate", metavar="FILE", help="Compare with this one; the one beside the ledger by default.")
 @click.option("--head", metavar="HASH", help="Hash of the ledger's last line, as you noted it earlier.")
 def command(ledger: str, certificate: str | None, head: str | None) -> None:
-    """Recompute a certificate from its ledger (a file, or the folder of a release) and find every change in it."""
+    """Recompute a certificate from its ledger (a file, or the folder of a release or a request); find every change."""
+    from erase_plugins.requests import certificate as requests
+
+    if requests.is_certificate(Path(ledger)):
+        found = requests.verify(Path(ledger), head)
+        say(requests.to_text(found))
+        emit({"schema": 1, "valid": True, "certificate": found})
+        return
     from erase_plugins.records.certificate import to_text, verify
 
     data = verify(Path(ledger), head, None if certificate is None else Path(certificate))

@@ -5,12 +5,9 @@ Nothing else is kept: no optimiser state, average, gradient or random state, whi
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import json
 import os
 import secrets
-import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,6 +15,7 @@ from typing import Any
 
 from erase_plugins.artifacts.atomic import atomic_file
 from erase_plugins.artifacts.chain import canonical
+from erase_plugins.artifacts.marks import make_key, mark, read_key
 from erase_plugins.errors import CorruptArtifact, RequestError
 from erase_plugins.records.events import is_id
 from erase_plugins.records.weights import array_sha256, read_arrays, write_arrays
@@ -145,9 +143,8 @@ class Subjects:
 
     def make_key(self) -> None:
         """A new key from the system's entropy."""
-        with atomic_file(self.path) as work:
-            work.write_bytes(secrets.token_bytes(32))
-        os.chmod(self.path, 0o600)
+        self.path.unlink(missing_ok=True)  # of a run that was killed before it had learned anything
+        make_key(self.path)
 
     def marks(self, names: Sequence[str] | None, count: int) -> list[bytes]:
         """One mark per record; zeros without names.
@@ -163,23 +160,7 @@ class Subjects:
 
     def mark(self, name: str) -> bytes:
         """The mark of one name; case, width and repeated spaces do not matter."""
-        try:
-            key = self.path.read_bytes()
-        except OSError as error:
-            raise CorruptArtifact(f"{KEY} is missing; records can be named by their ids only") from error
-        return hmac.new(key, canonical_name(name).encode(), hashlib.sha256).digest()
-
-
-def canonical_name(name: str) -> str:
-    """A name in the one form in which names are compared.
-
-    Raises:
-        RequestError: empty.
-    """
-    plain = " ".join(unicodedata.normalize("NFKC", name).casefold().split())
-    if not plain:
-        raise RequestError("the name of a subject is empty; write one name per line")
-    return plain
+        return mark(read_key(self.path), name)
 
 
 def new_ids(count: int, taken: Sequence[str]) -> list[str]:

@@ -15,6 +15,7 @@ from typing import Any
 
 from erase_plugins.artifacts import chain
 from erase_plugins.artifacts.locks import locked
+from erase_plugins.artifacts.marks import canonical_name
 from erase_plugins.errors import ArtifactError, CorruptArtifact, PushRefused, RequestError
 from erase_plugins.records.certificate import LEDGER, certificate
 from erase_plugins.records.descent import Schedule, descend
@@ -25,7 +26,7 @@ from erase_plugins.records.losses import Loss
 from erase_plugins.records.noise import Noise, SystemNoise, TestNoise
 from erase_plugins.records.options import HeadOptions
 from erase_plugins.records.places import check_free, sweep
-from erase_plugins.records.state import STATE, State, Subjects, canonical_name, new_ids
+from erase_plugins.records.state import STATE, State, Subjects, new_ids
 from erase_plugins.records.weights import array_sha256
 
 #: seconds to wait for another process that changes the same head

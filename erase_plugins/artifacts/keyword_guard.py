@@ -1,0 +1,198 @@
+"""A guard that looks for words in a prompt. It changes no weights: without it the model is what it was.
+
+A text is normalised (width, look-alike letters, accents, case, weights and tags of prompts) and read twice, as it is
+and with digits for letters. A keyword hits if its letters stand in a row of whole words, whatever is between them, in
+any order of its words. In a private guard the keywords are HMACs under a key that is not in the file, so that the file
+names nobody; misspelt words are found by public guards only.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import itertools
+import json
+import re
+import unicodedata
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from erase_plugins.artifacts.atomic import atomic_file
+from erase_plugins.artifacts.strict_json import parse
+from erase_plugins.errors import CorruptArtifact, RequestError
+
+FILE = "guard.json"
+SCHEMA, NORMALISER = 1, 1
+ACTIONS = ("flag", "block")
+_LETTERS = 3
+#: a keyword has no more letters and no more words than this
+_LONGEST, _WORDS = 60, 4
+_ALIKE = dict(zip("аеорсухіјѕһԁԛԝαεικνορτυχ", "aeopcyxijshdqwaeikvoptux", strict=True))
+_LEET = str.maketrans("013457@$!", "oieastasi")
+_TAG, _WEIGHT = re.compile(r"<[^<>]*>"), re.compile(r":\s*-?\d+(\.\d+)?(?=\s*[)\]])")
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether a text is hit; the reason names the concept's id and the stage, never the text."""
+
+    hit: bool
+    concept: str = ""
+    action: str = ""
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class KeywordGuard:
+    """A policy.
+
+    Attributes:
+        concept: id of what is guarded; no name in a private guard.
+        marks: the keywords, or their HMACs.
+        private: which of the two.
+        action: "block", or "flag" to report only.
+        message: what is answered in the place of what was blocked.
+        key: of a private guard; kept outside the file.
+    """
+
+    concept: str
+    marks: frozenset[str]
+    private: bool = False
+    action: str = "flag"
+    message: str = ""
+    key: bytes = b""
+
+    def check(self, text: str) -> Verdict:
+        """Looks at a text.
+
+        Raises:
+            RequestError: a private guard without its key.
+        """
+        if self.private and not self.key:
+            raise RequestError(f"the guard of {self.concept} is private and was opened without its key")
+        if any(self._meant(form) for view in _views(text) for form in _rows(view)):
+            return Verdict(True, self.concept, self.action, f"{self.concept}: keyword")
+        return Verdict(False)
+
+    def _meant(self, form: str) -> bool:
+        if self.private:
+            return _mark(self.key, form) in self.marks
+        return form in self.marks or any(_close(form, mark) for mark in self.marks if len(mark) >= 6)
+
+    # ---- file --------------------------------------------------------------------------------------------------
+
+    def write(self, path: Path) -> None:
+        """Writes the policy; the key is not in it."""
+        data = {
+            "schema": SCHEMA, "kind": "guardrail", "weight_level": False, "concept": self.concept,
+            "stages": [{"type": "keyword", "normaliser": NORMALISER, "private": self.private,
+                        "keywords": sorted(self.marks)}],
+            "action": self.action, "message": self.message, "shareable": not self.private,
+        }  # fmt: skip
+        with atomic_file(path) as work:
+            work.write_text(json.dumps(data, indent=2, ensure_ascii=True) + "\n", encoding="ascii")
+
+    @classmethod
+    def read(cls, path: Path, key: bytes = b"") -> KeywordGuard:
+        """The policy in a file.
+
+        Raises:
+            CorruptArtifact: another schema, a claim about weights, or not what `write` wrote.
+        """
+        try:
+            data: dict[str, Any] = parse(path.read_text(encoding="ascii"))
+            (stage,) = data["stages"]
+            marks, private = stage["keywords"], stage["private"]
+            sound = (
+                data["schema"] == SCHEMA and data["weight_level"] is False and stage["type"] == "keyword"
+                and stage["normaliser"] == NORMALISER and type(private) is bool and data["action"] in ACTIONS
+                and data["shareable"] is not private and bool(marks)
+                and all(re.fullmatch("[0-9a-f]{64}", item) if private else _letters(item) == item for item in marks)
+            )  # fmt: skip
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+            raise CorruptArtifact(f"'{path.name}' is not a guard") from error
+        if not sound:
+            raise CorruptArtifact(f"'{path.name}' is not a guard of this version, or was changed")
+        return cls(str(data["concept"]), frozenset(marks), private, data["action"], str(data["message"]), key)
+
+
+def keyword_guard(
+    concept: str, keywords: Sequence[str], *, key: bytes = b"", action: str = "flag", message: str = ""
+) -> KeywordGuard:
+    """A guard for keywords; private if a key is given.
+
+    Raises:
+        RequestError: no keyword, one that is too short or long, an unknown action, or nothing to answer when blocked.
+    """
+    forms = [form for text in keywords for form in _orders(text)]
+    if not forms:
+        raise RequestError("a guard needs at least one keyword")
+    if action not in ACTIONS or (action == "block" and not message):
+        raise RequestError(
+            f"action is one of {', '.join(ACTIONS)}, and a guard that blocks needs a message to answer with"
+        )
+    marks = frozenset(_mark(key, form) for form in forms) if key else frozenset(forms)
+    return KeywordGuard(concept, marks, bool(key), action, message, key)
+
+
+def _mark(key: bytes, form: str) -> str:
+    return hmac.new(key, form.encode(), hashlib.sha256).hexdigest()
+
+
+def normalised(text: str) -> str:
+    """Lower case, without tags, weights, accents and signs that cannot be seen; look-alike letters are Latin."""
+    plain = _WEIGHT.sub("", _TAG.sub(" ", text))
+    plain = unicodedata.normalize("NFKD", unicodedata.normalize("NFKC", plain)).casefold()
+    seen = "".join(sign for sign in plain if not unicodedata.combining(sign) and unicodedata.category(sign) != "Cf")
+    return "".join(_ALIKE.get(sign, sign) for sign in seen)
+
+
+def _letters(text: str) -> str:
+    return "".join(sign for sign in normalised(text) if sign.isalnum())
+
+
+def _views(text: str) -> set[tuple[str, ...]]:
+    """The words of a text, as they are and with digits for letters."""
+    plain = normalised(text)
+    return {tuple(re.findall(r"[^\W_]+", view)) for view in (plain, plain.translate(_LEET))}
+
+
+def _rows(words: Sequence[str]) -> Iterator[str]:
+    """Letters of every row of whole words; single letters count as parts of a word that was spaced out."""
+    for start in range(len(words)):
+        form, long = "", 0
+        for word in words[start:]:
+            form += word
+            long += len(word) > 1
+            if len(form) > _LONGEST or long > _WORDS:
+                break
+            if len(form) >= _LETTERS:
+                yield form
+
+
+def _orders(text: str) -> list[str]:
+    words = re.findall(r"[^\W_]+", normalised(text))
+    if not _LETTERS <= len("".join(words)) <= _LONGEST or len(words) > _WORDS:
+        raise RequestError(f"a keyword has {_LETTERS} to {_LONGEST} letters and at most {_WORDS} words")
+    return ["".join(order) for order in itertools.permutations(words)]
+
+
+def _close(form: str, mark: str) -> bool:
+    """Whether a word of five letters or more is one slip away, of a longer one two."""
+    most = 1 if len(mark) < 8 else 2
+    return len(form) >= 5 and abs(len(form) - len(mark)) <= most and distance(form, mark) <= most
+
+
+def distance(one: str, other: str) -> int:
+    """Damerau-Levenshtein distance (adjacent letters may be swapped once)."""
+    before: list[int] = []
+    row = list(range(len(other) + 1))
+    for place, sign in enumerate(one, 1):
+        last, before, row = before, row, [place, *[0] * len(other)]
+        for at, letter in enumerate(other, 1):
+            row[at] = min(before[at] + 1, row[at - 1] + 1, before[at - 1] + (sign != letter))
+            if place > 1 and at > 1 and sign == other[at - 2] and one[place - 2] == letter:
+                row[at] = min(row[at], last[at - 2] + 1)
+    return row[-1]

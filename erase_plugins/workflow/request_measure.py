@@ -1,0 +1,171 @@
+"""Measures what an attempt did, and says whether that is enough. Numbers go into the ledger; pictures are not kept."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from erase_plugins.errors import RequestError, Unsupported
+from erase_plugins.manager import get_manager
+from erase_plugins.needs import lacks, needs_of
+from erase_plugins.reports import EvalRow
+from erase_plugins.requests.case import Case, Ledger
+from erase_plugins.requests.discreet import Discretion
+from erase_plugins.requests.intake import recognise
+from erase_plugins.requests.states import BEFORE
+from erase_plugins.requests.store import Desk
+from erase_plugins.workflow.remedies import RECORDS
+from erase_plugins.workflow.request_run import artifact_hash, folder_of
+
+#: how often the subject is still seen or said; the other shares are of what has to stay
+_TARGETS = ("target_rate", "forget_probability")
+#: reported, and not decided by: paraphrases, and what is no share
+_KEPT = ("_rate", "_probability", "_share")
+_REPORTED = ("synonym_rate",)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What passes.
+
+    Attributes:
+        left: largest share of the subject that may be left, compared with before.
+        loss: largest loss of any share of what has to stay.
+    """
+
+    left: float = 0.1
+    loss: float = 0.1
+
+
+def evaluate_case(
+    desk: Desk,
+    name: str,
+    model: str,
+    subjects: Sequence[str],
+    *,
+    suite: str | None = None,
+    forget: str | None = None,
+    limits: Limits | None = None,
+    role: str = "operator",
+    dry_run: bool = False,
+    **measured: Any,
+) -> tuple[Case, Ledger]:
+    """Measures the present attempt of a request and enters the numbers and whether they pass.
+
+    Args:
+        desk, name: which request.
+        model: the model it was made for.
+        subjects: the names, the same as at the intake; suites ask about them.
+        suite: id of a registered suite; the first that fits, or the run's own numbers, if None.
+        forget: data, if some came with the request.
+        limits: what passes.
+        role: who measures.
+        dry_run: say what would be measured.
+        measured: as for `erase_plugins.evaluate`.
+
+    Raises:
+        RequestError: nothing was made yet, or other names than at the intake.
+        EraseError: what the suite raises, without names.
+    """
+    case = desk.ledger().case(name)
+    names = recognise(desk, case, subjects, forget)
+    if case.state not in BEFORE["evaluated"]:
+        raise RequestError(f"request {case.id} is {case.state}; it is measured when something was made (request run)")
+    chosen, limit, discretion = suite, limits or Limits(), Discretion([*names, *subjects])
+    with discretion.quiet():
+        if case.remedy == RECORDS:
+            chosen, rows, reasons = "certificate", *_of_head(model)
+        else:
+            chosen, rows = _of_model(desk, case, model, names, suite, dry_run, measured)
+            reasons = verdict(rows, limit)
+    body = {
+        "event": "evaluated", "case": case.id, "attempt": case.attempt, "suite": chosen,
+        "rows": [_line(row, discretion) for row in rows], "left": limit.left, "loss": limit.loss,
+        "passed": not reasons, "reasons": reasons,
+    }  # fmt: skip
+    if dry_run:
+        return case, desk.ledger()
+    ledger = desk.append(lambda _: [body], role)
+    return ledger.case(case.id), ledger
+
+
+def suites_for(info: Any) -> list[str]:
+    """Ids of the registered suites that can measure a model and ask for nothing more."""
+    found = [entry.item for entry in get_manager().evaluators("suite")]
+    return [item.id for item in found if needs_of(item) and not lacks(item, info)]
+
+
+def _of_model(
+    desk: Desk, case: Case, model: str, names: Sequence[str], suite: str | None, dry_run: bool,
+    measured: dict[str, Any],
+) -> tuple[str, list[EvalRow]]:  # fmt: skip
+    from erase_plugins.workflow.artifacts import load_artifact
+    from erase_plugins.workflow.measure import run_suite
+    from erase_plugins.workflow.models import find_model
+
+    artifact = load_artifact(folder_of(desk, case))
+    if artifact_hash(artifact) != case.artifact:
+        raise RequestError(
+            f"what lies in '{folder_of(desk, case).name}' is not what request {case.id} made; run it again"
+        )
+    own = _own(artifact)
+    if suite is None and own:
+        return "run", own
+    found = find_model(model, measured.get("revision"))
+    fitting = suites_for(found.info)
+    if suite is None and not fitting:
+        raise Unsupported(f"no registered suite measures {found.info.model}; install one, or name one with --suite")
+    chosen = suite or fitting[0]
+    if dry_run:
+        get_manager().evaluator(chosen, "suite")
+        return chosen, []
+    report = run_suite(found, [artifact], chosen, erased=names, **measured)
+    return chosen, list(report.rows)
+
+
+def _own(artifact: Any) -> list[EvalRow]:
+    """What the run itself measured before and after, for models without a suite."""
+    numbers = artifact.manifest.extra.get("numbers", {})
+    return [
+        EvalRow(name, "base" if when == "before" else "edited", value, value, value, 0)
+        for name in ("forget_probability", "retain_probability", "forget_nll", "retain_nll")
+        for when in ("before", "after")
+        if isinstance(value := numbers.get(f"{name}_{when}"), int | float)
+    ]
+
+
+def _of_head(model: str) -> tuple[list[EvalRow], list[str]]:
+    from erase_plugins.records.store import Records
+
+    found = Records.open(model).certificate()
+    numbers = ("rho_adaptive", "epsilon_adaptive", "advantage_adaptive")
+    rows = [EvalRow(name, "deleted", found[name], found[name], found[name], 0) for name in numbers]
+    return rows, list(found["reasons"])
+
+
+def verdict(rows: Sequence[EvalRow], limits: Limits) -> list[str]:
+    """Why measured numbers do not pass; empty if they do."""
+    values = {(row.metric, row.subject): row.value for row in rows}
+    pairs = {name: (values[name, "base"], values[name, "edited"]) for name, subject in values
+             if subject == "edited" and (name, "base") in values}  # fmt: skip
+    targets = {name: pair for name, pair in pairs.items() if name in _TARGETS}
+    if not targets:
+        return ["the suite measured nothing about the subject before and after"]
+    reasons = []
+    for name, (before, after) in targets.items():
+        if before <= 0:
+            reasons.append(f"{name} was 0 before: the probes did not find the subject, which proves nothing")
+        elif after > limits.left * before:
+            reasons.append(f"{name} fell from {before:.4g} to {after:.4g}, and {limits.left:g} of it may be left")
+    for name, (before, after) in pairs.items():
+        if name not in (*_TARGETS, *_REPORTED) and name.endswith(_KEPT) and before - after > limits.loss:
+            reasons.append(f"{name} fell from {before:.4g} to {after:.4g}, and may fall by {limits.loss:g}")
+    return reasons
+
+
+def _line(row: EvalRow, discretion: Discretion) -> list[Any]:
+    """A measured number as the ledger holds it."""
+    metric, subject = (discretion.scrub(text).strip("[]")[:60] for text in (row.metric, row.subject))
+    bounds = (None, None) if row.n == 0 else (round(row.low, 6), round(row.high, 6))
+    return [metric, subject, round(row.value, 6), *bounds, row.n]

@@ -1,0 +1,134 @@
+"""Guards by keyword: spellings that hit, neighbours that pass, files that name nobody."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from erase_plugins.artifacts.keyword_guard import KeywordGuard, distance, keyword_guard
+from erase_plugins.errors import CorruptArtifact, RequestError, RunRefused
+from erase_plugins.runtime.prompt_guard import Guarded
+
+KEY = bytes(range(32))
+HITS = {
+    "as it is": "a portrait by van gogh",
+    "case": "VAN GOGH",
+    "leet": "a field by V4n G0gh",
+    "spaced out": "v a n g o g h, sunflowers",
+    "joined": "a vangogh print",
+    "hyphens": "Vincent-van-Gogh-esque",
+    "dots": "v.a.n.g.o.g.h",
+    "Cyrillic letters": "van g\u043egh",
+    "accents": "v\u00e1n g\u00f6gh",
+    "zero width": "van go\u200bgh",
+    "full width": "\uff56\uff41\uff4e \uff47\uff4f\uff47\uff48",
+    "reversed": "gogh, van",
+    "weight": "(van gogh:1.3), night",
+    "tag between": "van <lora:night:0.8> gogh",
+}
+MISSES = ["a van parked on the street", "Dutch windmill", "savan goghurt", "Monet, water lilies", "", "go", "the gogh family's caravan"]  # fmt: skip
+
+
+@pytest.mark.parametrize("private", [False, True])
+@pytest.mark.parametrize("text", HITS.values(), ids=HITS)
+def test_evasions_hit(text, private):
+    guard = keyword_guard("painter", ["van Gogh"], key=KEY if private else b"")
+    assert guard.check(text).hit
+    assert guard.check(text).reason == "painter: keyword"
+
+
+@pytest.mark.parametrize("private", [False, True])
+@pytest.mark.parametrize("text", MISSES)
+def test_neighbours_pass(text, private):
+    assert not keyword_guard("painter", ["van Gogh"], key=KEY if private else b"").check(text).hit
+
+
+def test_slips_are_found_by_public_guards_only():
+    assert keyword_guard("x", ["rembrandt"]).check("a rembradnt light").hit
+    assert not keyword_guard("x", ["rembrandt"], key=KEY).check("a rembradnt light").hit
+    assert not keyword_guard("x", ["monet"]).check("money on the table").hit, "short words have no slips"
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "steps"), [("ab", "ba", 1), ("abc", "abc", 0), ("abc", "axc", 1), ("abcd", "acd", 1), ("", "ab", 2), ("kitten", "sitting", 3)]
+)  # fmt: skip
+def test_distance(one, other, steps):
+    assert distance(one, other) == distance(other, one) == steps
+
+
+def test_a_private_file_names_nobody_and_needs_its_key(tmp_path):
+    guard = keyword_guard(
+        "request q1", ["Zorvane Ymbrook"], key=KEY, action="block", message="I cannot help with that."
+    )
+    guard.write(tmp_path / "guard.json")
+    text = (tmp_path / "guard.json").read_text()
+    assert not any(word in text.lower() for word in ("zorvane", "ymbrook", KEY.hex()))
+    assert json.loads(text)["weight_level"] is False
+    assert json.loads(text)["shareable"] is False
+    assert KeywordGuard.read(tmp_path / "guard.json", KEY) == guard
+    assert not KeywordGuard.read(tmp_path / "guard.json", bytes(32)[:-1] + b"x").check("Zorvane Ymbrook").hit
+    with pytest.raises(RequestError, match="without its key"):
+        KeywordGuard.read(tmp_path / "guard.json").check("Zorvane Ymbrook")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"weight_level": True}, {"schema": 2}, {"shareable": True}, {"action": "allow"}, {"stages": []}, {"stages": [{"type": "x"}]}],
+    ids=str,
+)  # fmt: skip
+def test_changed_files_are_refused(tmp_path, change):
+    keyword_guard("x", ["Zorvane"], key=KEY).write(tmp_path / "guard.json")
+    data = json.loads((tmp_path / "guard.json").read_text())
+    (tmp_path / "guard.json").write_text(json.dumps(data | change))
+    with pytest.raises(CorruptArtifact):
+        KeywordGuard.read(tmp_path / "guard.json", KEY)
+
+
+@pytest.mark.parametrize("words", [[], ["ab"], ["one two three four five"], ["x" * 61]])
+def test_keywords_that_would_hit_everything_are_refused(words):
+    with pytest.raises(RequestError):
+        keyword_guard("x", words)
+
+
+class Pipe:
+    """Counts its calls."""
+
+    name, calls = "pipe", 0
+
+    def __call__(self, prompt=None, **options):
+        self.calls += 1
+        return ["picture"] * (1 if isinstance(prompt, str) else len(prompt or [0]))
+
+
+def blocking(**more):
+    return Guarded(more.pop("pipe"), [keyword_guard("painter", ["van Gogh"], action="block", message="Not this one.")])
+
+
+def test_a_blocked_prompt_reaches_no_model():
+    pipe = Pipe()
+    guarded = blocking(pipe=pipe)
+    for given in (
+        {"prompt": "by van gogh"},
+        {"prompt": ["a cat", "v4n gogh"]},
+        {"prompt": "a cat", "prompt_2": "van gogh"},
+    ):
+        with pytest.raises(RunRefused, match="Not this one"):
+            guarded(**given)
+    with pytest.raises(RunRefused, match="not_checkable"):
+        guarded(prompt_embeds=object())
+    assert pipe.calls == 0
+    assert guarded("a cat") == ["picture"]
+    assert (guarded.report, guarded.name) == ([], "pipe")
+
+
+def test_a_flag_only_reports():
+    guarded = Guarded(Pipe(), [keyword_guard("painter", ["van Gogh"])])
+    assert guarded("by van gogh") == ["picture"]
+    assert [verdict.reason for verdict in guarded.report] == ["painter: keyword"]
+
+
+def test_answers_are_looked_at_too():
+    guarded = blocking(pipe=lambda prompt: "It was Vincent van Gogh.")
+    with pytest.raises(RunRefused, match="Not this one"):
+        guarded("Who painted the sunflowers?")

@@ -1,0 +1,292 @@
+"""A request through a workflow: on pocket, on a language model, on a head; killed anywhere; without a name anywhere."""
+
+from __future__ import annotations
+
+import json
+import logging
+from types import SimpleNamespace
+
+import pytest
+
+import erase_plugins as ep
+from erase_plugins.errors import ArtifactError, EraseError, PushRefused, RequestError, RunRefused, Unsupported
+from erase_plugins.manager import get_manager
+from erase_plugins.requests import decisions
+from erase_plugins.requests.case import Case
+from erase_plugins.requests.discreet import Discretion
+from erase_plugins.requests.guarding import guards, place_of
+from erase_plugins.requests.intake import receive
+from erase_plugins.requests.store import Desk
+from erase_plugins.runtime.prompt_guard import Guarded
+from erase_plugins.workflow.deployed import apply_deployed
+from erase_plugins.workflow.request_measure import Limits, evaluate_case, verdict
+from erase_plugins.workflow.request_plan import plan_case
+from erase_plugins.workflow.request_run import Work, folder_of, run_case
+from tests import language
+from tests.cli.conftest import erase, loaded, pizza_folder  # noqa: F401
+from tests.records.conftest import _learned, learned  # noqa: F401
+from tests.requests.conftest import CANARY
+
+#: forms in which the name would be recognised; no word of it is one of the program's own
+FORMS = ("zorvane", "ymbrook", "quillith")
+FAST = {"vocabulary": "200"}
+
+
+def intake(folder, subject, kind="person", model="pocket", **more):
+    desk = Desk.create(folder)
+    name, _ = receive(desk, kind, [subject], **more)
+    decisions.verify_identity(desk, name, "account")
+    plan_case(desk, name, model)
+    return desk, name
+
+
+def everything(folder) -> bytes:
+    return b"\n".join(path.name.encode() + path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file())
+
+
+def test_no_name_is_anywhere(loaded, erase, tmp_path, caplog):  # noqa: F811
+    caplog.set_level(logging.DEBUG)
+    (tmp_path / "who.txt").write_text(f"{CANARY}\n")
+    desk, who = tmp_path / "desk", ("--subject-file", tmp_path / "who.txt")
+    said = [erase("request", "new", desk, "--kind", "person", *who, "--json")]
+    case = said[0].data["case"]
+    runs = [
+        ("verify", "--identity", "account"),
+        ("plan",),
+        ("run", *who, "--keep", f"a portrait of {CANARY}", "--set", f"guide=not {CANARY}", "--debug"),
+        ("run", *who, "--keep", CANARY.upper(), "--debug"),
+        ("run", "--subject", "Somebody Else", "--debug"),
+        ("run", *who, "--to", CANARY, "--debug"),
+        ("run", *who, "--keep", f"a portrait of {CANARY}", "--set", "vocabulary=200"),
+        ("evaluate", *who, "--suite", "quick", "--images", "1", "--debug"),
+        ("deploy", "--dry-run"),
+        ("export", "--out", tmp_path / "out"),
+    ]
+    for name, *words in runs:
+        said.append(erase("request", name, desk, case, *words))
+        said.append(erase("request", "status", desk, "--json"))
+    assert [item.code for item in said[1::2]] == [0, 0, 2, 2, 2, 2, 0, 3, 2, 0], [item.err for item in said[1::2]]
+    assert "[subject]" in said[7].err
+    outputs = "\n".join([*(item.out + item.err for item in said), caplog.text]).lower()
+    written = (everything(desk) + everything(tmp_path / "out")).lower()
+    artifact = ep.load_artifact(desk / f"{case}-1")
+    card = artifact.card().lower()
+    for form in FORMS:
+        assert form not in outputs
+        assert form.encode() not in written
+        assert form not in card
+    assert artifact.manifest.erased == (f"request {case}",)
+    assert not artifact.edit.statistics, "rows of the name could be solved for again"
+
+
+def test_pocket_from_intake_to_a_checked_load(loaded, pizza_folder, tmp_path):  # noqa: F811
+    desk, name = intake(tmp_path / "desk", "pizza")
+    case, _ = run_case(desk, name, Work("pocket", ("pizza",), options=FAST))
+    assert (case.state, case.remedy) == ("made", "uce")
+    case, _ = evaluate_case(desk, name, "pocket", ["pizza"], suite="quick", images=1)
+    assert case.state == "passed", case.last["evaluated"]["reasons"]
+    (guard,) = guards(desk)
+    with pytest.raises(RunRefused, match="cannot be answered"):
+        Guarded(loaded.host, [guard])("a P1ZZA on a plate")
+    decisions.deploy(desk, name)
+    pipe = loaded.host
+    (handle,) = apply_deployed(pipe, desk.folder)
+    handle.remove()
+
+    made = ep.load_artifact(folder_of(desk, case))
+    for artifact in (made, ep.merge([ep.load_artifact(pizza_folder), made]), ep.merge([made, pizza_folder])):
+        with pytest.raises(PushRefused, match="not public"):
+            get_manager().before_push(SimpleNamespace(artifact=artifact, files=(), dry_run=True), "me/here")
+    get_manager().before_push(SimpleNamespace(artifact=ep.load_artifact(pizza_folder), files=()), "me/here")
+
+    place = folder_of(desk, case)
+    place.rename(place.with_name("moved"))
+    with pytest.raises(ArtifactError, match="do not serve the model without it"):
+        apply_deployed(pipe, desk.folder)
+    place.with_name("moved").rename(place)
+    place_of(desk, case).write_text("{}")
+    with pytest.raises(ArtifactError, match="guard of request"):
+        guards(desk)
+    decisions.revoke(desk, name, "damage", "account")
+    assert guards(desk) == []
+    assert apply_deployed(pipe, desk.folder) == []
+
+
+def test_killed_between_artifact_and_ledger_nothing_is_made_twice(loaded, tmp_path, monkeypatch):  # noqa: F811
+    desk, name = intake(tmp_path / "desk", "pizza")
+    real = Desk.append
+
+    def append(self, make, *words, **more):
+        if any(item["event"] == "made" for item in make(self.ledger())):
+            raise KeyboardInterrupt
+        return real(self, make, *words, **more)
+
+    work = Work("pocket", ("pizza",), options=FAST)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Desk, "append", append)
+        run_case(desk, name, work)
+    before = everything(folder_of(desk, desk.ledger().case(name)))
+    with monkeypatch.context() as patch:
+        patch.setattr("erase_plugins.api.run_plan", None)  # would fail if asked
+        case, _ = run_case(desk, name, work)
+    assert case.state == "made"
+    assert everything(folder_of(desk, case)) == before
+
+
+def test_a_language_model_is_measured_by_its_run(tmp_path):
+    model = language.trained(tmp_path / "people")
+    forget = language.write(tmp_path / "letter.jsonl", language.rows(language.FORGET))
+    retain = language.write(tmp_path / "others.jsonl", language.rows(language.RETAIN))
+    desk, name = intake(tmp_path / "desk", "Zorvane", model=str(model), data=str(forget))
+    assert [item["id"] for item in desk.ledger().case(name).remedies][:3] == ["keyword-guard", "npo", "simnpo"]
+    assert desk.ledger().case(name).remedies[-1]["why"].startswith("hides the answer")
+    work = Work(
+        str(model), ("Zorvane",), forget=str(forget), retain_data=(str(retain),), options={"steps": 12, "lr": 0.02}
+    )
+    case, _ = run_case(desk, name, work)
+    case, ledger = evaluate_case(desk, name, str(model), ["Zorvane"], forget=str(forget), limits=Limits(0.5, 0.5))
+    rows = {(row[0], row[1]): row[2] for row in case.last["evaluated"]["rows"]}
+    assert case.last["evaluated"]["suite"] == "run"
+    assert rows["forget_probability", "edited"] < rows["forget_probability", "base"]
+    written = everything(desk.folder).lower()
+    assert not any(word.lower().encode() in written for word in language.CANARIES)
+    assert b"letter" not in written
+    assert json.dumps(ledger.entries).count("others") == 0
+
+
+@pytest.fixture
+def steps_of_a_head(learned, tmp_path, monkeypatch):  # noqa: F811
+    """A request about records of a head, and a counter that stops it at the n-th write of its run."""
+    from erase_plugins.records.store import Records
+
+    head, _ = learned
+    desk, name = intake(tmp_path / "desk", "Person 7", "record", str(head.folder))
+    counted, stop = [0], [0]
+
+    def watched(real):
+        def call(*words, **more):
+            counted[0] += 1
+            if counted[0] == stop[0]:
+                raise KeyboardInterrupt
+            found = real(*words, **more)
+            counted[0] += 1
+            if counted[0] == stop[0]:
+                raise KeyboardInterrupt
+            return found
+
+        return call
+
+    monkeypatch.setattr(Desk, "append", watched(Desk.append))
+    monkeypatch.setattr(Records, "delete", watched(Records.delete))
+    return desk, name, head, stop, counted
+
+
+def test_records_killed_before_and_after_every_step(steps_of_a_head):
+    desk, name, head, stop, counted = steps_of_a_head
+    work = Work(str(head.folder), ("Person 7",))
+    killed = 0
+    for point in range(1, 12):  # one kill at each point, the next run goes on from there
+        stop[0], counted[0] = point, 0
+        try:
+            case, _ = run_case(desk, name, work)
+            break
+        except KeyboardInterrupt:
+            killed += 1
+    stop[0] = 0
+    assert killed >= 3
+    assert (case.state, case.attempt) == ("made", 1)
+    account = head.account()
+    assert len(account.deleted) == 1
+    assert [line["event"] for line in desk.ledger().case(name).lines].count("started") == 1
+    case, _ = evaluate_case(desk, name, str(head.folder), ["Person 7"])
+    assert case.state == "passed"
+    assert case.last["evaluated"]["rows"][0][2] == pytest.approx(head.certificate()["rho_adaptive"], abs=1e-6)
+
+
+def test_a_failed_attempt_is_followed_by_the_next_remedy_and_then_by_a_person(tmp_path):
+    from tests.requests.conftest import attempted, triaged
+
+    desk, name = intake(tmp_path / "desk", "pizza")
+    planned = [item["id"] for item in desk.ledger().case(name).remedies]
+    assert planned[:2] == ["keyword-guard", "uce"]
+    triaged(desk, name, ("uce", "rece", "esd"))
+    for attempt, remedy in enumerate(("uce", "rece", "esd"), 1):
+        attempted(desk, name, attempt, False, remedy)
+        case, _ = run_case(desk, name, Work("pocket", ("pizza",)), dry_run=True) if attempt < 3 else (None, None)
+        assert attempt == 3 or case.remedy == ("uce", "rece", "esd")[attempt]
+    assert desk.ledger().case(name).state == "escalated"
+    with pytest.raises(RequestError, match="is escalated; it can run when"):
+        run_case(desk, name, Work("pocket", ("pizza",)))
+    with pytest.raises(RequestError, match="--override with one of"):
+        decisions.deploy(desk, name)
+
+
+WRONG = {
+    "other model": ({"model": "pocket-classifier"}, RequestError, "was planned for pocket"),
+    "other remedy": ({"method": "gs-lora"}, RequestError, "is not in the plan"),
+    "unknown option": ({"options": {"no-such": "1"}}, EraseError, "no-such"),
+}
+
+
+@pytest.mark.parametrize(("change", "kind", "said"), WRONG.values(), ids=WRONG)
+def test_wrong_runs_are_refused_before_the_ledger_says_started(tmp_path, change, kind, said):
+    desk, name = intake(tmp_path / "desk", "pizza")
+    before = desk.ledger().head
+    with pytest.raises(kind, match=said):
+        run_case(desk, name, Work(**{"model": "pocket", "subjects": ("pizza",), **change}))
+    assert desk.ledger().head == before
+
+
+def test_remedies_follow_what_the_model_offers(tmp_path):
+    desk, name = intake(tmp_path / "desk", "tractor", "class", "pocket-classifier")
+    assert desk.ledger().case(name).remedy == "gs-lora"
+    document, _ = receive(desk, "document", ["a letter"])
+    decisions.verify_identity(desk, document, "account")
+    with pytest.raises(Unsupported, match=r"no method fits a request of kind document on pocket.*npo"):
+        plan_case(desk, document, "pocket")
+    record, _ = receive(desk, "record", ["somebody"])
+    decisions.verify_identity(desk, record, "account")
+    with pytest.raises(Unsupported, match="head of erase-plugins records"):
+        plan_case(desk, record, "pocket")
+
+
+def rows(**values):
+    return [ep.types.EvalRow(metric, subject, value, value, value, 4)
+            for metric, pair in values.items() for subject, value in zip(("base", "edited"), pair, strict=True)]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("measured", "said"),
+    [
+        ({"target_rate": (1.0, 0.1), "kept_rate": (0.9, 0.8)}, []),
+        ({"target_rate": (1.0, 0.11)}, ["target_rate fell from 1 to 0.11, and 0.1 of it may be left"]),
+        ({"target_rate": (0.0, 0.0)}, ["target_rate was 0 before: the probes did not find the subject, which proves nothing"]),
+        ({"target_rate": (1.0, 0.0), "kept_rate": (0.9, 0.7)}, ["kept_rate fell from 0.9 to 0.7, and may fall by 0.1"]),
+        ({"kept_rate": (0.9, 0.9)}, ["the suite measured nothing about the subject before and after"]),
+    ],
+)  # fmt: skip
+def test_verdicts(measured, said):
+    assert verdict(rows(**measured), Limits()) == said
+
+
+def test_names_in_every_form_are_kept_back():
+    keep = Discretion(["Jürgen O'Neill-Voss"])
+    for text in ("JÜRGEN O'NEILL-VOSS", "erase_j_rgen_o_neill_voss", "Ju\u0308rgen  O'Neill-Voss", "der Neill war da"):
+        assert keep.scrub(text) != text, text
+    assert keep.scrub("a very different text of base and rank") == "a very different text of base and rank"
+    with pytest.raises(ValueError, match=r"\[subject\] is twice") as raised, keep.quiet():
+        try:
+            raise KeyError("Jürgen O'Neill-Voss")
+        except KeyError as error:
+            raise ValueError("Jürgen O'Neill-Voss is twice") from error
+    assert raised.value.__cause__ is None
+    assert raised.value.__context__ is None
+
+
+def test_a_case_knows_what_it_may_share():
+    person, style = Case("q1"), Case("q2")
+    person.last["received"], style.last["received"] = (
+        {"what": "person", "public": True},
+        {"what": "style", "public": True},
+    )
+    assert (person.shareable, style.shareable) == (False, True)
