@@ -123,3 +123,13 @@ class HostedCausalLM(HostedModel, CausalLM):
             ids = torch.cat([ids, self.logits(ids, mask)[:, -1:].argmax(-1)], dim=1)
             mask = None if mask is None else torch.cat([mask, torch.ones_like(mask[:, :1])], dim=1)
         return ids
+
+    @torch.no_grad()
+    def sample(self, ids: Tensor, count: int, generator: Any) -> Tensor:
+        ids, model, past = ids.to(self.device), self.network(LANGUAGE), None
+        for _ in range(count):
+            found = model(input_ids=ids if past is None else ids[:, -1:], past_key_values=past, use_cache=True)
+            past = found.past_key_values
+            drawn = torch.multinomial(found.logits[:, -1].float().softmax(-1).cpu(), 1, generator=generator)
+            ids = torch.cat([ids, drawn.to(self.device)], dim=1)
+        return ids

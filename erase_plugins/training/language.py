@@ -145,6 +145,36 @@ def preference(rise: Tensor, beta: float) -> Tensor:
     return -2 / beta * logsigmoid(beta * rise).mean()
 
 
+def check_texts(method: str, request: EraseRequest, info: ModelSpec, answers: bool) -> None:
+    """Refuses what a method cannot do with a request before any text is read.
+
+    Args:
+        method: its id.
+        request, info: what is asked, of which model.
+        answers: whether it puts something in place of what is forgotten.
+
+    Raises:
+        Unsupported: the model is quantised.
+        RequestError: something to forget without texts, a name to keep, or an answer that nobody would give.
+    """
+    config = info.configs[info.components(LANGUAGE)[0]]
+    if config.get("quantization_config"):
+        kind = config["quantization_config"].get("quant_method", "")
+        raise Unsupported(
+            f"{info.model} is quantised{f' ({kind})' if kind else ''}; forget on the model it was made from, in "
+            "float32, float16 or bfloat16, and measure again on the quantised one"
+        )
+    if not answers and (anchored := [item for item in request.forget if item.anchor is not None]):
+        raise RequestError(f"{method} puts nothing in place of {anchored[0].name}; leave --to out, or use idk")
+    if missing := [item.name for item in request.forget if item.data is None]:
+        raise RequestError(
+            f"{method} forgets texts, and '{missing[0]}' comes without any; give them: --forget facts.jsonl, with "
+            "prompt and completion in every line"
+        )
+    if request.preserve:
+        raise RequestError(f"{method} retains texts from data; give --retain FILE.jsonl instead of --keep")
+
+
 class LanguageMethod(TrainedMethod):
     """A method that trains a language model on texts to forget and texts to retain; it has `forget_loss`."""
 
@@ -169,22 +199,7 @@ class LanguageMethod(TrainedMethod):
         return info.modules(options.modules)
 
     def settle(self, options: Any, request: EraseRequest, info: ModelSpec) -> Any:
-        config = info.configs[info.components(LANGUAGE)[0]]
-        if config.get("quantization_config"):
-            kind = config["quantization_config"].get("quant_method", "")
-            raise Unsupported(
-                f"{info.model} is quantised{f' ({kind})' if kind else ''}; forget on the model it was made from, in "
-                "float32, float16 or bfloat16, and measure again on the quantised one"
-            )
-        if not self.answers and (anchored := [item for item in request.forget if item.anchor is not None]):
-            raise RequestError(f"{self.id} puts nothing in place of {anchored[0].name}; leave --to out, or use idk")
-        if missing := [item.name for item in request.forget if item.data is None]:
-            raise RequestError(
-                f"{self.id} forgets texts, and '{missing[0]}' comes without any; give them: --forget facts.jsonl, with "
-                "prompt and completion in every line"
-            )
-        if request.preserve:
-            raise RequestError(f"{self.id} retains texts from data; give --retain FILE.jsonl instead of --keep")
+        check_texts(self.id, request, info, self.answers)
         if options.retain_weight > 0 and not request.retain_data:
             raise RequestError(
                 f"{self.id} without texts to retain forgets everything; give some: --retain others.jsonl (or set "

@@ -59,3 +59,54 @@ def test_alphaedit_one_batch_after_the_other(case):
             assert close(found, tensors[f"alphaedit.dW.{batch}.{layer}"], 1e-6), (batch, layer)
             kept = K
         assert close(key_edits.null_space(tensors[f"C.{layer}"], threshold=data["settings"]["thr"]), N, 1e-5)
+
+
+def test_rome(case):
+    _, tensors = case
+    keys, C = tensors["rome.keys_per_context"], tensors["C.2"]
+    mean, plain = keys.mean(0)[:, None], keys[0][:, None]
+    A = key_edits.rome(C, plain, spread=mean)
+    R = (tensors["rome.target"] - tensors["rome.cur_output"])[:, None]
+    assert close(R @ A, tensors["rome.dW"], 1e-6)
+
+
+def test_rome_through_a_model(case):
+    """The value found by descent, and the edit, against the official code on the model of the losses' case."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    from erase_plugins.engine import fact_editing
+    from erase_plugins.families.texts import Fact
+    from erase_plugins.workflow.models import target_of
+
+    data, tensors = case
+    said, place = data["lm"], Path(__file__).parent / "data" / "lm_losses_case1.json"
+    facts = json.loads(place.read_text())["config"]
+    model = LlamaForCausalLM(LlamaConfig(
+        vocab_size=facts["vocab"], hidden_size=facts["hidden"], intermediate_size=facts["inter"],
+        num_hidden_layers=facts["layers"], num_attention_heads=facts["heads"], num_key_value_heads=facts["kv"],
+        max_position_embeddings=facts["max_position_embeddings"], rms_norm_eps=facts["rms_norm_eps"],
+        rope_theta=facts["rope_theta"], tie_word_embeddings=facts["tie"], attn_implementation="eager",
+    )).double().eval()  # fmt: skip
+    weights = load_file(place.with_suffix(".safetensors"))
+    model.load_state_dict({name[6:]: part.double() for name, part in weights.items() if name.startswith("theta.")})
+    target = target_of(model)
+    ref = target.modules("mlp_out")[said["layer"]]
+    assert ref.weight == said["weight"]
+    prompts = said["prompts_token_ids (one per context template, subject filled in)"]
+    plain, last = prompts[0], said["subject_last_index"][0]
+    answer = said["target_token_ids"]
+    fact = Fact((), tuple(plain), last, tuple(answer), "here")
+    prefixes = [tuple(row[: len(row) - len(plain)]) for row in prompts]
+    kl = Fact((), tuple(said["kl_prompt_token_ids"]), said["kl_index"], (), "here")
+    how = said["hparams"]
+    descent = fact_editing.Descent(
+        how["v_num_grad_steps"], how["v_lr"], how["kl_factor"], how["v_weight_decay"], how["clamp_norm_factor"]
+    )
+    rows = fact_editing.rows_of([fact], prefixes, [answer])
+    assert rows.last.tolist() == said["subject_last_index"]
+    delta, _ = fact_editing.find_values(
+        target, ref, target.module(ref), rows, fact_editing.rows_of([kl]), descent
+    )
+    keys = fact_editing.keys(target, ref, rows)
+    A = key_edits.rome(tensors["lm.C"], keys[:1].T, spread=keys.mean(0)[:, None])
+    assert close(delta.T @ A, tensors["lm.rome.dW"], 1e-5)
