@@ -8,7 +8,7 @@ before it are computed once.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -120,10 +120,8 @@ def seen(model: Model, modules: Sequence[nn.Module], ids: Tensor, mask: Tensor |
     with ExitStack() as stack:
         for place, module in enumerate(modules):
             stack.enter_context(_removed(module.register_forward_hook(hook(place))))
-        try:
+        with suppress(_Enough):
             model.language.logits(ids, mask)
-        except _Enough:
-            pass
     return found
 
 

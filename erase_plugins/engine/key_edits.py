@@ -1,8 +1,8 @@
 """Closed-form edits of a linear map y = W k that answers keys with values: which factor A makes dW = R A, in float64.
 
-K (in, n) holds one key per fact, P (in, p) keys whose values must stay, R (out, n) what the map lacks for each fact, and
-C (in, in) the second moment of keys of ordinary text. Every function gives A (n, in), so that dW has rank n at most and
-R and A are the factors of a LoRA as they are. The systems solved have the size of n + p, not of the map.
+K (in, n) holds one key per fact, P (in, p) keys whose values must stay, R (out, n) what the map lacks for each fact,
+and C (in, in) the second moment of keys of ordinary text. Every function gives A (n, in), so that dW has rank n at most
+and R and A are the factors of a LoRA as they are. The systems solved have the size of n + p, not of the map.
 """
 
 from __future__ import annotations

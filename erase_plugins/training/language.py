@@ -145,6 +145,43 @@ def preference(rise: Tensor, beta: float) -> Tensor:
     return -2 / beta * logsigmoid(beta * rise).mean()
 
 
+def ask(target: Any, texts: Texts) -> Asked:
+    """What a model says of texts, in float32 at least."""
+    logits = target.language.logits(texts.ids, texts.mask)
+    return Asked(texts, logits if logits.element_size() > 4 else logits.float())
+
+
+def likelihoods(target: Any, texts: Texts, batch: int) -> tuple[Tensor, Tensor]:
+    """(n,) negative log-likelihood of every sequence as the model is now, and the number of its tokens."""
+    import torch
+
+    with torch.no_grad():
+        places = torch.arange(len(texts), device=texts.ids.device)
+        parts = [ask(target, texts[rows]) for rows in places.split(batch)]
+        return torch.cat([part.nll for part in parts]), torch.cat([part.counts for part in parts])
+
+
+def note_likelihood(target: Any, ctx: Any, name: str, when: str, texts: Texts, batch: int) -> None:
+    """How likely texts are, for the manifest: nat per token, and the mean probability exp(-nat per token)."""
+    nll, counts = likelihoods(target, texts, batch)
+    ctx.numbers[f"{name}_nll_{when}"] = float(nll.sum() / counts.sum())
+    ctx.numbers[f"{name}_probability_{when}"] = float((-nll / counts).exp().mean())
+
+
+def tell_likelihood(ctx: Any) -> None:
+    """Tells the user what became of both sides."""
+    numbers = ctx.numbers
+    for name, what in (("forget", "forgotten"), ("retain", "retained")):
+        if f"{name}_probability_after" in numbers:
+            before, after = (numbers[f"{name}_probability_{when}"] for when in ("before", "after"))
+            ctx.note(f"{what} texts: probability {before:.3g} before, {after:.3g} now")
+
+
+def rise_of_retained(ctx: Any) -> float:
+    """By how many nat per token retained texts became less likely."""
+    return float(ctx.numbers.get("retain_nll_after", 0.0) - ctx.numbers.get("retain_nll_before", 0.0))
+
+
 def check_texts(method: str, request: EraseRequest, info: ModelSpec, answers: bool) -> None:
     """Refuses what a method cannot do with a request before any text is read.
 
@@ -275,12 +312,8 @@ class LanguageMethod(TrainedMethod):
 
     def finish(self, run: TrainingRun) -> Edit:
         self._note(run, "after", run.state)
-        numbers = run.ctx.numbers
-        for name, what in (("forget", "forgotten"), ("retain", "retained")):
-            if f"{name}_probability_after" in numbers:
-                before, after = (numbers[f"{name}_probability_{when}"] for when in ("before", "after"))
-                run.ctx.note(f"{what} texts: probability {before:.3g} before, {after:.3g} now")
-        rise = numbers.get("retain_nll_after", 0.0) - numbers.get("retain_nll_before", 0.0)
+        numbers, rise = run.ctx.numbers, rise_of_retained(run.ctx)
+        tell_likelihood(run.ctx)
         if rise > _HARM:
             run.ctx.warn(
                 f"retained texts became less likely by {rise:.2f} nat per token; lower lr or steps, or raise "
@@ -302,34 +335,19 @@ class LanguageMethod(TrainedMethod):
             return self._ask(run, texts).logits
 
     def _ask(self, run: TrainingRun, texts: Texts) -> Asked:
-        logits = run.target.language.logits(texts.ids, texts.mask)
-        return Asked(texts, logits if logits.element_size() > 4 else logits.float())
+        return ask(run.target, texts)
 
     def _rows(self, run: TrainingRun, name: str, texts: Texts, step: int) -> Tensor:
         from erase_plugins.engine.loop import shuffled
 
         return shuffled(run.ctx, name, len(texts), min(run.options.batch, len(texts)), step).to(texts.ids.device)
 
-    def _seen(self, run: TrainingRun, texts: Texts) -> tuple[Tensor, Tensor]:
-        """(n,) negative log-likelihood of every sequence as the model is now, and the number of its tokens."""
-        import torch
-
-        with torch.no_grad():
-            parts = [
-                self._ask(run, texts[rows])
-                for rows in torch.arange(len(texts), device=texts.ids.device).split(run.options.batch)
-            ]
-            return torch.cat([part.nll for part in parts]), torch.cat([part.counts for part in parts])
-
     def _compared(self, run: TrainingRun, texts: Texts) -> Texts:
         """The texts with their likelihood under the unchanged model."""
         with run.adapters.disabled():
-            return replace(texts, before=self._seen(run, texts)[0])
+            return replace(texts, before=likelihoods(run.target, texts, run.options.batch)[0])
 
     def _note(self, run: TrainingRun, when: str, sets: Sets) -> None:
-        """How likely both sides are, for the manifest: nat per token, and the mean probability exp(-nat per token)."""
         for name, texts in (("forget", sets.forget), ("retain", sets.retain)):
             if texts is not None:
-                nll, counts = self._seen(run, texts)
-                run.ctx.numbers[f"{name}_nll_{when}"] = float(nll.sum() / counts.sum())
-                run.ctx.numbers[f"{name}_probability_{when}"] = float((-nll / counts).exp().mean())
+                note_likelihood(run.target, run.ctx, name, when, texts, run.options.batch)
