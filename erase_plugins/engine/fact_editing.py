@@ -104,9 +104,8 @@ def block_of(model: Model, ref: ModuleRef) -> nn.Module:
     return found
 
 
-@torch.no_grad()
 def seen(model: Model, modules: Sequence[nn.Module], ids: Tensor, mask: Tensor | None, *, into: bool) -> list[Any]:
-    """What goes into modules, or comes out of them, in their order; the pass ends behind the last one."""
+    """What goes into modules, or comes out of them, with gradients; the pass ends behind the last one."""
     found: list[Any] = [None] * len(modules)
 
     def hook(place: int) -> Any:
@@ -133,18 +132,25 @@ def _removed(handle: Any) -> Iterator[None]:
         handle.remove()
 
 
+def block_output(model: Model, block: nn.Module, ids: Tensor, mask: Tensor | None) -> Tensor:
+    """Hidden states (n, tokens, width) behind a block, with gradients; later blocks are not asked."""
+    return _tensor(seen(model, [block], ids, mask, into=False)[0])
+
+
+@torch.no_grad()
 def keys(model: Model, ref: ModuleRef, rows: Rows) -> Tensor:
     """(n, in) keys of the subjects of ``rows``, in float64 on the processor."""
     (found,) = seen(model, [model.module(ref)], rows.ids, rows.mask, into=True)
     return rows.at(found).double().cpu()
 
 
+@torch.no_grad()
 def values(model: Model, module: nn.Module, rows: Rows) -> Tensor:
     """(n, width) what a module gives at the subjects of ``rows``, in float64 on the processor."""
-    (found,) = seen(model, [module], rows.ids, rows.mask, into=False)
-    return rows.at(_tensor(found)).double().cpu()
+    return rows.at(block_output(model, module, rows.ids, rows.mask)).double().cpu()
 
 
+@torch.no_grad()
 def ordinary_keys(model: Model, refs: Sequence[ModuleRef], texts: Sequence[Tensor]) -> list[Tensor]:
     """(m, in) keys of all tokens but the first of texts (tokens,), for every map.
 
@@ -249,7 +255,8 @@ def find_values(
     length = values(model, site, rows)
     first = torch.tensor([int((rows.owner == number).nonzero()[0]) for number in range(count)])
     length = length[first].norm(dim=1).to(device)
-    (out,) = seen(model, [block], both.ids, both.mask, into=False)
+    with torch.no_grad():
+        (out,) = seen(model, [block], both.ids, both.mask, into=False)
     fixed = _tensor(out).detach()
     delta = torch.zeros((count, fixed.shape[-1]), device=device, requires_grad=True)
     places, owner = both.last.to(device), both.owner.to(device)

@@ -107,3 +107,17 @@ def test_rome_through_a_model(case):
     keys = fact_editing.keys(target, ref, rows)
     A = key_edits.rome(tensors["lm.C"], keys[:1].T, spread=keys.mean(0)[:, None])
     assert close(delta.T @ A, tensors["lm.rome.dW"], 1e-5)
+
+
+def test_collapse_of_gradients(case):
+    from erase_plugins.engine.collapsing import KINDS, collapse
+
+    _, tensors = case
+    gradient = tensors["repselect.grad"]
+    U, S, V = torch.linalg.svd(gradient, full_matrices=False)
+    for kind in KINDS:
+        into = collapse(gradient, V[:4].T, S[:4], kind)
+        out = collapse(gradient.T, U[:, :4], S[:4], kind).T
+        both = collapse(into.T, U[:, :4], S[:4], kind).T
+        for name, found in (("act", into), ("grad", out), ("both", both)):
+            assert close(found, tensors[f"repselect.{kind}.{name}"], 1e-5), (kind, name)

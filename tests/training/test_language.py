@@ -21,7 +21,7 @@ from erase_plugins.types import ForgetItem
 from tests import language
 from tests.cli.conftest import invoke
 
-METHODS = ("npo", "simnpo", "graddiff", "idk", "dpo-idk", "undial")
+METHODS = ("npo", "simnpo", "graddiff", "idk", "dpo-idk", "undial", "rmu", "mcu", "cir", "task-vector", "whp")
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "language.md").read_text(encoding="utf-8")
 CHEAP = {"batch": 4, "lr": 1e-2, "rank": 4, "lora_alpha": 8}
 
