@@ -84,8 +84,8 @@ class WHP(LanguageMethod):
         run.ctx.numbers["targets_unchanged"] = same
         if same > 0.9:
             run.ctx.warn(
-                f"{same:.0%} of the tokens to learn are those to forget: the reinforced model knows nothing better; raise "
-                "reinforce_steps, lr or alpha, or use npo"
+                f"{same:.0%} of the tokens to learn are those to forget, since the reinforced model knows them no better; "
+                "raise reinforce_steps, lr or alpha, or use npo"
             )
         return replace(sets, answers=replace(sets.forget, labels=labels))
 
