@@ -84,7 +84,7 @@ class WHP(LanguageMethod):
         run.ctx.numbers["targets_unchanged"] = same
         if same > 0.9:
             run.ctx.warn(
-                f"{same:.0%} of the tokens to learn are those to forget, since the reinforced model knows them no better; "
+                f"{same:.0%} of the tokens to learn are those to forget: the reinforced model knows them no better; "
                 "raise reinforce_steps, lr or alpha, or use npo"
             )
         return replace(sets, answers=replace(sets.forget, labels=labels))
