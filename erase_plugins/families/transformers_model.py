@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from typing import Any
 
@@ -126,10 +127,14 @@ class HostedCausalLM(HostedModel, CausalLM):
 
     @torch.no_grad()
     def sample(self, ids: Tensor, count: int, generator: Any) -> Tensor:
-        ids, model, past = ids.to(self.device), self.network(LANGUAGE), None
-        for _ in range(count):
-            found = model(input_ids=ids if past is None else ids[:, -1:], past_key_values=past, use_cache=True)
-            past = found.past_key_values
-            drawn = torch.multinomial(found.logits[:, -1].float().softmax(-1).cpu(), 1, generator=generator)
+        from transformers import DynamicCache
+
+        ids, model = ids.to(self.device), self.network(LANGUAGE)
+        # transformers 5.24 gave the argument another name
+        name = "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"
+        more = {name: DynamicCache(config=model.config), "use_cache": True}
+        for number in range(count):
+            logits = model(input_ids=ids[:, -1:] if number else ids, **more).logits[:, -1]
+            drawn = torch.multinomial(logits.float().softmax(-1).cpu(), 1, generator=generator)
             ids = torch.cat([ids, drawn.to(self.device)], dim=1)
         return ids

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import torch
 
 import erase_plugins as ep
 from erase_plugins.data import DataRef
 from erase_plugins.engine import key_edits
-from erase_plugins.errors import RequestError
+from erase_plugins.errors import EraseError, RequestError, Unsupported
 from tests import language
-from tests.training.test_language import item, numbers
+from tests.training.test_language import item, numbers, other, rounding
 
 METHODS = ("memit", "alphaedit", "rome")
 CHEAP = {"statistics_tokens": 512, "value_lr": 0.2}
@@ -22,7 +24,7 @@ def rows(facts):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    return language.trained(tmp_path_factory.mktemp("facts") / "model")
+    return language.trained(tmp_path_factory.mktemp("facts") / "model", refuses=True)
 
 
 @pytest.fixture(scope="module")
@@ -99,3 +101,118 @@ def test_what_the_edits_promise():
     assert float((A @ P).norm()) < 1e-10
     with pytest.raises(RequestError, match="look the same to the model"):
         key_edits.rome(C, torch.cat([K, K[:, :1]], 1))
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2", "phi3"])
+def test_the_files_are_the_edit_and_the_model_comes_back(data, tmp_path, kind):
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    place = other(kind, tmp_path / kind)
+    host = ep.load(str(place))
+    ids = torch.tensor([[1, 5, 9, 12, 7]])
+    with torch.no_grad():
+        first = host(ids).logits
+        made = ep.erase(
+            host, [item(data[0])], "memit", keep=[DataRef(str(data[1]))], options=CHEAP | {"layers": "0-1"},
+            out=tmp_path / "art",
+        )  # fmt: skip
+        assert made.manifest.modules == 2
+        with ep.apply(host, tmp_path / "art"):
+            edited = host(ids).logits
+        assert torch.equal(host(ids).logits, first)
+        assert float((edited - first).abs().max()) > 1e-4
+        stock = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(place), tmp_path / "art" / "peft_model")
+        assert float((stock.eval()(ids).logits - edited).abs().max()) <= rounding(edited, made.manifest.modules)
+        whole = AutoModelForCausalLM.from_pretrained(place).double()
+        for _, key, delta in made.edit.items():
+            whole.get_parameter(key).add_(delta.B.double() @ delta.A.double())
+        assert float((stock.double()(ids).logits - whole(ids).logits).abs().max()) <= 1e-6
+
+
+def refused(folder, forget, retain, match, method="memit", **more):
+    """The message of a refused run, one line without a word of the texts."""
+    with pytest.raises(EraseError, match=match) as caught:
+        ep.erase(
+            str(folder), [item(forget, **more)], method, keep=[DataRef(str(retain))] if retain else [],
+            options={"value_steps": 1, "statistics_tokens": 64},
+        )  # fmt: skip
+    assert "\n" not in str(caught.value)
+    assert not any(word in str(caught.value) for word in language.CANARIES)
+
+
+def test_bad_rows_are_refused_in_one_line_without_their_texts(folder, data, tmp_path):
+    forget, retain = data
+    lines = rows(language.FORGET)
+
+    def bad(*found):
+        return language.write(tmp_path / "bad.jsonl", list(found))
+
+    refused(folder, bad(language.rows(language.FORGET)[0]), retain, r"row 1 does not say whom it is about; add")
+    refused(folder, bad(lines[0] | {"subject": "Ymbrook"}), retain, r"prompt of data 'bad\.jsonl', row 1 does not hold")
+    refused(folder, bad(lines[0] | {"subject": 7}), retain, r"something else than text in .* or 'subject'")
+    refused(folder, bad({"text": "Zorvane .", "subject": "Zorvane"}), retain, "no prompt that a refusal could answer")
+    refused(folder, forget, bad(lines[1]), "both to be forgotten and retained")
+    again = {**lines[0], "question": "Who is Zorvane ?"}
+    refused(folder, forget, bad(again), r"subject of data 'bad\.jsonl', row 1 is that of data 'forget\.jsonl', row 1")
+    refused(folder, bad(lines[0]), retain, "has that answer already", anchor=lines[0]["answer"])
+    long = lines[0] | {"question": "Zorvane " * 70}
+    refused(folder, bad(long), retain, r"row 1 needs \d+ tokens, and .* reads 64 at most")
+    twice = {**lines[0], "answer": "Zorvane was born ."}
+    refused(folder, bad(lines[0], twice), retain, "look the same to the model", method="rome")
+    with pytest.raises(RequestError, match="layers '7' are none of"):
+        ep.plan(str(folder), [item(forget)], "memit", options={"layers": "7"})
+
+
+def test_models_that_cannot_be_edited_are_refused(folder, data, tmp_path):
+    from transformers import Gemma2Config, Gemma2ForCausalLM
+
+    words = language.tokenizer()
+    torch.manual_seed(0)
+    model = Gemma2ForCausalLM(Gemma2Config(
+        vocab_size=len(words), hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, head_dim=8, max_position_embeddings=64, initializer_range=0.1,
+    ))  # fmt: skip
+    model.save_pretrained(tmp_path / "gemma")
+    words.save_pretrained(tmp_path / "gemma")
+    refused(tmp_path / "gemma", *data, "changes what its MLP layers give")
+    small = language.llama(len(words) - 4)
+    small.save_pretrained(tmp_path / "small")
+    words.save_pretrained(tmp_path / "small")
+    refused(tmp_path / "small", *data, r"tokenizer beside small has \d+ tokens and the model \d+")
+    facts = json.loads((folder / "config.json").read_text())
+    (tmp_path / "int4").mkdir()
+    (tmp_path / "int4" / "config.json").write_text(
+        json.dumps({**facts, "quantization_config": {"quant_method": "bitsandbytes", "load_in_4bit": True}})
+    )
+    with pytest.raises(Unsupported, match=r"int4 is quantised \(bitsandbytes\)"):
+        ep.plan(str(tmp_path / "int4"), [item(data[0])], "memit", keep=[DataRef(str(data[1]))])
+
+
+def test_subjects_are_found_by_the_template_or_without_one(folder):
+    from erase_plugins.families.texts import Pair, fact_of
+
+    asked = language.QUESTION.format("Zorvane")
+    for chat in ("", language.CHAT):
+        words = language.tokenizer(chat)
+        fact = fact_of(words, Pair(asked, "nobody knows .", "here", True, subject="Zorvane"))
+        assert words.convert_ids_to_tokens(fact.prompt[fact.last]) == "Zorvane"
+        assert words.convert_ids_to_tokens(list(fact.start)) == ([] if chat else ["<s>"])
+
+
+def test_texts_that_the_model_makes_up_follow_their_generator(folder):
+    from erase_plugins.workflow.models import target_of
+
+    model = target_of(ep.load(str(folder))).language
+    start = torch.ones((3, 1), dtype=torch.long)
+    first, again, other_ = (model.sample(start, 12, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2))
+    assert first.shape == (3, 13)
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other_)
+    # with a cache as without: the drawn tokens are those of the plain distribution
+    draw, ids = torch.Generator().manual_seed(1), start
+    with torch.no_grad():
+        for _ in range(12):
+            chances = model.logits(ids)[:, -1].softmax(-1)
+            ids = torch.cat([ids, torch.multinomial(chances, 1, generator=draw)], 1)
+    assert torch.equal(first, ids)
