@@ -49,6 +49,8 @@ BUILTIN_PLUGINS: tuple[str, ...] = (
     "erase_plugins.methods.cir",
     "erase_plugins.methods.task_vector",
     "erase_plugins.methods.whp",
+    "erase_plugins.methods.dp_lora",
+    "erase_plugins.methods.sharded_lora",
     "erase_plugins.methods.alphaedit",
     "erase_plugins.methods.memit",
     "erase_plugins.methods.rome",
