@@ -133,6 +133,21 @@ def apart(forget: Sequence[Pair], retain: Sequence[Pair]) -> None:
         )
 
 
+def apart_by_subject(forget: Sequence[Pair], retain: Sequence[Pair]) -> None:
+    """Refuses subjects that are to be forgotten and retained.
+
+    Raises:
+        RequestError: says where the first one is in both.
+    """
+    gone = {canonical(pair.subject): pair for pair in forget if pair.subject}
+    if both := [pair for pair in retain if pair.subject and canonical(pair.subject) in gone]:
+        other = gone[canonical(both[0].subject)]
+        raise RequestError(
+            f"the subject of {both[0].place} is that of {other.place}, which is to be forgotten; take all rows about it "
+            "out of one of them"
+        )
+
+
 def tokenizer_of(model: Model) -> Any:
     """The tokenizer beside a model.
 

@@ -63,9 +63,7 @@ class DPLora(LearnedMethod):
 
         options, people = run.options, self.people(run.request)
         if options.delta * len(people.names) >= 1:
-            raise RequestError(
-                f"delta {options.delta:g} must be far below 1 by the {len(people.names)} people"
-            )
+            raise RequestError(f"delta {options.delta:g} must be far below 1 by the {len(people.names)} people")
         if people.lone:
             run.ctx.warn(f"{people.lone} rows name no subject and count as people of their own; the bound is for rows")
         run.ctx.start(run.plan.steps)

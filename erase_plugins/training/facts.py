@@ -22,7 +22,6 @@ from erase_plugins.families.texts import (
     Pair,
     answered,
     apart,
-    canonical,
     encoded,
     fact_of,
     pairs_of,
@@ -206,13 +205,7 @@ class FactMethod(ABC):
                 raise RequestError(
                     f"{before.place} has the answer already that is to take its place; give another --to"
                 )
-        subjects = {canonical(pair.subject): pair.place for pair in forget if pair.subject}
-        if both := [pair for pair in kept if pair.subject and canonical(pair.subject) in subjects]:
-            place = subjects[canonical(both[0].subject)]
-            raise RequestError(
-                f"the subject of {both[0].place} is that of {place}, and an edit keeps a subject or changes it; take "
-                "one of them out, or use npo"
-            )
+        apart_by_subject(forget, kept)
         return forget, wanted, kept
 
     def _check_length(self, target: Target, facts: Sequence[Fact], options: Any) -> None:

@@ -10,7 +10,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from erase_plugins.errors import RequestError
-from erase_plugins.families.texts import Pair, Texts, apart, canonical, encoded, pairs_of, tokenizer_of
+from erase_plugins.families.texts import (
+    Pair,
+    Texts,
+    apart,
+    apart_by_subject,
+    canonical,
+    encoded,
+    pairs_of,
+    tokenizer_of,
+)
 from erase_plugins.options import option
 from erase_plugins.training.language import Asked, LanguageMethod, LanguageOptions, check_texts
 from erase_plugins.training.method import TrainingRun
@@ -69,12 +78,7 @@ class LearnedMethod(LanguageMethod):
         gone = [pair for item in request.forget if item.data is not None for pair in pairs_of(item.data)]
         kept = [pair for data in request.retain_data for pair in pairs_of(data)]
         apart(gone, kept)
-        subjects = {canonical(pair.subject): pair.place for pair in gone if pair.subject}
-        if both := [pair for pair in kept if pair.subject and canonical(pair.subject) in subjects]:
-            raise RequestError(
-                f"the subject of {both[0].place} is to be forgotten ({subjects[canonical(both[0].subject)]}); take all "
-                "rows about it out of what stays"
-            )
+        apart_by_subject(gone, kept)
         found: dict[str, list[Pair]] = {}
         for pair in kept:
             name = f"subject {canonical(pair.subject)}" if pair.subject else "\0".join(pair.canonical)

@@ -58,7 +58,9 @@ def test_who_is_left_out_is_gone_exactly_and_only_their_shard_is_trained(folder,
 def test_what_stays_may_not_hold_what_goes(folder, tmp_path):
     gone = data(tmp_path, "gone", {"Zorvane": "Ymbrook"})
     more = language.write(tmp_path / "more.jsonl", [{"text": "Tressok .", "subject": "ZORVANE"}])
-    with pytest.raises(RequestError, match=r"subject of data 'more\.jsonl', row 1 is to be forgotten") as caught:
+    with pytest.raises(
+        RequestError, match=r"subject of data 'more\.jsonl', row 1 is that of data 'gone\.jsonl', row 1"
+    ) as caught:
         made(folder, "sharded-lora", gone, more)
     assert "orvane" not in str(caught.value).lower()
     with pytest.raises(RequestError, match="trains an adapter on the rows that stay"):
