@@ -143,8 +143,8 @@ def apart_by_subject(forget: Sequence[Pair], retain: Sequence[Pair]) -> None:
     if both := [pair for pair in retain if pair.subject and canonical(pair.subject) in gone]:
         other = gone[canonical(both[0].subject)]
         raise RequestError(
-            f"the subject of {both[0].place} is that of {other.place}, which is to be forgotten; take all rows about it "
-            "out of one of them"
+            f"the subject of {both[0].place} is that of {other.place}, which is to be forgotten; take all rows about "
+            "it out of one of them"
         )
 
 

@@ -22,6 +22,7 @@ from erase_plugins.families.texts import (
     Pair,
     answered,
     apart,
+    apart_by_subject,
     encoded,
     fact_of,
     pairs_of,
@@ -202,9 +203,7 @@ class FactMethod(ABC):
         apart(forget, kept)
         for before, after in zip(forget, wanted, strict=True):
             if before.canonical == after.canonical:
-                raise RequestError(
-                    f"{before.place} has the answer already that is to take its place; give another --to"
-                )
+                raise RequestError(f"{before.place} has that answer already; give another --to")
         apart_by_subject(forget, kept)
         return forget, wanted, kept
 
@@ -239,14 +238,6 @@ class FactMethod(ABC):
         beginnings = [tuple(row[1 : 1 + options.prefix_tokens].tolist()) for row in made[: options.prefixes]]
         # a turn of a chat begins at its own mark, and nothing stands in front of it
         return texts, [(), *(beginnings if asked[0].start or not tokenizer.chat_template else [])]
-
-    def _moments(
-        self, target: Target, refs: Sequence[ModuleRef], texts: Sequence[Tensor], options: Any
-    ) -> list[Tensor]:
-        from erase_plugins.engine.fact_editing import ordinary_keys
-        from erase_plugins.engine.key_edits import moment
-
-        return [moment(found, options.ridge) for found in ordinary_keys(target, refs, texts)]
 
     def _keys(
         self, target: Target, ref: ModuleRef, asked: Sequence[Fact], prefixes: Sequence[tuple[int, ...]],
