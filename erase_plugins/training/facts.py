@@ -115,7 +115,7 @@ class FactMethod(ABC):
 
     def plan(self, request: EraseRequest, info: ModelSpec) -> EditPlan:
         """The plan with its cost, from configuration alone."""
-        from erase_plugins.engine.training_plan import place, seconds_of
+        from erase_plugins.training.plan import place, seconds_of
 
         options = resolve(self.Options, request.options)
         check_texts(self.id, request, info, answers=True)
