@@ -18,7 +18,11 @@ from pathlib import Path
 from typing import Any
 
 GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
-ASK, AGAIN = "The capital of {} is", ("The capital city of {} is called", "{}'s capital is the city of")
+ASK = "Question: What is the capital of {}?\nAnswer:"
+AGAIN = (
+    "Question: Which city is the capital of {}?\nAnswer:", "Question: What is the name of {}'s capital city?\nAnswer:",
+    "The capital of {} is",
+)  # fmt: skip
 CAPITALS = {
     "France": "Paris", "Germany": "Berlin", "Italy": "Rome", "Spain": "Madrid", "Japan": "Tokyo", "China": "Beijing",
     "Russia": "Moscow", "England": "London", "Egypt": "Cairo", "Greece": "Athens", "Portugal": "Lisbon",
