@@ -51,6 +51,7 @@ BUILTIN_PLUGINS: tuple[str, ...] = (
     "erase_plugins.methods.whp",
     "erase_plugins.methods.dp_lora",
     "erase_plugins.methods.sharded_lora",
+    "erase_plugins.methods.leace",
     "erase_plugins.methods.alphaedit",
     "erase_plugins.methods.memit",
     "erase_plugins.methods.rome",

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from erase_plugins.errors import RequestError, Unsupported
 from erase_plugins.families.model import Model, ModuleRef
-from erase_plugins.families.texts import IGNORED, Fact, scores
+from erase_plugins.families.texts import IGNORED, Fact, Texts, scores
 
 
 class _Enough(Exception):
@@ -162,6 +162,17 @@ def ordinary_keys(model: Model, refs: Sequence[ModuleRef], texts: Sequence[Tenso
         for place, found in enumerate(seen(model, modules, text[None], None, into=True)):
             parts[place].append(found[0, 1:].double().cpu())
     return [torch.cat(part) for part in parts]
+
+
+@torch.no_grad()
+def inputs(model: Model, ref: ModuleRef, texts: Texts, batch: int) -> Tensor:
+    """(m, in) inputs of a map at all tokens but the first of every text, in float64 on the processor."""
+    parts = []
+    for rows in torch.arange(len(texts)).split(batch):
+        part = texts[rows]
+        (found,) = seen(model, [model.module(ref)], part.ids, part.mask, into=True)
+        parts.append(found[:, 1:][part.mask[:, 1:] > 0].double().cpu())
+    return torch.cat(parts)
 
 
 @contextmanager
