@@ -12,6 +12,9 @@ from torch import Tensor
 
 from erase_plugins.errors import RequestError
 
+#: condition number from which keys count as the same
+_SINGULAR = 1e10
+
 
 def memit(C: Tensor, K: Tensor, lam: float, P: Tensor | None = None) -> Tensor:
     """Least squares against ordinary keys: the rows of K^T (lam C + K K^T + P P^T)^-1 (MEMIT, arXiv 2210.07229).
@@ -50,13 +53,14 @@ def rome(C: Tensor, K: Tensor, P: Tensor | None = None, spread: Tensor | None = 
     """
     S = _beside(K, P)
     U = torch.cholesky_solve(_beside(K if spread is None else spread, P), _cholesky(C))
-    try:
-        return torch.linalg.solve(U.T @ S, U.T)[: K.shape[1]]
-    except torch.linalg.LinAlgError as error:
+    system = U.T @ S
+    scale = system.diagonal().abs().clamp_min(1e-300).rsqrt()
+    if float(torch.linalg.cond(scale[:, None] * system * scale)) > _SINGULAR:
         raise RequestError(
             "two facts, or a fact and one that is kept, look the same to the model: give one row per subject, or use "
             "memit"
-        ) from error
+        )
+    return torch.linalg.solve(system, U.T)[: K.shape[1]]
 
 
 def null_space(C: Tensor, share: float = 0.7, threshold: float | None = None) -> Tensor:

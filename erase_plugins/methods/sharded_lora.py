@@ -46,7 +46,8 @@ class ShardedOptions(LearnedOptions):
 
     shards: int = option(4, "number of adapters", low=1, high=1024)
     weight: float = option(1.0, "of each adapter in the sum", low=0.0, high=10.0)
-    store: str = option("", "private folder where trained shards are kept for the next run; empty: nowhere")
+    store: str = option("", "private folder where trained shards are kept for the next run; empty: nowhere",
+                        place=True)  # fmt: skip
 
 
 class ShardedLora(LearnedMethod):

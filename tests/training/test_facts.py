@@ -157,7 +157,7 @@ def test_bad_rows_are_refused_in_one_line_without_their_texts(folder, data, tmp_
     refused(folder, forget, bad(again), r"subject of data 'bad\.jsonl', row 1 is that of data 'forget\.jsonl', row 1")
     refused(folder, bad(lines[0]), retain, "has that answer already", anchor=lines[0]["answer"])
     long = lines[0] | {"question": "Zorvane " * 70}
-    refused(folder, bad(long), retain, r"row 1 needs \d+ tokens, and .* reads 64 at most")
+    refused(folder, bad(long), retain, r"row 1 needs \d+ tokens and .* reads 64; shorten it")
     twice = {**lines[0], "answer": "Zorvane was born ."}
     refused(folder, bad(lines[0], twice), retain, "look the same to the model", method="rome")
     with pytest.raises(RequestError, match="layers '7' are none of"):
