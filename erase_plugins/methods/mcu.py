@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from erase_plugins.hookspecs import hookimpl
-from erase_plugins.methods.rmu import RMU, RMUOptions
 from erase_plugins.options import option
+from erase_plugins.training.steered import SteeredMethod, SteeredOptions
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -34,13 +34,13 @@ _CITATION = """\
 
 
 @dataclass(frozen=True)
-class MCUOptions(RMUOptions):
+class MCUOptions(SteeredOptions):
     """Options of MCU."""
 
     components: int = option(8, "principal directions of the states that are left alone", low=1, high=100_000)
 
 
-class MCU(RMU):
+class MCU(SteeredMethod):
     """Misdirection along minor components."""
 
     id = "mcu"

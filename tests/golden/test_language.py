@@ -147,7 +147,8 @@ def test_the_start(case):
 
 def test_misdirection_from_stored_states_and_through_the_model(case):
     """RMU with the mean over each text's tokens, as its comments say (the official broadcast mixes texts)."""
-    from erase_plugins.methods.rmu import RMU, mean_square
+    from erase_plugins.methods.rmu import RMU
+    from erase_plugins.training.steered import mean_square
     from erase_plugins.workflow.models import target_of
 
     data, tensors, model = case
