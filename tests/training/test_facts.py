@@ -12,7 +12,7 @@ from erase_plugins.data import DataRef
 from erase_plugins.engine import key_edits
 from erase_plugins.errors import EraseError, RequestError, Unsupported
 from tests import language
-from tests.training.test_language import item, numbers, other, rounding
+from tests.training.test_language import item, numbers, other
 
 METHODS = ("memit", "alphaedit", "rome")
 CHEAP = {"statistics_tokens": 512, "value_lr": 0.2, "value_steps": 60}
@@ -123,7 +123,7 @@ def test_the_files_are_the_edit_and_the_model_comes_back(data, tmp_path, kind):
         assert torch.equal(host(ids).logits, first)
         assert float((edited - first).abs().max()) > 1e-4
         stock = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(place), tmp_path / "art" / "peft_model")
-        assert float((stock.eval()(ids).logits - edited).abs().max()) <= rounding(edited, made.manifest.modules)
+        assert float((stock.eval()(ids).logits - edited).abs().max()) <= 1e-6
         whole = AutoModelForCausalLM.from_pretrained(place).double()
         for _, key, delta in made.edit.items():
             whole.get_parameter(key).add_(delta.B.double() @ delta.A.double())
