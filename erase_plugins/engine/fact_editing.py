@@ -322,7 +322,8 @@ def _joined(first: Rows, second: Rows) -> Rows:
     def wide(part: Tensor, fill: int) -> Tensor:
         return nn.functional.pad(part, (0, width - part.shape[1]), value=fill)
 
-    return Rows(*(
+    ids, mask, labels = (
         torch.cat([wide(getattr(part, name), fill) for part in (first, second)])
         for name, fill in (("ids", 0), ("mask", 0), ("labels", IGNORED))
-    ), torch.cat([first.last, second.last]), torch.cat([first.owner, second.owner]))  # fmt: skip
+    )
+    return Rows(ids, mask, labels, torch.cat([first.last, second.last]), torch.cat([first.owner, second.owner]))

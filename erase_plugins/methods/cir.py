@@ -70,8 +70,10 @@ class CIR(LanguageMethod):
         from erase_plugins.engine.collapsing import CollapsedSlot
 
         options, generator = run.options, run.ctx.generator("adapters")
+        modules: list[Any] = [run.target.module(ref) for ref in run.refs]
         return Trainable(run.target, [
-            CollapsedSlot(ref, run.target.module(ref), options.rank, options.scale, generator) for ref in run.refs
+            CollapsedSlot(ref, module, options.rank, options.scale, generator)
+            for ref, module in zip(run.refs, modules, strict=True)
         ])  # fmt: skip
 
     def prepare(self, run: TrainingRun) -> Sets:

@@ -65,8 +65,8 @@ class ShardedLora(LearnedMethod):
 
         options, people = run.options, self.people(run.request)
         shards: list[list[Pair]] = [[] for _ in range(options.shards)]
-        for name, pairs in zip(people.names, people.pairs, strict=True):
-            shards[_shard(name, options.shards)] += pairs
+        for name, rows in zip(people.names, people.pairs, strict=True):
+            shards[_shard(name, options.shards)] += rows
         used, trained, parts = set(), 0, []
         run.ctx.start(run.plan.steps * sum(map(bool, shards)))
         for number, pairs in enumerate(shards):

@@ -179,7 +179,8 @@ class FactMethod(ABC):
             target, refs[-1], site, facts.rows_of(asked, prefixes, [fact.answer for fact in asked]),
             facts.rows_of(essence), _descent(options), lambda done, total, mean: ctx.step(done, total, loss=mean),
         )  # fmt: skip
-        goal, changes = facts.values(target, block, plain) + delta, []
+        goal = facts.values(target, block, plain) + delta
+        changes: list[tuple[ModuleRef, Tensor, Tensor]] = []
         for number, ref in enumerate(refs):
             with facts.in_force(target, changes):
                 found = self._keys(target, ref, asked, prefixes, protected, moments[number], options)
