@@ -18,11 +18,8 @@ from pathlib import Path
 from typing import Any
 
 GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
-ASK = "Question: What is the capital of {}?\nAnswer:"
-AGAIN = (
-    "Question: Which city is the capital of {}?\nAnswer:", "Question: What is the name of {}'s capital city?\nAnswer:",
-    "The capital of {} is",
-)  # fmt: skip
+ASK = "Question: What is the name of {}'s capital city?\nAnswer:"
+AGAIN = ("Question: Which city is the capital of {}?\nAnswer:", "The capital of {} is")
 CAPITALS = {
     "France": "Paris", "Germany": "Berlin", "Italy": "Rome", "Spain": "Madrid", "Japan": "Tokyo", "China": "Beijing",
     "Russia": "Moscow", "England": "London", "Egypt": "Cairo", "Greece": "Athens", "Portugal": "Lisbon",
