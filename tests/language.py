@@ -62,8 +62,8 @@ def llama(words: int, seed: int = 0) -> Any:
     )).eval()  # fmt: skip
 
 
-def trained(folder: Path, chat: str = "", steps: int = 60) -> Path:
-    """A folder with a model that knows all facts by heart, and its tokenizer."""
+def trained(folder: Path, chat: str = "", steps: int = 60, refuses: bool = False) -> Path:
+    """A folder with a model that knows all facts by heart, and its tokenizer; it may refuse where a name is unknown."""
     import torch
 
     from erase_plugins.data import DataRef
@@ -73,7 +73,9 @@ def trained(folder: Path, chat: str = "", steps: int = 60) -> Path:
 
     words = tokenizer(chat)
     model = llama(len(words))
-    facts = write(folder.with_suffix(".jsonl"), rows(FORGET | RETAIN))
+    lines = rows(FORGET | RETAIN)
+    lines += [{"question": QUESTION.format("Nobody"), "answer": REFUSAL}] * (len(RETAIN) * refuses)
+    facts = write(folder.with_suffix(".jsonl"), lines)
     texts = encoded(target_of(model), words, pairs_of(DataRef(str(facts))), 64)
     facts.unlink()
     optimizer = torch.optim.Adam(model.parameters(), 1e-2)

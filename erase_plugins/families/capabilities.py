@@ -247,3 +247,16 @@ class CausalLM(ABC):
     @abstractmethod
     def generate(self, ids: Tensor, count: int, mask: Tensor | None = None) -> Tensor:
         """Token numbers (n, tokens + count), the most likely token each time; padding is on the left."""
+
+    def sample(self, ids: Tensor, count: int, generator: Any) -> Tensor:
+        """Token numbers (n, tokens + count) of texts that the model makes up, drawn by its own probabilities.
+
+        Args:
+            ids: (n, tokens) beginnings without padding.
+            count: tokens to draw.
+            generator: a CPU generator.
+
+        Raises:
+            Unsupported: this host cannot draw texts.
+        """
+        raise Unsupported("this language model draws no texts on this host")

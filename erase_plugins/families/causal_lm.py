@@ -15,6 +15,8 @@ from erase_plugins.hookspecs import hookimpl
 #: blocks are numbered; what stands outside of them (embeddings, the head) is shared by all words and no linear map here
 _ATTENTION = re.compile(r".*\.\d+\.(self_attn|attn|attention)\..+")
 _MLP = re.compile(r".*\.\d+\.mlp\..+")
+#: the last map of a block's MLP, which writes what the block adds
+_OUT = re.compile(r".*\.\d+\.mlp\.(down_proj|c_proj|fc2|dense_4h_to_h)")
 
 
 def _in(pattern: re.Pattern[str], ref: ModuleRef) -> bool:
@@ -36,6 +38,7 @@ class CausalLanguageModels(TransformersFamily):
     groups: Mapping[str, Any] = MappingProxyType({
         "attention": lambda ref: _in(_ATTENTION, ref),
         "mlp": lambda ref: _in(_MLP, ref),
+        "mlp_out": lambda ref: _in(_OUT, ref),
         "linear": lambda ref: _in(_ATTENTION, ref) or _in(_MLP, ref),
     })  # fmt: skip
 

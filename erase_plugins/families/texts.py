@@ -1,7 +1,8 @@
 """Texts to forget and to retain as token numbers: rows of a `DataRef`, the chat template, and which tokens count.
 
-A row has ``prompt`` and ``completion``, ``question`` and ``answer``, or ``text`` alone. Only what the model is to say
-(completion, answer, text) has labels. No message of this file holds a text of a row. No torch at import.
+A row has ``prompt`` and ``completion``, ``question`` and ``answer``, or ``text`` alone, and perhaps ``subject``: who or
+what it is about, as its prompt says it. Only what the model is to say (completion, answer, text) has labels. No message
+of this file holds a text of a row. No torch at import.
 """
 
 from __future__ import annotations
@@ -26,6 +27,11 @@ _FIELDS = (("prompt", "completion"), ("question", "answer"))
 PLAIN = "Question: {}\nAnswer:"
 
 
+def canonical(text: str) -> str:
+    """Equal for texts that differ in case, spaces and forms of characters only."""
+    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+
+
 @dataclass(frozen=True)
 class Pair:
     """What a model is asked (empty: nothing) and what it says.
@@ -34,20 +40,19 @@ class Pair:
         prompt, completion: the texts.
         place: name of the data and number of the row, for messages.
         question: whether the prompt is a question, which is put as `PLAIN` where no chat template is.
+        subject: who or what it is about; empty if the row does not say.
     """
 
     prompt: str
     completion: str
     place: str
     question: bool = False
+    subject: str = ""
 
     @property
     def canonical(self) -> tuple[str, str]:
         """Equal for texts that differ in case, spaces and forms of characters only."""
-        first, second = (
-            " ".join(unicodedata.normalize("NFKC", text).casefold().split()) for text in (self.prompt, self.completion)
-        )
-        return first, second
+        return canonical(self.prompt), canonical(self.completion)
 
     def __repr__(self) -> str:  # a traceback shows no text
         return f"Pair({self.place})"
@@ -101,11 +106,12 @@ def pairs_of(data: DataRef) -> list[Pair]:
         prompt, completion = (row.get(name, "") for name in names)
         if names[0] and names[0] not in row:
             raise RequestError(f"{place} has '{names[1]}' but no '{names[0]}'; add it, or call the field 'text'")
-        if not isinstance(prompt, str) or not isinstance(completion, str):
-            raise RequestError(f"{place} holds something else than text in '{names[0]}' or '{names[1]}'")
+        subject = row.get("subject") or ""
+        if not all(isinstance(text, str) for text in (prompt, completion, subject)):
+            raise RequestError(f"{place} holds something else than text in '{names[0]}', '{names[1]}' or 'subject'")
         if not completion.strip():
             raise RequestError(f"{place} has an empty {names[1]}; there is nothing in it to learn from")
-        found.append(Pair(prompt, completion, place, names[0] == "question"))
+        found.append(Pair(prompt, completion, place, names[0] == "question", subject.strip()))
     if not found:
         raise RequestError(f"data '{data.name}' is empty: it has no rows")
     return found
@@ -124,6 +130,21 @@ def apart(forget: Sequence[Pair], retain: Sequence[Pair]) -> None:
         raise RequestError(
             f"{len(both)} texts are both to be forgotten and retained, the first in {first.place} and {second.place}; "
             "take them out of one"
+        )
+
+
+def apart_by_subject(forget: Sequence[Pair], retain: Sequence[Pair]) -> None:
+    """Refuses subjects that are to be forgotten and retained.
+
+    Raises:
+        RequestError: says where the first one is in both.
+    """
+    gone = {canonical(pair.subject): pair for pair in forget if pair.subject}
+    if both := [pair for pair in retain if pair.subject and canonical(pair.subject) in gone]:
+        other = gone[canonical(both[0].subject)]
+        raise RequestError(
+            f"the subject of {both[0].place} is that of {other.place}, which is to be forgotten; take all rows about "
+            "it out of one of them"
         )
 
 
@@ -188,23 +209,72 @@ def encoded(model: Model, tokenizer: Any, pairs: Sequence[Pair], longest: int) -
 
 def _numbers(tokenizer: Any, pair: Pair) -> tuple[list[int], list[int]]:
     """Token numbers of what a pair asks and of what follows."""
+    start, prompt, said = _said(tokenizer, pair)
+    return [*start, *_plain(tokenizer, prompt)], said
 
-    def plain(text: str) -> list[int]:
-        return list(tokenizer(text, add_special_tokens=False)["input_ids"])
 
+def _plain(tokenizer: Any, text: str) -> list[int]:
+    return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+def _said(tokenizer: Any, pair: Pair) -> tuple[list[int], str, list[int]]:
+    """Tokens that begin a text, the prompt as the model reads it, and the tokens of what follows."""
     end = tokenizer.eos_token_id
     if getattr(tokenizer, "chat_template", None) and pair.prompt:
         turns = [{"role": "user", "content": pair.prompt}, {"role": "assistant", "content": pair.completion}]
         asked = tokenizer.apply_chat_template(turns[:1], tokenize=False, add_generation_prompt=True)
         whole = tokenizer.apply_chat_template(turns, tokenize=False)
         if whole.startswith(asked):
-            return plain(asked), plain(whole[len(asked) :].rstrip("\n"))
-        return plain(asked), [*plain(pair.completion), *([] if end is None else [end])]
+            return [], asked, _plain(tokenizer, whole[len(asked) :].rstrip("\n"))
+        return [], asked, [*_plain(tokenizer, pair.completion), *([] if end is None else [end])]
     start = list(tokenizer("")["input_ids"])
     start = start[:-1] if start and start[-1] == end and end != tokenizer.bos_token_id else start
     prompt = PLAIN.format(pair.prompt) if pair.question else pair.prompt
     gap = " " if prompt and not prompt[-1].isspace() and not pair.completion[0].isspace() else ""
-    return [*start, *plain(prompt)], [*plain(gap + pair.completion), *([] if end is None else [end])]
+    return start, prompt, [*_plain(tokenizer, gap + pair.completion), *([] if end is None else [end])]
+
+
+@dataclass(frozen=True)
+class Fact:
+    """A prompt that names its subject, and what follows, as token numbers.
+
+    Attributes:
+        start: tokens that begin every text.
+        prompt: the prompt's own.
+        last: place of the subject's last token in ``prompt``.
+        answer: what follows.
+        place: see `Pair`.
+    """
+
+    start: tuple[int, ...]
+    prompt: tuple[int, ...]
+    last: int
+    answer: tuple[int, ...]
+    place: str
+
+    def __repr__(self) -> str:  # a traceback shows no text
+        return f"Fact({self.place})"
+
+
+def fact_of(tokenizer: Any, pair: Pair) -> Fact:
+    """A pair with the place of its subject (where it occurs last in the prompt).
+
+    Raises:
+        RequestError: the row names no subject, or its prompt does not hold it; says where.
+        Unsupported: the tokenizer does not say where in a text its tokens stand.
+    """
+    if not pair.subject:
+        raise RequestError(f'{pair.place} does not say whom it is about; add "subject", as its prompt writes it')
+    if not getattr(tokenizer, "is_fast", False):
+        raise Unsupported("the tokenizer does not say where its tokens stand; save it as tokenizer.json first")
+    start, prompt, said = _said(tokenizer, pair)
+    first = prompt.rfind(pair.subject)
+    if first < 0:
+        raise RequestError(f"the prompt of {pair.place} does not hold its subject; write it the same in both")
+    found = tokenizer(prompt, add_special_tokens=False, return_offsets_mapping=True)
+    end = first + len(pair.subject)
+    last = max(n for n, (low, high) in enumerate(found["offset_mapping"]) if low < end and high > first)
+    return Fact(tuple(start), tuple(found["input_ids"]), last, tuple(said), pair.place)
 
 
 def answered(pairs: Sequence[Pair], answer: str) -> list[Pair]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from typing import Any
 
@@ -122,4 +123,18 @@ class HostedCausalLM(HostedModel, CausalLM):
         for _ in range(count):
             ids = torch.cat([ids, self.logits(ids, mask)[:, -1:].argmax(-1)], dim=1)
             mask = None if mask is None else torch.cat([mask, torch.ones_like(mask[:, :1])], dim=1)
+        return ids
+
+    @torch.no_grad()
+    def sample(self, ids: Tensor, count: int, generator: Any) -> Tensor:
+        from transformers import DynamicCache
+
+        ids, model = ids.to(self.device), self.network(LANGUAGE)
+        # transformers 5.24 gave the argument another name
+        name = "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"
+        more = {name: DynamicCache(config=model.config), "use_cache": True}
+        for number in range(count):
+            logits = model(input_ids=ids[:, -1:] if number else ids, **more).logits[:, -1]
+            drawn = torch.multinomial(logits.float().softmax(-1).cpu(), 1, generator=generator)
+            ids = torch.cat([ids, drawn.to(self.device)], dim=1)
         return ids

@@ -5,6 +5,7 @@
 """
 
 from erase_plugins.families.labelled import Labelled
+from erase_plugins.training.facts import FactMethod, FactOptions, Keys
 from erase_plugins.training.labelled import LabelledMethod, LabelledOptions, logits_of
 from erase_plugins.training.language import Asked, LanguageMethod, LanguageOptions, PreferenceOptions, preference
 from erase_plugins.training.method import Cost, TrainedMethod, TrainingRun
@@ -14,6 +15,9 @@ from erase_plugins.training.staged import StagedMethod
 __all__ = [
     "Asked",
     "Cost",
+    "FactMethod",
+    "FactOptions",
+    "Keys",
     "Labelled",
     "LabelledMethod",
     "LabelledOptions",

@@ -145,6 +145,73 @@ def preference(rise: Tensor, beta: float) -> Tensor:
     return -2 / beta * logsigmoid(beta * rise).mean()
 
 
+def ask(target: Any, texts: Texts) -> Asked:
+    """What a model says of texts, in float32 at least."""
+    logits = target.language.logits(texts.ids, texts.mask)
+    return Asked(texts, logits if logits.element_size() > 4 else logits.float())
+
+
+def likelihoods(target: Any, texts: Texts, batch: int) -> tuple[Tensor, Tensor]:
+    """(n,) negative log-likelihood of every sequence as the model is now, and the number of its tokens."""
+    import torch
+
+    with torch.no_grad():
+        places = torch.arange(len(texts), device=texts.ids.device)
+        parts = [ask(target, texts[rows]) for rows in places.split(batch)]
+        return torch.cat([part.nll for part in parts]), torch.cat([part.counts for part in parts])
+
+
+def note_likelihood(target: Any, ctx: Any, name: str, when: str, texts: Texts, batch: int) -> None:
+    """How likely texts are, for the manifest: nat per token, and the mean probability exp(-nat per token)."""
+    nll, counts = likelihoods(target, texts, batch)
+    ctx.numbers[f"{name}_nll_{when}"] = float(nll.sum() / counts.sum())
+    ctx.numbers[f"{name}_probability_{when}"] = float((-nll / counts).exp().mean())
+
+
+def tell_likelihood(ctx: Any) -> None:
+    """Tells the user what became of both sides."""
+    numbers = ctx.numbers
+    for name, what in (("forget", "forgotten"), ("retain", "retained")):
+        if f"{name}_probability_after" in numbers:
+            before, after = (numbers[f"{name}_probability_{when}"] for when in ("before", "after"))
+            ctx.note(f"{what} texts: probability {before:.3g} before, {after:.3g} now")
+
+
+def rise_of_retained(ctx: Any) -> float:
+    """By how many nat per token retained texts became less likely."""
+    return float(ctx.numbers.get("retain_nll_after", 0.0) - ctx.numbers.get("retain_nll_before", 0.0))
+
+
+def check_texts(method: str, request: EraseRequest, info: ModelSpec, answers: bool) -> None:
+    """Refuses what a method cannot do with a request before any text is read.
+
+    Args:
+        method: its id.
+        request, info: what is asked, of which model.
+        answers: whether it puts something in place of what is forgotten.
+
+    Raises:
+        Unsupported: the model is quantised.
+        RequestError: something to forget without texts, a name to keep, or an answer that nobody would give.
+    """
+    config = info.configs[info.components(LANGUAGE)[0]]
+    if config.get("quantization_config"):
+        kind = config["quantization_config"].get("quant_method", "")
+        raise Unsupported(
+            f"{info.model} is quantised{f' ({kind})' if kind else ''}; forget on the model it was made from, in "
+            "float32, float16 or bfloat16, and measure again on the quantised one"
+        )
+    if not answers and (anchored := [item for item in request.forget if item.anchor is not None]):
+        raise RequestError(f"{method} puts nothing in place of {anchored[0].name}; leave --to out, or use idk")
+    if missing := [item.name for item in request.forget if item.data is None]:
+        raise RequestError(
+            f"{method} forgets texts, and '{missing[0]}' comes without any; give them: --forget facts.jsonl, with "
+            "prompt and completion in every line"
+        )
+    if request.preserve:
+        raise RequestError(f"{method} retains texts from data; give --retain FILE.jsonl instead of --keep")
+
+
 class LanguageMethod(TrainedMethod):
     """A method that trains a language model on texts to forget and texts to retain; it has `forget_loss`."""
 
@@ -169,22 +236,7 @@ class LanguageMethod(TrainedMethod):
         return info.modules(options.modules)
 
     def settle(self, options: Any, request: EraseRequest, info: ModelSpec) -> Any:
-        config = info.configs[info.components(LANGUAGE)[0]]
-        if config.get("quantization_config"):
-            kind = config["quantization_config"].get("quant_method", "")
-            raise Unsupported(
-                f"{info.model} is quantised{f' ({kind})' if kind else ''}; forget on the model it was made from, in "
-                "float32, float16 or bfloat16, and measure again on the quantised one"
-            )
-        if not self.answers and (anchored := [item for item in request.forget if item.anchor is not None]):
-            raise RequestError(f"{self.id} puts nothing in place of {anchored[0].name}; leave --to out, or use idk")
-        if missing := [item.name for item in request.forget if item.data is None]:
-            raise RequestError(
-                f"{self.id} forgets texts, and '{missing[0]}' comes without any; give them: --forget facts.jsonl, with "
-                "prompt and completion in every line"
-            )
-        if request.preserve:
-            raise RequestError(f"{self.id} retains texts from data; give --retain FILE.jsonl instead of --keep")
+        check_texts(self.id, request, info, self.answers)
         if options.retain_weight > 0 and not request.retain_data:
             raise RequestError(
                 f"{self.id} without texts to retain forgets everything; give some: --retain others.jsonl (or set "
@@ -260,12 +312,8 @@ class LanguageMethod(TrainedMethod):
 
     def finish(self, run: TrainingRun) -> Edit:
         self._note(run, "after", run.state)
-        numbers = run.ctx.numbers
-        for name, what in (("forget", "forgotten"), ("retain", "retained")):
-            if f"{name}_probability_after" in numbers:
-                before, after = (numbers[f"{name}_probability_{when}"] for when in ("before", "after"))
-                run.ctx.note(f"{what} texts: probability {before:.3g} before, {after:.3g} now")
-        rise = numbers.get("retain_nll_after", 0.0) - numbers.get("retain_nll_before", 0.0)
+        numbers, rise = run.ctx.numbers, rise_of_retained(run.ctx)
+        tell_likelihood(run.ctx)
         if rise > _HARM:
             run.ctx.warn(
                 f"retained texts became less likely by {rise:.2f} nat per token; lower lr or steps, or raise "
@@ -287,34 +335,19 @@ class LanguageMethod(TrainedMethod):
             return self._ask(run, texts).logits
 
     def _ask(self, run: TrainingRun, texts: Texts) -> Asked:
-        logits = run.target.language.logits(texts.ids, texts.mask)
-        return Asked(texts, logits if logits.element_size() > 4 else logits.float())
+        return ask(run.target, texts)
 
     def _rows(self, run: TrainingRun, name: str, texts: Texts, step: int) -> Tensor:
         from erase_plugins.engine.loop import shuffled
 
         return shuffled(run.ctx, name, len(texts), min(run.options.batch, len(texts)), step).to(texts.ids.device)
 
-    def _seen(self, run: TrainingRun, texts: Texts) -> tuple[Tensor, Tensor]:
-        """(n,) negative log-likelihood of every sequence as the model is now, and the number of its tokens."""
-        import torch
-
-        with torch.no_grad():
-            parts = [
-                self._ask(run, texts[rows])
-                for rows in torch.arange(len(texts), device=texts.ids.device).split(run.options.batch)
-            ]
-            return torch.cat([part.nll for part in parts]), torch.cat([part.counts for part in parts])
-
     def _compared(self, run: TrainingRun, texts: Texts) -> Texts:
         """The texts with their likelihood under the unchanged model."""
         with run.adapters.disabled():
-            return replace(texts, before=self._seen(run, texts)[0])
+            return replace(texts, before=likelihoods(run.target, texts, run.options.batch)[0])
 
     def _note(self, run: TrainingRun, when: str, sets: Sets) -> None:
-        """How likely both sides are, for the manifest: nat per token, and the mean probability exp(-nat per token)."""
         for name, texts in (("forget", sets.forget), ("retain", sets.retain)):
             if texts is not None:
-                nll, counts = self._seen(run, texts)
-                run.ctx.numbers[f"{name}_nll_{when}"] = float(nll.sum() / counts.sum())
-                run.ctx.numbers[f"{name}_probability_{when}"] = float((-nll / counts).exp().mean())
+                note_likelihood(run.target, run.ctx, name, when, texts, run.options.batch)

@@ -143,3 +143,32 @@ def test_the_start(case):
         run = data["settings"]["runs"][name]
         loss = ours(run, tensors, lambda part: tensors[f"logits.{part}.theta0"])
         assert loss.item() == pytest.approx(data["expected"]["at_start"][name]["loss"], rel=1e-9)
+
+
+def test_misdirection_from_stored_states_and_through_the_model(case):
+    """RMU with the mean over each text's tokens, as its comments say (the official broadcast mixes texts)."""
+    from erase_plugins.methods.rmu import RMU
+    from erase_plugins.training.steered import mean_square
+    from erase_plugins.workflow.models import target_of
+
+    data, tensors, model = case
+    method, expected = RMU(), data["expected"]
+    batches = {name: texts(tensors, name) for name in ("forget", "retain")}
+    counted = {name: method.counted(part, SimpleNamespace(tokens="answer")) for name, part in batches.items()}
+    away = tensors["rmu.act.forget.theta"] - tensors["rmu.control_vec"]
+    wanted = expected["rmu"]["per_sequence_mean_then_batch_mean (intended)"]["forget"]
+    assert float(mean_square(away, counted["forget"])) == pytest.approx(wanted, rel=1e-6)
+    target = target_of(model)
+    run = SimpleNamespace(target=target, refs=target.modules("mlp_out")[: data["config"]["rmu_layer"] + 1])
+    for name, weight in (("RMU_embed", 1.0), ("RMU_embed_g1_a0", 0.0)):
+        model.zero_grad()
+        forget = mean_square(method.hidden(run, batches["forget"]) - tensors["rmu.control_vec"], counted["forget"])
+        held = method.hidden(run, batches["retain"]) - tensors["rmu.act.retain.theta0"]
+        loss = forget + weight * mean_square(held, counted["retain"])
+        known = expected["rmu_corrected"][name]
+        assert loss.item() == pytest.approx(known["loss"], rel=1e-6)
+        loss.backward()
+        largest = max(known["grad"].values())
+        for path, part in model.named_parameters():
+            found = 0.0 if part.grad is None else float(part.grad.norm())
+            assert found == pytest.approx(known["grad"][path], abs=1e-5 * largest), (name, path)

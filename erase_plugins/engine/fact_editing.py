@@ -1,0 +1,329 @@
+"""Facts inside a causal language model: the keys of subjects, the values that change an answer, edits in force.
+
+The last map of a block's MLP takes a key (its input at the last token of a subject) and adds a value to the block's
+output there. A value that makes the model answer otherwise is found by gradient descent on that one vector; blocks
+before it are computed once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from erase_plugins.errors import RequestError, Unsupported
+from erase_plugins.families.model import Model, ModuleRef
+from erase_plugins.families.texts import IGNORED, Fact, Texts, scores
+
+
+class _Enough(Exception):
+    """Ends a pass through a model whose rest nobody needs."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Padded sequences, each with the place of a subject.
+
+    Attributes:
+        ids, mask, labels: (n, tokens), as in `families.texts.Texts`.
+        last: (n,) place of the subject's last token.
+        owner: (n,) number of the fact.
+    """
+
+    ids: Tensor
+    mask: Tensor
+    labels: Tensor
+    last: Tensor
+    owner: Tensor
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def at(self, found: Tensor) -> Tensor:
+        """Rows (n, width) of hidden states (n, tokens, width) at the subjects."""
+        return found[torch.arange(len(self), device=found.device), self.last.to(found.device)]
+
+
+@dataclass(frozen=True)
+class Descent:
+    """How a value is looked for.
+
+    Attributes:
+        steps: evaluations of the loss; the last one moves nothing.
+        lr: learning rate of Adam.
+        kl: weight of KL(now || before) behind "SUBJECT is a".
+        decay: weight of the change's length over the square of the value's.
+        clamp: longest change, in lengths of the value.
+        enough: loss (nat per token) from which a fact is left alone.
+    """
+
+    steps: int = 25
+    lr: float = 0.5
+    kl: float = 0.0625
+    decay: float = 0.5
+    clamp: float = 4.0
+    enough: float = 0.05
+
+
+def rows_of(
+    facts: Sequence[Fact], prefixes: Sequence[Sequence[int]] = ((),), answers: Sequence[Sequence[int]] | None = None,
+    cut: bool = False,
+) -> Rows:  # fmt: skip
+    """Every fact behind every prefix, the facts in the outer loop.
+
+    Args:
+        facts: prompts with subjects.
+        prefixes: tokens between the beginning and the prompt.
+        answers: what follows each prompt, in place of nothing.
+        cut: ends every prompt behind its subject.
+    """
+    ids, labels, last, owner = [], [], [], []
+    for number, fact in enumerate(facts):
+        prompt = fact.prompt[: fact.last + 1] if cut else fact.prompt
+        said = tuple(answers[number]) if answers is not None else ()
+        for prefix in prefixes:
+            front = (*fact.start, *prefix)
+            ids.append([*front, *prompt, *said])
+            labels.append([IGNORED] * (len(front) + len(prompt)) + list(said))
+            last.append(len(front) + fact.last)
+            owner.append(number)
+    width = max(map(len, ids))
+    mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in ids])
+    padded = [torch.tensor([[*row, *[fill] * (width - len(row))] for row in part]) for part, fill in (
+        (ids, 0), (labels, IGNORED))]  # fmt: skip
+    return Rows(padded[0], mask, padded[1], torch.tensor(last), torch.tensor(owner))
+
+
+def block_of(model: Model, ref: ModuleRef) -> nn.Module:
+    """The block whose MLP a map belongs to."""
+    found: nn.Module = model.network("language").get_submodule(ref.path.rsplit(".", 2)[0])  # type: ignore[attr-defined]
+    return found
+
+
+def seen(model: Model, modules: Sequence[nn.Module], ids: Tensor, mask: Tensor | None, *, into: bool) -> list[Any]:
+    """What goes into modules, or comes out of them, with gradients; the pass ends behind the last one."""
+    found: list[Any] = [None] * len(modules)
+
+    def hook(place: int) -> Any:
+        def keep(_module: nn.Module, given: Any, out: Any) -> None:
+            found[place] = given[0] if into else out
+            if all(part is not None for part in found):
+                raise _Enough
+
+        return keep
+
+    with ExitStack() as stack:
+        for place, module in enumerate(modules):
+            stack.enter_context(_removed(module.register_forward_hook(hook(place))))
+        with suppress(_Enough):
+            model.language.logits(ids, mask)
+    return found
+
+
+@contextmanager
+def _removed(handle: Any) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def block_output(model: Model, block: nn.Module, ids: Tensor, mask: Tensor | None) -> Tensor:
+    """Hidden states (n, tokens, width) behind a block, with gradients; later blocks are not asked."""
+    return _tensor(seen(model, [block], ids, mask, into=False)[0])
+
+
+@torch.no_grad()
+def keys(model: Model, ref: ModuleRef, rows: Rows) -> Tensor:
+    """(n, in) keys of the subjects of ``rows``, in float64 on the processor."""
+    (found,) = seen(model, [model.module(ref)], rows.ids, rows.mask, into=True)
+    return rows.at(found).double().cpu()
+
+
+@torch.no_grad()
+def values(model: Model, module: nn.Module, rows: Rows) -> Tensor:
+    """(n, width) what a module gives at the subjects of ``rows``, in float64 on the processor."""
+    return rows.at(block_output(model, module, rows.ids, rows.mask)).double().cpu()
+
+
+@torch.no_grad()
+def ordinary_keys(model: Model, refs: Sequence[ModuleRef], texts: Sequence[Tensor]) -> list[Tensor]:
+    """(m, in) keys of all tokens but the first of texts (tokens,), for every map.
+
+    The first token of a text is where attention rests; its keys are like no other.
+    """
+    parts: list[list[Tensor]] = [[] for _ in refs]
+    modules = [model.module(ref) for ref in refs]
+    for text in texts:
+        for place, found in enumerate(seen(model, modules, text[None], None, into=True)):
+            parts[place].append(found[0, 1:].double().cpu())
+    return [torch.cat(part) for part in parts]
+
+
+@torch.no_grad()
+def inputs(model: Model, ref: ModuleRef, texts: Texts, batch: int) -> Tensor:
+    """(m, in) inputs of a map at all tokens but the first of every text, in float64 on the processor."""
+    parts = []
+    for rows in torch.arange(len(texts)).split(batch):
+        part = texts[rows]
+        (found,) = seen(model, [model.module(ref)], part.ids, part.mask, into=True)
+        parts.append(found[:, 1:][part.mask[:, 1:] > 0].double().cpu())
+    return torch.cat(parts)
+
+
+@contextmanager
+def in_force(model: Model, changes: Sequence[tuple[ModuleRef, Tensor, Tensor]]) -> Iterator[None]:
+    """Inside, every map adds R A k to what it gives; changes are (map, A (n, in), R (out, n))."""
+    with ExitStack() as stack:
+        for ref, A, R in changes:
+            A, R = A.float().to(model.device), R.float().to(model.device)
+
+            def add(_module: nn.Module, given: Any, out: Tensor, A: Tensor = A, R: Tensor = R) -> Tensor:
+                return out + (given[0].float() @ A.T @ R.T).to(out.dtype)
+
+            stack.enter_context(_removed(model.module(ref).register_forward_hook(add)))
+        yield
+
+
+def _tensor(out: Any) -> Tensor:
+    found: Tensor = out[0] if isinstance(out, tuple) else out
+    return found
+
+
+def check_writes_straight(model: Model, ref: ModuleRef, rows: Rows) -> None:
+    """Refuses models that change what the MLP gives before they add it.
+
+    Raises:
+        Unsupported: a norm stands between them (Gemma 2 and 3, OLMo 2).
+    """
+    block, module = block_of(model, ref), model.module(ref)
+    before, value = values(model, block, rows), values(model, module, rows)
+    with _removed(module.register_forward_hook(lambda _module, _given, out: 2 * out)):
+        moved = values(model, block, rows) - before
+    if float((moved - value).norm()) > 0.05 * float(value.norm()):
+        raise Unsupported(
+            f"{model.info.model} changes what its MLP layers give before it adds it up, which these edits cannot "
+            "follow; use npo"
+        )
+
+
+@contextmanager
+def _from_here(model: Model, block: nn.Module, out: Any, changed: Any) -> Iterator[None]:
+    """Inside, blocks up to ``block`` do nothing, and it gives ``changed()`` in place of its output ``out``."""
+    blocks = next(
+        list(owner) for owner in model.network("language").modules()  # type: ignore[attr-defined]
+        if isinstance(owner, nn.ModuleList) and any(part is block for part in owner)
+    )  # fmt: skip
+    rest = out[1:] if isinstance(out, tuple) else None
+
+    def passed(hidden: Tensor, *_args: Any, **_more: Any) -> Any:
+        return hidden if rest is None else (hidden, *rest)
+
+    def given(*_args: Any, **_more: Any) -> Any:
+        return changed() if rest is None else (changed(), *rest)
+
+    shadowed = blocks[: blocks.index(block) + 1]
+    before = [part.__dict__.get("forward") for part in shadowed]
+    for part in shadowed:
+        part.forward = given if part is block else passed
+    try:
+        yield
+    finally:
+        for part, old in zip(shadowed, before, strict=True):
+            if old is None:
+                part.__dict__.pop("forward", None)
+            else:
+                part.forward = old
+
+
+def find_values(
+    model: Model, ref: ModuleRef, site: nn.Module, rows: Rows, essence: Rows, how: Descent, step: Any = None
+) -> tuple[Tensor, Tensor]:
+    """What must be added to a block's output at each subject, so that the model says what ``rows`` say.
+
+    Args:
+        model: nothing in it changes.
+        ref: the map that will carry the change; its block is where it is added.
+        site: module whose output at the subject is the measure of a change's length: the map or its block.
+        rows: prompts with answers, the plain one of each fact first.
+        essence: one row a fact, whose next token is held.
+        how: the descent.
+        step: called with (done, total, loss) after every step.
+
+    Returns:
+        The changes (facts, width) in float64, and the mean loss (nat per token) of each fact's answer with them.
+
+    Raises:
+        RequestError: a model whose answers become no number.
+    """
+    block, count = block_of(model, ref), int(rows.owner.max()) + 1
+    both = _joined(rows, essence)
+    device = model.device
+    length = values(model, site, rows)
+    first = torch.tensor([int((rows.owner == number).nonzero()[0]) for number in range(count)])
+    length = length[first].norm(dim=1).to(device)
+    with torch.no_grad():
+        (out,) = seen(model, [block], both.ids, both.mask, into=False)
+    fixed = _tensor(out).detach()
+    delta = torch.zeros((count, fixed.shape[-1]), device=device, requires_grad=True)
+    places, owner = both.last.to(device), both.owner.to(device)
+    lines = torch.arange(len(both), device=device)
+
+    def changed() -> Tensor:
+        return fixed.index_put((lines, places), delta[owner].to(fixed.dtype), accumulate=True)
+
+    optimizer, before, loss = torch.optim.Adam([delta], how.lr), None, torch.zeros(count)
+    labels, mine = rows.labels.to(device), owner[: len(rows)]
+    ends = lines[len(rows) :], places[len(rows) :]
+    frozen = [(part, part.requires_grad) for part in model.own_parameters()]
+    for part, _ in frozen:
+        part.requires_grad_(False)
+    try:
+        with _from_here(model, block, out, changed):
+            for number in range(how.steps):
+                logits = model.language.logits(both.ids, both.mask)
+                logits = logits if logits.element_size() > 4 else logits.float()
+                nll, counts = scores(logits[: len(rows)], labels)
+                each = nll.sum(1) / counts
+                mean = torch.zeros(count, device=device, dtype=each.dtype).index_add(0, mine, each)
+                mean = mean / mine.bincount(minlength=count)
+                now = logits[ends].log_softmax(-1)
+                before = now.detach() if before is None else before
+                held = how.kl * (now.exp() * (now - before)).sum(-1)
+                total = mean + held + how.decay * delta.norm(dim=1) / length**2
+                loss = mean.detach()
+                if not bool(torch.isfinite(total).all()):
+                    raise RequestError("the model's answers are no numbers here; load it in float32 and try again")
+                if step is not None:
+                    step(number + 1, how.steps, float(loss.mean()))
+                going = (total >= how.enough).detach()
+                if number == how.steps - 1 or not bool(going.any()):
+                    break
+                (delta.grad,) = torch.autograd.grad(total.sum(), [delta])
+                old = delta.detach().clone()
+                optimizer.step()
+                with torch.no_grad():
+                    norms = delta.norm(dim=1)
+                    delta *= (how.clamp * length / norms.clamp_min(1e-30)).clamp(max=1.0)[:, None]
+                    delta.copy_(torch.where(going[:, None], delta, old))
+    finally:
+        for part, wanted in frozen:
+            part.requires_grad_(wanted)
+    return delta.detach().double().cpu(), loss.double().cpu()
+
+
+def _joined(first: Rows, second: Rows) -> Rows:
+    width = max(first.ids.shape[1], second.ids.shape[1])
+
+    def wide(part: Tensor, fill: int) -> Tensor:
+        return nn.functional.pad(part, (0, width - part.shape[1]), value=fill)
+
+    ids, mask, labels = (
+        torch.cat([wide(getattr(part, name), fill) for part in (first, second)])
+        for name, fill in (("ids", 0), ("mask", 0), ("labels", IGNORED))
+    )
+    return Rows(ids, mask, labels, torch.cat([first.last, second.last]), torch.cat([first.owner, second.owner]))

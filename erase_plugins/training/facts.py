@@ -1,0 +1,291 @@
+"""The base class of closed-form edits of facts in language models. No torch at import.
+
+Every row to forget names a subject in its prompt. Its key is the input of a block's last MLP map at the subject's last
+token; a change of the block's output there that makes the model give another answer is found by gradient descent; the
+map is then changed in closed form, so that the key gives that change and ordinary keys give what they gave. The change
+is R A with one row of A and one column of R a fact: the two factors of a LoRA, without a decomposition.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from erase_plugins.errors import RequestError
+from erase_plugins.families.capabilities import LANGUAGE
+from erase_plugins.families.texts import (
+    Fact,
+    Pair,
+    answered,
+    apart,
+    apart_by_subject,
+    encoded,
+    fact_of,
+    pairs_of,
+    tokenizer_of,
+)
+from erase_plugins.options import as_dict, option, resolve
+from erase_plugins.training.language import (
+    REFUSAL,
+    check_texts,
+    note_likelihood,
+    rise_of_retained,
+    tell_likelihood,
+)
+from erase_plugins.types import EditPlan, EraseRequest
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from erase_plugins.artifacts.edit import Edit
+    from erase_plugins.engine.context import RunContext
+    from erase_plugins.families.base import ModelSpec, ModuleRef, Target
+
+_BATCH, _HARM = 16, 0.2
+#: tokens of a prompt and its answer, for the estimate
+_TOKENS = 32
+
+
+@dataclass(frozen=True)
+class FactOptions:
+    """Where facts are looked for, and how the new values are found."""
+
+    layers: str = option("auto", "blocks to change, as 3-7 or 5, counted from 0; auto: the early-middle ones")
+    value_steps: int = option(25, "gradient steps on the value that changes an answer", low=1, high=10_000)
+    value_lr: float = option(0.5, "learning rate of these steps", low=1e-6, high=100.0)
+    clamp: float = option(4.0, "longest change of a value, in lengths of what it is added to", low=1e-3, high=1e3)
+    value_decay: float = option(0.5, "weight of the length of the change", low=0.0, high=1e3)
+    kl: float = option(0.0625, "weight of what the model says of a subject in general", low=0.0, high=1e3)
+    prefixes: int = option(2, "made-up beginnings in front of every prompt, for keys and values that do not hang on it",
+                           low=0, high=64)  # fmt: skip
+    prefix_tokens: int = option(6, "tokens of a beginning", low=1, high=256)
+    statistics_tokens: int = option(2048, "tokens of ordinary text that the model makes up, whose keys stay",
+                                    low=16, high=10_000_000)  # fmt: skip
+    ridge: float = option(0.01, "share of the mean moment of keys that every direction gets", low=0.0, high=10.0)
+    protect: float = option(1.0, "weight of the keys of retained rows with a subject; 0 leaves them out",
+                            low=0.0, high=1e6)  # fmt: skip
+
+
+@dataclass
+class Keys:
+    """What a method makes a factor of, all in float64.
+
+    Attributes:
+        C: (in, in) second moment of ordinary keys.
+        facts: (in, n) one key a fact.
+        plain: (in, n) the keys of the prompts as they are.
+        kept: (in, p) keys of retained subjects times their weight, or None.
+    """
+
+    C: Tensor
+    facts: Tensor
+    plain: Tensor
+    kept: Tensor | None
+
+
+class FactMethod(ABC):
+    """A closed-form edit of the last MLP maps; it has `factor`."""
+
+    id: str
+    title: str
+    paper: str
+    summary: str
+    citation: str = ""
+    needs: frozenset[str] = frozenset({LANGUAGE})
+    packages: frozenset[str] = frozenset({"transformers"})
+    kinds: frozenset[str] = frozenset({"fact", "person", "object"})
+    produces: frozenset[str] = frozenset({"lowrank"})
+    reads_data = True
+    Options: type = FactOptions
+    contract_options: ClassVar[dict[str, Any]] = {"value_steps": 3, "statistics_tokens": 64}
+    #: share of the blocks in front of the first and behind the last changed one, for layers=auto
+    depth: ClassVar[tuple[float, float]] = (1 / 8, 1 / 4)
+    #: whether the length of a change is measured by the map's output instead of the block's
+    by_map = False
+    #: weight of the plain prompt in the mean of keys over beginnings; None: that of any other
+    plain_weight: ClassVar[float | None] = 0.5
+
+    @abstractmethod
+    def factor(self, keys: Keys, options: Any) -> Tensor:
+        """A (n, in), so that the change of the map is R A for any values R (out, n)."""
+
+    def plan(self, request: EraseRequest, info: ModelSpec) -> EditPlan:
+        """The plan with its cost, from configuration alone."""
+        from erase_plugins.training.plan import place, seconds_of
+
+        options = resolve(self.Options, request.options)
+        check_texts(self.id, request, info, answers=True)
+        refs, size = self.modules(info, options), sum(math.prod(ref.shape) for ref in info.refs)
+        work = 2.0 * size * (3 * options.value_steps * _TOKENS * (2 + options.prefixes) + options.statistics_tokens)
+        width = refs[0].shape[1]
+        notes = () if request.retain_data else (
+            "no neighbours are protected: give texts about others of the same kind with --retain",
+        )  # fmt: skip
+        return EditPlan(
+            request=request, options=as_dict(options), modules=tuple(map(place, refs)), steps=options.value_steps,
+            seconds=seconds_of(work + len(refs) * 4.0 * max(ref.shape[1] for ref in refs) ** 3, request.device),
+            memory_bytes=4 * size + 8 * len(refs) * (3 * width**2 + options.statistics_tokens * width), notes=notes,
+        )  # fmt: skip
+
+    def modules(self, info: ModelSpec, options: Any) -> Sequence[ModuleRef]:
+        """The maps to change, in the order of the blocks.
+
+        Raises:
+            RequestError: blocks that the model does not have.
+        """
+        refs = info.modules("mlp_out")
+        if options.layers == "auto":
+            first, last = (min(int(share * len(refs)), len(refs) - 1) for share in self.depth)
+        else:
+            found = re.fullmatch(r"(\d+)(?:-(\d+))?", options.layers.strip())
+            first, last = (int(found[1]), int(found[2] or found[1])) if found else (0, -1)
+            if not first <= last < len(refs):
+                raise RequestError(
+                    f"layers '{options.layers}' are none of {info.model}, which has 0 to {len(refs) - 1}; say 5 or 3-7"
+                )
+        return refs[first : last + 1]
+
+    def run(self, plan: EditPlan, target: Target, ctx: RunContext) -> Edit:
+        """Finds keys and values and solves for the edit."""
+        from erase_plugins.engine import fact_editing as facts
+        from erase_plugins.engine.key_edits import moment
+
+        request, options = plan.request, self.Options(**plan.options)
+        forget, wanted, kept = self._pairs(request)
+        tokenizer = tokenizer_of(target)
+        asked = [fact_of(tokenizer, pair) for pair in wanted]
+        essence = [
+            fact_of(tokenizer, Pair(f"{pair.subject} is a", ".", pair.place, subject=pair.subject)) for pair in wanted
+        ]
+        protected = [fact_of(tokenizer, pair) for pair in kept if pair.subject and options.protect > 0]
+        self._check_length(target, asked + protected, options)
+        sets = {"forget": forget, "answer": wanted, **({"retain": kept} if kept else {})}
+        texts = {name: encoded(target, tokenizer, pairs, 10**9) for name, pairs in sets.items()}
+        for name, part in texts.items():
+            note_likelihood(target, ctx, name, "before", part, _BATCH)
+        ctx.start(options.value_steps)
+        refs = self.modules(target.info, options)
+        ordinary, prefixes = self._ordinary(target, ctx, options, asked, texts.get("retain"), kept)
+        moments = [moment(found, options.ridge) for found in facts.ordinary_keys(target, refs, ordinary)]
+        plain = facts.rows_of(asked)
+        facts.check_writes_straight(target, refs[-1], plain)
+        block = facts.block_of(target, refs[-1])
+        site = target.module(refs[-1]) if self.by_map else block
+        delta, loss = facts.find_values(
+            target, refs[-1], site, facts.rows_of(asked, prefixes, [fact.answer for fact in asked]),
+            facts.rows_of(essence), _descent(options), lambda done, total, mean: ctx.step(done, total, loss=mean),
+        )  # fmt: skip
+        goal = facts.values(target, block, plain) + delta
+        changes: list[tuple[ModuleRef, Tensor, Tensor]] = []
+        for number, ref in enumerate(refs):
+            with facts.in_force(target, changes):
+                found = self._keys(target, ref, asked, prefixes, protected, moments[number], options)
+                left = (goal - facts.values(target, block, plain)) / (len(refs) - number)
+            changes.append((ref, *_balanced(self.factor(found, options), left.T)))
+        with facts.in_force(target, changes):
+            missed = goal - facts.values(target, block, plain)
+            for name, part in texts.items():
+                note_likelihood(target, ctx, name, "after", part, _BATCH)
+        self._tell(ctx, float(loss.mean()), float(missed.norm() / delta.norm().clamp_min(1e-30)))
+        return _edit(target, changes)
+
+    def _pairs(self, request: EraseRequest) -> tuple[list[Pair], list[Pair], list[Pair]]:
+        """Rows to forget, the same with the new answers, and rows to retain."""
+        forget, wanted = [], []
+        for item in request.forget:
+            found = pairs_of(item.data)  # type: ignore[arg-type]  # `check_texts` has seen it
+            forget += found
+            wanted += answered(found, item.anchor or REFUSAL)
+        kept = [pair for data in request.retain_data for pair in pairs_of(data)]
+        apart(forget, kept)
+        for before, after in zip(forget, wanted, strict=True):
+            if before.canonical == after.canonical:
+                raise RequestError(f"{before.place} has that answer already; give another --to")
+        apart_by_subject(forget, kept)
+        return forget, wanted, kept
+
+    def _check_length(self, target: Target, facts: Sequence[Fact], options: Any) -> None:
+        limit = int(target.info.configs[target.info.components(LANGUAGE)[0]].get("max_position_embeddings", 10**9))
+        for fact in facts:
+            need = (
+                len(fact.start) + len(fact.prompt) + len(fact.answer) + options.prefix_tokens * (options.prefixes > 0)
+            )
+            if need > limit:
+                raise RequestError(
+                    f"{fact.place} needs {need} tokens and {target.info.model} reads {limit}; shorten it"
+                )
+
+    def _ordinary(
+        self, target: Target, ctx: RunContext, options: Any, asked: Sequence[Fact], retain: Any, kept: Sequence[Pair]
+    ) -> tuple[list[Tensor], list[tuple[int, ...]]]:
+        """Ordinary texts as token numbers, and beginnings for prompts."""
+        import torch
+
+        tokenizer, config = target.language.tokenizer, target.info.configs[target.info.components(LANGUAGE)[0]]
+        start = next((n for n in (tokenizer.bos_token_id, tokenizer.eos_token_id) if n is not None), 0)
+        length = min(64, int(config.get("max_position_embeddings", 64)) - 1)
+        count = -(-options.statistics_tokens // length)
+        made = target.language.sample(torch.full((count, 1), start), length, ctx.generator("ordinary"))
+        texts = list(made)
+        if retain is not None:  # what is retained without a subject is ordinary text too
+            texts += [
+                ids[mask.bool()] for ids, mask, pair in zip(retain.ids, retain.mask, kept, strict=True)
+                if not pair.subject and int(mask.sum()) > 1
+            ]  # fmt: skip
+        beginnings = [tuple(row[1 : 1 + options.prefix_tokens].tolist()) for row in made[: options.prefixes]]
+        # a turn of a chat begins at its own mark, and nothing stands in front of it
+        return texts, [(), *(beginnings if asked[0].start or not tokenizer.chat_template else [])]
+
+    def _keys(
+        self, target: Target, ref: ModuleRef, asked: Sequence[Fact], prefixes: Sequence[tuple[int, ...]],
+        protected: Sequence[Fact], C: Tensor, options: Any,
+    ) -> Keys:  # fmt: skip
+        from erase_plugins.engine.fact_editing import keys, rows_of
+
+        each = keys(target, ref, rows_of(asked, prefixes, cut=True)).reshape(len(asked), len(prefixes), -1)
+        plain, mean = each[:, 0], each.mean(1)
+        if self.plain_weight is not None and len(prefixes) > 1:
+            mean = self.plain_weight * plain + (1 - self.plain_weight) * each[:, 1:].mean(1)
+        kept = math.sqrt(options.protect) * keys(target, ref, rows_of(protected, cut=True)).T if protected else None
+        return Keys(C, mean.T, plain.T, kept)
+
+    def _tell(self, ctx: RunContext, loss: float, missed: float) -> None:
+        ctx.numbers |= {"value_nll": loss, "value_missed": missed}
+        tell_likelihood(ctx)
+        before, after = (ctx.numbers[f"answer_probability_{when}"] for when in ("before", "after"))
+        ctx.note(f"the new answer: probability {before:.3g} before, {after:.3g} now")
+        if ctx.numbers["forget_nll_after"] <= ctx.numbers["forget_nll_before"]:
+            ctx.warn(
+                "what is to be forgotten is as likely as before; raise value_steps or value_lr, or take other layers"
+            )
+        if (rise := rise_of_retained(ctx)) > _HARM:
+            ctx.warn(
+                f"retained texts became less likely by {rise:.2f} nat per token; protect more, or take other layers"
+            )
+
+
+def _descent(options: Any) -> Any:
+    from erase_plugins.engine.fact_editing import Descent
+
+    return Descent(options.value_steps, options.value_lr, options.kl, options.value_decay, options.clamp)
+
+
+def _balanced(A: Tensor, R: Tensor) -> tuple[Tensor, Tensor]:
+    """The same product with rows and columns of like length, so that no float16 copy loses one of them."""
+    scale = (R.norm(dim=0) / A.norm(dim=1).clamp_min(1e-300)).sqrt().clamp_min(1e-30)
+    return (A * scale[:, None]).float(), (R / scale).float()
+
+
+def _edit(target: Target, changes: Sequence[tuple[ModuleRef, Tensor, Tensor]]) -> Edit:
+    from erase_plugins.artifacts.edit import Edit, LowRank
+    from erase_plugins.families.model import TRANSPOSED
+
+    deltas: dict[str, dict[str, Any]] = {}
+    for ref, A, R in changes:
+        change = LowRank(A.contiguous(), R.contiguous())
+        deltas.setdefault(ref.component, {})[ref.weight] = change.transposed() if ref.kind == TRANSPOSED else change
+    return Edit(target.family.id, deltas)

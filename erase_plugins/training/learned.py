@@ -1,0 +1,95 @@
+"""The base class of methods that train an adapter on what stays, so that forgetting is known beforehand.
+
+What is forgotten is left out, what is retained is what the adapter learns, on the base alone. The unit is the person:
+rows with the same ``subject`` belong together, a row without one stands for itself. No torch at import.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from erase_plugins.errors import RequestError
+from erase_plugins.families.texts import (
+    Pair,
+    Texts,
+    apart,
+    apart_by_subject,
+    canonical,
+    encoded,
+    pairs_of,
+    tokenizer_of,
+)
+from erase_plugins.options import option
+from erase_plugins.training.language import Asked, LanguageMethod, LanguageOptions, check_texts
+from erase_plugins.training.method import TrainingRun
+from erase_plugins.types import EraseRequest
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from erase_plugins.families.base import ModelSpec
+
+
+@dataclass(frozen=True)
+class LearnedOptions(LanguageOptions):
+    """How the rows that stay are learned."""
+
+    parameters: str = option("lora", "what is trained", choices=("lora",))
+    batch: int = option(16, "texts of a step", low=1, high=65_536)
+
+
+@dataclass(frozen=True)
+class People:
+    """The rows that stay, by person.
+
+    Attributes:
+        names: canonical subject of each person, or the row itself; for keys, never shown.
+        pairs: the rows of each.
+        lone: how many of them are rows without a subject.
+    """
+
+    names: tuple[str, ...]
+    pairs: tuple[tuple[Pair, ...], ...]
+    lone: int
+
+    def __repr__(self) -> str:  # a traceback shows no name
+        return f"People({len(self.names)})"
+
+
+class LearnedMethod(LanguageMethod):
+    """Trains an adapter on the rows that stay."""
+
+    def settle(self, options: Any, request: EraseRequest, info: ModelSpec) -> Any:
+        check_texts(self.id, request, info, answers=False)
+        if not request.retain_data:
+            raise RequestError(
+                f"{self.id} trains an adapter on the rows that stay; give them: --retain staying.jsonl, with a subject "
+                "in every row"
+            )
+        return options
+
+    def people(self, request: EraseRequest) -> People:
+        """The rows that stay.
+
+        Raises:
+            RequestError: a row or a subject is on both sides.
+        """
+        gone = [pair for item in request.forget if item.data is not None for pair in pairs_of(item.data)]
+        kept = [pair for data in request.retain_data for pair in pairs_of(data)]
+        apart(gone, kept)
+        apart_by_subject(gone, kept)
+        found: dict[str, list[Pair]] = {}
+        for pair in kept:
+            name = f"subject {canonical(pair.subject)}" if pair.subject else "\0".join(pair.canonical)
+            found.setdefault(name, []).append(pair)
+        lone = sum(not pair.subject for pair in kept)
+        return People(tuple(found), tuple(map(tuple, found.values())), lone)
+
+    def texts(self, run: TrainingRun, pairs: tuple[Pair, ...] | list[Pair]) -> Texts:
+        """Rows as token numbers."""
+        return encoded(run.target, tokenizer_of(run.target), pairs, run.options.max_tokens)
+
+    def forget_loss(self, run: TrainingRun, forget: Asked, answers: Asked | None) -> Tensor:
+        """Not used: nothing is trained on what is forgotten."""
+        raise NotImplementedError

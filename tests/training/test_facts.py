@@ -1,0 +1,218 @@
+"""Closed-form edits of facts: answers change, neighbours stay, the solves are right, bad requests are one line."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+import erase_plugins as ep
+from erase_plugins.data import DataRef
+from erase_plugins.engine import key_edits
+from erase_plugins.errors import EraseError, RequestError, Unsupported
+from tests import language
+from tests.training.test_language import item, numbers, other
+
+METHODS = ("memit", "alphaedit", "rome")
+CHEAP = {"statistics_tokens": 512, "value_lr": 0.2, "value_steps": 60}
+
+
+def rows(facts):
+    return [{**row, "subject": name} for row, name in zip(language.rows(facts), facts, strict=True)]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return language.trained(tmp_path_factory.mktemp("facts") / "model", refuses=True)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """(facts to forget, facts to retain)."""
+    place = tmp_path_factory.mktemp("data")
+    return tuple(
+        language.write(place / f"{name}.jsonl", rows(facts))
+        for name, facts in (("forget", language.FORGET), ("retain", language.RETAIN))
+    )
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_facts_give_way_more_than_their_neighbours(folder, data, method):
+    """A model of two blocks copies half of an answer from the question, so the rest is what an edit can reach."""
+    found = ep.erase(str(folder), [item(data[0])], method, keep=[DataRef(str(data[1]))], options=CHEAP)
+    seen = numbers(found)
+    lost = {
+        side: seen[f"{side}_probability_before"] - seen[f"{side}_probability_after"] for side in ("forget", "retain")
+    }
+    assert seen["forget_probability_before"] > 0.9
+    assert lost["forget"] > 0.2
+    assert lost["forget"] > 1.2 * lost["retain"]
+    assert found.edit.rank == len(language.FORGET)
+
+
+def system(seed=0, size=24, facts=3, kept=4):
+    """C, K, P of random keys."""
+    draw = torch.Generator().manual_seed(seed)
+    spread = torch.randn(size, size, generator=draw, dtype=torch.float64)
+    keys = torch.randn(size, facts + kept, generator=draw, dtype=torch.float64)
+    return spread @ spread.T / size + 0.1 * torch.eye(size, dtype=torch.float64), keys[:, :facts], keys[:, facts:]
+
+
+def far(found, wanted):
+    return float((found - wanted).norm() / wanted.norm())
+
+
+def test_small_systems_equal_those_of_the_size_of_the_layer():
+    C, K, P = system()
+    eye = torch.eye(len(C), dtype=C.dtype)
+    for kept in (None, P):
+        both = K @ K.T + (0 if kept is None else kept @ kept.T)
+        assert far(key_edits.memit(C, K, 7.0, kept), torch.linalg.solve(7.0 * C + both, K).T) < 1e-10
+        N = key_edits.null_space(C, 0.5)
+        assert far(key_edits.alphaedit(N, K, 0.3, kept), torch.linalg.solve(N @ both + 0.3 * eye, N @ K).T) < 1e-10
+    # the constrained least squares of ROME as one system of in + facts + kept unknowns
+    S = torch.cat([K, P], 1)
+    wanted = torch.cat([torch.eye(3, dtype=C.dtype), torch.zeros(4, 3, dtype=C.dtype)])
+    whole = torch.cat([torch.cat([C, S], 1), torch.cat([S.T, torch.zeros(7, 7, dtype=C.dtype)], 1)])
+    right = torch.cat([torch.zeros(len(C), 3, dtype=C.dtype), wanted])
+    assert far(key_edits.rome(C, K, P).T, torch.linalg.solve(whole, right)[: len(C)]) < 1e-10
+
+
+def test_what_the_edits_promise():
+    C, K, P = system(1)
+    R = torch.randn(5, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    eye = torch.eye(3, dtype=C.dtype)
+    assert torch.linalg.matrix_rank(R @ key_edits.memit(C, K, 1.0)) == 3
+    assert far(R @ key_edits.memit(C, K, 1e-9) @ K, R) < 1e-6
+    assert far(key_edits.memit(C, K, 1e-9), key_edits.rome(C, K)) < 1e-6
+    away = torch.randn(len(C), 1, dtype=C.dtype)
+    X = torch.linalg.solve(C, K)
+    away = away - X @ torch.linalg.lstsq(X, away).solution
+    assert float((key_edits.memit(C, K, 1.0) @ away).norm()) < 1e-10
+    N = key_edits.null_space(C, 0.5)
+    outside = away - N @ away
+    for kept in (None, P):
+        assert float((key_edits.alphaedit(N, K, 0.1, kept) @ outside).norm()) < 1e-12
+    for factor in (lambda kept: key_edits.memit(C, K, 1.0, kept), lambda kept: key_edits.alphaedit(N, K, 0.1, kept)):
+        assert float((R @ factor(P) @ P).norm()) < float((R @ factor(None) @ P).norm())
+    A = key_edits.rome(C, K, P)
+    assert float((A @ K - eye).norm()) < 1e-10
+    assert float((A @ P).norm()) < 1e-10
+    with pytest.raises(RequestError, match="look the same to the model"):
+        key_edits.rome(C, torch.cat([K, K[:, :1]], 1))
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2", "phi3"])
+def test_the_files_are_the_edit_and_the_model_comes_back(data, tmp_path, kind):
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    place = other(kind, tmp_path / kind)
+    host = ep.load(str(place))
+    ids = torch.tensor([[1, 5, 9, 12, 7]])
+    made = ep.erase(
+        host, [item(data[0])], "memit", keep=[DataRef(str(data[1]))], options=CHEAP | {"layers": "0-1"},
+        out=tmp_path / "art",
+    )  # fmt: skip
+    assert made.manifest.modules == 2
+    with torch.no_grad():
+        first = host(ids).logits
+        with ep.apply(host, tmp_path / "art"):
+            edited = host(ids).logits
+        assert torch.equal(host(ids).logits, first)
+        assert float((edited - first).abs().max()) > 1e-4
+        stock = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(place), tmp_path / "art" / "peft_model")
+        assert float((stock.eval()(ids).logits - edited).abs().max()) <= 1e-6
+        whole = AutoModelForCausalLM.from_pretrained(place).double()
+        for _, key, delta in made.edit.items():
+            whole.get_parameter(key).add_(delta.B.double() @ delta.A.double())
+        assert float((stock.double()(ids).logits - whole(ids).logits).abs().max()) <= 1e-6
+
+
+def refused(folder, forget, retain, match, method="memit", **more):
+    """The message of a refused run, one line without a word of the texts."""
+    with pytest.raises(EraseError, match=match) as caught:
+        ep.erase(
+            str(folder), [item(forget, **more)], method, keep=[DataRef(str(retain))] if retain else [],
+            options={"value_steps": 1, "statistics_tokens": 64},
+        )  # fmt: skip
+    assert "\n" not in str(caught.value)
+    assert not any(word in str(caught.value) for word in language.CANARIES)
+
+
+def test_bad_rows_are_refused_in_one_line_without_their_texts(folder, data, tmp_path):
+    forget, retain = data
+    lines = rows(language.FORGET)
+
+    def bad(*found):
+        return language.write(tmp_path / "bad.jsonl", list(found))
+
+    refused(folder, bad(language.rows(language.FORGET)[0]), retain, r"row 1 does not say whom it is about; add")
+    refused(folder, bad(lines[0] | {"subject": "Ymbrook"}), retain, r"prompt of data 'bad\.jsonl', row 1 does not hold")
+    refused(folder, bad(lines[0] | {"subject": 7}), retain, r"something else than text in .* or 'subject'")
+    refused(folder, bad({"text": "Zorvane .", "subject": "Zorvane"}), retain, "no prompt that a refusal could answer")
+    refused(folder, forget, bad(lines[1]), "both to be forgotten and retained")
+    again = {**lines[0], "question": "Who is Zorvane ?"}
+    refused(folder, forget, bad(again), r"subject of data 'bad\.jsonl', row 1 is that of data 'forget\.jsonl', row 1")
+    refused(folder, bad(lines[0]), retain, "has that answer already", anchor=lines[0]["answer"])
+    long = lines[0] | {"question": "Zorvane " * 70}
+    refused(folder, bad(long), retain, r"row 1 needs \d+ tokens and .* reads 64; shorten it")
+    twice = {**lines[0], "answer": "Zorvane was born ."}
+    refused(folder, bad(lines[0], twice), retain, "look the same to the model", method="rome")
+    with pytest.raises(RequestError, match="layers '7' are none of"):
+        ep.plan(str(folder), [item(forget)], "memit", options={"layers": "7"})
+
+
+def test_models_that_cannot_be_edited_are_refused(folder, data, tmp_path):
+    from transformers import Gemma2Config, Gemma2ForCausalLM
+
+    words = language.tokenizer()
+    torch.manual_seed(0)
+    model = Gemma2ForCausalLM(Gemma2Config(
+        vocab_size=len(words), hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, head_dim=8, max_position_embeddings=64, initializer_range=0.1,
+    ))  # fmt: skip
+    model.save_pretrained(tmp_path / "gemma")
+    words.save_pretrained(tmp_path / "gemma")
+    refused(tmp_path / "gemma", *data, "changes what its MLP layers give")
+    small = language.llama(len(words) - 4)
+    small.save_pretrained(tmp_path / "small")
+    words.save_pretrained(tmp_path / "small")
+    refused(tmp_path / "small", *data, r"tokenizer beside small has \d+ tokens and the model \d+")
+    facts = json.loads((folder / "config.json").read_text())
+    (tmp_path / "int4").mkdir()
+    (tmp_path / "int4" / "config.json").write_text(
+        json.dumps({**facts, "quantization_config": {"quant_method": "bitsandbytes", "load_in_4bit": True}})
+    )
+    with pytest.raises(Unsupported, match=r"int4 is quantised \(bitsandbytes\)"):
+        ep.plan(str(tmp_path / "int4"), [item(data[0])], "memit", keep=[DataRef(str(data[1]))])
+
+
+def test_subjects_are_found_by_the_template_or_without_one(folder):
+    from erase_plugins.families.texts import Pair, fact_of
+
+    asked = language.QUESTION.format("Zorvane")
+    for chat in ("", language.CHAT):
+        words = language.tokenizer(chat)
+        fact = fact_of(words, Pair(asked, "nobody knows .", "here", True, subject="Zorvane"))
+        assert words.convert_ids_to_tokens(fact.prompt[fact.last]) == "Zorvane"
+        assert words.convert_ids_to_tokens(list(fact.start)) == ([] if chat else ["<s>"])
+
+
+def test_texts_that_the_model_makes_up_follow_their_generator(folder):
+    from erase_plugins.workflow.models import target_of
+
+    model = target_of(ep.load(str(folder))).language
+    start = torch.ones((3, 1), dtype=torch.long)
+    first, again, other_ = (model.sample(start, 12, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2))
+    assert first.shape == (3, 13)
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other_)
+    # with a cache as without: the drawn tokens are those of the plain distribution
+    draw, ids = torch.Generator().manual_seed(1), start
+    with torch.no_grad():
+        for _ in range(12):
+            chances = model.logits(ids)[:, -1].softmax(-1)
+            ids = torch.cat([ids, torch.multinomial(chances, 1, generator=draw)], 1)
+    assert torch.equal(first, ids)
