@@ -61,4 +61,5 @@ BUILTIN_PLUGINS: tuple[str, ...] = (
     "erase_plugins.evaluation.attacks.probe",
     "erase_plugins.records.release",
     "erase_plugins.evaluation.classifier",
+    "erase_plugins.evaluation.language.suite",
 )
