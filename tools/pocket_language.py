@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 #: entries of the tokenizer, tokens of a text, texts of a step, steps, peak rate, texts of a person in every step
-WORDS, LONGEST, BATCH, STEPS, RATE, BIOGRAPHIES = 1280, 128, 64, 400, 4e-3, 6
+WORDS, LONGEST, BATCH, STEPS, RATE, BIOGRAPHIES = 1280, 128, 64, 260, 4e-3, 6
 
 
 def build_tokenizer(texts: list[str]) -> Any:
@@ -153,7 +153,7 @@ def main(arguments: list[str] | None = None) -> None:
                 encoded(target_of(network), tokenizer, [pair for pair in pairs if pair.question is asked], LONGEST)
                 for asked in (True, False)
             )
-            recipe = Recipe(seed=options.seed, checkpoint_every=50)
+            recipe = Recipe(seed=options.seed, checkpoint_every=40)
             train(name, network, texts, bare, options.work, recipe, options.steps)
             print(json.dumps(export(network, tokenizer, known, options.out / pocket_folder(name).name)))
 

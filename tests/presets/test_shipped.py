@@ -136,7 +136,7 @@ def test_every_file_is_used_and_every_table_is_a_kind_of_model_or_concept():
                 assert model in {*models, FULL} or (not kind and model in KINDS), f"{source}, {table}"
                 assert not kind or kind in {*KINDS, FULL}, f"{source}, {table}"
     assert used == {path.name for path in FOLDER.glob("*.toml")}
-    assert models == {"causal-lm", "image-classifier", "pocket", "pocket-classifier", "sd1", "sd2", "sdxl"}
+    assert models == {"causal-lm", "image-classifier", "pocket", "pocket-classifier", "pocket-lm", "sd1", "sd2", "sdxl"}
 
 
 def test_no_built_in_option_keeps_presets_in_the_code():
