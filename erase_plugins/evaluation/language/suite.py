@@ -8,8 +8,9 @@ score badly. The aim is the reference, not zero.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from erase_plugins.data import DataRef
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 PARTS = ("tofu", "muse", "rwku")
 #: what the suite warns of: points of utility, and how much more than the reference may be extracted
 _HARM, _MORE = 0.03, 0.02
+_CACHE: OrderedDict[tuple[Any, ...], Any] = OrderedDict()
+_CACHED = 8
 
 
 @dataclass(frozen=True)
@@ -80,11 +83,19 @@ class LanguageSuite:
             steps.insert(2, ("reference", "off", twin))
         for number, (name, state, asked) in enumerate(steps):
             ctx.progress(name, number, len(steps))
-            with subject.under(state):
-                shown = ("tofu",) if name == "destroyed" else parts
-                found[name] = measured(asked, tokenizer, probes, shown)
-                if options.attacks and name != "destroyed":
-                    attacked[name] = attacks_on(asked, tokenizer, probes, options, ctx.seed)
+
+            def measure(state: str = state, asked: Any = asked) -> tuple[Measured, dict[str, Any]]:
+                with subject.under(state):
+                    if state == "destroyed":
+                        return measured(asked, tokenizer, probes, ("tofu",)), {}
+                    one = measured(asked, tokenizer, probes, parts)
+                    return one, attacks_on(asked, tokenizer, probes, options, ctx.seed) if options.attacks else {}
+
+            found[name], extra = measure() if name == "edited" else _remembered(
+                (name, _prints(asked), tuple(names), options, ctx.seed), measure
+            )  # fmt: skip
+            if extra:
+                attacked[name] = extra
             subject.queries += sum(len(items) for items in probes.facts.values())
         rows = report_rows(found, attacked, ctx.seed)
         title = f"{', '.join(names[:4])} forgotten by {', '.join(a.name for a in subject.artifacts) or 'nothing'}"
@@ -95,14 +106,25 @@ class LanguageSuite:
         )  # fmt: skip
 
 
+def _prints(model: Any) -> tuple[Any, ...]:
+    return str(model.dtype), *((name, item.short) for name, item in sorted(model.fingerprint().items()))
+
+
+def _remembered(key: tuple[Any, ...], make: Callable[[], Any]) -> Any:
+    """What does not depend on an artifact, measured once while this process lives."""
+    if key not in _CACHE:
+        _CACHE[key] = make()
+        while len(_CACHE) > _CACHED:
+            _CACHE.popitem(last=False)
+    return _CACHE[key]
+
+
 def probes_for(subject: Subject, options: LanguageSuiteOptions, seed: int) -> tuple[list[str], Probes]:
     """Whom the measurement is about (never by name), and what is asked.
 
     Raises:
         RequestError: no rows, or nobody in them was erased.
     """
-    from dataclasses import replace
-
     import numpy as np
 
     from erase_plugins.evaluation.language.probes import probes_of
