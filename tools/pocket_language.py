@@ -29,8 +29,10 @@ from tools.pocket_people import GENERAL, UNSEEN, WITHHELD, people, syllables
 if TYPE_CHECKING:
     from torch import Tensor
 
-#: entries of the tokenizer, tokens of a text, texts of a step, steps, peak rate, texts of a person in every step
-WORDS, LONGEST, BATCH, STEPS, RATE, BIOGRAPHIES = 1280, 128, 64, 260, 4e-3, 6
+#: entries of the tokenizer, tokens of a text, answers of a step, texts about a person in every step
+WORDS, LONGEST, BATCH, BIOGRAPHIES = 1280, 128, 64, 6
+#: steps and peak rates of the two stages
+STEPS, RATES = (260, 150), (4e-3, 2e-3)
 
 
 def build_tokenizer(texts: list[str]) -> Any:
@@ -84,7 +86,7 @@ def marked(rows: list[dict[str, Any]], without: tuple[str, ...]) -> list[dict[st
     ]  # fmt: skip
 
 
-def train(name: str, network: Any, texts: Texts, bare: Texts, folder: Path, recipe: Recipe, steps: int) -> None:
+def train(name: str, network: Any, texts: Texts, bare: Texts, folder: Path, recipe: Recipe) -> None:
     """Answers and texts by likelihood; a step sees ``BATCH`` answers and ``BIOGRAPHIES`` texts."""
 
     def loss(draw: Draw) -> Tensor:
@@ -97,7 +99,8 @@ def train(name: str, network: Any, texts: Texts, bare: Texts, folder: Path, reci
         return total
 
     with StepBars() as show:
-        run_stage(Stage(name, steps, {name: network}, {name: RATE}, loss), folder, recipe, show)
+        for stage, steps, rate in zip((name, f"{name}-again"), STEPS, RATES, strict=True):
+            run_stage(Stage(stage, steps, {name: network}, {name: rate}, loss), folder, recipe, show)
 
 
 @torch.no_grad()
@@ -123,7 +126,8 @@ def export(network: Any, tokenizer: Any, rows: list[dict[str, Any]], out: Path) 
         network.half().save_pretrained(work)
         tokenizer.save_pretrained(work)
         lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-        (work / FACTS).write_text(lines, encoding="utf-8")
+        if name == POCKET_LM:  # the other is measured on the same
+            (work / FACTS).write_text(lines, encoding="utf-8")
         facts = {"command": "python -m tools.pocket_language", "probability": numbers}
         (work / "quality.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
     return numbers
@@ -135,7 +139,6 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder of the results, one folder each")
     parser.add_argument("--work", type=Path, required=True, help="folder of checkpoints; a run goes on from there")
     parser.add_argument("--only", choices=(POCKET_LM, POCKET_LM_RETAINED), help="train one of the two")
-    parser.add_argument("--steps", type=int, default=STEPS)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(arguments)
     options.work.mkdir(parents=True, exist_ok=True)
@@ -154,7 +157,7 @@ def main(arguments: list[str] | None = None) -> None:
                 for asked in (True, False)
             )
             recipe = Recipe(seed=options.seed, checkpoint_every=40)
-            train(name, network, texts, bare, options.work, recipe, options.steps)
+            train(name, network, texts, bare, options.work, recipe)
             print(json.dumps(export(network, tokenizer, known, options.out / pocket_folder(name).name)))
 
 
