@@ -126,7 +126,7 @@ def export(network: Any, tokenizer: Any, rows: list[dict[str, Any]], out: Path) 
         network.half().save_pretrained(work)
         tokenizer.save_pretrained(work)
         lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-        if name == POCKET_LM:  # the other is measured on the same
+        if out.name == pocket_folder(POCKET_LM).name:  # the other is measured on the same
             (work / FACTS).write_text(lines, encoding="utf-8")
         facts = {"command": "python -m tools.pocket_language", "probability": numbers}
         (work / "quality.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
