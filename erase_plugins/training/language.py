@@ -93,6 +93,8 @@ class LanguageOptions(WeightOptions):
 class PreferenceOptions(LanguageOptions):
     """Options of a loss made of `preference`."""
 
+    presets = "../presets/preference.toml"
+
     beta: float = option(0.1, "how soon a forgotten text stops to push", low=1e-6, high=1e3)
 
 

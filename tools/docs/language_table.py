@@ -66,8 +66,8 @@ def page(cells: Sequence[Cell]) -> str:
         "## Who reaches the reference",
         "",
         f"A run reaches it if a Kolmogorov-Smirnov test tells neither the probabilities of the 60 facts nor their "
-        f"truth ratios from the reference's (p > {P}), utility falls by at most {100 * HARM:.0f} points, and extraction "
-        f"strength is at most {100 * MORE:.0f} points above the reference's.",
+        f"truth ratios from the reference's (p > {P}), utility falls by at most {100 * HARM:.0f} points, and "
+        f"extraction strength is at most {100 * MORE:.0f} points above the reference's.",
         "",
         "| method | seeds | all four | probability, p | truth ratio, p | utility lost, points | extraction above |",
         "|---|---|---|---|---|---|---|",

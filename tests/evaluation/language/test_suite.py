@@ -63,7 +63,7 @@ def test_what_is_left_is_told_for_each_model(walked):
     assert report.row("forget_key", "reference").value <= 0.4
     assert report.row("forget_probability", "edited").value < report.row("forget_probability", "base").value - 0.1
     assert report.row("forget_probability", "edited").n == 5
-    assert report.row("utility", "base").value > 0.9 > 0.5 > report.row("utility", "destroyed").value
+    assert report.row("utility", "base").value > 0.65 > 0.3 > report.row("utility", "destroyed").value
     assert report.row("retain_key", "base").value == 1.0
     assert report.row("int8_probability", "base").value == pytest.approx(
         report.row("forget_probability", "base").value, abs=0.02
