@@ -90,7 +90,7 @@ def train(name: str, network: Any, texts: Texts, bare: Texts, folder: Path, reci
     """Answers and texts by likelihood; a step sees ``BATCH`` answers and ``BIOGRAPHIES`` texts."""
 
     def loss(draw: Draw) -> Tensor:
-        total = 0.0
+        total = torch.zeros(())
         for part, count in ((texts, BATCH), (bare, BIOGRAPHIES)):
             picked = part[torch.from_numpy(draw.rng.choice(len(part), count, replace=False))]
             with precision("cpu"):

@@ -71,7 +71,7 @@ def asked(request: EraseRequest) -> tuple[list[Pair], list[Pair]]:
             chosen.setdefault(item.data.place, (item.data, []))[1].append(item.text)
     forget = [pair for data in whole for pair in pairs_of(data)]
     kept = [pair for data in request.retain_data for pair in pairs_of(data)]
-    others = []
+    others: list[Pair] = []
     for data, names in chosen.values():
         rows = _told(data)
         mine, rest = split_facts(rows, names, data.name) if rows else (pairs_of(data), [])
@@ -117,7 +117,9 @@ def split_facts(rows: Rows, names: Sequence[str], place: str = FACTS) -> tuple[l
     Raises:
         RequestError: nothing about them was learned, or a row without the fields.
     """
-    subjects, forget, retain = _subjects(rows), [], []
+    subjects = _subjects(rows)
+    forget: list[Pair] = []
+    retain: list[Pair] = []
     chosen = {subjects[int(given[1]) - 1] for given in map(_NUMBER.fullmatch, names) if given}
     for number, row in enumerate(rows, 1):
         if row.get("learned", True):

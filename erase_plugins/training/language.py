@@ -32,7 +32,7 @@ from erase_plugins.families.texts import (
 from erase_plugins.options import as_dict, option
 from erase_plugins.training.method import TrainedMethod, TrainingRun
 from erase_plugins.training.options import WeightOptions
-from erase_plugins.training.unknown import bounded
+from erase_plugins.training.unknown import Bounds, bounded
 from erase_plugins.types import EditPlan, EraseRequest
 
 if TYPE_CHECKING:
@@ -266,7 +266,7 @@ class LanguageMethod(TrainedMethod):
         kept = None if sets.retain is None else self._ask(
             run, sets.retain[self._rows(run, "retain", sets.retain, step)]
         )  # fmt: skip
-        if forget.texts.bound is not None:
+        if forget.texts.bound is not None and isinstance(run.carried, Bounds):
             pushing = run.carried.pushing(rows, forget.nll / forget.counts, forget.texts.bound)
             if not bool(pushing.any()):
                 return self.total(run, 0.0 * forget.mean, kept, options)

@@ -69,7 +69,7 @@ def test_what_is_left_is_told_for_each_model(walked):
         report.row("forget_probability", "base").value, abs=0.02
     )
     assert report.row("privacy_leak", "base").value < -50
-    assert 0 <= report.row("forget_quality", "base").value < 0.05
+    assert report.row("probability_quality", "base").value == pytest.approx(2 / 252, rel=1e-3)  # none of 5 overlap
     for metric in ("paraphrase_key", "prefix_key", "cloze_key", "cue_key", "forget_verbatim"):
         assert report.row(metric, "base").value >= 0.8, metric
     assert list(report.details["relearn"]["edited"]) == ["0", "2", "4", "8"]
