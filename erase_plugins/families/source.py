@@ -13,7 +13,7 @@ from erase_plugins.errors import HubError, RequestError, Unsupported
 POCKET, POCKET_CLASSIFIER = "pocket", "pocket-classifier"
 POCKET_LM, POCKET_LM_RETAINED = "pocket-lm", "pocket-lm-retained"
 #: embedded models and their folders
-_EMBEDDED = {
+EMBEDDED = {
     POCKET: "model", POCKET_CLASSIFIER: "classifier", POCKET_LM: "language", POCKET_LM_RETAINED: "language_retained",
 }  # fmt: skip
 #: an embedded model -> the same one that never saw a part of its data
@@ -53,7 +53,7 @@ def pocket_folder(model: str = POCKET) -> Path:
     ``pocket`` draws, ``pocket-classifier`` tells what is drawn, ``pocket-lm`` knows invented people, and
     ``pocket-lm-retained`` is the same model trained without twelve of them.
     """
-    return Path(__file__).resolve().parent.parent / "pocket" / _EMBEDDED[model]
+    return Path(__file__).resolve().parent.parent / "pocket" / EMBEDDED[model]
 
 
 def find_source(model: str, revision: str | None = None) -> Source:
@@ -63,7 +63,7 @@ def find_source(model: str, revision: str | None = None) -> Source:
         RequestError: nothing there.
         HubError: the Hub cannot be asked, or does not know the repository.
     """
-    if model in _EMBEDDED:
+    if model in EMBEDDED:
         return _folder_source(pocket_folder(model), model)
     path = Path(model)
     if path.is_dir():
@@ -148,7 +148,7 @@ def resolved_revision(model: str, revision: str | None = None) -> str | None:
 
     A branch moves on; the commit says for good which weights were used.
     """
-    if model in _EMBEDDED or public_name(model) != model or model.count("/") != 1:
+    if model in EMBEDDED or public_name(model) != model or model.count("/") != 1:
         return revision
     from huggingface_hub import try_to_load_from_cache
 
