@@ -91,7 +91,14 @@ def page(cells: Sequence[Cell]) -> str:
             )) + " |"
         )  # fmt: skip
     failed = _failed(cells, methods)
-    lines += ["", *([f"Not reached: {'; '.join(failed)}.", ""] if failed else []), "## What is left", ""]
+    lacking = [name for name in METHODS if name not in methods]
+    lines += [
+        "",
+        *([f"Not measured yet: {', '.join(f'`{name}`' for name in lacking)}.", ""] if lacking else []),
+        *([f"Not reached: {'; '.join(failed)}.", ""] if failed else []),
+        "## What is left",
+        "",
+    ]
     shown = {
         "forget_probability": "probability", "forget_key": "answered", "forget_extraction": "extraction",
         "paraphrase_key": "other words", "prefix_key": "begun answer", "cue_key": "other facts first",
@@ -124,6 +131,11 @@ def page(cells: Sequence[Cell]) -> str:
     titles = {"truth": "Truth ratios, first seed of each method", "against": "Forgetting against utility"}
     lines += [line for key, title in titles.items() for line in (f"![{title}](images/{FIGURES[key].name})", "")]
     lines += [
+        "## What is seen", "",
+        "The bound of a text (what the same costs the unchanged model about somebody unknown) lies at a probability "
+        "of 0.46 on average, the reference at 0.29 (p = 0.002): what the unchanged model expects of a stranger was "
+        "learned from the people to forget, too. A run that ends at its bounds is therefore still too sure, and one "
+        "that overshoots may come closer. Bounds that leave those people out were not tried.", "",
         "## What this does not say", "",
         "The model is tiny, its people are invented, and the rows to forget say how the same would read of somebody "
         "unknown. Runs of two hundred people, real models and texts that nobody rewrote are harder. A test that does "
