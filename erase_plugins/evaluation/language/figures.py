@@ -9,7 +9,7 @@ from typing import Any
 from erase_plugins.artifacts.places import STAMP
 from erase_plugins.errors import MissingExtra
 
-COLOURS = {"base": "#7f8c8d", "edited": "#c0392b", "reference": "#2980b9", "destroyed": "#2c3e50"}
+COLOURS = {"base": "#7f8c8d", "edited": "#c0392b", "reference": "#000000", "destroyed": "#2c3e50"}
 
 
 def distributions(ratios: Mapping[str, Sequence[float]], path: Path, title: str = "") -> Path:
@@ -23,7 +23,11 @@ def distributions(ratios: Mapping[str, Sequence[float]], path: Path, title: str 
         ordered = sorted(max(value, 1e-12) for value in values)
         shares = [place / len(ordered) for place in range(1, len(ordered) + 1)]
         axes.step(ordered, shares, where="post", label=name, color=COLOURS.get(name))
+    from matplotlib.ticker import FuncFormatter, NullFormatter
+
     axes.set_xscale("log")
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
     axes.axvline(1.0, color="#bbbbbb", linewidth=0.8)
     axes.set_xlabel("truth ratio (true answer / wrong answers)")
     axes.set_ylabel("share of facts")
