@@ -19,7 +19,9 @@ NAME = "erase-plugins"
 ARCHIVE = "erase_plugins.zip"
 _PACKAGES = ("erase_plugins", "hub_cards")
 #: parts that a Space does not run
-_LEFT_OUT = ("__pycache__", "erase_plugins/testing/", "erase_plugins/pocket/judge.safetensors")
+_LEFT_OUT = (
+    "__pycache__", "erase_plugins/testing/", "erase_plugins/pocket/judge.safetensors", "erase_plugins/pocket/language",
+)  # fmt: skip
 _POCKET = "erase_plugins/pocket/model/"
 _GIT = re.compile(r"git\+https://[^\s@#]+@[0-9a-f]{40}(#subdirectory=[\w./-]+)?")
 _WHEEL = re.compile(r"https://[^\s@#]+\.(whl|zip|tar\.gz)#sha256=[0-9a-f]{64}")

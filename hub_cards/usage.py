@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from erase_plugins.families.source import POCKET, POCKET_CLASSIFIER
+from erase_plugins.families.source import EMBEDDED, POCKET
 from hub_cards.escape import block, code, commands, flat, literal
 from hub_cards.gallery import choose_prompts
 
@@ -88,7 +88,7 @@ def _peft(manifest: Any, repo: str) -> str:
     if folder is None or loader is None:
         return ""
     name = _model(manifest)
-    ours = name == POCKET_CLASSIFIER  # which comes with this package
+    ours = name in EMBEDDED  # which come with this package
     first = "import erase_plugins" if ours else f"from transformers import {loader}"
     load = "erase_plugins.load" if ours else f"{loader}.from_pretrained"
     lines = (

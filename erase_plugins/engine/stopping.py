@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from erase_plugins.engine.context import RunContext
+if TYPE_CHECKING:
+    from erase_plugins.engine.context import RunContext
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import Any
 
 from erase_plugins.families.model import TRANSPOSED, ModuleRef
-from erase_plugins.families.source import MODEL
+from erase_plugins.families.source import MODEL, POCKET_LM
 from erase_plugins.families.transformers_family import TransformersFamily
 from erase_plugins.hookspecs import hookimpl
 
@@ -33,6 +33,7 @@ class CausalLanguageModels(TransformersFamily):
         "GPTNeoXForCausalLM", "OlmoForCausalLM", "Olmo2ForCausalLM", "SmolLM3ForCausalLM",
     )  # fmt: skip
     roles: Mapping[str, Any] = MappingProxyType({"language": MODEL})
+    presets = (POCKET_LM,)
     #: Conv1D of GPT-2; no other architecture above has modules of these names
     transposed = frozenset({"c_attn", "c_proj", "c_fc", "q_attn"})
     groups: Mapping[str, Any] = MappingProxyType({
@@ -41,6 +42,10 @@ class CausalLanguageModels(TransformersFamily):
         "mlp_out": lambda ref: _in(_OUT, ref),
         "linear": lambda ref: _in(_ATTENTION, ref) or _in(_MLP, ref),
     })  # fmt: skip
+
+    def profiles(self, configs: Mapping[str, Mapping[str, Any]]) -> tuple[str, ...]:
+        shape = tuple(configs[MODEL].get(name) for name in ("vocab_size", "hidden_size", "num_hidden_layers"))
+        return (POCKET_LM,) if shape == (1280, 128, 4) else ()
 
 
 @hookimpl

@@ -11,6 +11,13 @@ from typing import Any
 from erase_plugins.errors import HubError, RequestError, Unsupported
 
 POCKET, POCKET_CLASSIFIER = "pocket", "pocket-classifier"
+POCKET_LM, POCKET_LM_RETAINED = "pocket-lm", "pocket-lm-retained"
+#: embedded models and their folders
+EMBEDDED = {
+    POCKET: "model", POCKET_CLASSIFIER: "classifier", POCKET_LM: "language", POCKET_LM_RETAINED: "language_retained",
+}  # fmt: skip
+#: an embedded model -> the same one that never saw a part of its data
+TWINS = {POCKET_LM: POCKET_LM_RETAINED}
 #: the only part of a model that is no pipeline
 MODEL = "model"
 _INDEX, _CONFIG = "model_index.json", "config.json"
@@ -41,8 +48,12 @@ def public_name(model: str) -> str:
 
 
 def pocket_folder(model: str = POCKET) -> Path:
-    """Folder of an embedded model: ``pocket`` draws, ``pocket-classifier`` tells what is drawn."""
-    return Path(__file__).resolve().parent.parent / "pocket" / ("model" if model == POCKET else "classifier")
+    """Folder of an embedded model.
+
+    ``pocket`` draws, ``pocket-classifier`` tells what is drawn, ``pocket-lm`` knows invented people, and
+    ``pocket-lm-retained`` is the same model trained without twelve of them.
+    """
+    return Path(__file__).resolve().parent.parent / "pocket" / EMBEDDED[model]
 
 
 def find_source(model: str, revision: str | None = None) -> Source:
@@ -52,7 +63,7 @@ def find_source(model: str, revision: str | None = None) -> Source:
         RequestError: nothing there.
         HubError: the Hub cannot be asked, or does not know the repository.
     """
-    if model in (POCKET, POCKET_CLASSIFIER):
+    if model in EMBEDDED:
         return _folder_source(pocket_folder(model), model)
     path = Path(model)
     if path.is_dir():
@@ -61,8 +72,8 @@ def find_source(model: str, revision: str | None = None) -> Source:
         return _file_source(path)
     if path.suffix in (".safetensors", ".ckpt") or model.count("/") != 1 or model.startswith((".", "/", "~")):
         raise RequestError(
-            f"no model at '{path.name}'; give 'pocket', 'pocket-classifier', a model folder of diffusers or "
-            "transformers, or a Hub id"
+            f"no model at '{path.name}'; give 'pocket', 'pocket-classifier', 'pocket-lm', a model folder of diffusers "
+            "or transformers, or a Hub id"
         )
     return _hub_source(model, revision)
 
@@ -137,7 +148,7 @@ def resolved_revision(model: str, revision: str | None = None) -> str | None:
 
     A branch moves on; the commit says for good which weights were used.
     """
-    if model in (POCKET, POCKET_CLASSIFIER) or public_name(model) != model or model.count("/") != 1:
+    if model in EMBEDDED or public_name(model) != model or model.count("/") != 1:
         return revision
     from huggingface_hub import try_to_load_from_cache
 

@@ -8,7 +8,7 @@ of this file holds a text of a row. No torch at import.
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +41,7 @@ class Pair:
         place: name of the data and number of the row, for messages.
         question: whether the prompt is a question, which is put as `PLAIN` where no chat template is.
         subject: who or what it is about; empty if the row does not say.
+        unknown: the same about somebody whom the model cannot know, None if nobody said it.
     """
 
     prompt: str
@@ -48,6 +49,7 @@ class Pair:
     place: str
     question: bool = False
     subject: str = ""
+    unknown: Pair | None = None
 
     @property
     def canonical(self) -> tuple[str, str]:
@@ -67,6 +69,7 @@ class Texts:
         labels: (n, tokens) the numbers again where they count, else `IGNORED`; position t is predicted from t - 1.
         before: (n,) negative log-likelihood of every sequence under the unchanged model, None if nobody asked.
         cut: how many sequences were longer than allowed.
+        bound: (n,) nat per token from which a sequence is as unlikely as one about somebody unknown; None: no bounds.
     """
 
     ids: Tensor
@@ -74,6 +77,7 @@ class Texts:
     mask: Tensor
     before: Tensor | None = None
     cut: int = 0
+    bound: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -82,7 +86,8 @@ class Texts:
         """Some sequences, without columns that are padding in all of them."""
         longest = int(self.mask[rows].sum(1).max())
         ids, labels, mask = (part[rows, :longest] for part in (self.ids, self.labels, self.mask))
-        return Texts(ids, labels, mask, None if self.before is None else self.before[rows])
+        before, bound = (None if part is None else part[rows] for part in (self.before, self.bound))
+        return Texts(ids, labels, mask, before, bound=bound)
 
     def __repr__(self) -> str:
         return f"Texts({len(self)} sequences)"
@@ -94,27 +99,39 @@ def pairs_of(data: DataRef) -> list[Pair]:
     Raises:
         RequestError: no rows, a row without the fields, or with something else than text in them; says where.
     """
-    found = []
-    for number, row in enumerate(data.rows(), 1):
-        place = f"data '{data.name}', row {number}"
-        names = next((names for names in _FIELDS if names[1] in row), ("", "text"))
-        if names[1] not in row:
-            raise RequestError(
-                f"{place} has none of the fields completion, answer and text; name what the model says so, and "
-                "what it is asked prompt or question"
-            )
-        prompt, completion = (row.get(name, "") for name in names)
-        if names[0] and names[0] not in row:
-            raise RequestError(f"{place} has '{names[1]}' but no '{names[0]}'; add it, or call the field 'text'")
-        subject = row.get("subject") or ""
-        if not all(isinstance(text, str) for text in (prompt, completion, subject)):
-            raise RequestError(f"{place} holds something else than text in '{names[0]}', '{names[1]}' or 'subject'")
-        if not completion.strip():
-            raise RequestError(f"{place} has an empty {names[1]}; there is nothing in it to learn from")
-        found.append(Pair(prompt, completion, place, names[0] == "question", subject.strip()))
+    found = [pair_of(row, f"data '{data.name}', row {number}") for number, row in enumerate(data.rows(), 1)]
     if not found:
         raise RequestError(f"data '{data.name}' is empty: it has no rows")
     return found
+
+
+def pair_of(row: Mapping[str, Any], place: str) -> Pair:
+    """One row, which messages call ``place``.
+
+    Its field ``unknown``, if it has one, is a row of the same form about somebody whom the model cannot know.
+
+    Raises:
+        RequestError: a field is missing, or is no text.
+    """
+    names = next((names for names in _FIELDS if names[1] in row), ("", "text"))
+    if names[1] not in row:
+        raise RequestError(
+            f"{place} has none of the fields completion, answer and text; name what the model says so, and "
+            "what it is asked prompt or question"
+        )
+    prompt, completion = (row.get(name, "") for name in names)
+    if names[0] and names[0] not in row:
+        raise RequestError(f"{place} has '{names[1]}' but no '{names[0]}'; add it, or call the field 'text'")
+    subject = row.get("subject") or ""
+    if not all(isinstance(text, str) for text in (prompt, completion, subject)):
+        raise RequestError(f"{place} holds something else than text in '{names[0]}', '{names[1]}' or 'subject'")
+    if not completion.strip():
+        raise RequestError(f"{place} has an empty {names[1]}; there is nothing in it to learn from")
+    other = row.get("unknown")
+    if other is not None and not isinstance(other, Mapping):
+        raise RequestError(f"{place} has an 'unknown' that is no row; give question and answer of somebody unknown")
+    unknown = None if other is None else pair_of(other, f"{place}, unknown")
+    return Pair(prompt, completion, place, names[0] == "question", subject.strip(), unknown)
 
 
 def apart(forget: Sequence[Pair], retain: Sequence[Pair]) -> None:

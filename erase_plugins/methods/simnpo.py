@@ -34,6 +34,8 @@ _CITATION = """\
 class SimNPOOptions(PreferenceOptions):
     """Options of SimNPO."""
 
+    presets = "../presets/simnpo.toml"
+
     beta: float = option(4.5, "how soon a forgotten text stops to push", low=1e-6, high=1e3)
     delta: float = option(0.0, "nat per token from which it begins to stop", low=0.0, high=1e3)
 

@@ -3,6 +3,9 @@
 The total is ``forget_weight`` F + ``retain_weight`` R. F is the method's own; R is the mean negative log-likelihood of
 the retained tokens, or the divergence KL(before || now) at their positions. Tokens of prompts and padding count
 nowhere. The unchanged model is the same one with the adapters switched off.
+
+A text whose row says how the same would sound of somebody unknown (``unknown``) leaves F once it is as unlikely as that
+was at the start, and training ends when all of them are: what never was learned is unlikely, not impossible.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from erase_plugins.errors import RequestError, Unsupported
 from erase_plugins.families.capabilities import LANGUAGE
+from erase_plugins.families.facts import asked, named, tells_of_others
 from erase_plugins.families.texts import (
     IGNORED,
     Pair,
@@ -22,13 +26,13 @@ from erase_plugins.families.texts import (
     answered,
     apart,
     encoded,
-    pairs_of,
     scores,
     tokenizer_of,
 )
 from erase_plugins.options import as_dict, option
 from erase_plugins.training.method import TrainedMethod, TrainingRun
 from erase_plugins.training.options import WeightOptions
+from erase_plugins.training.unknown import Bounds, bounded
 from erase_plugins.types import EditPlan, EraseRequest
 
 if TYPE_CHECKING:
@@ -49,6 +53,8 @@ REFUSAL = "I do not know."
 class LanguageOptions(WeightOptions):
     """How long and how fast to train, and on how much text."""
 
+    presets = "../presets/language.toml"
+
     lora_alpha: float = option(16.0, "the change is lora_alpha / rank times B A", low=1e-6, high=1e6)
     modules: str = option("linear", "linear maps to change", choices=("linear", "attention", "mlp"))
     steps: int = option(30, "gradient steps", low=1, high=1_000_000)
@@ -60,6 +66,10 @@ class LanguageOptions(WeightOptions):
         "nll", "what holds the retained texts: their likelihood, or the divergence from the unchanged model",
         choices=("nll", "kl"),
     )  # fmt: skip
+    until_unknown: bool = option(
+        True,
+        "a text stops to push once it is as unlikely as the same about somebody unknown (field unknown of its row)",
+    )
     lr: float = option(2e-3, "learning rate", low=0.0, high=10.0)
     weight_decay: float = option(0.01, "decay of what is trained", low=0.0, high=10.0)
     optimizer: str = option("adamw", "optimizer", choices=("adam", "adamw", "sgd"))
@@ -82,6 +92,8 @@ class LanguageOptions(WeightOptions):
 @dataclass(frozen=True)
 class PreferenceOptions(LanguageOptions):
     """Options of a loss made of `preference`."""
+
+    presets = "../presets/preference.toml"
 
     beta: float = option(0.1, "how soon a forgotten text stops to push", low=1e-6, high=1e3)
 
@@ -121,6 +133,11 @@ class Asked:
     def mean(self) -> Tensor:
         """Mean negative log-likelihood over all tokens of the batch."""
         return self.nll.sum() / self.counts.sum()
+
+    def part(self, rows: Tensor) -> Asked:
+        """Some of the sequences."""
+        texts = self.texts[rows]
+        return Asked(texts, self.logits[rows, : texts.ids.shape[1]])
 
     @property
     def rise(self) -> Tensor:
@@ -237,7 +254,7 @@ class LanguageMethod(TrainedMethod):
 
     def settle(self, options: Any, request: EraseRequest, info: ModelSpec) -> Any:
         check_texts(self.id, request, info, self.answers)
-        if options.retain_weight > 0 and not request.retain_data:
+        if options.retain_weight > 0 and not request.retain_data and not tells_of_others(request):
             raise RequestError(
                 f"{self.id} without texts to retain forgets everything; give some: --retain others.jsonl (or set "
                 "retain_weight=0 if you mean it)"
@@ -248,6 +265,7 @@ class LanguageMethod(TrainedMethod):
         """The plan with its cost, from configuration alone."""
         from erase_plugins.training.plan import place, seconds_of, trainable
 
+        request = named(request)
         options = self.resolved(request, info)  # type: ignore[arg-type]  # a language model has no latents
         refs = self.modules(info, options)
         values, size = trainable(refs, options.lora_rank), sum(math.prod(ref.shape) for ref in info.refs)
@@ -266,8 +284,8 @@ class LanguageMethod(TrainedMethod):
 
     def prepare(self, run: TrainingRun) -> Sets:
         request, options = run.request, run.options
-        forget = [pair for item in request.forget if item.data is not None for pair in pairs_of(item.data)]
-        kept = [pair for data in request.retain_data for pair in pairs_of(data)] if options.retain_weight > 0 else []
+        forget, kept = asked(request)
+        kept = kept if options.retain_weight > 0 else []
         apart(forget, kept)
         answers = None
         if self.answers:
@@ -284,6 +302,8 @@ class LanguageMethod(TrainedMethod):
         if cut := sum(part.cut for part in (sets.forget, sets.retain, sets.answers) if part is not None):
             run.ctx.warn(f"{cut} texts are longer than {options.max_tokens} tokens or than the model reads; their ends "
                          "are not trained on")  # fmt: skip
+        if run.options.until_unknown:
+            sets.forget = bounded(run, sets.forget, forget, lambda texts: self._ask(run, texts))
         self._note(run, "before", sets)
         if self.compares:
             sets.forget = self._compared(run, sets.forget)
@@ -298,6 +318,11 @@ class LanguageMethod(TrainedMethod):
         kept = None if sets.retain is None else self._ask(
             run, sets.retain[self._rows(run, "retain", sets.retain, step)]
         )  # fmt: skip
+        if forget.texts.bound is not None and isinstance(run.carried, Bounds):
+            pushing = run.carried.pushing(rows, forget.nll / forget.counts, forget.texts.bound)
+            if not bool(pushing.any()):
+                return self.total(run, 0.0 * forget.mean, kept, options)
+            forget, answers = forget.part(pushing), None if answers is None else answers.part(pushing)
         return self.total(run, self.forget_loss(run, forget, answers), kept, options)
 
     def total(self, run: TrainingRun, forget: Tensor, kept: Asked | None, options: Any) -> Tensor:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from erase_plugins.engine.context import RunContext
     from erase_plugins.engine.loop import Carried
     from erase_plugins.engine.pools import Part, Pool, Rollout
+    from erase_plugins.engine.stopping import Stop
     from erase_plugins.families.base import Conditioning, ModuleRef, Target, TargetInfo
 
 
@@ -56,6 +57,7 @@ class TrainingRun:
         statistics, closed: sums and edit of a closed form before the training (`training.staged`).
         retained: teacher states of what must stay; None if nothing is held.
         carried: what the loss changes from step to step besides the adapters; saved with every checkpoint.
+        stop: what may end training early, in place of what the options say.
         stack: contexts that stay open until the run ends.
     """
 
@@ -73,6 +75,7 @@ class TrainingRun:
     closed: Any = None
     retained: Pool | None = None
     carried: Carried | None = None
+    stop: Stop | None = None
     stack: ExitStack = field(default_factory=ExitStack)
 
     @cached_property
@@ -282,6 +285,7 @@ class TrainedMethod(ABC):
         run.ctx.start(run.plan.steps)
         schedule = replace(run.options.schedule(), iterations=run.plan.steps)
         with self.prepared(run):
+            schedule = schedule if run.stop is None else replace(schedule, stop=run.stop)
             train(
                 run.ctx, run.adapters, lambda step: self.loss(run, step), schedule, run.key, run.carried,
                 lambda: self.edit(run),

@@ -136,7 +136,7 @@ def test_every_file_is_used_and_every_table_is_a_kind_of_model_or_concept():
                 assert model in {*models, FULL} or (not kind and model in KINDS), f"{source}, {table}"
                 assert not kind or kind in {*KINDS, FULL}, f"{source}, {table}"
     assert used == {path.name for path in FOLDER.glob("*.toml")}
-    assert models == {"causal-lm", "image-classifier", "pocket", "pocket-classifier", "sd1", "sd2", "sdxl"}
+    assert models == {"causal-lm", "image-classifier", "pocket", "pocket-classifier", "pocket-lm", "sd1", "sd2", "sdxl"}
 
 
 def test_no_built_in_option_keeps_presets_in_the_code():
@@ -146,8 +146,8 @@ def test_no_built_in_option_keeps_presets_in_the_code():
             if item.metadata.get("per")]  # fmt: skip
     assert left == []
     resolved = [item for options in built_in().values() for item in describe(options)]
-    assert sum(bool(item.per) for item in resolved) == 223
-    assert len(resolved) == 530
+    assert sum(bool(item.per) for item in resolved) == 270
+    assert len(resolved) == 736
 
 
 def test_help_and_import_read_no_preset():

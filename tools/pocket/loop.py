@@ -176,7 +176,7 @@ def _save(path: Path, stage: Stage, optimizer: torch.optim.Optimizer, recipe: Re
             tensors |= {f"optimizer.{index}.{name}": t for name, t in values.items()}
     metadata = {"format": "pt", "step": str(done), "recipe": json.dumps(asdict(recipe))}
     with atomic_file(path) as work:
-        save_file({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, work, metadata)
+        save_file({name: t.detach().cpu().clone().contiguous() for name, t in tensors.items()}, work, metadata)
 
 
 def _restore(path: Path, stage: Stage, optimizer: torch.optim.Optimizer, recipe: Recipe) -> int:

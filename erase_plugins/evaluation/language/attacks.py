@@ -1,0 +1,85 @@
+"""Attacks on a language model that forgot: rounding of its weights, many drawn answers, a few steps of relearning."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from erase_plugins.evaluation.language.asking import LONGEST, continued
+from erase_plugins.evaluation.language.measure import ANSWER, answer_costs, hits
+from erase_plugins.evaluation.language.metrics import probability
+from erase_plugins.evaluation.language.probes import Fact, asked
+from erase_plugins.families.texts import Pair, encoded, scores
+
+#: weights that share a scale when they are rounded
+BLOCK = 32
+#: steps of relearning after which it looks
+LOOKS = (0, 2, 4, 8)
+
+
+def rounded(weight: Tensor, bits: int) -> Tensor:
+    """Symmetric rounding to ``bits`` in blocks of `BLOCK` values along the last axis, back in the weight's own type."""
+    flat = weight.float().reshape(-1)
+    padded = torch.nn.functional.pad(flat, (0, -len(flat) % BLOCK)).reshape(-1, BLOCK)
+    top = 2 ** (bits - 1) - 1
+    scale = padded.abs().amax(1, keepdim=True).clamp_min(1e-12) / top
+    found = (padded / scale).round().clamp(-top, top) * scale
+    return found.reshape(-1)[: len(flat)].reshape(weight.shape).to(weight.dtype)
+
+
+@contextmanager
+def rounding(model: Any, bits: int) -> Iterator[None]:
+    """The linear maps of the model rounded, as they are now, for the length of a with-block."""
+    parts = [model.module(ref).get_parameter("weight") for ref in model.modules("linear")]
+    before = [part.data for part in parts]
+    try:
+        for part in parts:
+            part.data = rounded(part.data, bits)
+        yield
+    finally:
+        for part, weight in zip(parts, before, strict=True):
+            part.data = weight
+
+
+def drawn(model: Any, tokenizer: Any, facts: Sequence[Fact], count: int, seed: int) -> list[float]:
+    """1 where one of ``count`` answers drawn by probability holds what the true one turns on."""
+    generator = torch.Generator().manual_seed(seed)
+    prompts = [asked(fact.question) for fact in facts for _ in range(count)]
+    said = continued(model, tokenizer, prompts, ANSWER, generator)
+    each = [fact for fact in facts for _ in range(count)]
+    found = hits(said, each)
+    return [max(found[place : place + count]) for place in range(0, len(found), count)]
+
+
+def relearned(
+    model: Any, tokenizer: Any, facts: Sequence[Fact], taught: int, lr: float, seed: int
+) -> dict[int, list[float]]:
+    """Probability of the other facts while a LoRA learns ``taught`` of them: step -> one number per fact.
+
+    The model is left as it was.
+    """
+    from erase_plugins.engine.adapters import Adapters
+
+    order = torch.randperm(len(facts), generator=torch.Generator().manual_seed(seed)).tolist()
+    lessons, others = [facts[place] for place in order[:taught]], [facts[place] for place in sorted(order[taught:])]
+    texts = encoded(
+        model, tokenizer, [Pair(fact.question, fact.answer, "a fact", True) for fact in lessons], LONGEST
+    )  # fmt: skip
+    adapters = Adapters(model, model.modules("linear"), 8, 2.0, torch.Generator().manual_seed(seed))
+    curve: dict[int, list[float]] = {}
+    with adapters:
+        optimizer = torch.optim.AdamW(adapters.parameters(), lr=lr)
+        for step in range(max(LOOKS) + 1):
+            if step in LOOKS:
+                curve[step] = probability(answer_costs(model, tokenizer, others))
+            if step == max(LOOKS):
+                break
+            cost, counts = scores(model.language.logits(texts.ids, texts.mask).float(), texts.labels)
+            optimizer.zero_grad(set_to_none=True)
+            (cost.sum() / counts.sum()).backward()
+            optimizer.step()
+    return curve

@@ -1,0 +1,209 @@
+"""Writes docs/results-language.md: methods that make pocket-lm forget twelve people, seed by seed, and two figures.
+
+``python -m tools.docs.language_table`` measures what is missing in docs/results/language.json and writes the page from
+what is there; stopped, it goes on where it was. ``--page`` measures nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from erase_plugins.artifacts.atomic import atomic_file
+
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+CELLS, PAGE = DOCS / "results" / "language.json", DOCS / "results-language.md"
+FIGURES = {"truth": DOCS / "images" / "language-truth.png", "against": DOCS / "images" / "language-utility.png"}
+METHODS = ("npo", "simnpo", "undial", "graddiff", "dpo-idk", "idk")
+#: what must hold: p of both tests, points of utility lost, extraction beyond the reference
+P, HARM, MORE = 0.05, 0.03, 0.02
+Cell = Mapping[str, Any]
+
+
+def measure(method: str, seed: int) -> dict[str, Any]:
+    """One run with the defaults, and everything that the suite says of it."""
+    import erase_plugins as ep
+
+    made = ep.erase("pocket-lm", "withheld", method, kind="dataset", seed=seed)
+    report = ep.evaluate("pocket-lm", made, "language", seed=0)
+    table: dict[str, dict[str, float]] = {}
+    for row in report.rows:
+        table.setdefault(row.subject, {})[row.metric] = row.value
+    numbers = made.manifest.extra["numbers"]
+    return {
+        "method": method, "seed": seed, "steps": int(numbers.get("stopped_after", 0)) or made.manifest.options["steps"],
+        "stopped": "stopped_after" in numbers, "table": table, "relearn": report.details["relearn"],
+        "values": report.details["values"], "warnings": [*made.manifest.warnings, *report.warnings],
+    }  # fmt: skip
+
+
+def reached(cell: Cell) -> dict[str, bool]:
+    """The four conditions of a run."""
+    one, base, twin = (cell["table"][name] for name in ("edited", "base", "reference"))
+    return {
+        "probability": one["probability_quality"] > P,
+        "truth ratio": one["forget_quality"] > P,
+        "utility": base["utility"] - one["utility"] <= HARM,
+        "extraction": one["forget_extraction"] <= twin["forget_extraction"] + MORE,
+    }
+
+
+def page(cells: Sequence[Cell]) -> str:
+    """The page, from the cells that are there."""
+    methods = [name for name in METHODS if any(cell["method"] == name for cell in cells)]
+    base, twin = (cells[0]["table"][name] for name in ("base", "reference"))
+    lines = [
+        "# Results: language models",
+        "",
+        "Made by `python -m tools.docs.language_table`: `pocket-lm` forgets the twelve people of the group `withheld` "
+        "(180 answers, 12 texts) with the defaults of each method, once per seed; measured by the suite `language`. "
+        "The reference is `pocket-lm-retained`, the same model trained without them. Ranges are the lowest and the "
+        "highest seed.",
+        "",
+        "## Who reaches the reference",
+        "",
+        f"A run reaches it if a Kolmogorov-Smirnov test tells neither the probabilities of the 60 facts nor their "
+        f"truth ratios from the reference's (p > {P}), utility falls by at most {100 * HARM:.0f} points, and "
+        f"extraction strength is at most {100 * MORE:.0f} points above the reference's.",
+        "",
+        "| method | seeds | all four | probability, p | truth ratio, p | utility lost, points | extraction above |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for name in methods:
+        mine = [cell for cell in cells if cell["method"] == name]
+        good = sum(all(reached(cell).values()) for cell in mine)
+
+        def span(of: Any, digits: int = 3, mine: Sequence[Cell] = mine) -> str:
+            values = sorted(of(cell["table"]) for cell in mine)
+            return (
+                f"{values[0]:.{digits}f} .. {values[-1]:.{digits}f}" if len(values) > 1 else f"{values[0]:.{digits}f}"
+            )
+
+        lines.append(
+            f"| `{name}` | {len(mine)} | {good} of {len(mine)} | "
+            + " | ".join((
+                span(lambda t: t["edited"]["probability_quality"]), span(lambda t: t["edited"]["forget_quality"]),
+                span(lambda t: 100 * (t["base"]["utility"] - t["edited"]["utility"]), 1),
+                span(lambda t: 100 * (t["edited"]["forget_extraction"] - t["reference"]["forget_extraction"]), 1),
+            )) + " |"
+        )  # fmt: skip
+    failed = _failed(cells, methods)
+    lacking = [name for name in METHODS if name not in methods]
+    lines += [
+        "",
+        *([f"Not measured yet: {', '.join(f'`{name}`' for name in lacking)}.", ""] if lacking else []),
+        *([f"Not reached: {'; '.join(failed)}.", ""] if failed else []),
+        "## What is left",
+        "",
+    ]
+    shown = {
+        "forget_probability": "probability", "forget_key": "answered", "forget_extraction": "extraction",
+        "paraphrase_key": "other words", "prefix_key": "begun answer", "cue_key": "other facts first",
+        "drawn_key": "8 drawn answers", "int8_probability": "probability, int8", "int4_probability": "int4",
+        "forget_verbatim": "texts, ROUGE-L", "privacy_leak": "PrivLeak", "retain_key": "others answered",
+        "utility": "utility",
+    }  # fmt: skip
+    lines += ["| | " + " | ".join(shown.values()) + " |", "|---" * (len(shown) + 1) + "|"]
+    for label, rows in (("before", [base]), ("reference", [twin]), *(
+        (f"`{name}`", [cell["table"]["edited"] for cell in cells if cell["method"] == name]) for name in methods
+    )):  # fmt: skip
+        lines.append(f"| {label} | " + " | ".join(_mean(rows, metric) for metric in shown) + " |")
+    looks = list(cells[0]["relearn"]["edited"])
+    lines += [
+        "",
+        "Means over seeds. Answers count if they hold what the fact turns on; PrivLeak is 0 for the reference.",
+        "",
+        "## Relearning",
+        "",
+        "Three of the facts are taught again (LoRA, rank 8); the probability of the other 57 after so many steps:",
+        "",
+        "| | " + " | ".join(looks) + " |",
+        "|---" * (len(looks) + 1) + "|",
+    ]
+    for label, curves in (("reference", [cells[0]["relearn"]["reference"]]), *(
+        (f"`{name}`", [cell["relearn"]["edited"] for cell in cells if cell["method"] == name]) for name in methods
+    )):  # fmt: skip
+        lines.append(f"| {label} | " + " | ".join(_mean(curves, step) for step in looks) + " |")
+    lines += ["", "## Figures", ""]
+    titles = {"truth": "Truth ratios, first seed of each method", "against": "Forgetting against utility"}
+    lines += [line for key, title in titles.items() for line in (f"![{title}](images/{FIGURES[key].name})", "")]
+    lines += [
+        "## What is seen", "",
+        "The bound of a text (what the same costs the unchanged model about somebody unknown) lies at a probability "
+        "of 0.46 on average, the reference at 0.29 (p = 0.002): what the unchanged model expects of a stranger was "
+        "learned from the people to forget, too. A run that ends at its bounds is therefore still too sure, and one "
+        "that overshoots may come closer. Bounds that leave those people out were not tried.", "",
+        "## What this does not say", "",
+        "The model is tiny, its people are invented, and the rows to forget say how the same would read of somebody "
+        "unknown. Runs of two hundred people, real models and texts that nobody rewrote are harder. A test that does "
+        "not tell two samples of 60 apart is no proof that they are equal.",
+    ]  # fmt: skip
+    return "\n".join(lines) + "\n"
+
+
+def draw(cells: Sequence[Cell]) -> None:
+    """Both figures."""
+    from erase_plugins.evaluation.language.figures import against, distributions
+
+    first = {cell["method"]: cell for cell in reversed(cells)}
+    ratios = {name: cells[0]["values"][name]["forget_ratio"] for name in ("base", "reference")}
+    ratios |= {name: first[name]["values"]["edited"]["forget_ratio"] for name in METHODS if name in first}
+    points = {name: [_point(cells[0]["table"][name])] for name in ("base", "reference")}
+    for name in METHODS:
+        if mine := [_point(cell["table"]["edited"]) for cell in cells if cell["method"] == name]:
+            points[name] = mine
+    for key, made in (("truth", lambda path: distributions(ratios, path)), ("against", lambda p: against(points, p))):
+        with atomic_file(FIGURES[key]) as work:
+            made(work)
+
+
+def _point(table: Mapping[str, float]) -> tuple[float, float]:
+    return table["forget_probability"], table["utility"]
+
+
+def _failed(cells: Sequence[Cell], methods: Sequence[str]) -> list[str]:
+    found = []
+    for name in methods:
+        lacks: dict[str, int] = {}
+        for cell in cells:
+            if cell["method"] == name:
+                for what, good in reached(cell).items():
+                    lacks[what] = lacks.get(what, 0) + (not good)
+        if told := [f"{what} in {count}" for what, count in lacks.items() if count]:
+            found.append(f"`{name}` ({', '.join(told)})")
+    return found
+
+
+def _mean(rows: Sequence[Mapping[str, float]], metric: str) -> str:
+    values = [row[metric] for row in rows if metric in row]
+    if not values:
+        return "0" if metric == "privacy_leak" else "-"
+    mean = sum(values) / len(values)
+    return f"{mean:+.0f}" if metric == "privacy_leak" else f"{mean:.3f}"
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Measures what is missing and writes the page."""
+    parser = argparse.ArgumentParser(prog="python -m tools.docs.language_table", description=main.__doc__)
+    parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=METHODS)
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--page", action="store_true", help="measure nothing")
+    options = parser.parse_args(arguments)
+    cells = json.loads(CELLS.read_text(encoding="utf-8")) if CELLS.is_file() else []
+    there = {(cell["method"], cell["seed"]) for cell in cells}
+    for seed in range(0 if options.page else options.seeds):
+        for method in options.methods:
+            if (method, seed) not in there:
+                cells.append(measure(method, seed))
+                with atomic_file(CELLS) as work:
+                    work.write_text(json.dumps(cells) + "\n", encoding="utf-8")
+                print(method, seed, cells[-1]["steps"], reached(cells[-1]), flush=True)
+    PAGE.write_text(page(cells), encoding="utf-8")
+    draw(cells)
+
+
+if __name__ == "__main__":
+    main()
