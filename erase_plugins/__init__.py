@@ -77,6 +77,7 @@ _METHODS = {
     "card": ("erase_plugins.sharing", "card"),
     "family": ("erase_plugins.workflow.artifacts", "family_of"),
     "attacks": ("erase_plugins.manager", "registered_attacks"),
+    "load": ("erase_plugins.workflow.artifacts", "load_artifact"),
 }
 
 
