@@ -82,13 +82,6 @@ class HostedClassifier(HostedModel, Classifier):
             made = type(network)(network.config)
         return {canonical(MODEL, name): part.detach() for name, part in made.named_parameters()}
 
-    def fresh(self, seed: int) -> Mapping[str, Tensor]:
-        network: Any = self.network(CLASSIFIER)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            made = type(network)(network.config)
-        return {canonical(MODEL, name): part.detach() for name, part in made.named_parameters()}
-
 
 class HostedCausalLM(HostedModel, CausalLM):
     """A causal language model of transformers.

@@ -189,6 +189,9 @@ def _lower(
         raise RequestError(f"'{wise}' is no way to select; choose {DATA}, {CLASS} or {PROMPT}")
     if not getattr(get_manager().method(method), "reads_data", False):
         raise Unsupported(f"{method} reads no data, so it cannot forget pictures; see 'erase-plugins list methods'")
+    if wise == DATA and SAMPLES not in get_manager().method(method).kinds:
+        able = ", ".join(entry.item.id for entry in get_manager().methods() if SAMPLES in entry.item.kinds)
+        raise Unsupported(f"{method} forgets classes, not single pictures; say --wise class, or take one of {able}")
     if concepts:
         raise RequestError("concepts are the pool of a prompt-wise search; leave them out, or say wise='prompt'")
     ref = DataRef(data) if isinstance(data, str) else data
