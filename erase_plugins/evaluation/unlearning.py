@@ -1,4 +1,4 @@
-"""What unlearning of a classifier left: UA, RA, TA, membership, probes, relearning. The target is what retraining gives.
+"""What unlearning of a classifier left: UA, RA, TA, membership, probes, relearning; retraining is the aim.
 
     UA = 1 - accuracy on D_f (training pictures to forget)      RA = accuracy on D_r      TA = accuracy on held-out ones
     MIA = share of D_f that a confidence attack calls "not trained on"
