@@ -108,7 +108,7 @@ class ClassifierSuite:
         return EvalReport(
             suite=self.id, model=subject.model, rows=tuple(rows), artifacts=tuple(a.name for a in subject.artifacts),
             erased=tuple(subject.erased), strength=subject.strength, seeds=(ctx.seed,),
-            warnings=tuple([*_warnings(rows), *more.warnings]),
+            warnings=(*_warnings(rows), *more.warnings),
             details={"classes": {name: list(pair) for name, pair in table.items()}, **more.details},
             attachments=figures.attachments([item.edit for item in subject.artifacts]),
         )  # fmt: skip

@@ -100,7 +100,7 @@ class Figures:
 
     def relearning(self, path: Path) -> None:
         """A line per subject."""
-        figure, axes, shown = _figure(1, 1, (5.5, 3.6))
+        _, axes, shown = _figure(1, 1, (5.5, 3.6))
         for name, curve in self.curves.items():
             axes.plot(list(curve), list(curve.values()), marker="o", markersize=3, label=name, color=_COLOURS.get(name))
         axes.set_ylim(-0.02, 1.05)
@@ -124,7 +124,7 @@ def block_norms(edits: Sequence[Edit]) -> dict[str, float]:
 
 def blocks(norms: Mapping[str, float], path: Path, title: str) -> None:
     """A bar per block."""
-    figure, axes, shown = _figure(1, 1, (6.5, 1.4 + 0.3 * len(norms)))
+    _, axes, shown = _figure(1, 1, (6.5, 1.4 + 0.3 * len(norms)))
     axes.barh(range(len(norms)), list(norms.values()), color=_COLOURS["edited"])
     axes.set_yticks(range(len(norms)), list(norms), fontsize=7)
     axes.invert_yaxis()
