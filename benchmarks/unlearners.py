@@ -3,8 +3,8 @@
     python -m benchmarks.unlearners --work DIR [--out docs/results-classifiers.md]
 
 Trains a small vision transformer, selects 10 % of its training pictures at random and in the worst case of several
-methods, lets every method forget both with several seeds, and writes the page. What is finished in DIR is kept: the same
-command goes on after an interruption.
+methods, lets every method forget both with several seeds, and writes the page. What is finished in DIR is kept: the
+same command goes on after an interruption.
 """
 
 from __future__ import annotations
@@ -150,8 +150,8 @@ def page(table: Any, retrained: Any, sets: Any) -> str:
         "",
         "Made by `python -m benchmarks.unlearners --work DIR`: scikit-learn's digits (1438 pictures to train with, 359 "
         f"held out), a vision transformer of two blocks, {BUDGET} forgotten, {len(SEEDS)} seeds, every method with its "
-        "defaults. Random sets differ from seed to seed; a worst case is one set. Rates were not tuned, so a method can "
-        "do better than here.",
+        "defaults. Random sets differ from seed to seed; a worst case is one set. Rates were not tuned, so a method "
+        "can do better than here.",
         "",
         "## Does retraining forget it?",
         "",

@@ -24,7 +24,7 @@ from erase_plugins.types import KINDS
 @click.option("--kind", type=click.Choice(KINDS), default="object", show_default=True, help="Kind of --erase.")
 @click.option("--keep", multiple=True, metavar="TEXT", help="What must stay as it is; repeat for several.")
 @click.option("--forget", "sets", multiple=True, metavar="FILE",
-              help="Forget set of worst-case; of a classifier, its unlearners are compared. Repeat for several.")  # fmt: skip
+              help="Forget set of worst-case, whose unlearners are compared; repeat for several.")  # fmt: skip
 @click.option("--retain", metavar="DATA", help="Data that the forget sets were made of; those beside the model.")
 @click.option("--seeds", type=click.IntRange(1, 1000), default=1, show_default=True,
               help="With --forget: so many seeds, from --seed on.")  # fmt: skip
@@ -40,8 +40,8 @@ from erase_plugins.types import KINDS
 def command(
     model: str, revision: str | None, dtype: str, device: str, methods: tuple[str, ...], concepts: tuple[str, ...],
     erase_file: str | None, styles: tuple[str, ...], kind: str, keep: tuple[str, ...], sets: tuple[str, ...],
-    retain: str | None, seeds: int, presets: tuple[str, ...], images: int, seed: int, jobs: int, ray: str | None, reuse: str | None, out: str,
-    dry_run: bool,
+    retain: str | None, seeds: int, presets: tuple[str, ...], images: int, seed: int, jobs: int, ray: str | None,
+    reuse: str | None, out: str, dry_run: bool,
 ) -> None:  # fmt: skip
     """Run methods on the same concepts, prompts and seeds, and measure them.
 

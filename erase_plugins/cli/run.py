@@ -39,7 +39,7 @@ from erase_plugins.types import KINDS, DataRef, ForgetItem
 @click.option("--to", "anchor", metavar="TEXT", help="What the concepts become; the method chooses if left out.")
 @click.option("--keep", multiple=True, metavar="TEXT", help="What must stay as it is; repeat for several.")
 @click.option("--forget", "forget", metavar="DATA",
-              help="Data to forget, or of the only --erase: a folder, a .jsonl file, datasets:NAME, or a set of worst-case.",
+              help="Data to forget, or of the only --erase: a folder, a .jsonl file, datasets:NAME, or a forget set.",
 )  # fmt: skip
 @click.option("--retain", "retains", multiple=True, metavar="DATA", help="Data to retain, as for --forget; repeat.")
 @click.option(
