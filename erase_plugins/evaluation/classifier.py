@@ -12,8 +12,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from erase_plugins.evaluation.classifier_figures import Figures
-from erase_plugins.evaluation.classifier_measured import ClassifierOptions, Measured, given_of, row_of, sides
-from erase_plugins.families.labelled import harmonic, hits
+from erase_plugins.evaluation.classifier_measured import ClassifierOptions, Measured, given_of, row_of
+from erase_plugins.families.labelled import harmonic, hits, scores
 from erase_plugins.hookspecs import hookimpl
 from erase_plugins.types import EvalReport, EvalRow
 
@@ -40,20 +40,23 @@ class ClassifierSuite:
 
         options, model = ClassifierOptions(**ctx.options), subject.target
         given = given_of(subject, options)
-        labels, target, kept = model.classifier.labels, *sides(given)
+        labels, held, mask = model.classifier.labels, given.held, given.held.where(given.gone)
         seen, tables = {}, {}
         for name, state in (("base", "off"), ("edited", "on"), ("destroyed", "destroyed")):
             with subject.under(state):
-                seen[name] = hits(model, target), hits(model, kept)
-                tables[name] = confusion(model, given.held, len(labels))
-            subject.queries += len(target) + len(kept)
+                guesses = scores(model, held).argmax(-1)
+                right = (guesses == held.labels).long()
+                seen[name] = right[mask] if given.gone else hits(model, given.samples), right[~mask]
+                tables[name] = confusion(guesses, held.labels, len(labels))
+            subject.queries += sum(map(len, seen[name]))
             ctx.progress(name, 1, 1)
         rows = [
             row_of(metric, name, mean_interval(found[side].tolist(), ctx.seed), len(found[side]))
             for name, found in seen.items()
             for side, metric in enumerate(("target_rate", "kept_rate"))
         ]
-        rows.append(row_of("h", "edited", _harmonic_interval(seen, ctx.seed), len(target) + len(kept)))
+        if given.gone:  # of samples it is no aim that all labels become wrong
+            rows.append(row_of("h", "edited", _harmonic_interval(seen, ctx.seed), len(held)))
         more = Measured(subject, ctx, options, given)
         rows += more.rows()
         table = {

@@ -51,10 +51,22 @@ class Given:
 
     @property
     def classes(self) -> tuple[int, ...]:
+        """Numbers of forgotten classes."""
         return tuple(self.gone)
+
+    @property
+    def samples(self) -> Labelled:
+        """Training pictures that are forgotten."""
+        assert self.pool is not None
+        return self.pool[self.rows]
 
 
 def given_of(subject: Subject, options: ClassifierOptions) -> Given:
+    """Pictures and what is forgotten.
+
+    Raises:
+        RequestError: no pictures, none of forgotten or of other classes, or samples without their forget set.
+    """
     import torch
 
     model, folder = subject.target, options.pictures
@@ -89,15 +101,6 @@ def given_of(subject: Subject, options: ClassifierOptions) -> Given:
         return Given(held, gone, None, None)
     pool, _ = pool_of(model, None if options.training is None else DataRef(options.training))
     return Given(held, gone, pool, pool.where(gone))
-
-
-def sides(given: Given) -> tuple[Labelled, Labelled]:
-    """What should be gone and what should stay: held-out pictures, of samples the samples themselves."""
-    if given.gone:
-        mask = given.held.where(given.gone)
-        return given.held[mask], given.held[~mask]
-    assert given.pool is not None
-    return given.pool[given.rows], given.held
 
 
 class Measured:
