@@ -13,7 +13,6 @@ from erase_plugins.families.labelled_data import pool_of, referred, stored
 from erase_plugins.families.labels import SAMPLES, class_number
 from erase_plugins.late import FUNCTIONS
 from erase_plugins.options import option
-from erase_plugins.runtime.apply import apply_to
 from erase_plugins.types import DataRef, EvalRow
 
 if TYPE_CHECKING:
@@ -150,6 +149,7 @@ class Measured:
     def unlearning(self) -> list[EvalRow]:
         from erase_plugins.evaluation.bootstrap import mean_interval
         from erase_plugins.evaluation.unlearning import gap
+        from erase_plugins.runtime.apply import apply_to
 
         rows = self.each("UA, RA, TA, MIA", self.four)
         self.details["run_seconds"] = [item.manifest.seconds for item in self.subject.artifacts]

@@ -237,7 +237,7 @@ def references(model: Any, parts: Parts, count: int, epochs: int, lr: float = 2e
 def rmia(model: Any, others: Sequence[Any], parts: Parts, seed: int = 0) -> dict[str, float]:
     """RMIA in its offline form (Zarifzadeh et al., ICML 2024, arXiv 2312.03262), on D_f against held-out pictures.
 
-    The score of x is the share of z, from one half of the held-out pictures, with p(x)/p_ref(x) >= p(z)/p_ref(z), where
+    The score of x is the share of z, from one half of the held-out pictures, with p(x)/p_ref(x) > p(z)/p_ref(z), equal ones half, where
     p is the confidence in the true class and p_ref its mean over the references. 0.5 is what retraining should give.
     """
     known, fresh = halves(len(parts.test), seed)
@@ -250,7 +250,9 @@ def rmia(model: Any, others: Sequence[Any], parts: Parts, seed: int = 0) -> dict
     for name, part in sets.items():
         mean = torch.stack([confidence(scores(item, part), part.labels) for item in others]).mean(0)
         ratio[name] = confidence(scores(model, part), part.labels) / mean.clamp_min(1e-12)
-    told = {name: (ratio[name][:, None] >= ratio["z"][None]).double().mean(1) for name in ("forget", "test")}
+    z = ratio["z"][None]
+    told = {name: ((ratio[name][:, None] > z).double() + 0.5 * (ratio[name][:, None] == z)).mean(1)
+            for name in ("forget", "test")}  # fmt: skip
     return {"rmia_auc": auc(told["forget"], told["test"]), "rmia_tpr": tpr(told["forget"], told["test"])}
 
 

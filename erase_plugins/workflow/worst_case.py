@@ -134,7 +134,7 @@ def worst_case(
             **lower.extra(found.picked),
         },
         baselines={
-            name: {**lower.names(picked), "measured": measured[name],
+            name: {**{key: list(value) for key, value in lower.names(picked).items()}, "measured": measured[name],
                    "overlap": round(len(np.intersect1d(picked, found.picked)) / total, 4)}
             for name, picked in plain.items()
         },
@@ -360,7 +360,7 @@ class _Concepts(_Lower):
 
     def measure(self, picked: np.ndarray) -> dict[str, float]:
         with self.forgotten(picked):
-            return {"rate": round(float(-self.scores(picked).mean()), 6)}
+            return {"rate": round(float(-self.scores(picked).mean()) + 0.0, 6)}
 
     def names(self, picked: np.ndarray) -> dict[str, Any]:
         return {"names": tuple(self.pool[place] for place in picked)}
