@@ -237,8 +237,9 @@ def references(model: Any, parts: Parts, count: int, epochs: int, lr: float = 2e
 def rmia(model: Any, others: Sequence[Any], parts: Parts, seed: int = 0) -> dict[str, float]:
     """RMIA in its offline form (Zarifzadeh et al., ICML 2024, arXiv 2312.03262), on D_f against held-out pictures.
 
-    The score of x is the share of z, from one half of the held-out pictures, with p(x)/p_ref(x) > p(z)/p_ref(z), equal ones half, where
-    p is the confidence in the true class and p_ref its mean over the references. 0.5 is what retraining should give.
+    The score of x is the share of z, from one half of the held-out pictures, with p(x)/p_ref(x) > p(z)/p_ref(z), equal
+    ones half; p is the confidence in the true class and p_ref its mean over the references. 0.5 is what retraining
+    should give.
     """
     known, fresh = halves(len(parts.test), seed)
     sets = {"forget": parts.forget, "z": parts.test[known], "test": parts.test[fresh]}
