@@ -78,7 +78,7 @@ class Figures:
     def confusion(self, path: Path) -> None:
         """Two matrices side by side: shares of each true class's pictures."""
         numbers = [self.labels.index(name) for name in self.shown]
-        figure, (left, right), shown = _figure(1, 2, (2.6 + 0.42 * len(numbers), 1.8 + 0.2 * len(numbers)))
+        figure, (left, right), shown = _figure(1, 2, (2.6 + 0.42 * len(numbers), 2.6 + 0.23 * len(numbers)))
         names = [*self.shown, "others"] if len(numbers) < len(self.labels) else list(self.shown)
         for axes, table, when in ((left, self.before, "before"), (right, self.after, "after")):
             part = table[numbers].double()
@@ -92,7 +92,7 @@ class Figures:
             for place, name in enumerate(self.shown):
                 if self.labels.index(name) in self.gone and axes is left:
                     axes.get_yticklabels()[place].set_color(_COLOURS["edited"])
-            axes.set_xlabel("predicted")
+            axes.set_xlabel("predicted", fontsize=8)
             axes.set_title(when, fontsize=9)
         left.set_ylabel("true class (forgotten ones in red)")
         figure.suptitle(self.title, fontsize=10)
