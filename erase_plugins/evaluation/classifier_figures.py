@@ -78,7 +78,7 @@ class Figures:
     def confusion(self, path: Path) -> None:
         """Two matrices side by side: shares of each true class's pictures."""
         numbers = [self.labels.index(name) for name in self.shown]
-        figure, (left, right), shown = _figure(1, 2, (2.6 + 0.42 * len(numbers), 2.6 + 0.23 * len(numbers)))
+        figure, (left, right), shown = _figure(1, 2, (2.6 + 0.42 * len(numbers), 2.1 + 0.2 * len(numbers)))
         names = [*self.shown, "others"] if len(numbers) < len(self.labels) else list(self.shown)
         for axes, table, when in ((left, self.before, "before"), (right, self.after, "after")):
             part = table[numbers].double()
