@@ -16,7 +16,7 @@ from typing import Any
 
 from erase_plugins.artifacts.atomic import atomic_file, atomic_folder
 
-METHODS = (
+METHODS = ("retrain", "finetune", "l1-sparse", "random-label", "salun", "gradient-ascent", "cf-k")
     "retrain",
     "finetune",
     "l1-sparse",
@@ -29,7 +29,7 @@ METHODS = (
     "ssd",
 )
 #: at the lower level of a search; the first one's set is forgotten by all methods
-LOWER = ("finetune", "random-label", "salun", "scrub", "cf-k")
+LOWER = ("finetune", "random-label", "salun", "gradient-ascent", "cf-k")
 SEEDS = tuple(range(5))
 BUDGET = "10%"
 NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
