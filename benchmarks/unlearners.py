@@ -17,17 +17,6 @@ from typing import Any
 from erase_plugins.artifacts.atomic import atomic_file, atomic_folder
 
 METHODS = ("retrain", "finetune", "l1-sparse", "random-label", "salun", "gradient-ascent", "cf-k")
-    "retrain",
-    "finetune",
-    "l1-sparse",
-    "random-label",
-    "salun",
-    "gradient-ascent",
-    "scrub",
-    "eu-k",
-    "cf-k",
-    "ssd",
-)
 #: at the lower level of a search; the first one's set is forgotten by all methods
 LOWER = ("finetune", "random-label", "salun", "gradient-ascent", "cf-k")
 SEEDS = tuple(range(5))
