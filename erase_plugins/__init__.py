@@ -78,6 +78,7 @@ _METHODS = {
     "family": ("erase_plugins.workflow.artifacts", "family_of"),
     "attacks": ("erase_plugins.manager", "registered_attacks"),
     "erase": ("erase_plugins.api", "erase"),
+    "load": ("erase_plugins.workflow.artifacts", "load_artifact"),
 }
 
 

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 
 #: what a `datasets` dataset starts with; the rest is a Hub name or a folder that `save_to_disk` wrote
 SCHEME = "datasets:"
+#: what data that lie in the memory of this process start with; the rest is the hash of their content
+IN_MEMORY = "memory:"
+#: hash -> (pictures, labels) of `DataRef.held`
+_HELD: dict[str, tuple[Any, Any]] = {}
 _HASH = re.compile(r"[0-9a-f]{64}")
 #: bytes of a file that are hashed at once
 _CHUNK = 1 << 20
@@ -28,10 +32,11 @@ _CHUNK = 1 << 20
 class DataRef(Record):
     """Data by reference: a folder of files, a .jsonl file, or a dataset of the package `datasets`.
 
-    Nothing is read until `digest`, `pinned` or `rows` is called.
+    Nothing is read until `digest`, `pinned` or `rows` is called. `held` refers to tensors in memory.
 
     Attributes:
-        uri: a folder, a .jsonl file, or "datasets:NAME" with a Hub name or a folder written by ``save_to_disk``.
+        uri: a folder, a .jsonl file, a forget set (.json, see `erase_plugins.families.forget_set`), or "datasets:NAME"
+            with a Hub name or a folder written by ``save_to_disk``.
         split: of a folder the subfolder that is meant, of a dataset its split; a .jsonl file has none.
         fields: names of the fields of a row that are read; all if empty. A folder has none.
         sha256: hash of the content when it was first read; "" until then. `rows` refuses data that changed since.
@@ -54,9 +59,44 @@ class DataRef(Record):
         if self.sha256 and not (isinstance(self.sha256, str) and _HASH.fullmatch(self.sha256)):
             raise RequestError(f"data '{self.name}': the SHA-256 is not one; leave it out to take what is there")
 
+    @classmethod
+    def held(cls, pictures: Any, labels: Any) -> DataRef:
+        """Tensors in memory as data, for this process only.
+
+        Args:
+            pictures: (n, channels, height, width): bytes, or floats as the network takes them.
+            labels: (n,) numbers of classes.
+
+        Raises:
+            RequestError: none, or not one label per picture.
+        """
+        if len(pictures) != len(labels) or not len(labels):
+            raise RequestError(f"{len(pictures)} pictures and {len(labels)} labels; give one label per picture")
+        total = hashlib.sha256(f"{pictures.dtype} {tuple(pictures.shape)}".encode())
+        for part in (pictures, labels):
+            total.update(part.detach().cpu().contiguous().numpy().tobytes())
+        key = total.hexdigest()
+        _HELD[key] = (pictures, labels)
+        return cls(f"{IN_MEMORY}{key}", sha256=key)
+
+    def tensors(self) -> tuple[Any, Any] | None:
+        """Pictures and labels that `held` was given; None for other data.
+
+        Raises:
+            RequestError: they were in the memory of another process.
+        """
+        if not self.uri.startswith(IN_MEMORY):
+            return None
+        found = _HELD.get(self.uri.removeprefix(IN_MEMORY))
+        if found is None:
+            raise RequestError(f"data '{self.name}' was in the memory of another process; give it again")
+        return found
+
     @property
     def name(self) -> str:
         """How messages and manifests call it, without the user's folders."""
+        if self.uri.startswith(IN_MEMORY):
+            return self.uri[: len(IN_MEMORY) + 12]
         if self.remote:
             return self.uri
         shown = re.split(r"[/\\]", self.uri.removeprefix(SCHEME).rstrip("/\\"))[-1]
@@ -123,7 +163,9 @@ class DataRef(Record):
                 )
             yield {name: row[name] for name in self.fields} if self.fields else row
 
-    def _source(self) -> _Folder | _Lines | _Dataset:
+    def _source(self) -> _Folder | _Lines | _Dataset | _Set | _Held:
+        if (tensors := self.tensors()) is not None:
+            return _Held(self.uri.removeprefix(IN_MEMORY), *tensors)
         if self.uri.startswith(SCHEME):
             return _Dataset(self.name, self.uri.removeprefix(SCHEME), self.split)
         path = Path(self.uri).expanduser()
@@ -135,6 +177,8 @@ class DataRef(Record):
             if self.fields:
                 raise RequestError(f"data '{self.name}' is a folder of files, which have no fields; leave fields out")
             return _Folder(self.name, self._subfolder(path))
+        if path.suffix.lower() == ".json" and path.is_file():
+            return _Set(self.name, path)
         if path.suffix.lower() != ".jsonl" or not path.is_file():
             raise RequestError(f"data '{self.name}' is neither a folder nor a .jsonl file; convert it to one of them")
         if self.split:
@@ -229,6 +273,42 @@ class _Lines:
             yield row
         if empty:
             raise RequestError(f"data '{self.name}' is empty: no line in the file")
+
+
+@dataclass(frozen=True)
+class _Set:
+    """A file with one JSON object, such as a forget set."""
+
+    name: str
+    path: Path
+
+    def digest(self) -> str:
+        return _file_hash(self.name, self.path)
+
+    def rows(self) -> Iterator[Mapping[str, Any]]:
+        try:
+            found = json.loads(self.path.read_text(encoding="utf-8-sig"))
+        except (OSError, ValueError, RecursionError) as error:
+            raise RequestError(f"data '{self.name}' is no JSON file that can be read") from error
+        if not isinstance(found, dict):
+            raise RequestError(f"data '{self.name}' is no forget set; worst-case writes some")
+        yield found
+
+
+@dataclass(frozen=True)
+class _Held:
+    """Tensors in memory."""
+
+    sha256: str
+    pictures: Any
+    labels: Any
+
+    def digest(self) -> str:
+        return self.sha256
+
+    def rows(self) -> Iterator[Mapping[str, Any]]:
+        for picture, label in zip(self.pictures, self.labels.tolist(), strict=True):
+            yield {"image": picture, "label": label}
 
 
 @dataclass(frozen=True)

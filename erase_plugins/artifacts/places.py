@@ -31,7 +31,13 @@ _STAMPS = {
     ".safetensors": (b'"erase_plugins.',),
     ".zip": (STAMP.encode(),),
     ".md": (b"\nerasure:", b"# Methods compared\n"),
-    ".json": (b'"judge_hash":', b'"description": "Erases ', b'"measured_by":', b'"scheduler": "dpm++"'),
+    ".json": (
+        b'"judge_hash":',
+        b'"description": "Erases ',
+        b'"measured_by":',
+        b'"forget_set":',
+        b'"scheduler": "dpm++"',
+    ),
 }
 #: left by file managers and by Python; nobody misses them
 _LITTER = frozenset((".DS_Store", "Thumbs.db", "desktop.ini", "__pycache__"))

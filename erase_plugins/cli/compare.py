@@ -10,6 +10,7 @@ from erase_plugins.cli.command import declare, dry_run_option, model_options, qu
 from erase_plugins.cli.console import emit, hint, human_seconds, progress, say, table
 from erase_plugins.concept_text import phrases_from, written
 from erase_plugins.errors import EraseError, RequestError
+from erase_plugins.families.forget_set import PROMPT, read_set
 from erase_plugins.types import KINDS
 
 
@@ -22,6 +23,11 @@ from erase_plugins.types import KINDS
 @click.option("--style", "styles", multiple=True, metavar="TEXT", help="A style to erase; repeat for several.")
 @click.option("--kind", type=click.Choice(KINDS), default="object", show_default=True, help="Kind of --erase.")
 @click.option("--keep", multiple=True, metavar="TEXT", help="What must stay as it is; repeat for several.")
+@click.option("--forget", "sets", multiple=True, metavar="FILE",
+              help="Forget set of worst-case, whose unlearners are compared; repeat for several.")  # fmt: skip
+@click.option("--retain", metavar="DATA", help="Data that the forget sets were made of; those beside the model.")
+@click.option("--seeds", type=click.IntRange(1, 1000), default=1, show_default=True,
+              help="With --forget: so many seeds, from --seed on.")  # fmt: skip
 @click.option("--preset", "presets", multiple=True, metavar="FILE",
               help="TOML file with option values of one method, which it names; repeat for several.")  # fmt: skip
 @click.option("--images", type=click.IntRange(1), default=32, show_default=True, help="Pictures per prompt set.")
@@ -33,9 +39,9 @@ from erase_plugins.types import KINDS
 @dry_run_option
 def command(
     model: str, revision: str | None, dtype: str, device: str, methods: tuple[str, ...], concepts: tuple[str, ...],
-    erase_file: str | None, styles: tuple[str, ...], kind: str, keep: tuple[str, ...],
-    presets: tuple[str, ...], images: int, seed: int, jobs: int, ray: str | None, reuse: str | None, out: str,
-    dry_run: bool,
+    erase_file: str | None, styles: tuple[str, ...], kind: str, keep: tuple[str, ...], sets: tuple[str, ...],
+    retain: str | None, seeds: int, presets: tuple[str, ...], images: int, seed: int, jobs: int, ray: str | None,
+    reuse: str | None, out: str, dry_run: bool,
 ) -> None:  # fmt: skip
     """Run methods on the same concepts, prompts and seeds, and measure them.
 
@@ -48,6 +54,16 @@ def command(
     wanted = dict.fromkeys(phrases_from([*concepts, *lines_of(erase_file)]), kind) | dict.fromkeys(
         phrases_from(styles), "style"
     )
+    chosen = {file: read_set(file) for file in sets}
+    labelled = [file for file, found in chosen.items() if found.wise != PROMPT]
+    if labelled and (wanted or len(labelled) < len(sets)):
+        raise RequestError("forget sets of a classifier say what is forgotten; leave --erase and other sets out")
+    if labelled:
+        range_of = list(range(seed, seed + seeds))
+        _compare_sets(model, revision, dtype, device, methods, labelled, range_of, retain, Path(out), dry_run)
+        return
+    for found in chosen.values():
+        wanted |= dict.fromkeys(found.names, str(found.forget_set.get("kind", kind)))
     if not wanted:
         raise RequestError("nothing to erase was named; add --erase TEXT, --style TEXT or --erase-file FILE")
     quiet_libraries()
@@ -80,6 +96,55 @@ def command(
             progress=lambda done, total: bar.update("cells", done, total), prepare=quiet_libraries,
         )  # fmt: skip
     _tell(summary, Path(out))
+
+
+def _compare_sets(
+    model: str, revision: str | None, dtype: str, device: str, methods: tuple[str, ...], sets: list[str],
+    seeds: list[int], retain: str | None, out: Path, dry_run: bool,
+) -> None:  # fmt: skip
+    """Unlearners of a classifier on forget sets."""
+    from erase_plugins.comparison.run import parse_methods
+    from erase_plugins.comparison.unlearners import METRICS, Plan, compare_sets
+    from erase_plugins.manager import get_manager
+    from erase_plugins.needs import lacks
+    from erase_plugins.workflow.models import find_model
+
+    quiet_libraries()
+    info = find_model(model, revision).info
+    asked = parse_methods(methods)
+    registered = {entry.item.id: entry.item for entry in get_manager().methods()}
+    fit = [item for item in asked if "samples" in registered[item[0]].kinds and not lacks(registered[item[0]], info)]
+    if not fit:
+        raise RequestError(f"none of these methods forgets pictures of {info.model}; see 'erase-plugins list methods'")
+    names = {Path(file).stem: [file] for file in sets}
+    if len(names) < len(sets):
+        raise RequestError("two forget sets have the same file name; rename one, it is their name in the table")
+    count = len(fit) * len(sets) * len(seeds)
+    say(f"{count} cells: {len(fit)} methods, {len(sets)} forget sets, {len(seeds)} seeds")
+    if dry_run:
+        emit({"schema": 1, "dry_run": True, "cells": count, "methods": [name for name, _ in fit], "sets": list(names)})
+        return
+    words = [part for text in methods for part in ("--methods", text)]
+    words += [part for file in sets for part in ("--forget", Path(file).name)]
+    again = quote("erase-plugins", "compare", "--model", info.model, *words, "--seeds", len(seeds))
+    with progress() as bar:
+        summary = compare_sets(
+            Plan(model, fit, names, seeds, retain), out, command=again, revision=revision, dtype=dtype, device=device,
+            progress=lambda done, total: bar.update("cells", done, total),
+        )  # fmt: skip
+    columns = [*METRICS, "gap"]
+    for name, rows in summary["sets"].items():
+        table(
+            name, ("method", *columns),
+            [[label, *(f"{100 * row[key][0]:.1f} %" if key in row else "-" for key in columns)]
+             for label, row in rows.items()], columns,
+        )  # fmt: skip
+    for name, reason in summary["failed"].items():
+        hint(f"failed: {name}: {reason}")
+    say(f"wrote {', '.join(summary['files'].values())} in {out}")
+    emit({**{key: value for key, value in summary.items() if key != "cells"}, "out": str(out)})
+    if not any(summary["sets"].values()):
+        raise EraseError(f"every cell failed, first: {next(iter(summary['failed'].values()))}")
 
 
 def _tell(summary: dict, out: Path) -> None:

@@ -23,6 +23,7 @@ COMMANDS = {
     "run": ("run", "Erase concepts from a model and write an artifact folder."),
     "sweep": ("sweep", "Erase many concepts, each into an artifact of its own; resumable."),
     "compare": ("compare", "Run methods on the same concepts and seeds: table, Pareto plot, contact sheet."),
+    "worst-case": ("worst_case", "Search the pictures, classes or concepts that a method finds hardest to forget."),
     "generate": ("generate", "Draw a picture with artifacts applied."),
     "evaluate": ("evaluate", "Measure artifacts: target, synonyms, neighbours, kept concepts."),
     "attack": ("attack", "Try to bring an erased concept back, within a budget."),

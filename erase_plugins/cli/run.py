@@ -27,6 +27,7 @@ from erase_plugins.cli.command import (
 from erase_plugins.cli.console import emit, hint, human_bytes, human_seconds, progress, say
 from erase_plugins.concept_text import concepts_from
 from erase_plugins.errors import RequestError
+from erase_plugins.families.labels import SAMPLES
 from erase_plugins.types import KINDS, DataRef, ForgetItem
 
 
@@ -38,10 +39,12 @@ from erase_plugins.types import KINDS, DataRef, ForgetItem
 @click.option("--to", "anchor", metavar="TEXT", help="What the concepts become; the method chooses if left out.")
 @click.option("--keep", multiple=True, metavar="TEXT", help="What must stay as it is; repeat for several.")
 @click.option("--forget", "forget", metavar="DATA",
-              help="Data to forget, or of the only --erase: a folder, a .jsonl file or datasets:NAME.",
+              help="Data to forget, or of the only --erase: a folder, a .jsonl file, datasets:NAME, or a forget set.",
 )  # fmt: skip
 @click.option("--retain", "retains", multiple=True, metavar="DATA", help="Data to retain, as for --forget; repeat.")
-@click.option("--kind", type=click.Choice(KINDS), default="object", show_default=True, help="Kind of the concepts.")
+@click.option(
+    "--kind", type=click.Choice((*KINDS, SAMPLES)), default="object", show_default=True, help="Kind of the concepts."
+)
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Option of the method (see 'info METHOD').")
 @preset_option
 @click.option("--family", metavar="F", help="Insist on this model family instead of detecting it.")
@@ -71,9 +74,7 @@ def command(
     names = [*concepts, *lines_of(erase_file)]
     if not names and forget is None:
         raise RequestError("nothing to erase was named; add --erase TEXT, for example --erase pizza")
-    items = with_data(concepts_from(names, kind, anchor), forget) if names else [
-        ForgetItem("", kind, anchor=anchor, data=DataRef(str(forget)))
-    ]  # fmt: skip
+    items = with_data(concepts_from(names, kind, anchor), forget) if names else data_items(str(forget), kind, anchor)
     own = None if preset is None else load_preset(preset)
     found = find_model(model, revision, family)
     detected = found.family
@@ -114,6 +115,14 @@ def lines_of(file: str | None) -> list[str]:
     return [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("#")]
 
 
+def data_items(place: str, kind: str, anchor: str | None = None) -> list[ForgetItem]:
+    """What ``--forget`` alone means: a forget set says what it holds, other data are of a kind."""
+    from erase_plugins.families.forget_set import is_set, items_of
+
+    data = DataRef(place)
+    return items_of(data) if is_set(data) else [ForgetItem("", kind, anchor=anchor, data=data)]
+
+
 def with_data(items: list[ForgetItem], place: str | None) -> list[ForgetItem]:
     """What is to be forgotten, with its data.
 
@@ -122,6 +131,10 @@ def with_data(items: list[ForgetItem], place: str | None) -> list[ForgetItem]:
     """
     if place is None:
         return items
+    if place.lower().endswith(".json"):
+        raise RequestError(
+            f"{Path(place).name} is a forget set, which says itself what is forgotten; leave --erase out"
+        )
     if len(items) != 1:
         raise RequestError(f"--forget is data of one --erase, and there are {len(items)}; erase one after the other")
     return [replace(items[0], data=DataRef(place))]

@@ -19,7 +19,7 @@ def bar_chart(rows: Sequence[EvalRow], path: Path, title: str = "", unit: str = 
     Raises:
         MissingExtra: matplotlib is not installed.
     """
-    figure_class, canvas = _matplotlib()
+    figure_class, canvas = matplotlib_parts()
     metrics = list(dict.fromkeys(row.metric for row in rows))
     subjects = list(dict.fromkeys(row.subject for row in rows))
     figure = figure_class(figsize=(1.6 + 1.5 * len(metrics), 3.8), layout="constrained")
@@ -65,7 +65,7 @@ def variant_chart(
     Raises:
         MissingExtra: matplotlib is not installed.
     """
-    figure_class, canvas = _matplotlib()
+    figure_class, canvas = matplotlib_parts()
     names = list(dict.fromkeys(row.subject for row in rows))
     figure = figure_class(figsize=(7.5, 1.4 + 0.42 * len(names)), layout="constrained")
     canvas(figure)
@@ -97,7 +97,7 @@ def class_chart(accuracies: Mapping[str, tuple[float, float]], path: Path, title
     Raises:
         MissingExtra: matplotlib is not installed.
     """
-    figure_class, canvas = _matplotlib()
+    figure_class, canvas = matplotlib_parts()
     figure = figure_class(figsize=(6.5, 1.6 + 0.34 * len(accuracies)), layout="constrained")
     canvas(figure)
     axes = figure.add_subplot()
@@ -114,7 +114,7 @@ def class_chart(accuracies: Mapping[str, tuple[float, float]], path: Path, title
     return path
 
 
-def _matplotlib() -> tuple[Any, Any]:
+def matplotlib_parts() -> tuple[Any, Any]:
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure

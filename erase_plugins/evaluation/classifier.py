@@ -2,111 +2,89 @@
 
 Measured on labelled pictures that were not trained on; the labels are the judge. ``target_rate`` is the accuracy on
 what is forgotten (Acc_f), ``kept_rate`` on everything else (Acc_r), ``h`` their harmonic mean as in GS-LoRA. Subjects:
-``base``, ``edited``, and ``destroyed``, a model that knows nothing and must score badly.
+``base``, ``edited``, and ``destroyed``, a model that knows nothing and must score badly. Options add what unlearning is
+judged by (`erase_plugins.evaluation.unlearning`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from erase_plugins.errors import RequestError
-from erase_plugins.families.labelled import Labelled, harmonic, hits
-from erase_plugins.families.labelled_data import referred, stored
-from erase_plugins.families.labels import class_number
+from erase_plugins.evaluation.classifier_figures import Figures
+from erase_plugins.evaluation.classifier_measured import ClassifierOptions, Measured, given_of, row_of
+from erase_plugins.families.labelled import harmonic, hits, scores
 from erase_plugins.hookspecs import hookimpl
-from erase_plugins.options import option
-from erase_plugins.types import Attachment, DataRef, EvalReport, EvalRow
+from erase_plugins.types import EvalReport, EvalRow
 
 if TYPE_CHECKING:
     from erase_plugins.evaluation.context import SuiteContext
     from erase_plugins.evaluation.run import Subject
 
-#: classes in the figure, those that lose most
-_SHOWN = 20
-
-
-@dataclass(frozen=True)
-class ClassifierOptions:
-    """What is measured on."""
-
-    pictures: str | None = option(None, "folder of pictures, one folder per label; none: those beside the model")
-
 
 class ClassifierSuite:
-    """Accuracy on forgotten and on other classes."""
+    """Accuracy on forgotten and on other classes, and by options what unlearning is judged by."""
 
     id = "classifier"
-    title = "Classifier suite (accuracy on forgotten and retained classes, H; with a control)"
+    title = "Classifier suite (accuracy on forgotten and retained classes, H; UA, RA, TA, MIA, probes, relearning)"
     needs: frozenset[str] = frozenset({"classifier"})
     packages: frozenset[str] = frozenset()
     needs_judge = False
     Options = ClassifierOptions
-    attachments = ("chart.png", "classes.png")
+    attachments = ("chart.png", "classes.png", "confusion.png", "blocks.png", "relearn.png")
 
     def run(self, subject: Subject, ctx: SuiteContext) -> EvalReport:
-        """Measures accuracies with the edit on and off, and of the destroyed model."""
+        """Measures with the edit on and off, and the destroyed model; further models as the options ask."""
         from erase_plugins.evaluation.bootstrap import mean_interval
+        from erase_plugins.evaluation.unlearning import confusion
 
-        held, model = self._pictures(subject, ctx.options.get("pictures")), subject.target
-        labels = model.classifier.labels
-        gone = [class_number(name, labels, model.info.model) for name in subject.erased]
-        mask = held.where(gone)
-        if not gone or not bool(mask.any()) or bool(mask.all()):
-            raise RequestError(
-                f"{int(mask.sum())} of {len(mask)} pictures show {', '.join(subject.erased) or 'no class'}; give "
-                "some of forgotten and of other classes (--set pictures=folder), or name the classes with --erased"
-            )
-        seen = {}
+        options, model = ClassifierOptions(**ctx.options), subject.target
+        given = given_of(subject, options)
+        labels, held, mask = model.classifier.labels, given.held, given.held.where(given.gone)
+        seen, tables = {}, {}
         for name, state in (("base", "off"), ("edited", "on"), ("destroyed", "destroyed")):
             with subject.under(state):
-                seen[name] = hits(model, held)
-            subject.queries += len(held)
+                guesses = scores(model, held).argmax(-1)
+                right = (guesses == held.labels).long()
+                seen[name] = right[mask] if given.gone else hits(model, given.samples), right[~mask]
+                tables[name] = confusion(guesses, held.labels, len(labels))
+            subject.queries += sum(map(len, seen[name]))
             ctx.progress(name, 1, 1)
         rows = [
-            _row(metric, name, mean_interval(found[which].tolist(), ctx.seed), int(which.sum()))
+            row_of(metric, name, mean_interval(found[side].tolist(), ctx.seed), len(found[side]))
             for name, found in seen.items()
-            for metric, which in (("target_rate", mask), ("kept_rate", ~mask))
+            for side, metric in enumerate(("target_rate", "kept_rate"))
         ]
-        rows.append(_row("h", "edited", _harmonic_interval(seen, mask, ctx.seed), len(held)))
+        if given.gone:  # of samples it is no aim that all labels become wrong
+            rows.append(row_of("h", "edited", _harmonic_interval(seen, ctx.seed), len(held)))
+        more = Measured(subject, ctx, options, given)
+        rows += more.rows()
         table = {
-            label: tuple(float(seen[name][held.labels == number].float().mean()) for name in ("base", "edited"))
-            for number, label in enumerate(labels) if bool((held.labels == number).any())
+            label: tuple(
+                float(tables[name][number, number]) / float(tables[name][number].sum()) for name in ("base", "edited")
+            )
+            for number, label in enumerate(labels) if bool((given.held.labels == number).any())
         }  # fmt: skip
-        title = (
-            f"{', '.join(subject.erased[:4])} forgotten by {', '.join(a.name for a in subject.artifacts) or 'nothing'}"
-        )
+        what = ", ".join(subject.erased[:4]) or "samples"
+        title = f"{what} forgotten by {', '.join(a.name for a in subject.artifacts) or 'nothing'}"
+        figures = Figures(title, labels, given.gone, tables["base"], tables["edited"], table, tuple(rows), more.curves)
         return EvalReport(
             suite=self.id, model=subject.model, rows=tuple(rows), artifacts=tuple(a.name for a in subject.artifacts),
             erased=tuple(subject.erased), strength=subject.strength, seeds=(ctx.seed,),
-            warnings=tuple(_warnings(rows)), details={"classes": {name: list(pair) for name, pair in table.items()}},
-            attachments=_figures(rows, table, [labels[number] for number in gone], title),
+            warnings=(*_warnings(rows), *more.warnings),
+            details={"classes": {name: list(pair) for name, pair in table.items()}, **more.details},
+            attachments=figures.attachments([item.edit for item in subject.artifacts]),
         )  # fmt: skip
 
-    def _pictures(self, subject: Subject, folder: Any) -> Labelled:
-        found = stored(subject.target, "test") if folder is None else referred(subject.target, DataRef(str(folder)))
-        if found is None:
-            raise RequestError(
-                f"there are no pictures beside {subject.model} to measure on; give a folder with one folder per label: "
-                "--set pictures=folder"
-            )
-        return found
 
-
-def _row(metric: str, subject: str, interval: Sequence[float], n: int) -> EvalRow:
-    value, low, high = (round(number, 6) for number in interval)
-    return EvalRow(metric, subject, value, low, high, n)
-
-
-def _harmonic_interval(seen: Mapping[str, Any], mask: Any, seed: int) -> tuple[float, float, float]:
+def _harmonic_interval(seen: Mapping[str, Any], seed: int) -> tuple[float, float, float]:
     """H with its bootstrap interval over pictures."""
     import numpy as np
 
     from erase_plugins.evaluation.bootstrap import RESAMPLES
 
-    before, after = (seen[name][mask].numpy() for name in ("base", "edited"))
-    kept, rng = seen["edited"][~mask].numpy(), np.random.default_rng(seed)
+    before, after = (seen[name][0].numpy() for name in ("base", "edited"))
+    kept, rng = seen["edited"][1].numpy(), np.random.default_rng(seed)
     drawn = []
     for _ in range(RESAMPLES):
         rows = rng.integers(len(before), size=len(before))
@@ -127,20 +105,6 @@ def _warnings(rows: Sequence[EvalRow]) -> list[str]:
     if table["kept_rate", "base"] - table["kept_rate", "edited"] > 0.04:
         found.append("other classes are damaged; retain more pictures (retain_share, --keep), or lower beta or lr")
     return found
-
-
-def _figures(
-    rows: Sequence[EvalRow], table: Mapping[str, tuple[float, ...]], gone: Sequence[str], title: str
-) -> tuple[Attachment, ...]:
-    from erase_plugins.evaluation.chart import bar_chart, class_chart
-
-    others = sorted((name for name in table if name not in gone), key=lambda name: table[name][1] - table[name][0])
-    shown = {name: (table[name][0], table[name][1]) for name in [*(n for n in gone if n in table), *others][:_SHOWN]}
-    rates = [row for row in rows if row.metric != "h"]
-    return (
-        Attachment("chart.png", lambda path: bar_chart(rates, path, title), "accuracies with their intervals"),
-        Attachment("classes.png", lambda path: class_chart(shown, path, title), "accuracy by class, before and after"),
-    )
 
 
 @hookimpl

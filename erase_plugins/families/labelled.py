@@ -41,13 +41,23 @@ class Labelled:
 
 def hits(model: Model, part: Labelled, batch: int = 256) -> Tensor:
     """1 for each picture (n,) whose most likely label is the right one, else 0."""
+    return (scores(model, part, batch).argmax(-1) == part.labels).long()
+
+
+def scores(model: Model, part: Labelled, batch: int = 256) -> Tensor:
+    """Logits (n, labels) of all pictures, float32, without gradients."""
     import torch
 
     with torch.no_grad():
-        return torch.cat([
-            (model.classifier.logits(part.pictures[rows]).argmax(-1).cpu() == part.labels[rows]).long()
-            for rows in torch.arange(len(part)).split(batch)
-        ])  # fmt: skip
+        rows = torch.arange(len(part)).split(batch)
+        return torch.cat([model.classifier.logits(part.pictures[some]).float().cpu() for some in rows])
+
+
+def losses(model: Model, part: Labelled) -> Tensor:
+    """Cross-entropy (n,) of every picture."""
+    from torch.nn.functional import cross_entropy
+
+    return cross_entropy(scores(model, part), part.labels, reduction="none")
 
 
 def accuracy(model: Model, part: Labelled) -> float:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from erase_plugins.errors import RequestError
+from erase_plugins.families.forget_set import BESIDE, file_hash, is_set, read_set
 from erase_plugins.families.labelled import Labelled
 from erase_plugins.families.labels import class_number, forgotten, is_single
 
@@ -33,7 +34,7 @@ def stored(model: Model, split: str) -> Labelled | None:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    path = Path(str(getattr(model.host, "name_or_path", "") or "-")) / PICTURES
+    path = _beside(model)
     if not path.is_file():
         return None
     try:
@@ -61,6 +62,27 @@ def _sound(part: Labelled, where: str) -> Labelled:
             f"{int(bad.nonzero()[0, 0])}; take them out"
         )
     return part
+
+
+def _beside(model: Model) -> Path:
+    return Path(str(getattr(model.host, "name_or_path", "") or "-")) / PICTURES
+
+
+def pool_of(model: Model, data: Any | None) -> tuple[Labelled, dict[str, Any]]:
+    """All pictures of data, None for those beside the model, and what a forget set says about them.
+
+    Raises:
+        RequestError: there are none.
+    """
+    found = stored(model, "train") if data is None else referred(model, data)
+    if found is None:
+        raise RequestError(
+            f"there are no pictures beside {model.info.model}; give some: --data folder, with one folder per label"
+        )
+    told = {"name": BESIDE, "sha256": file_hash(_beside(model))} if data is None else {
+        "name": data.public().name, "sha256": data.pinned().sha256
+    }  # fmt: skip
+    return found, {**told, "count": len(found)}
 
 
 def prepared(model: Model, pictures: Sequence[Any]) -> Tensor:
@@ -113,6 +135,8 @@ def referred(model: Model, data: Any, label: str | int | None = None) -> Labelle
     from PIL import Image, UnidentifiedImageError
 
     labels, images, numbers = model.classifier.labels, [], []
+    if (held := data.tensors()) is not None:
+        return _held(model, data.name, *held)
     for row in data.rows():
         picture, name = row.get("image", row.get("path")), row.get("label", "")
         if label is None and name == "":
@@ -145,6 +169,8 @@ def both_sets(
 
     labels, name = model.classifier.labels, model.info.model
     own, parts = stored(model, "train"), []
+    if any(is_set(item.data) for item in request.forget):
+        return _split(model, request, own, share, generator)
     for item in request.forget:
         named = item.label if item.label is not None else item.text
         if item.data is not None and is_single(item):
@@ -208,6 +234,40 @@ def _samples(model: Model, data: Any, own: Labelled | None) -> Labelled:
     assert own is not None
 
     return own[torch.tensor(numbers, dtype=torch.long)]
+
+
+def _split(
+    model: Model, request: EraseRequest, own: Labelled | None, share: float, generator: Generator
+) -> tuple[Labelled, Labelled]:
+    """The rows of a forget set, and what is left of the data that it was made of."""
+    import torch
+
+    if len(request.forget) > 1 or len(request.retain_data) > 1:
+        raise RequestError("a forget set stands alone: it says what is forgotten of one data, and the rest is retained")
+    ref = request.forget[0].data
+    assert ref is not None  # asked by the caller
+    found, data = read_set(ref), next(iter(request.retain_data), None)
+    pool, told = pool_of(model, data)
+    mask = torch.zeros(len(pool), dtype=torch.bool)
+    mask[found.mask(len(pool), told["sha256"], told["name"])] = True
+    kept = [class_number(text, model.classifier.labels, model.info.model) for text in request.preserve]
+    rest = pool[~mask]
+    return pool[mask], rest if data is not None else _sampled(rest, share, kept, generator)
+
+
+def _held(model: Model, name: str, pictures: Tensor, labels: Tensor) -> Labelled:
+    """Tensors of `DataRef.held`: bytes are prepared, floats are as the network takes them."""
+    numbers, shape = labels.long(), tuple(model.classifier.input_shape)
+    if int(numbers.min()) < 0 or int(numbers.max()) >= len(model.classifier.labels):
+        raise RequestError(
+            f"labels {int(numbers.min())}..{int(numbers.max())} are not all labels of {model.info.model}, which has "
+            f"{len(model.classifier.labels)}"
+        )
+    if not pictures.is_floating_point():
+        return Labelled(prepared(model, list(pictures.byte().numpy())), numbers)
+    if tuple(pictures.shape[1:]) != shape:
+        raise RequestError(f"pictures of shape {tuple(pictures.shape[1:])}; {model.info.model} takes {shape}")
+    return _sound(Labelled(pictures.float(), numbers), f"data '{name}'")
 
 
 def _sampled(pool: Labelled, share: float, kept: Sequence[int], generator: Generator) -> Labelled:

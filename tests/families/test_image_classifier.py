@@ -11,7 +11,7 @@ import erase_plugins as ep
 from erase_plugins.errors import RequestError, UnknownName, Unsupported
 from erase_plugins.families.labelled_data import prepared, referred, stored
 from erase_plugins.families.labels import class_number
-from erase_plugins.types import DataRef
+from erase_plugins.types import DataRef, ForgetItem
 from erase_plugins.workflow.models import target_of
 from tests.classifiers import digits, save, vit
 
@@ -88,3 +88,68 @@ def test_without_a_processor_pictures_are_resized_and_scaled():
     found = prepared(target, [Image.new("RGB", (20, 12), (255, 255, 255))])
     assert found.shape == (1, 1, 8, 8)
     assert torch.equal(found, torch.ones_like(found))
+
+
+#: architectures on which edits are tried; of ResNet a class has to be forgotten by methods that train all weights
+EDITED = ("DeiTForImageClassification", "SwinForImageClassification", "ConvNextForImageClassification",
+          "ResNetForImageClassification")  # fmt: skip
+
+
+def classifier(name):
+    config, settings, _ = KINDS[name]
+    torch.manual_seed(0)
+    return getattr(transformers, name)(getattr(transformers, config)(num_labels=3, **settings)).eval()
+
+
+def edited(target, rank):
+    """An artifact with a change of every linear and convolution that a LoRA file can carry, or of all weights."""
+    from erase_plugins.artifacts.artifact import Artifact
+    from erase_plugins.artifacts.edit import Dense, Edit, LowRank
+    from erase_plugins.artifacts.manifest import Manifest, describe_base
+
+    generator = torch.Generator().manual_seed(1)
+
+    def noise(*shape):
+        return 0.05 * torch.randn(*shape, generator=generator)
+
+    deltas = {}
+    for ref in target.info.refs:
+        if rank and ref.kind == "linear":
+            deltas[ref.weight] = LowRank(noise(rank, ref.shape[1]), noise(ref.shape[0], rank))
+        elif not rank and ref.kind in ("linear", "conv"):
+            deltas[ref.weight] = Dense(noise(*ref.shape))
+    edit = Edit(target.family.id, {"model": deltas})
+    method = {"id": "uce", "title": "t", "paper": "", "package": "erase-plugins", "version": "0"}
+    manifest = Manifest(
+        name="x", method=method, concepts=(ForgetItem("LABEL_1", "class"),), base=describe_base(target, None),
+        kinds=tuple(edit.kinds), rank=edit.rank, modules=len(deltas),
+    )  # fmt: skip
+    return Artifact(manifest, edit)
+
+
+@pytest.mark.parametrize(("rank", "layout"), [(2, "peft"), (0, "")])
+@pytest.mark.parametrize("name", EDITED)
+def test_an_edit_is_applied_saved_taken_off_and_fused(name, rank, layout, tmp_path):
+    model = classifier(name)
+    target = target_of(model)
+    made, pictures = edited(target, rank), torch.randn(2, *target.classifier.input_shape)
+    by_hand = classifier(name)
+    with torch.no_grad():
+        before = model(pixel_values=pictures).logits
+        for _, key, delta in made.edit.items():
+            by_hand.get_parameter(key).add_(delta.dense().reshape(by_hand.get_parameter(key).shape))
+        wanted = by_hand(pixel_values=pictures).logits
+        assert not torch.allclose(before, wanted, atol=1e-3)
+        saved = ep.load_artifact(made.save(tmp_path / "a", [item for item in ("patch", layout) if item], target).path)
+        with ep.apply(model, saved):
+            assert torch.allclose(model(pixel_values=pictures).logits, wanted, atol=1e-4)
+        assert torch.equal(model(pixel_values=pictures).logits, before)
+        if layout == "peft":
+            from peft import PeftModel
+
+            stock = PeftModel.from_pretrained(classifier(name), tmp_path / "a" / "peft_model").eval()
+            assert torch.allclose(stock(pixel_values=pictures).logits, wanted, atol=1e-4)
+        ep.apply(model, saved).fuse()
+        model.save_pretrained(tmp_path / "fused")
+        again = ep.load(str(tmp_path / "fused"))
+        assert torch.allclose(again(pixel_values=pictures).logits, wanted, atol=1e-4)
