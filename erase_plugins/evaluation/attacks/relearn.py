@@ -113,9 +113,10 @@ class _Run:
         self, victim: Victim, taught: Lesson, kind: str, steps: int | None
     ) -> tuple[Tensor, dict[str, Any], dict[str, Tensor]]:
         from erase_plugins.engine.adapters import Adapters
+        from erase_plugins.engine.inversion import Lessons
         from erase_plugins.engine.loop import Schedule, train
         from erase_plugins.evaluation.attacks.controls import run_context
-        from erase_plugins.evaluation.attacks.denoising import Lessons, Looks, looks_of
+        from erase_plugins.evaluation.attacks.denoising import Looks, looks_of
         from erase_plugins.evaluation.attacks.material import encoded_now
         from erase_plugins.evaluation.attacks.rates import mean, seen
 
