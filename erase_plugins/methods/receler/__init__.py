@@ -17,6 +17,7 @@ Differs from the official code (``train_receler.py``):
     - the mask comes from the cross-attention layers nearest to a quarter of the latents' side, of whatever size;
     - several prompt templates; one attack step shares its forward pass with the erasing loss;
     - optional preservation term as in ESD (on for toy-sized models and with --keep);
+    - ``adversarial_rounds`` also learns tokens that bring the concept back, and erases them (0: as published);
     - files for stock loaders hold a linear stand-in of the erasers with its measured error.
 """
 
@@ -27,6 +28,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from erase_plugins.engine.erasing import check_no_anchor
+from erase_plugins.engine.round_options import RoundOptions
 from erase_plugins.errors import RequestError
 from erase_plugins.hookspecs import hookimpl
 from erase_plugins.options import option
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
     from erase_plugins.artifacts.edit import Edit
     from erase_plugins.engine.attack import Attacks
     from erase_plugins.engine.pools import Pool
+    from erase_plugins.engine.rounds import Rounds
     from erase_plugins.engine.trajectories import States
     from erase_plugins.families.base import Conditioning, ModuleRef, TargetInfo
     from erase_plugins.methods.receler.attention_masks import Masks
@@ -46,7 +49,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class RecelerOptions(RolloutOptions):
+class RecelerOptions(RoundOptions, RolloutOptions):
     """Options of Receler."""
 
     presets = "../../presets/receler.toml"
@@ -131,7 +134,8 @@ class Receler(TrainedMethod):
         learned = options.adversarial == "learned"
         inner = (options.adversarial_steps - 1) * options.iterations * options.batch if learned else 0
         drawn = options.iterations * options.batch * (options.steps + 3) if options.rollout == "student" else 0
-        return replace(cost, forwards=cost.forwards + states + options.stand_in + drawn + 3.0 * inner)
+        searched = options.search_forwards(request, options)
+        return replace(cost, forwards=cost.forwards + states + options.stand_in + drawn + 3.0 * inner + searched)
 
     def values(self, refs: Sequence[ModuleRef], request: EraseRequest, options: RecelerOptions) -> int:
         return sum(2 * options.rank * ref.shape[0] + options.rank + ref.shape[0] for ref in refs)
@@ -147,8 +151,10 @@ class Receler(TrainedMethod):
         return Erasers(run.target, refs, run.options.rank, run.ctx.generator("erasers"))
 
     def prepare(self, run: TrainingRun) -> _Work:
+        from erase_plugins.engine.rounds import Together
+
         work = _Work(run)
-        run.carried = work.attacks
+        run.carried = work.attacks if work.rounds is None else Together({"rows": work.attacks, "rounds": work.rounds})
         return work
 
     def loss(self, run: TrainingRun, step: int) -> Tensor:
@@ -184,6 +190,7 @@ class _Work:
             options = self.options
             self.masks = Masks(self.target, self.erasers, options.mask_scale, options.mask_threshold, self.ctx)
         self.attacks = self._attacks()
+        self.rounds: Rounds | None = run.rounds()
         self.pools = [self._pool(number) for number in range(len(self.names))]
 
     def _prompts(self, concept: Concept) -> list[tuple[str, str]]:
@@ -239,6 +246,7 @@ class _Work:
 
         options, number = self.options, step % len(self.names)
         states, cond = self._batch(number, step // len(self.names))
+        cond = cond if self.rounds is None else self.rounds.put(step, cond)
         seen = states.predictions
         attack = self.attacks[self.names[number]]
         attacked = options.adversarial == "learned" and step >= options.warmup

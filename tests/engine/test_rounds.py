@@ -1,0 +1,105 @@
+"""Search rounds: what a token is learned from, when it is learned, where it then stands, and that it survives a kill."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import erase_plugins as ep
+from erase_plugins.api import build_request
+from erase_plugins.engine.rounds import Together
+from erase_plugins.errors import RequestError
+from erase_plugins.workflow.models import target_of
+from tests.methods.runs import begun, prepared
+
+FAST = {
+    "iterations": 6, "trajectories": 2, "harvest": 2, "steps": 4, "keep_words": 0, "batch": 3, "precision": "float32",
+    "templates": "{},a {}", "inversion_steps": 3, "inversion_batch": 2, "inversion_pictures": 2,
+    "adversarial_rounds": 2, "rank": 4,
+}  # fmt: skip
+
+
+@pytest.fixture
+def target(tiny_sd1):
+    return target_of(tiny_sd1(), "tiny")
+
+
+def run_of(target, concepts="pizza", method="esd", **options):
+    return begun(target, build_request("tiny", method, concepts, options={**FAST, **options}))
+
+
+def test_tokens_come_at_equal_distances_and_stand_as_often_as_the_name(target):
+    with prepared(run := run_of(target, templates="a {}")):
+        rounds, plain = run.carried, target.encode(["a pizza"] * 3)
+        assert rounds.starts == [2, 4]
+        assert torch.equal(rounds.put(1, plain).embeds, plain.embeds)
+        for step, found in ((2, 1), (4, 2)):
+            one = rounds.put(step, plain)
+            names = sum(torch.equal(row, plain.embeds[0]) for row in one.embeds)
+            assert len(rounds.tensors()) == found and names == {1: (3 + step % 2) // 2, 2: 1}[found]
+            assert one.last == plain.last  # one row for a word of one token
+        two = rounds.tensors()
+        assert not torch.equal(two["0.0"], two["1.0"])
+
+
+def test_a_token_lowers_the_denoising_loss_on_pictures_of_the_teacher(target):
+    """The loss of the last steps is below that of the first ones, and nothing but the token moved."""
+    told = []
+    listen = [lambda event: told.append(event.message) if event.kind == "note" else None]
+    for name, part in target.pipe.unet.named_parameters():
+        part.data *= 8 if "attn2.to_v" in name or "attn2.to_out.0.weight" in name else 1
+    ep.erase(target, "pizza", "esd", listeners=listen,
+             options={**FAST, "adversarial_rounds": 1, "inversion_steps": 60, "inversion_lr": 0.1})  # fmt: skip
+    (note,) = [text for text in told if text.startswith("round 1")]
+    first, last = (float(text) for text in note.split("loss ")[1].split(" to "))
+    assert last < first
+
+
+@pytest.mark.parametrize("method", ["esd", "receler"])
+def test_what_is_carried_comes_back_from_a_checkpoint(target, method):
+    more = {"rank": 4, "adversarial_rows": 2, "adversarial_steps": 2, "stand_in": 0} if method == "receler" else {}
+    with prepared(run := run_of(target, method=method, **more)) as loss:
+        loss(5)
+        kept = {name: part.clone() for name, part in run.carried.tensors().items()}
+    with prepared(other := run_of(target, method=method, **more)):
+        other.carried.load(kept)
+        again = other.carried.tensors()
+        assert again.keys() == kept.keys() and all(torch.equal(again[name], part) for name, part in kept.items())
+
+
+def test_each_concept_meets_its_own_token(target):
+    with prepared(run := run_of(target, ["pizza", "dog"], adversarial_rounds=1)):
+        rounds = run.carried
+        cond = target.encode(["a pizza", "a pizza", "a dog", "a dog"])
+        rounds.put(3, cond)
+        found = rounds.put(4, cond).embeds  # the name first, then the token
+        own = [rounds.search.encoded(rounds.tensors()[f"0.{number}"]).embeds[1] for number in (0, 1)]
+        assert torch.equal(found[1], own[0]) and torch.equal(found[3], own[1])
+        assert torch.equal(found[0], cond.embeds[0]) and torch.equal(found[2], cond.embeds[2])
+
+
+def test_refusals(target):
+    with (
+        pytest.raises(RequestError, match="do not fit into 6 training steps"),
+        prepared(run_of(target, adversarial_rounds=6)),
+    ):
+        pass
+    with pytest.raises(RequestError, match="erase_from"):
+        run_of(target, erase_from="a pizza on a table")
+
+
+def test_together_keeps_names_apart():
+    class Part:
+        def __init__(self, value):
+            self.value = value
+
+        def tensors(self):
+            return {"x.y": self.value}
+
+        def load(self, tensors):
+            self.value = tensors["x.y"]
+
+    both = Together({"a": Part(torch.ones(1)), "b": Part(torch.zeros(1))})
+    other = Together({"a": Part(torch.zeros(1)), "b": Part(torch.ones(1))})
+    other.load(both.tensors())
+    assert float(other.parts["a"].value) == 1 and float(other.parts["b"].value) == 0
