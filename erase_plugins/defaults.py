@@ -52,6 +52,7 @@ BUILTIN_PLUGINS: tuple[str, ...] = (
     "erase_plugins.evaluation.erase_eval.suite",
     "erase_plugins.evaluation.attack_suite",
     "erase_plugins.evaluation.attacks.weights",
+    "erase_plugins.evaluation.attacks.worst_case",
     "erase_plugins.evaluation.attacks.paraphrase",
     "erase_plugins.evaluation.attacks.ring_a_bell",
     "erase_plugins.evaluation.attacks.unlearndiffatk",
