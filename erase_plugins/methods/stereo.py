@@ -17,7 +17,10 @@ Differs from the official code:
     - w_a and w_n are options of their own (the official scale 2 means 1 and 3);
     - states come from harvested teacher trajectories, which both stages share; LoRA by default;
     - anchors are words of the vocabulary that mean something else, unless ``anchors`` names sentences;
-    - optional preservation term as in ESD, in both stages (on for toy-sized models and with --keep).
+    - optional preservation term as in ESD, in both stages (on for toy-sized models and with --keep);
+    - optionally (``null_weight``) the prediction without a prompt moves the other way, as in ACE,
+      eps(null) -> eps*(null) + eta_null mean over j of [ eps*(j) - eps*(null) ]: under guidance w every prompt is then
+      driven away from the concept on its states, also one whose own prediction is the concept's if eta_null > w/(w-1).
 The tokens that were found are attacks: they stay in the work folder and are in no file of the artifact.
 """
 
@@ -61,6 +64,10 @@ class StereoOptions(RoundOptions, TrainingOptions):
     concept_weight: float = option(3.0, "w_n: how far it goes away from concept and tokens", low=0.0, high=100.0)
     anchors: tuple[str, ...] = option((), "what the concept goes towards, comma separated; none: vocabulary words")
     anchor_words: int = option(16, "vocabulary words as anchors where none is named", low=1, high=10_000)
+    null_weight: float = option(0.0, "weight of the term without a prompt; 0: none, as published", low=0.0)
+    eta_null: float = option(
+        1.5, "how far the prediction without a prompt moves towards concept and tokens", low=0.0, high=100.0
+    )
     train: str = option("u", "modules: u all but cross-attention, x cross-attention, all", choices=tuple(GROUPS))
     optimizer: str = option("adamw", "optimizer", choices=("adam", "adamw", "sgd"))
     templates: tuple[str, ...] = option(("{}", "a {}", "a {} picture"), "prompts trained on; {} is the concept")
@@ -111,7 +118,8 @@ class Stereo(TrainedMethod):
         searched = options.search_forwards(request, options)
         erased = 3.0 * options.adversarial_rounds * options.search_iterations * cost.batch
         asked = self.trajectories(request, options) * options.harvest * members
-        return replace(cost, forwards=cost.forwards + searched + erased + asked)
+        batch = cost.batch + options.batch * (options.null_weight > 0)
+        return replace(cost, forwards=cost.forwards + searched + erased + asked, batch=batch)
 
     def notes(self, request: EraseRequest, options: StereoOptions) -> Sequence[str]:
         searched = (
@@ -203,15 +211,23 @@ class Stereo(TrainedMethod):
         anchor = None
         if anchors is not None:
             anchor = run.rollout.teacher(states, anchors[[row % len(anchors.last) for row in rows]])
-        wanted = compositional_target(
-            states.predictions["null"], anchor, seen, options.anchor_weight, options.concept_weight
-        )
-        return replace(pool, states=replace(states, predictions={"wanted": wanted}))
+        null = states.predictions["null"]
+        wanted = {
+            "prompt": compositional_target(null, anchor, seen, options.anchor_weight, options.concept_weight),
+            "null": compositional_target(null, None, seen, 0.0, -options.eta_null),
+        }
+        return replace(pool, states=replace(states, predictions=wanted))
 
     def loss(self, run: TrainingRun, step: int) -> Tensor:
-        pools = run.state
-        states, cond = pools[step % len(pools)].batch(run.options.batch, step // len(pools))
-        return run.mean_squares([(states, cond, states.predictions["wanted"], 1.0), *run.retain(step)])
+        from erase_plugins.engine.trajectories import repeat
+
+        options, pools = run.options, run.state
+        states, cond = pools[step % len(pools)].batch(options.batch, step // len(pools))
+        parts: list[Any] = [(states, cond, states.predictions["prompt"], 1.0), *run.retain(step)]
+        if options.null_weight > 0:
+            empty = repeat(run.target.encode([""]), len(states))
+            parts.append((states, empty, states.predictions["null"], options.null_weight))
+        return run.mean_squares(parts)
 
 
 @hookimpl

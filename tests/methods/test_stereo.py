@@ -74,6 +74,28 @@ def test_every_member_is_erased_as_often_and_its_states_want_what_the_untouched_
             torch.testing.assert_close(wanted, null + (anchor - null) - 3 * away, atol=1e-5, rtol=1e-4)
 
 
+def test_without_a_prompt_the_prediction_goes_the_other_way_if_asked(target, monkeypatch):
+    """With guidance w > 1 even a prediction that is the concept's own then leaves the concept, if eta_null > w/(w-1)."""
+    seen = []
+    real = pools.mean_squares
+    monkeypatch.setattr(pools, "mean_squares", lambda *given: seen.append(given[1]) or real(*given))
+    with prepared(run := run_of(target, adversarial_rounds=1, null_weight=0.3, eta_null=1.5)) as loss:
+        loss(0)
+        states, cond, wanted, weight, _ = seen[-1][-1]
+        assert cond.prompts == ("", "") and weight == 0.3
+        rows = states.row.tolist()
+        with run.adapters.disabled(), torch.no_grad():
+            null, *members = (
+                target.predict(states.inputs, states.timestep, asked)
+                for asked in (target.encode([""] * 2),
+                              *(pool.cond[[row % len(pool.cond.last) for row in rows]] for pool in run.state))
+            )  # fmt: skip
+    away = sum(part - null for part in members) / 2
+    torch.testing.assert_close(wanted, null + 1.5 * away, atol=1e-5, rtol=1e-4)
+    guided = wanted + 4.0 * (null + away - wanted)
+    assert float(((guided - null) * away).sum()) < 0
+
+
 def test_the_second_stage_starts_at_the_original_and_the_tokens_are_found_against_the_erased(target, tmp_path):
     before = snapshot(target.pipe)
     first = {**FAST, "adversarial_rounds": 1}
