@@ -83,9 +83,8 @@ class Search:
         lessons = Lessons.of(target, latents, min(options.inversion_batch, count), ctx)
         where = slots(target, texts, "{}", options.inversion_rows)
         schedule = Schedule(options.inversion_steps, options.inversion_lr, cooldown=0.5)
-        losses = learn_rows(learned, where, lessons, schedule, ctx, "")
-        first, last = (sum(part) / len(part) for part in (losses[:20], losses[-20:]))
-        rollout.ctx.note(f"round {turn + 1}: a token for {concept.text} learned, loss {first:.4f} to {last:.4f}")
+        learn_rows(learned, where, lessons, schedule, ctx, "")
+        rollout.ctx.note(f"round {turn + 1}: learned a token that stands for {concept.text}")
         return learned.rows.detach().clone()
 
     def progress(self, event: Event) -> None:
