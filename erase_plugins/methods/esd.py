@@ -154,9 +154,12 @@ class ESD(TrainedMethod):
         return lambda step: pool
 
     def loss(self, run: TrainingRun, step: int) -> Tensor:
+        from erase_plugins.engine.rounds import Rounds
+
         options = run.options
         states, cond = run.state(step).batch(options.batch, step)
-        cond = cond if run.carried is None else run.carried.put(step, cond)
+        if isinstance(run.carried, Rounds):
+            cond = run.carried.put(step, cond)
         seen = states.predictions
         wanted = esd_target(seen["null"], seen.get("erase", seen["prompt"]), seen["prompt"], options.eta_code)
         return run.mean_squares([(states, cond, wanted, 1.0), *run.retain(step)])

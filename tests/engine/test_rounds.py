@@ -10,7 +10,8 @@ from erase_plugins.engine.context import RunContext
 from erase_plugins.engine.inversion import LearnedRows, Lessons, learn_rows, slots, start_rows
 from erase_plugins.engine.loop import Schedule
 from erase_plugins.engine.rounds import Together
-from erase_plugins.errors import RequestError
+from erase_plugins.errors import RequestError, RunCancelled
+from erase_plugins.manager import get_manager
 from erase_plugins.testing.models import changed_since
 from erase_plugins.testing.observe import snapshot
 from erase_plugins.workflow.models import target_of
@@ -114,3 +115,20 @@ def test_together_keeps_names_apart():
     other = Together({"a": Part(torch.zeros(1)), "b": Part(torch.ones(1))})
     other.load(both.tensors())
     assert float(other.parts["a"].value) == 1 and float(other.parts["b"].value) == 0
+
+
+def test_a_run_killed_between_two_rounds_ends_as_if_it_had_not_been(target, tmp_path):
+    method, asked = get_manager().method("esd"), build_request("tiny", "esd", "pizza", options=FAST)
+    plan = method.plan(asked, target.info)
+    whole = method.run(plan, target, RunContext("esd"))
+
+    def stop(event):
+        if event.kind == "step" and event.done == 3:
+            first.cancel.set()
+
+    first = RunContext("esd", work=tmp_path, listeners=(stop,))
+    with pytest.raises(RunCancelled):
+        method.run(plan, target, first)
+    again = method.run(plan, target, RunContext("esd", work=tmp_path, resume=True))
+    for (_, _, one), (_, _, other) in zip(whole.items(), again.items(), strict=True):
+        assert all(torch.equal(part, other.tensors()[name]) for name, part in one.tensors().items())
