@@ -2,7 +2,7 @@
 
 Pham et al., "Circumventing Concept Erasure Methods for Text-to-Image Generative Models", arXiv 2308.01508. New token
 embeddings stand where the concept's name stood, and take the gradient of the model's own denoising loss on pictures of
-the concept. The attack of that name measures with it; methods that search before they erase (`engine.rounds`) train
+the concept. The attack of that name measures with it; methods that search before they erase (`training.rounds`) train
 against what it finds.
 """
 

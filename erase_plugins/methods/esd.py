@@ -30,11 +30,11 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from erase_plugins.engine.erasing import check_no_anchor
-from erase_plugins.engine.round_options import RoundOptions
 from erase_plugins.errors import RequestError
 from erase_plugins.hookspecs import hookimpl
 from erase_plugins.options import option
 from erase_plugins.training import Cost, TrainedMethod, TrainingOptions, TrainingRun
+from erase_plugins.training.round_options import RoundOptions
 from erase_plugins.types import EraseRequest
 
 if TYPE_CHECKING:
@@ -154,7 +154,7 @@ class ESD(TrainedMethod):
         return lambda step: pool
 
     def loss(self, run: TrainingRun, step: int) -> Tensor:
-        from erase_plugins.engine.rounds import Rounds
+        from erase_plugins.training.rounds import Rounds
 
         options = run.options
         states, cond = run.state(step).batch(options.batch, step)

@@ -31,19 +31,19 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from erase_plugins.engine.erasing import all_phrases, check_no_anchor
-from erase_plugins.engine.round_options import RoundOptions
 from erase_plugins.errors import RequestError
 from erase_plugins.hookspecs import hookimpl
 from erase_plugins.options import option
 from erase_plugins.training import Cost, TrainedMethod, TrainingOptions, TrainingRun
+from erase_plugins.training.round_options import RoundOptions
 from erase_plugins.types import EraseRequest
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from erase_plugins.engine.pools import Pool
-    from erase_plugins.engine.rounds import Search
     from erase_plugins.families.base import Conditioning, ModuleRef, TargetInfo
+    from erase_plugins.training.rounds import Search
 
 #: train set -> module group
 GROUPS = {"u": "non_cross", "x": "cross_attn", "all": "denoiser"}
@@ -99,7 +99,7 @@ class Stereo(TrainedMethod):
     }  # fmt: skip
 
     def settle(self, options: StereoOptions, request: EraseRequest, info: TargetInfo) -> Any:
-        from erase_plugins.engine.priors import own_priors
+        from erase_plugins.training.priors import own_priors
 
         check_no_anchor(request)
         bad = own_priors(options.anchors, all_phrases(request))[1]
@@ -129,7 +129,7 @@ class Stereo(TrainedMethod):
 
     def prepare(self, run: TrainingRun) -> list[Pool]:
         """Teacher states of every member of E with what they become."""
-        from erase_plugins.engine.rounds import Search
+        from erase_plugins.training.rounds import Search
 
         options = run.options
         run.rollout.check(run.prompts())
@@ -189,7 +189,7 @@ class Stereo(TrainedMethod):
 
     def _anchors(self, run: TrainingRun) -> Conditioning | None:
         """Prompts that the concept goes towards; None where they do not count."""
-        from erase_plugins.engine.priors import chosen_priors
+        from erase_plugins.training.priors import chosen_priors
 
         options = run.options
         if options.anchor_weight == 0:

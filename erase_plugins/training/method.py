@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from erase_plugins.engine.context import RunContext
     from erase_plugins.engine.loop import Carried
     from erase_plugins.engine.pools import Part, Pool, Rollout
-    from erase_plugins.engine.rounds import Rounds
     from erase_plugins.families.base import Conditioning, ModuleRef, Target, TargetInfo
+    from erase_plugins.training.rounds import Rounds
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ class TrainingRun:
 
     def rounds(self) -> Rounds | None:
         """Tokens that are learned against the student meanwhile; None without ``adversarial_rounds``."""
-        from erase_plugins.engine.rounds import Rounds, Search
+        from erase_plugins.training.rounds import Rounds, Search
 
         if not self.options.adversarial_rounds:
             return None

@@ -28,11 +28,11 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from erase_plugins.engine.erasing import check_no_anchor
-from erase_plugins.engine.round_options import RoundOptions
 from erase_plugins.errors import RequestError
 from erase_plugins.hookspecs import hookimpl
 from erase_plugins.options import option
 from erase_plugins.training import Cost, RolloutOptions, TrainedMethod, TrainingRun
+from erase_plugins.training.round_options import RoundOptions
 from erase_plugins.types import Concept, EditPlan, EraseRequest
 
 if TYPE_CHECKING:
@@ -41,11 +41,11 @@ if TYPE_CHECKING:
     from erase_plugins.artifacts.edit import Edit
     from erase_plugins.engine.attack import Attacks
     from erase_plugins.engine.pools import Pool
-    from erase_plugins.engine.rounds import Rounds
     from erase_plugins.engine.trajectories import States
     from erase_plugins.families.base import Conditioning, ModuleRef, TargetInfo
     from erase_plugins.methods.receler.attention_masks import Masks
     from erase_plugins.methods.receler.bottleneck_adapters import Erasers
+    from erase_plugins.training.rounds import Rounds
 
 
 @dataclass(frozen=True)
@@ -151,7 +151,7 @@ class Receler(TrainedMethod):
         return Erasers(run.target, refs, run.options.rank, run.ctx.generator("erasers"))
 
     def prepare(self, run: TrainingRun) -> _Work:
-        from erase_plugins.engine.rounds import Together
+        from erase_plugins.training.rounds import Together
 
         work = _Work(run)
         run.carried = work.attacks if work.rounds is None else Together({"rows": work.attacks, "rounds": work.rounds})

@@ -19,8 +19,8 @@ from erase_plugins.errors import RequestError
 
 if TYPE_CHECKING:
     from erase_plugins.engine.pools import Rollout
-    from erase_plugins.engine.round_options import RoundOptions
     from erase_plugins.families.base import Conditioning
+    from erase_plugins.training.round_options import RoundOptions
     from erase_plugins.types import Concept, Event
 
 

@@ -9,11 +9,11 @@ from erase_plugins.api import build_request
 from erase_plugins.engine.context import RunContext
 from erase_plugins.engine.inversion import LearnedRows, Lessons, learn_rows, slots, start_rows
 from erase_plugins.engine.loop import Schedule
-from erase_plugins.engine.rounds import Together
 from erase_plugins.errors import RequestError, RunCancelled
 from erase_plugins.manager import get_manager
 from erase_plugins.testing.models import changed_since
 from erase_plugins.testing.observe import snapshot
+from erase_plugins.training.rounds import Together
 from erase_plugins.workflow.models import target_of
 from tests.methods.runs import begun, prepared
 

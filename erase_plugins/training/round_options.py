@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class RoundOptions:
-    """Rounds in which tokens that bring the concept back are learned against the student (`engine.rounds`)."""
+    """Rounds in which tokens that bring the concept back are learned against the student (`training.rounds`)."""
 
     presets = "../presets/rounds.toml"
 
