@@ -85,8 +85,8 @@ class Sums:
 
     def add(self, inputs: Tensor, wanted: Tensor, count: int) -> None:
         """Rows of the concept's states and what they become, as a share of ``count`` states."""
-        self.concept += (inputs.T @ inputs).double() / count
-        self.wanted += (wanted.T @ inputs).double() / count
+        self.concept += inputs.T @ inputs / count
+        self.wanted += wanted.T @ inputs / count
 
 
 def solve(weight: Tensor, sums: Sums, keep: float, lam: float) -> Tensor:
@@ -95,7 +95,8 @@ def solve(weight: Tensor, sums: Sums, keep: float, lam: float) -> Tensor:
 
     weight = weight.double()
     hold = keep * sums.kept + lam * torch.eye(len(sums.kept), dtype=torch.float64, device=weight.device)
-    return torch.linalg.solve(sums.concept + hold, (sums.wanted + weight @ hold).T).T - weight
+    root = torch.linalg.cholesky(sums.concept + hold)
+    return torch.cholesky_solve((sums.wanted + weight @ hold).T, root).T - weight
 
 
 def cut(change: Tensor, concept: Tensor, rank: int) -> tuple[Tensor, Tensor]:
@@ -127,6 +128,7 @@ class Layerwise:
     produces = frozenset({"dense", "lowrank"})
     packages = frozenset({"diffusers"})
     Options = LayerwiseOptions
+    work_files: ClassVar[tuple[str, ...]] = ("states-*.safetensors",)
     contract_options: ClassVar[dict[str, Any]] = {
         "trajectories": 2, "harvest": 2, "steps": 4, "keep_words": 2,
     }  # fmt: skip
@@ -226,12 +228,12 @@ def _collect(
     for states, cond in batches(kept) if kept is not None else ():
         for asked in (cond, repeat(null, len(states))):
             for name, (inputs, _) in _seen(target, refs, states, asked).items():
-                sums[name].kept += (inputs.T @ inputs).double() / (2 * len(kept.states) if kept else 1)
+                sums[name].kept += inputs.T @ inputs / (2 * len(kept.states) if kept else 1)
     return sums
 
 
 def _seen(target: Target, refs: list[ModuleRef], states: Any, cond: Conditioning) -> dict[str, tuple[Tensor, Tensor]]:
-    """Inputs and outputs without bias, (rows, width) float32, of every layer in one pass."""
+    """Inputs and outputs without bias, (rows, width) float64, of every layer in one pass."""
     import torch
 
     found: dict[str, tuple[Tensor, Tensor]] = {}
@@ -239,7 +241,7 @@ def _seen(target: Target, refs: list[ModuleRef], states: Any, cond: Conditioning
     def listen(name: str) -> Any:
         def hook(module: Any, given: Any, out: Tensor) -> None:
             plain = out if module.bias is None else out - module.bias
-            found[name] = (given[0].flatten(0, -2).float(), plain.flatten(0, -2).float())
+            found[name] = (given[0].flatten(0, -2).double(), plain.flatten(0, -2).double())
 
         return hook
 
