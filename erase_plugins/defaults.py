@@ -25,7 +25,6 @@ BUILTIN_PLUGINS: tuple[str, ...] = (
     "erase_plugins.methods.mace",
     "erase_plugins.methods.spm",
     "erase_plugins.methods.leco",
-    "erase_plugins.methods.layerwise",
     "erase_plugins.methods.stereo",
     "erase_plugins.methods.concept_ablation",
     "erase_plugins.methods.gs_lora",
