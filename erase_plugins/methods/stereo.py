@@ -90,7 +90,7 @@ class Stereo(TrainedMethod):
     paper = "https://arxiv.org/abs/2408.16807"
     summary = "finds tokens that bring the concept back round by round, then erases all of them at once"
     kinds = frozenset({"object", "style", "person", "explicit"})
-    produces = frozenset({"lowrank", "dense", "bias"})
+    produces = frozenset({"lowrank", "dense"})
     Options = StereoOptions
     work_files: ClassVar[tuple[str, ...]] = (*TrainedMethod.work_files, "round-*.safetensors")
     contract_options: ClassVar[dict[str, Any]] = {
