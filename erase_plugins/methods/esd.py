@@ -19,6 +19,7 @@ Differs from the official code (``train-esd.py``, ``esd_sd.py``, ``esd_sdxl.py``
     - optional preservation term: predictions for neighbours of the concept and random words of the vocabulary, and for
       what is named with --keep, are held at the teacher's (on for toy-sized models and with --keep);
       ``keep_weight=0`` is the published loss;
+    - ``adversarial_rounds`` learns tokens that bring the concept back and erases them as well (0: as published);
     - the learning rate may fall to 0 at the end (``cooldown``; 0 is the published constant rate).
 """
 
@@ -33,6 +34,7 @@ from erase_plugins.errors import RequestError
 from erase_plugins.hookspecs import hookimpl
 from erase_plugins.options import option
 from erase_plugins.training import Cost, TrainedMethod, TrainingOptions, TrainingRun
+from erase_plugins.training.round_options import RoundOptions
 from erase_plugins.types import EraseRequest
 
 if TYPE_CHECKING:
@@ -55,7 +57,7 @@ _CITATION = """\
 
 
 @dataclass(frozen=True)
-class ESDOptions(TrainingOptions):
+class ESDOptions(RoundOptions, TrainingOptions):
     """Options of ESD."""
 
     presets = "../presets/esd.toml"
@@ -114,6 +116,10 @@ class ESD(TrainedMethod):
             raise RequestError(f"eta={options.eta:g} would strengthen the concept; add enhance=true if that is wanted")
         if options.erase_from is not None and not options.erase_from.strip():
             raise RequestError("erase_from is empty; name the prompt to erase from, or leave it out")
+        if options.erase_from is not None and options.adversarial_rounds:
+            raise RequestError(
+                "adversarial_rounds learn names of the concept, and erase_from erases it from another prompt"
+            )
         check_no_anchor(request)
         return super().settle(options, request, info)
 
@@ -124,7 +130,7 @@ class ESD(TrainedMethod):
     def cost(self, request: EraseRequest, options: ESDOptions) -> Cost:
         cost = super().cost(request, options)
         drawn = options.iterations * options.batch * (options.steps + 2) if options.rollout == "student" else 0
-        return replace(cost, forwards=cost.forwards + drawn)
+        return replace(cost, forwards=cost.forwards + drawn + options.search_forwards(request, options))
 
     def warnings(self, request: EraseRequest, info: TargetInfo, options: ESDOptions) -> Sequence[str]:
         shared = super().warnings(request, info, options)
@@ -138,6 +144,7 @@ class ESD(TrainedMethod):
     def prepare(self, run: TrainingRun) -> Callable[[int], Pool]:
         """The states of a step: harvested once, or rolled out by the student."""
         options, prompts = run.options, run.prompts()
+        run.carried = run.rounds()
         run.rollout.check(prompts)
         bases = prompts if options.erase_from is None else [options.erase_from] * len(prompts)
         watch = {} if options.erase_from is None else {"erase": prompts}
@@ -147,8 +154,12 @@ class ESD(TrainedMethod):
         return lambda step: pool
 
     def loss(self, run: TrainingRun, step: int) -> Tensor:
+        from erase_plugins.training.rounds import Rounds
+
         options = run.options
         states, cond = run.state(step).batch(options.batch, step)
+        if isinstance(run.carried, Rounds):
+            cond = run.carried.put(step, cond)
         seen = states.predictions
         wanted = esd_target(seen["null"], seen.get("erase", seen["prompt"]), seen["prompt"], options.eta_code)
         return run.mean_squares([(states, cond, wanted, 1.0), *run.retain(step)])

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from erase_plugins.engine.pools import Part, Pool, Rollout
     from erase_plugins.engine.stopping import Stop
     from erase_plugins.families.base import Conditioning, ModuleRef, Target, TargetInfo
+    from erase_plugins.training.rounds import Rounds
 
 
 @dataclass(frozen=True)
@@ -106,6 +107,15 @@ class TrainingRun:
     def pool(self, name: str, prompts: Sequence[str], watch: Mapping[str, Sequence[str]] | None = None) -> Pool:
         """Teacher states along trajectories towards ``prompts``; see `engine.pools.Rollout.pool`."""
         return self.rollout.pool(name, prompts, self.key, watch)
+
+    def rounds(self) -> Rounds | None:
+        """Tokens that are learned against the student meanwhile; None without ``adversarial_rounds``."""
+        from erase_plugins.training.rounds import Rounds, Search
+
+        if not self.options.adversarial_rounds:
+            return None
+        search = Search(self.rollout, self.options, self.request.concepts, self.options.templates, self.key)
+        return Rounds(search, self.plan.steps)
 
     def retain(self, step: int, seen: Callable[[Conditioning], Conditioning] | None = None) -> list[Part]:
         """The term of a loss that holds what must stay; empty if nothing is held.

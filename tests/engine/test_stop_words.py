@@ -13,8 +13,8 @@ from erase_plugins.engine.stop_words import stopped
 from erase_plugins.engine.vocabulary import Vocabulary, projection_gram
 from erase_plugins.errors import RequestError
 from erase_plugins.manager import get_manager
-from erase_plugins.methods.ace.priors import chosen_priors
 from erase_plugins.training import TrainedMethod
+from erase_plugins.training.priors import chosen_priors
 from erase_plugins.training.retain import keep_words
 from erase_plugins.training.text_tuning import HeldStates
 from erase_plugins.types import Concept, EraseRequest

@@ -13,9 +13,8 @@ from safetensors.torch import load_file
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from erase_plugins.engine.context import RunContext
+from erase_plugins.engine.inversion import LearnedRows, Slots, denoising_loss
 from erase_plugins.engine.loop import Schedule, train
-from erase_plugins.evaluation.attacks.denoising import denoising_loss
-from erase_plugins.evaluation.attacks.rows import LearnedRows, Slots
 from erase_plugins.families.diffusers_target import DiffusersTarget
 from erase_plugins.families.target import Tokens
 from erase_plugins.manager import get_manager

@@ -15,7 +15,7 @@ from erase_plugins.engine.context import RunContext
 from erase_plugins.engine.trajectories import guided, harvest, start_noise
 from erase_plugins.errors import RequestError, Unsupported
 from erase_plugins.methods.ace import ACE, null_target
-from erase_plugins.methods.ace.priors import own_priors
+from erase_plugins.training.priors import own_priors
 from erase_plugins.workflow.models import target_of
 from tests.methods.runs import begun
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from erase_plugins.evaluation.attacks.denoising import question
+from erase_plugins.engine.inversion import question
 
 if TYPE_CHECKING:
     from erase_plugins.evaluation.attacks.vocabulary import WordTable

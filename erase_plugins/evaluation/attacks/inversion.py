@@ -35,8 +35,6 @@ PICTURES = "attack-concept-inversion-pictures.png"
 #: sets of pictures: base, plain name, three victims with their looks, training pictures, one to spare
 _SETS = 10
 _STEPS = {"quick": 300, "standard": 1000, "long": 3000}
-#: words that a row begins as, per axis of the judge: neutral ones, never the concept itself
-_START = {"concept": ("object", "thing", "picture"), "style": ("style", "painting", "picture")}
 #: rows this many times longer than an ordinary token shout down the rest of a prompt
 _LOUD = 10.0
 
@@ -95,7 +93,7 @@ class _Run:
 
     def check(self) -> None:
         """Refuses before any picture: the token's name, prompts without room, a start that is no token."""
-        from erase_plugins.evaluation.attacks.rows import slots
+        from erase_plugins.engine.inversion import slots
 
         token, target, split = self.options.token, self.study.subject.target, self.study.split
         if not token or " " in token or target.tokens([token]).last == (1,):
@@ -104,9 +102,10 @@ class _Run:
         self.start(target)
 
     def start(self, target: Any) -> Tensor:
-        from erase_plugins.evaluation.attacks.rows import start_rows
+        from erase_plugins.engine.inversion import STYLES, THINGS, start_rows
 
-        words = (self.options.start,) if self.options.start else _START.get(self.study.split.axis, ("picture",))
+        neutral = {"concept": THINGS, "style": STYLES}.get(self.study.split.axis, ("picture",))
+        words = (self.options.start,) if self.options.start else neutral
         return start_rows(target, words, self.options.rows, bool(self.options.start))
 
     def attack(self, victim: Victim, taught: Lesson, steps: int | None) -> Sample:
@@ -123,11 +122,11 @@ class _Run:
     ) -> tuple[Tensor, dict[str, Any], dict[str, Tensor]]:
         import torch
 
-        from erase_plugins.engine.loop import Schedule, train
+        from erase_plugins.engine.inversion import LearnedRows, Lessons, learn_rows, slots
+        from erase_plugins.engine.loop import Schedule
         from erase_plugins.evaluation.attacks.controls import run_context
-        from erase_plugins.evaluation.attacks.denoising import Lessons, Looks, looks_of
+        from erase_plugins.evaluation.attacks.denoising import Looks, looks_of
         from erase_plugins.evaluation.attacks.rates import mean, seen
-        from erase_plugins.evaluation.attacks.rows import LearnedRows, slots
 
         subject, options, study = victim.subject, self.options, self.study
         target, concept = subject.target, study.split.concept
@@ -151,10 +150,7 @@ class _Run:
             asked, options.lr or (0.02 if small else 0.005), cooldown=0.5, every=25,
             stop=looks if steps is None and options.early else looks.without_end(),
         )  # fmt: skip
-        with learned:
-            losses = train(
-                ctx, learned, lambda step: lessons.loss(step, learned.encode(where, lessons.picks(step))), schedule, "1"
-            )
+        losses = learn_rows(learned, where, lessons, schedule, ctx, "1")
         facts = {"looks": looks_of(ctx), "steps": len(losses), "passes": int(ctx.numbers["training_passes"])}
         return drawn(study.prompts), facts, {f"rows.{name}": part for name, part in learned.by_encoder().items()}
 

@@ -17,6 +17,7 @@ Differs from the official code (``train_receler.py``):
     - the mask comes from the cross-attention layers nearest to a quarter of the latents' side, of whatever size;
     - several prompt templates; one attack step shares its forward pass with the erasing loss;
     - optional preservation term as in ESD (on for toy-sized models and with --keep);
+    - ``adversarial_rounds`` also learns tokens that bring the concept back, and erases them (0: as published);
     - files for stock loaders hold a linear stand-in of the erasers with its measured error.
 """
 
@@ -31,6 +32,7 @@ from erase_plugins.errors import RequestError
 from erase_plugins.hookspecs import hookimpl
 from erase_plugins.options import option
 from erase_plugins.training import Cost, RolloutOptions, TrainedMethod, TrainingRun
+from erase_plugins.training.round_options import RoundOptions
 from erase_plugins.types import Concept, EditPlan, EraseRequest
 
 if TYPE_CHECKING:
@@ -43,10 +45,11 @@ if TYPE_CHECKING:
     from erase_plugins.families.base import Conditioning, ModuleRef, TargetInfo
     from erase_plugins.methods.receler.attention_masks import Masks
     from erase_plugins.methods.receler.bottleneck_adapters import Erasers
+    from erase_plugins.training.rounds import Rounds
 
 
 @dataclass(frozen=True)
-class RecelerOptions(RolloutOptions):
+class RecelerOptions(RoundOptions, RolloutOptions):
     """Options of Receler."""
 
     presets = "../../presets/receler.toml"
@@ -131,7 +134,8 @@ class Receler(TrainedMethod):
         learned = options.adversarial == "learned"
         inner = (options.adversarial_steps - 1) * options.iterations * options.batch if learned else 0
         drawn = options.iterations * options.batch * (options.steps + 3) if options.rollout == "student" else 0
-        return replace(cost, forwards=cost.forwards + states + options.stand_in + drawn + 3.0 * inner)
+        searched = options.search_forwards(request, options)
+        return replace(cost, forwards=cost.forwards + states + options.stand_in + drawn + 3.0 * inner + searched)
 
     def values(self, refs: Sequence[ModuleRef], request: EraseRequest, options: RecelerOptions) -> int:
         return sum(2 * options.rank * ref.shape[0] + options.rank + ref.shape[0] for ref in refs)
@@ -147,8 +151,10 @@ class Receler(TrainedMethod):
         return Erasers(run.target, refs, run.options.rank, run.ctx.generator("erasers"))
 
     def prepare(self, run: TrainingRun) -> _Work:
+        from erase_plugins.training.rounds import Together
+
         work = _Work(run)
-        run.carried = work.attacks
+        run.carried = work.attacks if work.rounds is None else Together({"rows": work.attacks, "rounds": work.rounds})
         return work
 
     def loss(self, run: TrainingRun, step: int) -> Tensor:
@@ -184,6 +190,7 @@ class _Work:
             options = self.options
             self.masks = Masks(self.target, self.erasers, options.mask_scale, options.mask_threshold, self.ctx)
         self.attacks = self._attacks()
+        self.rounds: Rounds | None = run.rounds()
         self.pools = [self._pool(number) for number in range(len(self.names))]
 
     def _prompts(self, concept: Concept) -> list[tuple[str, str]]:
@@ -239,6 +246,7 @@ class _Work:
 
         options, number = self.options, step % len(self.names)
         states, cond = self._batch(number, step // len(self.names))
+        cond = cond if self.rounds is None else self.rounds.put(step, cond)
         seen = states.predictions
         attack = self.attacks[self.names[number]]
         attacked = options.adversarial == "learned" and step >= options.warmup

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
+from erase_plugins.engine.inversion import LearnedRows, slots, start_rows
 from erase_plugins.errors import RequestError
-from erase_plugins.evaluation.attacks.rows import LearnedRows, slots, start_rows, write_rows
+from erase_plugins.evaluation.attacks.rows import write_rows
 from erase_plugins.testing.models import changed_since, fresh_pipeline, shared_pipeline
 from erase_plugins.testing.observe import snapshot
 from erase_plugins.workflow.models import target_of

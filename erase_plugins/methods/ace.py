@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 class ACEOptions(TrainingOptions):
     """Options of ACE."""
 
-    presets = "../../presets/ace.toml"
+    presets = "../presets/ace.toml"
 
     eta_null: float = option(3.0, "eta_u: how far the prediction without a prompt moves towards the concept",
                              low=-100.0, high=100.0)  # fmt: skip
@@ -108,7 +108,7 @@ class ACE(TrainedMethod):
     }  # fmt: skip
 
     def settle(self, options: ACEOptions, request: EraseRequest, info: TargetInfo) -> Any:
-        from erase_plugins.methods.ace.priors import own_priors
+        from erase_plugins.training.priors import own_priors
 
         check_no_anchor(request)
         if options.null_weight + options.erase_weight + options.prior_weight <= 0:
@@ -138,7 +138,7 @@ class ACE(TrainedMethod):
         """Teacher states of the concepts, each with some priors, their scores and their predictions."""
         import torch
 
-        from erase_plugins.methods.ace.priors import chosen_priors, prior_scores
+        from erase_plugins.training.priors import chosen_priors, prior_scores
 
         options, target, ctx = run.options, run.target, run.ctx
         named = (*options.priors, *run.request.preserve)
