@@ -10,9 +10,10 @@ from typing import Any
 from torch import Tensor
 
 from erase_plugins.engine.adapters import Adapters
+from erase_plugins.engine.inversion import Lessons
 from erase_plugins.engine.loop import Schedule, train
 from erase_plugins.evaluation.attacks.controls import run_context
-from erase_plugins.evaluation.attacks.denoising import Lessons, Looks, looks_of
+from erase_plugins.evaluation.attacks.denoising import Looks, looks_of
 from erase_plugins.evaluation.attacks.material import encoded_now
 from erase_plugins.evaluation.attacks.rates import mean, seen
 from erase_plugins.evaluation.attacks.study import Study
