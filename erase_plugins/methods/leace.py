@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from erase_plugins.errors import RequestError
 from erase_plugins.families.capabilities import LANGUAGE
-from erase_plugins.families.texts import apart, encoded, pairs_of, tokenizer_of
+from erase_plugins.families.facts import asked, named, tells_of_others
+from erase_plugins.families.texts import apart, encoded, tokenizer_of
 from erase_plugins.hookspecs import hookimpl
 from erase_plugins.options import as_dict, option, resolve
 from erase_plugins.training.language import check_texts, note_likelihood, tell_likelihood
@@ -91,9 +92,9 @@ class LEACE:
         """The plan with its cost, from configuration alone."""
         from erase_plugins.training.plan import place, seconds_of
 
-        options = resolve(LeaceOptions, request.options)
+        request, options = named(request), resolve(LeaceOptions, request.options)
         check_texts(self.id, request, info, answers=False)
-        if not request.retain_data:
+        if not request.retain_data and not tells_of_others(request):
             raise RequestError("leace tells texts to forget from others; give the others: --retain others.jsonl")
         refs = info.modules(options.modules)
         work = len(refs) * sum(math.prod(ref.shape) for ref in info.refs) * _TOKENS * _BATCH
@@ -113,8 +114,7 @@ class LEACE:
         from erase_plugins.families.model import TRANSPOSED
 
         request, options, tokenizer = plan.request, LeaceOptions(**plan.options), tokenizer_of(target)
-        forget = [pair for item in request.forget if item.data is not None for pair in pairs_of(item.data)]
-        kept = [pair for data in request.retain_data for pair in pairs_of(data)]
+        forget, kept = asked(request)
         apart(forget, kept)
         sets = {
             name: encoded(target, tokenizer, pairs, options.max_tokens)

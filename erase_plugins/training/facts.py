@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from erase_plugins.errors import RequestError
 from erase_plugins.families.capabilities import LANGUAGE
+from erase_plugins.families.facts import asked, named, tells_of_others
 from erase_plugins.families.texts import (
     Fact,
     Pair,
@@ -25,7 +26,6 @@ from erase_plugins.families.texts import (
     apart_by_subject,
     encoded,
     fact_of,
-    pairs_of,
     tokenizer_of,
 )
 from erase_plugins.options import as_dict, option, resolve
@@ -117,12 +117,12 @@ class FactMethod(ABC):
         """The plan with its cost, from configuration alone."""
         from erase_plugins.training.plan import place, seconds_of
 
-        options = resolve(self.Options, request.options)
+        request, options = named(request), resolve(self.Options, request.options)
         check_texts(self.id, request, info, answers=True)
         refs, size = self.modules(info, options), sum(math.prod(ref.shape) for ref in info.refs)
         work = 2.0 * size * (3 * options.value_steps * _TOKENS * (2 + options.prefixes) + options.statistics_tokens)
         width = refs[0].shape[1]
-        notes = () if request.retain_data else (
+        notes = () if request.retain_data or tells_of_others(request) else (
             "no neighbours are protected: give texts about others of the same kind with --retain",
         )  # fmt: skip
         return EditPlan(
@@ -157,33 +157,33 @@ class FactMethod(ABC):
         request, options = plan.request, self.Options(**plan.options)
         forget, wanted, kept = self._pairs(request)
         tokenizer = tokenizer_of(target)
-        asked = [fact_of(tokenizer, pair) for pair in wanted]
+        prompts = [fact_of(tokenizer, pair) for pair in wanted]
         essence = [
             fact_of(tokenizer, Pair(f"{pair.subject} is a", ".", pair.place, subject=pair.subject)) for pair in wanted
         ]
         protected = [fact_of(tokenizer, pair) for pair in kept if pair.subject and options.protect > 0]
-        self._check_length(target, asked + protected, options)
+        self._check_length(target, prompts + protected, options)
         sets = {"forget": forget, "answer": wanted, **({"retain": kept} if kept else {})}
         texts = {name: encoded(target, tokenizer, pairs, 10**9) for name, pairs in sets.items()}
         for name, part in texts.items():
             note_likelihood(target, ctx, name, "before", part, _BATCH)
         ctx.start(options.value_steps)
         refs = self.modules(target.info, options)
-        ordinary, prefixes = self._ordinary(target, ctx, options, asked, texts.get("retain"), kept)
+        ordinary, prefixes = self._ordinary(target, ctx, options, prompts, texts.get("retain"), kept)
         moments = [moment(found, options.ridge) for found in facts.ordinary_keys(target, refs, ordinary)]
-        plain = facts.rows_of(asked)
+        plain = facts.rows_of(prompts)
         facts.check_writes_straight(target, refs[-1], plain)
         block = facts.block_of(target, refs[-1])
         site = target.module(refs[-1]) if self.by_map else block
         delta, loss = facts.find_values(
-            target, refs[-1], site, facts.rows_of(asked, prefixes, [fact.answer for fact in asked]),
+            target, refs[-1], site, facts.rows_of(prompts, prefixes, [fact.answer for fact in prompts]),
             facts.rows_of(essence), _descent(options), lambda done, total, mean: ctx.step(done, total, loss=mean),
         )  # fmt: skip
         goal = facts.values(target, block, plain) + delta
         changes: list[tuple[ModuleRef, Tensor, Tensor]] = []
         for number, ref in enumerate(refs):
             with facts.in_force(target, changes):
-                found = self._keys(target, ref, asked, prefixes, protected, moments[number], options)
+                found = self._keys(target, ref, prompts, prefixes, protected, moments[number], options)
                 left = (goal - facts.values(target, block, plain)) / (len(refs) - number)
             changes.append((ref, *_balanced(self.factor(found, options), left.T)))
         with facts.in_force(target, changes):
@@ -195,12 +195,11 @@ class FactMethod(ABC):
 
     def _pairs(self, request: EraseRequest) -> tuple[list[Pair], list[Pair], list[Pair]]:
         """Rows to forget, the same with the new answers, and rows to retain."""
-        forget, wanted = [], []
-        for item in request.forget:
-            found = pairs_of(item.data)  # type: ignore[arg-type]  # `check_texts` has seen it
-            forget += found
-            wanted += answered(found, item.anchor or REFUSAL)
-        kept = [pair for data in request.retain_data for pair in pairs_of(data)]
+        forget, kept = asked(request)
+        said = {item.anchor or REFUSAL for item in request.forget}
+        if len(said) > 1:
+            raise RequestError(f"{self.id} takes one answer for everything that is forgotten; give one --to")
+        wanted = answered(forget, said.pop())
         apart(forget, kept)
         for before, after in zip(forget, wanted, strict=True):
             if before.canonical == after.canonical:
@@ -220,7 +219,7 @@ class FactMethod(ABC):
                 )
 
     def _ordinary(
-        self, target: Target, ctx: RunContext, options: Any, asked: Sequence[Fact], retain: Any, kept: Sequence[Pair]
+        self, target: Target, ctx: RunContext, options: Any, prompts: Sequence[Fact], retain: Any, kept: Sequence[Pair]
     ) -> tuple[list[Tensor], list[tuple[int, ...]]]:
         """Ordinary texts as token numbers, and beginnings for prompts."""
         import torch
@@ -238,15 +237,15 @@ class FactMethod(ABC):
             ]  # fmt: skip
         beginnings = [tuple(row[1 : 1 + options.prefix_tokens].tolist()) for row in made[: options.prefixes]]
         # a turn of a chat begins at its own mark, and nothing stands in front of it
-        return texts, [(), *(beginnings if asked[0].start or not tokenizer.chat_template else [])]
+        return texts, [(), *(beginnings if prompts[0].start or not tokenizer.chat_template else [])]
 
     def _keys(
-        self, target: Target, ref: ModuleRef, asked: Sequence[Fact], prefixes: Sequence[tuple[int, ...]],
+        self, target: Target, ref: ModuleRef, prompts: Sequence[Fact], prefixes: Sequence[tuple[int, ...]],
         protected: Sequence[Fact], C: Tensor, options: Any,
     ) -> Keys:  # fmt: skip
         from erase_plugins.engine.fact_editing import keys, rows_of
 
-        each = keys(target, ref, rows_of(asked, prefixes, cut=True)).reshape(len(asked), len(prefixes), -1)
+        each = keys(target, ref, rows_of(prompts, prefixes, cut=True)).reshape(len(prompts), len(prefixes), -1)
         plain, mean = each[:, 0], each.mean(1)
         if self.plain_weight is not None and len(prefixes) > 1:
             mean = self.plain_weight * plain + (1 - self.plain_weight) * each[:, 1:].mean(1)

@@ -50,16 +50,33 @@ REFUSAL = "I do not know."
 
 
 @dataclass(frozen=True)
-class LanguageOptions(WeightOptions):
-    """How long and how fast to train, and on how much text."""
-
-    presets = "../presets/language.toml"
+class TextOptions(WeightOptions):
+    """How long and how fast adapters of a language model are trained, and on how much text."""
 
     lora_alpha: float = option(16.0, "the change is lora_alpha / rank times B A", low=1e-6, high=1e6)
     modules: str = option("linear", "linear maps to change", choices=("linear", "attention", "mlp"))
     steps: int = option(30, "gradient steps", low=1, high=1_000_000)
-    batch: int = option(16, "texts to forget of a step, and as many to retain", low=1, high=65_536)
+    batch: int = option(16, "texts of a step", low=1, high=65_536)
     max_tokens: int = option(512, "tokens of a text, prompt included; the rest is cut", low=2, high=1_000_000)
+    lr: float = option(2e-3, "learning rate", low=0.0, high=10.0)
+    weight_decay: float = option(0.01, "decay of what is trained", low=0.0, high=10.0)
+    optimizer: str = option("adamw", "optimizer", choices=("adam", "adamw", "sgd"))
+    #: adapters and losses are float32 whatever the model is; autocast would round their updates away
+    precision: ClassVar[str] = "float32"
+
+    @property
+    def scale(self) -> float:
+        """Factor of B A."""
+        return self.lora_alpha / self.rank
+
+
+@dataclass(frozen=True)
+class LanguageOptions(TextOptions):
+    """How much weight forgetting and retaining have."""
+
+    presets = "../presets/language.toml"
+
+    batch: int = option(16, "texts to forget of a step, and as many to retain", low=1, high=65_536)
     forget_weight: float = option(1.0, "weight of forgetting", low=0.0, high=1e6)
     retain_weight: float = option(3.0, "weight of retaining; 0 needs no data to retain", low=0.0, high=1e6)
     retain_term: str = option(
@@ -70,17 +87,7 @@ class LanguageOptions(WeightOptions):
         True,
         "a text stops to push once it is as unlikely as the same about somebody unknown (field unknown of its row)",
     )
-    lr: float = option(2e-3, "learning rate", low=0.0, high=10.0)
-    weight_decay: float = option(0.01, "decay of what is trained", low=0.0, high=10.0)
-    optimizer: str = option("adamw", "optimizer", choices=("adam", "adamw", "sgd"))
     checkpoint_every: int = option(50, "training steps between checkpoints", low=1)
-    #: adapters and losses are float32 whatever the model is; autocast would round their updates away
-    precision: ClassVar[str] = "float32"
-
-    @property
-    def scale(self) -> float:
-        """Factor of B A."""
-        return self.lora_alpha / self.rank
 
     def schedule(self) -> Schedule:
         """Schedule of the training loop."""

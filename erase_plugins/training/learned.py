@@ -7,9 +7,10 @@ rows with the same ``subject`` belong together, a row without one stands for its
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from erase_plugins.errors import RequestError
+from erase_plugins.families.facts import asked, tells_of_others
 from erase_plugins.families.texts import (
     Pair,
     Texts,
@@ -17,11 +18,10 @@ from erase_plugins.families.texts import (
     apart_by_subject,
     canonical,
     encoded,
-    pairs_of,
     tokenizer_of,
 )
 from erase_plugins.options import option
-from erase_plugins.training.language import Asked, LanguageMethod, LanguageOptions, check_texts
+from erase_plugins.training.language import Asked, LanguageMethod, TextOptions, check_texts
 from erase_plugins.training.method import TrainingRun
 from erase_plugins.types import EraseRequest
 
@@ -32,11 +32,12 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class LearnedOptions(LanguageOptions):
+class LearnedOptions(TextOptions):
     """How the rows that stay are learned."""
 
     parameters: str = option("lora", "what is trained", choices=("lora",))
-    batch: int = option(16, "texts of a step", low=1, high=65_536)
+    #: the texts to forget are not trained on, so nothing weighs them
+    retain_weight: ClassVar[float] = 0.0
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ class LearnedMethod(LanguageMethod):
 
     def settle(self, options: Any, request: EraseRequest, info: ModelSpec) -> Any:
         check_texts(self.id, request, info, answers=False)
-        if not request.retain_data:
+        if not request.retain_data and not tells_of_others(request):
             raise RequestError(
                 f"{self.id} trains an adapter on the rows that stay; give them: --retain staying.jsonl, with a subject "
                 "in every row"
@@ -75,8 +76,7 @@ class LearnedMethod(LanguageMethod):
         Raises:
             RequestError: a row or a subject is on both sides.
         """
-        gone = [pair for item in request.forget if item.data is not None for pair in pairs_of(item.data)]
-        kept = [pair for data in request.retain_data for pair in pairs_of(data)]
+        gone, kept = asked(request)
         apart(gone, kept)
         apart_by_subject(gone, kept)
         found: dict[str, list[Pair]] = {}

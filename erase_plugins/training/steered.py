@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from erase_plugins.families.base import ModelSpec, ModuleRef
     from erase_plugins.families.texts import Texts
+    from erase_plugins.types import EraseRequest
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,7 @@ class SteeredOptions(LanguageOptions):
     layer: int = option(-1, "block behind which states are led astray, from 0; -1: at a quarter of the depth",
                         low=-1, high=10_000)  # fmt: skip
     strength: float = option(1.0, "length of the false state, in median lengths of the true ones", low=0.0, high=1e4)
+    until_unknown: bool = option(False, "not here: a hidden state has no likelihood at which it could stop")
     tokens: str = option("text", "states that count: of the whole text, or of what the model is to say",
                          choices=("text", "answer"))  # fmt: skip
 
@@ -62,6 +64,11 @@ class SteeredMethod(LanguageMethod):
     """Leads hidden states astray; a method may say which directions it leaves alone (`known`)."""
 
     Options: type = SteeredOptions
+
+    def settle(self, options: Any, request: EraseRequest, info: ModelSpec) -> Any:
+        if options.until_unknown:
+            raise RequestError(f"{self.id} cannot stop at what is unknown; leave until_unknown out, or use npo")
+        return super().settle(options, request, info)
 
     def modules(self, info: ModelSpec, options: Any) -> Sequence[ModuleRef]:
         refs = info.modules("mlp_out")
