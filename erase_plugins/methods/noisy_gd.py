@@ -128,6 +128,7 @@ class NoisyGD:
     def run(self, plan: EditPlan, target: Model, ctx: RunContext) -> RunResult:
         """Learns, deletes and releases the head; see the module."""
         options = NoisyGDOptions(**plan.options)
+        ctx.start(plan.steps)
         forget, retain = both_sets(target, plan.request, 1.0, ctx.generator("records"))
         everything = Labelled.joined([forget, retain])
         rows, labels = features_of(target, everything), everything.labels.numpy()
@@ -153,7 +154,8 @@ class NoisyGD:
         scale = entries[0]["scale"]
         delta = LowRank(torch.from_numpy(state.fixed / scale), torch.from_numpy(state.weights.copy()))
         edit: Edit = Edit(target.family.id, {head.component: {head.weight: delta}})
-        return RunResult(edit, certificate=stated(entries), records=tuple(entries))
+        proven = stated(entries)
+        return RunResult(edit, certificate=proven, records=tuple(entries) if proven.certified else ())
 
 
 def head_of(info: ModelSpec) -> ModuleRef:
@@ -208,12 +210,13 @@ def opened(folder: Path, rows: Any, labels: Any, options: NoisyGDOptions, target
     Raises:
         RequestError: an existing head was made with other options.
     """
+    from erase_plugins.records.events import is_name
     from erase_plugins.records.state import STATE
     from erase_plugins.records.store import Records
 
     classes, head = len(target.classifier.labels), head_of(target.info)
     scale = options.scale if options.scale is not None else math.nextafter(target.classifier.longest(), math.inf)
-    wanted = options.head(classes, scale, "model")
+    wanted = options.head(classes, scale, target.info.model if is_name(target.info.model) else "model")
     if not (folder / STATE).is_file():
         start = target.weight(head).double().cpu().numpy()
         return Records.create(folder, rows, labels, wanted, start=start,

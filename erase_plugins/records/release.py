@@ -82,15 +82,16 @@ def write_release(
 
 
 def stated(entries: Sequence[Mapping[str, Any]]) -> Certificate:
-    """The certificate of a ledger, as an artifact carries it."""
+    """The certificate of a ledger, as an artifact carries it; without names of records where it is none."""
     found = certificate(replay(entries))
+    gone, end = tuple(item["id"] for item in found["records"]), found["ledger"]["head"]
     numbers = ("rho_adaptive", "advantage_adaptive", "rho_non_adaptive")
     return Certificate(
         MECHANISM, found["epsilon_adaptive"], found["delta"] if found["epsilon_adaptive"] is not None else None,
         ACCOUNTANT, "", found["certified"],
         numbers=tuple((name, float(found[name])) for name in numbers if found[name] is not None),
         assumptions=tuple(found["assumptions"]), scope=found["scope"],
-        subjects=tuple(item["id"] for item in found["records"]), ledger_hash=found["ledger"]["head"],
+        subjects=gone if found["certified"] else (), ledger_hash=end if found["certified"] else "",
         reasons=tuple(found["reasons"]),
     )  # fmt: skip
 
