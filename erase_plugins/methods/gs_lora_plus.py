@@ -23,6 +23,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from erase_plugins.errors import ArtifactError, RequestError
@@ -82,7 +83,7 @@ class GSLoRAPlus(GSLoRA):
     def prepare(self, run: TrainingRun) -> Any:
         import torch
 
-        parents = run.state = chain_of(run.options.parent)
+        parents = run.state = chain_of(run)
         labels = run.target.classifier.labels
         named = {number_of(run, item.name): item.name for item in run.request.forget}
         for parent in parents:
@@ -109,7 +110,7 @@ class GSLoRAPlus(GSLoRA):
         return [number_of(run, name) for name in (run.options.missing or "").split(",") if name.strip()]
 
     def _earlier(self, run: TrainingRun) -> list[int]:
-        return [number_of(run, item.name) for parent in chain_of(run.options.parent) for item in
+        return [number_of(run, item.name) for parent in chain_of(run) for item in
                 parent.manifest.concepts]  # fmt: skip
 
     def _lost(self, run: TrainingRun, held: Labelled, when: str) -> None:
@@ -172,26 +173,20 @@ def number_of(run: TrainingRun, name: str) -> int:
     return class_number(name.strip(), run.target.classifier.labels, run.target.info.model)
 
 
-def chain_of(places: str | None) -> list[Artifact]:
+def chain_of(run: TrainingRun) -> list[Artifact]:
     """The artifacts of earlier tasks, each of which goes on where those before it ended.
 
     Raises:
         ArtifactError: a folder is no artifact of ours, damaged, or does not follow those before it.
     """
-    from erase_plugins.artifacts.artifact import Artifact
     from erase_plugins.artifacts.layouts.patch import PatchLayout
     from erase_plugins.artifacts.lineage import missing
-    from erase_plugins.artifacts.manifest import PATCH
-    from erase_plugins.artifacts.store import read_manifest, verify_file
+    from erase_plugins.artifacts.store import read_folder
 
+    known: Any = SimpleNamespace(family=lambda _name: run.target.family, layout=lambda _name: PatchLayout())
     found: list[Artifact] = []
-    for place in (Path(item.strip()) for item in (places or "").split(",") if item.strip()):
-        manifest = read_manifest(place)
-        files = [item for item in manifest.files if item.layout == PATCH]
-        if not files:
-            raise ArtifactError(f"parent '{place.name}' has no file of layout {PATCH}; save it with that")
-        verify_file(place, files[0])
-        one = Artifact(manifest, PatchLayout().read(place / files[0].name, None))  # type: ignore[arg-type]
+    for place in (item.strip() for item in (run.options.parent or "").split(",") if item.strip()):
+        one = read_folder(Path(place), known)
         if missing(one, found):
             raise ArtifactError(
                 f"wrong parent: '{one.name}' was trained on top of artifacts that are not named before it; name all "
