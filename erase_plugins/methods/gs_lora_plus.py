@@ -31,9 +31,8 @@ from erase_plugins.families.capabilities import CLASSIFIER
 from erase_plugins.families.labelled import accuracy
 from erase_plugins.families.labels import class_number
 from erase_plugins.hookspecs import hookimpl
-from erase_plugins.methods.gs_lora import GSLoRA, GSLoRAOptions, factors, gs_lora_terms
 from erase_plugins.options import option
-from erase_plugins.training import Labelled, TrainingRun
+from erase_plugins.training import GroupSparse, GroupSparseOptions, Labelled, TrainingRun, factors, gs_lora_terms
 from erase_plugins.types import EraseRequest
 
 if TYPE_CHECKING:
@@ -53,11 +52,11 @@ _CITATION = """\
 
 
 @dataclass(frozen=True)
-class GSLoRAPlusOptions(GSLoRAOptions):
+class GSLoRAPlusOptions(GroupSparseOptions):
     """Options of GS-LoRA++."""
 
-    gamma_f: float = option(0.05, "weight of the push away from the prototypes of what is forgotten", low=0.0, high=1e6)
-    gamma_r: float = option(0.05, "weight of the pull to the prototypes of what is retained", low=0.0, high=1e6)
+    gamma_f: float = option(0.5, "weight of the push away from the prototypes of what is forgotten", low=0.0, high=1e6)
+    gamma_r: float = option(0.5, "weight of the pull to the prototypes of what is retained", low=0.0, high=1e6)
     bound_p: float = option(1.0, "divergence from the prototype from which nothing pushes", low=0.0, high=1e6)
     parent: str | None = option(
         None, "artifact folders of all earlier tasks, first to last, between commas; none: the first task", place=True
@@ -65,7 +64,7 @@ class GSLoRAPlusOptions(GSLoRAOptions):
     missing: str | None = option(None, "labels between commas of which there are no pictures to retain")
 
 
-class GSLoRAPlus(GSLoRA):
+class GSLoRAPlus(GroupSparse):
     """GS-LoRA with prototypes, continual."""
 
     id = "gs-lora-plus"

@@ -13,9 +13,10 @@ from erase_plugins.artifacts.edit import LowRank
 from erase_plugins.engine.context import RunContext
 from erase_plugins.errors import RequestError
 from erase_plugins.manager import get_manager
-from erase_plugins.methods.gs_lora import GSLoRA, block_of, change_norms, group_norms, gs_lora_terms
+from erase_plugins.methods.gs_lora import GSLoRA
 from erase_plugins.testing.contract import contract_report
 from erase_plugins.testing.models import MODELS
+from erase_plugins.training.group_sparse import block_of, change_norms, group_norms, gs_lora_terms
 from erase_plugins.types import Concept, DataRef, ForgetItem
 from erase_plugins.workflow.models import target_of
 from tests import classifiers

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from erase_plugins.errors import RequestError, Unsupported
 from erase_plugins.hookspecs import hookimpl
-from erase_plugins.methods.baselines.base import Baseline, Solved
 from erase_plugins.training import TrainingRun
+from erase_plugins.training.baseline import Baseline, Solved
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from erase_plugins.families.capabilities import CLASSIFIER
 from erase_plugins.hookspecs import hookimpl
-from erase_plugins.methods.baselines.base import Baseline, BaselineOptions, full_only
-from erase_plugins.methods.baselines.finetune import FineTune
 from erase_plugins.options import option
+from erase_plugins.training.baseline import Baseline, BaselineOptions, Retaining, full_only
 from erase_plugins.types import EraseRequest
 
 if TYPE_CHECKING:
@@ -34,7 +33,7 @@ class RetrainOptions(BaselineOptions):
     optimizer: str = option("adamw", "optimizer", choices=("adam", "adamw", "sgd"))
 
 
-class Retrain(FineTune):
+class Retrain(Retaining):
     """Training from the start, without what is forgotten."""
 
     id = "retrain"

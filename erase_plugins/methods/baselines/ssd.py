@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from erase_plugins.hookspecs import hookimpl
-from erase_plugins.methods.baselines.base import Baseline, Solved, SolvedOptions, picture_gradients
 from erase_plugins.options import option
 from erase_plugins.training import Labelled, TrainingRun
+from erase_plugins.training.baseline import Baseline, Solved, SolvedOptions, picture_gradients
 
 if TYPE_CHECKING:
     from torch import Tensor

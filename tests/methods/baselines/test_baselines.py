@@ -13,11 +13,11 @@ from erase_plugins.artifacts.edit import Sparse
 from erase_plugins.errors import RequestError
 from erase_plugins.families.labelled_data import stored
 from erase_plugins.manager import get_manager
-from erase_plugins.methods.baselines.base import Baseline, error
 from erase_plugins.methods.baselines.class_mean_head import mean_head
 from erase_plugins.methods.baselines.ssd import dampened
 from erase_plugins.testing.contract import contract_report
 from erase_plugins.testing.models import MODELS
+from erase_plugins.training.baseline import Baseline, error
 from erase_plugins.types import Concept, DataRef, ForgetItem
 from erase_plugins.workflow.models import target_of
 from tests import classifiers
