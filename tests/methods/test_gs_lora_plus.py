@@ -183,7 +183,7 @@ def test_a_mean_by_class():
 
 def test_few_pictures(folder):
     """Four shots: at least as good as without prototypes, over three seeds."""
-    few = {**OPTIONS, "shots": 4, "batch": 8}
+    few = {**OPTIONS, "epochs": 30, "shots": 4, "batch": 8}
     scores = {}
     for method in ("gs-lora", "gs-lora-plus"):
         total = 0.0

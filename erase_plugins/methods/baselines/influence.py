@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from erase_plugins.hookspecs import hookimpl
 from erase_plugins.options import option
@@ -43,6 +43,7 @@ class Influence(Solved):
     paper = "https://arxiv.org/abs/2304.04934"
     summary = "baseline: one damped Newton step away from what is forgotten, solved exactly on a sample"
     Options = InfluenceOptions
+    contract_options: ClassVar[dict[str, Any]] = {"samples": 20}
 
     def solve(self, run: TrainingRun) -> Mapping[str, Tensor]:
         import torch

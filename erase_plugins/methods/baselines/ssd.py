@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from erase_plugins.hookspecs import hookimpl
 from erase_plugins.options import option
@@ -37,6 +37,7 @@ class SSD(Solved):
     paper = "https://arxiv.org/abs/2308.07707"
     summary = "baseline: shrinks the weights that matter for what is forgotten more than for all data; no training"
     Options = SSDOptions
+    contract_options: ClassVar[dict[str, Any]] = {"samples": 20}
 
     def solve(self, run: TrainingRun) -> Mapping[str, Tensor]:
         import torch
