@@ -27,11 +27,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from erase_plugins.engine.erasing import resolved
-from erase_plugins.errors import RequestError, Unsupported
+from erase_plugins.errors import RequestError
 from erase_plugins.families.capabilities import CLASSIFIER
 from erase_plugins.families.labelled import Labelled
 from erase_plugins.families.labelled_data import both_sets, stored
-from erase_plugins.families.labels import is_single, names_of
+from erase_plugins.families.labels import head_of, is_single, labels_of
 from erase_plugins.hookspecs import hookimpl
 from erase_plugins.options import as_dict, option
 from erase_plugins.types import EditPlan, EraseRequest, RunResult
@@ -39,7 +39,7 @@ from erase_plugins.types import EditPlan, EraseRequest, RunResult
 if TYPE_CHECKING:
     from erase_plugins.artifacts.edit import Edit
     from erase_plugins.engine.context import RunContext
-    from erase_plugins.families.base import Model, ModelSpec, ModuleRef
+    from erase_plugins.families.base import Model, ModelSpec
     from erase_plugins.records.options import HeadOptions
     from erase_plugins.records.store import Records
 
@@ -115,7 +115,7 @@ class NoisyGD:
             raise RequestError(f"'{bare[0].name}' names no records; give their data, such as --forget rows.jsonl")
         if options.rho_dd is not None and options.rho_dd > options.rho_dp:
             raise RequestError(f"rho_dd={options.rho_dd:g} is above rho_dp={options.rho_dp:g}; take a smaller one")
-        head, classes = head_of(info), len(names_of(info.configs[info.components(CLASSIFIER)[0]]))
+        head, classes = head_of(info), len(labels_of(info))
         if options.rank > head.shape[1]:
             raise RequestError(f"rank={options.rank} is above the {head.shape[1]} features of {info.model}; take fewer")
         values = options.rank * (classes + head.shape[1])
@@ -156,19 +156,6 @@ class NoisyGD:
         edit: Edit = Edit(target.family.id, {head.component: {head.weight: delta}})
         proven = stated(entries)
         return RunResult(edit, certificate=proven, records=tuple(entries) if proven.certified else ())
-
-
-def head_of(info: ModelSpec) -> ModuleRef:
-    """The last linear layer with one score per label.
-
-    Raises:
-        Unsupported: there is none.
-    """
-    count = len(names_of(info.configs[info.components(CLASSIFIER)[0]]))
-    found = [ref for ref in info.refs if ref.kind == "linear" and ref.shape[0] == count]
-    if not found:
-        raise Unsupported(f"{info.model} has no linear head with {count} outputs")
-    return found[-1]
 
 
 def features_of(target: Model, part: Labelled) -> Any:

@@ -12,7 +12,7 @@ from erase_plugins.errors import RequestError
 from erase_plugins.families.capabilities import CLASSIFIER
 from erase_plugins.families.labelled import Labelled, accuracy
 from erase_plugins.families.labelled_data import both_sets, stored
-from erase_plugins.families.labels import SAMPLES, forgotten, is_single, names_of
+from erase_plugins.families.labels import SAMPLES, forgotten, is_single, labels_of
 from erase_plugins.options import as_dict, option
 from erase_plugins.training.method import TrainedMethod, TrainingRun
 from erase_plugins.training.options import WeightOptions
@@ -168,11 +168,6 @@ class LabelledMethod(TrainedMethod):
         for name, part in parts.items():
             if len(part):
                 run.ctx.numbers[f"{name}_accuracy_{when}"] = accuracy(run.target, part)
-
-
-def labels_of(info: ModelSpec) -> tuple[str, ...]:
-    """Labels of a classifier that is known by its configuration."""
-    return names_of(info.configs[info.components(CLASSIFIER)[0]])
 
 
 def logits_of(run: TrainingRun, parts: Iterable[Labelled]) -> list[Tensor]:

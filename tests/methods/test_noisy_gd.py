@@ -158,15 +158,6 @@ def test_what_is_no_record_is_refused(folder, tmp_path):
 
 
 def test_the_contract(folder, tmp_path, monkeypatch):
-    monkeypatch.setitem(MODELS, "digits", lambda seed: _digits(folder, seed))
+    monkeypatch.setitem(MODELS, "digits", lambda seed: classifiers.loaded(folder, seed))
     concept: Concept = item(tmp_path / "gone.jsonl", [4, 9])
     assert contract_report("noisy-gd", "digits", concept=concept) == {}
-
-
-def _digits(folder, seed):
-    model = ep.load(str(folder))
-    if seed:
-        torch.manual_seed(seed)
-        for part in model.parameters():
-            part.data += 0.05 * torch.randn(part.shape)
-    return model

@@ -298,14 +298,5 @@ def test_a_sparse_change_is_what_it_was():
 
 @pytest.mark.parametrize("method", BASELINES)
 def test_the_contract(folder, monkeypatch, method):
-    monkeypatch.setitem(MODELS, "digits", lambda seed: _digits(folder, seed))
+    monkeypatch.setitem(MODELS, "digits", lambda seed: classifiers.loaded(folder, seed))
     assert contract_report(method, "digits", concept=Concept("three", "class")) == {}
-
-
-def _digits(folder, seed):
-    model = ep.load(str(folder))
-    if seed:
-        torch.manual_seed(seed)
-        for part in model.parameters():
-            part.data += 0.05 * torch.randn(part.shape)
-    return model
