@@ -194,12 +194,26 @@ def _home(folder: Path, ledger: str) -> Path | None:
     return None
 
 
+def _check_edit(artifact: Any, place: Path) -> None:
+    """Refuses an artifact beside a release whose change of the head is not what was released."""
+    from erase_plugins.records.weights import array_sha256
+
+    edit = getattr(artifact, "edit", None)
+    if edit is None:
+        return
+    released = replay(chain.read(place / LEDGER)).releases[-1]["sha256"]
+    found = [array_sha256(delta.B.numpy()) for _, _, delta in edit.items() if delta.kind == "lowrank"]
+    if found != [released]:
+        raise PushRefused("the edit is not the head that the ledger released; run the method again; nothing was sent")
+
+
 @hookimpl
 def erase_before_push(bundle: Any, destination: str) -> None:
     """What carries a certificate is checked, whatever it is; one without its ledger proves nothing and is refused."""
     artifact = getattr(bundle, "artifact", None)
     place = getattr(artifact, "path", None)
     if place is not None and is_release(Path(place)):
+        _check_edit(artifact, Path(place))
         check_push(Path(place), destination, bool(getattr(bundle, "dry_run", False)))
         return
     claimed = getattr(getattr(artifact, "manifest", None), "certificate", None)

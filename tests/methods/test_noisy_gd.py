@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -58,6 +59,11 @@ def test_a_run_is_a_release_with_a_certificate(folder, tmp_path):
     assert data["rho_adaptive"] == pytest.approx(found.numbers[0][1])
     assert len(data["records"]) == 2
     check_push(tmp_path / "made", "owner/name", dry_run=True)
+    bundle = SimpleNamespace(artifact=ep.load_artifact(tmp_path / "made"), dry_run=True)
+    erase_before_push(bundle=bundle, destination="owner/name")
+    other = replace(bundle.artifact, edit=bundle.artifact.edit.scaled(1.01))
+    with pytest.raises(PushRefused, match="not the head that the ledger released"):
+        erase_before_push(bundle=SimpleNamespace(artifact=other, dry_run=True), destination="owner/name")
     again = ep.load_artifact(tmp_path / "made")
     host = ep.load(str(folder))
     before = logits(host)

@@ -6,6 +6,7 @@ original; the options are that recipe. The artifact is the whole difference betw
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -46,6 +47,9 @@ class Retrain(Retaining):
     def settle(self, options: Any, request: EraseRequest, info: ModelSpec) -> Any:
         full_only(self, options)
         return super().settle(options, request, info)
+
+    def notes(self, request: EraseRequest, options: Any) -> Sequence[str]:
+        return ("a reference only where the pictures at hand are all that the model was trained on",)
 
     def whole(self, run: TrainingRun) -> WholeWeights:
         from erase_plugins.engine.whole import WholeWeights
