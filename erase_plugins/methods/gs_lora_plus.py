@@ -74,7 +74,7 @@ class GSLoRAPlus(GroupSparse):
     summary = "gs-lora with class prototypes: for few pictures, and for one request after the other (parent)"
     Options = GSLoRAPlusOptions
 
-    def settle(self, options: GSLoRAPlusOptions, request: EraseRequest, info: ModelSpec) -> Any:
+    def settle(self, options: Any, request: EraseRequest, info: ModelSpec) -> Any:
         if options.gamma_f > 0 and options.bound_p <= 0:
             raise RequestError(f"bound_p={options.bound_p:g} would never push; give a divergence to reach, such as 1")
         return super().settle(options, request, info)

@@ -54,10 +54,6 @@ class BaselineOptions(LabelledOptions):
     optimizer: str = option("sgd", "optimizer", choices=("adam", "adamw", "sgd"))
     momentum: float = option(0.9, "momentum of sgd", low=0.0, high=0.9999)
 
-    def rate(self, epoch: int) -> float:
-        """Learning rate of an epoch."""
-        return self.lr if self.lr_end is None else super().rate(epoch)
-
     def schedule(self) -> Schedule:
         """Schedule of the training loop."""
         return replace(super().schedule(), momentum=self.momentum)

@@ -99,7 +99,7 @@ class GroupSparse(LabelledMethod):
                 f"{self.id} changes the feed-forward layers of transformer blocks, and {info.model} has none"
             ) from error
 
-    def settle(self, options: GroupSparseOptions, request: EraseRequest, info: ModelSpec) -> Any:
+    def settle(self, options: Any, request: EraseRequest, info: ModelSpec) -> Any:
         if options.parameters != "lora":
             raise RequestError(f"{self.id} is a method of LoRA; leave parameters=full out")
         if options.bound <= 0:

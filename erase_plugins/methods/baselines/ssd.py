@@ -50,9 +50,10 @@ class SSD(Solved):
                 total, count = row.square() if total is None else total + row.square(), count + 1
             assert total is not None
             found.append(total / count)
+        everything, forget = found
         values = run.adapters.values
         theta = torch.cat([part.detach().flatten() for part in values.values()])
-        parts = dampened(theta, *found, run.options.alpha, run.options.lam).split(
+        parts = dampened(theta, everything, forget, run.options.alpha, run.options.lam).split(
             [part.numel() for part in values.values()]
         )
         return {name: part.reshape(values[name].shape) for name, part in zip(values, parts, strict=True)}
