@@ -42,7 +42,7 @@ def task_of(manifest: Manifest) -> int:
     task = _chain(manifest).get("task", 0)
     if type(task) is not int or not 0 <= task <= 1_000_000:
         raise CorruptArtifact("the manifest's chain has no usable task number")
-    return task
+    return int(task)
 
 
 def holds(artifact: Artifact) -> tuple[str, ...]:

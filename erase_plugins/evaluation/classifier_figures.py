@@ -114,12 +114,12 @@ class Figures:
 def block_norms(edits: Sequence[Edit]) -> dict[str, float]:
     """Block -> root of the summed squares of its changes, in the order of the model; other
     modules by their name. Changes that are none of weights are left out."""
-    from erase_plugins.artifacts.edit import Bias, Dense, LowRank, Sparse
+    from erase_plugins.artifacts.edit import Dense, LowRank, Sparse
 
     squares: dict[str, float] = {}
     for edit in edits:
         for _, key, delta in edit.items():
-            if not isinstance(delta, Bias | Dense | LowRank | Sparse):
+            if not isinstance(delta, Dense | LowRank | Sparse):
                 continue
             found = _BLOCK.match(key)
             name = found[0] if found else key.rpartition(".")[0] or key

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from erase_plugins.errors import RequestError, UnknownName
+from erase_plugins.errors import RequestError, UnknownName, Unsupported
+from erase_plugins.families.capabilities import CLASSIFIER
 
 if TYPE_CHECKING:
+    from erase_plugins.families.model import ModelSpec, ModuleRef
     from erase_plugins.types import EraseRequest, ForgetItem
 
 
@@ -19,6 +21,24 @@ def names_of(configs: Mapping[str, Any]) -> tuple[str, ...]:
     """Labels of a classifier from its configuration, in the order of the logits."""
     names = configs.get("id2label") or {}
     return tuple(str(names[number]) for number in sorted(names, key=int))
+
+
+def labels_of(info: ModelSpec) -> tuple[str, ...]:
+    """Labels of a classifier that is known by its configuration."""
+    return names_of(info.configs[info.components(CLASSIFIER)[0]])
+
+
+def head_of(info: ModelSpec) -> ModuleRef:
+    """The last linear layer with one score per label.
+
+    Raises:
+        Unsupported: there is none.
+    """
+    count = len(labels_of(info))
+    found = [ref for ref in info.refs if ref.kind == "linear" and ref.shape[0] == count]
+    if not found:
+        raise Unsupported(f"{info.model} has no linear head with {count} outputs")
+    return found[-1]
 
 
 def class_number(name: str | int, labels: Sequence[str], model: str) -> int:

@@ -23,6 +23,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from erase_plugins.errors import ArtifactError, RequestError
@@ -30,9 +31,8 @@ from erase_plugins.families.capabilities import CLASSIFIER
 from erase_plugins.families.labelled import accuracy
 from erase_plugins.families.labels import class_number
 from erase_plugins.hookspecs import hookimpl
-from erase_plugins.methods.gs_lora import GSLoRA, GSLoRAOptions, factors, gs_lora_terms
 from erase_plugins.options import option
-from erase_plugins.training import Labelled, TrainingRun
+from erase_plugins.training import GroupSparse, GroupSparseOptions, Labelled, TrainingRun, factors, gs_lora_terms
 from erase_plugins.types import EraseRequest
 
 if TYPE_CHECKING:
@@ -52,11 +52,11 @@ _CITATION = """\
 
 
 @dataclass(frozen=True)
-class GSLoRAPlusOptions(GSLoRAOptions):
+class GSLoRAPlusOptions(GroupSparseOptions):
     """Options of GS-LoRA++."""
 
-    gamma_f: float = option(0.05, "weight of the push away from the prototypes of what is forgotten", low=0.0, high=1e6)
-    gamma_r: float = option(0.05, "weight of the pull to the prototypes of what is retained", low=0.0, high=1e6)
+    gamma_f: float = option(0.5, "weight of the push away from the prototypes of what is forgotten", low=0.0, high=1e6)
+    gamma_r: float = option(0.5, "weight of the pull to the prototypes of what is retained", low=0.0, high=1e6)
     bound_p: float = option(1.0, "divergence from the prototype from which nothing pushes", low=0.0, high=1e6)
     parent: str | None = option(
         None, "artifact folders of all earlier tasks, first to last, between commas; none: the first task", place=True
@@ -64,7 +64,7 @@ class GSLoRAPlusOptions(GSLoRAOptions):
     missing: str | None = option(None, "labels between commas of which there are no pictures to retain")
 
 
-class GSLoRAPlus(GSLoRA):
+class GSLoRAPlus(GroupSparse):
     """GS-LoRA with prototypes, continual."""
 
     id = "gs-lora-plus"
@@ -74,7 +74,7 @@ class GSLoRAPlus(GSLoRA):
     summary = "gs-lora with class prototypes: for few pictures, and for one request after the other (parent)"
     Options = GSLoRAPlusOptions
 
-    def settle(self, options: GSLoRAPlusOptions, request: EraseRequest, info: ModelSpec) -> Any:
+    def settle(self, options: Any, request: EraseRequest, info: ModelSpec) -> Any:
         if options.gamma_f > 0 and options.bound_p <= 0:
             raise RequestError(f"bound_p={options.bound_p:g} would never push; give a divergence to reach, such as 1")
         return super().settle(options, request, info)
@@ -82,7 +82,7 @@ class GSLoRAPlus(GSLoRA):
     def prepare(self, run: TrainingRun) -> Any:
         import torch
 
-        parents = run.state = chain_of(run.options.parent)
+        parents = run.state = chain_of(run)
         labels = run.target.classifier.labels
         named = {number_of(run, item.name): item.name for item in run.request.forget}
         for parent in parents:
@@ -109,7 +109,7 @@ class GSLoRAPlus(GSLoRA):
         return [number_of(run, name) for name in (run.options.missing or "").split(",") if name.strip()]
 
     def _earlier(self, run: TrainingRun) -> list[int]:
-        return [number_of(run, item.name) for parent in chain_of(run.options.parent) for item in
+        return [number_of(run, item.name) for parent in chain_of(run) for item in
                 parent.manifest.concepts]  # fmt: skip
 
     def _lost(self, run: TrainingRun, held: Labelled, when: str) -> None:
@@ -172,26 +172,20 @@ def number_of(run: TrainingRun, name: str) -> int:
     return class_number(name.strip(), run.target.classifier.labels, run.target.info.model)
 
 
-def chain_of(places: str | None) -> list[Artifact]:
+def chain_of(run: TrainingRun) -> list[Artifact]:
     """The artifacts of earlier tasks, each of which goes on where those before it ended.
 
     Raises:
         ArtifactError: a folder is no artifact of ours, damaged, or does not follow those before it.
     """
-    from erase_plugins.artifacts.artifact import Artifact
     from erase_plugins.artifacts.layouts.patch import PatchLayout
     from erase_plugins.artifacts.lineage import missing
-    from erase_plugins.artifacts.manifest import PATCH
-    from erase_plugins.artifacts.store import read_manifest, verify_file
+    from erase_plugins.artifacts.store import read_folder
 
+    known: Any = SimpleNamespace(family=lambda _name: run.target.family, layout=lambda _name: PatchLayout())
     found: list[Artifact] = []
-    for place in (Path(item.strip()) for item in (places or "").split(",") if item.strip()):
-        manifest = read_manifest(place)
-        files = [item for item in manifest.files if item.layout == PATCH]
-        if not files:
-            raise ArtifactError(f"parent '{place.name}' has no file of layout {PATCH}; save it with that")
-        verify_file(place, files[0])
-        one = Artifact(manifest, PatchLayout().read(place / files[0].name, None))  # type: ignore[arg-type]
+    for place in (item.strip() for item in (run.options.parent or "").split(",") if item.strip()):
+        one = read_folder(Path(place), known)
         if missing(one, found):
             raise ArtifactError(
                 f"wrong parent: '{one.name}' was trained on top of artifacts that are not named before it; name all "

@@ -27,11 +27,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from erase_plugins.engine.erasing import resolved
-from erase_plugins.errors import RequestError, Unsupported
+from erase_plugins.errors import RequestError
 from erase_plugins.families.capabilities import CLASSIFIER
 from erase_plugins.families.labelled import Labelled
 from erase_plugins.families.labelled_data import both_sets, stored
-from erase_plugins.families.labels import is_single, names_of
+from erase_plugins.families.labels import head_of, is_single, labels_of
 from erase_plugins.hookspecs import hookimpl
 from erase_plugins.options import as_dict, option
 from erase_plugins.types import EditPlan, EraseRequest, RunResult
@@ -39,7 +39,7 @@ from erase_plugins.types import EditPlan, EraseRequest, RunResult
 if TYPE_CHECKING:
     from erase_plugins.artifacts.edit import Edit
     from erase_plugins.engine.context import RunContext
-    from erase_plugins.families.base import Model, ModelSpec, ModuleRef
+    from erase_plugins.families.base import Model, ModelSpec
     from erase_plugins.records.options import HeadOptions
     from erase_plugins.records.store import Records
 
@@ -115,7 +115,7 @@ class NoisyGD:
             raise RequestError(f"'{bare[0].name}' names no records; give their data, such as --forget rows.jsonl")
         if options.rho_dd is not None and options.rho_dd > options.rho_dp:
             raise RequestError(f"rho_dd={options.rho_dd:g} is above rho_dp={options.rho_dp:g}; take a smaller one")
-        head, classes = head_of(info), len(names_of(info.configs[info.components(CLASSIFIER)[0]]))
+        head, classes = head_of(info), len(labels_of(info))
         if options.rank > head.shape[1]:
             raise RequestError(f"rank={options.rank} is above the {head.shape[1]} features of {info.model}; take fewer")
         values = options.rank * (classes + head.shape[1])
@@ -128,6 +128,7 @@ class NoisyGD:
     def run(self, plan: EditPlan, target: Model, ctx: RunContext) -> RunResult:
         """Learns, deletes and releases the head; see the module."""
         options = NoisyGDOptions(**plan.options)
+        ctx.start(plan.steps)
         forget, retain = both_sets(target, plan.request, 1.0, ctx.generator("records"))
         everything = Labelled.joined([forget, retain])
         rows, labels = features_of(target, everything), everything.labels.numpy()
@@ -153,20 +154,8 @@ class NoisyGD:
         scale = entries[0]["scale"]
         delta = LowRank(torch.from_numpy(state.fixed / scale), torch.from_numpy(state.weights.copy()))
         edit: Edit = Edit(target.family.id, {head.component: {head.weight: delta}})
-        return RunResult(edit, certificate=stated(entries), records=tuple(entries))
-
-
-def head_of(info: ModelSpec) -> ModuleRef:
-    """The last linear layer with one score per label.
-
-    Raises:
-        Unsupported: there is none.
-    """
-    count = len(names_of(info.configs[info.components(CLASSIFIER)[0]]))
-    found = [ref for ref in info.refs if ref.kind == "linear" and ref.shape[0] == count]
-    if not found:
-        raise Unsupported(f"{info.model} has no linear head with {count} outputs")
-    return found[-1]
+        proven = stated(entries)
+        return RunResult(edit, certificate=proven, records=tuple(entries) if proven.certified else ())
 
 
 def features_of(target: Model, part: Labelled) -> Any:
@@ -208,12 +197,13 @@ def opened(folder: Path, rows: Any, labels: Any, options: NoisyGDOptions, target
     Raises:
         RequestError: an existing head was made with other options.
     """
+    from erase_plugins.records.events import is_name
     from erase_plugins.records.state import STATE
     from erase_plugins.records.store import Records
 
     classes, head = len(target.classifier.labels), head_of(target.info)
     scale = options.scale if options.scale is not None else math.nextafter(target.classifier.longest(), math.inf)
-    wanted = options.head(classes, scale, "model")
+    wanted = options.head(classes, scale, target.info.model if is_name(target.info.model) else "model")
     if not (folder / STATE).is_file():
         start = target.weight(head).double().cpu().numpy()
         return Records.create(folder, rows, labels, wanted, start=start,

@@ -82,15 +82,16 @@ def write_release(
 
 
 def stated(entries: Sequence[Mapping[str, Any]]) -> Certificate:
-    """The certificate of a ledger, as an artifact carries it."""
+    """The certificate of a ledger, as an artifact carries it; without names of records where it is none."""
     found = certificate(replay(entries))
+    gone, end = tuple(item["id"] for item in found["records"]), found["ledger"]["head"]
     numbers = ("rho_adaptive", "advantage_adaptive", "rho_non_adaptive")
     return Certificate(
         MECHANISM, found["epsilon_adaptive"], found["delta"] if found["epsilon_adaptive"] is not None else None,
         ACCOUNTANT, "", found["certified"],
         numbers=tuple((name, float(found[name])) for name in numbers if found[name] is not None),
         assumptions=tuple(found["assumptions"]), scope=found["scope"],
-        subjects=tuple(item["id"] for item in found["records"]), ledger_hash=found["ledger"]["head"],
+        subjects=gone if found["certified"] else (), ledger_hash=end if found["certified"] else "",
         reasons=tuple(found["reasons"]),
     )  # fmt: skip
 
@@ -193,12 +194,29 @@ def _home(folder: Path, ledger: str) -> Path | None:
     return None
 
 
+def _check_edit(artifact: Any, place: Path) -> None:
+    """Refuses an artifact beside a release whose change of the head is not what was released."""
+    from erase_plugins.records.weights import array_sha256
+
+    edit = getattr(artifact, "edit", None)
+    if edit is None:
+        return
+    try:
+        released = replay(chain.read(place / LEDGER)).releases[-1]["sha256"]
+    except (ArtifactError, IndexError, OSError):
+        return  # a damaged ledger is told by `check_push`
+    found = [array_sha256(delta.B.numpy()) for _, _, delta in edit.items() if delta.kind == "lowrank"]
+    if found != [released]:
+        raise PushRefused("the edit is not the head that the ledger released; run the method again; nothing was sent")
+
+
 @hookimpl
 def erase_before_push(bundle: Any, destination: str) -> None:
     """What carries a certificate is checked, whatever it is; one without its ledger proves nothing and is refused."""
     artifact = getattr(bundle, "artifact", None)
     place = getattr(artifact, "path", None)
     if place is not None and is_release(Path(place)):
+        _check_edit(artifact, Path(place))
         check_push(Path(place), destination, bool(getattr(bundle, "dry_run", False)))
         return
     claimed = getattr(getattr(artifact, "manifest", None), "certificate", None)

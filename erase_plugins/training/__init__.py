@@ -6,6 +6,7 @@
 
 from erase_plugins.families.labelled import Labelled
 from erase_plugins.training.facts import FactMethod, FactOptions, Keys
+from erase_plugins.training.group_sparse import GroupSparse, GroupSparseOptions, factors, gs_lora_terms
 from erase_plugins.training.labelled import LabelledMethod, LabelledOptions, logits_of
 from erase_plugins.training.language import Asked, LanguageMethod, LanguageOptions, PreferenceOptions, preference
 from erase_plugins.training.method import Cost, TrainedMethod, TrainingRun
@@ -17,6 +18,8 @@ __all__ = [
     "Cost",
     "FactMethod",
     "FactOptions",
+    "GroupSparse",
+    "GroupSparseOptions",
     "Keys",
     "Labelled",
     "LabelledMethod",
@@ -31,6 +34,8 @@ __all__ = [
     "TrainingOptions",
     "TrainingRun",
     "WeightOptions",
+    "factors",
+    "gs_lora_terms",
     "logits_of",
     "preference",
 ]  # fmt: skip

@@ -12,7 +12,7 @@ from erase_plugins.errors import RequestError
 from erase_plugins.families.capabilities import CLASSIFIER
 from erase_plugins.families.labelled import Labelled, accuracy
 from erase_plugins.families.labelled_data import both_sets, stored
-from erase_plugins.families.labels import SAMPLES, forgotten, is_single, names_of
+from erase_plugins.families.labels import SAMPLES, forgotten, is_single, labels_of
 from erase_plugins.options import as_dict, option
 from erase_plugins.training.method import TrainedMethod, TrainingRun
 from erase_plugins.training.options import WeightOptions
@@ -39,7 +39,7 @@ class LabelledOptions(WeightOptions):
         0.1, "share of the pictures beside the model that are retained, at least one of each class", low=0.0, high=1.0
     )
     lr: float = option(1e-2, "learning rate at the start; falls along a cosine", low=0.0, high=10.0)
-    lr_end: float = option(1e-5, "learning rate of the end of that cosine", low=0.0, high=10.0)
+    lr_end: float | None = option(1e-5, "learning rate of the end of that cosine; none: it stays", low=0.0, high=10.0)
     weight_decay: float = option(0.05, "decay of what is trained", low=0.0, high=10.0)
     optimizer: str = option("adamw", "optimizer", choices=("adam", "adamw", "sgd"))
     checkpoint_every: int = option(50, "training steps between checkpoints", low=1)
@@ -48,6 +48,8 @@ class LabelledOptions(WeightOptions):
 
     def rate(self, epoch: int) -> float:
         """Learning rate of an epoch."""
+        if self.lr_end is None:
+            return self.lr
         return self.lr_end + 0.5 * (self.lr - self.lr_end) * (1 + math.cos(math.pi * epoch / self.epochs))
 
     def schedule(self) -> Schedule:
@@ -168,11 +170,6 @@ class LabelledMethod(TrainedMethod):
         for name, part in parts.items():
             if len(part):
                 run.ctx.numbers[f"{name}_accuracy_{when}"] = accuracy(run.target, part)
-
-
-def labels_of(info: ModelSpec) -> tuple[str, ...]:
-    """Labels of a classifier that is known by its configuration."""
-    return names_of(info.configs[info.components(CLASSIFIER)[0]])
 
 
 def logits_of(run: TrainingRun, parts: Iterable[Labelled]) -> list[Tensor]:

@@ -8,8 +8,9 @@ import struct
 import pytest
 import torch
 
-from erase_plugins.artifacts.edit import CONTEXT, AddOn, ContextMap, Dense, Edit, LowRank, Rows
+from erase_plugins.artifacts.edit import CONTEXT, AddOn, ContextMap, Dense, Edit, LowRank, Rows, Sparse
 from erase_plugins.artifacts.header import read_header
+from erase_plugins.artifacts.lowrank import add
 from erase_plugins.artifacts.manifest import Manifest, check_name
 from erase_plugins.artifacts.serialize import check_delta, edit_from_tensors, edit_to_tensors
 from erase_plugins.errors import CorruptArtifact
@@ -21,6 +22,21 @@ MAP = ContextMap(torch.ones(2, 4), torch.ones(4, 2))
 def back(edit: Edit, tensors=None, **changes):
     stored, text = edit_to_tensors(edit)
     return edit_from_tensors(stored if tensors is None else tensors, json.dumps({**json.loads(text), **changes}))
+
+
+def sparse(mask, values, shape, kind=torch.int64):
+    size = torch.tensor(shape, dtype=kind)
+    return Sparse(torch.tensor(mask, dtype=torch.uint8), torch.ones(values), size)
+
+
+def test_a_sparse_change_comes_back():
+    change = torch.tensor([[0.0, 1.0, 0.0], [0.0, 0.0, -2.0]])
+    (found,) = [delta for _, _, delta in back(Edit("vit", {"model": {"a.weight": Sparse.of(change)}})).items()]
+    assert torch.equal(found.dense(), change)
+    whole = add(found, Dense(torch.ones(2, 3)))
+    assert torch.equal(whole.dense(), change + 1)
+    assert torch.equal(add(found, found).dense(), 2 * change)
+    assert add(Dense(torch.ones(2)), Sparse.of(torch.tensor([0.0, 3.0]))).dense().tolist() == [1.0, 4.0]
 
 
 def test_sound_edit_comes_back():
@@ -40,6 +56,15 @@ def test_sound_edit_comes_back():
         ({"a": LowRank(torch.ones(1, 100_000), torch.ones(100_000, 1))}, "too large"),
         ({CONTEXT: ContextMap(torch.ones(2, 4), torch.ones(5, 2))}, "square"),
         ({"a": Dense(torch.ones(1, 1, 1, 1, 3))}, "one to four dimensions"),
+        (
+            {"a": Sparse(torch.ones(1).byte(), torch.ones(1, 1), torch.tensor([8]))},
+            "sparse change needs a mask of bytes",
+        ),
+        ({"a": sparse([0b10100000, 0], 2, [3])}, r"the mask does not fit a parameter of \(3,\)"),
+        ({"a": sparse([0b10110000], 3, [3])}, r"the mask does not fit a parameter of \(3,\)"),
+        ({"a": sparse([0b10100000], 1, [3])}, "2 places for 1 values"),
+        ({"a": sparse([255], 8, [2, 4], torch.int32)}, "sparse change needs a mask of bytes"),
+        ({"a": sparse([255], 8, [-2, -4])}, "sparse change needs a mask of bytes"),
         ({"a": Rows(torch.tensor([1, 2]), torch.ones(3, 4))}, "2 indices for 3 rows"),
         ({"a": Rows(torch.tensor([1.0]), torch.ones(1, 4))}, "int64"),
         ({"a": AddOn("bottleneck", {"down": torch.ones(2, 2)}, {"strength": "much"})}, "not a usable number"),

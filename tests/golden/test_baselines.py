@@ -16,12 +16,12 @@ from safetensors.torch import load_file
 from erase_plugins.engine.loop import make_optimizer
 from erase_plugins.engine.whole import WholeWeights
 from erase_plugins.families.labelled import Labelled
-from erase_plugins.methods.baselines.base import error, flat_gradient, picture_gradients
 from erase_plugins.methods.baselines.boundary import nearest_other, stepped
 from erase_plugins.methods.baselines.finetune import L1Options, absolute
 from erase_plugins.methods.baselines.influence import newton
 from erase_plugins.methods.baselines.random_label import gradients, salient
 from erase_plugins.methods.baselines.scrub import ScrubOptions, scrub_terms
+from erase_plugins.training.baseline import error, flat_gradient, picture_gradients
 from erase_plugins.workflow.models import target_of
 
 CLOSE = {"rtol": 1e-6, "atol": 1e-9}

@@ -16,8 +16,15 @@ from safetensors.torch import load_file
 from erase_plugins.artifacts.edit import LowRank
 from erase_plugins.engine.adapters import Adapters
 from erase_plugins.families.labelled import harmonic
-from erase_plugins.methods.gs_lora import GSLoRAOptions, change_norms, factors, group_norms, gs_lora_terms, small_blocks
 from erase_plugins.methods.gs_lora_plus import divergence, prototype_terms, prototypes
+from erase_plugins.training.group_sparse import (
+    GroupSparseOptions,
+    change_norms,
+    factors,
+    group_norms,
+    gs_lora_terms,
+    small_blocks,
+)
 from erase_plugins.workflow.models import target_of
 
 
@@ -95,7 +102,7 @@ def test_groups_and_switched_off_blocks(case):
 
 def test_schedules_and_h(case):
     part = case[0]["gs_lora"]
-    options = GSLoRAOptions(epochs=100, alpha=part["weights"]["alpha"])
+    options = GroupSparseOptions(epochs=100, alpha=part["weights"]["alpha"])
     for epoch, rate in part["schedule"]["lr_by_epoch"].items():
         assert options.rate(int(epoch)) == pytest.approx(rate, rel=1e-6)
     for epoch, weight in part["schedule"]["alpha_by_epoch"].items():

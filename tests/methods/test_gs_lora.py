@@ -13,9 +13,10 @@ from erase_plugins.artifacts.edit import LowRank
 from erase_plugins.engine.context import RunContext
 from erase_plugins.errors import RequestError
 from erase_plugins.manager import get_manager
-from erase_plugins.methods.gs_lora import GSLoRA, block_of, change_norms, group_norms, gs_lora_terms
+from erase_plugins.methods.gs_lora import GSLoRA
 from erase_plugins.testing.contract import contract_report
 from erase_plugins.testing.models import MODELS
+from erase_plugins.training.group_sparse import block_of, change_norms, group_norms, gs_lora_terms
 from erase_plugins.types import Concept, DataRef, ForgetItem
 from erase_plugins.workflow.models import target_of
 from tests import classifiers
@@ -187,15 +188,6 @@ def test_pictures_of_the_request(folder, tmp_path):
 
 
 def test_the_contract(folder, monkeypatch):
-    monkeypatch.setitem(MODELS, "digits", lambda seed: _digits(folder, seed))
+    monkeypatch.setitem(MODELS, "digits", lambda seed: classifiers.loaded(folder, seed))
     assert isinstance(get_manager().method("gs-lora"), GSLoRA)
     assert contract_report("gs-lora", "digits", concept=Concept("three", "class")) == {}
-
-
-def _digits(folder, seed):
-    model = ep.load(str(folder))
-    if seed:
-        torch.manual_seed(seed)
-        for part in model.parameters():
-            part.data += 0.05 * torch.randn(part.shape)
-    return model

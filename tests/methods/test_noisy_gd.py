@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,7 +17,7 @@ from erase_plugins.errors import CorruptArtifact, PushRefused, RequestError, Uns
 from erase_plugins.families.labelled_data import stored
 from erase_plugins.records.certificate import verify
 from erase_plugins.records.head import Head
-from erase_plugins.records.release import check_push
+from erase_plugins.records.release import check_push, erase_before_push
 from erase_plugins.records.store import Records
 from erase_plugins.testing.contract import contract_report
 from erase_plugins.testing.models import MODELS
@@ -57,6 +59,11 @@ def test_a_run_is_a_release_with_a_certificate(folder, tmp_path):
     assert data["rho_adaptive"] == pytest.approx(found.numbers[0][1])
     assert len(data["records"]) == 2
     check_push(tmp_path / "made", "owner/name", dry_run=True)
+    bundle = SimpleNamespace(artifact=ep.load_artifact(tmp_path / "made"), dry_run=True)
+    erase_before_push(bundle=bundle, destination="owner/name")
+    other = replace(bundle.artifact, edit=bundle.artifact.edit.scaled(1.01))
+    with pytest.raises(PushRefused, match="not the head that the ledger released"):
+        erase_before_push(bundle=SimpleNamespace(artifact=other, dry_run=True), destination="owner/name")
     again = ep.load_artifact(tmp_path / "made")
     host = ep.load(str(folder))
     before = logits(host)
@@ -74,7 +81,7 @@ def test_a_run_is_a_release_with_a_certificate(folder, tmp_path):
 
 
 def test_the_released_head_is_the_edit(folder, tmp_path):
-    deleted(folder, tmp_path / "gone.jsonl", [4], tmp_path / "made", test_seed=3)
+    deleted(folder, tmp_path / "gone.jsonl", [4], tmp_path / "made")
     target = target_of(ep.load(str(folder)))
     part = stored(target, "test")
     with torch.no_grad():
@@ -140,8 +147,9 @@ def test_noise_with_a_seed_has_no_certificate(folder, tmp_path):
     made = deleted(folder, tmp_path / "gone.jsonl", [4], tmp_path / "made", test_seed=3)
     assert not made.manifest.certificate.certified
     assert "drawn again" in made.manifest.certificate.reasons[0]
-    with pytest.raises(PushRefused, match="no certificate"):
-        check_push(tmp_path / "made", "owner/name", dry_run=True)
+    assert not made.manifest.records
+    with pytest.raises(PushRefused, match="cannot be checked"):
+        erase_before_push(bundle=SimpleNamespace(artifact=made), destination="owner/name")
 
 
 def test_what_is_no_record_is_refused(folder, tmp_path):
@@ -156,15 +164,6 @@ def test_what_is_no_record_is_refused(folder, tmp_path):
 
 
 def test_the_contract(folder, tmp_path, monkeypatch):
-    monkeypatch.setitem(MODELS, "digits", lambda seed: _digits(folder, seed))
+    monkeypatch.setitem(MODELS, "digits", lambda seed: classifiers.loaded(folder, seed))
     concept: Concept = item(tmp_path / "gone.jsonl", [4, 9])
     assert contract_report("noisy-gd", "digits", concept=concept) == {}
-
-
-def _digits(folder, seed):
-    model = ep.load(str(folder))
-    if seed:
-        torch.manual_seed(seed)
-        for part in model.parameters():
-            part.data += 0.05 * torch.randn(part.shape)
-    return model

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from erase_plugins.hookspecs import hookimpl
-from erase_plugins.methods.baselines.base import Baseline, BaselineOptions, error
 from erase_plugins.options import option
 from erase_plugins.training import Labelled, TrainingRun
+from erase_plugins.training.baseline import Baseline, BaselineOptions, error
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from erase_plugins.families.capabilities import CLASSIFIER
 from erase_plugins.hookspecs import hookimpl
-from erase_plugins.methods.baselines.base import Baseline, BaselineOptions, error, full_only
 from erase_plugins.options import option
 from erase_plugins.training import Labelled, TrainingRun
+from erase_plugins.training.baseline import Baseline, BaselineOptions, error, full_only
 from erase_plugins.types import EraseRequest
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 class BoundaryOptions(BaselineOptions):
     """Options of boundary expand."""
 
-    lr: float = option(1e-3, "learning rate", low=0.0, high=10.0)
+    lr: float = option(2e-4, "learning rate", low=0.0, high=10.0)
     epoch_steps: int = option(1, "batches of an epoch", low=1, high=100_000)
 
 
@@ -40,6 +40,7 @@ class BoundaryOptions(BaselineOptions):
 class ShrinkOptions(BoundaryOptions):
     """Options of boundary shrink."""
 
+    lr: float = option(1e-3, "learning rate", low=0.0, high=10.0)
     reach: float = option(0.1, "length of the step in every pixel, as a share of their range", low=0.0, high=1.0)
 
 

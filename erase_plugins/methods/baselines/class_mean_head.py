@@ -10,12 +10,13 @@ to measure features too.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from erase_plugins.errors import RequestError, Unsupported
+from erase_plugins.families.labels import head_of
 from erase_plugins.hookspecs import hookimpl
-from erase_plugins.methods.baselines.base import Baseline, Solved
 from erase_plugins.training import TrainingRun
+from erase_plugins.training.baseline import Baseline, Solved
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -43,7 +44,7 @@ class ClassMeanHead(Solved):
             )
         means = torch.stack([features[retain.labels == number].mean(0) for number in kept])
         found = mean_head(means, features, kept, len(classifier.labels), float(logits[:, kept].std()))
-        head, names = head_of(run), run.adapters.values
+        head, names = head_of(run.target.info).path, run.adapters.values
         if f"{head}.bias" not in names:
             raise Unsupported(f"the head of {run.target.info.model} has no bias, and class means need one")
         return {f"{head}.{name}": part.to(names[f"{head}.{name}"].dtype) for name, part in found.items()}
@@ -67,15 +68,6 @@ def mean_head(means: Tensor, features: Tensor, kept: list[int], count: int, widt
     offset[:] = -scale * lowest - 1
     weight[kept], offset[kept] = scale * means, scale * bias
     return {"weight": weight, "bias": offset}
-
-
-def head_of(run: TrainingRun) -> Any:
-    """Path of the last linear layer that gives one score per label."""
-    count = len(run.target.classifier.labels)
-    found = [ref.path for ref in run.target.info.refs if ref.kind == "linear" and ref.shape[0] == count]
-    if not found:
-        raise Unsupported(f"{run.target.info.model} has no linear head")
-    return found[-1]
 
 
 @hookimpl

@@ -12,24 +12,21 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from erase_plugins.hookspecs import hookimpl
-from erase_plugins.methods.baselines.base import Baseline, BaselineOptions, error
 from erase_plugins.options import option
 from erase_plugins.training import Labelled, TrainingRun
+from erase_plugins.training.baseline import Baseline, BaselineOptions, Retaining, error
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-class FineTune(Baseline):
+class FineTune(Retaining):
     """Cross-entropy on what is retained."""
 
     id = "finetune"
     title = "Fine-tuning on what is retained (FT)"
     paper = "https://arxiv.org/abs/2304.04934"
     summary = "baseline: trains a classifier on what is retained only, and hopes that the rest is forgotten"
-
-    def step_loss(self, run: TrainingRun, step: int, forget: Labelled, retain: Labelled) -> Tensor:
-        return error(run, retain)
 
 
 @dataclass(frozen=True)
@@ -45,11 +42,12 @@ class L1Options(BaselineOptions):
         return self.alpha * (1 - epoch / length) if epoch < length else 0.0
 
 
-class L1Sparse(FineTune):
+class L1Sparse(Retaining):
     """Fine-tuning with an l1 norm that fades out."""
 
     id = "l1-sparse"
     title = "l1-sparse fine-tuning"
+    paper = "https://arxiv.org/abs/2304.04934"
     summary = "baseline: fine-tuning on what is retained, with a fading pull of all weights to 0"
     Options = L1Options
 

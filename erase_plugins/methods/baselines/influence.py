@@ -15,12 +15,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from erase_plugins.hookspecs import hookimpl
-from erase_plugins.methods.baselines.base import Baseline, Solved, SolvedOptions, flat_gradient, picture_gradients
 from erase_plugins.options import option
 from erase_plugins.training import TrainingRun
+from erase_plugins.training.baseline import Baseline, Solved, SolvedOptions, flat_gradient, picture_gradients
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 class InfluenceOptions(SolvedOptions):
     """Options of influence unlearning."""
 
-    alpha: float = option(1.0, "length of the step", low=-1e6, high=1e6)
+    alpha: float = option(0.01, "length of the step; 1 where the curvature is known well", low=-1e6, high=1e6)
     damping: float = option(1e-2, "what is added to the diagonal of H", low=1e-12, high=1e6)
     samples: int = option(200, "retained pictures that H is made of", low=1, high=100_000)
 
@@ -43,6 +43,7 @@ class Influence(Solved):
     paper = "https://arxiv.org/abs/2304.04934"
     summary = "baseline: one damped Newton step away from what is forgotten, solved exactly on a sample"
     Options = InfluenceOptions
+    contract_options: ClassVar[dict[str, Any]] = {"samples": 20}
 
     def solve(self, run: TrainingRun) -> Mapping[str, Tensor]:
         import torch

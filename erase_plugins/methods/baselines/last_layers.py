@@ -14,10 +14,9 @@ from typing import TYPE_CHECKING, Any
 from erase_plugins.errors import RequestError
 from erase_plugins.families.capabilities import CLASSIFIER
 from erase_plugins.hookspecs import hookimpl
-from erase_plugins.methods.baselines.base import Baseline, BaselineOptions, full_only
-from erase_plugins.methods.baselines.finetune import FineTune
 from erase_plugins.options import option
 from erase_plugins.training import TrainingRun
+from erase_plugins.training.baseline import Baseline, BaselineOptions, Retaining, full_only
 from erase_plugins.types import EraseRequest
 
 if TYPE_CHECKING:
@@ -34,7 +33,7 @@ class LayersOptions(BaselineOptions):
     k: int = option(1, "how many layers from the end", low=1, high=1000)
 
 
-class CFk(FineTune):
+class CFk(Retaining):
     """Fine-tuning of the last layers."""
 
     id = "cf-k"

@@ -6,14 +6,14 @@ original; the options are that recipe. The artifact is the whole difference betw
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from erase_plugins.families.capabilities import CLASSIFIER
 from erase_plugins.hookspecs import hookimpl
-from erase_plugins.methods.baselines.base import Baseline, BaselineOptions, full_only
-from erase_plugins.methods.baselines.finetune import FineTune
 from erase_plugins.options import option
+from erase_plugins.training.baseline import Baseline, BaselineOptions, Retaining, full_only
 from erase_plugins.types import EraseRequest
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ class RetrainOptions(BaselineOptions):
     optimizer: str = option("adamw", "optimizer", choices=("adam", "adamw", "sgd"))
 
 
-class Retrain(FineTune):
+class Retrain(Retaining):
     """Training from the start, without what is forgotten."""
 
     id = "retrain"
@@ -47,6 +47,9 @@ class Retrain(FineTune):
     def settle(self, options: Any, request: EraseRequest, info: ModelSpec) -> Any:
         full_only(self, options)
         return super().settle(options, request, info)
+
+    def notes(self, request: EraseRequest, options: Any) -> Sequence[str]:
+        return ("a reference only where the pictures at hand are all that the model was trained on",)
 
     def whole(self, run: TrainingRun) -> WholeWeights:
         from erase_plugins.engine.whole import WholeWeights

@@ -14,9 +14,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from erase_plugins.hookspecs import hookimpl
-from erase_plugins.methods.baselines.base import Baseline, BaselineOptions, scores
 from erase_plugins.options import option
 from erase_plugins.training import Labelled, TrainingRun
+from erase_plugins.training.baseline import Baseline, BaselineOptions, scores
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -28,6 +28,7 @@ _FALLS = (3, 5, 9)
 class ScrubOptions(BaselineOptions):
     """Options of SCRUB."""
 
+    lr: float = option(3e-3, "learning rate", low=0.0, high=10.0)
     temperature: float = option(4.0, "temperature of both models", low=1e-3, high=1e3)
     max_epochs: int = option(2, "epochs that also push away from the teacher", low=0, high=100_000)
     ce: float = option(0.99, "weight of the labels of what is retained", low=0.0, high=1e6)

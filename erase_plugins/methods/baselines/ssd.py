@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from erase_plugins.hookspecs import hookimpl
-from erase_plugins.methods.baselines.base import Baseline, Solved, SolvedOptions, picture_gradients
 from erase_plugins.options import option
 from erase_plugins.training import Labelled, TrainingRun
+from erase_plugins.training.baseline import Baseline, Solved, SolvedOptions, picture_gradients
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -37,6 +37,7 @@ class SSD(Solved):
     paper = "https://arxiv.org/abs/2308.07707"
     summary = "baseline: shrinks the weights that matter for what is forgotten more than for all data; no training"
     Options = SSDOptions
+    contract_options: ClassVar[dict[str, Any]] = {"samples": 20}
 
     def solve(self, run: TrainingRun) -> Mapping[str, Tensor]:
         import torch
@@ -49,9 +50,10 @@ class SSD(Solved):
                 total, count = row.square() if total is None else total + row.square(), count + 1
             assert total is not None
             found.append(total / count)
+        everything, forget = found
         values = run.adapters.values
         theta = torch.cat([part.detach().flatten() for part in values.values()])
-        parts = dampened(theta, *found, run.options.alpha, run.options.lam).split(
+        parts = dampened(theta, everything, forget, run.options.alpha, run.options.lam).split(
             [part.numel() for part in values.values()]
         )
         return {name: part.reshape(values[name].shape) for name, part in zip(values, parts, strict=True)}

@@ -28,7 +28,7 @@ def layout_round_trip(case: Case, layout: str) -> None:
         exact = not lossy(case, layout)
         for place in (folder / "out", *own_files(folder / "out", saved)):
             loaded = load_artifact(place, case.info.family.id)
-            assert loaded.manifest.erased == (case.concept.text,), f"{place.name} forgot what it erases"
+            assert loaded.manifest.erased == (case.concept.name,), f"{place.name} forgot what it erases"
             distance = closeness(expected, applied_predictions(case.pipe, loaded))
             assert distance <= TOLERANCE or not exact, f"{layout}, {place.name}: predictions differ by {distance:.2e}"
 
@@ -126,7 +126,7 @@ def manifest_round_trip(case: Case) -> None:
     assert Manifest.from_json(text).to_json() == text, "the manifest changes on its way through JSON"
     assert not private, "the manifest holds a path of this machine"
     assert manifest.method["id"] == case.method.id
-    assert manifest.erased == (case.concept.text,)
+    assert manifest.erased == (case.concept.name,)
     assert tuple(manifest.preserve) == case.keep
     assert set(manifest.options) == set(case.plan().options)
     assert set(manifest.base["fingerprint"]) == set(case.target().fingerprint())

@@ -17,8 +17,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from erase_plugins.errors import RequestError
 from erase_plugins.families.capabilities import CLASSIFIER
+from erase_plugins.families.labelled import Labelled
 from erase_plugins.options import option
-from erase_plugins.training import Labelled, LabelledMethod, LabelledOptions, TrainingRun
+from erase_plugins.training.labelled import LabelledMethod, LabelledOptions
+from erase_plugins.training.method import TrainingRun
 from erase_plugins.types import EraseRequest
 
 if TYPE_CHECKING:
@@ -35,7 +37,7 @@ if TYPE_CHECKING:
 class BaselineOptions(LabelledOptions):
     """How long and how fast to train, which weights, and on which pictures."""
 
-    presets = "../../presets/baselines.toml"
+    presets = "../presets/baselines.toml"
 
     parameters: str = option(
         "full", "full: all weights, as the papers do it; lora: LoRA on all linear layers", choices=("full", "lora")
@@ -51,10 +53,6 @@ class BaselineOptions(LabelledOptions):
     weight_decay: float = option(5e-4, "decay of what is trained", low=0.0, high=10.0)
     optimizer: str = option("sgd", "optimizer", choices=("adam", "adamw", "sgd"))
     momentum: float = option(0.9, "momentum of sgd", low=0.0, high=0.9999)
-
-    def rate(self, epoch: int) -> float:
-        """Learning rate of an epoch."""
-        return self.lr if self.lr_end is None else super().rate(epoch)
 
     def schedule(self) -> Schedule:
         """Schedule of the training loop."""
@@ -102,6 +100,13 @@ class Baseline(LabelledMethod):
         from erase_plugins.engine.whole import WholeWeights
 
         return WholeWeights(run.target, CLASSIFIER)
+
+
+class Retaining(Baseline):
+    """A baseline that only trains on what is retained."""
+
+    def step_loss(self, run: TrainingRun, step: int, forget: Labelled, retain: Labelled) -> Tensor:
+        return error(run, retain)
 
 
 @dataclass(frozen=True)
