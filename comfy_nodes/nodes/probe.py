@@ -25,7 +25,7 @@ def probe_model(model: Any, clip: Any, erase: str, kind: str, keep: str, base: A
     Raises:
         RequestError: nothing to ask about, or a phrase without content.
     """
-    from comfy_nodes.probing import RESIDUAL, probe, probe_report
+    from ..probing import RESIDUAL, probe, probe_report
     from erase_plugins.errors import RequestError
     from erase_plugins.stack import stack_of
 
