@@ -25,11 +25,11 @@ def probe_model(model: Any, clip: Any, erase: str, kind: str, keep: str, base: A
     Raises:
         RequestError: nothing to ask about, or a phrase without content.
     """
-    from ..probing import RESIDUAL, probe, probe_report
     from erase_plugins.errors import RequestError
     from erase_plugins.stack import stack_of
 
     from .. import charts, host
+    from ..probing import RESIDUAL, probe, probe_report
     from ..stacking import put_on
     from ..target import ComfyTarget
 
