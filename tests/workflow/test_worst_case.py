@@ -213,7 +213,7 @@ def test_concepts_of_a_text_to_image_model(monkeypatch, tmp_path):
         return nullcontext()
 
     def shown(target, judge, concept, images, seed):
-        return 1.0 if concept == "car" or concept not in gone else 0.0
+        return 1.0 if concept == "car" else 0.5 * (concept not in gone)
 
     monkeypatch.setattr(module._Concepts, "forgotten", forgotten)
     monkeypatch.setattr(lora_effect, "shown", shown)
@@ -221,6 +221,8 @@ def test_concepts_of_a_text_to_image_model(monkeypatch, tmp_path):
     made = worst_case("pocket", "uce", wise="prompt", concepts=pool, budget=1, rounds=6, out=tmp_path / "p.json")
     assert read_set(tmp_path / "p.json") == made
     assert made.forget_set["judge"] == "pocket"
-    assert made.measured == {"rate": 1.0 if made.names == ("car",) else 0.0}
+    assert made.names == ("car",)
+    assert made.measured == {"rate": 1.0}
+    assert made.baselines["lowest-loss"]["names"] == ["car"]
     with pytest.raises(RequestError, match="knows no xyzzy"):
         worst_case("pocket", "uce", wise="prompt", concepts=["pizza", "xyzzy"], budget=1)
