@@ -40,7 +40,7 @@ def main() -> None:
     sets = selected(str(model), given.work)
     from erase_plugins.comparison.unlearners import Plan, compare_sets
 
-    methods = [(name, {}) for name in METHODS]
+    methods: list[tuple[str, dict[str, Any]]] = [(name, {}) for name in METHODS]
     worst = {f"worst case of {name}": [file] for name, file in sets["worst"].items()}
     first = next(iter(worst))
     both = {"random": sets["random"], first: worst[first]}
