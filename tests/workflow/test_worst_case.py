@@ -217,7 +217,7 @@ def test_concepts_of_a_text_to_image_model(monkeypatch, tmp_path):
 
     monkeypatch.setattr(module._Concepts, "forgotten", forgotten)
     monkeypatch.setattr(lora_effect, "shown", shown)
-    pool = ["pizza", "tractor", "car", "house"]
+    pool = ["pizza", "tractor", "car", "owl"]
     made = worst_case("pocket", "uce", wise="prompt", concepts=pool, budget=1, rounds=6, out=tmp_path / "p.json")
     assert read_set(tmp_path / "p.json") == made
     assert made.forget_set["judge"] == "pocket"
