@@ -146,8 +146,8 @@ def page(table: Any, retrained: Any, sets: Any) -> str:
         "",
         "A retrained model has never seen the set. Where it still gets the labels right, the set cannot be forgotten: "
         "UA has to fall. The trivial selection, lowest losses before any unlearning, stands beside them. "
-        f"Retraining gets {100 * (1 - retrained['random'][RETRAIN]['ra'][0]):.1f} % of what it was trained on wrong, so "
-        "smaller differences say little.",
+        f"Retraining gets {100 * (1 - retrained['random'][RETRAIN]['ra'][0]):.1f} % of what it was trained on wrong, "
+        "so smaller differences say little.",
         "",
         "| set | UA of `retrain` | classes hit | same as lowest loss |",
         "|---|---|---|---|",
