@@ -172,6 +172,7 @@ class Measured:
     def read(self, model: Any) -> dict[str, tuple[float, int]]:
         from erase_plugins.evaluation.unlearning import read_from_features
 
+        assert self.given.pool is not None  # or there were no parts
         found = read_from_features(model, self.given.pool, self.parts)
         return {name: (value, len(self.parts.gone)) for name, value in found.items()}
 

@@ -101,22 +101,25 @@ def worst_case(
         images=images, judge=judge, seed=seed,
     )  # fmt: skip
     target = lower.ask.target
-    chosen = {"groups": lower.groups, "quota": per_class_quota}
     place = None if out is None else Path(out)
     if place is not None:  # refuse before the work
         with claim_files(place.parent, (place.name,), force):
             pass
     tell = progress or (lambda stage, done, whole: None)
     noise = np.random.default_rng(seed).random(lower.count)
-    plain = {RANDOM: smallest(noise, total, **chosen), LOWEST: smallest(lower.losses(None), total, **chosen)}
+    plain = {
+        name: smallest(values, total, lower.groups, per_class_quota)
+        for name, values in ((RANDOM, noise), (LOWEST, lower.losses(None)))
+    }
 
     def losses_of(picked: np.ndarray, number: int) -> np.ndarray:
         tell("round", number, rounds)
         return lower.losses(picked)
 
     found = search(
-        lower.count, total, losses_of, plain[RANDOM], rounds=rounds, step=step, gamma=gamma, easiest=easiest, **chosen
-    )
+        lower.count, total, losses_of, plain[RANDOM], rounds=rounds, step=step, gamma=gamma, easiest=easiest,
+        groups=lower.groups, quota=per_class_quota,
+    )  # fmt: skip
     measured: dict[str, dict[str, float]] = {}
     for number, (name, picked) in enumerate({"worst": found.picked, **plain}.items()):
         tell("measuring", number, 3)
@@ -202,7 +205,7 @@ def _lower(
 class _Ask:
     """The method at the lower level, and how it is asked."""
 
-    target: Model
+    target: Any
     method: str
     options: dict[str, Any]
     seed: int

@@ -63,14 +63,13 @@ def left_after_retraining(target, rows):
 
 
 def test_what_retraining_still_knows(target, found):
-    """Worst <= random <= easiest, and the worst set falls to nothing."""
+    """Worst < random < easiest. How small the worst is, on a model that is no toy, stands on the page of results."""
     made = read_set(found[0])
     easiest = worst_case(target, "finetune", options=FAST, rounds=1, easiest=True)
     worst, random, easy = (
         left_after_retraining(target, rows) for rows in (made.rows, made.baselines["random"]["rows"], easiest.rows)
     )
-    assert worst <= 0.005
-    assert worst <= random <= easy
+    assert worst < random < easy
     assert easy > 0.2
 
 
@@ -199,15 +198,30 @@ def test_nothing_is_replaced_and_a_dry_run_writes_nothing(model, tmp_path):
     assert not (tmp_path / "x.json").exists()
 
 
-def test_concepts_of_a_text_to_image_model(tmp_path):
-    """Prompt-wise: the closed form erases what is selected, the judge says what is left."""
-    made = worst_case(
-        "pocket", "uce", wise="prompt", concepts=["pizza", "tractor"], budget=1, rounds=1, images=1,
-        out=tmp_path / "p.json",
-    )  # fmt: skip
+def test_concepts_of_a_text_to_image_model(monkeypatch, tmp_path):
+    """Prompt-wise, with shares that the judge sees as a table: car stays whatever is erased."""
+    from contextlib import nullcontext
+
+    from erase_plugins.evaluation import lora_effect
+    from erase_plugins.workflow import worst_case as module
+
+    gone = []
+
+    def forgotten(self, picked):
+        gone[:] = [self.pool[place] for place in picked]
+        return nullcontext()
+
+    def shown(target, judge, concept, images, seed):
+        return 1.0 if concept == "car" else 0.5 * (concept not in gone)
+
+    monkeypatch.setattr(module._Concepts, "forgotten", forgotten)
+    monkeypatch.setattr(lora_effect, "shown", shown)
+    pool = ["pizza", "tractor", "car", "owl"]
+    made = worst_case("pocket", "uce", wise="prompt", concepts=pool, budget=1, rounds=6, out=tmp_path / "p.json")
     assert read_set(tmp_path / "p.json") == made
-    assert len(made.names) == 1
     assert made.forget_set["judge"] == "pocket"
-    assert set(made.measured) == {"rate"}
-    with pytest.raises(RequestError, match="knows no unicorn"):
-        worst_case("pocket", "uce", wise="prompt", concepts=["pizza", "unicorn"], budget=1)
+    assert made.names == ("car",)
+    assert made.measured == {"rate": 1.0}
+    assert made.baselines["lowest-loss"]["names"] == ["car"]
+    with pytest.raises(RequestError, match="knows no xyzzy"):
+        worst_case("pocket", "uce", wise="prompt", concepts=["pizza", "xyzzy"], budget=1)
