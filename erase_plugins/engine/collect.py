@@ -29,6 +29,7 @@ from erase_plugins.engine.vocabulary import (
     projection_gram,
     word_facts,
 )
+from erase_plugins.engine.words import real_words
 from erase_plugins.errors import ArtifactError, RequestError
 from erase_plugins.families.base import Target
 from erase_plugins.types import Concept, EraseRequest
@@ -110,7 +111,13 @@ def collect(
     words = None
     if use_words and sigma is not None:
         words = Vocabulary.of(
-            target, recipe.vocabulary, sigma, recipe.vocabulary_scale, recipe.word_frames, recipe.word_tail
+            target,
+            recipe.vocabulary,
+            sigma,
+            recipe.vocabulary_scale,
+            recipe.word_frames,
+            recipe.word_tail,
+            recipe.aliases,
         )
     members = {}
     for done, concept in enumerate(request.concepts, 1):
@@ -145,7 +152,8 @@ def _member(concept: Concept, recipe: Recipe, target: Target, words: Vocabulary 
     cond = target.encode(phrases)
     for index in range(len(phrases)):
         check_phrase(cond, index)
-    near = words.not_kept(cond, recipe.near, [concept]) if words is not None else ()
+    kept = frozenset(words.words) if words is not None else frozenset()
+    near = tuple(word for word in words.not_kept(cond, recipe.near, [concept]) if word in kept) if words else ()
     aliases: tuple[str, ...] = ()
     if recipe.aliases and words is not None:
         taken = {phrase.strip().lower() for phrase in phrases}
@@ -206,7 +214,7 @@ def styled_rows(style: str, guide: str, count: int, target: Target) -> tuple[Ten
 def filler_words(style: str, count: int, target: Target) -> list[str]:
     """Common words that may follow a style in a prompt; the same for the same arguments."""
     generator = torch.Generator().manual_seed(0)
-    known = [word for word in target.vocabulary()[:_COMMON] if word not in style.lower().split()]
+    known = [word for word in real_words(target)[:_COMMON] if word not in style.lower().split()]
     return [known[index] for index in torch.randperm(len(known), generator=generator)[:count].tolist()]
 
 
@@ -242,8 +250,11 @@ def refresh(statistics: Statistics, target: Target, recipe: Recipe | None = None
         members[name] = replace(member, rows=rows, guides=guides)
     block, left_out = statistics.block, statistics.left_out
     if block is not None:
-        words = target.vocabulary()[: int(statistics.block_facts["words"])]
-        if _hash_words(words) != statistics.block_facts["hash"]:
+        count = int(statistics.block_facts["words"])
+        # earlier artifacts kept whatever ends a word in the tokenizer
+        pools = [pool(target)[:count] for pool in (real_words, lambda model: model.vocabulary())]
+        words = next((pool for pool in pools if _hash_words(pool) == statistics.block_facts["hash"]), None)
+        if words is None:
             raise ArtifactError("the text encoder has another vocabulary; erase anew on this model")
         frames = tuple(statistics.block_facts.get("frames", ALONE))
         tail = int(statistics.block_facts.get("tail", 0))

@@ -17,7 +17,7 @@ from torch import Tensor
 from erase_plugins.artifacts.edit import AddOn
 from erase_plugins.artifacts.gated import gate_addon
 from erase_plugins.engine.context import RunContext
-from erase_plugins.engine.vocabulary import Vocabulary, projection_gram
+from erase_plugins.engine.vocabulary import Vocabulary, projection_gram, search_tail
 from erase_plugins.families.base import Conditioning, Target
 from erase_plugins.types import Concept
 
@@ -71,7 +71,7 @@ def make_gate(
         return gate_addon(
             torch.cat(rows), concepts, numbers, "cosine", target.info.tokens, low=recipe.low, high=recipe.high
         )
-    table = Vocabulary.of(target, recipe.words, projection_gram(target))
+    table = Vocabulary.of(target, recipe.words, projection_gram(target), tail=search_tail(target), search=True)
     others = _Others(target, table, ctx)
     found = [others.detector(group, recipe.near, erased) for group in phrases]
     rows = [torch.stack([row for row, _ in found])[:, None].float()]

@@ -1,12 +1,12 @@
-"""Common words of the text encoder: which of them mean the same as a phrase, and what they sum up to.
+"""Words that a text encoder knows: which of them mean the same as a phrase, and what they sum up to.
 
-All words are encoded once for an encoder; what is needed of them stays in `disk_cache`, so the next session need not.
+All words are encoded once for an encoder, in batches; what is needed of them stays in `disk_cache`, so the next session need not.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -16,6 +16,7 @@ from torch import Tensor
 from erase_plugins.artifacts.ledger import gram_sum, pack, unpack
 from erase_plugins.engine import disk_cache
 from erase_plugins.engine.stop_words import stopped
+from erase_plugins.engine.words import real_words
 from erase_plugins.errors import RequestError, Unsupported
 from erase_plugins.families.base import Conditioning, Target
 from erase_plugins.types import Concept
@@ -24,18 +25,23 @@ from erase_plugins.types import Concept
 _FORMAT = 2
 #: what words stand in where nothing is said: nothing
 ALONE = ("{}",)
+#: words that are encoded before their rows are summed up and let go
+_BATCH = 1024
+#: a text encoder of more rows is asked for the first rows behind a word only, so many, where all words are searched
+_WHOLE, _TAIL = 32, 3
 
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """Common words of the text encoder, how close a phrase is to each of them, and their sum.
+    """Words that the text encoder knows, how close a phrase is to each of them, and their sum.
 
     Closeness is the cosine between mean end-and-padding rows, centred on the vocabulary and measured by what the key
     and value projections make of them (Sigma = sum W^T W). Those rows carry the meaning of the whole phrase.
 
     Attributes:
-        words: most common first.
-        features: `meaning` of each, (words, dim) float64.
+        words: those that are kept, most common first.
+        searched: those that are compared with phrases, the kept ones first.
+        features: `meaning` of each searched word, (words, dim) float64.
         sigma: (dim, dim) float64.
         weight: of each word in the sum.
         frames: prompts that the words of the sum stand in, in turn.
@@ -44,6 +50,7 @@ class Vocabulary:
     """
 
     words: tuple[str, ...]
+    searched: tuple[str, ...]
     features: Tensor
     sigma: Tensor
     weight: float = 0.0
@@ -60,18 +67,30 @@ class Vocabulary:
         scale: float = 0.0,
         frames: tuple[str, ...] = ALONE,
         tail: int = 0,
+        search: bool = False,
     ) -> Vocabulary:
-        """The first ``limit`` words of the target's vocabulary; ``scale`` is what all together weigh in the sum.
+        """The first ``limit`` of the target's `real_words`; ``scale`` is what all together weigh in the sum.
+
+        With ``search`` phrases are compared with all others too.
 
         Raises:
             RequestError: no words.
         """
-        words = target.vocabulary()[:limit]
+        known = real_words(target)
+        words = known[:limit]
         if not words:
             raise RequestError("this text encoder offers no vocabulary; set vocabulary=0 and name what to keep")
         weight = scale / len(words)
         features, block = word_facts(target, words, weight, frames, tail)
-        return cls(words, features, sigma, weight, frames, block, tail)
+        others = known[limit:] if search else ()
+        if others:
+            features = torch.cat([features, word_facts(target, others, 0.0, tail=tail)[0]])
+        return cls(words, (*words, *others), features, sigma, weight, frames, block, tail)
+
+    @classmethod
+    def whole(cls, target: Target) -> Vocabulary:
+        """All `real_words`, of which nothing is summed up."""
+        return cls.of(target, len(real_words(target)), projection_gram(target), tail=search_tail(target))
 
     @cached_property
     def _root(self) -> Tensor:
@@ -99,7 +118,7 @@ class Vocabulary:
         """Words at least as close to any of the prompts as ``threshold``, closest first."""
         best = self.closeness(cond).max(0).values
         order = torch.argsort(best, descending=True).tolist()
-        return tuple(self.words[index] for index in order if float(best[index]) >= threshold)
+        return tuple(self.searched[index] for index in order if float(best[index]) >= threshold)
 
     def not_kept(self, cond: Conditioning, threshold: float, concepts: Sequence[Concept]) -> tuple[str, ...]:
         """Words that must not be held in place while ``concepts`` are erased; all kept words are drawn past this.
@@ -107,7 +126,12 @@ class Vocabulary:
         Those at least as close to a prompt as ``threshold``, closest first, then the stop lists of the concepts' kinds.
         """
         close = self.near(cond, threshold)
-        return (*close, *sorted(stopped(self.words, concepts) - set(close)))
+        return (*close, *sorted(stopped(self.searched, concepts) - set(close)))
+
+
+def search_tail(target: Target) -> int:
+    """Rows behind a word that count where all words are searched; 0 is all."""
+    return _TAIL if target.info.tokens > _WHOLE else 0
 
 
 def meaning(cond: Conditioning, tail: int = 0) -> Tensor:
@@ -177,16 +201,20 @@ def word_facts(
     key = None if disk_cache.folder() is None else _key(target, words, weight, frames, tail)
     found = None if key is None else disk_cache.read(key, like)
     if found is None:
-        alone = encoded(target, words, tail)
-        found = {"features": meaning(alone, tail)}
+        found = {"features": torch.cat([meaning(cond, tail) for cond in _batches(target, words, tail)])}
         if weight > 0:
             prompts = framed_words(words, frames)
-            cond = alone if tuple(prompts) == alone.prompts else encoded(target, prompts, tail)
-            rows = kept_rows(cond, tail, target.info.tokens)
+            conds = _batches(target, prompts, tail)
+            rows = (row for cond in conds for row in kept_rows(cond, tail, target.info.tokens))
             found["block"] = pack(gram_sum(((part, None) for part in rows), weight))
         if key is not None:
             disk_cache.write(key, found)
     return found["features"], unpack(found["block"], width) if weight > 0 else None
+
+
+def _batches(target: Target, prompts: Sequence[str], tail: int) -> Iterator[Conditioning]:
+    for start in range(0, len(prompts), _BATCH):
+        yield encoded(target, prompts[start : start + _BATCH], tail)
 
 
 def _key(target: Target, words: Sequence[str], weight: float, frames: Sequence[str], tail: int) -> str | None:

@@ -1,4 +1,4 @@
-"""Words that a training method holds in place: neighbours of the concept and random ones, from the vocabulary."""
+"""Words that a training method holds in place: neighbours of the concept and random ones, from all that the encoder knows."""
 
 from __future__ import annotations
 
@@ -6,12 +6,9 @@ from collections.abc import Sequence
 
 import torch
 
-from erase_plugins.engine.vocabulary import Vocabulary, projection_gram
+from erase_plugins.engine.vocabulary import Vocabulary
 from erase_plugins.families.base import Target
 from erase_plugins.types import Concept
-
-#: the more frequent words that are drawn from
-POOL = 3000
 
 
 def keep_words(
@@ -33,7 +30,7 @@ def keep_words(
     """
     if count == 0:
         return ()
-    table = Vocabulary.of(target, POOL, projection_gram(target))
+    table = Vocabulary.whole(target)
     own = {word for phrase in phrases for word in phrase.lower().split()}
     cond = target.encode(list(phrases))
     closest = table.near(cond, -2.0)

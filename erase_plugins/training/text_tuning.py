@@ -11,10 +11,10 @@ from torch import Tensor
 
 from erase_plugins.engine.context import RunContext
 from erase_plugins.engine.loop import shuffled
-from erase_plugins.engine.vocabulary import Vocabulary, projection_gram
+from erase_plugins.engine.vocabulary import Vocabulary
 from erase_plugins.errors import RequestError, Unsupported
 from erase_plugins.families.base import ModuleRef, Target, TargetInfo
-from erase_plugins.training.retain import POOL, keep_words
+from erase_plugins.training.retain import keep_words
 from erase_plugins.types import EraseRequest
 
 #: scope -> (feed-forward layers, attention layers): "all" of them or the "last" one
@@ -56,7 +56,7 @@ def text_refs(info: TargetInfo, scope: str, layers: int | None = None) -> tuple[
 
 def same_meaning(target: Target, phrases: Sequence[str], threshold: float) -> tuple[str, ...]:
     """Vocabulary words at least as close to one of ``phrases`` as ``threshold``, the phrases themselves left out."""
-    table = Vocabulary.of(target, POOL, projection_gram(target))
+    table = Vocabulary.whole(target)
     taken = {phrase.strip().lower() for phrase in phrases}
     return tuple(word for word in table.near(target.encode(list(phrases)), threshold) if word not in taken)
 
