@@ -1,6 +1,7 @@
 """Words that a text encoder knows: which of them mean the same as a phrase, and what they sum up to.
 
-All words are encoded once for an encoder, in batches; what is needed of them stays in `disk_cache`, so the next session need not.
+All words are encoded once for an encoder, in batches; what is needed of them stays in `disk_cache`, so the next session
+need not.
 """
 
 from __future__ import annotations

@@ -81,6 +81,7 @@ class AdvUnlearnOptions(TrainingOptions):
         choices=("predictions", "states"),
     )  # fmt: skip
     templates: tuple[str, ...] = option(("{}",), "prompts trained on; {} is the concept")
+    keep_templates: tuple[str, ...] = option(("a photo of {}",), "prompts that retained words stand in; {} is the word")
     rollout: str = option(
         "teacher", "states: from trajectories harvested once (teacher), or a fresh one for every state, as published",
         choices=("teacher", "fresh"),
@@ -119,6 +120,7 @@ class AdvUnlearn(TrainedMethod):
         if not options.on_text and options.retain == "states":
             raise RequestError("retain=states holds the text encoder, which does not change here; use predictions")
         check_templates(options.templates)
+        check_templates(options.keep_templates)
         check_no_anchor(request)
         if options.attack != "off" and options.attack_rows + 3 > info.tokens:
             raise RequestError(f"attack_rows={options.attack_rows} leaves no room for a prompt in {info.tokens} tokens")
@@ -180,11 +182,12 @@ class _Work:
         self.held: HeldStates | None = None
         self.kept: Source | None = None
         if options.retain == "predictions":
-            words = options.held_prompts(run.rollout, request, run.phrases, options.templates)
+            words = options.held_prompts(run.rollout, request, run.phrases, options.keep_templates)
             self.kept = self._source("keep", words) if words else None
         elif options.kept(request):
             self.held = HeldStates.of(
-                self.target, run.phrases, request, options.keep_words, options.near, options.templates, self.ctx,
+                self.target, run.phrases, request, options.keep_words, options.near, options.keep_templates,
+                self.ctx,
             )  # fmt: skip
             self.held.prepare()
 

@@ -41,6 +41,10 @@ NEIGHBOURS = {
 }  # fmt: skip
 
 
+#: as on full-sized models
+SMALL = {"vocabulary": 100, "vocabulary_tail": 3}
+
+
 @pytest.fixture
 def target(tiny_sd1, tmp_path, monkeypatch):
     monkeypatch.setenv(disk_cache.VARIABLE, str(tmp_path))
@@ -106,11 +110,12 @@ def test_no_pool_holds_fragments_or_words_on_a_stop_list(target):
 
 
 def test_closed_forms_keep_a_hundred_words_and_look_for_aliases_in_all(target):
-    plain = ep.erase(target, "pizza", "uce", options={"near": 1.0})
+    plain = ep.erase(target, "pizza", "uce", options={**SMALL, "near": 1.0})
     assert plain.edit.meta["statistics"]["block"]["words"] == 100
-    found = ep.erase(target, "pizza", "uce", options={"aliases": True, "alias_threshold": -1.0, "near": 1.0})
+    found = ep.erase(target, "pizza", "uce", options={**SMALL, "aliases": True, "alias_threshold": 0.0, "near": 1.0})
     aliases = found.edit.meta["statistics"]["members"]["pizza"]["facts"]["aliases"]
-    assert set(aliases) == set(real_words(target)) - {"pizza"}
+    assert len(aliases) > 1000
+    assert set(aliases) < set(real_words(target)) - {"pizza"}
 
 
 def test_words_are_encoded_in_batches_with_the_same_result(target, monkeypatch):
