@@ -37,6 +37,7 @@ _STAMPS = {
         b'"measured_by":',
         b'"forget_set":',
         b'"scheduler": "dpm++"',
+        b'"kind": "calibration"',
     ),
 }
 #: left by file managers and by Python; nobody misses them

@@ -42,6 +42,7 @@ COMMANDS = {
     ),
     "apply": ("apply", "Write a checkpoint with artifacts fused in."),
     "diagnose": ("diagnose", "Find out why a model still draws an erased concept."),
+    "calibrate": ("calibrate", "Measure a model: neighbours, gates, first steps; one file to send back or use."),
     "doctor": ("doctor", "Check the installation: versions, plugins, layouts, device."),
     "comfy-install": ("comfy_install", "Make the nodes visible to a ComfyUI folder."),
     "new-plugin": ("new_plugin", "Write the skeleton of a plugin package."),

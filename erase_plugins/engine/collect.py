@@ -111,14 +111,9 @@ def collect(
     words = None
     if use_words and sigma is not None:
         words = Vocabulary.of(
-            target,
-            recipe.vocabulary,
-            sigma,
-            recipe.vocabulary_scale,
-            recipe.word_frames,
-            recipe.word_tail,
+            target, recipe.vocabulary, sigma, recipe.vocabulary_scale, recipe.word_frames, recipe.word_tail,
             recipe.aliases,
-        )
+        )  # fmt: skip
     members = {}
     for done, concept in enumerate(request.concepts, 1):
         members[concept.text] = _member(concept, recipe, target, words)

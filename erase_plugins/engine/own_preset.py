@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 #: where a request carries its preset, and a manifest what was taken from it
 KEY = "preset"
 _LARGEST = 1_000_000
+#: "kind" of a file that `workflow.calibrate` makes
+CALIBRATION = "calibration"
+#: in place of a method
+EVERY = "*"
 
 
 @dataclass(frozen=True)
@@ -32,7 +36,8 @@ class OwnPreset(Record):
         file: name of the file without its folder; empty where a mapping was given.
         sha256: of the file's bytes, or of the mapping as JSON.
         tables: name of a table -> option -> value; options outside any table are in "" and hold everywhere.
-        method: id of the only method that it is for; None: any.
+        method: id of the only method that it is for; None: any; `EVERY`: any, and options that it does not have are
+            passed over.
     """
 
     file: str
@@ -56,7 +61,7 @@ class OwnPreset(Record):
             RequestError: it is for another method, or a value is not allowed; names file, table and option.
             UnknownName: a table or an option that does not exist, with the nearest that does.
         """
-        if self.method not in (None, method.id):
+        if self.method not in (None, EVERY, method.id):
             raise RequestError(
                 f"{self.where} is for {self.method}, not for {method.id}; take 'method' out of it or name {self.method}"
             )
@@ -69,7 +74,17 @@ class OwnPreset(Record):
                 raise UnknownName(f"table in {self.where}", model, models if kind else {*models, *kinds})
             if kind and kind not in {*kinds, *full}:
                 raise UnknownName(f"kind of concept in {self.where}, {title(table)},", kind, {*kinds, *full})
-        return check_tables(method.Options, self.tables, self.where)
+        return check_tables(method.Options, self.known(method).tables, self.where)
+
+    def known(self, method: Any) -> OwnPreset:
+        """What of a preset for every method this one has options for; any other preset as it is."""
+        if self.method != EVERY:
+            return self
+        fields = method.Options.__dataclass_fields__
+        tables = {
+            table: {name: value for name, value in row.items() if name in fields} for table, row in self.tables.items()
+        }
+        return replace(self, tables=tables)
 
     def values(self, names: Iterable[str]) -> dict[str, Any]:
         """Value of every option for which a table of ``names`` (most specific first) has one."""
@@ -81,10 +96,10 @@ class OwnPreset(Record):
 
 
 def load_preset(source: str | Path | Mapping[str, Any] | OwnPreset) -> OwnPreset:
-    """A preset from a TOML file, from a mapping of the same shape, or as it is.
+    """A preset from a TOML file, from a mapping of the same shape, or as it is; or the numbers of a calibration.
 
     Raises:
-        RequestError: no such file, not TOML, or tables too deep.
+        RequestError: no such file, not TOML, tables too deep, or a JSON file that is no calibration.
     """
     if isinstance(source, OwnPreset):
         return source
@@ -95,6 +110,8 @@ def load_preset(source: str | Path | Mapping[str, Any] | OwnPreset) -> OwnPreset
     else:
         file, where = Path(source).name, f"preset {Path(source).name}"
         content = _bytes(Path(source), where)
+        if Path(source).suffix.lower() == ".json":
+            return OwnPreset(file, hashlib.sha256(content).hexdigest(), _calibrated(content, where), EVERY)
         try:
             data = parse(content.decode("utf-8-sig"), where)
         except UnicodeDecodeError as error:
@@ -103,6 +120,18 @@ def load_preset(source: str | Path | Mapping[str, Any] | OwnPreset) -> OwnPreset
     if method is not None and not isinstance(method, str):
         raise RequestError(f'{where}: method is {method!r}; write the id of a method, for example method = "esd"')
     return OwnPreset(file, hashlib.sha256(content).hexdigest(), flatten(data, where), method)
+
+
+def _calibrated(content: bytes, where: str) -> Tables:
+    """The options that a calibration found, outside any table: they hold for its model."""
+    try:
+        data = json.loads(content)
+    except (ValueError, RecursionError):
+        data = None
+    options = data.get("preset") if isinstance(data, dict) and data.get("kind") == CALIBRATION else None
+    if not isinstance(options, dict) or any(isinstance(value, dict | list) for value in options.values()):
+        raise RequestError(f"{where} is no calibration; make one with 'erase-plugins calibrate', or give a TOML file")
+    return {"": options}
 
 
 def _bytes(path: Path, where: str) -> bytes:
@@ -146,6 +175,7 @@ def with_preset(request: EraseRequest, method: Any, info: TargetInfo, models: It
         return request
     preset = OwnPreset.from_dict(stored)
     preset.check(method, {*models, *info.profiles})
+    preset = preset.known(method)
     values = preset.values(preset_names(request, info))
     parameters = str({**values, **request.options}.get("parameters", ""))
     values = preset.values(preset_names(request, info, parameters))

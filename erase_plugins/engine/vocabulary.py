@@ -115,6 +115,10 @@ class Vocabulary:
         """(prompts, words) cosines in -1..1."""
         return self._unit(meaning(cond, self.tail)) @ self._directions.T
 
+    def between(self, cond: Conditioning, others: Conditioning) -> Tensor:
+        """(prompts, others) cosines in -1..1, of phrases that need not be words."""
+        return self._unit(meaning(cond, self.tail)) @ self._unit(meaning(others, self.tail)).T
+
     def near(self, cond: Conditioning, threshold: float) -> tuple[str, ...]:
         """Words at least as close to any of the prompts as ``threshold``, closest first."""
         best = self.closeness(cond).max(0).values

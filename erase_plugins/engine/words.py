@@ -1,8 +1,8 @@
 """Real words of a text encoder: what is kept, compared and searched.
 
-Most entries that end a word in a large tokenizer are fragments ("ing", "ers"), so words come from a list (``words.toml``):
-those of it that the tokenizer knows. A small tokenizer that was made for a world of its own (the embedded model's) says
-what the words of that world are.
+Most entries that end a word in a large tokenizer are fragments ("ing", "ers"), so words come from a list
+(``words.toml``), those of it that the tokenizer knows. A small tokenizer that was made for a world of its own (the
+embedded model's) says what the words of that world are.
 """
 
 from __future__ import annotations

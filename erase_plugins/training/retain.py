@@ -1,4 +1,4 @@
-"""Words that a training method holds in place: neighbours of the concept and random ones, from all that the encoder knows."""
+"""Words that a training method holds in place: neighbours of the concept and random ones, of all the encoder knows."""
 
 from __future__ import annotations
 

@@ -113,7 +113,7 @@ def test_closed_forms_keep_a_hundred_words_and_look_for_aliases_in_all(target):
     plain = ep.erase(target, "pizza", "uce", options={**SMALL, "near": 1.0})
     assert plain.edit.meta["statistics"]["block"]["words"] == 100
     found = ep.erase(target, "pizza", "uce", options={**SMALL, "aliases": True, "alias_threshold": 0.0, "near": 1.0})
-    aliases = found.edit.meta["statistics"]["members"]["pizza"]["facts"]["aliases"]
+    aliases = statistics_of(found.edit).members["pizza"].facts["aliases"]
     assert len(aliases) > 1000
     assert set(aliases) < set(real_words(target)) - {"pizza"}
 
