@@ -196,7 +196,7 @@ def captions(target: Target, count: int, concept: str) -> tuple[list[str], list[
 
 
 def gates(target: Target, count: int, many: int) -> dict[str, Any]:
-    """Scores that gates give to captions that name their concept and to others, by measure; quantiles 5, 50 and 95 %."""
+    """Scores of captions that name a gate's concept and of others, by measure: quantiles 5, 50 and 95 %."""
     from erase_plugins.runtime.gates import gate_values
 
     found: dict[str, Any] = {}

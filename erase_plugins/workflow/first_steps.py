@@ -19,8 +19,8 @@ from erase_plugins.workflow.run import make_plan, run_plan
 _CONCEPT = "dog"
 #: options that bound how long a run is, and say nothing about what one of its steps takes
 _BOUNDS = {
-    "iterations": 3, "trajectories": 2, "harvest": 2, "steps": 4, "pictures": 2, "draw": 2, "warmup": 1, "attack_steps": 2,
-    "keep_words": 16, "prior_words": 8, "search_iterations": 2, "inversion_steps": 2, "adversarial_rounds": 0,
+    "iterations": 3, "trajectories": 2, "harvest": 2, "steps": 4, "pictures": 2, "draw": 2, "warmup": 1,
+    "attack_steps": 2, "keep_words": 16, "prior_words": 8, "search_iterations": 2, "inversion_steps": 2, "adversarial_rounds": 0,
 }  # fmt: skip
 
 
@@ -46,7 +46,7 @@ class _Clock:
 
 
 def bounded(method: Any, quick: bool) -> dict[str, Any]:
-    """Options for a short run: with ``quick`` those of the method's own contract tests, else all that a step takes stays."""
+    """Options for a short run: with ``quick`` those of the method's contract tests, else a step takes what it takes."""
     known = getattr(method.Options, "__dataclass_fields__", {})
     options: Mapping[str, Any] = getattr(method, "contract_options", {}) if quick else _BOUNDS
     return {name: value for name, value in options.items() if name in known}

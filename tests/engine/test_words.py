@@ -23,22 +23,11 @@ from erase_plugins.training.priors import chosen_priors
 from erase_plugins.training.retain import keep_words
 from erase_plugins.training.text_tuning import HeldStates, same_meaning
 from erase_plugins.types import Concept, EraseRequest
+from erase_plugins.workflow.calibrate import concepts
 from erase_plugins.workflow.models import target_of
 from tests.engine.clip_words import clip_pipe, clip_tokenizer
 
 FRAGMENTS = {"ing", "ers", "ght", "ent", "ter", "ure", "ack", "tion", "ness", "ful", "ster", "der", "ple", "ight"}
-#: concept -> words that a person would keep next to it
-NEIGHBOURS = {
-    "dog": "cat wolf puppy fox", "cat": "dog kitten tiger lion", "horse": "pony donkey zebra cow", "car": "truck van bus taxi",
-    "pizza": "pasta burger sandwich", "church": "cathedral chapel temple mosque", "gun": "sword knife cannon",
-    "guitar": "violin piano drum banjo", "tree": "bush flower forest", "bicycle": "motorcycle car tricycle",
-    "airplane": "helicopter jet rocket", "boat": "ship yacht canoe", "rose": "tulip lily daisy", "bird": "owl eagle parrot",
-    "fish": "shark whale salmon", "apple": "pear orange banana", "house": "cottage cabin villa", "doctor": "nurse surgeon dentist",
-    "soldier": "marine knight warrior", "king": "queen prince emperor", "castle": "palace fortress tower",
-    "beach": "ocean coast island", "chair": "sofa bench stool", "phone": "laptop camera tablet", "shirt": "jacket sweater dress",
-    "gold": "silver bronze copper", "snow": "ice rain frost", "paris": "london rome berlin", "football": "basketball baseball tennis",
-    "monet": "renoir degas cezanne", "picasso": "matisse braque dali", "rembrandt": "vermeer caravaggio rubens",
-}  # fmt: skip
 
 
 #: as on full-sized models
@@ -75,10 +64,10 @@ def test_words_of_the_clip_tokenizer_are_no_fragments(clip_words):
     assert len({kind for kind, words in listed().items() if set(words) & set(known[:40])}) == len(listed())
 
 
-@pytest.mark.parametrize("concept", NEIGHBOURS)
+@pytest.mark.parametrize("concept", concepts())
 def test_neighbours_of_common_concepts_can_be_found(clip_words, concept):
     one_token = {*clip_words, *listed()["artists"]}
-    wanted = {word for word in NEIGHBOURS[concept].split() if word in one_token}
+    wanted = {word for word in concepts()[concept]["near"].split() if word in one_token}
     assert len(wanted) >= 2
     assert {concept, *wanted} <= set(known_words(clip_words))
 
