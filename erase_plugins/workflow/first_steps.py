@@ -20,7 +20,8 @@ _CONCEPT = "dog"
 #: options that bound how long a run is, and say nothing about what one of its steps takes
 _BOUNDS = {
     "iterations": 3, "trajectories": 2, "harvest": 2, "steps": 4, "pictures": 2, "draw": 2, "warmup": 1,
-    "attack_steps": 2, "keep_words": 16, "prior_words": 8, "search_iterations": 2, "inversion_steps": 2, "adversarial_rounds": 0,
+    "attack_steps": 2, "keep_words": 16, "prior_words": 8, "search_iterations": 2, "inversion_steps": 2,
+    "adversarial_rounds": 0,
 }  # fmt: skip
 
 

@@ -10,7 +10,7 @@ import torch
 from erase_plugins.engine.own_preset import load_preset
 from erase_plugins.errors import RequestError, Unsupported
 from erase_plugins.manager import get_manager
-from erase_plugins.types import EraseRequest
+from erase_plugins.types import Concept, EraseRequest
 from erase_plugins.workflow import calibrate as module
 from erase_plugins.workflow.calibrate import calibrate, captions, concepts, padding, preset, save
 from erase_plugins.workflow.first_steps import first_steps
@@ -99,7 +99,9 @@ def test_its_file_is_a_preset_for_every_method(pocket_target, tmp_path):
 
     def planned(method, **options):
         extra = {"preset": own.to_dict()}
-        return make_plan(EraseRequest("pocket", ("dog",), method, options=options, extra=extra), pocket_target.info)
+        return make_plan(
+            EraseRequest("pocket", (Concept("dog"),), method, options=options, extra=extra), pocket_target.info
+        )
 
     assert planned("uce").options["near"] == 0.77
     assert planned("spm").options["gate_low"] == 0.1
