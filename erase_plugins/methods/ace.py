@@ -17,6 +17,7 @@ Differs from the official code (``train_ace.py``, ``clip_evaluator.py``):
     - every prediction that a target needs is stored with its state: a training step is one forward pass of the student;
     - priors are named (``priors``, --keep) or taken from the vocabulary, and what names the target is left out whatever
       its spelling; their scores are 1, the text encoder's similarity, or a JSON file (``scores``);
+    - on toy-sized models the LoRA starts Gaussian of variance 1/in instead of uniform within 1/sqrt(in);
     - optionally predictions with and without prompt are held on the priors' own trajectories (``keep_words``).
 """
 
@@ -32,6 +33,7 @@ from erase_plugins.errors import RequestError
 from erase_plugins.hookspecs import hookimpl
 from erase_plugins.options import option
 from erase_plugins.training import Cost, TrainedMethod, TrainingOptions, TrainingRun
+from erase_plugins.training.options import StartOptions
 from erase_plugins.types import EraseRequest
 
 if TYPE_CHECKING:
@@ -41,7 +43,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class ACEOptions(TrainingOptions):
+class ACEOptions(StartOptions, TrainingOptions):
     """Options of ACE."""
 
     presets = "../presets/ace.toml"

@@ -21,7 +21,8 @@ Differs from the official code:
       names the concept among many other words** (on the embedded model 8 of 14 prompts written by hand, such as "a big
       pizza under the yellow moon"); the published overlap of tokens would open it, and needs what the gate cannot see;
     - besides random embeddings, predictions for vocabulary words and for --keep can be held (on for toy-sized models);
-    - plain Adam at a constant rate, no 8-bit optimizer, no restarts.
+    - plain Adam at a constant rate, no 8-bit optimizer, no restarts; on toy-sized models "down" starts Gaussian of
+      variance 1/in instead of uniform within 1/sqrt(in).
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ from erase_plugins.errors import RequestError
 from erase_plugins.hookspecs import hookimpl
 from erase_plugins.options import option
 from erase_plugins.training import Cost, RolloutOptions, TrainedMethod, TrainingRun
-from erase_plugins.training.options import check_templates
+from erase_plugins.training.options import StartOptions, check_templates
 from erase_plugins.types import EraseRequest
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class SPMOptions(RolloutOptions):
+class SPMOptions(StartOptions, RolloutOptions):
     """Options of SPM."""
 
     presets = "../presets/spm.toml"
@@ -142,7 +143,8 @@ class SPM(TrainedMethod):
         from erase_plugins.training.concept_loras import Memories
 
         many = len(run.request.concepts)
-        return Memories(run.target, run.refs, run.options.rank, many, run.ctx.generator("memories"))
+        return Memories(run.target, run.refs, run.options.rank, many, run.ctx.generator("memories"),
+                        run.options.start)  # fmt: skip
 
     def prepare(self, run: TrainingRun) -> SimpleNamespace:
         from erase_plugins.engine.gating import make_gate
