@@ -33,7 +33,9 @@ _BALANCE = 0.3
 _RIDGE = 1e-2
 #: what a word is stripped of, and words that name nothing
 _MARKS = ".,;:!?\"'()[]"
-_GRAMMAR = frozenset("a an the of in on at by to for from with and or is are as its his her their".split())
+_GRAMMAR = frozenset(
+    ("a", "an", "the", "of", "in", "on", "at", "by", "to", "for", "from", "with", "and", "or", "is", "are", "as")
+)
 
 
 @dataclass(frozen=True)
@@ -145,7 +147,8 @@ class _Others:
     def detector(
         self, phrases: Sequence[str], near: float, erased: Sequence[Concept]
     ) -> tuple[Tensor, float, list[str]]:
-        """Row (dim,) and offset: about 1 for prompts that mean one of ``phrases``, about 0 for others; words that do."""
+        """Row (dim,) and offset: about 1 for prompts that mean one of ``phrases``, about 0 for others; and words that
+        mean the same."""
         cond = self.target.encode(list(phrases))
         same = [word for word in self.table.near(cond, near) if word not in phrases]
         barred = {

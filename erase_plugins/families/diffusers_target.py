@@ -164,6 +164,7 @@ class DiffusersTarget(HostedModel, Target):
     def forget(self) -> None:
         """Drops cached embeddings (after the text encoder changed)."""
         self._cache.clear()
+        self._recalled.clear()
 
     @torch.no_grad()
     def latents(self, pictures: Tensor, generator: torch.Generator) -> Tensor:

@@ -13,8 +13,9 @@ Differs from the official code:
       by kind, or given with ``anchor_prompts``; no language model writes them, nothing is retrieved;
     - learning rates are stated as used: the published 2e-6 and 4e-6 are multiplied by batch size (8), and by 2 with
       prior preservation, before the first step;
-    - LoRA by default, which starts as the LoRA layer of diffusers does (on toy-sized models narrower), with a rate at
-      which it removes about as much per step as full weights do; ``parameters=full`` as published; ablating memorised pictures is not offered;
+    - LoRA by default (the official code trains full weights only). It starts as the LoRA layer of diffusers does, on
+      toy-sized models narrower, and has a rate at which it removes about as much in as many steps as full weights do;
+    - ``parameters=full`` as published; ablating memorised pictures is not offered;
     - what must stay can be held (on for toy-sized models and with --keep);
     - on toy-sized models words that the text encoder takes for the same become the anchor too (``aliases``).
 """

@@ -126,7 +126,14 @@ def end_of(ids: list[int]) -> int:
 
 
 def equal(rows: Tensor, stored: Tensor) -> Tensor:
-    """(windows, n): whether rows (windows, dim) are the stored ones (n, dim), apart from a cast of either."""
+    """(windows, n): whether rows (windows, dim) are the stored ones (n, dim), cast as they are or by way of a half."""
+    if rows.dtype == stored.dtype == torch.float32:
+        casts = (stored, *(stored.to(half).to(stored.dtype) for half in (torch.float16, torch.bfloat16)))
+        return torch.stack([_equal(rows, cast) for cast in casts]).any(0)
+    return _equal(rows, stored)
+
+
+def _equal(rows: Tensor, stored: Tensor) -> Tensor:
     step = max(torch.finfo(rows.dtype).eps, torch.finfo(stored.dtype).eps)
     share = step * (_ULPS if step < 1e-6 else _HALF_ULPS)
     one, other = rows.float()[:, None], stored.float()[None]

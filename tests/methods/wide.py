@@ -38,7 +38,7 @@ def wide_sd1(seed: int = 0) -> Any:
                 eos_token_id=1,
                 pad_token_id=1,
                 hidden_act="quick_gelu",
-            )  # fmt: skip
+            )
         )
         vae = tiny._vae()
     scheduler = DDIMScheduler(
