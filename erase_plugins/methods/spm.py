@@ -14,12 +14,15 @@ Differs from the official code:
     - states come from harvested trajectories of the teacher instead of rollouts with the memory on, and only the
       conditional half is computed;
     - several concepts train at once, every sample meeting the memory of its own concept;
-    - the gate: flattened embeddings of short prompts are alike because padding dominates (on the embedded model their
-      cosine is 0.95-0.97 for prompts with the concept and 0.93-0.97 for others), so by default a probe on the mean
-      embedding row decides, fitted in closed form on the vocabulary; ``gate=cosine`` is the published cosine, without
-      its token overlap (the gate sees embeddings only) and with thresholds. **Either may stay shut on a prompt that
-      names the concept among many other words** (on the embedded model 8 of 14 prompts written by hand, such as "a big
-      pizza under the yellow moon"); the published overlap of tokens would open it, and needs what the gate cannot see;
+    - the gate is the larger of two values, as published. One is the overlap |tokens(prompt) and tokens(concept)| /
+      |tokens(concept)|, counted in whole words, without words of grammar, over the concept's phrases and the words that
+      mean the same; it needs token numbers, so it watches the text encoder while the artifact is applied, and where it
+      did not see a prompt being encoded (embeddings given, ComfyUI) that is said and the other value decides alone;
+    - the other value: flattened embeddings of short prompts are alike because padding dominates (on the embedded model
+      their cosine is 0.95-0.97 for prompts with the concept and 0.93-0.97 for others), so by default a probe on the
+      mean embedding row stands for the published cosine, fitted in closed form on the vocabulary; ``gate=cosine`` is
+      that cosine, with thresholds. **Alone, either may stay shut on a prompt that names the concept among many other
+      words** (on the embedded model 8 of 14 prompts written by hand, such as "a big pizza under the yellow moon");
     - besides random embeddings, predictions for vocabulary words and for --keep can be held (on for toy-sized models);
     - plain Adam at a constant rate, no 8-bit optimizer, no restarts; on toy-sized models "down" starts Gaussian of
       variance 1/in instead of uniform within 1/sqrt(in).

@@ -19,7 +19,26 @@ from erase_plugins.workflow.applying import apply
 from erase_plugins.workflow.models import as_target, target_of
 from tests.runtime.test_gates import near, predict, wrapped
 
-WORDS = "dog house boat tree car blue red water street music horse book lamp chair bird moon small big".split()
+WORDS = (
+    "dog",
+    "house",
+    "boat",
+    "tree",
+    "car",
+    "blue",
+    "red",
+    "water",
+    "street",
+    "music",
+    "horse",
+    "book",
+    "lamp",
+    "chair",
+    "bird",
+    "moon",
+    "small",
+    "big",
+)
 LENGTHS = (5, 12, 25, 40, 60)
 
 
@@ -60,7 +79,9 @@ def artifact(target, concept, seed=0, score=(50.0, 60.0), phrases=None):
     ref = target.modules("cross_v")[0]
     draw = torch.Generator().manual_seed(seed)
     change = LowRank(torch.randn(1, ref.shape[1], generator=draw), torch.randn(ref.shape[0], 1, generator=draw))
-    return wrapped(target, Edit(target.family.id, {"unet": {GATE: gate, ref.path: gated_lowrank(change, [0])}}), concept)
+    return wrapped(
+        target, Edit(target.family.id, {"unet": {GATE: gate, ref.path: gated_lowrank(change, [0])}}), concept
+    )
 
 
 def table_of(handle):
@@ -94,9 +115,9 @@ def test_captions_of_five_to_sixty_tokens_open_where_they_have_the_name(pipe, ta
 
 def test_the_share_is_the_published_overlap_of_tokens(target):
     """|tokens(prompt) and tokens(concept)| / |tokens(concept)| where every word is one token."""
-    concept = "dog pizza house"
+    concept = "dog pizza boat"
     assert all(target.tokens([word]).last == (1,) for word in concept.split()), "every word is one token"
-    for prompt in ("a red house", "pizza", "a boat", "the house of a dog with pizza"):
+    for prompt in ("a red boat", "pizza", "a tree", "the boat of a dog with pizza"):
         ids = [set(target.tokens([text]).ids["text_encoder"][0].tolist()) - {0, 1} for text in (prompt, concept)]
         row = tuple(target.tokens([prompt]).ids["text_encoder"][0].tolist())
         assert named(row, words_of(target, [concept])) == pytest.approx(len(ids[0] & ids[1]) / len(ids[1]))
@@ -171,7 +192,7 @@ def test_encoded_embeddings_are_known_again_cast_repeated_and_joined(pipe, targe
             assert gate.table.tolist() == [[1.0]] * len(seen)
         gate.read(torch.cat([target.encode([""]).embeds, rows[:1]], 1))
         assert gate.table.tolist() == [[1.0]]
-        with pytest.warns(UserWarning):
+        with pytest.warns(UserWarning, match="embeddings alone"):
             gate.read(rows * 1.05)
         assert gate.table.tolist() == [[0.0]] * 2
 
