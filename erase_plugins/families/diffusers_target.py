@@ -81,6 +81,15 @@ class DiffusersTarget(HostedModel, Target):
         for index, prompt in enumerate(prompts):
             self._cache[prompt] = (embeds[index], last[index], None if pooled is None else pooled[index])
 
+    def blank(self, count: int) -> Conditioning:
+        if not self.pipe.config.get("force_zeros_for_empty_prompt"):
+            return super().blank(count)
+        found = self.encode([""] * count)
+        found.embeds[1::2] = 0.0
+        if found.pooled is not None:
+            found.pooled[1::2] = 0.0
+        return found
+
     def _recall(self, prompts: Sequence[str]) -> None:
         """Tells those who watch the text encoder of prompts that were encoded before they came."""
         component = next(iter(self._encoders()), None)

@@ -243,7 +243,7 @@ def drawn_latents(
     """
     scheduler = target.scheduler(steps, sampler)
     x = start_noise(target, scheduler, len(prompts), ctx.generator(name))
-    cond, null = target.encode(prompts), target.encode([""] * len(prompts) if away is None else list(away))
+    cond, null = target.encode(prompts), target.blank(len(prompts)) if away is None else target.encode(away)
     for stamp in scheduler.timesteps:
         first, second = ask_pair(target, scheduler.scale_model_input(x, stamp), stamp.expand(len(x)), null, cond, ctx)
         x = scheduler.step(guided(first, second, guidance), stamp, x).prev_sample
