@@ -269,7 +269,7 @@ def _refuse_twice(handle: Applied, name: str, module: nn.Module) -> None:
 
 
 def watched_encoder(
-    pipe: Any, target: HostedModel, group: Mapping[str, Delta]
+    pipe: Any, target: Any, group: Mapping[str, Delta]
 ) -> tuple[nn.Module | None, tuple[str, ...]]:
     """The text encoder whose prompts a gate of this component can look for names in, or why there is none."""
     gate = group.get(GATE)
