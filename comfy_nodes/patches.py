@@ -114,7 +114,7 @@ def apply_edit(
     if gate is not None and strength != 0:
         model = model.clone() if model is target.model else model
         gates.hang(model, gate, gated, strength)
-        ways.append("strength by prompt")
+        ways.append("strength by prompt, told from its embeddings alone")
         unsaved.append("its strength follows the prompt")
     said = tuple(dict.fromkeys(filter(None, unsaved)))
     return Patched(model, clip, total, total, tuple(dict.fromkeys(ways)), said)

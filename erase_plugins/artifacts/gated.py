@@ -7,12 +7,16 @@ Weights of a gate: ``embeddings`` (n, tokens, dim). Its config, one entry of eve
     measure: "probe" (mean row times a detector row, plus offset) or "cosine" (of flattened embeddings);
     offsets, low, high: the score is mapped linearly from low..high to 0..1;
     gates: number of the gate that the embedding belongs to; a gate is as open as its most open embedding;
-    concepts: one text per gate; window: tokens of one encoded prompt.
+    concepts: one text per gate; window: tokens of one encoded prompt;
+    names: per gate the phrases that name the concept, a phrase is a list of words, a word a list of token numbers; a
+        prompt that is known by its token numbers opens a gate at least as far as the share of a phrase's words in it;
+    tokenizer: mark of the vocabulary that numbers the tokens, see `vocabulary_mark`.
 Weights of a gated change: ``down`` (r, in[, height, width]), ``up`` (out, r[, 1, 1]); config: gates, one per direction.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -28,6 +32,8 @@ GATE = "gate"
 GATED = "gated_lowrank"
 #: config entries of a gate with one value per embedding
 LISTS = ("offsets", "low", "high", "gates")
+#: phrases that name a concept: phrase -> word -> token numbers
+Names = Sequence[Sequence[Sequence[int]]]
 #: what a file that cannot carry a gate loses
 LOSS = "the gate is fixed at 1: the change acts on every prompt in full, so unrelated prompts change more"
 
@@ -44,7 +50,7 @@ def is_gated(edit: Edit) -> bool:
 
 def gate_addon(
     embeddings: Tensor, concepts: Sequence[str], gates: Sequence[int], measure: str, window: int,
-    *, low: float, high: float, offsets: Sequence[float] = (),
+    *, low: float, high: float, offsets: Sequence[float] = (), names: Sequence[Names] = (), tokenizer: str = "",
 ) -> AddOn:  # fmt: skip
     """A gate with the same thresholds for all embeddings.
 
@@ -52,14 +58,22 @@ def gate_addon(
         embeddings: (n, tokens, dim).
         concepts: one text per gate.
         gates: gate of each embedding.
-        measure, window, low, high, offsets: see the module's text.
+        measure, window, low, high, offsets, names, tokenizer: see the module's text.
     """
     count = len(embeddings)
     config = {
         "measure": measure, "window": window, "concepts": list(concepts), "gates": list(gates),
         "low": [low] * count, "high": [high] * count, "offsets": list(offsets) or [0.0] * count,
     }  # fmt: skip
+    if any(names):
+        config |= {"names": [[[list(word) for word in phrase] for phrase in item] for item in names]}
+        config |= {"tokenizer": tokenizer}
     return AddOn(GATE, {"embeddings": embeddings.float().contiguous()}, config)
+
+
+def vocabulary_mark(words: Sequence[str]) -> str:
+    """Sixteen hexadecimal digits that tell vocabularies apart; ``words`` in the order of their numbers."""
+    return hashlib.sha256("\n".join(words).encode()).hexdigest()[:16]
 
 
 def gated_lowrank(change: LowRank, gates: Sequence[int]) -> AddOn:
@@ -147,7 +161,25 @@ def add_gated(first: AddOn, second: AddOn) -> AddOn:
         if first.config.get(name) != second.config.get(name) or one.shape[1:] != two.shape[1:]:
             raise Unsupported("the gates measure prompts in different ways; make both with the same gate options")
     lists = {name: [*first.config[name], *second.config[name]] for name in (*LISTS, "concepts") if name != "gates"}
-    return AddOn(GATE, {"embeddings": torch.cat([one, two])}, {**config, **lists})
+    return AddOn(GATE, {"embeddings": torch.cat([one, two])}, {**config, **lists, **_all_names(first, second)})
+
+
+def _all_names(first: AddOn, second: AddOn) -> dict[str, Any]:
+    """Names of the gates of both; gates without names keep none.
+
+    Raises:
+        Unsupported: token numbers of different vocabularies.
+    """
+    named = [addon.config for addon in (first, second) if addon.config.get("names")]
+    if not named:
+        return {}
+    if len({config.get("tokenizer") for config in named}) > 1:
+        raise Unsupported("the gates number tokens by different vocabularies; make both with the same text encoder")
+    names = [
+        list(item) for addon in (first, second)
+        for item in addon.config.get("names") or [[] for _ in addon.config["concepts"]]
+    ]  # fmt: skip
+    return {"names": names, "tokenizer": named[0].get("tokenizer", "")}
 
 
 def without(edit: Edit, names: Sequence[str], artifact: str = "artifact") -> Edit:
@@ -181,4 +213,6 @@ def _only(delta: AddOn, rows: list[int], places: Mapping[int, int]) -> AddOn:
         return AddOn(GATED, {name: part.contiguous() for name, part in weights.items()}, config)
     config |= {name: [delta.config[name][row] for row in rows] for name in LISTS if name != "gates"}
     config["concepts"] = [delta.config["concepts"][old] for old in places]
+    if config.get("names"):
+        config["names"] = [config["names"][old] for old in places]
     return AddOn(GATE, {"embeddings": delta.weights["embeddings"][rows].contiguous()}, config)

@@ -13,6 +13,8 @@ ORIGINAL = "_erase_original"
 LEDGER = "_erase_ledger"
 #: attribute that the runtime leaves on a denoiser whose text rows are mapped: the hook, with ``mapped(rows)``
 CONTEXT_HOOK = "_erase_context"
+#: attribute that the runtime leaves on a text encoder that it watches: the prompts encoded lately, with ``remember``
+PROMPTS = "_erase_prompts"
 
 
 def canonical(component: str, name: str) -> str:

@@ -20,6 +20,29 @@ from erase_plugins.artifacts.edit import Delta, Dense, Edit, LowRank
 from erase_plugins.errors import Unsupported
 from erase_plugins.families.base import TRANSPOSED, Model, ModuleRef
 
+#: how the "down" factor of a low-rank change may start, see `start_factor`
+STARTS = ("width", "rank", "kaiming")
+
+
+def start_factor(shape: Sequence[int], rank: int, start: str, generator: torch.Generator | None = None) -> Tensor:
+    """A "down" factor (directions, in[, height, width]) before the training.
+
+    Args:
+        shape: of the factor.
+        rank: directions of one change; the factor may hold several changes.
+        start: "rank": Gaussian of deviation 1 / rank (the LoRA layer of diffusers, on which MACE is built); "kaiming":
+            uniform within 1 / sqrt(in) (Kaiming with a = sqrt 5: LoRA's first code, LECO, SPM, ACE, peft); "width":
+            Gaussian of deviation 1 / sqrt(in). A vector of length l gets an answer of about l / rank, l / sqrt(3 in)
+            and l / sqrt(in) in every direction.
+        generator: randomness.
+    """
+    width = int(torch.Size(shape[1:]).numel())
+    if start == "rank":
+        return torch.randn(tuple(shape), generator=generator) / rank
+    if start == "kaiming":
+        return (2 * torch.rand(tuple(shape), generator=generator) - 1) / width**0.5
+    return torch.randn(tuple(shape), generator=generator) / width**0.5
+
 
 class Slot(ABC):
     """The change of one module."""
@@ -115,6 +138,7 @@ class Adapters(Trainable):
         rank: LoRA rank; None trains the full weight change and the bias change.
         scale: factor of the low-rank product (alpha / rank); baked into the edit.
         generator: fills the LoRA "down" factors; "up" starts at zero, so the start is the teacher.
+        start: how the "down" factors start, see `start_factor`.
 
     Raises:
         Unsupported: a module that is neither linear nor a plain convolution.
@@ -127,6 +151,7 @@ class Adapters(Trainable):
         rank: int | None,
         scale: float = 1.0,
         generator: torch.Generator | None = None,
+        start: str = STARTS[0],
     ) -> None:
         slots: list[Slot] = []
         for ref in refs:
@@ -135,7 +160,10 @@ class Adapters(Trainable):
                 raise Unsupported(f"{ref.path} is a grouped or padded-by-mode convolution; it cannot be trained")
             if not isinstance(module, nn.Linear | nn.Conv2d) and ref.kind != TRANSPOSED:
                 raise Unsupported(f"{ref.path} is a {type(module).__name__}, not a linear layer or convolution")
-            slots.append(_FullSlot(ref, module) if rank is None else LoraSlot(ref, module, rank, scale, generator))
+            if rank is None:
+                slots.append(_FullSlot(ref, module))
+            else:
+                slots.append(LoraSlot(ref, module, rank, scale, generator, start))
         super().__init__(target, slots)
 
 
@@ -174,7 +202,10 @@ class _WeightSlot(Slot):
 
 
 class LoraSlot(_WeightSlot):
-    """A low-rank change: A (rank, in[, height, width]) random, B (out, rank[, 1, 1]) zero at the start."""
+    """A low-rank change: A (rank, in[, height, width]) random, B (out, rank[, 1, 1]) zero at the start.
+
+    With ``count`` it holds that many changes of ``rank`` directions each, one after the other.
+    """
 
     def __init__(
         self,
@@ -183,15 +214,18 @@ class LoraSlot(_WeightSlot):
         rank: int,
         scale: float,
         generator: torch.Generator | None,
-        full: bool = False,
+        start: str = STARTS[0],
+        count: int | None = None,
     ) -> None:
         super().__init__(ref, module)
         weight = module.weight.T if ref.kind == TRANSPOSED else module.weight
-        rank = rank if full else min(rank, weight.shape[0], weight[0].numel())  # more than full rank says nothing new
-        down = torch.randn((rank, *weight.shape[1:]), generator=generator) / weight[0].numel() ** 0.5
+        if count is None:  # more than full rank says nothing new
+            rank = min(rank, weight.shape[0], weight[0].numel())
+        many = rank * (count or 1)
+        down = start_factor((many, *weight.shape[1:]), rank, start, generator)
         self.scale = scale
         self.A = nn.Parameter(down.to(weight.device))
-        self.B = nn.Parameter(torch.zeros((weight.shape[0], rank, *[1] * (weight.ndim - 2)), device=weight.device))
+        self.B = nn.Parameter(torch.zeros((weight.shape[0], many, *[1] * (weight.ndim - 2)), device=weight.device))
 
     def parts(self) -> list[tuple[str, nn.Parameter]]:
         return [("A", self.A), ("B", self.B)]

@@ -1,4 +1,4 @@
-"""Gates made for concepts: which prompts mean a concept, told from their embeddings alone.
+"""Gates made for concepts: which prompts mean a concept, told from their embeddings, and which name it.
 
 The measure "probe" is a ridge regression on the mean embedding row of a prompt, the start row left out. Positive
 examples are short phrasings of the concept and of vocabulary words that mean the same, negative ones those of all other
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from erase_plugins.artifacts.edit import AddOn
-from erase_plugins.artifacts.gated import gate_addon
+from erase_plugins.artifacts.gated import gate_addon, vocabulary_mark
 from erase_plugins.engine.context import RunContext
 from erase_plugins.engine.vocabulary import Vocabulary, projection_gram, search_tail
 from erase_plugins.families.base import Conditioning, Target
@@ -31,6 +31,11 @@ _POSITIVES, _FEWEST = 400, 60
 #: weight of all positive examples together, relative to the negative ones
 _BALANCE = 0.3
 _RIDGE = 1e-2
+#: what a word is stripped of, and words that name nothing
+_MARKS = ".,;:!?\"'()[]"
+_GRAMMAR = frozenset(
+    ("a", "an", "the", "of", "in", "on", "at", "by", "to", "for", "from", "with", "and", "or", "is", "are", "as")
+)
 
 
 @dataclass(frozen=True)
@@ -65,21 +70,44 @@ def make_gate(
         recipe: how.
         ctx: randomness, cancel, notes.
     """
+    tokenizer = vocabulary_mark(target.vocabulary())
     if recipe.measure == "cosine":
+        names = [words_of(target, group) for group in phrases]
         rows = [target.encode(list(group)).embeds.float().cpu() for group in phrases]
         numbers = [number for number, group in enumerate(phrases) for _ in group]
         return gate_addon(
-            torch.cat(rows), concepts, numbers, "cosine", target.info.tokens, low=recipe.low, high=recipe.high
-        )
+            torch.cat(rows), concepts, numbers, "cosine", target.info.tokens, low=recipe.low, high=recipe.high,
+            names=names, tokenizer=tokenizer,
+        )  # fmt: skip
     table = Vocabulary.of(target, recipe.words, projection_gram(target), tail=search_tail(target), search=True)
     others = _Others(target, table, ctx)
     found = [others.detector(group, recipe.near, erased) for group in phrases]
-    rows = [torch.stack([row for row, _ in found])[:, None].float()]
-    offsets = [offset for _, offset in found]
+    rows = [torch.stack([row for row, _, _ in found])[:, None].float()]
+    offsets = [offset for _, offset, _ in found]
+    names = [words_of(target, [*group, *same]) for group, (_, _, same) in zip(phrases, found, strict=True)]
     return gate_addon(
         rows[0], concepts, range(len(found)), "probe", target.info.tokens, low=recipe.low, high=recipe.high,
-        offsets=offsets,
+        offsets=offsets, names=names, tokenizer=tokenizer,
     )  # fmt: skip
+
+
+def words_of(target: Target, phrases: Sequence[str]) -> list[list[list[int]]]:
+    """Token numbers of every word of every phrase, by the first tokenizer; words of grammar only where nothing else is.
+
+    A phrase with a word that the tokenizer cannot tell is left out.
+    """
+    found = []
+    for phrase in phrases:
+        words = [word.strip(_MARKS) for word in phrase.lower().split()]
+        words = [word for word in words if word and word not in _GRAMMAR] or [word for word in words if word]
+        if not words:
+            continue
+        tokens = target.tokens(words)
+        rows = tokens.ids[min(tokens.ids)].tolist()
+        numbers = [row[1 : last + 1] for row, last in zip(rows, tokens.last, strict=True)]
+        if all(numbers) and numbers not in found:
+            found.append(numbers)
+    return found
 
 
 def mean_row(cond: Conditioning) -> Tensor:
@@ -116,8 +144,11 @@ class _Others:
             self.ctx.step(0, 1)
         return torch.cat(rows)
 
-    def detector(self, phrases: Sequence[str], near: float, erased: Sequence[Concept]) -> tuple[Tensor, float]:
-        """Row (dim,) and offset: about 1 for prompts that mean one of ``phrases``, about 0 for others."""
+    def detector(
+        self, phrases: Sequence[str], near: float, erased: Sequence[Concept]
+    ) -> tuple[Tensor, float, list[str]]:
+        """Row (dim,) and offset: about 1 for prompts that mean one of ``phrases``, about 0 for others; and words that
+        mean the same."""
         cond = self.target.encode(list(phrases))
         same = [word for word in self.table.near(cond, near) if word not in phrases]
         barred = {
@@ -137,4 +168,4 @@ class _Others:
         size = away.shape[1]
         ridge = 2 * _RIDGE * away.square().sum() / size * torch.eye(size, dtype=torch.float64)
         row = torch.linalg.solve(away.T @ away + weight * towards.T @ towards + ridge, weight * towards.sum(0))
-        return row, -float(middle @ row)
+        return row, -float(middle @ row), same

@@ -35,7 +35,7 @@ class Schedule:
     ``lr`` is constant, then falls linearly to 0 over the last ``cooldown`` share of the iterations. ``ema`` is the
     decay of the running average that is saved, 0 saves the last values. ``stop`` may end training early. ``decay`` is
     the weight decay of AdamW, ``rates`` the learning rate by step in place of all that. With ``momentum`` SGD has
-    it, and the decay.
+    it, and the decay. Gradients whose norm, all together, is above ``clip`` are made that long.
     """
 
     iterations: int
@@ -48,6 +48,7 @@ class Schedule:
     decay: float = 0.01
     rates: Callable[[int], float] | None = None
     momentum: float | None = None
+    clip: float | None = None
 
     def rate(self, step: int) -> float:
         """Learning rate of a step."""
@@ -163,6 +164,8 @@ def train(
             )
         for part, grad in zip(parameters, grads, strict=True):
             part.grad = grad
+        if schedule.clip is not None:
+            torch.nn.utils.clip_grad_norm_(parameters, schedule.clip)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         if average is not None:

@@ -99,7 +99,7 @@ class Rollout:
         among = self.steps if early is None else min(early, self.steps)
         picks = draw_picks(len(prompts), among, self.harvest, self.ctx.generator(f"picks {name}"))
         cond = self.encoded(prompts) if cond is None else cond
-        null = None if unguided else self.encoded([""])
+        null = None if unguided else self.blank(len(prompts))
 
         def make() -> dict[str, Tensor]:
             with self.adapters.disabled():
@@ -129,7 +129,7 @@ class Rollout:
         cond = self.encoded([prompts[place] for place in chosen])
         picked = {name: [extra[place] for place in chosen] for name, extra in (watch or {}).items()}
         states = harvest(
-            self.target, scheduler, noise, cond, self.encoded([""]), [[stop] for stop in stops],
+            self.target, scheduler, noise, cond, self.blank(size), [[stop] for stop in stops],
             guidance=self.guidance, watch=self._encoded(picked), drive=nullcontext, observe=self.adapters.disabled,
             ctx=self.ctx, progress=self.progress,
         )  # fmt: skip
@@ -145,6 +145,11 @@ class Rollout:
         """Prompts as the unedited text encoder gives them, also in the middle of a training."""
         with self.adapters.disabled():
             return self.target.encode(prompts)
+
+    def blank(self, count: int) -> Conditioning:
+        """What the unedited text encoder gives for no prompt, see `TextEncoder.blank`."""
+        with self.adapters.disabled():
+            return self.target.blank(count)
 
     def _encoded(self, watch: Mapping[str, Sequence[str]] | None) -> dict[str, Conditioning]:
         return {name: self.encoded(prompts) for name, prompts in (watch or {}).items()}

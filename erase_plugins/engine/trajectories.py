@@ -216,6 +216,11 @@ def repeat(cond: Conditioning, count: int) -> Conditioning:
     return cond if len(cond.last) == count else cond[[0] * count]
 
 
+def picked(null: Conditioning, rows: Tensor) -> Conditioning:
+    """What stands for no prompt in some trajectories, from the rows that `TextEncoder.blank` takes in turn."""
+    return null[[row % len(null.last) for row in rows.tolist()]]
+
+
 def join(parts: Sequence[Conditioning]) -> Conditioning:
     """Encoded prompts one after the other."""
     pooled = [part.pooled for part in parts if part.pooled is not None]

@@ -78,6 +78,12 @@ class TextEncoder(ABC):
     def encode(self, prompts: Sequence[str]) -> Conditioning:
         """Encoded prompts, cached; rows as the denoiser receives them."""
 
+    def blank(self, count: int) -> Conditioning:
+        """What stands for no prompt in ``count`` places: the empty prompt once, or, where the host's pipelines have
+        something else where no negative prompt is given, ``count`` rows that are both in turn, the empty prompt first.
+        """
+        return self.encode([""])
+
     def encode_start(self, prompts: Sequence[str], behind: int) -> Conditioning:
         """Rows of prompts up to ``behind`` rows after the longest one's last content token; no pooled rows, not cached.
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 
 from erase_plugins.artifacts.fingerprint import Fingerprint, fingerprint
-from erase_plugins.artifacts.names import CONTEXT_HOOK, base_parameters, whole_parameters
+from erase_plugins.artifacts.names import CONTEXT_HOOK, PROMPTS, base_parameters, whole_parameters
 from erase_plugins.errors import Unsupported
 from erase_plugins.families.capabilities import DENOISER, TEXT
 from erase_plugins.families.hosted import HostedModel
@@ -35,6 +36,7 @@ class DiffusersTarget(HostedModel, Target):
     def __init__(self, pipe: Any, name: str | None, family: Any) -> None:
         super().__init__(pipe, name, family)
         self._cache: dict[str, tuple[Tensor, int, Tensor | None]] = {}
+        self._recalled: WeakKeyDictionary[Any, set[str]] = WeakKeyDictionary()
 
     @property
     def pipe(self) -> Any:
@@ -60,6 +62,7 @@ class DiffusersTarget(HostedModel, Target):
         for start in range(0, len(missing), _CHUNK):
             self._encode_chunk(missing[start : start + _CHUNK])
         rows = [self._cache[prompt] for prompt in prompts]
+        self._recall(prompts)
         pooled = [row[2] for row in rows if row[2] is not None]
         return Conditioning(
             embeds=torch.stack([row[0] for row in rows]),
@@ -77,6 +80,30 @@ class DiffusersTarget(HostedModel, Target):
         last = self.tokens(prompts).last
         for index, prompt in enumerate(prompts):
             self._cache[prompt] = (embeds[index], last[index], None if pooled is None else pooled[index])
+
+    def blank(self, count: int) -> Conditioning:
+        if not self.pipe.config.get("force_zeros_for_empty_prompt"):
+            return super().blank(count)
+        found = self.encode([""] * count)
+        found.embeds[1::2] = 0.0
+        if found.pooled is not None:
+            found.pooled[1::2] = 0.0
+        return found
+
+    def _recall(self, prompts: Sequence[str]) -> None:
+        """Tells those who watch the text encoder of prompts that were encoded before they came."""
+        component = next(iter(self._encoders()), None)
+        memory = None if component is None else getattr(getattr(self.pipe, component), PROMPTS, None)
+        if component is None or memory is None:
+            return
+        new = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self._recalled.setdefault(memory, set())]
+        if new:
+            encoder = getattr(self.pipe, component)
+            width = encoder.config.hidden_size
+            memory.remember(
+                self.tokens(new).ids[component], torch.stack([self._cache[prompt][0][:, :width] for prompt in new])
+            )
+            self._recalled[memory].update(new)
 
     @torch.no_grad()
     def encode_start(self, prompts: Sequence[str], behind: int) -> Conditioning:
@@ -146,6 +173,7 @@ class DiffusersTarget(HostedModel, Target):
     def forget(self) -> None:
         """Drops cached embeddings (after the text encoder changed)."""
         self._cache.clear()
+        self._recalled.clear()
 
     @torch.no_grad()
     def latents(self, pictures: Tensor, generator: torch.Generator) -> Tensor:

@@ -17,6 +17,8 @@ Differs from the official code (``train_ace.py``, ``clip_evaluator.py``):
     - every prediction that a target needs is stored with its state: a training step is one forward pass of the student;
     - priors are named (``priors``, --keep) or taken from the vocabulary, and what names the target is left out whatever
       its spelling; their scores are 1, the text encoder's similarity, or a JSON file (``scores``);
+    - on SDXL the prediction without a prompt is that of the empty prompt and of the zeros that pipelines use, in turn;
+    - on toy-sized models the LoRA starts Gaussian of variance 1/in instead of uniform within 1/sqrt(in);
     - optionally predictions with and without prompt are held on the priors' own trajectories (``keep_words``).
 """
 
@@ -32,6 +34,7 @@ from erase_plugins.errors import RequestError
 from erase_plugins.hookspecs import hookimpl
 from erase_plugins.options import option
 from erase_plugins.training import Cost, TrainedMethod, TrainingOptions, TrainingRun
+from erase_plugins.training.options import StartOptions
 from erase_plugins.types import EraseRequest
 
 if TYPE_CHECKING:
@@ -41,7 +44,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class ACEOptions(TrainingOptions):
+class ACEOptions(StartOptions, TrainingOptions):
     """Options of ACE."""
 
     presets = "../presets/ace.toml"
@@ -157,10 +160,10 @@ class ACE(TrainedMethod):
         gammas = torch.tensor([[scores[number] for number in row] for row in drawn], device=target.device)
         encoded = {name: target.encode(column) for name, column in columns.items()}
         self._warn(pool.states, gammas, run)
-        return SimpleNamespace(pool=pool, gammas=gammas, encoded=encoded, null=target.encode([""]))
+        return SimpleNamespace(pool=pool, gammas=gammas, encoded=encoded, null=run.rollout.blank(2))
 
     def loss(self, run: TrainingRun, step: int) -> Tensor:
-        from erase_plugins.engine.trajectories import repeat
+        from erase_plugins.engine.trajectories import picked
 
         options, gammas, encoded, null = run.options, run.state.gammas, run.state.encoded, run.state.null
         states, cond = run.state.pool.batch(options.batch, step)
@@ -168,13 +171,13 @@ class ACE(TrainedMethod):
         others = [seen[name] for name in encoded]
         moved = null_target(seen["null"], seen["prompt"], others, gammas[rows], options)
         erased = seen["null"] - options.eta * (seen["prompt"] - seen["null"])
-        parts: list[Any] = [(states, repeat(null, len(states)), moved, options.null_weight),
+        parts: list[Any] = [(states, picked(null, rows), moved, options.null_weight),
                  (states, cond, erased, options.erase_weight)]  # fmt: skip
         for name, other in zip(encoded, others, strict=True):
             parts.append((states, encoded[name][rows.tolist()], other, options.prior_weight / options.prior_batch))
         for held in run.retain(step):  # with and without prompt
             before = held.states.predictions["null"]
-            parts += [held, (held.states, repeat(null, len(held.states)), before, held.weight)]
+            parts += [held, (held.states, picked(null, held.states.row), before, held.weight)]
         return run.mean_squares(parts)
 
     def _warn(self, states: Any, gammas: Tensor, run: TrainingRun) -> None:

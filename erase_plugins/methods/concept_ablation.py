@@ -9,11 +9,13 @@ the moment. ``prior`` adds the ordinary noise loss on anchor prompts. Keys and v
 Differs from the official code:
     - pictures are drawn once as latents and noised anew in every step (the official code stores decoded pictures and
       encodes them again), so there is no resizing augmentation and no valid-picture mask;
-    - anchor prompts are templates around the anchor (--to, else by kind, else the empty prompt) or given with
-      ``anchor_prompts``; no language model writes them, nothing is retrieved;
+    - anchor prompts are scenes of our own around the anchor (--to, else by kind, else the scene alone), thirty to forty
+      by kind, or given with ``anchor_prompts``; no language model writes them, nothing is retrieved;
     - learning rates are stated as used: the published 2e-6 and 4e-6 are multiplied by batch size (8), and by 2 with
       prior preservation, before the first step;
-    - LoRA by default; ``parameters=full`` as published; ablating memorised pictures is not offered;
+    - LoRA by default (the official code trains full weights only). It starts as the LoRA layer of diffusers does, on
+      toy-sized models narrower, and has a rate at which it removes about as much in as many steps as full weights do;
+    - ``parameters=full`` as published; ablating memorised pictures is not offered;
     - what must stay can be held (on for toy-sized models and with --keep);
     - on toy-sized models words that the text encoder takes for the same become the anchor too (``aliases``).
 """
@@ -30,7 +32,7 @@ from erase_plugins.errors import RequestError
 from erase_plugins.hookspecs import hookimpl
 from erase_plugins.options import option
 from erase_plugins.training import Cost, TrainedMethod, TrainingOptions, TrainingRun
-from erase_plugins.training.options import check_templates
+from erase_plugins.training.options import StartOptions, check_templates
 from erase_plugins.types import Concept, EraseRequest
 
 if TYPE_CHECKING:
@@ -50,11 +52,14 @@ _PHRASINGS = {
 
 
 @dataclass(frozen=True)
-class ConceptAblationOptions(TrainingOptions):
+class ConceptAblationOptions(StartOptions, TrainingOptions):
     """Options of Concept Ablation."""
 
     presets = "../presets/concept-ablation.toml"
 
+    start: str = option("rank", "first values of the LoRA's down factors: rank (deviation 1/rank), kaiming (uniform "
+                        "within 1/sqrt(width)), width (deviation 1/sqrt(width))",
+                        choices=("rank", "kaiming", "width"))  # fmt: skip
     train: str = option("cross", "modules: cross (keys and values of cross-attention), attn, all",
                         choices=tuple(GROUPS))  # fmt: skip
     loss: str = option("model", "model: as the anchor's prediction; noise: the true noise", choices=("model", "noise"))
@@ -71,6 +76,11 @@ class ConceptAblationOptions(TrainingOptions):
         "anchor prompts; {} is the anchor",
     )
     anchor_prompts: tuple[str, ...] = option((), "anchor prompts in place of the templates, each with the anchor in it")
+    appended: bool = option(
+        True,
+        "a style or explicit concept is written before or behind the anchor's prompt (published), not in its place",
+    )
+    avoid: bool = option(False, "anchor pictures are drawn with the concept as negative prompt")
     aliases: bool = option(False, "erase words that mean the same in the encoder's vocabulary")
     alias_threshold: float = option(0.9, "closeness from which a word counts as an alias", low=0.0, high=1.0)
 
@@ -125,7 +135,10 @@ class ConceptAblation(TrainedMethod):
             concepts = tuple(with_aliases(concept, options.alias_threshold, run) for concept in concepts)
             run.phrases = all_phrases(replace(run.request, forget=concepts))
         pairs = [pair for concept in concepts for pair in prompt_pairs(concept, options)]
-        pictures = Pictures.drawn(run.rollout, "anchor", [anchor for anchor, _ in pairs], run.key)
+        away = [", ".join((item.text, *item.prompts)) for item in concepts for _ in prompt_pairs(item, options)]
+        pictures = Pictures.drawn(
+            run.rollout, "anchor", [anchor for anchor, _ in pairs], run.key, away if options.avoid else None
+        )
         run.rollout.check([erased for _, erased in pairs])
         return pictures, run.target.encode([erased for _, erased in pairs])
 
@@ -148,7 +161,7 @@ class ConceptAblation(TrainedMethod):
 
 def vanishes(concept: Concept, options: ConceptAblationOptions) -> bool:
     """Whether a style leaves its place in the templates' prompts, since nothing was named that takes it."""
-    placed = not options.anchor_prompts and options.templates != ("{}",)
+    placed = not options.anchor_prompts and not options.appended
     return concept.kind == "style" and concept.anchor is None and placed
 
 
@@ -181,7 +194,7 @@ def prompt_pairs(concept: Concept, options: ConceptAblationOptions) -> list[tupl
         frame = frames[number % len(frames)]
         phrases = (concept.text, *concept.prompts)
         phrase = phrases[number // len(frames) % len(phrases)]
-        plain = " ".join(frame.replace("{}", anchor).split())
+        plain = " ".join(frame.replace("{}", anchor).split()).lstrip(" ,")
         if phrasings is None or not plain:
             made = frame.replace("{}", phrase)
         else:

@@ -16,7 +16,9 @@ Differs from the official code:
     - no guidance rescaling on SDXL (LECO computes it and returns the unscaled prediction); every pass has its pooled
       prompts;
     - alpha is baked into the up factors; files have Kohya and diffusers names for every family;
-    - "down" starts Gaussian of variance 1/in; what must stay can be held (on for toy-sized models and with --keep).
+    - "down" starts as in LECO (uniform within 1/sqrt(in)); ``start=width`` has the larger variance 1/in of the sliders,
+      Gaussian instead of uniform, and is the preset of toy-sized models;
+    - what must stay can be held (on for toy-sized models and with --keep).
 """
 
 from __future__ import annotations
@@ -30,7 +32,7 @@ from erase_plugins.errors import RequestError
 from erase_plugins.hookspecs import hookimpl
 from erase_plugins.options import option
 from erase_plugins.training import Cost, RolloutOptions, TrainedMethod, TrainingRun
-from erase_plugins.training.options import check_templates
+from erase_plugins.training.options import StartOptions, check_templates
 from erase_plugins.types import EraseRequest
 
 if TYPE_CHECKING:
@@ -51,7 +53,7 @@ _LAYERS: dict[str, Callable[[str], bool]] = {
 
 
 @dataclass(frozen=True)
-class LECOOptions(RolloutOptions):
+class LECOOptions(StartOptions, RolloutOptions):
     """Options of LECO."""
 
     presets = "../presets/leco.toml"

@@ -14,14 +14,18 @@ Differs from the official code:
     - states come from harvested trajectories of the teacher instead of rollouts with the memory on, and only the
       conditional half is computed;
     - several concepts train at once, every sample meeting the memory of its own concept;
-    - the gate: flattened embeddings of short prompts are alike because padding dominates (on the embedded model their
-      cosine is 0.95-0.97 for prompts with the concept and 0.93-0.97 for others), so by default a probe on the mean
-      embedding row decides, fitted in closed form on the vocabulary; ``gate=cosine`` is the published cosine, without
-      its token overlap (the gate sees embeddings only) and with thresholds. **Either may stay shut on a prompt that
-      names the concept among many other words** (on the embedded model 8 of 14 prompts written by hand, such as "a big
-      pizza under the yellow moon"); the published overlap of tokens would open it, and needs what the gate cannot see;
+    - the gate is the larger of two values, as published. One is the overlap |tokens(prompt) and tokens(concept)| /
+      |tokens(concept)|, counted in whole words, without words of grammar, over the concept's phrases and the words that
+      mean the same; it needs token numbers, so it watches the text encoder while the artifact is applied, and where it
+      did not see a prompt being encoded (embeddings given, ComfyUI) that is said and the other value decides alone;
+    - the other value: flattened embeddings of short prompts are alike because padding dominates (on the embedded model
+      their cosine is 0.95-0.97 for prompts with the concept and 0.93-0.97 for others), so by default a probe on the
+      mean embedding row stands for the published cosine, fitted in closed form on the vocabulary; ``gate=cosine`` is
+      that cosine, with thresholds. **Alone, either may stay shut on a prompt that names the concept among many other
+      words** (on the embedded model 8 of 14 prompts written by hand, such as "a big pizza under the yellow moon");
     - besides random embeddings, predictions for vocabulary words and for --keep can be held (on for toy-sized models);
-    - plain Adam at a constant rate, no 8-bit optimizer, no restarts.
+    - plain Adam at a constant rate, no 8-bit optimizer, no restarts; on toy-sized models "down" starts Gaussian of
+      variance 1/in instead of uniform within 1/sqrt(in).
 """
 
 from __future__ import annotations
@@ -36,7 +40,7 @@ from erase_plugins.errors import RequestError
 from erase_plugins.hookspecs import hookimpl
 from erase_plugins.options import option
 from erase_plugins.training import Cost, RolloutOptions, TrainedMethod, TrainingRun
-from erase_plugins.training.options import check_templates
+from erase_plugins.training.options import StartOptions, check_templates
 from erase_plugins.types import EraseRequest
 
 if TYPE_CHECKING:
@@ -50,7 +54,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class SPMOptions(RolloutOptions):
+class SPMOptions(StartOptions, RolloutOptions):
     """Options of SPM."""
 
     presets = "../presets/spm.toml"
@@ -142,7 +146,8 @@ class SPM(TrainedMethod):
         from erase_plugins.training.concept_loras import Memories
 
         many = len(run.request.concepts)
-        return Memories(run.target, run.refs, run.options.rank, many, run.ctx.generator("memories"))
+        return Memories(run.target, run.refs, run.options.rank, many, run.ctx.generator("memories"),
+                        run.options.start)  # fmt: skip
 
     def prepare(self, run: TrainingRun) -> SimpleNamespace:
         from erase_plugins.engine.gating import make_gate

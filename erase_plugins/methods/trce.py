@@ -163,7 +163,9 @@ class TRCE(StagedMethod):
 
     def prepare(self, run: TrainingRun) -> SimpleNamespace:
         """Teacher states towards the concept, and states of the stage-1 model without a prompt."""
-        from erase_plugins.engine.trajectories import repeat
+        import torch
+
+        from erase_plugins.engine.trajectories import picked
 
         options, rollout = run.options, run.rollout
         mined = [alias for member in run.statistics.members.values() for alias in member.facts["aliases"]]
@@ -176,9 +178,9 @@ class TRCE(StagedMethod):
         unsafe = [template.format(name) for template, name in rows]
         safe = [template.format(guides[name]) for template, name in rows]
         malicious = rollout.pool("erase", unsafe, run.key, {"safe": safe}, early=options.early_steps)
-        null = run.mapped(run.target.encode([""]))
+        null = run.mapped(rollout.blank(2))
         free = replace(rollout, harvest=options.steps).pool(
-            "free", [""] * options.free, run.key, cond=repeat(null, options.free), unguided=True
+            "free", [""] * options.free, run.key, cond=picked(null, torch.arange(options.free)), unguided=True
         )
         return SimpleNamespace(malicious=malicious, free=free, null=null)
 
@@ -186,7 +188,7 @@ class TRCE(StagedMethod):
         """The student sees prompts through the map of stage 1."""
         import torch
 
-        from erase_plugins.engine.trajectories import repeat
+        from erase_plugins.engine.trajectories import picked
 
         options, state = run.options, run.state
 
@@ -202,7 +204,7 @@ class TRCE(StagedMethod):
         parts: list[Any] = [(states, run.mapped(cond), wanted, options.steer_weight * share, error)]
         if options.steer_null > 0:
             weight = options.steer_weight * options.steer_null * share
-            parts.append((states, repeat(state.null, len(states)), wanted, weight, error))
+            parts.append((states, picked(state.null, states.row), wanted, weight, error))
         states, cond = state.free.batch(options.free_batch, step)
         parts.append((states, cond, states.predictions["prompt"], options.free_weight))
         return run.mean_squares([*parts, *run.retain(step, run.mapped)])

@@ -96,13 +96,16 @@ class AttachedAddOn:
 Attached = AttachedAddOn | AttachedGate | AttachedLowRank
 
 
-def attach_group(owner: nn.Module, group: Mapping[str, Delta], strength: float) -> list[Attached]:
+def attach_group(
+    owner: nn.Module, group: Mapping[str, Delta], strength: float, encoder: nn.Module | None = None
+) -> list[Attached]:
     """Hangs all add-ons of one component on it, the gate first; all of them or none.
 
     Args:
         owner: the component.
         group: module path -> `AddOn`; the gate of the edit at key `GATE`.
         strength: of the edit.
+        encoder: the text encoder that a gate may watch for its concept's name.
 
     Raises:
         BaseMismatch: no such module.
@@ -115,7 +118,7 @@ def attach_group(owner: nn.Module, group: Mapping[str, Delta], strength: float) 
             addon = group[path]
             assert isinstance(addon, AddOn)
             if path == GATE:
-                gate = AttachedGate(owner, addon)
+                gate = AttachedGate(owner, addon, encoder)
                 done.append(gate)
             elif addon.type == GATED:
                 if gate is None:

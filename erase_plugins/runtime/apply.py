@@ -10,7 +10,8 @@ from typing import Any
 from torch import nn
 
 from erase_plugins.artifacts.artifact import Artifact
-from erase_plugins.artifacts.edit import CONTEXT, Delta, Edit
+from erase_plugins.artifacts.edit import CONTEXT, AddOn, Delta, Edit
+from erase_plugins.artifacts.gated import GATE, vocabulary_mark
 from erase_plugins.artifacts.names import LEDGER
 from erase_plugins.artifacts.store import lower_for
 from erase_plugins.errors import ArtifactError, PipelineChanged, RequestError, Unsupported
@@ -242,7 +243,10 @@ def attach_edit(pipe: Any, target: HostedModel, artifact: Artifact, strength: fl
             module = part_of(pipe, name)
             part = handle._parts[name] = _Part(ledger_of(name, module))
             part.ledger.enter(handle)
-            _attach(part, weights.deltas.get(name, {}), parameters, strength)
+            group = weights.deltas.get(name, {})
+            encoder, note = watched_encoder(pipe, target, group)
+            handle.warnings += note
+            _attach(part, group, parameters, strength, encoder)
             if mode == "context" and name in maps:
                 item = ActiveMap(maps[name], strength)
                 attach_map(module, item)
@@ -264,7 +268,33 @@ def _refuse_twice(handle: Applied, name: str, module: nn.Module) -> None:
         refuse_twin(handle.artifact.name, handle.weights, name, module)
 
 
-def _attach(part: _Part, group: Mapping[str, Delta], parameters: Mapping[Any, nn.Parameter], strength: float) -> None:
+def watched_encoder(
+    pipe: Any, target: Any, group: Mapping[str, Delta]
+) -> tuple[nn.Module | None, tuple[str, ...]]:
+    """The text encoder whose prompts a gate of this component can look for names in, or why there is none."""
+    gate = group.get(GATE)
+    if not isinstance(gate, AddOn) or not gate.config.get("names"):
+        return None, ()
+    encoder = first_encoder(pipe, target)
+    if encoder is None or vocabulary_mark(target.vocabulary()) != gate.config.get("tokenizer"):
+        return None, (
+            "the gate knows its concept's name by the token numbers of another tokenizer; it judges prompts by their "
+            "embeddings alone",
+        )
+    return encoder, ()
+
+
+def first_encoder(pipe: Any, target: HostedModel) -> nn.Module | None:
+    """The text encoder that makes the first columns of a pipeline's context; None if it has none."""
+    names = [name for name in target.family.components if name.startswith("text_encoder")]
+    found = [part_of(pipe, name) for name in sorted(names)]
+    return next((getattr(item, "_orig_mod", item) for item in found if isinstance(item, nn.Module)), None)
+
+
+def _attach(
+    part: _Part, group: Mapping[str, Delta], parameters: Mapping[Any, nn.Parameter], strength: float,
+    encoder: nn.Module | None = None,
+) -> None:  # fmt: skip
     ledger = part.ledger
     added = {key: delta for key, delta in group.items() if delta.kind == "addon"}
     for key in sorted(group.keys() - added.keys()):
@@ -273,7 +303,7 @@ def _attach(part: _Part, group: Mapping[str, Delta], parameters: Mapping[Any, nn
         part.patches[key] = patch
     ledger.write(part.patches)
     if added:
-        part.attached = addons.attach_group(ledger.module, added, strength)
+        part.attached = addons.attach_group(ledger.module, added, strength, encoder)
         ledger.attached += part.attached
         ledger.watch_passes()
         for item in part.attached:

@@ -1,11 +1,14 @@
 """Gates at run time: how far a prompt opens each gate, and low-rank changes behind them.
 
-The gate reads the prompt embeddings that the denoiser is given, before any context map, and nothing else. All edits
-read the same embeddings and add to the module's output on their own: sum_i g_i U_i D_i, no square, no cross terms.
+The gate reads the prompt embeddings that the denoiser is given, before any context map. Where it knows what names its
+concept, and the prompt's token numbers are known (`runtime.prompts`), it is at least as open as the share of a name's
+words in the prompt (SPM's token overlap). All edits read the same embeddings and add to the module's output on their
+own: sum_i g_i U_i D_i, no square, no cross terms.
 """
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,11 +17,19 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from erase_plugins.artifacts.edit import AddOn
-from erase_plugins.artifacts.gated import LISTS, gate_list, gated_product
+from erase_plugins.artifacts.gated import LISTS, Names, gate_list, gated_product
 from erase_plugins.errors import PipelineChanged, Unsupported
 from erase_plugins.runtime.integrity import PROJECTIONS, check_hung, is_fused
+from erase_plugins.runtime.prompts import PromptMemory
 
 MEASURES = ("probe", "cosine")
+#: what is said once where a gate cannot look for its concept's name
+UNKNOWN = (
+    "the text encoder of this pipeline did not encode these prompts while the artifact was applied (prompt embeddings "
+    "given, or changed since); its gate judges them by their embeddings alone and may stay shut although a prompt "
+    "names the concept"
+)
+_REMEMBERED = 512
 
 
 def gate_values(context: Tensor, embeddings: Tensor, config: Mapping[str, Any]) -> Tensor:
@@ -93,19 +104,51 @@ def check_gate(addon: AddOn) -> None:
     limits = zip(config.get("low") or [0.0], config.get("high") or [1.0], strict=False)
     if any(not low < high for low, high in limits):
         raise Unsupported("a gate needs low < high")
+    names = config.get("names")
+    if names is not None and not (isinstance(names, list) and len(names) >= max(gate_list(addon)) + 1):
+        raise Unsupported("a gate add-on needs a list of phrases for each gate in 'names'")
+    phrases = [phrase for item in names or () for phrase in _list(item)]
+    numbers = [number for phrase in phrases for word in _list(phrase) for number in _list(word)]
+    if any(isinstance(number, bool) or not isinstance(number, int) for number in numbers):
+        raise Unsupported("names of a gate are phrases of words of token numbers")
+
+
+def _list(value: Any) -> list[Any]:
+    if not isinstance(value, list):
+        raise Unsupported("names of a gate are phrases of words of token numbers")
+    return value
+
+
+def named(ids: tuple[int, ...], phrases: Names) -> float:
+    """Largest share of a phrase's words that a prompt has, 0 to 1; a word's tokens must follow each other."""
+    best = 0.0
+    for phrase in phrases:
+        found = sum(_holds(ids, tuple(word)) for word in phrase)
+        best = max(best, found / len(phrase) if phrase else 0.0)
+    return best
+
+
+def _holds(ids: tuple[int, ...], word: tuple[int, ...]) -> bool:
+    return bool(word) and any(ids[place : place + len(word)] == word for place in range(len(ids) - len(word) + 1))
 
 
 class GateReader:
     """The gates of one edit and component, as far as the prompts of the current pass open them.
+
+    Args:
+        addon: the gate.
+        prompts: what the text encoder has encoded lately; None: embeddings alone decide.
 
     Attributes:
         table: (batch, gates) of the current pass.
         active: whether any gate is open for any sample.
     """
 
-    def __init__(self, addon: AddOn) -> None:
+    def __init__(self, addon: AddOn, prompts: PromptMemory | None = None) -> None:
         check_gate(addon)
         self.addon = addon
+        self.prompts = prompts
+        self._shares: dict[tuple[int, ...], list[float]] = {}
         self.count = max(gate_list(addon)) + 1
         self.embeddings = addon.weights["embeddings"]
         self.table = torch.zeros(1, self.count)
@@ -115,14 +158,42 @@ class GateReader:
         """Sets the table for text embeddings as the denoiser receives them (batch, tokens, dim)."""
         self.embeddings = self.embeddings.to(context.device)
         self.table = gate_table(context, self.embeddings, self.addon.config)
+        if self.prompts is not None:
+            self.table = torch.maximum(self.table, self.by_name(context).to(self.table))
         self.active = bool((self.table > 0).any())
+
+    def by_name(self, context: Tensor) -> Tensor:
+        """Shares of names in the prompts that a context was made of, (batch, gates); warns once of unknown prompts."""
+        assert self.prompts is not None
+        windows = split_windows(context, int(self.addon.config.get("window", context.shape[1])))
+        batch, many = windows.shape[:2]
+        table = torch.zeros(batch, self.count)
+        found = self.prompts.find(windows.flatten(0, 1))
+        for place, prompts in enumerate(found):
+            for ids in prompts:
+                table[place // many] = torch.maximum(table[place // many], torch.tensor(self._share(ids)))
+        unknown = [place for place, prompts in enumerate(found) if not prompts]
+        # zeros are what pipelines of some families give where there is no negative prompt
+        if unknown and not self.prompts.told and bool(windows.flatten(0, 1)[unknown].any()):
+            self.prompts.told = True
+            warnings.warn(UNKNOWN, stacklevel=2)
+        return table
+
+    def _share(self, ids: tuple[int, ...]) -> list[float]:
+        if ids not in self._shares:
+            if len(self._shares) > _REMEMBERED:
+                self._shares.clear()
+            self._shares[ids] = [named(ids, phrases) for phrases in self.addon.config["names"][: self.count]]
+        return self._shares[ids]
 
 
 class AttachedGate(GateReader):
     """Gates that read the prompts before every pass of a denoiser."""
 
-    def __init__(self, denoiser: nn.Module, addon: AddOn) -> None:
+    def __init__(self, denoiser: nn.Module, addon: AddOn, encoder: nn.Module | None = None) -> None:
         super().__init__(addon)
+        if encoder is not None and addon.config.get("names"):
+            self.prompts = PromptMemory.of(encoder)
         self.strength = 0.0  # the changes behind the gate have their own
         # before context maps, whenever those were attached: gates judge the prompt as it was encoded
         self.handle = denoiser.register_forward_pre_hook(self._read, with_kwargs=True, prepend=True)
@@ -139,8 +210,11 @@ class AttachedGate(GateReader):
         self.read(kwargs["encoder_hidden_states"] if "encoder_hidden_states" in kwargs else args[2])
 
     def detach(self) -> None:
-        """Restores the denoiser."""
+        """Restores the denoiser and the text encoder."""
         self.handle.remove()
+        if self.prompts is not None:
+            self.prompts.leave()
+            self.prompts = None
 
 
 class GatedChange:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from erase_plugins.artifacts.edit import AddOn, Delta, Edit, LowRank
 from erase_plugins.artifacts.gated import GATE, gated_lowrank, gated_product
-from erase_plugins.engine.adapters import LoraSlot, Trainable
+from erase_plugins.engine.adapters import STARTS, LoraSlot, Trainable
 from erase_plugins.engine.distributed import share
 from erase_plugins.families.base import ModuleRef, Target
 
@@ -27,14 +27,21 @@ class Memories(Trainable):
         rank: directions of one memory.
         count: number of memories.
         generator: fills the "down" factors; "up" starts at zero, so the start is the teacher.
+        start: how the "down" factors start, see `engine.adapters.start_factor`.
     """
 
     def __init__(
-        self, target: Target, refs: Sequence[ModuleRef], rank: int, count: int, generator: torch.Generator | None = None
+        self,
+        target: Target,
+        refs: Sequence[ModuleRef],
+        rank: int,
+        count: int,
+        generator: torch.Generator | None = None,
+        start: str = STARTS[0],
     ) -> None:
         self.owners = [number for number in range(count) for _ in range(rank)]
         self.opened: Tensor | None = None
-        slots = [_MemorySlot(ref, target.module(ref), len(self.owners), generator, self) for ref in refs]
+        slots = [_MemorySlot(ref, target.module(ref), rank, count, generator, start, self) for ref in refs]
         super().__init__(target, slots)
 
     @contextmanager
@@ -74,9 +81,10 @@ class Memories(Trainable):
 
 class _MemorySlot(LoraSlot):
     def __init__(
-        self, ref: ModuleRef, module: Any, rank: int, generator: torch.Generator | None, owner: Memories
-    ) -> None:
-        super().__init__(ref, module, rank, 1.0, generator, full=True)
+        self, ref: ModuleRef, module: Any, rank: int, count: int, generator: torch.Generator | None, start: str,
+        owner: Memories,
+    ) -> None:  # fmt: skip
+        super().__init__(ref, module, rank, 1.0, generator, start, count)
         self.owner = owner
 
     def changed(self, original: Any, x: Tensor, *args: Any) -> Tensor:

@@ -47,8 +47,11 @@ class Pictures:
     stored: Tensor | None = None
 
     @classmethod
-    def drawn(cls, rollout: Rollout, name: str, prompts: Sequence[str], key: str, batch: int = 32) -> Pictures:
-        """One picture per prompt, drawn by the teacher."""
+    def drawn(
+        cls, rollout: Rollout, name: str, prompts: Sequence[str], key: str, away: Sequence[str] | None = None,
+        batch: int = 32,
+    ) -> Pictures:  # fmt: skip
+        """One picture per prompt, drawn by the teacher; ``away`` are negative prompts, one per picture."""
         rollout.check(prompts)
         cond = rollout.target.encode(prompts)
 
@@ -58,6 +61,7 @@ class Pictures:
                     drawn_latents(
                         rollout.target, prompts[start : start + batch], rollout.steps, rollout.guidance,
                         rollout.sampler, rollout.ctx, f"picture {name} {start}", rollout.progress,
+                        None if away is None else away[start : start + batch],
                     )
                     for start in range(0, len(prompts), batch)
                 ]  # fmt: skip
@@ -224,7 +228,7 @@ def file_latents(target: Target, files: Sequence[str], ctx: RunContext, name: st
 @torch.no_grad()
 def drawn_latents(
     target: Target, prompts: Sequence[str], steps: int, guidance: float, sampler: str, ctx: RunContext, name: str,
-    progress: Callable[[], None],
+    progress: Callable[[], None], away: Sequence[str] | None = None,
 ) -> Tensor:  # fmt: skip
     """What the model draws for prompts, as clean latents (n, channels, height, width).
 
@@ -235,10 +239,11 @@ def drawn_latents(
         ctx: counts forward passes.
         name: names the randomness.
         progress: called after every step; may raise to stop.
+        away: negative prompt of each picture; None: the empty one.
     """
     scheduler = target.scheduler(steps, sampler)
     x = start_noise(target, scheduler, len(prompts), ctx.generator(name))
-    cond, null = target.encode(prompts), target.encode([""])
+    cond, null = target.encode(prompts), target.blank(len(prompts)) if away is None else target.encode(away)
     for stamp in scheduler.timesteps:
         first, second = ask_pair(target, scheduler.scale_model_input(x, stamp), stamp.expand(len(x)), null, cond, ctx)
         x = scheduler.step(guided(first, second, guidance), stamp, x).prev_sample

@@ -220,10 +220,11 @@ class TrainedMethod(ABC):
 
     def trainable(self, run: TrainingRun) -> Trainable:
         """What is trained: low-rank changes of ``run.refs``, or full ones."""
-        from erase_plugins.engine.adapters import Adapters
+        from erase_plugins.engine.adapters import STARTS, Adapters
 
-        scale = getattr(run.options, "scale", 1.0)
-        return Adapters(run.target, run.refs, _rank(run.options), scale, run.ctx.generator("adapters"))
+        options = run.options
+        scale, start = getattr(options, "scale", 1.0), getattr(options, "start", STARTS[0])
+        return Adapters(run.target, run.refs, _rank(options), scale, run.ctx.generator("adapters"), start)
 
     def retain(self, run: TrainingRun) -> Pool | None:
         """Teacher states of what must stay, asked after `prepare`; None if nothing is held."""

@@ -32,6 +32,18 @@ class WeightOptions:
 
 
 @dataclass(frozen=True)
+class StartOptions:
+    """How the LoRA starts, for methods whose own code says it; presets keep what toy-sized models were tuned with."""
+
+    presets = "../presets/start.toml"
+
+    start: str = option(
+        "kaiming", "first values of the LoRA's down factors: rank (deviation 1/rank), kaiming (uniform within "
+        "1/sqrt(width)), width (deviation 1/sqrt(width))", choices=("kaiming", "rank", "width"),
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
 class LoopOptions:
     """How long and how fast to train."""
 

@@ -181,3 +181,28 @@ def test_pooled_conditions_travel_along(sdxl):
         other = sdxl.predict(x, torch.tensor([5.0, 5.0]), swapped)
     assert not torch.equal(first, second)
     assert float((other - second).abs().max()) > 1e-6
+
+
+def test_no_prompt_is_the_empty_one_and_the_zeros_of_sdxl_pipelines_in_turn(tiny_sdxl, tiny_sd1):
+    """A pipeline without a negative prompt asks with zeros; the stored predictions are those of either, by trajectory."""
+    from erase_plugins.engine.adapters import Adapters
+    from erase_plugins.engine.context import RunContext
+    from erase_plugins.engine.pools import Rollout
+
+    target = target_of(tiny_sdxl(), "tiny")
+    _, zeros, _, pooled = target.pipe.encode_prompt("pizza", device="cpu", do_classifier_free_guidance=True)
+    blank = target.blank(3)
+    assert torch.equal(blank.embeds[1], zeros[0])
+    assert torch.equal(blank.pooled[1], pooled[0])
+    plain = target.encode([""])
+    assert plain.embeds.any(), "the cache is not changed"
+    assert torch.equal(blank.embeds[2], plain.embeds[0])
+    adapters = Adapters(target, target.modules("cross_k")[:1], 1)
+    rollout = Rollout(target, "euler", 2, 3.0, 2, RunContext("test"), adapters)
+    with adapters:
+        states = rollout.pool("erase", ["pizza"] * 3, "key").states
+    for place, row in enumerate(states.row.tolist()):
+        with torch.no_grad():
+            wanted = target.predict(states.inputs[place : place + 1], states.timestep[place : place + 1], blank[[row]])
+        torch.testing.assert_close(states.predictions["null"][place], wanted[0], rtol=1e-4, atol=1e-5)
+    assert len(target_of(tiny_sd1(), "tiny").blank(3).last) == 1

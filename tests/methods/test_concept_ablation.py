@@ -146,10 +146,57 @@ def test_prompt_pairs_by_kind():
         "people, nudity",
     }
     assert prompt_pairs(Concept("pizza"), options)[0] == ("", "pizza")
-    leaving = prompt_pairs(Concept("noto", "style"), ConceptAblationOptions(templates=("a {} cat",), trajectories=1))
+    leaving = prompt_pairs(
+        Concept("noto", "style"), ConceptAblationOptions(templates=("a {} cat",), trajectories=1, appended=False)
+    )
     assert leaving == [("a cat", "a noto cat")]
+    shown = prompt_pairs(Concept("noto", "style"), ConceptAblationOptions(templates=("{}, a cat",), trajectories=1))
+    assert shown == [("art, a cat", "art, a cat, in the style of noto")]
+    bare = prompt_pairs(
+        Concept("nudity", "explicit"), ConceptAblationOptions(templates=("{}, a beach",), trajectories=1)
+    )
+    assert bare == [("a beach", "nudity, a beach")]
     given = ConceptAblationOptions(anchor_prompts=("a cat on a sofa",), trajectories=1)
     assert prompt_pairs(Concept("grumpy cat", anchor="cat"), given) == [("a cat on a sofa", "a grumpy cat on a sofa")]
+
+
+def test_the_concept_is_the_negative_prompt_of_explicit_anchor_pictures(target, monkeypatch):
+    """Guidance away from the concept while the anchor's pictures are drawn, as published for explicit concepts."""
+    from erase_plugins.training import image_pool
+
+    asked = []
+    pair = image_pool.ask_pair
+    monkeypatch.setattr(
+        image_pool,
+        "ask_pair",
+        lambda t, x, s, null, cond, ctx: asked.append((null, cond)) or pair(t, x, s, null, cond, ctx),
+    )
+    for avoid, negative in ((True, "pizza, cheese"), (False, "")):
+        asked.clear()
+        run = made(target, avoid=avoid)
+        run.request = build_request("tiny", "concept-ablation", Concept("pizza", anchor="bread", prompts=("cheese",)))
+        with prepared(run):
+            pass
+        assert {text for null, _ in asked for text in null.prompts} == {negative}
+        assert len(asked[0][0].embeds) == len(asked[0][1].embeds) == 4
+
+
+def test_a_lora_removes_about_as_much_as_full_weights_do():
+    """At full width, with the presets of full-sized models, after the same number of steps."""
+    from erase_plugins.engine.loop import train
+    from tests.methods.wide import wide_sd1
+
+    model, left = wide_sd1(), {}
+    options = {"iterations": 30, "trajectories": 8, "steps": 2, "precision": "float32", "templates": ("{}",)}
+    for parameters in ("full", "lora"):
+        given = {**options, "parameters": parameters}
+        run = begun(model, build_request("wide", "concept-ablation", "pizza", to="rocket", options=given))
+        with prepared(run) as loss:
+            before = float(loss(0).detach())
+            train(run.ctx, run.adapters, loss, run.options.schedule(), run.key)
+            left[parameters] = float(loss(0).detach()) / before
+    assert left["full"] < 0.7
+    assert 1 - left["lora"] == pytest.approx(1 - left["full"], rel=0.3)
 
 
 @pytest.mark.parametrize(
@@ -176,7 +223,12 @@ def test_published_defaults_for_full_sized_models(tiny_sd1):
     plain = resolve(ConceptAblationOptions, {}, ("object", "sd1"))
     assert (plain.train, plain.iterations, plain.batch, plain.prior, plain.loss) == ("cross", 100, 8, 0.0, "model")
     assert (plain.guidance, plain.steps, plain.trajectories) == (6.0, 25, 200)
+    assert (plain.start, plain.avoid) == ("rank", False)
     unsafe = resolve(ConceptAblationOptions, {}, ("explicit", "sd1"))
+    assert unsafe.avoid
+    for kind in ("object", "style", "person", "explicit"):
+        scenes = resolve(ConceptAblationOptions, {}, (kind, "sd1")).templates
+        assert len(set(scenes)) == len(scenes) >= 30, "many scenes, not one word"
     assert (unsafe.train, unsafe.iterations, unsafe.prior) == ("attn", 400, 1.0)
 
 

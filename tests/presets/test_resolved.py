@@ -1,6 +1,7 @@
 """Every built-in method resolves the options it resolved while its defaults stood in the method files.
 
-`resolved.json` was written by the code of that time, from plans of full requests: method -> model -> kind of concept ->
+`resolved.json` was written by the code of that time, from plans of full requests, and changed by hand where a default was
+meant to change (how LoRAs start, concept ablation's scenes and rates): method -> model -> kind of concept ->
 options, or the message of a refusal; values that are the same everywhere, or on one model, stand once, under "always".
 """
 

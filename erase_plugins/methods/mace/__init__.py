@@ -18,6 +18,7 @@ Differs from the official code:
       have none;
     - the LoRAs of all concepts train together, every sample meeting its own, on mapped prompts instead of a second
       model;
+    - on toy-sized models the LoRAs start at deviation 1/sqrt(width) instead of 1/rank, with a larger rate, unclipped;
     - latents are those the model draws: no decoding, no normalisation with ImageNet statistics, no encoding;
     - merging, adding and revoking solve stages 1 and 3 again; the LoRAs of stage 2 stay.
 """
@@ -34,7 +35,7 @@ from erase_plugins.errors import RequestError
 from erase_plugins.hookspecs import hookimpl
 from erase_plugins.options import option
 from erase_plugins.training import Cost, LoopOptions, StagedMethod, TrainingRun
-from erase_plugins.training.options import check_templates
+from erase_plugins.training.options import StartOptions, check_templates
 from erase_plugins.types import EraseRequest
 
 if TYPE_CHECKING:
@@ -43,13 +44,14 @@ if TYPE_CHECKING:
     from erase_plugins.artifacts.edit import Edit
     from erase_plugins.artifacts.statistics import Statistics
     from erase_plugins.engine.collect import Recipe
+    from erase_plugins.engine.loop import Schedule
     from erase_plugins.families.base import ModuleRef, TargetInfo
     from erase_plugins.families.target import FamilyTraits
     from erase_plugins.training.concept_loras import Memories
 
 
 @dataclass(frozen=True)
-class MACEOptions(LoopOptions, FramedOptions):
+class MACEOptions(StartOptions, LoopOptions, FramedOptions):
     """Options of MACE."""
 
     presets = "../../presets/mace.toml"
@@ -60,6 +62,10 @@ class MACEOptions(LoopOptions, FramedOptions):
         ("{}", "a {}", "a photo of a {}", "an image of a {}", "a picture of the {}", "a {} in the picture"),
         "phrasings of a concept; {} is the concept",
     )  # fmt: skip
+    start: str = option("rank", "first values of the LoRAs' down factors: rank (deviation 1), kaiming (uniform within "
+                        "1/sqrt(width)), width (deviation 1/sqrt(width))",
+                        choices=("rank", "kaiming", "width"))  # fmt: skip
+    clip: float = option(1.0, "largest norm of all gradients of a step together; 0: any", low=0.0)
     iterations: int = option(50, "training steps that every concept takes part in", low=1)
     optimizer: str = option("adamw", "optimizer", choices=("adam", "adamw", "sgd"))
     pictures: int = option(8, "pictures drawn per concept", low=1, high=1000)
@@ -77,6 +83,9 @@ class MACEOptions(LoopOptions, FramedOptions):
     def lora_rank(self) -> int:
         """Rank of one concept's LoRA."""
         return 1
+
+    def schedule(self) -> Schedule:
+        return replace(super().schedule(), clip=self.clip or None)
 
     def recipe(self) -> Recipe:
         return replace(super().recipe(), templates=self.templates if self.tokens == "context" else ())
@@ -135,7 +144,8 @@ class MACE(StagedMethod):
     def trainable(self, run: TrainingRun) -> Memories:
         from erase_plugins.training.concept_loras import Memories
 
-        return Memories(run.target, run.refs, 1, len(run.request.concepts), run.ctx.generator("memories"))
+        many, draw = len(run.request.concepts), run.ctx.generator("memories")
+        return Memories(run.target, run.refs, 1, many, draw, run.options.start)
 
     def retain(self, run: TrainingRun) -> None:
         return None
