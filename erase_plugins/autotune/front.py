@@ -27,21 +27,21 @@ def markdown(title: str, front: Sequence[Row], taken: Row, base: Mapping[str, fl
         "",
         f"{title}. {told}",
         "",
-        "`left` is the mean of the columns behind it, 0 is gone. `change` is the distance of the denoiser's predictions "
-        "on retained prompts from the base's, over what these prompts themselves make out; 0 is the base.",
+        "`left` is the sum of the columns behind it over that of the base, 0 is gone. `change` is the distance of the "
+        "denoiser's predictions on retained prompts from the base's, over what these prompts themselves make out; 0 is "
+        "the base.",
         "",
         f"| trial | settings | left | {' | '.join(parts)} | change | {unit} |",
         "|---" * (5 + len(parts)) + "|",
-        f"| - | base model | {sum(base.values()) / len(base):.3f} | "
+        "| - | base model | 1.000 | "
         + " | ".join(f"{base[name]:.3f}" for name in parts) + " | 0.000 | - |",
     ]  # fmt: skip
     for row in sorted(front, key=lambda item: (item.left, item.change)):
         mark = " (taken)" if row.number == taken.number else ""
         own = " | ".join(f"{row.parts.get(name, float('nan')):.3f}" for name in parts)
-        label = row.settings.label.replace("|", "\\|")
-        lines.append(
-            f"| {row.number}{mark} | {label} | {row.left:.3f} | {own} | {row.change:.3f} | {cost_text(row.cost, unit)} |"
-        )
+        label = row.label.replace("|", "\\|")
+        numbers = [f"{row.left:.3f}", own, f"{row.change:.3f}", cost_text(row.cost, unit)]
+        lines.append(f"| {row.number}{mark} | {label} | {' | '.join(numbers)} |")
     return "\n".join(lines) + "\n"
 
 

@@ -1,9 +1,9 @@
 """The numbers of a trial: how much of the concept is left, how far everything else moved. Smaller is better in both.
 
-**Left** (0..1): where a judge knows the concept, the mean probability that it gives to it in pictures whose prompts
-name it, by synonyms and by descriptions, each kind of prompt counting alike. Elsewhere, of the direction from what the
-concept becomes to the concept, in the denoiser's predictions at states of the base's own trajectories, the share that
-is left.
+**Left** (0..; the base is 1): where a judge knows the concept, the mean probability that it gives to it in pictures
+whose prompts name it, by synonyms and by descriptions, each kind of prompt counting alike, over what it gives to the
+base's pictures. Elsewhere, of the direction from what the concept becomes to the concept, in the denoiser's predictions
+at states of the base's own trajectories, the share that is left.
 
 **Change** (0..): distance of the denoiser's predictions from the base's on retained prompts, at states of the base's
 trajectories, over the distance that these prompts themselves make to the empty prompt (root mean squares). No judge is
@@ -22,6 +22,7 @@ from torch import Tensor
 
 from erase_plugins.artifacts.artifact import Artifact
 from erase_plugins.engine.trajectories import States, ask, harvest, join, repeat, start_noise
+from erase_plugins.errors import RunRefused
 from erase_plugins.evaluation.attacks.phrasing import descriptions
 from erase_plugins.evaluation.draw import draw
 from erase_plugins.evaluation.prompts import Prompt, quick_prompts, worded_prompts
@@ -36,11 +37,13 @@ _STEPS, _PICKS, _GUIDANCE = 8, (1, 3, 6), 4.0
 #: words that change is measured on where no judge knows the world
 _WORDS = 24
 _FRAMES = ("{}", "a {}", "a photo of a {}")
+#: sum of mean probabilities below which the base does not know a concept
+_UNKNOWN = 0.1
 
 
 @dataclass(frozen=True)
 class Measured:
-    """The numbers of one edit; ``parts`` says what ``left`` is the mean of."""
+    """The numbers of one edit; ``parts`` says what ``left`` is made of."""
 
     left: float
     change: float
@@ -84,11 +87,16 @@ class Yardstick:
         phrases_ = [concept.text, *concept.prompts, *also]
         prompts = [frame.format(phrase) for phrase in phrases_ for frame in _FRAMES]
         self.named = None if self.sets else self._states(prompts, concept.anchor or "")
+        #: what ``left`` is made of on the base
+        self.base: Mapping[str, float] = self._judged() if self.named is None else {"direction": 1.0}
+        if sum(self.base.values()) < _UNKNOWN:
+            raise RunRefused(
+                f"the base does not draw '{concept.text}', neither by name nor otherwise, as far as the judge "
+                f"{self.judge.id} can see; there is nothing to search for, name another concept"
+            )
 
-    def measure(self, artifact: Artifact | None) -> Measured:
-        """The numbers of an edit; None is the base itself. The model is left as it was."""
-        if artifact is None:
-            return self._measure(False)
+    def measure(self, artifact: Artifact) -> Measured:
+        """The numbers of an edit. The model is left as it was."""
         with apply(self.target, artifact):
             return self._measure(any(part != self.target.info.family.denoiser for part in artifact.edit.deltas))
 
@@ -99,7 +107,7 @@ class Yardstick:
         moved = self._predicted(states, prompts, texts_change) - base
         change = float(moved.square().sum().sqrt() / (base - null).square().sum().sqrt().clamp_min(1e-12))
         parts = self._judged() if self.named is None else {"direction": self._direction(texts_change)}
-        return Measured(sum(parts.values()) / len(parts), change, parts)
+        return Measured(sum(parts.values()) / sum(self.base.values()), change, parts)
 
     def _judged(self) -> dict[str, float]:
         """Mean probability of the concept for each kind of prompt."""

@@ -61,7 +61,7 @@ class AutoResult:
     taken: Row
     base: Mapping[str, float]
     trials: int
-    refused: tuple[tuple[Settings, str], ...]
+    refused: tuple[tuple[str, str], ...]
     stopped: str
     seconds: float
     files: tuple[str, ...] = ()
@@ -71,7 +71,7 @@ class AutoResult:
         return {
             "front": [row.to_dict() for row in self.front], "taken": self.taken.number, "base": dict(self.base),
             "trials": self.trials, "stopped": self.stopped, "seconds": round(self.seconds, 1),
-            "refused": [{**settings.to_dict(), "reason": reason} for settings, reason in self.refused],
+            "refused": [{"label": label, "reason": reason} for label, reason in self.refused],
             "files": list(self.files),
         }  # fmt: skip
 
@@ -255,8 +255,9 @@ class _Job:
     def try_out(self, settings: Settings) -> Tried:
         """The numbers of a point."""
         plan = make_plan(request_of(self.base, settings, self.also), self.target.info)
+        yardstick = self.yardstick  # first, since it may find that there is nothing to search for
         artifact = self._erase(plan, settings)
-        found = self.yardstick.measure(artifact)
+        found = yardstick.measure(artifact)
         size = sum(
             t.numel() * t.element_size() for _, _, part in artifact.edit.items() for t in part.tensors().values()
         )
@@ -274,7 +275,7 @@ class _Job:
         """What the unchanged model gives; measured once and kept beside the trials."""
         known = study.user_attrs.get("base")
         if known is None:
-            known = dict(self.yardstick.measure(None).parts)
+            known = dict(self.yardstick.base)
             study.set_user_attr("base", known)
         return dict(known)
 

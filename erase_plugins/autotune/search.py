@@ -19,7 +19,7 @@ from typing import Any
 from erase_plugins.autotune.space import METHOD, Settings, Start
 from erase_plugins.errors import EraseError, MissingExtra, RequestError, RunCancelled
 
-#: settings, what they were given (Measured numbers) and what they cost
+#: settings to what they give
 TryOut = Callable[[Settings], "Tried"]
 Progress = Callable[[str, int, int], None]
 
@@ -47,6 +47,7 @@ class Row:
     """A finished trial; ``seconds`` is what it took (of processor time where that can be told)."""
 
     number: int
+    label: str
     settings: Settings
     left: float
     change: float
@@ -62,7 +63,7 @@ class Row:
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
         return {
-            "trial": self.number, "settings": self.settings.to_dict(), "left": round(self.left, 6),
+            "trial": self.number, "label": self.label, "settings": self.settings.to_dict(), "left": round(self.left, 6),
             "change": round(self.change, 6), "cost": self.cost, "seconds": round(self.seconds, 2),
             "parts": {name: round(value, 6) for name, value in self.parts.items()},
         }  # fmt: skip
@@ -98,7 +99,9 @@ def open_study(file: Path | None, asked: Mapping[str, Any]) -> Any:
     study = optuna.create_study(
         study_name="auto", storage=storage, directions=["minimize"] * len(NUMBERS), load_if_exists=True
     )
-    study.set_metric_names(list(NUMBERS))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # experimental interfaces of optuna
+        study.set_metric_names(list(NUMBERS))
     plain = json.loads(json.dumps(dict(asked), sort_keys=True, default=str))
     before = study.user_attrs.get(_ASKED)
     if before is None:
@@ -120,16 +123,16 @@ def rows_of(study: Any) -> list[Row]:
     from optuna.trial import TrialState
 
     return [
-        Row(item.number, Settings(**item.user_attrs["settings"]), *item.values, item.user_attrs["seconds"],
-            item.user_attrs["parts"])
+        Row(item.number, item.user_attrs["label"], Settings(**item.user_attrs["settings"]), *item.values,
+            item.user_attrs["seconds"], item.user_attrs["parts"])
         for item in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     ]  # fmt: skip
 
 
-def refusals_of(study: Any) -> list[tuple[Settings, str]]:
-    """Trials that a method or the budget refused, with the reason."""
+def refusals_of(study: Any) -> list[tuple[str, str]]:
+    """Labels of trials that did not work, with the reason."""
     found = [item.user_attrs for item in study.get_trials(deepcopy=False) if "refused" in item.user_attrs]
-    return [(Settings(**item["settings"]), item["refused"]) for item in found]
+    return [(item["label"], item["refused"]) for item in found]
 
 
 def front_of(rows: Sequence[Row]) -> list[Row]:
@@ -279,9 +282,11 @@ class Search:
             trial = self.study.ask()
             trial.suggest_categorical(METHOD, sorted({item.method for item in self.starts}))
             settings = start.suggest(trial)
-        for name, value in (("start", start.name), ("settings", settings.to_dict()), ("estimate", start.seconds)):
+        facts = {"start": start.name, "label": start.label(settings), "settings": settings.to_dict(),
+                 "estimate": start.seconds}  # fmt: skip
+        for name, value in facts.items():
             trial.set_user_attr(name, value)
-        self.progress(settings.label, len(self._done()), self.budget.trials or 0)
+        self.progress(facts["label"], trial.number, self.budget.trials or 0)
         began = self.clock()
         try:
             tried = self._known(settings) or self.try_out(settings)

@@ -53,11 +53,11 @@ class Settings:
             "strength": self.strength,
         }  # fmt: skip
 
-    @property
-    def label(self) -> str:
-        """For people: the method, and what differs from nothing being said."""
+    def label(self, defaults: Mapping[str, Any]) -> str:
+        """For people: the method, and what differs from these defaults of its options."""
+        told = {name: value for name, value in self.options.items() if name not in defaults or value != defaults[name]}
         parts = [f"{name}={value:.3g}" if isinstance(value, float) else f"{name}={value}"
-                 for name, value in self.options.items()]  # fmt: skip
+                 for name, value in told.items()]  # fmt: skip
         parts += [] if self.anchor is None else [f"to '{self.anchor}'"]
         parts += ["other words given"] if self.also else []
         parts += [] if self.strength == 1.0 else [f"strength {self.strength:g}"]
@@ -90,6 +90,10 @@ class Start:
     def name(self) -> str:
         """Method, and what is fixed."""
         return " ".join([self.method, *(f"{name}={value}" for name, value in self.fixed.items())])
+
+    def label(self, settings: Settings) -> str:
+        """For people: what of the settings differs from the method's defaults."""
+        return settings.label(self.defaults)
 
     def suggest(self, trial: Any) -> Settings:
         """Settings that an Optuna trial proposes for this start."""

@@ -74,7 +74,7 @@ def command(
 
         def tell(label: str, done: int, most: int) -> None:
             bar.update("trials", done, most)
-            bar.note(f"trial {done + 1}: {label}")
+            bar.note(f"trial {done}: {label}")
 
         found = auto(
             model, concept, **asked, minutes=minutes, trials=trials, images=images, cost=cost, pick=pick, dtype=dtype,
@@ -115,13 +115,13 @@ def _say_front(found: Any, cost: str) -> None:
 
     parts = list(found.base)
     base = [f"{value:.2f}" for value in found.base.values()]
-    rows = [["-", "base model", f"{sum(found.base.values()) / len(parts):.2f}", *base, "0.000", "-"]]
+    rows = [["-", "base model", "1.00", *base, "0.000", "-"]]
     for row in sorted(found.front, key=lambda item: (item.left, item.change)):
         own = [f"{row.parts[name]:.2f}" if name in row.parts else "-" for name in parts]
         mark = " <" if row.number == found.taken.number else ""
-        rows.append([f"{row.number}{mark}", row.settings.label, f"{row.left:.2f}", *own, f"{row.change:.3f}",
+        rows.append([f"{row.number}{mark}", row.label, f"{row.left:.2f}", *own, f"{row.change:.3f}",
                      cost_text(row.cost, cost)])  # fmt: skip
     numbers = ("left", *parts, "change", cost)
     table("trials that no other beats (0 is best in every column)", ("trial", "settings", *numbers), rows, numbers)
-    for settings, reason in found.refused:
-        hint(f"refused: {settings.label}: {reason}")
+    for label, reason in found.refused:
+        hint(f"did not work: {label}: {reason}")
