@@ -27,9 +27,9 @@ def markdown(title: str, front: Sequence[Row], taken: Row, base: Mapping[str, fl
         "",
         f"{title}. {told}",
         "",
-        "`left` is the sum of the columns behind it over that of the base, 0 is gone. `change` is the distance of the "
-        "denoiser's predictions on retained prompts from the base's, over what these prompts themselves make out; 0 is "
-        "the base.",
+        "`left` is the sum of the columns behind it over that of the base, 0 is gone. `change` is the mean squared "
+        "distance of the denoiser's predictions on retained prompts from the base's, over that of these prompts to the "
+        "empty prompt; 0 is the base.",
         "",
         f"| trial | settings | left | {' | '.join(parts)} | change | {unit} |",
         "|---" * (5 + len(parts)) + "|",

@@ -5,9 +5,8 @@ whose prompts name it, by synonyms and by descriptions, each kind of prompt coun
 base's pictures. Elsewhere, of the direction from what the concept becomes to the concept, in the denoiser's predictions
 at states of the base's own trajectories, the share that is left.
 
-**Change** (0..): distance of the denoiser's predictions from the base's on retained prompts, at states of the base's
-trajectories, over the distance that these prompts themselves make to the empty prompt (root mean squares). No judge is
-needed, and 0 is the base.
+**Change** (0..): mean squared distance of the denoiser's predictions from the base's on retained prompts, at states of
+the base's trajectories, over that of these prompts to the empty prompt. No judge is needed, and 0 is the base.
 """
 
 from __future__ import annotations
@@ -105,7 +104,7 @@ class Yardstick:
         states, prompts = self.kept
         base, null = states.predictions["prompt"], states.predictions["null"]
         moved = self._predicted(states, prompts, texts_change) - base
-        change = float(moved.square().sum().sqrt() / (base - null).square().sum().sqrt().clamp_min(1e-12))
+        change = float(moved.square().sum() / (base - null).square().sum().clamp_min(1e-12))
         parts = self._judged() if self.named is None else {"direction": self._direction(texts_change)}
         return Measured(sum(parts.values()) / sum(self.base.values()), change, parts)
 

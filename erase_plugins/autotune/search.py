@@ -2,12 +2,13 @@
 
 Every trial follows from those before it and the seed alone (the sampler is seeded anew for each), so that a search that
 was killed goes on as if nothing had happened. Order: the defaults of what is short; proposals of Optuna's TPE around
-what is on the front; the defaults of what trains, once the short ones no longer move the front; proposals again.
+what is on the front; the defaults of what trains, once the short ones no longer move the knee; proposals again.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import random
 import time
 import warnings
@@ -30,6 +31,8 @@ _ASKED = "asked"
 _SHORT = 0.1
 #: what is left and changed at most where training is not tried any more
 _GOOD = 0.02
+#: how much nearer the knee has to come to count as moved
+_MOVED = 0.002
 
 
 @dataclass(frozen=True)
@@ -71,7 +74,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Budget:
-    """How long to search: seconds, trials at most, trials without a change of the front after which it ends."""
+    """How long to search: seconds, trials at most, trials in which the knee does not move after which it ends."""
 
     seconds: float
     trials: int | None = None
@@ -208,11 +211,12 @@ class Search:
         return bool(self.stopped)
 
     def _still(self) -> int:
-        """Finished trials since the front last changed."""
-        rows = rows_of(self.study)
-        front = front_of(rows)
-        last = max((rows.index(row) for row in front), default=-1)
-        return len(rows) - 1 - last
+        """Finished trials since the knee last moved; a front of many compromises would go on growing for ever."""
+        best, since = float("inf"), -1
+        for row in rows_of(self.study):
+            distance = math.hypot(row.left, row.change)
+            best, since = (distance, 0) if distance < best - _MOVED else (best, since + 1)
+        return max(since, 0)
 
     def _expected(self, start: Start, seconds: float) -> float:
         """Seconds that a trial will take: the method's own estimate, corrected by what the same start took before."""
@@ -243,7 +247,7 @@ class Search:
         if settled and able and self._room():
             return able[0], True
         if self._still() >= self.budget.patience:
-            self.stopped = f"the front did not change in {self.budget.patience} trials"
+            self.stopped = f"the knee did not move in {self.budget.patience} trials"
             return None
         open_ = [item for item in self.starts if item.name in tried and self._fits(item, item.seconds)]
         open_ = [
