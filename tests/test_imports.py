@@ -257,7 +257,7 @@ def test_every_file_is_in_a_room_of_the_table():
 
 
 def test_the_registry_is_asked_by_the_upper_rooms_only():
-    upper = {"workflow", "diagnose", "comparison", "autotune", "testing", "cli", "hub_cards", "comfy_nodes"}
+    upper = {"workflow", "diagnose", "comparison", "testing", "cli", "hub_cards", "comfy_nodes"}
     assert {mine for mine, other in ARROWS if other == "registry"} == upper
 
 

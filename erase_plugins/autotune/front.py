@@ -68,10 +68,15 @@ def picture(title: str, rows: Sequence[Row], front: Sequence[Row], taken: Row, p
                      marker=_MARKERS[place % len(_MARKERS)], label=name)  # fmt: skip
     line = sorted((row.change, 100 * row.left, row.number) for row in lower_left(front))
     axes.plot([item[0] for item in line], [item[1] for item in line], color="#999", linewidth=1, zorder=0)
-    for change, left, number in line:
-        axes.annotate(str(number), (change, left), textcoords="offset points", xytext=(5, 5), fontsize=8)
+    for row in front:
+        where = (row.change, 100 * row.left)
+        axes.annotate(str(row.number), where, textcoords="offset points", xytext=(5, 5), fontsize=8)
+    edge = 1.15 * max(max(row.change for row in front), taken.change, 1e-3)
+    beyond = sum(row.change > edge for row in rows)  # broken models, which would press the others together
+    axes.set_xlim(-0.03 * edge, edge)
     axes.scatter([taken.change], [100 * taken.left], s=220, facecolors="none", edgecolors="black", label="taken")
-    axes.set_xlabel("change of everything else (0: the base)")
+    more = f"; {beyond} trials lie further right" if beyond else ""
+    axes.set_xlabel(f"change of everything else (0: the base{more})")
     axes.set_ylabel("left of the concept (%)")
     axes.set_title(title, fontsize=10)
     axes.grid(alpha=0.3)
