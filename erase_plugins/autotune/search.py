@@ -125,11 +125,12 @@ def rows_of(study: Any) -> list[Row]:
     """Finished trials in their order."""
     from optuna.trial import TrialState
 
-    return [
-        Row(item.number, item.user_attrs["label"], Settings(**item.user_attrs["settings"]), *item.values,
-            item.user_attrs["seconds"], item.user_attrs["parts"])
-        for item in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    ]  # fmt: skip
+    found = []
+    for item in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
+        (left, change, cost), facts = item.values, item.user_attrs
+        settings = Settings(**facts["settings"])
+        found.append(Row(item.number, facts["label"], settings, left, change, cost, facts["seconds"], facts["parts"]))
+    return found
 
 
 def refusals_of(study: Any) -> list[tuple[str, str]]:
@@ -286,11 +287,12 @@ class Search:
             trial = self.study.ask()
             trial.suggest_categorical(METHOD, sorted({item.method for item in self.starts}))
             settings = start.suggest(trial)
-        facts = {"start": start.name, "label": start.label(settings), "settings": settings.to_dict(),
+        label = start.label(settings)
+        facts = {"start": start.name, "label": label, "settings": settings.to_dict(),
                  "estimate": start.seconds}  # fmt: skip
         for name, value in facts.items():
             trial.set_user_attr(name, value)
-        self.progress(facts["label"], trial.number, self.budget.trials or 0)
+        self.progress(label, trial.number, self.budget.trials or 0)
         began = self.clock()
         try:
             tried = self._known(settings) or self.try_out(settings)
