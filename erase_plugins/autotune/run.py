@@ -163,6 +163,7 @@ def auto(
             runner = Search(study, starts, job.try_out, budget, seed, clock, began, progress)
             if place is not None:
                 stack.callback(_seal, place)
+            job.base_parts(study)  # refuses what the base does not draw, before any trial
             stopped = runner.run()
         rows = rows_of(study)
         if not rows:
@@ -255,9 +256,8 @@ class _Job:
     def try_out(self, settings: Settings) -> Tried:
         """The numbers of a point."""
         plan = make_plan(request_of(self.base, settings, self.also), self.target.info)
-        yardstick = self.yardstick  # first, since it may find that there is nothing to search for
         artifact = self._erase(plan, settings)
-        found = yardstick.measure(artifact)
+        found = self.yardstick.measure(artifact)
         size = sum(
             t.numel() * t.element_size() for _, _, part in artifact.edit.items() for t in part.tensors().values()
         )

@@ -122,3 +122,19 @@ def test_what_the_base_does_not_draw_is_refused(target):
 
     with pytest.raises(RunRefused, match="the base does not draw 'pizza'"):
         Yardstick(target, Concept("pizza"), judges=[Blind()], images=1)
+
+
+def test_a_concept_that_the_base_does_not_draw_ends_before_the_first_trial(target, monkeypatch):
+    pytest.importorskip("optuna")
+    tried = []
+    monkeypatch.setattr("erase_plugins.autotune.run.judges", list)
+    monkeypatch.setattr("erase_plugins.autotune.measure._UNKNOWN", 2.0)  # what is left of a base is 1 without a judge
+    monkeypatch.setattr("erase_plugins.autotune.measure.Yardstick.measure", lambda *_: tried.append(1))
+    monkeypatch.setattr(
+        "erase_plugins.autotune.measure.knowing", lambda *_: type("Judge", (), {"id": "none", "axes": {}})()
+    )
+    monkeypatch.setattr("erase_plugins.autotune.measure.quick_prompts", lambda *_: dict.fromkeys(("target", "synonym", "neighbour", "kept"), []))  # fmt: skip
+    monkeypatch.setattr("erase_plugins.autotune.measure.worded_prompts", lambda *_: [])
+    with pytest.raises(RunRefused, match="the base does not draw 'pizza'"):
+        ep.auto(target, "pizza", **ASKED)
+    assert tried == []
