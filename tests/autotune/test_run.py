@@ -133,7 +133,7 @@ def test_a_concept_that_the_base_does_not_draw_ends_before_the_first_trial(targe
     monkeypatch.setattr(
         "erase_plugins.autotune.measure.knowing", lambda *_: type("Judge", (), {"id": "none", "axes": {}})()
     )
-    monkeypatch.setattr("erase_plugins.autotune.measure.quick_prompts", lambda *_: dict.fromkeys(("target", "synonym", "neighbour", "kept"), []))  # fmt: skip
+    monkeypatch.setattr("erase_plugins.autotune.measure.quick_prompts", lambda *_: {"target": [], "synonym": [], "neighbour": [], "kept": []})  # fmt: skip
     monkeypatch.setattr("erase_plugins.autotune.measure.worded_prompts", lambda *_: [])
     with pytest.raises(RunRefused, match="the base does not draw 'pizza'"):
         ep.auto(target, "pizza", **ASKED)
