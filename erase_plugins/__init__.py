@@ -24,6 +24,7 @@ _PUBLIC = {
     "apply": "erase_plugins.workflow.applying",
     "generate": "erase_plugins.api",
     "attack": "erase_plugins.api",
+    "auto": "erase_plugins.autotune.run",
     "evaluate": "erase_plugins.api",
     "load_artifact": "erase_plugins.workflow.artifacts",
     "clean_lora": "erase_plugins.workflow.cleaning",
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
     from erase_plugins.api import attack, erase, evaluate, generate, load, plan
     from erase_plugins.artifacts.artifact import Artifact
     from erase_plugins.artifacts.edit import Edit, LowRank
+    from erase_plugins.autotune.run import auto
     from erase_plugins.compose import add, merge, revoke
     from erase_plugins.data import DataRef
     from erase_plugins.manager import get_manager

@@ -30,6 +30,7 @@ def option(
     choices: Sequence[Any] = (),
     per: Mapping[str, Any] | None = None,
     place: bool = False,
+    searched: Sequence[Any] = (),
 ) -> Any:
     """Dataclass field of an option.
 
@@ -40,9 +41,12 @@ def option(
         choices: allowed values.
         per: presets of this one option ("pocket", "pocket style", "sdxl", "style" ...), for methods without a file.
         place: the value names files on this machine, of which a manifest keeps the last part.
+        searched: what ``auto`` may try: the two ends of a range for a number (in powers where they lie a factor of ten
+            apart), single values for anything else.
     """
     metadata = {
         "help": help, "low": low, "high": high, "choices": tuple(choices), "per": dict(per or {}), "place": place,
+        "searched": tuple(searched),
     }  # fmt: skip
     return dataclasses.field(default=default, metadata=metadata)
 
@@ -51,7 +55,7 @@ def option(
 class OptionInfo:
     """Description of one option, as shown by ``--help``, the nodes and the documentation.
 
-    ``per`` holds the presets: kind of model or concept to value.
+    ``per`` holds the presets: kind of model or concept to value. ``searched`` is what ``auto`` may try.
     """
 
     name: str
@@ -62,6 +66,7 @@ class OptionInfo:
     high: float | None
     choices: tuple[Any, ...]
     per: Mapping[str, Any]
+    searched: tuple[Any, ...] = ()
 
 
 @lru_cache(maxsize=512)
@@ -159,6 +164,7 @@ def _declared(options: type) -> dict[str, OptionInfo]:
             high=item.metadata.get("high"),
             choices=item.metadata.get("choices", ()),
             per=item.metadata.get("per", {}),
+            searched=item.metadata.get("searched", ()),
         )
         for item in dataclasses.fields(options)
     }

@@ -10,7 +10,7 @@ import pytest
 import erase_plugins
 
 NAMES = [
-    "Artifact", "AttackReport", "Concept", "DataRef", "Edit", "EraseRequest", "EvalReport", "ForgetItem", "LowRank", "__version__", "add", "applied", "apply", "attack", "clean_lora", "erase",
+    "Artifact", "AttackReport", "Concept", "DataRef", "Edit", "EraseRequest", "EvalReport", "ForgetItem", "LowRank", "__version__", "add", "applied", "apply", "attack", "auto", "clean_lora", "erase",
     "evaluate", "generate", "get_manager", "hookimpl", "load", "load_artifact", "merge", "plan", "pull", "push", "revoke", "search",
 ]  # fmt: skip
 FUNCTIONS = [name for name in NAMES if name[0].islower() and name != "hookimpl"]

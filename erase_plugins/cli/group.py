@@ -21,6 +21,7 @@ COMMANDS = {
     "list": ("list", "List methods, families, layouts, judges, suites, attacks or plugins."),
     "info": ("info", "Show a method's options, paper and families, or the options of a suite or attack."),
     "run": ("run", "Erase concepts from a model and write an artifact folder."),
+    "auto": ("auto", "Search method and settings for a concept, show the trade-off, write the best artifact."),
     "sweep": ("sweep", "Erase many concepts, each into an artifact of its own; resumable."),
     "compare": ("compare", "Run methods on the same concepts and seeds: table, Pareto plot, contact sheet."),
     "worst-case": ("worst_case", "Search the pictures, classes or concepts that a method finds hardest to forget."),

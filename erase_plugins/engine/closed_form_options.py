@@ -20,20 +20,24 @@ class ClosedFormOptions:
     tokens: str = option("window", "rows that stand for a phrase: its last token, from there to the end, or all",
                          choices=("last", "window", "all"))  # fmt: skip
     expand: bool = option(False, "also edit six phrasings (photo of ..., painting of ...); use with tokens=last")
-    aliases: bool = option(False, "find words that mean the same in the text encoder's vocabulary and erase them too")
-    alias_threshold: float = option(0.9, "closeness from which a word counts as an alias", low=0.0, high=1.0)
+    aliases: bool = option(False, "find words that mean the same in the text encoder's vocabulary and erase them too",
+                           searched=(False, True))  # fmt: skip
+    alias_threshold: float = option(0.9, "closeness from which a word counts as an alias", low=0.0, high=1.0,
+                                   searched=(0.7, 0.95))  # fmt: skip
     fillers: int = option(0, "for a style: vocabulary words that follow it in further phrasings ('a STYLE word')",
                           low=0, high=2000)  # fmt: skip
     vocabulary: int = option(100, "common words kept automatically; 0 switches it off", low=0, high=50_000)
-    vocabulary_scale: float = option(3.0, "weight of all automatically kept words together, per concept", low=0.0)
+    vocabulary_scale: float = option(3.0, "weight of all automatically kept words together, per concept", low=0.0,
+                                     searched=(0.3, 10.0))  # fmt: skip
     vocabulary_frames: tuple[str, ...] = option(("{}",), "prompts that the kept words stand in, in turn")
     vocabulary_tail: int = option(
         3, "end and padding rows behind a kept word that are encoded and count for all; 0: all", low=0, high=75,
     )  # fmt: skip
-    near: float = option(0.85, "closeness from which a word is not kept automatically", low=0.0, high=1.0)
+    near: float = option(0.85, "closeness from which a word is not kept automatically", low=0.0, high=1.0,
+                         searched=(0.7, 0.95))  # fmt: skip
     erase_scale: float = option(1.0, "weight of an erased row", low=0.0)
     keep_scale: float = option(0.1, "weight of a row named with --keep", low=0.0)
-    lam: float = option(0.5, "ridge term", low=1e-9)
+    lam: float = option(0.5, "ridge term", low=1e-9, searched=(0.02, 2.0))
 
     def recipe(self) -> Recipe:
         """The part that `engine.collect` needs."""

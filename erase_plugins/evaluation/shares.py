@@ -65,7 +65,7 @@ def target_rate(target: Any, concepts: Sequence[str], judges: Iterable[Any], see
     """
     from erase_plugins.evaluation.prompts import quick_prompts
 
-    judge = _knowing(target, concepts, judges)
+    judge = knowing(target, concepts, judges)
     if judge is None:
         raise Unsupported(
             f"stop_at needs a judge that knows {', '.join(concepts[:5])} in pictures of {target.info.model}, and none "
@@ -83,7 +83,8 @@ def target_rate(target: Any, concepts: Sequence[str], judges: Iterable[Any], see
     return rate
 
 
-def _knowing(target: Any, concepts: Sequence[str], judges: Iterable[Any]) -> Any:
+def knowing(target: Any, concepts: Sequence[str], judges: Iterable[Any]) -> Any:
+    """The first judge that knows all concepts in pictures of the model; None where there is none."""
     if not isinstance(target, DiffusersTarget):
         return None
     for judge in judges:

@@ -67,7 +67,7 @@ class AdvUnlearnOptions(TrainingOptions):
         choices=("text", *GROUPS),
     )  # fmt: skip
     layers: int | None = option(None, "train only so many first layers of the text encoder; none: all", low=1)
-    eta: float = option(1.0, "negative guidance", low=0.0, high=100.0)
+    eta: float = option(1.0, "negative guidance", low=0.0, high=100.0, searched=(0.5, 3.0))
     attack: str = option(
         "multi", "inner attack: multi steps of Adam, one fast signed step, or off", choices=("multi", "fast", "off")
     )

@@ -66,7 +66,7 @@ class ESDOptions(RoundOptions, TrainingOptions):
         "u", "modules: x cross-attention, x-strict its keys and values, u all but cross-attention, selfattn, all",
         choices=tuple(GROUPS),
     )  # fmt: skip
-    eta: float = option(1.0, "negative guidance in the given convention", low=-100.0, high=100.0)
+    eta: float = option(1.0, "negative guidance in the given convention", low=-100.0, high=100.0, searched=(0.5, 3.0))
     convention: str = option(
         "paper", "meaning of eta: paper, or code2025 (larger by 1 for the same target)", choices=("paper", "code2025")
     )

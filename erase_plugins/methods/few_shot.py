@@ -64,8 +64,10 @@ class FewShotOptions(LoopOptions, WeightOptions):
     anchor_weight: float = option(1.0, "weight of the anchor pictures", low=0.0)
     captions: tuple[str, ...] = option((), "prompts that name the concept as {}; none: by kind")
     draw: int = option(4, "pictures that the base model draws of each concept without files", low=1, high=64)
-    limit: float = option(1.5, "how far the loss climbs, in multiples of the base model's; 0: no bound", low=0.0)
-    aliases: bool = option(False, "forget words that mean the same in the encoder's vocabulary")
+    limit: float = option(1.5, "how far the loss climbs, in multiples of the base model's; 0: no bound", low=0.0,
+                          searched=(1.2, 4.0))  # fmt: skip
+    aliases: bool = option(False, "forget words that mean the same in the encoder's vocabulary",
+                           searched=(False, True))  # fmt: skip
     alias_threshold: float = option(0.9, "closeness from which a word counts as an alias", low=0.0, high=1.0)
     keep_words: int = option(32, "vocabulary words whose states are held", low=0, high=10_000)
     keep_weight: float = option(1.0, "weight of the held states", low=0.0)

@@ -63,9 +63,10 @@ class LECOOptions(StartOptions, RolloutOptions):
     iterations: int = option(500, "training steps", low=1)
     optimizer: str = option("adamw", "optimizer", choices=("adam", "adamw", "sgd"))
     modules: str = option("lierla", "lierla: transformers; c3lier: also the convolution blocks", choices=tuple(GROUPS))
-    layers: str = option("full", "full, xattn, selfattn, noxattn", choices=tuple(_LAYERS))
+    layers: str = option("full", "full, xattn, selfattn, noxattn", choices=tuple(_LAYERS),
+                         searched=("full", "xattn"))  # fmt: skip
     action: str = option("erase", "erase, or enhance", choices=("erase", "enhance"))
-    eta: float = option(1.0, "how far to go along the direction", low=0.0, high=100.0)
+    eta: float = option(1.0, "how far to go along the direction", low=0.0, high=100.0, searched=(0.5, 3.0))
     positive: str | None = option(None, "prompt of the direction; none: the concept itself")
     unconditional: str | None = option(None, "prompt at the other end of the direction; none: the empty prompt")
     neutral: str | None = option(None, "prompt that the concept becomes; none: --to, else the empty prompt")

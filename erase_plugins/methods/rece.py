@@ -44,8 +44,8 @@ class RECEOptions(FramedOptions):
 
     presets = "../presets/rece.toml"
 
-    epochs: int = option(1, "adversarial rounds after the UCE start", low=0, high=20)
-    regular_scale: float = option(0.1, "regulariser of the adversarial embedding", low=1e-9)
+    epochs: int = option(1, "adversarial rounds after the UCE start", low=0, high=20, searched=(1, 4))
+    regular_scale: float = option(0.1, "regulariser of the adversarial embedding", low=1e-9, searched=(0.003, 1.0))
     adversarial_lam: float = option(0.1, "ridge term of the adversarial erase step", low=1e-9)
     hold: bool = option(True, "adversarial rounds hold the original rows and weigh less the more concepts there are")
     rank: int | None = option(None, "cap on the rank, optimal for all layers at once; none is exact", low=1)

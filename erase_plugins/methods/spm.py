@@ -62,7 +62,7 @@ class SPMOptions(StartOptions, RolloutOptions):
     rank: int = option(1, "directions of one concept's memory", low=1, high=256)
     iterations: int = option(3000, "training steps for one concept", low=1)
     growth: float = option(1.0, "training steps grow with the number of concepts to this power", low=0.0, high=1.0)
-    eta: float = option(1.0, "negative guidance", low=0.0, high=100.0)
+    eta: float = option(1.0, "negative guidance", low=0.0, high=100.0, searched=(0.5, 3.0))
     templates: tuple[str, ...] = option(("{}",), "prompts trained on; {} is the concept")
     steps: int = option(30, "sampler steps of a rollout", low=1, high=1000)
     anchors: int = option(4, "random embeddings held per step; 0 switches it off", low=0, high=256)

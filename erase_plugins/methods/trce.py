@@ -53,14 +53,16 @@ class TRCEOptions(TrainingOptions, ClosedFormOptions):
 
     presets = "../presets/trce.toml"
 
-    stages: str = option("both", "both, or only the closed form on text (seconds)", choices=("both", "closed"))
+    stages: str = option("both", "both, or only the closed form on text (seconds)", choices=("both", "closed"),
+                         searched=("both", "closed"))  # fmt: skip
     tokens: str = option("eot", "rows that stand for a prompt: the end row, it and the last word's, or all from there",
                          choices=("eot", "last+eot", "window"))  # fmt: skip
     safe: str | None = option(None, "what takes the concept's place where --to does not say; none picks it by kind")
     frames: tuple[str, ...] = option(FRAMES, "prompts around the concept in stage 1")
     variants: bool = option(True, "also take mechanical variants of the concept")
-    aliases: bool = option(True, "also take words that mean the same in the text encoder's vocabulary")
-    rho: float = option(0.1, "energy of the kept rows, in units of the erased rows'", low=0.0)
+    aliases: bool = option(True, "also take words that mean the same in the text encoder's vocabulary",
+                           searched=(True, False))  # fmt: skip
+    rho: float = option(0.1, "energy of the kept rows, in units of the erased rows'", low=0.0, searched=(0.01, 1.0))
     lam: float = option(1e-4, "ridge term, in units of the system's mean diagonal", low=1e-12)
     templates: tuple[str, ...] = option(("a photo of {}",), "prompts of stage 2; {} is the concept")
     push: float = option(15.0, "g: how far the targets overshoot the safe and the unsafe prediction", low=0.0)

@@ -53,9 +53,10 @@ class RealEraOptions(TrainingOptions, ClosedFormOptions):
 
     presets = "../../presets/realera.toml"
 
-    stages: str = option("both", "both, or only the closed form (seconds)", choices=("both", "closed"))
-    erase_scale: float = option(1.0, "weight of an erased row", low=1e-9)
-    aliases: bool = option(True, "also take words that mean the same as neighbours")
+    stages: str = option("both", "both, or only the closed form (seconds)", choices=("both", "closed"),
+                         searched=("both", "closed"))  # fmt: skip
+    erase_scale: float = option(1.0, "weight of an erased row", low=1e-9, searched=(0.2, 5.0))
+    aliases: bool = option(True, "also take words that mean the same as neighbours", searched=(True, False))
     similar_low: float = option(0.5, "smallest cosine of a neighbour to the concept", low=-0.13, high=0.999)
     similar_high: float = option(0.9, "largest cosine of a neighbour to the concept", low=-0.12, high=0.9999)
     distance: float | None = option(None, "largest distance of a neighbour, in norms of the embedding", low=0.0)

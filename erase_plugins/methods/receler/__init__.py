@@ -57,7 +57,7 @@ class RecelerOptions(RoundOptions, RolloutOptions):
     lr: float = option(3e-4, "learning rate", low=0.0, high=1.0)
     iterations: int = option(500, "training steps", low=1)
     rank: int = option(128, "width of an eraser's bottleneck", low=1, high=1024)
-    eta: float = option(1.0, "negative guidance", low=0.0, high=100.0)
+    eta: float = option(1.0, "negative guidance", low=0.0, high=100.0, searched=(0.5, 3.0))
     adversarial: str = option("learned", "rows learned against the erasers, or off", choices=("learned", "off"))
     adversarial_steps: int = option(50, "attack steps per training step", low=1)
     adversarial_rows: int = option(16, "learned rows behind the prompt", low=1)

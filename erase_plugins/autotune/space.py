@@ -1,0 +1,211 @@
+"""What may be searched: methods that fit the request, and those of their options that are declared with ``searched=``.
+
+Nothing here knows a method by name: a method of an outside package joins by the same declaration, and one that declares
+nothing takes part with its defaults.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from erase_plugins.errors import EraseError, RequestError
+from erase_plugins.manager import get_manager
+from erase_plugins.options import OptionInfo, describe
+from erase_plugins.types import Concept, EditPlan, EraseRequest
+from erase_plugins.workflow.run import make_plan
+
+#: what a concept may become besides the method's own choice, by kind
+ANCHORS: Mapping[str, tuple[str, ...]] = {
+    "object": ("", "object"), "style": ("", "art"), "person": ("", "person"), "explicit": ("", "a dressed person"),
+}  # fmt: skip
+#: how far a trained edit is weakened or strengthened
+STRENGTHS = (0.6, 1.6)
+#: a choice among options makes a start of its own if it is this much shorter than the defaults
+_SHORTER = 3.0
+#: names of what is searched besides options
+METHOD, ANCHOR, ALSO, STRENGTH = "method", "anchor", "also", "strength"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """One point of the search.
+
+    Attributes:
+        method: its id.
+        options: of the method, where they were searched.
+        anchor: what the concept becomes; None lets the method decide.
+        also: whether the method is told the other words for the concept that the user gave.
+        strength: of the finished edit.
+    """
+
+    method: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    anchor: str | None = None
+    also: bool = False
+    strength: float = 1.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return {
+            "method": self.method, "options": dict(self.options), "anchor": self.anchor, "also": self.also,
+            "strength": self.strength,
+        }  # fmt: skip
+
+    def label(self, defaults: Mapping[str, Any]) -> str:
+        """For people: the method, and what differs from these defaults of its options."""
+        told = {name: value for name, value in self.options.items() if name not in defaults or value != defaults[name]}
+        parts = [f"{name}={value:.3g}" if isinstance(value, float) else f"{name}={value}"
+                 for name, value in told.items()]  # fmt: skip
+        parts += [] if self.anchor is None else [f"to '{self.anchor}'"]
+        parts += ["other words given"] if self.also else []
+        parts += [] if self.strength == 1.0 else [f"strength {self.strength:g}"]
+        return " ".join([self.method, *parts])
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where the search begins: a method's defaults, or a much shorter variant of it.
+
+    Attributes:
+        method: id of the method.
+        fixed: options that make the variant; they stay as they are.
+        defaults: values of all that is searched, name -> value.
+        searched: descriptions of the searched options that are not fixed.
+        anchors: that the method takes, its own choice (None) first.
+        seconds: what the method says that it takes.
+    """
+
+    method: str
+    fixed: Mapping[str, Any]
+    defaults: Mapping[str, Any]
+    searched: tuple[OptionInfo, ...]
+    anchors: tuple[str | None, ...]
+    seconds: float
+    also: bool = False
+    scales: bool = False
+
+    @property
+    def name(self) -> str:
+        """Method, and what is fixed."""
+        return " ".join([self.method, *(f"{name}={value}" for name, value in self.fixed.items())])
+
+    def label(self, settings: Settings) -> str:
+        """For people: what of the settings differs from the method's defaults."""
+        return settings.label(self.defaults)
+
+    def suggest(self, trial: Any) -> Settings:
+        """Settings that an Optuna trial proposes for this start."""
+        options = dict(self.fixed)
+        for item in self.searched:
+            options[item.name] = _ask(trial, f"{self.method}.{item.name}", item, self.defaults[item.name])
+        anchor, also, strength = None, False, 1.0
+        if len(self.anchors) > 1:
+            anchor = trial.suggest_categorical(f"{self.method}.{ANCHOR}", self.anchors)
+        if self.also:
+            also = trial.suggest_categorical(f"{self.method}.{ALSO}", (False, True))
+        if self.scales:
+            strength = trial.suggest_float(f"{self.method}.{STRENGTH}", *STRENGTHS, step=0.1)
+        return Settings(self.method, options, anchor, also, round(strength, 3))
+
+    def first_params(self) -> dict[str, Any]:
+        """What its first trial tries, as parameters of an Optuna trial: the defaults."""
+        found = {f"{self.method}.{name}": self.defaults[name] for name in (item.name for item in self.searched)}
+        return {
+            METHOD: self.method, **found, f"{self.method}.{ANCHOR}": None, f"{self.method}.{ALSO}": False,
+            f"{self.method}.{STRENGTH}": 1.0,
+        }  # fmt: skip
+
+
+def _ask(trial: Any, name: str, item: OptionInfo, default: Any) -> Any:
+    """A value of an option; two numbers of a number's option are a range, widened to hold the default."""
+    if not is_range(item):
+        return trial.suggest_categorical(name, tuple(dict.fromkeys((default, *item.searched))))
+    low, high = (edge(*item.searched, default) for edge in (min, max))
+    log = low > 0 and high / low >= 10
+    if item.type.startswith("int"):
+        return trial.suggest_int(name, int(low), int(high), log=log)
+    return trial.suggest_float(name, float(low), float(high), log=log)
+
+
+def is_range(item: OptionInfo) -> bool:
+    """Whether what is searched is everything between two numbers."""
+    numbers = [value for value in item.searched if isinstance(value, int | float) and not isinstance(value, bool)]
+    return len(item.searched) == len(numbers) == 2 and item.type.split()[0] in ("int", "float")
+
+
+def request_of(base: EraseRequest, settings: Settings, also: Sequence[str]) -> EraseRequest:
+    """The request that a point of the search stands for."""
+    (concept,) = base.concepts
+    item: Concept = replace(concept, anchor=settings.anchor, prompts=tuple(also) if settings.also else concept.prompts)
+    return replace(base, forget=(item,), method=settings.method, options=dict(settings.options))
+
+
+def find_starts(
+    base: EraseRequest, info: Any, methods: Sequence[str], anchors: Sequence[str], also: Sequence[str]
+) -> tuple[list[Start], dict[str, str]]:
+    """All starts, the shortest first, and for each method that cannot take part why not; loads no weights.
+
+    Args:
+        base: model, concept, what is kept, seed; the method in it does not matter.
+        info: what is known of the model.
+        methods: ids to search among; all registered ones if empty.
+        anchors: what the concept may become; the user's words, or `ANCHORS` of its kind.
+        also: other words for the concept.
+
+    Raises:
+        UnknownName: a method that is not registered.
+        RequestError: no method fits.
+    """
+    manager = get_manager()
+    wanted = [manager.method(name) for name in methods] or [entry.item for entry in manager.methods()]
+    starts: list[Start] = []
+    reasons: dict[str, str] = {}
+    for method in dict.fromkeys(wanted):
+        if base.concepts[0].kind not in method.kinds:
+            reasons[method.id] = f"it does not claim concepts of the kind {base.concepts[0].kind}"
+            continue
+        try:
+            starts += _starts_of(method, base, info, anchors, also)
+        except EraseError as error:
+            reasons[method.id] = str(error)
+    if not starts:
+        told = "; ".join(f"{name}: {text}" for name, text in reasons.items())
+        raise RequestError(f"no method can be searched for '{base.concepts[0].text}' on {info.model}: {told}")
+    return sorted(starts, key=lambda item: item.seconds), reasons
+
+
+def _starts_of(method: Any, base: EraseRequest, info: Any, anchors: Sequence[str], also: Sequence[str]) -> list[Start]:
+    def planned(options: Mapping[str, Any], anchor: str | None = None) -> EditPlan:
+        return make_plan(request_of(base, Settings(method.id, options, anchor), ()), info)
+
+    usual = planned({})
+    taken = [None, *(anchor for anchor in anchors if _works(planned, anchor))]
+    searched = [item for item in describe(method.Options) if item.searched]
+    variants: list[tuple[dict[str, Any], EditPlan]] = [({}, usual)]
+    for item in searched:
+        for value in () if is_range(item) else item.searched:
+            if value == usual.options[item.name]:
+                continue
+            other = planned({item.name: value})
+            if _SHORTER * (other.seconds or 0.0) < (usual.seconds or 0.0):
+                variants[0][0][item.name] = usual.options[item.name]
+                variants.append(({item.name: value}, other))
+    return [
+        Start(
+            method.id, fixed, {item.name: plan.options[item.name] for item in searched if item.name not in fixed},
+            tuple(item for item in searched if item.name not in fixed), tuple(taken), plan.seconds or 0.0, bool(also),
+            # what is solved together with others later stays as it was solved; its own scales are among its options
+            "contextmap" not in method.produces,
+        )
+        for fixed, plan in variants
+    ]  # fmt: skip
+
+
+def _works(planned: Any, anchor: str) -> bool:
+    try:
+        planned({}, anchor)
+    except EraseError:
+        return False
+    return True

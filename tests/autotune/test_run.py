@@ -1,0 +1,140 @@
+"""The whole way on a tiny model: searched, killed, resumed, picked, written; and the numbers of a trial."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+import erase_plugins as ep
+from erase_plugins.artifacts.artifact import Artifact
+from erase_plugins.autotune.measure import Yardstick
+from erase_plugins.errors import ArtifactError, RequestError, RunRefused
+from erase_plugins.testing.observe import snapshot
+from erase_plugins.types import Concept
+from erase_plugins.workflow.models import target_of
+
+ASKED = {"methods": ["uce", "rece"], "trials": 4, "images": 2, "keep": ["a dog"]}
+
+
+@pytest.fixture(scope="module")
+def target():
+    from erase_plugins.testing.tiny import tiny_sd1
+
+    return target_of(tiny_sd1(), "tiny")
+
+
+def front(found):
+    return [(row.settings, row.numbers) for row in found.front]
+
+
+def test_searched_killed_resumed_and_picked(target, tmp_path):
+    pytest.importorskip("optuna")
+    before = snapshot(target.pipe)
+    whole = ep.auto(target, "pizza", **ASKED)
+    assert whole.artifact.path is None
+    assert (whole.trials, whole.stopped) == (4, "4 trials were asked for")
+
+    class Killed(BaseException):
+        pass
+
+    def die(label, done, most):
+        if done == 2:
+            raise Killed
+
+    out = tmp_path / "no-pizza"
+    with pytest.raises(Killed):
+        ep.auto(target, "pizza", **ASKED, out=out, progress=die)
+    assert not out.exists()
+    found = ep.auto(target, "pizza", **ASKED, out=out)
+    assert front(found) == front(whole)
+    assert found.taken.settings == whole.taken.settings
+    place = tmp_path / "no-pizza-search"
+    assert set(found.files) == {item.name for item in place.iterdir() if not item.name.startswith(".")}
+    assert (place / "front.png").read_bytes()[:4] == b"\x89PNG"
+    assert f"| {found.taken.number} (taken) |" in (place / "front.md").read_text()
+
+    saved = ep.load_artifact(out)
+    facts = saved.manifest.extra["auto"]
+    assert [item["trial"] for item in facts["front"]] == [row.number for row in found.front]
+    assert facts["taken"] == found.taken.number
+    assert saved.manifest.method["id"] == found.taken.settings.method
+
+    with pytest.raises(ArtifactError, match="exists already"):
+        ep.auto(target, "pizza", **ASKED, out=out, pick=1)
+    other = ep.auto(target, "pizza", **ASKED, out=out, pick=1, force=True)
+    assert (other.taken.number, other.trials) == (1, 4)
+    assert ep.load_artifact(out).manifest.extra["auto"]["taken"] == 1
+    assert json.loads((place / "front.json").read_text())["taken"] == 1
+    assert snapshot(target.pipe).difference(before) == ""
+
+    with pytest.raises(RequestError, match="no finished trial has the number 99; the front has"):
+        ep.auto(target, "pizza", **ASKED, out=out, pick=99, force=True)
+    with pytest.raises(RequestError, match=r"asked something else \(concept\)"):
+        ep.auto(target, "taco", **ASKED, out=out, force=True)
+
+
+def test_places_of_others_are_refused(target, tmp_path):
+    pytest.importorskip("optuna")
+    mine = tmp_path / "a-search"
+    mine.mkdir()
+    (mine / "thesis.txt").write_text("mine")
+    with pytest.raises(ArtifactError, match="'a-search' is no folder of a search"):
+        ep.auto(target, "pizza", **ASKED, out=tmp_path / "a")
+    assert [item.name for item in mine.iterdir()] == ["thesis.txt"]
+    with pytest.raises(RequestError, match="no search is at 'b-search'"):
+        ep.auto(target, "pizza", **ASKED, out=tmp_path / "b", pick=0)
+    with pytest.raises(RequestError, match="minutes 0 is no time"):
+        ep.auto(target, "pizza", minutes=0)
+
+
+def test_the_numbers_of_an_edit(target):
+    """Without a judge: all of the direction is left of the base, less of it the stronger the edit is."""
+    yard = Yardstick(target, Concept("pizza"), keep=["a dog"], images=2)
+    made = ep.erase(target, "pizza", "uce", options={"vocabulary": 20})
+
+    def at(strength):
+        return yard.measure(Artifact(made.manifest, made.edit.scaled(strength)))
+
+    nothing, half, full = at(1e-9), at(0.5), at(1.0)
+    assert nothing.left == pytest.approx(1.0, abs=1e-4)
+    assert nothing.change == pytest.approx(0.0, abs=1e-4)
+    assert 1.0 > half.left > full.left
+    assert 0.0 < half.change < full.change
+
+
+def test_what_the_base_does_not_draw_is_refused(target):
+    class Blind:
+        id, axes = "blind", {"concept": ("pizza", "dog")}
+
+        def accepts(self, info):
+            return True
+
+        def score(self, images):
+            import torch
+
+            return {"concept": torch.tensor([[0.01, 0.99]] * len(images))}
+
+        def world(self):
+            from erase_plugins.pocket.world import pocket_world
+
+            return pocket_world()
+
+    with pytest.raises(RunRefused, match="the base does not draw 'pizza'"):
+        Yardstick(target, Concept("pizza"), judges=[Blind()], images=1)
+
+
+def test_a_concept_that_the_base_does_not_draw_ends_before_the_first_trial(target, monkeypatch):
+    pytest.importorskip("optuna")
+    tried = []
+    monkeypatch.setattr("erase_plugins.autotune.run.judges", list)
+    monkeypatch.setattr("erase_plugins.autotune.measure._UNKNOWN", 2.0)  # what is left of a base is 1 without a judge
+    monkeypatch.setattr("erase_plugins.autotune.measure.Yardstick.measure", lambda *_: tried.append(1))
+    monkeypatch.setattr(
+        "erase_plugins.autotune.measure.knowing", lambda *_: type("Judge", (), {"id": "none", "axes": {}})()
+    )
+    monkeypatch.setattr("erase_plugins.autotune.measure.quick_prompts", lambda *_: {"target": [], "synonym": [], "neighbour": [], "kept": []})  # fmt: skip
+    monkeypatch.setattr("erase_plugins.autotune.measure.worded_prompts", lambda *_: [])
+    with pytest.raises(RunRefused, match="the base does not draw 'pizza'"):
+        ep.auto(target, "pizza", **ASKED)
+    assert tried == []

@@ -1,0 +1,158 @@
+"""Order and end of the trials, the front and its knee, and that a killed search goes on as if nothing had happened."""
+
+from __future__ import annotations
+
+import pytest
+
+from erase_plugins.autotune.search import (
+    Budget,
+    Row,
+    Search,
+    Tried,
+    front_of,
+    knee_of,
+    open_study,
+    refusals_of,
+    rows_of,
+)
+from erase_plugins.autotune.space import Settings, Start
+from erase_plugins.errors import RequestError, Unsupported
+from erase_plugins.options import OptionInfo
+
+pytest.importorskip("optuna")
+
+PULL = OptionInfo("pull", "float", 0.5, "", None, None, (), {}, (0.0, 1.0))
+MODE = OptionInfo("mode", "str", "a", "", None, None, (), {}, ("a", "b"))
+
+
+def start(method="quick", seconds=1.0, anchors=(None, "")):
+    return Start(method, {}, {"pull": 0.5, "mode": "a"}, (PULL, MODE), anchors, seconds)
+
+
+class Killed(BaseException):
+    """What stands for the end of the process."""
+
+
+class Bench:
+    """Stands for erasing and measuring: more pull, less is left and more is changed; a clock that only it moves."""
+
+    def __init__(self, takes=1.0, die_at=None, refuses=()):
+        self.takes, self.die_at, self.refuses = takes, die_at, refuses
+        self.now, self.asked = 0.0, []
+
+    def clock(self):
+        return self.now
+
+    def __call__(self, settings):
+        if len(self.asked) == self.die_at:
+            raise Killed
+        self.asked.append(settings)
+        self.now += self.takes
+        if settings.method in self.refuses:
+            raise Unsupported(f"{settings.method} cannot")
+        pull = settings.options["pull"]
+        better = 0.1 if settings.method == "slow" else 0.0
+        extra = 0.05 if settings.options["mode"] == "b" else 0.0
+        return Tried(1 - pull + extra, max(pull**2 - better, 0), 1.0, {"name": 1 - pull})
+
+
+def search(file, bench, starts=None, seconds=1000.0, asked=None, **budget):
+    study = open_study(file, {"concept": "pizza"} if asked is None else asked)
+    runner = Search(study, starts or [start()], bench, Budget(seconds, **budget), 3, bench.clock)
+    return study, runner.run()
+
+
+def plain(study):
+    return [(row.settings, row.numbers) for row in rows_of(study)]
+
+
+def test_killed_and_resumed_gives_the_same_front(tmp_path):
+    starts = [start(), start("other", 2.0)]
+    whole, _ = search(None, Bench(), starts, trials=14, patience=99)
+    file = tmp_path / "study.journal"
+    for die_at in (0, 3, 6):
+        with pytest.raises(Killed):
+            search(file, Bench(die_at=die_at), starts, trials=14, patience=99)
+    resumed, told = search(file, Bench(), starts, trials=14, patience=99)
+    assert told == "14 trials were asked for"
+    assert plain(resumed) == plain(whole)
+    assert [row.numbers for row in front_of(rows_of(resumed))] == [row.numbers for row in front_of(rows_of(whole))]
+    assert len({row.settings.method for row in rows_of(whole)}) == 2
+    assert len({row.settings.options["pull"] for row in rows_of(whole)}) > 5
+    again = Bench()
+    search(file, again, starts, trials=14, patience=99)
+    assert again.asked == []  # what is finished is not done twice
+
+
+def test_another_seed_gives_other_trials():
+    one, _ = search(None, Bench(), trials=6, patience=99)
+    study = open_study(None, {})
+    Search(study, [start()], bench := Bench(), Budget(1000.0, 6, 99), 4, bench.clock).run()
+    assert plain(one) != plain(study)
+    assert plain(one)[0] == plain(study)[0]  # both begin with the defaults
+
+
+def test_the_defaults_come_first_and_what_is_short_before_what_is_long():
+    bench = Bench()
+    search(None, bench, [start("first", 1.0), start("second", 2.0), start("slow", 400.0)], trials=30, patience=8)
+    assert [item.method for item in bench.asked[:2]] == ["first", "second"]
+    assert {item.options["pull"] for item in bench.asked[:2]} == {0.5}
+    later = [item.method for item in bench.asked]
+    assert 2 < later.index("slow") < 30
+
+
+def test_what_cannot_finish_in_the_budget_is_never_started():
+    bench = Bench()
+    _, told = search(None, bench, [start("quick", 1.0), start("slow", 400.0)], seconds=300.0, patience=10, trials=60)
+    assert {item.method for item in bench.asked} == {"quick"}
+    assert told == "the knee did not move in 10 trials"
+    bench = Bench(takes=7.0)  # the estimate said 1: what was seen counts
+    _, told = search(None, bench, seconds=30.0, patience=99)
+    assert len(bench.asked) == 4
+    assert told == "nothing that is left would finish in time"
+
+
+def test_time_before_an_interruption_counts(tmp_path):
+    with pytest.raises(Killed):
+        search(tmp_path / "j", Bench(takes=7.0, die_at=3), seconds=30.0, patience=99)
+    bench = Bench(takes=7.0)
+    search(tmp_path / "j", bench, seconds=30.0, patience=99)
+    assert len(bench.asked) == 1
+
+
+def test_a_refusal_is_told_and_does_not_end_the_search():
+    bench = Bench(refuses=("broken",))
+    study, _ = search(None, bench, [start("broken", 0.5), start()], trials=5, patience=99)
+    assert [text for _, text in refusals_of(study)] == ["broken cannot"]
+    assert {row.settings.method for row in rows_of(study)} == {"quick"}
+    assert len(bench.asked) == 5
+
+
+def test_training_is_left_out_where_nothing_can_be_won():
+    class Perfect(Bench):
+        def __call__(self, settings):
+            super().__call__(settings)
+            return Tried(0.0, 0.0, 1.0, {})
+
+    bench = Perfect()
+    _, told = search(None, bench, [start("quick", 1.0), start("slow", 200.0)], patience=6)
+    assert {item.method for item in bench.asked} == {"quick"}
+    assert told == "the knee did not move in 6 trials"
+
+
+def test_a_search_for_something_else_is_not_gone_on_with(tmp_path):
+    search(tmp_path / "j", Bench(), trials=1)
+    with pytest.raises(RequestError, match=r"asked something else \(concept\)"):
+        search(tmp_path / "j", Bench(), asked={"concept": "taco"}, trials=1)
+
+
+def row(number, left, change, cost=1.0):
+    return Row(number, str(number), Settings("m"), left, change, cost, 1.0, {})
+
+
+def test_front_and_knee():
+    rows = [row(0, 0.5, 0.0), row(1, 0.1, 0.1), row(2, 0.2, 0.2), row(3, 0.0, 0.6), row(4, 0.2, 0.2, 0.5),
+            row(5, 0.1, 0.1)]  # fmt: skip
+    assert [item.number for item in front_of(rows)] == [0, 1, 3, 4]
+    assert knee_of(front_of(rows)).number == 1
+    assert knee_of([row(0, 0.1, 0.0, 9.0), row(1, 0.0, 0.1, 3.0)]).number == 1  # equally near: the cheaper one
