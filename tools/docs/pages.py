@@ -20,7 +20,7 @@ def method_table(root: Path) -> str:
     for entry in _methods():
         item = entry.item
         rows.append(
-            f"| `{item.id}` | {item.summary} | {', '.join(sorted(item.produces))} | {', '.join(sorted(item.needs))} "
+            f"| `{item.id}` | {item.summary} | {', '.join(sorted(item.produces)) or 'nothing'} | {', '.join(sorted(item.needs))} "
             f"| {comes_back(item.id, root)} | [{item.title}]({item.paper}) |"
         )
     return "\n".join(rows)
