@@ -1,7 +1,7 @@
-"""Whole prompts as one vector of the model's own text encoder: mean of the content rows, less a common part, unit length.
+"""Prompts as one vector of the model's own text encoder: mean of the end and padding rows, less what all have in common.
 
-The rows of one encoder share a large part; without taking it out every two prompts look alike. What is left tells
-topics apart, not a style from its neighbours.
+The rows behind the last word carry what a prompt means; those of its words depend more on the frame they stand in. A
+prompt is looked at as a whole and in pieces, since one word among many changes the whole little.
 """
 
 from __future__ import annotations
@@ -12,34 +12,35 @@ from typing import Any
 import torch
 from torch import Tensor
 
-#: long prompts dilute what they name: rows of words are looked at too
-WINDOW, STRIDE = 8, 4
+#: rows of that many words are looked at by themselves; the last ones every `STRIDE` words only
+WINDOWS, STRIDE = (1, 2, 3, 8), 4
 
 
 def windows(text: str) -> list[str]:
-    """The text, and rows of `WINDOW` words in it, `STRIDE` apart, if it is longer."""
+    """The text and the rows of words in it, without those that occur twice."""
     words = text.split()
-    if len(words) <= WINDOW:
-        return [text]
-    starts = range(0, len(words) - WINDOW + STRIDE, STRIDE)
-    return [text, *(" ".join(words[start : start + WINDOW]) for start in starts)]
+    found = [text]
+    for size in WINDOWS:
+        step = STRIDE if size > STRIDE else 1
+        starts = range(0, max(len(words) - size + step, 0), step) if len(words) > size else ()
+        found += [" ".join(words[start : start + size]) for start in starts]
+    return list(dict.fromkeys(found))
 
 
 def means(target: Any, texts: Sequence[str]) -> Tensor:
-    """Mean content row of every text, (n, width) float32; zeros for an empty one."""
+    """Mean end and padding row of every text, (n, width) float32."""
     cond = target.encode(list(texts))
-    rows = cond.embeds.float().cpu()
-    found = [row[1 : last + 1].mean(0) if last else torch.zeros(row.shape[-1]) for row, last in zip(rows, cond.last, strict=True)]  # fmt: skip
-    return torch.stack(found)
+    return torch.stack([row[last + 1 :].mean(0) for row, last in zip(cond.embeds.float().cpu(), cond.last, strict=True)])
 
 
 def embedded(target: Any, texts: Sequence[str], center: Tensor) -> Tensor:
-    """Unit vectors (n, width) of texts; ``center`` (width,) is what they have in common. Zero for an empty one."""
-    rows = means(target, texts)
-    rows = torch.where((rows == 0).all(-1, keepdim=True), rows, rows - center)
+    """Unit vectors (n, width) of texts; ``center`` (width,) is what they have in common."""
+    rows = means(target, texts) - center
     return rows / rows.norm(dim=-1, keepdim=True).clamp_min(1e-12)
 
 
 def score(target: Any, text: str, center: Tensor, anchors: Tensor) -> float:
-    """Largest cosine of a text, or of a row of words in it, with an anchor (n, width); -1..1."""
+    """Largest cosine of a text, or of a row of words in it, with an anchor (n, width); -1 for an empty text."""
+    if not text.strip():
+        return -1.0
     return float((embedded(target, windows(text), center) @ anchors.T).max())
