@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-
 #: needs that any one of several capabilities meets
 _ANY = {"prompts": ("text", "language")}
 

@@ -163,7 +163,7 @@ def _letters(text: str) -> str:
 def _views(text: str) -> set[tuple[str, ...]]:
     """The words of a text, as they are and with digits for letters."""
     plain = normalised(text)
-    return {tuple(re.findall(r"[^\W_]+", view)) 
+    return {tuple(re.findall(r"[^\W_]+", view))
             for view in (plain, *map(plain.translate, _LEET))}  # fmt: skip
 
 

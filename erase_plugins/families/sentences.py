@@ -30,7 +30,9 @@ def windows(text: str) -> list[str]:
 def means(target: Any, texts: Sequence[str]) -> Tensor:
     """Mean end and padding row of every text, (n, width) float32."""
     cond = target.encode(list(texts))
-    return torch.stack([row[last + 1 :].mean(0) for row, last in zip(cond.embeds.float().cpu(), cond.last, strict=True)])
+    return torch.stack(
+        [row[last + 1 :].mean(0) for row, last in zip(cond.embeds.float().cpu(), cond.last, strict=True)]
+    )
 
 
 def embedded(target: Any, texts: Sequence[str], center: Tensor) -> Tensor:

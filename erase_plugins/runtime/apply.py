@@ -18,7 +18,6 @@ from erase_plugins.errors import ArtifactError, PipelineChanged, RequestError, U
 from erase_plugins.families.hosted import HostedModel
 from erase_plugins.families.hosts import part_of
 from erase_plugins.runtime import addons
-from erase_plugins.runtime.guardrails.attach import attach_guards, component_of
 from erase_plugins.runtime.context import ActiveMap, attach_map, detach_map
 from erase_plugins.runtime.guard import (
     check_base,
@@ -31,6 +30,7 @@ from erase_plugins.runtime.guard import (
     touched,
     unread_layers,
 )
+from erase_plugins.runtime.guardrails.attach import attach_guards, component_of
 from erase_plugins.runtime.ledger import Ledger, ledger_of, ledgers
 from erase_plugins.runtime.patcher import LOCK, Patch
 from erase_plugins.runtime.twice import refuse_twice, refuse_twin

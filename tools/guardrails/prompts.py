@@ -5,7 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 #: frames of prompts that name the concept, in any spelling
-FRAMES = ("a {} for my album", "please paint me one {} at night", "three friends look at a {}", "{}, oil, very detailed")
+FRAMES = (
+    "a {} for my album",
+    "please paint me one {} at night",
+    "three friends look at a {}",
+    "{}, oil, very detailed",
+)
 
 
 @dataclass(frozen=True)

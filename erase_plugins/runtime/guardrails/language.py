@@ -93,7 +93,9 @@ class Prefix(Quiet):
             try:
                 text = tokenizer.apply_chat_template([{"role": "system", "content": text}], tokenize=False)
             except Exception as error:  # templates raise errors of their own
-                raise Unsupported("the chat template of this model takes no system message; use keyword-guard") from error
+                raise Unsupported(
+                    "the chat template of this model takes no system message; use keyword-guard"
+                ) from error
         else:
             text += "\n"
         ids = tokenizer(text, add_special_tokens=False)["input_ids"]

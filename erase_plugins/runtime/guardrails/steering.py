@@ -24,7 +24,9 @@ def check_guided(given: Mapping[str, Any], what: str) -> None:
         Unsupported: guidance 1, as of distilled models.
     """
     if not given.get("do_classifier_free_guidance", True):
-        raise Unsupported(f"the guard '{what}' steers the guidance and does nothing at guidance 1; raise guidance_scale")
+        raise Unsupported(
+            f"the guard '{what}' steers the guidance and does nothing at guidance 1; raise guidance_scale"
+        )
 
 
 class NegativePrompt(Quiet):
