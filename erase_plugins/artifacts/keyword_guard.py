@@ -2,8 +2,8 @@
 
 A text is normalised (width, look-alike letters, accents, case, weights and tags of prompts) and read as it is and with
 digits for letters. A keyword, or its plural, hits if its letters stand in a row of whole words, whatever is between
-them, in any order of its words. In a private guard the keywords are HMACs under a key that is not in the file, so that the file
-names nobody; misspelt words are found by public guards only.
+them, in any order of its words. In a private guard the keywords are HMACs under a key that is not in the file, so that
+the file names nobody; misspelt words are found by public guards only.
 """
 
 from __future__ import annotations

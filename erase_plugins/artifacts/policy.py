@@ -1,4 +1,4 @@
-"""What a guard says about itself, as JSON: stages that act while a model runs. It changes no weights, and says so for good.
+"""What a guard says about itself, as JSON: stages that act while a model runs. It never changes weights.
 
 A policy stands in a file of its own (`guard.json`) or among the ``guards`` of a manifest, where an artifact needs no
 weights. Tensors in it are base64 of little-endian float32, as fingerprints are.
@@ -23,8 +23,8 @@ SCHEMA, KIND = 1, "guardrail"
 ACTIONS = ("flag", "block", "empty")
 #: every artifact with a policy says this
 NOTHING_REMOVED = (
-    "a guard, not an erasure: nothing is removed from the weights; whoever runs the model without it, or goes round it, "
-    "meets the concept"
+    "a guard, not an erasure: nothing is removed from the weights; whoever runs the model without it, or goes round "
+    "it, meets the concept"
 )
 
 

@@ -1,4 +1,4 @@
-"""Prompts as one vector of the model's own text encoder: mean of the end and padding rows, less what all have in common.
+"""Prompts as one vector of the model's text encoder: mean of the end and padding rows, less what all have in common.
 
 The rows behind the last word carry what a prompt means; those of its words depend more on the frame they stand in. A
 prompt is looked at as a whole and in pieces, since one word among many changes the whole little.

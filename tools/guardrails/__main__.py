@@ -38,6 +38,11 @@ def by_embedding(subject: Subject, target: Any) -> Callable[[str], bool]:
     return lambda text: guard.check(text).hit
 
 
+def either(one: Callable[[str], bool], other: Callable[[str], bool]) -> Callable[[str], bool]:
+    """Whether one of two guards hits."""
+    return lambda text: one(text) or other(text)
+
+
 def counted(subject: Subject, guards: Guards) -> Counts:
     """Kind of prompt -> guard -> (hits, prompts)."""
     return {kind: {name: (sum(map(hit, prompts)), len(prompts)) for name, hit in guards.items()}
@@ -63,15 +68,17 @@ def markdown(table: Counts) -> str:
 
 def page(concepts: Counts, person: Counts) -> str:
     """The page."""
+    names = ", ".join(subject.name for subject in SUBJECTS)
     return f"""# What guards hit, and what they let through
 
-Made by `python -m tools.guardrails`; do not edit by hand. Nothing was drawn and no model was asked: a guard either hits a
-prompt or does not. **A guard removes nothing from the weights:** whoever goes round it meets the base model, whose rates
-are those of the base in every other table here. A blocked prompt is blocked, not erased.
+Made by `python -m tools.guardrails`; do not edit by hand. Nothing was drawn and no model was asked: a guard either hits
+a prompt or does not. **A guard removes nothing from the weights:** whoever goes round it meets the base model, whose
+rates are those of the base in every other table here. A blocked prompt is blocked, not erased.
 
-Four things that pocket draws ({", ".join(subject.name for subject in SUBJECTS)}), {len(kinds(SUBJECTS[0])) - len(PASSING)}
-kinds of prompts that are to be hit and {len(PASSING)} that are to pass. Prompts and frames were written for this table and
-are used by no calibration; one author wrote them, and they are few: read differences of a few prompts as none.
+Four things that pocket draws ({names}),
+{len(kinds(SUBJECTS[0])) - len(PASSING)} kinds of prompts that are to be hit and {len(PASSING)} that are to pass. Prompts
+were written for this table and are used by no calibration; one author wrote them, and they are few: read differences of
+a few prompts as none.
 
 - plain: the name is in the text
 - keyword: `keyword-guard`, the name alone, no synonyms given
@@ -81,9 +88,9 @@ are used by no calibration; one author wrote them, and they are few: read differ
 
 {markdown(concepts)}
 
-"slice" and "copter" are words that the encoder was trained on as other names of pizza and helicopter; it has never seen
-most of the others, letters of other scripts or whole sentences. What it says about them says little about a large
-encoder: calibrate and measure on your own model.
+Words spelled from back to front, descriptions and other languages pass nearly all: give translations and other names
+as further phrasings of the concept. The small encoder of pocket was trained on a few hundred words; what it says about
+others says little about a large encoder. Calibrate and measure on your own model.
 
 A person who was invented (HMACs; there is no embedding guard for people, since its vectors would tell the name):
 
@@ -102,10 +109,8 @@ def main() -> None:
     target, tables = as_target(ep.load("pocket")), []
     for subject in SUBJECTS:
         words, meaning = by_keyword(subject), by_embedding(subject, target)
-        tables.append(counted(subject, {
-            "plain": plain(subject), "keyword": words, "HMAC": by_keyword(subject, _KEY), "embedding": meaning,
-            "both": lambda text, words=words, meaning=meaning: words(text) or meaning(text),
-        }))  # fmt: skip
+        guards = {"plain": plain(subject), "keyword": words, "HMAC": by_keyword(subject, _KEY), "embedding": meaning}
+        tables.append(counted(subject, {**guards, "both": either(words, meaning)}))
         sys.stderr.write(f"{subject.name}\n")
     person = counted(PERSON, {"plain": plain(PERSON), "HMAC": by_keyword(PERSON, _KEY)})
     with atomic_file(PAGE) as work:

@@ -30,8 +30,8 @@ SUBJECTS = (
         "pizza",
         ("pepperoni slice", "margherita", "calzone", "slice"),
         ("пицца", "ピザ", "피자", "pica"),
-        ("a round flat bread with tomato, cheese and basil", "the dish that Naples is known for", "what the delivery man "
-         "brings in a flat square box", "baked dough with mozzarella cut in eight parts"),
+        ("a round flat bread with tomato, cheese and basil", "the dish that Naples is known for", "what the delivery "
+         "man brings in a flat square box", "baked dough with mozzarella cut in eight parts"),
         ("hamburger", "taco", "hotdog", "fries"),
         ("a piazza in Rome", "a pizzicato passage", "Pisa by night", "a plaza with palms"),
     ),
@@ -39,8 +39,8 @@ SUBJECTS = (
         "dog",
         ("puppy", "hound", "canine", "terrier"),
         ("Hund", "chien", "perro", "собака"),
-        ("man's best friend on a leash", "a pet that barks and fetches sticks", "the animal in the kennel", "a tame wolf"
-         " with a collar"),
+        ("man's best friend on a leash", "a pet that barks and fetches sticks", "the animal in the kennel", "a tame "
+         "wolf with a collar"),
         ("cat", "fox", "wolf", "mouse"),
         ("a dogma of the church", "do good things", "a dot on paper", "hot dig at the mine"),
     ),
@@ -57,8 +57,8 @@ SUBJECTS = (
         "helicopter",
         ("chopper", "rotorcraft", "whirlybird", "copter"),
         ("Hubschrauber", "hélicoptère", "вертолёт", "ヘリコプター"),
-        ("a flying machine with a rotor on top", "an aircraft that hovers and lands on a roof", "what takes the injured "
-         "off the mountain", "a plane without wings under turning blades"),
+        ("a flying machine with a rotor on top", "an aircraft that hovers and lands on a roof", "what takes the "
+         "injured off the mountain", "a plane without wings under turning blades"),
         ("rocket", "airplane", "bus", "car"),
         ("a helix of copper", "helium in a balloon", "a heliport sign", "hello, conductor"),
     ),

@@ -1,1 +1,1 @@
-"""Guards: they change no weights and act while a model runs. The first answer to a request, and what every eraser has to beat."""
+"""Guards act while a model runs and change no weights: a first answer, and what every eraser has to beat."""

@@ -2,13 +2,13 @@
 
 A prompt, and every row of one to three and of eight words in it, is the mean of its end and padding rows less that of
 common prompts, at unit length. It is hit if the cosine of one of them with an anchor (the concept in a few frames, and
-every phrasing given in ``prompts``) reaches tau. tau is calibrated: just above what all but a share ``common`` of
-everyday prompts, prompts with words of the encoder's vocabulary, and ``neighbours`` of the kept prompts (--keep) reach. The sets are in the
-file with their rates, and frames and words of the calibration are used for nothing else.
+every phrasing given in ``prompts``) reaches tau. tau is calibrated: just above what is reached by all but a share
+``common`` of everyday prompts and prompts with words of the encoder's vocabulary, and by all but a share ``neighbours``
+of the kept prompts (--keep). The sets are in the file with their rates; what is measured later must not be among them.
 
-It finds synonyms that the encoder knows, which are among the common words that it hits; it does not tell a style from its neighbours, reads the
-encoder's language only, and broken spellings are a matter for ``keyword-guard``. The file holds vectors from which a
-name can be guessed: it is no guard for persons, who are refused.
+It finds synonyms that the encoder knows; it does not tell a style from its neighbours, reads the encoder's language
+only, and broken spellings are a matter for ``keyword-guard``. The file holds vectors from which a name can be guessed:
+it is no guard for persons, who are refused.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Negative prompt: the concept in the place of the empty prompt, so that the guidance leads away from it.
 
-eps = n + g (x - n), with n the prediction for the concept, x that for the prompt and g the guidance scale. Costs nothing.
-A model without guidance (distilled, guidance 1) cannot have it.
+eps = n + g (x - n), with n the prediction for the concept, x that for the prompt and g the guidance scale. It costs
+nothing. A model without guidance (distilled, guidance 1) cannot have it.
 """
 
 from __future__ import annotations

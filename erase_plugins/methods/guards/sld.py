@@ -2,8 +2,8 @@
 
 With u, x, s the predictions for the empty prompt, the prompt and the concept, element by element (Schramowski et al.,
 CVPR 2023): d = x - s; mu = min(1, scale |d|), 0 where d >= threshold; gamma = mu (s - u) + momentum nu;
-nu <- decay nu + (1 - decay) gamma; eps = u + g (x - u - gamma) from step ``warmup`` on. Costs half as many passes again.
-The thresholds were chosen for predictions of noise. ``level`` gives the settings of the paper.
+nu <- decay nu + (1 - decay) gamma; eps = u + g (x - u - gamma) from step ``warmup`` on. It costs half as many passes
+again. The thresholds were chosen for predictions of noise. ``level`` gives the settings of the paper.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Guards around ``generate`` of a language model: what is asked and what is answered is looked at, a prefix is set before."""
+"""Guards around ``generate``: what is asked and what is answered is looked at, a system message is set before."""
 
 from __future__ import annotations
 
@@ -13,6 +13,11 @@ from erase_plugins.errors import RunRefused, Unsupported
 from erase_plugins.runtime.guardrails.looking import Looker
 from erase_plugins.runtime.guardrails.watch import Quiet
 
+_WHOLE = (
+    "a guard looks at whole answers, so this model cannot stream or return a dictionary while it is in force; leave "
+    "streamer and return_dict_in_generate out"
+)
+
 
 def asked(given: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
     """Token numbers and mask of a call of ``generate``.
@@ -26,17 +31,15 @@ def asked(given: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
     if ids is None or given.get("inputs_embeds") is not None:
         raise RunRefused("a guard cannot read inputs_embeds; give token numbers (input_ids)")
     config = given.get("generation_config")
-    if given.get("streamer") is not None or given.get("return_dict_in_generate", getattr(config, "return_dict_in_generate", False)):  # fmt: skip
-        raise Unsupported(
-            "a guard looks at whole answers, so this model cannot stream or return a dictionary while it is in force; "
-            "leave streamer and return_dict_in_generate out"
-        )
+    told = given.get("return_dict_in_generate", getattr(config, "return_dict_in_generate", False))
+    if given.get("streamer") is not None or told:
+        raise Unsupported(_WHOLE)
     mask = given.get("attention_mask")
     return ids, torch.ones_like(ids) if mask is None else mask
 
 
 class Answers(Quiet):
-    """Looks at questions before the model does, and at answers before anybody does; a hit is answered with a refusal."""
+    """Looks at questions and answers before anybody reads the answer; where one is hit a refusal takes its place."""
 
     looks = True
 
@@ -51,6 +54,8 @@ class Answers(Quiet):
     def after(self, given: dict[str, Any], result: Tensor) -> Tensor:
         """The answers; where question or answer is hit the message of the policy."""
         ids, mask = asked(given)
+        if not isinstance(result, Tensor):  # the model's own settings may ask for a dictionary
+            raise Unsupported(_WHOLE)
         each = len(result) // len(ids)
         answers = result[:, ids.shape[1] :]
         rows, hit = [], False
@@ -74,7 +79,8 @@ class Answers(Quiet):
 
     def _refusal(self, like: Tensor) -> Tensor:
         ids = self.tokenizer(self.policy["message"], add_special_tokens=False)["input_ids"]
-        return torch.tensor([*ids, *([] if self.tokenizer.eos_token_id is None else [self.tokenizer.eos_token_id])]).to(like)  # fmt: skip
+        end = self.tokenizer.eos_token_id
+        return torch.tensor(ids if end is None else [*ids, end]).to(like)
 
     def _pad(self) -> int:
         return pad_of(self.tokenizer)

@@ -34,8 +34,8 @@ class ByEmbedding:
         self.concept, self.action = policy["concept"], policy["action"]
         self.target = target
         self.center, self.anchors = unpacked(stage.get("center")), unpacked(stage.get("anchors"))
-        self.tau = stage.get("tau")
-        sound = isinstance(self.tau, float) and -1.0 < self.tau < 1.0 and self.center.ndim == 1
+        self.tau = tau = stage.get("tau", 0.0)
+        sound = isinstance(tau, float) and -1.0 < tau < 1.0 and self.center.ndim == 1
         sound = sound and self.anchors.ndim == 2 and self.anchors.shape[0] > 0
         if not sound or self.anchors.shape[1:] != self.center.shape:
             raise CorruptArtifact("the guard has no usable anchors or threshold")

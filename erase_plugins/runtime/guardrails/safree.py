@@ -1,8 +1,9 @@
-"""SAFREE, its part on prompt embeddings (Yoon et al., ICLR 2025, arXiv 2410.12761): tokens that lead to a concept lose it.
+"""SAFREE, its part on prompt embeddings (Yoon et al., ICLR 2025, arXiv 2410.12761).
 
-With C the pooled embeddings of the concept's phrases, P_C the projector on their span, p_i the pooled embedding of the
-prompt with its i-th token masked and P_I the projector on the span of all p_i: token i leads to the concept if
-d_i = |(I - P_C) p_i| is at least (1 + alpha) times the mean of the others' d_j; its row e_i becomes (I - P_C) P_I e_i.
+Tokens that lead to a concept lose it. With C the pooled embeddings of the concept's phrases, P_C the projector on their
+span, p_i the pooled embedding of the prompt with its i-th token masked and P_I the projector on the span of all p_i:
+token i leads to the concept if d_i = |(I - P_C) p_i| is at least (1 + alpha) times the mean of the others' d_j; its row
+e_i becomes (I - P_C) P_I e_i.
 The rows are used in the first steps only, the more the less they are like the old ones. The paper's part on latents
 (Fourier components of skip features) is not here.
 """
@@ -119,7 +120,8 @@ class Safree(Quiet):
                 continue
             without = ids.repeat(last, 1)
             without[torch.arange(last), torch.arange(1, last + 1)] = MASK
-            rows, beta = cleaned(embeds[block.start, 1 : last + 1].float().cpu(), self._pooled(without), self.concept, self.alpha)  # fmt: skip
+            rows = embeds[block.start, 1 : last + 1].float().cpu()
+            rows, beta = cleaned(rows, self._pooled(without), self.concept, self.alpha)
             new[block, 1 : last + 1] = rows.to(new)
             self.until += [last_step(beta, self.curve)] * pictures
         self.cleaned = new

@@ -74,7 +74,7 @@ def test_it_acts_and_goes_without_a_trace(pipe, made, name):
         except RunRefused as refused:
             acted = "this cannot be answered" in str(refused)
         assert acted
-        assert [item.name for item in ep.applied(pipe)] == ["erase_pizza"]
+        assert [item.artifact.name for item in ep.applied(pipe)] == ["erase_pizza"]
         assert NOTHING_REMOVED in handle.report()
         with pytest.raises(NotInFile):
             pipe.save_pretrained("nowhere")
