@@ -68,7 +68,7 @@ def markdown(table: Counts) -> str:
 
 def page(concepts: Counts, person: Counts) -> str:
     """The page."""
-    names = ", ".join(subject.name for subject in SUBJECTS)
+    names, hit = ", ".join(subject.name for subject in SUBJECTS), len(kinds(SUBJECTS[0])) - len(PASSING)
     return f"""# What guards hit, and what they let through
 
 Made by `python -m tools.guardrails`; do not edit by hand. Nothing was drawn and no model was asked: a guard either hits
@@ -76,7 +76,7 @@ a prompt or does not. **A guard removes nothing from the weights:** whoever goes
 rates are those of the base in every other table here. A blocked prompt is blocked, not erased.
 
 Four things that pocket draws ({names}),
-{len(kinds(SUBJECTS[0])) - len(PASSING)} kinds of prompts that are to be hit and {len(PASSING)} that are to pass. Prompts
+{hit} kinds of prompts that are to be hit and {len(PASSING)} that are to pass. Prompts
 were written for this table and are used by no calibration; one author wrote them, and they are few: read differences of
 a few prompts as none.
 
