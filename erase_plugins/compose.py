@@ -18,6 +18,7 @@ from erase_plugins.artifacts.gated import is_gated, without
 from erase_plugins.artifacts.lineage import CHAIN, together
 from erase_plugins.artifacts.lowrank import total
 from erase_plugins.artifacts.manifest import Manifest, slug
+from erase_plugins.artifacts.policy import policies
 from erase_plugins.artifacts.solved import DENOISER, statistics_of
 from erase_plugins.artifacts.statistics import Statistics
 from erase_plugins.artifacts.store import lower_for
@@ -61,6 +62,8 @@ def merge(
         if not math.isfinite(factor):
             raise RequestError(f"weight {factor} is not a number that can be used; 1 is the evaluated edit")
     same_base(loaded)
+    if still := [item.name for item in loaded if not len(item.edit) and policies(item.manifest)]:
+        raise ArtifactError(f"'{still[0]}' is a guard and changes no weights; apply it beside the others instead")
     plain = all(factor == 1.0 for factor in factors)
     if mode == "joint" and not plain:
         raise RequestError("mode joint has no weights; use mode sum, or set the strength when applying")

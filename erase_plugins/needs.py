@@ -9,6 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+#: needs that any one of several capabilities meets
+_ANY = {"prompts": ("text", "language")}
+
 
 def needs_of(item: Any) -> frozenset[str]:
     """Capabilities that a method, suite or attack needs; module groups for an old method that takes what has them."""
@@ -35,12 +38,17 @@ def lacks(method: Any, spec: Any) -> tuple[str, ...]:
         spec: `families.model.ModelSpec` of the model.
     """
     if not hasattr(method, "families"):
-        return tuple(sorted(name for name in needs_of(method) if not spec.supports(name)))
+        return tuple(sorted(name for name in needs_of(method) if not any(map(spec.supports, _ANY.get(name, (name,))))))
     if spec.family.id in method.families:
         return ()
     if "*" in method.families:
         return tuple(sorted(name for name in needs_of(method) if name not in spec.family.groups))
     return tuple(f"family {name}" for name in sorted(method.families))
+
+
+def changes_weights(method: Any) -> bool:
+    """Whether a method changes weights; a guard acts while the model runs, and declares no kind of change."""
+    return bool(method.produces)
 
 
 def fitting(method: Any, families: Iterable[Any]) -> tuple[str, ...]:
@@ -50,5 +58,5 @@ def fitting(method: Any, families: Iterable[Any]) -> tuple[str, ...]:
 
 def _fits(method: Any, family: Any) -> bool:
     if not hasattr(method, "families"):
-        return needs_of(method) <= family.offers
+        return all(family.offers.intersection(_ANY.get(name, (name,))) for name in needs_of(method))
     return family.id in method.families or ("*" in method.families and needs_of(method) <= set(family.groups))

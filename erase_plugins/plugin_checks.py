@@ -21,6 +21,8 @@ PREFIX = "erase_"
 MARK = f"{hookspecs.PROJECT}_impl"
 #: kinds of changes; what changes a bias was "bias" in 0.1 and is dense now
 DELTA_KINDS = ("lowrank", "dense", "bias", "sparse", "rows", "contextmap", "addon")
+#: where a method acts: what it changes, or what it looks at while the model runs
+LEVELS = (WEIGHTS := "weights", "guidance", "prompt")
 _FAMILY_OWN = "id, title, components, groups, detect and info"
 REQUIRED = {
     "erase_methods": ("id", "title", "paper", "summary", "needs", "kinds", "produces", "Options", "plan", "run"),
@@ -167,7 +169,8 @@ def _check_method(name: str, item: Any) -> None:
     asked = "families" if hasattr(item, "families") else "needs"
     for attribute, allowed in ((asked, None), ("kinds", None), ("produces", DELTA_KINDS)):
         value = getattr(item, attribute)
-        if not isinstance(value, set | frozenset) or not value or not all(isinstance(part, str) for part in value):
+        bare = attribute == "produces" and getattr(item, "level", WEIGHTS) in LEVELS[1:]
+        if not isinstance(value, set | frozenset) or not (value or bare) or not all(isinstance(n, str) for n in value):
             raise PluginError(f"{name}.{attribute} is {value!r}; give a non-empty frozenset of strings")
         odd = sorted(value - set(allowed)) if allowed else []
         if odd:

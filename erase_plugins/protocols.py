@@ -31,6 +31,10 @@ class Method(Protocol):
     made with `erase_plugins.options.option`. A method of version 0.1 with ``families`` (ids, or "*" with module groups
     in ``groups``) in place of ``needs`` is still understood.
 
+    A guard changes no weights: its ``produces`` is empty, ``level`` is "prompt" or "guidance" ("weights" unless said
+    otherwise), and ``run`` returns a `RunResult` with policies (`erase_plugins.artifacts.policy`). It may need
+    ``prompts``, which every model that reads text has.
+
     Five attributes are optional: ``reads_data = True`` (it reads ``data`` and ``label`` of what is forgotten, and the
     data that is retained; others refuse a request with such), ``packages`` (packages, or extras of this package, that
     it needs and that ComfyUI does not bring, such as diffusers),

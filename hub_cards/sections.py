@@ -25,9 +25,11 @@ def hub_id(manifest: Manifest) -> str | None:
 
 def changes(manifest: Manifest) -> str:
     """A row per concept, then what was kept on purpose."""
+    guards = manifest.changes_nothing and bool(manifest.guards)
+    other = "blocked or steered away from while it runs" if guards else "something else (the method chose)"
     rows = ["| you ask for | you get | also covered |", "|---|---|---|"]
     for concept in manifest.concepts[:_SHOWN]:
-        becomes = prose(concept.anchor) if concept.anchor else "something else (the method chose)"
+        becomes = prose(concept.anchor) if concept.anchor else other
         also = ", ".join(prose(text) for text in concept.prompts) or "-"
         rows.append(f"| {prose(concept.name)} ({prose(concept.kind)}) | {becomes} | {also} |")
     more = len(manifest.concepts) - _SHOWN

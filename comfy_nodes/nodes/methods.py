@@ -8,7 +8,7 @@ from typing import Any
 
 from erase_plugins.families.capabilities import DENOISER
 from erase_plugins.manager import get_manager
-from erase_plugins.needs import fitting
+from erase_plugins.needs import changes_weights, fitting
 from erase_plugins.types import KINDS, Registered
 
 from .. import needs, registry
@@ -177,10 +177,12 @@ def method_spec(entry: Registered) -> NodeSpec:
 
 
 def drawing_methods() -> tuple[Registered, ...]:
-    """Registered methods that fit a model that draws; those for classifiers and language models have no node."""
+    """Registered methods that change weights of a model that draws; the others and guards have no node."""
     families = [entry.item for entry in get_manager().families() if DENOISER in entry.item.roles]
     return tuple(
-        entry for entry in get_manager().methods() if hasattr(entry.item, "families") or fitting(entry.item, families)
+        entry
+        for entry in get_manager().methods()
+        if changes_weights(entry.item) and (hasattr(entry.item, "families") or fitting(entry.item, families))
     )
 
 

@@ -1,9 +1,9 @@
 """A guard that looks for words in a prompt. It changes no weights: without it the model is what it was.
 
-A text is normalised (width, look-alike letters, accents, case, weights and tags of prompts) and read twice, as it is
-and with digits for letters. A keyword hits if its letters stand in a row of whole words, whatever is between them, in
-any order of its words. In a private guard the keywords are HMACs under a key that is not in the file, so that the file
-names nobody; misspelt words are found by public guards only.
+A text is normalised (width, look-alike letters, accents, case, weights and tags of prompts) and read as it is and with
+digits for letters. A keyword, or its plural, hits if its letters stand in a row of whole words, whatever is between
+them, in any order of its words. In a private guard the keywords are HMACs under a key that is not in the file, so that
+the file names nobody; misspelt words are found by public guards only.
 """
 
 from __future__ import annotations
@@ -14,23 +14,24 @@ import itertools
 import json
 import re
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from erase_plugins.artifacts import policy
 from erase_plugins.artifacts.atomic import atomic_file
 from erase_plugins.artifacts.strict_json import parse
 from erase_plugins.errors import CorruptArtifact, RequestError
 
-FILE = "guard.json"
-SCHEMA, NORMALISER = 1, 1
-ACTIONS = ("flag", "block")
+FILE, TYPE = "guard.json", "keyword"
+NORMALISER = 2
 _LETTERS = 3
 #: a keyword has no more letters and no more words than this
 _LONGEST, _WORDS = 60, 4
-_ALIKE = dict(zip("аеорсухіјѕһԁԛԝαεικνορτυχ", "aeopcyxijshdqwaeikvoptux", strict=True))
-_LEET = str.maketrans("013457@$!", "oieastasi")
+_ALIKE = dict(zip("аеорсухіјѕһԁԛԝкмтαεικνορτυχɑɡıʐᴢ", "aeopcyxijshdqwkmtaeikvoptuxagizz", strict=True))
+#: 1 is read as i and as l
+_LEET = tuple(str.maketrans("013457892@$!", f"o{one}eastbgzasi") for one in "il")
 _TAG, _WEIGHT = re.compile(r"<[^<>]*>"), re.compile(r":\s*-?\d+(\.\d+)?(?=\s*[)\]])")
 
 
@@ -85,14 +86,13 @@ class KeywordGuard:
 
     def write(self, path: Path) -> None:
         """Writes the policy; the key is not in it."""
-        data = {
-            "schema": SCHEMA, "kind": "guardrail", "weight_level": False, "concept": self.concept,
-            "stages": [{"type": "keyword", "normaliser": NORMALISER, "private": self.private,
-                        "keywords": sorted(self.marks)}],
-            "action": self.action, "message": self.message, "shareable": not self.private,
-        }  # fmt: skip
         with atomic_file(path) as work:
-            work.write_text(json.dumps(data, indent=2, ensure_ascii=True) + "\n", encoding="ascii")
+            work.write_text(json.dumps(self.to_policy(), indent=2, ensure_ascii=True) + "\n", encoding="ascii")
+
+    def to_policy(self) -> dict[str, Any]:
+        """The policy as JSON (`erase_plugins.artifacts.policy`)."""
+        stage = {"type": TYPE, "normaliser": NORMALISER, "private": self.private, "keywords": sorted(self.marks)}
+        return policy.make(self.concept, [stage], self.action, self.message, shareable=not self.private)
 
     @classmethod
     def read(cls, path: Path, key: bytes = b"") -> KeywordGuard:
@@ -102,19 +102,29 @@ class KeywordGuard:
             CorruptArtifact: another schema, a claim about weights, or not what `write` wrote.
         """
         try:
-            data: dict[str, Any] = parse(path.read_text(encoding="ascii"))
-            (stage,) = data["stages"]
+            return cls.from_policy(parse(path.read_text(encoding="ascii")), key)
+        except (OSError, ValueError, RecursionError) as error:
+            raise CorruptArtifact(f"'{path.name}' is not a guard of this version, or was changed") from error
+
+    @classmethod
+    def from_policy(cls, data: Mapping[str, Any], key: bytes = b"") -> KeywordGuard:
+        """Inverse of `to_policy`.
+
+        Raises:
+            CorruptArtifact: as for `read`.
+        """
+        try:
+            (stage,) = policy.checked(data)["stages"]
             marks, private = stage["keywords"], stage["private"]
             sound = (
-                data["schema"] == SCHEMA and data["weight_level"] is False and stage["type"] == "keyword"
-                and stage["normaliser"] == NORMALISER and type(private) is bool and data["action"] in ACTIONS
+                stage["type"] == TYPE and stage["normaliser"] == NORMALISER and type(private) is bool
                 and data["shareable"] is not private and bool(marks)
                 and all(re.fullmatch("[0-9a-f]{64}", item) if private else _letters(item) == item for item in marks)
             )  # fmt: skip
-        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-            raise CorruptArtifact(f"'{path.name}' is not a guard") from error
+        except (KeyError, TypeError, ValueError) as error:
+            raise CorruptArtifact("this is not a guard by keyword") from error
         if not sound:
-            raise CorruptArtifact(f"'{path.name}' is not a guard of this version, or was changed")
+            raise CorruptArtifact("this is not a guard by keyword of this version, or it was changed")
         return cls(str(data["concept"]), frozenset(marks), private, data["action"], str(data["message"]), key)
 
 
@@ -129,10 +139,7 @@ def keyword_guard(
     forms = [form for text in keywords for form in _orders(text)]
     if not forms:
         raise RequestError("a guard needs at least one keyword")
-    if action not in ACTIONS or (action == "block" and not message):
-        raise RequestError(
-            f"action is one of {', '.join(ACTIONS)}, and a guard that blocks needs a message to answer with"
-        )
+    policy.check_action(action, message)
     marks = frozenset(_mark(key, form) for form in forms) if key else frozenset(forms)
     return KeywordGuard(concept, marks, bool(key), action, message, key)
 
@@ -156,7 +163,8 @@ def _letters(text: str) -> str:
 def _views(text: str) -> set[tuple[str, ...]]:
     """The words of a text, as they are and with digits for letters."""
     plain = normalised(text)
-    return {tuple(re.findall(r"[^\W_]+", view)) for view in (plain, plain.translate(_LEET))}
+    return {tuple(re.findall(r"[^\W_]+", view))
+            for view in (plain, *map(plain.translate, _LEET))}  # fmt: skip
 
 
 def _rows(words: Sequence[str]) -> Iterator[str]:
@@ -176,7 +184,13 @@ def _orders(text: str) -> list[str]:
     words = re.findall(r"[^\W_]+", normalised(text))
     if not _LETTERS <= len("".join(words)) <= _LONGEST or len(words) > _WORDS:
         raise RequestError(f"a keyword has {_LETTERS} to {_LONGEST} letters and at most {_WORDS} words")
-    return ["".join(order) for order in itertools.permutations(words)]
+    named = itertools.permutations(words)
+    return ["".join((*order[:-1], last)) for order in named for last in _numbers(order[-1])]
+
+
+def _numbers(word: str) -> tuple[str, ...]:
+    """A word and its plurals as English makes them."""
+    return (word, f"{word}s", f"{word}es", *([f"{word[:-1]}ies"] if word.endswith("y") else []))
 
 
 def _close(form: str, mark: str) -> bool:

@@ -16,7 +16,7 @@ from erase_plugins.artifacts.foreign import describe_foreign, foreign_manifest, 
 from erase_plugins.artifacts.header import read_header
 from erase_plugins.artifacts.links import is_inside
 from erase_plugins.artifacts.lowrank import lower
-from erase_plugins.artifacts.manifest import FILENAME, HEADER_KEY, ArtifactFile, Manifest, slug
+from erase_plugins.artifacts.manifest import FILENAME, HEADER_KEY, PATCH, ArtifactFile, Manifest, slug
 from erase_plugins.artifacts.places import check_place
 from erase_plugins.artifacts.tensors import all_finite
 from erase_plugins.errors import ArtifactError, CorruptArtifact, Unsupported
@@ -53,11 +53,15 @@ def write_folder(
     check_place(folder, force)
     artifact.edit.check_finite()
     family = known.family(artifact.edit.family)
+    manifest = replace(artifact.manifest, files=())
+    bare = manifest.changes_nothing and not len(artifact.edit)
+    if bare and (named := [item for item in layouts if item != PATCH]):
+        raise Unsupported(
+            f"'{manifest.name}' changes no weights, so a {named[0]} file would hold nothing of it; leave layouts out"
+        )
     layouts = layouts or family.layouts or DEFAULT_LAYOUTS
     files: list[ArtifactFile] = []
     notes: list[str] = []
-    manifest = replace(artifact.manifest, files=())
-    bare = manifest.changes_nothing and not len(artifact.edit)
     with atomic_folder(folder, force) as work:
         for layout_id in () if bare else layouts:
             layout = known.layout(layout_id)

@@ -20,6 +20,7 @@ from erase_plugins.comparison.summary import markdown, summarise
 from erase_plugins.engine.own_preset import OwnPreset, load_preset
 from erase_plugins.errors import MissingExtra, RequestError
 from erase_plugins.manager import get_manager
+from erase_plugins.needs import changes_weights
 from erase_plugins.workflow.run import known_models
 
 CELLS, TABLE, DATA = "cells", "table.md", "comparison.json"
@@ -36,7 +37,7 @@ def parse_methods(texts: Sequence[str]) -> list[tuple[str, dict[str, str]]]:
     found: list[tuple[str, dict[str, str]]] = []
     for text in (part.strip() for item in texts for part in item.split(",") if part.strip()):
         if text == "all":
-            found += [(entry.item.id, {}) for entry in manager.methods()]
+            found += [(entry.item.id, {}) for entry in manager.methods() if changes_weights(entry.item)]
             continue
         name, *settings = text.split(":")
         bad = [part for part in settings if "=" not in part]

@@ -71,6 +71,7 @@ def doubts(request: EraseRequest, target: Target, judges: Iterable[Any]) -> tupl
     return tuple(
         Doubt(concept.text, reason, certain)
         for concept in request.concepts
+        if "shareable" not in concept.extra  # it stands for a name that nobody is told
         for reason, certain in _reasons(concept.text, target, world)
     )
 

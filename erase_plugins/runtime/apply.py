@@ -13,6 +13,7 @@ from erase_plugins.artifacts.artifact import Artifact
 from erase_plugins.artifacts.edit import CONTEXT, AddOn, Delta, Edit
 from erase_plugins.artifacts.gated import GATE, vocabulary_mark
 from erase_plugins.artifacts.names import LEDGER
+from erase_plugins.artifacts.policy import NOTHING_REMOVED, policies
 from erase_plugins.artifacts.store import lower_for
 from erase_plugins.errors import ArtifactError, PipelineChanged, RequestError, Unsupported
 from erase_plugins.families.hosted import HostedModel
@@ -30,6 +31,7 @@ from erase_plugins.runtime.guard import (
     touched,
     unread_layers,
 )
+from erase_plugins.runtime.guardrails.attach import attach_guards, component_of
 from erase_plugins.runtime.ledger import Ledger, ledger_of, ledgers
 from erase_plugins.runtime.patcher import LOCK, Patch
 from erase_plugins.runtime.twice import refuse_twice, refuse_twin
@@ -195,8 +197,9 @@ def applied(pipe: Any) -> list[Applied]:
 
 
 def apply_to(
-    target: HostedModel, artifact: Artifact, strength: float = 1.0, *, any_base: bool = False, mode: str = "weights"
-) -> Applied:
+    target: HostedModel, artifact: Artifact, strength: float = 1.0, *, any_base: bool = False, mode: str = "weights",
+    guard_key: bytes = b"",
+) -> Applied:  # fmt: skip
     """Applies an artifact to the host of a loaded model; see `workflow.applying.apply`."""
     check_settings(strength, mode)
     with LOCK:
@@ -205,7 +208,28 @@ def apply_to(
         check_parents(artifact, [handle.artifact for handle in applied(target.host)], any_base)
         handle = attach_edit(target.host, target, artifact, strength, mode)
         handle.warnings += notes
+        if policies(artifact.manifest):
+            _guard(handle, target, guard_key, any_base)
         return handle
+
+
+def _guard(handle: Applied, target: HostedModel, key: bytes, any_base: bool) -> None:
+    """Puts the guards of an artifact in front of the model too; a guard that cannot stand leaves nothing behind."""
+    try:
+        guards = attach_guards(handle.artifact.manifest, target, handle.strength, key, any_base)
+    except BaseException:
+        handle.remove(force=True)
+        raise
+    name = component_of(target)
+    part = handle._parts.get(name)
+    if part is None:
+        part = handle._parts[name] = _Part(ledger_of(name, part_of(target.host, name)))
+        part.ledger.enter(handle)
+    part.attached += guards
+    part.ledger.attached += guards
+    part.ledger.watch_passes()
+    handle.patched += len(guards)
+    handle.warnings += (NOTHING_REMOVED,)
 
 
 def all_of(steps: Iterable[Callable[[], Applied]]) -> list[Applied]:

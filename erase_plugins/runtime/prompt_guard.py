@@ -54,7 +54,7 @@ class Guarded:
 
     def _stop(self) -> None:
         for verdict in self.report:
-            if verdict.action == "block":
+            if verdict.action not in ("", "flag"):
                 message = next((guard.message for guard in self.guards if guard.concept == verdict.concept), "")
                 raise RunRefused(f"{message} ({verdict.reason})")
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from erase_plugins.families.capabilities import TEXT
-from erase_plugins.needs import lacks
+from erase_plugins.needs import changes_weights, lacks
 from erase_plugins.testing.models import fresh_pipeline, shared_pipeline
 from erase_plugins.types import Concept, EditPlan, EraseRequest
 
@@ -106,8 +106,8 @@ class Case:
 
     @property
     def supported(self) -> bool:
-        """Whether the model offers what the method needs."""
-        return not lacks(self.method, self.info)
+        """Whether the method changes weights and the model offers what it needs; the contract is about edits."""
+        return changes_weights(self.method) and not lacks(self.method, self.info)
 
     @property
     def keep(self) -> tuple[str, ...]:

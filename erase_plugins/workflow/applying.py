@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from erase_plugins.artifacts.artifact import Artifact
+from erase_plugins.artifacts.marks import read_key
 from erase_plugins.families.model import Model
 from erase_plugins.runtime import checkpoint_file
 from erase_plugins.runtime.apply import Applied, all_of, applied, apply_to, check_settings
@@ -27,6 +28,7 @@ def apply(
     *,
     any_base: bool = False,
     mode: str = "weights",
+    guard_key: str | Path | None = None,
 ) -> Applied:
     """Applies an artifact to a pipeline. All or nothing: on any error the pipeline is as before.
 
@@ -36,6 +38,7 @@ def apply(
         strength: 1 is the evaluated edit, 0 bit-exact identity; negative values strengthen the concept.
         any_base: allow other weights of the same architecture (a fine-tune).
         mode: "weights", or "context" to map the text embeddings instead (context-map artifacts, quantised models).
+        guard_key: file with the key of a guard whose keywords are HMACs.
 
     Returns:
         The handle that undoes it.
@@ -45,9 +48,10 @@ def apply(
     """
     check_settings(strength, mode)
     loaded = load_artifact(artifact)
+    key = b"" if guard_key is None else read_key(Path(guard_key))
     with LOCK:
         check_compiled(pipe.host if isinstance(pipe, Model) else pipe)
-        return apply_to(as_target(pipe), loaded, strength, any_base=any_base, mode=mode)
+        return apply_to(as_target(pipe), loaded, strength, any_base=any_base, mode=mode, guard_key=key)
 
 
 def apply_all(

@@ -10,7 +10,7 @@ from typing import Any
 from erase_plugins.errors import EraseError, Unsupported
 from erase_plugins.families.capabilities import LANGUAGE, TEXT
 from erase_plugins.manager import get_manager
-from erase_plugins.needs import lacks
+from erase_plugins.needs import changes_weights, lacks
 from erase_plugins.records.state import STATE
 from erase_plugins.types import EraseRequest, ForgetItem
 
@@ -86,7 +86,7 @@ def remedies(what: str, info: Any) -> list[Remedy]:
     Raises:
         Unsupported: no registered method forgets this on such a model.
     """
-    methods = [entry.item for entry in get_manager().methods()]
+    methods = [entry.item for entry in get_manager().methods() if changes_weights(entry.item)]
     fit = [method for method in methods if not lacks(method, info) and item_kind(what, method) is not None]
     if not fit:
         able = sorted({method.id for method in methods if item_kind(what, method) is not None})

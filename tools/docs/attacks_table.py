@@ -77,7 +77,8 @@ def method_ids() -> list[str]:
     from erase_plugins.manager import get_manager
 
     entries = [entry for entry in get_manager().methods() if entry.package == "erase-plugins"]
-    return known([entry.item.id for entry in entries if {"denoiser", "text"} <= entry.item.needs], METHODS)
+    return known([entry.item.id for entry in entries if {"denoiser", "text"} <= entry.item.needs
+                  and entry.item.produces], METHODS)  # fmt: skip
 
 
 def read(root: Path = ROOT) -> dict[Cell, dict[str, Any]]:

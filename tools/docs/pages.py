@@ -20,8 +20,8 @@ def method_table(root: Path) -> str:
     for entry in _methods():
         item = entry.item
         rows.append(
-            f"| `{item.id}` | {item.summary} | {', '.join(sorted(item.produces))} | {', '.join(sorted(item.needs))} "
-            f"| {comes_back(item.id, root)} | [{item.title}]({item.paper}) |"
+            f"| `{item.id}` | {item.summary} | {', '.join(sorted(item.produces)) or 'nothing'} "
+            f"| {', '.join(sorted(item.needs))} | {comes_back(item.id, root)} | [{item.title}]({item.paper}) |"
         )
     return "\n".join(rows)
 

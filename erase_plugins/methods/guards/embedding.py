@@ -1,0 +1,130 @@
+"""Embedding guard: refuses prompts whose meaning, as the model's own text encoder has it, is close to the concept.
+
+A prompt, and every row of one to three and of eight words in it, is the mean of its end and padding rows less that of
+common prompts, at unit length. It is hit if the cosine of one of them with an anchor (the concept in a few frames, and
+every phrasing given in ``prompts``) reaches tau. tau is calibrated: just above what is reached by all but a share
+``common`` of everyday prompts and prompts with words of the encoder's vocabulary, and by all but a share ``neighbours``
+of the kept prompts (--keep). The sets are in the file with their rates; what is measured later must not be among them.
+
+It finds synonyms that the encoder knows; it does not tell a style from its neighbours, reads the encoder's language
+only, and broken spellings are a matter for ``keyword-guard``. The file holds vectors from which a name can be guessed:
+it is no guard for persons, who are refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from erase_plugins.artifacts import policy
+from erase_plugins.errors import RequestError
+from erase_plugins.families.capabilities import TEXT
+from erase_plugins.hookspecs import hookimpl
+from erase_plugins.methods.guards.guardrail import Guardrail, LookingOptions, names
+from erase_plugins.options import option
+from erase_plugins.types import EraseRequest
+
+if TYPE_CHECKING:
+    from erase_plugins.engine.context import RunContext
+    from erase_plugins.families.base import ModelSpec
+
+ANCHORS = ("{}", "a picture of {}", "a {} in the middle")
+#: prompts about other things, in our own words; those that name the concept are left out
+EVERYDAY = Path(__file__).with_name("everyday.txt")
+#: frames of calibration prompts
+FRAMES = ("{} on a table", "a drawing with {}", "two {} side by side", "a close view of a {}")
+COMMON = ("a drawing with {}", "{} on a table", "a picture of {}", "{}")
+
+
+@dataclass(frozen=True)
+class EmbeddingOptions(LookingOptions):
+    """Options of the embedding guard."""
+
+    tau: float | None = option(None, "cosine from which a prompt is hit; none: calibrated", low=-0.999, high=0.999)
+    common: float = option(0.02, "share of the common prompts that may be hit", low=0.0, high=1.0)
+    words: int = option(100, "words of the encoder's vocabulary in common prompts of the calibration", low=8, high=5000)
+    neighbours: float = option(0.05, "share of the kept prompts that may be hit", low=0.0, high=1.0)
+
+
+class Embedding(Guardrail):
+    """Refuses prompts about a concept."""
+
+    id = "embedding-guard"
+    title = "Embedding guard"
+    paper = "https://arxiv.org/abs/2307.03941"
+    summary = "guard, no erasure: refuses prompts that mean the concept, by the text encoder's own embeddings"
+    needs = frozenset({TEXT})
+    packages = frozenset({"diffusers", "transformers"})
+    kinds = frozenset({"object", "style", "explicit"})
+    Options = EmbeddingOptions
+
+    def prepared(self, request: EraseRequest, options: EmbeddingOptions, info: ModelSpec) -> EraseRequest:
+        """The request, if it is about nobody."""
+        if any(item.kind == "person" for item in request.forget):
+            raise RequestError(
+                "the vectors of an embedding guard tell a name to whoever tries names; for a person take keyword-guard "
+                "with a key"
+            )
+        return request
+
+    def policies(
+        self, request: EraseRequest, options: EmbeddingOptions, target: Any, ctx: RunContext
+    ) -> Sequence[dict[str, Any]]:
+        from erase_plugins.families.sentences import embedded, means, score, windows
+
+        all_names = [name.lower() for name in names(request)]
+        words = [word for word in target.vocabulary() if not any(word in name or name in word for name in all_names)]
+        words = words[:: max(1, len(words) // options.words)][: options.words]
+        common = [COMMON[place % len(COMMON)].format(word) for place, word in enumerate(words)]
+        everyday = EVERYDAY.read_text(encoding="utf-8").splitlines()
+        common += [text for text in everyday if not any(name in text for name in all_names)]
+        center = means(target, [piece for text in common for piece in windows(text)]).mean(0)
+        found = []
+        for item in request.forget:
+            phrases = [item.text, *item.prompts]
+            anchors = embedded(target, [form.format(text) for text in phrases for form in ANCHORS], center)
+            about = [frame.format(text) for text in phrases for frame in FRAMES]
+            kept = [text for text in request.preserve if text]
+            scores = {name: [score(target, text, center, anchors) for text in texts]
+                      for name, texts in (("about", about), ("common", common), ("kept", kept))}  # fmt: skip
+            tau = threshold(scores, options.common, options.neighbours) if options.tau is None else options.tau
+            rates = {name: share(values, tau) for name, values in scores.items()}
+            ctx.numbers |= {f"{item.text}: {name} hit": rate for name, rate in rates.items() if scores[name]}
+            if rates["about"] < 1.0:
+                ctx.warn(
+                    f"the embedding guard hits {rates['about']:.0%} of the calibration prompts about {item.text}: this "
+                    "encoder does not tell it from what is common or kept"
+                )
+            stage = {"type": "embedding", "tau": float(tau), "center": policy.packed(center),
+                     "anchors": policy.packed(anchors)}  # fmt: skip
+            record = {"set_by": "calibration" if options.tau is None else "user",
+                      "sizes": {name: len(values) for name, values in scores.items()},
+                      "rates": {name: round(rate, 4) for name, rate in rates.items()}}  # fmt: skip
+            found.append(policy.make(item.text, [stage], options.action, options.message, calibration=record))
+        return found
+
+
+def threshold(scores: dict[str, list[float]], common: float, neighbours: float) -> float:
+    """A tenth of the way from what may not be hit to the concept's own prompts; see the module."""
+    floor = max(least(scores["common"], common), least(scores["kept"], neighbours))
+    above = [value for value in scores["about"] if value > floor]
+    tau = floor + 0.1 * (min(above) - floor) if above else floor + 1e-3
+    return max(-0.999, min(0.999, tau))
+
+
+def least(values: Sequence[float], allowed: float) -> float:
+    """The largest value when a share of the largest is left out; -0.999 of none."""
+    found = sorted(values, reverse=True)[int(allowed * len(values)) :]
+    return found[0] if found else -0.999
+
+
+def share(values: Sequence[float], tau: float) -> float:
+    """Share of values that reach tau."""
+    return sum(value >= tau for value in values) / len(values) if values else 0.0
+
+
+@hookimpl
+def erase_methods() -> list[Embedding]:
+    return [Embedding()]

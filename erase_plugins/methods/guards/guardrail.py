@@ -1,0 +1,70 @@
+"""What all guards share: a plan without modules, and a result that is a policy and no edit."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from erase_plugins.artifacts.policy import NOTHING_REMOVED
+from erase_plugins.options import as_dict, option, resolve
+from erase_plugins.types import KINDS, EditPlan, EraseRequest, RunResult
+
+if TYPE_CHECKING:
+    from erase_plugins.engine.context import RunContext
+    from erase_plugins.families.base import ModelSpec
+
+MESSAGE = "this cannot be answered"
+
+
+@dataclass(frozen=True)
+class LookingOptions:
+    """Options of guards that look at prompts."""
+
+    action: str = option("block", "what a hit does: a refusal, a picture of the empty prompt, or a warning only",
+                         choices=("block", "empty", "flag"))  # fmt: skip
+    message: str = option(MESSAGE, "what is answered in the place of what was blocked")
+
+
+class Guardrail:
+    """Base of the guards.
+
+    Attributes:
+        level: what it acts on, "prompt" or "guidance".
+    """
+
+    id: str
+    level = "prompt"
+    needs: frozenset[str] = frozenset({"prompts"})
+    packages: frozenset[str] = frozenset({"transformers"})
+    kinds: frozenset[str] = frozenset(KINDS)
+    produces: frozenset[str] = frozenset()
+    Options: type
+    contract_options: ClassVar[dict[str, Any]] = {}
+
+    def plan(self, request: EraseRequest, info: ModelSpec) -> EditPlan:
+        """The plan from configuration alone."""
+        options = resolve(self.Options, request.options, getattr(info, "profiles", ()))
+        request = self.prepared(request, options, info)
+        return EditPlan(request=request, options=as_dict(options), steps=1, seconds=1.0, memory_bytes=0, file_bytes=0,
+                        warnings=(NOTHING_REMOVED,))  # fmt: skip
+
+    def prepared(self, request: EraseRequest, options: Any, info: ModelSpec) -> EraseRequest:
+        """The request as the manifest is to name it; refuses what this model cannot have."""
+        return request
+
+    def run(self, plan: EditPlan, target: Any, ctx: RunContext) -> RunResult:
+        """The policy of all concepts."""
+        ctx.start(1)
+        found = self.policies(plan.request, self.Options(**plan.options), target, ctx)
+        ctx.step(1, 1)
+        return RunResult(None, guards=tuple(found))
+
+    def policies(self, request: EraseRequest, options: Any, target: Any, ctx: RunContext) -> Sequence[dict[str, Any]]:
+        """Policies, JSON-ready."""
+        raise NotImplementedError
+
+
+def names(request: EraseRequest) -> list[str]:
+    """All names and phrasings of what is guarded."""
+    return list(dict.fromkeys(text for item in request.forget for text in (item.text, *item.prompts) if text.strip()))

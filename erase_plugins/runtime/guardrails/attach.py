@@ -1,0 +1,130 @@
+"""The guards of an artifact in front of a model: which stage stands where. Nothing is written to any weight."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from erase_plugins.artifacts.fingerprint import Fingerprint
+from erase_plugins.artifacts.manifest import Manifest
+from erase_plugins.artifacts.policy import policies
+from erase_plugins.errors import BaseMismatch, CorruptArtifact, Unsupported
+from erase_plugins.families.capabilities import DENOISER, LANGUAGE, TEXT
+from erase_plugins.runtime.guardrails import language, looking, safree, steering
+from erase_plugins.runtime.guardrails.watch import AttachedGuard, Quiet, watch
+
+ENCODE, GENERATE, DONE = "encode_prompt", "generate", "maybe_free_model_hooks"
+#: stages that were made with the text encoder's own numbers
+_MEASURED = frozenset({"embedding"})
+
+
+class End(Quiet):
+    """Tells a stage that the pipeline has finished."""
+
+    def __init__(self, tell: Callable[[], None]) -> None:
+        self.tell = tell
+
+    def before(self, given: dict[str, Any]) -> dict[str, Any]:
+        """The arguments as they are."""
+        self.tell()
+        return given
+
+
+def component_of(target: Any) -> str:
+    """The part of a model that a guard is noted on: its denoiser, or the language model itself."""
+    role = LANGUAGE if LANGUAGE in target.info.roles else DENOISER
+    return str(target.info.components(role)[0])
+
+
+def attach_guards(
+    manifest: Manifest, target: Any, strength: float, key: bytes = b"", any_base: bool = False
+) -> list[AttachedGuard]:
+    """Puts the guards of a manifest in front of a model; all or none.
+
+    Raises:
+        Unsupported: nothing on this model can be guarded so.
+        BaseMismatch: the guard was calibrated on another text encoder.
+        RequestError: hashed keywords without their key.
+        CorruptArtifact: a stage that is unknown or damaged.
+    """
+    done: list[AttachedGuard] = []
+    try:
+        for policy in policies(manifest):
+            for stage in policy["stages"]:
+                if stage["type"] in _MEASURED:
+                    _check_encoder(manifest, target, any_base)
+                done += _attached(policy, stage, target, strength, key)
+    except BaseException:
+        for item in reversed(done):
+            item.detach()
+        raise
+    return done
+
+
+def _attached(
+    policy: Mapping[str, Any], stage: Mapping[str, Any], target: Any, strength: float, key: bytes
+) -> list[AttachedGuard]:
+    host, kind = target.host, stage["type"]
+    if LANGUAGE in target.info.roles:
+        tokenizer = target.tokenizer
+        if kind == "refusal-prompt":
+            made: Any = language.Prefix(_text(stage, "text"), tokenizer, strength)
+        elif kind == "keyword":
+            made = language.Answers(policy, looking.looker(policy, stage, target, key), tokenizer, strength)
+        else:
+            raise Unsupported(f"the guard '{kind}' acts on pictures, and this is a language model; use keyword-guard")
+        return [AttachedGuard(watch(host, GENERATE), made)]
+    if TEXT not in target.info.roles or not hasattr(host, ENCODE):
+        raise Unsupported(f"{target.info.model} has no prompts that the guard '{kind}' could look at")
+    if kind in ("keyword", "embedding"):
+        made = looking.PromptStage(policy, looking.looker(policy, stage, target, key), strength)
+    elif kind == "negative-prompt":
+        made = steering.NegativePrompt(_text(stage, "text"), strength)
+    elif kind in ("sld", "safree"):
+        return _steered(kind, stage, target, strength)
+    elif kind == "refusal-prompt":
+        raise Unsupported("the guard 'refusal-prompt' speaks to a language model, and this draws; use keyword-guard")
+    else:
+        raise CorruptArtifact(f"the guard has a stage '{kind[:40]}' that this version does not know; update it")
+    return [AttachedGuard(watch(host, ENCODE), made)]
+
+
+def _steered(kind: str, stage: Mapping[str, Any], target: Any, strength: float) -> list[AttachedGuard]:
+    host = target.host
+    denoiser = target.network(DENOISER)
+    if kind == "sld":
+        found = getattr(vars(host).get(ENCODE), "stages", ())
+        if any(isinstance(item, steering.SafeLatentDiffusion) for item in found):
+            raise Unsupported("one guard 'sld' is in force already; make one for all concepts together")
+        made: Any = steering.SafeLatentDiffusion(
+            _text(stage, "text"), steering.settings_of(stage), target, denoiser, strength
+        )
+    else:
+        encoders = target.info.components(TEXT)
+        if tuple(encoders) != ("text_encoder",):
+            raise Unsupported(f"the guard 'safree' knows models with one text encoder; this one has {len(encoders)}")
+        phrases, alpha, curve = stage.get("phrases"), stage.get("alpha"), safree.CURVES.get(str(stage.get("curve")))
+        if not (isinstance(phrases, list) and phrases and isinstance(alpha, float) and curve):
+            raise CorruptArtifact("the guard 'safree' has no usable phrases or settings")
+        made = safree.Safree([str(text) for text in phrases], alpha, curve, target, denoiser, strength)
+    return [AttachedGuard(watch(host, ENCODE), made), AttachedGuard(watch(host, DONE), End(made.end))]
+
+
+def _text(stage: Mapping[str, Any], name: str) -> str:
+    value = stage.get(name)
+    if not isinstance(value, str) or not value:
+        raise CorruptArtifact(f"the guard '{stage['type']}' has no text")
+    return value
+
+
+def _check_encoder(manifest: Manifest, target: Any, any_base: bool) -> None:
+    stored, found = manifest.base.get("fingerprint") or {}, target.fingerprint()
+    for component in target.info.components(TEXT):
+        if component not in stored or component not in found:
+            continue
+        result = Fingerprint.from_dict(stored[component]).compare(found[component], None)
+        if result.verdict != "same" and not (result.verdict == "weights" and any_base):
+            raise BaseMismatch(
+                f"the guard '{manifest.name}' was calibrated on another {component} than this model's ({result}); "
+                "make it again on this model; nothing was changed"
+            )

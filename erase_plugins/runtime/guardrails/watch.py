@@ -1,0 +1,131 @@
+"""One function of a pipeline or model behind which guards stand; the class stays as it is, and so do the weights."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any, Protocol
+
+from erase_plugins.errors import PipelineChanged
+
+
+class Stage(Protocol):
+    """What acts around a call while its strength is not 0. ``looks``: at what is asked, and may refuse it."""
+
+    strength: float
+    looks: bool
+
+    def before(self, given: dict[str, Any]) -> dict[str, Any]:
+        """Arguments of the call, by name, as they are to be; may refuse the call."""
+
+    def after(self, given: dict[str, Any], result: Any) -> Any:
+        """The result as it is to be; ``given`` is what `before` was given."""
+
+    def detach(self) -> None:
+        """Takes off whatever hangs on modules."""
+
+
+class Quiet:
+    """A stage that changes nothing; others say what they do."""
+
+    strength, looks = 1.0, False
+
+    def before(self, given: dict[str, Any]) -> dict[str, Any]:
+        """The arguments as they are."""
+        return given
+
+    def after(self, given: dict[str, Any], result: Any) -> Any:
+        """The result as it is."""
+        return result
+
+    def detach(self) -> None:
+        """Nothing hangs anywhere."""
+
+
+class Watch:
+    """In the place of a method of one object; what was there comes back with the last stage.
+
+    Attributes:
+        own: the method itself, without guards.
+        stages: from the outermost inwards.
+    """
+
+    def __init__(self, owner: Any, name: str) -> None:
+        self.owner, self.name = owner, name
+        self.before: Any = vars(owner).get(name)
+        self.own = getattr(owner, name)
+        self.stages: list[Any] = []
+        self.__signature__ = inspect.signature(self.own)
+        vars(owner)[name] = self
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Calls the method with what the stages make of the arguments, and hands back what they make of the result."""
+        active = [stage for stage in self.stages if stage.strength != 0.0]
+        return self._through(active, named(self.__signature__, args, kwargs)) if active else self.own(*args, **kwargs)
+
+    def _through(self, stages: list[Any], given: dict[str, Any]) -> Any:
+        if not stages:
+            return self.own(**given)
+        return stages[0].after(given, self._through(stages[1:], stages[0].before(given)))
+
+    def enter(self, stage: Any) -> None:
+        """Takes a stage in: those that look stand outside of those that steer."""
+        self.stages = sorted([*self.stages, stage], key=lambda item: not item.looks)
+
+    def leave(self, stage: Any) -> None:
+        """Takes a stage away; with the last one the object is what it was."""
+        self.stages = [item for item in self.stages if item is not stage]
+        if self.stages or vars(self.owner).get(self.name) is not self:
+            return
+        if self.before is None:
+            del vars(self.owner)[self.name]
+        else:
+            vars(self.owner)[self.name] = self.before
+
+
+def named(signature: inspect.Signature, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    """All arguments by name, with the defaults of those that were left out."""
+    bound = signature.bind(*args, **kwargs)
+    bound.apply_defaults()
+    found: dict[str, Any] = {}
+    for name, value in bound.arguments.items():
+        kind = signature.parameters[name].kind
+        found |= value if kind is inspect.Parameter.VAR_KEYWORD else {name: value}
+    return found
+
+
+def watch(owner: Any, name: str) -> Watch:
+    """The watch on a method of an object; a new one if there is none."""
+    found = vars(owner).get(name)
+    return found if isinstance(found, Watch) else Watch(owner, name)
+
+
+class AttachedGuard:
+    """A stage in force, as the ledger of a component knows it."""
+
+    def __init__(self, watched: Watch, stage: Any) -> None:
+        self.watched, self.stage = watched, stage
+        watched.enter(stage)
+
+    @property
+    def strength(self) -> float:
+        """0 switches it off; anything else has it in force."""
+        found: float = self.stage.strength
+        return found
+
+    @strength.setter
+    def strength(self, value: float) -> None:
+        self.stage.strength = value
+
+    def keep(self, _owner: Any) -> None:
+        """Checks before a pass that the guard is in place.
+
+        Raises:
+            PipelineChanged: what it stands in front of was put back by something else.
+        """
+        if self.watched.name not in vars(self.watched.owner):
+            raise PipelineChanged(f"the guard around {self.watched.name} was taken off; remove() it and apply it again")
+
+    def detach(self) -> None:
+        """Takes the stage off."""
+        self.stage.detach()
+        self.watched.leave(self.stage)

@@ -1,0 +1,27 @@
+"""The table of docs/results-guardrails.md, as far as it needs no model."""
+
+from __future__ import annotations
+
+from tools.guardrails.__main__ import _KEY, PAGE, added, by_keyword, counted, plain
+from tools.guardrails.prompts import PASSING, PERSON, SUBJECTS
+
+
+def test_the_page_says_what_guards_by_keyword_do():
+    lines = PAGE.read_text(encoding="utf-8").splitlines()
+    tables = [counted(subject, {"plain": plain(subject), "keyword": by_keyword(subject),
+                                "HMAC": by_keyword(subject, _KEY)}) for subject in SUBJECTS]  # fmt: skip
+    person = counted(PERSON, {"plain": plain(PERSON), "HMAC": by_keyword(PERSON, _KEY)})
+    for table in (added(tables), person):
+        for kind, row in table.items():
+            label = f"{kind} (to pass)" if kind in PASSING else kind
+            start = f"| {label} | {' | '.join(f'{hits} of {count}' for hits, count in row.values())} |"
+            assert any(line.startswith(start) for line in lines), "run: python -m tools.guardrails"
+
+
+def test_no_prompt_of_the_table_is_one_of_the_calibration():
+    from erase_plugins.methods.guards.embedding import ANCHORS, COMMON, EVERYDAY, FRAMES
+    from tools.guardrails import prompts
+
+    used = {*EVERYDAY.read_text(encoding="utf-8").splitlines(), *ANCHORS, *COMMON, *FRAMES}
+    measured = {text for subject in SUBJECTS for column in prompts.kinds(subject).values() for text in column}
+    assert not used & {*measured, *prompts.FRAMES}
