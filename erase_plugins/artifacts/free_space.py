@@ -1,7 +1,7 @@
 """Closed-form edits inside the free space of what is retained, in float64: UCE's solve with an infinite weight on it.
 
-With U (d x f) the directions in which retained rows hardly vary, erased rows C, guides S (columns), invariant rows N and
-weights as in `artifacts.closed_form`, the edit of a projection W is W (S - C) D with
+With U (d x f) the directions in which retained rows hardly vary, erased rows C, guides S (columns) and invariant rows N,
+the edit of a projection W is W (S - C) D with
 
     D = C^T U (U^T (C C^T + n/lam N N^T) U + n rho I)^-1 U^T
 
@@ -62,9 +62,7 @@ def free_map(G: Tensor, X: Tensor, basis: Tensor, N: Tensor, ridge: float, stiff
     return right_divide((X.double() - G.double()) @ basis, system) @ basis.T
 
 
-def free_factors(
-    rows: Tensor, weights: Tensor, basis: Tensor, N: Tensor, ridge: float, stiffness: float
-) -> Tensor:  # fmt: skip
+def free_factors(rows: Tensor, weights: Tensor, basis: Tensor, N: Tensor, ridge: float, stiffness: float) -> Tensor:
     """D (n, d): the edit of a projection W is W (S - C) D.
 
     Args:
