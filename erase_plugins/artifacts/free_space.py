@@ -1,12 +1,12 @@
 """Closed-form edits inside the free space of what is retained, in float64: UCE's solve with an infinite weight on it.
 
-With U (d x f) the directions in which retained rows hardly vary, erased rows C, guides S (columns) and invariant rows N,
-the edit of a projection W is W (S - C) D with
+With U (d x f) the directions in which retained rows hardly vary, erased rows C, guides S (columns) and invariant rows
+N, the edit of a projection W is W (S - C) D with
 
     D = C^T U (U^T (C C^T + n/lam N N^T) U + n rho I)^-1 U^T
 
-which equals SPEED's published form (Li et al., ICLR 2026, arXiv 2503.07392) but needs one symmetric solve for all layers.
-At lam = 0 the invariants' own directions leave U instead.
+which equals SPEED's published form (Li et al., ICLR 2026, arXiv 2503.07392) but needs one symmetric solve for all
+layers. At lam = 0 the invariants' own directions leave U instead.
 """
 
 from __future__ import annotations

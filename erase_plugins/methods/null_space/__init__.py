@@ -1,5 +1,4 @@
-"""SPEED: scalable, precise and efficient concept erasure in the null space of what is retained (Li et al., ICLR 2026,
-arXiv 2503.07392).
+"""SPEED: erasure in the null space of what is retained (Li et al., ICLR 2026, arXiv 2503.07392).
 
 UCE's least squares with an infinite weight on what is retained. With U the directions in which retained rows have less
 than ``tau`` of their mean energy, C the rows of the concepts, S what they become and N the invariants (the empty
@@ -7,17 +6,17 @@ prompt, concepts that were revoked), every edited projection W gets W (S - C) D,
 
     D = C^T U (U^T (C C^T + n/lam N N^T) U + n rho I)^-1 U^T
 
-which is the published form (its test compares both), at most of rank n. Merging, adding and revoking solve the stored sums again;
-a revoked concept joins the invariants, so that nothing moves it any more.
+which is the published form (its test compares both), at most of rank n. Merging, adding and revoking solve the stored
+sums again; a revoked concept joins the invariants, so that nothing moves it any more.
 
-``anchor=safe-span`` is double projection (CVPR 2026, arXiv 2604.10032): a concept becomes what it has in common with the
-retained rows, its projection on their span.
+``anchor=safe-span`` is double projection (CVPR 2026, arXiv 2604.10032): a concept becomes what it has in common with
+the retained rows, its projection on their span.
 
 Differs from the official code (``Ouxiang-Li/SPEED``):
     - one symmetric solve in float64 for all layers instead of two decompositions per layer in float32;
-    - the retained rows are common words of the text encoder's vocabulary, less those that mean the same as a concept, and
-      what is named with --keep; the official filter by how far a row would move and the noise added to rows need single
-      rows of every retained phrase and are left out, ``tau`` alone decides;
+    - the retained rows are common words of the text encoder's vocabulary, less those that mean the same as a concept,
+      and what is named with --keep; the official filter by how far a row would move and the noise added to rows need
+      single rows of every retained phrase and are left out, ``tau`` alone decides;
     - ``tau`` and ``rho`` are shares of the mean energy of the rows, so they do not depend on the encoder's scale;
     - the invariants are the leading directions of the empty prompt, not random k-means centres;
     - the concept's last token stands for it as published, or all rows to the end (``tokens=window``, on pocket).
@@ -44,8 +43,8 @@ if TYPE_CHECKING:
 _CITATION = """\
 @inproceedings{li2026speed,
   title = {SPEED: Scalable, Precise, and Efficient Concept Erasure for Diffusion Models},
-  author = {Li, Ouxiang and Wang, Yuan and Hu, Xinting and Jiang, Houcheng and Liang, Tao and Hao, Yanbin and Ma, Guojun and
-    Feng, Fuli},
+  author = {Li, Ouxiang and Wang, Yuan and Hu, Xinting and Jiang, Houcheng and Liang, Tao and Hao, Yanbin
+    and Ma, Guojun and Feng, Fuli},
   booktitle = {International Conference on Learning Representations},
   year = {2026}
 }"""
