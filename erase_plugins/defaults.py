@@ -16,6 +16,7 @@ BUILTIN_PLUGINS: tuple[str, ...] = (
     "erase_plugins.methods.uce",
     "erase_plugins.methods.rece",
     "erase_plugins.methods.null_space",
+    "erase_plugins.methods.oce",
     "erase_plugins.methods.esd",
     "erase_plugins.methods.realera",
     "erase_plugins.methods.trce",
