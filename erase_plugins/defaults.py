@@ -17,6 +17,8 @@ BUILTIN_PLUGINS: tuple[str, ...] = (
     "erase_plugins.methods.rece",
     "erase_plugins.methods.null_space",
     "erase_plugins.methods.oce",
+    "erase_plugins.methods.adavd",
+    "erase_plugins.methods.semantic_surgery",
     "erase_plugins.methods.esd",
     "erase_plugins.methods.realera",
     "erase_plugins.methods.trce",

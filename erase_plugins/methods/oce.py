@@ -5,9 +5,9 @@ Every value projection W of cross-attention becomes P W with P the rotation near
     M = -s G (I - G*) + p W K W^T + q sum v v^T + l W W^T
 
 (the polar factor, orthogonal Procrustes). G and G* project on the values of the concepts and of what they become, K
-is the second moment of retained text rows, v are the values of what is named to be kept. P turns the erased values round and
-leaves the length of every value and the angles between them as they are. P W - W has a rank of about the number of
-concepts, so the edit is a LoRA.
+is the second moment of retained text rows, v are the values of what is named to be kept. P turns the erased values
+round and leaves the length of every value and the angles between them as they are. P W - W has a rank of about the
+number of concepts, so the edit is a LoRA.
 
 Differs from the official code (``HansSunY/OCE``; own code, it has no licence):
     - K is the second moment that `uce` keeps, of common words of the text encoder's vocabulary instead of captions of

@@ -10,9 +10,11 @@ from torch import Tensor, nn
 
 from erase_plugins.artifacts.edit import AddOn, Delta
 from erase_plugins.artifacts.gated import GATE, GATED
+from erase_plugins.artifacts.prompt_guards import SURGERY, VALUES
 from erase_plugins.artifacts.standin import without_stand_in
 from erase_plugins.errors import BaseMismatch, PipelineChanged, Unsupported
 from erase_plugins.runtime.gates import AttachedGate, AttachedLowRank
+from erase_plugins.runtime.prompt_guards import AttachedSurgery, ValueProjection
 
 
 class Bottleneck(nn.Module):
@@ -53,6 +55,7 @@ ADDON_TYPES: dict[str, Callable[[AddOn], nn.Module]] = {
     "bottleneck": lambda addon: Bottleneck(
         without_stand_in(addon.weights), str(addon.config.get("activation", "gelu"))
     ),
+    VALUES: lambda addon: ValueProjection(addon.weights, addon.config),
 }
 
 
@@ -93,7 +96,7 @@ class AttachedAddOn:
 
 
 #: anything that hangs on a module: has a ``strength``, can ``keep`` its place and ``detach``
-Attached = AttachedAddOn | AttachedGate | AttachedLowRank
+Attached = AttachedAddOn | AttachedGate | AttachedLowRank | AttachedSurgery
 
 
 def attach_group(owner: nn.Module, group: Mapping[str, Delta], strength: float) -> list[Attached]:
@@ -117,6 +120,8 @@ def attach_group(owner: nn.Module, group: Mapping[str, Delta], strength: float) 
             if path == GATE:
                 gate = AttachedGate(owner, addon)
                 done.append(gate)
+            elif addon.type == SURGERY:
+                done.append(AttachedSurgery(owner, addon, strength))
             elif addon.type == GATED:
                 if gate is None:
                     raise Unsupported(f"{path} is a gated change, but the edit has no gate")

@@ -108,9 +108,9 @@ def test_safe_span_becomes_what_is_shared_with_the_retained_words(pocket_target)
     parts = [ep.erase(pocket_target, name, method="null-space", options=options) for name in ("dog", "pizza")]
     statistics = statistics_of(parts[1].edit)
     rows, guides = (part.double() for part in statistics.members["pizza"].pair())
-    free = free_basis(statistics.kept_gram(), statistics.solver["tau"])
-    assert float((guides @ free).norm() / (rows @ free).norm()) < 0.1
-    assert float(((rows - guides) @ (rows - guides).T).norm()) > 0
+    unsafe = free_basis(statistics.kept_gram(), statistics.solver["safe"])
+    shared = rows - rows @ unsafe @ unsafe.T
+    assert float((guides - shared).norm() / (rows - shared).norm()) < 0.1
     both = ep.erase(pocket_target, ["dog", "pizza"], method="null-space", options=options)
     assert torch.equal(matrix(ep.merge(parts)), matrix(both))
     with pytest.raises(RequestError, match="leave out --to"):

@@ -10,7 +10,7 @@ which is the published form (its test compares both), at most of rank n. Merging
 sums again; a revoked concept joins the invariants, so that nothing moves it any more.
 
 ``anchor=safe-span`` is double projection (CVPR 2026, arXiv 2604.10032): a concept becomes what it has in common with
-the retained rows, its projection on their span.
+the retained rows, its projection on their leading directions (``safe``).
 
 Differs from the official code (``Ouxiang-Li/SPEED``):
     - one symmetric solve in float64 for all layers instead of two decompositions per layer in float32;
@@ -66,6 +66,7 @@ class NullSpaceOptions(FramedOptions):
     invariants: int = option(4, "directions of the empty prompt that never move", low=0, high=77)
     projections: str = option("values", "what is edited: values (a LoRA), or keys and values (one map)",
                               choices=("values", "both"))  # fmt: skip
+    safe: float = option(1.0, "anchor=safe-span: energy, as a share of the mean, of a direction that is safe", low=0.0)
     anchor: str = option("guide", "what a concept becomes: its guide, or what it shares with the retained rows",
                          choices=("guide", "safe-span"))  # fmt: skip
 
@@ -109,7 +110,7 @@ class NullSpace:
         from erase_plugins.methods.null_space.solution import on_safe_span, tell, values_of
 
         options = NullSpaceOptions(**plan.options)
-        names = ("lam", "rho", "tau", "invariants", "projections", "anchor")
+        names = ("lam", "rho", "tau", "invariants", "projections", "anchor", "safe")
         solver = {"method": self.id, **{name: getattr(options, name) for name in names}}
         if options.projections == "values":
             solver["modules"] = [[ref.weight, ref.shape[0]] for ref in target.modules("cross_v")]

@@ -116,7 +116,7 @@ def invariants(statistics: Statistics) -> Tensor:
 
 
 def on_safe_span(statistics: Statistics) -> Statistics:
-    """Every concept becomes its projection on the span of the retained words.
+    """Every concept becomes its projection on the leading directions of the retained words.
 
     Words that mean the same as this concept are left out, those of other concepts are not, so that erasing together and
     merging afterwards are the same.
@@ -127,7 +127,7 @@ def on_safe_span(statistics: Statistics) -> Statistics:
         rows, _ = member.pair()
         own = [statistics.left_out[word] for word in member.near if word in statistics.left_out]
         block = statistics.block - gram_sum(((part, None) for part in own), weight) if own else statistics.block
-        free = free_basis(from_ledger(block), float(statistics.solver["tau"]))
+        free = free_basis(from_ledger(block), float(statistics.solver["safe"]))
         guides = rows.double() - (rows.double() @ free) @ free.T
         facts = {**member.facts, "guide": "what it shares with the retained words"}
         members[name] = replace(member, guides=guides.float().contiguous(), facts=facts)
