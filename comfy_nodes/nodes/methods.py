@@ -177,10 +177,16 @@ def method_spec(entry: Registered) -> NodeSpec:
 
 
 def drawing_methods() -> tuple[Registered, ...]:
-    """Registered methods that fit a model that draws; those for classifiers and language models have no node."""
+    """Registered methods that fit a model that draws; those for classifiers and language models have no node.
+
+    Nor have methods with ``graph_node = False``, whose artifacts ComfyUI cannot carry.
+    """
     families = [entry.item for entry in get_manager().families() if DENOISER in entry.item.roles]
     return tuple(
-        entry for entry in get_manager().methods() if hasattr(entry.item, "families") or fitting(entry.item, families)
+        entry
+        for entry in get_manager().methods()
+        if getattr(entry.item, "graph_node", True)
+        and (hasattr(entry.item, "families") or fitting(entry.item, families))
     )
 
 

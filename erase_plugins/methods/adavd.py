@@ -57,6 +57,7 @@ class AdaVD:
     produces = frozenset({"addon"})
     Options = AdaVDOptions
     contract_options: ClassVar[dict[str, int]] = {"words": 20}
+    graph_node = False
 
     def plan(self, request: EraseRequest, info: TargetInfo) -> EditPlan:
         from erase_plugins.engine.estimate import guard_plan

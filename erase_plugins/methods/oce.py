@@ -17,6 +17,8 @@ Differs from the official code (``HansSunY/OCE``; own code, it has no licence):
     - the change is kept at the rank that holds ``energy`` of it; what is cut is told;
     - ``rows=end`` (on pocket) lets the mean of the end and padding rows stand for a phrase, which there carry it.
 
+**On the embedded model the published weights turn far too much**: there a few directions carry every prompt.
+
 The solution needs the base's weights, so artifacts are merged by adding them up, not by solving again.
 """
 
@@ -48,13 +50,14 @@ class OCEOptions(FramedOptions):
 
     presets = "../presets/oce.toml"
 
-    tokens: str = option("last", "rows of a phrase in the retained sums", choices=("last",))
+    tokens: str = option("last", "rows that stand for a phrase: its last token, from there to the end, or all",
+                         choices=("last",))  # fmt: skip
     rows: str = option("last", "what stands for a phrase: its last token, or the mean of the rows behind it",
                        choices=("last", "end"))  # fmt: skip
-    erase: float = option(1000.0, "s: how strongly the concepts' values are turned away", low=0.0)
-    keep_all: float = option(50.0, "p: weight of the retained second moment", low=0.0)
-    keep_named: float = option(1.0, "q: weight of what is named with --keep", low=0.0)
-    lam: float = option(10.0, "l: weight of the projection's own directions", low=0.0)
+    erase: float = option(1000.0, "how strongly the concepts' values are turned away", low=0.0)
+    keep_all: float = option(50.0, "weight of the retained second moment", low=0.0)
+    keep_named: float = option(1.0, "weight of a row named with --keep", low=0.0)
+    lam: float = option(10.0, "weight of the projection's own directions", low=0.0)
     energy: float = option(0.9999, "share of the change's energy that the LoRA holds", low=0.5, high=1.0)
 
 

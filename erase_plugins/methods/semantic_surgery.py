@@ -56,6 +56,7 @@ class SemanticSurgery:
     produces = frozenset({"addon"})
     Options = SemanticSurgeryOptions
     contract_options: ClassVar[dict[str, int]] = {"words": 20}
+    graph_node = False
 
     def plan(self, request: EraseRequest, info: TargetInfo) -> EditPlan:
         from erase_plugins.engine.estimate import guard_plan

@@ -66,7 +66,7 @@ class NullSpaceOptions(FramedOptions):
     invariants: int = option(4, "directions of the empty prompt that never move", low=0, high=77)
     projections: str = option("values", "what is edited: values (a LoRA), or keys and values (one map)",
                               choices=("values", "both"))  # fmt: skip
-    safe: float = option(1.0, "anchor=safe-span: energy, as a share of the mean, of a direction that is safe", low=0.0)
+    safe: float = option(1.0, "energy, as a share of the mean, of a safe direction (anchor=safe-span)", low=0.0)
     anchor: str = option("guide", "what a concept becomes: its guide, or what it shares with the retained rows",
                          choices=("guide", "safe-span"))  # fmt: skip
 
