@@ -234,7 +234,7 @@ def joint(
         from erase_plugins.engine.collect import refresh
 
         recipes = [_recipe(item) if encode else None for item in artifacts]
-        parts = [refresh(part, target, recipe) for part, recipe in zip(parts, recipes, strict=True)]
+        parts = [_renewed(refresh(part, target, recipe), target) for part, recipe in zip(parts, recipes, strict=True)]
     factors = [1.0] * len(parts) if strengths is None else strengths
     parts = [part.at(float(factor)) for part, factor in zip(parts, factors, strict=True)]
     statistics = parts[0].joined(parts[1:])
@@ -243,6 +243,13 @@ def joint(
     kept = tuple(sorted({text for item in artifacts for text in item.manifest.preserve} - set(table)))
     entry = {"action": action, "members": sorted(item.name for item in artifacts)}
     return _solved(artifacts[0].manifest, statistics, concepts, kept, entry)
+
+
+def _renewed(statistics: Statistics, target: Any) -> Statistics:
+    """What a method keeps of the model's weights, read off ``target``; `renew` is optional."""
+    renew = getattr(get_manager().method(str(statistics.solver["method"])), "renew", None)
+    found: Statistics = statistics if renew is None else renew(statistics, target)
+    return found
 
 
 def _recipe(artifact: Artifact) -> Any:

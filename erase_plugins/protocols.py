@@ -35,12 +35,13 @@ class Method(Protocol):
     otherwise), and ``run`` returns a `RunResult` with policies (`erase_plugins.artifacts.policy`). It may need
     ``prompts``, which every model that reads text has.
 
-    Five attributes are optional: ``reads_data = True`` (it reads ``data`` and ``label`` of what is forgotten, and the
+    Six attributes are optional: ``reads_data = True`` (it reads ``data`` and ``label`` of what is forgotten, and the
     data that is retained; others refuse a request with such), ``packages`` (packages, or extras of this package, that
     it needs and that ComfyUI does not bring, such as diffusers),
     ``contract_options`` (options that make the method cheap; the contract suite passes them), ``work_files`` (patterns
     of files it keeps in ``ctx.work`` besides the checkpoint) and ``citation`` (BibTeX of its paper for model cards;
-    without it one is made from ``title`` and ``paper``).
+    without it one is made from ``title`` and ``paper``) and ``graph_node = False``
+    (ComfyUI cannot carry what it makes, so it has no node there).
     """
 
     id: str
@@ -114,7 +115,7 @@ class Evaluator(Protocol):
 class Judge(Evaluator, Protocol):
     """Looks at what a model makes. ``axes`` maps an axis (concept, style, background) to its labels.
 
-    Five attributes are optional: ``modality`` says what it looks at ("image" unless said otherwise);
+    Six attributes are optional: ``modality`` says what it looks at ("image" unless said otherwise);
     ``complete = True`` says that its world is all that a model it accepts can draw: names outside of it are then
     refused as unknown; ``features(images)`` gives what it looks at as rows (n, d), for suites that compare pictures;
     ``argument`` names what the user has to bring (``--judge clip:FOLDER``), of which ``opened(argument, erased)`` makes
@@ -138,7 +139,7 @@ class Judge(Evaluator, Protocol):
 class Suite(Evaluator, Protocol):
     """A set of prompts, subjects and metrics that ends in a report.
 
-    Five attributes are optional: ``Options``, a frozen dataclass made with `erase_plugins.options.option` (given as
+    Six attributes are optional: ``Options``, a frozen dataclass made with `erase_plugins.options.option` (given as
     ``--set name=value``, read in ``ctx.options``); ``resumes = True`` for a suite whose ``ctx.work`` outlives a kill;
     ``needs_judge = False`` for a suite that scores what it sees itself (``subject.judge`` is None);
     ``needs_subject = False`` for one that measures no diffusion model (it is run with ``subject=None``, and no model,

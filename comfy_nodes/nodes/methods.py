@@ -177,12 +177,17 @@ def method_spec(entry: Registered) -> NodeSpec:
 
 
 def drawing_methods() -> tuple[Registered, ...]:
-    """Registered methods that change weights of a model that draws; the others and guards have no node."""
+    """Registered methods that change weights of a model that draws; others, and guards, have no node.
+
+    Nor have methods with ``graph_node = False``, whose artifacts ComfyUI cannot carry.
+    """
     families = [entry.item for entry in get_manager().families() if DENOISER in entry.item.roles]
     return tuple(
         entry
         for entry in get_manager().methods()
-        if changes_weights(entry.item) and (hasattr(entry.item, "families") or fitting(entry.item, families))
+        if changes_weights(entry.item)
+        and getattr(entry.item, "graph_node", True)
+        and (hasattr(entry.item, "families") or fitting(entry.item, families))
     )
 
 

@@ -33,7 +33,7 @@ def solve_map(G: Tensor, X: Tensor, H: Tensor, lam: float) -> Tensor:
         raise RequestError(f"lam={lam} must be positive, otherwise the system has no unique solution")
     G, X, H = G.double(), X.double(), H.double()
     system = lam * torch.eye(G.shape[0], dtype=torch.float64) + G + H
-    return _right_divide(X - G, system)
+    return right_divide(X - G, system)
 
 
 def solve_factors(rows: Tensor, guides: Tensor, weights: Tensor, H: Tensor, lam: float) -> tuple[Tensor, Tensor]:
@@ -52,10 +52,10 @@ def solve_factors(rows: Tensor, guides: Tensor, weights: Tensor, H: Tensor, lam:
     C, S = rows.double(), guides.double()
     scale = weights.double()[:, None]
     system = lam * torch.eye(C.shape[1], dtype=torch.float64) + C.T @ (scale * C) + H.double()
-    return _right_divide(scale * C, system), (S - C).T.contiguous()
+    return right_divide(scale * C, system), (S - C).T.contiguous()
 
 
-def _right_divide(left: Tensor, system: Tensor) -> Tensor:
+def right_divide(left: Tensor, system: Tensor) -> Tensor:
     """left @ system^-1 for a symmetric positive definite system."""
     factor, info = torch.linalg.cholesky_ex(system)
     if int(info):
@@ -90,7 +90,7 @@ def rece_step(
     base = lam * eye + H.double()
     G, X = G.double(), X.double()
     base = base + G if hold else base
-    N = _right_divide(base + weight * X @ R.T, base + weight * R @ G @ R.T)
+    N = right_divide(base + weight * X @ R.T, base + weight * R @ G @ R.T)
     return M @ N
 
 

@@ -51,7 +51,8 @@ class Member:
         if strength == 1.0:
             return self
         rows, guides = self.pair()
-        return replace(self, guides=rows + strength * (guides - rows))
+        facts = {**self.facts, "strength": strength * float(self.facts.get("strength", 1.0))}
+        return replace(self, guides=rows + strength * (guides - rows), facts=facts)
 
     def pair(self) -> tuple[Tensor, Tensor]:
         """Rows and guides.
@@ -81,6 +82,7 @@ class Statistics:
         sigma: (d, d) sum of W^T W where the method needs it.
         sums: ledger sums G and X of all members; formed from their rows if None.
         kept_sum: ledger sum H of all kept rows; formed from block, words left out and prompts if None.
+        revoked: entries of ``keep`` that were members once; some methods hold them harder than other prompts.
     """
 
     width: int
@@ -94,6 +96,7 @@ class Statistics:
     sigma: Tensor | None = None
     sums: tuple[Tensor, Tensor] | None = None
     kept_sum: Tensor | None = None
+    revoked: tuple[str, ...] = ()
 
     @cached_property
     def ledgers(self) -> tuple[Tensor, Tensor]:
@@ -157,7 +160,8 @@ class Statistics:
     ) -> Statistics:
         H = self.kept_ledger + self._kept_change(self.keep, self.left_out, keep, left_out)
         ordered = {name: members[name] for name in sorted(members)}
-        return replace(self, members=ordered, keep=keep, left_out=left_out, sums=(G, X), kept_sum=H)
+        revoked = tuple(name for name in self.revoked if name in keep)
+        return replace(self, members=ordered, keep=keep, left_out=left_out, sums=(G, X), kept_sum=H, revoked=revoked)
 
     # ---- algebra -----------------------------------------------------------------------------------------------
 
@@ -190,7 +194,8 @@ class Statistics:
                 keep[name] = rows
         still_near = {word for member in members.values() for word in member.near}
         left_out = {word: rows for word, rows in self.left_out.items() if word in still_near}
-        return self._changed(members, keep, left_out, G, X)
+        revoked = tuple(sorted({*self.revoked, *gone})) if keep_them else self.revoked
+        return replace(self, revoked=revoked)._changed(members, keep, left_out, G, X)
 
     def joined(self, others: Sequence[Statistics]) -> Statistics:
         """The statistics of all concepts together; a concept named twice counts once.
@@ -214,7 +219,8 @@ class Statistics:
             keep.update(other.keep)
             left_out.update(other.left_out)
         keep = {prompt: rows for prompt, rows in keep.items() if prompt not in members}
-        return self._changed(members, keep, left_out, G, X)
+        revoked = tuple(sorted({name for part in (self, *others) for name in part.revoked}))
+        return replace(self, revoked=revoked)._changed(members, keep, left_out, G, X)
 
     def at(self, strength: float) -> Statistics:
         """The statistics with all members moved only ``strength`` of the way to their guides; themselves at 1.

@@ -52,6 +52,8 @@ def statistics_to_tensors(statistics: Statistics) -> tuple[dict[str, Tensor], di
         "keep": [[key, 0 if "kept" in tensors else _count(statistics.keep[key])] for key in sorted(statistics.keep)],
         "left_out": [[key, len(statistics.left_out[key])] for key in sorted(statistics.left_out)],
     }  # fmt: skip
+    if statistics.revoked:
+        facts["revoked"] = list(statistics.revoked)
     return tensors, facts
 
 
@@ -96,7 +98,7 @@ def statistics_from_tensors(tensors: Mapping[str, Tensor], facts: Mapping[str, A
         sigma = unpack(tensors["sigma"], width) if "sigma" in tensors else None
         return Statistics(
             width, members, keep, float(facts["keep_weight"]), dict(facts["solver"]), block, dict(facts["block"]),
-            left_out, sigma, sums, kept,
+            left_out, sigma, sums, kept, tuple(str(name) for name in facts.get("revoked", ())),
         )  # fmt: skip
     except (KeyError, TypeError, ValueError, IndexError, RuntimeError) as error:
         raise CorruptArtifact("the closed-form statistics are damaged; fetch the artifact again") from error

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from erase_plugins.engine.collect import check_guides, guide_of, phrase_count
 from erase_plugins.engine.prompt_templates import ROWS
-from erase_plugins.families.base import TargetInfo
+from erase_plugins.families.base import ModuleRef, TargetInfo
 from erase_plugins.options import as_dict
 from erase_plugins.types import EditPlan, EraseRequest
 
@@ -64,3 +65,24 @@ def _size(shape: tuple[int, ...]) -> int:
     for item in shape:
         size *= item
     return size
+
+
+def guard_plan(
+    request: EraseRequest, options: Any, info: TargetInfo, refs: Sequence[ModuleRef], values: int, words: int,
+    warnings: tuple[str, ...] = (),
+) -> EditPlan:  # fmt: skip
+    """Plan of a guard that holds ``values`` numbers and is calibrated on ``words`` prompts; nothing is trained."""
+    phrases = sum(1 + len(concept.prompts) for concept in request.concepts)
+    text = sum(_size(ref.shape) for ref in info.refs if ref.component != info.family.denoiser and ref.kind == "linear")
+    encoded = (5 * phrases + words) * info.tokens
+    return EditPlan(
+        request=request,
+        options=as_dict(options),
+        modules=tuple(f"{ref.component}.{ref.path}" for ref in refs),
+        steps=1,
+        seconds=round((2.0 * text * encoded) / _CPU_FLOPS, 1),
+        memory_bytes=4 * (values + encoded * info.width),
+        file_bytes=4 * values,
+        warnings=warnings,
+        notes=("acts at run time; LoRA files and ComfyUI cannot carry it",),
+    )

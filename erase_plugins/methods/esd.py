@@ -8,6 +8,12 @@ with c_e the concept, c_0 the empty prompt, c_f the prompt to erase from (c_e un
 eps*(c_0) - eta [...] (its equation for the fine-tuning target); for c_f = c_e that is the form above with
 eta_c = eta + 1. The coefficients sum to 1, so raw v-predictions are used as they are.
 
+``course=ant`` is the loss of ANT (Li et al., ACM MM 2025, arXiv 2504.12782): in the first steps of the sampler, where
+the layout forms, the student is guided towards the concept, in later ones away from it, and its prediction without a
+prompt is held; with d = eps*(c_e) - eps*(c_0) and + early, - late,
+
+    L = mean (eps(x_t, c_e) - (eps*(c_0) +- eta d))^2 + empty_weight mean (eps(x_t, c_0) - eps*(c_0))^2
+
 Differs from the official code (``train-esd.py``, ``esd_sd.py``, ``esd_sdxl.py``):
     - states come from harvested teacher trajectories: every visited state carries the two predictions that the target
       needs, so a training step needs no rollout; ``rollout=student`` rolls the student out for every sample instead;
@@ -20,7 +26,10 @@ Differs from the official code (``train-esd.py``, ``esd_sd.py``, ``esd_sdxl.py``
       what is named with --keep, are held at the teacher's (on for toy-sized models and with --keep);
       ``keep_weight=0`` is the published loss;
     - ``adversarial_rounds`` learns tokens that bring the concept back and erases them as well (0: as published);
-    - the learning rate may fall to 0 at the end (``cooldown``; 0 is the published constant rate).
+    - the learning rate may fall to 0 at the end (``cooldown``; 0 is the published constant rate);
+    - ``course=ant`` trains a LoRA instead of the most salient half of all weights, and takes early for the noisy end as
+      the paper does (the official code for one concept takes the clean end, and its term without a prompt has no
+      gradient).
 """
 
 from __future__ import annotations
@@ -73,6 +82,10 @@ class ESDOptions(RoundOptions, TrainingOptions):
     enhance: bool = option(False, "allow a negative eta, which strengthens the concept instead")
     erase_from: str | None = option(None, "erase the concept only from this prompt ('cowboy hat' from 'cowboy')")
     templates: tuple[str, ...] = option(("{}", "a {}", "a {} picture"), "prompts trained on; {} is the concept")
+    course: str = option("esd", "target over the steps: esd the same in all, ant towards the concept in early ones",
+                           choices=("esd", "ant"))  # fmt: skip
+    early: float = option(0.14, "course=ant: share of the sampler steps that count as early", low=0.0, high=1.0)
+    empty_weight: float = option(0.5, "course=ant: weight of holding the prediction without a prompt", low=0.0)
     rollout: str = option(
         "teacher", "who makes the trajectories: teacher (harvested once), or student (per sample)",
         choices=("teacher", "student"),
@@ -90,6 +103,12 @@ def esd_target(null: Tensor, erase: Tensor, base: Tensor, eta: float) -> Tensor:
     ``base`` is the prediction for c_f with eta_c (2025 code), or for the empty prompt with the paper's eta.
     """
     return base - eta * (erase - null)
+
+
+def ant_target(null: Tensor, erase: Tensor, eta: float, early: Tensor) -> Tensor:
+    """null + eta (erase - null) for samples that are ``early`` (batch,), null - eta (erase - null) for the others."""
+    sign = early.to(null.dtype) * 2 - 1
+    return null + eta * sign.reshape(-1, 1, 1, 1) * (erase - null)
 
 
 class ESD(TrainedMethod):
@@ -120,6 +139,8 @@ class ESD(TrainedMethod):
             raise RequestError(
                 "adversarial_rounds learn names of the concept, and erase_from erases it from another prompt"
             )
+        if options.course == "ant" and options.erase_from is not None:
+            raise RequestError("course=ant erases the concept from its own prompt; leave out erase_from")
         check_no_anchor(request)
         return super().settle(options, request, info)
 
@@ -161,8 +182,23 @@ class ESD(TrainedMethod):
         if isinstance(run.carried, Rounds):
             cond = run.carried.put(step, cond)
         seen = states.predictions
+        if options.course == "ant":
+            return self.ant_loss(run, step, states, cond)
         wanted = esd_target(seen["null"], seen.get("erase", seen["prompt"]), seen["prompt"], options.eta_code)
         return run.mean_squares([(states, cond, wanted, 1.0), *run.retain(step)])
+
+    def ant_loss(self, run: TrainingRun, step: int, states: Any, cond: Any) -> Tensor:
+        """ANT's loss; see the module's text. States come from trajectories with the concept, early ones included."""
+        from erase_plugins.engine.trajectories import repeat
+
+        options, seen = run.options, states.predictions
+        early = states.index < options.early * options.steps
+        wanted = ant_target(seen["null"], seen["prompt"], options.eta_code - 1.0, early)
+        parts = [(states, cond, wanted, 1.0)]
+        if options.empty_weight:
+            empty = repeat(run.target.encode([""]), len(states))
+            parts.append((states, empty, seen["null"], options.empty_weight))
+        return run.mean_squares([*parts, *run.retain(step)])
 
 
 @hookimpl

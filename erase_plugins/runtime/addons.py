@@ -10,10 +10,12 @@ from torch import Tensor, nn
 
 from erase_plugins.artifacts.edit import AddOn, Delta
 from erase_plugins.artifacts.gated import GATE, GATED
+from erase_plugins.artifacts.prompt_guards import SURGERY, VALUES
 from erase_plugins.artifacts.standin import without_stand_in
 from erase_plugins.errors import BaseMismatch, PipelineChanged, Unsupported
 from erase_plugins.runtime.gates import AttachedGate, AttachedLowRank
 from erase_plugins.runtime.guardrails.watch import AttachedGuard
+from erase_plugins.runtime.prompt_guards import AttachedSurgery, ValueProjection
 
 
 class Bottleneck(nn.Module):
@@ -54,6 +56,7 @@ ADDON_TYPES: dict[str, Callable[[AddOn], nn.Module]] = {
     "bottleneck": lambda addon: Bottleneck(
         without_stand_in(addon.weights), str(addon.config.get("activation", "gelu"))
     ),
+    VALUES: lambda addon: ValueProjection(addon.weights, addon.config),
 }
 
 
@@ -94,7 +97,7 @@ class AttachedAddOn:
 
 
 #: anything that hangs on a module: has a ``strength``, can ``keep`` its place and ``detach``
-Attached = AttachedAddOn | AttachedGate | AttachedLowRank | AttachedGuard
+Attached = AttachedAddOn | AttachedGate | AttachedLowRank | AttachedGuard | AttachedSurgery
 
 
 def attach_group(
@@ -121,6 +124,8 @@ def attach_group(
             if path == GATE:
                 gate = AttachedGate(owner, addon, encoder)
                 done.append(gate)
+            elif addon.type == SURGERY:
+                done.append(AttachedSurgery(owner, addon, strength))
             elif addon.type == GATED:
                 if gate is None:
                     raise Unsupported(f"{path} is a gated change, but the edit has no gate")

@@ -16,6 +16,7 @@ from erase_plugins.artifacts.gated import GATE, GATED
 from erase_plugins.artifacts.lineage import missing, needs
 from erase_plugins.artifacts.manifest import Manifest
 from erase_plugins.artifacts.names import live_parameters
+from erase_plugins.artifacts.prompt_guards import PROMPT_GUARDS
 from erase_plugins.errors import BaseMismatch, Unsupported
 from erase_plugins.families.hosts import part_of, parts_of
 from erase_plugins.runtime.integrity import fused_projections, holds_parts
@@ -93,7 +94,7 @@ def check_parents(artifact: Artifact, others: Sequence[Artifact], any_base: bool
 def touched(edit: Edit, target: Any) -> dict[str, frozenset[str] | None]:
     """Component -> names of the parameters that an edit changes, or whose output it was made for; None for all.
 
-    Context maps and gates are made for the embeddings of the text encoders; those count as a whole.
+    Context maps, gates and guards on prompts are made for the embeddings of the text encoders; those count as a whole.
     """
     found: dict[str, set[str]] = {}
     for component, key, delta in edit.items():
@@ -105,7 +106,7 @@ def touched(edit: Edit, target: Any) -> dict[str, frozenset[str] | None]:
             names |= {ref.weight for ref in inside if f"{ref.path}.".startswith(f"{key}.")}
         elif key != GATE:
             names.add(key)
-    whole = any(key in (CONTEXT, GATE) for _, key, _ in edit.items())
+    whole = any(key in (CONTEXT, GATE) or getattr(delta, "type", "") in PROMPT_GUARDS for _, key, delta in edit.items())
     encoders = [name for name in target.family.components if whole and name.startswith("text_encoder")]
     return {name: frozenset(group) for name, group in found.items()} | dict.fromkeys(encoders)
 
