@@ -21,6 +21,7 @@ from torch import Tensor
 
 from erase_plugins.artifacts.artifact import Artifact
 from erase_plugins.engine.trajectories import States, ask, harvest, join, repeat, start_noise
+from erase_plugins.engine.words import real_words
 from erase_plugins.errors import RunRefused
 from erase_plugins.evaluation.attacks.phrasing import descriptions
 from erase_plugins.evaluation.draw import draw
@@ -151,7 +152,7 @@ class Yardstick:
     def _words(self) -> list[str]:
         """Vocabulary words in prompts, drawn by the seed; none of those in the concept."""
         own = set(self.concept.text.lower().split())
-        words = [word for word in self.target.vocabulary()[:2000] if word not in own]
+        words = [word for word in real_words(self.target)[:2000] if word not in own]
         picked = random.Random(self.seed).sample(words, min(_WORDS, len(words)))
         return [_FRAMES[place % len(_FRAMES)].format(word) for place, word in enumerate(picked)]
 

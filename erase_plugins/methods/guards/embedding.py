@@ -72,10 +72,11 @@ class Embedding(Guardrail):
     def policies(
         self, request: EraseRequest, options: EmbeddingOptions, target: Any, ctx: RunContext
     ) -> Sequence[dict[str, Any]]:
+        from erase_plugins.engine.words import real_words
         from erase_plugins.families.sentences import embedded, means, score, windows
 
         all_names = [name.lower() for name in names(request)]
-        words = [word for word in target.vocabulary() if not any(word in name or name in word for name in all_names)]
+        words = [word for word in real_words(target) if not any(word in name or name in word for name in all_names)]
         words = words[:: max(1, len(words) // options.words)][: options.words]
         common = [COMMON[place % len(COMMON)].format(word) for place, word in enumerate(words)]
         everyday = EVERYDAY.read_text(encoding="utf-8").splitlines()
