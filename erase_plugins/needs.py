@@ -48,7 +48,7 @@ def lacks(method: Any, spec: Any) -> tuple[str, ...]:
 
 def changes_weights(method: Any) -> bool:
     """Whether a method changes weights; a guard acts while the model runs, and declares no kind of change."""
-    return bool(method.produces)
+    return bool(getattr(method, "produces", True))
 
 
 def fitting(method: Any, families: Iterable[Any]) -> tuple[str, ...]:

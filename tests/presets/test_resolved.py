@@ -58,7 +58,8 @@ def cases() -> list[tuple[str, str, str]]:
     """(method, model, kind with what was given)."""
     found = []
     for entry in get_manager().methods():
-        if entry.package == "erase-plugins" and not needs_of(entry.item) & {"classifier", "language"}:
+        guard = not entry.item.produces
+        if entry.package == "erase-plugins" and not guard and not needs_of(entry.item) & {"classifier", "language"}:
             names = [
                 name for name, given in GIVEN.items() if set(given) <= set(entry.item.Options.__dataclass_fields__)
             ]
