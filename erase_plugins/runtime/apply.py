@@ -292,9 +292,7 @@ def _refuse_twice(handle: Applied, name: str, module: nn.Module) -> None:
         refuse_twin(handle.artifact.name, handle.weights, name, module)
 
 
-def watched_encoder(
-    pipe: Any, target: Any, group: Mapping[str, Delta]
-) -> tuple[nn.Module | None, tuple[str, ...]]:
+def watched_encoder(pipe: Any, target: Any, group: Mapping[str, Delta]) -> tuple[nn.Module | None, tuple[str, ...]]:
     """The text encoder whose prompts a gate of this component can look for names in, or why there is none."""
     gate = group.get(GATE)
     if not isinstance(gate, AddOn) or not gate.config.get("names"):
