@@ -33,7 +33,8 @@ def free_basis(H: Tensor, tau: float) -> Tensor:
     """
     energy, vectors = torch.linalg.eigh(H.double())
     mean = float(energy.clamp_min(0).mean())
-    return vectors[:, energy < tau * mean] if mean > 0 else vectors
+    basis: Tensor = vectors[:, energy < tau * mean] if mean > 0 else vectors
+    return basis
 
 
 def without_invariants(basis: Tensor, N: Tensor) -> Tensor:
@@ -41,7 +42,8 @@ def without_invariants(basis: Tensor, N: Tensor) -> Tensor:
     energy, vectors = torch.linalg.eigh(basis.T @ N.double() @ basis)
     if not energy.numel() or float(energy[-1]) <= 0:
         return basis
-    return basis @ vectors[:, energy <= _ROUNDING * energy[-1]]
+    left: Tensor = basis @ vectors[:, energy <= _ROUNDING * energy[-1]]
+    return left
 
 
 def free_map(G: Tensor, X: Tensor, basis: Tensor, N: Tensor, ridge: float, stiffness: float) -> Tensor:

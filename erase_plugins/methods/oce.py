@@ -87,7 +87,7 @@ class OCE:
         warnings = tuple(text for text in plan.warnings if not text.startswith("tokens=last"))
         return replace(
             plan, modules=tuple(f"{ref.component}.{ref.path}" for ref in refs),
-            seconds=round(plan.seconds + turned, 1), warnings=warnings,
+            seconds=round((plan.seconds or 0.0) + turned, 1), warnings=warnings,
         )  # fmt: skip
 
     def run(self, plan: EditPlan, target: Target, ctx: RunContext) -> Edit:
@@ -99,9 +99,11 @@ class OCE:
 
         options = OCEOptions(**plan.options)
         recipe = options.recipe()
-        statistics = collect(replace(plan.request, preserve=()), recipe, {}, target, ctx, need_sigma=False)
+        statistics = collect(plan.request, recipe, {}, target, ctx, need_sigma=False)
+        statistics = replace(statistics, keep={"": statistics.keep[""]})
         summary(statistics, ctx)
-        erased, becomes = [], []
+        erased: list[str] = []
+        becomes: list[str] = []
         for concept in plan.request.concepts:
             aliases = statistics.members[concept.text].facts["aliases"]
             for phrase in (concept.text, *concept.prompts, *aliases):
