@@ -22,7 +22,7 @@ def closed_form_plan(request: EraseRequest, options: Any, info: TargetInfo) -> E
         Unsupported: the model has no such modules.
     """
     check_guides(request)
-    refs = info.modules("cross_kv")
+    refs = info.readers()
     recipe = options.recipe()
     # most words are one token behind the start row
     word = min(recipe.word_tail + 2, info.tokens) if recipe.word_tail else info.tokens

@@ -19,6 +19,20 @@ if TYPE_CHECKING:
 TEXT, DENOISER, CODEC, CLASSIFIER, LANGUAGE = "text", "denoiser", "codec", "classifier", "language"
 
 
+@dataclass(frozen=True)
+class Part:
+    """Rows of one text encoder among those of an encoded prompt.
+
+    Attributes:
+        start, stop: its first row and the one behind its last.
+        last: row of the last content token of each prompt; the row before the first content row for an empty one.
+    """
+
+    start: int
+    stop: int
+    last: tuple[int, ...]
+
+
 @dataclass
 class Conditioning:
     """Encoded prompts.
@@ -27,12 +41,14 @@ class Conditioning:
         embeds: (prompts, tokens, width) as the denoiser receives it.
         last: row of the last content token of each prompt; 0 for an empty prompt.
         pooled: (prompts, pooled width) or None.
+        parts: which rows are whose, where several text encoders' rows lie below each other (`TextEncoder.rows`).
     """
 
     embeds: Tensor
     last: tuple[int, ...]
     pooled: Tensor | None = None
     prompts: tuple[str, ...] = ()
+    parts: tuple[Part, ...] = ()
 
     def __getitem__(self, index: int | slice | Sequence[int]) -> Conditioning:
         import torch
@@ -44,6 +60,7 @@ class Conditioning:
             last=tuple(self.last[row] for row in rows),
             pooled=None if self.pooled is None else self.pooled[rows],
             prompts=tuple(self.prompts[row] for row in rows) if self.prompts else (),
+            parts=tuple(Part(part.start, part.stop, tuple(part.last[row] for row in rows)) for part in self.parts),
         )
 
 
@@ -77,6 +94,13 @@ class TextEncoder(ABC):
     @abstractmethod
     def encode(self, prompts: Sequence[str]) -> Conditioning:
         """Encoded prompts, cached; rows as the denoiser receives them."""
+
+    def rows(self, prompts: Sequence[str]) -> Conditioning:
+        """Encoded prompts as closed forms count them: every row that a linear layer of the denoiser reads.
+
+        Those of `encode`, unless a pooled row is read by a layer of its own or rows depend on the length of the padding.
+        """
+        return self.encode(prompts)
 
     def encode_start(self, prompts: Sequence[str], behind: int) -> Conditioning:
         """Rows of prompts up to ``behind`` rows after the longest one's last content token; no pooled rows, not cached.
