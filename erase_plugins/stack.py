@@ -204,7 +204,9 @@ def _written_out(layers: Sequence[Layer], target: Any) -> list[Artifact]:
         return found
 
     return [
-        replace(layer.artifact, edit=lower(layer.artifact.edit, projections, weight, columns)) if yes else layer.artifact
+        replace(layer.artifact, edit=lower(layer.artifact.edit, projections, weight, columns))
+        if yes
+        else layer.artifact
         for layer, yes in zip(layers, mapped, strict=True)
     ]
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from math import prod
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -26,8 +25,6 @@ if TYPE_CHECKING:
 
 #: what reads token rows, and what reads the pooled row
 TOKENS, POOLED = "context_embedder", "time_text_embed.text_embedder.linear_1"
-#: a denoiser with fewer numbers is a toy, for which option defaults differ
-_SMALL = 50_000_000
 
 
 def _blocks(pattern: str) -> Any:
@@ -61,6 +58,7 @@ FLOW_GROUPS = {
     "text_mlp_side": _blocks(rf"{_DUAL}ff_context\.net\.(0\.proj|2)$"),
     "non_cross": lambda ref: FLOW_GROUPS["denoiser"](ref) and "add_" not in ref.path,
     "denoiser": _blocks(_INNER),
+    "transformer": _blocks(_INNER),
     "text_attn": _text(r"\bself_attn\.(q|k|v|out)_proj$"),
     "text_mlp": _text(r"\bmlp\.fc[12]$"),
     "text": _text(r"\b(self_attn\.(q|k|v|out)_proj|mlp\.fc[12])$"),
@@ -100,14 +98,12 @@ class FlowFamily(Family):
         from erase_plugins.families.skeleton import module_refs
 
         config = configs["transformer"]
-        refs = module_refs(configs, self.components)
-        small = sum(prod(ref.shape) for ref in refs if ref.component == "transformer") < _SMALL
         return TargetInfo(
             family=self,
             model=model,
             configs=configs,
-            refs=refs,
-            profiles=(("tiny-flow", self.id) if small else ("flow", self.id)),
+            refs=module_refs(configs, self.components),
+            profiles=("flow", self.id),
             width=int(config["joint_attention_dim"]) + int(config["pooled_projection_dim"]),
             tokens=int(configs.get("text_encoder", {}).get("max_position_embeddings", 77)),
             latent_shape=self.latent_shape(configs),

@@ -9,6 +9,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
 from torch import Tensor
 
@@ -20,6 +21,11 @@ class FlowSampler(FlowMatchEulerDiscreteScheduler):  # type: ignore[misc]
     """Euler through the noise levels of the stock pipeline; latents are given to the denoiser as they are."""
 
     init_noise_sigma = 1.0
+
+    def mixing(self) -> tuple[Tensor, Tensor]:
+        """Shares of clean picture and noise at timesteps 0, 1, ..."""
+        sigma = torch.arange(self.config.num_train_timesteps) / self.config.num_train_timesteps
+        return 1 - sigma, sigma
 
     def scale_model_input(self, sample: Tensor, timestep: Any = None) -> Tensor:
         """The latents themselves."""

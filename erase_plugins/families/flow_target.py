@@ -102,11 +102,15 @@ class FlowTarget(DiffusersTarget):
         return weight.detach()
 
     def encode_live(self, tokens: Tokens, rows: Any = None) -> Conditioning:
-        raise Unsupported(f"the text encoders of {self.info.model} are not trained: T5 brings the content, see the docs")
+        raise Unsupported(
+            f"the text encoders of {self.info.model} are not trained: T5 brings the content, see the docs"
+        )
 
     def check_readable(self) -> None:
         super().check_readable()
-        fused = [name for name, _ in self.network(DENOISER).named_modules() if name.endswith(("to_qkv", "to_added_qkv"))]
+        fused = [
+            name for name, _ in self.network(DENOISER).named_modules() if name.endswith(("to_qkv", "to_added_qkv"))
+        ]
         if fused:
             raise Unsupported(
                 f"the projections of {self.info.model} are fused ({fused[0]}); call pipe.transformer."

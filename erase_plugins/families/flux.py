@@ -28,14 +28,13 @@ class Flux(FlowFamily):
     even_sigmas = True
     modelspec = "flux-1-dev/lora"
     base_version = "flux1"
-    presets = ("flow", "tiny-flow")
+    presets = ("flow",)
     ui_versions: Mapping[int, str] = {0: "Flux"}
 
     def latent_shape(self, configs: Mapping[str, Mapping[str, Any]]) -> tuple[int, int, int]:
         vae = configs.get("vae", {})
         size = int(vae.get("sample_size") or 1024) // 2 ** (len(vae.get("block_out_channels") or (0,) * 4) - 1)
         return int(configs["transformer"].get("in_channels", 64)) // 4, size, size
-
 
     def encode_texts(self, pipe: Any, prompts: list[str], length: int, device: Any) -> tuple[Tensor, Tensor]:
         found = pipe.encode_prompt(prompts, None, device=device, max_sequence_length=length)

@@ -28,14 +28,13 @@ class StableDiffusion3(FlowFamily):
     even_sigmas = False
     modelspec = "stable-diffusion-3/lora"
     base_version = "sd3"
-    presets = ("flow", "tiny-flow")
+    presets = ("flow",)
     ui_versions: Mapping[int, str] = {0: "SD3"}
 
     def latent_shape(self, configs: Mapping[str, Mapping[str, Any]]) -> tuple[int, int, int]:
         config = configs["transformer"]
         size = int(config.get("sample_size") or 128)
         return int(config.get("in_channels", 16)), size, size
-
 
     def encode_texts(self, pipe: Any, prompts: list[str], length: int, device: Any) -> tuple[Tensor, Tensor]:
         found = pipe.encode_prompt(

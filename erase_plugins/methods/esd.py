@@ -44,7 +44,10 @@ if TYPE_CHECKING:
     from erase_plugins.families.base import ModuleRef, TargetInfo
 
 #: train set -> module group
-GROUPS = {"x": "cross_attn", "x-strict": "cross_kv", "u": "non_cross", "selfattn": "self_attn", "all": "denoiser"}
+GROUPS = {
+    "x": "cross_attn", "x-strict": "cross_kv", "u": "non_cross", "selfattn": "self_attn", "all": "denoiser",
+    "x-text": "text_side",
+}  # fmt: skip
 _OTHER_NAMES = {"strict": "x-strict", "xattn": "x", "xattn-strict": "x-strict", "noxattn": "u", "full": "all"}
 
 _CITATION = """\
@@ -63,7 +66,8 @@ class ESDOptions(RoundOptions, TrainingOptions):
     presets = "../presets/esd.toml"
 
     train: str = option(
-        "u", "modules: x cross-attention, x-strict its keys and values, u all but cross-attention, selfattn, all",
+        "u", "modules: x cross-attention, x-strict its keys and values, u all but cross-attention, selfattn, all; "
+        "x-text (flow transformers): keys and values of the text and the layers that take it in",
         choices=tuple(GROUPS),
     )  # fmt: skip
     eta: float = option(1.0, "negative guidance in the given convention", low=-100.0, high=100.0)
@@ -100,6 +104,7 @@ class ESD(TrainedMethod):
     paper = "https://arxiv.org/abs/2303.07345"
     citation = _CITATION
     summary = "trains the denoiser towards negative guidance on harvested trajectories; LoRA or full weights"
+    needs = frozenset({"denoiser", "text"})
     kinds = frozenset({"object", "style", "person", "explicit"})
     produces = frozenset({"lowrank", "dense"})
     Options = ESDOptions

@@ -162,8 +162,14 @@ def tiny_sd3(seed: int = 0) -> Any:
         vae = _vae(shift_factor=0.05)
     return _ready(
         StableDiffusion3Pipeline(
-            transformer=transformer, scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0), vae=vae, text_encoder=first,
-            tokenizer=_tokenizer(), text_encoder_2=second, tokenizer_2=_tokenizer(), text_encoder_3=third,
+            transformer=transformer,
+            scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
+            vae=vae,
+            text_encoder=first,
+            tokenizer=_tokenizer(),
+            text_encoder_2=second,
+            tokenizer_2=_tokenizer(),
+            text_encoder_3=third,
             tokenizer_3=tokenizer,
         )  # fmt: skip
     )
@@ -192,8 +198,13 @@ def tiny_flux(seed: int = 0, distilled: bool = True) -> Any:
     shift: dict[str, Any] = {"shift": 3.0, "use_dynamic_shifting": True} if distilled else {"shift": 1.0}
     return _ready(
         FluxPipeline(
-            transformer=transformer, scheduler=FlowMatchEulerDiscreteScheduler(**shift), vae=vae, text_encoder=first,
-            tokenizer=_tokenizer(), text_encoder_2=second, tokenizer_2=tokenizer,
+            transformer=transformer,
+            scheduler=FlowMatchEulerDiscreteScheduler(**shift),
+            vae=vae,
+            text_encoder=first,
+            tokenizer=_tokenizer(),
+            text_encoder_2=second,
+            tokenizer_2=tokenizer,
         )  # fmt: skip
     )
 
