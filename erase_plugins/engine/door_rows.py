@@ -55,7 +55,7 @@ def kept_parts(cond: Conditioning, index: int) -> Tensor:
 
 
 def part_meaning(cond: Conditioning) -> Tensor:
-    """Mean of the rows behind the last content token, with the pooled row in its own columns; (prompts, dim) float64."""
+    """Mean of the rows behind the last content token, and the pooled row in its own columns; (prompts, dim) float64."""
     rows = cond.embeds.double().cpu()
     found = rows[:, 0].clone()
     for part in cond.parts:

@@ -50,6 +50,10 @@ class Conditioning:
     prompts: tuple[str, ...] = ()
     parts: tuple[Part, ...] = ()
 
+    def is_empty(self, index: int) -> bool:
+        """Whether a prompt has no content tokens."""
+        return any(part.last[index] < part.start for part in self.parts) if self.parts else self.last[index] < 1
+
     def __getitem__(self, index: int | slice | Sequence[int]) -> Conditioning:
         import torch
 
@@ -98,7 +102,7 @@ class TextEncoder(ABC):
     def rows(self, prompts: Sequence[str]) -> Conditioning:
         """Encoded prompts as closed forms count them: every row that a linear layer of the denoiser reads.
 
-        Those of `encode`, unless a pooled row is read by a layer of its own or rows depend on the length of the padding.
+        Those of `encode`, unless a layer of its own reads a pooled row, or rows depend on the length of the padding.
         """
         return self.encode(prompts)
 

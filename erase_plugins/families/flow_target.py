@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -49,6 +50,14 @@ class FlowTarget(DiffusersTarget):
         parts = tuple(Part(start, stop, tuple(start + row for row in last)) for start, stop, _, last in spans)
         found = torch.cat(wide, 1)
         return Conditioning(found, tuple(max(last, 0) for last in parts[0].last), None, tuple(prompts), parts)
+
+    def encode(self, prompts: Sequence[str]) -> Conditioning:
+        found, ends = super().encode(prompts), self._ends(prompts)
+        if ends is None or self._traits.clip_rows:
+            return found
+        # T5 has no start token: without this a prompt of one token could not be told from an empty one
+        last = tuple(min(end, found.embeds.shape[1] - 1) for end in ends)
+        return replace(found, parts=(Part(0, found.embeds.shape[1], last),))
 
     @property
     def _traits(self) -> Any:

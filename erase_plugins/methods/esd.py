@@ -31,6 +31,7 @@ from typing import TYPE_CHECKING, Any
 
 from erase_plugins.engine.erasing import check_no_anchor
 from erase_plugins.errors import RequestError
+from erase_plugins.families.model import CROSS_ATTENTION
 from erase_plugins.hookspecs import hookimpl
 from erase_plugins.options import option
 from erase_plugins.training import Cost, TrainedMethod, TrainingOptions, TrainingRun
@@ -124,6 +125,10 @@ class ESD(TrainedMethod):
         if options.erase_from is not None and options.adversarial_rounds:
             raise RequestError(
                 "adversarial_rounds learn names of the concept, and erase_from erases it from another prompt"
+            )
+        if options.adversarial_rounds and not info.supports(CROSS_ATTENTION):
+            raise RequestError(
+                f"adversarial_rounds learn tokens of one CLIP text encoder, {info.model} reads T5 too; set it to 0"
             )
         check_no_anchor(request)
         return super().settle(options, request, info)

@@ -145,7 +145,7 @@ def _t5() -> tuple[Any, Any]:
 
 
 def tiny_sd3(seed: int = 0) -> Any:
-    """A random Stable Diffusion 3 pipeline: 8 x 8 latents, token rows of 64 (CLIP 16 + 16, T5 64), pooled rows of 32."""
+    """A random Stable Diffusion 3 pipeline: 8 x 8 latents, token rows of 64 (CLIP 16 + 16, T5), pooled rows of 32."""
     import torch
     from diffusers import FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel, StableDiffusion3Pipeline
     from transformers import CLIPTextModelWithProjection
@@ -171,7 +171,7 @@ def tiny_sd3(seed: int = 0) -> Any:
             tokenizer_2=_tokenizer(),
             text_encoder_3=third,
             tokenizer_3=tokenizer,
-        )  # fmt: skip
+        )
     )
 
 
@@ -205,7 +205,7 @@ def tiny_flux(seed: int = 0, distilled: bool = True) -> Any:
             tokenizer=_tokenizer(),
             text_encoder_2=second,
             tokenizer_2=tokenizer,
-        )  # fmt: skip
+        )
     )
 
 
