@@ -144,7 +144,21 @@ class FlowFamily(Family):
         from erase_plugins.families.flow_target import check_dtype
 
         check_dtype(request.dtype, self.title)
-        return super().load(request)
+        source = getattr(request, "source", None)
+        if source is None or not getattr(request, "light", False):
+            return super().load(request)
+        from erase_plugins.families.mapped import open_mapped
+
+        return self.wrap(open_mapped(self, source, request.dtype, request.device), request.model)
+
+    def other_values(self, info: ModelSpec) -> int:
+        """T5's: it is no component, since no program takes a LoRA of it."""
+        config = info.configs.get(self.encoders[-1])
+        if config is None:
+            return 0
+        width, inner = int(config["d_model"]), int(config["num_heads"]) * int(config["d_kv"])
+        layer = 4 * width * inner + 3 * width * int(config["d_ff"])
+        return int(config["num_layers"]) * layer + int(config["vocab_size"]) * width
 
     def text_layers(self, info: ModelSpec, component: str) -> int:
         raise Unsupported(

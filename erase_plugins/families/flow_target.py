@@ -128,9 +128,11 @@ class FlowTarget(DiffusersTarget):
         check_dtype(str(self.dtype).removeprefix("torch."), self.info.family.title)
 
     def predict(self, latents: Tensor, timestep: Tensor | float, cond: Conditioning) -> Tensor:
-        time = torch.as_tensor(timestep, dtype=torch.float32, device=latents.device).expand(len(latents))
-        found: Tensor = self._traits.velocity(self.network(DENOISER), latents, time / 1000, cond, self.guidance)
-        return found
+        time, network = torch.as_tensor(timestep, dtype=torch.float32, device=latents.device), self.network(DENOISER)
+        rows = replace(cond, embeds=cond.embeds.to(network.dtype), pooled=_as(cond.pooled, network.dtype))
+        sigma = time.expand(len(latents)) / 1000
+        found: Tensor = self._traits.velocity(network, latents.to(network.dtype), sigma, rows, self.guidance)
+        return found.to(latents.dtype)
 
     def scheduler(self, steps: int, kind: str = "ddim") -> Any:
         from erase_plugins.families.flow_schedule import make_flow_sampler
@@ -138,6 +140,10 @@ class FlowTarget(DiffusersTarget):
         _, height, width = self.info.latent_shape
         size = (height // 2) * (width // 2)
         return make_flow_sampler(self.pipe.scheduler.config, kind, steps, self.device, self._traits.even_sigmas, size)
+
+
+def _as(rows: Tensor | None, dtype: torch.dtype) -> Tensor | None:
+    return None if rows is None else rows.to(dtype)
 
 
 def check_dtype(dtype: str, title: str) -> None:

@@ -309,6 +309,14 @@ class FamilyTraits(ABC):
         """Which columns of a text row a reader takes; all, unless rows of several readers lie side by side."""
         return slice(None)
 
+    def padding(self, info: ModelSpec) -> tuple[int, ...]:
+        """Lengths to which prompts are padded for an encoder without a mask, whose rows `TextEncoder.rows` lists."""
+        return ()
+
+    def other_values(self, info: ModelSpec) -> int:
+        """Numbers in parts of the model that cannot be edited but take memory when prompts are encoded."""
+        return 0
+
     def text_layers(self, info: ModelSpec, component: str) -> int:
         """How many layers of a text encoder the denoiser's context passes through.
 
