@@ -38,7 +38,8 @@ def closed_form_plan(request: EraseRequest, options: Any, info: TargetInfo) -> E
     first, stop = ROWS.get(recipe.tokens, (0, info.tokens))
     rows = sum(recipe.framings(concept.kind) for concept in request.concepts) * (stop - first)
     if lengths:  # few rows stand for the padding of each, one is the pooled one
-        rows = sum(recipe.framings(concept.kind) for concept in request.concepts) * (1 + (PADS + 1) * (len(lengths) + 1))
+        framings = sum(recipe.framings(concept.kind) for concept in request.concepts)
+        rows = framings * (1 + (PADS + 1) * (len(lengths) + 1))
     rank = min(rows, info.width)
     square = 0 if info.width > WIDE and not recipe.vocabulary else info.width**2  # see `solve.wide_factors`
     solve = 10.0 * square * info.width + 4.0 * square * (rows + encoded)

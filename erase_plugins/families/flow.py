@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from erase_plugins.artifacts.names import canonical
 from erase_plugins.errors import Unsupported
 from erase_plugins.families.base import Family, Model, ModelSpec, ModuleRef, TargetInfo
+from erase_plugins.families.flow_names import Names, Place, original_places
 from erase_plugins.families.model import EMBEDDING_MAP
 
 if TYPE_CHECKING:
@@ -80,6 +81,8 @@ class FlowFamily(Family):
     #: every text encoder; T5 last, of which no loader takes a LoRA
     encoders: tuple[str, ...]
     lengths: tuple[int, int]
+    #: names in the original files
+    originals: Names
     #: class of the denoiser in its configuration
     transformer: str
     #: rows of CLIP above those of T5
@@ -122,12 +125,17 @@ class FlowFamily(Family):
         """Velocity (n, channels, height, width) of latents at noise levels ``sigma`` (n,) in 0..1."""
         raise NotImplementedError
 
+    def original_places(self, info: ModelSpec) -> dict[str, Place]:
+        """Path of a module of the transformer -> where ComfyUI and the original files have it."""
+        return original_places(self.originals, info.refs)
+
     def padding(self, info: ModelSpec) -> tuple[int, ...]:
         """Lengths to which prompts for T5 are padded; none where the model has no T5."""
         config = info.configs.get(self.encoders[-1])
         if config is None:
             return ()
-        return tuple(min(length, int(config.get("n_positions") or length)) for length in self.lengths)
+        first = min(self.lengths[0], int(config.get("n_positions") or self.lengths[0]))
+        return first, min(self.lengths[1], first // 2)
 
     def columns(self, info: ModelSpec, ref: ModuleRef) -> slice:
         tokens = int(info.configs["transformer"]["joint_attention_dim"])

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from erase_plugins.families.flow import FlowFamily
+from erase_plugins.families.flow_names import FLUX
 from erase_plugins.hookspecs import hookimpl
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ class Flux(FlowFamily):
     pipeline = "FluxPipeline"
     transformer = "FluxTransformer2DModel"
     lengths = (512, 256)
+    originals = FLUX
     clip_rows = False
     even_sigmas = True
     modelspec = "flux-1-dev/lora"

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from erase_plugins.families.flow import FlowFamily
+from erase_plugins.families.flow_names import SD3
 from erase_plugins.hookspecs import hookimpl
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ class StableDiffusion3(FlowFamily):
     pipeline = "StableDiffusion3Pipeline"
     transformer = "SD3Transformer2DModel"
     lengths = (256, 77)
+    originals = SD3
     clip_rows = True
     even_sigmas = False
     modelspec = "stable-diffusion-3/lora"
