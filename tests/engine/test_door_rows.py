@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from dataclasses import replace
 
 import pytest
 import torch
@@ -36,14 +35,13 @@ def test_the_edited_weights_are_the_original_ones_on_mapped_rows(model):
     weights = {key: delta for _, key, delta in lower_for(edit, target).items()}
     assert set(weights) == {f"{TOKENS}.weight", f"{POOLED}.weight"}  # two weights change and no bias
     ((_, _, change),) = list(edit.items())
-    change = replace(change, A=change.A.double(), B=change.B.double())
     cond = target.encode(["a pizza on a table"])
-    moved = mapped(replace(cond, embeds=cond.embeds.double(), pooled=cond.pooled.double()), change)
+    moved = mapped(cond, change)
     for name, rows, other in ((TOKENS, cond.embeds, moved.embeds), (POOLED, cond.pooled, moved.pooled)):
         layer = pipe.transformer.get_submodule(name).weight.double()
         delta = weights[f"{name}.weight"]
         edited = layer + delta.B.double() @ delta.A.double()
-        torch.testing.assert_close(rows.double() @ edited.T, other.double() @ layer.T, rtol=0, atol=1e-6)
+        torch.testing.assert_close(rows.double() @ edited.T, other.double() @ layer.T, rtol=0, atol=1e-5)
         assert float((rows - other).abs().max()) > 1e-3
 
 
@@ -138,7 +136,7 @@ def test_merge_and_revoke_as_on_unets(model, tmp_path):
     pipe = shared_pipeline(model)
     paths = []
     for concept in ("pizza", "dog"):
-        paths.append(tmp_path / concept)
+        paths.append(str(tmp_path / concept))
         erase_plugins.erase(pipe, concept, "uce", to="a house", out=paths[-1])
     both = erase_plugins.erase(pipe, ["pizza", "dog"], "uce", to="a house")
     merged = erase_plugins.merge(paths)
