@@ -57,7 +57,7 @@ FLOW_GROUPS = {
     "single_attn": _blocks(r"^single_transformer_blocks\.\d+\.attn\.to_[qkv]$"),
     "attn": _blocks(_ATTN),
     "text_mlp_side": _blocks(rf"{_DUAL}ff_context\.net\.(0\.proj|2)$"),
-    "non_cross": lambda ref: FLOW_GROUPS["denoiser"](ref) and "add_" not in ref.path,
+    "non_cross": lambda ref: _blocks(_INNER)(ref) and "add_" not in ref.path,
     "denoiser": _blocks(_INNER),
     "transformer": _blocks(_INNER),
     "text_attn": _text(r"\bself_attn\.(q|k|v|out)_proj$"),

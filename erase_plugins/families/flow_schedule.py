@@ -17,7 +17,7 @@ from erase_plugins.errors import RequestError
 from erase_plugins.families.schedulers import KINDS
 
 
-class FlowSampler(FlowMatchEulerDiscreteScheduler):  # type: ignore[misc]
+class FlowSampler(FlowMatchEulerDiscreteScheduler):
     """Euler through the noise levels of the stock pipeline; latents are given to the denoiser as they are."""
 
     init_noise_sigma = 1.0

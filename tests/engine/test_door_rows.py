@@ -16,6 +16,7 @@ from erase_plugins.engine.solve import joint_edit
 from erase_plugins.families.flow import POOLED, TOKENS
 from erase_plugins.testing.models import shared_pipeline
 from erase_plugins.training.embedding_map import mapped
+from erase_plugins.workflow.artifacts import load_artifact
 from erase_plugins.workflow.models import target_of
 
 MODELS = ("tiny_sd3", "tiny_flux")
@@ -144,6 +145,6 @@ def test_merge_and_revoke_as_on_unets(model, tmp_path):
     assert torch.equal(one.A, other.A)
     assert torch.equal(one.B, other.B)
     alone = erase_plugins.revoke(merged, ["dog"], forget=True)
-    ((_, _, one),), ((_, _, other),) = list(alone.edit.items()), list(erase_plugins.load(paths[0]).edit.items())
+    ((_, _, one),), ((_, _, other),) = list(alone.edit.items()), list(load_artifact(tmp_path / "pizza").edit.items())
     assert torch.equal(one.A, other.A)
     assert torch.equal(one.B, other.B)
