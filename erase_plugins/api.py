@@ -21,7 +21,7 @@ from erase_plugins.types import AttackReport, Concept, DataRef, EditPlan, EraseR
 from erase_plugins.workflow.artifacts import load_artifact
 from erase_plugins.workflow.found import FoundModel
 from erase_plugins.workflow.models import as_target, find_model, load_pipeline
-from erase_plugins.workflow.run import judges, make_plan, run_plan
+from erase_plugins.workflow.run import is_light, judges, make_plan, run_plan
 
 #: a user's own preset: a TOML file, a mapping of the same shape, or one that was read already
 Preset = str | Path | Mapping[str, Any] | OwnPreset | None
@@ -140,7 +140,7 @@ def erase(
     if folder is not None and resume:
         check_resume(work_folder(folder), ready)
     with nullcontext() if folder is None else claim(folder, force):
-        target = as_target(found, dtype=dtype, device=device)
+        target = as_target(found, dtype=dtype, device=device, light=is_light(ready))
         return run_and_save(
             ready, target, folder, layouts=layouts, force=force, resume=resume, listeners=listeners, cancel=cancel
         )

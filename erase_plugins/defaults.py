@@ -5,6 +5,8 @@ from __future__ import annotations
 BUILTIN_PLUGINS: tuple[str, ...] = (
     "erase_plugins.families.sd1",
     "erase_plugins.families.sdxl",
+    "erase_plugins.families.sd3",
+    "erase_plugins.families.flux",
     "erase_plugins.families.image_classifier",
     "erase_plugins.families.causal_lm",
     "erase_plugins.artifacts.layouts.patch",

@@ -189,7 +189,7 @@ def _written_out(layers: Sequence[Layer], target: Any) -> list[Artifact]:
     if target is None or not others or not any(mapped):
         return [layer.artifact for layer in layers]
     changes = total(others).deltas
-    refs = {(ref.component, ref.weight): ref for ref in target.modules("cross_kv")}
+    refs = {(ref.component, ref.weight): ref for ref in target.readers()}
     projections: dict[str, list[str]] = {}
     for component, name in refs:
         projections.setdefault(component, []).append(name)
@@ -199,8 +199,14 @@ def _written_out(layers: Sequence[Layer], target: Any) -> list[Artifact]:
         change: Any = changes.get(component, {}).get(name)
         return base if change is None else base + change.dense().to(base.device)
 
+    def columns(component: str, name: str) -> slice:
+        found: slice = target.columns(refs[(component, name)])
+        return found
+
     return [
-        replace(layer.artifact, edit=lower(layer.artifact.edit, projections, weight)) if yes else layer.artifact
+        replace(layer.artifact, edit=lower(layer.artifact.edit, projections, weight, columns))
+        if yes
+        else layer.artifact
         for layer, yes in zip(layers, mapped, strict=True)
     ]
 

@@ -55,6 +55,36 @@ def solve_factors(rows: Tensor, guides: Tensor, weights: Tensor, H: Tensor, lam:
     return right_divide(scale * C, system), (S - C).T.contiguous()
 
 
+def solve_in_span(
+    rows: Tensor, guides: Tensor, weights: Tensor, kept: Tensor, kept_weights: Tensor, lam: float
+) -> tuple[Tensor, Tensor]:
+    """K = B A as `solve_factors` gives it, where all rows are few: no (d, d) matrix is formed.
+
+    With Z = [sqrt(e) C, sqrt(p) P] (k, d): C B^-1 = (C - C Z^T (lam I + Z Z^T)^-1 Z) / lam (Woodbury).
+
+    Args:
+        rows, guides: (n, d).
+        weights: (n,) scale e of each row.
+        kept: (m, d) preserved rows.
+        kept_weights: (m,) scale p of each.
+        lam: ridge term.
+
+    Returns:
+        A (r, d) with orthonormal rows and B (d, r), float64, at the numerical rank.
+    """
+    if not lam > 0:
+        raise RequestError(f"lam={lam} must be positive, otherwise the system has no unique solution")
+    C, S, P = rows.double(), guides.double(), kept.double()
+    e, p = weights.double()[:, None], kept_weights.double()[:, None]
+    Z = torch.cat([e.sqrt() * C, p.sqrt() * P])
+    system = lam * torch.eye(len(Z), dtype=torch.float64) + Z @ Z.T
+    A = (e * C - right_divide(e * (C @ Z.T), system) @ Z) / lam
+    Q, R = torch.linalg.qr(A.T)
+    left, values, right = torch.linalg.svd((S - C).T @ R.T, full_matrices=False)
+    rank = max(int((values > 1e-7 * values[0]).sum()), 1)
+    return (right[:rank] @ Q.T).contiguous(), (left[:, :rank] * values[:rank]).contiguous()
+
+
 def right_divide(left: Tensor, system: Tensor) -> Tensor:
     """left @ system^-1 for a symmetric positive definite system."""
     factor, info = torch.linalg.cholesky_ex(system)

@@ -152,7 +152,8 @@ class ContextMap:
     """Map c -> c + B A c of every text embedding row that cross-attention sees.
 
     Equal to the weight change W B A in every key and value projection, so it fits any model that shares the text
-    encoder and needs A (rank, dim) and B (dim, rank) only.
+    encoder and needs A (rank, dim) and B (dim, rank) only. Where a pooled row is read by a layer of its own, its
+    columns stand behind those of the token rows, and no direction has both.
     """
 
     A: Tensor
@@ -163,6 +164,15 @@ class ContextMap:
     def rank(self) -> int:
         """Number of rows of A."""
         return self.A.shape[0]
+
+    def columns(self, chosen: slice) -> ContextMap:
+        """The map of some columns, without the directions that hardly reach them."""
+        A, B = self.A[:, chosen], self.B[chosen]
+        if A.shape == self.A.shape:
+            return self
+        size = A.float().norm(dim=1) * B.float().norm(dim=0)
+        keep = size > 1e-12 * float(size.max())
+        return ContextMap(A[keep].contiguous(), B[:, keep].contiguous()) if bool(keep.any()) else ContextMap(A, B)
 
     def tensors(self) -> dict[str, Tensor]:
         """Both factors by name."""

@@ -13,15 +13,19 @@ from erase_plugins.artifacts.gated import GATE, add_gated, gated_lowrank, renumb
 from erase_plugins.errors import Unsupported
 
 Weights = Callable[[str, str], Tensor]
+Columns = Callable[[str, str], slice]
 
 
-def lower(edit: Edit, projections: Mapping[str, Sequence[str]], weight: Weights) -> Edit:
+def lower(
+    edit: Edit, projections: Mapping[str, Sequence[str]], weight: Weights, columns: Columns = lambda _c, _n: slice(None)
+) -> Edit:
     """The edit with every `ContextMap` written out as `LowRank` changes of the projections that read the context.
 
     Args:
         edit: the edit.
         projections: component -> weight names of its key and value projections.
         weight: (component, weight name) -> base weight (out, dim).
+        columns: (component, weight name) -> which columns of a text row it reads.
 
     Raises:
         Unsupported: a projection has another width than the map.
@@ -35,11 +39,11 @@ def lower(edit: Edit, projections: Mapping[str, Sequence[str]], weight: Weights)
     for component, key, delta in edit.items():
         if isinstance(delta, ContextMap) and key == CONTEXT:
             for name in projections[component]:
-                base = weight(component, name)
-                if base.shape[1] != delta.A.shape[1]:
-                    raise Unsupported(f"{name} takes rows of {base.shape[1]}, the map has {delta.A.shape[1]}")
-                up = (base.double().cpu() @ delta.B.double()).float()
-                made = LowRank(delta.A.float().clone(), up)
+                base, part = weight(component, name), delta.columns(columns(component, name))
+                if base.shape[1] != part.A.shape[1]:
+                    raise Unsupported(f"{name} takes rows of {base.shape[1]}, the map has {part.A.shape[1]}")
+                up = (base.double().cpu() @ part.B.double()).float()
+                made = LowRank(part.A.float().clone(), up)
                 group = deltas.setdefault(component, {})
                 group[name] = add(group[name], made) if name in group else made
     return replace(edit, deltas=deltas)

@@ -117,6 +117,13 @@ class Statistics:
         G, X = self.ledgers
         return from_ledger(G), from_ledger(X)
 
+    @property
+    def kept_rows(self) -> Tensor | None:
+        """All kept rows (m, d), each with weight ``keep_weight``; None where only their sum is known."""
+        rows = [part for part in self.keep.values() if part is not None]
+        known = self.block is None and self.kept_sum is None and len(rows) == len(self.keep)
+        return torch.cat(rows) if known and rows else None
+
     @cached_property
     def kept_ledger(self) -> Tensor:
         """H of all kept rows as an int64 ledger: vocabulary less the words left out, plus the named prompts."""

@@ -109,11 +109,16 @@ def lower_for(edit: Edit, target: Any) -> Edit:
     """`lower` with the weights of a loaded target; an edit without a map stays what it is."""
     if "contextmap" not in edit.kinds:
         return edit
-    refs = {(ref.component, ref.weight): ref for ref in target.modules("cross_kv")}
+    refs = {(ref.component, ref.weight): ref for ref in target.readers()}
     projections: dict[str, list[str]] = {}
     for component, name in refs:
         projections.setdefault(component, []).append(name)
-    return lower(edit, projections, lambda component, name: target.base_weight(refs[(component, name)]))
+    return lower(
+        edit,
+        projections,
+        lambda component, name: target.base_weight(refs[(component, name)]),
+        lambda component, name: target.columns(refs[(component, name)]),
+    )
 
 
 def _members(path: Path) -> list[Path]:

@@ -184,12 +184,14 @@ def _terminal() -> bool:
     return sys.stderr.isatty()
 
 
-def load_target(model: Any, revision: str | None = None, dtype: str = "float32", device: str = "cpu") -> Any:
+def load_target(
+    model: Any, revision: str | None = None, dtype: str = "float32", device: str = "cpu", light: bool = False
+) -> Any:
     """The loaded model (a name or a `FoundModel`) as a target, without the libraries' chatter."""
     quiet_libraries()
     from erase_plugins.api import as_target
 
-    return as_target(model, revision=revision, dtype=dtype, device=device)
+    return as_target(model, revision=revision, dtype=dtype, device=device, light=light)
 
 
 def load_artifacts(paths: Iterable[str]) -> list[Any]:

@@ -160,6 +160,7 @@ def _execute(
     from erase_plugins.engine.checkpoint import check_resume
     from erase_plugins.engine.context import cancel_on_interrupt
     from erase_plugins.families.capabilities import CLASSIFIER, DENOISER
+    from erase_plugins.workflow.run import is_light
 
     request = plan.request
     work = work_folder(folder)
@@ -169,7 +170,7 @@ def _execute(
             hint("no interrupted run is here; starting anew")
     elif work.exists():
         hint("an interrupted run left a checkpoint here; starting anew (use --resume to go on from it)")
-    target = load_target(found, dtype=request.dtype, device=request.device)
+    target = load_target(found, dtype=request.dtype, device=request.device, light=not check and is_light(plan))
     started = time.perf_counter()
     checked = None if check is False else _checked(target, request, bool(check))
     cancel = threading.Event()

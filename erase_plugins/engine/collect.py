@@ -13,6 +13,7 @@ from torch import Tensor
 from erase_plugins.artifacts.statistics import Member, Statistics
 from erase_plugins.engine.context import RunContext
 from erase_plugins.engine.context_rows import context_rows
+from erase_plugins.engine.door_rows import kept_parts, paired_parts
 from erase_plugins.engine.prompt_templates import (
     TEMPLATES,
     check_phrase,
@@ -144,7 +145,7 @@ def collect(
 def _member(concept: Concept, recipe: Recipe, target: Target, words: Vocabulary | None) -> Member:
     guide = guide_of(concept, recipe.fillers)
     phrases = [concept.text, *concept.prompts]
-    cond = target.encode(phrases)
+    cond = target.rows(phrases)
     for index in range(len(phrases)):
         check_phrase(cond, index)
     kept = frozenset(words.words) if words is not None else frozenset()
@@ -176,9 +177,9 @@ def encode_member(
         return one, other
     rows, guides = [], []
     for phrase in phrases:
-        erased, becomes = (target.encode(framed(text, kind, recipe)) for text in (phrase, guide))
+        erased, becomes = (target.rows(framed(text, kind, recipe)) for text in (phrase, guide))
         for index in range(len(erased.last)):
-            one, other = paired_rows(erased, becomes, index, index, recipe.tokens)
+            one, other = (paired_parts if erased.parts else paired_rows)(erased, becomes, index, index, recipe.tokens)
             rows.append(one)
             guides.append(other)
         if recipe.fillers and kind == "style":
@@ -197,6 +198,8 @@ def styled_rows(style: str, guide: str, count: int, target: Target) -> tuple[Ten
         Two (n, dim) float64 tensors, scaled so that the squared errors count ``_FILLER_WEIGHT / count`` each.
     """
     words = filler_words(style, count, target)
+    if target.rows([style]).parts:
+        raise RequestError(f"fillers are for models with one text encoder, {target.info.model} has more; set fillers=0")
     before, behind = target.encode([f"a {style}", f"a {guide}".strip()]).last
     erased = target.encode([f"a {style} {word}" for word in words]).embeds[:, before + 1 :]
     becomes = target.encode([" ".join(f"a {guide} {word}".split()) for word in words]).embeds[:, behind + 1 :]
@@ -264,7 +267,9 @@ def refresh(statistics: Statistics, target: Target, recipe: Recipe | None = None
 def _keep(prompts: Sequence[str], target: Target) -> dict[str, Tensor | None]:
     """All rows of every prompt to keep; the empty prompt (guidance's other half) always among them."""
     names = list(dict.fromkeys(["", *prompts]))
-    cond = target.encode(names)
+    cond = target.rows(names)
+    if cond.parts:
+        return {name: kept_parts(cond, index) for index, name in enumerate(names)}
     return {name: cond.embeds[index].float().cpu().contiguous() for index, name in enumerate(names)}
 
 

@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from erase_plugins.engine.collect import check_guides, guide_of, phrase_count
+from erase_plugins.engine.door_rows import PADS
 from erase_plugins.engine.prompt_templates import ROWS
+from erase_plugins.engine.solve import WIDE
 from erase_plugins.families.base import ModuleRef, TargetInfo
 from erase_plugins.options import as_dict
 from erase_plugins.types import EditPlan, EraseRequest
@@ -23,16 +25,25 @@ def closed_form_plan(request: EraseRequest, options: Any, info: TargetInfo) -> E
         Unsupported: the model has no such modules.
     """
     check_guides(request)
-    refs = info.modules("cross_kv")
+    refs = info.readers()
     recipe = options.recipe()
     # most words are one token behind the start row
     word = min(recipe.word_tail + 2, info.tokens) if recipe.word_tail else info.tokens
-    encoded = (phrase_count(request, recipe) - recipe.vocabulary) * info.tokens + recipe.vocabulary * word
+    lengths = info.family.padding(info)
+    each = info.tokens + sum(lengths)
+    word = each if lengths else word
+    encoded = (phrase_count(request, recipe) - recipe.vocabulary) * each + recipe.vocabulary * word
     text = sum(_size(ref.shape) for ref in info.refs if ref.component != info.family.denoiser and ref.kind == "linear")
+    other = info.family.other_values(info)
+    text += other
     first, stop = ROWS.get(recipe.tokens, (0, info.tokens))
     rows = sum(recipe.framings(concept.kind) for concept in request.concepts) * (stop - first)
+    if lengths:  # few rows stand for the padding of each, one is the pooled one
+        framings = sum(recipe.framings(concept.kind) for concept in request.concepts)
+        rows = framings * (1 + (PADS + 1) * (len(lengths) + 1))
     rank = min(rows, info.width)
-    solve = 10.0 * info.width**3 + 4.0 * info.width**2 * (rows + encoded)
+    square = 0 if info.width > WIDE and not recipe.vocabulary else info.width**2  # see `solve.wide_factors`
+    solve = 10.0 * square * info.width + 4.0 * square * (rows + encoded)
     seconds = (2.0 * text * encoded + solve) / _CPU_FLOPS
     outputs = sum(ref.shape[0] for ref in refs)
     warnings = []
@@ -43,6 +54,8 @@ def closed_form_plan(request: EraseRequest, options: Any, info: TargetInfo) -> E
         )
     if recipe.tokens == "last" and not recipe.expand:
         warnings.append("tokens=last leaves the end and padding rows, which carry the concept too; it may stay visible")
+    if not recipe.vocabulary and not request.preserve and "vocabulary" not in request.options:
+        warnings.append("nothing is kept but the empty prompt: name what must stay (--keep), or set vocabulary")
     notes = [
         f"{concept.text} -> {guide_of(concept, recipe.fillers).strip() or 'the empty prompt'}"
         for concept in request.concepts[:20]
@@ -53,7 +66,7 @@ def closed_form_plan(request: EraseRequest, options: Any, info: TargetInfo) -> E
         modules=tuple(f"{ref.component}.{ref.path}" for ref in refs),
         steps=len(request.concepts),
         seconds=round(seconds, 1),
-        memory_bytes=int(8 * (6 * info.width**2 + info.width * encoded)),
+        memory_bytes=int(8 * (6 * square + info.width * encoded)) + 2 * other,
         file_bytes=4 * rank * (outputs + info.width * len(refs)),
         warnings=tuple(warnings),
         notes=tuple(notes),

@@ -161,9 +161,10 @@ class Rollout:
             RequestError: names the prompt.
         """
         cond = self.target.encode(prompts)
-        longest = self.target.info.tokens - 2
-        for prompt, last in zip(prompts, cond.last, strict=True):
-            if prompt and last < 1:
+        rows = cond.parts[0].stop - cond.parts[0].start if cond.parts else self.target.info.tokens
+        longest = rows - 2
+        for place, (prompt, last) in enumerate(zip(prompts, cond.last, strict=True)):
+            if prompt and cond.is_empty(place):
                 raise RequestError(f"'{prompt}' has no content tokens for this text encoder; name the concept in words")
             if last >= longest:
                 self.ctx.note(f"'{prompt[:60]}' fills all {longest} tokens of the text encoder; the rest is cut off")

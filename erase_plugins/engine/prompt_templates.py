@@ -52,7 +52,7 @@ def check_phrase(cond: Conditioning, index: int) -> None:
     Raises:
         RequestError: names the phrase.
     """
-    if cond.last[index] < 1:
+    if cond.is_empty(index):
         raise RequestError(
             f"'{cond.prompts[index]}' has no content tokens for this text encoder; name the concept in words"
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from erase_plugins.artifacts.closed_form import best_factors, exact_factors, solve_map
+from erase_plugins.artifacts.closed_form import best_factors, exact_factors, solve_in_span, solve_map
 from erase_plugins.artifacts.edit import ContextMap, Edit
 from erase_plugins.artifacts.solved import context_edit
 from erase_plugins.artifacts.statistics import Statistics
@@ -14,6 +14,8 @@ from erase_plugins.families.target import FamilyTraits
 
 #: relative error that a map of many random phrasings may have
 TRIM = 0.01
+#: from this width on no (d, d) matrix is formed where all rows are known
+WIDE = 4096
 #: change of kept rows from which a user is warned
 FAR = 0.15
 
@@ -40,7 +42,10 @@ def joint_map(statistics: Statistics) -> Tensor:
 
 def joint_edit(statistics: Statistics, family: FamilyTraits) -> Edit:
     """One context map for all members, at most of the rank that ``statistics.solver`` gives."""
-    K, rank = joint_map(statistics), statistics.solver.get("rank")
+    rank, few = statistics.solver.get("rank"), wide_factors(statistics) if statistics.width > WIDE else None
+    if few is not None:
+        return context_edit(*few, statistics, family)
+    K = joint_map(statistics)
     if rank is not None and statistics.sigma is not None:
         A, B, error = best_factors(K, statistics.sigma, rank)
     elif spread(statistics):
@@ -51,6 +56,28 @@ def joint_edit(statistics: Statistics, family: FamilyTraits) -> Edit:
         if rows:  # what lies beyond is rounding
             A, B = A[:rows], B[:, :rows]
     return context_edit(A, B, statistics, family, error)
+
+
+def wide_factors(statistics: Statistics) -> tuple[Tensor, Tensor] | None:
+    """The map of `joint_map` as factors A (r, d) and B (d, r), from the rows alone; None where those are not all known.
+
+    None too where a cap on the rank asks for the energy of the layers.
+    """
+    solver, kept = statistics.solver, statistics.kept_rows
+    pairs = [(item.rows, item.guides, item.weight) for item in statistics.members.values()]
+    if kept is None or solver.get("rank") is not None or any(rows is None for rows, _, _ in pairs):
+        return None
+    C = torch.cat([rows for rows, _, _ in pairs if rows is not None]).double()
+    S = torch.cat([guides for _, guides, _ in pairs if guides is not None]).double()
+    e = torch.cat([torch.full((len(rows),), weight) for rows, _, weight in pairs if rows is not None]).double()
+    p = torch.full((len(kept),), statistics.keep_weight).double()
+    erased, held = float((e * C.pow(2).sum(1)).sum()), float((p * kept.double().pow(2).sum(1)).sum())
+    rho, lam = solver.get("rho"), solver.get("lam")
+    if rho is not None:
+        p, held = p * (rho * erased / max(held, 1e-300)), rho * erased
+    if lam is None:
+        lam = solver["lam_share"] * (erased + held) / statistics.width
+    return solve_in_span(C, S, e, kept, p, lam)
 
 
 def spread(statistics: Statistics) -> bool:
@@ -87,9 +114,13 @@ def tell_kept(edit: Edit, statistics: Statistics, ctx: RunContext) -> None:
     ((_, _, change),) = list(edit.items())
     if not isinstance(change, ContextMap):
         return
-    A, B, H = change.A.double(), change.B.double(), statistics.kept_gram()
-    moved = ((A @ H @ A.T) * (B.T @ B)).sum()  # trace of K H K^T with K = B A, in the small space
-    share = (max(float(moved), 0.0) / max(float(H.trace()), 1e-300)) ** 0.5
+    A, B, rows = change.A.double(), change.B.double(), statistics.kept_rows if statistics.width > WIDE else None
+    if rows is not None:
+        moved, whole = (rows.double() @ A.T @ B.T).pow(2).sum(), rows.double().pow(2).sum()
+    else:
+        H = statistics.kept_gram()
+        moved, whole = ((A @ H @ A.T) * (B.T @ B)).sum(), H.trace()  # trace of K H K^T with K = B A, in the small space
+    share = (max(float(moved), 0.0) / max(float(whole), 1e-300)) ** 0.5
     ctx.count("kept_rows_change", round(share, 4))
     if share > FAR:
         ctx.warn(

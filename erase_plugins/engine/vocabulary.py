@@ -16,6 +16,7 @@ from torch import Tensor
 
 from erase_plugins.artifacts.ledger import gram_sum, pack, unpack
 from erase_plugins.engine import disk_cache
+from erase_plugins.engine.door_rows import kept_parts, part_meaning
 from erase_plugins.engine.stop_words import stopped
 from erase_plugins.engine.words import real_words
 from erase_plugins.errors import RequestError, Unsupported
@@ -141,26 +142,26 @@ def search_tail(target: Target) -> int:
 
 def meaning(cond: Conditioning, tail: int = 0) -> Tensor:
     """Mean of the rows behind the last content token, (prompts, dim) float64; of the first ``tail`` of them, or all."""
+    if cond.parts:
+        return part_meaning(cond)
     length = cond.embeds.shape[1]
     starts = [min(last + 1, length - 1) for last in cond.last]
     rows = [cond.embeds[i, first : first + (tail or length)].double().mean(0).cpu() for i, first in enumerate(starts)]
     return torch.stack(rows)
 
 
-def projection_gram(target: Target, group: str = "cross_kv") -> Tensor:
-    """Sigma: sum of W^T W over the key and value projections, (dim, dim) float64."""
-    total: Tensor | None = None
-    for ref in target.modules(group):
-        weight = target.weight(ref).double().cpu()
-        part = weight.T @ weight
-        total = part if total is None else total + part
-    assert total is not None
+def projection_gram(target: Target) -> Tensor:
+    """Sigma: sum of W^T W over the projections that read text rows, (dim, dim) float64."""
+    total = torch.zeros(target.info.width, target.info.width, dtype=torch.float64)
+    for ref in target.readers():
+        weight, columns = target.weight(ref).double().cpu(), target.columns(ref)
+        total[columns, columns] += weight.T @ weight
     return total
 
 
 def encoded(target: Target, prompts: Sequence[str], tail: int) -> Conditioning:
     """Prompts with all their rows, or with the first ``tail`` rows behind the last token."""
-    return target.encode_start(prompts, tail) if tail else target.encode(prompts)
+    return target.encode_start(prompts, tail) if tail and target.family.causal else target.rows(prompts)
 
 
 def kept_rows(cond: Conditioning, tail: int, tokens: int) -> list[Tensor]:
@@ -173,6 +174,8 @@ def kept_rows(cond: Conditioning, tail: int, tokens: int) -> list[Tensor]:
         tail: as given there.
         tokens: rows of a whole prompt.
     """
+    if cond.parts:
+        return [kept_parts(cond, index) for index in range(len(cond.last))]
     found = []
     for embeds, last in zip(cond.embeds, cond.last, strict=True):
         rows = embeds[1 : last + 1 + tail if tail else tokens].float().cpu().contiguous()

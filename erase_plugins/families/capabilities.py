@@ -19,6 +19,20 @@ if TYPE_CHECKING:
 TEXT, DENOISER, CODEC, CLASSIFIER, LANGUAGE = "text", "denoiser", "codec", "classifier", "language"
 
 
+@dataclass(frozen=True)
+class Part:
+    """Rows of one text encoder among those of an encoded prompt.
+
+    Attributes:
+        start, stop: its first row and the one behind its last.
+        last: row of the last content token of each prompt; the row before the first content row for an empty one.
+    """
+
+    start: int
+    stop: int
+    last: tuple[int, ...]
+
+
 @dataclass
 class Conditioning:
     """Encoded prompts.
@@ -27,12 +41,18 @@ class Conditioning:
         embeds: (prompts, tokens, width) as the denoiser receives it.
         last: row of the last content token of each prompt; 0 for an empty prompt.
         pooled: (prompts, pooled width) or None.
+        parts: which rows are whose, where several text encoders' rows lie below each other (`TextEncoder.rows`).
     """
 
     embeds: Tensor
     last: tuple[int, ...]
     pooled: Tensor | None = None
     prompts: tuple[str, ...] = ()
+    parts: tuple[Part, ...] = ()
+
+    def is_empty(self, index: int) -> bool:
+        """Whether a prompt has no content tokens."""
+        return any(part.last[index] < part.start for part in self.parts) if self.parts else self.last[index] < 1
 
     def __getitem__(self, index: int | slice | Sequence[int]) -> Conditioning:
         import torch
@@ -44,6 +64,7 @@ class Conditioning:
             last=tuple(self.last[row] for row in rows),
             pooled=None if self.pooled is None else self.pooled[rows],
             prompts=tuple(self.prompts[row] for row in rows) if self.prompts else (),
+            parts=tuple(Part(part.start, part.stop, tuple(part.last[row] for row in rows)) for part in self.parts),
         )
 
 
@@ -83,6 +104,13 @@ class TextEncoder(ABC):
         something else where no negative prompt is given, ``count`` rows that are both in turn, the empty prompt first.
         """
         return self.encode([""])
+
+    def rows(self, prompts: Sequence[str]) -> Conditioning:
+        """Encoded prompts as closed forms count them: every row that a linear layer of the denoiser reads.
+
+        Those of `encode`, unless a layer of its own reads a pooled row, or rows depend on the length of the padding.
+        """
+        return self.encode(prompts)
 
     def encode_start(self, prompts: Sequence[str], behind: int) -> Conditioning:
         """Rows of prompts up to ``behind`` rows after the longest one's last content token; no pooled rows, not cached.

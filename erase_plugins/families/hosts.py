@@ -9,7 +9,7 @@ from torch import nn
 
 from erase_plugins.families.source import MODEL, public_name
 
-_STOCK = ("unet", "transformer", "text_encoder", "text_encoder_2", "vae", "scheduler")
+_STOCK = ("unet", "transformer", "text_encoder", "text_encoder_2", "text_encoder_3", "vae", "scheduler")
 
 
 def part_of(host: Any, component: str) -> Any:

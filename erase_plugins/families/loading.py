@@ -26,8 +26,17 @@ def open_diffusers(name: str, source: Source, dtype: str, device: str) -> Any:
     with without_bars(), without_notices():
         pipe = _from_file(cls, source, options) if source.file is not None else _from_pretrained(cls, source, options)
     pipe.set_progress_bar_config(disable=True)
+    return finish(pipe, device)
+
+
+def finish(part: Any, device: str) -> Any:
+    """A pipeline or a part of it on its device.
+
+    Raises:
+        RequestError: the device cannot be used.
+    """
     try:
-        return pipe.to(device)
+        return part.to(device)
     except (RuntimeError, AssertionError) as error:
         raise RequestError(f"device '{device}' cannot be used here: {str(error).splitlines()[0]}") from error
 

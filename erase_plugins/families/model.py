@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 #: one linear map of the text rows stands for a change of all projections that read them (separate cross-attention)
 EMBEDDING_MAP = "embedding_map"
+#: text reaches the denoiser through key and value projections that read nothing else
+CROSS_ATTENTION = "cross_attention"
 #: kind of a linear layer whose weight is stored (in, out), as the Conv1D of GPT-2
 TRANSPOSED = "transposed"
 
@@ -113,6 +115,14 @@ class ModelSpec:
         """
         return self.family.modules(self, group)
 
+    def readers(self) -> tuple[ModuleRef, ...]:
+        """Modules for which one linear map of the text rows stands (`EMBEDDING_MAP`).
+
+        Raises:
+            Unsupported: the model has none.
+        """
+        return self.modules(self.family.features.get(EMBEDDING_MAP, EMBEDDING_MAP))
+
     def facts(self) -> dict[str, Any]:
         """What a manifest says about such a model besides name, family and fingerprint."""
         return {"task": self.family.task} if self.family.task else {}
@@ -133,6 +143,14 @@ class Model(ABC):
     def modules(self, group: str) -> tuple[ModuleRef, ...]:
         """Modules of a named group, as in `ModelSpec.modules`."""
         return self.info.modules(group)
+
+    def readers(self) -> tuple[ModuleRef, ...]:
+        """Modules for which one linear map of the text rows stands, as in `ModelSpec.readers`."""
+        return self.info.readers()
+
+    def columns(self, ref: ModuleRef) -> slice:
+        """Which columns of a text row (`TextEncoder.rows`) a reader takes."""
+        return self.family.columns(self.info, ref)
 
     @abstractmethod
     def weight(self, ref: ModuleRef) -> Tensor:
@@ -226,7 +244,7 @@ class FamilyTraits(ABC):
     #: the Hub's name for what the models do, for cards; empty: text-to-image
     task: str = ""
     #: what only some models can do, and the module group that shows it
-    features: Mapping[str, str] = MappingProxyType({EMBEDDING_MAP: "cross_kv"})
+    features: Mapping[str, str] = MappingProxyType({EMBEDDING_MAP: "cross_kv", CROSS_ATTENTION: "cross_kv"})
     #: diffusers class of the pipeline
     pipeline: str = ""
     #: whether a text row depends only on the rows before it
@@ -286,6 +304,18 @@ class FamilyTraits(ABC):
             Unsupported: the family does not know how.
         """
         raise Unsupported(f"family {self.id} cannot run its text encoders on token numbers")
+
+    def columns(self, info: ModelSpec, ref: ModuleRef) -> slice:
+        """Which columns of a text row a reader takes; all, unless rows of several readers lie side by side."""
+        return slice(None)
+
+    def padding(self, info: ModelSpec) -> tuple[int, ...]:
+        """Lengths to which prompts are padded for an encoder without a mask, whose rows `TextEncoder.rows` lists."""
+        return ()
+
+    def other_values(self, info: ModelSpec) -> int:
+        """Numbers in parts of the model that cannot be edited but take memory when prompts are encoded."""
+        return 0
 
     def text_layers(self, info: ModelSpec, component: str) -> int:
         """How many layers of a text encoder the denoiser's context passes through.

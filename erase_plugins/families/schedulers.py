@@ -10,6 +10,15 @@ from erase_plugins.errors import RequestError, Unsupported
 KINDS = {"ddim": "DDIMScheduler", "dpm": "DPMSolverMultistepScheduler", "euler": "EulerDiscreteScheduler"}
 
 
+def mixing(scheduler: Any) -> tuple[Any, Any]:
+    """How much clean picture and how much noise a state holds, at timesteps 0, 1, ...; two tensors of one dimension."""
+    own = getattr(scheduler, "mixing", None)
+    if own is not None:
+        clean, noise = own()
+        return clean, noise
+    return scheduler.alphas_cumprod.sqrt(), (1 - scheduler.alphas_cumprod).sqrt()
+
+
 def make_scheduler(config: Mapping[str, Any], kind: str, steps: int, device: Any, own: Any = None) -> Any:
     """A fresh scheduler with its timesteps set.
 

@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from erase_plugins.engine.erasing import all_phrases
 from erase_plugins.errors import RequestError
+from erase_plugins.families.model import CROSS_ATTENTION
 from erase_plugins.hookspecs import hookimpl
 from erase_plugins.options import option
 from erase_plugins.training import Cost, TrainedMethod, TrainingOptions, TrainingRun
@@ -92,6 +93,7 @@ class ConceptAblation(TrainedMethod):
     title = "Concept Ablation"
     paper = "https://arxiv.org/abs/2303.13516"
     summary = "teaches the concept's prompts to draw an anchor instead, on pictures of the anchor"
+    needs = frozenset({"denoiser", "text"})
     kinds = frozenset({"object", "style", "person", "explicit"})
     produces = frozenset({"lowrank", "dense"})
     Options = ConceptAblationOptions
@@ -205,8 +207,15 @@ def prompt_pairs(concept: Concept, options: ConceptAblationOptions) -> list[tupl
 
 @contextmanager
 def still_start_token(target: Target) -> Iterator[None]:
-    """Inside, keys and values of the start token get no gradient (every prompt shares it)."""
+    """Inside, keys and values of the start token get no gradient (every prompt shares it).
+
+    In joint attention they depend on the whole prompt, and T5 has no start token: nothing is held there.
+    """
     import torch
+
+    if not target.info.supports(CROSS_ATTENTION):
+        yield
+        return
 
     def stop(_module: Any, _args: Any, out: Tensor) -> Tensor:
         return torch.cat([out[:, :1].detach(), out[:, 1:]], 1)

@@ -40,6 +40,7 @@ from typing import TYPE_CHECKING, Any
 
 from erase_plugins.engine.erasing import check_no_anchor
 from erase_plugins.errors import RequestError
+from erase_plugins.families.model import CROSS_ATTENTION
 from erase_plugins.hookspecs import hookimpl
 from erase_plugins.options import option
 from erase_plugins.training import Cost, TrainedMethod, TrainingOptions, TrainingRun
@@ -53,7 +54,10 @@ if TYPE_CHECKING:
     from erase_plugins.families.base import ModuleRef, TargetInfo
 
 #: train set -> module group
-GROUPS = {"x": "cross_attn", "x-strict": "cross_kv", "u": "non_cross", "selfattn": "self_attn", "all": "denoiser"}
+GROUPS = {
+    "x": "cross_attn", "x-strict": "cross_kv", "u": "non_cross", "selfattn": "self_attn", "all": "denoiser",
+    "x-text": "text_side",
+}  # fmt: skip
 _OTHER_NAMES = {"strict": "x-strict", "xattn": "x", "xattn-strict": "x-strict", "noxattn": "u", "full": "all"}
 
 _CITATION = """\
@@ -72,7 +76,8 @@ class ESDOptions(RoundOptions, TrainingOptions):
     presets = "../presets/esd.toml"
 
     train: str = option(
-        "u", "modules: x cross-attention, x-strict its keys and values, u all but cross-attention, selfattn, all",
+        "u", "modules: x cross-attention, x-strict its keys and values, u all but cross-attention, selfattn, all; "
+        "x-text (flow transformers): keys and values of the text and the layers that take it in",
         choices=tuple(GROUPS),
     )  # fmt: skip
     eta: float = option(1.0, "negative guidance in the given convention", low=-100.0, high=100.0, searched=(0.5, 3.0))
@@ -119,6 +124,7 @@ class ESD(TrainedMethod):
     paper = "https://arxiv.org/abs/2303.07345"
     citation = _CITATION
     summary = "trains the denoiser towards negative guidance on harvested trajectories; LoRA or full weights"
+    needs = frozenset({"denoiser", "text"})
     kinds = frozenset({"object", "style", "person", "explicit"})
     produces = frozenset({"lowrank", "dense"})
     Options = ESDOptions
@@ -141,6 +147,10 @@ class ESD(TrainedMethod):
             )
         if options.course == "ant" and options.erase_from is not None:
             raise RequestError("course=ant erases the concept from its own prompt; leave out erase_from")
+        if options.adversarial_rounds and not info.supports(CROSS_ATTENTION):
+            raise RequestError(
+                f"adversarial_rounds learn tokens of one CLIP text encoder, {info.model} reads T5 too; set it to 0"
+            )
         check_no_anchor(request)
         return super().settle(options, request, info)
 

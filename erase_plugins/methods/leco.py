@@ -23,7 +23,6 @@ Differs from the official code:
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -44,11 +43,12 @@ if TYPE_CHECKING:
 
 #: module set -> group of the family
 GROUPS = {"lierla": "transformer", "c3lier": "denoiser"}
-_LAYERS: dict[str, Callable[[str], bool]] = {
-    "full": lambda path: True,
-    "xattn": lambda path: "attn2" in path,
-    "selfattn": lambda path: "attn1" in path,
-    "noxattn": lambda path: "attn2" not in path,
+#: layers -> group, and whether its modules are what is taken or what is left out
+_LAYERS = {
+    "full": None,
+    "xattn": ("cross_attn", True),
+    "selfattn": ("self_attn", True),
+    "noxattn": ("cross_attn", False),
 }
 
 
@@ -92,6 +92,7 @@ class LECO(TrainedMethod):
     title = "LECO and concept sliders"
     paper = "https://arxiv.org/abs/2311.12092"
     summary = "erasing LoRA and sliders from four prompts, in the form that the community shares"
+    needs = frozenset({"denoiser", "text"})
     kinds = frozenset({"object", "style", "person", "explicit"})
     produces = frozenset({"lowrank"})
     Options = LECOOptions
@@ -107,9 +108,12 @@ class LECO(TrainedMethod):
         return replace(options, harvest=min(options.harvest, options.steps))
 
     def modules(self, info: TargetInfo, options: LECOOptions) -> list[ModuleRef]:
-        wanted = _LAYERS[options.layers]
-        group = info.modules(GROUPS[options.modules])
-        return [ref for ref in group if ref.kind in ("linear", "conv") and wanted(ref.path)]
+        found = [ref for ref in info.modules(GROUPS[options.modules]) if ref.kind in ("linear", "conv")]
+        chosen = _LAYERS[options.layers]
+        if chosen is None:
+            return found
+        group, taken = chosen
+        return [ref for ref in found if info.family.groups[group](ref) == taken]
 
     def trajectories(self, request: EraseRequest, options: LECOOptions) -> int:
         return len(request.concepts) * options.trajectories * max(len(options.attributes), 1)

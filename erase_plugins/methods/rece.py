@@ -59,7 +59,7 @@ class RECE:
     paper = "https://arxiv.org/abs/2407.12383"
     citation = _CITATION
     summary = "UCE plus closed-form adversarial rounds; stronger on paraphrases"
-    needs = frozenset({"denoiser", "text", "embedding_map"})
+    needs = frozenset({"denoiser", "text", "embedding_map", "cross_attention"})
     kinds = frozenset({"object", "style", "person", "explicit"})
     produces = frozenset({"contextmap"})
     Options = RECEOptions

@@ -42,7 +42,11 @@ class ContextHook:
         if not active:
             return None
         if "encoder_hidden_states" in kwargs:
-            return args, {**kwargs, "encoder_hidden_states": self.apply(kwargs["encoder_hidden_states"], active)}
+            rows, pooled = kwargs["encoder_hidden_states"], kwargs.get("pooled_projections")
+            kwargs = {**kwargs, "encoder_hidden_states": self.apply(rows, active)}
+            if pooled is not None:
+                kwargs["pooled_projections"] = self.apply(pooled, active, behind=rows.shape[-1])
+            return args, kwargs
         return (*args[:2], self.apply(args[2], active), *args[3:]), kwargs
 
     def mapped(self, rows: Tensor) -> Tensor:
@@ -50,13 +54,21 @@ class ContextHook:
         return self.apply(rows, [item for item in self.maps if item.strength != 0.0])
 
     @staticmethod
-    def apply(rows: Tensor, active: list[ActiveMap]) -> Tensor:
-        """Mapped rows, computed in float32 and cast back."""
+    def apply(rows: Tensor, active: list[ActiveMap], behind: int = 0) -> Tensor:
+        """Mapped rows, computed in float32 and cast back.
+
+        Args:
+            rows: (..., dim) text rows, or pooled rows.
+            active: maps, whose columns of the pooled row stand behind those of the text rows.
+            behind: first column of these rows.
+        """
+        part = slice(behind, behind + rows.shape[-1])
         with torch.autocast(rows.device.type, enabled=False):
             wide = rows.float()
             out = wide
             for item in active:
-                A, B = (part.to(rows.device, torch.float32) for part in (item.delta.A, item.delta.B))
+                delta = item.delta.columns(part)
+                A, B = (factor.to(rows.device, torch.float32) for factor in (delta.A, delta.B))
                 out = out + item.strength * (wide @ A.T @ B.T)
         return out.to(rows.dtype)
 

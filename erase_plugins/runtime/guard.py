@@ -100,7 +100,7 @@ def touched(edit: Edit, target: Any) -> dict[str, frozenset[str] | None]:
     for component, key, delta in edit.items():
         names = found.setdefault(component, set())
         if key == CONTEXT:
-            names |= {ref.weight for ref in target.modules("cross_kv") if ref.component == component}
+            names |= {ref.weight for ref in target.readers() if ref.component == component}
         elif key != GATE and isinstance(delta, AddOn):  # made for the output of a module, so for all weights in it
             inside = (ref for ref in target.info.refs if ref.component == component)
             names |= {ref.weight for ref in inside if f"{ref.path}.".startswith(f"{key}.")}

@@ -24,6 +24,18 @@ def _tiny_sdxl(seed: int) -> Any:
     return tiny_sdxl(seed)
 
 
+def _tiny_sd3(seed: int) -> Any:
+    from erase_plugins.testing.tiny import tiny_sd3
+
+    return tiny_sd3(seed)
+
+
+def _tiny_flux(seed: int) -> Any:
+    from erase_plugins.testing.tiny import tiny_flux
+
+    return tiny_flux(seed)
+
+
 def _pocket(_seed: int) -> Any:
     from erase_plugins.workflow.models import load_pipeline
 
@@ -31,7 +43,9 @@ def _pocket(_seed: int) -> Any:
 
 
 #: name -> factory (seed of the weights -> pipeline or module); authors of other families add theirs
-MODELS: dict[str, Factory] = {"tiny_sd1": _tiny_sd1, "tiny_sdxl": _tiny_sdxl, "pocket": _pocket}
+MODELS: dict[str, Factory] = {
+    "tiny_sd1": _tiny_sd1, "tiny_sdxl": _tiny_sdxl, "tiny_sd3": _tiny_sd3, "tiny_flux": _tiny_flux, "pocket": _pocket,
+}  # fmt: skip
 
 
 _SHARED: dict[tuple[str, int], Any] = {}

@@ -23,12 +23,13 @@ def _tokenizer() -> Any:
     return CLIPTokenizer.from_pretrained(pocket_folder() / "tokenizer")
 
 
-def _vae() -> Any:
+def _vae(**options: Any) -> Any:
     from diffusers import AutoencoderKL
 
     return AutoencoderKL(
         block_out_channels=(8, 16), in_channels=3, out_channels=3, latent_channels=4, norm_num_groups=4, sample_size=16,
         down_block_types=("DownEncoderBlock2D",) * 2, up_block_types=("UpDecoderBlock2D",) * 2,
+        **options,
     )  # fmt: skip
 
 
@@ -124,6 +125,87 @@ def tiny_editing(seed: int = 0) -> Any:
     )  # fmt: skip
     return _one_encoder(
         LEditsPPPipelineStableDiffusion, vae=vae, text_encoder=text_encoder, unet=unet, scheduler=scheduler
+    )
+
+
+def _t5() -> tuple[Any, Any]:
+    """T5 of width 64 and a tokenizer of the embedded model's words."""
+    from transformers import T5Config, T5EncoderModel, T5TokenizerFast
+
+    words = sorted(word.removesuffix("</w>") for word in _tokenizer().get_vocab() if word.endswith("</w>"))
+    pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("\u2581", -9.0)]
+    pieces += [(f"\u2581{word}", -5.0) for word in dict.fromkeys(words) if word]
+    pieces += [(letter, -8.0) for letter in "abcdefghijklmnopqrstuvwxyz,.'-"]
+    tokenizer = T5TokenizerFast(vocab=pieces, extra_ids=0, model_max_length=32)
+    config = T5Config(
+        vocab_size=len(pieces), d_model=64, d_kv=16, d_ff=64, num_layers=2, num_heads=2, n_positions=32,
+        feed_forward_proj="gated-gelu", pad_token_id=0, eos_token_id=1,
+    )  # fmt: skip
+    return T5EncoderModel(config), tokenizer
+
+
+def tiny_sd3(seed: int = 0) -> Any:
+    """A random Stable Diffusion 3 pipeline: 8 x 8 latents, token rows of 64 (CLIP 16 + 16, T5), pooled rows of 32."""
+    import torch
+    from diffusers import FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel, StableDiffusion3Pipeline
+    from transformers import CLIPTextModelWithProjection
+
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        transformer = SD3Transformer2DModel(
+            sample_size=8, patch_size=2, in_channels=4, out_channels=4, num_layers=2, attention_head_dim=16,
+            num_attention_heads=2, joint_attention_dim=64, caption_projection_dim=32, pooled_projection_dim=32,
+            pos_embed_max_size=16, dual_attention_layers=(0,), qk_norm="rms_norm",
+        )  # fmt: skip
+        first, second = (CLIPTextModelWithProjection(_text_config(16, 16, layers)) for layers in (2, 3))
+        third, tokenizer = _t5()
+        vae = _vae(shift_factor=0.05)
+    return _ready(
+        StableDiffusion3Pipeline(
+            transformer=transformer,
+            scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
+            vae=vae,
+            text_encoder=first,
+            tokenizer=_tokenizer(),
+            text_encoder_2=second,
+            tokenizer_2=_tokenizer(),
+            text_encoder_3=third,
+            tokenizer_3=tokenizer,
+        )
+    )
+
+
+def tiny_flux(seed: int = 0, distilled: bool = True) -> Any:
+    """A random FLUX.1 pipeline: 8 x 8 latents in 2 x 2 packs, token rows of 64, pooled rows of 32.
+
+    Args:
+        seed: of the weights.
+        distilled: guidance is a network input and the shift depends on the picture (dev); else as schnell.
+    """
+    import torch
+    from diffusers import FlowMatchEulerDiscreteScheduler, FluxPipeline, FluxTransformer2DModel
+    from transformers import CLIPTextModel
+
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        transformer = FluxTransformer2DModel(
+            in_channels=16, num_layers=2, num_single_layers=2, attention_head_dim=16, num_attention_heads=2,
+            joint_attention_dim=64, pooled_projection_dim=32, guidance_embeds=distilled, axes_dims_rope=(4, 4, 8),
+        )  # fmt: skip
+        first = CLIPTextModel(_text_config(32, 32))
+        second, tokenizer = _t5()
+        vae = _vae()
+    shift: dict[str, Any] = {"shift": 3.0, "use_dynamic_shifting": True} if distilled else {"shift": 1.0}
+    return _ready(
+        FluxPipeline(
+            transformer=transformer,
+            scheduler=FlowMatchEulerDiscreteScheduler(**shift),
+            vae=vae,
+            text_encoder=first,
+            tokenizer=_tokenizer(),
+            text_encoder_2=second,
+            tokenizer_2=tokenizer,
+        )
     )
 
 

@@ -23,8 +23,12 @@ def map_rows(rows: Tensor, change: ContextMap) -> Tensor:
 
 
 def mapped(cond: Conditioning, change: ContextMap) -> Conditioning:
-    """The prompts as the mapped model sees them; pooled embeddings stay."""
-    return replace(cond, embeds=map_rows(cond.embeds, change))
+    """The prompts as the mapped model sees them; pooled embeddings stay unless the map has columns for them."""
+    width = cond.embeds.shape[-1]
+    found = replace(cond, embeds=map_rows(cond.embeds, change.columns(slice(0, width))))
+    if change.A.shape[1] > width and cond.pooled is not None:
+        found = replace(found, pooled=map_rows(cond.pooled, change.columns(slice(width, None))))
+    return found
 
 
 def stacked(closed: Edit, trained: Edit, readers: Iterable[str]) -> Edit:

@@ -17,6 +17,7 @@ from erase_plugins.engine.pools import Rollout
 from erase_plugins.engine.trajectories import States, ask, ask_pair, guided, start_noise
 from erase_plugins.errors import RequestError
 from erase_plugins.families.base import Conditioning, ModuleRef, Target, TargetInfo
+from erase_plugins.families.schedulers import mixing
 
 #: share of the noise schedule at which attention shows where things are; latents per place of the maps used
 _LIGHT, _COARSE = 0.4, 4
@@ -100,7 +101,7 @@ class Pictures:
         if self.stored is not None:
             return self.stored
         target, ctx = self.rollout.target, self.rollout.ctx
-        light = round(_LIGHT * len(target.scheduler(self.rollout.steps).alphas_cumprod))
+        light = round(_LIGHT * len(mixing(target.scheduler(self.rollout.steps))[0]))
 
         def make() -> dict[str, Tensor]:
             found = []
@@ -129,7 +130,7 @@ class Pictures:
         ctx = self.rollout.ctx
         rows = shuffled(ctx, f"pictures {self.name}", len(self.latents), size, step)
         generator = ctx.generator(f"noised {self.name} {step}")
-        count = len(self.rollout.target.scheduler(self.rollout.steps).alphas_cumprod)
+        count = len(mixing(self.rollout.target.scheduler(self.rollout.steps))[0])
         states = self.noised(rows, (times or uniform_times(count))(size, generator), generator)
         return states, self.cond[rows.tolist()]
 
@@ -138,10 +139,12 @@ class Pictures:
         target = self.rollout.target
         scheduler = target.scheduler(self.rollout.steps)
         noise = torch.randn((len(rows), *self.latents.shape[1:]), generator=generator).to(self.latents)
-        share = scheduler.alphas_cumprod.to(self.latents)[stamps.to(self.latents.device)][:, None, None, None]
+        levels = mixing(scheduler)
+        keep, add = (part.to(self.latents)[stamps.to(self.latents.device)][:, None, None, None] for part in levels)
         clean = self.latents[rows.to(self.latents.device)]
-        inputs = share.sqrt() * clean + (1 - share).sqrt() * noise
-        wanted = share.sqrt() * noise - (1 - share).sqrt() * clean if target.info.prediction[0] == "v" else noise
+        inputs = keep * clean + add * noise
+        answers = {"v_prediction": keep * noise - add * clean, "flow": noise - clean}
+        wanted = answers.get(target.info.prediction, noise)
         return States(inputs, inputs, stamps.to(self.latents.device), torch.zeros_like(rows), rows, {"noise": wanted})
 
 

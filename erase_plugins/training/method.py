@@ -150,7 +150,7 @@ class TrainedMethod(ABC):
     title: str
     paper: str
     summary: str
-    needs: frozenset[str] = frozenset({"denoiser", "text"})
+    needs: frozenset[str] = frozenset({"denoiser", "text", "cross_attention"})
     kinds: frozenset[str] = frozenset({"object", "style", "person", "explicit"})
     produces: frozenset[str] = frozenset({"lowrank", "dense"})
     packages: frozenset[str] = frozenset({"diffusers"})

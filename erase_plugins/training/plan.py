@@ -22,9 +22,9 @@ def check_trainable(method: str, info: TargetInfo) -> None:
         Unsupported: inpainting (needs mask channels) or guidance-distilled (needs a guidance embedding) models.
     """
     unet = info.configs.get("unet", {})
-    if info.latent_shape[0] != 4:
+    if unet.get("in_channels", 4) != 4:
         raise Unsupported(
-            f"{method} trains on plain latents of 4 channels, {info.model} takes {info.latent_shape[0]} (inpainting "
+            f"{method} trains on plain latents of 4 channels, {info.model} takes {unet['in_channels']} (inpainting "
             "models need mask channels); use the base model, or a closed-form method such as uce"
         )
     if unet.get("time_cond_proj_dim"):
@@ -69,7 +69,7 @@ def estimate(
         iterations, batch: training steps and samples per step (forward and backward).
         states: stored states.
     """
-    size = sum(prod(ref.shape) for ref in info.refs if ref.component == "unet")
+    size = sum(prod(ref.shape) for ref in info.refs if ref.component == info.family.denoiser)
     latent = prod(info.latent_shape)
     each = 2.0 * size * max(latent / info.latent_shape[0] / 6.0, 1.0)
     activations = batch * latent * 40 * max(info.width, 256)

@@ -32,7 +32,7 @@ def keep_words(
         return ()
     table = Vocabulary.whole(target)
     own = {word for phrase in phrases for word in phrase.lower().split()}
-    cond = target.encode(list(phrases))
+    cond = target.rows(list(phrases))
     closest = table.near(cond, -2.0)
     barred = own | set(table.not_kept(cond, near, concepts))
     free = [word for word in closest if word not in barred]

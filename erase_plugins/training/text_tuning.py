@@ -58,7 +58,7 @@ def same_meaning(target: Target, phrases: Sequence[str], threshold: float) -> tu
     """Vocabulary words at least as close to one of ``phrases`` as ``threshold``, the phrases themselves left out."""
     table = Vocabulary.whole(target)
     taken = {phrase.strip().lower() for phrase in phrases}
-    return tuple(word for word in table.near(target.encode(list(phrases)), threshold) if word not in taken)
+    return tuple(word for word in table.near(target.rows(list(phrases)), threshold) if word not in taken)
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ class Wanted:
     dtype: str
     device: str
     source: Source | None = None
+    light: bool = False
 
 
 @dataclass(frozen=True)
@@ -41,15 +42,19 @@ class FoundModel:
         """`ModelSpec` from configuration only."""
         return self.family.info(public_name(self.name), self.source.configs)
 
-    def load(self, dtype: str = "float32", device: str = "cpu") -> Any:
+    def load(self, dtype: str = "float32", device: str = "cpu", light: bool = False) -> Any:
         """The loaded model as its family's `Model`.
+
+        Args:
+            dtype, device: how to load it.
+            light: its denoiser will not run; a family may leave it in its files.
 
         Raises:
             RequestError: unknown dtype or device, or what is missing.
             Unsupported, HubError: it does not load.
         """
         _check_dtype(dtype)
-        return self.family.load(Wanted(self.name, self.source.revision, dtype, device, self.source))
+        return self.family.load(Wanted(self.name, self.source.revision, dtype, device, self.source, light))
 
     def pipeline(self, dtype: str = "float32", device: str = "cpu") -> Any:
         """The loaded pipeline; raises what `load` raises."""

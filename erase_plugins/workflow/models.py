@@ -86,7 +86,12 @@ def load_pipeline(
 
 
 def as_target(
-    model: Any, revision: str | None = None, dtype: str = "float32", device: str = "cpu", family: str | None = None
+    model: Any,
+    revision: str | None = None,
+    dtype: str = "float32",
+    device: str = "cpu",
+    family: str | None = None,
+    light: bool = False,
 ) -> Any:
     """A `Model` for a model name, a `FoundModel`, a pipeline or module, or a `Model` (returned as it is).
 
@@ -94,6 +99,7 @@ def as_target(
         model: any of these.
         revision, family: how to find a model that is given by name.
         dtype, device: how to load it.
+        light: its denoiser will not run (`FoundModel.load`).
     """
     from erase_plugins.families.model import Model
 
@@ -101,7 +107,7 @@ def as_target(
         return model
     if isinstance(model, str | Path):
         model = find_model(str(model), revision, family)
-    return model.load(dtype, device) if isinstance(model, FoundModel) else target_of(model)
+    return model.load(dtype, device, light) if isinstance(model, FoundModel) else target_of(model)
 
 
 def target_of(host: Any, name: str | None = None) -> Any:

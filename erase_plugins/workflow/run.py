@@ -23,6 +23,12 @@ def judges() -> list[Any]:
     return [entry.item for entry in get_manager().evaluators("judge")]
 
 
+def is_light(plan: EditPlan) -> bool:
+    """Whether a plan's method encodes prompts and reads weights only, so that the denoiser never runs."""
+    asked = getattr(get_manager().method(plan.request.method), "is_light", None)
+    return bool(asked is not None and asked(plan))
+
+
 def make_plan(request: EraseRequest, info: Any = None) -> EditPlan:
     """The plan for a request, from configuration only, after every plugin had its say.
 

@@ -11,10 +11,24 @@ METHODS = tuple(entry.item.id for entry in get_manager().methods())
 #: on the trained pipeline too: a closed form, a trained one, one with both, and one of added modules
 POCKET = ("uce", "esd", "mace", "receler")
 
+#: on flow transformers too
+FLOW = ("uce", "esd")
+
 
 class TestRegisteredMethods(MethodContract):
     methods = METHODS
     models = ("tiny_sd1", "tiny_sdxl")
+
+
+class TestOnFlowTransformers(MethodContract):
+    methods = FLOW
+    models = ("tiny_sd3", "tiny_flux")
+
+
+@pytest.mark.full
+class TestTheOthersOnFlowTransformers(MethodContract):
+    methods = ("leco", "concept-ablation")
+    models = ("tiny_sd3", "tiny_flux")
 
 
 class TestOnPocket(MethodContract):

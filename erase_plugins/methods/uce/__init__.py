@@ -77,6 +77,10 @@ class UCE:
         request = _as_moderation(request) if options.mode == "moderate" else request
         return closed_form_plan(request, options, info)
 
+    def is_light(self, plan: EditPlan) -> bool:
+        """Nothing is drawn, except to measure the shares of attributes."""
+        return plan.options["mode"] != "debias"
+
     def run(self, plan: EditPlan, target: Target, ctx: RunContext) -> Edit:
         from erase_plugins.engine.collect import collect, summary
         from erase_plugins.engine.solve import tell_kept

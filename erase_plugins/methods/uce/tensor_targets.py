@@ -24,7 +24,7 @@ def tensor_edit(statistics: Statistics, lam: float, target: Target) -> Edit:
     weights = torch.cat([torch.full((len(item.rows),), item.weight, dtype=torch.float64) for item in members])  # type: ignore[arg-type]
     A, _ = solve_factors(C, S, weights, statistics.kept_gram(len(members)), lam)
     deltas: dict[str, dict[str, Delta]] = {}
-    for ref in target.modules("cross_kv"):
+    for ref in target.readers():
         W = target.weight(ref).double().cpu()
         values = torch.cat([tensor_values(W, rows.T, guides.T) for rows, guides in pairs], dim=1)
         up = values - W @ C.T

@@ -1,0 +1,57 @@
+"""Stable Diffusion 3 and 3.5 (medium, large): two CLIP encoders and T5, joint attention, velocity."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from erase_plugins.families.flow import FlowFamily
+from erase_plugins.families.flow_names import SD3
+from erase_plugins.hookspecs import hookimpl
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from erase_plugins.families.capabilities import Conditioning
+
+
+class StableDiffusion3(FlowFamily):
+    """Token rows are those of both CLIP encoders side by side, padded with zeros, and below them those of T5."""
+
+    id = "sd3"
+    title = "Stable Diffusion 3 / 3.5"
+    components = ("transformer", "text_encoder", "text_encoder_2")
+    encoders = ("text_encoder", "text_encoder_2", "text_encoder_3")
+    pipeline = "StableDiffusion3Pipeline"
+    transformer = "SD3Transformer2DModel"
+    lengths = (256, 77)
+    originals = SD3
+    clip_rows = True
+    even_sigmas = False
+    modelspec = "stable-diffusion-3/lora"
+    base_version = "sd3"
+    presets = ("flow",)
+    ui_versions: Mapping[int, str] = {0: "SD3"}
+
+    def latent_shape(self, configs: Mapping[str, Mapping[str, Any]]) -> tuple[int, int, int]:
+        config = configs["transformer"]
+        size = int(config.get("sample_size") or 128)
+        return int(config.get("in_channels", 16)), size, size
+
+    def encode_texts(self, pipe: Any, prompts: list[str], length: int, device: Any) -> tuple[Tensor, Tensor]:
+        found = pipe.encode_prompt(
+            prompts, None, None, device=device, do_classifier_free_guidance=False, max_sequence_length=length
+        )
+        return found[0], found[2]
+
+    def velocity(self, network: Any, latents: Tensor, sigma: Tensor, cond: Conditioning, guidance: float) -> Tensor:
+        found: Tensor = network(
+            hidden_states=latents, encoder_hidden_states=cond.embeds, pooled_projections=cond.pooled,
+            timestep=1000 * sigma, return_dict=False,
+        )[0]  # fmt: skip
+        return found
+
+
+@hookimpl
+def erase_families() -> list[StableDiffusion3]:
+    return [StableDiffusion3()]
