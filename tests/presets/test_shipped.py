@@ -146,8 +146,8 @@ def test_no_built_in_option_keeps_presets_in_the_code():
             if item.metadata.get("per")]  # fmt: skip
     assert left == []
     resolved = [item for options in built_in().values() for item in describe(options)]
-    assert sum(bool(item.per) for item in resolved) == 313
-    assert len(resolved) == 949
+    assert sum(bool(item.per) for item in resolved) == 331
+    assert len(resolved) == 1015
 
 
 def test_help_and_import_read_no_preset():
