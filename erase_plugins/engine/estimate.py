@@ -82,7 +82,6 @@ def _size(shape: tuple[int, ...]) -> int:
 
 def guard_plan(
     request: EraseRequest, options: Any, info: TargetInfo, refs: Sequence[ModuleRef], values: int, words: int,
-    warnings: tuple[str, ...] = (),
 ) -> EditPlan:  # fmt: skip
     """Plan of a guard that holds ``values`` numbers and is calibrated on ``words`` prompts; nothing is trained."""
     phrases = sum(1 + len(concept.prompts) for concept in request.concepts)
@@ -96,6 +95,7 @@ def guard_plan(
         seconds=round((2.0 * text * encoded) / _CPU_FLOPS, 1),
         memory_bytes=4 * (values + encoded * info.width),
         file_bytes=4 * values,
-        warnings=warnings,
-        notes=("acts at run time; LoRA files and ComfyUI cannot carry it",),
+        notes=(
+            "acts at run time, on token embeddings only, not on a pooled one; LoRA files and ComfyUI cannot carry it",
+        ),
     )

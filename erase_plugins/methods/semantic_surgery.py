@@ -64,8 +64,7 @@ class SemanticSurgery:
         options = resolve(SemanticSurgeryOptions, request.options, info.profiles)
         stored = len(request.concepts) + len(subsets(len(request.concepts), options.joint))
         refs = info.modules("cross_kv")
-        warnings = ("the pooled embedding keeps the concept",) if "sdxl" in info.profiles else ()
-        return guard_plan(request, options, info, refs, stored * info.tokens * info.width, options.words, warnings)
+        return guard_plan(request, options, info, refs, stored * info.tokens * info.width, options.words)
 
     def run(self, plan: EditPlan, target: Target, ctx: RunContext) -> Edit:
         from erase_plugins.artifacts.edit import AddOn, Edit

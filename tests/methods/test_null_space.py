@@ -14,6 +14,7 @@ from erase_plugins.artifacts.store import lower_for
 from erase_plugins.compose import joint
 from erase_plugins.errors import RequestError
 from erase_plugins.manager import get_manager
+from erase_plugins.methods.null_space.solution import Problem
 
 FAST = {"vocabulary": 60}
 BOTH = {**FAST, "projections": "both"}
@@ -117,9 +118,16 @@ def test_safe_span_becomes_what_is_shared_with_the_retained_words(pocket_target)
         ep.plan("pocket", ep.Concept("pizza", anchor="hamburger"), "null-space", options={"anchor": "safe-span"})
 
 
-def test_a_concept_inside_what_is_retained_is_refused(pocket_target) -> None:
-    with pytest.raises(RequestError, match="inside what is retained"):
+def test_what_cannot_be_erased_is_refused(pocket_target) -> None:
+    with pytest.raises(RequestError, match="leave no direction to edit"):
         ep.erase(pocket_target, "pizza", method="null-space", options={**FAST, "tau": 1e-9})
+    statistics = statistics_of(ep.erase(pocket_target, "pizza", method="null-space", options=BOTH).edit)
+    free = free_basis(statistics.kept_gram(), statistics.solver["tau"])
+    member = statistics.members["pizza"]
+    inside = member.rows.double() - member.rows.double() @ free @ free.T
+    members = {"pizza": replace(member, rows=inside.float())}
+    with pytest.raises(RequestError, match="'pizza' lies inside what is retained"):
+        Problem(replace(statistics, members=members)).check()
 
 
 def test_a_fine_tune_gets_its_own_values(pocket_target) -> None:

@@ -83,7 +83,8 @@ class NullSpace:
     kinds = frozenset({"object", "style", "person", "explicit"})
     produces = frozenset({"contextmap", "lowrank"})
     Options = NullSpaceOptions
-    contract_options: ClassVar[dict[str, int]] = {"vocabulary": 60}
+    #: random rows have no directions that are much weaker than others
+    contract_options: ClassVar[dict[str, float]] = {"vocabulary": 60, "tau": 1.0}
 
     def plan(self, request: EraseRequest, info: TargetInfo) -> EditPlan:
         from erase_plugins.engine.estimate import closed_form_plan
