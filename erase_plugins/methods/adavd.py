@@ -52,7 +52,7 @@ class AdaVD:
     title = "Adaptive value decomposition"
     paper = "https://arxiv.org/abs/2412.06143"
     summary = "takes the concept's part out of the values at run time, as far as a prompt's values are like it"
-    needs = frozenset({"denoiser", "text", "embedding_map"})
+    needs = frozenset({"denoiser", "text", "embedding_map", "cross_attention"})
     kinds = frozenset({"object", "style", "person", "explicit"})
     produces = frozenset({"addon"})
     Options = AdaVDOptions

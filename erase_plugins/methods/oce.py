@@ -68,7 +68,7 @@ class OCE:
     title = "Orthogonal Concept Erasure"
     paper = "https://arxiv.org/abs/2605.28902"
     summary = "rotates the values of cross-attention in closed form; lengths and angles stay"
-    needs = frozenset({"denoiser", "text", "embedding_map"})
+    needs = frozenset({"denoiser", "text", "embedding_map", "cross_attention"})
     kinds = frozenset({"object", "style", "person", "explicit"})
     produces = frozenset({"lowrank"})
     Options = OCEOptions

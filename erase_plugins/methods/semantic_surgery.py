@@ -51,7 +51,7 @@ class SemanticSurgery:
     title = "Semantic Surgery"
     paper = "https://arxiv.org/abs/2510.22851"
     summary = "takes the concept's embedding out of prompts in which it is found; weights stay"
-    needs = frozenset({"denoiser", "text", "embedding_map"})
+    needs = frozenset({"denoiser", "text", "embedding_map", "cross_attention"})
     kinds = frozenset({"object", "style", "person", "explicit"})
     produces = frozenset({"addon"})
     Options = SemanticSurgeryOptions

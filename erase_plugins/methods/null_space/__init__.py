@@ -79,7 +79,7 @@ class NullSpace:
     paper = "https://arxiv.org/abs/2503.07392"
     citation = _CITATION
     summary = "closed form inside the null space of what is retained; many concepts at once, exact low rank"
-    needs = frozenset({"denoiser", "text", "embedding_map"})
+    needs = frozenset({"denoiser", "text", "embedding_map", "cross_attention"})
     kinds = frozenset({"object", "style", "person", "explicit"})
     produces = frozenset({"contextmap", "lowrank"})
     Options = NullSpaceOptions
