@@ -67,7 +67,7 @@ def read_options(text: str) -> dict[str, str]:
     for line in read_lines(text):
         name, sign, value = (part.strip() for part in line.partition("="))
         if not sign or not name or not value:
-            raise RequestError(f"'{line[:60]}' is no option; write name = value, one a line, as in: preserve = 50")
+            raise RequestError(f"'{line[:60]}' is no option; write name = value, one a line, as in: aliases = true")
         if name in found:
             raise RequestError(f"option {name} is written twice; write it once")
         found[name] = value

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from erase_plugins.manager import get_manager
-from erase_plugins.types import KINDS
 
 from .. import needs
 from ..concepts import phrase_problem, read_phrases
 from ..erasing import Row, erasures_problem, id_of, label, labels, options_problem, read_erasures, split_options, trains
 from ..spec import Input, NodeSpec, Output, Result
+from .closed_form import KINDS
 from .methods import drawing_methods
 
 #: rows whose numbers are told
@@ -52,7 +52,8 @@ def erase(
         entries = () if artifact is None else _entries(artifact, rows, strength)
         done = chaining.put_on(model, clip, entries)
         lines = [] if artifact is None else _numbers(done, clip, kept)
-    lines += [*done.lines, *notes]
+    told = {f"{row.concept.text} -> {row.concept.anchor}" for row in rows}
+    lines += [*done.lines, *(note for note in notes if note not in told)]
     if artifact is not None:
         manifest = artifact.manifest
         lines.append(f"{manifest.method['title']}, {manifest.seconds:g} s, {manifest.base['model']}")
@@ -185,9 +186,9 @@ SPECS = (
                   choices=KINDS, options={"default": "object"}),
             Input("keep", "STRING", "One prompt a line that must stay as it is. Common words are kept by themselves.",
                   required=False, options={"default": "", "multiline": True, "placeholder": "hamburger"}),
-            Input("options", "STRING", "Options of the method, name = value, one a line; the command line lists them "
-                  "with 'erase-plugins list methods'. Empty is what was tested.",
-                  required=False, options={"default": "", "multiline": True, "placeholder": "preserve = 50",
+            Input("options", "STRING", "Options of the method, name = value, one a line; 'erase-plugins info' and the "
+                  "name of the method, in a terminal, lists them. Empty is what was tested.",
+                  required=False, options={"default": "", "multiline": True, "placeholder": "aliases = true",
                                            "advanced": True}),
             Input("vae", "VAE", "Draws the first concept before and after, on the node. Without it nothing is drawn.",
                   required=False),

@@ -10,10 +10,10 @@ from tests.comfy_nodes.browser.conftest import NAME
 from tests.comfy_nodes.conftest import ROOT
 from tests.comfy_nodes.test_examples import RANDOM
 from tests.comfy_nodes.workflow import quickly
-from tools.docs.comfy import own_specs
+from tools.docs.comfy import examples, own_specs
 
 pytestmark = [pytest.mark.comfy, pytest.mark.browser, pytest.mark.slow]
-FIRST = ROOT / "example_workflows" / "erase_and_compare_pocket.json"
+FIRST = ROOT / "example_workflows" / f"{examples.FIRST}.json"
 WORKFLOWS = sorted((ROOT / "example_workflows").glob("*.json"))
 
 
@@ -57,7 +57,7 @@ def test_the_blueprint_is_served_and_becomes_one_node(editor, shoot):
     inside = editor.page.evaluate(
         "async () => Object.values((await app.graphToPrompt()).output).map((item) => item.class_type)"
     )
-    assert sorted(inside) == ["EraseCompare", "EraseUCE", "KSampler", "KSampler", "VAEDecode", "VAEDecode"]
+    assert sorted(inside) == ["EraseCompare", "EraseConcepts", "KSampler", "KSampler", "VAEDecode", "VAEDecode"]
 
 
 _AROUND = """(id) => {
@@ -73,7 +73,7 @@ _AROUND = """(id) => {
     loader.connect(1, prompt, 0);
     prompt.connect(0, node, 3 + place);
   });
-  add("ErasePocketLatent").connect(0, node, 5);
+  loader.connect(3, node, 5);
   node.connect(node.outputs.findIndex((out) => out.name === "sheet"), add("SaveImage"), 0);
   app.graph.arrange(100);
 }"""
@@ -93,11 +93,11 @@ def test_the_blueprint_is_placed_with_the_mouse_and_runs(editor, shoot):
 def test_a_bypassed_erase_node_leaves_the_base_model_on_its_wire(editor):
     editor.load(read(FIRST))
     editor.page.evaluate(
-        "(id) => { app.graph._nodes.find((n) => String(n.id) === id).mode = 4; }", editor.node("EraseUCE")
+        "(id) => { app.graph._nodes.find((n) => String(n.id) === id).mode = 4; }", editor.node("EraseConcepts")
     )
     sent = editor.page.evaluate("async () => (await app.graphToPrompt()).output")
     assert "2" not in sent
-    assert sent["7"]["inputs"]["model"] == sent["6"]["inputs"]["model"] == ["1", 0]
+    assert sent["6"]["inputs"]["model"] == sent["5"]["inputs"]["model"] == ["1", 0]
 
 
 @pytest.mark.smoke
@@ -118,9 +118,9 @@ def test_every_node_is_drawn(editor, shoot):
 
 def test_the_help_page_opens_with_its_picture(editor, shoot):
     editor.load(read(FIRST))
-    text = editor.help(editor.node("EraseUCE"))
+    text = editor.help(editor.node("EraseConcepts"))
     shoot("help")
-    for part in ("Erase: concepts (UCE)", "One concept a line", "When to use another node", "arxiv.org/abs/2308.14761"):
+    for part in ("Erase: remove concepts", "One concept a line", "When to use another node", "arxiv.org/abs/2308.14761"):
         assert part in text
     pictures = editor.page.evaluate(
         "() => [...document.querySelectorAll('.node-help-content img')].map((image) => image.naturalWidth)"
@@ -131,7 +131,7 @@ def test_the_help_page_opens_with_its_picture(editor, shoot):
 
 def test_a_refusal_is_read_in_the_editor(editor, shoot):
     editor.load(read(FIRST))
-    editor.set_widget(editor.node("EraseUCE"), "erase", "pizza -> pizza")
+    editor.set_widget(editor.node("EraseConcepts"), "erase", "pizza -> pizza")
     editor.refused("'pizza' would become itself")
     shoot("refusal")
     editor.page.keyboard.press("Escape")
