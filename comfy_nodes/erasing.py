@@ -38,7 +38,7 @@ def read_erasures(text: str, kind: str = "object") -> tuple[Row, ...]:
     """
     found: dict[str, Row] = {}
     for line in read_lines(text):
-        words, strength = (line, 1.0) if line[-1] in "\"”“»" else split(line)
+        words, strength = (line, 1.0) if line[-1] in '"”“»' else split(line)
         name, guide = read_concept(words)
         if name.casefold() in found:
             raise RequestError(f"'{name}' is named twice; write each concept once")

@@ -47,9 +47,7 @@ class ContextPatch:
         place = device if isinstance(device, torch.device | str) else None
         if place is None:
             return self
-        moved = (
-            replace(item, delta=ContextMap(item.delta.A.to(place), item.delta.B.to(place))) for item in self.maps
-        )
+        moved = (replace(item, delta=ContextMap(item.delta.A.to(place), item.delta.B.to(place))) for item in self.maps)
         return ContextPatch(tuple(moved))
 
     def tensors(self) -> list[Tensor]:
@@ -190,7 +188,8 @@ def hang_in_front(model: Any, item: ActiveMap) -> Any:
 def names(model: Any) -> list[str]:
     """Names of all maps of ours that hang on a MODEL, whether in its weights or in front of them."""
     inside = carried(model)
-    maps = [*(() if inside is None else inside.parts), *(item for patch in in_front(model) for item in getattr(patch, "maps", ()))]
+    maps = [] if inside is None else list(inside.parts)
+    maps += [item for patch in in_front(model) for item in getattr(patch, "maps", ())]
     return [item.name for item in maps if isinstance(item, HungMap)]
 
 
@@ -215,7 +214,8 @@ def _named(item: ActiveMap) -> HungMap:
 
 def _attn2(clone: Any) -> list[Any]:
     """The list of patches in front of the text attention of a clone, to be changed in place."""
-    found: list[Any] = clone.model_options.setdefault("transformer_options", {}).get("patches", {}).get("attn2_patch", [])
+    options = clone.model_options.setdefault("transformer_options", {})
+    found: list[Any] = options.get("patches", {}).get("attn2_patch", [])
     return found
 
 

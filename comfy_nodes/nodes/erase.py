@@ -50,7 +50,7 @@ def erase(
     artifact, notes = _made(chosen, rows, kept, given, training, model, clip, vae) if rows else (None, [])
     with host.computing():
         entries = () if artifact is None else _entries(artifact, rows, strength)
-        done = chaining.put_on(model, clip, entries)
+        done = chaining.put_on(model, clip, entries, fresh=True)
         lines = [] if artifact is None else _numbers(done, clip, kept)
     told = {f"{row.concept.text} -> {row.concept.anchor}" for row in rows}
     lines += [*done.lines, *(note for note in notes if note not in told)]
@@ -134,7 +134,9 @@ def _numbers(done: Any, clip: Any, keep: tuple[str, ...]) -> list[str]:
 
     manifest = done.artifact.manifest
     if done.artifact.edit.kinds != {"contextmap"}:
-        return ["how much is left cannot be read off the weights with this method; connect vae, or take the measure node"]
+        return [
+            "how much is left cannot be read off the weights with this method; connect vae, or take the measure node"
+        ]
     now, before = ComfyTarget(done.model, done.clip), ComfyTarget(done.bare, clip)
     concepts = manifest.concepts[:_TOLD]
     try:

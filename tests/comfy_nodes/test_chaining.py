@@ -139,3 +139,22 @@ def test_a_map_is_found_again_and_taken_off_wherever_it_hangs(made, front):
     if front:
         (patch,) = row_maps.in_front(hung)
         assert [part.name for part in patch.to("cpu").maps] == [name]
+
+
+def test_nodes_of_0_1_behind_each_other_add_up_as_ever_and_join_behind_an_erase_node(made):
+    from erase_plugins.stack import Stack
+
+    model, _, erase = made
+    dog, car = Stack((Entry(erase(DOG)),)), Stack((Entry(erase(CAR)),))
+    whole = change(chaining.put_on(model, None, (Entry(erase(DOG, CAR)),)).model)
+    one, other = (chaining.over(model, None, item).model for item in (dog, car))
+    old = chaining.over(one, None, car)
+    assert torch.allclose(change(old.model), change(one) + change(other), atol=1e-6)
+    behind = chaining.over(chaining.put_on(model, None, dog.entries).model, None, car)
+    assert torch.allclose(change(behind.model), whole, atol=1e-6 * float(whole.norm()))
+    then = chaining.put_on(old.model, None, (Entry(erase(("tree", "star"))),))
+    three = chaining.put_on(model, None, (Entry(erase(DOG, CAR, ("tree", "star"))),))
+    assert torch.allclose(change(then.model), change(three.model), atol=1e-6 * float(change(three.model).norm()))
+    half = chaining.over(model, None, dog, strength=0.5)
+    assert torch.allclose(change(half.model), 0.5 * change(one), atol=1e-7)
+    assert chaining.over(model, None, dog, strength=0.0).model is model

@@ -57,17 +57,16 @@ def erase_and_compare(specs: Specs, checkpoint: str = "", side: int = 64) -> dic
         words, prompt, kind = "pizza -> hamburger\n# dog -> cat : 0.8", "a pizza on a blue background", "object"
     shown = {} if checkpoint else {"vae": vae}  # two pictures more, which a large model takes a while for
     erased, _clip, _edit, report = _erase(graph, words, kind, model=model, clip=clip, **shown)
-    below = 640 if checkpoint else 860
-    positive, negative = _prompts(graph, clip, prompt, below)
+    positive, negative = _prompts(graph, clip, prompt, 400, left=20, width=250)
     if checkpoint:
-        (latent,) = graph.add("EmptyLatentImage", (300, below + 370), side, side, 1, size=(340, 110))
+        (latent,) = graph.add("EmptyLatentImage", (20, 750), side, side, 1, size=(250, 110))
     base, after = _draw(graph, (model, erased), positive, negative, latent, vae, steps=25 if checkpoint else 12)
     _compare(graph, base, after, 1 if checkpoint else 2, "erase_compare", report)
     if not checkpoint:
         return graph.content()
     file = f"models/checkpoints/{checkpoint}"
     graph.add(
-        "Note", (20, 430), f"Needs {file}. Any checkpoint of this family will do: choose yours in the loader.",
+        "Note", (20, 20), f"Needs {file}. Any checkpoint of this family will do: choose yours in the loader.",
         size=(250, 130),
     )  # fmt: skip
     return graph.content([file])
@@ -151,9 +150,11 @@ def evaluate_and_push(specs: Specs) -> dict[str, Any]:
     return graph.content()
 
 
-def _prompts(graph: Graph, clip: Ref, text: str, top: int) -> tuple[Ref, Ref]:
-    (positive,) = graph.add("CLIPTextEncode", (300, top), text, clip=clip, title="Prompt")
-    (negative,) = graph.add("CLIPTextEncode", (300, top + 190), "", clip=clip, title="Negative prompt", size=(340, 110))
+def _prompts(graph: Graph, clip: Ref, text: str, top: int, left: int = 300, width: int = 340) -> tuple[Ref, Ref]:
+    (positive,) = graph.add("CLIPTextEncode", (left, top), text, clip=clip, title="Prompt", size=(width, 130))
+    (negative,) = graph.add(
+        "CLIPTextEncode", (left, top + 190), "", clip=clip, title="Negative prompt", size=(width, 110)
+    )
     return positive, negative
 
 
