@@ -163,7 +163,7 @@ def method_problem(entry: str) -> str | None:
 
 SPECS = (
     NodeSpec(
-        id="EraseConcepts",
+        id="EraseNegative",  # editors that know no aliases search ids, and only the first 30 letters of a title
         title="Erase: remove concepts (ban, unlearn, negative)",
         category="erase",
         description=(

@@ -3,7 +3,7 @@
 import { app } from "../../scripts/app.js";
 import { kindOf } from "./erase.js";
 
-const KIND = "EraseConcepts";
+const KIND = "EraseNegative";
 const KEPT = "erase_report"; // a property, so that it is there again after a reload
 const HEIGHT = 110;
 

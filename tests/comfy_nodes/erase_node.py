@@ -20,7 +20,7 @@ NEIGHBOURS = ("cat", "lion", "horse", "bus", "train", "truck", "banana", "tree")
 
 def erase(nodes: dict[str, Any], model: Any, clip: Any, rows: str, method: str = "uce", **more: Any) -> dict[str, Any]:
     values = {"strength": 1.0, "kind": "object", "keep": "", "options": FAST, **more}
-    return nodes["EraseConcepts"]().execute(model=model, clip=clip, erase=rows, method=method, **values)
+    return nodes["EraseNegative"]().execute(model=model, clip=clip, erase=rows, method=method, **values)
 
 
 def drift(model: Any, base: Any, clip: Any) -> float:

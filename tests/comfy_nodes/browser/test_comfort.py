@@ -39,7 +39,7 @@ def file(pocket_target, tmp_path):
 @pytest.mark.smoke
 def test_chips_switch_concepts_off_and_are_not_saved(editor, shoot):
     editor.load(json.loads(FIRST.read_text(encoding="utf-8")))
-    node = editor.node("EraseConcepts")
+    node = editor.node("EraseNegative")
     editor.set_widget(node, "erase", "pizza -> hamburger\n# dog\ncar")
     chips = editor.page.locator(".erase-chips button")
     editor.page.wait_for_function("document.querySelectorAll('.erase-chips button').length === 3")

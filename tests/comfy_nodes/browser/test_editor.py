@@ -103,7 +103,7 @@ def test_the_blueprint_is_served_and_becomes_one_node(editor, shoot):
     inside = editor.page.evaluate(
         "async () => Object.values((await app.graphToPrompt()).output).map((item) => item.class_type)"
     )
-    assert sorted(inside) == ["EraseCompare", "EraseConcepts", "KSampler", "KSampler", "VAEDecode", "VAEDecode"]
+    assert sorted(inside) == ["EraseCompare", "EraseNegative", "KSampler", "KSampler", "VAEDecode", "VAEDecode"]
 
 
 _AROUND = """(id) => {
@@ -139,7 +139,7 @@ def test_the_blueprint_is_placed_with_the_mouse_and_runs(editor, shoot):
 def test_a_bypassed_erase_node_leaves_the_base_model_on_its_wire(editor):
     editor.load(read(FIRST))
     editor.page.evaluate(
-        "(id) => { app.graph._nodes.find((n) => String(n.id) === id).mode = 4; }", editor.node("EraseConcepts")
+        "(id) => { app.graph._nodes.find((n) => String(n.id) === id).mode = 4; }", editor.node("EraseNegative")
     )
     sent = editor.page.evaluate("async () => (await app.graphToPrompt()).output")
     assert "2" not in sent
@@ -164,7 +164,7 @@ def test_every_node_is_drawn(editor, shoot):
 
 def test_the_help_page_opens_with_its_picture(editor, shoot):
     editor.load(read(FIRST))
-    text = editor.help(editor.node("EraseConcepts"))
+    text = editor.help(editor.node("EraseNegative"))
     shoot("help")
     for part in (
         "Erase: remove concepts",
@@ -182,7 +182,7 @@ def test_the_help_page_opens_with_its_picture(editor, shoot):
 
 def test_a_refusal_is_read_in_the_editor(editor, shoot):
     editor.load(read(FIRST))
-    editor.set_widget(editor.node("EraseConcepts"), "erase", "pizza -> pizza")
+    editor.set_widget(editor.node("EraseNegative"), "erase", "pizza -> pizza")
     editor.refused("'pizza' would become itself")
     shoot("refusal")
     editor.page.keyboard.press("Escape")

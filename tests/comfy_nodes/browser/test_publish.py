@@ -20,7 +20,7 @@ BOX = "dialog.erase-publish"
 def shared(repo, **changes):
     """A workflow as a stranger would hand it on: with the switch on, without the slow measuring."""
     saved = json.loads(EXAMPLE.read_text(encoding="utf-8"))
-    keep = {"ErasePocketLoader", "EraseConcepts", "EraseSaveArtifact", "EraseHubPush"}
+    keep = {"ErasePocketLoader", "EraseNegative", "EraseSaveArtifact", "EraseHubPush"}
     nodes = [node for node in saved["nodes"] if node["type"] in keep]
     ids = {node["id"] for node in nodes}
     links = [link for link in saved["links"] if {link[1], link[3]} <= ids]

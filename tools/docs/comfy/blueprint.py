@@ -23,7 +23,7 @@ def blueprint(specs: dict[str, Any]) -> dict[str, Any]:
     """Model, CLIP, VAE, prompts and latent in; base and erased pictures and a sheet out, from the same noise."""
     graph = Graph(specs)
     erased, _clip, _edit, report = graph.add(
-        "EraseConcepts", (300, 20), "pizza -> hamburger", label(get_manager().method("uce")), 1.0, "object", "", ""
+        "EraseNegative", (300, 20), "pizza -> hamburger", label(get_manager().method("uce")), 1.0, "object", "", ""
     )
     settings = (7, 20, 5.0, "dpmpp_2m", "karras", 1.0)
     (first,) = graph.add("KSampler", (700, 400), *settings, title="Base: same seed")

@@ -80,7 +80,7 @@ def _erase(graph: Graph, words: str, kind: str, **sources: Ref) -> list[Ref]:
     """The Erase node with the plainest method; room for the report and, with a VAE, two pictures on it."""
     method = label(get_manager().method("uce"))
     size = (340, 760 if "vae" in sources else 540)
-    return graph.add("EraseConcepts", (300, 20), words, method, 1.0, kind, "", "", size=size, title="Erase", **sources)
+    return graph.add("EraseNegative", (300, 20), words, method, 1.0, kind, "", "", size=size, title="Erase", **sources)
 
 
 def pull_and_stack(specs: Specs) -> dict[str, Any]:
