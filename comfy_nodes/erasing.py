@@ -74,15 +74,6 @@ def read_options(text: str) -> dict[str, str]:
     return found
 
 
-def options_problem(text: str) -> str | None:
-    """Why the text box cannot be used; None if it can be read."""
-    try:
-        read_options(text)
-    except EraseError as error:
-        return str(error)
-    return None
-
-
 def split_options(method: Any, text: str) -> tuple[dict[str, str], dict[str, int]]:
     """Options of the method, and those of its training in this graph.
 

@@ -7,8 +7,8 @@ from typing import Any
 from erase_plugins.manager import get_manager
 
 from .. import needs
-from ..concepts import phrase_problem, read_phrases
-from ..erasing import Row, erasures_problem, id_of, label, labels, options_problem, read_erasures, split_options, trains
+from ..concepts import read_phrases
+from ..erasing import Row, erasures_problem, id_of, label, labels, read_erasures, split_options, trains
 from ..spec import Input, NodeSpec, Output, Result
 from .closed_form import KINDS
 from .methods import drawing_methods
@@ -204,8 +204,8 @@ SPECS = (
         ),
         run=erase,
         aliases=("erase plugins", "forget", "censor", "negative prompt", "NAG", "NegPip", "UCE", "RECE"),
-        checks={"erase": erasures_problem, "method": method_problem, "keep": phrase_problem,
-                "options": options_problem},
+        # ComfyUI repeats a refusal for every checked input, so the other boxes are looked at when the node runs
+        checks={"erase": erasures_problem, "method": method_problem},
         when="Take the load node for what is saved already, and the library node for concepts by name out of a "
              "collection.",
         cost="Seconds with the first methods: common words of the vocabulary are encoded once for a CLIP and kept in "
