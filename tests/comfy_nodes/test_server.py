@@ -83,7 +83,7 @@ def test_another_strength_executes_the_erased_branch_only_and_0_is_the_base(serv
 def test_wrong_widgets_are_refused_before_anything_runs(served, case, text):
     answer = served[case]
     assert answer["status"] == 400
-    said = {error["details"].rpartition(" - ")[0] for error in answer["node_errors"]["2"]["errors"]}
+    said = {error["details"].partition(" - ")[2] for error in answer["node_errors"]["2"]["errors"]}
     assert len(said) == 1  # repeated for every input that is checked
     assert text in answer["node_errors"]["2"]["errors"][0]["details"]
 
