@@ -8,7 +8,7 @@ from typing import Any
 
 from erase_plugins.errors import EraseError
 
-from .spec import Input, NodeSpec, Result
+from .spec import SEARCHED, Input, NodeSpec, Result
 from .wording import in_the_graph, reword
 
 #: inputs behind which the editor puts a widget that changes them after every run; ours stay, or work is done again
@@ -28,7 +28,8 @@ def node_class(spec: NodeSpec) -> type:
         "DESCRIPTION": spec.description,
         "OUTPUT_NODE": spec.is_output,
         "EXPERIMENTAL": spec.experimental,
-        "SEARCH_ALIASES": list(spec.aliases),
+        "DEPRECATED": bool(spec.instead),
+        "SEARCH_ALIASES": list(dict.fromkeys((*spec.aliases, *(() if spec.instead else SEARCHED)))),
         "SPEC": spec,
         "execute": _execute(spec),
     }

@@ -7,7 +7,8 @@ up. Weights that would round it away, such as fp8, keep it in front.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any
 from uuid import uuid4
@@ -18,6 +19,13 @@ from torch import Tensor
 from erase_plugins.artifacts.edit import ContextMap
 from erase_plugins.errors import BaseMismatch
 from erase_plugins.runtime.context import ActiveMap, ContextHook
+
+
+@dataclass(eq=False)
+class HungMap(ActiveMap):
+    """A map as it hangs on a MODEL; by its name it is found again on clones, and after a move to another device."""
+
+    name: str = field(default_factory=lambda: uuid4().hex)
 
 
 class ContextPatch:
@@ -39,9 +47,7 @@ class ContextPatch:
         place = device if isinstance(device, torch.device | str) else None
         if place is None:
             return self
-        moved = (
-            ActiveMap(ContextMap(item.delta.A.to(place), item.delta.B.to(place)), item.strength) for item in self.maps
-        )
+        moved = (replace(item, delta=ContextMap(item.delta.A.to(place), item.delta.B.to(place))) for item in self.maps)
         return ContextPatch(tuple(moved))
 
     def tensors(self) -> list[Tensor]:
@@ -65,6 +71,8 @@ class RowMap:
 
     def __init__(self, loaded_keys: set[str], weights: Sequence[Tensor]) -> None:
         self.loaded_keys, self.weights = loaded_keys, list(weights)
+        #: the single maps behind the sum; empty where ComfyUI made it anew
+        self.parts: list[ActiveMap] = []
 
     @property
     def active(self) -> ActiveMap:
@@ -147,30 +155,68 @@ def hang_in_weights(model: Any, keys: Iterable[str], item: ActiveMap) -> Any:
         BaseMismatch: ComfyUI does not take it.
     """
     clone = model.clone()
-    maps = [*_take_off(clone), item]
+    _carry(clone, set(keys), [*_take_off(clone), _named(item)])
+    return clone
+
+
+def _carry(clone: Any, wanted: set[str], maps: list[ActiveMap]) -> None:
+    """Lets the weights of a clone carry maps, where none is carried now."""
     A = torch.cat([part.delta.A.float() for part in maps])
     B = torch.cat([part.strength * part.delta.B.float() for part in maps], dim=1)
-    wanted = set(keys)
     patch = _kind()(wanted, [A, B])
+    patch.parts = maps
     accepted = clone.add_patches(dict.fromkeys(sorted(wanted), patch))
     if len(accepted) != len(wanted):
         raise BaseMismatch(f"ComfyUI took {len(accepted)} of {len(wanted)} patches; nothing was changed")
     for key in wanted:
         clone.patches[key] = _MapLast(clone.patches[key])
-    return clone
 
 
 def hang_in_front(model: Any, item: ActiveMap) -> Any:
     """A clone whose context patch holds one more map; one in the weights moves there, so that they add up."""
     clone = model.clone()
-    maps = (*_take_off(clone), item)
-    patches = clone.model_options.setdefault("transformer_options", {}).get("patches", {}).get("attn2_patch", [])
+    maps = (*_take_off(clone), _named(item))
+    patches = _attn2(clone)
     for index, patch in enumerate(patches):
         if isinstance(patch, ContextPatch):
             patches[index] = ContextPatch((*patch.maps, *maps))
             return clone
     clone.set_model_attn2_patch(ContextPatch(maps))
     return clone
+
+
+def names(model: Any) -> list[str]:
+    """Names of all maps of ours that hang on a MODEL, whether in its weights or in front of them."""
+    inside = carried(model)
+    maps = [] if inside is None else list(inside.parts)
+    maps += [item for patch in in_front(model) for item in getattr(patch, "maps", ())]
+    return [item.name for item in maps if isinstance(item, HungMap)]
+
+
+def without(model: Any, gone: Collection[str]) -> Any:
+    """A clone without the maps of these names; all else that hangs on it stays."""
+    clone = model.clone()
+    inside = carried(clone)
+    left = [item for item in _take_off(clone) if getattr(item, "name", "") not in gone]
+    if inside is not None and left:
+        _carry(clone, inside.loaded_keys, left)
+    patches = _attn2(clone)
+    for index, patch in reversed(list(enumerate(patches))):
+        if isinstance(patch, ContextPatch):
+            stay = tuple(item for item in patch.maps if getattr(item, "name", "") not in gone)
+            patches[index : index + 1] = [ContextPatch(stay)] if stay else []
+    return clone
+
+
+def _named(item: ActiveMap) -> HungMap:
+    return HungMap(item.delta, item.strength)
+
+
+def _attn2(clone: Any) -> list[Any]:
+    """The list of patches in front of the text attention of a clone, to be changed in place."""
+    options = clone.model_options.setdefault("transformer_options", {})
+    found: list[Any] = options.get("patches", {}).get("attn2_patch", [])
+    return found
 
 
 def _take_off(clone: Any) -> list[ActiveMap]:
@@ -183,4 +229,4 @@ def _take_off(clone: Any) -> list[ActiveMap]:
         if not clone.patches[key]:
             del clone.patches[key]
     clone.patches_uuid = uuid4()  # ComfyUI tells by it that weights differ
-    return [found.active]
+    return list(found.parts) or [found.active]

@@ -17,7 +17,7 @@ def read_rows(text: str) -> tuple[tuple[str, float], ...]:
     """
     found: dict[str, float] = {}
     for line in read_lines(text):
-        name, value = _split(line)
+        name, value = split(line)
         if name in found:
             raise RequestError(f"'{name}' is named twice; write each name once")
         found[name] = value
@@ -29,7 +29,12 @@ def renamed(text: str, names: Mapping[str, str]) -> str:
     return "\n".join(f"{names.get(name, name)} : {value}" for name, value in read_rows(text))
 
 
-def _split(line: str) -> tuple[str, float]:
+def split(line: str) -> tuple[str, float]:
+    """Name and number of a line.
+
+    Raises:
+        RequestError: no name, or something that is no usable number where one should be.
+    """
     name, colon, tail = (part.strip() for part in line.rpartition(":"))
     if not colon:
         return line, 1.0

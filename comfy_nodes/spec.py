@@ -12,6 +12,8 @@ from typing import Any
 OWN = "erase-plugins"
 #: types that the editor shows as a widget; all others are sockets
 WIDGETS = frozenset({"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"})
+#: words that people search for; each finds every node in the menu
+SEARCHED = ("unlearn", "remove concept", "ban", "negative")
 #: hidden inputs of nodes that note in a picture what they took
 METADATA = {"prompt": "PROMPT", "extra_pnginfo": "EXTRA_PNGINFO", "unique_id": "UNIQUE_ID"}
 
@@ -85,6 +87,8 @@ class NodeSpec:
         when: when to use another node instead; sentences for the help page.
         cost: time and memory, in the words of the help page.
         paper: address of the paper behind it.
+        instead: what to use in place of a node that is no longer in the menu; empty for those that are. Workflows
+            with it still load and run.
         package: distribution that the node comes from; help pages are written for our own.
     """
 
@@ -104,6 +108,7 @@ class NodeSpec:
     when: str = ""
     cost: str = ""
     paper: str = ""
+    instead: str = ""
     package: str = OWN
 
     @property

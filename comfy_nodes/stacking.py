@@ -7,7 +7,7 @@ from typing import Any
 
 from erase_plugins.artifacts.edit import Edit
 from erase_plugins.errors import ArtifactError, Unsupported
-from erase_plugins.stack import Stack, StackArtifact, combined
+from erase_plugins.stack import Entry, Layer, Stack, StackArtifact, combined
 
 from . import curves
 from .opening import check_fits
@@ -34,6 +34,8 @@ def put_on(
     any_base: bool = False,
     effective: bool = True,
     question: tuple[Any, ...] | None = None,
+    encode: bool | None = None,
+    hung: tuple[Entry, ...] = (),
 ) -> Stacked:
     """Clones of MODEL and CLIP under a stack; the very same objects if nothing in it is switched on.
 
@@ -45,6 +47,8 @@ def put_on(
         effective: solve closed-form members on the weights as they are now, and behind CLIP LoRAs or clip skip also
             with the text rows as they are now; False takes what the artifacts have stored.
         question: hashable; says what the stack holds, so that another strength does not solve it again.
+        encode: encode phrases anew; None: where ``effective`` asks for it.
+        hung: members that hang on the model already; they are part of the artifact only.
 
     Raises:
         BaseMismatch, ArtifactError, Unsupported, RequestError: nothing was changed.
@@ -52,7 +56,8 @@ def put_on(
     target = ComfyTarget(model, clip)
     for entry in stack.entries:
         check_fits(entry.artifact, target, any_base)
-    encode = effective and clip is not None and text_changed(clip)
+    if encode is None:
+        encode = effective and clip is not None and text_changed(clip)
 
     def solve() -> Any:
         return stack.layers(target if effective else None, encode=encode)
@@ -69,7 +74,9 @@ def put_on(
     if layers:
         kind = "effective weights" if effective else "stored statistics"
         lines.append(f"solved on {kind}{', text rows encoded anew' if encode else ''}")
-    return Stacked(now, text, _whole(stack, layers, target), tuple(lines))
+    on_it = tuple(Layer(entry.artifact, entry.strength, (entry.artifact.name,), False) for entry in hung)
+    whole = _whole(Stack((*stack.entries, *hung)), (*layers, *on_it), target)
+    return Stacked(now, text, whole, tuple(lines))
 
 
 def text_changed(clip: Any) -> bool:
@@ -87,7 +94,15 @@ def _whole(stack: Stack, layers: Any, target: ComfyTarget) -> StackArtifact:
             return combined(stack, layers, target)
         except (ArtifactError, Unsupported) as error:
             reason = str(error)
-    return hollow(stack, target, reason or "nothing in the stack is switched on")
+    return hollow(stack, target, reason or _NOTHING)
+
+
+_NOTHING = "nothing in the stack is switched on"
+
+
+def nothing(model: Any, clip: Any) -> StackArtifact:
+    """What stands for a stack without members."""
+    return hollow(Stack(()), ComfyTarget(model, clip), _NOTHING)
 
 
 def hollow(stack: Stack, target: ComfyTarget, reason: str) -> StackArtifact:

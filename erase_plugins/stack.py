@@ -109,7 +109,7 @@ class Stack:
         for entry in self.entries:
             if entry.strength == 0:
                 continue
-            settings = _settings(entry.artifact)
+            settings = joint_settings(entry.artifact)
             if settings is None:
                 others.append(Layer(entry.artifact, entry.strength, (entry.artifact.name,), False))
                 continue
@@ -128,7 +128,7 @@ class Stack:
         return (*solved, *others)
 
 
-def _settings(artifact: Artifact) -> dict[str, Any] | None:
+def joint_settings(artifact: Artifact) -> dict[str, Any] | None:
     """What decides whether members can be solved jointly; None for those that cannot at all."""
     if artifact.edit.kinds != {"contextmap"}:
         return None  # a solution that was written out by layer, or changed otherwise, is what its maker wanted

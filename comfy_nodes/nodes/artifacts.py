@@ -132,7 +132,7 @@ SPECS = (
             Output("report", "STRING", "How many modules were patched, and what the artifact erases."),
         ),
         run=load_artifact,
-        aliases=_ALIASES,
+        aliases=(*_ALIASES, "hub", "hugging face", "download", "pull"),
         checks={"artifact": problem},
         state=lambda artifact=None, reference=None, **_: state((reference or "").strip() or artifact or ""),
         hidden=METADATA,

@@ -24,8 +24,9 @@ def erase(method: str, model: Any, clip: Any, erase: str, strength: float, kind:
         keep: one prompt a line.
     """
     import erase_plugins as ep
+    from erase_plugins.stack import Entry
 
-    from .. import host
+    from .. import chaining, host
     from ..patches import apply_edit, check_strength
     from ..solved import solved
     from ..target import ComfyTarget
@@ -41,8 +42,9 @@ def erase(method: str, model: Any, clip: Any, erase: str, strength: float, kind:
             lambda: ep.erase(target, list(concepts), method, keep=kept, listeners=(bar,), cancel=bar.cancel),
         )  # fmt: skip
         done = apply_edit(target, artifact.edit, strength)
+        erased = chaining.added(model, done.model, clip, (Entry(artifact, strength),), artifact)
     text = report(artifact, done, strength, clip)
-    return Result((done.model, artifact, text), text)
+    return Result((erased, artifact, text), text)
 
 
 def report(artifact: Any, done: Any, strength: float, clip: Any) -> str:
@@ -90,7 +92,7 @@ def _spec(
     return NodeSpec(
         id=node, title=title, category="erase/make", description=description, inputs=_INPUTS, outputs=_OUTPUTS,
         run=partial(erase, method), aliases=(*aliases, *_ALIASES), checks={"erase": concept_problem},
-        when=when, cost=_COST, paper=paper,
+        when=when, cost=_COST, paper=paper, instead=f"'Erase: remove concepts' with the method {method}",
     )  # fmt: skip
 
 

@@ -113,6 +113,8 @@ SPECS = (
             "ControlNet reads the prompt too, or when only one prompt is meant."
         ),
         cost="One small matrix product per attention layer; nothing is loaded or copied.",
+        instead="'Erase: remove concepts' and the load node, which map prompts by themselves where weights cannot "
+                "carry the change",
     ),
     NodeSpec(
         id="EraseConditioning",

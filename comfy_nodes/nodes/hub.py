@@ -194,6 +194,7 @@ SPECS = (
         when="For files that are on disk already take the load node. Private repositories need a login: run 'hf auth "
              "login' or set HF_TOKEN where ComfyUI starts.",
         cost="A few megabytes once; a request in every run unless a commit is named.",
+        instead="'reference' of 'Erase: load artifact', or a line hub:owner/name of 'Erase: stack'",
     ),
     NodeSpec(
         id="EraseHubPush",
@@ -266,5 +267,6 @@ SPECS = (
         state=_search_state,
         when="To look at cards and pictures, open the Hub's page of a result.",
         cost="One or a few requests.",
+        instead="'erase-plugins search' in a terminal, or the search of the Hub",
     ),
 )  # fmt: skip

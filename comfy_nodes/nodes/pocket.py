@@ -9,14 +9,15 @@ from ..spec import Input, NodeSpec, Output, Result
 _ALIASES = ("erase plugins", "pocket", "tiny model", "demo", "test model")
 
 
-def load_pocket() -> Result:
-    """MODEL, CLIP and VAE of the embedded model."""
+def load_pocket(pictures: int = 4) -> Result:
+    """MODEL, CLIP and VAE of the embedded model, and an empty latent for so many pictures."""
     from erase_plugins.families.source import POCKET, pocket_folder
 
     from .. import pocket
 
     folder = pocket_folder()
-    return Result((pocket.load_model(folder, POCKET), pocket.load_clip(folder), pocket.load_vae(folder)))
+    model, clip, vae = pocket.load_model(folder, POCKET), pocket.load_clip(folder), pocket.load_vae(folder)
+    return Result((model, clip, vae, *pocket_latent(pictures).values))
 
 
 def pocket_latent(batch_size: int) -> Result:
@@ -36,11 +37,15 @@ SPECS = (
             "Loads pocket, the tiny Stable Diffusion model that comes with erase-plugins: 64 x 64 pictures of emoji in "
             "seconds on a CPU, no download. Use it to try every erase node before touching a large model."
         ),
-        inputs=(),
+        inputs=(
+            Input("pictures", "INT", "How many pictures are drawn at once from the latent.", required=False,
+                  options={"default": 4, "min": 1, "max": 64}),
+        ),
         outputs=(
             Output("MODEL", "MODEL", "The denoiser; goes into erase nodes, LoRA loaders and samplers."),
             Output("CLIP", "CLIP", "The text encoder; goes into erase nodes and prompts."),
             Output("VAE", "VAE", "The decoder; goes into VAE Decode."),
+            Output("LATENT", "LATENT", "Start of pictures of 64 x 64; goes into a sampler."),
         ),
         run=load_pocket,
         aliases=_ALIASES,
@@ -63,6 +68,7 @@ SPECS = (
         run=pocket_latent,
         aliases=(*_ALIASES, "empty latent"),
         when="For every other model take the stock empty latent.",
+        instead="the output LATENT of 'Erase: load pocket model'",
         cost="Nothing.",
     ),
 )  # fmt: skip

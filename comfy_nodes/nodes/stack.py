@@ -32,10 +32,9 @@ def stack(
     """
     from erase_plugins.stack import Entry, Stack, stack_of
 
-    from .. import host, hub
+    from .. import chaining, host, hub
     from .. import lora_stack as loras
     from ..opening import open_artifact
-    from ..stacking import put_on
 
     with host.computing():
         first = loras.read_stack(lora_stack)
@@ -49,7 +48,7 @@ def stack(
         if moved:
             hub.write_down({"rows": renamed(rows, moved)}, prompt, extra_pnginfo, unique_id)
         whole = Stack(tuple(entries))
-        done = put_on(now, text, whole, any_base=any_base, effective=effective)
+        done = chaining.over(now, text, whole, any_base=any_base, effective=effective)
         found = {entry.artifact.name: loras.kohya_file(entry.artifact) for entry in entries if entry.strength != 0}
     emitted = [
         *first,
@@ -116,8 +115,7 @@ def library(
     from erase_plugins.stack import Entry, Stack
     from erase_plugins.workflow.collection import Collection
 
-    from .. import host
-    from ..stacking import put_on
+    from .. import chaining, host
 
     rows = read_rows(names)
     if not rows:
@@ -128,7 +126,9 @@ def library(
         artifacts = [shelf.load([name])[0] for name, _ in rows]
         whole = Stack(tuple(Entry(item, value) for item, (_, value) in zip(artifacts, rows, strict=True)))
         question = ("library", str(place), tuple(shelf.entries[item.name].sha256 for item in artifacts), rows)
-        done = put_on(model, clip, whole, strength=strength, any_base=any_base, effective=effective, question=question)
+        done = chaining.over(
+            model, clip, whole, strength=strength, any_base=any_base, effective=effective, question=question
+        )
     lines = [f"{len(rows)} of {len(shelf.entries)} in {place.name}: {', '.join(whole.erased)}", *done.lines]
     report = "\n".join(lines)
     return Result((done.model, done.clip, done.artifact, report), report)
@@ -220,6 +220,7 @@ SPECS = (
         aliases=(*_ALIASES, "undo", "restore concept", "uncensor"),
         when="To switch one off for a moment, set its strength to 0 in the stack.",
         cost="One joint solution.",
+        instead="# in front of the concept in 'Erase: remove concepts', or strength 0 in 'Erase: stack'",
     ),
     NodeSpec(
         id="EraseLibrary",

@@ -25,7 +25,9 @@ def test_the_written_folder_gives_the_nodes(erase, comfyui):
     assert ran.code == 0
     place = comfyui / "custom_nodes" / "erase-plugins"
     assert json.loads(ran.out)["folder"] == str(place)
-    assert json.loads((place / "example_workflows" / "erase_and_compare_pocket.json").read_text())["nodes"]
+    assert json.loads((place / "example_workflows" / "Erase a concept (tiny model, runs offline).json").read_text())[
+        "nodes"
+    ]
     spec = importlib.util.spec_from_file_location("pack_as_comfyui_names_it", place / "__init__.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

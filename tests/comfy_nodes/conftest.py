@@ -59,6 +59,7 @@ class FakePatcher:
         self.weights, self.patches, self.model_options = weights, {}, {"transformer_options": {}}
         self.weight_wrapper_patches: dict[str, list[Any]] = {}
         self.patches_uuid = "first"
+        self.attachments: dict[str, Any] = {}
 
     def get_key_patches(self, prefix: str | None = None) -> dict[str, list[Any]]:
         plain = {key: (value, lambda item, **_: item) for key, value in self.weights.items()}
@@ -68,6 +69,7 @@ class FakePatcher:
         other = copy.copy(self)
         other.model_options = copy.deepcopy(self.model_options)
         other.weight_wrapper_patches = {key: list(value) for key, value in self.weight_wrapper_patches.items()}
+        other.attachments = dict(self.attachments)
         other.patches = {key: value[:] for key, value in self.patches.items()}
         return other
 
@@ -77,6 +79,12 @@ class FakePatcher:
             self.patches.setdefault(key, []).append((strength_patch, patches[key], strength_model, None, None))
         self.patches_uuid = object()
         return found
+
+    def set_attachments(self, key: str, value: Any) -> None:
+        self.attachments[key] = value
+
+    def get_attachment(self, key: str) -> Any:
+        return self.attachments.get(key)
 
     def set_model_patch(self, patch: Any, name: str) -> None:
         patches = self.model_options["transformer_options"].setdefault("patches", {})

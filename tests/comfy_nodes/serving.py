@@ -20,6 +20,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 import comfy_server
 from workflow import to_prompt
 
+from tools.docs.comfy.examples import FIRST
+
 ABSENT = comfy_server.ABSENT
 FINAL = ("execution_success", "execution_error", "execution_interrupted")
 
@@ -105,10 +107,10 @@ def first_example(repository: Path, info: dict[str, Any]) -> dict[str, Any]:
         repository: its root.
         info: the server's description of all nodes.
     """
-    file = repository / "example_workflows" / "erase_and_compare_pocket.json"
+    file = repository / "example_workflows" / f"{FIRST}.json"
     graph = to_prompt(json.loads(file.read_text(encoding="utf-8")), info)
-    graph["5"]["inputs"]["batch_size"] = 1
-    graph["6"]["inputs"]["steps"] = graph["7"]["inputs"]["steps"] = 4
+    graph["1"]["inputs"]["pictures"] = 1
+    graph["5"]["inputs"]["steps"] = graph["6"]["inputs"]["steps"] = 4
     return graph
 
 
@@ -144,7 +146,7 @@ async def run(comfy: Path, base: Path, repository: Path) -> dict[str, Any]:
                 out["templates"] = await answer.json()
             graph = first_example(repository, info)
             out["first"] = await queue(session, graph)
-            (base / "first.png").write_bytes(await picture(session, out["first"], "11"))
+            (base / "first.png").write_bytes(await picture(session, out["first"], "10"))
             out["again"] = await queue(session, graph)
             off = copy.deepcopy(graph)
             off["2"]["inputs"]["strength"] = 0.0
@@ -158,7 +160,7 @@ async def run(comfy: Path, base: Path, repository: Path) -> dict[str, Any]:
                     "artifact": name, "model": ["1", 0], "clip": ["1", 1], "strength": 1.0, "strength_clip": 1.0,
                     "any_base": False,
                 }}  # fmt: skip
-                load["12"]["inputs"]["source"] = ["2", 3]
+                load["11"]["inputs"]["source"] = ["2", 3]
                 out[name] = await queue(session, load)
             for name, item in bare(graph).items():
                 out[name] = await queue(session, item)

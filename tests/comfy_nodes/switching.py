@@ -22,6 +22,8 @@ import comfy_server
 from serving import picture, queue, start
 from workflow import to_prompt
 
+from tools.docs.comfy.examples import FIRST
+
 BASE, ERASED = "13", "14"
 
 
@@ -45,7 +47,7 @@ async def run(comfy: Path, base: Path, repository: Path) -> dict[str, Any]:
             comfy_server.wait_ready(process, base, port)
             async with session.get("/object_info") as answer:
                 info = await answer.json()
-            file = repository / "example_workflows" / "erase_and_compare_pocket.json"
+            file = repository / "example_workflows" / f"{FIRST}.json"
             shipped = to_prompt(json.loads(file.read_text(encoding="utf-8")), info)
             used = psutil.Process(process.pid)
             before = used.cpu_times()
@@ -54,11 +56,11 @@ async def run(comfy: Path, base: Path, repository: Path) -> dict[str, Any]:
             out["cpu_seconds"] = after.user + after.system - before.user - before.system
             graph = {
                 **shipped,
-                BASE: {"class_type": "SaveImage", "inputs": {"images": ["8", 0], "filename_prefix": "base"}},
-                ERASED: {"class_type": "SaveImage", "inputs": {"images": ["9", 0], "filename_prefix": "erased"}},
+                BASE: {"class_type": "SaveImage", "inputs": {"images": ["7", 0], "filename_prefix": "base"}},
+                ERASED: {"class_type": "SaveImage", "inputs": {"images": ["8", 0], "filename_prefix": "erased"}},
             }
-            graph["5"]["inputs"]["batch_size"] = 2
-            graph["6"]["inputs"]["steps"] = graph["7"]["inputs"]["steps"] = 4
+            graph["1"]["inputs"]["pictures"] = 2
+            graph["5"]["inputs"]["steps"] = graph["6"]["inputs"]["steps"] = 4
 
             async def case(name: str, change: Any = None, **more: Any) -> None:
                 changed = copy.deepcopy(graph)
@@ -72,12 +74,12 @@ async def run(comfy: Path, base: Path, repository: Path) -> dict[str, Any]:
                 return lambda changed: changed["2"]["inputs"].update(strength=value)
 
             def long(changed: dict[str, Any]) -> None:
+                changed["5"]["inputs"].update(steps=2000, seed=8)
                 changed["6"]["inputs"].update(steps=2000, seed=8)
-                changed["7"]["inputs"].update(steps=2000, seed=8)
 
             def bypassed(changed: dict[str, Any]) -> None:  # what the editor sends for a bypassed node: its links go on
-                changed["7"]["inputs"]["model"] = changed["2"]["inputs"]["model"]
-                changed["12"]["inputs"]["source"] = ["10", 2]
+                changed["6"]["inputs"]["model"] = changed["2"]["inputs"]["model"]
+                changed["11"]["inputs"]["source"] = ["9", 2]
                 del changed["2"]
 
             await case("first")

@@ -16,12 +16,12 @@ from tests.comfy_nodes.assets import prepare
 from tests.comfy_nodes.client import Client
 from tests.comfy_nodes.conftest import ROOT
 from tests.comfy_nodes.workflow import to_prompt
-from tools.docs.comfy.examples import LIBRARY
+from tools.docs.comfy.examples import LIBRARY, PUBLISH, SD15, SDXL, SHELF, STACKED
 
 pytestmark = [pytest.mark.comfy, pytest.mark.slow]
 WORKFLOWS = sorted((ROOT / "example_workflows").glob("*.json"))
 #: run with small random checkpoints, and therefore with fewer and smaller steps
-RANDOM = ("erase_and_compare_sd15_needs_checkpoint", "erase_and_compare_sdxl_needs_checkpoint")
+RANDOM = (SD15, SDXL)
 
 
 @pytest.fixture(scope="module")
@@ -122,14 +122,14 @@ def made_smaller(graph):
 def test_templates_of_real_families_run_on_random_weights(client, info, name):
     graph = made_smaller(graph_of(ROOT / "example_workflows" / f"{name}.json", info))
     (loader,) = [node for node in graph.values() if node["class_type"] == "CheckpointLoaderSimple"]
-    if "sdxl" in name:
+    if name == SDXL:
         loader.update(class_type="SmallSDXL", inputs={})
     ran = client.run(graph)
     assert ran["status"]["status_str"] == "success", ran["status"]["messages"][-1][1].get("exception_message")
     outputs = ran["outputs"].values()
     said = "\n".join(text for output in outputs for text in output.get("text", ()))
     assert re.search(r"patched (\d+) of \1 modules", said)
-    assert f"{'SDXL' if 'sdxl' in name else 'SD15'} in ComfyUI" in said
+    assert f"{'SDXL' if name == SDXL else 'SD15'} in ComfyUI" in said
     saved = [place for output in outputs for place in output.get("images", ()) if place["type"] == "output"]
     picture = Image.open(io.BytesIO(client.picture(saved[0]))).convert("RGB")
     assert picture.convert("L").getextrema()[0] < picture.convert("L").getextrema()[1]
@@ -140,9 +140,9 @@ def test_what_the_workflows_tell(history):
         outputs = history(name)["outputs"].values()
         return "\n".join(text for output in outputs for text in output.get("text", ()))
 
-    assert f"{len(LIBRARY)} of {len(LIBRARY)} in pocket_20" in texts("library_of_20_pocket_needs_collection")
-    assert "erases: pizza" in texts("pull_and_stack_pocket_needs_hub_and_lora")
-    push = texts("evaluate_and_push_pocket")
+    assert f"{len(LIBRARY)} of {len(LIBRARY)} in pocket_20" in texts(SHELF)
+    assert "erase_pizza: patched 14 of 14 modules" in texts(STACKED)
+    push = texts(PUBLISH)
     assert "me/no-pizza" in push
     assert "pytorch_lora_weights.safetensors" in push
 

@@ -12,15 +12,16 @@ from tests.comfy_nodes.client import Client
 from tests.comfy_nodes.conftest import ROOT
 from tests.comfy_nodes.test_examples import WORKFLOWS
 from tests.comfy_nodes.workflow import quickly, to_prompt
+from tools.docs.comfy.examples import FIRST, PUBLISH, SD15, SDXL, SHELF, STACKED
 
 pytestmark = [pytest.mark.comfy, pytest.mark.slow]
-NEEDS = "_needs_"
+NEEDS = "(needs "
 #: title of what needs something -> what the refusal names
 MISSING = {
-    "erase_and_compare_sd15_needs_checkpoint": "ckpt_name",
-    "erase_and_compare_sdxl_needs_checkpoint": "ckpt_name",
-    "pull_and_stack_pocket_needs_hub_and_lora": "lora_name",
-    "library_of_20_pocket_needs_collection": "no artifact 'pocket_20' in models/erase_plugins",
+    SD15: "ckpt_name",
+    SDXL: "ckpt_name",
+    STACKED: "lora_name",
+    SHELF: "no artifact 'pocket_20' in models/erase_plugins",
 }
 
 
@@ -71,7 +72,4 @@ def test_a_template_with_needs_names_them_and_is_refused_without_them(client, na
 
 
 def test_there_are_templates_without_needs():
-    assert {path.stem for path in WORKFLOWS} - MISSING.keys() == {
-        "erase_and_compare_pocket",
-        "evaluate_and_push_pocket",
-    }
+    assert {path.stem for path in WORKFLOWS} - MISSING.keys() == {FIRST, PUBLISH}

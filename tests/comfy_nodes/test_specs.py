@@ -48,7 +48,7 @@ def test_a_renamed_input_and_an_inserted_widget_are_noticed():
 def test_a_node_explains_itself(name, cls):
     assert re.fullmatch(r"Erase[A-Z][A-Za-z0-9]+", name)
     assert NODE_DISPLAY_NAME_MAPPINGS[name].startswith("Erase: ")
-    assert cls.CATEGORY in ("erase/load", "erase/make", "erase/apply", "erase/check")
+    assert cls.CATEGORY in ("erase", "erase/load", "erase/make", "erase/apply", "erase/check")
     assert len(cls.DESCRIPTION) > 60
     assert "erase plugins" in cls.SEARCH_ALIASES
     sockets = {name: group for name, group in cls.INPUT_TYPES().items() if name != "hidden"}
@@ -78,6 +78,45 @@ def test_inputs_are_the_arguments_of_the_run_function(name, cls):
         else:
             gathered = parameter.kind is inspect.Parameter.VAR_KEYWORD
             assert parameter.default is not inspect.Parameter.empty or item == "method" or gathered
+
+
+def visible():
+    """Nodes that the editor lists and finds; deprecated ones only load."""
+    return {name: cls for name, cls in NODES if not cls.DEPRECATED}
+
+
+def test_the_menu_holds_at_most_fifteen_nodes():
+    assert 10 <= len(visible()) <= 15
+    assert "EraseNegative" in visible()
+    assert not [name for name in visible() if name.startswith("EraseMethod")]
+
+
+def test_every_method_can_be_chosen_in_the_one_node():
+    from comfy_nodes.nodes.methods import drawing_methods
+
+    entries = NODE_CLASS_MAPPINGS["EraseNegative"].INPUT_TYPES()["required"]["method"][0]
+    assert {entry.partition(":")[0] for entry in entries} == {item.item.id for item in drawing_methods()}
+    seconds = [entry.endswith("in seconds") for entry in entries]
+    assert seconds[:2] == [True, True] and seconds == sorted(seconds, reverse=True)
+    assert entries[0].startswith("uce:")
+
+
+@pytest.mark.parametrize("word", ["unlearn", "remove concept", "ban", "negative"])
+def test_every_visible_node_is_found_by_what_people_type(word):
+    """Editors search id, title and aliases. Cores before 0.11 send no aliases: there the one node is found all the same,
+    by its id or by the first thirty letters of its title, which is as far as the editor's search looks."""
+    assert [name for name, cls in visible().items() if word not in cls.SEARCH_ALIASES] == []
+    title = NODE_DISPLAY_NAME_MAPPINGS["EraseNegative"].lower()
+    assert word in "EraseNegative".lower() or 0 <= title.find(word) < 30
+
+
+def test_nodes_that_left_the_menu_still_load_and_say_what_to_take():
+    gone = {name: cls for name, cls in OWN if cls.DEPRECATED}
+    assert {"EraseUCE", "EraseRECE", "EraseMethodEsd", "EraseMethodUce", "ErasePocketLatent"} <= gone.keys()
+    help_pages = Path(WEB_DIRECTORY) / "docs"
+    for name, cls in gone.items():
+        page = (help_pages / f"{name}.md").read_text(encoding="utf-8")
+        assert f"No longer in the menu; take {cls.SPEC.instead}." in page
 
 
 def test_checks_are_named_for_comfyui_and_skip_linked_inputs():

@@ -75,7 +75,7 @@ def test_every_node_is_there_and_no_script(served):
 def test_the_first_example_draws(served, base):
     first = served["first"]
     assert (first["status"], first["node_errors"], first["end"]) == (200, {}, "execution_success")
-    assert len(first["executed"]) == 12
+    assert len(first["executed"]) == 11
     sheet = np.asarray(Image.open(base / "first.png").convert("RGB")).astype(float)
     assert abs(sheet[:, :128] - sheet[:, 128:256]).mean() > 5
     assert sheet[:, :128].std() > 20

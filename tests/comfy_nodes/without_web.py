@@ -31,7 +31,7 @@ async def run(comfy: Path, base: Path, repository: Path) -> dict[str, Any]:
                 info = await answer.json()
             out["nodes"] = sorted(name for name in info if name.startswith("Erase"))
             out["first"] = await queue(session, first_example(repository, info))
-            (base / "first.png").write_bytes(await picture(session, out["first"], "11"))
+            (base / "first.png").write_bytes(await picture(session, out["first"], "10"))
             out["doctor"] = await queue(session, {"1": {"class_type": "EraseDoctor", "inputs": {}}})
     finally:
         comfy_server.stop(process)

@@ -28,6 +28,7 @@ from tests.comfy_nodes.browser.editor import CHROMIUM_FLAGS, Editor
 from tests.comfy_nodes.conftest import ROOT
 from tests.comfy_nodes.test_examples import RANDOM
 from tools.docs.comfy import own_specs
+from tools.docs.comfy.examples import FIRST
 
 NODES = ROOT / "comfy_nodes" / "web" / "docs" / "images"
 WORKFLOWS = ROOT / "example_workflows"
@@ -106,7 +107,7 @@ def thumbnail(editor: Editor, path: Path) -> None:
 
 def graph_picture(editor: Editor) -> None:
     """The first example workflow after its run."""
-    file = ROOT / "example_workflows" / "erase_and_compare_pocket.json"
+    file = ROOT / "example_workflows" / f"{FIRST}.json"
     editor.load(json.loads(file.read_text(encoding="utf-8")))
     kind, detail = editor.run()
     assert kind == "execution_success", detail

@@ -9,9 +9,10 @@ import pytest
 from tests.comfy_nodes.browser.conftest import NAME
 from tests.comfy_nodes.conftest import ROOT
 from tests.layouts.making import artifact_of, random_edit
+from tools.docs.comfy import examples
 
 pytestmark = [pytest.mark.comfy, pytest.mark.browser, pytest.mark.slow]
-FIRST = ROOT / "example_workflows" / "erase_and_compare_pocket.json"
+FIRST = ROOT / "example_workflows" / f"{examples.FIRST}.json"
 DROP = """([data, name]) => {
   const items = new DataTransfer();
   items.items.add(new File([new Uint8Array(data)], name));
@@ -38,7 +39,7 @@ def file(pocket_target, tmp_path):
 @pytest.mark.smoke
 def test_chips_switch_concepts_off_and_are_not_saved(editor, shoot):
     editor.load(json.loads(FIRST.read_text(encoding="utf-8")))
-    node = editor.node("EraseUCE")
+    node = editor.node("EraseNegative")
     editor.set_widget(node, "erase", "pizza -> hamburger\n# dog\ncar")
     chips = editor.page.locator(".erase-chips button")
     editor.page.wait_for_function("document.querySelectorAll('.erase-chips button').length === 3")
@@ -49,11 +50,11 @@ def test_chips_switch_concepts_off_and_are_not_saved(editor, shoot):
     shoot("chips")
     sent = editor.page.evaluate("async (id) => (await app.graphToPrompt()).output[id].inputs", node)
     assert sent["erase"] == "pizza -> hamburger\ndog\n# car"
-    assert set(sent) == {"model", "clip", "erase", "strength", "kind", "keep"}
+    assert set(sent) == {"model", "clip", "vae", "erase", "method", "strength", "kind", "keep", "options"}
     saved = editor.page.evaluate(
         "(id) => app.graph.serialize().nodes.find((n) => String(n.id) === id).widgets_values", node
     )
-    assert saved == [sent["erase"], 1, "object", ""]
+    assert saved == [sent["erase"], sent["method"], 1, "object", "", ""]
 
 
 def test_a_saved_workflow_names_the_pack_for_editors_that_lack_it(editor):

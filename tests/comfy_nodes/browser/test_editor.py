@@ -10,10 +10,10 @@ from tests.comfy_nodes.browser.conftest import NAME
 from tests.comfy_nodes.conftest import ROOT
 from tests.comfy_nodes.test_examples import RANDOM
 from tests.comfy_nodes.workflow import quickly
-from tools.docs.comfy import own_specs
+from tools.docs.comfy import examples, own_specs
 
 pytestmark = [pytest.mark.comfy, pytest.mark.browser, pytest.mark.slow]
-FIRST = ROOT / "example_workflows" / "erase_and_compare_pocket.json"
+FIRST = ROOT / "example_workflows" / f"{examples.FIRST}.json"
 WORKFLOWS = sorted((ROOT / "example_workflows").glob("*.json"))
 
 
@@ -44,6 +44,52 @@ def test_a_workflow_runs_and_its_pictures_are_seen(editor, shoot, path):
     assert widths
 
 
+_RECTANGLES = """() => app.graph._nodes.map((node) => {
+  const ds = app.canvas.ds, shown = document.querySelector(`[data-node-id="${node.id}"]`);
+  if (!shown) return [node.title, node.pos[0], node.pos[1] - 30, node.size[0], node.size[1] + 30];
+  const box = shown.getBoundingClientRect();
+  return [node.title, box.left / ds.scale, box.top / ds.scale, box.width / ds.scale, box.height / ds.scale];
+})"""
+
+
+@pytest.mark.smoke
+def test_the_first_template_tells_on_its_node_and_nothing_overlaps(editor, shoot):
+    """One click: residual and two pictures on the node itself, which grows; no other node may lie under it."""
+    editor.load(read(FIRST))
+    kind, detail = editor.run()
+    assert kind == "execution_success", detail
+    editor.show()
+    editor.page.wait_for_function("document.querySelector('.erase-report').textContent.includes('residual')")
+    shoot("first_after_run")
+    boxes = editor.page.evaluate(_RECTANGLES)
+    over = [
+        (one[0], two[0]) for place, one in enumerate(boxes) for two in boxes[place + 1 :]
+        if all(one[axis] < two[axis] + two[axis + 2] and two[axis] < one[axis] + one[axis + 2] for axis in (1, 2))
+    ]  # fmt: skip
+    assert over == []
+    heights = editor.page.evaluate(
+        "() => [...document.querySelectorAll('.erase-report, .erase-chips')].map((item) => item.offsetHeight)"
+    )
+    assert max(heights) < 500
+    again = editor.page.evaluate("() => app.graph.serialize()")
+    editor.load(again)
+    assert "residual" in editor.page.inner_text(".erase-report")  # there again without a run
+
+
+@pytest.mark.smoke
+@pytest.mark.parametrize("word", ["unlearn", "ban", "negative", "remove concept"])
+def test_the_erase_node_is_found_by_what_people_type(editor, word):
+    editor.page.evaluate("() => app.graph.clear()")
+    editor.page.keyboard.press("Escape")
+    editor.page.mouse.move(880, 500)
+    editor.page.wait_for_timeout(300)
+    editor.page.mouse.dblclick(900, 500, delay=60)
+    editor.page.wait_for_function("document.activeElement?.tagName === 'INPUT'")
+    editor.page.keyboard.type(word, delay=20)
+    editor.page.get_by_role("option").filter(has_text="remove concepts").first.wait_for()
+    editor.page.keyboard.press("Escape")
+
+
 def test_the_blueprint_is_served_and_becomes_one_node(editor, shoot):
     served = json.loads(editor.page.evaluate("async () => (await app.api.fetchApi('/global_subgraphs')).text()"))
     assert "Erase and compare" in [item["name"] for item in served.values()]
@@ -57,7 +103,7 @@ def test_the_blueprint_is_served_and_becomes_one_node(editor, shoot):
     inside = editor.page.evaluate(
         "async () => Object.values((await app.graphToPrompt()).output).map((item) => item.class_type)"
     )
-    assert sorted(inside) == ["EraseCompare", "EraseUCE", "KSampler", "KSampler", "VAEDecode", "VAEDecode"]
+    assert sorted(inside) == ["EraseCompare", "EraseNegative", "KSampler", "KSampler", "VAEDecode", "VAEDecode"]
 
 
 _AROUND = """(id) => {
@@ -73,7 +119,7 @@ _AROUND = """(id) => {
     loader.connect(1, prompt, 0);
     prompt.connect(0, node, 3 + place);
   });
-  add("ErasePocketLatent").connect(0, node, 5);
+  loader.connect(3, node, 5);
   node.connect(node.outputs.findIndex((out) => out.name === "sheet"), add("SaveImage"), 0);
   app.graph.arrange(100);
 }"""
@@ -93,11 +139,11 @@ def test_the_blueprint_is_placed_with_the_mouse_and_runs(editor, shoot):
 def test_a_bypassed_erase_node_leaves_the_base_model_on_its_wire(editor):
     editor.load(read(FIRST))
     editor.page.evaluate(
-        "(id) => { app.graph._nodes.find((n) => String(n.id) === id).mode = 4; }", editor.node("EraseUCE")
+        "(id) => { app.graph._nodes.find((n) => String(n.id) === id).mode = 4; }", editor.node("EraseNegative")
     )
     sent = editor.page.evaluate("async () => (await app.graphToPrompt()).output")
     assert "2" not in sent
-    assert sent["7"]["inputs"]["model"] == sent["6"]["inputs"]["model"] == ["1", 0]
+    assert sent["6"]["inputs"]["model"] == sent["5"]["inputs"]["model"] == ["1", 0]
 
 
 @pytest.mark.smoke
@@ -118,9 +164,14 @@ def test_every_node_is_drawn(editor, shoot):
 
 def test_the_help_page_opens_with_its_picture(editor, shoot):
     editor.load(read(FIRST))
-    text = editor.help(editor.node("EraseUCE"))
+    text = editor.help(editor.node("EraseNegative"))
     shoot("help")
-    for part in ("Erase: concepts (UCE)", "One concept a line", "When to use another node", "arxiv.org/abs/2308.14761"):
+    for part in (
+        "Erase: remove concepts",
+        "One concept a line",
+        "When to use another node",
+        "arxiv.org/abs/2308.14761",
+    ):
         assert part in text
     pictures = editor.page.evaluate(
         "() => [...document.querySelectorAll('.node-help-content img')].map((image) => image.naturalWidth)"
@@ -131,7 +182,7 @@ def test_the_help_page_opens_with_its_picture(editor, shoot):
 
 def test_a_refusal_is_read_in_the_editor(editor, shoot):
     editor.load(read(FIRST))
-    editor.set_widget(editor.node("EraseUCE"), "erase", "pizza -> pizza")
+    editor.set_widget(editor.node("EraseNegative"), "erase", "pizza -> pizza")
     editor.refused("'pizza' would become itself")
     shoot("refusal")
     editor.page.keyboard.press("Escape")

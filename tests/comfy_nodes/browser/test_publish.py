@@ -7,9 +7,10 @@ import json
 import pytest
 
 from tests.comfy_nodes.conftest import ROOT
+from tools.docs.comfy.examples import PUBLISH
 
 pytestmark = [pytest.mark.comfy, pytest.mark.browser, pytest.mark.slow]
-EXAMPLE = ROOT / "example_workflows" / "evaluate_and_push_pocket.json"
+EXAMPLE = ROOT / "example_workflows" / f"{PUBLISH}.json"
 _SWITCH = (
     """() => app.graph._nodes.find((n) => n.type === "EraseHubPush").widgets.find((w) => w.name === "publish").value"""
 )
@@ -19,7 +20,7 @@ BOX = "dialog.erase-publish"
 def shared(repo, **changes):
     """A workflow as a stranger would hand it on: with the switch on, without the slow measuring."""
     saved = json.loads(EXAMPLE.read_text(encoding="utf-8"))
-    keep = {"ErasePocketLoader", "EraseUCE", "EraseSaveArtifact", "EraseHubPush"}
+    keep = {"ErasePocketLoader", "EraseNegative", "EraseSaveArtifact", "EraseHubPush"}
     nodes = [node for node in saved["nodes"] if node["type"] in keep]
     ids = {node["id"] for node in nodes}
     links = [link for link in saved["links"] if {link[1], link[3]} <= ids]

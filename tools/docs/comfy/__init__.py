@@ -15,7 +15,7 @@ from comfy_nodes.spec import OWN, NodeSpec
 def own_specs() -> list[NodeSpec]:
     """Descriptions of the nodes that come with this package, in the order of the menu."""
     found = [node.SPEC for node in NODE_CLASS_MAPPINGS.values() if node.SPEC.package == OWN]  # type: ignore[attr-defined]
-    order = ("erase/load", "erase/make", "erase/apply", "erase/check")
+    order = ("erase", "erase/load", "erase/make", "erase/apply", "erase/check")
     return sorted(found, key=lambda spec: (order.index(spec.category) if spec.category in order else 9, spec.id))
 
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 from typing import Any
 from uuid import NAMESPACE_URL, uuid5
 
+from comfy_nodes.erasing import label
+from erase_plugins.manager import get_manager
+
 from .graphs import Graph, Ref
 
 NAME = "Erase and compare"
@@ -19,7 +22,9 @@ Ports = dict[str, tuple[str, list[tuple[int, str]]]]
 def blueprint(specs: dict[str, Any]) -> dict[str, Any]:
     """Model, CLIP, VAE, prompts and latent in; base and erased pictures and a sheet out, from the same noise."""
     graph = Graph(specs)
-    erased, _edit, report = graph.add("EraseUCE", (300, 20), "pizza -> hamburger", 1.0, "object", "")
+    erased, _clip, _edit, report = graph.add(
+        "EraseNegative", (300, 20), "pizza -> hamburger", label(get_manager().method("uce")), 1.0, "object", "", ""
+    )
     settings = (7, 20, 5.0, "dpmpp_2m", "karras", 1.0)
     (first,) = graph.add("KSampler", (700, 400), *settings, title="Base: same seed")
     (second,) = graph.add("KSampler", (700, 20), *settings, title="Erased: same seed", model=erased)

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from comfy_nodes.erasing import label
 from comfy_nodes.spec import NodeSpec
+from erase_plugins.manager import get_manager
 
 from .graphs import Graph, Ref, dump
 
@@ -21,24 +23,27 @@ LIBRARY = {
 
 STYLE_LORA = "pocket_red.safetensors"
 HUB_REPO = "erase-plugins/pocket-no-pizza"
+#: titles, as the editor shows them: what the graph does, and what has to be there beforehand
+FIRST = "Erase a concept (tiny model, runs offline)"
+SD15 = "Erase a style from Stable Diffusion 1.5 (needs a checkpoint)"
+SDXL = "Erase a style from Stable Diffusion XL (needs a checkpoint)"
+STACKED = "Erasure from the Hub over a style LoRA (needs both)"
+SHELF = "Twenty concepts out of a library (needs a collection)"
+PUBLISH = "Measure and publish an erasure (tiny model, runs offline)"
 
 
 def examples(specs: Sequence[NodeSpec]) -> dict[str, Callable[[], str]]:
     """File name -> how to render it. ComfyUI shows the name as title, so it says what has to be there beforehand."""
     known = {spec.id: spec for spec in specs}
-    found: dict[str, Callable[[], str]] = {
-        "erase_and_compare_pocket.json": lambda: dump(erase_and_compare(known)),
-        "erase_and_compare_sd15_needs_checkpoint.json": lambda: dump(
-            erase_and_compare(known, "v1-5-pruned-emaonly.safetensors", 512)
-        ),
-        "erase_and_compare_sdxl_needs_checkpoint.json": lambda: dump(
-            erase_and_compare(known, "sd_xl_base_1.0.safetensors", 1024)
-        ),
-        "pull_and_stack_pocket_needs_hub_and_lora.json": lambda: dump(pull_and_stack(known)),
-        "library_of_20_pocket_needs_collection.json": lambda: dump(library(known)),
-        "evaluate_and_push_pocket.json": lambda: dump(evaluate_and_push(known)),
+    graphs: dict[str, Callable[[], dict[str, Any]]] = {
+        FIRST: lambda: erase_and_compare(known),
+        SD15: lambda: erase_and_compare(known, "v1-5-pruned-emaonly.safetensors", 512),
+        SDXL: lambda: erase_and_compare(known, "sd_xl_base_1.0.safetensors", 1024),
+        STACKED: lambda: pull_and_stack(known),
+        SHELF: lambda: library(known),
+        PUBLISH: lambda: evaluate_and_push(known),
     }
-    return found
+    return {f"{title}.json": lambda make=make: dump(make()) for title, make in graphs.items()}  # type: ignore[misc]
 
 
 def erase_and_compare(specs: Specs, checkpoint: str = "", side: int = 64) -> dict[str, Any]:
@@ -48,39 +53,47 @@ def erase_and_compare(specs: Specs, checkpoint: str = "", side: int = 64) -> dic
         model, clip, vae = graph.add("CheckpointLoaderSimple", (20, 220), checkpoint, size=(250, 100))
         words, prompt, kind = "van gogh -> painting", "a village at night, painting by van gogh", "style"
     else:
-        model, clip, vae = graph.add("ErasePocketLoader", (20, 220), size=(240, 100))
-        words, prompt, kind = "pizza -> hamburger", "a pizza on a blue background", "object"
-    erased, _edit, report = graph.add("EraseUCE", (300, 20), words, 1.0, kind, "", model=model, clip=clip)
-    positive, negative = _prompts(graph, clip, prompt, 400)
+        model, clip, vae, latent = _pocket(graph)
+        words, prompt, kind = "pizza -> hamburger\n# dog -> cat : 0.8", "a pizza on a blue background", "object"
+    shown = {} if checkpoint else {"vae": vae}  # two pictures more, which a large model takes a while for
+    erased, _clip, _edit, report = _erase(graph, words, kind, model=model, clip=clip, **shown)
+    positive, negative = _prompts(graph, clip, prompt, 400, left=20, width=250)
     if checkpoint:
-        (latent,) = graph.add("EmptyLatentImage", (300, 770), side, side, 1, size=(340, 110))
-    else:
-        (latent,) = graph.add("ErasePocketLatent", (300, 770), 4, size=(340, 90))
+        (latent,) = graph.add("EmptyLatentImage", (20, 750), side, side, 1, size=(250, 110))
     base, after = _draw(graph, (model, erased), positive, negative, latent, vae, steps=25 if checkpoint else 12)
     _compare(graph, base, after, 1 if checkpoint else 2, "erase_compare", report)
     if not checkpoint:
         return graph.content()
     file = f"models/checkpoints/{checkpoint}"
     graph.add(
-        "Note", (20, 430), f"Needs {file}. Any checkpoint of this family will do: choose yours in the loader.",
+        "Note", (20, 20), f"Needs {file}. Any checkpoint of this family will do: choose yours in the loader.",
         size=(250, 130),
     )  # fmt: skip
     return graph.content([file])
 
 
+def _pocket(graph: Graph) -> list[Ref]:
+    return graph.add("ErasePocketLoader", (20, 220), 4, size=(240, 140))
+
+
+def _erase(graph: Graph, words: str, kind: str, **sources: Ref) -> list[Ref]:
+    """The Erase node with the plainest method; room for the report and, with a VAE, two pictures on it."""
+    method = label(get_manager().method("uce"))
+    size = (340, 760 if "vae" in sources else 540)
+    return graph.add("EraseNegative", (300, 20), words, method, 1.0, kind, "", "", size=size, title="Erase", **sources)
+
+
 def pull_and_stack(specs: Specs) -> dict[str, Any]:
     """An erasure from the Hub on top of a style LoRA."""
     graph = Graph(specs)
-    model, clip, vae = graph.add("ErasePocketLoader", (20, 220), size=(240, 100))
+    model, clip, vae, latent = _pocket(graph)
     styled, styled_clip = graph.add(
         "LoraLoader", (300, 20), STYLE_LORA, 1.0, 1.0, model=model, clip=clip, title="Style"
     )
-    edit, _reference, _ = graph.add("EraseHubPull", (300, 200), HUB_REPO, False, False)
     erased, _clip, _edit, _loras, report = graph.add(
-        "EraseStack", (700, 20), "", False, True, model=styled, clip=styled_clip, edit_1=edit, size=(300, 330)
+        "EraseStack", (700, 20), f"hub:{HUB_REPO} : 1", False, True, model=styled, clip=styled_clip, size=(300, 330)
     )
     positive, negative = _prompts(graph, styled_clip, "a pizza on a blue background", 430)
-    (latent,) = graph.add("ErasePocketLatent", (300, 800), 4, size=(340, 90))
     base, after = _draw(graph, (styled, erased), positive, negative, latent, vae, left=1040, top=20)
     _compare(graph, base, after, 2, "erase_stack", report, left=1380)
     graph.add(
@@ -95,13 +108,12 @@ def pull_and_stack(specs: Specs) -> dict[str, Any]:
 def library(specs: Specs) -> dict[str, Any]:
     """Twenty concepts out of a collection, solved jointly."""
     graph = Graph(specs)
-    model, clip, vae = graph.add("ErasePocketLoader", (20, 220), size=(240, 100))
+    model, clip, vae, latent = _pocket(graph)
     erased, _clip, _edit, report = graph.add(
         "EraseLibrary", (300, 20), "pocket_20", "\n".join(LIBRARY), 1.0, False, False, model=model, clip=clip,
         size=(340, 480),
     )  # fmt: skip
     positive, negative = _prompts(graph, clip, "a pizza on a blue background", 560)
-    (latent,) = graph.add("ErasePocketLatent", (300, 930), 4, size=(340, 90))
     base, after = _draw(graph, (model, erased), positive, negative, latent, vae)
     _compare(graph, base, after, 2, "erase_library", report)
     graph.add(
@@ -116,13 +128,13 @@ def library(specs: Specs) -> dict[str, Any]:
 def evaluate_and_push(specs: Specs) -> dict[str, Any]:
     """Erase, measure, save, and look at what would be published."""
     graph = Graph(specs)
-    model, clip, vae = graph.add("ErasePocketLoader", (20, 220), size=(240, 100))
-    _erased, edit, _ = graph.add("EraseUCE", (300, 20), "pizza -> hamburger", 1.0, "object", "", model=model, clip=clip)
+    model, clip, vae, _latent = _pocket(graph)
+    _erased, _clip, edit, _report = _erase(graph, "pizza -> hamburger", "object", model=model, clip=clip)
     chart, _pictures, text, numbers = graph.add(
         "EraseReport", (700, 20), "", 4, 8, 4.0, 0, 1.0, "none", edit=edit, model=model, clip=clip, vae=vae
     )
     name, _ = graph.add(
-        "EraseSaveArtifact", (300, 440), "", True, True, edit=edit, model=model, clip=clip, size=(340, 210)
+        "EraseSaveArtifact", (300, 620), "", True, True, edit=edit, model=model, clip=clip, size=(340, 210)
     )
     listing, _ = graph.add(
         "EraseHubPush", (700, 860), "", "me/no-pizza", False, False, False, "apache-2.0", "", name=name, report=numbers
@@ -138,9 +150,11 @@ def evaluate_and_push(specs: Specs) -> dict[str, Any]:
     return graph.content()
 
 
-def _prompts(graph: Graph, clip: Ref, text: str, top: int) -> tuple[Ref, Ref]:
-    (positive,) = graph.add("CLIPTextEncode", (300, top), text, clip=clip, title="Prompt")
-    (negative,) = graph.add("CLIPTextEncode", (300, top + 190), "", clip=clip, title="Negative prompt", size=(340, 110))
+def _prompts(graph: Graph, clip: Ref, text: str, top: int, left: int = 300, width: int = 340) -> tuple[Ref, Ref]:
+    (positive,) = graph.add("CLIPTextEncode", (left, top), text, clip=clip, title="Prompt", size=(width, 130))
+    (negative,) = graph.add(
+        "CLIPTextEncode", (left, top + 190), "", clip=clip, title="Negative prompt", size=(width, 110)
+    )
     return positive, negative
 
 

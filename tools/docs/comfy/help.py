@@ -20,6 +20,8 @@ def help_page(spec: NodeSpec, folder: Path) -> str:
     parts = [f"# {spec.title}", spec.description]
     if (folder / IMAGES / f"{spec.id}.png").is_file():
         parts.append(f"![The node {spec.title}]({IMAGES}/{spec.id}.png)")
+    if spec.instead:
+        parts.append(f"No longer in the menu; take {spec.instead}. Workflows with this node load and run as before.")
     parts.append("## Inputs")
     if spec.inputs:
         rows = ["| input | type | default | meaning |", "|---|---|---|---|"]
@@ -38,13 +40,18 @@ def help_page(spec: NodeSpec, folder: Path) -> str:
 
 
 def node_table(specs: Sequence[NodeSpec]) -> str:
-    """One row per node: where it is in the menu, what it does."""
+    """One row per node: where it is in the menu, what it does; then those that are no longer there."""
     rows = ["| menu | node | does |", "|---|---|---|"]
-    rows += [
-        f"| {spec.category} | [{spec.title}](../comfy_nodes/web/docs/{spec.id}.md) | {_cell(spec.description)} |"
-        for spec in specs
-    ]
+    rows += [f"| {spec.category} | {_link(spec)} | {_cell(spec.description)} |" for spec in specs if not spec.instead]
+    gone = [f"| {_link(spec)} | {_cell(spec.instead)} |" for spec in specs if spec.instead]
+    if gone:
+        rows += ["", "No longer in the menu, but loaded and run as before where a workflow has them:", ""]
+        rows += ["| node | take instead |", "|---|---|", *gone]
     return "\n".join(rows)
+
+
+def _link(spec: NodeSpec) -> str:
+    return f"[{spec.title}](../comfy_nodes/web/docs/{spec.id}.md)"
 
 
 def _input_row(item: Input) -> str:

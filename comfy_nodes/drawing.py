@@ -1,0 +1,38 @@
+"""A pair of pictures from the same noise, drawn by ComfyUI's own sampler for a node to show."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from erase_plugins.evaluation.draw import initial_noise
+
+from . import host
+from .measuring import SAMPLER, SCHEDULER
+from .target import ComfyTarget
+
+STEPS, GUIDANCE = 12, 5.0
+
+
+def before_and_after(before: tuple[Any, Any], after: tuple[Any, Any], vae: Any, prompt: str) -> Tensor:
+    """Two pictures (2, height, width, 3) in 0..1.
+
+    Args:
+        before, after: MODEL and CLIP.
+        vae: decodes.
+        prompt: what is drawn; brackets in it are taken as in a prompt box.
+    """
+    import comfy.sample
+
+    noise = initial_noise(0, ComfyTarget(before[0]).info.latent_shape)[None]
+    pictures = []
+    for model, clip in (before, after):
+        positive, negative = (clip.encode_from_tokens_scheduled(clip.tokenize(text)) for text in (prompt, ""))
+        latents = comfy.sample.sample(
+            model, noise, STEPS, GUIDANCE, SAMPLER, SCHEDULER, positive, negative, torch.zeros_like(noise),
+            callback=host.stop_if_asked, disable_pbar=True, seed=0,
+        )  # fmt: skip
+        pictures.append(vae.decode(latents)[..., :3].float().cpu())
+    return torch.cat(pictures).clone()

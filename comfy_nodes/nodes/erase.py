@@ -1,0 +1,216 @@
+"""The one node to erase with: rows of concepts, any method, solved jointly with erase nodes in front of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from erase_plugins.manager import get_manager
+
+from .. import needs
+from ..concepts import read_phrases
+from ..erasing import Row, erasures_problem, id_of, label, labels, read_erasures, split_options, trains
+from ..spec import Input, NodeSpec, Output, Result
+from .closed_form import KINDS
+from .methods import drawing_methods
+
+#: rows whose numbers are told
+_TOLD = 12
+
+
+def erase(
+    model: Any, clip: Any, erase: str, method: str, strength: float, kind: str, keep: str = "", options: str = "",
+    vae: Any = None,
+) -> Result:  # fmt: skip
+    """MODEL and CLIP without the concepts, everything erased so far as one artifact, and a report.
+
+    Args:
+        model, clip: the connected model; neither is changed.
+        erase: rows, see `erasing.read_erasures`.
+        method: entry of the list of methods, or an id.
+        strength: times that of every row.
+        kind: kind of all concepts.
+        keep: one prompt a line.
+        options: ``name = value`` lines for the method.
+        vae: draws the first concept before and after, if connected.
+
+    Raises:
+        PackageMissing, RequestError, Unsupported, BaseMismatch: nothing was changed.
+    """
+    from .. import chaining, host
+    from ..patches import check_strength
+
+    chosen = get_manager().method(id_of(method))
+    missing = needs.problem(chosen)
+    if missing:
+        raise needs.PackageMissing(missing)
+    check_strength(strength)
+    rows = tuple(row for row in read_erasures(erase, kind) if row.strength * strength != 0)
+    given, training = split_options(chosen, options)
+    kept = read_phrases(keep)
+    artifact, notes = _made(chosen, rows, kept, given, training, model, clip, vae) if rows else (None, [])
+    with host.computing():
+        entries = () if artifact is None else _entries(artifact, rows, strength)
+        done = chaining.put_on(model, clip, entries, fresh=True)
+        lines = [] if artifact is None else _numbers(done, clip, kept)
+    told = {f"{row.concept.text} -> {row.concept.anchor}" for row in rows}
+    lines += [*done.lines, *(note for note in notes if note not in told)]
+    if artifact is not None:
+        manifest = artifact.manifest
+        lines.append(f"{manifest.method['title']}, {manifest.seconds:g} s, {manifest.base['model']}")
+        lines += [f"warning: {text}" for text in manifest.warnings]
+    images = None
+    if vae is not None and rows:
+        from ..drawing import before_and_after
+
+        prompt = rows[0].concept.text
+        with host.computing():
+            images = before_and_after((done.bare, clip), (done.model, done.clip), vae, prompt)
+        lines.append(f"pictures: '{prompt}' before and after, from the same noise")
+    text = "\n".join(lines)
+    return Result((done.model, done.clip, done.artifact, text), text, images)
+
+
+def _made(
+    method: Any, rows: tuple[Row, ...], keep: tuple[str, ...], given: dict[str, str], training: dict[str, int],
+    model: Any, clip: Any, vae: Any,
+) -> tuple[Any, list[str]]:  # fmt: skip
+    """The artifact of all rows at strength 1, so that another strength neither solves nor trains again."""
+    import erase_plugins as ep
+    from erase_plugins.errors import RequestError
+
+    from .. import host
+    from ..solved import solved
+    from ..target import ComfyTarget
+
+    concepts = tuple(row.concept for row in rows)
+    if trains(method):
+        from ..making import Job
+
+        if len({row.strength for row in rows}) > 1:
+            raise RequestError(
+                f"'{method.id}' trains all rows together; give them one strength, in the widget 'strength', or take a "
+                "method that works in seconds"
+            )
+        options: dict[str, Any] = dict(given)
+        return Job(method.id, concepts, keep, options, training["seed"], "", training["preview_every"]).made(
+            model, clip, vae
+        )
+    asked = ("erase", method.id, tuple((item.text, item.anchor, item.kind) for item in concepts), keep,
+             tuple(sorted(given.items())))  # fmt: skip
+    with host.computing(), host.Progress(len(concepts)) as bar:
+        target = ComfyTarget(model, clip)
+        found = solved(
+            model, clip, asked,
+            lambda: ep.erase(
+                target, list(concepts), method.id, keep=keep, options=given, listeners=(bar,), cancel=bar.cancel
+            ),
+        )  # fmt: skip
+    return found, list(found.manifest.notes)
+
+
+def _entries(artifact: Any, rows: tuple[Row, ...], strength: float) -> tuple[Any, ...]:
+    """Members of a stack: rows of one strength together."""
+    from erase_plugins.compose import revoke
+    from erase_plugins.stack import Entry
+
+    groups: dict[float, list[str]] = {}
+    for row in rows:
+        groups.setdefault(row.strength * strength, []).append(row.concept.text)
+    if len(groups) == 1:
+        return (Entry(artifact, next(iter(groups))),)
+    texts = [row.concept.text for row in rows]
+    return tuple(
+        Entry(revoke(artifact, [text for text in texts if text not in names], forget=True), value)
+        for value, names in groups.items()
+    )
+
+
+def _numbers(done: Any, clip: Any, keep: tuple[str, ...]) -> list[str]:
+    """Residual of every erased concept and drift of what stays, where the keys and values tell them."""
+    from erase_plugins.errors import EraseError
+
+    from ..probing import probe
+    from ..target import ComfyTarget
+
+    manifest = done.artifact.manifest
+    if done.artifact.edit.kinds != {"contextmap"}:
+        return [
+            "how much is left cannot be read off the weights with this method; connect vae, or take the measure node"
+        ]
+    now, before = ComfyTarget(done.model, done.clip), ComfyTarget(done.bare, clip)
+    concepts = manifest.concepts[:_TOLD]
+    try:
+        lines = [item.line() for item in probe(now, concepts, keep, before)]
+    except EraseError as error:
+        return [f"how much is left cannot be told: {error}"]
+    more = len(manifest.concepts) - len(concepts)
+    return [*lines, *([f"and {more} more"] if more > 0 else [])]
+
+
+def _choices() -> list[str]:
+    return labels([entry.item for entry in drawing_methods()])
+
+
+def method_problem(entry: str) -> str | None:
+    """Why a method cannot be taken; None if it can."""
+    from erase_plugins.errors import EraseError
+
+    try:
+        return needs.problem(get_manager().method(id_of(entry)))
+    except EraseError as error:
+        return str(error)
+
+
+SPECS = (
+    NodeSpec(
+        id="EraseNegative",  # editors that know no aliases search ids, and only the first 30 letters of a title
+        title="Erase: remove concepts (ban, unlearn, negative)",
+        category="erase",
+        description=(
+            "Removes concepts from the connected model, each with what it becomes, how strongly, and on or off. It is "
+            "the negative that works at CFG 1, holds for every prompt and can be saved as a file; several of these "
+            "nodes are solved jointly."
+        ),
+        inputs=(
+            Input("model", "MODEL", "The model to erase from. Put this node last in the chain of LoRAs."),
+            Input("clip", "CLIP", "The CLIP that feeds the prompts, behind clip skip and CLIP LoRAs."),
+            Input("erase", "STRING", "One concept a line: pizza -> cake : 0.8 says what it becomes and how strongly, "
+                  "both may be left out. # in front switches a line off.",
+                  options={"default": "pizza -> hamburger", "multiline": True,
+                           "placeholder": "pizza -> cake : 0.8\nvan gogh -> painting"}),
+            Input("method", "COMBO", "How to erase. The first ones solve in seconds; the others train, which takes as "
+                  "long as on the command line and can be stopped and resumed.",
+                  choices=_choices, options={"default": label(get_manager().method("uce"))}),
+            Input("strength", "FLOAT", "Times that of every line: 1 erases, 0 leaves the model exactly as it is, below "
+                  "0 strengthens the concept.",
+                  options={"default": 1.0, "min": -2.0, "max": 2.0, "step": 0.05}),
+            Input("kind", "COMBO", "What the concepts are; decides what they become where no replacement is written.",
+                  choices=KINDS, options={"default": "object"}),
+            Input("keep", "STRING", "One prompt a line that must stay as it is. Common words are kept by themselves.",
+                  required=False, options={"default": "", "multiline": True, "placeholder": "hamburger"}),
+            Input("options", "STRING", "Options of the method, name = value, one a line; 'erase-plugins info' and the "
+                  "name of the method, in a terminal, lists them. Empty is what was tested.",
+                  required=False, options={"default": "", "multiline": True, "placeholder": "aliases = true",
+                                           "advanced": True}),
+            Input("vae", "VAE", "Draws the first concept before and after, on the node. Without it nothing is drawn.",
+                  required=False),
+        ),
+        outputs=(
+            Output("MODEL", "MODEL", "The model without the concepts; goes into a sampler."),
+            Output("CLIP", "CLIP", "The CLIP with the erasure; the same as came in if it is not concerned."),
+            Output("ERASE_EDIT", "ERASE_EDIT", "Everything that erase nodes up to here erase; goes into nodes that "
+                   "save, take out or measure."),
+            Output("report", "STRING", "How much of each concept is left, how far kept ones moved, and what was done."),
+        ),
+        run=erase,
+        aliases=("erase plugins", "forget", "censor", "negative prompt", "NAG", "NegPip", "UCE", "RECE"),
+        # ComfyUI repeats a refusal for every checked input, so the other boxes are looked at when the node runs
+        checks={"erase": erasures_problem, "method": method_problem},
+        when="Take the load node for what is saved already, and the library node for concepts by name out of a "
+             "collection.",
+        cost="Seconds with the first methods: common words of the vocabulary are encoded once for a CLIP and kept in "
+             "the cache folder, then it is one small system of equations. Another strength does not start over. With "
+             "vae connected, two pictures more.",
+        paper="https://arxiv.org/abs/2308.14761",
+    ),
+)  # fmt: skip

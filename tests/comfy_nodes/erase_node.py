@@ -1,0 +1,99 @@
+"""Runs inside the ComfyUI interpreter: the Erase node on the real MODEL, alone, chained and switched off; prints numbers.
+
+Usage: python erase_node.py COMFY_DIR, with this repository on PYTHONPATH. The test of the same name asserts.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import tempfile
+from typing import Any
+
+from parity import Case, far
+
+NUMBERS: dict[str, Any] = {}
+FAST = "vocabulary = 200"
+NEIGHBOURS = ("cat", "lion", "horse", "bus", "train", "truck", "banana", "tree")
+
+
+def erase(nodes: dict[str, Any], model: Any, clip: Any, rows: str, method: str = "uce", **more: Any) -> dict[str, Any]:
+    values = {"strength": 1.0, "kind": "object", "keep": "", "options": FAST, **more}
+    return nodes["EraseNegative"]().execute(model=model, clip=clip, erase=rows, method=method, **values)
+
+
+def drift(model: Any, base: Any, clip: Any) -> float:
+    """Mean drift of neighbours in keys and values."""
+    from comfy_nodes.probing import probe
+    from comfy_nodes.target import ComfyTarget
+
+    found = probe(ComfyTarget(model, clip), (), NEIGHBOURS, ComfyTarget(base, clip))
+    return sum(item.value for item in found) / len(found)
+
+
+def measure(case: Case, nodes: dict[str, Any], vae: Any) -> None:
+    model, clip = case.model, case.clip
+    base = case.comfy()
+    rows = ("dog -> tiger", "car -> bicycle", "pizza -> hamburger")
+    whole = erase(nodes, model, clip, "\n".join(rows))
+    NUMBERS["report"] = whole["ui"]["text"][0]
+    now = model
+    for row in rows:
+        last = erase(nodes, now, clip, row)
+        now = last["result"][0]
+    NUMBERS["chain_report"] = last["ui"]["text"][0]
+    NUMBERS["chain_output"] = far(case.comfy(now), case.comfy(whole["result"][0]))
+    NUMBERS["effect"] = far(case.comfy(now), base)
+    NUMBERS["chain_edit"] = list(last["result"][2].manifest.erased)
+    added = model
+    for row in rows:
+        added = nodes["EraseUCE"]().execute(model=added, clip=clip, erase=row, strength=1.0, kind="object")["result"][0]
+    NUMBERS["drift"] = {
+        "whole": drift(whole["result"][0], model, clip), "chain": drift(now, model, clip),
+        "added": drift(added, model, clip),
+    }  # fmt: skip
+    off = erase(nodes, model, clip, "# dog -> tiger\n# car")
+    NUMBERS["off_is_base"] = off["result"][0] is model and off["result"][1] is clip
+    NUMBERS["zero_is_base"] = erase(nodes, model, clip, rows[0], strength=0.0)["result"][0] is model
+    mixed = erase(nodes, model, clip, "dog -> tiger : 0.5\ncar -> bicycle\npizza : 0")
+    NUMBERS["mixed_report"] = mixed["ui"]["text"][0]
+    half = erase(nodes, model, clip, "dog -> tiger\ncar -> bicycle", strength=0.5)
+    same = erase(nodes, model, clip, "dog -> tiger : 0.5\ncar -> bicycle : 0.5")
+    NUMBERS["half"] = far(case.comfy(half["result"][0]), case.comfy(same["result"][0]))
+    drawn = erase(nodes, model, clip, "pizza -> hamburger", vae=vae)
+    NUMBERS["pictures"] = len(drawn["ui"]["images"])
+    NUMBERS["drawn_report"] = drawn["ui"]["text"][0]
+    for name, values in {
+        "option": {"options": "preserv = 3"}, "line": {"options": "what"}, "method": {"method": "uze"},
+        "strengths": {"method": "esd", "options": "steps = 2", "rows": "dog : 0.5\ncar"},
+    }.items():  # fmt: skip
+        try:
+            erase(nodes, model, clip, **{"rows": "dog", **values})
+        except Exception as error:
+            NUMBERS[f"wrong {name}"] = f"{type(error).__name__}: {error}"
+    NUMBERS["base_after"] = bool((case.comfy() == base).all())
+
+
+def main(comfy_dir: str) -> None:
+    sys.path.insert(0, comfy_dir)
+    sys.argv = ["x", "--cpu"]
+    logging.disable(logging.INFO)
+    import comfy.options
+
+    comfy.options.enable_args_parsing()
+    import folder_paths
+    import torch
+
+    from comfy_nodes import NODE_CLASS_MAPPINGS as nodes
+
+    with tempfile.TemporaryDirectory() as place:
+        folder_paths.set_temp_directory(place)
+        with torch.inference_mode():  # as ComfyUI runs nodes
+            model, clip, vae, *_ = nodes["ErasePocketLoader"]().execute()
+            measure(Case(None, model, clip), nodes, vae)
+    print("RESULT " + json.dumps(NUMBERS))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

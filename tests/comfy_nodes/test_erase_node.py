@@ -1,0 +1,54 @@
+"""The Erase node on the MODEL of a real ComfyUI: chains, switches, strengths, report, pictures, refusals."""
+
+from __future__ import annotations
+
+import pytest
+
+pytestmark = [pytest.mark.comfy, pytest.mark.slow]
+
+
+@pytest.fixture(scope="module")
+def numbers(in_comfy):
+    """What erase_node.py measured."""
+    return in_comfy("erase_node.py")
+
+
+def test_three_nodes_disturb_neighbours_no_more_than_one(numbers):
+    """Added up, as nodes of version 0.1 are, the same three erasures disturb them half as much again."""
+    assert numbers["chain_output"] < 1e-5
+    assert numbers["effect"] > 0.01
+    assert numbers["drift"]["chain"] == pytest.approx(numbers["drift"]["whole"], rel=1e-4)
+    assert numbers["drift"]["added"] > 1.2 * numbers["drift"]["whole"]
+    assert numbers["chain_edit"] == ["car", "dog", "pizza"]
+    assert "together with earlier erase nodes: dog, car" in numbers["chain_report"]
+
+
+def test_off_and_strength_0_are_the_very_same_model(numbers):
+    assert numbers["off_is_base"]
+    assert numbers["zero_is_base"]
+    assert numbers["base_after"]
+
+
+def test_rows_have_strengths_of_their_own(numbers):
+    residual = {line.split(":")[0]: float(line.split("residual ")[1].split(" %")[0])
+                for line in numbers["mixed_report"].splitlines() if "residual" in line}  # fmt: skip
+    assert set(residual) == {"dog", "car"}  # pizza has strength 0
+    assert residual["dog"] > 50 > residual["car"]
+    assert numbers["half"] < 1e-6
+
+
+def test_the_report_tells_how_much_is_left(numbers):
+    assert "pizza: " in numbers["report"] and "(residual " in numbers["report"]
+    assert "patched 14 of 14 modules" in numbers["report"]
+
+
+def test_before_and_after_are_shown_where_a_vae_is_connected(numbers):
+    assert numbers["pictures"] == 2
+    assert "'pizza' before and after, from the same noise" in numbers["drawn_report"]
+
+
+def test_refusals_say_what_to_write(numbers):
+    assert "no option of 'uce' named 'preserv'" in numbers["wrong option"]
+    assert "write name = value" in numbers["wrong line"]
+    assert "did you mean 'uce'" in numbers["wrong method"]
+    assert "trains all rows together; give them one strength" in numbers["wrong strengths"]
