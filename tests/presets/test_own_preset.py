@@ -152,9 +152,9 @@ def test_an_outside_family_may_have_tables(monkeypatch):
     from erase_plugins.workflow import run
 
     with pytest.raises(UnknownName):
-        plan({"flux": {"eta": 1.0}})
-    monkeypatch.setattr(run, "known_models", lambda: {"pocket", "flux"})
-    assert plan({"flux": {"eta": 1.0}, "pocket": {"eta": 2.0}}).options["eta"] == 2.0
+        plan({"kandinsky": {"eta": 1.0}})
+    monkeypatch.setattr(run, "known_models", lambda: {"pocket", "kandinsky"})
+    assert plan({"kandinsky": {"eta": 1.0}, "pocket": {"eta": 2.0}}).options["eta"] == 2.0
 
 
 def test_the_manifest_keeps_it_and_the_run_obeys(pocket_target, file, tmp_path):

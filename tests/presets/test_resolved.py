@@ -3,6 +3,7 @@
 `resolved.json` was written by the code of that time, from plans of full requests, and changed by hand where a default was
 meant to change (how LoRAs start, concept ablation's scenes and rates): method -> model -> kind of concept ->
 options, or the message of a refusal; values that are the same everywhere, or on one model, stand once, under "always".
+Options and methods that came later are not in it.
 """
 
 from __future__ import annotations
@@ -16,7 +17,6 @@ import pytest
 
 from erase_plugins.errors import EraseError
 from erase_plugins.manager import get_manager
-from erase_plugins.needs import needs_of
 from erase_plugins.types import Concept, EraseRequest
 from erase_plugins.workflow.models import find_model
 from erase_plugins.workflow.run import make_plan
@@ -58,8 +58,7 @@ def cases() -> list[tuple[str, str, str]]:
     """(method, model, kind with what was given)."""
     found = []
     for entry in get_manager().methods():
-        guard = not entry.item.produces
-        if entry.package == "erase-plugins" and not guard and not needs_of(entry.item) & {"classifier", "language"}:
+        if entry.item.id in FROZEN:
             names = [
                 name for name, given in GIVEN.items() if set(given) <= set(entry.item.Options.__dataclass_fields__)
             ]
@@ -81,4 +80,7 @@ def test_options_are_those_of_before(method, model):
         if name != "always":
             kind, _, given = name.partition(" ")
             want = expected if isinstance(expected, str) else {**always, **expected}
-            assert resolved(method, model, kind, GIVEN[f" {given}" if given else ""]) == want, name
+            found = resolved(method, model, kind, GIVEN[f" {given}" if given else ""])
+            if not isinstance(found, str) and not isinstance(want, str):
+                found = {option: value for option, value in found.items() if option in want}
+            assert found == want, name

@@ -136,7 +136,9 @@ def test_every_file_is_used_and_every_table_is_a_kind_of_model_or_concept():
                 assert model in {*models, FULL} or (not kind and model in KINDS), f"{source}, {table}"
                 assert not kind or kind in {*KINDS, FULL}, f"{source}, {table}"
     assert used == {path.name for path in FOLDER.glob("*.toml")}
-    assert models == {"causal-lm", "image-classifier", "pocket", "pocket-classifier", "pocket-lm", "sd1", "sd2", "sdxl"}
+    assert models == {
+        "causal-lm", "flow", "flux", "image-classifier", "pocket", "pocket-classifier", "pocket-lm", "sd1", "sd2", "sd3", "sdxl",
+    }  # fmt: skip
 
 
 def test_no_built_in_option_keeps_presets_in_the_code():
