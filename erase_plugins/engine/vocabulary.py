@@ -209,12 +209,22 @@ def word_facts(
     key = None if disk_cache.folder() is None else _key(target, words, weight, frames, tail)
     found = None if key is None else disk_cache.read(key, like)
     if found is None:
-        found = {"features": torch.cat([meaning(cond, tail) for cond in _batches(target, words, tail)])}
+        prompts = framed_words(words, frames) if weight > 0 else list(words)
+        meanings: list[Tensor] = []
+        alone = list(prompts) == list(words)  # then one pass gives both
+
+        def rows() -> Iterator[Tensor]:
+            for cond in _batches(target, prompts, tail):
+                if alone:
+                    meanings.append(meaning(cond, tail))
+                yield from kept_rows(cond, tail, target.info.tokens) if weight > 0 else ()
+
+        found = {}
         if weight > 0:
-            prompts = framed_words(words, frames)
-            conds = _batches(target, prompts, tail)
-            rows = (row for cond in conds for row in kept_rows(cond, tail, target.info.tokens))
-            found["block"] = pack(gram_sum(((part, None) for part in rows), weight))
+            found["block"] = pack(gram_sum(((part, None) for part in rows()), weight))
+        if not meanings:
+            meanings = [meaning(cond, tail) for cond in _batches(target, words, tail)]
+        found["features"] = torch.cat(meanings)
         if key is not None:
             disk_cache.write(key, found)
     return found["features"], unpack(found["block"], width) if weight > 0 else None
