@@ -20,6 +20,7 @@ def test_the_walk_through(loaded, tmp_path, monkeypatch):  # noqa: F811
     import erase_plugins as ep
 
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")  # tables are not cut
     monkeypatch.setattr(ep, "load", lambda name: loaded.host)
     Path("who.txt").write_text("pizza\n")
     case, said, names = "", {}, {}
