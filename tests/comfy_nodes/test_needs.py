@@ -18,7 +18,7 @@ from erase_plugins.families import schedulers
 from erase_plugins.needs import packages_of
 
 METHODS = {entry.item.id: entry.item for entry in drawing_methods() if entry.package == "erase-plugins"}
-CLOSED = ("rece", "uce")
+CLOSED = ("null-space", "oce", "rece", "uce")
 
 
 @pytest.fixture
