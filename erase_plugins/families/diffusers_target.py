@@ -82,7 +82,7 @@ class DiffusersTarget(HostedModel, Target):
             self._cache[prompt] = (embeds[index], last[index], None if pooled is None else pooled[index])
 
     def blank(self, count: int) -> Conditioning:
-        if not self.pipe.config.get("force_zeros_for_empty_prompt"):
+        if not getattr(self.pipe, "config", {}).get("force_zeros_for_empty_prompt"):
             return super().blank(count)
         found = self.encode([""] * count)
         found.embeds[1::2] = 0.0

@@ -107,7 +107,7 @@ class GoldenTarget(Target):
 
     def __init__(self, case: Case) -> None:
         self.case = case
-        self.rows = {text: row for row, text in enumerate(case.cond.prompts)}
+        self.places = {text: row for row, text in enumerate(case.cond.prompts)}
         refs = tuple(ModuleRef("unet", name, "linear", tuple(W.shape), False) for name, W in case.W0.items())
         family = get_manager().family("sd1")
         self.info = TargetInfo(family, "golden", {}, refs, (), case.width, case.cond.embeds.shape[1], (4, 8, 8))
@@ -116,7 +116,7 @@ class GoldenTarget(Target):
         return self.case.W0[ref.path]
 
     def encode(self, prompts: Sequence[str]) -> Conditioning:
-        return self.case.cond[[self.rows[prompt] for prompt in prompts]]
+        return self.case.cond[[self.places[prompt] for prompt in prompts]]
 
     def module(self, ref: ModuleRef) -> Any:
         raise NotImplementedError

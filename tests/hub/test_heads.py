@@ -76,5 +76,5 @@ def test_any_artifact_that_carries_a_certificate_is_checked(hub, pizza, learned,
     shutil.copy(release / LEDGER, copy)
     shutil.copy(release / CERTIFICATE, copy)
     assert "## Certificate" in hub_cards.card(load_artifact(copy))
-    with pytest.raises(PushRefused, match="the weights are missing"):
+    with pytest.raises(PushRefused, match="not the head that the ledger released"):
         hub_cards.push(load_artifact(copy), "tester/pizza", license="mit")
