@@ -114,7 +114,9 @@ def test_what_does_not_fit_is_named_at_plan_time(host):
     words = r"uce needs denoiser, embedding_map, text; model \(family vit\) offers classifier; methods that fit: gs-lora, .*, unlabel$"
     with pytest.raises(Unsupported, match=words):
         ep.plan(host, ["owl"], "uce")
-    with pytest.raises(Unsupported, match=r"unlabel needs classifier; pocket \(family sd1\) offers codec, cross_attention, denoiser, e"):
+    with pytest.raises(
+        Unsupported, match=r"unlabel needs classifier; pocket \(family sd1\) offers codec, cross_attention, denoiser, e"
+    ):
         ep.plan("pocket", ["owl"], "unlabel")
 
 

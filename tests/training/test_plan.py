@@ -36,7 +36,7 @@ def test_more_work_costs_more(target):
 def test_inpainting_and_distilled_models_are_refused(target):
     check_trainable("esd", target.info)
     with pytest.raises(Unsupported, match="inpainting"):
-        check_trainable("esd", replace(target.info, latent_shape=(9, 8, 8)))
+        check_trainable("esd", replace(target.info, configs={**target.info.configs, "unet": {"in_channels": 9}}))
     configs = {**target.info.configs, "unet": {**target.info.configs["unet"], "time_cond_proj_dim": 256}}
     with pytest.raises(Unsupported, match="distilled"):
         check_trainable("esd", replace(target.info, configs=configs))
