@@ -97,9 +97,11 @@ def remedies(what: str, info: Any) -> list[Remedy]:
     first = _FIRST.get(what, {}) if LANGUAGE in info.offers else {}
     costs = {method.id: _seconds(method, what, info) for method in fit}
 
-    def place(method: Any) -> tuple[int, int, float]:
+    def place(method: Any) -> tuple[int, bool, int, float]:
         last = list(_LAST).index(method.id) + 1 if method.id in _LAST else 0
-        return last, list(first).index(method.id) if method.id in first else len(first), costs[method.id]
+        hangs = set(method.produces) <= {"addon"}  # acts beside the weights, in this program only
+        turn = list(first).index(method.id) if method.id in first else len(first)
+        return last, hangs, turn, costs[method.id]
 
     front = [Remedy(GUARD, "prompt", "up at once, before the run; the weights stay what they were")]
     return (front if {TEXT, LANGUAGE} & info.offers else []) + [

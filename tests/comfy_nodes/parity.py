@@ -287,7 +287,7 @@ def main(comfy_dir: str, work: Path) -> None:
 
     NUMBERS["file"] = ep.__file__
     with torch.inference_mode():  # as ComfyUI runs nodes
-        model, clip, vae = nodes["ErasePocketLoader"]().execute()
+        model, clip, vae, *_ = nodes["ErasePocketLoader"]().execute()
         pipe = ep.load("pocket")
     with torch.no_grad():
         case = Case(pipe, model, clip)

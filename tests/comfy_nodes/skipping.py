@@ -143,7 +143,7 @@ def main(comfy_dir: str, work: Path) -> None:
     from comfy_nodes import NODE_CLASS_MAPPINGS as nodes
 
     with torch.inference_mode():  # as ComfyUI runs nodes
-        model, clip, _ = nodes["ErasePocketLoader"]().execute()
+        model, clip, *_ = nodes["ErasePocketLoader"]().execute()
         pipe = ep.load("pocket")
     with torch.no_grad():
         case = Case(pipe, model, clip)

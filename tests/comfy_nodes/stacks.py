@@ -302,7 +302,7 @@ def main(comfy_dir: str, work: Path) -> None:
     folder_paths.models_dir = str(work / "models")
     folder_paths.folder_names_and_paths["loras"] = ([str(work / "loras")], {".safetensors"})
     with torch.inference_mode():  # as ComfyUI runs nodes
-        model, clip, vae = nodes["ErasePocketLoader"]().execute()
+        model, clip, vae, *_ = nodes["ErasePocketLoader"]().execute()
         pipe = ep.load("pocket")
     with torch.no_grad():
         case = Case(pipe, model, clip)

@@ -36,7 +36,7 @@ def main(comfy_dir: str, work: Path) -> None:
         if dtype is not None:
             comfy.supported_models.SD15.set_inference_dtype = lambda self, *_: usual(self, dtype, torch.float32)
         try:
-            return nodes["ErasePocketLoader"]().execute()
+            return nodes["ErasePocketLoader"]().execute()[:3]
         finally:
             comfy.supported_models.SD15.set_inference_dtype = usual
 

@@ -250,7 +250,7 @@ def main(comfy_dir: str, work: Path) -> None:
 
     folder_paths.set_output_directory(str(work / "output"))
     with torch.inference_mode():  # as ComfyUI runs nodes
-        model, clip, vae = nodes["ErasePocketLoader"]().execute()
+        model, clip, vae, *_ = nodes["ErasePocketLoader"]().execute()
     case = Case(ep.load("pocket"), model, clip)
     target_parity(case)
     with torch.inference_mode():
