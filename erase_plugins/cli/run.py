@@ -27,8 +27,7 @@ from erase_plugins.cli.command import (
 from erase_plugins.cli.console import emit, hint, human_bytes, human_seconds, progress, say
 from erase_plugins.concept_text import concepts_from
 from erase_plugins.errors import RequestError
-from erase_plugins.families.labels import SAMPLES
-from erase_plugins.types import KINDS, DataRef, ForgetItem
+from erase_plugins.types import DataRef, ForgetItem
 
 
 @declare("run")
@@ -43,8 +42,9 @@ from erase_plugins.types import KINDS, DataRef, ForgetItem
 )  # fmt: skip
 @click.option("--retain", "retains", multiple=True, metavar="DATA", help="Data to retain, as for --forget; repeat.")
 @click.option(
-    "--kind", type=click.Choice((*KINDS, SAMPLES)), default="object", show_default=True, help="Kind of the concepts."
-)
+    "--kind", metavar="K", default="object", show_default=True,
+    help="Kind of the concepts: object, style, person, explicit, class, samples, fact, dataset (see 'info METHOD').",
+)  # fmt: skip
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Option of the method (see 'info METHOD').")
 @preset_option
 @click.option("--family", metavar="F", help="Insist on this model family instead of detecting it.")

@@ -115,7 +115,7 @@ WRONG = [
     (("run", "uce", "--errase", "pizza", "--out", "x"), 2, "--erase"),
     (("run", "uce", "--erase", "pizza", "--out", "x", "--set", "lam"), 2, "is not key=value"),
     (("run", "uce", "--erase", "pizza", "--out", "x", "--set", "lam=1", "--set", "lam=2"), 2, "given twice"),
-    (("run", "uce", "--erase", "pizza", "--out", "x", "--kind", "thing"), 2, "thing"),
+    (("run", "uce", "--erase", "pizza", "--out", "x", "--kind", "A thing"), 2, "unusable kind"),
     (("run", "uce", "--erase", "pizza", "--out", "x", "--layout", "kohyaa"), 2, "did you mean 'kohya'?"),
     (("run", "uce", "--erase", "pizza", "--out", "x", "--model", "./gone"), 2, "no model at 'gone'"),
     (("run", "uce", "--erase", "pizza", "--out", "x", "--family", "sdxl"), 2, "detected: sd1"),
