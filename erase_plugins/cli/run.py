@@ -179,7 +179,7 @@ def _execute(
             plan, target, folder, layouts=layouts, force=force, resume=resume, listeners=(bar.event,), cancel=cancel
         )
     seconds = time.perf_counter() - started
-    patched = _verify(target, saved)
+    patched = _verify(target, saved, plan.options.get("key"))
     manifest = saved.manifest
     names = ", ".join(manifest.erased[:5]) + (" ..." if len(manifest.erased) > 5 else "")
     say(f"erased {names} in {human_seconds(seconds)}: "
@@ -225,11 +225,16 @@ def _checked(target: Any, request: Any, insist: bool) -> Any:
     return checked
 
 
-def _verify(target: Any, artifact: Any) -> int:
-    """Number of modules that the written edit patches in the loaded model; all of them or an error."""
+def _verify(target: Any, artifact: Any, key: Any = None) -> int:
+    """Number of modules that the written edit patches in the loaded model; all of them or an error.
+
+    Args:
+        target, artifact: what was edited, and what was written.
+        key: file with the key of a guard whose words are HMACs.
+    """
     from erase_plugins.workflow.applying import apply
 
-    with apply(target, artifact) as applied:
+    with apply(target, artifact, guard_key=key or None) as applied:
         return applied.patched
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
+from pathlib import Path
 
 import pytest
 import torch
@@ -23,6 +25,7 @@ from erase_plugins.errors import (
 )
 from erase_plugins.types import ForgetItem
 from tests import language
+from tests.cli.conftest import invoke
 
 PICTURES = {
     "keyword-guard": {}, "embedding-guard": {"words": 8}, "negative-prompt": {}, "sld": {"level": "max"}, "safree": {},
@@ -315,3 +318,19 @@ def test_guards_of_pictures_are_refused_for_words_and_the_other_way_round(speake
             ep.erase(model, "Zorvane", name)
     with pytest.raises(RequestError, match="take action=block"):
         ep.erase(model, "Zorvane", "keyword-guard", options={"action": "empty"})
+
+
+def test_the_command_of_the_page_makes_a_guard_that_tells_no_name(tmp_path, monkeypatch):
+    """docs/guardrails.md: the run reads the key again to see that what was written acts."""
+    page = (Path(__file__).resolve().parents[3] / "docs" / "guardrails.md").read_text(encoding="utf-8")
+    line = next(
+        line for line in page.splitlines() if line.startswith("erase-plugins run keyword-guard") and "key=" in line
+    )
+    monkeypatch.chdir(tmp_path)
+    Path("guard.key").write_bytes(bytes(range(32)))
+    Path("guard.key").chmod(0o600)
+    done = invoke(*shlex.split(line)[1:])
+    assert done.code == 0, done.err
+    assert "patched 1 of 1" in done.out
+    name = shlex.split(line)[shlex.split(line).index("--erase") + 1].split()[0].lower()
+    assert not [file for file in Path("hidden").rglob("*") if name in file.read_bytes().decode("latin-1").lower()]
