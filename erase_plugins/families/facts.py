@@ -8,7 +8,6 @@ then needs no data. Plans, manifests and messages call a subject by its number i
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from erase_plugins.data import DataRef
 from erase_plugins.errors import EraseError, RequestError
 from erase_plugins.families.source import find_source
-from erase_plugins.families.texts import Pair, pair_of, pairs_of
+from erase_plugins.families.texts import Pair, canonical, pair_of, pairs_of
 
 if TYPE_CHECKING:
     from erase_plugins.types import EraseRequest
@@ -94,9 +93,9 @@ def public_subject(rows: Rows, name: str, place: str = FACTS) -> str:
     if name in groups:
         return name
     subjects = _subjects(rows)
-    numbers = {_plain(subject): number for number, subject in enumerate(subjects, 1)}
+    numbers = {canonical(subject): number for number, subject in enumerate(subjects, 1)}
     given = _NUMBER.fullmatch(name.strip())
-    number = int(given[1]) if given else numbers.get(_plain(name), 0)
+    number = int(given[1]) if given else numbers.get(canonical(name), 0)
     if not 1 <= number <= len(subjects):
         raise RequestError(
             f"'{place}' tells of {len(subjects)} subjects, and what is named is none of them; look at the spelling, "
@@ -138,7 +137,3 @@ def _told(data: DataRef) -> list[Mapping[str, Any]]:
 
 def _subjects(rows: Rows) -> list[str]:
     return list(dict.fromkeys(str(row["subject"]) for row in rows if row.get("subject")))
-
-
-def _plain(name: str) -> str:
-    return " ".join(unicodedata.normalize("NFKC", name).casefold().split())
