@@ -11,19 +11,54 @@ from typing import Any
 _START, _END = "<!-- generated: {} -->", "<!-- /generated -->"
 
 
-def method_table(root: Path) -> str:
-    """One row per registered built-in method."""
+#: heading of a group of methods -> which methods stand under it; the first that fits
+_KINDS: tuple[tuple[str, Callable[[Any], bool]], ...] = (
+    ("Guards: they remove nothing", lambda item: not item.produces),
+    ("Pictures", lambda item: "denoiser" in item.needs),
+    ("Classifiers", lambda item: "classifier" in item.needs),
+    ("Language models", lambda item: "language" in item.needs),
+)
+
+
+def method_table(root: Path, page: str = "") -> str:
+    """One row per registered built-in method, in a table for each kind of model.
+
+    Args:
+        root: the checkout.
+        page: what links to the methods' sections start with. On other pages than their own all tables but the first are
+            folded, and what a method needs is left to its section.
+    """
+    groups: dict[str, list[Any]] = {}
+    for entry in _methods():
+        groups.setdefault(next(name for name, fits in _KINDS if fits(entry.item)), []).append(entry.item)
+    parts = []
+    for name in sorted(groups, key=[kind for kind, _ in (*_KINDS[1:], _KINDS[0])].index):
+        table = _rows(groups[name], root, page)
+        title = f"{name} ({len(groups[name])})"
+        folded = page and parts
+        parts.append(
+            f"<details><summary>{title}</summary>\n\n{table}\n\n</details>" if folded else f"**{title}**\n\n{table}"
+        )
+    return "\n\n".join(parts)
+
+
+def _rows(items: list[Any], root: Path, page: str) -> str:
+    """Rows of one kind; a column that says nothing of any of them is left out."""
     from tools.docs.attacks_table import comes_back
 
-    names = ("method", "what it does", "changes", "needs", "inversion brings it back (pocket)", "paper")
-    rows = [f"| {' | '.join(names)} |", "|---" * len(names) + "|"]
-    for entry in _methods():
-        item = entry.item
-        rows.append(
-            f"| `{item.id}` | {item.summary} | {', '.join(sorted(item.produces)) or 'nothing'} "
-            f"| {', '.join(sorted(item.needs))} | {comes_back(item.id, root)} | [{item.title}]({item.paper}) |"
-        )
-    return "\n".join(rows)
+    attacked = {item.id: comes_back(item.id, root) for item in items}
+    names = ["method", "what it does", "changes", "needs", "inversion brings it back (pocket)", "paper"]
+    nothing_changes = not any(item.produces for item in items)
+    left_out = [index for index, out in ((2, nothing_changes), (3, page), (4, set(attacked.values()) == {"-"})) if out]
+    rows = []
+    for item in items:
+        cells = [f"[`{item.id}`]({page}#{item.id})", item.summary, ", ".join(sorted(item.produces)),
+                 ", ".join(sorted(item.needs)), attacked[item.id], f"[{item.title}]({item.paper})"]  # fmt: skip
+        rows.append(cells)
+    lines = [names, ["---"] * len(names), *rows]
+    return "\n".join(
+        f"| {' | '.join(cell for index, cell in enumerate(line) if index not in left_out)} |" for line in lines
+    )
 
 
 def method_page(root: Path) -> str:
@@ -108,7 +143,7 @@ def pages(root: Path) -> dict[Path, Callable[[], str]]:
         plugins: lambda: hooks.fill(plugins.read_text(encoding="utf-8")),
         hub_page: lambda: hub.fill(hub_page.read_text(encoding="utf-8")),
         readme: lambda: fill_marked(
-            fill_marked(readme.read_text(encoding="utf-8"), "methods", method_table(root)),
+            fill_marked(readme.read_text(encoding="utf-8"), "methods", method_table(root, "docs/methods.md")),
             "results",
             summary_table(root),
         ),
