@@ -12,6 +12,7 @@ from typing import Any
 
 from erase_plugins.errors import EraseError, RequestError
 from erase_plugins.manager import get_manager
+from erase_plugins.needs import changes_weights, lacks
 from erase_plugins.options import OptionInfo, describe
 from erase_plugins.types import Concept, EditPlan, EraseRequest
 from erase_plugins.workflow.run import make_plan
@@ -150,7 +151,7 @@ def find_starts(
     Args:
         base: model, concept, what is kept, seed; the method in it does not matter.
         info: what is known of the model.
-        methods: ids to search among; all registered ones if empty.
+        methods: ids to search among; if empty all registered ones but guards, which remove nothing.
         anchors: what the concept may become; the user's words, or `ANCHORS` of its kind.
         also: other words for the concept.
 
@@ -164,7 +165,13 @@ def find_starts(
     reasons: dict[str, str] = {}
     for method in dict.fromkeys(wanted):
         if base.concepts[0].kind not in method.kinds:
-            reasons[method.id] = f"it does not claim concepts of the kind {base.concepts[0].kind}"
+            reasons[method.id] = f"does not claim concepts of the kind {base.concepts[0].kind}"
+            continue
+        if missing := lacks(method, info):
+            reasons[method.id] = f"needs {', '.join(missing)}"
+            continue
+        if not (methods or changes_weights(method)):  # a refused prompt would look like the best erasure of all
+            reasons[method.id] = "a guard, removes nothing; searched where 'methods' names it"
             continue
         try:
             starts += _starts_of(method, base, info, anchors, also)

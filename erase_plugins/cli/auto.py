@@ -26,7 +26,7 @@ from erase_plugins.types import KINDS
 @declare("auto")
 @click.argument("concept")
 @model_options
-@click.option("--methods", multiple=True, metavar="M", help="Ids to search among, with commas; all that fit.")
+@click.option("--methods", multiple=True, metavar="M", help="Ids to search among, with commas; all that fit but guards.")
 @click.option("--to", "anchors", multiple=True, metavar="TEXT",
               help="What the concept may become besides a method's own choice; repeat for several.")  # fmt: skip
 @click.option("--also", multiple=True, metavar="TEXT",
@@ -99,8 +99,9 @@ def _say_preview(starts: list, reasons: dict[str, str], minutes: float) -> None:
         [[start.name, human_seconds(start.seconds), "yes" if start.seconds <= 60 * minutes else "no",
           ", ".join(item.name for item in start.searched) or "-"] for start in starts], ("about",),
     )  # fmt: skip
-    for name, reason in reasons.items():
-        hint(f"takes no part: {name}: {reason}")
+    for reason in dict.fromkeys(reasons.values()):
+        names = [name for name, own in reasons.items() if own == reason]
+        hint(f"takes no part ({reason}): {', '.join(names)}")
     say("dry run: nothing was loaded or written")
     emit({
         "schema": 1, "dry_run": True, "left_out": reasons,

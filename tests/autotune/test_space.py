@@ -84,7 +84,11 @@ def test_built_in_methods_take_part_without_being_named():
     assert {"uce", "rece", "esd", "spm"} <= set(methods)
     assert [item.seconds for item in starts] == sorted(item.seconds for item in starts)
     assert {item.name for item in starts if item.method == "trce"} == {"trce stages=closed", "trce stages=both"}
-    assert "needs language" in reasons["npo"]
+    assert reasons["npo"] == "needs language"
+    assert "keyword-guard" not in methods
+    assert "removes nothing" in reasons["keyword-guard"]
+    named, _ = preview("pocket", "pizza", methods=["keyword-guard", "uce"])
+    assert [item.method for item in named] == ["keyword-guard", "uce"]
 
 
 def test_the_first_trial_is_the_method_with_its_defaults():
@@ -103,5 +107,5 @@ def test_what_is_searched_is_allowed():
 def test_wrong_names_and_nothing_that_fits():
     with pytest.raises(UnknownName, match="did you mean 'uce'"):
         preview("pocket", "pizza", methods=["ucee"])
-    with pytest.raises(RequestError, match="no method can be searched for 'pizza' on pocket: npo: npo needs"):
+    with pytest.raises(RequestError, match="no method can be searched for 'pizza' on pocket: npo: needs language"):
         preview("pocket", "pizza", methods=["npo"])

@@ -11,6 +11,8 @@ def test_dry_run_loads_and_writes_nothing(erase, tmp_path):
     assert [item["method"] for item in ran.data["starts"]] == ["uce", "rece"]
     assert "lam" in ran.data["starts"][0]["searched"]
     assert "needs language" in ran.data["left_out"]["npo"]
+    told = erase("auto", "pizza", "--methods", "uce,npo,simnpo", "--out", tmp_path / "a", "--dry-run")
+    assert "takes no part (needs language): npo, simnpo" in told.err
     assert list(tmp_path.iterdir()) == []
 
 
