@@ -26,7 +26,9 @@ from erase_plugins.types import KINDS
 @declare("auto")
 @click.argument("concept")
 @model_options
-@click.option("--methods", multiple=True, metavar="M", help="Ids to search among, with commas; all that fit but guards.")
+@click.option(
+    "--methods", multiple=True, metavar="M", help="Ids to search among, with commas; all that fit but guards."
+)
 @click.option("--to", "anchors", multiple=True, metavar="TEXT",
               help="What the concept may become besides a method's own choice; repeat for several.")  # fmt: skip
 @click.option("--also", multiple=True, metavar="TEXT",

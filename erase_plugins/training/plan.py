@@ -19,15 +19,18 @@ def check_trainable(method: str, info: TargetInfo) -> None:
     """Refuses denoisers that a text-only training run cannot feed.
 
     Raises:
-        Unsupported: inpainting (needs mask channels) or guidance-distilled (needs a guidance embedding) models.
+        Unsupported: models that take more than latents (inpainting, control: a mask or picture beside them), or a
+            guidance embedding that the method does not give.
     """
-    unet = info.configs.get("unet", {})
-    if unet.get("in_channels", 4) != 4:
+    denoiser = info.configs.get(info.family.denoiser, {}) if "denoiser" in info.family.roles else {}
+    taken = denoiser.get("in_channels")
+    latents = denoiser.get("out_channels") or taken
+    if taken != latents:
         raise Unsupported(
-            f"{method} trains on plain latents of 4 channels, {info.model} takes {unet['in_channels']} (inpainting "
-            "models need mask channels); use the base model, or a closed-form method such as uce"
+            f"{method} trains on plain latents of {latents} channels, {info.model} takes {taken} (inpainting and "
+            "control models take a mask or a picture too); use the base model, or a closed-form method such as uce"
         )
-    if unet.get("time_cond_proj_dim"):
+    if denoiser.get("time_cond_proj_dim"):
         raise Unsupported(
             f"{info.model} is guidance-distilled (time_cond_proj_dim is set) and {method} has no guidance embedding to "
             "give it; erase from the model it was distilled from, or use uce"

@@ -121,7 +121,10 @@ def test_wrong_requests_and_models_are_refused_at_plan_time(target):
         make_plan(target, "pizza", "esd", to="bread")
     request = make_plan(target, "pizza", "esd").request
     with pytest.raises(Unsupported, match="inpainting"):
-        ESD().plan(request, replace(target.info, configs={**target.info.configs, "unet": {"in_channels": 9}}))
+        ESD().plan(
+            request,
+            replace(target.info, configs={**target.info.configs, "unet": {"in_channels": 9, "out_channels": 4}}),
+        )
     blind = tuple(ref for ref in target.info.refs if "attn2" not in ref.path)
     with pytest.raises(Unsupported, match="cross_attn"):
         ESD().plan(request, replace(target.info, refs=blind))

@@ -333,7 +333,10 @@ def test_bad_options_are_refused_before_any_work(options, message) -> None:
 def test_models_without_plain_latents_are_refused(target) -> None:
     request = ep.plan(target, "pizza", "trce", options=FAST).request
     with pytest.raises(Unsupported, match="inpainting"):
-        TRCE().plan(request, replace(target.info, configs={**target.info.configs, "unet": {"in_channels": 9}}))
+        TRCE().plan(
+            request,
+            replace(target.info, configs={**target.info.configs, "unet": {"in_channels": 9, "out_channels": 4}}),
+        )
 
 
 def test_the_safe_phrase_follows_the_kind() -> None:

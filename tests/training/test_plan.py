@@ -9,8 +9,9 @@ import pytest
 from erase_plugins.api import build_request
 from erase_plugins.engine.adapters import Adapters
 from erase_plugins.errors import Unsupported
+from erase_plugins.testing.tiny import tiny_flux
 from erase_plugins.training.plan import check_trainable, estimate, trainable
-from erase_plugins.workflow.models import target_of
+from erase_plugins.workflow.models import as_target, target_of
 
 
 @pytest.fixture
@@ -36,7 +37,21 @@ def test_more_work_costs_more(target):
 def test_inpainting_and_distilled_models_are_refused(target):
     check_trainable("esd", target.info)
     with pytest.raises(Unsupported, match="inpainting"):
-        check_trainable("esd", replace(target.info, configs={**target.info.configs, "unet": {"in_channels": 9}}))
-    configs = {**target.info.configs, "unet": {**target.info.configs["unet"], "time_cond_proj_dim": 256}}
+        check_trainable("esd", with_denoiser(target.info, in_channels=9))
     with pytest.raises(Unsupported, match="distilled"):
-        check_trainable("esd", replace(target.info, configs=configs))
+        check_trainable("esd", with_denoiser(target.info, time_cond_proj_dim=256))
+
+
+def test_flow_models_that_take_a_picture_beside_the_latents_are_refused():
+    """FLUX Fill takes latents, the picture without the hole and the hole: 384 packed channels for 64."""
+    info = as_target(tiny_flux()).info
+    size = info.configs["transformer"]["in_channels"]
+    check_trainable("esd", info)
+    with pytest.raises(Unsupported, match=f"latents of {size} channels"):
+        check_trainable("esd", with_denoiser(info, in_channels=6 * size, out_channels=size))
+
+
+def with_denoiser(info, **changes):
+    """The same facts of a model, with changes in its denoiser's configuration."""
+    part = info.family.denoiser
+    return replace(info, configs={**info.configs, part: {**info.configs[part], **changes}})
