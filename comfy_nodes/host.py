@@ -12,6 +12,8 @@ from typing import Any
 from uuid import uuid4
 
 FOLDER = "erase_plugins"
+#: small artifacts that come with the nodes; nothing is written there
+LIBRARY = Path(__file__).resolve().parent / "library"
 
 
 class Progress:
@@ -171,12 +173,15 @@ def work_folder() -> Path:
 
 
 def artifact_folders() -> list[Path]:
-    """Folders with artifacts: ``models/erase_plugins`` and whatever extra paths the user configured under that name."""
+    """Folders with artifacts: ``models/erase_plugins`` and whatever extra paths the user configured under that name.
+
+    What is written goes into the first. The last is the small library that comes with the nodes.
+    """
     import folder_paths
 
     if FOLDER not in folder_paths.folder_names_and_paths:
         folder_paths.add_model_folder_path(FOLDER, str(Path(folder_paths.models_dir) / FOLDER))
-    return [Path(item) for item in folder_paths.get_folder_paths(FOLDER)]
+    return [*(Path(item) for item in folder_paths.get_folder_paths(FOLDER)), LIBRARY]
 
 
 def lora_folder() -> Path:

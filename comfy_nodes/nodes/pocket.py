@@ -9,15 +9,41 @@ from ..spec import Input, NodeSpec, Output, Result
 _ALIASES = ("erase plugins", "pocket", "tiny model", "demo", "test model")
 
 
-def load_pocket(pictures: int = 4) -> Result:
-    """MODEL, CLIP and VAE of the embedded model, and an empty latent for so many pictures."""
+def load_pocket(pictures: int = 4, checkpoint: str = "pocket") -> Result:
+    """MODEL, CLIP and VAE, an empty latent for so many pictures, and which model it is.
+
+    Args:
+        pictures: in the latent.
+        checkpoint: entry of ``models/checkpoints``; the embedded model draws in its place while it is not there.
+    """
     from erase_plugins.families.source import POCKET, pocket_folder
 
-    from .. import pocket
+    from .. import pocket, real
 
+    path = None if checkpoint == POCKET else real.path_of(checkpoint)
+    if path is not None:
+        *parts, latent = real.load(path, pictures)
+        return Result((*parts, latent, f"drawn by {checkpoint}"))
     folder = pocket_folder()
     model, clip, vae = pocket.load_model(folder, POCKET), pocket.load_clip(folder), pocket.load_vae(folder)
-    return Result((model, clip, vae, *pocket_latent(pictures).values))
+    text = "drawn by pocket, which comes with erase-plugins" if checkpoint == POCKET else real.stand_in(checkpoint)
+    return Result((model, clip, vae, *pocket_latent(pictures).values, text), text if checkpoint != POCKET else "")
+
+
+def _checkpoints() -> list[str]:
+    """Entries of the list, the embedded model first."""
+    from erase_plugins.families.source import POCKET
+
+    from .. import real
+
+    return [POCKET, *real.names()]
+
+
+def _state(checkpoint: Any = None, **_: Any) -> Any:
+    """Differs once the checkpoint is there."""
+    from .. import real
+
+    return str(real.path_of(checkpoint)) if isinstance(checkpoint, str) else ""
 
 
 def pocket_latent(batch_size: int) -> Result:
@@ -40,16 +66,24 @@ SPECS = (
         inputs=(
             Input("pictures", "INT", "How many pictures are drawn at once from the latent.", required=False,
                   options={"default": 4, "min": 1, "max": 64}),
+            Input("checkpoint", "COMBO", "pocket, or a file in models/checkpoints. While that file is not there, pocket "
+                  "draws in its place, and the report says so.", required=False, choices=_checkpoints,
+                  options={"default": "pocket"}),
         ),
         outputs=(
             Output("MODEL", "MODEL", "The denoiser; goes into erase nodes, LoRA loaders and samplers."),
             Output("CLIP", "CLIP", "The text encoder; goes into erase nodes and prompts."),
             Output("VAE", "VAE", "The decoder; goes into VAE Decode."),
-            Output("LATENT", "LATENT", "Start of pictures of 64 x 64; goes into a sampler."),
+            Output("LATENT", "LATENT", "Start of pictures of the size that this model draws; goes into a sampler."),
+            Output("report", "STRING", "Which model draws."),
         ),
         run=load_pocket,
         aliases=_ALIASES,
-        when="For your own model take the stock checkpoint loader; every erase node works the same behind it.",
+        # named here, so that a template may ask for a file that is not there yet
+        checks={"checkpoint": lambda _entry: None},
+        state=_state,
+        when="Behind the stock checkpoint loader every erase node works the same; that one refuses to run while a file "
+             "is missing.",
         cost="Under a second, 20 MB of memory.",
     ),
     NodeSpec(

@@ -25,7 +25,7 @@ def test_the_written_folder_gives_the_nodes(erase, comfyui):
     assert ran.code == 0
     place = comfyui / "custom_nodes" / "erase-plugins"
     assert json.loads(ran.out)["folder"] == str(place)
-    assert json.loads((place / "example_workflows" / "Erase a concept (tiny model, runs offline).json").read_text())[
+    assert json.loads((place / "example_workflows" / "Erase a concept and see the difference.json").read_text())[
         "nodes"
     ]
     spec = importlib.util.spec_from_file_location("pack_as_comfyui_names_it", place / "__init__.py")

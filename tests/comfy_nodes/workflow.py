@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from tools.docs.comfy.graphs import BYPASSED
+
 #: widget types; everything else is a socket
 _WIDGETS = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO")
 
@@ -16,9 +18,14 @@ def to_prompt(workflow: dict[str, Any], info: dict[str, Any]) -> dict[str, Any]:
         info: answer of ``/object_info``.
     """
     sources = {link[0]: [str(link[1]), link[2]] for link in workflow["links"]}
+    for node in workflow["nodes"]:
+        if node["mode"] == BYPASSED:  # as in the editor: an output gives what came in of the same type
+            came = {item["type"]: sources[item["link"]] for item in node["inputs"] if item["link"] is not None}
+            for output in node["outputs"]:
+                sources.update(dict.fromkeys(output["links"], came[output["type"]]))
     graph = {}
     for node in workflow["nodes"]:
-        if node["type"] == "Note":  # lives in the editor only
+        if node["type"] == "Note" or node["mode"] == BYPASSED:  # live in the editor only
             continue
         linked = {item["name"]: sources[item["link"]] for item in node["inputs"] if item["link"] is not None}
         values = list(node["widgets_values"])
@@ -43,3 +50,11 @@ def quickly(workflow: dict[str, Any]) -> dict[str, Any]:
         if node["type"] == "EraseReport":
             node["widgets_values"][1:3] = [1, 2]
     return workflow
+
+
+def hasty(graph: dict[str, Any]) -> dict[str, Any]:
+    """An API graph whose samplers take two steps; only what it takes to run is changed."""
+    for node in graph.values():
+        if node["class_type"] == "KSampler":
+            node["inputs"]["steps"] = 2
+    return graph

@@ -11,7 +11,6 @@ import pytest
 
 from erase_plugins.testing.hub_server import HubServer
 from tests.comfy_nodes import comfy_server
-from tests.comfy_nodes.assets import prepare
 from tests.comfy_nodes.browser.editor import CHROMIUM_FLAGS, Editor
 from tests.comfy_nodes.conftest import ROOT
 
@@ -73,20 +72,10 @@ def hub():
 
 
 @pytest.fixture(scope="package")
-def assets(environment, chromium, hub, tmp_path_factory):
-    """Folder with what the example workflows ask for."""
-    base = comfy_server.prepare(tmp_path_factory.mktemp("assets"), ROOT, NAME)
-    prepare(base, hub, tmp_path_factory.mktemp("making"))
-    return base
-
-
-@pytest.fixture(scope="package")
-def running(environment, frontend, chromium, hub, assets, tmp_path_factory):
+def running(environment, frontend, chromium, hub, tmp_path_factory):
     """Address of a server with this frontend and the pack."""
     python, comfy = environment
     base = comfy_server.prepare(tmp_path_factory.mktemp("editor"), ROOT, NAME)
-    for place in ("models/loras", "models/erase_plugins"):
-        shutil.copytree(assets / place, base / place, dirs_exist_ok=True)
     port = comfy_server.own_port()
     process = comfy_server.start(
         python, comfy, base, port, frontend[1], str(ROOT), environment=hub.environment(base / "hf")

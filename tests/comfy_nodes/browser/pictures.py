@@ -23,7 +23,6 @@ from PIL import Image
 from erase_plugins.testing.hub_server import HubServer
 from tests.comfy.unpack import comfy_environment
 from tests.comfy_nodes import comfy_server
-from tests.comfy_nodes.assets import prepare
 from tests.comfy_nodes.browser.editor import CHROMIUM_FLAGS, Editor
 from tests.comfy_nodes.conftest import ROOT
 from tests.comfy_nodes.test_examples import RANDOM
@@ -45,8 +44,6 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as work, hub, sync_playwright() as driver:
         base = comfy_server.prepare(Path(work) / "base", ROOT, "erase-plugins")
         workflows = [path for path in sorted(WORKFLOWS.glob("*.json")) if not wanted or path.stem in wanted]
-        if workflows:
-            prepare(base, hub, Path(work))
         port = comfy_server.own_port()
         process = comfy_server.start(
             python, comfy, base, port, place / "comfyui_frontend_package" / "static", str(ROOT),

@@ -1,180 +1,223 @@
-"""The example workflows and the blueprint."""
+"""The example workflows. Each finishes on a fresh installation without network; ComfyUI shows the file name as title."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from comfy_nodes.erasing import label
 from comfy_nodes.spec import NodeSpec
-from erase_plugins.manager import get_manager
 
-from .graphs import Graph, Ref, dump
+from .graphs import BYPASSED, Graph, dump
+from .library import COLLECTION, ERASED, LORA
+from .scenes import COMPARING, ERASING, PICTURE, SAMPLERS, about, compare, erase, models, pair, prompts, sampler
 
 Specs = dict[str, NodeSpec]
-#: what the collection of the example erases, and what it becomes
-LIBRARY = {
-    **dict.fromkeys(("pizza", "hamburger", "apple", "banana"), "cake"),
-    **dict.fromkeys(("dog", "cat", "fish", "bird", "horse", "elephant", "lion"), "tiger"),
-    **dict.fromkeys(("car", "bicycle", "train", "bus", "rocket"), "truck"),
-    **dict.fromkeys(("guitar", "tree", "clock", "umbrella"), "star"),
+_HOST = "https://huggingface.co"
+#: checkpoints that templates ask for -> where they are
+DOWNLOADS = {
+    "v1-5-pruned-emaonly-fp16.safetensors": f"{_HOST}/Comfy-Org/stable-diffusion-v1-5-archive/resolve/main/"
+    "v1-5-pruned-emaonly-fp16.safetensors",
+    "sd_xl_base_1.0.safetensors": f"{_HOST}/stabilityai/stable-diffusion-xl-base-1.0/resolve/main/"
+    "sd_xl_base_1.0.safetensors",
+    "flux1-dev-fp8.safetensors": f"{_HOST}/Comfy-Org/flux1-dev/resolve/main/flux1-dev-fp8.safetensors",
+    "sd3.5_medium_incl_clips_t5xxlfp8scaled.safetensors": f"{_HOST}/Comfy-Org/stable-diffusion-3.5-fp8/resolve/main/"
+    "sd3.5_medium_incl_clips_t5xxlfp8scaled.safetensors",
 }
-
-
-STYLE_LORA = "pocket_red.safetensors"
-HUB_REPO = "erase-plugins/pocket-no-pizza"
-#: titles, as the editor shows them: what the graph does, and what has to be there beforehand
-FIRST = "Erase a concept (tiny model, runs offline)"
-SD15 = "Erase a style from Stable Diffusion 1.5 (needs a checkpoint)"
-SDXL = "Erase a style from Stable Diffusion XL (needs a checkpoint)"
-STACKED = "Erasure from the Hub over a style LoRA (needs both)"
-SHELF = "Twenty concepts out of a library (needs a collection)"
-PUBLISH = "Measure and publish an erasure (tiny model, runs offline)"
+SD15_FILE, SDXL_FILE, FLUX_FILE, SD3_FILE = DOWNLOADS
+#: titles: what a person wants to do
+FIRST = "Erase a concept and see the difference"
+SD15 = "Remove a style from Stable Diffusion 1.5"
+SDXL = "Remove an object from Stable Diffusion XL"
+REDRAW = "Redraw a picture without something in it (image to image)"
+STACKED = "Put an erasure on top of a style LoRA"
+SHELF = "A family-safe model - six concepts out of a library"
+RIVALS = "Erased or negative prompt - the same seeds at CFG 5 and CFG 1"
+PUBLISH = "Measure an erasure and publish it"
+FLUX = "Use an erasure with FLUX.1"
+SD3 = "Use an erasure with Stable Diffusion 3.5"
+_OFFERED = (
+    "The editor offers to download the checkpoint; any other of this family will do. Until it is there, pocket, the "
+    "tiny model that comes with erase-plugins, draws in its place."
+)
 
 
 def examples(specs: Sequence[NodeSpec]) -> dict[str, Callable[[], str]]:
-    """File name -> how to render it. ComfyUI shows the name as title, so it says what has to be there beforehand."""
+    """File name -> how to render it."""
     known = {spec.id: spec for spec in specs}
-    graphs: dict[str, Callable[[], dict[str, Any]]] = {
-        FIRST: lambda: erase_and_compare(known),
-        SD15: lambda: erase_and_compare(known, "v1-5-pruned-emaonly.safetensors", 512),
-        SDXL: lambda: erase_and_compare(known, "sd_xl_base_1.0.safetensors", 1024),
-        STACKED: lambda: pull_and_stack(known),
-        SHELF: lambda: library(known),
-        PUBLISH: lambda: evaluate_and_push(known),
-    }
-    return {f"{title}.json": lambda make=make: dump(make()) for title, make in graphs.items()}  # type: ignore[misc]
+    graphs: dict[str, Callable[[Specs], dict[str, Any]]] = {
+        FIRST: erase_and_compare, SD15: style, SDXL: object_of_sdxl, REDRAW: redraw, STACKED: pull_and_stack,
+        SHELF: library, RIVALS: rivals, PUBLISH: evaluate_and_push,
+        FLUX: lambda specs: flow(specs, FLUX_FILE, "black-forest-labs/FLUX.1-dev", 1.0, 3.5),
+        SD3: lambda specs: flow(specs, SD3_FILE, "stabilityai/stable-diffusion-3.5-medium", 4.5, None),
+    }  # fmt: skip
+    return {f"{title}.json": lambda make=make: dump(make(known)) for title, make in graphs.items()}  # type: ignore[misc]
 
 
-def erase_and_compare(specs: Specs, checkpoint: str = "", side: int = 64) -> dict[str, Any]:
-    """Base and erased pictures from the same noise; on pocket, or on a checkpoint of ``side`` pixels."""
+def erase_and_compare(specs: Specs) -> dict[str, Any]:
+    """Base and erased pictures of pocket from the same noise."""
     graph = Graph(specs)
-    if checkpoint:
-        model, clip, vae = graph.add("CheckpointLoaderSimple", (20, 220), checkpoint, size=(250, 100))
-        words, prompt, kind = "van gogh -> painting", "a village at night, painting by van gogh", "style"
-    else:
-        model, clip, vae, latent = _pocket(graph)
-        words, prompt, kind = "pizza -> hamburger\n# dog -> cat : 0.8", "a pizza on a blue background", "object"
-    shown = {} if checkpoint else {"vae": vae}  # two pictures more, which a large model takes a while for
-    erased, _clip, _edit, report = _erase(graph, words, kind, model=model, clip=clip, **shown)
-    positive, negative = _prompts(graph, clip, prompt, 400, left=20, width=250)
-    if checkpoint:
-        (latent,) = graph.add("EmptyLatentImage", (20, 750), side, side, 1, size=(250, 110))
-    base, after = _draw(graph, (model, erased), positive, negative, latent, vae, steps=25 if checkpoint else 12)
-    _compare(graph, base, after, 1 if checkpoint else 2, "erase_compare", report)
-    if not checkpoint:
-        return graph.content()
-    file = f"models/checkpoints/{checkpoint}"
-    graph.add(
-        "Note", (20, 20), f"Needs {file}. Any checkpoint of this family will do: choose yours in the loader.",
-        size=(250, 130),
-    )  # fmt: skip
-    return graph.content([file])
+    about(graph, "Click Run. Both samplers draw the same prompt from the same noise, with and without the pizza. "
+          "Then write your own concepts into Erase, or put your own model in front of it.")  # fmt: skip
+    model, clip, vae, latent, _which = models(graph)
+    words = "pizza -> hamburger\n# dog -> cat : 0.8"
+    erased, _clip, _edit, report = erase(graph, words, "object", model=model, clip=clip, vae=vae)
+    positive, negative = prompts(graph, clip, "a pizza on a blue background")
+    sources = {"positive": positive, "negative": negative, "latent_image": latent}
+    base, after = pair(graph, model, erased, vae, **sources)
+    compare(graph, base, after, 2, "erase_compare", report)
+    return graph.content()
 
 
-def _pocket(graph: Graph) -> list[Ref]:
-    return graph.add("ErasePocketLoader", (20, 220), 4, size=(240, 140))
+def style(specs: Specs) -> dict[str, Any]:
+    """A style out of a Stable Diffusion 1.5 model."""
+    about_it = "Removes a style and leaves the rest. Try 'van gogh -> painting' with your own checkpoint."
+    return _real(specs, SD15_FILE, about_it, "3d -> flat\nglossy -> flat", "style", "a glossy 3d dog", 4)
 
 
-def _erase(graph: Graph, words: str, kind: str, **sources: Ref) -> list[Ref]:
-    """The Erase node with the plainest method; room for the report and, with a VAE, two pictures on it."""
-    method = label(get_manager().method("uce"))
-    size = (340, 760 if "vae" in sources else 540)
-    return graph.add("EraseNegative", (300, 20), words, method, 1.0, kind, "", "", size=size, title="Erase", **sources)
+def object_of_sdxl(specs: Specs) -> dict[str, Any]:
+    """An object out of a Stable Diffusion XL model."""
+    about_it = "Removes an object; both text encoders are read."
+    return _real(specs, SDXL_FILE, about_it, "knife -> pencil", "object", "a knife on a blue background", 2)
+
+
+def _real(specs: Specs, file: str, text: str, words: str, kind: str, prompt: str, pictures: int) -> dict[str, Any]:
+    graph = Graph(specs)
+    about(graph, f"{text} {_OFFERED}")
+    model, clip, vae, latent, which = models(graph, file, pictures, DOWNLOADS[file])
+    erased, _clip, _edit, report = erase(graph, words, kind, model=model, clip=clip)
+    positive, negative = prompts(graph, clip, prompt)
+    sources = {"positive": positive, "negative": negative, "latent_image": latent}
+    base, after = pair(graph, model, erased, vae, (20, 6.0, "dpmpp_2m", "karras", 1.0), **sources)
+    compare(graph, base, after, 1, "erase_compare", report, which)
+    return graph.content()
+
+
+def redraw(specs: Specs) -> dict[str, Any]:
+    """A picture drawn over by a model that no longer knows what is in it."""
+    graph = Graph(specs)
+    about(graph, "A picture with a bomb in it is drawn over by a model without bombs. For a picture of your own, put a "
+          "Load Image node in front of VAE Encode.")  # fmt: skip
+    model, clip, vae, latent, _which = models(graph)
+    erased, _clip, _edit, report = erase(graph, "bomb -> balloon", "object", model=model, clip=clip)
+    positive, negative = prompts(graph, clip, "a bomb on a green background")
+    sources = {"positive": positive, "negative": negative}
+    base = sampler(graph, "The picture", (SAMPLERS, 500), vae, model=model, latent_image=latent, **sources)
+    (start,) = graph.add("VAEEncode", (SAMPLERS, 970), pixels=base, vae=vae, size=(320, 60))
+    settings = (20, 5.0, "dpmpp_2m", "karras", 0.85)
+    after = sampler(
+        graph, "Drawn over, erased", (SAMPLERS, 20), vae, settings, model=erased, latent_image=start, **sources
+    )
+    compare(graph, base, after, 2, "erase_redraw", report)
+    return graph.content()
 
 
 def pull_and_stack(specs: Specs) -> dict[str, Any]:
-    """An erasure from the Hub on top of a style LoRA."""
+    """A saved erasure on top of a style LoRA."""
     graph = Graph(specs)
-    model, clip, vae, latent = _pocket(graph)
-    styled, styled_clip = graph.add(
-        "LoraLoader", (300, 20), STYLE_LORA, 1.0, 1.0, model=model, clip=clip, title="Style"
-    )
-    erased, _clip, _edit, _loras, report = graph.add(
-        "EraseStack", (700, 20), f"hub:{HUB_REPO} : 1", False, True, model=styled, clip=styled_clip, size=(300, 330)
-    )
-    positive, negative = _prompts(graph, styled_clip, "a pizza on a blue background", 430)
-    base, after = _draw(graph, (styled, erased), positive, negative, latent, vae, left=1040, top=20)
-    _compare(graph, base, after, 2, "erase_stack", report, left=1380)
-    graph.add(
-        "Note", (20, 430),
-        f"Needs models/loras/{STYLE_LORA} and hub:{HUB_REPO}. Any LoRA and any erasure of this model will do. The "
-        "erasure goes last: the stack solves it on the weights with the LoRA on.",
-        size=(250, 190),
+    about(graph, "A LoRA that turns blue into red, and an erasure on top, which is solved on the weights with the LoRA "
+          "on. Both come with erase-plugins. A line hub:owner/name in the stack pulls one from the Hub.", 190)  # fmt: skip
+    model, clip, vae, latent, _which = models(graph)
+    styled, styled_clip, _lora, _text = graph.add(
+        "EraseLoadArtifact", (ERASING, 20), LORA, 1.0, 1.0, False, "", model=model, clip=clip, size=(360, 260),
+        title="Style LoRA",
     )  # fmt: skip
-    return graph.content([f"models/loras/{STYLE_LORA}", f"hub:{HUB_REPO}"])
+    erased, _clip, _edit, _loras, report = graph.add(
+        "EraseStack", (ERASING, 370), f"{COLLECTION}/erase_beer : 1", False, True, model=styled, clip=styled_clip,
+        size=(360, 330), title="Erasure on top",
+    )  # fmt: skip
+    positive, negative = prompts(graph, styled_clip, "a beer on a blue background")
+    sources = {"positive": positive, "negative": negative, "latent_image": latent}
+    base, after = pair(graph, styled, erased, vae, **sources)
+    compare(graph, base, after, 2, "erase_stack", report)
+    return graph.content()
 
 
 def library(specs: Specs) -> dict[str, Any]:
-    """Twenty concepts out of a collection, solved jointly."""
+    """All concepts of a collection, solved jointly."""
     graph = Graph(specs)
-    model, clip, vae, latent = _pocket(graph)
+    about(graph, "Six concepts out of a collection that comes with erase-plugins, solved as one. Take lines out, or give "
+          "one a strength: gun : 0.5. 'Erase library' at the left side of the editor shows what there is.", 190)  # fmt: skip
+    model, clip, vae, latent, _which = models(graph)
     erased, _clip, _edit, report = graph.add(
-        "EraseLibrary", (300, 20), "pocket_20", "\n".join(LIBRARY), 1.0, False, False, model=model, clip=clip,
-        size=(340, 480),
+        "EraseLibrary", (ERASING, 20), COLLECTION, "\n".join(ERASED), 1.0, False, False, model=model, clip=clip,
+        size=(360, 480), title="Family safe",
     )  # fmt: skip
-    positive, negative = _prompts(graph, clip, "a pizza on a blue background", 560)
-    base, after = _draw(graph, (model, erased), positive, negative, latent, vae)
-    _compare(graph, base, after, 2, "erase_library", report)
-    graph.add(
-        "Note", (20, 430),
-        "Needs models/erase_plugins/pocket_20, a collection: a folder with a folder per concept. docs/comfyui.md tells "
-        "how to make it.",
-        size=(250, 130),
-    )  # fmt: skip
-    return graph.content(["models/erase_plugins/pocket_20"])
+    positive, negative = prompts(graph, clip, "a gun on a blue background")
+    sources = {"positive": positive, "negative": negative, "latent_image": latent}
+    base, after = pair(graph, model, erased, vae, **sources)
+    compare(graph, base, after, 2, "erase_library", report)
+    return graph.content()
+
+
+def rivals(specs: Specs) -> dict[str, Any]:
+    """The same seeds with the concept erased and with it in the negative prompt, with guidance and without."""
+    graph = Graph(specs)
+    about(graph, "Four ways, the same seeds: negative prompt and erasure, at CFG 5 and at CFG 1, where a negative prompt "
+          "does nothing. With NAG or NegPip installed, put their node behind Model and into the negative samplers.",
+          200)  # fmt: skip
+    model, clip, vae, latent, _which = models(graph)
+    erased, _clip, _edit, report = erase(graph, "pizza -> hamburger", "object", model=model, clip=clip)
+    positive, negative = prompts(graph, clip, "a pizza on a blue background", "pizza")
+    sources = {"positive": positive, "negative": negative, "latent_image": latent}
+    sheets = []
+    for column, cfg in enumerate((5.0, 1.0)):
+        left, settings = SAMPLERS + 360 * column, (12, cfg, "dpmpp_2m", "karras", 1.0)
+        with_erasure = sampler(graph, f"Erased, CFG {cfg:g}", (left, 20), vae, settings, model=erased, **sources)
+        against = sampler(graph, f"Negative prompt, CFG {cfg:g}", (left, 500), vae, settings, model=model, **sources)
+        sheets.append((against, with_erasure))
+    right = SAMPLERS + 760
+    for place, ((against, with_erasure), cfg) in enumerate(zip(sheets, (5, 1), strict=True)):
+        sheet, _heat, _text = graph.add(
+            "EraseCompare", (right, 20 + 560 * place), 2, base=against, erased=with_erasure, size=(300, 150),
+            title=f"CFG {cfg}: negative prompt above, erased below",
+        )  # fmt: skip
+        graph.add("SaveImage", (right + 340, 20 + 560 * place), f"erase_cfg_{cfg}", images=sheet, size=(460, 460))
+    graph.add("PreviewAny", (right, 300), source=report, title="What was erased", size=(300, 190))
+    return graph.content()
 
 
 def evaluate_and_push(specs: Specs) -> dict[str, Any]:
     """Erase, measure, save, and look at what would be published."""
     graph = Graph(specs)
-    model, clip, vae, _latent = _pocket(graph)
-    _erased, _clip, edit, _report = _erase(graph, "pizza -> hamburger", "object", model=model, clip=clip)
+    about(graph, "Measures what is left, saves the erasure and lists what would be published. Nothing is sent before you "
+          "agree in the editor; log in outside of ComfyUI, since no node wants a token.", 190)  # fmt: skip
+    model, clip, vae, _latent, _which = models(graph)
+    _erased, _clip, edit, _report = erase(graph, "pizza -> hamburger", "object", model=model, clip=clip)
     chart, _pictures, text, numbers = graph.add(
-        "EraseReport", (700, 20), "", 4, 8, 4.0, 0, 1.0, "none", edit=edit, model=model, clip=clip, vae=vae
+        "EraseReport", (SAMPLERS, 20), "", 4, 8, 4.0, 0, 1.0, "none", edit=edit, model=model, clip=clip, vae=vae
     )
     name, _ = graph.add(
-        "EraseSaveArtifact", (300, 620), "", True, True, edit=edit, model=model, clip=clip, size=(340, 210)
+        "EraseSaveArtifact", (20, 500), "", True, True, edit=edit, model=model, clip=clip, size=(280, 220)
     )
     listing, _ = graph.add(
-        "EraseHubPush", (700, 860), "", "me/no-pizza", False, False, False, "apache-2.0", "", name=name, report=numbers
-    )
-    graph.add("SaveImage", (1100, 20), "erase_report", images=chart)
-    graph.add("PreviewAny", (1100, 640), source=text, title="Numbers")
-    graph.add("PreviewAny", (1440, 640), source=listing, title="What would be published")
-    graph.add(
-        "Note", (1540, 20), "Nothing is sent before you agree in the editor. Log in outside of ComfyUI: no node wants "
-        "a token.",
-        size=(260, 120),
+        "EraseHubPush", (COMPARING, 20), "", "me/no-pizza", False, False, False, "apache-2.0", "", name=name,
+        report=numbers, size=(300, 330),
     )  # fmt: skip
+    graph.add("SaveImage", (PICTURE, 20), "erase_report", images=chart, size=(460, 560))
+    graph.add("PreviewAny", (COMPARING, 460), source=listing, title="What would be published", size=(300, 260))
+    graph.add("PreviewAny", (PICTURE, 680), source=text, title="Numbers", size=(460, 200))
     return graph.content()
 
 
-def _prompts(graph: Graph, clip: Ref, text: str, top: int, left: int = 300, width: int = 340) -> tuple[Ref, Ref]:
-    (positive,) = graph.add("CLIPTextEncode", (left, top), text, clip=clip, title="Prompt", size=(width, 130))
-    (negative,) = graph.add(
-        "CLIPTextEncode", (left, top + 190), "", clip=clip, title="Negative prompt", size=(width, 110)
+def flow(specs: Specs, file: str, base: str, cfg: float, guidance: float | None) -> dict[str, Any]:
+    """A LoRA that the command line made, on a flow model; off until there is one."""
+    graph = Graph(specs)
+    made = (
+        "On this model erasures are made on the command line:\n"
+        f'erase-plugins run uce --model {base} --erase "van gogh" --kind style --out no_van_gogh\n'
+        "Copy its pytorch_lora_weights.safetensors into models/loras as no_van_gogh.safetensors and switch the LoRA "
+        "loader on with Ctrl+B. Until then both samplers draw the same. "
     )
-    return positive, negative
-
-
-def _draw(
-    graph: Graph, models: tuple[Ref, Ref], positive: Ref, negative: Ref, latent: Ref, vae: Ref, steps: int = 12,
-    left: int = 700, top: int = 20,
-) -> tuple[Ref, Ref]:  # fmt: skip
-    """Base and erased pictures: two samplers with the same seed, two decoders."""
-    settings = (7, steps, 5.0, "dpmpp_2m", "karras", 1.0)
-    sockets: dict[str, Any] = {"positive": positive, "negative": negative, "latent_image": latent}
-    base, erased = models
-    (first,) = graph.add("KSampler", (left, top + 380), *settings, model=base, title="Base: same seed", **sockets)
-    (second,) = graph.add("KSampler", (left, top), *settings, model=erased, title="Erased: same seed", **sockets)
-    column = left + 340
-    (before,) = graph.add("VAEDecode", (column, top + 380), samples=first, vae=vae, size=(260, 60))
-    (after,) = graph.add("VAEDecode", (column, top), samples=second, vae=vae, size=(260, 60))
-    return before, after
-
-
-def _compare(graph: Graph, base: Ref, after: Ref, scale: int, name: str, report: Ref, left: int = 1040) -> None:
-    sheet, _heat, _text = graph.add("EraseCompare", (left, 160), scale, base=base, erased=after, size=(260, 150))
-    graph.add("SaveImage", (left + 300, 20), name, images=sheet)
-    graph.add("PreviewAny", (left, 540), source=report, title="What was erased", size=(260, 190))
+    about(graph, made + _OFFERED)
+    model, clip, vae, latent, which = models(graph, file, 2, DOWNLOADS[file])
+    (erased,) = graph.add(
+        "LoraLoaderModelOnly", (ERASING, 20), "no_van_gogh.safetensors", 1.0, model=model, size=(360, 120),
+        title="Your erasure (Ctrl+B switches it on)", mode=BYPASSED,
+    )  # fmt: skip
+    positive, negative = prompts(graph, clip, "a pizza on a blue background")
+    if guidance is not None:
+        (positive,) = graph.add("FluxGuidance", (ERASING, 240), guidance, conditioning=positive, size=(360, 90))
+    sources = {"positive": positive, "negative": negative, "latent_image": latent}
+    base_picture, after = pair(graph, model, erased, vae, (20, cfg, "euler", "simple", 1.0), **sources)
+    compare(graph, base_picture, after, 1, "erase_flow", which)
+    return graph.content()

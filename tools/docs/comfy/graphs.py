@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,20 +12,22 @@ from comfy_nodes.spec import WIDGETS, NodeSpec
 REGISTRY = "erase-plugins"
 #: stock nodes: sockets with their types, outputs, width and height
 STOCK: dict[str, tuple[dict[str, str], list[str], tuple[int, int]]] = {
-    "CheckpointLoaderSimple": ({}, ["MODEL", "CLIP", "VAE"], (320, 100)),
     "CLIPTextEncode": ({"clip": "CLIP"}, ["CONDITIONING"], (340, 130)),
-    "EmptyLatentImage": ({}, ["LATENT"], (300, 110)),
     "KSampler": (
         {"model": "MODEL", "positive": "CONDITIONING", "negative": "CONDITIONING", "latent_image": "LATENT"},
         ["LATENT"], (300, 280),
     ),
-    "LoraLoader": ({"model": "MODEL", "clip": "CLIP"}, ["MODEL", "CLIP"], (320, 130)),
     "VAEDecode": ({"samples": "LATENT", "vae": "VAE"}, ["IMAGE"], (200, 60)),
     "SaveImage": ({"images": "IMAGE"}, [], (420, 560)),
     "PreviewImage": ({"images": "IMAGE"}, [], (420, 480)),
     "PreviewAny": ({"source": "*"}, [], (320, 190)),
+    "VAEEncode": ({"pixels": "IMAGE", "vae": "VAE"}, ["LATENT"], (200, 60)),
+    "LoraLoaderModelOnly": ({"model": "MODEL"}, ["MODEL"], (320, 100)),
+    "FluxGuidance": ({"conditioning": "CONDITIONING"}, ["CONDITIONING"], (320, 80)),
     "Note": ({}, [], (320, 120)),
 }  # fmt: skip
+#: modes of a node: it runs, or lets through what comes in
+RUNNING, BYPASSED = 0, 4
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ class Graph:
 
     def add(
         self, kind: str, at: tuple[int, int], *values: Any, title: str = "", size: tuple[int, int] | None = None,
-        **sources: Ref,
+        mode: int = RUNNING, **sources: Ref,
     ) -> list[Ref]:  # fmt: skip
         """Adds a node and gives its outputs.
 
@@ -61,6 +62,7 @@ class Graph:
             values: widgets in their order; "fixed" is added behind the seed of a stock sampler.
             title: shown instead of the node's own.
             size: width and height; a usual one if not given.
+            mode: `RUNNING` or `BYPASSED`.
             sources: what is connected, by socket or by widget; the value of a connected widget is not used.
 
         Raises:
@@ -84,7 +86,7 @@ class Graph:
         stored = [values[0], "fixed", *values[1:]] if kind == "KSampler" else list(values)
         node = {
             "id": number, "type": kind, "pos": list(at), "size": list(size or usual), "flags": {}, "order": number - 1,
-            "mode": 0, "inputs": entries,
+            "mode": mode, "inputs": entries,
             "outputs": [
                 {"name": name, "type": type_, "links": [], "slot_index": slot}
                 for slot, (name, type_) in enumerate(outputs)
@@ -117,15 +119,11 @@ class Graph:
         self.links.append([number, source.node, source.slot, target, slot, entry["type"]])
         return number
 
-    def content(self, needs: Sequence[str] = ()) -> dict[str, Any]:
-        """The workflow.
-
-        Args:
-            needs: files that must be there before it runs.
-        """
+    def content(self) -> dict[str, Any]:
+        """The workflow."""
         return {
             "last_node_id": len(self.nodes), "last_link_id": len(self.links), "nodes": self.nodes, "links": self.links,
-            "groups": [], "config": {}, "extra": {"erase_plugins": {"needs": list(needs)}}, "version": 0.4,
+            "groups": [], "config": {}, "extra": {}, "version": 0.4,
         }  # fmt: skip
 
 
