@@ -107,13 +107,13 @@ class LiveDenoiser:
         return self.unet(latents, timesteps=times, context=context, y=vector, transformer_options=options)
 
     def schedule(self, prediction: str) -> dict[str, Any]:
-        """Noise schedule of the MODEL as a scheduler configuration in diffusers terms."""
+        """Noise schedule of the MODEL as a configuration of `families.samplers`."""
         sigmas = self._patcher.get_model_object("model_sampling").sigmas.detach().double().cpu()
         kept = 1.0 / (1.0 + sigmas**2)
         betas = 1.0 - kept / torch.cat([torch.ones(1, dtype=torch.float64), kept[:-1]])
         return {
             "num_train_timesteps": len(betas), "trained_betas": betas.float().tolist(), "prediction_type": prediction,
-            "timestep_spacing": "leading", "steps_offset": 1, "clip_sample": False, "set_alpha_to_one": False,
+            "steps_offset": 1,
         }  # fmt: skip
 
 

@@ -264,9 +264,9 @@ class ComfyTarget(Target):
         return torch.cat([self._pooled[prompt] for prompt in prompts]).to(self.device)
 
     def scheduler(self, steps: int, kind: str = "ddim") -> Any:
-        from erase_plugins.families.schedulers import make_scheduler
+        from erase_plugins.families.samplers import make_sampler
 
-        return make_scheduler(self.live.schedule(self.info.prediction), kind, steps, self.device)
+        return make_sampler(self.live.schedule(self.info.prediction), kind, steps, self.device)
 
     def vocabulary(self) -> tuple[str, ...]:
         if self._tokenizer is None:

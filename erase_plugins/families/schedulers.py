@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from erase_plugins.errors import RequestError, Unsupported
+from erase_plugins.errors import RequestError
 
 KINDS = {"ddim": "DDIMScheduler", "dpm": "DPMSolverMultistepScheduler", "euler": "EulerDiscreteScheduler"}
 
@@ -31,17 +31,12 @@ def make_scheduler(config: Mapping[str, Any], kind: str, steps: int, device: Any
 
     Raises:
         RequestError: unknown kind.
-        Unsupported: diffusers is not installed.
     """
     if kind != "own" and kind not in KINDS:
         raise RequestError(f"unknown scheduler '{kind}'; choose one of own, {', '.join(KINDS)}")
     if kind != "own" or own is None:
-        try:
-            import diffusers
-        except ImportError as error:
-            raise Unsupported(
-                "drawing during training needs diffusers, which is not installed; pip install diffusers"
-            ) from error
+        import diffusers
+
         own = getattr(diffusers, KINDS["ddim" if kind == "own" else kind])
     fresh = own.from_config(config)
     fresh.set_timesteps(steps, device=device)

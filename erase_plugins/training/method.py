@@ -153,7 +153,7 @@ class TrainedMethod(ABC):
     needs: frozenset[str] = frozenset({"denoiser", "text", "cross_attention"})
     kinds: frozenset[str] = frozenset({"object", "style", "person", "explicit"})
     produces: frozenset[str] = frozenset({"lowrank", "dense"})
-    packages: frozenset[str] = frozenset({"diffusers"})
+    packages: frozenset[str] = frozenset()
     citation: str = ""
     Options: type = TrainingOptions
     work_files: ClassVar[tuple[str, ...]] = ("states-*.safetensors",)

@@ -12,7 +12,7 @@ from PIL import Image
 from tests.comfy_nodes import comfy_server
 from tests.comfy_nodes.client import Client
 from tests.comfy_nodes.conftest import ROOT
-from tests.comfy_nodes.workflow import hasty, quickly, to_prompt
+from tests.comfy_nodes.workflow import quickly, to_prompt
 from tools.docs.comfy.examples import FIRST, PUBLISH, SD15, SD15_FILE, SDXL, SHELF, STACKED
 from tools.docs.comfy.library import COLLECTION, ERASED
 
@@ -84,7 +84,7 @@ def test_a_workflow_has_known_nodes_and_valid_values(path, info):
 @pytest.mark.parametrize("name", RANDOM)
 def test_templates_of_real_families_run_on_random_weights(client, info, name):
     """The loader finds the file and leaves the stand-in; Stable Diffusion XL comes from a node, since no file is small."""
-    graph = hasty(graph_of(ROOT / "example_workflows" / f"{name}.json", info))
+    graph = to_prompt(quickly(json.loads(read(name))), info)
     (key,) = [key for key, node in graph.items() if node["class_type"] == "ErasePocketLoader"]
     graph[key]["inputs"]["pictures"] = 1
     if name == SDXL:
@@ -119,7 +119,7 @@ def test_templates_of_real_families_run_on_random_weights(client, info, name):
     ],
 )
 def test_what_a_workflow_tells(client, info, name, told):
-    ran = client.run(hasty(to_prompt(quickly(json.loads(read(name))), info)))
+    ran = client.run(to_prompt(quickly(json.loads(read(name))), info))
     said = "\n".join(text for output in ran["outputs"].values() for text in output.get("text", ()))
     assert [part for part in told if part not in said] == []
 

@@ -8,21 +8,28 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from urllib.parse import urlparse
 
 import pytest
 
+from comfy_nodes.erasing import label, trains
+from comfy_nodes.nodes.methods import drawing_methods
 from erase_plugins.cli.comfy_install import SHIM, asset_folders
+from erase_plugins.manager import get_manager
 from tests.comfy_nodes import comfy_server
 from tests.comfy_nodes.client import Client
 from tests.comfy_nodes.conftest import ROOT
-from tests.comfy_nodes.workflow import hasty, quickly, to_prompt
+from tests.comfy_nodes.workflow import quickly, to_prompt
 from tools.docs.comfy.examples import FLUX, SD3, SD15, SDXL
 
 pytestmark = [pytest.mark.comfy, pytest.mark.slow]
 TITLES = sorted(path.stem for path in (ROOT / "example_workflows").glob("*.json"))
 #: templates that offer a checkpoint
 OFFERING = (SD15, SDXL, FLUX, SD3)
+TRAINED = sorted(
+    entry.item.id for entry in drawing_methods() if entry.package == "erase-plugins" and trains(entry.item)
+)
 
 
 def cloned(base):
@@ -59,7 +66,9 @@ def client(request, environment, tmp_path_factory):
     process = comfy_server.start(python, comfy, base, port, base / "front", path, environment=nobody)
     try:
         comfy_server.wait_ready(process, base, port)
-        yield Client(f"http://127.0.0.1:{port}")
+        found = Client(f"http://127.0.0.1:{port}")
+        found.base, found.way = base, "clone" if request.param is cloned else "pip"
+        yield found
     finally:
         comfy_server.stop(process)
 
@@ -74,7 +83,7 @@ def test_the_editor_is_given_every_template(client):
 
 @pytest.mark.parametrize("title", TITLES)
 def test_one_click_finishes_a_template(client, title):
-    ran = client.run(hasty(to_prompt(quickly(workflow(title)), client.get("/object_info"))))
+    ran = client.run(to_prompt(quickly(workflow(title)), client.get("/object_info")))
     assert ran["status"]["status_str"] == "success", ran["status"]["messages"][-1]
     outputs = ran["outputs"].values()
     assert [place for output in outputs for place in output.get("images", ()) if place["type"] == "output"]
@@ -95,3 +104,45 @@ def test_a_checkpoint_is_offered_in_the_form_that_the_editor_reads(title):
             assert place.path.endswith(f"/{model['name']}")
             offered.append(model["name"])
     assert len(offered) == (title in OFFERING)
+
+
+#: short runs of methods that train: fewer pictures and steps than is worth anything
+SHORT = {"trajectories": 2, "harvest": 2, "steps": 3, "keep_words": 2, "keep_batch": 1, "checkpoint_every": 10}
+
+
+def train(client, method, options):
+    """What the Erase node says after a run with a method that trains."""
+    known = get_manager().method(method)
+    kind = "object" if "object" in known.kinds else sorted(known.kinds)[0]
+    lines = "\n".join(f"{name} = {value}" for name, value in options.items())
+    graph = {
+        "1": {"class_type": "ErasePocketLoader", "inputs": {"pictures": 1, "checkpoint": "pocket"}},
+        "2": {"class_type": "EraseNegative", "inputs": {
+            "model": ["1", 0], "clip": ["1", 1], "erase": "pizza", "method": label(known), "strength": 1.0, "kind": kind,
+            "keep": "", "options": lines,
+        }},
+        "3": {"class_type": "PreviewAny", "inputs": {"source": ["2", 3]}},
+    }  # fmt: skip
+    ran = client.run(graph)
+    assert ran["status"]["status_str"] == "success", ran["status"]["messages"][-1]
+    return ran["outputs"]["3"]["text"][0]
+
+
+def test_training_takes_twenty_steps_with_what_comfyui_brings(client):
+    """No diffusers, no peft, no accelerate: samplers and the trained copy are our own."""
+    said = train(client, "esd", {**SHORT, "iterations": 20})
+    assert re.search(r"patched (\d+) of \1 modules", said)
+    assert "kept in output/erase_plugins/pizza_" in said
+    (folder,) = (client.base / "output" / "erase_plugins").glob("pizza_*")
+    manifest = json.loads((folder / "erase.json").read_text(encoding="utf-8"))
+    assert manifest["method"]["id"] == "esd"
+    assert manifest["method"]["options"]["iterations"] == 20
+
+
+@pytest.mark.parametrize("method", [name for name in TRAINED if name != "esd"])
+def test_every_method_that_trains_runs_there(client, method):
+    if client.way != "clone":
+        pytest.skip("the files are the same; one way is enough for every method")
+    options = getattr(get_manager().method(method), "contract_options", {})
+    flat = {key: ", ".join(map(str, value)) if isinstance(value, tuple) else value for key, value in options.items()}
+    assert re.search(r"patched (\d+) of \1 modules", train(client, method, flat))

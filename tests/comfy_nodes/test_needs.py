@@ -8,13 +8,10 @@ from types import SimpleNamespace
 
 import pytest
 
-import erase_plugins as ep
 from comfy_nodes import NODE_CLASS_MAPPINGS, needs
 from comfy_nodes.nodes import doctor
 from comfy_nodes.nodes.methods import drawing_methods, node_id
 from erase_plugins import extras
-from erase_plugins.errors import Unsupported
-from erase_plugins.families import schedulers
 from erase_plugins.needs import packages_of
 
 METHODS = {entry.item.id: entry.item for entry in drawing_methods() if entry.package == "erase-plugins"}
@@ -29,33 +26,13 @@ def bare(monkeypatch):
 
 
 @pytest.mark.parametrize("name", sorted(METHODS))
-def test_what_a_method_declares_is_what_it_asks_for(name, pocket_target, monkeypatch):
-    """Methods that draw while they work get their samplers from diffusers; the others never ask for one."""
-
-    def absent(*_, **__):
-        raise Unsupported("no diffusers here")
-
-    monkeypatch.setattr(schedulers, "make_scheduler", absent)
-    method = METHODS[name]
-    options = {**getattr(method, "contract_options", {}), **({"vocabulary": 20} if name in CLOSED else {})}
-    if name in CLOSED:
-        assert not packages_of(method)
-        ep.erase(pocket_target, "pizza", name, options=options)
-    else:
-        assert packages_of(method) == {"diffusers"}
-        with pytest.raises(Unsupported, match="no diffusers here"):
-            ep.erase(pocket_target, "pizza", name, options=options)
-
-
-@pytest.mark.parametrize("name", sorted(METHODS))
-def test_a_node_says_it_before_the_queue_takes_it(bare, name):
+def test_every_method_runs_on_a_connected_model_and_a_checkpoint_needs_its_loader(bare, name):
+    """`test_fresh.py` runs them on a server that lacks these packages."""
     validate = NODE_CLASS_MAPPINGS[node_id(name)].VALIDATE_INPUTS
-    for checkpoint in ("", "pocket"):
-        said = validate(erase="pizza", checkpoint=checkpoint)
-        if name in CLOSED and not checkpoint:
-            assert said is True
-        else:
-            assert "needs diffusers, which ComfyUI does not bring; run: python -m pip install diffusers  (" in said
+    assert not packages_of(METHODS[name])
+    assert validate(erase="pizza", checkpoint="") is True
+    said = validate(erase="pizza", checkpoint="pocket")
+    assert "needs diffusers, which ComfyUI does not bring; run: python -m pip install diffusers  (" in said
 
 
 def test_a_node_says_it_at_its_start_where_the_checkpoint_came_over_a_wire(bare):
@@ -73,8 +50,8 @@ def test_everything_is_there_where_everything_is_installed():
 def test_the_doctor_names_what_is_missing_and_who_needs_it(bare):
     text = doctor.examine().text
     (line,) = [line for line in text.splitlines() if line.startswith("problem: diffusers is not installed")]
-    assert all(node_id(name) in line for name in METHODS if name not in CLOSED)
-    assert "EraseMethodUce" not in line
+    assert "every node with something in 'checkpoint'" in line
+    assert "EraseMethod" not in line
     assert line.endswith("python -m pip install diffusers")
     assert "everything is in order" not in text
 

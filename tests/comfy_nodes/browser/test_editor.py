@@ -8,7 +8,6 @@ import pytest
 
 from tests.comfy_nodes.browser.conftest import NAME
 from tests.comfy_nodes.conftest import ROOT
-from tests.comfy_nodes.test_examples import RANDOM
 from tests.comfy_nodes.workflow import quickly
 from tools.docs.comfy import examples, own_specs
 
@@ -27,29 +26,46 @@ def no_error_from_our_files(editor):
     assert editor.errors_of(f"/extensions/{NAME}/") == []
 
 
-@pytest.mark.parametrize(
-    "path",
-    [
-        pytest.param(path, id=path.stem, marks=[pytest.mark.smoke] if path == FIRST else [])
-        for path in WORKFLOWS if path.stem not in RANDOM
-    ],
-)  # fmt: skip
-def test_a_workflow_runs_and_its_pictures_are_seen(editor, shoot, path):
-    editor.load(quickly(read(path)))
-    kind, detail = editor.run()
-    assert kind == "execution_success", detail
-    editor.show()
-    widths = editor.picture_widths()
-    shoot(path.stem)
-    assert widths
-
-
 _RECTANGLES = """() => app.graph._nodes.map((node) => {
   const ds = app.canvas.ds, shown = document.querySelector(`[data-node-id="${node.id}"]`);
   if (!shown) return [node.title, node.pos[0], node.pos[1] - 30, node.size[0], node.size[1] + 30];
   const box = shown.getBoundingClientRect();
   return [node.title, box.left / ds.scale, box.top / ds.scale, box.width / ds.scale, box.height / ds.scale];
 })"""
+
+
+def overlaps(editor):
+    """Titles of nodes of which one lies on the other."""
+    boxes = editor.page.evaluate(_RECTANGLES)
+    return [
+        (one[0], two[0]) for place, one in enumerate(boxes) for two in boxes[place + 1 :]
+        if all(one[axis] < two[axis] + two[axis + 2] and two[axis] < one[axis] + one[axis + 2] for axis in (1, 2))
+    ]  # fmt: skip
+
+
+@pytest.mark.smoke
+def test_no_node_of_a_template_lies_on_another(editor, shoot):
+    found = {}
+    for path in WORKFLOWS:
+        editor.load(read(path))
+        shoot(path.stem)
+        found[path.stem] = overlaps(editor)
+    assert {title: pairs for title, pairs in found.items() if pairs} == {}
+
+
+@pytest.mark.parametrize(
+    "path",
+    [pytest.param(path, id=path.stem, marks=[pytest.mark.smoke] if path == FIRST else []) for path in WORKFLOWS],
+)
+def test_one_click_draws_pictures_and_no_node_grows_over_another(editor, shoot, path):
+    editor.load(quickly(read(path)))
+    kind, detail = editor.run()
+    assert kind == "execution_success", detail
+    editor.show()
+    widths = editor.picture_widths()
+    shoot(f"{path.stem}_ran")
+    assert widths
+    assert overlaps(editor) == []
 
 
 @pytest.mark.smoke
@@ -61,12 +77,7 @@ def test_the_first_template_tells_on_its_node_and_nothing_overlaps(editor, shoot
     editor.show()
     editor.page.wait_for_function("document.querySelector('.erase-report').textContent.includes('residual')")
     shoot("first_after_run")
-    boxes = editor.page.evaluate(_RECTANGLES)
-    over = [
-        (one[0], two[0]) for place, one in enumerate(boxes) for two in boxes[place + 1 :]
-        if all(one[axis] < two[axis] + two[axis + 2] and two[axis] < one[axis] + one[axis + 2] for axis in (1, 2))
-    ]  # fmt: skip
-    assert over == []
+    assert overlaps(editor) == []
     heights = editor.page.evaluate(
         "() => [...document.querySelectorAll('.erase-report, .erase-chips')].map((item) => item.offsetHeight)"
     )

@@ -6,8 +6,6 @@ node that grows when it ran.
 
 from __future__ import annotations
 
-from typing import Any
-
 from comfy_nodes.erasing import label
 from erase_plugins.manager import get_manager
 
