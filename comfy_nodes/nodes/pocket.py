@@ -66,8 +66,8 @@ SPECS = (
         inputs=(
             Input("pictures", "INT", "How many pictures are drawn at once from the latent.", required=False,
                   options={"default": 4, "min": 1, "max": 64}),
-            Input("checkpoint", "COMBO", "pocket, or a file in models/checkpoints. While that file is not there, pocket "
-                  "draws in its place, and the report says so.", required=False, choices=_checkpoints,
+            Input("checkpoint", "COMBO", "pocket, or a file in models/checkpoints. While that file is not there, "
+                  "pocket draws in its place, and the report says so.", required=False, choices=_checkpoints,
                   options={"default": "pocket"}),
         ),
         outputs=(

@@ -1,4 +1,4 @@
-"""The example workflows. Each finishes on a fresh installation without network; ComfyUI shows the file name as title."""
+"""The example workflows. Each finishes on a fresh installation without network; the file name is shown as title."""
 
 from __future__ import annotations
 
@@ -56,8 +56,11 @@ def examples(specs: Sequence[NodeSpec]) -> dict[str, Callable[[], str]]:
 def erase_and_compare(specs: Specs) -> dict[str, Any]:
     """Base and erased pictures of pocket from the same noise."""
     graph = Graph(specs)
-    about(graph, "Click Run. Both samplers draw the same prompt from the same noise, with and without the pizza. "
-          "Then write your own concepts into Erase, or put your own model in front of it.")  # fmt: skip
+    about(
+        graph,
+        "Click Run. Both samplers draw the same prompt from the same noise, with and without the pizza. Then "
+        "write your own concepts into Erase, or put your own model in front of it.",
+    )
     model, clip, vae, latent, _which = models(graph)
     words = "pizza -> hamburger\n# dog -> cat : 0.8"
     erased, _clip, _edit, report = erase(graph, words, "object", model=model, clip=clip, vae=vae)
@@ -95,8 +98,11 @@ def _real(specs: Specs, file: str, text: str, words: str, kind: str, prompt: str
 def redraw(specs: Specs) -> dict[str, Any]:
     """A picture drawn over by a model that no longer knows what is in it."""
     graph = Graph(specs)
-    about(graph, "A picture with a bomb in it is drawn over by a model without bombs. For a picture of your own, put a "
-          "Load Image node in front of VAE Encode.")  # fmt: skip
+    about(
+        graph,
+        "A picture with a bomb in it is drawn over by a model without bombs. For a picture of your own, put a"
+        " Load Image node in front of VAE Encode.",
+    )
     model, clip, vae, latent, _which = models(graph)
     erased, _clip, _edit, report = erase(graph, "bomb -> balloon", "object", model=model, clip=clip)
     positive, negative = prompts(graph, clip, "a bomb on a green background")
@@ -114,8 +120,11 @@ def redraw(specs: Specs) -> dict[str, Any]:
 def pull_and_stack(specs: Specs) -> dict[str, Any]:
     """A saved erasure on top of a style LoRA."""
     graph = Graph(specs)
-    about(graph, "A LoRA that turns blue into red, and an erasure on top, which is solved on the weights with the LoRA "
-          "on. Both come with erase-plugins. A line hub:owner/name in the stack pulls one from the Hub.", 190)  # fmt: skip
+    about(
+        graph,
+        "A LoRA that turns blue into red, and an erasure on top, which is solved on the weights with the LoRA"
+        " on. Both come with erase-plugins. A line hub:owner/name in the stack pulls one from the Hub.",
+    )
     model, clip, vae, latent, _which = models(graph)
     styled, styled_clip, _lora, _text = graph.add(
         "EraseLoadArtifact", (ERASING, 20), LORA, 1.0, 1.0, False, "", model=model, clip=clip, size=(360, 260),
@@ -135,8 +144,11 @@ def pull_and_stack(specs: Specs) -> dict[str, Any]:
 def library(specs: Specs) -> dict[str, Any]:
     """All concepts of a collection, solved jointly."""
     graph = Graph(specs)
-    about(graph, "Six concepts out of a collection that comes with erase-plugins, solved as one. Take lines out, or give "
-          "one a strength: gun : 0.5. 'Erase library' at the left side of the editor shows what there is.", 190)  # fmt: skip
+    about(
+        graph,
+        "Six concepts out of a collection that comes with erase-plugins, solved as one. Take lines out, or "
+        "give one a strength: gun : 0.5. 'Erase library' at the left side of the editor shows what there is.",
+    )
     model, clip, vae, latent, _which = models(graph)
     erased, _clip, _edit, report = graph.add(
         "EraseLibrary", (ERASING, 20), COLLECTION, "\n".join(ERASED), 1.0, False, False, model=model, clip=clip,
@@ -152,9 +164,12 @@ def library(specs: Specs) -> dict[str, Any]:
 def rivals(specs: Specs) -> dict[str, Any]:
     """The same seeds with the concept erased and with it in the negative prompt, with guidance and without."""
     graph = Graph(specs)
-    about(graph, "Four ways, the same seeds: negative prompt and erasure, at CFG 5 and at CFG 1, where a negative prompt "
-          "does nothing. With NAG or NegPip installed, put their node behind Model and into the negative samplers.",
-          200)  # fmt: skip
+    about(
+        graph,
+        "Four ways, the same seeds: negative prompt and erasure, at CFG 5 and at CFG 1, where a negative "
+        "prompt does nothing. With NAG or NegPip installed, put their node behind Model and into the negative"
+        " samplers.",
+    )
     model, clip, vae, latent, _which = models(graph)
     erased, _clip, _edit, report = erase(graph, "pizza -> hamburger", "object", model=model, clip=clip)
     positive, negative = prompts(graph, clip, "a pizza on a blue background", "pizza")
@@ -169,7 +184,7 @@ def rivals(specs: Specs) -> dict[str, Any]:
     for place, ((against, with_erasure), cfg) in enumerate(zip(sheets, (5, 1), strict=True)):
         sheet, _heat, _text = graph.add(
             "EraseCompare", (right, 20 + 560 * place), 2, base=against, erased=with_erasure, size=(300, 150),
-            title=f"CFG {cfg}: negative prompt above, erased below",
+            title=f"CFG {cfg}",
         )  # fmt: skip
         graph.add("SaveImage", (right + 340, 20 + 560 * place), f"erase_cfg_{cfg}", images=sheet, size=(460, 460))
     graph.add("PreviewAny", (right, 300), source=report, title="What was erased", size=(300, 190))
@@ -179,15 +194,18 @@ def rivals(specs: Specs) -> dict[str, Any]:
 def evaluate_and_push(specs: Specs) -> dict[str, Any]:
     """Erase, measure, save, and look at what would be published."""
     graph = Graph(specs)
-    about(graph, "Measures what is left, saves the erasure and lists what would be published. Nothing is sent before you "
-          "agree in the editor; log in outside of ComfyUI, since no node wants a token.", 190)  # fmt: skip
+    about(
+        graph,
+        "Measures what is left, saves the erasure and lists what would be published. Nothing is sent before "
+        "you agree in the editor; log in outside of ComfyUI, since no node wants a token.",
+    )
     model, clip, vae, _latent, _which = models(graph)
     _erased, _clip, edit, _report = erase(graph, "pizza -> hamburger", "object", model=model, clip=clip)
     chart, _pictures, text, numbers = graph.add(
         "EraseReport", (SAMPLERS, 20), "", 4, 8, 4.0, 0, 1.0, "none", edit=edit, model=model, clip=clip, vae=vae
     )
     name, _ = graph.add(
-        "EraseSaveArtifact", (20, 500), "", True, True, edit=edit, model=model, clip=clip, size=(280, 220)
+        "EraseSaveArtifact", (20, 580), "", True, True, edit=edit, model=model, clip=clip, size=(280, 220)
     )
     listing, _ = graph.add(
         "EraseHubPush", (COMPARING, 20), "", "me/no-pizza", False, False, False, "apache-2.0", "", name=name,

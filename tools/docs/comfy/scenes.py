@@ -20,7 +20,7 @@ POCKET_SETTINGS: Settings = (12, 5.0, "dpmpp_2m", "karras", 1.0)
 
 
 def models(graph: Graph, checkpoint: str = POCKET, pictures: int = 4, url: str = "") -> list[Ref]:
-    """MODEL, CLIP, VAE, LATENT and a report; of pocket, or of a checkpoint with pocket in its place while it is missing.
+    """MODEL, CLIP, VAE, LATENT and a report, of pocket or of a checkpoint; while that is missing, of pocket.
 
     Args:
         graph: grows.
@@ -28,21 +28,21 @@ def models(graph: Graph, checkpoint: str = POCKET, pictures: int = 4, url: str =
         pictures: in the latent.
         url: where the editor offers to download the checkpoint from.
     """
-    outputs = graph.add("ErasePocketLoader", (MODELS, 240), pictures, checkpoint, size=(280, 190), title="Model")
+    outputs = graph.add("ErasePocketLoader", (MODELS, 320), pictures, checkpoint, size=(280, 190), title="Model")
     if url:
         graph.nodes[-1]["properties"]["models"] = [{"name": checkpoint, "url": url, "directory": "checkpoints"}]
     return outputs
 
 
-def about(graph: Graph, text: str, height: int = 170) -> None:
+def about(graph: Graph, text: str, height: int = 210) -> None:
     """What the workflow shows, at its upper left corner: the editor shows no description of a template."""
     graph.add("Note", (MODELS, 20), text, size=(280, height), title="About")
 
 
 def prompts(graph: Graph, clip: Ref, text: str, negative: str = "") -> tuple[Ref, Ref]:
     """Below the models, which do not grow."""
-    (positive,) = graph.add("CLIPTextEncode", (MODELS, 500), text, clip=clip, title="Prompt", size=(280, 130))
-    (other,) = graph.add("CLIPTextEncode", (MODELS, 700), negative, clip=clip, title="Negative prompt", size=(280, 110))
+    (positive,) = graph.add("CLIPTextEncode", (MODELS, 580), text, clip=clip, title="Prompt", size=(280, 130))
+    (other,) = graph.add("CLIPTextEncode", (MODELS, 780), negative, clip=clip, title="Negative prompt", size=(280, 110))
     return positive, other
 
 
