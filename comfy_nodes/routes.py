@@ -1,5 +1,5 @@
-"""Addresses for our script in the browser: what an artifact erases, taking in a dropped file, and a person's answer
-whether to publish.
+"""Addresses for our script in the browser: what an artifact erases, cards for the picker, taking in a dropped file, and a
+person's answer whether to publish.
 
 All but publishing works without them. Files are read and written beside the event loop.
 """
@@ -35,6 +35,8 @@ def register() -> None:
     instance.routes.get("/erase_plugins/artifact")(_artifact)
     instance.routes.post("/erase_plugins/artifact")(_take_in)
     instance.routes.post("/erase_plugins/publish")(_publish)
+    instance.routes.get("/erase_plugins/library")(_library)
+    instance.routes.get("/erase_plugins/picture")(_picture)
 
 
 async def _artifact(request: Any) -> Any:
@@ -45,6 +47,34 @@ async def _artifact(request: Any) -> Any:
         return _answer(await asyncio.to_thread(describe, request.query.get("name", "")))
     except EraseError as error:
         return _answer({"error": in_the_graph(str(error))}, 400)
+
+
+async def _library(request: Any) -> Any:
+    """``?loras=1`` or ``?hub=1&query=``: cards for the picker, as JSON. The Hub is asked only where it is named."""
+    import asyncio
+
+    from . import shelf
+
+    asked = request.query
+    try:
+        if asked.get("hub"):
+            return _answer({"cards": await asyncio.to_thread(shelf.on_the_hub, asked.get("query", "")[:200])})
+        return _answer({"cards": await asyncio.to_thread(shelf.cards, bool(asked.get("loras")))})
+    except (EraseError, ImportError) as error:
+        return _answer({"error": in_the_graph(str(error))}, 400)
+
+
+async def _picture(request: Any) -> Any:
+    """``?name=``: the picture of an artifact."""
+    import asyncio
+
+    from . import shelf
+
+    try:
+        data, kind = await asyncio.to_thread(shelf.picture, request.query.get("name", ""))
+    except (EraseError, OSError) as error:
+        return _answer({"error": in_the_graph(str(error))}, 404)
+    return _bytes(data, kind)
 
 
 async def _publish(request: Any) -> Any:
@@ -145,3 +175,9 @@ def _answer(content: dict[str, Any], status: int = 200) -> Any:
     from aiohttp import web
 
     return web.json_response(content, status=status)
+
+
+def _bytes(data: bytes, kind: str) -> Any:
+    from aiohttp import web
+
+    return web.Response(body=data, content_type=kind, headers={"X-Content-Type-Options": "nosniff"})

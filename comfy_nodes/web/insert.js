@@ -1,0 +1,172 @@
+// "Erase this from the model": takes selected words of a prompt out of the model that draws it. The concept becomes a line
+// of the Erase node in front of the sampler, which is made and connected if there is none.
+import { app } from "../../scripts/app.js";
+import { kindOf, tell } from "./erase.js";
+
+const KIND = "EraseNegative";
+const LABEL = "Erase this from the model";
+const COMMAND = "ErasePlugins.EraseSelection";
+const LONGEST = 60; // letters of a prompt that is taken whole, where nothing is selected
+const GAP = 60;
+const BOX = "textarea";
+
+const linkOf = (graph, id) => (id === null || id === undefined ? undefined : (graph.getLink?.(id) ?? graph.links[id]));
+const nodesOf = (graph) => graph?.nodes ?? graph?._nodes ?? [];
+const slotOf = (node, name) => (node.inputs ?? []).findIndex((input) => input.name === name);
+
+/** What feeds an input of a node: [node, output], or undefined. */
+function source(node, name) {
+  const link = linkOf(node.graph, node.inputs?.[slotOf(node, name)]?.link);
+  const found = link && node.graph.getNodeById(link.origin_id);
+  return found ? [found, link.origin_slot] : undefined;
+}
+
+/** Nodes that an output leads to. */
+function targets(node) {
+  const links = (node.outputs ?? []).flatMap((output) => output.links ?? []);
+  return links.map((id) => node.graph.getNodeById(linkOf(node.graph, id)?.target_id)).filter(Boolean);
+}
+
+/** Every node behind one that takes a MODEL: the samplers that draw a prompt. */
+function samplersBehind(node) {
+  const seen = new Set(), found = [];
+  for (let line = [node]; line.length; ) {
+    const here = line.shift();
+    if (seen.has(here)) continue;
+    seen.add(here);
+    if (here !== node && here.inputs?.some((input) => input.name === "model" && input.type === "MODEL")) found.push(here);
+    else line.push(...targets(here));
+  }
+  return found;
+}
+
+/** The Erase node in front of a sampler, along MODEL; undefined if there is none. */
+function eraserBefore(sampler) {
+  for (let here = sampler, count = 0; here && count < 100; count += 1) {
+    here = source(here, "model")?.[0];
+    if (kindOf(here) === KIND) return here;
+  }
+  return undefined;
+}
+
+/** A place of a size below everything that stands in its columns. */
+function freePlace(graph, left, [width]) {
+  const near = nodesOf(graph).filter((node) => node.pos[0] < left + width && node.pos[0] + node.size[0] > left);
+  return [left, Math.max(20, ...near.map((node) => node.pos[1] + node.size[1])) + GAP];
+}
+
+/** An Erase node between the model of a sampler and all that it feeds there; prompts get its CLIP. */
+function eraserFor(sampler) {
+  const { graph } = sampler, model = source(sampler, "model");
+  const prompts = ["positive", "negative"].flatMap((name) => source(sampler, name)?.[0] ?? []);
+  const clip = prompts.map((node) => source(node, "clip")).find(Boolean);
+  const node = globalThis.LiteGraph.createNode(KIND);
+  graph.add(node);
+  setText(node, "");
+  if (model) model[0].connect(model[1], node, slotOf(node, "model"));
+  if (clip) clip[0].connect(clip[1], node, slotOf(node, "clip"));
+  node.connect(0, sampler, slotOf(sampler, "model"));
+  const readers = prompts.filter((prompt) => clip && source(prompt, "clip")?.[0] === clip[0]);
+  for (const prompt of new Set(readers)) node.connect(1, prompt, slotOf(prompt, "clip"));
+  node.pos = freePlace(graph, sampler.pos[0] - node.size[0] - GAP, node.size);
+  return node;
+}
+
+function setText(node, text) {
+  const widget = node.widgets.find((item) => item.name === "erase");
+  widget.value = text;
+  widget.callback?.(text);
+}
+
+const nameOf = (line) => line.replace(/^[\s#]*/, "").split(/\s*(?:->|→|:\s*-?[\d.]+\s*$)/)[0].trim().toLowerCase();
+
+/** Adds lines to an Erase node; one whose concept is there already is switched on instead. Gives how many are new. */
+export function addLines(node, lines) {
+  const widget = node.widgets.find((item) => item.name === "erase");
+  const kept = String(widget.value ?? "").split("\n").filter((line) => line.trim());
+  let count = 0;
+  for (const line of lines) {
+    const place = kept.findIndex((old) => nameOf(old) === nameOf(line));
+    if (place < 0) count += kept.push(line) ? 1 : 0;
+    else kept[place] = kept[place].replace(/^[\s#]+/, "");
+  }
+  setText(node, kept.join("\n"));
+  app.graph.setDirtyCanvas(true, true);
+  return count;
+}
+
+/** The Erase node that a person means: a selected one, the only one, or a new one in front of the first sampler. */
+export function meantEraser() {
+  const selected = [...(app.canvas?.selectedItems ?? [])].find((item) => kindOf(item) === KIND);
+  if (selected) return selected;
+  const graph = app.canvas?.graph ?? app.graph;
+  const found = nodesOf(graph).find((node) => kindOf(node) === KIND);
+  if (found) return found;
+  const takes = (node) => node.inputs?.some((input) => input.name === "model" && input.type === "MODEL");
+  const sampler = nodesOf(graph).find((node) => takes(node) && slotOf(node, "positive") >= 0 && source(node, "model"));
+  if (sampler) return eraserFor(sampler);
+  const node = globalThis.LiteGraph.createNode(KIND);
+  graph.add(node);
+  setText(node, "");
+  node.pos = freePlace(graph, 100, node.size);
+  return node;
+}
+
+/** Changes of the graph as one step to undo. */
+export function asOneStep(change) {
+  const graph = app.canvas?.graph ?? app.graph;
+  graph.beforeChange?.();
+  try {
+    return change();
+  } finally {
+    graph.afterChange?.();
+  }
+}
+
+// --- which words ----------------------------------------------------------------------------------------------------
+
+/** The text box of a node, wherever the renderer keeps it. */
+function boxOf(node) {
+  const inside = document.querySelector(`[data-node-id="${node.id}"] ${BOX}`);
+  return inside ?? (node.widgets ?? []).map((widget) => widget.element ?? widget.inputEl).find((item) => item?.matches?.(BOX));
+}
+
+/** The node of a text box. */
+function nodeOf(box) {
+  const graph = app.canvas?.graph ?? app.graph, id = box.closest("[data-node-id]")?.dataset.nodeId;
+  if (id !== undefined) return nodesOf(graph).find((node) => String(node.id) === id);
+  return nodesOf(graph).find((node) => node.widgets?.some((widget) => (widget.element ?? widget.inputEl) === box));
+}
+
+const selectedNode = () => [...(app.canvas?.selectedItems ?? [])].find((item) => boxOf(item));
+
+function wordsOf(box) {
+  const picked = box.value.slice(box.selectionStart, box.selectionEnd).trim();
+  const whole = picked || box.value.trim();
+  return whole.length > (picked ? 200 : LONGEST) || whole.includes("\n") ? "" : whole;
+}
+
+/** Erases the selected words of a prompt, or all of a short one. */
+function eraseSelected(given) {
+  const active = document.activeElement?.matches?.(BOX) ? document.activeElement : undefined;
+  const node = given ?? (active ? nodeOf(active) : selectedNode());
+  const box = active && node && nodeOf(active) === node ? active : node && boxOf(node);
+  if (!box || kindOf(node) === KIND) return tell("warn", LABEL, "select words in the text box of a prompt first");
+  const words = wordsOf(box).replace(/[()#:,]+/g, " ").replace(/\s+/g, " ").trim();
+  if (!words) return tell("warn", LABEL, "select the words to erase, one concept on one line");
+  const samplers = samplersBehind(node);
+  if (!samplers.length) return tell("warn", LABEL, "this text leads to no sampler; connect it, or write the words into an Erase node");
+  const done = asOneStep(() => [...new Set(samplers.map((item) => eraserBefore(item) ?? eraserFor(item)))].map((item) => addLines(item, [words])));
+  const some = done.some(Boolean);
+  return tell("success", LABEL, some ? `'${words}' is erased in front of ${samplers.length === 1 ? "the sampler" : "the samplers"}` : `'${words}' was there already and is on`);
+}
+
+const hasText = (node) => Boolean(node?.widgets?.length) && kindOf(node) !== KIND && Boolean(boxOf(node));
+
+app.registerExtension({
+  name: "ErasePlugins.Insert",
+  commands: [{ id: COMMAND, label: LABEL, icon: "pi pi-eraser", function: () => eraseSelected() }],
+  keybindings: [{ combo: { key: "e", alt: true, shift: true }, commandId: COMMAND }],
+  getNodeMenuItems: (node) => (hasText(node) ? [{ content: LABEL, callback: () => eraseSelected(node) }] : []),
+  getSelectionToolboxCommands: (item) => (hasText(item) ? [COMMAND] : []),
+});
