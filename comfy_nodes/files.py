@@ -122,6 +122,22 @@ def find(entry: str) -> Path:
     raise ArtifactError(f"no artifact '{shown(entry)}' in models/erase_plugins{hint}; refresh the list with R")
 
 
+def free_name(place: Path, name: str) -> str:
+    """The name, with a number behind it if it is taken, as the stock node saves pictures.
+
+    Args:
+        place: folder that the name is free in.
+        name: of a file or folder.
+
+    Raises:
+        ArtifactError: tens of thousands are taken.
+    """
+    for choice in (name, *(f"{name}_{number:05d}" for number in range(2, 100_000))):
+        if not os.path.lexists(place / choice):
+            return choice
+    raise ArtifactError(f"'{shown(name)}' and a hundred thousand numbers behind it are taken; remove some")
+
+
 def find_model(entry: str) -> Path:
     """A checkpoint file or diffusers folder in ComfyUI's model folders.
 

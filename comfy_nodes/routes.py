@@ -1,5 +1,5 @@
-"""Addresses for our script in the browser: what an artifact erases, cards for the picker, taking in a dropped file, and a
-person's answer whether to publish.
+"""Addresses for our script in the browser: what an artifact erases, cards for the picker, taking in a dropped file, and
+a person's answer whether to publish.
 
 All but publishing works without them. Files are read and written beside the event loop.
 """

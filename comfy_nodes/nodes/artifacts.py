@@ -63,26 +63,29 @@ def save_artifact(
     Args:
         edit: from an erase or a load node.
         name: folder; the edit's own name if empty.
-        overwrite: replace a folder of that name.
+        overwrite: replace a folder of that name; otherwise a number is added to a name that is taken.
         kohya_copy: put the LoRA file into ``models/loras`` too.
         model, clip: the base model; needed to write a context map as LoRA.
 
     Raises:
-        ArtifactError: the folder exists.
+        ArtifactError: the folder is not ours.
         RequestError: a LoRA file was asked for and cannot be written.
     """
     from erase_plugins.artifacts.atomic import atomic_file
     from erase_plugins.artifacts.manifest import slug
     from erase_plugins.errors import RequestError
 
-    from .. import host
+    from .. import files, host
     from ..target import ComfyTarget
 
     with host.computing():
         target = None if model is None else ComfyTarget(model, clip)
         named = edit.with_manifest(name=slug(name)) if name.strip() else edit
-        folder = host.artifact_folders()[0] / named.name
-        folder.parent.mkdir(parents=True, exist_ok=True)
+        place = host.artifact_folders()[0]
+        place.mkdir(parents=True, exist_ok=True)
+        if not overwrite:
+            named = named.with_manifest(name=files.free_name(place, named.name))
+        folder = place / named.name
         saved = named.save(folder, target=target, force=overwrite)
     lines = [f"saved {folder.name}: {', '.join(item.name for item in saved.manifest.files)}"]
     if kohya_copy:
@@ -155,7 +158,8 @@ SPECS = (
                   "cannot be saved: connect what goes into the strength node."),
             Input("name", "STRING", "Name of the folder; letters, digits, underscores. Empty: named by its concepts.",
                   options={"default": ""}),
-            Input("overwrite", "BOOLEAN", "Replace a folder of the same name.", options={"default": False}),
+            Input("overwrite", "BOOLEAN", "Replace a folder of the same name. Off: a number is added to a name that is "
+                  "taken.", options={"default": False}),
             Input("kohya_copy", "BOOLEAN", "Also put the LoRA file into models/loras, for the stock LoRA loader.",
                   options={"default": True}),
             Input("model", "MODEL", "The base model, in front of the erase node; needed for the LoRA file.",

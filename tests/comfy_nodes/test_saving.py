@@ -33,9 +33,8 @@ def test_overwrite_keeps_a_folder_of_other_files(models, edit):
     place.mkdir(parents=True)
     (place / "notes.txt").write_text("mine")
     before = tree(models)
-    for overwrite in (False, True):
-        with pytest.raises(ArtifactError, match=r"did not write \(notes\.txt\)") as refused:
-            save_artifact(edit, "mine", overwrite, True)
+    with pytest.raises(ArtifactError, match=r"did not write \(notes\.txt\)") as refused:
+        save_artifact(edit, "mine", True, True)
     assert "even with overwrite on" in in_the_graph(str(refused.value))
     assert "--" not in in_the_graph(str(refused.value))
     assert tree(models) == before
@@ -46,6 +45,15 @@ def test_overwrite_replaces_its_own(models, edit):
         assert save_artifact(edit, "again", overwrite, True).values[0] == "again"
     assert load_artifact(models / "erase_plugins" / "again").name == "again"
     assert len(list((models / "loras").iterdir())) == 1
+
+
+def test_a_name_that_is_taken_gets_a_number(models, edit):
+    names = [save_artifact(edit, "again", False, False).values[0] for _ in range(3)]
+    assert names == ["again", "again_00002", "again_00003"]
+    assert [load_artifact(models / "erase_plugins" / name).name for name in names] == names
+    (models / "erase_plugins" / "again_00002").rename(models / "elsewhere")
+    (models / "erase_plugins" / "again_00002").symlink_to(models / "nowhere")  # a dead link is somebody's, too
+    assert save_artifact(edit, "again", False, False).values[0] == "again_00004"
 
 
 def test_a_lora_of_somebody_else_with_the_same_name_is_kept(models, edit):

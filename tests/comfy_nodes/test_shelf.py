@@ -88,7 +88,7 @@ def test_every_form_on_the_disk_is_a_card(models, pocket_target, tmp_path):
 def test_a_header_without_a_usable_picture_has_none(models, covers):
     save_file({"x": numpy.zeros(2, "float32")}, models.loras / "odd.safetensors", {"ssmd_cover_images": covers})
     assert not by_name(loras=True)["odd.safetensors"]["picture"]
-    with pytest.raises(ArtifactError, match="'odd.safetensors' has no picture"):
+    with pytest.raises(ArtifactError, match=r"'odd\.safetensors' has no picture"):
         shelf.picture("odd.safetensors")
 
 
