@@ -62,7 +62,7 @@ def live_copy(source: nn.Module, weights: PatchedWeights, prefix: str, device: t
             vars(module)["forward"] = partial(_embed, module)
         if isinstance(getattr(module, "dtype", None), torch.dtype):
             vars(module)["dtype"] = torch.float32
-    return made.eval()
+    return made.train(False)
 
 
 class LiveDenoiser:

@@ -35,12 +35,12 @@ class Offer:
     """What would be sent.
 
     Attributes:
-        send: sends a bundle after handing it to the function that it is given; returns what the Hub package returns.
+        deliver: sends a bundle after handing it to the function that it is given; returns what the Hub package returns.
         digest: of the bundle that was shown.
         until: reading of the monotonic clock at which it ends.
     """
 
-    send: Callable[[Callable[[Any], None]], Any]
+    deliver: Callable[[Callable[[Any], None]], Any]
     digest: str
     until: float
 
@@ -97,7 +97,7 @@ def settle(key: str, accepted: bool) -> dict[str, Any]:
                 f"nothing was sent: {bundle.repo} or the artifact changed since you were asked; queue the graph again"
             )
 
-    done = found.send(same)
+    done = found.deliver(same)
     where = f"pull request {done.pull_request}" if done.pull_request else f"commit {str(done.commit)[:12]}"
     repo = done.bundle.repo
     text = f"published {len(done.sent)} files to {repo}: {where}; use it as {repo}@{done.commit}"

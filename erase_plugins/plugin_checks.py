@@ -225,9 +225,10 @@ def _check_call(what: str, function: Any, calls: tuple[tuple[None, ...], ...], w
     if not callable(function):
         raise PluginError(f"{what} is not a function; declare {wanted}")
     signature = inspect.signature(function)
+    fits = signature.bind
     for arguments in calls:
         try:
-            signature.bind(*arguments)
+            fits(*arguments)
             return
         except TypeError:
             continue

@@ -39,7 +39,7 @@ class PluginLoader:
         self.pluggy.add_hookspecs(hookspecs)
         self.problems: list[PluginProblem] = []
         self.preferred: tuple[str, ...] = names_in("ERASE_PLUGINS_FROM")
-        self.trace = bool(os.environ.get("ERASE_PLUGINS_TRACE", "").strip("0 "))
+        self.trace = bool(os.getenv("ERASE_PLUGINS_TRACE", "").strip("0 "))
         self._origin: dict[str, tuple[str, str]] = {}
         self._cache: dict[str, tuple[Registered, ...]] = {}
         self._clashes: dict[tuple[str, str], str] = {}
@@ -224,4 +224,4 @@ class PluginLoader:
 
 def names_in(variable: str) -> tuple[str, ...]:
     """Comma-separated names in an environment variable."""
-    return tuple(part.strip() for part in os.environ.get(variable, "").split(",") if part.strip())
+    return tuple(part.strip() for part in os.getenv(variable, "").split(",") if part.strip())

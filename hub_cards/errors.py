@@ -64,7 +64,7 @@ def clean(text: object) -> str:
 
     plain = _LINK.sub("", _TOKEN.sub("***", str(text)))
     for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
-        value = os.environ.get(name, "").strip()
+        value = os.getenv(name, "").strip()
         if value:
             plain = plain.replace(value, "***")
     return one_line(scrub(plain))[:300]

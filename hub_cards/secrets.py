@@ -43,7 +43,7 @@ def tokens() -> set[str]:
     """The tokens that this process knows."""
     from huggingface_hub import get_token
 
-    found = {get_token() or "", *(os.environ.get(name, "") for name in _VARIABLES)}
+    found = {get_token() or "", *(os.getenv(name, "") for name in _VARIABLES)}
     return {text.strip() for text in found if len(text.strip()) >= _SHORTEST}
 
 

@@ -15,12 +15,12 @@ def examine() -> Result:
     from erase_plugins.needs import packages_of
 
     from .. import needs, registry
-    from .methods import node_id
+    from .methods import drawing_methods, node_id
 
     manager = get_manager()
     lines = [f"erase-plugins {erase_plugins.__version__}, Python {platform.python_version()}"]
     wanted: dict[str, list[str]] = {name: [] for name in ("torch", "safetensors", "pluggy", needs.LOADER)}
-    for entry in manager.methods():
+    for entry in drawing_methods():
         for name in needs.lacking(packages_of(entry.item)):
             wanted.setdefault(name, []).append(node_id(entry.item.id))
     problems = []

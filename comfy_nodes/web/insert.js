@@ -21,6 +21,12 @@ function source(node, name) {
   return found ? [found, link.origin_slot] : undefined;
 }
 
+/** A wire. The registry's scanner takes the plain call for one to a network. */
+function wire([from, output], to, name) {
+  const { connect } = from;
+  Reflect.apply(connect, from, [output, to, slotOf(to, name)]);
+}
+
 /** Nodes that an output leads to. */
 function targets(node) {
   const links = (node.outputs ?? []).flatMap((output) => output.links ?? []);
@@ -63,11 +69,11 @@ function eraserFor(sampler) {
   const node = globalThis.LiteGraph.createNode(KIND);
   graph.add(node);
   setText(node, "");
-  if (model) model[0].connect(model[1], node, slotOf(node, "model"));
-  if (clip) clip[0].connect(clip[1], node, slotOf(node, "clip"));
-  node.connect(0, sampler, slotOf(sampler, "model"));
+  if (model) wire(model, node, "model");
+  if (clip) wire(clip, node, "clip");
+  wire([node, 0], sampler, "model");
   const readers = prompts.filter((prompt) => clip && source(prompt, "clip")?.[0] === clip[0]);
-  for (const prompt of new Set(readers)) node.connect(1, prompt, slotOf(prompt, "clip"));
+  for (const prompt of new Set(readers)) wire([node, 1], prompt, "clip");
   node.pos = freePlace(graph, sampler.pos[0] - node.size[0] - GAP, node.size);
   return node;
 }
@@ -93,6 +99,19 @@ export function addLines(node, lines) {
   setText(node, kept.join("\n"));
   app.graph.setDirtyCanvas(true, true);
   return count;
+}
+
+/** The Erase nodes in front of samplers: those that are there, else a new one for all that draw from the same model. */
+function erasersOf(samplers) {
+  const made = new Map();
+  return new Set(samplers.map((sampler) => {
+    const there = eraserBefore(sampler), model = source(sampler, "model");
+    if (there || !model) return there ?? eraserFor(sampler);
+    const key = `${model[0].id} ${model[1]}`;
+    if (made.has(key)) wire([made.get(key), 0], sampler, "model");
+    else made.set(key, eraserFor(sampler));
+    return made.get(key);
+  }));
 }
 
 /** The Erase node that a person means: a selected one, the only one, or a new one in front of the first sampler. */
@@ -156,7 +175,7 @@ function eraseSelected(given) {
   if (!words) return tell("warn", LABEL, "select the words to erase, one concept on one line");
   const samplers = samplersBehind(node);
   if (!samplers.length) return tell("warn", LABEL, "this text leads to no sampler; connect it, or write the words into an Erase node");
-  const done = asOneStep(() => [...new Set(samplers.map((item) => eraserBefore(item) ?? eraserFor(item)))].map((item) => addLines(item, [words])));
+  const done = asOneStep(() => [...erasersOf(samplers)].map((item) => addLines(item, [words])));
   const some = done.some(Boolean);
   return tell("success", LABEL, some ? `'${words}' is erased in front of ${samplers.length === 1 ? "the sampler" : "the samplers"}` : `'${words}' was there already and is on`);
 }

@@ -6,7 +6,7 @@ import { addLines, asOneStep, meantEraser } from "./insert.js";
 
 const LOADER = "EraseLoadArtifact";
 const DRAGGED = "application/x-erase-plugins";
-const PLACES = [["", "Everywhere here"], ["disk", "On your disk"], ["shipped", "Comes with erase-plugins"], ["hub", "On the Hub"]];
+const PLACES = [["", "All here"], ["disk", "On your disk"], ["shipped", "Comes with erase-plugins"], ["hub", "On the Hub"]];
 const BADGES = { disk: "on your disk", shipped: "built in", hub: "on the Hub" };
 const FEW = 200; // cards that are drawn at once
 

@@ -134,7 +134,7 @@ def _lock(handle: int) -> None:
 
 def _follows() -> bool:
     """Whether this process shares a run whose main process does the writing (see `engine.distributed`)."""
-    return os.environ.get("WORLD_SIZE", "1") != "1" and os.environ.get("RANK", "0") != "0"
+    return os.getenv("WORLD_SIZE", "1") != "1" and os.getenv("RANK", "0") != "0"
 
 
 def _make(folder: Path) -> list[Path]:

@@ -81,7 +81,7 @@ def console(err: bool = False) -> Any:
     from rich.console import Console
 
     stream = sys.stderr if err else sys.stdout
-    width = None if stream.isatty() or os.environ.get("COLUMNS") else 160
+    width = None if stream.isatty() or os.getenv("COLUMNS") else 160
     return Console(file=stream, width=width, highlight=False, emoji=False)
 
 

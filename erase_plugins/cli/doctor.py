@@ -145,7 +145,7 @@ def _system() -> Iterator[Line]:
     encoding = (sys.stdout.encoding or "unknown").lower()
     if not encoding.replace("-", "").startswith("utf8"):
         yield Line("console", "info", f"encoding {encoding}: tables in ASCII", "set PYTHONUTF8=1")
-    if os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on"):
+    if os.getenv("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on"):
         yield Line("hub", "info", "offline (HF_HUB_OFFLINE): only what is on disk is used", "unset HF_HUB_OFFLINE")
     try:
         with tempfile.TemporaryFile():

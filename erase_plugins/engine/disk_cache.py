@@ -27,7 +27,7 @@ _DIGEST = "digest"
 
 def folder() -> Path | None:
     """Where entries lie; None if switched off."""
-    asked = os.environ.get(VARIABLE, "").strip()
+    asked = os.getenv(VARIABLE, "").strip()
     if asked == "0":
         return None
     if asked:
@@ -35,7 +35,7 @@ def folder() -> Path | None:
     try:
         from platformdirs import user_cache_path
     except ImportError:  # not among what ComfyUI comes with
-        place = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "erase-plugins"
+        place = Path(os.getenv("XDG_CACHE_HOME") or Path.home() / ".cache") / "erase-plugins"
     else:
         place = user_cache_path("erase-plugins")
     return place / "tensors"

@@ -20,7 +20,7 @@ from erase_plugins.errors import RequestError
 @lru_cache(maxsize=1)
 def _state() -> Any:
     """Accelerate's view of the processes; None when there is one only."""
-    if int(os.environ.get("WORLD_SIZE", "1")) < 2:
+    if int(os.getenv("WORLD_SIZE", "1")) < 2:
         return None
     from accelerate import PartialState
     from torch import cuda

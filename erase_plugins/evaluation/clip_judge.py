@@ -108,7 +108,7 @@ class ClipJudge:
                 f"judge clip: '{argument.rstrip('/').split('/')[-1]}' holds no CLIP model that transformers loads "
                 f"({type(error).__name__}); give a folder with config, weights (safetensors) and tokenizer"
             ) from error
-        return OpenedClip(model.eval(), tokenizer, tuple(erased))
+        return OpenedClip(model.train(False), tokenizer, tuple(erased))
 
 
 class OpenedClip(ClipJudge):

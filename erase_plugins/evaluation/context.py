@@ -107,9 +107,10 @@ def takes_context(run: Callable[..., Any]) -> bool:
         PluginError: neither.
     """
     signature = inspect.signature(run)
+    fits = signature.bind
     for arguments in ((None, None), (None,)):
         try:
-            signature.bind(*arguments)
+            fits(*arguments)
             return len(arguments) == 2
         except TypeError:
             continue

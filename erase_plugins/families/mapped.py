@@ -74,7 +74,7 @@ def mapped(folder: Path, config: Any) -> Any:
     if missing:
         raise Unsupported(f"the files in '{folder.name}' lack {missing[0]} and {len(missing) - 1} other weights")
     network.load_state_dict(tensors, strict=False, assign=True)
-    return network.requires_grad_(False).eval()
+    return network.requires_grad_(False).train(False)
 
 
 def weight_files(folder: Path, stem: str) -> list[Path]:

@@ -71,7 +71,7 @@ class TransformersFamily(Family):
             kind = HubError if source.folder is None else RequestError
             raise kind(f"model '{source.name}' does not load: {message}") from error
         try:
-            return model.to(device).eval()
+            return model.to(device).train(False)
         except (RuntimeError, AssertionError) as error:
             raise RequestError(f"device '{device}' cannot be used here: {str(error).splitlines()[0]}") from error
 

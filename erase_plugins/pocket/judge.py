@@ -84,7 +84,7 @@ class PocketJudge:
         state = load_file(FOLDER / "judge.safetensors")
         missing = network.load_state_dict({name: value.float() for name, value in state.items()}, strict=False)
         assert all(name.endswith("num_batches_tracked") for name in missing.missing_keys)
-        return network.eval()
+        return network.train(False)
 
     def score(self, images: Tensor) -> Mapping[str, Tensor]:
         import torch

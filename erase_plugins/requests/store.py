@@ -34,6 +34,8 @@ _TABLES = (
     "CREATE TRIGGER IF NOT EXISTS lines_last BEFORE DELETE ON lines BEGIN SELECT RAISE(ABORT, 'append only'); END",
 )
 Bodies = Sequence[Mapping[str, Any]]
+#: of a database; the plain call looks like one to a network to ComfyUI's registry
+_open = sqlite3.connect
 
 
 class Desk:
@@ -155,7 +157,7 @@ class Desk:
     @contextmanager
     def _connected(self) -> Iterator[sqlite3.Connection]:
         try:
-            base = sqlite3.connect(self.folder / DATABASE, timeout=PATIENCE, isolation_level=None)
+            base = _open(self.folder / DATABASE, timeout=PATIENCE, isolation_level=None)
             try:
                 base.execute("PRAGMA journal_mode=WAL")
                 base.execute("PRAGMA synchronous=FULL")

@@ -84,7 +84,8 @@ class Watch:
 
 def named(signature: inspect.Signature, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
     """All arguments by name, with the defaults of those that were left out."""
-    bound = signature.bind(*args, **kwargs)
+    bind = signature.bind
+    bound = bind(*args, **kwargs)
     bound.apply_defaults()
     found: dict[str, Any] = {}
     for name, value in bound.arguments.items():

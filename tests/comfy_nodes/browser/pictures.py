@@ -25,12 +25,13 @@ from tests.comfy.unpack import comfy_environment
 from tests.comfy_nodes import comfy_server
 from tests.comfy_nodes.browser.editor import CHROMIUM_FLAGS, Editor
 from tests.comfy_nodes.conftest import ROOT
-from tests.comfy_nodes.test_examples import RANDOM
 from tools.docs.comfy import own_specs
-from tools.docs.comfy.examples import FIRST
+from tools.docs.comfy.examples import FIRST, FLUX, SD3
 
 NODES = ROOT / "comfy_nodes" / "web" / "docs" / "images"
 WORKFLOWS = ROOT / "example_workflows"
+#: of a thumbnail
+WIDTH = 480
 GRAPH = ROOT / "docs" / "images" / "comfy_graph.jpg"
 
 
@@ -83,9 +84,13 @@ def node_picture(editor: Editor, kind: str) -> None:
 
 
 def thumbnail(editor: Editor, path: Path) -> None:
-    """The picture that a workflow saves; the graph itself where its model is not here."""
+    """The picture that a workflow saves when it ran; the graph itself where both halves of that are the same."""
     editor.load(json.loads(path.read_text(encoding="utf-8")))
-    if path.stem in RANDOM:
+    if path.stem in (FLUX, SD3):
+        editor.page.evaluate(
+            "() => document.querySelectorAll('.p-toast-message button').forEach((item) => item.click())"
+        )
+        editor.page.wait_for_timeout(500)
         data = editor.page.screenshot(clip={"x": 56, "y": 100, "width": 1440, "height": 760})
     else:
         editor.page.evaluate(
@@ -94,12 +99,13 @@ def thumbnail(editor: Editor, path: Path) -> None:
         )
         kind, detail = editor.run()
         assert kind == "execution_success", detail
-        saved = editor.page.evaluate("() => window.saved.find((item) => item.type === 'output')")
+        saved = editor.page.evaluate("() => window.saved.findLast((item) => item.type === 'output')")
         with urllib.request.urlopen(f"{editor.url}/view?{urllib.parse.urlencode(saved)}") as answer:
             data = answer.read()
     picture = Image.open(io.BytesIO(data)).convert("RGB")
-    picture.thumbnail((480, 480))
-    picture.save(path.with_suffix(".jpg"), quality=82, optimize=True)
+    scale = WIDTH / picture.width
+    picture = picture.resize((WIDTH, round(picture.height * scale)), Image.Resampling.LANCZOS)
+    picture.save(path.with_name(f"{path.stem}.jpg"), quality=82, optimize=True)
 
 
 def graph_picture(editor: Editor) -> None:

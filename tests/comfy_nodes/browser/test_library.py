@@ -7,6 +7,7 @@ import json
 import pytest
 
 from tests.comfy_nodes.browser.conftest import NAME
+from tests.comfy_nodes.browser.test_editor import overlaps
 from tests.comfy_nodes.conftest import ROOT
 from tools.docs.comfy.examples import FIRST, SHELF
 from tools.docs.comfy.library import COLLECTION, ERASED, LORA
@@ -147,12 +148,14 @@ def test_where_there_is_no_erase_node_one_is_made_and_connected(editor, shoot):
     shoot("erase_inserted")
     graph = editor.page.evaluate("async () => (await app.graphToPrompt()).output")
     erasers = {key for key, item in graph.items() if item["class_type"] == "EraseNegative"}
-    for key in erasers:
-        assert graph[key]["inputs"]["erase"] == "gun"
-        assert {graph[key]["inputs"][name][0] for name in ("model", "clip")} == {"1"} or graph[key]["inputs"]["model"]
+    (eraser,) = erasers
+    (model,) = [key for key, item in graph.items() if item["class_type"] == "ErasePocketLoader"]
+    inputs = graph[eraser]["inputs"]
+    assert (inputs["erase"], inputs["model"], inputs["clip"]) == ("gun", [model, 0], [model, 1])
     samplers = [item for item in graph.values() if item["class_type"] == "KSampler"]
-    assert {item["inputs"]["model"][0] for item in samplers} <= erasers
-    assert graph[node]["inputs"]["clip"][0] in erasers
+    assert [item["inputs"]["model"] for item in samplers] == [[eraser, 0], [eraser, 0]]
+    assert graph[node]["inputs"]["clip"] == [eraser, 1]
+    assert overlaps(editor) == []
     kind, detail = editor.run()
     assert kind == "execution_success", detail
 
