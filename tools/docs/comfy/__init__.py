@@ -30,7 +30,7 @@ def pages(root: Path) -> dict[Path, Callable[[], str]]:
     from . import blueprint as blueprints
     from .examples import examples
     from .graphs import dump
-    from .help import help_page, node_table
+    from .help import gallery, help_page, node_table
     from .locales import coverage_table, languages, main_file, node_file
 
     pack, guide = root / "comfy_nodes", root / "docs" / "comfyui.md"
@@ -46,6 +46,7 @@ def pages(root: Path) -> dict[Path, Callable[[], str]]:
     found |= {root / "example_workflows" / name: render for name, render in examples(specs).items()}
     inside = root / "subgraphs" / f"{blueprints.NAME}.json"
     found[inside] = lambda: dump(blueprints.blueprint({spec.id: spec for spec in specs}))
+    found[root / "docs" / "nodes.md"] = lambda: gallery(specs)
     found[guide] = lambda: fill_marked(
         fill_marked(guide.read_text(encoding="utf-8"), "nodes", node_table(specs)), "languages", coverage_table(specs)
     )

@@ -37,7 +37,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as work:
         build_collection(single, Path(work) / COLLECTION)
         for artifact, name in zip(single, ERASED, strict=True):
-            before_and_after(pipe, artifact, f"{name} on a blue background", Path(work) / COLLECTION / f"{artifact.name}{PREVIEW}")
+            before_and_after(
+                pipe, artifact, f"{name} on a blue background", Path(work) / COLLECTION / f"{artifact.name}{PREVIEW}"
+            )
         saved = style.save(Path(work) / "style", ("kohya",), target=target)
         (kohya,) = [item.name for item in saved.manifest.files if item.layout == "kohya"]
         (Path(work) / "style" / kohya).rename(Path(work) / LORA)
