@@ -7,6 +7,7 @@ All but publishing works without them. Files are read and written beside the eve
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 import threading
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -23,7 +24,10 @@ from .wording import in_the_graph
 MOST_BYTES = 4 << 30
 #: bytes of a file name; file systems hold 255, and a number and an ending may be added
 LONGEST = 200
+#: files that are taken in at once, and bytes of the disk that none of them may take
+AT_ONCE, LEFT_FREE = 4, 1 << 30
 _KEEPING = threading.Lock()
+_COMING: set[str] = set()
 
 
 def register() -> None:
@@ -106,7 +110,9 @@ async def _take_in(request: Any) -> Any:
     work = None
     try:
         name = check_name(request.query.get("name", ""))
+        check_quota(getattr(request, "content_length", None) or 0)
         work, file = await asyncio.to_thread(_temporary)
+        _COMING.add(work.name)
         try:
             size = 0
             async for chunk in request.content.iter_chunked(1 << 20):
@@ -123,6 +129,7 @@ async def _take_in(request: Any) -> Any:
         return _answer({"error": f"the file could not be stored: {error.strerror or 'the disk refused it'}"}, 507)
     finally:
         if work is not None:
+            _COMING.discard(work.name)
             work.unlink(missing_ok=True)
 
 
@@ -138,6 +145,25 @@ def check_name(name: str) -> str:
     if len(name.encode(errors="replace")) > LONGEST:
         raise RequestError(f"'{shown(name)}' is longer than {LONGEST} bytes; give the file a shorter name")
     return name
+
+
+def check_quota(size: int) -> None:
+    """Refuses a file before its first byte.
+
+    Args:
+        size: bytes that were announced; 0 if none were.
+
+    Raises:
+        RequestError: too large, too many at once, or the disk would be full.
+    """
+    if size > MOST_BYTES:
+        raise RequestError(f"the file is larger than {MOST_BYTES >> 30} GiB; copy it by hand")
+    if len(_COMING) >= AT_ONCE:
+        raise RequestError(f"{AT_ONCE} files are being taken in already; drop this one again when they are there")
+    place = host.artifact_folders()[0]
+    there = next(folder for folder in (place, *place.parents) if folder.exists())
+    if shutil.disk_usage(there).free - size < LEFT_FREE:
+        raise RequestError(f"the disk would have less than {LEFT_FREE >> 30} GiB left; make room first")
 
 
 def _temporary() -> tuple[Path, Any]:

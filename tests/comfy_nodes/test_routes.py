@@ -164,3 +164,46 @@ def test_routes_are_added_where_a_server_is_and_nowhere_else(monkeypatch):
     assert added == [
         ("GET", "/erase_plugins/artifact"), ("POST", "/erase_plugins/artifact"), ("POST", "/erase_plugins/publish"),
     ]  # fmt: skip
+
+
+def test_a_file_that_is_announced_too_large_is_refused_before_its_first_byte(models, data):
+    request = SimpleNamespace(query={"name": "a.safetensors"}, content=None, content_length=routes.MOST_BYTES + 1)
+    status, answer = asyncio.run(routes._take_in(request))
+    assert status == 400
+    assert "larger than 4 GiB" in answer["error"]
+    assert not models.exists()
+
+
+def test_no_more_than_a_few_files_come_at_once(models, data):
+    async def all_of(count):
+        requests = [
+            SimpleNamespace(query={"name": f"a{number}.safetensors"}, content=Slow(data)) for number in range(count)
+        ]
+        return await asyncio.gather(*map(routes._take_in, requests))
+
+    answers = asyncio.run(all_of(routes.AT_ONCE))
+    assert [status for status, _ in answers] == [200] * routes.AT_ONCE
+    routes._COMING.update(map(str, range(routes.AT_ONCE)))
+    try:
+        status, answer = send("b.safetensors", data)
+    finally:
+        routes._COMING.clear()
+    assert status == 400
+    assert "4 files are being taken in already" in answer["error"]
+    assert send("b.safetensors", data)[0] == 200
+
+
+def test_a_disk_is_not_filled(models, data, monkeypatch):
+    monkeypatch.setattr(routes.shutil, "disk_usage", lambda place: SimpleNamespace(free=routes.LEFT_FREE + 5))
+    request = SimpleNamespace(query={"name": "a.safetensors"}, content=Content(data), content_length=6)
+    status, answer = asyncio.run(routes._take_in(request))
+    assert status == 400
+    assert "the disk would have less than 1 GiB left" in answer["error"]
+
+
+@pytest.mark.parametrize("name", ["a\0.safetensors", "x" * 300 + ".safetensors", "a\n.safetensors"])
+def test_names_that_no_disk_takes_are_refused(models, data, name):
+    status, answer = send(name, data)
+    assert status == 400
+    assert "\0" not in answer["error"]
+    assert not models.exists() or not list(models.iterdir())
