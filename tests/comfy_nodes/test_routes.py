@@ -163,6 +163,7 @@ def test_routes_are_added_where_a_server_is_and_nowhere_else(monkeypatch):
     routes.register()
     assert added == [
         ("GET", "/erase_plugins/artifact"), ("POST", "/erase_plugins/artifact"), ("POST", "/erase_plugins/publish"),
+            ("GET", "/erase_plugins/library"), ("GET", "/erase_plugins/picture"),
     ]  # fmt: skip
 
 
