@@ -15,6 +15,7 @@ from safetensors.numpy import save_file
 
 from comfy_nodes import host, routes, shelf
 from erase_plugins.errors import ArtifactError
+from erase_plugins.workflow.artifacts import load_artifact
 from tests.layouts.making import artifact_of, random_edit
 from tools.docs.comfy.library import COLLECTION, ERASED, LORA
 
@@ -55,6 +56,15 @@ def test_the_library_has_a_picture_and_says_what_becomes_what(models):
         assert Image.open(io.BytesIO(data)).size == (384, 192)
     assert found[LORA]["rows"] == ["blue -> red"]
     assert found[LORA]["picture"]
+
+
+def test_what_comes_with_the_nodes_is_whole_and_for_pocket():
+    """Loading verifies every hash."""
+    for name in ERASED:
+        artifact = load_artifact(host.LIBRARY / COLLECTION / f"erase_{name}")
+        assert artifact.manifest.erased == (name,)
+        assert artifact.manifest.base["model"] == "pocket"
+    assert load_artifact(host.LIBRARY / LORA).manifest.erased == ("blue",)
 
 
 def test_every_form_on_the_disk_is_a_card(models, pocket_target, tmp_path):

@@ -3,7 +3,7 @@
     python -m tools.docs.comfy.library
 
 A collection of six erasures for the pocket model and a LoRA, each with a picture of before and after. The templates
-and the picker show them; `test_library.py` holds what they do against what their names say.
+and the picker show them, and `test_shelf.py` holds what they say against this list.
 """
 
 from __future__ import annotations
