@@ -122,7 +122,7 @@ def bare(graph: dict[str, Any]) -> dict[str, dict[str, Any]]:
     text = {"class_type": "PrimitiveStringMultiline", "inputs": {"value": "pocket"}}
     found = {}
     for name, method, inputs in (
-        ("method", "Esd", {"checkpoint": "", **model}), ("checkpoint", "Uce", {"checkpoint": "pocket"}),
+        ("checkpoint", "Uce", {"checkpoint": "pocket"}),
         ("linked checkpoint", "Uce", {"checkpoint": ["3", 0]}),
         ("closed form", "Uce", {"checkpoint": "", **model}),
     ):  # fmt: skip

@@ -56,11 +56,6 @@ def examples(specs: Sequence[NodeSpec]) -> dict[str, Callable[[], str]]:
 def erase_and_compare(specs: Specs) -> dict[str, Any]:
     """Base and erased pictures of pocket from the same noise."""
     graph = Graph(specs)
-    about(
-        graph,
-        "Click Run. Both samplers draw the same prompt from the same noise, with and without the pizza. Then "
-        "write your own concepts into Erase, or put your own model in front of it.",
-    )
     model, clip, vae, latent, _which = models(graph)
     words = "pizza -> hamburger\n# dog -> cat : 0.8"
     erased, _clip, _edit, report = erase(graph, words, "object", model=model, clip=clip, vae=vae)
@@ -68,6 +63,11 @@ def erase_and_compare(specs: Specs) -> dict[str, Any]:
     sources = {"positive": positive, "negative": negative, "latent_image": latent}
     base, after = pair(graph, model, erased, vae, **sources)
     compare(graph, base, after, 2, "erase_compare", report)
+    about(
+        graph,
+        "Click Run. Both samplers draw the same prompt from the same noise, with and without the pizza. Then "
+        "write your own concepts into Erase, or put your own model in front of it.",
+    )
     return graph.content()
 
 
@@ -85,24 +85,19 @@ def object_of_sdxl(specs: Specs) -> dict[str, Any]:
 
 def _real(specs: Specs, file: str, text: str, words: str, kind: str, prompt: str, pictures: int) -> dict[str, Any]:
     graph = Graph(specs)
-    about(graph, f"{text} {_OFFERED}")
     model, clip, vae, latent, which = models(graph, file, pictures, DOWNLOADS[file])
     erased, _clip, _edit, report = erase(graph, words, kind, model=model, clip=clip)
     positive, negative = prompts(graph, clip, prompt)
     sources = {"positive": positive, "negative": negative, "latent_image": latent}
     base, after = pair(graph, model, erased, vae, (20, 6.0, "dpmpp_2m", "karras", 1.0), **sources)
     compare(graph, base, after, 1, "erase_compare", report, which)
+    about(graph, f"{text} {_OFFERED}")
     return graph.content()
 
 
 def redraw(specs: Specs) -> dict[str, Any]:
     """A picture drawn over by a model that no longer knows what is in it."""
     graph = Graph(specs)
-    about(
-        graph,
-        "A picture with a bomb in it is drawn over by a model without bombs. For a picture of your own, put a"
-        " Load Image node in front of VAE Encode.",
-    )
     model, clip, vae, latent, _which = models(graph)
     erased, _clip, _edit, report = erase(graph, "bomb -> balloon", "object", model=model, clip=clip)
     positive, negative = prompts(graph, clip, "a bomb on a green background")
@@ -114,17 +109,17 @@ def redraw(specs: Specs) -> dict[str, Any]:
         graph, "Drawn over, erased", (SAMPLERS, 20), vae, settings, model=erased, latent_image=start, **sources
     )
     compare(graph, base, after, 2, "erase_redraw", report)
+    about(
+        graph,
+        "A picture with a bomb in it is drawn over by a model without bombs. For a picture of your own, put a"
+        " Load Image node in front of VAE Encode.",
+    )
     return graph.content()
 
 
 def pull_and_stack(specs: Specs) -> dict[str, Any]:
     """A saved erasure on top of a style LoRA."""
     graph = Graph(specs)
-    about(
-        graph,
-        "A LoRA that turns blue into red, and an erasure on top, which is solved on the weights with the LoRA"
-        " on. Both come with erase-plugins. A line hub:owner/name in the stack pulls one from the Hub.",
-    )
     model, clip, vae, latent, _which = models(graph)
     styled, styled_clip, _lora, _text = graph.add(
         "EraseLoadArtifact", (ERASING, 20), LORA, 1.0, 1.0, False, "", model=model, clip=clip, size=(360, 260),
@@ -138,17 +133,17 @@ def pull_and_stack(specs: Specs) -> dict[str, Any]:
     sources = {"positive": positive, "negative": negative, "latent_image": latent}
     base, after = pair(graph, styled, erased, vae, **sources)
     compare(graph, base, after, 2, "erase_stack", report)
+    about(
+        graph,
+        "A LoRA that turns blue into red, and an erasure on top, which is solved on the weights with the LoRA"
+        " on. Both come with erase-plugins. A line hub:owner/name in the stack pulls one from the Hub.",
+    )
     return graph.content()
 
 
 def library(specs: Specs) -> dict[str, Any]:
     """All concepts of a collection, solved jointly."""
     graph = Graph(specs)
-    about(
-        graph,
-        "Six concepts out of a collection that comes with erase-plugins, solved as one. Take lines out, or "
-        "give one a strength: gun : 0.5. 'Erase library' at the left side of the editor shows what there is.",
-    )
     model, clip, vae, latent, _which = models(graph)
     erased, _clip, _edit, report = graph.add(
         "EraseLibrary", (ERASING, 20), COLLECTION, "\n".join(ERASED), 1.0, False, False, model=model, clip=clip,
@@ -158,18 +153,17 @@ def library(specs: Specs) -> dict[str, Any]:
     sources = {"positive": positive, "negative": negative, "latent_image": latent}
     base, after = pair(graph, model, erased, vae, **sources)
     compare(graph, base, after, 2, "erase_library", report)
+    about(
+        graph,
+        "Six concepts out of a collection that comes with erase-plugins, solved as one. Take lines out, or "
+        "give one a strength: gun : 0.5. 'Erase library' at the left side of the editor shows what there is.",
+    )
     return graph.content()
 
 
 def rivals(specs: Specs) -> dict[str, Any]:
     """The same seeds with the concept erased and with it in the negative prompt, with guidance and without."""
     graph = Graph(specs)
-    about(
-        graph,
-        "Four ways, the same seeds: negative prompt and erasure, at CFG 5 and at CFG 1, where a negative "
-        "prompt does nothing. With NAG or NegPip installed, put their node behind Model and into the negative"
-        " samplers.",
-    )
     model, clip, vae, latent, _which = models(graph)
     erased, _clip, _edit, report = erase(graph, "pizza -> hamburger", "object", model=model, clip=clip)
     positive, negative = prompts(graph, clip, "a pizza on a blue background", "pizza")
@@ -188,17 +182,18 @@ def rivals(specs: Specs) -> dict[str, Any]:
         )  # fmt: skip
         graph.add("SaveImage", (right + 340, 20 + 560 * place), f"erase_cfg_{cfg}", images=sheet, size=(460, 460))
     graph.add("PreviewAny", (right, 300), source=report, title="What was erased", size=(300, 190))
+    about(
+        graph,
+        "Four ways, the same seeds: negative prompt and erasure, at CFG 5 and at CFG 1, where a negative "
+        "prompt does nothing. With NAG or NegPip installed, put their node behind Model and into the negative"
+        " samplers.",
+    )
     return graph.content()
 
 
 def evaluate_and_push(specs: Specs) -> dict[str, Any]:
     """Erase, measure, save, and look at what would be published."""
     graph = Graph(specs)
-    about(
-        graph,
-        "Measures what is left, saves the erasure and lists what would be published. Nothing is sent before "
-        "you agree in the editor; log in outside of ComfyUI, since no node wants a token.",
-    )
     model, clip, vae, _latent, _which = models(graph)
     _erased, _clip, edit, _report = erase(graph, "pizza -> hamburger", "object", model=model, clip=clip)
     chart, _pictures, text, numbers = graph.add(
@@ -214,6 +209,11 @@ def evaluate_and_push(specs: Specs) -> dict[str, Any]:
     graph.add("SaveImage", (PICTURE, 20), "erase_report", images=chart, size=(460, 560))
     graph.add("PreviewAny", (COMPARING, 460), source=listing, title="What would be published", size=(300, 260))
     graph.add("PreviewAny", (PICTURE, 680), source=text, title="Numbers", size=(460, 200))
+    about(
+        graph,
+        "Measures what is left, saves the erasure and lists what would be published. Nothing is sent before "
+        "you agree in the editor; log in outside of ComfyUI, since no node wants a token.",
+    )
     return graph.content()
 
 
@@ -226,7 +226,6 @@ def flow(specs: Specs, file: str, base: str, cfg: float, guidance: float | None)
         "Copy its pytorch_lora_weights.safetensors into models/loras as no_van_gogh.safetensors and switch the LoRA "
         "loader on with Ctrl+B. Until then both samplers draw the same. "
     )
-    about(graph, made + _OFFERED)
     model, clip, vae, latent, which = models(graph, file, 2, DOWNLOADS[file])
     (erased,) = graph.add(
         "LoraLoaderModelOnly", (ERASING, 20), "no_van_gogh.safetensors", 1.0, model=model, size=(360, 120),
@@ -238,4 +237,5 @@ def flow(specs: Specs, file: str, base: str, cfg: float, guidance: float | None)
     sources = {"positive": positive, "negative": negative, "latent_image": latent}
     base_picture, after = pair(graph, model, erased, vae, (20, cfg, "euler", "simple", 1.0), **sources)
     compare(graph, base_picture, after, 1, "erase_flow", which)
+    about(graph, made + _OFFERED)
     return graph.content()

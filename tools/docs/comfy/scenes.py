@@ -6,6 +6,8 @@ node that grows when it ran.
 
 from __future__ import annotations
 
+from typing import Any
+
 from comfy_nodes.erasing import label
 from erase_plugins.manager import get_manager
 
@@ -58,7 +60,7 @@ def erase(graph: Graph, words: str, kind: str, **sources: Ref) -> list[Ref]:
 def sampler(
     graph: Graph, title: str, at: tuple[int, int], vae: Ref, settings: Settings = POCKET_SETTINGS, **sources: Ref
 ) -> Ref:
-    """The pictures of one sampler with the seed of all others; its decoder stands folded below."""
+    """The pictures of one sampler with the seed of all others; its decoder stands below."""
     (latent,) = graph.add("KSampler", at, 7, *settings, title=title, size=(320, 290), **sources)
     (pictures,) = graph.add("VAEDecode", (at[0], at[1] + 350), samples=latent, vae=vae, size=(320, 60))
     return pictures
@@ -68,8 +70,12 @@ def pair(
     graph: Graph, base: Ref, erased: Ref, vae: Ref, settings: Settings = POCKET_SETTINGS, **sources: Ref
 ) -> tuple[Ref, Ref]:
     """Pictures of two models from the same noise."""
-    after = sampler(graph, "Erased: same seed", (SAMPLERS, 20), vae, settings, model=erased, **sources)
-    before = sampler(graph, "Base: same seed", (SAMPLERS, 500), vae, settings, model=base, **sources)
+    left, below = SAMPLERS, 500
+    plain: dict[str, Any] = {"size": (320, 290), **sources}
+    (first,) = graph.add("KSampler", (left, below), 7, *settings, title="Base: same seed", model=base, **plain)
+    (second,) = graph.add("KSampler", (left, 20), 7, *settings, title="Erased: same seed", model=erased, **plain)
+    (before,) = graph.add("VAEDecode", (left, below + 350), samples=first, vae=vae, size=(320, 60))
+    (after,) = graph.add("VAEDecode", (left, 370), samples=second, vae=vae, size=(320, 60))
     return before, after
 
 
