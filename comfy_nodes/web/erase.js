@@ -92,13 +92,17 @@ function addChips(node) {
     setValue: () => {},
   });
   chips.serialize = false; // values of saved workflows are found by place
-  // looked at now and then: there is no event for a value that was typed, loaded, pasted or undone
-  let placed = false;
-  const timer = setInterval(() => {
-    placed ||= Boolean(node.graph);
-    if (placed && !node.graph) clearInterval(timer);
-    else draw();
-  }, 400);
+  // typed and pasted texts come by the callback, loaded and undone ones by the node
+  const { callback } = box, { onConfigure } = node;
+  box.callback = function (...values) {
+    const given = callback?.apply(this, values);
+    draw();
+    return given;
+  };
+  node.onConfigure = function (...values) {
+    onConfigure?.apply(this, values);
+    draw();
+  };
   draw();
 }
 
