@@ -60,7 +60,7 @@ def erase_and_compare(specs: Specs) -> dict[str, Any]:
     words = "pizza -> hamburger\n# dog -> cat : 0.8"
     erased, _clip, _edit, report = erase(graph, words, "object", model=model, clip=clip, vae=vae)
     positive, negative = prompts(graph, clip, "a pizza on a blue background")
-    sources = {"positive": positive, "negative": negative, "latent_image": latent}
+    sources: dict[str, Any] = {"positive": positive, "negative": negative, "latent_image": latent}
     base, after = pair(graph, model, erased, vae, **sources)
     compare(graph, base, after, 2, "erase_compare", report)
     about(
@@ -88,7 +88,7 @@ def _real(specs: Specs, file: str, text: str, words: str, kind: str, prompt: str
     model, clip, vae, latent, which = models(graph, file, pictures, DOWNLOADS[file])
     erased, _clip, _edit, report = erase(graph, words, kind, model=model, clip=clip)
     positive, negative = prompts(graph, clip, prompt)
-    sources = {"positive": positive, "negative": negative, "latent_image": latent}
+    sources: dict[str, Any] = {"positive": positive, "negative": negative, "latent_image": latent}
     base, after = pair(graph, model, erased, vae, (20, 6.0, "dpmpp_2m", "karras", 1.0), **sources)
     compare(graph, base, after, 1, "erase_compare", report, which)
     about(graph, f"{text} {_OFFERED}")
@@ -101,7 +101,7 @@ def redraw(specs: Specs) -> dict[str, Any]:
     model, clip, vae, latent, _which = models(graph)
     erased, _clip, _edit, report = erase(graph, "bomb -> balloon", "object", model=model, clip=clip)
     positive, negative = prompts(graph, clip, "a bomb on a green background")
-    sources = {"positive": positive, "negative": negative}
+    sources: dict[str, Any] = {"positive": positive, "negative": negative}
     base = sampler(graph, "The picture", (SAMPLERS, 500), vae, model=model, latent_image=latent, **sources)
     (start,) = graph.add("VAEEncode", (SAMPLERS, 970), pixels=base, vae=vae, size=(320, 60))
     settings = (20, 5.0, "dpmpp_2m", "karras", 0.85)
@@ -130,7 +130,7 @@ def pull_and_stack(specs: Specs) -> dict[str, Any]:
         size=(360, 330), title="Erasure on top",
     )  # fmt: skip
     positive, negative = prompts(graph, styled_clip, "a beer on a blue background")
-    sources = {"positive": positive, "negative": negative, "latent_image": latent}
+    sources: dict[str, Any] = {"positive": positive, "negative": negative, "latent_image": latent}
     base, after = pair(graph, styled, erased, vae, **sources)
     compare(graph, base, after, 2, "erase_stack", report)
     about(
@@ -150,7 +150,7 @@ def library(specs: Specs) -> dict[str, Any]:
         size=(360, 480), title="Family safe",
     )  # fmt: skip
     positive, negative = prompts(graph, clip, "a gun on a blue background")
-    sources = {"positive": positive, "negative": negative, "latent_image": latent}
+    sources: dict[str, Any] = {"positive": positive, "negative": negative, "latent_image": latent}
     base, after = pair(graph, model, erased, vae, **sources)
     compare(graph, base, after, 2, "erase_library", report)
     about(
@@ -167,7 +167,7 @@ def rivals(specs: Specs) -> dict[str, Any]:
     model, clip, vae, latent, _which = models(graph)
     erased, _clip, _edit, report = erase(graph, "pizza -> hamburger", "object", model=model, clip=clip)
     positive, negative = prompts(graph, clip, "a pizza on a blue background", "pizza")
-    sources = {"positive": positive, "negative": negative, "latent_image": latent}
+    sources: dict[str, Any] = {"positive": positive, "negative": negative, "latent_image": latent}
     sheets = []
     for column, cfg in enumerate((5.0, 1.0)):
         left, settings = SAMPLERS + 360 * column, (12, cfg, "dpmpp_2m", "karras", 1.0)
@@ -234,7 +234,7 @@ def flow(specs: Specs, file: str, base: str, cfg: float, guidance: float | None)
     positive, negative = prompts(graph, clip, "a pizza on a blue background")
     if guidance is not None:
         (positive,) = graph.add("FluxGuidance", (ERASING, 240), guidance, conditioning=positive, size=(360, 90))
-    sources = {"positive": positive, "negative": negative, "latent_image": latent}
+    sources: dict[str, Any] = {"positive": positive, "negative": negative, "latent_image": latent}
     base_picture, after = pair(graph, model, erased, vae, (20, cfg, "euler", "simple", 1.0), **sources)
     compare(graph, base_picture, after, 1, "erase_flow", which)
     about(graph, made + _OFFERED)

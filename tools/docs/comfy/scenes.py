@@ -48,7 +48,7 @@ def prompts(graph: Graph, clip: Ref, text: str, negative: str = "") -> tuple[Ref
     return positive, other
 
 
-def erase(graph: Graph, words: str, kind: str, **sources: Ref) -> list[Ref]:
+def erase(graph: Graph, words: str, kind: str, **sources: Any) -> list[Ref]:
     """The Erase node with the plainest method; room for the report and, with a VAE, two pictures on it."""
     method = label(get_manager().method("uce"))
     size = (360, 760 if "vae" in sources else 540)
@@ -58,7 +58,7 @@ def erase(graph: Graph, words: str, kind: str, **sources: Ref) -> list[Ref]:
 
 
 def sampler(
-    graph: Graph, title: str, at: tuple[int, int], vae: Ref, settings: Settings = POCKET_SETTINGS, **sources: Ref
+    graph: Graph, title: str, at: tuple[int, int], vae: Ref, settings: Settings = POCKET_SETTINGS, **sources: Any
 ) -> Ref:
     """The pictures of one sampler with the seed of all others; its decoder stands below."""
     (latent,) = graph.add("KSampler", at, 7, *settings, title=title, size=(320, 290), **sources)
@@ -67,7 +67,7 @@ def sampler(
 
 
 def pair(
-    graph: Graph, base: Ref, erased: Ref, vae: Ref, settings: Settings = POCKET_SETTINGS, **sources: Ref
+    graph: Graph, base: Ref, erased: Ref, vae: Ref, settings: Settings = POCKET_SETTINGS, **sources: Any
 ) -> tuple[Ref, Ref]:
     """Pictures of two models from the same noise."""
     left, below = SAMPLERS, 500
