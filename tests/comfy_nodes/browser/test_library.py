@@ -55,7 +55,7 @@ def test_a_card_with_its_picture_goes_into_the_erase_node(library, shoot):
     page = library.page
     assert page.locator(CARD).count() >= len(ERASED) + 1
     page.wait_for_function(
-        "() => [...document.querySelectorAll('.erase-library img')].slice(0, 4).every((image) => image.naturalWidth > 100)"
+        "() => [...document.querySelectorAll('.erase-library img')].slice(0, 2).every((image) => image.naturalWidth > 100)"
     )
     shoot("library")
     page.get_by_label("Search").fill("gun")
