@@ -5,39 +5,18 @@ No node has a place for a token: widgets are saved into every workflow file and 
 
 from __future__ import annotations
 
-import importlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from erase_plugins.errors import ArtifactError, EraseError, HubUnreachable
+from erase_plugins.errors import ArtifactError, HubUnreachable
+
+from .hub_package import HubMissing, part
+
+__all__ = ["HubMissing", "part"]
 
 _COMMIT = re.compile(r"[0-9a-f]{40}\Z")
-
-
-class HubMissing(EraseError, ImportError):
-    """The package that talks to the Hub, or its client, is not installed."""
-
-
-def part(name: str) -> Any:
-    """A module of hub_cards.
-
-    Raises:
-        HubMissing: says what to install.
-    """
-    try:
-        client: Any = importlib.import_module("huggingface_hub.utils")
-        module = importlib.import_module(f"hub_cards.{name}")
-    except ImportError as error:
-        # our own package is named by no index command: whoever registers its name there would be run here
-        ours = "huggingface_hub" not in str(error)
-        way = "install erase-plugins again from where you got it" if ours else "run: pip install huggingface_hub"
-        raise HubMissing(
-            f"the Hub nodes need a package that is missing ({error}); {way}, then restart ComfyUI"
-        ) from error
-    client.disable_progress_bars()
-    return module
 
 
 @dataclass(frozen=True)

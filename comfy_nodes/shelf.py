@@ -13,7 +13,6 @@ from erase_plugins.errors import ArtifactError, EraseError
 
 from . import files, host
 from .describing import read_manifest
-from .opening import choices
 
 #: most cards of one answer
 MOST = 2000
@@ -34,18 +33,16 @@ def cards(loras: bool = False) -> list[dict[str, Any]]:
         "name" (as the load node takes it), "title", "rows" ("gun -> umbrella"), "base", "family", "place" ("disk" or
         "shipped"), "collection" (its folder, or ""), "foreign" and "picture" (whether there is one).
     """
-    found = {}
-    for name in choices():
-        if name != files.NOTHING:
-            found[name] = _card(name, "")
+    found = {name: _card(name, "") for name in files.listing() if name != files.NOTHING}
     for shelf in files.collections():
         if shelf != files.NO_COLLECTION:
             for member in _members(shelf):
                 found[f"{shelf}/{member}"] = _card(f"{shelf}/{member}", shelf)
-    if loras:
-        for name in host.lora_names():
-            if name.endswith(".safetensors") and name not in found:
-                found[name] = _card(name, "")
+    for name in host.lora_names():
+        if name.endswith(".safetensors") and name not in found:
+            card = _card(name, "")
+            if card is not None and (loras or not card["foreign"]):
+                found[name] = card
     return [card for _, card in sorted(found.items()) if card is not None][:MOST]
 
 
@@ -53,11 +50,11 @@ def on_the_hub(query: str, limit: int = 40) -> list[dict[str, Any]]:
     """Cards of what is published, by words of the name or of what is erased.
 
     Raises:
-        HubMissing, HubError: see `hub.part`; not reachable.
+        HubMissing, HubError: see `hub_package.part`; not reachable.
     """
-    from . import hub
+    from . import hub_package
 
-    found = hub.part("searching").search(query.strip(), limit=limit)
+    found = hub_package.part("searching").search(query.strip(), limit=limit)
     return [
         {
             "name": f"hub:{item.id}@{item.revision}", "title": item.id, "rows": list(item.concepts),

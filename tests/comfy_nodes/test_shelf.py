@@ -130,13 +130,13 @@ def test_the_routes_answer(models, monkeypatch):
 
 
 def test_cards_of_the_hub_name_a_commit_and_are_asked_for_only_there(models, monkeypatch):
-    from comfy_nodes import hub
+    from comfy_nodes import hub_package
 
     item = SimpleNamespace(id="me/no-pizza", revision="a" * 40, concepts=("pizza",), base="x/y", family="sd1",
                            downloads=3, collection=False)  # fmt: skip
     asked = []
     part = SimpleNamespace(search=lambda query, limit: asked.append(query) or [item])
-    monkeypatch.setattr(hub, "part", lambda name: part)
+    monkeypatch.setattr(hub_package, "part", lambda name: part)
     monkeypatch.setattr(routes, "_answer", lambda content, status=200: (status, content))
     asyncio.run(routes._library(SimpleNamespace(query={"loras": "1"})))
     assert asked == []
