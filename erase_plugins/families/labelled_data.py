@@ -88,7 +88,7 @@ def pool_of(model: Model, data: Any | None) -> tuple[Labelled, dict[str, Any]]:
 def prepared(model: Model, pictures: Sequence[Any]) -> Tensor:
     """Pictures (PIL, or byte arrays with channels first) as the network takes them.
 
-    By the image processor beside the model; without one resized, and scaled to -1..1.
+    As the host does it, or by the image processor beside the model; without one resized, and scaled to -1..1.
     """
     import numpy as np
     import torch
@@ -102,6 +102,8 @@ def prepared(model: Model, pictures: Sequence[Any]) -> Tensor:
         np.moveaxis(item, 0, -1) for item in pictures
     ]  # fmt: skip
     images = [item[..., None] if item.ndim == 2 else item for item in images]
+    if (own := model.classifier.prepare(images)) is not None:
+        return own
     place = Path(str(getattr(model.host, "name_or_path", "") or "-"))
     if (place / "preprocessor_config.json").is_file():
         from transformers import AutoImageProcessor

@@ -20,6 +20,8 @@ EMBEDDED = {
 TWINS = {POCKET_LM: POCKET_LM_RETAINED}
 #: the only part of a model that is no pipeline
 MODEL = "model"
+#: what timm writes before the id of a Hub repository
+_SCHEMES = ("hf-hub:", "hf_hub:")
 _INDEX, _CONFIG = "model_index.json", "config.json"
 _COMPONENTS = ("unet", "transformer", "text_encoder", "text_encoder_2", "text_encoder_3", "vae", "scheduler")
 
@@ -40,8 +42,18 @@ class Source:
         return str(self.folder) if self.folder is not None else self.name
 
 
+def hub_id(model: str) -> tuple[str, str | None]:
+    """A model's name and its revision, also where timm's writing is used: hf-hub:OWNER/NAME@REVISION."""
+    for scheme in _SCHEMES:
+        if model.startswith(scheme):
+            name, _, revision = model.removeprefix(scheme).partition("@")
+            return name, revision or None
+    return model, None
+
+
 def public_name(model: str) -> str:
     """How manifests, reports and messages call a model: a Hub id as it is, a path without the user's folders."""
+    model, _ = hub_id(model)
     plain = model.replace("\\", "/").rstrip("/")
     local = plain.count("/") != 1 or plain.startswith((".", "/", "~")) or Path(model).exists()
     return plain.rsplit("/", 1)[-1] if local else model
@@ -65,6 +77,10 @@ def find_source(model: str, revision: str | None = None) -> Source:
     """
     if model in EMBEDDED:
         return _folder_source(pocket_folder(model), model)
+    model, named = hub_id(model)
+    if named is not None and revision not in (None, named):
+        raise RequestError(f"'{model}' is asked for at revision {named} and at {revision}; name one")
+    revision = revision or named
     path = Path(model)
     if path.is_dir():
         return _folder_source(path, path.name)
@@ -148,6 +164,8 @@ def resolved_revision(model: str, revision: str | None = None) -> str | None:
 
     A branch moves on; the commit says for good which weights were used.
     """
+    model, named = hub_id(model)
+    revision = revision or named
     if model in EMBEDDED or public_name(model) != model or model.count("/") != 1:
         return revision
     from huggingface_hub import try_to_load_from_cache

@@ -97,12 +97,17 @@ def _class(architecture: str) -> Any:
 def _refs(architecture: str, config: str) -> tuple[ModuleRef, ...]:
     """All linear, convolution and embedding modules of an architecture, from its configuration."""
     import torch
-    from torch import nn
-    from transformers.pytorch_utils import Conv1D
 
     cls = _class(architecture)
     with torch.device("meta"):
-        module = cls(cls.config_class(**json.loads(config)))
+        return refs_of(cls(cls.config_class(**json.loads(config))))
+
+
+def refs_of(module: Any) -> tuple[ModuleRef, ...]:
+    """All linear, convolution and embedding modules below a module."""
+    from torch import nn
+    from transformers.pytorch_utils import Conv1D
+
     kinds = {nn.Linear: "linear", nn.Conv2d: "conv", nn.Embedding: "embedding", Conv1D: TRANSPOSED}
     found = []
     for path, child in module.named_modules():
