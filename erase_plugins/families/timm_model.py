@@ -128,7 +128,7 @@ def planned(config: Mapping[str, Any]) -> tuple[ModuleRef, ...]:
 
 
 def labelled(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The configuration with ``id2label`` as those of transformers have it.
+    """The configuration with ``id2label`` as those of transformers have it, and the library that loads it.
 
     By the names in it, else those of ImageNet where timm knows that the model was trained on it, else numbers.
     """
@@ -140,7 +140,8 @@ def labelled(config: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(names, Mapping):
         names = dict(enumerate(names))
     numbered = {str(number): str(told.get(name, name)) for number, name in names.items()}
-    return {**config, "id2label": {str(number): numbered.get(str(number), str(number)) for number in range(count)}}
+    named = {str(number): numbered.get(str(number), str(number)) for number in range(count)}
+    return {**config, "id2label": named, "library": EXTRA}
 
 
 def _imagenet(inner: Mapping[str, Any], count: int) -> tuple[list[str], Mapping[str, str]]:

@@ -25,9 +25,9 @@ SWIN = {"img_size": 16, "patch_size": 2, "embed_dim": 8, "depths": (1, 1), "num_
 KINDS = {
     "vit_tiny_patch16_224": (VIT, 4, 4),
     "deit_tiny_distilled_patch16_224": (VIT, 4, 4),
-    "eva02_tiny_patch14_224": ({"img_size": 28, "depth": 1, "embed_dim": 24, "num_heads": 2}, 2, 4),
+    "eva02_tiny_patch14_224": ({"img_size": 28, "depth": 1, "embed_dim": 24, "num_heads": 2}, 2, 2),
     "swin_tiny_patch4_window7_224": (SWIN, 4, 4),
-    "mixer_s32_224": ({"img_size": 64, "embed_dim": 16, "num_blocks": 1}, 4, 0),
+    "mixer_s32_224": ({"img_size": 64}, 32, 0),
     "convnext_tiny": ({"depths": (1, 1, 1, 1), "dims": (8, 8, 8, 8)}, 8, 0),
     "resnet10t": ({}, 0, 0),
 }
