@@ -27,6 +27,8 @@ from erase_plugins.records.weights import HEAD
 from erase_plugins.types import Certificate
 
 KIND = "records-release"
+#: files that a third party checks a deletion with
+PROOF = (HEAD, LEDGER, CERTIFICATE)
 
 
 def write_release(
@@ -134,7 +136,7 @@ class Release:
     def names(self) -> list[str]:
         """The files that belong to it."""
         more = ("adapter_config.json", "adapter_model.safetensors")
-        return [HEAD, LEDGER, CERTIFICATE, *(name for name in more if (self.path / name).is_file())]
+        return [*PROOF, *(name for name in more if (self.path / name).is_file())]
 
 
 def is_release(folder: Path) -> bool:
