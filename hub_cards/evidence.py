@@ -122,8 +122,9 @@ def _subject(name: str) -> str:
 def model_index(name: str, report: EvalReport) -> list[dict[str, Any]]:
     """The report's numbers after erasing, in the form that the Hub shows."""
     draws = report.suite != "classifier"
+    words = WORDS if draws else CLASSIFIER
     metrics = [
-        {"type": flat(row.metric), "name": flat(_name(row.metric, draws)), "value": row.value}
+        {"type": flat(row.metric), "name": words.get(row.metric, flat(row.metric)), "value": row.value}
         for row in report.rows
         if row.subject == "edited"
     ]

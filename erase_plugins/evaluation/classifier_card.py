@@ -68,8 +68,9 @@ def _measured(report: EvalReport) -> list[str]:
             lines.append(f"| {told} | {' | '.join(cells)} |")
     gap = [rows.get(("gap", subject)) for subject in ("base", "edited")]
     if gap[0] is not None and gap[1] is not None:
-        lines += ["", f"**Gap to retraining** (mean distance of UA, RA, TA and MIA from {gap[1].n} retrained model"
-                  f"{'s' * (gap[1].n != 1)}): {100 * gap[0].value:.1f} points before, {100 * gap[1].value:.1f} after."]  # fmt: skip
+        models = f"{gap[1].n} retrained model{'s' * (gap[1].n != 1)}"
+        told = f"{100 * gap[0].value:.1f} points before, {100 * gap[1].value:.1f} after"
+        lines += ["", f"**Gap to retraining** (mean distance of UA, RA, TA and MIA from {models}): {told}."]
     else:
         lines += ["", "The gap to retraining was not measured; nothing else says what is good."]
     leaks = [(told, metric) for metric, told in _LEAKS if (metric, "edited") in rows]

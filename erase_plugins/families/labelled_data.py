@@ -197,8 +197,11 @@ def both_sets(
         retain = retain[~retain.where(left_out)]
         if strange := retain.where(classes).sum():
             raise RequestError(f"{int(strange)} pictures to retain have a label that is to be forgotten; take them out")
-        if twice := sum(_same(retain, single)):
-            raise RequestError(f"{twice} pictures are to be forgotten and to be retained; take them out of one set")
+        if twice := sum(_same(retain, _bytes_of(forget))):
+            raise RequestError(
+                f"{twice} pictures are to be forgotten and to be retained"
+                f"{'' if single else ' under another label'}; take them out of one set"
+            )
         return forget, retain
     if own is None:
         raise RequestError(
@@ -206,7 +209,7 @@ def both_sets(
         )
     kept = [class_number(text, labels, name) for text in request.preserve]
     rest = own[~own.where([*classes, *left_out])]
-    rest = rest[~torch.tensor(_same(rest, single), dtype=torch.bool)]
+    rest = rest[~torch.tensor(_same(rest, single if not classes else _bytes_of(forget)), dtype=torch.bool)]
     return forget, _sampled(rest, share, kept, generator)
 
 
