@@ -11,6 +11,7 @@ from PIL import Image
 
 import erase_plugins as ep
 from erase_plugins.errors import EraseError, HubError, MissingExtra, RequestError, Unsupported
+from erase_plugins.families.labels import head_of
 from erase_plugins.families.source import public_name
 from erase_plugins.testing.fixtures import hub_server  # noqa: F401
 from erase_plugins.workflow.models import find_model, target_of
@@ -181,6 +182,12 @@ def test_labels_of_imagenet_of_the_folder_and_numbers(tmp_path):
     assert target_of(made("resnet10t")).classifier.labels == ("0", "1", "2")
     written(tmp_path / "m", names=["n1", "n2", "n3"], label_descriptions={"n1": "owl", "n2": "cat", "n3": "dog"})
     assert target_of(ep.load(str(tmp_path / "m"))).classifier.labels == ("owl", "cat", "dog")
+
+
+def test_a_model_with_two_heads_has_no_single_one():
+    with pytest.raises(Unsupported, match=r"2 heads \(head, head_dist\), whose mean it gives"):
+        head_of(target_of(made("deit_tiny_distilled_patch16_224")).info)
+    assert head_of(target_of(made("swin_tiny_patch4_window7_224")).info).path == "head.fc"
 
 
 def test_what_cannot_be_is_one_line(tmp_path, monkeypatch):
