@@ -41,8 +41,8 @@ def head_of(info: ModelSpec) -> ModuleRef:
     picker = info.family.groups.get("head")
     if picker is not None and len(heads := [ref.path for ref in found if picker(ref)]) > 1:
         raise Unsupported(
-            f"{info.model} has {len(heads)} heads ({', '.join(heads)}), whose mean it gives; a change of one head is not "
-            "enough here, take a method of all layers"
+            f"{info.model} has {len(heads)} heads ({', '.join(heads)}), whose mean it gives; to change one of them "
+            "is not enough, take a method of all layers"
         )
     return found[-1]
 

@@ -35,7 +35,9 @@ class TimmClassifier(HostedClassifier):
     @property
     def input_shape(self) -> tuple[int, ...]:
         first = next(module for module in self.host.modules() if isinstance(module, nn.Conv2d))
-        size = getattr(getattr(self.host, "patch_embed", None), "img_size", None) or self._told["input_size"][1:]
+        sizes = (getattr(module, "img_size", None) for module in self.host.modules())  # of what cuts into patches
+        size = next((found for found in sizes if found), self._told["input_size"][1:])
+        size = (size, size) if isinstance(size, int) else size
         return int(first.in_channels), int(size[0]), int(size[1])
 
     @property

@@ -62,9 +62,9 @@ CASES = {
     ),
     "no folder": ("gs-lora", "model", ["--erase", "three", "--forget", "none"], "no data at 'none'", "give a folder"),
     "a class outside the head": ("gs-lora", "model", ["--erase", "eleven"], "no label of model named 'eleven'", "seven"),
-    "a number outside the head": ("gs-lora", "model", ["--erase", "10"], "no label of model named '10'", "Known: zero"),
+    "a number outside the head": ("gs-lora", "model", ["--erase", "10"], "no label of model named '10'", "Known: eight"),
     "a folder of a class outside the head": (
-        "gs-lora", "model", ["--erase", "three", "--retain", "alien"], "no label of model named 'dragon'", "Known: zero"
+        "gs-lora", "model", ["--erase", "three", "--retain", "alien"], "no label of model named 'dragon'", "Known: eight"
     ),
     "labels outside the head": (
         "gs-lora", "beyond", ["--erase", "three"], "has labels that the model does not have", "pictures.safetensors"

@@ -13,7 +13,7 @@ from tests import classifiers
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory):
+def edited(tmp_path_factory):
     place = tmp_path_factory.mktemp("card")
     folder = classifiers.small(place / "model")
     options = {"epochs": 2, "epoch_steps": 2, "warmup": 0}
@@ -28,21 +28,21 @@ def report(name, *more):
     )
 
 
-def test_without_a_report_the_run_speaks(made, plugin):
-    text = hub_cards.card(made, license="mit")
-    numbers = made.manifest.extra["numbers"]
+def test_without_a_report_the_run_speaks(edited, plugin):
+    text = hub_cards.card(edited, license="mit")
+    numbers = edited.manifest.extra["numbers"]
     row = next(line for line in text.splitlines() if line.startswith("| what was forgotten |"))
     assert f"{100 * numbers['forget_accuracy_before']:.1f}".removesuffix(".0") in row
     assert "The gap to retraining and membership attacks were not measured." in text
     assert "pipeline_tag: image-classification" in text
 
 
-def test_accuracies_gap_and_leaks(made, plugin):
+def test_accuracies_gap_and_leaks(edited, plugin):
     more = [("ua", "base", 0.0), ("ua", "edited", 0.9), ("ua", "retrained", 1.0), ("gap", "base", 0.3),
             ("gap", "edited", 0.034), ("lira_auc", "base", 0.9), ("probe", "edited", 0.5)]  # fmt: skip
-    found = report(made.name, *more)
+    found = report(edited.name, *more)
     wide = tuple(replace(row, low=0.4, high=0.7) for row in [EvalRow("lira_auc", "edited", 0.55, 0.55, 0.55, 40)])
-    text = hub_cards.card(made, replace(found, rows=(*found.rows, *wide)), license="mit")
+    text = hub_cards.card(edited, replace(found, rows=(*found.rows, *wide)), license="mit")
     assert "| forgotten classes, held-out pictures | 100 % | 2.5 % | - |" in text
     assert "| what was forgotten, training pictures | 100 % | 10 % | 0 % |" in text
     assert "from 40 retrained models): 30.0 points before, 3.4 after." in text
