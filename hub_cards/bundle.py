@@ -13,7 +13,7 @@ from typing import Any
 
 from erase_plugins.artifacts.manifest import FILENAME
 from erase_plugins.errors import ArtifactError
-from erase_plugins.records.release import PROOF, is_release
+from erase_plugins.records.release import PROOF, is_proven
 from erase_plugins.types import EvalReport
 from hub_cards.sensitive import blurred
 
@@ -199,7 +199,7 @@ def artifact_files(artifact: Any) -> list[PushFile]:
         raise ArtifactError(
             f"'{artifact.name}' is not an artifact folder; save it first (artifact.save, or 'erase-plugins convert')"
         )
-    proof = PROOF if is_release(place) else ()
+    proof = PROOF if is_proven(place) else ()
     known = {**dict.fromkeys((FILENAME, *proof)), **{item.name: item.sha256 for item in artifact.manifest.files}}
     absent = next((name for name in known if not (place / name).is_file()), None)
     if absent is not None:

@@ -190,17 +190,16 @@ def both_sets(
             )
         parts.append(own[rows])
     forget, classes = Labelled.joined(parts), forgotten(request, labels, name)
-    single = _bytes_of(Labelled.joined([part for part, item in zip(parts, request.forget, strict=True)
-                                        if is_single(item)] or [forget[:0]]))  # fmt: skip
+    single = _bytes_of(forget)
     if request.retain_data:
         retain = Labelled.joined([referred(model, item) for item in request.retain_data])
         retain = retain[~retain.where(left_out)]
         if strange := retain.where(classes).sum():
             raise RequestError(f"{int(strange)} pictures to retain have a label that is to be forgotten; take them out")
-        if twice := sum(_same(retain, _bytes_of(forget))):
+        if twice := sum(_same(retain, single)):
             raise RequestError(
                 f"{twice} pictures are to be forgotten and to be retained"
-                f"{'' if single else ' under another label'}; take them out of one set"
+                f"{' under another label' if classes else ''}; take them out of one set"
             )
         return forget, retain
     if own is None:
@@ -209,7 +208,7 @@ def both_sets(
         )
     kept = [class_number(text, labels, name) for text in request.preserve]
     rest = own[~own.where([*classes, *left_out])]
-    rest = rest[~torch.tensor(_same(rest, single if not classes else _bytes_of(forget)), dtype=torch.bool)]
+    rest = rest[~torch.tensor(_same(rest, single), dtype=torch.bool)]
     return forget, _sampled(rest, share, kept, generator)
 
 

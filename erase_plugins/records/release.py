@@ -139,9 +139,16 @@ class Release:
         return [*PROOF, *(name for name in more if (self.path / name).is_file())]
 
 
-def is_release(folder: Path) -> bool:
-    """Whether a folder claims a certificate."""
+def is_proven(folder: Path) -> bool:
+    """Whether a folder claims a certificate: a head's, or that of an artifact."""
     return (folder / CERTIFICATE).is_file() and (folder / LEDGER).is_file()
+
+
+def is_release(folder: Path) -> bool:
+    """Whether a folder is a published head alone; an artifact with a certificate is published as an artifact."""
+    from erase_plugins.artifacts.manifest import FILENAME
+
+    return is_proven(folder) and not (folder / FILENAME).is_file()
 
 
 def check_push(folder: Path, destination: str, dry_run: bool = False) -> None:
@@ -217,7 +224,7 @@ def erase_before_push(bundle: Any, destination: str) -> None:
     """What carries a certificate is checked, whatever it is; one without its ledger proves nothing and is refused."""
     artifact = getattr(bundle, "artifact", None)
     place = getattr(artifact, "path", None)
-    if place is not None and is_release(Path(place)):
+    if place is not None and is_proven(Path(place)):
         _check_edit(artifact, Path(place))
         check_push(Path(place), destination, bool(getattr(bundle, "dry_run", False)))
         return
@@ -232,7 +239,7 @@ def erase_before_push(bundle: Any, destination: str) -> None:
 def erase_card_sections(artifact: Any, report: Any) -> Iterable[str]:
     """The certificate of an artifact that carries one."""
     place = getattr(artifact, "path", None)
-    if place is None or not is_release(Path(place)):
+    if place is None or not is_proven(Path(place)):
         return []
     try:
         return [section(verify(Path(place)))]

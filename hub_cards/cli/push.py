@@ -45,7 +45,6 @@ def command(
     prune: bool, personal: bool, requirement: str | None, space: str | None, dry_run: bool,
 ) -> None:  # fmt: skip
     """Publish an artifact folder with its card; what is there stays. Log in with `hf auth login` or HF_TOKEN."""
-    from erase_plugins.artifacts.manifest import FILENAME
     from erase_plugins.records.release import is_release
     from erase_plugins.workflow.artifacts import load_artifact
     from hub_cards.bundle import REPORT, Bundle, artifact_files
@@ -58,7 +57,7 @@ def command(
 
     quiet_client()
     place = existing(artifact)
-    if is_release(place) and not (place / FILENAME).is_file():  # a head alone; an artifact brings its own along
+    if is_release(place):
         head = push_head(
             place, repo, private=private, create_pr=create_pr, revision=revision, message=message, license=licence,
             parent=parent, prune=prune, personal=personal, requirement=requirement, dry_run=dry_run, show=show,
