@@ -8,12 +8,14 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+import erase_plugins as ep
 from erase_plugins.errors import RequestError
 from erase_plugins.evaluation import membership
 from erase_plugins.evaluation.membership import Shadows, lira, logit_gap, rmia, shadows, summary
 from erase_plugins.evaluation.unlearning import Parts, auc, measure
 from erase_plugins.families.labelled import Labelled
 from erase_plugins.workflow.models import target_of
+from tests import classifiers
 from tests.classifiers import vit
 
 
@@ -130,3 +132,23 @@ def test_what_cannot_be_measured_is_refused(learned_by_heart):
     bare = Parts(parts.forget, parts.retain, parts.test, parts.test[torch.arange(0)])
     with pytest.raises(RequestError, match="no held-out pictures of the forgotten classes"):
         shadows(target, bare, 2, 1)
+
+
+def test_rows_of_the_suite(tmp_path, monkeypatch):
+    monkeypatch.setenv("ERASE_PLUGINS_CACHE", str(tmp_path / "cache"))
+    folder = classifiers.small(tmp_path / "model", train=200, test=80)
+    short = {"epochs": 2, "epoch_steps": 2, "warmup": 0}
+    made = ep.erase(str(folder), ["three"], "gs-lora", kind="class", options=short)
+    asked = {"references": 2, "epochs": 1, "online": True, "probe": True, "relearn": 2}
+    found = ep.evaluate(str(folder), made, "classifier", settings=asked)
+    table = {(row.metric, row.subject): row for row in found.rows}
+    for name in ("lira_auc", "lira_tpr", "rmia_auc", "rmia_tpr"):
+        for subject in ("base", "edited"):
+            row = table[name, subject]
+            assert 0 <= row.low <= row.value <= row.high <= 1
+        assert table[name, "base"].n == int((classifiers.digits()["train.labels"][:200] == 3).sum())
+    assert table["lira_auc", "base"].high > table["lira_auc", "base"].low
+    assert found.details["membership"]["form"] == "online"
+    assert {("probe", "edited"), ("prototype", "edited"), ("relearned", "destroyed")} <= set(table)
+    with pytest.raises(RequestError, match="1 is odd"):
+        ep.evaluate(str(folder), made, "classifier", settings={"references": 1, "online": True})
