@@ -85,9 +85,12 @@ class TransformersFamily(Family):
 
 
 def _class(architecture: str) -> Any:
-    import transformers
+    from erase_plugins.families.notices import without_notices
 
-    found = getattr(transformers, architecture, None)
+    with without_notices():  # of quantizers, which transformers loads where they are installed
+        import transformers
+
+        found = getattr(transformers, architecture, None)
     if found is None:
         raise Unsupported(f"this transformers has no {architecture}; update transformers")
     return found
