@@ -20,8 +20,6 @@ EMBEDDED = {
 TWINS = {POCKET_LM: POCKET_LM_RETAINED}
 #: the only part of a model that is no pipeline
 MODEL = "model"
-#: what timm writes before the id of a Hub repository
-_SCHEMES = ("hf-hub:", "hf_hub:")
 _INDEX, _CONFIG = "model_index.json", "config.json"
 _COMPONENTS = ("unet", "transformer", "text_encoder", "text_encoder_2", "text_encoder_3", "vae", "scheduler")
 
@@ -44,7 +42,7 @@ class Source:
 
 def hub_id(model: str) -> tuple[str, str | None]:
     """A model's name and its revision, also where timm's writing is used: hf-hub:OWNER/NAME@REVISION."""
-    for scheme in _SCHEMES:
+    for scheme in ("hf-hub:", "hf_hub:"):
         if model.startswith(scheme):
             name, _, revision = model.removeprefix(scheme).partition("@")
             return name, revision or None
