@@ -73,12 +73,12 @@ def find_source(model: str, revision: str | None = None) -> Source:
         RequestError: nothing there.
         HubError: the Hub cannot be asked, or does not know the repository.
     """
-    if model in EMBEDDED:
-        return _folder_source(pocket_folder(model), model)
     model, named = hub_id(model)
     if named is not None and revision not in (None, named):
         raise RequestError(f"'{model}' is asked for at revision {named} and at {revision}; name one")
     revision = revision or named
+    if model in EMBEDDED:
+        return _folder_source(pocket_folder(model), model)
     path = Path(model)
     if path.is_dir():
         return _folder_source(path, path.name)
