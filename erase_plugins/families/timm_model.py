@@ -72,7 +72,7 @@ def opened(source: Source, dtype: str, device: str) -> Any:
         raise kind(f"'{source.name}' has no {WEIGHTS}; pickled weights are not opened, save it with timm's save_for_hf")
     given = dict(config.get("model_args") or {})
     try:
-        model = timm.create_model(f"local-dir:{folder}", pretrained=True, **given)
+        model: Any = timm.create_model(f"local-dir:{folder}", pretrained=True, **given)
     except (OSError, RuntimeError, TypeError, ValueError, AssertionError, SafetensorError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise kind(f"model '{source.name}' does not load: {reason}") from error
