@@ -199,7 +199,7 @@ def artifact_files(artifact: Any) -> list[PushFile]:
         raise ArtifactError(
             f"'{artifact.name}' is not an artifact folder; save it first (artifact.save, or 'erase-plugins convert')"
         )
-    proof = PROOF if is_proven(place) else ()
+    proof = [name for name in PROOF if is_proven(place) and (place / name).is_file()]  # a lack of one is refused later
     known = {**dict.fromkeys((FILENAME, *proof)), **{item.name: item.sha256 for item in artifact.manifest.files}}
     absent = next((name for name in known if not (place / name).is_file()), None)
     if absent is not None:
