@@ -14,7 +14,6 @@ from erase_plugins.families.labelled_data import stored
 from erase_plugins.methods.gs_lora_plus import prototypes
 from erase_plugins.testing.contract import contract_report
 from erase_plugins.testing.models import MODELS
-from erase_plugins.training.group_sparse import block_of
 from erase_plugins.types import Concept
 from erase_plugins.workflow.models import target_of
 from tests import classifiers
@@ -180,24 +179,6 @@ def test_a_mean_by_class():
     found = prototypes(torch.tensor([[1.0], [3.0], [5.0]]), torch.tensor([0, 0, 2]), 3)
     assert found[[0, 2]].tolist() == [[2.0], [5.0]]
     assert torch.isnan(found[1]).all()
-
-
-def test_blocks_that_are_switched_off_are_not_in_the_file(folder, tmp_path):
-    short = {"epochs": 2, "epoch_steps": 2, "warmup": 0}
-    whole, part = (
-        ep.erase(
-            str(folder), ["three"], "gs-lora-plus", kind="class", options={**short, "off": off}, out=tmp_path / name
-        )
-        for off, name in ((0.0, "whole"), (0.999, "part"))
-    )
-    assert {block_of(key) for _, key, _ in whole.edit.items()} == {f"vit.layers.{number}" for number in range(4)}
-    (left,) = {block_of(key) for _, key, _ in part.edit.items()}
-    assert part.manifest.extra["numbers"]["zero_group_ratio"] == 0.75
-    config = json.loads((part.path / "peft_model" / "adapter_config.json").read_text())
-    assert all(name.startswith(left) for name in config["target_modules"])
-    sizes = [(item.path / "edit.safetensors").stat().st_size for item in (whole, part)]
-    assert sizes[1] < sizes[0]
-    assert (len(list(part.edit.items())), len(list(whole.edit.items()))) == (2, 8)
 
 
 def test_few_pictures(folder):
