@@ -13,6 +13,7 @@ from typing import Any
 
 from erase_plugins.artifacts.manifest import FILENAME
 from erase_plugins.errors import ArtifactError
+from erase_plugins.records.release import PROOF, is_proven
 from erase_plugins.types import EvalReport
 from hub_cards.sensitive import blurred
 
@@ -185,7 +186,8 @@ def is_figure(name: str) -> bool:
 
 
 def artifact_files(artifact: Any) -> list[PushFile]:
-    """Manifest and listed files of a saved artifact; nothing else that lies in its folder.
+    """Manifest and listed files of a saved artifact, with head, ledger and certificate where its deletions are proven;
+    nothing else that lies in its folder.
 
     The listed files are taken to be verified: their hashes are those of the manifest.
 
@@ -197,7 +199,8 @@ def artifact_files(artifact: Any) -> list[PushFile]:
         raise ArtifactError(
             f"'{artifact.name}' is not an artifact folder; save it first (artifact.save, or 'erase-plugins convert')"
         )
-    known = {FILENAME: None, **{item.name: item.sha256 for item in artifact.manifest.files}}
+    proof = [name for name in PROOF if is_proven(place) and (place / name).is_file()]  # a lack of one is refused later
+    known = {**dict.fromkeys((FILENAME, *proof)), **{item.name: item.sha256 for item in artifact.manifest.files}}
     absent = next((name for name in known if not (place / name).is_file()), None)
     if absent is not None:
         raise ArtifactError(f"'{place.name}' lacks {absent}, which its manifest lists; pull it with --all-files first")

@@ -17,6 +17,8 @@ WORDS = {
     "style_rate": "style right",
     "background_rate": "background right",
 }
+#: the same of classifiers, which draw nothing
+CLASSIFIER = {"target_rate": "forgotten classes still recognised", "kept_rate": "other classes still recognised"}
 #: known controls in words, and what they should show
 CONTROLS = {
     "strength0": ("switched off", "should equal the column before"),
@@ -52,15 +54,16 @@ def evidence(report: EvalReport | None, tried: bool = False) -> str:
     if report is None or not report.rows:
         return f"{MISSING.capitalize()}. Look at pictures of your own before you rely on it."
     table = {(row.metric, row.subject): row for row in report.rows}
-    metrics = list(dict.fromkeys([*WORDS, *(row.metric for row in report.rows)]))
+    draws = report.suite != "classifier"
+    metrics = list(dict.fromkeys([*(WORDS if draws else CLASSIFIER), *(row.metric for row in report.rows)]))
     lines = ["| measured (95 % interval) | before | after | pictures |", "|---|---|---|---|"]
     for metric in metrics:
         before, after = table.get((metric, "base")), table.get((metric, "edited"))
         count = next((str(row.n) for row in (after, before) if row is not None), "-")
-        lines.append(f"| {_name(metric)} | {_cell(before)} | {_cell(after)} | {count} |")
-    if not (tried or attacked(report)):
+        lines.append(f"| {_name(metric, draws)} | {_cell(before)} | {_cell(after)} | {count} |")
+    if draws and not (tried or attacked(report)):
         lines.append("| drawn again under attack (prompts made for that) | not attacked | not attacked | - |")
-    lines += _controls(table, metrics)
+    lines += _controls(table, metrics, draws)
     seeds = ", ".join(str(seed) for seed in report.seeds) or "not recorded"
     lines += [
         "",
@@ -81,8 +84,8 @@ def attacked(report: EvalReport | None) -> bool:
     return report is not None and any(ATTACK in f"{row.metric} {row.subject}" for row in report.rows)
 
 
-def _name(metric: str) -> str:
-    return WORDS.get(metric) or prose(metric)
+def _name(metric: str, draws: bool = True) -> str:
+    return (WORDS if draws else CLASSIFIER).get(metric) or prose(metric)
 
 
 def _cell(row: EvalRow | None) -> str:
@@ -93,7 +96,7 @@ def _cell(row: EvalRow | None) -> str:
     return f"{number(row.value)} ({number(row.low)} to {number(row.high)})"
 
 
-def _controls(table: dict[tuple[str, str], EvalRow], metrics: list[str]) -> list[str]:
+def _controls(table: dict[tuple[str, str], EvalRow], metrics: list[str], draws: bool) -> list[str]:
     """A second table: what was measured to see whether the first one can be believed."""
     subjects = list(dict.fromkeys(subject for _, subject in table if subject not in ("base", "edited")))
     if not subjects:
@@ -108,7 +111,7 @@ def _controls(table: dict[tuple[str, str], EvalRow], metrics: list[str]) -> list
         rows = [table.get((metric, name)) for name in subjects]
         if any(rows):
             cells = (MISSING if row is None else f"{_cell(row)}, n = {row.n}" for row in rows)
-            lines.append(f"| {_name(metric)} | " + " | ".join(cells) + " |")
+            lines.append(f"| {_name(metric, draws)} | " + " | ".join(cells) + " |")
     return lines
 
 
@@ -118,12 +121,15 @@ def _subject(name: str) -> str:
 
 def model_index(name: str, report: EvalReport) -> list[dict[str, Any]]:
     """The report's numbers after erasing, in the form that the Hub shows."""
+    draws = report.suite != "classifier"
+    words = WORDS if draws else CLASSIFIER
     metrics = [
-        {"type": flat(row.metric), "name": WORDS.get(row.metric, flat(row.metric)), "value": row.value}
+        {"type": flat(row.metric), "name": words.get(row.metric, flat(row.metric)), "value": row.value}
         for row in report.rows
         if row.subject == "edited"
     ]
     if not metrics:
         return []
+    task = "text-to-image" if draws else "image-classification"
     dataset = {"name": f"erase-plugins suite {flat(report.suite)}", "type": f"erase-plugins-{flat(report.suite)}"}
-    return [{"name": name, "results": [{"task": {"type": "text-to-image"}, "dataset": dataset, "metrics": metrics}]}]
+    return [{"name": name, "results": [{"task": {"type": task}, "dataset": dataset, "metrics": metrics}]}]

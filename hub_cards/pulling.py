@@ -52,6 +52,7 @@ def pull(
 
     from erase_plugins.artifacts.atomic import atomic_folder
     from erase_plugins.artifacts.places import check_place
+    from erase_plugins.manager import get_manager
     from erase_plugins.workflow.artifacts import load_artifact
 
     target = None if into is None else Path(into)
@@ -69,7 +70,9 @@ def pull(
         return artifact
     if artifact.path.is_dir():
         copy_artifact(artifact, target, force)
-        return replace(artifact, path=target)
+        found = replace(artifact, path=target)
+        get_manager().artifact_saved(found)  # plugins put beside it what they put beside a saved one
+        return found
     with atomic_folder(target, force) as work:
         shutil.copyfile(artifact.path, work / artifact.path.name)
     return replace(artifact, path=target / artifact.path.name)

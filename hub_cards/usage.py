@@ -90,9 +90,11 @@ def _peft(manifest: Any, repo: str) -> str:
     name = _model(manifest)
     ours = name in EMBEDDED  # which come with this package
     first = "import erase_plugins" if ours else f"from transformers import {loader}"
-    load = "erase_plugins.load" if ours else f"{loader}.from_pretrained"
+    load = f"erase_plugins.load({literal(name)})" if ours else f"{loader}.from_pretrained({literal(name)})"
+    if manifest.base.get("library") == "timm":
+        first, load = "import timm", f"timm.create_model({literal(f'hf-hub:{name}')}, pretrained=True)"
     lines = (
-        f"from peft import PeftModel\n{first}\n\nmodel = {load}({literal(name)})\n"
+        f"from peft import PeftModel\n{first}\n\nmodel = {load}\n"
         f"model = PeftModel.from_pretrained(model, {literal(repo)}, subfolder={literal(folder)})"
     )
     return block(lines, "python")

@@ -29,6 +29,30 @@ def command() -> None:
     """Learn a small head so that training records can be deleted from it later, with a certificate."""
 
 
+@declare("features")
+@click.argument("frozen", metavar="MODEL")
+@click.option("--pictures", metavar="DIR", help="One folder per label; those beside a classifier by default.")
+@click.option("--out", required=True, metavar="FILE", help="New .npz file.")
+def features(frozen: str, pictures: str | None, out: str) -> None:
+    """Write what a frozen classifier, or a judge such as pocket, sees in pictures, as the features of a head."""
+    place = Path(out)
+    if place.suffix != ".npz":
+        raise RequestError(f"'{place.name}' is no .npz file; name one, such as features.npz")
+    if place.exists():
+        raise RequestError(f"'{place.name}' exists already; choose another --out")
+    from erase_plugins.workflow.features import features_of, told
+
+    found = features_of(frozen, pictures)
+    found.save(place)
+    facts = told(found)
+    scale = "" if found.longest is None else f" --scale {found.longest:.17g}"
+    say(f"{facts['rows']} rows of {facts['dim']} features: {place}")
+    say(f"learn a head: erase-plugins records init DIR --features {place} --classes {facts['classes']}{scale}")
+    if found.longest is None:
+        hint("nothing bounds the length of these features: give --scale, a constant that is known without the pictures")
+    emit({"schema": 1, "out": str(place), **facts})
+
+
 @declare("init")
 @click.argument("folder", metavar="DIR")
 @data_options
@@ -207,7 +231,7 @@ def status(folder: str, listed: bool) -> None:
     emit({"schema": 1, **facts, **({"ids": found} if listed else {})})
 
 
-for _item in (init, add, delete, replace, release, verify, status):
+for _item in (features, init, add, delete, replace, release, verify, status):
     command.add_command(_item)
 
 

@@ -110,3 +110,11 @@ def _warnings(rows: Sequence[EvalRow]) -> list[str]:
 @hookimpl
 def erase_suites() -> list[ClassifierSuite]:
     return [ClassifierSuite()]
+
+
+@hookimpl
+def erase_card_sections(artifact: Any, report: EvalReport | None) -> list[str]:
+    from erase_plugins.evaluation.classifier_card import section
+
+    found = section(artifact, report)
+    return [found] if found else []

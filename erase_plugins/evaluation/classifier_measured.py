@@ -35,7 +35,10 @@ class ClassifierOptions:
     probe: bool = option(False, "also what a new head, and class means, read of forgotten classes in the features")
     relearn: int = option(0, "steps of a relearning attack; 0: none", low=0, high=100_000)
     shots: int = option(4, "pictures per forgotten class to relearn from", low=1, high=1000)
-    references: int = option(0, "models trained anew for the membership attack RMIA; 0: none", low=0, high=256)
+    references: int = option(
+        0, "models trained anew for the membership attacks LiRA and RMIA; 0: none", low=0, high=256
+    )
+    online: bool = option(False, "half of them have seen each forgotten picture (LiRA online); an even number")
     epochs: int = option(15, "epochs of each of them", low=1, high=10_000)
 
 
@@ -177,15 +180,26 @@ class Measured:
         return {name: (value, len(self.parts.gone)) for name, value in found.items()}
 
     def membership(self) -> list[EvalRow]:
-        from erase_plugins.evaluation.unlearning import references, rmia
+        from erase_plugins.evaluation import membership
 
-        self.ctx.progress("reference models", 0, 1)
-        options, seed = self.options, self.ctx.seed
-        others = references(self.subject.target, self.parts, options.references, options.epochs, seed=seed)
-        size = len(self.parts.forget)
-        return self.each("RMIA", lambda model: {
-            name: (value, size) for name, value in rmia(model, others, self.parts, seed).items()
-        })  # fmt: skip
+        options, seed, rows = self.options, self.ctx.seed, list[EvalRow]()
+        found = membership.shadows(
+            self.subject.target, self.parts, options.references, options.epochs, online=options.online, seed=seed,
+            progress=lambda done, total: self.ctx.progress("shadow models", done, total),
+        )  # fmt: skip
+        for number, (name, state) in enumerate(_STATES):
+            self.ctx.progress("LiRA, RMIA", number, len(_STATES))
+            with self.subject.under(state):
+                for attack in (membership.lira, membership.rmia):
+                    told = membership.summary(*attack(self.subject.target, found), seed)
+                    rows += [row_of(f"{attack.__name__}_{what}", name, values, len(found.forget))
+                             for what, values in told.items()]  # fmt: skip
+        self.details["membership"] = {
+            "shadows": options.references, "epochs": options.epochs, "form": "online" if options.online else "offline",
+            "members": len(found.forget), "others": len(found.others), "fpr": membership.FPR,
+        }  # fmt: skip
+        self.warnings += _told(rows)
+        return rows
 
     def relearned(self) -> list[EvalRow]:
         from erase_plugins.evaluation.unlearning import relearn
@@ -205,6 +219,14 @@ class Measured:
                 f"{options.shots} pictures per class bring it back: {rate['edited']:.0%} after {options.relearn} steps"
             )
         return [_plain("relearned", name, value, options.relearn) for name, value in rate.items()]
+
+
+def _told(rows: Sequence[EvalRow]) -> list[str]:
+    return [
+        f"{row.metric.removesuffix('_auc').replace('lira', 'LiRA').replace('rmia', 'RMIA')} still tells what was "
+        f"forgotten from pictures that the model never saw: AUC {row.value:.2f} [{row.low:.2f}..{row.high:.2f}]"
+        for row in rows if row.subject == "edited" and row.metric.endswith("_auc") and row.low > 0.5
+    ]  # fmt: skip
 
 
 def _plain(metric: str, subject: str, value: float, n: int) -> EvalRow:

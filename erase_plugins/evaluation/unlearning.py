@@ -28,7 +28,6 @@ from erase_plugins.families.labelled import Labelled, accuracy, scores
 
 #: the four that a gap is the mean of
 FOUR = ("ua", "ra", "ta", "mia")
-_REFERENCE_BATCH = 64
 
 
 @dataclass(frozen=True)
@@ -203,58 +202,6 @@ def _shown(parts: Parts, shots: int) -> Tensor:
     if parts.gone is None:
         return torch.arange(min(16, max(1, len(labels) // 2)))
     return torch.cat([(labels == number).nonzero()[:shots, 0] for number in labels.unique()])
-
-
-# ---- a stronger membership attack ------------------------------------------------------------------------------------
-
-
-def references(model: Any, parts: Parts, count: int, epochs: int, lr: float = 2e-3, seed: int = 0) -> list[Any]:
-    """Models of the same architecture that never saw what is forgotten, each trained anew on half of what is retained.
-
-    Raises:
-        Unsupported: the model cannot be made anew.
-    """
-    found = []
-    for number in range(count):
-        twin = model.family.wrap(copy.deepcopy(model.host))
-        network, start = twin.network("classifier"), twin.classifier.fresh(seed + number)
-        with torch.no_grad():
-            for name, value in start.items():
-                network.get_parameter(name).copy_(value)
-        half, _ = halves(len(parts.retain), seed + number)
-        part = parts.retain[half]
-        optimizer = torch.optim.AdamW([item.requires_grad_(True) for item in network.parameters()], lr)
-        generator = torch.Generator().manual_seed(seed + number)
-        for _ in range(epochs):
-            for rows in torch.randperm(len(part), generator=generator).split(_REFERENCE_BATCH):
-                optimizer.zero_grad()
-                cross_entropy(twin.classifier.logits(part.pictures[rows]).float(), part.labels[rows]).backward()
-                optimizer.step()
-        found.append(twin)
-    return found
-
-
-def rmia(model: Any, others: Sequence[Any], parts: Parts, seed: int = 0) -> dict[str, float]:
-    """RMIA in its offline form (Zarifzadeh et al., ICML 2024, arXiv 2312.03262), on D_f against held-out pictures.
-
-    The score of x is the share of z, from one half of the held-out pictures, with p(x)/p_ref(x) > p(z)/p_ref(z), equal
-    ones half; p is the confidence in the true class and p_ref its mean over the references. 0.5 is what retraining
-    should give.
-    """
-    known, fresh = halves(len(parts.test), seed)
-    sets = {"forget": parts.forget, "z": parts.test[known], "test": parts.test[fresh]}
-    if parts.gone is not None:  # against pictures of the same classes, or the class alone would tell
-        if not len(parts.gone):
-            raise RequestError("no held-out pictures of the forgotten classes; a membership attack needs some")
-        sets["test"] = parts.gone
-    ratio = {}
-    for name, part in sets.items():
-        mean = torch.stack([confidence(scores(item, part), part.labels) for item in others]).mean(0)
-        ratio[name] = confidence(scores(model, part), part.labels) / mean.clamp_min(1e-12)
-    z = ratio["z"][None]
-    told = {name: ((ratio[name][:, None] > z).double() + 0.5 * (ratio[name][:, None] == z)).mean(1)
-            for name in ("forget", "test")}  # fmt: skip
-    return {"rmia_auc": auc(told["forget"], told["test"]), "rmia_tpr": tpr(told["forget"], told["test"])}
 
 
 def confusion(guesses: Tensor, labels: Tensor, count: int) -> Tensor:

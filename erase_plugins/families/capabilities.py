@@ -236,6 +236,10 @@ class Classifier(ABC):
         """`features` and `logits` of inputs, in one pass where the host can do that."""
         return self.features(batch), self.logits(batch)
 
+    def prepare(self, images: Sequence[Any]) -> Tensor | None:
+        """Pictures (height, width, channels) of bytes as the network takes them; None: nothing special is known."""
+        return None
+
     def longest(self) -> float:
         """A number that no row of `features` is longer than, whatever is put in; known from the weights alone.
 

@@ -12,7 +12,7 @@ from erase_plugins.artifacts.fingerprint import Fingerprint, fingerprint, readab
 from erase_plugins.artifacts.names import ORIGINAL, base_parameters, canonical
 from erase_plugins.errors import Unsupported
 from erase_plugins.families.hosts import host_configs, host_name, part_of
-from erase_plugins.families.model import Model, ModuleRef
+from erase_plugins.families.model import Model, ModelSpec, ModuleRef
 
 
 class HostedModel(Model):
@@ -26,13 +26,18 @@ class HostedModel(Model):
 
     def __init__(self, host: Any, name: str | None, family: Any) -> None:
         self.host = host
-        self.info = family.info(host_name(host, name), host_configs(host))
+        self.info = self._spec(family, host_name(host, name), host_configs(host))
         self._modules: dict[tuple[str, str], nn.Module] = {}
         for component in family.components:
             owner = part_of(host, component)
             if owner is not None:
                 for path, module in owner.named_modules():
                     self._modules.setdefault((component, canonical(component, path)), module)
+
+    def _spec(self, family: Any, name: str, configs: Mapping[str, Mapping[str, Any]]) -> ModelSpec:
+        """What is known of the host; of a kind whose configuration does not tell its modules, by looking at them."""
+        found: ModelSpec = family.info(name, configs)
+        return found
 
     def network(self, role: str) -> Any:
         """The live part that has a capability (the first one, where several have it together).

@@ -43,6 +43,8 @@ def host_configs(host: Any) -> dict[str, Mapping[str, Any]]:
 
 def _config(part: Any) -> dict[str, Any]:
     config = getattr(part, "config", None)
+    if config is None and isinstance(found := getattr(part, "pretrained_cfg", None), Mapping):  # timm's
+        config = {"architecture": found.get("architecture"), "num_classes": part.num_classes, "pretrained_cfg": found}
     if config is None:
         return {}
     data = config.to_dict() if hasattr(config, "to_dict") else dict(config)

@@ -88,7 +88,7 @@ def pool_of(model: Model, data: Any | None) -> tuple[Labelled, dict[str, Any]]:
 def prepared(model: Model, pictures: Sequence[Any]) -> Tensor:
     """Pictures (PIL, or byte arrays with channels first) as the network takes them.
 
-    By the image processor beside the model; without one resized, and scaled to -1..1.
+    As the host does it, or by the image processor beside the model; without one resized, and scaled to -1..1.
     """
     import numpy as np
     import torch
@@ -102,6 +102,8 @@ def prepared(model: Model, pictures: Sequence[Any]) -> Tensor:
         np.moveaxis(item, 0, -1) for item in pictures
     ]  # fmt: skip
     images = [item[..., None] if item.ndim == 2 else item for item in images]
+    if (own := model.classifier.prepare(images)) is not None:
+        return own
     place = Path(str(getattr(model.host, "name_or_path", "") or "-"))
     if (place / "preprocessor_config.json").is_file():
         from transformers import AutoImageProcessor
@@ -188,15 +190,17 @@ def both_sets(
             )
         parts.append(own[rows])
     forget, classes = Labelled.joined(parts), forgotten(request, labels, name)
-    single = _bytes_of(Labelled.joined([part for part, item in zip(parts, request.forget, strict=True)
-                                        if is_single(item)] or [forget[:0]]))  # fmt: skip
+    single = _bytes_of(forget)
     if request.retain_data:
         retain = Labelled.joined([referred(model, item) for item in request.retain_data])
         retain = retain[~retain.where(left_out)]
         if strange := retain.where(classes).sum():
             raise RequestError(f"{int(strange)} pictures to retain have a label that is to be forgotten; take them out")
         if twice := sum(_same(retain, single)):
-            raise RequestError(f"{twice} pictures are to be forgotten and to be retained; take them out of one set")
+            raise RequestError(
+                f"{twice} pictures are to be forgotten and to be retained"
+                f"{' under another label' if classes else ''}; take them out of one set"
+            )
         return forget, retain
     if own is None:
         raise RequestError(

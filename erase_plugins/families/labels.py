@@ -32,12 +32,18 @@ def head_of(info: ModelSpec) -> ModuleRef:
     """The last linear layer with one score per label.
 
     Raises:
-        Unsupported: there is none.
+        Unsupported: there is none, or the scores are the mean of two (distilled models).
     """
     count = len(labels_of(info))
     found = [ref for ref in info.refs if ref.kind == "linear" and ref.shape[0] == count]
     if not found:
         raise Unsupported(f"{info.model} has no linear head with {count} outputs")
+    picker = info.family.groups.get("head")
+    if picker is not None and len(heads := [ref.path for ref in found if picker(ref)]) > 1:
+        raise Unsupported(
+            f"{info.model} has {len(heads)} heads ({', '.join(heads)}), whose mean it gives; to change one of them "
+            "is not enough, take a method of all layers"
+        )
     return found[-1]
 
 

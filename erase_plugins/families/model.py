@@ -125,7 +125,9 @@ class ModelSpec:
 
     def facts(self) -> dict[str, Any]:
         """What a manifest says about such a model besides name, family and fingerprint."""
-        return {"task": self.family.task} if self.family.task else {}
+        library = next((config["library"] for config in self.configs.values() if config.get("library")), None)
+        found = {"task": self.family.task, "library": library}
+        return {name: value for name, value in found.items() if value}
 
 
 class Model(ABC):

@@ -40,8 +40,18 @@ class Source:
         return str(self.folder) if self.folder is not None else self.name
 
 
+def hub_id(model: str) -> tuple[str, str | None]:
+    """A model's name and its revision, also where timm's writing is used: hf-hub:OWNER/NAME@REVISION."""
+    for scheme in ("hf-hub:", "hf_hub:"):
+        if model.startswith(scheme):
+            name, _, revision = model.removeprefix(scheme).partition("@")
+            return name, revision or None
+    return model, None
+
+
 def public_name(model: str) -> str:
     """How manifests, reports and messages call a model: a Hub id as it is, a path without the user's folders."""
+    model, _ = hub_id(model)
     plain = model.replace("\\", "/").rstrip("/")
     local = plain.count("/") != 1 or plain.startswith((".", "/", "~")) or Path(model).exists()
     return plain.rsplit("/", 1)[-1] if local else model
@@ -63,6 +73,10 @@ def find_source(model: str, revision: str | None = None) -> Source:
         RequestError: nothing there.
         HubError: the Hub cannot be asked, or does not know the repository.
     """
+    model, named = hub_id(model)
+    if named is not None and revision not in (None, named):
+        raise RequestError(f"'{model}' is asked for at revision {named} and at {revision}; name one")
+    revision = revision or named
     if model in EMBEDDED:
         return _folder_source(pocket_folder(model), model)
     path = Path(model)
@@ -148,6 +162,8 @@ def resolved_revision(model: str, revision: str | None = None) -> str | None:
 
     A branch moves on; the commit says for good which weights were used.
     """
+    model, named = hub_id(model)
+    revision = revision or named
     if model in EMBEDDED or public_name(model) != model or model.count("/") != 1:
         return revision
     from huggingface_hub import try_to_load_from_cache

@@ -85,9 +85,12 @@ class TransformersFamily(Family):
 
 
 def _class(architecture: str) -> Any:
-    import transformers
+    from erase_plugins.families.notices import without_notices
 
-    found = getattr(transformers, architecture, None)
+    with without_notices():  # of quantizers, which transformers loads where they are installed
+        import transformers
+
+        found = getattr(transformers, architecture, None)
     if found is None:
         raise Unsupported(f"this transformers has no {architecture}; update transformers")
     return found
@@ -97,12 +100,17 @@ def _class(architecture: str) -> Any:
 def _refs(architecture: str, config: str) -> tuple[ModuleRef, ...]:
     """All linear, convolution and embedding modules of an architecture, from its configuration."""
     import torch
-    from torch import nn
-    from transformers.pytorch_utils import Conv1D
 
     cls = _class(architecture)
     with torch.device("meta"):
-        module = cls(cls.config_class(**json.loads(config)))
+        return refs_of(cls(cls.config_class(**json.loads(config))))
+
+
+def refs_of(module: Any) -> tuple[ModuleRef, ...]:
+    """All linear, convolution and embedding modules below a module."""
+    from torch import nn
+    from transformers.pytorch_utils import Conv1D
+
     kinds = {nn.Linear: "linear", nn.Conv2d: "conv", nn.Embedding: "embedding", Conv1D: TRANSPOSED}
     found = []
     for path, child in module.named_modules():

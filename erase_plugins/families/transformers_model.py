@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -73,8 +74,10 @@ class HostedClassifier(HostedModel, Classifier):
                 hook.remove()
         if not heads or len(ends) < 2 or not ends[-2]:  # the layer before the head
             return super().longest()
-        weight, bias = seen[-1].weight.detach().double(), seen[-1].bias.detach().double()
-        return float(len(weight) ** 0.5 * weight.abs().max() + bias.norm())
+        last, width = seen[-1], float(math.prod(seen[-1].normalized_shape))
+        largest = 1.0 if last.weight is None else float(last.weight.detach().double().abs().max())
+        shift = 0.0 if last.bias is None else float(last.bias.detach().double().norm())
+        return width**0.5 * largest + shift
 
     def fresh(self, seed: int) -> Mapping[str, Tensor]:
         network: Any = self.network(CLASSIFIER)

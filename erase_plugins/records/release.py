@@ -27,6 +27,8 @@ from erase_plugins.records.weights import HEAD
 from erase_plugins.types import Certificate
 
 KIND = "records-release"
+#: files that a third party checks a deletion with
+PROOF = (HEAD, LEDGER, CERTIFICATE)
 
 
 def write_release(
@@ -134,12 +136,19 @@ class Release:
     def names(self) -> list[str]:
         """The files that belong to it."""
         more = ("adapter_config.json", "adapter_model.safetensors")
-        return [HEAD, LEDGER, CERTIFICATE, *(name for name in more if (self.path / name).is_file())]
+        return [*PROOF, *(name for name in more if (self.path / name).is_file())]
+
+
+def is_proven(folder: Path) -> bool:
+    """Whether a folder claims a certificate: a head's, or that of an artifact."""
+    return (folder / CERTIFICATE).is_file() and (folder / LEDGER).is_file()
 
 
 def is_release(folder: Path) -> bool:
-    """Whether a folder claims a certificate."""
-    return (folder / CERTIFICATE).is_file() and (folder / LEDGER).is_file()
+    """Whether a folder is a published head alone; an artifact with a certificate is published as an artifact."""
+    from erase_plugins.artifacts.manifest import FILENAME
+
+    return is_proven(folder) and not (folder / FILENAME).is_file()
 
 
 def check_push(folder: Path, destination: str, dry_run: bool = False) -> None:
@@ -215,7 +224,7 @@ def erase_before_push(bundle: Any, destination: str) -> None:
     """What carries a certificate is checked, whatever it is; one without its ledger proves nothing and is refused."""
     artifact = getattr(bundle, "artifact", None)
     place = getattr(artifact, "path", None)
-    if place is not None and is_release(Path(place)):
+    if place is not None and is_proven(Path(place)):
         _check_edit(artifact, Path(place))
         check_push(Path(place), destination, bool(getattr(bundle, "dry_run", False)))
         return
@@ -230,7 +239,7 @@ def erase_before_push(bundle: Any, destination: str) -> None:
 def erase_card_sections(artifact: Any, report: Any) -> Iterable[str]:
     """The certificate of an artifact that carries one."""
     place = getattr(artifact, "path", None)
-    if place is None or not is_release(Path(place)):
+    if place is None or not is_proven(Path(place)):
         return []
     try:
         return [section(verify(Path(place)))]

@@ -80,6 +80,10 @@ class Sets:
     own: Any = None
 
 
+#: accuracy on what is to be forgotten below which its labels are doubted
+_KNOWN = 0.5
+
+
 class LabelledMethod(TrainedMethod):
     """A method that trains a classifier on pictures to forget and pictures to retain.
 
@@ -139,6 +143,12 @@ class LabelledMethod(TrainedMethod):
         sets = Sets(forget, retain, stored(run.target, "test"), gone)
         with run.adapters.disabled():
             self._note(run, "before", sets)
+            known = accuracy(run.target, forget)
+        if known < _KNOWN:
+            run.ctx.warn(
+                f"the model gets only {known:.0%} of the {len(forget)} pictures to forget right: their labels may be "
+                "wrong, or it never knew them; look at them before you trust the result"
+            )
         return sets
 
     def share(self, run: TrainingRun) -> float:

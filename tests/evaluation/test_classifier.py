@@ -6,6 +6,7 @@ import json
 import re
 import shlex
 from contextlib import chdir
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,8 @@ def walked(tmp_path_factory):
     text = (ROOT / "docs" / "classifiers.md").read_text(encoding="utf-8")
     with chdir(folder):
         for kind, block in re.findall(r"```(bash|python)\n(.*?)```", text, flags=re.DOTALL):
+            if "import timm" in block and find_spec("timm") is None:
+                continue
             if kind == "python":
                 exec(compile(block, "docs/classifiers.md", "exec"), {})
                 continue

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -18,9 +17,7 @@ from erase_plugins.evaluation.unlearning import (
     gap,
     measure,
     modified_entropy,
-    references,
     relearn,
-    rmia,
     threshold,
     tpr,
 )
@@ -103,23 +100,6 @@ def test_confidence_and_confusion():
     assert confusion(torch.tensor([0, 1, 0]), torch.tensor([0, 0, 1]), 2).tolist() == [[1, 1], [1, 0]]
 
 
-def test_rmia_tells_what_only_the_model_knows_from_what_every_model_knows():
-    def model(margins):
-        return SimpleNamespace(
-            classifier=SimpleNamespace(logits=lambda batch: torch.stack([margins(batch), 0 * margins(batch)], 1))
-        )
-
-    def x(batch):
-        return batch.flatten(1)[:, 0]
-
-    parts = sets([(4.0, 0)] * 10, [(4.0, 0)] * 10, [(5.0, 0)] * 20)  # held-out pictures are easier for everybody
-    same = rmia(model(x), [model(x)], parts)
-    assert same["rmia_auc"] == pytest.approx(0.5)
-    learned = model(lambda batch: torch.where(x(batch) == 4.0, 4.5, x(batch)))
-    assert rmia(learned, [model(x)], parts)["rmia_auc"] == 1.0
-    assert measure(learned, parts)["auc"] == 0.0  # the plain loss attack is fooled
-
-
 def test_a_copy_relearns_and_the_model_stays():
     target = target_of(vit(("a", "b", "c"), width=16, layers=1))
     generator = torch.Generator().manual_seed(0)
@@ -131,9 +111,7 @@ def test_a_copy_relearns_and_the_model_stays():
     curve = relearn(target, parts, 40, shots=2)
     assert (min(curve), max(curve)) == (0, 40)
     assert curve[40] == 1.0 > curve[0]
-    first, second = references(target, parts, 2, 2)
     assert all(torch.equal(before[name], part) for name, part in target.host.state_dict().items())
-    assert not torch.equal(first.host.state_dict()["classifier.weight"], second.host.state_dict()["classifier.weight"])
 
 
 def test_what_cannot_be_measured_is_refused():

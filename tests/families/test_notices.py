@@ -41,9 +41,17 @@ def test_pocket_opens_without_a_word(code):
     assert stderr_of("import warnings; warnings.simplefilter('default')\n" + code) == ""
 
 
-def test_quantizers_that_are_installed_say_nothing_either():
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import erase_plugins as ep; assert ep.load('pocket').unet is not None",
+        "import erase_plugins as ep; assert ep.plan('pocket-classifier', ['owl'], 'gs-lora', kind='class').modules",
+    ],
+    ids=["load", "plan of a classifier"],
+)
+def test_quantizers_that_are_installed_say_nothing_either(code):
     pytest.importorskip("torchao", reason="torchao comes with the extra test")
-    assert stderr_of("import erase_plugins as ep; assert ep.load('pocket').unet is not None", ("torchvision",)) == ""
+    assert stderr_of(code, ("torchvision",)) == ""
 
 
 def test_the_notice_comes_without_us():
