@@ -175,7 +175,7 @@ def read_folder(folder: Path, known: Known) -> Artifact:
     chosen = manifest.essential[0]
     layout = known.layout(chosen.layout)
     place = folder / chosen.name
-    if len(Path(chosen.name).parts) > 1:  # a layout with folders finds all of them from the name it was written under
+    if len(manifest.essential) > 1:  # a layout of several files finds all of them from the name it was written under
         place = folder / layout.filename(manifest.name, family)
         _refuse_unlisted(folder, manifest)
     edit = layout.read(place, family)
@@ -201,9 +201,9 @@ def read_manifest(path: Path) -> Manifest:
 
 
 def _refuse_unlisted(folder: Path, manifest: Manifest) -> None:
-    """Layouts with folders read what they find there, so nothing may be there that was not verified."""
+    """Layouts of several files read what they find there, so nothing may be there that was not verified."""
     listed = {item.name for item in manifest.files}
-    for path in folder.glob("*/*"):
+    for path in (*folder.glob("*/*"), *folder.glob("adapter_*")):
         name = path.relative_to(folder).as_posix()
         if name not in listed:
             raise CorruptArtifact(f"{ascii(name)[:80]} is in the artifact folder but not in its manifest")

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -111,9 +112,9 @@ def test_link_that_leaves_the_folder_is_refused(saved, tmp_path):
 
 
 def test_linked_subfolder_that_leaves_is_refused(pocket_target, tmp_path):
-    artifact_of(pocket_target, random_edit(pocket_target, ("cross_k",))).save(tmp_path / "art", ("peft",))
-    shutil.move(tmp_path / "art" / "peft_unet", tmp_path / "outside")
-    (tmp_path / "art" / "peft_unet").symlink_to(tmp_path / "outside")
+    artifact_of(pocket_target, random_edit(pocket_target, ("text_attn",))).save(tmp_path / "art", ("peft",))
+    shutil.move(tmp_path / "art" / "peft_text_encoder", tmp_path / "outside")
+    (tmp_path / "art" / "peft_text_encoder").symlink_to(tmp_path / "outside")
     with pytest.raises(CorruptArtifact, match="leaves the artifact folder"):
         ep.load_artifact(tmp_path / "art")
 
@@ -126,6 +127,23 @@ def test_adapter_that_the_manifest_does_not_list_is_refused(pocket_target, tmp_p
     shutil.copytree(tmp_path / "both" / "peft_text_encoder", tmp_path / "art" / "peft_text_encoder")
     with pytest.raises(CorruptArtifact, match="not in its manifest"):
         ep.load_artifact(tmp_path / "art")
+    text = Edit("sd1", {"text_encoder": edit.deltas["text_encoder"]})
+    artifact_of(pocket_target, text).save(tmp_path / "text", ("peft",))
+    for name in ("adapter_model.safetensors", "adapter_config.json"):
+        shutil.copy(tmp_path / "both" / name, tmp_path / "text")
+    with pytest.raises(CorruptArtifact, match="not in its manifest"):
+        ep.load_artifact(tmp_path / "text")
+
+
+def test_a_folder_of_an_older_version_with_the_adapter_of_its_denoiser_in_a_folder_is_read(pocket_target, tmp_path):
+    edit = random_edit(pocket_target, ("cross_k", "text_attn"), mixed=False)
+    made = artifact_of(pocket_target, edit).save(tmp_path / "art", ("peft",))
+    (tmp_path / "art" / "peft_unet").mkdir()
+    for name in ("adapter_model.safetensors", "adapter_config.json"):
+        shutil.move(tmp_path / "art" / name, tmp_path / "art" / "peft_unet")
+    files = [item if "/" in item.name else replace(item, name=f"peft_unet/{item.name}") for item in made.manifest.files]
+    (tmp_path / "art" / "erase.json").write_text(replace(made.manifest, files=tuple(files)).to_json())
+    assert same_edit(ep.load_artifact(tmp_path / "art").edit, edit)
 
 
 def test_hub_cache_links_are_accepted(saved, tmp_path):
