@@ -50,6 +50,7 @@ def collection_card(
             *tags,
             COLLECTION,
             flat(library.family),
+            *model_card.erased_tags(texts),
             *([ADULT] if adults_only(concepts) else []),
         ],
         "erased": texts[:_LISTED],

@@ -180,6 +180,10 @@ def refused_page(doing: str, said: str) -> PushRefused:
     return PushRefused(f"cannot {doing}: the Hub refuses the page ({clean(said)}); {way}; nothing was changed")
 
 
+#: loggers of the client that say what we say ourselves, or what nobody has to know
+_CLIENT = ("huggingface_hub.utils._http", "huggingface_hub._commit_api")
+
+
 class _Retries(logging.Filter):
     """Keeps the client's two lines per try away while we wait; on a terminal one line says that we do."""
 
@@ -192,16 +196,20 @@ class _Retries(logging.Filter):
             self._open += 1
             if self._open == 1:
                 self._said = False
-                logging.getLogger("huggingface_hub.utils._http").addFilter(self)
+                for name in _CLIENT:
+                    logging.getLogger(name).addFilter(self)
 
     def __exit__(self, *_: object) -> None:
         with self._lock:
             self._open -= 1
             if not self._open:
-                logging.getLogger("huggingface_hub.utils._http").removeFilter(self)
+                for name in _CLIENT:
+                    logging.getLogger(name).removeFilter(self)
 
     def filter(self, record: logging.LogRecord) -> bool:
         text = record.getMessage()
+        if "Falling back to HTTP upload" in text:  # as `hub_cards.upload` wants it
+            return False
         if "thrown while requesting" not in text and "[Retry " not in text:
             return True
         if "[Retry " in text and not self._said and sys.stderr.isatty():

@@ -7,7 +7,7 @@ stand the numbers; what few people need is folded.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,8 @@ LORA = ("lora", "diffusers", "template:sd-lora")
 TAGS = (*LORA, *PLAIN, "erase-collection", "erase-full-checkpoint")
 #: tag before the name of every erased concept, so that it can be searched for
 ERASED = "erased:"
+#: concepts that get such a tag
+MOST_TAGS = 50
 
 
 def card(
@@ -98,6 +100,11 @@ def has_lora(manifest: Manifest) -> bool:
     return any("diffusers" in readers(item.layout) for item in manifest.files)
 
 
+def erased_tags(concepts: Iterable[str]) -> list[str]:
+    """A tag for each concept, so that the Hub's own search finds what erases it; the Hub takes so many at most."""
+    return list(dict.fromkeys(f"{ERASED}{slug(flat(text)).replace('_', '-')}" for text in concepts))[:MOST_TAGS]
+
+
 def library(lora: bool, task: str = "text-to-image") -> dict[str, Any]:
     """The Hub's snippet follows the library: that of diffusers needs a file that diffusers loads."""
     return {"library_name": "diffusers" if lora else "erase-plugins", "pipeline_tag": flat(task)}
@@ -120,12 +127,17 @@ def metadata(
     else:
         link = {} if base is None else {"license_link": f"https://huggingface.co/{base}"}
         named = {"license": "other", "license_name": "as-the-base-model", **link}
-    concepts = dict.fromkeys(f"{ERASED}{slug(flat(text)).replace('_', '-')}" for text in manifest.erased[:50])
     family = [flat(manifest.family)] if manifest.family else []
     data |= {
         **library(has_lora(manifest), usage.task_of(manifest)),
         **named,
-        "tags": [*(LORA if has_lora(manifest) else ()), *PLAIN, *family, *concepts, *([ADULT] if adult else [])],
+        "tags": [
+            *(LORA if has_lora(manifest) else ()),
+            *PLAIN,
+            *family,
+            *erased_tags(manifest.erased),
+            *([ADULT] if adult else []),
+        ],
     }
     if gallery is not None:
         data["widget"] = [

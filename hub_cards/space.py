@@ -28,8 +28,10 @@ APP, REQUIREMENTS = "app.py", "requirements.txt"
 COPY = "artifact"
 #: version of Gradio that the page was tried with
 GRADIO = "6.31.0"
-#: oldest Python that this package runs on; Spaces start with an older one unless told
-PYTHON = "3.11"
+#: Python that ZeroGPU has and this package runs on; Spaces start with an older one unless told
+PYTHON = "3.12"
+#: hardware that the page suggests to who copies the Space: the embedded model needs no card
+SMALL, CARD_16GB = "cpu-basic", "t4-small"
 #: longest text of the page; its parts were shortened before
 _TEXT = 20_000
 _TEMPLATES = Path(__file__).parent / "space_app"
@@ -112,6 +114,7 @@ def app(loaded: Any, repo: str, copy: bool) -> str:
         "model": literal(manifest.base.get("model") or "MODEL"),
         "revision": literal(revision) if revision else "None",
         "artifact": literal(COPY if copy else f"{SCHEME}{repo}"),
+        "concept": literal(", ".join(manifest.erased)),
         "prompt": literal(choose_prompts(manifest, 1)[0]),
         "low": repr(low), "best": repr(best), "high": repr(high),
     })  # fmt: skip
@@ -121,7 +124,8 @@ def about(manifest: Any) -> str:
     """One line about what the page shows; inert Markdown."""
     return (
         f"**{names(manifest)}** was erased from {prose(manifest.base.get('model') or 'a model')}. "
-        "Left: the base model. Right: the same prompt and seed with the erasure."
+        "Left: the base model. Right: the same prompt and seed with the erasure. Write another concept and it is erased "
+        "while you wait."
     )
 
 
@@ -138,6 +142,7 @@ def page(loaded: Any, repo: str, license: str | None, adult: bool) -> str:
         "sdk_version": GRADIO,
         "python_version": PYTHON,
         "app_file": APP,
+        "suggested_hardware": SMALL if manifest.base.get("model") in (None, POCKET) else CARD_16GB,
         "pinned": False,
         "short_description": "Base and erased model, side by side",
         **({} if licence is None or licence.name else {"license": licence.id}),

@@ -54,16 +54,22 @@ def test_context_map_is_lowered_for_lora_files_when_the_base_is_there(pocket_tar
     without = artifact_of(pocket_target, edit).save(tmp_path / "a")
     assert [item.layout for item in without.manifest.files] == ["patch", "context"]
     with_base = artifact_of(pocket_target, edit).save(tmp_path / "b", target=pocket_target)
-    assert [item.layout for item in with_base.manifest.files] == ["patch", "context", "diffusers", "kohya"]
+    assert [item.layout for item in with_base.manifest.files] == [
+        "patch",
+        "context",
+        "diffusers",
+        *["peft"] * 2,
+        "kohya",
+    ]
     assert same_edit(ep.load_artifact(tmp_path / "b").edit, edit)
 
 
 def test_existing_folder_is_kept_without_force(saved, pocket_target, tmp_path):
-    before = {path.name: path.read_bytes() for path in (tmp_path / "art").iterdir()}
+    before = {path: path.read_bytes() for path in (tmp_path / "art").rglob("*.*")}
     other = artifact_of(pocket_target, random_edit(pocket_target, ("cross_k",)))
     with pytest.raises(ArtifactError, match="--force"):
         other.save(tmp_path / "art")
-    assert {path.name: path.read_bytes() for path in (tmp_path / "art").iterdir()} == before
+    assert {path: path.read_bytes() for path in (tmp_path / "art").rglob("*.*")} == before
     other.save(tmp_path / "art", force=True)
     assert len(ep.load_artifact(tmp_path / "art").edit) == len(other.edit)
     assert [path.name for path in tmp_path.iterdir()] == ["art"]
@@ -151,7 +157,7 @@ def test_hub_cache_links_are_accepted(saved, tmp_path):
     snapshot, blobs = tmp_path / "models--a--b" / "snapshots" / "abc", tmp_path / "models--a--b" / "blobs"
     blobs.mkdir(parents=True)
     snapshot.mkdir(parents=True)
-    for index, path in enumerate(sorted((tmp_path / "art").iterdir())):
+    for index, path in enumerate(sorted((tmp_path / "art").glob("*.*"))):
         shutil.copy(path, blobs / str(index))
         (snapshot / path.name).symlink_to(blobs / str(index))
     assert same_edit(ep.load_artifact(snapshot).edit, saved.edit)
