@@ -238,7 +238,7 @@ def test_an_upload_that_always_fails_ends_soon(hub, small, monkeypatch):
     monkeypatch.setattr("hub_cards.upload.RETRIES", 1)
     hub.fault("PUT /lfs/", 503, times=0)
     files = {f"{turn}.safetensors": b"%d" % turn * 100 for turn in range(40)}
-    bundle = Bundle(small["pizza"], REPO, tuple(PushFile(name, data) for name, data in files.items()), private=False)
+    bundle = Bundle(small["pizza"], REPO, tuple(PushFile(name, data) for name, data in files.items()), message="x")
     with pytest.raises(HubError, match=r"answered 503|given up"):
         send(bundle)
     tries, threads = 6, 5
