@@ -10,7 +10,13 @@ from typing import Any
 from erase_plugins.errors import EraseError
 
 #: options that are arguments of another name or form
-_OTHERS = {"all-files": "layouts=['all']", "pairs": "gallery=", "erase": "concepts=", "set": "options=", "base": "target="}
+_OTHERS = {
+    "all-files": "layouts=['all']",
+    "pairs": "gallery=",
+    "erase": "concepts=",
+    "set": "options=",
+    "base": "target=",
+}
 _SWITCHES = ("force", "personal", "prune", "private", "dry-run", "offline", "any-base", "resume", "create-pr")
 #: an option with what stands for its value, outside a whole command
 _OPTION = re.compile(r"('erase-plugins [^']*')|(?<![\w-])--([a-z][a-z-]*)(?: ([A-Z][A-Z_]*|other)\b)?")

@@ -1,4 +1,4 @@
-"""What can be said about an artifact folder without torch: manifest, hashes, headers, and whether values are numbers."""
+"""What is said of an artifact folder without torch: manifest, hashes, headers, and whether values are numbers."""
 
 from __future__ import annotations
 

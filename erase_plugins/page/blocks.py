@@ -80,6 +80,9 @@ def _own(gr: Any, studio: Studio, told: Any, about: list[Any]) -> None:
         found = studio.measure(*words)
         return rates(found), found
 
+    def save(place: str, *words: str) -> str:
+        return "\n".join(f"- {item.name}" for item in studio.save(place, *words).manifest.files)
+
     def publish(repo: str, private: bool, licence: str, found: Any, dry_run: bool, *words: str) -> str:
         done = studio.publish(
             repo, *words, report=found, private=private, license=licence.strip() or None, dry_run=dry_run
@@ -102,10 +105,7 @@ def _own(gr: Any, studio: Studio, told: Any, about: list[Any]) -> None:
         folder = gr.Textbox(label="Folder", info="A new one; LoRA files for diffusers, peft and ComfyUI come in it")
         start = gr.Button("Save")
         saved = gr.Markdown()
-        start.click(
-            told(lambda place, *words: "\n".join(f"- {item.name}" for item in studio.save(place, *words).manifest.files)),
-            [folder, *about], saved, api_name="save",
-        )  # fmt: skip
+        start.click(told(save), [folder, *about], saved, api_name="save")
     with gr.Tab("Publish"):
         gr.Markdown("Logged in with `hf auth login`. What was measured above goes on the page.")
         with gr.Row():
