@@ -12,12 +12,12 @@ from erase_plugins.artifacts.strict_json import parse
 from erase_plugins.errors import CorruptArtifact, Unsupported
 from hub_cards import sections, summary
 from hub_cards.bundle import PushFile
-from hub_cards.escape import block, code, flat, front_matter, literal
+from hub_cards.escape import block, code, document, flat, literal
 from hub_cards.front_matter import ADULT
 from hub_cards.how import How
 from hub_cards.kept import Kept
 from hub_cards.licences import Licence, needed
-from hub_cards.model_card import PLAIN, USER, USER_END
+from hub_cards.model_card import PLAIN
 from hub_cards.pushing import Pushed, publish, ready
 from hub_cards.remote import MERGED
 from hub_cards.searching import FULL
@@ -166,6 +166,5 @@ def merged_card(loaded: Any, strength: float, repo: str, licence: Licence) -> st
         + f"The artifact {code(manifest.name)} was fused at strength {strength:g}; see {code(MERGED)}.",
         "## Limits\n\n" + sections.limits(manifest, None),
         "## Licence\n\n" + sections.licence(licence),
-        f"{USER}\n{USER_END}",
     ]
-    return front_matter(data) + "\n" + "\n\n".join(parts) + "\n"
+    return document(data, parts)

@@ -9,11 +9,10 @@ from erase_plugins.errors import PushRefused
 from erase_plugins.records.certificate import CERTIFICATE
 from erase_plugins.records.release import Release, section
 from hub_cards.bundle import PushFile
-from hub_cards.escape import front_matter, prose
+from hub_cards.escape import document, prose
 from hub_cards.how import How
 from hub_cards.kept import Kept
 from hub_cards.licences import Licence, licence_of
-from hub_cards.model_card import USER, USER_END
 from hub_cards.pushing import Pushed, publish, token_needed
 from hub_cards.usage import install
 
@@ -70,6 +69,5 @@ def page(release: Release, licence: Licence, requirement: str | None) -> str:
         "gradient descent so that training records can be deleted from it and the deletion can be checked.",
         section(data),
         f"## How to use it\n\n{install(requirement)}\n\n{_USE}",
-        f"{USER}\n{USER_END}",
     ]
-    return front_matter(meta) + "\n" + "\n\n".join(parts) + "\n"
+    return document(meta, parts)

@@ -80,7 +80,8 @@ def push(
     def write(kept: Kept) -> str:
         return card(
             loaded, found or kept.report, repo=repo, license=how.license or kept.licence,
-            pictures=shown or kept.pictures, gallery=drawn or kept.gallery, adult=adult, strict=True, requirement=how.requirement or kept.requirement,
+            pictures=shown or kept.pictures, gallery=drawn or kept.gallery, adult=adult, strict=True,
+            requirement=how.requirement or kept.requirement,
             attacks=merged(against, kept.attacks), space=space or kept.space,
         )  # fmt: skip
 

@@ -35,8 +35,10 @@ def page(studio: Studio) -> Any:
         kept = [*(before or []), (pair[0], f"{prompt}, seed {int(seed or 0)}"), (pair[1], caption)][-_SHOWN:]
         return pair, [*studio.examples(), *kept], kept, studio.link(concept, becomes, prompt, seed, strength)
 
-    def arrived(request: gr.Request) -> Any:
+    def arrived(request: Any) -> Any:
         return studio.linked(dict(request.query_params))
+
+    arrived.__annotations__["request"] = gr.Request  # by which Gradio knows what to give; it is no name of this module
 
     with gr.Blocks(title=settings.title, analytics_enabled=False) as blocks:
         gr.Markdown(f"# {settings.heading}\n\n{settings.about}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ from hub_cards.cli.pushed import personal_option
     "Space holds a copy.",
 )
 @click.option("--push", is_flag=True, help="Publish it as Space OWNER/NAME in one commit.")
-@click.option("--local", is_flag=True, help="Run it here at once, with what --artifact or the published page holds.")
+@click.option("--local", is_flag=True, help="Run it here at once; without --out no folder is left.")
 @click.option("--private", is_flag=True, help="With --push: make a new Space private.")
 @click.option("--prune", is_flag=True, help="With --push: take pairs off that are about other weights.")
 @personal_option
@@ -63,7 +64,9 @@ def command(
         raise MissingExtra("space --local", "ui")
     quiet_client()
     name = check_repo(repo).split("/")[1]
-    folder = check_output(out or f"{name}-space", force, kind="space", dry_run=dry_run)
+    passing = tempfile.TemporaryDirectory(prefix="erase-space-") if local and out is None else None
+    place = out or Path(passing.name if passing else "", f"{name}-space")
+    folder = check_output(str(place), force, kind="space", dry_run=dry_run)
     loaded = load_artifact(existing(artifact or f"{SCHEME}{repo}"))
     if push and not dry_run:
         ready(Bundle(loaded, repo, (), private=private, repo_type="space"), prune=True)
@@ -95,7 +98,10 @@ def command(
     emit({"schema": 1, "dry_run": dry_run, "folder": str(folder), "files": sorted(files), "repo": repo,
           "pushed": None if done is None else {**done.bundle.to_dict(), "commit": done.commit}})  # fmt: skip
     if local and not dry_run:
-        click.get_current_context().exit(subprocess.call([sys.executable, "app.py"], cwd=folder))
+        code = subprocess.call([sys.executable, "app.py"], cwd=folder)
+        if passing is not None:
+            passing.cleanup()
+        click.get_current_context().exit(code)
 
 
 def published_gallery(repo: str) -> Any:

@@ -64,9 +64,14 @@ def test_fifty_requests_that_break_off_anywhere_leave_the_base_as_it_was(studio,
             raise ConnectionResetError("the visitor left")
 
     hooks = [part.register_forward_pre_hook(counted) for part in (pipe.unet, pipe.text_encoder, pipe.vae.decoder)]
-    broken = 0
+    for _ in range(2):  # the second one finds the text encoder's answers kept, as all further ones do
+        left.calls = many = 10_000
+        studio._erased.clear()
+        studio.draw("a pizza", "", "a pizza", 0, 0.5)
+    passes, broken = many - left.calls, 0
+    assert passes > 5
     for turn in range(REQUESTS):
-        left.calls = turn % 25
+        left.calls = turn % passes
         studio._erased.clear()
         with pytest.raises(ConnectionResetError):
             studio.draw("a pizza", "", "a pizza", turn, 0.5)
