@@ -99,7 +99,7 @@ def has_lora(manifest: Manifest) -> bool:
 
 
 def erased_tags(concepts: Iterable[str]) -> list[str]:
-    """A tag for each concept, so that the Hub's own search finds what erases it; the Hub takes so many at most."""
+    """A tag for each concept, so that the Hub's own search finds what erases it; as many as a page has room for."""
     return list(dict.fromkeys(f"{ERASED}{slug(flat(text)).replace('_', '-')}" for text in concepts))[:MOST_TAGS]
 
 
