@@ -64,7 +64,8 @@ class Studio:
         settings: of the page.
         folder: where the page's own files lie.
         device: torch device; a graphics card where there is one, if None.
-        on_card: puts a function on a graphics card that is lent for each call, as ZeroGPU does it.
+        on_card: puts a function on a graphics card that is lent for each call, as ZeroGPU does it; asked once, at the
+            start, since it wants to know the functions before the first call.
     """
 
     settings: Settings
@@ -74,6 +75,9 @@ class Studio:
     _lock: threading.RLock = field(default_factory=threading.RLock, repr=False)
     _models: dict[str, Any] = field(default_factory=dict, repr=False)
     _erased: OrderedDict[tuple[str, str, str], Any] = field(default_factory=OrderedDict, repr=False)
+
+    def __post_init__(self) -> None:
+        self._lent = self.on_card(self._pair)
 
     def open(self, model: str = "") -> Any:
         """The `Model` of that name, or the first one; only the last one is held.
@@ -142,16 +146,16 @@ class Studio:
         settings = self.settings
         weight = min(max(float(strength), settings.low), settings.high)
         words = (concept, becomes, model, _short(prompt) or settings.prompt, _number(seed), weight)
-        with self._lock:
-            return self.on_card(self._pair)(*words)  # type: ignore[no-any-return]
+        return self._lent(*words)  # type: ignore[no-any-return]
 
     def _pair(self, concept: str, becomes: str, model: str, prompt: str, seed: int, weight: float) -> tuple[Any, Any]:
         from erase_plugins import api
 
-        target, made = self.open(model), self.artifact(concept, becomes, model)
-        how = {"seeds": seed, "steps": self.settings.steps, "guidance": self.settings.guidance}
-        base = api.generate(target, prompt, **how)
-        erased = api.generate(target, prompt, [made], strength=weight, **how)
+        with self._lock:  # taken here: where cards are lent, this runs in a process of its own
+            target, made = self.open(model), self.artifact(concept, becomes, model)
+            how = {"seeds": seed, "steps": self.settings.steps, "guidance": self.settings.guidance}
+            base = api.generate(target, prompt, **how)
+            erased = api.generate(target, prompt, [made], strength=weight, **how)
         return enlarged(base[0]), enlarged(erased[0])
 
     def measure(self, concept: str, becomes: str = "", model: str = "", tell: Any = None) -> EvalReport:

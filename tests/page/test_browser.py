@@ -64,7 +64,12 @@ def browser():
         started.close()
 
 
-def picture(page, url):
+def shot(page, tmp_path, name):
+    """A picture of the page, kept where ERASE_SCREENSHOTS says."""
+    page.screenshot(path=str(Path(os.environ.get("ERASE_SCREENSHOTS", tmp_path)) / f"ui_{name}.png"), full_page=True)
+
+
+def picture(url):
     return Image.open(io.BytesIO(urllib.request.urlopen(url).read())).convert("RGB")
 
 
@@ -88,21 +93,21 @@ def test_a_concept_is_typed_and_the_pair_seen(address, browser, tmp_path):
     shown.nth(1).wait_for(timeout=180_000)
     page.wait_for_timeout(1500)
     urls = list(dict.fromkeys(page.evaluate("[...document.images].map(item => item.src)")))
-    found = [picture(page, url).tobytes() for url in urls if "/file=" in url]
+    found = [picture(url).tobytes() for url in urls if "/file=" in url]
     made = ep.erase("pocket", "cat", "uce")
     for artifacts in ([], [made]):
         expected = enlarged(ep.generate("pocket", "a cat on a table", artifacts, seeds=4)[0])
         assert expected.tobytes() in found, "three requests that broke off have left nothing behind"
-    assert page.get_by_label("Share").input_value() == "?concept=cat&prompt=a+cat+on+a+table&seed=4&strength=1"
+    shot(page, tmp_path, "drawn")
+    values = page.evaluate("[...document.querySelectorAll('textarea, input')].map(item => item.value)")
+    assert "?concept=cat&prompt=a+cat+on+a+table&seed=4&strength=1" in values, values
     assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
     page.get_by_role("tab", name="Publish").click()
     page.get_by_label("Repository").fill("me/no-cat")
     page.get_by_label("Licence").fill("mit")
     page.get_by_role("button", name="Show what would be sent").click()
     page.get_by_text("adapter_config.json").wait_for(timeout=60_000)
-    page.screenshot(path=str(tmp_path / "ui.png"), full_page=True)
-    if folder := os.environ.get("ERASE_SCREENSHOTS"):
-        page.screenshot(path=f"{folder}/ui.png", full_page=True)
+    shot(page, tmp_path, "published")
     page.get_by_label("Forget").fill(" ")
     page.get_by_role("button", name="Draw before and after").click()
     page.get_by_text(re.compile("write what the model should forget")).wait_for(timeout=20_000)

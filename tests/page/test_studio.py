@@ -127,13 +127,14 @@ def test_numbers_are_shares_in_words():
 def test_a_card_is_lent_where_the_package_spaces_is(monkeypatch, studio):
     monkeypatch.setitem(sys.modules, "spaces", None)
     assert on_card(len) is len
-    lent, module = [], ModuleType("spaces")
+    lent, made, module = [], [], ModuleType("spaces")
 
     def card(duration):
-        return lambda work: lambda *words: lent.append(duration) or work(*words)
+        return lambda work: made.append(work.__name__) or (lambda *words: lent.append(duration) or work(*words))
 
     module.GPU = card
     monkeypatch.setitem(sys.modules, "spaces", module)
-    studio.on_card = on_card
-    studio.draw("a pizza", "", "a pizza", 1, 1.0)
+    page = Studio(studio.settings, on_card=on_card)
+    assert made == ["_pair"], "known before the first call"
+    page.draw("a pizza", "", "a pizza", 1, 1.0)
     assert lent == [90]
