@@ -214,7 +214,7 @@ def _addition(item: PushFile, tired: list[Upload]) -> Any:
     """
     from huggingface_hub import CommitOperationAdd
 
-    made = CommitOperationAdd(item.name, item.source)
+    made: Any = CommitOperationAdd(item.name, item.source)
     if item.sha256:
         made.upload_info.sha256 = bytes.fromhex(item.sha256)
     made.path_or_fileobj = Upload(item, tired)

@@ -56,12 +56,15 @@ def page(studio: Studio) -> Any:
                 settings.low, settings.high, value=settings.best, step=0.05, label="Strength (0 is the base)", scale=2
             )
         button = gr.Button("Draw before and after", variant="primary")
-        pair = gr.ImageSlider(label="Before | after: pull the line", type="pil", format="png", height=384)
         kept = gr.State([])
-        gallery = gr.Gallery(
-            studio.examples(), label="Before and after, same seeds", columns=4, object_fit="contain", interactive=False,
-            format="png", buttons=["share", "download", "fullscreen"],
-        )  # fmt: skip
+        with gr.Row():
+            with gr.Column(min_width=320):
+                pair = gr.ImageSlider(label="Before | after: pull the line", type="pil", format="png", max_height=560)
+            with gr.Column(min_width=320):
+                gallery = gr.Gallery(
+                    studio.examples(), label="Before and after, same seeds", columns=2, object_fit="contain",
+                    interactive=False, format="png", buttons=["share", "download", "fullscreen"],
+                )  # fmt: skip
         link = gr.Textbox(
             "", label="Share: put this behind the page's address", buttons=["copy"], interactive=False, max_lines=1
         )
@@ -91,7 +94,7 @@ def _own(gr: Any, studio: Studio, told: Any, about: list[Any]) -> None:
         )
         files = "\n".join(f"- {item.name}" for item in done.bundle.files)
         what = "Would publish" if done.dry_run else f"Published at commit {(done.commit or '')[:12]}:"
-        return f"{what} https://huggingface.co/{done.bundle.repo}\n\n{files}"
+        return f"{what} {done.bundle.repo}\n\n{files}"
 
     with gr.Tab("Measure"):
         gr.Markdown("How often the concept is still seen, and the rest (the quick suite; a minute on pocket).")
