@@ -111,7 +111,7 @@ def _peft_parts(manifest: Any, repo: str) -> str:
     for place in places:
         part = place.removeprefix("peft_") or _denoiser(manifest)
         folder = f", subfolder={literal(place)}" if place else ""
-        lines.append(f"pipe.{part} = PeftModel.from_pretrained(pipe.{part}, {literal(repo)}{folder})")
+        lines.append(f"PeftModel.from_pretrained(pipe.{part}, {literal(repo)}{folder})")
     return "\n".join(lines)
 
 

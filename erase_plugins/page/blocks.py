@@ -59,7 +59,7 @@ def page(studio: Studio) -> Any:
         kept = gr.State([])
         with gr.Row():
             with gr.Column(min_width=320):
-                pair = gr.ImageSlider(label="Before | after: pull the line", type="pil", format="png", max_height=560)
+                pair = gr.ImageSlider(label="Before | after: pull the line", type="pil", format="png", max_height=400)
             with gr.Column(min_width=320):
                 gallery = gr.Gallery(
                     studio.examples(), label="Before and after, same seeds", columns=2, object_fit="contain",
