@@ -116,6 +116,16 @@ def test_saved_and_published_with_every_file(studio, tmp_path, monkeypatch):
         studio.save(" ", "a pizza")
 
 
+def test_measured_and_attacked_is_what_was_drawn(studio, monkeypatch):
+    asked = []
+    monkeypatch.setattr(api, "evaluate", lambda *words, **_: asked.append(words))
+    monkeypatch.setattr(api, "attack", lambda *words, **_: asked.append(words))
+    studio.measure("a pizza")
+    studio.attack("a pizza")
+    target, made = studio.open(), studio.artifact("a pizza")
+    assert asked == [(target, made, "quick"), (target, made)]
+
+
 def test_numbers_are_shares_in_words():
     rows = (EvalRow("target_rate", "base", 1.0, 0.9, 1.0, 8), EvalRow("target_rate", "edited", 0.125, 0.0, 0.4, 8))
     assert rates(EvalReport("quick", "m", rows)) == [["target rate", "100 % (90 to 100)", "12.5 % (0 to 40)"]]
