@@ -9,6 +9,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from math import isnan
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -226,7 +227,8 @@ class Studio:
         """The words of an address that `link` made; the page's own where it says nothing that can be used."""
         settings, strength = self.settings, self.settings.best
         with suppress(ValueError):
-            strength = min(max(float(query.get("strength", "")), settings.low), settings.high)
+            asked = float(query.get("strength", ""))
+            strength = strength if isnan(asked) else min(max(asked, settings.low), settings.high)
         concept, prompt = _short(query.get("concept")), _short(query.get("prompt"))
         seed = query.get("seed", "")
         return (
