@@ -88,10 +88,11 @@ def _own(gr: Any, studio: Studio, told: Any, about: list[Any]) -> None:
     def save(place: str, *words: str) -> str:
         return "\n".join(f"- {item.name}" for item in studio.save(place, *words).manifest.files)
 
-    def publish(repo: str, private: bool, licence: str, found: Any, dry_run: bool, *words: str) -> str:
-        done = studio.publish(
-            repo, *words, report=found, private=private, license=licence.strip() or None, dry_run=dry_run
-        )
+    def publish(
+        repo: str, private: bool, licence: str, found: Any, dry_run: bool, concept: str, becomes: str, model: str
+    ) -> str:
+        options = {"private": private, "license": licence.strip() or None, "dry_run": dry_run}
+        done = studio.publish(repo, concept, becomes, model, found, **options)
         files = "\n".join(f"- {item.name}" for item in done.bundle.files)
         what = "Would publish" if done.dry_run else f"Published at commit {(done.commit or '')[:12]}:"
         return f"{what} {done.bundle.repo}\n\n{files}"

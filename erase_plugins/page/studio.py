@@ -147,14 +147,14 @@ class Studio:
         settings = self.settings
         weight = min(max(float(strength), settings.low), settings.high)
         words = (concept, becomes, model, _short(prompt) or settings.prompt, _number(seed), weight)
-        return self._lent(*words)  # type: ignore[no-any-return]
+        return self._lent(*words)
 
     def _pair(self, concept: str, becomes: str, model: str, prompt: str, seed: int, weight: float) -> tuple[Any, Any]:
         from erase_plugins import api
 
         with self._lock:  # taken here: where cards are lent, this runs in a process of its own
             target, made = self.open(model), self.artifact(concept, becomes, model)
-            how = {"seeds": seed, "steps": self.settings.steps, "guidance": self.settings.guidance}
+            how: dict[str, Any] = {"seeds": seed, "steps": self.settings.steps, "guidance": self.settings.guidance}
             base = api.generate(target, prompt, **how)
             erased = api.generate(target, prompt, [made], strength=weight, **how)
         return enlarged(base[0]), enlarged(erased[0])
