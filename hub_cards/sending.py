@@ -167,8 +167,7 @@ def _commit(
     """Commit id, and page and revision of a pull request that was opened."""
     from huggingface_hub import CommitOperationDelete, HfApi
 
-    tired: list[Upload] = []
-    operations: list[Any] = [_addition(item, tired) for item in items]
+    operations: list[Any] = [_addition(item) for item in items]
     operations += [CommitOperationDelete(name) for name in removed]
     try:
         with reaching("push to", bundle.repo):
@@ -207,7 +206,7 @@ def _since(bundle: Bundle) -> str:
     return f"; since then: {', '.join(titles[:_TOLD])}; it changed {len(files)} files: {shown}"
 
 
-def _addition(item: PushFile, tired: list[Upload]) -> Any:
+def _addition(item: PushFile) -> Any:
     """The client's description of a file; a hash that is known is handed on, since the client would read it all again.
 
     Should the file have changed since, the server refuses the upload: the bytes are not those of the hash.
@@ -217,7 +216,7 @@ def _addition(item: PushFile, tired: list[Upload]) -> Any:
     made: Any = CommitOperationAdd(item.name, item.source)
     if item.sha256:
         made.upload_info.sha256 = bytes.fromhex(item.sha256)
-    made.path_or_fileobj = Upload(item, tired)
+    made.path_or_fileobj = Upload(item)
     return made
 
 

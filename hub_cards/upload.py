@@ -11,9 +11,8 @@ import threading
 from typing import Any
 
 from hub_cards.bundle import PushFile
+from hub_cards.errors import given_up
 
-#: further tries of one file, with 1, 2, 4 and 8 seconds between them, after which no other file is tried any more
-RETRIES = 4
 #: files from this size on have a bar of their own, in bytes
 _LARGE = 10_000_000
 
@@ -21,21 +20,16 @@ _LARGE = 10_000_000
 class _Reader(threading.local):
     """Where one thread is in a file: the client sends files of the same bytes several times, also at once."""
 
-    place = begun = 0
+    place = 0
     file: Any = None
     bar: Any = None
 
 
 class Upload(io.BufferedIOBase):
-    """One file of a push, open while it is read.
+    """One file of a push, open while it is read."""
 
-    Args:
-        item: the file.
-        tired: files of the same push that were tried too often; the others are not tried any more then.
-    """
-
-    def __init__(self, item: PushFile, tired: list[Upload]) -> None:
-        self.item, self.tired, self.here = item, tired, _Reader()
+    def __init__(self, item: PushFile) -> None:
+        self.item, self.here = item, _Reader()
 
     def readable(self) -> bool:
         return True
@@ -44,23 +38,17 @@ class Upload(io.BufferedIOBase):
         return True
 
     def tell(self) -> int:
-        """The place; the client asks for it when it begins with the file."""
-        self.here.begun = 0
         return self.here.place
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Goes to a place; back to the beginning is another try.
+        """Goes to a place; the client does it before every try.
 
         Raises:
-            ConnectionError: another file of the same push was tried too often.
+            ConnectionError: a file of this push was tried too often.
         """
         here = self.here
-        if whence == io.SEEK_SET and not offset:
-            here.begun += 1
-            if here.begun > RETRIES + 1:
-                self.tired.append(self)
-        if any(item is not self for item in self.tired):
-            raise ConnectionError("given up after another file failed")
+        if given_up():
+            raise ConnectionError(given_up())
         self._end()
         here.place = offset + {io.SEEK_SET: 0, io.SEEK_CUR: here.place, io.SEEK_END: self.item.size}[whence]
         return here.place

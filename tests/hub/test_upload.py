@@ -1,23 +1,22 @@
-"""Files as the client reads them: several threads at once, one after the other, and with an end to trying."""
+"""Files as the client reads them: several threads at once, one after the other."""
 
 from __future__ import annotations
 
 import threading
 
-import pytest
 from huggingface_hub import CommitOperationAdd
 
 import hub_cards
 from erase_plugins.workflow.collection import build_collection
 from hub_cards.bundle import PushFile
 from hub_cards.sending import _addition
-from hub_cards.upload import RETRIES, Upload
+from hub_cards.upload import Upload
 
 
 def test_threads_read_one_file_without_disturbing_each_other(tmp_path):
     data = bytes(range(256)) * 500
     (tmp_path / "x").write_bytes(data)
-    upload, wrong = Upload(PushFile("x", tmp_path / "x"), []), []
+    upload, wrong = Upload(PushFile("x", tmp_path / "x")), []
     barrier = threading.Barrier(4)
 
     def read():
@@ -47,24 +46,9 @@ def test_a_collection_of_artifacts_with_the_same_bytes_is_pushed(hub, pizza, tmp
             assert files[f"m{turn}/{item.name}"] == (pizza.path / item.name).read_bytes()
 
 
-def test_a_file_that_was_tried_too_often_ends_the_others_and_not_itself():
-    tired = []
-    one, two = (Upload(PushFile(name, b"abc"), tired) for name in "xy")
-    for item in (one, two):
-        item.tell()
-    for _ in range(RETRIES + 1):
-        one.seek(0)
-        assert two.seek(0) == 0
-        two.tell()
-    one.seek(0)
-    assert one.read() == b"abc"
-    with pytest.raises(ConnectionError, match="given up"):
-        two.seek(0)
-
-
 def test_the_client_is_told_a_hash_that_is_known(tmp_path):
     (tmp_path / "x").write_bytes(b"abc" * 400)
-    made = _addition(PushFile("x", tmp_path / "x", sha256="ab" * 32), [])
+    made = _addition(PushFile("x", tmp_path / "x", sha256="ab" * 32))
     assert isinstance(made, CommitOperationAdd)
     assert (made.upload_info.sha256.hex(), made.upload_info.size) == ("ab" * 32, 1200)
     assert made.b64content() and made.path_or_fileobj.tell() == 0
