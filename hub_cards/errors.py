@@ -217,9 +217,9 @@ class _Retries(logging.Filter):
             return True
         if "thrown while requesting" in text:
             self._here.reason = text.split(" thrown")[0] if "requesting PUT" in text else ""
-        tried = re.search(r"\[Retry (\d+)/", text)
-        if tried and int(tried[1]) >= TRIES and getattr(self._here, "reason", ""):
-            self.given_up = f"given up after {TRIES} tries of a file: {self._here.reason}"
+        tried, reason = re.search(r"\[Retry (\d+)/", text), str(getattr(self._here, "reason", ""))
+        if reason and tried and int(tried[1]) >= TRIES:
+            self.given_up = f"given up after {TRIES} tries of a file: {reason}"
         if "[Retry " in text and not self._said and sys.stderr.isatty():
             self._said = True
             sys.stderr.write("the Hub does not answer as it should; trying again for a while\n")
