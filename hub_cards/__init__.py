@@ -8,19 +8,11 @@ from __future__ import annotations
 
 import importlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from erase_plugins.hookspecs import hookimpl
 
-if TYPE_CHECKING:
-    from hub_cards.checkpoint import push_merged
-    from hub_cards.collections import merged, pull_collection, push_collection
-    from hub_cards.gallery import draw_pairs
-    from hub_cards.model_card import card
-    from hub_cards.pulling import pull
-    from hub_cards.pushing import push
-    from hub_cards.searching import search
-
+#: public name -> its module, imported when the name is used
 _PUBLIC = {
     "card": "hub_cards.model_card",
     "draw_pairs": "hub_cards.gallery",
@@ -42,17 +34,7 @@ COMMANDS = {
     "search": "Find published artifacts by name, concept, tag and base model.",
 }
 
-__all__ = [
-    "card",
-    "draw_pairs",
-    "merged",
-    "pull",
-    "pull_collection",
-    "push",
-    "push_collection",
-    "push_merged",
-    "search",
-]
+__all__ = list(_PUBLIC)
 
 
 def __getattr__(name: str) -> Any:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
@@ -12,13 +11,13 @@ from typing import Any
 from erase_plugins.artifacts.strict_json import parse
 from erase_plugins.errors import CorruptArtifact, Unsupported
 from hub_cards import sections, summary
-from hub_cards.bundle import Bundle, PushFile
-from hub_cards.errors import check_destination
-from hub_cards.escape import block, code, flat, front_matter, literal
+from hub_cards.bundle import PushFile
+from hub_cards.escape import block, code, document, flat, literal
 from hub_cards.front_matter import ADULT
+from hub_cards.how import How
 from hub_cards.kept import Kept
 from hub_cards.licences import Licence, needed
-from hub_cards.model_card import PLAIN, USER, USER_END
+from hub_cards.model_card import PLAIN
 from hub_cards.pushing import Pushed, publish, ready
 from hub_cards.remote import MERGED
 from hub_cards.searching import FULL
@@ -42,16 +41,7 @@ def push_merged(
     strength: float = 1.0,
     any_base: bool = False,
     shard_bytes: int = SHARD_BYTES,
-    private: bool = False,
-    create_pr: bool = False,
-    revision: str | None = None,
-    message: str | None = None,
-    license: str | None = None,
-    parent: str | None = None,
-    prune: bool = False,
-    personal: bool = False,
-    dry_run: bool = False,
-    show: Callable[[Bundle], None] | None = None,
+    **options: Any,
 ) -> Pushed:
     """Fuses an artifact into a copy of its base model and publishes that as a diffusers repository.
 
@@ -65,7 +55,8 @@ def push_merged(
         strength: of the edit.
         any_base: allow a fine-tune of the artifact's base.
         shard_bytes: larger weight files are split.
-        private, create_pr, revision, message, license, parent, prune, personal, dry_run, show: as for `hub_cards.push`.
+        options: private, create_pr, revision, message, license, parent, prune, personal, dry_run, show; see
+            `hub_cards.how.How`.
 
     Raises:
         BaseMismatch, Unsupported: it cannot be fused into this model, or a component has pickled weights only.
@@ -75,22 +66,21 @@ def push_merged(
     from erase_plugins.workflow.applying import fuse_checkpoint
     from erase_plugins.workflow.artifacts import load_artifact
 
-    check_destination(repo, create_pr, revision)
+    how = How(**options)
+    how.check(repo)
     loaded = load_artifact(artifact)
     source = find_source(str(model))
     if source.folder is None:
         raise Unsupported(f"'{source.name}' is no diffusers folder on disk; load it once and save it as one")
     base = loaded.manifest.base
-    needed(base, license)
-    bundle = Bundle(
-        loaded, repo, (), private=private, revision=revision, create_pr=create_pr, record=MERGED,
-        message=message or f"{', '.join(loaded.manifest.erased)[:60]} erased, full checkpoint",
-    )  # fmt: skip
-    if not dry_run:
-        ready(bundle, parent=parent, prune=True)
+    needed(base, how.license)
+    message = f"{', '.join(loaded.manifest.erased)[:60]} erased, full checkpoint"
+    bundle = how.bundle(loaded, repo, (), message, record=MERGED)
+    if not how.dry_run:
+        ready(bundle, parent=how.parent, prune=True)
 
     def write(kept: Kept) -> str:
-        return merged_card(loaded, strength, repo, needed(base, license or kept.licence))
+        return merged_card(loaded, strength, repo, needed(base, how.license or kept.licence))
 
     with tempfile.TemporaryDirectory(prefix="erase-merged-") as name:
         folder = Path(name) / "model"
@@ -98,9 +88,7 @@ def push_merged(
         files = [PushFile(path.relative_to(folder).as_posix(), path) for path in chosen_files(folder, shard_bytes)]
         record = _record(loaded, strength, [item.name for item in files])
         bundle = replace(bundle, files=(*files, PushFile(MERGED, record)))
-        return publish(
-            bundle, write, parent=parent, prune=prune, personal=personal, dry_run=dry_run, show=show
-        )  # fmt: skip
+        return publish(bundle, write, how)
 
 
 def chosen_files(folder: Path, shard_bytes: int) -> list[Path]:
@@ -178,6 +166,5 @@ def merged_card(loaded: Any, strength: float, repo: str, licence: Licence) -> st
         + f"The artifact {code(manifest.name)} was fused at strength {strength:g}; see {code(MERGED)}.",
         "## Limits\n\n" + sections.limits(manifest, None),
         "## Licence\n\n" + sections.licence(licence),
-        f"{USER}\n{USER_END}",
     ]
-    return front_matter(data) + "\n" + "\n\n".join(parts) + "\n"
+    return document(data, parts)

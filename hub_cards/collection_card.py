@@ -9,10 +9,9 @@ from typing import Any
 from erase_plugins.artifacts.places import INDEX
 from erase_plugins.workflow.collection import Collection
 from hub_cards import model_card, usage
-from hub_cards.escape import block, code, commands, flat, front_matter, prose
+from hub_cards.escape import block, code, commands, document, flat, prose
 from hub_cards.front_matter import ADULT
 from hub_cards.licences import Licence
-from hub_cards.model_card import USER, USER_END
 from hub_cards.searching import COLLECTION
 from hub_cards.sensitive import adults_only
 
@@ -50,16 +49,17 @@ def collection_card(
             *tags,
             COLLECTION,
             flat(library.family),
+            *model_card.erased_tags(texts),
             *([ADULT] if adults_only(concepts) else []),
         ],
         "erased": texts[:_LISTED],
         "erasure": {"family": flat(library.family), "base": flat(base_id), "members": len(names)},
     }
     data["erasure"] |= {} if requirement is None else {"requirement": requirement}
-    return front_matter(data) + "\n" + _body(library, repo, requirement) + "\n"
+    return document(data, _body(library, repo, requirement))
 
 
-def _body(library: Collection, repo: str, requirement: str | None) -> str:
+def _body(library: Collection, repo: str, requirement: str | None) -> list[str]:
     names = library.names()
     some = list(names[:2])
     size = sum(entry.bytes for entry in library.entries.values()) / 1e6
@@ -74,7 +74,7 @@ def _body(library: Collection, repo: str, requirement: str | None) -> str:
         erased = ", ".join(prose(text) for text in entry.erased[:5])
         rows.append(f"| {code(name)} | {erased} | {prose(entry.method)} | {entry.bytes / 1e6:.2f} |")
     more = len(names) - _SHOWN
-    parts = [
+    return [
         f"# {len(names)} erased concepts",
         f"One small file per concept, {len(names)} of them ({size:.1f} MB). Each makes an image model stop drawing its "
         f"concept; take the ones you want. All were made for {prose(library.base.get('model') or 'one base')} "
@@ -85,6 +85,4 @@ def _body(library: Collection, repo: str, requirement: str | None) -> str:
         "## What is in it\n\n" + "\n".join(rows) + (f"\n\nand {more} more in {code(INDEX)}" if more > 0 else ""),
         "## Limits\n\nWhoever has the base model can leave these files out; they are no proof of deletion. Many of "
         "them at once disturb the model more than a few.",
-        f"{USER}\n{USER_END}",
     ]  # fmt: skip
-    return "\n\n".join(parts)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -14,14 +14,13 @@ from erase_plugins.artifacts.places import COLLECTION, INDEX, check_place
 from erase_plugins.artifacts.store import read_manifest
 from erase_plugins.errors import CorruptArtifact, HubError, RequestError
 from erase_plugins.workflow.collection import Collection, build_collection
-from hub_cards.bundle import Bundle, PushFile, artifact_files
+from hub_cards.bundle import PushFile, artifact_files
 from hub_cards.collection_card import collection_card
-from hub_cards.errors import check_destination
 from hub_cards.fetching import Fetched, wanted_files
+from hub_cards.how import How
 from hub_cards.kept import Kept
 from hub_cards.licences import needed
 from hub_cards.model_card import has_lora
-from hub_cards.package import pinned
 from hub_cards.pushing import Pushed, publish, token_needed
 from hub_cards.references import Source, parse
 
@@ -33,18 +32,7 @@ _PATIENCE = 120.0
 def push_collection(
     folder: str | Path | Collection,
     repo: str,
-    *,
-    private: bool = False,
-    create_pr: bool = False,
-    revision: str | None = None,
-    message: str | None = None,
-    license: str | None = None,
-    parent: str | None = None,
-    prune: bool = False,
-    personal: bool = False,
-    requirement: str | None = None,
-    dry_run: bool = False,
-    show: Callable[[Bundle], None] | None = None,
+    **options: Any,
 ) -> Pushed:
     """Publishes a collection folder: the index, all artifacts it lists, and a card; nothing else that lies there.
 
@@ -55,18 +43,17 @@ def push_collection(
     Args:
         folder: the collection or its folder; every artifact must be there with all its files.
         repo: "owner/name"; made if it does not exist.
-        prune: remove artifacts that the published index has and this one lacks, and evidence about changed ones.
-        private, create_pr, revision, message, license, parent, personal, requirement, dry_run, show: as for
-            `hub_cards.push`.
+        options: private, create_pr, revision, message, license, parent, prune (also artifacts that this one lacks),
+            personal, requirement, dry_run, show; see `hub_cards.how.How`.
 
     Raises:
         HubError: not reachable or refused; the published collection is as before.
         PushRefused, NotAllowed: as for `hub_cards.push`.
     """
-    check_destination(repo, create_pr, revision)
+    how = How(**options)
+    how.check(repo)
     library = folder if isinstance(folder, Collection) else Collection.open(folder)
-    token_needed(dry_run)
-    line = None if requirement is None else pinned(requirement)
+    token_needed(how.dry_run)
     files = [PushFile(INDEX, library.path / INDEX)]
     concepts: list[Any] = []
     lora = True
@@ -77,16 +64,14 @@ def push_collection(
         files += [PushFile(f"{name}/{item.name}", item.source) for item in artifact_files(artifact)]
 
     def write(kept: Kept) -> str:
-        licence = needed(library.base, license or kept.licence)
+        licence = needed(library.base, how.license or kept.licence)
         return collection_card(
-            library, concepts, repo=repo, licence=licence, lora=lora, requirement=line or kept.requirement
+            library, concepts, repo=repo, licence=licence, lora=lora, requirement=how.requirement or kept.requirement
         )  # fmt: skip
 
-    bundle = Bundle(
-        library, repo, tuple(files), private=private, revision=revision, create_pr=create_pr, record=INDEX,
-        message=message or f"{len(library.entries)} erased concepts",
-    )  # fmt: skip
-    return publish(bundle, write, parent=parent, prune=prune, personal=personal, dry_run=dry_run, show=show)
+    return publish(
+        how.bundle(library, repo, files, f"{len(library.entries)} erased concepts", record=INDEX), write, how
+    )
 
 
 def pull_collection(

@@ -180,30 +180,46 @@ def refused_page(doing: str, said: str) -> PushRefused:
     return PushRefused(f"cannot {doing}: the Hub refuses the page ({clean(said)}); {way}; nothing was changed")
 
 
+#: tries of one file, with 1, 2 and 4 seconds behind them, after which no file of a push is tried any more
+TRIES = 3
+#: loggers of the client that say what we say ourselves, or what nobody has to know
+_CLIENT = ("huggingface_hub.utils._http", "huggingface_hub._commit_api")
+
+
 class _Retries(logging.Filter):
     """Keeps the client's two lines per try away while we wait; on a terminal one line says that we do."""
 
     def __init__(self) -> None:
         super().__init__()
         self._lock, self._open, self._said = threading.Lock(), 0, False
+        self._here, self.given_up = threading.local(), ""
 
     def __enter__(self) -> None:
         with self._lock:
             self._open += 1
             if self._open == 1:
-                self._said = False
-                logging.getLogger("huggingface_hub.utils._http").addFilter(self)
+                self._said, self.given_up = False, ""
+                for name in _CLIENT:
+                    logging.getLogger(name).addFilter(self)
 
     def __exit__(self, *_: object) -> None:
         with self._lock:
             self._open -= 1
             if not self._open:
-                logging.getLogger("huggingface_hub.utils._http").removeFilter(self)
+                for name in _CLIENT:
+                    logging.getLogger(name).removeFilter(self)
 
     def filter(self, record: logging.LogRecord) -> bool:
         text = record.getMessage()
+        if "Falling back to HTTP upload" in text:  # as `hub_cards.upload` wants it
+            return False
         if "thrown while requesting" not in text and "[Retry " not in text:
             return True
+        if "thrown while requesting" in text:
+            self._here.reason = text.split(" thrown")[0] if "requesting PUT" in text else ""
+        tried, reason = re.search(r"\[Retry (\d+)/", text), str(getattr(self._here, "reason", ""))
+        if reason and tried and int(tried[1]) >= TRIES:
+            self.given_up = f"given up after {TRIES} tries of a file: {reason}"
         if "[Retry " in text and not self._said and sys.stderr.isatty():
             self._said = True
             sys.stderr.write("the Hub does not answer as it should; trying again for a while\n")
@@ -211,6 +227,11 @@ class _Retries(logging.Filter):
 
 
 _RETRIES = _Retries()
+
+
+def given_up() -> str:
+    """Why no file is sent any more, as the client's own words say it; empty while there is hope."""
+    return _RETRIES.given_up
 
 
 def _no_answer(error: BaseException) -> bool:

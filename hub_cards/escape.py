@@ -15,6 +15,8 @@ _LINKING = re.compile(r"(?i)https?(?=:)|www(?=\.)|@")
 #: breaks what a renderer would take for a link or a mention; not visible
 _BREAK = "\u2060"
 _LONGEST = 300
+#: what people write between these marks on the Hub is kept by the next push
+USER, USER_END = "<!-- user -->", "<!-- /user -->"
 #: what looks like an access token of the Hub
 _TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{20,}")
 #: characters that fit on a line of a code block on the page
@@ -65,6 +67,11 @@ def commands(*parts: Sequence[object]) -> str:
 def literal(text: object, most: int = _LONGEST) -> str:
     """A Python string with that value, on one line."""
     return json.dumps(flat(text, most), ensure_ascii=False)
+
+
+def document(data: dict[str, Any], parts: Sequence[str]) -> str:
+    """The text of a README.md: front matter, the parts of its body, and room for what people write on the Hub."""
+    return front_matter(data) + "\n" + "\n\n".join([*parts, f"{USER}\n{USER_END}"]) + "\n"
 
 
 def front_matter(data: dict[str, Any]) -> str:

@@ -18,7 +18,6 @@ FOLDER = "images"
 #: what was drawn and how, so that anybody can draw it again
 INDEX = f"{FOLDER}/pairs.json"
 MOST = 50
-_SMALLEST = 256
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 #: prompt sets of an evaluation in the order in which they tell most
 _SETS = ("target", "neighbour", "synonym", "kept")
@@ -157,13 +156,9 @@ def draw_pairs(
 
 def picture(drawn: Any) -> bytes:
     """PNG of a picture (3, height, width) in 0..1; a small one is enlarged by a whole factor, pixels stay pixels."""
-    from PIL import Image
+    from erase_plugins.page.studio import enlarged
 
-    from erase_plugins.evaluation.sheet import to_image
-
-    made = to_image(drawn)
-    factor = max(1, -(-_SMALLEST // max(made.size)))
-    return png(made.resize((made.width * factor, made.height * factor), Image.Resampling.NEAREST))
+    return png(enlarged(drawn))
 
 
 def label(data: bytes, text: str) -> bytes:

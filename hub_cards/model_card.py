@@ -7,7 +7,7 @@ stand the numbers; what few people need is folded.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from hub_cards import attacks as tried
 from hub_cards import provenance, sections, summary, usage
 from hub_cards.bundle import read_report
 from hub_cards.errors import check_repo
-from hub_cards.escape import flat, folded, front_matter, prose
+from hub_cards.escape import USER, USER_END, document, flat, folded, prose
 from hub_cards.evidence import alt_text, evidence, model_index
 from hub_cards.front_matter import ADULT
 from hub_cards.gallery import Gallery
@@ -26,14 +26,14 @@ from hub_cards.licences import Licence, licence_of, needed
 from hub_cards.package import pinned
 from hub_cards.sensitive import adults_only
 
-#: what people write between these marks on the Hub is kept by the next push
-USER, USER_END = "<!-- user -->", "<!-- /user -->"
 #: tags of every page, and those of a page with a LoRA that stock diffusers loads
 PLAIN = ("concept-erasure", "machine-unlearning", "erase-plugins")
 LORA = ("lora", "diffusers", "template:sd-lora")
 TAGS = (*LORA, *PLAIN, "erase-collection", "erase-full-checkpoint")
 #: tag before the name of every erased concept, so that it can be searched for
 ERASED = "erased:"
+#: concepts that get such a tag
+MOST_TAGS = 50
 
 
 def card(
@@ -88,7 +88,7 @@ def card(
     data = metadata(manifest, found, licence, pictures=pictures, gallery=gallery, adult=asks)
     data["erasure"] |= {key: text for key, text in (("requirement", line), ("space", shown)) if text}
     body = _body(loaded, found, where, licence, pictures, gallery, line, against, shown)
-    return front_matter(absolute(data, repo)) + "\n" + body + "\n"
+    return document(absolute(data, repo), body)
 
 
 def has_lora(manifest: Manifest) -> bool:
@@ -96,6 +96,11 @@ def has_lora(manifest: Manifest) -> bool:
     from hub_cards.usage import readers
 
     return any("diffusers" in readers(item.layout) for item in manifest.files)
+
+
+def erased_tags(concepts: Iterable[str]) -> list[str]:
+    """A tag for each concept, so that the Hub's own search finds what erases it; as many as a page has room for."""
+    return list(dict.fromkeys(f"{ERASED}{slug(flat(text)).replace('_', '-')}" for text in concepts))[:MOST_TAGS]
 
 
 def library(lora: bool, task: str = "text-to-image") -> dict[str, Any]:
@@ -120,12 +125,17 @@ def metadata(
     else:
         link = {} if base is None else {"license_link": f"https://huggingface.co/{base}"}
         named = {"license": "other", "license_name": "as-the-base-model", **link}
-    concepts = dict.fromkeys(f"{ERASED}{slug(flat(text)).replace('_', '-')}" for text in manifest.erased[:50])
     family = [flat(manifest.family)] if manifest.family else []
     data |= {
         **library(has_lora(manifest), usage.task_of(manifest)),
         **named,
-        "tags": [*(LORA if has_lora(manifest) else ()), *PLAIN, *family, *concepts, *([ADULT] if adult else [])],
+        "tags": [
+            *(LORA if has_lora(manifest) else ()),
+            *PLAIN,
+            *family,
+            *erased_tags(manifest.erased),
+            *([ADULT] if adult else []),
+        ],
     }
     if gallery is not None:
         data["widget"] = [
@@ -145,9 +155,9 @@ def metadata(
 def _body(
     loaded: Any, report: EvalReport | None, repo: str, licence: Licence | None, pictures: Sequence[str],
     gallery: Gallery | None, requirement: str | None, attacks: Sequence[AttackReport], space: str | None,
-) -> str:  # fmt: skip
+) -> list[str]:  # fmt: skip
     manifest = loaded.manifest
-    parts = [
+    return [
         f"# Erased: {summary.names(manifest)}",
         *summary.first_screen(loaded, report, repo, gallery, attacks, space),
         "## How well\n\n" + evidence(report, bool(attacks)),
@@ -169,9 +179,7 @@ def _body(
         *sections.citing(manifest),
         f"## Contact\n\nSomething is wrong, or this page should go? Open a discussion on it (tab *Community* of "
         f"{prose(repo)}).",
-        f"{USER}\n{USER_END}",
     ]
-    return "\n\n".join(parts)
 
 
 def _further(loaded: Any, report: EvalReport | None) -> list[str]:

@@ -11,12 +11,12 @@ from erase_plugins.errors import HubUnreachable, NotAllowed, PushRefused
 from erase_plugins.types import EvalReport
 from hub_cards.attacks import attack_files, check_about, merged, read_attacks
 from hub_cards.bundle import CARD, REPORT, Bundle, PushFile, artifact_files, card_diff, read_report, report_files
-from hub_cards.errors import check_destination, clean, reaching
+from hub_cards.errors import clean, reaching
 from hub_cards.front_matter import merge
 from hub_cards.gallery import Gallery, read_gallery
+from hub_cards.how import How
 from hub_cards.kept import Kept, keep
 from hub_cards.model_card import TAGS, card, keep_user_text
-from hub_cards.package import pinned
 from hub_cards.remote import Remote, look, with_state
 from hub_cards.secrets import check_files, check_text
 from hub_cards.sending import Pushed, send
@@ -30,23 +30,13 @@ def push(
     repo: str,
     *,
     report: EvalReport | str | Path | None = None,
-    private: bool = False,
-    create_pr: bool = False,
-    revision: str | None = None,
-    message: str | None = None,
-    license: str | None = None,
-    parent: str | None = None,
     pictures: bool = True,
     gallery: Gallery | str | Path | None = None,
     blur: bool | None = None,
     adult: bool | None = None,
-    prune: bool = False,
-    personal: bool = False,
-    requirement: str | None = None,
     space: str | None = None,
     publish_attacks: bool = False,
-    dry_run: bool = False,
-    show: Callable[[Bundle], None] | None = None,
+    **options: Any,
 ) -> Pushed:
     """Publishes an artifact folder. Logged in with ``hf auth login`` or ``HF_TOKEN``; no token is ever passed.
 
@@ -55,23 +45,14 @@ def push(
         repo: "owner/name"; made if it does not exist.
         report: evaluation of the artifact (report, report.json or its folder); goes onto the card and along, and so do
             the numbers of attacks that lie beside it (attack-NAME.json).
-        private: make a new repository private. An existing public one is refused then.
-        create_pr: open a pull request instead of changing the branch.
-        revision: branch; the main one if None.
-        message: first line of the commit.
-        license: licence id, where that of the base model is not known.
-        parent: refuse unless the repository is still at this commit.
         pictures: publish pictures at all.
         gallery: pairs before and after (`hub_cards.draw_pairs`), or the folder where a card and its pictures lie.
         blur: make pictures unrecognisable; by default for explicit concepts and persons.
         adult: ask visitors of the page first; by default for explicit concepts, and where the page asks already.
-        prune: take published evidence off the page that is not brought anew.
-        personal: send e-mail addresses and home folders as they are; access keys never are.
-        requirement: line for pip with which readers of the page get this package; see `hub_cards.package.pinned`.
         space: "owner/name" of a Space where readers can try it; one that the page names stays.
         publish_attacks: publish what the attacks found as well; whoever has it can bring the concept back.
-        dry_run: look and tell, change nothing; without a connection it tells what would be sent to a new repository.
-        show: called with the bundle before anything is changed.
+        options: private, create_pr, revision, message, license, parent, prune, personal, requirement, dry_run, show;
+            see `hub_cards.how.How`.
 
     Raises:
         HubError: not reachable or refused; the repository holds its old state.
@@ -82,8 +63,8 @@ def push(
     from erase_plugins.artifacts.store import verify_file
     from erase_plugins.workflow.artifacts import load_artifact
 
-    check_destination(repo, create_pr, revision)
-    line = None if requirement is None else pinned(requirement)
+    how = How(**options)
+    how.check(repo)
     loaded = load_artifact(artifact)
     found, folder = read_report(report)
     against, place = read_attacks(report)
@@ -98,8 +79,9 @@ def push(
 
     def write(kept: Kept) -> str:
         return card(
-            loaded, found or kept.report, repo=repo, license=license or kept.licence, pictures=shown or kept.pictures,
-            gallery=drawn or kept.gallery, adult=adult, strict=True, requirement=line or kept.requirement,
+            loaded, found or kept.report, repo=repo, license=how.license or kept.licence,
+            pictures=shown or kept.pictures, gallery=drawn or kept.gallery, adult=adult, strict=True,
+            requirement=how.requirement or kept.requirement,
             attacks=merged(against, kept.attacks), space=space or kept.space,
         )  # fmt: skip
 
@@ -107,34 +89,20 @@ def push(
     if loaded is artifact:  # it was read some time ago
         for item in loaded.manifest.files:
             verify_file(loaded.path, item)
-    bundle = Bundle(
-        loaded, repo, tuple(files), private=private, revision=revision, create_pr=create_pr,
-        message=message or f"{loaded.name}: {', '.join(loaded.manifest.erased)[:60]} erased",
-    )  # fmt: skip
-    return publish(
-        bundle, write, parent=parent, prune=prune, personal=personal, pictures=pictures, adult=adult, dry_run=dry_run,
-        show=show,
-    )  # fmt: skip
+    bundle = how.bundle(loaded, repo, files, f"{loaded.name}: {', '.join(loaded.manifest.erased)[:60]} erased")
+    return publish(bundle, write, how, pictures=pictures, adult=adult)
 
 
 def publish(
-    bundle: Bundle,
-    write: Callable[[Kept], str],
-    *,
-    parent: str | None = None,
-    prune: bool = False,
-    personal: bool = False,
-    pictures: bool = True,
-    adult: bool | None = None,
-    dry_run: bool = False,
-    show: Callable[[Bundle], None] | None = None,
+    bundle: Bundle, write: Callable[[Kept], str], how: How, *, pictures: bool = True, adult: bool | None = None
 ) -> Pushed:
     """Compares files and page with what is published, tells, and sends what differs in one commit.
 
     Args:
         bundle: repository, files and settings; states, parent and page are filled in here.
         write: makes the page (README.md), given what stays published.
-        parent, prune, personal, pictures, adult, dry_run, show: as for `push`.
+        how: the rest; see `How`.
+        pictures, adult: as for `push`.
 
     Raises:
         HubError, PushRefused, NotAllowed: as for `push`.
@@ -142,23 +110,23 @@ def publish(
     from erase_plugins.manager import get_manager
 
     repo, private = bundle.repo, bundle.private
-    token_needed(dry_run)
+    token_needed(how.dry_run)
     try:
         with reaching("push to", repo):
-            bundle = _compare(bundle, look(bundle), write, prune=prune, pictures=pictures, adult=adult)
+            bundle = _compare(bundle, look(bundle), write, prune=how.prune, pictures=pictures, adult=adult)
     except HubUnreachable as error:
-        if not dry_run:
+        if not how.dry_run:
             raise
         bundle = replace(_with_page(bundle, write(Kept()), Remote(), Kept()), unseen=str(error))
     if not bundle.unseen:
-        fits(bundle, parent, private)
-    check_files(bundle.changed, personal)
-    check_text("the commit message", bundle.message, personal)
-    get_manager().before_push(replace(bundle, dry_run=dry_run), repo)
-    if show is not None:
-        show(bundle)
-    if dry_run or not (bundle.changed or bundle.removed):
-        return Pushed(bundle, bundle.parent, dry_run=dry_run)
+        fits(bundle, how.parent, private)
+    check_files(bundle.changed, how.personal)
+    check_text("the commit message", bundle.message, how.personal)
+    get_manager().before_push(replace(bundle, dry_run=how.dry_run), repo)
+    if how.show is not None:
+        how.show(bundle)
+    if how.dry_run or not (bundle.changed or bundle.removed):
+        return Pushed(bundle, bundle.parent, dry_run=how.dry_run)
     return send(bundle)
 
 

@@ -84,6 +84,8 @@ def search(
         RequestError: ``limit`` is not positive.
         HubError: the Hub could not be reached or its answer was unusable.
     """
+    from hub_cards.model_card import erased_tags
+
     if limit < 1:
         raise RequestError(f"a limit of {limit} finds nothing; give a positive number")
     words = query.casefold().split()
@@ -92,9 +94,11 @@ def search(
     if by_id:
         asked.append(f"base_model:{base_model}")
     with reaching("search on", "the Hub"):
-        rows = [_found(info) for info in _listed(asked, endpoint)]
+        # the Hub knows who erases exactly this, however many repositories there are; parts of names are compared here
+        tagged = [] if concept is None else [[*asked, *erased_tags([concept])]]
+        rows = {item.id: item for wanted in (*tagged, asked) for item in map(_found, _listed(wanted, endpoint))}
     fits = [
-        item for item in rows
+        item for item in rows.values()
         if all(_has(word, (item.id, *item.concepts)) for word in words)
         and (concept is None or _has(concept.casefold().strip(), item.concepts))
         and (base_model is None or by_id or _is_base(base_model, item))

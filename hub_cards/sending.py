@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import takewhile
 from typing import Any
@@ -13,14 +11,12 @@ from erase_plugins.errors import HubError, NotAllowed, PushRefused
 from hub_cards.bundle import CARD, Bundle, PushFile
 from hub_cards.errors import clean, reaching, refused_page
 from hub_cards.remote import look, with_state
+from hub_cards.upload import Upload
 
 #: files of one commit; the Hub gets slow with more
 MOST_FILES = 1000
-#: further tries of one upload request: the client waits 1, 2 and 4 seconds between them
-RETRIES = 3
 #: commits and files of somebody else that are named
 _TOLD = 5
-_CLIENT = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -174,7 +170,7 @@ def _commit(
     operations: list[Any] = [_addition(item) for item in items]
     operations += [CommitOperationDelete(name) for name in removed]
     try:
-        with reaching("push to", bundle.repo), _uploading():
+        with reaching("push to", bundle.repo):
             made = HfApi().create_commit(
                 bundle.repo, operations, commit_message=bundle.message + part, revision=bundle.revision,
                 repo_type=bundle.repo_type, create_pr=bundle.create_pr, parent_commit=bundle.parent,
@@ -217,9 +213,10 @@ def _addition(item: PushFile) -> Any:
     """
     from huggingface_hub import CommitOperationAdd
 
-    made = CommitOperationAdd(item.name, item.source)
+    made: Any = CommitOperationAdd(item.name, item.source)
     if item.sha256:
         made.upload_info.sha256 = bytes.fromhex(item.sha256)
+    made.path_or_fileobj = Upload(item)
     return made
 
 
@@ -231,34 +228,3 @@ def _arrived(bundle: Bundle) -> str | None:
         return None
     same = all(with_state(item, remote.files).state == "same" for item in bundle.files)
     return remote.commit if same and not set(bundle.removed) & set(remote.files) else None
-
-
-@contextmanager
-def _uploading() -> Iterator[None]:
-    """Sets the client up for an upload that ends: no xet, and requests that give up together.
-
-    LFS is spoken by every server, and the client has no way back once it tried xet. Left alone, each of thousands of
-    files would be tried for half a minute on a server that is down.
-    """
-    from huggingface_hub import constants, lfs
-
-    original, tired = lfs.http_backoff, threading.Event()
-
-    def limited(*arguments: Any, **options: Any) -> Any:
-        if tired.is_set():
-            raise ConnectionError("given up after another file failed")
-        try:
-            return original(*arguments, **{"max_retries": RETRIES, **options})
-        except Exception:
-            tired.set()
-            raise
-
-    with _CLIENT:
-        before = constants.HF_HUB_DISABLE_XET
-        constants.HF_HUB_DISABLE_XET = True
-        lfs.http_backoff = limited
-        try:
-            yield
-        finally:
-            constants.HF_HUB_DISABLE_XET = before
-            lfs.http_backoff = original

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +10,11 @@ from erase_plugins.artifacts.manifest import FILENAME
 from erase_plugins.errors import ArtifactError
 from erase_plugins.families.source import POCKET
 from hub_cards import package
-from hub_cards.bundle import CARD, Bundle, PushFile
-from hub_cards.errors import check_repo
+from hub_cards.bundle import CARD, PushFile
 from hub_cards.escape import code, flat, front_matter, literal, prose
 from hub_cards.front_matter import ADULT
 from hub_cards.gallery import Gallery, choose_prompts
+from hub_cards.how import How
 from hub_cards.licences import licence_of
 from hub_cards.pushing import publish
 from hub_cards.references import SCHEME
@@ -28,8 +28,10 @@ APP, REQUIREMENTS = "app.py", "requirements.txt"
 COPY = "artifact"
 #: version of Gradio that the page was tried with
 GRADIO = "6.31.0"
-#: oldest Python that this package runs on; Spaces start with an older one unless told
-PYTHON = "3.11"
+#: Python that ZeroGPU has and this package runs on; Spaces start with an older one unless told
+PYTHON = "3.12"
+#: hardware that the page suggests to who copies the Space: the embedded model needs no card
+SMALL, CARD_16GB = "cpu-basic", "t4-small"
 #: longest text of the page; its parts were shortened before
 _TEXT = 20_000
 _TEMPLATES = Path(__file__).parent / "space_app"
@@ -112,6 +114,7 @@ def app(loaded: Any, repo: str, copy: bool) -> str:
         "model": literal(manifest.base.get("model") or "MODEL"),
         "revision": literal(revision) if revision else "None",
         "artifact": literal(COPY if copy else f"{SCHEME}{repo}"),
+        "concept": literal(", ".join(manifest.erased)),
         "prompt": literal(choose_prompts(manifest, 1)[0]),
         "low": repr(low), "best": repr(best), "high": repr(high),
     })  # fmt: skip
@@ -121,7 +124,8 @@ def about(manifest: Any) -> str:
     """One line about what the page shows; inert Markdown."""
     return (
         f"**{names(manifest)}** was erased from {prose(manifest.base.get('model') or 'a model')}. "
-        "Left: the base model. Right: the same prompt and seed with the erasure."
+        "Left: the base model. Right: the same prompt and seed with the erasure. Write another concept, and it is "
+        "erased while you wait."
     )
 
 
@@ -138,6 +142,7 @@ def page(loaded: Any, repo: str, license: str | None, adult: bool) -> str:
         "sdk_version": GRADIO,
         "python_version": PYTHON,
         "app_file": APP,
+        "suggested_hardware": SMALL if manifest.base.get("model") in (None, POCKET) else CARD_16GB,
         "pinned": False,
         "short_description": "Base and erased model, side by side",
         **({} if licence is None or licence.name else {"license": licence.id}),
@@ -178,12 +183,7 @@ def push_space(
     artifact: Any,
     repo: str,
     files: Mapping[str, bytes | Path],
-    *,
-    private: bool = False,
-    prune: bool = False,
-    personal: bool = False,
-    dry_run: bool = False,
-    show: Callable[[Bundle], None] | None = None,
+    **options: Any,
 ) -> Pushed:
     """Publishes the files as Space ``repo`` in one commit; other files of the Space are left alone.
 
@@ -191,18 +191,17 @@ def push_space(
         artifact: the `Artifact` that it is about; plugins may ask for it before the push.
         repo: "owner/name".
         files: from `space_files`.
-        prune: take pairs off that are about other weights and not replaced.
-        private, personal, dry_run, show: as for `hub_cards.push`.
+        options: private, prune (also pairs that are about other weights), personal, dry_run, show; see
+            `hub_cards.how.How`.
 
     Raises:
         HubError, PushRefused, NotAllowed: as for `hub_cards.push`.
     """
-    check_repo(repo)
+    how = How(**options)
+    how.check(repo)
     listed = tuple(PushFile(name, source) for name, source in files.items() if name != CARD)
     text = files[CARD]
-    bundle = Bundle(
-        artifact, repo, listed, private=private, repo_type="space", space_sdk="gradio",
-        message=f"Space for {', '.join(artifact.manifest.erased)[:60]} erased",
-    )  # fmt: skip
+    message = f"Space for {', '.join(artifact.manifest.erased)[:60]} erased"
+    bundle = how.bundle(artifact, repo, listed, message, repo_type="space", space_sdk="gradio")
     page = text.decode() if isinstance(text, bytes) else text.read_text(encoding="utf-8")
-    return publish(bundle, lambda _: page, prune=prune, personal=personal, dry_run=dry_run, show=show)
+    return publish(bundle, lambda _: page, how)

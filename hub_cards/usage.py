@@ -12,6 +12,7 @@ TEXT_TO_IMAGE = "text-to-image"
 #: what a model does -> class of transformers that loads it
 AUTO = {"image-classification": "AutoModelForImageClassification", "text-generation": "AutoModelForCausalLM"}
 STOCK = "pytorch_lora_weights.safetensors"
+ADAPTER = "adapter_model.safetensors"
 #: layout that the user interfaces read -> program, where its LoRA files are, and what to do then
 INTERFACES = (
     ("ComfyUI", "ComfyUI/models/loras", "Load it with the node *Load LoRA*, strength {weight}."),
@@ -55,6 +56,9 @@ def use(artifact: Any, repo: str) -> str:
             fetch = commands(("hf", "download", repo, stock), ("--local-dir", folder))
             after = then.format(weight=f"{weight:g}", tag=tag)
             parts.append(f"**{program}** ({code(stock)}):\n\n{block(fetch, 'bash')}\n\n{after}")
+    wrapped = _peft_parts(manifest, repo)
+    if wrapped:
+        parts.append(f"**peft** (its layers go into the pipeline's own modules):\n\n{block(wrapped, 'python')}")
     if "diffusers" in files:
         parts.append(
             "**Python, every kind of change** (checks the files and the base first):\n\n" + _ours(manifest, repo)
@@ -98,6 +102,25 @@ def _peft(manifest: Any, repo: str) -> str:
         f"model = PeftModel.from_pretrained(model, {literal(repo)}, subfolder={literal(folder)})"
     )
     return block(lines, "python")
+
+
+def _peft_parts(manifest: Any, repo: str) -> str:
+    """The base, and a line of stock peft for each part of a pipeline that has an adapter; empty where there is none."""
+    places = [item.name.rpartition("/")[0] for item in manifest.files if item.name.endswith(ADAPTER)]
+    if not places:
+        return ""
+    lines = ["from peft import PeftModel", _load(manifest), ""]
+    for place in places:
+        part = place.removeprefix("peft_") or _denoiser(manifest)
+        folder = f", subfolder={literal(place)}" if place else ""
+        lines.append(f"PeftModel.from_pretrained(pipe.{part}, {literal(repo)}{folder})")
+    return "\n".join(lines)
+
+
+def _denoiser(manifest: Any) -> str:
+    from erase_plugins.manager import get_manager
+
+    return str(get_manager().family(manifest.family).denoiser)
 
 
 def _ours_other(manifest: Any, repo: str) -> str:

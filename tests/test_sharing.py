@@ -7,8 +7,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import erase_plugins as ep
 import hub_cards
+from erase_plugins.errors import PushRefused
+from erase_plugins.python_words import in_python
 from tests.hub.conftest import REPO, hub, hub_server, made, pizza, plugin  # noqa: F401
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -21,6 +25,21 @@ def test_push_pull_search_and_card(hub, pizza, tmp_path):  # noqa: F811
     assert ep.pull(REPO, tmp_path / "x").name == "erase_pizza"
     assert [item.id for item in ep.search("pizza")] == [REPO]
     assert pizza.card(repo=REPO, license="mit") == hub_cards.card(pizza, repo=REPO, license="mit")
+
+
+def test_errors_speak_python(hub, pizza):  # noqa: F811
+    """What the command line calls --license is an argument here."""
+    with pytest.raises(PushRefused) as caught:
+        ep.push(pizza, REPO)
+    assert "name it with license='ID'" in str(caught.value)
+    assert "--" not in str(caught.value)
+    ep.push(pizza, REPO, license="mit")
+    with pytest.raises(PushRefused, match="leave private=True out"):
+        ep.push(pizza, REPO, license="mit", private=True)
+    with pytest.raises(PushRefused, match="--license ID"):
+        hub_cards.push(pizza, "tester/new")  # what the command line calls
+    said = in_python("pass --force; see 'erase-plugins card --pairs 3'; give --judge; pull with --all-files")
+    assert said == "pass force=True; see 'erase-plugins card --pairs 3'; give judge=; pull with layouts=['all']"
 
 
 WITHOUT = """

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from erase_plugins.artifacts.manifest import Manifest
 
 #: layouts that a saved artifact holds unless asked otherwise, or its family has its own: ours, then the stock loaders'
-DEFAULT_LAYOUTS = ("patch", "context", "diffusers", "kohya")
+DEFAULT_LAYOUTS = ("patch", "context", "diffusers", "peft", "kohya")
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,6 +15,7 @@ class FamilyNames(Protocol):
     denoiser: str
     layouts: tuple[str, ...]
     transposed: frozenset[str]
+    projected: tuple[str, ...]
 
     @property
     def roles(self) -> Mapping[str, str | tuple[str, ...]]:

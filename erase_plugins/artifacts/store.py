@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Callable, Sequence
@@ -14,11 +13,16 @@ from erase_plugins.artifacts.artifact import DEFAULT_LAYOUTS, Artifact
 from erase_plugins.artifacts.atomic import atomic_folder
 from erase_plugins.artifacts.foreign import describe_foreign, foreign_manifest, guess_family
 from erase_plugins.artifacts.header import read_header
-from erase_plugins.artifacts.links import is_inside
 from erase_plugins.artifacts.lowrank import lower
 from erase_plugins.artifacts.manifest import FILENAME, HEADER_KEY, PATCH, ArtifactFile, Manifest, slug
 from erase_plugins.artifacts.places import check_place
 from erase_plugins.artifacts.tensors import all_finite
+from erase_plugins.artifacts.verify import MOST_FILES as MOST_FILES
+from erase_plugins.artifacts.verify import MOST_MANIFEST_BYTES as MOST_MANIFEST_BYTES
+from erase_plugins.artifacts.verify import file_hash as file_hash
+from erase_plugins.artifacts.verify import read_manifest as read_manifest
+from erase_plugins.artifacts.verify import refuse_unlisted
+from erase_plugins.artifacts.verify import verify_file as verify_file
 from erase_plugins.errors import ArtifactError, CorruptArtifact, Unsupported
 
 if TYPE_CHECKING:
@@ -27,9 +31,6 @@ if TYPE_CHECKING:
 
 #: stands in the file list for pictures and descriptions that user interfaces show
 SIDECAR = "sidecar"
-#: what a manifest may have, in bytes and in files that it lists
-MOST_MANIFEST_BYTES = 8_000_000
-MOST_FILES = 100
 
 
 def write_folder(
@@ -130,12 +131,6 @@ def _describe(root: Path, path: Path, layout: str) -> ArtifactFile:
     return ArtifactFile(name=name, layout=layout, sha256=file_hash(path), bytes=path.stat().st_size)
 
 
-def file_hash(path: Path) -> str:
-    """SHA-256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def file_header(manifest: Manifest, family: Any, layout: str, edit: Edit) -> dict[str, str]:
     """String metadata of every file: our manifest without times, so that equal runs give equal bytes."""
     return {
@@ -175,55 +170,12 @@ def read_folder(folder: Path, known: Known) -> Artifact:
     chosen = manifest.essential[0]
     layout = known.layout(chosen.layout)
     place = folder / chosen.name
-    if len(Path(chosen.name).parts) > 1:  # a layout with folders finds all of them from the name it was written under
+    if len(manifest.essential) > 1:  # a layout of several files finds all of them from the name it was written under
         place = folder / layout.filename(manifest.name, family)
-        _refuse_unlisted(folder, manifest)
+        refuse_unlisted(folder, manifest)
     edit = layout.read(place, family)
     check_edit(edit, family)
     return Artifact(manifest, edit, folder)
-
-
-def read_manifest(path: Path) -> Manifest:
-    """The manifest in a file, if it is of a reasonable size.
-
-    Raises:
-        CorruptArtifact: damaged, too large, or it lists no file or too many.
-    """
-    try:
-        if path.stat().st_size > MOST_MANIFEST_BYTES:
-            raise CorruptArtifact(f"{FILENAME} has {path.stat().st_size} bytes; not a manifest")
-        manifest = Manifest.from_json(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, OSError) as error:
-        raise CorruptArtifact(f"{FILENAME} is not readable UTF-8 text") from error
-    if not (manifest.files or manifest.changes_nothing) or len(manifest.files) > MOST_FILES:
-        raise CorruptArtifact(f"{FILENAME} lists {len(manifest.files)} files")
-    return manifest
-
-
-def _refuse_unlisted(folder: Path, manifest: Manifest) -> None:
-    """Layouts with folders read what they find there, so nothing may be there that was not verified."""
-    listed = {item.name for item in manifest.files}
-    for path in folder.glob("*/*"):
-        name = path.relative_to(folder).as_posix()
-        if name not in listed:
-            raise CorruptArtifact(f"{ascii(name)[:80]} is in the artifact folder but not in its manifest")
-
-
-def verify_file(folder: Path, item: ArtifactFile) -> None:
-    """Presence, size and SHA-256 of one file.
-
-    Raises:
-        CorruptArtifact: names the file and what differs.
-    """
-    path = folder / item.name
-    if not is_inside(path, folder):
-        raise CorruptArtifact(f"{item.name} is a link that leaves the artifact folder")
-    if not path.is_file():
-        raise CorruptArtifact(f"{item.name} is missing; fetch the artifact again")
-    if path.stat().st_size != item.bytes:
-        raise CorruptArtifact(f"{item.name} has {path.stat().st_size} bytes, the manifest says {item.bytes}")
-    if file_hash(path) != item.sha256:
-        raise CorruptArtifact(f"{item.name} does not match its SHA-256; fetch the artifact again")
 
 
 def read_file(path: Path, family_id: str | None, known: Known) -> Artifact:

@@ -18,6 +18,7 @@ from erase_plugins.plain_text import one_line, scrub
 #: command -> (module with a click command named ``command``, one line of help)
 COMMANDS = {
     "demo": ("demo", "Erase a concept from the embedded model and see before and after (start here)."),
+    "ui": ("ui", "Open a page in the browser: write a concept, see before and after, measure, attack, publish."),
     "list": ("list", "List methods, families, layouts, judges, suites, attacks or plugins."),
     "info": ("info", "Show a method's options, paper and families, or the options of a suite or attack."),
     "run": ("run", "Erase concepts from a model and write an artifact folder."),

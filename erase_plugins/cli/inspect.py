@@ -17,7 +17,7 @@ from erase_plugins.types import ForgetItem
 @click.argument("paths", nargs=-1, required=True, metavar="PATH ...")
 @click.option("--base", metavar="MODEL", help="Also say whether each artifact fits this model (loads its weights).")
 def command(paths: tuple[str, ...], base: str | None) -> None:
-    """Say what files or artifact folders are. Verifies hashes, headers, names, shapes and values."""
+    """Say what files or artifact folders are. Verifies hashes, headers and values."""
     target = None
     places = [existing(path, "file or folder") for path in paths]
     if base is not None:
@@ -46,10 +46,13 @@ def look(place: Path, target: Any = None) -> dict[str, Any]:
     Raises:
         ArtifactError: neither of both, or damaged.
     """
-    from erase_plugins.artifacts.eraser_folder import eraser_facts, is_eraser_folder
+    from erase_plugins.artifacts.manifest import FILENAME
 
-    if is_eraser_folder(place):
-        return eraser_facts(place)
+    if place.is_dir() and not (place / FILENAME).is_file():
+        from erase_plugins.artifacts.eraser_folder import eraser_facts, is_eraser_folder
+
+        if is_eraser_folder(place):
+            return eraser_facts(place)
     facts = _folder_facts(place) if place.is_dir() else _file_facts(place)
     if target is not None and facts.get("manifest"):
         facts["fits"], facts["fit"] = _fit(place, target)
@@ -57,17 +60,34 @@ def look(place: Path, target: Any = None) -> dict[str, Any]:
 
 
 def _folder_facts(place: Path) -> dict[str, Any]:
-    from erase_plugins.artifacts.store import artifact_json
+    import json
+
+    from erase_plugins.artifacts.manifest import FILENAME
+    from erase_plugins.artifacts.verify import check_folder
+    from erase_plugins.manager import get_manager
     from erase_plugins.workflow.artifacts import load_artifact
 
-    artifact = load_artifact(place)
-    manifest = artifact.manifest
+    if (place / FILENAME).is_file():
+        manifest = check_folder(place, get_manager().known().layouts)
+        statistics = _has_statistics(place, manifest)
+    else:  # as another program wrote it
+        artifact = load_artifact(place)
+        manifest, statistics = artifact.manifest, bool(artifact.edit.statistics)
     return {
         "path": place.name, "kind": "artifact", "title": "an erase-plugins artifact folder, verified",
         "family": manifest.family, "erased": list(manifest.erased), "kept": list(manifest.preserve),
         "method": manifest.method.get("id"), "rank": manifest.rank, "modules": manifest.modules,
-        "bytes": artifact.bytes, "statistics": bool(artifact.edit.statistics), "manifest": artifact_json(artifact),
+        "bytes": sum(item.bytes for item in manifest.files), "statistics": statistics,
+        "manifest": json.loads(manifest.to_json()),
     }  # fmt: skip
+
+
+def _has_statistics(place: Path, manifest: Any) -> bool:
+    """Whether the file that is read holds the statistics of a closed form."""
+    from erase_plugins.artifacts.header import read_header
+
+    names = (item.name for item in manifest.essential if item.name.endswith(".safetensors"))
+    return any(key.startswith("statistics|") for name in names for key in read_header(place / name).tensors)
 
 
 def _file_facts(place: Path) -> dict[str, Any]:

@@ -77,7 +77,7 @@ class FlowFamily(Family):
     groups = FLOW_GROUPS
     denoiser = "transformer"
     features = MappingProxyType({EMBEDDING_MAP: "text_in"})
-    layouts = ("patch", "context", "diffusers")
+    layouts = ("patch", "context", "diffusers", "peft")
     #: every text encoder; T5 last, of which no loader takes a LoRA
     encoders: tuple[str, ...]
     lengths: tuple[int, int]

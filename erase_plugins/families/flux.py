@@ -22,6 +22,7 @@ class Flux(FlowFamily):
     title = "FLUX.1"
     components = ("transformer", "text_encoder")
     encoders = ("text_encoder", "text_encoder_2")
+    projected = ()
     pipeline = "FluxPipeline"
     transformer = "FluxTransformer2DModel"
     lengths = (512, 256)

@@ -255,6 +255,8 @@ class FamilyTraits(ABC):
     presets: tuple[str, ...] = ()
     #: last names of the modules of kind `TRANSPOSED`, for files that hold every linear map as (out, in)
     transposed: frozenset[str] = frozenset()
+    #: text encoders with a projection, whose live module still has a ``text_model`` child in transformers 5
+    projected: tuple[str, ...] = ("text_encoder_2",)
     #: ModelSpec architecture and sd-scripts base version, for file headers
     modelspec: str = ""
     base_version: str = ""

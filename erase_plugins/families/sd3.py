@@ -22,6 +22,7 @@ class StableDiffusion3(FlowFamily):
     title = "Stable Diffusion 3 / 3.5"
     components = ("transformer", "text_encoder", "text_encoder_2")
     encoders = ("text_encoder", "text_encoder_2", "text_encoder_3")
+    projected = ("text_encoder", "text_encoder_2")
     pipeline = "StableDiffusion3Pipeline"
     transformer = "SD3Transformer2DModel"
     lengths = (256, 77)

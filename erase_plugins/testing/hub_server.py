@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any, Self
 from urllib.parse import parse_qs, urlsplit
 
-from erase_plugins.testing import hub_reading, hub_writing  # noqa: F401  they declare the routes
+from erase_plugins.testing import hub_collections, hub_reading, hub_writing  # noqa: F401  they declare the routes
 from erase_plugins.testing.hub_calls import Answer, Call, answer
 from erase_plugins.testing.hub_faults import LIMITED, Asked, Fault, Faults
 from erase_plugins.testing.hub_store import HubStore

@@ -8,6 +8,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
+from typing import Any
 
 from erase_plugins.testing.hub_xet import XetStorage
 
@@ -122,6 +123,8 @@ class HubStore:
         self.blobs: dict[str, bytes] = {}
         self.cards: dict[str, dict[str, object]] = {}
         self.repositories: dict[str, Repository] = {}
+        #: address of a list of repositories -> what the Hub tells of it
+        self.collections: dict[str, dict[str, Any]] = {}
         self._numbers = itertools.count(1)
 
     def create(self, repo_id: str, private: bool, author: str) -> Repository:

@@ -61,19 +61,13 @@ def listed(collection: str, word: str | None) -> None:
 @click.argument("repo", metavar="OWNER/NAME")
 @requirement_option
 @push_options
-def push(
-    folder: str, repo: str, private: bool, create_pr: bool, revision: str | None, message: str | None,
-    licence: str | None, parent: str | None, prune: bool, personal: bool, requirement: str | None, dry_run: bool,
-) -> None:  # fmt: skip
+def push(folder: str, repo: str, **options: Any) -> None:
     """Publish a collection with its card; only what differs is sent, and nothing leaves without --prune."""
     from hub_cards.cli.push import quiet_client
     from hub_cards.collections import push_collection
 
     quiet_client()
-    done = push_collection(
-        folder, repo, private=private, create_pr=create_pr, revision=revision, message=message, license=licence,
-        parent=parent, prune=prune, personal=personal, requirement=requirement, dry_run=dry_run, show=show,
-    )  # fmt: skip
+    done = push_collection(folder, repo, **options, show=show)
     say_pushed(done, repo, f"use some of it: erase-plugins collection pull {repo} NAME NAME --into mine")
 
 

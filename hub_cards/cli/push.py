@@ -39,58 +39,47 @@ from hub_cards.cli.pushed import push_options, requirement_option, say_pushed, s
 @push_options
 def command(
     artifact: str, repo: str, report: str | None, publish_attacks: bool, merged: str | None, strength: float,
-    private: bool, create_pr: bool, revision: str | None,
-    message: str | None, licence: str | None, parent: str | None, pictures: bool, gallery: str | None,
-    pairs: int | None, prompts: tuple[str, ...], model: str | None, device: str, unblurred: bool, adult: bool | None,
-    prune: bool, personal: bool, requirement: str | None, space: str | None, dry_run: bool,
+    pictures: bool, gallery: str | None, pairs: int | None, prompts: tuple[str, ...], model: str | None, device: str,
+    unblurred: bool, adult: bool | None, space: str | None, **options: Any,
 ) -> None:  # fmt: skip
     """Publish an artifact folder with its card; what is there stays. Log in with `hf auth login` or HF_TOKEN."""
     from erase_plugins.records.release import is_release
     from erase_plugins.workflow.artifacts import load_artifact
-    from hub_cards.bundle import REPORT, Bundle, artifact_files
+    from hub_cards.bundle import REPORT, artifact_files
     from hub_cards.checkpoint import push_merged
     from hub_cards.cli.pictures import draw
     from hub_cards.errors import check_repo
     from hub_cards.gallery import INDEX
     from hub_cards.heads import push_head
+    from hub_cards.how import How
     from hub_cards.pushing import push, ready
 
     quiet_client()
     place = existing(artifact)
     if is_release(place):
-        head = push_head(
-            place, repo, private=private, create_pr=create_pr, revision=revision, message=message, license=licence,
-            parent=parent, prune=prune, personal=personal, requirement=requirement, dry_run=dry_run, show=show,
-        )  # fmt: skip
+        head = push_head(place, repo, **options, show=show)
         say_pushed(
             head, repo, f"check it: hf download {repo} --local-dir head && erase-plugins verify-certificate head"
         )
         return
     loaded = load_artifact(place)
-    licence = asked_licence(loaded.manifest.base, licence)
+    options |= {"license": asked_licence(loaded.manifest.base, options["license"]), "show": show}
     if merged is not None:
         if report or gallery or pairs:
             raise RequestError("--merged publishes a model, not an artifact; leave --report and pictures out")
-        full = push_merged(
-            loaded, merged, repo, strength=strength, private=private, create_pr=create_pr, revision=revision,
-            message=message, license=licence, parent=parent, prune=prune, personal=personal, dry_run=dry_run, show=show,
-        )  # fmt: skip
+        full = push_merged(loaded, merged, repo, strength=strength, **options)
         say_pushed(full, repo, f"use it: erase-plugins generate --model {repo} --prompt ... --out picture.png")
         return
     drawn = None
     if pictures and (pairs or prompts):
-        if not dry_run:
-            bundle = Bundle(
-                loaded, check_repo(repo), tuple(artifact_files(loaded)), private=private, revision=revision,
-                create_pr=create_pr,
-            )  # fmt: skip
-            ready(bundle, parent=parent, prune=prune, renewed=(INDEX, *([REPORT] if report else [])))
+        how = How(**options)
+        if not how.dry_run:
+            bundle = how.bundle(loaded, check_repo(repo), artifact_files(loaded), "")
+            ready(bundle, parent=how.parent, prune=how.prune, renewed=(INDEX, *([REPORT] if report else [])))
         drawn = draw(loaded, report, pairs, prompts, model, device)
     done = push(
-        loaded, repo, report=report, private=private, create_pr=create_pr, revision=revision, message=message,
-        license=licence, parent=parent, pictures=pictures, gallery=drawn or gallery, blur=False if unblurred else None,
-        adult=adult, prune=prune, personal=personal, requirement=requirement, publish_attacks=publish_attacks,
-        space=space, dry_run=dry_run, show=show,
+        loaded, repo, report=report, pictures=pictures, gallery=drawn or gallery, blur=False if unblurred else None,
+        adult=adult, publish_attacks=publish_attacks, space=space, **options,
     )  # fmt: skip
     say_pushed(done, repo, f"use it: erase-plugins generate hub:{repo} --prompt ... --out picture.png")
 

@@ -11,6 +11,8 @@ from erase_plugins.cli.console import emit, hint, human_bytes, say
 
 #: files of one state that are named; of more the number is told
 _NAMED = 20
+#: where a command keeps the title of a list of the Hub
+_SHELF = "hub_cards.shelf"
 
 personal_option = click.option(
     "--personal", is_flag=True, help="Send e-mail addresses and home folders as they are; access keys never are."
@@ -25,9 +27,16 @@ push_options = stacked(
     click.option("--create-pr", is_flag=True, help="Open a pull request instead of changing the branch."),
     click.option("--revision", metavar="BRANCH", help="Branch to push to."),
     click.option("--message", metavar="TEXT", help="First line of the commit."),
-    click.option("--license", "licence", metavar="ID", help="Licence id, where that of the base model is not known."),
+    click.option("--license", metavar="ID", help="Licence id, where that of the base model is not known."),
     click.option("--parent", metavar="COMMIT", help="Refuse unless the repository is still at this commit."),
     click.option("--prune", is_flag=True, help="Take off what is published and not brought anew: evidence, artifacts."),
+    click.option(
+        "--hub-collection",
+        metavar="TITLE",
+        expose_value=False,
+        callback=lambda ctx, _, title: ctx.meta.update({_SHELF: title}),
+        help="Put it on your list of that title among the Hub's collections; made if there is none.",
+    ),
     personal_option,
     dry_run_option,
 )
@@ -71,7 +80,13 @@ def say_pushed(done: Any, repo: str, use: str) -> None:
         where = f"pull request {done.pull_request}" if done.pull_request else f"commit {(done.commit or '')[:12]}"
         say(f"pushed {len(done.sent)} files to {repo}: {where}")
         say(use)
+    title, address = click.get_current_context().meta.get(_SHELF), None
+    if title and not done.dry_run:
+        from hub_cards.shelf import put
+
+        address = put(repo, title, done.bundle.private)
+        say(f"listed in the collection '{title}': {address}")
     emit({
         "schema": 1, "dry_run": done.dry_run, **done.bundle.to_dict(), "commit": done.commit, "sent": list(done.sent),
-        "pull_request": done.pull_request,
+        "pull_request": done.pull_request, **({"hub_collection": address} if address else {}),
     })  # fmt: skip

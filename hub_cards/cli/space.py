@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
+import subprocess
+import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +32,7 @@ from hub_cards.cli.pushed import personal_option
     "Space holds a copy.",
 )
 @click.option("--push", is_flag=True, help="Publish it as Space OWNER/NAME in one commit.")
+@click.option("--local", is_flag=True, help="Run it here at once; without --out no folder is left.")
 @click.option("--private", is_flag=True, help="With --push: make a new Space private.")
 @click.option("--prune", is_flag=True, help="With --push: take pairs off that are about other weights.")
 @personal_option
@@ -36,13 +41,14 @@ from hub_cards.cli.pushed import personal_option
 def command(
     repo: str, artifact: str | None, out: str | None, gallery: str | None, pairs: int | None,
     prompts: tuple[str, ...], model: str | None, device: str, unblurred: bool, adult: bool | None,
-    licence: str | None, requirement: str | None, push: bool, private: bool, prune: bool,
+    licence: str | None, requirement: str | None, push: bool, local: bool, private: bool, prune: bool,
     personal: bool, dry_run: bool, force: bool,
 ) -> None:  # fmt: skip
     """Write a Gradio Space for a published artifact: prompt, seed, strength, base and erased side by side.
 
     Without --artifact the published OWNER/NAME is shown, with the pictures of its page.
     """
+    from erase_plugins.errors import MissingExtra
     from erase_plugins.workflow.artifacts import load_artifact
     from hub_cards.bundle import Bundle
     from hub_cards.cli.pictures import draw
@@ -54,9 +60,13 @@ def command(
     from hub_cards.references import SCHEME
     from hub_cards.space import push_space, space_files, write_space
 
+    if local and importlib.util.find_spec("gradio") is None:
+        raise MissingExtra("space --local", "ui")
     quiet_client()
     name = check_repo(repo).split("/")[1]
-    folder = check_output(out or f"{name}-space", force, kind="space", dry_run=dry_run)
+    passing = tempfile.TemporaryDirectory(prefix="erase-space-") if local and out is None else None
+    place = out or Path(passing.name if passing else "", f"{name}-space")
+    folder = check_output(str(place), force, kind="space", dry_run=dry_run)
     loaded = load_artifact(existing(artifact or f"{SCHEME}{repo}"))
     if push and not dry_run:
         ready(Bundle(loaded, repo, (), private=private, repo_type="space"), prune=True)
@@ -78,11 +88,20 @@ def command(
     else:
         write_space(files, folder, force)
         say(f"wrote {folder}: {len(files)} files, {human_bytes(size)}")
-        say(f"run it here: pip install gradio && python {folder / 'app.py'}")
+        say(
+            f"run it here: pip install gradio && python {folder / 'app.py'}"
+            if not local
+            else "starting it; Ctrl-C ends it"
+        )
     if done is not None and not dry_run:
         say(f"Space {repo} is at commit {(done.commit or '')[:12]}; {len(done.sent)} files were sent")
     emit({"schema": 1, "dry_run": dry_run, "folder": str(folder), "files": sorted(files), "repo": repo,
           "pushed": None if done is None else {**done.bundle.to_dict(), "commit": done.commit}})  # fmt: skip
+    if local and not dry_run:
+        code = subprocess.call([sys.executable, "app.py"], cwd=folder)
+        if passing is not None:
+            passing.cleanup()
+        click.get_current_context().exit(code)
 
 
 def published_gallery(repo: str) -> Any:

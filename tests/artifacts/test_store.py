@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -53,16 +54,22 @@ def test_context_map_is_lowered_for_lora_files_when_the_base_is_there(pocket_tar
     without = artifact_of(pocket_target, edit).save(tmp_path / "a")
     assert [item.layout for item in without.manifest.files] == ["patch", "context"]
     with_base = artifact_of(pocket_target, edit).save(tmp_path / "b", target=pocket_target)
-    assert [item.layout for item in with_base.manifest.files] == ["patch", "context", "diffusers", "kohya"]
+    assert [item.layout for item in with_base.manifest.files] == [
+        "patch",
+        "context",
+        "diffusers",
+        *["peft"] * 2,
+        "kohya",
+    ]
     assert same_edit(ep.load_artifact(tmp_path / "b").edit, edit)
 
 
 def test_existing_folder_is_kept_without_force(saved, pocket_target, tmp_path):
-    before = {path.name: path.read_bytes() for path in (tmp_path / "art").iterdir()}
+    before = {path: path.read_bytes() for path in (tmp_path / "art").rglob("*.*")}
     other = artifact_of(pocket_target, random_edit(pocket_target, ("cross_k",)))
     with pytest.raises(ArtifactError, match="--force"):
         other.save(tmp_path / "art")
-    assert {path.name: path.read_bytes() for path in (tmp_path / "art").iterdir()} == before
+    assert {path: path.read_bytes() for path in (tmp_path / "art").rglob("*.*")} == before
     other.save(tmp_path / "art", force=True)
     assert len(ep.load_artifact(tmp_path / "art").edit) == len(other.edit)
     assert [path.name for path in tmp_path.iterdir()] == ["art"]
@@ -111,9 +118,9 @@ def test_link_that_leaves_the_folder_is_refused(saved, tmp_path):
 
 
 def test_linked_subfolder_that_leaves_is_refused(pocket_target, tmp_path):
-    artifact_of(pocket_target, random_edit(pocket_target, ("cross_k",))).save(tmp_path / "art", ("peft",))
-    shutil.move(tmp_path / "art" / "peft_unet", tmp_path / "outside")
-    (tmp_path / "art" / "peft_unet").symlink_to(tmp_path / "outside")
+    artifact_of(pocket_target, random_edit(pocket_target, ("text_attn",))).save(tmp_path / "art", ("peft",))
+    shutil.move(tmp_path / "art" / "peft_text_encoder", tmp_path / "outside")
+    (tmp_path / "art" / "peft_text_encoder").symlink_to(tmp_path / "outside")
     with pytest.raises(CorruptArtifact, match="leaves the artifact folder"):
         ep.load_artifact(tmp_path / "art")
 
@@ -126,6 +133,23 @@ def test_adapter_that_the_manifest_does_not_list_is_refused(pocket_target, tmp_p
     shutil.copytree(tmp_path / "both" / "peft_text_encoder", tmp_path / "art" / "peft_text_encoder")
     with pytest.raises(CorruptArtifact, match="not in its manifest"):
         ep.load_artifact(tmp_path / "art")
+    text = Edit("sd1", {"text_encoder": edit.deltas["text_encoder"]})
+    artifact_of(pocket_target, text).save(tmp_path / "text", ("peft",))
+    for name in ("adapter_model.safetensors", "adapter_config.json"):
+        shutil.copy(tmp_path / "both" / name, tmp_path / "text")
+    with pytest.raises(CorruptArtifact, match="not in its manifest"):
+        ep.load_artifact(tmp_path / "text")
+
+
+def test_a_folder_of_an_older_version_with_the_adapter_of_its_denoiser_in_a_folder_is_read(pocket_target, tmp_path):
+    edit = random_edit(pocket_target, ("cross_k", "text_attn"), mixed=False)
+    made = artifact_of(pocket_target, edit).save(tmp_path / "art", ("peft",))
+    (tmp_path / "art" / "peft_unet").mkdir()
+    for name in ("adapter_model.safetensors", "adapter_config.json"):
+        shutil.move(tmp_path / "art" / name, tmp_path / "art" / "peft_unet")
+    files = [item if "/" in item.name else replace(item, name=f"peft_unet/{item.name}") for item in made.manifest.files]
+    (tmp_path / "art" / "erase.json").write_text(replace(made.manifest, files=tuple(files)).to_json())
+    assert same_edit(ep.load_artifact(tmp_path / "art").edit, edit)
 
 
 def test_hub_cache_links_are_accepted(saved, tmp_path):
@@ -133,7 +157,7 @@ def test_hub_cache_links_are_accepted(saved, tmp_path):
     snapshot, blobs = tmp_path / "models--a--b" / "snapshots" / "abc", tmp_path / "models--a--b" / "blobs"
     blobs.mkdir(parents=True)
     snapshot.mkdir(parents=True)
-    for index, path in enumerate(sorted((tmp_path / "art").iterdir())):
+    for index, path in enumerate(sorted((tmp_path / "art").glob("*.*"))):
         shutil.copy(path, blobs / str(index))
         (snapshot / path.name).symlink_to(blobs / str(index))
     assert same_edit(ep.load_artifact(snapshot).edit, saved.edit)

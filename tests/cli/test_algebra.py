@@ -16,7 +16,13 @@ def test_merge_add_and_revoke_agree(erase, loaded, pizza_folder, burger_folder, 
     merged = erase("merge", pizza_folder, burger_folder, "--out", tmp_path / "both", "--json")
     assert merged.data["how"] == "solved jointly"
     assert sorted(merged.data["artifact"]["erased"]) == ["hamburger", "pizza"]
-    assert {item["layout"] for item in merged.data["artifact"]["files"]} == {"patch", "context", "diffusers", "kohya"}
+    assert {item["layout"] for item in merged.data["artifact"]["files"]} == {
+        "patch",
+        "context",
+        "diffusers",
+        "peft",
+        "kohya",
+    }
     added = erase("add", pizza_folder, "--erase", "hamburger", "--out", tmp_path / "added", "--json")
     assert added.code == 0, added.err
     assert torch.allclose(maps(tmp_path / "added"), maps(tmp_path / "both"), atol=1e-6)

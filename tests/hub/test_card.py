@@ -30,7 +30,13 @@ EVIL = [
     "</td><script>alert(1)</script>", "[click](javascript:alert(1))", "![x](http://evil.example/x.png)", "a | b\n| c",
     "```\nrm -rf ~\n```", "---\nlicense: mit\n---", "**bold** _under_ # head", "<!-- /user -->", "$(rm -rf ~) `id`",
     "x: {y: !!python/object/apply:os.system [id]}", "www.evil.example", "\u202etxt.exe", "'; drop", "{{ 7 * 7 }}", "@all",
+    "<img src=x onerror=alert(1)>", "</details><form action=http://evil.example><input></form>", "<svg/onload=alert(1)>",
+    "[x][y]\n\n[y]: javascript:alert(1)", "<https://evil.example>", "&lt;script&gt;alert(1)&lt;/script&gt;",
+    "<Gallery /><iframe src=//evil.example>",
 ]  # fmt: skip
+
+
+assert len(EVIL) == 22
 
 
 def report(artifact, rows=ROWS, **changes):

@@ -10,6 +10,7 @@ from huggingface_hub.utils import yaml_dump
 
 import hub_cards
 from erase_plugins.errors import HubError, RequestError
+from erase_plugins.workflow.collection import build_collection
 from tests.cli.conftest import erase  # noqa: F401
 from tests.hub.conftest import REPO
 
@@ -97,6 +98,37 @@ def test_the_command(shelf, erase):  # noqa: F811
     assert "tester/painters" in ran.out
     assert "hub:tester/painters#NAME" in ran.out
     assert "nothing fits" in erase("search", "nobody").out
+
+
+def test_a_collection_is_found_by_the_hubs_own_search_for_a_member(hub, pizza, hamburger, tmp_path, monkeypatch):
+    """However many repositories there are: the Hub looks for the tag, before any card is read along."""
+    library = build_collection({"a": pizza, "b": hamburger}, tmp_path / "lib")
+    hub_cards.push_collection(library, "tester/lib", license="mit")
+    assert [item.id for item in HfApi().list_models(filter=["erased:hamburger"])] == ["tester/lib"]
+    publish("tester/more", erased=["nothing"])
+    hub.store.repository("tester/more").downloads = 100
+    monkeypatch.setattr("hub_cards.searching.MOST_READ", 1)
+    assert names(concept="hamburger") == ["lib"]
+    assert hub.count(r"GET /api/models\?.*filter=erased%3Ahamburger") >= 1
+
+
+def test_tags_of_members_end_at_what_the_hub_takes(hub, pizza):
+    from hub_cards.model_card import MOST_TAGS, erased_tags
+
+    assert erased_tags(["A b", "a  B", "x"]) == ["erased:a-b", "erased:x"]
+    assert len(erased_tags(map(str, range(500)))) == MOST_TAGS
+
+
+def test_a_push_goes_on_a_list_of_the_hub(hub, pizza, hamburger, erase):  # noqa: F811
+    for artifact, repo in ((pizza, REPO), (hamburger, "tester/no-hamburger"), (pizza, REPO)):
+        ran = erase("push", artifact.path, repo, "--license", "mit", "--hub-collection", "Food gone", "--json")
+        assert ran.code == 0, ran.err
+    found = HfApi().get_collection(ran.data["hub_collection"].split("/collections/")[1])
+    assert (found.title, found.private) == ("Food gone", False)
+    assert [item.item_id for item in found.items] == [REPO, "tester/no-hamburger"]
+    dry = erase("push", pizza.path, "tester/x", "--license", "mit", "--hub-collection", "Other", "--dry-run", "--json")
+    assert "hub_collection" not in dry.data
+    assert len(hub.store.collections) == 1
 
 
 @pytest.mark.parametrize("fault", [429, 500, "reset", "truncated", "wrong bytes"])

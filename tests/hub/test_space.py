@@ -14,6 +14,7 @@ import time
 import tomllib
 import urllib.error
 import urllib.request
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,7 @@ from erase_plugins import Concept, generate
 from erase_plugins.artifacts.places import MARKER
 from erase_plugins.errors import RequestError
 from erase_plugins.testing.models import shared_pipeline
+from erase_plugins.workflow import models
 from hub_cards.gallery import draw_pairs, picture
 from hub_cards.space import push_space, space_files, write_space
 from tests.cli.conftest import erase  # noqa: F401
@@ -61,10 +63,10 @@ def load_app(folder, monkeypatch=None):
 @pytest.fixture
 def app(pizza, drawn, tmp_path, monkeypatch):
     """The app of a Space with its own copy, on the tiny pipeline."""
-    monkeypatch.setattr(erase_plugins, "load", lambda *_, **__: shared_pipeline("tiny_sd1"), raising=False)
+    monkeypatch.setattr(models, "as_target", lambda *_, **__: models.target_of(shared_pipeline("tiny_sd1")))
     module = load_app(write_space(space_files(pizza, REPO, copy=True, gallery=drawn), tmp_path / "space"))
-    module.STEPS = 2
-    return module
+    module.studio.settings = replace(module.SETTINGS, steps=2)
+    return module.studio
 
 
 # ---- files --------------------------------------------------------------------------------------------------------
@@ -79,8 +81,10 @@ def test_files_of_a_space(pizza, drawn):
     assert len(data["short_description"]) <= 60
     assert data["sdk_version"].count(".") == 2
     required = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["requires-python"]
-    assert data["python_version"] == required.removeprefix(">=")
-    assert f'ARTIFACT = "hub:{REPO}"' in files["app.py"].decode()
+    assert data["python_version"] >= required.removeprefix(">=")
+    assert data["python_version"] == "3.12", "ZeroGPU has this one and 3.10, which is too old"
+    assert data["suggested_hardware"] == "t4-small"
+    assert f'artifact="hub:{REPO}"' in files["app.py"].decode()
     assert b"{{" not in b"".join(
         item for item in files.values() if isinstance(item, bytes) and item[:2] not in (b"\x89P", b"PK")
     )
@@ -109,12 +113,13 @@ def test_the_copy_in_a_space_is_what_runs(tmp_path):
     code = (
         "import runpy, sys, tempfile\n"
         "app = runpy.run_path('app.py', run_name='space')\n"
-        "app['draw'].__globals__['STEPS'] = 2\n"
+        "from dataclasses import replace\n"
+        "app['studio'].settings = replace(app['SETTINGS'], steps=2)\n"
         "import erase_plugins, hub_cards\n"
         "place = tempfile.gettempdir()\n"
         "assert erase_plugins.__file__.startswith(place) and hub_cards.__file__.startswith(place)\n"
         "assert erase_plugins.get_manager().pluggy.has_plugin('hub_cards')\n"
-        "base, erased = app['draw']('a pizza', 1, 1.0)\n"
+        "base, erased = app['studio'].draw('pizza', '', 'a pizza', 1, 1.0)\n"
         "assert base.tobytes() != erased.tobytes()\n"
         "print('DREW', base.size)\n"
     )
@@ -131,7 +136,7 @@ def test_base_revision_and_licence_follow_the_manifest(pizza):
     data = SpaceCard(files["README.md"].decode()).data.to_dict()
     assert data["models"] == [REPO, base["model"]]
     assert data["license"] == "creativeml-openrail-m"
-    assert 'REVISION = "abc"' in files["app.py"].decode()
+    assert 'revision="abc"' in files["app.py"].decode()
 
 
 def test_sensitive_concepts(pizza, drawn):
@@ -150,10 +155,11 @@ def test_text_of_strangers_is_inert(pizza, text, tmp_path):
     )
     folder = write_space(space_files(spoiled, REPO), tmp_path / "space")
     module = load_app(folder)
-    assert (folder, 0.0, 1.0, 1.2) == (module.HERE, module.LOW, module.BEST, module.HIGH)
+    settings = module.SETTINGS
+    assert (folder, 0.0, 1.0, 1.2) == (module.HERE, settings.low, settings.best, settings.high)
     page = (folder / "README.md").read_text()
     assert SpaceCard(page, ignore_metadata_errors=False).data.sdk == "gradio"
-    for shown in (module.ABOUT, re.sub(r"`[^`\n]*`", "", page.split("\n---\n", 1)[1])):
+    for shown in (settings.about, settings.heading, re.sub(r"`[^`\n]*`", "", page.split("\n---\n", 1)[1])):
         assert "<script" not in shown
         assert "](http://" not in shown
         assert "](javascript" not in shown
@@ -165,7 +171,7 @@ def test_text_of_strangers_is_inert(pizza, text, tmp_path):
 
 def test_draws_what_generate_draws(app, pizza):
     pipe = shared_pipeline("tiny_sd1")
-    base, edited = app.draw("a pizza", 5, 0.7)
+    base, edited = app.draw("pizza", "", "a pizza", 5, 0.7)
     for shown, artifacts in ((base, []), (edited, [pizza])):
         expected = generate(pipe, "a pizza", artifacts, seeds=5, strength=0.7, steps=2)[0]
         assert shown.tobytes() == Image.open(io.BytesIO(picture(expected))).tobytes()
@@ -174,11 +180,20 @@ def test_draws_what_generate_draws(app, pizza):
 
 
 def test_odd_input(app):
-    first = app.draw("  ", None, 0)
-    assert first[0].tobytes() == first[1].tobytes(), "strength 0 is the base"
-    assert app.draw(app.PROMPT, 0, 0)[0].tobytes() == first[0].tobytes()
-    assert app.draw("a pizza", 1, 99)[1].tobytes() == app.draw("a pizza", 1, app.HIGH)[1].tobytes()
-    assert app.draw("x " * 1000, 2**31 + 4, -5)[0].tobytes() == app.draw(("x " * 1000)[:300], 4, 0)[0].tobytes()
+    def draw(*words):
+        return [shown.tobytes() for shown in app.draw("pizza", "", *words)]
+
+    first = draw("  ", None, 0)
+    assert first[0] == first[1], "strength 0 is the base"
+    assert draw(app.settings.prompt, 0, 0)[0] == first[0]
+    assert draw("a pizza", 1, 99)[1] == draw("a pizza", 1, app.settings.high)[1]
+    assert draw("x " * 1000, 2**31 + 4, -5)[0] == draw(("x " * 1000)[:300], 4, 0)[0]
+    with pytest.raises(RequestError, match="write what the model should forget"):
+        app.draw(" ", "", "a pizza", 1, 1.0)
+    with pytest.raises(RequestError, match="this page has one model"):
+        app.draw("pizza", "", "a pizza", 1, 1.0, "somebody/other")
+    with pytest.raises(RequestError, match="publishes nothing"):
+        app.publish("me/x", "pizza")
 
 
 def test_the_examples_are_the_pairs(app, drawn):
@@ -192,8 +207,8 @@ def test_visitors_do_not_disturb_each_other(app, monkeypatch):
     """Fifty requests from several threads, ten of them breaking off: the base stays what it was, to the last bit."""
     pipe = shared_pipeline("tiny_sd1")
     before = generate(pipe, "a plate", seeds=9, steps=2)
-    expected = {strength: app.draw("a pizza", 3, strength)[1].tobytes() for strength in (0.5, 1.0)}
-    real, calls, wrong, broken = erase_plugins.generate, iter(range(1000)), [], []
+    expected = {strength: app.draw("pizza", "", "a pizza", 3, strength)[1].tobytes() for strength in (0.5, 1.0)}
+    real, calls, wrong, broken = generate, iter(range(1000)), [], []
 
     def sometimes(*words, **options):
         result = real(*words, **options)
@@ -201,12 +216,12 @@ def test_visitors_do_not_disturb_each_other(app, monkeypatch):
             raise ConnectionResetError("the visitor left")
         return result
 
-    monkeypatch.setattr(erase_plugins, "generate", sometimes, raising=False)
+    monkeypatch.setattr(erase_plugins.api, "generate", sometimes)
 
     def visit(number):
         strength = (0.5, 1.0)[number % 2]
         try:
-            found = app.draw("a pizza", 3, strength)[1].tobytes()
+            found = app.draw("pizza", "", "a pizza", 3, strength)[1].tobytes()
         except ConnectionResetError:
             broken.append(number)
         else:
@@ -311,12 +326,14 @@ def running(tmp_path_factory):
 
 def test_a_pair_through_the_running_page(running):
     address, made = running
-    body = json.dumps({"data": ["a pizza on a blue background", 3, 1.0]}).encode()
+    body = json.dumps({"data": ["pizza", "", "a pizza on a blue background", 3, 1.0, "pocket", []]}).encode()
     asked = urllib.request.Request(f"{address}/gradio_api/call/draw", body, {"Content-Type": "application/json"})
     event = json.loads(urllib.request.urlopen(asked, timeout=60).read())["event_id"]
     answer = urllib.request.urlopen(f"{address}/gradio_api/call/draw/{event}", timeout=300).read().decode()
     assert "event: complete" in answer, answer
-    files = json.loads(answer.split("event: complete\ndata: ")[1].splitlines()[0])
+    files, gallery, _, link = json.loads(answer.split("event: complete\ndata: ")[1].splitlines()[0])
+    assert len(gallery) == 6, "the pairs of the page, and this one"
+    assert link == "?concept=pizza&prompt=a+pizza+on+a+blue+background&seed=3&strength=1"
     shown = [Image.open(io.BytesIO(urllib.request.urlopen(item["url"], timeout=60).read())) for item in files]
     for found, artifacts in zip(shown, ([], [made]), strict=True):
         expected = generate("pocket", "a pizza on a blue background", artifacts, seeds=3, steps=20, guidance=4.0)[0]

@@ -107,7 +107,8 @@ def test_peft_reads_its_folders(pipe, tmp_path):
     for component in components:
         module = getattr(pipe, component)
         before = {name: value.detach().clone() for name, value in module.state_dict().items()}
-        wrapped = PeftModel.from_pretrained(module, tmp_path / "art" / f"peft_{component}")
+        place = tmp_path / "art" / ("" if component == "unet" else f"peft_{component}")
+        wrapped = PeftModel.from_pretrained(module, place)
         merged = wrapped.merge_and_unload()
         changed = 0
         for name, value in merged.state_dict().items():
@@ -124,7 +125,7 @@ def test_load_lora_adapter_reads_the_peft_folder(pipe, base, tmp_path):
     with ep.apply(pipe, artifact):
         ours = latents(pipe)
     pipe.unet.load_lora_adapter(
-        str(tmp_path / "art" / "peft_unet"), prefix="base_model.model", weight_name="adapter_model.safetensors"
+        str(tmp_path / "art"), prefix="base_model.model", weight_name="adapter_model.safetensors"
     )
     try:
         assert (latents(pipe) - ours).abs().max() <= TOLERANCE

@@ -246,7 +246,7 @@ def test_lora_files_hold_the_stand_in_and_say_its_error(target, tmp_path):
     artifact = erase(target, iterations=20, lr=1e-2, stand_in=24)[0]
     saved = artifact.save(tmp_path / "out", target=target)
     notes = [note for note in saved.manifest.notes if "stand-in, relative error" in note]
-    assert {note.split(" ")[0] for note in notes} == {"diffusers", "kohya"}
+    assert {note.split(" ")[0] for note in notes} == {"diffusers", "peft", "kohya"}
     errors = [delta.config["linear"]["error"] for _, _, delta in artifact.edit.items()]
     assert all(0 < error < 1.5 for error in errors)
     expected, base = {}, predictions(target.pipe)

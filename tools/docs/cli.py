@@ -8,6 +8,8 @@ import click
 
 from erase_plugins.cli.group import COMMANDS
 from erase_plugins.cli.main import cli
+from hub_cards import COMMANDS as HUB
+from hub_cards.lazy import LazyCommand
 
 _HEAD = """# Command line
 
@@ -30,9 +32,11 @@ def render() -> str:
     """The whole page."""
     parts = [_HEAD, _section("erase-plugins", cli, cli.help or ""), _index()]
     context = click.Context(cli, info_name="erase-plugins")
-    for name in COMMANDS:
-        command = cli.get_command(context, name)
-        assert command is not None
+    for name in (*COMMANDS, *HUB):
+        if name in HUB:  # of the plugin that comes with the package, in force or not
+            command: Any = LazyCommand(name, f"hub_cards.cli.{name}", HUB[name]).real
+        else:
+            command = cli.get_command(context, name)
         parts.append(_section(f"erase-plugins {name}", command, command.help or ""))
         members = command.commands if isinstance(command, click.Group) else {}
         for inner, item in members.items():
@@ -41,7 +45,8 @@ def render() -> str:
 
 
 def _index() -> str:
-    lines = [f"- [`{name}`](#erase-plugins-{name}): {text}" for name, (_, text) in COMMANDS.items()]
+    texts = {name: text for name, (_, text) in COMMANDS.items()} | HUB
+    lines = [f"- [`{name}`](#erase-plugins-{name}): {text}" for name, text in texts.items()]
     return "\n".join([*lines, ""])
 
 

@@ -131,17 +131,16 @@ def fill_marked(text: str, name: str, content: str) -> str:
 
 def pages(root: Path) -> dict[Path, Callable[[], str]]:
     """Every generated page and how to render it."""
-    from tools.docs import attacks_table, hooks, hub
+    from tools.docs import attacks_table, hooks
     from tools.docs import cli as cli_docs
 
-    readme, plugins, results, hub_page, attacks = (
-        root / name for name in ("README.md", "docs/plugins.md", "docs/results.md", "docs/hub.md", "docs/attacks.md")
+    readme, plugins, results, attacks = (
+        root / name for name in ("README.md", "docs/plugins.md", "docs/results.md", "docs/attacks.md")
     )
     return {
         root / "docs" / "methods.md": lambda: method_page(root),
         root / "docs" / "cli.md": cli_docs.render,
         plugins: lambda: hooks.fill(plugins.read_text(encoding="utf-8")),
-        hub_page: lambda: hub.fill(hub_page.read_text(encoding="utf-8")),
         readme: lambda: fill_marked(
             fill_marked(readme.read_text(encoding="utf-8"), "methods", method_table(root, "docs/methods.md")),
             "results",

@@ -1,4 +1,8 @@
-"""peft's own folder (adapter_model.safetensors with adapter_config.json), one per component."""
+"""What `PeftModel.from_pretrained` reads: adapter_model.safetensors with adapter_config.json, a pair per component.
+
+The pair of a denoiser lies where the artifact lies, so that its folder or repository alone names it; diffusers takes
+the file of its own name from the same place and does not look at this pair. Other components have a folder each.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +30,7 @@ class PeftLayout:
     """Native peft. Files of the text encoder carry the module names of transformers 5 (flat CLIPTextModel)."""
 
     id = "peft"
-    title = "peft adapter folder, one per component (PeftModel.from_pretrained)"
+    title = "peft adapter, one per component (PeftModel.from_pretrained)"
     readers = ("peft",)
 
     def accepts(self, edit: Edit, family: FamilyNames) -> Verdict:
@@ -54,8 +58,8 @@ class PeftLayout:
                 modules.append(module)
                 delta = _as_linear(delta, module, family)
                 for name, tensor in delta.tensors().items():
-                    tensors[f"{_PREFIX}{_native(component, module)}.lora_{name}.weight"] = tensor
-            folder = path.with_name(f"{path.name}_{component}")
+                    tensors[f"{_PREFIX}{_native(component, module, family)}.lora_{name}.weight"] = tensor
+            folder = _folder(path, component, family)
             folder.mkdir(parents=True, exist_ok=True)
             write_tensors(folder / MODEL, tensors, {**header, _COMPONENT: component})
             task = "CAUSAL_LM" if family.roles.get("language") == component else None
@@ -72,7 +76,8 @@ class PeftLayout:
 
         if path.is_file():
             return _read_one(path, family)
-        folders = [path] if (path / MODEL).is_file() else sorted(path.parent.glob(f"{path.name}_*"))
+        every = [path.parent, *sorted(path.parent.glob(f"{path.name}_*"))]
+        folders = [item for item in ([path] if path.is_dir() else every) if (item / MODEL).is_file()]
         deltas: dict[str, Any] = {}
         for folder in folders:
             for component, group in _read_one(folder / MODEL, family).deltas.items():
@@ -84,9 +89,15 @@ class PeftLayout:
         return Edit(family.id, deltas)
 
 
-def _native(component: str, module: str) -> str:
-    """Module path in the live module: only the encoder with projection still has a ``text_model`` child."""
-    nested = component == "text_encoder_2" and module != "text_projection"
+def _folder(path: Path, component: str, family: FamilyNames) -> Path:
+    """Where the pair of a component lies, for the path that `PeftLayout.write` is given."""
+    main = component == family.roles.get("denoiser")
+    return path.parent if main else path.with_name(f"{path.name}_{component}")
+
+
+def _native(component: str, module: str, family: FamilyNames) -> str:
+    """Module path in the live module: only encoders with projection still have a ``text_model`` child."""
+    nested = component in family.projected and module != "text_projection"
     return f"text_model.{module}" if nested else module
 
 

@@ -1,0 +1,126 @@
+"""The page itself, in Gradio."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from erase_plugins.errors import EraseError
+from erase_plugins.page.studio import Studio, rates, sentence
+
+#: pictures of this visit that the gallery shows, behind those of the page
+_SHOWN = 12
+
+
+def page(studio: Studio) -> Any:
+    """The page of a studio as ``gradio.Blocks``, ready for ``launch``."""
+    import gradio as gr
+
+    settings = studio.settings
+
+    def told(work: Callable[..., Any]) -> Callable[..., Any]:
+        """A button's work, whose errors the page shows in our words."""
+
+        def run(*words: Any) -> Any:
+            try:
+                return work(*words)
+            except EraseError as error:
+                raise gr.Error(str(error), duration=None) from None
+
+        return run
+
+    def draw(concept: str, becomes: str, prompt: str, seed: float, strength: float, model: str, before: Any) -> Any:
+        pair = studio.draw(concept, becomes, prompt, seed, strength, model)
+        caption = f"{prompt}, seed {int(seed or 0)}, without {concept} at {strength:g}"
+        kept = [*(before or []), (pair[0], f"{prompt}, seed {int(seed or 0)}"), (pair[1], caption)][-_SHOWN:]
+        return pair, [*studio.examples(), *kept], kept, studio.link(concept, becomes, prompt, seed, strength)
+
+    def arrived(request: Any) -> Any:
+        return studio.linked(dict(request.query_params))
+
+    arrived.__annotations__["request"] = gr.Request  # by which Gradio knows what to give; it is no name of this module
+
+    with gr.Blocks(title=settings.title, analytics_enabled=False) as blocks:
+        gr.Markdown(f"# {settings.heading}\n\n{settings.about}")
+        with gr.Row():
+            model = gr.Dropdown(
+                list(dict.fromkeys([settings.model, "pocket"])), value=settings.model, allow_custom_value=True,
+                label="Model", info="A folder, a file, or a name on the Hub", visible=settings.local,
+            )  # fmt: skip
+            concept = gr.Textbox(settings.concept, label="Forget", info="A style, a thing, a name")
+            becomes = gr.Textbox("", label="Becomes", info="What takes its place; may stay empty")
+        with gr.Row():
+            prompt = gr.Textbox(settings.prompt, label="Prompt", scale=3)
+            seed = gr.Number(0, label="Seed", precision=0)
+            strength = gr.Slider(
+                settings.low, settings.high, value=settings.best, step=0.05, label="Strength (0 is the base)", scale=2
+            )
+        button = gr.Button("Draw before and after", variant="primary")
+        kept = gr.State([])
+        with gr.Row():
+            with gr.Column(min_width=320):
+                pair = gr.ImageSlider(label="Before | after: pull the line", type="pil", format="png", max_height=400)
+            with gr.Column(min_width=320):
+                gallery = gr.Gallery(
+                    studio.examples(), label="Before and after, same seeds", columns=2, object_fit="contain",
+                    interactive=False, format="png", buttons=["share", "download", "fullscreen"],
+                )  # fmt: skip
+        link = gr.Textbox(
+            "", label="Share: put this behind the page's address", buttons=["copy"], interactive=False, max_lines=1
+        )
+        words, about = [concept, becomes, prompt, seed, strength], [concept, becomes, model]
+        for start, name in ((button.click, "draw"), (prompt.submit, None), (concept.submit, None)):
+            start(told(draw), [*words, model, kept], [pair, gallery, kept, link], api_name=name or False)
+        blocks.load(arrived, None, words, api_name=False)
+        if settings.local:
+            _own(gr, studio, told, about)
+    return blocks
+
+
+def _own(gr: Any, studio: Studio, told: Any, about: list[Any]) -> None:
+    """What only the user of this machine gets: measure, attack, save, publish."""
+    report = gr.State(None)
+
+    def measure(*words: str) -> Any:
+        found = studio.measure(*words)
+        return rates(found), found
+
+    def save(place: str, *words: str) -> str:
+        return "\n".join(f"- {item.name}" for item in studio.save(place, *words).manifest.files)
+
+    def publish(
+        repo: str, private: bool, licence: str, found: Any, dry_run: bool, concept: str, becomes: str, model: str
+    ) -> str:
+        options = {"private": private, "license": licence.strip() or None, "dry_run": dry_run}
+        done = studio.publish(repo, concept, becomes, model, found, **options)
+        files = "\n".join(f"- {item.name}" for item in done.bundle.files)
+        what = "Would publish" if done.dry_run else f"Published at commit {(done.commit or '')[:12]}:"
+        return f"{what} {done.bundle.repo}\n\n{files}"
+
+    with gr.Tab("Measure"):
+        gr.Markdown("How often the concept is still seen, and the rest (the quick suite; a minute on pocket).")
+        start = gr.Button("Measure")
+        table = gr.Dataframe(headers=["measured", "before", "after"], interactive=False)
+        start.click(told(measure), about, [table, report], api_name="measure")
+    with gr.Tab("Attack"):
+        gr.Markdown("Tries to bring it back, with the smallest budget. A file can always be taken off again.")
+        start = gr.Button("Attack")
+        said = gr.Markdown()
+        start.click(told(lambda *words: sentence(studio.attack(*words))), about, said, api_name="attack")
+    with gr.Tab("Save"):
+        folder = gr.Textbox(label="Folder", info="A new one; LoRA files for diffusers, peft and ComfyUI come in it")
+        start = gr.Button("Save")
+        saved = gr.Markdown()
+        start.click(told(save), [folder, *about], saved, api_name="save")
+    with gr.Tab("Publish"):
+        gr.Markdown("Logged in with `hf auth login`. What was measured above goes on the page.")
+        with gr.Row():
+            repo = gr.Textbox(label="Repository", placeholder="me/no-pizza")
+            licence = gr.Textbox(label="Licence", info="That of the base model if empty")
+            private = gr.Checkbox(True, label="Private")
+        with gr.Row():
+            look, start = gr.Button("Show what would be sent"), gr.Button("Publish", variant="primary")
+        answer = gr.Markdown()
+        for pressed, dry in ((look, True), (start, False)):
+            given = [repo, private, licence, report, gr.State(dry), *about]
+            pressed.click(told(publish), given, answer, api_name=False)

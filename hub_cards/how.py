@@ -1,0 +1,59 @@
+"""How something is published: what every push takes, whatever it sends."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from hub_cards.bundle import Bundle, PushFile
+from hub_cards.errors import check_destination
+from hub_cards.package import pinned
+
+
+@dataclass(frozen=True)
+class How:
+    """The options of every push.
+
+    Attributes:
+        private: make a new repository private. An existing public one is refused then.
+        create_pr: open a pull request instead of changing the branch.
+        revision: branch; the main one if None.
+        message: first line of the commit.
+        license: licence id, where that of the base model is not known.
+        parent: refuse unless the repository is still at this commit.
+        prune: take published evidence off the page that is not brought anew, and artifacts that a collection lacks.
+        personal: send e-mail addresses and home folders as they are; access keys never are.
+        requirement: line for pip with which readers of the page get this package; see `hub_cards.package.pinned`.
+        dry_run: look and tell, change nothing; without a connection it tells what would be sent to a new repository.
+        show: called with the bundle before anything is changed.
+    """
+
+    private: bool = False
+    create_pr: bool = False
+    revision: str | None = None
+    message: str | None = None
+    license: str | None = None
+    parent: str | None = None
+    prune: bool = False
+    personal: bool = False
+    requirement: str | None = None
+    dry_run: bool = False
+    show: Callable[[Bundle], None] | None = None
+
+    def check(self, repo: str) -> None:
+        """Refuses what could not be published, before any work.
+
+        Raises:
+            RequestError: another form than owner/name, a pull request from a branch, a source that is not pinned.
+        """
+        check_destination(repo, self.create_pr, self.revision)
+        if self.requirement is not None:
+            pinned(self.requirement)
+
+    def bundle(self, artifact: Any, repo: str, files: Iterable[PushFile], message: str, **more: Any) -> Bundle:
+        """What is to be sent; ``message`` if none was given."""
+        return Bundle(
+            artifact, repo, tuple(files), private=self.private, revision=self.revision, create_pr=self.create_pr,
+            message=self.message or message, **more,
+        )  # fmt: skip

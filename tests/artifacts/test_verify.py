@@ -1,0 +1,74 @@
+"""An artifact folder is looked at without torch, and what does not fit is found all the same."""
+
+from __future__ import annotations
+
+import json
+import struct
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from erase_plugins.artifacts.header import read_header
+from erase_plugins.artifacts.verify import check_folder, check_values
+from erase_plugins.errors import CorruptArtifact
+from erase_plugins.manager import get_manager
+from tests.layouts.making import artifact_of, random_edit
+
+FROZEN = Path(__file__).parent / "frozen"
+INSPECT = """
+import sys
+from click.testing import CliRunner
+from erase_plugins.cli.main import cli
+for path in sys.argv[1:]:
+    done = CliRunner().invoke(cli, ["inspect", path])
+    assert done.exit_code == 0, done.output
+    assert "erased: pizza" in done.output
+assert not {"torch", "diffusers", "transformers", "peft"} & set(sys.modules)
+"""
+
+
+def test_inspect_imports_no_torch():
+    places = [str(FROZEN / "low-rank"), str(FROZEN / "closed-form"), str(FROZEN / "low-rank" / "edit.safetensors")]
+    done = subprocess.run([sys.executable, "-c", INSPECT, *places], capture_output=True, text=True, timeout=100)
+    assert done.returncode == 0, done.stderr
+
+
+#: type -> bytes of a large number, of infinity and of a value that is none (IEEE 754; OCP 8-bit for the last two)
+BITS = {
+    "F64": (struct.pack("<d", 1e300), struct.pack("<d", float("inf")), struct.pack("<d", float("nan"))),
+    "F32": (struct.pack("<f", -3e38), struct.pack("<f", float("-inf")), struct.pack("<f", float("nan"))),
+    "F16": (struct.pack("<e", 65504.0), struct.pack("<e", float("inf")), struct.pack("<e", float("nan"))),
+    "BF16": (b"\x7f\x7f", b"\x80\x7f", b"\xc0\x7f"),
+    "F8_E5M2": (b"\x7b", b"\x7c", b"\x7e"),
+    "F8_E4M3": (b"\x7e", b"\x7f", b"\xff"),
+    "I32": (b"\xff" * 4, None, None),
+}
+
+
+def file_of(path, dtype, data):
+    header = json.dumps({"x": {"dtype": dtype, "shape": [2], "data_offsets": [0, len(data)]}}).encode()
+    path.write_bytes(struct.pack("<Q", len(header)) + header + data)
+    return path
+
+
+@pytest.mark.parametrize("dtype", BITS)
+def test_values_that_are_none_are_found_by_their_bits(dtype, tmp_path):
+    sound, *others = BITS[dtype]
+    path = file_of(tmp_path / "x.safetensors", dtype, sound * 2)
+    check_values(path, read_header(path))
+    for bad in filter(None, others):
+        path = file_of(tmp_path / "x.safetensors", dtype, sound + bad)
+        with pytest.raises(CorruptArtifact, match="x holds NaN"):
+            check_values(path, read_header(path))
+
+
+def test_a_folder_with_every_file_passes_and_one_named_after_another_layout_does_not(pocket_target, tmp_path):
+    made = artifact_of(pocket_target, random_edit(pocket_target, ("cross_k", "text_attn"))).save(tmp_path / "art")
+    layouts = get_manager().known().layouts
+    assert check_folder(tmp_path / "art", layouts) == made.manifest
+    text = (tmp_path / "art" / "erase.json").read_text()
+    (tmp_path / "art" / "erase.json").write_text(text.replace('"layout": "kohya"', '"layout": "patch"'))
+    with pytest.raises(CorruptArtifact, match="not in layout patch"):
+        check_folder(tmp_path / "art", layouts)

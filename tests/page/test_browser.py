@@ -1,0 +1,115 @@
+"""`erase-plugins ui` and a Space, started as people start them and driven in a browser."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import re
+import subprocess
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from tests.comfy_nodes.comfy_server import own_port
+from tests.hub.page import CHROMIUM
+
+ROOT = Path(__file__).resolve().parents[2]
+PYTHON = os.environ.get("ERASE_GRADIO_PYTHON", "")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not PYTHON, reason="needs an interpreter with Gradio in ERASE_GRADIO_PYTHON"),
+    pytest.mark.skipif(not CHROMIUM.exists(), reason="needs Chromium"),
+]
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory):
+    """The page of `erase-plugins ui`, started on pocket."""
+    place = tmp_path_factory.mktemp("ui")
+    where = next(Path(item) for item in os.sys.path if (Path(item) / "erase_plugins-0.1.0.dist-info").is_dir())
+    env = {
+        **os.environ, "PYTHONPATH": f"{ROOT}:{where}", "GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_OFFLINE": "1",
+        "NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1", "OMP_NUM_THREADS": "1",
+    }  # fmt: skip
+    port = own_port()
+    words = ("-m", "erase_plugins.cli.main", "ui", "--port", str(port), "--no-browser", "--device", "cpu")
+    with (place / "log").open("wb") as log:
+        process = subprocess.Popen([PYTHON, *words], cwd=place, env=env, stdout=log, stderr=log)
+        try:
+            address = f"http://127.0.0.1:{port}"
+            for _ in range(240):
+                assert process.poll() is None, (place / "log").read_text()
+                with contextlib.suppress(OSError):
+                    urllib.request.urlopen(f"{address}/config", timeout=5).read()
+                    break
+                time.sleep(0.5)
+            yield address
+        finally:
+            process.terminate()
+            process.wait(30)
+    assert f"the page is at {address}" in (place / "log").read_text()
+
+
+@pytest.fixture(scope="module")
+def browser():
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as tool:
+        started = tool.chromium.launch(executable_path=str(CHROMIUM), args=["--no-sandbox"])
+        yield started
+        started.close()
+
+
+def shot(page, tmp_path, name):
+    """A picture of the page, kept where ERASE_SCREENSHOTS says."""
+    page.screenshot(path=str(Path(os.environ.get("ERASE_SCREENSHOTS", tmp_path)) / f"ui_{name}.png"), full_page=True)
+
+
+def picture(url):
+    return Image.open(io.BytesIO(urllib.request.urlopen(url).read())).convert("RGB")
+
+
+def test_a_concept_is_typed_and_the_pair_seen(address, browser, tmp_path):
+    import erase_plugins as ep
+    from erase_plugins.page.studio import enlarged
+
+    page = browser.new_page(viewport={"width": 1280, "height": 1000})
+    errors = []
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.goto(f"{address}?prompt=a+cat+on+a+table&seed=4&concept=cat")
+    page.get_by_label("Forget").wait_for()
+    there = "[...document.querySelectorAll('textarea, input')].some(item => item.value === 'a cat on a table')"
+    page.wait_for_function(there)  # the address says it
+    for _ in range(3):  # begun and left
+        page.get_by_role("button", name="Draw before and after").click()
+        page.reload()
+        page.wait_for_function(there)
+    page.get_by_role("button", name="Draw before and after").click()
+    shown = page.locator("[data-testid=imageslider] img, .slider-wrap img, .image-container img")
+    shown.nth(1).wait_for(timeout=180_000)
+    page.wait_for_timeout(1500)
+    urls = list(dict.fromkeys(page.evaluate("[...document.images].map(item => item.src)")))
+    found = [picture(url).tobytes() for url in urls if "/file=" in url]
+    made = ep.erase("pocket", "cat", "uce")
+    for artifacts in ([], [made]):
+        expected = enlarged(ep.generate("pocket", "a cat on a table", artifacts, seeds=4)[0])
+        assert expected.tobytes() in found, "three requests that broke off have left nothing behind"
+    shot(page, tmp_path, "drawn")
+    values = page.evaluate("[...document.querySelectorAll('textarea, input')].map(item => item.value)")
+    assert "?concept=cat&prompt=a+cat+on+a+table&seed=4&strength=1" in values, values
+    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+    page.get_by_role("tab", name="Publish").click()
+    page.get_by_label("Repository").fill("me/no-cat")
+    page.get_by_label("Licence").fill("mit")
+    page.get_by_role("button", name="Show what would be sent").click()
+    page.get_by_text("adapter_config.json").wait_for(timeout=60_000)
+    shot(page, tmp_path, "published")
+    page.get_by_label("Forget").fill(" ")
+    page.get_by_role("button", name="Draw before and after").click()
+    page.get_by_text(re.compile("write what the model should forget")).wait_for(timeout=20_000)
+    assert errors == []
+    page.close()
