@@ -81,7 +81,7 @@ def _shown(result: Result) -> dict[str, list[Any]]:
         from .host import previews
 
         shown["images"] = previews(result.images)
-    return shown
+    return {**shown, **result.shown}
 
 
 def _validator(spec: NodeSpec) -> Callable[..., Any]:

@@ -13,7 +13,7 @@ from . import host
 from .measuring import SAMPLER, SCHEDULER
 from .target import ComfyTarget
 
-STEPS, GUIDANCE = 12, 5.0
+STEPS, GUIDANCE, SEED = 12, 5.0, 0
 
 
 def before_and_after(before: tuple[Any, Any], after: tuple[Any, Any], vae: Any, prompt: str) -> Tensor:
@@ -26,13 +26,13 @@ def before_and_after(before: tuple[Any, Any], after: tuple[Any, Any], vae: Any, 
     """
     import comfy.sample
 
-    noise = initial_noise(0, ComfyTarget(before[0]).info.latent_shape)[None]
+    noise = initial_noise(SEED, ComfyTarget(before[0]).info.latent_shape)[None]
     pictures = []
     for model, clip in (before, after):
         positive, negative = (clip.encode_from_tokens_scheduled(clip.tokenize(text)) for text in (prompt, ""))
         latents = comfy.sample.sample(
             model, noise, STEPS, GUIDANCE, SAMPLER, SCHEDULER, positive, negative, torch.zeros_like(noise),
-            callback=host.stop_if_asked, disable_pbar=True, seed=0,
+            callback=host.stop_if_asked, disable_pbar=True, seed=SEED,
         )  # fmt: skip
         pictures.append(vae.decode(latents)[..., :3].float().cpu())
     return torch.cat(pictures).clone()

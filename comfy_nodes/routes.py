@@ -1,5 +1,5 @@
-"""Addresses for our script in the browser: what an artifact erases, taking in a dropped file, and a person's answer
-whether to publish.
+"""Addresses for our script in the browser: what an artifact erases, taking in a dropped file, the options of every
+method, and a person's answer whether to publish.
 
 All but publishing works without them. Files are read and written beside the event loop.
 """
@@ -34,6 +34,7 @@ def register() -> None:
         return
     instance.routes.get("/erase_plugins/artifact")(_artifact)
     instance.routes.post("/erase_plugins/artifact")(_take_in)
+    instance.routes.get("/erase_plugins/methods")(_methods)
     instance.routes.post("/erase_plugins/publish")(_publish)
 
 
@@ -45,6 +46,13 @@ async def _artifact(request: Any) -> Any:
         return _answer(await asyncio.to_thread(describe, request.query.get("name", "")))
     except EraseError as error:
         return _answer({"error": in_the_graph(str(error))}, 400)
+
+
+async def _methods(_request: Any) -> Any:
+    """The options of every method that the Erase node takes, as JSON."""
+    from .method_options import method_options
+
+    return _answer({"methods": method_options()})
 
 
 async def _publish(request: Any) -> Any:
