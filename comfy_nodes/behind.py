@@ -107,5 +107,3 @@ def _left(model: Any, clip: Any, bare: tuple[Any, Any], concepts: Sequence[Conce
     from .target import ComfyTarget
 
     return residuals(probe(ComfyTarget(model, clip), concepts, (), ComfyTarget(*bare)))
-
-

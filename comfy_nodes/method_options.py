@@ -10,8 +10,10 @@ from .erasing import TRAINING, trains
 from .nodes.methods import drawing_methods
 from .wording import in_the_graph
 
-#: options that are shown at once beside those that a search may try; all others are folded away
+#: options that are shown at once where a method trains; all others are folded away
 _COMMON = ("iterations", "lr", "rank")
+#: of those that a search may try, so many are shown at once
+_MOST = 3
 _TRAINING_HELP = {
     "seed": "seed of everything random in the training; the same seed gives the same erasure",
     "preview_every": "training steps between pictures of the first concept; 0 shows none",
@@ -25,7 +27,10 @@ def method_options() -> dict[str, list[dict[str, Any]]]:
 
 def _options(method: Any) -> list[dict[str, Any]]:
     training = trains(method)
-    own = [_option(item, bool(item.searched) or (training and item.name in _COMMON)) for item in describe(method.Options)]
+    described = describe(method.Options)
+    main = {item.name for item in [item for item in described if item.searched][:_MOST]}
+    main |= set(_COMMON) if training else set()
+    own = [_option(item, item.name in main) for item in described]
     taken = {item["name"] for item in own}
     shared = [
         {"name": name, "help": _TRAINING_HELP[name], "default": str(value), "choices": [], "number": True, "whole": True,

@@ -58,7 +58,9 @@ def erase(
         lines: list[str] = []
         if artifact is not None:
             lines, left = _numbers(done, clip, kept)
-            back = brought_back(behind, (done.model, done.clip), (done.bare, clip), done.artifact.manifest.concepts, left)
+            back = brought_back(
+                behind, (done.model, done.clip), (done.bare, clip), done.artifact.manifest.concepts, left
+            )
     told = {f"{row.concept.text} -> {row.concept.anchor}" for row in rows}
     lines += [*done.lines, *(note for note in notes if note not in told)]
     if artifact is not None:

@@ -6,7 +6,7 @@ import { fit, kindOf, make, replaceBox, widgetOf } from "./parts.js";
 import { KIND } from "./rows.js";
 import { say, whenTranslated } from "./texts.js";
 
-const ROW = 27, FOLD = 24, OPEN = 190;
+const ROW = 28, FOLD = 26, OPEN = 190; // as high as the style makes them
 let methods; // id -> options, asked for once
 
 async function ask() {

@@ -33,11 +33,15 @@ function keepClicks(element) {
   }
 }
 
+// classic nodes leave a margin around what lies on them
+const MARGIN = 12;
+const room = (height) => () => (height() ? height() + MARGIN : 0);
+
 /** Shows an element as the last widget of a node; it is not saved, for values of saved workflows are found by place. */
 export function addPanel(node, name, element, height) {
   keepClicks(element);
   const widget = node.addDOMWidget(name, name, element, {
-    serialize: false, hideOnZoom: true, getMinHeight: height, getMaxHeight: height, getValue: () => "", setValue: () => {},
+    serialize: false, hideOnZoom: true, getMinHeight: room(height), getMaxHeight: room(height), getValue: () => "", setValue: () => {},
   });
   widget.serialize = false;
   return widget;
@@ -51,7 +55,7 @@ export function replaceBox(node, name, element, { height, get, set }) {
   old.onRemove?.();
   keepClicks(element);
   const made = node.addDOMWidget(name, `erase_${name}`, element, {
-    hideOnZoom: true, getMinHeight: height, getMaxHeight: height, getValue: get, setValue: set,
+    hideOnZoom: true, getMinHeight: room(height), getMaxHeight: room(height), getValue: get, setValue: set,
   });
   made.tooltip = old.tooltip;
   node.widgets.splice(node.widgets.indexOf(made), 1);
@@ -84,8 +88,9 @@ const STYLE = `
 .erase-row>input[type=text]{flex:1 1 0}
 .erase-row.off>input{opacity:.45}
 .erase-row>.arrow{color:var(--soft);flex:none}
-.erase-row>.strength{width:46px;flex:none;text-align:right;padding:2px 4px;appearance:textfield;-moz-appearance:textfield}
-.erase-row>.left{width:42px;flex:none;text-align:right;font-variant-numeric:tabular-nums;color:var(--soft)}
+.erase-row>input[type=text]{padding:2px 5px}
+.erase-row>.strength{width:38px;flex:none;text-align:right;padding:2px 3px;appearance:textfield;-moz-appearance:textfield}
+.erase-row>.left{width:36px;flex:none;text-align:right;font-variant-numeric:tabular-nums;color:var(--soft)}
 .erase-row>.left.gone{color:#4ade80}.erase-row>.left.half{color:#facc15}.erase-row>.left.back{color:#f87171}
 .erase-panel .switch{width:28px;height:16px;padding:0;flex:none;border-radius:9px;border:none;background:var(--edge);
  position:relative}
@@ -99,7 +104,9 @@ const STYLE = `
 .erase-panel .foot .end{margin-left:auto;border-color:transparent;color:var(--soft)}
 .erase-panel textarea{flex:1;resize:none;padding:4px 6px;height:auto}
 .erase-panel summary{cursor:pointer;color:var(--soft);user-select:none}
-.erase-option{display:grid;grid-template-columns:minmax(0,1fr) minmax(0,1fr);gap:6px;align-items:center;padding:1px 0}
+.erase-options{gap:2px}
+.erase-behind{display:none}
+.erase-option{flex:none;display:grid;grid-template-columns:minmax(0,1fr) minmax(0,1fr);gap:6px;align-items:center;padding:1px 0}
 .erase-option>label{overflow:hidden;text-overflow:ellipsis;white-space:nowrap}
 .erase-option.set>label{color:var(--accent)}
 .erase-slider{position:relative;height:100%;min-height:0;overflow:hidden;border-radius:8px;background:var(--field);

@@ -81,10 +81,16 @@ def assets(environment, chromium, hub, tmp_path_factory):
 
 
 @pytest.fixture(scope="package")
-def running(environment, frontend, chromium, hub, assets, tmp_path_factory):
+def running_base(frontend, tmp_path_factory):
+    """Base folder of the server with this frontend."""
+    return comfy_server.prepare(tmp_path_factory.mktemp("editor"), ROOT, NAME)
+
+
+@pytest.fixture(scope="package")
+def running(environment, frontend, chromium, hub, assets, running_base):
     """Address of a server with this frontend and the pack."""
     python, comfy = environment
-    base = comfy_server.prepare(tmp_path_factory.mktemp("editor"), ROOT, NAME)
+    base = running_base
     for place in ("models/loras", "models/erase_plugins"):
         shutil.copytree(assets / place, base / place, dirs_exist_ok=True)
     port = comfy_server.own_port()

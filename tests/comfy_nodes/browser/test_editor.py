@@ -68,7 +68,7 @@ def test_the_first_template_tells_on_its_node_and_nothing_overlaps(editor, shoot
     ]  # fmt: skip
     assert over == []
     heights = editor.page.evaluate(
-        "() => [...document.querySelectorAll('.erase-report, .erase-chips')].map((item) => item.offsetHeight)"
+        "() => [...document.querySelectorAll('.erase-panel')].map((item) => item.offsetHeight)"
     )
     assert max(heights) < 500
     again = editor.page.evaluate("() => app.graph.serialize()")
