@@ -1,8 +1,8 @@
 """LoRAs that a graph puts on behind an Erase node: whether they bring back what it erased.
 
-Text rows are erased whichever LoRA on keys and values comes behind. What may bring a concept back is a LoRA that changes
-the text encoder, so that the concept is written in other rows, and one that was made for the concept. The first is
-measured, the second is read from the file's own description.
+Text rows are erased whichever LoRA on keys and values comes behind. What may bring a concept back is a LoRA that
+changes the text encoder, so that the concept is written in other rows, and one that was made for the concept. The first
+is measured, the second is read from the file's own description.
 """
 
 from __future__ import annotations

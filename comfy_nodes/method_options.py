@@ -33,8 +33,8 @@ def _options(method: Any) -> list[dict[str, Any]]:
     own = [_option(item, item.name in main) for item in described]
     taken = {item["name"] for item in own}
     shared = [
-        {"name": name, "help": _TRAINING_HELP[name], "default": str(value), "choices": [], "number": True, "whole": True,
-         "low": 0, "high": 2**31 - 1, "main": name == "seed"}
+        {"name": name, "help": _TRAINING_HELP[name], "default": str(value), "choices": [], "number": True,
+         "whole": True, "low": 0, "high": 2**31 - 1, "main": name == "seed"}
         for name, value in TRAINING.items() if training and name not in taken
     ]  # fmt: skip
     return [*own, *shared]

@@ -114,6 +114,11 @@ class NodeSpec:
     package: str = OWN
 
     @property
+    def searched(self) -> tuple[str, ...]:
+        """Words that find the node in the search box; those of all nodes for what is in the menu."""
+        return tuple(dict.fromkeys((*self.aliases, *(() if self.instead else SEARCHED))))
+
+    @property
     def widgets(self) -> tuple[str, ...]:
         """Names of the inputs that have a widget, in the order in which workflow files store their values."""
         ordered = [item for item in self.inputs if item.required] + [item for item in self.inputs if not item.required]

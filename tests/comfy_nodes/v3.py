@@ -1,0 +1,74 @@
+"""Runs inside the ComfyUI interpreter: every node in today's form beside the classic one on one server.
+
+Usage: python v3.py COMFY_DIR BASE REPOSITORY; BASE/custom_nodes/both holds what `BOTH` says.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+sys.path.insert(0, str(Path(__file__).parent))
+import comfy_server
+from serving import first_example, picture, queue, start
+
+#: a pack with both forms; those of today's form end in V3
+BOTH = """
+from comfy_nodes import WEB_DIRECTORY, classic, registry, v3
+
+NODE_CLASS_MAPPINGS, NODE_DISPLAY_NAME_MAPPINGS = registry.collect(make=classic.node_class)
+_today, _titles = registry.collect(make=v3.node_class)
+NODE_CLASS_MAPPINGS |= {f"{name}V3": item for name, item in _today.items()}
+"""
+
+
+def today(graph: dict[str, Any]) -> dict[str, Any]:
+    """The graph with our nodes in today's form."""
+    found = copy.deepcopy(graph)
+    for node in found.values():
+        if node["class_type"].startswith("Erase"):
+            node["class_type"] += "V3"
+    return found
+
+
+async def run(comfy: Path, base: Path, repository: Path) -> dict[str, Any]:
+    port = comfy_server.own_port()
+    process = start(comfy, base, port)
+    out: dict[str, Any] = {}
+    try:
+        async with aiohttp.ClientSession(f"http://127.0.0.1:{port}") as session:
+            comfy_server.wait_ready(process, base, port)
+            async with session.get("/object_info") as answer:
+                info = await answer.json()
+            out["nodes"] = {name: item for name, item in info.items() if name.startswith("Erase")}
+            graph = first_example(repository, info)
+            for name, item in {"classic": graph, "today": today(graph), "again": today(graph)}.items():
+                out[name] = await queue(session, item)
+                if name != "again":
+                    (base / f"{name}.png").write_bytes(await picture(session, out[name], "10"))
+            bad = today(graph)
+            bad["2"]["inputs"]["erase"] = "pizza -> pizza"
+            out["bad"] = await queue(session, bad)
+            load = {"class_type": "EraseLoadArtifactV3", "inputs": {
+                "artifact": "missing", "model": ["1", 0], "strength": 1.0, "strength_clip": 1.0, "any_base": False,
+            }}  # fmt: skip
+            out["missing"] = await queue(session, {**today(graph), "2": load})
+            train = today(graph)
+            train["2"]["inputs"].update(
+                method="esd", erase="pizza -> hamburger", options="iterations = 400\nharvest = 2"
+            )
+            out["stopped"] = await queue(session, {"1": train["1"], "2": train["2"]}, stop_in="2")
+    finally:
+        comfy_server.stop(process)
+    out["log"] = (base / "server.log").read_text(encoding="utf-8", errors="replace")
+    return out
+
+
+if __name__ == "__main__":
+    print("RESULT " + json.dumps(asyncio.run(run(*map(Path, sys.argv[1:4])))))
