@@ -1,4 +1,4 @@
-"""LoRAs that a graph puts on behind an Erase node: whether they bring back what it erased.
+"""LoRAs and merges behind an Erase node: whether they bring back what it erased.
 
 Text rows are erased whichever LoRA on keys and values comes behind. What may bring a concept back is a LoRA that
 changes the text encoder, so that the concept is written in other rows, and one that was made for the concept. The first
@@ -19,6 +19,8 @@ from . import host
 
 #: share of a concept that has to come back before anything is said
 NOTICED = 0.05
+#: in front of the name of a node that mixes models
+MERGE = "merge:"
 #: what trainers write into a file about what it was made for
 _DESCRIBED = (
     "ss_output_name", "ss_tag_frequency", "ss_dataset_dirs", "modelspec.title", "modelspec.trigger_phrase",
@@ -34,6 +36,8 @@ def read_behind(text: str) -> tuple[tuple[str, float, float], ...]:
     """
     found = []
     for line in filter(str.strip, text.splitlines()):
+        if line.startswith(MERGE):
+            continue
         name, *numbers = (part.strip() for part in line.rsplit(" : ", 2))
         try:
             model, clip = ([float(item) for item in numbers] + [1.0, 1.0])[:2]
@@ -41,6 +45,15 @@ def read_behind(text: str) -> tuple[tuple[str, float, float], ...]:
             raise RequestError(f"'{line[:80]}' is no LoRA behind the node; write name : strength : strength") from None
         found.append((name, model, clip))
     return tuple(found)
+
+
+def merged(text: str) -> list[str]:
+    """A sentence for every node behind that mixes the erased model with another."""
+    nodes = [line.removeprefix(MERGE).strip() for line in text.splitlines() if line.startswith(MERGE)]
+    return [
+        f"{name[:80]} behind this node mixes in weights that are not erased; erase behind it instead"
+        for name in dict.fromkeys(nodes)
+    ]
 
 
 def brought_back(

@@ -11,7 +11,7 @@ from .spec import NodeSpec
 
 #: modules below `nodes`, each with a tuple SPECS
 MODULES = (
-    "erase", "pocket", "closed_form", "methods", "artifacts", "stack", "strength", "gate", "embedding", "compare",
+    "erase", "pocket", "closed_form", "methods", "artifacts", "bake", "stack", "strength", "gate", "embedding", "compare",
     "probe", "attack", "hub", "doctor",
 )  # fmt: skip
 #: module or node -> why it is missing

@@ -7,7 +7,7 @@ from typing import Any
 from erase_plugins.manager import get_manager
 
 from .. import needs
-from ..behind import brought_back
+from ..behind import brought_back, merged
 from ..concepts import read_phrases
 from ..erasing import Row, erasures_problem, id_of, label, labels, read_erasures, split_options, trains
 from ..spec import Input, NodeSpec, Output, Result
@@ -51,7 +51,7 @@ def erase(
     kept = read_phrases(keep)
     artifact, notes = _made(chosen, rows, kept, given, training, model, clip, vae) if rows else (None, [])
     left: dict[str, float] = {}
-    back: list[str] = []
+    back = merged(behind) if artifact is not None else []
     with host.computing():
         entries = () if artifact is None else _entries(artifact, rows, strength)
         done = chaining.put_on(model, clip, entries, fresh=True)
@@ -212,9 +212,8 @@ SPECS = (
                                            "advanced": True}),
             Input("vae", "VAE", "Draws the first concept before and after, on the node. Without it nothing is drawn.",
                   required=False),
-            Input("behind", "STRING", "LoRAs that the graph puts on behind this node, name : strength of the model : "
-                  "strength of the text encoder, one a line; the editor fills it in. The node says what they bring "
-                  "back.",
+            Input("behind", "STRING", "LoRAs and merges behind this node, name : strength of the model : strength of the "
+                  "text encoder, one a line; the editor fills it in. The node says what they bring back.",
                   required=False, options={"default": "", "multiline": True, "advanced": True}),
         ),
         outputs=(

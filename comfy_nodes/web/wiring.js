@@ -32,8 +32,8 @@ function connectOthers(node) {
   }
 }
 
-/** LoRA files that nodes behind put on, "name : strength of the model : strength of the text encoder" a line. */
-export function lorasBehind(node) {
+/** What nodes behind do: LoRA files, "name : strength of the model : strength of the text encoder" a line, and merges. */
+export function behind(node) {
   const found = [], seen = new Set(), waiting = [...(node.outputs ?? []).slice(0, 2)];
   while (waiting.length) {
     for (const id of waiting.shift().links ?? []) {
@@ -41,7 +41,7 @@ export function lorasBehind(node) {
       const next = link && node.graph.getNodeById(link.target_id);
       if (!next || seen.has(next.id)) continue;
       seen.add(next.id);
-      if (!OFF.has(next.mode)) found.push(...lorasOf(next));
+      if (!OFF.has(next.mode)) found.push(...(/merge/i.test(kindOf(next)) ? [`merge: ${kindOf(next)}`] : lorasOf(next)));
       waiting.push(...(next.outputs ?? []).filter((output) => ["MODEL", "CLIP"].includes(output.type)));
     }
   }
@@ -67,7 +67,7 @@ app.registerExtension({
     const told = replaceBox(node, "behind", make("div", { class: "erase-behind" }), {
       height: () => 0, get: () => "", set: () => {},
     });
-    if (told) told.serializeValue = () => lorasBehind(node);
+    if (told) told.serializeValue = () => behind(node);
     const { onConnectionsChange } = node;
     node.onConnectionsChange = function (side, place, connected, ...more) {
       onConnectionsChange?.call(this, side, place, connected, ...more);
