@@ -11,15 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-
 from erase_plugins.errors import ArtifactError, RequestError, Unsupported
 from erase_plugins.evaluation.draw import initial_noise
 
-from . import host
 from .drawing import SEED, latents_of
 from .target import ComfyTarget
 
-#: relative difference of the latents that a file in half precision may have from the graph; an erasure makes 10 times more
+#: relative difference of the latents that a file in half precision may have; an erasure makes several times more
 FAR = 0.05
 
 
@@ -82,8 +80,8 @@ def bake(model: Any, clip: Any, vae: Any, prefix: str, prompt: str, prompt_info:
         far = _difference(file, model, clip, prompt)
         if not far <= FAR:
             raise ArtifactError(
-                f"the checkpoint draws '{prompt}' differently from this graph (by {100 * far:.0f} % of the latents), so "
-                "it was not kept; something on MODEL or CLIP is not in their weights"
+                f"the checkpoint draws '{prompt}' differently from this graph (by {100 * far:.0f} % of the latents), "
+                "so it was not kept; something on MODEL or CLIP is not in their weights"
             )
         goal = _placed(file, Path(folder), name)
     return Baked(goal, str(Path(below) / goal.name), far)

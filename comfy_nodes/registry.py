@@ -11,8 +11,8 @@ from .spec import NodeSpec
 
 #: modules below `nodes`, each with a tuple SPECS
 MODULES = (
-    "erase", "pocket", "closed_form", "methods", "artifacts", "bake", "stack", "strength", "gate", "embedding", "compare",
-    "probe", "attack", "hub", "doctor",
+    "erase", "pocket", "closed_form", "methods", "artifacts", "bake", "stack", "strength", "gate", "embedding",
+    "compare", "probe", "attack", "hub", "doctor",
 )  # fmt: skip
 #: module or node -> why it is missing
 FAILURES: dict[str, str] = {}

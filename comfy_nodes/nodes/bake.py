@@ -35,12 +35,10 @@ def bake(
             *_left(model, clip, concepts),
         ]
     if chain is None:
-        lines.append(
-            "warning: no erase node is in front of this MODEL; what is in the file was put there by other nodes"
-        )
+        lines.append("warning: no erase node is in front of this MODEL; other nodes made what is in the file")
     if problem or baking.mixed(model):
         lines.append(
-            "warning: a merge behind the erase node mixed other weights over the erased ones; erase behind the merge, and "
+            "warning: a merge behind the erase node mixed other weights over the erased ones; erase behind it, and "
             "connect that"
         )
     text = "\n".join(lines)
@@ -66,7 +64,7 @@ SPECS = (
         title="Erase: bake checkpoint",
         category="erase/make",
         description=(
-            "Saves a checkpoint with the erasure in its weights, for any program, with no add-on beside it. The file is "
+            "Saves a checkpoint with the erasure in its weights, for any program and without an add-on. The file is "
             "loaded again and kept only if it draws what this graph draws."
         ),
         inputs=(

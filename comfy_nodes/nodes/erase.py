@@ -212,8 +212,8 @@ SPECS = (
                                            "advanced": True}),
             Input("vae", "VAE", "Draws the first concept before and after, on the node. Without it nothing is drawn.",
                   required=False),
-            Input("behind", "STRING", "LoRAs and merges behind this node, name : strength of the model : strength of the "
-                  "text encoder, one a line; the editor fills it in. The node says what they bring back.",
+            Input("behind", "STRING", "LoRAs and merges behind this node, name : strength of the model : strength of "
+                  "the text encoder, one a line; the editor fills it in. The node says what they bring back.",
                   required=False, options={"default": "", "multiline": True, "advanced": True}),
         ),
         outputs=(

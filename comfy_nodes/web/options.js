@@ -28,7 +28,7 @@ function field(option, value, changed) {
   const standard = option.default === "" ? say("automatic") : option.default;
   if (option.choices.length) {
     const box = make("select", { "aria-label": option.name, on: { change: () => changed(box.value) } },
-      make("option", { value: "" }, say("as tested: {}", standard)),
+      make("option", { value: "" }, say("as tested: %s", standard)),
       ...option.choices.map((choice) => make("option", { value: choice, selected: choice === value }, choice)));
     return box;
   }
@@ -76,7 +76,7 @@ function addForm(node) {
       if (open === fold.open) return;
       open = fold.open;
       size();
-    } } }, make("summary", {}, say("{} rare options", rare.length)), ...rare.map(line));
+    } } }, make("summary", {}, say("%s rare options", rare.length)), ...rare.map(line));
     panel.replaceChildren(...unknown.map(strange), ...main.map(line), ...(rare.length ? [fold] : []));
     size();
   }

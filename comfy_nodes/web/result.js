@@ -64,7 +64,7 @@ function slider(node) {
       place(share + step);
     });
     const { prompt, seed } = node.properties[PICTURES];
-    box.title = say("'{}', both from seed {}; drag to compare", prompt, seed);
+    box.title = say("'%s', both from seed %s; drag to compare", prompt, seed);
     const [left, right] = [make("span", { class: "tag" }, say("before")), make("span", { class: "tag" }, say("after"))];
     [left.style.left, right.style.right] = ["4px", "4px"];
     box.append(first, second, bar, left, right);

@@ -4,10 +4,10 @@ import { app } from "../../scripts/app.js";
 const SECTION = "erasePlugins"; // of main.json of every language
 let known = {};
 
-/** The text in the editor's language; "{}" is filled in order. */
+/** The text in the editor's language; "%s" is filled in order. */
 export function say(text, ...values) {
   let place = 0;
-  return (known[text] ?? text).replace(/\{\}/g, () => String(values[place++] ?? ""));
+  return (known[text] ?? text).replace(/%s/g, () => String(values[place++] ?? ""));
 }
 
 /** Calls a function now, and again when the translations are there. */

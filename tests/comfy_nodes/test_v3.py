@@ -1,8 +1,9 @@
-"""Today's form of a node beside the classic one: the same sockets, the same pictures, the same sentences."""
+"""Today's form of a node beside the classic one: the same sockets, pictures and sentences; workflows of 0.1 with both."""
 
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -13,6 +14,8 @@ from comfy_nodes import v3
 from tests.comfy_nodes.comfy_server import FOLDERS
 from tests.comfy_nodes.conftest import ROOT
 from tests.comfy_nodes.v3 import BOTH
+
+FROZEN = Path(__file__).parent / "frozen_workflows"
 
 
 @pytest.fixture(scope="module")
@@ -77,6 +80,20 @@ def test_both_forms_draw_the_same_and_nothing_runs_again(served, base):
     assert shown["erase_left"][0]["concept"] == "pizza"
     assert len(shown["erase_pictures"][0]["images"]) == 2
     assert served["again"]["executed"] == []
+
+
+@pytest.mark.comfy
+@pytest.mark.slow
+@pytest.mark.parametrize("form", ["classic", "today"])
+@pytest.mark.parametrize("name", ["one_node", "two_nodes"])
+def test_workflows_of_0_1_draw_the_pictures_that_they_drew(served, base, name, form):
+    """The pictures beside the frozen files were drawn by the code of that time."""
+    assert served[f"{name}_{form}"]["end"] == "execution_success"
+    was, found = drawn(FROZEN / f"{name}.png").astype(int), drawn(base / f"{name}_{form}.png").astype(int)
+    assert was.shape == found.shape
+    assert abs(was - found).max() <= 2  # of 255: processors round differently
+    before, after = was[:, : was.shape[1] // 3], was[:, was.shape[1] // 3 : 2 * was.shape[1] // 3]
+    assert abs(before - after).mean() > 5
 
 
 @pytest.mark.comfy

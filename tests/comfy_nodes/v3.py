@@ -1,4 +1,5 @@
-"""Runs inside the ComfyUI interpreter: every node in today's form beside the classic one on one server.
+"""Runs inside the ComfyUI interpreter: every node in today's form beside the classic one on one server, and workflows
+of version 0.1 with both.
 
 Usage: python v3.py COMFY_DIR BASE REPOSITORY; BASE/custom_nodes/both holds what `BOTH` says.
 """
@@ -17,6 +18,7 @@ import aiohttp
 sys.path.insert(0, str(Path(__file__).parent))
 import comfy_server
 from serving import first_example, picture, queue, start
+from workflow import to_prompt
 
 #: a pack with both forms; those of today's form end in V3
 BOTH = """
@@ -52,6 +54,12 @@ async def run(comfy: Path, base: Path, repository: Path) -> dict[str, Any]:
                 out[name] = await queue(session, item)
                 if name != "again":
                     (base / f"{name}.png").write_bytes(await picture(session, out[name], "10"))
+            for file in sorted((repository / "tests" / "comfy_nodes" / "frozen_workflows").glob("*.json")):
+                old = to_prompt(json.loads(file.read_text(encoding="utf-8")), info)
+                for form, item in {"classic": old, "today": today(old)}.items():
+                    name = f"{file.stem}_{form}"
+                    out[name] = await queue(session, item)
+                    (base / f"{name}.png").write_bytes(await picture(session, out[name], "11"))
             bad = today(graph)
             bad["2"]["inputs"]["erase"] = "pizza -> pizza"
             out["bad"] = await queue(session, bad)
