@@ -58,8 +58,8 @@ class Graph:
         Args:
             kind: id of the node.
             at: left and top edge.
-            values: widgets in their order, optional ones at the end may be left out; "fixed" is added behind the seed of
-                a stock sampler.
+            values: widgets in their order, optional ones at the end may be left out; "fixed" is added behind the seed
+                of a stock sampler.
             title: shown instead of the node's own.
             size: width and height; a usual one if not given.
             sources: what is connected, by socket or by widget; the value of a connected widget is not used.
