@@ -10,7 +10,7 @@ const REPORT = "erase_report", PICTURES = "erase_pictures", BACK = "erase_back";
 const HIGH = 220, LOW = 44, TEXT = 84;
 
 const address = ({ filename, subfolder, type }) =>
-  app.api.apiURL(`/view?${new URLSearchParams({ filename, subfolder: subfolder ?? "", type: type ?? "temp" })}`);
+  app.api.apiURL(`/view?${new window.URLSearchParams({ filename, subfolder: subfolder ?? "", type: type ?? "temp" })}`);
 
 function slider(node) {
   const panel = make("div", { class: "erase-panel" });
@@ -44,8 +44,8 @@ function slider(node) {
       box.setAttribute("aria-valuenow", String(Math.round(100 * share)));
     };
     const follow = (event) => {
-      const { left, width } = box.getBoundingClientRect();
-      place((event.clientX - left) / width);
+      const rectangle = box.getBoundingClientRect();
+      place((event.clientX - rectangle.left) / rectangle.width);
     };
     for (const [name, value] of Object.entries({
       role: "slider", tabindex: "0", "aria-valuemin": "0", "aria-valuemax": "100", "aria-label": say("before and after"),

@@ -37,30 +37,43 @@ function addRows(node) {
     app.graph?.setDirtyCanvas?.(true, false);
   };
 
-  /** Changes a part of a row where it stands, so that the box that is typed in stays. */
-  const edit = (index, parts) => {
-    lines[index] = writeLine({ ...readLine(lines[index]), ...parts });
+  /** Takes a row as its boxes are now; the row stays where it is, and with it the box that is typed in. */
+  const edit = (index, element, { off = readLine(lines[index]).off } = {}) => {
+    const [concept, guide, strength] = [...element.querySelectorAll("input")].map((box) => box.value.trim());
+    const { note } = readLine(lines[index]);
+    // a whole line may be typed into the first box
+    if (/#/.test(concept) || ARROW.test(concept) || STRENGTH.test(concept)) lines[index] = `${off ? "# " : ""}${concept}`;
+    else lines[index] = writeLine({ off, concept, guide, strength: strength === "" ? 1 : Number(strength), note });
+    mark(element.querySelector(".left"), lines[index]);
     changed();
   };
+  const rowOf = (event) => event.target.closest(".erase-row");
 
-  /** What was typed or pasted into a box may be a whole line, or several. */
+  /** Takes apart what was typed or pasted into one box as a whole line, or as several; else the boxes stay as they are. */
   const settle = (index, text) => {
-    if (/\n/.test(text)) {
-      const more = text.split(/\r?\n/).filter((line) => line.trim());
-      lines.splice(index, 1, ...more);
-    }
+    const whole = /[\n#]/.test(text) || ARROW.test(text.trim()) || STRENGTH.test(text.trim());
+    if (/\n/.test(text)) lines.splice(index, 1, ...text.split(/\r?\n/).filter((line) => line.trim()));
+    if (!whole) return;
     changed();
     draw();
   };
 
+  /** How much is left of a row, as long as it is as it was when the graph ran. */
+  const mark = (badge, line) => {
+    const left = node.properties[LEFT]?.[line];
+    badge.className = `left ${left === undefined ? "" : left < 0.05 ? "gone" : left < 0.3 ? "half" : "back"}`;
+    badge.title = left === undefined ? say("run the graph to see how much is left") : say("how much is left");
+    badge.textContent = left === undefined ? "" : `${(100 * left).toFixed(left < 0.1 ? 1 : 0)} %`;
+    return badge;
+  };
+
   function row(line, index) {
     const { off, concept, guide, strength } = readLine(line);
-    const left = node.properties[LEFT]?.[line];
-    const field = (part, value, hint, label) =>
+    const field = (value, hint, label) =>
       make("input", {
         type: "text", value, placeholder: hint, "aria-label": label, spellcheck: "false",
         on: {
-          input: (event) => edit(index, { [part]: event.target.value.trim() }),
+          input: (event) => edit(index, rowOf(event)),
           change: (event) => settle(index, event.target.value),
           paste: (event) => {
             const text = event.clipboardData?.getData("text") ?? "";
@@ -73,28 +86,24 @@ function addRows(node) {
           },
         },
       });
-    const gone = left === undefined ? "" : left < 0.05 ? " gone" : left < 0.3 ? " half" : " back";
     return make(
       "div", { class: `erase-row${off ? " off" : ""}` },
       make("button", {
         type: "button", class: "switch", role: "switch", "aria-checked": String(!off), "aria-label": say("erase this concept"),
         title: off ? say("off: click to erase it") : say("erased: click to switch it off"),
-        on: { click: () => { edit(index, { off: !off }); draw(); } },
+        on: { click: (event) => { edit(index, rowOf(event), { off: !off }); draw(); } },
       }),
-      field("concept", concept, say("what to erase"), say("concept")),
+      field(concept, say("what to erase"), say("concept")),
       make("span", { class: "arrow" }, "→"),
-      field("guide", guide, say("automatic"), say("what it becomes")),
+      field(guide, say("automatic"), say("what it becomes")),
       make("input", {
         type: "number", class: "strength", value: strength, min: -2, max: 2, step: 0.05, "aria-label": say("strength"),
         title: say("1 erases, 0 leaves it, below 0 strengthens it"),
         on: {
-          input: (event) => event.target.value !== "" && edit(index, { strength: Number(event.target.value) }),
-          change: () => draw(),
+          input: (event) => edit(index, rowOf(event)),
         },
       }),
-      make("span", {
-        class: `left${gone}`, title: left === undefined ? say("run the graph to see how much is left") : say("how much is left"),
-      }, left === undefined ? "" : `${(100 * left).toFixed(left < 0.1 ? 1 : 0)} %`),
+      mark(make("span"), line),
       make("button", {
         type: "button", class: "remove", "aria-label": say("remove the row"), title: say("remove the row"),
         on: { click: () => { lines.splice(index, 1); if (!lines.length) lines = [""]; changed(); draw(); } },
@@ -106,7 +115,7 @@ function addRows(node) {
     if (lines.at(-1).trim()) lines.push("");
     changed();
     draw();
-    panel.querySelector(".erase-row:last-of-type input")?.focus();
+    [...panel.querySelectorAll(".erase-row")].at(-1)?.querySelector("input")?.focus();
   }
 
   function draw() {
