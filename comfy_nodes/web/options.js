@@ -43,8 +43,9 @@ function field(option, value, changed) {
 function addForm(node) {
   const method = widgetOf(node, "method");
   const panel = make("div", { class: "erase-panel erase-options" });
+  const own = {}; // the widget, once it is made
   const kept = new Map(); // method -> its values, so that switching back and forth loses nothing
-  let values = new Map(), shown = "", open = false, rows = 0, folded = 0, widget;
+  let values = new Map(), shown = "", open = false, rows = 0, folded = 0;
 
   const id = () => String(method?.value ?? "").split(":")[0].trim();
   const height = () => Math.max(rows * ROW + (folded ? FOLD + (open ? OPEN : 0) : 0), FOLD);
@@ -56,7 +57,7 @@ function addForm(node) {
         if (value === "") values.delete(option.name);
         else values.set(option.name, value);
         row.classList.toggle("set", value !== "");
-        widget.callback?.(widget.value);
+        own.widget.callback?.(own.widget.value);
       }));
     return row;
   }
@@ -83,7 +84,7 @@ function addForm(node) {
 
   function size() {
     panel.style.minHeight = panel.style.maxHeight = `${height()}px`;
-    if (widget) fit(node);
+    if (own.widget) fit(node);
   }
 
   /** Values of another method are put away, those of this one come back. */
@@ -96,7 +97,7 @@ function addForm(node) {
     draw();
   }
 
-  widget = replaceBox(node, "options", panel, {
+  own.widget = replaceBox(node, "options", panel, {
     height, get: () => write(values),
     set: (text) => {
       values = read(text);
@@ -104,7 +105,7 @@ function addForm(node) {
       draw();
     },
   });
-  if (!widget || !method) return;
+  if (!own.widget || !method) return;
   const { callback } = method;
   method.callback = function (...given) {
     callback?.apply(this, given);

@@ -52,6 +52,7 @@ export function replaceBox(node, name, element, { height, get, set }) {
   const place = node.widgets?.findIndex((widget) => widget.name === name) ?? -1;
   if (place < 0 || typeof node.addDOMWidget !== "function") return undefined;
   const [old] = node.widgets.splice(place, 1);
+  old.hidden = true; // older editors register it again with the node
   old.onRemove?.();
   keepClicks(element);
   const made = node.addDOMWidget(name, `erase_${name}`, element, {

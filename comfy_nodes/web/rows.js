@@ -29,11 +29,12 @@ export function writeLine({ off, concept, guide, strength, note }) {
 
 function addRows(node) {
   const panel = make("div", { class: "erase-panel erase-rows" });
-  let lines = [""], asText = false, widget;
+  const own = {}; // the widget, once it is made
+  let lines = [""], asText = false;
 
   const height = () => Math.min(Math.max(asText ? 4 : lines.length, 1), MOST) * ROW + FOOT;
   const changed = () => {
-    widget?.callback?.(widget.value);
+    own.widget?.callback?.(own.widget.value);
     app.graph?.setDirtyCanvas?.(true, false);
   };
 
@@ -133,18 +134,18 @@ function addRows(node) {
       panel.replaceChildren(box, foot);
     } else panel.replaceChildren(...lines.map(row), foot);
     panel.style.minHeight = panel.style.maxHeight = `${height()}px`;
-    if (widget) fit(node);
+    if (own.widget) fit(node);
   }
 
-  widget = replaceBox(node, "erase", panel, {
+  own.widget = replaceBox(node, "erase", panel, {
     height, get: () => lines.join("\n"),
     set: (text) => {
-      if (widget && String(text) === lines.join("\n")) return;
+      if (own.widget && String(text) === lines.join("\n")) return;
       lines = String(text ?? "").split("\n");
       draw();
     },
   });
-  if (!widget) return;
+  if (!own.widget) return;
   const { onExecuted } = node;
   node.onExecuted = function (output, ...more) {
     onExecuted?.call(this, output, ...more);

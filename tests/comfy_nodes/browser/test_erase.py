@@ -27,6 +27,8 @@ _SOCKET = """() => {
   const at = (node.getOutputPos ?? ((slot) => node.getConnectionPos(false, slot))).call(node, 0);
   return [box.left + (at[0] + ds.offset[0]) * ds.scale, box.top + (at[1] + ds.offset[1]) * ds.scale];
 }"""
+#: as a file holds it; what is undefined would come back as null, which older editors complain about
+_SAVED = "() => JSON.parse(JSON.stringify(app.graph.serialize()))"
 _PAIR = "[...document.querySelectorAll('.erase-slider img')].map((image) => image.naturalWidth)"
 
 
@@ -153,7 +155,7 @@ def test_rows_switch_replace_weaken_and_are_saved_as_text(editor, shoot, first):
     assert [item.get_attribute("aria-checked") for item in page.locator(".erase-row .switch").all()] == [
         "false", "true", "true",
     ]  # fmt: skip
-    saved = page.evaluate("() => app.graph.serialize()")
+    saved = page.evaluate(_SAVED)
     (node,) = [item for item in saved["nodes"] if item["type"] == KIND]
     assert node["widgets_values"][0] == wanted
     editor.load(saved)
@@ -200,7 +202,7 @@ def test_options_come_and_go_with_the_method(editor, shoot, first):
     page.locator(".erase-options [aria-label=optimizer]").wait_for()
     shoot("options_of_a_method")
     assert sent(editor, first)["options"] == "iterations = 30"
-    saved = page.evaluate("() => app.graph.serialize()")
+    saved = page.evaluate(_SAVED)
     editor.load(saved)
     page.wait_for_selector(".erase-options [aria-label=iterations]")
     assert page.locator(".erase-options [aria-label=iterations]").input_value() == "30"
@@ -244,7 +246,7 @@ def test_before_and_after_are_compared_by_dragging(editor, shoot, first):
         first,
     )
     assert max(heights) < 500
-    again = editor.page.evaluate("() => app.graph.serialize()")
+    again = editor.page.evaluate(_SAVED)
     editor.load(again)
     pair(editor)  # there again without a run
 
