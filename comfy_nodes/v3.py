@@ -63,7 +63,7 @@ def _fields(schema: Any) -> frozenset[str]:
 
 
 def _input(io: Any, item: Input) -> Any:
-    common = {"optional": not item.required, "tooltip": item.tooltip, "extra_dict": options_of(item)}
-    if item.type == "COMBO":
-        return io.Combo.Input(item.name, options=item.entries(), **common)
-    return io.Custom(item.type).Input(item.name, **common)
+    more = {"options": item.entries()} if item.type == "COMBO" else {}
+    return io.Custom(item.type).Input(
+        item.name, optional=not item.required, tooltip=item.tooltip, extra_dict={**options_of(item), **more}
+    )

@@ -13,8 +13,15 @@ from PIL import Image
 from comfy_nodes import v3
 from tests.comfy_nodes.comfy_server import FOLDERS
 from tests.comfy_nodes.conftest import ROOT
-from tests.comfy_nodes.v3 import BOTH
 
+#: a pack with both forms; those of today's form end in V3
+BOTH = """
+from comfy_nodes import WEB_DIRECTORY, classic, registry, v3
+
+NODE_CLASS_MAPPINGS, NODE_DISPLAY_NAME_MAPPINGS = registry.collect(make=classic.node_class)
+_today, _titles = registry.collect(make=v3.node_class)
+NODE_CLASS_MAPPINGS |= {f"{name}V3": item for name, item in _today.items()}
+"""
 FROZEN = Path(__file__).parent / "frozen_workflows"
 
 

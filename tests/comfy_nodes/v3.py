@@ -1,7 +1,7 @@
 """Runs inside the ComfyUI interpreter: every node in today's form beside the classic one on one server, and workflows
 of version 0.1 with both.
 
-Usage: python v3.py COMFY_DIR BASE REPOSITORY; BASE/custom_nodes/both holds what `BOTH` says.
+Usage: python v3.py COMFY_DIR BASE REPOSITORY; BASE/custom_nodes/both holds both forms, those of today's end in V3.
 """
 
 from __future__ import annotations
@@ -20,15 +20,6 @@ import comfy_server
 from serving import first_example, picture, queue, start
 from workflow import to_prompt
 
-#: a pack with both forms; those of today's form end in V3
-BOTH = """
-from comfy_nodes import WEB_DIRECTORY, classic, registry, v3
-
-NODE_CLASS_MAPPINGS, NODE_DISPLAY_NAME_MAPPINGS = registry.collect(make=classic.node_class)
-_today, _titles = registry.collect(make=v3.node_class)
-NODE_CLASS_MAPPINGS |= {f"{name}V3": item for name, item in _today.items()}
-"""
-
 
 def today(graph: dict[str, Any]) -> dict[str, Any]:
     """The graph with our nodes in today's form."""
@@ -41,7 +32,7 @@ def today(graph: dict[str, Any]) -> dict[str, Any]:
 
 async def run(comfy: Path, base: Path, repository: Path) -> dict[str, Any]:
     port = comfy_server.own_port()
-    process = start(comfy, base, port)
+    process = start(comfy, base, port, absent=())  # methods that train are stopped here
     out: dict[str, Any] = {}
     try:
         async with aiohttp.ClientSession(f"http://127.0.0.1:{port}") as session:
@@ -71,7 +62,7 @@ async def run(comfy: Path, base: Path, repository: Path) -> dict[str, Any]:
             train["2"]["inputs"].update(
                 method="esd", erase="pizza -> hamburger", options="iterations = 400\nharvest = 2"
             )
-            out["stopped"] = await queue(session, {"1": train["1"], "2": train["2"]}, stop_in="2")
+            out["stopped"] = await queue(session, {"1": train["1"], "2": train["2"]}, stop_at=2)
     finally:
         comfy_server.stop(process)
     out["log"] = (base / "server.log").read_text(encoding="utf-8", errors="replace")
