@@ -14,12 +14,15 @@ const address = ({ filename, subfolder, type }) =>
 
 function slider(node) {
   const panel = make("div", { class: "erase-panel" });
-  let share = 0.5, height = LOW;
+  let share = 0.5, height = LOW, shown;
 
   function draw() {
     const [before, after] = node.properties[PICTURES]?.images ?? [];
     const drawn = before && after;
     const linked = node.inputs?.some((input) => input.name === "vae" && input.link !== null && input.link !== undefined);
+    const now = JSON.stringify([node.properties[PICTURES], linked, say("before")]);
+    if (now === shown) return; // a hand may be on the line
+    shown = now;
     height = drawn ? HIGH : LOW;
     panel.style.minHeight = panel.style.maxHeight = `${height}px`;
     const box = make("div", { class: "erase-slider" });
