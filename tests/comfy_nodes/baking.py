@@ -120,10 +120,8 @@ def baked(graph: Graph) -> None:
     from comfy_nodes import baking
 
     model, clip, vae = graph.loaded(Path(BASE))
-    method = "uce"
     erased, clip_after, *_ = graph(
-        "EraseNegative", model=model, clip=clip, erase="van gogh -> painting", method=method, strength=1.0, kind="style",
-        options="vocabulary = 50",
+        "EraseNegative", model=model, clip=clip, erase="van gogh -> painting", method="uce", strength=1.0, kind="style",
     )  # fmt: skip
     name, report = graph("EraseBake", model=erased, clip=clip_after, vae=vae, filename_prefix="baked/no_van_gogh")
     NUMBERS["baked"] = [name, report]
@@ -135,8 +133,7 @@ def baked(graph: Graph) -> None:
     NUMBERS["baked_to_live"] = float((found - graph.latents(erased, clip_after)).abs().max())
     (merged,) = graph("ModelMergeSimple", model1=erased, model2=model, ratio=0.5)
     NUMBERS["baked_merge"] = graph("EraseBake", model=merged, clip=clip, vae=vae, filename_prefix="merged")[1]
-    front = graph("EraseEmbeddingPatch", model=model, edit=graph("EraseUCE", model=model, clip=clip, erase="van gogh",
-                  strength=1.0, kind="style")[1], strength=1.0)[0]  # fmt: skip
+    front = graph("EraseEmbeddingPatch", model=model, edit=graph.erased(model, clip)[1], strength=1.0)[0]
     save = baking.latents_of
     draws = iter((save, lambda *given: torch.zeros_like(save(*given)) + 1))
     for problem, change in {"front": {"model": front}, "draws": {}}.items():
