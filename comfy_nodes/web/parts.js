@@ -90,7 +90,7 @@ const STYLE = `
 .erase-row.off>input{opacity:.45}
 .erase-row>.arrow{color:var(--soft);flex:none}
 .erase-row>input[type=text]{padding:2px 5px}
-.erase-row>.strength{width:38px;flex:none;text-align:right;padding:2px 3px;appearance:textfield;-moz-appearance:textfield}
+.erase-row>.strength{width:42px;flex:none;text-align:right;padding:2px 3px;appearance:textfield;-moz-appearance:textfield}
 .erase-row>.left{width:36px;flex:none;text-align:right;font-variant-numeric:tabular-nums;color:var(--soft)}
 .erase-row>.left.gone{color:#4ade80}.erase-row>.left.half{color:#facc15}.erase-row>.left.back{color:#f87171}
 .erase-panel .switch{width:28px;height:16px;padding:0;flex:none;border-radius:9px;border:none;background:var(--edge);
