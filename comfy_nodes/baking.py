@@ -131,7 +131,8 @@ def _difference(file: Path, model: Any, clip: Any, prompt: str) -> float:
             "the save node instead"
         ) from error
     noise = initial_noise(SEED, ComfyTarget(model).info.latent_shape)[None]
-    mine, theirs = (latents_of(*pair, noise, prompt) for pair in ((model, clip), found[:2]))
+    mine = latents_of(model, clip, noise, prompt)
+    theirs = latents_of(found[0], found[1], noise, prompt)
     return float((theirs - mine).norm() / mine.norm().clamp(min=1e-9))
 
 
