@@ -13,7 +13,7 @@ from . import host
 from .measuring import SAMPLER, SCHEDULER
 from .target import ComfyTarget
 
-STEPS, GUIDANCE = 12, 5.0
+STEPS, GUIDANCE, SEED = 12, 5.0, 0
 
 
 def before_and_after(before: tuple[Any, Any], after: tuple[Any, Any], vae: Any, prompt: str) -> Tensor:
@@ -24,15 +24,24 @@ def before_and_after(before: tuple[Any, Any], after: tuple[Any, Any], vae: Any, 
         vae: decodes.
         prompt: what is drawn; brackets in it are taken as in a prompt box.
     """
+    noise = initial_noise(SEED, ComfyTarget(before[0]).info.latent_shape)[None]
+    pictures = [vae.decode(latents_of(*pair, noise, prompt))[..., :3].float().cpu() for pair in (before, after)]
+    return torch.cat(pictures).clone()
+
+
+def latents_of(model: Any, clip: Any, noise: Tensor, prompt: str) -> Tensor:
+    """What the sampler makes of a prompt, (1, channels, height, width).
+
+    Args:
+        model, clip: MODEL and CLIP.
+        noise: of that shape.
+        prompt: brackets in it are taken as in a prompt box.
+    """
     import comfy.sample
 
-    noise = initial_noise(0, ComfyTarget(before[0]).info.latent_shape)[None]
-    pictures = []
-    for model, clip in (before, after):
-        positive, negative = (clip.encode_from_tokens_scheduled(clip.tokenize(text)) for text in (prompt, ""))
-        latents = comfy.sample.sample(
-            model, noise, STEPS, GUIDANCE, SAMPLER, SCHEDULER, positive, negative, torch.zeros_like(noise),
-            callback=host.stop_if_asked, disable_pbar=True, seed=0,
-        )  # fmt: skip
-        pictures.append(vae.decode(latents)[..., :3].float().cpu())
-    return torch.cat(pictures).clone()
+    positive, negative = (clip.encode_from_tokens_scheduled(clip.tokenize(text)) for text in (prompt, ""))
+    found: Tensor = comfy.sample.sample(
+        model, noise, STEPS, GUIDANCE, SAMPLER, SCHEDULER, positive, negative, torch.zeros_like(noise),
+        callback=host.stop_if_asked, disable_pbar=True, seed=SEED,
+    )  # fmt: skip
+    return found

@@ -101,6 +101,11 @@ def probe(
     return tuple(found)
 
 
+def residuals(found: Sequence[Probed]) -> dict[str, float]:
+    """Erased phrase -> share of it that is left."""
+    return {item.phrase: item.value for item in found if item.metric == RESIDUAL}
+
+
 def _pair(target: Target, phrase: str, guide: str, tokens: str) -> tuple[Tensor, Tensor]:
     cond = target.encode([phrase, guide])
     check_phrase(cond, 0)

@@ -1,5 +1,5 @@
-"""Addresses for our script in the browser: what an artifact erases, cards for the picker, taking in a dropped file, and
-a person's answer whether to publish.
+"""Addresses for our script in the browser: what an artifact erases, cards for the picker, the options of every
+method, taking in a dropped file, and a person's answer whether to publish.
 
 All but publishing works without them. Files are read and written beside the event loop.
 """
@@ -38,6 +38,7 @@ def register() -> None:
         return
     instance.routes.get("/erase_plugins/artifact")(_artifact)
     instance.routes.post("/erase_plugins/artifact")(_take_in)
+    instance.routes.get("/erase_plugins/methods")(_methods)
     instance.routes.post("/erase_plugins/publish")(_publish)
     instance.routes.get("/erase_plugins/library")(_library)
     instance.routes.get("/erase_plugins/picture")(_picture)
@@ -79,6 +80,13 @@ async def _picture(request: Any) -> Any:
     except (EraseError, OSError) as error:
         return _answer({"error": in_the_graph(str(error))}, 404)
     return _bytes(data, kind)
+
+
+async def _methods(_request: Any) -> Any:
+    """The options of every method that the Erase node takes, as JSON."""
+    from .method_options import method_options
+
+    return _answer({"methods": method_options()})
 
 
 async def _publish(request: Any) -> Any:

@@ -60,11 +60,13 @@ class Result:
         values: in the order of the outputs.
         text: report shown by the interface; none if empty.
         images: pictures shown on the node, (n, height, width, 3) in 0..1; None shows nothing.
+        shown: further things for our own script in the browser, by name.
     """
 
     values: tuple[Any, ...]
     text: str = ""
     images: Any = None
+    shown: Mapping[str, list[Any]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -112,7 +114,18 @@ class NodeSpec:
     package: str = OWN
 
     @property
+    def searched(self) -> tuple[str, ...]:
+        """Words that find the node in the search box; those of all nodes for what is in the menu."""
+        return tuple(dict.fromkeys((*self.aliases, *(() if self.instead else SEARCHED))))
+
+    @property
     def widgets(self) -> tuple[str, ...]:
         """Names of the inputs that have a widget, in the order in which workflow files store their values."""
         ordered = [item for item in self.inputs if item.required] + [item for item in self.inputs if not item.required]
         return tuple(item.name for item in ordered if item.type in WIDGETS)
+
+    @property
+    def defaults(self) -> tuple[Any, ...]:
+        """Values of the widgets in that order up to the last optional ones; None for what has no default."""
+        known = {item.name: item.options.get("default") for item in self.inputs}
+        return tuple(known[name] for name in self.widgets)

@@ -139,5 +139,6 @@ SPECS = (
             "its own node."
         ),
         cost="One small matrix product, once.",
+        instead="'Erase: remove concepts', which holds for every prompt of its MODEL",
     ),
 )  # fmt: skip

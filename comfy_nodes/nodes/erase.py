@@ -7,6 +7,7 @@ from typing import Any
 from erase_plugins.manager import get_manager
 
 from .. import needs
+from ..behind import brought_back, merged
 from ..concepts import read_phrases
 from ..erasing import Row, erasures_problem, id_of, label, labels, read_erasures, split_options, trains
 from ..spec import Input, NodeSpec, Output, Result
@@ -19,7 +20,7 @@ _TOLD = 12
 
 def erase(
     model: Any, clip: Any, erase: str, method: str, strength: float, kind: str, keep: str = "", options: str = "",
-    vae: Any = None,
+    vae: Any = None, behind: str = "",
 ) -> Result:  # fmt: skip
     """MODEL and CLIP without the concepts, everything erased so far as one artifact, and a report.
 
@@ -32,6 +33,7 @@ def erase(
         keep: one prompt a line.
         options: ``name = value`` lines for the method.
         vae: draws the first concept before and after, if connected.
+        behind: LoRAs that the graph puts on behind this node, see `behind.read_behind`.
 
     Raises:
         PackageMissing, RequestError, Unsupported, BaseMismatch: nothing was changed.
@@ -48,26 +50,41 @@ def erase(
     given, training = split_options(chosen, options)
     kept = read_phrases(keep)
     artifact, notes = _made(chosen, rows, kept, given, training, model, clip, vae) if rows else (None, [])
+    left: dict[str, float] = {}
+    back = merged(behind) if artifact is not None else []
     with host.computing():
         entries = () if artifact is None else _entries(artifact, rows, strength)
         done = chaining.put_on(model, clip, entries, fresh=True)
-        lines = [] if artifact is None else _numbers(done, clip, kept)
+        lines: list[str] = []
+        if artifact is not None:
+            lines, left = _numbers(done, clip, kept)
+            back = brought_back(
+                behind, (done.model, done.clip), (done.bare, clip), done.artifact.manifest.concepts, left
+            )
     told = {f"{row.concept.text} -> {row.concept.anchor}" for row in rows}
     lines += [*done.lines, *(note for note in notes if note not in told)]
     if artifact is not None:
         manifest = artifact.manifest
         lines.append(f"{manifest.method['title']}, {manifest.seconds:g} s, {manifest.base['model']}")
         lines += [f"warning: {text}" for text in manifest.warnings]
-    images = None
+    shown: dict[str, list[Any]] = {"erase_left": [{"concept": name, "left": share} for name, share in left.items()]}
     if vae is not None and rows:
-        from ..drawing import before_and_after
-
         prompt = rows[0].concept.text
-        with host.computing():
-            images = before_and_after((done.bare, clip), (done.model, done.clip), vae, prompt)
+        shown["erase_pictures"] = [_pictures(done, clip, vae, prompt)]
         lines.append(f"pictures: '{prompt}' before and after, from the same noise")
-    text = "\n".join(lines)
-    return Result((done.model, done.clip, done.artifact, text), text, images)
+    shown["erase_back"] = back
+    text = "\n".join([*(f"warning: {line}" for line in back), *lines])
+    return Result((done.model, done.clip, done.artifact, text), "\n".join(lines), shown=shown)
+
+
+def _pictures(done: Any, clip: Any, vae: Any, prompt: str) -> dict[str, Any]:
+    """The pair for the line to drag on the node: files, what they show, and the seed that both are from."""
+    from .. import host
+    from ..drawing import SEED, before_and_after
+
+    with host.computing():
+        images = before_and_after((done.bare, clip), (done.model, done.clip), vae, prompt)
+    return {"images": host.previews(images), "prompt": prompt, "seed": SEED}
 
 
 def _made(
@@ -125,26 +142,27 @@ def _entries(artifact: Any, rows: tuple[Row, ...], strength: float) -> tuple[Any
     )
 
 
-def _numbers(done: Any, clip: Any, keep: tuple[str, ...]) -> list[str]:
-    """Residual of every erased concept and drift of what stays, where the keys and values tell them."""
+def _numbers(done: Any, clip: Any, keep: tuple[str, ...]) -> tuple[list[str], dict[str, float]]:
+    """Residual of every erased concept and drift of what stays, where the keys and values tell them; as lines, and the
+    share that is left by concept."""
     from erase_plugins.errors import EraseError
 
-    from ..probing import probe
+    from ..probing import probe, residuals
     from ..target import ComfyTarget
 
     manifest = done.artifact.manifest
     if done.artifact.edit.kinds != {"contextmap"}:
         return [
             "how much is left cannot be read off the weights with this method; connect vae, or take the measure node"
-        ]
+        ], {}
     now, before = ComfyTarget(done.model, done.clip), ComfyTarget(done.bare, clip)
     concepts = manifest.concepts[:_TOLD]
     try:
-        lines = [item.line() for item in probe(now, concepts, keep, before)]
+        found = probe(now, concepts, keep, before)
     except EraseError as error:
-        return [f"how much is left cannot be told: {error}"]
+        return [f"how much is left cannot be told: {error}"], {}
     more = len(manifest.concepts) - len(concepts)
-    return [*lines, *([f"and {more} more"] if more > 0 else [])]
+    return [*(item.line() for item in found), *([f"and {more} more"] if more > 0 else [])], residuals(found)
 
 
 def _choices() -> list[str]:
@@ -194,6 +212,9 @@ SPECS = (
                                            "advanced": True}),
             Input("vae", "VAE", "Draws the first concept before and after, on the node. Without it nothing is drawn.",
                   required=False),
+            Input("behind", "STRING", "LoRAs and merges behind this node, name : strength of the model : strength of "
+                  "the text encoder, one a line; the editor fills it in. The node says what they bring back.",
+                  required=False, options={"default": "", "multiline": True, "advanced": True}),
         ),
         outputs=(
             Output("MODEL", "MODEL", "The model without the concepts; goes into a sampler."),
@@ -203,6 +224,7 @@ SPECS = (
             Output("report", "STRING", "How much of each concept is left, how far kept ones moved, and what was done."),
         ),
         run=erase,
+        is_output=True,  # a loader and this node are a whole graph: it shows before and after by itself
         aliases=("erase plugins", "forget", "censor", "negative prompt", "NAG", "NegPip", "UCE", "RECE"),
         # ComfyUI repeats a refusal for every checked input, so the other boxes are looked at when the node runs
         checks={"erase": erasures_problem, "method": method_problem},

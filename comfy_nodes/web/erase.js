@@ -1,19 +1,14 @@
 // Comfort for the erase nodes in the browser. Every node works without this file.
 // Declared hooks only: no prototype is patched and nothing is drawn on the canvas.
 import { app } from "../../scripts/app.js";
+import { kindOf, tell, widgetOf } from "./parts.js";
+import { KIND } from "./rows.js";
+
+export { kindOf, tell };
 
 const ROUTE = "/erase_plugins/artifact";
 const WRITES_FILES = new Set(["EraseHubPull", "EraseSaveArtifact"]);
 const LOADER = "EraseLoadArtifact";
-
-/** Id of the class of a node. */
-export function kindOf(node) {
-  return String(node?.comfyClass ?? node?.type ?? "");
-}
-
-export function tell(severity, summary, detail) {
-  app.extensionManager?.toast?.add({ severity, summary, detail, life: 9000 });
-}
 
 async function ask(name, options) {
   const answer = await app.api.fetchApi(`${ROUTE}?name=${encodeURIComponent(name)}`, options);
@@ -54,8 +49,8 @@ function toggled(text, index) {
 }
 
 function addChips(node) {
-  const box = node.widgets?.find((widget) => widget.name === "erase");
-  if (!box || typeof node.addDOMWidget !== "function") return;
+  const box = widgetOf(node, "erase");
+  if (!box || kindOf(node) === KIND || typeof node.addDOMWidget !== "function") return;
   const row = document.createElement("div");
   row.className = "erase-chips";
   row.style.cssText = "display:flex;flex-wrap:wrap;gap:4px;overflow:auto;align-content:flex-start;font-size:11px";

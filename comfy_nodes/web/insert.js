@@ -1,7 +1,7 @@
 // "Erase this from the model": takes selected words of a prompt out of the model that draws it. The concept becomes a line
 // of the Erase node in front of the sampler, which is made and connected if there is none.
 import { app } from "../../scripts/app.js";
-import { kindOf, tell } from "./erase.js";
+import { kindOf, tell, wire } from "./parts.js";
 
 const KIND = "EraseNegative";
 const LABEL = "Erase this from the model";
@@ -19,12 +19,6 @@ function source(node, name) {
   const link = linkOf(node.graph, node.inputs?.[slotOf(node, name)]?.link);
   const found = link && node.graph.getNodeById(link.origin_id);
   return found ? [found, link.origin_slot] : undefined;
-}
-
-/** A wire. The registry's scanner takes the plain call for one to a network. */
-function wire([from, output], to, name) {
-  const { connect } = from;
-  Reflect.apply(connect, from, [output, to, slotOf(to, name)]);
 }
 
 /** Nodes that an output leads to. */
@@ -69,11 +63,11 @@ function eraserFor(sampler) {
   const node = globalThis.LiteGraph.createNode(KIND);
   graph.add(node);
   setText(node, "");
-  if (model) wire(model, node, "model");
-  if (clip) wire(clip, node, "clip");
-  wire([node, 0], sampler, "model");
+  if (model) wire(model, node, slotOf(node, "model"));
+  if (clip) wire(clip, node, slotOf(node, "clip"));
+  wire([node, 0], sampler, slotOf(sampler, "model"));
   const readers = prompts.filter((prompt) => clip && source(prompt, "clip")?.[0] === clip[0]);
-  for (const prompt of new Set(readers)) wire([node, 1], prompt, "clip");
+  for (const prompt of new Set(readers)) wire([node, 1], prompt, slotOf(prompt, "clip"));
   node.pos = freePlace(graph, sampler.pos[0] - node.size[0] - GAP, node.size);
   return node;
 }
@@ -108,7 +102,7 @@ function erasersOf(samplers) {
     const there = eraserBefore(sampler), model = source(sampler, "model");
     if (there || !model) return there ?? eraserFor(sampler);
     const key = `${model[0].id} ${model[1]}`;
-    if (made.has(key)) wire([made.get(key), 0], sampler, "model");
+    if (made.has(key)) wire([made.get(key), 0], sampler, slotOf(sampler, "model"));
     else made.set(key, eraserFor(sampler));
     return made.get(key);
   }));

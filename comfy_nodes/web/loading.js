@@ -1,7 +1,7 @@
 // What is loaded, pasted or undone: values of older workflows go where they belong, and nothing comes with "publish" on.
 // The editor fills in saved values by their place, so this has to look at them first.
 import { app } from "../../scripts/app.js";
-import { kindOf } from "./erase.js";
+import { kindOf } from "./parts.js";
 
 // what the editor did with a seed after a run was a value behind the seed; our seeds stay as they are now
 const PUBLISHERS = new Set(["EraseHubPush"]);

@@ -1,7 +1,7 @@
 // The question before anything is published: a run prepares an offer, and the person at this page accepts it or not.
 // Workflows come from strangers and the login does not, so no value in a graph can answer.
 import { app } from "../../scripts/app.js";
-import { kindOf, tell } from "./erase.js";
+import { kindOf, tell } from "./parts.js";
 
 const PUBLISHERS = new Set(["EraseHubPush"]);
 const waiting = [];

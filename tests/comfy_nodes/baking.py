@@ -113,6 +113,41 @@ def saving(graph: Graph) -> None:
     NUMBERS["half_to_live"] = float((found - graph.latents(half, clip)).abs().max())
 
 
+def baked(graph: Graph) -> None:
+    """Our own node: what it keeps, what it says, and what it refuses."""
+    import torch
+
+    from comfy_nodes import baking
+
+    model, clip, vae = graph.loaded(Path(BASE))
+    erased, clip_after, *_ = graph(
+        "EraseNegative", model=model, clip=clip, erase="van gogh -> painting", method="uce", strength=1.0, kind="style",
+    )  # fmt: skip
+    name, report = graph("EraseBake", model=erased, clip=clip_after, vae=vae, filename_prefix="baked/no_van_gogh")
+    NUMBERS["baked"] = [name, report]
+    again, _ = graph("EraseBake", model=erased, clip=clip_after, vae=vae, filename_prefix="baked/no_van_gogh")
+    NUMBERS["baked_again"] = again
+    file = graph.output / name
+    goal = file.rename(graph.output.parent / "models" / "checkpoints" / "ours.safetensors")
+    found = graph.latents(*graph.loaded(goal)[:2])
+    NUMBERS["baked_to_live"] = float((found - graph.latents(erased, clip_after)).abs().max())
+    (merged,) = graph("ModelMergeSimple", model1=erased, model2=model, ratio=0.5)
+    NUMBERS["baked_merge"] = graph("EraseBake", model=merged, clip=clip, vae=vae, filename_prefix="merged")[1]
+    front = graph("EraseEmbeddingPatch", model=model, edit=graph.erased(model, clip)[1], strength=1.0)[0]
+    save = baking.latents_of
+    draws = iter((save, lambda *given: torch.zeros_like(save(*given)) + 1))
+    for problem, change in {"front": {"model": front}, "draws": {}}.items():
+        if problem == "draws":
+            baking.latents_of = lambda *given: next(draws)(*given)
+        before = sorted(graph.output.rglob("*"))
+        try:
+            graph("EraseBake", **{"model": erased, "clip": clip, "vae": vae, "filename_prefix": "refused", **change})
+        except Exception as error:
+            NUMBERS[f"bake_{problem}"] = f"{type(error).__name__}: {error}"
+        NUMBERS[f"bake_{problem}_left"] = [str(item) for item in sorted(graph.output.rglob("*")) if item not in before]
+    baking.latents_of = save
+
+
 def merging(graph: Graph) -> None:
     """Nodes that mix weights."""
     model, clip, _ = graph.loaded(Path(BASE))
@@ -232,7 +267,7 @@ def main(comfy_dir: str, work: Path) -> None:
     kinds.update({"LoraSave": nodes_lora_extract.LoraSave})
     graph = Graph(kinds, work / "output")
     with torch.inference_mode():
-        for part in (saving, merging, order, text_encoder):
+        for part in (saving, baked, merging, order, text_encoder):
             part(graph)
     print("RESULT " + json.dumps(NUMBERS))
 

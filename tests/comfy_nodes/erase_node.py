@@ -9,6 +9,7 @@ import json
 import logging
 import sys
 import tempfile
+from pathlib import Path
 from typing import Any
 
 from parity import Case, far
@@ -62,7 +63,8 @@ def measure(case: Case, nodes: dict[str, Any], vae: Any) -> None:
     same = erase(nodes, model, clip, "dog -> tiger : 0.5\ncar -> bicycle : 0.5")
     NUMBERS["half"] = far(case.comfy(half["result"][0]), case.comfy(same["result"][0]))
     drawn = erase(nodes, model, clip, "pizza -> hamburger", vae=vae)
-    NUMBERS["pictures"] = len(drawn["ui"]["images"])
+    NUMBERS["pictures"] = drawn["ui"]["erase_pictures"]
+    NUMBERS["left"] = {item["concept"]: item["left"] for item in drawn["ui"]["erase_left"]}
     NUMBERS["drawn_report"] = drawn["ui"]["text"][0]
     for name, values in {
         "option": {"options": "preserv = 3"}, "line": {"options": "what"}, "method": {"method": "uze"},
@@ -72,7 +74,31 @@ def measure(case: Case, nodes: dict[str, Any], vae: Any) -> None:
             erase(nodes, model, clip, **{"rows": "dog", **values})
         except Exception as error:
             NUMBERS[f"wrong {name}"] = f"{type(error).__name__}: {error}"
+    for name in ("unrelated", "shifts_text", "pizza_look"):
+        behind = erase(nodes, model, clip, "pizza -> hamburger", behind=f"{name}.safetensors : 1 : 1")
+        NUMBERS[f"behind {name}"] = behind["ui"]["erase_back"]
+    off = erase(nodes, model, clip, "pizza -> hamburger", behind="shifts_text.safetensors : 0 : 0\ngone.safetensors")
+    NUMBERS["behind off"] = off["ui"]["erase_back"]
     NUMBERS["base_after"] = bool((case.comfy() == base).all())
+
+
+def write_loras(folder: Path, clip: Any) -> None:
+    """One that only changes keys of the denoiser's own attention, one that rewrites what prompts say, and one that says
+    what it is for."""
+    import torch
+    from safetensors.torch import save_file
+
+    draw = torch.Generator().manual_seed(1)
+    weights = {name: value for name, value in clip.cond_stage_model.state_dict().items() if "fc1.weight" in name}
+    text = {}
+    for name, value in weights.items():
+        stem = "lora_te_" + name.partition("transformer.")[2].removesuffix(".weight").replace(".", "_")
+        text[f"{stem}.lora_up.weight"] = torch.randn(len(value), 4, generator=draw)
+        text[f"{stem}.lora_down.weight"] = torch.randn(4, value.shape[1], generator=draw)
+    nothing = {name: 0 * value for name, value in text.items()}
+    save_file(nothing, folder / "unrelated.safetensors", {"ss_output_name": "pizzazz"})
+    save_file(text, folder / "shifts_text.safetensors")
+    save_file(nothing, folder / "pizza_look.safetensors")
 
 
 def main(comfy_dir: str) -> None:
@@ -89,8 +115,10 @@ def main(comfy_dir: str) -> None:
 
     with tempfile.TemporaryDirectory() as place:
         folder_paths.set_temp_directory(place)
+        folder_paths.add_model_folder_path("loras", place, is_default=True)
         with torch.inference_mode():  # as ComfyUI runs nodes
             model, clip, vae, *_ = nodes["ErasePocketLoader"]().execute()
+            write_loras(Path(place), clip)
             measure(Case(None, model, clip), nodes, vae)
     print("RESULT " + json.dumps(NUMBERS))
 

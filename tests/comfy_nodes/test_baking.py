@@ -82,3 +82,22 @@ def test_changes_of_the_text_encoder_are_in_checkpoints_and_in_files_of_clip(num
     assert numbers["clip_alone"] < 1e-5
     assert numbers["clip_base_after"]
     assert "saved or merged" not in numbers["clip_report"]
+
+
+def test_the_bake_node_keeps_a_file_that_draws_what_the_graph_drew(numbers):
+    name, report = numbers["baked"]
+    assert name == "baked/no_van_gogh_00001_.safetensors"
+    assert numbers["baked_again"] == "baked/no_van_gogh_00002_.safetensors"
+    assert numbers["baked_to_live"] < 1e-4
+    assert "checked: the file draws 'van gogh' as this graph does" in report
+    assert "van gogh: " in report and "warning" not in report
+
+
+def test_the_bake_node_warns_of_a_merge(numbers):
+    assert "warning: a merge behind the erase node mixed other weights" in numbers["baked_merge"]
+
+
+def test_the_bake_node_refuses_what_a_file_would_not_hold_and_leaves_nothing(numbers):
+    assert "a checkpoint would not hold everything" in numbers["bake_front"]
+    assert "draws 'van gogh' differently from this graph" in numbers["bake_draws"]
+    assert numbers["bake_front_left"] == numbers["bake_draws_left"] == []

@@ -43,8 +43,25 @@ def test_the_report_tells_how_much_is_left(numbers):
 
 
 def test_before_and_after_are_shown_where_a_vae_is_connected(numbers):
-    assert numbers["pictures"] == 2
+    (shown,) = numbers["pictures"]
+    assert (len(shown["images"]), shown["prompt"], shown["seed"]) == (2, "pizza", 0)
     assert "'pizza' before and after, from the same noise" in numbers["drawn_report"]
+
+
+def test_how_much_is_left_goes_to_the_row_of_its_concept(numbers):
+    said = float(numbers["drawn_report"].split("residual ")[1].split(" %")[0]) / 100
+    assert numbers["left"] == {"pizza": pytest.approx(said, abs=6e-4)}
+
+
+def test_a_lora_behind_that_brings_the_concept_back_is_told(numbers):
+    (back,) = numbers["behind shifts_text"]
+    assert back.startswith("shifts_text.safetensors brings back 'pizza' (")
+    assert back.endswith("put it in front of this node")
+    (named,) = numbers["behind pizza_look"]
+    assert "was made for 'pizza' by its own description" in named
+    assert numbers["behind unrelated"] == []  # pizzazz is no pizza
+    (missing,) = numbers["behind off"]
+    assert missing.startswith("gone.safetensors behind this node was not looked at")
 
 
 def test_refusals_say_what_to_write(numbers):

@@ -46,6 +46,16 @@ def test_tooltips_are_translated(language):
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
+def test_what_our_scripts_show_is_translated(language):
+    texts = locales.script_texts()
+    assert "before" in texts and len(texts) > 20
+    shown = json.loads(locales.main_file(language))[locales.SCRIPTS]
+    assert set(shown) == set(texts)
+    assert [text for text in texts if shown[text].count("%s") != text.count("%s")] == []
+    assert [text for text in shown.values() if locales.SPECIAL & set(text)] == []
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
 def test_code_stays_as_it_is(language):
     """A path or a name that differs would send people to something that does not exist."""
     lost = []
@@ -77,6 +87,7 @@ def test_no_entry_is_left_over(language):
         *locales.MENU,
         *TEXTS,
         *TOOLTIPS,
+        *locales.script_texts(),
         *(spec.description.partition(" Runs on the connected")[0] for spec in SPECS),
         *(part.removesuffix(".") + end for text in TOOLTIPS for part in DEFAULTS.split(text) for end in ("", ".")),
     }

@@ -34,6 +34,9 @@ def to_prompt(workflow: dict[str, Any], info: dict[str, Any]) -> dict[str, Any]:
         for name, (kind, *rest) in {**declared.get("required", {}), **declared.get("optional", {})}.items():
             options = rest[0] if rest else {}
             if isinstance(kind, list) or kind in _WIDGETS:
+                if not values and "default" in options:  # saved before the widget came
+                    inputs[name] = options["default"]
+                    continue
                 inputs[name] = values.pop(0)
                 if options.get("control_after_generate", name in ("seed", "noise_seed")):
                     values.pop(0)

@@ -72,10 +72,16 @@ def hub():
 
 
 @pytest.fixture(scope="package")
-def running(environment, frontend, chromium, hub, tmp_path_factory):
+def running_base(frontend, tmp_path_factory):
+    """Base folder of the server with this frontend."""
+    return comfy_server.prepare(tmp_path_factory.mktemp("editor"), ROOT, NAME)
+
+
+@pytest.fixture(scope="package")
+def running(environment, frontend, chromium, hub, running_base):
     """Address of a server with this frontend and the pack."""
     python, comfy = environment
-    base = comfy_server.prepare(tmp_path_factory.mktemp("editor"), ROOT, NAME)
+    base = running_base
     port = comfy_server.own_port()
     process = comfy_server.start(
         python, comfy, base, port, frontend[1], str(ROOT), environment=hub.environment(base / "hf")

@@ -11,7 +11,7 @@ from typing import Any
 CHROMIUM_FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage")
 RUN, INFO, HELP = '[data-testid="queue-button"]', '[data-testid="info-button"]', ".node-help-content"
 
-_WATCH = """() => {
+WATCH = """() => {
   window.eraseTestEnd = new Promise((resolve) => {
     for (const type of ["execution_success", "execution_error", "execution_interrupted"])
       app.api.addEventListener(type, (event) => resolve([type, event.detail]), { once: true });
@@ -94,7 +94,7 @@ class Editor:
 
     def run(self) -> tuple[str, dict[str, Any]]:
         """Clicks Run and waits for the end: its kind and what the server told."""
-        self.page.evaluate(_WATCH)
+        self.page.evaluate(WATCH)
         self.page.click(RUN)
         kind, detail = self.page.evaluate("() => window.eraseTestEnd")
         self.page.wait_for_timeout(700)

@@ -79,7 +79,7 @@ def test_the_first_template_tells_on_its_node_and_nothing_overlaps(editor, shoot
     shoot("first_after_run")
     assert overlaps(editor) == []
     heights = editor.page.evaluate(
-        "() => [...document.querySelectorAll('.erase-report, .erase-chips')].map((item) => item.offsetHeight)"
+        "() => [...document.querySelectorAll('.erase-panel')].map((item) => item.offsetHeight)"
     )
     assert max(heights) < 500
     again = editor.page.evaluate("() => app.graph.serialize()")

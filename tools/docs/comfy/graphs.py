@@ -59,7 +59,8 @@ class Graph:
         Args:
             kind: id of the node.
             at: left and top edge.
-            values: widgets in their order; "fixed" is added behind the seed of a stock sampler.
+            values: widgets in their order, optional ones at the end may be left out; "fixed" is added behind the seed
+                of a stock sampler.
             title: shown instead of the node's own.
             size: width and height; a usual one if not given.
             mode: `RUNNING` or `BYPASSED`.
@@ -69,6 +70,8 @@ class Graph:
             ValueError: a socket that the node does not have, or the wrong number of widgets.
         """
         sockets, outputs, usual, widgets = self._shape(kind)
+        if kind in self.specs:
+            values += self.specs[kind].defaults[len(values) :]
         number = len(self.nodes) + 1
         strange = set(sources) - set(sockets) - set(widgets or ())
         if strange:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from comfy_nodes.spec import NodeSpec
@@ -14,6 +16,10 @@ from .translations import translate, translated_languages
 SPECIAL = frozenset("@{}|$")
 #: parts of our menu paths
 MENU = ("erase", "load", "make", "apply", "check")
+#: section of main.json with the texts of our scripts, which lie in `WEB` and call ``say("...")``
+SCRIPTS = "erasePlugins"
+WEB = Path(__file__).parents[3] / "comfy_nodes" / "web"
+_SAID = re.compile(r'\bsay\("([^"]+)"')
 
 
 def languages() -> list[str]:
@@ -27,8 +33,18 @@ def node_file(specs: Sequence[NodeSpec], language: str) -> str:
 
 
 def main_file(language: str) -> str:
-    """main.json: names of the menu."""
-    return _dump({"nodeCategories": {name: _in(name, language) for name in MENU}})
+    """main.json: names of the menu, and what our scripts show in the editor."""
+    names = {name: _in(name, language) for name in MENU}
+    said = {text: translate(text, language) for text in script_texts()} if language != "en" else {}
+    return _dump(
+        {"nodeCategories": names, **({SCRIPTS: {key: text for key, text in said.items() if text}} if said else {})}
+    )
+
+
+def script_texts() -> list[str]:
+    """Texts that our scripts ask to be translated, each once."""
+    found = (text for path in sorted(WEB.glob("*.js")) for text in _SAID.findall(path.read_text(encoding="utf-8")))
+    return sorted(set(found))
 
 
 def coverage(specs: Sequence[NodeSpec], language: str) -> tuple[int, int]:
