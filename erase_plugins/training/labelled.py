@@ -121,11 +121,11 @@ class LabelledMethod(TrainedMethod):
         options = self.resolved(request, info)  # type: ignore[arg-type]  # a classifier has no latents
         refs, steps = self.modules(info, options), self.steps(request, options)
         values, size = trainable(refs, options.lora_rank), sum(math.prod(ref.shape) for ref in info.refs)
-        each = 2.0 * size * _positions(info)
+        each, batch = 2.0 * size * _positions(info), options.batch or 64
         return EditPlan(
             request=request, options=as_dict(options), modules=tuple(map(place, refs)), steps=steps,
-            seconds=seconds_of(6.0 * steps * options.batch * each, request.device),
-            memory_bytes=int(16 * values + 80 * options.batch * _positions(info) * math.sqrt(size)),
+            seconds=seconds_of(6.0 * steps * batch * each, request.device),
+            memory_bytes=int(16 * values + 80 * batch * _positions(info) * math.sqrt(size)),
             file_bytes=4 * values, notes=tuple(self.notes(request, options)),
         )  # fmt: skip
 
