@@ -130,8 +130,8 @@ def page(done: dict[str, Any]) -> list[str]:
     users = list(chain["before"]["forgotten"])
     lines += [
         "",
-        f"A chain of three users with `gs-lora-plus` ({', '.join(users)}), each trained on top of those before, and the "
-        "middle one revoked (right labels on held-out pictures):",
+        f"A chain of three users with `gs-lora-plus` ({', '.join(users)}), each trained on top of those before, and "
+        "the middle one revoked (right labels on held-out pictures):",
         "",
         f"| state | {' | '.join(users)} | others |",
         "|---|---|---|---|---|",
