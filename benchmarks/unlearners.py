@@ -62,8 +62,8 @@ def main() -> None:
         if place.is_file():
             lines += [place.read_text(encoding="utf-8"), ""]
     head = (
-        "# Classifiers: what is forgotten, and what it costs\n\nMade by `python -m benchmarks.unlearners --work DIR` on "
-        "one core.\n"
+        "# Classifiers: what is forgotten, and what it costs\n\nMade by `python -m benchmarks.unlearners --work DIR` "
+        "on one core.\n"
     )
     with atomic_file(given.out, True) as work:
         work.write_text("\n".join([head, *lines]).rstrip() + "\n", encoding="utf-8")

@@ -122,15 +122,16 @@ class Baseline(LabelledMethod):
         return info.refs if options.parameters == "full" else info.modules(self.group)
 
     def notes(self, request: EraseRequest, options: Any) -> Sequence[str]:
-        sized = () if options.epoch_steps else (
-            f"an epoch is one pass over the pictures, which the plan has not read; it counts {PIECES} batches for it",
-        )  # fmt: skip
-        if options.parameters == "full":
-            return sized
-        return (
-            *sized,
-            f"{self.id} as LoRA of rank {options.rank}: its paper trains all weights; report it as {self.id}-lora",
-        )
+        found = []
+        if options.parameters != "full":
+            found.append(
+                f"{self.id} as LoRA of rank {options.rank}: its paper trains all weights; report it as {self.id}-lora"
+            )
+        if options.epoch_steps is None:
+            found.append(
+                f"an epoch is one pass over the pictures, which a plan does not read; it counts {PIECES} batches"
+            )
+        return found
 
     def trainable(self, run: TrainingRun) -> Trainable:
         if run.options.parameters == "lora":
