@@ -27,7 +27,7 @@ SEEDS = tuple(range(5))
 BUDGET = "10%"
 NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 #: the recipe of the original, and of `retrain`
-EPOCHS, BATCH, RATE, LAST = 30, 64, 2e-3, 2e-5
+EPOCHS, BATCH, RATE, LAST = 20, 64, 2e-3, 2e-5
 RECIPE: tuple[str, dict[str, Any]] = (
     "retrain", {"epochs": EPOCHS, "batch": BATCH, "lr": RATE, "lr_end": LAST},
 )  # fmt: skip
