@@ -95,8 +95,9 @@ class GSLoRAPlus(GroupSparse):
         lost = [number for number in self.left_out(run) if number not in sets.gone]
         if sets.held is not None and lost:
             self._lost(run, sets.held, "before")
-        own = sets.own
-        return replace(sets, own=replace(own, prototypes=prototypes(own.features, own.pool.labels, len(labels))))
+        own, once = sets.own, slice(0, len(sets.retain) + len(sets.forget))
+        table = prototypes(own.features[once], own.pool.labels[once], len(labels))
+        return replace(sets, own=replace(own, prototypes=table))
 
     def unknown(self, run: TrainingRun, sets: Sets) -> Sequence[int]:
         return [*sets.gone, *self._earlier(run)]

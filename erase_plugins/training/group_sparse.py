@@ -47,6 +47,9 @@ class GroupSparseOptions(LabelledOptions):
     )  # fmt: skip
     alpha: float = option(0.01, "weight of the group lasso", low=0.0, high=1e6)
     warmup: int = option(20, "epochs before the group lasso begins", low=0, high=100_000)
+    mirror: bool = option(
+        True, "half of the pictures of a step are mirrored; those to retain have no label then, only the teacher"
+    )
     shots: int | None = option(
         None, "pictures of each class, to forget and to retain; none: all, and retain_share", low=1, high=100_000
     )
@@ -118,7 +121,7 @@ class Before:
     """What is computed once, with the model as it was before the task.
 
     Attributes:
-        pool: the pictures to retain, and behind them those to forget.
+        pool: the pictures to retain, and behind them those to forget; then the mirrored ones in the same order.
         features: (n, dim) of the pool, where a method wants them.
         wanted: (n, labels) its answers without what is forgotten; None where nothing compares with them.
         prefix: what comes before the first edited module; None where it cannot be kept.
@@ -178,6 +181,8 @@ class GroupSparse(LabelledMethod):
         from erase_plugins.engine.prefix import Prefix
 
         classifier, pool = run.target.classifier, Labelled.joined([sets.retain, sets.forget])
+        if self.mirrors(run) and pool.pictures.ndim == 4:
+            pool = Labelled.joined([pool, Labelled(pool.pictures.flip(-1), pool.labels)])
         with torch.no_grad(), run.adapters.disabled():
             seen = [classifier.read(pool.pictures[rows]) for rows in torch.arange(len(pool)).split(256)]
             features, logits = (torch.cat([pair[place].float() for pair in seen]) for place in (0, 1))
@@ -187,6 +192,10 @@ class GroupSparse(LabelledMethod):
             )  # fmt: skip
         wanted = answers(logits, self.unknown(run, sets)) if run.options.teacher > 0 else None
         return Before(pool, features, wanted, prefix)
+
+    def mirrors(self, run: TrainingRun) -> bool:
+        """Whether mirrored pictures are shown as well; without a teacher they would need labels."""
+        return bool(run.options.mirror and run.options.teacher > 0)
 
     def unknown(self, run: TrainingRun, sets: Sets) -> Sequence[int]:
         """Classes that the model shall not know after this task."""
@@ -216,6 +225,11 @@ class GroupSparse(LabelledMethod):
             for name, pool in (("retain", sets.retain), ("forget", sets.forget))
         ]
         places = torch.cat([rows[0], rows[1] + len(sets.retain)])
+        once = len(sets.retain) + len(sets.forget)
+        if len(own.pool) > once:
+            coin = torch.rand(len(places), generator=run.ctx.generator(f"mirror:{step}")) < 0.5
+            coin[0] = False  # at least one picture to retain has its label
+            places = places + once * coin
         if own.prefix is None:
             both = run.target.classifier.read(own.pool.pictures[places])
         else:
@@ -223,9 +237,11 @@ class GroupSparse(LabelledMethod):
                 both = run.target.classifier.read(blank)
         labels, sizes = own.pool.labels[places], [len(part) for part in rows]
         features, logits = (part.float() for part in both)
+        retain, forget = (places < once).nonzero().flatten(), torch.arange(sizes[0], len(places))
+        retain = retain[retain < sizes[0]]
         terms = gs_lora_terms(
-            *(part for pair in zip(logits.split(sizes), labels.split(sizes), strict=True) for part in pair),
-            factors(run.adapters), options.bound, options.bound_on,
+            logits[retain], labels[retain], logits[forget], labels[forget], factors(run.adapters), options.bound,
+            options.bound_on,
         )  # fmt: skip
         found = terms["retain"] + options.beta * terms["forget"]
         if lasso := options.lasso(step // options.epoch_steps):
@@ -235,10 +251,12 @@ class GroupSparse(LabelledMethod):
                 divergence_from(wanted, said)
                 for wanted, said in zip(own.wanted[places].split(sizes), logits.split(sizes), strict=True)
             )
-        return found + self.further(run, features.split(sizes), labels.split(sizes))
+        return found + self.further(
+            run, (features[retain], features[forget]), (labels[retain], labels[forget])
+        )  # fmt: skip
 
     def further(self, run: TrainingRun, features: Sequence[Tensor], labels: Sequence[Tensor]) -> Tensor | float:
-        """More terms, of the features and classes of the batch to retain and of that to forget."""
+        """More terms, of the features and classes of the batch to retain (as it is) and of that to forget."""
         return 0.0
 
     def step_loss(self, run: TrainingRun, step: int, forget: Labelled, retain: Labelled) -> Tensor:

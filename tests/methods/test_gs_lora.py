@@ -185,7 +185,7 @@ def test_the_loss_by_hand_and_as_published(folder):
     target = target_of(ep.load(str(folder)))
     ce = torch.nn.functional.cross_entropy
     for options in ({"teacher": 0.0, "bound_on": "batch"}, {"teacher": 2.0, "beta": 0.3}):
-        given = {"warmup": 0, "alpha": 0.1} | options
+        given = {"warmup": 0, "alpha": 0.1, "mirror": False} | options
         run = begun(target, ep.plan(str(folder), FORGET, "gs-lora", kind="class", options=given).request)
         with prepared(run) as loss:
             with torch.no_grad():
@@ -210,6 +210,23 @@ def test_the_loss_by_hand_and_as_published(folder):
                 p = old[:, rest].softmax(-1)
                 wanted = wanted + run.options.teacher * (p * (p.log() - new.log_softmax(-1)[:, rest])).sum(-1).mean()
             assert float(found.detach()) == pytest.approx(float(wanted.detach()), rel=1e-5)
+
+
+def test_mirrored_pictures_have_the_answers_of_the_model_and_no_label(folder):
+    target = target_of(ep.load(str(folder)))
+    given = {"warmup": 99, "beta": 0.0, "teacher": 1.0}
+    run = begun(target, ep.plan(str(folder), FORGET, "gs-lora", kind="class", options=given).request)
+    with prepared(run) as loss:
+        own, once = run.state.own, len(run.state.retain) + len(run.state.forget)
+        assert len(own.pool) == 2 * once
+        assert torch.equal(own.pool.pictures[once:], own.pool.pictures[:once].flip(-1))
+        with torch.no_grad():
+            said = target.classifier.logits(own.pool.pictures[once:])
+        rest = [number for number in range(10) if number not in (3, 8)]
+        assert torch.allclose(own.wanted[once:][:, rest], said[:, rest].softmax(-1), atol=1e-5)
+        kept = loss(0)
+        own.pool.labels[once:] = 0  # what stands there for mirrored pictures to retain is not looked at
+        assert torch.equal(loss(0), kept)
 
 
 def test_blocks_and_their_changes():
