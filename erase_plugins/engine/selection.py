@@ -115,7 +115,7 @@ class Found:
 def search(
     count: int, total: int, losses_of: Callable[[np.ndarray, int], np.ndarray], start: np.ndarray, *, rounds: int,
     step: float | None = None, gamma: float = 0.0, groups: np.ndarray | None = None, quota: int | None = None,
-    easiest: bool = False,
+    easiest: bool = False, forgotten: Callable[[np.ndarray], float] | None = None,
 ) -> Found:  # fmt: skip
     """Unlearn, look which items are least forgotten, exchange, until the set stays; gives the worst forgotten set.
 
@@ -130,6 +130,8 @@ def search(
         gamma: weight of ||w||^2.
         groups, quota: at most so many of a group, (count,) numbers of groups.
         easiest: look for the set that is easiest to forget instead.
+        forgotten: how much of a set was forgotten when it was unlearned (share of wrong labels). The set of which least
+            is forgotten is the worst, and among equal ones that with the smallest mean loss. None: the loss alone.
 
     Raises:
         NotFiniteError: unlearning left a model whose losses are not finite.
@@ -166,5 +168,6 @@ def search(
     if not any(np.array_equal(picked, old) for old, _ in seen):
         probe(rounds)
     scores = tuple(float(found[old].mean()) for old, found in seen)
-    best = min(range(len(seen)), key=lambda place: way * scores[place])
+    wrong = [0.0 if forgotten is None else forgotten(old) for old, _ in seen]
+    best = min(range(len(seen)), key=lambda place: (way * wrong[place], way * scores[place]))
     return Found(*seen[best], tuple(kept), scores, best)

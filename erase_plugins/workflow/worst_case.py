@@ -119,7 +119,7 @@ def worst_case(
 
     found = search(
         lower.count, total, losses_of, plain[RANDOM], rounds=rounds, step=step, gamma=gamma, easiest=easiest,
-        groups=lower.groups, quota=per_class_quota,
+        groups=lower.groups, quota=per_class_quota, forgotten=lambda picked: lower.wrong(lower.measure(picked)),
     )  # fmt: skip
     measured: dict[str, dict[str, float]] = {}
     for number, (name, picked) in enumerate({"worst": found.picked, **plain}.items()):
@@ -250,6 +250,10 @@ class _Lower(ABC):
                 self._looked[key] = self.scores(), self.seen(picked)
         return self._looked[key]
 
+    def wrong(self, measured: Mapping[str, float]) -> float:
+        """Share of a selection that was forgotten, from what `seen` says."""
+        return measured["ua"]
+
     def losses(self, picked: np.ndarray | None) -> np.ndarray:
         """Loss (count,) of every item after forgetting; None: of the model as it is."""
         return self.scores() if picked is None else self._look(picked)[0]
@@ -373,6 +377,9 @@ class _Concepts(_Lower):
         from erase_plugins.runtime.apply import apply_to
 
         return apply_to(self.ask.target, self.ask([ForgetItem(self.pool[place], self.kind) for place in picked]), 1.0)
+
+    def wrong(self, measured: Mapping[str, float]) -> float:
+        return 1 - measured["rate"]
 
     def seen(self, picked: np.ndarray) -> dict[str, float]:
         return {"rate": round(float(-self.now[picked].mean()) + 0.0, 6)}

@@ -101,6 +101,9 @@ def test_the_worst_forgotten_of_all_sets_is_returned_not_the_last_one(way):
     assert found.scores == tuple(way * np.array([7.0, 3.0, 6.0, 5.5]))
     assert (found.picked.tolist(), found.best) == ([1], 1)
     assert found.losses.tolist() == (way * left[1]).tolist()
+    share = {0: 0.5, 1: 0.5, 2: 0.2, 3: 0.2} if way > 0 else {0: 0.1, 1: 0.1, 2: 0.3, 3: 0.3}
+    found = search(4, 1, unlearn, np.array([0]), rounds=3, easiest=way < 0, forgotten=lambda picked: share[picked[0]])
+    assert found.best == 3  # less of it is forgotten, and of two such ones the loss decides
 
 
 def test_a_quota_spreads_the_set():
