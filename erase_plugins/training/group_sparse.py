@@ -35,17 +35,17 @@ class GroupSparseOptions(LabelledOptions):
     retain_least: int = option(
         10, "so many pictures of a class are retained at least, or all that there are", low=1, high=100_000
     )
-    beta: float = option(0.1, "weight of forgetting", low=0.0, high=1e6)
+    beta: float = option(0.3, "weight of forgetting", low=0.0, high=1e6)
     bound: float = option(10.0, "cross-entropy of forgotten pictures from which nothing pushes", low=0.0, high=1e6)
     bound_on: str = option(
         "picture", "what has to reach the bound: each picture, or a batch in its mean (as published)",
         choices=("picture", "batch"),
     )  # fmt: skip
     teacher: float = option(
-        1.0, "weight of the model's own answers without the forgotten classes, on all pictures; 0: as published",
+        2.0, "weight of the model's own answers without the forgotten classes, on all pictures; 0: as published",
         low=0.0, high=1e6,
     )  # fmt: skip
-    alpha: float = option(0.01, "weight of the group lasso", low=0.0, high=1e6)
+    alpha: float = option(0.05, "weight of the group lasso", low=0.0, high=1e6)
     warmup: int = option(20, "epochs before the group lasso begins", low=0, high=100_000)
     mirror: bool = option(
         True, "half of the pictures of a step are mirrored; those to retain have no label then, only the teacher"
