@@ -12,7 +12,8 @@ clamp acts on each picture. Delta W = (lora_alpha / rank) B A. To this comes, on
 
 with p the model's own answer before the task, its share of the forgotten classes given to the others: what a model
 would say that never knew them. The bounded push alone has no direction: it throws a picture anywhere, and the rest of
-the model pays for it. ``teacher=0 bound_on=batch lora_alpha=1 lr=0.01 beta=0.2 alpha=0.01 retain_least=1`` is the published form.
+the model pays for it. The published form is ``teacher=0 bound_on=batch lora_alpha=1 lr=0.01 beta=0.2 alpha=0.01
+retain_least=1``.
 
 Differs from the official code:
     - the term above, and the bound on each picture: in the mean of a batch one class that is far away pays for another
