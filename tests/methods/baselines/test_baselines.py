@@ -26,11 +26,13 @@ from tests.methods.runs import begun, prepared
 
 FORGET = ["three", "eight"]
 BASELINES = [entry.item.id for entry in get_manager().methods() if isinstance(entry.item, Baseline)]
+#: few large batches, with which a few seconds are enough
+LARGE = {"batch": 256, "epoch_steps": 6}
 #: options with which a class is gone from the small model
 STRONG = {
-    "retrain": {"epochs": 25, "epoch_steps": 6, "lr": 1e-2}, "random-label": {"lr": 0.1},
-    "salun": {"lr": 0.1}, "eu-k": {"lr": 0.1}, "class-mean-head": {},
-    "negative-gradient-plus": {"lr": 0.02, "beta": 0.97},
+    "retrain": {"epochs": 25, "epoch_steps": 6, "lr": 1e-2}, "random-label": {**LARGE, "lr": 0.1},
+    "salun": {**LARGE, "lr": 0.1}, "eu-k": {"lr": 0.1}, "class-mean-head": {},
+    "negative-gradient-plus": {**LARGE, "lr": 0.02, "beta": 0.97},
 }  # fmt: skip
 
 
