@@ -30,7 +30,7 @@ def step_times(folder: str, method: str, steps: int = STEPS, turns: int = TURNS)
 
     target, runner = as_target(folder), get_manager().method(method)
     total = steps * turns
-    options = {"warmup": 1, "epochs": total, "epoch_steps": 1, "mirror": False}
+    options = {"warmup": 1, "epochs": total, "epoch_steps": 1, "views": 0}
     request = ep.plan(folder, list(FORGET), method, kind="class", options=options).request
     run = runner.begin(runner.plan(request, target.info), target, RunContext(method))
     stamps: dict[str, list[float]] = {"plain": [], "ours": []}

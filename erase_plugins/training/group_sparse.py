@@ -47,8 +47,11 @@ class GroupSparseOptions(LabelledOptions):
     )  # fmt: skip
     alpha: float = option(0.05, "weight of the group lasso", low=0.0, high=1e6)
     warmup: int = option(20, "epochs before the group lasso begins", low=0, high=100_000)
-    mirror: bool = option(
-        True, "half of the pictures of a step are mirrored; those to retain have no label then, only the teacher"
+    views: int = option(
+        1,
+        "other views of the pictures, for half of a step: 1 mirrored, 2 moved too, 3 mixed too; 0: none",
+        low=0,
+        high=3,
     )
     shots: int | None = option(
         None, "pictures of each class, to forget and to retain; none: all, and retain_share", low=1, high=100_000
@@ -116,12 +119,37 @@ def divergence_from(wanted: Tensor, logits: Tensor) -> Tensor:
     return (torch.xlogy(wanted, wanted) - wanted * logits.log_softmax(-1)).sum(-1).mean()
 
 
+def views(pictures: Tensor, retain: int, generator: Generator) -> list[Tensor]:
+    """Pictures (n, channels, height, width) in other views: mirrored, moved, and both.
+
+    They are moved by up to a tenth of their side. In the last view the first ``retain`` are mixed with each other, so
+    that what the model says between two of them is held as well.
+    """
+    import torch
+    from torch.nn.functional import pad
+
+    def moved(part: Tensor) -> Tensor:
+        count, _, height, width = part.shape
+        reach = max(1, min(height, width) // 10)
+        wide = pad(part, [reach] * 4, mode="replicate")
+        down, right = (torch.randint(0, 2 * reach + 1, (count, 1), generator=generator) for _ in range(2))
+        rows, columns = down + torch.arange(height), right + torch.arange(width)
+        return wide[torch.arange(count)[:, None, None, None], torch.arange(part.shape[1])[:, None, None],
+                    rows[:, None, :, None], columns[:, None, None, :]]  # fmt: skip
+
+    mirrored = pictures.flip(-1)
+    last, share = moved(mirrored), 0.5 + 0.5 * torch.rand(retain, 1, 1, 1, generator=generator)
+    other = pictures[torch.randperm(retain, generator=generator)]
+    last[:retain] = share * last[:retain] + (1 - share) * other
+    return [mirrored, moved(pictures), last]
+
+
 @dataclass(frozen=True)
 class Before:
     """What is computed once, with the model as it was before the task.
 
     Attributes:
-        pool: the pictures to retain, and behind them those to forget; then the mirrored ones in the same order.
+        pool: the pictures to retain, and behind them those to forget; then other views of them in the same order.
         features: (n, dim) of the pool, where a method wants them.
         wanted: (n, labels) its answers without what is forgotten; None where nothing compares with them.
         prefix: what comes before the first edited module; None where it cannot be kept.
@@ -181,8 +209,12 @@ class GroupSparse(LabelledMethod):
         from erase_plugins.engine.prefix import Prefix
 
         classifier, pool = run.target.classifier, Labelled.joined([sets.retain, sets.forget])
-        if self.mirrors(run) and pool.pictures.ndim == 4:
-            pool = Labelled.joined([pool, Labelled(pool.pictures.flip(-1), pool.labels)])
+        if self.several(run) and pool.pictures.ndim == 4:
+            generator = run.ctx.generator("views")
+            pool = Labelled.joined([
+                pool, *(Labelled(seen, pool.labels) for seen in
+                        views(pool.pictures, len(sets.retain), generator)[: run.options.views])
+            ])  # fmt: skip
         with torch.no_grad(), run.adapters.disabled():
             seen = [classifier.read(pool.pictures[rows]) for rows in torch.arange(len(pool)).split(256)]
             features, logits = (torch.cat([pair[place].float() for pair in seen]) for place in (0, 1))
@@ -193,9 +225,9 @@ class GroupSparse(LabelledMethod):
         wanted = answers(logits, self.unknown(run, sets)) if run.options.teacher > 0 else None
         return Before(pool, features, wanted, prefix)
 
-    def mirrors(self, run: TrainingRun) -> bool:
-        """Whether mirrored pictures are shown as well; without a teacher they would need labels."""
-        return bool(run.options.mirror and run.options.teacher > 0)
+    def several(self, run: TrainingRun) -> bool:
+        """Whether other views of the pictures are shown as well; without a teacher they would need labels."""
+        return bool(run.options.views and run.options.teacher > 0)
 
     def unknown(self, run: TrainingRun, sets: Sets) -> Sequence[int]:
         """Classes that the model shall not know after this task."""
@@ -227,9 +259,10 @@ class GroupSparse(LabelledMethod):
         places = torch.cat([rows[0], rows[1] + len(sets.retain)])
         once = len(sets.retain) + len(sets.forget)
         if len(own.pool) > once:
-            coin = torch.rand(len(places), generator=run.ctx.generator(f"mirror:{step}")) < 0.5
-            coin[0] = False  # at least one picture to retain has its label
-            places = places + once * coin
+            generator, others = run.ctx.generator(f"views:{step}"), len(own.pool) // once - 1
+            view = torch.randint(-others + 1, others + 1, (len(places),), generator=generator).clamp(min=0)
+            view[0] = 0  # at least one picture to retain has its label
+            places = places + once * view
         if own.prefix is None:
             both = run.target.classifier.read(own.pool.pictures[places])
         else:

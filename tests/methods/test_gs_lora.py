@@ -25,6 +25,7 @@ from erase_plugins.training.group_sparse import (
     factors,
     group_norms,
     gs_lora_terms,
+    views,
 )
 from erase_plugins.types import Concept, DataRef, ForgetItem
 from erase_plugins.workflow.models import target_of
@@ -188,7 +189,7 @@ def test_the_loss_by_hand_and_as_published(folder):
     target = target_of(ep.load(str(folder)))
     ce = torch.nn.functional.cross_entropy
     for options in ({"teacher": 0.0, "bound_on": "batch"}, {"teacher": 2.0, "beta": 0.3}):
-        given = {"warmup": 0, "alpha": 0.1, "mirror": False} | options
+        given = {"warmup": 0, "alpha": 0.1, "views": 0} | options
         run = begun(target, ep.plan(str(folder), FORGET, "gs-lora", kind="class", options=given).request)
         with prepared(run) as loss:
             with torch.no_grad():
@@ -215,21 +216,34 @@ def test_the_loss_by_hand_and_as_published(folder):
             assert float(found.detach()) == pytest.approx(float(wanted.detach()), rel=1e-5)
 
 
-def test_mirrored_pictures_have_the_answers_of_the_model_and_no_label(folder):
+def test_other_views_have_the_answers_of_the_model_and_no_label(folder):
     target = target_of(ep.load(str(folder)))
-    given = {"warmup": 99, "beta": 0.0, "teacher": 1.0}
+    given = {"warmup": 99, "beta": 0.0, "teacher": 1.0, "views": 3}
     run = begun(target, ep.plan(str(folder), FORGET, "gs-lora", kind="class", options=given).request)
     with prepared(run) as loss:
         own, once = run.state.own, len(run.state.retain) + len(run.state.forget)
-        assert len(own.pool) == 2 * once
-        assert torch.equal(own.pool.pictures[once:], own.pool.pictures[:once].flip(-1))
+        assert len(own.pool) == 4 * once
+        assert torch.equal(own.pool.pictures[once : 2 * once], own.pool.pictures[:once].flip(-1))
         with torch.no_grad():
             said = target.classifier.logits(own.pool.pictures[once:])
         rest = [number for number in range(10) if number not in (3, 8)]
         assert torch.allclose(own.wanted[once:][:, rest], said[:, rest].softmax(-1), atol=1e-5)
         kept = loss(0)
-        own.pool.labels[once:] = 0  # what stands there for mirrored pictures to retain is not looked at
+        own.pool.labels[once:] = 0  # what stands there for other views of what is retained is not looked at
         assert torch.equal(loss(0), kept)
+
+
+def test_views_of_pictures():
+    pictures = torch.rand(5, 3, 20, 20, generator=torch.Generator().manual_seed(1))
+    mirrored, moved, both = views(pictures, 3, torch.Generator().manual_seed(0))
+    assert torch.equal(mirrored, pictures.flip(-1))
+    steps = [(down, right) for down in range(-2, 3) for right in range(-2, 3)]
+    for source, found in ((pictures, moved), (mirrored[3:], both[3:])):
+        for old, new in zip(source, found, strict=True):  # the inside is the same, up to two pixels away
+            assert any(torch.equal(new[:, 2:18, 2:18], old[:, 2 + y : 18 + y, 2 + x : 18 + x]) for y, x in steps)
+    assert not any(torch.equal(new, old) for new, old in zip(both[:3], mirrored[:3], strict=True))
+    low, high = pictures.amin((2, 3)).amin(0), pictures.amax((2, 3)).amax(0)
+    assert bool(((both.amin((2, 3)) >= low) & (both.amax((2, 3)) <= high)).all())
 
 
 def test_blocks_and_their_changes():
