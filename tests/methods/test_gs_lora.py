@@ -25,8 +25,8 @@ from erase_plugins.training.group_sparse import (
     factors,
     group_norms,
     gs_lora_terms,
-    views,
 )
+from erase_plugins.training.views import views
 from erase_plugins.types import Concept, DataRef, ForgetItem
 from erase_plugins.workflow.models import target_of
 from tests import classifiers
