@@ -182,7 +182,6 @@ class GroupSparse(LabelledMethod):
         import torch
 
         from erase_plugins.engine.prefix import Prefix
-
         from erase_plugins.training.views import views
 
         classifier, pool = run.target.classifier, Labelled.joined([sets.retain, sets.forget])
