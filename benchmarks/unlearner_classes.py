@@ -89,7 +89,7 @@ def run(work: Path, tell: Callable[[str], None]) -> dict[str, Any]:
                 above = ",".join(str(item.path) for item in made)
                 options = {"parent": above} if above else {}
                 ep.erase(target, [user], "gs-lora-plus", kind="class", options=options, out=folder)
-            made.append(ep.Artifact.load(folder))
+            made.append(ep.load_artifact(folder))
         merged = ep.merge([item.path for item in made])
         without = ep.merge([made[0].path, made[2].path])
         return {"before": measured(target, [], users), "after": measured(target, [merged], users),

@@ -55,10 +55,10 @@ class BaselineOptions(LabelledOptions):
         "full", "full: all weights, as the papers do it; lora: LoRA on all linear layers", choices=("full", "lora")
     )
     epochs: int = option(10, "how many epochs to train", low=1, high=100_000)
-    epoch_steps: int | None = option(
+    epoch_steps: int | None = option(  # type: ignore[assignment]  # filled in by `Baseline.sized`
         None, "batches of an epoch; none: one pass over what is trained on", low=1, high=100_000
     )
-    batch: int | None = option(
+    batch: int | None = option(  # type: ignore[assignment]
         None, "pictures of a batch; none: 256, or as few as make 20 batches of an epoch", low=1, high=65_536
     )
     retain_share: float = option(

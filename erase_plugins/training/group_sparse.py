@@ -194,10 +194,9 @@ class GroupSparse(LabelledMethod):
         with torch.no_grad(), run.adapters.disabled():
             seen = [classifier.read(pool.pictures[rows]) for rows in torch.arange(len(pool)).split(256)]
             features, logits = (torch.cat([pair[place].float() for pair in seen]) for place in (0, 1))
-            prefix = Prefix.of(
-                run.target.network(CLASSIFIER), {run.target.module(ref) for ref in run.refs}, classifier.logits,
-                pool.pictures,
-            )  # fmt: skip
+            network: Any = run.target.network(CLASSIFIER)  # type: ignore[attr-defined]
+            trained = {run.target.module(ref) for ref in run.refs}
+            prefix = Prefix.of(network, trained, classifier.logits, pool.pictures)
         wanted = answers(logits, self.unknown(run, sets)) if run.options.teacher > 0 else None
         return Before(pool, features, wanted, prefix)
 
