@@ -128,7 +128,7 @@ def page(done: dict[str, Any]) -> list[str]:
         *lines,
         "",
         f"`gs-lora` from request to artifact, three and eight forgotten with its defaults ({end['steps']:.0f} steps): "
-        f"{end['seconds']:.1f} s of one core. Of held-out threes and eights {100 * end['forget']:.1f} % are still known, "
-        f"of the others {100 * end['retain']:.1f} %.",
+        f"{end['seconds']:.1f} s of one core. Of held-out threes and eights "
+        f"{100 * end['forget']:.1f} % are still known, of the others {100 * end['retain']:.1f} %.",
         "",
     ]
