@@ -71,8 +71,8 @@ def command(
     quiet_libraries()
     if dry_run:
         count, total, what = planned(model, method, **given)
-        say(f"would select {total} of {count} {what} in at most {rounds} rounds of {method}, and 3 runs to measure")
-        emit({"schema": 1, "dry_run": True, "of": count, "budget": total, "what": what, "runs": rounds + 3})
+        say(f"would select {total} of {count} {what} in at most {rounds} rounds of {method}, and 2 runs to measure")
+        emit({"schema": 1, "dry_run": True, "of": count, "budget": total, "what": what, "runs": rounds + 2})
         return
     with progress() as bar:
         found = worst_case(model, method, out=out, force=force, progress=bar.update, **given)
@@ -91,7 +91,9 @@ def _tell(found: Any, out: str, model: str, data: str | None) -> None:
         [[name, *(f"{100 * row[column]:.1f} %" for column in columns)] for name, row in sets.items()], columns,
     )  # fmt: skip
     kept = ", ".join(f"{share:.0%}" for share in facts["kept"])
-    say(f"{facts['rounds']} rounds; of the set stayed {kept}")
+    best = f"the set of round {facts['best']}" if facts["best"] else "the random start"
+    left = ", ".join(f"{score:.3g}" for score in facts["left"])
+    say(f"{facts['rounds']} rounds; of the set stayed {kept}; loss left on each set: {left}; taken: {best}")
     if "classes" in facts:
         say("by class: " + ", ".join(f"{name} {count}" for name, count in facts["classes"].items()))
         if max(facts["classes"].values()) > 0.5 * facts["budget"]:

@@ -187,15 +187,13 @@ def train(
 
 def shuffled(ctx: RunContext, name: str, size: int, batch: int, step: int) -> Tensor:
     """Rows of batch number ``step`` (batch,): passes over a pool of ``size``, each in its own order."""
-    places = range(step * batch, (step + 1) * batch)
-    orders: dict[int, Tensor] = {}
-    rows = []
-    for place in places:
+    parts, place, end = [], step * batch, (step + 1) * batch
+    while place < end:
         epoch, offset = divmod(place, size)
-        if epoch not in orders:
-            orders[epoch] = torch.randperm(size, generator=ctx.generator(f"{name}:{epoch}"))
-        rows.append(int(orders[epoch][offset]))
-    return torch.tensor(rows, dtype=torch.long)
+        order = torch.randperm(size, generator=ctx.generator(f"{name}:{epoch}"))
+        parts.append(order[offset : offset + end - place])
+        place += len(parts[-1])
+    return torch.cat(parts)
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

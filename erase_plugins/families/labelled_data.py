@@ -152,7 +152,8 @@ def referred(model: Model, data: Any, label: str | int | None = None) -> Labelle
 
 
 def both_sets(
-    model: Model, request: EraseRequest, share: float, generator: Generator, left_out: Sequence[int] = ()
+    model: Model, request: EraseRequest, share: float, generator: Generator, left_out: Sequence[int] = (),
+    least: int = 1,
 ) -> tuple[Labelled, Labelled]:  # fmt: skip
     """Pictures to forget and to retain.
 
@@ -160,9 +161,10 @@ def both_sets(
 
     Args:
         model, request: what is asked, of which model.
-        share: of the pictures beside the model that are retained, at least one of each class and all of kept ones.
+        share: of the pictures beside the model that are retained, and all of kept classes.
         generator: picks them.
         left_out: numbers of further classes of which nothing is retained.
+        least: so many of each class at least, or all that there are.
 
     Raises:
         RequestError: a class without pictures, no pictures to retain, or some to retain that are to be forgotten.
@@ -172,7 +174,7 @@ def both_sets(
     labels, name = model.classifier.labels, model.info.model
     own, parts = stored(model, "train"), []
     if any(is_set(item.data) for item in request.forget):
-        return _split(model, request, own, share, generator)
+        return _split(model, request, own, share, generator, least)
     for item in request.forget:
         named = item.label if item.label is not None else item.text
         if item.data is not None and is_single(item):
@@ -209,7 +211,7 @@ def both_sets(
     kept = [class_number(text, labels, name) for text in request.preserve]
     rest = own[~own.where([*classes, *left_out])]
     rest = rest[~torch.tensor(_same(rest, single), dtype=torch.bool)]
-    return forget, _sampled(rest, share, kept, generator)
+    return forget, _sampled(rest, share, kept, generator, least)
 
 
 def _bytes_of(part: Labelled) -> set[bytes]:
@@ -241,7 +243,7 @@ def _samples(model: Model, data: Any, own: Labelled | None) -> Labelled:
 
 
 def _split(
-    model: Model, request: EraseRequest, own: Labelled | None, share: float, generator: Generator
+    model: Model, request: EraseRequest, own: Labelled | None, share: float, generator: Generator, least: int
 ) -> tuple[Labelled, Labelled]:
     """The rows of a forget set, and what is left of the data that it was made of."""
     import torch
@@ -256,7 +258,7 @@ def _split(
     mask[found.mask(len(pool), told["sha256"], told["name"])] = True
     kept = [class_number(text, model.classifier.labels, model.info.model) for text in request.preserve]
     rest = pool[~mask]
-    return pool[mask], rest if data is not None else _sampled(rest, share, kept, generator)
+    return pool[mask], rest if data is not None else _sampled(rest, share, kept, generator, least)
 
 
 def _held(model: Model, name: str, pictures: Tensor, labels: Tensor) -> Labelled:
@@ -274,14 +276,14 @@ def _held(model: Model, name: str, pictures: Tensor, labels: Tensor) -> Labelled
     return _sound(Labelled(pictures.float(), numbers), f"data '{name}'")
 
 
-def _sampled(pool: Labelled, share: float, kept: Sequence[int], generator: Generator) -> Labelled:
+def _sampled(pool: Labelled, share: float, kept: Sequence[int], generator: Generator, least: int) -> Labelled:
     import torch
 
     order = torch.randperm(len(pool), generator=generator)
     rows: list[int] = []
     for number in pool.labels.unique().tolist():
         mine = order[pool.labels[order] == number].tolist()
-        rows += mine if number in kept else mine[: max(1, round(share * len(mine)))]
+        rows += mine if number in kept else mine[: max(least, round(share * len(mine)))]
     if not rows:
         raise RequestError("no pictures are left to retain; give some with other labels")
     return pool[torch.tensor(sorted(rows))]

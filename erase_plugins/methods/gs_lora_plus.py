@@ -32,7 +32,8 @@ from erase_plugins.families.labelled import accuracy
 from erase_plugins.families.labels import class_number
 from erase_plugins.hookspecs import hookimpl
 from erase_plugins.options import option
-from erase_plugins.training import GroupSparse, GroupSparseOptions, Labelled, TrainingRun, factors, gs_lora_terms
+from erase_plugins.training import GroupSparse, GroupSparseOptions, Labelled, TrainingRun
+from erase_plugins.training.labelled import Sets
 from erase_plugins.types import EraseRequest
 
 if TYPE_CHECKING:
@@ -80,8 +81,6 @@ class GSLoRAPlus(GroupSparse):
         return super().settle(options, request, info)
 
     def prepare(self, run: TrainingRun) -> Any:
-        import torch
-
         parents = run.state = chain_of(run)
         labels = run.target.classifier.labels
         named = {number_of(run, item.name): item.name for item in run.request.forget}
@@ -96,11 +95,12 @@ class GSLoRAPlus(GroupSparse):
         lost = [number for number in self.left_out(run) if number not in sets.gone]
         if sets.held is not None and lost:
             self._lost(run, sets.held, "before")
-        pool = Labelled.joined([sets.forget, sets.retain])
-        with torch.no_grad(), run.adapters.disabled():
-            features = torch.cat([run.target.classifier.features(pool.pictures[rows]).float()
-                                  for rows in torch.arange(len(pool)).split(256)])  # fmt: skip
-        return replace(sets, own=prototypes(features, pool.labels, len(labels)))
+        own, once = sets.own, slice(0, len(sets.retain) + len(sets.forget))
+        table = prototypes(own.features[once], own.pool.labels[once], len(labels))
+        return replace(sets, own=replace(own, prototypes=table))
+
+    def unknown(self, run: TrainingRun, sets: Sets) -> Sequence[int]:
+        return [*sets.gone, *self._earlier(run)]
 
     def left_out(self, run: TrainingRun) -> Sequence[int]:
         return [*self._earlier(run), *self._missing(run)]
@@ -119,18 +119,10 @@ class GSLoRAPlus(GroupSparse):
             if len(part):
                 run.ctx.numbers[f"{name}_accuracy_{when}"] = accuracy(run.target, part)
 
-    def step_loss(self, run: TrainingRun, step: int, forget: Labelled, retain: Labelled) -> Tensor:
-        import torch
-
-        options, classifier = run.options, run.target.classifier
-        sizes = [len(retain), len(forget)]
-        both = classifier.read(torch.cat([retain.pictures, forget.pictures]))
-        (seen_r, seen_f), (logits_r, logits_f) = (part.float().split(sizes) for part in both)
-        terms = gs_lora_terms(logits_r, retain.labels, logits_f, forget.labels, factors(run.adapters), options.bound)
-        near = prototype_terms(seen_r, retain.labels, seen_f, forget.labels, run.state.own, options.bound_p)
-        lasso = options.lasso(step // options.epoch_steps)
-        found = terms["retain"] + options.beta * terms["forget"] + lasso * terms["sparse"]
-        return found + options.gamma_f * near["forget"] + options.gamma_r * near["retain"]
+    def further(self, run: TrainingRun, features: Sequence[Tensor], labels: Sequence[Tensor]) -> Tensor:
+        options, table = run.options, run.state.own.prototypes
+        near = prototype_terms(features[0], labels[0], features[1], labels[1], table, options.bound_p)
+        return options.gamma_f * near["forget"] + options.gamma_r * near["retain"]
 
     def finish(self, run: TrainingRun) -> Edit:
         if run.state.held is not None:

@@ -7,7 +7,7 @@
 from erase_plugins.families.labelled import Labelled
 from erase_plugins.training.facts import FactMethod, FactOptions, Keys
 from erase_plugins.training.group_sparse import GroupSparse, GroupSparseOptions, factors, gs_lora_terms
-from erase_plugins.training.labelled import LabelledMethod, LabelledOptions, logits_of
+from erase_plugins.training.labelled import LabelledMethod, LabelledOptions
 from erase_plugins.training.language import Asked, LanguageMethod, LanguageOptions, PreferenceOptions, preference
 from erase_plugins.training.method import Cost, TrainedMethod, TrainingRun
 from erase_plugins.training.options import LoopOptions, RolloutOptions, TrainingOptions, WeightOptions
@@ -36,6 +36,5 @@ __all__ = [
     "WeightOptions",
     "factors",
     "gs_lora_terms",
-    "logits_of",
     "preference",
 ]  # fmt: skip

@@ -3,7 +3,11 @@
 Papers train all weights, norms included; so do these by default, and what is kept is the change (a delta). With
 ``parameters=lora`` the same loss trains LoRA on all linear layers instead: a smaller space, in which a method may do
 better or worse than its paper says, so plan, manifest and card call the result by that name. Batch norm keeps its
-statistics and dropout is off, in training too. An epoch is ``epoch_steps`` batches, so that a plan needs no data.
+statistics and dropout is off, in training too.
+
+Rates and epochs are those of the papers, for all data. An epoch is one pass over what a method trains on, in batches of
+256 as there, but in `PIECES` batches at least, so that few pictures still make enough steps. A plan, which reads no
+data, counts `PIECES` batches for an epoch.
 
 Forgotten are classes, or single pictures (kind ``samples``).
 """
@@ -19,7 +23,7 @@ from erase_plugins.errors import RequestError
 from erase_plugins.families.capabilities import CLASSIFIER
 from erase_plugins.families.labelled import Labelled
 from erase_plugins.options import option
-from erase_plugins.training.labelled import LabelledMethod, LabelledOptions
+from erase_plugins.training.labelled import LabelledMethod, LabelledOptions, Sets
 from erase_plugins.training.method import TrainingRun
 from erase_plugins.types import EraseRequest
 
@@ -33,18 +37,30 @@ if TYPE_CHECKING:
     from erase_plugins.families.base import ModelSpec, ModuleRef
 
 
+#: batches of an epoch at least, as long as they have `FEWEST` pictures
+PIECES = 20
+FEWEST, MOST = 8, 256
+
+
+def batch_for(count: int) -> int:
+    """Pictures of a batch for an epoch of ``count``."""
+    return min(count, max(FEWEST, min(MOST, -(-count // PIECES))))
+
+
 @dataclass(frozen=True)
 class BaselineOptions(LabelledOptions):
     """How long and how fast to train, which weights, and on which pictures."""
-
-    presets = "../presets/baselines.toml"
 
     parameters: str = option(
         "full", "full: all weights, as the papers do it; lora: LoRA on all linear layers", choices=("full", "lora")
     )
     epochs: int = option(10, "how many epochs to train", low=1, high=100_000)
-    epoch_steps: int = option(6, "batches of an epoch", low=1, high=100_000)
-    batch: int = option(256, "pictures of a batch", low=1, high=65_536)
+    epoch_steps: int | None = option(  # type: ignore[assignment]  # filled in by `Baseline.sized`
+        None, "batches of an epoch; none: one pass over what is trained on", low=1, high=100_000
+    )
+    batch: int | None = option(  # type: ignore[assignment]
+        None, "pictures of a batch; none: 256, or as few as make 20 batches of an epoch", low=1, high=65_536
+    )
     retain_share: float = option(
         1.0, "share of the pictures beside the model that are retained, at least one of each class", low=0.0, high=1.0
     )
@@ -72,6 +88,26 @@ class Baseline(LabelledMethod):
     def step_loss(self, run: TrainingRun, step: int, forget: Labelled, retain: Labelled) -> Tensor:
         raise NotImplementedError(f"{self.id} has a loss of its own")
 
+    def steps(self, request: EraseRequest, options: Any) -> int:
+        return int(options.epochs * (options.epoch_steps or PIECES))
+
+    def prepare(self, run: TrainingRun) -> Any:
+        sets = super().prepare(run)
+        run.options = self.sized(run.options, sets)
+        run.plan = replace(run.plan, steps=int(run.options.epochs * run.options.epoch_steps))
+        run.ctx.numbers |= {"training_steps": run.plan.steps, "training_batch": run.options.batch}
+        return sets
+
+    def pass_over(self, sets: Sets) -> int:
+        """How many pictures an epoch shows: those to retain, unless the method looks at something else."""
+        return len(sets.retain)
+
+    def sized(self, options: Any, sets: Sets) -> Any:
+        """The options with batch and length of an epoch for the pictures at hand."""
+        count = self.pass_over(sets)
+        batch = options.batch or batch_for(count)
+        return replace(options, batch=batch, epoch_steps=options.epoch_steps or max(1, -(-count // batch)))
+
     def rows(self, run: TrainingRun, name: str, pool: Labelled, step: int) -> Tensor:
         """Places of a batch in a pool: passes over it, each in its own order."""
         from erase_plugins.engine.loop import shuffled
@@ -86,9 +122,16 @@ class Baseline(LabelledMethod):
         return info.refs if options.parameters == "full" else info.modules(self.group)
 
     def notes(self, request: EraseRequest, options: Any) -> Sequence[str]:
-        if options.parameters == "full":
-            return ()
-        return (f"{self.id} as LoRA of rank {options.rank}: its paper trains all weights; report it as {self.id}-lora",)
+        found = []
+        if options.parameters != "full":
+            found.append(
+                f"{self.id} as LoRA of rank {options.rank}: its paper trains all weights; report it as {self.id}-lora"
+            )
+        if options.epoch_steps is None:
+            found.append(
+                f"an epoch is one pass over the pictures, which a plan does not read; it counts {PIECES} batches"
+            )
+        return found
 
     def trainable(self, run: TrainingRun) -> Trainable:
         if run.options.parameters == "lora":
@@ -140,6 +183,9 @@ class Solved(Baseline):
 
     def steps(self, request: EraseRequest, options: Any) -> int:
         return 1
+
+    def prepare(self, run: TrainingRun) -> Any:
+        return LabelledMethod.prepare(self, run)
 
     def trainable(self, run: TrainingRun) -> Trainable:
         return self.whole(run)

@@ -8,9 +8,10 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from erase_plugins.errors import RequestError, Unsupported
+from erase_plugins.families.capabilities import CLASSIFIER
 from erase_plugins.families.labelled import Labelled
 from erase_plugins.options import option
-from erase_plugins.training.labelled import LabelledMethod, LabelledOptions, logits_of
+from erase_plugins.training.labelled import LabelledMethod, LabelledOptions, Sets
 from erase_plugins.training.method import TrainingRun
 from erase_plugins.types import EraseRequest
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
     from erase_plugins.artifacts.edit import Edit
     from erase_plugins.engine.adapters import Trainable
+    from erase_plugins.engine.prefix import Prefix
     from erase_plugins.families.base import ModelSpec, ModuleRef
 
 
@@ -28,11 +30,29 @@ class GroupSparseOptions(LabelledOptions):
 
     presets = "../presets/gs-lora.toml"
 
-    lora_alpha: float = option(1.0, "the change is lora_alpha / rank times B A", low=1e-6, high=1e6)
-    beta: float = option(0.2, "weight of forgetting", low=0.0, high=1e6)
+    lr: float = option(4e-3, "learning rate at the start; falls along a cosine", low=0.0, high=10.0)
+    lora_alpha: float = option(8.0, "the change is lora_alpha / rank times B A", low=1e-6, high=1e6)
+    retain_least: int = option(
+        10, "so many pictures of a class are retained at least, or all that there are", low=1, high=100_000
+    )
+    beta: float = option(0.3, "weight of forgetting", low=0.0, high=1e6)
     bound: float = option(10.0, "cross-entropy of forgotten pictures from which nothing pushes", low=0.0, high=1e6)
-    alpha: float = option(0.01, "weight of the group lasso", low=0.0, high=1e6)
+    bound_on: str = option(
+        "picture", "what has to reach the bound: each picture, or a batch in its mean (as published)",
+        choices=("picture", "batch"),
+    )  # fmt: skip
+    teacher: float = option(
+        2.0, "weight of the model's own answers without the forgotten classes, on all pictures; 0: as published",
+        low=0.0, high=1e6,
+    )  # fmt: skip
+    alpha: float = option(0.05, "weight of the group lasso", low=0.0, high=1e6)
     warmup: int = option(20, "epochs before the group lasso begins", low=0, high=100_000)
+    views: int = option(
+        1,
+        "other views of the pictures, for half of a step: 1 mirrored, 2 moved too, 3 mixed too; 0: none",
+        low=0,
+        high=3,
+    )
     shots: int | None = option(
         None, "pictures of each class, to forget and to retain; none: all, and retain_share", low=1, high=100_000
     )
@@ -66,22 +86,56 @@ def group_norms(factors: Mapping[str, Sequence[Tensor]]) -> list[Tensor]:
 
 def gs_lora_terms(
     logits_r: Tensor, labels_r: Tensor, logits_f: Tensor, labels_f: Tensor, factors: Mapping[str, Sequence[Tensor]],
-    bound: float,
+    bound: float, bound_on: str = "batch",
 ) -> dict[str, Tensor]:  # fmt: skip
     """The terms without their weights: ``retain``, ``forget`` and ``sparse``.
 
     Args:
         logits_r, labels_r, logits_f, labels_f: scores (n, labels) and classes (n,) of a batch to retain and to forget.
         factors: block -> its LoRA factors.
-        bound: see `GroupSparseOptions`.
+        bound, bound_on: see `GroupSparseOptions`.
     """
     from torch.nn.functional import cross_entropy
 
+    reached = cross_entropy(logits_f, labels_f, reduction="mean" if bound_on == "batch" else "none")
     return {
         "retain": cross_entropy(logits_r, labels_r),
-        "forget": (bound - cross_entropy(logits_f, labels_f)).relu(),
+        "forget": (bound - reached).relu().mean(),
         "sparse": sum(group_norms(factors), start=logits_r.new_zeros(())),
     }
+
+
+def answers(logits: Tensor, gone: Sequence[int]) -> Tensor:
+    """The answers (n, labels) of a model that would not know some classes: their share goes to the others."""
+    import torch
+
+    return logits.index_fill(-1, torch.tensor(gone, dtype=torch.long, device=logits.device), -torch.inf).softmax(-1)
+
+
+def divergence_from(wanted: Tensor, logits: Tensor) -> Tensor:
+    """Mean over a batch of KL(wanted || softmax(logits)), both (n, labels); wanted may hold zeros."""
+    import torch
+
+    return (torch.xlogy(wanted, wanted) - wanted * logits.log_softmax(-1)).sum(-1).mean()
+
+
+@dataclass(frozen=True)
+class Before:
+    """What is computed once, with the model as it was before the task.
+
+    Attributes:
+        pool: the pictures to retain, and behind them those to forget; then other views of them in the same order.
+        features: (n, dim) of the pool, where a method wants them.
+        wanted: (n, labels) its answers without what is forgotten; None where nothing compares with them.
+        prefix: what comes before the first edited module; None where it cannot be kept.
+        prototypes: (labels, dim) see `gs_lora_plus`.
+    """
+
+    pool: Labelled
+    features: Tensor
+    wanted: Tensor | None
+    prefix: Prefix | None
+    prototypes: Tensor | None = None
 
 
 class GroupSparse(LabelledMethod):
@@ -109,16 +163,50 @@ class GroupSparse(LabelledMethod):
     def share(self, run: TrainingRun) -> float:
         return super().share(run) if run.options.shots is None else 1.0
 
+    def least(self, run: TrainingRun) -> int:
+        return int(run.options.retain_least)
+
     def prepare(self, run: TrainingRun) -> Any:
         sets = super().prepare(run)
-        if run.options.shots is None:
-            return sets
-        labels = run.target.classifier.labels
-        forget, retain = (
-            few(pool, run.options.shots, labels, run.ctx.generator(name))
-            for name, pool in (("forget shots", sets.forget), ("retain shots", sets.retain))
-        )
-        return replace(sets, forget=forget, retain=retain)
+        if run.options.shots is not None:
+            labels = run.target.classifier.labels
+            forget, retain = (
+                few(pool, run.options.shots, labels, run.ctx.generator(name))
+                for name, pool in (("forget shots", sets.forget), ("retain shots", sets.retain))
+            )
+            sets = replace(sets, forget=forget, retain=retain)
+        return replace(sets, own=self.before(run, sets))
+
+    def before(self, run: TrainingRun, sets: Sets) -> Before:
+        """What is known before the first step."""
+        import torch
+
+        from erase_plugins.engine.prefix import Prefix
+        from erase_plugins.training.views import views
+
+        classifier, pool = run.target.classifier, Labelled.joined([sets.retain, sets.forget])
+        if self.several(run) and pool.pictures.ndim == 4:
+            generator = run.ctx.generator("views")
+            pool = Labelled.joined([
+                pool, *(Labelled(seen, pool.labels) for seen in
+                        views(pool.pictures, len(sets.retain), generator)[: run.options.views])
+            ])  # fmt: skip
+        with torch.no_grad(), run.adapters.disabled():
+            seen = [classifier.read(pool.pictures[rows]) for rows in torch.arange(len(pool)).split(256)]
+            features, logits = (torch.cat([pair[place].float() for pair in seen]) for place in (0, 1))
+            network: Any = run.target.network(CLASSIFIER)  # type: ignore[attr-defined]
+            trained = {run.target.module(ref) for ref in run.refs}
+            prefix = Prefix.of(network, trained, classifier.logits, pool.pictures)
+        wanted = answers(logits, self.unknown(run, sets)) if run.options.teacher > 0 else None
+        return Before(pool, features, wanted, prefix)
+
+    def several(self, run: TrainingRun) -> bool:
+        """Whether other views of the pictures are shown as well; without a teacher they would need labels."""
+        return bool(run.options.views and run.options.teacher > 0)
+
+    def unknown(self, run: TrainingRun, sets: Sets) -> Sequence[int]:
+        """Classes that the model shall not know after this task."""
+        return sets.gone
 
     def trainable(self, run: TrainingRun) -> Trainable:
         import torch
@@ -132,12 +220,55 @@ class GroupSparse(LabelledMethod):
                     part.copy_(torch.rand(part.shape, generator=generator) * 2 * reach - reach)
         return adapters
 
+    def loss(self, run: TrainingRun, step: int) -> Tensor:
+        """One pass over the pictures to retain and those to forget, from the first edited module on."""
+        import torch
+
+        from erase_plugins.engine.loop import shuffled
+
+        options, sets, own = run.options, run.state, run.state.own
+        rows = [
+            shuffled(run.ctx, name, len(pool), min(options.batch, len(pool)), step)
+            for name, pool in (("retain", sets.retain), ("forget", sets.forget))
+        ]
+        places = torch.cat([rows[0], rows[1] + len(sets.retain)])
+        once = len(sets.retain) + len(sets.forget)
+        if len(own.pool) > once:
+            generator, others = run.ctx.generator(f"views:{step}"), len(own.pool) // once - 1
+            view = torch.randint(-others + 1, others + 1, (len(places),), generator=generator).clamp(min=0)
+            view[0] = 0  # at least one picture to retain has its label
+            places = places + once * view
+        if own.prefix is None:
+            both = run.target.classifier.read(own.pool.pictures[places])
+        else:
+            with own.prefix.at(places) as blank:
+                both = run.target.classifier.read(blank)
+        labels, sizes = own.pool.labels[places], [len(part) for part in rows]
+        features, logits = (part.float() for part in both)
+        retain, forget = (places < once).nonzero().flatten(), torch.arange(sizes[0], len(places))
+        retain = retain[retain < sizes[0]]
+        terms = gs_lora_terms(
+            logits[retain], labels[retain], logits[forget], labels[forget], factors(run.adapters), options.bound,
+            options.bound_on,
+        )  # fmt: skip
+        found = terms["retain"] + options.beta * terms["forget"]
+        if lasso := options.lasso(step // options.epoch_steps):
+            found = found + lasso * terms["sparse"]
+        if own.wanted is not None:
+            found = found + options.teacher * sum(
+                divergence_from(wanted, said)
+                for wanted, said in zip(own.wanted[places].split(sizes), logits.split(sizes), strict=True)
+            )
+        return found + self.further(
+            run, (features[retain], features[forget]), (labels[retain], labels[forget])
+        )  # fmt: skip
+
+    def further(self, run: TrainingRun, features: Sequence[Tensor], labels: Sequence[Tensor]) -> Tensor | float:
+        """More terms, of the features and classes of the batch to retain (as it is) and of that to forget."""
+        return 0.0
+
     def step_loss(self, run: TrainingRun, step: int, forget: Labelled, retain: Labelled) -> Tensor:
-        options = run.options
-        logits_r, logits_f = logits_of(run, (retain, forget))
-        terms = gs_lora_terms(logits_r, retain.labels, logits_f, forget.labels, factors(run.adapters), options.bound)
-        lasso = options.lasso(step // options.epoch_steps)
-        return terms["retain"] + options.beta * terms["forget"] + lasso * terms["sparse"]
+        raise NotImplementedError(f"{self.id} has a loss of its own")
 
     def edit(self, run: TrainingRun) -> Edit:
         return without_small_blocks(run.adapters.edit(), run.options.off)

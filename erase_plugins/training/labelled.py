@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -125,11 +125,11 @@ class LabelledMethod(TrainedMethod):
         options = self.resolved(request, info)  # type: ignore[arg-type]  # a classifier has no latents
         refs, steps = self.modules(info, options), self.steps(request, options)
         values, size = trainable(refs, options.lora_rank), sum(math.prod(ref.shape) for ref in info.refs)
-        each = 2.0 * size * _positions(info)
+        each, batch = 2.0 * size * _positions(info), options.batch or 64
         return EditPlan(
             request=request, options=as_dict(options), modules=tuple(map(place, refs)), steps=steps,
-            seconds=seconds_of(6.0 * steps * options.batch * each, request.device),
-            memory_bytes=int(16 * values + 80 * options.batch * _positions(info) * math.sqrt(size)),
+            seconds=seconds_of(6.0 * steps * batch * each, request.device),
+            memory_bytes=int(16 * values + 80 * batch * _positions(info) * math.sqrt(size)),
             file_bytes=4 * values, notes=tuple(self.notes(request, options)),
         )  # fmt: skip
 
@@ -138,7 +138,9 @@ class LabelledMethod(TrainedMethod):
 
     def prepare(self, run: TrainingRun) -> Sets:
         share, left_out = self.share(run), self.left_out(run)
-        forget, retain = both_sets(run.target, run.request, share, run.ctx.generator("retain"), left_out)
+        forget, retain = both_sets(
+            run.target, run.request, share, run.ctx.generator("retain"), left_out, self.least(run)
+        )
         gone = forgotten(run.request, run.target.classifier.labels, run.target.info.model)
         sets = Sets(forget, retain, stored(run.target, "test"), gone)
         with run.adapters.disabled():
@@ -154,6 +156,10 @@ class LabelledMethod(TrainedMethod):
     def share(self, run: TrainingRun) -> float:
         """Share of the pictures beside the model that are retained."""
         return float(run.options.retain_share)
+
+    def least(self, run: TrainingRun) -> int:
+        """So many pictures of a class are retained at least, whatever the share, if there are as many."""
+        return 1
 
     def left_out(self, run: TrainingRun) -> Sequence[int]:
         """Classes of which nothing is retained, besides those that are forgotten."""
@@ -180,15 +186,6 @@ class LabelledMethod(TrainedMethod):
         for name, part in parts.items():
             if len(part):
                 run.ctx.numbers[f"{name}_accuracy_{when}"] = accuracy(run.target, part)
-
-
-def logits_of(run: TrainingRun, parts: Iterable[Labelled]) -> list[Tensor]:
-    """Scores of several batches in one pass."""
-    import torch
-
-    parts = list(parts)
-    found: Tensor = run.target.classifier.logits(torch.cat([part.pictures for part in parts]))
-    return list(found.float().split([len(part) for part in parts]))
 
 
 def _positions(info: ModelSpec) -> int:

@@ -49,7 +49,8 @@ class TrainingRun:
     Attributes:
         plan, target, ctx: as `run` is given them.
         request: what is asked; a method may complete it.
-        options: of the class ``Options`` of the method.
+        options: of the class ``Options`` of the method; they and the plan's steps may change in
+            `TrainedMethod.prepare`.
         key: identifies the run, for what is kept on disk.
         refs: modules that may change, as planned.
         phrases: everything that stands for an erased concept; `TrainedMethod.prepare` may add to it.
@@ -293,9 +294,12 @@ class TrainedMethod(ABC):
         """Trains ``run`` and gives its edit."""
         from erase_plugins.engine.loop import train
 
-        run.ctx.start(run.plan.steps)
-        schedule = replace(run.options.schedule(), iterations=run.plan.steps)
+        planned = run.plan.steps
+        run.ctx.start(planned)
         with self.prepared(run):
+            if run.plan.steps != planned:  # what was prepared says how many steps there are
+                run.ctx.start(run.plan.steps)
+            schedule = replace(run.options.schedule(), iterations=run.plan.steps)
             schedule = schedule if run.stop is None else replace(schedule, stop=run.stop)
             train(
                 run.ctx, run.adapters, lambda step: self.loss(run, step), schedule, run.key, run.carried,

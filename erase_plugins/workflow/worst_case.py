@@ -11,6 +11,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -118,13 +119,12 @@ def worst_case(
 
     found = search(
         lower.count, total, losses_of, plain[RANDOM], rounds=rounds, step=step, gamma=gamma, easiest=easiest,
-        groups=lower.groups, quota=per_class_quota,
+        groups=lower.groups, quota=per_class_quota, forgotten=lambda picked: lower.wrong(lower.measure(picked)),
     )  # fmt: skip
     measured: dict[str, dict[str, float]] = {}
     for number, (name, picked) in enumerate({"worst": found.picked, **plain}.items()):
         tell("measuring", number, 3)
-        same = next((done for done in measured if np.array_equal({"worst": found.picked, **plain}[done], picked)), None)
-        measured[name] = measured[same] if same else lower.measure(picked)
+        measured[name] = lower.measure(picked)
     tell("measuring", 3, 3)
     made = ForgetSet(
         wise, data=lower.told, scores=tuple(round(float(found.losses[place]), 6) for place in found.picked),
@@ -132,7 +132,8 @@ def worst_case(
         forget_set={
             "method": method, "options": {name: str(value) for name, value in (options or {}).items()},
             "model": target.info.model, "seed": seed, "budget": total, "of": lower.count, "rounds": len(found.kept),
-            "kept": [round(share, 4) for share in found.kept], "step": "free of scale" if step is None else step,
+            "kept": [round(share, 4) for share in found.kept], "left": [round(score, 4) for score in found.scores],
+            "best": found.best, "step": "free of scale" if step is None else step,
             "gamma": gamma, "per_class_quota": per_class_quota, "direction": "easiest" if easiest else "worst",
             **lower.extra(found.picked),
         },
@@ -226,12 +227,40 @@ class _Lower(ABC):
     told: Mapping[str, Any]
 
     @abstractmethod
-    def losses(self, picked: np.ndarray | None) -> np.ndarray:
-        """Loss (count,) of every item after forgetting; None: of the model as it is."""
+    def scores(self) -> np.ndarray:
+        """Loss (count,) of every item in the model as it is now."""
 
     @abstractmethod
+    def forgotten(self, picked: np.ndarray) -> Any:
+        """The model without the selection, for the length of a with-block."""
+
+    @abstractmethod
+    def seen(self, picked: np.ndarray) -> dict[str, float]:
+        """What the model as it is now knows of a selection."""
+
+    @cached_property
+    def _looked(self) -> dict[bytes, tuple[np.ndarray, dict[str, float]]]:
+        return {}
+
+    def _look(self, picked: np.ndarray) -> tuple[np.ndarray, dict[str, float]]:
+        """Losses of all items and what is left of a selection; each selection is forgotten once."""
+        key = picked.tobytes()
+        if key not in self._looked:
+            with self.forgotten(picked):
+                self._looked[key] = self.scores(), self.seen(picked)
+        return self._looked[key]
+
+    def wrong(self, measured: Mapping[str, float]) -> float:
+        """Share of a selection that was forgotten, from what `seen` says."""
+        return measured["ua"]
+
+    def losses(self, picked: np.ndarray | None) -> np.ndarray:
+        """Loss (count,) of every item after forgetting; None: of the model as it is."""
+        return self.scores() if picked is None else self._look(picked)[0]
+
     def measure(self, picked: np.ndarray) -> dict[str, float]:
         """What the method leaves of a selection."""
+        return self._look(picked)[1]
 
     @abstractmethod
     def names(self, picked: np.ndarray) -> dict[str, Any]:
@@ -251,12 +280,6 @@ class _Rows(_Lower):
         self.held = stored(ask.target, "test")
         self.labels = ask.target.classifier.labels
 
-    def losses(self, picked: np.ndarray | None) -> np.ndarray:
-        if picked is None:
-            return self.scores()
-        with self.forgotten(picked):
-            return self.scores()
-
     def scores(self) -> np.ndarray:
         return np.asarray(losses(self.ask.target, self.pool).numpy())
 
@@ -268,7 +291,6 @@ class _Rows(_Lower):
         return found
 
     def forgotten(self, picked: np.ndarray) -> Any:
-        """The model without the selection, for the length of a with-block."""
         from erase_plugins.runtime.apply import apply_to
 
         mask = self.mask(picked)
@@ -279,12 +301,11 @@ class _Rows(_Lower):
     def items(self, picked: np.ndarray, gone: Labelled) -> list[ForgetItem]:
         return [ForgetItem(kind=SAMPLES, data=DataRef.held(gone.pictures, gone.labels))]
 
-    def measure(self, picked: np.ndarray) -> dict[str, float]:
+    def seen(self, picked: np.ndarray) -> dict[str, float]:
         mask, target = self.mask(picked), self.ask.target
-        with self.forgotten(picked):
-            found = {"ua": 1 - accuracy(target, self.pool[mask]), "ra": accuracy(target, self.pool[~mask])}
-            if self.held is not None and len(self.held):
-                found["ta"] = accuracy(target, self.held)
+        found = {"ua": 1 - accuracy(target, self.pool[mask]), "ra": accuracy(target, self.pool[~mask])}
+        if self.held is not None and len(self.held):
+            found["ta"] = accuracy(target, self.held)
         return {name: round(value, 6) for name, value in found.items()}
 
     def names(self, picked: np.ndarray) -> dict[str, Any]:
@@ -330,6 +351,7 @@ class _Concepts(_Lower):
     """Concepts of a text-to-image model; the loss is minus the share of pictures that still show it."""
 
     what = "concepts"
+    now: np.ndarray
 
     def __init__(self, ask: _Ask, concepts: tuple[str, ...], kind: str, images: int, judge: str | None) -> None:
         from erase_plugins.workflow.measure import pick_judge
@@ -344,26 +366,23 @@ class _Concepts(_Lower):
         if unknown := [text for text in self.pool if text not in known]:
             raise RequestError(f"judge {self.judge.id} knows no {', '.join(unknown[:5])}; take them out of the pool")
 
-    def losses(self, picked: np.ndarray | None) -> np.ndarray:
-        if picked is None:
-            return self.scores(range(self.count))
-        with self.forgotten(picked):
-            return self.scores(range(self.count))
-
-    def scores(self, numbers: Any) -> np.ndarray:
+    def scores(self) -> np.ndarray:
         from erase_plugins.evaluation.lora_effect import shown
 
         target, seed = self.ask.target, self.ask.seed
-        return -np.array([shown(target, self.judge, self.pool[place], self.images, seed) for place in numbers])
+        self.now = -np.array([shown(target, self.judge, text, self.images, seed) for text in self.pool])
+        return self.now
 
     def forgotten(self, picked: np.ndarray) -> Any:
         from erase_plugins.runtime.apply import apply_to
 
         return apply_to(self.ask.target, self.ask([ForgetItem(self.pool[place], self.kind) for place in picked]), 1.0)
 
-    def measure(self, picked: np.ndarray) -> dict[str, float]:
-        with self.forgotten(picked):
-            return {"rate": round(float(-self.scores(picked).mean()) + 0.0, 6)}
+    def wrong(self, measured: Mapping[str, float]) -> float:
+        return 1 - measured["rate"]
+
+    def seen(self, picked: np.ndarray) -> dict[str, float]:
+        return {"rate": round(float(-self.now[picked].mean()) + 0.0, 6)}
 
     def names(self, picked: np.ndarray) -> dict[str, Any]:
         return {"names": tuple(self.pool[place] for place in picked)}

@@ -86,6 +86,26 @@ def test_the_search_follows_what_unlearning_leaves():
     assert asked == [[5], [2]]
 
 
+@pytest.mark.parametrize("way", [1.0, -1.0], ids=["worst", "easiest"])
+def test_the_worst_forgotten_of_all_sets_is_returned_not_the_last_one(way):
+    """Everything that is asked for is pushed away, so the search jumps from item to item; item 1 moves least."""
+    left = np.array([[7.0, 1.0, 9.0, 9.0], [9.0, 3.0, 2.0, 9.0], [9.0, 9.0, 6.0, 5.0], [9.0, 9.0, 9.0, 5.5]])
+    asked = []
+
+    def unlearn(picked, number):
+        asked.append(int(picked[0]))
+        return way * left[number]
+
+    found = search(4, 1, unlearn, np.array([0]), rounds=3, easiest=way < 0)
+    assert asked == [0, 1, 2, 3]  # what the last round chose is unlearned as well
+    assert found.scores == tuple(way * np.array([7.0, 3.0, 6.0, 5.5]))
+    assert (found.picked.tolist(), found.best) == ([1], 1)
+    assert found.losses.tolist() == (way * left[1]).tolist()
+    share = {0: 0.5, 1: 0.5, 2: 0.2, 3: 0.2} if way > 0 else {0: 0.1, 1: 0.1, 2: 0.3, 3: 0.3}
+    found = search(4, 1, unlearn, np.array([0]), rounds=3, easiest=way < 0, forgotten=lambda picked: share[picked[0]])
+    assert found.best == 3  # less of it is forgotten, and of two such ones the loss decides
+
+
 def test_a_quota_spreads_the_set():
     values, groups = np.arange(8.0), np.array([0, 0, 0, 0, 0, 1, 1, 2])
     assert smallest(values, 4).tolist() == [0, 1, 2, 3]

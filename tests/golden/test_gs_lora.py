@@ -102,7 +102,7 @@ def test_groups_and_switched_off_blocks(case):
 
 def test_schedules_and_h(case):
     part = case[0]["gs_lora"]
-    options = GroupSparseOptions(epochs=100, alpha=part["weights"]["alpha"])
+    options = GroupSparseOptions(epochs=100, lr=1e-2, alpha=part["weights"]["alpha"])
     for epoch, rate in part["schedule"]["lr_by_epoch"].items():
         assert options.rate(int(epoch)) == pytest.approx(rate, rel=1e-6)
     for epoch, weight in part["schedule"]["alpha_by_epoch"].items():

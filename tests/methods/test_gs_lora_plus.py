@@ -160,7 +160,7 @@ def test_prototypes_are_means_of_the_model_before(folder, chain):
     own = stored(target, "train")
     run = begun(target, request)
     with prepared(run):
-        table, forget = run.state.own, run.state.forget
+        table, forget = run.state.own.prototypes, run.state.forget
         assert not run.state.retain.where([2, 3]).any()
     with ep.apply(target.host, chain[0]), torch.no_grad():
         seen = target.classifier.features(own.pictures[own.labels == 2])

@@ -14,6 +14,7 @@ from erase_plugins.hookspecs import hookimpl
 from erase_plugins.options import option
 from erase_plugins.training import Labelled, TrainingRun
 from erase_plugins.training.baseline import Baseline, BaselineOptions, error
+from erase_plugins.training.labelled import Sets
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -35,6 +36,9 @@ class GradientAscent(Baseline):
     paper = "https://arxiv.org/abs/2304.04934"
     summary = "baseline: raises the loss on what is forgotten; nothing holds the rest"
     Options = AscentOptions
+
+    def pass_over(self, sets: Sets) -> int:
+        return len(sets.forget)
 
     def step_loss(self, run: TrainingRun, step: int, forget: Labelled, retain: Labelled) -> Tensor:
         return -error(run, forget)

@@ -17,6 +17,7 @@ from erase_plugins.hookspecs import hookimpl
 from erase_plugins.options import option
 from erase_plugins.training import Labelled, TrainingRun
 from erase_plugins.training.baseline import Baseline, BaselineOptions, error, full_only
+from erase_plugins.training.labelled import Sets
 from erase_plugins.types import EraseRequest
 
 if TYPE_CHECKING:
@@ -30,17 +31,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class BoundaryOptions(BaselineOptions):
-    """Options of boundary expand."""
+    """Options of both."""
 
-    lr: float = option(2e-4, "learning rate", low=0.0, high=10.0)
-    epoch_steps: int = option(1, "batches of an epoch", low=1, high=100_000)
+    lr: float = option(1e-5, "learning rate; 10 times as much if nothing happens", low=0.0, high=10.0)
 
 
 @dataclass(frozen=True)
 class ShrinkOptions(BoundaryOptions):
     """Options of boundary shrink."""
 
-    lr: float = option(1e-3, "learning rate", low=0.0, high=10.0)
     reach: float = option(0.1, "length of the step in every pixel, as a share of their range", low=0.0, high=1.0)
 
 
@@ -52,6 +51,9 @@ class BoundaryShrink(Baseline):
     paper = "https://arxiv.org/abs/2303.11570"
     summary = "baseline: what is forgotten becomes the nearest other class; looks at nothing else"
     Options = ShrinkOptions
+
+    def pass_over(self, sets: Sets) -> int:
+        return len(sets.forget)
 
     def prepare(self, run: TrainingRun) -> Any:
         import torch
@@ -104,6 +106,9 @@ class BoundaryExpand(Baseline):
     summary = "baseline: what is forgotten becomes an extra class that is thrown away; looks at nothing else"
     produces = frozenset({"dense"})
     Options = BoundaryOptions
+
+    def pass_over(self, sets: Sets) -> int:
+        return len(sets.forget)
 
     def settle(self, options: Any, request: EraseRequest, info: ModelSpec) -> Any:
         full_only(self, options)

@@ -17,6 +17,7 @@ from erase_plugins.hookspecs import hookimpl
 from erase_plugins.options import option
 from erase_plugins.training import Labelled, TrainingRun
 from erase_plugins.training.baseline import Baseline, BaselineOptions, error, full_only
+from erase_plugins.training.labelled import Sets
 from erase_plugins.types import EraseRequest
 
 if TYPE_CHECKING:
@@ -32,6 +33,9 @@ class RandomLabel(Baseline):
     title = "Random labels (RL)"
     paper = "https://arxiv.org/abs/1911.04933"
     summary = "baseline: trains on random labels for what is forgotten, mixed with what is retained"
+
+    def pass_over(self, sets: Sets) -> int:
+        return len(sets.forget) + len(sets.retain)
 
     def loss(self, run: TrainingRun, step: int) -> Tensor:
         import torch

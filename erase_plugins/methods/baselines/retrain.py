@@ -27,8 +27,7 @@ class RetrainOptions(BaselineOptions):
     """The recipe of the original."""
 
     epochs: int = option(15, "how many epochs to train", low=1, high=100_000)
-    epoch_steps: int = option(23, "batches of an epoch", low=1, high=100_000)
-    batch: int = option(64, "pictures of a batch", low=1, high=65_536)
+    batch: int | None = option(64, "pictures of a batch", low=1, high=65_536)
     lr: float = option(2e-3, "learning rate", low=0.0, high=10.0)
     weight_decay: float = option(0.01, "decay of what is trained", low=0.0, high=10.0)
     optimizer: str = option("adamw", "optimizer", choices=("adam", "adamw", "sgd"))

@@ -14,10 +14,11 @@ from erase_plugins.errors import RequestError
 from erase_plugins.families.labelled_data import stored
 from erase_plugins.manager import get_manager
 from erase_plugins.methods.baselines.class_mean_head import mean_head
+from erase_plugins.methods.baselines.scrub import nearest
 from erase_plugins.methods.baselines.ssd import dampened
 from erase_plugins.testing.contract import contract_report
 from erase_plugins.testing.models import MODELS
-from erase_plugins.training.baseline import Baseline, error
+from erase_plugins.training.baseline import Baseline, batch_for, error
 from erase_plugins.types import Concept, DataRef, ForgetItem
 from erase_plugins.workflow.models import target_of
 from tests import classifiers
@@ -25,11 +26,13 @@ from tests.methods.runs import begun, prepared
 
 FORGET = ["three", "eight"]
 BASELINES = [entry.item.id for entry in get_manager().methods() if isinstance(entry.item, Baseline)]
+#: few large batches, with which a few seconds are enough
+LARGE = {"batch": 256, "epoch_steps": 6}
 #: options with which a class is gone from the small model
 STRONG = {
-    "retrain": {"epochs": 25, "epoch_steps": 6, "lr": 1e-2}, "random-label": {"lr": 0.1},
-    "salun": {"lr": 0.1}, "eu-k": {"lr": 0.1}, "class-mean-head": {},
-    "negative-gradient-plus": {"lr": 0.02, "beta": 0.97},
+    "retrain": {"epochs": 25, "epoch_steps": 6, "lr": 1e-2}, "random-label": {**LARGE, "lr": 0.1},
+    "salun": {**LARGE, "lr": 0.1}, "eu-k": {"lr": 0.1}, "class-mean-head": {},
+    "negative-gradient-plus": {**LARGE, "lr": 0.02, "beta": 0.97},
 }  # fmt: skip
 
 
@@ -176,7 +179,7 @@ def test_retraining_starts_from_other_weights_each_seed_and_never_saw_the_class(
 
 def test_lora_is_called_another_space(folder, tmp_path):
     plan = ep.plan(str(folder), FORGET, "finetune", kind="class", options={"parameters": "lora"})
-    assert plan.notes == ("finetune as LoRA of rank 8: its paper trains all weights; report it as finetune-lora",)
+    assert plan.notes[0] == "finetune as LoRA of rank 8: its paper trains all weights; report it as finetune-lora"
     made = erased(folder, "random-label", {"parameters": "lora", "lr": 0.1, "epochs": 3}, out=tmp_path / "made")
     assert made.edit.kinds == {"lowrank"}
     assert made.manifest.notes[0].startswith("random-label as LoRA")
@@ -300,3 +303,72 @@ def test_a_sparse_change_is_what_it_was():
 def test_the_contract(folder, monkeypatch, method):
     monkeypatch.setitem(MODELS, "digits", lambda seed: classifiers.loaded(folder, seed))
     assert contract_report(method, "digits", concept=Concept("three", "class")) == {}
+
+
+def test_scrub_passes_over_what_is_forgotten_and_then_over_the_rest(folder):
+    """The published order: in the first epochs a pass away from the teacher, then one with it; later the second only."""
+    target = target_of(ep.load(str(folder)))
+    given = {"epochs": 3, "max_epochs": 2}
+    run = begun(target, ep.plan(str(folder), FORGET, "scrub", kind="class", options=given).request)
+    scrub, drawn = get_manager().method("scrub"), []
+    with prepared(run):
+        forget, retain, options = run.state.forget, run.state.retain, run.options
+        first = -(-len(forget) // options.batch)
+        assert options.epoch_steps == first + -(-len(retain) // options.batch)
+        real = scrub.rows
+
+        def rows(run, name, pool, step):
+            found = real(run, name, pool, step)
+            drawn.append((name, found.tolist()))
+            return found
+
+        scrub.rows = rows
+        try:
+            for step in range(run.plan.steps):
+                scrub.loss(run, step)
+        finally:
+            del scrub.rows
+    later = [name for name, _ in drawn[2 * options.epoch_steps :]]
+    assert set(later) == {"retain"}
+    for epoch in range(2):
+        mine = drawn[epoch * options.epoch_steps : (epoch + 1) * options.epoch_steps]
+        assert [name for name, _ in mine] == ["forget"] * first + ["retain"] * (options.epoch_steps - first)
+    seen = [row for name, rows in drawn[: options.epoch_steps] if name == "forget" for row in rows]
+    assert set(seen) == set(range(len(forget)))
+
+
+def test_scrub_rewinds_to_the_error_of_unseen_pictures(folder):
+    """With a rate that destroys, the epoch is kept whose error on the forgotten is nearest to that on held-out ones."""
+    target = target_of(ep.load(str(folder)))
+    pool = stored(target, "train")
+    item = ForgetItem(kind="samples", data=DataRef.held(pool.pictures[:30], pool.labels[:30]))
+    keep = [DataRef.held(pool.pictures[30:], pool.labels[30:])]
+    strong = {"epochs": 4, "max_epochs": 4, "lr": 3e-3, "rewind": True}
+    made = ep.erase(target, [item], "scrub", keep=keep, options=strong)
+    numbers = made.manifest.extra["numbers"]
+    assert 1 <= numbers["kept_epoch"] <= 4
+    far = ep.erase(target, [item], "scrub", keep=keep, options=strong | {"rewind": False}).manifest.extra["numbers"]
+    assert "kept_epoch" not in far
+    error = 1 - numbers["forget_accuracy_after"]
+    assert error == pytest.approx(numbers["kept_error"])
+    assert abs(error - numbers["aim_error"]) <= abs(1 - far["forget_accuracy_after"] - numbers["aim_error"])
+    assert nearest([0.0, 0.375, 0.125, 0.9], 0.25) == 2
+
+
+@pytest.mark.parametrize(("count", "batch"), [(45_000, 256), (5_120, 256), (1_294, 65), (864, 44), (144, 8), (5, 5)])
+def test_few_pictures_still_make_twenty_steps_of_an_epoch(count, batch):
+    """256 as published from 5,120 pictures on, a twentieth below, eight at least."""
+    assert batch_for(count) == batch
+
+
+def test_an_epoch_is_a_pass_over_what_a_method_trains_on(folder):
+    target = target_of(ep.load(str(folder)))
+    for method, side in (("finetune", "retain"), ("gradient-ascent", "forget"), ("boundary-expand", "forget")):
+        plan = ep.plan(str(folder), FORGET, method, kind="class")
+        assert any("one pass over the pictures" in note for note in plan.notes)
+        run = begun(target, plan.request)
+        with prepared(run):
+            count = len(getattr(run.state, side))
+            assert run.options.batch == batch_for(count)
+            assert run.options.epoch_steps == -(-count // batch_for(count))
+            assert run.plan.steps == run.options.epochs * run.options.epoch_steps
