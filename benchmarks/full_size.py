@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 #: values that all weights are cut from; a prime, so that no two layers start alike
-_DRAWN = 4_999_999
+_DRAWN = 999_983
 
 
 def sd15(dtype: Any = None, seed: int = 0, denoiser: bool = True) -> Any:
@@ -69,14 +69,16 @@ def fill(module: Any, dtype: Any, seed: int = 0) -> None:
     """Gives a module on meta tensors random weights of 1 / sqrt(inputs), all cut from one drawn vector."""
     import torch
 
-    drawn = torch.randn(_DRAWN, generator=torch.Generator().manual_seed(seed)).to(dtype)
+    drawn = torch.randn(_DRAWN, generator=torch.Generator().manual_seed(seed))
     for name, parameter in list(module.named_parameters()):
         owner, _, leaf = name.rpartition(".")
-        size = parameter.numel()
-        values = drawn.repeat(-(-size // _DRAWN) + 1)[len(name) : len(name) + size].reshape(parameter.shape)
         norm = parameter.ndim < 2
-        values = (1.0 + 0.02 * values if norm and leaf == "weight" else values * (0.02 if norm else _scale(parameter)))
-        setattr(module.get_submodule(owner), leaf, torch.nn.Parameter(values.contiguous(), requires_grad=False))
+        part = drawn * (0.02 if norm else _scale(parameter)) + (1.0 if norm and leaf == "weight" else 0.0)
+        values = torch.empty(parameter.numel(), dtype=dtype)
+        for start in range(0, len(values), _DRAWN):
+            piece = values[start : start + _DRAWN]
+            piece.copy_(part.roll(start + len(name))[: len(piece)] if start else part[: len(piece)])
+        setattr(module.get_submodule(owner), leaf, torch.nn.Parameter(values.reshape(parameter.shape), False))
     for name, buffer in list(module.named_buffers()):
         owner, _, leaf = name.rpartition(".")
         count = torch.arange(buffer.numel()).reshape(buffer.shape)  # position ids are all that these modules have
