@@ -1,4 +1,4 @@
-"""Stable Diffusion 1.5 at its full shapes with random weights and the real tokenizer: what speed and memory are read off."""
+"""Stable Diffusion 1.5 at its full shapes with random weights and the real tokenizer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Unified concept editing as the official programs do it, written from their description: `light` (2025), `window` (2023).
+"""Unified concept editing as the official programs do it, from their description: `light` (2025), `window` (2023).
 
 Both work layer by layer in the pipeline's own precision and write the changed matrices; nothing is shared or kept.
 """
@@ -35,7 +35,9 @@ def encode(pipe: Any, prompt: str) -> tuple[Tensor, int]:
 
 
 @torch.no_grad()
-def light(pipe: Any, pairs: Sequence[tuple[str, str]], kept: Sequence[str] = (), out: Path | None = None) -> list[Tensor]:
+def light(
+    pipe: Any, pairs: Sequence[tuple[str, str]], kept: Sequence[str] = (), out: Path | None = None
+) -> list[Tensor]:
     """The 2025 program: the last row of every prompt, encoded once; outputs of the guides; one inverse per layer.
 
     Args:
@@ -69,7 +71,9 @@ def light(pipe: Any, pairs: Sequence[tuple[str, str]], kept: Sequence[str] = (),
 
 
 @torch.no_grad()
-def window(pipe: Any, pairs: Sequence[tuple[str, str]], out: Path | None = None, layers: int | None = None) -> list[Tensor]:
+def window(
+    pipe: Any, pairs: Sequence[tuple[str, str]], out: Path | None = None, layers: int | None = None
+) -> list[Tensor]:
     """The 2023 program: rows from the last content token on; every prompt encoded anew for every layer, and projected
     through all of them; all rows of the empty prompt kept with weight 1 (its default for one kept prompt).
 

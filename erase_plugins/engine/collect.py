@@ -186,9 +186,7 @@ class Phrases:
                 self.known[texts[place]] = (rows[: last + 1 + self.recipe.word_tail], last)
 
 
-def _member(
-    concept: Concept, recipe: Recipe, target: Target, words: Vocabulary | None, encoder: Phrases
-) -> Member:
+def _member(concept: Concept, recipe: Recipe, target: Target, words: Vocabulary | None, encoder: Phrases) -> Member:
     guide = guide_of(concept, recipe.fillers)
     phrases = [concept.text, *concept.prompts]
     cond = encoder(phrases)

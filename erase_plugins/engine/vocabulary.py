@@ -89,7 +89,8 @@ class Vocabulary:
         others = known[limit:] if search else ()
         if others:
             features = torch.cat([features, word_facts(target, others, 0.0, tail=tail)[0]])
-        readers = () if sigma is not None else tuple((target.weight(ref), target.columns(ref)) for ref in target.readers())
+        refs = target.readers() if sigma is None else ()
+        readers = tuple((target.weight(ref), target.columns(ref)) for ref in refs)
         return cls(words, (*words, *others), features, sigma, weight, frames, block, tail, readers)
 
     @classmethod
@@ -243,7 +244,7 @@ def word_facts(
 
 
 def by_length(target: Target, prompts: Sequence[str], tail: int) -> Iterator[tuple[list[int], Conditioning]]:
-    """(numbers of prompts, the prompts encoded); where short rows will do, those of one length together."""
+    """(numbers of prompts, these encoded); where short rows will do, those of one length together."""
     groups: dict[int, list[int]] = {}
     if not prompts:
         return
@@ -260,7 +261,7 @@ def _key(target: Target, words: Sequence[str], weight: float, frames: Sequence[s
     """Name of the facts of these words: differs when any of their rows may differ by a bit.
 
     Rows of a word come from its token rows and the layers. The former are hashed. Every weight of the latter, clip
-    skip, LoRAs and the kernels of this machine leave their mark on the bits of any prompt: the empty one stands for them.
+    skip, LoRAs and the kernels of this machine leave their mark on the bits of any prompt: the empty one stands for all.
 
     Returns:
         None if the host does not show its tokens.

@@ -82,7 +82,7 @@ class DiffusersTarget(HostedModel, Target):
         ]
         if "" not in self._cache:
             self._encode_chunk([""])
-        self._cache |= {prompt: self._cache[""] for prompt in same}
+        self._cache |= dict.fromkeys(same, self._cache[""])
         return [prompt for prompt in missing if prompt not in self._cache]
 
     @torch.no_grad()

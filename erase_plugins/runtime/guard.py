@@ -194,10 +194,7 @@ def resolve_parameters(edit: Edit, target: Any, owner: Any) -> dict[tuple[str, s
     wanted = [(component, key, delta) for component, key, delta in edit.items() if delta.kind != "addon"]
     table: dict[tuple[str, str], nn.Parameter] = {}
     for component in {component for component, _, _ in wanted}:
-        module = owner(component)
-        if module is None:
-            continue
-        table |= {(component, name): item for name, item in live_parameters(component, module).items()}
+        table |= {(component, name): item for name, item in target.live(component).items()}
     found = {}
     first = ""
     for component, key, delta in wanted:

@@ -206,7 +206,7 @@ def _late(ledger: Ledger) -> _Late | None:
 
 @contextmanager
 def together() -> Iterator[None]:
-    """Edits that come in inside the block are checked once, at the first, and each parameter is written once, at the end.
+    """Edits that come in inside are checked once, at the first, and every parameter is written once, at the end.
 
     The sums are those of edits that come in one after the other, to the last bit.
     """

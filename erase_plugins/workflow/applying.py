@@ -61,7 +61,8 @@ def apply_all(
     with LOCK:
         check_compiled(pipe.host if isinstance(pipe, Model) else pipe)
         target = as_target(pipe)
-        return all_of(partial(apply, target, item, strength, **options) for item in artifacts)
+        with target.held():
+            return all_of(partial(apply, target, item, strength, **options) for item in artifacts)
 
 
 def fuse_checkpoint(
