@@ -261,7 +261,7 @@ def _key(target: Target, words: Sequence[str], weight: float, frames: Sequence[s
     """Name of the facts of these words: differs when any of their rows may differ by a bit.
 
     Rows of a word come from its token rows and the layers. The former are hashed. Every weight of the latter, clip
-    skip, LoRAs and the kernels of this machine leave their mark on the bits of any prompt: the empty one stands for all.
+    skip, LoRAs and the kernels of this machine leave their mark on the bits of any prompt: the empty one stands.
 
     Returns:
         None if the host does not show its tokens.

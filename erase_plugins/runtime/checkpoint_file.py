@@ -244,7 +244,7 @@ def _adder(delta: Delta, slot: Slot, strength: float) -> Change:
 def rewrite(
     file: TensorFile, new: Path, changes: Mapping[tuple[Path, str], list[Change]], stamp: Mapping[str, str]
 ) -> None:
-    """Copies a safetensors file, changing some tensors, one in memory at a time; order, dtypes and metadata are kept."""
+    """Copies a safetensors file with some tensors changed, one at a time; order, dtypes and metadata are kept."""
     entries = sorted(file.header.tensors.items(), key=lambda item: (item[1].begin, item[1].end))
     header: dict[str, object] = {"__metadata__": {**file.header.metadata, **stamp}}
     for name, entry in entries:

@@ -303,7 +303,8 @@ def test_one_tensor_is_in_memory_at_a_time(pocket_target, tmp_path, monkeypatch)
         return read(file, begin, end)
 
     monkeypatch.setattr(TensorFile, "read", counted)
-    found = fuse_checkpoint(artifact, source, tmp_path / "fused.safetensors")
+    configs = {"unet": dict(pocket_target.pipe.unet.config)}
+    found = fuse_checkpoint(artifact, source, tmp_path / "fused.safetensors", configs=configs)
     entries = header.tensors.items()
     changed = sum(entry.end - entry.begin for name, entry in entries if "attn2.to_k" in name or "attn2.to_v" in name)
     assert found.modules
