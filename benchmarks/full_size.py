@@ -88,3 +88,18 @@ def fill(module: Any, dtype: Any, seed: int = 0) -> None:
 
 def _scale(parameter: Any) -> float:
     return 0.02 if parameter.shape[0] > 40_000 else float(parameter[0].numel() ** -0.5)
+
+
+def unet_xl() -> Any:
+    """The U-Net of Stable Diffusion XL on meta tensors."""
+    import torch
+    from diffusers import UNet2DConditionModel
+
+    with torch.device("meta"):
+        return UNet2DConditionModel(
+            sample_size=128, block_out_channels=(320, 640, 1280), cross_attention_dim=2048,
+            down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+            up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+            transformer_layers_per_block=(1, 2, 10), attention_head_dim=(5, 10, 20), use_linear_projection=True,
+            addition_embed_type="text_time", addition_time_embed_dim=256, projection_class_embeddings_input_dim=2816,
+        )  # fmt: skip

@@ -77,52 +77,40 @@ def uce(place: Path, sizes: list[int]) -> Iterator[Row]:
     target = ep.workflow.models.as_target(pipe)
     plain.light(pipe, [(words[-1], "")], out=place / "warm.safetensors")
     for count in sizes:
-        names = words[:count]
-        pairs = [(name, "") for name in names]
-        light, _ = seconds(lambda pairs=pairs: plain.light(pipe, pairs, out=place / "light.safetensors"))
-        for tokens in ("window", "last"):
-            repeats = ("first time", "again") if count == 1 and tokens == "window" else ("again",)
-            for number, when in enumerate(repeats):
-                folder = place / f"{tokens}{count}{number}"
-                host = replace_cache(target)
-
-                def job(host: Any = host, folder: Path = folder, names: Any = names, tokens: str = tokens) -> Any:
-                    return ep.erase(host, names, "uce", options={"tokens": tokens}).save(folder)
-
-                took, _ = seconds(job)
-                default = " (default)" if tokens == "window" else ""
-                yield against(f"UCE whole job, N={count}, tokens={tokens}{default}, words {when}; official of 2025 (last)",
-                              light, took, megabytes=megabytes(folder))  # fmt: skip
-        part, _ = seconds(lambda pairs=pairs: plain.window(pipe, pairs[:1], layers=1))
-        yield against(f"UCE whole job, N={count}, window rows on both sides; official of 2023, one layer and concept timed",
-                      part * count * 32, took_of(place, count, replace_cache(target), names))  # fmt: skip
-        if count > 1:
-            folder = place / f"last{count}0"
-            again, one = seconds(lambda folder=folder, names=names: revoked(folder, names[0], place / f"less{count}"))
-            yield against(f"UCE revoke one of {count} on files; official: the job without it", light, again)
-            new = ep.erase(replace_cache(target), [words[count]], "uce", options={"tokens": "last"}).save(
-                place / f"new{count}"
-            )
-            again, _ = seconds(
-                lambda folder=folder, new=new, count=count: added(folder, new.path, place / f"more{count}")
-            )
-            yield against(f"UCE add one to {count} on files; official: the job with it", light, again)
-            saved = ep.load_artifact(place / f"window{count}0").save(place / f"given{count}", target=target)
-            yield {"work": f"UCE files with the base given, N={count}, default", "megabytes": megabytes(saved.path),
-                   "files": [item.name for item in saved.manifest.files]}  # fmt: skip
+        yield from uce_of(place, pipe, target, words, count)
 
 
-def replace_cache(target: Any) -> Any:
-    """The same model without what it has encoded."""
-    target.forget()
-    return target
-
-
-def took_of(place: Path, count: int, target: Any, names: list[str]) -> float:
-    """Seconds of our job with window rows."""
+def uce_of(place: Path, pipe: Any, target: Any, words: list[str], count: int) -> Iterator[Row]:
+    """The rows of one number of concepts."""
     import erase_plugins as ep
+    from benchmarks.plain import uce as plain
 
-    return seconds(lambda: ep.erase(target, names, "uce").save(place / f"again{count}"))[0]
+    names, pairs = words[:count], [(name, "") for name in words[:count]]
+    light, _ = seconds(lambda: plain.light(pipe, pairs, out=place / "light.safetensors"))
+
+    def job(tokens: str, folder: str, texts: list[str] = names) -> float:
+        target.forget()
+        return seconds(lambda: ep.erase(target, texts, "uce", options={"tokens": tokens}).save(place / folder))[0]
+
+    if count == 1:
+        yield against("UCE N=1, defaults, first time; official of 2025", light, job("window", "first"))
+    window, last = job("window", f"window{count}"), job("last", f"last{count}")
+    yield against(f"UCE N={count}, defaults (window rows); official of 2025 (last rows)", light, window)
+    yield against(f"UCE N={count}, last rows on both sides; official of 2025", light, last)
+    part, _ = seconds(lambda: plain.window(pipe, pairs[:1], layers=1))
+    work = (
+        f"UCE N={count}, window rows on both sides; official of 2023, one concept and layer timed, times {32 * count}"
+    )
+    yield against(work, part * count * 32, window)
+    saved = ep.load_artifact(place / f"window{count}").save(place / f"given{count}", target=target)
+    yield {"work": f"UCE N={count}, files at defaults", "megabytes": megabytes(place / f"given{count}"),
+           "files": [f"{item.name} {item.bytes / 1e6:.1f}" for item in saved.manifest.files]}  # fmt: skip
+    if count > 1:
+        ours, _ = seconds(lambda: revoked(place / f"last{count}", names[0], place / f"less{count}"))
+        yield against(f"UCE revoke one of {count}, files to files; official: the job without it", light, ours)
+        job("last", f"new{count}", [words[count]])
+        ours, _ = seconds(lambda: added(place / f"last{count}", place / f"new{count}", place / f"more{count}"))
+        yield against(f"UCE add one to {count}, files to files; official: the job with it", light, ours)
 
 
 def revoked(folder: Path, name: str, out: Path) -> Any:
@@ -216,7 +204,7 @@ def gates(place: Path, sizes: list[int]) -> Iterator[Row]:
 
 
 def memories(pipe: Any, context: Any, count: int, opened: bool, name: str) -> Any:
-    """An artifact of ``count`` memories on the linear layers of all attention blocks; the first is open if ``opened``."""
+    """An artifact of memories on the linear layers of all attention blocks, the first of them open if ``opened``."""
     import torch
 
     import erase_plugins as ep
