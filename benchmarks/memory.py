@@ -132,11 +132,11 @@ def measure(family: str, paths: Any, rank: int, batch: int, recompute: bool, hal
 
 def modules_of(method: str, family: str) -> list[str]:
     """Modules that a method trains there at its defaults."""
+    from erase_plugins.api import build_request
     from erase_plugins.manager import get_manager
-    from erase_plugins.types import Concept, EraseRequest
 
     entry, info = get_manager().method(method), info_of(family)
-    options = entry.resolved(EraseRequest(concepts=(Concept("pizza"),), method=method), info)
+    options = entry.resolved(build_request("base", "pizza", method), info)
     return [ref.path for ref in entry.modules(info, options) if ref.component == "unet"]
 
 
