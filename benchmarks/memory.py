@@ -136,7 +136,7 @@ def modules_of(method: str, family: str) -> list[str]:
     from erase_plugins.manager import get_manager
 
     entry, info = get_manager().method(method), info_of(family)
-    options = entry.resolved(build_request("base", "pizza", method), info)
+    options = entry.resolved(build_request("pocket", method, "pizza"), info)
     return [ref.path for ref in entry.modules(info, options) if ref.component == "unet"]
 
 

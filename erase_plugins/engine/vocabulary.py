@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -248,7 +249,10 @@ def by_length(target: Target, prompts: Sequence[str], tail: int) -> Iterator[tup
     groups: dict[int, list[int]] = {}
     if not prompts:
         return
-    lengths = target.tokens(prompts).last if tail and target.family.causal else (0,) * len(prompts)
+    lengths: Sequence[int] = (0,) * len(prompts)
+    if tail and target.family.causal:
+        with suppress(Unsupported):  # a host that does not show its tokens
+            lengths = target.tokens(prompts).last
     for place, length in enumerate(lengths):
         groups.setdefault(length, []).append(place)
     for _, places in sorted(groups.items()):
