@@ -108,7 +108,10 @@ class HostedModel(Model):
     def live(self, component: str) -> Mapping[str, nn.Parameter]:
         """Canonical names of a part's own parameters to the parameters; empty without the part."""
         module = part_of(self.host, component)
-        return {} if module is None else self._once(f"live {component}", lambda: live_parameters(component, module))
+        if module is None:
+            return {}
+        found: Mapping[str, nn.Parameter] = self._once(f"live {component}", lambda: live_parameters(component, module))
+        return found
 
     def fingerprint(self) -> Mapping[str, Fingerprint]:
         found: Mapping[str, Fingerprint] = self._once("fingerprint", self._fingerprints)

@@ -264,7 +264,7 @@ def attach_edit(pipe: Any, target: HostedModel, artifact: Artifact, strength: fl
     check_pipeline(pipe, touched(weights, target))
     check_gated(pipe, edit)
     weights = lower_for(weights, target)
-    parameters = resolve_parameters(weights, target, lambda component: part_of(pipe, component))
+    parameters = resolve_parameters(weights, target)
     handle = Applied(pipe, artifact, strength, target.family)
     handle.warnings = unread_layers(edit, target)
     handle._weights = None if mode == "context" else weights

@@ -180,13 +180,12 @@ def check_gated(pipe: Any, edit: Edit) -> None:
                 )
 
 
-def resolve_parameters(edit: Edit, target: Any, owner: Any) -> dict[tuple[str, str], nn.Parameter]:
+def resolve_parameters(edit: Edit, target: Any) -> dict[tuple[str, str], nn.Parameter]:
     """The live parameter for every key of ``edit``; all of them or an error.
 
     Args:
         edit: lowered edit (no context maps).
         target: the model as `Target`.
-        owner: component name -> module.
 
     Raises:
         BaseMismatch: "patched N of M" with the first missing or misshapen key.

@@ -108,7 +108,8 @@ class PromptMemory:
         asked = (context._version, rows.shape, self.changes)
         if not self._found or self._found[0] is not context or self._found[1] != asked:
             self._found = (context, asked, self._find(rows))
-        return self._found[2]  # type: ignore[no-any-return]
+        found: list[list[tuple[int, ...]]] = self._found[2]
+        return found
 
     def _find(self, rows: Tensor) -> list[list[tuple[int, ...]]]:
         found: list[list[tuple[int, ...]]] = [[] for _ in range(len(rows))]
