@@ -67,6 +67,8 @@ def read(key: str) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
 
 
 def write(key: str, pictures: Mapping[str, Tensor], labels: Mapping[str, Any]) -> None:
-    """Keeps pictures and what the judge saw in them."""
+    """Keeps pictures and what the judge saw in them, unless they would drive out what else is kept."""
+    if sum(value.numel() * value.element_size() for value in pictures.values()) > disk_cache.MOST_BYTES // 4:
+        return
     text = torch.tensor(list(json.dumps(labels).encode()), dtype=torch.uint8)
     disk_cache.write(key, {_LABELS: text, **{f"pictures.{name}": value for name, value in pictures.items()}})

@@ -90,7 +90,6 @@ class ConceptAblation(TrainedMethod):
     """Distils an anchor concept into the prompts of another; gentle on neighbours."""
 
     id = "concept-ablation"
-    recomputes = True
     title = "Concept Ablation"
     paper = "https://arxiv.org/abs/2303.13516"
     summary = "teaches the concept's prompts to draw an anchor instead, on pictures of the anchor"

@@ -123,7 +123,6 @@ class ESD(TrainedMethod):
     title = "Erased Stable Diffusion"
     paper = "https://arxiv.org/abs/2303.07345"
     citation = _CITATION
-    recomputes = True
     summary = "trains the denoiser towards negative guidance on harvested trajectories; LoRA or full weights"
     needs = frozenset({"denoiser", "text"})
     kinds = frozenset({"object", "style", "person", "explicit"})

@@ -89,7 +89,6 @@ class LECO(TrainedMethod):
     """Erasing (or sliding) LoRA trained from prompts alone."""
 
     id = "leco"
-    recomputes = True
     title = "LECO and concept sliders"
     paper = "https://arxiv.org/abs/2311.12092"
     summary = "erasing LoRA and sliders from four prompts, in the form that the community shares"
