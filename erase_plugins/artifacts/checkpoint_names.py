@@ -6,10 +6,13 @@ names the rows.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+import torch
 
 from erase_plugins.artifacts.names import canonical
 
@@ -44,6 +47,16 @@ class Slot:
         """Shape of the parameter."""
         whole = self.file.header.tensors[self.name].shape
         return whole if self.rows is None else (self.rows[1] - self.rows[0], *whole[1:])
+
+    def middle(self) -> Tensor:
+        """The parameter's middle value, (1,), in its stored dtype, NaN for whole numbers; nothing else is read."""
+        entry = self.file.header.tensors[self.name]
+        count = math.prod(self.shape)
+        size = (entry.end - entry.begin) // max(math.prod(entry.shape), 1)
+        first = 0 if self.rows is None else self.rows[0] * math.prod(entry.shape[1:])
+        start = entry.begin + (first + count // 2) * size
+        found = self.file.values(self.name, start, start + size)
+        return found if found.is_floating_point() else found.new_full((1,), float("nan"), dtype=torch.float32)
 
     def read(self) -> Tensor:
         """The parameter in its stored dtype."""

@@ -30,9 +30,10 @@ _ADDED = frozenset({"processor", "encoder_hid_proj", "motion_modules", "to_qkv",
 
 def live_parameters(component: str, module: nn.Module) -> dict[str, nn.Parameter]:
     """Canonical parameter names of the base model to its live parameters; what adapters added is left out."""
-    wrapped = {path for path, child in module.named_modules() if hasattr(child, "base_layer")}
+    parameters = list(module.named_parameters())
+    wrapped = {name.partition(".base_layer.")[0] for name, _ in parameters if ".base_layer." in name}
     found = {}
-    for name, parameter in module.named_parameters():
+    for name, parameter in parameters:
         parts = name.split(".")
         inside = next((n for n in range(len(parts)) if ".".join(parts[:n]) in wrapped), None) if wrapped else None
         if _ADDED.isdisjoint(parts) and (inside is None or parts[inside] == "base_layer"):

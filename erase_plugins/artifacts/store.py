@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 #: stands in the file list for pictures and descriptions that user interfaces show
 SIDECAR = "sidecar"
+#: a LoRA of a context map of more directions and bytes than these is written where it is asked for only
+MOST_RANK, MOST_LORA_BYTES = 96, 16 << 20
 
 
 def write_folder(
@@ -60,13 +62,14 @@ def write_folder(
         raise Unsupported(
             f"'{manifest.name}' changes no weights, so a {named[0]} file would hold nothing of it; leave layouts out"
         )
+    asked = bool(layouts)
     layouts = layouts or family.layouts or DEFAULT_LAYOUTS
     files: list[ArtifactFile] = []
     notes: list[str] = []
     with atomic_folder(folder, force) as work:
         for layout_id in () if bare else layouts:
             layout = known.layout(layout_id)
-            edit, reason = _for_layout(artifact.edit, layout, family, target)
+            edit, reason = _for_layout(artifact.edit, layout, family, target, asked)
             if edit is None:
                 notes.append(f"no {layout_id} file: {reason}")
                 continue
@@ -92,8 +95,8 @@ def write_folder(
     return Artifact(manifest, artifact.edit, folder)
 
 
-def _for_layout(edit: Edit, layout: Any, family: Any, target: Any) -> tuple[Edit | None, str]:
-    """The form of ``edit`` that the layout can carry, or None with the reason."""
+def _for_layout(edit: Edit, layout: Any, family: Any, target: Any, asked: bool) -> tuple[Edit | None, str]:
+    """The form of ``edit`` that the layout can carry, or None with the reason; ``asked``: however large."""
     verdict = layout.accepts(edit, family)
     if verdict:
         return edit, verdict.reason
@@ -101,9 +104,22 @@ def _for_layout(edit: Edit, layout: Any, family: Any, target: Any) -> tuple[Edit
         return None, verdict.reason
     if target is None:
         return None, f"{verdict.reason}; give the base model to write it as LoRA"
+    if not asked and (reason := _too_large(edit, target)):
+        return None, reason
     lowered = lower_for(edit, target)
     verdict = layout.accepts(lowered, family)
     return (lowered, verdict.reason) if verdict else (None, verdict.reason)
+
+
+def _too_large(edit: Edit, target: Any) -> str:
+    """Why a context map is not written out as a LoRA unasked; empty if it is."""
+    size = sum(sum(ref.shape[:2]) for ref in target.readers() if len(ref.shape) > 1)
+    if edit.rank <= MOST_RANK or 4 * edit.rank * size <= MOST_LORA_BYTES:
+        return ""
+    return (
+        f"as a LoRA this map of rank {edit.rank} takes {4 * edit.rank * size / 1e6:.0f} MB; 'erase-plugins convert' "
+        "with --rank writes one of fewer directions and says its error"
+    )
 
 
 def lower_for(edit: Edit, target: Any) -> Edit:

@@ -9,6 +9,7 @@ import struct
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import BinaryIO
 
 import torch
 from torch import Tensor
@@ -24,6 +25,8 @@ _DTYPES = {
 _NAMES = {dtype: name for name, dtype in _DTYPES.items()}
 #: from this size on large memory pages are worth asking for
 _LARGE = 4 << 20
+#: bytes that are copied at once
+_PIECE = 4 << 20
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -148,6 +151,33 @@ class TensorFile:
         if name not in self.header.tensors:
             raise ArtifactError(f"'{self.path.name}' has no tensor '{name}'")
         return self.tensor(name, self.raw(name), 0)
+
+    def values(self, name: str, begin: int, end: int) -> Tensor:
+        """Values of a tensor whose bytes lie in a range of the data part, (n,) in its stored dtype.
+
+        Raises:
+            ArtifactError: stored in a dtype that torch lacks.
+        """
+        dtype = self.header.tensors[name].dtype
+        if dtype not in _DTYPES:
+            raise ArtifactError(f"'{name}' is stored as {dtype}, which cannot be read here")
+        return torch.frombuffer(self.read(begin, end), dtype=torch.uint8).view(_DTYPES[dtype])
+
+    def copy_to(self, goal: BinaryIO, begin: int, end: int) -> None:
+        """Writes a range of the data part to ``goal`` as it is, some megabytes at a time.
+
+        Raises:
+            CorruptArtifact: the file is not what it was when its header was read.
+        """
+        piece = memoryview(bytearray(min(_PIECE, end - begin)))
+        with self.path.open("rb", buffering=0) as file:
+            file.seek(self.start + begin)
+            while begin < end:
+                count = file.readinto(piece[: end - begin])
+                if not count:
+                    raise CorruptArtifact(f"{self.path.name}: changed while it was read; try again")
+                goal.write(piece[:count])
+                begin += count
 
     def tensor(self, name: str, data: memoryview, offset: int) -> Tensor:
         """The tensor whose bytes start at ``offset`` of ``data``; it shares that memory.

@@ -24,6 +24,7 @@ from erase_plugins.engine.prompt_templates import (
 from erase_plugins.engine.vocabulary import (
     ALONE,
     Vocabulary,
+    by_length,
     encoded,
     framed_words,
     kept_rows,
@@ -32,7 +33,7 @@ from erase_plugins.engine.vocabulary import (
 )
 from erase_plugins.engine.words import real_words
 from erase_plugins.errors import ArtifactError, RequestError
-from erase_plugins.families.base import Target
+from erase_plugins.families.base import Conditioning, Target
 from erase_plugins.types import Concept, EraseRequest
 
 #: what a concept becomes when the user does not say
@@ -40,6 +41,8 @@ DEFAULT_GUIDES = {"style": "art", "person": "a person"}
 BLANK = " "
 #: words that a filler is drawn from
 _COMMON = 2000
+#: concepts and words from which it pays to form the sum of the projections' squares before meanings are compared
+_FEW, _FEW_WORDS = 4, 300
 #: how many plain phrasings all fillers together count for
 _FILLER_WEIGHT = 8.0
 
@@ -108,16 +111,19 @@ def collect(
     """
     check_guides(request)
     use_words = recipe.vocabulary > 0 and (recipe.vocabulary_scale > 0 or recipe.aliases)
-    sigma = projection_gram(target) if use_words or need_sigma else None
+    many = recipe.aliases or len(request.concepts) > _FEW or recipe.vocabulary > _FEW_WORDS
+    sigma = projection_gram(target) if need_sigma or (use_words and many) else None
     words = None
-    if use_words and sigma is not None:
+    if use_words:
         words = Vocabulary.of(
             target, recipe.vocabulary, sigma, recipe.vocabulary_scale, recipe.word_frames, recipe.word_tail,
             recipe.aliases,
         )  # fmt: skip
     members = {}
+    encoder = Phrases(target, recipe)
+    encoder.prepare(request.concepts)
     for done, concept in enumerate(request.concepts, 1):
-        members[concept.text] = _member(concept, recipe, target, words)
+        members[concept.text] = _member(concept, recipe, target, words, encoder)
         ctx.step(done, len(request.concepts))
     facts: dict[str, Any] = {}
     block = None
@@ -142,10 +148,48 @@ def collect(
     )
 
 
-def _member(concept: Concept, recipe: Recipe, target: Target, words: Vocabulary | None) -> Member:
+class Phrases:
+    """Encodes phrasings; where only a last row counts, their first rows only, of all phrasings of one length at once.
+
+    Rows of a phrase do not depend on what is encoded along, so concepts erased one by one have the same.
+    """
+
+    def __init__(self, target: Target, recipe: Recipe) -> None:
+        self.target, self.recipe = target, recipe
+        self.short = recipe.tokens == "last" and recipe.word_tail > 0 and bool(target.family.causal)
+        self.known: dict[str, tuple[Tensor, int]] = {}
+
+    def prepare(self, concepts: Sequence[Concept]) -> None:
+        """Encodes what concepts and their guides will be asked for."""
+        if self.short:
+            texts: dict[str, None] = {}
+            for concept in concepts:
+                phrases = [concept.text, *concept.prompts]
+                texts |= dict.fromkeys(phrases)
+                for text in (*phrases, guide_of(concept, self.recipe.fillers)):
+                    texts |= dict.fromkeys(framed(text, concept.kind, self.recipe))
+            self._encode(list(texts))
+
+    def __call__(self, texts: Sequence[str]) -> Conditioning:
+        """The phrasings with all rows that count; rows behind those are left out, or zero."""
+        if not self.short:
+            return self.target.rows(texts)
+        self._encode([text for text in dict.fromkeys(texts) if text not in self.known])
+        found = [self.known[text] for text in texts]
+        most = max(len(rows) for rows, _ in found)
+        embeds = torch.stack([torch.nn.functional.pad(rows, (0, 0, 0, most - len(rows))) for rows, _ in found])
+        return Conditioning(embeds, tuple(last for _, last in found), None, tuple(texts))
+
+    def _encode(self, texts: Sequence[str]) -> None:
+        for places, cond in by_length(self.target, texts, self.recipe.word_tail):
+            for place, rows, last in zip(places, cond.embeds, cond.last, strict=True):
+                self.known[texts[place]] = (rows[: last + 1 + self.recipe.word_tail], last)
+
+
+def _member(concept: Concept, recipe: Recipe, target: Target, words: Vocabulary | None, encoder: Phrases) -> Member:
     guide = guide_of(concept, recipe.fillers)
     phrases = [concept.text, *concept.prompts]
-    cond = target.rows(phrases)
+    cond = encoder(phrases)
     for index in range(len(phrases)):
         check_phrase(cond, index)
     kept = frozenset(words.words) if words is not None else frozenset()
@@ -154,7 +198,7 @@ def _member(concept: Concept, recipe: Recipe, target: Target, words: Vocabulary 
     if recipe.aliases and words is not None:
         taken = {phrase.strip().lower() for phrase in phrases}
         aliases = tuple(word for word in words.near(cond, recipe.alias_threshold) if word not in taken)
-    C, S = encode_member([*phrases, *aliases], guide, concept.kind, recipe, target)
+    C, S = encode_member([*phrases, *aliases], guide, concept.kind, recipe, target, encoder)
     facts: dict[str, Any] = {"guide": guide, "aliases": list(aliases), "phrases": phrases, "kind": concept.kind}
     if recipe.fillers and concept.kind == "style":
         facts["fillers"] = recipe.fillers
@@ -162,7 +206,7 @@ def _member(concept: Concept, recipe: Recipe, target: Target, words: Vocabulary 
 
 
 def encode_member(
-    phrases: Sequence[str], guide: str, kind: str, recipe: Recipe, target: Target
+    phrases: Sequence[str], guide: str, kind: str, recipe: Recipe, target: Target, encoder: Phrases | None = None
 ) -> tuple[Tensor, Tensor]:
     """Erased rows and what they become, (n, dim) float32 each, for all phrasings of one concept.
 
@@ -176,8 +220,9 @@ def encode_member(
         one, other = (part / (len(templates) * len(phrases)) ** 0.5 for part in pair)
         return one, other
     rows, guides = [], []
+    encode = encoder or Phrases(target, recipe)
     for phrase in phrases:
-        erased, becomes = (target.rows(framed(text, kind, recipe)) for text in (phrase, guide))
+        erased, becomes = (encode(framed(text, kind, recipe)) for text in (phrase, guide))
         for index in range(len(erased.last)):
             one, other = (paired_parts if erased.parts else paired_rows)(erased, becomes, index, index, recipe.tokens)
             rows.append(one)

@@ -41,12 +41,12 @@ def folder() -> Path | None:
     return place / "tensors"
 
 
-def read(key: str, like: Mapping[str, tuple[tuple[int, ...], torch.dtype]]) -> dict[str, Tensor] | None:
+def read(key: str, like: Mapping[str, tuple[tuple[int, ...], torch.dtype]] | None = None) -> dict[str, Tensor] | None:
     """The tensors under a key; None if there are none, or the file is not whole.
 
     Args:
         key: file name without ending.
-        like: name -> shape and type of every tensor that must be there.
+        like: name -> shape and type of every tensor that must be there; None takes what is there.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load
@@ -61,7 +61,8 @@ def read(key: str, like: Mapping[str, tuple[tuple[int, ...], torch.dtype]]) -> d
         os.utime(file)
     except (OSError, ValueError, KeyError, SafetensorError):
         return None
-    whole = {name: (tuple(value.shape), value.dtype) for name, value in found.items()} == dict(like)
+    facts = {name: (tuple(value.shape), value.dtype) for name, value in found.items()}
+    whole = like is None or facts == dict(like)
     return found if whole and torch.equal(digest, _digest(found)) else None
 
 

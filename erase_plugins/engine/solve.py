@@ -5,11 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from erase_plugins.artifacts.closed_form import best_factors, exact_factors, solve_in_span, solve_map
+from erase_plugins.artifacts.closed_form import best_factors, exact_factors, right_divide, solve_in_span
 from erase_plugins.artifacts.edit import ContextMap, Edit
 from erase_plugins.artifacts.solved import context_edit
 from erase_plugins.artifacts.statistics import Statistics
 from erase_plugins.engine.context import RunContext
+from erase_plugins.errors import RequestError
 from erase_plugins.families.target import FamilyTraits
 
 #: relative error that a map of many random phrasings may have
@@ -21,7 +22,13 @@ FAR = 0.15
 
 
 def joint_map(statistics: Statistics) -> Tensor:
-    """The map K (d, d) of all members in float64.
+    """The map K (d, d) of all members in float64."""
+    change, system = joint_system(statistics)
+    return right_divide(change, system)
+
+
+def joint_system(statistics: Statistics) -> tuple[Tensor, Tensor]:
+    """X - G and the regularised system of all members, both (d, d) float64; their quotient is the map.
 
     Where a vocabulary is kept, the weights of what is kept are those against one erased concept: they grow with their
     number, else what is kept would give way to their sum.
@@ -37,12 +44,32 @@ def joint_map(statistics: Statistics) -> Tensor:
     lam = solver.get("lam")
     if lam is None:
         lam = solver["lam_share"] * float((G + H).trace()) / statistics.width
-    return solve_map(G, X, H, lam)
+    if not lam > 0:
+        raise RequestError(f"lam={lam} must be positive, otherwise the system has no unique solution")
+    return X - G, lam * torch.eye(statistics.width, dtype=torch.float64) + G + H
+
+
+def few_factors(statistics: Statistics) -> tuple[Tensor, Tensor] | None:
+    """The map of `joint_map` as factors A (r, d) and B (d, r) where all rows are known and few; None elsewhere.
+
+    All that the map gives lies in the span of guides less erased rows, so what is solved and decomposed has as many
+    rows as those.
+    """
+    pairs = [(item.rows, item.guides) for item in statistics.members.values()]
+    moved = [guides - rows for rows, guides in pairs if rows is not None and guides is not None]
+    if len(moved) < len(pairs) or 2 * sum(len(part) for part in moved) > statistics.width:
+        return None
+    Q, _ = torch.linalg.qr(torch.cat(moved).double().T)
+    change, system = joint_system(statistics)
+    A, B = exact_factors(right_divide(Q.T @ change, system))
+    return A, (Q @ B).contiguous()
 
 
 def joint_edit(statistics: Statistics, family: FamilyTraits) -> Edit:
     """One context map for all members, at most of the rank that ``statistics.solver`` gives."""
     rank, few = statistics.solver.get("rank"), wide_factors(statistics) if statistics.width > WIDE else None
+    if few is None and rank is None and not spread(statistics):
+        few = few_factors(statistics)
     if few is not None:
         return context_edit(*few, statistics, family)
     K = joint_map(statistics)

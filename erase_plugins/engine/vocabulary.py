@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -24,7 +25,7 @@ from erase_plugins.families.base import Conditioning, Target
 from erase_plugins.types import Concept
 
 #: raised when the same rows give other facts
-_FORMAT = 2
+_FORMAT = 3
 #: what words stand in where nothing is said: nothing
 ALONE = ("{}",)
 #: words that are encoded before their rows are summed up and let go
@@ -44,28 +45,30 @@ class Vocabulary:
         words: those that are kept, most common first.
         searched: those that are compared with phrases, the kept ones first.
         features: `meaning` of each searched word, (words, dim) float64.
-        sigma: (dim, dim) float64.
+        sigma: (dim, dim) float64; None: rows go through ``readers`` one by one, which costs less for few of them.
         weight: of each word in the sum.
         frames: prompts that the words of the sum stand in, in turn.
         block: ledger sum of their rows, (dim, dim) int64; None if they weigh nothing.
         tail: rows behind a word's last token that are encoded, as in `word_facts`.
+        readers: where there is no sigma, weight of each projection that reads text rows and the columns it reads.
     """
 
     words: tuple[str, ...]
     searched: tuple[str, ...]
     features: Tensor
-    sigma: Tensor
+    sigma: Tensor | None
     weight: float = 0.0
     frames: tuple[str, ...] = ALONE
     block: Tensor | None = None
     tail: int = 0
+    readers: tuple[tuple[Tensor, slice], ...] = ()
 
     @classmethod
     def of(
         cls,
         target: Target,
         limit: int,
-        sigma: Tensor,
+        sigma: Tensor | None,
         scale: float = 0.0,
         frames: tuple[str, ...] = ALONE,
         tail: int = 0,
@@ -87,7 +90,9 @@ class Vocabulary:
         others = known[limit:] if search else ()
         if others:
             features = torch.cat([features, word_facts(target, others, 0.0, tail=tail)[0]])
-        return cls(words, (*words, *others), features, sigma, weight, frames, block, tail)
+        refs = target.readers() if sigma is None else ()
+        readers = tuple((target.weight(ref), target.columns(ref)) for ref in refs)
+        return cls(words, (*words, *others), features, sigma, weight, frames, block, tail, readers)
 
     @classmethod
     def whole(cls, target: Target) -> Vocabulary:
@@ -95,10 +100,18 @@ class Vocabulary:
         return cls.of(target, len(real_words(target)), projection_gram(target), tail=search_tail(target))
 
     @cached_property
-    def _root(self) -> Tensor:
+    def _root(self) -> Tensor | None:
+        if self.sigma is None:
+            return None
         size = self.sigma.shape[0]
         ridge = 1e-9 * float(self.sigma.trace()) / size
         return torch.linalg.cholesky(self.sigma + ridge * torch.eye(size, dtype=torch.float64))
+
+    def _read(self, rows: Tensor) -> Tensor:
+        """What the projections make of rows, (n, outputs), or as many numbers with the same products as the width."""
+        if self._root is not None:
+            return rows @ self._root
+        return torch.cat([rows[:, columns] @ weight.double().cpu().T for weight, columns in self.readers], dim=1)
 
     @cached_property
     def _centre(self) -> Tensor:
@@ -109,7 +122,7 @@ class Vocabulary:
         return self._unit(self.features)
 
     def _unit(self, features: Tensor) -> Tensor:
-        centred = (features - self._centre) @ self._root
+        centred = self._read(features - self._centre)
         return centred / centred.norm(dim=1, keepdim=True).clamp_min(1e-12)
 
     def closeness(self, cond: Conditioning) -> Tensor:
@@ -210,36 +223,49 @@ def word_facts(
     found = None if key is None else disk_cache.read(key, like)
     if found is None:
         prompts = framed_words(words, frames) if weight > 0 else list(words)
-        meanings: list[Tensor] = []
+        features = torch.empty(len(words), width, dtype=torch.float64)
         alone = list(prompts) == list(words)  # then one pass gives both
 
         def rows() -> Iterator[Tensor]:
-            for cond in _batches(target, prompts, tail):
+            for places, cond in by_length(target, prompts, tail):
                 if alone:
-                    meanings.append(meaning(cond, tail))
+                    features[places] = meaning(cond, tail)
                 yield from kept_rows(cond, tail, target.info.tokens) if weight > 0 else ()
 
         found = {}
         if weight > 0:
             found["block"] = pack(gram_sum(((part, None) for part in rows()), weight))
-        if not meanings:
-            meanings = [meaning(cond, tail) for cond in _batches(target, words, tail)]
-        found["features"] = torch.cat(meanings)
+        if not alone or weight <= 0:
+            for places, cond in by_length(target, words, tail):
+                features[places] = meaning(cond, tail)
+        found["features"] = features
         if key is not None:
             disk_cache.write(key, found)
     return found["features"], unpack(found["block"], width) if weight > 0 else None
 
 
-def _batches(target: Target, prompts: Sequence[str], tail: int) -> Iterator[Conditioning]:
-    for start in range(0, len(prompts), _BATCH):
-        yield encoded(target, prompts[start : start + _BATCH], tail)
+def by_length(target: Target, prompts: Sequence[str], tail: int) -> Iterator[tuple[list[int], Conditioning]]:
+    """(numbers of prompts, these encoded); where short rows will do, those of one length together."""
+    groups: dict[int, list[int]] = {}
+    if not prompts:
+        return
+    lengths: Sequence[int] = (0,) * len(prompts)
+    if tail and target.family.causal:
+        with suppress(Unsupported):  # a host that does not show its tokens
+            lengths = target.tokens(prompts).last
+    for place, length in enumerate(lengths):
+        groups.setdefault(length, []).append(place)
+    for _, places in sorted(groups.items()):
+        for start in range(0, len(places), _BATCH):
+            batch = places[start : start + _BATCH]
+            yield batch, encoded(target, [prompts[place] for place in batch], tail)
 
 
 def _key(target: Target, words: Sequence[str], weight: float, frames: Sequence[str], tail: int) -> str | None:
     """Name of the facts of these words: differs when any of their rows may differ by a bit.
 
     Rows of a word come from its token rows and the layers. The former are hashed. Every weight of the latter, clip
-    skip, LoRAs and the kernels of this machine leave their mark on the bits of any prompt: two prompts stand for them.
+    skip, LoRAs and the kernels of this machine leave their mark on the bits of any prompt: the empty one stands.
 
     Returns:
         None if the host does not show its tokens.
@@ -253,7 +279,7 @@ def _key(target: Target, words: Sequence[str], weight: float, frames: Sequence[s
             found.update(b"".join(part.cpu().contiguous().numpy().tobytes() for part in (ids, rows.float())))
     except Unsupported:
         return None
-    probe = target.encode(["", words[0]]).embeds
+    probe = target.encode([""]).embeds
     found.update("\n".join([*words, *frames, str(tokens.last), probe.device.type, str(probe.dtype)]).encode())
     found.update(probe.float().cpu().contiguous().numpy().tobytes())
     return f"words-{found.hexdigest()[:32]}"

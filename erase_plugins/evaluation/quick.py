@@ -48,11 +48,11 @@ class QuickSuite:
 
         sets = quick_prompts(subject.judge, subject.erased, subject.images, subject.seed)
         drawn = {
-            "base": subject.remembered(sets, partial(draw_and_judge, edit="off"), "base"),
+            "base": subject.remembered(sets, partial(draw_and_judge, edit="off"), "base", Drawn),
             "edited": draw_and_judge(subject, sets),
             "strength0": draw_and_judge(subject, _short(sets, _CONTROL["strength0"]), strength=0.0),
             "destroyed": subject.remembered(
-                _short(sets, _CONTROL["destroyed"]), partial(draw_and_judge, edit="destroyed"), "destroyed"
+                _short(sets, _CONTROL["destroyed"]), partial(draw_and_judge, edit="destroyed"), "destroyed", Drawn
             ),
         }
         hits = {name: metric_hits(sets, item.labels) for name, item in drawn.items()}

@@ -153,8 +153,11 @@ class Subject:
                 parameter.data = weight
             self._stage = "base"
 
-    def remembered(self, sets: Any, make: Callable[[Subject, Any], Any], tag: str) -> Any:
-        """What ``make`` gives without any artifact; remembered per base, tag, prompts and sampler."""
+    def remembered(self, sets: Any, make: Callable[[Subject, Any], Any], tag: str, kind: Any = None) -> Any:
+        """What ``make`` gives without any artifact; remembered per base, tag, prompts and sampler.
+
+        With ``kind``, a class of ``pictures`` and ``labels``, by other processes as well (`evaluation.kept_pictures`).
+        """
         key = (
             tag,
             tuple((name, item.short) for name, item in sorted(self.target.fingerprint().items())),
@@ -164,10 +167,27 @@ class Subject:
         if key in _BASE_CACHE:
             _BASE_CACHE.move_to_end(key)
             return _BASE_CACHE[key]
-        _BASE_CACHE[key] = make(self, sets)
+        _BASE_CACHE[key] = make(self, sets) if kind is None else self._from_disk(sets, make, key, kind)
         while len(_BASE_CACHE) > _CACHED_SETS:
             _BASE_CACHE.popitem(last=False)
         return _BASE_CACHE[key]
+
+    def _from_disk(self, sets: Any, make: Callable[[Subject, Any], Any], key: tuple[Any, ...], kind: Any) -> Any:
+        from erase_plugins.evaluation import kept_pictures
+
+        judged = getattr(self.judge, "fingerprint", "")
+        name = (
+            kept_pictures.key_of(self, [item.text for items in sets.values() for item in items], key)
+            if judged
+            else None
+        )
+        found = None if name is None else kept_pictures.read(name)
+        if found is not None:
+            return kind(*found)
+        made = make(self, sets)
+        if name is not None:
+            kept_pictures.write(name, made.pictures, made.labels)
+        return made
 
 
 def modality_of(spec: Any) -> str:

@@ -59,6 +59,8 @@ class DiffusersTarget(HostedModel, Target):
 
     def encode(self, prompts: Sequence[str]) -> Conditioning:
         missing = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self._cache]
+        if any(prompt and not prompt.strip() for prompt in missing):
+            missing = self._without_blanks(missing)
         for start in range(0, len(missing), _CHUNK):
             self._encode_chunk(missing[start : start + _CHUNK])
         rows = [self._cache[prompt] for prompt in prompts]
@@ -70,6 +72,18 @@ class DiffusersTarget(HostedModel, Target):
             pooled=torch.stack(pooled) if pooled else None,
             prompts=tuple(prompts),
         )
+
+    def _without_blanks(self, missing: list[str]) -> list[str]:
+        """The prompts less those of blanks that are the empty prompt to the tokenizers; that one is encoded first."""
+        blanks = [prompt for prompt in missing if not prompt.strip()]
+        ids = self.tokens(["", *blanks]).ids.values()
+        same = [
+            prompt for place, prompt in enumerate(blanks, 1) if all(bool((one[place] == one[0]).all()) for one in ids)
+        ]
+        if "" not in self._cache:
+            self._encode_chunk([""])
+        self._cache |= dict.fromkeys(same, self._cache[""])
+        return [prompt for prompt in missing if prompt not in self._cache]
 
     @torch.no_grad()
     def _encode_chunk(self, prompts: list[str]) -> None:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from erase_plugins.artifacts.fingerprint import Fingerprint, fingerprint, readable
-from erase_plugins.artifacts.names import ORIGINAL, base_parameters, canonical
+from erase_plugins.artifacts.names import ORIGINAL, base_parameters, canonical, live_parameters
 from erase_plugins.errors import Unsupported
 from erase_plugins.families.hosts import host_configs, host_name, part_of
 from erase_plugins.families.model import Model, ModelSpec, ModuleRef
@@ -28,6 +29,7 @@ class HostedModel(Model):
         self.host = host
         self.info = self._spec(family, host_name(host, name), host_configs(host))
         self._modules: dict[tuple[str, str], nn.Module] = {}
+        self._held: dict[str, Any] | None = None
         for component in family.components:
             owner = part_of(host, component)
             if owner is not None:
@@ -92,7 +94,35 @@ class HostedModel(Model):
         # of a single module all of them: nothing else says that its norms are not to be trained
         return tuple(self.host.parameters()) if isinstance(self.host, nn.Module) else super().own_parameters()
 
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Inside the block nobody changes the host's parameters, so what is read off all of them is read once."""
+        before, self._held = self._held, {} if self._held is None else self._held
+        try:
+            yield
+        finally:
+            self._held = before
+
+    def _once(self, name: str, read: Callable[[], Any]) -> Any:
+        if self._held is None:
+            return read()
+        if name not in self._held:
+            self._held[name] = read()
+        return self._held[name]
+
+    def live(self, component: str) -> Mapping[str, nn.Parameter]:
+        """Canonical names of a part's own parameters to the parameters; empty without the part."""
+        module = part_of(self.host, component)
+        if module is None:
+            return {}
+        found: Mapping[str, nn.Parameter] = self._once(f"live {component}", lambda: live_parameters(component, module))
+        return found
+
     def fingerprint(self) -> Mapping[str, Fingerprint]:
+        found: Mapping[str, Fingerprint] = self._once("fingerprint", self._fingerprints)
+        return found
+
+    def _fingerprints(self) -> Mapping[str, Fingerprint]:
         return {
             component: self._fingerprint(component)
             for component in self.family.components

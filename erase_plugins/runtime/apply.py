@@ -32,7 +32,7 @@ from erase_plugins.runtime.guard import (
     unread_layers,
 )
 from erase_plugins.runtime.guardrails.attach import attach_guards, component_of
-from erase_plugins.runtime.ledger import Ledger, ledger_of, ledgers
+from erase_plugins.runtime.ledger import Ledger, ledger_of, ledgers, together
 from erase_plugins.runtime.patcher import LOCK, Patch
 from erase_plugins.runtime.twice import refuse_twice, refuse_twin
 
@@ -235,12 +235,21 @@ def _guard(handle: Applied, target: HostedModel, key: bytes, any_base: bool) -> 
 def all_of(steps: Iterable[Callable[[], Applied]]) -> list[Applied]:
     """Handles of several edits that are applied one after the other; where one fails, all are taken off again."""
     done: list[Applied] = []
-    try:
-        for step in steps:
-            done.append(step())
-    except BaseException:
+
+    def undo() -> None:
         for handle in reversed(done):
             handle.remove()
+
+    try:
+        with together():
+            try:
+                for step in steps:
+                    done.append(step())
+            except BaseException:
+                undo()  # before anything was written
+                raise
+    except BaseException:
+        undo()
         raise
     return done
 
@@ -255,7 +264,7 @@ def attach_edit(pipe: Any, target: HostedModel, artifact: Artifact, strength: fl
     check_pipeline(pipe, touched(weights, target))
     check_gated(pipe, edit)
     weights = lower_for(weights, target)
-    parameters = resolve_parameters(weights, target, lambda component: part_of(pipe, component))
+    parameters = resolve_parameters(weights, target)
     handle = Applied(pipe, artifact, strength, target.family)
     handle.warnings = unread_layers(edit, target)
     handle._weights = None if mode == "context" else weights

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from erase_plugins.artifacts.edit import CONTEXT, Delta, Edit
 from erase_plugins.artifacts.locks import claim
 from erase_plugins.artifacts.lowrank import lower
 from erase_plugins.artifacts.places import FILE
-from erase_plugins.artifacts.tensors import TensorFile, header_bytes, tensor_bytes
+from erase_plugins.artifacts.tensors import TensorFile, all_finite, header_bytes, tensor_bytes
 from erase_plugins.errors import BaseMismatch, RequestError, Unsupported
 
 #: header key of a fused file
@@ -181,7 +181,7 @@ def check_files(artifact: Artifact, slots: Mapping[str, Mapping[str, list[Slot]]
     Raises:
         BaseMismatch: other weights (unless ``any_base``) or another architecture.
     """
-    from erase_plugins.artifacts.fingerprint import Fingerprint, fingerprint
+    from erase_plugins.artifacts.fingerprint import Fingerprint, fingerprint_of
 
     stored: Mapping[str, Any] = artifact.manifest.base.get("fingerprint") or {}
     for component, group in slots.items():
@@ -189,7 +189,8 @@ def check_files(artifact: Artifact, slots: Mapping[str, Mapping[str, list[Slot]]
         if component in stored and group and changed:
             expected = Fingerprint.from_dict(stored[component])
             names = {*changed, *(projections(group) if CONTEXT in changed else ())}
-            result = expected.compare(fingerprint({name: found[0].read() for name, found in group.items()}), names)
+            facts = {name: (found[0].shape, found[0].middle()) for name, found in group.items()}
+            result = expected.compare(fingerprint_of(facts), names)
             if result.verdict == "same" or (result.verdict == "weights" and any_base):
                 continue
             hint = "; pass --any-base to use it on a fine-tune" if result.verdict == "weights" else ""
@@ -243,25 +244,29 @@ def _adder(delta: Delta, slot: Slot, strength: float) -> Change:
 def rewrite(
     file: TensorFile, new: Path, changes: Mapping[tuple[Path, str], list[Change]], stamp: Mapping[str, str]
 ) -> None:
-    """Copies a safetensors file tensor by tensor, changing some; order, dtypes and metadata are kept."""
+    """Copies a safetensors file with some tensors changed, one at a time; order, dtypes and metadata are kept."""
     entries = sorted(file.header.tensors.items(), key=lambda item: (item[1].begin, item[1].end))
     header: dict[str, object] = {"__metadata__": {**file.header.metadata, **stamp}}
     for name, entry in entries:
         header[name] = {"dtype": entry.dtype, "shape": list(entry.shape), "data_offsets": [entry.begin, entry.end]}
-    with new.open("wb") as goal:
+    copied = 0
+    with new.open("wb", buffering=0) as goal:
         goal.write(header_bytes(header))
-        for name, _ in entries:
-            goal.writelines(_content(file, name, changes.get((file.path, name), [])))
+        for name, entry in entries:
+            found = changes.get((file.path, name), [])
+            if found and entry.end > entry.begin:
+                file.copy_to(goal, copied, entry.begin)  # what lies between two changed tensors, at once
+                goal.write(_content(file, name, found))
+                copied = entry.end
+        file.copy_to(goal, copied, max((entry.end for _, entry in entries), default=0))
 
 
-def _content(file: TensorFile, name: str, changes: list[Change]) -> Iterator[bytes | memoryview]:
-    if not changes:
-        yield file.raw(name)
-        return
+def _content(file: TensorFile, name: str, changes: list[Change]) -> bytes:
     stored = file.get(name)
-    wide = stored.to(torch.float32, copy=True) if stored.dtype != torch.float64 else stored.clone()
+    wide = stored.to(torch.float32) if stored.dtype != torch.float64 else stored
     for change in changes:
         wide = change(wide)
-    if not bool(wide.to(stored.dtype).isfinite().all()):
+    written = wide.to(stored.dtype)
+    if not all_finite(written):
         raise Unsupported(f"{name} does not fit into {stored.dtype} after the change; lower the strength")
-    yield tensor_bytes(wide.to(stored.dtype))
+    return tensor_bytes(written)

@@ -43,22 +43,40 @@ def gate_values(context: Tensor, embeddings: Tensor, config: Mapping[str, Any]) 
     return gate_table(context, embeddings, config).amax(1)
 
 
-@torch.no_grad()
 def gate_table(context: Tensor, embeddings: Tensor, config: Mapping[str, Any]) -> Tensor:
     """How far each sample opens each gate, (batch, gates) float32 in 0..1; arguments as in `gate_values`.
 
     A context of several encoded prompts one after the other opens a gate as far as the most open of them.
     """
-    with torch.autocast(context.device.type, enabled=False):
-        windows = split_windows(context.float(), int(config.get("window", context.shape[1])))
-        embeddings = embeddings.to(context.device, torch.float32)
-        measure = _probe if config.get("measure", "cosine") == "probe" else _cosine
-        score = measure(windows, embeddings) + _column(config, "offsets", 0.0, windows)
-        low, high = _column(config, "low", 0.0, windows), _column(config, "high", 1.0, windows)
-        opened = ((score - low) / (high - low)).clamp(0.0, 1.0).amax(1)
-        numbers = torch.tensor(config.get("gates") or [0] * len(embeddings), device=context.device)
-        table = opened.new_zeros(len(opened), int(numbers.max()) + 1)
-        return table.scatter_reduce(1, numbers.expand(len(opened), -1), opened, "amax")
+    return Thresholds(embeddings, config).table(context)
+
+
+class Thresholds:
+    """The embeddings of an edit's gates and what opens them, as tensors on the device of the last context."""
+
+    def __init__(self, embeddings: Tensor, config: Mapping[str, Any]) -> None:
+        self.window = int(config.get("window", 0))
+        self.probe = config.get("measure", "cosine") == "probe"
+        self.embeddings = embeddings.to(torch.float32)
+        self.offsets, self.low, self.high = (
+            torch.tensor(config.get(name, default), dtype=torch.float32)
+            for name, default in (("offsets", 0.0), ("low", 0.0), ("high", 1.0))
+        )
+        self.numbers = torch.tensor(config.get("gates") or [0] * len(embeddings))
+        self.count = int(self.numbers.max()) + 1
+
+    @torch.no_grad()
+    def table(self, context: Tensor) -> Tensor:
+        """As `gate_table`."""
+        if self.embeddings.device != context.device:
+            for name in ("embeddings", "offsets", "low", "high", "numbers"):
+                setattr(self, name, getattr(self, name).to(context.device))
+        with torch.autocast(context.device.type, enabled=False):
+            windows = split_windows(context.float(), self.window or context.shape[1])
+            score = (_probe if self.probe else _cosine)(windows, self.embeddings) + self.offsets
+            opened = ((score - self.low) / (self.high - self.low)).clamp(0.0, 1.0).amax(1)
+            table = opened.new_zeros(len(opened), self.count)
+            return table.scatter_reduce(1, self.numbers.expand(len(opened), -1), opened, "amax")
 
 
 def split_windows(context: Tensor, window: int) -> Tensor:
@@ -77,10 +95,6 @@ def _cosine(windows: Tensor, embeddings: Tensor) -> Tensor:
     tokens = min(windows.shape[2], embeddings.shape[1])
     prompts, stored = windows[:, :, :tokens].flatten(2), embeddings[:, :tokens].flatten(1)
     return functional.normalize(prompts, dim=-1) @ functional.normalize(stored, dim=-1).T
-
-
-def _column(config: Mapping[str, Any], name: str, default: float, like: Tensor) -> Tensor:
-    return torch.tensor(config.get(name, default), dtype=torch.float32, device=like.device)
 
 
 def check_gate(addon: AddOn) -> None:
@@ -142,6 +156,8 @@ class GateReader:
     Attributes:
         table: (batch, gates) of the current pass.
         active: whether any gate is open for any sample.
+        open: (gates,), which are; on the CPU.
+        reading: another number whenever the table is another one.
     """
 
     def __init__(self, addon: AddOn, prompts: PromptMemory | None = None) -> None:
@@ -150,17 +166,30 @@ class GateReader:
         self.prompts = prompts
         self._shares: dict[tuple[int, ...], list[float]] = {}
         self.count = max(gate_list(addon)) + 1
-        self.embeddings = addon.weights["embeddings"]
+        self.thresholds = Thresholds(addon.weights["embeddings"], addon.config)
         self.table = torch.zeros(1, self.count)
+        self.open = torch.zeros(self.count, dtype=torch.bool)
         self.active = False
+        self.reading = 0
+        self._read_last: tuple[Any, ...] = ()
 
     def read(self, context: Tensor) -> None:
-        """Sets the table for text embeddings as the denoiser receives them (batch, tokens, dim)."""
-        self.embeddings = self.embeddings.to(context.device)
-        self.table = gate_table(context, self.embeddings, self.addon.config)
+        """Sets the table for text embeddings as the denoiser receives them (batch, tokens, dim).
+
+        The same tensor, unchanged, is read once: a picture's steps share it.
+        """
+        seen = 0 if self.prompts is None else self.prompts.changes
+        tracked = not context.is_inference() and not torch.compiler.is_compiling()
+        now = (context, context._version, seen) if tracked else ()
+        if now and self._read_last and now[0] is self._read_last[0] and now[1:] == self._read_last[1:]:
+            return
+        self.table = self.thresholds.table(context)
         if self.prompts is not None:
             self.table = torch.maximum(self.table, self.by_name(context).to(self.table))
-        self.active = bool((self.table > 0).any())
+        self.open = (self.table > 0).any(0).cpu()
+        self.active = bool(self.open.any())
+        self.reading += 1
+        self._read_last = now
 
     def by_name(self, context: Tensor) -> Tensor:
         """Shares of names in the prompts that a context was made of, (batch, gates); warns once of unknown prompts."""
@@ -168,7 +197,7 @@ class GateReader:
         windows = split_windows(context, int(self.addon.config.get("window", context.shape[1])))
         batch, many = windows.shape[:2]
         table = torch.zeros(batch, self.count)
-        found = self.prompts.find(windows.flatten(0, 1))
+        found = self.prompts.find(windows.flatten(0, 1), context)
         for place, prompts in enumerate(found):
             for ids in prompts:
                 table[place // many] = torch.maximum(table[place // many], torch.tensor(self._share(ids)))
@@ -236,6 +265,7 @@ class GatedChange:
         self.scale = float(addon.config.get("strength", 1.0))
         self.numbers = torch.tensor(numbers)
         self.down, self.up = down, up
+        self._chosen: tuple[Any, ...] = ()
         self.set_layer(module)
         weight = self.layer.get_parameter("weight")
         if (up.shape[0], down[0].numel()) != (weight.shape[0], weight[0].numel()):
@@ -252,9 +282,10 @@ class GatedChange:
         factor = self.strength * self.scale
         if factor == 0.0 or not self.gate.active:
             return output
-        self.numbers = self.numbers.to(x.device)
-        self.down, self.up = self.down.to(x.device, x.dtype), self.up.to(x.device, x.dtype)
-        gates = self.gate.table[:, self.numbers] * factor
+        down, up, gates = self._behind_open(x)
+        if not len(down):
+            return output
+        gates = gates * factor
         if len(x) % len(gates):
             raise Unsupported(
                 f"a layer was called with {len(x)} of {len(gates)} samples (perturbed-attention guidance?), which a "
@@ -262,7 +293,61 @@ class GatedChange:
             )
         if len(gates) != len(x):  # frames of one prompt follow each other
             gates = gates.repeat_interleave(len(x) // len(gates), 0)
-        return output + gated_product(self.layer, x, self.down, self.up, gates).to(output.dtype)
+        return output + gated_product(self.layer, x, down, up, gates).to(output.dtype)
+
+    def _behind_open(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Directions behind gates that are open for some sample: down (r, in), up (out, r), gates (batch, r).
+
+        Chosen once for every reading of the gate, so that closed gates cost nothing.
+        """
+        wanted = (self.gate.reading, x.device, x.dtype)
+        if self._chosen[:1] != (wanted,):
+            rows = self.gate.open[self.numbers].nonzero()[:, 0]
+            if len(rows) == len(self.numbers):  # kept where the layer is, for the next prompt
+                self.down, self.up = down, up = self.down.to(x.device, x.dtype), self.up.to(x.device, x.dtype)
+            else:
+                down, up = self.down[rows.to(self.down.device)], self.up[:, rows.to(self.up.device)]
+            gates = self.gate.table[:, self.numbers[rows].to(self.gate.table.device)]
+            self._chosen = (wanted, (down.to(x.device, x.dtype), up.to(x.device, x.dtype), gates.to(x.device)))
+        found: tuple[Tensor, Tensor, Tensor] = self._chosen[1]
+        return found
+
+
+class GatedLayer:
+    """All gated changes of one layer behind one hook, which asks only those whose gates are open."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        self.changes: list[AttachedLowRank] = []
+        self.move(layer)
+
+    @classmethod
+    def of(cls, layer: nn.Module) -> GatedLayer:
+        """What hangs on a layer already, or something new."""
+        owners = (getattr(hook, "__self__", None) for hook in layer._forward_hooks.values())
+        return next((owner for owner in owners if isinstance(owner, cls)), None) or cls(layer)
+
+    def move(self, layer: nn.Module) -> None:
+        """Hangs on another layer from now on."""
+        if self.changes:
+            self.handle.remove()
+        self.layer, self.handle = layer, layer.register_forward_hook(self._add)
+
+    @property
+    def hangs(self) -> bool:
+        """Whether the hook is still there."""
+        return self.handle.id in self.layer._forward_hooks
+
+    def _add(self, _module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
+        for change in self.changes:
+            if change.gate.active:
+                output = change.added(args[0], output)
+        return output
+
+    def leave(self, change: AttachedLowRank) -> None:
+        """One change less; with the last one the hook goes."""
+        self.changes = [item for item in self.changes if item is not change]
+        if not self.changes:
+            self.handle.remove()
 
 
 class AttachedLowRank(GatedChange):
@@ -271,17 +356,17 @@ class AttachedLowRank(GatedChange):
     def __init__(self, module: nn.Module, addon: AddOn, gate: GateReader, strength: float, path: str = "") -> None:
         super().__init__(module, addon, gate, strength)
         self.path = path
-        self.handle = self.layer.register_forward_hook(self._add)
-
-    def _add(self, _module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
-        return self.added(args[0], output)
+        self.place = GatedLayer.of(self.layer)
+        self.place.changes.append(self)
 
     def keep(self, owner: nn.Module) -> None:
-        """Follows a layer that was replaced, before a pass of its component.
+        """Follows a layer that was replaced, before a pass of its component; one change looks for all of a layer.
 
         Raises:
             PipelineChanged: nothing calls the layer any more.
         """
+        if self.place.changes[0] is not self:
+            return
         parent, _, leaf = self.path.rpartition(".")
         try:
             attention = owner.get_submodule(parent)
@@ -294,11 +379,11 @@ class AttachedLowRank(GatedChange):
                 "unfuse_qkv_projections() first, or remove() the edit"
             )
         layer = getattr(module, "base_layer", module)
-        if layer is not self.layer or self.handle.id not in layer._forward_hooks:
-            self.handle.remove()
-            self.set_layer(module)
-            self.handle = self.layer.register_forward_hook(self._add)
+        if layer is not self.layer or not self.place.hangs:
+            for change in self.place.changes:
+                change.set_layer(module)
+            self.place.move(layer)
 
     def detach(self) -> None:
         """Restores the module."""
-        self.handle.remove()
+        self.place.leave(self)

@@ -180,13 +180,12 @@ def check_gated(pipe: Any, edit: Edit) -> None:
                 )
 
 
-def resolve_parameters(edit: Edit, target: Any, owner: Any) -> dict[tuple[str, str], nn.Parameter]:
+def resolve_parameters(edit: Edit, target: Any) -> dict[tuple[str, str], nn.Parameter]:
     """The live parameter for every key of ``edit``; all of them or an error.
 
     Args:
         edit: lowered edit (no context maps).
         target: the model as `Target`.
-        owner: component name -> module.
 
     Raises:
         BaseMismatch: "patched N of M" with the first missing or misshapen key.
@@ -194,10 +193,7 @@ def resolve_parameters(edit: Edit, target: Any, owner: Any) -> dict[tuple[str, s
     wanted = [(component, key, delta) for component, key, delta in edit.items() if delta.kind != "addon"]
     table: dict[tuple[str, str], nn.Parameter] = {}
     for component in {component for component, _, _ in wanted}:
-        module = owner(component)
-        if module is None:
-            continue
-        table |= {(component, name): item for name, item in live_parameters(component, module).items()}
+        table |= {(component, name): item for name, item in target.live(component).items()}
     found = {}
     first = ""
     for component, key, delta in wanted:

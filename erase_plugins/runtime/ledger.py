@@ -12,6 +12,7 @@ import warnings
 import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from types import MethodType
 from typing import Any, Protocol
 
@@ -77,13 +78,20 @@ class Ledger:
 
     def check(self, what: str, keys: Any = None, contents: bool = True) -> None:
         """Refuses where changed parameters are not as they were left; see `integrity.check_records`."""
+        late = _late(self)
         records = [self.records[key] for key in (self.records if keys is None else keys)]
-        if records:
+        if records and (late is None or not late.checked):
             check_records(what, records, live_parameters(self.name, self.module), self.module, contents)
+        if late is not None:
+            late.checked = late.checked or keys is None
 
     def write(self, keys: Any) -> None:
         """Writes changed parameters anew, and what was made of them; those without a change left go back and out."""
         keys = list(keys)
+        late = _late(self)
+        if late is not None:
+            late.keys |= dict.fromkeys(keys)
+            return
         for key in keys:
             record = self.records[key]
             if record.patches:
@@ -178,6 +186,40 @@ class Ledger:
                 f"a copy of parts of {self.name}, as AnimateDiff and ControlNet make it, would not hold "
                 f"{_listed(self.hooked)}: {_BY_HOOKS}; remove() first, and apply to the new pipeline"
             )
+
+
+@dataclass(eq=False)
+class _Late:
+    """What is left for the end of `together` on one component."""
+
+    keys: dict[str, None] = field(default_factory=dict)
+    checked: bool = False
+
+
+#: components whose writing is put off: one table inside `together`, whose caller holds the lock, none elsewhere
+_BATCH: list[dict[Ledger, _Late]] = []
+
+
+def _late(ledger: Ledger) -> _Late | None:
+    return _BATCH[0].setdefault(ledger, _Late()) if _BATCH else None
+
+
+@contextmanager
+def together() -> Iterator[None]:
+    """Edits that come in inside are checked once, at the first, and every parameter is written once, at the end.
+
+    The sums are those of edits that come in one after the other, to the last bit.
+    """
+    with LOCK:
+        if _BATCH:
+            yield
+            return
+        _BATCH.append({})
+        try:
+            yield
+        finally:
+            for ledger, late in _BATCH.pop().items():
+                ledger.write(key for key in late.keys if key in ledger.records)
 
 
 _BY_HOOKS = "it acts while the model runs, not in its weights"

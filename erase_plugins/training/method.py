@@ -158,6 +158,9 @@ class TrainedMethod(ABC):
     citation: str = ""
     Options: type = TrainingOptions
     work_files: ClassVar[tuple[str, ...]] = ("states-*.safetensors",)
+    #: whether a large denoiser computes its blocks again on the way back (`training.recomputing`); for losses whose
+    #: passes with gradients all see the trained change as it is when gradients are taken
+    recomputes: ClassVar[bool] = False
     contract_options: ClassVar[dict[str, Any]] = {
         "iterations": 3, "trajectories": 2, "harvest": 2, "steps": 4, "keep_words": 2, "keep_batch": 1,
         "checkpoint_every": 1,
@@ -284,8 +287,12 @@ class TrainedMethod(ABC):
     @contextmanager
     def prepared(self, run: TrainingRun) -> Iterator[TrainingRun]:
         """Inside, the changes are attached and everything is there that `loss` needs."""
+        from erase_plugins.training.recomputing import recomputing
+
         run.adapters = self.trainable(run)
         with run.adapters, run.stack:
+            if self.recomputes:
+                run.stack.enter_context(recomputing(run.target.network("denoiser")))
             run.state = self.prepare(run)
             run.retained = self.retain(run)
             yield run

@@ -102,11 +102,14 @@ class RolloutOptions(LoopOptions):
         return len(request.preserve) + self.keep_words if self.keep_weight > 0 else 0
 
     def settled(self, request: EraseRequest) -> Any:
-        """The options with what follows from the request filled in."""
-        keep_batch = self.keep_batch
+        """The options with what follows from the request filled in; no more states are made than steps draw."""
+        keep_batch, trajectories = self.keep_batch, self.trajectories
+        if "trajectories" not in request.options:
+            trajectories = min(trajectories, -(-self.iterations * self.batch // min(self.harvest, self.steps)))
         if "keep_batch" not in request.options and request.preserve:
             keep_batch = max(keep_batch, self.batch)
-        return replace(self, harvest=min(self.harvest, self.steps), keep_batch=keep_batch)
+        harvest = min(self.harvest, self.steps)
+        return replace(self, harvest=harvest, keep_batch=keep_batch, trajectories=trajectories)
 
     def rollout_on(self, target: Target, adapters: Trainable, ctx: RunContext) -> Rollout:
         """How trajectories are made."""

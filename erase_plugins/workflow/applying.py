@@ -58,7 +58,11 @@ def apply_all(
     pipe: Any, artifacts: Sequence[Artifact | str | Path], strength: float = 1.0, **options: Any
 ) -> list[Applied]:
     """Applies several artifacts; changes add up. All or nothing."""
-    return all_of(partial(apply, pipe, item, strength, **options) for item in artifacts)
+    with LOCK:
+        check_compiled(pipe.host if isinstance(pipe, Model) else pipe)
+        target = as_target(pipe)
+        with target.held():
+            return all_of(partial(apply, target, item, strength, **options) for item in artifacts)
 
 
 def fuse_checkpoint(

@@ -94,3 +94,51 @@ def test_pictures_depend_on_prompt_and_seed_only(pocket_pipe) -> None:
     assert float((pair[1] - one[0]).abs().max()) < 1e-4
     assert initial_noise(5, (4, 16, 16)).equal(initial_noise(5, (4, 16, 16)))
     assert type(pocket_pipe.scheduler).__name__ == "DDIMScheduler"
+
+
+@pytest.fixture
+def drawn_pictures(monkeypatch, tmp_path):
+    """Numbers of pictures that are drawn, call by call; every evaluation is one of a fresh process."""
+    from erase_plugins.engine import disk_cache
+    from erase_plugins.evaluation import run
+
+    monkeypatch.setenv(disk_cache.VARIABLE, str(tmp_path))
+    counted, draw_them = [], run.draw
+
+    def count(pipe, prompts, seeds, **options):
+        counted.append(len(prompts))
+        return draw_them(pipe, prompts, seeds, **options)
+
+    monkeypatch.setattr(run, "draw", count)
+    return counted
+
+
+def fresh_report(pipe, artifact):
+    from erase_plugins.evaluation import run
+
+    run._BASE_CACHE.clear()
+    return ep.evaluate(pipe, artifact, images=4, steps=2)
+
+
+def test_other_processes_do_not_draw_base_and_control_again(pocket_pipe, artifact, drawn_pictures) -> None:
+    first = fresh_report(pocket_pipe, artifact)
+    all_of_them = sum(drawn_pictures)
+    drawn_pictures.clear()
+    second = fresh_report(pocket_pipe, artifact)
+    assert first.rows == second.rows
+    assert first.details["hits"] == second.details["hits"]
+    assert all_of_them >= 2 * sum(drawn_pictures) > 0
+
+
+def test_a_model_that_differs_in_one_bit_is_drawn(pocket_pipe, artifact, drawn_pictures) -> None:
+    fresh_report(pocket_pipe, artifact)
+    all_of_them = sum(drawn_pictures)
+    drawn_pictures.clear()
+    weight = pocket_pipe.vae.decoder.conv_out.weight  # no fingerprint looks at the decoder
+    before = weight.data.clone()
+    try:
+        weight.data[0, 0, 0, 0] += 1e-3
+        fresh_report(pocket_pipe, artifact)
+    finally:
+        weight.data.copy_(before)
+    assert sum(drawn_pictures) == all_of_them

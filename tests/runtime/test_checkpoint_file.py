@@ -288,3 +288,25 @@ def test_quantised_weights_are_refused(pocket_target, tmp_path):
     with pytest.raises((Unsupported, BaseMismatch)):
         fuse_checkpoint(artifact, source, tmp_path / "b.safetensors", configs={"unet": config}, any_base=True)
     assert not (tmp_path / "b.safetensors").exists()
+
+
+def test_one_tensor_is_in_memory_at_a_time(pocket_target, tmp_path, monkeypatch):
+    """Of parameters that stay as they are one value is read; everything else goes from file to file in pieces."""
+    source = tmp_path / "source.safetensors"
+    single_file(pocket_target.pipe, source)
+    artifact = artifact_of(pocket_target, context_edit(pocket_target))
+    header = read_header(source)
+    sizes, read = [], TensorFile.read
+
+    def counted(file, begin, end):
+        sizes.append(end - begin)
+        return read(file, begin, end)
+
+    monkeypatch.setattr(TensorFile, "read", counted)
+    configs = {"unet": dict(pocket_target.pipe.unet.config)}
+    found = fuse_checkpoint(artifact, source, tmp_path / "fused.safetensors", configs=configs)
+    entries = header.tensors.items()
+    changed = sum(entry.end - entry.begin for name, entry in entries if "attn2.to_k" in name or "attn2.to_v" in name)
+    assert found.modules
+    assert max(sizes) <= max(entry.end - entry.begin for entry in header.tensors.values())
+    assert sum(sizes) <= 3 * changed + 4 * len(header.tensors)

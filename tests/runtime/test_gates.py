@@ -304,3 +304,72 @@ def test_weight_changes_go_behind_a_gate_and_act_fully_where_it_is_open(target):
     ):  # fmt: skip
         with pytest.raises(Unsupported, match="cannot be gated"):
             behind_gate(Edit("sd1", {component: {key: delta}}), gate)
+
+
+class Sizes:
+    """Directions that every gated product was formed of, and how often gates were computed."""
+
+    def __init__(self, monkeypatch):
+        from erase_plugins.runtime import gates
+
+        self.directions, self.tables = [], 0
+        product, table = gates.gated_product, gates.Thresholds.table
+
+        def counted(layer, x, down, up, values):
+            self.directions.append(len(down))
+            return product(layer, x, down, up, values)
+
+        def read(thresholds, context):
+            self.tables += 1
+            return table(thresholds, context)
+
+        monkeypatch.setattr(gates, "gated_product", counted)
+        monkeypatch.setattr(gates.Thresholds, "table", read)
+
+
+def steps(target, prompt, count=3):
+    cond = target.encode([prompt])
+    generator = torch.Generator().manual_seed(3)
+    size = (1, *target.info.latent_shape)
+    with torch.no_grad():
+        return [target.predict(torch.randn(size, generator=generator), 10 * n + 1, cond) for n in range(count)]
+
+
+def test_closed_memories_of_one_artifact_cost_nothing(target, monkeypatch):
+    """Two memories, one of them shut: every product has the one direction that is open."""
+    many = compose.merge([artifact(target, "a dog", seed) if seed else artifact(target, "pizza") for seed in range(2)])
+    layers = len(changes(target, 0))
+    with apply(target.pipe, many):
+        sizes = Sizes(monkeypatch)
+        found = steps(target, "pizza")
+    assert sizes.directions == [1] * (3 * layers)
+    assert sizes.tables == 1  # three steps of one prompt
+    with apply(target.pipe, artifact(target, "pizza")):
+        assert all(torch.equal(one, other) for one, other in zip(steps(target, "pizza"), found, strict=True))
+
+
+def test_closed_artifacts_share_one_hook_and_are_not_asked(target, monkeypatch):
+    artifacts = [artifact(target, "pizza"), *(artifact(target, "a dog", seed) for seed in range(1, 12))]
+    refs = changes(target, 0)
+    handles = apply_all(target.pipe, artifacts)
+    try:
+        hooks = [len(target.pipe.unet.get_submodule(path)._forward_hooks) for path in refs]
+        sizes = Sizes(monkeypatch)
+        steps(target, "pizza")
+        assert hooks == [1] * len(refs)
+        assert sizes.directions == [1] * (3 * len(refs))
+        assert sizes.tables == len(artifacts)
+    finally:
+        for handle in handles:
+            handle.remove()
+    assert not any(target.pipe.unet.get_submodule(path)._forward_hooks for path in refs)
+
+
+def test_a_context_that_was_written_to_is_read_again(target):
+    cond = target.encode(["a dog"])
+    with apply(target.pipe, artifact(target, "pizza")):
+        closed = target.predict(torch.ones(1, *target.info.latent_shape), 1, cond)
+        cond.embeds.copy_(target.encode(["pizza"]).embeds)
+        opened = target.predict(torch.ones(1, *target.info.latent_shape), 1, cond)
+    assert not torch.equal(opened, target.predict(torch.ones(1, *target.info.latent_shape), 1, cond))
+    assert not torch.equal(opened, closed)

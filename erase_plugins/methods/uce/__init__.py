@@ -8,7 +8,8 @@ Differs from the official code:
     - "debias" starts every round from the original targets instead of adding to the previous ones;
     - by default the words of the text encoder's own vocabulary are kept with a small weight, except those that mean
       the same as the concept; ``vocabulary=0`` is the official behaviour;
-    - the empty prompt is always kept.
+    - the empty prompt is always kept, with ``keep_scale`` (0.1) like every prompt; the 2023 code has the larger of 0.1
+      and one over the number of kept prompts, 1 where it is alone.
 """
 
 from __future__ import annotations

@@ -15,7 +15,6 @@ from erase_plugins.testing.observe import global_seed
 def edit_is_valid(case: Case) -> None:
     """Finite, of declared kinds, for this family; every key and shape fits the model."""
     from erase_plugins.artifacts.store import lower_for
-    from erase_plugins.families.hosts import part_of
     from erase_plugins.runtime.guard import resolve_parameters
 
     try:
@@ -27,9 +26,7 @@ def edit_is_valid(case: Case) -> None:
     edit.check_finite()
     undeclared = edit.kinds - case.method.produces
     assert not undeclared, f"kinds {', '.join(sorted(undeclared))} are not in produces"
-    parameters = resolve_parameters(
-        lower_for(edit, case.target()), case.target(), lambda component: part_of(case.pipe, component)
-    )
+    parameters = resolve_parameters(lower_for(edit, case.target()), case.target())
     assert parameters or edit.kinds == {"addon"}, "no parameter of the model is changed"
 
 

@@ -1,0 +1,173 @@
+"""Memory of a training step at full shapes, counted with fake tensors: nothing is computed.
+
+    python -m benchmarks.memory [--methods esd,...] [--batch 1] [--json]
+
+What is counted is every tensor that is alive at once: weights, low-rank factors, what the pass keeps for its way back,
+gradients and two moments. A method's step is taken to be one pass of its samples (``cost().batch``) with gradients.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import weakref
+from typing import Any
+
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+GIB = 1 << 30
+
+
+class Alive(TorchDispatchMode):
+    """Bytes of all storages that operations inside the block have made and that are still held, and their peak."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = self.peak = 0
+        self._known: set[int] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        for item in tree_leaves(out):
+            if isinstance(item, torch.Tensor):
+                self._note(item.untyped_storage())
+        return out
+
+    def _note(self, storage: Any) -> None:
+        key = storage._cdata
+        if key in self._known:
+            return
+        size = storage.nbytes()
+        self._known.add(key)
+        self.now += size
+        self.peak = max(self.peak, self.now)
+        weakref.finalize(storage, self._gone, key, size)
+
+    def _gone(self, key: int, size: int) -> None:
+        self._known.discard(key)
+        self.now -= size
+
+
+def unet_step(unet: Any, shape: tuple[int, ...], context: tuple[int, ...], extra: Any, recompute: bool, half: bool,
+              train: Any) -> tuple[int, int]:  # fmt: skip
+    """(bytes of weights, peak of everything that a step adds).
+
+    Args:
+        unet: on fake tensors.
+        shape, context: of the latents and of the text rows.
+        extra: further arguments of the pass.
+        recompute: whether blocks are computed again on the way back.
+        half: whether the pass runs under bfloat16 autocast.
+        train: gives the parameters that are trained, attached.
+    """
+    weights = sum(part.numel() * part.element_size() for part in unet.parameters())
+    unet.requires_grad_(False)
+    alive = Alive()
+    with alive:
+        parameters = train()
+        moments = [torch.zeros_like(part) for part in parameters for _ in range(2)]
+        if recompute:
+            unet.enable_gradient_checkpointing()
+        with torch.autocast("cpu", torch.bfloat16, enabled=half):
+            out = unet(torch.empty(shape), torch.empty(shape[0]), torch.empty(context), return_dict=False, **extra)[0]
+        gradients = torch.autograd.grad(out.float().square().mean(), parameters)
+        del out
+        kept = (moments, gradients)
+        if recompute:
+            unet.disable_gradient_checkpointing()
+    del kept
+    return weights, alive.peak
+
+
+def low_rank(unet: Any, modules: Any, rank: int) -> Any:
+    """A function that hangs factors of ``rank`` on modules and gives them."""
+
+    def attach() -> list[torch.Tensor]:
+        found = []
+        for path in modules:
+            module = unet.get_submodule(path)
+            weight = module.weight
+            width = weight[0].numel()
+            down = torch.empty(rank, width, requires_grad=True)
+            up = torch.empty(weight.shape[0], rank, requires_grad=True)
+            found += [down, up]
+            module.register_forward_hook(
+                lambda layer, args, out, down=down, up=up: out + _product(layer, args[0], down, up)
+            )
+        return found
+
+    return attach
+
+
+def _product(layer: Any, x: torch.Tensor, down: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
+    functional = torch.nn.functional
+    if isinstance(layer, torch.nn.Conv2d):
+        size = layer.weight.shape[1:]
+        inner = functional.conv2d(x, down.reshape(len(down), *size), None, layer.stride, layer.padding, layer.dilation)
+        return functional.conv2d(inner, up[:, :, None, None])
+    return functional.linear(functional.linear(x, down), up)
+
+
+def measure(family: str, paths: Any, rank: int, batch: int, recompute: bool, half: bool) -> dict[str, Any]:
+    """One row."""
+    from benchmarks.full_size import unet15, unet_xl
+
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        unet = (unet15() if family == "sd1" else unet_xl()).to_empty(device="cpu").eval()
+        if half:
+            unet.to(torch.bfloat16)
+        size, width = (64, 768) if family == "sd1" else (128, 2048)
+        extra = {}
+        if family == "sdxl":
+            extra = {"added_cond_kwargs": {"text_embeds": torch.empty(batch, 1280), "time_ids": torch.empty(batch, 6)}}
+        weights, peak = unet_step(
+            unet, (batch, 4, size, size), (batch, 77, width), extra, recompute, half, low_rank(unet, paths, rank)
+        )
+    return {"family": family, "batch": batch, "recompute": recompute, "bfloat16": half,
+            "weights GiB": weights / GIB, "beyond GiB": peak / GIB}  # fmt: skip
+
+
+def modules_of(method: str, family: str) -> list[str]:
+    """Modules that a method trains there at its defaults."""
+    from erase_plugins.api import build_request
+    from erase_plugins.manager import get_manager
+
+    entry, info = get_manager().method(method), info_of(family)
+    options = entry.resolved(build_request("pocket", method, "pizza"), info)
+    return [ref.path for ref in entry.modules(info, options) if ref.component == "unet"]
+
+
+def info_of(family: str) -> Any:
+    """What is known of the published model without weights."""
+    from benchmarks.full_size import clip_l, unet15, unet_xl
+    from erase_plugins.manager import get_manager
+
+    configs = {
+        "unet": dict((unet15() if family == "sd1" else unet_xl()).config),
+        "text_encoder": clip_l().config.to_dict(),
+    }
+    return get_manager().family(family).info(family, configs)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Prints one row for each combination."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--methods", default="esd")
+    parser.add_argument("--families", default="sd1,sdxl")
+    parser.add_argument("--batch", type=int, default=1)
+    parser.add_argument("--json", action="store_true")
+    given = parser.parse_args(arguments)
+    for family in given.families.split(","):
+        for method in given.methods.split(","):
+            paths = modules_of(method, family)
+            for recompute in (False, True):
+                for half in (False, True):
+                    row = {"method": method} | measure(family, paths, 8, given.batch, recompute, half)
+                    print(json.dumps(row) if given.json else row, flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,74 @@
+"""What the base and the destroyed model draw, kept on disk for other processes and later sessions.
+
+Entries are named by a hash of all that decides them: every bit of the weights, prompts, seeds, sampler, judge, device
+and library versions.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from erase_plugins.artifacts.names import LEDGER
+from erase_plugins.engine import disk_cache
+from erase_plugins.errors import Unsupported
+from erase_plugins.families.hosts import parts_of
+from erase_plugins.runtime.patcher import checksum
+
+_LABELS = "labels"
+
+
+def key_of(subject: Any, texts: list[str], settings: Any) -> str | None:
+    """Name of what is drawn for ``texts``; None where more acts than the weights tell, or nothing is kept.
+
+    Args:
+        subject: a `evaluation.run.Subject`.
+        texts: all prompts.
+        settings: whatever else decides the pictures, with a repr that says it.
+    """
+    if disk_cache.folder() is None:
+        return None
+    import diffusers
+
+    parts = {name: part for name, part in parts_of(subject.pipe).items() if isinstance(part, nn.Module)}
+    if any(hasattr(part, LEDGER) or getattr(part, "peft_config", None) for part in parts.values()):
+        return None
+    if any(child._forward_hooks or child._forward_pre_hooks for part in parts.values() for child in part.modules()):
+        return None
+    found = hashlib.sha256(f"1 {torch.__version__} {diffusers.__version__} {settings!r}".encode())
+    try:
+        ids = subject.target.tokens(texts).ids
+    except Unsupported:
+        return None
+    for name in sorted(ids):
+        found.update(name.encode() + ids[name].cpu().contiguous().numpy().tobytes())
+    found.update(json.dumps(dict(subject.pipe.scheduler.config), sort_keys=True, default=str).encode())
+    for name in sorted(parts):
+        for place, value in sorted(parts[name].state_dict().items()):
+            if type(value) is not Tensor or value.device.type == "meta":
+                return None  # quantised or offloaded
+            bits = checksum(value) if value.numel() and value.element_size() in (1, 2, 4, 8) else 0
+            found.update(f"{name}.{place} {tuple(value.shape)} {value.dtype} {value.device.type} {bits}\n".encode())
+    return f"drawn-{found.hexdigest()[:32]}"
+
+
+def read(key: str) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+    """Pictures and labels under a key; None if there are none."""
+    found = disk_cache.read(key)
+    if found is None or _LABELS not in found:
+        return None
+    text = bytes(found.pop(_LABELS).tolist())
+    return {name.removeprefix("pictures."): value for name, value in found.items()}, json.loads(text)
+
+
+def write(key: str, pictures: Mapping[str, Tensor], labels: Mapping[str, Any]) -> None:
+    """Keeps pictures and what the judge saw in them, unless they would drive out what else is kept."""
+    if sum(value.numel() * value.element_size() for value in pictures.values()) > disk_cache.MOST_BYTES // 4:
+        return
+    text = torch.tensor(list(json.dumps(labels).encode()), dtype=torch.uint8)
+    disk_cache.write(key, {_LABELS: text, **{f"pictures.{name}": value for name, value in pictures.items()}})

@@ -1,0 +1,121 @@
+"""Work of ours and of the official procedures, counted on small models: what makes the ratios of the benchmark."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import erase_plugins as ep
+from benchmarks import official
+from benchmarks.plain import uce as plain
+from erase_plugins.artifacts import store
+from erase_plugins.engine import collect
+from erase_plugins.engine.words import listed
+from erase_plugins.workflow.models import as_target
+from tests.engine.clip_words import clip_pipe
+from tests.methods.wide import wide_sd1
+
+
+@pytest.fixture
+def pipe(tiny_sd1):
+    """A tiny pipeline with the tokenizer and the 77 rows of the full-sized ones."""
+    return clip_pipe(tiny_sd1())
+
+
+@pytest.fixture
+def rows(pipe) -> list[int]:
+    """Rows that every pass of the text encoder computes."""
+    seen: list[int] = []
+    pipe.text_encoder.register_forward_pre_hook(
+        lambda _module, args, kwargs: seen.append((kwargs.get("input_ids", args[0] if args else None)).numel()),
+        with_kwargs=True,
+    )
+    return seen
+
+
+def pairs(count):
+    return [(word, "") for word in [*listed()["animals"]][:count]]
+
+
+def test_the_official_loop_is_the_closed_form(pipe):
+    """Ours at the options of the official program gives its matrices."""
+    wanted = plain.light(pipe, pairs(3))
+    options = {"tokens": "last", "vocabulary": 0, "keep_scale": 1e-12}
+    artifact = ep.erase(pipe, [ep.Concept(name, anchor="") for name, _ in pairs(3)], "uce", options=options)
+    refs = {ref.weight: ref for ref in as_target(pipe).readers()}
+    with ep.apply(pipe, artifact):
+        for (name, module), matrix in zip(plain.projections(pipe), wanted, strict=True):
+            assert f"{name}.weight" in refs
+            assert torch.allclose(module.weight, matrix, atol=2e-3)
+
+
+def test_rows_that_do_not_count_are_not_encoded(pipe, rows):
+    plain.light(pipe, pairs(40))
+    theirs = sum(rows)
+    options = {"tokens": "last", "vocabulary": 0, "vocabulary_tail": 3}  # as on full-sized models
+    rows.clear()
+    ep.erase(pipe, [name for name, _ in pairs(40)], "uce", options=options)
+    assert theirs >= 5 * sum(rows)
+    assert len(rows) < 10  # phrases of one length together
+
+
+def test_a_blank_guide_is_the_empty_prompt(pipe, rows):
+    ep.erase(pipe, "tiger", "uce", options={"vocabulary": 0})
+    assert rows == [77, 77]  # the concept; the empty prompt, which is kept and is the guide
+
+
+def test_one_concept_needs_no_sum_over_all_projections(pipe, monkeypatch):
+    def refuse(target):
+        raise AssertionError("formed")
+
+    monkeypatch.setattr(collect, "projection_gram", refuse)
+    ep.erase(pipe, "tiger", "uce", options={"vocabulary": 100})
+
+
+def test_meanings_are_the_same_with_and_without_that_sum(pipe):
+    target = as_target(pipe)
+    options = {"vocabulary": 100, "near": 0.0}
+    few = ep.erase(target, "tiger", "uce", options=options)
+    many = ep.erase(target, [name for name, _ in pairs(12)], "uce", options=options)
+    near = {
+        name: ep.artifacts.solved.statistics_of(item.edit).members["tiger"].near
+        for name, item in (("few", few), ("many", many))
+    }
+    assert near["few"] == near["many"] != ()
+
+
+def test_few_rows_give_the_map_of_all(pipe, monkeypatch):
+    from erase_plugins.engine import solve
+
+    found = []
+    for few in (True, False):
+        if not few:
+            monkeypatch.setattr(solve, "few_factors", lambda statistics: None)
+        delta = ep.erase(pipe, "tiger", "uce", options={"tokens": "last"}).edit.deltas["unet"]["context"]
+        found.append(delta.B.double() @ delta.A.double())
+    assert torch.allclose(*found, atol=1e-6 * float(found[0].abs().max()))
+
+
+def test_a_map_of_many_directions_is_not_written_out_unasked(monkeypatch, tmp_path):
+    target = wide_sd1()
+    words = list(target.vocabulary())[:8]
+    artifact = ep.erase(target, words, "uce", options={"vocabulary": 0})
+    assert artifact.edit.rank > store.MOST_RANK
+    monkeypatch.setattr(store, "MOST_LORA_BYTES", 1 << 20)
+    saved = artifact.save(tmp_path / "unasked", target=target)
+    assert {item.layout for item in saved.manifest.files} >= {"patch", "context"}
+    assert not {"diffusers", "kohya"} & {item.layout for item in saved.manifest.files}
+    assert any("--rank" in note and "MB" in note for note in saved.manifest.notes)
+    asked = artifact.save(tmp_path / "asked", layouts=("diffusers",), target=target)
+    assert [item.layout for item in asked.manifest.files if item.layout == "diffusers"]
+
+
+def test_no_more_states_are_harvested_than_are_drawn():
+    (row,) = official.esd(None, [])
+    assert row["ratio"] >= 4
+
+
+@pytest.mark.parametrize(("given", "wanted"), [({}, 20), ({"trajectories": 64}, 64)])
+def test_trajectories_follow_the_iterations(given, wanted):
+    plan = ep.plan(wide_sd1(), "pizza", "esd", options={"iterations": 200, **given})
+    assert plan.options["trajectories"] == wanted
