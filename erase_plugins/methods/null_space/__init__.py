@@ -36,6 +36,7 @@ from erase_plugins.types import EditPlan, EraseRequest
 if TYPE_CHECKING:
     from erase_plugins.artifacts.edit import Edit
     from erase_plugins.artifacts.statistics import Statistics
+    from erase_plugins.engine.collect import Recipe
     from erase_plugins.engine.context import RunContext
     from erase_plugins.families.base import Target, TargetInfo
     from erase_plugins.families.target import FamilyTraits
@@ -69,6 +70,12 @@ class NullSpaceOptions(FramedOptions):
     safe: float = option(1.0, "energy, as a share of the mean, of a safe direction (anchor=safe-span)", low=0.0)
     anchor: str = option("guide", "what a concept becomes: its guide, or what it shares with the retained rows",
                          choices=("guide", "safe-span"))  # fmt: skip
+    frames: tuple[str, ...] = option((), "prompts that a concept, {}, stands in; in place of tokens and expand")
+    soft: float = option(0.0, "weight of what is retained in the directions below tau, against what is erased", low=0.0)
+
+    def recipe(self) -> Recipe:
+        """With the prompts that a concept stands in."""
+        return replace(super().recipe(), frames=self.frames)
 
 
 class NullSpace:
@@ -111,7 +118,7 @@ class NullSpace:
         from erase_plugins.methods.null_space.solution import on_safe_span, tell, values_of
 
         options = NullSpaceOptions(**plan.options)
-        names = ("lam", "rho", "tau", "invariants", "projections", "anchor", "safe")
+        names = ("lam", "rho", "tau", "invariants", "projections", "anchor", "safe", "soft")
         solver = {"method": self.id, **{name: getattr(options, name) for name in names}}
         if options.projections == "values":
             solver["modules"] = [[ref.weight, ref.shape[0]] for ref in target.modules("cross_v")]
