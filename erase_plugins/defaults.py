@@ -23,6 +23,7 @@ BUILTIN_PLUGINS: tuple[str, ...] = (
     "erase_plugins.methods.semantic_surgery",
     "erase_plugins.methods.esd",
     "erase_plugins.methods.gem",
+    "erase_plugins.methods.gloce",
     "erase_plugins.methods.hirm",
     "erase_plugins.methods.realera",
     "erase_plugins.methods.trce",

@@ -12,7 +12,7 @@ Written from the equation in a summary of the paper; its code was not read. Diff
     - squares are means over a picture's values; v is what the model predicts (noise, or a velocity in flow models);
     - without ``--to`` the rewording is the prompt without the concept, or 'art', 'a person' by kind;
     - trajectories of the frozen model, harvested once, and a LoRA;
-    - what is named with --keep and ``keep_words`` words are held at the teacher's predictions (``keep_words=0`` without).
+    - what is named with --keep and ``keep_words`` words are held at the teacher's predictions.
 """
 
 from __future__ import annotations
@@ -42,6 +42,11 @@ class GEMOptions(TrainingOptions):
     early: float = option(0.6, "share of the sampler steps that are trained", low=0.01, high=1.0)
     templates: tuple[str, ...] = option(("{}", "a {}", "a {} picture"), "prompts trained on; {} is the concept")
 
+    @property
+    def first(self) -> int:
+        """Number of sampler steps that are trained."""
+        return max(round(self.early * self.steps), 1)
+
 
 class GEM(TrainedMethod):
     """Pulls early predictions for the concept to those of a rewording, as far as a hinge asks."""
@@ -68,18 +73,16 @@ class GEM(TrainedMethod):
         prompts = run.prompts()
         once = [template.format(guides[phrase]) for template in run.options.templates for phrase in run.phrases]
         anchors = [" ".join(text.split()) for text in once * (len(prompts) // len(once))]
-        return run.pool("erase", prompts, {"anchor": anchors})
+        early = run.options.first
+        return run.rollout.pool("erase", prompts, run.key, {"anchor": anchors}, early=early)
 
     def loss(self, run: TrainingRun, step: int) -> Tensor:
         from erase_plugins.engine.trajectories import ask
 
-        options = run.options
-        states, cond = run.state.batch(options.batch, step)
+        states, cond = run.state.batch(run.options.batch, step)
         v = ask(run.target, states.inputs, states.timestep, cond, run.ctx)
         seen = states.predictions
-        early = (states.index < options.early * options.steps).to(v.device)
-        losses = hinge(v.float(), seen["anchor"].float(), seen["prompt"].float(), options.eta) * early
-        total = losses.sum() / early.sum().clamp_min(1)
+        total = hinge(v.float(), seen["anchor"].float(), seen["prompt"].float(), run.options.eta).mean()
         kept = run.retain(step)
         return total + run.mean_squares(kept) if kept else total
 

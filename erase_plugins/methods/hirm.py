@@ -14,7 +14,7 @@ Written from the paper's summary: its training code was not available. Differs f
       embedding too for S), so that every encoder and clip-skip is served; c counts in mean lengths of those rows, not
       in their units, and the squares are means over d;
     - a LoRA on block 0 instead of all its weights;
-    - the empty prompt, what is named with --keep and ``keep_words`` words are held at their states with ``keep_weight``;
+    - the empty prompt, what is named with --keep and ``keep_words`` words are held at their states (``keep_weight``);
       0 is the published loss, which holds nothing.
 """
 
