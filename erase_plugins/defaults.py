@@ -49,6 +49,7 @@ BUILTIN_PLUGINS: tuple[str, ...] = (
     "erase_plugins.methods.baselines.ssd",
     "erase_plugins.methods.baselines.class_mean_head",
     "erase_plugins.methods.noisy_gd",
+    "erase_plugins.methods.slug",
     "erase_plugins.methods.npo",
     "erase_plugins.methods.simnpo",
     "erase_plugins.methods.graddiff",

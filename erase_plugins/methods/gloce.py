@@ -5,8 +5,8 @@ Behind every cross-attention an image token x that looks like the concept become
     y = m_s + V_s V_s^T (I - V_t V_t^T) (x - m_t),
     s = |V_g^T (x - m_n)|^2 / |x - m_n|^2,   g = sigmoid(k (s - c)),   x becomes (1 - g) x + g y
 
-with means m and leading directions V of tokens of the target, of its surrogate and of a neutral prompt, seen along a few
-trajectories; c is the mean of the largest s of pictures that must not change, plus ``theta`` deviations. So the
+with means m and leading directions V of tokens of the target, of its surrogate and of a neutral prompt, seen along a
+few trajectories; c is the mean of the largest s of pictures that must not change, plus ``theta`` deviations. So the
 concept leaves and the rest of the picture stays. Nothing is trained.
 
 Differs from the official code (``Hyun1A/GLoCE``):
