@@ -1,4 +1,4 @@
-"""GEM: a hinge on velocities along early steps (ICML 2026).
+"""GEM: geometric erasure by contrastive velocity matching (Grebe et al., ICML 2026, arXiv 2606.00140).
 
 On states of trajectories towards the concept the student's prediction v is pulled to the frozen model's prediction for
 a harmless rewording, until it lies so much closer to that than to the prediction for the concept:
@@ -9,7 +9,8 @@ for the steps before the share ``early`` of the sampler. Once the hinge is shut 
 more is changed than erasing needs.
 
 Written from the equation in a summary of the paper; its code was not read. Differs from what is known of it:
-    - squares are means over a picture's values; v is what the model predicts (noise, or a velocity in flow models);
+    - the paper is for flow transformers, this takes whatever a model predicts (noise, or a velocity); squares are means
+      over a picture's values;
     - without ``--to`` the rewording is the prompt without the concept, or 'art', 'a person' by kind;
     - trajectories of the frozen model, harvested once, and a LoRA;
     - what is named with --keep and ``keep_words`` words are held at the teacher's predictions.
@@ -52,8 +53,8 @@ class GEM(TrainedMethod):
     """Pulls early predictions for the concept to those of a rewording, as far as a hinge asks."""
 
     id = "gem"
-    title = "Hinge on early velocities"
-    paper = ""
+    title = "Geometric erasure by contrastive velocity matching"
+    paper = "https://arxiv.org/abs/2606.00140"
     summary = "pulls early predictions for the concept to those of a harmless rewording until they are closer to it"
     needs = frozenset({"denoiser", "text"})
     Options = GEMOptions

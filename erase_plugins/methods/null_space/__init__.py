@@ -19,7 +19,10 @@ Differs from the official code (``Ouxiang-Li/SPEED``):
       single rows of every retained phrase and are left out, ``tau`` alone decides;
     - ``tau`` and ``rho`` are shares of the mean energy of the rows, so they do not depend on the encoder's scale;
     - the invariants are the leading directions of the empty prompt, not random k-means centres;
-    - the concept's last token stands for it as published, or all rows to the end (``tokens=window``, on pocket).
+    - the concept's last token stands for it as published, all rows to the end (``tokens=window``), or those rows in
+      prompts (``frames``, on pocket), each paired with the same prompt with the guide, or without the concept;
+    - ``soft`` lets what is retained count in the free directions too, so that few need be out of bounds (0 is
+      published; infinite ``tau`` with ``soft`` is UCE). On pocket the published form leaves 65 % of twenty concepts.
 """
 
 from __future__ import annotations
