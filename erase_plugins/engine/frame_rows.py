@@ -41,9 +41,11 @@ def frame_rows(phrases: Sequence[str], guide: str, frames: Sequence[str], target
 
 def condensed(rows: Tensor, guides: Tensor, tolerance: float = 1e-3) -> tuple[Tensor, Tensor]:
     """Fewer pairs (r, dim) float32 with the sums C^T C and S^T C of all pairs (n, dim), up to ``tolerance``^2."""
-    _, sizes, right = torch.linalg.svd(torch.cat([rows, guides], dim=1), full_matrices=False)
-    rank = max(int((sizes > tolerance * sizes[0]).sum()), 1)
-    one, other = (sizes[:rank, None] * right[:rank]).split(rows.shape[1], dim=1)
+    both = torch.cat([rows, guides], dim=1)
+    energy, vectors = torch.linalg.eigh(both.T @ both)
+    held = energy > tolerance**2 * energy[-1]
+    pairs = energy[held].sqrt()[:, None] * vectors[:, held].T
+    one, other = pairs.split(rows.shape[1], dim=1)
     return one.float().contiguous(), other.float().contiguous()
 
 

@@ -167,7 +167,7 @@ class _Look:
         largest: dict[str, list[Tensor]] = {ref.path: [] for ref in self.refs}
         for path, tokens in self.tokens(anchors):
             one = found[path]
-            largest[path].append(likeness(tokens, one["neutral"], one["gate"]).amax(1).cpu())
+            largest[path].append(likeness(tokens.float().cpu(), one["neutral"], one["gate"]).amax(1))
         for path, scores in largest.items():
             every = _joined(scores)
             found[path]["centre"] = every.mean() + options.theta * every.std()
