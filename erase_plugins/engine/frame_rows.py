@@ -39,7 +39,7 @@ def frame_rows(phrases: Sequence[str], guide: str, frames: Sequence[str], target
     return condensed(torch.cat(rows), torch.cat(guides))
 
 
-def condensed(rows: Tensor, guides: Tensor, tolerance: float = 1e-3) -> tuple[Tensor, Tensor]:
+def condensed(rows: Tensor, guides: Tensor, tolerance: float = 3e-4) -> tuple[Tensor, Tensor]:
     """Fewer pairs (r, dim) float32 with the sums C^T C and S^T C of all pairs (n, dim), up to ``tolerance``^2."""
     both = torch.cat([rows, guides], dim=1)
     energy, vectors = torch.linalg.eigh(both.T @ both)
