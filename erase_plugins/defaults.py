@@ -22,6 +22,8 @@ BUILTIN_PLUGINS: tuple[str, ...] = (
     "erase_plugins.methods.adavd",
     "erase_plugins.methods.semantic_surgery",
     "erase_plugins.methods.esd",
+    "erase_plugins.methods.gem",
+    "erase_plugins.methods.hirm",
     "erase_plugins.methods.realera",
     "erase_plugins.methods.trce",
     "erase_plugins.methods.ace",

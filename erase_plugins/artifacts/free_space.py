@@ -5,7 +5,8 @@ N, the edit of a projection W is W (S - C) D with
 
     D = C^T U (U^T (C C^T + n/lam N N^T) U + n rho I)^-1 U^T
 
-which equals SPEED's published form (Li et al., ICLR 2026, arXiv 2503.07392) but needs one symmetric solve for all
+plus U^T H U inside the inverse where what is retained (Gram matrix H) also counts in the directions that are free. It
+equals SPEED's published form (Li et al., ICLR 2026, arXiv 2503.07392) but needs one symmetric solve for all
 layers. At lam = 0 the invariants' own directions leave U instead.
 """
 
@@ -46,7 +47,9 @@ def without_invariants(basis: Tensor, N: Tensor) -> Tensor:
     return left
 
 
-def free_map(G: Tensor, X: Tensor, basis: Tensor, N: Tensor, ridge: float, stiffness: float) -> Tensor:
+def free_map(
+    G: Tensor, X: Tensor, basis: Tensor, N: Tensor, ridge: float, stiffness: float, soft: Tensor | None = None
+) -> Tensor:
     """K (d, d) with W_new = W (I + K), from sums alone.
 
     Args:
@@ -56,25 +59,29 @@ def free_map(G: Tensor, X: Tensor, basis: Tensor, N: Tensor, ridge: float, stiff
         N: (d, d) Gram matrix of the invariants.
         ridge: n rho, > 0.
         stiffness: n / lam; infinite takes the invariants' directions out.
+        soft: (d, d) Gram matrix of rows that are held in the free directions too, as far as erasing lets them.
 
     Raises:
         RequestError: no direction is free, or the ridge is not positive.
     """
-    basis, system = _system(G, basis, N, ridge, stiffness)
+    basis, system = _system(G if soft is None else G.double() + soft, basis, N, ridge, stiffness)
     return right_divide((X.double() - G.double()) @ basis, system) @ basis.T
 
 
-def free_factors(rows: Tensor, weights: Tensor, basis: Tensor, N: Tensor, ridge: float, stiffness: float) -> Tensor:
+def free_factors(
+    rows: Tensor, weights: Tensor, basis: Tensor, N: Tensor, ridge: float, stiffness: float, soft: Tensor | None = None
+) -> Tensor:
     """D (n, d): the edit of a projection W is W (S - C) D.
 
     Args:
         rows: (n, d) erased rows.
         weights: (n,) scale e of each.
-        basis, N, ridge, stiffness: as in `free_map`.
+        basis, N, ridge, stiffness, soft: as in `free_map`.
     """
     C = rows.double()
     scaled = weights.double()[:, None] * C
-    basis, system = _system(C.T @ scaled, basis, N, ridge, stiffness)
+    G = C.T @ scaled
+    basis, system = _system(G if soft is None else G + soft, basis, N, ridge, stiffness)
     return right_divide(scaled @ basis, system) @ basis.T
 
 

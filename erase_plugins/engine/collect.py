@@ -14,6 +14,7 @@ from erase_plugins.artifacts.statistics import Member, Statistics
 from erase_plugins.engine.context import RunContext
 from erase_plugins.engine.context_rows import context_rows
 from erase_plugins.engine.door_rows import kept_parts, paired_parts
+from erase_plugins.engine.frame_rows import frame_rows
 from erase_plugins.engine.prompt_templates import (
     TEMPLATES,
     check_phrase,
@@ -68,10 +69,12 @@ class Recipe:
     word_frames: tuple[str, ...] = ALONE
     #: rows behind a kept word that are encoded and count for all; 0 is all
     word_tail: int = 0
+    #: prompts that a concept stands in; a blank guide leaves the rest of them
+    frames: tuple[str, ...] = ()
 
     def framings(self, kind: str) -> int:
         """Phrasings of every phrase."""
-        plain = len(self.templates) or (len(TEMPLATES["object"]) if self.expand else 1)
+        plain = len(self.templates or self.frames) or (len(TEMPLATES["object"]) if self.expand else 1)
         return plain + self.fillers * (kind == "style")
 
 
@@ -219,6 +222,8 @@ def encode_member(
         pair = context_rows(phrases, guide, templates, target)
         one, other = (part / (len(templates) * len(phrases)) ** 0.5 for part in pair)
         return one, other
+    if recipe.frames:
+        return frame_rows(phrases, guide, recipe.frames, target)
     rows, guides = [], []
     encode = encoder or Phrases(target, recipe)
     for phrase in phrases:

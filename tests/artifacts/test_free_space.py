@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from erase_plugins.artifacts.closed_form import solve_factors
+from erase_plugins.artifacts.closed_form import solve_factors, solve_map
 from erase_plugins.artifacts.free_space import free_basis, free_factors, free_map
 from erase_plugins.errors import RequestError
 
@@ -181,3 +181,14 @@ def test_refuses_what_leaves_nothing_free(draw) -> None:
         free_factors(draw["C"].T, torch.ones(4), basis, draw["N"] @ draw["N"].T, 1.0, float("inf"))
     with pytest.raises(RequestError, match="positive"):
         free_factors(draw["C"].T, torch.ones(4), basis, draw["N"] @ draw["N"].T, 0.0, 1.0)
+
+
+def test_soft_rows_in_all_directions_are_uce() -> None:
+    generator = torch.Generator().manual_seed(0)
+    C, S, R = (torch.randn(count, 16, generator=generator, dtype=torch.float64) for count in (3, 3, 40))
+    G, X, H = C.T @ C, S.T @ C, R.T @ R
+    none = torch.zeros(16, 16, dtype=torch.float64)
+    found = free_map(G, X, torch.eye(16, dtype=torch.float64), none, 0.5, 1.0, 0.1 * H)
+    assert torch.allclose(found, solve_map(G, X, 0.1 * H, 0.5), atol=1e-12)
+    factors = free_factors(C, torch.ones(3), torch.eye(16, dtype=torch.float64), none, 0.5, 1.0, 0.1 * H)
+    assert torch.allclose((S - C).T @ factors, found, atol=1e-12)

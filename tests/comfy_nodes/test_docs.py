@@ -56,8 +56,8 @@ def test_every_socket_has_its_translation_key(spec):
     assert set(entry["outputs"]) == {str(place) for place in range(len(spec.outputs))}
 
 
-@pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.id)
-def test_every_page_shows_its_node(spec):
+@pytest.mark.parametrize("spec", [spec for spec in SPECS if not spec.instead], ids=lambda spec: spec.id)
+def test_every_page_of_a_node_in_the_menu_shows_it(spec):
     made = "run: python -m tests.comfy_nodes.browser.pictures " + spec.id
     assert (HELP / "images" / f"{spec.id}.png").is_file(), made
     assert f"](images/{spec.id}.png)" in (HELP / f"{spec.id}.md").read_text(encoding="utf-8")
@@ -65,7 +65,7 @@ def test_every_page_shows_its_node(spec):
 
 def test_pictures_are_small():
     assert sum(path.stat().st_size for path in (HELP / "images").iterdir()) < 2_000_000
-    assert {path.stem for path in (HELP / "images").iterdir()} == {spec.id for spec in SPECS}
+    assert {path.stem for path in (HELP / "images").iterdir()} <= {spec.id for spec in SPECS}
 
 
 def test_nodes_of_closed_form_methods_name_the_paper_of_the_method():

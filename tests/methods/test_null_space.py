@@ -12,11 +12,15 @@ from erase_plugins.artifacts.free_space import free_basis
 from erase_plugins.artifacts.solved import statistics_of
 from erase_plugins.artifacts.store import lower_for
 from erase_plugins.compose import joint
+from erase_plugins.engine.frame_rows import frame_rows
 from erase_plugins.errors import RequestError
 from erase_plugins.manager import get_manager
-from erase_plugins.methods.null_space.solution import Problem
+from erase_plugins.methods.null_space.solution import Problem, fewer
 
-FAST = {"vocabulary": 60}
+FAST = {
+    "vocabulary": 60, "frames": (), "tokens": "window", "expand": False, "aliases": False, "soft": 0.0, "tau": 1e-3,
+    "rho": 1e-3, "vocabulary_frames": ("{}",),
+}  # fmt: skip
 BOTH = {**FAST, "projections": "both"}
 
 
@@ -139,3 +143,29 @@ def test_a_fine_tune_gets_its_own_values(pocket_target) -> None:
     members = {name: replace(part, extra={"up": 0 * old[name]}) for name, part in statistics.members.items()}
     renewed = get_manager().method("null-space").renew(replace(statistics, members=members), pocket_target)
     assert torch.equal(renewed.members["pizza"].extra["up"], old["pizza"])
+
+
+def test_concepts_stand_in_prompts_and_become_the_prompt_without_them(pocket_target) -> None:
+    frames = ("a {}", "a {} on red")
+    rows, guides = frame_rows(["dog"], " ", frames, pocket_target)
+    G, X = torch.zeros(256, 256, dtype=torch.float64), torch.zeros(256, 256, dtype=torch.float64)
+    for with_it, without, place in (("a dog", "a", 1), ("a dog on red", "a on red", 1)):
+        one, other = (pocket_target.encode([text]).embeds[0].double().cpu() for text in (with_it, without))
+        start = pocket_target.encode(["a dog"]).last[0]
+        length = min(len(one) - start, len(other) - place)
+        one, other = one[start : start + length], other[place : place + length]
+        G, X = G + one.T @ one, X + other.T @ one
+    rows, guides = rows.double(), guides.double()
+    assert float((rows.T @ rows - G).norm() / G.norm()) < 1e-5
+    assert float((guides.T @ rows - X).norm() / X.norm()) < 1e-5
+    with pytest.raises(RequestError, match="'a picture' has no place"):
+        frame_rows(["dog"], " ", ("a picture",), pocket_target)
+
+
+def test_many_rows_make_the_same_changes_at_the_rank_of_the_space(pocket_target) -> None:
+    generator = torch.Generator().manual_seed(0)
+    D, up = (torch.randn(*size, generator=generator, dtype=torch.float64) for size in ((300, 32), (8, 300)))
+    small, (other,) = fewer(D, [up])
+    assert small.shape == (32, 32)
+    assert torch.allclose(other.double() @ small.double(), up @ D, atol=1e-3)
+    assert fewer(D[:16], [up])[0].shape == (16, 32)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from math import inf
 
@@ -39,12 +40,22 @@ def solved(statistics: Statistics, family: FamilyTraits) -> Edit:
     modules = statistics.solver["modules"]
     ups = [member.extra["up"] * float(member.facts.get("strength", 1.0)) for member in statistics.members.values()]
     parts = torch.cat(ups, dim=1).split([int(size) for _, size in modules])
-    D = problem.factors().float()
+    D, parts = fewer(problem.factors(), parts)
     group: dict[str, Delta] = {
         str(name): LowRank(D.clone(), part.contiguous()) for (name, _), part in zip(modules, parts, strict=True)
     }
     tensors, facts = statistics_to_tensors(statistics)
     return Edit(family.id, {family.denoiser: group}, tensors, {"statistics": facts})
+
+
+def fewer(D: Tensor, ups: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
+    """The same products U D, float32, with no more rows in D (n, d) than its rank where it has more than half of d."""
+    if len(D) <= D.shape[1] // 2:
+        return D.float(), list(ups)
+    left, sizes, right = torch.linalg.svd(D, full_matrices=False)
+    rank = max(int((sizes > 1e-7 * sizes[0]).sum()), 1)
+    back = left[:, :rank] * sizes[:rank]
+    return right[:rank].float().contiguous(), [(part.double() @ back).float() for part in ups]
 
 
 class Problem:
@@ -53,7 +64,10 @@ class Problem:
     def __init__(self, statistics: Statistics) -> None:
         solver, self.statistics = statistics.solver, statistics
         self.G, self.X = statistics.erased_grams()
-        self.basis = free_basis(statistics.kept_gram(), float(solver["tau"]))
+        H = statistics.kept_gram()
+        self.basis = free_basis(H, float(solver["tau"]))
+        soft = float(solver.get("soft", 0.0))  # earlier files have none
+        self.soft = H * (soft * float(self.G.trace()) / float(H.trace())) if soft and H.any() else None
         self.N = invariants(statistics)
         self.ridge = float(solver["rho"]) * float(self.G.trace()) / statistics.width
         lam = float(solver["lam"])
@@ -81,7 +95,7 @@ class Problem:
 
     def map(self) -> Tensor:
         """K (d, d) with W_new = W (I + K)."""
-        return free_map(self.G, self.X, self.basis, self.N, self.ridge, self.stiffness)
+        return free_map(self.G, self.X, self.basis, self.N, self.ridge, self.stiffness, self.soft)
 
     def factors(self) -> Tensor:
         """D (rows of all members, d)."""
@@ -90,7 +104,7 @@ class Problem:
         weights = torch.cat(
             [torch.full((len(part),), member.weight) for part, member in zip(rows, members, strict=True)]
         )
-        return free_factors(torch.cat(rows), weights, self.basis, self.N, self.ridge, self.stiffness)
+        return free_factors(torch.cat(rows), weights, self.basis, self.N, self.ridge, self.stiffness, self.soft)
 
 
 def invariants(statistics: Statistics) -> Tensor:

@@ -55,7 +55,8 @@ def coverage(specs: Sequence[NodeSpec], language: str) -> tuple[int, int]:
 
 
 def coverage_table(specs: Sequence[NodeSpec]) -> str:
-    """One row per language: how much is translated."""
+    """One row per language: how much is translated of the nodes in the menu."""
+    specs = [spec for spec in specs if not spec.instead]
     rows = ["| language | titles and descriptions | tooltips |", "|---|---|---|"]
     for language in translated_languages():
         texts = [text for spec in specs for text in (spec.title, spec.description)]
