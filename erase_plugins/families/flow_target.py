@@ -65,7 +65,7 @@ class FlowTarget(DiffusersTarget):
 
     def _lengths(self) -> tuple[int, ...]:
         found: tuple[int, ...] = self._traits.padding(self.info)
-        return found or self._traits.lengths[:1]
+        return found or (self._traits.zeros(self.info),)
 
     @torch.no_grad()
     def _encoded(self, prompts: Sequence[str], length: int) -> tuple[Tensor, Tensor]:

@@ -10,14 +10,17 @@ from typing import Any
 
 from erase_plugins.errors import HubError, RequestError, Unsupported
 
-POCKET, POCKET_CLASSIFIER = "pocket", "pocket-classifier"
+POCKET, POCKET_CLASSIFIER, POCKET_FLOW = "pocket", "pocket-classifier", "pocket-flow"
 POCKET_LM, POCKET_LM_RETAINED = "pocket-lm", "pocket-lm-retained"
 #: embedded models and their folders
 EMBEDDED = {
-    POCKET: "model", POCKET_CLASSIFIER: "classifier", POCKET_LM: "language", POCKET_LM_RETAINED: "language_retained",
+    POCKET: "model", POCKET_CLASSIFIER: "classifier", POCKET_FLOW: "flow", POCKET_LM: "language",
+    POCKET_LM_RETAINED: "language_retained",
 }  # fmt: skip
 #: an embedded model -> the same one that never saw a part of its data
 TWINS = {POCKET_LM: POCKET_LM_RETAINED}
+#: in the folder of an embedded model: which of its files are those of another embedded model
+PARTS = "parts.json"
 #: the only part of a model that is no pipeline
 MODEL = "model"
 _INDEX, _CONFIG = "model_index.json", "config.json"
@@ -60,10 +63,15 @@ def public_name(model: str) -> str:
 def pocket_folder(model: str = POCKET) -> Path:
     """Folder of an embedded model.
 
-    ``pocket`` draws, ``pocket-classifier`` tells what is drawn, ``pocket-lm`` knows invented people, and
-    ``pocket-lm-retained`` is the same model trained without twelve of them.
+    ``pocket`` draws, ``pocket-flow`` draws the same as a flow transformer, ``pocket-classifier`` tells what is drawn,
+    ``pocket-lm`` knows invented people, and ``pocket-lm-retained`` is the same model trained without twelve of them.
     """
-    return Path(__file__).resolve().parent.parent / "pocket" / EMBEDDED[model]
+    folder = Path(__file__).resolve().parent.parent / "pocket" / EMBEDDED[model]
+    if not (folder / PARTS).is_file():
+        return folder
+    from erase_plugins.families.assembled import assembled
+
+    return assembled(folder)
 
 
 def find_source(model: str, revision: str | None = None) -> Source:
@@ -86,8 +94,8 @@ def find_source(model: str, revision: str | None = None) -> Source:
         return _file_source(path)
     if path.suffix in (".safetensors", ".ckpt") or model.count("/") != 1 or model.startswith((".", "/", "~")):
         raise RequestError(
-            f"no model at '{path.name}'; give 'pocket', 'pocket-classifier', 'pocket-lm', a model folder of diffusers "
-            "or transformers, or a Hub id"
+            f"no model at '{path.name}'; give 'pocket', 'pocket-flow', 'pocket-classifier', 'pocket-lm', a model "
+            "folder of diffusers or transformers, or a Hub id"
         )
     return _hub_source(model, revision)
 
