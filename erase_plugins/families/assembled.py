@@ -24,15 +24,15 @@ def assembled(folder: Path, cache: Path | None = None) -> Path:
     """The whole folder, made at the first call.
 
     Args:
-        folder: holds ``parts.json``, file of the whole -> files to take it from, relative to ``folder``; tensors of
-            several are put together, those of later ones count. All other files are the model's own.
+        folder: holds ``parts.json``, file of the whole -> files that it is made of, relative to ``folder`` -> what
+            comes before the names of their tensors; those of later files count. All other files are the model's own.
         cache: where whole folders lie; the user's cache if None.
 
     Raises:
         RequestError: the cache cannot be written.
     """
     parts = json.loads((folder / PARTS).read_text(encoding="utf-8"))
-    used = {name for names in parts.values() for name in names if len(names) > 1}
+    pieces = {name for names in parts.values() for name in names if len(names) > 1}
     own = [path for path in sorted(folder.rglob("*")) if path.is_file()]
     stamp = hashlib.sha256()
     for path in [*own, *(folder / name for names in parts.values() for name in names)]:
@@ -46,10 +46,13 @@ def assembled(folder: Path, cache: Path | None = None) -> Path:
         with atomic_folder(place, kind=_KIND) as work:
             for path in own:
                 name = path.relative_to(folder).as_posix()
-                if name != PARTS and name not in used:
+                if name != PARTS and name not in pieces:
                     _link(path, work / name)
             for name, sources in parts.items():
-                (_merge if len(sources) > 1 else _link)(*(folder / source for source in sources), work / name)
+                if len(sources) == 1:
+                    _link(folder / next(iter(sources)), work / name)
+                else:
+                    _merge({folder / source: prefix for source, prefix in sources.items()}, work / name)
     except (OSError, ArtifactError) as error:
         if place.is_dir():  # another process was faster
             return place
@@ -69,13 +72,12 @@ def _link(source: Path, target: Path) -> None:
         shutil.copyfile(source, target)
 
 
-def _merge(*paths: Path) -> None:
-    """Tensors of all files but the last, into the last."""
+def _merge(sources: dict[Path, str], target: Path) -> None:
+    """Tensors of several files in one."""
     from safetensors.numpy import load_file, save_file
 
-    *sources, target = paths
     target.parent.mkdir(parents=True, exist_ok=True)
     tensors = {}
-    for source in sources:
-        tensors |= load_file(source)
+    for source, prefix in sources.items():
+        tensors |= {prefix + name: value for name, value in load_file(source).items()}
     save_file(tensors, target, {"format": "pt"})

@@ -12,7 +12,7 @@ from typing import Any
 
 from erase_plugins.artifacts.header import read_header
 from erase_plugins.errors import RequestError, Unsupported
-from erase_plugins.families.loading import finish, open_diffusers, without_bars
+from erase_plugins.families.loading import absent, finish, open_diffusers, without_bars
 from erase_plugins.families.notices import without_notices
 from erase_plugins.families.skeleton import skeleton
 from erase_plugins.families.source import Source
@@ -45,7 +45,7 @@ def open_mapped(family: Any, source: Source, dtype: str, device: str) -> Any:
             if stored_in_half(folder / name):
                 kinds[name] = torch.bfloat16
         try:
-            pipe = cls.from_pretrained(str(folder), dtype=kinds, **{family.denoiser: denoiser})
+            pipe = cls.from_pretrained(str(folder), dtype=kinds, **{**absent(source), family.denoiser: denoiser})
         except (OSError, ValueError) as error:
             raise RequestError(f"model '{source.name}' does not load: {str(error).splitlines()[0]}") from error
     for name in family.encoders:

@@ -11,7 +11,9 @@ from erase_plugins.artifacts.atomic import atomic_file, atomic_folder
 from erase_plugins.families.source import PARTS
 
 #: names in a text encoder's file
-PROJECTION, POSITIONS = "text_projection.weight", "text_model.embeddings.position_embedding.weight"
+PROJECTION, POSITIONS = "text_projection.weight", "embeddings.position_embedding.weight"
+#: before the names of a text encoder that has a projection
+INNER = "text_model."
 
 if TYPE_CHECKING:
     from erase_plugins.pocket.world import World
@@ -57,8 +59,9 @@ def flow_parts(base: Path, tokens: int) -> tuple[Any, Any, Any]:
     vae = AutoencoderKL.from_pretrained(base / "vae", torch_dtype=torch.float32, local_files_only=True)
     config = CLIPTextConfig.from_pretrained(base / "text_encoder", max_position_embeddings=tokens)
     encoder = CLIPTextModelWithProjection(config)
-    state = {name: value.float() for name, value in load_file(base / "text_encoder" / "model.safetensors").items()}
-    state[POSITIONS] = state[POSITIONS][:tokens]
+    stored = load_file(base / "text_encoder" / "model.safetensors")
+    state = {f"{INNER}{name}": value.float() for name, value in stored.items()}
+    state[f"{INNER}{POSITIONS}"] = state[f"{INNER}{POSITIONS}"][:tokens]
     encoder.load_state_dict({**state, PROJECTION: torch.eye(config.hidden_size)}, strict=False)
     tokenizer = CLIPTokenizer.from_pretrained(base / "tokenizer", model_max_length=tokens, local_files_only=True)
     return vae.eval(), encoder.requires_grad_(False).eval(), tokenizer
@@ -84,13 +87,15 @@ def save_flow(network: Any, projection: Any, base: Path, tokens: int, out: Path)
         pipe.save_pretrained(work, safe_serialization=True)
         save_tokenizer(tokenizer, work / "tokenizer")
         positions = load_file(base / "text_encoder" / "model.safetensors")[POSITIONS][:tokens].clone()
-        own = {PROJECTION: projection.half().contiguous(), POSITIONS: positions}
+        own = {PROJECTION: projection.half().contiguous(), f"{INNER}{POSITIONS}": positions}
         save_file(own, work / "text.safetensors", {"format": "pt"})
-        parts = {"vae/diffusion_pytorch_model.safetensors": ["../model/vae/diffusion_pytorch_model.safetensors"]}
+        parts = {"vae/diffusion_pytorch_model.safetensors": {"../model/vae/diffusion_pytorch_model.safetensors": ""}}
         for name in ("text_encoder", "text_encoder_2"):
-            parts[f"{name}/model.safetensors"] = ["../model/text_encoder/model.safetensors", "text.safetensors"]
-        for path in (work / "tokenizer").iterdir():
-            parts[f"tokenizer_2/{path.name}"] = [f"tokenizer/{path.name}"]
+            parts[f"{name}/model.safetensors"] = {
+                "../model/text_encoder/model.safetensors": INNER, "text.safetensors": "",
+            }  # fmt: skip
+        for path in sorted((work / "tokenizer").iterdir()):
+            parts[f"tokenizer_2/{path.name}"] = {f"tokenizer/{path.name}": ""}
         for name in parts:
             (work / name).unlink(missing_ok=True)
         (work / "tokenizer_2").rmdir()
