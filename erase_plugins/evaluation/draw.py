@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from erase_plugins.families.flow import call_options
 from erase_plugins.families.schedulers import fast_scheduler
 from erase_plugins.families.target import Conditioning
 
@@ -52,6 +53,7 @@ def draw(
     size = unet.config.sample_size
     height, width = (size, size) if isinstance(size, int) else size
     shape = (unet.config.in_channels, height, width)
+    extra = call_options(pipe)
     before = pipe.scheduler
     pipe.scheduler = fast_scheduler(before)
     pictures: list[Tensor] = []
@@ -64,8 +66,9 @@ def draw(
             asked = {"prompt": part} if cond is None else _encoded(cond[slice(start, start + batch)], unet.dtype)
             with cast:
                 out = pipe(
-                    **asked, latents=noise, num_inference_steps=steps, guidance_scale=guidance, output_type="pt"
-                ).images
+                    **asked, **extra, latents=noise, num_inference_steps=steps, guidance_scale=guidance,
+                    output_type="pt",
+                ).images  # fmt: skip
             pictures.append(out.float().cpu())
             if progress is not None:
                 progress(min(start + batch, len(prompts)), len(prompts))

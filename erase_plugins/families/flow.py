@@ -72,6 +72,15 @@ FLOW_GROUPS = {
 }
 
 
+def call_options(pipe: Any) -> dict[str, int]:
+    """What a pipeline is called with besides prompts: few rows of zeros where a toy-sized model has no T5."""
+    config = getattr(getattr(pipe, "transformer", None), "config", None)
+    if config is None or getattr(pipe, "text_encoder_3", pipe) is not None:
+        return {}
+    size = config.get("sample_size")
+    return {"max_sequence_length": TOY_ROWS} if (config.get("in_channels"), size, size) == TOY_LATENTS else {}
+
+
 class FlowFamily(Family):
     """Families whose denoiser is a transformer over text and picture tokens that predicts a velocity.
 
@@ -111,7 +120,7 @@ class FlowFamily(Family):
             model=model,
             configs=configs,
             refs=module_refs(configs, self.components),
-            profiles=((TOY,) if self.latent_shape(configs) == TOY_LATENTS else ()) + ("flow", self.id),
+            profiles=(TOY, "flow", "pocket", self.id) if self.latent_shape(configs) == TOY_LATENTS else ("flow", self.id),
             width=int(config["joint_attention_dim"]) + int(config["pooled_projection_dim"]),
             tokens=int(configs.get("text_encoder", {}).get("max_position_embeddings", 77)),
             latent_shape=self.latent_shape(configs),

@@ -12,6 +12,7 @@ from torch import Tensor
 from erase_plugins.errors import RequestError, Unsupported
 from erase_plugins.families.capabilities import DENOISER, Part
 from erase_plugins.families.diffusers_target import DiffusersTarget
+from erase_plugins.families.mapped import ONLY_READ
 from erase_plugins.families.target import Conditioning, Tokens
 
 #: prompts that are encoded at once; T5-XXL is large
@@ -125,7 +126,8 @@ class FlowTarget(DiffusersTarget):
                 f"the projections of {self.info.model} are fused ({fused[0]}); call pipe.transformer."
                 "unfuse_qkv_projections() and try again"
             )
-        check_dtype(str(self.dtype).removeprefix("torch."), self.info.family.title)
+        if not getattr(self.network(DENOISER), ONLY_READ, False):
+            check_dtype(str(self.dtype).removeprefix("torch."), self.info.family.title)
 
     def predict(self, latents: Tensor, timestep: Tensor | float, cond: Conditioning) -> Tensor:
         time, network = torch.as_tensor(timestep, dtype=torch.float32, device=latents.device), self.network(DENOISER)

@@ -70,7 +70,7 @@ class PocketJudge:
         return hashlib.sha256((FOLDER / "judge.safetensors").read_bytes()).hexdigest()[:16]
 
     def accepts(self, info: TargetInfo) -> bool:
-        return not {"pocket", "pocket-flow"}.isdisjoint(info.profiles) and info.latent_shape == (4, 16, 16)
+        return "pocket" in info.profiles and info.latent_shape == (4, 16, 16)
 
     def world(self) -> World:
         return pocket_world()
