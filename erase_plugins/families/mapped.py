@@ -104,4 +104,5 @@ def large_in_half(folder: Path) -> bool:
     except FileNotFoundError:
         return False
     header = read_header(files[0])
-    return sum(file.stat().st_size for file in files) > _LARGE and any(entry.dtype in ("F16", "BF16") for entry in header.tensors.values())
+    half = any(entry.dtype in ("F16", "BF16") for entry in header.tensors.values())
+    return half and sum(file.stat().st_size for file in files) > _LARGE

@@ -86,7 +86,10 @@ def find_source(model: str, revision: str | None = None) -> Source:
         raise RequestError(f"'{model}' is asked for at revision {named} and at {revision}; name one")
     revision = revision or named
     if model in EMBEDDED:
-        return _folder_source(pocket_folder(model), model)
+        folder = pocket_folder(model)
+        if not folder.is_dir():
+            raise RequestError(f"this installation has no '{model}'; python -m tools.pocket.train in a clone makes it")
+        return _folder_source(folder, model)
     path = Path(model)
     if path.is_dir():
         return _folder_source(path, path.name)
