@@ -120,7 +120,9 @@ class FlowFamily(Family):
             model=model,
             configs=configs,
             refs=module_refs(configs, self.components),
-            profiles=(TOY, "flow", "pocket", self.id) if self.latent_shape(configs) == TOY_LATENTS else ("flow", self.id),
+            profiles=(TOY, "flow", "pocket", self.id)
+            if self.latent_shape(configs) == TOY_LATENTS
+            else ("flow", self.id),
             width=int(config["joint_attention_dim"]) + int(config["pooled_projection_dim"]),
             tokens=int(configs.get("text_encoder", {}).get("max_position_embeddings", 77)),
             latent_shape=self.latent_shape(configs),

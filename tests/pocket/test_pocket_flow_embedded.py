@@ -96,7 +96,7 @@ def test_uce_erases_one_concept_and_comes_off_to_the_bit(pipe):
     before = seen(pipe, prompts)
     assert before.count("pizza") >= 3
     weights = {name: value.clone() for name, value in pipe.transformer.state_dict().items()}
-    made = ep.erase(pipe, "pizza", "uce")
+    made = ep.erase(pipe, "pizza", "uce", options={"vocabulary": 200})
     with ep.apply(pipe, made) as handle:
         assert handle.patched == 2
         after = seen(pipe, prompts)

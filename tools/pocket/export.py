@@ -68,8 +68,10 @@ def flow_parts(base: Path, tokens: int) -> tuple[Any, Any, Any]:
 
 
 def save_flow(network: Any, projection: Any, base: Path, tokens: int, out: Path) -> None:
-    """``out/flow``: the transformer, what differs from the pocket model in ``base``, and ``parts.json``, which names the
-    files that are taken from ``out/model`` (`erase_plugins.families.assembled`)."""
+    """``out/flow``: the transformer, what differs from the pocket model in ``base``, and ``parts.json``.
+
+    The last names the files that are taken from ``out/model``; see `erase_plugins.families.assembled`.
+    """
     from diffusers import StableDiffusion3Pipeline
     from safetensors.torch import load_file, save_file
 

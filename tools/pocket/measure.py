@@ -15,7 +15,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from erase_plugins.pocket.world import FOLDER, World, pocket_world
-from tools.pocket.drawing import GUIDANCE, STEPS, OnDrawn, draw, grid, judge_images, load_flow_pipeline, load_judge, load_pipeline
+from tools.pocket.drawing import (
+    GUIDANCE,
+    STEPS,
+    OnDrawn,
+    draw,
+    grid,
+    judge_images,
+    load_flow_pipeline,
+    load_judge,
+    load_pipeline,
+)
 
 if TYPE_CHECKING:
     import numpy as np

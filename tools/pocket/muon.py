@@ -1,4 +1,4 @@
-"""Muon (Jordan et al. 2024): the momentum of a weight matrix is made orthogonal before it is a step; AdamW for the rest."""
+"""Muon (Jordan et al. 2024): momentum of a weight matrix is made orthogonal before it is a step; AdamW for the rest."""
 
 from __future__ import annotations
 

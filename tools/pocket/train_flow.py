@@ -33,7 +33,9 @@ def still_recipe(recipe: Recipe) -> Recipe:
 
 
 @torch.no_grad()
-def encode_captions(encoder: Any, tokenizer: Any, pictures: Pictures, recipe: Recipe, batch: int = 128) -> dict[str, Tensor]:
+def encode_captions(
+    encoder: Any, tokenizer: Any, pictures: Pictures, recipe: Recipe, batch: int = 128
+) -> dict[str, Tensor]:
     """``flow_captions`` captions for every label, each text encoded once.
 
     Args:
@@ -53,7 +55,9 @@ def encode_captions(encoder: Any, tokenizer: Any, pictures: Pictures, recipe: Re
     place = {text: index for index, text in enumerate(texts)}
     states, pooled = [], []
     for start in range(0, len(texts), batch):
-        ids = tokenizer(texts[start : start + batch], padding="max_length", truncation=True, return_tensors="pt").input_ids
+        ids = tokenizer(
+            texts[start : start + batch], padding="max_length", truncation=True, return_tensors="pt"
+        ).input_ids
         found = encoder(ids.to(encoder.device), output_hidden_states=True)
         states.append(found.hidden_states[-2].half().cpu())
         pooled.append(found.text_embeds.float().cpu())
@@ -94,7 +98,9 @@ def prepare_transformer(network: Any, states: Tensor, seed: int) -> None:
     width = network.inner_dim
     noise = torch.Generator().manual_seed(seed)
     scale, mean = whitening(states.flatten(0, 1), 1e-3)
-    turn = torch.linalg.qr(torch.randn(max(width, len(scale)), max(width, len(scale)), generator=noise, dtype=torch.double))[0]
+    turn = torch.linalg.qr(
+        torch.randn(max(width, len(scale)), max(width, len(scale)), generator=noise, dtype=torch.double)
+    )[0]
     rows = (turn[:width, : len(scale)] @ scale).float()
     network.context_embedder.weight.copy_(torch.cat([rows, rows], 1) / 2)
     network.context_embedder.bias.copy_(-rows @ mean.float())
