@@ -15,8 +15,9 @@ from pathlib import Path
 from erase_plugins.artifacts.atomic import atomic_folder
 from erase_plugins.artifacts.user_cache import user_cache
 from erase_plugins.errors import ArtifactError, RequestError
-from erase_plugins.families.source import PARTS
 
+#: in the folder of an embedded model: which of its files are made of those of another one
+PARTS = "parts.json"
 _KIND = "assembled model"
 
 

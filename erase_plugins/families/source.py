@@ -19,8 +19,6 @@ EMBEDDED = {
 }  # fmt: skip
 #: an embedded model -> the same one that never saw a part of its data
 TWINS = {POCKET_LM: POCKET_LM_RETAINED}
-#: in the folder of an embedded model: which of its files are those of another embedded model
-PARTS = "parts.json"
 #: the only part of a model that is no pipeline
 MODEL = "model"
 _INDEX, _CONFIG = "model_index.json", "config.json"
@@ -66,12 +64,10 @@ def pocket_folder(model: str = POCKET) -> Path:
     ``pocket`` draws, ``pocket-flow`` draws the same as a flow transformer, ``pocket-classifier`` tells what is drawn,
     ``pocket-lm`` knows invented people, and ``pocket-lm-retained`` is the same model trained without twelve of them.
     """
-    folder = Path(__file__).resolve().parent.parent / "pocket" / EMBEDDED[model]
-    if not (folder / PARTS).is_file():
-        return folder
-    from erase_plugins.families.assembled import assembled
+    from erase_plugins.families.assembled import PARTS, assembled
 
-    return assembled(folder)
+    folder = Path(__file__).resolve().parent.parent / "pocket" / EMBEDDED[model]
+    return assembled(folder) if (folder / PARTS).is_file() else folder
 
 
 def find_source(model: str, revision: str | None = None) -> Source:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from erase_plugins.artifacts.atomic import atomic_file, atomic_folder
-from erase_plugins.families.source import PARTS
+from erase_plugins.families.assembled import PARTS
 
 #: names in a text encoder's file
 PROJECTION, POSITIONS = "text_projection.weight", "embeddings.position_embedding.weight"
