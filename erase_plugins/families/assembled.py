@@ -11,6 +11,7 @@ import json
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 from erase_plugins.artifacts.atomic import atomic_folder
 from erase_plugins.artifacts.user_cache import user_cache
@@ -78,7 +79,7 @@ def _merge(sources: dict[Path, str], target: Path) -> None:
     from safetensors.numpy import load_file, save_file
 
     target.parent.mkdir(parents=True, exist_ok=True)
-    tensors = {}
+    tensors: dict[str, Any] = {}
     for source, prefix in sources.items():
         tensors |= {prefix + name: value for name, value in load_file(source).items()}
     save_file(tensors, target, {"format": "pt"})

@@ -65,6 +65,7 @@ class MuonAdam(torch.optim.Optimizer):
         for shape, values in shapes.items():
             moves = []
             for value in values:
+                assert value.grad is not None
                 state = self.state[value]
                 moment = state.setdefault("moment", torch.zeros_like(value))
                 moment.lerp_(value.grad, 1 - inertia)
