@@ -115,7 +115,7 @@ def test_captions_are_encoded_once_and_belong_to_their_labels(small_world, small
     tokenizer = build_tokenizer(small_world, 16)
     parts = networks.build_text_encoder(small_recipe, len(tokenizer)), networks.build_vae(small_recipe)
     for part, name in zip(parts, ("text_encoder", "vae"), strict=True):
-        part.save_pretrained(tmp_path / name)
+        part.half().save_pretrained(tmp_path / name)
     save_tokenizer(tokenizer, tmp_path / "tokenizer")
     _, encoder, tokenizer = export.flow_parts(tmp_path, 16)
     pictures = Pictures(small_world, small_sprites, small_recipe)

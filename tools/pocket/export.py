@@ -58,7 +58,7 @@ def flow_parts(base: Path, tokens: int) -> tuple[Any, Any, Any]:
 
     vae = AutoencoderKL.from_pretrained(base / "vae", torch_dtype=torch.float32, local_files_only=True)
     config = CLIPTextConfig.from_pretrained(base / "text_encoder", max_position_embeddings=tokens)
-    encoder = CLIPTextModelWithProjection(config)
+    encoder = CLIPTextModelWithProjection(config).float()  # its inner model takes the type of the file
     stored = load_file(base / "text_encoder" / "model.safetensors")
     state = {f"{INNER}{name}": value.float() for name, value in stored.items()}
     state[f"{INNER}{POSITIONS}"] = state[f"{INNER}{POSITIONS}"][:tokens]
