@@ -157,6 +157,7 @@ def _execute(
 ) -> None:
     from erase_plugins.api import run_and_save, work_folder
     from erase_plugins.cli.command import load_target
+    from erase_plugins.cli.reaction import find_judge
     from erase_plugins.engine.checkpoint import check_resume
     from erase_plugins.engine.context import cancel_on_interrupt
     from erase_plugins.families.capabilities import CLASSIFIER, DENOISER
@@ -170,7 +171,8 @@ def _execute(
             hint("no interrupted run is here; starting anew")
     elif work.exists():
         hint("an interrupted run left a checkpoint here; starting anew (use --resume to go on from it)")
-    target = load_target(found, dtype=request.dtype, device=request.device, light=not check and is_light(plan))
+    drawn = check or (check is None and find_judge(found.info) is not None)
+    target = load_target(found, dtype=request.dtype, device=request.device, light=not drawn and is_light(plan))
     started = time.perf_counter()
     checked = None if check is False else _checked(target, request, bool(check))
     cancel = threading.Event()

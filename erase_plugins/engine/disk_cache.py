@@ -17,6 +17,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from erase_plugins.artifacts.user_cache import user_cache
+
 VARIABLE = "ERASE_PLUGINS_CACHE"
 #: the entries used longest ago go when all together are larger
 MOST_BYTES = 200 << 20
@@ -32,13 +34,7 @@ def folder() -> Path | None:
         return None
     if asked:
         return Path(asked).expanduser()
-    try:
-        from platformdirs import user_cache_path
-    except ImportError:  # not among what ComfyUI comes with
-        place = Path(os.getenv("XDG_CACHE_HOME") or Path.home() / ".cache") / "erase-plugins"
-    else:
-        place = user_cache_path("erase-plugins")
-    return place / "tensors"
+    return user_cache() / "tensors"
 
 
 def read(key: str, like: Mapping[str, tuple[tuple[int, ...], torch.dtype]] | None = None) -> dict[str, Tensor] | None:

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from erase_plugins.families.flow import call_options
+from erase_plugins.families.schedulers import fast_scheduler
 from erase_plugins.families.target import Conditioning
 
 
@@ -36,7 +38,7 @@ def draw(
     Args:
         pipe: diffusers text-to-image pipeline; its scheduler is swapped for the call and put back.
         prompts, seeds: one of each per picture.
-        steps: DPM-Solver++ steps.
+        steps: of the sampler (`fast_scheduler`).
         guidance: classifier-free guidance scale.
         batch: pictures per forward pass.
         fast: bf16 autocast for the denoiser.
@@ -47,14 +49,13 @@ def draw(
     Returns:
         (n, 3, height, width) float32 in 0..1 on the CPU.
     """
-    from diffusers import DPMSolverMultistepScheduler
-
     unet = pipe.unet if denoiser is None else denoiser
     size = unet.config.sample_size
     height, width = (size, size) if isinstance(size, int) else size
     shape = (unet.config.in_channels, height, width)
+    extra = call_options(pipe)
     before = pipe.scheduler
-    pipe.scheduler = DPMSolverMultistepScheduler.from_config(before.config)
+    pipe.scheduler = fast_scheduler(before)
     pictures: list[Tensor] = []
     try:
         for start in range(0, len(prompts), batch):
@@ -65,8 +66,9 @@ def draw(
             asked = {"prompt": part} if cond is None else _encoded(cond[slice(start, start + batch)], unet.dtype)
             with cast:
                 out = pipe(
-                    **asked, latents=noise, num_inference_steps=steps, guidance_scale=guidance, output_type="pt"
-                ).images
+                    **asked, **extra, latents=noise, num_inference_steps=steps, guidance_scale=guidance,
+                    output_type="pt",
+                ).images  # fmt: skip
             pictures.append(out.float().cpu())
             if progress is not None:
                 progress(min(start + batch, len(prompts)), len(prompts))

@@ -24,6 +24,11 @@ if TYPE_CHECKING:
     from erase_plugins.families.capabilities import Conditioning
     from erase_plugins.types import EraseRequest
 
+#: name that picks option defaults for the embedded flow transformer and others of its size, and their latents
+TOY, TOY_LATENTS = "pocket-flow", (4, 16, 16)
+#: rows of zeros that stand for a missing T5 in such a model: stock pipelines add 256, which it bears but need not have
+TOY_ROWS = 16
+
 #: what reads token rows, and what reads the pooled row
 TOKENS, POOLED = "context_embedder", "time_text_embed.text_embedder.linear_1"
 
@@ -67,6 +72,15 @@ FLOW_GROUPS = {
 }
 
 
+def call_options(pipe: Any) -> dict[str, int]:
+    """What a pipeline is called with besides prompts: few rows of zeros where a toy-sized model has no T5."""
+    config = getattr(getattr(pipe, "transformer", None), "config", None)
+    if config is None or getattr(pipe, "text_encoder_3", pipe) is not None:
+        return {}
+    size = config.get("sample_size")
+    return {"max_sequence_length": TOY_ROWS} if (config.get("in_channels"), size, size) == TOY_LATENTS else {}
+
+
 class FlowFamily(Family):
     """Families whose denoiser is a transformer over text and picture tokens that predicts a velocity.
 
@@ -106,7 +120,9 @@ class FlowFamily(Family):
             model=model,
             configs=configs,
             refs=module_refs(configs, self.components),
-            profiles=("flow", self.id),
+            profiles=(TOY, "flow", "pocket", self.id)
+            if self.latent_shape(configs) == TOY_LATENTS
+            else ("flow", self.id),
             width=int(config["joint_attention_dim"]) + int(config["pooled_projection_dim"]),
             tokens=int(configs.get("text_encoder", {}).get("max_position_embeddings", 77)),
             latent_shape=self.latent_shape(configs),
@@ -136,6 +152,10 @@ class FlowFamily(Family):
             return ()
         first = min(self.lengths[0], int(config.get("n_positions") or self.lengths[0]))
         return first, min(self.lengths[1], first // 2)
+
+    def zeros(self, info: TargetInfo) -> int:
+        """Rows of zeros that stand for a missing T5."""
+        return TOY_ROWS if TOY in info.profiles else self.lengths[0]
 
     def columns(self, info: ModelSpec, ref: ModuleRef) -> slice:
         tokens = int(info.configs["transformer"]["joint_attention_dim"])

@@ -12,6 +12,7 @@ from torch import Tensor
 from erase_plugins.errors import RequestError, Unsupported
 from erase_plugins.families.capabilities import DENOISER, Part
 from erase_plugins.families.diffusers_target import DiffusersTarget
+from erase_plugins.families.mapped import ONLY_READ
 from erase_plugins.families.target import Conditioning, Tokens
 
 #: prompts that are encoded at once; T5-XXL is large
@@ -65,7 +66,7 @@ class FlowTarget(DiffusersTarget):
 
     def _lengths(self) -> tuple[int, ...]:
         found: tuple[int, ...] = self._traits.padding(self.info)
-        return found or self._traits.lengths[:1]
+        return found or (self._traits.zeros(self.info),)
 
     @torch.no_grad()
     def _encoded(self, prompts: Sequence[str], length: int) -> tuple[Tensor, Tensor]:
@@ -125,7 +126,8 @@ class FlowTarget(DiffusersTarget):
                 f"the projections of {self.info.model} are fused ({fused[0]}); call pipe.transformer."
                 "unfuse_qkv_projections() and try again"
             )
-        check_dtype(str(self.dtype).removeprefix("torch."), self.info.family.title)
+        if not getattr(self.network(DENOISER), ONLY_READ, False):
+            check_dtype(str(self.dtype).removeprefix("torch."), self.info.family.title)
 
     def predict(self, latents: Tensor, timestep: Tensor | float, cond: Conditioning) -> Tensor:
         time, network = torch.as_tensor(timestep, dtype=torch.float32, device=latents.device), self.network(DENOISER)

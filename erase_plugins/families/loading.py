@@ -59,13 +59,19 @@ def without_bars() -> Iterator[None]:
 
 
 def _from_pretrained(cls: Any, source: Source, options: dict[str, Any]) -> Any:
-    extra = {"safety_checker": None} if cls.__name__ == "StableDiffusionPipeline" else {}
+    extra = absent(source) | ({"safety_checker": None} if cls.__name__ == "StableDiffusionPipeline" else {})
     try:
         return cls.from_pretrained(source.location, revision=source.revision, use_safetensors=True, **extra, **options)
     except (OSError, ValueError) as error:
         message = str(error).splitlines()[0] if str(error) else type(error).__name__
         kind = HubError if source.folder is None else RequestError
         raise kind(f"model '{source.name}' does not load: {message}") from error
+
+
+def absent(source: Source) -> dict[str, None]:
+    """Parts that a model says it has not, as ``from_pretrained`` has to be told of those that are not optional (T5)."""
+    index = source.configs.get("pipeline", {})
+    return {name: None for name, entry in index.items() if isinstance(entry, list) and not any(entry)}
 
 
 def _from_file(cls: Any, source: Source, options: dict[str, Any]) -> Any:

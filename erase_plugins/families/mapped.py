@@ -12,18 +12,22 @@ from typing import Any
 
 from erase_plugins.artifacts.header import read_header
 from erase_plugins.errors import RequestError, Unsupported
-from erase_plugins.families.loading import finish, open_diffusers, without_bars
+from erase_plugins.families.loading import absent, finish, open_diffusers, without_bars
 from erase_plugins.families.notices import without_notices
 from erase_plugins.families.skeleton import skeleton
 from erase_plugins.families.source import Source
 
+#: bytes of a text encoder's files
+_LARGE = 64 << 20
+#: attribute of a denoiser that is not meant to be run, so that its precision does not matter
+ONLY_READ = "erase_plugins_only_read"
 _STEMS = {"transformer": "diffusion_pytorch_model", "text_encoder": "model"}
 
 
 def open_mapped(family: Any, source: Source, dtype: str, device: str) -> Any:
     """The pipeline of a folder or Hub repository with a mapped denoiser.
 
-    A text encoder that is stored in 16 bits is loaded in bfloat16, others in ``dtype``.
+    A large text encoder that is stored in 16 bits is loaded in bfloat16, others in ``dtype``.
 
     Raises:
         RequestError, Unsupported, HubError: it does not load.
@@ -42,10 +46,10 @@ def open_mapped(family: Any, source: Source, dtype: str, device: str) -> Any:
             return open_diffusers(family.pipeline, source, dtype, device)
         kinds = {"default": getattr(torch, dtype)}
         for name in family.encoders:
-            if stored_in_half(folder / name):
+            if large_in_half(folder / name):
                 kinds[name] = torch.bfloat16
         try:
-            pipe = cls.from_pretrained(str(folder), dtype=kinds, **{family.denoiser: denoiser})
+            pipe = cls.from_pretrained(str(folder), dtype=kinds, **{**absent(source), family.denoiser: denoiser})
         except (OSError, ValueError) as error:
             raise RequestError(f"model '{source.name}' does not load: {str(error).splitlines()[0]}") from error
     for name in family.encoders:
@@ -74,6 +78,7 @@ def mapped(folder: Path, config: Any) -> Any:
     if missing:
         raise Unsupported(f"the files in '{folder.name}' lack {missing[0]} and {len(missing) - 1} other weights")
     network.load_state_dict(tensors, strict=False, assign=True)
+    setattr(network, ONLY_READ, True)
     return network.requires_grad_(False).train(False)
 
 
@@ -92,10 +97,12 @@ def weight_files(folder: Path, stem: str) -> list[Path]:
     return [single]
 
 
-def stored_in_half(folder: Path) -> bool:
-    """Whether a text encoder's file holds 16-bit numbers."""
+def large_in_half(folder: Path) -> bool:
+    """Whether a text encoder's files hold 16-bit numbers, and so many that twice the memory would matter."""
     try:
-        header = read_header(weight_files(folder, _STEMS["text_encoder"])[0])
+        files = weight_files(folder, _STEMS["text_encoder"])
     except FileNotFoundError:
         return False
-    return any(entry.dtype in ("F16", "BF16") for entry in header.tensors.values())
+    header = read_header(files[0])
+    half = any(entry.dtype in ("F16", "BF16") for entry in header.tensors.values())
+    return half and sum(file.stat().st_size for file in files) > _LARGE

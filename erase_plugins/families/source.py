@@ -10,11 +10,12 @@ from typing import Any
 
 from erase_plugins.errors import HubError, RequestError, Unsupported
 
-POCKET, POCKET_CLASSIFIER = "pocket", "pocket-classifier"
+POCKET, POCKET_CLASSIFIER, POCKET_FLOW = "pocket", "pocket-classifier", "pocket-flow"
 POCKET_LM, POCKET_LM_RETAINED = "pocket-lm", "pocket-lm-retained"
 #: embedded models and their folders
 EMBEDDED = {
-    POCKET: "model", POCKET_CLASSIFIER: "classifier", POCKET_LM: "language", POCKET_LM_RETAINED: "language_retained",
+    POCKET: "model", POCKET_CLASSIFIER: "classifier", POCKET_FLOW: "flow", POCKET_LM: "language",
+    POCKET_LM_RETAINED: "language_retained",
 }  # fmt: skip
 #: an embedded model -> the same one that never saw a part of its data
 TWINS = {POCKET_LM: POCKET_LM_RETAINED}
@@ -60,10 +61,13 @@ def public_name(model: str) -> str:
 def pocket_folder(model: str = POCKET) -> Path:
     """Folder of an embedded model.
 
-    ``pocket`` draws, ``pocket-classifier`` tells what is drawn, ``pocket-lm`` knows invented people, and
-    ``pocket-lm-retained`` is the same model trained without twelve of them.
+    ``pocket`` draws, ``pocket-flow`` draws the same as a flow transformer, ``pocket-classifier`` tells what is drawn,
+    ``pocket-lm`` knows invented people, and ``pocket-lm-retained`` is the same model trained without twelve of them.
     """
-    return Path(__file__).resolve().parent.parent / "pocket" / EMBEDDED[model]
+    from erase_plugins.families.assembled import PARTS, assembled
+
+    folder = Path(__file__).resolve().parent.parent / "pocket" / EMBEDDED[model]
+    return assembled(folder) if (folder / PARTS).is_file() else folder
 
 
 def find_source(model: str, revision: str | None = None) -> Source:
@@ -78,7 +82,10 @@ def find_source(model: str, revision: str | None = None) -> Source:
         raise RequestError(f"'{model}' is asked for at revision {named} and at {revision}; name one")
     revision = revision or named
     if model in EMBEDDED:
-        return _folder_source(pocket_folder(model), model)
+        folder = pocket_folder(model)
+        if not folder.is_dir():
+            raise RequestError(f"this installation has no '{model}'; python -m tools.pocket.train in a clone makes it")
+        return _folder_source(folder, model)
     path = Path(model)
     if path.is_dir():
         return _folder_source(path, path.name)
@@ -86,8 +93,8 @@ def find_source(model: str, revision: str | None = None) -> Source:
         return _file_source(path)
     if path.suffix in (".safetensors", ".ckpt") or model.count("/") != 1 or model.startswith((".", "/", "~")):
         raise RequestError(
-            f"no model at '{path.name}'; give 'pocket', 'pocket-classifier', 'pocket-lm', a model folder of diffusers "
-            "or transformers, or a Hub id"
+            f"no model at '{path.name}'; give 'pocket', 'pocket-flow', 'pocket-classifier', 'pocket-lm', a model "
+            "folder of diffusers or transformers, or a Hub id"
         )
     return _hub_source(model, revision)
 

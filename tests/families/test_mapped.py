@@ -64,3 +64,22 @@ def test_a_denoiser_without_its_weights_is_refused(stored, tmp_path):
     config = json.loads((stored[1] / "transformer" / "config.json").read_text())
     with pytest.raises(Unsupported, match=r"lack context_embedder\.weight"):
         mapped(tmp_path, config)
+
+
+def test_a_denoiser_stored_in_half_precision_is_read_though_it_could_not_run(tmp_path):
+    """Stable Diffusion 3 is published in float16, in which it overflows when it runs."""
+    import copy
+
+    from diffusers import StableDiffusion3Pipeline
+
+    parts = shared_pipeline("tiny_sd3").components
+    halved = {**parts, "transformer": copy.deepcopy(parts["transformer"]).half()}
+    StableDiffusion3Pipeline(**halved).save_pretrained(tmp_path / "model")
+    made = erase_plugins.erase(str(tmp_path / "model"), "pizza", "uce", to="a house", out=tmp_path / "edit")
+    pipe = erase_plugins.load(str(tmp_path / "model"))
+    before = predictions(pipe)
+    with erase_plugins.apply(pipe, tmp_path / "edit") as handle:
+        assert handle.patched == 2
+        assert not torch.equal(predictions(pipe), before)
+    assert torch.equal(predictions(pipe), before)
+    assert torch.isfinite(next(item for _, _, item in made.edit.items()).B).all()

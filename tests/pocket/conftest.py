@@ -48,4 +48,5 @@ def small_recipe() -> Recipe:
         unet_channels=(8, 16), unet_groups=4, heads=2, context=16, text_layers=1, tokens=16,
         denoiser_steps=5, denoiser_batch=4, refine_steps=3,
         judge_steps=5, judge_batch=8, copies=2, checkpoint_every=2,
+        flow_width=16, flow_heads=2, flow_layers=2, flow_copies=1, flow_captions=2, flow_steps=5, flow_batch=4,
     )  # fmt: skip

@@ -16,10 +16,10 @@ from safetensors.torch import load_file
 
 from erase_plugins.errors import RequestError
 from tools.pocket.build import WORK, Build
-from tools.pocket.drawing import load_judge, load_pipeline
+from tools.pocket.drawing import load_flow_pipeline, load_judge, load_pipeline
 from tools.pocket.recipe import STAGES
 
-LOOPS = ("vae", "decoder", "denoiser", "refine", "judge")
+LOOPS = ("vae", "decoder", "denoiser", "refine", "judge", "flow")
 
 
 class Killed(BaseException):
@@ -39,6 +39,7 @@ def test_folder_has_the_package_structure(whole, small_world):
     assert {path.name for path in out.iterdir()} == {
         WORK,
         "model",
+        "flow",
         "judge.safetensors",
         "concepts.json",
         "quality.json",
@@ -69,6 +70,26 @@ def test_model_is_the_average_and_draws(whole, small_recipe):
     picture = pipe("a disc", num_inference_steps=2, generator=torch.Generator().manual_seed(0)).images[0]
     assert picture.size == (16, 16)
     assert numbers["denoiser"]["scaling_factor"] == pipe.vae.config.scaling_factor
+
+
+def test_flow_folder_is_put_together_and_draws(whole, tmp_path):
+    out, _ = whole
+    pipe = load_flow_pipeline(out / "flow", tmp_path)
+    assert type(pipe).__name__ == "StableDiffusion3Pipeline"
+    trained = load_file(out / WORK / "flow.safetensors")
+    name = "context_embedder.weight"
+    assert torch.equal(pipe.transformer.state_dict()[name], trained[f"ema.transformer.{name}"].half().float())
+    base = load_pipeline(out / "model")
+    with torch.no_grad():
+        ids = torch.zeros(1, 16, dtype=torch.long)
+        theirs, mine = base.text_encoder(ids)[0], pipe.text_encoder_2(ids).last_hidden_state
+    assert torch.equal(theirs, mine)
+    assert float(pipe.text_encoder.text_projection.weight.std()) > 0
+    assert torch.equal(pipe.vae.decoder.conv_out.weight, base.vae.decoder.conv_out.weight)
+    noise = torch.Generator().manual_seed(0)
+    assert pipe("a disc", num_inference_steps=2, height=16, width=16, generator=noise).images[0].size == (16, 16)
+    stored = {path.name for path in (out / "flow" / "text_encoder").iterdir()}
+    assert stored == {"config.json"}  # the weights are those beside it
 
 
 def test_decoder_stage_leaves_the_encoder(whole):
@@ -103,7 +124,8 @@ def test_killed_in_every_loop_and_resumed_is_the_same(whole, tmp_path, small_wor
             except Killed:
                 continue
     assert tuple(done) == LOOPS
-    for path in ("judge.safetensors", "model/unet/diffusion_pytorch_model.safetensors",
+    for path in ("judge.safetensors", "flow/transformer/diffusion_pytorch_model.safetensors",
+                 "model/unet/diffusion_pytorch_model.safetensors",
                  "model/text_encoder/model.safetensors", "model/vae/diffusion_pytorch_model.safetensors"):  # fmt: skip
         a, b = load_file(whole[0] / path), load_file(tmp_path / "part" / path)
         assert a.keys() == b.keys()

@@ -37,7 +37,8 @@ def test_dry_run_lists_stages_and_writes_nothing(tmp_path):
     assert result.exit_code == 0
     plan = json.loads(result.stdout)
     steps = {row["stage"]: row["steps"] for row in plan["stages"]}
-    assert steps == {"vae": 2000, "decoder": 2500, "denoiser": 4460, "refine": 1780, "judge": 3000, "measure": 0}
+    assert steps == {"vae": 2000, "decoder": 2500, "denoiser": 4460, "refine": 1780, "judge": 3000, "flow": 2400,
+                     "measure": 0}  # fmt: skip
     pictures = {row["stage"]: row["pictures"] for row in plan["stages"]}
     assert pictures["vae"] == 32000
     assert pictures["denoiser"] + pictures["refine"] == 399360

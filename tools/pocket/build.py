@@ -14,12 +14,14 @@ from safetensors.torch import load_file, save_file
 from erase_plugins.artifacts.atomic import atomic_file, atomic_folder
 from erase_plugins.errors import RequestError
 from erase_plugins.pocket.judge import build_network
+from erase_plugins.pocket.world import FOLDER
 from tools.pocket import export, networks
 from tools.pocket.compose import Pictures, Sprites
 from tools.pocket.drawing import OnDrawn, load_judge, load_pipeline
 from tools.pocket.loop import OnStep, Stage, finished, load_stage, run_stage
 from tools.pocket.measure import measure
 from tools.pocket.train_denoiser import denoiser_stage
+from tools.pocket.train_flow import encode_captions, flow_stage, prepare_transformer, still_recipe, text_projection
 from tools.pocket.train_judge import judge_stage, reconstruct
 from tools.pocket.train_vae import cache_latents, decoder_stage, vae_stage
 from tools.pocket.words import build_tokenizer, save_tokenizer
@@ -33,7 +35,7 @@ if TYPE_CHECKING:
 #: checkpoints and caches, inside the output folder
 WORK = ".training"
 #: what a training writes beside its checkpoints
-RESULTS = ("model", "judge.safetensors", "concepts.json", "quality.json")
+RESULTS = ("model", "flow", "judge.safetensors", "concepts.json", "quality.json")
 
 
 class Build:
@@ -71,6 +73,7 @@ class Build:
             "decoder": self._decoder,
             "denoiser": self._denoiser,
             "judge": self._judge,
+            "flow": self._flow,
             "measure": lambda: self._measure(on_drawn),
         }
         return steps[stage]()
@@ -112,6 +115,33 @@ class Build:
         loss = self._train(judge_stage(network, self.pictures, decoded, self.recipe, self.device))
         export.save_judge(network, world, self.out)
         return {"loss": loss}
+
+    def _flow(self) -> dict[str, Any]:
+        """From the model of this folder, or the embedded one where the folder has none."""
+        base = self.out / "model" if (self.out / "model").is_dir() else FOLDER / "model"
+        vae, encoder, tokenizer = export.flow_parts(base, self.recipe.flow_tokens)
+        latents, bank = self._flow_data(vae, encoder, tokenizer)
+        projection = text_projection(bank["pooled"][bank["text"]])
+        network = self._seeded(lambda: networks.build_transformer(self.recipe))
+        prepare_transformer(network, bank["states"], self.recipe.seed)
+        bank["pooled"] = bank["pooled"] @ projection.mT
+        loss = self._train(flow_stage(network, latents * vae.config.scaling_factor, bank, self.recipe, self.device))
+        load_stage(self.work / "flow.safetensors", {"transformer": network}, average=True)
+        export.save_flow(network, projection, base, self.recipe.flow_tokens, self.out)
+        return {"loss": loss}
+
+    def _flow_data(self, vae: Any, encoder: Any, tokenizer: Any) -> tuple[Tensor, dict[str, Tensor]]:
+        """Latents and encoded captions, made once."""
+        path = self.work / "flow-data.safetensors"
+        if not path.is_file():
+            plain = still_recipe(self.recipe)
+            pictures = Pictures(self.world, self.pictures.sprites, plain)
+            bank = encode_captions(encoder.to(self.device), tokenizer, pictures, self.recipe)
+            latents = cache_latents(vae.to(self.device), pictures, plain, self.device)
+            with atomic_file(path) as work:
+                save_file({**bank, "latents": latents}, work)
+        bank = load_file(path)
+        return bank.pop("latents").float(), bank
 
     def _measure(self, on_drawn: OnDrawn | None) -> dict[str, Any]:
         for name, stage in (("model/model_index.json", "denoiser"), ("judge.safetensors", "judge")):

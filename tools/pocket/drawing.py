@@ -26,13 +26,33 @@ def load_pipeline(folder: Path) -> Any:
     return StableDiffusionPipeline.from_pretrained(folder, torch_dtype=torch.float32, local_files_only=True)
 
 
+def load_flow_pipeline(folder: Path, cache: Path | None = None) -> Any:
+    """The stock pipeline of a ``flow`` folder, in fp32 throughout.
+
+    Args:
+        folder: beside the ``model`` folder that it takes files from.
+        cache: see `erase_plugins.families.assembled.assembled`.
+    """
+    import torch
+    from diffusers import StableDiffusion3Pipeline
+
+    from erase_plugins.families.assembled import assembled
+
+    return StableDiffusion3Pipeline.from_pretrained(
+        assembled(folder, cache), text_encoder_3=None, tokenizer_3=None, torch_dtype=torch.float32,
+        local_files_only=True,
+    )  # fmt: skip
+
+
 def sampler(pipe: Any) -> Any:
     """A copy of the pipeline with the fast sampler (the given one keeps its scheduler)."""
-    from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline
+    from diffusers import StableDiffusionPipeline
 
-    parts = {name: part for name, part in pipe.components.items() if name != "scheduler"}
-    scheduler = DPMSolverMultistepScheduler.from_config(pipe.scheduler.config, algorithm_type="dpmsolver++")
-    copy = StableDiffusionPipeline(**parts, scheduler=scheduler, requires_safety_checker=False)
+    from erase_plugins.families.schedulers import fast_scheduler
+
+    parts = {**pipe.components, "scheduler": fast_scheduler(pipe.scheduler)}
+    flags = {"requires_safety_checker": False} if isinstance(pipe, StableDiffusionPipeline) else {}
+    copy = type(pipe)(**parts, **flags)
     copy.set_progress_bar_config(disable=True)
     return copy
 
@@ -41,6 +61,7 @@ def draw(pipe: Any, prompts: Sequence[str], seed: int, on_drawn: OnDrawn | None 
     """Pictures (prompts, 3, h, w) in 0..1; picture i starts from noise of seed + i, whatever the batch."""
     import torch
 
+    from erase_plugins.families.flow import call_options
     from tools.pocket.loop import precision
 
     pipe, parts = sampler(pipe), []
@@ -49,8 +70,9 @@ def draw(pipe: Any, prompts: Sequence[str], seed: int, on_drawn: OnDrawn | None 
         noise = [torch.Generator().manual_seed(seed + start + index) for index in range(len(batch))]
         with torch.no_grad(), precision(pipe.device.type):
             latents = pipe(
-                batch, num_inference_steps=STEPS, guidance_scale=GUIDANCE, generator=noise, output_type="latent"
-            ).images
+                batch, num_inference_steps=STEPS, guidance_scale=GUIDANCE, generator=noise, output_type="latent",
+                **call_options(pipe),
+            ).images  # fmt: skip
             images = pipe.vae.decode(latents / pipe.vae.config.scaling_factor).sample
         parts.append((images.float() / 2 + 0.5).clamp(0, 1).cpu())
         if on_drawn:

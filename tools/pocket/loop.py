@@ -58,6 +58,7 @@ class Stage:
         rates: learning rate by module name; a module without one is stored only.
         loss: the step's loss, from its random numbers.
         ema: decay of the weight average (None: none). The average is stored as ``ema.<module>.<name>``.
+        optimizer: makes one that is not AdamW at ``rates``.
     """
 
     name: str
@@ -66,6 +67,7 @@ class Stage:
     rates: Mapping[str, float]
     loss: Callable[[Draw], Tensor]
     ema: float | None = None
+    optimizer: Callable[[Stage], torch.optim.Optimizer] | None = None
     shadow: dict[str, Tensor] = field(default_factory=dict)
 
 
@@ -76,11 +78,15 @@ def run_stage(stage: Stage, folder: Path, recipe: Recipe, on_step: OnStep | None
         NotFiniteError: the loss became NaN or infinite; the last checkpoint is kept.
         RequestError: the checkpoint was made with another recipe.
     """
-    optimizer = torch.optim.AdamW(
-        [{"params": _trainable(stage.modules[name]), "lr": rate} for name, rate in stage.rates.items()],
-        weight_decay=recipe.weight_decay,
+    optimizer = (
+        stage.optimizer(stage)
+        if stage.optimizer
+        else torch.optim.AdamW(
+            [{"params": _trainable(stage.modules[name]), "lr": rate} for name, rate in stage.rates.items()],
+            weight_decay=recipe.weight_decay,
+        )
     )
-    rates = list(stage.rates.values())
+    rates = [group["lr"] for group in optimizer.param_groups]
     if stage.ema is not None and not stage.shadow:
         stage.shadow = {name: value.detach().clone() for name, value in _named(stage.modules).items()}
     path = folder / f"{stage.name}.safetensors"

@@ -15,7 +15,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from erase_plugins.pocket.world import FOLDER, World, pocket_world
-from tools.pocket.drawing import GUIDANCE, STEPS, OnDrawn, draw, grid, judge_images, load_judge, load_pipeline
+from tools.pocket.drawing import (
+    GUIDANCE,
+    STEPS,
+    OnDrawn,
+    draw,
+    grid,
+    judge_images,
+    load_flow_pipeline,
+    load_judge,
+    load_pipeline,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -127,6 +137,7 @@ def main(arguments: list[str] | None = None) -> None:
 
     parser = argparse.ArgumentParser(prog="python -m tools.pocket.measure", description=main.__doc__)
     parser.add_argument("--folder", type=Path, default=FOLDER, help="folder with model/ and judge.safetensors")
+    parser.add_argument("--flow", action="store_true", help="measure the flow transformer in flow/ of that folder")
     parser.add_argument("--art", type=Path, help="art folder; default: the cache, filled by npm")
     parser.add_argument("--no-art", action="store_true", help="skip what needs training pictures")
     parser.add_argument("--seed", type=int, default=0)
@@ -148,16 +159,17 @@ def _measure_folder(options: Any) -> dict[str, Any]:
     from tools.pocket.export import save_json
     from tools.pocket.recipe import Recipe
 
-    if not (options.folder / "model" / "model_index.json").is_file():
-        raise RequestError(f"'{options.folder.name}' has no model/ folder; give the --out folder of a training run")
+    name = "flow" if options.flow else "model"
+    if not (options.folder / name / "model_index.json").is_file():
+        raise RequestError(f"'{options.folder.name}' has no {name}/ folder; give the --out folder of a training run")
     world, pictures = pocket_world(), None
     if not options.no_art:
         pictures = Pictures(world, art.load_sprites(world, options.art or art.fetch(world)), Recipe())
     started = time.perf_counter()
-    pipe = load_pipeline(options.folder / "model")
+    pipe = (load_flow_pipeline if options.flow else load_pipeline)(options.folder / name)
     judge = load_judge(options.folder / "judge.safetensors")
     result = measure(pipe, judge, world, options.seed, pictures)
-    result = {"command": "python -m tools.pocket.measure", **result}
+    result = {"command": f"python -m tools.pocket.measure{' --flow' if options.flow else ''}", **result}
     if options.out:
         save_json(result, options.out)  # without the time, which belongs to the machine
     result["seconds"] = round(time.perf_counter() - started, 1)

@@ -68,6 +68,33 @@ def build_text_encoder(recipe: Recipe, vocabulary: int) -> Any:
     return CLIPTextModel(config)
 
 
+def build_transformer(recipe: Recipe) -> Any:
+    """Denoiser of `pocket-flow`: joint attention over two by two latents and the rows of two text encoders."""
+    from diffusers import SD3Transformer2DModel
+
+    return SD3Transformer2DModel(
+        sample_size=latent_size(recipe),
+        patch_size=2,
+        in_channels=4,
+        out_channels=4,
+        num_layers=recipe.flow_layers,
+        attention_head_dim=recipe.flow_width // recipe.flow_heads,
+        num_attention_heads=recipe.flow_heads,
+        joint_attention_dim=2 * recipe.context,
+        caption_projection_dim=recipe.flow_width,
+        pooled_projection_dim=2 * recipe.context,
+        pos_embed_max_size=latent_size(recipe),
+        qk_norm="rms_norm",
+    )
+
+
+def build_flow_scheduler() -> Any:
+    """Straight path from noise to picture, levels in equal steps."""
+    from diffusers import FlowMatchEulerDiscreteScheduler
+
+    return FlowMatchEulerDiscreteScheduler(shift=1.0)
+
+
 def build_scheduler() -> Any:
     """The noise schedule of Stable Diffusion 1."""
     from diffusers import DDIMScheduler

@@ -8,7 +8,7 @@ from typing import Any
 from erase_plugins.errors import RequestError
 
 #: stages of the command, in order; "refine" is the second half of "denoiser"
-STAGES = ("vae", "decoder", "denoiser", "judge", "measure")
+STAGES = ("vae", "decoder", "denoiser", "judge", "flow", "measure")
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,9 @@ class Recipe:
         copies: jittered latents cached per concept, style and background.
         empty: share of empty captions, for guidance.
         synonym_concept, synonym_style, synonym_background: share of captions that use another word.
+        flow_scale, flow_shift, flow_copies: as without "flow", for the transformer, whose pictures move less.
+        flow_captions: captions encoded ahead for every concept, style and background.
+        flow_lr, flow_rest_lr: of the matrices of its blocks (Muon), and of all else (AdamW).
         checkpoint_every: steps between checkpoints.
     """
 
@@ -66,6 +69,20 @@ class Recipe:
     judge_lr: float = 2e-3
     judge_nothing: float = 0.06
     smoothing: float = 0.05
+
+    flow_width: int = 256
+    flow_heads: int = 4
+    flow_layers: int = 4
+    flow_tokens: int = 16
+    flow_scale: tuple[float, float] = (0.83, 0.87)
+    flow_shift: float = 0.02
+    flow_copies: int = 2
+    flow_captions: int = 6
+    flow_steps: int = 2400
+    flow_batch: int = 48
+    flow_lr: float = 4e-3
+    flow_rest_lr: float = 2e-3
+    flow_ema: float = 0.997
 
     warmup: float = 0.02
     weight_decay: float = 0.01

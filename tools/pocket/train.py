@@ -21,14 +21,16 @@ from tools.pocket import art
 from tools.pocket.recipe import STAGES, Recipe
 
 #: steps per second of each loop on two cores that do nothing else, from CPU time of short runs; for estimates only
-SPEED = {"vae": 1.0, "decoder": 1.4, "denoiser": 0.9, "refine": 0.9, "judge": 8.0}
+SPEED = {"vae": 1.0, "decoder": 1.4, "denoiser": 0.9, "refine": 0.9, "judge": 8.0, "flow": 1.7}
 MEASURE_SECONDS = 150
-LOOPS = {"vae": ("vae",), "decoder": ("decoder",), "denoiser": ("denoiser", "refine"), "judge": ("judge",)}
+LOOPS = {"vae": ("vae",), "decoder": ("decoder",), "denoiser": ("denoiser", "refine"), "judge": ("judge",),
+         "flow": ("flow",)}  # fmt: skip
 
 
 def plan(recipe: Recipe, stages: tuple[str, ...]) -> list[dict[str, Any]]:
     """Stage, steps, pictures and estimated seconds on two free cores."""
-    batches = {"vae": recipe.vae_batch, "decoder": recipe.vae_batch, "judge": recipe.judge_batch}
+    batches = {"vae": recipe.vae_batch, "decoder": recipe.vae_batch, "judge": recipe.judge_batch,
+               "flow": recipe.flow_batch}  # fmt: skip
     steps, rows = recipe.steps(), []
     for stage in stages:
         for loop in LOOPS.get(stage, ()):

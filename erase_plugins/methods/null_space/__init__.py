@@ -31,7 +31,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
 from erase_plugins.engine.closed_form_options import FramedOptions
-from erase_plugins.errors import RequestError
+from erase_plugins.errors import RequestError, Unsupported
 from erase_plugins.hookspecs import hookimpl
 from erase_plugins.options import option, resolve
 from erase_plugins.types import EditPlan, EraseRequest
@@ -89,7 +89,7 @@ class NullSpace:
     paper = "https://arxiv.org/abs/2503.07392"
     citation = _CITATION
     summary = "closed form inside the null space of what is retained; many concepts at once, exact low rank"
-    needs = frozenset({"denoiser", "text", "embedding_map", "cross_attention"})
+    needs = frozenset({"denoiser", "text", "embedding_map"})
     kinds = frozenset({"object", "style", "person", "explicit"})
     produces = frozenset({"contextmap", "lowrank"})
     Options = NullSpaceOptions
@@ -110,6 +110,8 @@ class NullSpace:
                 )
             if not options.vocabulary:
                 raise RequestError("anchor=safe-span needs retained words; leave vocabulary above 0")
+        if options.projections == "values" and not info.supports("cross_attention"):
+            raise Unsupported(f"{info.model} has no value projections that read text rows; set projections=both")
         plan = closed_form_plan(request, options, info)
         if options.projections == "both":
             return plan
