@@ -22,7 +22,7 @@ Differs from the official code (``Ouxiang-Li/SPEED``):
     - the concept's last token stands for it as published, all rows to the end (``tokens=window``), or those rows in
       prompts (``frames``, on pocket), each paired with the same prompt with the guide, or without the concept;
     - ``soft`` lets what is retained count in the free directions too, so that few need be out of bounds (0 is
-      published; infinite ``tau`` with ``soft`` is UCE). On pocket the published form leaves 65 % of twenty concepts.
+      published; infinite ``tau`` with ``soft`` is UCE). On pocket 0 leaves 65 % of twenty concepts.
 """
 
 from __future__ import annotations
