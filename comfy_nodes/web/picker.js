@@ -1,7 +1,7 @@
 // The library at the left side of the editor: erasures on this computer and on the Hub, with pictures before and after.
 // A click adds a card's concepts to the Erase node; dragged onto the canvas, a card becomes a node that loads it.
 import { app } from "../../scripts/app.js";
-import { kindOf, tell } from "./parts.js";
+import { tell } from "./parts.js";
 import { addLines, asOneStep, meantEraser } from "./insert.js";
 
 const LOADER = "EraseLoadArtifact";
