@@ -18,6 +18,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -139,17 +140,21 @@ def stack(place: Path, sizes: list[int]) -> Iterator[Row]:
 
     for name, pipe, loop in (("pocket", ep.load("pocket"), STACKED), ("SD 1.5", sd15(), 40)):
         made = ranks_of_one(pipe, STACKED)
-        together, handles = seconds(lambda pipe=pipe, made=made: ep.workflow.applying.apply_all(pipe, made))
+        together, handles = seconds(partial(ep.workflow.applying.apply_all, pipe, made))
         removal, _ = seconds(handles[STACKED // 2].remove)
         for handle in handles if name == "pocket" else []:
             handle.remove()
         yield {"work": f"{STACKED} stacked edits on {name}", "seconds": together, "one removal": removal}
         if name != "pocket":
             pipe = sd15()
-        one_by_one, handles = seconds(
-            lambda pipe=pipe, made=made, loop=loop: [ep.apply(pipe, item) for item in made[:loop]]
-        )
+        one_by_one, handles = seconds(partial(_each, pipe, made[:loop]))
         yield {"work": f"{loop} edits on {name}, each applied by itself", "seconds": one_by_one}
+
+
+def _each(pipe: Any, artifacts: list[Any]) -> list[Any]:
+    import erase_plugins as ep
+
+    return [ep.apply(pipe, item) for item in artifacts]
 
 
 def ranks_of_one(pipe: Any, count: int) -> list[Any]:

@@ -80,7 +80,8 @@ class GraphSubject(Subject):
         finally:
             self.now, self._stage = (model, clip), "base"
 
-    def remembered(self, sets: Any, make: Callable[[Subject, Any], Any], tag: str) -> Any:
+    def remembered(self, sets: Any, make: Callable[[Subject, Any], Any], tag: str, kind: Any = None) -> Any:
+        """Remembered in this process only: what is patched here has a name that no other process knows."""
         model, clip = self.now
         return super().remembered(sets, make, f"{tag} {model.patches_uuid} {clip.patcher.patches_uuid}")
 

@@ -97,6 +97,7 @@ class ConceptAblation(TrainedMethod):
     kinds = frozenset({"object", "style", "person", "explicit"})
     produces = frozenset({"lowrank", "dense"})
     Options = ConceptAblationOptions
+    recomputes = True
     work_files: ClassVar[tuple[str, ...]] = ("states-*.safetensors", "pictures-*.safetensors")
     contract_options: ClassVar[dict[str, Any]] = {**TrainedMethod.contract_options, "batch": 2, "prior": 0.5}
 

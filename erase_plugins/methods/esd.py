@@ -128,6 +128,7 @@ class ESD(TrainedMethod):
     kinds = frozenset({"object", "style", "person", "explicit"})
     produces = frozenset({"lowrank", "dense"})
     Options = ESDOptions
+    recomputes = True
 
     def resolved(self, request: EraseRequest, info: TargetInfo) -> Any:
         given = dict(request.options)

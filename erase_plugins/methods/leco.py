@@ -96,6 +96,7 @@ class LECO(TrainedMethod):
     kinds = frozenset({"object", "style", "person", "explicit"})
     produces = frozenset({"lowrank"})
     Options = LECOOptions
+    recomputes = True
 
     def settle(self, options: LECOOptions, request: EraseRequest, info: TargetInfo) -> LECOOptions:
         check_templates(options.templates)

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.hooks import RemovableHandle
 
 from erase_plugins.artifacts.edit import AddOn
 from erase_plugins.artifacts.gated import LISTS, Names, gate_list, gated_product
@@ -318,6 +319,7 @@ class GatedLayer:
 
     def __init__(self, layer: nn.Module) -> None:
         self.changes: list[AttachedLowRank] = []
+        self.handle: RemovableHandle
         self.move(layer)
 
     @classmethod

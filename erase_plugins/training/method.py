@@ -292,7 +292,7 @@ class TrainedMethod(ABC):
         run.adapters = self.trainable(run)
         with run.adapters, run.stack:
             if self.recomputes:
-                run.stack.enter_context(recomputing(run.target.network("denoiser")))
+                run.stack.enter_context(recomputing(run.target.network("denoiser")))  # type: ignore[attr-defined]
             run.state = self.prepare(run)
             run.retained = self.retain(run)
             yield run

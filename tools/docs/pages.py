@@ -31,7 +31,7 @@ def method_table(root: Path, page: str = "") -> str:
     groups: dict[str, list[Any]] = {}
     for entry in _methods():
         groups.setdefault(next(name for name, fits in _KINDS if fits(entry.item)), []).append(entry.item)
-    parts = []
+    parts: list[str] = []
     for name in [kind for kind, _ in (*_KINDS[1:], _KINDS[0]) if kind in groups]:
         table = _rows(groups[name], root, page)
         title = f"{name} ({len(groups[name])})"
