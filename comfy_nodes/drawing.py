@@ -29,19 +29,20 @@ def before_and_after(before: tuple[Any, Any], after: tuple[Any, Any], vae: Any, 
     return torch.cat(pictures).clone()
 
 
-def latents_of(model: Any, clip: Any, noise: Tensor, prompt: str) -> Tensor:
+def latents_of(model: Any, clip: Any, noise: Tensor, prompt: str, steps: int = STEPS) -> Tensor:
     """What the sampler makes of a prompt, (1, channels, height, width).
 
     Args:
         model, clip: MODEL and CLIP.
         noise: of that shape.
         prompt: brackets in it are taken as in a prompt box.
+        steps: of the sampler.
     """
     import comfy.sample
 
     positive, negative = (clip.encode_from_tokens_scheduled(clip.tokenize(text)) for text in (prompt, ""))
     found: Tensor = comfy.sample.sample(
-        model, noise, STEPS, GUIDANCE, SAMPLER, SCHEDULER, positive, negative, torch.zeros_like(noise),
+        model, noise, steps, GUIDANCE, SAMPLER, SCHEDULER, positive, negative, torch.zeros_like(noise),
         callback=host.stop_if_asked, disable_pbar=True, seed=SEED,
     )  # fmt: skip
     return found

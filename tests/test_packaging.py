@@ -35,6 +35,7 @@ def test_wheel_holds_the_packages_and_the_embedded_model_only(built: Path) -> No
     names = archive.namelist()
     for needed in (
         "erase_plugins/pocket/model/unet/diffusion_pytorch_model.safetensors",
+        "erase_plugins/pocket/flow/transformer/diffusion_pytorch_model.safetensors",
         "erase_plugins/pocket/judge.safetensors",
         "erase_plugins/pocket/NOTICE",
         "erase_plugins/presets/esd.toml",
@@ -52,7 +53,7 @@ def test_wheel_holds_the_packages_and_the_embedded_model_only(built: Path) -> No
     tops = {name.split("/")[0] for name in names}
     assert {top for top in tops if not top.endswith(".dist-info")} == {"erase_plugins", "hub_cards", "comfy_nodes"}
     assert any(name.endswith("licenses/LICENSE") for name in names)
-    assert wheel.stat().st_size < 60_000_000
+    assert wheel.stat().st_size < 80_000_000  # package registries take 100 MB; pocket and pocket-flow are most of it
 
 
 def test_wheel_and_sdist_have_the_version_of_the_code(built: Path) -> None:

@@ -79,7 +79,7 @@ def save_flow(network: Any, projection: Any, base: Path, tokens: int, out: Path)
     from tools.pocket.words import save_tokenizer
 
     vae, encoder, tokenizer = flow_parts(base, tokens)
-    vae.register_to_config(shift_factor=0.0)
+    vae.register_to_config(shift_factor=0.0, _name_or_path="")  # a folder of this machine is nobody else's
     with atomic_folder(out / "flow", force=True, kind="pocket model") as work:
         pipe = StableDiffusion3Pipeline(
             transformer=deepcopy(network).half(), scheduler=build_flow_scheduler(), vae=vae.half(),
