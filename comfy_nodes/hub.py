@@ -116,10 +116,10 @@ def write_down(widgets: Mapping[str, str], prompt: Any, extra_pnginfo: Any, uniq
 
 
 def _in_workflow(widgets: Mapping[str, str], node: dict[str, Any], workflow: Any) -> None:
-    from . import NODE_CLASS_MAPPINGS
+    from .registry import SPECS
 
-    known = NODE_CLASS_MAPPINGS.get(str(node.get("type")))
-    order = known.SPEC.widgets if known is not None else ()  # type: ignore[attr-defined]
+    known = SPECS.get(str(node.get("type")))
+    order = known.widgets if known is not None else ()
     values = node.get("widgets_values")
     for name, text in widgets.items():
         if isinstance(values, list) and name in order and order.index(name) < len(values):

@@ -16,6 +16,8 @@ MODULES = (
 )  # fmt: skip
 #: module or node -> why it is missing
 FAILURES: dict[str, str] = {}
+#: node -> its description, of all that were made
+SPECS: dict[str, NodeSpec] = {}
 
 
 def collect(
@@ -59,3 +61,4 @@ def _add(
             FAILURES[getattr(spec, "id", "plugins")] = f"{type(error).__name__}: {error}"
             continue
         titles[spec.id] = spec.title
+        SPECS[spec.id] = spec

@@ -76,7 +76,7 @@ def test_meanings_are_the_same_with_and_without_that_sum(pipe):
     target = as_target(pipe)
     options = {"vocabulary": 100, "near": 0.0}
     few = ep.erase(target, "tiger", "uce", options=options)
-    many = ep.erase(target, [name for name, _ in pairs(12)], "uce", options=options)
+    many = ep.erase(target, ["tiger", *(name for name, _ in pairs(12) if name != "tiger")], "uce", options=options)
     near = {
         name: ep.artifacts.solved.statistics_of(item.edit).members["tiger"].near
         for name, item in (("few", few), ("many", many))
