@@ -291,8 +291,9 @@ class TrainedMethod(ABC):
 
         run.adapters = self.trainable(run)
         with run.adapters, run.stack:
-            if self.recomputes:
-                run.stack.enter_context(recomputing(run.target.network("denoiser")))  # type: ignore[attr-defined]
+            network = getattr(run.target, "network", None)  # a host's own denoiser has its own ways to save memory
+            if self.recomputes and network is not None:
+                run.stack.enter_context(recomputing(network("denoiser")))
             run.state = self.prepare(run)
             run.retained = self.retain(run)
             yield run
