@@ -73,7 +73,7 @@ def test_one_wins_and_the_other_is_told_what_changed(hub, made, tmp_path, exists
     assert "then run the same command again" in refused
     if "since then" in refused or exists:  # a repository that was filled before the other one made it is told in short
         assert f"{commit.oid[:12]} '{commit.title}' by tester" in refused
-        assert "edit.safetensors" in refused
+        assert "adapter_config.json" in refused
     assert load_artifact(f"hub:{REPO}").name == won.name
     lost = folders[1 - winner]
     hub_cards.push(lost, REPO, license="mit")  # the same command again, knowing what is there
