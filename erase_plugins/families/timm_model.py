@@ -78,7 +78,7 @@ def opened(source: Source, dtype: str, device: str) -> Any:
         raise kind(f"model '{source.name}' does not load: {reason}") from error
     model.name_or_path = source.location
     setattr(model, ARGUMENTS, given)
-    return finish(model.to(getattr(torch, dtype)).eval(), device)
+    return finish(model.to(getattr(torch, dtype)).train(False), device)
 
 
 def arguments(model: Any) -> dict[str, Any]:

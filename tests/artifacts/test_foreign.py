@@ -97,6 +97,8 @@ def test_rank_components_and_evidence(tmp_path):
 def test_our_own_file_names_its_manifest(pocket_target, tmp_path):
     saved = artifact_of(pocket_target, random_edit(pocket_target, ("cross_kv",))).save(tmp_path / "a")
     for item in saved.manifest.files:
+        if item.name.endswith(".json"):
+            continue
         found = inspect_file(tmp_path / "a" / item.name)
         assert (found["kind"], found["family"], found["layout"]) == ("ours", "sd1", item.layout)
         assert found["manifest"]["concepts"][0]["text"] == "pizza"

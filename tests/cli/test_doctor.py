@@ -82,16 +82,15 @@ def test_a_check_that_dies_is_a_finding(erase, monkeypatch):
     assert found(ran, "broken")[0]["text"] == "RuntimeError: no such thing at x"
 
 
-def test_an_installation_beside_comfyui_is_told_what_methods_lack(erase, monkeypatch):
-    """After ``pip install --no-deps`` neither diffusers nor the table's own library is there."""
+def test_an_installation_beside_comfyui_is_told_what_it_lacks(erase, monkeypatch):
+    """After ``pip install --no-deps`` neither diffusers nor the table's own library is there; methods train without."""
     monkeypatch.setattr(doctor, "installed", lambda name: None if name in ("diffusers", "rich") else "99.0")
     monkeypatch.setattr(extras, "installed", lambda name: None if name == "diffusers" else "99.0")
     for name in ("rich", "rich.box", "rich.table", "rich.text"):
         monkeypatch.setitem(sys.modules, name, None)
     ran = erase("doctor", "--quick", "--json")
-    assert (found(ran, "esd")[0]["text"], found(ran, "esd")[0]["fix"]) == ("lacks diffusers", "pip install diffusers")
-    assert "uce" in found(ran, "methods")[0]["text"]
+    assert found(ran, "esd") == []
+    assert {"uce", "esd"} <= set(found(ran, "methods")[0]["text"].replace(",", "").split())
     shown = erase("doctor", "--quick")
     assert shown.code == 0
     assert "problem  diffusers  not installed  pip install 'diffusers>=" in shown.out
-    assert "info  esd  lacks diffusers  pip install diffusers" in shown.out

@@ -139,7 +139,7 @@ def test_info_shows_what_it_would_set(erase, file, monkeypatch):
     monkeypatch.setenv("COLUMNS", "160")  # a narrow terminal breaks the cell that is looked for
     rows = {row["option"]: row for row in erase("info", "uce", "--preset", file, "--json").data["options"]}
     assert rows["vocabulary"]["preset"] == {"pocket": 20}
-    assert rows["vocabulary"]["per"] == {"pocket": 2000, "flow": 0}
+    assert rows["vocabulary"]["per"] == {"pocket": 2000, "pocket-flow": 2000, "flow": 0}
     assert "preset" not in rows["tokens"]
     shown = erase("info", "uce", "--preset", file)
     assert "*pocket: 20; 100; pocket: 2000" in " ".join(shown.out.split())

@@ -162,8 +162,8 @@ def test_routes_are_added_where_a_server_is_and_nowhere_else(monkeypatch):
     monkeypatch.setitem(sys.modules, "server", SimpleNamespace(PromptServer=running))
     routes.register()
     assert added == [
-        ("GET", "/erase_plugins/artifact"), ("POST", "/erase_plugins/artifact"), ("POST", "/erase_plugins/publish"),
-            ("GET", "/erase_plugins/library"), ("GET", "/erase_plugins/picture"),
+        ("GET", "/erase_plugins/artifact"), ("POST", "/erase_plugins/artifact"), ("GET", "/erase_plugins/methods"),
+        ("POST", "/erase_plugins/publish"), ("GET", "/erase_plugins/library"), ("GET", "/erase_plugins/picture"),
     ]  # fmt: skip
 
 

@@ -47,7 +47,7 @@ def test_plan_erase_save_apply_remove(folder, tmp_path, method):
     ep.erase(str(folder), ["pizza"], method, options=OPTIONS, out=tmp_path / "art")
     saved = ep.load_artifact(tmp_path / "art")
     assert list(saved.edit.deltas) == ["mixer"]
-    assert {item.layout for item in saved.manifest.files} == {"patch", "context"}
+    assert {item.layout for item in saved.manifest.files} == {"patch", "context", "peft"}
     assert any("no kohya file: family toy has no names for layout kohya" in note for note in saved.manifest.notes)
     pipe = ep.load(str(folder))
     base, before = predictions(pipe), {name: part.clone() for name, part in pipe.mixer.state_dict().items()}

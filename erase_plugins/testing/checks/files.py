@@ -94,7 +94,8 @@ def lossy(case: Case, layout: str) -> bool:
 
 def own_files(folder: Path, saved: Any) -> list[Path]:
     """Weight files that stand for themselves (peft folders hold one component each)."""
-    return [folder / item.name for item in saved.manifest.files if "/" not in item.name]
+    names = (item.name for item in saved.manifest.files)
+    return [folder / name for name in names if "/" not in name and name.endswith(".safetensors")]
 
 
 @check

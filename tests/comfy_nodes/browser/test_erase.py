@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from pathlib import Path
 
 import psutil
 import pytest
@@ -269,8 +270,9 @@ _BEHIND = """([id, file]) => {
 
 
 def test_a_lora_behind_that_was_made_for_the_concept_is_told_on_the_node(editor, running_base, shoot, first):
-    style = running_base / "models" / "loras" / examples.STYLE_LORA
-    shutil.copyfile(style, style.with_name("look_pizza_v2.safetensors"))
+    loras = running_base / "models" / "loras"
+    loras.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(ROOT / "comfy_nodes" / "library" / Path(examples.LORA).name, loras / "look_pizza_v2.safetensors")
     editor.page.evaluate("() => app.refreshComboInNodes()")
     lora = editor.page.evaluate(_BEHIND, [first, "look_pizza_v2.safetensors"])
     assert sent(editor, first)["behind"] == "look_pizza_v2.safetensors : 1 : 1"
