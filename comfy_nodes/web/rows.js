@@ -15,9 +15,9 @@ export function readLine(line) {
   const off = /^\s*#/.test(line);
   const [words, ...notes] = line.replace(/^[\s#]*/, "").split("#");
   let rest = words.trim(), strength = 1;
-  const number = STRENGTH.exec(rest);
+  const number = rest.match(STRENGTH);
   if (number) [rest, strength] = [number[1], Number(number[2])];
-  const sides = ARROW.exec(rest);
+  const sides = rest.match(ARROW);
   return { off, concept: (sides ? sides[1] : rest).trim(), guide: sides ? sides[2] : "", strength, note: notes.join("#").trim() };
 }
 
