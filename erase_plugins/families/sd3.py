@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from erase_plugins.families.flow import FlowFamily
+from erase_plugins.families.flow import TOY, FlowFamily
 from erase_plugins.families.flow_names import SD3
 from erase_plugins.hookspecs import hookimpl
 
@@ -31,7 +31,7 @@ class StableDiffusion3(FlowFamily):
     even_sigmas = False
     modelspec = "stable-diffusion-3/lora"
     base_version = "sd3"
-    presets = ("flow",)
+    presets = (TOY, "flow")
     ui_versions: Mapping[int, str] = {0: "SD3"}
 
     def latent_shape(self, configs: Mapping[str, Mapping[str, Any]]) -> tuple[int, int, int]:

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from erase_plugins.families.base import Target
     from erase_plugins.types import EraseRequest
 
+#: starts of trajectories that are made at least; fewer would show a concept in too few ways
+FEWEST = 20
+
 
 @dataclass(frozen=True)
 class WeightOptions:
@@ -105,7 +108,8 @@ class RolloutOptions(LoopOptions):
         """The options with what follows from the request filled in; no more states are made than steps draw."""
         keep_batch, trajectories = self.keep_batch, self.trajectories
         if "trajectories" not in request.options:
-            trajectories = min(trajectories, -(-self.iterations * self.batch // min(self.harvest, self.steps)))
+            drawn = -(-self.iterations * self.batch // min(self.harvest, self.steps))
+            trajectories = min(trajectories, max(drawn, FEWEST))
         if "keep_batch" not in request.options and request.preserve:
             keep_batch = max(keep_batch, self.batch)
         harvest = min(self.harvest, self.steps)

@@ -137,7 +137,8 @@ def test_every_file_is_used_and_every_table_is_a_kind_of_model_or_concept():
                 assert not kind or kind in {*KINDS, FULL}, f"{source}, {table}"
     assert used == {path.name for path in FOLDER.glob("*.toml")}
     assert models == {
-        "causal-lm", "flow", "flux", "image-classifier", "pocket", "pocket-classifier", "pocket-lm", "sd1", "sd2", "sd3", "sdxl",
+        "causal-lm", "flow", "flux", "image-classifier", "pocket", "pocket-classifier", "pocket-flow", "pocket-lm", "sd1", "sd2",
+        "sd3", "sdxl",
     }  # fmt: skip
 
 
@@ -148,8 +149,8 @@ def test_no_built_in_option_keeps_presets_in_the_code():
             if item.metadata.get("per")]  # fmt: skip
     assert left == []
     resolved = [item for options in built_in().values() for item in describe(options)]
-    assert sum(bool(item.per) for item in resolved) == 331
-    assert len(resolved) == 1015
+    assert sum(bool(item.per) for item in resolved) == 343
+    assert len(resolved) == 1079
 
 
 def test_help_and_import_read_no_preset():

@@ -16,6 +16,7 @@ import pytest
 from erase_plugins.artifacts.marks import read_key
 from erase_plugins.errors import ArtifactError, CorruptArtifact, RequestError
 from erase_plugins.requests import decisions
+from erase_plugins.requests import store as store_file
 from erase_plugins.requests.intake import receive, recognise
 from erase_plugins.requests.store import DATABASE, Desk
 from tests.requests.conftest import CANARY, OTHER, lived
@@ -105,7 +106,7 @@ def test_a_failing_write_leaves_nothing(desk, monkeypatch):
     broken = 0
     for fail_at in range(1, 30):
         counted = [0]
-        real = sqlite3.connect
+        real = store_file._open
 
         class Failing(sqlite3.Connection):
             def execute(self, *words):
@@ -115,7 +116,7 @@ def test_a_failing_write_leaves_nothing(desk, monkeypatch):
                 return super().execute(*words)
 
         with monkeypatch.context() as patch:
-            patch.setattr(sqlite3, "connect", lambda *a, real=real, kind=Failing, **k: real(*a, **k, factory=kind))
+            patch.setattr(store_file, "_open", lambda *a, real=real, kind=Failing, **k: real(*a, **k, factory=kind))
             try:
                 decisions.decide(store, second, "close")
             except ArtifactError as error:
