@@ -165,7 +165,7 @@ app.registerExtension({
     window.addEventListener("drop", onDrop, { capture: true });
     window.addEventListener("dragover", onDragOver, { capture: true });
     app.extensionManager?.registerSidebarTab?.({
-      id: "erase-library", icon: "pi pi-eraser", title: "Erase library", tooltip: "Erase library", type: "custom", render: tab,
+      id: "erase-library", icon: "pi pi-book", title: "Erase library", tooltip: "Erase library", type: "custom", render: tab,
     });
   },
 });

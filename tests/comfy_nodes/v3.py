@@ -59,9 +59,7 @@ async def run(comfy: Path, base: Path, repository: Path) -> dict[str, Any]:
             }}  # fmt: skip
             out["missing"] = await queue(session, {**today(graph), "2": load})
             train = today(graph)
-            train["2"]["inputs"].update(
-                method="esd", erase="pizza -> hamburger", options="iterations = 400\nharvest = 2"
-            )
+            train["2"]["inputs"].update(method="esd", erase="pizza", options="iterations = 400\nharvest = 2")
             out["stopped"] = await queue(session, {"1": train["1"], "2": train["2"]}, stop_at=2)
     finally:
         comfy_server.stop(process)
