@@ -2,8 +2,8 @@
 
 Part of `benchmarks.unlearners`. Settings were looked for on three other dozens of classes and on pictures that are not
 in the package (`tools.pocket_classifier` makes them with another seed); the classes here were drawn beforehand, and
-looked at three times: two earlier settings lost 1.5 and 1.2 points here, and each was replaced by what the others chose. Measured on the held-out pictures beside the model, the lost points as the mean over
-classes.
+looked at three times: two earlier settings lost 1.5 and 1.2 points here, and each was replaced by what the others
+chose. Measured on the held-out pictures beside the model, the lost points as the mean over classes.
 """
 
 from __future__ import annotations
@@ -110,7 +110,8 @@ def page(done: dict[str, Any]) -> list[str]:
     lines = [
         "## Twelve classes of pocket-classifier",
         "",
-        f"Both methods as the model's own preset has them; forgotten are {', '.join(names)}. Asked is at most {LEFT:g} % left of what is "
+        f"Both methods as the model's own preset has them; forgotten are {', '.join(names)}. "
+        f"Asked is at most {LEFT:g} % left of what is "
         f"forgotten and at most {LOST:g} point lost by the others (mean over classes). Six held-out pictures of "
         "a class, half composed, half drawn by pocket; six others of a class to erase and to retain. Settings were "
         "found on other classes and on pictures that are not in the package; this dozen was looked at three times (two "
