@@ -48,8 +48,8 @@ class GroupSparseOptions(LabelledOptions):
     alpha: float = option(0.05, "weight of the group lasso", low=0.0, high=1e6)
     warmup: int = option(20, "epochs before the group lasso begins", low=0, high=100_000)
     views: int = option(
-        1,
-        "other views of the pictures, for half of a step: 1 mirrored, 2 moved too, 3 mixed too; 0: none",
+        0,
+        "other views of the pictures, for half of a step: 1 mirrored (not for digits and texts), 2 moved too, 3 mixed",
         low=0,
         high=3,
     )
