@@ -4,8 +4,6 @@ import { app } from "../../scripts/app.js";
 import { kindOf, tell, widgetOf } from "./parts.js";
 import { KIND } from "./rows.js";
 
-export { kindOf, tell };
-
 const ROUTE = "/erase_plugins/artifact";
 const WRITES_FILES = new Set(["EraseHubPull", "EraseSaveArtifact"]);
 const LOADER = "EraseLoadArtifact";

@@ -1,7 +1,7 @@
 // "Erase this from the model": takes selected words of a prompt out of the model that draws it. The concept becomes a line
 // of the Erase node in front of the sampler, which is made and connected if there is none.
 import { app } from "../../scripts/app.js";
-import { kindOf, tell, wire } from "./parts.js";
+import { kindOf, linkOf, tell, wire } from "./parts.js";
 
 const KIND = "EraseNegative";
 const LABEL = "Erase this from the model";
@@ -10,7 +10,6 @@ const LONGEST = 60; // letters of a prompt that is taken whole, where nothing is
 const GAP = 60;
 const BOX = "textarea";
 
-const linkOf = (graph, id) => (id === null || id === undefined ? undefined : (graph.getLink?.(id) ?? graph.links[id]));
 const nodesOf = (graph) => graph?.nodes ?? graph?._nodes ?? [];
 const slotOf = (node, name) => (node.inputs ?? []).findIndex((input) => input.name === name);
 

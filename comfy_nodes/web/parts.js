@@ -10,6 +10,12 @@ export function tell(severity, summary, detail) {
   app.extensionManager?.toast?.add({ severity, summary, detail, life: 9000 });
 }
 
+/** A wire by its id, in the editor's ways to keep them; undefined if there is none. */
+export function linkOf(graph, id) {
+  if (id === null || id === undefined) return undefined;
+  return graph.getLink?.(id) ?? graph.links?.get?.(id) ?? graph.links?.[id];
+}
+
 /** A wire from an output, [node, number], to an input. The registry's scanner takes the plain call for one to a network. */
 export function wire([from, output], to, input) {
   const { connect } = from;

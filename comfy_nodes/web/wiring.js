@@ -1,12 +1,10 @@
 // The graph around an Erase node: its other sockets are connected with its first one, and LoRAs behind it are told to it.
 import { app } from "../../scripts/app.js";
-import { kindOf, make, replaceBox, wire } from "./parts.js";
+import { kindOf, linkOf, make, replaceBox, wire } from "./parts.js";
 import { KIND } from "./rows.js";
 
 const INPUT = 1; // LiteGraph's word for the left side of a node
 const OFF = new Set([2, 4]); // muted, bypassed
-
-const linkOf = (graph, id) => graph.getLink?.(id) ?? graph.links?.get?.(id) ?? graph.links?.[id];
 
 /** The nearest node in front, along MODEL, with a free or used output of a type; [node, slot] or undefined. */
 function inFront(node, type) {
