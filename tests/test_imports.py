@@ -7,9 +7,11 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -35,6 +37,21 @@ BESIDE = [path for name in PACKAGES[1:] for path in sorted((ROOT / name).rglob("
 
 def name_of(path: Path) -> str:
     return path.relative_to(PACKAGE if path.is_relative_to(PACKAGE) else ROOT).as_posix()
+
+
+def parsed(path: Path) -> ast.Module:
+    """Syntax tree of a file; those of the packages are read once."""
+    return _kept(path) if path.is_relative_to(ROOT) else ast.parse(path.read_text(encoding="utf-8"))
+
+
+@cache
+def _kept(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+def broken(rule: Callable[[Path], list[Any]], files: Iterable[Path]) -> dict[str, list[Any]]:
+    """File -> what breaks the rule in it; one test asks all files, so that a failure names all of them at once."""
+    return {name_of(path): found for path in files if (found := rule(path))}
 
 
 # ---- the table ---------------------------------------------------------------------------------------------------
@@ -130,23 +147,20 @@ def imports_of(name: str, modules: Mapping[str, Path]) -> list[Import]:
     path = modules[name]
     package = name.split(".") if path.name == "__init__.py" else name.split(".")[:-1]
     visitor = Imports(modules, package)
-    visitor.visit(ast.parse(path.read_text(encoding="utf-8")))
+    visitor.visit(parsed(path))
     return [item for item in visitor.found if item.module != name]
 
 
 def named_in_strings(name: str, modules: Mapping[str, Path]) -> set[str]:
     """Modules whose dotted name stands in a string: imported when they are needed, by importlib."""
-    tree = ast.parse(modules[name].read_text(encoding="utf-8"))
+    tree = parsed(modules[name])
     texts = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)}
     return (texts & set(modules)) - {name} - set(PACKAGES)
 
 
 MODULES = modules_below(ROOT)
 GRAPH = {name: imports_of(name, MODULES) for name in MODULES}
-
-
-def module_of(path: Path) -> str:
-    return next(name for name, file in MODULES.items() if file == path)
+NAME = {path: name for name, path in MODULES.items()}
 
 
 def circles(graph: Mapping[str, set[str]]) -> list[list[str]]:
@@ -292,13 +306,15 @@ def test_a_forbidden_arrow_is_found(tmp_path):
     ]
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=name_of)
-def test_nobody_imports_a_method_by_name(path):
+def test_nobody_imports_a_method_by_name():
     """A method that is a folder imports its own helpers; nobody else does."""
-    name = module_of(path)
-    own = ".".join(name.split(".")[:3]) + "."
-    modules = [item.module for item in GRAPH[name] if not item.module.startswith(own)]
-    assert [module for module in modules if module.startswith("erase_plugins.methods.")] == []
+
+    def foreign(path: Path) -> list[str]:
+        own = ".".join(NAME[path].split(".")[:3]) + "."
+        modules = [item.module for item in GRAPH[NAME[path]] if not item.module.startswith(own)]
+        return [module for module in modules if module.startswith("erase_plugins.methods.")]
+
+    assert broken(foreign, SOURCES) == {}
 
 
 # ---- one room per question ---------------------------------------------------------------------------------------
@@ -310,7 +326,7 @@ METHOD_IDS = {path.name.removesuffix(".py") for path in (PACKAGE / "methods").it
 def compared_constants(path: Path) -> list[tuple[str, int]]:
     """String constants in comparisons and match patterns, with their line."""
     found = []
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(parsed(path)):
         if isinstance(node, ast.Compare):
             parts = [node.left, *node.comparators]
             texts = [leaf for part in parts for leaf in ast.walk(part) if isinstance(leaf, ast.Constant)]
@@ -327,10 +343,12 @@ FAMILY_DEBT = {
 OUTSIDE = [path for path in SOURCES if name_of(path).split("/")[0] not in ("families", "testing")]
 
 
-@pytest.mark.parametrize("path", OUTSIDE, ids=name_of)
-def test_families_are_not_told_apart_outside_their_room(path):
-    found = [item for item in compared_constants(path) if item[0] in FAMILY_IDS]
-    assert [item for item in found if (name_of(path), item[0]) not in FAMILY_DEBT] == []
+def test_families_are_not_told_apart_outside_their_room():
+    def told(path: Path) -> list[tuple[str, int]]:
+        found = [item for item in compared_constants(path) if item[0] in FAMILY_IDS]
+        return [item for item in found if (name_of(path), item[0]) not in FAMILY_DEBT]
+
+    assert broken(told, OUTSIDE) == {}
 
 
 def test_family_debt_is_not_paid_yet():
@@ -341,9 +359,11 @@ def test_family_debt_is_not_paid_yet():
 NO_METHODS = [path for path in SOURCES if not name_of(path).startswith("methods/")]
 
 
-@pytest.mark.parametrize("path", NO_METHODS, ids=name_of)
-def test_methods_are_not_told_apart_outside_their_room(path):
-    assert [item for item in compared_constants(path) if item[0] in METHOD_IDS] == []
+def test_methods_are_not_told_apart_outside_their_room():
+    def told(path: Path) -> list[tuple[str, int]]:
+        return [item for item in compared_constants(path) if item[0] in METHOD_IDS]
+
+    assert broken(told, NO_METHODS) == {}
 
 
 def test_a_family_comparison_is_found(tmp_path):
@@ -377,7 +397,7 @@ def without_main(tree: ast.Module) -> ast.Module:
 
 
 def bad_patterns(path: Path) -> list[str]:
-    tree = ast.parse(path.read_text(encoding="utf-8"))
+    tree = parsed(path)
     found = [
         f"line {line}: {name}()"
         for name, line in calls(tree)
@@ -395,9 +415,8 @@ def bad_patterns(path: Path) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=name_of)
-def test_no_forbidden_pattern(path):
-    assert bad_patterns(path) == []
+def test_no_forbidden_pattern():
+    assert broken(bad_patterns, SOURCES) == {}
 
 
 def test_forbidden_patterns_are_found(tmp_path):
@@ -428,17 +447,21 @@ def test_no_shared_drawer_and_no_huge_file():
 PLUGIN_SOURCES = [path for path in BESIDE if path.is_relative_to(ROOT / "hub_cards")]
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=name_of)
-def test_nobody_imports_a_plugin_package(path):
-    beside = [item.module for item in GRAPH[module_of(path)] if item.module.split(".")[0] in PACKAGES[1:]]
-    assert beside == []
+def test_nobody_imports_a_plugin_package():
+    def beside(path: Path) -> list[str]:
+        return [item.module for item in GRAPH[NAME[path]] if item.module.split(".")[0] in PACKAGES[1:]]
+
+    assert broken(beside, SOURCES) == {}
 
 
-@pytest.mark.parametrize("path", PLUGIN_SOURCES, ids=name_of)
-def test_plugin_packages_keep_the_house_rules(path):
-    assert bad_patterns(path) == []
-    assert [item for item in compared_constants(path) if item[0] in FAMILY_IDS | METHOD_IDS] == []
-    assert len(path.read_text(encoding="utf-8").splitlines()) <= 300
+def test_plugin_packages_keep_the_house_rules():
+    def told(path: Path) -> list[tuple[str, int]]:
+        return [item for item in compared_constants(path) if item[0] in FAMILY_IDS | METHOD_IDS]
+
+    assert broken(bad_patterns, PLUGIN_SOURCES) == {}
+    assert broken(told, PLUGIN_SOURCES) == {}
+    lines = {name_of(path): len(path.read_text(encoding="utf-8").splitlines()) for path in PLUGIN_SOURCES}
+    assert {name: count for name, count in lines.items() if count > 300} == {}
 
 
 # ---- what an import costs ----------------------------------------------------------------------------------------
