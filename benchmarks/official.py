@@ -71,11 +71,12 @@ def uce(place: Path, sizes: list[int]) -> Iterator[Row]:
     from benchmarks.full_size import sd15
     from benchmarks.plain import uce as plain
     from erase_plugins.engine.words import listed
+    from erase_plugins.workflow.models import as_target
 
     os.environ["ERASE_PLUGINS_CACHE"] = str(place / "cache")
     pipe = sd15()
     words = [word for table in listed().values() for word in table if word.isalpha()]
-    target = ep.workflow.models.as_target(pipe)
+    target = as_target(pipe)
     plain.light(pipe, [(words[-1], "")], out=place / "warm.safetensors")
     for count in sizes:
         yield from uce_of(place, pipe, target, words, count)
@@ -137,10 +138,11 @@ def stack(place: Path, sizes: list[int]) -> Iterator[Row]:
     """Edits of rank 1 on all key and value projections, given one by one and all at once."""
     import erase_plugins as ep
     from benchmarks.full_size import sd15
+    from erase_plugins.workflow.applying import apply_all
 
     for name, pipe, loop in (("pocket", ep.load("pocket"), STACKED), ("SD 1.5", sd15(), 40)):
         made = ranks_of_one(pipe, STACKED)
-        together, handles = seconds(partial(ep.workflow.applying.apply_all, pipe, made))
+        together, handles = seconds(partial(apply_all, pipe, made))
         removal, _ = seconds(handles[STACKED // 2].remove)
         for handle in handles if name == "pocket" else []:
             handle.remove()
@@ -163,9 +165,10 @@ def ranks_of_one(pipe: Any, count: int) -> list[Any]:
 
     import erase_plugins as ep
     from erase_plugins.artifacts.edit import Edit, LowRank
+    from erase_plugins.workflow.models import as_target
 
     base = ep.erase(pipe, ["pizza"], "uce", options={"vocabulary": 0, "tokens": "last"})
-    shapes = {ref.weight: ref.shape for ref in ep.workflow.models.as_target(pipe).readers()}
+    shapes = {ref.weight: ref.shape for ref in as_target(pipe).readers()}
     draw = torch.Generator().manual_seed(0)
     found = []
     for number in range(count):
@@ -184,9 +187,10 @@ def gates(place: Path, sizes: list[int]) -> Iterator[Row]:
 
     import erase_plugins as ep
     from benchmarks.full_size import sd15
+    from erase_plugins.workflow.models import as_target
 
     pipe = sd15()
-    target = ep.workflow.models.as_target(pipe)
+    target = as_target(pipe)
     cond = target.encode(["pizza"])
     latents = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(0))
 
