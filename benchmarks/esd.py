@@ -50,7 +50,8 @@ def main() -> None:
     rows = {name: in_own_process(name, given) for name in given.rows.split(",")}
     ratio = {
         key: round(rows["baseline"][key] / rows["harvested"][key], 2)
-        for key in ("forwards", "seconds", "peak_mb", "held_out") if {"baseline", "harvested"} <= set(rows)
+        for key in ("forwards", "seconds", "peak_mb", "held_out")
+        if {"baseline", "harvested"} <= set(rows)
     }
     result = {"concept": given.concept, "iterations": given.iterations, "batch": given.batch, "rows": rows,
               "baseline_over_harvested": ratio}  # fmt: skip
