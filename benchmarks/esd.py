@@ -1,11 +1,13 @@
 """ESD here against a plain textbook loop, on the embedded model: forward passes, seconds, memory, erasure.
 
-    python -m benchmarks.esd [--quick] [--concept pizza] [--json]
+    python -m benchmarks.esd [--quick] [--concept pizza] [--iterations 200 --batch 1 --steps 20] [--json]
 
 The baseline is written straight from the paper: two denoisers, and for every training sample a fresh
 trajectory rolled out to a random step, then three predictions (empty, concept, student). It trains the same modules
 with the same target, learning rate, batch and number of steps. Ours runs with the preservation term off in the
 comparison, so that both do the same job; the row "defaults" adds what a user gets. Each row runs in its own process.
+"held out" is the mean loss of the trained change on states of the unedited model that no row has trained on: 64 fresh
+trajectories, one state each, all sampler steps alike; the same states for every row.
 """
 
 from __future__ import annotations
@@ -18,6 +20,10 @@ import time
 from typing import Any
 
 ROWS = ("baseline", "harvested", "defaults")
+#: prompts that the compared rows train on
+PROMPTS = ("{}", "a {}")
+#: states of the held-out loss
+HELD_OUT = 64
 TEMPLATES = ("a {}", "a {} on a blue background", "a noto {}", "a twemoji {} on a white background")
 
 
@@ -29,6 +35,9 @@ def main() -> None:
     parser.add_argument("--iterations", type=int, default=60)
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--steps", type=int, help="sampler steps; those of pocket if left out")
+    parser.add_argument("--trajectories", type=int, help="harvested trajectories; the default if left out")
+    parser.add_argument("--rows", default=",".join(ROWS))
     parser.add_argument("--quick", action="store_true", help="fewer iterations and pictures; checks that it runs")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--row", choices=ROWS, help=argparse.SUPPRESS)
@@ -38,9 +47,11 @@ def main() -> None:
     if given.row:
         sys.stdout.write(json.dumps(measure(given)) + "\n")
         return
-    rows = {name: in_own_process(name, given) for name in ROWS}
+    rows = {name: in_own_process(name, given) for name in given.rows.split(",")}
     ratio = {
-        key: round(rows["baseline"][key] / rows["harvested"][key], 2) for key in ("forwards", "seconds", "peak_mb")
+        key: round(rows["baseline"][key] / rows["harvested"][key], 2)
+        for key in ("forwards", "seconds", "peak_mb", "held_out")
+        if {"baseline", "harvested"} <= set(rows)
     }
     result = {"concept": given.concept, "iterations": given.iterations, "batch": given.batch, "rows": rows,
               "baseline_over_harvested": ratio}  # fmt: skip
@@ -52,6 +63,8 @@ def in_own_process(name: str, given: argparse.Namespace) -> dict[str, Any]:
     command = [sys.executable, "-m", "benchmarks.esd", "--row", name, "--concept", given.concept]
     for key in ("images", "iterations", "batch", "seed"):
         command += [f"--{key}", str(getattr(given, key))]
+    for key in ("steps", "trajectories"):
+        command += [f"--{key}", str(getattr(given, key))] if getattr(given, key) is not None else []
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     found: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
     return found
@@ -68,14 +81,18 @@ def measure(given: argparse.Namespace) -> dict[str, Any]:
 
     pipe = ep.load("pocket")
     target = target_of(pipe, "pocket")
-    common = {"iterations": given.iterations, "batch": given.batch}
+    common: dict[str, Any] = {"iterations": given.iterations, "batch": given.batch, "templates": PROMPTS}
+    common |= {"steps": given.steps} if given.steps else {}
+    fewer = {"trajectories": given.trajectories} if given.trajectories else {}
+    held = held_out(target, given)
+    before = held_out_loss(target, held)
     started = time.perf_counter()
     if given.row == "baseline":
         numbers, losses = textbook(target, given)
         seconds = time.perf_counter() - started
     else:
         losses = []
-        options = {} if given.row == "defaults" else {**common, "keep_weight": 0.0, "cooldown": 0.0}
+        options = {} if given.row == "defaults" else {**common, **fewer, "keep_weight": 0.0, "cooldown": 0.0}
         artifact = ep.erase(
             target, given.concept, "esd", options=options, seed=given.seed,
             listeners=[lambda event: losses.append(event.numbers["loss"]) if "loss" in event.numbers else None],
@@ -91,8 +108,41 @@ def measure(given: argparse.Namespace) -> dict[str, Any]:
         "peak_mb": round(peak),
         "loss_first": round(sum(losses[:5]) / len(losses[:5]), 5),
         "loss_last": round(sum(losses[-5:]) / len(losses[-5:]), 5),
+        "untrained": round(before, 5),
+        "held_out": round(held_out_loss(target, held), 5),
         "target_rate": judged(pipe, given.concept, given.images),
     }
+
+
+def held_out(target: Any, given: argparse.Namespace) -> tuple[Any, Any, Any]:
+    """(states, prompts, wanted predictions) of the unedited model that no row trains on."""
+    import torch
+
+    from erase_plugins.api import plan
+    from erase_plugins.engine.trajectories import harvest, start_noise
+    from erase_plugins.methods.esd import esd_target
+
+    options = plan("pocket", given.concept, "esd").options
+    steps = given.steps or options["steps"]
+    scheduler, draw = target.scheduler(steps), torch.Generator().manual_seed(424_242)
+    prompts = [PROMPTS[place % len(PROMPTS)].format(given.concept) for place in range(HELD_OUT)]
+    cond, picks = target.encode(prompts), [[place // len(PROMPTS) % steps] for place in range(HELD_OUT)]
+    noise = start_noise(target, scheduler, HELD_OUT, draw)
+    states = harvest(target, scheduler, noise, cond, target.encode([""]), picks, guidance=options["guidance"])
+    seen = states.predictions
+    wanted = esd_target(seen["null"], seen["prompt"], seen["prompt"], options["eta"] + 1.0)
+    return states, cond[states.row.tolist()], wanted
+
+
+def held_out_loss(target: Any, held: tuple[Any, Any, Any]) -> float:
+    """Mean squared error there of the model as it is now, in float32."""
+    import torch
+
+    from erase_plugins.engine.trajectories import ask
+
+    states, cond, wanted = held
+    with torch.no_grad():
+        return float((ask(target, states.inputs, states.timestep, cond, None) - wanted).square().mean())
 
 
 def textbook(target: Any, given: argparse.Namespace) -> tuple[int, list[float]]:
@@ -119,7 +169,7 @@ def textbook(target: Any, given: argparse.Namespace) -> tuple[int, list[float]]:
 
     from erase_plugins.api import plan
 
-    options = plan("pocket", given.concept, "esd").options
+    options = {**plan("pocket", given.concept, "esd").options, **({"steps": given.steps} if given.steps else {})}
     student = target.pipe.unet.requires_grad_(False)
     teacher = copy.deepcopy(student)
     generator = torch.Generator().manual_seed(given.seed)
@@ -131,7 +181,7 @@ def textbook(target: Any, given: argparse.Namespace) -> tuple[int, list[float]]:
         parametrize.register_parametrization(module, "weight", delta)
         trained += [delta.up, delta.down]
     optimizer = torch.optim.Adam(trained, lr=options["lr"])
-    embeds = target.encode(["", given.concept, f"a {given.concept}"]).embeds
+    embeds = target.encode(["", *(prompt.format(given.concept) for prompt in PROMPTS)]).embeds
     scheduler = target.scheduler(options["steps"])
     forwards, losses = 0, []
 
@@ -176,7 +226,7 @@ def judged(pipe: Any, concept: str, images: int) -> float:
 
 def table(result: dict[str, Any]) -> str:
     """The result as aligned text."""
-    columns = ("forwards", "seconds", "peak_mb", "loss_first", "loss_last", "target_rate")
+    columns = ("forwards", "seconds", "peak_mb", "loss_first", "loss_last", "untrained", "held_out", "target_rate")
     lines = [f"ESD on pocket, '{result['concept']}', {result['iterations']} iterations of {result['batch']}"]
     lines.append("row".ljust(22) + "".join(name.rjust(13) for name in columns))
     for name, row in result["rows"].items():

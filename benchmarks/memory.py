@@ -24,10 +24,10 @@ GIB = 1 << 30
 class Alive(TorchDispatchMode):
     """Bytes of all storages that operations inside the block have made and that are still held, and their peak."""
 
-    def __init__(self) -> None:
+    def __init__(self, before: Any = ()) -> None:
         super().__init__()
         self.now = self.peak = 0
-        self._known: set[int] = set()
+        self._known: set[int] = {item.untyped_storage()._cdata for item in before}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
@@ -65,7 +65,7 @@ def unet_step(unet: Any, shape: tuple[int, ...], context: tuple[int, ...], extra
     """
     weights = sum(part.numel() * part.element_size() for part in unet.parameters())
     unet.requires_grad_(False)
-    alive = Alive()
+    alive = Alive(unet.parameters())
     with alive:
         parameters = train()
         moments = [torch.zeros_like(part) for part in parameters for _ in range(2)]
@@ -80,6 +80,14 @@ def unet_step(unet: Any, shape: tuple[int, ...], context: tuple[int, ...], extra
             unet.disable_gradient_checkpointing()
     del kept
     return weights, alive.peak
+
+
+def faked(module: Any, dtype: Any) -> None:
+    """Gives a module on meta tensors fake values."""
+    for name, parameter in list(module.named_parameters()):
+        owner, _, leaf = name.rpartition(".")
+        fake = torch.nn.Parameter(torch.empty(parameter.shape, dtype=dtype), requires_grad=False)
+        setattr(module.get_submodule(owner), leaf, fake)
 
 
 def low_rank(unet: Any, modules: Any, rank: int) -> Any:
@@ -115,10 +123,9 @@ def measure(family: str, paths: Any, rank: int, batch: int, recompute: bool, hal
     """One row."""
     from benchmarks.full_size import unet15, unet_xl
 
+    unet = (unet15() if family == "sd1" else unet_xl()).eval()
     with FakeTensorMode(allow_non_fake_inputs=True):
-        unet = (unet15() if family == "sd1" else unet_xl()).to_empty(device="cpu").eval()
-        if half:
-            unet.to(torch.bfloat16)
+        faked(unet, torch.bfloat16 if half else torch.float32)
         size, width = (64, 768) if family == "sd1" else (128, 2048)
         extra = {}
         if family == "sdxl":

@@ -19,6 +19,8 @@ from erase_plugins.artifacts.tensors import all_finite
 from erase_plugins.errors import ArtifactError, NotFiniteError
 
 CONTEXT = "context"
+#: rows of text embeddings from which the form of a map matters for the size of a file
+_WIDE = 512
 
 
 class Delta(Protocol):
@@ -164,6 +166,21 @@ class ContextMap:
     def rank(self) -> int:
         """Number of rows of A."""
         return self.A.shape[0]
+
+    @property
+    def is_wide(self) -> bool:
+        """Whether B A as one matrix takes fewer values than both factors, and these take megabytes."""
+        rank, width = self.A.shape
+        return 2 * rank > width >= _WIDE
+
+    def whole(self) -> Tensor:
+        """B A, (dim, dim) float32."""
+        return (self.B.detach().double() @ self.A.detach().double()).float().cpu().contiguous()
+
+    @classmethod
+    def of_whole(cls, matrix: Tensor) -> ContextMap:
+        """The map of B A as one matrix."""
+        return cls(torch.eye(len(matrix)), matrix.float())
 
     def columns(self, chosen: slice) -> ContextMap:
         """The map of some columns, without the directions that hardly reach them."""

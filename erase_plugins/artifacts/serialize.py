@@ -10,24 +10,32 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from erase_plugins.artifacts.edit import CONTEXT, DELTA_TYPES, AddOn, Delta, Dense, Edit, is_bias
+from erase_plugins.artifacts.edit import CONTEXT, DELTA_TYPES, AddOn, ContextMap, Delta, Dense, Edit, is_bias
 from erase_plugins.errors import CorruptArtifact, EraseError
 
 SEPARATOR = "|"
 STATISTICS = "statistics"
 HEADER_KEY = "erase_plugins.edit"
-SCHEMA = 1
+#: 2 where a map of many directions is stored as one matrix
+SCHEMA = 2
 #: largest weight that a change may describe; beyond it a few stored numbers would unfold into an absurd tensor
 _LARGEST = 2**31
 #: (kind, field) of a dense change of one dimension in files, whose reader of 0.1 knows no other name for it
 _BIAS = ("bias", "db")
+#: (kind, field) of a map as one matrix
+_WHOLE = ("contextmap", "K")
 
 
 def edit_to_tensors(edit: Edit) -> tuple[dict[str, Tensor], str]:
     """Tensors by name ("unet|path.weight|lowrank|A") and the JSON text for the header."""
     tensors: dict[str, Tensor] = {}
     addons: dict[str, Any] = {}
+    schema = 1
     for component, key, delta in edit.items():
+        if isinstance(delta, ContextMap) and delta.is_wide:
+            schema = SCHEMA
+            tensors[SEPARATOR.join((component, key, *_WHOLE))] = delta.whole()
+            continue
         for field, tensor in delta.tensors().items():
             stored = _BIAS if is_bias(delta) else (delta.kind, field)
             tensors[SEPARATOR.join((component, key, *stored))] = tensor.detach().cpu().contiguous().clone()
@@ -35,7 +43,7 @@ def edit_to_tensors(edit: Edit) -> tuple[dict[str, Tensor], str]:
             addons[f"{component}{SEPARATOR}{key}"] = {"type": delta.type, "config": dict(delta.config)}
     for name, tensor in edit.statistics.items():
         tensors[f"{STATISTICS}{SEPARATOR}{name}"] = tensor.detach().cpu().contiguous().clone()
-    text = {"schema": SCHEMA, "family": edit.family, "addons": addons, "meta": dict(edit.meta)}
+    text = {"schema": schema, "family": edit.family, "addons": addons, "meta": dict(edit.meta)}
     return tensors, json.dumps(text, sort_keys=True, separators=(",", ":"))
 
 
@@ -80,6 +88,8 @@ def _delta(where: str, kind: str, group: dict[str, Tensor], addon: Any) -> Delta
         delta: Delta
         if kind == "addon":
             delta = AddOn(str(addon["type"]), group, dict(addon["config"]))
+        elif (kind, *group) == _WHOLE:
+            delta = ContextMap.of_whole(group[_WHOLE[1]])
         elif kind == _BIAS[0]:
             delta = Dense(group.pop(_BIAS[1]))
             if group or delta.dW.ndim != 1:

@@ -9,23 +9,39 @@ import torch
 from torch import Tensor
 
 from erase_plugins.artifacts.ledger import pack, unpack
+from erase_plugins.artifacts.squeezed import squeeze, squeeze_directions, stretch, stretch_directions
 from erase_plugins.artifacts.statistics import Member, Statistics
 from erase_plugins.errors import CorruptArtifact
 
-SCHEMA = 1
+#: 2 where sums are squeezed and equal guides stored once: files of `MANY` concepts and more
+SCHEMA = 2
 #: a file keeps single rows up to this many bytes (each for erased and for kept rows); beyond that, sums only
 KEPT_BYTES = 32_000_000
+#: from this many concepts on a file is as small as it can be without losing anything
+MANY = 100
+#: bytes of erased rows and guides that a file of so many concepts keeps
+MANY_BYTES = 3_200_000
+#: what is squeezed: lower triangles, and their types
+_PACKED = {"G": torch.int64, "H": torch.int64, "kept": torch.int64, "sigma": torch.float64}
+_DIRECTIONS = ("left", "right", "rest")
 
 
 def statistics_to_tensors(statistics: Statistics) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Tensors and JSON-ready description; inverse of `statistics_from_tensors`."""
     members = [statistics.members[name] for name in sorted(statistics.members)]
     tensors: dict[str, Tensor] = {}
+    many = len(members) >= MANY
     pairs = [(item.rows, item.guides) for item in members if item.rows is not None and item.guides is not None]
-    if len(pairs) == len(members) and sum(8 * rows.numel() for rows, _ in pairs) <= KEPT_BYTES:
+    known = len(pairs) == len(members)
+    if known and many and 4 * sum(rows.numel() for rows, _ in pairs) <= MANY_BYTES:
+        guides, index = torch.cat([guides for _, guides in pairs]).unique(dim=0, return_inverse=True)
+        known = 4 * (sum(rows.numel() for rows, _ in pairs) + guides.numel()) <= MANY_BYTES
+        if known:
+            tensors |= {"C": torch.cat([rows for rows, _ in pairs]), "S": guides, "S.index": index.to(torch.int32)}
+    elif known and not many and sum(8 * rows.numel() for rows, _ in pairs) <= KEPT_BYTES:
         tensors["C"] = torch.cat([rows for rows, _ in pairs])
         tensors["S"] = torch.cat([guides for _, guides in pairs])
-    else:
+    if "C" not in tensors:
         tensors["G"], tensors["X"] = pack(statistics.ledgers[0]), statistics.ledgers[1]
     kept = [statistics.keep[key] for key in sorted(statistics.keep)]
     rows = [part for part in kept if part is not None]
@@ -43,7 +59,7 @@ def statistics_to_tensors(statistics: Statistics) -> tuple[dict[str, Tensor], di
     for place, item in enumerate(members):
         tensors |= {f"member.{place}.{name}": part for name, part in item.extra.items()}
     facts = {
-        "schema": SCHEMA,
+        "schema": SCHEMA if many else 1,
         "width": statistics.width,
         "keep_weight": statistics.keep_weight,
         "solver": dict(statistics.solver),
@@ -54,7 +70,34 @@ def statistics_to_tensors(statistics: Statistics) -> tuple[dict[str, Tensor], di
     }  # fmt: skip
     if statistics.revoked:
         facts["revoked"] = list(statistics.revoked)
-    return tensors, facts
+    return _squeezed(tensors) if many else tensors, facts
+
+
+def _squeezed(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Sums in fewer bytes; of the guides' sum, which has few directions where guides are few, those and the rest."""
+    found = {}
+    for name, tensor in tensors.items():
+        if name == "X":
+            found |= {f"X.{part}": value for part, value in squeeze_directions(tensor).items()}
+        else:
+            found[name] = squeeze(tensor) if name in _PACKED else tensor
+    return found
+
+
+def _unsqueezed(tensors: Mapping[str, Tensor], width: int) -> dict[str, Tensor]:
+    """Inverse of `_squeezed`, with one guide for each row again."""
+    half = (width * (width + 1) // 2,)
+    found = {
+        name: stretch(tensor, half, _PACKED[name]) if name in _PACKED else tensor for name, tensor in tensors.items()
+    }
+    if "X.rest" in found:
+        found["X"] = stretch_directions({part: found.pop(f"X.{part}") for part in _DIRECTIONS}, (width, width))
+    if "S.index" in found:
+        index = found.pop("S.index").long()
+        if index.numel() and not 0 <= int(index.min()) <= int(index.max()) < len(found["S"]):
+            raise CorruptArtifact("the guides of the closed-form statistics are damaged; fetch the artifact again")
+        found["S"] = found["S"][index]
+    return found
 
 
 def statistics_from_tensors(tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> Statistics:
@@ -67,6 +110,8 @@ def statistics_from_tensors(tensors: Mapping[str, Tensor], facts: Mapping[str, A
         if int(facts["schema"]) > SCHEMA:
             raise CorruptArtifact(f"statistics have schema {facts['schema']}; update erase-plugins")
         width = int(facts["width"])
+        if int(facts["schema"]) > 1:
+            tensors = _unsqueezed(tensors, width)
         entries = facts["members"]
         sizes = [int(item["n"]) for item in entries]
         stored = "C" in tensors

@@ -105,6 +105,13 @@ class Trainable:
         finally:
             self.enabled = before
 
+    def now(self) -> Any:
+        """What a pass depends on beside the values, for `recall`."""
+        return None
+
+    def recall(self, state: Any, rows: Sequence[int] | None) -> None:
+        """Makes the next pass one of ``rows`` of the samples (None: all) under a state that `now` gave; it stays so."""
+
     def edit(self) -> Edit:
         """The change as it is now, scale baked in, detached from training."""
         deltas: dict[str, dict[str, Delta]] = {}

@@ -21,6 +21,7 @@ from erase_plugins.engine.prompt_templates import (
     expand,
     lines,
     paired_rows,
+    short_window,
 )
 from erase_plugins.engine.vocabulary import (
     ALONE,
@@ -69,6 +70,8 @@ class Recipe:
     word_frames: tuple[str, ...] = ALONE
     #: rows behind a kept word that are encoded and count for all; 0 is all
     word_tail: int = 0
+    #: tokens=window: rows behind a concept's last token that are encoded and count for all; 0 is all
+    tail: int = 0
     #: prompts that a concept stands in; a blank guide leaves the rest of them
     frames: tuple[str, ...] = ()
 
@@ -152,14 +155,17 @@ def collect(
 
 
 class Phrases:
-    """Encodes phrasings; where only a last row counts, their first rows only, of all phrasings of one length at once.
+    """Encodes phrasings; where few rows count, their first rows only, of all phrasings of one length at once.
 
     Rows of a phrase do not depend on what is encoded along, so concepts erased one by one have the same.
     """
 
     def __init__(self, target: Target, recipe: Recipe) -> None:
         self.target, self.recipe = target, recipe
-        self.short = recipe.tokens == "last" and recipe.word_tail > 0 and bool(target.family.causal)
+        # words that are kept are compared with as many rows of a phrase as they have themselves
+        few = recipe.word_tail > 0 and (recipe.tokens == "last" or (recipe.tokens == "window" and recipe.tail > 0))
+        self.short = few and bool(target.family.causal)
+        self.tail = max(recipe.word_tail, recipe.tail if recipe.tokens == "window" else 0)
         self.known: dict[str, tuple[Tensor, int]] = {}
 
     def prepare(self, concepts: Sequence[Concept]) -> None:
@@ -184,9 +190,9 @@ class Phrases:
         return Conditioning(embeds, tuple(last for _, last in found), None, tuple(texts))
 
     def _encode(self, texts: Sequence[str]) -> None:
-        for places, cond in by_length(self.target, texts, self.recipe.word_tail):
+        for places, cond in by_length(self.target, texts, self.tail):
             for place, rows, last in zip(places, cond.embeds, cond.last, strict=True):
-                self.known[texts[place]] = (rows[: last + 1 + self.recipe.word_tail], last)
+                self.known[texts[place]] = (rows[: last + 1 + self.tail], last)
 
 
 def _member(concept: Concept, recipe: Recipe, target: Target, words: Vocabulary | None, encoder: Phrases) -> Member:
@@ -229,7 +235,11 @@ def encode_member(
     for phrase in phrases:
         erased, becomes = (encode(framed(text, kind, recipe)) for text in (phrase, guide))
         for index in range(len(erased.last)):
-            one, other = (paired_parts if erased.parts else paired_rows)(erased, becomes, index, index, recipe.tokens)
+            if recipe.tokens == "window" and encode.short:
+                one, other = short_window(erased, becomes, index, index, recipe.tail, target.info.tokens)
+            else:
+                pair = paired_parts if erased.parts else paired_rows
+                one, other = pair(erased, becomes, index, index, recipe.tokens)
             rows.append(one)
             guides.append(other)
         if recipe.fillers and kind == "style":

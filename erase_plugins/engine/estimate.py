@@ -32,11 +32,13 @@ def closed_form_plan(request: EraseRequest, options: Any, info: TargetInfo) -> E
     lengths = info.family.padding(info)
     each = info.tokens + sum(lengths)
     word = each if lengths else word
-    encoded = (phrase_count(request, recipe) - recipe.vocabulary) * each + recipe.vocabulary * word
+    phrase = min(each, recipe.tail + 4) if recipe.tail and recipe.tokens == "window" else each
+    encoded = (phrase_count(request, recipe) - recipe.vocabulary) * phrase + recipe.vocabulary * word
     text = sum(_size(ref.shape) for ref in info.refs if ref.component != info.family.denoiser and ref.kind == "linear")
     other = info.family.other_values(info)
     text += other
     first, stop = ROWS.get(recipe.tokens, (0, info.tokens))
+    stop = min(stop, 1 + recipe.tail) if recipe.tail and recipe.tokens == "window" else stop
     rows = sum(recipe.framings(concept.kind) for concept in request.concepts) * (stop - first)
     if lengths:  # few rows stand for the padding of each, one is the pooled one
         framings = sum(recipe.framings(concept.kind) for concept in request.concepts)

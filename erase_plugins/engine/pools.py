@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from erase_plugins.engine.activations import at_once, recomputed
 from erase_plugins.engine.adapters import Trainable
 from erase_plugins.engine.context import RunContext
 from erase_plugins.engine.distributed import processes, share
@@ -175,9 +176,15 @@ class Rollout:
 
 
 def mean_squares(
-    target: Target, terms: Sequence[Part | tuple[States, Conditioning, Tensor, float]], ctx: RunContext
+    target: Target,
+    terms: Sequence[Part | tuple[States, Conditioning, Tensor, float]],
+    ctx: RunContext,
+    adapters: Trainable | None = None,
 ) -> Tensor:
     """Sum over parts of weight times mean squared error (or the part's own error), one forward pass for all.
+
+    Where what all samples keep for their way back would fill a usual graphics card, they go through the denoiser some
+    at a time, and each time again on the way back (`engine.activations`).
 
     On several processes each takes its share of every part, scaled so that the mean over the processes is the sum.
 
@@ -185,17 +192,44 @@ def mean_squares(
         target: the student.
         terms: see `Part`; wanted predictions have the shape of the latents unless the part has an error of its own.
         ctx: counts forward passes.
+        adapters: what is trained, if a pass depends on more of it than its values.
     """
     parts = [Part(*term) for term in terms]
     if (count := processes()) > 1:
         parts = [_shared(part, count) for part in parts]
     inputs = torch.cat([part.states.inputs for part in parts])
     times = torch.cat([part.states.timestep for part in parts])
-    out = ask(target, inputs, times, join([part.cond for part in parts]), ctx)
+    out = in_pieces(target, inputs, times, join([part.cond for part in parts]), ctx, adapters)
     total = out.new_zeros(())
     for piece, part in zip(out.split([len(part.states) for part in parts]), parts, strict=True):
         total = total + part.weight * part.error(piece, part.wanted)
     return total
+
+
+def in_pieces(
+    target: Target, inputs: Tensor, times: Tensor, cond: Conditioning, ctx: RunContext, adapters: Trainable | None
+) -> Tensor:
+    """`ask` with gradients, of as many samples at once as `engine.activations.at_once` says."""
+    from torch.utils.checkpoint import checkpoint
+
+    count, most = len(inputs), at_once(target)
+    state = None if adapters is None else adapters.now()
+    # a pass whose state is gone on the way back brings it along
+    if not torch.is_grad_enabled() or (count <= most and (state is None or not recomputed(target))):
+        return ask(target, inputs, times, cond, ctx)
+
+    def piece(rows: list[int]) -> Tensor:
+        if adapters is not None:
+            adapters.recall(state, rows)
+        return ask(target, inputs[rows], times[rows], cond[rows], ctx)
+
+    out = []
+    for start in range(0, count, most):
+        rows = list(range(start, min(start + most, count)))
+        out.append(checkpoint(piece, rows, use_reentrant=False, preserve_rng_state=False))
+    if adapters is not None:
+        adapters.recall(state, None)
+    return torch.cat(out)
 
 
 def _shared(part: Part, count: int) -> Part:

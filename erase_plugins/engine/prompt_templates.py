@@ -82,6 +82,31 @@ def paired_rows(erased: Conditioning, guide: Conditioning, i: int, j: int, mode:
     return a[first : length - (far - first)], b[second : length - (far - second)]
 
 
+def short_window(
+    erased: Conditioning, guide: Conditioning, i: int, j: int, tail: int, tokens: int
+) -> tuple[Tensor, Tensor]:
+    """`paired_rows` of mode "window" with the last content row and the ``tail`` rows behind it only.
+
+    Those rows count for all that both prompts have behind the last content row.
+
+    Args:
+        erased, guide: first rows of prompts, at least ``tail`` behind the last content row where there are so many.
+        i, j: which prompt of each.
+        tail: rows, 1 or more.
+        tokens: rows of a whole prompt.
+    """
+    first, second = erased.last[i], guide.last[j]
+    whole = tokens - 1 - max(first, second)
+    count = 1 + min(tail, whole)
+    a = erased.embeds[i][first : first + count].double().cpu()
+    b = guide.embeds[j][second : second + count].double().cpu()
+    if whole > tail:
+        weight = a.new_full((count, 1), (whole / tail) ** 0.5)
+        weight[0] = 1.0
+        a, b = a * weight, b * weight
+    return a, b
+
+
 def lines(values: Sequence[str], limit: int = 8) -> str:
     """A short list for messages."""
     shown = ", ".join(values[:limit])

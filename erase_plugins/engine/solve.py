@@ -79,8 +79,9 @@ def joint_edit(statistics: Statistics, family: FamilyTraits) -> Edit:
         A, B, error = trimmed_factors(K, statistics)
     else:
         (A, B), error = exact_factors(K), 0.0
-        rows = sum(len(member.rows) for member in statistics.members.values() if member.rows is not None)
-        if rows:  # what lies beyond is rounding
+        known = [member.rows for member in statistics.members.values() if member.rows is not None]
+        if len(known) == len(statistics.members):  # what lies beyond is rounding
+            rows = sum(map(len, known))
             A, B = A[:rows], B[:, :rows]
     return context_edit(A, B, statistics, family, error)
 

@@ -106,6 +106,7 @@ class ACE(TrainedMethod):
     kinds = frozenset({"object", "style", "person", "explicit"})
     produces = frozenset({"lowrank", "dense"})
     Options = ACEOptions
+    recomputes = True
     contract_options: ClassVar[dict[str, Any]] = {
         **TrainedMethod.contract_options, "batch": 1, "templates": ("{}",),
     }  # fmt: skip

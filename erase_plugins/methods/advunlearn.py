@@ -110,6 +110,7 @@ class AdvUnlearn(TrainedMethod):
     kinds = frozenset({"object", "style", "person", "explicit"})
     produces = frozenset({"lowrank", "dense"})
     Options = AdvUnlearnOptions
+    recomputes = True
     contract_options: ClassVar[dict[str, Any]] = {
         **TrainedMethod.contract_options, "rank": 4, "warmup": 1, "attack_steps": 2,
     }  # fmt: skip

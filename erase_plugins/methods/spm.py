@@ -109,6 +109,7 @@ class SPM(TrainedMethod):
     kinds = frozenset({"object", "style", "person", "explicit"})
     produces = frozenset({"addon"})
     Options = SPMOptions
+    recomputes = True
     contract_options: ClassVar[dict[str, Any]] = {
         **TrainedMethod.contract_options, "anchors": 1, "gate_words": 40, "gate_low": -1.0,
     }  # fmt: skip

@@ -92,6 +92,7 @@ class Stereo(TrainedMethod):
     kinds = frozenset({"object", "style", "person", "explicit"})
     produces = frozenset({"lowrank", "dense"})
     Options = StereoOptions
+    recomputes = True
     work_files: ClassVar[tuple[str, ...]] = (*TrainedMethod.work_files, "round-*.safetensors")
     contract_options: ClassVar[dict[str, Any]] = {
         **TrainedMethod.contract_options, "adversarial_rounds": 1, "search_iterations": 2, "inversion_steps": 2,

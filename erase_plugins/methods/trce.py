@@ -114,6 +114,7 @@ class TRCE(StagedMethod):
     kinds = frozenset({"object", "style", "person", "explicit"})
     produces = frozenset({"contextmap", "lowrank", "dense"})
     Options = TRCEOptions
+    recomputes = True
     contract_options: ClassVar[dict[str, Any]] = {
         **StagedMethod.contract_options, "vocabulary": 60, "free": 2, "free_batch": 1, "batch": 1,
         "templates": ("{}",), "frames": ("{}", "a {}"), "variants": False,

@@ -64,6 +64,12 @@ class Memories(Trainable):
         finally:
             self.opened = None
 
+    def now(self) -> Tensor | None:
+        return self.opened
+
+    def recall(self, state: Tensor | None, rows: Sequence[int] | None) -> None:
+        self.opened = state if state is None or rows is None else state[list(rows)]
+
     def factors(self) -> tuple[Tensor, list[Tensor]]:
         """Down factors (modules, directions, in) of linear modules of one input width, and the up factors of each."""
         slots = [slot for slot in self.slots if isinstance(slot, _MemorySlot)]

@@ -137,7 +137,7 @@ class TrainingRun:
         """Sum over the parts (states, prompts, wanted predictions, weight); see `engine.pools.mean_squares`."""
         from erase_plugins.engine import pools
 
-        return pools.mean_squares(self.target, [pools.Part(*part) for part in parts], self.ctx)
+        return pools.mean_squares(self.target, [pools.Part(*part) for part in parts], self.ctx, self.adapters)
 
 
 class TrainedMethod(ABC):

@@ -10,7 +10,9 @@ from benchmarks import official
 from benchmarks.plain import uce as plain
 from erase_plugins.artifacts import store
 from erase_plugins.engine import collect
+from erase_plugins.engine.prompt_templates import paired_rows, short_window
 from erase_plugins.engine.words import listed
+from erase_plugins.families.base import Conditioning
 from erase_plugins.workflow.models import as_target
 from tests.engine.clip_words import clip_pipe
 from tests.methods.wide import wide_sd1
@@ -57,6 +59,28 @@ def test_rows_that_do_not_count_are_not_encoded(pipe, rows):
     ep.erase(pipe, [name for name, _ in pairs(40)], "uce", options=options)
     assert theirs >= 5 * sum(rows)
     assert len(rows) < 10  # phrases of one length together
+
+
+def test_from_a_hundred_concepts_on_few_rows_stand_for_all(pipe, rows):
+    names = [name for name, _ in pairs(101)]
+    tails = [ep.plan(as_target(pipe), names[:count], "uce").options["window_tail"] for count in (99, 100)]
+    assert tails == [0, 6]
+    plain.light(pipe, pairs(101))
+    theirs = sum(rows)
+    rows.clear()
+    artifact = ep.erase(pipe, names, "uce", options={"vocabulary": 0, "vocabulary_tail": 3})  # as on full-sized models
+    assert theirs >= 5 * sum(rows)
+    assert artifact.manifest.options["window_tail"] == 6
+
+
+def test_the_rows_of_a_short_window_count_for_those_behind_them():
+    """Equal rows behind a concept weigh in the sum what all of them weigh."""
+    embeds = torch.cat([torch.eye(3), torch.eye(3)[2:].repeat(9, 1)])[None]
+    erased, guide = (Conditioning(embeds, (last,), None, ("",)) for last in (1, 0))
+    short, _ = short_window(erased, guide, 0, 0, 2, 12)
+    whole, _ = paired_rows(erased, guide, 0, 0, "window")
+    assert len(short) == 3
+    assert torch.allclose(short.T @ short, whole.T @ whole)
 
 
 def test_a_blank_guide_is_the_empty_prompt(pipe, rows):

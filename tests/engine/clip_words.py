@@ -36,13 +36,13 @@ def clip_tokenizer() -> Any:
     return CLIPTokenizer({name: place for place, name in enumerate(names)}, clip_merges(), model_max_length=77)
 
 
-def clip_pipe(pipe: Any, seed: int = 0) -> Any:
-    """The tiny pipeline, with that tokenizer and a text encoder for it."""
+def clip_pipe(pipe: Any, seed: int = 0, width: int = 32) -> Any:
+    """The tiny pipeline, with that tokenizer and a text encoder for it, of rows of ``width``."""
     import torch
     from transformers import CLIPTextConfig, CLIPTextModel
 
     config = CLIPTextConfig(
-        vocab_size=ENTRIES, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
+        vocab_size=ENTRIES, hidden_size=width, intermediate_size=2 * width, num_hidden_layers=2, num_attention_heads=4,
         projection_dim=32, bos_token_id=ENTRIES - 2, eos_token_id=ENTRIES - 1, pad_token_id=ENTRIES - 1,
     )  # fmt: skip
     with torch.random.fork_rng():

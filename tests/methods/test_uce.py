@@ -34,6 +34,13 @@ def test_defaults_erase_and_keep(pocket_pipe) -> None:
         assert rate(pocket_pipe, "dog", "dog") >= 7 / 8
 
 
+def test_the_first_rows_behind_a_concept_stand_for_all_of_them(pocket_pipe) -> None:
+    artifact = ep.erase(pocket_pipe, "pizza", options={"window_tail": 6, "vocabulary_tail": 3})
+    with artifact.apply(pocket_pipe):
+        assert rate(pocket_pipe, "pizza", "pizza") == 0
+        assert rate(pocket_pipe, "hamburger", "hamburger") >= 7 / 8
+
+
 def test_last_token_alone_changes_nothing_visible_and_the_plan_says_so(pocket_pipe) -> None:
     plan = ep.plan("pocket", "pizza", options={"tokens": "last"})
     assert any("padding" in text for text in plan.warnings)

@@ -20,7 +20,10 @@ _PREFIX = "context_map"
 
 
 class ContextLayout:
-    """Tensors ``context_map.<component>.A`` (rank, dim) and ``.B`` (dim, rank): c becomes c + B A c."""
+    """Tensors ``context_map.<component>.A`` (rank, dim) and ``.B`` (dim, rank): c becomes c + B A c.
+
+    A map of many directions is ``context_map.<component>.K`` (dim, dim) in half precision, for B A.
+    """
 
     id = "context"
     title = "portable context map (no layers, no statistics)"
@@ -41,7 +44,7 @@ class ContextLayout:
         tensors = {
             f"{_PREFIX}.{component}.{name}": tensor.detach().cpu().contiguous().clone()
             for component, _, delta in edit.items()
-            for name, tensor in delta.tensors().items()
+            for name, tensor in _stored(delta).items()
         }
         write_tensors(path, tensors, dict(header))
 
@@ -56,16 +59,32 @@ class ContextLayout:
 
         tensors, _ = read_tensors(path)
         deltas: dict[str, dict[str, Delta]] = {}
+        count = 0
         for component in sorted({key.split(".")[1] for key in tensors if key.count(".") == 2}):
+            whole = tensors.get(f"{_PREFIX}.{component}.K")
+            if whole is not None and whole.is_floating_point() and whole.ndim == 2:
+                deltas[component] = {CONTEXT: ContextMap.of_whole(whole)}
+                check_delta(component, deltas[component][CONTEXT])
+                count += 1
+                continue
             try:
                 delta = ContextMap(*(tensors[f"{_PREFIX}.{component}.{name}"] for name in ("A", "B")))
             except KeyError as error:
                 raise CorruptArtifact(f"{path.name}: the context map of {component} lacks {error}") from error
             check_delta(component, delta)
             deltas[component] = {CONTEXT: delta}
-        if 2 * len(deltas) != len(tensors):
+            count += 2
+        if count != len(tensors):
             raise CorruptArtifact(f"{path.name}: unknown tensors beside the context map")
         return Edit(family.id, deltas)
+
+
+def _stored(delta: Any) -> dict[str, Any]:
+    """Tensors of a map as this layout has them."""
+    import torch
+
+    whole = delta.whole() if delta.is_wide else None
+    return delta.tensors() if whole is None else {"K": whole.to(torch.float16)}
 
 
 @hookimpl

@@ -97,6 +97,7 @@ class RealEra(StagedMethod):
     kinds = frozenset({"object", "style", "person", "explicit"})
     produces = frozenset({"contextmap", "lowrank", "addon"})
     Options = RealEraOptions
+    recomputes = True
     contract_options: ClassVar[dict[str, Any]] = {
         **StagedMethod.contract_options, "vocabulary": 60, "batch": 1, "templates": ("{}",),
     }  # fmt: skip

@@ -9,7 +9,9 @@ Differs from the official code:
     - by default the words of the text encoder's own vocabulary are kept with a small weight, except those that mean
       the same as the concept; ``vocabulary=0`` is the official behaviour;
     - the empty prompt is always kept, with ``keep_scale`` (0.1) like every prompt; the 2023 code has the larger of 0.1
-      and one over the number of kept prompts, 1 where it is alone.
+      and one over the number of kept prompts, 1 where it is alone;
+    - from 100 concepts on, in prompts of 77 rows the first 6 rows behind each concept count for all that follow
+      (``window_tail=0`` takes all).
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ from erase_plugins.types import EditPlan, EraseRequest
 if TYPE_CHECKING:
     from erase_plugins.artifacts.edit import Edit
     from erase_plugins.artifacts.statistics import Statistics
+    from erase_plugins.engine.collect import Recipe
     from erase_plugins.engine.context import RunContext
     from erase_plugins.families.base import Target, TargetInfo
     from erase_plugins.families.target import FamilyTraits
@@ -39,6 +42,11 @@ _CITATION = """\
 }"""
 
 
+#: from more concepts on, and in prompts of more rows, so many rows stand for all behind a concept: one map has fewer
+#: directions than those rows by far, and encoding them is nearly all of the work
+_MANY, _LONG, _TAIL = 100, 32, 6
+
+
 @dataclass(frozen=True)
 class UCEOptions(FramedOptions):
     """Options of UCE."""
@@ -47,10 +55,23 @@ class UCEOptions(FramedOptions):
                        choices=("erase", "moderate", "debias"))  # fmt: skip
     technique: str = option("replace", "target: the guide's values, or those less the old direction (2023 code)",
                             choices=("replace", "tensor"))  # fmt: skip
+    window_tail: int | None = option(
+        None, "tokens=window: rows behind a concept's last token that count for all; 0: all of them; none: all, or 6 "
+        "of 77 where 100 concepts or more are erased", low=0, high=75,
+    )  # fmt: skip
     rank: int | None = option(None, "cap on the rank, optimal for all layers at once; none is exact", low=1)
     attributes: tuple[str, ...] = option((), "debias: attributes to balance, comma separated")
     alpha: float = option(0.5, "debias: start weight of an attribute's direction", low=0.0, high=10.0)
     rounds: int = option(6, "debias: measuring rounds where a judge knows the attributes", low=0, high=100)
+
+    def recipe(self) -> Recipe:
+        return replace(super().recipe(), tail=self.window_tail or 0)
+
+    def settled(self, request: EraseRequest, info: TargetInfo) -> UCEOptions:
+        """The options with the rows that this many concepts are told by."""
+        if self.window_tail is not None:
+            return self
+        return replace(self, window_tail=_TAIL if len(request.concepts) >= _MANY and info.tokens > _LONG else 0)
 
 
 class UCE:
@@ -70,7 +91,7 @@ class UCE:
     def plan(self, request: EraseRequest, info: TargetInfo) -> EditPlan:
         from erase_plugins.engine.estimate import closed_form_plan
 
-        options = resolve(UCEOptions, request.options, info.profiles)
+        options = resolve(UCEOptions, request.options, info.profiles).settled(request, info)
         if options.mode == "debias" and len(options.attributes) < 2:
             raise RequestError("debias needs at least two attributes: --set attributes=first,second")
         if options.technique == "tensor" and options.mode != "erase":
