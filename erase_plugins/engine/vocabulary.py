@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from erase_plugins.artifacts.ledger import gram_sum, pack, unpack
-from erase_plugins.engine import disk_cache
+from erase_plugins.engine import disk_cache, shipped_words
 from erase_plugins.engine.door_rows import kept_parts, part_meaning
 from erase_plugins.engine.stop_words import stopped
 from erase_plugins.engine.words import real_words
@@ -210,7 +210,8 @@ def word_facts(
     """`meaning` of each word, and the ledger sum of their rows in ``frames``, ``weight`` each; None at weight 0.
 
     Each word is rounded by itself, so that it can be taken out of the sum again exactly. The same to the last bit
-    whether encoded now or in an earlier session.
+    whether encoded now or in an earlier session; what came along with an embedded model was rounded on the machine that
+    made it.
 
     With ``tail`` only so many rows behind a word, the end row and padding, are encoded: padding rows hardly differ from
     each other, so the first ones count for all.
@@ -221,6 +222,10 @@ def word_facts(
         like["block"] = ((width * (width + 1) // 2,), torch.int64)
     key = None if disk_cache.folder() is None else _key(target, words, weight, frames, tail)
     found = None if key is None else disk_cache.read(key, like)
+    if found is None and key is not None:
+        found = shipped_words.read(
+            target, words, weight, frames, tail, lambda some: meaning(encoded(target, some, tail), tail)
+        )
     if found is None:
         prompts = framed_words(words, frames) if weight > 0 else list(words)
         features = torch.empty(len(words), width, dtype=torch.float64)

@@ -7,9 +7,9 @@ import torch
 
 import erase_plugins as ep
 from erase_plugins.artifacts.edit import CONTEXT
-from erase_plugins.artifacts.ledger import gram
-from erase_plugins.engine import disk_cache
-from erase_plugins.engine.vocabulary import kept_rows, word_facts
+from erase_plugins.artifacts.ledger import gram, pack
+from erase_plugins.engine import disk_cache, shipped_words
+from erase_plugins.engine.vocabulary import kept_rows, meaning, word_facts
 from erase_plugins.families.base import Conditioning, Target
 from erase_plugins.families.diffusers_target import DiffusersTarget
 from erase_plugins.workflow.models import target_of
@@ -17,7 +17,9 @@ from erase_plugins.workflow.models import target_of
 
 @pytest.fixture
 def place(tmp_path, monkeypatch):
+    """An empty memory, and nothing that came along with pocket."""
     monkeypatch.setenv(disk_cache.VARIABLE, str(tmp_path))
+    monkeypatch.setattr(shipped_words, "FOLDER", tmp_path / "none")
     return tmp_path
 
 
@@ -57,6 +59,43 @@ def test_the_artifact_is_the_same_with_a_full_an_empty_and_no_memory(pocket_pipe
     for found in (first, second):
         assert tensors(found).keys() == wanted.keys()
         assert all(torch.equal(value, wanted[name]) for name, value in tensors(found).items())
+
+
+def test_the_first_erasure_on_pocket_encodes_few_words_and_gives_the_same(pocket_pipe, place, monkeypatch):
+    monkeypatch.setenv(disk_cache.VARIABLE, "0")
+    wanted, all_words = solve(pocket_pipe)
+    monkeypatch.undo()
+    monkeypatch.setenv(disk_cache.VARIABLE, str(place))
+    found, few_words = solve(pocket_pipe)
+    assert all_words > 1000
+    assert few_words < 60
+    for name, value in tensors(wanted).items():
+        torch.testing.assert_close(tensors(found)[name].double(), value.double(), rtol=1e-4, atol=1e-4)
+
+
+def test_what_came_along_counts_for_that_encoder_alone(pocket_pipe, place, monkeypatch):
+    asked = (("a", "b"), 0.5, ("{}",), 0)
+
+    def read(target, rows=0.0):
+        def rows_of(words):
+            return meaning(target.encode(list(words))) + rows
+
+        return shipped_words.read(target, *asked, rows_of)
+
+    target = target_of(pocket_pipe, "x")
+    monkeypatch.setattr(shipped_words, "FOLDER", place)
+    features, block = word_facts(target, *asked)
+    shipped_words.write(target, *asked, {"features": features, "block": pack(block)})
+    assert torch.equal(read(target)["block"], pack(block))
+    assert read(target, rows=0.1) is None  # clip skip: the weights are the same, the rows are not
+    last = pocket_pipe.text_encoder.encoder.layers[-1].mlp.fc2.weight
+    with torch.no_grad():
+        before = last[0, 0].clone()
+        last[0, 0] += 1e-6
+        try:
+            assert read(target_of(pocket_pipe, "x")) is None
+        finally:
+            last[0, 0] = before
 
 
 def test_a_damaged_file_is_replaced(pocket_pipe, place):
