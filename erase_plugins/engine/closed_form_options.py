@@ -49,7 +49,9 @@ class ClosedFormOptions:
         bad = [frame for frame in self.vocabulary_frames if "{}" not in frame]
         if bad or not self.vocabulary_frames:
             found = f"'{bad[0]}' has no place {{}} for the word" if bad else "there is none"
-            raise RequestError(f"vocabulary_frames: {found}; give prompts such as '{{}}', or set vocabulary=0 to keep none")
+            raise RequestError(
+                f"vocabulary_frames: {found}; give prompts such as '{{}}', or set vocabulary=0 to keep none"
+            )
         from erase_plugins.engine.collect import Recipe
 
         return Recipe(

@@ -63,8 +63,10 @@ class LECOOptions(StartOptions, RolloutOptions):
     iterations: int = option(500, "training steps", low=1)
     optimizer: str = option("adamw", "optimizer", choices=("adam", "adamw", "sgd"))
     modules: str = option(
-        "lierla", "lierla: transformers; c3lier: also the convolution blocks; text (flow transformers): keys and values "
-        "of the text and the layers that take it in", choices=tuple(GROUPS),
+        "lierla",
+        "lierla: transformers; c3lier: also the convolution blocks; text (flow transformers): keys and values "
+        "of the text and the layers that take it in",
+        choices=tuple(GROUPS),
     )
     layers: str = option("full", "full, xattn, selfattn, noxattn", choices=tuple(_LAYERS),
                          searched=("full", "xattn"))  # fmt: skip

@@ -75,7 +75,12 @@ def test_a_closed_gate_adds_nothing_and_two_concepts_never_both_act() -> None:
     assert not change(x, shut).any()
     wide = {**weights, "centre": torch.tensor([-9.0])}
     both = {name: torch.cat([wide[name], shut[name]]) for name in wide}
-    assert torch.equal(change(x, both), change(x, wide))
+    assert torch.allclose(change(x, both), change(x, wide), rtol=1e-5, atol=1e-6)
+    other = {**wide, "surrogate": wide["surrogate"] + 1.0, "centre": torch.tensor([-9.5])}
+    open_both = {name: torch.cat([wide[name], other[name]]) for name in wide}
+    found, ways = change(x, open_both), [change(x, one) for one in (wide, other)]
+    acts = torch.stack([torch.isclose(found, way, rtol=1e-5, atol=1e-5).all(-1) for way in ways])
+    assert bool((acts.sum(0) == 1).all())
 
 
 def test_what_does_not_fit_is_refused() -> None:

@@ -234,7 +234,9 @@ def test_flow_transformers_hold_their_memories_where_text_enters(kind):
     shut.remove()
 
 
-@pytest.mark.parametrize(("method", "options"), [("leco", {"modules": "text"}), ("concept-ablation", {"train": "text"})])
+@pytest.mark.parametrize(
+    ("method", "options"), [("leco", {"modules": "text"}), ("concept-ablation", {"train": "text"})]
+)
 def test_other_methods_write_there_too_by_default(method, options):
     plans = [ep.plan("pocket-flow", "pizza", method, options=given) for given in ({}, options)]
     assert plans[0].modules == plans[1].modules
