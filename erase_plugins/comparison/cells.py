@@ -6,14 +6,14 @@ import hashlib
 import json
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from erase_plugins.artifacts.atomic import atomic_file
-from erase_plugins.artifacts.manifest import slug
+from erase_plugins.artifacts.manifest import ArtifactFile, slug
 from erase_plugins.engine.own_preset import OwnPreset
 from erase_plugins.types import Record
 
@@ -108,7 +108,7 @@ def run_cell(cell: Cell, pipe: Any, place: Path) -> dict[str, Any]:
         "schema": 1, "status": "ok", "label": cell.label, "cell": cell.to_dict(), "rates": rates,
         "change": report.details["change"], "warnings": list(report.warnings), "seconds": round(seconds, 2),
         "forwards": manifest.extra.get("numbers", {}).get("unet_forwards", 0), "peak_mb": memory["peak_mb"],
-        "bytes": min((item.bytes for item in manifest.files), default=0), "kinds": list(manifest.kinds),
+        "bytes": smallest(manifest.files), "kinds": list(manifest.kinds),
         "rank": manifest.rank, "method": dict(manifest.method), "options": dict(manifest.options),
         "measured_by": {
             "judge": report.judge, "judge_hash": report.judge_hash, "suite": report.suite,
@@ -161,6 +161,14 @@ def peak_memory(every: float = 0.02) -> Iterator[dict[str, float]]:
         stop.set()
         thread.join()
         found["peak_mb"] = round(max(found["peak_mb"], process.memory_info().rss / 1e6))
+
+
+def smallest(files: Iterable[ArtifactFile]) -> int:
+    """Bytes of the smallest layout; one may be several files, such as weights and their configuration."""
+    sizes: dict[str, int] = {}
+    for item in files:
+        sizes[item.layout] = sizes.get(item.layout, 0) + item.bytes
+    return min(sizes.values(), default=0)
 
 
 def _draw(pipe: Any, artifact: Any, prompts: Mapping[str, list[str]], seed: int, path: Path) -> None:

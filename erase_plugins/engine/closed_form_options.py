@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from erase_plugins.errors import RequestError
 from erase_plugins.options import option
 
 if TYPE_CHECKING:
@@ -40,7 +41,17 @@ class ClosedFormOptions:
     lam: float = option(0.5, "ridge term", low=1e-9, searched=(0.02, 2.0))
 
     def recipe(self) -> Recipe:
-        """The part that `engine.collect` needs."""
+        """The part that `engine.collect` needs.
+
+        Raises:
+            RequestError: no prompt for the kept words, or one without a place for the word.
+        """
+        bad = [frame for frame in self.vocabulary_frames if "{}" not in frame]
+        if bad or not self.vocabulary_frames:
+            found = f"'{bad[0]}' has no place {{}} for the word" if bad else "there is none"
+            raise RequestError(
+                f"vocabulary_frames: {found}; give prompts such as '{{}}', or set vocabulary=0 to keep none"
+            )
         from erase_plugins.engine.collect import Recipe
 
         return Recipe(

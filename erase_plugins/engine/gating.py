@@ -70,13 +70,13 @@ def make_gate(
         recipe: how.
         ctx: randomness, cancel, notes.
     """
-    tokenizer = vocabulary_mark(target.vocabulary())
+    tokenizer, window = vocabulary_mark(target.vocabulary()), target.encode([""]).embeds.shape[1]
     if recipe.measure == "cosine":
         names = [words_of(target, group) for group in phrases]
         rows = [target.encode(list(group)).embeds.float().cpu() for group in phrases]
         numbers = [number for number, group in enumerate(phrases) for _ in group]
         return gate_addon(
-            torch.cat(rows), concepts, numbers, "cosine", target.info.tokens, low=recipe.low, high=recipe.high,
+            torch.cat(rows), concepts, numbers, "cosine", window, low=recipe.low, high=recipe.high,
             names=names, tokenizer=tokenizer,
         )  # fmt: skip
     table = Vocabulary.of(target, recipe.words, projection_gram(target), tail=search_tail(target), search=True)
@@ -86,7 +86,7 @@ def make_gate(
     offsets = [offset for _, offset, _ in found]
     names = [words_of(target, [*group, *same]) for group, (_, _, same) in zip(phrases, found, strict=True)]
     return gate_addon(
-        rows[0], concepts, range(len(found)), "probe", target.info.tokens, low=recipe.low, high=recipe.high,
+        rows[0], concepts, range(len(found)), "probe", window, low=recipe.low, high=recipe.high,
         offsets=offsets, names=names, tokenizer=tokenizer,
     )  # fmt: skip
 
@@ -94,9 +94,12 @@ def make_gate(
 def words_of(target: Target, phrases: Sequence[str]) -> list[list[list[int]]]:
     """Token numbers of every word of every phrase, by the first tokenizer; words of grammar only where nothing else is.
 
-    A phrase with a word that the tokenizer cannot tell is left out.
+    A phrase with a word that the tokenizer cannot tell is left out. None is left where that tokenizer's encoder makes
+    no rows of the context (FLUX), by which a prompt is found again.
     """
-    found = []
+    found: list[list[list[int]]] = []
+    if not target.family.clip_rows:
+        return found
     for phrase in phrases:
         words = [word.strip(_MARKS) for word in phrase.lower().split()]
         words = [word for word in words if word and word not in _GRAMMAR] or [word for word in words if word]
@@ -149,7 +152,7 @@ class _Others:
     ) -> tuple[Tensor, float, list[str]]:
         """Row (dim,) and offset: about 1 for prompts that mean one of ``phrases``, about 0 for others; and words that
         mean the same."""
-        cond = self.target.encode(list(phrases))
+        cond = self.target.rows(list(phrases))
         same = [word for word in self.table.near(cond, near) if word not in phrases]
         barred = {
             *self.table.not_kept(cond, near, erased),

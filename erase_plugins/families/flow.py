@@ -99,8 +99,6 @@ class FlowFamily(Family):
     originals: Names
     #: class of the denoiser in its configuration
     transformer: str
-    #: rows of CLIP above those of T5
-    clip_rows: bool
     #: whether the pipeline's sampler steps through 1 .. 1/n, and draws with a shift that grows with the picture
     even_sigmas: bool
 

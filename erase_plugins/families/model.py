@@ -251,6 +251,8 @@ class FamilyTraits(ABC):
     pipeline: str = ""
     #: whether a text row depends only on the rows before it
     causal: bool = False
+    #: whether the denoiser's context begins with the rows of the first text encoder
+    clip_rows: bool = True
     #: kinds of model, besides ``id``, that `info` may name in ``profiles``; presets have tables for them
     presets: tuple[str, ...] = ()
     #: last names of the modules of kind `TRANSPOSED`, for files that hold every linear map as (out, in)

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
 
 #: train set -> group of the family
-GROUPS = {"cross": "cross_kv", "attn": "attn", "all": "denoiser"}
+GROUPS = {"cross": "cross_kv", "attn": "attn", "all": "denoiser", "text": "text_side"}
 #: how the target's prompt is made of the anchor's, by kind; objects replace the anchor inside the prompt
 _PHRASINGS = {
     "style": ("{p}, in the style of {t}", "in {t}'s style, {p}", "in {t}'s style, {p}"),
@@ -61,7 +61,8 @@ class ConceptAblationOptions(StartOptions, TrainingOptions):
     start: str = option("rank", "first values of the LoRA's down factors: rank (deviation 1/rank), kaiming (uniform "
                         "within 1/sqrt(width)), width (deviation 1/sqrt(width))",
                         choices=("rank", "kaiming", "width"))  # fmt: skip
-    train: str = option("cross", "modules: cross (keys and values of cross-attention), attn, all",
+    train: str = option("cross", "modules: cross (keys and values of cross-attention), attn, all, text (flow "
+                        "transformers: keys and values of the text and the layers that take it in)",
                         choices=tuple(GROUPS))  # fmt: skip
     loss: str = option("model", "model: as the anchor's prediction; noise: the true noise", choices=("model", "noise"))
     prior: float = option(0.0, "weight of the noise loss on anchor prompts", low=0.0)

@@ -131,7 +131,9 @@ class FewShot(TrainedMethod):
         drawn = len(_without_files(request, options))
         anchored = sum(bool(item.anchor) and not options.anchor_pictures for item in request.concepts)
         forwards = 2.0 * options.steps * options.draw * (drawn + anchored) + options.iterations * options.batch
-        return Cost(forwards, options.batch, options.draw * len(request.concepts))
+        held = options.keep_batch * (options.keep_weight > 0 and options.keep_words > 0)
+        prompts = 3.0 * options.iterations * (options.batch + held) + options.keep_words
+        return Cost(forwards, options.batch, options.draw * len(request.concepts), prompts)
 
     def notes(self, request: EraseRequest, options: FewShotOptions) -> Sequence[str]:
         drawn = [concept.text for concept in _without_files(request, options)]

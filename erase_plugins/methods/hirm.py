@@ -24,6 +24,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from erase_plugins.engine.erasing import all_phrases
 from erase_plugins.errors import RequestError
 from erase_plugins.hookspecs import hookimpl
 from erase_plugins.options import option
@@ -82,7 +83,10 @@ class HiRM(TrainedMethod):
         return text_refs(info, "mlp-attn", 1)
 
     def cost(self, request: EraseRequest, options: HiRMOptions) -> Cost:
-        return Cost(0.0, 0, 0)
+        phrases = len(options.templates) * len(all_phrases(request))
+        kept = options.keep_batch + 1 if options.keep_weight > 0 else 0
+        held = 3 * options.keep_words + len(request.preserve) if options.keep_weight > 0 else 0
+        return Cost(0.0, 0, 0, 3.0 * options.iterations * (phrases + kept) + 2 * phrases + held)
 
     def notes(self, request: EraseRequest, options: HiRMOptions) -> Sequence[str]:
         return ("only the text encoder changes: reloading the stock encoder brings the concept back",)

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 
 #: module set -> group of the family
-GROUPS = {"lierla": "transformer", "c3lier": "denoiser"}
+GROUPS = {"lierla": "transformer", "c3lier": "denoiser", "text": "text_side"}
 #: layers -> group, and whether its modules are what is taken or what is left out
 _LAYERS = {
     "full": None,
@@ -62,7 +62,12 @@ class LECOOptions(StartOptions, RolloutOptions):
     alpha: float = option(1.0, "scale times rank", low=1e-3, high=1024.0)
     iterations: int = option(500, "training steps", low=1)
     optimizer: str = option("adamw", "optimizer", choices=("adam", "adamw", "sgd"))
-    modules: str = option("lierla", "lierla: transformers; c3lier: also the convolution blocks", choices=tuple(GROUPS))
+    modules: str = option(
+        "lierla",
+        "lierla: transformers; c3lier: also the convolution blocks; text (flow transformers): keys and values "
+        "of the text and the layers that take it in",
+        choices=tuple(GROUPS),
+    )
     layers: str = option("full", "full, xattn, selfattn, noxattn", choices=tuple(_LAYERS),
                          searched=("full", "xattn"))  # fmt: skip
     action: str = option("erase", "erase, or enhance", choices=("erase", "enhance"))

@@ -24,6 +24,8 @@ Differs from the official code:
       that cosine, with thresholds. **Alone, either may stay shut on a prompt that names the concept among many other
       words** (on the embedded model 8 of 14 prompts written by hand, such as "a big pizza under the yellow moon");
     - besides random embeddings, predictions for vocabulary words and for --keep can be held (on for toy-sized models);
+    - ``modules=text`` (flow transformers) puts the memories where the text enters: its keys and values in joint attention
+      and the layers that take in token rows and the pooled row; elsewhere the published places are the default;
     - plain Adam at a constant rate, no 8-bit optimizer, no restarts; on toy-sized models "down" starts Gaussian of
       variance 1/in instead of uniform within 1/sqrt(in).
 """
@@ -53,6 +55,10 @@ if TYPE_CHECKING:
     from erase_plugins.training.concept_loras import Memories
 
 
+#: where memories lie -> group of the family
+GROUPS = {"transformer": "transformer", "text": "text_side"}
+
+
 @dataclass(frozen=True)
 class SPMOptions(StartOptions, RolloutOptions):
     """Options of SPM."""
@@ -61,6 +67,8 @@ class SPMOptions(StartOptions, RolloutOptions):
 
     rank: int = option(1, "directions of one concept's memory", low=1, high=256)
     iterations: int = option(3000, "training steps for one concept", low=1)
+    modules: str = option("transformer", "where the memories lie: transformer (its linear layers and convolutions), or "
+                          "text (flow transformers: where the text enters)", choices=tuple(GROUPS))  # fmt: skip
     growth: float = option(1.0, "training steps grow with the number of concepts to this power", low=0.0, high=1.0)
     eta: float = option(1.0, "negative guidance", low=0.0, high=100.0, searched=(0.5, 3.0))
     templates: tuple[str, ...] = option(("{}",), "prompts trained on; {} is the concept")
@@ -106,6 +114,7 @@ class SPM(TrainedMethod):
     title = "Concept Semi-Permeable Membrane"
     paper = "https://arxiv.org/abs/2312.16145"
     summary = "one small memory per concept behind a gate that the prompt opens; combine and revoke freely"
+    needs = frozenset({"denoiser", "text"})
     kinds = frozenset({"object", "style", "person", "explicit"})
     produces = frozenset({"addon"})
     Options = SPMOptions
@@ -122,7 +131,7 @@ class SPM(TrainedMethod):
         return replace(options, harvest=min(options.harvest, options.steps))
 
     def modules(self, info: TargetInfo, options: SPMOptions) -> list[ModuleRef]:
-        return [ref for ref in info.modules("transformer") if ref.kind in ("linear", "conv")]
+        return [ref for ref in info.modules(GROUPS[options.modules]) if ref.kind in ("linear", "conv")]
 
     def steps(self, request: EraseRequest, options: SPMOptions) -> int:
         return round(options.iterations * len(request.concepts) ** options.growth)

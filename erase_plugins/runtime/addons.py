@@ -12,10 +12,12 @@ from erase_plugins.artifacts.edit import AddOn, Delta
 from erase_plugins.artifacts.gated import GATE, GATED
 from erase_plugins.artifacts.prompt_guards import SURGERY, VALUES
 from erase_plugins.artifacts.standin import without_stand_in
+from erase_plugins.artifacts.token_gate import TOKEN_GATE
 from erase_plugins.errors import BaseMismatch, PipelineChanged, Unsupported
 from erase_plugins.runtime.gates import AttachedGate, AttachedLowRank
 from erase_plugins.runtime.guardrails.watch import AttachedGuard
 from erase_plugins.runtime.prompt_guards import AttachedSurgery, ValueProjection
+from erase_plugins.runtime.token_gate import TokenGate
 
 
 class Bottleneck(nn.Module):
@@ -57,6 +59,7 @@ ADDON_TYPES: dict[str, Callable[[AddOn], nn.Module]] = {
         without_stand_in(addon.weights), str(addon.config.get("activation", "gelu"))
     ),
     VALUES: lambda addon: ValueProjection(addon.weights, addon.config),
+    TOKEN_GATE: lambda addon: TokenGate(addon.weights),
 }
 
 

@@ -15,8 +15,6 @@ from erase_plugins.engine.adapters import STARTS, LoraSlot, Trainable
 from erase_plugins.engine.distributed import share
 from erase_plugins.families.base import ModuleRef, Target
 
-DENOISER = "unet"
-
 
 class Memories(Trainable):
     """Trainable memories; attach it as a context manager.
@@ -82,7 +80,7 @@ class Memories(Trainable):
             assert isinstance(slot, _MemorySlot)
             change = LowRank(slot.A.detach().cpu().clone(), slot.B.detach().cpu().clone())
             deltas[slot.ref.path] = gated_lowrank(change, self.owners)
-        return Edit(self.family, {DENOISER: deltas})
+        return Edit(self.family, {self.slots[0].ref.component: deltas})
 
 
 class _MemorySlot(LoraSlot):

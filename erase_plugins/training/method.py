@@ -29,17 +29,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Cost:
-    """What a run asks of the denoiser.
+    """What a run asks of the model.
 
     Attributes:
         forwards: samples through it before and beside the training steps.
         batch: samples of a training step, forward and backward.
         states: states that are stored.
+        prompts: prompts through the text encoder; one that is trained on counts three times.
     """
 
     forwards: float
     batch: int
     states: int
+    prompts: float = 0.0
 
 
 @dataclass
@@ -264,7 +266,7 @@ class TrainedMethod(ABC):
             notes=tuple(self.notes(request, options)),
             **training_plan.estimate(
                 info, request, self.values(refs, request, options), forwards=cost.forwards, iterations=steps,
-                batch=cost.batch, states=cost.states,
+                batch=cost.batch, states=cost.states, prompts=cost.prompts,
             ),
         )  # fmt: skip
 

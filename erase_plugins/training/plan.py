@@ -8,6 +8,7 @@ from typing import Any
 
 from erase_plugins.errors import Unsupported
 from erase_plugins.families.base import ModuleRef, TargetInfo
+from erase_plugins.families.capabilities import TEXT
 from erase_plugins.types import EraseRequest
 
 #: cautious throughput in floating point operations per second, by device type; a processor's depends on the model
@@ -61,8 +62,9 @@ def seconds_of(work: float, device: str, cpu: float = _CPU) -> float:
 
 
 def estimate(
-    info: TargetInfo, request: EraseRequest, values: int, *, forwards: float, iterations: int, batch: int, states: int
-) -> dict[str, Any]:
+    info: TargetInfo, request: EraseRequest, values: int, *, forwards: float, iterations: int, batch: int, states: int,
+    prompts: float = 0.0,
+) -> dict[str, Any]:  # fmt: skip
     """Rough run time, memory and file size, as fields of an `EditPlan`.
 
     Args:
@@ -71,13 +73,17 @@ def estimate(
         forwards: samples through the denoiser before and beside training.
         iterations, batch: training steps and samples per step (forward and backward).
         states: stored states.
+        prompts: prompts through the text encoders beside their encoding; one that is trained on counts three times.
     """
     size = sum(prod(ref.shape) for ref in info.refs if ref.component == info.family.denoiser)
     latent = prod(info.latent_shape)
     each = 2.0 * size * max(latent / info.latent_shape[0] / 6.0, 1.0)
+    encoders = info.components(TEXT) if TEXT in info.roles else ()
+    text = sum(prod(ref.shape) for ref in info.refs if ref.component in encoders and ref.kind == "linear")
+    work = (forwards + 3.0 * iterations * batch) * each + prompts * 2.0 * text * info.tokens * (_DENOISER_CPU / _CPU)
     activations = batch * latent * 40 * max(info.width, 256)
     return {
-        "seconds": seconds_of((forwards + 3.0 * iterations * batch) * each, request.device, _DENOISER_CPU),
+        "seconds": seconds_of(work, request.device, _DENOISER_CPU),
         # weights, adapters with gradient and two moments, activations of a batch, stored latents and predictions
         "memory_bytes": (4 if request.dtype == "float32" else 2) * size
         + 16 * values

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from erase_plugins.errors import EraseError, Unsupported
-from erase_plugins.families.capabilities import DENOISER, LANGUAGE, TEXT
+from erase_plugins.families.capabilities import LANGUAGE, TEXT
 from erase_plugins.manager import get_manager
 from erase_plugins.needs import changes_weights, lacks
 from erase_plugins.records.state import STATE
@@ -41,8 +41,6 @@ _FIRST = {
         "simnpo": "as npo, by likelihood per token and without a reference",
     },
 }  # fmt: skip
-#: for a model that draws; what is measured comes before what only fits
-_FIRST_DRAWN = {"uce": "solved in closed form, without training"}
 #: methods to try last, each with what speaks against it
 _LAST = {
     "task-vector": "cheap, and often without effect on what is known by heart",
@@ -96,8 +94,7 @@ def remedies(what: str, info: Any) -> list[Remedy]:
             f"no method fits a request of kind {what} on {info.model} (family {info.family.id}); methods for it: "
             f"{', '.join(able) or 'none, but a head of erase-plugins records'}"
         )
-    drawn = _FIRST_DRAWN if DENOISER in info.offers else {}
-    first = _FIRST.get(what, {}) if LANGUAGE in info.offers else drawn
+    first = _FIRST.get(what, {}) if LANGUAGE in info.offers else {}
     costs = {method.id: _seconds(method, what, info) for method in fit}
 
     def place(method: Any) -> tuple[int, bool, int, float]:

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from erase_plugins.artifacts.manifest import ArtifactFile
 from erase_plugins.comparison.cells import (
     PICTURES,
     RESULT,
@@ -15,6 +16,7 @@ from erase_plugins.comparison.cells import (
     peak_memory,
     read_result,
     run_cell,
+    smallest,
     write_result,
 )
 
@@ -60,3 +62,9 @@ def test_a_real_cell(pocket_pipe, tmp_path):
     assert json.loads(json.dumps(found))["rates"] == found["rates"]
     assert {path.name for path in (tmp_path / "cell").iterdir()} == {"artifact", "report", PICTURES}
     assert all(bool((part == before[name]).all()) for name, part in pocket_pipe.unet.state_dict().items())
+
+
+def test_the_smallest_file_is_a_layout_with_all_that_belongs_to_it():
+    files = [("w.safetensors", "peft", 300), ("adapter_config.json", "peft", 10), ("edit.safetensors", "patch", 305)]
+    assert smallest(ArtifactFile(name, layout, "0" * 64, size) for name, layout, size in files) == 305
+    assert smallest([]) == 0

@@ -169,3 +169,9 @@ def test_many_rows_make_the_same_changes_at_the_rank_of_the_space(pocket_target)
     assert small.shape == (32, 32)
     assert torch.allclose(other.double() @ small.double(), up @ D, atol=1e-3)
     assert fewer(D[:16], [up])[0].shape == (16, 32)
+
+
+@pytest.mark.parametrize(("frames", "said"), [((), "there is none"), (("a picture",), "'a picture' has no place {}")])
+def test_kept_words_need_a_prompt_to_stand_in(frames, said) -> None:
+    with pytest.raises(RequestError, match=f"vocabulary_frames: {said}"):
+        ep.plan("pocket", "pizza", "null-space", options={"vocabulary_frames": frames})

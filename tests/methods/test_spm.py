@@ -17,6 +17,7 @@ from erase_plugins.engine.pools import Pool
 from erase_plugins.errors import RequestError, UnknownName
 from erase_plugins.methods.spm import SPMOptions, anchor_part, pseudo_embeddings
 from erase_plugins.runtime.gates import gate_table
+from erase_plugins.testing.models import shared_pipeline
 from erase_plugins.training.concept_loras import Memories
 from erase_plugins.workflow.applying import apply
 from erase_plugins.workflow.models import target_of
@@ -207,3 +208,36 @@ def test_sdxl_one_step(tiny_sdxl):
     artifact = ep.erase(model, "pizza", "spm", options={**FAST, "iterations": 1})
     assert all("attentions" in key for key in artifact.edit.deltas["unet"] if key != GATE)
     assert artifact.edit.kinds == {"addon"}
+
+
+@pytest.mark.parametrize("kind", ["tiny_sd3", "tiny_flux"])
+def test_flow_transformers_hold_their_memories_where_text_enters(kind):
+    """Both doors, and added keys and values of joint attention; the gate reads whole prompts, T5's rows included."""
+    pipe = shared_pipeline(kind)
+    target = target_of(pipe, "tiny")
+    artifact = ep.erase(target, "pizza", method="spm", options=FAST)
+    group = artifact.edit.deltas["transformer"]
+    assert set(group) == {GATE} | {ref.path for ref in target.modules("text_side")}
+    cond = target.encode(["a pizza", "a dog"])
+    assert group[GATE].config["window"] == cond.embeds.shape[1]
+    # FLUX shows the denoiser no row of the CLIP encoder that its token numbers belong to
+    assert bool(group[GATE].config.get("names")) == target.family.clip_rows
+    x = torch.randn(2, *target.info.latent_shape, generator=torch.Generator().manual_seed(0))
+    before = target.predict(x, torch.tensor([500.0]), cond)
+    artifact.edit.deltas["transformer"][GATE].config.update(low=[-1e3], high=[-999.0])
+    applied = ep.apply(pipe, artifact)
+    assert not torch.equal(target.predict(x, torch.tensor([500.0]), cond), before)
+    artifact.edit.deltas["transformer"][GATE].config.update(low=[999.0], high=[1e3], names=[[]])
+    applied.remove()
+    shut = ep.apply(pipe, artifact)
+    assert torch.equal(target.predict(x, torch.tensor([500.0]), cond), before)
+    shut.remove()
+
+
+@pytest.mark.parametrize(
+    ("method", "options"), [("leco", {"modules": "text"}), ("concept-ablation", {"train": "text"})]
+)
+def test_other_methods_write_there_too_by_default(method, options):
+    plans = [ep.plan("pocket-flow", "pizza", method, options=given) for given in ({}, options)]
+    assert plans[0].modules == plans[1].modules
+    assert all("add_" in name or "embedder" in name for name in plans[0].modules)
