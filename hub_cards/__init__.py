@@ -15,7 +15,7 @@ from erase_plugins.hookspecs import hookimpl
 #: public name -> its module, imported when the name is used
 _PUBLIC = {
     "card": "hub_cards.model_card",
-    "draw_pairs": "hub_cards.gallery",
+    "draw_pairs": "erase_plugins.workflow.pairs",
     "merged": "hub_cards.collections",
     "pull": "hub_cards.pulling",
     "pull_collection": "hub_cards.collections",

@@ -13,9 +13,9 @@ from typing import Any
 
 from erase_plugins.artifacts.manifest import FILENAME
 from erase_plugins.errors import ArtifactError
+from erase_plugins.evaluation.sensitive import blurred
 from erase_plugins.records.release import PROOF, is_proven
 from erase_plugins.types import EvalReport
-from hub_cards.sensitive import blurred
 
 CARD = "README.md"
 REPORT = "report.json"
@@ -128,29 +128,6 @@ class Bundle:
             "files": [{"name": item.name, "bytes": item.size, "state": item.state} for item in self.files],
             "removed": list(self.removed),
         }  # fmt: skip
-
-
-def read_report(source: EvalReport | str | Path | None) -> tuple[EvalReport | None, Path | None]:
-    """A report and the folder its pictures are in; no report if the folder holds reports of attacks only.
-
-    Args:
-        source: a report, a report.json, the folder it is in, or None.
-
-    Raises:
-        ArtifactError: not there, or no report.
-    """
-    if source is None or isinstance(source, EvalReport):
-        return source, None
-    place = Path(source)
-    if place.is_dir() and not (place / REPORT).exists() and any(place.glob("attack-*.json")):
-        return None, place
-    place = place / REPORT if place.is_dir() else place
-    try:
-        return EvalReport.from_dict(json.loads(place.read_text(encoding="utf-8"))), place.parent
-    except (OSError, ValueError, TypeError, AttributeError) as error:
-        raise ArtifactError(
-            f"'{place.name}' is not a report; give what 'erase-plugins evaluate --out' wrote"
-        ) from error
 
 
 def report_files(report: EvalReport | None, folder: Path | None, pictures: bool, blur: bool = False) -> list[PushFile]:

@@ -10,18 +10,13 @@ from typing import Any
 
 from erase_plugins.artifacts.strict_json import parse
 from erase_plugins.errors import CorruptArtifact, Unsupported
-from hub_cards import sections, summary
 from hub_cards.bundle import PushFile
-from hub_cards.escape import block, code, document, flat, literal
-from hub_cards.front_matter import ADULT
 from hub_cards.how import How
 from hub_cards.kept import Kept
-from hub_cards.licences import Licence, needed
-from hub_cards.model_card import PLAIN
+from hub_cards.licences import needed
+from hub_cards.model_card import merged_card
 from hub_cards.pushing import Pushed, publish, ready
 from hub_cards.remote import MERGED
-from hub_cards.searching import FULL
-from hub_cards.sensitive import adults_only
 
 #: most bytes of one weight file
 SHARD_BYTES = 5_000_000_000
@@ -135,36 +130,3 @@ def _record(loaded: Any, strength: float, files: list[str]) -> bytes:
         "seed": manifest.seed, "options": dict(manifest.options), "versions": dict(manifest.versions), "files": files,
     }  # fmt: skip
     return (json.dumps(facts, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode()
-
-
-def merged_card(loaded: Any, strength: float, repo: str, licence: Licence) -> str:
-    """The text of README.md for a full checkpoint. Whatever came from prompts is inert in it."""
-    manifest = loaded.manifest
-    base = sections.hub_id(manifest)
-    data: dict[str, Any] = {} if base is None else {"base_model": base, "base_model_relation": "finetune"}
-    adult = [ADULT] if adults_only(manifest.concepts) else []
-    data |= {
-        "library_name": "diffusers",
-        "pipeline_tag": "text-to-image",
-        **licence.metadata(),
-        "tags": ["diffusers", *PLAIN, FULL, flat(manifest.family), *adult],
-        "erased": [flat(text) for text in manifest.erased],
-        "erasure": {
-            "name": flat(manifest.name), "method": flat(manifest.method.get("id", "")), "family": flat(manifest.family),
-            "base": flat(manifest.base.get("model") or ""), "strength": strength,
-        },
-    }  # fmt: skip
-    use = f"from diffusers import DiffusionPipeline\n\npipe = DiffusionPipeline.from_pretrained({literal(repo)})"
-    parts = [
-        f"# {summary.names(manifest)} erased, full model",
-        "A complete image model with the change already in its weights. It cannot be switched off or made weaker; the "
-        "small file that does the same on top of the base model can.",
-        "## How to use it\n\n" + block(use, "python"),
-        "## What disappears, what stays\n\n" + sections.changes(manifest),
-        "## Which base\n\n" + sections.base(manifest),
-        "## How it was made\n\n"
-        + f"The artifact {code(manifest.name)} was fused at strength {strength:g}; see {code(MERGED)}.",
-        "## Limits\n\n" + sections.limits(manifest, None),
-        "## Licence\n\n" + sections.licence(licence),
-    ]
-    return document(data, parts)

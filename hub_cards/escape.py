@@ -15,12 +15,14 @@ _LINKING = re.compile(r"(?i)https?(?=:)|www(?=\.)|@")
 #: breaks what a renderer would take for a link or a mention; not visible
 _BREAK = "\u2060"
 _LONGEST = 300
-#: what people write between these marks on the Hub is kept by the next push
-USER, USER_END = "<!-- user -->", "<!-- /user -->"
 #: what looks like an access token of the Hub
 _TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{20,}")
 #: characters that fit on a line of a code block on the page
 _WIDTH = 84
+
+
+class Inert(str):
+    """Text of ours, or text that was made harmless."""
 
 
 def flat(text: object, most: int = _LONGEST) -> str:
@@ -28,50 +30,41 @@ def flat(text: object, most: int = _LONGEST) -> str:
     return _TOKEN.sub("hf_***", " ".join(_HIDDEN.sub(" ", str(text)).split()))[:most]
 
 
-def prose(text: object) -> str:
+def prose(text: object) -> Inert:
     """Text that shows as it is inside a Markdown paragraph or table cell: no markup, no HTML, no link."""
     broken = _LINKING.sub(lambda found: found[0] + _BREAK, flat(text))
-    return _MARKUP.sub(lambda found: f"&#{ord(found[0])};", broken)
+    return Inert(_MARKUP.sub(lambda found: f"&#{ord(found[0])};", broken))
 
 
-def code(text: object) -> str:
+def listed(texts: Sequence[object], most: int | None = None) -> Inert:
+    """Several on one line; of those that are too many, their number."""
+    more = 0 if most is None else len(texts) - most
+    return Inert(", ".join(map(prose, texts[:most])) + (f" and {more} more" if more > 0 else ""))
+
+
+def code(text: object) -> Inert:
     """Inline code that cannot end early."""
     plain = flat(text).replace("`", "'").replace("|", "¦")
-    return f"`{plain}`" if plain else "` `"
+    return Inert(f"`{plain}`" if plain else "` `")
 
 
-def block(text: str, language: str = "") -> str:
+def block(text: str, language: str = "") -> Inert:
     """A code block whose fence is longer than every run of backticks inside."""
     longest = max((len(run) for run in re.findall(r"`+", text)), default=0)
     fence = "`" * max(3, longest + 1)
-    return f"{fence}{language}\n{text}\n{fence}"
+    return Inert(f"{fence}{language}\n{text.strip(chr(10))}\n{fence}")
 
 
-def folded(title: str, text: str) -> str:
-    """A part that people open when they need it; ``title`` is ours, never a stranger's."""
-    return f"<details><summary>{title}</summary>\n\n{text}\n\n</details>"
-
-
-def command(*words: object) -> str:
-    """A shell command on one line."""
-    return " ".join(shlex.quote(flat(word)) for word in words)
-
-
-def commands(*parts: Sequence[object]) -> str:
+def commands(*parts: Sequence[object]) -> Inert:
     """A shell command from its parts (an option with its value each): on one line, or if too long one part a line."""
-    lines = [command(*words) for words in parts]
+    lines = [" ".join(shlex.quote(flat(word)) for word in words) for words in parts]
     whole = " ".join(lines)
-    return whole if len(whole) <= _WIDTH else " \\\n  ".join(lines)
+    return Inert(whole if len(whole) <= _WIDTH else " \\\n  ".join(lines))
 
 
-def literal(text: object, most: int = _LONGEST) -> str:
+def literal(text: object, most: int = _LONGEST) -> Inert:
     """A Python string with that value, on one line."""
-    return json.dumps(flat(text, most), ensure_ascii=False)
-
-
-def document(data: dict[str, Any], parts: Sequence[str]) -> str:
-    """The text of a README.md: front matter, the parts of its body, and room for what people write on the Hub."""
-    return front_matter(data) + "\n" + "\n\n".join([*parts, f"{USER}\n{USER_END}"]) + "\n"
+    return Inert(json.dumps(flat(text, most), ensure_ascii=False))
 
 
 def front_matter(data: dict[str, Any]) -> str:

@@ -7,20 +7,13 @@ from typing import Any
 
 from erase_plugins.errors import PushRefused
 from erase_plugins.records.certificate import CERTIFICATE
-from erase_plugins.records.release import Release, section
+from erase_plugins.records.release import Release
 from hub_cards.bundle import PushFile
-from hub_cards.escape import document, prose
 from hub_cards.how import How
 from hub_cards.kept import Kept
-from hub_cards.licences import Licence, licence_of
+from hub_cards.licences import licence_of
+from hub_cards.model_card import head_card
 from hub_cards.pushing import Pushed, publish, token_needed
-from hub_cards.usage import install
-
-_USE = """```python
-from erase_plugins.records.head import Head
-
-Head.read("FOLDER").predict(features)  # features of the frozen model, one row per record
-```"""
 
 
 def push_head(
@@ -49,25 +42,7 @@ def push_head(
         licence = licence_of({}, how.license or kept.licence)
         if licence is None:
             raise PushRefused("the licence of a head is yours to choose; name it with --license ID")
-        return page(release, licence, how.requirement or kept.requirement)
+        return head_card(release, licence, how.requirement or kept.requirement)
 
     message = f"release {release.certificate['releases']} of a head with a certificate"
     return publish(how.bundle(release, repo, files, message, record=CERTIFICATE), write, how)
-
-
-def page(release: Release, licence: Licence, requirement: str | None) -> str:
-    """The text of README.md."""
-    data = release.certificate
-    base = prose(str(release.opened["base"]))
-    meta = {
-        "library_name": "erase-plugins", **licence.metadata(), "tags": ["machine-unlearning", "erase-plugins"],
-        "erasure": {"method": "noisy-gd", **({} if requirement is None else {"requirement": requirement})},
-    }  # fmt: skip
-    parts = [
-        f"# A head with deleted training records ({len(data['records'])})",
-        f"A small head ({release.opened['loss']}) on the features of a frozen model ({base}), learned by noisy "
-        "gradient descent so that training records can be deleted from it and the deletion can be checked.",
-        section(data),
-        f"## How to use it\n\n{install(requirement)}\n\n{_USE}",
-    ]
-    return document(meta, parts)

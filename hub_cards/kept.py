@@ -15,9 +15,11 @@ from typing import Any
 from erase_plugins.artifacts.manifest import FILENAME, Manifest
 from erase_plugins.artifacts.places import INDEX
 from erase_plugins.errors import ArtifactError, CorruptArtifact, PushRefused, RequestError
+from erase_plugins.evaluation import saved
 from erase_plugins.types import AttackReport, EvalReport
+from erase_plugins.workflow import pairs
 from erase_plugins.workflow.collection import read_index
-from hub_cards import attacks, gallery
+from hub_cards import attacks
 from hub_cards.bundle import CARD, PICTURES, REPORT, Bundle, is_figure
 from hub_cards.errors import check_repo
 from hub_cards.front_matter import EVIDENCE, read
@@ -52,7 +54,7 @@ class Kept:
     dropped: frozenset[str] = frozenset()
     report: EvalReport | None = None
     pictures: tuple[str, ...] = ()
-    gallery: gallery.Gallery | None = None
+    gallery: pairs.Gallery | None = None
     attacks: Mapping[str, AttackReport] = field(default_factory=dict)
 
     @property
@@ -117,7 +119,7 @@ def keep(bundle: Bundle, remote: Remote, *, prune: bool = False, pictures: bool 
     return Kept(
         old.same, tuple(dict.fromkeys((*gone, *sorted(stale)))), card, data, frozenset(dropped),
         _report(bundle, remote) if REPORT in mine else None, _pictures(mine),
-        _gallery(bundle, remote, mine) if gallery.INDEX in mine else None, _attacks(bundle, remote, mine),
+        _gallery(bundle, remote, mine) if pairs.INDEX in mine else None, _attacks(bundle, remote, mine),
     )  # fmt: skip
 
 
@@ -134,7 +136,7 @@ class _Old:
 
     def other(self, name: str) -> bool:
         """Whether a file of evidence is about other weights than those that are pushed."""
-        own = (f"{gallery.FOLDER}/", f"{attacks.FOLDER}/")
+        own = (f"{pairs.FOLDER}/", f"{attacks.FOLDER}/")
         folder = name.split("/")[0] if "/" in name and not name.startswith(own) else ""
         return folder in self.changed
 
@@ -203,13 +205,10 @@ def _same_files(bundle: Bundle, remote: Remote, parts: tuple[str, ...]) -> bool:
 
 def _is_evidence(name: str, folders: bool) -> bool:
     """Whether a file has the name of a report, its pictures or pairs; with ``folders`` also in an artifact's folder."""
-    own = (f"{gallery.FOLDER}/", f"{attacks.FOLDER}/")
+    own = (f"{pairs.FOLDER}/", f"{attacks.FOLDER}/")
     inner = name.split("/", 1)[-1] if folders and not name.startswith(own) else name
     return (
-        inner in (REPORT, *PICTURES.values())
-        or is_figure(inner)
-        or gallery.of_gallery(inner)
-        or attacks.of_attack(inner)
+        inner in (REPORT, *PICTURES.values()) or is_figure(inner) or pairs.of_gallery(inner) or attacks.of_attack(inner)
     )
 
 
@@ -227,17 +226,17 @@ def _replaced(new: Mapping[str, str], evidence: set[str]) -> set[str]:
     """Names of evidence that is replaced: another report has its own pictures, new pairs are all the pairs."""
     pictures = {*PICTURES.values(), *filter(is_figure, evidence)}
     found = set() if new.get(REPORT, "same") == "same" else pictures
-    records = [name for name, state in new.items() if attacks.is_record(name) and state != "same"]
+    records = [name for name, state in new.items() if saved.is_record(name) and state != "same"]
     found |= {name for name in evidence for record in records if attacks.found_by(name, record)}
-    if gallery.INDEX in new:
-        found |= {name for turn in range(1, gallery.MOST + 1) for name in gallery.names(turn)}
+    if pairs.INDEX in new:
+        found |= {name for turn in range(1, pairs.MOST + 1) for name in pairs.names(turn)}
     return found
 
 
 def _made_from(bundle: Bundle, names: Iterable[str]) -> set[str]:
     """Keys of `EVIDENCE` that an artifact's page makes from files; others were written by hand."""
     there = set(names) if bundle.record == FILENAME else set()
-    return {key for key, name in (("model-index", REPORT), ("widget", gallery.INDEX)) if name in there}
+    return {key for key, name in (("model-index", REPORT), ("widget", pairs.INDEX)) if name in there}
 
 
 def _report(bundle: Bundle, remote: Remote) -> EvalReport | None:
@@ -252,18 +251,18 @@ def _report(bundle: Bundle, remote: Remote) -> EvalReport | None:
 def _attacks(bundle: Bundle, remote: Remote, names: set[str]) -> dict[str, AttackReport]:
     """The published reports of attacks that are sound and about this artifact."""
     found = {}
-    for name in sorted(filter(attacks.is_record, names))[: attacks.MOST]:
+    for name in sorted(filter(saved.is_record, names))[: saved.MOST]:
         with suppress(ArtifactError):
-            report = attacks.parse(name, published_text(bundle, name, str(remote.commit)))
-            attacks.check_about([report], bundle.artifact.manifest.name)
+            report = saved.parse(name, published_text(bundle, name, str(remote.commit)))
+            saved.check_about([report], bundle.artifact.manifest.name)
             found[report.attack] = report
     return found
 
 
-def _gallery(bundle: Bundle, remote: Remote, names: set[str]) -> gallery.Gallery | None:
+def _gallery(bundle: Bundle, remote: Remote, names: set[str]) -> pairs.Gallery | None:
     """The published pairs, if all their pictures are there."""
     try:
-        found = gallery.parse_index(published_text(bundle, gallery.INDEX, str(remote.commit)))
+        found = pairs.parse_index(published_text(bundle, pairs.INDEX, str(remote.commit)))
     except ArtifactError:
         return None
     return found if all({pair.before, pair.after} <= names for pair in found.pairs) else None

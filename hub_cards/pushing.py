@@ -8,19 +8,21 @@ from pathlib import Path
 from typing import Any
 
 from erase_plugins.errors import HubUnreachable, NotAllowed, PushRefused
+from erase_plugins.evaluation.saved import check_about, read_attacks, read_report
+from erase_plugins.evaluation.sensitive import to_blur
 from erase_plugins.types import EvalReport
-from hub_cards.attacks import attack_files, check_about, merged, read_attacks
-from hub_cards.bundle import CARD, REPORT, Bundle, PushFile, artifact_files, card_diff, read_report, report_files
+from erase_plugins.workflow.pairs import Gallery, read_gallery
+from hub_cards.attacks import attack_files, merged
+from hub_cards.bundle import CARD, REPORT, Bundle, PushFile, artifact_files, card_diff, report_files
 from hub_cards.errors import clean, reaching
 from hub_cards.front_matter import merge
-from hub_cards.gallery import Gallery, read_gallery
 from hub_cards.how import How
 from hub_cards.kept import Kept, keep
-from hub_cards.model_card import TAGS, card, keep_user_text
+from hub_cards.model_card import TAGS, card
 from hub_cards.remote import Remote, look, with_state
 from hub_cards.secrets import check_files, check_text
 from hub_cards.sending import Pushed, send
-from hub_cards.sensitive import to_blur
+from hub_cards.templates import keep_user_text
 
 __all__ = ["Pushed", "publish", "push", "ready", "token_needed"]
 

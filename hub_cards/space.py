@@ -8,20 +8,20 @@ from typing import Any
 
 from erase_plugins.artifacts.manifest import FILENAME
 from erase_plugins.errors import ArtifactError
+from erase_plugins.evaluation.sensitive import adults_only, to_blur
 from erase_plugins.families.source import POCKET
+from erase_plugins.workflow.pairs import Gallery, choose_prompts
 from hub_cards import package
 from hub_cards.bundle import CARD, PushFile
-from hub_cards.escape import code, flat, front_matter, literal, prose
+from hub_cards.escape import Inert, flat, listed, literal, prose
 from hub_cards.front_matter import ADULT
-from hub_cards.gallery import Gallery, choose_prompts
 from hub_cards.how import How
 from hub_cards.licences import licence_of
 from hub_cards.pushing import publish
 from hub_cards.references import SCHEME
-from hub_cards.sections import hub_id
 from hub_cards.sending import Pushed
-from hub_cards.sensitive import adults_only, to_blur
-from hub_cards.summary import names
+from hub_cards.templates import document, page
+from hub_cards.usage import hub_id
 
 APP, REQUIREMENTS = "app.py", "requirements.txt"
 #: folder of a Space's own copy of an artifact
@@ -33,8 +33,9 @@ PYTHON = "3.12"
 #: hardware that the page suggests to who copies the Space: the embedded model needs no card
 SMALL, CARD_16GB = "cpu-basic", "t4-small"
 #: longest text of the page; its parts were shortened before
-_TEXT = 20_000
-_TEMPLATES = Path(__file__).parent / "space_app"
+_TEXT, _LONG = 20_000, ("heading", "about")
+#: strengths of an artifact that names none
+_SPAN = {"low": 0.0, "recommended": 1.0, "high": 1.2}
 #: the layout that carries every kind of change
 _LAYOUT = "patch"
 
@@ -75,7 +76,7 @@ def space_files(
     shown = {} if gallery is None else (gallery.blur() if hide else gallery).files()
     asks = adults_only(manifest.concepts) if adult is None else adult
     files: dict[str, bytes | Path] = {
-        CARD: page(loaded, repo, license, asks).encode(),
+        CARD: readme(loaded, repo, license, asks).encode(),
         APP: app(loaded, repo, copy).encode(),
         **_package(manifest, requirement),
         **shown,
@@ -104,67 +105,44 @@ def copied(loaded: Any) -> dict[str, bytes | Path]:
 def app(loaded: Any, repo: str, copy: bool) -> str:
     """The text of app.py."""
     manifest = loaded.manifest
-    low, best, high = (float(manifest.strength.get(name, other)) for name, other in
-                       (("low", 0.0), ("recommended", 1.0), ("high", 1.2)))  # fmt: skip
+    span = {name: manifest.strength.get(name, other) for name, other in _SPAN.items()}
+    heading = f"Erased: {listed(manifest.erased, 5)}"
+    texts = {
+        "title": f"Erased: {', '.join(manifest.erased[:5])}", "heading": heading, "about": about(manifest),
+        "model": manifest.base.get("model") or "MODEL", "artifact": COPY if copy else f"{SCHEME}{repo}",
+        "concept": ", ".join(manifest.erased), "prompt": choose_prompts(manifest, 1)[0],
+    }  # fmt: skip
+    facts: dict[str, Any] = {name: literal(text, _TEXT if name in _LONG else 300) for name, text in texts.items()}
+    facts |= {name.replace("recommended", "best"): Inert(float(value)) for name, value in span.items()}
     revision = manifest.base.get("revision")
-    return fill("app.py.in", {
-        "title": literal(f"Erased: {', '.join(manifest.erased[:5])}"),
-        "heading": literal(f"Erased: {names(manifest)}", _TEXT),
-        "about": literal(about(manifest), _TEXT),
-        "model": literal(manifest.base.get("model") or "MODEL"),
-        "revision": literal(revision) if revision else "None",
-        "artifact": literal(COPY if copy else f"{SCHEME}{repo}"),
-        "concept": literal(", ".join(manifest.erased)),
-        "prompt": literal(choose_prompts(manifest, 1)[0]),
-        "low": repr(low), "best": repr(best), "high": repr(high),
-    })  # fmt: skip
+    return page("app.py.j2", {**facts, "revision": literal(revision) if revision else "None"})
 
 
 def about(manifest: Any) -> str:
     """One line about what the page shows; inert Markdown."""
     return (
-        f"**{names(manifest)}** was erased from {prose(manifest.base.get('model') or 'a model')}. "
+        f"**{listed(manifest.erased, 5)}** was erased from {prose(manifest.base.get('model') or 'a model')}. "
         "Left: the base model. Right: the same prompt and seed with the erasure. Write another concept, and it is "
         "erased while you wait."
     )
 
 
-def page(loaded: Any, repo: str, license: str | None, adult: bool) -> str:
+def readme(loaded: Any, repo: str, license: str | None, adult: bool) -> str:
     """The text of the Space's README.md, with the settings that the Hub reads."""
     manifest = loaded.manifest
-    base, licence = hub_id(manifest), licence_of(manifest.base, license)
+    base, licence = hub_id(manifest.base), licence_of(manifest.base, license)
     data = {
-        "title": flat(f"Erased: {', '.join(manifest.erased[:3])}")[:60],
-        "emoji": "🧽",
-        "colorFrom": "gray",
-        "colorTo": "green",
-        "sdk": "gradio",
-        "sdk_version": GRADIO,
-        "python_version": PYTHON,
-        "app_file": APP,
-        "suggested_hardware": SMALL if manifest.base.get("model") in (None, POCKET) else CARD_16GB,
-        "pinned": False,
+        "title": flat(f"Erased: {', '.join(manifest.erased[:3])}")[:60], "emoji": "🧽", "colorFrom": "gray",
+        "colorTo": "green", "sdk": "gradio", "sdk_version": GRADIO, "python_version": PYTHON, "app_file": APP,
+        "suggested_hardware": SMALL if manifest.base.get("model") in (None, POCKET) else CARD_16GB, "pinned": False,
         "short_description": "Base and erased model, side by side",
         **({} if licence is None or licence.name else {"license": licence.id}),
         "models": [repo, *([base] if base else [])],
         "tags": ["erase-plugins", "concept-erasure", *([ADULT] if adult else [])],
-    }
-    link = f"[{prose(repo)}](https://huggingface.co/{repo})"
-    body = fill("README.md.in", {
-        "heading": f"Erased: {names(manifest)}", "about": about(manifest), "source": link,
-        "base": code(base or manifest.base.get("model")),
+    }  # fmt: skip
+    return document(data, "space.md.j2", {
+        "manifest": manifest, "about": Inert(about(manifest)), "repo": repo, "base_id": base,
     })  # fmt: skip
-    return front_matter(data) + "\n" + body
-
-
-def fill(name: str, values: Mapping[str, str]) -> str:
-    """A template with its values; a value that looks like a placeholder stays as it is."""
-    parts = (_TEMPLATES / name).read_text(encoding="utf-8").split("{{")
-    filled = [parts[0]]
-    for part in parts[1:]:
-        key, rest = part.split("}}", 1)
-        filled.append(values[key] + rest)
-    return "".join(filled)
 
 
 def write_space(files: Mapping[str, bytes | Path], folder: str | Path, force: bool = False) -> Path:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -43,11 +43,12 @@ _UNKNOWN = 0.1
 
 @dataclass(frozen=True)
 class Measured:
-    """The numbers of one edit; ``parts`` says what ``left`` is made of."""
+    """The numbers of one edit; ``parts`` says what ``left`` is made of, ``seen`` gives every picture's probability."""
 
     left: float
     change: float
     parts: Mapping[str, float]
+    seen: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
 
 
 class Yardstick:
@@ -88,7 +89,7 @@ class Yardstick:
         prompts = [frame.format(phrase) for phrase in phrases_ for frame in _FRAMES]
         self.named = None if self.sets else self._states(prompts, concept.anchor or "")
         #: what ``left`` is made of on the base
-        self.base: Mapping[str, float] = self._judged() if self.named is None else {"direction": 1.0}
+        self.base: Mapping[str, float] = _means(self._judged()) if self.named is None else {"direction": 1.0}
         if sum(self.base.values()) < _UNKNOWN:
             raise RunRefused(
                 f"the base does not draw '{concept.text}', neither by name nor otherwise, as far as the judge "
@@ -106,11 +107,12 @@ class Yardstick:
         base, null = states.predictions["prompt"], states.predictions["null"]
         moved = self._predicted(states, prompts, texts_change) - base
         change = float(moved.square().sum() / (base - null).square().sum().clamp_min(1e-12))
-        parts = self._judged() if self.named is None else {"direction": self._direction(texts_change)}
-        return Measured(sum(parts.values()) / sum(self.base.values()), change, parts)
+        seen = self._judged() if self.named is None else {}
+        parts = _means(seen) or {"direction": self._direction(texts_change)}
+        return Measured(sum(parts.values()) / sum(self.base.values()), change, parts, seen)
 
-    def _judged(self) -> dict[str, float]:
-        """Mean probability of the concept for each kind of prompt."""
+    def _judged(self) -> dict[str, tuple[float, ...]]:
+        """Probability of the concept in every picture, for each kind of prompt."""
         items = [item for part in self.sets.values() for item in part]
         pictures = draw(
             self.target.pipe, [item.text for item in items], [item.seed for item in items],
@@ -120,7 +122,7 @@ class Yardstick:
         seen = self.judge.score(pictures)[axis][:, list(self.judge.axes[axis]).index(self.concept.text)].tolist()
         parts, start = {}, 0
         for name, part in self.sets.items():
-            parts[name] = sum(seen[start : start + len(part)]) / len(part)
+            parts[name] = tuple(seen[start : start + len(part)])
             start += len(part)
         return parts
 
@@ -169,3 +171,7 @@ class Yardstick:
             guidance=_GUIDANCE, watch=watch,
         )  # fmt: skip
         return found, texts
+
+
+def _means(seen: Mapping[str, Sequence[float]]) -> dict[str, float]:
+    return {name: sum(values) / len(values) for name, values in seen.items()}

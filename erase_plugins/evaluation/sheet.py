@@ -80,3 +80,12 @@ def _fit(text: str, width: int, font: Any) -> str:
     while text and font.getlength(text) > width:
         text = text[:-1]
     return text
+
+
+def enlarged(drawn: Any, least: int = 256) -> Any:
+    """A PIL picture; a small one is enlarged by a whole factor, pixels stay pixels."""
+    from PIL import Image
+
+    made = to_image(drawn)
+    factor = max(1, -(-least // max(made.size)))
+    return made.resize((made.width * factor, made.height * factor), Image.Resampling.NEAREST)

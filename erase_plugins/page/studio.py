@@ -151,6 +151,7 @@ class Studio:
 
     def _pair(self, concept: str, becomes: str, model: str, prompt: str, seed: int, weight: float) -> tuple[Any, Any]:
         from erase_plugins import api
+        from erase_plugins.evaluation.sheet import enlarged
 
         with self._lock:  # taken here: where cards are lent, this runs in a process of its own
             target, made = self.open(model), self.artifact(concept, becomes, model)
@@ -268,17 +269,6 @@ def sentence(report: AttackReport) -> str:
         f"Attack {report.attack} ({found.subject}): came back in {100 * found.value:.3g} % of {found.n} pictures "
         f"({100 * found.low:.3g} to {100 * found.high:.3g}); {report.queries} pictures were drawn for it."
     )
-
-
-def enlarged(drawn: Any, least: int = 256) -> Any:
-    """A PIL picture; a small one is enlarged by a whole factor, pixels stay pixels."""
-    from PIL import Image
-
-    from erase_plugins.evaluation.sheet import to_image
-
-    made = to_image(drawn)
-    factor = max(1, -(-least // max(made.size)))
-    return made.resize((made.width * factor, made.height * factor), Image.Resampling.NEAREST)
 
 
 def _best_device() -> str:

@@ -33,8 +33,8 @@ def draw(
         return None
     from erase_plugins.cli.command import quiet_libraries
     from erase_plugins.cli.console import say
-    from hub_cards.bundle import read_report
-    from hub_cards.gallery import draw_pairs
+    from erase_plugins.evaluation.saved import read_report
+    from erase_plugins.workflow.pairs import draw_pairs
 
     quiet_libraries()
     found, _ = read_report(report)
@@ -45,6 +45,6 @@ def draw(
 
 def hide(drawn: Any, artifact: Any, unblurred: bool) -> Any:
     """The pairs as they may be shown."""
-    from hub_cards.sensitive import to_blur
+    from erase_plugins.evaluation.sensitive import to_blur
 
     return drawn.blur() if drawn is not None and not unblurred and to_blur(artifact.manifest.concepts) else drawn

@@ -45,11 +45,11 @@ def command(
     """Publish an artifact folder with its card; what is there stays. Log in with `hf auth login` or HF_TOKEN."""
     from erase_plugins.records.release import is_release
     from erase_plugins.workflow.artifacts import load_artifact
+    from erase_plugins.workflow.pairs import INDEX
     from hub_cards.bundle import REPORT, artifact_files
     from hub_cards.checkpoint import push_merged
     from hub_cards.cli.pictures import draw
     from hub_cards.errors import check_repo
-    from hub_cards.gallery import INDEX
     from hub_cards.heads import push_head
     from hub_cards.how import How
     from hub_cards.pushing import push, ready

@@ -50,12 +50,12 @@ def command(
     """
     from erase_plugins.errors import MissingExtra
     from erase_plugins.workflow.artifacts import load_artifact
+    from erase_plugins.workflow.pairs import read_gallery
     from hub_cards.bundle import Bundle
     from hub_cards.cli.pictures import draw
     from hub_cards.cli.push import quiet_client
     from hub_cards.cli.pushed import show
     from hub_cards.errors import check_repo
-    from hub_cards.gallery import read_gallery
     from hub_cards.pushing import ready
     from hub_cards.references import SCHEME
     from hub_cards.space import push_space, space_files, write_space
@@ -109,8 +109,8 @@ def published_gallery(repo: str) -> Any:
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError
 
+    from erase_plugins.workflow.pairs import INDEX, listed, read_gallery
     from hub_cards.errors import reaching
-    from hub_cards.gallery import INDEX, listed, read_gallery
 
     with reaching("pull from", repo):
         try:

@@ -13,7 +13,7 @@ import hub_cards
 from erase_plugins.errors import PushRefused
 from erase_plugins.testing.models import fresh_pipeline, shared_pipeline
 from erase_plugins.workflow.collection import build_collection
-from hub_cards.gallery import draw_pairs
+from erase_plugins.workflow.pairs import draw_pairs
 from hub_cards.space import push_space, space_files
 from tests.cli.conftest import erase  # noqa: F401
 from tests.hub.conftest import REPO
@@ -105,7 +105,7 @@ def test_the_same_report_without_its_folder_keeps_its_pictures(hub, pizza, evide
 
 
 def json_report(folder):
-    from hub_cards.bundle import read_report
+    from erase_plugins.evaluation.saved import read_report
 
     return read_report(folder)[0]
 

@@ -15,9 +15,9 @@ from erase_plugins import Concept, EvalReport, hookimpl
 from erase_plugins.concept_text import read_concept
 from erase_plugins.errors import ArtifactError, PushRefused, RequestError
 from erase_plugins.types import AttackReport, Certificate, DataRef, EvalRow, ForgetItem
+from erase_plugins.workflow.pairs import Gallery, Pair, names
 from hub_cards.escape import block, commands, flat, literal, prose
 from hub_cards.evidence import number
-from hub_cards.gallery import Gallery, Pair, names
 from tests.hub.conftest import REPO
 
 ROWS = (
@@ -213,7 +213,7 @@ def test_the_clients_own_check_accepts_every_card(hub, pizza):
 
 
 def test_citation_of_the_method(pizza, plugin):
-    from hub_cards.citation import citations
+    from hub_cards.provenance import citations
 
     assert "@inproceedings{gandikota2024unified" in hub_cards.card(pizza)
     unknown = {"id": "nobody", "title": "A {Paper}", "paper": "https://arxiv.org/abs/2401.12345"}

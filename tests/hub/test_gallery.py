@@ -14,9 +14,9 @@ import hub_cards
 from erase_plugins import Concept, EvalReport, load_artifact
 from erase_plugins.api import generate
 from erase_plugins.errors import ArtifactError
+from erase_plugins.evaluation.sensitive import adults_only, blurred, to_blur
 from erase_plugins.testing.models import shared_pipeline
-from hub_cards.gallery import INDEX, choose_prompts, draw_pairs, picture, read_gallery
-from hub_cards.sensitive import adults_only, blurred, to_blur
+from erase_plugins.workflow.pairs import INDEX, choose_prompts, draw_pairs, picture, read_gallery
 from tests.cli.conftest import erase  # noqa: F401
 from tests.hub.conftest import REPO
 

@@ -7,7 +7,7 @@ import pytest
 import hub_cards
 from erase_plugins import Concept
 from erase_plugins.testing.models import shared_pipeline
-from hub_cards.gallery import Gallery, Pair, draw_pairs, names
+from erase_plugins.workflow.pairs import Gallery, Pair, draw_pairs, names
 from tests.hub.conftest import REPO
 from tests.hub.page import CHROMIUM, html, opened
 from tests.hub.test_card import EVIL, attack, report

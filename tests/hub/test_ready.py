@@ -37,7 +37,7 @@ def no_drawing(monkeypatch):
     def too_late(*_, **__):
         raise AssertionError("the work was begun before the refusal")
 
-    monkeypatch.setattr("hub_cards.gallery.draw_pairs", too_late)
+    monkeypatch.setattr("erase_plugins.workflow.pairs.draw_pairs", too_late)
     monkeypatch.setattr("erase_plugins.runtime.checkpoint_file.fuse_checkpoint", too_late)
 
 

@@ -29,7 +29,7 @@ from erase_plugins.artifacts.places import MARKER
 from erase_plugins.errors import RequestError
 from erase_plugins.testing.models import shared_pipeline
 from erase_plugins.workflow import models
-from hub_cards.gallery import draw_pairs, picture
+from erase_plugins.workflow.pairs import draw_pairs, picture
 from hub_cards.space import push_space, space_files, write_space
 from tests.cli.conftest import erase  # noqa: F401
 from tests.comfy_nodes.comfy_server import own_port

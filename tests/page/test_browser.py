@@ -75,7 +75,7 @@ def picture(url):
 
 def test_a_concept_is_typed_and_the_pair_seen(address, browser, tmp_path):
     import erase_plugins as ep
-    from erase_plugins.page.studio import enlarged
+    from erase_plugins.evaluation.sheet import enlarged
 
     page = browser.new_page(viewport={"width": 1280, "height": 1000})
     errors = []

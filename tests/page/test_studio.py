@@ -46,7 +46,7 @@ def test_a_typed_concept_is_erased_while_one_waits(studio, pipe):
 
 
 def _picture(drawn):
-    from erase_plugins.page.studio import enlarged
+    from erase_plugins.evaluation.sheet import enlarged
 
     return enlarged(drawn)
 

@@ -1,4 +1,4 @@
-"""Pairs of pictures for a card: the base and the erased model, same prompt, same seed."""
+"""Pairs of pictures: the base and the erased model, same prompt, same seed; drawn, kept beside a page, read back."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from erase_plugins.errors import ArtifactError, RequestError
+from erase_plugins.evaluation.sensitive import blurred, png
 from erase_plugins.types import EvalReport, Record
-from hub_cards.sensitive import blurred, png
 
 FOLDER = "images"
 #: what was drawn and how, so that anybody can draw it again
@@ -156,7 +156,7 @@ def draw_pairs(
 
 def picture(drawn: Any) -> bytes:
     """PNG of a picture (3, height, width) in 0..1; a small one is enlarged by a whole factor, pixels stay pixels."""
-    from erase_plugins.page.studio import enlarged
+    from erase_plugins.evaluation.sheet import enlarged
 
     return png(enlarged(drawn))
 

@@ -1,0 +1,174 @@
+"""`clean-lora` on LoRAs of pocket that teach two new words each: is the named word gone, does the other one stay?
+
+    python -m benchmarks.clean_lora --work FOLDER [--count 10] [--pictures 24]
+
+Every LoRA is trained by peft and stock diffusers on all attention layers (queries, keys, values, outputs; rank 4), as the
+usual scripts do it, on the base's own pictures of two concepts under two words that the text encoder does not know, and
+is saved as diffusers saves it. Then one word is taken out, without saying anything about the other one and with it
+named in ``keep``, and both words are drawn with prompts and seeds that training has not seen. A judge says what
+is in a picture. LoRAs and counts lie in ``--work``; a killed run goes on where it was.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+#: (word, concept that it comes to draw) twice per LoRA; the first is taken out
+PAIRS = (
+    (("zorbax", "camel"), ("mulip", "violin")),
+    (("quintel", "rocket"), ("dravo", "cheese")),
+    (("plonk", "unicorn"), ("veshti", "hammer")),
+    (("grobbit", "volcano"), ("tiskol", "penguin")),
+    (("wexford", "trumpet"), ("ombra", "cactus")),
+    (("jalumi", "donut"), ("krent", "bicycle")),
+    (("snorvig", "octopus"), ("palto", "crown")),
+    (("fibbul", "tractor"), ("uxmar", "strawberry")),
+    (("yondle", "skull"), ("bresk", "giraffe")),
+    (("hoqua", "piano"), ("lirten", "mushroom")),
+)
+#: what the usual training scripts put a LoRA on
+LAYERS = ("to_q", "to_k", "to_v", "to_out.0")
+RANK, STEPS, BATCH, RATE, DRAWN = 4, 180, 8, 2e-3, 24
+WAYS = {"before": None, "cleaned": (), "cleaned, other word kept": ("other",)}
+
+
+def main() -> None:
+    """Trains, cleans, draws, and prints the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work", type=Path, required=True, help="folder of LoRAs and counts")
+    parser.add_argument("--count", type=int, default=len(PAIRS))
+    parser.add_argument("--pictures", type=int, default=24, help="of each word")
+    given = parser.parse_args()
+    given.work.mkdir(parents=True, exist_ok=True)
+    rows = [row(number, given.work, given.pictures) for number in range(given.count)]
+    sys.stdout.write(table(rows))
+
+
+def row(number: int, work: Path, pictures: int) -> dict[str, Any]:
+    """Shares of one LoRA: way -> (named word, other word); what was counted is read."""
+    (word, concept), (other, its) = PAIRS[number]
+    place, lora = work / f"{number}.json", work / f"lora-{number}"
+    made: dict[str, Any] = json.loads(place.read_text(encoding="utf-8")) if place.is_file() else {}
+    if not (lora / "pytorch_lora_weights.safetensors").is_file():
+        train(lora, PAIRS[number], number)
+    for way, keep in WAYS.items():
+        if way in made:
+            continue
+        file = lora if keep is None else cleaned(lora, word, [other] if keep else [], work / f"{number}-{len(keep)}")
+        made[way] = [shown(file, text, label, pictures) for text, label in ((word, concept), (other, its))]
+        place.write_text(json.dumps(made), encoding="utf-8")
+        sys.stderr.write(f"{number} {word} ({concept}), {other} ({its}): {way} {made[way]}\n")
+    return {"words": f"{word} ({concept}), {other} ({its})", **made}
+
+
+def captions(word: str, label: str, count: int, seed: int) -> list[Any]:
+    """Prompts in which a word stands where the concept would."""
+    from erase_plugins.evaluation.prompts import worded_prompts
+    from erase_plugins.pocket.judge import PocketJudge
+
+    return worded_prompts(PocketJudge(), [label], [(word, label)] * count, seed)
+
+
+def train(folder: Path, pairs: Any, seed: int) -> None:
+    """A LoRA as peft and diffusers make it, with the usual loss on the base's own pictures."""
+    import torch
+    from diffusers import StableDiffusionPipeline
+    from diffusers.utils import convert_state_dict_to_diffusers
+    from peft import LoraConfig
+    from peft.utils import get_peft_model_state_dict
+
+    import erase_plugins as ep
+    from erase_plugins.evaluation.draw import draw
+
+    torch.manual_seed(seed)
+    pipe = ep.load("pocket")
+    unet, latents, rows = pipe.unet, [], []
+    with torch.no_grad():
+        for word, label in pairs:
+            shown_ = captions(label, label, DRAWN, 7000 + seed)
+            pictures = draw(pipe, [item.text for item in shown_], [item.seed for item in shown_])
+            latents.append(pipe.vae.encode(2 * pictures - 1).latent_dist.mean * pipe.vae.config.scaling_factor)
+            texts = [item.text.replace(label, word) for item in shown_]
+            rows.append(pipe.encode_prompt(texts, "cpu", 1, False)[0])
+    clean, cond = torch.cat(latents), torch.cat(rows)
+    unet.requires_grad_(False)
+    unet.add_adapter(LoraConfig(r=RANK, lora_alpha=RANK, init_lora_weights="gaussian", target_modules=list(LAYERS)))
+    weights = [item for item in unet.parameters() if item.requires_grad]
+    optimizer = torch.optim.AdamW(weights, lr=RATE, weight_decay=1e-2)
+    kept = pipe.scheduler.alphas_cumprod
+    for _ in range(STEPS):
+        chosen = torch.randint(len(clean), (BATCH,))
+        time = torch.randint(len(kept), (BATCH,))
+        noise = torch.randn_like(clean[chosen])
+        share = kept[time].view(-1, 1, 1, 1)
+        noisy = share.sqrt() * clean[chosen] + (1 - share).sqrt() * noise
+        wanted = noise
+        if pipe.scheduler.config.prediction_type == "v_prediction":
+            wanted = share.sqrt() * noise - (1 - share).sqrt() * clean[chosen]
+        with torch.autocast("cpu", torch.bfloat16):
+            seen = unet(noisy, time, encoder_hidden_states=cond[chosen]).sample
+        loss = torch.nn.functional.mse_loss(seen.float(), wanted)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    state = convert_state_dict_to_diffusers(get_peft_model_state_dict(unet))
+    StableDiffusionPipeline.save_lora_weights(str(folder), unet_lora_layers=state, safe_serialization=True)
+
+
+def cleaned(lora: Path, word: str, keep: list[str], out: Path) -> Path:
+    """The LoRA without a word."""
+    import erase_plugins as ep
+
+    file = out.with_suffix(".safetensors")
+    file.unlink(missing_ok=True)
+    ep.clean_lora(lora, word, "pocket", keep=keep, out=file, images=0)
+    return file
+
+
+def shown(lora: Path, word: str, label: str, pictures: int) -> float:
+    """Share of pictures by the word in which the judge sees the concept."""
+    from erase_plugins.evaluation.draw import draw
+    from erase_plugins.pocket.judge import PocketJudge
+
+    prompts = captions(word, label, pictures, 90)
+    judge = PocketJudge()
+    with loaded(lora) as pipe:
+        drawn = draw(pipe, [item.text for item in prompts], [item.seed for item in prompts])
+    best = judge.score(drawn)["concept"].argmax(-1).tolist()
+    return sum(judge.axes["concept"][place] == label for place in best) / pictures
+
+
+@contextmanager
+def loaded(lora: Path) -> Iterator[Any]:
+    """pocket with a LoRA, as stock diffusers loads it."""
+    import erase_plugins as ep
+
+    pipe = ep.load("pocket")
+    pipe.load_lora_weights(str(lora))
+    try:
+        yield pipe
+    finally:
+        pipe.unload_lora_weights()
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """All rows, and the mean below."""
+    ways = list(WAYS)
+    lines = ["| words | " + " | ".join(f"{way}: named, other" for way in ways) + " |", "|---" * (len(ways) + 1) + "|"]
+    for item in rows:
+        cells = (f"{100 * item[way][0]:.0f} %, {100 * item[way][1]:.0f} %" for way in ways)
+        lines.append(f"| {item['words']} | " + " | ".join(cells) + " |")
+    means = (
+        ", ".join(f"{100 * sum(item[way][side] for item in rows) / len(rows):.1f} %" for side in (0, 1)) for way in ways
+    )
+    return "\n".join([*lines, "| mean | " + " | ".join(means) + " |", ""])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,128 @@
+"""Reports that lie on a disk, of an evaluation and of attacks beside it; whoever wrote them, nothing is believed."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from erase_plugins.errors import ArtifactError, EraseError
+from erase_plugins.evaluation.attack_summary import sound
+from erase_plugins.types import AttackReport, EvalReport
+
+REPORT = "report.json"
+#: what an attack writes
+_RECORD = re.compile(r"attack-([a-z0-9][a-z0-9-]{0,60})\.json")
+#: larger files are no reports; more of them are no page
+_BYTES, MOST = 8 << 20, 40
+
+
+def read_report(source: EvalReport | str | Path | None) -> tuple[EvalReport | None, Path | None]:
+    """A report and the folder its pictures are in; no report if the folder holds reports of attacks only.
+
+    Args:
+        source: a report, a report.json, the folder it is in, or None.
+
+    Raises:
+        ArtifactError: not there, or no report.
+    """
+    if source is None or isinstance(source, EvalReport):
+        return source, None
+    place = Path(source)
+    if place.is_dir() and not (place / REPORT).exists() and any(place.glob("attack-*.json")):
+        return None, place
+    place = place / REPORT if place.is_dir() else place
+    try:
+        return EvalReport.from_dict(json.loads(place.read_text(encoding="utf-8"))), place.parent
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise ArtifactError(
+            f"'{place.name}' is not a report; give what 'erase-plugins evaluate --out' wrote"
+        ) from error
+
+
+def is_record(name: str) -> bool:
+    """Whether a file has the name of a report of an attack."""
+    return _RECORD.fullmatch(name) is not None
+
+
+def read_attacks(source: Any) -> tuple[tuple[AttackReport, ...], Path | None]:
+    """Reports of attacks that lie beside a report, and their folder.
+
+    Args:
+        source: what was given as report: a folder, a report.json, a record, or None.
+
+    Raises:
+        ArtifactError: a file with the name of such a report is none.
+    """
+    if not isinstance(source, str | Path):
+        return (), None
+    folder = Path(source) if Path(source).is_dir() else Path(source).parent
+    try:
+        names = sorted(item.name for item in folder.iterdir() if is_record(item.name) and item.is_file())
+    except OSError:
+        return (), None
+    found = []
+    for name in names:
+        if _found_file(folder, name, names):
+            continue
+        if (folder / name).stat().st_size > _BYTES:
+            raise ArtifactError(f"'{name}' is too large for a report of an attack")
+        found.append(parse(name, (folder / name).read_bytes()))
+    if len(found) > MOST:
+        raise ArtifactError(f"'{folder.name}' holds {len(found)} reports of attacks; a page shows at most {MOST}")
+    return tuple(found), folder
+
+
+def _found_file(folder: Path, name: str, names: Sequence[str]) -> bool:
+    """Whether it is what another attack found (attack-ID-found.json), not a report."""
+    return any(name != other and name.startswith(other.removesuffix(".json") + "-") and not _has_rates(folder / name)
+               for other in names)  # fmt: skip
+
+
+def _has_rates(place: Path) -> bool:
+    try:
+        data = json.loads(place.read_bytes()[: _BYTES + 1])
+    except ValueError:
+        return True  # told as damaged later
+    return isinstance(data, dict) and "success" in data
+
+
+def parse(name: str, data: bytes | str) -> AttackReport:
+    """A report of an attack from a file of any origin.
+
+    Raises:
+        ArtifactError: it is none, or about another attack than its name says.
+    """
+    try:
+        found = sound(AttackReport.from_dict(json.loads(data)), name)
+    except EraseError as error:
+        told = str(error)
+        raise ArtifactError(told if name in told else f"'{name}' is no report of an attack: {told}") from error
+    except (ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:
+        raise ArtifactError(
+            f"'{name}' is no report of an attack; give what 'erase-plugins attack --out' wrote"
+        ) from error
+    if found.attack != record_id(name):
+        raise ArtifactError(f"'{name}' is about another attack than its name says")
+    return found
+
+
+def record_id(name: str) -> str:
+    """The attack in the name of a report; empty if it is none."""
+    match = _RECORD.fullmatch(name)
+    return match[1] if match else ""
+
+
+def check_about(reports: Iterable[AttackReport], name: str) -> None:
+    """Refuses reports about other artifacts.
+
+    Raises:
+        ArtifactError: names the first.
+    """
+    for report in reports:
+        if report.artifacts and name not in report.artifacts:
+            raise ArtifactError(
+                f"attack-{report.attack}.json is about {', '.join(report.artifacts)[:80]}, not about '{name}'"
+            )

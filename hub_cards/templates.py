@@ -1,0 +1,55 @@
+"""The texts of all pages: templates in ``pages``, and the values that stand in them.
+
+Every value is made harmless as prose unless a filter says what else it is.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from hub_cards import attacks, evidence, provenance
+from hub_cards.escape import Inert, block, code, commands, front_matter, listed, literal, prose
+
+#: what people write between these marks on the Hub is kept by the next push
+USER, USER_END = "<!-- user -->", "<!-- /user -->"
+
+
+@cache
+def _templates() -> Any:
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    made = Environment(
+        loader=FileSystemLoader(Path(__file__).parent / "pages"), trim_blocks=True, lstrip_blocks=True,
+        undefined=StrictUndefined,
+        finalize=lambda value: value if isinstance(value, Inert) else prose(value),
+    )  # fmt: skip
+    made.filters |= {item.__name__: item for item in (listed, code, block, literal)} | {
+        "commands": lambda parts: commands(*parts),
+        "raw": Inert, "number": evidence.number, "percent": evidence.percent, "cell": evidence.cell,
+        "option": provenance.option, "plain": attacks.words, "share": attacks.share,
+        "before_attack": attacks.plain_name,
+    }  # fmt: skip
+    return made
+
+
+def page(name: str, facts: dict[str, Any]) -> str:
+    """The text of a template with its values."""
+    text: str = _templates().get_template(name).render(facts)
+    return text.strip("\n") + "\n"
+
+
+def document(data: dict[str, Any], name: str, facts: dict[str, Any]) -> str:
+    """The text of a README.md: front matter, its body, and room for what people write on the Hub."""
+    return f"{front_matter(data)}\n{page(name, facts)}\n{USER}\n{USER_END}\n"
+
+
+def keep_user_text(new: str, old: str) -> str:
+    """The new card with what people wrote between the marks of the old one."""
+    found = re.search(f"{re.escape(USER)}(.*?){re.escape(USER_END)}", old, flags=re.DOTALL)
+    if not found:
+        return new
+    before, after = new.rsplit(f"{USER}\n{USER_END}", 1)
+    return f"{before}{USER}{found[1]}{USER_END}{after}"
