@@ -1,9 +1,11 @@
 """Memory of a training step at full shapes, counted with fake tensors: nothing is computed.
 
-    python -m benchmarks.memory [--methods esd,...] [--batch 1] [--json]
+    python -m benchmarks.memory [--methods esd,...] [--families sd1,sdxl] [--dtypes float32,bfloat16] [--json]
 
-What is counted is every tensor that is alive at once: weights, low-rank factors, what the pass keeps for its way back,
-gradients and two moments. A method's step is taken to be one pass of its samples (``cost().batch``) with gradients.
+What is counted is every tensor that is alive at once: weights of all parts, low-rank factors, what the pass keeps for
+its way back, gradients, two moments and the stored states. A method's step is taken to be one pass with gradients of as
+many samples as `engine.activations.at_once` lets through together, with blocks computed again where the method does so.
+Beside it stands what the plan says.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import weakref
+from math import prod
 from typing import Any
 
 import torch
@@ -67,13 +70,13 @@ def unet_step(unet: Any, shape: tuple[int, ...], context: tuple[int, ...], extra
     unet.requires_grad_(False)
     alive = Alive(unet.parameters())
     with alive:
-        parameters = train()
+        parameters = train() or [torch.zeros(1, requires_grad=True)]
         moments = [torch.zeros_like(part) for part in parameters for _ in range(2)]
         if recompute:
             unet.enable_gradient_checkpointing()
         with torch.autocast("cpu", torch.bfloat16, enabled=half):
             out = unet(torch.empty(shape), torch.empty(shape[0]), torch.empty(context), return_dict=False, **extra)[0]
-        gradients = torch.autograd.grad(out.float().square().mean(), parameters)
+        gradients = torch.autograd.grad(out.float().square().mean(), parameters, allow_unused=True)
         del out
         kept = (moments, gradients)
         if recompute:
@@ -119,32 +122,64 @@ def _product(layer: Any, x: torch.Tensor, down: torch.Tensor, up: torch.Tensor) 
     return functional.linear(functional.linear(x, down), up)
 
 
-def measure(family: str, paths: Any, rank: int, batch: int, recompute: bool, half: bool) -> dict[str, Any]:
-    """One row."""
+def measure(
+    family: str, paths: Any, rank: int, batch: int, recompute: bool, dtype: str = "float32", precision: str = "float32"
+) -> dict[str, Any]:
+    """One pass; ``dtype`` is that of the weights, ``precision`` "bfloat16" runs it under autocast."""
     from benchmarks.full_size import unet15, unet_xl
 
     unet = (unet15() if family == "sd1" else unet_xl()).eval()
     with FakeTensorMode(allow_non_fake_inputs=True):
-        faked(unet, torch.bfloat16 if half else torch.float32)
+        faked(unet, getattr(torch, dtype))
         size, width = (64, 768) if family == "sd1" else (128, 2048)
         extra = {}
         if family == "sdxl":
             extra = {"added_cond_kwargs": {"text_embeds": torch.empty(batch, 1280), "time_ids": torch.empty(batch, 6)}}
+        half = precision == "bfloat16" or dtype != "float32"
         weights, peak = unet_step(
             unet, (batch, 4, size, size), (batch, 77, width), extra, recompute, half, low_rank(unet, paths, rank)
         )
-    return {"family": family, "batch": batch, "recompute": recompute, "bfloat16": half,
+    return {"family": family, "batch": batch, "recompute": recompute, "dtype": dtype, "precision": precision,
             "weights GiB": weights / GIB, "beyond GiB": peak / GIB}  # fmt: skip
 
 
-def modules_of(method: str, family: str) -> list[str]:
-    """Modules that a method trains there at its defaults."""
+def of_method(method: str, family: str, dtype: str) -> dict[str, Any]:
+    """A method's step at its defaults, whole, and what its plan says."""
     from erase_plugins.api import build_request
+    from erase_plugins.engine.activations import LARGE, MOST_BYTES, per_sample
     from erase_plugins.manager import get_manager
 
     entry, info = get_manager().method(method), info_of(family)
-    options = entry.resolved(build_request("pocket", method, "pizza"), info)
-    return [ref.path for ref in entry.modules(info, options) if ref.component == "unet"]
+    request = build_request("pocket", method, "pizza", dtype=dtype, device="cuda")
+    plan, options = entry.plan(request, info), entry.resolved(request, info)
+    cost, precision = entry.cost(request, options), options.precision
+    denoiser = sum(prod(ref.shape) for ref in info.refs if ref.component == "unet")
+    again = entry.recomputes and denoiser >= LARGE
+    size = 2 if precision == "bfloat16" or dtype != "float32" else 4
+    together = max(min(cost.batch, MOST_BYTES // per_sample(info, again, size)), 1)
+    paths = [ref.path for ref in entry.modules(info, options) if ref.component == "unet"]
+    rank = 8 if paths else 0
+    row = measure(family, paths, rank, together, again, dtype, precision)
+    others = _TEXT[family] * (2 if dtype != "float32" else 4)
+    values = entry.values(entry.modules(info, options), request, options)
+    stored = 16 * cost.states * prod(info.latent_shape) + max(16 * values - _factors(info, paths, rank), 0)
+    whole = row["weights GiB"] + row["beyond GiB"] + (others + stored) / GIB
+    return {"method": method, **row, "samples of a step": cost.batch, "whole GiB": whole,
+            "plan GiB": plan.memory_bytes / GIB}  # fmt: skip
+
+
+#: values of the published text encoders and autoencoders
+_TEXT = {"sd1": 123_060_480 + 83_653_863, "sdxl": 123_060_480 + 694_659_840 + 83_653_863}
+
+
+def _factors(info: Any, paths: Any, rank: int) -> int:
+    """Bytes of low-rank factors with gradient and two moments that `measure` has counted."""
+    chosen = set(paths)
+    return (
+        16
+        * rank
+        * sum(ref.shape[0] + prod(ref.shape[1:]) for ref in info.refs if ref.component == "unet" and ref.path in chosen)
+    )
 
 
 def info_of(family: str) -> Any:
@@ -159,21 +194,25 @@ def info_of(family: str) -> Any:
     return get_manager().family(family).info(family, configs)
 
 
+#: methods with passes of the denoiser that take gradients
+METHODS = (
+    "ace", "advunlearn", "concept-ablation", "esd", "gem", "leco", "mace", "realera", "receler", "spm", "stereo", "trce",
+)  # fmt: skip
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Prints one row for each combination."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--methods", default="esd")
+    parser.add_argument("--methods", default=",".join(METHODS))
     parser.add_argument("--families", default="sd1,sdxl")
-    parser.add_argument("--batch", type=int, default=1)
+    parser.add_argument("--dtypes", default="float32,bfloat16")
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args(arguments)
     for family in given.families.split(","):
-        for method in given.methods.split(","):
-            paths = modules_of(method, family)
-            for recompute in (False, True):
-                for half in (False, True):
-                    row = {"method": method} | measure(family, paths, 8, given.batch, recompute, half)
-                    print(json.dumps(row) if given.json else row, flush=True)
+        for dtype in given.dtypes.split(","):
+            for method in given.methods.split(","):
+                row = of_method(method, family, dtype)
+                print(json.dumps(row) if given.json else row, flush=True)
 
 
 if __name__ == "__main__":

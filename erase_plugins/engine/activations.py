@@ -1,29 +1,32 @@
 """What a pass through a U-Net keeps for its way back, from configuration alone; checked against fake tensors.
 
-A pass keeps what linear layers, convolutions, norms, activations and attention need for their gradients: about
-``_KEPT`` times what linear layers and convolutions give. Where blocks are computed again on the way back, it keeps what
-goes into them and one block.
+A pass keeps what linear layers, convolutions, norms, activations and attention need for their gradients. Where blocks
+are computed again on the way back, it keeps what goes into them and one block; that grows with the residual stream,
+which convolutions tell.
 """
 
 from __future__ import annotations
 
 import re
 from math import prod
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from erase_plugins.families.base import Target, TargetInfo
+if TYPE_CHECKING:
+    from erase_plugins.families.base import Target, TargetInfo
 
+#: values of a denoiser from which memory matters more than a third more work: SDXL has 2.6 billion, SD 1.5 has 0.9
+LARGE = 1_000_000_000
 #: bytes of what samples may keep together, before they go through some at a time
 MOST_BYTES = 5 << 30
-#: what a pass keeps, in units of what its linear layers and convolutions give; by calibration, see `benchmarks.memory`
-_KEPT = 2.6
-#: share of it that is left where blocks are computed again
-_AGAIN = 0.25
+#: what a pass keeps, in units of what its layers of a kind give, as it is and where blocks are computed again; fitted
+#: to Stable Diffusion 1.5 and XL (`python -m benchmarks.memory`)
+_KEPT = {"linear": 1.27, "conv": 4.3}
+_AGAIN = {"conv": 2.0}
 _BLOCK = re.compile(r"^(down_blocks|up_blocks)\.(\d+)\.")
 
 
-def outputs(info: TargetInfo) -> int:
-    """Values that linear layers and convolutions of a U-Net give for one sample; 0 for other denoisers."""
+def outputs(info: TargetInfo, kind: str) -> int:
+    """Values that the layers of a kind of a U-Net give for one sample; 0 for other denoisers."""
     blocks = [match for ref in info.refs if (match := _BLOCK.match(ref.path))]
     if not blocks:
         return 0
@@ -31,7 +34,7 @@ def outputs(info: TargetInfo) -> int:
     side = prod(info.latent_shape[1:])
     total = 0
     for ref in info.refs:
-        if ref.component != info.family.denoiser or ref.kind not in ("linear", "conv"):
+        if ref.component != info.family.denoiser or ref.kind != kind:
             continue
         match = _BLOCK.match(ref.path)
         if match is None:
@@ -48,8 +51,30 @@ def outputs(info: TargetInfo) -> int:
 
 
 def per_sample(info: TargetInfo, again: bool = False, size: int = 4) -> int:
-    """Bytes that one sample keeps; ``again``: blocks are computed again; ``size``: bytes of a value."""
-    return int(outputs(info) * size * _KEPT * (_AGAIN if again else 1.0))
+    """Bytes that one sample keeps; ``again``: blocks are computed again; ``size``: bytes of a value in the pass."""
+    return int(sum(factor * size * outputs(info, kind) for kind, factor in (_AGAIN if again else _KEPT).items()))
+
+
+def step_bytes(info: TargetInfo, samples: int, again: bool, dtype: str, precision: str) -> int:
+    """Bytes that a training step of so many samples adds to weights and trained values; 0: not known.
+
+    Args:
+        info, samples: of the step; as many as `at_once` lets through count.
+        again: whether the method's blocks are computed again where the denoiser is large.
+        dtype: of the weights.
+        precision: of the pass; weights of another type are kept in it too, unless blocks are computed again.
+    """
+    large = sum(prod(ref.shape) for ref in info.refs if ref.component == info.family.denoiser)
+    again = again and large >= LARGE
+    size = value_bytes(dtype if precision == "float32" else precision)
+    each = per_sample(info, again, size)
+    copies = 2 * large if size == 2 and value_bytes(dtype) == 4 and not again else 0
+    return copies + each * min(samples, max(MOST_BYTES // each, 1)) if each else 0
+
+
+def value_bytes(dtype: str) -> int:
+    """Bytes of a value."""
+    return 4 if dtype == "float32" else 2
 
 
 def recomputed(target: Target) -> bool:
@@ -58,7 +83,8 @@ def recomputed(target: Target) -> bool:
     return network is not None and bool(getattr(network("denoiser"), "is_gradient_checkpointing", False))
 
 
-def at_once(target: Target) -> int:
+def at_once(target: Target, precision: str) -> int:
     """Samples that go through the denoiser together where gradients are taken, at least 1."""
-    each = per_sample(target.info, recomputed(target))
+    size = 2 if precision == "bfloat16" or target.dtype.itemsize == 2 else 4
+    each = per_sample(target.info, recomputed(target), size)
     return max(MOST_BYTES // each, 1) if each else 1 << 20

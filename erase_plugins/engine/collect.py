@@ -72,6 +72,8 @@ class Recipe:
     word_tail: int = 0
     #: tokens=window: rows behind a concept's last token that are encoded and count for all; 0 is all
     tail: int = 0
+    #: weight of a row of the empty prompt; None: ``keep_scale``
+    empty: float | None = None
     #: prompts that a concept stands in; a blank guide leaves the rest of them
     frames: tuple[str, ...] = ()
 
@@ -144,7 +146,7 @@ def collect(
     return Statistics(
         width=target.info.width,
         members={name: members[name] for name in sorted(members)},
-        keep=_keep(request.preserve, target),
+        keep=_keep(request.preserve, target, recipe),
         keep_weight=recipe.keep_scale,
         solver=solver,
         block=block,
@@ -319,18 +321,26 @@ def refresh(statistics: Statistics, target: Target, recipe: Recipe | None = None
         _, block = word_facts(target, words, float(statistics.block_facts["weight"]), frames, tail)
         left_out = _rows_of(left_out, words, frames, tail, target)
     return replace(
-        statistics, members=members, keep=_keep(tuple(statistics.keep), target), block=block, left_out=left_out,
+        statistics, members=members, keep=_keep(tuple(statistics.keep), target, recipe), block=block, left_out=left_out,
         sigma=sigma, sums=None, kept_sum=None,
     )  # fmt: skip
 
 
-def _keep(prompts: Sequence[str], target: Target) -> dict[str, Tensor | None]:
-    """All rows of every prompt to keep; the empty prompt (guidance's other half) always among them."""
+def _keep(prompts: Sequence[str], target: Target, recipe: Recipe) -> dict[str, Tensor | None]:
+    """All rows of every prompt to keep; the empty prompt (guidance's other half) always among them.
+
+    All are summed with ``keep_scale``, so those of the empty prompt are made longer or shorter for their own weight.
+    """
     names = list(dict.fromkeys(["", *prompts]))
     cond = target.rows(names)
     if cond.parts:
         return {name: kept_parts(cond, index) for index, name in enumerate(names)}
-    return {name: cond.embeds[index].float().cpu().contiguous() for index, name in enumerate(names)}
+    own = recipe.empty is not None and recipe.keep_scale > 0
+    factor = (recipe.empty / recipe.keep_scale) ** 0.5 if own and recipe.empty is not None else 1.0
+    return {
+        name: (cond.embeds[index].float() * (1.0 if name else factor)).cpu().contiguous()
+        for index, name in enumerate(names)
+    }
 
 
 def _rows_of(

@@ -212,7 +212,7 @@ def in_pieces(
     """`ask` with gradients, of as many samples at once as `engine.activations.at_once` says."""
     from torch.utils.checkpoint import checkpoint
 
-    count, most = len(inputs), at_once(target)
+    count, most = len(inputs), at_once(target, ctx.precision)
     state = None if adapters is None else adapters.now()
     # a pass whose state is gone on the way back brings it along
     if not torch.is_grad_enabled() or (count <= most and (state is None or not recomputed(target))):

@@ -267,6 +267,7 @@ class TrainedMethod(ABC):
             **training_plan.estimate(
                 info, request, self.values(refs, request, options), forwards=cost.forwards, iterations=steps,
                 batch=cost.batch, states=cost.states, prompts=cost.prompts,
+                again=self.recomputes, precision=options.precision,
             ),
         )  # fmt: skip
 

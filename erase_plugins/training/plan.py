@@ -63,7 +63,7 @@ def seconds_of(work: float, device: str, cpu: float = _CPU) -> float:
 
 def estimate(
     info: TargetInfo, request: EraseRequest, values: int, *, forwards: float, iterations: int, batch: int, states: int,
-    prompts: float = 0.0,
+    prompts: float = 0.0, again: bool = False, precision: str = "bfloat16",
 ) -> dict[str, Any]:  # fmt: skip
     """Rough run time, memory and file size, as fields of an `EditPlan`.
 
@@ -74,20 +74,22 @@ def estimate(
         iterations, batch: training steps and samples per step (forward and backward).
         states: stored states.
         prompts: prompts through the text encoders beside their encoding; one that is trained on counts three times.
+        again: whether a large denoiser computes its blocks again on the way back.
+        precision: of the pass.
     """
+    from erase_plugins.engine.activations import step_bytes, value_bytes
+
     size = sum(prod(ref.shape) for ref in info.refs if ref.component == info.family.denoiser)
     latent = prod(info.latent_shape)
     each = 2.0 * size * max(latent / info.latent_shape[0] / 6.0, 1.0)
     encoders = info.components(TEXT) if TEXT in info.roles else ()
     text = sum(prod(ref.shape) for ref in info.refs if ref.component in encoders and ref.kind == "linear")
     work = (forwards + 3.0 * iterations * batch) * each + prompts * 2.0 * text * info.tokens * (_DENOISER_CPU / _CPU)
-    activations = batch * latent * 40 * max(info.width, 256)
+    step = step_bytes(info, batch, again, request.dtype, precision) or batch * latent * 40 * max(info.width, 256)
+    others = sum(prod(ref.shape) for ref in info.refs) - size
     return {
         "seconds": seconds_of(work, request.device, _DENOISER_CPU),
         # weights, adapters with gradient and two moments, activations of a batch, stored latents and predictions
-        "memory_bytes": (4 if request.dtype == "float32" else 2) * size
-        + 16 * values
-        + activations
-        + 16 * states * latent,
+        "memory_bytes": value_bytes(request.dtype) * (size + others) + 16 * values + step + 16 * states * latent,
         "file_bytes": 4 * values,
     }

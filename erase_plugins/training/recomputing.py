@@ -6,8 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-#: values of a denoiser from which memory matters more than a third more work: SDXL has 2.6 billion, SD 1.5 has 0.9
-LARGE = 1_000_000_000
+from erase_plugins.engine.activations import LARGE
 
 
 @contextmanager

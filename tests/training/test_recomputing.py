@@ -7,11 +7,15 @@ import torch
 import torch.utils.checkpoint
 
 import erase_plugins as ep
+from erase_plugins.engine import pools
 from erase_plugins.manager import get_manager
 from erase_plugins.training import recomputing
+from erase_plugins.types import Concept, EraseRequest
+from erase_plugins.workflow.models import as_target
+from tests.methods.runs import begun, prepared
 
 #: whose passes with gradients see the trained change as it is when gradients are taken
-METHODS = ("concept-ablation", "esd", "leco")
+METHODS = ("ace", "advunlearn", "concept-ablation", "esd", "leco", "realera", "spm", "stereo", "trce")
 
 
 def trained(pipe, method):
@@ -38,6 +42,33 @@ def test_the_change_is_the_same_to_the_last_bit(tiny_sd1, monkeypatch, method):
     assert not pipe.unet.is_gradient_checkpointing
     assert found.keys() == kept.keys()
     assert all(torch.equal(part, kept[place]) for place, part in found.items())
+
+
+@pytest.mark.parametrize("method", ["ace", "realera", "spm"])
+def test_samples_some_at_a_time_have_the_gradients_of_all_together(tiny_sd1, monkeypatch, method):
+    target = as_target(tiny_sd1())
+    options = {**get_manager().method(method).contract_options, "precision": "float32", "keep_words": 2, "batch": 2}
+    request = EraseRequest("tiny", (Concept("pizza"), Concept("dog")), method, options=options)
+    if method == "realera":
+        request = EraseRequest("tiny", (Concept("pizza"),), method, options=options)
+    passes = []
+    target.pipe.unet.register_forward_pre_hook(lambda _module, args: passes.append(len(args[0])))
+    found = []
+    with prepared(run := begun(target, request)) as loss:
+        draw = torch.Generator().manual_seed(0)
+        run.adapters.load({
+            name: torch.randn(part.shape, generator=draw) / 50 for name, part in run.adapters.named_parameters().items()
+        })  # fmt: skip
+        for most in (1 << 20, 1):
+            monkeypatch.setattr(pools, "at_once", lambda *_, most=most: most)
+            value = loss(0)
+            passes.clear()
+            found.append((float(value.detach()), torch.autograd.grad(value, run.adapters.parameters())))
+            assert passes == [] if most > 1 else (len(passes) > 1 and set(passes) == {1})
+    (one, gradients), (other, others) = found
+    assert other == pytest.approx(one, rel=1e-5)
+    for a, b in zip(gradients, others, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-5 * float(a.abs().max()) + 1e-9)
 
 
 def test_a_small_denoiser_and_one_that_its_owner_switched_stay_as_they_are(tiny_sd1, monkeypatch):

@@ -8,8 +8,8 @@ Differs from the official code:
     - "debias" starts every round from the original targets instead of adding to the previous ones;
     - by default the words of the text encoder's own vocabulary are kept with a small weight, except those that mean
       the same as the concept; ``vocabulary=0`` is the official behaviour;
-    - the empty prompt is always kept, with ``keep_scale`` (0.1) like every prompt; the 2023 code has the larger of 0.1
-      and one over the number of kept prompts, 1 where it is alone;
+    - the empty prompt is always kept with ``keep_empty``, 1 as in the 2023 code where it alone is kept; that code
+      lowers it to one over the number of kept prompts, which would keep artifacts from being added up;
     - from 100 concepts on, in prompts of 77 rows the first 6 rows behind each concept count for all that follow
       (``window_tail=0`` takes all).
 """
@@ -59,19 +59,27 @@ class UCEOptions(FramedOptions):
         None, "tokens=window: rows behind a concept's last token that count for all; 0: all of them; none: all, or 6 "
         "of 77 where 100 concepts or more are erased", low=0, high=75,
     )  # fmt: skip
+    keep_empty: float | None = option(
+        None, "weight of a row of the empty prompt, always kept; none: 1 in prompts of 77 rows, else keep_scale",
+        low=0.0,
+    )  # fmt: skip
     rank: int | None = option(None, "cap on the rank, optimal for all layers at once; none is exact", low=1)
     attributes: tuple[str, ...] = option((), "debias: attributes to balance, comma separated")
     alpha: float = option(0.5, "debias: start weight of an attribute's direction", low=0.0, high=10.0)
     rounds: int = option(6, "debias: measuring rounds where a judge knows the attributes", low=0, high=100)
 
     def recipe(self) -> Recipe:
-        return replace(super().recipe(), tail=self.window_tail or 0)
+        return replace(super().recipe(), tail=self.window_tail or 0, empty=self.keep_empty)
 
     def settled(self, request: EraseRequest, info: TargetInfo) -> UCEOptions:
-        """The options with the rows that this many concepts are told by."""
-        if self.window_tail is not None:
-            return self
-        return replace(self, window_tail=_TAIL if len(request.concepts) >= _MANY and info.tokens > _LONG else 0)
+        """The options with what follows from the model and the number of concepts."""
+        long = info.tokens > _LONG
+        tail = _TAIL if len(request.concepts) >= _MANY and long else 0
+        return replace(
+            self,
+            window_tail=tail if self.window_tail is None else self.window_tail,
+            keep_empty=(1.0 if long else self.keep_scale) if self.keep_empty is None else self.keep_empty,
+        )
 
 
 class UCE:
@@ -109,6 +117,11 @@ class UCE:
 
         options = UCEOptions(**plan.options)
         solver = {"method": self.id, "lam": options.lam, "rank": options.rank}
+        if options.keep_empty not in (
+            None,
+            options.keep_scale,
+        ):  # differs: no joint solution
+            solver["empty"] = options.keep_empty
         need_sigma = options.rank is not None
         statistics = collect(plan.request, options.recipe(), solver, target, ctx, need_sigma)
         summary(statistics, ctx)
