@@ -196,7 +196,8 @@ def info_of(family: str) -> Any:
 
 #: methods with passes of the denoiser that take gradients
 METHODS = (
-    "ace", "advunlearn", "concept-ablation", "esd", "gem", "leco", "mace", "realera", "receler", "spm", "stereo", "trce",
+    "ace", "advunlearn", "concept-ablation", "esd", "gem", "leco", "mace", "realera", "receler", "spm", "stereo",
+    "trce",
 )  # fmt: skip
 
 

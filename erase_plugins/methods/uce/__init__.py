@@ -56,8 +56,8 @@ class UCEOptions(FramedOptions):
     technique: str = option("replace", "target: the guide's values, or those less the old direction (2023 code)",
                             choices=("replace", "tensor"))  # fmt: skip
     window_tail: int | None = option(
-        None, "tokens=window: rows behind a concept's last token that count for all; 0: all of them; none: all, or 6 "
-        "of 77 where 100 concepts or more are erased", low=0, high=75,
+        None, "rows behind a concept's last token that count for all (tokens=window); 0: all; none: all, or 6 of 77 "
+        "where 100 concepts or more are erased", low=0, high=75,
     )  # fmt: skip
     keep_empty: float | None = option(
         None, "weight of a row of the empty prompt, always kept; none: 1 in prompts of 77 rows, else keep_scale",
