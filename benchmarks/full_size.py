@@ -58,6 +58,19 @@ def clip_l() -> Any:
         return CLIPTextModel(config)
 
 
+def clip_g() -> Any:
+    """The second text encoder of Stable Diffusion XL on meta tensors."""
+    import torch
+    from transformers import CLIPTextConfig, CLIPTextModelWithProjection
+
+    config = CLIPTextConfig(
+        vocab_size=49408, hidden_size=1280, intermediate_size=5120, num_hidden_layers=32, num_attention_heads=20,
+        projection_dim=1280, hidden_act="gelu", bos_token_id=49406, eos_token_id=49407, pad_token_id=1,
+    )  # fmt: skip
+    with torch.device("meta"):
+        return CLIPTextModelWithProjection(config)
+
+
 def tokenizer() -> Any:
     """CLIP's own, 77 rows (its file is in the wheel of open-clip-torch)."""
     from tests.engine.clip_words import clip_tokenizer

@@ -100,6 +100,7 @@ def low_rank(unet: Any, modules: Any, rank: int) -> Any:
         found = []
         for path in modules:
             module = unet.get_submodule(path)
+            module = getattr(module, "to_out", [module])[0]  # an eraser stands behind a whole attention
             weight = module.weight
             width = weight[0].numel()
             down = torch.empty(rank, width, requires_grad=True)
@@ -184,13 +185,15 @@ def _factors(info: Any, paths: Any, rank: int) -> int:
 
 def info_of(family: str) -> Any:
     """What is known of the published model without weights."""
-    from benchmarks.full_size import clip_l, unet15, unet_xl
+    from benchmarks.full_size import clip_g, clip_l, unet15, unet_xl
     from erase_plugins.manager import get_manager
 
     configs = {
         "unet": dict((unet15() if family == "sd1" else unet_xl()).config),
         "text_encoder": clip_l().config.to_dict(),
     }
+    if family == "sdxl":
+        configs["text_encoder_2"] = clip_g().config.to_dict()
     return get_manager().family(family).info(family, configs)
 
 
