@@ -23,6 +23,7 @@ Differs from the official code:
       mean embedding row stands for the published cosine, fitted in closed form on the vocabulary; ``gate=cosine`` is
       that cosine, with thresholds. **Alone, either may stay shut on a prompt that names the concept among many other
       words** (on the embedded model 8 of 14 prompts written by hand, such as "a big pizza under the yellow moon");
+    - on SDXL the pooled row of an anchor is random as its rows are;
     - besides random embeddings, predictions for vocabulary words and for --keep can be held (on for toy-sized models);
     - ``modules=text`` (flow transformers) puts the memories where the text enters: its keys and values in joint attention
       and the layers that take in token rows and the pooled row; elsewhere the published places are the default;
@@ -203,8 +204,11 @@ def anchor_part(run: TrainingRun, states: Any, cond: Conditioning, step: int) ->
     from erase_plugins.engine.trajectories import repeat
 
     options = run.options
-    rows = pseudo_embeddings(cond.embeds[0], options.anchors, run.ctx.generator(f"anchors {step}"))
-    held = replace(repeat(cond[:1], options.anchors), embeds=rows)
+    draw = run.ctx.generator(f"anchors {step}")
+    rows, pooled = pseudo_embeddings(cond.embeds[0], options.anchors, draw), None
+    if cond.pooled is not None:  # else the anchors would tell the denoiser of the concept
+        pooled = pseudo_embeddings(cond.pooled[:1], options.anchors, draw)[:, 0]
+    held = replace(repeat(cond[:1], options.anchors), embeds=rows, pooled=pooled)
     first = states[torch.zeros(options.anchors, dtype=torch.long)]
     return Part(first, held, run.rollout.teacher(first, held), options.anchor_weight)
 

@@ -19,6 +19,7 @@ from erase_plugins.methods.spm import SPMOptions, anchor_part, pseudo_embeddings
 from erase_plugins.runtime.gates import gate_table
 from erase_plugins.testing.models import shared_pipeline
 from erase_plugins.training.concept_loras import Memories
+from erase_plugins.types import Concept, EraseRequest
 from erase_plugins.workflow.applying import apply
 from erase_plugins.workflow.models import target_of
 from tests.methods.runs import begun, prepared
@@ -201,6 +202,18 @@ def test_paper_defaults_for_full_sized_models():
     assert found == (1, 3000, 1.0, 4, 1000.0, 30)
     assert (options.guidance, options.keep_words, options.templates) == (3.0, 0, ("{}",))
     assert resolve(SPMOptions, {}, ("sdxl",)).anchor_weight == 100.0
+
+
+def test_anchors_of_sdxl_have_a_pooled_row_of_their_own(tiny_sdxl):
+    model = target_of(tiny_sdxl(), "tiny")
+    request = EraseRequest("tiny", (Concept("pizza"),), "spm", options={**FAST, "anchors": 3})
+    with prepared(run := begun(model, request)):
+        states, cond = run.state.pool.batch(1, 0)
+        part = anchor_part(run, states, cond, 0)
+    share = part.cond.pooled.norm(dim=1) / cond.pooled[0].norm()
+    assert part.cond.pooled.shape == (3, cond.pooled.shape[1])
+    assert 0.8 <= share.min() <= share.max() <= 1.2
+    assert len({tuple(row) for row in part.cond.pooled.tolist()} | {tuple(cond.pooled[0].tolist())}) == 4
 
 
 def test_sdxl_one_step(tiny_sdxl):
