@@ -9,7 +9,7 @@ from benchmarks.memory import METHODS, of_method
 #: (family, type of the weights, bytes of the card)
 CARDS = {"sd1": ("float32", 12e9), "sdxl": ("bfloat16", 24e9)}
 #: looked at in every run of the tests; the others with --full
-FEW = {("sd1", "realera"), ("sdxl", "spm"), ("sdxl", "receler")}
+FEW = {("sd1", "realera"), ("sdxl", "receler")}
 
 
 @pytest.mark.parametrize(
