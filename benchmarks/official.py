@@ -76,7 +76,7 @@ def uce(place: Path, sizes: list[int]) -> Iterator[Row]:
 
     os.environ["ERASE_PLUGINS_CACHE"] = str(place / "cache")
     pipe = sd15()
-    words = [word for table in listed().values() for word in table if word.isalpha()]
+    words = list(dict.fromkeys(word for table in listed().values() for word in table if word.isalpha()))
     target = as_target(pipe)
     plain.light(pipe, [(words[-1], "")], out=place / "warm.safetensors")
     for count in sizes:

@@ -13,7 +13,7 @@ from erase_plugins.workflow.models import as_target
 from tests.engine.clip_words import clip_pipe
 from tests.methods.wide import WIDTH, wide_sd1
 
-WORDS = [word for table in listed().values() for word in table if word.isalpha()]
+WORDS = list(dict.fromkeys(word for table in listed().values() for word in table if word.isalpha()))
 
 
 @pytest.fixture(scope="module")
