@@ -21,6 +21,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 Row = dict[str, Any]
 #: edits of the row "stack"
@@ -234,7 +235,7 @@ def memories(pipe: Any, context: Any, count: int, opened: bool, name: str) -> An
     from erase_plugins.artifacts.edit import Edit, LowRank
     from erase_plugins.artifacts.gated import GATE, gate_addon, gated_lowrank
 
-    draw = torch.Generator().manual_seed(len(name))
+    draw = torch.Generator().manual_seed(crc32(name.encode()))  # no artifact comes in twice
     row = context[0, 1:].mean(0)
     rows = torch.zeros(count, 1, len(row))
     if opened:
