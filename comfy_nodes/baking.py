@@ -15,7 +15,7 @@ from erase_plugins.errors import ArtifactError, RequestError, Unsupported
 from erase_plugins.evaluation.draw import initial_noise
 
 from .drawing import SEED, latents_of
-from .target import ComfyTarget
+from .targets import target_of
 
 #: relative difference of the latents that a file in half precision may have; an erasure makes several times more
 FAR = 0.05
@@ -132,7 +132,7 @@ def _difference(file: Path, model: Any, clip: Any, prompt: str) -> float:
             "ComfyUI's loader does not recognise a checkpoint of this model, so it was not kept; save the erasure with "
             "the save node instead"
         ) from error
-    channels, height, width = ComfyTarget(model).info.latent_shape
+    channels, height, width = target_of(model).info.latent_shape
     height, width = (max(side // 2, min(side, _SMALL)) for side in (height, width))
     noise = initial_noise(SEED, (channels, height, width))[None]
     mine = latents_of(model, clip, noise, prompt, _STEPS)

@@ -117,6 +117,6 @@ def _with(path: Path, model: Any, clip: Any, strength: float, strength_clip: flo
 
 def _left(model: Any, clip: Any, bare: tuple[Any, Any], concepts: Sequence[Concept]) -> dict[str, float]:
     from .probing import probe, residuals
-    from .target import ComfyTarget
+    from .targets import target_of
 
-    return residuals(probe(ComfyTarget(model, clip), concepts, (), ComfyTarget(*bare)))
+    return residuals(probe(target_of(model, clip), concepts, (), target_of(*bare)))

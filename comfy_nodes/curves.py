@@ -16,6 +16,7 @@ from torch import Tensor
 from erase_plugins.artifacts.artifact import Artifact
 from erase_plugins.artifacts.edit import Delta, Edit
 from erase_plugins.errors import ArtifactError, RequestError, Unsupported
+from erase_plugins.families.model import CROSS_ATTENTION
 from erase_plugins.runtime.context import ActiveMap
 from erase_plugins.runtime.guard import context_maps
 
@@ -197,7 +198,9 @@ def _timed(target: ComfyTarget, edit: Edit, strength: float, points: Points) -> 
     if gated:
         raise Unsupported("a change that follows the prompt cannot follow a curve over time as well; leave one out")
     maps: Mapping[str, Any] = context_maps(edit)
-    total = len(keys) + len(behind) + (len(target.modules("cross_kv")) if maps else 0)
+    if maps and not target.info.supports(CROSS_ATTENTION):
+        raise Unsupported(f"on {target.info.model} a strength cannot follow a curve over time; leave the curve out")
+    total = len(keys) + len(behind) + (len(target.readers()) if maps else 0)
     if strength == 0 or all(factor == 0 for _, factor in points):
         return Patched(target.model, target.clip, total, total, ())
     clone = target.model.clone()

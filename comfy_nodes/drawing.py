@@ -11,7 +11,7 @@ from erase_plugins.evaluation.draw import initial_noise
 
 from . import host
 from .measuring import SAMPLER, SCHEDULER
-from .target import ComfyTarget
+from .targets import target_of
 
 STEPS, GUIDANCE, SEED = 12, 5.0, 0
 
@@ -24,12 +24,18 @@ def before_and_after(before: tuple[Any, Any], after: tuple[Any, Any], vae: Any, 
         vae: decodes.
         prompt: what is drawn; brackets in it are taken as in a prompt box.
     """
-    noise = initial_noise(SEED, ComfyTarget(before[0]).info.latent_shape)[None]
-    pictures = [vae.decode(latents_of(*pair, noise, prompt))[..., :3].float().cpu() for pair in (before, after)]
+    target = target_of(before[0])
+    noise = initial_noise(SEED, target.info.latent_shape)[None]
+    pictures = [
+        vae.decode(latents_of(*pair, noise, prompt, guidance=target.guidance))[..., :3].float().cpu()
+        for pair in (before, after)
+    ]
     return torch.cat(pictures).clone()
 
 
-def latents_of(model: Any, clip: Any, noise: Tensor, prompt: str, steps: int = STEPS) -> Tensor:
+def latents_of(
+    model: Any, clip: Any, noise: Tensor, prompt: str, steps: int = STEPS, guidance: float = GUIDANCE
+) -> Tensor:
     """What the sampler makes of a prompt, (1, channels, height, width).
 
     Args:
@@ -37,12 +43,13 @@ def latents_of(model: Any, clip: Any, noise: Tensor, prompt: str, steps: int = S
         noise: of that shape.
         prompt: brackets in it are taken as in a prompt box.
         steps: of the sampler.
+        guidance: of the prompt over the empty one.
     """
     import comfy.sample
 
     positive, negative = (clip.encode_from_tokens_scheduled(clip.tokenize(text)) for text in (prompt, ""))
     found: Tensor = comfy.sample.sample(
-        model, noise, steps, GUIDANCE, SAMPLER, SCHEDULER, positive, negative, torch.zeros_like(noise),
+        model, noise, steps, guidance, SAMPLER, SCHEDULER, positive, negative, torch.zeros_like(noise),
         callback=host.stop_if_asked, disable_pbar=True, seed=SEED,
     )  # fmt: skip
     return found

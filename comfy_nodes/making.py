@@ -22,7 +22,7 @@ from . import files, host
 from .identity import identity
 from .previews import Drawing, decoder, pipeline_decoder
 from .solved import solved
-from .target import ComfyTarget
+from .targets import target_of
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class Job:
     def _make(self, model: Any, clip: Any, vae: Any) -> tuple[Any, list[str]]:
         with host.computing(gradients=True):
             place = self._place()
-            target = ComfyTarget(model, clip) if place is None else None
+            target = target_of(model, clip) if place is None else None
             name = target.info.model if target is not None else str(place)
             request = build_request(
                 name, self.method, list(self.concepts), keep=self.keep, options=self.options, seed=self.seed,

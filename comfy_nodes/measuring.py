@@ -23,6 +23,7 @@ from erase_plugins.workflow.measure import pick_judge
 from . import host
 from .stacking import put_on
 from .target import ComfyTarget
+from .targets import target_of
 
 _BATCH = 16
 SAMPLER, SCHEDULER = "dpmpp_2m", "karras"
@@ -38,7 +39,7 @@ class GraphSubject(Subject):
 
     def draw(self, prompts: Any, seeds: Sequence[int] = (), cond: Conditioning | None = None) -> Tensor:
         model, clip = self.now
-        target = ComfyTarget(model, clip)
+        target = target_of(model, clip)
         shape = target.info.latent_shape
         pictures = []
         for start in range(0, len(prompts), _BATCH):
@@ -70,7 +71,7 @@ class GraphSubject(Subject):
         self._stage = "destroyed"
         model, clip = self.now
         generator = torch.Generator().manual_seed(1)
-        clone, target = model.clone(), ComfyTarget(model)
+        clone, target = model.clone(), target_of(model)
         for ref in target.modules("cross_v"):
             order = torch.randperm(ref.shape[0], generator=generator)
             clone.add_weight_wrapper(target.key("unet", ref.weight), _shuffle(order))
@@ -116,7 +117,7 @@ def graph_subject(
     model: Any, clip: Any, vae: Any, artifact: Any, erased: Sequence[str], **settings: Any
 ) -> GraphSubject:
     """What is measured or attacked; see `run_suite`."""
-    target = ComfyTarget(model, clip)
+    target = target_of(model, clip)
     names = list(erased or artifact.manifest.erased)
     return GraphSubject(
         pipe=None, target=target, model=target.info.model, artifacts=[artifact],

@@ -13,6 +13,15 @@ DENOISER = "diffusion_model."
 ENCODERS = {"clip_l": "text_encoder", "clip_h": "text_encoder", "clip_g": "text_encoder_2"}
 
 
+#: layers of flow transformers that read the pooled row, whose columns stand behind those of the token rows
+_POOLED = ("vector_in.in_layer.weight", "y_embedder.mlp.0.weight")
+
+
+def reads_pooled(key: str) -> bool:
+    """Whether a weight, by its key in the ModelPatcher, reads the pooled row rather than token rows."""
+    return key.endswith(_POOLED)
+
+
 def unet_config(original: Mapping[str, Any], kind: str = "this model") -> dict[str, Any]:
     """Configuration in diffusers terms for ComfyUI's own.
 

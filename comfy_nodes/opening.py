@@ -128,5 +128,5 @@ def check_fits(artifact: Any, target: Any, any_base: bool) -> None:
 
     manifest = artifact.manifest
     stored = manifest.base.get("fingerprint") or {}
-    here = {name: item for name, item in stored.items() if target.clip is not None or name == "unet"}
+    here = {name: item for name, item in stored.items() if target.clip is not None or name == target.family.denoiser}
     check_base(replace(manifest, base={**manifest.base, "fingerprint": here}), target, any_base, artifact.edit)

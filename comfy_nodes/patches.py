@@ -9,6 +9,7 @@ from torch import Tensor
 
 from erase_plugins.artifacts.edit import AddOn, ContextMap, Delta, Edit, LowRank
 from erase_plugins.errors import BaseMismatch, RequestError, Unsupported
+from erase_plugins.families.model import CROSS_ATTENTION
 from erase_plugins.runtime.context import ActiveMap
 from erase_plugins.runtime.guard import context_maps, shape_problem
 from erase_plugins.runtime.patcher import delta_tensor
@@ -72,7 +73,8 @@ def apply_edit(
         Unsupported: a kind of change that has no place here, or CLIP is missing.
         BaseMismatch: "patched N of M" with the first problem.
     """
-    strengths = {"unet": strength, "text": strength if strength_clip is None else strength_clip}
+    denoiser = target.family.denoiser
+    strengths = {denoiser: strength, "text": strength if strength_clip is None else strength_clip}
     for value in strengths.values():
         check_strength(value)
     strange = sorted(edit.kinds - _PATCHABLE)
@@ -80,10 +82,10 @@ def apply_edit(
         raise Unsupported(f"changes of kind {', '.join(strange)} cannot be used in ComfyUI")
     maps = context_maps(edit)
     keys, behind, gated = resolve(target, edit)
-    total = len(keys) + len(behind) + len(gated) + (len(target.modules("cross_kv")) if maps else 0)
+    total = len(keys) + len(behind) + len(gated) + (len(target.readers()) if maps else 0)
     model, clip, ways, unsaved = target.model, target.clip, [], []
     for component, item in maps.items():
-        if component != "unet" or item.A.shape[1] != target.info.width:
+        if component != denoiser or item.A.shape[1] != target.info.width:
             raise BaseMismatch(
                 f"the map is for text rows of {item.A.shape[1]}, {target.info.model} takes {target.info.width}; "
                 "nothing was changed"
@@ -93,12 +95,12 @@ def apply_edit(
             ways.append(way)
             unsaved.append(why)
     for component in sorted(edit.deltas):
-        factor = strengths["unet" if component == "unet" else "text"]
+        factor = strengths[denoiser if component == denoiser else "text"]
         deltas = edit.deltas[component].items()
         chosen = {keys[(component, key)]: delta for key, delta in deltas if (component, key) in keys}
         if not chosen or factor == 0:
             continue
-        if component == "unet":
+        if component == denoiser:
             model = model.clone() if model is target.model else model
             ways += _hang(model, target, component, chosen, factor)
         else:
@@ -148,7 +150,7 @@ def resolve(
         if isinstance(delta, ContextMap):
             fits += 1
             continue
-        if component != "unet":
+        if component != target.family.denoiser:
             target.part(component)  # says that CLIP is missing
         if delta is gate:
             fits += 1
@@ -194,14 +196,15 @@ def resolve(
 
 def _with_map(target: ComfyTarget, model: Any, item: ActiveMap, touch_weights: bool) -> tuple[Any, str, str]:
     """A clone under one more map, how it was hung on, and why files of the model do not hold it (empty: they do)."""
-    keys = [target.keys[("unet", ref.weight)] for ref in target.modules("cross_kv")]
+    keys = [target.keys[(ref.component, ref.weight)] for ref in target.readers()]
     why = unbaked(target.unet.stored(key) for key in keys)
     if not touch_weights:
         why = "this node maps prompts and leaves the weights alone; the load node changes them where it can"
     elif not why and any(isinstance(patch, ContextPatch) for patch in in_front(model)):
         why = "prompts of this model are mapped already by a node in front, and maps have to stay together"
     if why:
-        return hang_in_front(model, item), "context map in front of the weights", why
+        doors = not target.info.supports(CROSS_ATTENTION)
+        return hang_in_front(model, item, doors), "context map in front of the weights", why
     return hang_in_weights(model, keys, item), "context map in the weights", ""
 
 

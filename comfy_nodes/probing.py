@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from erase_plugins.engine.collect import guide_of
+from erase_plugins.engine.door_rows import paired_parts
 from erase_plugins.engine.prompt_templates import check_phrase, paired_rows
 from erase_plugins.errors import RequestError
 from erase_plugins.families.base import Target
@@ -86,7 +87,7 @@ def probe(
     guides = [guide_of(concept) for concept in concepts]
     for phrase in dict.fromkeys([*keep, *(guide for guide in guides if guide.strip())]):
         pairs.append((phrase, DRIFT, None))
-        rows = [target.encode([phrase]).embeds[0].double().cpu() for target in (now, reference)]
+        rows = [target.rows([phrase]).embeds[0].double().cpu() for target in (now, reference)]
         sets.append((now.seen(rows[0]), rows[1] if before is None else before.seen(rows[1])))
     if not sets:
         return ()
@@ -107,9 +108,9 @@ def residuals(found: Sequence[Probed]) -> dict[str, float]:
 
 
 def _pair(target: Target, phrase: str, guide: str, tokens: str) -> tuple[Tensor, Tensor]:
-    cond = target.encode([phrase, guide])
+    cond = target.rows([phrase, guide])
     check_phrase(cond, 0)
-    return paired_rows(cond, cond, 0, 1, tokens)
+    return (paired_parts if cond.parts else paired_rows)(cond, cond, 0, 1, tokens)
 
 
 def _stacked(target: Target, rows: Tensor, guides: Tensor) -> Tensor:
@@ -123,10 +124,10 @@ def _measure(
     rows, olds = (torch.cat([pair[side].float() for pair in sets]) for side in (0, 1))
     sizes = [len(pair[0]) for pair in sets]
     found: list[dict[str, tuple[float, float]]] = [{} for _ in sets]
-    for ref in now.modules("cross_kv"):
-        weight = now.weight(ref).float().cpu()
+    for ref in now.readers():
+        weight, columns = now.weight(ref).float().cpu(), now.columns(ref)
         old = now.base_weight(ref) if before is None else before.weight(ref)
-        here, there = (rows @ weight.T).double(), (olds @ old.float().cpu().T).double()
+        here, there = (rows[:, columns] @ weight.T).double(), (olds[:, columns] @ old.float().cpu().T).double()
         parts = zip(here.split(sizes), there.split(sizes), metrics, found, strict=True)
         for mine, theirs, metric, table in parts:
             if metric == RESIDUAL:

@@ -20,6 +20,11 @@ from erase_plugins.artifacts.edit import ContextMap
 from erase_plugins.errors import BaseMismatch
 from erase_plugins.runtime.context import ActiveMap, ContextHook
 
+from .naming import reads_pooled
+
+#: ComfyUI's kind of wrapper around a denoiser with its conditions, and where ours lie
+_APPLY, _KEY = "apply_model", "erase_plugins_rows"
+
 
 @dataclass(eq=False)
 class HungMap(ActiveMap):
@@ -48,7 +53,7 @@ class ContextPatch:
         if place is None:
             return self
         moved = (replace(item, delta=ContextMap(item.delta.A.to(place), item.delta.B.to(place))) for item in self.maps)
-        return ContextPatch(tuple(moved))
+        return type(self)(tuple(moved))
 
     def tensors(self) -> list[Tensor]:
         """Everything that decides what it does."""
@@ -59,8 +64,28 @@ class ContextPatch:
         return self  # never changed after it was made, and clones of a MODEL copy their options deeply
 
 
+class DoorPatch(ContextPatch):
+    """Wrapper around a flow transformer: maps token rows and the pooled row in front of the layers that read them."""
+
+    def __call__(  # type: ignore[override]
+        self,
+        executor: Any,
+        x: Tensor,
+        t: Tensor,
+        c_concat: Any = None,
+        c_crossattn: Any = None,
+        *more: Any,
+        **named: Any,
+    ) -> Any:
+        maps = list(self.maps)
+        if named.get("y") is not None:
+            width = maps[0].delta.A.shape[1]
+            named["y"] = ContextHook.apply(named["y"], maps, behind=width - named["y"].shape[-1])
+        return executor(x, t, c_concat, ContextHook.apply(c_crossattn, maps), *more, **named)
+
+
 class RowMap:
-    """Weight patch W + W B A, worked out when ComfyUI patches or saves the weight.
+    """Weight patch W + W B A of the columns that W reads, worked out when ComfyUI patches or saves the weight.
 
     Args:
         loaded_keys: all weights that it hangs on.
@@ -80,11 +105,14 @@ class RowMap:
         return ActiveMap(ContextMap(self.weights[0], self.weights[1]))
 
     def calculate_weight(
-        self, weight: Tensor, _key: str, strength: float, _strength_model: float, _offset: Any, function: Any,
+        self, weight: Tensor, key: str, strength: float, _strength_model: float, _offset: Any, function: Any,
         *_: Any, **__: Any,
     ) -> Tensor:  # fmt: skip
         """ComfyUI's question; the weight (outputs, width) is changed in place, the change computed in float32."""
         A, B = (part.to(weight.device, torch.float32) for part in self.weights)
+        count = weight.shape[1]
+        columns = slice(len(B) - count, None) if reads_pooled(key) else slice(0, count)
+        A, B = A[:, columns], B[columns]
         weight += function(strength * ((weight.float() @ B) @ A)).to(weight.dtype)
         return weight
 
@@ -131,8 +159,7 @@ def carried(model: Any) -> RowMap | None:
 
 def in_front(model: Any) -> list[Any]:
     """Patches of ours that map text rows in front of the weights."""
-    patches = model.model_options.get("transformer_options", {}).get("patches", {})
-    return [patch for patch in patches.get("attn2_patch", ()) if hasattr(patch, "mapped")]
+    return [patch for found in _lists(model) for patch in found if hasattr(patch, "mapped")]
 
 
 def seen(model: Any, rows: Tensor) -> Tensor:
@@ -172,16 +199,25 @@ def _carry(clone: Any, wanted: set[str], maps: list[ActiveMap]) -> None:
         clone.patches[key] = _MapLast(clone.patches[key])
 
 
-def hang_in_front(model: Any, item: ActiveMap) -> Any:
-    """A clone whose context patch holds one more map; one in the weights moves there, so that they add up."""
+def hang_in_front(model: Any, item: ActiveMap, doors: bool = False) -> Any:
+    """A clone whose context patch holds one more map; one in the weights moves there, so that they add up.
+
+    Args:
+        model: ModelPatcher.
+        item: the map.
+        doors: the denoiser reads text through two layers instead of cross-attention.
+    """
     clone = model.clone()
     maps = (*_take_off(clone), _named(item))
-    patches = _attn2(clone)
-    for index, patch in enumerate(patches):
-        if isinstance(patch, ContextPatch):
-            patches[index] = ContextPatch((*patch.maps, *maps))
-            return clone
-    clone.set_model_attn2_patch(ContextPatch(maps))
+    for patches in _lists(clone):
+        for index, patch in enumerate(patches):
+            if isinstance(patch, ContextPatch):
+                patches[index] = type(patch)((*patch.maps, *maps))
+                return clone
+    if doors:
+        clone.add_wrapper_with_key(_APPLY, _KEY, DoorPatch(maps))
+    else:
+        clone.set_model_attn2_patch(ContextPatch(maps))
     return clone
 
 
@@ -200,11 +236,11 @@ def without(model: Any, gone: Collection[str]) -> Any:
     left = [item for item in _take_off(clone) if getattr(item, "name", "") not in gone]
     if inside is not None and left:
         _carry(clone, inside.loaded_keys, left)
-    patches = _attn2(clone)
-    for index, patch in reversed(list(enumerate(patches))):
-        if isinstance(patch, ContextPatch):
-            stay = tuple(item for item in patch.maps if getattr(item, "name", "") not in gone)
-            patches[index : index + 1] = [ContextPatch(stay)] if stay else []
+    for patches in _lists(clone):
+        for index, patch in reversed(list(enumerate(patches))):
+            if isinstance(patch, ContextPatch):
+                stay = tuple(item for item in patch.maps if getattr(item, "name", "") not in gone)
+                patches[index : index + 1] = [type(patch)(stay)] if stay else []
     return clone
 
 
@@ -212,11 +248,10 @@ def _named(item: ActiveMap) -> HungMap:
     return HungMap(item.delta, item.strength)
 
 
-def _attn2(clone: Any) -> list[Any]:
-    """The list of patches in front of the text attention of a clone, to be changed in place."""
-    options = clone.model_options.setdefault("transformer_options", {})
-    found: list[Any] = options.get("patches", {}).get("attn2_patch", [])
-    return found
+def _lists(model: Any) -> list[list[Any]]:
+    """Lists that patches in front of weights lie in, of text attention and our wrappers; a clone's may be changed."""
+    attention = model.model_options.get("transformer_options", {}).get("patches", {}).get("attn2_patch", [])
+    return [attention, getattr(model, "wrappers", {}).get(_APPLY, {}).get(_KEY, [])]
 
 
 def _take_off(clone: Any) -> list[ActiveMap]:

@@ -13,6 +13,7 @@ from . import curves
 from .opening import check_fits
 from .solved import solved
 from .target import ComfyTarget
+from .targets import target_of
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ def put_on(
     Raises:
         BaseMismatch, ArtifactError, Unsupported, RequestError: nothing was changed.
     """
-    target = ComfyTarget(model, clip)
+    target = target_of(model, clip)
     for entry in stack.entries:
         check_fits(entry.artifact, target, any_base)
     if encode is None:
@@ -67,7 +68,7 @@ def put_on(
     lines = []
     now, text = model, clip
     for layer in layers:
-        done = curves.apply_artifact(ComfyTarget(now, text), layer.artifact, strength * layer.strength)
+        done = curves.apply_artifact(target_of(now, text), layer.artifact, strength * layer.strength)
         now, text = done.model, done.clip
         how = f" (solved jointly: {', '.join(layer.members)})" if len(layer.members) > 1 else ""
         lines.append(done.report(layer.artifact.name, strength * layer.strength) + how)
@@ -102,7 +103,7 @@ _NOTHING = "nothing in the stack is switched on"
 
 def nothing(model: Any, clip: Any) -> StackArtifact:
     """What stands for a stack without members."""
-    return hollow(Stack(()), ComfyTarget(model, clip), _NOTHING)
+    return hollow(Stack(()), target_of(model, clip), _NOTHING)
 
 
 def hollow(stack: Stack, target: ComfyTarget, reason: str) -> StackArtifact:

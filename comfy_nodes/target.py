@@ -36,6 +36,9 @@ _CHUNK = 32  # larger ones leave the processor cache
 class ComfyTarget(Target):
     """Reads MODEL and CLIP; changes nothing in them.
 
+    Attributes:
+        guidance: with which a picture is drawn to look at.
+
     Args:
         model: ModelPatcher of a diffusion model.
         clip: its CLIP; without it nothing can be encoded.
@@ -44,6 +47,8 @@ class ComfyTarget(Target):
         Unsupported: not a UNet of a registered family.
         RequestError: the CLIP belongs to another model.
     """
+
+    guidance = 5.0
 
     def __init__(self, model: Any, clip: Any = None) -> None:
         self.model, self.clip = model, clip
@@ -127,6 +132,13 @@ class ComfyTarget(Target):
     @property
     def dtype(self) -> torch.dtype:
         return torch.float32
+
+    def check_trainable(self) -> None:
+        """Refuses a model that methods which train cannot work on, before any work.
+
+        Raises:
+            Unsupported: says what to do instead.
+        """
 
     @property
     def live(self) -> LiveDenoiser:

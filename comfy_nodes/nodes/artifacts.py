@@ -33,10 +33,10 @@ def load_artifact(
     from .. import host, hub
     from ..opening import check_fits, open_artifact
     from ..patches import apply_edit
-    from ..target import ComfyTarget
+    from ..targets import target_of
 
     with host.computing():
-        target = ComfyTarget(model, clip)
+        target = target_of(model, clip)
         opened = open_artifact(reference.strip() or artifact)
         loaded = opened.artifact
         if reference.strip():
@@ -76,10 +76,10 @@ def save_artifact(
     from erase_plugins.errors import RequestError
 
     from .. import files, host
-    from ..target import ComfyTarget
+    from ..targets import target_of
 
     with host.computing():
-        target = None if model is None else ComfyTarget(model, clip)
+        target = None if model is None else target_of(model, clip)
         named = edit.with_manifest(name=slug(name)) if name.strip() else edit
         place = host.artifact_folders()[0]
         place.mkdir(parents=True, exist_ok=True)

@@ -50,10 +50,10 @@ def _left(model: Any, clip: Any, concepts: Any) -> list[str]:
     from erase_plugins.errors import EraseError
 
     from ..probing import probe
-    from ..target import ComfyTarget
+    from ..targets import target_of
 
     try:
-        return [item.line() for item in probe(ComfyTarget(model, clip), concepts[:12])]
+        return [item.line() for item in probe(target_of(model, clip), concepts[:12])]
     except EraseError:
         return []  # methods whose work keys and values do not tell
 

@@ -29,12 +29,12 @@ def erase(method: str, model: Any, clip: Any, erase: str, strength: float, kind:
     from .. import chaining, host
     from ..patches import apply_edit, check_strength
     from ..solved import solved
-    from ..target import ComfyTarget
+    from ..targets import target_of
 
     concepts = read_concepts(erase, kind)
     check_strength(strength)
     with host.computing(), host.Progress(len(concepts)) as bar:
-        target = ComfyTarget(model, clip)
+        target = target_of(model, clip)
         kept = tuple(read_lines(keep))
         asked = (method, tuple((item.text, item.anchor) for item in concepts), kind, kept)
         artifact = solved(

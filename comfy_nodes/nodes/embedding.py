@@ -23,11 +23,11 @@ def patch_model(model: Any, edit: Any, strength: float) -> Result:
     """
     from .. import host
     from ..curves import apply_artifact
-    from ..target import ComfyTarget
+    from ..targets import target_of
 
     context_map(edit)
     with host.computing():
-        done = apply_artifact(ComfyTarget(model), edit, strength, touch_weights=False)
+        done = apply_artifact(target_of(model), edit, strength, touch_weights=False)
     text = f"{done.report(edit.name, strength)}\nerases: {', '.join(edit.manifest.erased) or 'not named'}"
     return Result((done.model, text), text)
 

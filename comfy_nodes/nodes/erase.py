@@ -97,11 +97,14 @@ def _made(
 
     from .. import host
     from ..solved import solved
-    from ..target import ComfyTarget
+    from ..targets import target_of
 
     concepts = tuple(row.concept for row in rows)
     if trains(method):
         from ..making import Job
+
+        with host.computing():
+            target_of(model, clip).check_trainable()
 
         if len({row.strength for row in rows}) > 1:
             raise RequestError(
@@ -115,7 +118,7 @@ def _made(
     asked = ("erase", method.id, tuple((item.text, item.anchor, item.kind) for item in concepts), keep,
              tuple(sorted(given.items())))  # fmt: skip
     with host.computing(), host.Progress(len(concepts)) as bar:
-        target = ComfyTarget(model, clip)
+        target = target_of(model, clip)
         found = solved(
             model, clip, asked,
             lambda: ep.erase(
@@ -148,14 +151,14 @@ def _numbers(done: Any, clip: Any, keep: tuple[str, ...]) -> tuple[list[str], di
     from erase_plugins.errors import EraseError
 
     from ..probing import probe, residuals
-    from ..target import ComfyTarget
+    from ..targets import target_of
 
     manifest = done.artifact.manifest
     if done.artifact.edit.kinds != {"contextmap"}:
         return [
             "how much is left cannot be read off the weights with this method; connect vae, or take the measure node"
         ], {}
-    now, before = ComfyTarget(done.model, done.clip), ComfyTarget(done.bare, clip)
+    now, before = target_of(done.model, done.clip), target_of(done.bare, clip)
     concepts = manifest.concepts[:_TOLD]
     try:
         found = probe(now, concepts, keep, before)

@@ -41,7 +41,7 @@ def gate(
     from .. import host
     from ..patches import apply_edit
     from ..solved import solved
-    from ..target import ComfyTarget
+    from ..targets import target_of
 
     names = read_phrases(phrases) or tuple(
         dict.fromkeys(text for concept in edit.manifest.concepts for text in (concept.text, *concept.prompts))
@@ -51,7 +51,7 @@ def gate(
     if not low < high:
         raise RequestError(f"low {low:g} must be below high {high:g}")
     with host.computing():
-        target = ComfyTarget(model, clip)
+        target = target_of(model, clip)
         recipe, erased = GateRecipe(measure, words, 0.85, low, high), edit.manifest.concepts
         made = solved(
             model, clip, ("gate", names, recipe, repr([(concept.kind, concept.extra) for concept in erased])),

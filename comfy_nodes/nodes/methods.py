@@ -60,7 +60,7 @@ def make(
     from ..making import Job
     from ..opening import check_fits
     from ..patches import apply_edit, check_strength
-    from ..target import ComfyTarget
+    from ..targets import target_of
     from .closed_form import report
 
     missing = needs.problem(get_manager().method(method), checkpoint)
@@ -78,7 +78,7 @@ def make(
         text = "\n".join([f"{artifact.name}: made for {artifact.manifest.base['model']}", *notes])
         return Result((nothing, nothing, artifact, text), text)
     with host.computing():
-        target = ComfyTarget(model, clip)
+        target = target_of(model, clip)
         if checkpoint.strip():
             check_fits(artifact, target, any_base)
         done = apply_edit(target, artifact.edit, strength)

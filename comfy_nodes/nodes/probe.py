@@ -31,20 +31,20 @@ def probe_model(model: Any, clip: Any, erase: str, kind: str, keep: str, base: A
     from .. import charts, host
     from ..probing import RESIDUAL, probe, probe_report
     from ..stacking import put_on
-    from ..target import ComfyTarget
+    from ..targets import target_of
 
     concepts = read_concepts(erase, kind) if read_lines(erase) else tuple(edit.manifest.concepts if edit else ())
     kept = read_lines(keep)
     if not concepts and not kept:
         raise RequestError("nothing to look at: write a concept under erase, or connect an edit that names some")
     with host.computing():
-        target = ComfyTarget(model, clip)
-        before = None if base is None else ComfyTarget(base, clip)
+        target = target_of(model, clip)
+        before = None if base is None else target_of(base, clip)
         found = probe(target, concepts, kept, before)
         alone = {}
         if edit is not None and base is not None:
             done = put_on(base, clip, stack_of(edit), any_base=True, effective=False)
-            there = ComfyTarget(done.model, done.clip)
+            there = target_of(done.model, done.clip)
             alone = {item.phrase: item.value for item in probe(there, concepts, (), before) if item.metric == RESIDUAL}
     report = probe_report(found, target.info.model, [] if edit is None else [edit.name])
     lines, items = [], []

@@ -28,11 +28,11 @@ def shape(edit: Any, model: Any, strength: float, over_time: str, layers: str, c
 
     from .. import host
     from ..curves import CurvedArtifact, apply_artifact, by_layer, read_points
-    from ..target import ComfyTarget
+    from ..targets import target_of
 
     points, rows = read_points(read_rows(over_time)), read_rows(layers)
     with host.computing():
-        target = ComfyTarget(model, clip)
+        target = target_of(model, clip)
         made = by_layer(edit, target, rows) if rows else edit
         if points:
             plain = replace(made.edit, statistics={}, meta={})

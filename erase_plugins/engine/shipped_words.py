@@ -1,7 +1,7 @@
-"""What the words of an embedded model sum up to, as it comes along with the model: the first erasure encodes none of them.
+"""What the words of an embedded model sum up to, as it comes along with the model: the first erasure encodes few.
 
-A file counts for one text encoder only, weight by weight, and only as long as some of the words still have the rows that
-it says: clip skip, for one, changes no weight. Made by ``python -m tools.pocket.facts``.
+A file counts for one text encoder only, weight by weight, and only as long as some of the words still have the rows
+that it says: clip skip, for one, changes no weight. Made by ``python -m tools.pocket.facts``.
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ from torch import Tensor
 from erase_plugins.errors import RequestError, Unsupported
 from erase_plugins.families.capabilities import DENOISER, Part
 from erase_plugins.families.diffusers_target import DiffusersTarget
+from erase_plugins.families.flow_rows import flow_rows
 from erase_plugins.families.mapped import ONLY_READ
 from erase_plugins.families.target import Conditioning, Tokens
 
@@ -30,27 +31,10 @@ class FlowTarget(DiffusersTarget):
 
     def rows(self, prompts: Sequence[str]) -> Conditioning:
         """The pooled row, then the token rows of every length of padding; columns as in `families.flow`."""
-        wide, ends, tokens = [], self._ends(prompts), self.info.configs[self.family.denoiser]["joint_attention_dim"]
-        spans: list[tuple[int, int, int, tuple[int, ...]]] = []
         clip = self.info.tokens if self._traits.clip_rows else 0
-        for place, length in enumerate(self._lengths()):
-            embeds, pooled = self._encoded(prompts, length)
-            if not place:
-                first = pooled.new_zeros(len(prompts), 1, self.info.width)
-                first[:, 0, tokens:] = pooled
-                wide.append(first)
-            cut = embeds if not place else embeds[:, clip:]
-            start = sum(part.shape[1] for part in wide)
-            if not place and clip:
-                spans.append((start, start + clip, 0, self.tokens(prompts).last))
-                start += clip
-            if ends is not None:
-                last = tuple(min(end, length - 1) for end in ends)
-                spans.append((start, start + length, 0, last))
-            wide.append(torch.nn.functional.pad(cut, (0, self.info.width - tokens)))
-        parts = tuple(Part(start, stop, tuple(start + row for row in last)) for start, stop, _, last in spans)
-        found = torch.cat(wide, 1)
-        return Conditioning(found, tuple(max(last, 0) for last in parts[0].last), None, tuple(prompts), parts)
+        encoded = [self._encoded(prompts, length) for length in self._lengths()]
+        last = self.tokens(prompts).last if clip else ()
+        return flow_rows(prompts, encoded, self.info.width, self._ends(prompts), clip, last)
 
     def encode(self, prompts: Sequence[str]) -> Conditioning:
         found, ends = super().encode(prompts), self._ends(prompts)

@@ -33,7 +33,7 @@ def test_the_written_folder_gives_the_nodes(erase, comfyui):
     spec.loader.exec_module(module)
     assert "EraseUCE" in module.NODE_CLASS_MAPPINGS
     assert (Path(module.WEB_DIRECTORY) / "docs" / "EraseUCE.md").is_file()
-    assert "EraseUCE" in json.loads((place / "locales" / "en" / "nodeDefs.json").read_text())
+    assert "EraseNegative" in json.loads((place / "locales" / "en" / "nodeDefs.json").read_text())
     assert (place / "subgraphs").is_dir()
     assert erase("comfy-install", str(comfyui)).code == 0  # again, after an update
 

@@ -15,6 +15,15 @@ SD3 = {
     "adm_in_channels": 32, "pos_embed_max_size": 8, "num_patches": 64, "qkv_bias": True,
     "context_embedder_config": {"target": "torch.nn.Linear", "params": {"in_features": 32, "out_features": 64}},
 }  # fmt: skip
+AURA = {
+    "cond_seq_dim": 32,
+    "in_channels": 4,
+    "n_layers": 2,
+    "n_double_layers": 1,
+    "dim": 256,
+    "n_heads": 1,
+    "max_seq": 64,
+}
 WIDTH = 96
 
 
@@ -83,6 +92,7 @@ def node(output: str, make: Any) -> type:
 
 NODE_CLASS_MAPPINGS = {
     "OddFlux": node("MODEL", lambda: small_model("Flux", FLUX)),
+    "OddAura": node("MODEL", lambda: small_model("AuraFlow", AURA)),
     "OddSD3": node("MODEL", lambda: small_model("SD3", SD3)),
     "OddClip": node("CLIP", other_clip),
     "OddT5": node("CLIP", no_clip),

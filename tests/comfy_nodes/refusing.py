@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-MODELS = {"flux": "OddFlux", "sd3": "OddSD3"}
+MODELS = {"flux": "OddFlux", "sd3": "OddSD3", "aura": "OddAura"}
 
 
 def node(kind: str, /, **inputs: Any) -> dict[str, Any]:
@@ -45,7 +45,7 @@ def shown(item: dict[str, Any], output: int, other: str) -> dict[str, Any]:
 
 
 def architectures() -> dict[str, dict[str, Any]]:
-    """Every node on a Flux model, and three of them on Stable Diffusion 3."""
+    """Every node on a Flux model, and three of them on Stable Diffusion 3 and on AuraFlow."""
     return {
         f"{name} {kind}": shown(item, output, MODELS[name])
         for name in MODELS

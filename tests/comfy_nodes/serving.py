@@ -11,6 +11,8 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -26,17 +28,30 @@ ABSENT = comfy_server.ABSENT
 FINAL = ("execution_success", "execution_error", "execution_interrupted")
 
 
-def start(comfy: Path, base: Path, port: int, absent: tuple[str, ...] = ABSENT) -> subprocess.Popen[bytes]:
-    """The server process, with nothing installed beside ComfyUI's own packages, as far as the nodes can see.
+@asynccontextmanager
+async def running(
+    comfy: Path, base: Path, absent: tuple[str, ...] = ABSENT
+) -> AsyncIterator[tuple[aiohttp.ClientSession, dict[str, Any], subprocess.Popen[bytes]]]:
+    """The server, with nothing installed beside ComfyUI's own packages as far as the nodes can see: a session, what it
+    says of all nodes, and its process.
 
     Args:
-        comfy, base, port: where it is, its base folder, where it listens.
+        comfy, base: where it is, its base folder.
         absent: packages whose import fails in it.
     """
     (base / "front").mkdir(exist_ok=True)
     (base / "front" / "index.html").write_text("no editor in this test", encoding="utf-8")
     path = os.pathsep.join([str(comfy_server.hide(base, absent)), os.environ.get("PYTHONPATH", "")])
-    return comfy_server.start(sys.executable, comfy, base, port, base / "front", path)
+    port = comfy_server.own_port()
+    process = comfy_server.start(sys.executable, comfy, base, port, base / "front", path)
+    try:
+        async with aiohttp.ClientSession(f"http://127.0.0.1:{port}") as session:
+            comfy_server.wait_ready(process, base, port)
+            async with session.get("/object_info") as answer:
+                info = await answer.json()
+            yield session, info, process
+    finally:
+        comfy_server.stop(process)
 
 
 async def queue(
@@ -133,41 +148,33 @@ def bare(graph: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 async def run(comfy: Path, base: Path, repository: Path) -> dict[str, Any]:
-    port = comfy_server.own_port()
-    process = start(comfy, base, port)
     out: dict[str, Any] = {}
-    try:
-        async with aiohttp.ClientSession(f"http://127.0.0.1:{port}") as session:
-            comfy_server.wait_ready(process, base, port)
-            async with session.get("/object_info") as answer:
-                info = await answer.json()
-            out["nodes"] = {name: item for name, item in info.items() if name.startswith("Erase")}
-            async with session.get("/api/workflow_templates") as answer:
-                out["templates"] = await answer.json()
-            graph = first_example(repository, info)
-            out["first"] = await queue(session, graph)
-            (base / "first.png").write_bytes(await picture(session, out["first"], "10"))
-            out["again"] = await queue(session, graph)
-            off = copy.deepcopy(graph)
-            off["2"]["inputs"]["strength"] = 0.0
-            out["off"] = await queue(session, off)
-            bad = copy.deepcopy(graph)
-            bad["2"]["inputs"]["erase"] = "pizza -> pizza"
-            out["bad concept"] = await queue(session, bad)
-            for name in ("missing", "wrong_base"):
-                load = copy.deepcopy(graph)
-                load["2"] = {"class_type": "EraseLoadArtifact", "inputs": {
-                    "artifact": name, "model": ["1", 0], "clip": ["1", 1], "strength": 1.0, "strength_clip": 1.0,
-                    "any_base": False,
-                }}  # fmt: skip
-                load["11"]["inputs"]["source"] = ["2", 3]
-                out[name] = await queue(session, load)
-            for name, item in bare(graph).items():
-                out[name] = await queue(session, item)
-            doctor = {"1": {"class_type": "EraseDoctor", "inputs": {}}}
-            out["doctor"] = await queue(session, doctor)
-    finally:
-        comfy_server.stop(process)
+    async with running(comfy, base) as (session, info, _process):
+        out["nodes"] = {name: item for name, item in info.items() if name.startswith("Erase")}
+        async with session.get("/api/workflow_templates") as answer:
+            out["templates"] = await answer.json()
+        graph = first_example(repository, info)
+        out["first"] = await queue(session, graph)
+        (base / "first.png").write_bytes(await picture(session, out["first"], "10"))
+        out["again"] = await queue(session, graph)
+        off = copy.deepcopy(graph)
+        off["2"]["inputs"]["strength"] = 0.0
+        out["off"] = await queue(session, off)
+        bad = copy.deepcopy(graph)
+        bad["2"]["inputs"]["erase"] = "pizza -> pizza"
+        out["bad concept"] = await queue(session, bad)
+        for name in ("missing", "wrong_base"):
+            load = copy.deepcopy(graph)
+            load["2"] = {"class_type": "EraseLoadArtifact", "inputs": {
+                "artifact": name, "model": ["1", 0], "clip": ["1", 1], "strength": 1.0, "strength_clip": 1.0,
+                "any_base": False,
+            }}  # fmt: skip
+            load["11"]["inputs"]["source"] = ["2", 3]
+            out[name] = await queue(session, load)
+        for name, item in bare(graph).items():
+            out[name] = await queue(session, item)
+        doctor = {"1": {"class_type": "EraseDoctor", "inputs": {}}}
+        out["doctor"] = await queue(session, doctor)
     out["log"] = (base / "server.log").read_text(encoding="utf-8", errors="replace")
     return out
 

@@ -16,9 +16,8 @@ from typing import Any
 import aiohttp
 
 sys.path.insert(0, str(Path(__file__).parent))
-import comfy_server
 import refusing
-from serving import ABSENT, picture, queue, start
+from serving import ABSENT, picture, queue, running
 
 COMMON = {
     "erase": "pizza", "kind": "object", "strength": 1.0, "keep": "", "seed": 0, "checkpoint": "", "any_base": False,
@@ -90,37 +89,29 @@ async def refusals(session: aiohttp.ClientSession) -> dict[str, Any]:
 
 
 async def run(comfy: Path, base: Path) -> dict[str, Any]:
-    port = comfy_server.own_port()
-    process = start(comfy, base, port, tuple(name for name in ABSENT if name != "diffusers"))
     out: dict[str, Any] = {}
-    try:
-        async with aiohttp.ClientSession(f"http://127.0.0.1:{port}") as session:
-            comfy_server.wait_ready(process, base, port)
-            async with session.get("/object_info") as answer:
-                info = await answer.json()
-            out["nodes"] = {name: item for name, item in info.items() if name.startswith("EraseMethod")}
-            first = await queue(session, base_graph())
-            before = pixels(await picture(session, first, "8"))
-            nudge = graph_of("EraseMethodSlowNudge", iterations=4, preview_every=2)
-            out["run"] = await queue(session, nudge)
-            out["changed"] = pixels(await picture(session, out["run"], "8")) != before
-            weaker = copy.deepcopy(nudge)
-            weaker["2"]["inputs"]["strength"] = 0.0
-            out["off"] = await queue(session, weaker)
-            out["off_same"] = pixels(await picture(session, out["off"], "8")) == before
-            slow = graph_of("EraseMethodSlowNudge", iterations=10, pause=0.2, erase="dog")
-            out["stopped"] = await queue(session, slow, stop_at=3)
-            again = base_graph()
-            again["8"]["inputs"]["filename_prefix"] = "y"
-            await session.post("/free", json={"free_memory": True, "unload_models": True})
-            after = await queue(session, again)
-            out["base_after"] = pixels(await picture(session, after, "8")) == before
-            out["resumed"] = await queue(session, slow)
-            out["null"] = await queue(session, graph_of("EraseMethodNullValue", words=20))
-            out["refused"] = await refusals(session)
-            out["doctor"] = await queue(session, {"1": {"class_type": "EraseDoctor", "inputs": {}}})
-    finally:
-        comfy_server.stop(process)
+    async with running(comfy, base, tuple(name for name in ABSENT if name != "diffusers")) as (session, info, _process):
+        out["nodes"] = {name: item for name, item in info.items() if name.startswith("EraseMethod")}
+        first = await queue(session, base_graph())
+        before = pixels(await picture(session, first, "8"))
+        nudge = graph_of("EraseMethodSlowNudge", iterations=4, preview_every=2)
+        out["run"] = await queue(session, nudge)
+        out["changed"] = pixels(await picture(session, out["run"], "8")) != before
+        weaker = copy.deepcopy(nudge)
+        weaker["2"]["inputs"]["strength"] = 0.0
+        out["off"] = await queue(session, weaker)
+        out["off_same"] = pixels(await picture(session, out["off"], "8")) == before
+        slow = graph_of("EraseMethodSlowNudge", iterations=10, pause=0.2, erase="dog")
+        out["stopped"] = await queue(session, slow, stop_at=3)
+        again = base_graph()
+        again["8"]["inputs"]["filename_prefix"] = "y"
+        await session.post("/free", json={"free_memory": True, "unload_models": True})
+        after = await queue(session, again)
+        out["base_after"] = pixels(await picture(session, after, "8")) == before
+        out["resumed"] = await queue(session, slow)
+        out["null"] = await queue(session, graph_of("EraseMethodNullValue", words=20))
+        out["refused"] = await refusals(session)
+        out["doctor"] = await queue(session, {"1": {"class_type": "EraseDoctor", "inputs": {}}})
     out["log"] = (base / "server.log").read_text(encoding="utf-8", errors="replace")[-3000:]
     return out
 

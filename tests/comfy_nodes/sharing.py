@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
-import comfy_server
-from serving import picture, queue, start
+from serving import picture, queue, running
 
 REPO = "tester/no-pizza"
 
@@ -101,29 +100,21 @@ def measuring() -> dict[str, Any]:
 
 
 async def run(comfy: Path, base: Path) -> dict[str, Any]:
-    port = comfy_server.own_port()
-    process = start(comfy, base, port)
     out: dict[str, Any] = {}
-    try:
-        async with aiohttp.ClientSession(f"http://127.0.0.1:{port}") as session:
-            comfy_server.wait_ready(process, base, port)
-            out.update(await shared(session, base))
-            for name, graph in {**refused(), **away()}.items():
-                out[name] = await queue(session, graph)
-            (offered,) = out["not mine"]["offers"]
-            out["answers"]["not mine"] = await answered(session, {"key": offered["key"], "send": True})
-            out["stopped"] = await queue(session, measuring(), stop_at=16)
-            out["after the stop"] = await queue(session, drawing(["1", 0], ["1", 1]))
-            async with session.get("/history") as answer:
-                out["history"] = await answer.text()
-            async with session.get("/object_info") as answer:
-                info = await answer.json()
-            names = {name: value for name, value in info.items() if name.startswith("EraseHub")}
-            out["hub inputs"] = sorted(
-                {key for value in names.values() for group in value["input"].values() for key in group}
-            )
-    finally:
-        comfy_server.stop(process)
+    async with running(comfy, base) as (session, info, _process):
+        out.update(await shared(session, base))
+        for name, graph in {**refused(), **away()}.items():
+            out[name] = await queue(session, graph)
+        (offered,) = out["not mine"]["offers"]
+        out["answers"]["not mine"] = await answered(session, {"key": offered["key"], "send": True})
+        out["stopped"] = await queue(session, measuring(), stop_at=16)
+        out["after the stop"] = await queue(session, drawing(["1", 0], ["1", 1]))
+        async with session.get("/history") as answer:
+            out["history"] = await answer.text()
+        names = {name: value for name, value in info.items() if name.startswith("EraseHub")}
+        out["hub inputs"] = sorted(
+            {key for value in names.values() for group in value["input"].values() for key in group}
+        )
     out["log"] = (base / "server.log").read_text(encoding="utf-8", errors="replace")
     return out
 

@@ -48,7 +48,7 @@ def test_a_page_says_everything(spec):
         assert re.search(rf"^\| {name}( \(optional\))? \|.*{re.escape(tooltip)} \|$", text, flags=re.MULTILINE), name
 
 
-@pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.id)
+@pytest.mark.parametrize("spec", [spec for spec in SPECS if not spec.instead], ids=lambda spec: spec.id)
 def test_every_socket_has_its_translation_key(spec):
     entry = json.loads(locales.node_file(SPECS, "en"))[spec.id]
     assert entry["display_name"] == spec.title

@@ -101,6 +101,7 @@ def test_no_entry_is_left_over(language):
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_files_have_the_keys_of_the_english_ones(language):
     english, other = (json.loads(locales.node_file(SPECS, name)) for name in ("en", language))
+    assert set(other) == {spec.id for spec in MENU}
     assert {key: set(value.get("inputs", ())) for key, value in other.items()} == {
         key: set(value.get("inputs", ())) for key, value in english.items()
     }

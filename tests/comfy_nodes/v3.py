@@ -13,11 +13,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import aiohttp
-
 sys.path.insert(0, str(Path(__file__).parent))
-import comfy_server
-from serving import first_example, picture, queue, start
+from serving import first_example, picture, queue, running
 from workflow import to_prompt
 
 
@@ -31,38 +28,30 @@ def today(graph: dict[str, Any]) -> dict[str, Any]:
 
 
 async def run(comfy: Path, base: Path, repository: Path) -> dict[str, Any]:
-    port = comfy_server.own_port()
-    process = start(comfy, base, port, absent=())  # methods that train are stopped here
     out: dict[str, Any] = {}
-    try:
-        async with aiohttp.ClientSession(f"http://127.0.0.1:{port}") as session:
-            comfy_server.wait_ready(process, base, port)
-            async with session.get("/object_info") as answer:
-                info = await answer.json()
-            out["nodes"] = {name: item for name, item in info.items() if name.startswith("Erase")}
-            graph = first_example(repository, info)
-            for name, item in {"classic": graph, "today": today(graph), "again": today(graph)}.items():
+    async with running(comfy, base, absent=()) as (session, info, _process):  # methods that train are stopped here
+        out["nodes"] = {name: item for name, item in info.items() if name.startswith("Erase")}
+        graph = first_example(repository, info)
+        for name, item in {"classic": graph, "today": today(graph), "again": today(graph)}.items():
+            out[name] = await queue(session, item)
+            if name != "again":
+                (base / f"{name}.png").write_bytes(await picture(session, out[name], "10"))
+        for file in sorted((repository / "tests" / "comfy_nodes" / "frozen_workflows").glob("*.json")):
+            old = to_prompt(json.loads(file.read_text(encoding="utf-8")), info)
+            for form, item in {"classic": old, "today": today(old)}.items():
+                name = f"{file.stem}_{form}"
                 out[name] = await queue(session, item)
-                if name != "again":
-                    (base / f"{name}.png").write_bytes(await picture(session, out[name], "10"))
-            for file in sorted((repository / "tests" / "comfy_nodes" / "frozen_workflows").glob("*.json")):
-                old = to_prompt(json.loads(file.read_text(encoding="utf-8")), info)
-                for form, item in {"classic": old, "today": today(old)}.items():
-                    name = f"{file.stem}_{form}"
-                    out[name] = await queue(session, item)
-                    (base / f"{name}.png").write_bytes(await picture(session, out[name], "11"))
-            bad = today(graph)
-            bad["2"]["inputs"]["erase"] = "pizza -> pizza"
-            out["bad"] = await queue(session, bad)
-            load = {"class_type": "EraseLoadArtifactV3", "inputs": {
-                "artifact": "missing", "model": ["1", 0], "strength": 1.0, "strength_clip": 1.0, "any_base": False,
-            }}  # fmt: skip
-            out["missing"] = await queue(session, {**today(graph), "2": load})
-            train = today(graph)
-            train["2"]["inputs"].update(method="esd", erase="pizza", options="iterations = 400\nharvest = 2")
-            out["stopped"] = await queue(session, {"1": train["1"], "2": train["2"]}, stop_at=2)
-    finally:
-        comfy_server.stop(process)
+                (base / f"{name}.png").write_bytes(await picture(session, out[name], "11"))
+        bad = today(graph)
+        bad["2"]["inputs"]["erase"] = "pizza -> pizza"
+        out["bad"] = await queue(session, bad)
+        load = {"class_type": "EraseLoadArtifactV3", "inputs": {
+            "artifact": "missing", "model": ["1", 0], "strength": 1.0, "strength_clip": 1.0, "any_base": False,
+        }}  # fmt: skip
+        out["missing"] = await queue(session, {**today(graph), "2": load})
+        train = today(graph)
+        train["2"]["inputs"].update(method="esd", erase="pizza", options="iterations = 400\nharvest = 2")
+        out["stopped"] = await queue(session, {"1": train["1"], "2": train["2"]}, stop_at=2)
     out["log"] = (base / "server.log").read_text(encoding="utf-8", errors="replace")
     return out
 

@@ -1,4 +1,4 @@
-"""Sums over the words of pocket, kept beside it: ``python -m tools.pocket.facts`` after its weights or presets changed."""
+"""Sums over the words of pocket, kept beside it: ``python -m tools.pocket.facts`` after weights or presets changed."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ from tests.comfy_nodes import comfy_server
 from tests.comfy_nodes.browser.editor import CHROMIUM_FLAGS, Editor
 from tests.comfy_nodes.conftest import ROOT
 from tools.docs.comfy import own_specs
-from tools.docs.comfy.examples import FIRST, FLUX, SD3
+from tools.docs.comfy.examples import FIRST
 
 NODES = ROOT / "comfy_nodes" / "web" / "docs" / "images"
 WORKFLOWS = ROOT / "example_workflows"
@@ -84,24 +84,17 @@ def node_picture(editor: Editor, kind: str) -> None:
 
 
 def thumbnail(editor: Editor, path: Path) -> None:
-    """The picture that a workflow saves when it ran; the graph itself where both halves of that are the same."""
+    """The picture that a workflow saves when it ran."""
     editor.load(json.loads(path.read_text(encoding="utf-8")))
-    if path.stem in (FLUX, SD3):
-        editor.page.evaluate(
-            "() => document.querySelectorAll('.p-toast-message button').forEach((item) => item.click())"
-        )
-        editor.page.wait_for_timeout(500)
-        data = editor.page.screenshot(clip={"x": 56, "y": 100, "width": 1440, "height": 760})
-    else:
-        editor.page.evaluate(
-            """() => { window.saved = [];
-                 app.api.addEventListener("executed", (e) => window.saved.push(...(e.detail.output?.images ?? []))); }"""
-        )
-        kind, detail = editor.run()
-        assert kind == "execution_success", detail
-        saved = editor.page.evaluate("() => window.saved.findLast((item) => item.type === 'output')")
-        with urllib.request.urlopen(f"{editor.url}/view?{urllib.parse.urlencode(saved)}") as answer:
-            data = answer.read()
+    editor.page.evaluate(
+        """() => { window.saved = [];
+             app.api.addEventListener("executed", (e) => window.saved.push(...(e.detail.output?.images ?? []))); }"""
+    )
+    kind, detail = editor.run()
+    assert kind == "execution_success", detail
+    saved = editor.page.evaluate("() => window.saved.findLast((item) => item.type === 'output')")
+    with urllib.request.urlopen(f"{editor.url}/view?{urllib.parse.urlencode(saved)}") as answer:
+        data = answer.read()
     picture = Image.open(io.BytesIO(data)).convert("RGB")
     scale = WIDTH / picture.width
     picture = picture.resize((WIDTH, round(picture.height * scale)), Image.Resampling.LANCZOS)

@@ -7,9 +7,23 @@ from typing import Any
 
 from comfy_nodes.spec import NodeSpec
 
-from .graphs import BYPASSED, Graph, dump
+from .graphs import Graph, dump
 from .library import COLLECTION, ERASED, LORA
-from .scenes import COMPARING, ERASING, PICTURE, SAMPLERS, about, compare, erase, models, pair, prompts, sampler
+from .scenes import (
+    COMPARING,
+    ERASING,
+    MODELS,
+    PICTURE,
+    SAMPLERS,
+    Settings,
+    about,
+    compare,
+    erase,
+    models,
+    pair,
+    prompts,
+    sampler,
+)
 
 Specs = dict[str, NodeSpec]
 _HOST = "https://huggingface.co"
@@ -33,8 +47,8 @@ STACKED = "Put an erasure on top of a style LoRA"
 SHELF = "A family-safe model - six concepts out of a library"
 RIVALS = "Erased or negative prompt - the same seeds at CFG 5 and CFG 1"
 PUBLISH = "Measure an erasure and publish it"
-FLUX = "Use an erasure with FLUX.1"
-SD3 = "Use an erasure with Stable Diffusion 3.5"
+FLUX = "Remove an object from FLUX.1"
+SD3 = "Remove an object from Stable Diffusion 3.5"
 _OFFERED = (
     "The editor offers to download the checkpoint; any other of this family will do. Until it is there, pocket, the "
     "tiny model that comes with erase-plugins, draws in its place."
@@ -47,8 +61,7 @@ def examples(specs: Sequence[NodeSpec]) -> dict[str, Callable[[], str]]:
     graphs: dict[str, Callable[[Specs], dict[str, Any]]] = {
         FIRST: erase_and_compare, SD15: style, SDXL: object_of_sdxl, REDRAW: redraw, STACKED: pull_and_stack,
         SHELF: library, RIVALS: rivals, PUBLISH: evaluate_and_push,
-        FLUX: lambda specs: flow(specs, FLUX_FILE, "black-forest-labs/FLUX.1-dev", 1.0, 3.5),
-        SD3: lambda specs: flow(specs, SD3_FILE, "stabilityai/stable-diffusion-3.5-medium", 4.5, None),
+        FLUX: lambda specs: flow(specs, FLUX_FILE, 1.0, 3.5), SD3: lambda specs: flow(specs, SD3_FILE, 4.5),
     }  # fmt: skip
     return {f"{title}.json": lambda make=make: dump(make(known)) for title, make in graphs.items()}  # type: ignore[misc]
 
@@ -83,13 +96,28 @@ def object_of_sdxl(specs: Specs) -> dict[str, Any]:
     return _real(specs, SDXL_FILE, about_it, "knife -> pencil", "object", "a knife on a blue background", 2)
 
 
-def _real(specs: Specs, file: str, text: str, words: str, kind: str, prompt: str, pictures: int) -> dict[str, Any]:
+def flow(specs: Specs, file: str, cfg: float, guidance: float | None = None) -> dict[str, Any]:
+    """An object out of a flow transformer."""
+    about_it = (
+        "Changes the two layers where text enters the model. 8-bit files keep their weights: the text is changed."
+    )
+    settings: Settings = (20, cfg, "euler", "simple", 1.0)
+    words, prompt = "pizza -> hamburger", "a pizza on a blue background"
+    return _real(specs, file, about_it, words, "object", prompt, 2, settings, guidance)
+
+
+def _real(
+    specs: Specs, file: str, text: str, words: str, kind: str, prompt: str, pictures: int,
+    settings: Settings = (20, 6.0, "dpmpp_2m", "karras", 1.0), guidance: float | None = None,
+) -> dict[str, Any]:  # fmt: skip
     graph = Graph(specs)
     model, clip, vae, latent, which = models(graph, file, pictures, DOWNLOADS[file])
     erased, _clip, _edit, report = erase(graph, words, kind, model=model, clip=clip)
     positive, negative = prompts(graph, clip, prompt)
+    if guidance is not None:
+        (positive,) = graph.add("FluxGuidance", (MODELS, 960), guidance, conditioning=positive, size=(280, 90))
     sources: dict[str, Any] = {"positive": positive, "negative": negative, "latent_image": latent}
-    base, after = pair(graph, model, erased, vae, (20, 6.0, "dpmpp_2m", "karras", 1.0), **sources)
+    base, after = pair(graph, model, erased, vae, settings, **sources)
     compare(graph, base, after, 1, "erase_compare", report, which)
     about(graph, f"{text} {_OFFERED}")
     return graph.content()
@@ -185,8 +213,10 @@ def rivals(specs: Specs) -> dict[str, Any]:
     about(
         graph,
         "Four ways, the same seeds: negative prompt and erasure, at CFG 5 and at CFG 1, where a negative "
-        "prompt does nothing. With NAG or NegPip installed, put their node behind Model and into the negative"
-        " samplers.",
+        "prompt does nothing. To see NAG beside them, install the pack ComfyUI-NAG, put its KSamplerWithNAG in place of"
+        " 'Negative prompt, CFG 1' with the same wires, and 'Negative prompt' into nag_negative, too. For NegPip, the"
+        " pack cd-tuner_negpip, put 'Apply Negpip' behind Model and write (pizza:-1) into the prompt.",
+        height=250,
     )
     return graph.content()
 
@@ -214,28 +244,4 @@ def evaluate_and_push(specs: Specs) -> dict[str, Any]:
         "Measures what is left, saves the erasure and lists what would be published. Nothing is sent before "
         "you agree in the editor; log in outside of ComfyUI, since no node wants a token.",
     )
-    return graph.content()
-
-
-def flow(specs: Specs, file: str, base: str, cfg: float, guidance: float | None) -> dict[str, Any]:
-    """A LoRA that the command line made, on a flow model; off until there is one."""
-    graph = Graph(specs)
-    made = (
-        "On this model erasures are made on the command line:\n"
-        f'erase-plugins run uce --model {base} --erase "van gogh" --kind style --out no_van_gogh\n'
-        "Copy its pytorch_lora_weights.safetensors into models/loras as no_van_gogh.safetensors and switch the LoRA "
-        "loader on with Ctrl+B. Until then both samplers draw the same. "
-    )
-    model, clip, vae, latent, which = models(graph, file, 2, DOWNLOADS[file])
-    (erased,) = graph.add(
-        "LoraLoaderModelOnly", (ERASING, 20), "no_van_gogh.safetensors", 1.0, model=model, size=(360, 120),
-        title="Your erasure (Ctrl+B switches it on)", mode=BYPASSED,
-    )  # fmt: skip
-    positive, negative = prompts(graph, clip, "a pizza on a blue background")
-    if guidance is not None:
-        (positive,) = graph.add("FluxGuidance", (ERASING, 240), guidance, conditioning=positive, size=(360, 90))
-    sources: dict[str, Any] = {"positive": positive, "negative": negative, "latent_image": latent}
-    base_picture, after = pair(graph, model, erased, vae, (20, cfg, "euler", "simple", 1.0), **sources)
-    compare(graph, base_picture, after, 1, "erase_flow", which)
-    about(graph, made + _OFFERED)
     return graph.content()

@@ -28,8 +28,9 @@ def languages() -> list[str]:
 
 
 def node_file(specs: Sequence[NodeSpec], language: str) -> str:
-    """nodeDefs.json: title, description, names and tooltips of every node."""
-    return _dump({spec.id: _node(spec, language) for spec in sorted(specs, key=lambda spec: spec.id)})
+    """nodeDefs.json: title, description, names and tooltips of every node in the menu; others say theirs in English."""
+    shown = sorted((spec for spec in specs if not spec.instead), key=lambda spec: spec.id)
+    return _dump({spec.id: _node(spec, language) for spec in shown})
 
 
 def main_file(language: str) -> str:
