@@ -25,6 +25,7 @@ BUILTIN_PLUGINS: tuple[str, ...] = (
     "erase_plugins.methods.gem",
     "erase_plugins.methods.gloce",
     "erase_plugins.methods.hirm",
+    "erase_plugins.methods.sae",
     "erase_plugins.methods.realera",
     "erase_plugins.methods.trce",
     "erase_plugins.methods.ace",

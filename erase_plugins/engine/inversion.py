@@ -149,7 +149,7 @@ def question(
     Args:
         target: says what it predicts.
         latents, noise: (n, channels, height, width).
-        light, dark: shares of both, the roots of the cumulative product and of what it lacks to 1.
+        light, dark: shares of both, as `noise_shares` gives them.
 
     Raises:
         Unsupported: the model predicts neither noise nor velocity.
@@ -159,7 +159,22 @@ def question(
         return noisy, noise
     if target.info.prediction == "v_prediction":
         return noisy, light * noise - dark * latents
-    raise Unsupported(f"{target.info.model} predicts {target.info.prediction}; epsilon and v_prediction are known")
+    if target.info.prediction == "flow":
+        return noisy, noise - latents
+    raise Unsupported(f"{target.info.model} predicts {target.info.prediction}; epsilon, v_prediction, flow are known")
+
+
+def noise_shares(target: Target, alphas: Tensor, timesteps: Tensor) -> tuple[Tensor, Tensor]:
+    """Shares (n, 1, 1, 1) of latents and of noise at training timesteps (n,).
+
+    They are the roots of the cumulative product ``alphas`` and of what it lacks to 1. In a flow they are linear in
+    time, and ``alphas`` only says how many timesteps there are.
+    """
+    if target.info.prediction == "flow":
+        dark = (timesteps / len(alphas)).to(alphas).view(-1, 1, 1, 1)
+        return 1 - dark, dark
+    alpha = alphas[timesteps].view(-1, 1, 1, 1)
+    return alpha.sqrt(), (1 - alpha).sqrt()
 
 
 def denoising_loss(
@@ -173,15 +188,14 @@ def denoising_loss(
         latents: clean scaled latents (n, channels, height, width).
         noise: of the same shape.
         timesteps: (n,) int64.
-        alphas: the scheduler's cumulative products, one per training timestep.
+        alphas: the scheduler's cumulative products, one per training timestep; see `noise_shares`.
         cond: one prompt per latent.
         precision: "bfloat16" or "float32".
 
     Raises:
         Unsupported: the model predicts neither noise nor velocity.
     """
-    alpha = alphas[timesteps].view(-1, 1, 1, 1)
-    noisy, wanted = question(target, latents, noise, alpha.sqrt(), (1 - alpha).sqrt())
+    noisy, wanted = question(target, latents, noise, *noise_shares(target, alphas, timesteps))
     with autocast(latents.device, precision):
         out = target.predict(noisy.to(target.dtype), timesteps, cond)
     return (wanted - out).square().mean()
@@ -208,7 +222,8 @@ class Lessons:
     @classmethod
     def of(cls, target: Target, latents: Tensor, batch: int, ctx: RunContext) -> Lessons:
         """With the model's own noise schedule."""
-        alphas = target.scheduler(1, "ddim").alphas_cumprod.to(latents)
+        flow = target.info.prediction == "flow"
+        alphas = latents.new_empty(1000) if flow else target.scheduler(1, "ddim").alphas_cumprod.to(latents)
         return cls(target, latents, batch, ctx, alphas)
 
     def picks(self, step: int) -> list[int]:

@@ -26,6 +26,8 @@ from erase_plugins.errors import NotFiniteError, RequestError, RunCancelled
 
 OPTIMIZERS = ("adam", "adamw", "sgd")
 Loss = Callable[[int], Tensor]
+#: step and gradients of the trained tensors (None where the loss knows nothing of one) to those that are followed
+Turn = Callable[[int, Sequence[Tensor | None]], Sequence[Tensor | None]]
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,7 @@ class Carried(Protocol):
 
 def train(
     ctx: RunContext, adapters: Trainable, loss_of: Loss, schedule: Schedule, key: str, carried: Carried | None = None,
-    edit_of: Callable[[], Edit] | None = None,
+    edit_of: Callable[[], Edit] | None = None, turn: Turn | None = None,
 ) -> list[float]:  # fmt: skip
     """Minimises ``loss_of(step)`` over the adapters.
 
@@ -95,6 +97,7 @@ def train(
         key: identifies the run; a checkpoint of another key is ignored.
         carried: state of ``loss_of`` that outlives a step.
         edit_of: makes the method's edit of the adapters as they are, for `Schedule.stop`; None: the adapters' own.
+        turn: changes the gradients of a step; None: they are the loss's.
 
     Returns:
         The loss of every step, from the first (also after a resume).
@@ -162,7 +165,7 @@ def train(
                 f"loss or gradient is not finite at step {step} of {schedule.iterations} (loss {value}); "
                 "lower lr or set precision=float32; nothing was written"
             )
-        for part, grad in zip(parameters, grads, strict=True):
+        for part, grad in zip(parameters, grads if turn is None else turn(step, grads), strict=True):
             part.grad = grad
         if schedule.clip is not None:
             torch.nn.utils.clip_grad_norm_(parameters, schedule.clip)

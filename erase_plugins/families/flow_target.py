@@ -96,6 +96,8 @@ class FlowTarget(DiffusersTarget):
         return weight.detach()
 
     def encode_live(self, tokens: Tokens, rows: Any = None) -> Conditioning:
+        if getattr(self.pipe, self._traits.encoders[-1], None) is None:
+            return super().encode_live(tokens, rows)
         raise Unsupported(
             f"the text encoders of {self.info.model} are not trained: T5 brings the content, see the docs"
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from erase_plugins.families.flow import TOY, FlowFamily
+from erase_plugins.families.flow import TOY, FlowFamily, call_options
 from erase_plugins.families.flow_names import SD3
 from erase_plugins.hookspecs import hookimpl
 
@@ -44,6 +44,17 @@ class StableDiffusion3(FlowFamily):
             prompts, None, None, device=device, do_classifier_free_guidance=False, max_sequence_length=length
         )
         return found[0], found[2]
+
+    def encode_ids(self, pipe: Any, ids: Mapping[str, Tensor]) -> tuple[Tensor, Tensor | None]:
+        """As the pipeline encodes prompts where T5 is missing, with gradients."""
+        import torch
+
+        found = [getattr(pipe, name)(ids[name], output_hidden_states=True) for name in self.projected]
+        rows = torch.cat([item.hidden_states[-2] for item in found], dim=-1)
+        rows = torch.nn.functional.pad(rows, (0, pipe.transformer.config.joint_attention_dim - rows.shape[-1]))
+        length = call_options(pipe).get("max_sequence_length", self.lengths[0])
+        zeros = rows.new_zeros(len(rows), length, rows.shape[-1])
+        return torch.cat([rows, zeros], dim=1), torch.cat([item[0] for item in found], dim=-1)
 
     def velocity(self, network: Any, latents: Tensor, sigma: Tensor, cond: Conditioning, guidance: float) -> Tensor:
         found: Tensor = network(

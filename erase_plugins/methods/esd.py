@@ -14,6 +14,11 @@ prompt is held; with d = eps*(c_e) - eps*(c_0) and + early, - late,
 
     L = mean (eps(x_t, c_e) - (eps*(c_0) +- eta d))^2 + empty_weight mean (eps(x_t, c_0) - eps*(c_0))^2
 
+``centre`` and ``hold`` are what AEGIS adds (Li et al., ICLR 2026, arXiv 2602.06771): the concept in the target is a
+token e that moves to the centre of what base and student take for it, y = eps*(c_0) - eta [eps*(e) - eps*(c_0)],
+and the weights are held without data (`training.centre`). Its third part, prompts found against the student, are the
+``adversarial_rounds``.
+
 Differs from the official code (``train-esd.py``, ``esd_sd.py``, ``esd_sdxl.py``):
     - states come from harvested teacher trajectories: every visited state carries the two predictions that the target
       needs, so a training step needs no rollout; ``rollout=student`` rolls the student out for every sample instead;
@@ -50,6 +55,7 @@ from erase_plugins.types import EraseRequest
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from erase_plugins.engine.loop import Carried, Turn
     from erase_plugins.engine.pools import Pool
     from erase_plugins.families.base import ModuleRef, TargetInfo
 
@@ -91,6 +97,14 @@ class ESDOptions(RoundOptions, TrainingOptions):
                            choices=("esd", "ant"))  # fmt: skip
     early: float = option(0.14, "course=ant: share of the sampler steps that count as early", low=0.0, high=1.0)
     empty_weight: float = option(0.5, "course=ant: weight of holding the prediction without a prompt", low=0.0)
+    centre: float = option(
+        0.0, "AEGIS: steps of a token that stands for the concept in the target, towards the answers of base and "
+        "student; 0: its name stands there", low=0.0, high=1.0,
+    )  # fmt: skip
+    hold: float = option(
+        0.0, "AEGIS: last weight of holding the trained weights where that opposes erasing, and across it; 0: off",
+        low=0.0, high=1e4,
+    )  # fmt: skip
     rollout: str = option(
         "teacher", "who makes the trajectories: teacher (harvested once), or student (per sample)",
         choices=("teacher", "student"),
@@ -148,10 +162,13 @@ class ESD(TrainedMethod):
             )
         if options.course == "ant" and options.erase_from is not None:
             raise RequestError("course=ant erases the concept from its own prompt; leave out erase_from")
-        if options.adversarial_rounds and not info.supports(CROSS_ATTENTION):
-            raise RequestError(
-                f"adversarial_rounds learn tokens of one CLIP text encoder, {info.model} reads T5 too; set it to 0"
-            )
+        if options.centre and (options.erase_from is not None or options.course == "ant"):
+            raise RequestError("centre moves the concept in the target of esd; leave out erase_from and course=ant")
+        for name in ("adversarial_rounds", "centre"):
+            if getattr(options, name) and not info.supports(CROSS_ATTENTION):
+                raise RequestError(
+                    f"{name}: tokens are learned for CLIP text encoders, {info.model} reads T5 too; set it to 0"
+                )
         check_no_anchor(request)
         return super().settle(options, request, info)
 
@@ -162,7 +179,8 @@ class ESD(TrainedMethod):
     def cost(self, request: EraseRequest, options: ESDOptions) -> Cost:
         cost = super().cost(request, options)
         drawn = options.iterations * options.batch * (options.steps + 2) if options.rollout == "student" else 0
-        return replace(cost, forwards=cost.forwards + drawn + options.search_forwards(request, options))
+        moved = 4.0 * options.iterations * options.batch * (options.centre > 0)
+        return replace(cost, forwards=cost.forwards + drawn + moved + options.search_forwards(request, options))
 
     def warnings(self, request: EraseRequest, info: TargetInfo, options: ESDOptions) -> Sequence[str]:
         shared = super().warnings(request, info, options)
@@ -176,7 +194,7 @@ class ESD(TrainedMethod):
     def prepare(self, run: TrainingRun) -> Callable[[int], Pool]:
         """The states of a step: harvested once, or rolled out by the student."""
         options, prompts = run.options, run.prompts()
-        run.carried = run.rounds()
+        run.carried = carried(run)
         run.rollout.check(prompts)
         bases = prompts if options.erase_from is None else [options.erase_from] * len(prompts)
         watch = {} if options.erase_from is None else {"erase": prompts}
@@ -186,17 +204,36 @@ class ESD(TrainedMethod):
         return lambda step: pool
 
     def loss(self, run: TrainingRun, step: int) -> Tensor:
-        from erase_plugins.training.rounds import Rounds
+        from erase_plugins.training.centre import Centre
+        from erase_plugins.training.rounds import Rounds, among
 
         options = run.options
         states, cond = run.state(step).batch(options.batch, step)
-        if isinstance(run.carried, Rounds):
-            cond = run.carried.put(step, cond)
         seen = states.predictions
+        centre, rounds = among(run.carried, Centre), among(run.carried, Rounds)
+        if centre is not None:
+            seen = {**seen, "erase": centre.prediction(states, cond)}
+        cond = cond if rounds is None else rounds.put(step, cond)
         if options.course == "ant":
             return self.ant_loss(run, step, states, cond)
-        wanted = esd_target(seen["null"], seen.get("erase", seen["prompt"]), seen["prompt"], options.eta_code)
+        base = seen["prompt"] if centre is None else seen["erase"]
+        wanted = esd_target(seen["null"], seen.get("erase", seen["prompt"]), base, options.eta_code)
         return run.mean_squares([(states, cond, wanted, 1.0), *run.retain(step)])
+
+    def turn(self, run: TrainingRun) -> Turn | None:
+        if not run.options.hold:
+            return None
+        import torch
+
+        from erase_plugins.training.centre import change_size, turned
+
+        parameters, adapters, options = run.adapters.parameters(), run.adapters, run.options
+
+        def held(step: int, grads: Sequence[Tensor | None]) -> Sequence[Tensor | None]:
+            back = torch.autograd.grad(change_size(adapters), parameters, allow_unused=True)
+            return turned(grads, back, options.hold * step / max(run.plan.steps - 1, 1))
+
+        return held
 
     def ant_loss(self, run: TrainingRun, step: int, states: Any, cond: Any) -> Tensor:
         """ANT's loss; see the module's text. States come from trajectories with the concept, early ones included."""
@@ -210,6 +247,22 @@ class ESD(TrainedMethod):
             empty = repeat(run.target.encode([""]), len(states))
             parts.append((states, empty, seen["null"], options.empty_weight))
         return run.mean_squares([*parts, *run.retain(step)])
+
+
+def carried(run: TrainingRun) -> Carried | None:
+    """What moves along with the training: rounds of search, the centre of the concept."""
+    from erase_plugins.training.centre import Centre
+    from erase_plugins.training.rounds import Together
+
+    options, rounds = run.options, run.rounds()
+    parts: dict[str, Carried] = {}
+    if rounds is not None:
+        parts["rounds"] = rounds
+    if options.centre:
+        parts["centre"] = Centre(
+            run.target, run.adapters, run.request.concepts, options.templates, options.centre, run.ctx
+        )
+    return Together(parts) if len(parts) > 1 else next(iter(parts.values()), None)
 
 
 @hookimpl

@@ -42,8 +42,6 @@ if TYPE_CHECKING:
 
 #: what a kind of concept is told from
 _NEUTRAL = {"person": "a celebrity", "style": "real photograph", "explicit": "a person in modest clothing"}
-#: states that pass the denoiser together
-_BATCH = 16
 
 
 @dataclass(frozen=True)
@@ -78,7 +76,10 @@ class GLoCE:
     kinds = frozenset({"object", "style", "person", "explicit"})
     produces = frozenset({"addon"})
     Options = GLoCEOptions
-    contract_options: ClassVar[dict[str, Any]] = {"steps": 4, "harvest": 2, "seeds": 1, "target_rank": 2}
+    #: a gate that the most alike tokens of a random model open
+    contract_options: ClassVar[dict[str, Any]] = {
+        "steps": 4, "harvest": 2, "seeds": 1, "target_rank": 2, "theta": 1e-6,
+    }  # fmt: skip
     graph_node = False
 
     def plan(self, request: EraseRequest, info: TargetInfo) -> EditPlan:
@@ -112,10 +113,9 @@ class GLoCE:
 
         from erase_plugins.artifacts.edit import AddOn, Edit
         from erase_plugins.artifacts.token_gate import TOKEN_GATE
+        from erase_plugins.training.options import revive
 
-        options = GLoCEOptions(
-            **{name: tuple(value) if isinstance(value, list) else value for name, value in plan.options.items()}
-        )
+        options = revive(GLoCEOptions, plan.options)
         look = _Look(options, target, ctx, plan.steps or 1)
         parts: list[dict[str, dict[str, Tensor]]] = [
             look.gates(concept, plan.request) for concept in plan.request.concepts
@@ -198,41 +198,18 @@ class _Look:
 
     def tokens(self, texts: Sequence[str]) -> Iterator[tuple[str, Tensor]]:
         """(module path, tokens (states, tokens, d)) of states along trajectories, for the half with the prompt."""
-        import torch
-
-        from erase_plugins.engine.trajectories import ask, draw_picks, harvest, start_noise
+        from erase_plugins.engine.image_tokens import image_tokens
 
         options = self.options
         prompts = [
             " ".join(frame.format(text).split()) for frame in options.templates for text in texts
         ] * options.seeds
         generator = self.ctx.generator(f"pictures {'|'.join(texts)}")
-        scheduler = self.target.scheduler(options.steps, "ddim")
-        noise = start_noise(self.target, scheduler, len(prompts), generator)
-        picks = draw_picks(len(prompts), options.steps, min(options.harvest, options.steps), generator)
-        cond = self.target.encode(prompts)
-        states = harvest(
-            self.target, scheduler, noise, cond, self.target.blank(len(prompts)), picks, guidance=options.guidance,
-            ctx=self.ctx,
-        )  # fmt: skip
-        caught: dict[str, Tensor] = {}
-
-        def catcher(path: str) -> Any:
-            def catch(_module: Any, _args: Any, output: Tensor) -> None:
-                caught[path] = output.detach()
-
-            return catch
-
-        hooks = [self.target.module(ref).register_forward_hook(catcher(ref.path)) for ref in self.refs]
-        try:
-            for start in range(0, len(states), _BATCH):
-                part = states[torch.arange(start, min(start + _BATCH, len(states)))]
-                with torch.no_grad():
-                    ask(self.target, part.inputs, part.timestep, cond[part.row.tolist()], self.ctx)
-                yield from caught.items()
-        finally:
-            for hook in hooks:
-                hook.remove()
+        for path, _, tokens in image_tokens(
+            self.target, self.refs, prompts, generator, self.ctx, steps=options.steps, picked=options.harvest,
+            guidance=options.guidance,
+        ):  # fmt: skip
+            yield path, tokens
         self.done += 1
         self.ctx.step(self.done, self.total)
 

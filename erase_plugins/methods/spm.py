@@ -25,8 +25,8 @@ Differs from the official code:
       words** (on the embedded model 8 of 14 prompts written by hand, such as "a big pizza under the yellow moon");
     - on SDXL the pooled row of an anchor is random as its rows are;
     - besides random embeddings, predictions for vocabulary words and for --keep can be held (on for toy-sized models);
-    - ``modules=text`` (flow transformers) puts the memories where the text enters: its keys and values in joint attention
-      and the layers that take in token rows and the pooled row; elsewhere the published places are the default;
+    - ``modules=text`` (flow transformers) puts the memories where the text enters: keys and values of the text in joint
+      attention, and the layers that take in token rows and the pooled row;
     - plain Adam at a constant rate, no 8-bit optimizer, no restarts; on toy-sized models "down" starts Gaussian of
       variance 1/in instead of uniform within 1/sqrt(in).
 """

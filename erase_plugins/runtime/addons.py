@@ -11,12 +11,14 @@ from torch import Tensor, nn
 from erase_plugins.artifacts.edit import AddOn, Delta
 from erase_plugins.artifacts.gated import GATE, GATED
 from erase_plugins.artifacts.prompt_guards import SURGERY, VALUES
+from erase_plugins.artifacts.sparse_features import FEATURES
 from erase_plugins.artifacts.standin import without_stand_in
 from erase_plugins.artifacts.token_gate import TOKEN_GATE
 from erase_plugins.errors import BaseMismatch, PipelineChanged, Unsupported
 from erase_plugins.runtime.gates import AttachedGate, AttachedLowRank
 from erase_plugins.runtime.guardrails.watch import AttachedGuard
 from erase_plugins.runtime.prompt_guards import AttachedSurgery, ValueProjection
+from erase_plugins.runtime.sparse_features import SparseFeatures
 from erase_plugins.runtime.token_gate import TokenGate
 
 
@@ -59,6 +61,7 @@ ADDON_TYPES: dict[str, Callable[[AddOn], nn.Module]] = {
         without_stand_in(addon.weights), str(addon.config.get("activation", "gelu"))
     ),
     VALUES: lambda addon: ValueProjection(addon.weights, addon.config),
+    FEATURES: lambda addon: SparseFeatures(addon.weights),
     TOKEN_GATE: lambda addon: TokenGate(addon.weights),
 }
 

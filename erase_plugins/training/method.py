@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from erase_plugins.artifacts.edit import ContextMap, Edit
     from erase_plugins.engine.adapters import Trainable
     from erase_plugins.engine.context import RunContext
-    from erase_plugins.engine.loop import Carried
+    from erase_plugins.engine.loop import Carried, Turn
     from erase_plugins.engine.pools import Part, Pool, Rollout
     from erase_plugins.engine.stopping import Stop
     from erase_plugins.families.base import Conditioning, ModuleRef, Target, TargetInfo
@@ -236,6 +236,10 @@ class TrainedMethod(ABC):
         """Teacher states of what must stay, asked after `prepare`; None if nothing is held."""
         return run.options.holding(run.rollout, run.request, run.phrases, run.options.templates, run.key)
 
+    def turn(self, run: TrainingRun) -> Turn | None:
+        """What changes the gradients of a step; None: nothing does."""
+        return None
+
     def edit(self, run: TrainingRun) -> Edit:
         """The edit of what is trained as it is now; a judge may look at it in between."""
         return run.adapters.edit()
@@ -314,7 +318,7 @@ class TrainedMethod(ABC):
             schedule = schedule if run.stop is None else replace(schedule, stop=run.stop)
             train(
                 run.ctx, run.adapters, lambda step: self.loss(run, step), schedule, run.key, run.carried,
-                lambda: self.edit(run),
+                lambda: self.edit(run), self.turn(run),
             )  # fmt: skip
             return self.finish(run)
 

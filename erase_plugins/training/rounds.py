@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -153,6 +153,12 @@ class Rounds:
         owners, device = range(len(self.search.concepts)), self.search.rollout.target.device
         for turn in range(len(tensors) // len(owners)):
             self._add([tensors[f"{turn}.{owner}"].to(device) for owner in owners])
+
+
+def among(carried: Any, kind: type) -> Any:
+    """What a loss carries of one kind, by itself or among others; None if it carries none."""
+    parts = carried.parts.values() if isinstance(carried, Together) else (carried,)
+    return next((part for part in parts if isinstance(part, kind)), None)
 
 
 class Together:

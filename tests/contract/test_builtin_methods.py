@@ -27,7 +27,7 @@ class TestOnFlowTransformers(MethodContract):
 
 @pytest.mark.full
 class TestTheOthersOnFlowTransformers(MethodContract):
-    methods = ("leco", "concept-ablation")
+    methods = ("leco", "concept-ablation", "spm", "gem", "null-space")
     models = ("tiny_sd3", "tiny_flux")
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 
+from erase_plugins.engine.inversion import noise_shares, question
 from erase_plugins.errors import RequestError, Unsupported
 from erase_plugins.manager import get_manager
 from erase_plugins.testing.models import fresh_pipeline, shared_pipeline
@@ -196,6 +197,29 @@ def test_rows_list_the_pooled_row_and_all_of_t5(model):
     assert not found.is_empty(0)
     assert found.is_empty(1)
     assert not plain.is_empty(0)
+
+
+def test_clip_encoders_without_t5_are_read_with_gradients():
+    pipe = fresh_pipeline("tiny_sd3")
+    with pytest.raises(Unsupported, match="T5 brings the content"):
+        target_of(pipe).encode_live(target_of(pipe).tokens(["pizza"]))
+    pipe.register_modules(text_encoder_3=None, tokenizer_3=None)
+    target = target_of(pipe)
+    tokens, plain = target.tokens(["a pizza", ""]), target.encode(["a pizza", ""])
+    rows = {name: target.token_table(name)[ids].clone().requires_grad_() for name, ids in tokens.ids.items()}
+    live = target.encode_live(tokens, rows)
+    assert torch.allclose(live.embeds, plain.embeds, atol=1e-5) and torch.allclose(live.pooled, plain.pooled, atol=1e-5)
+    for part in (live.embeds, live.pooled):
+        grads = torch.autograd.grad(part.square().sum(), list(rows.values()), retain_graph=True)
+        assert all(bool(grad.any()) for grad in grads)
+
+
+def test_noised_latents_of_a_flow_are_a_straight_line_from_the_picture_to_the_noise():
+    target, alphas = target_of(shared_pipeline("tiny_sd3")), torch.empty(1000)
+    picture, noise = torch.full((1, 1, 1, 1), 3.0), torch.full((1, 1, 1, 1), -1.0)
+    light, dark = noise_shares(target, alphas, torch.tensor([250]))
+    noisy, wanted = question(target, picture, noise, light, dark)
+    assert (noisy.item(), wanted.item()) == (0.75 * 3 - 0.25, -4.0)
 
 
 def test_what_cannot_be_done_is_said():

@@ -7,6 +7,9 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
+import torch
+
+import erase_plugins as ep
 from erase_plugins.engine.context import RunContext
 from erase_plugins.manager import get_manager
 from erase_plugins.training import TrainedMethod, TrainingRun
@@ -26,3 +29,15 @@ def prepared(run: TrainingRun) -> Iterator[Any]:
     method: TrainedMethod = get_manager().method(run.request.method)
     with method.prepared(run):
         yield lambda step: method.loss(run, step)
+
+
+def check_comes_off(pipe: Any, target: Any, artifact: Any, x: torch.Tensor) -> None:
+    """An applied artifact changes the prediction for "a pizza" at latents ``x``; at strength 0 and removed it is gone."""
+    cond, time = target.encode(["a pizza"]), torch.tensor([500])
+    before = target.predict(x, time, cond)
+    applied = ep.apply(pipe, artifact)
+    assert not torch.equal(target.predict(x, time, cond), before)
+    applied.set_strength(0.0)
+    assert torch.equal(target.predict(x, time, cond), before)
+    applied.remove()
+    assert torch.equal(target.predict(x, time, cond), before)

@@ -52,7 +52,7 @@ def rates(artifact):
 
 
 def test_all_that_the_issue_lists_are_there():
-    assert sorted(BASELINES) == sorted((
+    assert sorted(set(BASELINES) - {"slug"}) == sorted((
         "retrain", "finetune", "l1-sparse", "random-label", "salun", "gradient-ascent", "negative-gradient-plus",
         "boundary-shrink", "boundary-expand", "eu-k", "cf-k", "scrub", "influence", "ssd", "class-mean-head",
     ))  # fmt: skip
