@@ -36,7 +36,8 @@ PAIRS = (
 #: what the usual training scripts put a LoRA on, and only what reads text
 LAYERS = {"attention": ("to_q", "to_k", "to_v", "to_out.0"), "text": ("attn2.to_k", "attn2.to_v")}
 RANK, STEPS, BATCH, RATE, DRAWN = 4, 180, 8, 2e-3, 24
-WAYS = {"before": None, "cleaned": (), "cleaned, other word kept": ("other",)}
+#: way -> (other word kept, strict); None is the LoRA as it was
+WAYS = {"before": None, "cleaned": (False, False), "cleaned, other word kept": (True, False), "strict": (True, True)}
 
 
 def main() -> None:
@@ -60,10 +61,10 @@ def row(number: int, work: Path, pictures: int) -> dict[str, Any]:
     made: dict[str, Any] = json.loads(place.read_text(encoding="utf-8")) if place.is_file() else {}
     if not (lora / "pytorch_lora_weights.safetensors").is_file():
         train(lora, PAIRS[number], number, LAYERS[work.name])
-    for way, keep in WAYS.items():
+    for way, how in WAYS.items():
         if way in made:
             continue
-        file = lora if keep is None else cleaned(lora, word, [other] if keep else [], work / f"{number}-{len(keep)}")
+        file = lora if how is None else cleaned(lora, word, [other] if how[0] else [], how[1], work / f"{number}-out")
         made[way] = [shown(file, text, label, pictures) for text, label in ((word, concept), (other, its))]
         place.write_text(json.dumps(made), encoding="utf-8")
         sys.stderr.write(f"{number} {word} ({concept}), {other} ({its}): {way} {made[way]}\n")
@@ -124,13 +125,13 @@ def train(folder: Path, pairs: Any, seed: int, layers: tuple[str, ...]) -> None:
     StableDiffusionPipeline.save_lora_weights(str(folder), unet_lora_layers=state, safe_serialization=True)
 
 
-def cleaned(lora: Path, word: str, keep: list[str], out: Path) -> Path:
+def cleaned(lora: Path, word: str, keep: list[str], strict: bool, out: Path) -> Path:
     """The LoRA without a word."""
     import erase_plugins as ep
 
     file = out.with_suffix(".safetensors")
     file.unlink(missing_ok=True)
-    ep.clean_lora(lora, word, "pocket", keep=keep, out=file, images=0)
+    ep.clean_lora(lora, word, "pocket", keep=keep, strict=strict, out=file, images=0)
     return file
 
 
