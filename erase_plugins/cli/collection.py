@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from erase_plugins.cli.command import check_output, declare, force_option
+from erase_plugins.cli.command import check_output, declare, force_option, quiet_client
 from erase_plugins.cli.console import emit, human_bytes, say, table
 from erase_plugins.errors import RequestError
 
@@ -102,6 +102,7 @@ def _open(place: str) -> Any:
     fetch = get_manager().function("pull_collection")
     if fetch is None or not is_reference(place) or Path(place).exists():
         return Collection.open(place)
+    quiet_client()
     return fetch(place)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from erase_plugins.cli.collection import facts
-from erase_plugins.cli.command import check_output, declare, force_option, saved_facts, say_saved
+from erase_plugins.cli.command import check_output, declare, force_option, quiet_client, saved_facts, say_saved
 from erase_plugins.cli.console import emit, say
 from erase_plugins.errors import RequestError
 from hub_cards.cli.pushed import push_options, requirement_option, say_pushed, show
@@ -21,7 +21,6 @@ from hub_cards.references import SCHEME
 @push_options
 def push(folder: str, repo: str, **options: Any) -> None:
     """Publish a collection with its card; only what differs is sent, and nothing leaves without --prune."""
-    from hub_cards.cli.push import quiet_client
     from hub_cards.collections import push_collection
 
     quiet_client()
@@ -46,7 +45,6 @@ def pull(
 ) -> None:  # fmt: skip
     """Fetch some artifacts of a published collection, by name or by erased concept; the rest is not downloaded."""
     from erase_plugins.cli.run import lines_of
-    from hub_cards.cli.push import quiet_client
     from hub_cards.collections import pull_collection
     from hub_cards.fetching import ALL
     from hub_cards.references import parse

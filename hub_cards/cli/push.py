@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from erase_plugins.cli.command import declare, existing
+from erase_plugins.cli.command import declare, existing, quiet_client
 from erase_plugins.cli.console import state
 from erase_plugins.errors import RequestError
 from erase_plugins.plain_text import scrub
@@ -89,13 +89,3 @@ def asked_licence(base: Mapping[str, Any], given: str | None) -> str | None:
     return str(
         click.prompt(f"The licence of {scrub(str(name))} is not known here. Licence id as the Hub names it")
     ).strip()
-
-
-def quiet_client() -> None:
-    """No progress bars where nobody watches them."""
-    import sys
-
-    if not sys.stderr.isatty():
-        from huggingface_hub.utils import disable_progress_bars
-
-        disable_progress_bars()
