@@ -2,11 +2,12 @@
 
     python -m benchmarks.auto --work FOLDER [--concepts kangaroo,popcorn] [--minutes 5] [--methods uce,few-shot]
 
-For each concept `auto` searches on pocket for ``--minutes`` of processor time. Then what it wrote and each method with its
-defaults are measured alike, with other prompts and pictures than the search has seen: what is left (probability that the
-judge gives to the concept by name, synonyms and descriptions, over that of the base) with a 95 % interval, and change
-elsewhere. A method is better if its change is at most that of `auto` and clearly less is left, which is: the interval of the
-difference over the same pictures lies below 0. Searches and numbers lie in ``--work``; a killed run goes on where it was.
+For each concept `auto` searches on pocket for ``--minutes`` of processor time. Then what it wrote and each method
+with its defaults are measured alike, with other prompts and pictures than the search has seen: what is left
+(probability that the judge gives to the concept by name, synonyms and descriptions, over that of the base) with a 95
+% interval, and change elsewhere. A method is better if its change is at most that of `auto` and clearly less is left,
+which is: the interval of the difference over the same pictures lies below 0. Searches and numbers lie in ``--work``;
+a killed run goes on where it was.
 """
 
 from __future__ import annotations

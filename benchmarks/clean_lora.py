@@ -1,12 +1,13 @@
 """`clean-lora` on LoRAs of pocket that teach two new words each: is the named word gone, does the other one stay?
 
-    python -m benchmarks.clean_lora --work FOLDER [--count 10] [--pictures 24]
+    python -m benchmarks.clean_lora --work FOLDER [--count 10] [--pictures 24] [--layers attention|text]
 
-Every LoRA is trained by peft and stock diffusers on all attention layers (queries, keys, values, outputs; rank 4), as the
-usual scripts do it, on the base's own pictures of two concepts under two words that the text encoder does not know, and
-is saved as diffusers saves it. Then one word is taken out, without saying anything about the other one and with it
-named in ``keep``, and both words are drawn with prompts and seeds that training has not seen. A judge says what
-is in a picture. LoRAs and counts lie in ``--work``; a killed run goes on where it was.
+Every LoRA is trained by peft and stock diffusers on all attention layers (queries, keys, values, outputs; rank 4), as
+the usual scripts do it, or on those only that read text, with the base's own pictures of two concepts under two words
+that the text encoder does not know, and is saved as diffusers saves it. Then one word is taken out, without saying
+anything about the other one and with it named in ``keep``, and both words are drawn with prompts and seeds that
+training has not seen. A judge says what is in a picture. LoRAs and counts lie in ``--work``; a killed run goes on where
+it was.
 """
 
 from __future__ import annotations
@@ -32,10 +33,11 @@ PAIRS = (
     (("yondle", "skull"), ("bresk", "giraffe")),
     (("hoqua", "piano"), ("lirten", "mushroom")),
 )
-#: what the usual training scripts put a LoRA on
-LAYERS = ("to_q", "to_k", "to_v", "to_out.0")
+#: what the usual training scripts put a LoRA on, and only what reads text
+LAYERS = {"attention": ("to_q", "to_k", "to_v", "to_out.0"), "text": ("attn2.to_k", "attn2.to_v")}
 RANK, STEPS, BATCH, RATE, DRAWN = 4, 180, 8, 2e-3, 24
-WAYS = {"before": None, "cleaned": (), "cleaned, other word kept": ("other",)}
+#: way -> (other word kept, strict); None is the LoRA as it was
+WAYS = {"before": None, "cleaned": (False, False), "cleaned, other word kept": (True, False), "strict": (True, True)}
 
 
 def main() -> None:
@@ -44,9 +46,11 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True, help="folder of LoRAs and counts")
     parser.add_argument("--count", type=int, default=len(PAIRS))
     parser.add_argument("--pictures", type=int, default=24, help="of each word")
+    parser.add_argument("--layers", choices=LAYERS, default="attention")
     given = parser.parse_args()
-    given.work.mkdir(parents=True, exist_ok=True)
-    rows = [row(number, given.work, given.pictures) for number in range(given.count)]
+    work = given.work / given.layers
+    work.mkdir(parents=True, exist_ok=True)
+    rows = [row(number, work, given.pictures) for number in range(given.count)]
     sys.stdout.write(table(rows))
 
 
@@ -56,11 +60,11 @@ def row(number: int, work: Path, pictures: int) -> dict[str, Any]:
     place, lora = work / f"{number}.json", work / f"lora-{number}"
     made: dict[str, Any] = json.loads(place.read_text(encoding="utf-8")) if place.is_file() else {}
     if not (lora / "pytorch_lora_weights.safetensors").is_file():
-        train(lora, PAIRS[number], number)
-    for way, keep in WAYS.items():
+        train(lora, PAIRS[number], number, LAYERS[work.name])
+    for way, how in WAYS.items():
         if way in made:
             continue
-        file = lora if keep is None else cleaned(lora, word, [other] if keep else [], work / f"{number}-{len(keep)}")
+        file = lora if how is None else cleaned(lora, word, [other] if how[0] else [], how[1], work / f"{number}-out")
         made[way] = [shown(file, text, label, pictures) for text, label in ((word, concept), (other, its))]
         place.write_text(json.dumps(made), encoding="utf-8")
         sys.stderr.write(f"{number} {word} ({concept}), {other} ({its}): {way} {made[way]}\n")
@@ -75,7 +79,7 @@ def captions(word: str, label: str, count: int, seed: int) -> list[Any]:
     return worded_prompts(PocketJudge(), [label], [(word, label)] * count, seed)
 
 
-def train(folder: Path, pairs: Any, seed: int) -> None:
+def train(folder: Path, pairs: Any, seed: int, layers: tuple[str, ...]) -> None:
     """A LoRA as peft and diffusers make it, with the usual loss on the base's own pictures."""
     import torch
     from diffusers import StableDiffusionPipeline
@@ -98,7 +102,7 @@ def train(folder: Path, pairs: Any, seed: int) -> None:
             rows.append(pipe.encode_prompt(texts, "cpu", 1, False)[0])
     clean, cond = torch.cat(latents), torch.cat(rows)
     unet.requires_grad_(False)
-    unet.add_adapter(LoraConfig(r=RANK, lora_alpha=RANK, init_lora_weights="gaussian", target_modules=list(LAYERS)))
+    unet.add_adapter(LoraConfig(r=RANK, lora_alpha=RANK, init_lora_weights="gaussian", target_modules=list(layers)))
     weights = [item for item in unet.parameters() if item.requires_grad]
     optimizer = torch.optim.AdamW(weights, lr=RATE, weight_decay=1e-2)
     kept = pipe.scheduler.alphas_cumprod
@@ -121,13 +125,13 @@ def train(folder: Path, pairs: Any, seed: int) -> None:
     StableDiffusionPipeline.save_lora_weights(str(folder), unet_lora_layers=state, safe_serialization=True)
 
 
-def cleaned(lora: Path, word: str, keep: list[str], out: Path) -> Path:
+def cleaned(lora: Path, word: str, keep: list[str], strict: bool, out: Path) -> Path:
     """The LoRA without a word."""
     import erase_plugins as ep
 
     file = out.with_suffix(".safetensors")
     file.unlink(missing_ok=True)
-    ep.clean_lora(lora, word, "pocket", keep=keep, out=file, images=0)
+    ep.clean_lora(lora, word, "pocket", keep=keep, strict=strict, out=file, images=0)
     return file
 
 

@@ -30,7 +30,6 @@ COMMANDS = {
     "push": "Publish an artifact on the Hub in one commit.",
     "space": "Write or publish a web page that draws base and erased model side by side.",
     "pull": "Fetch a published artifact and verify it.",
-    "collection": "Build, list, push and pull a library of many single-concept artifacts.",
     "search": "Find published artifacts by name, concept, tag and base model.",
 }
 
@@ -45,10 +44,16 @@ def __getattr__(name: str) -> Any:
 
 @hookimpl
 def erase_cli_commands(cli: Any) -> None:
-    from hub_cards.lazy import LazyCommand
+    import click
+
+    from erase_plugins.cli.lazy import LazyCommand
 
     for name, text in COMMANDS.items():
         cli.add_command(LazyCommand(name, f"hub_cards.cli.{name}", text))
+    library = click.Group("collection")  # joins the command of that name
+    for name, text in (("push", "Publish a collection."), ("pull", "Fetch some of a published collection.")):
+        library.add_command(LazyCommand(name, "hub_cards.cli.collection", text, name))
+    cli.add_command(library)
 
 
 @hookimpl

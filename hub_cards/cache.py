@@ -81,16 +81,13 @@ def _is_damaged(shared: Path) -> bool:
 
 def cached_weights(repo: str, revision: str | None) -> Path | None:
     """Weights of a repository without manifest that were pulled before; None if there is not one clear file."""
-    from huggingface_hub import constants
-    from huggingface_hub.file_download import repo_folder_name
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
 
-    home = Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=repo, repo_type="model")
-    wanted = revision or "main"
-    known = home / "refs" / wanted
     try:
-        commit = known.read_text(encoding="utf-8").strip() if known.is_file() else wanted
-        names = sorted(item.name for item in (home / "snapshots" / commit).glob("*.safetensors"))
-    except OSError:
+        folder = Path(snapshot_download(repo, revision=revision, local_files_only=True))
+    except LocalEntryNotFoundError:
         return None
+    names = sorted(item.name for item in folder.glob("*.safetensors"))
     chosen = STOCK if STOCK in names else names[0] if len(names) == 1 else None
-    return None if chosen is None else home / "snapshots" / commit / chosen
+    return None if chosen is None else folder / chosen

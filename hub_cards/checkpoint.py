@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 import tempfile
 from dataclasses import replace
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path
 from typing import Any
 
-from erase_plugins.artifacts.strict_json import parse
-from erase_plugins.errors import CorruptArtifact, Unsupported
+from erase_plugins.errors import Unsupported
 from hub_cards.bundle import PushFile
 from hub_cards.how import How
 from hub_cards.kept import Kept
@@ -20,12 +19,6 @@ from hub_cards.remote import MERGED
 
 #: most bytes of one weight file
 SHARD_BYTES = 5_000_000_000
-_INDEX = "model_index.json"
-#: key of a component's settings that says what it was loaded from
-_PLACE = "_name_or_path"
-#: what a diffusers folder needs beside its weights; nothing else of it is published
-_TEXTS = (".json", ".txt", ".model")
-_PICKLES = (".bin", ".ckpt", ".pt", ".pth", ".pkl", ".msgpack", ".h5")
 
 
 def push_merged(
@@ -58,6 +51,7 @@ def push_merged(
         HubError, PushRefused, NotAllowed: as for `hub_cards.push`.
     """
     from erase_plugins.families.source import find_source
+    from erase_plugins.runtime.shards import chosen_files
     from erase_plugins.workflow.applying import fuse_checkpoint
     from erase_plugins.workflow.artifacts import load_artifact
 
@@ -84,41 +78,6 @@ def push_merged(
         record = _record(loaded, strength, [item.name for item in files])
         bundle = replace(bundle, files=(*files, PushFile(MERGED, record)))
         return publish(bundle, write, how)
-
-
-def chosen_files(folder: Path, shard_bytes: int) -> list[Path]:
-    """The files of a diffusers folder that are published; large weights are split in place.
-
-    Raises:
-        Unsupported: a component has no safetensors weights but pickled ones.
-    """
-    from erase_plugins.runtime.shards import shard
-
-    index = parse((folder / _INDEX).read_text(encoding="utf-8"))
-    found = [folder / _INDEX]
-    for component in sorted(name for name in index if not name.startswith("_") and (folder / name).is_dir()):
-        there = sorted(item for item in (folder / component).iterdir() if item.is_file())
-        weights = [item for item in there if item.suffix == ".safetensors"]
-        if not weights and any(item.suffix in _PICKLES for item in there):
-            raise Unsupported(f"'{component}' has pickled weights only; save the model as safetensors first")
-        found += [item for item in there if item.suffix in _TEXTS]
-        _forget_places([item for item in there if item.suffix == ".json"])
-        for item in weights:
-            found += shard(item, shard_bytes)
-    return found
-
-
-def _forget_places(texts: list[Path]) -> None:
-    """Takes out of settings where on somebody's disk a component was loaded from; nothing reads it."""
-    for path in texts:
-        try:
-            data = parse(path.read_text(encoding="utf-8"))
-        except (CorruptArtifact, ValueError):
-            continue  # as it is; diffusers will say what is wrong with it
-        place = data.get(_PLACE) if isinstance(data, dict) else None
-        if isinstance(place, str) and (PurePosixPath(place).is_absolute() or PureWindowsPath(place).is_absolute()):
-            rest = {key: value for key, value in data.items() if key != _PLACE}
-            path.write_text(json.dumps(rest, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def _record(loaded: Any, strength: float, files: list[str]) -> bytes:

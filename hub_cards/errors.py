@@ -93,66 +93,57 @@ def reaching(what: str, repo: str) -> Iterator[None]:
         raise made from None  # the client's own text may hold signed links
 
 
+#: names of the client's errors, the more special before the general ones -> ours, and what it says
+_SAID: tuple[tuple[str, type[HubError], str], ...] = (
+    ("OfflineModeIsEnabled", HubUnreachable, "HF_HUB_OFFLINE is set; unset it"),
+    ("429", HubUnreachable, "the Hub answers no more requests for now; try again {when}"),
+    ("GatedRepoError", NotAllowed, "access has to be granted on its page first"),
+    ("RevisionNotFoundError", HubError, "it has no such revision; leave @revision out or list its tags on its page"),
+    ("LocalEntryNotFoundError RevisionResolutionError", HubUnreachable,
+     "it is not in the local cache and the Hub did not answer; try again online"),
+    ("RepositoryNotFoundError", HubError, "no such repository, or a private one and you are not logged in"),
+    ("EntryNotFoundError", HubError, "a file that its manifest lists is missing there; ask its author to push again"),
+    ("full", HubError, "there is no room left ({said}); delete files you do not need there, or get more storage on the "
+     "Hub's page Billing, then run the same command again"),
+    ("401 403", NotAllowed, "this account may not; check 'hf auth whoami' and the token's rights{says}"),
+    ("409 412", PushRefused, "somebody changed it meanwhile and nothing was overwritten; look at its latest commit, "
+     "then run the same command again"),
+    ("page", PushRefused, "{page}"),
+    ("400 422", PushRefused, "the Hub refuses it ({reason}); nothing was changed"),
+    ("no-xet", HubError, "this server has no xet route; set HF_HUB_DISABLE_XET=1 and try again"),
+    ("xet", HubError, "xet did not bring its large files ({tail}); set HF_HUB_DISABLE_XET=1 and try again"),
+    ("answered", HubError, "the Hub answered {status}; try again later ({reason})"),
+)  # fmt: skip
+
+
 def translate(error: BaseException, doing: str) -> HubError | None:
     """Our error for one of the client's; None if the trouble is on this machine."""
-    from huggingface_hub import errors
-
     status = _status(error)
-    if isinstance(error, errors.OfflineModeIsEnabled):
-        return HubUnreachable(f"cannot {doing}: HF_HUB_OFFLINE is set; unset it")
     limited = next((item for item in (error, error.__cause__) if _status(item) == 429), None)
-    if limited is not None:
-        when = _wait(getattr(limited, "response", None))
-        return HubUnreachable(f"cannot {doing}: the Hub answers no more requests for now; try again {when}")
-    if isinstance(error, errors.GatedRepoError):
-        return NotAllowed(f"cannot {doing}: access has to be granted on its page first")
-    if isinstance(error, errors.RevisionNotFoundError):
-        return HubError(f"cannot {doing}: it has no such revision; leave @revision out or list its tags on its page")
-    if isinstance(error, errors.LocalEntryNotFoundError | errors.RevisionResolutionError):
-        return HubUnreachable(
-            f"cannot {doing}: it is not in the local cache and the Hub did not answer; try again online"
-        )
-    if isinstance(error, errors.RepositoryNotFoundError):
-        return HubError(f"cannot {doing}: no such repository, or a private one and you are not logged in")
-    if isinstance(error, errors.EntryNotFoundError):
-        return HubError(
-            f"cannot {doing}: a file that its manifest lists is missing there; ask its author to push again"
-        )
-    said = clean(getattr(error, "server_message", None) or "")
-    if status in (402, 403, 413) and _FULL.search(said):
-        return HubError(
-            f"cannot {doing}: there is no room left ({said}); delete files you do not need there, or get more storage "
-            "on the Hub's page Billing, then run the same command again"
-        )
-    if status in (401, 403):
-        return NotAllowed(
-            f"cannot {doing}: this account may not; check 'hf auth whoami' and the token's rights"
-            + (f" (the Hub says: {said})" if said else "")
-        )
-    if status in (409, 412):
-        return PushRefused(
-            f"cannot {doing}: somebody changed it meanwhile and nothing was overwritten; look at its latest commit, "
-            "then run the same command again"
-        )
-    if isinstance(error, ValueError) and str(error).startswith(_BAD_PAGE):
-        return refused_page(doing, str(error).removeprefix(_BAD_PAGE))
-    if status in (400, 422):
-        return PushRefused(f"cannot {doing}: the Hub refuses it ({said or status}); nothing was changed")
-    if re.search("xet|CAS ", str(error)) and isinstance(error, OSError | RuntimeError | ValueError):
-        missing = status == 404 or (status is None and "404" in str(error))
-        what = (
-            "this server has no xet route" if missing else f"xet did not bring its large files ({clean(error)[-120:]})"
-        )
-        return HubError(f"cannot {doing}: {what}; set HF_HUB_DISABLE_XET=1 and try again")
-    if status is not None:
-        return HubError(f"cannot {doing}: the Hub answered {status}; try again later ({clean(_reason(error))})")
+    said, text = clean(getattr(error, "server_message", None) or ""), str(error)
+    kinds = {item.__name__ for item in type(error).__mro__} | {"429" if limited is not None else str(status)}
+    kinds |= {"full"} if status in (402, 403, 413) and _FULL.search(said) else set()
+    kinds |= {"page"} if isinstance(error, ValueError) and text.startswith(_BAD_PAGE) else set()
+    if re.search("xet|CAS ", text) and isinstance(error, OSError | RuntimeError | ValueError):
+        kinds |= {"no-xet" if status == 404 or (status is None and "404" in text) else "xet"}
+    kinds |= {"answered"} if status is not None else set()
+    for names, ours, told in _SAID:
+        if kinds & set(names.split()):
+            return ours(f"cannot {doing}: " + told.format(
+                when=_wait(getattr(limited, "response", None)), said=said, status=status,
+                says=f" (the Hub says: {said})" if said else "",
+                reason=said or (status if status in (400, 422) else type(error).__name__),
+                page=_refused(text.removeprefix(_BAD_PAGE)), tail=clean(error)[-120:],
+            ))  # fmt: skip
     if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.filename is not None):
         return None  # this machine's own trouble: a full disk, missing rights
     if isinstance(error, RuntimeError | ValueError) and error.__cause__ is not None:
         return translate(error.__cause__, doing)
+    # the network, not the Hub, is the trouble; the client's HTTP package has changed its name
+    lost = bool(kinds & {"TransportError", "ConnectionError", "TimeoutError"})
     reason = f"{type(error).__name__}: {clean(error)}"
-    text = f"cannot {doing}: the connection failed or the answer was unusable; try again ({reason})"
-    return HubUnreachable(text) if _no_answer(error) else HubError(text)
+    told = f"cannot {doing}: the connection failed or the answer was unusable; try again ({reason})"
+    return HubUnreachable(told) if lost else HubError(told)
 
 
 def _status(error: BaseException | None) -> Any:
@@ -166,18 +157,16 @@ def _wait(response: Any) -> str:
     return f"in {found[0]} seconds, or log in, which allows more" if found else "later"
 
 
-def refused_page(doing: str, said: str) -> PushRefused:
-    """The Hub does not accept the page.
-
-    Args:
-        doing: what was being done, with the repository.
-        said: what it says about the page.
-    """
+def _refused(said: str) -> str:
+    way = "correct the front matter of the published page, or tell the authors of this program"
     if "license" in said.lower():
         way = "name it with --license ID as the Hub lists licences, or --license other"
-    else:
-        way = "correct the front matter of the published page, or tell the authors of this program"
-    return PushRefused(f"cannot {doing}: the Hub refuses the page ({clean(said)}); {way}; nothing was changed")
+    return f"the Hub refuses the page ({clean(said)}); {way}; nothing was changed"
+
+
+def refused_page(doing: str, said: str) -> PushRefused:
+    """The Hub does not accept the page, and says this about it."""
+    return PushRefused(f"cannot {doing}: {_refused(said)}")
 
 
 #: tries of one file, with 1, 2 and 4 seconds behind them, after which no file of a push is tried any more
@@ -232,13 +221,3 @@ _RETRIES = _Retries()
 def given_up() -> str:
     """Why no file is sent any more, as the client's own words say it; empty while there is hope."""
     return _RETRIES.given_up
-
-
-def _no_answer(error: BaseException) -> bool:
-    """Whether the network, not the Hub, is the trouble."""
-    names = {item.__name__ for item in type(error).__mro__}  # the client's HTTP package has changed its name
-    return bool(names & {"TransportError", "ConnectionError", "TimeoutError"})
-
-
-def _reason(error: BaseException) -> Any:
-    return getattr(error, "server_message", None) or type(error).__name__

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from erase_plugins.artifacts.manifest import Manifest, slug
+from erase_plugins.artifacts.manifest import Manifest
 from erase_plugins.errors import ArtifactError
 from erase_plugins.evaluation.saved import check_about, read_attacks, read_report
 from erase_plugins.evaluation.sensitive import adults_only
@@ -25,15 +25,13 @@ from hub_cards.evidence import model_index, numbers
 from hub_cards.front_matter import ADULT
 from hub_cards.licences import Licence, licence_of, needed
 from hub_cards.package import pinned
-from hub_cards.searching import COLLECTION, FULL
+from hub_cards.searching import COLLECTION, FULL, erased_tags
 from hub_cards.templates import document
 
 #: tags of every page, and those of a page with a LoRA that stock diffusers loads
 PLAIN = ("concept-erasure", "machine-unlearning", "erase-plugins")
 LORA = ("lora", "diffusers", "template:sd-lora")
 TAGS = (*LORA, *PLAIN, COLLECTION, FULL)
-#: tag before the name of every erased concept, so that it can be searched for, and concepts that get one
-ERASED, MOST_TAGS = "erased:", 50
 #: erased concepts that a collection's front matter holds, for the search
 _LISTED = 2000
 
@@ -141,11 +139,6 @@ def start(
 def has_lora(manifest: Manifest) -> bool:
     """Whether one of the files is a LoRA that stock diffusers loads from the repository."""
     return any("diffusers" in usage.readers(item.layout) for item in manifest.files)
-
-
-def erased_tags(concepts: Iterable[str]) -> list[str]:
-    """A tag for each concept, so that the Hub's own search finds what erases it; as many as a page has room for."""
-    return list(dict.fromkeys(f"{ERASED}{slug(flat(text)).replace('_', '-')}" for text in concepts))[:MOST_TAGS]
 
 
 def collection_card(

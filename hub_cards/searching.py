@@ -11,12 +11,15 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
+from erase_plugins.artifacts.manifest import slug
 from erase_plugins.errors import HubError, RequestError
 from hub_cards.errors import reaching
 from hub_cards.escape import flat
 
 #: tag of everything that this package publishes, of collections, and of full checkpoints
 OURS, COLLECTION, FULL = "erase-plugins", "erase-collection", "erase-full-checkpoint"
+#: tag before the name of every erased concept, so that it can be searched for, and concepts that get one
+ERASED, MOST_TAGS = "erased:", 50
 #: repositories whose cards are read for one search, the most downloaded first
 MOST_READ = 2000
 
@@ -84,8 +87,6 @@ def search(
         RequestError: ``limit`` is not positive.
         HubError: the Hub could not be reached or its answer was unusable.
     """
-    from hub_cards.model_card import erased_tags
-
     if limit < 1:
         raise RequestError(f"a limit of {limit} finds nothing; give a positive number")
     words = query.casefold().split()
@@ -106,6 +107,11 @@ def search(
     exact = {text.casefold().strip() for text in (concept, query) if text}
     fits.sort(key=lambda item: (not exact & {text.casefold() for text in item.concepts}, -item.downloads, item.id))
     return fits[:limit]
+
+
+def erased_tags(concepts: Iterable[str]) -> list[str]:
+    """A tag for each concept, so that the Hub's own search finds what erases it; as many as a page has room for."""
+    return list(dict.fromkeys(f"{ERASED}{slug(flat(text)).replace('_', '-')}" for text in concepts))[:MOST_TAGS]
 
 
 def _listed(tags: list[str], endpoint: str | None) -> Iterator[Any]:

@@ -5,34 +5,15 @@ from __future__ import annotations
 import io
 import json
 import os
-import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 from erase_plugins.errors import PushRefused
+from erase_plugins.plain_text import secret_in
 from hub_cards.bundle import PushFile
 
 _VARIABLES = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
 _SHORTEST = 8
-#: what gives access to something; never sent
-KEYS = {
-    "a Hugging Face token": r"\bhf_[A-Za-z0-9]{20,}|\bapi_org_[A-Za-z0-9]{20,}",
-    "an API key (sk-...)": r"\bsk-[A-Za-z0-9_-]{20,}",
-    "a GitHub token": r"\bgh[pousr]_[A-Za-z0-9]{20,}|\bgithub_pat_[A-Za-z0-9_]{20,}",
-    "a GitLab token": r"\bglpat-[A-Za-z0-9_-]{20,}",
-    "an AWS access key": r"\b(?:AKIA|ASIA)[A-Z0-9]{16}\b",
-    "an AWS secret key": r"(?i:aws.{0,20}secret.{0,20}?)[\s:='\"\\]{1,5}[A-Za-z0-9/+]{40}(?![A-Za-z0-9/+])",
-    "a Google API key": r"\bAIza[A-Za-z0-9_-]{35}",
-    "a Slack token": r"\bxox[abeoprs]-[A-Za-z0-9-]{10,}",
-    "a private key": r"-----BEGIN [A-Z ]{0,30}PRIVATE KEY",
-    "a login in an address": r"://[^\s/:@\"']{1,200}:[^\s/@\"']{1,200}@",
-}
-#: what is about a person or their machine; sent if they say so
-PERSONAL = {
-    "an e-mail address": r"(?<![\w.+-])[\w.+-]{1,64}@[A-Za-z0-9-]{1,63}(?:\.[A-Za-z0-9-]{1,63})*\.[A-Za-z]{2,24}\b",
-    "a home folder": r"(?<![\w.])(?:/home|/Users|/root)/[^\s/\"'<>]+|\b[A-Za-z]:[\\/]+Users[\\/]+[^\s\\/\"'<>]+",
-}
-_FIND = [(what, re.compile(pattern), what in PERSONAL) for what, pattern in {**KEYS, **PERSONAL}.items()]
 #: vocabularies hold pieces of everything that was ever written
 _VOCABULARIES = ("vocab.json", "merges.txt", "tokenizer.json", ".model")
 #: archives and pictures: their bytes look like anything
@@ -76,11 +57,10 @@ def check_text(where: str, text: str, personal: bool = False) -> None:
     Raises:
         PushRefused: see `check_files`.
     """
-    for what, pattern, private in _FIND:
-        if (private and personal) or not pattern.search(text):
-            continue
-        way = "take it out, or add --personal if it may be public" if private else "take it out and make the key void"
-        raise PushRefused(f"{where} holds what looks like {what}; {way}; nothing was sent")
+    found = secret_in(text, personal)
+    if found is not None:
+        way = "take it out, or add --personal if it may be public" if found[1] else "take it out and make the key void"
+        raise PushRefused(f"{where} holds what looks like {found[0]}; {way}; nothing was sent")
 
 
 def _texts(item: PushFile) -> Iterator[tuple[str, str]]:
@@ -132,10 +112,9 @@ def _written_into(item: PushFile) -> list[tuple[str, str]]:
 
 
 def _holds(item: PushFile, wanted: bytes) -> bool:
-    end, seen, texts = b"", 0, None
+    end, seen, texts = b"", 0, item.size
     for part in item.parts():
-        if texts is None:
-            texts = _text_bytes(item, part)
+        texts = texts if seen else _text_bytes(item, part)
         if wanted in end + part:
             return True
         end, seen = part[-len(wanted) :], seen + len(part)

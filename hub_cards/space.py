@@ -10,13 +10,14 @@ from erase_plugins.artifacts.manifest import FILENAME
 from erase_plugins.errors import ArtifactError
 from erase_plugins.evaluation.sensitive import adults_only, to_blur
 from erase_plugins.families.source import POCKET
+from erase_plugins.page import package
 from erase_plugins.workflow.pairs import Gallery, choose_prompts
-from hub_cards import package
 from hub_cards.bundle import CARD, PushFile
 from hub_cards.escape import Inert, flat, listed, literal, prose
 from hub_cards.front_matter import ADULT
 from hub_cards.how import How
 from hub_cards.licences import licence_of
+from hub_cards.package import pinned
 from hub_cards.pushing import publish
 from hub_cards.references import SCHEME
 from hub_cards.sending import Pushed
@@ -87,7 +88,7 @@ def space_files(
 def _package(manifest: Any, requirement: str | None) -> dict[str, bytes | Path]:
     """This package for the Space: from a pinned source, or as a copy, since no index has it."""
     if requirement is not None:
-        return {REQUIREMENTS: f"{package.pinned(requirement)}\n".encode()}
+        return {REQUIREMENTS: f"{pinned(requirement)}\n".encode()}
     made = package.archive(pocket=manifest.base.get("model") in (None, POCKET))
     return {REQUIREMENTS: package.requirements().encode(), package.ARCHIVE: made}
 

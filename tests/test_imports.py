@@ -475,7 +475,7 @@ QUICK = {
     "list": "from erase_plugins.cli.main import main\nsys.argv = ['erase-plugins', 'list', '--json']\ntry:\n    main()\nexcept SystemExit:\n    pass",
     "registry": "import erase_plugins; erase_plugins.get_manager().check()",
     "testing": "import erase_plugins.testing",
-    "hub_cards": "import hub_cards; import hub_cards.lazy",
+    "hub_cards": "import hub_cards; import erase_plugins.cli.lazy",
 }  # fmt: skip
 
 

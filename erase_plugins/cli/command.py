@@ -178,6 +178,14 @@ def quiet_libraries() -> None:
     transformers.utils.logging.set_verbosity_error()
 
 
+def quiet_client() -> None:
+    """No progress bars of the Hub's client where nobody watches them."""
+    if not _terminal():
+        from huggingface_hub.utils import disable_progress_bars
+
+        disable_progress_bars()
+
+
 def _terminal() -> bool:
     import sys
 

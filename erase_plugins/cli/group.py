@@ -32,6 +32,7 @@ COMMANDS = {
     "audit": ("audit", "Audit anybody's erased model or adapter: rates, attacks, one page to quote."),
     "inspect": ("inspect", "Say what a file or artifact folder is, and what can be done with it."),
     "convert": ("convert", "Write an artifact in another file layout."),
+    "collection": ("collection", "Build, list, push and pull a library of many single-concept artifacts."),
     "clean-lora": ("clean_lora", "Take a concept out of somebody's LoRA, in closed form."),
     "merge": ("merge", "Make one artifact from several."),
     "add": ("add", "Erase further concepts in an existing closed-form artifact."),

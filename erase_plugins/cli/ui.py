@@ -14,8 +14,10 @@ from erase_plugins.cli.console import emit, say
 @click.option("--model", default="pocket", show_default=True, help="Model that the page starts with.")
 @click.option("--device", metavar="D", help="cpu, cuda, mps ...; a graphics card where there is one if left out.")
 @click.option("--port", type=click.IntRange(1, 65535), metavar="N", help="Port; a free one from 7860 on if left out.")
+@click.option("--images", type=click.IntRange(1), metavar="N", help="Pictures of each kind of prompt when measuring.")
+@click.option("--budget", default="quick", show_default=True, help="Of the attack: quick, standard, long or queries.")
 @click.option("--browser/--no-browser", default=True, show_default=True, help="Open the browser.")
-def command(model: str, device: str | None, port: int | None, browser: bool) -> None:
+def command(model: str, device: str | None, port: int | None, images: int | None, budget: str, browser: bool) -> None:
     """Open a page: pick a model, write a concept, see before and after, measure, attack, publish.
 
     It listens on this machine only. Ctrl-C ends it.
@@ -29,7 +31,8 @@ def command(model: str, device: str | None, port: int | None, browser: bool) -> 
     from erase_plugins.page.studio import Settings, Studio
 
     quiet_libraries()
-    studio = Studio(Settings(model=model, local=True), device=device)
+    spent = int(budget) if budget.isdecimal() else budget
+    studio = Studio(Settings(model=model, images=images, budget=spent, local=True), device=device)
     say(f"loading {model} ...")
     studio.open()
     blocks = page(studio)

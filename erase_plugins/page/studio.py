@@ -37,6 +37,8 @@ class Settings:
         low, best, high: strengths; 0 is the base.
         steps, guidance: of the sampler.
         method: id of a closed-form method that erases what is typed.
+        images: pictures for each kind of prompt when it is measured; the suite's own number if None.
+        budget: of the attack, by name or as a number of queries.
         local: the page serves its own user: models can be chosen, and results measured, attacked and published.
     """
 
@@ -54,6 +56,8 @@ class Settings:
     steps: int = 20
     guidance: float = 4.0
     method: str = "uce"
+    images: int | None = None
+    budget: str | int = "quick"
     local: bool = False
 
 
@@ -165,14 +169,17 @@ class Studio:
         from erase_plugins import api
 
         with self._lock:
-            return api.evaluate(self.open(model), self.artifact(concept, becomes, model), "quick", progress=tell)
+            made, settings = self.artifact(concept, becomes, model), self.settings
+            more = {} if settings.images is None else {"images": settings.images}
+            return api.evaluate(self.open(model), made, "quick", progress=tell, **more)
 
     def attack(self, concept: str, becomes: str = "", model: str = "", tell: Any = None) -> AttackReport:
         """The cheapest attack on the erasure, with the smallest budget."""
         from erase_plugins import api
 
         with self._lock:
-            return api.attack(self.open(model), self.artifact(concept, becomes, model), progress=tell)
+            made = self.artifact(concept, becomes, model)
+            return api.attack(self.open(model), made, budget=self.settings.budget, progress=tell)
 
     def save(self, folder: str, concept: str, becomes: str = "", model: str = "") -> Any:
         """The erasure as a new artifact folder, with a LoRA for every program."""

@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from erase_plugins.artifacts.atomic import atomic_file
+from erase_plugins.artifacts.strict_json import parse
 from erase_plugins.artifacts.tensors import TensorFile, header_bytes
-from erase_plugins.errors import RequestError
+from erase_plugins.errors import CorruptArtifact, RequestError, Unsupported
+
+_INDEX = "model_index.json"
+#: key of a component's settings that says what it was loaded from
+_PLACE = "_name_or_path"
+#: what a diffusers folder needs beside its weights; nothing else of it is needed
+_TEXTS = (".json", ".txt", ".model")
+_PICKLES = (".bin", ".ckpt", ".pt", ".pth", ".pkl", ".msgpack", ".h5")
 
 
 def shard(path: Path, limit: int) -> list[Path]:
@@ -77,3 +85,36 @@ def _write(file: TensorFile, names: list[str], place: Path) -> None:
         goal.write(header_bytes(header))
         for name in names:
             goal.write(file.raw(name))
+
+
+def chosen_files(folder: Path, shard_bytes: int) -> list[Path]:
+    """The files of a diffusers folder that others need; large weights are split in place.
+
+    Raises:
+        Unsupported: a component has no safetensors weights but pickled ones.
+    """
+    index = parse((folder / _INDEX).read_text(encoding="utf-8"))
+    found = [folder / _INDEX]
+    for component in sorted(name for name in index if not name.startswith("_") and (folder / name).is_dir()):
+        there = sorted(item for item in (folder / component).iterdir() if item.is_file())
+        weights = [item for item in there if item.suffix == ".safetensors"]
+        if not weights and any(item.suffix in _PICKLES for item in there):
+            raise Unsupported(f"'{component}' has pickled weights only; save the model as safetensors first")
+        found += [item for item in there if item.suffix in _TEXTS]
+        _forget_places([item for item in there if item.suffix == ".json"])
+        for item in weights:
+            found += shard(item, shard_bytes)
+    return found
+
+
+def _forget_places(texts: list[Path]) -> None:
+    """Takes out of settings where on somebody's disk a component was loaded from; nothing reads it."""
+    for path in texts:
+        try:
+            data = parse(path.read_text(encoding="utf-8"))
+        except (CorruptArtifact, ValueError):
+            continue  # as it is; diffusers will say what is wrong with it
+        place = data.get(_PLACE) if isinstance(data, dict) else None
+        if isinstance(place, str) and (PurePosixPath(place).is_absolute() or PureWindowsPath(place).is_absolute()):
+            rest = {key: value for key, value in data.items() if key != _PLACE}
+            path.write_text(json.dumps(rest, indent=2, sort_keys=True) + "\n", encoding="utf-8")

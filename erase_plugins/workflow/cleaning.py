@@ -74,6 +74,7 @@ def clean_lora(
     out: str | Path | None = None,
     aliases: Sequence[str] = (),
     keep: Sequence[str] = (),
+    strict: bool = False,
     images: int = 16,
     seed: int = 0,
     dry_run: bool = False,
@@ -88,6 +89,8 @@ def clean_lora(
         out: file to write, for peft a folder; None is a dry run.
         aliases: other words for the concept.
         keep: words or prompts that must stay as the LoRA has them.
+        strict: also switch off the modules that read no text, which often bring the concept back by themselves; what
+            the LoRA does elsewhere gets weaker.
         images: pictures per measurement, where a judge knows the concept; 0 draws none.
         seed: of prompts and noise.
         dry_run: only look at names and shapes; loads no weights of the base.
@@ -113,12 +116,14 @@ def clean_lora(
     if not keep:
         told = "nothing was named to keep; other words that this LoRA was trained for can suffer, so name them"
         made = replace(made, notes=(*made.notes, told))
+    if strict:
+        made = replace(made, notes=tuple(note for note in made.notes if "stay as they are" not in note))
     if dry_run or out is None:
         return made
     place = Path(out)
     with _place(place, file) as work:
         target = as_target(found, **load) if isinstance(found, FoundModel) else as_target(found)
-        clean = _run(made, file, loaded, layout, target, phrases, keep, work)
+        clean = _run(made, file, loaded, layout, target, phrases, keep, strict, work)
         before, after, bare = _measured(target, loaded, clean, phrases, keep, images, seed)
     return replace(made, path=place, before=before, after=after, base=bare)
 
@@ -219,7 +224,7 @@ def _place(place: Path, file: Path) -> Iterator[Path]:
 
 def _run(
     made: CleanedLora, file: Path, loaded: Artifact, layout: Any, target: Any, phrases: Sequence[str],
-    keep: Sequence[str], work: Path,
+    keep: Sequence[str], strict: bool, work: Path,
 ) -> Artifact:  # fmt: skip
     """Solves, writes, and reads what was written back."""
     from erase_plugins.artifacts.lora_rewrite import down_names, rewrite
@@ -227,7 +232,12 @@ def _run(
 
     names = down_names(file, layout, target.family)
     new = project(target, loaded.edit.deltas, phrases, keep, lambda: _on(target, loaded))
-    facts = {"modules": len(new), "left": sum(made.left.values()), "by": "erase-plugins clean-lora", "concepts": 1}
+    if strict:
+        places = [(component, key) for component, group in loaded.edit.deltas.items() for key in group]
+        off = {place: loaded.edit.deltas[place[0]][place[1]] for place in places if place not in new}
+        new |= {place: delta.A.double() * 0 for place, delta in off.items() if isinstance(delta, LowRank)}
+    left = 0 if strict else sum(made.left.values())
+    facts = {"modules": len(new), "left": left, "by": "erase-plugins clean-lora", "concepts": 1}
     rewrite(file, work, {names[place]: factor for place, factor in new.items()}, facts)
     edit = layout.read(work, target.family)
     return replace(loaded, edit=edit)

@@ -18,34 +18,31 @@ from hub_cards.cli.pushed import requirement_option, space_option
 @click.argument("artifact")
 @click.option("--report", metavar="PATH", help="Report of its evaluation (report.json or its folder).")
 @click.option("--repo", metavar="OWNER/NAME", help="Where it will be published.")
-@click.option("--license", "licence", metavar="ID", help="Licence id; that of the base model if left out.")
+@click.option("--license", metavar="ID", help="Licence id; that of the base model if left out.")
 @drawing_options
 @notice_option
 @requirement_option
 @space_option
 @click.option("--out", metavar="FILE.md", help="File to write; shown if left out. Pictures go into images/ beside it.")
 @force_option
-def command(
-    artifact: str, report: str | None, repo: str | None, licence: str | None, pairs: int | None,
-    prompts: tuple[str, ...], model: str | None, device: str, unblurred: bool, adult: bool | None,
-    requirement: str | None, space: str | None, out: str | None, force: bool,
-) -> None:  # fmt: skip
+def command(artifact: str, report: str | None, repo: str | None, out: str | None, force: bool, **given: Any) -> None:
     """Write the model card of an artifact. Without a report it says "not measured"."""
+    from erase_plugins.evaluation.sensitive import to_blur
     from erase_plugins.workflow.artifacts import load_artifact
-    from hub_cards.cli.pictures import draw, hide
+    from hub_cards.cli.pictures import asked, draw
     from hub_cards.errors import check_repo
     from hub_cards.model_card import card
 
-    if (pairs or prompts) and out is None:
+    wanted, plain = asked(given), given.pop("unblurred")
+    if (wanted["pairs"] or wanted["prompts"]) and out is None:
         raise RequestError("pictures need a place; add --out FILE.md")
     place = None if out is None else check_output(out, force, ".md")
     loaded = load_artifact(existing(artifact))
     where = None if repo is None else check_repo(repo)
-    gallery = hide(draw(loaded, report, pairs, prompts, model, device), loaded, unblurred)
-    text = card(
-        loaded, report, repo=where, license=licence, gallery=gallery, adult=adult, requirement=requirement,
-        space=space,
-    )  # fmt: skip
+    gallery = draw(loaded, report, wanted)
+    if gallery is not None and not plain and to_blur(loaded.manifest.concepts):
+        gallery = gallery.blur()
+    text = card(loaded, report, repo=where, gallery=gallery, **given)
     if place is None:
         say(text.rstrip("\n"))
     else:
@@ -59,12 +56,10 @@ def write(place: Path, text: str, gallery: Any, force: bool) -> None:
     from erase_plugins.artifacts.atomic import atomic_file
     from erase_plugins.artifacts.places import FILE, check_place
 
-    for name in {} if gallery is None else gallery.files():
-        check_place(place.parent / name, force, FILE)
-    for name, data in ({} if gallery is None else gallery.files()).items():
-        picture = place.parent / name
-        picture.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_file(picture, force) as work:
+    files = {place.parent / name: data for name, data in ({} if gallery is None else gallery.files()).items()}
+    for name in files:
+        check_place(name, force, FILE)
+    for name, data in {**files, place: text.encode()}.items():
+        name.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_file(name, force) as work:
             work.write_bytes(data)
-    with atomic_file(place, force) as work:
-        work.write_text(text, encoding="utf-8")

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from erase_plugins.cli.command import check_output, declare, force_option, saved_facts
+from erase_plugins.cli.command import check_output, declare, force_option, quiet_client, saved_facts
 from erase_plugins.cli.console import emit, human_bytes, say
 
 
@@ -28,7 +28,6 @@ def command(
 
     Hashes, names, shapes and values are verified before it is used.
     """
-    from hub_cards.cli.push import quiet_client
     from hub_cards.fetching import ALL
     from hub_cards.pulling import pull
     from hub_cards.references import split

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from erase_plugins.cli.command import declare, existing
+from erase_plugins.cli.command import declare, existing, quiet_client
 from erase_plugins.cli.console import state
 from erase_plugins.errors import RequestError
 from erase_plugins.plain_text import scrub
@@ -38,9 +38,7 @@ from hub_cards.cli.pushed import push_options, requirement_option, say_pushed, s
 @space_option
 @push_options
 def command(
-    artifact: str, repo: str, report: str | None, publish_attacks: bool, merged: str | None, strength: float,
-    pictures: bool, gallery: str | None, pairs: int | None, prompts: tuple[str, ...], model: str | None, device: str,
-    unblurred: bool, adult: bool | None, space: str | None, **options: Any,
+    artifact: str, repo: str, report: str | None, merged: str | None, strength: float, **given: Any
 ) -> None:  # fmt: skip
     """Publish an artifact folder with its card; what is there stays. Log in with `hf auth login` or HF_TOKEN."""
     from erase_plugins.records.release import is_release
@@ -48,39 +46,34 @@ def command(
     from erase_plugins.workflow.pairs import INDEX
     from hub_cards.bundle import REPORT, artifact_files
     from hub_cards.checkpoint import push_merged
-    from hub_cards.cli.pictures import draw
+    from hub_cards.cli.pictures import asked, draw
     from hub_cards.errors import check_repo
     from hub_cards.heads import push_head
     from hub_cards.how import How
     from hub_cards.pushing import push, ready
 
     quiet_client()
-    place = existing(artifact)
+    place, wanted, blur = existing(artifact), asked(given), False if given.pop("unblurred") else None
+    page = {name: given.pop(name) for name in ("pictures", "gallery", "adult", "publish_attacks", "space")}
     if is_release(place):
-        head = push_head(place, repo, **options, show=show)
-        say_pushed(
-            head, repo, f"check it: hf download {repo} --local-dir head && erase-plugins verify-certificate head"
-        )
+        use = f"check it: hf download {repo} --local-dir head && erase-plugins verify-certificate head"
+        say_pushed(push_head(place, repo, **given, show=show), repo, use)
         return
     loaded = load_artifact(place)
-    options |= {"license": asked_licence(loaded.manifest.base, options["license"]), "show": show}
+    given |= {"license": asked_licence(loaded.manifest.base, given["license"]), "show": show}
     if merged is not None:
-        if report or gallery or pairs:
+        if report or page["gallery"] or wanted["pairs"]:
             raise RequestError("--merged publishes a model, not an artifact; leave --report and pictures out")
-        full = push_merged(loaded, merged, repo, strength=strength, **options)
+        full = push_merged(loaded, merged, repo, strength=strength, **given)
         say_pushed(full, repo, f"use it: erase-plugins generate --model {repo} --prompt ... --out picture.png")
         return
-    drawn = None
-    if pictures and (pairs or prompts):
-        how = How(**options)
+    if page["pictures"] and (wanted["pairs"] or wanted["prompts"]):
+        how = How(**given)
         if not how.dry_run:
             bundle = how.bundle(loaded, check_repo(repo), artifact_files(loaded), "")
             ready(bundle, parent=how.parent, prune=how.prune, renewed=(INDEX, *([REPORT] if report else [])))
-        drawn = draw(loaded, report, pairs, prompts, model, device)
-    done = push(
-        loaded, repo, report=report, pictures=pictures, gallery=drawn or gallery, blur=False if unblurred else None,
-        adult=adult, publish_attacks=publish_attacks, space=space, **options,
-    )  # fmt: skip
+        page["gallery"] = draw(loaded, report, wanted) or page["gallery"]
+    done = push(loaded, repo, report=report, blur=blur, **page, **given)
     say_pushed(done, repo, f"use it: erase-plugins generate hub:{repo} --prompt ... --out picture.png")
 
 
@@ -96,13 +89,3 @@ def asked_licence(base: Mapping[str, Any], given: str | None) -> str | None:
     return str(
         click.prompt(f"The licence of {scrub(str(name))} is not known here. Licence id as the Hub names it")
     ).strip()
-
-
-def quiet_client() -> None:
-    """No progress bars where nobody watches them."""
-    import sys
-
-    if not sys.stderr.isatty():
-        from huggingface_hub.utils import disable_progress_bars
-
-        disable_progress_bars()

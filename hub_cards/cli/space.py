@@ -11,10 +11,13 @@ from typing import Any
 
 import click
 
-from erase_plugins.cli.command import check_output, declare, dry_run_option, existing, force_option
+from erase_plugins.cli.command import check_output, declare, dry_run_option, existing, force_option, quiet_client
 from erase_plugins.cli.console import emit, human_bytes, say
 from hub_cards.cli.pictures import drawing_options, notice_option
 from hub_cards.cli.pushed import personal_option
+
+#: what a Space runs
+APP = "app.py"
 
 
 @declare("space")
@@ -24,7 +27,7 @@ from hub_cards.cli.pushed import personal_option
 @click.option("--gallery", metavar="DIR", help="Show the pairs that 'card --pairs' wrote there.")
 @drawing_options
 @notice_option
-@click.option("--license", "licence", metavar="ID", help="Licence id; that of the base model if left out.")
+@click.option("--license", metavar="ID", help="Licence id; that of the base model if left out.")
 @click.option(
     "--requirement",
     metavar="LINE",
@@ -39,10 +42,8 @@ from hub_cards.cli.pushed import personal_option
 @dry_run_option
 @force_option
 def command(
-    repo: str, artifact: str | None, out: str | None, gallery: str | None, pairs: int | None,
-    prompts: tuple[str, ...], model: str | None, device: str, unblurred: bool, adult: bool | None,
-    licence: str | None, requirement: str | None, push: bool, local: bool, private: bool, prune: bool,
-    personal: bool, dry_run: bool, force: bool,
+    repo: str, artifact: str | None, out: str | None, gallery: str | None, adult: bool | None, push: bool, local: bool,
+    private: bool, prune: bool, personal: bool, dry_run: bool, force: bool, **given: Any,
 ) -> None:  # fmt: skip
     """Write a Gradio Space for a published artifact: prompt, seed, strength, base and erased side by side.
 
@@ -52,8 +53,7 @@ def command(
     from erase_plugins.workflow.artifacts import load_artifact
     from erase_plugins.workflow.pairs import read_gallery
     from hub_cards.bundle import Bundle
-    from hub_cards.cli.pictures import draw
-    from hub_cards.cli.push import quiet_client
+    from hub_cards.cli.pictures import asked, draw
     from hub_cards.cli.pushed import show
     from hub_cards.errors import check_repo
     from hub_cards.pushing import ready
@@ -70,35 +70,27 @@ def command(
     loaded = load_artifact(existing(artifact or f"{SCHEME}{repo}"))
     if push and not dry_run:
         ready(Bundle(loaded, repo, (), private=private, repo_type="space"), prune=True)
-    drawn = draw(loaded, None, pairs, prompts, model, device) or (read_gallery(gallery) if gallery else None)
+    wanted, blur = asked(given), False if given.pop("unblurred") else None
+    drawn = draw(loaded, None, wanted) or (read_gallery(gallery) if gallery else None)
     if drawn is None and artifact is None:
         drawn = published_gallery(repo)
-    files = space_files(
-        loaded, repo, copy=artifact is not None, gallery=drawn, blur=False if unblurred else None, adult=adult,
-        license=licence, requirement=requirement,
-    )  # fmt: skip
-    done = (
-        push_space(loaded, repo, files, private=private, prune=prune, personal=personal, dry_run=dry_run, show=show)
-        if push
-        else None
-    )
-    size = sum(len(item) if isinstance(item, bytes) else item.stat().st_size for item in files.values())
+    files = space_files(loaded, repo, copy=artifact is not None, gallery=drawn, blur=blur, adult=adult, **given)
+    options = {"private": private, "prune": prune, "personal": personal, "dry_run": dry_run, "show": show}
+    done = push_space(loaded, repo, files, **options) if push else None
+    size = human_bytes(sum(len(item) if isinstance(item, bytes) else item.stat().st_size for item in files.values()))
     if dry_run:
-        say(f"would write {len(files)} files, {human_bytes(size)}, to {folder}; nothing was changed (dry run)")
+        say(f"would write {len(files)} files, {size}, to {folder}; nothing was changed (dry run)")
     else:
         write_space(files, folder, force)
-        say(f"wrote {folder}: {len(files)} files, {human_bytes(size)}")
-        say(
-            f"run it here: pip install gradio && python {folder / 'app.py'}"
-            if not local
-            else "starting it; Ctrl-C ends it"
-        )
+        say(f"wrote {folder}: {len(files)} files, {size}")
+        start = "starting it; Ctrl-C ends it" if local else f"run it here: pip install gradio && python {folder}/{APP}"
+        say(start)
     if done is not None and not dry_run:
         say(f"Space {repo} is at commit {(done.commit or '')[:12]}; {len(done.sent)} files were sent")
     emit({"schema": 1, "dry_run": dry_run, "folder": str(folder), "files": sorted(files), "repo": repo,
           "pushed": None if done is None else {**done.bundle.to_dict(), "commit": done.commit}})  # fmt: skip
     if local and not dry_run:
-        code = subprocess.call([sys.executable, "app.py"], cwd=folder)
+        code = subprocess.call([sys.executable, APP], cwd=folder)
         if passing is not None:
             passing.cleanup()
         click.get_current_context().exit(code)

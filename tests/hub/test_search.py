@@ -113,7 +113,7 @@ def test_a_collection_is_found_by_the_hubs_own_search_for_a_member(hub, pizza, h
 
 
 def test_tags_of_members_end_at_what_the_hub_takes(hub, pizza):
-    from hub_cards.model_card import MOST_TAGS, erased_tags
+    from hub_cards.searching import MOST_TAGS, erased_tags
 
     assert erased_tags(["A b", "a  B", "x"]) == ["erased:a-b", "erased:x"]
     assert len(erased_tags(map(str, range(500)))) == MOST_TAGS

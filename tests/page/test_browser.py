@@ -27,16 +27,26 @@ pytestmark = [
 
 
 @pytest.fixture(scope="module")
-def address(tmp_path_factory):
+def hub():
+    """A Hub on this machine, which the page publishes to."""
+    from erase_plugins.testing.hub_server import HubServer
+
+    with HubServer() as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory, hub):
     """The page of `erase-plugins ui`, started on pocket."""
     place = tmp_path_factory.mktemp("ui")
     where = next(Path(item) for item in os.sys.path if (Path(item) / "erase_plugins-0.1.0.dist-info").is_dir())
     env = {
-        **os.environ, "PYTHONPATH": f"{ROOT}:{where}", "GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_OFFLINE": "1",
-        "NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1", "OMP_NUM_THREADS": "1",
+        **os.environ, "PYTHONPATH": f"{ROOT}:{where}", "GRADIO_ANALYTICS_ENABLED": "False",
+        "OMP_NUM_THREADS": "1", **hub.environment(place / "home"),
     }  # fmt: skip
     port = own_port()
-    words = ("-m", "erase_plugins.cli.main", "ui", "--port", str(port), "--no-browser", "--device", "cpu")
+    words = ("-m", "erase_plugins.cli.main", "ui", "--port", str(port), "--no-browser", "--device", "cpu",
+             "--images", "4", "--budget", "8")  # fmt: skip
     with (place / "log").open("wb") as log:
         process = subprocess.Popen([PYTHON, *words], cwd=place, env=env, stdout=log, stderr=log)
         try:
@@ -111,5 +121,34 @@ def test_a_concept_is_typed_and_the_pair_seen(address, browser, tmp_path):
     page.get_by_label("Forget").fill(" ")
     page.get_by_role("button", name="Draw before and after").click()
     page.get_by_text(re.compile("write what the model should forget")).wait_for(timeout=20_000)
+    assert errors == []
+    page.close()
+
+
+def test_measure_attack_and_publish_are_seen_to_finish(address, browser, hub, tmp_path):
+    page = browser.new_page(viewport={"width": 1280, "height": 1000})
+    errors = []
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.goto(address)
+    page.get_by_label("Forget").fill("owl")
+    page.get_by_role("tab", name="Measure").click()
+    page.get_by_role("button", name="Measure").click()
+    page.get_by_text("target rate").first.wait_for(timeout=240_000)
+    shown = " ".join(page.locator("table").all_inner_texts())
+    assert re.search(r"100 ?%", shown) and re.search(r"\b0 ?%", shown), shown
+    shot(page, tmp_path, "measured")
+    page.get_by_role("tab", name="Attack").click()
+    page.get_by_role("button", name="Attack").click()
+    page.get_by_text(re.compile(r"came back in \d+ % of \d+ pictures")).wait_for(timeout=240_000)
+    shot(page, tmp_path, "attacked")
+    page.get_by_role("tab", name="Publish").click()
+    page.get_by_label("Repository").fill("tester/no-owl")
+    page.get_by_label("Licence").fill("mit")
+    page.get_by_role("button", name="Publish", exact=True).click()
+    page.get_by_text(re.compile("Published at commit [0-9a-f]{12}")).wait_for(timeout=120_000)
+    shot(page, tmp_path, "sent")
+    files = hub.files("tester/no-owl")
+    assert {"README.md", "erase.json", "pytorch_lora_weights.safetensors", "report.json"} <= set(files)
+    assert b"**owl**" in files["README.md"] and b"Measured: **owl 100 % \xe2\x86\x92 0 %" in files["README.md"]
     assert errors == []
     page.close()

@@ -101,6 +101,18 @@ def test_the_effect_falls_where_the_concept_is_named(target, tmp_path):
     assert "rate" not in made.after
 
 
+def test_strict_switches_off_what_reads_no_text_and_nothing_else(target, tmp_path):
+    file = write(tmp_path / "in", "kohya")
+    plain = clean_lora(file, "red barn", target, out=tmp_path / "plain.safetensors", images=0)
+    made = clean_lora(file, "red barn", target, out=tmp_path / "out.safetensors", images=0, strict=True)
+    new, other = content(tmp_path / "out.safetensors")[0], content(tmp_path / "plain.safetensors")[0]
+    differ = {name for name in new if not torch.equal(new[name], other[name])}
+    assert differ == {"lora_unet_" + SELF.replace(".", "_") + ".lora_down.weight"}
+    assert not new[differ.pop()].any()
+    assert made.left == plain.left == {"unet": 1}
+    assert "stay as they are" not in " ".join(made.notes)
+
+
 def test_the_base_is_as_before(target, tmp_path):
     before = {name: part.clone() for name, part in target.host.unet.state_dict().items()}
     rows = target.encode(["a barn"]).embeds.clone()

@@ -7,9 +7,9 @@ from typing import Any
 import click
 
 from erase_plugins.cli.group import COMMANDS
+from erase_plugins.cli.lazy import LazyCommand
 from erase_plugins.cli.main import cli
 from hub_cards import COMMANDS as HUB
-from hub_cards.lazy import LazyCommand
 
 _HEAD = """# Command line
 
@@ -38,8 +38,10 @@ def render() -> str:
         else:
             command = cli.get_command(context, name)
         parts.append(_section(f"erase-plugins {name}", command, command.help or ""))
-        members = command.commands if isinstance(command, click.Group) else {}
-        for inner, item in members.items():
+        members = command.list_commands(context) if isinstance(command, click.Group) else []
+        for inner in members:
+            item = command.get_command(context, inner)
+            item = item.real if isinstance(item, LazyCommand) else item
             parts.append("#" + _section(f"erase-plugins {name} {inner}", item, item.help or ""))
     return "\n".join(parts)
 

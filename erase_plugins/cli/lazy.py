@@ -9,16 +9,24 @@ import click
 
 
 class LazyCommand(click.Command):
-    """Stands for a click command ``command`` of a module; name and short help are known without importing it."""
+    """Stands for a click command of a module; name and short help are known without importing it.
 
-    def __init__(self, name: str, module: str, short_help: str) -> None:
+    Args:
+        name: of the command.
+        module: where it is.
+        short_help: one line.
+        attribute: its name there.
+    """
+
+    def __init__(self, name: str, module: str, short_help: str, attribute: str = "command") -> None:
         super().__init__(name, short_help=short_help)
-        self.module = module
+        self.module, self.attribute = module, attribute
 
     @property
     def real(self) -> click.Command:
         """The command itself."""
-        return importlib.import_module(self.module).command
+        found: click.Command = getattr(importlib.import_module(self.module), self.attribute)
+        return found
 
     def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> click.Context:
         return self.real.make_context(info_name, args, parent, **extra)
