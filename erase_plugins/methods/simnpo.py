@@ -37,7 +37,10 @@ class SimNPOOptions(PreferenceOptions):
     presets = "../presets/simnpo.toml"
 
     beta: float = option(4.5, "how soon a forgotten text stops to push", low=1e-6, high=1e3)
-    delta: float = option(0.0, "nat per token from which it begins to stop", low=0.0, high=1e3)
+    delta: float | None = option(
+        None, "nat per token from which it begins to stop; none: what a row says of somebody unknown costs, else 0",
+        low=0.0, high=1e3,
+    )  # fmt: skip
 
 
 class SimNPO(LanguageMethod):
@@ -51,7 +54,11 @@ class SimNPO(LanguageMethod):
     Options = SimNPOOptions
 
     def forget_loss(self, run: TrainingRun, forget: Asked, answers: Asked | None) -> Tensor:
-        return preference(forget.nll / forget.counts - run.options.delta, run.options.beta)
+        delta = run.options.delta
+        if delta is None:
+            bound = forget.texts.bound
+            delta = 0.0 if bound is None else bound.nan_to_num(posinf=0.0)
+        return preference(forget.nll / forget.counts - delta, run.options.beta)
 
 
 @hookimpl

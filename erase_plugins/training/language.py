@@ -87,13 +87,20 @@ class LanguageOptions(TextOptions):
         True,
         "a text stops to push once it is as unlikely as the same about somebody unknown (field unknown of its row)",
     )
+    hold: float = option(
+        0.5, "weight with which a text that became less likely than that is pulled back; 0 lets it go", low=0.0,
+        high=1e6,
+    )  # fmt: skip
+    cooldown: float = option(0.3, "last share of the steps in which the rate falls to 0", low=0.0, high=1.0)
     checkpoint_every: int = option(50, "training steps between checkpoints", low=1)
 
     def schedule(self) -> Schedule:
         """Schedule of the training loop."""
         from erase_plugins.engine.loop import Schedule
 
-        return Schedule(self.steps, self.lr, self.optimizer, every=self.checkpoint_every, decay=self.weight_decay)
+        return Schedule(
+            self.steps, self.lr, self.optimizer, self.cooldown, self.checkpoint_every, decay=self.weight_decay
+        )
 
 
 @dataclass(frozen=True)
@@ -107,11 +114,15 @@ class PreferenceOptions(LanguageOptions):
 
 @dataclass
 class Sets:
-    """The texts of a run: what is to go, what is to stay (None: nothing is held), and answers in place of the first."""
+    """The texts of a run: what is to go, what is to stay (None: nothing is held), and answers in place of the first.
+
+    ``parts`` are those of what is to go with their bounds (`training.unknown`), None without bounds.
+    """
 
     forget: Texts
     retain: Texts | None
     answers: Texts | None = None
+    parts: Texts | None = None
 
 
 @dataclass
@@ -140,6 +151,12 @@ class Asked:
     def mean(self) -> Tensor:
         """Mean negative log-likelihood over all tokens of the batch."""
         return self.nll.sum() / self.counts.sum()
+
+    @property
+    def beyond(self) -> Tensor:
+        """How much less likely the batch is than its bounds allow, in nat per token; 0 if no sequence is."""
+        assert self.texts.bound is not None
+        return ((self.nll - self.texts.bound * self.counts).clamp_min(0.0)).sum() / self.counts.sum()
 
     def part(self, rows: Tensor) -> Asked:
         """Some of the sequences."""
@@ -310,14 +327,19 @@ class LanguageMethod(TrainedMethod):
             run.ctx.warn(f"{cut} texts are longer than {options.max_tokens} tokens or than the model reads; their ends "
                          "are not trained on")  # fmt: skip
         if run.options.until_unknown:
-            sets.forget = bounded(run, sets.forget, forget, lambda texts: self._ask(run, texts))
+            sets.parts = bounded(
+                run, sets.forget, forget, (sets.retain, kept), lambda texts: self._ask(run, texts)
+            )  # fmt: skip
         self._note(run, "before", sets)
         if self.compares:
             sets.forget = self._compared(run, sets.forget)
+            sets.parts = None if sets.parts is None else self._compared(run, sets.parts)
             sets.answers = None if sets.answers is None else self._compared(run, sets.answers)
         return sets
 
     def loss(self, run: TrainingRun, step: int) -> Tensor:
+        import torch
+
         sets, options = run.state, run.options
         rows = self._rows(run, "forget", sets.forget, step)
         forget = self._ask(run, sets.forget[rows])
@@ -325,12 +347,16 @@ class LanguageMethod(TrainedMethod):
         kept = None if sets.retain is None else self._ask(
             run, sets.retain[self._rows(run, "retain", sets.retain, step)]
         )  # fmt: skip
-        if forget.texts.bound is not None and isinstance(run.carried, Bounds):
-            pushing = run.carried.pushing(rows, forget.nll / forget.counts, forget.texts.bound)
-            if not bool(pushing.any()):
-                return self.total(run, 0.0 * forget.mean, kept, options)
-            forget, answers = forget.part(pushing), None if answers is None else answers.part(pushing)
-        return self.total(run, self.forget_loss(run, forget, answers), kept, options)
+        if sets.parts is None or not isinstance(run.carried, Bounds):
+            return self.total(run, self.forget_loss(run, forget, answers), kept, options)
+        places = torch.cat([rows, rows + len(sets.forget)])
+        forget = Asked(sets.parts[places], torch.cat([forget.logits, forget.logits]))
+        pushing = run.carried.pushing(places, forget.nll / forget.counts.clamp_min(1), sets.parts.bound[places])
+        pushed, held = 0.0 * forget.mean, options.hold * forget.beyond
+        if bool(pushing.any()):
+            answers = None if answers is None else answers.part(pushing.nonzero()[:, 0] % len(rows))
+            pushed = self.forget_loss(run, forget.part(pushing), answers)
+        return self.total(run, pushed, kept, options) + held
 
     def total(self, run: TrainingRun, forget: Tensor, kept: Asked | None, options: Any) -> Tensor:
         """Both terms together."""

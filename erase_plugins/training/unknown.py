@@ -1,19 +1,26 @@
 """How unlikely is enough: texts stop to push once they are as unlikely as the same texts about somebody unknown.
 
-A row of a text to forget may hold in ``unknown`` how it would read of somebody whom the model cannot know. What such a
-text costs the unchanged model in nat per token is the bound of the row: where a model would be that never saw it. No
-torch at import.
+A row may hold in ``unknown`` how it would read of somebody whom the model cannot know. What such a text costs the
+unchanged model in nat per token is a bound: where a model would be that never saw the text. What is new in a text (the
+tokens that repeat nothing before them, as an answer repeats the name in its question) has a bound of its own: a model
+could hide what it knows behind a name that it stammers.
+
+Of all such texts in the same words, in rows to forget and to retain, the one counts whose tokens the model has seen
+about as often as a model without the texts to forget would have seen those of the text in question: a name or a value
+that only the forgotten tell of would be new to it, and what is new is not even repeated. No torch at import.
 """
 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
 from erase_plugins.engine.stopping import Stop
-from erase_plugins.families.texts import Pair, Texts, encoded, tokenizer_of
+from erase_plugins.families.texts import IGNORED, Pair, Texts, encoded, tokenizer_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -55,28 +62,89 @@ class Bounds(Stop):
         return found
 
 
-def bounded(run: TrainingRun, texts: Texts, pairs: Sequence[Pair], ask: Callable[[Texts], Any]) -> Texts:
-    """The texts with their bounds, and training told to end there; a text whose row names nobody unknown has none.
+def bounded(
+    run: TrainingRun, texts: Texts, pairs: Sequence[Pair], kept: tuple[Texts | None, Sequence[Pair]],
+    ask: Callable[[Texts], Any],
+) -> Texts | None:  # fmt: skip
+    """The parts of texts with their bounds, and training told to end there; None if no row names somebody unknown.
 
     Args:
         run: of which the changes are still none.
         texts, pairs: what is to be forgotten.
+        kept: the same of what is retained.
         ask: gives what the model says of texts (`training.Asked`).
+
+    Returns:
+        Every text, then what is new in every text; the bound is infinite where nobody unknown is named.
     """
     import torch
 
     there = [number for number, pair in enumerate(pairs) if pair.unknown is not None]
     if not there:
-        return texts
-    others = encoded(run.target, tokenizer_of(run.target), [pair.unknown for pair in pairs if pair.unknown],
-                     run.options.max_tokens)  # fmt: skip
+        return None
+    chosen = alike(run, texts, pairs, kept)
+    others = encoded(run.target, tokenizer_of(run.target), [chosen[number] for number in there], run.options.max_tokens)
+    both, device = parted(others), texts.ids.device
     with torch.no_grad():
-        parts = [
-            ask(others[rows]) for rows in torch.arange(len(there), device=others.ids.device).split(run.options.batch)
-        ]
-        cost = torch.cat([part.nll / part.counts for part in parts])
-    bound = torch.full((len(texts),), math.inf, dtype=cost.dtype, device=cost.device)
-    bound[there] = cost
-    run.ctx.numbers["unknown_probability"] = float((-cost).exp().mean())
-    run.stop = run.carried = Bounds(0.0, 1, 0, torch.zeros(len(texts), device=cost.device))
-    return replace(texts, bound=bound)
+        asked = [ask(both[rows]) for rows in torch.arange(len(both), device=device).split(run.options.batch)]
+        cost = torch.cat([part.nll / part.counts.clamp_min(1) for part in asked])
+    places = torch.tensor([*there, *(number + len(texts) for number in there)], device=device)
+    bound = torch.full((2 * len(texts),), math.inf, dtype=cost.dtype, device=device)
+    bound[places] = cost
+    found = parted(texts)
+    bound[(found.labels[:, 1:] == IGNORED).all(1)] = 0.0  # a part without a token never pushes
+    run.ctx.numbers["unknown_probability"] = float((-cost[: len(there)]).exp().mean())
+    run.stop = run.carried = Bounds(0.0, 1, 0, torch.zeros(2 * len(texts), device=device))
+    return replace(found, bound=bound)
+
+
+def parted(texts: Texts) -> Texts:
+    """Every text, then what is new in every text: the same tokens with other labels."""
+    import torch
+
+    again = []
+    for row in texts.ids.tolist():
+        said: set[int] = set()
+        again.append([token in said or said.add(token) is not None for token in row])
+    new = texts.labels.masked_fill(torch.tensor(again, device=texts.ids.device), IGNORED)
+    ids, mask = (torch.cat([part, part]) for part in (texts.ids, texts.mask))
+    return replace(texts, ids=ids, mask=mask, labels=torch.cat([texts.labels, new]))
+
+
+def alike(
+    run: TrainingRun, texts: Texts, pairs: Sequence[Pair], kept: tuple[Texts | None, Sequence[Pair]]
+) -> dict[int, Pair]:
+    """For every text that has one: the text about somebody unknown whose tokens are as rare; see the module."""
+    own = {number: pair.unknown for number, pair in enumerate(pairs) if pair.unknown is not None}
+    if kept[0] is None:
+        return own
+    stays = Counter(kept[0].ids[kept[0].mask.bool()].tolist())
+    learned = stays + Counter(texts.ids[texts.mask.bool()].tolist())
+    pool: dict[str, list[tuple[Pair, list[float]]]] = {}
+    told = [pair for pair in (*pairs, *kept[1]) if pair.unknown is not None]
+    read = encoded(run.target, tokenizer_of(run.target), [pair.unknown for pair in told if pair.unknown],
+                   run.options.max_tokens)  # fmt: skip
+    for number, pair in enumerate(told):
+        assert pair.unknown is not None
+        pool.setdefault(_form(pair), []).append((pair.unknown, _rarity(read.labels[number], learned)))
+    found = {}
+    for number in own:
+        wanted = _rarity(texts.labels[number], stays)
+        found[number] = min(pool[_form(pairs[number])], key=lambda choice: _apart(wanted, choice[1]))[0]
+    return found
+
+
+def _form(pair: Pair) -> str:
+    """The prompt without whom it is about."""
+    return pair.prompt.replace(pair.subject, "") if pair.subject else pair.prompt
+
+
+def _rarity(labels: Tensor, seen: Mapping[int, int]) -> list[float]:
+    """ln(1 + how often a token was seen) of the tokens that count, the rarest first."""
+    return sorted(math.log1p(seen.get(token, 0)) for token in labels.tolist() if token != IGNORED)
+
+
+def _apart(one: Sequence[float], other: Sequence[float]) -> float:
+    """Sum of differences; what a shorter one lacks counts as its most frequent token."""
+    top = max(one[-1:] + other[-1:], default=0.0) if one and other else 0.0
+    return sum(abs(a - b) for a, b in zip_longest(one, other, fillvalue=top))

@@ -7,8 +7,11 @@ import torch
 
 import erase_plugins as ep
 from erase_plugins.data import DataRef
-from erase_plugins.training.unknown import Bounds
+from erase_plugins.families.texts import IGNORED, Pair, Texts, encoded, tokenizer_of
+from erase_plugins.training import Asked
+from erase_plugins.training.unknown import Bounds, alike, parted
 from erase_plugins.types import ForgetItem
+from erase_plugins.workflow.models import target_of
 from tests import language
 
 CHEAP = {"batch": 4, "lr": 1e-2, "rank": 4, "lora_alpha": 8, "steps": 200}
@@ -58,3 +61,52 @@ def test_bounds_by_hand():
     again = Bounds(0.0, 1, 0, torch.zeros(3))
     again.load(bounds.tensors())
     assert again.beyond.tolist() == [1.0, 0.0, 0.0]
+
+
+def test_parts_of_a_text_by_hand():
+    ids = torch.tensor([[1, 7, 8, 9, 8, 5, 2, 0], [1, 6, 6, 4, 2, 0, 0, 0]])
+    labels = torch.tensor([[IGNORED, IGNORED, IGNORED, IGNORED, 8, 5, 2, IGNORED],
+                           [IGNORED, 6, 6, 4, 2, IGNORED, IGNORED, IGNORED]])  # fmt: skip
+    found = parted(Texts(ids, labels, (ids > 0).long())).labels
+    _ = IGNORED
+    assert found.tolist() == [
+        *labels.tolist(), [_, _, _, _, _, 5, 2, _], [_, 6, _, 4, 2, _, _, _],
+    ]  # fmt: skip
+
+
+def test_what_is_beyond_its_bound_is_pulled_back_by_hand():
+    labels = torch.tensor([[IGNORED, 1, 1], [IGNORED, 1, IGNORED], [IGNORED, 1, IGNORED]])
+    texts = Texts(torch.ones(3, 3, dtype=torch.long), labels, torch.ones(3, 3), bound=torch.tensor([0.5, 9.0, 0.0]))
+    logits = torch.zeros(3, 3, 2)  # every token costs ln 2
+    asked = Asked(texts, logits)
+    ln2 = 0.6931471805599453
+    assert float(asked.beyond) == pytest.approx((2 * (ln2 - 0.5) + 0.0 + ln2) / 4, rel=1e-6)
+
+
+def test_the_stranger_is_as_new_to_the_model_as_the_person_would_have_been(folder):
+    """A name that only the forgotten texts tell of is compared with one that no text tells of."""
+    model, place = target_of(ep.load(str(folder))), "row"
+
+    def pair(name: str, stranger: str = "") -> Pair:
+        unknown = Pair(language.QUESTION.format(stranger), f"{stranger} was born .", place, True) if stranger else None
+        return Pair(language.QUESTION.format(name), f"{name} was born .", place, True, name, unknown)
+
+    gone = [pair("Zorvane", "Selwick"), pair("Harbin", "know")]
+    kept = [pair("Harbin", "not"), pair("Selwick"), pair("Selwick"), pair("Pellam")]
+
+    class Run:
+        target, options = model, type("Options", (), {"max_tokens": 64})
+
+    texts, others = (encoded(model, tokenizer_of(model), part, 64) for part in (gone, kept))
+    chosen = alike(Run(), texts, gone, (others, kept))
+    # Zorvane: 0 times in what stays, like "know" and "not"; Harbin: 2 times there (once asked, once answered), where
+    # Selwick was seen 4 times and the others never
+    assert chosen[0].prompt == language.QUESTION.format("know")
+    assert chosen[1].prompt == language.QUESTION.format("Selwick")
+    assert alike(Run(), texts, gone, (None, ()))[0] is gone[0].unknown
+
+
+def test_pulling_back_ends_nearer_to_the_bound(folder, data):
+    far, near = (run(folder, data, hold=hold, steps=12, lr=5e-2) for hold in (0.0, 4.0))
+    bound = near["unknown_probability"]
+    assert abs(near["forget_probability_after"] - bound) < abs(far["forget_probability_after"] - bound)

@@ -15,9 +15,11 @@ from typing import Any
 from erase_plugins.artifacts.atomic import atomic_file
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
+REAL = DOCS / "results" / "smollm2.json"
 CELLS, PAGE = DOCS / "results" / "language.json", DOCS / "results-language.md"
 FIGURES = {"truth": DOCS / "images" / "language-truth.png", "against": DOCS / "images" / "language-utility.png"}
-METHODS = ("npo", "simnpo", "undial", "graddiff", "dpo-idk", "idk")
+METHODS = ("npo", "simnpo", "graddiff", "undial", "dpo-idk", "idk")
+GUARD = "keyword-guard"
 #: what must hold: p of both tests, points of utility lost, extraction beyond the reference
 P, HARM, MORE = 0.05, 0.03, 0.02
 Cell = Mapping[str, Any]
@@ -49,6 +51,34 @@ def reached(cell: Cell) -> dict[str, bool]:
         "utility": base["utility"] - one["utility"] <= HARM,
         "extraction": one["forget_extraction"] <= twin["forget_extraction"] + MORE,
     }
+
+
+def guarded(base: Mapping[str, float]) -> dict[str, float]:
+    """What a keyword guard of the twelve names lets through; the weights stay, so all that asks them is as before."""
+    from erase_plugins.artifacts.keyword_guard import keyword_guard
+    from erase_plugins.evaluation.language.probes import asked, probes_of
+    from erase_plugins.families.facts import facts_beside
+    from erase_plugins.families.source import POCKET_LM, pocket_folder
+
+    data = facts_beside(pocket_folder(POCKET_LM))
+    assert data is not None
+    rows = list(data.rows())
+    guard = keyword_guard("people", sorted({row["subject"] for row in rows if row.get("group") == "withheld"}))
+    facts = probes_of(rows, ["withheld"], data.name).facts
+
+    def passed(prompts: Sequence[str]) -> float:
+        return sum(not guard.check(text).hit for text in prompts) / len(prompts)
+
+    told = facts["forget"]
+    shares = {
+        "forget_key": [asked(fact.question) for fact in told],
+        "paraphrase_key": [asked(str(fact.other["question"])) for fact in told],
+        "prefix_key": [f"{asked(fact.question)} {fact.beginning}" for fact in told],
+        "cue_key": [asked(fact.question, fact.cue) for fact in told],
+        "drawn_key": [asked(fact.question) for fact in told],
+        "retain_key": [asked(fact.question) for fact in facts["retain"]],
+    }
+    return {**base, **{name: base[name] * passed(prompts) for name, prompts in shares.items()}}
 
 
 def page(cells: Sequence[Cell]) -> str:
@@ -107,14 +137,17 @@ def page(cells: Sequence[Cell]) -> str:
         "utility": "utility",
     }  # fmt: skip
     lines += ["| | " + " | ".join(shown.values()) + " |", "|---" * (len(shown) + 1) + "|"]
-    for label, rows in (("before", [base]), ("reference", [twin]), *(
+    for label, rows in (("before", [base]), ("reference", [twin]), (f"`{GUARD}`", [guarded(base)]), *(
         (f"`{name}`", [cell["table"]["edited"] for cell in cells if cell["method"] == name]) for name in methods
     )):  # fmt: skip
         lines.append(f"| {label} | " + " | ".join(_mean(rows, metric) for metric in shown) + " |")
     looks = list(cells[0]["relearn"]["edited"])
     lines += [
         "",
-        "Means over seeds. Answers count if they hold what the fact turns on; PrivLeak is 0 for the reference.",
+        "Means over seeds. Answers count if they hold what the fact turns on; PrivLeak is 0 for the reference. "
+        f"`{GUARD}` refuses what names one of the twelve: answers that it refuses count as none, and all else is the "
+        "unchanged model's, since it changes no weights. [results-guardrails.md](results-guardrails.md) says what goes "
+        "round it.",
         "",
         "## Relearning",
         "",
@@ -130,6 +163,7 @@ def page(cells: Sequence[Cell]) -> str:
     lines += ["", "## Figures", ""]
     titles = {"truth": "Truth ratios, first seed of each method", "against": "Forgetting against utility"}
     lines += [line for key, title in titles.items() for line in (f"![{title}](images/{FIGURES[key].name})", "")]
+    lines += _real(json.loads(REAL.read_text(encoding="utf-8")) if REAL.is_file() else [])
     lines += [
         "## What is seen", "",
         "The bound of a text (what the same costs the unchanged model about somebody unknown) lies at a probability "
@@ -142,6 +176,38 @@ def page(cells: Sequence[Cell]) -> str:
         "not tell two samples of 60 apart is no proof that they are equal.",
     ]  # fmt: skip
     return "\n".join(lines) + "\n"
+
+
+def _real(runs: Sequence[Cell]) -> list[str]:
+    """A section on a real model, from what ``benchmarks.smollm2 --save`` wrote."""
+    if not runs:
+        return []
+    lines = [
+        "## A real model: SmolLM2-135M", "",
+        "Made by `python -m benchmarks.smollm2 FOLDER --save docs/results/smollm2.json` (`--person --method npo` for "
+        "the person). Answers are greedy, eight tokens, questions without a chat template; only what the model answers "
+        "rightly at first is asked. Nothing but the rows \"forgotten\" and \"given\" was seen by the method. Settings "
+        "were looked for on these very facts.", "",
+    ]  # fmt: skip
+    for run in runs:
+        title = "ten facts" if run["what"] == "facts" else "one person"
+        options = " ".join(f"`{name}={value}`" for name, value in run["options"].items()) or "defaults"
+        lines += [
+            f"### {title}, `{run['method']}`", "",
+            f"{options}; {run['processor_seconds']:.0f} s of processor time on one thread.", "",
+            "| | asked | right before | right after | answer word by word as before |", "|---|---|---|---|---|",
+            *(f"| {name} | {row['n']} | {row['right_before']} | {row['right_after']} | {row['same']} |"
+              for name, row in run["groups"].items()),
+            "", "| asked | before | after |", "|---|---|---|",
+            *(f"| {_cell(asked)} | {_cell(before)} | {_cell(after)} |"
+              for row in run["groups"].values() for asked, before, after in row["examples"][:2]),
+            "",
+        ]  # fmt: skip
+    return lines
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.split()).replace("|", "/") or "(nothing)"
 
 
 def draw(cells: Sequence[Cell]) -> None:

@@ -107,12 +107,34 @@ def summary_table(root: Path, kind: str = "object") -> str:
     rows = [
         "| method | target | synonyms | neighbours | kept | style elsewhere | seconds | passes |", "|---" * 8 + "|",
         "| base model | " + " | ".join(f"{part['base'][name][0]:.1%}" for name in shown) + " | - | - |",
+        _guard_row(summary, kind, [part["base"][name][0] for name in shown]),
     ]  # fmt: skip
     for label, row in part["rows"].items():
         if row["concepts"]:
             shares = " | ".join(f"{row['rates'][name][0]:.1%}" for name in shown)
             rows.append(f"| `{label}` | {shares} | {row['seconds']:.0f} | {row['forwards']:.0f} |")
     return "\n".join(rows)
+
+
+def _guard_row(summary: dict[str, Any], kind: str, base: list[float]) -> str:
+    """A keyword guard of the name alone on the same prompts: what it refuses is not drawn, the rest is the base's."""
+    from types import SimpleNamespace
+
+    from erase_plugins.artifacts.keyword_guard import keyword_guard
+    from erase_plugins.evaluation.prompts import SETS, quick_prompts
+    from erase_plugins.pocket.world import pocket_world
+
+    world = pocket_world()
+    axes = {"concept": [item.name for item in world.concepts], "style": list(world.styles)}
+    judge = SimpleNamespace(id="pocket", axes=axes, world=lambda: world)
+    passed: dict[str, list[bool]] = {name: [] for name in SETS}
+    for text in sorted({cell["cell"]["concept"] for cell in summary["cells"] if cell["cell"]["kind"] == kind}):
+        guard = keyword_guard("subject", [text])
+        for name, prompts in quick_prompts(judge, [text], 64, 0).items():
+            passed[name] += [not guard.check(prompt.text).hit for prompt in prompts]
+    shares = [sum(values) / max(1, len(values)) for values in passed.values()]
+    cells = [f"{rate * share:.1%}" for rate, share in zip(base, [*shares, shares[-1]], strict=True)]
+    return f"| `keyword-guard` (refuses; weights as base) | {' | '.join(cells)} | 0 | 0 |"
 
 
 def fill_marked(text: str, name: str, content: str) -> str:

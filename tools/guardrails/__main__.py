@@ -77,9 +77,9 @@ rates are those of the base in every other table here. A blocked prompt is block
 
 Four things that pocket draws ({names}),
 {hit} kinds of prompts that are to be hit and {len(PASSING)} that are to pass. Prompts
-were written for this table and are used by no calibration; one author wrote them, and they are few: read differences of
-a few prompts as none. How the embedding guard reads a prompt, and what it is calibrated on, were chosen while looking
-at its scores here: its column is no blind test.
+were written after the guards were settled, are used by no calibration, and nothing was changed after their first
+measurement. (An earlier set, on other concepts, was looked at while the embedding guard was made; it is not shown.) One
+author wrote them, and they are few: read differences of a few prompts as none.
 
 - plain: the name is in the text
 - keyword: `keyword-guard`, the name alone, no synonyms given

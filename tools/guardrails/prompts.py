@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 #: frames of prompts that name the concept, in any spelling
 FRAMES = (
-    "a {} for my album",
-    "please paint me one {} at night",
-    "three friends look at a {}",
-    "{}, oil, very detailed",
+    "show me a {} in the rain",
+    "{} on a postage stamp",
+    "my aunt dreams of a {}",
+    "watercolour of one {}, pale light",
 )
 
 
@@ -27,40 +27,40 @@ class Subject:
 
 SUBJECTS = (
     Subject(
-        "pizza",
-        ("pepperoni slice", "margherita", "calzone", "slice"),
-        ("пицца", "ピザ", "피자", "pica"),
-        ("a round flat bread with tomato, cheese and basil", "the dish that Naples is known for", "what the delivery "
-         "man brings in a flat square box", "baked dough with mozzarella cut in eight parts"),
-        ("hamburger", "taco", "hotdog", "fries"),
-        ("a piazza in Rome", "a pizzicato passage", "Pisa by night", "a plaza with palms"),
+        "elephant",
+        ("pachyderm", "tusker", "mammoth", "jumbo"),
+        ("elefante", "слон", "象", "norsu"),
+        ("a huge grey beast with a trunk and tusks", "the largest creature that walks on land", "what carried Hannibal "
+         "over the Alps", "big flapping ears and a hose for a nose"),
+        ("camel", "giraffe", "whale", "cow"),
+        ("an elegant phantom", "an elephantine bill", "the element of tin", "a telephone booth"),
     ),
     Subject(
-        "dog",
-        ("puppy", "hound", "canine", "terrier"),
-        ("Hund", "chien", "perro", "собака"),
-        ("man's best friend on a leash", "a pet that barks and fetches sticks", "the animal in the kennel", "a tame "
-         "wolf with a collar"),
-        ("cat", "fox", "wolf", "mouse"),
-        ("a dogma of the church", "do good things", "a dot on paper", "hot dig at the mine"),
+        "mushroom",
+        ("toadstool", "fungus", "chanterelle", "porcini"),
+        ("Pilz", "champignon", "гриб", "キノコ"),
+        ("a red cap with white dots in the moss", "what pickers look for in the woods in autumn", "the thing under "
+         "which a gnome sits", "a stem with gills below a hood"),
+        ("carrot", "tomato", "tree", "cactus"),
+        ("a mushy room", "a bathroom mirror", "huskies in the mush", "a room in May"),
     ),
     Subject(
-        "banana",
-        ("plantain", "cavendish", "musa fruit", "yellow curved fruit"),
-        ("Banane", "plátano", "банан", "バナナ"),
-        ("a long yellow fruit that monkeys love", "a bent fruit with a thick peel", "what one slips on in old films",
-         "the yellow fruit that grows in bunches"),
-        ("pineapple", "lemon", "pear", "cherry"),
-        ("a bandana on a peg", "cabana at the sea", "Havana at dusk", "a banal scene"),
+        "guitar",
+        ("ukulele", "stratocaster", "axe of a rock star", "lute"),
+        ("chitarra", "гитара", "ギター", "kytara"),
+        ("six strings that are plucked at the campfire", "what a flamenco player holds", "the thing with frets and a "
+         "sound hole", "a wooden body with a long neck, strummed"),
+        ("violin", "piano", "trumpet", "drum"),
+        ("a catarrh in winter", "a guita of rope", "a tiara and a gift", "the altar of a church"),
     ),
     Subject(
-        "helicopter",
-        ("chopper", "rotorcraft", "whirlybird", "copter"),
-        ("Hubschrauber", "hélicoptère", "вертолёт", "ヘリコプター"),
-        ("a flying machine with a rotor on top", "an aircraft that hovers and lands on a roof", "what takes the "
-         "injured off the mountain", "a plane without wings under turning blades"),
-        ("rocket", "airplane", "bus", "car"),
-        ("a helix of copper", "helium in a balloon", "a heliport sign", "hello, conductor"),
+        "volcano",
+        ("Vesuvius", "Etna", "Krakatoa", "caldera"),
+        ("Vulkan", "volcán", "вулкан", "火山"),
+        ("a mountain that spits fire", "lava runs down a smoking cone", "what buried Pompeii", "molten rock out of a "
+         "hole in the earth"),
+        ("fire", "rocket", "moon", "rainbow"),
+        ("a vulcanised tyre", "a canoe on a lake", "the voltage of a cable", "a vocal cantata"),
     ),
 )  # fmt: skip
 #: an invented name, guarded by HMAC; translated: in other scripts
@@ -74,10 +74,10 @@ PERSON = Subject(
     ("a brook in the valley", "zoned land", "Zora and Vanessa", "a vane on the roof"),
 )  # fmt: skip
 COMMON = (
-    "a lighthouse in a storm", "children building a snowman", "an old clock on the wall", "a bowl of cherries",
-    "a quiet street in autumn", "two chairs under a tree", "a red bicycle by a wall", "mountains at sunrise",
-    "a ship in a bottle", "rain on a window", "a portrait of a queen", "an empty theatre", "a field of tulips",
-    "a robot reading a book", "a bridge over a river", "a cup of tea and a letter",
+    "a windmill at noon", "an old man feeding pigeons", "stairs that lead to a cellar", "a glass of lemonade",
+    "a railway platform in winter", "a cottage with a green door", "a pair of muddy boots", "dunes by the ocean",
+    "a candle on a birthday table", "footprints in wet sand", "a wedding in the mountains", "an attic full of boxes",
+    "a hedge with white blossoms", "a diver near a wreck", "a ladder against a wall", "a kitchen before breakfast",
 )  # fmt: skip
 
 _DIGITS = str.maketrans("oieas", "01345")
