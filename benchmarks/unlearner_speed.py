@@ -1,20 +1,22 @@
 """A step of GS-LoRA and GS-LoRA++ against the plain loop of its description, and a whole run on digits.
 
 Part of `benchmarks.unlearners`. Both sides get the same pictures, rows, first values and options; their losses are
-compared step by step. Timed are pieces of a few steps in processor time of one core; the fastest piece of each
-side counts, since a busy machine slows the others.
+compared step by step. Both take turns at pieces of a few steps, timed in processor time of one core; the fastest piece
+of each side counts, since a busy machine slows the others.
 """
 
 from __future__ import annotations
 
 import copy
+import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 METHODS = ("gs-lora", "gs-lora-plus")
 FORGET = ("three", "eight")
 #: steps of a piece, pieces of each side
-STEPS, TURNS = 10, 6
+STEPS, TURNS = 10, 20
 
 
 def step_times(folder: str, method: str, steps: int = STEPS, turns: int = TURNS) -> dict[str, Any]:
@@ -33,8 +35,6 @@ def step_times(folder: str, method: str, steps: int = STEPS, turns: int = TURNS)
     options = {"warmup": 1, "epochs": total, "epoch_steps": 1, "views": 0}
     request = ep.plan(folder, list(FORGET), method, kind="class", options=options).request
     run = runner.begin(runner.plan(request, target.info), target, RunContext(method))
-    stamps: dict[str, list[float]] = {"plain": [], "ours": []}
-    losses: dict[str, list[float]] = {}
     with runner.prepared(run):
         own, sets = run.state.own, run.state
         pools = {
@@ -57,27 +57,63 @@ def step_times(folder: str, method: str, steps: int = STEPS, turns: int = TURNS)
         network = plain.with_lora(copy.deepcopy(target.network("classifier")), start)
         for part in network.modules():
             part.__dict__.pop("forward", None)
-
-        def tick(name: str, step: int) -> None:
-            stamps[name].append(time.process_time())
-
-        losses["ours"] = train(run.ctx, run.adapters, timed(runner, run, tick), run.options.schedule(), "speed")
-        stamps["ours"].append(time.process_time())
-    losses["plain"] = plain.train(network, pools, rows, run.options, near, told, lambda step: tick("plain", step))
-    stamps["plain"].append(time.process_time())
-    best = {
-        name: min(float(mark[(turn + 1) * steps] - mark[turn * steps]) / steps for turn in range(turns))
-        for name, mark in stamps.items()
-    }
+        schedule = run.options.schedule()
+        best, losses = in_turns(steps, {
+            "plain": lambda tick: plain.train(network, pools, rows, run.options, near, told, tick),
+            "ours": lambda tick: train(run.ctx, run.adapters, timed(runner, run, tick), schedule, "speed"),
+        })  # fmt: skip
     gaps = [abs(a - b) / max(abs(b), 1.0) for a, b in zip(losses["ours"], losses["plain"], strict=True)]
     return {**{name: 1000 * value for name, value in best.items()}, "difference": max(gaps), "torch": torch.__version__}
+
+
+def in_turns(
+    steps: int, sides: dict[str, Callable[[Callable[[int], None]], list[float]]]
+) -> tuple[dict[str, float], dict[str, list[float]]]:  # fmt: skip
+    """Runs two loops that take turns after ``steps`` steps: best seconds a step of each, and what each returned.
+
+    Args:
+        steps: of a turn.
+        sides: loops by name; each calls what it is given with the number of every step before the step.
+    """
+    best, returned, errors = dict.fromkeys(sides, float("inf")), {}, []
+    turns = {name: threading.Semaphore(0) for name in sides}
+    other = dict(zip(sides, reversed(sides), strict=True))
+
+    def side(name: str) -> None:
+        began = 0.0
+
+        def tick(step: int) -> None:
+            nonlocal began
+            if step % steps == 0:
+                if step:
+                    best[name] = min(best[name], (time.thread_time() - began) / steps)
+                    turns[other[name]].release()
+                    turns[name].acquire()
+                began = time.thread_time()
+
+        turns[name].acquire()
+        try:
+            returned[name] = sides[name](tick)
+        except BaseException as error:
+            errors.append(error)
+        turns[other[name]].release()
+
+    threads = [threading.Thread(target=side, args=(name,)) for name in sides]
+    for thread in threads:
+        thread.start()
+    turns[next(iter(sides))].release()
+    for thread in threads:
+        thread.join()
+    if errors:
+        raise errors[0]
+    return best, returned
 
 
 def timed(runner: Any, run: Any, tick: Any) -> Any:
     """The loss of a step, with a stamp before it."""
 
     def loss(step: int) -> Any:
-        tick("ours", step)
+        tick(step)
         return runner.loss(run, step)
 
     return loss

@@ -32,6 +32,7 @@ RECIPE: tuple[str, dict[str, Any]] = (
     "retrain", {"epochs": EPOCHS, "batch": BATCH, "lr": RATE, "lr_end": LAST},
 )  # fmt: skip
 PARTS = ("sets", "classes", "speed", "defaults")
+TITLE = "# Classifiers: what is forgotten, and what it costs"
 
 
 def main() -> None:
@@ -43,6 +44,8 @@ def main() -> None:
     parser.add_argument("--part", choices=PARTS, help="only this part; the page shows the finished ones")
     parser.add_argument("--out", type=Path, default=Path("docs/results-classifiers.md"))
     given = parser.parse_args()
+    if given.out.exists() and not given.out.read_text(encoding="utf-8").startswith(TITLE):
+        parser.error(f"{given.out.name} is not this page; choose another --out")
     torch.set_num_threads(1)
     given.work.mkdir(parents=True, exist_ok=True)
     from benchmarks import unlearner_classes, unlearner_defaults, unlearner_speed
@@ -57,15 +60,12 @@ def main() -> None:
     for name in PARTS:
         place = given.work / f"part-{name}.md"
         if given.part in (None, name):
-            with atomic_file(place, True) as work:
+            with atomic_file(place) as work:
                 work.write_text("\n".join(made[name]()).rstrip() + "\n", encoding="utf-8")
         if place.is_file():
             lines += [place.read_text(encoding="utf-8"), ""]
-    head = (
-        "# Classifiers: what is forgotten, and what it costs\n\nMade by `python -m benchmarks.unlearners --work DIR` "
-        "on one core.\n"
-    )
-    with atomic_file(given.out, True) as work:
+    head = f"{TITLE}\n\nMade by `python -m benchmarks.unlearners --work DIR` on one core.\n"
+    with atomic_file(given.out) as work:
         work.write_text("\n".join([head, *lines]).rstrip() + "\n", encoding="utf-8")
     print(f"wrote {given.out}")
 

@@ -67,7 +67,8 @@ def make_optimizer(
     if name == "adam":
         return torch.optim.Adam(parameters, lr=lr)
     if name == "adamw":
-        return torch.optim.AdamW(parameters, lr=lr, weight_decay=decay)
+        fused = all(part.is_floating_point() and part.device.type in ("cpu", "cuda") for part in parameters)
+        return torch.optim.AdamW(parameters, lr=lr, weight_decay=decay, fused=fused)
     if name == "sgd":
         return torch.optim.SGD(parameters, lr, momentum or 0.0, weight_decay=0.0 if momentum is None else decay)
     raise RequestError(f"unknown optimizer '{name}'; choose one of {', '.join(OPTIMIZERS)}")
@@ -160,7 +161,7 @@ def train(
             if stop > 0:  # asked of one process, meant for all
                 ctx.cancel.set()
         value = float(loss.detach())
-        if not (math.isfinite(value) and all(bool(torch.isfinite(grad).all()) for grad in grads if grad is not None)):
+        if not (math.isfinite(value) and finite([grad for grad in grads if grad is not None])):
             raise NotFiniteError(
                 f"loss or gradient is not finite at step {step} of {schedule.iterations} (loss {value}); "
                 "lower lr or set precision=float32; nothing was written"
@@ -186,6 +187,13 @@ def train(
     if average is not None:
         average.settle()
     return losses
+
+
+def finite(parts: Sequence[Tensor]) -> bool:
+    """Whether tensors hold neither NaN nor infinity; asks the device once."""
+    parts = [part for part in parts if part.numel()]
+    largest = [norm.to(parts[0].device) for norm in torch._foreach_norm(parts, math.inf)] if parts else []
+    return not largest or bool(torch.stack(largest).isfinite().all())
 
 
 def shuffled(ctx: RunContext, name: str, size: int, batch: int, step: int) -> Tensor:

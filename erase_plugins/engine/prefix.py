@@ -87,15 +87,11 @@ class Prefix:
 
 
 @contextmanager
-def _replaced(outputs: Mapping[nn.Module, Tensor], tuples: Collection[nn.Module]) -> Iterator[None]:
-    """Inside, the modules give these outputs."""
-    before = {module: module.__dict__.get("forward") for module in outputs}
-
-    def giving(out: Any) -> Callable[..., Any]:
-        return lambda *args, **kwargs: out
-
-    for module, out in outputs.items():
-        module.forward = giving((out, None) if module in tuples else out)
+def shadowed(forwards: Mapping[nn.Module, Callable[..., Any]]) -> Iterator[None]:
+    """Inside, the modules have these ``forward``."""
+    before = {module: module.__dict__.get("forward") for module in forwards}
+    for module, forward in forwards.items():
+        module.forward = forward
     try:
         yield
     finally:
@@ -104,6 +100,15 @@ def _replaced(outputs: Mapping[nn.Module, Tensor], tuples: Collection[nn.Module]
                 del module.__dict__["forward"]
             else:
                 module.forward = forward
+
+
+def _replaced(outputs: Mapping[nn.Module, Tensor], tuples: Collection[nn.Module]) -> Any:
+    """A context in which the modules give these outputs."""
+
+    def giving(out: Any) -> Callable[..., Any]:
+        return lambda *args, **kwargs: out
+
+    return shadowed({module: giving((out, None) if module in tuples else out) for module, out in outputs.items()})
 
 
 def _done(network: nn.Module, trained: Collection[nn.Module], run: Run, few: Tensor) -> list[nn.Module]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,9 @@ from erase_plugins.errors import Unsupported
 from erase_plugins.families.capabilities import CLASSIFIER, LANGUAGE, CausalLM, Classifier
 from erase_plugins.families.hosted import HostedModel
 from erase_plugins.families.source import MODEL
+
+if TYPE_CHECKING:
+    from erase_plugins.families.model import ModuleRef
 
 
 class HostedClassifier(HostedModel, Classifier):
@@ -32,6 +35,11 @@ class HostedClassifier(HostedModel, Classifier):
         height, width = (size, size) if isinstance(size, int) else size
         return int(config.get("num_channels", 3)), int(height), int(width)
 
+    def _heads(self) -> list[ModuleRef]:
+        """Linear layers with a score for every label."""
+        count = len(self.labels)
+        return [ref for ref in self.info.refs if ref.kind == "linear" and ref.shape[0] == count]
+
     def logits(self, batch: Tensor) -> Tensor:
         found: Tensor = self.network(CLASSIFIER)(batch.to(self.device, self.dtype)).logits
         return found
@@ -41,7 +49,7 @@ class HostedClassifier(HostedModel, Classifier):
         return self.read(batch)[0]
 
     def read(self, batch: Tensor) -> tuple[Tensor, Tensor]:
-        heads = [ref for ref in self.info.refs if ref.kind == "linear" and ref.shape[0] == len(self.labels)]
+        heads = self._heads()
         if not heads:
             return Classifier.features(self, batch), self.logits(batch)
         seen: list[Tensor] = []
@@ -59,7 +67,7 @@ class HostedClassifier(HostedModel, Classifier):
             module.register_forward_hook(lambda found, _args, _out: seen.append(found))
             for module in self.network(CLASSIFIER).modules() if isinstance(module, nn.LayerNorm)
         ]  # fmt: skip
-        heads = [ref for ref in self.info.refs if ref.kind == "linear" and ref.shape[0] == len(self.labels)]
+        heads = self._heads()
         ends: list[bool] = []
         kinds = (nn.Linear, nn.Conv2d, nn.LayerNorm, nn.BatchNorm2d)
         watched = [

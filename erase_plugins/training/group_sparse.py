@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from erase_plugins.artifacts.edit import Edit
     from erase_plugins.engine.adapters import Trainable
     from erase_plugins.engine.prefix import Prefix
+    from erase_plugins.engine.tail import Tail
     from erase_plugins.families.base import ModelSpec, ModuleRef
 
 
@@ -78,10 +79,7 @@ def group_norms(factors: Mapping[str, Sequence[Tensor]]) -> list[Tensor]:
     """Root of the summed squares of all factors of each block; its gradient at 0 is finite."""
     import torch
 
-    return [
-        torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(part) for part in parts]))
-        for parts in factors.values()
-    ]
+    return [torch.linalg.vector_norm(torch.cat([part.flatten() for part in parts])) for parts in factors.values()]
 
 
 def gs_lora_terms(
@@ -113,10 +111,10 @@ def answers(logits: Tensor, gone: Sequence[int]) -> Tensor:
 
 
 def divergence_from(wanted: Tensor, logits: Tensor) -> Tensor:
-    """Mean over a batch of KL(wanted || softmax(logits)), both (n, labels); wanted may hold zeros."""
+    """KL(wanted || softmax(logits)) of each picture (n,), both (n, labels); wanted may hold zeros."""
     import torch
 
-    return (torch.xlogy(wanted, wanted) - wanted * logits.log_softmax(-1)).sum(-1).mean()
+    return (torch.xlogy(wanted, wanted) - wanted * logits.log_softmax(-1)).sum(-1)
 
 
 @dataclass(frozen=True)
@@ -128,6 +126,7 @@ class Before:
         features: (n, dim) of the pool, where a method wants them.
         wanted: (n, labels) its answers without what is forgotten; None where nothing compares with them.
         prefix: what comes before the first edited module; None where it cannot be kept.
+        tail: what is computed for the first position only.
         prototypes: (labels, dim) see `gs_lora_plus`.
     """
 
@@ -135,6 +134,7 @@ class Before:
     features: Tensor
     wanted: Tensor | None
     prefix: Prefix | None
+    tail: Tail
     prototypes: Tensor | None = None
 
 
@@ -182,6 +182,7 @@ class GroupSparse(LabelledMethod):
         import torch
 
         from erase_plugins.engine.prefix import Prefix
+        from erase_plugins.engine.tail import Tail
         from erase_plugins.training.views import views
 
         classifier, pool = run.target.classifier, Labelled.joined([sets.retain, sets.forget])
@@ -197,8 +198,9 @@ class GroupSparse(LabelledMethod):
             network: Any = run.target.network(CLASSIFIER)  # type: ignore[attr-defined]
             trained = {run.target.module(ref) for ref in run.refs}
             prefix = Prefix.of(network, trained, classifier.logits, pool.pictures)
+            tail = Tail.of(network, classifier.logits, pool.pictures)
         wanted = answers(logits, self.unknown(run, sets)) if run.options.teacher > 0 else None
-        return Before(pool, features, wanted, prefix)
+        return Before(pool, features, wanted, prefix, tail)
 
     def several(self, run: TrainingRun) -> bool:
         """Whether other views of the pictures are shown as well; without a teacher they would need labels."""
@@ -238,15 +240,16 @@ class GroupSparse(LabelledMethod):
             view = torch.randint(-others + 1, others + 1, (len(places),), generator=generator).clamp(min=0)
             view[0] = 0  # at least one picture to retain has its label
             places = places + once * view
-        if own.prefix is None:
-            both = run.target.classifier.read(own.pool.pictures[places])
-        else:
-            with own.prefix.at(places) as blank:
-                both = run.target.classifier.read(blank)
-        labels, sizes = own.pool.labels[places], [len(part) for part in rows]
+        with own.tail.in_force():
+            if own.prefix is None:
+                both = run.target.classifier.read(own.pool.pictures[places])
+            else:
+                with own.prefix.at(places) as blank:
+                    both = run.target.classifier.read(blank)
+        labels, cut = own.pool.labels[places], len(rows[0])
         features, logits = (part.float() for part in both)
-        retain, forget = (places < once).nonzero().flatten(), torch.arange(sizes[0], len(places))
-        retain = retain[retain < sizes[0]]
+        retain: Any = slice(cut) if len(own.pool) == once else (places[:cut] < once).nonzero().flatten()
+        forget = slice(cut, None)
         terms = gs_lora_terms(
             logits[retain], labels[retain], logits[forget], labels[forget], factors(run.adapters), options.bound,
             options.bound_on,
@@ -255,10 +258,8 @@ class GroupSparse(LabelledMethod):
         if lasso := options.lasso(step // options.epoch_steps):
             found = found + lasso * terms["sparse"]
         if own.wanted is not None:
-            found = found + options.teacher * sum(
-                divergence_from(wanted, said)
-                for wanted, said in zip(own.wanted[places].split(sizes), logits.split(sizes), strict=True)
-            )
+            apart = divergence_from(own.wanted[places], logits)
+            found = found + options.teacher * (apart[:cut].mean() + apart[cut:].mean())
         return found + self.further(
             run, (features[retain], features[forget]), (labels[retain], labels[forget])
         )  # fmt: skip
@@ -278,6 +279,7 @@ class GroupSparse(LabelledMethod):
         blocks = {block_of(ref.path) for ref in run.refs}
         left = {block_of(key) for _, key, _ in edit.items()}
         run.ctx.numbers["zero_group_ratio"] = 1 - len(left) / len(blocks)
+        run.ctx.facts["switched_off"] = sorted(blocks - left)
         return edit
 
 

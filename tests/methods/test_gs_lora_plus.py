@@ -14,6 +14,7 @@ from erase_plugins.families.labelled_data import stored
 from erase_plugins.methods.gs_lora_plus import prototypes
 from erase_plugins.testing.contract import contract_report
 from erase_plugins.testing.models import MODELS
+from erase_plugins.training.group_sparse import block_of
 from erase_plugins.types import Concept
 from erase_plugins.workflow.models import target_of
 from tests import classifiers
@@ -91,6 +92,39 @@ def test_merged_is_the_base_with_the_factors_side_by_side(folder, chain, tmp_pat
     assert (right(stock)[2] - whole).abs().max() < 1e-4
     assert needs(merged.manifest) == ()
     assert merged.manifest.extra[CHAIN]["holds"] == [edit_hash(item.edit) for item in chain]
+
+
+def test_switched_off_blocks_of_a_chain_stay_out_of_the_merged_file(tmp_path):
+    """The file of a task holds some blocks only; merged they are the base with the factors of both side by side."""
+    folder = classifiers.save(classifiers.vit(width=16), tmp_path / "model", classifiers.digits())
+    few = {"epochs": 6, "warmup": 0, "lr": 2e-2, "off": 0.99}
+    first = task(folder, "three", tmp_path / "one", **few)
+    second = task(folder, "eight", tmp_path / "two", [first.path], **few)
+    blocks = {f"vit.layers.{number}" for number in range(4)}
+    for made in (first, second):
+        left = {block_of(key) for _, key, _ in made.edit.items()}
+        assert left < blocks
+        assert made.manifest.extra["numbers"]["zero_group_ratio"] == pytest.approx(1 - len(left) / 4)
+    merged = ep.merge([first.path, second.path])
+    beside: dict[str, list[tuple[torch.Tensor, torch.Tensor]]] = {}
+    for made in (first, second):
+        for _, key, delta in made.edit.items():
+            beside.setdefault(key, []).append((delta.A, delta.B))
+    assert {key for _, key, _ in merged.edit.items()} == set(beside)
+    host, by_hand = ep.load(str(folder)), ep.load(str(folder))
+    for key, parts in beside.items():
+        A, B = (torch.cat([part[place] for part in parts], dim=place).double() for place in (0, 1))
+        by_hand.get_submodule(key.removesuffix(".weight")).register_forward_hook(
+            lambda _module, args, out, A=A, B=B: out + args[0] @ A.T @ B.T
+        )
+    pictures = classifiers.digits()["test.pictures"][:120].double() / 127.5 - 1
+    with torch.no_grad():
+        base = host.double()(pixel_values=pictures).logits
+        wanted = by_hand.double()(pixel_values=pictures).logits
+        with ep.apply(host, merged):
+            found = host(pixel_values=pictures).logits
+    assert (found - wanted).abs().max() < 1e-5
+    assert (found - base).abs().max() > 0.01
 
 
 def test_a_later_task_needs_those_before_it(folder, chain):
