@@ -117,7 +117,7 @@ class ComfyFlowTarget(ComfyTarget):
                 f"this CLIP belongs to another model: it has no {lacking[0]} text encoder, which {self.info.model} "
                 "takes; connect the CLIP that came with the model"
             )
-        embeds, pooled = self._encoded("", self._lengths()[0])
+        embeds, pooled = self._rows_of("", self._lengths()[0])
         wanted = (self.info.configs[self.family.denoiser]["joint_attention_dim"], self.info.width)
         if (embeds.shape[-1], embeds.shape[-1] + pooled.shape[-1]) != wanted:
             raise RequestError(
@@ -154,7 +154,7 @@ class ComfyFlowTarget(ComfyTarget):
         return self.check_trainable()
 
     def _lengths(self) -> tuple[int, ...]:
-        found: tuple[int, ...] = self.family.padding(self.info)  # type: ignore[attr-defined]
+        found: tuple[int, ...] = self.family.padding(self.info)
         return found or (0,)
 
     def _parts(self, prompt: str, length: int = 0) -> dict[str, list[Any]]:
@@ -171,7 +171,7 @@ class ComfyFlowTarget(ComfyTarget):
         return dict(found)
 
     @torch.no_grad()
-    def _encoded(self, prompt: str, length: int) -> tuple[Tensor, Tensor]:
+    def _rows_of(self, prompt: str, length: int) -> tuple[Tensor, Tensor]:
         """Token rows (1, rows, width) and pooled row (1, width) of a prompt, kept with the CLIP."""
         key = f"{length} {prompt}"
         if key not in self._cache:
@@ -186,7 +186,7 @@ class ComfyFlowTarget(ComfyTarget):
         return flat[: count * width].reshape(1, count, width), flat[count * width :][None]
 
     def _all(self, prompts: Sequence[str], length: int) -> tuple[Tensor, Tensor]:
-        found = [self._encoded(prompt, length) for prompt in prompts]
+        found = [self._rows_of(prompt, length) for prompt in prompts]
         return torch.cat([embeds for embeds, _ in found]), torch.cat([pooled for _, pooled in found])
 
     def rows(self, prompts: Sequence[str]) -> Conditioning:

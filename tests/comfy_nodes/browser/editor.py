@@ -59,6 +59,7 @@ class Editor:
             {
                 "Comfy.TutorialCompleted": True, "Comfy.InstalledVersion": version, "Comfy.Locale": locale,
                 "Comfy.VueNodes.Enabled": vue, "Comfy.Minimap.Visible": False, "Comfy.Graph.CanvasInfo": False,
+                "Comfy.Workflow.ShowMissingModelsWarning": False,  # the oldest one lays a dialog over the graph
             }
         )  # fmt: skip
         page.goto(url)

@@ -47,6 +47,9 @@ def overlaps(editor):
 def test_no_node_of_a_template_lies_on_another(editor, shoot):
     found = {}
     for path in WORKFLOWS:
+        if editor.label == "1.32.9_vue":  # which scales every second layout that it opens wrongly
+            editor.page.reload()
+            editor.wait_ready()
         editor.load(read(path))
         shoot(path.stem)
         found[path.stem] = overlaps(editor)
