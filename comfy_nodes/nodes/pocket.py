@@ -16,10 +16,17 @@ def load_pocket(pictures: int = 4, checkpoint: str = "pocket") -> Result:
         pictures: in the latent.
         checkpoint: entry of ``models/checkpoints``; the embedded model draws in its place while it is not there.
     """
-    from erase_plugins.families.source import POCKET, pocket_folder
+    from erase_plugins.families.source import POCKET, POCKET_FLOW, pocket_folder
 
     from .. import pocket, real
 
+    if checkpoint == POCKET_FLOW:
+        from .. import pocket_flow
+
+        folder = pocket_folder(POCKET_FLOW)
+        both = pocket_flow.load_model(folder, POCKET_FLOW), pocket_flow.load_clip(folder)
+        told = "drawn by pocket-flow, which comes with erase-plugins"
+        return Result((*both, pocket.load_vae(folder), *pocket_latent(pictures).values, told))
     path = None if checkpoint == POCKET else real.path_of(checkpoint)
     if path is not None:
         *parts, latent = real.load(path, pictures)
@@ -31,12 +38,12 @@ def load_pocket(pictures: int = 4, checkpoint: str = "pocket") -> Result:
 
 
 def _checkpoints() -> list[str]:
-    """Entries of the list, the embedded model first."""
-    from erase_plugins.families.source import POCKET
+    """Entries of the list, the embedded models first."""
+    from erase_plugins.families.source import POCKET, POCKET_FLOW
 
     from .. import real
 
-    return [POCKET, *real.names()]
+    return [POCKET, POCKET_FLOW, *real.names()]
 
 
 def _state(checkpoint: Any = None, **_: Any) -> Any:

@@ -16,12 +16,13 @@ def main(folder: str, work: Path) -> None:
     import comfy.options
 
     comfy.options.enable_args_parsing()
-    from flow_cases import compared
+    from flow_cases import compared, embedded
 
     found = {}
     for name in ("flux", "sd3"):
         found[name] = compared(name, work)
         print(name, json.dumps(found[name]), file=sys.stderr)
+    found["pocket-flow"] = embedded()
     print("RESULT " + json.dumps(found))
 
 

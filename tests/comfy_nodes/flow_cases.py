@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import comfy.model_management
 import comfy.sd
 import comfy.supported_models_base
 import torch
@@ -236,6 +237,46 @@ def eight_bit(model: Any, clip: Any, tokens: int) -> dict[str, Any]:
         "rows": far(got["rows"], wanted), "pooled": far(got["y"], other), "text": text,
         "size": float(change.abs().max()), "left": len(bare.wrappers["apply_model"]["erase_plugins_rows"]),
     }  # fmt: skip
+
+
+def embedded() -> dict[str, Any]:
+    """pocket-flow out of the loader node beside the pipeline: one prediction, and the map of the Erase node."""
+    from comfy_nodes.nodes.pocket import load_pocket
+    from erase_plugins.workflow.models import as_target
+
+    there = as_target("pocket-flow")
+    found: dict[str, Any] = {}
+    with torch.inference_mode():
+        model, clip, vae, latent, text = load_pocket(1, "pocket-flow").values
+        rows, pooled = clip.encode_from_tokens(clip.tokenize("a pizza"), return_pooled=True)
+        x = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(0))
+        sigma = torch.tensor([0.6])
+        comfy.model_management.load_models_gpu([model])
+        mine = model.model.apply_model(x, sigma, c_crossattn=rows, y=pooled)
+        theirs = (
+            x
+            - 0.6
+            * there.pipe.transformer(
+                x,
+                encoder_hidden_states=rows,
+                pooled_projections=pooled,
+                timestep=600.0 * torch.ones(1),
+                return_dict=False,
+            )[0]
+        )
+        found["prediction"] = far(mine, theirs)
+        found["still"] = far(mine, x)
+        result = erase(model, clip, "pizza -> hamburger", "uce", 1.0, "object", options="vocabulary = 6", vae=vae)
+        found["text"] = result.values[3]
+        found["pictures"] = len(result.shown["erase_pictures"][0]["images"])
+        edit = result.values[2].edit.deltas["transformer"]["context"]
+        found["latent"] = list(latent["samples"].shape)
+        found["told"] = text
+    made = ep.erase(there, [ep.Concept("pizza", anchor="hamburger")], "uce", options=OPTIONS)
+    other = made.edit.deltas["transformer"]["context"]
+    found["map"] = far(edit.B.double() @ edit.A.double(), other.B.double() @ other.A.double())
+    found["size"] = float((other.B.double() @ other.A.double()).abs().max())
+    return found
 
 
 def comfy_pocket() -> Any:

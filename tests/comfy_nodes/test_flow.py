@@ -56,3 +56,14 @@ def test_weights_in_eight_bits_stay_and_the_rows_are_mapped_in_front_of_them(num
     assert found["size"] > 0.1
     assert max(found["rows"], found["pooled"]) < 1e-5 * max(found["size"], 1)
     assert found["left"] == 0
+
+
+def test_the_embedded_flow_transformer_is_loaded_and_erased(found):
+    numbers = found["pocket-flow"]
+    assert numbers["told"] == "drawn by pocket-flow, which comes with erase-plugins"
+    assert numbers["latent"] == [1, 4, 16, 16]
+    assert numbers["prediction"] < 1e-5
+    assert numbers["still"] > 0.1
+    assert numbers["map"] < 1e-5 * max(numbers["size"], 1)
+    assert "patched 2 of 2 modules" in numbers["text"]
+    assert numbers["pictures"] == 2
