@@ -190,7 +190,7 @@ class ComfyFlowTarget(ComfyTarget):
         return torch.cat([embeds for embeds, _ in found]), torch.cat([pooled for _, pooled in found])
 
     def rows(self, prompts: Sequence[str]) -> Conditioning:
-        clip = self.info.tokens if self.family.clip_rows else 0  # type: ignore[attr-defined]
+        clip = self.info.tokens if self.family.clip_rows else 0
         encoded = [self._all(prompts, length) for length in self._lengths()]
         last = self.tokens(prompts).last if clip else ()
         return flow_rows(prompts, encoded, self.info.width, self._ends(prompts), clip, last)

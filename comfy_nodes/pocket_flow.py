@@ -30,7 +30,7 @@ def original_weights(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
         for name, value in weights.items() if name.endswith(".weight") and value.ndim > 1
     ]  # fmt: skip
     parts: dict[str, list[tuple[int, Tensor]]] = {}
-    for path, place in original_places(get_manager().family("sd3").originals, refs).items():  # type: ignore[attr-defined]
+    for path, place in original_places(get_manager().family("sd3").originals, refs).items():
         for leaf in ("weight", "bias"):
             value = weights[f"{path}.{leaf}"]
             value = torch.cat(value.chunk(2)[::-1]) if place.swapped else value
