@@ -107,12 +107,6 @@ def test_the_stranger_is_as_new_to_the_model_as_the_person_would_have_been(folde
     assert alike(Run(), texts, gone, (None, ()))[0] is gone[0].unknown
 
 
-def test_pulling_back_ends_nearer_to_the_bound(folder, data):
-    far, near = (run(folder, data, hold=hold, steps=12, lr=5e-2) for hold in (0.0, 4.0))
-    bound = near["unknown_probability"]
-    assert abs(near["forget_probability_after"] - bound) < abs(far["forget_probability_after"] - bound)
-
-
 def test_short_and_long_texts_are_asked_apart_and_come_back_in_order(folder):
     model = target_of(ep.load(str(folder)))
     long = language.ANSWER.format("Zorvane", "Ymbrook") + " " + language.ANSWER.format("Harbin", "Oakley")
