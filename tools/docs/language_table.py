@@ -175,7 +175,7 @@ def page(cells: Sequence[Cell]) -> str:
         "0.46 on average and the reference at 0.29 (p = 0.002), since the reference cannot repeat names and values "
         "that only the twelve have; a stranger who is as new to the model lies at 0.38.", "",
         "Weights and the number of steps were chosen on twelve other people (numbers 37 to 48) against a reference "
-        "trained without those (`--held-out`), one seed each: a weight of 0.15 gave `npo` all four numbers there, and a "
+        "trained without those (`--held-out`), one seed each. A weight of 0.15 gave `npo` all four numbers there; a "
         "little less was taken, as it had ended below the reference's probabilities. The "
         "weights of `graddiff` and `simnpo` were read off shorter runs there and not checked again; what is left of "
         "`simnpo` is not in the table yet. The rule itself is not blind to the twelve shown: why the reference finds "
