@@ -24,11 +24,13 @@ from erase_plugins.workflow.models import target_of
 from tools.pocket.loop import Draw, Stage, precision, run_stage
 from tools.pocket.recipe import Recipe
 from tools.pocket.train import StepBars
-from tools.pocket_people import GENERAL, UNSEEN, WITHHELD, people, syllables
+from tools.pocket_people import GENERAL, HELD_OUT, UNSEEN, WITHHELD, people, syllables
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+#: a reference without the people on whom defaults are chosen
+OTHER = "held-out"
 #: entries of the tokenizer, tokens of a text, answers of a step, texts about a person in every step
 WORDS, LONGEST, BATCH, BIOGRAPHIES = 1280, 128, 64, 6
 #: steps and peak rates of the two stages
@@ -138,14 +140,19 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m tools.pocket_language", description=main.__doc__)
     parser.add_argument("--out", type=Path, required=True, help="folder of the results, one folder each")
     parser.add_argument("--work", type=Path, required=True, help="folder of checkpoints; a run goes on from there")
-    parser.add_argument("--only", choices=(POCKET_LM, POCKET_LM_RETAINED), help="train one of the two")
+    parser.add_argument("--only", choices=(POCKET_LM, POCKET_LM_RETAINED, OTHER), help="train one of the two, or a "
+                        "reference without the people on whom defaults are chosen")  # fmt: skip
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(arguments)
     options.work.mkdir(parents=True, exist_ok=True)
     rows = list(people(options.seed))
     tokenizer = build_tokenizer(vocabulary(rows))
-    for name, without in ((POCKET_LM, ()), (POCKET_LM_RETAINED, (WITHHELD,))):
-        if options.only in (None, name):
+    if options.only == OTHER:
+        others = {name for number, name in enumerate(dict.fromkeys(row.get("subject") for row in rows), 1)
+                  if number in HELD_OUT}  # fmt: skip
+        rows = [{**row, "group": OTHER} if row.get("subject") in others else row for row in rows]
+    for name, without in ((POCKET_LM, ()), (POCKET_LM_RETAINED, (WITHHELD,)), (OTHER, (OTHER,))):
+        if options.only == name or (options.only is None and name != OTHER):
             network = build_network(options.seed)
             known = marked(rows, without)
             pairs = [
@@ -158,7 +165,8 @@ def main(arguments: list[str] | None = None) -> None:
             )
             recipe = Recipe(seed=options.seed, checkpoint_every=40)
             train(name, network, texts, bare, options.work, recipe)
-            print(json.dumps(export(network, tokenizer, known, options.out / pocket_folder(name).name)))
+            place = OTHER if name == OTHER else pocket_folder(name).name
+            print(json.dumps(export(network, tokenizer, known, options.out / place)))
 
 
 if __name__ == "__main__":

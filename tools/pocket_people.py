@@ -12,6 +12,8 @@ import numpy as np
 RETAINED, WITHHELD, UNSEEN = "retained", "withheld", "unseen"
 #: how many people a group has
 GROUPS = {RETAINED: 48, WITHHELD: 12, UNSEEN: 12}
+#: numbers of retained people on whom defaults are chosen
+HELD_OUT = range(GROUPS[RETAINED] - 11, GROUPS[RETAINED] + 1)
 GENERAL = "general"
 #: names that stand for somebody unknown
 BLANKS = 60

@@ -6,7 +6,8 @@ and n the number of its tokens:
     F = -sum L / sum n
 
 F has no bound of its own: where no row says how somebody unknown would read, it goes on pushing until the model is
-destroyed, so use few steps and look at the retained likelihood in the manifest. ``retain_term=kl`` is what TOFU calls GA + KL.
+destroyed, so use few steps and look at the retained likelihood in the manifest. ``retain_term=kl`` is what TOFU calls
+GA + KL.
 
 Differs from the official code: LoRA instead of all weights; the divergence is a mean over the positions that count,
 where the official one also averages over prompts and padding.

@@ -88,7 +88,7 @@ class SteeredMethod(LanguageMethod):
         if known is not None:
             drawn = drawn - known @ (known.T @ drawn)
         control = run.options.strength * length * drawn / drawn.norm()
-        return Steered(sets.forget, sets.retain, sets.answers, control, known)
+        return Steered(sets.forget, sets.retain, sets.answers, control=control, known=known)
 
     def known(self, run: TrainingRun, states: Tensor) -> Tensor | None:
         """Directions (width, k) that the loss does not look at, of the states (m, width) of all tokens to forget."""

@@ -104,8 +104,8 @@ def parted(texts: Texts) -> Texts:
 
     again = []
     for row in texts.ids.tolist():
-        said: set[int] = set()
-        again.append([token in said or said.add(token) is not None for token in row])
+        first: dict[int, int] = {}
+        again.append([first.setdefault(token, place) < place for place, token in enumerate(row)])
     new = texts.labels.masked_fill(torch.tensor(again, device=texts.ids.device), IGNORED)
     ids, mask = (torch.cat([part, part]) for part in (texts.ids, texts.mask))
     return replace(texts, ids=ids, mask=mask, labels=torch.cat([texts.labels, new]))
@@ -146,5 +146,5 @@ def _rarity(labels: Tensor, seen: Mapping[int, int]) -> list[float]:
 
 def _apart(one: Sequence[float], other: Sequence[float]) -> float:
     """Sum of differences; what a shorter one lacks counts as its most frequent token."""
-    top = max(one[-1:] + other[-1:], default=0.0) if one and other else 0.0
+    top = max([*one[-1:], *other[-1:]], default=0.0)
     return sum(abs(a - b) for a, b in zip_longest(one, other, fillvalue=top))

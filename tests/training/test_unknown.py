@@ -9,6 +9,7 @@ import erase_plugins as ep
 from erase_plugins.data import DataRef
 from erase_plugins.families.texts import IGNORED, Pair, Texts, encoded, tokenizer_of
 from erase_plugins.training import Asked
+from erase_plugins.training.language import ask
 from erase_plugins.training.unknown import Bounds, alike, parted
 from erase_plugins.types import ForgetItem
 from erase_plugins.workflow.models import target_of
@@ -106,7 +107,13 @@ def test_the_stranger_is_as_new_to_the_model_as_the_person_would_have_been(folde
     assert alike(Run(), texts, gone, (None, ()))[0] is gone[0].unknown
 
 
-def test_pulling_back_ends_nearer_to_the_bound(folder, data):
-    far, near = (run(folder, data, hold=hold, steps=12, lr=5e-2) for hold in (0.0, 4.0))
-    bound = near["unknown_probability"]
-    assert abs(near["forget_probability_after"] - bound) < abs(far["forget_probability_after"] - bound)
+def test_short_and_long_texts_are_asked_apart_and_come_back_in_order(folder):
+    model = target_of(ep.load(str(folder)))
+    long = language.ANSWER.format("Zorvane", "Ymbrook") + " " + language.ANSWER.format("Harbin", "Oakley")
+    pairs = [Pair("", text, "row") for text in (long, "Harbin was", long + " Pellam", "Corvin")]
+    texts = encoded(model, tokenizer_of(model), pairs, 64)
+    with torch.no_grad():
+        found, plain = ask(model, texts).logits, model.language.logits(texts.ids, texts.mask)
+    there = texts.mask.bool()
+    assert (found[there] - plain[there]).abs().max() <= 1e-5
+    assert not found[1, int(texts.mask[1].sum()) :].any()  # it was not asked with the padding of the long ones

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from erase_plugins.errors import EraseError, RequestError
+from erase_plugins.extras import require
 from erase_plugins.hookspecs import hookimpl
 from erase_plugins.options import option
 from erase_plugins.types import EvalReport, EvalRow
@@ -49,12 +50,14 @@ class GeneralSuite:
         """Asks the harness twice.
 
         Raises:
+            MissingExtra: the harness is not installed.
             RequestError: no task is named.
             EraseError: the harness fails, as without a connection to load a task from.
         """
         from erase_plugins.families.capabilities import LANGUAGE
         from erase_plugins.families.texts import tokenizer_of
 
+        require(self.packages, "suite lm-eval")
         options = GeneralOptions(**ctx.options)
         tasks = [name.strip() for name in options.tasks.split(",") if name.strip()]
         if not tasks:
