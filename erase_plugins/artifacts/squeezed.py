@@ -25,8 +25,8 @@ _LEVEL = 1
 def squeeze(tensor: Tensor) -> Tensor:
     """The values as a vector of bytes (uint8); shape and type are for the reader to know."""
     values = tensor.detach().cpu().contiguous()
-    values = ((values << 1) ^ (values >> 63) if values.dtype == torch.int64 else values).numpy()
-    planes = values.reshape(-1, 1).view(np.uint8).T
+    values = (values << 1) ^ (values >> 63) if values.dtype == torch.int64 else values
+    planes = values.numpy().reshape(-1, 1).view(np.uint8).T
     data = zlib.compress(np.ascontiguousarray(planes).tobytes(), _LEVEL)
     return torch.frombuffer(bytearray(data), dtype=torch.uint8)
 

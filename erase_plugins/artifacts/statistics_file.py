@@ -34,7 +34,7 @@ def statistics_to_tensors(statistics: Statistics) -> tuple[dict[str, Tensor], di
     pairs = [(item.rows, item.guides) for item in members if item.rows is not None and item.guides is not None]
     known = len(pairs) == len(members)
     if known and many and 4 * sum(rows.numel() for rows, _ in pairs) <= MANY_BYTES:
-        guides, index = torch.cat([guides for _, guides in pairs]).unique(dim=0, return_inverse=True)
+        guides, index = torch.unique(torch.cat([guides for _, guides in pairs]), dim=0, return_inverse=True)
         known = 4 * (sum(rows.numel() for rows, _ in pairs) + guides.numel()) <= MANY_BYTES
         if known:
             tensors |= {"C": torch.cat([rows for rows, _ in pairs]), "S": guides, "S.index": index.to(torch.int32)}
@@ -75,7 +75,7 @@ def statistics_to_tensors(statistics: Statistics) -> tuple[dict[str, Tensor], di
 
 def _squeezed(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """Sums in fewer bytes; of the guides' sum, which has few directions where guides are few, those and the rest."""
-    found = {}
+    found: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
         if name == "X":
             found |= {f"X.{part}": value for part, value in squeeze_directions(tensor).items()}

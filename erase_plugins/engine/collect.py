@@ -240,8 +240,8 @@ def encode_member(
             if recipe.tokens == "window" and encode.short:
                 one, other = short_window(erased, becomes, index, index, recipe.tail, target.info.tokens)
             else:
-                pair = paired_parts if erased.parts else paired_rows
-                one, other = pair(erased, becomes, index, index, recipe.tokens)
+                matched = paired_parts if erased.parts else paired_rows
+                one, other = matched(erased, becomes, index, index, recipe.tokens)
             rows.append(one)
             guides.append(other)
         if recipe.fillers and kind == "style":

@@ -67,8 +67,8 @@ def test_samples_some_at_a_time_have_the_gradients_of_all_together(tiny_sd1, mon
             assert passes == [] if most > 1 else (len(passes) > 1 and set(passes) == {1})
     (one, gradients), (other, others) = found
     assert other == pytest.approx(one, rel=1e-5)
-    for a, b in zip(gradients, others, strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4 * float(a.abs().max()))
+    one_by_one, together = (torch.cat([part.flatten() for part in parts]) for parts in (others, gradients))
+    assert float((one_by_one - together).norm() / together.norm()) < 1e-4  # other batches round otherwise
 
 
 def test_a_small_denoiser_and_one_that_its_owner_switched_stay_as_they_are(tiny_sd1, monkeypatch):
