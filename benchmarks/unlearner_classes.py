@@ -19,6 +19,8 @@ MODEL = "pocket-classifier"
 METHODS = ("gs-lora", "gs-lora-plus")
 #: of a seeded order of all classes, the first dozen and the third and fourth served to find settings
 DRAWN, COUNT = 14, 12
+#: held-out pictures of a class
+HELD = 6
 #: what is asked for: left of the forgotten in %, and points that the others lose
 LEFT, LOST = 2.0, 1.0
 
@@ -112,10 +114,11 @@ def page(done: dict[str, Any]) -> list[str]:
         "",
         f"Both methods as the model's own preset has them; forgotten are {', '.join(names)}. "
         f"Asked is at most {LEFT:g} % left of what is "
-        f"forgotten and at most {LOST:g} point lost by the others (mean over classes). Six held-out pictures of "
+        f"forgotten and at most {LOST:g} point lost by the others (mean over classes). {HELD} held-out pictures of "
         "a class, half composed, half drawn by pocket; six others of a class to erase and to retain. Settings were "
         "found on other classes and on pictures that are not in the package; this dozen was looked at three times (two "
-        "earlier settings lost 1.5 and 1.2 points here).",
+        f"earlier settings lost 1.5 and 1.2 points here). One picture is {100 / (HELD * len(names)):.1f} % of what "
+        f"twelve classes have, and {100 / HELD:.1f} % of one class.",
         "",
         "| method | classes | left of the forgotten | worst class | lost by the others | largest loss | seconds |",
         "|---|---|---|---|---|---|---|",

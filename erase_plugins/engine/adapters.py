@@ -213,18 +213,19 @@ class _Side(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, out: Tensor, x: Tensor, down: Tensor, up: Tensor, scale: float) -> Tensor:
-        rows = x.reshape(-1, x.shape[-1])
-        inner = rows @ down.t()
-        ctx.save_for_backward(rows, inner, down, up)
-        ctx.scale, ctx.shape = scale, x.shape
+        inner = x.reshape(-1, x.shape[-1]) @ down.t()
+        ctx.save_for_backward(x, inner, down, up)
+        ctx.scale = scale
         return torch.addmm(out.reshape(-1, out.shape[-1]), inner, up.t(), alpha=scale).view(out.shape)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        rows, inner, down, up = ctx.saved_tensors
-        flat = grad.reshape(-1, grad.shape[-1])
+        x, inner, down, up = ctx.saved_tensors
+        rows, flat = x.reshape(-1, x.shape[-1]), grad.reshape(-1, grad.shape[-1])
+        if torch.is_grad_enabled():  # a gradient of this gradient is wanted
+            inner = rows @ down.t()
         back = (flat @ up) * ctx.scale
-        to_x = (back @ down).view(ctx.shape) if ctx.needs_input_grad[1] else None
+        to_x = (back @ down).view(x.shape) if ctx.needs_input_grad[1] else None
         return grad, to_x, back.t() @ rows, (flat.t() @ inner) * ctx.scale, None
 
 
@@ -264,12 +265,10 @@ class LoraSlot(_WeightSlot):
     def changed(self, original: Any, x: Tensor, *args: Any) -> Tensor:
         out = original(x, *args)
         wide = x if torch.is_autocast_enabled(x.device.type) else x.to(self.A.dtype)
-        if (
-            not isinstance(self.module, nn.Conv2d)
-            and out.dtype == wide.dtype
-            and self.A.dtype == self.B.dtype == out.dtype
-        ):
-            return _Side.apply(out, wide, self.A, self.B, self.scale)  # type: ignore[no-any-return, no-untyped-call]
+        one = {out.dtype, wide.dtype, self.A.dtype, self.B.dtype}
+        if len(one) == 1 and not isinstance(self.module, nn.Conv2d):
+            found: Tensor = _Side.apply(out, wide, self.A, self.B, self.scale)
+            return found
         inner = self.convolve(wide, self.A)
         if isinstance(self.module, nn.Conv2d):
             side = functional.conv2d(inner, self.B)

@@ -81,7 +81,8 @@ class Prefix:
         """Inside, the network computes the inputs with these numbers; gives the batch to call it with."""
         count, outputs = len(rows), {}
         for module, part in self.kept.items():
-            outputs[module] = part[rows] if len(part) == len(self.pictures) else part.expand(count, *part.shape[1:])
+            kept = len(part) == len(self.pictures)
+            outputs[module] = part.index_select(0, rows) if kept else part.expand(count, *part.shape[1:])
         with _replaced(outputs, self.tuples):
             yield self.pictures[:1].expand(count, *self.pictures.shape[1:])
 
@@ -95,11 +96,11 @@ def shadowed(forwards: Mapping[nn.Module, Callable[..., Any]]) -> Iterator[None]
     try:
         yield
     finally:
-        for module, forward in before.items():
-            if forward is None:
+        for module, old in before.items():
+            if old is None:
                 del module.__dict__["forward"]
             else:
-                module.forward = forward
+                module.forward = old
 
 
 def _replaced(outputs: Mapping[nn.Module, Tensor], tuples: Collection[nn.Module]) -> Any:

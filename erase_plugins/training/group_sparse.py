@@ -95,11 +95,20 @@ def gs_lora_terms(
     """
     from torch.nn.functional import cross_entropy
 
-    reached = cross_entropy(logits_f, labels_f, reduction="mean" if bound_on == "batch" else "none")
+    pairs = ((logits_r, labels_r), (logits_f, labels_f))
+    errors = (cross_entropy(logits, labels, reduction="none") for logits, labels in pairs)
+    return terms_of(*errors, factors, bound, bound_on)
+
+
+def terms_of(
+    errors_r: Tensor, errors_f: Tensor, factors: Mapping[str, Sequence[Tensor]], bound: float, bound_on: str
+) -> dict[str, Tensor]:  # fmt: skip
+    """The same from the cross-entropies (n,) of the pictures."""
+    reached = errors_f.mean() if bound_on == "batch" else errors_f
     return {
-        "retain": cross_entropy(logits_r, labels_r),
+        "retain": errors_r.mean(),
         "forget": (bound - reached).relu().mean(),
-        "sparse": sum(group_norms(factors), start=logits_r.new_zeros(())),
+        "sparse": sum(group_norms(factors), start=errors_r.new_zeros(())),
     }
 
 
@@ -225,6 +234,7 @@ class GroupSparse(LabelledMethod):
     def loss(self, run: TrainingRun, step: int) -> Tensor:
         """One pass over the pictures to retain and those to forget, from the first edited module on."""
         import torch
+        from torch.nn.functional import cross_entropy
 
         from erase_plugins.engine.loop import shuffled
 
@@ -250,15 +260,13 @@ class GroupSparse(LabelledMethod):
         features, logits = (part.float() for part in both)
         retain: Any = slice(cut) if len(own.pool) == once else (places[:cut] < once).nonzero().flatten()
         forget = slice(cut, None)
-        terms = gs_lora_terms(
-            logits[retain], labels[retain], logits[forget], labels[forget], factors(run.adapters), options.bound,
-            options.bound_on,
-        )  # fmt: skip
+        errors = cross_entropy(logits, labels, reduction="none")
+        terms = terms_of(errors[retain], errors[forget], factors(run.adapters), options.bound, options.bound_on)
         found = terms["retain"] + options.beta * terms["forget"]
         if lasso := options.lasso(step // options.epoch_steps):
             found = found + lasso * terms["sparse"]
         if own.wanted is not None:
-            apart = divergence_from(own.wanted[places], logits)
+            apart = divergence_from(own.wanted.index_select(0, places), logits)
             found = found + options.teacher * (apart[:cut].mean() + apart[cut:].mean())
         return found + self.further(
             run, (features[retain], features[forget]), (labels[retain], labels[forget])

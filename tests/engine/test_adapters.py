@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from erase_plugins.engine.adapters import Adapters
+from erase_plugins.engine.adapters import Adapters, _Side
 from erase_plugins.errors import Unsupported
 from erase_plugins.workflow.models import target_of
 
@@ -125,3 +125,16 @@ def test_refuses_modules_that_are_not_layers(target):
     embedding = next(ref for ref in target.info.refs if ref.kind == "embedding")
     with pytest.raises(Unsupported, match="not a linear layer"):
         Adapters(target, [embedding], 4)
+
+
+def test_the_low_rank_side_has_the_gradients_of_its_products_also_the_second_ones():
+    generator = torch.Generator().manual_seed(0)
+
+    def draw(*shape):
+        return torch.randn(shape, dtype=torch.float64, generator=generator, requires_grad=True)
+
+    given = draw(2, 3, 5), draw(2, 3, 4), draw(2, 4), draw(5, 2)
+    out, x, down, up = given
+    assert torch.allclose(_Side.apply(*given, 0.7), out + 0.7 * (x @ down.T @ up.T))
+    assert torch.autograd.gradcheck(lambda *parts: _Side.apply(*parts, 0.7), given)
+    assert torch.autograd.gradgradcheck(lambda *parts: _Side.apply(*parts, 0.7), given)

@@ -94,11 +94,11 @@ def test_a_new_process_finds_the_same_and_the_manifest_says_what_was_done(folder
     subprocess.run(words, check=True, timeout=120, cwd=Path(__file__).parents[2])
     there = torch.load(tmp_path / "logits.pt", weights_only=True)
     assert (there - here).abs().max() < 1e-6
-    manifest = json.loads((made.path / "erase.json").read_text())
-    assert [item["name"] for item in manifest["concepts"]] == FORGET
-    assert manifest["options"]["bound"] == 10.0
+    manifest = ep.load_artifact(made.path).manifest
+    assert list(manifest.erased) == FORGET
+    assert manifest.options["bound"] == 10.0
     left = {block_of(key) for _, key, _ in made.edit.items()}
-    assert set(manifest["extra"]["switched_off"]) == {f"vit.layers.{number}" for number in range(4)} - left
+    assert set(manifest.extra["switched_off"]) == {f"vit.layers.{number}" for number in range(4)} - left
 
 
 def test_stock_peft_loads_it(folder, made):

@@ -31,7 +31,7 @@ LARGE = {"batch": 256, "epoch_steps": 6}
 #: options with which a class is gone from the small model
 STRONG = {
     "retrain": {"epochs": 25, "epoch_steps": 6, "lr": 1e-2}, "random-label": {**LARGE, "lr": 0.1},
-    "salun": {**LARGE, "lr": 0.1}, "eu-k": {"lr": 0.1}, "class-mean-head": {},
+    "salun": {**LARGE, "lr": 0.1}, "eu-k": {"lr": 0.1}, "class-mean-head": {}, "scrub": {},
     "negative-gradient-plus": {**LARGE, "lr": 0.02, "beta": 0.97},
 }  # fmt: skip
 
