@@ -76,20 +76,19 @@ def test_what_retraining_still_knows(target, found):
 
 def test_retraining_cannot_be_told_from_never_trained_and_the_model_can(tmp_path):
     """AUC of the loss attack, forgotten against held-out pictures: 0.5 for random sets, more where the model learned them."""
-    target = as_target(str(small(tmp_path / "digits", 400, 359)))
+    target = as_target(str(small(tmp_path / "digits", 200, 359)))  # so few that it learns them by heart
     pool, _ = pool_of(target, None)
     test, before, after = stored(target, "test"), [], []
     for seed in range(3):
         mask = torch.zeros(len(pool), dtype=torch.bool)
-        mask[torch.randperm(len(pool), generator=torch.Generator().manual_seed(seed))[:120]] = True
+        mask[torch.randperm(len(pool), generator=torch.Generator().manual_seed(seed))[:100]] = True
         parts = Parts.of(pool, test, mask, ())
         item = ForgetItem(kind="samples", data=DataRef.held(pool.pictures[mask], pool.labels[mask]))
         made = ep.erase(target, [item], "retrain", options={"epochs": 30, "batch": 64, "lr": 1e-2}, seed=seed)
         before.append(measure(target, parts)["auc"])
         with apply_to(target, made, 1.0):
             after.append(measure(target, parts)["auc"])
-    assert sum(after) / 3 == pytest.approx(0.5, abs=0.05)
-    assert min(before) > 0.55
+    assert (sum(after) / 3, min(before) > 0.55) == (pytest.approx(0.5, abs=0.05), True), (before, after)
 
 
 def test_the_file_says_how_it_was_found_and_the_trivial_sets_stand_beside_it(target, found):
