@@ -232,7 +232,7 @@ def test_concepts_of_a_text_to_image_model(monkeypatch, tmp_path):
     def shown(target, judge, concept, images, seed):
         return 1.0 if concept == "car" else 0.5 * (concept not in gone)
 
-    monkeypatch.setattr(module._Concepts, "forgotten", forgotten)
+    monkeypatch.setattr(module.Concepts, "forgotten", forgotten)
     monkeypatch.setattr(lora_effect, "shown", shown)
     pool = ["pizza", "tractor", "car", "owl"]
     made = worst_case("pocket", "uce", wise="prompt", concepts=pool, budget=1, rounds=6, out=tmp_path / "p.json")
