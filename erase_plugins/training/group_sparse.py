@@ -95,9 +95,8 @@ def gs_lora_terms(
     """
     from torch.nn.functional import cross_entropy
 
-    pairs = ((logits_r, labels_r), (logits_f, labels_f))
-    errors = (cross_entropy(logits, labels, reduction="none") for logits, labels in pairs)
-    return terms_of(*errors, factors, bound, bound_on)
+    errors_r = cross_entropy(logits_r, labels_r, reduction="none")
+    return terms_of(errors_r, cross_entropy(logits_f, labels_f, reduction="none"), factors, bound, bound_on)
 
 
 def terms_of(
