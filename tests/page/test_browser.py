@@ -134,7 +134,7 @@ def test_measure_attack_and_publish_are_seen_to_finish(address, browser, hub, tm
     page.get_by_role("tab", name="Measure").click()
     page.get_by_role("button", name="Measure").click()
     page.get_by_text("target rate").first.wait_for(timeout=240_000)
-    shown = " ".join(page.locator("table").all_inner_texts())
+    shown = page.locator("body").inner_text()
     assert re.search(r"100 ?%", shown) and re.search(r"\b0 ?%", shown), shown
     shot(page, tmp_path, "measured")
     page.get_by_role("tab", name="Attack").click()
