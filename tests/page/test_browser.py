@@ -125,7 +125,7 @@ def test_a_concept_is_typed_and_the_pair_seen(address, browser, tmp_path):
     page.close()
 
 
-def test_measuring_and_publishing_are_seen_to_finish(address, browser, hub, tmp_path):
+def test_measuring_is_seen_to_finish(address, browser, tmp_path):
     page = browser.new_page(viewport={"width": 1280, "height": 1000})
     errors = []
     page.on("pageerror", lambda error: errors.append(str(error)))
@@ -137,14 +137,5 @@ def test_measuring_and_publishing_are_seen_to_finish(address, browser, hub, tmp_
     shown = page.locator("body").inner_text()
     assert re.search(r"100 ?%", shown) and re.search(r"\b0 ?%", shown), shown
     shot(page, tmp_path, "measured")
-    page.get_by_role("tab", name="Publish").click()
-    page.get_by_label("Repository").fill("tester/no-owl")
-    page.get_by_label("Licence").fill("mit")
-    page.get_by_role("button", name="Publish", exact=True).click()
-    page.get_by_text(re.compile("Published at commit [0-9a-f]{12}")).wait_for(timeout=120_000)
-    shot(page, tmp_path, "sent")
-    files = hub.files("tester/no-owl")
-    assert {"README.md", "erase.json", "pytorch_lora_weights.safetensors", "report.json"} <= set(files)
-    assert b"**owl**" in files["README.md"] and b"Measured: **owl 100 % \xe2\x86\x92 0 %" in files["README.md"]
     assert errors == []
     page.close()
