@@ -170,7 +170,7 @@ class Studio:
 
         with self._lock:
             made, settings = self.artifact(concept, becomes, model), self.settings
-            more = {} if settings.images is None else {"images": settings.images}
+            more: dict[str, Any] = {} if settings.images is None else {"images": settings.images}
             return api.evaluate(self.open(model), made, "quick", progress=tell, **more)
 
     def attack(self, concept: str, becomes: str = "", model: str = "", tell: Any = None) -> AttackReport:
