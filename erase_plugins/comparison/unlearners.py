@@ -24,6 +24,8 @@ from erase_plugins.errors import EraseError, RequestError, RunCancelled
 from erase_plugins.families import forget_set
 from erase_plugins.families.labelled_data import pool_of, stored
 from erase_plugins.families.labels import class_number
+from erase_plugins.manager import get_manager
+from erase_plugins.options import as_dict, resolve
 
 #: the method that the others are held against
 RETRAIN = "retrain"
@@ -130,10 +132,17 @@ def _parts(target: Any, plan: Plan, file: str | Path) -> Any:
 
 def _key(target: Any, plan: Plan, file: Path, method: str, options: Mapping[str, Any], seed: int) -> str:
     base = {name: item.short for name, item in target.fingerprint().items()}
-    text = json.dumps(
-        [base, forget_set.file_hash(file), plan.retain, method, options, seed], sort_keys=True, default=str
-    )
+    used = _in_force(target, method, options)
+    text = json.dumps([base, forget_set.file_hash(file), plan.retain, method, used, seed], sort_keys=True, default=str)
     return f"{slug(_label(method, options))}-{slug(file.stem)}-{seed}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+
+
+def _in_force(target: Any, method: str, options: Mapping[str, Any]) -> Mapping[str, Any]:
+    """All options as they will be, so that a cell of other defaults is not taken for this one."""
+    try:
+        return as_dict(resolve(get_manager().method(method).Options, options, target.info.profiles))
+    except EraseError:  # the cell itself says what is wrong
+        return options
 
 
 def _label(method: str, options: Mapping[str, Any]) -> str:

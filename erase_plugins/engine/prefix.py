@@ -90,7 +90,7 @@ class Prefix:
 @contextmanager
 def shadowed(forwards: Mapping[nn.Module, Callable[..., Any]]) -> Iterator[None]:
     """Inside, the modules have these ``forward``."""
-    before = {module: module.__dict__.get("forward") for module in forwards}
+    before: dict[nn.Module, Any] = {module: module.__dict__.get("forward") for module in forwards}
     for module, forward in forwards.items():
         module.forward = forward
     try:

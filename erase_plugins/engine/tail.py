@@ -154,8 +154,9 @@ def _ended(network: nn.Module, run: Run, few: Tensor) -> list[tuple[nn.Module, t
     def end(module: nn.Module, args: Any, out: Any) -> None:
         calls[module] = calls.get(module, 0) + 1
         given: Any = args[0] if args else None
-        both = isinstance(given, Tensor) and isinstance(out, Tensor) and given.ndim == out.ndim == 3
-        if both and given.shape[1] == out.shape[1] > 1:
+        if not (isinstance(given, Tensor) and isinstance(out, Tensor) and given.ndim == out.ndim == 3):
+            return
+        if given.shape[1] == out.shape[1] > 1:
             ended.append((module, given.shape))
 
     hooks = [module.register_forward_hook(end) for module in network.modules()]

@@ -10,12 +10,13 @@ from click.testing import CliRunner
 
 import erase_plugins as ep
 from erase_plugins.cli.main import cli
-from erase_plugins.comparison.unlearners import interval, summarise
+from erase_plugins.comparison.unlearners import Plan, _key, interval, summarise
 from erase_plugins.errors import RequestError, Unsupported
 from erase_plugins.evaluation.unlearning import Parts, measure
 from erase_plugins.families.forget_set import read_set
 from erase_plugins.families.labelled import accuracy
 from erase_plugins.families.labelled_data import pool_of, stored
+from erase_plugins.manager import get_manager
 from erase_plugins.runtime.apply import apply_to
 from erase_plugins.types import DataRef, ForgetItem
 from erase_plugins.workflow.models import as_target
@@ -165,6 +166,19 @@ def test_compare_takes_the_file_and_goes_on_where_it_was(model, found, tmp_path)
     done = command(*words, "--erase", "one")
     assert done.exit_code == 2
     assert "leave --erase and other sets out" in done.stderr
+
+
+def test_a_cell_is_known_by_the_options_in_force(target, tmp_path):
+    """A default that changes makes another cell; a default that somebody writes out does not."""
+    file = tmp_path / "set.json"
+    file.write_text("{}")
+    plan = Plan("digits", [], {})
+
+    def mark(**options):
+        return _key(target, plan, file, "finetune", options, 0)[-8:]
+
+    default = get_manager().method("finetune").Options().epochs
+    assert mark() == mark(epochs=default) != mark(epochs=default + 1)
 
 
 def test_means_intervals_and_the_gap():
