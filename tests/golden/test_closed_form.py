@@ -144,7 +144,7 @@ def test_uce_last(case: Case, monkeypatch) -> None:
     """The official code of 2025 keeps the last row of a kept prompt and no empty prompt; we keep all rows of both."""
     part = case.data["uce_last"]
 
-    def last_rows(prompts: Sequence[str], target: GoldenTarget) -> dict[str, torch.Tensor]:
+    def last_rows(prompts: Sequence[str], target: GoldenTarget, _recipe: Any) -> dict[str, torch.Tensor]:
         cond = target.encode(prompts)
         return {text: cond.embeds[n, cond.last[n]][None] for n, text in enumerate(prompts)}
 
@@ -156,7 +156,9 @@ def test_uce_window(case: Case) -> None:
     part = case.data["uce_window"]
     for (a, b), window in zip(case.pairs(part, "window"), part["windows"], strict=True):
         assert len(a) == window["erase"][1] - window["erase"][0] == len(b) == window["guide"][1] - window["guide"][0]
-    found = case.run("uce", part, "window", technique=part.get("technique", "replace"))
+    found = case.run(
+        "uce", part, "window", technique=part.get("technique", "replace"), keep_empty=part["preserve_scale"]
+    )
     compare(found, case, "f64.uce_window.W")
 
 
