@@ -129,7 +129,7 @@ def test_all_four_prompts_of_a_state_have_the_same_attribute(target, monkeypatch
             part.data *= 8  # a random network that reads its prompt
     seen, real = [], pools.mean_squares
     monkeypatch.setattr(
-        pools, "mean_squares", lambda owner, parts, ctx: seen.append(parts[0]) or real(owner, parts, ctx)
+        pools, "mean_squares", lambda owner, parts, *more: seen.append(parts[0]) or real(owner, parts, *more)
     )
     options = {
         **FAST, "iterations": 1, "batch": 12, "templates": "{}", "attributes": "red,blue", "positive": "hot pizza",

@@ -41,8 +41,9 @@ def test_embedded_pipeline_is_stock_and_has_the_recipes_sizes(pocket_pipe):
 def test_weights_are_fp16_safetensors_only():
     files = [path for path in FOLDER.rglob("*") if path.is_file() and path.stat().st_size > 200_000]
     texts = [path for path in files if path.name == "facts.jsonl"]  # invented people of the language model
-    assert len(files) == 9 + (FOLDER / "flow").is_dir() and len(texts) == 1
-    for path in set(files) - set(texts):
+    sums = [path for path in files if path.parent.name == "words"]  # over its words; not weights
+    assert (len(files), len(texts), len(sums)) == (11, 1, 1)
+    for path in set(files) - {*texts, *sums}:
         assert path.suffix == ".safetensors"
         with safe_open(path, "pt") as file:
             kinds = {file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118
