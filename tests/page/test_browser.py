@@ -46,7 +46,7 @@ def address(tmp_path_factory, hub):
     }  # fmt: skip
     port = own_port()
     words = ("-m", "erase_plugins.cli.main", "ui", "--port", str(port), "--no-browser", "--device", "cpu",
-             "--images", "4", "--budget", "8")  # fmt: skip
+             "--images", "4", "--budget", "32")  # fmt: skip
     with (place / "log").open("wb") as log:
         process = subprocess.Popen([PYTHON, *words], cwd=place, env=env, stdout=log, stderr=log)
         try:
@@ -125,7 +125,7 @@ def test_a_concept_is_typed_and_the_pair_seen(address, browser, tmp_path):
     page.close()
 
 
-def test_measuring_is_seen_to_finish(address, browser, tmp_path):
+def test_measuring_and_attacking_are_seen_to_finish(address, browser, tmp_path):
     page = browser.new_page(viewport={"width": 1280, "height": 1000})
     errors = []
     page.on("pageerror", lambda error: errors.append(str(error)))
@@ -137,5 +137,9 @@ def test_measuring_is_seen_to_finish(address, browser, tmp_path):
     shown = page.locator("body").inner_text()
     assert re.search(r"100 ?%", shown) and re.search(r"\b0 ?%", shown), shown
     shot(page, tmp_path, "measured")
+    page.get_by_role("tab", name="Attack").click()
+    page.get_by_role("button", name="Attack").click()
+    page.get_by_text("pictures were drawn for it").wait_for(timeout=240_000)
+    shot(page, tmp_path, "attacked")
     assert errors == []
     page.close()
