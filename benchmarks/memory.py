@@ -197,8 +197,7 @@ def info_of(family: str) -> Any:
     return get_manager().family(family).info(family, configs)
 
 
-#: methods with passes of the denoiser that take gradients
-#: those that train the denoiser; advunlearn, few-shot and hirm train a text encoder, which is not counted here
+#: methods that train the denoiser; advunlearn, few-shot and hirm train a text encoder, which is not counted here
 METHODS = (
     "ace", "concept-ablation", "esd", "gem", "leco", "mace", "realera", "receler", "spm", "stereo", "trce",
 )  # fmt: skip
