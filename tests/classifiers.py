@@ -55,6 +55,11 @@ def trained(folder: Path, epochs: int = 15) -> Path:
     return _taught(vit(), digits(), folder, epochs, 2e-3)
 
 
+def run_of(host: Any) -> Any:
+    """Scores of a transformers classifier for a batch of pictures."""
+    return lambda batch: host(pixel_values=batch).logits
+
+
 def small(folder: Path, train: int = 400, test: int = 120) -> Path:
     """The same with one narrow block and few pictures, trained for about a second."""
     sizes = {"train": train, "test": test}

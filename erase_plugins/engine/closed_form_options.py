@@ -47,7 +47,7 @@ class ClosedFormOptions:
             RequestError: no prompt for the kept words, or one without a place for the word.
         """
         bad = [frame for frame in self.vocabulary_frames if "{}" not in frame]
-        if bad or not self.vocabulary_frames:
+        if self.vocabulary and (bad or not self.vocabulary_frames):
             found = f"'{bad[0]}' has no place {{}} for the word" if bad else "there is none"
             raise RequestError(
                 f"vocabulary_frames: {found}; give prompts such as '{{}}', or set vocabulary=0 to keep none"

@@ -335,8 +335,7 @@ def _keep(prompts: Sequence[str], target: Target, recipe: Recipe) -> dict[str, T
     cond = target.rows(names)
     if cond.parts:
         return {name: kept_parts(cond, index) for index, name in enumerate(names)}
-    own = recipe.empty is not None and recipe.keep_scale > 0
-    factor = (recipe.empty / recipe.keep_scale) ** 0.5 if own and recipe.empty is not None else 1.0
+    factor = (recipe.empty / recipe.keep_scale) ** 0.5 if recipe.empty is not None and recipe.keep_scale else 1.0
     return {
         name: (cond.embeds[index].float() * (1.0 if name else factor)).cpu().contiguous()
         for index, name in enumerate(names)

@@ -58,6 +58,11 @@ def preset_names(request: EraseRequest, info: TargetInfo, parameters: str = "lor
     return (*(f"{model} {FULL}" for model in info.profiles), f"{FULL} {kind}", FULL, *names)
 
 
+def names_of_all(request: EraseRequest, info: TargetInfo) -> tuple[str, ...]:
+    """Names of the presets for methods that treat all concepts together: model, then every kind that is asked for."""
+    return (*info.profiles, *sorted({concept.kind for concept in request.concepts}))
+
+
 def resolved(options: type, request: EraseRequest, info: TargetInfo) -> Any:
     """Options of a training method: what was given, then presets, then defaults; ``lr=none`` is as good as not given.
 

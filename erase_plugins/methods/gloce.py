@@ -83,13 +83,12 @@ class GLoCE:
     graph_node = False
 
     def plan(self, request: EraseRequest, info: TargetInfo) -> EditPlan:
+        from erase_plugins.engine.erasing import names_of_all
         from erase_plugins.options import as_dict
         from erase_plugins.training.options import check_templates
         from erase_plugins.training.plan import estimate
 
-        options = resolve(
-            GLoCEOptions, request.options, (*info.profiles, *sorted({concept.kind for concept in request.concepts}))
-        )
+        options = resolve(GLoCEOptions, request.options, names_of_all(request, info))
         check_templates(options.templates)
         if options.anchors + len(request.preserve) < 2:
             raise RequestError("the gate needs two pictures that must not change; raise anchors or name some to --keep")

@@ -75,10 +75,10 @@ class OCE:
     contract_options: ClassVar[dict[str, int]] = {"vocabulary": 60}
 
     def plan(self, request: EraseRequest, info: TargetInfo) -> EditPlan:
+        from erase_plugins.engine.erasing import names_of_all
         from erase_plugins.engine.estimate import closed_form_plan
 
-        names = (*info.profiles, *sorted({concept.kind for concept in request.concepts}))
-        options = resolve(OCEOptions, request.options, names)
+        options = resolve(OCEOptions, request.options, names_of_all(request, info))
         if not (options.lam or options.keep_all):
             raise RequestError("lam and keep_all are both 0: nothing would tell the rotation what to leave; raise one")
         plan = closed_form_plan(request, options, info)

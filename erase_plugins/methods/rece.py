@@ -66,10 +66,10 @@ class RECE:
     contract_options: ClassVar[dict[str, int]] = {"vocabulary": 60}
 
     def plan(self, request: EraseRequest, info: TargetInfo) -> EditPlan:
+        from erase_plugins.engine.erasing import names_of_all
         from erase_plugins.engine.estimate import closed_form_plan
 
-        names = (*info.profiles, *sorted({concept.kind for concept in request.concepts}))
-        return closed_form_plan(request, resolve(RECEOptions, request.options, names), info)
+        return closed_form_plan(request, resolve(RECEOptions, request.options, names_of_all(request, info)), info)
 
     def run(self, plan: EditPlan, target: Target, ctx: RunContext) -> Edit:
         from erase_plugins.engine.collect import collect, summary

@@ -83,17 +83,16 @@ class SAE:
     graph_node = False
 
     def plan(self, request: EraseRequest, info: TargetInfo) -> EditPlan:
-        from erase_plugins.engine.erasing import all_phrases
+        from erase_plugins.engine.erasing import all_phrases, names_of_all
         from erase_plugins.options import as_dict
         from erase_plugins.training.options import check_templates
         from erase_plugins.training.plan import estimate
 
-        kinds = sorted({concept.kind for concept in request.concepts})
-        options = resolve(SAEOptions, request.options, (*info.profiles, *kinds))
+        options = resolve(SAEOptions, request.options, names_of_all(request, info))
         check_templates(options.templates)
         if options.chosen > options.features or options.k > options.features:
             raise RequestError(f"chosen and k may be at most the number of features, {options.features}")
-        ref = place(info, options.block, kinds[0])
+        ref = place(info, options.block, min(concept.kind for concept in request.concepts))
         prompts = (len(all_phrases(request)) * options.seeds + options.words) * len(options.templates)
         numbers = estimate(
             info, request, 2 * ref.shape[0] * options.chosen * len(request.concepts),

@@ -62,6 +62,7 @@ class SLUG(Solved):
     def solve(self, run: TrainingRun) -> Mapping[str, Tensor]:
         import torch
 
+        from erase_plugins.engine.loop import finite
         from erase_plugins.families.labelled import accuracy
 
         options, sets, values = run.options, run.state, run.adapters.values
@@ -72,7 +73,7 @@ class SLUG(Solved):
             dict(zip(values, (flat_gradient(run, pool) / len(pool)).split(sizes), strict=True))
             for pool in (sets.forget, sets.retain)
         )
-        if not all(bool(torch.isfinite(part).all()) for part in forget.values()):
+        if not finite(list(forget.values())):
             raise RequestError("the gradient is not finite; the model is broken")
         numbers = {
             name: facts(value.detach(), forget[name], retain[name])

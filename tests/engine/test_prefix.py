@@ -7,21 +7,7 @@ import torch
 from torch import nn
 
 from erase_plugins.engine.prefix import Prefix
-from tests.classifiers import digits, vit
-
-
-@pytest.fixture(scope="module")
-def host():
-    return vit(width=16, layers=3)
-
-
-@pytest.fixture(scope="module")
-def pictures():
-    return digits()["train.pictures"][:20].float() / 127.5 - 1
-
-
-def run_of(host):
-    return lambda batch: host(pixel_values=batch).logits
+from tests.classifiers import run_of
 
 
 @pytest.mark.parametrize("block", [0, 2])

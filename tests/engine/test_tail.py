@@ -2,26 +2,11 @@
 
 from __future__ import annotations
 
-import pytest
 import torch
 from torch import nn
 
 from erase_plugins.engine.tail import Tail, _SameQueries
-from tests.classifiers import digits, vit
-
-
-@pytest.fixture(scope="module")
-def host():
-    return vit(width=16, layers=3)
-
-
-@pytest.fixture(scope="module")
-def pictures():
-    return digits()["train.pictures"][:20].float() / 127.5 - 1
-
-
-def run_of(host):
-    return lambda batch: host(pixel_values=batch).logits
+from tests.classifiers import run_of
 
 
 def test_scores_and_gradients_are_those_of_the_whole_network(host, pictures):

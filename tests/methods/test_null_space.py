@@ -175,3 +175,5 @@ def test_many_rows_make_the_same_changes_at_the_rank_of_the_space(pocket_target)
 def test_kept_words_need_a_prompt_to_stand_in(frames, said) -> None:
     with pytest.raises(RequestError, match=f"vocabulary_frames: {said}"):
         ep.plan("pocket", "pizza", "null-space", options={"vocabulary_frames": frames})
+    options = {"vocabulary_frames": frames, "vocabulary": 0}  # what the sentence offers
+    assert ep.plan("pocket", "pizza", "null-space", options=options).options["vocabulary"] == 0

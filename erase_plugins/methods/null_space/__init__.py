@@ -97,10 +97,10 @@ class NullSpace:
     contract_options: ClassVar[dict[str, float]] = {"vocabulary": 60, "tau": 1.0}
 
     def plan(self, request: EraseRequest, info: TargetInfo) -> EditPlan:
+        from erase_plugins.engine.erasing import names_of_all
         from erase_plugins.engine.estimate import closed_form_plan
 
-        names = (*info.profiles, *sorted({concept.kind for concept in request.concepts}))
-        options = resolve(NullSpaceOptions, request.options, names)
+        options = resolve(NullSpaceOptions, request.options, names_of_all(request, info))
         if options.anchor == "safe-span":
             given = [concept.text for concept in request.concepts if concept.anchor is not None]
             if given:

@@ -117,10 +117,7 @@ class UCE:
 
         options = UCEOptions(**plan.options)
         solver = {"method": self.id, "lam": options.lam, "rank": options.rank}
-        if options.keep_empty not in (
-            None,
-            options.keep_scale,
-        ):  # differs: no joint solution
+        if options.keep_empty not in (None, options.keep_scale):  # differs: no joint solution
             solver["empty"] = options.keep_empty
         need_sigma = options.rank is not None
         statistics = collect(plan.request, options.recipe(), solver, target, ctx, need_sigma)
