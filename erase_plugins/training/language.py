@@ -93,6 +93,10 @@ class LanguageOptions(TextOptions):
     )  # fmt: skip
     cooldown: float = option(0.3, "last share of the steps in which the rate falls to 0", low=0.0, high=1.0)
     checkpoint_every: int = option(50, "training steps between checkpoints", low=1)
+    recompute: bool = option(
+        False,
+        "gradient checkpointing: blocks are computed again on the way back, which takes less memory and more time",
+    )
 
     def schedule(self) -> Schedule:
         """Schedule of the training loop."""
@@ -318,7 +322,13 @@ class LanguageMethod(TrainedMethod):
         """Nothing of a teacher is stored: what is retained are texts."""
 
     def prepare(self, run: TrainingRun) -> Sets:
+        from erase_plugins.engine.fact_editing import block_of
+        from erase_plugins.training.recomputing import recomputed
+
         request, options = run.request, run.options
+        if options.recompute:
+            blocks = [block_of(run.target, ref) for ref in run.target.info.modules("mlp_out")]
+            run.stack.enter_context(recomputed(blocks))
         forget, kept = asked(request)
         kept = kept if options.retain_weight > 0 else []
         apart(forget, kept)

@@ -1,8 +1,8 @@
-"""Gradient checkpointing: blocks of a large denoiser are computed again on the way back, not kept."""
+"""Gradient checkpointing: blocks of a model are computed again on the way back, not kept."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -32,3 +32,30 @@ def recomputing(denoiser: Any) -> Iterator[bool]:
         yield True
     finally:
         denoiser.disable_gradient_checkpointing()
+
+
+@contextmanager
+def recomputed(blocks: Sequence[Any]) -> Iterator[None]:
+    """Inside the block passes with gradients keep what goes into these modules, not what they compute.
+
+    For losses as above. The modules' ``forward`` is shadowed on the instances, so that hooks and the mode of training
+    or not stay as they are.
+
+    Args:
+        blocks: modules of which no one is inside another.
+    """
+    from functools import partial
+
+    from torch.utils.checkpoint import checkpoint
+
+    before = [vars(block).get("forward") for block in blocks]
+    for block in blocks:
+        block.forward = partial(checkpoint, block.forward, use_reentrant=False, preserve_rng_state=False)
+    try:
+        yield
+    finally:
+        for block, own in zip(blocks, before, strict=True):
+            if own is None:
+                del block.forward
+            else:
+                block.forward = own
