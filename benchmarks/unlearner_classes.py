@@ -134,6 +134,12 @@ def page(done: dict[str, Any]) -> list[str]:
                 f"| {method} | {what} | {mean_left:.1f} % | {max(left):.1f} % | {mean_lost:.2f} | {max(lost):.2f} | "
                 f"{seconds:.0f} |"
             )
+    lines += [
+        "| guard: these labels are refused (weights as before) | either | 0.0 % | 0.0 % | 0.00 | 0.00 | 0 |",
+        "",
+        "The guard's row needs no run: a label that is refused is never given, and a picture of another class that got "
+        "it was wrong already. Nothing is forgotten: whoever reads the logits, or takes the guard off, has all of it.",
+    ]
     chain = done["chain"]
     users = list(chain["before"]["forgotten"])
     lines += [

@@ -133,12 +133,17 @@ def stop_if_asked(*_: Any) -> None:
 def computing(gradients: bool = False) -> AbstractContextManager[Any]:
     """Ordinary tensors: nodes run in inference mode, whose tensors can neither be used elsewhere nor be trained.
 
+    Guards in front of a CLIP do not look at what is encoded inside.
+
     Args:
         gradients: whether operations are recorded.
     """
     import torch
 
+    from .guards import own_texts
+
     stack = ExitStack()
+    stack.enter_context(own_texts())
     stack.enter_context(torch.inference_mode(False))
     stack.enter_context(torch.set_grad_enabled(gradients))
     return stack

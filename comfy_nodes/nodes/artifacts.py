@@ -8,7 +8,7 @@ from typing import Any
 from ..opening import choices, problem, state
 from ..spec import METADATA, Input, NodeSpec, Output, Result
 
-_ALIASES = ("erase plugins", "unlearn", "remove concept", "forget", "lora", "esd", "negative lora")
+_ALIASES = ("erase plugins", "unlearn", "remove concept", "forget", "lora", "esd", "negative lora", "guard", "safety")
 
 
 def load_artifact(
@@ -32,6 +32,7 @@ def load_artifact(
     """
     from .. import host, hub
     from ..opening import check_fits, open_artifact
+    from ..guards import guarded
     from ..patches import apply_edit
     from ..targets import target_of
 
@@ -43,16 +44,18 @@ def load_artifact(
             hub.write_down({"reference": opened.name}, prompt, extra_pnginfo, unique_id)
         check_fits(loaded, target, any_base)
         done = apply_edit(target, loaded.edit, strength, strength_clip)
+        used, guards = guarded(done.clip, loaded, target, any_base) if strength_clip else (done.clip, [])
     text = "\n".join(
         [
-            done.report(loaded.name, strength),
+            *([done.report(loaded.name, strength)] if loaded.manifest.kinds or not guards else []),
+            *guards,
             f"erases: {', '.join(loaded.manifest.erased) or 'not named'}",
             f"made with: {loaded.manifest.method.get('title') or 'unknown'}",
             *([f"from {opened.name}"] if reference.strip() else []),
             *([opened.note] if opened.note else []),
         ]
     )
-    return Result((done.model, done.clip, loaded, text), text)
+    return Result((done.model, used, loaded, text), text)
 
 
 def save_artifact(

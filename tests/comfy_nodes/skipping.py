@@ -1,4 +1,4 @@
-"""Runs inside the ComfyUI interpreter: clip skip, the two strengths of an artifact, pictures that are not square.
+"""Runs inside the ComfyUI interpreter: clip skip, strengths of an artifact, pictures that are not square, guards.
 
 Usage: python skipping.py COMFY_DIR WORK, with this repository on PYTHONPATH. The test of the same name asserts.
 """
@@ -112,6 +112,30 @@ def strengths(case: Case, nodes: dict[str, Any], work: Path) -> None:
         }  # fmt: skip
 
 
+def guards(case: Case, nodes: dict[str, Any]) -> None:
+    """Guards from the load node in front of stock nodes, and a node of ours behind them."""
+    from nodes import CLIPSetLastLayer, CLIPTextEncode
+
+    NUMBERS["guards"] = {}
+    for name in ("keyword", "embedding"):
+        model, clip, _, report = nodes["EraseLoadArtifact"]().execute(
+            artifact=f"{name}-guard", model=case.model, clip=case.clip, strength=1.0, strength_clip=1.0, any_base=False
+        )["result"]
+        (behind,) = CLIPSetLastLayer().set_last_layer(clip, -1)
+        said = []
+        for part in (clip, behind):
+            try:
+                CLIPTextEncode().encode(part, "a photo of a pizza")
+            except Exception as error:
+                said.append(f"{type(error).__name__}: {error}")
+        rows = [part.encode_from_tokens(part.tokenize("a photo of a dog")) for part in (clip, case.clip)]
+        erased = nodes["EraseUCE"]().execute(model=model, clip=clip, strength=1.0, erase="pizza", kind="object")
+        NUMBERS["guards"][name] = {
+            "said": said, "same rows": bool((rows[0] == rows[1]).all()), "same model": model is case.model,
+            "report": report, "erased": erased["result"][2],
+        }  # fmt: skip
+
+
 def sizes(model: Any, clip: Any) -> None:
     """What SDXL is told about latents of 4 x 12: the first cosine of each of its six numbers."""
     import torch
@@ -150,6 +174,7 @@ def main(comfy_dir: str, work: Path) -> None:
         clip_skip(case, nodes)
         with torch.inference_mode():
             strengths(case, nodes, work)
+            guards(case, nodes)
         from small_sdxl import SmallSDXL
 
         sizes(*SmallSDXL().make()[:2])

@@ -1,4 +1,4 @@
-"""Clip skip, a strength of its own for the text encoder, and pictures that are not square, in a real ComfyUI."""
+"""Clip skip, a strength of its own for the text encoder, pictures that are not square, and guards, in a real ComfyUI."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import math
 
 import pytest
 
+import erase_plugins as ep
 from erase_plugins.artifacts.edit import Edit
 from tests.layouts.making import artifact_of, random_edit
 
@@ -21,6 +22,8 @@ def numbers(in_comfy, pocket_target, tmp_path_factory):
     for name, component in (("unet", "unet"), ("text", "text_encoder")):
         half = Edit(edit.family, {component: edit.deltas[component]})
         artifact_of(pocket_target, half, name).save(work / "halves" / name, ("patch",))
+    for name in ("keyword", "embedding"):
+        ep.erase(pocket_target, "pizza", f"{name}-guard", out=work / "models" / "erase_plugins" / f"{name}-guard")
     return in_comfy("skipping.py", str(work), env={"ERASE_PLUGINS_CACHE": "0"})
 
 
@@ -63,3 +66,16 @@ def test_sdxl_is_told_height_before_width(numbers):
     """(height, width, 0, 0, height, width) in pixels, 8 for a latent; the first cosine of each has frequency 1."""
     wanted = [math.cos(size) for size in (32, 96, 0, 0, 32, 96)]
     assert numbers["sizes"] == pytest.approx(wanted, abs=1e-4)
+
+
+@pytest.mark.parametrize("name", ["keyword", "embedding"])
+def test_guards_from_the_load_node_stand_in_front_of_stock_nodes(numbers, name):
+    found = numbers["guards"][name]
+    assert len(found["said"]) == 2  # also where a stock node made a clone behind it
+    assert all(text.startswith("RunRefused: ") and "pizza" in text for text in found["said"])
+    assert found["same rows"]
+    assert found["same model"]
+    assert "negative prompts the CLIP in front of it" in found["report"]
+    assert "patched" not in found["report"]
+    assert "erases: pizza" in found["report"]
+    assert "patched" in found["erased"]  # a node of ours behind it may still be asked to erase the concept

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import random
 import sqlite3
 from collections.abc import Callable
 from typing import Any
@@ -205,6 +206,23 @@ def test_new_links_do_not_fit_the_seal(stored, change, tmp_path):
     forged.ledger(sealed=False)  # nothing else finds it
     with pytest.raises(CorruptArtifact, match="sealed"):
         forged.ledger()
+
+
+def test_500_changes_of_a_character_are_found(stored, tmp_path):
+    desk, _, lines = stored
+    copied, chance = put(tmp_path, desk, lines), random.Random(15)
+    base = sqlite3.connect(copied.folder / DATABASE, isolation_level=None)
+    base.execute("DROP TRIGGER lines_stay")
+    for _ in range(500):
+        seq, text = chance.choice(base.execute("SELECT seq, line FROM lines").fetchall())
+        place = chance.randrange(len(text))
+        other = chance.choice([sign for sign in '0a7z"}, ' if sign != text[place]])
+        base.execute("UPDATE lines SET line = ? WHERE seq = ?", (text[:place] + other + text[place + 1 :], seq))
+        with pytest.raises(CorruptArtifact):
+            copied.ledger()
+        base.execute("UPDATE lines SET line = ? WHERE seq = ?", (text, seq))
+    base.close()
+    assert copied.ledger().head == desk.ledger().head
 
 
 DATABASES: dict[str, str] = {

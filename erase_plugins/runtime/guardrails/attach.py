@@ -51,8 +51,7 @@ def attach_guards(
     try:
         for policy in policies(manifest):
             for stage in policy["stages"]:
-                if stage["type"] in _MEASURED:
-                    _check_encoder(manifest, target, any_base)
+                check_stage(manifest, stage, target, any_base)
                 done += _attached(policy, stage, target, strength, key)
     except BaseException:
         for item in reversed(done):
@@ -117,7 +116,14 @@ def _text(stage: Mapping[str, Any], name: str) -> str:
     return value
 
 
-def _check_encoder(manifest: Manifest, target: Any, any_base: bool) -> None:
+def check_stage(manifest: Manifest, stage: Mapping[str, Any], target: Any, any_base: bool) -> None:
+    """Refuses a stage that was made with the numbers of another text encoder.
+
+    Raises:
+        BaseMismatch: names the text encoder.
+    """
+    if stage["type"] not in _MEASURED:
+        return
     stored, found = manifest.base.get("fingerprint") or {}, target.fingerprint()
     for component in target.info.components(TEXT):
         if component not in stored or component not in found:

@@ -1,0 +1,121 @@
+"""Guards of an artifact in front of a CLIP: it looks at every text that a graph gives it to encode.
+
+A guard sits on the tokenizer of a clone, where clip skip, LoRAs and further nodes leave it. What our own nodes encode
+(concepts to erase, pictures to look at) is not looked at. Those that steer the guidance have no place here.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any
+
+from erase_plugins.errors import CorruptArtifact, RunRefused, Unsupported
+
+#: whether a node of ours encodes right now
+_OWN: ContextVar[bool] = ContextVar("erase_plugins_own_texts", default=False)
+#: what else does the work of guards that steer
+_INSTEAD = {
+    "negative-prompt": "write its text into the negative prompt: '{text}'",
+    "sld": "write its text into the negative prompt: '{text}'",
+    "safree": "erase the concept, or take a keyword-guard",
+    "refusal-prompt": "it speaks to a language model; take a keyword-guard",
+}
+
+
+@contextmanager
+def own_texts() -> Iterator[None]:
+    """Inside, no guard looks at what is encoded."""
+    token = _OWN.set(True)
+    try:
+        yield
+    finally:
+        _OWN.reset(token)
+
+
+@dataclass(frozen=True)
+class Watch:
+    """One policy and what looks at texts for it."""
+
+    policy: Any
+    seer: Any
+
+    def passed(self, text: str) -> str:
+        """The text, or the empty one where a hit is drawn as that.
+
+        Raises:
+            RunRefused: a hit that is blocked.
+        """
+        verdict = self.seer.check(text)
+        if not verdict.hit:
+            return text
+        if self.policy["action"] == "block":
+            raise RunRefused(f"{self.policy['message']} ({verdict.reason})")
+        if self.policy["action"] == "empty":
+            return ""
+        logging.getLogger("erase_plugins").warning("a guard was hit: %s", verdict.reason)
+        return text
+
+
+class GuardedTokenizer:
+    """A tokenizer of ComfyUI that shows every text to guards first; everything else is the tokenizer's own."""
+
+    def __init__(self, plain: Any, watches: Sequence[Watch]) -> None:
+        self.plain, self.watches = plain, tuple(watches)
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "plain" or name.startswith("__"):  # asked for while a copy is made
+            raise AttributeError(name)
+        return getattr(self.plain, name)
+
+    def tokenize_with_weights(self, text: Any, *arguments: Any, **options: Any) -> Any:
+        """Tokens of a text that every guard lets through."""
+        if not _OWN.get():
+            for watch in self.watches:
+                text = [watch.passed(part) for part in text] if isinstance(text, list) else watch.passed(text)
+        return self.plain.tokenize_with_weights(text, *arguments, **options)
+
+
+def guarded(clip: Any, artifact: Any, target: Any, any_base: bool) -> tuple[Any, list[str]]:
+    """A clone of a CLIP with the guards of an artifact in front of it, and lines for the report.
+
+    Args:
+        clip: with or without other guards; stays as it is.
+        artifact: with guards, or without (then the CLIP itself comes back).
+        target: the connected model.
+        any_base: allow another text encoder than the one that a guard was calibrated on.
+
+    Raises:
+        Unsupported: a guard that steers the guidance, or no CLIP is connected.
+        RequestError: hashed keywords, whose key no graph may hold.
+        BaseMismatch, CorruptArtifact: as `erase_plugins.runtime.guardrails.attach.attach_guards`.
+    """
+    from erase_plugins.artifacts.policy import policies
+    from erase_plugins.runtime.guardrails.attach import check_stage
+    from erase_plugins.runtime.guardrails.looking import looker
+
+    watches, lines = [], []
+    for policy in policies(artifact.manifest):
+        for stage in policy["stages"]:
+            kind = stage["type"]
+            if kind in _INSTEAD:
+                how = _INSTEAD[kind].format(text=str(stage.get("text", ""))[:200])
+                raise Unsupported(f"the guard '{kind}' has no place in ComfyUI; {how}")
+            if kind not in ("keyword", "embedding"):
+                raise CorruptArtifact(f"the guard has a stage '{kind[:40]}' that this version does not know; update it")
+            if clip is None:
+                raise Unsupported(f"the guard '{kind}' looks at prompts; connect the CLIP of this model")
+            check_stage(artifact.manifest, stage, target, any_base)
+            watches.append(Watch(policy, looker(policy, stage, target, b"")))
+            lines.append(
+                f"guard of {policy['concept']} ({kind}, {policy['action']}): looks at every text that the CLIP behind "
+                "this node encodes; give negative prompts the CLIP in front of it. Nothing is removed from the weights"
+            )
+    if not watches:
+        return clip, []
+    clone = clip.clone()
+    clone.tokenizer = GuardedTokenizer(clip.tokenizer, watches)
+    return clone, lines

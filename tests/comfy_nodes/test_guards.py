@@ -1,0 +1,126 @@
+"""Guards in front of a CLIP: texts are looked at, clones keep them, our own nodes are not asked, nothing is silent."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from types import SimpleNamespace
+
+import pytest
+
+from comfy_nodes import host
+from comfy_nodes.guards import guarded
+from comfy_nodes.target import ComfyTarget
+from erase_plugins.artifacts.keyword_guard import keyword_guard
+from erase_plugins.artifacts.policy import make
+from erase_plugins.errors import RequestError, RunRefused, Unsupported
+
+
+class Plain:
+    """As much of a tokenizer of ComfyUI as a CLIP asks for."""
+
+    clip_l = "the inner one"
+
+    def tokenize_with_weights(self, text, return_word_ids=False, **options):
+        return [text, return_word_ids, options]
+
+
+class Clip:
+    def __init__(self, tokenizer):
+        self.tokenizer = tokenizer
+
+    def clone(self):
+        return Clip(self.tokenizer)
+
+    def tokenize(self, text, **options):
+        return self.tokenizer.tokenize_with_weights(text, False, **options)
+
+
+def artifact(*policies):
+    return SimpleNamespace(manifest=SimpleNamespace(guards=policies, base={}, name="no-pizza"))
+
+
+def pizza(action="block", **more):
+    return keyword_guard("pizza", ["pizza"], action=action, message="Not here.", **more).to_policy()
+
+
+@pytest.fixture
+def target(fake_model):
+    return ComfyTarget(fake_model[0])
+
+
+def test_a_hit_is_refused_in_every_spelling_and_the_clip_in_front_is_as_before(target):
+    plain = Clip(Plain())
+    clip, lines = guarded(plain, artifact(pizza()), target, False)
+    assert clip.tokenize("a dog") == ["a dog", False, {}]
+    for text in ("a pizza", "a P1ZZA", "(pizza:1.2)"):
+        with pytest.raises(RunRefused, match="Not here"):
+            clip.clone().tokenize(text)
+    assert plain.tokenize("a pizza")[0] == "a pizza"
+    assert clip.tokenizer.clip_l == "the inner one"
+    assert "negative prompts" in lines[0]
+    assert "Nothing is removed" in lines[0]
+
+
+def test_empty_and_flag(target, caplog):
+    emptied, _ = guarded(Clip(Plain()), artifact(pizza("empty")), target, False)
+    assert emptied.tokenize("a pizza")[0] == ""
+    assert emptied.tokenize(["a pizza", "a dog"])[0] == ["", "a dog"]
+    flagged, _ = guarded(Clip(Plain()), artifact(pizza("flag")), target, False)
+    assert flagged.tokenize("a pizza")[0] == "a pizza"
+    assert "a guard was hit" in caplog.text
+
+
+def test_two_guards_stand_together(target):
+    dog = keyword_guard("dog", ["dog"], action="block", message="No dog.").to_policy()
+    first, _ = guarded(Clip(Plain()), artifact(pizza()), target, False)
+    both, _ = guarded(first, artifact(dog), target, False)
+    for text in ("a pizza", "a dog"):
+        with pytest.raises(RunRefused):
+            both.tokenize(text)
+    assert first.tokenize("a dog")[0] == "a dog"
+
+
+def test_our_own_nodes_are_not_asked(target):
+    clip, _ = guarded(Clip(Plain()), artifact(pizza()), target, False)
+    with host.computing():
+        assert clip.tokenize("a pizza")[0] == "a pizza"
+    with pytest.raises(RunRefused):
+        clip.tokenize("a pizza")
+
+
+def test_a_guarded_tokenizer_can_be_copied(target):
+    clip, _ = guarded(Clip(Plain()), artifact(pizza()), target, False)
+    for again in (copy.deepcopy(clip.tokenizer), pickle.loads(pickle.dumps(clip.tokenizer))):
+        with pytest.raises(RunRefused):
+            again.tokenize_with_weights("a pizza")
+
+
+@pytest.mark.parametrize(
+    ("stage", "said"),
+    [
+        ({"type": "negative-prompt", "text": "pizza"}, "negative prompt: 'pizza'"),
+        ({"type": "sld", "text": "pizza"}, "negative prompt: 'pizza'"),
+        ({"type": "safree"}, "keyword-guard"),
+        ({"type": "refusal-prompt", "text": "x"}, "keyword-guard"),
+    ],
+)
+def test_guards_that_steer_are_refused_with_a_way(target, stage, said):
+    with pytest.raises(Unsupported, match="no place in ComfyUI") as caught:
+        guarded(Clip(Plain()), artifact(make("pizza", [stage], "block", "No.")), target, False)
+    assert said in str(caught.value)
+
+
+def test_hashed_words_need_a_key_that_no_graph_may_hold(target):
+    with pytest.raises(RequestError, match="key"):
+        guarded(Clip(Plain()), artifact(pizza(key=b"0" * 32)), target, False)
+
+
+def test_a_guard_needs_the_clip(target):
+    with pytest.raises(Unsupported, match="connect the CLIP"):
+        guarded(None, artifact(pizza()), target, False)
+
+
+def test_an_artifact_without_guards_leaves_the_clip(target):
+    clip = Clip(Plain())
+    assert guarded(clip, artifact(), target, False) == (clip, [])
