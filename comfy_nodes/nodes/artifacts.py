@@ -31,8 +31,8 @@ def load_artifact(
         BaseMismatch, ArtifactError, Unsupported, HubError: nothing was changed.
     """
     from .. import host, hub
-    from ..opening import check_fits, open_artifact
     from ..guards import guarded
+    from ..opening import check_fits, open_artifact
     from ..patches import apply_edit
     from ..targets import target_of
 
