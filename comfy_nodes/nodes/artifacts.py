@@ -45,6 +45,8 @@ def load_artifact(
         check_fits(loaded, target, any_base)
         done = apply_edit(target, loaded.edit, strength, strength_clip)
         used, guards = guarded(done.clip, loaded, target, any_base) if strength_clip else (done.clip, [])
+        if loaded.manifest.guards and not strength_clip:
+            guards = ["guards are off: strength_clip is 0"]
     text = "\n".join(
         [
             *([done.report(loaded.name, strength)] if loaded.manifest.kinds or not guards else []),

@@ -89,7 +89,7 @@ class LanguageOptions(TextOptions):
         "a text stops to push once it is as unlikely as the same about somebody unknown (field unknown of its row)",
     )
     hold: float = option(
-        0.5, "weight with which a text that became less likely than that is pulled back; 0 lets it go", low=0.0,
+        1.0, "weight with which a text that became less likely than that is pulled back; 0 lets it go", low=0.0,
         high=1e6,
     )  # fmt: skip
     cooldown: float = option(0.3, "last share of the steps in which the rate falls to 0", low=0.0, high=1.0)

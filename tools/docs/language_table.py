@@ -222,7 +222,8 @@ def _real(runs: Sequence[Cell]) -> list[str]:
         "## A real model: SmolLM2-135M", "",
         "Made by `python -m benchmarks.smollm2 FOLDER --save docs/results/smollm2.json` (`--person --method npo` for "
         "the person). Answers are greedy, eight tokens, questions without a chat template; only what the model answers "
-        "rightly at first is asked. Nothing but the rows \"forgotten\" and \"given\" was seen by the method. Settings "
+        "rightly at first is asked. Facts are given to be forgotten in two wordings, of which \"forgotten\" is one; "
+        "neighbours that are given are other countries than those asked, with whatever the model says of them. Settings "
         "were looked for on these very facts.", "",
     ]  # fmt: skip
     for run in runs:
