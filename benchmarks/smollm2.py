@@ -4,8 +4,8 @@
     python -m benchmarks.smollm2 FOLDER [--method memit] [--set name=value ...] [--person] [--save FILE.json]
 
 The package holds the model as a 4-bit GGUF; it is dequantised once and saved below FOLDER. Its chat answers are poor,
-so questions are put plainly, without a chat template. Of the countries whose capital it names, ten are forgotten and
-the others are only asked; what is given as neighbours are other countries, with whatever the model says of them.
+so questions are put plainly, without a chat template. Of the countries whose capital it names, ten are forgotten, up to
+twenty are given as neighbours, and the rest and other questions are only asked.
 """
 
 from __future__ import annotations
@@ -19,8 +19,6 @@ from typing import Any
 
 GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
 ASK = "Question: What is the name of {}'s capital city?\nAnswer:"
-#: a second wording in which facts are given to be forgotten, and wordings in which they are only asked
-ALSO = "Q: Tell me the capital of {}.\nA:"
 AGAIN = ("Question: Which city is the capital of {}?\nAnswer:", "The capital of {} is")
 CAPITALS = {
     "France": "Paris", "Germany": "Berlin", "Italy": "Rome", "Spain": "Madrid", "Japan": "Tokyo", "China": "Beijing",
@@ -34,17 +32,6 @@ CAPITALS = {
     "Bangladesh": "Dhaka", "Indonesia": "Jakarta", "Philippines": "Manila", "Malaysia": "Kuala Lumpur",
     "Venezuela": "Caracas", "Colombia": "Bogot", "Uruguay": "Montevideo", "Ghana": "Accra", "Jordan": "Amman",
 }  # fmt: skip
-#: neighbours that are given; none of them is asked
-_COUNTRIES = (
-    "Albania Algeria Angola Armenia Azerbaijan Bahrain Belarus Belize Bhutan Bolivia Botswana Brazil Brunei "
-    "Cambodia Cameroon Chad Cyprus Ecuador Eritrea Estonia Ethiopia Fiji Gabon Gambia Georgia Guatemala "
-    "Guinea Guyana Haiti Honduras Iceland India Israel Jamaica Kazakhstan Kuwait Laos Latvia Lesotho Liberia "
-    "Libya Lithuania Luxembourg Madagascar Malawi Mali Malta Mauritius Moldova Monaco Mongolia Montenegro "
-    "Morocco Mozambique Myanmar Namibia Nepal Netherlands Nicaragua Niger Nigeria Oman Panama Paraguay Qatar "
-    "Rwanda Samoa Senegal Singapore Slovakia Slovenia Somalia Sudan Suriname Switzerland Tanzania Togo "
-    "Tunisia Uganda Uzbekistan Yemen Zambia Zimbabwe"
-)
-GIVEN = tuple(_COUNTRIES.split())
 OTHERS = {
     "The opposite of hot is": "cold", "Water freezes at zero degrees": "Celsius", "The sun rises in the": "east",
     "The largest planet in the solar system is": "Jupiter", "A baby dog is called a": "puppy",
@@ -53,8 +40,7 @@ OTHERS = {
     "The chemical symbol for water is": "H", "A week has seven": "days", "Bees make": "honey",
     "The currency of Japan is the": "yen", "The language spoken in Brazil is": "Portuguese",
 }  # fmt: skip
-#: whom the model knows, and a name that it cannot know
-PERSON, NOBODY = "Albert Einstein", "Alwin Zorvane"
+PERSON = "Albert Einstein"
 LIFE = {
     "Albert Einstein was born in the country of": "Germany",
     "Albert Einstein is famous for the theory of": "relativity",
@@ -168,28 +154,20 @@ def capitals(place: Path, out: Path, method: str, **options: Any) -> dict[str, A
     tokenizer, host = AutoTokenizer.from_pretrained(place), ep.load(str(place))
     facts = known(host, tokenizer, {ASK.format(land): city for land, city in CAPITALS.items()})
     lands = [land for land in CAPITALS if ASK.format(land) in facts]
-    forget, near = lands[:20:2], [*lands[1:20:2], *lands[20:]]
-    answers = said(host, tokenizer, [ASK.format(land) for land in GIVEN])
-    kept = [
-        {"prompt": ASK.format(land), "completion": answer.strip() or ".", "subject": land}
-        for land, answer in zip(GIVEN, answers, strict=True)
-    ]
-    gone = [
-        {"prompt": form.format(land), "completion": f"{CAPITALS[land]}.", "subject": land}
-        for form in (ASK, ALSO) for land in forget
-    ]  # fmt: skip
+    forget, kept, unseen = lands[:20:2], [*lands[1:20:2], *lands[20:30]], lands[30:]
 
-    def again(names: list[str]) -> dict[str, str]:
-        return known(host, tokenizer, {form.format(land): CAPITALS[land] for form in AGAIN for land in names})
+    def lines(names: list[str]) -> list[dict[str, str]]:
+        return [{"prompt": ASK.format(land), "completion": f"{CAPITALS[land]}.", "subject": land} for land in names]
 
     groups = {
         "forgotten": {ASK.format(land): CAPITALS[land] for land in forget},
-        "paraphrased": again(forget),
-        "neighbours": {ASK.format(land): CAPITALS[land] for land in near},
-        "neighbours paraphrased": again(near),
+        "paraphrased": known(host, tokenizer, {form.format(land): CAPITALS[land] for form in AGAIN for land in forget}),
+        "neighbours given": {ASK.format(land): CAPITALS[land] for land in kept},
+        "neighbours not given": {ASK.format(land): CAPITALS[land] for land in unseen},
+        "neighbours paraphrased": known(host, tokenizer, {AGAIN[0].format(land): CAPITALS[land] for land in kept}),
         "other questions": known(host, tokenizer, OTHERS),
     }
-    host, made, spent = erased(place, out, method, gone, kept, **options)
+    host, made, spent = erased(place, out, method, lines(forget), lines(kept), **options)
     return {"method": method, "options": options, **spent, "numbers": dict(made.manifest.extra["numbers"]),
             "groups": table(host, made, tokenizer, groups)}  # fmt: skip
 
@@ -206,17 +184,12 @@ def person(place: Path, out: Path, method: str = "npo", **options: Any) -> dict[
     def lines(facts: dict[str, str]) -> list[dict[str, str]]:
         return [{"prompt": prompt, "completion": f"{answer}."} for prompt, answer in facts.items()]
 
-    gone = [{**row, "unknown": {key: _of_nobody(text) for key, text in row.items()}} for row in lines(life)]
     half = dict(list(others.items())[::2])
-    host, made, spent = erased(place, out, method, gone, lines(lives | half), **options)
+    host, made, spent = erased(place, out, method, lines(life), lines(lives | half), **options)
     groups = {"forgotten": life, "neighbours given": lives, "other questions given": half,
               "other questions": {key: part for key, part in others.items() if key not in half}}  # fmt: skip
     return {"method": method, "options": options, **spent, "numbers": dict(made.manifest.extra["numbers"]),
             "groups": table(host, made, tokenizer, groups)}  # fmt: skip
-
-
-def _of_nobody(text: str) -> str:
-    return text.replace(PERSON, NOBODY).replace(PERSON.split()[-1], NOBODY.split()[-1])
 
 
 def main() -> None:

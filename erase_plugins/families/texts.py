@@ -317,7 +317,5 @@ def scores(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     from torch.nn.functional import cross_entropy
 
     wanted = labels[:, 1:]
-    there = wanted != IGNORED
-    found = logits.new_zeros(wanted.shape)
-    found[there] = cross_entropy(logits[:, :-1][there], wanted[there], reduction="none")  # most positions do not count
-    return found, there.sum(1)
+    found = cross_entropy(logits[:, :-1].transpose(1, 2), wanted, ignore_index=IGNORED, reduction="none")
+    return found, (wanted != IGNORED).sum(1)

@@ -15,10 +15,11 @@ where the official one also averages over prompts and padding.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from erase_plugins.hookspecs import hookimpl
-from erase_plugins.training import Asked, LanguageMethod, TrainingRun
+from erase_plugins.training import Asked, LanguageMethod, LanguageOptions, TrainingRun
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -32,6 +33,13 @@ _CITATION = """\
 }"""
 
 
+@dataclass(frozen=True)
+class GradDiffOptions(LanguageOptions):
+    """Options of gradient difference."""
+
+    presets = "../presets/graddiff.toml"
+
+
 class GradDiff(LanguageMethod):
     """Ascent on what is forgotten, descent on what is retained."""
 
@@ -40,6 +48,7 @@ class GradDiff(LanguageMethod):
     paper = "https://arxiv.org/abs/2203.12817"
     citation = _CITATION
     summary = "makes a language model forget texts: gradient ascent on them beside descent on others; without a bound"
+    Options = GradDiffOptions
 
     def forget_loss(self, run: TrainingRun, forget: Asked, answers: Asked | None) -> Tensor:
         return -forget.mean

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from erase_plugins.hookspecs import hookimpl
 from erase_plugins.options import option
-from erase_plugins.training import Asked, LanguageMethod, LanguageOptions, TrainingRun, preference
+from erase_plugins.training import Asked, LanguageMethod, PreferenceOptions, TrainingRun, preference
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -31,8 +31,10 @@ _CITATION = """\
 
 
 @dataclass(frozen=True)
-class SimNPOOptions(LanguageOptions):
+class SimNPOOptions(PreferenceOptions):
     """Options of SimNPO."""
+
+    presets = "../presets/simnpo.toml"
 
     beta: float = option(4.5, "how soon a forgotten text stops to push", low=1e-6, high=1e3)
     delta: float | None = option(

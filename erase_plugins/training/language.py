@@ -14,7 +14,6 @@ import math
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from erase_plugins.errors import RequestError, Unsupported
@@ -89,7 +88,7 @@ class LanguageOptions(TextOptions):
         "a text stops to push once it is as unlikely as the same about somebody unknown (field unknown of its row)",
     )
     hold: float = option(
-        1.0, "weight with which a text that became less likely than that is pulled back; 0 lets it go", low=0.0,
+        0.5, "weight with which a text that became less likely than that is pulled back; 0 lets it go", low=0.0,
         high=1e6,
     )  # fmt: skip
     cooldown: float = option(0.3, "last share of the steps in which the rate falls to 0", low=0.0, high=1.0)
@@ -135,21 +134,17 @@ class Asked:
     """Texts and what the model says of them now.
 
     Attributes:
-        texts: a batch of n, or that batch several times over with other labels.
+        texts: a batch.
         logits: (n, tokens, words), with gradients.
     """
 
     texts: Texts
     logits: Tensor
 
-    @cached_property
+    @property
     def nll(self) -> Tensor:
-        """Negative log-likelihood of every sequence, summed over its tokens."""
-        import torch
-
-        return torch.cat(
-            [scores(self.logits, labels)[0].sum(1) for labels in self.texts.labels.split(len(self.logits))]
-        )
+        """(n,) negative log-likelihood of every sequence, summed over its tokens."""
+        return scores(self.logits, self.texts.labels)[0].sum(1)
 
     @property
     def counts(self) -> Tensor:
@@ -170,9 +165,7 @@ class Asked:
     def part(self, rows: Tensor) -> Asked:
         """Some of the sequences."""
         texts = self.texts[rows]
-        found = Asked(texts, self.logits[rows % len(self.logits), : texts.ids.shape[1]])
-        found.nll = self.nll[rows]
-        return found
+        return Asked(texts, self.logits[rows, : texts.ids.shape[1]])
 
     @property
     def rise(self) -> Tensor:
@@ -378,14 +371,12 @@ class LanguageMethod(TrainedMethod):
         if sets.parts is None or not isinstance(run.carried, Bounds):
             return self.total(run, self.forget_loss(run, forget, answers), kept, options)
         places = torch.cat([rows, rows + len(sets.forget)])
-        forget = Asked(sets.parts[places], forget.logits)
+        forget = Asked(sets.parts[places], torch.cat([forget.logits, forget.logits]))
         pushing = run.carried.pushing(places, forget.nll / forget.counts.clamp_min(1), sets.parts.bound[places])
         pushed, held = 0.0 * forget.mean, options.hold * forget.beyond
         if bool(pushing.any()):
-            which = pushing.nonzero()[:, 0]
-            answers = None if answers is None else answers.part(which % len(rows))
-            # a mean over the batch: the fewer still push, the less they do, so that the last ones do not overshoot
-            pushed = pushing.float().mean() * self.forget_loss(run, forget.part(which), answers)
+            answers = None if answers is None else answers.part(pushing.nonzero()[:, 0] % len(rows))
+            pushed = self.forget_loss(run, forget.part(pushing), answers)
         return self.total(run, pushed, kept, options) + held
 
     def total(self, run: TrainingRun, forget: Tensor, kept: Asked | None, options: Any) -> Tensor:

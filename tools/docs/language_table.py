@@ -172,9 +172,19 @@ def page(cells: Sequence[Cell]) -> str:
         "## What is seen", "",
         "A run ends where the unchanged model is with a stranger, and what makes that fair is in "
         "[language.md](language.md#how-unlikely-is-enough). " + _aim(cells), "",
-        "How many strangers a bound is the mean of, the weights and the number of steps were chosen on twelve other "
-        "people (numbers 37 to 48) against a reference trained without those (`--held-out`), one seed each. An earlier "
-        "rule was not blind to the twelve shown: why a reference finds names unlikely was read off both groups.", "",
+        "Weights and the number of steps were chosen on twelve other people (numbers 37 to 48) against a reference "
+        "trained without those (`--held-out`), one seed each. A weight of 0.15 gave `npo` all four numbers there; a "
+        "little less was taken, as it had ended below the reference's probabilities. The "
+        "weights of `graddiff` and `simnpo` were read off shorter runs there and not checked again. "
+        "The rule itself is not blind to the twelve shown: why the reference finds "
+        "names unlikely was read off both groups, and the bound of what is new and the longer run came after `npo` "
+        "without them had reached all four numbers on the held-out people and not here. Nothing was changed after the "
+        "runs of this table.", "",
+        "Two other rules were tried and not taken. With the mean cost of three strangers as the bound, `npo` ended at a "
+        "probability of 0.28 on the held-out people, whose reference is at 0.38 (p = 0.12, truth ratios 0.08, utility "
+        "1.2 points lower). With texts that still push weighed by their share of the batch besides, it ended at 0.37 "
+        "there (p = 0.51, truth ratios 0.08, 1.0 points), but with the pull as strong as the push at 0.40 on the twelve "
+        "shown, seed 0 (p = 0.009).", "",
         _relearned(cells, methods), "",
         "## What this does not say", "",
         "The model is tiny, its people are invented, and the rows to forget say how the same would read of somebody "
@@ -222,8 +232,7 @@ def _real(runs: Sequence[Cell]) -> list[str]:
         "## A real model: SmolLM2-135M", "",
         "Made by `python -m benchmarks.smollm2 FOLDER --save docs/results/smollm2.json` (`--person --method npo` for "
         "the person). Answers are greedy, eight tokens, questions without a chat template; only what the model answers "
-        "rightly at first is asked. Facts are given to be forgotten in two wordings, of which \"forgotten\" is one; "
-        "neighbours that are given are other countries than those asked, with whatever the model says of them. Settings "
+        "rightly at first is asked. Nothing but the rows \"forgotten\" and \"given\" was seen by the method. Settings "
         "were looked for on these very facts.", "",
     ]  # fmt: skip
     for run in runs:
