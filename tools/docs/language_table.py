@@ -181,8 +181,8 @@ def page(cells: Sequence[Cell]) -> str:
         "without them had reached all four numbers on the held-out people and not here. Nothing was changed after the "
         "runs of this table.", "",
         "Two other rules were tried and not taken. With the mean cost of three strangers as the bound, `npo` ended at "
-        "a probability of 0.28 on the held-out people, whose reference is at 0.38 (p = 0.12, truth ratios 0.08, utility "
-        "1.2 points lower). With texts that still push weighed by their share of the batch besides, it ended at 0.37 "
+        "a probability of 0.28 on the held-out people, whose reference is at 0.38 (p = 0.12, truth ratios 0.08, "
+        "utility 1.2 points lower). With texts that still push weighed by their share of the batch besides, it ended at 0.37 "
         "there (p = 0.51, truth ratios 0.08, 1.0 points), but with the pull as strong as the push at 0.40 on the "
         "twelve shown, seed 0 (p = 0.009).", "",
         _relearned(cells, methods), "",
