@@ -180,11 +180,11 @@ def page(cells: Sequence[Cell]) -> str:
         "names unlikely was read off both groups, and the bound of what is new and the longer run came after `npo` "
         "without them had reached all four numbers on the held-out people and not here. Nothing was changed after the "
         "runs of this table.", "",
-        "Two other rules were tried and not taken. With the mean cost of three strangers as the bound, `npo` ended at "
-        "a probability of 0.28 on the held-out people, whose reference is at 0.38 (p = 0.12, truth ratios 0.08, "
-        "utility 1.2 points lower). With texts that still push weighed by their share of the batch besides, it ended at 0.37 "
-        "there (p = 0.51, truth ratios 0.08, 1.0 points), but with the pull as strong as the push at 0.40 on the "
-        "twelve shown, seed 0 (p = 0.009).", "",
+        "Two other rules were tried and not taken. With the mean cost of three strangers as the bound, `npo` ended "
+        "at a probability of 0.28 on the held-out people, whose reference is at 0.38 (p = 0.12, truth ratios 0.08, "
+        "utility 1.2 points lower). With texts that still push weighed by their share of the batch besides, it ended "
+        "at 0.37 there (p = 0.51, truth ratios 0.08, 1.0 points), but with the pull as strong as the push at 0.40 on "
+        "the twelve shown, seed 0 (p = 0.009).", "",
         _relearned(cells, methods), "",
         "## What this does not say", "",
         "The model is tiny, its people are invented, and the rows to forget say how the same would read of somebody "
