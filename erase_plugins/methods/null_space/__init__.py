@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from erase_plugins.artifacts.statistics import Statistics
     from erase_plugins.engine.collect import Recipe
     from erase_plugins.engine.context import RunContext
+    from erase_plugins.engine.gating import GateRecipe
     from erase_plugins.families.base import Target, TargetInfo
     from erase_plugins.families.target import FamilyTraits
 
@@ -75,10 +76,19 @@ class NullSpaceOptions(FramedOptions):
                          choices=("guide", "safe-span"))  # fmt: skip
     frames: tuple[str, ...] = option((), "prompts that a concept, {}, stands in; in place of tokens and expand")
     soft: float = option(0.0, "weight of what is retained in the directions below tau, against what is erased", low=0.0)
+    gated: bool = option(False, "every concept alone, behind a gate that its prompts open; no LoRA file carries it")
+    memory: int = option(16, "gated=true: directions of one concept's memory", low=1, high=1024)
+    gate_words: int = option(1000, "gated=true: vocabulary words that a gate learns from", low=8, high=50_000)
 
     def recipe(self) -> Recipe:
         """With the prompts that a concept stands in."""
         return replace(super().recipe(), frames=self.frames)
+
+    def gates(self) -> GateRecipe:
+        """How the gates of memories are made."""
+        from erase_plugins.engine.gating import GateRecipe
+
+        return GateRecipe("probe", self.gate_words, 0.8, 0.45, 0.75)
 
 
 class NullSpace:
@@ -91,7 +101,7 @@ class NullSpace:
     summary = "closed form inside the null space of what is retained; many concepts at once, exact low rank"
     needs = frozenset({"denoiser", "text", "embedding_map"})
     kinds = frozenset({"object", "style", "person", "explicit"})
-    produces = frozenset({"contextmap", "lowrank"})
+    produces = frozenset({"contextmap", "lowrank", "addon"})
     Options = NullSpaceOptions
     #: random rows have no directions that are much weaker than others
     contract_options: ClassVar[dict[str, float]] = {"vocabulary": 60, "tau": 1.0}
@@ -112,6 +122,8 @@ class NullSpace:
                 raise RequestError("anchor=safe-span needs retained words; leave vocabulary above 0")
         if options.projections == "values" and not info.supports("cross_attention"):
             raise Unsupported(f"{info.model} has no value projections that read text rows; set projections=both")
+        if options.gated and not info.supports("cross_attention"):
+            raise Unsupported(f"{info.model} has no projections that read text rows; set gated=false")
         plan = closed_form_plan(request, options, info)
         if options.projections == "both":
             return plan
@@ -130,6 +142,11 @@ class NullSpace:
         statistics = collect(plan.request, options.recipe(), solver, target, ctx, need_sigma=False)
         if options.anchor == "safe-span":
             statistics = on_safe_span(statistics)
+        if options.gated:
+            from erase_plugins.methods.null_space.behind_gates import gated_edit
+
+            summary(statistics, ctx)
+            return gated_edit(statistics, plan.request.concepts, options.memory, options.gates(), target, ctx)
         statistics = values_of(statistics, target)
         summary(statistics, ctx)
         edit = self.solve(statistics, target.family)
