@@ -21,6 +21,9 @@ Differs from the official code (``Ouxiang-Li/SPEED``):
     - the invariants are the leading directions of the empty prompt, not random k-means centres;
     - the concept's last token stands for it as published, all rows to the end (``tokens=window``), or those rows in
       prompts (``frames``, on pocket), each paired with the same prompt with the guide, or without the concept;
+    - ``gated=true`` solves every concept alone and puts its leading directions behind a gate (as in SPM), since one map
+      of a narrow text encoder is overfull of twenty concepts: nothing is shared, prompts that name no concept do not move
+      at all, and memories are merged, added and revoked as they are. Only what follows gates carries it;
     - ``soft`` lets what is retained count in the free directions too, so that few need be out of bounds (0 is
       published; infinite ``tau`` with ``soft`` is UCE). On pocket 0 leaves 65 % of twenty concepts.
 """
@@ -123,8 +126,10 @@ class NullSpace:
         if options.projections == "values" and not info.supports("cross_attention"):
             raise Unsupported(f"{info.model} has no value projections that read text rows; set projections=both")
         if options.gated and not info.supports("cross_attention"):
-            raise Unsupported(f"{info.model} has no projections that read text rows; set gated=false")
+            raise Unsupported(f"{info.model} has no cross-attention, where memories lie; set gated=false")
         plan = closed_form_plan(request, options, info)
+        if options.gated:
+            plan = behind_gates(plan, options, info)
         if options.projections == "both":
             return plan
         refs = info.modules("cross_v")
@@ -166,6 +171,23 @@ class NullSpace:
         if statistics.solver["anchor"] == "safe-span":
             statistics = on_safe_span(statistics)
         return values_of(statistics, target)
+
+
+def behind_gates(plan: EditPlan, options: NullSpaceOptions, info: TargetInfo) -> EditPlan:
+    """The plan of solutions that share nothing: how many concepts there are limits none of them."""
+    from erase_plugins.engine.estimate import closed_form_plan, gates_seconds
+
+    request, count = plan.request, len(plan.request.concepts)
+    alone = closed_form_plan(replace(request, concepts=request.concepts[:1]), options, info)
+    refs = info.modules("cross_v" if options.projections == "values" else "cross_kv")
+    values = options.memory * sum(ref.shape[0] + info.width for ref in refs) + info.width
+    return replace(
+        plan,
+        seconds=round((plan.seconds or 0.0) + gates_seconds(info, count, options.gate_words), 1),
+        file_bytes=4 * count * values,
+        warnings=alone.warnings,
+        notes=(*plan.notes, "strength depends on the prompt; LoRA files hold the memories with their gates fixed at 1"),
+    )
 
 
 @hookimpl

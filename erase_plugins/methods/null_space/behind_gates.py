@@ -18,7 +18,7 @@ from erase_plugins.families.base import Target
 from erase_plugins.methods.null_space.solution import Problem
 from erase_plugins.types import Concept
 
-#: `compare` and others read it: share of a memory's energy that was cut, the largest of all concepts
+#: number in the manifest: share of a memory's energy that was cut, the largest of all concepts
 CUT = "memory_cut"
 
 
