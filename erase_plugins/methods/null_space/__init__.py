@@ -129,7 +129,7 @@ class NullSpace:
             raise Unsupported(f"{info.model} has no cross-attention, where memories lie; set gated=false")
         plan = closed_form_plan(request, options, info)
         if options.gated:
-            plan = behind_gates(plan, options, info)
+            plan = gated_plan(plan, options, info)
         if options.projections == "both":
             return plan
         refs = info.modules("cross_v")
@@ -173,7 +173,7 @@ class NullSpace:
         return values_of(statistics, target)
 
 
-def behind_gates(plan: EditPlan, options: NullSpaceOptions, info: TargetInfo) -> EditPlan:
+def gated_plan(plan: EditPlan, options: NullSpaceOptions, info: TargetInfo) -> EditPlan:
     """The plan of solutions that share nothing: how many concepts there are limits none of them."""
     from erase_plugins.engine.estimate import closed_form_plan, gates_seconds
 
