@@ -1,4 +1,4 @@
-"""A library of a thousand concepts: made by a sweep, published, pulled in part, solved together, gates opened by prompts.
+"""A library of a thousand concepts: swept, published, pulled in part, solved together, and behind gates.
 
     python -m benchmarks.library --out FOLDER [--concepts 1000] [--jobs 2] [--pulled 100] [--model tiny]
 

@@ -84,9 +84,7 @@ def test_merged_added_and_revoked_as_they_are(pocket_target, pair) -> None:
 
 def test_the_plan_says_what_gates_cost_and_refuses_where_no_memory_lies(pocket_target) -> None:
     names = [f"thing {number}" for number in range(20)]
-    shared, gated = (
-        ep.plan("pocket", names, "null-space", options={"gated": gated}) for gated in (False, True)
-    )
+    shared, gated = (ep.plan("pocket", names, "null-space", options={"gated": gated}) for gated in (False, True))
     assert any("one linear map has" in text for text in shared.warnings)
     assert gated.file_bytes == 20 * ep.plan("pocket", "thing", "null-space", options={"gated": True}).file_bytes
     assert any("gates fixed at 1" in text for text in gated.notes)

@@ -22,8 +22,8 @@ Differs from the official code (``Ouxiang-Li/SPEED``):
     - the concept's last token stands for it as published, all rows to the end (``tokens=window``), or those rows in
       prompts (``frames``, on pocket), each paired with the same prompt with the guide, or without the concept;
     - ``gated=true`` solves every concept alone and puts its leading directions behind a gate (as in SPM), since one map
-      of a narrow text encoder is overfull of twenty concepts: nothing is shared, prompts that name no concept do not move
-      at all, and memories are merged, added and revoked as they are. Only what follows gates carries it;
+      of a narrow text encoder is overfull of twenty concepts: nothing is shared, prompts that mean no concept do not
+      move, and memories are merged, added and revoked as they are. Only what follows gates carries it;
     - ``soft`` lets what is retained count in the free directions too, so that few need be out of bounds (0 is
       published; infinite ``tau`` with ``soft`` is UCE). On pocket 0 leaves 65 % of twenty concepts.
 """
@@ -80,8 +80,8 @@ class NullSpaceOptions(FramedOptions):
     frames: tuple[str, ...] = option((), "prompts that a concept, {}, stands in; in place of tokens and expand")
     soft: float = option(0.0, "weight of what is retained in the directions below tau, against what is erased", low=0.0)
     gated: bool = option(False, "every concept alone, behind a gate that its prompts open; no LoRA file carries it")
-    memory: int = option(16, "gated=true: directions of one concept's memory", low=1, high=1024)
-    gate_words: int = option(1000, "gated=true: vocabulary words that a gate learns from", low=8, high=50_000)
+    memory: int = option(16, "directions of one concept's memory (gated=true)", low=1, high=1024)
+    gate_words: int = option(1000, "vocabulary words that a gate learns from (gated=true)", low=8, high=50_000)
 
     def recipe(self) -> Recipe:
         """With the prompts that a concept stands in."""
