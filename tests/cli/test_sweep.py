@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
+import pytest
+
 from erase_plugins.errors import NotFiniteError
 
 FAST = ("--set", "vocabulary=20")
@@ -60,6 +62,7 @@ def test_wrong_requests(erase, tmp_path) -> None:
     assert "share a folder" in same.err
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_bytes_of_one(erase, tmp_path) -> None:
     names = [part for name in ("pizza", "dog", "car") for part in ("--erase", name)]
     words = ("sweep", "uce", "--model", "pocket", *names, *FAST, "--layout", "patch", "--json", "--out")
