@@ -178,7 +178,7 @@ def gated_plan(plan: EditPlan, options: NullSpaceOptions, info: TargetInfo) -> E
     from erase_plugins.engine.estimate import closed_form_plan, gates_seconds
 
     request, count = plan.request, len(plan.request.concepts)
-    alone = closed_form_plan(replace(request, concepts=request.concepts[:1]), options, info)
+    alone = closed_form_plan(replace(request, forget=request.forget[:1]), options, info)
     refs = info.modules("cross_v" if options.projections == "values" else "cross_kv")
     values = options.memory * sum(ref.shape[0] + info.width for ref in refs) + info.width
     return replace(
