@@ -16,10 +16,10 @@ def test_there_are_a_thousand_names_and_each_has_its_own_folder() -> None:
 
 @pytest.mark.slow
 def test_a_small_library_is_made_published_pulled_in_part_and_solved(tmp_path) -> None:
-    found = {row["part"]: row for row in rows(tmp_path, 200, 1, 5, 10, "tiny")}
-    assert found["sweep"]["concepts"] == found["collection"]["artifacts"] == 200
+    found = {row["part"]: row for row in rows(tmp_path, 100, 1, 5, 10, "tiny")}
+    assert found["sweep"]["concepts"] == found["collection"]["artifacts"] == 100
     assert found["pull and solve"]["of them"] == 5
-    assert found["pull and solve"]["requests"] < 60  # not the two files of each of 200
-    assert found["all solved together"]["concepts"] == 200
+    assert found["pull and solve"]["requests"] < 60  # not the two files of each of 100
+    assert found["all solved together"]["concepts"] == 100
     assert found["all solved together"]["same"]
     assert found["gates by prompt"]["own gate open"] == "100.0%"
