@@ -11,6 +11,8 @@ from typing import Any
 _START, _END = "<!-- generated: {} -->", "<!-- /generated -->"
 #: model whose tables stand beside those of pocket, and their markers
 FLOW = "pocket-flow"
+#: pictures of an attack on it
+FEW = "96"
 
 
 #: heading of a group of methods -> which methods stand under it; the first that fits
@@ -180,7 +182,7 @@ def pages(root: Path) -> dict[Path, Callable[[], str]]:
             summary_table(root),
         ),
         attacks: lambda: filled(
-            attacks, {"methods": attacks_table.tables(root), FLOW: attacks_table.tables(root, model=FLOW)}
+            attacks, {"methods": attacks_table.tables(root), FLOW: attacks_table.tables(root, FEW, FLOW)}
         ),
         results: lambda: filled(
             results,
