@@ -62,5 +62,18 @@ def test_what_the_page_says(made):
     assert (comes_back("uce", folder), comes_back("esd", folder)) == ("90%", "-")
 
 
+def test_cells_of_another_model_have_a_table_of_their_own(made):
+    folder, cells, _ = made
+    run(OWL[:1], folder)
+    flow = plan(["owl"], ["concept-inversion"], ["uce"], "quick", "pocket-flow")
+    run(flow, folder)
+    assert cells == [OWL[0], flow[0]]
+    assert set(read(folder)) == {OWL[0], flow[0]}
+    assert (folder / CELLS / "owl-concept-inversion-uce-on-pocket-flow.json").is_file()
+    assert "relearn" not in tables(folder, model="pocket-flow") and "`uce`" in tables(folder, model="pocket-flow")
+    (folder / CELLS / "owl-concept-inversion-uce.json").unlink()
+    assert tables(folder) == "No cell is finished." and comes_back("uce", folder) == "-"
+
+
 def test_a_page_without_cells(tmp_path):
     assert tables(tmp_path) == "No cell is finished." and comes_back("uce", tmp_path) == "-"

@@ -36,13 +36,14 @@ from erase_plugins.types import KINDS
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Option of the method (see 'info METHOD').")
 @preset_option
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of everything random.")
+@click.option("--jobs", type=click.IntRange(1), default=1, show_default=True, help="Processes on this machine.")
 @click.option("--out", required=True, metavar="DIR", help="Folder that gets one artifact folder per concept.")
 @layout_option
 @dry_run_option
 def command(
     method: str, model: str, revision: str | None, dtype: str, device: str, concepts: tuple[str, ...],
     erase_file: str | None, anchor: str | None, keep: tuple[str, ...], kind: str, settings: tuple[str, ...],
-    preset: str | None, seed: int, out: str, layouts: tuple[str, ...], dry_run: bool,
+    preset: str | None, seed: int, jobs: int, out: str, layouts: tuple[str, ...], dry_run: bool,
 ) -> None:  # fmt: skip
     """Erase many concepts, each into an artifact of its own.
 
@@ -95,8 +96,13 @@ def command(
     for name in todo:
         check_place(places[name], True)
     until_the_end(locked(folder / "sweep"))
-    target = load_target(found, dtype=dtype, device=device)
-    failed = _work(target, {name: plans[name] for name in todo}, places, chosen)
+    waiting = {name: plans[name] for name in todo}
+    if min(jobs, len(todo)) > 1:
+        from erase_plugins.cli.sweep_processes import in_processes
+
+        failed = in_processes(min(jobs, len(todo)), (model, revision, dtype, device), waiting, places, chosen)
+    else:
+        failed = _work(load_target(found, dtype=dtype, device=device), waiting, places, chosen)
     say(f"{len(names) - len(failed)} ok, {len(failed)} failed" + ("; the same command retries these" if failed else ""))
     emit({"schema": 1, "dry_run": False, "finished": len(names) - len(failed), "todo": [], "failed": failed})
     if failed:

@@ -75,6 +75,14 @@ def closed_form_plan(request: EraseRequest, options: Any, info: TargetInfo) -> E
     )
 
 
+def gates_seconds(info: TargetInfo, concepts: int, words: int) -> float:
+    """Time that gates of so many concepts take: phrasings of the words once, of each concept besides."""
+    from erase_plugins.engine.gating import phrasings
+
+    text = sum(_size(ref.shape) for ref in info.refs if ref.component != info.family.denoiser and ref.kind == "linear")
+    return 2.0 * text * info.tokens * phrasings(concepts, words) / _CPU_FLOPS
+
+
 def _size(shape: tuple[int, ...]) -> int:
     size = 1
     for item in shape:

@@ -56,6 +56,11 @@ class GateRecipe:
     high: float
 
 
+def phrasings(concepts: int, words: int) -> int:
+    """Prompts that are encoded for probes of so many concepts, about."""
+    return 3 * words + concepts * (_POSITIVES + 2)
+
+
 def make_gate(
     target: Target, concepts: Sequence[str], phrases: Sequence[Sequence[str]], erased: Sequence[Concept],
     recipe: GateRecipe, ctx: RunContext,

@@ -42,6 +42,7 @@ class Conditioning:
         last: row of the last content token of each prompt; 0 for an empty prompt.
         pooled: (prompts, pooled width) or None.
         parts: which rows are whose, where several text encoders' rows lie below each other (`TextEncoder.rows`).
+        start: row at which content begins: 0 where the text encoder has no start token (T5).
     """
 
     embeds: Tensor
@@ -49,10 +50,15 @@ class Conditioning:
     pooled: Tensor | None = None
     prompts: tuple[str, ...] = ()
     parts: tuple[Part, ...] = ()
+    start: int = 1
 
     def is_empty(self, index: int) -> bool:
         """Whether a prompt has no content tokens."""
-        return any(part.last[index] < part.start for part in self.parts) if self.parts else self.last[index] < 1
+        if self.parts:
+            return any(part.last[index] < part.start for part in self.parts)
+        if self.start == 0 and self.prompts and self.prompts[index].strip():
+            return False  # row 0 is the last one of a prompt of one token
+        return self.last[index] < 1
 
     def __getitem__(self, index: int | slice | Sequence[int]) -> Conditioning:
         import torch
@@ -65,6 +71,7 @@ class Conditioning:
             pooled=None if self.pooled is None else self.pooled[rows],
             prompts=tuple(self.prompts[row] for row in rows) if self.prompts else (),
             parts=tuple(Part(part.start, part.stop, tuple(part.last[row] for row in rows)) for part in self.parts),
+            start=self.start,
         )
 
 

@@ -71,7 +71,13 @@ class DiffusersTarget(HostedModel, Target):
             last=tuple(row[1] for row in rows),
             pooled=torch.stack(pooled) if pooled else None,
             prompts=tuple(prompts),
+            start=self._content_start(),
         )
+
+    def _content_start(self) -> int:
+        """1 behind a start token, 0 where the first text encoder's tokenizer has none."""
+        encoders = self._encoders()
+        return 0 if encoders and getattr(self._tokenizer(encoders[0]), "bos_token_id", None) is None else 1
 
     def _without_blanks(self, missing: list[str]) -> list[str]:
         """The prompts less those of blanks that are the empty prompt to the tokenizers; that one is encoded first."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
+import pytest
+
 from erase_plugins.errors import NotFiniteError
 
 FAST = ("--set", "vocabulary=20")
@@ -58,3 +60,26 @@ def test_wrong_requests(erase, tmp_path) -> None:
     same = erase("sweep", "uce", "--model", "pocket", "--erase", "a b", "--erase", "a-b", "--out", tmp_path / "a")
     assert same.code == 2
     assert "share a folder" in same.err
+
+
+@pytest.mark.slow
+def test_two_processes_give_the_bytes_of_one(erase, tmp_path) -> None:
+    names = [part for name in ("pizza", "dog", "car") for part in ("--erase", name)]
+    words = ("sweep", "uce", "--model", "pocket", *names, *FAST, "--layout", "patch", "--json", "--out")
+    one, two = (erase(*words, tmp_path / jobs, "--jobs", jobs) for jobs in ("1", "2"))
+    assert (one.code, two.code) == (0, 0)
+    assert (two.data["finished"], two.data["failed"]) == (3, {})
+    assert hashes(tmp_path / "1") == hashes(tmp_path / "2")
+    assert len(hashes(tmp_path / "2")) == 3
+
+
+def test_a_concept_that_fails_in_its_process_is_named(tmp_path, monkeypatch) -> None:
+    from erase_plugins import api
+    from erase_plugins.cli import sweep_processes
+
+    def broken(plan, *arguments, **options):
+        raise NotFiniteError("loss became NaN")
+
+    monkeypatch.setattr(api, "run_and_save", broken)
+    monkeypatch.setitem(sweep_processes._loaded, "target", None)
+    assert sweep_processes._one(None, tmp_path / "dog", ()) == "loss became NaN"

@@ -1,6 +1,6 @@
 """Methods against attacks on the embedded model: the cells behind the table of docs/attacks.md, one JSON file each.
 
-    python -m tools.docs.attacks_table [--concepts owl,pizza] [--attacks ...] [--methods ...] [--budget quick]
+    python -m tools.docs.attacks_table [--model pocket-flow] [--concepts owl,pizza] [--attacks ...] [--methods ...]
 
 The most telling cells come first; a killed run goes on when it is called again, finished cells are kept, and those that
 were refused or failed are tried again. Erased models and the files of each attack stay below ``runs/attacks``.
@@ -27,6 +27,7 @@ ATTACKS = (
 )  # fmt: skip
 METHODS = ("uce", "esd", "ace", "receler", "advunlearn", "stereo")
 INVERSION = "concept-inversion"
+POCKET = "pocket"
 #: options where the defaults are not what is asked: the backdoor is older than the erasure
 SETTINGS = {"backdoor": {"again": True}}
 #: facts of a found input that are told elsewhere in a cell, or nowhere
@@ -42,17 +43,25 @@ class Cell:
     attack: str
     method: str
     budget: str = "quick"
+    model: str = POCKET
 
     @property
     def key(self) -> str:
         """File name without ending."""
         more = "" if self.budget == "quick" else f"-{self.budget}"
-        return f"{self.concept}-{self.attack}-{self.method}{more}".replace(" ", "-")
+        return f"{self.concept}-{self.attack}-{self.method}{more}{self.on}".replace(" ", "-")
+
+    @property
+    def on(self) -> str:
+        """What names the model in names of files."""
+        return "" if self.model == POCKET else f"-on-{self.model}"
 
 
-def plan(concepts: Sequence[str], attacks: Sequence[str], methods: Sequence[str], budget: str) -> list[Cell]:
+def plan(
+    concepts: Sequence[str], attacks: Sequence[str], methods: Sequence[str], budget: str, model: str = POCKET
+) -> list[Cell]:
     """Every cell, concept by concept, and attack by attack."""
-    return [Cell(*item, budget) for item in _product(concepts, attacks, methods)]
+    return [Cell(*item, budget, model) for item in _product(concepts, attacks, methods)]
 
 
 def _product(concepts: Sequence[str], attacks: Sequence[str], methods: Sequence[str]) -> Iterator[tuple[str, str, str]]:
@@ -86,12 +95,13 @@ def read(root: Path = ROOT) -> dict[Cell, dict[str, Any]]:
     found = {}
     for path in sorted((root / CELLS).glob("*.json")):
         item = json.loads(path.read_text(encoding="utf-8"))
-        found[Cell(item["concept"], item["attack"], item["method"], item["budget"])] = item
+        cell = Cell(item["concept"], item["attack"], item["method"], item["budget"], item.get("model", POCKET))
+        found[cell] = item
     return found
 
 
 def run(cells: Sequence[Cell], root: Path = ROOT) -> None:
-    """Works off what is missing."""
+    """Works off what is missing; all cells are of one model."""
     import erase_plugins as ep
     from erase_plugins.artifacts.atomic import atomic_file
     from erase_plugins.artifacts.locks import locked
@@ -101,10 +111,11 @@ def run(cells: Sequence[Cell], root: Path = ROOT) -> None:
     with locked(root / WORK / "table"):
         done = {cell for cell, item in read(root).items() if item["status"] == "ok"}
         todo = [cell for cell in cells if cell not in done]
-        pipe = ep.load("pocket") if todo else None
+        pipe = ep.load(todo[0].model) if todo else None
         for number, cell in enumerate(todo):
             started = time.perf_counter()
             asked = {"concept": cell.concept, "attack": cell.attack, "method": cell.method, "budget": cell.budget}
+            asked |= {"model": cell.model} if cell.on else {}
             try:
                 found = {**asked, "status": "ok", **measured(cell, pipe, root / WORK)}
             except EraseError as error:
@@ -123,7 +134,7 @@ def measured(cell: Cell, pipe: Any, work: Path) -> dict[str, Any]:
     import erase_plugins as ep
     from erase_plugins.evaluation.attack_summary import plain_name
 
-    place = work / "erased" / f"{cell.concept}-{cell.method}".replace(" ", "-")
+    place = work / "erased" / f"{cell.concept}-{cell.method}{cell.on}".replace(" ", "-")
     if not (place / "erase.json").is_file():
         ep.erase(pipe, cell.concept, cell.method, out=place, force=True, resume=True)
     report = ep.attack(
@@ -142,9 +153,9 @@ def measured(cell: Cell, pipe: Any, work: Path) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def tables(root: Path = ROOT, budget: str = "quick") -> str:
+def tables(root: Path = ROOT, budget: str = "quick", model: str = POCKET) -> str:
     """Markdown: one table per concept, a line per method, a column per attack."""
-    cells = {cell: item for cell, item in read(root).items() if cell.budget == budget}
+    cells = {cell: item for cell, item in read(root).items() if (cell.budget, cell.model) == (budget, model)}
     parts = []
     for concept in dict.fromkeys(cell.concept for cell in cells):
         mine = {(cell.method, cell.attack): item for cell, item in cells.items() if cell.concept == concept}
@@ -180,7 +191,8 @@ def comes_back(method: str, root: Path = ROOT) -> str:
     """For the table of methods: how often the learned token brings the concept back, mean over the concepts."""
     found = [
         item["success"][0] for cell, item in read(root).items()
-        if (cell.method, cell.attack, cell.budget, item["status"]) == (method, INVERSION, "quick", "ok")
+        if (cell.method, cell.attack, cell.budget, cell.model, item["status"])
+        == (method, INVERSION, "quick", POCKET, "ok")
     ]  # fmt: skip
     return f"{sum(found) / len(found):.0%}" if found else "-"
 
@@ -188,6 +200,7 @@ def comes_back(method: str, root: Path = ROOT) -> str:
 def main() -> None:
     """Reads the command line and runs."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default=POCKET)
     parser.add_argument("--concepts", default="owl,pizza", help="one after the other")
     parser.add_argument("--attacks", default="", help="ids with commas; all if empty")
     parser.add_argument("--methods", default="", help="ids with commas; all for text-to-image models if empty")
@@ -195,7 +208,7 @@ def main() -> None:
     given = parser.parse_args()
     ids = (given.attacks.split(",") if given.attacks else attack_ids(),
            given.methods.split(",") if given.methods else method_ids())  # fmt: skip
-    run(plan(given.concepts.split(","), *ids, given.budget))
+    run(plan(given.concepts.split(","), *ids, given.budget, given.model))
 
 
 if __name__ == "__main__":

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 _START, _END = "<!-- generated: {} -->", "<!-- /generated -->"
+#: model whose tables stand beside those of pocket, and their markers
+FLOW = "pocket-flow"
+#: pictures of an attack on it
+FEW = "96"
 
 
 #: heading of a group of methods -> which methods stand under it; the first that fits
@@ -99,16 +103,17 @@ def _section(entry: Any) -> str:
     return f"## {entry.item.id}\n\n{text}\n\n" + "\n".join(rows) + "\n"
 
 
-def summary_table(root: Path, kind: str = "object") -> str:
-    """Means of docs/results over the concepts of a kind, one row per method."""
-    summary = json.loads((root / "docs" / "results" / "comparison.json").read_text(encoding="utf-8"))
+def summary_table(root: Path, kind: str = "object", file: str = "comparison.json", guard: bool = True) -> str:
+    """Means of a comparison in docs/results over the concepts of a kind, one row per method."""
+    summary = json.loads((root / "docs" / "results" / file).read_text(encoding="utf-8"))
     part = summary["kinds"][kind]
     shown = ("target_rate", "synonym_rate", "neighbour_rate", "kept_rate", "style_rate")
     rows = [
         "| method | target | synonyms | neighbours | kept | style elsewhere | seconds | passes |", "|---" * 8 + "|",
         "| base model | " + " | ".join(f"{part['base'][name][0]:.1%}" for name in shown) + " | - | - |",
-        _guard_row(summary, kind, [part["base"][name][0] for name in shown]),
     ]  # fmt: skip
+    if guard:
+        rows.append(_guard_row(summary, kind, [part["base"][name][0] for name in shown]))
     for label, row in part["rows"].items():
         if row["concepts"]:
             shares = " | ".join(f"{row['rates'][name][0]:.1%}" for name in shown)
@@ -151,6 +156,14 @@ def fill_marked(text: str, name: str, content: str) -> str:
     return f"{before}{start}\n{content}\n{_END}{after}"
 
 
+def filled(path: Path, parts: Mapping[str, str]) -> str:
+    """The text of a page with every part between its markers."""
+    text = path.read_text(encoding="utf-8")
+    for name, content in parts.items():
+        text = fill_marked(text, name, content)
+    return text
+
+
 def pages(root: Path) -> dict[Path, Callable[[], str]]:
     """Every generated page and how to render it."""
     from tools.docs import attacks_table, hooks
@@ -168,10 +181,15 @@ def pages(root: Path) -> dict[Path, Callable[[], str]]:
             "results",
             summary_table(root),
         ),
-        attacks: lambda: fill_marked(attacks.read_text(encoding="utf-8"), "methods", attacks_table.tables(root)),
-        results: lambda: fill_marked(
-            fill_marked(results.read_text(encoding="utf-8"), "objects", summary_table(root)),
-            "styles",
-            summary_table(root, "style"),
+        attacks: lambda: filled(
+            attacks, {"methods": attacks_table.tables(root), FLOW: attacks_table.tables(root, FEW, FLOW)}
+        ),
+        results: lambda: filled(
+            results,
+            {
+                "objects": summary_table(root),
+                "styles": summary_table(root, "style"),
+                FLOW: summary_table(root, file=f"{FLOW}.json", guard=False),
+            },
         ),
     }

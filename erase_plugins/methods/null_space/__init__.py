@@ -21,6 +21,9 @@ Differs from the official code (``Ouxiang-Li/SPEED``):
     - the invariants are the leading directions of the empty prompt, not random k-means centres;
     - the concept's last token stands for it as published, all rows to the end (``tokens=window``), or those rows in
       prompts (``frames``, on pocket), each paired with the same prompt with the guide, or without the concept;
+    - ``gated=true`` solves every concept alone and puts its leading directions behind a gate (as in SPM), since one map
+      of a narrow text encoder is overfull of twenty concepts: nothing is shared, prompts that mean no concept do not
+      move, and memories are merged, added and revoked as they are. Only what follows gates carries it;
     - ``soft`` lets what is retained count in the free directions too, so that few need be out of bounds (0 is
       published; infinite ``tau`` with ``soft`` is UCE). On pocket 0 leaves 65 % of twenty concepts.
 """
@@ -41,6 +44,7 @@ if TYPE_CHECKING:
     from erase_plugins.artifacts.statistics import Statistics
     from erase_plugins.engine.collect import Recipe
     from erase_plugins.engine.context import RunContext
+    from erase_plugins.engine.gating import GateRecipe
     from erase_plugins.families.base import Target, TargetInfo
     from erase_plugins.families.target import FamilyTraits
 
@@ -75,10 +79,19 @@ class NullSpaceOptions(FramedOptions):
                          choices=("guide", "safe-span"))  # fmt: skip
     frames: tuple[str, ...] = option((), "prompts that a concept, {}, stands in; in place of tokens and expand")
     soft: float = option(0.0, "weight of what is retained in the directions below tau, against what is erased", low=0.0)
+    gated: bool = option(False, "every concept alone, behind a gate that its prompts open; no LoRA file carries it")
+    memory: int = option(16, "directions of one concept's memory (gated=true)", low=1, high=1024)
+    gate_words: int = option(1000, "vocabulary words that a gate learns from (gated=true)", low=8, high=50_000)
 
     def recipe(self) -> Recipe:
         """With the prompts that a concept stands in."""
         return replace(super().recipe(), frames=self.frames)
+
+    def gates(self) -> GateRecipe:
+        """How the gates of memories are made."""
+        from erase_plugins.engine.gating import GateRecipe
+
+        return GateRecipe("probe", self.gate_words, 0.8, 0.45, 0.75)
 
 
 class NullSpace:
@@ -91,7 +104,7 @@ class NullSpace:
     summary = "closed form inside the null space of what is retained; many concepts at once, exact low rank"
     needs = frozenset({"denoiser", "text", "embedding_map"})
     kinds = frozenset({"object", "style", "person", "explicit"})
-    produces = frozenset({"contextmap", "lowrank"})
+    produces = frozenset({"contextmap", "lowrank", "addon"})
     Options = NullSpaceOptions
     #: random rows have no directions that are much weaker than others
     contract_options: ClassVar[dict[str, float]] = {"vocabulary": 60, "tau": 1.0}
@@ -112,7 +125,11 @@ class NullSpace:
                 raise RequestError("anchor=safe-span needs retained words; leave vocabulary above 0")
         if options.projections == "values" and not info.supports("cross_attention"):
             raise Unsupported(f"{info.model} has no value projections that read text rows; set projections=both")
+        if options.gated and not info.supports("cross_attention"):
+            raise Unsupported(f"{info.model} has no cross-attention, where memories lie; set gated=false")
         plan = closed_form_plan(request, options, info)
+        if options.gated:
+            plan = gated_plan(plan, options, info)
         if options.projections == "both":
             return plan
         refs = info.modules("cross_v")
@@ -130,6 +147,11 @@ class NullSpace:
         statistics = collect(plan.request, options.recipe(), solver, target, ctx, need_sigma=False)
         if options.anchor == "safe-span":
             statistics = on_safe_span(statistics)
+        if options.gated:
+            from erase_plugins.methods.null_space.behind_gates import gated_edit
+
+            summary(statistics, ctx)
+            return gated_edit(statistics, plan.request.concepts, options.memory, options.gates(), target, ctx)
         statistics = values_of(statistics, target)
         summary(statistics, ctx)
         edit = self.solve(statistics, target.family)
@@ -149,6 +171,23 @@ class NullSpace:
         if statistics.solver["anchor"] == "safe-span":
             statistics = on_safe_span(statistics)
         return values_of(statistics, target)
+
+
+def gated_plan(plan: EditPlan, options: NullSpaceOptions, info: TargetInfo) -> EditPlan:
+    """The plan of solutions that share nothing: how many concepts there are limits none of them."""
+    from erase_plugins.engine.estimate import closed_form_plan, gates_seconds
+
+    request, count = plan.request, len(plan.request.concepts)
+    alone = closed_form_plan(replace(request, forget=request.forget[:1]), options, info)
+    refs = info.modules("cross_v" if options.projections == "values" else "cross_kv")
+    values = options.memory * sum(ref.shape[0] + info.width for ref in refs) + info.width
+    return replace(
+        plan,
+        seconds=round((plan.seconds or 0.0) + gates_seconds(info, count, options.gate_words), 1),
+        file_bytes=4 * count * values,
+        warnings=alone.warnings,
+        notes=(*plan.notes, "strength depends on the prompt; LoRA files hold the memories with their gates fixed at 1"),
+    )
 
 
 @hookimpl
