@@ -16,6 +16,7 @@ difference of the rows comes with the 95 % interval of Student's t over the pair
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import subprocess
 import sys
@@ -50,6 +51,7 @@ def main() -> None:
     parser.add_argument("--trajectories", type=int, help="harvested trajectories; the default if left out")
     parser.add_argument("--harvest", type=int, help="states kept of a trajectory; the default if left out")
     parser.add_argument("--rows", default=",".join(ROWS))
+    parser.add_argument("--work", type=Path, help="keeps finished rows here, so that a stopped run goes on")
     parser.add_argument("--quick", action="store_true", help="fewer iterations and pictures; checks that it runs")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--row", choices=ROWS, help=argparse.SUPPRESS)
@@ -68,7 +70,9 @@ def compared(given: argparse.Namespace) -> dict[str, Any]:
     """All rows and seeds: means, ratios, and how far the held-out losses of baseline and ours lie apart."""
     seeds = range(given.seed, given.seed + given.seeds)
     with tempfile.TemporaryDirectory() as place:
-        given.held = Path(place) / "held.pt"
+        given.work = given.work or Path(place)
+        given.work.mkdir(parents=True, exist_ok=True)
+        given.held = given.work / f"held-{given.concept}-{given.steps}.pt"
         runs = {name: [in_own_process(name, given, seed) for seed in seeds] for name in given.rows.split(",")}
     rows = {name: {key: mean(run[key] for run in found) for key in found[0]} for name, found in runs.items()}
     result: dict[str, Any] = {"concept": given.concept, "iterations": given.iterations, "batch": given.batch,
@@ -91,12 +95,15 @@ def paired(ours: list[float], theirs: list[float]) -> tuple[float, float, float]
 
 
 def in_own_process(name: str, given: argparse.Namespace, seed: int) -> dict[str, Any]:
-    """One row, with a peak memory of its own."""
+    """One row, with a peak memory of its own; from the work folder where it is finished."""
     command = [sys.executable, "-m", "benchmarks.esd", "--row", name, "--concept", given.concept, "--seed", str(seed)]
     for key in ("images", "iterations", "batch", "held", "steps", "trajectories", "harvest"):
         command += [f"--{key}", str(getattr(given, key))] if getattr(given, key) is not None else []
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-    found: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
+    kept = given.work / f"{name}-{seed}-{hashlib.sha256(' '.join(command[1:]).encode()).hexdigest()[:12]}.json"
+    if not kept.exists():
+        done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+        kept.write_text(done.stdout.strip().splitlines()[-1], encoding="utf-8")
+    found: dict[str, Any] = json.loads(kept.read_text(encoding="utf-8"))
     return found
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import resource
 import shutil
 import tempfile
@@ -26,6 +27,8 @@ from zlib import crc32
 Row = dict[str, Any]
 #: edits of the row "stack"
 STACKED = 300
+#: times that short work is done; the quickest counts
+TURNS = 3
 #: times that gated memories are put on and taken off
 GATED = 2
 #: concepts of which the official program of 2025 is timed; more are computed from these, since its work is linear
@@ -70,8 +73,6 @@ def against(work: str, official: float, ours: float, **more: Any) -> Row:
 
 def uce(place: Path, sizes: list[int]) -> Iterator[Row]:
     """Whole jobs, texts to files; then a revoke and an addition on files."""
-    import os
-
     from benchmarks.full_size import sd15
     from benchmarks.plain import uce as plain
     from erase_plugins.engine.words import listed
@@ -99,7 +100,12 @@ def uce_of(place: Path, pipe: Any, target: Any, words: list[str], count: int) ->
         return seconds(lambda: ep.erase(target, texts, "uce", options={"tokens": tokens}).save(place / folder))[0]
 
     if count == 1:
-        yield against("UCE N=1, defaults, first time; official of 2025", light, job("window", "first"))
+        light = min(light, *(official_of(place, pipe, pairs)[0] for _ in range(TURNS - 1)))
+        firsts = []
+        for turn in range(TURNS):
+            os.environ["ERASE_PLUGINS_CACHE"] = str(place / f"cache{turn}")
+            firsts.append(job("window", f"first{turn}"))
+        yield against(f"UCE N=1, defaults, first time; official of 2025; quickest of {TURNS} each", light, min(firsts))
     window, last = job("window", f"window{count}"), job("last", f"last{count}")
     yield against(f"UCE N={count}, defaults (window rows); official of 2025 (last rows){said}", light, window)
     yield against(f"UCE N={count}, last rows on both sides; official of 2025{said}", light, last)
@@ -299,14 +305,21 @@ def fuse(place: Path, sizes: list[int]) -> Iterator[Row]:
     write_tensors(source / "unet" / "diffusion_pytorch_model.safetensors", dict(pipe.unet.state_dict()), {})
     artifact = ep.erase(pipe, ["pizza"], "uce")
     del pipe
-    copy, _ = seconds(lambda: shutil.copytree(source, place / "copy"))
-    with Peak() as peak:
-        took, _ = seconds(lambda: fuse_checkpoint(artifact, source, place / "fused"))
     size = megabytes(source)
-    for folder in ("model", "copy", "fused"):
-        shutil.rmtree(place / folder)
+    copies, fused, peak = [], [], 0.0
+    for _ in range(TURNS):  # each on a disk that has nothing left to write
+        os.sync()
+        copies.append(seconds(lambda: shutil.copytree(source, place / "copy"))[0])
+        shutil.rmtree(place / "copy")
+        os.sync()
+        with Peak() as watched:
+            fused.append(seconds(lambda: fuse_checkpoint(artifact, source, place / "fused"))[0])
+        shutil.rmtree(place / "fused")
+        peak = max(peak, watched.mb)
+    shutil.rmtree(source)
+    copy, took = min(copies), min(fused)
     yield {"work": f"fusing a U-Net of {size:.0f} MB", "copy s": copy, "fuse s": took, "times a copy": took / copy,
-           "memory MB": peak.mb}  # fmt: skip
+           "memory MB": peak}  # fmt: skip
 
 
 def esd(place: Path, sizes: list[int]) -> Iterator[Row]:
