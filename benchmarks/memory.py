@@ -5,6 +5,7 @@
 What is counted is every tensor that is alive at once: weights of all parts, low-rank factors, what the pass keeps for
 its way back, gradients, two moments and the stored states. A method's step is taken to be one pass with gradients of as
 many samples as `engine.activations.at_once` lets through together, with blocks computed again where the method does so.
+Where a text encoder is trained, all prompts of a step go through it first, and gradients through both.
 Beside it stands what the plan says.
 """
 
@@ -55,7 +56,7 @@ class Alive(TorchDispatchMode):
 
 
 def unet_step(unet: Any, shape: tuple[int, ...], context: tuple[int, ...], extra: Any, recompute: bool, half: bool,
-              train: Any) -> tuple[int, int]:  # fmt: skip
+              train: Any, texts: Any = None) -> tuple[int, int]:  # fmt: skip
     """(bytes of weights, peak of everything that a step adds).
 
     Args:
@@ -65,19 +66,26 @@ def unet_step(unet: Any, shape: tuple[int, ...], context: tuple[int, ...], extra
         recompute: whether blocks are computed again on the way back.
         half: whether the pass runs under bfloat16 autocast.
         train: gives the parameters that are trained, attached.
+        texts: `Texts` where text encoders are trained.
     """
     weights = sum(part.numel() * part.element_size() for part in unet.parameters())
     unet.requires_grad_(False)
-    alive = Alive(unet.parameters())
+    alive = Alive([*unet.parameters(), *(texts.weights() if texts else ())])
     with alive:
-        parameters = train() or [torch.zeros(1, requires_grad=True)]
+        parameters = [*train(), *(texts.train() if texts else ())] or [torch.zeros(1, requires_grad=True)]
         moments = [torch.zeros_like(part) for part in parameters for _ in range(2)]
         if recompute:
             unet.enable_gradient_checkpointing()
-        with torch.autocast("cpu", torch.bfloat16, enabled=half):
-            out = unet(torch.empty(shape), torch.empty(shape[0]), torch.empty(context), return_dict=False, **extra)[0]
-        gradients = torch.autograd.grad(out.float().square().mean(), parameters, allow_unused=True)
-        del out
+        live = texts.encode() if texts else torch.empty(context)
+        loss = live.float().square().mean()
+        if shape[0]:
+            with torch.autocast("cpu", torch.bfloat16, enabled=half):
+                rows = live[: shape[0]]
+                out = unet(torch.empty(shape), torch.empty(shape[0]), rows, return_dict=False, **extra)[0]
+            loss = loss + out.float().square().mean()
+            del out
+        gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
+        del loss, live
         kept = (moments, gradients)
         if recompute:
             unet.disable_gradient_checkpointing()
@@ -114,6 +122,58 @@ def low_rank(unet: Any, modules: Any, rank: int) -> Any:
     return attach
 
 
+class Texts:
+    """The text encoders of a family on fake tensors, with factors on the layers that are trained.
+
+    Args:
+        family: "sd1" or "sdxl".
+        dtype: of the weights.
+        paths: component -> modules that are trained.
+        rank: of the factors.
+        count: prompts of a step.
+    """
+
+    def __init__(self, family: str, dtype: Any, paths: Any, rank: int, count: int) -> None:
+        from benchmarks.full_size import clip_g, clip_l
+
+        made = {"text_encoder": clip_l} if family == "sd1" else {"text_encoder": clip_l, "text_encoder_2": clip_g}
+        self.family, self.count = family, count
+        self.parts = {name: make().eval() for name, make in made.items()}
+        self.paths, self.rank = paths, rank
+        for part in self.parts.values():
+            faked(part, dtype)
+            for name, buffer in list(part.named_buffers()):
+                owner, _, leaf = name.rpartition(".")
+                part.get_submodule(owner).register_buffer(leaf, torch.empty(buffer.shape, dtype=buffer.dtype), False)
+
+    def weights(self) -> Any:
+        """All values that lie there anyway."""
+        return [value for part in self.parts.values() for value in (*part.parameters(), *part.buffers())]
+
+    def train(self) -> list[torch.Tensor]:
+        """The factors."""
+        return [
+            value
+            for name, part in self.parts.items()
+            for value in low_rank(part, [own(part, path) for path in self.paths.get(name, ())], self.rank)()
+        ]
+
+    def encode(self) -> torch.Tensor:
+        """Rows of all prompts of a step, (count, 77, width)."""
+        ids = torch.ones(self.count, 77, dtype=torch.long)
+        if self.family == "sd1":
+            rows: torch.Tensor = self.parts["text_encoder"](ids)[0]
+            return rows
+        out = [part(ids, output_hidden_states=True).hidden_states[-2] for part in self.parts.values()]
+        return torch.cat(out, dim=-1)
+
+
+def own(part: Any, path: str) -> str:
+    """A module's name in an encoder that may lack the outer level of names."""
+    names = {name for name, _ in part.named_modules()}
+    return next(name for name in (path, f"text_model.{path}", path.removeprefix("text_model.")) if name in names)
+
+
 def _product(layer: Any, x: torch.Tensor, down: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
     functional = torch.nn.functional
     if isinstance(layer, torch.nn.Conv2d):
@@ -124,9 +184,13 @@ def _product(layer: Any, x: torch.Tensor, down: torch.Tensor, up: torch.Tensor) 
 
 
 def measure(
-    family: str, paths: Any, rank: int, batch: int, recompute: bool, dtype: str = "float32", precision: str = "float32"
-) -> dict[str, Any]:
-    """One pass; ``dtype`` is that of the weights, ``precision`` "bfloat16" runs it under autocast."""
+    family: str, paths: Any, rank: int, batch: int, recompute: bool, dtype: str = "float32", precision: str = "float32",
+    text_paths: Any = None, prompts: int = 0,
+) -> dict[str, Any]:  # fmt: skip
+    """One pass; ``dtype`` is that of the weights, ``precision`` "bfloat16" runs it under autocast.
+
+    ``text_paths`` (component -> modules) are trained as well, by a step of so many ``prompts``.
+    """
     from benchmarks.full_size import unet15, unet_xl
 
     unet = (unet15() if family == "sd1" else unet_xl()).eval()
@@ -137,9 +201,11 @@ def measure(
         if family == "sdxl":
             extra = {"added_cond_kwargs": {"text_embeds": torch.empty(batch, 1280), "time_ids": torch.empty(batch, 6)}}
         half = precision == "bfloat16" or dtype != "float32"
+        texts = Texts(family, getattr(torch, dtype), text_paths, rank, prompts) if text_paths else None
         weights, peak = unet_step(
-            unet, (batch, 4, size, size), (batch, 77, width), extra, recompute, half, low_rank(unet, paths, rank)
-        )
+            unet, (batch, 4, size, size), (max(batch, 1), 77, width), extra, recompute, half,
+            low_rank(unet, paths, rank), texts,
+        )  # fmt: skip
     return {"family": family, "batch": batch, "recompute": recompute, "dtype": dtype, "precision": precision,
             "weights GiB": weights / GIB, "beyond GiB": peak / GIB}  # fmt: skip
 
@@ -157,13 +223,17 @@ def of_method(method: str, family: str, dtype: str) -> dict[str, Any]:
     denoiser = sum(prod(ref.shape) for ref in info.refs if ref.component == "unet")
     again = entry.recomputes and denoiser >= LARGE
     size = 2 if precision == "bfloat16" or dtype != "float32" else 4
-    together = max(min(cost.batch, MOST_BYTES // per_sample(info, again, size)), 1)
-    paths = [ref.path for ref in entry.modules(info, options) if ref.component == "unet"]
-    rank = 8 if paths else 0
-    row = measure(family, paths, rank, together, again, dtype, precision)
+    together = min(cost.batch, max(MOST_BYTES // per_sample(info, again, size), 1))
+    refs = entry.modules(info, options)
+    paths = [ref.path for ref in refs if ref.component == "unet"]
+    text_paths: dict[str, list[str]] = {}
+    for ref in refs if cost.texts else ():
+        text_paths.setdefault(ref.component, []).append(ref.path)
+    rank = 8 if paths or text_paths else 0
+    row = measure(family, paths, rank, together, again, dtype, precision, text_paths, cost.texts)
     others = _TEXT[family] * (2 if dtype != "float32" else 4)
     values = entry.values(entry.modules(info, options), request, options)
-    stored = 16 * cost.states * prod(info.latent_shape) + max(16 * values - _factors(info, paths, rank), 0)
+    stored = 16 * cost.states * prod(info.latent_shape) + max(16 * values - _factors(refs, rank), 0)
     whole = row["weights GiB"] + row["beyond GiB"] + (others + stored) / GIB
     return {"method": method, **row, "samples of a step": cost.batch, "whole GiB": whole,
             "plan GiB": plan.memory_bytes / GIB}  # fmt: skip
@@ -173,14 +243,9 @@ def of_method(method: str, family: str, dtype: str) -> dict[str, Any]:
 _TEXT = {"sd1": 123_060_480 + 83_653_863, "sdxl": 123_060_480 + 694_659_840 + 83_653_863}
 
 
-def _factors(info: Any, paths: Any, rank: int) -> int:
+def _factors(refs: Any, rank: int) -> int:
     """Bytes of low-rank factors with gradient and two moments that `measure` has counted."""
-    chosen = set(paths)
-    return (
-        16
-        * rank
-        * sum(ref.shape[0] + prod(ref.shape[1:]) for ref in info.refs if ref.component == "unet" and ref.path in chosen)
-    )
+    return 16 * rank * sum(ref.shape[0] + prod(ref.shape[1:]) for ref in refs)
 
 
 def info_of(family: str) -> Any:
@@ -197,9 +262,10 @@ def info_of(family: str) -> Any:
     return get_manager().family(family).info(family, configs)
 
 
-#: methods that train the denoiser; advunlearn, few-shot and hirm train a text encoder, which is not counted here
+#: methods that train; the last three a text encoder
 METHODS = (
     "ace", "concept-ablation", "esd", "gem", "leco", "mace", "realera", "receler", "spm", "stereo", "trce",
+    "advunlearn", "few-shot", "hirm",
 )  # fmt: skip
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import resource
 import shutil
 import tempfile
@@ -26,6 +27,10 @@ from zlib import crc32
 Row = dict[str, Any]
 #: edits of the row "stack"
 STACKED = 300
+#: times that short work is done; the quickest counts
+TURNS = 3
+#: times that gated memories are put on and taken off
+GATED = 2
 #: concepts of which the official program of 2025 is timed; more are computed from these, since its work is linear
 MOST = 100
 
@@ -68,8 +73,6 @@ def against(work: str, official: float, ours: float, **more: Any) -> Row:
 
 def uce(place: Path, sizes: list[int]) -> Iterator[Row]:
     """Whole jobs, texts to files; then a revoke and an addition on files."""
-    import os
-
     from benchmarks.full_size import sd15
     from benchmarks.plain import uce as plain
     from erase_plugins.engine.words import listed
@@ -97,7 +100,12 @@ def uce_of(place: Path, pipe: Any, target: Any, words: list[str], count: int) ->
         return seconds(lambda: ep.erase(target, texts, "uce", options={"tokens": tokens}).save(place / folder))[0]
 
     if count == 1:
-        yield against("UCE N=1, defaults, first time; official of 2025", light, job("window", "first"))
+        light = min(light, *(official_of(place, pipe, pairs)[0] for _ in range(TURNS - 1)))
+        firsts = []
+        for turn in range(TURNS):
+            os.environ["ERASE_PLUGINS_CACHE"] = str(place / f"cache{turn}")
+            firsts.append(job("window", f"first{turn}"))
+        yield against(f"UCE N=1, defaults, first time; official of 2025; quickest of {TURNS} each", light, min(firsts))
     window, last = job("window", f"window{count}"), job("last", f"last{count}")
     yield against(f"UCE N={count}, defaults (window rows); official of 2025 (last rows){said}", light, window)
     yield against(f"UCE N={count}, last rows on both sides; official of 2025{said}", light, last)
@@ -202,32 +210,37 @@ def gates(place: Path, sizes: list[int]) -> Iterator[Row]:
 
     import erase_plugins as ep
     from benchmarks.full_size import sd15
+    from erase_plugins.workflow.applying import apply_all
     from erase_plugins.workflow.models import as_target
 
     pipe = sd15()
-    target = as_target(pipe)
-    cond = target.encode(["pizza"])
+    context = as_target(pipe).encode(["pizza"]).embeds
+    base = ep.erase(pipe, ["pizza"], "uce", options={"vocabulary": 0, "tokens": "last"}).manifest
     latents = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(0))
 
     @torch.no_grad()
     def step() -> float:
-        pipe.unet(latents, 10, encoder_hidden_states=cond.embeds)
-        return min(seconds(lambda: pipe.unet(latents, 10, encoder_hidden_states=cond.embeds))[0] for _ in range(3))
+        return seconds(lambda: pipe.unet(latents, 10, encoder_hidden_states=context))[0]
 
-    bare = step()
-    for work, groups in (("1,000 memories of one artifact", [1000]), ("100 artifacts of one memory", [1] * 100)):
-        first = True
-        handles = []
-        for number, count in enumerate(groups):
-            handles.append(ep.apply(pipe, memories(pipe, cond.embeds, count, first, f"gated-{number}"), any_base=True))
-            first = False
-        with_them = step()
-        for handle in handles:
-            handle.remove()
-        yield {"work": f"step with {work}, one gate open", "bare": bare, "with": with_them, "ratio": with_them / bare}
+    for work, count, each, opened in (
+        ("1,000 memories of one artifact, one gate open", 1, 1000, 1),
+        ("100 artifacts of one memory, one gate open", 100, 1, 1),
+        ("100 artifacts of one memory, ten gates open", 100, 1, 10),
+    ):
+        made = [memories(pipe, base, context, each, number < opened, f"{work} {number}") for number in range(count)]
+        with_them, bare = [], []
+        for _ in range(GATED):  # in turns, so that a busy spell of the machine meets both
+            handles = apply_all(pipe, made, any_base=True)
+            step()
+            with_them += [step(), step()]
+            for handle in reversed(handles):
+                handle.remove()
+            bare += [step(), step()]
+        yield {"work": f"step with {work}", "bare": min(bare), "with": min(with_them),
+               "ratio": min(with_them) / min(bare)}  # fmt: skip
 
 
-def memories(pipe: Any, context: Any, count: int, opened: bool, name: str) -> Any:
+def memories(pipe: Any, base: Any, context: Any, count: int, opened: bool, name: str) -> Any:
     """An artifact of memories on the linear layers of all attention blocks, the first of them open if ``opened``."""
     import torch
 
@@ -248,8 +261,7 @@ def memories(pipe: Any, context: Any, count: int, opened: bool, name: str) -> An
             down = torch.randn(count, module.in_features, generator=draw) / 100
             up = torch.randn(module.out_features, count, generator=draw) / 100
             deltas[path] = gated_lowrank(LowRank(down, up), list(range(count)))
-    base = ep.erase(pipe, ["pizza"], "uce", options={"vocabulary": 0, "tokens": "last"})
-    return ep.Artifact(replace(base.manifest, name=name), Edit("sd1", {"unet": deltas}))
+    return ep.Artifact(replace(base, name=name), Edit("sd1", {"unet": deltas}))
 
 
 class Peak:
@@ -293,14 +305,21 @@ def fuse(place: Path, sizes: list[int]) -> Iterator[Row]:
     write_tensors(source / "unet" / "diffusion_pytorch_model.safetensors", dict(pipe.unet.state_dict()), {})
     artifact = ep.erase(pipe, ["pizza"], "uce")
     del pipe
-    copy, _ = seconds(lambda: shutil.copytree(source, place / "copy"))
-    with Peak() as peak:
-        took, _ = seconds(lambda: fuse_checkpoint(artifact, source, place / "fused"))
     size = megabytes(source)
-    for folder in ("model", "copy", "fused"):
-        shutil.rmtree(place / folder)
+    copies, fused, peak = [], [], 0.0
+    for _ in range(TURNS):  # each on a disk that has nothing left to write
+        os.sync()
+        copies.append(seconds(lambda: shutil.copytree(source, place / "copy"))[0])
+        shutil.rmtree(place / "copy")
+        os.sync()
+        with Peak() as watched:
+            fused.append(seconds(lambda: fuse_checkpoint(artifact, source, place / "fused"))[0])
+        shutil.rmtree(place / "fused")
+        peak = max(peak, watched.mb)
+    shutil.rmtree(source)
+    copy, took = min(copies), min(fused)
     yield {"work": f"fusing a U-Net of {size:.0f} MB", "copy s": copy, "fuse s": took, "times a copy": took / copy,
-           "memory MB": peak.mb}  # fmt: skip
+           "memory MB": peak}  # fmt: skip
 
 
 def esd(place: Path, sizes: list[int]) -> Iterator[Row]:

@@ -17,12 +17,15 @@ from erase_plugins.engine.own_preset import OwnPreset, carried
 from erase_plugins.errors import RequestError
 from erase_plugins.families.capabilities import DENOISER
 from erase_plugins.families.model import Model
+from erase_plugins.manager import get_manager
 from erase_plugins.types import AttackReport, Concept, DataRef, EditPlan, EraseRequest, EvalReport
 from erase_plugins.workflow.artifacts import load_artifact
 from erase_plugins.workflow.found import FoundModel
 from erase_plugins.workflow.models import as_target, find_model, load_pipeline
 from erase_plugins.workflow.run import is_light, judges, make_plan, run_plan
 
+#: kinds of devices that compute in bfloat16 as well as in float32
+ACCELERATORS = frozenset({"cuda", "xpu"})
 #: a user's own preset: a TOML file, a mapping of the same shape, or one that was read already
 Preset = str | Path | Mapping[str, Any] | OwnPreset | None
 
@@ -55,11 +58,12 @@ def build_request(
     seed: int = 0,
     revision: str | None = None,
     family: str | None = None,
-    dtype: str = "float32",
+    dtype: str | None = None,
     device: str = "cpu",
     out: str | Path | None = None,
 ) -> EraseRequest:
     """A request from loosely typed arguments; see `erase`."""
+    dtype = dtype or default_dtype(method, device, options or {})
     items = [concepts] if isinstance(concepts, str | Concept) else list(concepts)
     return EraseRequest(
         model=str(model) if isinstance(model, str | Path) else "pipeline",
@@ -75,6 +79,19 @@ def build_request(
         out=None if out is None else str(out),
         extra=carried(preset),
     )
+
+
+def default_dtype(method: str, device: str, options: Mapping[str, Any]) -> str:
+    """Precision of a model's weights where none is named.
+
+    Half of the memory is worth it where only a LoRA is trained, which stays in float32; closed forms solve with the
+    weights themselves, and whole weights that are trained need all their bits.
+    """
+    if device.split(":")[0] not in ACCELERATORS or options.get("parameters") == "full":
+        return "float32"
+    item = get_manager().method(method)
+    half = getattr(item, "half_weights", False) and bool({"denoiser", "text"} & set(item.needs))
+    return "bfloat16" if half else "float32"
 
 
 def plan(model: Any, concepts: Any, method: str = "uce", **arguments: Any) -> EditPlan:
@@ -96,7 +113,7 @@ def erase(
     seed: int = 0,
     revision: str | None = None,
     family: str | None = None,
-    dtype: str = "float32",
+    dtype: str | None = None,
     device: str = "cpu",
     out: str | Path | None = None,
     layouts: Sequence[str] = (),
@@ -118,7 +135,8 @@ def erase(
         preset: option values by kind of model and concept, from a TOML file or a mapping of the same shape; ``options``
             win over it, it wins over the method's own presets.
         seed: seed of everything random.
-        revision, family, dtype, device: how to load a model that is given by name.
+        revision, family, dtype, device: how to load a model that is given by name. Without a dtype it is float32, and
+            bfloat16 on an accelerator where a LoRA is trained on a pipeline; the trained values are float32.
         out: folder to write; None keeps the artifact in memory.
         layouts: file layouts to write; those of the family if empty.
         force: replace a folder of the same kind, if everything in it was written by this program.
@@ -140,7 +158,7 @@ def erase(
     if folder is not None and resume:
         check_resume(work_folder(folder), ready)
     with nullcontext() if folder is None else claim(folder, force):
-        target = as_target(found, dtype=dtype, device=device, light=is_light(ready))
+        target = as_target(found, dtype=request.dtype, device=device, light=is_light(ready))
         return run_and_save(
             ready, target, folder, layouts=layouts, force=force, resume=resume, listeners=listeners, cancel=cancel
         )

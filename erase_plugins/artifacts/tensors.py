@@ -26,7 +26,7 @@ _NAMES = {dtype: name for name, dtype in _DTYPES.items()}
 #: from this size on large memory pages are worth asking for
 _LARGE = 4 << 20
 #: bytes that are copied at once
-_PIECE = 4 << 20
+_PIECE = 1 << 18
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -11,6 +11,8 @@ import re
 from math import prod
 from typing import TYPE_CHECKING, Any
 
+from erase_plugins.families.capabilities import TEXT
+
 if TYPE_CHECKING:
     from erase_plugins.families.base import Target, TargetInfo
 
@@ -22,6 +24,8 @@ MOST_BYTES = 5 << 30
 #: to Stable Diffusion 1.5 and XL (`python -m benchmarks.memory`)
 _KEPT = {"linear": 1.27, "conv": 4.3}
 _AGAIN = {"conv": 2.0}
+#: what a prompt keeps in a text encoder that is trained, in units of what its linear layers give
+_TEXT = 2.0
 _BLOCK = re.compile(r"^(down_blocks|up_blocks)\.(\d+)\.")
 
 
@@ -55,6 +59,13 @@ def per_sample(info: TargetInfo, again: bool = False, size: int = 4) -> int:
     return int(sum(factor * size * outputs(info, kind) for kind, factor in (_AGAIN if again else _KEPT).items()))
 
 
+def text_bytes(info: TargetInfo, prompts: int, dtype: str) -> int:
+    """Bytes that so many prompts keep in text encoders that are trained; ``dtype`` of the weights."""
+    encoders = info.components(TEXT) if prompts else ()
+    given = sum(ref.shape[0] for ref in info.refs if ref.component in encoders and ref.kind == "linear")
+    return int(prompts * info.tokens * given * _TEXT * value_bytes(dtype))
+
+
 def step_bytes(info: TargetInfo, samples: int, again: bool, dtype: str, precision: str) -> int:
     """Bytes that a training step of so many samples adds to weights and trained values; 0: not known.
 
@@ -64,6 +75,8 @@ def step_bytes(info: TargetInfo, samples: int, again: bool, dtype: str, precisio
         dtype: of the weights.
         precision: of the pass; weights of another type are kept in it too, unless blocks are computed again.
     """
+    if not samples:
+        return 0
     large = sum(prod(ref.shape) for ref in info.refs if ref.component == info.family.denoiser)
     again = again and large >= LARGE
     size = value_bytes(dtype if precision == "float32" else precision)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -142,7 +142,7 @@ def collect(
         facts |= {"tail": words.tail} if words.tail else {}
         block = words.block
         near = {word for member in members.values() for word in member.near}
-        left_out = _rows_of(near, words.words, words.frames, words.tail, target)
+        left_out = _rows_of(near, words.words, words.frames, words.tail, target, words.rows)
     return Statistics(
         width=target.info.width,
         members={name: members[name] for name in sorted(members)},
@@ -343,9 +343,12 @@ def _keep(prompts: Sequence[str], target: Target, recipe: Recipe) -> dict[str, T
 
 
 def _rows_of(
-    wanted: Collection[str], words: Sequence[str], frames: Sequence[str], tail: int, target: Target
-) -> dict[str, Tensor]:
-    """Rows of some words of a vocabulary as its sum counts them."""
+    wanted: Collection[str], words: Sequence[str], frames: Sequence[str], tail: int, target: Target,
+    known: Mapping[str, Tensor] | None = None,
+) -> dict[str, Tensor]:  # fmt: skip
+    """Rows of some words of a vocabulary as its sum counts them; ``known`` has those of words just encoded."""
+    if known and set(wanted) <= set(known):
+        return {word: known[word] for word in words if word in wanted}
     prompts = {word: prompt for word, prompt in zip(words, framed_words(words, frames), strict=True) if word in wanted}
     if not prompts:
         return {}

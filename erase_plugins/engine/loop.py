@@ -37,7 +37,9 @@ class Schedule:
     ``lr`` is constant, then falls linearly to 0 over the last ``cooldown`` share of the iterations. ``ema`` is the
     decay of the running average that is saved, 0 saves the last values. ``stop`` may end training early. ``decay`` is
     the weight decay of AdamW, ``rates`` the learning rate by step in place of all that. With ``momentum`` SGD has
-    it, and the decay. Gradients whose norm, all together, is above ``clip`` are made that long.
+    it, and the decay. Gradients whose norm, all together, is above ``clip`` are made that long. With ``scaled`` the
+    loss is multiplied before the way back and gradients divided after it, for passes in float16, where small gradients
+    would come out as 0 and large ones as infinite.
     """
 
     iterations: int
@@ -51,6 +53,7 @@ class Schedule:
     rates: Callable[[int], float] | None = None
     momentum: float | None = None
     clip: float | None = None
+    scaled: bool = False
 
     def rate(self, step: int) -> float:
         """Learning rate of a step."""
@@ -72,6 +75,34 @@ def make_optimizer(
     if name == "sgd":
         return torch.optim.SGD(parameters, lr, momentum or 0.0, weight_decay=0.0 if momentum is None else decay)
     raise RequestError(f"unknown optimizer '{name}'; choose one of {', '.join(OPTIMIZERS)}")
+
+
+class Scale:
+    """Factor of the loss of passes in float16: halved where gradients are infinite, doubled after long sound spells.
+
+    Attributes:
+        power: the factor is 2 to this power.
+        sound: steps since it changed.
+    """
+
+    #: largest and smallest power, and sound steps until it grows
+    most, least, spell = 16, -14, 200
+
+    def __init__(self) -> None:
+        self.power, self.sound = 12, 0
+
+    def grads(self, loss: Tensor, parameters: Sequence[Tensor]) -> list[Tensor | None]:
+        """Gradients of ``loss``, as if nothing had been scaled; not finite only if no factor helps."""
+        while True:
+            factor = 2.0**self.power
+            found = torch.autograd.grad(loss * factor, parameters, allow_unused=True, retain_graph=True)
+            if self.power == self.least or finite([grad for grad in found if grad is not None]):
+                break
+            self.power, self.sound = self.power - 1, 0
+        self.sound += 1
+        if self.sound >= self.spell and self.power < self.most:
+            self.power, self.sound = self.power + 1, 0
+        return [None if grad is None else grad / factor for grad in found]
 
 
 class Carried(Protocol):
@@ -110,7 +141,7 @@ def train(
     parameters = adapters.parameters()
     optimizer = make_optimizer(schedule.optimizer, parameters, schedule.lr, schedule.decay, schedule.momentum)
     average = Average(adapters, schedule.ema) if schedule.ema > 0 else None
-    done, losses = 0, []
+    done, losses, scale = 0, [], Scale() if schedule.scaled else None
     found = ctx.resumed(key)
     if found is not None:
         done, tensors, state = found
@@ -122,6 +153,8 @@ def train(
             prefix = "carried."
             carried.load({name.removeprefix(prefix): part for name, part in tensors.items() if name.startswith(prefix)})
         losses = list(state["losses"])
+        if scale is not None:
+            scale.power, scale.sound = state.get("scale", (scale.power, scale.sound))
     saved = done
 
     def save() -> None:
@@ -130,7 +163,8 @@ def train(
             named |= average.tensors()
         if carried is not None:
             named |= {f"carried.{name}": part for name, part in carried.tensors().items()}
-        ctx.checkpoint(done, named, {"losses": losses}, key)
+        facts = {"losses": losses} if scale is None else {"losses": losses, "scale": [scale.power, scale.sound]}
+        ctx.checkpoint(done, named, facts, key)
 
     def edit() -> Edit:
         with nullcontext() if average is None else average.in_force():
@@ -152,7 +186,9 @@ def train(
             if carried is None and done > saved:
                 save()
             raise
-        grads: Sequence[Tensor | None] = torch.autograd.grad(loss, parameters, allow_unused=True)
+        grads: Sequence[Tensor | None] = (
+            torch.autograd.grad(loss, parameters, allow_unused=True) if scale is None else scale.grads(loss, parameters)
+        )
         if distributed.processes() > 1:
             filled = [
                 torch.zeros_like(part) if grad is None else grad for part, grad in zip(parameters, grads, strict=True)

@@ -7,9 +7,9 @@ need not.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import torch
@@ -32,6 +32,8 @@ ALONE = ("{}",)
 _BATCH = 1024
 #: a text encoder of more rows is asked for the first rows behind a word only, so many, where all words are searched
 _WHOLE, _TAIL = 32, 3
+#: words whose rows are kept at hand for the rest of the run
+_AT_HAND = 300
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,7 @@ class Vocabulary:
         block: ledger sum of their rows, (dim, dim) int64; None if they weigh nothing.
         tail: rows behind a word's last token that are encoded, as in `word_facts`.
         readers: where there is no sigma, weight of each projection that reads text rows and the columns it reads.
+        rows: of the words that this call has encoded, as the sum counts them; few or none.
     """
 
     words: tuple[str, ...]
@@ -62,6 +65,7 @@ class Vocabulary:
     block: Tensor | None = None
     tail: int = 0
     readers: tuple[tuple[Tensor, slice], ...] = ()
+    rows: Mapping[str, Tensor] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -86,13 +90,14 @@ class Vocabulary:
         if not words:
             raise RequestError("this text encoder offers no vocabulary; set vocabulary=0 and name what to keep")
         weight = scale / len(words)
-        features, block = word_facts(target, words, weight, frames, tail)
+        rows: dict[str, Tensor] = {}
+        features, block = word_facts(target, words, weight, frames, tail, rows if limit <= _AT_HAND else None)
         others = known[limit:] if search else ()
         if others:
             features = torch.cat([features, word_facts(target, others, 0.0, tail=tail)[0]])
         refs = target.readers() if sigma is None else ()
         readers = tuple((target.weight(ref), target.columns(ref)) for ref in refs)
-        return cls(words, (*words, *others), features, sigma, weight, frames, block, tail, readers)
+        return cls(words, (*words, *others), features, sigma, weight, frames, block, tail, readers, rows)
 
     @classmethod
     def whole(cls, target: Target) -> Vocabulary:
@@ -205,8 +210,9 @@ def framed_words(words: Sequence[str], frames: Sequence[str]) -> list[str]:
 
 
 def word_facts(
-    target: Target, words: Sequence[str], weight: float, frames: Sequence[str] = ALONE, tail: int = 0
-) -> tuple[Tensor, Tensor | None]:
+    target: Target, words: Sequence[str], weight: float, frames: Sequence[str] = ALONE, tail: int = 0,
+    rows: dict[str, Tensor] | None = None,
+) -> tuple[Tensor, Tensor | None]:  # fmt: skip
     """`meaning` of each word, and the ledger sum of their rows in ``frames``, ``weight`` each; None at weight 0.
 
     Each word is rounded by itself, so that it can be taken out of the sum again exactly. The same to the last bit
@@ -215,6 +221,8 @@ def word_facts(
 
     With ``tail`` only so many rows behind a word, the end row and padding, are encoded: padding rows hardly differ from
     each other, so the first ones count for all.
+
+    Where words are encoded now, ``rows`` is given those that are summed up.
     """
     width = target.info.width
     like: dict[str, tuple[tuple[int, ...], torch.dtype]] = {"features": ((len(words), width), torch.float64)}
@@ -231,15 +239,18 @@ def word_facts(
         features = torch.empty(len(words), width, dtype=torch.float64)
         alone = list(prompts) == list(words)  # then one pass gives both
 
-        def rows() -> Iterator[Tensor]:
+        def summed() -> Iterator[Tensor]:
             for places, cond in by_length(target, prompts, tail):
                 if alone:
                     features[places] = meaning(cond, tail)
-                yield from kept_rows(cond, tail, target.info.tokens) if weight > 0 else ()
+                parts = kept_rows(cond, tail, target.info.tokens) if weight > 0 else []
+                if rows is not None:
+                    rows.update(zip((words[place] for place in places), parts, strict=False))
+                yield from parts
 
         found = {}
         if weight > 0:
-            found["block"] = pack(gram_sum(((part, None) for part in rows()), weight))
+            found["block"] = pack(gram_sum(((part, None) for part in summed()), weight))
         if not alone or weight <= 0:
             for places, cond in by_length(target, words, tail):
                 features[places] = meaning(cond, tail)

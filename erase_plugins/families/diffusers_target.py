@@ -250,8 +250,8 @@ class DiffusersTarget(HostedModel, Target):
 
     def vocabulary(self) -> tuple[str, ...]:
         entries = self._tokenizer(self._encoders()[0]).get_vocab()
-        words = [(index, token[:-4]) for token, index in entries.items() if token.endswith("</w>")]
-        return tuple(word for _, word in sorted(words) if len(word) > 2 and word.isalpha())
+        ends = [token for token in entries if token.endswith("</w>") and len(token) > 6 and token[:-4].isalpha()]
+        return tuple(token[:-4] for token in sorted(ends, key=entries.__getitem__))
 
     def _fingerprint(self, component: str) -> Fingerprint:
         """Adapters and rows of added tokens left out; with them, as older versions did it, in ``whole``."""

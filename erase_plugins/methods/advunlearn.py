@@ -136,6 +136,7 @@ class AdvUnlearn(TrainedMethod):
         return [ref for ref in info.modules(GROUPS[options.train]) if ref.kind in ("linear", "conv")]
 
     def cost(self, request: EraseRequest, options: AdvUnlearnOptions) -> Cost:
+        held = options.keep_batch + 1 if options.retain == "states" and options.keep_weight > 0 else 0
         if options.retain == "states":  # no denoiser is needed to hold those
             options = replace(options, keep_weight=0.0)
         cost = super().cost(request, options)
@@ -143,7 +144,7 @@ class AdvUnlearn(TrainedMethod):
         forwards = cost.forwards + 3.0 * inner
         if options.rollout == "fresh":
             forwards = (options.iterations * cost.batch + inner) * (options.steps + 3.0) + 3.0 * inner
-        return replace(cost, forwards=forwards)
+        return replace(cost, forwards=forwards, texts=cost.batch + held if options.on_text else 0)
 
     def notes(self, request: EraseRequest, options: AdvUnlearnOptions) -> Sequence[str]:
         if not options.on_text:

@@ -88,6 +88,7 @@ class FewShot(TrainedMethod):
     kinds = frozenset({"object", "style", "person"})
     produces = frozenset({"lowrank", "dense"})
     Options = FewShotOptions
+    recomputes = True
     work_files: ClassVar[tuple[str, ...]] = ("pictures.safetensors",)
     contract_options: ClassVar[dict[str, Any]] = {
         "iterations": 3, "batch": 2, "draw": 2, "steps": 3, "keep_words": 2, "keep_batch": 2, "rank": 4,
@@ -133,7 +134,8 @@ class FewShot(TrainedMethod):
         forwards = 2.0 * options.steps * options.draw * (drawn + anchored) + options.iterations * options.batch
         held = options.keep_batch * (options.keep_weight > 0 and options.keep_words > 0)
         prompts = 3.0 * options.iterations * (options.batch + held) + options.keep_words
-        return Cost(forwards, options.batch, options.draw * len(request.concepts), prompts)
+        texts = options.batch + (options.keep_batch + 1 if options.keep_weight > 0 else 0)
+        return Cost(forwards, options.batch, options.draw * len(request.concepts), prompts, texts)
 
     def notes(self, request: EraseRequest, options: FewShotOptions) -> Sequence[str]:
         drawn = [concept.text for concept in _without_files(request, options)]

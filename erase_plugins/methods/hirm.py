@@ -86,7 +86,8 @@ class HiRM(TrainedMethod):
         phrases = len(options.templates) * len(all_phrases(request))
         kept = options.keep_batch + 1 if options.keep_weight > 0 else 0
         held = 3 * options.keep_words + len(request.preserve) if options.keep_weight > 0 else 0
-        return Cost(0.0, 0, 0, 3.0 * options.iterations * (phrases + kept) + 2 * phrases + held)
+        trained = phrases + kept
+        return Cost(0.0, 0, 0, 3.0 * options.iterations * trained + 2 * phrases + held, trained)
 
     def notes(self, request: EraseRequest, options: HiRMOptions) -> Sequence[str]:
         return ("only the text encoder changes: reloading the stock encoder brings the concept back",)

@@ -36,12 +36,14 @@ class Cost:
         batch: samples of a training step, forward and backward.
         states: states that are stored.
         prompts: prompts through the text encoder; one that is trained on counts three times.
+        texts: prompts of a training step that go through a text encoder with gradients.
     """
 
     forwards: float
     batch: int
     states: int
     prompts: float = 0.0
+    texts: int = 0
 
 
 @dataclass
@@ -163,6 +165,8 @@ class TrainedMethod(ABC):
     #: whether a large denoiser computes its blocks again on the way back (`training.recomputing`); for losses whose
     #: passes with gradients all see the trained change as it is when gradients are taken
     recomputes: ClassVar[bool] = False
+    #: whether weights that are not trained may be loaded in bfloat16 where nobody says otherwise
+    half_weights: ClassVar[bool] = True
     contract_options: ClassVar[dict[str, Any]] = {
         "iterations": 3, "trajectories": 2, "harvest": 2, "steps": 4, "keep_words": 2, "keep_batch": 1,
         "checkpoint_every": 1,
@@ -270,7 +274,7 @@ class TrainedMethod(ABC):
             notes=tuple(self.notes(request, options)),
             **training_plan.estimate(
                 info, request, self.values(refs, request, options), forwards=cost.forwards, iterations=steps,
-                batch=cost.batch, states=cost.states, prompts=cost.prompts,
+                batch=cost.batch, states=cost.states, prompts=cost.prompts, texts=cost.texts,
                 again=self.recomputes, precision=options.precision,
             ),
         )  # fmt: skip
@@ -316,6 +320,8 @@ class TrainedMethod(ABC):
                 run.ctx.start(run.plan.steps)
             schedule = replace(run.options.schedule(), iterations=run.plan.steps)
             schedule = schedule if run.stop is None else replace(schedule, stop=run.stop)
+            if str(getattr(run.target, "dtype", "")) == "torch.float16":
+                schedule = replace(schedule, scaled=True)
             train(
                 run.ctx, run.adapters, lambda step: self.loss(run, step), schedule, run.key, run.carried,
                 lambda: self.edit(run), self.turn(run),

@@ -63,7 +63,7 @@ def seconds_of(work: float, device: str, cpu: float = _CPU) -> float:
 
 def estimate(
     info: TargetInfo, request: EraseRequest, values: int, *, forwards: float, iterations: int, batch: int, states: int,
-    prompts: float = 0.0, again: bool = False, precision: str = "bfloat16",
+    prompts: float = 0.0, texts: int = 0, again: bool = False, precision: str = "bfloat16",
 ) -> dict[str, Any]:  # fmt: skip
     """Rough run time, memory and file size, as fields of an `EditPlan`.
 
@@ -74,10 +74,11 @@ def estimate(
         iterations, batch: training steps and samples per step (forward and backward).
         states: stored states.
         prompts: prompts through the text encoders beside their encoding; one that is trained on counts three times.
+        texts: prompts of a training step that go through a text encoder with gradients.
         again: whether a large denoiser computes its blocks again on the way back.
         precision: of the pass.
     """
-    from erase_plugins.engine.activations import step_bytes, value_bytes
+    from erase_plugins.engine.activations import step_bytes, text_bytes, value_bytes
 
     size = sum(prod(ref.shape) for ref in info.refs if ref.component == info.family.denoiser)
     latent = prod(info.latent_shape)
@@ -86,6 +87,7 @@ def estimate(
     text = sum(prod(ref.shape) for ref in info.refs if ref.component in encoders and ref.kind == "linear")
     work = (forwards + 3.0 * iterations * batch) * each + prompts * 2.0 * text * info.tokens * (_DENOISER_CPU / _CPU)
     step = step_bytes(info, batch, again, request.dtype, precision) or batch * latent * 40 * max(info.width, 256)
+    step += text_bytes(info, texts, request.dtype)
     others = sum(prod(ref.shape) for ref in info.refs) - size
     return {
         "seconds": seconds_of(work, request.device, _DENOISER_CPU),

@@ -9,7 +9,7 @@ import erase_plugins as ep
 from benchmarks import official
 from benchmarks.plain import uce as plain
 from erase_plugins.artifacts import store
-from erase_plugins.engine import collect
+from erase_plugins.engine import collect, disk_cache
 from erase_plugins.engine.prompt_templates import paired_rows, short_window
 from erase_plugins.engine.words import listed
 from erase_plugins.families.base import Conditioning
@@ -143,3 +143,24 @@ def test_no_more_states_are_harvested_than_are_drawn():
 def test_trajectories_follow_the_iterations(given, wanted):
     plan = ep.plan(wide_sd1(), "pizza", "esd", options={"iterations": 200, **given})
     assert plan.options["trajectories"] == wanted
+
+
+def test_words_just_encoded_are_not_encoded_again_and_count_the_same(pipe, monkeypatch, tmp_path):
+    """The first run on a text encoder takes out of the sum what it has at hand; a later one encodes it anew."""
+    monkeypatch.setenv(disk_cache.VARIABLE, str(tmp_path))
+    anew, encode = [], collect.encoded
+    monkeypatch.setattr(
+        collect, "encoded", lambda target, prompts, tail: anew.append(0) or encode(target, prompts, tail)
+    )
+    target = as_target(pipe)
+    found, passes = [], []
+    for _ in range(2):
+        target.forget()
+        edit = ep.erase(target, "tiger", "uce", options={"vocabulary": 20, "near": 0.0, "vocabulary_tail": 3}).edit
+        found.append(ep.artifacts.solved.statistics_of(edit))
+        passes.append(len(anew))
+    first, later = (dict(item.left_out) for item in found)
+    assert passes == [0, 1]
+    assert list(first) == list(later) and len(first) > 1
+    assert all(torch.equal(first[word], later[word]) for word in first)
+    assert torch.equal(found[0].kept_ledger, found[1].kept_ledger)

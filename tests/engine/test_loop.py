@@ -10,7 +10,7 @@ import torch
 from erase_plugins.engine.adapters import Adapters
 from erase_plugins.engine.checkpoint import Checkpoint
 from erase_plugins.engine.context import RunContext
-from erase_plugins.engine.loop import Schedule, make_optimizer, shuffled, train
+from erase_plugins.engine.loop import Scale, Schedule, make_optimizer, shuffled, train
 from erase_plugins.errors import NotFiniteError, RequestError, RunCancelled
 from erase_plugins.workflow.models import target_of
 
@@ -151,3 +151,65 @@ def test_a_stash_is_made_once_per_key(tmp_path):
     assert float(again.stash("pool", "a", make)["x"][0]) == 1
     assert float(again.stash("pool", "b", make)["x"][0]) == 2
     assert float(RunContext("t", work=tmp_path).stash("pool", "b", make)["x"][0]) == 3
+
+
+class Half:
+    """One trained value whose gradient passes through float16."""
+
+    def __init__(self):
+        self.value = torch.ones(1, requires_grad=True)
+
+    def parameters(self):
+        return [self.value]
+
+    def named_parameters(self):
+        return {"value": self.value.detach()}
+
+    def load(self, tensors):
+        self.value.data.copy_(tensors["value"])
+
+
+def small(half):
+    """A loss whose gradient is 1e-8 times a float16 number: 0 there."""
+    return lambda step: ((half.value.half() * 1e-4) * 1e-4).float().sum()
+
+
+def large(half):
+    """A loss whose gradient is 4e4 in float16: infinite from a factor of 2 on."""
+    return lambda step: (half.value.half() * 4e4).float().sum()
+
+
+def test_small_gradients_survive_float16_with_a_scaled_loss():
+    for scaled, moved in ((False, 0.0), (True, 1e-8)):
+        half = Half()
+        train(RunContext("t"), half, small(half), Schedule(1, 1e4, "sgd", scaled=scaled), "key")
+        assert 1.0 - half.value.item() == pytest.approx(1e4 * moved, rel=1e-2)
+
+
+def test_a_factor_that_makes_gradients_infinite_is_halved_and_the_step_is_taken():
+    half, scale = Half(), Scale()
+    (grad,) = scale.grads(large(half)(0), half.parameters())
+    assert grad.item() == pytest.approx(4e4, rel=1e-3)
+    assert scale.power == 0
+    train(RunContext("t"), half, large(half), Schedule(2, 1e-5, "sgd", scaled=True), "key")
+    assert half.value.item() == pytest.approx(1.0 - 0.8, rel=1e-3)
+
+
+def test_a_long_sound_spell_makes_the_factor_larger():
+    half, scale = Half(), Scale()
+    for _ in range(Scale.spell):
+        scale.grads(small(half)(0), half.parameters())
+    assert (scale.power, scale.sound) == (13, 0)
+
+
+def test_a_resumed_run_goes_on_with_its_factor(tmp_path):
+    schedule, cancel = Schedule(4, 1e-5, "sgd", every=1, scaled=True), threading.Event()
+    half = Half()
+    whole = train(RunContext("t"), half, large(half), schedule, "key")
+    again = Half()
+    ctx = RunContext("t", work=tmp_path, cancel=cancel, listeners=(lambda event: event.done == 2 and cancel.set(),))
+    with pytest.raises(RunCancelled):
+        train(ctx, again, large(again), schedule, "key")
+    again = Half()
+    assert train(RunContext("t", work=tmp_path, resume=True), again, large(again), schedule, "key") == whole
+    assert torch.equal(half.value, again.value)
