@@ -85,7 +85,7 @@ class Editor:
 
     def load(self, workflow: dict[str, Any]) -> None:
         self.page.evaluate("(workflow) => app.loadGraphData(workflow)", workflow)
-        self.page.wait_for_function(f"app.graph._nodes.length === {len(workflow['nodes'])}")
+        self.page.wait_for_function(f"app.graph._nodes.length >= {len(workflow['nodes'])}")
         self.show()
 
     def show(self, *ids: str, scale: float | None = None, top: int = 120) -> None:
