@@ -120,7 +120,7 @@ const STYLE = `
 .erase-options{gap:2px}
 .erase-method{flex:none;height:18px;color:var(--soft);overflow:hidden;text-overflow:ellipsis;white-space:nowrap}
 .erase-behind{display:none}
-.erase-option{flex:none;display:grid;grid-template-columns:minmax(0,1fr) minmax(0,1fr);gap:6px;align-items:center;padding:1px 0}
+.erase-option{flex:none;display:grid;grid-template-columns:minmax(0,1.3fr) minmax(0,1fr);gap:6px;align-items:center;padding:1px 0}
 .erase-option>label{overflow:hidden;text-overflow:ellipsis;white-space:nowrap}
 .erase-option.set>label{color:var(--accent)}
 .erase-slider{position:relative;height:100%;min-height:0;overflow:hidden;border-radius:8px;background:var(--field)}

@@ -191,7 +191,7 @@ def test_options_come_and_go_with_the_method(editor, shoot, first):
     editor.show(first, scale=1.0)
     assert page.inner_text(".erase-method").startswith("Unified Concept Editing")
     labels = page.locator(".erase-option label").all_inner_texts()
-    assert "erase words that mean the same" in labels and not [text for text in labels if "_" in text]
+    assert "also erase synonyms" in labels and not [text for text in labels if "_" in text]
     page.select_option(".erase-options [data-name=aliases]", "true")
     assert sent(editor, first)["options"] == "aliases = true"
     entries = page.evaluate(

@@ -62,7 +62,7 @@ def test_every_text_is_read_and_every_node_drawn(translated):
     editor.page.wait_for_timeout(1500)
     # texts of our own scripts are read by themselves, whatever the editor does with those of packs
     labels = editor.page.locator(".erase-option label").all_text_contents()
-    assert translations.translate("erase words that mean the same", language) in labels
+    assert translations.translate("also erase synonyms", language) in labels
     tabs = editor.page.evaluate("() => app.extensionManager.getSidebarTabs().map((tab) => tab.title)")
     assert translations.translate("Erase library", language) in tabs
     assert titles == [written.get(f"nodeDefs.{spec.id}.display_name", spec.title) for spec in own_specs()]
