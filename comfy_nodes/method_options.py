@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 from erase_plugins.options import OptionInfo, describe
@@ -20,6 +23,22 @@ _TRAINING_HELP = {
 }
 
 
+@cache
+def option_words() -> dict[str, str]:
+    """Name of an option -> what the form calls it. Options of other packages need no entry."""
+    found: dict[str, str] = json.loads(Path(__file__).with_name("option_words.json").read_text(encoding="utf-8"))
+    return found
+
+
+def _label(name: str) -> str:
+    return option_words().get(name, name.replace("_", " "))
+
+
+def method_titles() -> dict[str, dict[str, Any]]:
+    """Id of a method -> its whole title, which a list in a narrow node cuts, and whether it trains."""
+    return {entry.item.id: {"title": entry.item.title, "trains": trains(entry.item)} for entry in drawing_methods()}
+
+
 def method_options() -> dict[str, list[dict[str, Any]]]:
     """Id of a method -> its options in the order of the form."""
     return {entry.item.id: _options(entry.item) for entry in drawing_methods()}
@@ -33,8 +52,8 @@ def _options(method: Any) -> list[dict[str, Any]]:
     own = [_option(item, item.name in main) for item in described]
     taken = {item["name"] for item in own}
     shared = [
-        {"name": name, "help": _TRAINING_HELP[name], "default": str(value), "choices": [], "number": True,
-         "whole": True, "low": 0, "high": 2**31 - 1, "main": name == "seed"}
+        {"name": name, "label": _label(name), "help": _TRAINING_HELP[name], "default": str(value), "choices": [],
+         "number": True, "whole": True, "low": 0, "high": 2**31 - 1, "main": name == "seed"}
         for name, value in TRAINING.items() if training and name not in taken
     ]  # fmt: skip
     return [*own, *shared]
@@ -45,7 +64,8 @@ def _option(item: OptionInfo, main: bool) -> dict[str, Any]:
     automatic = bool(item.per) or item.default is None
     choices = [str(choice) for choice in item.choices] or (["true", "false"] if "bool" in kinds else [])
     return {
-        "name": item.name, "help": in_the_graph(item.help), "default": "" if automatic else _text(item.default),
+        "name": item.name, "label": _label(item.name), "help": in_the_graph(item.help),
+        "default": "" if automatic else _text(item.default),
         "choices": choices, "number": bool({"int", "float"} & set(kinds)), "whole": "float" not in kinds,
         "low": item.low, "high": item.high, "main": main,
     }  # fmt: skip

@@ -83,10 +83,10 @@ async def _picture(request: Any) -> Any:
 
 
 async def _methods(_request: Any) -> Any:
-    """The options of every method that the Erase node takes, as JSON."""
-    from .method_options import method_options
+    """Title and options of every method that the Erase node takes, as JSON."""
+    from .method_options import method_options, method_titles
 
-    return _answer({"methods": method_options()})
+    return _answer({"methods": method_options(), "titles": method_titles()})
 
 
 async def _publish(request: Any) -> Any:

@@ -73,8 +73,8 @@ def put_on(
         how = f" (solved jointly: {', '.join(layer.members)})" if len(layer.members) > 1 else ""
         lines.append(done.report(layer.artifact.name, strength * layer.strength) + how)
     if layers:
-        kind = "effective weights" if effective else "stored statistics"
-        lines.append(f"solved on {kind}{', text rows encoded anew' if encode else ''}")
+        on = "this model as it is here, LoRAs in front included" if effective else "the numbers kept in the files"
+        lines.append(f"solved for {on}{'; the CLIP read the concepts anew' if encode else ''}")
     on_it = tuple(Layer(entry.artifact, entry.strength, (entry.artifact.name,), False) for entry in hung)
     whole = _whole(Stack((*stack.entries, *hung)), (*layers, *on_it), target)
     return Stacked(now, text, whole, tuple(lines))

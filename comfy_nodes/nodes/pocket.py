@@ -67,14 +67,16 @@ SPECS = (
         title="Erase: load pocket model",
         category="erase/load",
         description=(
-            "Loads pocket, the tiny Stable Diffusion model that comes with erase-plugins: 64 x 64 pictures of emoji in "
-            "seconds on a CPU, no download. Use it to try every erase node before touching a large model."
+            "Loads pocket, the tiny Stable Diffusion model that comes with erase-plugins, or pocket-flow, its sister "
+            "built like Stable Diffusion 3: 64 x 64 pictures of emoji in seconds on a CPU, no download. Use them to "
+            "try every erase node before touching a large model."
         ),
         inputs=(
             Input("pictures", "INT", "How many pictures are drawn at once from the latent.", required=False,
                   options={"default": 4, "min": 1, "max": 64}),
-            Input("checkpoint", "COMBO", "pocket, or a file in models/checkpoints. While that file is not there, "
-                  "pocket draws in its place, and the report says so.", required=False, choices=_checkpoints,
+            Input("checkpoint", "COMBO", "pocket (a UNet), pocket-flow (a flow transformer), or a file in "
+                  "models/checkpoints. While that file is not there, pocket draws in its place, and the report says "
+                  "so.", required=False, choices=_checkpoints,
                   options={"default": "pocket"}),
         ),
         outputs=(

@@ -3,6 +3,7 @@
 import { app } from "../../scripts/app.js";
 import { kindOf, tell, widgetOf } from "./parts.js";
 import { KIND } from "./rows.js";
+import { say } from "./texts.js";
 
 const ROUTE = "/erase_plugins/artifact";
 const WRITES_FILES = new Set(["EraseHubPull", "EraseSaveArtifact"]);
@@ -62,7 +63,7 @@ function addChips(node) {
         const chip = document.createElement("button");
         chip.type = "button";
         chip.textContent = name;
-        chip.title = off ? "off; click to erase it" : "erased; click to switch it off";
+        chip.title = off ? say("off: click to erase it") : say("erased: click to switch it off");
         chip.setAttribute("aria-pressed", String(!off));
         chip.style.cssText =
           "border:1px solid currentColor;border-radius:9px;padding:0 8px;background:none;cursor:pointer;color:inherit;" +
@@ -106,7 +107,7 @@ async function explain(name) {
     const found = await ask(name);
     tell("info", found.name, found.text);
   } catch (error) {
-    tell("warn", QUESTION, error.message);
+    tell("warn", say("What does this erase?"), error.message);
   }
 }
 
@@ -121,7 +122,7 @@ function artifactOf(node) {
 
 function menuItems(node) {
   const name = artifactOf(node);
-  return name === undefined ? [] : [{ content: QUESTION, callback: () => explain(String(name)) }];
+  return name === undefined ? [] : [{ content: say("What does this erase?"), callback: () => explain(String(name)) }];
 }
 
 // the same above a selected node: the Vue nodes of older editors have a menu of their own
@@ -160,7 +161,7 @@ async function takeIn(file, place) {
     const widget = node.widgets.find((item) => item.name === "artifact");
     widget.value = name;
     widget.callback?.(name);
-    tell("success", name, "is in models/erase_plugins now; connect model and clip");
+    tell("success", name, say("is in models/erase_plugins now; connect model and clip"));
   } catch (error) {
     tell("error", file.name, error.message);
   }

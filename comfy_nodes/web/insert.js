@@ -2,9 +2,11 @@
 // of the Erase node in front of the sampler, which is made and connected if there is none.
 import { app } from "../../scripts/app.js";
 import { kindOf, linkOf, tell, wire } from "./parts.js";
+import { say } from "./texts.js";
 
 const KIND = "EraseNegative";
-const LABEL = "Erase this from the model";
+const LABEL = "Erase this from the model"; // translated by the editor where it is the name of a command
+const label = () => say("Erase this from the model");
 const COMMAND = "ErasePlugins.EraseSelection";
 const LONGEST = 60; // letters of a prompt that is taken whole, where nothing is selected
 const GAP = 60;
@@ -163,14 +165,14 @@ function eraseSelected(given) {
   const active = document.activeElement?.matches?.(BOX) ? document.activeElement : undefined;
   const node = given ?? (active ? nodeOf(active) : selectedNode());
   const box = active && node && nodeOf(active) === node ? active : node && boxOf(node);
-  if (!box || kindOf(node) === KIND) return tell("warn", LABEL, "select words in the text box of a prompt first");
+  if (!box || kindOf(node) === KIND) return tell("warn", label(), say("select words in the text box of a prompt first"));
   const words = wordsOf(box).replace(/[()#:,]+/g, " ").replace(/\s+/g, " ").trim();
-  if (!words) return tell("warn", LABEL, "select the words to erase, one concept on one line");
+  if (!words) return tell("warn", label(), say("select the words to erase, one concept on one line"));
   const samplers = samplersBehind(node);
-  if (!samplers.length) return tell("warn", LABEL, "this text leads to no sampler; connect it, or write the words into an Erase node");
+  if (!samplers.length) return tell("warn", label(), say("this text leads to no sampler; connect it, or write the words into an Erase node"));
   const done = asOneStep(() => [...erasersOf(samplers)].map((item) => addLines(item, [words])));
   const some = done.some(Boolean);
-  return tell("success", LABEL, some ? `'${words}' is erased in front of ${samplers.length === 1 ? "the sampler" : "the samplers"}` : `'${words}' was there already and is on`);
+  return tell("success", label(), some ? say("'%s' is erased in front of what draws it", words) : say("'%s' was there already and is on", words));
 }
 
 const hasText = (node) => Boolean(node?.widgets?.length) && kindOf(node) !== KIND && Boolean(boxOf(node));
@@ -179,6 +181,6 @@ app.registerExtension({
   name: "ErasePlugins.Insert",
   commands: [{ id: COMMAND, label: LABEL, icon: "pi pi-eraser", function: () => eraseSelected() }],
   keybindings: [{ combo: { key: "e", alt: true, shift: true }, commandId: COMMAND }],
-  getNodeMenuItems: (node) => (hasText(node) ? [{ content: LABEL, callback: () => eraseSelected(node) }] : []),
+  getNodeMenuItems: (node) => (hasText(node) ? [{ content: label(), callback: () => eraseSelected(node) }] : []),
   getSelectionToolboxCommands: (item) => (hasText(item) ? [COMMAND] : []),
 });

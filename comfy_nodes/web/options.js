@@ -6,12 +6,15 @@ import { fit, kindOf, make, replaceBox, widgetOf } from "./parts.js";
 import { KIND } from "./rows.js";
 import { say, whenTranslated } from "./texts.js";
 
-const ROW = 28, FOLD = 26, OPEN = 190; // as high as the style makes them
-let methods; // id -> options, asked for once
+const ROW = 28, FOLD = 26, OPEN = 190, HEAD = 20; // as high as the style makes them
+let methods, titles = {}; // id -> options, id -> title and whether it trains; asked for once
 
 async function ask() {
   const answer = await app.api.fetchApi("/erase_plugins/methods");
-  return answer.ok ? (await answer.json()).methods : {};
+  if (!answer.ok) return {};
+  const found = await answer.json();
+  titles = found.titles ?? {};
+  return found.methods;
 }
 
 function read(text) {
@@ -24,17 +27,20 @@ function read(text) {
 
 const write = (values) => [...values].map(([name, value]) => (value === "" ? name : `${name} = ${value}`)).join("\n");
 
+const SPOKEN = { true: () => say("yes"), false: () => say("no") };
+const spoken = (value) => SPOKEN[value]?.() ?? value;
+
 function field(option, value, changed) {
-  const standard = option.default === "" ? say("automatic") : option.default;
+  const standard = option.default === "" ? say("automatic") : spoken(option.default);
   if (option.choices.length) {
-    const box = make("select", { "aria-label": option.name, on: { change: () => changed(box.value) } },
+    const box = make("select", { "aria-label": say(option.label), "data-name": option.name, on: { change: () => changed(box.value) } },
       make("option", { value: "" }, say("as tested: %s", standard)),
-      ...option.choices.map((choice) => make("option", { value: choice, selected: choice === value }, choice)));
+      ...option.choices.map((choice) => make("option", { value: choice, selected: choice === value }, spoken(choice))));
     return box;
   }
   const limits = option.number ? { type: "number", min: option.low, max: option.high, step: option.whole ? 1 : "any" } : { type: "text" };
   const box = make("input", {
-    ...limits, value, placeholder: standard, spellcheck: "false", "aria-label": option.name,
+    ...limits, value, placeholder: standard, spellcheck: "false", "aria-label": say(option.label), "data-name": option.name,
     on: { input: () => changed(box.value.trim()) },
   });
   return box;
@@ -48,11 +54,11 @@ function addForm(node) {
   let values = new Map(), shown = "", open = false, rows = 0, folded = 0;
 
   const id = () => String(method?.value ?? "").split(":")[0].trim();
-  const height = () => Math.max(rows * ROW + (folded ? FOLD + (open ? OPEN : 0) : 0), FOLD);
+  const height = () => Math.max((titles[id()] ? HEAD : 0) + rows * ROW + (folded ? FOLD + (open ? OPEN : 0) : 0), FOLD);
 
   function line(option) {
-    const row = make("div", { class: `erase-option${values.has(option.name) ? " set" : ""}`, title: option.help },
-      make("label", {}, option.name),
+    const row = make("div", { class: `erase-option${values.has(option.name) ? " set" : ""}`, title: `${option.name}: ${option.help}` },
+      make("label", {}, say(option.label)),
       field(option, values.get(option.name) ?? "", (value) => {
         if (value === "") values.delete(option.name);
         else values.set(option.name, value);
@@ -60,6 +66,14 @@ function addForm(node) {
         own.widget.callback?.(own.widget.value);
       }));
     return row;
+  }
+
+  /** The whole name of the method, which the list above cuts in a narrow node, and how long it takes. */
+  function head() {
+    const found = titles[id()];
+    if (!found) return [];
+    const [short, long] = found.trains ? [say("trains"), say("trains, which takes minutes to hours")] : [say("in seconds"), say("solves in seconds")];
+    return [make("div", { class: "erase-method", title: `${found.title}: ${long}` }, `${found.title} · ${short}`)];
   }
 
   function strange(name) {
@@ -78,7 +92,7 @@ function addForm(node) {
       open = fold.open;
       size();
     } } }, make("summary", {}, say("%s rare options", rare.length)), ...rare.map(line));
-    panel.replaceChildren(...unknown.map(strange), ...main.map(line), ...(rare.length ? [fold] : []));
+    panel.replaceChildren(...head(), ...unknown.map(strange), ...main.map(line), ...(rare.length ? [fold] : []));
     size();
   }
 

@@ -118,11 +118,13 @@ const STYLE = `
 .erase-panel textarea{flex:1;resize:none;padding:4px 6px;height:auto}
 .erase-panel summary{cursor:pointer;color:var(--soft);user-select:none}
 .erase-options{gap:2px}
+.erase-method{flex:none;height:18px;color:var(--soft);overflow:hidden;text-overflow:ellipsis;white-space:nowrap}
 .erase-behind{display:none}
-.erase-option{flex:none;display:grid;grid-template-columns:minmax(0,1fr) minmax(0,1fr);gap:6px;align-items:center;padding:1px 0}
+.erase-option{flex:none;display:grid;grid-template-columns:minmax(0,1.3fr) minmax(0,1fr);gap:6px;align-items:center;padding:1px 0}
 .erase-option>label{overflow:hidden;text-overflow:ellipsis;white-space:nowrap}
 .erase-option.set>label{color:var(--accent)}
-.erase-slider{position:relative;height:100%;min-height:0;overflow:hidden;border-radius:8px;background:var(--field);
+.erase-slider{position:relative;height:100%;min-height:0;overflow:hidden;border-radius:8px;background:var(--field)}
+.erase-slider.drawn{height:auto;width:min(100%,calc(var(--high)*var(--ratio)));aspect-ratio:var(--ratio);margin:auto;flex:none;
  cursor:ew-resize;touch-action:none}
 .erase-slider img{position:absolute;inset:0;width:100%;height:100%;object-fit:contain;pointer-events:none;user-select:none}
 .erase-slider .line{position:absolute;top:0;bottom:0;width:2px;margin-left:-1px;background:#fff;box-shadow:0 0 3px #000;

@@ -3,11 +3,12 @@
 import { app } from "../../scripts/app.js";
 import { tell } from "./parts.js";
 import { addLines, asOneStep, meantEraser } from "./insert.js";
+import { loaded, say } from "./texts.js";
 
 const LOADER = "EraseLoadArtifact";
 const DRAGGED = "application/x-erase-plugins";
-const PLACES = [["", "All here"], ["disk", "On your disk"], ["shipped", "Comes with erase-plugins"], ["hub", "On the Hub"]];
-const BADGES = { disk: "on your disk", shipped: "built in", hub: "on the Hub" };
+const places = () => [["", say("All here")], ["disk", say("On your disk")], ["shipped", say("Comes with erase-plugins")], ["hub", say("On the Hub")]];
+const badge = (place) => ({ disk: say("on your disk"), shipped: say("built in"), hub: say("on the Hub") })[place];
 const FEW = 200; // cards that are drawn at once
 
 const STYLE = `
@@ -61,7 +62,7 @@ async function load(card, place) {
     widget.value = card.name;
     widget.callback?.(card.name);
   });
-  tell("success", card.title, "connect model and clip of the new node");
+  tell("success", card.title, say("connect model and clip of the new node"));
   return node;
 }
 
@@ -75,7 +76,7 @@ function middle() {
 async function add(card) {
   if (!card.rows.length) return load(card, middle());
   const count = asOneStep(() => addLines(meantEraser(), card.rows));
-  return tell("success", card.title, count ? `${card.rows.join(", ")}: added to the Erase node` : "is in the Erase node already");
+  return tell("success", card.title, count ? say("%s: added to the Erase node", card.rows.join(", ")) : say("is in the Erase node already"));
 }
 
 function onDrop(event) {
@@ -92,13 +93,13 @@ const onDragOver = (event) => event.dataTransfer?.types.includes(DRAGGED) && eve
 // --- the tab ----------------------------------------------------------------------------------------------------------
 
 function draw(card) {
-  const blank = () => make("span", { class: "blank" }, card.foreign ? "LoRA of others" : "no picture yet");
+  const blank = () => make("span", { class: "blank" }, card.foreign ? say("LoRA of others") : say("no picture yet"));
   const picture = card.picture
     ? make("img", { src: app.api.apiURL(`/erase_plugins/picture?name=${encodeURIComponent(card.name)}`), alt: "", loading: "lazy",
         draggable: "false", error: (event) => event.target.replaceWith(blank()) })
     : blank();
   const rows = card.rows.join(", ") || card.title;
-  const more = [BADGES[card.place], card.base || card.family, card.collection].filter(Boolean).join(" · ");
+  const more = [badge(card.place), card.base || card.family, card.collection].filter(Boolean).join(" · ");
   return make("button", {
     type: "button", class: "card", draggable: "true", title: `${card.name}\n${rows}\n${card.base}`, "data-name": card.name,
     click: () => add(card).catch((error) => tell("error", card.title, error.message)),
@@ -109,9 +110,9 @@ function draw(card) {
 function tab(element) {
   let cards = [], asked = 0, pause;
   const options = (list) => list.map(([value, text]) => make("option", { value }, text));
-  const search = make("input", { type: "search", placeholder: "Search concepts and names", "aria-label": "Search" });
-  const place = make("select", { "aria-label": "Where" }, ...options(PLACES));
-  const base = make("select", { "aria-label": "Base model" }, ...options([["", "Any base"]]));
+  const search = make("input", { type: "search", placeholder: say("Search concepts and names"), "aria-label": say("Search") });
+  const place = make("select", { "aria-label": say("Where") }, ...options(places()));
+  const base = make("select", { "aria-label": say("Base model") }, ...options([["", say("Any base")]]));
   const others = make("input", { type: "checkbox" });
   const said = make("div", { class: "said", role: "status" }), grid = make("div", { class: "cards" });
 
@@ -121,14 +122,14 @@ function tab(element) {
     const here = (card) => (!place.value || card.place === place.value) && (!base.value || (card.family || "unknown") === base.value);
     const found = cards.filter((card) => here(card) && fits(card));
     grid.replaceChildren(...found.slice(0, FEW).map(draw));
-    const hidden = found.length > FEW ? `, the first ${FEW} are shown` : "";
+    const count = found.length > FEW ? say("%s found, the first %s are shown.", found.length, FEW) : say("%s found.", found.length);
     said.textContent = found.length
-      ? `${found.length} found${hidden}. Click: into the Erase node. Drag: a node that loads it.`
-      : "Nothing found. Save an erasure with 'Erase: save artifact', or look on the Hub.";
+      ? `${count} ${say("Click: into the Erase node. Drag: a node that loads it.")}`
+      : say("Nothing found. Save an erasure with 'Erase: save artifact', or look on the Hub.");
   };
   const fetchCards = async () => {
     const number = ++asked;
-    said.textContent = "Looking …";
+    said.textContent = say("Looking …");
     try {
       // the Hub hears of nothing before it is chosen
       const got = await ask(place.value === "hub" ? { hub: 1, query: search.value } : others.checked ? { loras: 1 } : {});
@@ -142,7 +143,7 @@ function tab(element) {
       return;
     }
     const kept = base.value, families = [...new Set(cards.map((card) => card.family || "unknown"))].sort();
-    base.replaceChildren(...options([["", "Any base"], ...families.map((name) => [name, name])]));
+    base.replaceChildren(...options([["", say("Any base")], ...families.map((name) => [name, name])]));
     base.value = families.includes(kept) ? kept : "";
     show();
   };
@@ -155,7 +156,7 @@ function tab(element) {
   others.addEventListener("change", fetchCards);
   base.addEventListener("change", show);
   element.replaceChildren(make("div", { class: "erase-library" }, make("style", {}, STYLE), search,
-    make("div", { class: "bar" }, place, base), make("label", { class: "said" }, others, " LoRAs of others, too"), said, grid));
+    make("div", { class: "bar" }, place, base), make("label", { class: "said" }, others, ` ${say("LoRAs of others, too")}`), said, grid));
   fetchCards();
 }
 
@@ -164,8 +165,8 @@ app.registerExtension({
   setup() {
     window.addEventListener("drop", onDrop, { capture: true });
     window.addEventListener("dragover", onDragOver, { capture: true });
-    app.extensionManager?.registerSidebarTab?.({
-      id: "erase-library", icon: "pi pi-book", title: "Erase library", tooltip: "Erase library", type: "custom", render: tab,
-    });
+    loaded.then(() => app.extensionManager?.registerSidebarTab?.({
+      id: "erase-library", icon: "pi pi-book", title: say("Erase library"), tooltip: say("Erase library"), type: "custom", render: tab,
+    }));
   },
 });

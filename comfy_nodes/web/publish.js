@@ -2,6 +2,7 @@
 // Workflows come from strangers and the login does not, so no value in a graph can answer.
 import { app } from "../../scripts/app.js";
 import { kindOf, tell } from "./parts.js";
+import { say } from "./texts.js";
 
 const PUBLISHERS = new Set(["EraseHubPush"]);
 const waiting = [];
@@ -32,22 +33,22 @@ function agreed(offer) {
   box.style.cssText =
     "max-width:min(640px,90vw);max-height:80vh;overflow:auto;padding:20px;border-radius:8px;border:1px solid #888;" +
     "font:14px/1.5 sans-serif;background:var(--comfy-menu-bg,#222);color:var(--input-text,#ddd)";
-  const place = `${offer.new ? "new, " : ""}${offer.private ? "private" : "public"}`;
-  const what = `${offer.artifact}: ${offer.files.length} files, ${Number(offer.bytes).toLocaleString("en")} bytes`;
+  const place = [offer.new && say("new"), offer.private ? say("private") : say("public"), offer.create_pr && say("as a pull request")];
+  const what = say("%s: %s files, %s bytes", offer.artifact, offer.files.length, Number(offer.bytes).toLocaleString("en"));
   const list = [
     ...offer.files.map((file) => `${file.state} ${file.name} (${Number(file.bytes).toLocaleString("en")} bytes)`),
     ...offer.removed.map((name) => `removed ${name}`),
   ];
-  const no = element("button", "Do not publish", "padding:6px 14px;cursor:pointer");
-  const yes = element("button", "Publish", "padding:6px 14px;cursor:pointer");
+  const no = element("button", say("Do not publish"), "padding:6px 14px;cursor:pointer");
+  const yes = element("button", say("Publish"), "padding:6px 14px;cursor:pointer");
   const row = element("div", "", "display:flex;gap:10px;justify-content:flex-end;margin-top:14px");
   row.append(no, yes);
   box.append(
-    element("h3", "Publish on the Hugging Face Hub?", "margin:0 0 8px;font-size:17px"),
-    element("div", `${offer.repo} (${place})${offer.create_pr ? ", as a pull request" : ""}`, "font-weight:bold"),
-    element("div", offer.account ? `with the login of ${offer.account}` : "with the login of this computer"),
+    element("h3", say("Publish on the Hugging Face Hub?"), "margin:0 0 8px;font-size:17px"),
+    element("div", `${offer.repo} (${place.filter(Boolean).join(", ")})`, "font-weight:bold"),
+    element("div", offer.account ? say("with the login of %s", offer.account) : say("with the login of this computer")),
     element("div", what),
-    element("div", `message: ${String(offer.message).slice(0, 200)}`, "unicode-bidi:isolate;overflow-wrap:anywhere"),
+    element("div", say("message: %s", String(offer.message).slice(0, 200)), "unicode-bidi:isolate;overflow-wrap:anywhere"),
     element("pre", list.join("\n"), "white-space:pre-wrap;overflow-wrap:anywhere;max-height:40vh;overflow:auto"),
     row,
   );

@@ -37,7 +37,12 @@ function slider(node) {
       node.properties[PICTURES] = undefined; // temporary files go with the server
       draw();
     };
-    const first = make("img", { src: address(before), alt: say("before"), on: { error: lost } });
+    // as large as the picture, so that the line and the words lie on it
+    const shape = ({ target }) => box.style.setProperty("--ratio", String(target.naturalWidth / target.naturalHeight));
+    box.classList.add("drawn");
+    box.style.setProperty("--high", `${HIGH}px`);
+    box.style.setProperty("--ratio", "1");
+    const first = make("img", { src: address(before), alt: say("before"), on: { error: lost, load: shape } });
     const second = make("img", { src: address(after), alt: say("after"), on: { error: lost } });
     const bar = make("div", { class: "line" });
     const place = (value) => {

@@ -165,6 +165,6 @@ app.registerExtension({
   nodeCreated(node) {
     if (kindOf(node) !== KIND) return;
     addRows(node);
-    node.setSize?.([Math.max(node.size[0], 360), node.size[1]]);
+    node.setSize?.([Math.max(node.size[0], 420), node.size[1]]);
   },
 });

@@ -23,4 +23,5 @@ async function load() {
   if (answer.ok) known = (await answer.json())[language]?.[SECTION] ?? {};
 }
 
-const loaded = load().catch(() => {}); // texts stay English
+/** Settled when the translations are there, or are known to be missing: texts stay English then. */
+export const loaded = load().catch(() => {});

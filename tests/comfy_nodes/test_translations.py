@@ -56,6 +56,10 @@ def test_what_our_scripts_show_is_translated(language):
     assert set(shown) == set(texts)
     assert [text for text in texts if shown[text].count("%s") != text.count("%s")] == []
     assert [text for text in shown.values() if locales.SPECIAL & set(text)] == []
+    named = json.loads(locales.main_file(language))["commands"]
+    assert {key: shown[text] for key, text in locales.COMMANDS.items()} == {
+        k: item["label"] for k, item in named.items()
+    }
 
 
 @pytest.mark.parametrize("language", LANGUAGES)

@@ -49,9 +49,10 @@ def to_prompt(workflow: dict[str, Any], info: dict[str, Any]) -> dict[str, Any]:
 
 def quickly(workflow: dict[str, Any]) -> dict[str, Any]:
     """The workflow with samplers of two steps and a measurement of one picture; only what it takes to run is changed."""
-    for node in workflow["nodes"]:
+    beside = workflow["extra"].get("erase_plugins", {}).get("where_installed", ())
+    for node in [*workflow["nodes"], *(node for part in beside for node in part["nodes"])]:
         if node["type"] == "EraseReport":
             node["widgets_values"][1:3] = [1, 2]
-        if node["type"] == "KSampler":
+        if node["type"] in ("KSampler", "KSamplerWithNAG"):
             node["widgets_values"][2] = 2
     return workflow

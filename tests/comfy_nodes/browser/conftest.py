@@ -73,8 +73,9 @@ def hub():
 
 @pytest.fixture(scope="package")
 def running_base(frontend, tmp_path_factory):
-    """Base folder of the server with this frontend."""
-    return comfy_server.prepare(tmp_path_factory.mktemp("editor"), ROOT, NAME)
+    """Base folder of the server with this frontend; packs that templates compare with are stood in for."""
+    base = comfy_server.prepare(tmp_path_factory.mktemp("editor"), ROOT, NAME)
+    return comfy_server.prepare(base, ROOT / "tests" / "comfy_nodes" / "rival_packs.py", "rival_packs.py")
 
 
 @pytest.fixture(scope="package")

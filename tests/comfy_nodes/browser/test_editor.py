@@ -45,8 +45,6 @@ def overlaps(editor):
 
 @pytest.mark.smoke
 def test_no_node_of_a_template_lies_on_another(editor, shoot):
-    if editor.label == "1.32.9_vue":
-        pytest.skip("an experiment in 1.32.9: it draws nodes 1.2 times as large and often leaves them where they were")
     found = {}
     for path in WORKFLOWS:
         editor.load(read(path))
@@ -66,8 +64,36 @@ def test_one_click_draws_pictures_and_no_node_grows_over_another(editor, shoot, 
     editor.show()
     widths = editor.picture_widths()
     shoot(f"{path.stem}_ran")
+    kinds = editor.page.evaluate("() => app.graph._nodes.map((node) => node.type)")
+    assert ({"KSamplerWithNAG", "Negpip"} <= set(kinds)) == (path.stem == examples.RIVALS)
     assert widths
     assert overlaps(editor) == []
+
+
+_WITHOUT_OTHERS = """async (workflow) => {
+  const kinds = LiteGraph.registered_node_types, others = ["KSamplerWithNAG", "Negpip"].map((kind) => [kind, kinds[kind]]);
+  const note = () => app.graph._nodes.find((n) => n.type === "Note").widgets[0].value, said = [];
+  for (const [kind] of others) delete kinds[kind];
+  await app.loadGraphData(workflow);
+  said.push([app.graph._nodes.length, note()]);
+  for (const [kind, known] of others) kinds[kind] = known;
+  await app.loadGraphData(workflow);
+  said.push([app.graph._nodes.length, note()]);
+  await app.loadGraphData(JSON.parse(JSON.stringify(app.graph.serialize())));
+  return [...said, [app.graph._nodes.length, note()]];
+}"""
+
+
+@pytest.mark.smoke
+def test_nodes_of_other_packs_join_the_comparison_where_they_are_installed(editor):
+    workflow = read(ROOT / "example_workflows" / f"{examples.RIVALS}.json")
+    added = sum(len(part["nodes"]) for part in workflow["extra"]["erase_plugins"]["where_installed"])
+    without, present, again = editor.page.evaluate(_WITHOUT_OTHERS, workflow)
+    assert without[0] == len(workflow["nodes"])
+    assert "NAG is not installed: install the pack ComfyUI-NAG" in without[1]
+    assert present[0] == again[0] == len(workflow["nodes"]) + added
+    for _count, text in (present, again):
+        assert "NAG is installed and drawn below" in text and "not installed" not in text
 
 
 @pytest.mark.smoke
@@ -159,6 +185,12 @@ def test_a_bypassed_erase_node_leaves_the_base_model_on_its_wire(editor):
     assert sent["6"]["inputs"]["model"] == sent["5"]["inputs"]["model"] == ["1", 0]
 
 
+#: widgets with their heights: what the layout of the classic nodes gives them, and what the document shows
+_WIDGETS = """() => app.graph._nodes.flatMap((node) => (node.widgets ?? []).map((widget) =>
+  [node.type, widget.name, Math.max(widget.computedHeight ?? 0, widget.element?.offsetHeight ?? 0)]))"""
+CONTROLS = ("control_after_generate", "control after generate", "fixed", "randomize")
+
+
 @pytest.mark.smoke
 def test_every_node_is_drawn(editor, shoot):
     ids = [spec.id for spec in own_specs()]
@@ -173,6 +205,9 @@ def test_every_node_is_drawn(editor, shoot):
     assert editor.page.evaluate("() => app.graph._nodes.length") == len(ids)
     assert editor.page.get_by_text("Node Render Error").count() == 0
     assert [text for text in editor.messages if "unhandled node type" in text] == []
+    widgets = editor.page.evaluate(_WIDGETS)
+    assert max(height for _kind, _name, height in widgets) <= 500
+    assert [(kind, name) for kind, name, _height in widgets if name in CONTROLS] == []  # nothing changes after a run
 
 
 def test_the_help_page_opens_with_its_picture(editor, shoot):

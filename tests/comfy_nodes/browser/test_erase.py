@@ -187,9 +187,12 @@ def test_a_row_says_how_much_is_left_until_it_is_changed(editor, first):
 @pytest.mark.smoke
 def test_options_come_and_go_with_the_method(editor, shoot, first):
     page = editor.page
-    page.wait_for_selector(".erase-options [aria-label=aliases]")
+    page.wait_for_selector(".erase-options [data-name=aliases]")
     editor.show(first, scale=1.0)
-    page.select_option(".erase-options [aria-label=aliases]", "true")
+    assert page.inner_text(".erase-method").startswith("Unified Concept Editing")
+    labels = page.locator(".erase-option label").all_inner_texts()
+    assert "also erase synonyms" in labels and not [text for text in labels if "_" in text]
+    page.select_option(".erase-options [data-name=aliases]", "true")
     assert sent(editor, first)["options"] == "aliases = true"
     entries = page.evaluate(
         "(id) => app.graph._nodes.find((n) => String(n.id) === id).widgets.find((w) => w.name === 'method').options.values",
@@ -198,19 +201,19 @@ def test_options_come_and_go_with_the_method(editor, shoot, first):
     (esd,) = [entry for entry in entries if entry.startswith("esd:")]
     (uce,) = [entry for entry in entries if entry.startswith("uce:")]
     editor.set_widget(first, "method", esd)
-    page.wait_for_selector(".erase-options [aria-label=iterations]")
-    assert page.locator(".erase-options [aria-label=aliases]").count() == 0
+    page.wait_for_selector(".erase-options [data-name=iterations]")
+    assert page.locator(".erase-options [data-name=aliases]").count() == 0
     assert sent(editor, first)["options"] == ""
-    page.fill(".erase-options [aria-label=iterations]", "30")
-    assert not page.locator(".erase-options [aria-label=optimizer]").is_visible()
+    page.fill(".erase-options [data-name=iterations]", "30")
+    assert not page.locator(".erase-options [data-name=optimizer]").is_visible()
     page.locator(".erase-options summary").click()
-    page.locator(".erase-options [aria-label=optimizer]").wait_for()
+    page.locator(".erase-options [data-name=optimizer]").wait_for()
     shoot("options_of_a_method")
     assert sent(editor, first)["options"] == "iterations = 30"
     saved = page.evaluate(_SAVED)
     editor.load(saved)
-    page.wait_for_selector(".erase-options [aria-label=iterations]")
-    assert page.locator(".erase-options [aria-label=iterations]").input_value() == "30"
+    page.wait_for_selector(".erase-options [data-name=iterations]")
+    assert page.locator(".erase-options [data-name=iterations]").input_value() == "30"
     editor.set_widget(first, "method", uce)
     assert sent(editor, first)["options"] == ""  # those of the other method are not sent, which would be refused
 
@@ -231,6 +234,9 @@ def test_before_and_after_are_compared_by_dragging(editor, shoot, first):
     editor.show(first, scale=0.9, top=60)
     shoot("erase_node")
     box = editor.page.locator(".erase-slider").bounding_box()
+    assert box["width"] == pytest.approx(box["height"], rel=0.02)  # as the pictures, so that the words lie on them
+    tags = [tag.bounding_box() for tag in editor.page.locator(".erase-slider .tag").all()]
+    assert all(box["x"] <= tag["x"] and tag["x"] + tag["width"] <= box["x"] + box["width"] + 1 for tag in tags)
     middle = box["y"] + box["height"] / 2
     place = editor.page.evaluate("(id) => [...app.graph._nodes.find((n) => String(n.id) === id).pos]", first)
     editor.page.mouse.move(box["x"] + box["width"] / 2, middle)

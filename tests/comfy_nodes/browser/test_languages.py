@@ -40,16 +40,16 @@ def of(language):
 
 @pytest.fixture(params=translations.translated_languages())
 def translated(request, running, chromium, frontend):
-    """(editor in a language, the texts to be seen); nodes are drawn by Vue, which shows tooltips itself."""
+    """(editor in a language, the texts to be seen, the language); nodes are drawn by Vue, which shows tooltips itself."""
     page = chromium.new_page(viewport={"width": 1600, "height": 900})
     page.set_default_timeout(60_000)
     written = of("en" if frontend[0] in ENGLISH_ONLY else request.param)
-    yield Editor(page, running, frontend[0], vue=True, locale=request.param), written
+    yield Editor(page, running, frontend[0], vue=True, locale=request.param), written, request.param
     page.close()
 
 
 def test_every_text_is_read_and_every_node_drawn(translated):
-    editor, written = translated
+    editor, written, language = translated
     shown = editor.page.evaluate(_SHOWN, list(written))
     assert {key: text for key, text in shown.items() if text != written[key]} == {}
     ids = [spec.id for spec in own_specs()]
@@ -60,6 +60,11 @@ def test_every_text_is_read_and_every_node_drawn(translated):
     )
     editor.show()
     editor.page.wait_for_timeout(1500)
+    # texts of our own scripts are read by themselves, whatever the editor does with those of packs
+    labels = editor.page.locator(".erase-option label").all_text_contents()
+    assert translations.translate("also erase synonyms", language) in labels
+    tabs = editor.page.evaluate("() => app.extensionManager.getSidebarTabs().map((tab) => tab.title)")
+    assert translations.translate("Erase library", language) in tabs
     assert titles == [written.get(f"nodeDefs.{spec.id}.display_name", spec.title) for spec in own_specs()]
     assert editor.page.get_by_text("Node Render Error").count() == 0
     assert editor.errors_of(f"/extensions/{NAME}/") == []

@@ -7,7 +7,7 @@ from typing import Any
 
 from comfy_nodes.spec import NodeSpec
 
-from .graphs import Graph, dump
+from .graphs import Graph, Ref, dump
 from .library import COLLECTION, ERASED, LORA
 from .scenes import (
     COMPARING,
@@ -213,12 +213,54 @@ def rivals(specs: Specs) -> dict[str, Any]:
     about(
         graph,
         "Four ways, the same seeds: negative prompt and erasure, at CFG 5 and at CFG 1, where a negative "
-        "prompt does nothing. To see NAG beside them, install the pack ComfyUI-NAG, put its KSamplerWithNAG in place of"
-        " 'Negative prompt, CFG 1' with the same wires, and 'Negative prompt' into nag_negative, too. For NegPip, the"
-        " pack cd-tuner_negpip, put 'Apply Negpip' behind Model and write (pizza:-1) into the prompt.",
+        "prompt does nothing. NAG and NegPip, of other packs, stand below where they are installed.\n\n"
+        f"{_NO_NAG}\n{_NO_NEGPIP}",
         height=250,
     )
+    note = len(graph.known)
+    erased_at_1 = sheets[1][1]
+    with graph.where_installed(("KSamplerWithNAG",), note, _NO_NAG, "NAG is installed and drawn below, at CFG 1."):
+        left = SAMPLERS
+        (latents,) = graph.add(
+            "KSamplerWithNAG", (left, _RIVALS), 7, 12, 1.0, 5.0, 2.5, 0.25, 0.0, "dpmpp_2m", "karras", 1.0, model=model,
+            nag_negative=negative, title="NAG, CFG 1", size=(320, 420), **sources,
+        )  # fmt: skip
+        _against(graph, latents, vae, erased_at_1, "NAG", (left, _RIVALS + 490), (right, _RIVALS))
+    with graph.where_installed(
+        ("CLIPNegPip", "Negpip"), note, _NO_NEGPIP, "NegPip is installed and drawn below, at CFG 1."
+    ):
+        left = SAMPLERS + 360
+        with_negpip, its_clip = graph.add(
+            "CLIPNegPip", (MODELS, _RIVALS), model=model, clip=clip, title="NegPip", size=(280, 60)
+        )
+        (words,) = graph.add(
+            "CLIPTextEncode", (MODELS, _RIVALS + 130), "a pizza on a blue background, (pizza:-1)", clip=its_clip,
+            title="Prompt for NegPip", size=(280, 130),
+        )  # fmt: skip
+        (latents,) = graph.add(
+            "KSampler", (left, _RIVALS), 7, 12, 1.0, "dpmpp_2m", "karras", 1.0, title="NegPip, CFG 1", size=(320, 290),
+            **{**sources, "model": with_negpip, "positive": words},
+        )  # fmt: skip
+        _against(graph, latents, vae, erased_at_1, "NegPip", (left, _RIVALS + 490), (right, _RIVALS + 560))
     return graph.content()
+
+
+#: where what is drawn by other packs begins, below all that grows
+_RIVALS = 1140
+_NO_NAG = "NAG is not installed: install the pack ComfyUI-NAG and open this template again to see it here."
+_NO_NEGPIP = "NegPip is not installed: install the pack ComfyUI-ppm and open this template again to see it here."
+
+
+def _against(
+    graph: Graph, latents: Ref, vae: Ref, erased: Ref, name: str, below: tuple[int, int], at: tuple[int, int]
+) -> None:
+    """Pictures of another way beside the erased ones."""
+    (pictures,) = graph.add("VAEDecode", below, samples=latents, vae=vae, size=(320, 60))
+    sheet, _heat, _text = graph.add(
+        "EraseCompare", at, 2, base=pictures, erased=erased, size=(300, 150), title=f"{name}, and erased"
+    )
+    prefix = f"erase_{name.lower()}"
+    graph.add("SaveImage", (at[0] + 340, at[1]), prefix, images=sheet, size=(460, 460), title=f"{name}, and erased")
 
 
 def evaluate_and_push(specs: Specs) -> dict[str, Any]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +19,13 @@ STOCK: dict[str, tuple[dict[str, str], list[str], tuple[int, int]]] = {
         {"model": "MODEL", "positive": "CONDITIONING", "negative": "CONDITIONING", "latent_image": "LATENT"},
         ["LATENT"], (300, 280),
     ),
+    # of other packs, as they declare them: ComfyUI-NAG, ComfyUI-ppm (and cd-tuner_negpip, where it is called Negpip)
+    "KSamplerWithNAG": (
+        {"model": "MODEL", "positive": "CONDITIONING", "negative": "CONDITIONING", "nag_negative": "CONDITIONING",
+         "latent_image": "LATENT"},
+        ["LATENT"], (320, 400),
+    ),
+    "CLIPNegPip": ({"model": "MODEL", "clip": "CLIP"}, ["MODEL", "CLIP"], (280, 60)),
     "VAEDecode": ({"samples": "LATENT", "vae": "VAE"}, ["IMAGE"], (200, 60)),
     "SaveImage": ({"images": "IMAGE"}, [], (420, 560)),
     "PreviewImage": ({"images": "IMAGE"}, [], (420, 480)),
@@ -26,6 +35,10 @@ STOCK: dict[str, tuple[dict[str, str], list[str], tuple[int, int]]] = {
     "FluxGuidance": ({"conditioning": "CONDITIONING"}, ["CONDITIONING"], (320, 80)),
     "Note": ({}, [], (320, 120)),
 }  # fmt: skip
+#: stock nodes behind whose seed the editor keeps what it does with it after a run
+_SEEDED = ("KSampler", "KSamplerWithNAG")
+#: names in the registry of packs that nodes of others come from
+_PACKS = {"KSamplerWithNAG": "ComfyUI-NAG", "CLIPNegPip": "ComfyUI-ppm"}
 #: modes of a node: it runs, or lets through what comes in
 RUNNING, BYPASSED = 0, 4
 
@@ -49,6 +62,29 @@ class Graph:
         self.specs = specs
         self.nodes: list[dict[str, Any]] = []
         self.links: list[list[Any]] = []
+        self.known: dict[int, dict[str, Any]] = {}
+        self.optional: list[dict[str, Any]] = []
+        self._wires = 0
+
+    @contextmanager
+    def where_installed(self, kinds: tuple[str, ...], note: int, absent: str, present: str) -> Iterator[None]:
+        """What is added inside joins the graph where an editor knows one of ``kinds``; the pack's script sees to it.
+
+        Args:
+            kinds: ids of nodes of other packs, alike in their sockets; the first is added inside.
+            note: number of the note that says how it is.
+            absent, present: sentences of that note, the first one is in its text.
+        """
+        nodes, links = len(self.nodes), len(self.links)
+        yield
+        own = {"kinds": list(kinds), "note": note, "absent": absent, "present": present,
+               "nodes": self.nodes[nodes:], "links": self.links[links:]}  # fmt: skip
+        del self.nodes[nodes:], self.links[links:]
+        inside = {node["id"] for node in own["nodes"]}
+        for number, source, slot, *_ in own["links"]:
+            if source not in inside:
+                self.known[source]["outputs"][slot]["links"].remove(number)
+        self.optional.append(own)
 
     def add(
         self, kind: str, at: tuple[int, int], *values: Any, title: str = "", size: tuple[int, int] | None = None,
@@ -72,7 +108,7 @@ class Graph:
         sockets, outputs, usual, widgets = self._shape(kind)
         if kind in self.specs:
             values += self.specs[kind].defaults[len(values) :]
-        number = len(self.nodes) + 1
+        number = len(self.known) + 1
         strange = set(sources) - set(sockets) - set(widgets or ())
         if strange:
             raise ValueError(f"{kind} has no socket {sorted(strange)}")
@@ -86,7 +122,8 @@ class Graph:
             if name in sources:
                 link = self._link(sources[name], number, len(entries))
                 entries.append({"name": name, "type": self.links[-1][5], "link": link, "widget": {"name": name}})
-        stored = [values[0], "fixed", *values[1:]] if kind == "KSampler" else list(values)
+        stored = [values[0], "fixed", *values[1:]] if kind in _SEEDED else list(values)
+        pack = REGISTRY if kind in self.specs else _PACKS.get(kind, "comfy-core")
         node = {
             "id": number, "type": kind, "pos": list(at), "size": list(size or usual), "flags": {}, "order": number - 1,
             "mode": mode, "inputs": entries,
@@ -94,12 +131,13 @@ class Graph:
                 {"name": name, "type": type_, "links": [], "slot_index": slot}
                 for slot, (name, type_) in enumerate(outputs)
             ],
-            "properties": {"Node name for S&R": kind, "cnr_id": REGISTRY if kind in self.specs else "comfy-core"},
+            "properties": {"Node name for S&R": kind, "cnr_id": pack},
             "widgets_values": stored,
         }  # fmt: skip
         if title:
             node["title"] = title
         self.nodes.append(node)
+        self.known[number] = node
         return [Ref(number, slot) for slot in range(len(outputs))]
 
     def _shape(self, kind: str) -> tuple[dict[str, str], list[tuple[str, str]], tuple[int, int], list[str] | None]:
@@ -116,17 +154,18 @@ class Graph:
         return sockets, [(item.name, item.type) for item in spec.outputs], (340, height), widgets
 
     def _link(self, source: Ref, target: int, slot: int) -> int:
-        number = len(self.links) + 1
-        entry = self.nodes[source.node - 1]["outputs"][source.slot]
+        self._wires = number = self._wires + 1
+        entry = self.known[source.node]["outputs"][source.slot]
         entry["links"].append(number)
         self.links.append([number, source.node, source.slot, target, slot, entry["type"]])
         return number
 
     def content(self) -> dict[str, Any]:
         """The workflow."""
+        extra = {"erase_plugins": {"where_installed": self.optional}} if self.optional else {}
         return {
-            "last_node_id": len(self.nodes), "last_link_id": len(self.links), "nodes": self.nodes, "links": self.links,
-            "groups": [], "config": {}, "extra": {}, "version": 0.4,
+            "last_node_id": len(self.known), "last_link_id": self._wires, "nodes": self.nodes, "links": self.links,
+            "groups": [], "config": {}, "extra": extra, "version": 0.4,
         }  # fmt: skip
 
 

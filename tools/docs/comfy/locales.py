@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from comfy_nodes.method_options import option_words
 from comfy_nodes.spec import NodeSpec
 
 from .translations import translate, translated_languages
@@ -18,6 +19,11 @@ SPECIAL = frozenset("@{}|$")
 MENU = ("erase", "load", "make", "apply", "check")
 #: section of main.json with the texts of our scripts, which lie in `WEB` and call ``say("...")``
 SCRIPTS = "erasePlugins"
+#: commands of our scripts as the editor looks them up, with their names
+COMMANDS = {
+    "ErasePlugins_EraseSelection": "Erase this from the model",
+    "ErasePlugins_Explain": "What does this erase?",
+}
 WEB = Path(__file__).parents[3] / "comfy_nodes" / "web"
 _SAID = re.compile(r'\bsay\("([^"]+)"')
 
@@ -34,18 +40,20 @@ def node_file(specs: Sequence[NodeSpec], language: str) -> str:
 
 
 def main_file(language: str) -> str:
-    """main.json: names of the menu, and what our scripts show in the editor."""
+    """main.json: names of the menu and of commands, and what our scripts show in the editor."""
     names = {name: _in(name, language) for name in MENU}
     said = {text: translate(text, language) for text in script_texts()} if language != "en" else {}
-    return _dump(
-        {"nodeCategories": names, **({SCRIPTS: {key: text for key, text in said.items() if text}} if said else {})}
-    )
+    shown: dict[str, Any] = {"nodeCategories": names}
+    if said:
+        shown["commands"] = {key: {"label": _in(text, language)} for key, text in COMMANDS.items()}
+        shown[SCRIPTS] = {key: text for key, text in said.items() if text}
+    return _dump(shown)
 
 
 def script_texts() -> list[str]:
-    """Texts that our scripts ask to be translated, each once."""
+    """Texts that our scripts ask to be translated, each once, and what the form calls the options of methods."""
     found = (text for path in sorted(WEB.glob("*.js")) for text in _SAID.findall(path.read_text(encoding="utf-8")))
-    return sorted(set(found))
+    return sorted({*found, *option_words().values()})
 
 
 def coverage(specs: Sequence[NodeSpec], language: str) -> tuple[int, int]:

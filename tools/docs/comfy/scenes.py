@@ -14,7 +14,7 @@ from erase_plugins.manager import get_manager
 from .graphs import Graph, Ref
 
 #: where the columns begin: models, erasing, samplers, comparison, picture
-MODELS, ERASING, SAMPLERS, COMPARING, PICTURE = 20, 340, 740, 1100, 1440
+MODELS, ERASING, SAMPLERS, COMPARING, PICTURE = 20, 340, 800, 1160, 1500
 POCKET = "pocket"
 #: widgets of a stock sampler behind the seed: steps, cfg, sampler, scheduler, denoise
 Settings = tuple[int, float, str, str, float]
@@ -51,7 +51,7 @@ def prompts(graph: Graph, clip: Ref, text: str, negative: str = "") -> tuple[Ref
 def erase(graph: Graph, words: str, kind: str, **sources: Any) -> list[Ref]:
     """The Erase node with the plainest method; room for the report and, with a VAE, two pictures on it."""
     method = label(get_manager().method("uce"))
-    size = (360, 760 if "vae" in sources else 540)
+    size = (420, 790 if "vae" in sources else 570)
     return graph.add(
         "EraseNegative", (ERASING, 20), words, method, 1.0, kind, "", "", size=size, title="Erase", **sources
     )
