@@ -31,17 +31,6 @@ if TYPE_CHECKING:
 
 #: of a batch: the concept, what stays, the empty prompt
 _SHARES = (3 / 8, 3 / 8, 1 / 4)
-#: what words that are kept stand in
-_FRAMES = (
-    "a {}",
-    "a photo of a {}",
-    "a picture of {}",
-    "{}",
-    "a {} on a blue background",
-    "the {}",
-    "a red {}",
-    "a {} on a table",
-)
 #: (component, key of an edit)
 Place = tuple[str, str]
 
@@ -112,7 +101,8 @@ def taught_off(
     }
     draw = torch.Generator().manual_seed(seed)
     named = _some([text for text, _ in concept_prompts(phrases, weights.fillers, target)], schedule.prompts, draw)
-    asked = _some([frame.format(word) for word in keep for frame in _FRAMES], 3 * schedule.prompts // 4, draw)
+    framed = [text for text, _ in concept_prompts(keep, weights.fillers, target)] if keep else []
+    asked = _some(framed, 3 * schedule.prompts // 4, draw)
     others = _some(kept_prompts(phrases, weights, target), schedule.prompts - len(asked), draw)
     return unlearn(target, deltas, named, [*asked, *others], lambda: on(loaded), schedule, seed)
 
