@@ -36,8 +36,16 @@ PAIRS = (
 #: what the usual training scripts put a LoRA on, and only what reads text
 LAYERS = {"attention": ("to_q", "to_k", "to_v", "to_out.0"), "text": ("attn2.to_k", "attn2.to_v")}
 RANK, STEPS, BATCH, RATE, DRAWN = 4, 180, 8, 2e-3, 24
-#: way -> (other word kept, strict); None is the LoRA as it was
-WAYS = {"before": None, "cleaned": (False, False), "cleaned, other word kept": (True, False), "strict": (True, True)}
+#: training steps of the last way
+TRAINED = 150
+#: way -> (other word kept, strict, steps); None is the LoRA as it was
+WAYS = {
+    "before": None,
+    "cleaned": (False, False, 0),
+    "cleaned, other word kept": (True, False, 0),
+    "strict": (True, True, 0),
+    "trained": (True, False, TRAINED),
+}
 
 
 def main() -> None:
@@ -47,14 +55,16 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=len(PAIRS))
     parser.add_argument("--pictures", type=int, default=24, help="of each word")
     parser.add_argument("--layers", choices=LAYERS, default="attention")
+    parser.add_argument("--ways", default=",".join(WAYS), help="those to measure; what was measured is shown anyway")
     given = parser.parse_args()
     work = given.work / given.layers
     work.mkdir(parents=True, exist_ok=True)
-    rows = [row(number, work, given.pictures) for number in range(given.count)]
+    wanted = given.ways.split(",")
+    rows = [row(number, work, given.pictures, wanted) for number in range(given.count)]
     sys.stdout.write(table(rows))
 
 
-def row(number: int, work: Path, pictures: int) -> dict[str, Any]:
+def row(number: int, work: Path, pictures: int, wanted: list[str]) -> dict[str, Any]:
     """Shares of one LoRA: way -> (named word, other word); what was counted is read."""
     (word, concept), (other, its) = PAIRS[number]
     place, lora = work / f"{number}.json", work / f"lora-{number}"
@@ -62,9 +72,9 @@ def row(number: int, work: Path, pictures: int) -> dict[str, Any]:
     if not (lora / "pytorch_lora_weights.safetensors").is_file():
         train(lora, PAIRS[number], number, LAYERS[work.name])
     for way, how in WAYS.items():
-        if way in made:
+        if way in made or way not in wanted:
             continue
-        file = lora if how is None else cleaned(lora, word, [other] if how[0] else [], how[1], work / f"{number}-out")
+        file = lora if how is None else cleaned(lora, word, [other] if how[0] else [], how, work / f"{number}-out")
         made[way] = [shown(file, text, label, pictures) for text, label in ((word, concept), (other, its))]
         place.write_text(json.dumps(made), encoding="utf-8")
         sys.stderr.write(f"{number} {word} ({concept}), {other} ({its}): {way} {made[way]}\n")
@@ -125,13 +135,13 @@ def train(folder: Path, pairs: Any, seed: int, layers: tuple[str, ...]) -> None:
     StableDiffusionPipeline.save_lora_weights(str(folder), unet_lora_layers=state, safe_serialization=True)
 
 
-def cleaned(lora: Path, word: str, keep: list[str], strict: bool, out: Path) -> Path:
+def cleaned(lora: Path, word: str, keep: list[str], how: tuple[bool, bool, int], out: Path) -> Path:
     """The LoRA without a word."""
     import erase_plugins as ep
 
     file = out.with_suffix(".safetensors")
     file.unlink(missing_ok=True)
-    ep.clean_lora(lora, word, "pocket", keep=keep, strict=strict, out=file, images=0)
+    ep.clean_lora(lora, word, "pocket", keep=keep, strict=how[1], steps=how[2], out=file, images=0)
     return file
 
 
@@ -162,16 +172,18 @@ def loaded(lora: Path) -> Iterator[Any]:
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """All rows, and the mean below."""
-    ways = list(WAYS)
+    """All rows, and the mean of each way below; "-" where a way was not measured."""
+    ways = [way for way in WAYS if any(way in item for item in rows)]
     lines = ["| words | " + " | ".join(f"{way}: named, other" for way in ways) + " |", "|---" * (len(ways) + 1) + "|"]
     for item in rows:
-        cells = (f"{100 * item[way][0]:.0f} %, {100 * item[way][1]:.0f} %" for way in ways)
+        cells = (_percent([item[way]] if way in item else []) for way in ways)
         lines.append(f"| {item['words']} | " + " | ".join(cells) + " |")
-    means = (
-        ", ".join(f"{100 * sum(item[way][side] for item in rows) / len(rows):.1f} %" for side in (0, 1)) for way in ways
-    )
+    means = (_percent([item[way] for item in rows if way in item]) for way in ways)
     return "\n".join([*lines, "| mean | " + " | ".join(means) + " |", ""])
+
+
+def _percent(pairs: list[list[float]]) -> str:
+    return ", ".join(f"{100 * sum(side) / len(side):.0f} %" for side in zip(*pairs, strict=True)) or "-"
 
 
 if __name__ == "__main__":

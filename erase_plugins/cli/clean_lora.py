@@ -19,6 +19,8 @@ from erase_plugins.families.loading import DTYPES
 @click.option("--alias", "aliases", multiple=True, metavar="TEXT", help="Another word for it; repeatable.")
 @click.option("--keep", multiple=True, metavar="TEXT", help="What the LoRA must go on drawing; repeatable.")
 @click.option("--strict", is_flag=True, help="Also switch off layers that read no text; the rest gets weaker.")
+@click.option("--steps", type=click.IntRange(0), default=0, show_default=True,
+              help="Training steps after the closed form; 150 reach layers that read no text.")  # fmt: skip
 @click.option("--base", "--model", "base", required=True, metavar="MODEL", help="Model that the LoRA is for.")
 @click.option("--revision", help="Hub revision of the model.")
 @click.option("--dtype", type=click.Choice(DTYPES), default="float32", show_default=True, help="Precision.")
@@ -29,8 +31,8 @@ from erase_plugins.families.loading import DTYPES
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of prompts and noise.")
 @dry_run_option
 def command(
-    lora: str, concept: str | None, aliases: tuple[str, ...], keep: tuple[str, ...], strict: bool, base: str,
-    revision: str | None, dtype: str, device: str, out: str, images: int, seed: int, dry_run: bool,
+    lora: str, concept: str | None, aliases: tuple[str, ...], keep: tuple[str, ...], strict: bool, steps: int,
+    base: str, revision: str | None, dtype: str, device: str, out: str, images: int, seed: int, dry_run: bool,
 ) -> None:  # fmt: skip
     """Take a concept out of a LoRA, without data. Layers that read no text stay; what they carry is measured."""
     if concept is None:
@@ -42,10 +44,10 @@ def command(
     check_out(place, file)
     check_output(place, False, kind="file" if place.suffix else KIND, dry_run=dry_run)
     made = clean_lora(
-        file, concept, base, out=place, aliases=aliases, keep=keep, strict=strict, images=images, seed=seed,
-        dry_run=dry_run, revision=revision, dtype=dtype, device=device,
+        file, concept, base, out=place, aliases=aliases, keep=keep, strict=strict, steps=steps, images=images,
+        seed=seed, dry_run=dry_run, revision=revision, dtype=dtype, device=device,
     )  # fmt: skip
-    rest = "switched off" if strict else "left as it is"
+    rest = "switched off" if strict else f"trained for {steps} steps" if steps else "left as it is"
     say(f"{made.source} ({made.format}, family {made.family}): {'would clean' if dry_run else 'cleaned'} "
         f"{_listed(made.cleaned)}, {_listed(made.left) or 'nothing'} {rest}")  # fmt: skip
     for note in made.notes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from typing import Any
 
@@ -38,7 +39,9 @@ def make_scheduler(config: Mapping[str, Any], kind: str, steps: int, device: Any
         import diffusers
 
         own = getattr(diffusers, KINDS["ddim" if kind == "own" else kind])
-    fresh = own.from_config(config)
+    # samplers that never clip do not say so in their configuration, and others would clip latents by default
+    silent = "clip_sample" not in config and "clip_sample" in inspect.signature(own).parameters
+    fresh = own.from_config(config, **({"clip_sample": False} if silent else {}))
     fresh.set_timesteps(steps, device=device)
     return fresh
 

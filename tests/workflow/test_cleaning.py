@@ -10,6 +10,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from erase_plugins.artifacts.lora_rewrite import NOTE
 from erase_plugins.errors import ArtifactError, EraseError, RequestError, Unsupported
 from erase_plugins.workflow.artifacts import load_artifact
 from erase_plugins.workflow.cleaning import clean_lora
@@ -111,6 +112,23 @@ def test_strict_switches_off_what_reads_no_text_and_nothing_else(target, tmp_pat
     assert not new[differ.pop()].any()
     assert made.left == plain.left == {"unet": 1}
     assert "stay as they are" not in " ".join(made.notes)
+
+
+def test_steps_reach_what_reads_no_text_and_leave_less_than_the_closed_form(target, tmp_path):
+    """Against the same file without steps: less of the LoRA where the concept is named, no more change elsewhere."""
+    file = write(tmp_path / "in", "kohya", torch.float32)
+    before = {name: part.clone() for name, part in target.host.unet.state_dict().items()}
+    plain = clean_lora(file, "red barn", target, out=tmp_path / "plain.safetensors", images=0)
+    made = clean_lora(file, "red barn", target, out=tmp_path / "out.safetensors", images=0, steps=60)
+    (new, says), (other, _) = content(tmp_path / "out.safetensors"), content(tmp_path / "plain.safetensors")
+    differ = {name for name in new if not torch.equal(new[name], other[name])}
+    assert all(name.startswith("lora_unet_") and name.endswith(".lora_down.weight") for name in differ)
+    assert any("attn1" in name for name in differ) and json.loads(says[NOTE])["left"] == 0
+    assert made.after["effect"] < 0.7 * plain.after["effect"]
+    assert made.after["moved"] < 2 * plain.after["moved"]
+    assert all(torch.equal(part, before[name]) for name, part in target.host.unet.state_dict().items())
+    with pytest.raises(RequestError, match="choose one of them"):
+        clean_lora(file, "red barn", target, steps=5, strict=True)
 
 
 def test_the_base_is_as_before(target, tmp_path):

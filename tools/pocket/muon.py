@@ -31,7 +31,7 @@ class MuonAdam(torch.optim.Optimizer):
     A Muon step has a root mean square of 0.2 times its rate, as Adam's usually has, whatever the matrix's shape.
 
     Args:
-        hidden: matrices of the blocks.
+        hidden: matrices and convolutions of the blocks.
         rest: embeddings, modulation, norms, biases, first and last layer.
         rate, rest_rate: of the two.
         decay: weight decay of both.
@@ -70,9 +70,10 @@ class MuonAdam(torch.optim.Optimizer):
                 moment = state.setdefault("moment", torch.zeros_like(value))
                 moment.lerp_(value.grad, 1 - inertia)
                 moves.append(torch.lerp(value.grad, moment, inertia))
-            scale = 0.2 * math.sqrt(max(shape)) * group["lr"]
-            for value, move in zip(values, orthogonal(torch.stack(moves)), strict=True):
-                value.mul_(1 - group["lr"] * group["decay"]).add_(move, alpha=-scale)
+            flat = torch.stack(moves).flatten(2)  # a convolution is a matrix of its filters
+            scale = 0.2 * math.sqrt(max(flat.shape[1:])) * group["lr"]
+            for value, move in zip(values, orthogonal(flat), strict=True):
+                value.mul_(1 - group["lr"] * group["decay"]).add_(move.reshape(shape), alpha=-scale)
 
     def _adam(self, group: dict[str, Any], betas: tuple[float, float] = (0.9, 0.97)) -> None:
         for value in group["params"]:

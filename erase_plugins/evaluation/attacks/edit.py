@@ -1,10 +1,10 @@
 """The attack ``edit``: can a picture of something else be edited into the concept?
 
 Pictures of other things, drawn by the base, are edited by the erased model: by LEDITS++ (Brack et al., arXiv
-2311.16711; the pipeline of diffusers, with the pictures' own captions for the inversion), by image to image with a
-prompt that names the concept, and by painting the middle anew. Each way is also gone by the base, since what it cannot
-do says nothing of the edit, and by the controls. The way with the largest excess over the control is chosen on one set
-of pictures and measured on another. MasaCtrl is not among the ways: diffusers has no pipeline for it.
+2311.16711; the pipeline of diffusers, with the pictures' own captions for the inversion), by MasaCtrl, by image to
+image with a prompt that names the concept, and by painting the middle anew. Each way is also gone by the base, since
+what it cannot do says nothing of the edit, and by the controls. The way with the largest excess over the control is
+chosen on one set of pictures and measured on another.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ if TYPE_CHECKING:
     from erase_plugins.evaluation.run import Subject
 
 FOUND, PICTURES = "attack-edit-found.json", "attack-edit-pictures.png"
-LEDITS, REDRAWN, PAINTED = "LEDITS++", "image to image", "middle painted anew"
-#: three ways and one more look for base and three victims; base and plain name; two sets to begin from, with spare
-_SETS = 22
+LEDITS, MASACTRL, REDRAWN, PAINTED = "LEDITS++", "MasaCtrl", "image to image", "middle painted anew"
+#: four ways and one more look for base and three victims; base and plain name; two sets to begin from, with spare
+_SETS = 26
 #: share of the way back to noise in image to image
 _NOISE = 0.8
 _DRAWN = 0.2
@@ -47,8 +47,8 @@ class EditOptions:
     """Options of the attack."""
 
     concept: str = option("", CONCEPT_HELP)
-    steps: int = option(20, "inversion steps of LEDITS++", low=2, high=1000)
-    scale: float = option(10.0, "guidance of LEDITS++ towards the concept", low=0.0, high=100.0)
+    steps: int = option(20, "inversion steps of LEDITS++ and MasaCtrl", low=2, high=1000)
+    scale: float = option(10.0, "guidance of LEDITS++ and MasaCtrl towards the concept", low=0.0, high=100.0)
     threshold: float = option(0.5, "share of the picture that LEDITS++ leaves alone", low=0.0, high=1.0)
     skip: float = option(0.1, "share of the steps at the noisy end that LEDITS++ leaves out", low=0.0, high=0.9)
     reference: str = option("", REFERENCE_HELP)
@@ -58,7 +58,7 @@ class EditAttack:
     """Editing pictures of other things."""
 
     id = "edit"
-    title = "Editing: pictures of other things into the concept, by LEDITS++, image to image and inpainting"
+    title = "Editing: pictures of other things into the concept, by LEDITS++, MasaCtrl, image to image, inpainting"
     needs: frozenset[str] = frozenset({"denoiser", "text"})
     packages: frozenset[str] = frozenset()
     budgets: Mapping[str, int] = {"quick": 12 * _SETS, "standard": 48 * _SETS, "long": 128 * _SETS}
@@ -106,6 +106,7 @@ class _Run:
         """How a picture is edited: called with subject, prompts, pictures and captions."""
         return {
             LEDITS: partial(ledits, options=self.options),
+            MASACTRL: partial(_masactrl, options=self.options),
             REDRAWN: partial(_redrawn, level=_NOISE),
             PAINTED: partial(_redrawn, level=None),
         }
@@ -166,6 +167,15 @@ def _redrawn(
     made = redraw(subject, prompts, pictures, level)
     subject.queries = asked  # counted already
     return made
+
+
+def _masactrl(
+    subject: Subject, prompts: Sequence[Prompt], pictures: Tensor, captions: Sequence[str], *, options: EditOptions
+) -> Tensor:
+    from erase_plugins.evaluation.attacks.masactrl import masactrl
+
+    texts = [prompt.text for prompt in prompts]
+    return masactrl(subject, texts, pictures, captions, steps=options.steps, scale=options.scale)
 
 
 def ledits(

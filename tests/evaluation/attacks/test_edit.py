@@ -39,6 +39,7 @@ def test_the_way_with_the_largest_excess_is_measured_again(monkeypatch, tmp_path
         return torch.full_like(pictures, 0.0 if subject._stage in works[key] else 1.0)
 
     monkeypatch.setattr(edit, "ledits", lambda s, p, x, captions, options: drawn(s, p, x, edit.LEDITS))
+    monkeypatch.setattr(edit, "_masactrl", lambda s, p, x, captions, options: torch.ones_like(x))
     monkeypatch.setattr(edit, "_redrawn", lambda s, p, x, captions, level: drawn(s, p, x, level))
     subject = tiny_subject(shared_pipeline("tiny_sd1"), lambda picture: 1 if bool((picture == 1).all()) else 0)
     found = run_attack(EditAttack(), lambda: subject, SMALL, out=tmp_path)
@@ -56,6 +57,7 @@ def test_a_way_that_is_not_there_is_said_and_none_is_refused(monkeypatch, anythi
         raise Unsupported("no such pipeline")
 
     monkeypatch.setattr(edit, "ledits", missing)
+    monkeypatch.setattr(edit, "_masactrl", missing)
     monkeypatch.setattr(edit, "_redrawn", lambda s, p, x, captions, level: x)
     found = run_attack(EditAttack(), lambda: tiny_subject(shared_pipeline("tiny_sd1")), SMALL)
     assert f"{edit.LEDITS}: not tried: no such pipeline" in found.warnings

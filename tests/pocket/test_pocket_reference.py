@@ -1,0 +1,67 @@
+"""A pocket that never saw some concepts: what is left out, how it trains, and what it does not learn from."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from erase_plugins.errors import RequestError, UnknownName
+from erase_plugins.pocket.world import FOLDER, pocket_world
+from tools.pocket.captions import caption
+from tools.pocket.compose import Label, Pictures
+from tools.pocket.loop import Draw
+from tools.pocket.muon import MuonAdam
+from tools.pocket.reference import WITHOUT, build, world_without
+
+
+def test_no_caption_of_the_embedded_reference_holds_a_word_of_what_is_left_out(small_recipe):
+    world = pocket_world()
+    kept = world_without(world, WITHOUT)
+    gone = {word.lower() for name in WITHOUT for word in (name, *world.concept(name).synonyms)}
+    assert len(kept.concepts) == len(world.concepts) - len(WITHOUT)
+    assert {world.concept(name).group for name in WITHOUT} == {item.group for item in world.concepts}
+    named = {word.lower() for item in kept.concepts for word in (item.name, *item.synonyms)}
+    assert not named & gone
+    texts = {caption(kept, Label(place, 0, 0), small_recipe, Draw.of(0, "x", place).rng) for place in range(148)}
+    assert not {word for text in texts for word in text.split()} & gone
+
+
+def test_it_trains_from_random_weights_to_a_stock_pipeline(small_world, small_sprites, small_recipe, tmp_path):
+    """With the embedded autoencoder and tokenizer; the words of what is left out are there, and nothing taught them."""
+    from diffusers import AutoencoderKL, StableDiffusionPipeline
+
+    recipe = replace(small_recipe, vae_channels=(8, 16, 16), tokens=32, denoiser_steps=2)
+    world = world_without(small_world, ["box"])
+    pictures = Pictures(world, small_sprites, recipe)
+    assert {label.concept for label in pictures.labels} == {0, 1}
+    numbers = build(tmp_path, pictures, recipe)
+    pipe = StableDiffusionPipeline.from_pretrained(tmp_path / "model", local_files_only=True)
+    assert numbers["loss"] > 0
+    ours = AutoencoderKL.from_pretrained(FOLDER / "model" / "vae", local_files_only=True).state_dict()
+    assert all(torch.equal(value, ours[name]) for name, value in pipe.vae.state_dict().items())
+    assert pipe.tokenizer.tokenize("owl") == ["owl</w>"]
+    assert build(tmp_path, pictures, recipe) == {"loss": 0.0}  # finished: nothing is trained again
+
+
+def test_a_concept_that_shares_a_word_has_to_go_too():
+    world = pocket_world()
+    first, second = world.concepts[:2]
+    both = replace(world, concepts=(first, replace(second, synonyms=(first.name,)), *world.concepts[2:]))
+    with pytest.raises(RequestError, match=f"'{second.name}' is also called '{first.name}'"):
+        world_without(both, [first.name])
+    with pytest.raises(UnknownName, match="no concept"):
+        world_without(world, ["dragon lord"])
+
+
+def test_a_convolution_moves_like_the_matrix_of_its_filters():
+    draw = torch.Generator().manual_seed(0)
+    start, slope = torch.randn(6, 4, 3, 3, generator=draw), torch.randn(6, 4, 3, 3, generator=draw)
+    moved = []
+    for shape in ((6, 4, 3, 3), (6, 36)):
+        value = torch.nn.Parameter(start.reshape(shape).clone())
+        value.grad = slope.reshape(shape)
+        MuonAdam([value], [], 0.1, 0.1, 0.01).step()
+        moved.append(value.detach().reshape(start.shape))
+    assert torch.equal(*moved) and not torch.equal(moved[0], start)

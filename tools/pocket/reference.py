@@ -1,0 +1,169 @@
+"""A pocket that never saw some concepts: what attacks and suites take for the honest zero.
+
+    python -m tools.pocket.reference --out DIR [--without owl,pizza,...]
+
+Denoiser and text encoder start from random weights and train on the captions and pictures of all other concepts.
+Autoencoder, tokenizer and judge are those of the embedded model: none of them says what a word means, and all three
+must be the same for a comparison. Differs from the embedded model's own training: Muon for matrices and convolutions,
+so that fewer pictures are enough; what it draws of the kept concepts is measured and stands in ``quality.json``.
+A killed run continues when it is called again.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from erase_plugins.errors import EraseError, RequestError
+from erase_plugins.pocket.world import FOLDER, World, pocket_world
+from tools.pocket.recipe import Recipe
+
+if TYPE_CHECKING:
+    from tools.pocket.compose import Pictures
+    from tools.pocket.loop import OnStep, Stage
+
+#: one of each group, and "gun" with its eight other words
+WITHOUT = ("owl", "pizza", "guitar", "car", "rose", "ghost", "syringe", "gun")
+#: shorter than the embedded model's, with rates of Muon
+RECIPE = replace(
+    Recipe(),
+    denoiser_steps=2400,
+    denoiser_batch=48,
+    denoiser_lr=4e-3,
+    text_lr_share=0.5,
+    ema=0.997,
+    copies=3,
+    checkpoint_every=50,
+)
+
+
+def world_without(world: World, names: Sequence[str]) -> World:
+    """The world in which some concepts do not exist.
+
+    Raises:
+        UnknownName: no such concept.
+        RequestError: another concept is called by one of their names too, so captions would still teach it.
+    """
+    gone = [world.concept(name) for name in names]
+    words = {text.lower() for item in gone for text in (item.name, *item.synonyms)}
+    kept = tuple(item for item in world.concepts if item not in gone)
+    for item in kept:
+        if shared := sorted(words & {text.lower() for text in (item.name, *item.synonyms)}):
+            raise RequestError(f"'{item.name}' is also called '{shared[0]}'; leave it out as well")
+    return replace(world, concepts=kept)
+
+
+def optimizer(recipe: Recipe) -> Callable[[Stage], Any]:
+    """Muon for matrices and convolutions of the blocks, AdamW for embeddings, norms, biases, first and last layer."""
+    from tools.pocket.muon import MuonAdam
+
+    def make(stage: Stage) -> MuonAdam:
+        named = {
+            f"{part}.{name}": value
+            for part, module in stage.modules.items()
+            for name, value in module.named_parameters()
+            if value.requires_grad
+        }
+        edges = ("conv_in", "conv_out", "embedding", "time_emb")
+        hidden = [v for n, v in named.items() if v.ndim > 1 and not any(edge in n for edge in edges)]
+        inside = {id(value) for value in hidden}
+        rest = [value for value in named.values() if id(value) not in inside]
+        return MuonAdam(hidden, rest, recipe.denoiser_lr, recipe.denoiser_lr * recipe.text_lr_share, 0.01)
+
+    return make
+
+
+def build(out: Path, pictures: Pictures, recipe: Recipe, on_step: OnStep | None = None) -> dict[str, Any]:
+    """Trains into ``out/model``, from the last checkpoint in ``out/.training`` if there is one; returns its loss."""
+    import torch
+    from diffusers import AutoencoderKL
+    from safetensors.torch import load_file, save_file
+    from transformers import CLIPTokenizer
+
+    from erase_plugins.artifacts.atomic import atomic_file
+    from tools.pocket import export, networks
+    from tools.pocket.build import WORK
+    from tools.pocket.loop import run_stage
+    from tools.pocket.train_denoiser import denoiser_stage
+    from tools.pocket.train_vae import cache_latents
+
+    work = out / WORK
+    work.mkdir(parents=True, exist_ok=True)
+    base = FOLDER / "model"
+    vae = AutoencoderKL.from_pretrained(base / "vae", torch_dtype=torch.float32, local_files_only=True)
+    vae.requires_grad_(False).eval()
+    tokenizer = CLIPTokenizer.from_pretrained(base / "tokenizer", local_files_only=True)
+    stored = work / "latents.safetensors"
+    if not stored.is_file():
+        with atomic_file(stored) as file:
+            save_file({"latents": cache_latents(vae, pictures, recipe, "cpu")}, file)
+    latents = load_file(stored)["latents"] * vae.config.scaling_factor
+    torch.manual_seed(recipe.seed)
+    parts = {
+        "unet": networks.build_unet(recipe),
+        "text_encoder": networks.build_text_encoder(recipe, len(tokenizer)),
+    }
+    scheduler = networks.build_scheduler()
+    stage = denoiser_stage("denoiser", parts, tokenizer, scheduler, latents, pictures, recipe, "cpu")
+    stage.optimizer = optimizer(recipe)
+    loss = run_stage(stage, work, recipe, on_step)
+    with torch.no_grad():
+        for part, module in parts.items():
+            for name, value in module.named_parameters():
+                value.copy_(stage.shadow[f"{part}.{name}"])
+    pipe = export.build_pipeline(vae, parts["unet"], parts["text_encoder"], tokenizer, scheduler)
+    export.save_model(pipe, tokenizer, out)
+    return {"loss": loss}
+
+
+def quality(folder: Path, world: World, without: Sequence[str]) -> dict[str, Any]:
+    """Shares of pictures that show what was asked: names of kept concepts, and of those that were left out."""
+    from erase_plugins.pocket.judge import PocketJudge
+    from tools.pocket.drawing import draw, load_pipeline
+
+    pipe, judge = load_pipeline(folder), PocketJudge()
+    axis = judge.axes["concept"]
+    found: dict[str, Any] = {"without": list(without)}
+    asks = {"kept": [item.name for item in world.concepts], "left_out": [name for name in without for _ in range(16)]}
+    for kind, names in asks.items():
+        drawn = draw(pipe, [f"a {name}" for name in names], 0)
+        seen = [axis[place] for place in judge.score(drawn)["concept"].argmax(-1).tolist()]
+        found[kind] = {"rate": sum(map(str.__eq__, seen, names)) / len(names), "pictures": len(names)}
+    return found
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--out", type=click.Path(path_type=Path, file_okay=False), required=True, help="Folder of the result.")
+@click.option("--without", default=",".join(WITHOUT), show_default=True, help="Concepts that it never sees.")
+@click.option("--steps-scale", type=float, default=1.0, show_default=True, help="Multiplies the steps.")
+@click.option("--art", "art_folder", type=click.Path(path_type=Path, exists=True, file_okay=False))
+def main(out: Path, without: str, steps_scale: float, art_folder: Path | None) -> None:
+    """Trains a pocket that never saw some concepts, and measures it; continues where it was stopped."""
+    from tools.pocket import art
+    from tools.pocket.compose import Pictures
+    from tools.pocket.export import save_json
+    from tools.pocket.train import StepBars
+
+    try:
+        names = [name.strip() for name in without.split(",") if name.strip()]
+        whole, recipe = pocket_world(), RECIPE.scaled(steps_scale)
+        world = world_without(whole, names)
+        pictures = Pictures(world, art.load_sprites(whole, art_folder or art.fetch(whole), recipe.size), recipe)
+        with StepBars() as show:
+            numbers = build(out, pictures, recipe, show)
+        numbers |= quality(out / "model", world, names)
+        save_json(numbers, out / "quality.json")
+    except EraseError as error:
+        click.echo(f"error: {error}", err=True)
+        sys.exit(error.exit_code)
+    click.echo(json.dumps(numbers))
+
+
+if __name__ == "__main__":
+    main()
