@@ -1,4 +1,4 @@
-"""Every method on prompts that hide the concept among other words: captions of 5 to 60 tokens by rules, pocket's up to 30.
+"""Every method on prompts that hide the concept: captions of 5 to 60 tokens by rules (pocket reads 30).
 
     python -m benchmarks.hidden --work FOLDER [--concepts kangaroo] [--methods uce,spm] [--images 96] [--minutes 9]
 
@@ -26,9 +26,10 @@ LENGTHS = (5, 10, 20, 30, 45, 60)
 KINDS = ("words", "things")
 BASE = "base"
 _PHRASES = (
-    "in spring", "up close", "very small", "at noon", "on a quiet afternoon", "seen from the left", "in soft light", "drawn with care", "as in an old book",
-    "in front of a plain wall", "with a little shadow below", "near the middle of the page", "in fresh colours",
-    "somewhat larger than usual", "while the wind is blowing", "and nothing behind it", "with clean edges",
+    "in spring", "up close", "very small", "at noon", "on a quiet afternoon", "seen from the left", "in soft light",
+    "drawn with care", "as in an old book", "in front of a plain wall", "with a little shadow below",
+    "near the middle of the page", "in fresh colours", "somewhat larger than usual", "while the wind is blowing",
+    "and nothing behind it", "with clean edges",
 )  # fmt: skip
 #: phrases that did not fit before a caption counts as full
 _MISSES = 12
@@ -54,6 +55,7 @@ def main() -> None:
             place = given.work / f"{concept}-{method}"
             known = read(place, given.images)
             if known is None and time.monotonic() > end:
+                sys.stdout.write(table(rows))
                 sys.exit(f"stopped before {method} on {concept}; the same command goes on")
             rows.append(known or measured(place, concept, method, given.images))
     sys.stdout.write(table(rows))

@@ -20,7 +20,6 @@ from erase_plugins.methods.advunlearn import _INNER
 from tests.methods.official import FAST, STEPS, ask, begin, losses_of
 from tests.methods.runs import prepared
 
-
 # ---- Receler -----------------------------------------------------------------------------------------------------------
 
 
