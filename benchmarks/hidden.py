@@ -49,7 +49,7 @@ def main() -> None:
     given = parser.parse_args()
     end = time.monotonic() + 60 * given.minutes if given.minutes else float("inf")
     wanted = [name for name, _ in parse_methods([given.methods]) if fits(name)]
-    rows = []
+    rows: list[dict[str, Any]] = []
     for concept in given.concepts.split(","):
         for method in (BASE, *wanted):
             place = given.work / f"{concept}-{method}"

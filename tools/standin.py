@@ -14,7 +14,7 @@ import math
 import random
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -53,10 +53,11 @@ def items() -> list[tuple[tuple[str, ...], int]]:
     kinds: dict[str, Sequence[str]] = dict(listed())
     for kind, words in stop_words.lists().items():
         kinds[f"stop {kind}"] = [word for word in words if not word.endswith("*")]
-    found, taken = [], set()
-    for number, words in enumerate(kinds.values()):
-        for word in words:
-            forms = tuple(form for form in (word, f"{word}s", f"{word}es") if form == word or form in words)
+    found: list[tuple[tuple[str, ...], int]] = []
+    taken: set[str] = set()
+    for number, own in enumerate(kinds.values()):
+        for word in own:
+            forms = tuple(form for form in (word, f"{word}s", f"{word}es") if form == word or form in own)
             if word not in taken:
                 found.append((forms, number))
                 taken.update(forms)
@@ -69,7 +70,7 @@ def caption(forms: Sequence[str], others: Sequence[str], draw: random.Random) ->
     return f"{text} and {draw.choice(others)}" if draw.random() < 0.3 else text
 
 
-def trained(minutes: float, steps: int) -> Mapping[str, Tensor]:
+def trained(minutes: float, steps: int) -> dict[str, Tensor]:
     """The trained weights in float16: rows of the tokens that occur, their numbers, and everything else by name."""
     from tests.engine.clip_words import clip_tokenizer
     from tests.standin import HIDDEN, ROWS, network
