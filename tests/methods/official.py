@@ -32,3 +32,15 @@ def begin(target: Any, method: str, options: Any, concept: Concept | None = None
 def ask(unet: Any, states: Any, rows: Any) -> Any:
     """The denoiser's prediction at given states for rows of text (1 or as many as states, tokens, width)."""
     return unet(states.inputs, states.timestep, encoder_hidden_states=rows, return_dict=False)[0]
+
+
+def stepped(optimizer: Any, loss_of: Any, steps: Any) -> list[float]:
+    """Losses of the steps in turn, each taken before its step of the optimizer."""
+    losses = []
+    for step in steps:
+        total = loss_of(step)
+        optimizer.zero_grad()
+        total.backward()
+        optimizer.step()
+        losses.append(float(total.detach()))
+    return losses

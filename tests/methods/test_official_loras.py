@@ -16,7 +16,7 @@ from torch import nn
 from torch.nn import functional
 
 from erase_plugins.types import Concept
-from tests.methods.official import FAST, STEPS, ask, begin, losses_of
+from tests.methods.official import FAST, STEPS, ask, begin, losses_of, stepped
 from tests.methods.runs import prepared
 
 
@@ -117,13 +117,12 @@ def test_spm_takes_the_official_steps(shaped):
     with prepared(run := begin(shaped, "spm", options)):
         states = [run.state.pool.batch(1, step)[0] for step in range(STEPS)]
         downs = first_values(run, shaped.pipe.unet)
-    draws = [run.ctx.generator(f"anchors {step}") for step in range(STEPS)]
     unet, (empty, concept) = shaped.pipe.unet, shaped.encode(["", "pizza"]).embeds
-    wanted = []
     with beside(unet, downs, 1.0) as layers:
         optimizer = torch.optim.AdamW(trained(layers), lr=2e-3)
 
-        def loss_of(state, draw):
+        def loss_of(step):
+            state, draw = states[step], run.ctx.generator(f"anchors {step}")
             pair = state[torch.zeros(2, dtype=torch.long)]
             neutral, positive = switched_off(layers, lambda: ask(unet, pair, torch.stack([empty, concept])))[:, None]
             erased = functional.mse_loss(ask(unet, state, concept[None]), neutral - 1.0 * (positive - neutral))
@@ -131,14 +130,9 @@ def test_spm_takes_the_official_steps(shaped):
             before = switched_off(layers, lambda: ask(unet, many, anchors))
             return erased + 1000 * functional.mse_loss(ask(unet, many, anchors), before)
 
-        for state, draw in zip(states, draws, strict=True):
-            total = loss_of(state, draw)
-            optimizer.zero_grad()
-            total.backward()
-            optimizer.step()
-            wanted.append(float(total.detach()))
+        wanted = stepped(optimizer, loss_of, range(STEPS))
         with torch.no_grad():
-            again = float(loss_of(states[0], run.ctx.generator("anchors 0")))
+            again = float(loss_of(0))
     compare(found, wanted, again)
 
 
@@ -159,7 +153,6 @@ def test_ace_takes_the_official_steps(shaped):
     four = torch.zeros(4, dtype=torch.long)
     with torch.no_grad():
         teacher = [ask(unet, state[four], row) for state, row in zip(states, rows, strict=True)]
-    wanted = []
     with beside(unet, downs, 1 / 4) as layers:
         optimizer = torch.optim.Adam(trained(layers), lr=1e-3)
 
@@ -172,12 +165,7 @@ def test_ace_takes_the_official_steps(shaped):
             held = functional.mse_loss(out[2:], torch.stack(others))
             return 0.19 * free + 0.01 * erased + 0.8 * held
 
-        for step in range(STEPS):
-            total = loss_of(step)
-            optimizer.zero_grad()
-            total.backward()
-            optimizer.step()
-            wanted.append(float(total.detach()))
+        wanted = stepped(optimizer, loss_of, range(STEPS))
         with torch.no_grad():
             again = float(loss_of(0))
     compare(found, wanted, again)
@@ -224,7 +212,6 @@ def test_concept_ablation_takes_the_official_steps(shaped, kind, anchor, ends, p
     if kind == "object":
         assert set(pictures.cond.prompts) == {"bread"}
         assert set(erased.prompts) == {"pizza"}
-    wanted = []
     places = {name: part for name, part in unet.named_parameters() if name.removesuffix(".weight").endswith(ends)
               or name.removesuffix(".bias").endswith(ends)}  # fmt: skip
     first = {name: part.detach().clone() for name, part in places.items()}
@@ -243,12 +230,7 @@ def test_concept_ablation_takes_the_official_steps(shaped, kind, anchor, ends, p
             return total + (prior * functional.mse_loss(ask(unet, states, known.embeds), noise) if prior else 0.0)
 
         with start_row_detached(unet):
-            for step in range(STEPS):
-                total = loss_of(step)
-                optimizer.zero_grad()
-                total.backward()
-                optimizer.step()
-                wanted.append(float(total.detach()))
+            wanted = stepped(optimizer, loss_of, range(STEPS))
             with torch.no_grad():
                 again = float(loss_of(0))
     finally:
