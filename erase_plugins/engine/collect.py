@@ -77,6 +77,16 @@ class Recipe:
     #: prompts that a concept stands in; a blank guide leaves the rest of them
     frames: tuple[str, ...] = ()
 
+    @property
+    def row_weight(self) -> float:
+        """What all rows of kept prompts are summed with: the empty prompt's own weight where the others have none."""
+        return self.keep_scale or self.empty or 0.0
+
+    def lengthened(self, prompt: str) -> float:
+        """Factor that gives rows of a kept prompt their own weight in that sum."""
+        own = self.keep_scale if prompt or self.empty is None else self.empty
+        return float((own / self.row_weight) ** 0.5) if self.row_weight else 1.0
+
     def framings(self, kind: str) -> int:
         """Phrasings of every phrase."""
         plain = len(self.templates or self.frames) or (len(TEMPLATES["object"]) if self.expand else 1)
@@ -147,7 +157,7 @@ def collect(
         width=target.info.width,
         members={name: members[name] for name in sorted(members)},
         keep=_keep(request.preserve, target, recipe),
-        keep_weight=recipe.keep_scale,
+        keep_weight=recipe.row_weight,
         solver=solver,
         block=block,
         block_facts=facts,
@@ -329,17 +339,15 @@ def refresh(statistics: Statistics, target: Target, recipe: Recipe | None = None
 def _keep(prompts: Sequence[str], target: Target, recipe: Recipe) -> dict[str, Tensor | None]:
     """All rows of every prompt to keep; the empty prompt (guidance's other half) always among them.
 
-    All are summed with ``keep_scale``, so those of the empty prompt are made longer or shorter for their own weight.
+    All are summed with one weight, so rows are made longer or shorter for their own, see `Recipe.lengthened`.
     """
     names = list(dict.fromkeys(["", *prompts]))
     cond = target.rows(names)
-    if cond.parts:
-        return {name: kept_parts(cond, index) for index, name in enumerate(names)}
-    factor = (recipe.empty / recipe.keep_scale) ** 0.5 if recipe.empty is not None and recipe.keep_scale else 1.0
-    return {
-        name: (cond.embeds[index].float() * (1.0 if name else factor)).cpu().contiguous()
-        for index, name in enumerate(names)
-    }
+    found: dict[str, Tensor | None] = {}
+    for index, name in enumerate(names):
+        rows = kept_parts(cond, index) if cond.parts else cond.embeds[index].float().cpu()
+        found[name] = (rows * recipe.lengthened(name)).contiguous()
+    return found
 
 
 def _rows_of(

@@ -62,6 +62,8 @@ def closed_form_plan(request: EraseRequest, options: Any, info: TargetInfo) -> E
         f"{concept.text} -> {guide_of(concept, recipe.fillers).strip() or 'the empty prompt'}"
         for concept in request.concepts[:20]
     ]
+    if info.family.beside_rows:
+        notes.append(f"{info.family.beside_rows} goes on naming what is erased: a closed form maps token rows only")
     return EditPlan(
         request=request,
         options=as_dict(options),

@@ -251,6 +251,8 @@ class FamilyTraits(ABC):
     pipeline: str = ""
     #: whether a text row depends only on the rows before it
     causal: bool = False
+    #: what brings text to the denoiser beside the rows that `EMBEDDING_MAP` stands for; empty: nothing
+    beside_rows: str = ""
     #: whether the denoiser's context begins with the rows of the first text encoder
     clip_rows: bool = True
     #: kinds of model, besides ``id``, that `info` may name in ``profiles``; presets have tables for them

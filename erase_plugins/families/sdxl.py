@@ -23,6 +23,7 @@ class StableDiffusionXL(UNetFamily):
     title = "Stable Diffusion XL"
     components = ("unet", "text_encoder", "text_encoder_2")
     pipeline = "StableDiffusionXLPipeline"
+    beside_rows = "the pooled row of the last text encoder"
     text_prefix: Mapping[str, str] = {"text_encoder": "lora_te1", "text_encoder_2": "lora_te2"}
     checkpoint_prefix: Mapping[str, str] = {"text_encoder": "conditioner.embedders.0.transformer"}
     original_config: Mapping[str, Any] = {

@@ -15,7 +15,8 @@ Differs from the official code:
       prior preservation, before the first step;
     - LoRA by default (the official code trains full weights only). It starts as the LoRA layer of diffusers does, on
       toy-sized models narrower, and has a rate at which it removes about as much in as many steps as full weights do;
-    - ``parameters=full`` as published; ablating memorised pictures is not offered;
+    - ``parameters=full`` as published, but AdamW's decay pulls the change to 0 and not the weights (a shrinking by 2e-5
+      over 100 steps); ablating memorised pictures is not offered;
     - what must stay can be held (on for toy-sized models and with --keep);
     - on toy-sized models words that the text encoder takes for the same become the anchor too (``aliases``).
 """

@@ -1,8 +1,9 @@
-"""First steps of Receler and AdvUnlearn against the official procedures, at the published width of text rows.
+"""First steps of Receler and AdvUnlearn against the official procedures, at the published width of text rows and, with
+``--full``, at the full shapes of SD 1.5.
 
 The procedures are written out here from their descriptions, with stock modules and optimizers; only the visited states
-and the first values are taken from the run. Those of ESD, MACE and UCE are in tests/golden, tests/methods/mace and
-tests/benchmarks.
+and the first values are taken from the run. Those of SPM, ACE and concept ablation are in `test_official_loras`, those
+of ESD, MACE and UCE in tests/golden, tests/methods/mace and tests/benchmarks.
 """
 
 from __future__ import annotations
@@ -15,39 +16,9 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-import erase_plugins as ep
 from erase_plugins.methods.advunlearn import _INNER
-from erase_plugins.types import Concept, EraseRequest
-from tests.methods.runs import begun, prepared
-from tests.methods.wide import wide_sd1
-
-STEPS = 3
-FAST = {
-    "iterations": STEPS, "trajectories": 1, "harvest": 4, "steps": 5, "keep_words": 0, "precision": "float32", "batch": 1,
-    "templates": "{}", "cooldown": 0.0,
-}  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def target():
-    return wide_sd1()
-
-
-def losses_of(target, method, options):
-    """What a run of the method reports, step by step."""
-    seen = []
-    listen = [lambda event: seen.append(event.numbers["loss"]) if "loss" in event.numbers else None]
-    ep.erase(target, "pizza", method, options=options, listeners=listen)
-    return seen[-STEPS:]
-
-
-def begin(target, method, options):
-    return begun(target, EraseRequest("wide", (Concept("pizza"),), method, options=options))
-
-
-def ask(unet, states, rows):
-    return unet(states.inputs, states.timestep, encoder_hidden_states=rows, return_dict=False)[0]
-
+from tests.methods.official import FAST, STEPS, ask, begin, losses_of
+from tests.methods.runs import prepared
 
 # ---- Receler -----------------------------------------------------------------------------------------------------------
 
@@ -97,14 +68,15 @@ def heat_mask(unet, states, rows, tokens, side, threshold):
     return (heat >= threshold).float()
 
 
-def test_receler_takes_the_official_steps(target):
+def test_receler_takes_the_official_steps(shaped):
+    target = shaped
     options = {
         **FAST,
         "rank": 8,
         "adversarial_rows": 4,
         "adversarial_steps": 3,
         "stand_in": 0,
-        "mask_scale": 2,
+        "mask_scale": target.info.latent_shape[1] // 4,
         "lr": 3e-4,
     }
     found = losses_of(target, "receler", options)
@@ -164,7 +136,8 @@ def encode(encoder, ids, prefix=None):
         handle.remove()
 
 
-def test_advunlearn_takes_the_official_steps(target):
+def test_advunlearn_takes_the_official_steps(shaped):
+    target = shaped
     options = {
         **FAST, "keep_words": 2, "keep_batch": 1, "keep_weight": 0.5, "parameters": "full", "lr": 1e-5, "warmup": 0,
         "attack": "fast", "attack_lr": 1e-3, "retain": "predictions", "aliases": False,

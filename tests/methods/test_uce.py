@@ -75,6 +75,28 @@ def test_guide_decides_what_it_becomes(pocket_pipe) -> None:
         assert rate(pocket_pipe, "pizza", "clock") >= 6 / 8
 
 
+@pytest.mark.parametrize(("keep", "empty"), [(0.0, 1.0), (0.1, 1.0), (0.5, 0.0), (0.0, 0.0)])
+def test_named_prompts_and_the_empty_one_are_kept_with_their_own_weights(tiny_sd1, keep, empty) -> None:
+    """X - G over lam + G + H of float64 rows, H = keep * (rows of "dog") + empty * (rows of the empty prompt)."""
+    target = target_of(tiny_sd1(), "tiny")
+    options = {"vocabulary": 0, "keep_scale": keep, "keep_empty": empty, "tokens": "all", "lam": 0.5}
+    artifact = ep.erase(target, "pizza", to="bread", keep=["dog"], options=options)
+    C, S, dog, none = (rows.double() for rows in target.encode(["pizza", "bread", "dog", ""]).embeds)
+    system = 0.5 * torch.eye(C.shape[1]).double() + C.T @ C + keep * dog.T @ dog + empty * none.T @ none
+    wanted = torch.linalg.solve(system.T, ((S - C).T @ C).T).T
+    torch.testing.assert_close(matrix(artifact), wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_on_sdxl_the_plan_says_what_a_map_of_token_rows_leaves(tiny_sdxl, tiny_sd1) -> None:
+    for make, told in ((tiny_sdxl, True), (tiny_sd1, False)):
+        target = target_of(make(), "tiny")
+        for method in ("uce", "rece", "mace"):
+            notes = ep.plan(target, "pizza", method).notes
+            assert any("pooled row" in note for note in notes) is told
+    artifact = ep.erase(target_of(tiny_sdxl(), "tiny"), "pizza", options=FAST)
+    assert set(artifact.edit.deltas) == {"unet"}
+
+
 def test_moderate_maps_to_the_empty_prompt(pocket_target) -> None:
     moderate = ep.erase(pocket_target, "gun", options={**FAST, "mode": "moderate"})
     explicit = ep.erase(pocket_target, ep.Concept("gun", anchor=""), options=FAST)

@@ -1,4 +1,4 @@
-"""A random Stable Diffusion 1 pipeline whose cross-attention reads rows of the published width, 768."""
+"""Random Stable Diffusion 1 pipelines whose cross-attention reads rows of the published width, 768."""
 
 from __future__ import annotations
 
@@ -48,4 +48,13 @@ def wide_sd1(seed: int = 0) -> Any:
     pipe = tiny._one_encoder(
         StableDiffusionPipeline, vae=vae, text_encoder=text_encoder, unet=unet, scheduler=scheduler
     )
+    return as_target(pipe)
+
+
+def full_sd1() -> Any:
+    """Stable Diffusion 1.5 at its full shapes, random weights and 16 x 16 latents."""
+    from benchmarks.full_size import sd15
+
+    pipe = sd15()
+    pipe.unet.register_to_config(sample_size=16)
     return as_target(pipe)

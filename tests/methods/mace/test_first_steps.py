@@ -1,4 +1,4 @@
-"""MACE's LoRA at full width: the first steps take away as much as those of the official layer.
+"""MACE's LoRA at full width, and with ``--full`` at full shapes: the first steps are those of the official layer.
 
 The official procedure, written down here from its description: every key and value projection of cross-attention gets
 a rank 1 LoRA whose "down" is Gaussian of deviation 1/rank and whose "up" is zero; AdamW at 1e-5 with decay 0.01 makes
@@ -16,7 +16,7 @@ from erase_plugins.engine.loop import train
 from erase_plugins.training.image_pool import concentrated_times
 from erase_plugins.workflow.models import target_of
 from tests.methods.runs import begun, prepared
-from tests.methods.wide import WIDTH, wide_sd1
+from tests.methods.wide import WIDTH
 
 OPTIONS = {
     "iterations": 6, "pictures": 2, "steps": 2, "precision": "float32", "vocabulary": 20, "templates": ("{}", "a {}"),
@@ -89,16 +89,15 @@ def first_steps(target, **options):
     return losses, run, batches
 
 
-def test_the_first_steps_are_those_of_the_official_layer():
-    target = wide_sd1()
-    ours, run, batches = first_steps(target)
+def test_the_first_steps_are_those_of_the_official_layer(shaped):
+    ours, run, batches = first_steps(shaped)
     assert (run.options.lr, run.options.batch) == (1e-5, 1)
     theirs = official(run, batches, run.ctx.generator("memories"))
     for step, (one, other) in enumerate(zip(ours, theirs, strict=True)):
         assert one == pytest.approx(other, rel=1e-4), f"step {step}"
     removed = theirs[0] - theirs[-1]
     assert ours[0] - ours[-1] == pytest.approx(removed, rel=0.01)
-    small, _, _ = first_steps(target, start="width")
+    small, _, _ = first_steps(shaped, start="width")
     assert small[0] - small[-1] < 0.2 * removed, "what toy-sized models start with is too little here"
 
 
