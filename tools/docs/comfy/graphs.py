@@ -77,7 +77,7 @@ class Graph:
         """
         nodes, links = len(self.nodes), len(self.links)
         yield
-        own = {"kinds": list(kinds), "note": note, "absent": absent, "present": present,
+        own: dict[str, Any] = {"kinds": list(kinds), "note": note, "absent": absent, "present": present,
                "nodes": self.nodes[nodes:], "links": self.links[links:]}  # fmt: skip
         del self.nodes[nodes:], self.links[links:]
         inside = {node["id"] for node in own["nodes"]}
