@@ -1,6 +1,7 @@
 // "Erase this from the model": takes selected words of a prompt out of the model that draws it. The concept becomes a line
 // of the Erase node in front of the sampler, which is made and connected if there is none.
 import { app } from "../../scripts/app.js";
+import { placeNode } from "./layout.js";
 import { kindOf, linkOf, tell, wire } from "./parts.js";
 import { say } from "./texts.js";
 
@@ -50,10 +51,11 @@ function eraserBefore(sampler) {
   return undefined;
 }
 
-/** A place of a size below everything that stands in its columns. */
-function freePlace(graph, left, [width]) {
-  const near = nodesOf(graph).filter((node) => node.pos[0] < left + width && node.pos[0] + node.size[0] > left);
-  return [left, Math.max(20, ...near.map((node) => node.pos[1] + node.size[1])) + GAP];
+/** A place for a node, with its left edge there, below everything else that stands in its columns. */
+function freePlace(node, left) {
+  const others = nodesOf(node.graph).filter((other) => other !== node);
+  const near = others.filter((other) => other.pos[0] < left + node.size[0] && other.pos[0] + other.size[0] > left);
+  return [left, Math.max(20, ...near.map((other) => other.pos[1] + other.size[1])) + GAP];
 }
 
 /** An Erase node between the model of a sampler and all that it feeds there; prompts get its CLIP. */
@@ -69,7 +71,7 @@ function eraserFor(sampler) {
   wire([node, 0], sampler, slotOf(sampler, "model"));
   const readers = prompts.filter((prompt) => clip && source(prompt, "clip")?.[0] === clip[0]);
   for (const prompt of new Set(readers)) wire([node, 1], prompt, slotOf(prompt, "clip"));
-  node.pos = freePlace(graph, sampler.pos[0] - node.size[0] - GAP, node.size);
+  placeNode(node, () => freePlace(node, sampler.pos[0] - node.size[0] - GAP));
   return node;
 }
 
@@ -122,7 +124,7 @@ export function meantEraser() {
   const node = globalThis.LiteGraph.createNode(KIND);
   graph.add(node);
   setText(node, "");
-  node.pos = freePlace(graph, 100, node.size);
+  placeNode(node, () => freePlace(node, 100));
   return node;
 }
 

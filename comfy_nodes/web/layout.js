@@ -39,6 +39,20 @@ function putBack() {
   }
 }
 
+/** Puts a new node where `place` says, and again when the editor has measured it, until a person takes over. */
+export function placeNode(node, place) {
+  node.pos = place();
+  if (!globalThis.LiteGraph?.vueNodesMode || !app.canvas.repositionNodesVueMode) return;
+  const own = load;
+  for (const wait of LOOKS) {
+    setTimeout(() => {
+      if (own !== load || !node.graph) return;
+      const [x, y] = place();
+      app.canvas.repositionNodesVueMode([{ node, newPos: { x, y } }]);
+    }, wait);
+  }
+}
+
 app.registerExtension({
   name: "ErasePlugins.Layout",
   setup() {

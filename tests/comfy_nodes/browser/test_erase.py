@@ -26,6 +26,9 @@ _COUNT = """() => {
 }"""
 _SOCKET = """() => {
   const node = app.graph._nodes[0], ds = app.canvas.ds, box = app.canvas.canvas.getBoundingClientRect();
+  const drawn = document.querySelector(`[data-node-id="${node.id}"] .lg-slot--output [class*="slot-dot"]`);
+  const dot = drawn?.getBoundingClientRect();
+  if (dot?.width) return [dot.left + dot.width / 2, dot.top + dot.height / 2];
   const at = (node.getOutputPos ?? ((slot) => node.getConnectionPos(false, slot))).call(node, 0);
   return [box.left + (at[0] + ds.offset[0]) * ds.scale, box.top + (at[1] + ds.offset[1]) * ds.scale];
 }"""
@@ -206,6 +209,7 @@ def test_options_come_and_go_with_the_method(editor, shoot, first):
     assert sent(editor, first)["options"] == ""
     page.fill(".erase-options [data-name=iterations]", "30")
     assert not page.locator(".erase-options [data-name=optimizer]").is_visible()
+    editor.show(first)  # the node has grown
     page.locator(".erase-options summary").click()
     page.locator(".erase-options [data-name=optimizer]").wait_for()
     shoot("options_of_a_method")

@@ -85,4 +85,4 @@ def compare(graph: Graph, base: Ref, after: Ref, scale: int, name: str, report: 
     graph.add("SaveImage", (PICTURE, 20), name, images=sheet, size=(460, 700))
     graph.add("PreviewAny", (COMPARING, 300), source=report, title="What was erased", size=(300, 220))
     if loaded is not None:
-        graph.add("PreviewAny", (COMPARING, 620), source=loaded, title="Which model drew this", size=(300, 180))
+        graph.add("PreviewAny", (COMPARING, 720), source=loaded, title="Which model drew this", size=(300, 180))
