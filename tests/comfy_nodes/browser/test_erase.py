@@ -168,6 +168,7 @@ def test_rows_switch_replace_weaken_and_are_saved_as_text(editor, shoot, first):
     assert node["widgets_values"][0] == wanted
     editor.load(saved)
     assert sent(editor, first)["erase"] == wanted
+    editor.show(first, scale=1.0)
     rows.nth(2).get_by_role("button", name="remove the row").click()
     page.locator(".erase-rows .as-text").click()
     assert page.locator(".erase-rows textarea").input_value() == "# pizza -> hamburger\ndog -> tiger : 0.5"
