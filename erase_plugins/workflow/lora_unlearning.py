@@ -150,7 +150,7 @@ def _slots(target: Target, deltas: Mapping[str, Mapping[str, Delta]]) -> dict[Pl
             assert isinstance(delta, LowRank)  # of a plain LoRA, which was checked
             slot = LoraSlot(ref, target.module(ref), delta.A.shape[0], 1.0, None)  # type: ignore[arg-type]
             device = slot.B.device
-            slot.A = nn.Parameter(delta.A.float().to(device))
+            slot.A = nn.Parameter(delta.A.detach().float().clone().to(device))
             slot.B = nn.Parameter(delta.B.float().to(device), requires_grad=False)
             found[component, key] = slot
     return found

@@ -124,8 +124,9 @@ def test_steps_reach_what_reads_no_text_and_leave_less_than_the_closed_form(targ
     differ = {name for name in new if not torch.equal(new[name], other[name])}
     assert all(name.startswith("lora_unet_") and name.endswith(".lora_down.weight") for name in differ)
     assert any("attn1" in name for name in differ) and json.loads(says[NOTE])["left"] == 0
-    assert made.after["effect"] < 0.7 * plain.after["effect"]
-    assert made.after["moved"] < 2 * plain.after["moved"]
+    assert made.before == plain.before  # the LoRA in memory is not what was trained
+    assert made.after["effect"] < 0.8 * plain.after["effect"]
+    assert made.after["moved"] < 1.2 * plain.after["moved"]
     assert all(torch.equal(part, before[name]) for name, part in target.host.unet.state_dict().items())
     with pytest.raises(RequestError, match="choose one of them"):
         clean_lora(file, "red barn", target, steps=5, strict=True)
