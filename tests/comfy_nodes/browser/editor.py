@@ -96,8 +96,14 @@ class Editor:
         self.page.evaluate(_SHOW, [*self.page.evaluate(_BOX, list(ids) or None), scale, top])
         self.page.wait_for_timeout(700)
 
+    def close_messages(self) -> None:
+        """Closes what the editor tells in its corner, which can lie over the Run button."""
+        self.page.evaluate("() => document.querySelectorAll('.p-toast-message button').forEach((item) => item.click())")
+        self.page.wait_for_function("document.querySelectorAll('.p-toast-message').length === 0")
+
     def run(self) -> tuple[str, dict[str, Any]]:
         """Clicks Run and waits for the end: its kind and what the server told."""
+        self.close_messages()
         self.page.evaluate(WATCH)
         self.page.click(RUN)
         kind, detail = self.page.evaluate("() => window.eraseTestEnd")
@@ -106,6 +112,7 @@ class Editor:
 
     def refused(self, sentence: str) -> str:
         """Clicks Run, waits for a sentence on the page, behind "View details" and an info button where the editor hides it."""
+        self.close_messages()
         self.page.click(RUN)
         details = self.page.get_by_text("View details")
         found = self.page.get_by_text(sentence)

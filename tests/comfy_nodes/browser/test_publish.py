@@ -44,9 +44,7 @@ def repo(editor):
 
 
 def run(editor):
-    """How a run ended; messages that may cover the button are closed first."""
-    editor.page.evaluate("() => document.querySelectorAll('.p-toast-message button').forEach((item) => item.click())")
-    editor.page.wait_for_function("document.querySelectorAll('.p-toast-message').length === 0")
+    """How a run ended."""
     return editor.run()[0]
 
 
