@@ -72,7 +72,7 @@ def compared(given: argparse.Namespace) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as place:
         given.work = given.work or Path(place)
         given.work.mkdir(parents=True, exist_ok=True)
-        given.held = given.work / f"held-{given.concept}-{given.steps}.pt"
+        given.held = given.work / f"held-{given.concept}-{given.steps}.safetensors"
         runs = {name: [in_own_process(name, given, seed) for seed in seeds] for name in given.rows.split(",")}
     rows = {name: {key: mean(run[key] for run in found) for key in found[0]} for name, found in runs.items()}
     result: dict[str, Any] = {"concept": given.concept, "iterations": given.iterations, "batch": given.batch,
@@ -154,27 +154,27 @@ def measure(given: argparse.Namespace) -> dict[str, Any]:
 def held_out(target: Any, given: argparse.Namespace) -> tuple[Any, Any, Any]:
     """(states, prompts, wanted predictions) of the unedited model that no row trains on; drawn once for all rows."""
     import torch
+    from safetensors.torch import load_file, save_file
 
     from erase_plugins.api import plan
-    from erase_plugins.engine.trajectories import harvest, start_noise
+    from erase_plugins.engine.trajectories import States, harvest, start_noise
     from erase_plugins.methods.esd import esd_target
 
-    if given.held is not None and given.held.exists():
-        found: tuple[Any, Any, Any] = torch.load(given.held, weights_only=False)  # this very run has written it
-        return found
     options = plan("pocket", given.concept, "esd").options
     steps = given.steps or options["steps"]
     scheduler, draw = target.scheduler(steps), torch.Generator().manual_seed(424_242)
     prompts = [PROMPTS[place % len(PROMPTS)].format(given.concept) for place in range(HELD_OUT)]
     cond, picks = target.encode(prompts), [[place // len(PROMPTS) % steps] for place in range(HELD_OUT)]
-    noise = start_noise(target, scheduler, HELD_OUT, draw)
-    states = harvest(target, scheduler, noise, cond, target.encode([""]), picks, guidance=options["guidance"])
+    if given.held is not None and given.held.exists():
+        states = States.of(load_file(given.held))
+    else:
+        noise = start_noise(target, scheduler, HELD_OUT, draw)
+        states = harvest(target, scheduler, noise, cond, target.encode([""]), picks, guidance=options["guidance"])
+        if given.held is not None:
+            save_file(states.tensors(), given.held)
     seen = states.predictions
     wanted = esd_target(seen["null"], seen["prompt"], seen["prompt"], options["eta"] + 1.0)
-    made = states, cond[states.row.tolist()], wanted
-    if given.held is not None:
-        torch.save(made, given.held)
-    return made
+    return states, cond[states.row.tolist()], wanted
 
 
 def held_out_loss(target: Any, held: tuple[Any, Any, Any]) -> float:

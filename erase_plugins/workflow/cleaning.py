@@ -128,7 +128,7 @@ def clean_lora(
     place = Path(out)
     with _place(place, file) as work:
         target = as_target(found, **load) if isinstance(found, FoundModel) else as_target(found)
-        clean = _run(made, file, loaded, layout, target, phrases, keep, strict, steps, seed, work)
+        clean = _run(file, loaded, layout, target, phrases, keep, strict, steps, seed, work)
         before, after, bare = _measured(target, loaded, clean, phrases, keep, images, seed)
     return replace(made, path=place, before=before, after=after, base=bare)
 
@@ -228,7 +228,7 @@ def _place(place: Path, file: Path) -> Iterator[Path]:
 
 
 def _run(
-    made: CleanedLora, file: Path, loaded: Artifact, layout: Any, target: Any, phrases: Sequence[str],
+    file: Path, loaded: Artifact, layout: Any, target: Any, phrases: Sequence[str],
     keep: Sequence[str], strict: bool, steps: int, seed: int, work: Path,
 ) -> Artifact:  # fmt: skip
     """Solves, trains if asked to, writes, and reads what was written back."""
@@ -239,12 +239,12 @@ def _run(
     names = down_names(file, layout, target.family)
     new = project(target, loaded.edit.deltas, phrases, keep, lambda: _on(target, loaded))
     if steps:
-        new |= taught_off(target, loaded, new, phrases, keep, steps, seed, lambda edit: _on(target, edit))
+        new |= taught_off(target, loaded.edit.deltas, new, phrases, keep, steps, seed, lambda: _on(target, loaded))
     if strict:
         places = [(component, key) for component, group in loaded.edit.deltas.items() for key in group]
         off = {place: loaded.edit.deltas[place[0]][place[1]] for place in places if place not in new}
         new |= {place: delta.A.double() * 0 for place, delta in off.items() if isinstance(delta, LowRank)}
-    left = 0 if strict or steps else sum(made.left.values())
+    left = sum(map(len, loaded.edit.deltas.values())) - len(new)
     facts = {"modules": len(new), "left": left, "by": "erase-plugins clean-lora", "concepts": 1}
     rewrite(file, work, {names[place]: factor for place, factor in new.items()}, facts)
     edit = layout.read(work, target.family)

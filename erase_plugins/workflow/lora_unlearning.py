@@ -22,7 +22,6 @@ from erase_plugins.engine.trajectories import ask, draw_picks, harvest, join, st
 from erase_plugins.families.capabilities import DENOISER
 
 if TYPE_CHECKING:
-    from erase_plugins.artifacts.artifact import Artifact
     from erase_plugins.families.base import Target
     from erase_plugins.families.capabilities import Conditioning
 
@@ -73,20 +72,20 @@ class _Taught:
 
 
 def taught_off(
-    target: Target, loaded: Artifact, new: Mapping[Place, Tensor], phrases: Sequence[str], keep: Sequence[str],
-    steps: int, seed: int, on: Callable[[Artifact], AbstractContextManager[object]],
+    target: Target, old: Mapping[str, Mapping[str, Delta]], new: Mapping[Place, Tensor], phrases: Sequence[str],
+    keep: Sequence[str], steps: int, seed: int, lora: Switch,
 ) -> dict[Place, Tensor]:  # fmt: skip
     """`unlearn` for a LoRA after its closed form, with prompts by the usual frames and common words.
 
     Args:
         target: the base, without the LoRA.
-        loaded: the LoRA.
+        old: the LoRA.
         new: "down" factors that the closed form found.
         phrases: the concept and what means the same.
         keep: words or prompts that must stay.
         steps: of training.
         seed: of prompts, noise and order.
-        on: puts a LoRA on the target for a with-block.
+        lora: puts it on the target for a with-block.
     """
     from erase_plugins.workflow.lora_projection import Weights, concept_prompts, kept_prompts
 
@@ -97,14 +96,14 @@ def taught_off(
     schedule, weights = Schedule(steps=steps), Weights()
     deltas = {
         component: {key: solved(component, key, delta) for key, delta in group.items()}
-        for component, group in loaded.edit.deltas.items()
+        for component, group in old.items()
     }
     draw = torch.Generator().manual_seed(seed)
     named = _some([text for text, _ in concept_prompts(phrases, weights.fillers, target)], schedule.prompts, draw)
     framed = [text for text, _ in concept_prompts(keep, weights.fillers, target)] if keep else []
     asked = _some(framed, 3 * schedule.prompts // 4, draw)
     others = _some(kept_prompts(phrases, weights, target), schedule.prompts - len(asked), draw)
-    return unlearn(target, deltas, named, [*asked, *others], lambda: on(loaded), schedule, seed)
+    return unlearn(target, deltas, named, [*asked, *others], lora, schedule, seed)
 
 
 def _some(items: Sequence[str], count: int, draw: torch.Generator) -> list[str]:

@@ -74,7 +74,9 @@ def optimizer(recipe: Recipe) -> Callable[[Stage], Any]:
         hidden = [v for n, v in named.items() if v.ndim > 1 and not any(edge in n for edge in edges)]
         inside = {id(value) for value in hidden}
         rest = [value for value in named.values() if id(value) not in inside]
-        return MuonAdam(hidden, rest, recipe.denoiser_lr, recipe.denoiser_lr * recipe.text_lr_share, 0.01)
+        return MuonAdam(
+            hidden, rest, recipe.denoiser_lr, recipe.denoiser_lr * recipe.text_lr_share, recipe.weight_decay
+        )
 
     return make
 
