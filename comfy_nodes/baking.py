@@ -133,7 +133,7 @@ def _difference(file: Path, model: Any, clip: Any, prompt: str) -> float:
             "the save node instead"
         ) from error
     channels, height, width = target_of(model).info.latent_shape
-    height, width = (max(side // 2, min(side, _SMALL)) for side in (height, width))
+    height, width = (max(side // 4, min(side, _SMALL)) for side in (height, width))
     noise = initial_noise(SEED, (channels, height, width))[None]
     mine = latents_of(model, clip, noise, prompt, _STEPS)
     theirs = latents_of(found[0], found[1], noise, prompt, _STEPS)
