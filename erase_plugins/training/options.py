@@ -127,7 +127,7 @@ class RolloutOptions(LoopOptions):
     ) -> Pool | None:
         """Teacher states of what must stay: the empty prompt, what the user named, vocabulary words; None if off."""
         prompts = self.held_prompts(rollout, request, phrases, templates)
-        return rollout.pool("keep", prompts, key) if prompts else None
+        return rollout.pool("keep", prompts, key, kept=True) if prompts else None
 
     def held_prompts(
         self, rollout: Rollout, request: EraseRequest, phrases: Sequence[str], templates: Sequence[str]
