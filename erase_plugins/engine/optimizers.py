@@ -10,11 +10,9 @@ from erase_plugins.errors import MissingExtra, RequestError, Unsupported
 if TYPE_CHECKING:
     from torch.optim import Optimizer
 
-#: those whose moments take a byte each instead of four; of bitsandbytes
+#: those whose moments take a byte each instead of four; of bitsandbytes (extra 8bit), on an accelerator
 EIGHT_BIT = {"adam8bit": "Adam8bit", "adamw8bit": "AdamW8bit"}
 OPTIMIZERS = ("adam", "adamw", "sgd", *EIGHT_BIT)
-#: what the option says
-HELP = "optimizer; those of 8 bit keep moments in a quarter of the memory and need the extra 8bit and an accelerator"
 #: devices that bitsandbytes has these optimizers for
 _DEVICES = ("cuda", "xpu")
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from erase_plugins.engine.optimizers import HELP, OPTIMIZERS, check_optimizer
+from erase_plugins.engine.optimizers import OPTIMIZERS, check_optimizer
 from erase_plugins.errors import RequestError
 from erase_plugins.families.capabilities import CLASSIFIER
 from erase_plugins.families.labelled import Labelled, accuracy
@@ -42,7 +42,7 @@ class LabelledOptions(WeightOptions):
     lr: float = option(1e-2, "learning rate at the start; falls along a cosine", low=0.0, high=10.0)
     lr_end: float | None = option(1e-5, "learning rate of the end of that cosine; none: it stays", low=0.0, high=10.0)
     weight_decay: float = option(0.05, "decay of what is trained", low=0.0, high=10.0)
-    optimizer: str = option("adamw", HELP, choices=OPTIMIZERS)
+    optimizer: str = option("adamw", "optimizer", choices=OPTIMIZERS)
     checkpoint_every: int = option(50, "training steps between checkpoints", low=1)
     #: classifiers are small; autocast costs more than it saves
     precision: ClassVar[str] = "float32"

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from erase_plugins.engine.optimizers import HELP, OPTIMIZERS, check_optimizer
+from erase_plugins.engine.optimizers import OPTIMIZERS, check_optimizer
 from erase_plugins.errors import RequestError, Unsupported
 from erase_plugins.families.capabilities import LANGUAGE
 from erase_plugins.families.facts import asked, named, tells_of_others
@@ -61,7 +61,7 @@ class TextOptions(WeightOptions):
     max_tokens: int = option(512, "tokens of a text, prompt included; the rest is cut", low=2, high=1_000_000)
     lr: float = option(2e-3, "learning rate", low=0.0, high=10.0)
     weight_decay: float = option(0.01, "decay of what is trained", low=0.0, high=10.0)
-    optimizer: str = option("adamw", HELP, choices=OPTIMIZERS)
+    optimizer: str = option("adamw", "optimizer", choices=OPTIMIZERS)
     #: adapters and losses are float32 whatever the model is; autocast would round their updates away
     precision: ClassVar[str] = "float32"
 
