@@ -1,6 +1,6 @@
 """Ours against the procedures of the official programs, at the full shapes of Stable Diffusion 1.5, in one run.
 
-    python -m benchmarks.official [--rows uce,stack,gates,fuse,esd] [--concepts 1,100] [--json]
+    python -m benchmarks.official [--rows uce,stack,gates,fuse,esd,chain,table] [--concepts 1,100] [--json]
 
 Weights are random, shapes and tokenizer are the published ones. The official side of a row is the loop in
 `benchmarks/plain` that was written from the description of the official program; it runs on the same weights, in the
@@ -23,6 +23,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 from zlib import crc32
+
+from benchmarks import chain, table
 
 Row = dict[str, Any]
 #: edits of the row "stack"
@@ -337,7 +339,8 @@ def esd(place: Path, sizes: list[int]) -> Iterator[Row]:
 
 
 ROWS: dict[str, Callable[[Path, list[int]], Iterator[Row]]] = {
-    "uce": uce, "stack": stack, "gates": gates, "fuse": fuse, "esd": esd,
+    "uce": uce, "stack": stack, "gates": gates, "fuse": fuse, "esd": esd, "chain": chain.rows,
+    "table": table.rows,
 }  # fmt: skip
 
 if __name__ == "__main__":

@@ -10,12 +10,16 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from erase_plugins.artifacts.atomic import atomic_file
 from erase_plugins.artifacts.manifest import ArtifactFile, slug
 from erase_plugins.engine.own_preset import OwnPreset
-from erase_plugins.types import Record
+from erase_plugins.manager import get_manager
+from erase_plugins.types import EvalReport, Record
+
+if TYPE_CHECKING:
+    from erase_plugins.artifacts.artifact import Artifact
 
 RESULT, PICTURES = "result.json", "pictures.png"
 #: what the pictures of a cell show, from left to right
@@ -98,8 +102,7 @@ def run_cell(cell: Cell, pipe: Any, place: Path) -> dict[str, Any]:
             pipe, cell.concept, cell.method, out=place / "artifact", force=True, resume=True, **cell.request()
         )
     seconds = time.perf_counter() - started
-    report = ep.evaluate(pipe, artifact, images=cell.images, seed=cell.seed, out=place / "report", force=True)
-    _draw(pipe, artifact, report.details["prompts"], cell.seed, place / PICTURES)
+    report = measured(cell, pipe, artifact, place)
     rates: dict[str, dict[str, list[float]]] = {}
     for row in report.rows:
         rates.setdefault(row.metric, {})[row.subject] = [row.value, row.low, row.high, row.n]
@@ -116,6 +119,20 @@ def run_cell(cell: Cell, pipe: Any, place: Path) -> dict[str, Any]:
             "base": manifest.base.get("fingerprint"),
         },
     }  # fmt: skip
+
+
+def measured(cell: Cell, pipe: Any, artifact: Artifact, place: Path) -> EvalReport:
+    """The report of the quick suite, in the folder ``report`` of ``place``, and what `SHOWN` names beside it."""
+    from erase_plugins.evaluation.context import run_in_context
+    from erase_plugins.workflow.measure import open_subject
+
+    suite = get_manager().evaluator("quick", "suite")
+    subject = open_subject(pipe, [artifact], suite, images=cell.images, seed=cell.seed)
+    report = run_in_context(
+        suite, subject, {}, seed=cell.seed, device=str(subject.target.device), out=place / "report", force=True
+    )
+    _show(subject.drawn, place / PICTURES)
+    return report
 
 
 def write_result(place: Path, result: Mapping[str, Any]) -> None:
@@ -171,16 +188,15 @@ def smallest(files: Iterable[ArtifactFile]) -> int:
     return min(sizes.values(), default=0)
 
 
-def _draw(pipe: Any, artifact: Any, prompts: Mapping[str, list[str]], seed: int, path: Path) -> None:
-    """Writes the pictures that the contact sheet shows, side by side."""
+def _show(drawn: Mapping[str, Any], path: Path) -> None:
+    """Writes the first measured pictures of the target and of a neighbour side by side, see `SHOWN`."""
     from PIL import Image
 
-    import erase_plugins as ep
     from erase_plugins.evaluation.sheet import to_image
 
-    texts = [prompts["target"][0], (prompts["neighbour"] or prompts["kept"])[0]]
-    before, after = (ep.generate(pipe, texts, items, seeds=seed) for items in ((), (artifact,)))
-    pictures = [to_image(item) for item in (before[0], after[0], before[1], after[1])]
+    base, edited = drawn["base"].pictures, drawn["edited"].pictures
+    names = ("target", "neighbour" if len(base["neighbour"]) else "kept")
+    pictures = [to_image(part[name][0]) for name in names for part in (base, edited)]
     strip = Image.new("RGB", (sum(item.width for item in pictures), pictures[0].height))
     for index, item in enumerate(pictures):
         strip.paste(item, (index * item.width, 0))

@@ -21,10 +21,12 @@ from erase_plugins.engine import distributed
 from erase_plugins.engine.adapters import Trainable
 from erase_plugins.engine.average import Average
 from erase_plugins.engine.context import RunContext
+from erase_plugins.engine.optimizers import make_optimizer
 from erase_plugins.engine.stopping import Stop
-from erase_plugins.errors import NotFiniteError, RequestError, RunCancelled
+from erase_plugins.errors import NotFiniteError, RunCancelled
 
-OPTIMIZERS = ("adam", "adamw", "sgd")
+#: between the name of a table of optimizer state and what is in it
+_INSIDE = "/"
 Loss = Callable[[int], Tensor]
 #: step and gradients of the trained tensors (None where the loss knows nothing of one) to those that are followed
 Turn = Callable[[int, Sequence[Tensor | None]], Sequence[Tensor | None]]
@@ -61,20 +63,6 @@ class Schedule:
             return self.rates(step)
         tail = self.cooldown * self.iterations
         return self.lr * min(1.0, (self.iterations - step) / tail) if tail > 0 else self.lr
-
-
-def make_optimizer(
-    name: str, parameters: list[Any], lr: float, decay: float = 0.01, momentum: float | None = None
-) -> torch.optim.Optimizer:
-    """Optimizer by name: Adam and AdamW with betas 0.9/0.999 (AdamW decays by ``decay``), SGD, plain or with both."""
-    if name == "adam":
-        return torch.optim.Adam(parameters, lr=lr)
-    if name == "adamw":
-        fused = all(part.is_floating_point() and part.device.type in ("cpu", "cuda") for part in parameters)
-        return torch.optim.AdamW(parameters, lr=lr, weight_decay=decay, fused=fused)
-    if name == "sgd":
-        return torch.optim.SGD(parameters, lr, momentum or 0.0, weight_decay=0.0 if momentum is None else decay)
-    raise RequestError(f"unknown optimizer '{name}'; choose one of {', '.join(OPTIMIZERS)}")
 
 
 class Scale:
@@ -244,21 +232,29 @@ def shuffled(ctx: RunContext, name: str, size: int, batch: int, step: int) -> Te
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """Moments and step counts by name."""
+    """Moments and step counts by name; those in a table of an optimizer's own, as 8-bit ones keep them, too."""
     state: Mapping[int, Mapping[str, Any]] = optimizer.state_dict()["state"]
-    return {
-        f"optimizer.{index}.{name}": value if isinstance(value, Tensor) else torch.tensor(value)
-        for index, entry in state.items()
-        for name, value in entry.items()
-        if value is not None
-    }
+    found: dict[str, Tensor] = {}
+    for index, entry in state.items():
+        for name, value in entry.items():
+            table = value if isinstance(value, Mapping) else {"": value}
+            for inner, part in table.items():
+                if part is not None:
+                    place = f"optimizer.{index}.{name}{_INSIDE * bool(inner)}{inner}"
+                    found[place] = part if isinstance(part, Tensor) else torch.tensor(part)
+    return found
 
 
 def load_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
     """Inverse of `optimizer_tensors`; other names are ignored."""
-    state: dict[int, dict[str, Tensor]] = {}
+    state: dict[int, dict[str, Any]] = {}
     for name, value in tensors.items():
         if name.startswith("optimizer."):
             _, index, entry = name.split(".", 2)
-            state.setdefault(int(index), {})[entry] = value
+            outer, _, inner = entry.partition(_INSIDE)
+            table = state.setdefault(int(index), {})
+            if inner:
+                table.setdefault(outer, {})[inner] = value
+            else:
+                table[outer] = value
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

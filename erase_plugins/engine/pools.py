@@ -15,6 +15,7 @@ from erase_plugins.engine.activations import at_once, recomputed
 from erase_plugins.engine.adapters import Trainable
 from erase_plugins.engine.context import RunContext
 from erase_plugins.engine.distributed import processes, share
+from erase_plugins.engine.kept_states import kept_states
 from erase_plugins.engine.loop import shuffled
 from erase_plugins.engine.trajectories import States, ask, draw_picks, harvest, join, start_noise
 from erase_plugins.errors import RequestError
@@ -82,6 +83,7 @@ class Rollout:
         cond: Conditioning | None = None,
         early: int | None = None,
         unguided: bool = False,
+        kept: bool = False,
     ) -> Pool:
         """Harvested teacher trajectories, one per prompt.
 
@@ -93,6 +95,7 @@ class Rollout:
             cond: embeddings that guide instead of the text encoder's.
             early: states are picked among the first ``early`` sampler steps, and trajectories end there; None: all.
             unguided: follow the prompt's own prediction; the empty prompt is neither asked nor stored.
+            kept: share the states with other runs by way of the disk.
         """
         self.check(prompts)
         scheduler = self.target.scheduler(self.steps, self.sampler)
@@ -101,16 +104,21 @@ class Rollout:
         picks = draw_picks(len(prompts), among, self.harvest, self.ctx.generator(f"picks {name}"))
         cond = self.encoded(prompts) if cond is None else cond
         null = None if unguided else self.blank(len(prompts))
+        watched = self._encoded(watch)
 
         def make() -> dict[str, Tensor]:
             with self.adapters.disabled():
                 found = harvest(
-                    self.target, scheduler, noise, cond, null, picks, guidance=self.guidance,
-                    watch=self._encoded(watch), ctx=self.ctx, progress=self.progress,
+                    self.target, scheduler, noise, cond, null, picks, guidance=self.guidance, watch=watched,
+                    ctx=self.ctx, progress=self.progress,
                 )  # fmt: skip
             return found.tensors()
 
-        tensors = self.ctx.stash(f"states-{name}", key, make)
+        def share() -> dict[str, Tensor]:
+            conds = {**{f"watch {word}": other for word, other in watched.items()}, "prompt": cond, "null": null}
+            return kept_states(self, scheduler, noise, conds, picks, make)
+
+        tensors = self.ctx.stash(f"states-{name}", key, share if kept else make)
         states = States.of({name: value.to(self.target.device) for name, value in tensors.items()})
         return Pool(name, states, cond, self.ctx)
 

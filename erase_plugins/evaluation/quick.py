@@ -1,7 +1,8 @@
 """The quick suite: is it gone, are paraphrases gone, is the rest still there, and would the measurement notice damage?
 
-Subjects: ``base``; ``edited``; ``strength0`` (the artifact switched off: must equal base); ``destroyed`` (value
-projections shuffled: a model that draws nothing must score badly on what is kept, or the judge is blind).
+Subjects: ``base``; ``edited``; ``strength0`` (the artifact switched off: must equal base; drawn unless every bit of the
+model is the base's again); ``destroyed`` (value projections shuffled: a model that draws nothing must score badly on
+what is kept, or the judge is blind).
 """
 
 from __future__ import annotations
@@ -47,10 +48,11 @@ class QuickSuite:
         from erase_plugins.evaluation.prompts import prompts_hash, quick_prompts
 
         sets = quick_prompts(subject.judge, subject.erased, subject.images, subject.seed)
+        base = subject.remembered(sets, partial(draw_and_judge, edit="off"), "base", Drawn)
         drawn = {
-            "base": subject.remembered(sets, partial(draw_and_judge, edit="off"), "base", Drawn),
+            "base": base,
             "edited": draw_and_judge(subject, sets),
-            "strength0": draw_and_judge(subject, _short(sets, _CONTROL["strength0"]), strength=0.0),
+            "strength0": _switched_off(subject, _short(sets, _CONTROL["strength0"]), base),
             "destroyed": subject.remembered(
                 _short(sets, _CONTROL["destroyed"]), partial(draw_and_judge, edit="destroyed"), "destroyed", Drawn
             ),
@@ -134,6 +136,19 @@ def draw_and_judge(
         names[name] = labels[start : start + len(items)]
         start += len(items)
     return Drawn(parts, names)
+
+
+def _switched_off(subject: Subject, sets: Mapping[str, list[Prompt]], base: Drawn) -> Drawn:
+    """The control at strength 0: the first pictures of the base where the model is the base again to the last bit."""
+    from erase_plugins.evaluation.standing import standing
+
+    before = standing(subject.pipe)
+    with subject.under("on", 0.0):
+        same = before is not None and standing(subject.pipe) == before
+    if not same:
+        return draw_and_judge(subject, sets, strength=0.0)
+    pictures = {name: base.pictures[name][: len(items)] for name, items in sets.items()}
+    return Drawn(pictures, {name: base.labels[name][: len(items)] for name, items in sets.items()})
 
 
 def metric_hits(sets: Mapping[str, list[Prompt]], labels: Mapping[str, list[dict[str, str]]]) -> dict[str, list[int]]:

@@ -29,6 +29,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from erase_plugins.engine.erasing import all_phrases
+from erase_plugins.engine.optimizers import OPTIMIZERS
 from erase_plugins.errors import RequestError
 from erase_plugins.families.model import CROSS_ATTENTION
 from erase_plugins.hookspecs import hookimpl
@@ -69,7 +70,7 @@ class ConceptAblationOptions(StartOptions, TrainingOptions):
     prior: float = option(0.0, "weight of the noise loss on anchor prompts", low=0.0)
     iterations: int = option(100, "training steps", low=1)
     batch: int = option(8, "states per training step", low=1, high=1024)
-    optimizer: str = option("adamw", "optimizer", choices=("adam", "adamw", "sgd"))
+    optimizer: str = option("adamw", "optimizer", choices=OPTIMIZERS)
     keep_words: int = option(0, "vocabulary words to hold in place, half of them the closest", low=0, high=10_000)
     guidance: float = option(6.0, "classifier-free guidance of the pictures", low=0.0)
     steps: int = option(25, "sampler steps of a picture", low=1, high=1000)

@@ -58,7 +58,7 @@ class DPLora(LearnedMethod):
     def train(self, run: TrainingRun) -> Edit:
         import torch
 
-        from erase_plugins.engine.loop import make_optimizer
+        from erase_plugins.engine.optimizers import make_optimizer
         from erase_plugins.engine.private import clipped, epsilon, noisy_mean, secret_generator
 
         options, people = run.options, self.people(run.request)

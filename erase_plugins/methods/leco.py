@@ -27,6 +27,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from erase_plugins.engine.erasing import ErasePrompts, check_becomes
+from erase_plugins.engine.optimizers import OPTIMIZERS
 from erase_plugins.errors import RequestError
 from erase_plugins.hookspecs import hookimpl
 from erase_plugins.options import option
@@ -61,7 +62,7 @@ class LECOOptions(StartOptions, RolloutOptions):
     rank: int = option(4, "LoRA rank", low=1, high=1024)
     alpha: float = option(1.0, "scale times rank", low=1e-3, high=1024.0)
     iterations: int = option(500, "training steps", low=1)
-    optimizer: str = option("adamw", "optimizer", choices=("adam", "adamw", "sgd"))
+    optimizer: str = option("adamw", "optimizer", choices=OPTIMIZERS)
     modules: str = option(
         "lierla",
         "lierla: transformers; c3lier: also the convolution blocks; text (flow transformers): keys and values "

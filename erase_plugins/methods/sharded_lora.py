@@ -97,7 +97,8 @@ class ShardedLora(LearnedMethod):
         import torch
 
         from erase_plugins.engine.adapters import Adapters
-        from erase_plugins.engine.loop import make_optimizer, shuffled
+        from erase_plugins.engine.loop import shuffled
+        from erase_plugins.engine.optimizers import make_optimizer
 
         options, steps = run.options, run.plan.steps
         adapters = Adapters(run.target, run.refs, options.rank, options.scale, run.ctx.generator(f"shard:{number}"))

@@ -31,6 +31,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from erase_plugins.engine.erasing import all_phrases, check_no_anchor
+from erase_plugins.engine.optimizers import OPTIMIZERS
 from erase_plugins.errors import RequestError
 from erase_plugins.hookspecs import hookimpl
 from erase_plugins.options import option
@@ -69,7 +70,7 @@ class StereoOptions(RoundOptions, TrainingOptions):
         1.5, "how far the prediction without a prompt moves towards concept and tokens", low=0.0, high=100.0
     )
     train: str = option("u", "modules: u all but cross-attention, x cross-attention, all", choices=tuple(GROUPS))
-    optimizer: str = option("adamw", "optimizer", choices=("adam", "adamw", "sgd"))
+    optimizer: str = option("adamw", "optimizer", choices=OPTIMIZERS)
     templates: tuple[str, ...] = option(("{}", "a {}", "a {} picture"), "prompts trained on; {} is the concept")
 
 

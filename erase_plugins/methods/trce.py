@@ -31,6 +31,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from erase_plugins.engine.closed_form_options import ClosedFormOptions
+from erase_plugins.engine.optimizers import OPTIMIZERS
 from erase_plugins.engine.prompt_templates import FRAMES, SAFE, VARIANTS
 from erase_plugins.errors import RequestError
 from erase_plugins.hookspecs import hookimpl
@@ -76,7 +77,7 @@ class TRCEOptions(TrainingOptions, ClosedFormOptions):
     free: int = option(64, "trajectories without a prompt", low=1)
     parameters: str = option("lora", "lora, or full weights as published", choices=("lora", "full"))
     rank: int = option(16, "LoRA rank; alpha equals rank", low=1, high=1024)
-    optimizer: str = option("adamw", "optimizer", choices=("adam", "adamw", "sgd"))
+    optimizer: str = option("adamw", "optimizer", choices=OPTIMIZERS)
     iterations: int = option(300, "training steps", low=1)
     trajectories: int = option(100, "trajectories towards the concept", low=1)
     harvest: int = option(26, "states kept of each trajectory", low=1)

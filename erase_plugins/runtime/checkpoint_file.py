@@ -251,7 +251,7 @@ def rewrite(
         header[name] = {"dtype": entry.dtype, "shape": list(entry.shape), "data_offsets": [entry.begin, entry.end]}
     copied = 0
     with new.open("wb", buffering=0) as goal:
-        goal.write(header_bytes(header))
+        goal.write(header_bytes(header, like=file.start))
         for name, entry in entries:
             found = changes.get((file.path, name), [])
             if found and entry.end > entry.begin:

@@ -19,6 +19,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from erase_plugins.engine.optimizers import OPTIMIZERS
 from erase_plugins.errors import RequestError
 from erase_plugins.families.capabilities import CLASSIFIER
 from erase_plugins.families.labelled import Labelled
@@ -67,7 +68,7 @@ class BaselineOptions(LabelledOptions):
     lr: float = option(1e-2, "learning rate", low=0.0, high=10.0)
     lr_end: float | None = option(None, "where the rate falls to along a cosine; none: it stays", low=0.0, high=10.0)
     weight_decay: float = option(5e-4, "decay of what is trained", low=0.0, high=10.0)
-    optimizer: str = option("sgd", "optimizer", choices=("adam", "adamw", "sgd"))
+    optimizer: str = option("sgd", "optimizer", choices=OPTIMIZERS)
     momentum: float = option(0.9, "momentum of sgd", low=0.0, high=0.9999)
 
     def schedule(self) -> Schedule:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from erase_plugins.engine.optimizers import OPTIMIZERS, check_optimizer
 from erase_plugins.errors import RequestError
 from erase_plugins.families.capabilities import CLASSIFIER
 from erase_plugins.families.labelled import Labelled, accuracy
@@ -41,7 +42,7 @@ class LabelledOptions(WeightOptions):
     lr: float = option(1e-2, "learning rate at the start; falls along a cosine", low=0.0, high=10.0)
     lr_end: float | None = option(1e-5, "learning rate of the end of that cosine; none: it stays", low=0.0, high=10.0)
     weight_decay: float = option(0.05, "decay of what is trained", low=0.0, high=10.0)
-    optimizer: str = option("adamw", "optimizer", choices=("adam", "adamw", "sgd"))
+    optimizer: str = option("adamw", "optimizer", choices=OPTIMIZERS)
     checkpoint_every: int = option(50, "training steps between checkpoints", low=1)
     #: classifiers are small; autocast costs more than it saves
     precision: ClassVar[str] = "float32"
@@ -120,16 +121,18 @@ class LabelledMethod(TrainedMethod):
 
     def plan(self, request: EraseRequest, info: ModelSpec) -> EditPlan:
         """The plan with its cost, from configuration alone."""
-        from erase_plugins.training.plan import place, seconds_of, trainable
+        from erase_plugins.training.plan import place, seconds_of, trainable, trained_bytes
 
         options = self.resolved(request, info)  # type: ignore[arg-type]  # a classifier has no latents
+        check_optimizer(options.optimizer, request.device)
         refs, steps = self.modules(info, options), self.steps(request, options)
         values, size = trainable(refs, options.lora_rank), sum(math.prod(ref.shape) for ref in info.refs)
         each, batch = 2.0 * size * _positions(info), options.batch or 64
         return EditPlan(
             request=request, options=as_dict(options), modules=tuple(map(place, refs)), steps=steps,
             seconds=seconds_of(6.0 * steps * batch * each, request.device),
-            memory_bytes=int(16 * values + 80 * batch * _positions(info) * math.sqrt(size)),
+            memory_bytes=trained_bytes(values, options.optimizer)
+            + int(80 * batch * _positions(info) * math.sqrt(size)),
             file_bytes=4 * values, notes=tuple(self.notes(request, options)),
         )  # fmt: skip
 

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from erase_plugins.engine.optimizers import OPTIMIZERS, check_optimizer
 from erase_plugins.errors import RequestError, Unsupported
 from erase_plugins.families.capabilities import LANGUAGE
 from erase_plugins.families.facts import asked, named, tells_of_others
@@ -60,7 +61,7 @@ class TextOptions(WeightOptions):
     max_tokens: int = option(512, "tokens of a text, prompt included; the rest is cut", low=2, high=1_000_000)
     lr: float = option(2e-3, "learning rate", low=0.0, high=10.0)
     weight_decay: float = option(0.01, "decay of what is trained", low=0.0, high=10.0)
-    optimizer: str = option("adamw", "optimizer", choices=("adam", "adamw", "sgd"))
+    optimizer: str = option("adamw", "optimizer", choices=OPTIMIZERS)
     #: adapters and losses are float32 whatever the model is; autocast would round their updates away
     precision: ClassVar[str] = "float32"
 
@@ -302,10 +303,11 @@ class LanguageMethod(TrainedMethod):
 
     def plan(self, request: EraseRequest, info: ModelSpec) -> EditPlan:
         """The plan with its cost, from configuration alone."""
-        from erase_plugins.training.plan import place, seconds_of, trainable
+        from erase_plugins.training.plan import place, seconds_of, trainable, trained_bytes
 
         request = named(request)
         options = self.resolved(request, info)  # type: ignore[arg-type]  # a language model has no latents
+        check_optimizer(options.optimizer, request.device)
         refs = self.modules(info, options)
         values, size = trainable(refs, options.lora_rank), sum(math.prod(ref.shape) for ref in info.refs)
         sets, tokens = 1 + (options.retain_weight > 0) + self.answers, min(_TOKENS, options.max_tokens)
@@ -314,7 +316,8 @@ class LanguageMethod(TrainedMethod):
         return EditPlan(
             request=request, options=as_dict(options), modules=tuple(map(place, refs)), steps=options.steps,
             seconds=seconds_of(3.0 * options.steps * each, request.device),
-            memory_bytes=int(16 * values + 12 * options.batch * sets * tokens * (words + 4 * math.sqrt(size))),
+            memory_bytes=trained_bytes(values, options.optimizer)
+            + int(12 * options.batch * sets * tokens * (words + 4 * math.sqrt(size))),
             file_bytes=4 * values, notes=tuple(self.notes(request, options)),
         )  # fmt: skip
 

@@ -10,6 +10,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from erase_plugins.engine.erasing import all_phrases, resolved
+from erase_plugins.engine.optimizers import check_optimizer
 from erase_plugins.options import as_dict
 from erase_plugins.training.options import TrainingOptions, check_templates, revive
 from erase_plugins.types import EditPlan, EraseRequest
@@ -264,6 +265,7 @@ class TrainedMethod(ABC):
 
         options = self.resolved(request, info)
         training_plan.check_trainable(self.id, info)
+        check_optimizer(options.optimizer, request.device)
         refs, steps, cost = self.modules(info, options), self.steps(request, options), self.cost(request, options)
         return EditPlan(
             request=request,
@@ -275,7 +277,7 @@ class TrainedMethod(ABC):
             **training_plan.estimate(
                 info, request, self.values(refs, request, options), forwards=cost.forwards, iterations=steps,
                 batch=cost.batch, states=cost.states, prompts=cost.prompts, texts=cost.texts,
-                again=self.recomputes, precision=options.precision,
+                again=self.recomputes, precision=options.precision, optimizer=options.optimizer,
             ),
         )  # fmt: skip
 

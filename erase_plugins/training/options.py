@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from erase_plugins.engine.optimizers import OPTIMIZERS
 from erase_plugins.errors import RequestError
 from erase_plugins.options import option
 
@@ -55,7 +56,7 @@ class LoopOptions:
     lr: float | None = option(1e-4, "learning rate; none picks it by parameters and model size", low=0.0, high=1.0)
     iterations: int = option(1000, "training steps", low=1)
     batch: int = option(1, "states per training step", low=1, high=1024)
-    optimizer: str = option("adam", "optimizer", choices=("adam", "adamw", "sgd"))
+    optimizer: str = option("adam", "optimizer", choices=OPTIMIZERS)
     cooldown: float = option(0.0, "last share of the steps in which the rate falls to 0", low=0.0, high=1.0)
     precision: str = option(
         "bfloat16", "autocast of the denoiser; adapters and loss stay float32", choices=("bfloat16", "float32")
@@ -126,7 +127,7 @@ class RolloutOptions(LoopOptions):
     ) -> Pool | None:
         """Teacher states of what must stay: the empty prompt, what the user named, vocabulary words; None if off."""
         prompts = self.held_prompts(rollout, request, phrases, templates)
-        return rollout.pool("keep", prompts, key) if prompts else None
+        return rollout.pool("keep", prompts, key, kept=True) if prompts else None
 
     def held_prompts(
         self, rollout: Rollout, request: EraseRequest, phrases: Sequence[str], templates: Sequence[str]

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from math import prod
 from typing import Any
 
+from erase_plugins.engine.optimizers import moment_bytes
 from erase_plugins.errors import Unsupported
 from erase_plugins.families.base import ModuleRef, TargetInfo
 from erase_plugins.families.capabilities import TEXT
@@ -50,6 +51,11 @@ def trainable(refs: Sequence[ModuleRef], rank: int | None) -> int:
     return sum(min(rank, ref.shape[0], prod(ref.shape[1:])) * (ref.shape[0] + prod(ref.shape[1:])) for ref in refs)
 
 
+def trained_bytes(values: int, optimizer: str) -> int:
+    """Memory of trained values with their gradients and the optimizer's moments."""
+    return (8 + moment_bytes(optimizer)) * values
+
+
 def seconds_of(work: float, device: str, cpu: float = _CPU) -> float:
     """Rough run time of ``work`` floating point operations, with the time to begin.
 
@@ -63,7 +69,7 @@ def seconds_of(work: float, device: str, cpu: float = _CPU) -> float:
 
 def estimate(
     info: TargetInfo, request: EraseRequest, values: int, *, forwards: float, iterations: int, batch: int, states: int,
-    prompts: float = 0.0, texts: int = 0, again: bool = False, precision: str = "bfloat16",
+    prompts: float = 0.0, texts: int = 0, again: bool = False, precision: str = "bfloat16", optimizer: str = "adam",
 ) -> dict[str, Any]:  # fmt: skip
     """Rough run time, memory and file size, as fields of an `EditPlan`.
 
@@ -77,6 +83,7 @@ def estimate(
         texts: prompts of a training step that go through a text encoder with gradients.
         again: whether a large denoiser computes its blocks again on the way back.
         precision: of the pass.
+        optimizer: of training.
     """
     from erase_plugins.engine.activations import step_bytes, text_bytes, value_bytes
 
@@ -89,9 +96,10 @@ def estimate(
     step = step_bytes(info, batch, again, request.dtype, precision) or batch * latent * 40 * max(info.width, 256)
     step += text_bytes(info, texts, request.dtype)
     others = sum(prod(ref.shape) for ref in info.refs) - size
+    trained = trained_bytes(values, optimizer)
     return {
         "seconds": seconds_of(work, request.device, _DENOISER_CPU),
         # weights, adapters with gradient and two moments, activations of a batch, stored latents and predictions
-        "memory_bytes": value_bytes(request.dtype) * (size + others) + 16 * values + step + 16 * states * latent,
+        "memory_bytes": value_bytes(request.dtype) * (size + others) + trained + step + 16 * states * latent,
         "file_bytes": 4 * values,
     }

@@ -20,6 +20,9 @@ from erase_plugins.workflow.models import as_target
 
 __all__ = ["Applied", "applied", "apply", "apply_all", "fuse_checkpoint"]
 
+#: facts of stored statistics that agree where artifacts are solved jointly (`artifacts.statistics.Statistics.settings`)
+_SETTINGS = ("width", "keep_weight", "solver", "block")
+
 
 def apply(
     pipe: Any,
@@ -51,13 +54,35 @@ def apply(
     key = b"" if guard_key is None else read_key(Path(guard_key))
     with LOCK:
         check_compiled(pipe.host if isinstance(pipe, Model) else pipe)
-        return apply_to(as_target(pipe), loaded, strength, any_base=any_base, mode=mode, guard_key=key)
+        target = as_target(pipe)
+        before = applied(target.host)
+        handle = apply_to(target, loaded, strength, any_base=any_base, mode=mode, guard_key=key)
+        handle.warnings += _apart(loaded, before)
+        return handle
+
+
+def _apart(artifact: Artifact, before: Sequence[Applied]) -> tuple[str, ...]:
+    """That closed forms are added up here which could have been solved jointly."""
+    settings = _joint(artifact)
+    other = next((item.artifact.name for item in before if settings and _joint(item.artifact) == settings), None)
+    if other is None:
+        return ()
+    return (
+        f"it is added to '{other}', each solved without the other, which moves more of the rest than a joint "
+        "solution: merge() both, or put them on as one Stack",
+    )
+
+
+def _joint(artifact: Artifact) -> Any:
+    """What is equal for artifacts that `erase_plugins.stack` solves jointly; None for others."""
+    facts = artifact.edit.meta.get("statistics") if artifact.edit.kinds == {"contextmap"} else None
+    return [facts.get(name) for name in _SETTINGS] if isinstance(facts, dict) else None
 
 
 def apply_all(
     pipe: Any, artifacts: Sequence[Artifact | str | Path], strength: float = 1.0, **options: Any
 ) -> list[Applied]:
-    """Applies several artifacts; changes add up. All or nothing."""
+    """Applies several artifacts; changes add up, and handles warn of what could be solved jointly. All or nothing."""
     with LOCK:
         check_compiled(pipe.host if isinstance(pipe, Model) else pipe)
         target = as_target(pipe)

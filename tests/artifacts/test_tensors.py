@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import struct
 
 import pytest
 import torch
 
-from erase_plugins.artifacts.tensors import TensorFile, all_finite, read_tensors, write_tensors
+from erase_plugins.artifacts.tensors import TensorFile, all_finite, header_bytes, read_tensors, write_tensors
 from erase_plugins.errors import CorruptArtifact
 
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -86,3 +87,37 @@ def test_a_file_that_became_shorter_is_refused(tmp_path):
     place.write_bytes(place.read_bytes()[:-4])
     with pytest.raises(CorruptArtifact, match="changed while it was read"):
         file.get("a")
+
+
+@pytest.mark.parametrize("way", ["whole", "part", "short", "cannot", "absent"])
+def test_a_range_is_copied_however_far_the_system_gets(tmp_path, monkeypatch, way):
+    """Whatever it does of the work, the bytes and the place after them are right."""
+    source, copied = tmp_path / "x.safetensors", tmp_path / "copied"
+    write_tensors(source, {"a": torch.randint(0, 255, (700_001,), dtype=torch.uint8)}, {})
+    file, real, calls = TensorFile(source), getattr(os, "copy_file_range", None), []
+
+    def copy(one, other, count):
+        calls.append(count)
+        if way == "cannot" or (way == "part" and len(calls) > 2):
+            raise OSError(18, "not between these disks")
+        return real(one, other, min(count, 100) if way == "short" else count)
+
+    if way == "absent" or real is None:
+        monkeypatch.delattr(os, "copy_file_range", raising=False)
+    else:
+        monkeypatch.setattr(os, "copy_file_range", copy)
+    with copied.open("wb", buffering=0) as goal:
+        goal.write(b"before")
+        file.copy_to(goal, 1000, 600_001)
+        file.copy_to(goal, 5, 12)
+        goal.write(b"after")
+    assert copied.read_bytes() == b"before" + bytes(file.read(1000, 600_001)) + bytes(file.read(5, 12)) + b"after"
+
+
+@pytest.mark.parametrize("start", [8, 88, 4096, 70_000])
+def test_data_of_a_copy_starts_at_the_same_place_of_a_page(start):
+    """The system copies whole pages then; padding is spaces, which every reader of the format takes."""
+    made = header_bytes({"a": {"dtype": "U8", "shape": [0], "data_offsets": [0, 0]}}, like=start)
+    assert len(made) % 4096 == start % 4096
+    assert struct.unpack("<Q", made[:8])[0] == len(made) - 8
+    assert json.loads(made[8:]) == {"a": {"dtype": "U8", "shape": [0], "data_offsets": [0, 0]}}

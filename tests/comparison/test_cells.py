@@ -6,6 +6,7 @@ import json
 from dataclasses import replace
 
 import numpy as np
+from PIL import Image
 
 from erase_plugins.artifacts.manifest import ArtifactFile
 from erase_plugins.comparison.cells import (
@@ -19,6 +20,9 @@ from erase_plugins.comparison.cells import (
     smallest,
     write_result,
 )
+from erase_plugins.evaluation.draw import draw
+from erase_plugins.evaluation.prompts import quick_prompts
+from erase_plugins.pocket.judge import PocketJudge
 
 
 def test_keys_differ_for_every_difference():
@@ -62,6 +66,15 @@ def test_a_real_cell(pocket_pipe, tmp_path):
     assert json.loads(json.dumps(found))["rates"] == found["rates"]
     assert {path.name for path in (tmp_path / "cell").iterdir()} == {"artifact", "report", PICTURES}
     assert all(bool((part == before[name]).all()) for name, part in pocket_pipe.unet.state_dict().items())
+    # the pictures shown are measured ones: the base's first target and neighbour, and what the edit made of them
+    with Image.open(tmp_path / "cell" / PICTURES) as strip:
+        parts = np.split(np.asarray(strip), 4, axis=1)
+    sets = quick_prompts(PocketJudge(), ["pizza"], 4, 0)
+    asked = [sets["target"][0], sets["neighbour"][0]]
+    drawn = draw(pocket_pipe, [item.text for item in asked], [item.seed for item in asked])
+    for part, picture in zip(parts[::2], drawn, strict=True):
+        assert np.abs(part / 255 - picture.permute(1, 2, 0).numpy()).max() < 0.01
+    assert np.abs(parts[0].astype(int) - parts[1]).mean() > 5
 
 
 def test_the_smallest_file_is_a_layout_with_all_that_belongs_to_it():

@@ -10,8 +10,8 @@ import torch
 from erase_plugins.engine.adapters import Adapters
 from erase_plugins.engine.checkpoint import Checkpoint
 from erase_plugins.engine.context import RunContext
-from erase_plugins.engine.loop import Scale, Schedule, make_optimizer, shuffled, train
-from erase_plugins.errors import NotFiniteError, RequestError, RunCancelled
+from erase_plugins.engine.loop import Scale, Schedule, shuffled, train
+from erase_plugins.errors import NotFiniteError, RunCancelled
 from erase_plugins.workflow.models import target_of
 
 
@@ -132,11 +132,6 @@ def test_every_pass_visits_every_row_once_in_its_own_order():
     assert all(sorted(order) == list(range(7)) for order in passes)
     assert len({tuple(order) for order in passes}) > 1
     assert shuffled(ctx, "pool", 7, 3, 2).tolist() == rows[6:9]
-
-
-def test_unknown_optimizer_is_named():
-    with pytest.raises(RequestError, match="lion"):
-        make_optimizer("lion", [torch.nn.Parameter(torch.zeros(1))], 0.1)
 
 
 def test_a_stash_is_made_once_per_key(tmp_path):

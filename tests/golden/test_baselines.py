@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from erase_plugins.engine.loop import make_optimizer
+from erase_plugins.engine.optimizers import make_optimizer
 from erase_plugins.engine.whole import WholeWeights
 from erase_plugins.families.labelled import Labelled
 from erase_plugins.methods.baselines.boundary import nearest_other, stepped

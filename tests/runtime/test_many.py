@@ -134,3 +134,28 @@ def test_where_one_fails_none_is_in_force(pipe):
     with apply_all(pipe, artifacts[:1])[0]:
         assert not same(weights(pipe), before)
     assert same(weights(pipe), before)
+
+
+def test_closed_forms_that_are_added_up_say_so(pocket_target):
+    """One after the other they move more of the neighbours than solved jointly, which the second handle says."""
+    made = [ep.erase(pocket_target, name, "uce", options={"vocabulary": 50}) for name in ("car", "dog")]
+    first, second = apply_all(pocket_target, made)
+    try:
+        assert first.warnings == ()
+        assert len(second.warnings) == 1
+        assert "added to 'erase_car'" in second.warnings[0]
+    finally:
+        second.remove()
+        first.remove()
+    with ep.apply(pocket_target, ep.merge(made)) as joint:
+        assert joint.warnings == ()
+    rows = pocket_target.encode(["bus", "train", "cat", "horse"]).embeds.double()
+
+    def change(artifact):
+        (delta,) = artifact.edit.deltas["unet"].values()
+        return delta.B.double() @ delta.A.double()
+
+    def drift(total):
+        return float((rows @ total.T).norm() / rows.norm())
+
+    assert drift(change(made[0]) + change(made[1])) > drift(change(ep.merge(made)))

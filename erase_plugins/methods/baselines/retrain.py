@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from erase_plugins.engine.optimizers import OPTIMIZERS
 from erase_plugins.families.capabilities import CLASSIFIER
 from erase_plugins.hookspecs import hookimpl
 from erase_plugins.options import option
@@ -30,7 +31,7 @@ class RetrainOptions(BaselineOptions):
     batch: int | None = option(64, "pictures of a batch", low=1, high=65_536)
     lr: float = option(2e-3, "learning rate", low=0.0, high=10.0)
     weight_decay: float = option(0.01, "decay of what is trained", low=0.0, high=10.0)
-    optimizer: str = option("adamw", "optimizer", choices=("adam", "adamw", "sgd"))
+    optimizer: str = option("adamw", "optimizer", choices=OPTIMIZERS)
 
 
 class Retrain(Retaining):

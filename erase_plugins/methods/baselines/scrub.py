@@ -24,6 +24,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from erase_plugins.engine.optimizers import OPTIMIZERS
 from erase_plugins.families.labelled import accuracy
 from erase_plugins.hookspecs import hookimpl
 from erase_plugins.options import option
@@ -44,7 +45,7 @@ class ScrubOptions(BaselineOptions):
 
     epochs: int = option(10, "how many epochs to train", low=1, high=100_000)
     lr: float = option(5e-4, "learning rate", low=0.0, high=10.0)
-    optimizer: str = option("adam", "optimizer", choices=("adam", "adamw", "sgd"))
+    optimizer: str = option("adam", "optimizer", choices=OPTIMIZERS)
     temperature: float = option(2.0, "temperature of both models", low=1e-3, high=1e3)
     max_epochs: int = option(3, "epochs that begin with a pass away from the teacher", low=0, high=100_000)
     ce: float = option(1.0, "weight of the labels of what is retained", low=0.0, high=1e6)

@@ -31,6 +31,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from erase_plugins.engine.closed_form_options import FramedOptions
+from erase_plugins.engine.optimizers import OPTIMIZERS
 from erase_plugins.errors import RequestError
 from erase_plugins.hookspecs import hookimpl
 from erase_plugins.options import option
@@ -67,7 +68,7 @@ class MACEOptions(StartOptions, LoopOptions, FramedOptions):
                         choices=("rank", "kaiming", "width"))  # fmt: skip
     clip: float = option(1.0, "largest norm of all gradients of a step together; 0: any", low=0.0)
     iterations: int = option(50, "training steps that every concept takes part in", low=1)
-    optimizer: str = option("adamw", "optimizer", choices=("adam", "adamw", "sgd"))
+    optimizer: str = option("adamw", "optimizer", choices=OPTIMIZERS)
     pictures: int = option(8, "pictures drawn per concept", low=1, high=1000)
     steps: int = option(30, "sampler steps of a picture", low=1, high=1000)
     guidance: float = option(7.5, "classifier-free guidance of the pictures", low=0.0)
