@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from erase_plugins.engine.collect import check_guides, guide_of, phrase_count
@@ -74,6 +75,27 @@ def closed_form_plan(request: EraseRequest, options: Any, info: TargetInfo) -> E
         file_bytes=4 * rank * (outputs + info.width * len(refs)),
         warnings=tuple(warnings),
         notes=tuple(notes),
+    )
+
+
+def gated_plan(plan: EditPlan, options: Any, info: TargetInfo, refs: Sequence[ModuleRef]) -> EditPlan:
+    """The plan of solutions that share nothing (`engine.memories`): how many concepts there are limits none of them.
+
+    Args:
+        plan: of the same request without gates.
+        options: `MemoryOptions` of the method.
+        info: model.
+        refs: projections that are changed.
+    """
+    request, count = plan.request, len(plan.request.concepts)
+    alone = closed_form_plan(replace(request, forget=request.forget[:1]), options, info)
+    values = options.memory * sum(ref.shape[0] + info.width for ref in refs) + info.width
+    return replace(
+        plan,
+        seconds=round((plan.seconds or 0.0) + gates_seconds(info, count, options.gate_words), 1),
+        file_bytes=4 * count * values,
+        warnings=alone.warnings,
+        notes=(*plan.notes, "strength depends on the prompt; LoRA files hold the memories with their gates fixed at 1"),
     )
 
 
