@@ -73,7 +73,9 @@ def null_space(width: int = WIDTH, outputs: tuple[int, ...] = OUTPUTS) -> Iterat
                 weights, C, S, R, N, lam=0.5, filtered=len(C[0]) == 1, augmented=True, **sizes
             )
         )
-        yield against(f"null-space N={concepts}, the official program with its refinement (not done here)", theirs, ours)
+        yield against(
+            f"null-space N={concepts}, the official program with its refinement (not done here)", theirs, ours
+        )
 
 
 def solved(weights: Any, C: Any, S: Any, R: Any, N: Any, tau: float, rho: float, lam: float = 0.5) -> tuple[Any, Any]:
@@ -117,12 +119,14 @@ def gloce() -> Iterator[Row]:
     import erase_plugins as ep
     from benchmarks.plain import frontier as plain
     from erase_plugins.engine.words import listed
+    from erase_plugins.methods.gloce import GLoCEOptions
     from erase_plugins.testing.tiny import tiny_sd1
     from erase_plugins.workflow.models import target_of
 
     target, names = target_of(tiny_sd1(), "tiny"), [*listed()["animals"]]
+    options = {name: getattr(GLoCEOptions(), name) for name in ("anchors", "guidance", "seeds", "steps", "templates")}
     for count in (1, 10):
-        artifact = ep.erase(target, names[:count], "gloce", options={"target_rank": 2})
+        artifact = ep.erase(target, names[:count], "gloce", options={**options, "target_rank": 2})
         passes = artifact.manifest.extra["numbers"]["unet_forwards"]
         yield against(f"gloce, passes for {count} concepts", plain.gloce_passes(count), passes)
 

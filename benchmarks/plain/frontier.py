@@ -1,4 +1,4 @@
-"""Frontier erasers as published, from the descriptions of their programs: run where that is affordable, else counted."""
+"""Frontier erasers as published, from the descriptions of their programs: run where affordable, else counted."""
 
 from __future__ import annotations
 

@@ -75,9 +75,11 @@ class FramedOptions(ClosedFormOptions):
 class MemoryOptions(FramedOptions):
     """For methods that can solve every concept alone, behind a gate (`engine.memories`)."""
 
-    gated: bool = option(False, "every concept alone, behind a gate that its prompts open; no LoRA file carries it")
-    memory: int = option(16, "directions of one concept's memory (gated=true)", low=1, high=1024)
-    gate_words: int = option(1000, "vocabulary words that a gate learns from (gated=true)", low=8, high=50_000)
+    gated: bool | None = option(None, "every concept alone, behind a gate that its prompts open; no LoRA file carries "
+                                "it; none: where the concepts fill more than half of one map")  # fmt: skip
+    memory: int = option(16, "directions of one concept: behind its gate, and counted where gated is none", low=1,
+                         high=1024)  # fmt: skip
+    gate_words: int = option(1000, "vocabulary words that a gate learns from", low=8, high=50_000)
 
     def gates(self) -> GateRecipe:
         """How the gates of memories are made."""

@@ -166,7 +166,9 @@ class _Look:
             raise RequestError(f"found {len(anchors)} words that must not change beside '{concept.text}'; --keep some")
         seen = {
             "target": self.moments(phrases),
-            **{name: self.once(text) for name, text in (("surrogate", concept.anchor or neutral), ("neutral", neutral))},
+            **{
+                name: self.once(text) for name, text in (("surrogate", concept.anchor or neutral), ("neutral", neutral))
+            },
         }
         found = {ref.path: self.parts({name: item[ref.path] for name, item in seen.items()}) for ref in self.refs}
         largest: dict[str, list[Tensor]] = {ref.path: [] for ref in self.refs}

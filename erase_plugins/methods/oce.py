@@ -81,15 +81,17 @@ class OCE:
 
     def plan(self, request: EraseRequest, info: TargetInfo) -> EditPlan:
         from erase_plugins.engine.erasing import names_of_all
-        from erase_plugins.engine.estimate import closed_form_plan, gated_plan
+        from erase_plugins.engine.estimate import closed_form_plan, gated_plan, settle_gates
 
         options = resolve(OCEOptions, request.options, names_of_all(request, info))
         if not (options.lam or options.keep_all):
             raise RequestError("lam and keep_all are both 0: nothing would tell the rotation what to leave; raise one")
         refs = info.modules("cross_v")
+        options, said = settle_gates(request, options, info)
         plan = closed_form_plan(request, options, info)
         if options.gated:
             plan = gated_plan(plan, options, info, refs)
+            plan = replace(plan, warnings=(*plan.warnings, *said))
         solved = len(request.concepts) if options.gated else 1
         turned = solved * sum(10.0 * ref.shape[0] ** 3 for ref in refs) / 2e10
         warnings = tuple(text for text in plan.warnings if not text.startswith("tokens=last"))

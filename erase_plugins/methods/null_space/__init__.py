@@ -21,9 +21,10 @@ Differs from the official code (``Ouxiang-Li/SPEED``):
     - the invariants are the leading directions of the empty prompt, not random k-means centres;
     - the concept's last token stands for it as published, all rows to the end (``tokens=window``), or those rows in
       prompts (``frames``, on pocket), each paired with the same prompt with the guide, or without the concept;
-    - ``gated=true`` solves every concept alone and puts its leading directions behind a gate (as in SPM), since one map
-      of a narrow text encoder is overfull of twenty concepts: nothing is shared, prompts that mean no concept do not
-      move, and memories are merged, added and revoked as they are. Only what follows gates carries it;
+    - where concepts fill more than half of a map's directions (nine on pocket, 65 on Stable Diffusion 1.5), every one
+      is solved alone and its leading directions lie behind a gate (as in SPM), since a map that is overfull leaves
+      concepts and disturbs the rest: nothing is shared, prompts that mean no concept do not move, and memories are
+      merged, added and revoked as they are. Only what follows gates carries it (``gated`` decides otherwise);
     - ``soft`` lets what is retained count in the free directions too, so that few need be out of bounds (0 is
       published; infinite ``tau`` with ``soft`` is UCE). On pocket 0 leaves 65 % of twenty concepts.
 """
@@ -106,7 +107,7 @@ class NullSpace:
 
     def plan(self, request: EraseRequest, info: TargetInfo) -> EditPlan:
         from erase_plugins.engine.erasing import names_of_all
-        from erase_plugins.engine.estimate import closed_form_plan, gated_plan
+        from erase_plugins.engine.estimate import closed_form_plan, gated_plan, settle_gates
 
         options = resolve(NullSpaceOptions, request.options, names_of_all(request, info))
         if options.anchor == "safe-span":
@@ -120,11 +121,11 @@ class NullSpace:
                 raise RequestError("anchor=safe-span needs retained words; leave vocabulary above 0")
         if options.projections == "values" and not info.supports("cross_attention"):
             raise Unsupported(f"{info.model} has no value projections that read text rows; set projections=both")
-        if options.gated and not info.supports("cross_attention"):
-            raise Unsupported(f"{info.model} has no cross-attention, where memories lie; set gated=false")
+        options, said = settle_gates(request, options, info)
         plan = closed_form_plan(request, options, info)
         if options.gated:
             plan = gated_plan(plan, options, info, info.modules(options.group))
+            plan = replace(plan, warnings=(*plan.warnings, *said))
         if options.projections == "both":
             return plan
         return replace(plan, modules=tuple(f"{ref.component}.{ref.path}" for ref in info.modules(options.group)))
