@@ -87,9 +87,8 @@ def solved(weights: Any, C: Any, S: Any, R: Any, N: Any, tau: float, rho: float,
     C, S, R, N = (part.double() for part in (C, S, R, N))
     n, H = C.shape[1], R @ R.T / R.shape[1]
     basis = free_basis(H, tau / float(H.diagonal().mean()))
-    D = free_factors(C.T, torch.ones(n), basis, N @ N.T, n * rho, n / lam).float()
-    way = (S - C).float()
-    return D, [W @ way for W in weights]
+    D = free_factors(C.T, torch.ones(n), basis, N @ N.T, n * rho, n / lam)
+    return D.to(weights[0]), [W @ (S - C).to(W) for W in weights]
 
 
 def sae() -> Iterator[Row]:
