@@ -73,9 +73,7 @@ def null_space(width: int = WIDTH, outputs: tuple[int, ...] = OUTPUTS) -> Iterat
                 weights, C, S, R, N, lam=0.5, filtered=len(C[0]) == 1, augmented=True, **sizes
             )
         )
-        yield against(
-            f"null-space N={concepts}, the official program with its refinement (not done here)", theirs, ours
-        )
+        yield against(f"null-space N={concepts}, official with its refinement, which ours leaves out", theirs, ours)
 
 
 def solved(weights: Any, C: Any, S: Any, R: Any, N: Any, tau: float, rho: float, lam: float = 0.5) -> tuple[Any, Any]:
