@@ -137,9 +137,10 @@ def hits(sets: dict[str, list[Any]], artifact: Any, given: argparse.Namespace) -
 def _name(every: list[Any], artifact: Any, steps: int) -> str:
     digest = hashlib.sha256(json.dumps([steps, *([one.text, one.seed] for one in every)]).encode())
     for component, key, delta in artifact.edit.items() if artifact is not None else ():
-        digest.update(f"{component} {key}".encode())
-        for tensor in (part for part in vars(delta).values() if hasattr(part, "numpy")):
-            digest.update(tensor.contiguous().numpy().tobytes())
+        config = json.dumps(dict(getattr(delta, "config", {})), sort_keys=True, default=str)
+        digest.update(f"{component} {key} {config}".encode())
+        for name, tensor in sorted(delta.tensors().items()):
+            digest.update(name.encode() + tensor.contiguous().numpy().tobytes())
     return digest.hexdigest()[:16]
 
 

@@ -10,6 +10,7 @@ from erase_plugins.options import option
 
 if TYPE_CHECKING:
     from erase_plugins.engine.collect import Recipe
+    from erase_plugins.engine.gating import GateRecipe
 
 
 @dataclass(frozen=True)
@@ -68,3 +69,20 @@ class FramedOptions(ClosedFormOptions):
     presets = "../presets/framed.toml"
 
     vocabulary_frames: tuple[str, ...] = option(("{}",), "prompts that the kept words stand in, in turn")
+
+
+@dataclass(frozen=True)
+class MemoryOptions(FramedOptions):
+    """For methods that can solve every concept alone, behind a gate (`engine.memories`)."""
+
+    gated: bool | None = option(None, "every concept alone, behind a gate that its prompts open; no LoRA file carries "
+                                "it; none: where the concepts fill more than half of one map")  # fmt: skip
+    memory: int = option(16, "directions of one concept: behind its gate, and counted where gated is none", low=1,
+                         high=1024)  # fmt: skip
+    gate_words: int = option(1000, "vocabulary words that a gate learns from", low=8, high=50_000)
+
+    def gates(self) -> GateRecipe:
+        """How the gates of memories are made."""
+        from erase_plugins.engine.gating import GateRecipe
+
+        return GateRecipe("probe", self.gate_words, 0.8, 0.45, 0.75)

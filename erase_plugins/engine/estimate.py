@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
-from erase_plugins.engine.collect import check_guides, guide_of, phrase_count
+from erase_plugins.engine.collect import Recipe, check_guides, guide_of, phrase_count
 from erase_plugins.engine.door_rows import PADS
 from erase_plugins.engine.prompt_templates import ROWS
 from erase_plugins.engine.solve import WIDE
+from erase_plugins.errors import Unsupported
 from erase_plugins.families.base import ModuleRef, TargetInfo
 from erase_plugins.options import as_dict
 from erase_plugins.types import EditPlan, EraseRequest
@@ -37,12 +39,7 @@ def closed_form_plan(request: EraseRequest, options: Any, info: TargetInfo) -> E
     text = sum(_size(ref.shape) for ref in info.refs if ref.component != info.family.denoiser and ref.kind == "linear")
     other = info.family.other_values(info)
     text += other
-    first, stop = ROWS.get(recipe.tokens, (0, info.tokens))
-    stop = min(stop, 1 + recipe.tail) if recipe.tail and recipe.tokens == "window" else stop
-    rows = sum(recipe.framings(concept.kind) for concept in request.concepts) * (stop - first)
-    if lengths:  # few rows stand for the padding of each, one is the pooled one
-        framings = sum(recipe.framings(concept.kind) for concept in request.concepts)
-        rows = framings * (1 + (PADS + 1) * (len(lengths) + 1))
+    rows = sum(rows_of(request, recipe, info))
     rank = min(rows, info.width)
     square = 0 if info.width > WIDE and not recipe.vocabulary else info.width**2  # see `solve.wide_factors`
     solve = 10.0 * square * info.width + 4.0 * square * (rows + encoded)
@@ -74,6 +71,62 @@ def closed_form_plan(request: EraseRequest, options: Any, info: TargetInfo) -> E
         file_bytes=4 * rank * (outputs + info.width * len(refs)),
         warnings=tuple(warnings),
         notes=tuple(notes),
+    )
+
+
+def rows_of(request: EraseRequest, recipe: Recipe, info: TargetInfo) -> list[int]:
+    """Rows that every concept asks for, about."""
+    first, stop = ROWS.get(recipe.tokens, (0, info.tokens))
+    stop = min(stop, 1 + recipe.tail) if recipe.tail and recipe.tokens == "window" else stop
+    lengths = info.family.padding(info)
+    # few rows stand for the padding of each encoder, one is the pooled one
+    each = 1 + (PADS + 1) * (len(lengths) + 1) if lengths else stop - first
+    return [recipe.framings(concept.kind) * each for concept in request.concepts]
+
+
+def settle_gates(request: EraseRequest, options: Any, info: TargetInfo) -> tuple[Any, tuple[str, ...]]:
+    """`MemoryOptions` with ``gated`` decided, and what to tell a user who left that open.
+
+    A concept fills as many directions of a map as it has rows, ``memory`` at most. Half of the map's directions are for
+    what is retained; where concepts ask for more than the other half, each gets a gate.
+
+    Raises:
+        Unsupported: gates are asked for and the model has no layers for them.
+    """
+    gates = info.supports("cross_attention")
+    if options.gated and not gates:
+        raise Unsupported(f"{info.model} has no cross-attention, where memories lie; set gated=false")
+    if options.gated is not None:
+        return options, ()
+    asked = sum(min(rows, options.memory) for rows in rows_of(request, options.recipe(), info))
+    overfull = gates and asked > info.width // 2
+    said = (
+        f"{len(request.concepts)} concepts fill about {asked} directions, one map has {info.width} and half of them "
+        "are for what is retained: every concept gets a change of its own behind a gate that its prompts open. Only "
+        "the patch file and what reads it carry gates; where a LoRA is a must, gated=false makes one of all concepts, "
+        "which leaves more of them and disturbs more besides",
+    )
+    return replace(options, gated=overfull), said if overfull else ()
+
+
+def gated_plan(plan: EditPlan, options: Any, info: TargetInfo, refs: Sequence[ModuleRef]) -> EditPlan:
+    """The plan of solutions that share nothing (`engine.memories`): how many concepts there are limits none of them.
+
+    Args:
+        plan: of the same request without gates.
+        options: `MemoryOptions` of the method.
+        info: model.
+        refs: projections that are changed.
+    """
+    request, count = plan.request, len(plan.request.concepts)
+    alone = closed_form_plan(replace(request, forget=request.forget[:1]), options, info)
+    values = options.memory * sum(ref.shape[0] + info.width for ref in refs) + info.width
+    return replace(
+        plan,
+        seconds=round((plan.seconds or 0.0) + gates_seconds(info, count, options.gate_words), 1),
+        file_bytes=4 * count * values,
+        warnings=alone.warnings,
+        notes=(*plan.notes, "strength depends on the prompt; LoRA files hold the memories with their gates fixed at 1"),
     )
 
 

@@ -38,8 +38,8 @@ class GEMOptions(TrainingOptions):
 
     presets = "../presets/gem.toml"
 
-    eta: float = option(1.0, "how much farther from the concept than from its rewording", low=0.0, high=100.0,
-                        searched=(0.3, 3.0))  # fmt: skip
+    eta: float = option(1.0, "squared distance from the rewording over that from the concept at which it stops: 1 is "
+                        "half way, 0 all of it", low=0.0, high=100.0, searched=(0.01, 1.0))  # fmt: skip
     early: float = option(0.6, "share of the sampler steps that are trained", low=0.01, high=1.0)
     templates: tuple[str, ...] = option(("{}", "a {}", "a {} picture"), "prompts trained on; {} is the concept")
 

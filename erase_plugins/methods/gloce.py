@@ -98,11 +98,13 @@ class GLoCE:
             raise RequestError(f"a rank of {narrow} or more leaves nothing of the smallest layer; lower the ranks")
         each = 2 * options.surrogate_rank + 3 + options.gate_rank
         values = count * sum(ref.shape[0] * each + 2 for ref in refs)
-        prompts = count * (3 + options.anchors + len(request.preserve)) * len(options.templates) * options.seeds
-        forwards = prompts * (2.0 * options.steps + 1.5 * options.harvest)
+        texts = sum(len([concept.text, *concept.prompts]) for concept in request.concepts)
+        texts += len(shared_texts(request)) + count * (options.anchors + len(request.preserve))
+        forwards = texts * len(options.templates) * options.seeds * (2.0 * options.steps + options.harvest)
         return EditPlan(
             request=request, options=as_dict(options),
-            modules=tuple(f"{ref.component}.{ref.path}" for ref in refs), steps=4 * count,
+            modules=tuple(f"{ref.component}.{ref.path}" for ref in refs),
+            steps=2 * count + len(shared_texts(request)),
             notes=("a patch with a gate for every image token: LoRA files and ComfyUI cannot carry it",),
             **estimate(info, request, values, forwards=forwards, iterations=0, batch=0, states=0),
         )  # fmt: skip
@@ -130,6 +132,12 @@ class GLoCE:
         return Edit(target.family.id, {target.family.denoiser: group})
 
 
+def shared_texts(request: EraseRequest) -> set[str]:
+    """Surrogates and neutral prompts, each of which is looked at once for all concepts."""
+    neutral = {_NEUTRAL.get(concept.kind, "") for concept in request.concepts}
+    return neutral | {concept.anchor for concept in request.concepts if concept.anchor}
+
+
 def outputs(info: TargetInfo) -> tuple[ModuleRef, ...]:
     """Output projections of cross-attention."""
     return tuple(ref for ref in info.modules("cross_attn") if ref.path.endswith("to_out.0"))
@@ -141,6 +149,7 @@ class _Look:
     def __init__(self, options: GLoCEOptions, target: Target, ctx: RunContext, total: int) -> None:
         self.options, self.target, self.ctx = options, target, ctx
         self.refs, self.done, self.total = outputs(target.info), 0, total
+        self.seen: dict[str, dict[str, tuple[Tensor, Tensor]]] = {}
 
     def gates(self, concept: Concept, request: EraseRequest) -> dict[str, dict[str, Tensor]]:
         """Module path -> what its gate for one concept holds."""
@@ -156,11 +165,11 @@ class _Look:
         if len(anchors) < 2:
             raise RequestError(f"found {len(anchors)} words that must not change beside '{concept.text}'; --keep some")
         seen = {
-            name: self.moments(texts)
-            for name, texts in (
-                ("target", phrases), ("surrogate", [concept.anchor or neutral]), ("neutral", [neutral])
-            )
-        }  # fmt: skip
+            "target": self.moments(phrases),
+            **{
+                name: self.once(text) for name, text in (("surrogate", concept.anchor or neutral), ("neutral", neutral))
+            },
+        }
         found = {ref.path: self.parts({name: item[ref.path] for name, item in seen.items()}) for ref in self.refs}
         largest: dict[str, list[Tensor]] = {ref.path: [] for ref in self.refs}
         for path, tokens in self.tokens(anchors):
@@ -183,6 +192,12 @@ class _Look:
             "up": V_s, "down": V_s - V_t @ (V_t.T @ V_s), "gate": gate, "surrogate": m_s, "target": m_t, "neutral": m_n
         }  # fmt: skip
         return {name: part.float().contiguous() for name, part in found.items()}
+
+    def once(self, text: str) -> dict[str, tuple[Tensor, Tensor]]:
+        """`moments` of a text that serves several sets or concepts."""
+        if text not in self.seen:
+            self.seen[text] = self.moments([text])
+        return self.seen[text]
 
     def moments(self, texts: Sequence[str]) -> dict[str, tuple[Tensor, Tensor]]:
         """Module path -> mean (d,) and covariance (d, d) of tokens, float64."""

@@ -34,7 +34,11 @@ from erase_plugins.types import EraseRequest
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from erase_plugins.artifacts.edit import Edit
     from erase_plugins.families.base import ModuleRef, TargetInfo
+
+#: prompts for other things that are looked at in the end, and the cosine below which they have moved
+_WATCHED, _ALIKE = 101, 0.99
 
 
 @dataclass(frozen=True)
@@ -85,7 +89,7 @@ class HiRM(TrainedMethod):
     def cost(self, request: EraseRequest, options: HiRMOptions) -> Cost:
         phrases = len(options.templates) * len(all_phrases(request))
         kept = options.keep_batch + 1 if options.keep_weight > 0 else 0
-        held = 3 * options.keep_words + len(request.preserve) if options.keep_weight > 0 else 0
+        held = 3 * options.keep_words + len(request.preserve)
         trained = phrases + kept
         return Cost(0.0, 0, 0, 3.0 * options.iterations * trained + 2 * phrases + held, trained)
 
@@ -97,6 +101,10 @@ class HiRM(TrainedMethod):
 
     def retain(self, run: TrainingRun) -> None:
         return None  # `_Work` holds text states
+
+    def finish(self, run: TrainingRun) -> Edit:
+        run.state.tell(run)
+        return super().finish(run)
 
     def loss(self, run: TrainingRun, step: int) -> Tensor:
         return run.state.loss(step)
@@ -129,12 +137,10 @@ class _Work:
             drawn = torch.randn(self.goal.shape[1:], generator=run.ctx.generator("directions")).to(self.goal.device)
             self.goal = (size * drawn / drawn.norm(dim=-1, keepdim=True)).expand_as(self.goal)
             self.pooled = None
-        self.held = None
-        if options.keep_weight > 0:
-            self.held = HeldStates.of(
-                target, run.phrases, run.request, options.keep_words, options.near, options.keep_templates, run.ctx
-            )
-            self.held.prepare()
+        self.held = HeldStates.of(
+            target, run.phrases, run.request, options.keep_words, options.near, options.keep_templates, run.ctx
+        )
+        self.held.prepare()
 
     def loss(self, step: int) -> Tensor:
         """Misdirection of all prompts at once, and what is retained."""
@@ -142,9 +148,24 @@ class _Work:
         total: Tensor = (live.embeds[:, 1:].float() - self.goal).square().mean()
         if self.pooled is not None and live.pooled is not None:
             total = total + (live.pooled - self.pooled).square().mean()
-        if self.held is not None:
+        if self.options.keep_weight > 0:
             total = total + self.options.keep_weight * self.held.loss(self.options.keep_batch, step)
         return total
+
+    def tell(self, run: TrainingRun) -> None:
+        """Counts how alike states of other prompts have stayed, and warns where they have not."""
+        import torch
+
+        prompts = list(self.held.prompts[:_WATCHED])
+        with torch.no_grad():
+            now, before = self.target.encode_live(self.target.tokens(prompts)), self.target.encode(prompts)
+            alike = float(torch.cosine_similarity(now.embeds[:, 1:], before.embeds[:, 1:], dim=-1).mean())
+        run.ctx.count("other_prompts_cosine", round(alike, 4))
+        if alike < _ALIKE:
+            run.ctx.warn(
+                f"prompts for other things moved (cosine {alike:.3f} to their states before, below {_ALIKE}); raise "
+                "keep_weight and keep_words, or lower lr, and measure what is kept"
+            )
 
 
 @hookimpl

@@ -15,28 +15,33 @@ Differs from the official code (``HansSunY/OCE``; own code, it has no licence):
     - where P would be a reflection, the weakest singular direction is turned back (Kabsch), not the last column;
     - float64, and dependent rows of a concept count once;
     - the change is kept at the rank that holds ``energy`` of it; what is cut is told;
-    - ``rows=end`` (on pocket) lets the mean of the end and padding rows stand for a phrase, which there carry it.
+    - ``rows=end`` (on pocket) lets the mean of the end and padding rows stand for a phrase, which there carry it;
+    - ``gated=true`` (on pocket) solves every concept alone and puts its change behind a gate, as in `null-space`: what
+      is retained need not hold against the concept, so a weight that erases leaves other prompts as they are.
 
-**On the embedded model the published weights turn far too much**: there a few directions carry every prompt.
+On the embedded model one rotation either leaves the concept or turns everything: there a few directions carry every
+prompt.
 
-The solution needs the base's weights, so artifacts are merged by adding them up, not by solving again.
+The solution needs the base's weights, so artifacts without gates are merged by adding them up, not by solving again.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from erase_plugins.engine.closed_form_options import FramedOptions
+from erase_plugins.engine.closed_form_options import MemoryOptions
 from erase_plugins.errors import RequestError
 from erase_plugins.hookspecs import hookimpl
 from erase_plugins.options import option, resolve
-from erase_plugins.types import EditPlan, EraseRequest
+from erase_plugins.types import Concept, EditPlan, EraseRequest
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from erase_plugins.artifacts.edit import Edit, LowRank
+    from erase_plugins.artifacts.statistics import Statistics
     from erase_plugins.engine.context import RunContext
     from erase_plugins.families.base import Conditioning, Target, TargetInfo
 
@@ -45,7 +50,7 @@ _DEPENDENT = 1e-6
 
 
 @dataclass(frozen=True)
-class OCEOptions(FramedOptions):
+class OCEOptions(MemoryOptions):
     """Options of OCE."""
 
     presets = "../presets/oce.toml"
@@ -70,20 +75,25 @@ class OCE:
     summary = "rotates the values of cross-attention in closed form; lengths and angles stay"
     needs = frozenset({"denoiser", "text", "embedding_map", "cross_attention"})
     kinds = frozenset({"object", "style", "person", "explicit"})
-    produces = frozenset({"lowrank"})
+    produces = frozenset({"lowrank", "addon"})
     Options = OCEOptions
     contract_options: ClassVar[dict[str, int]] = {"vocabulary": 60}
 
     def plan(self, request: EraseRequest, info: TargetInfo) -> EditPlan:
         from erase_plugins.engine.erasing import names_of_all
-        from erase_plugins.engine.estimate import closed_form_plan
+        from erase_plugins.engine.estimate import closed_form_plan, gated_plan, settle_gates
 
         options = resolve(OCEOptions, request.options, names_of_all(request, info))
         if not (options.lam or options.keep_all):
             raise RequestError("lam and keep_all are both 0: nothing would tell the rotation what to leave; raise one")
-        plan = closed_form_plan(request, options, info)
         refs = info.modules("cross_v")
-        turned = sum(10.0 * ref.shape[0] ** 3 for ref in refs) / 2e10
+        options, said = settle_gates(request, options, info)
+        plan = closed_form_plan(request, options, info)
+        if options.gated:
+            plan = gated_plan(plan, options, info, refs)
+            plan = replace(plan, warnings=(*plan.warnings, *said))
+        solved = len(request.concepts) if options.gated else 1
+        turned = solved * sum(10.0 * ref.shape[0] ** 3 for ref in refs) / 2e10
         warnings = tuple(text for text in plan.warnings if not text.startswith("tokens=last"))
         return replace(
             plan, modules=tuple(f"{ref.component}.{ref.path}" for ref in refs),
@@ -91,40 +101,66 @@ class OCE:
         )  # fmt: skip
 
     def run(self, plan: EditPlan, target: Target, ctx: RunContext) -> Edit:
-        import torch
-
         from erase_plugins.artifacts.edit import Edit
-        from erase_plugins.artifacts.ledger import from_ledger
-        from erase_plugins.engine.collect import collect, framed, guide_of, summary
+        from erase_plugins.engine.collect import collect, summary
+        from erase_plugins.engine.memories import gated_edit
 
-        options = OCEOptions(**plan.options)
-        recipe = options.recipe()
-        statistics = collect(plan.request, recipe, {}, target, ctx, need_sigma=False)
+        options, concepts, named = OCEOptions(**plan.options), plan.request.concepts, plan.request.preserve
+        statistics = collect(plan.request, options.recipe(), {}, target, ctx, need_sigma=False)
         statistics = replace(statistics, keep={"": statistics.keep[""]})
         summary(statistics, ctx)
-        erased: list[str] = []
-        becomes: list[str] = []
-        for concept in plan.request.concepts:
-            aliases = statistics.members[concept.text].facts["aliases"]
-            for phrase in (concept.text, *concept.prompts, *aliases):
-                erased += framed(phrase, concept.kind, recipe)
-            becomes += framed(guide_of(concept, recipe.fillers), concept.kind, recipe)
-        C, S = (phrase_rows(target.encode(list(dict.fromkeys(part))), options.rows) for part in (erased, becomes))
-        named = plan.request.preserve
-        kept = phrase_rows(target.encode(list(named)), options.rows) if named else C[:0]
-        block = statistics.kept_ledger if statistics.block is not None else statistics.kept_ledger * 0
-        K = from_ledger(block)
-        K = K / (options.vocabulary_scale * (target.info.tokens - 1)) if options.vocabulary_scale else K * 0
-        group, worst = {}, 0.0
         refs = target.modules("cross_v")
-        for number, ref in enumerate(refs, 1):
-            W = target.weight(ref).double().cpu()
-            scales = (options.erase, options.keep_all, options.keep_named, options.lam)
-            P = rotation(W, C, S, K, kept, scales)
-            group[ref.weight], error = low_rank((P - torch.eye(len(P), dtype=P.dtype)) @ W, options.energy)
+        if options.gated:
+
+            def memory(concept: Concept, own: Statistics) -> tuple[list[LowRank], float]:
+                found = list(turned(own, [concept], named, options, target))
+                return [change for change, _ in found], max(error for _, error in found) ** 2
+
+            return gated_edit(statistics, concepts, memory, refs, options.gates(), target, ctx)
+        group, worst = {}, 0.0
+        for number, (change, error) in enumerate(turned(statistics, concepts, named, options, target), 1):
+            group[refs[number - 1].weight] = change
             worst = max(worst, error)
-            ctx.step(number, len(refs), rank=group[ref.weight].rank)
+            ctx.step(number, len(refs), rank=change.rank)
         return Edit(target.family.id, {target.family.denoiser: group}, meta={"truncation_error": worst})
+
+
+def turned(
+    statistics: Statistics, concepts: Sequence[Concept], named: Sequence[str], options: OCEOptions, target: Target
+) -> Iterator[tuple[LowRank, float]]:
+    """The change of each value projection and its relative error.
+
+    Args:
+        statistics: of ``concepts`` and of nothing else.
+        concepts: what is turned away, with one rotation for all.
+        named: prompts to keep.
+        options: weights, rows and ranks.
+        target: its projections are turned.
+    """
+    import torch
+
+    from erase_plugins.artifacts.ledger import from_ledger
+    from erase_plugins.engine.collect import framed, guide_of
+
+    recipe = options.recipe()
+    erased: list[str] = []
+    becomes: list[str] = []
+    for concept in concepts:
+        aliases = statistics.members[concept.text].facts["aliases"]
+        for phrase in (concept.text, *concept.prompts, *aliases):
+            erased += framed(phrase, concept.kind, recipe)
+        becomes += framed(guide_of(concept, recipe.fillers), concept.kind, recipe)
+    C, S = (phrase_rows(target.encode(list(dict.fromkeys(part))), options.rows) for part in (erased, becomes))
+    kept = phrase_rows(target.encode(list(named)), options.rows) if named else C[:0]
+    block = statistics.kept_ledger if statistics.block is not None else statistics.kept_ledger * 0
+    K = from_ledger(block)
+    K = K / (options.vocabulary_scale * (target.info.tokens - 1)) if options.vocabulary_scale else K * 0
+    scales = (options.erase, options.keep_all, options.keep_named, options.lam)
+    for ref in target.modules("cross_v"):
+        W = target.weight(ref).double().cpu()
+        P = rotation(W, C, S, K, kept, scales)
+        change = (P - torch.eye(len(P), dtype=P.dtype)) @ W
+        yield low_rank(change, options.energy, options.memory if options.gated else len(P))
 
 
 def rotation(W: Tensor, C: Tensor, S: Tensor, K: Tensor, kept: Tensor, scales: tuple[float, ...]) -> Tensor:
@@ -160,8 +196,8 @@ def span(values: Tensor) -> Tensor:
     return left[:, sizes > _DEPENDENT]
 
 
-def low_rank(change: Tensor, energy: float) -> tuple[LowRank, float]:
-    """The fewest directions that hold ``energy`` of a change (out, d), and the relative error."""
+def low_rank(change: Tensor, energy: float, most: int | None = None) -> tuple[LowRank, float]:
+    """The fewest directions, ``most`` at most, that hold ``energy`` of a change (out, d), and the relative error."""
     import torch
 
     from erase_plugins.artifacts.edit import LowRank
@@ -172,7 +208,7 @@ def low_rank(change: Tensor, energy: float) -> tuple[LowRank, float]:
     if not total:
         return LowRank(right[:1].float().contiguous(), (left[:, :1] * 0).float().contiguous()), 0.0
     beyond = (total - power.cumsum(0)).clamp_min(0) / total
-    rank = min(int((beyond > 1 - energy).sum()) + 1, len(sizes))
+    rank = min(int((beyond > 1 - energy).sum()) + 1, len(sizes), most or len(sizes))
     root = sizes[:rank].sqrt()
     A, B = root[:, None] * right[:rank], left[:, :rank] * root
     return LowRank(A.float().contiguous(), B.float().contiguous()), float(beyond[rank - 1]) ** 0.5

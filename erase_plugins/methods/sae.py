@@ -10,7 +10,8 @@ autoencoder does not explain stays as it is.
 
 Differs from the official code (``cywinski/SAeUron``):
     - an autoencoder of its own for every run, trained on few pictures; theirs is large, and shared by all concepts;
-    - it reads what the block adds to its input, not the sum, so that the sum need not be taken apart;
+    - it reads what the block adds to its input, not the sum, so that the sum need not be taken apart; where no single
+      block carries the concept (on pocket: without the whole block 8 of 8 owls are owls) that erases nothing;
     - ``factor`` multiplies an activation; theirs multiplies it and the concept's mean, so its size depends on units;
     - one set of features for all steps of the sampler, so nothing counts steps;
     - ``chosen`` is a number of features, which their quantile is in disguise;

@@ -88,15 +88,20 @@ class SLUG(Solved):
         for name in names:
             start, way = values[name].detach().clone(), forget[name].reshape(values[name].shape)
 
-            def looked(step: float, name: str = name, start: Tensor = start, way: Tensor = way) -> tuple[float, float]:
+            def left(step: float, name: str = name, start: Tensor = start, way: Tensor = way) -> float:
                 values[name].data.copy_(start + step * way)
                 with torch.no_grad():
-                    return accuracy(run.target, sets.forget), accuracy(run.target, sets.retain)
+                    return accuracy(run.target, sets.forget)
 
-            step, gone, kept = along(looked, float(start.norm() / way.norm()) / 10, options.looks, options.left)
+            step, gone = along(left, float(start.norm() / way.norm()) / 10, options.looks, options.left)
+            first = -max(gone, options.left)
+            if best is None or first >= best[0]:  # what is retained decides between layers, not between steps
+                values[name].data.copy_(start + step * way)
+                with torch.no_grad():
+                    kept = accuracy(run.target, sets.retain)
+                if best is None or (first, kept) > best[:2]:
+                    best = (first, kept, name, start + step * way)
             values[name].data.copy_(start)
-            if best is None or (-max(gone, options.left), kept) > best[:2]:
-                best = (-max(gone, options.left), kept, name, start + step * way)
         assert best is not None
         run.ctx.note(f"{best[2]}: accuracy on what is retained {best[1]:.1%}, {len(names)} layers tried")
         return {best[2]: best[3]}
@@ -117,27 +122,24 @@ def front(numbers: Mapping[str, tuple[float, float]]) -> list[str]:
     ]
 
 
-def along(
-    looked: Callable[[float], tuple[float, float]], step: float, looks: int, left: float
-) -> tuple[float, float, float]:
-    """The smallest step found at which what is forgotten is gone, and both accuracies there.
+def along(looked: Callable[[float], float], step: float, looks: int, left: float) -> tuple[float, float]:
+    """The smallest step found at which what is forgotten is gone, and the accuracy on it there.
 
     Args:
-        looked: accuracy on what is forgotten and on what is retained at a step.
+        looked: accuracy on what is forgotten at a step.
         step: the first.
         looks: how often it is asked.
         left: accuracy that counts as gone.
 
     Returns:
-        Step and accuracies; of the largest step where it was never gone.
+        Step and accuracy; of the largest step where it was never gone.
     """
     low, high = 0.0, None
-    found: tuple[float, float, float] | None = None
-    last = (0.0, 1.0, 0.0)
+    found: tuple[float, float] | None = None
+    last = (0.0, 1.0)
     for _ in range(looks):
-        gone, kept = looked(step)
-        last = (step, gone, kept)
-        if gone <= left:
+        last = (step, looked(step))
+        if last[1] <= left:
             found, high = last, step
         else:
             low = step

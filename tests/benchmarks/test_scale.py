@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
+import torch
+
 from benchmarks.many import CONCEPTS
-from benchmarks.scale import erased, prompts
+from benchmarks.scale import _name, erased, prompts
+from erase_plugins.artifacts.edit import AddOn, Edit, LowRank
 
 
 def test_settings_are_chosen_on_other_concepts() -> None:
@@ -23,3 +28,13 @@ def test_every_word_comes_in_other_phrasings() -> None:
         assert all(len(set(row)) == 3 for row in texts)
         assert len({prompt.seed for prompt in part}) == len(part)
     assert not [prompt for prompt in sets["kept"] if prompt.expected["concept"] in gone]
+
+
+def test_what_was_judged_belongs_to_one_edit() -> None:
+    one, two = torch.zeros(1, 4), torch.ones(1, 4)
+    deltas = [
+        LowRank(one, one.T), LowRank(one, two.T), AddOn("gated_lowrank", {"down": one}, {"gates": [0]}),
+        AddOn("gated_lowrank", {"down": two}, {"gates": [0]}), AddOn("gated_lowrank", {"down": one}, {"gates": [1]}),
+    ]  # fmt: skip
+    made = [SimpleNamespace(edit=Edit("sd1", {"unet": {"to_v": delta}})) for delta in deltas]
+    assert len({_name([], item, 8) for item in (*made, None)}) == 6

@@ -7,6 +7,7 @@ import torch
 
 import erase_plugins as ep
 from erase_plugins.artifacts.token_gate import TOKEN_GATE, change, likeness, replaced
+from erase_plugins.engine import image_tokens
 from erase_plugins.errors import RequestError, Unsupported
 from erase_plugins.methods.gloce import leading, outputs
 from erase_plugins.runtime.token_gate import TokenGate
@@ -108,3 +109,19 @@ def test_an_artifact_changes_pictures_of_any_shape_and_comes_off_again(tiny_sd1)
 def test_the_gate_needs_two_pictures_that_must_not_change() -> None:
     with pytest.raises(RequestError, match="raise anchors or name some to --keep"):
         ep.plan("pocket", Concept("pizza"), "gloce", options={"anchors": 1})
+
+
+def test_a_prompt_that_serves_several_sets_is_drawn_once(tiny_sd1, monkeypatch) -> None:
+    asked: list[tuple[str, ...]] = []
+    drawn = image_tokens.image_tokens
+
+    def watched(target, refs, prompts, *args, **kwargs):
+        asked.append(tuple(prompts))
+        return drawn(target, refs, prompts, *args, **kwargs)
+
+    monkeypatch.setattr(image_tokens, "image_tokens", watched)
+    made = ep.erase(target_of(tiny_sd1(), "tiny"), ["pizza", "dog"], "gloce", options=FAST)
+    assert [prompts for prompts in asked if len(prompts) == 1] == [("a pizza",), ("a",), ("a dog",)]
+    assert len(asked) == 5  # and what must not change, of each
+    ((_, _, one), *_) = made.edit.items()
+    assert torch.equal(one.weights["surrogate"], one.weights["neutral"])

@@ -87,3 +87,13 @@ def test_the_plan_counts_the_text_encoder() -> None:
     prompts = 3 * 80 * (3 + 25) + 2 * 3
     assert made.seconds == pytest.approx(2 * 4 * 12 * 256**2 * 32 * prompts / 3e10 + 2, abs=0.1)
     assert ep.plan("pocket", "pizza", "uce").seconds < made.seconds
+
+
+@pytest.mark.parametrize(("lr", "moved"), [(1e-2, True), (1e-6, False)])
+def test_it_is_said_that_other_prompts_moved(target, lr, moved) -> None:
+    warned: list[str] = []
+    listen = [lambda event: warned.append(event.message)]
+    options = {**FAST, "lr": lr, "keep_words": 8}
+    made = ep.erase(target, "pizza", "hirm", options=options, listeners=listen)
+    assert (made.manifest.extra["numbers"]["other_prompts_cosine"] < 0.99) is moved
+    assert any("prompts for other things moved" in text for text in warned) is moved

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
 import erase_plugins as ep
 from erase_plugins.artifacts.gated import GATE, concepts_of, gate_list
+from erase_plugins.engine.estimate import settle_gates
 from erase_plugins.errors import Unsupported
+from erase_plugins.methods.null_space import NullSpaceOptions
+from erase_plugins.options import resolve
+from erase_plugins.types import Concept, EraseRequest
 
 FAST = {
     "vocabulary": 60, "frames": (), "tokens": "window", "expand": False, "aliases": False, "tau": 1e-3, "rho": 1e-3,
@@ -90,3 +96,29 @@ def test_the_plan_says_what_gates_cost_and_refuses_where_no_memory_lies(pocket_t
     assert any("gates fixed at 1" in text for text in gated.notes)
     with pytest.raises(Unsupported, match="no cross-attention"):
         ep.plan("pocket-flow", "dog", "null-space", options={"gated": True})
+
+
+def test_gates_by_themselves_where_concepts_fill_more_than_half_of_a_map(pocket_target) -> None:
+    few, many, kept = (
+        ep.plan("pocket", [f"thing {number}" for number in range(count)], "null-space", options=options)
+        for count, options in ((8, {}), (9, {}), (9, {"gated": False}))
+    )
+    assert [plan.options["gated"] for plan in (few, many, kept)] == [False, True, False]
+    told = [text for text in many.warnings if "gated=false makes one of all" in text]
+    assert len(told) == 1 and "9 concepts fill about 144 directions, one map has 256" in told[0]
+    assert not any("gated=false" in text for plan in (few, kept) for text in plan.warnings)
+    flow = ep.plan("pocket-flow", [f"thing {number}" for number in range(40)], "null-space")
+    assert flow.options["gated"] is False  # no layers for gates: the one map
+
+
+@pytest.mark.parametrize(("given", "most"), [({}, 64), ({"expand": False}, 384), ({"tokens": "window"}, 24)])
+def test_a_concept_fills_as_many_directions_as_it_has_rows(given, most) -> None:
+    """The 768 directions of Stable Diffusion 1.5: six phrasings of a last row, one last row, 16 of many rows."""
+    info = SimpleNamespace(
+        model="m", width=768, tokens=77, supports=lambda name: True, family=SimpleNamespace(padding=lambda info: ()),
+    )  # fmt: skip
+    for count, gated in ((most, False), (most + 1, True)):
+        request = EraseRequest(
+            model="m", method="null-space", concepts=tuple(Concept(f"thing {number}") for number in range(count))
+        )
+        assert settle_gates(request, resolve(NullSpaceOptions, given), info)[0].gated is gated

@@ -182,7 +182,12 @@ def pages(root: Path) -> dict[Path, Callable[[], str]]:
             summary_table(root),
         ),
         attacks: lambda: filled(
-            attacks, {"methods": attacks_table.tables(root), FLOW: attacks_table.tables(root, FEW, FLOW)}
+            attacks,
+            {
+                "methods": attacks_table.tables(root),
+                FLOW: attacks_table.tables(root, model=FLOW),
+                f"{FLOW}-{FEW}": attacks_table.tables(root, FEW, FLOW),
+            },
         ),
         results: lambda: filled(
             results,
@@ -190,6 +195,7 @@ def pages(root: Path) -> dict[Path, Callable[[], str]]:
                 "objects": summary_table(root),
                 "styles": summary_table(root, "style"),
                 FLOW: summary_table(root, file=f"{FLOW}.json", guard=False),
+                "frontier": summary_table(root, file="frontier.json", guard=False),
             },
         ),
     }

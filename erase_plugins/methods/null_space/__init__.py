@@ -21,9 +21,10 @@ Differs from the official code (``Ouxiang-Li/SPEED``):
     - the invariants are the leading directions of the empty prompt, not random k-means centres;
     - the concept's last token stands for it as published, all rows to the end (``tokens=window``), or those rows in
       prompts (``frames``, on pocket), each paired with the same prompt with the guide, or without the concept;
-    - ``gated=true`` solves every concept alone and puts its leading directions behind a gate (as in SPM), since one map
-      of a narrow text encoder is overfull of twenty concepts: nothing is shared, prompts that mean no concept do not
-      move, and memories are merged, added and revoked as they are. Only what follows gates carries it;
+    - where concepts fill more than half of a map's directions (nine on pocket, 65 on Stable Diffusion 1.5), every one
+      is solved alone and its leading directions lie behind a gate (as in SPM), since a map that is overfull leaves
+      concepts and disturbs the rest: nothing is shared, prompts that mean no concept do not move, and memories are
+      merged, added and revoked as they are. Only what follows gates carries it (``gated`` decides otherwise);
     - ``soft`` lets what is retained count in the free directions too, so that few need be out of bounds (0 is
       published; infinite ``tau`` with ``soft`` is UCE). On pocket 0 leaves 65 % of twenty concepts.
 """
@@ -33,7 +34,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
-from erase_plugins.engine.closed_form_options import FramedOptions
+from erase_plugins.engine.closed_form_options import MemoryOptions
 from erase_plugins.errors import RequestError, Unsupported
 from erase_plugins.hookspecs import hookimpl
 from erase_plugins.options import option, resolve
@@ -44,7 +45,6 @@ if TYPE_CHECKING:
     from erase_plugins.artifacts.statistics import Statistics
     from erase_plugins.engine.collect import Recipe
     from erase_plugins.engine.context import RunContext
-    from erase_plugins.engine.gating import GateRecipe
     from erase_plugins.families.base import Target, TargetInfo
     from erase_plugins.families.target import FamilyTraits
 
@@ -59,7 +59,7 @@ _CITATION = """\
 
 
 @dataclass(frozen=True)
-class NullSpaceOptions(FramedOptions):
+class NullSpaceOptions(MemoryOptions):
     """Options of SPEED."""
 
     presets = "../../presets/null-space.toml"
@@ -79,19 +79,15 @@ class NullSpaceOptions(FramedOptions):
                          choices=("guide", "safe-span"))  # fmt: skip
     frames: tuple[str, ...] = option((), "prompts that a concept, {}, stands in; in place of tokens and expand")
     soft: float = option(0.0, "weight of what is retained in the directions below tau, against what is erased", low=0.0)
-    gated: bool = option(False, "every concept alone, behind a gate that its prompts open; no LoRA file carries it")
-    memory: int = option(16, "directions of one concept's memory (gated=true)", low=1, high=1024)
-    gate_words: int = option(1000, "vocabulary words that a gate learns from (gated=true)", low=8, high=50_000)
+
+    @property
+    def group(self) -> str:
+        """The projections that are edited."""
+        return "cross_v" if self.projections == "values" else "cross_kv"
 
     def recipe(self) -> Recipe:
         """With the prompts that a concept stands in."""
         return replace(super().recipe(), frames=self.frames)
-
-    def gates(self) -> GateRecipe:
-        """How the gates of memories are made."""
-        from erase_plugins.engine.gating import GateRecipe
-
-        return GateRecipe("probe", self.gate_words, 0.8, 0.45, 0.75)
 
 
 class NullSpace:
@@ -111,7 +107,7 @@ class NullSpace:
 
     def plan(self, request: EraseRequest, info: TargetInfo) -> EditPlan:
         from erase_plugins.engine.erasing import names_of_all
-        from erase_plugins.engine.estimate import closed_form_plan
+        from erase_plugins.engine.estimate import closed_form_plan, gated_plan, settle_gates
 
         options = resolve(NullSpaceOptions, request.options, names_of_all(request, info))
         if options.anchor == "safe-span":
@@ -125,19 +121,19 @@ class NullSpace:
                 raise RequestError("anchor=safe-span needs retained words; leave vocabulary above 0")
         if options.projections == "values" and not info.supports("cross_attention"):
             raise Unsupported(f"{info.model} has no value projections that read text rows; set projections=both")
-        if options.gated and not info.supports("cross_attention"):
-            raise Unsupported(f"{info.model} has no cross-attention, where memories lie; set gated=false")
+        options, said = settle_gates(request, options, info)
         plan = closed_form_plan(request, options, info)
         if options.gated:
-            plan = gated_plan(plan, options, info)
+            plan = gated_plan(plan, options, info, info.modules(options.group))
+            plan = replace(plan, warnings=(*plan.warnings, *said))
         if options.projections == "both":
             return plan
-        refs = info.modules("cross_v")
-        return replace(plan, modules=tuple(f"{ref.component}.{ref.path}" for ref in refs))
+        return replace(plan, modules=tuple(f"{ref.component}.{ref.path}" for ref in info.modules(options.group)))
 
     def run(self, plan: EditPlan, target: Target, ctx: RunContext) -> Edit:
         from erase_plugins.engine.collect import collect, summary
-        from erase_plugins.methods.null_space.solution import on_safe_span, tell, values_of
+        from erase_plugins.engine.memories import gated_edit
+        from erase_plugins.methods.null_space.solution import memory, on_safe_span, tell, values_of
 
         options = NullSpaceOptions(**plan.options)
         names = ("lam", "rho", "tau", "invariants", "projections", "anchor", "safe", "soft")
@@ -148,10 +144,13 @@ class NullSpace:
         if options.anchor == "safe-span":
             statistics = on_safe_span(statistics)
         if options.gated:
-            from erase_plugins.methods.null_space.behind_gates import gated_edit
-
             summary(statistics, ctx)
-            return gated_edit(statistics, plan.request.concepts, options.memory, options.gates(), target, ctx)
+            refs = target.modules(options.group)
+            weights = [target.weight(ref).double().cpu() for ref in refs]
+            return gated_edit(
+                statistics, plan.request.concepts, lambda _, own: memory(own, weights, options.memory), refs,
+                options.gates(), target, ctx,
+            )  # fmt: skip
         statistics = values_of(statistics, target)
         summary(statistics, ctx)
         edit = self.solve(statistics, target.family)
@@ -171,23 +170,6 @@ class NullSpace:
         if statistics.solver["anchor"] == "safe-span":
             statistics = on_safe_span(statistics)
         return values_of(statistics, target)
-
-
-def gated_plan(plan: EditPlan, options: NullSpaceOptions, info: TargetInfo) -> EditPlan:
-    """The plan of solutions that share nothing: how many concepts there are limits none of them."""
-    from erase_plugins.engine.estimate import closed_form_plan, gates_seconds
-
-    request, count = plan.request, len(plan.request.concepts)
-    alone = closed_form_plan(replace(request, forget=request.forget[:1]), options, info)
-    refs = info.modules("cross_v" if options.projections == "values" else "cross_kv")
-    values = options.memory * sum(ref.shape[0] + info.width for ref in refs) + info.width
-    return replace(
-        plan,
-        seconds=round((plan.seconds or 0.0) + gates_seconds(info, count, options.gate_words), 1),
-        file_bytes=4 * count * values,
-        warnings=alone.warnings,
-        notes=(*plan.notes, "strength depends on the prompt; LoRA files hold the memories with their gates fixed at 1"),
-    )
 
 
 @hookimpl

@@ -48,6 +48,20 @@ def solved(statistics: Statistics, family: FamilyTraits) -> Edit:
     return Edit(family.id, {family.denoiser: group}, tensors, {"statistics": facts})
 
 
+def memory(statistics: Statistics, weights: Sequence[Tensor], rank: int) -> tuple[list[LowRank], float]:
+    """The change of every projection (outputs, d) float64 in the ``rank`` directions that move all of them most, and
+    the share of the change's energy that is cut."""
+    problem = Problem(statistics)
+    problem.check()
+    change = torch.cat(list(weights)) @ problem.map()
+    energy, vectors = torch.linalg.eigh(change.T @ change)
+    energy = energy.clamp_min(0)
+    down = vectors[:, -rank:].T
+    parts = (change @ down.T).float().split([len(weight) for weight in weights])
+    changes = [LowRank(down.float().contiguous(), part.contiguous()) for part in parts]
+    return changes, float(1 - energy[-rank:].sum() / energy.sum().clamp_min(1e-300))
+
+
 def fewer(D: Tensor, ups: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
     """The same products U D, float32, with no more rows in D (n, d) than its rank where it has more than half of d."""
     if len(D) <= D.shape[1] // 2:
