@@ -47,8 +47,8 @@ if TYPE_CHECKING:
 _TOKENS = 64
 #: rise of the retained negative log-likelihood (nat per token) from which a run warns
 _HARM = 0.2
-#: most that a push is raised or lowered by steering, as a logarithm
-_STEERED = math.log(4)
+#: nat per token from which a text is as far from its bound as any
+_FAR = 5.0
 REFUSAL = "I do not know."
 
 
@@ -96,12 +96,6 @@ class LanguageOptions(TextOptions):
     hold: float = option(
         0.5, "weight with which a text that became less likely than that is pulled back; 0 lets it go", low=0.0,
         high=1e6,
-    )  # fmt: skip
-    steer: float = option(
-        0.0,
-        "how much harder texts push, as a factor exp(steer x), with x by how much their mean probability is above that "
-        "of the same about somebody unknown; 0: equally hard all the time",
-        low=0.0, high=100.0,
     )  # fmt: skip
     cooldown: float = option(0.3, "last share of the steps in which the rate falls to 0", low=0.0, high=1.0)
     checkpoint_every: int = option(50, "training steps between checkpoints", low=1)
@@ -208,20 +202,16 @@ class Asked:
         return self.nll - self.texts.before
 
 
-def steered(forget: Asked, count: int, steer: float) -> float:
-    """The factor of a push: above 1 while the first ``count`` texts are likelier than their bounds, else below.
+def by_distance(apart: Tensor) -> Tensor:
+    """(n,) numbers of rows, each about as often as its share of ``apart`` (n,) above 0, in their order; no randomness.
 
-    It is exp(``steer`` (p - p')), with p and p' the mean of exp(-nat per token) of the texts and of their bounds, and
-    stays within 1/4 and 4. Texts without a bound count nowhere.
+    A row that stands alone comes once; what is beyond `_FAR` counts as that.
     """
-    bound = forget.texts.bound
-    assert bound is not None
-    cost, bound = (forget.nll / forget.counts.clamp_min(1)).detach()[:count], bound[:count]
-    there = bound.isfinite()
-    if steer == 0 or not bool(there.any()):
-        return 1.0
-    apart = float(((-cost[there]).exp() - (-bound[there]).exp()).mean())
-    return math.exp(min(max(steer * apart, -_STEERED), _STEERED))
+    import torch
+
+    share = apart.clamp(max=_FAR).double().cumsum(0)
+    places = (torch.arange(len(apart), device=apart.device) + 0.5) / len(apart) * share[-1]
+    return torch.searchsorted(share, places).clamp(max=len(apart) - 1)
 
 
 def divergence(now: Tensor, before: Tensor, labels: Tensor, temperature: float = 1.0) -> Tensor:
@@ -426,12 +416,14 @@ class LanguageMethod(TrainedMethod):
             return self.total(run, self.forget_loss(run, forget, answers), kept, options)
         places = torch.cat([rows, rows + len(sets.forget)])
         forget = forget.labelled(sets.parts[places], torch.arange(2 * len(rows), device=rows.device) % len(rows))
-        pushing = run.carried.pushing(places, forget.nll / forget.counts.clamp_min(1), sets.parts.bound[places])
+        cost, bound = (forget.nll / forget.counts.clamp_min(1)).detach(), sets.parts.bound[places]
+        pushing = run.carried.pushing(places, cost, bound)
         pushed, held = 0.0 * forget.mean, options.hold * forget.beyond
         if bool(pushing.any()):
-            answers = None if answers is None else answers.part(pushing.nonzero()[:, 0] % len(rows))
-            pushed = self.forget_loss(run, forget.part(pushing), answers)
-            pushed = steered(forget, len(rows), options.steer) * pushed
+            left = pushing.nonzero()[:, 0]
+            left = left[by_distance((bound - cost)[left])]  # who is farther from the bound counts more often
+            answers = None if answers is None else answers.part(left % len(rows))
+            pushed = self.forget_loss(run, forget.part(left), answers)
         return self.total(run, pushed, kept, options) + held
 
     def total(self, run: TrainingRun, forget: Tensor, kept: Asked | None, options: Any) -> Tensor:

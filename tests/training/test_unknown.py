@@ -13,7 +13,7 @@ import erase_plugins as ep
 from erase_plugins.data import DataRef
 from erase_plugins.families.texts import IGNORED, Pair, Texts, encoded, tokenizer_of
 from erase_plugins.training import Asked, unknown
-from erase_plugins.training.language import ask, divergence, steered
+from erase_plugins.training.language import ask, by_distance, divergence
 from erase_plugins.training.unknown import Bounds, alike, parted
 from erase_plugins.types import ForgetItem
 from erase_plugins.workflow.models import target_of
@@ -88,17 +88,15 @@ def test_what_is_beyond_its_bound_is_pulled_back_by_hand():
     assert float(asked.beyond) == pytest.approx((2 * (ln2 - 0.5) + 0.0 + ln2) / 4, rel=1e-6)
 
 
-def test_texts_push_harder_the_likelier_they_are_than_strangers_by_hand():
-    labels = torch.tensor([[IGNORED, 1], [IGNORED, 1], [IGNORED, 1], [IGNORED, 1]])
-    bound = torch.tensor([math.log(4), math.log(4), math.inf, 0.0])  # 1/4, 1/4, none; the last is not asked
-    texts = Texts(torch.ones(4, 2, dtype=torch.long), labels, torch.ones(4, 2), bound=bound)
-    asked = Asked(texts, torch.zeros(4, 2, 2))  # every text has probability 1/2
-    assert steered(asked, 3, 2.0) == pytest.approx(math.exp(2 * 0.25), rel=1e-6)
-    assert steered(asked, 3, 0.0) == 1.0
-    assert steered(asked, 3, 100.0) == pytest.approx(4.0)
-    less = replace(texts, bound=torch.zeros(4))  # strangers are certain
-    assert steered(Asked(less, torch.zeros(4, 2, 2)), 3, 1.0) == pytest.approx(math.exp(-0.5), rel=1e-6)
-    assert steered(Asked(replace(texts, bound=bound[[2, 2, 2, 2]]), torch.zeros(4, 2, 2)), 4, 5.0) == 1.0
+def test_who_is_farther_from_the_bound_counts_more_often_by_hand():
+    for apart, wanted in (
+        ([1.0, 1.0, 2.0], [0, 1, 2]),  # parts of 4 end at 1, 2, 4; asked at 2/3, 2, 10/3
+        ([0.5, 0.5, 5.0], [1, 2, 2]),  # at 0.5, 1, 6; asked at 1, 3, 5
+        ([math.inf, 1.0], [0, 0]),  # no bound: as far as any, 5
+        ([math.inf, math.inf], [0, 1]),
+        ([0.3], [0]),
+    ):
+        assert by_distance(torch.tensor(apart)).tolist() == wanted
 
 
 def test_the_strangers_are_as_new_to_the_model_as_the_person_would_have_been(folder):
