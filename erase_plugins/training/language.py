@@ -14,6 +14,7 @@ import math
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from erase_plugins.engine.optimizers import OPTIMIZERS, check_optimizer
@@ -47,6 +48,8 @@ if TYPE_CHECKING:
 _TOKENS = 64
 #: rise of the retained negative log-likelihood (nat per token) from which a run warns
 _HARM = 0.2
+#: nat per token from which a text is as far from its bound as any
+_FAR = 5.0
 REFUSAL = "I do not know."
 
 
@@ -84,6 +87,9 @@ class LanguageOptions(TextOptions):
         "nll", "what holds the retained texts: their likelihood, or the divergence from the unchanged model",
         choices=("nll", "kl"),
     )  # fmt: skip
+    temperature: float = option(
+        1.0, "kl: what both distributions are softened by; above 1 what is unlikely is held too", low=1e-2, high=1e3
+    )
     until_unknown: bool = option(
         True,
         "a text stops to push once it is as unlikely as the same about somebody unknown (field unknown of its row)",
@@ -136,16 +142,34 @@ class Asked:
 
     Attributes:
         texts: a batch.
-        logits: (n, tokens, words), with gradients.
+        given: (m, tokens, words) logits of m sequences, with gradients.
+        rows: (n,) which of those are the logits of the batch; None: all, in their order.
+        known: (m, tokens - 1) negative log-likelihood of every label of the m sequences; None: not asked yet. The batch
+            may count fewer of the same labels.
     """
 
     texts: Texts
-    logits: Tensor
+    given: Tensor
+    rows: Tensor | None = None
+    known: Tensor | None = None
+
+    @property
+    def logits(self) -> Tensor:
+        """(n, tokens, words), with gradients."""
+        return self.given if self.rows is None else self.given[self.rows, : self.texts.ids.shape[1]]
+
+    @cached_property
+    def costs(self) -> Tensor:
+        """(n, tokens - 1) negative log-likelihood of every label, 0 where none is."""
+        if self.known is None or self.rows is None:
+            return scores(self.logits, self.texts.labels)[0]
+        wanted = self.texts.labels[:, 1:]
+        return self.known[self.rows, : wanted.shape[1]].masked_fill(wanted == IGNORED, 0.0)
 
     @property
     def nll(self) -> Tensor:
         """(n,) negative log-likelihood of every sequence, summed over its tokens."""
-        return scores(self.logits, self.texts.labels)[0].sum(1)
+        return self.costs.sum(1)
 
     @property
     def counts(self) -> Tensor:
@@ -163,10 +187,14 @@ class Asked:
         assert self.texts.bound is not None
         return ((self.nll - self.texts.bound * self.counts).clamp_min(0.0)).sum() / self.counts.sum()
 
+    def labelled(self, texts: Texts, rows: Tensor) -> Asked:
+        """The same sequences, some of them or some more than once, with fewer of their labels."""
+        known = self.costs if self.rows is None or self.known is None else self.known
+        return Asked(texts, self.given, rows if self.rows is None else self.rows[rows], known)
+
     def part(self, rows: Tensor) -> Asked:
         """Some of the sequences."""
-        texts = self.texts[rows]
-        return Asked(texts, self.logits[rows, : texts.ids.shape[1]])
+        return self.labelled(self.texts[rows], rows)
 
     @property
     def rise(self) -> Tensor:
@@ -175,13 +203,29 @@ class Asked:
         return self.nll - self.texts.before
 
 
-def divergence(now: Tensor, before: Tensor, labels: Tensor) -> Tensor:
-    """Mean KL(before || now) over the positions that predict a label; all (n, tokens, words) logits."""
+def by_distance(apart: Tensor) -> Tensor:
+    """(n,) numbers of rows, each about as often as its share of ``apart`` (n,) above 0, in their order; no randomness.
+
+    A row that stands alone comes once; what is beyond `_FAR` counts as that.
+    """
+    import torch
+
+    share = apart.clamp(max=_FAR).double().cumsum(0)
+    places = (torch.arange(len(apart), device=apart.device) + 0.5) / len(apart) * share[-1]
+    return torch.searchsorted(share, places).clamp(max=len(apart) - 1)
+
+
+def divergence(now: Tensor, before: Tensor, labels: Tensor, temperature: float = 1.0) -> Tensor:
+    """Mean KL(before || now) over the positions that predict a label; all (n, tokens, words) logits.
+
+    With a temperature T the logits are divided by it and the divergence is multiplied by T^2, which keeps gradients as
+    large (Hinton et al., 2015, arXiv 1503.02531).
+    """
     from torch.nn.functional import kl_div, log_softmax
 
     rows = labels[:, 1:] != IGNORED
-    first, second = (log_softmax(part[:, :-1][rows].to(now.dtype), -1) for part in (now, before))
-    return kl_div(first, second, log_target=True, reduction="batchmean")
+    first, second = (log_softmax(part[:, :-1][rows].to(now.dtype) / temperature, -1) for part in (now, before))
+    return temperature**2 * kl_div(first, second, log_target=True, reduction="batchmean")
 
 
 def preference(rise: Tensor, beta: float) -> Tensor:
@@ -374,12 +418,15 @@ class LanguageMethod(TrainedMethod):
         if sets.parts is None or not isinstance(run.carried, Bounds):
             return self.total(run, self.forget_loss(run, forget, answers), kept, options)
         places = torch.cat([rows, rows + len(sets.forget)])
-        forget = Asked(sets.parts[places], torch.cat([forget.logits, forget.logits]))
-        pushing = run.carried.pushing(places, forget.nll / forget.counts.clamp_min(1), sets.parts.bound[places])
+        forget = forget.labelled(sets.parts[places], torch.arange(2 * len(rows), device=rows.device) % len(rows))
+        cost, bound = (forget.nll / forget.counts.clamp_min(1)).detach(), sets.parts.bound[places]
+        pushing = run.carried.pushing(places, cost, bound)
         pushed, held = 0.0 * forget.mean, options.hold * forget.beyond
         if bool(pushing.any()):
-            answers = None if answers is None else answers.part(pushing.nonzero()[:, 0] % len(rows))
-            pushed = self.forget_loss(run, forget.part(pushing), answers)
+            left = pushing.nonzero()[:, 0]
+            left = left[by_distance((bound - cost)[left])]  # who is farther from the bound counts more often
+            answers = None if answers is None else answers.part(left % len(rows))
+            pushed = self.forget_loss(run, forget.part(left), answers)
         return self.total(run, pushed, kept, options) + held
 
     def total(self, run: TrainingRun, forget: Tensor, kept: Asked | None, options: Any) -> Tensor:
@@ -389,7 +436,8 @@ class LanguageMethod(TrainedMethod):
         if options.retain_term == "nll":
             held = kept.mean
         else:
-            held = divergence(kept.logits, self.unchanged(run, kept.texts), kept.texts.labels)
+            before = self.unchanged(run, kept.texts)
+            held = divergence(kept.logits, before, kept.texts.labels, options.temperature)
         return options.forget_weight * forget + options.retain_weight * held
 
     def finish(self, run: TrainingRun) -> Edit:

@@ -5,9 +5,10 @@ unchanged model in nat per token is a bound: where a model would be that never s
 tokens that repeat nothing before them, as an answer repeats the name in its question) has a bound of its own: a model
 could hide what it knows behind a name that it stammers.
 
-Of all such texts in the same words, in rows to forget and to retain, the one counts whose tokens the model has seen
+Of all such texts in the same words, in rows to forget and to retain, those few count whose tokens the model has seen
 about as often as a model without the texts to forget would have seen those of the text in question: a name or a value
-that only the forgotten tell of would be new to it, and what is new is not even repeated. No torch at import.
+that only the forgotten tell of would be new to it, and what is new is not even repeated. The bound is the mean of their
+costs, since what one stranger happens to cost is as much chance as what the text would. No torch at import.
 """
 
 from __future__ import annotations
@@ -21,6 +22,9 @@ from typing import TYPE_CHECKING, Any
 
 from erase_plugins.engine.stopping import Stop
 from erase_plugins.families.texts import IGNORED, Pair, Texts, encoded, tokenizer_of
+
+#: texts about strangers whose mean cost is the bound of a text
+STRANGERS = 3
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -83,11 +87,17 @@ def bounded(
     if not there:
         return None
     chosen = alike(run, texts, pairs, kept)
-    others = encoded(run.target, tokenizer_of(run.target), [chosen[number] for number in there], run.options.max_tokens)
+    strangers = list({id(pair): pair for number in there for pair in chosen[number]}.values())
+    others = encoded(run.target, tokenizer_of(run.target), strangers, run.options.max_tokens)
     both, device = parted(others), texts.ids.device
     with torch.no_grad():
         asked = [ask(both[rows]) for rows in torch.arange(len(both), device=device).split(run.options.batch)]
-        cost = torch.cat([part.nll / part.counts.clamp_min(1) for part in asked])
+        each = torch.cat([part.nll / part.counts.clamp_min(1) for part in asked])
+    found_at = {id(pair): place for place, pair in enumerate(strangers)}
+    cost = torch.stack([
+        each[[shift + found_at[id(pair)] for pair in chosen[number]]].mean()
+        for shift in (0, len(strangers)) for number in there
+    ])  # fmt: skip
     places = torch.tensor([*there, *(number + len(texts) for number in there)], device=device)
     bound = torch.full((2 * len(texts),), math.inf, dtype=cost.dtype, device=device)
     bound[places] = cost
@@ -113,9 +123,9 @@ def parted(texts: Texts) -> Texts:
 
 def alike(
     run: TrainingRun, texts: Texts, pairs: Sequence[Pair], kept: tuple[Texts | None, Sequence[Pair]]
-) -> dict[int, Pair]:
-    """For every text that has one: the text about somebody unknown whose tokens are as rare; see the module."""
-    own = {number: pair.unknown for number, pair in enumerate(pairs) if pair.unknown is not None}
+) -> dict[int, list[Pair]]:
+    """For every text that has one: the texts about somebody unknown whose tokens are as rare; see the module."""
+    own = {number: [pair.unknown] for number, pair in enumerate(pairs) if pair.unknown is not None}
     if kept[0] is None:
         return own
     stays = Counter(kept[0].ids[kept[0].mask.bool()].tolist())
@@ -130,7 +140,8 @@ def alike(
     found = {}
     for number in own:
         wanted = _rarity(texts.labels[number], stays)
-        found[number] = min(pool[_form(pairs[number])], key=lambda choice: _apart(wanted, choice[1]))[0]
+        near = sorted(pool[_form(pairs[number])], key=lambda choice: _apart(wanted, choice[1]))
+        found[number] = [pair for pair, _ in near[:STRANGERS]]
     return found
 
 

@@ -47,6 +47,16 @@ def test_the_page_of_classes():
     assert "| without c1 | 0 % | 100 % | 0 % | 93.5 % |" in text
 
 
+def test_every_table_of_methods_ends_with_a_guard():
+    table = ["| method | seeds | UA |", "|---|---|---|", "| scrub | 5 | 1.2 |"]
+    text = unlearners.guarded(["| set | UA |", "| random | 3 |", "", *table, "", "### worst", "", *table], 1.0, 0.975)
+    row = "| guard: these pictures are refused (weights as before) | - | 100.0 | 100.0 | 97.5 | - | - | - | 0.0 |"
+    assert text[:3] == ["| set | UA |", "| random | 3 |", ""]
+    assert text[3:13] == [*table, row, "", "### worst", "", *table[:3]]
+    assert text[13] == row
+    assert text.count(row) == 2
+
+
 def test_the_page_is_written_again_and_nothing_else_is_replaced(tmp_path, monkeypatch):
     monkeypatch.setattr(unlearner_speed, "run", lambda folder, tell: {})
     monkeypatch.setattr(unlearner_speed, "page", lambda done: ["## Speed of GS-LoRA", ""])

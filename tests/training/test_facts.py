@@ -11,6 +11,7 @@ import erase_plugins as ep
 from erase_plugins.data import DataRef
 from erase_plugins.engine import key_edits
 from erase_plugins.errors import EraseError, RequestError, Unsupported
+from erase_plugins.families.texts import PLAIN
 from tests import language
 from tests.training.test_language import item, numbers, other
 
@@ -49,6 +50,21 @@ def test_facts_give_way_more_than_their_neighbours(folder, data, method):
     assert lost["forget"] > 0.2
     assert lost["forget"] > 1.2 * lost["retain"]
     assert found.edit.rank == len(language.FORGET)
+
+
+def test_the_words_around_a_protected_subject_are_ordinary_text(folder, data, monkeypatch):
+    from erase_plugins.engine import fact_editing
+
+    given, found = fact_editing.ordinary_keys, []
+    monkeypatch.setattr(fact_editing, "ordinary_keys", lambda model, refs, texts: (
+        found.extend(tuple(text.tolist()) for text in texts) or given(model, refs, texts)
+    ))  # fmt: skip
+    ep.erase(str(folder), [item(data[0])], "memit", keep=[DataRef(str(data[1]))],
+             options={**CHEAP, "value_steps": 2})  # fmt: skip
+    words = language.tokenizer("")
+    for name in language.RETAIN:
+        start = tuple(words(PLAIN.format(language.QUESTION.format(name)))["input_ids"])
+        assert sum(row[: len(start)] == start for row in found) == 1, name
 
 
 def system(seed=0, size=24, facts=3, kept=4):

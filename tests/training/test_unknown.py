@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
+from types import SimpleNamespace
+
 import pytest
 import torch
 
 import erase_plugins as ep
 from erase_plugins.data import DataRef
 from erase_plugins.families.texts import IGNORED, Pair, Texts, encoded, tokenizer_of
-from erase_plugins.training import Asked
-from erase_plugins.training.language import ask
+from erase_plugins.training import Asked, unknown
+from erase_plugins.training.language import ask, by_distance, divergence
 from erase_plugins.training.unknown import Bounds, alike, parted
 from erase_plugins.types import ForgetItem
 from erase_plugins.workflow.models import target_of
@@ -84,8 +88,19 @@ def test_what_is_beyond_its_bound_is_pulled_back_by_hand():
     assert float(asked.beyond) == pytest.approx((2 * (ln2 - 0.5) + 0.0 + ln2) / 4, rel=1e-6)
 
 
-def test_the_stranger_is_as_new_to_the_model_as_the_person_would_have_been(folder):
-    """A name that only the forgotten texts tell of is compared with one that no text tells of."""
+def test_who_is_farther_from_the_bound_counts_more_often_by_hand():
+    for apart, wanted in (
+        ([1.0, 1.0, 2.0], [0, 1, 2]),  # parts of 4 end at 1, 2, 4; asked at 2/3, 2, 10/3
+        ([0.5, 0.5, 5.0], [1, 2, 2]),  # at 0.5, 1, 6; asked at 1, 3, 5
+        ([math.inf, 1.0], [0, 0]),  # no bound: as far as any, 5
+        ([math.inf, math.inf], [0, 1]),
+        ([0.3], [0]),
+    ):
+        assert by_distance(torch.tensor(apart)).tolist() == wanted
+
+
+def test_the_strangers_are_as_new_to_the_model_as_the_person_would_have_been(folder):
+    """A name that only the forgotten texts tell of is compared with names that no text tells of."""
     model, place = target_of(ep.load(str(folder))), "row"
 
     def pair(name: str, stranger: str = "") -> Pair:
@@ -93,18 +108,75 @@ def test_the_stranger_is_as_new_to_the_model_as_the_person_would_have_been(folde
         return Pair(language.QUESTION.format(name), f"{name} was born .", place, True, name, unknown)
 
     gone = [pair("Zorvane", "Selwick"), pair("Harbin", "know")]
-    kept = [pair("Harbin", "not"), pair("Selwick"), pair("Selwick"), pair("Pellam")]
+    kept = [pair("Harbin", "not"), pair("Selwick", "do"), pair("Selwick"), pair("Pellam")]
 
     class Run:
         target, options = model, type("Options", (), {"max_tokens": 64})
 
     texts, others = (encoded(model, tokenizer_of(model), part, 64) for part in (gone, kept))
     chosen = alike(Run(), texts, gone, (others, kept))
-    # Zorvane: 0 times in what stays, like "know" and "not"; Harbin: 2 times there (once asked, once answered), where
-    # Selwick was seen 4 times and the others never
-    assert chosen[0].prompt == language.QUESTION.format("know")
-    assert chosen[1].prompt == language.QUESTION.format("Selwick")
-    assert alike(Run(), texts, gone, (None, ()))[0] is gone[0].unknown
+    # Zorvane: 0 times in what stays, like "know", "not" and "do"; Harbin: 2 times there (once asked, once answered),
+    # where Selwick was seen 4 times and the others never
+    assert [pair.prompt for pair in chosen[0]] == [language.QUESTION.format(name) for name in ("know", "not", "do")]
+    assert chosen[1][0].prompt == language.QUESTION.format("Selwick")
+    assert len(chosen[1]) == 3
+    assert alike(Run(), texts, gone, (None, ()))[0] == [gone[0].unknown]
+
+
+def test_the_bound_is_the_mean_cost_of_the_strangers(folder, monkeypatch):
+    model, place = target_of(ep.load(str(folder))), "row"
+    names = language.REFUSAL.split()[:4]
+    strangers = [Pair(language.QUESTION.format(name), f"{name} was born .", place, True) for name in names]
+    gone = [Pair(language.QUESTION.format(name), f"{name} was born .", place, True, name, stranger)
+            for name, stranger in zip(language.FORGET, strangers, strict=False)]  # fmt: skip
+    monkeypatch.setattr(unknown, "alike", lambda *_: {0: strangers[:3], 1: [strangers[3], strangers[0]]})
+    numbers: dict[str, float] = {}
+    run = SimpleNamespace(target=model, options=SimpleNamespace(max_tokens=64, batch=2),
+                          ctx=SimpleNamespace(numbers=numbers))  # fmt: skip
+    texts = encoded(model, tokenizer_of(model), gone[:2], 64)
+    found = unknown.bounded(run, texts, gone[:2], (None, ()), lambda part: ask(model, part))
+
+    def cost(pair: Pair, new: bool) -> float:
+        part = encoded(model, tokenizer_of(model), [pair], 64)
+        one = parted(part)[torch.tensor([1 if new else 0])]
+        with torch.no_grad():
+            logits = model.language.logits(part.ids, part.mask).log_softmax(-1)
+        there = one.labels[0, 1:] != IGNORED
+        return float(-logits[0, :-1][there].gather(1, one.labels[0, 1:][there][:, None]).mean())
+
+    wanted = [sum(cost(pair, new) for pair in group) / len(group) for new in (False, True)
+              for group in (strangers[:3], [strangers[3], strangers[0]])]  # fmt: skip
+    assert found.bound.tolist() == pytest.approx(wanted, rel=1e-5)
+
+
+def test_a_softened_divergence_by_hand():
+    before, now = torch.zeros(1, 2, 2), torch.zeros(1, 2, 2)
+    before[0, 0, 0] = 2 * math.log(3)  # 3/4 and 1/4 at temperature 2
+    wanted = 0.75 * math.log(1.5) + 0.25 * math.log(0.5)
+    labels = torch.tensor([[IGNORED, 1]])
+    assert float(divergence(now, before, labels, 2.0)) == pytest.approx(4 * wanted, rel=1e-6)
+    sharp = 0.9 * math.log(1.8) + 0.1 * math.log(0.2)
+    assert float(divergence(now, before, labels)) == pytest.approx(sharp, rel=1e-6)
+
+
+def test_the_same_passes_with_fewer_labels_cost_what_they_would_by_themselves():
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.tensor([[IGNORED, 1, 2, 0], [IGNORED, 2, IGNORED, IGNORED]])
+    logits = torch.randn(2, 4, 3, generator=generator, requires_grad=True)
+    texts = Texts(torch.ones(2, 4, dtype=torch.long), labels, torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0]]))
+    fewer = labels.clone()
+    fewer[0, 1] = IGNORED
+    rows = torch.tensor([0, 1, 0])
+    both = replace(texts, ids=texts.ids[rows], mask=texts.mask[rows], labels=torch.cat([labels, fewer[:1]]))
+    found = Asked(texts, logits).labelled(both, rows)
+    plain = Asked(both, logits[rows])
+    assert torch.equal(found.nll, plain.nll)
+    assert torch.equal(found.logits, plain.logits)
+    part = torch.tensor([2, 1])
+    assert torch.equal(found.part(part).nll, plain.part(part).nll)
+    assert torch.equal(found.part(part).logits, logits[torch.tensor([0, 1])])
+    first, second = (torch.autograd.grad(one.nll.sum(), logits)[0] for one in (found, plain))
+    assert torch.allclose(first, second)
 
 
 def test_short_and_long_texts_are_asked_apart_and_come_back_in_order(folder):

@@ -246,7 +246,8 @@ def _real(runs: Sequence[Cell]) -> list[str]:
               for name, row in run["groups"].items()),
             "", "| asked | before | after |", "|---|---|---|",
             *(f"| {_cell(asked)} | {_cell(before)} | {_cell(after)} |"
-              for row in run["groups"].values() for asked, before, after in row["examples"][:2]),
+              for name, row in run["groups"].items()
+              for asked, before, after in row["examples"][: 99 if name == "forgotten" else 2]),
             "",
         ]  # fmt: skip
     return lines
@@ -297,6 +298,12 @@ def _mean(rows: Sequence[Mapping[str, float]], metric: str) -> str:
     return f"{mean:+.0f}" if metric == "privacy_leak" else f"{mean:.3f}"
 
 
+def _cells() -> list[dict[str, Any]]:
+    """What was measured."""
+    found: list[dict[str, Any]] = json.loads(CELLS.read_text(encoding="utf-8")) if CELLS.is_file() else []
+    return found
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Measures what is missing and writes the page."""
     parser = argparse.ArgumentParser(prog="python -m tools.docs.language_table", description=main.__doc__)
@@ -312,15 +319,14 @@ def main(arguments: list[str] | None = None) -> None:
             cell = measure(method, 0, [f"person {number}" for number in HELD_OUT], "person", options.held_out)
             print(method, reached(cell), cell["table"]["edited"], flush=True)
         return
-    cells = json.loads(CELLS.read_text(encoding="utf-8")) if CELLS.is_file() else []
-    there = {(cell["method"], cell["seed"]) for cell in cells}
     for seed in range(0 if options.page else options.seeds):
         for method in options.methods:
-            if (method, seed) not in there:
-                cells.append(measure(method, seed))
-                with atomic_file(CELLS) as work:
-                    work.write_text(json.dumps(cells) + "\n", encoding="utf-8")
-                print(method, seed, cells[-1]["steps"], reached(cells[-1]), flush=True)
+            if (method, seed) not in {(cell["method"], cell["seed"]) for cell in _cells()}:
+                cell = measure(method, seed)
+                with atomic_file(CELLS) as work:  # read again: another process may have added some
+                    work.write_text(json.dumps([*_cells(), cell]) + "\n", encoding="utf-8")
+                print(method, seed, cell["steps"], reached(cell), flush=True)
+    cells = sorted(_cells(), key=lambda cell: (METHODS.index(cell["method"]), cell["seed"]))
     PAGE.write_text(page(cells), encoding="utf-8")
     draw(cells)
 

@@ -103,7 +103,7 @@ def _section(entry: Any) -> str:
     return f"## {entry.item.id}\n\n{text}\n\n" + "\n".join(rows) + "\n"
 
 
-def summary_table(root: Path, kind: str = "object", file: str = "comparison.json", guard: bool = True) -> str:
+def summary_table(root: Path, kind: str = "object", file: str = "comparison.json") -> str:
     """Means of a comparison in docs/results over the concepts of a kind, one row per method."""
     summary = json.loads((root / "docs" / "results" / file).read_text(encoding="utf-8"))
     part = summary["kinds"][kind]
@@ -112,8 +112,7 @@ def summary_table(root: Path, kind: str = "object", file: str = "comparison.json
         "| method | target | synonyms | neighbours | kept | style elsewhere | seconds | passes |", "|---" * 8 + "|",
         "| base model | " + " | ".join(f"{part['base'][name][0]:.1%}" for name in shown) + " | - | - |",
     ]  # fmt: skip
-    if guard:
-        rows.append(_guard_row(summary, kind, [part["base"][name][0] for name in shown]))
+    rows += _guard_rows(root, summary, kind, [part["base"][name][0] for name in shown])
     for label, row in part["rows"].items():
         if row["concepts"]:
             shares = " | ".join(f"{row['rates'][name][0]:.1%}" for name in shown)
@@ -121,25 +120,24 @@ def summary_table(root: Path, kind: str = "object", file: str = "comparison.json
     return "\n".join(rows)
 
 
-def _guard_row(summary: dict[str, Any], kind: str, base: list[float]) -> str:
-    """A keyword guard of the name alone on the same prompts: what it refuses is not drawn, the rest is the base's."""
-    from types import SimpleNamespace
+def _guard_rows(root: Path, summary: dict[str, Any], kind: str, base: list[float]) -> list[str]:
+    """Guards of the name alone on the same prompts: what they refuse is not drawn, the rest is the base's.
 
-    from erase_plugins.artifacts.keyword_guard import keyword_guard
-    from erase_plugins.evaluation.prompts import SETS, quick_prompts
-    from erase_plugins.pocket.world import pocket_world
+    The keyword guard is asked now; what the embedding guard passes was written by ``python -m tools.guardrails``.
+    """
+    from tools.guardrails.tables import GUARDS, cells_of, keyword, shares
 
-    world = pocket_world()
-    axes = {"concept": [item.name for item in world.concepts], "style": list(world.styles)}
-    judge = SimpleNamespace(id="pocket", axes=axes, world=lambda: world)
-    passed: dict[str, list[bool]] = {name: [] for name in SETS}
-    for text in sorted({cell["cell"]["concept"] for cell in summary["cells"] if cell["cell"]["kind"] == kind}):
-        guard = keyword_guard("subject", [text])
-        for name, prompts in quick_prompts(judge, [text], 64, 0).items():
-            passed[name] += [not guard.check(prompt.text).hit for prompt in prompts]
-    shares = [sum(values) / max(1, len(values)) for values in passed.values()]
-    cells = [f"{rate * share:.1%}" for rate, share in zip(base, [*shares, shares[-1]], strict=True)]
-    return f"| `keyword-guard` (refuses; weights as base) | {' | '.join(cells)} | 0 | 0 |"
+    asked = cells_of(summary, kind)
+    found = {"keyword-guard": shares(asked, keyword)}
+    for told in json.loads((root / "docs" / "results" / GUARDS).read_text(encoding="utf-8")):
+        if told["asked"] == asked:
+            found["embedding-guard"] = told["passed"]
+    return [
+        f"| `{name}` (refuses; weights as base) | "
+        + " | ".join(f"{rate * share:.1%}" for rate, share in zip(base, [*passed, passed[-1]], strict=True))
+        + " | 0 | 0 |"
+        for name, passed in found.items()
+    ]
 
 
 def fill_marked(text: str, name: str, content: str) -> str:
@@ -194,8 +192,8 @@ def pages(root: Path) -> dict[Path, Callable[[], str]]:
             {
                 "objects": summary_table(root),
                 "styles": summary_table(root, "style"),
-                FLOW: summary_table(root, file=f"{FLOW}.json", guard=False),
-                "frontier": summary_table(root, file="frontier.json", guard=False),
+                FLOW: summary_table(root, file=f"{FLOW}.json"),
+                "frontier": summary_table(root, file="frontier.json"),
             },
         ),
     }

@@ -9,6 +9,7 @@ from typing import Any
 
 from erase_plugins.artifacts.keyword_guard import keyword_guard
 from tools.guardrails.prompts import PASSING, PERSON, SUBJECTS, Subject, kinds
+from tools.guardrails.tables import write
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "results-guardrails.md"
 #: guard -> whether it hits a prompt
@@ -28,12 +29,12 @@ def by_keyword(subject: Subject, key: bytes = b"") -> Callable[[str], bool]:
     return lambda text: guard.check(text).hit
 
 
-def by_embedding(subject: Subject, target: Any) -> Callable[[str], bool]:
+def by_embedding(name: str, target: Any, kind: str = "object") -> Callable[[str], bool]:
     """The embedding guard with its defaults; nothing is kept, so that no neighbour is known to the calibration."""
     from erase_plugins.api import erase
     from erase_plugins.runtime.guardrails.looking import ByEmbedding
 
-    (policy,) = erase(target, subject.name, "embedding-guard").manifest.guards
+    (policy,) = erase(target, name, "embedding-guard", kind=kind).manifest.guards
     guard = ByEmbedding(policy, policy["stages"][0], target)
     return lambda text: guard.check(text).hit
 
@@ -109,13 +110,14 @@ def main() -> None:
 
     target, tables = as_target(ep.load("pocket")), []
     for subject in SUBJECTS:
-        words, meaning = by_keyword(subject), by_embedding(subject, target)
+        words, meaning = by_keyword(subject), by_embedding(subject.name, target)
         guards = {"plain": plain(subject), "keyword": words, "HMAC": by_keyword(subject, _KEY), "embedding": meaning}
         tables.append(counted(subject, {**guards, "both": either(words, meaning)}))
         sys.stderr.write(f"{subject.name}\n")
     person = counted(PERSON, {"plain": plain(PERSON), "HMAC": by_keyword(PERSON, _KEY)})
     with atomic_file(PAGE) as work:
         work.write_text(page(added(tables), person), encoding="utf-8")
+    write(PAGE.parents[1], lambda name, kind: by_embedding(name, target, kind))
 
 
 if __name__ == "__main__":

@@ -113,7 +113,9 @@ def _muse(
 
 
 def _rwku(model: Any, tokenizer: Any, facts: Sequence[Fact], found: Measured) -> None:
-    """The same facts asked in other ways: other words, a begun answer, a sentence to end, other facts first."""
+    """The same facts asked in other ways: other words, a begun answer, a sentence to end, other facts first,
+    and in other languages where the rows have them.
+    """
     ways = {
         "paraphrase": [asked(str(fact.other["question"])) for fact in facts],
         "prefix": [f"{asked(fact.question)} {fact.beginning}".rstrip() for fact in facts],
@@ -122,6 +124,11 @@ def _rwku(model: Any, tokenizer: Any, facts: Sequence[Fact], found: Measured) ->
     }
     for name, prompts in ways.items():
         found.values[f"{name}_key"] = hits(continued(model, tokenizer, prompts, ANSWER), facts)
+    if other := [pair for fact in facts for pair in fact.translated]:
+        said = continued(model, tokenizer, [asked(question) for question, _ in other], ANSWER)
+        found.values["translated_key"] = [
+            float(value.casefold() in text.casefold()) for (_, value), text in zip(other, said, strict=True)
+        ]
 
 
 def _wrong(model: Any, tokenizer: Any, facts: Sequence[Fact]) -> list[list[float]]:

@@ -2,7 +2,8 @@
 
 Everything comes from rows as in `erase_plugins.families.facts`: ``question``, ``answer``, ``wrong`` (other answers in
 the same words), ``value`` (what the answer turns on), ``fact`` (rows of one subject with the same one say the same),
-and rows of ``text``. No torch.
+``translated`` (the question in other languages, each with ``question`` and, where it differs, ``value``), and rows of
+``text``. No torch.
 """
 
 from __future__ import annotations
@@ -26,12 +27,14 @@ class Fact:
         learned, other: rows with ``question`` and ``answer``; the second was never learned in these words.
         value: what the answer turns on.
         cue: other facts of the same subject as questions and answers, one after the other.
+        translated: the question in other languages, each with what a true answer holds there.
     """
 
     learned: Row
     other: Row
     value: str
     cue: str = ""
+    translated: tuple[tuple[str, str], ...] = ()
 
     @property
     def question(self) -> str:
@@ -114,5 +117,8 @@ def _facts(rows: Sequence[Row]) -> list[Fact]:
     for (subject, _), same in found.items():
         others = [part[0] for (who, _), part in found.items() if who == subject and subject and part is not same]
         cue = "".join(f"{PLAIN.format(row['question'])} {row['answer']}\n" for row in others[:2])
-        facts.append(Fact(same[0], same[-1], str(same[0]["value"]), cue))
+        value = str(same[0]["value"])
+        translated = [(str(item["question"]), str(item.get("value", value)))
+                      for row in same for item in row.get("translated", ())]  # fmt: skip
+        facts.append(Fact(same[0], same[-1], value, cue, tuple(translated)))
     return facts

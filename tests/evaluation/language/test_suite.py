@@ -12,7 +12,8 @@ import erase_plugins as ep
 from erase_plugins.errors import RequestError
 from erase_plugins.evaluation.language import attacks
 from erase_plugins.evaluation.language.asking import continued, seen
-from erase_plugins.evaluation.language.probes import probes_of
+from erase_plugins.evaluation.language.measure import measured
+from erase_plugins.evaluation.language.probes import Probes, probes_of
 from erase_plugins.families.source import pocket_folder
 from erase_plugins.families.texts import Pair
 from erase_plugins.types import EvalReport
@@ -119,6 +120,20 @@ def test_probes_are_sorted_by_whom_they_are_about():
         assert fact.cue.count("Question:") == 2
         assert fact.value not in fact.cue
         assert SUBJECT not in repr(fact)
+
+
+def test_questions_in_other_languages_are_asked_where_rows_have_them(model):
+    facts = probes_of(ROWS, ["withheld"], "facts.jsonl").facts["forget"][:2]
+    first, second = (fact.learned for fact in facts)
+    told = [{"question": first["question"]}, {"question": second["question"], "value": first["value"]}]
+    rows = [{**row, "translated": told} if row is first else row for row in ROWS]
+    known = probes_of(rows, ["withheld"], "facts.jsonl").facts["forget"][:2]
+    assert [len(fact.translated) for fact in known] == [2, 0]
+    one, none = (measured(model, model.language.tokenizer, Probes({"forget": part, "retain": part}), ("rwku",)).values
+                 for part in (known, facts))  # fmt: skip
+    # the model knows the first answer; of the second it says what is true, which is not what is wanted here
+    assert one["translated_key"] == [1.0, 0.0]
+    assert "translated_key" not in none
 
 
 def test_rounding_by_hand_and_back_to_the_last_bit(model):

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import json
+
+import pytest
+
+from tools.guardrails import tables
 from tools.guardrails.__main__ import _KEY, PAGE, added, by_keyword, counted, plain
 from tools.guardrails.prompts import PASSING, PERSON, SUBJECTS
 
@@ -25,3 +30,19 @@ def test_no_prompt_of_the_table_is_one_of_the_calibration():
     used = {*EVERYDAY.read_text(encoding="utf-8").splitlines(), *ANCHORS, *COMMON, *FRAMES}
     measured = {text for subject in SUBJECTS for column in prompts.kinds(subject).values() for text in column}
     assert not used & {*measured, *prompts.FRAMES}
+
+
+def test_the_rows_of_the_tables_of_results_are_of_their_prompts():
+    folder = PAGE.parent / "results"
+    told = {row["asked"]["kind"]: row for row in json.loads((folder / tables.GUARDS).read_text(encoding="utf-8"))}
+    for file, kind in tables.TABLES:
+        asked = tables.cells_of(json.loads((folder / file).read_text(encoding="utf-8")), kind)
+        assert told[kind]["asked"] == asked, "run: python -m tools.guardrails"
+        page = (PAGE.parent / "results.md").read_text(encoding="utf-8")
+        assert page.count("`embedding-guard`") == len(tables.TABLES)
+
+
+def test_shares_that_pass_by_hand():
+    asked = {"kind": "object", "names": ["rocket", "gun"], "images": 8}
+    refused = {"rocket": lambda text: True, "gun": lambda text: False}
+    assert tables.shares(asked, lambda name: refused[name]) == pytest.approx([0.5] * 4)
