@@ -13,6 +13,7 @@ import argparse
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from benchmarks.official import Row, against, line, seconds
@@ -62,17 +63,12 @@ def null_space(width: int = WIDTH, outputs: tuple[int, ...] = OUTPUTS) -> Iterat
     for concepts, retained, sizes in ((1, 1352, {"tau": 0.1, "rho": 1.0}), (100, 100, {"tau": 1e-4, "rho": 0.05})):
         C, S, N = (random(width, count) for count in (concepts, concepts, 4))
         R = random(width, retained) * torch.logspace(0, -3, width)[:, None]
-        ours, mine = seconds(lambda C=C, S=S, R=R, N=N, sizes=sizes: solved(weights, C, S, R, N, **sizes))
-        theirs, changes = seconds(
-            lambda C=C, S=S, R=R, N=N, sizes=sizes: plain.speed(weights, C, S, R, N, lam=0.5, **sizes)
-        )
+        rows: dict[str, Any] = {"C": C, "S": S, "R": R, "N": N, "lam": 0.5, **sizes}
+        ours, mine = seconds(partial(solved, weights, **rows))
+        theirs, changes = seconds(partial(plain.speed, weights, **rows))
         apart = max(float((B @ mine[0] - dW).norm() / dW.norm()) for B, dW in zip(mine[1], changes, strict=True))
         yield against(f"null-space N={concepts}, {len(weights)} layers, the same formula", theirs, ours, apart=apart)
-        theirs, _ = seconds(
-            lambda C=C, S=S, R=R, N=N, sizes=sizes: plain.speed(
-                weights, C, S, R, N, lam=0.5, filtered=len(C[0]) == 1, augmented=True, **sizes
-            )
-        )
+        theirs, _ = seconds(partial(plain.speed, weights, filtered=concepts == 1, augmented=True, **rows))
         yield against(f"null-space N={concepts}, official with its refinement, which ours leaves out", theirs, ours)
 
 
@@ -156,7 +152,12 @@ def seen() -> Iterator[list[int]]:
 
     sizes: list[int] = []
     hits = labelled.hits
-    labelled.hits = lambda model, part: sizes.append(len(part)) or hits(model, part)  # type: ignore[func-returns-value]
+
+    def counted(model: Any, part: Any, *more: Any) -> Any:
+        sizes.append(len(part))
+        return hits(model, part, *more)
+
+    labelled.hits = counted
     try:
         yield sizes
     finally:

@@ -77,8 +77,7 @@ class MemoryOptions(FramedOptions):
 
     gated: bool | None = option(None, "every concept alone, behind a gate that its prompts open; no LoRA file carries "
                                 "it; none: where the concepts fill more than half of one map")  # fmt: skip
-    memory: int = option(16, "directions of one concept: behind its gate, and counted where gated is none", low=1,
-                         high=1024)  # fmt: skip
+    memory: int = option(16, "directions of one concept's memory", low=1, high=1024)
     gate_words: int = option(1000, "vocabulary words that a gate learns from", low=8, high=50_000)
 
     def gates(self) -> GateRecipe:

@@ -163,6 +163,7 @@ class SolvedOptions:
     lora_rank: ClassVar[None] = None
     precision: ClassVar[str] = "float32"
     batch: ClassVar[int] = 64
+    optimizer: ClassVar[str] = "sgd"
 
 
 class Solved(Baseline):
