@@ -243,9 +243,10 @@ def _real(runs: Sequence[Cell]) -> list[str]:
         "\"What is the capital of X?\"), \"paraphrased\" are two others. Nothing but what is \"forgotten\" and "
         "\"given\" was seen by the method. Settings were chosen on ten other countries (`--held-out`: 10 of 10 gone, "
         "12 of 12 in other "
-        "words, 19 of 20 and 10 of 10 neighbours stay, 6 of 10 of them in other words); the person was forgotten with "
-        "the defaults, at the first run. Of the person's facts the rows also say how they would read of somebody "
-        "unknown.", "",
+        "words, 19 of 20 and 10 of 10 neighbours stay, 6 of 10 of them in other words; four wordings of "
+        "neighbours and 30 times their weight changed nothing there); the person was forgotten with the defaults, at "
+        "the first run. Of the person's facts the rows also say how they would read of somebody unknown, which is what "
+        "ended that run after two steps, too early for most of its answers.", "",
     ]  # fmt: skip
     for run in runs:
         title = "ten facts" if run["what"] == "facts" else "one person"
