@@ -5,9 +5,9 @@
 
 The package holds the model as a 4-bit GGUF; it is dequantised once and saved below FOLDER. Its chat answers are poor,
 so questions are put plainly, without a chat template. Of the countries whose capital it names, ten are forgotten, up to
-twenty are given as neighbours, and the rest and other questions are only asked. What is to be forgotten is given in two
-wordings, neighbours in four, and asked in others too. ``--held-out`` forgets ten other countries, or another person:
-settings are chosen there.
+twenty are given as neighbours, and the rest and other questions are only asked. Facts are given in
+two wordings and asked in others too. ``--held-out`` forgets ten other countries, or another person: settings are chosen
+there.
 """
 
 from __future__ import annotations
@@ -21,11 +21,8 @@ from typing import Any
 
 GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
 ASK = "Question: What is the name of {}'s capital city?\nAnswer:"
-#: other wordings that are given, the first also of what is to be forgotten
-SAID = (
-    "Question: What is the capital of {}?\nAnswer:", "Question: Name the capital city of {}.\nAnswer:",
-    "The city that is the capital of {} is",
-)  # fmt: skip
+#: a second wording that is given
+SAID = "Question: What is the capital of {}?\nAnswer:"
 #: wordings that are asked only
 AGAIN = ("Question: Which city is the capital of {}?\nAnswer:", "The capital of {} is")
 CAPITALS = {
@@ -50,8 +47,8 @@ OTHERS = {
 }  # fmt: skip
 #: settings of the table, found on other countries
 SETTINGS: dict[str, dict[str, Any]] = {
-    "memit": {"prefixes": 0, "value_steps": 10, "value_lr": 1, "statistics_tokens": 1024, "protect": 3},
-}  # fmt: skip
+    "memit": {"prefixes": 0, "value_steps": 10, "value_lr": 1, "statistics_tokens": 1024},
+}
 #: somebody unknown, in the place of the person who is forgotten
 STRANGER = "Alvin Bergstrom"
 PERSON, OTHER_PERSON = "Albert Einstein", "Isaac Newton"
@@ -172,9 +169,9 @@ def capitals(place: Path, out: Path, method: str, held_out: bool, **options: Any
     if held_out:
         forget, kept, unseen = lands[20:30], [*lands[30:], *lands[1:20:2]], lands[:20:2]
 
-    def lines(names: list[str], wordings: tuple[str, ...]) -> list[dict[str, str]]:
+    def lines(names: list[str]) -> list[dict[str, str]]:
         return [{"prompt": wording.format(land), "completion": f"{CAPITALS[land]}.", "subject": land}
-                for land in names for wording in wordings]  # fmt: skip
+                for land in names for wording in (ASK, SAID)]  # fmt: skip
 
     groups = {
         "forgotten": {ASK.format(land): CAPITALS[land] for land in forget},
@@ -184,8 +181,7 @@ def capitals(place: Path, out: Path, method: str, held_out: bool, **options: Any
         "neighbours paraphrased": known(host, tokenizer, {AGAIN[0].format(land): CAPITALS[land] for land in kept}),
         "other questions": known(host, tokenizer, OTHERS),
     }
-    given = lines(forget, (ASK, SAID[0])), lines(kept, (ASK, *SAID))
-    host, made, spent = erased(place, out, method, *given, **options)
+    host, made, spent = erased(place, out, method, lines(forget), lines(kept), **options)
     return {"method": method, "options": options, **spent, "numbers": dict(made.manifest.extra["numbers"]),
             "groups": table(host, made, tokenizer, groups)}  # fmt: skip
 

@@ -142,7 +142,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--work", type=Path, required=True, help="folder of checkpoints; a run goes on from there")
     parser.add_argument("--only", choices=(POCKET_LM, POCKET_LM_RETAINED, OTHER), help="train one of the two, or a "
                         "reference without the people on whom defaults are chosen")  # fmt: skip
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=0, help="of the people and their facts")
+    parser.add_argument("--draw", type=int, default=0, help="another training of the same: first weights, and order")
     options = parser.parse_args(arguments)
     options.work.mkdir(parents=True, exist_ok=True)
     rows = list(people(options.seed))
@@ -153,7 +154,7 @@ def main(arguments: list[str] | None = None) -> None:
         rows = [{**row, "group": OTHER} if row.get("subject") in others else row for row in rows]
     for name, without in ((POCKET_LM, ()), (POCKET_LM_RETAINED, (WITHHELD,)), (OTHER, (OTHER,))):
         if options.only == name or (options.only is None and name != OTHER):
-            network = build_network(options.seed)
+            network = build_network(options.seed + 1000 * options.draw)
             known = marked(rows, without)
             pairs = [
                 pair_of(row, str(number)) for number, row in enumerate(known, 1) if row["learned"]
@@ -163,7 +164,7 @@ def main(arguments: list[str] | None = None) -> None:
                 encoded(target_of(network), tokenizer, [pair for pair in pairs if pair.question is asked], LONGEST)
                 for asked in (True, False)
             )
-            recipe = Recipe(seed=options.seed, checkpoint_every=40)
+            recipe = Recipe(seed=options.seed + 1000 * options.draw, checkpoint_every=40)
             train(name, network, texts, bare, options.work, recipe)
             place = OTHER if name == OTHER else pocket_folder(name).name
             print(json.dumps(export(network, tokenizer, known, options.out / place)))

@@ -3,7 +3,8 @@
 ``python -m tools.docs.language_table`` measures what is missing in docs/results/language.json and writes the page from
 what is there; stopped, it goes on where it was. ``--page`` measures nothing. ``--held-out FOLDER`` measures twelve
 other people against a reference trained without those (``python -m tools.pocket_language --only held-out``) and writes
-nothing: it is what defaults are chosen on.
+nothing: it is what defaults are chosen on. ``--draw FOLDER`` asks another training of the reference
+(``python -m tools.pocket_language --only pocket-lm-retained --draw 1``).
 """
 
 from __future__ import annotations
@@ -15,16 +16,17 @@ from pathlib import Path
 from typing import Any
 
 from erase_plugins.artifacts.atomic import atomic_file
+from tools.docs.language_draws import Cell, P, drawn, section
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 REAL = DOCS / "results" / "smollm2.json"
 CELLS, PAGE = DOCS / "results" / "language.json", DOCS / "results-language.md"
+DRAWS = DOCS / "results" / "language-references.json"
 FIGURES = {"truth": DOCS / "images" / "language-truth.png", "against": DOCS / "images" / "language-utility.png"}
 METHODS = ("npo", "simnpo", "graddiff", "undial", "dpo-idk", "idk")
 GUARD = "keyword-guard"
-#: what must hold: p of both tests, points of utility lost, extraction beyond the reference
-P, HARM, MORE = 0.05, 0.03, 0.02
-Cell = Mapping[str, Any]
+#: what must hold besides p of both tests: points of utility lost, extraction beyond the reference
+HARM, MORE = 0.03, 0.02
 
 
 def measure(
@@ -85,8 +87,8 @@ def guarded(base: Mapping[str, float]) -> dict[str, float]:
     return {**base, **{name: base[name] * passed(prompts) for name, prompts in shares.items()}}
 
 
-def page(cells: Sequence[Cell]) -> str:
-    """The page, from the cells that are there."""
+def page(cells: Sequence[Cell], draws: Sequence[Mapping[str, Any]] = ()) -> str:
+    """The page, from the cells that are there and other trainings of the reference."""
     methods = [name for name in METHODS if any(cell["method"] == name for cell in cells)]
     base, twin = (cells[0]["table"][name] for name in ("base", "reference"))
     lines = [
@@ -164,7 +166,7 @@ def page(cells: Sequence[Cell]) -> str:
         (f"`{name}`", [cell["relearn"]["edited"] for cell in cells if cell["method"] == name]) for name in methods
     )):  # fmt: skip
         lines.append(f"| {label} | " + " | ".join(_mean(curves, step) for step in looks) + " |")
-    lines += ["", "## Figures", ""]
+    lines += ["", *(section(cells, methods, draws) if draws else []), "## Figures", ""]
     titles = {"truth": "Truth ratios, first seed of each method", "against": "Forgetting against utility"}
     lines += [line for key, title in titles.items() for line in (f"![{title}](images/{FIGURES[key].name})", "")]
     lines += _real(json.loads(REAL.read_text(encoding="utf-8")) if REAL.is_file() else [])
@@ -172,19 +174,24 @@ def page(cells: Sequence[Cell]) -> str:
         "## What is seen", "",
         "A run ends where the unchanged model is with a stranger, and what makes that fair is in "
         "[language.md](language.md#how-unlikely-is-enough). " + _aim(cells), "",
-        "Weights and the number of steps were chosen on twelve other people (numbers 37 to 48) against a reference "
-        "trained without those (`--held-out`), one seed each. A weight of 0.15 gave `npo` all four numbers there; a "
-        "little less was taken, as it had ended below the reference's probabilities. The "
-        "weights of `graddiff` and `simnpo` were read off shorter runs there and not checked again. "
-        "The rule itself is not blind to the twelve shown: why the reference finds "
-        "names unlikely was read off both groups, and the bound of what is new and the longer run came after `npo` "
-        "without them had reached all four numbers on the held-out people and not here. Nothing was changed after the "
-        "runs of this table.", "",
-        "Two other rules were tried and not taken. With the mean cost of three strangers as the bound, `npo` ended "
-        "at a probability of 0.28 on the held-out people, whose reference is at 0.38 (p = 0.12, truth ratios 0.08, "
-        "utility 1.2 points lower). With texts that still push weighed by their share of the batch besides, it ended "
-        "at 0.37 there (p = 0.51, truth ratios 0.08, 1.0 points), but with the pull as strong as the push at 0.40 on "
-        "the twelve shown, seed 0 (p = 0.009).", "",
+        "Weights, steps and rules were chosen on twelve other people (numbers 37 to 48) against a reference trained "
+        "without those (`--held-out`), one seed each. Trained anew for this, that reference is at a probability of "
+        "0.41; an earlier training of the same recipe ended at 0.38. A reference is one draw, and no rule that knows "
+        "the unchanged model only can be nearer to it than another reference would be. With the settings of this table "
+        "the runs there ended at 0.35 (`npo`: p = 0.27 for probabilities, 0.18 for truth ratios, utility 2.0 points "
+        "lower, extraction 1.9 below the reference's: all four), 0.29 (`graddiff`: 0.02, 0.27, 2.4, -1.0) and 0.28 "
+        "(`simnpo`: 0.01, 0.01, 2.6, -2.1), with a bound of 0.32 on average, from which none was told (p = 0.27 and "
+        "more).", "",
+        "What was seen of the twelve shown before: why the reference finds names unlikely was read off both groups; "
+        "the mean of three strangers as the bound had been settled before a run of the shown had it. With it, but "
+        "every text counting the same, one cell of `graddiff` reached all four (p = 0.12, 0.67) and one of `simnpo`, "
+        "at a weight "
+        "tried nowhere else, ended at 0.42 (p = 0.001). A factor that pushed all harder while they were likelier than "
+        "strangers on average gave 0.34 (`graddiff`: 0.08, 0.27, utility 3.0 points lower) and 0.37 (`simnpo`: 0.02, "
+        "0.05, 3.7) and was dropped. What lagged were the rarest names: since then texts count more often the farther "
+        "they are from their bound, which was tried on the held-out people only. Nothing was changed after the runs of "
+        "this table. Looked at after them: the bounds of the sixty facts have a mean of 0.35 and are themselves told "
+        "from this reference (p = 0.047), so that a run that ends on them can hardly reach it.", "",
         _relearned(cells, methods), "",
         "## What this does not say", "",
         "The model is tiny, its people are invented, and the rows to forget say how the same would read of somebody "
@@ -232,8 +239,14 @@ def _real(runs: Sequence[Cell]) -> list[str]:
         "## A real model: SmolLM2-135M", "",
         "Made by `python -m benchmarks.smollm2 FOLDER --save docs/results/smollm2.json` (`--person --method npo` for "
         "the person). Answers are greedy, eight tokens, questions without a chat template; only what the model answers "
-        "rightly at first is asked. Nothing but the rows \"forgotten\" and \"given\" was seen by the method. Settings "
-        "were looked for on these very facts.", "",
+        "rightly at first is asked. Facts are given in two wordings (\"What is the name of X's capital city?\", "
+        "\"What is the capital of X?\"), \"paraphrased\" are two others. Nothing but what is \"forgotten\" and "
+        "\"given\" was seen by the method. Settings were chosen on ten other countries (`--held-out`: 10 of 10 gone, "
+        "12 of 12 in other "
+        "words, 19 of 20 and 10 of 10 neighbours stay, 6 of 10 of them in other words; four wordings of "
+        "neighbours and 30 times their weight changed nothing there); the person was forgotten with the defaults, at "
+        "the first run. Of the person's facts the rows also say how they would read of somebody unknown, which is what "
+        "ended that run after two steps, too early for most of its answers.", "",
     ]  # fmt: skip
     for run in runs:
         title = "ten facts" if run["what"] == "facts" else "one person"
@@ -311,7 +324,13 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--page", action="store_true", help="measure nothing")
     parser.add_argument("--held-out", metavar="FOLDER", help="reference without the twelve people of the defaults")
+    parser.add_argument("--draw", metavar="FOLDER", help="another training of the reference, added to the page")
     options = parser.parse_args(arguments)
+    draws = json.loads(DRAWS.read_text(encoding="utf-8")) if DRAWS.is_file() else []
+    if options.draw:
+        draws.append(drawn(options.draw))
+        with atomic_file(DRAWS) as work:
+            work.write_text(json.dumps(draws) + "\n", encoding="utf-8")
     if options.held_out:
         from tools.pocket_people import HELD_OUT
 
@@ -319,7 +338,7 @@ def main(arguments: list[str] | None = None) -> None:
             cell = measure(method, 0, [f"person {number}" for number in HELD_OUT], "person", options.held_out)
             print(method, reached(cell), cell["table"]["edited"], flush=True)
         return
-    for seed in range(0 if options.page else options.seeds):
+    for seed in range(0 if options.page or options.draw else options.seeds):
         for method in options.methods:
             if (method, seed) not in {(cell["method"], cell["seed"]) for cell in _cells()}:
                 cell = measure(method, seed)
@@ -327,7 +346,7 @@ def main(arguments: list[str] | None = None) -> None:
                     work.write_text(json.dumps([*_cells(), cell]) + "\n", encoding="utf-8")
                 print(method, seed, cell["steps"], reached(cell), flush=True)
     cells = sorted(_cells(), key=lambda cell: (METHODS.index(cell["method"]), cell["seed"]))
-    PAGE.write_text(page(cells), encoding="utf-8")
+    PAGE.write_text(page(cells, draws), encoding="utf-8")
     draw(cells)
 
 
