@@ -153,7 +153,7 @@ def seen() -> Iterator[list[int]]:
     sizes: list[int] = []
     hits = labelled.hits
 
-    def counted(model: Any, part: Any, batch: int = 64) -> Any:
+    def counted(model: Any, part: Any, batch: int = 256) -> Any:
         sizes.append(len(part))
         return hits(model, part, batch)
 
