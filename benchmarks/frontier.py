@@ -153,9 +153,9 @@ def seen() -> Iterator[list[int]]:
     sizes: list[int] = []
     hits = labelled.hits
 
-    def counted(model: Any, part: Any, *more: Any) -> Any:
+    def counted(model: Any, part: Any, batch: int = 256) -> Any:
         sizes.append(len(part))
-        return hits(model, part, *more)
+        return hits(model, part, batch)
 
     labelled.hits = counted
     try:
