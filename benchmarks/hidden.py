@@ -5,7 +5,8 @@
 Each method erases with its defaults, on concepts that nothing was tuned on. "words" are captions of phrases that draw
 nothing by themselves, "things" name other things of pocket's world as well; the concept stands first, in the middle or
 last, lengths by turns. What pocket itself does not draw says nothing of a method, so every number counts the pictures
-with the concept among those of the same prompts and seeds in which the base shows it. Artifacts and numbers lie in
+with the concept among those of the same prompts and seeds in which the base shows it. "base without the name" draws the
+same captions with the name left out: that many pictures pass for the concept by chance. Artifacts and numbers lie in
 ``--work``; a killed run, and one that ``--minutes`` ended, goes on where it was.
 """
 
@@ -17,6 +18,7 @@ import random
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,8 @@ CONCEPTS = ("kangaroo",)
 LENGTHS = (5, 10, 20, 30, 45, 60)
 KINDS = ("words", "things")
 BASE = "base"
+#: the base on the same captions without the name: how often a picture passes for the concept by chance
+CHANCE = "base without the name"
 _PHRASES = (
     "in spring", "up close", "very small", "at noon", "on a quiet afternoon", "seen from the left", "in soft light",
     "drawn with care", "as in an old book", "in front of a plain wall", "with a little shadow below",
@@ -51,7 +55,7 @@ def main() -> None:
     wanted = [name for name, _ in parse_methods([given.methods]) if fits(name)]
     rows: list[dict[str, Any]] = []
     for concept in given.concepts.split(","):
-        for method in (BASE, *wanted):
+        for method in (BASE, CHANCE, *wanted):
             place = given.work / f"{concept}-{method}"
             known = read(place, given.images)
             if known is None and time.monotonic() > end:
@@ -97,11 +101,13 @@ def measured(place: Path, concept: str, method: str, images: int) -> dict[str, A
     place.mkdir(parents=True, exist_ok=True)
     try:
         edits = []
-        if method != BASE:
+        if method not in (BASE, CHANCE):
             edits = [ep.erase(target.pipe, concept, method, out=place / "artifact", force=True, resume=True)]
         applied = [ep.apply(target.pipe, edit) for edit in edits]
         for kind in KINDS:
             prompts = hidden_prompts(judge, concept, kind, images, target)
+            if method == CHANCE:
+                prompts = [replace(item, text=nameless(item.text, concept)) for item in prompts]
             pictures = draw(target.pipe, [item.text for item in prompts], [item.seed for item in prompts])
             found[kind] = [int(hit) for hit in seen(judge, prompts, pictures)]
             found[f"{kind} prompts"] = [item.text for item in prompts]
@@ -159,6 +165,11 @@ def captions(
     return made
 
 
+def nameless(caption: str, concept: str) -> str:
+    """A caption without the part that names the concept."""
+    return ", ".join(part for part in caption.split(", ") if part != f"a {concept}")
+
+
 def table(rows: Sequence[dict[str, Any]]) -> str:
     """One line per method: of the pictures in which the base shows the concept, those that still do."""
     from erase_plugins.evaluation.bootstrap import mean_interval
@@ -179,7 +190,8 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
                 continue
             mean, low, high = (100 * value for value in mean_interval([float(hit) for hit in shown]))
             cells.append(f"{mean:.0f}% ({low:.0f}..{high:.0f})")
-        lines.append(f"| {method if method == BASE else f'`{method}`'} | " + " | ".join(cells) + " |")
+        label = method if method in (BASE, CHANCE) else f"`{method}`"
+        lines.append(f"| {label} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 
 

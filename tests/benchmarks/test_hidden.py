@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from benchmarks.hidden import BASE, KINDS, LENGTHS, captions, read, table
+from benchmarks.hidden import BASE, KINDS, LENGTHS, captions, nameless, read, table
 
 
 def test_captions_name_the_concept_and_fill_5_to_60_tokens():
@@ -35,3 +35,8 @@ def test_a_method_is_measured_on_what_the_base_draws(tmp_path):
     assert "| 100% (" in lines[3]
     assert lines[4] == "| `esd` | no | |"
     assert read(tmp_path, 4) is None
+
+
+def test_a_caption_loses_the_part_that_names_the_concept_only():
+    assert nameless("in spring, a cat, beside a catfish", "cat") == "in spring, beside a catfish"
+    assert nameless("a cat", "cat") == ""

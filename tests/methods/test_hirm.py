@@ -82,9 +82,9 @@ def test_a_guide_and_random_directions_exclude_each_other() -> None:
 
 
 def test_the_plan_counts_the_text_encoder() -> None:
-    """Four layers of 12 x 256^2 weights each read 32 rows of a prompt; 80 steps of 3 + 25 prompts count three times."""
+    """Four layers of 12 x 256^2 weights each read 32 rows of a prompt; 80 steps of 5 + 25 prompts count three times."""
     made = ep.plan("pocket", "pizza", "hirm", options={"keep_words": 0})
-    prompts = 3 * 80 * (3 + 25) + 2 * 3
+    prompts = 3 * 80 * (5 + 25) + 2 * 5
     assert made.seconds == pytest.approx(2 * 4 * 12 * 256**2 * 32 * prompts / 3e10 + 2, abs=0.1)
     assert ep.plan("pocket", "pizza", "uce").seconds < made.seconds
 
