@@ -120,7 +120,8 @@ def test_apply_restores_to_the_last_bit_and_stock_peft_agrees(data, tmp_path, ki
         assert torch.equal(host(ids).logits, first)
         assert all(torch.equal(part, before[name]) for name, part in host.state_dict().items())
         stock = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(place), tmp_path / "art" / "peft_model")
-        assert (stock.eval()(ids).logits - edited).abs().max() <= rounding(edited, made.manifest.modules)
+        # 1e-6 is what is asked of stock peft; the root is the size of the difference, and its largest of 200 may be above
+        assert (stock.eval()(ids).logits - edited).abs().max() <= max(1e-6, rounding(edited, made.manifest.modules))
         whole = AutoModelForCausalLM.from_pretrained(place).double()
         for _, key, delta in ep.load_artifact(tmp_path / "art").edit.items():
             whole.get_parameter(key).add_(delta.B.double() @ delta.A.double())
