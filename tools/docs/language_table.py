@@ -190,7 +190,8 @@ def page(cells: Sequence[Cell], draws: Sequence[Mapping[str, Any]] = ()) -> str:
         "strangers on average gave 0.34 (`graddiff`: 0.08, 0.27, utility 3.0 points lower) and 0.37 (`simnpo`: 0.02, "
         "0.05, 3.7) and was dropped. What lagged were the rarest names: since then texts count more often the farther "
         "they are from their bound, which was tried on the held-out people only. Nothing was changed after the runs of "
-        "this table; `graddiff` was ended after three of five seeds, none of which reached all four. Looked at after them: the bounds of the sixty facts have a mean of 0.35 and are themselves told "
+        "this table; `graddiff` was ended after three of five seeds, none of which reached all four."
+        " Looked at after them: the bounds of the sixty facts have a mean of 0.35 and are themselves told "
         "from this reference (p = 0.047), so that a run that ends on them can hardly reach it.", "",
         _relearned(cells, methods), "",
         "## What this does not say", "",
