@@ -17,6 +17,7 @@ from torch import Tensor
 from erase_plugins.engine import disk_cache
 from erase_plugins.engine.distributed import processes
 from erase_plugins.engine.trajectories import autocast
+from erase_plugins.extras import installed
 from erase_plugins.families.base import Conditioning
 
 #: raised when the same harvest gives other states
@@ -59,11 +60,9 @@ def _key(
     rollout: Any, scheduler: Any, noise: Tensor, conds: Mapping[str, Conditioning | None],
     picks: Sequence[Sequence[int]],
 ) -> str:  # fmt: skip
-    import diffusers
-
     config = json.dumps(dict(scheduler.config), sort_keys=True, default=str)
     facts = (
-        _FORMAT, torch.__version__, diffusers.__version__, type(scheduler).__name__, config, rollout.guidance, picks,
+        _FORMAT, torch.__version__, installed("diffusers"), type(scheduler).__name__, config, rollout.guidance, picks,
         rollout.ctx.precision, str(rollout.target.dtype), noise.device.type,
     )  # fmt: skip
     found = hashlib.sha256(repr(facts).encode())

@@ -29,9 +29,10 @@ def standing(pipe: Any) -> list[tuple[Any, ...]] | None:
         pipe: the pipeline or module; nothing may be loaded or thrown away in between.
     """
     facts: list[tuple[Any, ...]] = []
+    modules = [(name, part) for name, part in sorted(parts_of(pipe).items()) if isinstance(part, nn.Module)]
+    if not modules:
+        return None  # a host of another kind, such as a graph of ComfyUI, holds them elsewhere
     owners = [] if isinstance(pipe, nn.Module) else [("", "", pipe)]
-    parts = sorted(parts_of(pipe).items())
-    modules = [(name, part) for name, part in parts if isinstance(part, nn.Module)]
     owners += [(name, path, module) for name, part in modules for path, module in part.named_modules()]
     for name, path, owner in owners:
         for key, value in vars(owner).items():

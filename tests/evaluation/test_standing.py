@@ -120,3 +120,9 @@ def test_a_strength_0_that_leaves_something_is_told(pocket_pipe, artifact, switc
     report = ep.evaluate(pocket_pipe, artifact, **SMALL)
     assert len(switched_off) == 1
     assert any("strength 0 does not draw" in text for text in report.warnings)
+
+
+@pytest.mark.parametrize("host", [None, object()])
+def test_of_a_host_without_modules_nothing_is_known(host):
+    """The model of a graph in ComfyUI is not in a pipeline; there the control is drawn."""
+    assert standing(host) is None
