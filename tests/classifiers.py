@@ -90,3 +90,22 @@ def _taught(model: Any, pictures: dict[str, torch.Tensor], folder: Path, epochs:
             loss.backward()
             optimizer.step()
     return save(model.eval(), folder, pictures)
+
+
+def perceptron(seed: int = 0, epochs: int = 60) -> tuple[Any, tuple[torch.Tensor, ...]]:
+    """A network 64-128-128-10 trained on digits, and pictures (n, 64) and classes to train on and held out."""
+    found, pick = digits(), torch.Generator().manual_seed(seed)
+    sets = []
+    for part in ("train", "test"):
+        sets += [found[f"{part}.pictures"].flatten(1).float() / 255, found[f"{part}.labels"]]
+    torch.manual_seed(seed)
+    net = torch.nn.Sequential(
+        torch.nn.Linear(64, 128), torch.nn.ReLU(), torch.nn.Linear(128, 128), torch.nn.ReLU(), torch.nn.Linear(128, 10)
+    )  # fmt: skip
+    optimizer = torch.optim.Adam(net.parameters(), lr=1e-3)
+    for _ in range(epochs):
+        for rows in torch.randperm(len(sets[0]), generator=pick).split(64):
+            optimizer.zero_grad()
+            torch.nn.functional.cross_entropy(net(sets[0][rows]), sets[1][rows]).backward()
+            optimizer.step()
+    return net, tuple(sets)

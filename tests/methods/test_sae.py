@@ -13,6 +13,7 @@ from erase_plugins.methods.sae import place
 from erase_plugins.runtime.sparse_features import SparseFeatures
 from erase_plugins.types import Concept
 from erase_plugins.workflow.models import target_of
+from tests import classifiers
 from tests.methods.runs import check_comes_off
 
 FAST = {
@@ -103,3 +104,28 @@ def test_an_artifact_changes_predictions_and_comes_off_again(tiny_sd1) -> None:
 def test_more_features_than_there_are_is_refused() -> None:
     with pytest.raises(RequestError, match="at most the number of features, 16"):
         ep.plan("pocket", Concept("pizza"), "sae", options={"features": 16, "chosen": 17})
+
+
+def test_few_features_need_a_negative_factor_and_many_do_damage_on_digits() -> None:
+    """Trends of the specification (test C.8) on a network 64-128-128-10: class 3 and the rest, held out."""
+    net, (x, y, held, labels) = classifiers.perceptron()
+    body, head = net[:4], net[4]
+    with torch.no_grad():
+        rows, unseen = body(x), body(held)
+    coder = fit(rows, 512, 8, 1500, 256, 2e-3, 1 / 32, torch.Generator().manual_seed(0), lambda step: None)
+    means = [coder.mean(rows[chosen]) for chosen in (y == 3, y != 3)]
+    score = means[0] / means[0].sum() - means[1] / means[1].sum()
+    best, least = score.argsort(descending=True), coder.mean(rows)
+
+    def right(count: int, factor: float) -> tuple[float, float]:
+        chosen = best[:count]
+        with torch.no_grad():
+            seen = head(unseen + steering(unseen, coder.parts(chosen, least[chosen], factor))).argmax(-1) == labels
+        return float(seen[labels == 3].float().mean()), float(seen[labels != 3].float().mean())
+
+    three, rest = right(0, 0.0)
+    assert coder.unexplained < 0.05
+    assert three > 0.9 and right(16, 1.0) == (three, rest)
+    assert right(1, 0.0)[0] > 0.5 and right(2, -1.0)[0] <= 0.05
+    assert right(16, 0.0)[0] <= 0.05 and right(16, 0.0)[1] > rest - 0.05
+    assert right(16, -5.0)[1] < right(4, -5.0)[1] < right(1, -5.0)[1] < right(1, -1.0)[1]
