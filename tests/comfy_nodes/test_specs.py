@@ -185,7 +185,7 @@ def test_importing_the_pack_is_silent_and_loads_nothing_heavy():
 
 
 def test_importing_the_pack_takes_less_than_half_a_second():
-    """Processor time, which a busy neighbour raises too: 0.25 s on an idle core where compiled modules are kept."""
+    """Processor time: 0.25 s on an idle core where compiled modules are kept. On a slower one a fixed import says more."""
 
     def seconds(code: str) -> float:
         before = os.times()
@@ -194,4 +194,6 @@ def test_importing_the_pack_takes_less_than_half_a_second():
         return after.children_user + after.children_system - before.children_user - before.children_system
 
     bare = min(seconds("pass") for _ in range(3))
-    assert min(seconds("import comfy_nodes") for _ in range(5)) - bare < 0.5
+    known = "import asyncio, unittest.mock, http.client, logging.config, decimal, email.message, pydoc, xml.dom.minidom"
+    unit = min(seconds(known) for _ in range(3)) - bare
+    assert min(seconds("import comfy_nodes") for _ in range(5)) - bare < max(0.5, 8 * unit)
