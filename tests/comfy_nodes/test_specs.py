@@ -175,6 +175,7 @@ def test_the_web_folder_is_where_comfyui_finds_it():
 
 def python(code: str) -> subprocess.CompletedProcess[str]:
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    env.pop("PYTHONDONTWRITEBYTECODE", None)  # users keep compiled modules
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env, cwd=ROOT, timeout=60)
 
 
@@ -185,7 +186,7 @@ def test_importing_the_pack_is_silent_and_loads_nothing_heavy():
 
 
 def test_importing_the_pack_takes_less_than_half_a_second():
-    """Processor time: 0.25 s on an idle core where compiled modules are kept. On a slower one a fixed import says more."""
+    """Processor time, which a busy neighbour raises too: 0.25 s on an idle core where compiled modules are kept."""
 
     def seconds(code: str) -> float:
         before = os.times()
@@ -194,6 +195,4 @@ def test_importing_the_pack_takes_less_than_half_a_second():
         return after.children_user + after.children_system - before.children_user - before.children_system
 
     bare = min(seconds("pass") for _ in range(3))
-    known = "import asyncio, unittest.mock, http.client, logging.config, decimal, email.message, pydoc, xml.dom.minidom"
-    unit = min(seconds(known) for _ in range(3)) - bare
-    assert min(seconds("import comfy_nodes") for _ in range(5)) - bare < max(0.5, 8 * unit)
+    assert min(seconds("import comfy_nodes") for _ in range(5)) - bare < 0.5
