@@ -109,7 +109,9 @@ def settle_gates(request: EraseRequest, options: Any, info: TargetInfo) -> tuple
     return replace(options, gated=overfull), said if overfull else ()
 
 
-def gated_plan(plan: EditPlan, options: Any, info: TargetInfo, refs: Sequence[ModuleRef]) -> EditPlan:
+def gated_plan(
+    plan: EditPlan, options: Any, info: TargetInfo, refs: Sequence[ModuleRef], said: tuple[str, ...]
+) -> EditPlan:
     """The plan of solutions that share nothing (`engine.memories`): how many concepts there are limits none of them.
 
     Args:
@@ -117,6 +119,7 @@ def gated_plan(plan: EditPlan, options: Any, info: TargetInfo, refs: Sequence[Mo
         options: `MemoryOptions` of the method.
         info: model.
         refs: projections that are changed.
+        said: of `settle_gates`.
     """
     request, count = plan.request, len(plan.request.concepts)
     alone = closed_form_plan(replace(request, forget=request.forget[:1]), options, info)
@@ -125,7 +128,7 @@ def gated_plan(plan: EditPlan, options: Any, info: TargetInfo, refs: Sequence[Mo
         plan,
         seconds=round((plan.seconds or 0.0) + gates_seconds(info, count, options.gate_words), 1),
         file_bytes=4 * count * values,
-        warnings=alone.warnings,
+        warnings=(*alone.warnings, *said),
         notes=(*plan.notes, "strength depends on the prompt; LoRA files hold the memories with their gates fixed at 1"),
     )
 

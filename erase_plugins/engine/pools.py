@@ -114,11 +114,11 @@ class Rollout:
                 )  # fmt: skip
             return found.tensors()
 
-        def share() -> dict[str, Tensor]:
+        def shared() -> dict[str, Tensor]:
             conds = {**{f"watch {word}": other for word, other in watched.items()}, "prompt": cond, "null": null}
             return kept_states(self, scheduler, noise, conds, picks, make)
 
-        tensors = self.ctx.stash(f"states-{name}", key, share if kept else make)
+        tensors = self.ctx.stash(f"states-{name}", key, shared if kept else make)
         states = States.of({name: value.to(self.target.device) for name, value in tensors.items()})
         return Pool(name, states, cond, self.ctx)
 

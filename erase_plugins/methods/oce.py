@@ -90,8 +90,7 @@ class OCE:
         options, said = settle_gates(request, options, info)
         plan = closed_form_plan(request, options, info)
         if options.gated:
-            plan = gated_plan(plan, options, info, refs)
-            plan = replace(plan, warnings=(*plan.warnings, *said))
+            plan = gated_plan(plan, options, info, refs, said)
         solved = len(request.concepts) if options.gated else 1
         turned = solved * sum(10.0 * ref.shape[0] ** 3 for ref in refs) / 2e10
         warnings = tuple(text for text in plan.warnings if not text.startswith("tokens=last"))

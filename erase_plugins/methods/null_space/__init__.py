@@ -124,8 +124,7 @@ class NullSpace:
         options, said = settle_gates(request, options, info)
         plan = closed_form_plan(request, options, info)
         if options.gated:
-            plan = gated_plan(plan, options, info, info.modules(options.group))
-            plan = replace(plan, warnings=(*plan.warnings, *said))
+            plan = gated_plan(plan, options, info, info.modules(options.group), said)
         if options.projections == "both":
             return plan
         return replace(plan, modules=tuple(f"{ref.component}.{ref.path}" for ref in info.modules(options.group)))
