@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from erase_plugins.errors import RequestError
 from hub_cards.bundle import Bundle, PushFile
-from hub_cards.errors import check_destination
+from hub_cards.errors import check_repo
 from hub_cards.package import pinned
 
 
@@ -47,7 +48,9 @@ class How:
         Raises:
             RequestError: another form than owner/name, a pull request from a branch, a source that is not pinned.
         """
-        check_destination(repo, self.create_pr, self.revision)
+        check_repo(repo)
+        if self.create_pr and self.revision not in (None, "main"):
+            raise RequestError("a pull request starts from the main branch; leave --revision out")
         if self.requirement is not None:
             pinned(self.requirement)
 

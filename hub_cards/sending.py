@@ -9,7 +9,7 @@ from typing import Any
 
 from erase_plugins.errors import HubError, NotAllowed, PushRefused
 from hub_cards.bundle import CARD, Bundle, PushFile
-from hub_cards.errors import clean, reaching, refused_page
+from hub_cards.errors import BAD_PAGE, clean, reaching
 from hub_cards.remote import look, with_state
 from hub_cards.upload import Upload
 
@@ -91,28 +91,16 @@ def _check_page(bundle: Bundle) -> None:
     Raises:
         PushRefused: it does not accept the page.
     """
-    from huggingface_hub import HfApi
-    from huggingface_hub.utils import get_session, hf_raise_for_status
+    from huggingface_hub import RepoCard
 
     page = next((item for item in bundle.files if item.name == CARD), None)
     if page is None:
         return
     with reaching("push to", bundle.repo):
-        content = b"".join(page.parts()).decode()
-        answer = get_session().post(
-            f"{HfApi().endpoint}/api/validate-yaml", json={"content": content, "repoType": bundle.repo_type}
-        )
-        if answer.status_code == 400:
-            raise refused_page(f"push to {bundle.repo}", "; ".join(_told(answer)))
-        hf_raise_for_status(answer)
-
-
-def _told(answer: Any) -> list[str]:
-    """What the Hub says about a page."""
-    try:
-        return [str(item.get("message")) for item in answer.json()["errors"]]
-    except (ValueError, TypeError, KeyError, AttributeError):
-        return []
+        try:
+            RepoCard(b"".join(page.parts()).decode()).validate(bundle.repo_type)
+        except ValueError as error:
+            raise ValueError(f"{BAD_PAGE} {error}") from None  # as the client says it of a commit
 
 
 def _with_repository(bundle: Bundle) -> Bundle:
