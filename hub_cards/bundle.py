@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import io
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from erase_plugins.artifacts.manifest import FILENAME
 from erase_plugins.errors import ArtifactError
@@ -17,6 +18,8 @@ from erase_plugins.evaluation.sensitive import blurred
 from erase_plugins.records.release import PROOF, is_proven
 from erase_plugins.types import EvalReport
 
+#: characters of the id of a file that is not in LFS
+GIT_ID = 40
 CARD = "README.md"
 REPORT = "report.json"
 #: pictures of an evaluation that may be published, by their name in the report
@@ -53,19 +56,17 @@ class PushFile:
         """The object id that git gives these bytes."""
         return self._digest(hashlib.sha1(b"blob %d\x00" % self.size))
 
-    def _digest(self, empty: Any) -> str:
-        for part in self.parts():
-            empty.update(part)
-        return empty.hexdigest()
+    def matches(self, announced: str) -> bool:
+        """Whether its bytes have a hash that the Hub announced, a SHA-256 or a git id."""
+        return announced == (self.git_id() if len(announced) == GIT_ID else self.hashed().sha256)
 
-    def parts(self) -> Iterator[bytes]:
-        """Its bytes, a megabyte at a time."""
-        if isinstance(self.source, bytes):
-            yield self.source
-            return
-        with self.source.open("rb") as file:
-            while part := file.read(1 << 20):
-                yield part
+    def _digest(self, empty: Any) -> str:
+        with self.open() as file:
+            return hashlib.file_digest(file, lambda: empty).hexdigest()
+
+    def open(self) -> BinaryIO:
+        """Its bytes, from the beginning."""
+        return io.BytesIO(self.source) if isinstance(self.source, bytes) else self.source.open("rb")
 
 
 @dataclass(frozen=True)
@@ -115,6 +116,11 @@ class Bundle:
         return tuple(item for item in self.files if item.state != "same")
 
     @property
+    def of_artifact(self) -> bool:
+        """Whether it is an artifact with its page, rather than a collection, a model, a head or a Space."""
+        return self.record == FILENAME and self.repo_type == "model"
+
+    @property
     def bytes(self) -> int:
         """Size of what is sent."""
         return sum(item.size for item in self.changed)
@@ -156,10 +162,10 @@ def picture_names(report: EvalReport) -> dict[str, str]:
     return PICTURES | others
 
 
-def is_figure(name: str) -> bool:
-    """Whether a file in a repository has the name of an attached picture."""
-    start, _, end = FIGURE.partition("{}")
-    return name.startswith(start) and name.endswith(end) and "/" not in name.removeprefix(start)
+def is_picture(name: str) -> bool:
+    """Whether a file in a repository has the name of a picture of a report."""
+    start = FIGURE.removesuffix("{}")
+    return name in PICTURES.values() or (name.startswith(start) and "/" not in name.removeprefix(start))
 
 
 def artifact_files(artifact: Any) -> list[PushFile]:

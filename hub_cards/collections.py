@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from erase_plugins.artifacts.locks import locked
 from erase_plugins.artifacts.manifest import FILENAME
 from erase_plugins.artifacts.places import COLLECTION, INDEX, check_place
-from erase_plugins.artifacts.store import read_manifest
+from erase_plugins.artifacts.store import file_hash, read_manifest
 from erase_plugins.errors import CorruptArtifact, HubError, RequestError
 from erase_plugins.workflow.collection import Collection, build_collection
 from hub_cards.bundle import PushFile, artifact_files
@@ -28,11 +29,7 @@ _WORKERS = 8
 _PATIENCE = 120.0
 
 
-def push_collection(
-    folder: str | Path | Collection,
-    repo: str,
-    **options: Any,
-) -> Pushed:
+def push_collection(folder: str | Path | Collection, repo: str, **options: Any) -> Pushed:
     """Publishes a collection folder: the index, all artifacts it lists, and a card; nothing else that lies there.
 
     Files that are there already are not sent again. A push that lacks artifacts of the published index is refused
@@ -60,7 +57,7 @@ def push_collection(
         (artifact,) = library.load([name])
         concepts += artifact.manifest.concepts
         lora = lora and has_lora(artifact.manifest)
-        files += [PushFile(f"{name}/{item.name}", item.source) for item in artifact_files(artifact)]
+        files += [replace(item, name=f"{name}/{item.name}") for item in artifact_files(artifact)]
 
     def write(kept: Kept) -> str:
         licence = needed(library.base, how.license or kept.licence)
@@ -177,7 +174,7 @@ def _fetch(
 
     def member(name: str) -> None:
         manifest = got.one(f"{name}/{FILENAME}", commit)
-        if _hash(manifest) != library.entries[name].sha256:
+        if file_hash(manifest) != library.entries[name].sha256:
             raise CorruptArtifact(f"the manifest of {name} is not the one that the index lists")
         for item in wanted_files(read_manifest(manifest), layouts):
             got.one(f"{name}/{item.name}", commit, item)
@@ -187,7 +184,3 @@ def _fetch(
         for _ in pool.map(member, wanted):
             pass
     return library, wanted
-
-
-def _hash(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -67,10 +67,8 @@ class Fetched:
             raise CorruptArtifact(f"{name} has {size} bytes, the manifest says {listed.bytes}")
         if listed is None and size > most:
             raise CorruptArtifact(f"{name} has {size} bytes, such a file has {most} at most")
-        place = next(
-            item for item in (Path(constants.HF_HUB_CACHE), *Path(constants.HF_HUB_CACHE).parents) if item.is_dir()
-        )
-        free = shutil.disk_usage(place).free
+        Path(constants.HF_HUB_CACHE).mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(constants.HF_HUB_CACHE).free
         if size > free:
             raise HubError(
                 f"{name} of {self.repo} has {size} bytes and the disk of the Hub's cache {free} free; make room"

@@ -16,11 +16,7 @@ from hub_cards.model_card import head_card
 from hub_cards.pushing import Pushed, publish, token_needed
 
 
-def push_head(
-    folder: str | Path,
-    repo: str,
-    **options: Any,
-) -> Pushed:
+def push_head(folder: str | Path, repo: str, **options: Any) -> Pushed:
     """Publishes the release of a head. It was entered in the ledger when it was written; the place is added to it.
 
     Args:

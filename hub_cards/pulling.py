@@ -12,12 +12,12 @@ from erase_plugins.artifacts.places import INDEX
 from erase_plugins.artifacts.store import read_manifest
 from erase_plugins.errors import HubError
 from erase_plugins.workflow.collection import copy_artifact
-from hub_cards.cache import STOCK, cached_weights
 from hub_cards.errors import reaching
 from hub_cards.fetching import Fetched, wanted_files
 from hub_cards.progress import Tell
 from hub_cards.references import parse, split
 from hub_cards.remote import MERGED
+from hub_cards.usage import STOCK
 
 
 def pull(
@@ -121,33 +121,34 @@ def commit_of(spec: str) -> str:
 
 def _download(got: Fetched, revision: str | None, layouts: Sequence[str]) -> Path:
     """Folder of the artifact in the cache, or the single file of a repository without manifest."""
-    from huggingface_hub.errors import LocalEntryNotFoundError, RemoteEntryNotFoundError
+    from huggingface_hub.errors import EntryNotFoundError
 
     try:
         first = got.one(FILENAME, revision)
-    except RemoteEntryNotFoundError:
-        return _plain(got, revision)
-    except LocalEntryNotFoundError:
-        stock = cached_weights(got.repo, revision)
-        if stock is None:
-            raise
-        return stock
+    except EntryNotFoundError as error:
+        return _plain(got, revision, error)
     commit = first.parent.name  # every further file comes from the same commit, whatever happens to the branch
     for item in wanted_files(read_manifest(first), layouts):
         got.one(item.name, commit, item)
     return first.parent
 
 
-def _plain(got: Fetched, revision: str | None) -> Path:
-    """The weights of a LoRA repository that has no manifest.
+def _plain(got: Fetched, revision: str | None, error: Exception) -> Path:
+    """The weights of a LoRA repository that has no manifest; those in the cache, if it is only not there.
 
     Raises:
         HubError: no safetensors file, or several and none has the usual name.
     """
-    from huggingface_hub import HfApi
+    from huggingface_hub import HfApi, snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
 
-    info = HfApi().model_info(got.repo, revision=revision)
-    files = [item.rfilename for item in info.siblings or ()]
+    local = isinstance(error, LocalEntryNotFoundError)
+    if local:
+        folder = Path(snapshot_download(got.repo, revision=revision, local_files_only=True))
+        commit, files = folder.name, [item.name for item in folder.iterdir()]
+    else:
+        info = HfApi().model_info(got.repo, revision=revision)
+        commit, files = str(info.sha), [item.rfilename for item in info.siblings or ()]
     if INDEX in files:
         raise HubError(
             f"{got.repo} is a collection; name artifacts of it: hub:{got.repo}#NAME, or 'erase-plugins collection pull'"
@@ -156,7 +157,9 @@ def _plain(got: Fetched, revision: str | None) -> Path:
         raise HubError(f"{got.repo} is a full checkpoint with the change in its weights; use it as --model {got.repo}")
     names = sorted(name for name in files if name.endswith(".safetensors") and "/" not in name)
     if STOCK in names or len(names) == 1:
-        return got.one(STOCK if STOCK in names else names[0], info.sha)
+        return got.one(STOCK if STOCK in names else names[0], commit)
+    if local:
+        raise error
     what = f"several: {', '.join(names[:5])}" if names else "none at its root"
     raise HubError(
         f"{got.repo} has no {FILENAME} and not one clear safetensors file ({what}); download the file you want"

@@ -11,14 +11,12 @@ from erase_plugins.artifacts.manifest import FILENAME
 from erase_plugins.artifacts.places import INDEX
 from erase_plugins.errors import CorruptArtifact, HubError
 from erase_plugins.records.certificate import CERTIFICATE
-from hub_cards.bundle import Bundle, PushFile
+from hub_cards.bundle import GIT_ID, Bundle, PushFile
 
 #: says what a published full checkpoint is made of
 MERGED = "erase_merged.json"
 #: the file that says what a repository holds, and what to call that
 RECORDS = {FILENAME: "an artifact", INDEX: "a collection", MERGED: "a full checkpoint", CERTIFICATE: "a head"}
-#: characters of the hash of a file that is not in LFS
-_GIT_ID = 40
 
 
 @dataclass(frozen=True)
@@ -59,10 +57,8 @@ def with_state(item: PushFile, published: Mapping[str, str]) -> PushFile:
     there = published.get(item.name)
     if there is None:
         return replace(item, state="new")
-    if len(there) == _GIT_ID:
-        return replace(item, state="same" if there == item.git_id() else "changed")
-    item = item.hashed()
-    return replace(item, state="same" if there == item.sha256 else "changed")
+    item = item if len(there) == GIT_ID else item.hashed()
+    return replace(item, state="same" if item.matches(there) else "changed")
 
 
 def published_text(bundle: Bundle, name: str, commit: str) -> str:

@@ -98,7 +98,7 @@ def _check_page(bundle: Bundle) -> None:
         return
     with reaching("push to", bundle.repo):
         try:
-            RepoCard(b"".join(page.parts()).decode()).validate(bundle.repo_type)
+            RepoCard(page.open().read().decode()).validate(bundle.repo_type)
         except ValueError as error:
             raise ValueError(f"{BAD_PAGE} {error}") from None  # as the client says it of a commit
 

@@ -11,13 +11,14 @@ from erase_plugins.errors import ArtifactError
 from erase_plugins.evaluation.sensitive import adults_only, to_blur
 from erase_plugins.families.source import POCKET
 from erase_plugins.page import package
+from erase_plugins.page.package import pinned
+from erase_plugins.page.studio import Settings
 from erase_plugins.workflow.pairs import Gallery, choose_prompts
 from hub_cards.bundle import CARD, PushFile
-from hub_cards.escape import Inert, flat, listed, literal, prose
+from hub_cards.escape import Inert, flat, listed, prose
 from hub_cards.front_matter import ADULT
 from hub_cards.how import How
 from hub_cards.licences import licence_of
-from hub_cards.package import pinned
 from hub_cards.pushing import publish
 from hub_cards.references import SCHEME
 from hub_cards.sending import Pushed
@@ -33,10 +34,8 @@ GRADIO = "6.31.0"
 PYTHON = "3.12"
 #: hardware that the page suggests to who copies the Space: the embedded model needs no card
 SMALL, CARD_16GB = "cpu-basic", "t4-small"
-#: longest text of the page; its parts were shortened before
-_TEXT, _LONG = 20_000, ("heading", "about")
-#: strengths of an artifact that names none
-_SPAN = {"low": 0.0, "recommended": 1.0, "high": 1.2}
+#: strength in a manifest, and what the page calls it
+_SPAN = (("low", "low"), ("recommended", "best"), ("high", "high"))
 #: the layout that carries every kind of change
 _LAYOUT = "patch"
 
@@ -62,7 +61,7 @@ def space_files(
         blur: make their pictures unrecognisable; by default for explicit concepts and persons.
         adult: ask visitors first; by default for explicit concepts.
         license: licence id; that of the base model if None.
-        requirement: line for this package in requirements.txt, pinned (`hub_cards.package.pinned`). Without it the
+        requirement: line for this package in requirements.txt, pinned (`erase_plugins.page.package`). Without it the
             Space holds the package itself.
 
     Raises:
@@ -106,17 +105,14 @@ def copied(loaded: Any) -> dict[str, bytes | Path]:
 def app(loaded: Any, repo: str, copy: bool) -> str:
     """The text of app.py."""
     manifest = loaded.manifest
-    span = {name: manifest.strength.get(name, other) for name, other in _SPAN.items()}
-    heading = f"Erased: {listed(manifest.erased, 5)}"
-    texts = {
-        "title": f"Erased: {', '.join(manifest.erased[:5])}", "heading": heading, "about": about(manifest),
-        "model": manifest.base.get("model") or "MODEL", "artifact": COPY if copy else f"{SCHEME}{repo}",
-        "concept": ", ".join(manifest.erased), "prompt": choose_prompts(manifest, 1)[0],
-    }  # fmt: skip
-    facts: dict[str, Any] = {name: literal(text, _TEXT if name in _LONG else 300) for name, text in texts.items()}
-    facts |= {name.replace("recommended", "best"): Inert(float(value)) for name, value in span.items()}
-    revision = manifest.base.get("revision")
-    return page("app.py.j2", {**facts, "revision": literal(revision) if revision else "None"})
+    span = {field: float(manifest.strength[name]) for name, field in _SPAN if name in manifest.strength}
+    settings = Settings(
+        title=f"Erased: {', '.join(manifest.erased[:5])}", heading=f"Erased: {listed(manifest.erased, 5)}",
+        about=about(manifest), model=manifest.base.get("model") or "MODEL",
+        revision=manifest.base.get("revision") or None, artifact=COPY if copy else f"{SCHEME}{repo}",
+        concept=", ".join(manifest.erased), prompt=choose_prompts(manifest, 1)[0], **span,
+    )  # fmt: skip
+    return page("app.py.j2", {"settings": vars(settings)})
 
 
 def about(manifest: Any) -> str:
@@ -158,12 +154,7 @@ def write_space(files: Mapping[str, bytes | Path], folder: str | Path, force: bo
     return target
 
 
-def push_space(
-    artifact: Any,
-    repo: str,
-    files: Mapping[str, bytes | Path],
-    **options: Any,
-) -> Pushed:
+def push_space(artifact: Any, repo: str, files: Mapping[str, bytes | Path], **options: Any) -> Pushed:
     """Publishes the files as Space ``repo`` in one commit; other files of the Space are left alone.
 
     Args:

@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from hub_cards import attacks, evidence, provenance
+from hub_cards import attacks, evidence, provenance, usage
 from hub_cards.escape import Inert, block, code, commands, front_matter, listed, literal, prose
 
 #: what people write between these marks on the Hub is kept by the next push
@@ -29,8 +29,10 @@ def _templates() -> Any:
     made.filters |= {item.__name__: item for item in (listed, code, block, literal)} | {
         "commands": lambda parts: commands(*parts),
         "raw": Inert, "number": evidence.number, "percent": evidence.percent, "cell": evidence.cell,
-        "option": provenance.option, "plain": attacks.words, "share": attacks.share,
-        "before_attack": attacks.plain_name,
+        "plain": attacks.words, "share": attacks.share, "before_attack": attacks.plain_name,
+        "option": provenance.option, "again": provenance.again, "data": provenance.data_of, "short": provenance.short,
+        "stated": provenance.stated, "paper": provenance.paper_link, "citations": provenance.citations,
+        "hub_id": usage.hub_id,
     }  # fmt: skip
     return made
 

@@ -13,6 +13,7 @@ from hub_cards.escape import Inert, flat
 TEXT_TO_IMAGE = "text-to-image"
 #: what a model does -> class of transformers that loads it
 AUTO = {"image-classification": "AutoModelForImageClassification", "text-generation": "AutoModelForCausalLM"}
+#: what diffusers itself loads from a repository
 STOCK = "pytorch_lora_weights.safetensors"
 ADAPTER = "adapter_model.safetensors"
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
