@@ -25,7 +25,7 @@ class How:
         parent: refuse unless the repository is still at this commit.
         prune: take published evidence off the page that is not brought anew, and artifacts that a collection lacks.
         personal: send e-mail addresses and home folders as they are; access keys never are.
-        requirement: line for pip with which readers of the page get this package, pinned (`erase_plugins.page.package`).
+        requirement: line for pip with which readers of the page get this package, see `erase_plugins.page.package`.
         dry_run: look and tell, change nothing; without a connection it tells what would be sent to a new repository.
         show: called with the bundle before anything is changed.
     """

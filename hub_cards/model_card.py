@@ -61,8 +61,8 @@ def card(
         gallery: pairs before and after (`hub_cards.draw_pairs`), as they will be published.
         adult: ask visitors first (tag "not-for-all-audiences"); by default for explicit concepts.
         strict: refuse where the licence is not known.
-        requirement: line for pip with which readers get this package, pinned (`erase_plugins.page.package`). Without it the
-            page says that no index has it.
+        requirement: line for pip with which readers get this package, pinned (`erase_plugins.page.package`). Without
+            it the page says that no index has it.
         attacks: reports of attacks; those beside the report if None.
         space: "owner/name" of a Space where people can try it.
 

@@ -9,6 +9,7 @@ from typing import Any
 from erase_plugins.artifacts.manifest import Manifest
 from erase_plugins.concept_text import written
 from erase_plugins.errors import EraseError, UnknownName
+from erase_plugins.options import as_setting
 from hub_cards.escape import flat
 
 _ARXIV = re.compile(r"arxiv\.org/(?:abs|pdf)/(\d{4}\.\d{4,5})")
@@ -53,7 +54,7 @@ def again(manifest: Manifest) -> Iterator[tuple[object, ...]]:
         if len(values) == 1 and None not in values:
             yield name, *values
     yield from (("--keep", text) for text in manifest.preserve)
-    yield from (("--set", f"{name}={option(value)}") for name, value in sorted(_set_by_hand(manifest).items()))
+    yield from (("--set", f"{name}={as_setting(value)}") for name, value in sorted(_set_by_hand(manifest).items()))
     yield "--seed", manifest.seed, "--out", manifest.name
 
 
@@ -68,15 +69,8 @@ def _set_by_hand(manifest: Manifest) -> Mapping[str, Any]:
         return manifest.options
     return {
         name: value for name, value in manifest.options.items()
-        if name not in known or known[name].per or option(known[name].default) != option(value)
+        if name not in known or known[name].per or as_setting(known[name].default) != as_setting(value)
     }  # fmt: skip
-
-
-def option(value: Any) -> str:
-    """A value as --set takes it."""
-    if isinstance(value, list | tuple):
-        return ",".join(map(str, value))
-    return str(value).lower() if isinstance(value, bool) or value is None else str(value)
 
 
 def short(fingerprint: Any) -> str:

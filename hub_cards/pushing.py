@@ -12,7 +12,7 @@ from erase_plugins.evaluation.saved import check_about, read_attacks, read_repor
 from erase_plugins.evaluation.sensitive import to_blur
 from erase_plugins.types import EvalReport
 from erase_plugins.workflow.pairs import Gallery, read_gallery
-from hub_cards.attacks import attack_files, merged
+from hub_cards.attacks import attack_files
 from hub_cards.bundle import CARD, REPORT, Bundle, PushFile, artifact_files, card_diff, report_files
 from hub_cards.errors import clean, reaching
 from hub_cards.front_matter import merge
@@ -84,7 +84,8 @@ def push(
             loaded, found or kept.report, repo=repo, license=how.license or kept.licence,
             pictures=shown or kept.pictures, gallery=drawn or kept.gallery, adult=adult, strict=True,
             requirement=how.requirement or kept.requirement,
-            attacks=merged(against, kept.attacks), space=space or kept.space,
+            attacks=tuple({**kept.attacks, **{item.attack: item for item in against}}.values()),
+            space=space or kept.space,
         )  # fmt: skip
 
     files = [*artifact_files(loaded), *extra]
