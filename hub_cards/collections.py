@@ -46,8 +46,7 @@ def push_collection(folder: str | Path | Collection, repo: str, **options: Any) 
         HubError: not reachable or refused; the published collection is as before.
         PushRefused, NotAllowed: as for `hub_cards.push`.
     """
-    how = How(**options)
-    how.check(repo)
+    how = How.checked(repo, options)
     library = folder if isinstance(folder, Collection) else Collection.open(folder)
     token_needed(how.dry_run)
     files = [PushFile(INDEX, library.path / INDEX)]
@@ -104,11 +103,9 @@ def pull_collection(
     library, wanted = got.verified(lambda: _fetch(got, source, asked, layouts))
     if into is None or not wanted:
         return library
-    members = {name: library.path / name for name in wanted}
-    place = Path(into)
-    if (place / INDEX).is_file():
-        return Collection.open(place).append(members, force)
-    return build_collection(members, place, force)
+    members, place = {name: library.path / name for name in wanted}, Path(into)
+    there = (place / INDEX).is_file()
+    return Collection.open(place).append(members, force) if there else build_collection(members, place, force)
 
 
 def merged(

@@ -16,6 +16,7 @@ from typing import Any
 
 from erase_plugins import errors
 from erase_plugins.errors import EraseError, HubError, HubUnreachable, RequestError
+from erase_plugins.families.notices import filtered
 
 _LINK = re.compile(r"\b[a-z]+://\S+")
 _REPO = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}\Z", re.ASCII)
@@ -74,8 +75,10 @@ def reaching(what: str, repo: str) -> Iterator[None]:
     Raises:
         HubError, NotAllowed: with the reason and what to do.
     """
+    retries = _Retries()
+    _WATCHED.append(retries)
     try:
-        with _RETRIES:
+        with filtered(dict.fromkeys(_CLIENT, retries.passes)):
             yield
     except EraseError:
         raise
@@ -84,6 +87,8 @@ def reaching(what: str, repo: str) -> Iterator[None]:
         if made is None:
             raise
         raise made from None  # the client's own text may hold signed links
+    finally:
+        _WATCHED.remove(retries)
 
 
 @cache
@@ -142,49 +147,34 @@ TRIES = 3
 _CLIENT = ("huggingface_hub.utils._http", "huggingface_hub._commit_api")
 
 
-class _Retries(logging.Filter):
+class _Retries:
     """Keeps the client's two lines per try away while we wait; on a terminal one line says that we do."""
 
     def __init__(self) -> None:
-        super().__init__()
-        self._lock, self._open, self._said = threading.Lock(), 0, False
-        self._here, self.given_up = threading.local(), ""
+        self.here, self.said, self.given_up = threading.local(), False, ""
 
-    def __enter__(self) -> None:
-        with self._lock:
-            self._open += 1
-            if self._open == 1:
-                self._said, self.given_up = False, ""
-                for name in _CLIENT:
-                    logging.getLogger(name).addFilter(self)
-
-    def __exit__(self, *_: object) -> None:
-        with self._lock:
-            self._open -= 1
-            if not self._open:
-                for name in _CLIENT:
-                    logging.getLogger(name).removeFilter(self)
-
-    def filter(self, record: logging.LogRecord) -> bool:
+    def passes(self, record: logging.LogRecord) -> bool:
+        """Whether a line is shown; what it says of tries is noted."""
         text = record.getMessage()
         if "Falling back to HTTP upload" in text:  # as `hub_cards.upload` wants it
             return False
         if "thrown while requesting" not in text and "[Retry " not in text:
             return True
         if "thrown while requesting" in text:
-            self._here.reason = text.split(" thrown")[0] if "requesting PUT" in text else ""
-        tried, reason = re.search(r"\[Retry (\d+)/", text), str(getattr(self._here, "reason", ""))
+            self.here.reason = text.split(" thrown")[0] if "requesting PUT" in text else ""
+        tried, reason = re.search(r"\[Retry (\d+)/", text), str(getattr(self.here, "reason", ""))
         if reason and tried and int(tried[1]) >= TRIES:
             self.given_up = f"given up after {TRIES} tries of a file: {reason}"
-        if "[Retry " in text and not self._said and sys.stderr.isatty():
-            self._said = True
+        if "[Retry " in text and not self.said and sys.stderr.isatty():
+            self.said = True
             sys.stderr.write("the Hub does not answer as it should; trying again for a while\n")
         return False
 
 
-_RETRIES = _Retries()
+#: of the calls that are going on
+_WATCHED: list[_Retries] = []
 
 
 def given_up() -> str:
     """Why no file is sent any more, as the client's own words say it; empty while there is hope."""
-    return _RETRIES.given_up
+    return next((item.given_up for item in _WATCHED if item.given_up), "")

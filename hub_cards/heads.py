@@ -28,8 +28,7 @@ def push_head(folder: str | Path, repo: str, **options: Any) -> Pushed:
     Raises:
         PushRefused: no valid certificate, records were deleted since, or as for `hub_cards.push`.
     """
-    how = How(**options)
-    how.check(repo)
+    how = How.checked(repo, options)
     token_needed(how.dry_run)
     release = Release(folder)
     files = [PushFile(name, release.path / name) for name in release.names]

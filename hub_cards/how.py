@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,17 +42,20 @@ class How:
     dry_run: bool = False
     show: Callable[[Bundle], None] | None = None
 
-    def check(self, repo: str) -> None:
-        """Refuses what could not be published, before any work.
+    @classmethod
+    def checked(cls, repo: str, options: Mapping[str, Any]) -> How:
+        """The options for a repository; what could not be published is refused before any work.
 
         Raises:
             RequestError: another form than owner/name, a pull request from a branch, a source that is not pinned.
         """
+        how = cls(**options)
         check_repo(repo)
-        if self.create_pr and self.revision not in (None, "main"):
+        if how.create_pr and how.revision not in (None, "main"):
             raise RequestError("a pull request starts from the main branch; leave --revision out")
-        if self.requirement is not None:
-            pinned(self.requirement)
+        if how.requirement is not None:
+            pinned(how.requirement)
+        return how
 
     def bundle(self, artifact: Any, repo: str, files: Iterable[PushFile], message: str, **more: Any) -> Bundle:
         """What is to be sent; ``message`` if none was given."""

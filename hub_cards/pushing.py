@@ -65,8 +65,7 @@ def push(
     from erase_plugins.artifacts.store import verify_file
     from erase_plugins.workflow.artifacts import load_artifact
 
-    how = How(**options)
-    how.check(repo)
+    how = How.checked(repo, options)
     loaded = load_artifact(artifact)
     found, folder = read_report(report)
     against, place = read_attacks(report)

@@ -10,8 +10,7 @@ from erase_plugins.artifacts.manifest import FILENAME
 from erase_plugins.errors import ArtifactError
 from erase_plugins.evaluation.sensitive import adults_only, to_blur
 from erase_plugins.families.source import POCKET
-from erase_plugins.page import package
-from erase_plugins.page.package import pinned
+from erase_plugins.page.package import carried
 from erase_plugins.page.studio import Settings
 from erase_plugins.workflow.pairs import Gallery, choose_prompts
 from hub_cards.bundle import CARD, PushFile
@@ -25,7 +24,7 @@ from hub_cards.sending import Pushed
 from hub_cards.templates import document, page
 from hub_cards.usage import hub_id
 
-APP, REQUIREMENTS = "app.py", "requirements.txt"
+APP = "app.py"
 #: folder of a Space's own copy of an artifact
 COPY = "artifact"
 #: version of Gradio that the page was tried with
@@ -78,18 +77,10 @@ def space_files(
     files: dict[str, bytes | Path] = {
         CARD: readme(loaded, repo, license, asks).encode(),
         APP: app(loaded, repo, copy).encode(),
-        **_package(manifest, requirement),
+        **carried(manifest.base.get("model") in (None, POCKET), requirement),
         **shown,
     }
     return {**files, **copied(loaded)} if copy else files
-
-
-def _package(manifest: Any, requirement: str | None) -> dict[str, bytes | Path]:
-    """This package for the Space: from a pinned source, or as a copy, since no index has it."""
-    if requirement is not None:
-        return {REQUIREMENTS: f"{pinned(requirement)}\n".encode()}
-    made = package.archive(pocket=manifest.base.get("model") in (None, POCKET))
-    return {REQUIREMENTS: package.requirements().encode(), package.ARCHIVE: made}
 
 
 def copied(loaded: Any) -> dict[str, bytes | Path]:
@@ -167,8 +158,7 @@ def push_space(artifact: Any, repo: str, files: Mapping[str, bytes | Path], **op
     Raises:
         HubError, PushRefused, NotAllowed: as for `hub_cards.push`.
     """
-    how = How(**options)
-    how.check(repo)
+    how = How.checked(repo, options)
     listed = tuple(PushFile(name, source) for name, source in files.items() if name != CARD)
     text = files[CARD]
     message = f"Space for {', '.join(artifact.manifest.erased)[:60]} erased"

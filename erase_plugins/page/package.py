@@ -17,6 +17,7 @@ from erase_plugins.errors import RequestError, Unsupported
 NAME = "erase-plugins"
 #: the package as a Space holds it
 ARCHIVE = "erase_plugins.zip"
+REQUIREMENTS = "requirements.txt"
 _PACKAGES = ("erase_plugins", "hub_cards")
 #: parts that a Space does not run
 _LEFT_OUT = (
@@ -46,10 +47,17 @@ def pinned(line: str) -> str:
     return f"{name} @ {place}"
 
 
-def requirements() -> str:
-    """requirements.txt of a Space that holds the package: what it needs of others, from their index."""
-    lines = [line for line in _installed().requires or () if ";" not in line]
-    return "\n".join(sorted(lines)) + "\n"
+def carried(pocket: bool, requirement: str | None = None) -> dict[str, bytes]:
+    """The files that bring this package to another machine: name -> bytes.
+
+    Args:
+        pocket: with the weights of the embedded model.
+        requirement: line for pip with a pinned source; None sends the package itself.
+    """
+    if requirement is not None:
+        return {REQUIREMENTS: f"{pinned(requirement)}\n".encode()}
+    lines = [line for line in _installed().requires or () if ";" not in line]  # what it needs of others
+    return {REQUIREMENTS: ("\n".join(sorted(lines)) + "\n").encode(), ARCHIVE: archive(pocket)}
 
 
 def archive(pocket: bool) -> bytes:

@@ -197,15 +197,6 @@ def read_gallery(folder: str | Path) -> Gallery:
     return replace(found, pictures=pictures)
 
 
-def listed(folder: Path) -> list[str]:
-    """Names of the pictures that the list in a folder names; they need not be there.
-
-    Raises:
-        ArtifactError: no list, or not what it should be.
-    """
-    return [name for pair in _read_index(folder)[1].pairs for name in (pair.before, pair.after)]
-
-
 def _read_index(folder: Path) -> tuple[Path, Gallery]:
     place = folder if (folder / INDEX).is_file() else folder.parent
     try:

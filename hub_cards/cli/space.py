@@ -6,6 +6,7 @@ import importlib.util
 import subprocess
 import sys
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -98,17 +99,14 @@ def command(
 
 def published_gallery(repo: str) -> Any:
     """The pairs on the published page, or None."""
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import EntryNotFoundError
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
 
-    from erase_plugins.workflow.pairs import INDEX, listed, read_gallery
+    from erase_plugins.workflow.pairs import INDEX, MOST, names, read_gallery
     from hub_cards.errors import reaching
 
-    with reaching("pull from", repo):
-        try:
-            index = Path(hf_hub_download(repo, INDEX))
-        except EntryNotFoundError:  # also: not in the cache and no network
-            return None
-        for name in listed(index.parent.parent):
-            hf_hub_download(repo, name, revision=index.parent.parent.name)
-    return read_gallery(index.parent.parent)
+    pictures = [name for turn in range(1, MOST + 1) for name in names(turn)]
+    with reaching("pull from", repo), suppress(LocalEntryNotFoundError):  # nothing in the cache and no network
+        folder = Path(snapshot_download(repo, allow_patterns=[INDEX, *pictures]))
+        return read_gallery(folder) if (folder / INDEX).is_file() else None
+    return None
