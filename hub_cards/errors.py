@@ -21,6 +21,8 @@ from erase_plugins.families.notices import filtered
 _LINK = re.compile(r"\b[a-z]+://\S+")
 _REPO = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}\Z", re.ASCII)
 _REVISION = re.compile(r"[^\x00-\x20\x7f\\~^:?*\[%]{1,200}")
+#: characters of an access token at least
+_SHORTEST = 8
 _TOKEN = re.compile(r"\bhf_[A-Za-z0-9_-]{4,}")
 #: how the client says that the Hub did not accept a page
 BAD_PAGE = "Invalid metadata in README.md."
@@ -57,11 +59,17 @@ def clean(text: object) -> str:
     from erase_plugins.plain_text import one_line, scrub
 
     plain = _LINK.sub("", _TOKEN.sub("***", str(text)))
-    for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
-        value = os.getenv(name, "").strip()
-        if value:
-            plain = plain.replace(value, "***")
+    for token in tokens():
+        plain = plain.replace(token, "***")
     return one_line(scrub(plain))[:300]
+
+
+def tokens() -> set[str]:
+    """The access tokens that this process knows."""
+    from huggingface_hub import get_token
+
+    found = {get_token() or "", *(os.getenv(name, "") for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"))}
+    return {text.strip() for text in found if len(text.strip()) >= _SHORTEST}
 
 
 @contextmanager

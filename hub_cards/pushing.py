@@ -149,12 +149,8 @@ def ready(bundle: Bundle, *, parent: str | None = None, renewed: Collection[str]
         may_write(bundle, remote.commit is not None)
         files = [with_state(item, remote.files) for item in bundle.files]
         files += [PushFile(name, b"", "changed") for name in renewed]
-        seen = replace(bundle, files=tuple(files))
-        keep(seen, remote, prune=prune)
-    private = bundle.private if remote.private is None else remote.private
-    fits(
-        replace(bundle, exists=remote.commit is not None, parent=remote.commit, private=private), parent, bundle.private
-    )
+        keep(replace(bundle, files=tuple(files)), remote, prune=prune)
+    fits(remote.seen_by(bundle), parent, bundle.private)
 
 
 def fits(bundle: Bundle, parent: str | None, private: bool) -> None:
@@ -227,8 +223,5 @@ def _compare(
 
 def _with_page(bundle: Bundle, text: str, remote: Remote, kept: Kept) -> Bundle:
     page = with_state(PushFile(CARD, text.encode()), remote.files)
-    return replace(
-        bundle, files=(*bundle.files, page), removed=kept.gone, exists=remote.commit is not None, parent=remote.commit,
-        private=bundle.private if remote.private is None else remote.private,
-        diff=card_diff(kept.card, text) if kept.card else (),
-    )  # fmt: skip
+    diff = card_diff(kept.card, text) if kept.card else ()
+    return remote.seen_by(bundle, files=(*bundle.files, page), removed=kept.gone, diff=diff)

@@ -27,6 +27,11 @@ class Remote:
     private: bool | None = None
     files: Mapping[str, str] = field(default_factory=dict)
 
+    def seen_by(self, bundle: Bundle, **more: Any) -> Bundle:
+        """The bundle, as it is to be sent there."""
+        private = bundle.private if self.private is None else self.private
+        return replace(bundle, exists=self.commit is not None, parent=self.commit, private=private, **more)
+
 
 def look(bundle: Bundle) -> Remote:
     """The repository of a bundle as it is now; without a commit if there is none.

@@ -3,28 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 from erase_plugins.errors import PushRefused
 from erase_plugins.plain_text import secret_in
 from hub_cards.bundle import PushFile
+from hub_cards.errors import tokens
 
-_VARIABLES = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
-_SHORTEST = 8
 #: vocabularies hold pieces of everything that was ever written
 _VOCABULARIES = ("vocab.json", "merges.txt", "tokenizer.json", ".model")
 #: archives and pictures: their bytes look like anything
 _BINARY = (".zip", ".png", ".jpg", ".gif", ".npz", ".bin")
-
-
-def tokens() -> set[str]:
-    """The tokens that this process knows."""
-    from huggingface_hub import get_token
-
-    found = {get_token() or "", *(os.getenv(name, "") for name in _VARIABLES)}
-    return {text.strip() for text in found if len(text.strip()) >= _SHORTEST}
 
 
 def check_files(files: Iterable[PushFile], personal: bool = False) -> None:

@@ -14,7 +14,7 @@ from erase_plugins.page.package import carried
 from erase_plugins.page.studio import Settings
 from erase_plugins.workflow.pairs import Gallery, choose_prompts
 from hub_cards.bundle import CARD, PushFile
-from hub_cards.escape import Inert, flat, listed, prose
+from hub_cards.escape import flat, listed
 from hub_cards.front_matter import ADULT
 from hub_cards.how import How
 from hub_cards.licences import licence_of
@@ -108,11 +108,7 @@ def app(loaded: Any, repo: str, copy: bool) -> str:
 
 def about(manifest: Any) -> str:
     """One line about what the page shows; inert Markdown."""
-    return (
-        f"**{listed(manifest.erased, 5)}** was erased from {prose(manifest.base.get('model') or 'a model')}. "
-        "Left: the base model. Right: the same prompt and seed with the erasure. Write another concept, and it is "
-        "erased while you wait."
-    )
+    return page("about.md.j2", {"manifest": manifest}).strip()
 
 
 def readme(loaded: Any, repo: str, license: str | None, adult: bool) -> str:
@@ -128,9 +124,7 @@ def readme(loaded: Any, repo: str, license: str | None, adult: bool) -> str:
         "models": [repo, *([base] if base else [])],
         "tags": ["erase-plugins", "concept-erasure", *([ADULT] if adult else [])],
     }  # fmt: skip
-    return document(data, "space.md.j2", {
-        "manifest": manifest, "about": Inert(about(manifest)), "repo": repo, "base_id": base,
-    })  # fmt: skip
+    return document(data, "space.md.j2", {"manifest": manifest, "repo": repo})
 
 
 def write_space(files: Mapping[str, bytes | Path], folder: str | Path, force: bool = False) -> Path:
