@@ -7,7 +7,6 @@ import hashlib
 import io
 import json
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -86,7 +85,6 @@ class Bundle:
         message: first line of the commit.
         diff: lines of the card that change.
         repo_type: "model" or "space".
-        space_sdk: what a new Space runs on.
         record: name of the file that says what the repository holds.
         dry_run: nothing will be sent; a plugin writes nothing then either.
         unseen: why the repository could not be looked at (dry runs only); then every file counts as new.
@@ -104,11 +102,9 @@ class Bundle:
     message: str = ""
     diff: tuple[str, ...] = ()
     repo_type: str = "model"
-    space_sdk: str | None = None
     record: str = FILENAME
     dry_run: bool = False
     unseen: str = ""
-    extra: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def changed(self) -> tuple[PushFile, ...]:

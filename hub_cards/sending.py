@@ -113,7 +113,7 @@ def _with_repository(bundle: Bundle) -> Bundle:
         with reaching("push to", bundle.repo):
             api.create_repo(
                 bundle.repo, private=bundle.private, exist_ok=True,
-                repo_type=bundle.repo_type, space_sdk=bundle.space_sdk,
+                repo_type=bundle.repo_type, space_sdk="gradio" if bundle.repo_type == "space" else None,
             )  # fmt: skip
             info: Any = api.repo_info(bundle.repo, repo_type=bundle.repo_type)
     except NotAllowed:

@@ -156,6 +156,6 @@ def push_space(artifact: Any, repo: str, files: Mapping[str, bytes | Path], **op
     listed = tuple(PushFile(name, source) for name, source in files.items() if name != CARD)
     text = files[CARD]
     message = f"Space for {', '.join(artifact.manifest.erased)[:60]} erased"
-    bundle = how.bundle(artifact, repo, listed, message, repo_type="space", space_sdk="gradio")
+    bundle = how.bundle(artifact, repo, listed, message, repo_type="space")
     page = text.decode() if isinstance(text, bytes) else text.read_text(encoding="utf-8")
     return publish(bundle, lambda _: page, how)
