@@ -14,11 +14,8 @@ import click
 
 from erase_plugins.cli.command import check_output, declare, dry_run_option, existing, force_option, quiet_client
 from erase_plugins.cli.console import emit, human_bytes, say
-from hub_cards.cli.pictures import drawing_options, notice_option
+from hub_cards.cli.pictures import drawing_options
 from hub_cards.cli.pushed import personal_option
-
-#: what a Space runs
-APP = "app.py"
 
 
 @declare("space")
@@ -27,7 +24,6 @@ APP = "app.py"
 @click.option("--out", metavar="DIR", help="Folder to write; NAME-space if left out.")
 @click.option("--gallery", metavar="DIR", help="Show the pairs that 'card --pairs' wrote there.")
 @drawing_options
-@notice_option
 @click.option("--license", metavar="ID", help="Licence id; that of the base model if left out.")
 @click.option(
     "--requirement",
@@ -59,7 +55,7 @@ def command(
     from hub_cards.errors import check_repo
     from hub_cards.pushing import ready
     from hub_cards.references import SCHEME
-    from hub_cards.space import push_space, space_files, write_space
+    from hub_cards.space import APP, push_space, space_files, write_space
 
     if local and importlib.util.find_spec("gradio") is None:
         raise MissingExtra("space --local", "ui")
