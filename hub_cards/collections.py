@@ -9,10 +9,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub import constants
+from huggingface_hub.errors import RemoteEntryNotFoundError
+
 from erase_plugins.artifacts.locks import locked
 from erase_plugins.artifacts.manifest import FILENAME
 from erase_plugins.artifacts.places import COLLECTION, INDEX, check_place
 from erase_plugins.artifacts.store import file_hash, read_manifest
+from erase_plugins.compose import merge
 from erase_plugins.errors import CorruptArtifact, HubError, RequestError
 from erase_plugins.workflow.collection import Collection, build_collection
 from hub_cards.bundle import PushFile, artifact_files
@@ -129,7 +133,6 @@ def merged(
         RequestError: no name was given.
         HubError, UnknownName, ArtifactError: as for `pull_collection` and `erase_plugins.merge`.
     """
-    from erase_plugins.compose import merge
 
     asked = [names] if isinstance(names, str) else list(names or parse(spec).names)
     if not asked:
@@ -140,7 +143,6 @@ def merged(
 
 def fetch_members(source: Source, offline: bool) -> Path:
     """Folder of one artifact of a collection, or of the merged artifact of several, made once per commit."""
-    from huggingface_hub import constants
 
     got = Fetched(source.repo, offline)
     library, wanted = got.verified(lambda: _fetch(got, source, source.names, ()))
@@ -150,8 +152,6 @@ def fetch_members(source: Source, offline: bool) -> Path:
     folder = Path(constants.HF_HUB_CACHE).parent / "erase-plugins-merged" / hashlib.sha256(key.encode()).hexdigest()
     with locked(folder, patience=_PATIENCE):
         if not (folder / FILENAME).is_file():
-            from erase_plugins.compose import merge
-
             merge(library.load(sorted(wanted))).save(folder, force=True)
     return folder
 
@@ -160,7 +160,6 @@ def _fetch(
     got: Fetched, source: Source, names: Iterable[str], layouts: Sequence[str]
 ) -> tuple[Collection, tuple[str, ...]]:
     """The verified index, and the verified artifacts, all from one commit."""
-    from huggingface_hub.errors import RemoteEntryNotFoundError
 
     try:
         index = got.one(INDEX, source.revision)

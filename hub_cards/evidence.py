@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from huggingface_hub.repocard_data import EvalResult, eval_results_to_model_index
+
 from erase_plugins.evaluation.wording import CLASSIFIER, CONTROLS, WORDS
 from erase_plugins.types import AttackReport, EvalReport
 from hub_cards.escape import flat, listed
@@ -39,8 +41,6 @@ def _words(report: EvalReport | None) -> dict[str, str]:
 
 def model_index(name: str, report: EvalReport) -> list[dict[str, Any]]:
     """The report's numbers after erasing, in the form that the Hub shows."""
-    from huggingface_hub import EvalResult
-    from huggingface_hub.repocard_data import eval_results_to_model_index
 
     words, suite = _words(report), flat(report.suite)
     results = [

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from huggingface_hub import constants, hf_hub_download
+from huggingface_hub.hf_api import HfApi, RepoFile
 
 from erase_plugins.artifacts.manifest import FILENAME, ArtifactFile, Manifest
 from erase_plugins.artifacts.places import INDEX
@@ -43,7 +47,6 @@ class Fetched:
         Raises:
             CorruptArtifact: not as large as listed, larger than such a file can be, or other bytes than announced.
         """
-        from huggingface_hub import hf_hub_download
 
         cached = self.offline or self._check_size(name, revision, listed)
         with telling(self.progress, hf_hub_download) as more:
@@ -55,9 +58,6 @@ class Fetched:
 
     def _check_size(self, name: str, revision: str | None, listed: ArtifactFile | None) -> bool:
         """Whether the file is in the cache; of one that is not, the size is checked."""
-        import shutil
-
-        from huggingface_hub import constants, hf_hub_download
 
         ahead: Any = hf_hub_download(self.repo, name, revision=revision, dry_run=True)
         if not ahead.will_download:
@@ -77,8 +77,6 @@ class Fetched:
 
     def _announced(self, name: str, path: Path) -> str | None:
         """The hash of a file as the Hub's list says it, for caches that do not name files after it."""
-        from huggingface_hub import HfApi
-        from huggingface_hub.hf_api import RepoFile
 
         commit = path.parents[name.count("/")].name
         rows = HfApi().get_paths_info(self.repo, [name], revision=commit)

@@ -14,8 +14,11 @@ from erase_plugins.artifacts.manifest import Manifest
 from erase_plugins.errors import ArtifactError
 from erase_plugins.evaluation.saved import check_about, read_attacks, read_report
 from erase_plugins.evaluation.sensitive import adults_only
+from erase_plugins.manager import get_manager
 from erase_plugins.page.package import pinned
+from erase_plugins.records.release import section
 from erase_plugins.types import AttackReport, EvalReport
+from erase_plugins.workflow.artifacts import load_artifact
 from erase_plugins.workflow.collection import Collection
 from erase_plugins.workflow.pairs import Gallery
 from hub_cards import provenance, usage
@@ -71,8 +74,6 @@ def card(
         PushRefused: ``strict`` and the licence is not known.
         ArtifactError: the artifact or the report cannot be read, or the report is about another one.
     """
-    from erase_plugins.manager import get_manager
-    from erase_plugins.workflow.artifacts import load_artifact
 
     loaded, (found, _) = load_artifact(artifact), read_report(report)
     manifest = loaded.manifest
@@ -182,7 +183,6 @@ def merged_card(loaded: Any, strength: float, repo: str, licence: Licence) -> st
 
 def head_card(release: Any, licence: Licence, requirement: str | None) -> str:
     """The page of a head with its certificate."""
-    from erase_plugins.records.release import section
 
     erasure = {"method": "noisy-gd", **({} if requirement is None else {"requirement": requirement})}
     data = {"library_name": "erase-plugins", **licence.metadata(), "tags": ["machine-unlearning", "erase-plugins"]}

@@ -6,10 +6,12 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from erase_plugins.artifacts.fingerprint import Fingerprint
 from erase_plugins.artifacts.manifest import Manifest
 from erase_plugins.concept_text import written
 from erase_plugins.errors import EraseError, UnknownName
-from erase_plugins.options import as_setting
+from erase_plugins.manager import get_manager
+from erase_plugins.options import as_setting, describe
 from hub_cards.escape import flat
 
 _ARXIV = re.compile(r"arxiv\.org/(?:abs|pdf)/(\d{4}\.\d{4,5})")
@@ -60,8 +62,6 @@ def again(manifest: Manifest) -> Iterator[tuple[object, ...]]:
 
 def _set_by_hand(manifest: Manifest) -> Mapping[str, Any]:
     """Options that the method would not choose by itself everywhere; all of them if the method is not installed."""
-    from erase_plugins.manager import get_manager
-    from erase_plugins.options import describe
 
     try:
         known = {item.name: item for item in describe(get_manager().method(str(manifest.method["id"])).Options)}
@@ -75,7 +75,6 @@ def _set_by_hand(manifest: Manifest) -> Mapping[str, Any]:
 
 def short(fingerprint: Any) -> str:
     """A fingerprint of a base model on a page."""
-    from erase_plugins.artifacts.fingerprint import Fingerprint
 
     try:
         return Fingerprint.from_dict(fingerprint).short
@@ -95,8 +94,6 @@ def citations(method: Mapping[str, Any]) -> list[str]:
     A registered method may carry its entry as ``citation``. Otherwise one is made from title and link: for arXiv with
     number and year, else with the link alone.
     """
-    from erase_plugins.errors import UnknownName
-    from erase_plugins.manager import get_manager
 
     found = []
     for name in str(method.get("id") or "").split("+"):  # a sum of several methods names them all

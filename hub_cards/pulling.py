@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub import HfApi, snapshot_download
+from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+
+from erase_plugins.artifacts.atomic import atomic_folder
 from erase_plugins.artifacts.manifest import FILENAME
-from erase_plugins.artifacts.places import INDEX
-from erase_plugins.artifacts.store import read_manifest
+from erase_plugins.artifacts.places import INDEX, check_place
+from erase_plugins.artifacts.store import read_manifest, verify_file
 from erase_plugins.errors import HubError
+from erase_plugins.manager import get_manager
+from erase_plugins.workflow.artifacts import load_artifact
 from erase_plugins.workflow.collection import copy_artifact
 from hub_cards.errors import reaching
 from hub_cards.fetching import Fetched, wanted_files
@@ -48,12 +55,6 @@ def pull(
         HubError: not there, not reachable, or the bytes that came are not those that were published.
         BaseMismatch: made for other weights than ``model``.
     """
-    import shutil
-
-    from erase_plugins.artifacts.atomic import atomic_folder
-    from erase_plugins.artifacts.places import check_place
-    from erase_plugins.manager import get_manager
-    from erase_plugins.workflow.artifacts import load_artifact
 
     target = None if into is None else Path(into)
     if target is not None:
@@ -92,7 +93,6 @@ def fetch(spec: str, *, offline: bool = False) -> Path:
         from hub_cards.collections import fetch_members
 
         return fetch_members(source, offline)
-    from erase_plugins.artifacts.store import verify_file
 
     got = Fetched(source.repo, offline)
 
@@ -112,7 +112,6 @@ def commit_of(spec: str) -> str:
     Raises:
         HubError: not there; `HubUnreachable` if nobody answered.
     """
-    from huggingface_hub import HfApi
 
     source = parse(spec)
     with reaching("pull from", source.repo):
@@ -121,7 +120,6 @@ def commit_of(spec: str) -> str:
 
 def _download(got: Fetched, revision: str | None, layouts: Sequence[str]) -> Path:
     """Folder of the artifact in the cache, or the single file of a repository without manifest."""
-    from huggingface_hub.errors import EntryNotFoundError
 
     try:
         first = got.one(FILENAME, revision)
@@ -139,8 +137,6 @@ def _plain(got: Fetched, revision: str | None, error: Exception) -> Path:
     Raises:
         HubError: no safetensors file, or several and none has the usual name.
     """
-    from huggingface_hub import HfApi, snapshot_download
-    from huggingface_hub.errors import LocalEntryNotFoundError
 
     local = isinstance(error, LocalEntryNotFoundError)
     if local:

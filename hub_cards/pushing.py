@@ -7,10 +7,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub import HfApi, get_token
+from huggingface_hub.errors import HfHubHTTPError
+
+from erase_plugins.artifacts.store import verify_file
 from erase_plugins.errors import HubUnreachable, NotAllowed, PushRefused
 from erase_plugins.evaluation.saved import check_about, read_attacks, read_report
 from erase_plugins.evaluation.sensitive import to_blur
+from erase_plugins.manager import get_manager
 from erase_plugins.types import EvalReport
+from erase_plugins.workflow.artifacts import load_artifact
 from erase_plugins.workflow.pairs import Gallery, read_gallery
 from hub_cards.attacks import attack_files
 from hub_cards.bundle import CARD, REPORT, Bundle, PushFile, artifact_files, card_diff, report_files
@@ -62,8 +68,6 @@ def push(
             published evidence about other weights, an access key or private text in a file.
         NotAllowed: not logged in, or no right to write there.
     """
-    from erase_plugins.artifacts.store import verify_file
-    from erase_plugins.workflow.artifacts import load_artifact
 
     how = How.checked(repo, options)
     loaded = load_artifact(artifact)
@@ -109,7 +113,6 @@ def publish(
     Raises:
         HubError, PushRefused, NotAllowed: as for `push`.
     """
-    from erase_plugins.manager import get_manager
 
     repo, private = bundle.repo, bundle.private
     token_needed(how.dry_run)
@@ -174,8 +177,6 @@ def may_write(bundle: Bundle, exists: bool) -> None:
     Raises:
         NotAllowed: they may not.
     """
-    from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError
 
     try:
         found = HfApi().whoami()
@@ -203,7 +204,6 @@ def token_needed(dry_run: bool = False) -> None:
     Raises:
         NotAllowed: nobody is.
     """
-    from huggingface_hub import get_token
 
     if not dry_run and not get_token():
         raise NotAllowed("not logged in; run 'hf auth login' or set HF_TOKEN")

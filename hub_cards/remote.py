@@ -7,11 +7,16 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub import hf_hub_download
+from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
+from huggingface_hub.hf_api import HfApi, RepoFile
+
 from erase_plugins.artifacts.manifest import FILENAME
 from erase_plugins.artifacts.places import INDEX
 from erase_plugins.errors import CorruptArtifact, HubError
 from erase_plugins.records.certificate import CERTIFICATE
 from hub_cards.bundle import GIT_ID, Bundle, PushFile
+from hub_cards.cache import check_blob, forget
 
 #: says what a published full checkpoint is made of
 MERGED = "erase_merged.json"
@@ -39,9 +44,6 @@ def look(bundle: Bundle) -> Remote:
     Raises:
         HubError: the Hub's answers contradict each other.
     """
-    from huggingface_hub import HfApi
-    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
-    from huggingface_hub.hf_api import RepoFile
 
     api, repo = HfApi(), bundle.repo
     try:
@@ -68,9 +70,6 @@ def with_state(item: PushFile, published: Mapping[str, str]) -> PushFile:
 
 def published_text(bundle: Bundle, name: str, commit: str) -> str:
     """A text file of the repository; its hash is checked, because parts of it are published again."""
-    from huggingface_hub import hf_hub_download
-
-    from hub_cards.cache import check_blob, forget
 
     path = Path(hf_hub_download(bundle.repo, name, revision=commit, repo_type=bundle.repo_type))
     try:

@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 from itertools import takewhile
 from typing import Any
 
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, RepoCard
+
 from erase_plugins.errors import HubError, NotAllowed, PushRefused
 from hub_cards.bundle import CARD, Bundle, PushFile
 from hub_cards.errors import BAD_PAGE, clean, reaching
@@ -91,7 +93,6 @@ def _check_page(bundle: Bundle) -> None:
     Raises:
         PushRefused: it does not accept the page.
     """
-    from huggingface_hub import RepoCard
 
     page = next((item for item in bundle.files if item.name == CARD), None)
     if page is None:
@@ -106,7 +107,6 @@ def _check_page(bundle: Bundle) -> None:
 def _with_repository(bundle: Bundle) -> Bundle:
     if bundle.exists:
         return bundle
-    from huggingface_hub import HfApi
 
     api = HfApi()
     try:
@@ -138,7 +138,6 @@ def _private(bundle: Bundle, unknown: bool | None = None) -> bool:
     Raises:
         HubError: the Hub does not say, and no ``unknown`` is given.
     """
-    from huggingface_hub import HfApi
 
     try:
         with reaching("push to", bundle.repo):
@@ -153,7 +152,6 @@ def _commit(
     bundle: Bundle, items: Sequence[PushFile], removed: Sequence[str], part: str, last: bool
 ) -> tuple[str, str | None, str | None]:
     """Commit id, and page and revision of a pull request that was opened."""
-    from huggingface_hub import CommitOperationDelete, HfApi
 
     operations: list[Any] = [_addition(item) for item in items]
     operations += [CommitOperationDelete(name) for name in removed]
@@ -175,7 +173,6 @@ def _commit(
 
 def _since(bundle: Bundle) -> str:
     """What changed on the Hub since the parent of a bundle, for the message; nothing if that cannot be found out."""
-    from huggingface_hub import HfApi
 
     api = HfApi()
     try:
@@ -199,7 +196,6 @@ def _addition(item: PushFile) -> Any:
 
     Should the file have changed since, the server refuses the upload: the bytes are not those of the hash.
     """
-    from huggingface_hub import CommitOperationAdd
 
     made: Any = CommitOperationAdd(item.name, item.source)
     if item.sha256:

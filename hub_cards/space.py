@@ -6,12 +6,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from erase_plugins.artifacts.atomic import atomic_folder
 from erase_plugins.artifacts.manifest import FILENAME
 from erase_plugins.errors import ArtifactError
 from erase_plugins.evaluation.sensitive import adults_only, to_blur
 from erase_plugins.families.source import POCKET
 from erase_plugins.page.package import carried
 from erase_plugins.page.studio import Settings
+from erase_plugins.workflow.artifacts import load_artifact
 from erase_plugins.workflow.pairs import Gallery, choose_prompts
 from hub_cards.bundle import CARD, PushFile
 from hub_cards.escape import flat, listed
@@ -67,7 +69,6 @@ def space_files(
         RequestError: the requirement is not pinned.
         ArtifactError: ``copy`` and the artifact is not saved as a folder.
     """
-    from erase_plugins.workflow.artifacts import load_artifact
 
     loaded = load_artifact(artifact)
     manifest = loaded.manifest
@@ -129,7 +130,6 @@ def readme(loaded: Any, repo: str, license: str | None, adult: bool) -> str:
 
 def write_space(files: Mapping[str, bytes | Path], folder: str | Path, force: bool = False) -> Path:
     """Writes the files of a Space into a new folder; all of them or none."""
-    from erase_plugins.artifacts.atomic import atomic_folder
 
     target = Path(folder)
     with atomic_folder(target, force, "space") as work:
