@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 
 from erase_plugins.artifacts.manifest import FILENAME
 from erase_plugins.errors import ArtifactError
-from erase_plugins.evaluation.sensitive import blurred
+from erase_plugins.evaluation.sensitive import blurred, is_png
 from erase_plugins.records.release import PROOF, is_proven
 from erase_plugins.types import EvalReport
 
@@ -26,7 +26,6 @@ PICTURES = {"contact_sheet": "images/contact_sheet.png", "chart": "images/chart.
 #: other pictures that a suite attached to its report
 FIGURE = "images/figure-{}"
 _FIGURE_FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*\.png")
-_PNG = b"\x89PNG\r\n\x1a\n"
 
 
 @dataclass(frozen=True)
@@ -140,24 +139,18 @@ def report_files(report: EvalReport | None, folder: Path | None, pictures: bool,
         return []
     text = json.dumps(report.to_dict(), indent=2, sort_keys=True)
     found = [PushFile(REPORT, text.encode())]
-    for key, name in picture_names(report).items():
-        place = None if folder is None else folder / Path(str(report.files.get(key, ""))).name
-        if pictures and place is not None and place.is_file():
-            with place.open("rb") as file:
-                if file.read(8) != _PNG:
-                    continue
-            found.append(PushFile(name, blurred(place.read_bytes()) if blur else place))
+    if folder is None or not pictures:
+        return found
+    names = dict(PICTURES)
+    for key, name in report.files.items():
+        if _FIGURE_FILE.fullmatch(str(name)):
+            names.setdefault(key, FIGURE.format(name))
+    for key, name in names.items():
+        place = folder / Path(str(report.files.get(key, ""))).name
+        data = place.read_bytes() if place.is_file() else b""
+        if is_png(data):
+            found.append(PushFile(name, blurred(data) if blur else place))
     return found
-
-
-def picture_names(report: EvalReport) -> dict[str, str]:
-    """Where the pictures of a report go in a repository, by their name in the report."""
-    others = {
-        key: FIGURE.format(name)
-        for key, name in report.files.items()
-        if key not in PICTURES and _FIGURE_FILE.fullmatch(str(name))
-    }
-    return PICTURES | others
 
 
 def is_picture(name: str) -> bool:

@@ -10,7 +10,7 @@ import click
 from erase_plugins.cli.command import check_output, declare, existing, force_option
 from erase_plugins.cli.console import emit, say
 from erase_plugins.errors import RequestError
-from hub_cards.cli.pictures import drawing_options
+from hub_cards.cli.pictures import asked, draw, drawing_options
 from hub_cards.cli.pushed import reader_options
 
 
@@ -27,7 +27,6 @@ def command(artifact: str, report: str | None, repo: str | None, out: str | None
     """Write the model card of an artifact. Without a report it says "not measured"."""
     from erase_plugins.evaluation.sensitive import to_blur
     from erase_plugins.workflow.artifacts import load_artifact
-    from hub_cards.cli.pictures import asked, draw
     from hub_cards.errors import check_repo
     from hub_cards.model_card import card
 

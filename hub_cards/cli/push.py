@@ -11,7 +11,7 @@ from erase_plugins.cli.command import declare, existing, quiet_client
 from erase_plugins.cli.console import state
 from erase_plugins.errors import RequestError
 from erase_plugins.plain_text import scrub
-from hub_cards.cli.pictures import drawing_options
+from hub_cards.cli.pictures import asked, draw, drawing_options
 from hub_cards.cli.pushed import push_options, reader_options, say_pushed, show
 
 
@@ -44,7 +44,6 @@ def command(
     from erase_plugins.workflow.pairs import INDEX
     from hub_cards.bundle import REPORT, artifact_files
     from hub_cards.checkpoint import push_merged
-    from hub_cards.cli.pictures import asked, draw
     from hub_cards.errors import check_repo
     from hub_cards.heads import push_head
     from hub_cards.how import How

@@ -14,8 +14,8 @@ import click
 
 from erase_plugins.cli.command import check_output, declare, dry_run_option, existing, force_option, quiet_client
 from erase_plugins.cli.console import emit, human_bytes, say
-from hub_cards.cli.pictures import drawing_options
-from hub_cards.cli.pushed import personal_option
+from hub_cards.cli.pictures import asked, draw, drawing_options
+from hub_cards.cli.pushed import personal_option, show
 
 
 @declare("space")
@@ -50,8 +50,6 @@ def command(
     from erase_plugins.workflow.artifacts import load_artifact
     from erase_plugins.workflow.pairs import read_gallery
     from hub_cards.bundle import Bundle
-    from hub_cards.cli.pictures import asked, draw
-    from hub_cards.cli.pushed import show
     from hub_cards.errors import check_repo
     from hub_cards.pushing import ready
     from hub_cards.references import SCHEME
