@@ -97,7 +97,7 @@ def copied(loaded: Any) -> dict[str, bytes | Path]:
 def app(loaded: Any, repo: str, copy: bool) -> str:
     """The text of app.py."""
     manifest = loaded.manifest
-    span = {field: float(manifest.strength[name]) for name, field in _SPAN if name in manifest.strength}
+    span: dict[str, Any] = {field: float(manifest.strength[name]) for name, field in _SPAN if name in manifest.strength}
     settings = Settings(
         title=f"Erased: {', '.join(manifest.erased[:5])}", heading=f"Erased: {listed(manifest.erased, 5)}",
         about=about(manifest), model=manifest.base.get("model") or "MODEL",
