@@ -25,10 +25,9 @@ def read(card: str) -> dict[str, Any]:
     """The front matter of a page; empty if there is none that can be read."""
 
     try:
-        found = RepoCard(card, ignore_metadata_errors=True).data.to_dict() if card.startswith("---") else {}
+        return dict(RepoCard(card, ignore_metadata_errors=True).data.to_dict()) if card.startswith("---") else {}
     except Exception:  # whatever somebody wrote there: the new page replaces it
         return {}
-    return dict(found)
 
 
 def merge(

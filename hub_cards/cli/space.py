@@ -6,7 +6,7 @@ import importlib.util
 import subprocess
 import sys
 import tempfile
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -59,9 +59,11 @@ def command(
         raise MissingExtra("space --local", "ui")
     quiet_client()
     name = check_repo(repo).split("/")[1]
-    passing = tempfile.TemporaryDirectory(prefix="erase-space-") if local and out is None else None
-    place = out or Path(passing.name if passing else "", f"{name}-space")
-    folder = check_output(str(place), force, kind="space", dry_run=dry_run)
+    context = click.get_current_context()
+    passing = tempfile.TemporaryDirectory(prefix="erase-space-") if local and out is None else nullcontext("")
+    folder = check_output(
+        out or Path(context.with_resource(passing), f"{name}-space"), force, kind="space", dry_run=dry_run
+    )
     loaded = load_artifact(existing(artifact or f"{SCHEME}{repo}"))
     if push and not dry_run:
         ready(Bundle(loaded, repo, (), private=private, repo_type="space"), prune=True)
@@ -85,10 +87,7 @@ def command(
     emit({"schema": 1, "dry_run": dry_run, "folder": str(folder), "files": sorted(files), "repo": repo,
           "pushed": None if done is None else {**done.bundle.to_dict(), "commit": done.commit}})  # fmt: skip
     if local and not dry_run:
-        code = subprocess.call([sys.executable, APP], cwd=folder)
-        if passing is not None:
-            passing.cleanup()
-        click.get_current_context().exit(code)
+        context.exit(subprocess.call([sys.executable, APP], cwd=folder))
 
 
 def published_gallery(repo: str) -> Any:
