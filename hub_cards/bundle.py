@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import io
 import json
@@ -179,9 +178,3 @@ def artifact_files(artifact: Any) -> list[PushFile]:
     if absent is not None:
         raise ArtifactError(f"'{place.name}' lacks {absent}, which its manifest lists; pull it with --all-files first")
     return [PushFile(name, place / name, sha256=sha256) for name, sha256 in known.items()]
-
-
-def card_diff(old: str, new: str) -> tuple[str, ...]:
-    """Changed lines, as in a unified diff."""
-    lines = difflib.unified_diff(old.splitlines(), new.splitlines(), "published", "new", lineterm="", n=1)
-    return tuple(lines)

@@ -12,28 +12,18 @@ import re
 from pathlib import Path
 
 from erase_plugins.artifacts.links import in_shared_blobs
-from erase_plugins.errors import CorruptArtifact
 from hub_cards.bundle import PushFile
 
 _HASH = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 
 
-def check_blob(path: Path, announced: str | None = None) -> None:
-    """Compares a cached file with the hash that the Hub announced.
+def is_as_announced(path: Path, announced: str | None = None) -> bool:
+    """Whether the bytes are those that the Hub announced; true as well where nobody can tell.
 
     Args:
         path: place in the cache.
         announced: SHA-256 or git id; by default the name of its blob, where the cache uses links.
-
-    Raises:
-        CorruptArtifact: other bytes than the Hub announced.
     """
-    if not is_as_announced(path, announced):
-        raise CorruptArtifact(f"{path.name} does not match its hash")
-
-
-def is_as_announced(path: Path, announced: str | None = None) -> bool:
-    """Whether the bytes are those that the Hub announced; true as well where nobody can tell."""
     blob = _blob(path)
     wanted = announced or (blob.name if blob is not None else "")
     if not _HASH.fullmatch(wanted):

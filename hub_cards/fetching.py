@@ -16,7 +16,7 @@ from erase_plugins.artifacts.places import INDEX
 from erase_plugins.artifacts.store import MOST_MANIFEST_BYTES
 from erase_plugins.errors import CorruptArtifact, HubError, RequestError
 from erase_plugins.workflow.collection import MOST_INDEX_BYTES
-from hub_cards.cache import check_blob, forget, is_as_announced
+from hub_cards.cache import forget, is_as_announced
 from hub_cards.errors import reaching
 from hub_cards.progress import Tell, telling
 
@@ -53,7 +53,9 @@ class Fetched:
             path = Path(hf_hub_download(self.repo, name, revision=revision, local_files_only=self.offline, **more))
         self.files.append(path)
         if listed is None:  # everything else has its hash in one of these
-            check_blob(path, None if cached or path.is_symlink() else self._announced(name, path))
+            announced = None if cached or path.is_symlink() else self._announced(name, path)
+            if not is_as_announced(path, announced):
+                raise CorruptArtifact(f"{path.name} does not match its hash")
         return path
 
     def _check_size(self, name: str, revision: str | None, listed: ArtifactFile | None) -> bool:

@@ -172,11 +172,10 @@ def merged_card(loaded: Any, strength: float, repo: str, licence: Licence) -> st
     manifest = loaded.manifest
     adult = adults_only(manifest.concepts)
     data = start(manifest.base, manifest.family, (), licence, False, kind=FULL, adult=adult, relation="finetune")
-    texts = {"name": manifest.name, "method": manifest.method.get("id", ""), "family": manifest.family,
-             "base": manifest.base.get("model") or ""}  # fmt: skip
+    told = provenance.metadata(manifest)
     data["tags"].insert(0, "diffusers")
     data["erased"] = [flat(text) for text in manifest.erased]
-    data["erasure"] = {name: flat(text) for name, text in texts.items()} | {"strength": strength}
+    data["erasure"] = {key: told[key] for key in ("name", "method", "family", "base")} | {"strength": strength}
     facts = {"manifest": manifest, "licence": licence, "repo": repo, "strength": strength}
     return document(data, "full.md.j2", facts | numbers(None, (), ()))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable, Collection
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +20,7 @@ from erase_plugins.types import EvalReport
 from erase_plugins.workflow.artifacts import load_artifact
 from erase_plugins.workflow.pairs import Gallery, read_gallery
 from hub_cards.attacks import attack_files
-from hub_cards.bundle import CARD, REPORT, Bundle, PushFile, artifact_files, card_diff, report_files
+from hub_cards.bundle import CARD, REPORT, Bundle, PushFile, artifact_files, report_files
 from hub_cards.errors import clean, reaching
 from hub_cards.front_matter import merge
 from hub_cards.how import How
@@ -223,5 +224,6 @@ def _compare(
 
 def _with_page(bundle: Bundle, text: str, remote: Remote, kept: Kept) -> Bundle:
     page = with_state(PushFile(CARD, text.encode()), remote.files)
-    diff = card_diff(kept.card, text) if kept.card else ()
+    lines = difflib.unified_diff(kept.card.splitlines(), text.splitlines(), "published", "new", lineterm="", n=1)
+    diff = tuple(lines) if kept.card else ()
     return remote.seen_by(bundle, files=(*bundle.files, page), removed=kept.gone, diff=diff)

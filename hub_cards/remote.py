@@ -13,10 +13,10 @@ from huggingface_hub.hf_api import HfApi, RepoFile
 
 from erase_plugins.artifacts.manifest import FILENAME
 from erase_plugins.artifacts.places import INDEX
-from erase_plugins.errors import CorruptArtifact, HubError
+from erase_plugins.errors import HubError
 from erase_plugins.records.certificate import CERTIFICATE
 from hub_cards.bundle import GIT_ID, Bundle, PushFile
-from hub_cards.cache import check_blob, forget
+from hub_cards.cache import forget, is_as_announced
 
 #: says what a published full checkpoint is made of
 MERGED = "erase_merged.json"
@@ -72,9 +72,7 @@ def published_text(bundle: Bundle, name: str, commit: str) -> str:
     """A text file of the repository; its hash is checked, because parts of it are published again."""
 
     path = Path(hf_hub_download(bundle.repo, name, revision=commit, repo_type=bundle.repo_type))
-    try:
-        check_blob(path)
-        return path.read_text(encoding="utf-8", errors="replace")
-    except CorruptArtifact as error:
+    if not is_as_announced(path):
         forget(path)
-        raise HubError(f"{name} of {bundle.repo} did not arrive as it is published; try again") from error
+        raise HubError(f"{name} of {bundle.repo} did not arrive as it is published; try again")
+    return path.read_text(encoding="utf-8", errors="replace")
