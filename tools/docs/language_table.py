@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from erase_plugins.artifacts.atomic import atomic_file
-from tools.docs.language_draws import Cell, P, drawn, section
+from tools.docs.language_draws import Cell, P, above, drawn, section, span, told, trainings
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 REAL = DOCS / "results" / "smollm2.json"
@@ -48,14 +48,13 @@ def measure(
     }  # fmt: skip
 
 
-def reached(cell: Cell) -> dict[str, bool]:
-    """The four conditions of a run."""
-    one, base, twin = (cell["table"][name] for name in ("edited", "base", "reference"))
+def reached(cell: Cell, draws: Sequence[Mapping[str, Any]] = ()) -> dict[str, bool]:
+    """The four conditions of a run against the reference, or against it and its other trainings together."""
+    one, base, found = cell["table"]["edited"], cell["table"]["base"], trainings([cell], draws)
     return {
-        "probability": one["probability_quality"] > P,
-        "truth ratio": one["forget_quality"] > P,
+        **{what: p > P for what, p in told(cell["values"]["edited"], found).items()},
         "utility": base["utility"] - one["utility"] <= HARM,
-        "extraction": one["forget_extraction"] <= twin["forget_extraction"] + MORE,
+        "extraction": above(one["forget_extraction"], found) <= MORE,
     }
 
 
@@ -105,25 +104,24 @@ def page(cells: Sequence[Cell], draws: Sequence[Mapping[str, Any]] = ()) -> str:
         f"truth ratios from the reference's (p > {P}), utility falls by at most {100 * HARM:.0f} points, and "
         f"extraction strength is at most {100 * MORE:.0f} points above the reference's.",
         "",
-        "| method | seeds | all four | probability, p | truth ratio, p | utility lost, points | extraction above |",
-        "|---|---|---|---|---|---|---|",
+        *(["The set is the reference with its other trainings, [below](#other-trainings-of-the-reference)."] * bool(draws)),
+        "",
+        "| method | seeds | all four | all four, set | probability, p | truth ratio, p | utility lost, points | "
+        "extraction above |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for name in methods:
         mine = [cell for cell in cells if cell["method"] == name]
-        good = sum(all(reached(cell).values()) for cell in mine)
-
-        def span(of: Any, digits: int = 3, mine: Sequence[Cell] = mine) -> str:
-            values = sorted(of(cell["table"]) for cell in mine)
-            return (
-                f"{values[0]:.{digits}f} .. {values[-1]:.{digits}f}" if len(values) > 1 else f"{values[0]:.{digits}f}"
-            )
-
+        good, wide = (sum(all(reached(cell, part).values()) for cell in mine) for part in ((), draws))
+        tables = [cell["table"] for cell in mine]
         lines.append(
-            f"| `{name}` | {len(mine)} | {good} of {len(mine)} | "
+            f"| `{name}` | {len(mine)} | {good} of {len(mine)} | {wide} of {len(mine)} | "
             + " | ".join((
-                span(lambda t: t["edited"]["probability_quality"]), span(lambda t: t["edited"]["forget_quality"]),
-                span(lambda t: 100 * (t["base"]["utility"] - t["edited"]["utility"]), 1),
-                span(lambda t: 100 * (t["edited"]["forget_extraction"] - t["reference"]["forget_extraction"]), 1),
+                span([t["edited"]["probability_quality"] for t in tables]),
+                span([t["edited"]["forget_quality"] for t in tables]),
+                span([100 * (t["base"]["utility"] - t["edited"]["utility"]) for t in tables], 1),
+                span([100 * (t["edited"]["forget_extraction"] - t["reference"]["forget_extraction"]) for t in tables],
+                     1),
             )) + " |"
         )  # fmt: skip
     failed = _failed(cells, methods)
