@@ -104,7 +104,11 @@ def page(cells: Sequence[Cell], draws: Sequence[Mapping[str, Any]] = ()) -> str:
         f"truth ratios from the reference's (p > {P}), utility falls by at most {100 * HARM:.0f} points, and "
         f"extraction strength is at most {100 * MORE:.0f} points above the reference's.",
         "",
-        *(["The set is the reference with its other trainings, [below](#other-trainings-of-the-reference)."] * bool(draws)),
+        *(
+            ["The set is the reference with its other trainings, [below](#other-trainings-of-the-reference)."]
+            if draws
+            else []
+        ),
         "",
         "| method | seeds | all four | all four, set | probability, p | truth ratio, p | utility lost, points | "
         "extraction above |",
