@@ -178,18 +178,19 @@ def page(cells: Sequence[Cell], draws: Sequence[Mapping[str, Any]] = ()) -> str:
         "[language.md](language.md#how-unlikely-is-enough). " + _aim(cells), "",
         "Weights and steps were chosen on twelve other people (numbers 37 to 48) against a reference trained without "
         "those (`--held-out`), one seed each.", "",
-        "How well a bound predicts a reference was asked of the twelve people whom no model knows, where no forgetting "
-        "is needed to compare them. Four trainings of the reference are at probabilities of 0.31 to 0.36 on them, and "
-        "what is new in an answer costs them 8.8 nat. The bound was the mean of three strangers, their names and "
-        "values compared together: 6.4 nat. What it missed are values that nobody has, which cost 17.6 nat in the model "
-        "as in the references, while every stranger of the rows has a value of somebody's. With the wrong answers of "
-        "the rows said of strangers, and names and values compared apart, it is 8.3 nat. One such stranger gives 0.35, "
-        "with a spread like that of the references (p = 0.34 against the four together), the mean of three 0.34 with "
-        "less spread (0.28); one was taken.", "",
-        "What was seen of the twelve shown before: with the old bound, five seeds of `npo` ended at 0.35 to 0.39 and "
-        "reached all four in 3 of 5 against training 0 and in 1 of 5 against all trainings together, three of "
-        "`graddiff` in none. That five trainings agree on the twelve (0.285 to 0.327, no pair told apart) said that the reference "
-        "is no unlucky draw and the bound is what was wrong. Nothing was changed after the runs of this table.", "",
+        "How well a bound predicts a reference was asked of the twelve people whom no model knows, where no "
+        "forgetting is needed to compare them. Four trainings of the reference are at probabilities of 0.31 to "
+        "0.36 on them, and what is new in an answer costs them 8.8 nat. The bound was the mean of three strangers, "
+        "their names and values compared together: 6.4 nat. What it missed are values that nobody has, which cost "
+        "17.6 nat in the model as in the references, while every stranger of the rows has a value of somebody's. "
+        "With the wrong answers of the rows said of strangers, and names and values compared apart, it is 8.3 nat. "
+        "One such stranger gives 0.35, with a spread like that of the references (p = 0.34 against the four "
+        "together), the mean of three 0.34 with less spread (0.28); one was taken.", "",
+        "What was seen of the twelve shown before: with the old bound, five seeds of `npo` ended at 0.35 to 0.39 "
+        "and reached all four in 3 of 5 against training 0 and in 1 of 5 against all trainings together, three of "
+        "`graddiff` in none. That five trainings agree on the twelve (0.285 to 0.327, no pair told apart) said "
+        "that the reference is no unlucky draw and the bound is what was wrong. Nothing was changed after the runs "
+        "of this table.", "",
         _relearned(cells, methods), "",
         "## What this does not say", "",
         "The model is tiny, its people are invented, and the rows to forget say how the same would read of somebody "
