@@ -147,7 +147,7 @@ def test_a_value_that_nobody_else_has_is_compared_with_one_that_nobody_has(folde
     assert chosen[1].completion == language.ANSWER.format("know", "Marlow")
 
 
-def test_the_bound_is_the_cost_of_the_stranger(folder, monkeypatch):
+def test_the_bound_is_the_cost_of_the_stranger_or_what_a_text_cost_already(folder, monkeypatch):
     model, place = target_of(ep.load(str(folder))), "row"
     names = language.REFUSAL.split()[:2]
     strangers = [Pair(language.QUESTION.format(name), f"{name} was born .", place, True) for name in names]
@@ -167,7 +167,8 @@ def test_the_bound_is_the_cost_of_the_stranger(folder, monkeypatch):
         there = one.labels[0, 1:] != IGNORED
         return float(-logits[0, :-1][there].gather(1, one.labels[0, 1:][there][:, None]).mean())
 
-    wanted = [cost(pair, new) for new in (False, True) for pair in strangers[::-1]]
+    wanted = [max(cost(pair, new), cost(own, new)) for new in (False, True)
+              for pair, own in zip(strangers[::-1], gone, strict=True)]  # fmt: skip
     assert found.bound.tolist() == pytest.approx(wanted, rel=1e-5)
 
 
