@@ -255,9 +255,9 @@ class FactMethod(ABC):
         from erase_plugins.engine.fact_editing import continued, ordinary_keys
 
         room = _limit(target) - max(len(fact.start) + len(fact.prompt) for fact in protected)
-        texts = continued(target, protected, min(_SAID, room))  # type: ignore[arg-type]
+        texts = continued(target, protected, min(_SAID, room))
         skip = [len(fact.start) + fact.last for fact in protected]
-        return ordinary_keys(target, refs, texts, skip)  # type: ignore[arg-type]
+        return ordinary_keys(target, refs, texts, skip)
 
     def _keys(
         self, target: Target, ref: ModuleRef, prompts: Sequence[Fact], prefixes: Sequence[tuple[int, ...]],

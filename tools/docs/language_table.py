@@ -254,7 +254,8 @@ def _real(runs: Sequence[Cell]) -> list[str]:
         "0.72 nat per token of what was said before), hardly from the question (0.62 to 0.63). With what the model "
         "itself says of protected subjects held too, 15 to 18 stayed, by which ordinary text the model happens to make "
         "up, and with `lam=1`, the value of the paper, 17 and 18 with two such texts; all ten facts and their 12 "
-        "paraphrases were gone each time. \"New Zealand\", and once \"India\", are lost at the subject itself.", "",
+        "paraphrases were gone each time. \"New Zealand\", and once \"India\", are lost at the subject itself. "
+        "Processor times were taken while other programs kept both cores busy.", "",
         "The person was forgotten with the defaults, at the first run after the rule of the bound was mended on the "
         "other one (2 of 2 facts gone, 10 of 11 neighbours told): runs ended once a whole answer was as unlikely as a "
         "stranger's, which the end of the text alone could pay for. What a stranger is told of as well (\"was a famous "
