@@ -68,7 +68,7 @@ def section(cells: Sequence[Cell], methods: Sequence[str], draws: Sequence[Mappi
         "--only pocket-lm-retained --draw N`) is exact forgetting as well. The reference is therefore a set: training "
         "0, which is that of all other tables, and every other that was made. A run is compared with all of them "
         "together: its 60 values with 60 of each, by the same tests, its extraction with their mean. That was settled "
-        "before the values of training 2 and later were looked at and before any run was compared with them.", "",
+        "before any run was compared with training 2 or later; the mean probability of training 2 was known then.", "",
         "| training | probability | p against the others together | truth ratio, p | extraction above |",
         "|---|---|---|---|---|",
     ]  # fmt: skip
