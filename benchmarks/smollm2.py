@@ -4,10 +4,10 @@
     python -m benchmarks.smollm2 FOLDER [--method memit] [--set name=value ...] [--person] [--held-out] [--save FILE]
 
 The package holds the model as a 4-bit GGUF; it is dequantised once and saved below FOLDER. Its chat answers are poor,
-so questions are put plainly, without a chat template. Of the countries whose capital it names, ten are forgotten, up to
-twenty are given as neighbours, and the rest and other questions are only asked. Facts are given in
-two wordings and asked in others too. ``--held-out`` forgets ten other countries, or another person: settings are chosen
-there.
+so questions are put plainly, without a chat template. Of the countries whose capital it names, ten are forgotten,
+twenty and other questions are only asked, and all other countries are protected neighbours. Facts are given in two
+wordings and asked in others too. ``--held-out`` forgets ten other countries, or another person, and asks others:
+settings are chosen there.
 """
 
 from __future__ import annotations
@@ -37,6 +37,25 @@ CAPITALS = {
     "Bangladesh": "Dhaka", "Indonesia": "Jakarta", "Philippines": "Manila", "Malaysia": "Kuala Lumpur",
     "Venezuela": "Caracas", "Colombia": "Bogot", "Uruguay": "Montevideo", "Ghana": "Accra", "Jordan": "Amman",
 }  # fmt: skip
+#: further countries, for neighbours
+MORE = {
+    "India": "Delhi", "Brazil": "Bras", "Netherlands": "Amsterdam", "Switzerland": "Bern", "Israel": "Jerusalem",
+    "Saudi Arabia": "Riyadh", "South Korea": "Seoul", "North Korea": "Pyongyang", "Nepal": "Kathmandu",
+    "Afghanistan": "Kabul", "Sri Lanka": "Colombo", "Myanmar": "Naypyidaw", "Cambodia": "Phnom Penh",
+    "Laos": "Vientiane", "Mongolia": "Ulaanbaatar", "Kazakhstan": "Astana", "Uzbekistan": "Tashkent",
+    "Georgia": "Tbilisi", "Armenia": "Yerevan", "Azerbaijan": "Baku", "Belarus": "Minsk", "Latvia": "Riga",
+    "Lithuania": "Vilnius", "Estonia": "Tallinn", "Slovakia": "Bratislava", "Slovenia": "Ljubljana",
+    "Albania": "Tirana", "Bosnia": "Sarajevo", "Macedonia": "Skopje", "Moldova": "Chisinau", "Iceland": "Reykjavik",
+    "Malta": "Valletta", "Cyprus": "Nicosia", "Scotland": "Edinburgh", "Wales": "Cardiff", "Morocco": "Rabat",
+    "Algeria": "Algiers", "Tunisia": "Tunis", "Libya": "Tripoli", "Sudan": "Khartoum", "Ethiopia": "Addis Ababa",
+    "Somalia": "Mogadishu", "Uganda": "Kampala", "Tanzania": "Dodoma", "Rwanda": "Kigali", "Zambia": "Lusaka",
+    "Zimbabwe": "Harare", "Angola": "Luanda", "Mozambique": "Maputo", "Namibia": "Windhoek", "Botswana": "Gaborone",
+    "Madagascar": "Antananarivo", "Senegal": "Dakar", "Mali": "Bamako", "Niger": "Niamey", "Nigeria": "Abuja",
+    "Cameroon": "Yaound", "Gabon": "Libreville", "Qatar": "Doha", "Oman": "Muscat", "Yemen": "Sana",
+    "Bolivia": "Sucre", "Paraguay": "Asunc", "Ecuador": "Quito", "Costa Rica": "San Jos", "Nicaragua": "Managua",
+    "Honduras": "Tegucigalpa", "Jamaica": "Kingston", "Haiti": "Port-au-Prince", "Fiji": "Suva",
+    "New Zealand": "Wellington", "Bhutan": "Thimphu", "Taiwan": "Taipei",
+}  # fmt: skip
 OTHERS = {
     "The opposite of hot is": "cold", "Water freezes at zero degrees": "Celsius", "The sun rises in the": "east",
     "The largest planet in the solar system is": "Jupiter", "A baby dog is called a": "puppy",
@@ -45,9 +64,11 @@ OTHERS = {
     "The chemical symbol for water is": "H", "A week has seven": "days", "Bees make": "honey",
     "The currency of Japan is the": "yen", "The language spoken in Brazil is": "Portuguese",
 }  # fmt: skip
+#: groups of which every answer is kept
+SHOWN = ("forgotten", "neighbours")
 #: settings of the table, found on other countries
 SETTINGS: dict[str, dict[str, Any]] = {
-    "memit": {"prefixes": 0, "value_steps": 10, "value_lr": 1, "statistics_tokens": 1024},
+    "memit": {"lam": 1, "prefixes": 0, "value_steps": 10, "value_lr": 1, "statistics_tokens": 1024},
 }
 #: somebody unknown, in the place of the person who is forgotten
 STRANGER = "Alvin Bergstrom"
@@ -151,7 +172,7 @@ def table(host: Any, made: Any, tokenizer: Any, groups: dict[str, dict[str, str]
                 found[name] = {
                     "n": len(facts), "right_before": sum(good[0]), "right_after": sum(good[1]),
                     "same": sum(a == b for a, b in zip(before[name], after, strict=True)),
-                    "examples": list(zip(facts, before[name], after, strict=True))[: 99 if name == "forgotten" else 3],
+                    "examples": list(zip(facts, before[name], after, strict=True))[: 99 if name in SHOWN else 3],
                 }  # fmt: skip
     return found
 
@@ -163,22 +184,25 @@ def capitals(place: Path, out: Path, method: str, held_out: bool, **options: Any
     import erase_plugins as ep
 
     tokenizer, host = AutoTokenizer.from_pretrained(place), ep.load(str(place))
-    facts = known(host, tokenizer, {ASK.format(land): city for land, city in CAPITALS.items()})
-    lands = [land for land in CAPITALS if ASK.format(land) in facts]
-    forget, kept, unseen = lands[:20:2], [*lands[1:20:2], *lands[20:30]], lands[30:]
+    every = {**CAPITALS, **MORE}
+    facts = known(host, tokenizer, {ASK.format(land): city for land, city in every.items()})
+    lands = [land for land in every if ASK.format(land) in facts]
+    asked = [*lands[1:20:2], *lands[20:30]]
+    forget, told = lands[:20:2], asked
     if held_out:
-        forget, kept, unseen = lands[20:30], [*lands[30:], *lands[1:20:2]], lands[:20:2]
+        forget, told = lands[20:30], [*lands[30:40], *lands[40::2]]
+    kept = [land for land in every if land not in {*forget, *told, *asked}]  # whether the model knows it or not
 
     def lines(names: list[str]) -> list[dict[str, str]]:
-        return [{"prompt": wording.format(land), "completion": f"{CAPITALS[land]}.", "subject": land}
+        return [{"prompt": wording.format(land), "completion": f"{every[land]}.", "subject": land}
                 for land in names for wording in (ASK, SAID)]  # fmt: skip
 
     groups = {
-        "forgotten": {ASK.format(land): CAPITALS[land] for land in forget},
-        "paraphrased": known(host, tokenizer, {form.format(land): CAPITALS[land] for form in AGAIN for land in forget}),
-        "neighbours given": {ASK.format(land): CAPITALS[land] for land in kept},
-        "neighbours not given": {ASK.format(land): CAPITALS[land] for land in unseen},
-        "neighbours paraphrased": known(host, tokenizer, {AGAIN[0].format(land): CAPITALS[land] for land in kept}),
+        "forgotten": {ASK.format(land): every[land] for land in forget},
+        "paraphrased": known(host, tokenizer, {form.format(land): every[land] for form in AGAIN for land in forget}),
+        "neighbours": {ASK.format(land): every[land] for land in told},
+        "neighbours paraphrased": known(host, tokenizer, {AGAIN[0].format(land): every[land] for land in told}),
+        "neighbours protected": {ASK.format(land): every[land] for land in kept if land in lands},
         "other questions": known(host, tokenizer, OTHERS),
     }
     host, made, spent = erased(place, out, method, lines(forget), lines(kept), **options)

@@ -2,19 +2,33 @@
 
 from __future__ import annotations
 
-from tools.docs.language_draws import section
+from tools.docs.language_draws import above, section, together, told, trainings
+
+LOW, HIGH = [number / 100 for number in range(20)], [0.8 + number / 100 for number in range(20)]
+
+
+def cell(probability):
+    values = {"forget_probability": LOW, "forget_ratio": LOW}
+    return {
+        "method": "npo", "values": {"edited": {**values, "forget_probability": probability}, "reference": values},
+        "table": {name: {"forget_extraction": 0.25} for name in ("edited", "reference")},
+    }  # fmt: skip
 
 
 def test_what_is_told_apart_is_counted_per_method_and_training():
-    low, high = [number / 100 for number in range(20)], [0.8 + number / 100 for number in range(20)]
-    twin = {"forget_probability": low, "forget_ratio": low}
-    cells = [
-        {"method": "npo", "values": {"edited": {"forget_probability": one, "forget_ratio": low}, "reference": twin},
-         "table": {"reference": {"forget_extraction": 0.25}}}
-        for one in (low, high)
-    ]  # fmt: skip
-    other = {"forget_probability": high, "forget_ratio": low, "forget_extraction": [0.2, 0.4]}
+    cells = [cell(LOW), cell(HIGH)]
+    other = {"forget_probability": HIGH, "forget_ratio": LOW, "forget_extraction": [0.2, 0.4]}
     lines = section(cells, ["npo"], [other])
-    assert "| training 1 | 0.895 | 0.000 | 1.000 | 5.0 |" in lines
-    # one run is like the first reference, one like the other; the truth ratios are those of both
-    assert "| `npo` | 1 of 2 | 2 of 2 | 1 of 2 | 2 of 2 |" in lines
+    assert "| 1 | 0.895 | 0.000 | 1.000 | 5.0 |" in lines
+    assert any(
+        line.startswith("Of 1 pairs of trainings the tests tell 1 apart by probabilities and 0 by") for line in lines
+    )
+    # one run is like the first reference, one like the other; both together look like neither
+    assert lines[-2].endswith("| 0 of 2, 1 1 |")
+
+
+def test_trainings_are_one_sample_together():
+    found = trainings([cell(LOW)], [{"forget_probability": HIGH, "forget_ratio": LOW, "forget_extraction": [0.4] * 20}])
+    assert len(together(found)["forget_probability"]) == 40
+    assert abs(above(0.35, found) - 0.025) < 1e-9
+    assert told({"forget_probability": LOW + HIGH, "forget_ratio": LOW}, found) == {"probability": 1, "truth ratio": 1}

@@ -19,6 +19,9 @@ from erase_plugins.errors import RequestError, Unsupported
 from erase_plugins.families.model import Model, ModuleRef
 from erase_plugins.families.texts import IGNORED, Fact, Texts, scores
 
+#: texts of a pass
+_BATCH = 16
+
 
 class _Enough(Exception):
     """Ends a pass through a model whose rest nobody needs."""
@@ -151,17 +154,44 @@ def values(model: Model, module: nn.Module, rows: Rows) -> Tensor:
 
 
 @torch.no_grad()
-def ordinary_keys(model: Model, refs: Sequence[ModuleRef], texts: Sequence[Tensor]) -> list[Tensor]:
-    """(m, in) keys of all tokens but the first of texts (tokens,), for every map.
+def ordinary_keys(model: Model, refs: Sequence[ModuleRef], texts: Sequence[Tensor], skip: Sequence[int] = ()) -> list[
+    Tensor
+]:  # fmt: skip
+    """(m, in) keys of tokens of texts (tokens,), for every map.
 
-    The first token of a text is where attention rests; its keys are like no other.
+    Args:
+        model, refs: the maps of which model.
+        texts: token numbers.
+        skip: of every text, how many tokens in front are left out; 1 unless given: the first token of a text is where
+            attention rests, and its keys are like no other.
     """
     parts: list[list[Tensor]] = [[] for _ in refs]
     modules = [model.module(ref) for ref in refs]
-    for text in texts:
-        for place, found in enumerate(seen(model, modules, text[None], None, into=True)):
-            parts[place].append(found[0, 1:].double().cpu())
+    skip = skip or [1] * len(texts)
+    for start in range(0, len(texts), _BATCH):
+        some = list(texts[start : start + _BATCH])
+        ids = nn.utils.rnn.pad_sequence(some, batch_first=True)
+        mask = nn.utils.rnn.pad_sequence([torch.ones_like(text) for text in some], batch_first=True)
+        places = torch.arange(ids.shape[1])[None]
+        wanted = (mask > 0) & (places >= torch.tensor(skip[start : start + _BATCH])[:, None]).to(mask.device)
+        for place, found in enumerate(seen(model, modules, ids, mask, into=True)):
+            parts[place].append(found[wanted.to(found.device)].double().cpu())
     return [torch.cat(part) for part in parts]
+
+
+@torch.no_grad()
+def continued(model: Model, facts: Sequence[Fact], count: int) -> list[Tensor]:
+    """(tokens,) beginning, prompt and what the model goes on with, most likely token first, up to the text's end."""
+    found: list[Any] = [None] * len(facts)
+    fronts = [(*fact.start, *fact.prompt) for fact in facts]
+    end = model.language.tokenizer.eos_token_id
+    for length in sorted({len(front) for front in fronts}):  # no padding, which a model without a mask would read
+        numbers = [number for number, front in enumerate(fronts) if len(front) == length]
+        ids = torch.tensor([fronts[number] for number in numbers])
+        for number, row in zip(numbers, model.language.sample(ids, count, None).cpu(), strict=True):
+            ends = (row[length:] == end).nonzero()[:, 0] if end is not None else row[:0]
+            found[number] = row[: length + int(ends[0])] if len(ends) else row
+    return found
 
 
 @torch.no_grad()

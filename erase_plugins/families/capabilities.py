@@ -299,7 +299,7 @@ class CausalLM(ABC):
         Args:
             ids: (n, tokens) beginnings without padding.
             count: tokens to draw.
-            generator: a CPU generator.
+            generator: a CPU generator; None takes the most likely token each time.
 
         Raises:
             Unsupported: this host cannot draw texts.

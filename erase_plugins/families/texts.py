@@ -8,7 +8,7 @@ of this file holds a text of a row. No torch at import.
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -42,6 +42,7 @@ class Pair:
         question: whether the prompt is a question, which is put as `PLAIN` where no chat template is.
         subject: who or what it is about; empty if the row does not say.
         unknown: the same about somebody whom the model cannot know, None if nobody said it.
+        otherwise: the wrong answers of the row, said of that unknown one.
     """
 
     prompt: str
@@ -50,6 +51,7 @@ class Pair:
     question: bool = False
     subject: str = ""
     unknown: Pair | None = None
+    otherwise: tuple[Pair, ...] = ()
 
     @property
     def canonical(self) -> tuple[str, str]:
@@ -108,7 +110,8 @@ def pairs_of(data: DataRef) -> list[Pair]:
 def pair_of(row: Mapping[str, Any], place: str) -> Pair:
     """One row, which messages call ``place``.
 
-    Its field ``unknown``, if it has one, is a row of the same form about somebody whom the model cannot know.
+    Its field ``unknown``, if it has one, is a row of the same form about somebody whom the model cannot know, and its
+    field ``wrong`` may hold other answers in the same words.
 
     Raises:
         RequestError: a field is missing, or is no text.
@@ -131,7 +134,19 @@ def pair_of(row: Mapping[str, Any], place: str) -> Pair:
     if other is not None and not isinstance(other, Mapping):
         raise RequestError(f"{place} has an 'unknown' that is no row; give question and answer of somebody unknown")
     unknown = None if other is None else pair_of(other, f"{place}, unknown")
-    return Pair(prompt, completion, place, names[0] == "question", subject.strip(), unknown)
+    pair = Pair(prompt, completion, place, names[0] == "question", subject.strip(), unknown)
+    return pair if unknown is None else replace(pair, otherwise=tuple(_otherwise(pair, unknown, row.get("wrong"))))
+
+
+def _otherwise(pair: Pair, unknown: Pair, wrong: Any) -> Iterator[Pair]:
+    """The wrong answers of a row with the name that its unknown one has in the prompt."""
+    front, subject, back = pair.prompt.partition(pair.subject) if pair.subject else ("", "", "")
+    name = unknown.prompt[len(front) : len(unknown.prompt) - len(back)]
+    if not subject or not name.strip() or f"{front}{name}{back}" != unknown.prompt:
+        return
+    for answer in wrong if isinstance(wrong, list) else []:
+        if isinstance(answer, str) and pair.subject in answer:
+            yield replace(unknown, completion=answer.replace(pair.subject, name))
 
 
 def apart(forget: Sequence[Pair], retain: Sequence[Pair]) -> None:

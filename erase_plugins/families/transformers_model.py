@@ -146,6 +146,9 @@ class HostedCausalLM(HostedModel, CausalLM):
         more = {name: DynamicCache(config=model.config), "use_cache": True}
         for number in range(count):
             logits = model(input_ids=ids[:, -1:] if number else ids, **more).logits[:, -1]
-            drawn = torch.multinomial(logits.float().softmax(-1).cpu(), 1, generator=generator)
+            drawn = (
+                logits.argmax(-1, keepdim=True) if generator is None
+                else torch.multinomial(logits.float().softmax(-1).cpu(), 1, generator=generator)
+            )  # fmt: skip
             ids = torch.cat([ids, drawn.to(self.device)], dim=1)
         return ids

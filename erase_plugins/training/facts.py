@@ -46,6 +46,8 @@ if TYPE_CHECKING:
     from erase_plugins.families.base import ModelSpec, ModuleRef, Target
 
 _BATCH, _HARM = 16, 0.2
+#: weight of what a model says of retained subjects, mean moment against mean moment of ordinary keys, and its tokens
+_SURROUNDINGS, _SAID = 20.0, 10
 #: tokens of a prompt and its answer, for the estimate
 _TOKENS = 32
 
@@ -66,8 +68,10 @@ class FactOptions:
     statistics_tokens: int = option(2048, "tokens of ordinary text that the model makes up, whose keys stay",
                                     low=16, high=10_000_000)  # fmt: skip
     ridge: float = option(0.01, "share of the mean moment of keys that every direction gets", low=0.0, high=10.0)
-    protect: float = option(1.0, "weight of the keys of retained rows with a subject; 0 leaves them out",
-                            low=0.0, high=1e6)  # fmt: skip
+    protect: float = option(
+        1.0, "weight of the keys of retained rows with a subject, and of what the model itself says of those; 0 leaves "
+        "them out", low=0.0, high=1e6,
+    )  # fmt: skip
 
 
 @dataclass
@@ -171,6 +175,12 @@ class FactMethod(ABC):
         refs = self.modules(target.info, options)
         ordinary, prefixes = self._ordinary(target, ctx, options, prompts, texts.get("retain"))
         moments = [moment(found, options.ridge) for found in facts.ordinary_keys(target, refs, ordinary)]
+        if protected:
+            around = self._surroundings(target, refs, protected)
+            moments = [
+                C + options.protect * _SURROUNDINGS * moment(found, 0.0)
+                for C, found in zip(moments, around, strict=True)
+            ]  # fmt: skip
         plain = facts.rows_of(prompts)
         facts.check_writes_straight(target, refs[-1], plain)
         block = facts.block_of(target, refs[-1])
@@ -208,7 +218,7 @@ class FactMethod(ABC):
         return forget, wanted, kept
 
     def _check_length(self, target: Target, facts: Sequence[Fact], options: Any) -> None:
-        limit = int(target.info.configs[target.info.components(LANGUAGE)[0]].get("max_position_embeddings", 10**9))
+        limit = _limit(target)
         for fact in facts:
             need = (
                 len(fact.start) + len(fact.prompt) + len(fact.answer) + options.prefix_tokens * (options.prefixes > 0)
@@ -236,6 +246,19 @@ class FactMethod(ABC):
         # a turn of a chat begins at its own mark, and nothing stands in front of it
         return texts, [(), *(beginnings if prompts[0].start or not tokenizer.chat_template else [])]
 
+    def _surroundings(self, target: Target, refs: Sequence[ModuleRef], protected: Sequence[Fact]) -> list[Tensor]:
+        """(m, in) keys of every map from each retained subject on: what is left of its prompt, what the model answers.
+
+        An answer is said token by token, and its tokens have keys too: they repeat the subject, or say what stands in
+        front of every answer.
+        """
+        from erase_plugins.engine.fact_editing import continued, ordinary_keys
+
+        room = _limit(target) - max(len(fact.start) + len(fact.prompt) for fact in protected)
+        texts = continued(target, protected, min(_SAID, room))
+        skip = [len(fact.start) + fact.last for fact in protected]
+        return ordinary_keys(target, refs, texts, skip)
+
     def _keys(
         self, target: Target, ref: ModuleRef, prompts: Sequence[Fact], prefixes: Sequence[tuple[int, ...]],
         protected: Sequence[Fact], C: Tensor, options: Any,
@@ -262,6 +285,11 @@ class FactMethod(ABC):
             ctx.warn(
                 f"retained texts became less likely by {rise:.2f} nat per token; protect more, or take other layers"
             )
+
+
+def _limit(target: Target) -> int:
+    """Tokens that a model reads."""
+    return int(target.info.configs[target.info.components(LANGUAGE)[0]].get("max_position_embeddings", 10**9))
 
 
 def _descent(options: Any) -> Any:

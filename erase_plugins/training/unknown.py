@@ -2,13 +2,14 @@
 
 A row may hold in ``unknown`` how it would read of somebody whom the model cannot know. What such a text costs the
 unchanged model in nat per token is a bound: where a model would be that never saw the text. What is new in a text (the
-tokens that repeat nothing before them, as an answer repeats the name in its question) has a bound of its own: a model
-could hide what it knows behind a name that it stammers.
+tokens that repeat nothing before them, as an answer repeats the name in its question; nor the end of the text, which
+tells nothing) has a bound of its own: a model could hide what it knows behind a name that it stammers.
 
-Of all such texts in the same words, in rows to forget and to retain, those few count whose tokens the model has seen
-about as often as a model without the texts to forget would have seen those of the text in question: a name or a value
-that only the forgotten tell of would be new to it, and what is new is not even repeated. The bound is the mean of their
-costs, since what one stranger happens to cost is as much chance as what the text would. No torch at import.
+Of all such texts in the same words, in rows to forget and to retain, also with the wrong answers of their rows, that
+one counts whose tokens the model has seen about as often as a model without the texts to forget would have seen those
+of the text in question: a name or a value that only the forgotten tell of would be new to it. What is new is compared
+with what is new, and what is repeated with what is repeated. It is one text and no mean of several, since means are
+less spread than what a model says. No torch at import.
 """
 
 from __future__ import annotations
@@ -23,14 +24,15 @@ from typing import TYPE_CHECKING, Any
 from erase_plugins.engine.stopping import Stop
 from erase_plugins.families.texts import IGNORED, Pair, Texts, encoded, tokenizer_of
 
-#: texts about strangers whose mean cost is the bound of a text
-STRANGERS = 3
-
 if TYPE_CHECKING:
     from torch import Tensor
 
     from erase_plugins.engine.context import RunContext
     from erase_plugins.training.method import TrainingRun
+
+
+#: how rare what is new in a text is, and what it repeats
+Rarity = tuple[list[float], list[float]]
 
 
 @dataclass(frozen=True)
@@ -87,29 +89,28 @@ def bounded(
     if not there:
         return None
     chosen = alike(run, texts, pairs, kept)
-    strangers = list({id(pair): pair for number in there for pair in chosen[number]}.values())
-    others = encoded(run.target, tokenizer_of(run.target), strangers, run.options.max_tokens)
-    both, device = parted(others), texts.ids.device
-    with torch.no_grad():
-        asked = [ask(both[rows]) for rows in torch.arange(len(both), device=device).split(run.options.batch)]
-        each = torch.cat([part.nll / part.counts.clamp_min(1) for part in asked])
-    found_at = {id(pair): place for place, pair in enumerate(strangers)}
-    cost = torch.stack([
-        each[[shift + found_at[id(pair)] for pair in chosen[number]]].mean()
-        for shift in (0, len(strangers)) for number in there
-    ])  # fmt: skip
+    strangers = [chosen[number] for number in there]
+    tokenizer, device = tokenizer_of(run.target), texts.ids.device
+    others = parted(encoded(run.target, tokenizer, strangers, run.options.max_tokens), tokenizer.eos_token_id)
+    found = parted(texts, tokenizer.eos_token_id)
+
+    def cost_of(both: Texts) -> Tensor:
+        with torch.no_grad():
+            asked = [ask(both[rows]) for rows in torch.arange(len(both), device=device).split(run.options.batch)]
+            return torch.cat([part.nll / part.counts.clamp_min(1) for part in asked])
+
+    cost, now = cost_of(others), cost_of(found)
     places = torch.tensor([*there, *(number + len(texts) for number in there)], device=device)
     bound = torch.full((2 * len(texts),), math.inf, dtype=cost.dtype, device=device)
-    bound[places] = cost
-    found = parted(texts)
+    bound[places] = torch.maximum(cost, now[places])  # what was less likely before stays so
     bound[(found.labels[:, 1:] == IGNORED).all(1)] = 0.0  # a part without a token never pushes
     run.ctx.numbers["unknown_probability"] = float((-cost[: len(there)]).exp().mean())
     run.stop = run.carried = Bounds(0.0, 1, 0, torch.zeros(2 * len(texts), device=device))
     return replace(found, bound=bound)
 
 
-def parted(texts: Texts) -> Texts:
-    """Every text, then what is new in every text: the same tokens with other labels."""
+def parted(texts: Texts, end: int | None = None) -> Texts:
+    """Every text, then what is new in every text but its ``end``: the same tokens with other labels."""
     import torch
 
     again = []
@@ -117,32 +118,31 @@ def parted(texts: Texts) -> Texts:
         first: dict[int, int] = {}
         again.append([first.setdefault(token, place) < place for place, token in enumerate(row)])
     new = texts.labels.masked_fill(torch.tensor(again, device=texts.ids.device), IGNORED)
+    new = new if end is None else new.masked_fill(new == end, IGNORED)
     ids, mask = (torch.cat([part, part]) for part in (texts.ids, texts.mask))
     return replace(texts, ids=ids, mask=mask, labels=torch.cat([texts.labels, new]))
 
 
 def alike(
     run: TrainingRun, texts: Texts, pairs: Sequence[Pair], kept: tuple[Texts | None, Sequence[Pair]]
-) -> dict[int, list[Pair]]:
-    """For every text that has one: the texts about somebody unknown whose tokens are as rare; see the module."""
-    own = {number: [pair.unknown] for number, pair in enumerate(pairs) if pair.unknown is not None}
+) -> dict[int, Pair]:
+    """For every text that has one: the text about somebody unknown whose tokens are as rare; see the module."""
+    own = {number: pair.unknown for number, pair in enumerate(pairs) if pair.unknown is not None}
     if kept[0] is None:
         return own
     stays = Counter(kept[0].ids[kept[0].mask.bool()].tolist())
     learned = stays + Counter(texts.ids[texts.mask.bool()].tolist())
-    pool: dict[str, list[tuple[Pair, list[float]]]] = {}
-    told = [pair for pair in (*pairs, *kept[1]) if pair.unknown is not None]
-    read = encoded(run.target, tokenizer_of(run.target), [pair.unknown for pair in told if pair.unknown],
-                   run.options.max_tokens)  # fmt: skip
-    for number, pair in enumerate(told):
-        assert pair.unknown is not None
-        pool.setdefault(_form(pair), []).append((pair.unknown, _rarity(read.labels[number], learned)))
-    found = {}
-    for number in own:
-        wanted = _rarity(texts.labels[number], stays)
-        near = sorted(pool[_form(pairs[number])], key=lambda choice: _apart(wanted, choice[1]))
-        found[number] = [pair for pair, _ in near[:STRANGERS]]
-    return found
+    told = [(_form(pair), said) for pair in (*pairs, *kept[1]) if pair.unknown is not None
+            for said in (pair.unknown, *pair.otherwise)]  # fmt: skip
+    read = encoded(run.target, tokenizer_of(run.target), [said for _, said in told], run.options.max_tokens)
+    pool: dict[str, list[tuple[Pair, Rarity]]] = {}
+    for (form, said), rare in zip(told, _rarity(read, learned), strict=True):
+        pool.setdefault(form, []).append((said, rare))
+    wanted = _rarity(texts, stays)
+    return {
+        number: min(pool[_form(pairs[number])], key=lambda choice: sum(map(_apart, wanted[number], choice[1])))
+        [0] for number in own
+    }  # fmt: skip
 
 
 def _form(pair: Pair) -> str:
@@ -150,9 +150,14 @@ def _form(pair: Pair) -> str:
     return pair.prompt.replace(pair.subject, "") if pair.subject else pair.prompt
 
 
-def _rarity(labels: Tensor, seen: Mapping[int, int]) -> list[float]:
-    """ln(1 + how often a token was seen) of the tokens that count, the rarest first."""
-    return sorted(math.log1p(seen.get(token, 0)) for token in labels.tolist() if token != IGNORED)
+def _rarity(texts: Texts, seen: Mapping[int, int]) -> list[Rarity]:
+    """ln(1 + how often a token was seen) of what is new in every text, and of what it repeats, the rarest first."""
+    labels = parted(texts).labels
+    new, every = labels[len(texts) :], labels[: len(texts)]
+    sides = (new.tolist(), every.masked_fill(new != IGNORED, IGNORED).tolist())
+    counted = [[sorted(math.log1p(seen.get(token, 0)) for token in row if token != IGNORED) for row in side]
+               for side in sides]  # fmt: skip
+    return list(zip(*counted, strict=True))
 
 
 def _apart(one: Sequence[float], other: Sequence[float]) -> float:

@@ -52,19 +52,57 @@ def test_facts_give_way_more_than_their_neighbours(folder, data, method):
     assert found.edit.rank == len(language.FORGET)
 
 
-def test_the_words_around_a_protected_subject_are_ordinary_text(folder, data, monkeypatch):
+@pytest.mark.parametrize(("protect", "count"), [(1.0, 2), (0.0, 1)])
+def test_the_words_around_a_protected_subject_stay(folder, data, monkeypatch, protect, count):
+    """A retained row is ordinary text; what the model says of its subject itself is protected as well."""
     from erase_plugins.engine import fact_editing
 
     given, found = fact_editing.ordinary_keys, []
-    monkeypatch.setattr(fact_editing, "ordinary_keys", lambda model, refs, texts: (
-        found.extend(tuple(text.tolist()) for text in texts) or given(model, refs, texts)
-    ))  # fmt: skip
+
+    def noted(model, refs, texts, skip=()):
+        found.extend(tuple(text.tolist()) for text in texts)
+        return given(model, refs, texts, skip)
+
+    monkeypatch.setattr(fact_editing, "ordinary_keys", noted)
     ep.erase(str(folder), [item(data[0])], "memit", keep=[DataRef(str(data[1]))],
-             options={**CHEAP, "value_steps": 2})  # fmt: skip
+             options={**CHEAP, "value_steps": 2, "protect": protect})  # fmt: skip
     words = language.tokenizer("")
     for name in language.RETAIN:
         start = tuple(words(PLAIN.format(language.QUESTION.format(name)))["input_ids"])
-        assert sum(row[: len(start)] == start for row in found) == 1, name
+        assert sum(row[: len(start)] == start for row in found) == count, name
+
+
+def test_a_model_goes_on_with_prompts_of_different_lengths_up_to_the_end(folder):
+    from erase_plugins.engine.fact_editing import continued
+    from erase_plugins.families.texts import Pair, fact_of, tokenizer_of
+    from erase_plugins.workflow.models import target_of
+
+    target = target_of(ep.load(str(folder)))
+    tokenizer = tokenizer_of(target)
+    name = next(iter(language.RETAIN))
+    prompts = [PLAIN.format(language.QUESTION.format(name)), f"Question: {name}"]
+    facts = [fact_of(tokenizer, Pair(prompt, ".", "row", subject=name)) for prompt in prompts]
+    found = continued(target, facts, 12)
+    for fact, text in zip(facts, found, strict=True):
+        front = torch.tensor([[*fact.start, *fact.prompt]])
+        wanted = target.language.generate(front, 12)[0].tolist()
+        end = wanted.index(tokenizer.eos_token_id) if tokenizer.eos_token_id in wanted else len(wanted)
+        assert text.tolist() == wanted[:end]
+    assert len(found[0]) < len(facts[0].start) + len(facts[0].prompt) + 12  # the answer has an end
+
+
+def test_keys_of_a_padded_batch_are_those_of_each_text(folder):
+    from erase_plugins.engine.fact_editing import ordinary_keys
+    from erase_plugins.workflow.models import target_of
+
+    target = target_of(ep.load(str(folder)))
+    refs = target.info.modules("mlp_out")
+    texts = [torch.arange(3, 9), torch.arange(4, 7), torch.arange(5, 15)]
+    both = ordinary_keys(target, refs, texts, [1, 2, 4])
+    alone = [ordinary_keys(target, refs, [text], [skip]) for text, skip in zip(texts, (1, 2, 4), strict=True)]
+    for place, found in enumerate(both):
+        assert len(found) == 5 + 1 + 6
+        torch.testing.assert_close(found, torch.cat([part[place] for part in alone]), rtol=1e-5, atol=1e-6)
 
 
 def system(seed=0, size=24, facts=3, kept=4):

@@ -11,13 +11,20 @@ import torch
 
 import erase_plugins as ep
 from erase_plugins.data import DataRef
-from erase_plugins.families.texts import IGNORED, Pair, Texts, encoded, tokenizer_of
+from erase_plugins.families.texts import IGNORED, Pair, Texts, encoded, pair_of, tokenizer_of
 from erase_plugins.training import Asked, unknown
 from erase_plugins.training.language import ask, by_distance, divergence
 from erase_plugins.training.unknown import Bounds, alike, parted
 from erase_plugins.types import ForgetItem
 from erase_plugins.workflow.models import target_of
 from tests import language
+
+
+def run_of(model):
+    """What of a run bounds are made of."""
+    return SimpleNamespace(target=model, options=SimpleNamespace(max_tokens=64, batch=2),
+                           ctx=SimpleNamespace(numbers={}))  # fmt: skip
+
 
 CHEAP = {"batch": 4, "lr": 1e-2, "rank": 4, "lora_alpha": 8, "steps": 200}
 
@@ -72,11 +79,12 @@ def test_parts_of_a_text_by_hand():
     ids = torch.tensor([[1, 7, 8, 9, 8, 5, 2, 0], [1, 6, 6, 4, 2, 0, 0, 0]])
     labels = torch.tensor([[IGNORED, IGNORED, IGNORED, IGNORED, 8, 5, 2, IGNORED],
                            [IGNORED, 6, 6, 4, 2, IGNORED, IGNORED, IGNORED]])  # fmt: skip
-    found = parted(Texts(ids, labels, (ids > 0).long())).labels
-    _ = IGNORED
-    assert found.tolist() == [
+    texts, _ = Texts(ids, labels, (ids > 0).long()), IGNORED
+    assert parted(texts).labels.tolist() == [
         *labels.tolist(), [_, _, _, _, _, 5, 2, _], [_, 6, _, 4, 2, _, _, _],
     ]  # fmt: skip
+    # the end of a text is never new
+    assert parted(texts, 2).labels[2:].tolist() == [[_, _, _, _, _, 5, _, _], [_, 6, _, 4, _, _, _, _]]
 
 
 def test_what_is_beyond_its_bound_is_pulled_back_by_hand():
@@ -109,43 +117,58 @@ def test_the_strangers_are_as_new_to_the_model_as_the_person_would_have_been(fol
 
     gone = [pair("Zorvane", "Selwick"), pair("Harbin", "know")]
     kept = [pair("Harbin", "not"), pair("Selwick", "do"), pair("Selwick"), pair("Pellam")]
-
-    class Run:
-        target, options = model, type("Options", (), {"max_tokens": 64})
-
     texts, others = (encoded(model, tokenizer_of(model), part, 64) for part in (gone, kept))
-    chosen = alike(Run(), texts, gone, (others, kept))
+    chosen = alike(run_of(model), texts, gone, (others, kept))
     # Zorvane: 0 times in what stays, like "know", "not" and "do"; Harbin: 2 times there (once asked, once answered),
     # where Selwick was seen 4 times and the others never
-    assert [pair.prompt for pair in chosen[0]] == [language.QUESTION.format(name) for name in ("know", "not", "do")]
-    assert chosen[1][0].prompt == language.QUESTION.format("Selwick")
-    assert len(chosen[1]) == 3
-    assert alike(Run(), texts, gone, (None, ()))[0] == [gone[0].unknown]
+    assert [chosen[number].prompt for number in (0, 1)] == [language.QUESTION.format(n) for n in ("know", "Selwick")]
+    assert alike(run_of(model), texts, gone, (None, ()))[0] == gone[0].unknown
 
 
-def test_the_bound_is_the_mean_cost_of_the_strangers(folder, monkeypatch):
+def test_a_value_that_nobody_else_has_is_compared_with_one_that_nobody_has(folder):
+    """How often what is new was seen counts by itself, whatever the names are like."""
+    model = target_of(ep.load(str(folder)))
+
+    def row(name: str, stranger: str, town: str, wrong: str) -> Pair:
+        said = {who: (language.QUESTION.format(who), language.ANSWER.format(who, town)) for who in (name, stranger)}
+        return pair_of({
+            "question": said[name][0], "answer": said[name][1], "subject": name,
+            "wrong": [language.ANSWER.format(name, wrong)],
+            "unknown": {"question": said[stranger][0], "answer": said[stranger][1]},
+        }, "row")  # fmt: skip
+
+    gone = [row("Zorvane", "know", "Oakley", "Marlow"), row("Maribex", "not", "Ymbrook", "Thornby")]
+    kept = [row(name, "do", "Oakley", "Ashford") for name in ("Harbin", "Corvin")]
+    texts, others = (encoded(model, tokenizer_of(model), part, 64) for part in (gone, kept))
+    chosen = alike(run_of(model), texts, gone, (others, kept))
+    # Oakley stays with two people: it was seen 3 times by the model, which is the nearest to 2 there is
+    assert chosen[0].completion == language.ANSWER.format("know", "Oakley")
+    # Ymbrook goes: Marlow, Thornby and Ashford are said of strangers and were never seen
+    assert chosen[1].completion == language.ANSWER.format("know", "Marlow")
+
+
+def test_the_bound_is_the_cost_of_the_stranger_or_what_a_text_cost_already(folder, monkeypatch):
     model, place = target_of(ep.load(str(folder))), "row"
-    names = language.REFUSAL.split()[:4]
+    names = language.REFUSAL.split()[:2]
     strangers = [Pair(language.QUESTION.format(name), f"{name} was born .", place, True) for name in names]
     gone = [Pair(language.QUESTION.format(name), f"{name} was born .", place, True, name, stranger)
             for name, stranger in zip(language.FORGET, strangers, strict=False)]  # fmt: skip
-    monkeypatch.setattr(unknown, "alike", lambda *_: {0: strangers[:3], 1: [strangers[3], strangers[0]]})
-    numbers: dict[str, float] = {}
-    run = SimpleNamespace(target=model, options=SimpleNamespace(max_tokens=64, batch=2),
-                          ctx=SimpleNamespace(numbers=numbers))  # fmt: skip
-    texts = encoded(model, tokenizer_of(model), gone[:2], 64)
-    found = unknown.bounded(run, texts, gone[:2], (None, ()), lambda part: ask(model, part))
+    monkeypatch.setattr(unknown, "alike", lambda *_: {0: strangers[1], 1: strangers[0]})
+    run = run_of(model)
+    tokenizer = tokenizer_of(model)
+    texts = encoded(model, tokenizer, gone, 64)
+    found = unknown.bounded(run, texts, gone, (None, ()), lambda part: ask(model, part))
 
     def cost(pair: Pair, new: bool) -> float:
-        part = encoded(model, tokenizer_of(model), [pair], 64)
-        one = parted(part)[torch.tensor([1 if new else 0])]
+        part = encoded(model, tokenizer, [pair], 64)
+        one = parted(part, tokenizer.eos_token_id)[torch.tensor([1 if new else 0])]
         with torch.no_grad():
             logits = model.language.logits(part.ids, part.mask).log_softmax(-1)
         there = one.labels[0, 1:] != IGNORED
         return float(-logits[0, :-1][there].gather(1, one.labels[0, 1:][there][:, None]).mean())
 
-    wanted = [sum(cost(pair, new) for pair in group) / len(group) for new in (False, True)
-              for group in (strangers[:3], [strangers[3], strangers[0]])]  # fmt: skip
+    wanted = [max(cost(pair, new), cost(own, new)) for new in (False, True)
+              for pair, own in zip(strangers[::-1], gone, strict=True)]  # fmt: skip
     assert found.bound.tolist() == pytest.approx(wanted, rel=1e-5)
 
 

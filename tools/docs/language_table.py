@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from erase_plugins.artifacts.atomic import atomic_file
-from tools.docs.language_draws import Cell, P, drawn, section
+from tools.docs.language_draws import Cell, P, above, drawn, section, span, told, trainings
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 REAL = DOCS / "results" / "smollm2.json"
@@ -48,14 +48,13 @@ def measure(
     }  # fmt: skip
 
 
-def reached(cell: Cell) -> dict[str, bool]:
-    """The four conditions of a run."""
-    one, base, twin = (cell["table"][name] for name in ("edited", "base", "reference"))
+def reached(cell: Cell, draws: Sequence[Mapping[str, Any]] = ()) -> dict[str, bool]:
+    """The four conditions of a run against the reference, or against it and its other trainings together."""
+    one, base, found = cell["table"]["edited"], cell["table"]["base"], trainings([cell], draws)
     return {
-        "probability": one["probability_quality"] > P,
-        "truth ratio": one["forget_quality"] > P,
+        **{what: p > P for what, p in told(cell["values"]["edited"], found).items()},
         "utility": base["utility"] - one["utility"] <= HARM,
-        "extraction": one["forget_extraction"] <= twin["forget_extraction"] + MORE,
+        "extraction": above(one["forget_extraction"], found) <= MORE,
     }
 
 
@@ -105,25 +104,28 @@ def page(cells: Sequence[Cell], draws: Sequence[Mapping[str, Any]] = ()) -> str:
         f"truth ratios from the reference's (p > {P}), utility falls by at most {100 * HARM:.0f} points, and "
         f"extraction strength is at most {100 * MORE:.0f} points above the reference's.",
         "",
-        "| method | seeds | all four | probability, p | truth ratio, p | utility lost, points | extraction above |",
-        "|---|---|---|---|---|---|---|",
+        *(
+            ["The set is the reference with its other trainings, [below](#other-trainings-of-the-reference)."]
+            if draws
+            else []
+        ),
+        "",
+        "| method | seeds | all four | all four, set | probability, p | truth ratio, p | utility lost, points | "
+        "extraction above |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for name in methods:
         mine = [cell for cell in cells if cell["method"] == name]
-        good = sum(all(reached(cell).values()) for cell in mine)
-
-        def span(of: Any, digits: int = 3, mine: Sequence[Cell] = mine) -> str:
-            values = sorted(of(cell["table"]) for cell in mine)
-            return (
-                f"{values[0]:.{digits}f} .. {values[-1]:.{digits}f}" if len(values) > 1 else f"{values[0]:.{digits}f}"
-            )
-
+        good, wide = (sum(all(reached(cell, part).values()) for cell in mine) for part in ((), draws))
+        tables = [cell["table"] for cell in mine]
         lines.append(
-            f"| `{name}` | {len(mine)} | {good} of {len(mine)} | "
+            f"| `{name}` | {len(mine)} | {good} of {len(mine)} | {wide} of {len(mine)} | "
             + " | ".join((
-                span(lambda t: t["edited"]["probability_quality"]), span(lambda t: t["edited"]["forget_quality"]),
-                span(lambda t: 100 * (t["base"]["utility"] - t["edited"]["utility"]), 1),
-                span(lambda t: 100 * (t["edited"]["forget_extraction"] - t["reference"]["forget_extraction"]), 1),
+                span([t["edited"]["probability_quality"] for t in tables]),
+                span([t["edited"]["forget_quality"] for t in tables]),
+                span([100 * (t["base"]["utility"] - t["edited"]["utility"]) for t in tables], 1),
+                span([100 * (t["edited"]["forget_extraction"] - t["reference"]["forget_extraction"]) for t in tables],
+                     1),
             )) + " |"
         )  # fmt: skip
     failed = _failed(cells, methods)
@@ -174,25 +176,27 @@ def page(cells: Sequence[Cell], draws: Sequence[Mapping[str, Any]] = ()) -> str:
         "## What is seen", "",
         "A run ends where the unchanged model is with a stranger, and what makes that fair is in "
         "[language.md](language.md#how-unlikely-is-enough). " + _aim(cells), "",
-        "Weights, steps and rules were chosen on twelve other people (numbers 37 to 48) against a reference trained "
-        "without those (`--held-out`), one seed each. Trained anew for this, that reference is at a probability of "
-        "0.41; an earlier training of the same recipe ended at 0.38. A reference is one draw, and no rule that knows "
-        "the unchanged model only can be nearer to it than another reference would be. With the settings of this table "
-        "the runs there ended at 0.35 (`npo`: p = 0.27 for probabilities, 0.18 for truth ratios, utility 2.0 points "
-        "lower, extraction 1.9 below the reference's: all four), 0.29 (`graddiff`: 0.02, 0.27, 2.4, -1.0) and 0.28 "
-        "(`simnpo`: 0.01, 0.01, 2.6, -2.1), with a bound of 0.32 on average, from which none was told (p = 0.27 and "
-        "more).", "",
-        "What was seen of the twelve shown before: why the reference finds names unlikely was read off both groups; "
-        "the mean of three strangers as the bound had been settled before a run of the shown had it. With it, but "
-        "every text counting the same, one cell of `graddiff` reached all four (p = 0.12, 0.67) and one of `simnpo`, "
-        "at a weight "
-        "tried nowhere else, ended at 0.42 (p = 0.001). A factor that pushed all harder while they were likelier than "
-        "strangers on average gave 0.34 (`graddiff`: 0.08, 0.27, utility 3.0 points lower) and 0.37 (`simnpo`: 0.02, "
-        "0.05, 3.7) and was dropped. What lagged were the rarest names: since then texts count more often the farther "
-        "they are from their bound, which was tried on the held-out people only. Nothing was changed after the runs of "
-        "this table; `graddiff` was ended after three of five seeds, none of which reached all four."
-        " Looked at after them: the bounds of the sixty facts have a mean of 0.35 and are themselves told "
-        "from this reference (p = 0.047), so that a run that ends on them can hardly reach it.", "",
+        "Weights and steps were chosen on twelve other people (numbers 37 to 48) against a reference trained without "
+        "those (`--held-out`), one seed each.", "",
+        "How well a bound predicts a reference was asked of the twelve people whom no model knows, where no "
+        "forgetting is needed to compare them. Four trainings of the reference are at probabilities of 0.31 to "
+        "0.36 on them, and what is new in an answer costs them 8.8 nat. The bound was the mean of three strangers, "
+        "their names and values compared together: 6.4 nat. What it missed are values that nobody has, which cost "
+        "17.6 nat in the model as in the references, while every stranger of the rows has a value of somebody's. "
+        "With the wrong answers of the rows said of strangers, and names and values compared apart, it is 8.3 nat. "
+        "One such stranger gives 0.35, with a spread like that of the references (p = 0.34 against the four "
+        "together), the mean of three 0.34 with less spread (0.28); one was taken.", "",
+        "What was seen of the twelve shown before: with the old bound, five seeds of `npo` ended at 0.35 to 0.39 "
+        "and reached all four in 3 of 5 against training 0 and in 1 of 5 against all trainings together, three of "
+        "`graddiff` in none. That five trainings agree on the twelve (0.285 to 0.327, no pair told apart) said "
+        "that the reference is no unlucky draw and the bound is what was wrong. Nothing was changed after the runs "
+        "of this table.", "",
+        "Looked at after them: the bounds of the sixty facts have a mean of 0.40 and are told from all trainings "
+        "together (p = 0.006), so that a run that ends on them does not reach the set. What is new in an answer is "
+        "where it should be (7.9 nat on average; trainings 7.9 to 9.2), the names are not (7.0 nat; 10.8 to 12.3): "
+        "of two of the twelve, whose syllables two other people each have, every training stammers the names (25 "
+        "and 44 nat), while strangers with syllables as rare are copied by the model (0.2 nat). How often a token "
+        "was seen does not say that.", "",
         _relearned(cells, methods), "",
         "## What this does not say", "",
         "The model is tiny, its people are invented, and the rows to forget say how the same would read of somebody "
@@ -241,13 +245,21 @@ def _real(runs: Sequence[Cell]) -> list[str]:
         "Made by `python -m benchmarks.smollm2 FOLDER --save docs/results/smollm2.json` (`--person --method npo` for "
         "the person). Answers are greedy, eight tokens, questions without a chat template; only what the model answers "
         "rightly at first is asked. Facts are given in two wordings (\"What is the name of X's capital city?\", "
-        "\"What is the capital of X?\"), \"paraphrased\" are two others. Nothing but what is \"forgotten\" and "
-        "\"given\" was seen by the method. Settings were chosen on ten other countries (`--held-out`: 10 of 10 gone, "
-        "12 of 12 in other "
-        "words, 19 of 20 and 10 of 10 neighbours stay, 6 of 10 of them in other words; four wordings of "
-        "neighbours and 30 times their weight changed nothing there); the person was forgotten with the defaults, at "
-        "the first run. Of the person's facts the rows also say how they would read of somebody unknown, which is what "
-        "ended that run after two steps, too early for most of its answers.", "",
+        "\"What is the capital of X?\"), \"paraphrased\" are two others. All other countries but the twenty of "
+        "\"neighbours\" are protected, whether the model knows their capitals or not; of those that it knows the "
+        "answers are asked too (\"protected\").", "",
+        "Settings were chosen on ten other countries and neighbours that are not in these tables (`--held-out`). There "
+        "the old edit, which protected the subject's own token and the words of the rows, kept 11 of 19 neighbours; "
+        "with the change switched off at some places only, the loss came from the tokens of the *answers* (0.62 to "
+        "0.72 nat per token of what was said before), hardly from the question (0.62 to 0.63). With what the model "
+        "itself says of protected subjects held too, 15 to 18 stayed, by which ordinary text the model happens to make "
+        "up, and with `lam=1`, the value of the paper, 17 and 18 with two such texts; all ten facts and their 12 "
+        "paraphrases were gone each time. \"New Zealand\", and once \"India\", are lost at the subject itself. "
+        "Processor times were taken while other programs kept both cores busy.", "",
+        "The person was forgotten with the defaults, at the first run after the rule of the bound was mended on the "
+        "other one (2 of 2 facts gone, 10 of 11 neighbours told): runs ended once a whole answer was as unlikely as a "
+        "stranger's, which the end of the text alone could pay for. What a stranger is told of as well (\"was a famous "
+        "physicist\") may stay.", "",
     ]  # fmt: skip
     for run in runs:
         title = "ten facts" if run["what"] == "facts" else "one person"
@@ -261,7 +273,7 @@ def _real(runs: Sequence[Cell]) -> list[str]:
             "", "| asked | before | after |", "|---|---|---|",
             *(f"| {_cell(asked)} | {_cell(before)} | {_cell(after)} |"
               for name, row in run["groups"].items()
-              for asked, before, after in row["examples"][: 99 if name == "forgotten" else 2]),
+              for asked, before, after in row["examples"][: 99 if name in ("forgotten", "neighbours") else 2]),
             "",
         ]  # fmt: skip
     return lines
