@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Any
 
 CONCEPTS = ("kangaroo", "popcorn", "trumpet", "bicycle", "tulip", "snowman")
-#: those of docs/results.md that take less than a minute
-METHODS = "uce,uce:aliases=true,rece,mace,few-shot,trce"
+#: those of docs/results.md that take less than a minute; --methods names others
+METHODS = "oce,null-space,few-shot,uce,uce:aliases=true,semantic-surgery,rece,mace,trce,adavd"
 AUTO = "auto"
 #: of prompts and pictures; a search has 0
 SEED = 1

@@ -1,14 +1,16 @@
 """The search: which trial comes next, when it stops, and what is kept of it so that it can go on.
 
 Every trial follows from those before it and the seed alone (the sampler is seeded anew for each), so that a search that
-was killed goes on as if nothing had happened. Order: the defaults of what is short; proposals of Optuna's TPE around
-what is on the front; the defaults of what trains, once the short ones no longer move the knee; proposals again.
+was killed goes on as if nothing had happened. Order: the defaults of everything, the shortest first, of what is long
+while something can still be won and as far as the first part of the budget goes; then proposals of Optuna's TPE, mostly
+for what came nearest to the knee. Of what is long they vary the strength alone, for which nothing is made again.
 """
 
 from __future__ import annotations
 
 import json
 import math
+import os
 import random
 import time
 import warnings
@@ -17,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from erase_plugins.autotune.space import METHOD, Settings, Start
+from erase_plugins.autotune.space import METHOD, STRENGTH, Settings, Start
 from erase_plugins.errors import EraseError, MissingExtra, RequestError, RunCancelled
 
 #: settings to what they give
@@ -29,9 +31,11 @@ NUMBERS = ("left", "change", "cost")
 _ASKED = "asked"
 #: share of the budget up to which a start counts as short
 _SHORT = 0.1
-#: what is left and changed at most where training is not tried any more
-_GOOD = 0.02
-#: how much nearer the knee has to come to count as moved
+#: part of the budget in which what is long may begin; the rest is for proposals
+_DEFAULTS = 0.75
+#: what is left and changed at most where nothing more is searched: less than so few pictures can tell
+_GOOD = 0.005
+#: how much nearer to the knee counts as nearer
 _MOVED = 0.002
 
 
@@ -62,6 +66,11 @@ class Row:
     def numbers(self) -> tuple[float, float, float]:
         """What is made small."""
         return self.left, self.change, self.cost
+
+    @property
+    def distance(self) -> float:
+        """From nothing left and nothing else changed."""
+        return math.hypot(self.left, self.change)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
@@ -95,10 +104,7 @@ def open_study(file: Path | None, asked: Mapping[str, Any]) -> Any:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     storage = None
     if file is not None:
-        from optuna.storages import JournalStorage
-        from optuna.storages.journal import JournalFileBackend
-
-        storage = JournalStorage(JournalFileBackend(str(file)))
+        storage = _journal(file)
     study = optuna.create_study(
         study_name="auto", storage=storage, directions=["minimize"] * len(NUMBERS), load_if_exists=True
     )
@@ -119,6 +125,28 @@ def open_study(file: Path | None, asked: Mapping[str, Any]) -> Any:
         if trial.state == optuna.trial.TrialState.RUNNING:  # cut off by a kill; it is proposed again
             study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
     return study
+
+
+def _journal(file: Path) -> Any:
+    """Storage in a file of whose folder the lock is held: that of optuna would outlive a killed process."""
+    from optuna.storages import JournalStorage
+    from optuna.storages.journal import JournalFileBackend
+
+    if file.is_file():  # a kill may have cut the last line, and what is appended to it could not be read
+        text = file.read_bytes()
+        os.truncate(file, text.rfind(b"\n") + 1)
+    held: Any = _Held()
+    return JournalStorage(JournalFileBackend(str(file), lock_obj=held))
+
+
+class _Held:
+    """Stands for a lock that is held already."""
+
+    def acquire(self) -> bool:
+        return True
+
+    def release(self) -> None:
+        pass
 
 
 def rows_of(study: Any) -> list[Row]:
@@ -155,8 +183,12 @@ def front_of(rows: Sequence[Row]) -> list[Row]:
 
 
 def knee_of(front: Sequence[Row]) -> Row:
-    """The point nearest to nothing left and nothing else changed; of equal ones the cheapest, then the first."""
-    return min(front, key=lambda row: (row.left**2 + row.change**2, row.cost, row.number))
+    """The point nearest to nothing left and nothing else changed.
+
+    Of those that are as near, as far as so few pictures can tell, the cheapest and of equally cheap ones the first.
+    """
+    nearest = min(row.distance for row in front)
+    return min((row for row in front if row.distance <= nearest + _MOVED), key=lambda row: (row.cost, row.number))
 
 
 class Search:
@@ -171,13 +203,15 @@ class Search:
         clock: seconds of work so far.
         began: what the clock showed when the work began; now if None.
         progress: told (what, trials done, trials at most or 0).
+        at_hand: whether the edit of settings is there but for its strength, so that a trial has only to measure it.
     """
 
     def __init__(
         self, study: Any, starts: Sequence[Start], try_out: TryOut, budget: Budget, seed: int,
         clock: Callable[[], float] = time.process_time, began: float | None = None,
-        progress: Progress = lambda *_: None,
+        progress: Progress = lambda *_: None, at_hand: Callable[[Settings], bool] = lambda _: False,
     ) -> None:  # fmt: skip
+        self.at_hand = at_hand
         self.study, self.starts, self.try_out = study, tuple(starts), try_out
         self.budget, self.seed, self.clock, self.progress = budget, seed, clock, progress
         self.began = clock() if began is None else began
@@ -215,61 +249,77 @@ class Search:
         """Finished trials since the knee last moved; a front of many compromises would go on growing for ever."""
         best, since = float("inf"), -1
         for row in rows_of(self.study):
-            distance = math.hypot(row.left, row.change)
-            best, since = (distance, 0) if distance < best - _MOVED else (best, since + 1)
+            best, since = (row.distance, 0) if row.distance < best - _MOVED else (best, since + 1)
         return max(since, 0)
 
-    def _expected(self, start: Start, seconds: float) -> float:
-        """Seconds that a trial will take: the method's own estimate, corrected by what the same start took before."""
-        took = [item.user_attrs for item in self._done() if item.values and item.user_attrs.get("start") == start.name
-                and item.user_attrs["estimate"]]  # fmt: skip
-        if not took:
-            return seconds
-        return seconds * max(item["seconds"] / item["estimate"] for item in took)
+    def _rows(self, start: Start) -> list[Row]:
+        """Finished trials of a start, the nearest to the knee first."""
+        names = {item.number: item.user_attrs.get("start") for item in self._done()}
+        own = [row for row in rows_of(self.study) if names[row.number] == start.name]
+        return sorted(own, key=lambda row: (row.distance, row.number))
 
-    def _fits(self, start: Start, seconds: float) -> bool:
+    def _expected(self, start: Start) -> float:
+        """Seconds that a trial will take: the method's own estimate, or the most that the same start took before."""
+        rows = self._rows(start)
+        if not rows:
+            return start.seconds
+        if self._only_scaled(start) and self.at_hand(rows[0].settings):
+            measured = [row.seconds for row in rows_of(self.study) if row.seconds]  # what is known takes nothing
+            return min(measured, default=0.0)
+        return max(row.seconds for row in rows)
+
+    def _fits(self, start: Start, part: float = 1.0) -> bool:
         if start is self.starts[0] and not self._done():
             return True  # without one trial there is nothing to show
-        return self.spent() + self._expected(start, seconds) <= self.budget.seconds
+        return self.spent() + self._expected(start) <= part * self.budget.seconds
 
     # ---- which -------------------------------------------------------------------------------------------------
 
     def _next(self) -> tuple[Start, bool] | None:
         """The start of the next trial and whether it is its first; None ends the search."""
         tried = {item.user_attrs.get("start") for item in self._done()}
-        short = [item for item in self.starts if item.seconds <= _SHORT * self.budget.seconds] or [self.starts[0]]
-        fresh = [item for item in short if item.name not in tried]
-        fitting = next((item for item in fresh if self._fits(item, item.seconds)), None)
-        if fitting is not None:
-            return fitting, True
-        settled = self._still() >= self.budget.patience // 2 or self.spent() > self.budget.seconds / 2
-        long = [item for item in self.starts if item not in short and item.name not in tried]
-        able = [item for item in long if self._fits(item, item.seconds)]
-        if settled and able and self._room():
-            return able[0], True
+        fresh = [item for item in self.starts if item.name not in tried]
+        for item in fresh:
+            if self._fits(item) if self._short(item) else (self._room() and self._fits(item, _DEFAULTS)):
+                return item, True
+        if not self._room():
+            self.stopped = "what is left and what has changed is less than so few pictures can tell"
+            return None
         if self._still() >= self.budget.patience:
             self.stopped = f"the knee did not move in {self.budget.patience} trials"
             return None
-        open_ = [item for item in self.starts if item.name in tried and self._fits(item, item.seconds)]
-        open_ = [
-            item for item in open_ if any(row.user_attrs["start"] == item.name for row in self._done() if row.values)
-        ]
+        open_ = [item for item in self.starts if self._rows(item) and self._fits(item)]
         if not open_:
             self.stopped = "nothing that is left would finish in time"
             return None
         return self._drawn(open_), False
 
+    def _short(self, start: Start) -> bool:
+        return start is self.starts[0] or start.seconds <= _SHORT * self.budget.seconds
+
+    def _only_scaled(self, start: Start) -> bool:
+        """Whether proposals leave all but the strength as it is: what would take long to make is made once."""
+        return start.scales and not self._short(start)
+
     def _room(self) -> bool:
-        """Whether what trains can still win: something is left, or something else has changed."""
+        """Whether something can still be won: something is left, or something else has changed."""
         front = front_of(rows_of(self.study))
         return not front or max(knee_of(front).numbers[:2]) > _GOOD
 
     def _drawn(self, starts: Sequence[Start]) -> Start:
-        """A start by lot: one ticket each, and two more for every point that it has on the front."""
-        numbers = {row.number for row in front_of(rows_of(self.study))}
-        owners = [item.user_attrs["start"] for item in self._done() if item.number in numbers]
-        tickets = [1 + 2 * owners.count(item.name) for item in starts]
-        return random.Random(f"{self.seed} {len(self._done())}").choices(starts, tickets)[0]
+        """A start by lot; what came nearest to the knee has half of the chances, the next half of the rest."""
+        ranked = sorted(starts, key=lambda item: self._rows(item)[0].distance)
+        shares = [0.5**place for place in range(len(ranked))]
+        return random.Random(f"{self.seed} {len(self._done())}").choices(ranked, shares)[0]
+
+    def _fixed(self, start: Start, first: bool) -> dict[str, Any]:
+        """Parameters of the next trial of a start that are not proposed."""
+        if first:
+            return start.first_params()
+        if not self._only_scaled(start):
+            return {METHOD: start.method}
+        best = self.study.get_trials(deepcopy=False)[self._rows(start)[0].number].params
+        return {name: value for name, value in best.items() if name != f"{start.method}.{STRENGTH}"}
 
     # ---- how ---------------------------------------------------------------------------------------------------
 
@@ -277,7 +327,7 @@ class Search:
         from optuna.samplers import PartialFixedSampler, TPESampler
         from optuna.trial import TrialState
 
-        fixed = start.first_params() if first else {METHOD: start.method}
+        fixed = self._fixed(start, first)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # experimental interfaces of optuna
             base = TPESampler(
@@ -288,8 +338,7 @@ class Search:
             trial.suggest_categorical(METHOD, sorted({item.method for item in self.starts}))
             settings = start.suggest(trial)
         label = start.label(settings)
-        facts = {"start": start.name, "label": label, "settings": settings.to_dict(),
-                 "estimate": start.seconds}  # fmt: skip
+        facts = {"start": start.name, "label": label, "settings": settings.to_dict()}
         for name, value in facts.items():
             trial.set_user_attr(name, value)
         self.progress(label, trial.number, self.budget.trials or 0)
