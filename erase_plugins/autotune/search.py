@@ -1,9 +1,10 @@
 """The search: which trial comes next, when it stops, and what is kept of it so that it can go on.
 
 Every trial follows from those before it and the seed alone (the sampler is seeded anew for each), so that a search that
-was killed goes on as if nothing had happened. Order: the defaults of everything, the shortest first, of what is long
-while something can still be won and as far as the first part of the budget goes; then proposals of Optuna's TPE, mostly
-for what came nearest to the knee. Of what is long they vary the strength alone, for which nothing is made again.
+was killed goes on as if nothing had happened. Order: the defaults of everything, what is solved before what trains and
+the shortest first, of what is long while something can still be won and as far as the first part of the budget goes;
+then proposals of Optuna's TPE, mostly for what came nearest to the knee. Of what is long they vary the strength alone,
+for which nothing is made again.
 """
 
 from __future__ import annotations
@@ -149,15 +150,22 @@ class _Held:
         pass
 
 
+def counted(study: Any) -> list[Any]:
+    """Trials that count, in their order: finished or refused, not those that a kill cut off.
+
+    Their places are the numbers by which people know them, the same whether a search was killed or not.
+    """
+    return [item for item in study.get_trials(deepcopy=False) if item.values or "refused" in item.user_attrs]
+
+
 def rows_of(study: Any) -> list[Row]:
     """Finished trials in their order."""
-    from optuna.trial import TrialState
-
     found = []
-    for item in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
-        (left, change, cost), facts = item.values, item.user_attrs
-        settings = Settings(**facts["settings"])
-        found.append(Row(item.number, facts["label"], settings, left, change, cost, facts["seconds"], facts["parts"]))
+    for number, item in enumerate(counted(study)):
+        if item.values:
+            (left, change, cost), facts = item.values, item.user_attrs
+            settings = Settings(**facts["settings"])
+            found.append(Row(number, facts["label"], settings, left, change, cost, facts["seconds"], facts["parts"]))
     return found
 
 
@@ -196,7 +204,7 @@ class Search:
 
     Args:
         study: from `open_study`.
-        starts: from `space.find_starts`, the shortest first.
+        starts: from `space.find_starts`, in the order in which they are tried.
         try_out: erases and measures; may raise what a method refuses.
         budget: when to stop.
         seed: of all proposals.
@@ -229,16 +237,12 @@ class Search:
 
     # ---- when --------------------------------------------------------------------------------------------------
 
-    def _done(self) -> list[Any]:
-        """Trials that count: finished or refused, not those that a kill cut off."""
-        return [item for item in self.study.get_trials(deepcopy=False) if item.values or "refused" in item.user_attrs]
-
     def spent(self) -> float:
         """Seconds of work, those before an interruption included."""
         return self.before + self.clock() - self.began
 
     def _ended(self) -> bool:
-        done = self._done()
+        done = counted(self.study)
         if self.budget.trials is not None and len(done) >= self.budget.trials:
             self.stopped = f"{len(done)} trials were asked for"
         elif self.spent() >= self.budget.seconds and rows_of(self.study):
@@ -254,8 +258,8 @@ class Search:
 
     def _rows(self, start: Start) -> list[Row]:
         """Finished trials of a start, the nearest to the knee first."""
-        names = {item.number: item.user_attrs.get("start") for item in self._done()}
-        own = [row for row in rows_of(self.study) if names[row.number] == start.name]
+        trials = counted(self.study)
+        own = [row for row in rows_of(self.study) if trials[row.number].user_attrs["start"] == start.name]
         return sorted(own, key=lambda row: (row.distance, row.number))
 
     def _expected(self, start: Start) -> float:
@@ -269,7 +273,7 @@ class Search:
         return max(row.seconds for row in rows)
 
     def _fits(self, start: Start, part: float = 1.0) -> bool:
-        if start is self.starts[0] and not self._done():
+        if start is self.starts[0] and not counted(self.study):
             return True  # without one trial there is nothing to show
         return self.spent() + self._expected(start) <= part * self.budget.seconds
 
@@ -277,7 +281,7 @@ class Search:
 
     def _next(self) -> tuple[Start, bool] | None:
         """The start of the next trial and whether it is its first; None ends the search."""
-        tried = {item.user_attrs.get("start") for item in self._done()}
+        tried = {item.user_attrs.get("start") for item in counted(self.study)}
         fresh = [item for item in self.starts if item.name not in tried]
         for item in fresh:
             if self._fits(item) if self._short(item) else (self._room() and self._fits(item, _DEFAULTS)):
@@ -310,7 +314,7 @@ class Search:
         """A start by lot; what came nearest to the knee has half of the chances, the next half of the rest."""
         ranked = sorted(starts, key=lambda item: self._rows(item)[0].distance)
         shares = [0.5**place for place in range(len(ranked))]
-        return random.Random(f"{self.seed} {len(self._done())}").choices(ranked, shares)[0]
+        return random.Random(f"{self.seed} {len(counted(self.study))}").choices(ranked, shares)[0]
 
     def _fixed(self, start: Start, first: bool) -> dict[str, Any]:
         """Parameters of the next trial of a start that are not proposed."""
@@ -318,7 +322,7 @@ class Search:
             return start.first_params()
         if not self._only_scaled(start):
             return {METHOD: start.method}
-        best = self.study.get_trials(deepcopy=False)[self._rows(start)[0].number].params
+        best = counted(self.study)[self._rows(start)[0].number].params
         return {name: value for name, value in best.items() if name != f"{start.method}.{STRENGTH}"}
 
     # ---- how ---------------------------------------------------------------------------------------------------
@@ -331,7 +335,7 @@ class Search:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # experimental interfaces of optuna
             base = TPESampler(
-                seed=(self.seed * 7919 + len(self._done())) % 2**32, n_startup_trials=8, constant_liar=False
+                seed=(self.seed * 7919 + len(counted(self.study))) % 2**32, n_startup_trials=8, constant_liar=False
             )
             self.study.sampler = PartialFixedSampler(fixed, base)
             trial = self.study.ask()
@@ -341,7 +345,7 @@ class Search:
         facts = {"start": start.name, "label": label, "settings": settings.to_dict()}
         for name, value in facts.items():
             trial.set_user_attr(name, value)
-        self.progress(label, trial.number, self.budget.trials or 0)
+        self.progress(label, len(counted(self.study)), self.budget.trials or 0)
         began = self.clock()
         try:
             tried = self._known(settings) or self.try_out(settings)
