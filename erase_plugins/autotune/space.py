@@ -155,7 +155,7 @@ def request_of(base: EraseRequest, settings: Settings, also: Sequence[str]) -> E
 def find_starts(
     base: EraseRequest, info: Any, methods: Sequence[str], anchors: Sequence[str], also: Sequence[str]
 ) -> tuple[list[Start], dict[str, str]]:
-    """All starts in the order in which they are tried, and for each method that cannot take part why not; loads no weights.
+    """All starts in the order in which they are tried, and why other methods cannot take part; loads no weights.
 
     Args:
         base: model, concept, what is kept, seed; the method in it does not matter.

@@ -107,7 +107,10 @@ def test_the_last_part_of_the_budget_is_for_proposals():
     starts = [start("quick", 1.0), *(start(f"slow {number}", 110.0 + number) for number in range(9))]
     search(None, bench, starts, seconds=1000.0, patience=99)
     names = [item.method for item in bench.asked]
-    assert names[:7] == ["quick", *(f"slow {number}" for number in range(6))]  # the seventh would end after three quarters
+    assert names[:7] == [
+        "quick",
+        *(f"slow {number}" for number in range(6)),
+    ]  # the seventh would end after three quarters
     assert set(names[7:]) <= set(names[:7])
     assert len(names) == 10
 
