@@ -16,19 +16,9 @@ from erase_plugins.artifacts.atomic import atomic_file
 from erase_plugins.artifacts.locks import claim, locked
 from erase_plugins.artifacts.places import mark, written_files
 from erase_plugins.autotune.front import markdown, picture
-from erase_plugins.autotune.search import (
-    Budget,
-    Progress,
-    Row,
-    Search,
-    Tried,
-    front_of,
-    knee_of,
-    open_study,
-    refusals_of,
-    rows_of,
-)
+from erase_plugins.autotune.search import Budget, Progress, Search
 from erase_plugins.autotune.space import ANCHORS, Settings, Start, find_starts, request_of
+from erase_plugins.autotune.trials import Row, Tried, front_of, knee_of, open_study, refusals_of, rows_of
 from erase_plugins.errors import ArtifactError, MissingExtra, RequestError
 from erase_plugins.types import Concept, EraseRequest
 from erase_plugins.workflow.models import as_target, find_model

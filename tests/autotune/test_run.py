@@ -13,6 +13,7 @@ from erase_plugins.errors import ArtifactError, RequestError, RunRefused
 from erase_plugins.testing.observe import snapshot
 from erase_plugins.types import Concept
 from erase_plugins.workflow.models import target_of
+from tests.layouts.making import same_edit
 
 ASKED = {"methods": ["uce", "rece"], "trials": 4, "images": 2, "keep": ["a dog"]}
 
@@ -86,6 +87,28 @@ def test_places_of_others_are_refused(target, tmp_path):
         ep.auto(target, "pizza", **ASKED, out=tmp_path / "b", pick=0)
     with pytest.raises(RequestError, match="minutes 0 is no time"):
         ep.auto(target, "pizza", minutes=0)
+
+
+def test_another_strength_of_an_edit_is_not_made_again(target, monkeypatch):
+    from erase_plugins.autotune import run
+    from erase_plugins.autotune.space import Settings
+    from erase_plugins.types import EraseRequest
+
+    made = []
+    real = run.run_plan
+    monkeypatch.setattr(run, "run_plan", lambda plan, on: made.append(plan) or real(plan, on))
+    base = EraseRequest(model="tiny", forget=(Concept("pizza"),), method="auto")
+    job = run._Job(base, target, (), ("a dog",), 2, "size")
+    full = Settings("uce", {"vocabulary": 20})
+    half = Settings("uce", {"vocabulary": 20}, strength=0.5)
+    assert not job.at_hand(half)
+    numbers = [job.try_out(item).left for item in (full, half)]
+    assert (len(made), job.at_hand(half), job.at_hand(Settings("uce", {"vocabulary": 30}))) == (1, True, False)
+    assert numbers[0] < numbers[1] < 1.0
+    assert "strength 0.5 is part of the edit" in job.artifact(half).manifest.notes
+    fresh = ep.erase(target, "pizza", "uce", options={"vocabulary": 20})
+    assert same_edit(job.artifact(full).edit, fresh.edit)
+    assert len(made) == 1
 
 
 def test_the_numbers_of_an_edit(target):

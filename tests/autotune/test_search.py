@@ -6,18 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from erase_plugins.autotune.search import (
-    Budget,
-    Row,
-    Search,
-    Tried,
-    front_of,
-    knee_of,
-    open_study,
-    refusals_of,
-    rows_of,
-)
-from erase_plugins.autotune.space import Settings, Start
+from erase_plugins.autotune.search import Budget, Search
+from erase_plugins.autotune.space import Start
+from erase_plugins.autotune.trials import Tried, front_of, knee_of, open_study, refusals_of, rows_of
 from erase_plugins.errors import RequestError, Unsupported
 from erase_plugins.options import OptionInfo
 
@@ -182,28 +173,3 @@ def test_a_search_for_something_else_is_not_gone_on_with(tmp_path):
     search(tmp_path / "j", Bench(), trials=1)
     with pytest.raises(RequestError, match=r"asked something else \(concept\)"):
         search(tmp_path / "j", Bench(), asked={"concept": "taco"}, trials=1)
-
-
-def row(number, left, change, cost=1.0):
-    return Row(number, str(number), Settings("m"), left, change, cost, 1.0, {})
-
-
-def test_front_and_knee():
-    rows = [row(0, 0.5, 0.0), row(1, 0.1, 0.1), row(2, 0.2, 0.2), row(3, 0.0, 0.6), row(4, 0.2, 0.2, 0.5),
-            row(5, 0.1, 0.1)]  # fmt: skip
-    assert [item.number for item in front_of(rows)] == [0, 1, 3, 4]
-    assert knee_of(front_of(rows)).number == 1
-    assert knee_of([row(0, 0.1, 0.0, 9.0), row(1, 0.0, 0.1, 3.0)]).number == 1  # equally near: the cheaper one
-    # what only luck tells apart counts as equally near: the first of those that cost the same
-    assert knee_of([row(0, 0.003, 0.0), row(1, 0.002, 0.0), row(2, 0.0015, 0.0, 2.0)]).number == 0
-    assert knee_of([row(0, 0.005, 0.0), row(1, 0.002, 0.0)]).number == 1
-
-
-def test_a_journal_that_a_kill_cut_is_gone_on_with(tmp_path):
-    whole, _ = search(None, Bench(), trials=5, patience=99)
-    file = tmp_path / "study.journal"
-    search(file, Bench(), trials=3, patience=99)
-    with file.open("ab") as torn:
-        torn.write(b'{"op_code":4,"worker_id":"x","stu')
-    resumed, _ = search(file, Bench(), trials=5, patience=99)
-    assert plain(resumed) == plain(whole)
