@@ -126,25 +126,43 @@ def test_the_numbers_of_an_edit(target):
     assert 0.0 < half.change < full.change
 
 
+class Judge:
+    """Gives a concept the same probabilities in every look at pictures of name, synonyms and descriptions."""
+
+    id, axes = "told", {"concept": ("pizza", "dog")}
+
+    def __init__(self, *values):
+        self.values = values
+
+    def accepts(self, info):
+        return True
+
+    def score(self, images):
+        import torch
+
+        each = len(images) // len(self.values)
+        return {"concept": torch.tensor([[value, 1 - value] for value in self.values for _ in range(each)])}
+
+    def world(self):
+        from erase_plugins.pocket.world import pocket_world
+
+        return pocket_world()
+
+
 def test_what_the_base_does_not_draw_is_refused(target):
-    class Blind:
-        id, axes = "blind", {"concept": ("pizza", "dog")}
-
-        def accepts(self, info):
-            return True
-
-        def score(self, images):
-            import torch
-
-            return {"concept": torch.tensor([[0.01, 0.99]] * len(images))}
-
-        def world(self):
-            from erase_plugins.pocket.world import pocket_world
-
-            return pocket_world()
-
     with pytest.raises(RunRefused, match="the base does not draw 'pizza'"):
-        Yardstick(target, Concept("pizza"), judges=[Blind()], images=1)
+        Yardstick(target, Concept("pizza"), judges=[Judge(0.01)], images=1)
+
+
+def test_a_kind_of_prompt_from_which_the_base_does_not_draw_it_is_no_part_of_what_is_left(target):
+    judge = Judge(0.9, 0.7, 0.02)
+    yard = Yardstick(target, Concept("pizza"), judges=[judge], images=2)
+    assert {name: round(value, 3) for name, value in yard.base.items()} == {"name": 0.9, "synonyms": 0.7}
+    judge.values = (0.1, 0.06)
+    made = ep.erase(target, "pizza", "uce", options={"vocabulary": 20})
+    found = yard.measure(made)
+    assert found.left == pytest.approx(0.1)
+    assert set(found.parts) == {"name", "synonyms"}
 
 
 def test_a_concept_that_the_base_does_not_draw_ends_before_the_first_trial(target, monkeypatch):
