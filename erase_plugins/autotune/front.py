@@ -8,7 +8,7 @@ from typing import Any
 
 from erase_plugins.artifacts.atomic import atomic_file
 from erase_plugins.artifacts.places import STAMP
-from erase_plugins.autotune.search import Row
+from erase_plugins.autotune.trials import Row
 from erase_plugins.errors import MissingExtra
 
 _MARKERS = "os^DvPX"

@@ -2,8 +2,9 @@
 
 **Left** (0..; the base is 1): where a judge knows the concept, the mean probability that it gives to it in pictures
 whose prompts name it, by synonyms and by descriptions, each kind of prompt counting alike, over what it gives to the
-base's pictures. Elsewhere, of the direction from what the concept becomes to the concept, in the denoiser's predictions
-at states of the base's own trajectories, the share that is left.
+base's pictures; a kind of prompt from which the base does not draw it is left out. Elsewhere, of the direction from
+what the concept becomes to the concept, in the denoiser's predictions at states of the base's own trajectories, the
+share that is left.
 
 **Change** (0..): mean squared distance of the denoiser's predictions from the base's on retained prompts, at states of
 the base's trajectories, over that of these prompts to the empty prompt. No judge is needed, and 0 is the base.
@@ -39,6 +40,8 @@ _WORDS = 24
 _FRAMES = ("{}", "a {}", "a photo of a {}")
 #: sum of mean probabilities below which the base does not know a concept
 _UNKNOWN = 0.1
+#: mean probability below which the base does not draw the concept from a kind of prompt
+_UNDRAWN = 0.05
 
 
 @dataclass(frozen=True)
@@ -90,6 +93,10 @@ class Yardstick:
         self.named = None if self.sets else self._states(prompts, concept.anchor or "")
         #: what ``left`` is made of on the base
         self.base: Mapping[str, float] = _means(self._judged()) if self.named is None else {"direction": 1.0}
+        # what the base does not draw either is nothing that an edit leaves, only the doubt of the judge
+        drawn = [name for name, value in self.base.items() if value >= _UNDRAWN] or list(self.base)
+        self.sets = {name: items for name, items in self.sets.items() if name in drawn}
+        self.base = {name: self.base[name] for name in drawn}
         if sum(self.base.values()) < _UNKNOWN:
             raise RunRefused(
                 f"the base does not draw '{concept.text}', neither by name nor otherwise, as far as the judge "

@@ -16,19 +16,9 @@ from erase_plugins.artifacts.atomic import atomic_file
 from erase_plugins.artifacts.locks import claim, locked
 from erase_plugins.artifacts.places import mark, written_files
 from erase_plugins.autotune.front import markdown, picture
-from erase_plugins.autotune.search import (
-    Budget,
-    Progress,
-    Row,
-    Search,
-    Tried,
-    front_of,
-    knee_of,
-    open_study,
-    refusals_of,
-    rows_of,
-)
+from erase_plugins.autotune.search import Budget, Progress, Search
 from erase_plugins.autotune.space import ANCHORS, Settings, Start, find_starts, request_of
+from erase_plugins.autotune.trials import Row, Tried, front_of, knee_of, open_study, refusals_of, rows_of
 from erase_plugins.errors import ArtifactError, MissingExtra, RequestError
 from erase_plugins.types import Concept, EraseRequest
 from erase_plugins.workflow.models import as_target, find_model
@@ -160,7 +150,7 @@ def auto(
         stopped = "a trial was picked"
         if pick is None:
             budget = Budget(60.0 * minutes, trials)
-            runner = Search(study, starts, job.try_out, budget, seed, clock, began, progress)
+            runner = Search(study, starts, job.try_out, budget, seed, clock, began, progress, job.at_hand)
             if place is not None:
                 stack.callback(_seal, place)
             job.base_parts(study)  # refuses what the base does not draw, before any trial
@@ -238,6 +228,7 @@ class _Job:
         self, base: EraseRequest, target: Any, also: tuple[str, ...], keep: tuple[str, ...], images: int, cost: str
     ) -> None:
         self.base, self.target, self.also, self.keep, self.images, self.cost = base, target, also, keep, images, cost
+        #: settings at full strength -> nearness of the best of their strengths, edit
         self.made: dict[str, tuple[float, Artifact]] = {}
         self._yardstick: Any = None
 
@@ -256,20 +247,23 @@ class _Job:
     def try_out(self, settings: Settings) -> Tried:
         """The numbers of a point."""
         plan = make_plan(request_of(self.base, settings, self.also), self.target.info)
-        artifact = self._erase(plan, settings)
+        whole = self._whole(settings, plan)
+        artifact = _weakened(whole, settings.strength)
         found = self.yardstick.measure(artifact)
         size = sum(
             t.numel() * t.element_size() for _, _, part in artifact.edit.items() for t in part.tensors().values()
         )
-        self._remember(settings, found.left**2 + found.change**2, artifact)
+        self._remember(settings, math.hypot(found.left, found.change), whole)
         return Tried(found.left, found.change, float(size if self.cost == "size" else plan.seconds or 0.0), found.parts)
+
+    def at_hand(self, settings: Settings) -> bool:
+        """Whether the edit of a point is kept, at whatever strength."""
+        return _key(settings) in self.made
 
     def artifact(self, settings: Settings) -> Artifact:
         """The edit of a point, made again if it is not at hand."""
-        kept = self.made.get(repr(settings))
-        if kept is not None:
-            return kept[1]
-        return self._erase(make_plan(request_of(self.base, settings, self.also), self.target.info), settings)
+        plan = make_plan(request_of(self.base, settings, self.also), self.target.info)
+        return _weakened(self._whole(settings, plan), settings.strength)
 
     def base_parts(self, study: Any) -> dict[str, float]:
         """What the unchanged model gives; measured once and kept beside the trials."""
@@ -279,19 +273,31 @@ class _Job:
             study.set_user_attr("base", known)
         return dict(known)
 
-    def _erase(self, plan: Any, settings: Settings) -> Artifact:
-        artifact: Artifact = run_plan(plan, self.target)
-        if settings.strength == 1.0:
-            return artifact
-        note = f"strength {settings.strength:g} is part of the edit"
-        edit = replace(artifact.edit.scaled(settings.strength), meta=artifact.edit.meta)
-        return Artifact(replace(artifact.manifest, notes=(*artifact.manifest.notes, note)), edit)
+    def _whole(self, settings: Settings, plan: Any) -> Artifact:
+        """The edit at full strength."""
+        kept = self.made.get(_key(settings))
+        return run_plan(plan, self.target) if kept is None else kept[1]
 
-    def _remember(self, settings: Settings, distance: float, artifact: Artifact) -> None:
-        """Keeps the three edits that are nearest to the knee."""
-        self.made[repr(settings)] = distance, artifact
+    def _remember(self, settings: Settings, distance: float, whole: Artifact) -> None:
+        """Keeps the three edits that come nearest to the knee."""
+        name = _key(settings)
+        self.made[name] = min(distance, self.made.get(name, (distance,))[0]), whole
         if len(self.made) > 3:
-            del self.made[max(self.made, key=lambda name: self.made[name][0])]
+            del self.made[max(self.made, key=lambda item: self.made[item][0])]
+
+
+def _key(settings: Settings) -> str:
+    """Of what has to be made: the strength is set afterwards."""
+    return repr(replace(settings, strength=1.0))
+
+
+def _weakened(whole: Artifact, strength: float) -> Artifact:
+    """An edit at a strength, which is part of it."""
+    if strength == 1.0:
+        return whole
+    note = f"strength {strength:g} is part of the edit"
+    edit = replace(whole.edit.scaled(strength), meta=whole.edit.meta)
+    return Artifact(replace(whole.manifest, notes=(*whole.manifest.notes, note)), edit)
 
 
 def _picked(rows: Sequence[Row], number: int) -> Row:

@@ -76,6 +76,9 @@ class Start:
         searched: descriptions of the searched options that are not fixed.
         anchors: that the method takes, its own choice (None) first.
         seconds: what the method says that it takes.
+        also: whether the user gave other words that the method may be told.
+        scales: whether the finished edit may be weakened or strengthened.
+        steps: how many the method says that it does for the concept; 1 solves, more train.
     """
 
     method: str
@@ -86,6 +89,12 @@ class Start:
     seconds: float
     also: bool = False
     scales: bool = False
+    steps: int = 1
+
+    @property
+    def order(self) -> tuple[bool, float]:
+        """Sorts what is solved before what trains, and the shorter one before the longer."""
+        return self.steps > 1, self.seconds
 
     @property
     def name(self) -> str:
@@ -146,7 +155,7 @@ def request_of(base: EraseRequest, settings: Settings, also: Sequence[str]) -> E
 def find_starts(
     base: EraseRequest, info: Any, methods: Sequence[str], anchors: Sequence[str], also: Sequence[str]
 ) -> tuple[list[Start], dict[str, str]]:
-    """All starts, the shortest first, and for each method that cannot take part why not; loads no weights.
+    """All starts in the order in which they are tried, and why other methods cannot take part; loads no weights.
 
     Args:
         base: model, concept, what is kept, seed; the method in it does not matter.
@@ -180,7 +189,7 @@ def find_starts(
     if not starts:
         told = "; ".join(f"{name}: {text}" for name, text in reasons.items())
         raise RequestError(f"no method can be searched for '{base.concepts[0].text}' on {info.model}: {told}")
-    return sorted(starts, key=lambda item: item.seconds), reasons
+    return sorted(starts, key=lambda item: item.order), reasons
 
 
 def _starts_of(method: Any, base: EraseRequest, info: Any, anchors: Sequence[str], also: Sequence[str]) -> list[Start]:
@@ -204,7 +213,7 @@ def _starts_of(method: Any, base: EraseRequest, info: Any, anchors: Sequence[str
             method.id, fixed, {item.name: plan.options[item.name] for item in searched if item.name not in fixed},
             tuple(item for item in searched if item.name not in fixed), tuple(taken), plan.seconds or 0.0, bool(also),
             # what is solved together with others later stays as it was solved; its own scales are among its options
-            "contextmap" not in method.produces,
+            "contextmap" not in method.produces, plan.steps or 1,
         )
         for fixed, plan in variants
     ]  # fmt: skip

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from erase_plugins.errors import HubError, RequestError, Unsupported
+from erase_plugins.families.importing import without_collections
 from erase_plugins.families.notices import without_notices
 from erase_plugins.families.source import Source
 
@@ -18,12 +19,12 @@ def open_diffusers(name: str, source: Source, dtype: str, device: str) -> Any:
     import diffusers
     import torch
 
-    with without_notices():
+    with without_notices(), without_collections():
         cls = getattr(diffusers, name, None)
     if cls is None:
         raise Unsupported(f"this diffusers has no pipeline '{name}'; update diffusers, or the package of the family")
     options = {"dtype": getattr(torch, dtype)}
-    with without_bars(), without_notices():
+    with without_bars(), without_notices(), without_collections():
         pipe = _from_file(cls, source, options) if source.file is not None else _from_pretrained(cls, source, options)
     pipe.set_progress_bar_config(disable=True)
     return finish(pipe, device)

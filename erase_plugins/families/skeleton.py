@@ -9,6 +9,7 @@ from typing import Any
 
 from erase_plugins.artifacts.names import canonical
 from erase_plugins.errors import Unsupported
+from erase_plugins.families.importing import without_collections
 from erase_plugins.families.model import ModuleRef
 from erase_plugins.families.naming import MOTION
 
@@ -23,6 +24,7 @@ def module_refs(configs: Mapping[str, Mapping[str, Any]], components: tuple[str,
 
 
 @lru_cache(maxsize=32)
+@without_collections()
 def _refs_cached(component: str, config: str) -> tuple[ModuleRef, ...]:
     import torch
     from torch import nn

@@ -13,6 +13,7 @@ from erase_plugins.errors import ArtifactError, RequestError, RunRefused
 from erase_plugins.testing.observe import snapshot
 from erase_plugins.types import Concept
 from erase_plugins.workflow.models import target_of
+from tests.layouts.making import same_edit
 
 ASKED = {"methods": ["uce", "rece"], "trials": 4, "images": 2, "keep": ["a dog"]}
 
@@ -88,6 +89,28 @@ def test_places_of_others_are_refused(target, tmp_path):
         ep.auto(target, "pizza", minutes=0)
 
 
+def test_another_strength_of_an_edit_is_not_made_again(target, monkeypatch):
+    from erase_plugins.autotune import run
+    from erase_plugins.autotune.space import Settings
+    from erase_plugins.types import EraseRequest
+
+    made = []
+    real = run.run_plan
+    monkeypatch.setattr(run, "run_plan", lambda plan, on: made.append(plan) or real(plan, on))
+    base = EraseRequest(model="tiny", forget=(Concept("pizza"),), method="auto")
+    job = run._Job(base, target, (), ("a dog",), 2, "size")
+    full = Settings("uce", {"vocabulary": 20})
+    half = Settings("uce", {"vocabulary": 20}, strength=0.5)
+    assert not job.at_hand(half)
+    numbers = [job.try_out(item).left for item in (full, half)]
+    assert (len(made), job.at_hand(half), job.at_hand(Settings("uce", {"vocabulary": 30}))) == (1, True, False)
+    assert numbers[0] < numbers[1] < 1.0
+    assert "strength 0.5 is part of the edit" in job.artifact(half).manifest.notes
+    fresh = ep.erase(target, "pizza", "uce", options={"vocabulary": 20})
+    assert same_edit(job.artifact(full).edit, fresh.edit)
+    assert len(made) == 1
+
+
 def test_the_numbers_of_an_edit(target):
     """Without a judge: all of the direction is left of the base, less of it the stronger the edit is."""
     yard = Yardstick(target, Concept("pizza"), keep=["a dog"], images=2)
@@ -103,25 +126,43 @@ def test_the_numbers_of_an_edit(target):
     assert 0.0 < half.change < full.change
 
 
+class Judge:
+    """Gives a concept the same probabilities in every look at pictures of name, synonyms and descriptions."""
+
+    id, axes = "told", {"concept": ("pizza", "dog")}
+
+    def __init__(self, *values):
+        self.values = values
+
+    def accepts(self, info):
+        return True
+
+    def score(self, images):
+        import torch
+
+        each = len(images) // len(self.values)
+        return {"concept": torch.tensor([[value, 1 - value] for value in self.values for _ in range(each)])}
+
+    def world(self):
+        from erase_plugins.pocket.world import pocket_world
+
+        return pocket_world()
+
+
 def test_what_the_base_does_not_draw_is_refused(target):
-    class Blind:
-        id, axes = "blind", {"concept": ("pizza", "dog")}
-
-        def accepts(self, info):
-            return True
-
-        def score(self, images):
-            import torch
-
-            return {"concept": torch.tensor([[0.01, 0.99]] * len(images))}
-
-        def world(self):
-            from erase_plugins.pocket.world import pocket_world
-
-            return pocket_world()
-
     with pytest.raises(RunRefused, match="the base does not draw 'pizza'"):
-        Yardstick(target, Concept("pizza"), judges=[Blind()], images=1)
+        Yardstick(target, Concept("pizza"), judges=[Judge(0.01)], images=1)
+
+
+def test_a_kind_of_prompt_from_which_the_base_does_not_draw_it_is_no_part_of_what_is_left(target):
+    judge = Judge(0.9, 0.7, 0.02)
+    yard = Yardstick(target, Concept("pizza"), judges=[judge], images=2)
+    assert {name: round(value, 3) for name, value in yard.base.items()} == {"name": 0.9, "synonyms": 0.7}
+    judge.values = (0.1, 0.06)
+    made = ep.erase(target, "pizza", "uce", options={"vocabulary": 20})
+    found = yard.measure(made)
+    assert found.left == pytest.approx(0.1)
+    assert set(found.parts) == {"name", "synonyms"}
 
 
 def test_a_concept_that_the_base_does_not_draw_ends_before_the_first_trial(target, monkeypatch):

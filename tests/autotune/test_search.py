@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
-from erase_plugins.autotune.search import (
-    Budget,
-    Row,
-    Search,
-    Tried,
-    front_of,
-    knee_of,
-    open_study,
-    refusals_of,
-    rows_of,
-)
-from erase_plugins.autotune.space import Settings, Start
+from erase_plugins.autotune.search import Budget, Search
+from erase_plugins.autotune.space import Start
+from erase_plugins.autotune.trials import Tried, front_of, knee_of, open_study, refusals_of, rows_of
 from erase_plugins.errors import RequestError, Unsupported
 from erase_plugins.options import OptionInfo
 
@@ -95,10 +88,46 @@ def test_another_seed_gives_other_trials():
 def test_the_defaults_come_first_and_what_is_short_before_what_is_long():
     bench = Bench()
     search(None, bench, [start("first", 1.0), start("second", 2.0), start("slow", 400.0)], trials=30, patience=8)
-    assert [item.method for item in bench.asked[:2]] == ["first", "second"]
-    assert {item.options["pull"] for item in bench.asked[:2]} == {0.5}
-    later = [item.method for item in bench.asked]
-    assert 2 < later.index("slow") < 30
+    assert [item.method for item in bench.asked[:3]] == ["first", "second", "slow"]
+    assert {item.options["pull"] for item in bench.asked[:3]} == {0.5}
+    assert len(bench.asked) > 8
+
+
+def test_the_last_part_of_the_budget_is_for_proposals():
+    bench = Bench(takes=100.0)
+    starts = [start("quick", 1.0), *(start(f"slow {number}", 110.0 + number) for number in range(9))]
+    search(None, bench, starts, seconds=1000.0, patience=99)
+    names = [item.method for item in bench.asked]
+    assert names[:7] == [
+        "quick",
+        *(f"slow {number}" for number in range(6)),
+    ]  # the seventh would end after three quarters
+    assert set(names[7:]) <= set(names[:7])
+    assert len(names) == 10
+
+
+def test_of_what_is_long_proposals_vary_the_strength_alone_and_cost_what_measuring_costs():
+    made = set()
+
+    class Trained(Bench):
+        def __call__(self, settings):
+            key = repr(settings.options) + settings.method
+            self.takes = 5.0 if settings.method == "quick" or key in made else 200.0
+            made.add(key)
+            super().__call__(settings)
+            near = 0.1 if settings.method == "slow" else 0.5
+            return Tried(near, abs(settings.strength - 1.2), 1.0, {})
+
+    bench = Trained()
+    slow = replace(start("slow", 290.0), scales=True)
+    study = open_study(None, {})
+    runner = Search(study, [start("quick", 1.0), slow], bench, Budget(402.0, None, 99), 3, bench.clock,
+                    at_hand=lambda settings: repr(settings.options) + settings.method in made)  # fmt: skip
+    assert runner.run() == "nothing that is left would finish in time"
+    trained = [item for item in bench.asked if item.method == "slow"]
+    assert len(trained) > 5, "a second training would have taken all that is left of the budget"
+    assert {repr(item.options) for item in trained} == {repr({"pull": 0.5, "mode": "a"})}
+    assert knee_of(front_of(rows_of(study))).settings.strength == 1.2
 
 
 def test_what_cannot_finish_in_the_budget_is_never_started():
@@ -128,7 +157,7 @@ def test_a_refusal_is_told_and_does_not_end_the_search():
     assert len(bench.asked) == 5
 
 
-def test_training_is_left_out_where_nothing_can_be_won():
+def test_the_search_ends_where_nothing_can_be_won():
     class Perfect(Bench):
         def __call__(self, settings):
             super().__call__(settings)
@@ -136,23 +165,11 @@ def test_training_is_left_out_where_nothing_can_be_won():
 
     bench = Perfect()
     _, told = search(None, bench, [start("quick", 1.0), start("slow", 200.0)], patience=6)
-    assert {item.method for item in bench.asked} == {"quick"}
-    assert told == "the knee did not move in 6 trials"
+    assert [item.method for item in bench.asked] == ["quick"]
+    assert told == "what is left and what has changed is less than so few pictures can tell"
 
 
 def test_a_search_for_something_else_is_not_gone_on_with(tmp_path):
     search(tmp_path / "j", Bench(), trials=1)
     with pytest.raises(RequestError, match=r"asked something else \(concept\)"):
         search(tmp_path / "j", Bench(), asked={"concept": "taco"}, trials=1)
-
-
-def row(number, left, change, cost=1.0):
-    return Row(number, str(number), Settings("m"), left, change, cost, 1.0, {})
-
-
-def test_front_and_knee():
-    rows = [row(0, 0.5, 0.0), row(1, 0.1, 0.1), row(2, 0.2, 0.2), row(3, 0.0, 0.6), row(4, 0.2, 0.2, 0.5),
-            row(5, 0.1, 0.1)]  # fmt: skip
-    assert [item.number for item in front_of(rows)] == [0, 1, 3, 4]
-    assert knee_of(front_of(rows)).number == 1
-    assert knee_of([row(0, 0.1, 0.0, 9.0), row(1, 0.0, 0.1, 3.0)]).number == 1  # equally near: the cheaper one

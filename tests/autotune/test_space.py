@@ -82,7 +82,8 @@ def test_built_in_methods_take_part_without_being_named():
     starts, reasons = preview("pocket", "pizza")
     methods = [item.method for item in starts]
     assert {"uce", "rece", "esd", "spm"} <= set(methods)
-    assert [item.seconds for item in starts] == sorted(item.seconds for item in starts)
+    assert [item.order for item in starts] == sorted(item.order for item in starts)
+    assert methods.index("oce") < methods.index("advunlearn"), "what is solved comes before what trains"
     assert {item.name for item in starts if item.method == "trce"} == {"trce stages=closed", "trce stages=both"}
     assert reasons["npo"] == "needs language"
     assert "keyword-guard" not in methods
