@@ -1,15 +1,15 @@
 """What a sentence advises, kept as data, so that each surface says it in its own words: terminal, Python, a node.
 
-`said` joins texts and hints into a sentence. As a string it is what the command line prints; `in_words` writes it for
-another surface. Errors take the same parts::
+A `Sentence` is made of texts and hints, and so is an error::
 
-    raise RequestError(f"'{name}' would become itself; give ", Hint("to", before="another"))
+    raise RequestError(f"'{name}' would become itself; give ", ANOTHER_TO)
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from string import Formatter
 
 #: options of the command line that are arguments of another name or form in Python
 _ARGUMENTS = {
@@ -95,29 +95,45 @@ class Command:
 
 AnyHint = Hint | Setting | Command
 
+ANOTHER_OUT = Hint("out", before="another")
+ANOTHER_TO = Hint("to", before="another")
+ANY_BASE = Hint("any-base", before="pass")
+KEEP = Hint("keep", before="with")
+LIST_PLUGINS = Command("list plugins", "'erase-plugins list plugins'")
+PAIRS = Command("card --pairs", "'erase-plugins card --pairs 3'")
+AGAIN = Command("again", "run the same command again")
+CONVERT_BASE = Command("convert --base", "convert --base BASE")
 
-class Said(str):
-    """A sentence in the words of the command line that remembers which of its parts are hints."""
+
+class Sentence(str):
+    """Texts and hints in one sentence, as a string what the command line prints; sentences inside it keep theirs."""
 
     parts: tuple[str | AnyHint, ...]
 
-    def __new__(cls, text: str, parts: tuple[str | AnyHint, ...] = ()) -> Said:
-        made = super().__new__(cls, text)
-        made.parts = parts or (text,)
+    def __new__(cls, *parts: str | AnyHint) -> Sentence:
+        flat: list[str | AnyHint] = []
+        for part in parts:
+            flat += part.parts if isinstance(part, Sentence) else (part,)
+        made = super().__new__(cls, "".join(map(str, flat)))
+        made.parts = tuple(flat)
         return made
 
-
-def said(*parts: str | AnyHint) -> Said:
-    """One sentence of texts, hints and other sentences, which keep their hints."""
-    flat: list[str | AnyHint] = []
-    for part in parts:
-        flat += part.parts if isinstance(part, Said) else (part,)
-    return Said("".join(map(str, flat)), tuple(flat))
+    def filled(self, **values: object) -> Sentence:
+        """The sentence with fields of its texts filled in, as `str.format` does; hints in values stay."""
+        made: list[str | AnyHint] = []
+        for part in self.parts:
+            if not isinstance(part, str):
+                made.append(part)
+                continue
+            for text, field, *_ in Formatter().parse(part):
+                value = "" if field is None else values[field]
+                made += [text, value if isinstance(value, str) else str(value)]
+        return Sentence(*made)
 
 
 def in_words(sentence: str, write: Callable[[AnyHint], str]) -> str:
     """A sentence with its hints as ``write`` puts them; one without hints stays as it is."""
-    if not isinstance(sentence, Said):
+    if not isinstance(sentence, Sentence):
         return sentence
     return "".join(part if isinstance(part, str) else write(part) for part in sentence.parts)
 
@@ -130,7 +146,7 @@ def in_python(sentence: str) -> str:
 def sentence_of(error: BaseException) -> str:
     """What an error says, with its hints; ``str(error)`` has lost them."""
     first = error.args[0] if len(error.args) == 1 else None
-    return first if isinstance(first, Said) else str(error)
+    return first if isinstance(first, Sentence) else str(error)
 
 
 def reword(error: BaseException, words: Callable[[str], str]) -> None:

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from erase_plugins.errors import EraseError, HubError, HubUnreachable, NotAllowed, PushRefused, RequestError
+from erase_plugins.hints import AGAIN, Command, Hint, Sentence
 
 _LINK = re.compile(r"\b[a-z]+://\S+")
 _REPO = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}\Z", re.ASCII)
@@ -42,7 +43,9 @@ def check_destination(repo: str, create_pr: bool, revision: str | None) -> None:
     """
     check_repo(repo)
     if create_pr and revision not in (None, "main"):
-        raise RequestError("a pull request starts from the main branch; leave --revision out")
+        raise RequestError(
+            "a pull request starts from the main branch; ", Hint("revision", before="leave", after="out")
+        )
 
 
 def check_revision(name: str) -> str:
@@ -94,6 +97,7 @@ def reaching(what: str, repo: str) -> Iterator[None]:
 
 
 #: names of the client's errors, the more special before the general ones -> ours, and what it says
+_LOG_IN = Command("log in", "and you are not logged in")
 _SAID: tuple[tuple[str, type[HubError], str], ...] = (
     ("OfflineModeIsEnabled", HubUnreachable, "HF_HUB_OFFLINE is set; unset it"),
     ("429", HubUnreachable, "the Hub answers no more requests for now; try again {when}"),
@@ -101,13 +105,14 @@ _SAID: tuple[tuple[str, type[HubError], str], ...] = (
     ("RevisionNotFoundError", HubError, "it has no such revision; leave @revision out or list its tags on its page"),
     ("LocalEntryNotFoundError RevisionResolutionError", HubUnreachable,
      "it is not in the local cache and the Hub did not answer; try again online"),
-    ("RepositoryNotFoundError", HubError, "no such repository, or a private one and you are not logged in"),
+    ("RepositoryNotFoundError", HubError, Sentence("no such repository, or a private one ", _LOG_IN)),
     ("EntryNotFoundError", HubError, "a file that its manifest lists is missing there; ask its author to push again"),
-    ("full", HubError, "there is no room left ({said}); delete files you do not need there, or get more storage on the "
-     "Hub's page Billing, then run the same command again"),
+    ("full", HubError,
+     Sentence("there is no room left ({said}); delete files you do not need there, or get more storage on the "
+              "Hub's page Billing, then ", AGAIN)),
     ("401 403", NotAllowed, "this account may not; check 'hf auth whoami' and the token's rights{says}"),
-    ("409 412", PushRefused, "somebody changed it meanwhile and nothing was overwritten; look at its latest commit, "
-     "then run the same command again"),
+    ("409 412", PushRefused,
+     Sentence("somebody changed it meanwhile and nothing was overwritten; look at its latest commit, then ", AGAIN)),
     ("page", PushRefused, "{page}"),
     ("400 422", PushRefused, "the Hub refuses it ({reason}); nothing was changed"),
     ("no-xet", HubError, "this server has no xet route; set HF_HUB_DISABLE_XET=1 and try again"),
@@ -129,7 +134,7 @@ def translate(error: BaseException, doing: str) -> HubError | None:
     kinds |= {"answered"} if status is not None else set()
     for names, ours, told in _SAID:
         if kinds & set(names.split()):
-            return ours(f"cannot {doing}: " + told.format(
+            return ours(f"cannot {doing}: ", Sentence(told).filled(
                 when=_wait(getattr(limited, "response", None)), said=said, status=status,
                 says=f" (the Hub says: {said})" if said else "",
                 reason=said or (status if status in (400, 422) else type(error).__name__),
@@ -160,13 +165,15 @@ def _wait(response: Any) -> str:
 def _refused(said: str) -> str:
     way = "correct the front matter of the published page, or tell the authors of this program"
     if "license" in said.lower():
-        way = "name it with --license ID as the Hub lists licences, or --license other"
-    return f"the Hub refuses the page ({clean(said)}); {way}; nothing was changed"
+        way = Sentence(
+            Hint("license", "ID", before="name it with"), " as the Hub lists licences, or ", Hint("license", "other")
+        )
+    return Sentence(f"the Hub refuses the page ({clean(said)}); ", way, "; nothing was changed")
 
 
 def refused_page(doing: str, said: str) -> PushRefused:
     """The Hub does not accept the page, and says this about it."""
-    return PushRefused(f"cannot {doing}: {_refused(said)}")
+    return PushRefused(f"cannot {doing}: ", _refused(said))
 
 
 #: tries of one file, with 1, 2 and 4 seconds behind them, after which no file of a push is tried any more

@@ -11,6 +11,7 @@ from erase_plugins.artifacts.manifest import FILENAME
 from erase_plugins.artifacts.places import INDEX
 from erase_plugins.artifacts.store import read_manifest
 from erase_plugins.errors import HubError
+from erase_plugins.hints import Command, Hint
 from erase_plugins.workflow.collection import copy_artifact
 from hub_cards.cache import STOCK, cached_weights
 from hub_cards.errors import reaching
@@ -150,10 +151,14 @@ def _plain(got: Fetched, revision: str | None) -> Path:
     files = [item.rfilename for item in info.siblings or ()]
     if INDEX in files:
         raise HubError(
-            f"{got.repo} is a collection; name artifacts of it: hub:{got.repo}#NAME, or 'erase-plugins collection pull'"
+            f"{got.repo} is a collection; name artifacts of it: hub:{got.repo}#NAME",
+            Command("collection pull", ", or 'erase-plugins collection pull'"),
         )
     if MERGED in files:
-        raise HubError(f"{got.repo} is a full checkpoint with the change in its weights; use it as --model {got.repo}")
+        raise HubError(
+            f"{got.repo} is a full checkpoint with the change in its weights; ",
+            Hint("model", got.repo, before="use it as"),
+        )
     names = sorted(name for name in files if name.endswith(".safetensors") and "/" not in name)
     if STOCK in names or len(names) == 1:
         return got.one(STOCK if STOCK in names else names[0], info.sha)

@@ -10,6 +10,7 @@ from typing import Any
 from erase_plugins.errors import HubUnreachable, NotAllowed, PushRefused
 from erase_plugins.evaluation.saved import check_about, read_attacks, read_report
 from erase_plugins.evaluation.sensitive import to_blur
+from erase_plugins.hints import Hint
 from erase_plugins.types import EvalReport
 from erase_plugins.workflow.pairs import Gallery, read_gallery
 from hub_cards.attacks import attack_files, merged
@@ -169,7 +170,10 @@ def fits(bundle: Bundle, parent: str | None, private: bool) -> None:
             f"{repo} is at commit {(bundle.parent or 'none')[:12]}, not at {parent[:12]}; look at what changed first"
         )
     if private and bundle.exists and not bundle.private:
-        raise PushRefused(f"{repo} exists and is public; make it private on its settings page, or leave --private out")
+        raise PushRefused(
+            f"{repo} exists and is public; make it private on its settings page, or ",
+            Hint("private", before="leave", after="out"),
+        )
 
 
 def may_write(bundle: Bundle, exists: bool) -> None:

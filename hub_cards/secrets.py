@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from erase_plugins.errors import PushRefused
+from erase_plugins.hints import Hint, Sentence
 from erase_plugins.plain_text import secret_in
 from hub_cards.bundle import PushFile
 
@@ -59,8 +60,9 @@ def check_text(where: str, text: str, personal: bool = False) -> None:
     """
     found = secret_in(text, personal)
     if found is not None:
-        way = "take it out, or add --personal if it may be public" if found[1] else "take it out and make the key void"
-        raise PushRefused(f"{where} holds what looks like {found[0]}; {way}; nothing was sent")
+        public = Sentence("take it out, or add ", Hint("personal"), " if it may be public")
+        way = public if found[1] else "take it out and make the key void"
+        raise PushRefused(f"{where} holds what looks like {found[0]}; ", way, "; nothing was sent")
 
 
 def _texts(item: PushFile) -> Iterator[tuple[str, str]]:

@@ -19,6 +19,7 @@ from typing import Any
 
 from erase_plugins.autotune.space import METHOD, Settings, Start
 from erase_plugins.errors import EraseError, MissingExtra, RequestError, RunCancelled
+from erase_plugins.hints import ANOTHER_OUT
 
 #: settings to what they give
 TryOut = Callable[[Settings], "Tried"]
@@ -112,8 +113,8 @@ def open_study(file: Path | None, asked: Mapping[str, Any]) -> Any:
     elif before != plain:
         differing = sorted(name for name in {*before, *plain} if before.get(name) != plain.get(name))
         raise RequestError(
-            f"the search that is there was asked something else ({', '.join(differing)}); ask the same, or choose "
-            "another --out"
+            f"the search that is there was asked something else ({', '.join(differing)}); ask the same, or choose ",
+            ANOTHER_OUT,
         )
     for trial in study.get_trials(deepcopy=False):
         if trial.state == optuna.trial.TrialState.RUNNING:  # cut off by a kill; it is proposed again
