@@ -111,6 +111,7 @@ class Sentence(str):
     parts: tuple[str | AnyHint, ...]
 
     def __new__(cls, *parts: str | AnyHint) -> Sentence:
+        """Joins the parts; a sentence among them adds its own parts."""
         flat: list[str | AnyHint] = []
         for part in parts:
             flat += part.parts if isinstance(part, Sentence) else (part,)
