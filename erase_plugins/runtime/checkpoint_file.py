@@ -21,7 +21,7 @@ from erase_plugins.artifacts.lowrank import lower
 from erase_plugins.artifacts.places import FILE
 from erase_plugins.artifacts.tensors import TensorFile, all_finite, header_bytes, tensor_bytes
 from erase_plugins.errors import BaseMismatch, RequestError, Unsupported
-from erase_plugins.hints import ANOTHER_OUT, ANY_BASE
+from erase_plugins.hints import ANOTHER_OUT, ANY_BASE, Sentence
 
 #: header key of a fused file
 FUSED_KEY = "erase_plugins.fused"
@@ -194,12 +194,12 @@ def check_files(artifact: Artifact, slots: Mapping[str, Mapping[str, list[Slot]]
             result = expected.compare(fingerprint_of(facts), names)
             if result.verdict == "same" or (result.verdict == "weights" and any_base):
                 continue
-            hint = ("; ", ANY_BASE, " to use it on a fine-tune") if result.verdict == "weights" else ()
+            hint = Sentence("; ", ANY_BASE, " to use it on a fine-tune") if result.verdict == "weights" else ""
             made_for = artifact.manifest.base.get("model", "unknown")
             raise BaseMismatch(
                 f"'{artifact.name}' was made for {made_for}, the {component} in these files has {result}; "
                 "nothing was written",
-                *hint,
+                hint,
             )
 
 
