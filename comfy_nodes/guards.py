@@ -22,6 +22,8 @@ _INSTEAD = {
     "negative-prompt": "write its text into the negative prompt: '{text}'",
     "sld": "write its text into the negative prompt: '{text}'",
     "safree": "erase the concept, or take a keyword-guard",
+    "nag": "take the pack ComfyUI-NAG with this negative prompt: '{text}'",
+    "negpip": "take the pack ComfyUI-ppm and write ({text}:-1) into the prompt",
     "refusal-prompt": "it speaks to a language model; take a keyword-guard",
 }
 

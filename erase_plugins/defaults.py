@@ -73,6 +73,8 @@ BUILTIN_PLUGINS: tuple[str, ...] = (
     "erase_plugins.methods.guards.negative_prompt",
     "erase_plugins.methods.guards.sld",
     "erase_plugins.methods.guards.safree",
+    "erase_plugins.methods.guards.nag",
+    "erase_plugins.methods.guards.negpip",
     "erase_plugins.pocket.judge",
     "erase_plugins.evaluation.clip_judge",
     "erase_plugins.evaluation.probe_judge",

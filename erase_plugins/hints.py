@@ -120,7 +120,7 @@ class Sentence(str):
         return made
 
     def filled(self, **values: object) -> Sentence:
-        """The sentence with fields of its texts filled in, as `str.format` does; hints in values stay."""
+        """The sentence with fields of its texts filled in, as `str.format` does; hints among the values stay."""
         made: list[str | AnyHint] = []
         for part in self.parts:
             if not isinstance(part, str):
@@ -128,7 +128,7 @@ class Sentence(str):
                 continue
             for text, field, *_ in Formatter().parse(part):
                 value = "" if field is None else values[field]
-                made += [text, value if isinstance(value, str) else str(value)]
+                made += [text, value if isinstance(value, str | Hint | Setting | Command) else str(value)]
         return Sentence(*made)
 
 

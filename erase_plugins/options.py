@@ -192,6 +192,13 @@ def as_dict(options: Any) -> dict[str, Any]:
     return {item.name: getattr(options, item.name) for item in dataclasses.fields(options)}
 
 
+def as_setting(value: Any) -> str:
+    """A value as ``--set`` takes it."""
+    if isinstance(value, list | tuple):
+        return ",".join(map(str, value))
+    return str(value).lower() if isinstance(value, bool) or value is None else str(value)
+
+
 def _members(hint: Any) -> tuple[Any, ...]:
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
         return typing.get_args(hint)

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from erase_plugins.evaluation.attack_summary import plain_name
 from erase_plugins.evaluation.saved import is_record
-from erase_plugins.types import AttackReport, EvalRow
+from erase_plugins.types import AttackReport
 from hub_cards.bundle import PushFile
 from hub_cards.escape import Inert, prose
 
@@ -43,22 +43,19 @@ def found_by(name: str, record: str) -> bool:
 
 
 def published(report: AttackReport, found: bool) -> dict[str, Any]:
-    """The report as it is published: rates, counts and names; with ``found`` all of it."""
+    """The report as it is published: rates, counts and names; with ``found`` all of it.
+
+    The subject of a rate may be the prompt that was found, so it is written anew.
+    """
     data = report.to_dict()
     if found:
         return {**data, "files": {}, "attached": {}}
     plain = plain_name(report)
-    rows = [] if plain is None else [_withoutwords(plain, plain.subject)]
     return {
-        **{name: data[name] for name in _PLAIN}, "rows": rows,
-        "success": _withoutwords(report.success, "attacked"), "control": _withoutwords(report.control, "control"),
+        **{name: data[name] for name in _PLAIN}, "rows": [] if plain is None else [plain.to_dict()],
+        "success": {**data["success"], "subject": "attacked"}, "control": {**data["control"], "subject": "control"},
         "published": "without what was found",
     }  # fmt: skip
-
-
-def _withoutwords(row: EvalRow, subject: str) -> dict[str, Any]:
-    """The numbers of a row; its subject may be the prompt that was found."""
-    return {**row.to_dict(), "subject": subject}
 
 
 def attack_files(reports: Iterable[AttackReport], folder: Path | None, found: bool) -> list[PushFile]:
@@ -76,18 +73,6 @@ def attack_files(reports: Iterable[AttackReport], folder: Path | None, found: bo
     return files
 
 
-def share(row: EvalRow | None) -> Inert:
-    """A rate with its interval and count, on a page."""
-    if row is None:
-        return Inert("not measured")
-    return Inert(f"{100 * row.value:.0f} % ({100 * row.low:.0f} to {100 * row.high:.0f}, n = {row.n})")
-
-
 def words(text: str) -> Inert:
     """Text of a report on a page of ours, without words that promise."""
     return prose(_PROMISE.sub("***", text))
-
-
-def merged(new: Iterable[AttackReport], kept: Mapping[str, AttackReport]) -> tuple[AttackReport, ...]:
-    """Reports that a page shows: those that are brought, and those that stay published."""
-    return tuple({**kept, **{report.attack: report for report in new}}.values())

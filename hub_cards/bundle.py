@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
+import io
 import json
 import re
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from erase_plugins.artifacts.manifest import FILENAME
 from erase_plugins.errors import ArtifactError
-from erase_plugins.evaluation.sensitive import blurred
+from erase_plugins.evaluation.sensitive import blurred, is_png
 from erase_plugins.hints import Command, Hint
 from erase_plugins.records.release import PROOF, is_proven
 from erase_plugins.types import EvalReport
 
+#: characters of the id of a file that is not in LFS
+GIT_ID = 40
 CARD = "README.md"
 REPORT = "report.json"
 #: pictures of an evaluation that may be published, by their name in the report
@@ -25,7 +26,6 @@ PICTURES = {"contact_sheet": "images/contact_sheet.png", "chart": "images/chart.
 #: other pictures that a suite attached to its report
 FIGURE = "images/figure-{}"
 _FIGURE_FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*\.png")
-_PNG = b"\x89PNG\r\n\x1a\n"
 
 
 @dataclass(frozen=True)
@@ -54,19 +54,19 @@ class PushFile:
         """The object id that git gives these bytes."""
         return self._digest(hashlib.sha1(b"blob %d\x00" % self.size))
 
+    def matches(self, announced: str) -> bool:
+        """Whether its bytes have a hash that the Hub announced, a SHA-256 or a git id."""
+        return announced == (self.git_id() if len(announced) == GIT_ID else self.hashed().sha256)
+
     def _digest(self, empty: Any) -> str:
-        for part in self.parts():
-            empty.update(part)
+        with self.open() as file:
+            while part := file.read(1 << 20):
+                empty.update(part)
         return empty.hexdigest()
 
-    def parts(self) -> Iterator[bytes]:
-        """Its bytes, a megabyte at a time."""
-        if isinstance(self.source, bytes):
-            yield self.source
-            return
-        with self.source.open("rb") as file:
-            while part := file.read(1 << 20):
-                yield part
+    def open(self) -> BinaryIO:
+        """Its bytes, from the beginning."""
+        return io.BytesIO(self.source) if isinstance(self.source, bytes) else self.source.open("rb")
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,6 @@ class Bundle:
         message: first line of the commit.
         diff: lines of the card that change.
         repo_type: "model" or "space".
-        space_sdk: what a new Space runs on.
         record: name of the file that says what the repository holds.
         dry_run: nothing will be sent; a plugin writes nothing then either.
         unseen: why the repository could not be looked at (dry runs only); then every file counts as new.
@@ -104,16 +103,19 @@ class Bundle:
     message: str = ""
     diff: tuple[str, ...] = ()
     repo_type: str = "model"
-    space_sdk: str | None = None
     record: str = FILENAME
     dry_run: bool = False
     unseen: str = ""
-    extra: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def changed(self) -> tuple[PushFile, ...]:
         """Files that are sent."""
         return tuple(item for item in self.files if item.state != "same")
+
+    @property
+    def of_artifact(self) -> bool:
+        """Whether it is an artifact with its page, rather than a collection, a model, a head or a Space."""
+        return self.record == FILENAME and self.repo_type == "model"
 
     @property
     def bytes(self) -> int:
@@ -137,30 +139,24 @@ def report_files(report: EvalReport | None, folder: Path | None, pictures: bool,
         return []
     text = json.dumps(report.to_dict(), indent=2, sort_keys=True)
     found = [PushFile(REPORT, text.encode())]
-    for key, name in picture_names(report).items():
-        place = None if folder is None else folder / Path(str(report.files.get(key, ""))).name
-        if pictures and place is not None and place.is_file():
-            with place.open("rb") as file:
-                if file.read(8) != _PNG:
-                    continue
-            found.append(PushFile(name, blurred(place.read_bytes()) if blur else place))
+    if folder is None or not pictures:
+        return found
+    names = dict(PICTURES)
+    for key, name in report.files.items():
+        if _FIGURE_FILE.fullmatch(str(name)):
+            names.setdefault(key, FIGURE.format(name))
+    for key, name in names.items():
+        place = folder / Path(str(report.files.get(key, ""))).name
+        data = place.read_bytes() if place.is_file() else b""
+        if is_png(data):
+            found.append(PushFile(name, blurred(data) if blur else place))
     return found
 
 
-def picture_names(report: EvalReport) -> dict[str, str]:
-    """Where the pictures of a report go in a repository, by their name in the report."""
-    others = {
-        key: FIGURE.format(name)
-        for key, name in report.files.items()
-        if key not in PICTURES and _FIGURE_FILE.fullmatch(str(name))
-    }
-    return PICTURES | others
-
-
-def is_figure(name: str) -> bool:
-    """Whether a file in a repository has the name of an attached picture."""
-    start, _, end = FIGURE.partition("{}")
-    return name.startswith(start) and name.endswith(end) and "/" not in name.removeprefix(start)
+def is_picture(name: str) -> bool:
+    """Whether a file in a repository has the name of a picture of a report."""
+    start = FIGURE.removesuffix("{}")
+    return name in PICTURES.values() or (name.startswith(start) and "/" not in name.removeprefix(start))
 
 
 def artifact_files(artifact: Any) -> list[PushFile]:
@@ -186,9 +182,3 @@ def artifact_files(artifact: Any) -> list[PushFile]:
             f"'{place.name}' lacks {absent}, which its manifest lists; pull it with ", Hint("all-files"), " first"
         )
     return [PushFile(name, place / name, sha256=sha256) for name, sha256 in known.items()]
-
-
-def card_diff(old: str, new: str) -> tuple[str, ...]:
-    """Changed lines, as in a unified diff."""
-    lines = difflib.unified_diff(old.splitlines(), new.splitlines(), "published", "new", lineterm="", n=1)
-    return tuple(lines)

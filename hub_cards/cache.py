@@ -7,48 +7,31 @@ cache share, under the xet hash. The client links what it finds there without lo
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 from pathlib import Path
 
 from erase_plugins.artifacts.links import in_shared_blobs
-from erase_plugins.errors import CorruptArtifact
+from hub_cards.bundle import PushFile
 
-#: what diffusers itself would load from a repository without a manifest
-STOCK = "pytorch_lora_weights.safetensors"
 _HASH = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 
 
-def check_blob(path: Path, announced: str | None = None) -> None:
-    """Compares a cached file with the hash that the Hub announced.
+def is_as_announced(path: Path, announced: str | None = None) -> bool:
+    """Whether the bytes are those that the Hub announced; true as well where nobody can tell.
 
     Args:
         path: place in the cache.
         announced: SHA-256 or git id; by default the name of its blob, where the cache uses links.
-
-    Raises:
-        CorruptArtifact: other bytes than the Hub announced.
     """
-    if not is_as_announced(path, announced):
-        raise CorruptArtifact(f"{path.name} does not match its hash")
-
-
-def is_as_announced(path: Path, announced: str | None = None) -> bool:
-    """Whether the bytes are those that the Hub announced; true as well where nobody can tell."""
     blob = _blob(path)
     wanted = announced or (blob.name if blob is not None else "")
     if not _HASH.fullmatch(wanted):
         return True
     try:
-        with path.open("rb") as file:
-            start = b"" if len(wanted) == 64 else b"blob %d\x00" % path.stat().st_size
-            found = hashlib.sha256() if len(wanted) == 64 else hashlib.sha1(start)
-            while part := file.read(1 << 20):
-                found.update(part)
+        return PushFile(path.name, path).matches(wanted)
     except OSError:
         return False
-    return found.hexdigest() == wanted
 
 
 def forget(path: Path) -> None:
@@ -77,17 +60,3 @@ def _is_damaged(shared: Path) -> bool:
     except ImportError:  # an older library: the file may be sound, and is fetched again then
         return True
     return shared.is_file() and str(hash_files([str(shared)])[0].hash) != shared.name
-
-
-def cached_weights(repo: str, revision: str | None) -> Path | None:
-    """Weights of a repository without manifest that were pulled before; None if there is not one clear file."""
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import LocalEntryNotFoundError
-
-    try:
-        folder = Path(snapshot_download(repo, revision=revision, local_files_only=True))
-    except LocalEntryNotFoundError:
-        return None
-    names = sorted(item.name for item in folder.glob("*.safetensors"))
-    chosen = STOCK if STOCK in names else names[0] if len(names) == 1 else None
-    return None if chosen is None else folder / chosen

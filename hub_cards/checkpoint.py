@@ -55,8 +55,7 @@ def push_merged(
     from erase_plugins.workflow.applying import fuse_checkpoint
     from erase_plugins.workflow.artifacts import load_artifact
 
-    how = How(**options)
-    how.check(repo)
+    how = How.checked(repo, options)
     loaded = load_artifact(artifact)
     source = find_source(str(model))
     if source.folder is None:

@@ -5,13 +5,18 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+from huggingface_hub import constants
+from huggingface_hub.errors import RemoteEntryNotFoundError
 
 from erase_plugins.artifacts.locks import locked
 from erase_plugins.artifacts.manifest import FILENAME
 from erase_plugins.artifacts.places import COLLECTION, INDEX, check_place
-from erase_plugins.artifacts.store import read_manifest
+from erase_plugins.artifacts.store import file_hash, read_manifest
+from erase_plugins.compose import merge
 from erase_plugins.errors import CorruptArtifact, HubError, RequestError
 from erase_plugins.workflow.collection import Collection, build_collection
 from hub_cards.bundle import PushFile, artifact_files
@@ -28,11 +33,7 @@ _WORKERS = 8
 _PATIENCE = 120.0
 
 
-def push_collection(
-    folder: str | Path | Collection,
-    repo: str,
-    **options: Any,
-) -> Pushed:
+def push_collection(folder: str | Path | Collection, repo: str, **options: Any) -> Pushed:
     """Publishes a collection folder: the index, all artifacts it lists, and a card; nothing else that lies there.
 
     Files that are there already are not sent again. A push that lacks artifacts of the published index is refused
@@ -49,8 +50,7 @@ def push_collection(
         HubError: not reachable or refused; the published collection is as before.
         PushRefused, NotAllowed: as for `hub_cards.push`.
     """
-    how = How(**options)
-    how.check(repo)
+    how = How.checked(repo, options)
     library = folder if isinstance(folder, Collection) else Collection.open(folder)
     token_needed(how.dry_run)
     files = [PushFile(INDEX, library.path / INDEX)]
@@ -60,7 +60,7 @@ def push_collection(
         (artifact,) = library.load([name])
         concepts += artifact.manifest.concepts
         lora = lora and has_lora(artifact.manifest)
-        files += [PushFile(f"{name}/{item.name}", item.source) for item in artifact_files(artifact)]
+        files += [replace(item, name=f"{name}/{item.name}") for item in artifact_files(artifact)]
 
     def write(kept: Kept) -> str:
         licence = needed(library.base, how.license or kept.licence)
@@ -107,11 +107,9 @@ def pull_collection(
     library, wanted = got.verified(lambda: _fetch(got, source, asked, layouts))
     if into is None or not wanted:
         return library
-    members = {name: library.path / name for name in wanted}
-    place = Path(into)
-    if (place / INDEX).is_file():
-        return Collection.open(place).append(members, force)
-    return build_collection(members, place, force)
+    members, place = {name: library.path / name for name in wanted}, Path(into)
+    there = (place / INDEX).is_file()
+    return Collection.open(place).append(members, force) if there else build_collection(members, place, force)
 
 
 def merged(
@@ -135,7 +133,6 @@ def merged(
         RequestError: no name was given.
         HubError, UnknownName, ArtifactError: as for `pull_collection` and `erase_plugins.merge`.
     """
-    from erase_plugins.compose import merge
 
     asked = [names] if isinstance(names, str) else list(names or parse(spec).names)
     if not asked:
@@ -146,7 +143,6 @@ def merged(
 
 def fetch_members(source: Source, offline: bool) -> Path:
     """Folder of one artifact of a collection, or of the merged artifact of several, made once per commit."""
-    from huggingface_hub import constants
 
     got = Fetched(source.repo, offline)
     library, wanted = got.verified(lambda: _fetch(got, source, source.names, ()))
@@ -156,8 +152,6 @@ def fetch_members(source: Source, offline: bool) -> Path:
     folder = Path(constants.HF_HUB_CACHE).parent / "erase-plugins-merged" / hashlib.sha256(key.encode()).hexdigest()
     with locked(folder, patience=_PATIENCE):
         if not (folder / FILENAME).is_file():
-            from erase_plugins.compose import merge
-
             merge(library.load(sorted(wanted))).save(folder, force=True)
     return folder
 
@@ -166,7 +160,6 @@ def _fetch(
     got: Fetched, source: Source, names: Iterable[str], layouts: Sequence[str]
 ) -> tuple[Collection, tuple[str, ...]]:
     """The verified index, and the verified artifacts, all from one commit."""
-    from huggingface_hub.errors import RemoteEntryNotFoundError
 
     try:
         index = got.one(INDEX, source.revision)
@@ -177,7 +170,7 @@ def _fetch(
 
     def member(name: str) -> None:
         manifest = got.one(f"{name}/{FILENAME}", commit)
-        if _hash(manifest) != library.entries[name].sha256:
+        if file_hash(manifest) != library.entries[name].sha256:
             raise CorruptArtifact(f"the manifest of {name} is not the one that the index lists")
         for item in wanted_files(read_manifest(manifest), layouts):
             got.one(f"{name}/{item.name}", commit, item)
@@ -187,7 +180,3 @@ def _fetch(
         for _ in pool.map(member, wanted):
             pass
     return library, wanted
-
-
-def _hash(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()

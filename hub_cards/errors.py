@@ -7,19 +7,26 @@ import os
 import re
 import sys
 import threading
+import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
 from typing import Any
 
-from erase_plugins.errors import EraseError, HubError, HubUnreachable, NotAllowed, PushRefused, RequestError
-from erase_plugins.hints import AGAIN, Command, Hint, Sentence
+from erase_plugins import errors
+from erase_plugins.errors import EraseError, HubError, HubUnreachable, RequestError
+from erase_plugins.families.notices import filtered
+from erase_plugins.hints import AGAIN, AnyHint, Command, Hint, Sentence
+from erase_plugins.plain_text import one_line, scrub
 
 _LINK = re.compile(r"\b[a-z]+://\S+")
 _REPO = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}\Z", re.ASCII)
 _REVISION = re.compile(r"[^\x00-\x20\x7f\\~^:?*\[%]{1,200}")
-_TOKEN = re.compile(r"\bhf_[A-Za-z0-9_-]{4,}")
+#: characters of an access token at least
+_SHORTEST = 8
 #: how the client says that the Hub did not accept a page
-_BAD_PAGE = "Invalid metadata in README.md."
+BAD_PAGE = "Invalid metadata in README.md."
 #: how the Hub says that there is no room; it answers 403 as for a missing right
 _FULL = re.compile(r"(?i)\b(storage|quota|disk space)\b")
 
@@ -33,19 +40,6 @@ def check_repo(name: str) -> str:
     if not isinstance(name, str) or not _REPO.match(name) or ".." in name or "--" in name or name.endswith(".git"):
         raise RequestError(f"{str(name)[:80]!a} is not a repository; write owner/name, for example me/no-pizza")
     return name
-
-
-def check_destination(repo: str, create_pr: bool, revision: str | None) -> None:
-    """Refuses a place that nothing can be published to, before any work.
-
-    Raises:
-        RequestError: another form than owner/name, or a pull request from a branch.
-    """
-    check_repo(repo)
-    if create_pr and revision not in (None, "main"):
-        raise RequestError(
-            "a pull request starts from the main branch; ", Hint("revision", before="leave", after="out")
-        )
 
 
 def check_revision(name: str) -> str:
@@ -63,14 +57,19 @@ def check_revision(name: str) -> str:
 
 def clean(text: object) -> str:
     """A text of the client on one line, without tokens, links and folders."""
-    from erase_plugins.plain_text import one_line, scrub
 
-    plain = _LINK.sub("", _TOKEN.sub("***", str(text)))
-    for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
-        value = os.getenv(name, "").strip()
-        if value:
-            plain = plain.replace(value, "***")
+    plain = _LINK.sub("", str(text))
+    for token in tokens():
+        plain = plain.replace(token, "***")
     return one_line(scrub(plain))[:300]
+
+
+def tokens() -> set[str]:
+    """The access tokens that this process knows."""
+    from huggingface_hub import get_token
+
+    found = {get_token() or "", *(os.getenv(name, "") for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"))}
+    return {text.strip() for text in found if len(text.strip()) >= _SHORTEST}
 
 
 @contextmanager
@@ -84,8 +83,10 @@ def reaching(what: str, repo: str) -> Iterator[None]:
     Raises:
         HubError, NotAllowed: with the reason and what to do.
     """
+    retries = _Retries()
+    _WATCHED.append(retries)
     try:
-        with _RETRIES:
+        with filtered(dict.fromkeys(_CLIENT, retries.passes)):
             yield
     except EraseError:
         raise
@@ -94,31 +95,24 @@ def reaching(what: str, repo: str) -> Iterator[None]:
         if made is None:
             raise
         raise made from None  # the client's own text may hold signed links
+    finally:
+        _WATCHED.remove(retries)
 
 
-#: names of the client's errors, the more special before the general ones -> ours, and what it says
-_LOG_IN = Command("log in", "and you are not logged in")
-_SAID: tuple[tuple[str, type[HubError], str], ...] = (
-    ("OfflineModeIsEnabled", HubUnreachable, "HF_HUB_OFFLINE is set; unset it"),
-    ("429", HubUnreachable, "the Hub answers no more requests for now; try again {when}"),
-    ("GatedRepoError", NotAllowed, "access has to be granted on its page first"),
-    ("RevisionNotFoundError", HubError, "it has no such revision; leave @revision out or list its tags on its page"),
-    ("LocalEntryNotFoundError RevisionResolutionError", HubUnreachable,
-     "it is not in the local cache and the Hub did not answer; try again online"),
-    ("RepositoryNotFoundError", HubError, Sentence("no such repository, or a private one ", _LOG_IN)),
-    ("EntryNotFoundError", HubError, "a file that its manifest lists is missing there; ask its author to push again"),
-    ("full", HubError,
-     Sentence("there is no room left ({said}); delete files you do not need there, or get more storage on the "
-              "Hub's page Billing, then ", AGAIN)),
-    ("401 403", NotAllowed, "this account may not; check 'hf auth whoami' and the token's rights{says}"),
-    ("409 412", PushRefused,
-     Sentence("somebody changed it meanwhile and nothing was overwritten; look at its latest commit, then ", AGAIN)),
-    ("page", PushRefused, "{page}"),
-    ("400 422", PushRefused, "the Hub refuses it ({reason}); nothing was changed"),
-    ("no-xet", HubError, "this server has no xet route; set HF_HUB_DISABLE_XET=1 and try again"),
-    ("xet", HubError, "xet did not bring its large files ({tail}); set HF_HUB_DISABLE_XET=1 and try again"),
-    ("answered", HubError, "the Hub answered {status}; try again later ({reason})"),
-)  # fmt: skip
+@cache
+def _rows() -> list[dict[str, Any]]:
+    """What the client's errors mean; the more special ones come first."""
+    rows: list[dict[str, Any]] = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))["row"]
+    return rows
+
+
+#: what the sentences of errors.toml advise, by the names that stand for it there
+_ADVICE: dict[str, AnyHint] = {
+    "again": AGAIN,
+    "log_in": Command("log in", "and you are not logged in"),
+    "name_licence": Hint("license", "ID", before="name it with"),
+    "other_licence": Hint("license", "other"),
+}
 
 
 def translate(error: BaseException, doing: str) -> HubError | None:
@@ -128,17 +122,19 @@ def translate(error: BaseException, doing: str) -> HubError | None:
     said, text = clean(getattr(error, "server_message", None) or ""), str(error)
     kinds = {item.__name__ for item in type(error).__mro__} | {"429" if limited is not None else str(status)}
     kinds |= {"full"} if status in (402, 403, 413) and _FULL.search(said) else set()
-    kinds |= {"page"} if isinstance(error, ValueError) and text.startswith(_BAD_PAGE) else set()
+    if isinstance(error, ValueError) and text.startswith(BAD_PAGE):
+        kinds |= {"page about its licence" if "license" in text.lower() else "page"}
     if re.search("xet|CAS ", text) and isinstance(error, OSError | RuntimeError | ValueError):
-        kinds |= {"no-xet" if status == 404 or (status is None and "404" in text) else "xet"}
+        kinds |= {"no xet" if status == 404 or (status is None and "404" in text) else "xet"}
     kinds |= {"answered"} if status is not None else set()
-    for names, ours, told in _SAID:
-        if kinds & set(names.split()):
-            return ours(f"cannot {doing}: ", Sentence(told).filled(
+    for row in _rows():
+        if kinds.intersection(row["kinds"]):
+            ours: type[HubError] = getattr(errors, row["error"])
+            return ours(f"cannot {doing}: ", Sentence(row["said"]).filled(**_ADVICE,
                 when=_wait(getattr(limited, "response", None)), said=said, status=status,
                 says=f" (the Hub says: {said})" if said else "",
                 reason=said or (status if status in (400, 422) else type(error).__name__),
-                page=_refused(text.removeprefix(_BAD_PAGE)), tail=clean(error)[-120:],
+                page=clean(text.removeprefix(BAD_PAGE)), tail=clean(error)[-120:],
             ))  # fmt: skip
     if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.filename is not None):
         return None  # this machine's own trouble: a full disk, missing rights
@@ -162,69 +158,40 @@ def _wait(response: Any) -> str:
     return f"in {found[0]} seconds, or log in, which allows more" if found else "later"
 
 
-def _refused(said: str) -> str:
-    way = "correct the front matter of the published page, or tell the authors of this program"
-    if "license" in said.lower():
-        way = Sentence(
-            Hint("license", "ID", before="name it with"), " as the Hub lists licences, or ", Hint("license", "other")
-        )
-    return Sentence(f"the Hub refuses the page ({clean(said)}); ", way, "; nothing was changed")
-
-
-def refused_page(doing: str, said: str) -> PushRefused:
-    """The Hub does not accept the page, and says this about it."""
-    return PushRefused(f"cannot {doing}: ", _refused(said))
-
-
 #: tries of one file, with 1, 2 and 4 seconds behind them, after which no file of a push is tried any more
 TRIES = 3
 #: loggers of the client that say what we say ourselves, or what nobody has to know
 _CLIENT = ("huggingface_hub.utils._http", "huggingface_hub._commit_api")
 
 
-class _Retries(logging.Filter):
+class _Retries:
     """Keeps the client's two lines per try away while we wait; on a terminal one line says that we do."""
 
     def __init__(self) -> None:
-        super().__init__()
-        self._lock, self._open, self._said = threading.Lock(), 0, False
-        self._here, self.given_up = threading.local(), ""
+        self.here, self.said, self.given_up = threading.local(), False, ""
 
-    def __enter__(self) -> None:
-        with self._lock:
-            self._open += 1
-            if self._open == 1:
-                self._said, self.given_up = False, ""
-                for name in _CLIENT:
-                    logging.getLogger(name).addFilter(self)
-
-    def __exit__(self, *_: object) -> None:
-        with self._lock:
-            self._open -= 1
-            if not self._open:
-                for name in _CLIENT:
-                    logging.getLogger(name).removeFilter(self)
-
-    def filter(self, record: logging.LogRecord) -> bool:
+    def passes(self, record: logging.LogRecord) -> bool:
+        """Whether a line is shown; what it says of tries is noted."""
         text = record.getMessage()
         if "Falling back to HTTP upload" in text:  # as `hub_cards.upload` wants it
             return False
         if "thrown while requesting" not in text and "[Retry " not in text:
             return True
         if "thrown while requesting" in text:
-            self._here.reason = text.split(" thrown")[0] if "requesting PUT" in text else ""
-        tried, reason = re.search(r"\[Retry (\d+)/", text), str(getattr(self._here, "reason", ""))
+            self.here.reason = text.split(" thrown")[0] if "requesting PUT" in text else ""
+        tried, reason = re.search(r"\[Retry (\d+)/", text), str(getattr(self.here, "reason", ""))
         if reason and tried and int(tried[1]) >= TRIES:
             self.given_up = f"given up after {TRIES} tries of a file: {reason}"
-        if "[Retry " in text and not self._said and sys.stderr.isatty():
-            self._said = True
+        if "[Retry " in text and not self.said and sys.stderr.isatty():
+            self.said = True
             sys.stderr.write("the Hub does not answer as it should; trying again for a while\n")
         return False
 
 
-_RETRIES = _Retries()
+#: of the calls that are going on
+_WATCHED: list[_Retries] = []
 
 
 def given_up() -> str:
     """Why no file is sent any more, as the client's own words say it; empty while there is hope."""
-    return _RETRIES.given_up
+    return next((item.given_up for item in _WATCHED if item.given_up), "")

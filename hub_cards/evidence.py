@@ -5,46 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from erase_plugins.types import AttackReport, EvalReport, EvalRow
-from hub_cards.escape import Inert, flat, listed
+from huggingface_hub.repocard_data import EvalResult, eval_results_to_model_index
 
-#: known metrics in words; others are shown by their name
-WORDS = {
-    "target_rate": "erased concept still drawn", "synonym_rate": "synonyms still drawn",
-    "neighbour_rate": "neighbours still drawn", "kept_rate": "other concepts still drawn",
-    "style_rate": "style right", "background_rate": "background right",
-}  # fmt: skip
-#: the same of classifiers, which draw nothing
-CLASSIFIER = {"target_rate": "forgotten classes still recognised", "kept_rate": "other classes still recognised"}
-#: known controls in words, and what they should show
-CONTROLS = {
-    "strength0": ("switched off", "should equal the column before"),
-    "destroyed": ("destroyed model", "should score badly on what is kept"),
-}
+from erase_plugins.evaluation.wording import CLASSIFIER, CONTROLS, WORDS
+from erase_plugins.types import AttackReport, EvalReport
+from hub_cards.escape import flat, listed
+
 #: metric -> what the first sentence calls it
 _TOLD = {"target_rate": None, "synonym_rate": "synonyms", "kept_rate": "other concepts"}
-MISSING = "not measured"
 #: what the name of a metric or subject holds if it was measured under attack
 ATTACK = "attack"
-
-
-def number(value: float) -> Inert:
-    """A number exactly as the report has it."""
-    return Inert(f"{value:.10g}")
-
-
-def percent(share: float) -> Inert:
-    """A share as people read it, in per cent with at most one decimal; the report has all digits."""
-    return Inert(f"{100 * share:.1f}".removesuffix(".0"))
-
-
-def cell(row: EvalRow | None) -> Inert:
-    """A number with its interval; shares of pictures in per cent."""
-    if row is None:
-        return Inert(MISSING)
-    if row.metric in WORDS or row.metric.endswith("_rate"):
-        return Inert(f"{percent(row.value)} % ({percent(row.low)} to {percent(row.high)})")
-    return Inert(f"{number(row.value)} ({number(row.low)} to {number(row.high)})")
 
 
 def numbers(report: EvalReport | None, attacks: Sequence[AttackReport], erased: Sequence[str]) -> dict[str, Any]:
@@ -71,8 +41,6 @@ def _words(report: EvalReport | None) -> dict[str, str]:
 
 def model_index(name: str, report: EvalReport) -> list[dict[str, Any]]:
     """The report's numbers after erasing, in the form that the Hub shows."""
-    from huggingface_hub import EvalResult
-    from huggingface_hub.repocard_data import eval_results_to_model_index
 
     words, suite = _words(report), flat(report.suite)
     results = [

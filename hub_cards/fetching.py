@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from huggingface_hub import constants, hf_hub_download
+from huggingface_hub.hf_api import HfApi, RepoFile
 
 from erase_plugins.artifacts.manifest import FILENAME, ArtifactFile, Manifest
 from erase_plugins.artifacts.places import INDEX
 from erase_plugins.artifacts.store import MOST_MANIFEST_BYTES
 from erase_plugins.errors import CorruptArtifact, HubError, RequestError
 from erase_plugins.workflow.collection import MOST_INDEX_BYTES
-from hub_cards.cache import check_blob, forget, is_as_announced
+from hub_cards.cache import forget, is_as_announced
 from hub_cards.errors import reaching
 from hub_cards.progress import Tell, telling
 
@@ -43,21 +47,19 @@ class Fetched:
         Raises:
             CorruptArtifact: not as large as listed, larger than such a file can be, or other bytes than announced.
         """
-        from huggingface_hub import hf_hub_download
 
         cached = self.offline or self._check_size(name, revision, listed)
         with telling(self.progress, hf_hub_download) as more:
             path = Path(hf_hub_download(self.repo, name, revision=revision, local_files_only=self.offline, **more))
         self.files.append(path)
         if listed is None:  # everything else has its hash in one of these
-            check_blob(path, None if cached or path.is_symlink() else self._announced(name, path))
+            announced = None if cached or path.is_symlink() else self._announced(name, path)
+            if not is_as_announced(path, announced):
+                raise CorruptArtifact(f"{path.name} does not match its hash")
         return path
 
     def _check_size(self, name: str, revision: str | None, listed: ArtifactFile | None) -> bool:
         """Whether the file is in the cache; of one that is not, the size is checked."""
-        import shutil
-
-        from huggingface_hub import constants, hf_hub_download
 
         ahead: Any = hf_hub_download(self.repo, name, revision=revision, dry_run=True)
         if not ahead.will_download:
@@ -67,10 +69,8 @@ class Fetched:
             raise CorruptArtifact(f"{name} has {size} bytes, the manifest says {listed.bytes}")
         if listed is None and size > most:
             raise CorruptArtifact(f"{name} has {size} bytes, such a file has {most} at most")
-        place = next(
-            item for item in (Path(constants.HF_HUB_CACHE), *Path(constants.HF_HUB_CACHE).parents) if item.is_dir()
-        )
-        free = shutil.disk_usage(place).free
+        Path(constants.HF_HUB_CACHE).mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(constants.HF_HUB_CACHE).free
         if size > free:
             raise HubError(
                 f"{name} of {self.repo} has {size} bytes and the disk of the Hub's cache {free} free; make room"
@@ -79,8 +79,6 @@ class Fetched:
 
     def _announced(self, name: str, path: Path) -> str | None:
         """The hash of a file as the Hub's list says it, for caches that do not name files after it."""
-        from huggingface_hub import HfApi
-        from huggingface_hub.hf_api import RepoFile
 
         commit = path.parents[name.count("/")].name
         rows = HfApi().get_paths_info(self.repo, [name], revision=commit)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from huggingface_hub import RepoCard
+
 from hub_cards.escape import front_matter
 
 #: keys that our pages write; every other key was added by somebody
@@ -21,13 +23,11 @@ ADULT = "not-for-all-audiences"
 
 def read(card: str) -> dict[str, Any]:
     """The front matter of a page; empty if there is none that can be read."""
-    from huggingface_hub import RepoCard
 
     try:
-        found = RepoCard(card, ignore_metadata_errors=True).data.to_dict() if card.startswith("---") else {}
+        return dict(RepoCard(card, ignore_metadata_errors=True).data.to_dict()) if card.startswith("---") else {}
     except Exception:  # whatever somebody wrote there: the new page replaces it
         return {}
-    return dict(found)
 
 
 def merge(

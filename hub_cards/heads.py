@@ -17,11 +17,7 @@ from hub_cards.model_card import head_card
 from hub_cards.pushing import Pushed, publish, token_needed
 
 
-def push_head(
-    folder: str | Path,
-    repo: str,
-    **options: Any,
-) -> Pushed:
+def push_head(folder: str | Path, repo: str, **options: Any) -> Pushed:
     """Publishes the release of a head. It was entered in the ledger when it was written; the place is added to it.
 
     Args:
@@ -33,8 +29,7 @@ def push_head(
     Raises:
         PushRefused: no valid certificate, records were deleted since, or as for `hub_cards.push`.
     """
-    how = How(**options)
-    how.check(repo)
+    how = How.checked(repo, options)
     token_needed(how.dry_run)
     release = Release(folder)
     files = [PushFile(name, release.path / name) for name in release.names]

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from erase_plugins.errors import RequestError
+from erase_plugins.hints import Hint
+from erase_plugins.page.package import pinned
 from hub_cards.bundle import Bundle, PushFile
-from hub_cards.errors import check_destination
-from hub_cards.package import pinned
+from hub_cards.errors import check_repo
 
 
 @dataclass(frozen=True)
@@ -24,7 +26,7 @@ class How:
         parent: refuse unless the repository is still at this commit.
         prune: take published evidence off the page that is not brought anew, and artifacts that a collection lacks.
         personal: send e-mail addresses and home folders as they are; access keys never are.
-        requirement: line for pip with which readers of the page get this package; see `hub_cards.package.pinned`.
+        requirement: line for pip with which readers of the page get this package, see `erase_plugins.page.package`.
         dry_run: look and tell, change nothing; without a connection it tells what would be sent to a new repository.
         show: called with the bundle before anything is changed.
     """
@@ -41,15 +43,22 @@ class How:
     dry_run: bool = False
     show: Callable[[Bundle], None] | None = None
 
-    def check(self, repo: str) -> None:
-        """Refuses what could not be published, before any work.
+    @classmethod
+    def checked(cls, repo: str, options: Mapping[str, Any]) -> How:
+        """The options for a repository; what could not be published is refused before any work.
 
         Raises:
             RequestError: another form than owner/name, a pull request from a branch, a source that is not pinned.
         """
-        check_destination(repo, self.create_pr, self.revision)
-        if self.requirement is not None:
-            pinned(self.requirement)
+        how = cls(**options)
+        check_repo(repo)
+        if how.create_pr and how.revision not in (None, "main"):
+            raise RequestError(
+                "a pull request starts from the main branch; ", Hint("revision", before="leave", after="out")
+            )
+        if how.requirement is not None:
+            pinned(how.requirement)
+        return how
 
     def bundle(self, artifact: Any, repo: str, files: Iterable[PushFile], message: str, **more: Any) -> Bundle:
         """What is to be sent; ``message`` if none was given."""

@@ -7,7 +7,7 @@ would be read as if it were about them, so such a push is refused until new evid
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,17 +17,19 @@ from erase_plugins.artifacts.places import INDEX
 from erase_plugins.errors import ArtifactError, CorruptArtifact, PushRefused, RequestError
 from erase_plugins.evaluation import saved
 from erase_plugins.hints import Hint, Sentence
+from erase_plugins.page.package import pinned
 from erase_plugins.types import AttackReport, EvalReport
 from erase_plugins.workflow import pairs
 from erase_plugins.workflow.collection import read_index
 from hub_cards import attacks
-from hub_cards.bundle import CARD, PICTURES, REPORT, Bundle, is_figure
+from hub_cards.bundle import CARD, PICTURES, REPORT, Bundle, is_picture
 from hub_cards.errors import check_repo
 from hub_cards.front_matter import EVIDENCE, read
 from hub_cards.licences import Licence
-from hub_cards.package import pinned
 from hub_cards.remote import RECORDS, Remote, published_text
 
+#: folders of evidence; others are of a collection's artifacts
+_OWN = (f"{pairs.FOLDER}/", f"{attacks.FOLDER}/")
 #: files or artifacts that a refusal names
 _TOLD = 5
 
@@ -69,18 +71,18 @@ class Kept:
     @property
     def space(self) -> str | None:
         """The Space where people can try it, as the page names it."""
-        erasure = self.data.get("erasure")
-        name = erasure.get("space") if isinstance(erasure, Mapping) else None
-        with suppress(RequestError):
-            return check_repo(name) if isinstance(name, str) else None
-        return None
+        return self._told("space", check_repo)
 
     @property
     def requirement(self) -> str | None:
         """The line for pip that the page gives its readers."""
+        return self._told("requirement", pinned)
+
+    def _told(self, key: str, checked: Callable[[str], str]) -> str | None:
+        """What the page says under a key of ours, if it can be used."""
         erasure = self.data.get("erasure")
         with suppress(RequestError):
-            return pinned(erasure["requirement"]) if isinstance(erasure, Mapping) and "requirement" in erasure else None
+            return checked(erasure[key]) if isinstance(erasure, Mapping) and key in erasure else None
         return None
 
 
@@ -116,7 +118,7 @@ def keep(bundle: Bundle, remote: Remote, *, prune: bool = False, pictures: bool 
     thumbnail = str(data.get("thumbnail")).rpartition("/resolve/main/")[2]  # pages of ours name it in full
     if _is_evidence(thumbnail, False) and thumbnail not in stays:
         dropped.add("thumbnail")
-    mine = stays if bundle.record == FILENAME and bundle.repo_type == "model" else set[str]()
+    mine = stays if bundle.of_artifact else set[str]()
     return Kept(
         old.same, tuple(dict.fromkeys((*gone, *sorted(stale)))), card, data, frozenset(dropped),
         _report(bundle, remote) if REPORT in mine else None, _pictures(mine),
@@ -137,8 +139,7 @@ class _Old:
 
     def other(self, name: str) -> bool:
         """Whether a file of evidence is about other weights than those that are pushed."""
-        own = (f"{pairs.FOLDER}/", f"{attacks.FOLDER}/")
-        folder = name.split("/")[0] if "/" in name and not name.startswith(own) else ""
+        folder = name.split("/")[0] if "/" in name and not name.startswith(_OWN) else ""
         return folder in self.changed
 
 
@@ -208,11 +209,8 @@ def _same_files(bundle: Bundle, remote: Remote, parts: tuple[str, ...]) -> bool:
 
 def _is_evidence(name: str, folders: bool) -> bool:
     """Whether a file has the name of a report, its pictures or pairs; with ``folders`` also in an artifact's folder."""
-    own = (f"{pairs.FOLDER}/", f"{attacks.FOLDER}/")
-    inner = name.split("/", 1)[-1] if folders and not name.startswith(own) else name
-    return (
-        inner in (REPORT, *PICTURES.values()) or is_figure(inner) or pairs.of_gallery(inner) or attacks.of_attack(inner)
-    )
+    inner = name.split("/", 1)[-1] if folders and not name.startswith(_OWN) else name
+    return inner == REPORT or is_picture(inner) or pairs.of_gallery(inner) or attacks.of_attack(inner)
 
 
 def _is_text(name: str) -> bool:
@@ -222,17 +220,17 @@ def _is_text(name: str) -> bool:
 
 def _pictures(mine: set[str]) -> tuple[str, ...]:
     """The published pictures of a report, in the order of the page."""
-    return (*(name for name in PICTURES.values() if name in mine), *sorted(filter(is_figure, mine)))
+    first = [name for name in PICTURES.values() if name in mine]
+    return tuple(dict.fromkeys([*first, *sorted(filter(is_picture, mine))]))
 
 
 def _replaced(new: Mapping[str, str], evidence: set[str]) -> set[str]:
     """Names of evidence that is replaced: another report has its own pictures, new pairs are all the pairs."""
-    pictures = {*PICTURES.values(), *filter(is_figure, evidence)}
-    found = set() if new.get(REPORT, "same") == "same" else pictures
+    found = set() if new.get(REPORT, "same") == "same" else set(filter(is_picture, evidence))
     records = [name for name, state in new.items() if saved.is_record(name) and state != "same"]
     found |= {name for name in evidence for record in records if attacks.found_by(name, record)}
     if pairs.INDEX in new:
-        found |= {name for turn in range(1, pairs.MOST + 1) for name in pairs.names(turn)}
+        found |= set(filter(pairs.of_gallery, evidence))
     return found
 
 
@@ -273,8 +271,7 @@ def _gallery(bundle: Bundle, remote: Remote, names: set[str]) -> pairs.Gallery |
 
 def _about_others(bundle: Bundle, what: Iterable[str]) -> str:
     names = sorted(what, key=lambda name: (name.endswith(".png"), name))
-    brings = bundle.record == FILENAME and bundle.repo_type == "model"
-    new = Sentence("bring new evidence (", Hint("report"), ", ", Hint("pairs"), "), or ") if brings else ""
+    new = Sentence("bring new evidence (", Hint("report"), ", ", Hint("pairs"), "), or ") if bundle.of_artifact else ""
     return Sentence(
         f"{bundle.repo} holds evidence about other weights than these: {_some(names)}; ",
         new,

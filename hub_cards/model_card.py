@@ -14,7 +14,11 @@ from erase_plugins.artifacts.manifest import Manifest
 from erase_plugins.errors import ArtifactError
 from erase_plugins.evaluation.saved import check_about, read_attacks, read_report
 from erase_plugins.evaluation.sensitive import adults_only
+from erase_plugins.manager import get_manager
+from erase_plugins.page.package import pinned
+from erase_plugins.records.release import section
 from erase_plugins.types import AttackReport, EvalReport
+from erase_plugins.workflow.artifacts import load_artifact
 from erase_plugins.workflow.collection import Collection
 from erase_plugins.workflow.pairs import Gallery
 from hub_cards import provenance, usage
@@ -24,7 +28,6 @@ from hub_cards.escape import flat, prose
 from hub_cards.evidence import model_index, numbers
 from hub_cards.front_matter import ADULT
 from hub_cards.licences import Licence, licence_of, needed
-from hub_cards.package import pinned
 from hub_cards.searching import COLLECTION, FULL, erased_tags
 from hub_cards.templates import document
 
@@ -61,8 +64,8 @@ def card(
         gallery: pairs before and after (`hub_cards.draw_pairs`), as they will be published.
         adult: ask visitors first (tag "not-for-all-audiences"); by default for explicit concepts.
         strict: refuse where the licence is not known.
-        requirement: line for pip with which readers get this package (see `hub_cards.package.pinned`). Without it the
-            page says that no index has it.
+        requirement: line for pip with which readers get this package, pinned (`erase_plugins.page.package`). Without
+            it the page says that no index has it.
         attacks: reports of attacks; those beside the report if None.
         space: "owner/name" of a Space where people can try it.
 
@@ -71,8 +74,6 @@ def card(
         PushRefused: ``strict`` and the licence is not known.
         ArtifactError: the artifact or the report cannot be read, or the report is about another one.
     """
-    from erase_plugins.manager import get_manager
-    from erase_plugins.workflow.artifacts import load_artifact
 
     loaded, (found, _) = load_artifact(artifact), read_report(report)
     manifest = loaded.manifest
@@ -90,7 +91,7 @@ def card(
         data["thumbnail"] = f"https://huggingface.co/{repo}/resolve/main/{data['thumbnail']}"
     attached = {} if found is None else found.attached.items()
     return document(data, "artifact.md.j2", {
-        **usage.uses(loaded, repo or "OWNER/NAME"), **provenance.origin(manifest, licence),
+        **usage.uses(loaded, repo or "OWNER/NAME"), "manifest": manifest, "licence": licence,
         **numbers(found, against, manifest.erased), "gallery": gallery, "requirement": line, "space": shown,
         "pictures": pictures, "titles": {FIGURE.format(name): str(entry.get("title", "")) for name, entry in attached},
         # of plugins: their Markdown is their own responsibility, as their code is
@@ -171,18 +172,16 @@ def merged_card(loaded: Any, strength: float, repo: str, licence: Licence) -> st
     manifest = loaded.manifest
     adult = adults_only(manifest.concepts)
     data = start(manifest.base, manifest.family, (), licence, False, kind=FULL, adult=adult, relation="finetune")
-    texts = {"name": manifest.name, "method": manifest.method.get("id", ""), "family": manifest.family,
-             "base": manifest.base.get("model") or ""}  # fmt: skip
+    told = provenance.metadata(manifest)
     data["tags"].insert(0, "diffusers")
     data["erased"] = [flat(text) for text in manifest.erased]
-    data["erasure"] = {name: flat(text) for name, text in texts.items()} | {"strength": strength}
-    facts = provenance.origin(manifest, licence) | numbers(None, (), ())
-    return document(data, "full.md.j2", {**facts, "repo": repo, "strength": strength})
+    data["erasure"] = {key: told[key] for key in ("name", "method", "family", "base")} | {"strength": strength}
+    facts = {"manifest": manifest, "licence": licence, "repo": repo, "strength": strength}
+    return document(data, "full.md.j2", facts | numbers(None, (), ()))
 
 
 def head_card(release: Any, licence: Licence, requirement: str | None) -> str:
     """The page of a head with its certificate."""
-    from erase_plugins.records.release import section
 
     erasure = {"method": "noisy-gd", **({} if requirement is None else {"requirement": requirement})}
     data = {"library_name": "erase-plugins", **licence.metadata(), "tags": ["machine-unlearning", "erase-plugins"]}

@@ -9,6 +9,8 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any
 
+from huggingface_hub.utils import tqdm
+
 #: is told (bytes that came, bytes of the file)
 Tell = Callable[[int, int], None]
 
@@ -57,8 +59,8 @@ def _cancel() -> None:
         abort_xet_session()
 
 
-class Bar:
-    """As much of a tqdm bar as the client uses.
+class Bar(tqdm):
+    """A bar of the client that shows nothing and tells instead.
 
     Args:
         tell: called after every part.
@@ -66,19 +68,9 @@ class Bar:
     """
 
     def __init__(self, tell: Tell, total: float | None = None, initial: float = 0, **_: Any) -> None:
+        super().__init__(disable=True)
         self.tell, self.n, self.total = tell, int(initial), int(total or 0)
 
     def update(self, count: float = 1) -> None:
         self.n += int(count)
         self.tell(self.n, max(self.total, self.n))
-
-    def __enter__(self) -> Bar:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
-    def __getattr__(self, name: str) -> Callable[..., None]:
-        if name.startswith("__"):
-            raise AttributeError(name)
-        return lambda *_a, **_k: None

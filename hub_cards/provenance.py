@@ -6,13 +6,13 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from erase_plugins.artifacts.fingerprint import Fingerprint
 from erase_plugins.artifacts.manifest import Manifest
 from erase_plugins.concept_text import written
 from erase_plugins.errors import EraseError, UnknownName
+from erase_plugins.manager import get_manager
+from erase_plugins.options import as_setting, describe
 from hub_cards.escape import flat
-from hub_cards.evidence import number
-from hub_cards.licences import Licence
-from hub_cards.usage import hub_id
 
 _ARXIV = re.compile(r"arxiv\.org/(?:abs|pdf)/(\d{4}\.\d{4,5})")
 _LINK = re.compile(r"https://[\w./-]+")
@@ -32,39 +32,16 @@ def metadata(manifest: Manifest) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def origin(manifest: Manifest, licence: Licence | None) -> dict[str, Any]:
-    """What a page says about concepts, base, licence and making."""
+def data_of(manifest: Manifest) -> list[tuple[str, Any]]:
+    """Data that it was made from, each with what it was used for."""
     data = [(item.name, item.data) for item in manifest.concepts if item.data is not None]
-    data += [("retained", item) for item in manifest.retain_data]
-    guards = manifest.changes_nothing and bool(manifest.guards)
-    labelled = any(item.label is not None for item in manifest.concepts)
-    prints = (manifest.base.get("fingerprint") or {}).items()
-    return {
-        "manifest": manifest, "method": manifest.method, "licence": licence, "base_id": hub_id(manifest.base),
-        "other": "blocked or steered away from while it runs" if guards else "something else (the method chose)",
-        "paper": paper_link(manifest.method), "data": data, "labelled": labelled, "stated": stated(manifest),
-        "again": () if manifest.history or data or labelled else list(again(manifest)),
-        "fingerprints": sorted((name, _short(item)) for name, item in prints), "citations": citations(manifest.method),
-        "certificate": [] if manifest.certificate is None else list(_certificate(manifest.certificate)),
-    }  # fmt: skip
+    return [*data, *(("retained", item) for item in manifest.retain_data)]
 
 
 def stated(manifest: Manifest) -> dict[str, float]:
     """Strengths that somebody wrote into the manifest; the ones that every manifest starts with nobody measured."""
     found = dict(sorted(manifest.strength.items()))
     return {} if found == dict(sorted(Manifest("x", {"id": "x"}, ()).strength.items())) else found
-
-
-def _certificate(found: Any) -> Iterator[tuple[str, str]]:
-    """Rows of the table; what is not certified says so first."""
-    yield "certified", "yes, by its maker" if found.certified else "no"
-    yield from ((name, number(value)) for name, value in found.numbers)
-    if found.epsilon is not None:
-        yield "epsilon", f"{number(found.epsilon)} at delta {found.delta:g}"
-    yield from (("mechanism", found.mechanism), ("accountant", found.accountant), ("is about", found.scope))
-    yield from (("why not", "; ".join(found.reasons)), ("assumes", "; ".join(found.assumptions)))
-    yield from (("deleted records", str(len(found.subjects) or "")), ("ledger", found.ledger_hash))
-    yield "data", found.data_hash
 
 
 def again(manifest: Manifest) -> Iterator[tuple[object, ...]]:
@@ -79,14 +56,12 @@ def again(manifest: Manifest) -> Iterator[tuple[object, ...]]:
         if len(values) == 1 and None not in values:
             yield name, *values
     yield from (("--keep", text) for text in manifest.preserve)
-    yield from (("--set", f"{name}={option(value)}") for name, value in sorted(_set_by_hand(manifest).items()))
+    yield from (("--set", f"{name}={as_setting(value)}") for name, value in sorted(_set_by_hand(manifest).items()))
     yield "--seed", manifest.seed, "--out", manifest.name
 
 
 def _set_by_hand(manifest: Manifest) -> Mapping[str, Any]:
     """Options that the method would not choose by itself everywhere; all of them if the method is not installed."""
-    from erase_plugins.manager import get_manager
-    from erase_plugins.options import describe
 
     try:
         known = {item.name: item for item in describe(get_manager().method(str(manifest.method["id"])).Options)}
@@ -94,19 +69,12 @@ def _set_by_hand(manifest: Manifest) -> Mapping[str, Any]:
         return manifest.options
     return {
         name: value for name, value in manifest.options.items()
-        if name not in known or known[name].per or option(known[name].default) != option(value)
+        if name not in known or known[name].per or as_setting(known[name].default) != as_setting(value)
     }  # fmt: skip
 
 
-def option(value: Any) -> str:
-    """A value as --set takes it."""
-    if isinstance(value, list | tuple):
-        return ",".join(map(str, value))
-    return str(value).lower() if isinstance(value, bool) or value is None else str(value)
-
-
-def _short(fingerprint: Any) -> str:
-    from erase_plugins.artifacts.fingerprint import Fingerprint
+def short(fingerprint: Any) -> str:
+    """A fingerprint of a base model on a page."""
 
     try:
         return Fingerprint.from_dict(fingerprint).short
@@ -126,8 +94,6 @@ def citations(method: Mapping[str, Any]) -> list[str]:
     A registered method may carry its entry as ``citation``. Otherwise one is made from title and link: for arXiv with
     number and year, else with the link alone.
     """
-    from erase_plugins.errors import UnknownName
-    from erase_plugins.manager import get_manager
 
     found = []
     for name in str(method.get("id") or "").split("+"):  # a sum of several methods names them all

@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub import HfApi, snapshot_download
+from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+
+from erase_plugins.artifacts.atomic import atomic_folder
 from erase_plugins.artifacts.manifest import FILENAME
-from erase_plugins.artifacts.places import INDEX
-from erase_plugins.artifacts.store import read_manifest
+from erase_plugins.artifacts.places import INDEX, check_place
+from erase_plugins.artifacts.store import read_manifest, verify_file
 from erase_plugins.errors import HubError
 from erase_plugins.hints import Command, Hint
+from erase_plugins.manager import get_manager
+from erase_plugins.workflow.artifacts import load_artifact
 from erase_plugins.workflow.collection import copy_artifact
-from hub_cards.cache import STOCK, cached_weights
 from hub_cards.errors import reaching
 from hub_cards.fetching import Fetched, wanted_files
 from hub_cards.progress import Tell
 from hub_cards.references import parse, split
 from hub_cards.remote import MERGED
+from hub_cards.usage import STOCK
 
 
 def pull(
@@ -49,12 +56,6 @@ def pull(
         HubError: not there, not reachable, or the bytes that came are not those that were published.
         BaseMismatch: made for other weights than ``model``.
     """
-    import shutil
-
-    from erase_plugins.artifacts.atomic import atomic_folder
-    from erase_plugins.artifacts.places import check_place
-    from erase_plugins.manager import get_manager
-    from erase_plugins.workflow.artifacts import load_artifact
 
     target = None if into is None else Path(into)
     if target is not None:
@@ -93,7 +94,6 @@ def fetch(spec: str, *, offline: bool = False) -> Path:
         from hub_cards.collections import fetch_members
 
         return fetch_members(source, offline)
-    from erase_plugins.artifacts.store import verify_file
 
     got = Fetched(source.repo, offline)
 
@@ -113,7 +113,6 @@ def commit_of(spec: str) -> str:
     Raises:
         HubError: not there; `HubUnreachable` if nobody answered.
     """
-    from huggingface_hub import HfApi
 
     source = parse(spec)
     with reaching("pull from", source.repo):
@@ -122,33 +121,31 @@ def commit_of(spec: str) -> str:
 
 def _download(got: Fetched, revision: str | None, layouts: Sequence[str]) -> Path:
     """Folder of the artifact in the cache, or the single file of a repository without manifest."""
-    from huggingface_hub.errors import LocalEntryNotFoundError, RemoteEntryNotFoundError
 
     try:
         first = got.one(FILENAME, revision)
-    except RemoteEntryNotFoundError:
-        return _plain(got, revision)
-    except LocalEntryNotFoundError:
-        stock = cached_weights(got.repo, revision)
-        if stock is None:
-            raise
-        return stock
+    except EntryNotFoundError as error:
+        return _plain(got, revision, error)
     commit = first.parent.name  # every further file comes from the same commit, whatever happens to the branch
     for item in wanted_files(read_manifest(first), layouts):
         got.one(item.name, commit, item)
     return first.parent
 
 
-def _plain(got: Fetched, revision: str | None) -> Path:
-    """The weights of a LoRA repository that has no manifest.
+def _plain(got: Fetched, revision: str | None, error: Exception) -> Path:
+    """The weights of a LoRA repository that has no manifest; those in the cache, if it is only not there.
 
     Raises:
         HubError: no safetensors file, or several and none has the usual name.
     """
-    from huggingface_hub import HfApi
 
-    info = HfApi().model_info(got.repo, revision=revision)
-    files = [item.rfilename for item in info.siblings or ()]
+    local = isinstance(error, LocalEntryNotFoundError)
+    if local:
+        folder = Path(snapshot_download(got.repo, revision=revision, local_files_only=True))
+        commit, files = folder.name, [item.name for item in folder.iterdir()]
+    else:
+        info = HfApi().model_info(got.repo, revision=revision)
+        commit, files = str(info.sha), [item.rfilename for item in info.siblings or ()]
     if INDEX in files:
         raise HubError(
             f"{got.repo} is a collection; name artifacts of it: hub:{got.repo}#NAME",
@@ -161,7 +158,9 @@ def _plain(got: Fetched, revision: str | None) -> Path:
         )
     names = sorted(name for name in files if name.endswith(".safetensors") and "/" not in name)
     if STOCK in names or len(names) == 1:
-        return got.one(STOCK if STOCK in names else names[0], info.sha)
+        return got.one(STOCK if STOCK in names else names[0], commit)
+    if local:
+        raise error
     what = f"several: {', '.join(names[:5])}" if names else "none at its root"
     raise HubError(
         f"{got.repo} has no {FILENAME} and not one clear safetensors file ({what}); download the file you want"

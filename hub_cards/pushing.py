@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable, Collection
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub import HfApi, get_token
+from huggingface_hub.errors import HfHubHTTPError
+
+from erase_plugins.artifacts.store import verify_file
 from erase_plugins.errors import HubUnreachable, NotAllowed, PushRefused
 from erase_plugins.evaluation.saved import check_about, read_attacks, read_report
 from erase_plugins.evaluation.sensitive import to_blur
 from erase_plugins.hints import Hint
+from erase_plugins.manager import get_manager
 from erase_plugins.types import EvalReport
+from erase_plugins.workflow.artifacts import load_artifact
 from erase_plugins.workflow.pairs import Gallery, read_gallery
-from hub_cards.attacks import attack_files, merged
-from hub_cards.bundle import CARD, REPORT, Bundle, PushFile, artifact_files, card_diff, report_files
+from hub_cards.attacks import attack_files
+from hub_cards.bundle import CARD, REPORT, Bundle, PushFile, artifact_files, report_files
 from hub_cards.errors import clean, reaching
 from hub_cards.front_matter import merge
 from hub_cards.how import How
@@ -63,11 +70,8 @@ def push(
             published evidence about other weights, an access key or private text in a file.
         NotAllowed: not logged in, or no right to write there.
     """
-    from erase_plugins.artifacts.store import verify_file
-    from erase_plugins.workflow.artifacts import load_artifact
 
-    how = How(**options)
-    how.check(repo)
+    how = How.checked(repo, options)
     loaded = load_artifact(artifact)
     found, folder = read_report(report)
     against, place = read_attacks(report)
@@ -85,7 +89,8 @@ def push(
             loaded, found or kept.report, repo=repo, license=how.license or kept.licence,
             pictures=shown or kept.pictures, gallery=drawn or kept.gallery, adult=adult, strict=True,
             requirement=how.requirement or kept.requirement,
-            attacks=merged(against, kept.attacks), space=space or kept.space,
+            attacks=tuple({**kept.attacks, **{item.attack: item for item in against}}.values()),
+            space=space or kept.space,
         )  # fmt: skip
 
     files = [*artifact_files(loaded), *extra]
@@ -110,7 +115,6 @@ def publish(
     Raises:
         HubError, PushRefused, NotAllowed: as for `push`.
     """
-    from erase_plugins.manager import get_manager
 
     repo, private = bundle.repo, bundle.private
     token_needed(how.dry_run)
@@ -150,12 +154,8 @@ def ready(bundle: Bundle, *, parent: str | None = None, renewed: Collection[str]
         may_write(bundle, remote.commit is not None)
         files = [with_state(item, remote.files) for item in bundle.files]
         files += [PushFile(name, b"", "changed") for name in renewed]
-        seen = replace(bundle, files=tuple(files))
-        keep(seen, remote, prune=prune)
-    private = bundle.private if remote.private is None else remote.private
-    fits(
-        replace(bundle, exists=remote.commit is not None, parent=remote.commit, private=private), parent, bundle.private
-    )
+        keep(replace(bundle, files=tuple(files)), remote, prune=prune)
+    fits(remote.seen_by(bundle), parent, bundle.private)
 
 
 def fits(bundle: Bundle, parent: str | None, private: bool) -> None:
@@ -182,8 +182,6 @@ def may_write(bundle: Bundle, exists: bool) -> None:
     Raises:
         NotAllowed: they may not.
     """
-    from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError
 
     try:
         found = HfApi().whoami()
@@ -211,7 +209,6 @@ def token_needed(dry_run: bool = False) -> None:
     Raises:
         NotAllowed: nobody is.
     """
-    from huggingface_hub import get_token
 
     if not dry_run and not get_token():
         raise NotAllowed("not logged in; run 'hf auth login' or set HF_TOKEN")
@@ -231,8 +228,6 @@ def _compare(
 
 def _with_page(bundle: Bundle, text: str, remote: Remote, kept: Kept) -> Bundle:
     page = with_state(PushFile(CARD, text.encode()), remote.files)
-    return replace(
-        bundle, files=(*bundle.files, page), removed=kept.gone, exists=remote.commit is not None, parent=remote.commit,
-        private=bundle.private if remote.private is None else remote.private,
-        diff=card_diff(kept.card, text) if kept.card else (),
-    )  # fmt: skip
+    lines = difflib.unified_diff(kept.card.splitlines(), text.splitlines(), "published", "new", lineterm="", n=1)
+    diff = tuple(lines) if kept.card else ()
+    return remote.seen_by(bundle, files=(*bundle.files, page), removed=kept.gone, diff=diff)

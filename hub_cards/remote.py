@@ -7,18 +7,21 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub import hf_hub_download
+from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
+from huggingface_hub.hf_api import HfApi, RepoFile
+
 from erase_plugins.artifacts.manifest import FILENAME
 from erase_plugins.artifacts.places import INDEX
-from erase_plugins.errors import CorruptArtifact, HubError
+from erase_plugins.errors import HubError
 from erase_plugins.records.certificate import CERTIFICATE
-from hub_cards.bundle import Bundle, PushFile
+from hub_cards.bundle import GIT_ID, Bundle, PushFile
+from hub_cards.cache import forget, is_as_announced
 
 #: says what a published full checkpoint is made of
 MERGED = "erase_merged.json"
 #: the file that says what a repository holds, and what to call that
 RECORDS = {FILENAME: "an artifact", INDEX: "a collection", MERGED: "a full checkpoint", CERTIFICATE: "a head"}
-#: characters of the hash of a file that is not in LFS
-_GIT_ID = 40
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,11 @@ class Remote:
     private: bool | None = None
     files: Mapping[str, str] = field(default_factory=dict)
 
+    def seen_by(self, bundle: Bundle, **more: Any) -> Bundle:
+        """The bundle, as it is to be sent there."""
+        private = bundle.private if self.private is None else self.private
+        return replace(bundle, exists=self.commit is not None, parent=self.commit, private=private, **more)
+
 
 def look(bundle: Bundle) -> Remote:
     """The repository of a bundle as it is now; without a commit if there is none.
@@ -36,9 +44,6 @@ def look(bundle: Bundle) -> Remote:
     Raises:
         HubError: the Hub's answers contradict each other.
     """
-    from huggingface_hub import HfApi
-    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
-    from huggingface_hub.hf_api import RepoFile
 
     api, repo = HfApi(), bundle.repo
     try:
@@ -59,22 +64,15 @@ def with_state(item: PushFile, published: Mapping[str, str]) -> PushFile:
     there = published.get(item.name)
     if there is None:
         return replace(item, state="new")
-    if len(there) == _GIT_ID:
-        return replace(item, state="same" if there == item.git_id() else "changed")
-    item = item.hashed()
-    return replace(item, state="same" if there == item.sha256 else "changed")
+    item = item if len(there) == GIT_ID else item.hashed()
+    return replace(item, state="same" if item.matches(there) else "changed")
 
 
 def published_text(bundle: Bundle, name: str, commit: str) -> str:
     """A text file of the repository; its hash is checked, because parts of it are published again."""
-    from huggingface_hub import hf_hub_download
-
-    from hub_cards.cache import check_blob, forget
 
     path = Path(hf_hub_download(bundle.repo, name, revision=commit, repo_type=bundle.repo_type))
-    try:
-        check_blob(path)
-        return path.read_text(encoding="utf-8", errors="replace")
-    except CorruptArtifact as error:
+    if not is_as_announced(path):
         forget(path)
-        raise HubError(f"{name} of {bundle.repo} did not arrive as it is published; try again") from error
+        raise HubError(f"{name} of {bundle.repo} did not arrive as it is published; try again")
+    return path.read_text(encoding="utf-8", errors="replace")

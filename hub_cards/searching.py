@@ -11,6 +11,9 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
+from huggingface_hub import HfApi
+from huggingface_hub.errors import RepositoryNotFoundError
+
 from erase_plugins.artifacts.manifest import slug
 from erase_plugins.errors import HubError, RequestError
 from hub_cards.errors import reaching
@@ -115,8 +118,6 @@ def erased_tags(concepts: Iterable[str]) -> list[str]:
 
 
 def _listed(tags: list[str], endpoint: str | None) -> Iterator[Any]:
-    from huggingface_hub import HfApi
-    from huggingface_hub.errors import RepositoryNotFoundError
 
     rows = HfApi(endpoint=endpoint).list_models(filter=tags, sort="downloads", full=True, cardData=True)
     try:

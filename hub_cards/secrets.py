@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import io
 import json
-import os
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -12,21 +10,12 @@ from erase_plugins.errors import PushRefused
 from erase_plugins.hints import Hint, Sentence
 from erase_plugins.plain_text import secret_in
 from hub_cards.bundle import PushFile
+from hub_cards.errors import tokens
 
-_VARIABLES = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
-_SHORTEST = 8
 #: vocabularies hold pieces of everything that was ever written
 _VOCABULARIES = ("vocab.json", "merges.txt", "tokenizer.json", ".model")
 #: archives and pictures: their bytes look like anything
 _BINARY = (".zip", ".png", ".jpg", ".gif", ".npz", ".bin")
-
-
-def tokens() -> set[str]:
-    """The tokens that this process knows."""
-    from huggingface_hub import get_token
-
-    found = {get_token() or "", *(os.getenv(name, "") for name in _VARIABLES)}
-    return {text.strip() for text in found if len(text.strip()) >= _SHORTEST}
 
 
 def check_files(files: Iterable[PushFile], personal: bool = False) -> None:
@@ -41,9 +30,10 @@ def check_files(files: Iterable[PushFile], personal: bool = False) -> None:
     """
     wanted = [text.encode() for text in tokens()]
     for item in files:
-        if any(_holds(item, text) for text in wanted):
+        data = _readable(item)
+        if any(text in data for text in wanted):
             raise PushRefused(f"{item.name} holds your access token; take it out and push again; nothing was sent")
-        for where, text in _texts(item):
+        for where, text in _texts(item, data):
             check_text(f"{item.name}{where}", text, personal or item.name.endswith(_VOCABULARIES))
 
 
@@ -65,20 +55,23 @@ def check_text(where: str, text: str, personal: bool = False) -> None:
         raise PushRefused(f"{where} holds what looks like {found[0]}; ", way, "; nothing was sent")
 
 
-def _texts(item: PushFile) -> Iterator[tuple[str, str]]:
+def _readable(item: PushFile) -> bytes:
+    """The bytes that can hold text: of weights only the header, since numbers hold none and are many."""
+    with item.open() as file:
+        if not item.name.endswith(".safetensors"):
+            return file.read()
+        length = file.read(8)
+        return length + file.read(min(item.size, int.from_bytes(length, "little")))
+
+
+def _texts(item: PushFile, data: bytes) -> Iterator[tuple[str, str]]:
     """Places and texts of a file; of weights the header, of pictures what is written into them."""
     if item.name.endswith(".png"):
         yield from ((f" ({key})", text) for key, text in _written_into(item))
     if item.name.endswith(_BINARY):
         return
-    data, end = b"", None
-    for part in item.parts():
-        data += part
-        end = _text_bytes(item, data) if end is None else end
-        if len(data) >= end:
-            break
     weights = item.name.endswith(".safetensors")
-    text = data[8 if weights else 0 : end].decode("utf-8", "replace")
+    text = data[8 if weights else 0 :].decode("utf-8", "replace")
     if weights or item.name.endswith(".json"):
         try:
             yield from _strings(json.loads(text), "header" if weights else "")
@@ -106,27 +99,8 @@ def _written_into(item: PushFile) -> list[tuple[str, str]]:
     from PIL import Image
 
     try:
-        with Image.open(io.BytesIO(item.source) if isinstance(item.source, bytes) else item.source) as picture:
+        with item.open() as file, Image.open(file) as picture:
             picture.load()  # texts may come behind the pixels
             return [(str(key)[:40], str(value)) for key, value in picture.info.items() if isinstance(value, str)]
     except (OSError, ValueError, SyntaxError):
         return []
-
-
-def _holds(item: PushFile, wanted: bytes) -> bool:
-    end, seen, texts = b"", 0, item.size
-    for part in item.parts():
-        texts = texts if seen else _text_bytes(item, part)
-        if wanted in end + part:
-            return True
-        end, seen = part[-len(wanted) :], seen + len(part)
-        if seen >= texts:  # numbers hold no token, and weights are large
-            break
-    return False
-
-
-def _text_bytes(item: PushFile, start: bytes) -> int:
-    """How many bytes of a file can be text: of weights only the header."""
-    if not item.name.endswith(".safetensors") or len(start) < 8:
-        return item.size
-    return min(item.size, 8 + int.from_bytes(start[:8], "little"))

@@ -7,10 +7,12 @@ from dataclasses import dataclass, replace
 from itertools import takewhile
 from typing import Any
 
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, RepoCard
+
 from erase_plugins.errors import HubError, NotAllowed, PushRefused
 from erase_plugins.hints import AGAIN, Sentence, sentence_of
 from hub_cards.bundle import CARD, Bundle, PushFile
-from hub_cards.errors import clean, reaching, refused_page
+from hub_cards.errors import BAD_PAGE, clean, reaching
 from hub_cards.remote import look, with_state
 from hub_cards.upload import Upload
 
@@ -92,41 +94,27 @@ def _check_page(bundle: Bundle) -> None:
     Raises:
         PushRefused: it does not accept the page.
     """
-    from huggingface_hub import HfApi
-    from huggingface_hub.utils import get_session, hf_raise_for_status
 
     page = next((item for item in bundle.files if item.name == CARD), None)
     if page is None:
         return
     with reaching("push to", bundle.repo):
-        content = b"".join(page.parts()).decode()
-        answer = get_session().post(
-            f"{HfApi().endpoint}/api/validate-yaml", json={"content": content, "repoType": bundle.repo_type}
-        )
-        if answer.status_code == 400:
-            raise refused_page(f"push to {bundle.repo}", "; ".join(_told(answer)))
-        hf_raise_for_status(answer)
-
-
-def _told(answer: Any) -> list[str]:
-    """What the Hub says about a page."""
-    try:
-        return [str(item.get("message")) for item in answer.json()["errors"]]
-    except (ValueError, TypeError, KeyError, AttributeError):
-        return []
+        try:
+            RepoCard(page.open().read().decode()).validate(bundle.repo_type)
+        except ValueError as error:
+            raise ValueError(f"{BAD_PAGE} {error}") from None  # as the client says it of a commit
 
 
 def _with_repository(bundle: Bundle) -> Bundle:
     if bundle.exists:
         return bundle
-    from huggingface_hub import HfApi
 
     api = HfApi()
     try:
         with reaching("push to", bundle.repo):
             api.create_repo(
                 bundle.repo, private=bundle.private, exist_ok=True,
-                repo_type=bundle.repo_type, space_sdk=bundle.space_sdk,
+                repo_type=bundle.repo_type, space_sdk="gradio" if bundle.repo_type == "space" else None,
             )  # fmt: skip
             info: Any = api.repo_info(bundle.repo, repo_type=bundle.repo_type)
     except NotAllowed:
@@ -150,7 +138,6 @@ def _private(bundle: Bundle, unknown: bool | None = None) -> bool:
     Raises:
         HubError: the Hub does not say, and no ``unknown`` is given.
     """
-    from huggingface_hub import HfApi
 
     try:
         with reaching("push to", bundle.repo):
@@ -165,7 +152,6 @@ def _commit(
     bundle: Bundle, items: Sequence[PushFile], removed: Sequence[str], part: str, last: bool
 ) -> tuple[str, str | None, str | None]:
     """Commit id, and page and revision of a pull request that was opened."""
-    from huggingface_hub import CommitOperationDelete, HfApi
 
     operations: list[Any] = [_addition(item) for item in items]
     operations += [CommitOperationDelete(name) for name in removed]
@@ -187,7 +173,6 @@ def _commit(
 
 def _since(bundle: Bundle) -> str:
     """What changed on the Hub since the parent of a bundle, for the message; nothing if that cannot be found out."""
-    from huggingface_hub import HfApi
 
     api = HfApi()
     try:
@@ -211,7 +196,6 @@ def _addition(item: PushFile) -> Any:
 
     Should the file have changed since, the server refuses the upload: the bytes are not those of the hash.
     """
-    from huggingface_hub import CommitOperationAdd
 
     made: Any = CommitOperationAdd(item.name, item.source)
     if item.sha256:

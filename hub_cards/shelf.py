@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from huggingface_hub import HfApi
+
 from hub_cards.errors import reaching
 
 
@@ -19,7 +21,6 @@ def put(repo: str, title: str, private: bool = False) -> str:
     Raises:
         HubError, NotAllowed: as for `hub_cards.push`; the repository is published all the same.
     """
-    from huggingface_hub import HfApi
 
     api, owner = HfApi(), repo.split("/")[0]
     with reaching("list on the Hub", repo):

@@ -6,25 +6,27 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from erase_plugins.artifacts.atomic import atomic_folder
 from erase_plugins.artifacts.manifest import FILENAME
 from erase_plugins.errors import ArtifactError
 from erase_plugins.evaluation.sensitive import adults_only, to_blur
 from erase_plugins.families.source import POCKET
-from erase_plugins.page import package
+from erase_plugins.page.package import carried
+from erase_plugins.page.studio import Settings
+from erase_plugins.workflow.artifacts import load_artifact
 from erase_plugins.workflow.pairs import Gallery, choose_prompts
 from hub_cards.bundle import CARD, PushFile
-from hub_cards.escape import Inert, flat, listed, literal, prose
+from hub_cards.escape import flat, listed
 from hub_cards.front_matter import ADULT
 from hub_cards.how import How
 from hub_cards.licences import licence_of
-from hub_cards.package import pinned
 from hub_cards.pushing import publish
 from hub_cards.references import SCHEME
 from hub_cards.sending import Pushed
 from hub_cards.templates import document, page
 from hub_cards.usage import hub_id
 
-APP, REQUIREMENTS = "app.py", "requirements.txt"
+APP = "app.py"
 #: folder of a Space's own copy of an artifact
 COPY = "artifact"
 #: version of Gradio that the page was tried with
@@ -33,10 +35,8 @@ GRADIO = "6.31.0"
 PYTHON = "3.12"
 #: hardware that the page suggests to who copies the Space: the embedded model needs no card
 SMALL, CARD_16GB = "cpu-basic", "t4-small"
-#: longest text of the page; its parts were shortened before
-_TEXT, _LONG = 20_000, ("heading", "about")
-#: strengths of an artifact that names none
-_SPAN = {"low": 0.0, "recommended": 1.0, "high": 1.2}
+#: strength in a manifest, and what the page calls it
+_SPAN = (("low", "low"), ("recommended", "best"), ("high", "high"))
 #: the layout that carries every kind of change
 _LAYOUT = "patch"
 
@@ -62,14 +62,13 @@ def space_files(
         blur: make their pictures unrecognisable; by default for explicit concepts and persons.
         adult: ask visitors first; by default for explicit concepts.
         license: licence id; that of the base model if None.
-        requirement: line for this package in requirements.txt, pinned (`hub_cards.package.pinned`). Without it the
+        requirement: line for this package in requirements.txt, pinned (`erase_plugins.page.package`). Without it the
             Space holds the package itself.
 
     Raises:
         RequestError: the requirement is not pinned.
         ArtifactError: ``copy`` and the artifact is not saved as a folder.
     """
-    from erase_plugins.workflow.artifacts import load_artifact
 
     loaded = load_artifact(artifact)
     manifest = loaded.manifest
@@ -79,18 +78,10 @@ def space_files(
     files: dict[str, bytes | Path] = {
         CARD: readme(loaded, repo, license, asks).encode(),
         APP: app(loaded, repo, copy).encode(),
-        **_package(manifest, requirement),
+        **carried(manifest.base.get("model") in (None, POCKET), requirement),
         **shown,
     }
     return {**files, **copied(loaded)} if copy else files
-
-
-def _package(manifest: Any, requirement: str | None) -> dict[str, bytes | Path]:
-    """This package for the Space: from a pinned source, or as a copy, since no index has it."""
-    if requirement is not None:
-        return {REQUIREMENTS: f"{pinned(requirement)}\n".encode()}
-    made = package.archive(pocket=manifest.base.get("model") in (None, POCKET))
-    return {REQUIREMENTS: package.requirements().encode(), package.ARCHIVE: made}
 
 
 def copied(loaded: Any) -> dict[str, bytes | Path]:
@@ -106,26 +97,19 @@ def copied(loaded: Any) -> dict[str, bytes | Path]:
 def app(loaded: Any, repo: str, copy: bool) -> str:
     """The text of app.py."""
     manifest = loaded.manifest
-    span = {name: manifest.strength.get(name, other) for name, other in _SPAN.items()}
-    heading = f"Erased: {listed(manifest.erased, 5)}"
-    texts = {
-        "title": f"Erased: {', '.join(manifest.erased[:5])}", "heading": heading, "about": about(manifest),
-        "model": manifest.base.get("model") or "MODEL", "artifact": COPY if copy else f"{SCHEME}{repo}",
-        "concept": ", ".join(manifest.erased), "prompt": choose_prompts(manifest, 1)[0],
-    }  # fmt: skip
-    facts: dict[str, Any] = {name: literal(text, _TEXT if name in _LONG else 300) for name, text in texts.items()}
-    facts |= {name.replace("recommended", "best"): Inert(float(value)) for name, value in span.items()}
-    revision = manifest.base.get("revision")
-    return page("app.py.j2", {**facts, "revision": literal(revision) if revision else "None"})
+    span: dict[str, Any] = {field: float(manifest.strength[name]) for name, field in _SPAN if name in manifest.strength}
+    settings = Settings(
+        title=f"Erased: {', '.join(manifest.erased[:5])}", heading=f"Erased: {listed(manifest.erased, 5)}",
+        about=about(manifest), model=manifest.base.get("model") or "MODEL",
+        revision=manifest.base.get("revision") or None, artifact=COPY if copy else f"{SCHEME}{repo}",
+        concept=", ".join(manifest.erased), prompt=choose_prompts(manifest, 1)[0], **span,
+    )  # fmt: skip
+    return page("app.py.j2", {"settings": vars(settings)})
 
 
 def about(manifest: Any) -> str:
     """One line about what the page shows; inert Markdown."""
-    return (
-        f"**{listed(manifest.erased, 5)}** was erased from {prose(manifest.base.get('model') or 'a model')}. "
-        "Left: the base model. Right: the same prompt and seed with the erasure. Write another concept, and it is "
-        "erased while you wait."
-    )
+    return page("about.md.j2", {"manifest": manifest}).strip()
 
 
 def readme(loaded: Any, repo: str, license: str | None, adult: bool) -> str:
@@ -141,14 +125,11 @@ def readme(loaded: Any, repo: str, license: str | None, adult: bool) -> str:
         "models": [repo, *([base] if base else [])],
         "tags": ["erase-plugins", "concept-erasure", *([ADULT] if adult else [])],
     }  # fmt: skip
-    return document(data, "space.md.j2", {
-        "manifest": manifest, "about": Inert(about(manifest)), "repo": repo, "base_id": base,
-    })  # fmt: skip
+    return document(data, "space.md.j2", {"manifest": manifest, "repo": repo})
 
 
 def write_space(files: Mapping[str, bytes | Path], folder: str | Path, force: bool = False) -> Path:
     """Writes the files of a Space into a new folder; all of them or none."""
-    from erase_plugins.artifacts.atomic import atomic_folder
 
     target = Path(folder)
     with atomic_folder(target, force, "space") as work:
@@ -158,12 +139,7 @@ def write_space(files: Mapping[str, bytes | Path], folder: str | Path, force: bo
     return target
 
 
-def push_space(
-    artifact: Any,
-    repo: str,
-    files: Mapping[str, bytes | Path],
-    **options: Any,
-) -> Pushed:
+def push_space(artifact: Any, repo: str, files: Mapping[str, bytes | Path], **options: Any) -> Pushed:
     """Publishes the files as Space ``repo`` in one commit; other files of the Space are left alone.
 
     Args:
@@ -176,11 +152,10 @@ def push_space(
     Raises:
         HubError, PushRefused, NotAllowed: as for `hub_cards.push`.
     """
-    how = How(**options)
-    how.check(repo)
+    how = How.checked(repo, options)
     listed = tuple(PushFile(name, source) for name, source in files.items() if name != CARD)
     text = files[CARD]
     message = f"Space for {', '.join(artifact.manifest.erased)[:60]} erased"
-    bundle = how.bundle(artifact, repo, listed, message, repo_type="space", space_sdk="gradio")
+    bundle = how.bundle(artifact, repo, listed, message, repo_type="space")
     page = text.decode() if isinstance(text, bytes) else text.read_text(encoding="utf-8")
     return publish(bundle, lambda _: page, how)

@@ -10,7 +10,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from hub_cards import attacks, evidence, provenance
+from erase_plugins.evaluation import wording
+from erase_plugins.options import as_setting
+from hub_cards import attacks, provenance, usage
 from hub_cards.escape import Inert, block, code, commands, front_matter, listed, literal, prose
 
 #: what people write between these marks on the Hub is kept by the next push
@@ -28,9 +30,12 @@ def _templates() -> Any:
     )  # fmt: skip
     made.filters |= {item.__name__: item for item in (listed, code, block, literal)} | {
         "commands": lambda parts: commands(*parts),
-        "raw": Inert, "number": evidence.number, "percent": evidence.percent, "cell": evidence.cell,
-        "option": provenance.option, "plain": attacks.words, "share": attacks.share,
-        "before_attack": attacks.plain_name,
+        "raw": Inert, "number": wording.number, "percent": wording.percent,
+        "cell": lambda row: Inert(wording.cell(row)), "share": lambda row: Inert(wording.counted(row)),
+        "plain": attacks.words, "before_attack": attacks.plain_name, "option": as_setting,
+        "again": provenance.again, "data": provenance.data_of, "short": provenance.short, "stated": provenance.stated,
+        "paper": provenance.paper_link, "citations": provenance.citations,
+        "hub_id": usage.hub_id,
     }  # fmt: skip
     return made
 

@@ -59,8 +59,7 @@ class Upload(io.BufferedIOBase):
         if here.file is None:
             from huggingface_hub.utils import tqdm
 
-            source, total = self.item.source, self.item.size
-            here.file = io.BytesIO(source) if isinstance(source, bytes) else source.open("rb")
+            here.file, total = self.item.open(), self.item.size
             here.file.seek(here.place)
             if total > _LARGE:
                 here.bar = tqdm(total=total, initial=here.place, unit="B", unit_scale=True, desc=self.item.name)

@@ -6,13 +6,16 @@ import re
 from typing import Any
 
 from erase_plugins.artifacts.manifest import Manifest
+from erase_plugins.errors import UnknownName
 from erase_plugins.families.source import EMBEDDED, POCKET
+from erase_plugins.manager import get_manager
 from erase_plugins.workflow.pairs import choose_prompts
 from hub_cards.escape import Inert, flat
 
 TEXT_TO_IMAGE = "text-to-image"
 #: what a model does -> class of transformers that loads it
 AUTO = {"image-classification": "AutoModelForImageClassification", "text-generation": "AutoModelForCausalLM"}
+#: what diffusers itself loads from a repository
 STOCK = "pytorch_lora_weights.safetensors"
 ADAPTER = "adapter_model.safetensors"
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
@@ -58,15 +61,12 @@ def hub_id(base: Any) -> str | None:
 
 
 def _denoiser(manifest: Manifest) -> str:
-    from erase_plugins.manager import get_manager
 
     return str(get_manager().family(manifest.family).denoiser)
 
 
 def readers(layout: str) -> tuple[str, ...]:
     """Programs that read a layout; none of one that is not known here."""
-    from erase_plugins.errors import UnknownName
-    from erase_plugins.manager import get_manager
 
     try:
         return tuple(get_manager().layout(layout).readers)

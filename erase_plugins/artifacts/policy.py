@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -90,6 +91,21 @@ def policies(manifest: Manifest) -> tuple[Mapping[str, Any], ...]:
         CorruptArtifact: one claims to be such a guard and is not.
     """
     return tuple(checked(item) for item in manifest.guards if item.get("kind") == KIND)
+
+
+def numbers(stage: Mapping[str, Any], names: Sequence[str]) -> list[float]:
+    """Settings of a stage, by name.
+
+    Raises:
+        CorruptArtifact: one is missing or no finite number.
+    """
+    try:
+        found = [float(stage[name]) for name in names]
+    except (KeyError, TypeError, ValueError) as error:
+        raise CorruptArtifact(f"the guard '{stage['type'][:40]}' has no usable settings") from error
+    if not all(map(math.isfinite, found)):
+        raise CorruptArtifact(f"the guard '{stage['type'][:40]}' has settings that are NaN or infinite")
+    return found
 
 
 def packed(tensor: Tensor) -> dict[str, Any]:

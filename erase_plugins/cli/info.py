@@ -10,7 +10,7 @@ from erase_plugins.cli.command import declare, quote
 from erase_plugins.cli.console import emit, say, table
 from erase_plugins.errors import RequestError
 from erase_plugins.needs import fitting, needs_of, packages_of
-from erase_plugins.options import preset_files
+from erase_plugins.options import as_setting, preset_files
 
 
 @declare("info")
@@ -113,9 +113,7 @@ def _plain(value: Any) -> Any:
 
 
 def _value(value: Any) -> str:
-    if isinstance(value, list):
-        return ",".join(map(str, value)) or "none"
-    return "none" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+    return as_setting(value) or "none"
 
 
 def _text(row: dict[str, Any], column: str) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from erase_plugins.evaluation.wording import percent
+
 if TYPE_CHECKING:
     from erase_plugins.types import EvalReport
 
@@ -93,4 +95,4 @@ def _value(metric: str, row: Any) -> str:
 
 
 def _share(value: float) -> str:
-    return f"{100 * value:.1f} %".replace(".0 %", " %")
+    return f"{percent(value)} %"

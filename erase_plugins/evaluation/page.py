@@ -10,16 +10,11 @@ from typing import Any
 
 from erase_plugins.artifacts.places import STAMP
 from erase_plugins.evaluation.attack_summary import plain_name
-from erase_plugins.types import AttackReport, EvalReport, EvalRow
+from erase_plugins.evaluation.wording import WORDS, counted
+from erase_plugins.types import AttackReport, EvalReport
 
 Figures = Sequence[tuple[str, bytes]]
 Table = tuple[list[str], list[list[str]]]
-#: metrics of the quick suite in words; others by their name
-WORDS = {
-    "target_rate": "erased concept drawn when named", "synonym_rate": "drawn by other words",
-    "neighbour_rate": "neighbours drawn", "kept_rate": "other things drawn", "style_rate": "style right",
-    "background_rate": "background right",
-}  # fmt: skip
 _STATES = {
     "base": "base",
     "edited": "erased",
@@ -49,25 +44,19 @@ def rates_table(report: EvalReport) -> Table:
     table = {(row.metric, row.subject): row for row in report.rows}
     states = list(dict.fromkeys(row.subject for row in report.rows))
     metrics = list(dict.fromkeys(row.metric for row in report.rows))
-    rows = [[WORDS.get(name, name), *(_cell(table.get((name, state))) for state in states)] for name in metrics]
+    rows = [[WORDS.get(name, name), *(counted(table.get((name, state))) for state in states)] for name in metrics]
     return ["share of pictures (95 % interval)", *(_STATES.get(name, name) for name in states)], rows
 
 
 def attacks_table(attacks: Iterable[AttackReport], not_run: dict[str, str]) -> Table:
     """One line per attack; those that were not run say why."""
     rows = [
-        [report.attack, report.budget, _cell(plain_name(report)), _cell(report.success), _cell(report.control),
+        [report.attack, report.budget, counted(plain_name(report)), counted(report.success), counted(report.control),
          f"{report.queries}, {report.passes}"]
         for report in attacks
     ]  # fmt: skip
     rows += [[name, f"not run: {reason}", "-", "-", "-", "-"] for name, reason in not_run.items()]
     return ["attack", "budget", "plain name", "attacked", "control", "pictures, passes"], rows
-
-
-def _cell(row: EvalRow | None) -> str:
-    if row is None:
-        return "not measured"
-    return f"{100 * row.value:.0f} % ({100 * row.low:.0f} to {100 * row.high:.0f}, n = {row.n})"
 
 
 def _title(found: Any) -> str:

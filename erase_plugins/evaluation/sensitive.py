@@ -49,6 +49,11 @@ def blurred(data: bytes) -> bytes:
     return png(small.resize(picture.size, Image.Resampling.BICUBIC))
 
 
+def is_png(data: bytes) -> bool:
+    """Whether a file with this content says that it is a PNG."""
+    return data.startswith(b"\x89PNG\r\n\x1a\n")
+
+
 def png(picture: Any) -> bytes:
     """A PIL picture as PNG, the same bytes for the same pixels, with no metadata but the program's name."""
     from erase_plugins.artifacts.places import png_stamp

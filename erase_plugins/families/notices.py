@@ -1,10 +1,11 @@
-"""Keeps back notices of the model libraries that tell a user nothing, while we load; everything else comes through."""
+"""Keeps back what libraries log and no user needs, for a while; everything else comes through. No torch."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 
 #: logger -> text of a notice; diffusers imports image processors that a text-to-image pipeline never calls, and
 #: transformers then says which of its two implementations it took. Both import every quantizer that is installed, and
@@ -19,18 +20,21 @@ _NOTICES = {
 
 
 @contextmanager
-def without_notices() -> Iterator[None]:
-    """Drops the listed notices for the time of the block; logging is afterwards as it was before."""
-    placed = []
-    for name, text in _NOTICES.items():
-
-        def keep(record: logging.LogRecord, text: str = text) -> bool:
-            return text not in record.getMessage()
-
+def filtered(filters: Mapping[str, Callable[[logging.LogRecord], bool]]) -> Iterator[None]:
+    """Asks a function per logger which records may pass, for the time of the block; afterwards logging is as before."""
+    for name, keep in filters.items():
         logging.getLogger(name).addFilter(keep)
-        placed.append((name, keep))
     try:
         yield
     finally:
-        for name, keep in placed:
+        for name, keep in filters.items():
             logging.getLogger(name).removeFilter(keep)
+
+
+def without_notices() -> AbstractContextManager[None]:
+    """Drops the listed notices for the time of the block."""
+
+    def other(text: str, record: logging.LogRecord) -> bool:
+        return text not in record.getMessage()
+
+    return filtered({name: partial(other, text) for name, text in _NOTICES.items()})

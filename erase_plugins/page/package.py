@@ -1,31 +1,64 @@
-"""This package as a page carries it to another machine: it is on no index, so a Space has it in itself."""
+"""How others get this package, which is on no index: whoever registers its name there would run code everywhere.
+
+So a page names a pinned source, or none; and a Space has the package in itself.
+"""
 
 from __future__ import annotations
 
 import io
+import re
 import zipfile
 from collections.abc import Iterator
 from importlib.metadata import Distribution, PackageNotFoundError, distribution
 from pathlib import Path
 
-from erase_plugins.errors import Unsupported
+from erase_plugins.errors import RequestError, Unsupported
 from erase_plugins.hints import Hint
 
 NAME = "erase-plugins"
 #: the package as a Space holds it
 ARCHIVE = "erase_plugins.zip"
+REQUIREMENTS = "requirements.txt"
 _PACKAGES = ("erase_plugins", "hub_cards")
 #: parts that a Space does not run
 _LEFT_OUT = (
     "__pycache__", "erase_plugins/testing/", "erase_plugins/pocket/judge.safetensors", "erase_plugins/pocket/language",
 )  # fmt: skip
 _POCKET = "erase_plugins/pocket/model/"
+_GIT = re.compile(r"git\+https://[^\s@#]+@[0-9a-f]{40}(#subdirectory=[\w./-]+)?")
+_WHEEL = re.compile(r"https://[^\s@#]+\.(whl|zip|tar\.gz)#sha256=[0-9a-f]{64}")
 
 
-def requirements() -> str:
-    """requirements.txt of a Space that holds the package: what it needs of others, from their index."""
-    lines = [line for line in _installed().requires or () if ";" not in line]
-    return "\n".join(sorted(lines)) + "\n"
+def pinned(line: str) -> str:
+    """A line for pip that can only bring what it brings today.
+
+    Args:
+        line: "erase-plugins @ git+https://HOST/OWNER/NAME@COMMIT" with all 40 digits of the commit, or "erase-plugins @
+            https://HOST/FILE.whl#sha256=HASH".
+
+    Raises:
+        RequestError: a name that an index would be asked for, a branch or tag, a login in the address.
+    """
+    name, _, place = " ".join(str(line).split()).partition(" @ ")
+    if name != NAME or not (_GIT.fullmatch(place) or _WHEEL.fullmatch(place)):
+        raise RequestError(
+            f"'{str(line)[:80]}' is not pinned, and {NAME} is on no index: a package of that name there would be "
+            f"somebody else's; write '{NAME} @ git+https://HOST/OWNER/NAME@COMMIT' with the commit's 40 digits"
+        )
+    return f"{name} @ {place}"
+
+
+def carried(pocket: bool, requirement: str | None = None) -> dict[str, bytes]:
+    """The files that bring this package to another machine: name -> bytes.
+
+    Args:
+        pocket: with the weights of the embedded model.
+        requirement: line for pip with a pinned source; None sends the package itself.
+    """
+    if requirement is not None:
+        return {REQUIREMENTS: f"{pinned(requirement)}\n".encode()}
+    lines = [line for line in _installed().requires or () if ";" not in line]  # what it needs of others
+    return {REQUIREMENTS: ("\n".join(sorted(lines)) + "\n").encode(), ARCHIVE: archive(pocket)}
 
 
 def archive(pocket: bool) -> bytes:

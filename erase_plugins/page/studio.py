@@ -15,6 +15,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 from erase_plugins.errors import RequestError
+from erase_plugins.evaluation.wording import cell
 from erase_plugins.reports import AttackReport, EvalReport
 from erase_plugins.types import Concept
 
@@ -257,16 +258,9 @@ def on_card(work: Callable[..., Any], seconds: int = 90) -> Callable[..., Any]:
 
 def rates(report: EvalReport) -> list[list[str]]:
     """Rows of a table: what was measured, before, after."""
-    cells = {(row.metric, row.subject): row for row in report.rows}
-
-    def share(metric: str, subject: str) -> str:
-        row = cells.get((metric, subject))
-        return (
-            "not measured" if row is None else f"{100 * row.value:.3g} % ({100 * row.low:.3g} to {100 * row.high:.3g})"
-        )
-
+    found = {(row.metric, row.subject): row for row in report.rows}
     metrics = dict.fromkeys(row.metric for row in report.rows if row.subject in ("base", "edited"))
-    return [[name.replace("_", " "), share(name, "base"), share(name, "edited")] for name in metrics]
+    return [[name.replace("_", " "), *(cell(found.get((name, at))) for at in ("base", "edited"))] for name in metrics]
 
 
 def sentence(report: AttackReport) -> str:

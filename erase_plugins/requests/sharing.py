@@ -37,7 +37,8 @@ def _manifests(bundle: Any) -> Iterator[Any]:
     for item in getattr(bundle, "files", ()):
         if item.name.endswith(".json") and item.size < 8_000_000:
             try:
-                yield json.loads(b"".join(item.parts()))
+                with item.open() as file:
+                    yield json.load(file)
             except (ValueError, RecursionError):
                 continue
 

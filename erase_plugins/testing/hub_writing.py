@@ -60,6 +60,8 @@ def validate_yaml(store: HubStore, call: Call) -> Answer:
             errors.append({"message": '"tags" must be strings'})
     except Exception as error:
         errors.append({"message": f"invalid metadata: {type(error).__name__}"})
+    if errors and call.headers.get("accept") == "text/plain":  # as `RepoCard.validate` asks
+        return Answer(400, "\n".join(f"- Error: {item['message']}" for item in errors).encode())
     return Answer.json({"errors": errors, "warnings": []}, 400 if errors else 200)
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from erase_plugins.errors import ArtifactError, RequestError
-from erase_plugins.evaluation.sensitive import blurred, png
+from erase_plugins.evaluation.sensitive import blurred, is_png, png
 from erase_plugins.hints import PAIRS
 from erase_plugins.types import EvalReport, Record
 
@@ -19,7 +19,6 @@ FOLDER = "images"
 #: what was drawn and how, so that anybody can draw it again
 INDEX = f"{FOLDER}/pairs.json"
 MOST = 50
-_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 #: prompt sets of an evaluation in the order in which they tell most
 _SETS = ("target", "neighbour", "synonym", "kept")
 #: kind of concept -> prompt that shows it
@@ -193,18 +192,9 @@ def read_gallery(folder: str | Path) -> Gallery:
             pictures[name] = (place / name).read_bytes()
         except OSError as error:
             raise ArtifactError(f"the picture {name} is missing; make the pictures again") from error
-        if not pictures[name].startswith(_SIGNATURE):
+        if not is_png(pictures[name]):
             raise ArtifactError(f"{name} is no PNG picture; make the pictures again")
     return replace(found, pictures=pictures)
-
-
-def listed(folder: Path) -> list[str]:
-    """Names of the pictures that the list in a folder names; they need not be there.
-
-    Raises:
-        ArtifactError: no list, or not what it should be.
-    """
-    return [name for pair in _read_index(folder)[1].pairs for name in (pair.before, pair.after)]
 
 
 def _read_index(folder: Path) -> tuple[Path, Gallery]:

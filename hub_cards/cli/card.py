@@ -10,8 +10,8 @@ import click
 from erase_plugins.cli.command import check_output, declare, existing, force_option
 from erase_plugins.cli.console import emit, say
 from erase_plugins.errors import RequestError
-from hub_cards.cli.pictures import drawing_options, notice_option
-from hub_cards.cli.pushed import requirement_option, space_option
+from hub_cards.cli.pictures import asked, draw, drawing_options
+from hub_cards.cli.pushed import reader_options
 
 
 @declare("card")
@@ -20,16 +20,13 @@ from hub_cards.cli.pushed import requirement_option, space_option
 @click.option("--repo", metavar="OWNER/NAME", help="Where it will be published.")
 @click.option("--license", metavar="ID", help="Licence id; that of the base model if left out.")
 @drawing_options
-@notice_option
-@requirement_option
-@space_option
+@reader_options
 @click.option("--out", metavar="FILE.md", help="File to write; shown if left out. Pictures go into images/ beside it.")
 @force_option
 def command(artifact: str, report: str | None, repo: str | None, out: str | None, force: bool, **given: Any) -> None:
     """Write the model card of an artifact. Without a report it says "not measured"."""
     from erase_plugins.evaluation.sensitive import to_blur
     from erase_plugins.workflow.artifacts import load_artifact
-    from hub_cards.cli.pictures import asked, draw
     from hub_cards.errors import check_repo
     from hub_cards.model_card import card
 

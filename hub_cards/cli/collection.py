@@ -10,6 +10,7 @@ from erase_plugins.cli.collection import facts
 from erase_plugins.cli.command import check_output, declare, force_option, quiet_client, saved_facts, say_saved
 from erase_plugins.cli.console import emit, say
 from erase_plugins.errors import RequestError
+from hub_cards.cli.pull import fetch_options
 from hub_cards.cli.pushed import push_options, requirement_option, say_pushed, show
 from hub_cards.references import SCHEME
 
@@ -35,9 +36,7 @@ def push(folder: str, repo: str, **options: Any) -> None:
 @click.option("--into", metavar="DIR", help="Collection folder to make or to add to; with --merge an artifact folder.")
 @click.option("--merge", is_flag=True, help="Make one artifact of them.")
 @click.option("--model", help="Base model, to write LoRA files of the merged artifact.")
-@click.option("--layout", "layouts", multiple=True, metavar="L", help="Also fetch the file for a program: kohya ...")
-@click.option("--all-files", is_flag=True, help="Fetch every file of the artifacts.")
-@click.option("--offline", is_flag=True, help="Use the cache only.")
+@fetch_options
 @force_option
 def pull(
     repo: str, names: tuple[str, ...], names_file: str | None, into: str | None, merge: bool, model: str | None,

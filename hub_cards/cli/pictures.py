@@ -16,10 +16,8 @@ drawing_options = stacked(
     click.option("--model", help="Base model for the pairs; what the artifact names if left out."),
     click.option("--device", default="cpu", show_default=True, help="Device for the pairs: cpu, cuda, mps ..."),
     click.option("--unblurred", is_flag=True, help="Show pictures of explicit concepts and persons as they are."),
-)  # fmt: skip
-notice_option = click.option(
-    "--adult/--no-adult", default=None,
-    help="Ask visitors of the page first (tag not-for-all-audiences); by default for explicit concepts.",
+    click.option("--adult/--no-adult", default=None, help="Ask visitors of the page first (tag "
+                 "not-for-all-audiences); by default for explicit concepts."),
 )  # fmt: skip
 
 

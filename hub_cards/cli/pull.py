@@ -6,19 +6,23 @@ from typing import Any
 
 import click
 
-from erase_plugins.cli.command import check_output, declare, force_option, quiet_client, saved_facts
+from erase_plugins.cli.command import check_output, declare, force_option, quiet_client, saved_facts, stacked
 from erase_plugins.cli.console import emit, human_bytes, say
+
+#: which files of an artifact come, and from where
+fetch_options = stacked(
+    click.option("--layout", "layouts", multiple=True, metavar="L", help="Also fetch the file for a program: kohya, "
+                 "diffusers ..."),
+    click.option("--all-files", is_flag=True, help="Fetch every file of an artifact."),
+    click.option("--offline", is_flag=True, help="Use the cache only."),
+)  # fmt: skip
 
 
 @declare("pull")
 @click.argument("repo", metavar="OWNER/NAME[@REVISION]")
 @click.option("--into", metavar="DIR", help="Copy it into this new folder; otherwise it stays in the Hub's cache.")
 @click.option("--model", metavar="MODEL", help="Also check that it fits this model (loads its weights).")
-@click.option(
-    "--layout", "layouts", multiple=True, metavar="L", help="Also fetch the file for a program: kohya, diffusers ..."
-)
-@click.option("--all-files", is_flag=True, help="Fetch every file of the artifact.")
-@click.option("--offline", is_flag=True, help="Use the cache only.")
+@fetch_options
 @force_option
 def command(
     repo: str, into: str | None, model: str | None, layouts: tuple[str, ...], all_files: bool, offline: bool,

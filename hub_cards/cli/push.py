@@ -11,8 +11,8 @@ from erase_plugins.cli.command import declare, existing, quiet_client
 from erase_plugins.cli.console import state
 from erase_plugins.errors import RequestError
 from erase_plugins.plain_text import scrub
-from hub_cards.cli.pictures import drawing_options, notice_option
-from hub_cards.cli.pushed import push_options, requirement_option, say_pushed, show, space_option
+from hub_cards.cli.pictures import asked, draw, drawing_options
+from hub_cards.cli.pushed import push_options, reader_options, say_pushed, show
 
 
 @declare("push")
@@ -33,9 +33,7 @@ from hub_cards.cli.pushed import push_options, requirement_option, say_pushed, s
 @click.option("--pictures/--no-pictures", default=True, help="Publish pictures of report and pairs.")
 @click.option("--gallery", metavar="DIR", help="Publish the pairs that 'card --pairs' wrote there.")
 @drawing_options
-@notice_option
-@requirement_option
-@space_option
+@reader_options
 @push_options
 def command(
     artifact: str, repo: str, report: str | None, merged: str | None, strength: float, **given: Any
@@ -46,7 +44,6 @@ def command(
     from erase_plugins.workflow.pairs import INDEX
     from hub_cards.bundle import REPORT, artifact_files
     from hub_cards.checkpoint import push_merged
-    from hub_cards.cli.pictures import asked, draw
     from hub_cards.errors import check_repo
     from hub_cards.heads import push_head
     from hub_cards.how import How

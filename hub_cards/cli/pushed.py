@@ -21,7 +21,11 @@ requirement_option = click.option(
     "--requirement", metavar="LINE",
     help="Where readers get erase-plugins, pinned: 'erase-plugins @ git+https://HOST/OWNER/NAME@COMMIT'.",
 )  # fmt: skip
-space_option = click.option("--space", metavar="OWNER/NAME", help="Space where readers can try it; the page links it.")
+#: what the page of an artifact tells its readers
+reader_options = stacked(
+    requirement_option,
+    click.option("--space", metavar="OWNER/NAME", help="Space where readers can try it; the page links it."),
+)
 push_options = stacked(
     click.option("--private", is_flag=True, help="Make a new repository private; refuse an existing public one."),
     click.option("--create-pr", is_flag=True, help="Open a pull request instead of changing the branch."),

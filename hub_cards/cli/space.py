@@ -6,6 +6,7 @@ import importlib.util
 import subprocess
 import sys
 import tempfile
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,8 @@ import click
 
 from erase_plugins.cli.command import check_output, declare, dry_run_option, existing, force_option, quiet_client
 from erase_plugins.cli.console import emit, human_bytes, say
-from hub_cards.cli.pictures import drawing_options, notice_option
-from hub_cards.cli.pushed import personal_option
-
-#: what a Space runs
-APP = "app.py"
+from hub_cards.cli.pictures import asked, draw, drawing_options
+from hub_cards.cli.pushed import personal_option, show
 
 
 @declare("space")
@@ -26,7 +24,6 @@ APP = "app.py"
 @click.option("--out", metavar="DIR", help="Folder to write; NAME-space if left out.")
 @click.option("--gallery", metavar="DIR", help="Show the pairs that 'card --pairs' wrote there.")
 @drawing_options
-@notice_option
 @click.option("--license", metavar="ID", help="Licence id; that of the base model if left out.")
 @click.option(
     "--requirement",
@@ -53,20 +50,20 @@ def command(
     from erase_plugins.workflow.artifacts import load_artifact
     from erase_plugins.workflow.pairs import read_gallery
     from hub_cards.bundle import Bundle
-    from hub_cards.cli.pictures import asked, draw
-    from hub_cards.cli.pushed import show
     from hub_cards.errors import check_repo
     from hub_cards.pushing import ready
     from hub_cards.references import SCHEME
-    from hub_cards.space import push_space, space_files, write_space
+    from hub_cards.space import APP, push_space, space_files, write_space
 
     if local and importlib.util.find_spec("gradio") is None:
         raise MissingExtra("space --local", "ui")
     quiet_client()
     name = check_repo(repo).split("/")[1]
-    passing = tempfile.TemporaryDirectory(prefix="erase-space-") if local and out is None else None
-    place = out or Path(passing.name if passing else "", f"{name}-space")
-    folder = check_output(str(place), force, kind="space", dry_run=dry_run)
+    context = click.get_current_context()
+    passing = tempfile.TemporaryDirectory(prefix="erase-space-") if local and out is None else nullcontext("")
+    folder = check_output(
+        out or Path(context.with_resource(passing), f"{name}-space"), force, kind="space", dry_run=dry_run
+    )
     loaded = load_artifact(existing(artifact or f"{SCHEME}{repo}"))
     if push and not dry_run:
         ready(Bundle(loaded, repo, (), private=private, repo_type="space"), prune=True)
@@ -90,25 +87,19 @@ def command(
     emit({"schema": 1, "dry_run": dry_run, "folder": str(folder), "files": sorted(files), "repo": repo,
           "pushed": None if done is None else {**done.bundle.to_dict(), "commit": done.commit}})  # fmt: skip
     if local and not dry_run:
-        code = subprocess.call([sys.executable, APP], cwd=folder)
-        if passing is not None:
-            passing.cleanup()
-        click.get_current_context().exit(code)
+        context.exit(subprocess.call([sys.executable, APP], cwd=folder))
 
 
 def published_gallery(repo: str) -> Any:
     """The pairs on the published page, or None."""
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import EntryNotFoundError
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
 
-    from erase_plugins.workflow.pairs import INDEX, listed, read_gallery
+    from erase_plugins.workflow.pairs import INDEX, MOST, names, read_gallery
     from hub_cards.errors import reaching
 
-    with reaching("pull from", repo):
-        try:
-            index = Path(hf_hub_download(repo, INDEX))
-        except EntryNotFoundError:  # also: not in the cache and no network
-            return None
-        for name in listed(index.parent.parent):
-            hf_hub_download(repo, name, revision=index.parent.parent.name)
-    return read_gallery(index.parent.parent)
+    pictures = [name for turn in range(1, MOST + 1) for name in names(turn)]
+    with reaching("pull from", repo), suppress(LocalEntryNotFoundError):  # nothing in the cache and no network
+        folder = Path(snapshot_download(repo, allow_patterns=[INDEX, *pictures]))
+        return read_gallery(folder) if (folder / INDEX).is_file() else None
+    return None

@@ -102,6 +102,8 @@ def test_a_guarded_tokenizer_can_be_copied(target):
         ({"type": "negative-prompt", "text": "pizza"}, "negative prompt: 'pizza'"),
         ({"type": "sld", "text": "pizza"}, "negative prompt: 'pizza'"),
         ({"type": "safree"}, "keyword-guard"),
+        ({"type": "nag", "text": "pizza"}, "ComfyUI-NAG with this negative prompt: 'pizza'"),
+        ({"type": "negpip", "text": "pizza"}, "(pizza:-1)"),
         ({"type": "refusal-prompt", "text": "x"}, "keyword-guard"),
     ],
 )

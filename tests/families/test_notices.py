@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from erase_plugins.families.notices import without_notices
+from erase_plugins.families.notices import filtered, without_notices
 
 #: optional packages of the test environment that print lines of their own when diffusers looks for them; a plain
 #: installation does not have them, and without torchvision transformers speaks up
@@ -90,3 +90,15 @@ def test_only_the_notice_is_kept_back_and_only_meanwhile():
         log.removeHandler(listener)
         log.setLevel(found)
     assert listener.heard == ["weights are missing", NOTICE]
+
+
+def test_blocks_inside_each_other_take_off_only_their_own_filter(caplog):
+    first, second = [], []
+    logger = logging.getLogger("some.client")
+    with filtered({"some.client": lambda record: first.append(record) or True}):
+        with filtered({"some.client": lambda record: second.append(record)}):
+            logger.warning("one")
+        logger.warning("two")
+    logger.warning("three")
+    assert ([item.getMessage() for item in first], len(second)) == (["one", "two"], 1)
+    assert [item.getMessage() for item in caplog.records] == ["two", "three"]

@@ -14,10 +14,10 @@ import hub_cards
 from erase_plugins import Concept, EvalReport, hookimpl
 from erase_plugins.concept_text import read_concept
 from erase_plugins.errors import ArtifactError, PushRefused, RequestError
+from erase_plugins.evaluation.wording import number
 from erase_plugins.types import AttackReport, Certificate, DataRef, EvalRow, ForgetItem
 from erase_plugins.workflow.pairs import Gallery, Pair, names
 from hub_cards.escape import block, commands, flat, literal, prose
-from hub_cards.evidence import number
 from tests.hub.conftest import REPO
 
 ROWS = (

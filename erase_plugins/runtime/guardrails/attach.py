@@ -7,10 +7,11 @@ from typing import Any
 
 from erase_plugins.artifacts.fingerprint import Fingerprint
 from erase_plugins.artifacts.manifest import Manifest
-from erase_plugins.artifacts.policy import policies
+from erase_plugins.artifacts.policy import numbers, policies
 from erase_plugins.errors import BaseMismatch, CorruptArtifact, Unsupported
 from erase_plugins.families.capabilities import DENOISER, LANGUAGE, TEXT
-from erase_plugins.runtime.guardrails import language, looking, safree, steering
+from erase_plugins.families.model import CROSS_ATTENTION
+from erase_plugins.runtime.guardrails import attention, language, looking, safree, steering
 from erase_plugins.runtime.guardrails.watch import AttachedGuard, Quiet, watch
 
 ENCODE, GENERATE, DONE = "encode_prompt", "generate", "maybe_free_model_hooks"
@@ -79,7 +80,7 @@ def _attached(
         made = looking.PromptStage(policy, looking.looker(policy, stage, target, key), strength)
     elif kind == "negative-prompt":
         made = steering.NegativePrompt(_text(stage, "text"), strength)
-    elif kind in ("sld", "safree"):
+    elif kind in _STEERING:
         return _steered(kind, stage, target, strength)
     elif kind == "refusal-prompt":
         raise Unsupported("the guard 'refusal-prompt' speaks to a language model, and this draws; use keyword-guard")
@@ -90,23 +91,52 @@ def _attached(
 
 def _steered(kind: str, stage: Mapping[str, Any], target: Any, strength: float) -> list[AttachedGuard]:
     host = target.host
-    denoiser = target.network(DENOISER)
-    if kind == "sld":
-        found = getattr(vars(host).get(ENCODE), "stages", ())
-        if any(isinstance(item, steering.SafeLatentDiffusion) for item in found):
-            raise Unsupported("one guard 'sld' is in force already; make one for all concepts together")
-        made: Any = steering.SafeLatentDiffusion(
-            _text(stage, "text"), steering.settings_of(stage), target, denoiser, strength
-        )
-    else:
-        encoders = target.info.components(TEXT)
-        if tuple(encoders) != ("text_encoder",):
-            raise Unsupported(f"the guard 'safree' knows models with one text encoder; this one has {len(encoders)}")
-        phrases, alpha, curve = stage.get("phrases"), stage.get("alpha"), safree.CURVES.get(str(stage.get("curve")))
-        if not (isinstance(phrases, list) and phrases and isinstance(alpha, float) and curve):
-            raise CorruptArtifact("the guard 'safree' has no usable phrases or settings")
-        made = safree.Safree([str(text) for text in phrases], alpha, curve, target, denoiser, strength)
+    made = _STEERING[kind](stage, target, strength)
+    found = getattr(vars(host).get(ENCODE), "stages", ())
+    if kind != "safree" and any(type(item) is type(made) for item in found):
+        made.detach()
+        raise Unsupported(f"one guard '{kind}' is in force already; make one for all concepts together")
     return [AttachedGuard(watch(host, ENCODE), made), AttachedGuard(watch(host, DONE), End(made.end))]
+
+
+def _sld(stage: Mapping[str, Any], target: Any, strength: float) -> Any:
+    warmup, *settings = numbers(stage, ("warmup", "scale", "threshold", "momentum", "decay"))
+    chosen = steering.SafetySettings(int(warmup), *settings)
+    return steering.SafeLatentDiffusion(_text(stage, "text"), chosen, target, target.network(DENOISER), strength)
+
+
+def _safree(stage: Mapping[str, Any], target: Any, strength: float) -> Any:
+    encoders = target.info.components(TEXT)
+    if tuple(encoders) != ("text_encoder",):
+        raise Unsupported(f"the guard 'safree' knows models with one text encoder; this one has {len(encoders)}")
+    phrases, alpha, curve = stage.get("phrases"), stage.get("alpha"), safree.CURVES.get(str(stage.get("curve")))
+    if not (isinstance(phrases, list) and phrases and isinstance(alpha, float) and curve):
+        raise CorruptArtifact("the guard 'safree' has no usable phrases or settings")
+    return safree.Safree([str(text) for text in phrases], alpha, curve, target, target.network(DENOISER), strength)
+
+
+def _nag(stage: Mapping[str, Any], target: Any, strength: float) -> Any:
+    settings = attention.NormalisedSettings(*numbers(stage, ("scale", "tau", "alpha")))
+    return attention.NormalisedGuidance(_text(stage, "text"), settings, _attending(stage, target), strength)
+
+
+def _negpip(stage: Mapping[str, Any], target: Any, strength: float) -> Any:
+    (weight,) = numbers(stage, ("weight",))
+    return attention.NegativeInPrompt(_text(stage, "text"), weight, _attending(stage, target), strength)
+
+
+#: what steers a picture in the making
+_STEERING: dict[str, Callable[[Mapping[str, Any], Any, float], Any]] = {
+    "sld": _sld, "safree": _safree, "nag": _nag, "negpip": _negpip,
+}  # fmt: skip
+
+
+def _attending(stage: Mapping[str, Any], target: Any) -> Any:
+    if not target.info.supports(CROSS_ATTENTION):
+        raise Unsupported(
+            f"the guard '{stage['type']}' acts on cross-attention, and {target.info.model} has none of its own"
+        )
+    return target
 
 
 def _text(stage: Mapping[str, Any], name: str) -> str:

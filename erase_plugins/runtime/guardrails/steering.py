@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from erase_plugins.errors import CorruptArtifact, RunRefused, Unsupported
+from erase_plugins.errors import RunRefused, Unsupported
 from erase_plugins.runtime.guardrails.looking import listed
 from erase_plugins.runtime.guardrails.watch import Quiet
 
@@ -161,16 +161,3 @@ class SafeLatentDiffusion(Quiet):
         """Takes the hooks off."""
         for handle in self.handles:
             handle.remove()
-
-
-def settings_of(stage: Mapping[str, Any]) -> SafetySettings:
-    """Settings in a policy.
-
-    Raises:
-        CorruptArtifact: one is missing or no number.
-    """
-    try:
-        return SafetySettings(int(stage["warmup"]), *(float(stage[name]) for name in
-                                                      ("scale", "threshold", "momentum", "decay")))  # fmt: skip
-    except (KeyError, TypeError, ValueError) as error:
-        raise CorruptArtifact("the guard 'sld' has no usable settings") from error

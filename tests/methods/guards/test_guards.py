@@ -29,6 +29,7 @@ from tests.cli.conftest import invoke
 
 PICTURES = {
     "keyword-guard": {}, "embedding-guard": {"words": 8}, "negative-prompt": {}, "sld": {"level": "max"}, "safree": {},
+    "nag": {}, "negpip": {},
 }  # fmt: skip
 
 
@@ -201,7 +202,7 @@ def test_a_guard_of_another_text_encoder_is_refused(made):
 @pytest.mark.parametrize(
     "change",
     [{"weight_level": True}, {"schema": 2}, {"action": "allow"}, {"stages": []}, {"stages": [{"type": "unknown"}]},
-     {"stages": [{"type": "sld", "text": "x"}]}, {"stages": [{"type": "embedding", "tau": 0.5}]}],
+     {"stages": [{"type": "sld", "text": "x"}]}, {"stages": [{"type": "negpip", "text": "x", "weight": float("nan")}]}, {"stages": [{"type": "embedding", "tau": 0.5}]}],
     ids=str,
 )  # fmt: skip
 def test_changed_policies_are_refused(pipe, made, change):
@@ -313,7 +314,7 @@ def test_a_system_message_stands_before_the_question_and_not_in_what_comes_back(
 
 def test_guards_of_pictures_are_refused_for_words_and_the_other_way_round(speaker, pipe):
     model, _ = speaker
-    for name in ("embedding-guard", "negative-prompt", "sld", "safree"):
+    for name in ("embedding-guard", "negative-prompt", "sld", "safree", "nag", "negpip"):
         with pytest.raises(Unsupported, match="needs"):
             ep.erase(model, "Zorvane", name)
     with pytest.raises(RequestError, match="take action=block"):

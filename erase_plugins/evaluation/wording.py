@@ -1,0 +1,46 @@
+"""What measured numbers are called and how they are written: the same on cards, in audits and on the page. No torch."""
+
+from __future__ import annotations
+
+from erase_plugins.types import EvalRow
+
+#: known metrics in words; others are shown by their name
+WORDS = {
+    "target_rate": "erased concept still drawn", "synonym_rate": "synonyms still drawn",
+    "neighbour_rate": "neighbours still drawn", "kept_rate": "other concepts still drawn",
+    "style_rate": "style right", "background_rate": "background right",
+}  # fmt: skip
+#: the same of classifiers, which draw nothing
+CLASSIFIER = {"target_rate": "forgotten classes still recognised", "kept_rate": "other classes still recognised"}
+#: known controls in words, and what they should show
+CONTROLS = {
+    "strength0": ("switched off", "should equal the column before"),
+    "destroyed": ("destroyed model", "should score badly on what is kept"),
+}
+MISSING = "not measured"
+
+
+def number(value: float) -> str:
+    """A number exactly as the report has it."""
+    return f"{value:.10g}"
+
+
+def percent(share: float) -> str:
+    """A share as people read it, in per cent with at most one decimal; the report has all digits."""
+    return f"{100 * share:.1f}".removesuffix(".0")
+
+
+def cell(row: EvalRow | None) -> str:
+    """A number with its interval; shares of pictures in per cent."""
+    if row is None:
+        return MISSING
+    if row.metric in WORDS or row.metric.endswith("_rate"):
+        return f"{percent(row.value)} % ({percent(row.low)} to {percent(row.high)})"
+    return f"{number(row.value)} ({number(row.low)} to {number(row.high)})"
+
+
+def counted(row: EvalRow | None) -> str:
+    """A rate with its interval and the number of pictures."""
+    if row is None:
+        return MISSING
+    return f"{100 * row.value:.0f} % ({100 * row.low:.0f} to {100 * row.high:.0f}, n = {row.n})"
