@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from erase_plugins.concept_text import read_concept
 from erase_plugins.errors import EraseError, RequestError
+from erase_plugins.hints import sentence_of
 from erase_plugins.types import Concept
 
 
@@ -52,7 +53,7 @@ def phrase_problem(text: str) -> str | None:
     try:
         read_phrases(text)
     except EraseError as error:
-        return str(error)
+        return sentence_of(error)
     return None
 
 
@@ -61,5 +62,5 @@ def concept_problem(text: str) -> str | None:
     try:
         read_concepts(text)
     except EraseError as error:
-        return str(error)
+        return sentence_of(error)
     return None

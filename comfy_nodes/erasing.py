@@ -8,6 +8,7 @@ from typing import Any
 
 from erase_plugins.concept_text import read_concept
 from erase_plugins.errors import EraseError, RequestError, UnknownName
+from erase_plugins.hints import sentence_of
 from erase_plugins.options import describe
 from erase_plugins.types import Concept
 
@@ -53,7 +54,7 @@ def erasures_problem(text: str) -> str | None:
     try:
         read_erasures(text)
     except EraseError as error:
-        return str(error)
+        return sentence_of(error)
     return None
 
 

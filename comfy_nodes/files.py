@@ -12,6 +12,7 @@ from difflib import get_close_matches
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from erase_plugins.errors import ArtifactError, RequestError
+from erase_plugins.hints import sentence_of
 
 from . import host
 
@@ -170,7 +171,7 @@ def entry_problem(entry: str) -> str | None:
     try:
         find(entry)
     except ArtifactError as error:
-        return str(error)
+        return sentence_of(error)
     return None
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from erase_plugins.errors import ArtifactError, HubUnreachable
+from erase_plugins.hints import Sentence, sentence_of
 
 from .hub_package import HubMissing, part
 
@@ -51,7 +52,7 @@ def pulled(spec: str, offline: bool = False) -> Pulled:
     try:
         artifact = _fetched(pulling, spec, source.names, offline=bool(note))
     except HubUnreachable as error:
-        raise HubUnreachable(_by_hand(source, str(error))) from error
+        raise HubUnreachable(_by_hand(source, sentence_of(error))) from error
     commit = commit_in_cache(artifact) or commit
     if note:
         note += f"; this is revision {commit or 'unknown'} from the cache"
@@ -74,9 +75,10 @@ def _by_hand(source: Any, reason: str) -> str:
     from erase_plugins.artifacts.manifest import FILENAME
 
     folder = folder_name(source.repo)
-    return (
-        f"{reason}; or copy {FILENAME} and the .safetensors files of huggingface.co/{source.repo} by hand into "
-        f"models/erase_plugins/{folder} and take '{folder}' in the load node"
+    return Sentence(
+        reason,
+        f"; or copy {FILENAME} and the .safetensors files of huggingface.co/{source.repo} by hand into "
+        f"models/erase_plugins/{folder} and take '{folder}' in the load node",
     )
 
 

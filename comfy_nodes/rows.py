@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from erase_plugins.errors import EraseError, RequestError
+from erase_plugins.hints import sentence_of
 
 from .concepts import read_lines
 
@@ -58,5 +59,5 @@ def rows_problem(text: str) -> str | None:
     try:
         read_rows(text)
     except EraseError as error:
-        return str(error)
+        return sentence_of(error)
     return None

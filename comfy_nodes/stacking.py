@@ -7,6 +7,7 @@ from typing import Any
 
 from erase_plugins.artifacts.edit import Edit
 from erase_plugins.errors import ArtifactError, Unsupported
+from erase_plugins.hints import sentence_of
 from erase_plugins.stack import Entry, Layer, Stack, StackArtifact, combined
 
 from . import curves
@@ -94,7 +95,7 @@ def _whole(stack: Stack, layers: Any, target: ComfyTarget) -> StackArtifact:
         try:
             return combined(stack, layers, target)
         except (ArtifactError, Unsupported) as error:
-            reason = str(error)
+            reason = sentence_of(error)
     return hollow(stack, target, reason or _NOTHING)
 
 

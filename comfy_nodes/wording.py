@@ -2,58 +2,76 @@
 
 from __future__ import annotations
 
-import re
+from erase_plugins import hints
+from erase_plugins.hints import AnyHint, Command, Hint, Setting, in_words
 
-#: what a sentence says for the command line -> what it says on a node; the first that fits wins, so special ones lead
-_RULES = (
-    (r"for example --to (\w+)", r"for example '-> \1'"),
-    (r"\b(another|no) --to\b", r"\1 replacement behind '->'"),
-    (r"--to\b", "a replacement behind '->'"),
-    (r"\b(?:with|in) --keep\b", "in 'keep'"),
-    (r"\bwith --set (\w+)=\S*", r"in '\1'"),
-    (r"--set (\w+)=(\S+)", r"write \2 into '\1'"),
-    (r"\bpass --any-base\b", "switch any_base on"),
-    (r"\brun the same command (?:with --resume|again)\b", "run the node again"),
-    (r"\bpass --force\b", "switch overwrite on"),
-    (r"\bso --force does not replace it", "so it is not replaced, even with overwrite on"),
-    (r"\banother --out\b", "another name"),
-    (r"\bgive (?:the base model with )?--model\b", "connect MODEL and CLIP of the base"),
-    (r"\bgive it as --model or --base\b", "load it with the stock checkpoint loader"),
-    (r"\buse it as --model (\S+)", r"use \1 as a model, not as an erasure"),
-    (r"\bname it with --license ID\b", "name it in 'license'"),
-    (r"\bleave --private out\b", "switch 'private' off"),
-    (r"\bor --erased TEXT\b", "or name them in 'erase'"),
-    (r"\bgive --judge\b", "choose another judge"),
-    (r"\badd at least one --erase TEXT\b", "write one a line"),
-    (r"\bfor example --erase (\w+)", r"for example \1"),
-    (r"\bchoose with --from PLUGIN\b", "uninstall one of the packages"),
-    (r"\(--base\)", "(connected as MODEL)"),
-    (r"\bconvert --base BASE\b", "'erase-plugins convert' with the base, in a terminal,"),
-    (r"\bconvert --layout (\w+) keeps it; --layout (\w+) with --rank\b",
-     r"'erase-plugins convert' to layout \1, in a terminal, keeps it; to layout \2 with a rank it"),
-    (r"`convert --drop-bias`", "'erase-plugins convert', in a terminal,"),
-    (r"'erase-plugins list plugins'", "the node 'Erase: doctor'"),
-    (r"\(artifact\.save, or 'erase-plugins convert'\)", "with the save node"),
-    (r", or 'erase-plugins collection pull'", " in the load node or the stack node"),
-    (r"\buse 'collection pull' for them\b", "use the load node or the stack node for them"),
-    (r"\band you are not logged in$",
-     "and you are not logged in; make a token on the Hub under Settings, Access Tokens, and set it as HF_TOKEN "
-     "where ComfyUI starts"),
-    (r"(?<![\w-])--([a-z][a-z-]*)", r"'\1'"),
-)  # fmt: skip
-#: without one of these no rule applies; tooltips pass here whenever the pack is imported
-_MARKS = ("--", "'erase-plugins ", "same command", "collection pull", "not logged in")
+#: words in front of an option, and the option, with what a node says instead; {value} is what stands behind it
+_OPTIONS = {
+    ("for example", "to"): "for example '-> {value}'",
+    ("another", "to"): "another replacement behind '->'",
+    ("no", "to"): "no replacement behind '->'",
+    ("", "to"): "a replacement behind '->'",
+    ("one", "to"): "one replacement behind '->'",
+    ("leave", "to"): "leave the replacement behind '->' out",
+    ("with", "keep"): "in 'keep'",
+    ("pass", "any-base"): "switch any_base on",
+    ("run the same command with", "resume"): "run the node again",
+    ("pass", "force"): "switch overwrite on",
+    ("so", "force"): "so it is not replaced, even with overwrite on",
+    ("another", "out"): "another name",
+    ("shorter", "out"): "shorter name",
+    ("", "out"): "the name",
+    ("give the base model with", "model"): "connect MODEL and CLIP of the base",
+    ("give", "model"): "connect MODEL and CLIP of the base",
+    ("give it as", "model"): "load it with the stock checkpoint loader",
+    ("use it as", "model"): "use {value} as a model, not as an erasure",
+    ("name it with", "license"): "name it in 'license'",
+    ("leave", "private"): "switch 'private' off",
+    ("or", "erased"): "or name them in 'erase'",
+    ("give", "judge"): "choose another judge",
+    ("add at least one", "erase"): "write one a line",
+    ("for example", "erase"): "for example {value}",
+    ("choose with", "from"): "uninstall one of the packages",
+    ("", "base"): "connected as MODEL",
+}
+_COMMANDS = {
+    "again": "run the node again",
+    "log in": "and you are not logged in; make a token on the Hub under Settings, Access Tokens, and set it as "
+    "HF_TOKEN where ComfyUI starts",
+    "list plugins": "the node 'Erase: doctor'",
+    "convert": "with the save node",
+    "convert --base": "'erase-plugins convert' with the base, in a terminal,",
+    "convert a patch": "'erase-plugins convert' to layout patch, in a terminal, keeps it; "
+    "to layout kohya with a rank it",
+    "convert --layout patch": "'erase-plugins convert' to layout patch, in a terminal",
+    "convert --drop-bias": "'erase-plugins convert', in a terminal,",
+    "collection pull": " in the load node or the stack node",
+    "collection pull for them": "use the load node or the stack node for them",
+    "evaluate --out": "'erase-plugins evaluate', in a terminal,",
+    "attack --out": "'erase-plugins attack', in a terminal,",
+    "card --pairs": "'erase-plugins card', in a terminal",
+}
+
+
+def _words(hint: AnyHint) -> str:
+    if isinstance(hint, Command):
+        return _COMMANDS.get(hint.name, hint.words)
+    if isinstance(hint, Setting):
+        return f"in '{hint.name}'" if hint.before == "with" else f"write {hint.value} into '{hint.name}'"
+    known = _OPTIONS.get((hint.before, hint.option))
+    return known.format(value=hint.value) if known else _plain(hint)
+
+
+def _plain(hint: Hint) -> str:
+    """An option that has no words of its own: the name of its widget."""
+    return " ".join(filter(None, (hint.before, f"'{hint.option}'", hint.value, hint.after)))
 
 
 def in_the_graph(sentence: str) -> str:
-    """A sentence of the package as a node says it; sentences without words of the command line stay as they are."""
-    if any(mark in sentence for mark in _MARKS):
-        for pattern, words in _RULES:
-            sentence = re.sub(pattern, words, sentence)
-    return sentence
+    """A sentence of the package as a node says it; one without hints stays as it is."""
+    return in_words(sentence, _words)
 
 
 def reword(error: Exception) -> None:
     """Changes the sentence of an exception into what a node says; its class and cause stay."""
-    if len(error.args) == 1 and isinstance(error.args[0], str):
-        error.args = (in_the_graph(error.args[0]),)
+    hints.reword(error, in_the_graph)

@@ -23,6 +23,7 @@ from erase_plugins.artifacts.solved import DENOISER, statistics_of
 from erase_plugins.artifacts.statistics import Statistics
 from erase_plugins.artifacts.store import lower_for
 from erase_plugins.errors import ArtifactError, BaseMismatch, RequestError, UnknownName
+from erase_plugins.hints import Hint
 from erase_plugins.manager import get_manager
 from erase_plugins.types import Concept
 from erase_plugins.workflow.artifacts import load_artifact
@@ -290,7 +291,9 @@ def _summed(
     mixed = any("contextmap" in edit.kinds for edit in edits) and any(edit.kinds - {"contextmap"} for edit in edits)
     if mixed:
         if target is None:
-            raise ArtifactError("context maps and weight changes can be summed only with the base model; give --model")
+            raise ArtifactError(
+                "context maps and weight changes can be summed only with the base model; ", Hint("model", before="give")
+            )
         edits = [lower_for(edit, target) for edit in edits]
     edit = total(list(zip(edits, factors, strict=True)))
     proven = next((item.manifest.certificate for item in artifacts if item.manifest.certificate), None)

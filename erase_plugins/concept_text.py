@@ -6,10 +6,11 @@ import re
 from collections.abc import Iterable
 
 from erase_plugins.errors import RequestError
+from erase_plugins.hints import Hint, Sentence
 from erase_plugins.types import Concept
 
 #: how several concepts are written on the command line
-EACH = "each with its own --erase (in a file: one a line)"
+EACH = Sentence("each with its own ", Hint("erase"), " (in a file: one a line)")
 
 #: arrows that people write; longer ones first
 _ARROW = re.compile(r"\s*(?:[-–—]+>|=+>|[→⇒⟶⟹➔➜➡]\ufe0f?)\s*")
@@ -36,7 +37,7 @@ def read_concept(text: str, each: str = "one a line") -> tuple[str, str | None]:
         raise RequestError("a concept to erase is empty; write its name, for example pizza")
     sides = [part.strip() for part in _outside(_ARROW, text.strip())]
     if len(sides) > 2:
-        raise RequestError(f"'{shown}' has several arrows; write {each}, as in: pizza -> hamburger")
+        raise RequestError(f"'{shown}' has several arrows; write ", each, ", as in: pizza -> hamburger")
     if not all(_unquoted(side)[0] for side in sides):
         raise RequestError(f"'{shown}' is incomplete; write a concept, or: concept -> replacement")
     names = []
@@ -45,8 +46,9 @@ def read_concept(text: str, each: str = "one a line") -> tuple[str, str | None]:
         if not quoted and len(parts := _outside(_SEPARATOR, side)) > 1:
             listed = ", ".join(part.strip() for part in parts if part.strip())[:80]
             raise RequestError(
-                f"'{shown}' looks like several concepts ({listed}); write {each}, "
-                f'or put a phrase that belongs together in double quotes: "{side[:80]}"'
+                f"'{shown}' looks like several concepts ({listed}); write ",
+                each,
+                f', or put a phrase that belongs together in double quotes: "{side[:80]}"',
             )
         names.append(name)
     if len(names) == 2 and names[0].casefold() == names[1].casefold():
@@ -69,7 +71,9 @@ def concepts_from(texts: Iterable[str], kind: str = "object", to: str | None = N
     for text in texts:
         name, guide = read_concept(text, EACH)
         if guide is not None and to is not None and guide != to:
-            raise RequestError(f"'{text.strip()[:80]}' names a replacement and --to another one; leave one out")
+            raise RequestError(
+                f"'{text.strip()[:80]}' names a replacement and ", Hint("to"), " another one; leave one out"
+            )
         made = Concept(name, kind, anchor=guide or to)
         if found.setdefault(name, made) != made:
             raise RequestError(f"'{name}' is named twice with different replacements; write each concept once")

@@ -8,11 +8,20 @@ from __future__ import annotations
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+from erase_plugins.hints import LIST_PLUGINS, AnyHint, Sentence
+
 
 class EraseError(Exception):
-    """Base of all errors of this package."""
+    """Base of all errors of this package.
+
+    Args:
+        said: its sentence, in one piece or as texts and hints (`erase_plugins.hints`).
+    """
 
     exit_code = 1
+
+    def __init__(self, *said: str | AnyHint) -> None:
+        super().__init__(said[0] if len(said) == 1 and isinstance(said[0], str) else Sentence(*said))
 
 
 class RequestError(EraseError, ValueError):
@@ -61,8 +70,9 @@ class MissingPlugin(EraseError, ImportError):
     def __init__(self, what: str, package: str) -> None:
         self.package = package
         super().__init__(
-            f"{what} comes from the package {package}, which is not in use; it is part of erase-plugins, and "
-            "'erase-plugins list plugins' says why it was left out"
+            f"{what} comes from the package {package}, which is not in use; it is part of erase-plugins, and ",
+            LIST_PLUGINS,
+            " says why it was left out",
         )
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from erase_plugins.errors import EraseError, PluginError, RequestError, UnknownName
+from erase_plugins.hints import Hint, Sentence
 from erase_plugins.known import Known
 from erase_plugins.plain_text import first_line
 from erase_plugins.plugin_checks import check_item, check_items, file_of
@@ -108,7 +109,9 @@ class Manager(PluginLoader):
                 continue
             claims = " and ".join(f"{entry.plugin} ({f'{entry.package} {entry.version}'.strip()})" for entry in entries)
             last = entries[-1]
-            message = f"id '{last.item.id}' is claimed by {claims}; choose with --from PLUGIN"
+            message = Sentence(
+                f"id '{last.item.id}' is claimed by {claims}; ", Hint("from", "PLUGIN", before="choose with")
+            )
             self._clashes[(hook, key)] = message
             self._problem(last.plugin, last.package, last.version, hook, message)
         return tuple(kept)

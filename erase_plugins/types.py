@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 
 from erase_plugins.data import DataRef
 from erase_plugins.errors import RequestError
+from erase_plugins.hints import Hint
 from erase_plugins.record import Record
 from erase_plugins.reports import Attachment, AttackReport, EvalReport, EvalRow
 from erase_plugins.results import Certificate, RunResult
@@ -60,7 +61,9 @@ class ForgetItem(Record):
     def __post_init__(self) -> None:
         nothing = self.label is None and self.data is None
         if not isinstance(self.text, str) or (nothing and not self.text.strip()):
-            raise RequestError("a concept to erase is empty; give it a name, for example --erase pizza")
+            raise RequestError(
+                "a concept to erase is empty; give it a name, ", Hint("erase", "pizza", before="for example")
+            )
         if not isinstance(self.kind, str) or not _KIND.fullmatch(self.kind):
             raise RequestError(
                 f"unusable kind {self.kind!r}; give a short lower-case word such as {', '.join(KINDS)} or record"
@@ -162,7 +165,7 @@ class EraseRequest(Record):
         if not self.method:
             raise RequestError("EraseRequest is incomplete: no method was named")
         if not self.forget:
-            raise RequestError("nothing to erase was named; add at least one --erase TEXT")
+            raise RequestError("nothing to erase was named; ", Hint("erase", "TEXT", before="add at least one"))
         if any("\0" in text for item in self.forget for text in (item.text, item.anchor or "", *item.prompts)):
             raise RequestError("a concept holds a NUL character; write it without")
         names = [item.name.strip().lower() for item in self.forget]

@@ -13,6 +13,7 @@ from typing import Any, BinaryIO
 from erase_plugins.artifacts.manifest import FILENAME
 from erase_plugins.errors import ArtifactError
 from erase_plugins.evaluation.sensitive import blurred, is_png
+from erase_plugins.hints import Command, Hint
 from erase_plugins.records.release import PROOF, is_proven
 from erase_plugins.types import EvalReport
 
@@ -170,11 +171,14 @@ def artifact_files(artifact: Any) -> list[PushFile]:
     place = artifact.path
     if place is None or not place.is_dir():
         raise ArtifactError(
-            f"'{artifact.name}' is not an artifact folder; save it first (artifact.save, or 'erase-plugins convert')"
+            f"'{artifact.name}' is not an artifact folder; save it first ",
+            Command("convert", "(artifact.save, or 'erase-plugins convert')"),
         )
     proof = [name for name in PROOF if is_proven(place) and (place / name).is_file()]  # a lack of one is refused later
     known = {**dict.fromkeys((FILENAME, *proof)), **{item.name: item.sha256 for item in artifact.manifest.files}}
     absent = next((name for name in known if not (place / name).is_file()), None)
     if absent is not None:
-        raise ArtifactError(f"'{place.name}' lacks {absent}, which its manifest lists; pull it with --all-files first")
+        raise ArtifactError(
+            f"'{place.name}' lacks {absent}, which its manifest lists; pull it with ", Hint("all-files"), " first"
+        )
     return [PushFile(name, place / name, sha256=sha256) for name, sha256 in known.items()]

@@ -17,6 +17,7 @@ from typing import Any
 from erase_plugins import errors
 from erase_plugins.errors import EraseError, HubError, HubUnreachable, RequestError
 from erase_plugins.families.notices import filtered
+from erase_plugins.hints import AGAIN, AnyHint, Command, Hint, Sentence
 from erase_plugins.plain_text import one_line, scrub
 
 _LINK = re.compile(r"\b[a-z]+://\S+")
@@ -105,6 +106,15 @@ def _rows() -> list[dict[str, Any]]:
     return rows
 
 
+#: what the sentences of errors.toml advise, by the names that stand for it there
+_ADVICE: dict[str, AnyHint] = {
+    "again": AGAIN,
+    "log_in": Command("log in", "and you are not logged in"),
+    "name_licence": Hint("license", "ID", before="name it with"),
+    "other_licence": Hint("license", "other"),
+}
+
+
 def translate(error: BaseException, doing: str) -> HubError | None:
     """Our error for one of the client's; None if the trouble is on this machine."""
     status = _status(error)
@@ -120,7 +130,7 @@ def translate(error: BaseException, doing: str) -> HubError | None:
     for row in _rows():
         if kinds.intersection(row["kinds"]):
             ours: type[HubError] = getattr(errors, row["error"])
-            return ours(f"cannot {doing}: " + row["said"].format(
+            return ours(f"cannot {doing}: ", Sentence(row["said"]).filled(**_ADVICE,
                 when=_wait(getattr(limited, "response", None)), said=said, status=status,
                 says=f" (the Hub says: {said})" if said else "",
                 reason=said or (status if status in (400, 422) else type(error).__name__),

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from erase_plugins.errors import PushRefused
+from erase_plugins.hints import Hint
 from erase_plugins.records.certificate import CERTIFICATE
 from erase_plugins.records.release import Release
 from hub_cards.bundle import PushFile
@@ -36,7 +37,9 @@ def push_head(folder: str | Path, repo: str, **options: Any) -> Pushed:
     def write(kept: Kept) -> str:
         licence = licence_of({}, how.license or kept.licence)
         if licence is None:
-            raise PushRefused("the licence of a head is yours to choose; name it with --license ID")
+            raise PushRefused(
+                "the licence of a head is yours to choose; ", Hint("license", "ID", before="name it with")
+            )
         return head_card(release, licence, how.requirement or kept.requirement)
 
     message = f"release {release.certificate['releases']} of a head with a certificate"

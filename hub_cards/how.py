@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from erase_plugins.errors import RequestError
+from erase_plugins.hints import Hint
 from erase_plugins.page.package import pinned
 from hub_cards.bundle import Bundle, PushFile
 from hub_cards.errors import check_repo
@@ -52,7 +53,9 @@ class How:
         how = cls(**options)
         check_repo(repo)
         if how.create_pr and how.revision not in (None, "main"):
-            raise RequestError("a pull request starts from the main branch; leave --revision out")
+            raise RequestError(
+                "a pull request starts from the main branch; ", Hint("revision", before="leave", after="out")
+            )
         if how.requirement is not None:
             pinned(how.requirement)
         return how

@@ -16,6 +16,7 @@ from erase_plugins.artifacts.manifest import FILENAME, Manifest
 from erase_plugins.artifacts.places import INDEX
 from erase_plugins.errors import ArtifactError, CorruptArtifact, PushRefused, RequestError
 from erase_plugins.evaluation import saved
+from erase_plugins.hints import Hint, Sentence
 from erase_plugins.page.package import pinned
 from erase_plugins.types import AttackReport, EvalReport
 from erase_plugins.workflow import pairs
@@ -186,7 +187,9 @@ def _collection(bundle: Bundle, remote: Remote, old: Mapping[str, Any], prune: b
         count = f"{len(gone)} artifact{'s' if len(gone) > 1 else ''}"
         raise PushRefused(
             f"the collection lacks {count} that {bundle.repo} holds: {_some(gone)}; pull and add them, or take them "
-            "off with --prune; nothing was sent"
+            "off with ",
+            Hint("prune"),
+            "; nothing was sent",
         )
     changed = {name for name, entry in old.items() if name not in entries or entries[name].sha256 != entry.sha256}
     listed: list[str] = []
@@ -268,10 +271,13 @@ def _gallery(bundle: Bundle, remote: Remote, names: set[str]) -> pairs.Gallery |
 
 def _about_others(bundle: Bundle, what: Iterable[str]) -> str:
     names = sorted(what, key=lambda name: (name.endswith(".png"), name))
-    new = "bring new evidence (--report, --pairs), or " if bundle.of_artifact else ""
-    return (
-        f"{bundle.repo} holds evidence about other weights than these: {_some(names)}; {new}take the old off the page "
-        "with --prune (its history keeps it); nothing was sent"
+    new = Sentence("bring new evidence (", Hint("report"), ", ", Hint("pairs"), "), or ") if bundle.of_artifact else ""
+    return Sentence(
+        f"{bundle.repo} holds evidence about other weights than these: {_some(names)}; ",
+        new,
+        "take the old off the page with ",
+        Hint("prune"),
+        " (its history keeps it); nothing was sent",
     )
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from erase_plugins.errors import PushRefused
+from erase_plugins.hints import Hint
 from hub_cards.escape import code
 
 
@@ -51,5 +52,7 @@ def needed(base: Mapping[str, Any], given: str | Licence | None) -> Licence:
     found = licence_of(base, given)
     if found is None:
         name = code(base.get("model"))
-        raise PushRefused(f"the licence of the base model {name} is not known here; name it with --license ID")
+        raise PushRefused(
+            f"the licence of the base model {name} is not known here; ", Hint("license", "ID", before="name it with")
+        )
     return found

@@ -16,6 +16,7 @@ from erase_plugins.artifacts.manifest import FILENAME
 from erase_plugins.artifacts.places import INDEX, check_place
 from erase_plugins.artifacts.store import read_manifest, verify_file
 from erase_plugins.errors import HubError
+from erase_plugins.hints import Command, Hint
 from erase_plugins.manager import get_manager
 from erase_plugins.workflow.artifacts import load_artifact
 from erase_plugins.workflow.collection import copy_artifact
@@ -147,10 +148,14 @@ def _plain(got: Fetched, revision: str | None, error: Exception) -> Path:
         commit, files = str(info.sha), [item.rfilename for item in info.siblings or ()]
     if INDEX in files:
         raise HubError(
-            f"{got.repo} is a collection; name artifacts of it: hub:{got.repo}#NAME, or 'erase-plugins collection pull'"
+            f"{got.repo} is a collection; name artifacts of it: hub:{got.repo}#NAME",
+            Command("collection pull", ", or 'erase-plugins collection pull'"),
         )
     if MERGED in files:
-        raise HubError(f"{got.repo} is a full checkpoint with the change in its weights; use it as --model {got.repo}")
+        raise HubError(
+            f"{got.repo} is a full checkpoint with the change in its weights; ",
+            Hint("model", got.repo, before="use it as"),
+        )
     names = sorted(name for name in files if name.endswith(".safetensors") and "/" not in name)
     if STOCK in names or len(names) == 1:
         return got.one(STOCK if STOCK in names else names[0], commit)

@@ -15,6 +15,7 @@ from erase_plugins.artifacts.store import verify_file
 from erase_plugins.errors import HubUnreachable, NotAllowed, PushRefused
 from erase_plugins.evaluation.saved import check_about, read_attacks, read_report
 from erase_plugins.evaluation.sensitive import to_blur
+from erase_plugins.hints import Hint
 from erase_plugins.manager import get_manager
 from erase_plugins.types import EvalReport
 from erase_plugins.workflow.artifacts import load_artifact
@@ -169,7 +170,10 @@ def fits(bundle: Bundle, parent: str | None, private: bool) -> None:
             f"{repo} is at commit {(bundle.parent or 'none')[:12]}, not at {parent[:12]}; look at what changed first"
         )
     if private and bundle.exists and not bundle.private:
-        raise PushRefused(f"{repo} exists and is public; make it private on its settings page, or leave --private out")
+        raise PushRefused(
+            f"{repo} exists and is public; make it private on its settings page, or ",
+            Hint("private", before="leave", after="out"),
+        )
 
 
 def may_write(bundle: Bundle, exists: bool) -> None:

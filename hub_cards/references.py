@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from erase_plugins.errors import RequestError
+from erase_plugins.hints import Command
 from hub_cards.errors import check_repo, check_revision
 
 #: how references to published artifacts begin
@@ -28,7 +29,10 @@ def split(spec: str) -> tuple[str, str | None]:
     """
     source = parse(spec)
     if source.names:
-        raise RequestError(f"{spec[:80]!a} names artifacts of a collection; use 'collection pull' for them")
+        raise RequestError(
+            f"{spec[:80]!a} names artifacts of a collection; ",
+            Command("collection pull for them", "use 'collection pull' for them"),
+        )
     return source.repo, source.revision
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from erase_plugins.errors import PushRefused
+from erase_plugins.hints import Hint, Sentence
 from erase_plugins.plain_text import secret_in
 from hub_cards.bundle import PushFile
 from hub_cards.errors import tokens
@@ -49,8 +50,9 @@ def check_text(where: str, text: str, personal: bool = False) -> None:
     """
     found = secret_in(text, personal)
     if found is not None:
-        way = "take it out, or add --personal if it may be public" if found[1] else "take it out and make the key void"
-        raise PushRefused(f"{where} holds what looks like {found[0]}; {way}; nothing was sent")
+        public = Sentence("take it out, or add ", Hint("personal"), " if it may be public")
+        way = public if found[1] else "take it out and make the key void"
+        raise PushRefused(f"{where} holds what looks like {found[0]}; ", way, "; nothing was sent")
 
 
 def _readable(item: PushFile) -> bytes:

@@ -10,6 +10,7 @@ from typing import Any
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, RepoCard
 
 from erase_plugins.errors import HubError, NotAllowed, PushRefused
+from erase_plugins.hints import AGAIN, Sentence, sentence_of
 from hub_cards.bundle import CARD, Bundle, PushFile
 from hub_cards.errors import BAD_PAGE, clean, reaching
 from hub_cards.remote import look, with_state
@@ -56,10 +57,10 @@ def send(bundle: Bundle) -> Pushed:
         except HubError as error:
             hint = ""
             if number:
-                hint = f"; {number} of {len(groups)} parts are there and do not count yet: run the same command again"
+                hint = Sentence(f"; {number} of {len(groups)} parts are there and do not count yet: ", AGAIN)
             elif made_here:
-                hint = f"; the new repository {bundle.repo} is still empty: run the same command again"
-            raise type(error)(f"{error}{hint}") from error
+                hint = Sentence(f"; the new repository {bundle.repo} is still empty: ", AGAIN)
+            raise type(error)(sentence_of(error), hint) from error
         pull_request = pull_request or page
         bundle = replace(bundle, parent=commit, create_pr=False, revision=revision or bundle.revision)
     if bundle.private and not _private(bundle, unknown=True):
@@ -119,15 +120,14 @@ def _with_repository(bundle: Bundle) -> Bundle:
     except NotAllowed:
         raise
     except HubError as error:
-        hint = f"{bundle.repo} may be there now and is empty: run the same command again"
-        raise type(error)(f"{error}; {hint}") from error
+        hint = Sentence(f"{bundle.repo} may be there now and is empty: ", AGAIN)
+        raise type(error)(sentence_of(error), "; ", hint) from error
     if bundle.private and not info.private:  # made by somebody else since we looked
         raise PushRefused(f"{bundle.repo} exists and is public; make it private on its settings page")
     template = {".gitattributes"} if bundle.repo_type == "model" else {".gitattributes", CARD}  # the Hub's own files
     if {item.rfilename for item in info.siblings or ()} - template:
         raise PushRefused(
-            f"somebody made {bundle.repo} meanwhile and nothing was overwritten; look at it, "
-            "then run the same command again"
+            f"somebody made {bundle.repo} meanwhile and nothing was overwritten; look at it, then ", AGAIN
         )
     return replace(bundle, parent=info.sha)
 
@@ -162,7 +162,7 @@ def _commit(
                 repo_type=bundle.repo_type, create_pr=bundle.create_pr, parent_commit=bundle.parent,
             )  # fmt: skip
     except PushRefused as error:
-        raise PushRefused(f"{error}{_since(bundle)}") from error
+        raise PushRefused(sentence_of(error), _since(bundle)) from error
     except HubError:
         commit = None if bundle.create_pr or not last else _arrived(bundle)
         if commit is None:

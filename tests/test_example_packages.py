@@ -24,7 +24,7 @@ PACKAGES = {
 #: what outside packages may import; docs/plugins.md has the same list
 PUBLIC = {
     "erase_plugins", "erase_plugins.cli.command", "erase_plugins.cli.console", "erase_plugins.cli.main",
-    "erase_plugins.errors", "erase_plugins.families.base", "erase_plugins.options", "erase_plugins.protocols", "erase_plugins.testing",
+    "erase_plugins.errors", "erase_plugins.hints", "erase_plugins.families.base", "erase_plugins.options", "erase_plugins.protocols", "erase_plugins.testing",
     "erase_plugins.testing.contract", "erase_plugins.testing.measuring", "erase_plugins.types",
 }  # fmt: skip
 

@@ -159,7 +159,14 @@ def named_in_strings(name: str, modules: Mapping[str, Path]) -> set[str]:
 
 
 MODULES = modules_below(ROOT)
-GRAPH = {name: imports_of(name, MODULES) for name in MODULES}
+
+
+@cache
+def graph() -> dict[str, list[Import]]:
+    """Every import of every module; read by tests, not when they are collected, which every worker does."""
+    return {name: imports_of(name, MODULES) for name in MODULES}
+
+
 NAME = {path: name for name, path in MODULES.items()}
 
 
@@ -199,10 +206,11 @@ def whole_graph(modules: Mapping[str, Path]) -> dict[str, set[str]]:
     }
 
 
+@cache
 def arrows() -> dict[tuple[str, str], list[tuple[str, Import]]]:
     """(room, imported room) -> (file, import), within one room and the named exceptions left out."""
     found: dict[tuple[str, str], list[tuple[str, Import]]] = {}
-    for name, items in GRAPH.items():
+    for name, items in graph().items():
         file = name_of(MODULES[name])
         mine = room_of(file)
         for item in items:
@@ -210,9 +218,6 @@ def arrows() -> dict[tuple[str, str], list[tuple[str, Import]]]:
             if mine and other and other != mine and (file, other) not in EXCEPTIONS:
                 found.setdefault((mine, other), []).append((file, item))
     return found
-
-
-ARROWS = arrows()
 
 
 def test_no_modules_import_each_other_in_a_circle():
@@ -250,7 +255,7 @@ def test_no_circle_where_there_is_none(tmp_path):
 @pytest.mark.parametrize("room", ALLOWED)
 def test_rooms_import_what_the_table_says(room):
     """No arrow that the table does not have, and none in the table that nobody needs."""
-    used = {other: places for (mine, other), places in ARROWS.items() if mine == room}
+    used = {other: places for (mine, other), places in arrows().items() if mine == room}
     extra = [f"{file} imports {item.module}" for other in set(used) - ALLOWED[room] for file, item in used[other]]
     assert extra == []
     assert ALLOWED[room] - set(used) == set(), "the table allows what nobody uses"
@@ -272,21 +277,22 @@ def test_every_file_is_in_a_room_of_the_table():
 
 def test_the_registry_is_asked_by_the_upper_rooms_only():
     upper = {"workflow", "diagnose", "comparison", "testing", "cli", "hub_cards", "comfy_nodes"}
-    assert {mine for mine, other in ARROWS if other == "registry"} == upper
+    assert {mine for mine, other in arrows() if other == "registry"} == upper
 
 
 def test_exceptions_are_still_used_and_for_type_checkers_only():
     for (file, room), reason in EXCEPTIONS.items():
         module = f"erase_plugins.{file.removesuffix('.py')}"
-        used = [item for item in GRAPH[module] if room_of(name_of(MODULES[item.module])) == room]
+        used = [item for item in graph()[module] if room_of(name_of(MODULES[item.module])) == room]
         assert used, f"{file} no longer imports {room}; drop the exception"
         assert all(item.checking for item in used)
         assert reason
 
 
 def test_what_the_core_imports_of_itself():
-    """Errors know nobody, and no file of the core loads a file of an upper room by a string."""
-    assert GRAPH["erase_plugins.errors"] == []
+    """Errors know hints, which know nobody, and no file of the core loads a file of an upper room by a string."""
+    assert [item.module for item in graph()["erase_plugins.errors"]] == ["erase_plugins.hints"]
+    assert graph()["erase_plugins.hints"] == []
     assert named_in_strings("erase_plugins.late", MODULES) == set()
 
 
@@ -311,7 +317,7 @@ def test_nobody_imports_a_method_by_name():
 
     def foreign(path: Path) -> list[str]:
         own = ".".join(NAME[path].split(".")[:3]) + "."
-        modules = [item.module for item in GRAPH[NAME[path]] if not item.module.startswith(own)]
+        modules = [item.module for item in graph()[NAME[path]] if not item.module.startswith(own)]
         return [module for module in modules if module.startswith("erase_plugins.methods.")]
 
     assert broken(foreign, SOURCES) == {}
@@ -449,7 +455,7 @@ PLUGIN_SOURCES = [path for path in BESIDE if path.is_relative_to(ROOT / "hub_car
 
 def test_nobody_imports_a_plugin_package():
     def beside(path: Path) -> list[str]:
-        return [item.module for item in GRAPH[NAME[path]] if item.module.split(".")[0] in PACKAGES[1:]]
+        return [item.module for item in graph()[NAME[path]] if item.module.split(".")[0] in PACKAGES[1:]]
 
     assert broken(beside, SOURCES) == {}
 

@@ -37,7 +37,7 @@ def install(package: Path, place: Path) -> Path:
     return place / "site"
 
 
-def run(site: Path, *command: str, cwd: Path = ROOT) -> str:
+def run(site: Path | str, *command: str, cwd: Path = ROOT) -> str:
     env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(site), str(ROOT)]), "OMP_NUM_THREADS": "1"}
     done = subprocess.run([sys.executable, *command], capture_output=True, text=True, env=env, cwd=cwd, timeout=300)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
@@ -62,25 +62,6 @@ def test_the_example_is_listed_with_its_package(example_site):
     assert str(example_site) not in text
 
 
-def test_the_example_keeps_the_contract_by_its_own_tests(example_site, tmp_path):
-    shutil.copy(EXAMPLE / "test_erase_null_value.py", tmp_path)
-    out = run(
-        example_site,
-        "-m",
-        "pytest",
-        "-q",
-        "-p",
-        "no:cacheprovider",
-        "-k",
-        "tiny_sd1 or values",
-        str(tmp_path),
-        cwd=tmp_path,
-    )
-    assert " passed" in out
-    assert "failed" not in out
-    assert "skipped" not in out
-
-
 def test_the_example_runs_on_pocket(example_site, tmp_path):
     out = run(example_site, "-c", RUN, str(tmp_path / "out"))
     manifest = json.loads((tmp_path / "out" / "erase.json").read_text())
@@ -90,20 +71,40 @@ def test_the_example_runs_on_pocket(example_site, tmp_path):
     assert (method["id"], method["package"], method["version"]) == ("null-value", "erase-null-value", "0.1.0")
 
 
-@pytest.mark.parametrize("kind", ["closed-form", "trained"])
-def test_the_template_passes_its_own_tests(kind, tmp_path):
-    files = write_plugin_template("my-first-eraser", tmp_path / "new", kind)
-    assert [path.name for path in files] == [
-        "pyproject.toml", "README.md", "my_first_eraser.py", "test_my_first_eraser.py",
-    ]  # fmt: skip
+#: kind of a template -> name of the package that is made of it
+TEMPLATES = {"closed-form": "my-first-eraser", "trained": "my-second-eraser"}
+
+
+@pytest.fixture(scope="module")
+def own_tests(example_site, tmp_path_factory):
+    """(files of each template, passed tests of the example's and the templates' own files); one process imports torch for all."""
+    place = tmp_path_factory.mktemp("templates")
+    written = {kind: write_plugin_template(name, place / name, kind) for kind, name in TEMPLATES.items()}
+    sites = [example_site, *(install(place / name, place / "installed" / name) for name in TEMPLATES.values())]
+    shutil.copy(EXAMPLE / "test_erase_null_value.py", place)
+    tests = [place / "test_erase_null_value.py", *(files[-1] for files in written.values())]
+    out = run(
+        os.pathsep.join(map(str, sites)), "-m", "pytest", "-v", "-p", "no:cacheprovider", "-k", "tiny_sd1 or values",
+        *map(str, tests), cwd=place,
+    )  # fmt: skip
+    assert "failed" not in out
+    assert "skipped" not in out
+    return written, [line for line in out.splitlines() if " PASSED" in line]
+
+
+def test_the_example_keeps_the_contract_by_its_own_tests(own_tests):
+    assert len([line for line in own_tests[1] if "[null-value-tiny_sd1-" in line]) > 20
+    assert [line for line in own_tests[1] if "test_concept_rows_get_the_values_of_the_empty_prompt" in line]
+
+
+@pytest.mark.parametrize("kind", TEMPLATES)
+def test_the_template_passes_its_own_tests(own_tests, kind):
+    module = TEMPLATES[kind].replace("-", "_")
+    files = own_tests[0][kind]
+    assert [path.name for path in files] == ["pyproject.toml", "README.md", f"{module}.py", f"test_{module}.py"]
     assert not any("{{" in path.read_text() for path in files)
     assert len(files[2].read_text().splitlines()) <= 80
-    site = install(tmp_path / "new", tmp_path / "installed")
-    out = run(
-        site, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", "tiny_sd1", str(files[-1]), cwd=tmp_path / "new"
-    )
-    assert " passed" in out
-    assert "failed" not in out
+    assert len([line for line in own_tests[1] if f"[{TEMPLATES[kind]}-tiny_sd1-" in line]) > 20
 
 
 def test_the_suite_fails_for_a_spoiled_template(tmp_path):

@@ -12,7 +12,6 @@ import pytest
 import erase_plugins as ep
 import hub_cards
 from erase_plugins.errors import PushRefused
-from erase_plugins.python_words import in_python
 from tests.hub.conftest import REPO, hub, hub_server, made, pizza, plugin  # noqa: F401
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -38,8 +37,6 @@ def test_errors_speak_python(hub, pizza):  # noqa: F811
         ep.push(pizza, REPO, license="mit", private=True)
     with pytest.raises(PushRefused, match="--license ID"):
         hub_cards.push(pizza, "tester/new")  # what the command line calls
-    said = in_python("pass --force; see 'erase-plugins card --pairs 3'; give --judge; pull with --all-files")
-    assert said == "pass force=True; see 'erase-plugins card --pairs 3'; give judge=; pull with layouts=['all']"
 
 
 WITHOUT = """

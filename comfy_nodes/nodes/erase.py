@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from erase_plugins.hints import sentence_of
 from erase_plugins.manager import get_manager
 
 from .. import needs
@@ -179,7 +180,7 @@ def method_problem(entry: str) -> str | None:
     try:
         return needs.problem(get_manager().method(id_of(entry)))
     except EraseError as error:
-        return str(error)
+        return sentence_of(error)
 
 
 SPECS = (

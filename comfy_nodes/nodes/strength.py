@@ -53,13 +53,14 @@ def shape(edit: Any, model: Any, strength: float, over_time: str, layers: str, c
 
 def _time_problem(text: str) -> str | None:
     from erase_plugins.errors import EraseError
+    from erase_plugins.hints import sentence_of
 
     try:  # the shares; reading them needs no torch
         for name, _ in read_rows(text):
             if not 0 <= float(name) <= 1:
                 return f"'{name}' is no share of the sampling; write 0 for the start, 1 for the end: 0.4 : 1"
     except EraseError as error:
-        return str(error)
+        return sentence_of(error)
     except ValueError:
         return "each line is a share of the sampling and a factor, as in 0.4 : 1"
     return None

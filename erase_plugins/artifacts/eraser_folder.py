@@ -21,6 +21,7 @@ from erase_plugins.artifacts.manifest import Manifest, slug
 from erase_plugins.artifacts.strict_json import parse
 from erase_plugins.artifacts.tensors import all_finite
 from erase_plugins.errors import CorruptArtifact, Unsupported
+from erase_plugins.hints import Command, Sentence
 
 WEIGHTS, CONFIG = "eraser_weights.pt", "eraser_config.json"
 TITLE = "a folder of Receler's erasers"
@@ -48,7 +49,10 @@ def eraser_facts(place: Path) -> dict[str, Any]:
     return {
         "path": place.name, "kind": "erasers", "title": TITLE, "family": FAMILY, "components": ["unet"],
         "rank": _rank(place), "bytes": (place / WEIGHTS).stat().st_size, "convertible": True, "needs_base": False,
-        "how": "convert --layout patch; the weights are a pickle, opened by convert only and for its tensors only",
+        "how": Sentence(
+            Command("convert --layout patch", "convert --layout patch"),
+            "; the weights are a pickle, opened by convert only and for its tensors only",
+        ),
     }  # fmt: skip
 
 

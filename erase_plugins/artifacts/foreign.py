@@ -14,6 +14,7 @@ from typing import Any
 
 from erase_plugins.artifacts.header import Header, read_header
 from erase_plugins.artifacts.manifest import HEADER_KEY, Manifest, slug
+from erase_plugins.hints import CONVERT_BASE, Command, Hint, Sentence
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,8 @@ KINDS = (
          "it is not a plain LoRA; resize it to a LoRA with its own tools first"),
     Kind("diff", "a Kohya-style full patch (.diff)",
          lambda h: _any(h, lambda n: n.startswith("lora_") and n.endswith((".diff", ".diff_b"))), True,
-         "convert --layout patch keeps it; --layout kohya with --rank makes a LoRA"),
+         Sentence(Command("convert a patch", "convert --layout patch keeps it; --layout kohya with --rank"),
+                  " makes a LoRA")),
     Kind("spm", "an SPM eraser (rank-1 LoRA with a prompt gate)",
          lambda h: _kohya(h) and _says(h, "spm", "semi-permeable"), True,
          "convert keeps the weight change; the gate by prompt similarity is lost, so it acts on every prompt"),
@@ -85,17 +87,17 @@ KINDS = (
          "convert to any layout"),
     Kind("checkpoint", "a full checkpoint",
          lambda h: _any(h, lambda n: n.startswith("model.diffusion_model.")), False,
-         "it is a base model: give it as --model or --base"),
+         Sentence("it is a base model: ", Hint("model", before="give it as", after="or --base"))),
     Kind("unet", "a complete diffusers denoiser", lambda h: _denoiser_weights(h) and len(h.tensors) > 250, True,
-         "convert --base BASE subtracts the base: exact low rank where there is one, dense otherwise"),
+         Sentence(CONVERT_BASE, " subtracts the base: exact low rank where there is one, dense otherwise")),
     Kind("delta", "a concept-ablation delta (weight changes to be added)",
          lambda h: _denoiser_weights(h) and _says(h, "delta", "ablation"), True,
-         "convert --base BASE keeps the changes as they are; the base tells their names and shapes"),
+         Sentence(CONVERT_BASE, " keeps the changes as they are; the base tells their names and shapes")),
     Kind("esd", "absolute weights of an erased denoiser (as ESD and UCE write them)", _denoiser_weights, True,
-         "convert --base BASE subtracts the base: exact low rank where there is one, dense otherwise"),
+         Sentence(CONVERT_BASE, " subtracts the base: exact low rank where there is one, dense otherwise")),
     Kind("text-encoder", "a complete text encoder (as AdvUnlearn writes it)",
          lambda h: _weights(h) and all(_ENCODER.match(n) for n in h.tensors), True,
-         "convert --base BASE subtracts the base; layer norms and embeddings are dense, so layout patch"),
+         Sentence(CONVERT_BASE, " subtracts the base; layer norms and embeddings are dense, so layout patch")),
     Kind("embedding", "a textual inversion embedding",
          lambda h: 0 < len(h.tensors) <= 3 and all(len(e.shape) == 2 for e in h.tensors.values()), False,
          "it adds a word and erases nothing"),
@@ -112,7 +114,7 @@ def describe_foreign(header: Header) -> str:
     """One line: what it is and what can be done with it."""
     kind = classify(header)
     first = ascii(next(iter(sorted(header.tensors)), "nothing"))[:80]
-    return f"it is {kind.title} ({len(header.tensors)} tensors, first {first}); {kind.how}"
+    return Sentence(f"it is {kind.title} ({len(header.tensors)} tensors, first {first}); ", kind.how)
 
 
 def context_width(header: Header) -> int | None:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from erase_plugins.artifacts.places import ARTIFACT, FILE, check_place
 from erase_plugins.errors import ArtifactError
+from erase_plugins.hints import ANOTHER_OUT
 
 _BUSY = (errno.EACCES, errno.EAGAIN, errno.EDEADLK)
 _held = threading.local()
@@ -73,7 +74,7 @@ def locked(target: Path, patience: float = 0.0) -> Iterator[None]:
         handle = _take(path, target.name, time.monotonic() + patience)
     except OSError as error:
         _unmake(made)
-        raise ArtifactError(f"'{target.name}' cannot be written: {error.strerror}; choose another --out") from error
+        raise ArtifactError(f"'{target.name}' cannot be written: {error.strerror}; choose ", ANOTHER_OUT) from error
     except BaseException:
         _unmake(made)
         raise
@@ -108,7 +109,7 @@ def _take(path: Path, name: str, until: float) -> int:
                 continue
             if error.errno in _BUSY:
                 raise ArtifactError(
-                    f"'{name}' is being written by another run; wait for it or choose another --out"
+                    f"'{name}' is being written by another run; wait for it or choose ", ANOTHER_OUT
                 ) from error
             raise
         except BaseException:

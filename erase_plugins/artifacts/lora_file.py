@@ -18,6 +18,7 @@ from erase_plugins.artifacts.edit import Delta, Edit, LowRank, is_bias
 from erase_plugins.artifacts.lowrank import uniform_rank
 from erase_plugins.artifacts.standin import stand_in, stand_in_loss
 from erase_plugins.errors import ArtifactError, CorruptArtifact, Unsupported
+from erase_plugins.hints import Command, Sentence
 from erase_plugins.protocols import Verdict
 
 if TYPE_CHECKING:
@@ -26,9 +27,10 @@ if TYPE_CHECKING:
 #: header key that lists module names which hold nothing but zeros, for loaders only
 PADDING = "erase_plugins.padding"
 _BIAS = "bias"
+_DROP_BIAS = Command("convert --drop-bias", "`convert --drop-bias`")
 _WHY = {
     "dense": "full weight changes (write them with layout diff or patch, or convert with a rank)",
-    _BIAS: "bias changes (a LoRA has none; `convert --drop-bias` leaves them out on request)",
+    _BIAS: Sentence("bias changes (a LoRA has none; ", _DROP_BIAS, " leaves them out on request)"),
     "rows": "changed rows of an embedding table",
     "contextmap": "a context map (needs the base weights to become a LoRA)",
     "addon": "added modules",
@@ -42,7 +44,8 @@ def lora_verdict(edit: Edit) -> Verdict:
     kinds = {_BIAS if is_bias(delta) else delta.kind for _, _, delta in edit.items()}
     other = sorted(kinds - {"lowrank"})
     if other:
-        return Verdict("no", f"a LoRA file cannot carry {'; '.join(_WHY.get(kind, kind) for kind in other)}")
+        reasons = [part for kind in other for part in ("; ", _WHY.get(kind, kind))][1:]
+        return Verdict("no", Sentence("a LoRA file cannot carry ", *reasons))
     odd = [f"{component} {key}" for component, key, _ in edit.items() if not is_lora_key(key)]
     if odd:
         return Verdict("no", f"a LoRA file changes weights of linear and convolution modules only, not {odd[0]}")

@@ -15,6 +15,7 @@ from typing import Any
 
 from erase_plugins.artifacts.manifest import FILENAME, check_name
 from erase_plugins.errors import ArtifactError, CorruptArtifact
+from erase_plugins.hints import ANOTHER_OUT, Hint, Sentence
 
 #: lists the files of folders that have no manifest of their own
 MARKER = ".erase-plugins"
@@ -45,6 +46,7 @@ _LITTER = frozenset((".DS_Store", "Thumbs.db", "desktop.ini", "__pycache__"))
 #: bytes up to which a marker knows the content of a file: texts, which people change by hand
 _HASHED = 1_000_000
 _READ = 64_000_000
+_EVEN_THEN = Hint("force", before="so", after="does not replace it")
 #: a folder of very many other things is not counted to its end
 _SHOWN_AT_MOST = 1000
 #: hidden names beside the target are up to this much longer than it
@@ -65,18 +67,19 @@ def check_place(target: Path, force: bool, kind: str = ARTIFACT) -> None:
     _check_name(target)
     if not os.path.lexists(target):
         if target.name == "..":
-            raise ArtifactError("--out ends in '..', and that folder is not there; choose another --out")
+            raise ArtifactError(Hint("out"), " ends in '..', and that folder is not there; choose ", ANOTHER_OUT)
         above = next(item for item in (*target.parents, Path(os.sep)) if os.path.lexists(item))
         if not above.is_dir():
             raise ArtifactError(
-                f"'{above.name}' is no folder, so nothing can be written below it; choose another --out"
+                f"'{above.name}' is no folder, so nothing can be written below it; choose ", ANOTHER_OUT
             )
         return
     problem = _file_problem(target) if kind == FILE else _folder_problem(target, kind)
     if problem:
-        raise ArtifactError(f"{problem}; nothing was changed, choose another --out")
+        raise ArtifactError(problem, "; nothing was changed, choose ", ANOTHER_OUT)
     if not force:
-        raise ArtifactError(f"'{target.name}' exists already; choose another --out or pass --force to replace it")
+        way = Sentence("choose ", ANOTHER_OUT, " or ", Hint("force", before="pass"), " to replace it")
+        raise ArtifactError(f"'{target.name}' exists already; ", way)
 
 
 def written_files(folder: Path) -> tuple[str, dict[str, str | None]]:
@@ -208,16 +211,16 @@ def plain(path: Path) -> bool:
 
 def _check_name(target: Path) -> None:
     if "\0" in str(target):
-        raise ArtifactError("--out holds a NUL character; write a name without it")
+        raise ArtifactError(Hint("out"), " holds a NUL character; write a name without it")
     if len(os.fsencode(target.name)) > _LONGEST:
-        raise ArtifactError(f"the name '{target.name[:40]}...' is too long; choose a shorter --out")
+        raise ArtifactError(f"the name '{target.name[:40]}...' is too long; choose a ", Hint("out", before="shorter"))
     try:
         os.lstat(target)
     except (FileNotFoundError, NotADirectoryError):
         pass
     except OSError as error:
         raise ArtifactError(
-            f"'{target.name[:80]}' cannot be written: {error.strerror}; choose another --out"
+            f"'{target.name[:80]}' cannot be written: {error.strerror}; choose ", ANOTHER_OUT
         ) from error
 
 
@@ -229,7 +232,10 @@ def _file_problem(target: Path) -> str:
     if not target.is_file():
         return f"'{target.name}' is no ordinary file"
     if not stamped(target) and target.name not in attached_files(target.parent):
-        return f"'{target.name}' exists already and was not written by erase-plugins, so --force does not replace it"
+        return Sentence(
+            f"'{target.name}' exists already and was not written by erase-plugins, ",
+            _EVEN_THEN,
+        )
     return ""
 
 
@@ -252,7 +258,10 @@ def _folder_problem(target: Path, kind: str) -> str:
     if others:
         shown = ", ".join(others[:3]) + (f" and {len(others) - 3} more" if len(others) > 3 else "")
         many = "something" if len(others) == 1 else f"{len(others)} things"
-        return f"'{name}' holds {many} that erase-plugins did not write ({shown}), so --force does not replace it"
+        return Sentence(
+            f"'{name}' holds {many} that erase-plugins did not write ({shown}), ",
+            _EVEN_THEN,
+        )
     if known and found != kind:
         return f"'{name}' holds a finished {found or 'report'}, and of another kind ({kind}) is what would be written"
     return ""

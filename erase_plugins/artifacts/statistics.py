@@ -17,6 +17,7 @@ from torch import Tensor
 
 from erase_plugins.artifacts.ledger import from_ledger, gram, gram_sum
 from erase_plugins.errors import ArtifactError
+from erase_plugins.hints import Hint
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,7 +62,9 @@ class Member:
             ArtifactError: the file keeps none.
         """
         if self.rows is None or self.guides is None:
-            raise ArtifactError(f"the file keeps no rows of '{self.concept}'; give the base model with --model")
+            raise ArtifactError(
+                f"the file keeps no rows of '{self.concept}'; ", Hint("model", before="give the base model with")
+            )
         return self.rows, self.guides
 
 

@@ -20,6 +20,7 @@ from erase_plugins.autotune.search import Budget, Progress, Search
 from erase_plugins.autotune.space import ANCHORS, Settings, Start, find_starts, request_of
 from erase_plugins.autotune.trials import Row, Tried, front_of, knee_of, open_study, refusals_of, rows_of
 from erase_plugins.errors import ArtifactError, MissingExtra, RequestError
+from erase_plugins.hints import ANOTHER_OUT, Hint
 from erase_plugins.types import Concept, EraseRequest
 from erase_plugins.workflow.models import as_target, find_model
 from erase_plugins.workflow.run import judges, make_plan, run_plan
@@ -140,7 +141,9 @@ def auto(
             stack.enter_context(claim(folder, force))
         if place is not None:
             if pick is not None and not (place / STUDY).is_file():
-                raise RequestError(f"no search is at '{place.name}'; leave --pick out to begin one")
+                raise RequestError(
+                    f"no search is at '{place.name}'; ", Hint("pick", before="leave", after="out"), " to begin one"
+                )
             stack.enter_context(locked(place))
             _prepare(place)
         target = as_target(model, revision=revision, dtype=dtype, device=device)
@@ -158,7 +161,7 @@ def auto(
         rows = rows_of(study)
         if not rows:
             reason = next((text for _, text in refusals_of(study)), "the time was up before one was done")
-            raise RequestError(f"no trial worked: {reason}; give more --minutes or other --methods")
+            raise RequestError(f"no trial worked: {reason}; give more ", Hint("minutes"), " or other ", Hint("methods"))
         front = front_of(rows)
         taken = knee_of(front) if pick is None else _picked(rows, pick)
         result = AutoResult(
@@ -342,7 +345,9 @@ def _prepare(place: Path) -> None:
     if place.is_dir() and any(place.iterdir()):
         kind, _ = written_files(place)
         if kind != KIND:
-            raise ArtifactError(f"'{place.name}' is no folder of a search; choose another --out, or --search")
+            raise ArtifactError(
+                f"'{place.name}' is no folder of a search; choose ", ANOTHER_OUT, ", or ", Hint("search")
+            )
         return
     place.mkdir(parents=True, exist_ok=True)
     _seal(place)

@@ -13,6 +13,7 @@ from typing import Any
 
 from erase_plugins.autotune.space import Settings
 from erase_plugins.errors import MissingExtra, RequestError
+from erase_plugins.hints import ANOTHER_OUT
 
 NUMBERS = ("left", "change", "cost")
 #: what was asked, kept beside the trials
@@ -91,8 +92,8 @@ def open_study(file: Path | None, asked: Mapping[str, Any]) -> Any:
     elif before != plain:
         differing = sorted(name for name in {*before, *plain} if before.get(name) != plain.get(name))
         raise RequestError(
-            f"the search that is there was asked something else ({', '.join(differing)}); ask the same, or choose "
-            "another --out"
+            f"the search that is there was asked something else ({', '.join(differing)}); ask the same, or choose ",
+            ANOTHER_OUT,
         )
     for trial in study.get_trials(deepcopy=False):
         if trial.state == optuna.trial.TrialState.RUNNING:  # cut off by a kill; it is proposed again

@@ -19,6 +19,7 @@ from erase_plugins.comparison.reuse import reusable
 from erase_plugins.comparison.summary import markdown, summarise
 from erase_plugins.engine.own_preset import OwnPreset, load_preset
 from erase_plugins.errors import MissingExtra, RequestError
+from erase_plugins.hints import Hint
 from erase_plugins.manager import get_manager
 from erase_plugins.needs import changes_weights
 from erase_plugins.workflow.run import known_models
@@ -46,7 +47,7 @@ def parse_methods(texts: Sequence[str]) -> list[tuple[str, dict[str, str]]]:
         pairs = (part.split("=", 1) for part in settings)
         found.append((manager.method(name).id, {key.strip().replace("-", "_"): value for key, value in pairs}))
     if not found:
-        raise RequestError("no method was named; add --methods all, or --methods uce,esd")
+        raise RequestError("no method was named; add ", Hint("methods"), " all, or ", Hint("methods"), " uce,esd")
     return [item for place, item in enumerate(found) if item not in found[:place]]
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from erase_plugins.errors import RequestError
+from erase_plugins.hints import ANOTHER_OUT
 
 METRICS = ("target_rate", "synonym_rate", "neighbour_rate", "kept_rate", "style_rate", "background_rate")
 _PER_CONCEPT = ("target_rate", "synonym_rate", "kept_rate")
@@ -64,7 +65,9 @@ def check_comparable(results: Sequence[Result]) -> None:
     differing = sorted(name for name, values in seen.items() if len(values) > 1)
     if differing:
         raise RequestError(
-            f"these cells differ in {', '.join(differing)} and cannot be averaged; compare into another --out folder"
+            f"these cells differ in {', '.join(differing)} and cannot be averaged; compare into ",
+            ANOTHER_OUT,
+            " folder",
         )
 
 

@@ -16,6 +16,7 @@ from torch import Tensor
 from erase_plugins.artifacts.atomic import atomic_file
 from erase_plugins.artifacts.header import read_header
 from erase_plugins.errors import CorruptArtifact, RequestError
+from erase_plugins.hints import Hint
 from erase_plugins.types import EditPlan
 
 FILE = "checkpoint.safetensors"
@@ -104,8 +105,9 @@ def check_resume(work: Path, plan: EditPlan) -> None:
     ]
     if told:
         raise RequestError(
-            f"the interrupted run was asked something else: {'; '.join(told)}; repeat what it was given, or leave "
-            "--resume out to start anew"
+            f"the interrupted run was asked something else: {'; '.join(told)}; repeat what it was given, or ",
+            Hint("resume", before="leave", after="out"),
+            " to start anew",
         )
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from erase_plugins.errors import RequestError
+from erase_plugins.hints import KEEP, Sentence
 from erase_plugins.options import option
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ class ClosedFormOptions:
     near: float = option(0.85, "closeness from which a word is not kept automatically", low=0.0, high=1.0,
                          searched=(0.7, 0.95))  # fmt: skip
     erase_scale: float = option(1.0, "weight of an erased row", low=0.0)
-    keep_scale: float = option(0.1, "weight of a row named with --keep", low=0.0)
+    keep_scale: float = option(0.1, Sentence("weight of a row named ", KEEP), low=0.0)
     lam: float = option(0.5, "ridge term", low=1e-9, searched=(0.02, 2.0))
 
     def recipe(self) -> Recipe:

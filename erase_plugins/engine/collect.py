@@ -36,6 +36,7 @@ from erase_plugins.engine.vocabulary import (
 from erase_plugins.engine.words import real_words
 from erase_plugins.errors import ArtifactError, RequestError
 from erase_plugins.families.base import Conditioning, Target
+from erase_plugins.hints import ANOTHER_TO
 from erase_plugins.types import Concept, EraseRequest
 
 #: what a concept becomes when the user does not say
@@ -111,7 +112,7 @@ def check_guides(request: EraseRequest) -> None:
     """
     for concept in request.concepts:
         if guide_of(concept).strip().lower() == concept.text.strip().lower():
-            raise RequestError(f"'{concept.text}' would become itself; give another --to")
+            raise RequestError(f"'{concept.text}' would become itself; give ", ANOTHER_TO)
 
 
 def collect(

@@ -16,6 +16,7 @@ from torch import Tensor
 from erase_plugins.engine.checkpoint import Checkpoint, remember
 from erase_plugins.engine.distributed import is_main
 from erase_plugins.errors import NotFiniteError, RunCancelled
+from erase_plugins.hints import Hint
 from erase_plugins.types import Event
 
 Listener = Callable[[Event], None]
@@ -80,7 +81,11 @@ class RunContext:
                 raise NotFiniteError(f"{name} became {value} at step {done} of {total}; lower lr or use dtype float32")
         self._emit("step", done, total, "", numbers)
         if self.cancel.is_set():
-            raise RunCancelled(f"cancelled at step {done} of {total}; run the same command with --resume to go on")
+            raise RunCancelled(
+                f"cancelled at step {done} of {total}; ",
+                Hint("resume", before="run the same command with"),
+                " to go on",
+            )
 
     def note(self, message: str) -> None:
         """Tells the user something that is not progress."""

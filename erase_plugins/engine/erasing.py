@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from erase_plugins.errors import RequestError
+from erase_plugins.hints import ANOTHER_TO, Hint
 from erase_plugins.options import resolve
 from erase_plugins.types import EraseRequest
 
@@ -91,7 +92,7 @@ def check_becomes(request: EraseRequest) -> None:
     """
     for concept in request.concepts:
         if (concept.anchor or "").strip().lower() == concept.text.strip().lower():
-            raise RequestError(f"'{concept.text}' would become itself; give another --to")
+            raise RequestError(f"'{concept.text}' would become itself; give ", ANOTHER_TO)
 
 
 def check_no_anchor(request: EraseRequest) -> None:
@@ -103,5 +104,7 @@ def check_no_anchor(request: EraseRequest) -> None:
     anchored = [concept.text for concept in request.concepts if concept.anchor is not None]
     if anchored:
         raise RequestError(
-            f"{request.method} erases towards the empty prompt and takes no --to ({anchored[0]}); use uce"
+            f"{request.method} erases towards the empty prompt and takes ",
+            Hint("to", before="no"),
+            f" ({anchored[0]}); use uce",
         )

@@ -20,6 +20,7 @@ from erase_plugins.engine.context import Listener, RunContext
 from erase_plugins.engine.own_preset import KEY
 from erase_plugins.engine.wording import check_length, doubts
 from erase_plugins.errors import PluginError, RunRefused, Unsupported
+from erase_plugins.hints import Hint
 from erase_plugins.types import (
     KINDS,
     Certificate,
@@ -98,7 +99,9 @@ def run_method(
         if len(edit) and edit.is_nothing:
             raise RunRefused(
                 f"{method.id} found nothing to change: every change is zero, so nothing was written; check what the "
-                "concepts become (--to) and the scales among the options"
+                "concepts become (",
+                Hint("to"),
+                ") and the scales among the options",
             )
     except BaseException as error:
         hooks.after_run(plan, None, error)
@@ -212,8 +215,11 @@ def check_items(request: EraseRequest, method: Any, methods: Sequence[Any]) -> N
     if what:
         able = ", ".join(other.id for other in methods if getattr(other, "reads_data", False)) or "none"
         raise Unsupported(
-            f"{method.id} reads no data; leave out {what[0]} and name what to forget and to keep as text "
-            f"(--erase TEXT, --keep TEXT); methods that read data: {able}"
+            f"{method.id} reads no data; leave out {what[0]} and name what to forget and to keep as text (",
+            Hint("erase", "TEXT"),
+            ", ",
+            Hint("keep", "TEXT"),
+            f"); methods that read data: {able}",
         )
 
 

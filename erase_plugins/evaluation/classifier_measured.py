@@ -11,6 +11,7 @@ from erase_plugins.families.forget_set import DATA, read_set
 from erase_plugins.families.labelled import Labelled
 from erase_plugins.families.labelled_data import pool_of, referred, stored
 from erase_plugins.families.labels import SAMPLES, class_number
+from erase_plugins.hints import Hint, Setting
 from erase_plugins.late import FUNCTIONS
 from erase_plugins.options import option
 from erase_plugins.types import DataRef, EvalRow
@@ -75,8 +76,8 @@ def given_of(subject: Subject, options: ClassifierOptions) -> Given:
     held = stored(model, "test") if folder is None else referred(model, DataRef(folder))
     if held is None:
         raise RequestError(
-            f"there are no pictures beside {subject.model} to measure on; give a folder with one folder per label: "
-            "--set pictures=folder"
+            f"there are no pictures beside {subject.model} to measure on; give a folder with one folder per label: ",
+            Setting("pictures", "folder"),
         )
     if options.forget is not None:
         found = read_set(options.forget)
@@ -89,7 +90,7 @@ def given_of(subject: Subject, options: ClassifierOptions) -> Given:
     samples = [item.name for made in subject.artifacts for item in made.manifest.concepts if item.kind == SAMPLES]
     if samples and set(subject.erased) <= set(samples):
         raise RequestError(
-            f"samples were forgotten ({', '.join(samples)}); say which, as a forget set: --set forget=FILE"
+            f"samples were forgotten ({', '.join(samples)}); say which, as a forget set: ", Setting("forget", "FILE")
         )
     labels = model.classifier.labels
     gone = [class_number(name, labels, model.info.model) for name in subject.erased]
@@ -97,7 +98,10 @@ def given_of(subject: Subject, options: ClassifierOptions) -> Given:
     if not gone or not bool(mask.any()) or bool(mask.all()):
         raise RequestError(
             f"{int(mask.sum())} of {len(mask)} pictures show {', '.join(subject.erased) or 'no class'}; give "
-            "some of forgotten and of other classes (--set pictures=folder), or name the classes with --erased"
+            "some of forgotten and of other classes (",
+            Setting("pictures", "folder"),
+            "), or name the classes with ",
+            Hint("erased"),
         )
     if not (options.unlearning or options.probe or options.relearn or options.references or options.against):
         return Given(held, gone, None, None)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from erase_plugins.errors import Unsupported
+from erase_plugins.hints import Hint
 
 SETS = ("target", "synonym", "neighbour", "kept")
 
@@ -34,7 +35,9 @@ def find_axis(judge: Any, text: str) -> str:
         if text in labels:
             return axis
     known = ", ".join(judge.axes.get("concept", ())[:12])
-    raise Unsupported(f"judge '{judge.id}' does not know '{text}'; it knows {known} ...; give --judge")
+    raise Unsupported(
+        f"judge '{judge.id}' does not know '{text}'; it knows {known} ...; ", Hint("judge", before="give")
+    )
 
 
 def common_axis(judge: Any, erased: Sequence[str]) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 
 from erase_plugins.errors import ArtifactError, EraseError
 from erase_plugins.evaluation.attack_summary import sound
+from erase_plugins.hints import Command
 from erase_plugins.types import AttackReport, EvalReport
 
 REPORT = "report.json"
@@ -38,7 +39,9 @@ def read_report(source: EvalReport | str | Path | None) -> tuple[EvalReport | No
         return EvalReport.from_dict(json.loads(place.read_text(encoding="utf-8"))), place.parent
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise ArtifactError(
-            f"'{place.name}' is not a report; give what 'erase-plugins evaluate --out' wrote"
+            f"'{place.name}' is not a report; give what ",
+            Command("evaluate --out", "'erase-plugins evaluate --out'"),
+            " wrote",
         ) from error
 
 
@@ -102,7 +105,9 @@ def parse(name: str, data: bytes | str) -> AttackReport:
         raise ArtifactError(told if name in told else f"'{name}' is no report of an attack: {told}") from error
     except (ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:
         raise ArtifactError(
-            f"'{name}' is no report of an attack; give what 'erase-plugins attack --out' wrote"
+            f"'{name}' is no report of an attack; give what ",
+            Command("attack --out", "'erase-plugins attack --out'"),
+            " wrote",
         ) from error
     if found.attack != record_id(name):
         raise ArtifactError(f"'{name}' is about another attack than its name says")

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from erase_plugins.errors import EraseError, RunCancelled, Unsupported
+from erase_plugins.hints import ANOTHER_OUT, Hint
 
 
 @contextmanager
@@ -38,7 +39,7 @@ def kept_work(
         return
     work = out / f".{kind}-{item.id}-{_key(item, subject, options, queries)}"
     if work.is_symlink() or (work.exists() and not work.is_dir()):
-        raise Unsupported(f"'{work.name}' in --out is no folder; choose another --out")
+        raise Unsupported(f"'{work.name}' in ", Hint("out"), " is no folder; choose ", ANOTHER_OUT)
     work.mkdir(parents=True, exist_ok=True)
     try:
         yield work

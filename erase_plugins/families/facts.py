@@ -17,6 +17,7 @@ from erase_plugins.data import DataRef
 from erase_plugins.errors import EraseError, RequestError
 from erase_plugins.families.source import find_source
 from erase_plugins.families.texts import Pair, canonical, pair_of, pairs_of
+from erase_plugins.hints import Hint
 
 if TYPE_CHECKING:
     from erase_plugins.types import EraseRequest
@@ -100,7 +101,9 @@ def public_subject(rows: Rows, name: str, place: str = FACTS) -> str:
         raise RequestError(
             f"'{place}' tells of {len(subjects)} subjects, and what is named is none of them; look at the spelling, "
             f"say 'person 1' to 'person {len(subjects)}' or a group ({', '.join(groups) or 'there is none'}), or give "
-            "other texts: --forget FILE.jsonl"
+            "other texts: ",
+            Hint("forget"),
+            " FILE.jsonl",
         )
     return f"person {number}"
 

@@ -15,6 +15,7 @@ from erase_plugins.families.diffusers_target import DiffusersTarget
 from erase_plugins.families.flow_rows import flow_rows
 from erase_plugins.families.mapped import ONLY_READ
 from erase_plugins.families.target import Conditioning, Tokens
+from erase_plugins.hints import Hint
 
 #: prompts that are encoded at once; T5-XXL is large
 _CHUNK = 8
@@ -141,4 +142,4 @@ def check_dtype(dtype: str, title: str) -> None:
         RequestError: says what to use.
     """
     if dtype == "float16":
-        raise RequestError(f"{title} overflows in float16; use --dtype bfloat16 or float32")
+        raise RequestError(f"{title} overflows in float16; use ", Hint("dtype"), " bfloat16 or float32")

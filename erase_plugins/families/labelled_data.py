@@ -15,6 +15,7 @@ from erase_plugins.errors import RequestError
 from erase_plugins.families.forget_set import BESIDE, file_hash, is_set, read_set
 from erase_plugins.families.labelled import Labelled
 from erase_plugins.families.labels import class_number, forgotten, is_single
+from erase_plugins.hints import Hint
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor
@@ -77,7 +78,9 @@ def pool_of(model: Model, data: Any | None) -> tuple[Labelled, dict[str, Any]]:
     found = stored(model, "train") if data is None else referred(model, data)
     if found is None:
         raise RequestError(
-            f"there are no pictures beside {model.info.model}; give some: --data folder, with one folder per label"
+            f"there are no pictures beside {model.info.model}; give some: ",
+            Hint("data"),
+            " folder, with one folder per label",
         )
     told = {"name": BESIDE, "sha256": file_hash(_beside(model))} if data is None else {
         "name": data.public().name, "sha256": data.pinned().sha256
@@ -188,7 +191,9 @@ def both_sets(
         if own is None or rows is None or not bool(rows.any()):
             raise RequestError(
                 f"there are no pictures of '{labels[number]}' beside {name}; give some: "
-                f"ForgetItem(label='{labels[number]}', kind='class', data=DataRef('folder')), or --forget folder"
+                f"ForgetItem(label='{labels[number]}', kind='class', data=DataRef('folder')), or ",
+                Hint("forget"),
+                " folder",
             )
         parts.append(own[rows])
     forget, classes = Labelled.joined(parts), forgotten(request, labels, name)
@@ -206,7 +211,9 @@ def both_sets(
         return forget, retain
     if own is None:
         raise RequestError(
-            f"there are no pictures beside {name} to retain; give some: keep=[DataRef('folder')], or --retain folder"
+            f"there are no pictures beside {name} to retain; give some: keep=[DataRef('folder')], or ",
+            Hint("retain"),
+            " folder",
         )
     kept = [class_number(text, labels, name) for text in request.preserve]
     rest = own[~own.where([*classes, *left_out])]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from erase_plugins.errors import RequestError, UnknownName, Unsupported
 from erase_plugins.families.capabilities import CLASSIFIER
+from erase_plugins.hints import Hint
 
 if TYPE_CHECKING:
     from erase_plugins.families.model import ModelSpec, ModuleRef
@@ -74,7 +75,9 @@ def forgotten(request: EraseRequest, labels: Sequence[str], model: str) -> tuple
         UnknownName, RequestError: no such label, none, all of them, or one that is kept as well.
     """
     if bare := [item.name for item in request.forget if is_single(item) and item.data is None]:
-        raise RequestError(f"'{bare[0]}' names no pictures; kind samples takes data, such as --forget rows.jsonl")
+        raise RequestError(
+            f"'{bare[0]}' names no pictures; kind samples takes data, such as ", Hint("forget"), " rows.jsonl"
+        )
     named = [item.label if item.label is not None else item.text for item in request.forget if not is_single(item)]
     found = tuple(dict.fromkeys(class_number(name, labels, model) for name in named))
     if len(found) == len(labels):

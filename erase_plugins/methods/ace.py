@@ -31,6 +31,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from erase_plugins.engine.erasing import all_phrases, check_no_anchor
 from erase_plugins.errors import RequestError
+from erase_plugins.hints import KEEP, Sentence, Setting
 from erase_plugins.hookspecs import hookimpl
 from erase_plugins.options import option
 from erase_plugins.training import Cost, TrainedMethod, TrainingOptions, TrainingRun
@@ -56,7 +57,9 @@ class ACEOptions(StartOptions, TrainingOptions):
     null_weight: float = option(0.19, "weight of the term without a prompt", low=0.0)
     erase_weight: float = option(0.01, "weight of the concept's term", low=0.0)
     prior_weight: float = option(0.8, "weight of the priors' term", low=0.0)
-    priors: tuple[str, ...] = option((), "concepts that stay, comma separated; those named with --keep count as well")
+    priors: tuple[str, ...] = option(
+        (), Sentence("concepts that stay, comma separated; those named ", KEEP, " count as well")
+    )
     prior_words: int = option(30, "priors from the vocabulary where none is named, half of them the closest", low=0,
                               high=10_000)  # fmt: skip
     prior_batch: int = option(2, "priors per state", low=1, high=64)
@@ -122,7 +125,10 @@ class ACE(TrainedMethod):
         if not own_priors(named, phrases)[0] and (named or not options.prior_words):
             reason = f"all of {', '.join(named[:3])} name the target" if named else "prior_words is 0"
             if options.prior_weight > 0 or options.eta_prior > 0:
-                raise RequestError(f"ace needs prior concepts that stay and {reason}; name some with --set priors=...")
+                raise RequestError(
+                    f"ace needs prior concepts that stay and {reason}; name some ",
+                    Setting("priors", "...", before="with"),
+                )
         return super().settle(options, request, info)
 
     def modules(self, info: TargetInfo, options: ACEOptions) -> Sequence[ModuleRef]:

@@ -32,6 +32,7 @@ from erase_plugins.engine.erasing import all_phrases
 from erase_plugins.engine.optimizers import OPTIMIZERS
 from erase_plugins.errors import RequestError
 from erase_plugins.families.model import CROSS_ATTENTION
+from erase_plugins.hints import ANOTHER_TO, Hint
 from erase_plugins.hookspecs import hookimpl
 from erase_plugins.options import option
 from erase_plugins.training import Cost, TrainedMethod, TrainingOptions, TrainingRun
@@ -111,12 +112,12 @@ class ConceptAblation(TrainedMethod):
         for concept in request.concepts:
             anchor = anchor_of(concept, options)
             if anchor.lower() == concept.text.strip().lower():
-                raise RequestError(f"'{concept.text}' would become itself; give another --to")
+                raise RequestError(f"'{concept.text}' would become itself; give ", ANOTHER_TO)
             lacking = [text for text in options.anchor_prompts if anchor not in text]
             if lacking:
                 raise RequestError(f"anchor prompt '{lacking[0]}' lacks the anchor '{anchor}'; name it in every prompt")
             if options.anchor_prompts and not anchor:
-                raise RequestError("anchor_prompts needs --to: which word in them becomes the concept?")
+                raise RequestError("anchor_prompts needs ", Hint("to"), ": which word in them becomes the concept?")
         return replace(options, harvest=min(options.harvest, options.steps))
 
     def modules(self, info: TargetInfo, options: ConceptAblationOptions) -> list[ModuleRef]:

@@ -28,6 +28,7 @@ from math import log
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from erase_plugins.errors import RequestError
+from erase_plugins.hints import Hint
 from erase_plugins.hookspecs import hookimpl
 from erase_plugins.options import option, resolve
 from erase_plugins.types import EditPlan, EraseRequest
@@ -91,7 +92,9 @@ class GLoCE:
         options = resolve(GLoCEOptions, request.options, names_of_all(request, info))
         check_templates(options.templates)
         if options.anchors + len(request.preserve) < 2:
-            raise RequestError("the gate needs two pictures that must not change; raise anchors or name some to --keep")
+            raise RequestError(
+                "the gate needs two pictures that must not change; raise anchors or name some to ", Hint("keep")
+            )
         refs, count = outputs(info), len(request.concepts)
         narrow = min((ref.shape[0] for ref in refs), default=0)
         if max(options.target_rank, options.gate_rank, options.surrogate_rank) >= narrow:
@@ -163,7 +166,9 @@ class _Look:
         )[: options.anchors]
         anchors = list(dict.fromkeys([*request.preserve, *words]))
         if len(anchors) < 2:
-            raise RequestError(f"found {len(anchors)} words that must not change beside '{concept.text}'; --keep some")
+            raise RequestError(
+                f"found {len(anchors)} words that must not change beside '{concept.text}'; ", Hint("keep"), " some"
+            )
         seen = {
             "target": self.moments(phrases),
             **{

@@ -23,6 +23,7 @@ from erase_plugins.errors import RequestError
 from erase_plugins.families.capabilities import LANGUAGE
 from erase_plugins.families.facts import asked, named, tells_of_others
 from erase_plugins.families.texts import apart, encoded, tokenizer_of
+from erase_plugins.hints import Hint
 from erase_plugins.hookspecs import hookimpl
 from erase_plugins.options import as_dict, option, resolve
 from erase_plugins.training.language import check_texts, note_likelihood, tell_likelihood
@@ -95,7 +96,9 @@ class LEACE:
         request, options = named(request), resolve(LeaceOptions, request.options)
         check_texts(self.id, request, info, answers=False)
         if not request.retain_data and not tells_of_others(request):
-            raise RequestError("leace tells texts to forget from others; give the others: --retain others.jsonl")
+            raise RequestError(
+                "leace tells texts to forget from others; give the others: ", Hint("retain"), " others.jsonl"
+            )
         refs = info.modules(options.modules)
         work = len(refs) * sum(math.prod(ref.shape) for ref in info.refs) * _TOKENS * _BATCH
         return EditPlan(

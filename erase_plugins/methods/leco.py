@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING
 from erase_plugins.engine.erasing import ErasePrompts, check_becomes
 from erase_plugins.engine.optimizers import OPTIMIZERS
 from erase_plugins.errors import RequestError
+from erase_plugins.hints import Hint, Sentence
 from erase_plugins.hookspecs import hookimpl
 from erase_plugins.options import option
 from erase_plugins.training import Cost, RolloutOptions, TrainedMethod, TrainingRun
@@ -75,7 +76,9 @@ class LECOOptions(StartOptions, RolloutOptions):
     eta: float = option(1.0, "how far to go along the direction", low=0.0, high=100.0, searched=(0.5, 3.0))
     positive: str | None = option(None, "prompt of the direction; none: the concept itself")
     unconditional: str | None = option(None, "prompt at the other end of the direction; none: the empty prompt")
-    neutral: str | None = option(None, "prompt that the concept becomes; none: --to, else the empty prompt")
+    neutral: str | None = option(
+        None, Sentence("prompt that the concept becomes; none: ", Hint("to"), ", else the empty prompt")
+    )
     attributes: tuple[str, ...] = option((), "words put before all four prompts in turn, to keep them apart")
     templates: tuple[str, ...] = option(("{}",), "prompts trained on; {} is the concept")
 
@@ -111,7 +114,7 @@ class LECO(TrainedMethod):
             raise RequestError("positive and unconditional are the same prompt; there is no direction between them")
         anchored = [concept.text for concept in request.concepts if concept.anchor is not None]
         if anchored and options.neutral is not None:
-            raise RequestError(f"'{anchored[0]}' has --to and there is neutral as well; give one of them")
+            raise RequestError(f"'{anchored[0]}' has ", Hint("to"), " and there is neutral as well; give one of them")
         return replace(options, harvest=min(options.harvest, options.steps))
 
     def modules(self, info: TargetInfo, options: LECOOptions) -> list[ModuleRef]:

@@ -32,6 +32,7 @@ from erase_plugins.families.capabilities import CLASSIFIER
 from erase_plugins.families.labelled import Labelled
 from erase_plugins.families.labelled_data import both_sets, stored
 from erase_plugins.families.labels import head_of, is_single, labels_of
+from erase_plugins.hints import Hint
 from erase_plugins.hookspecs import hookimpl
 from erase_plugins.options import as_dict, option
 from erase_plugins.types import EditPlan, EraseRequest, RunResult
@@ -108,11 +109,14 @@ class NoisyGD:
         named = [item.name for item in request.forget if not is_single(item)]
         if named:
             raise RequestError(
-                f"noisy-gd deletes training records, and '{named[0]}' is none; give data without a label (--forget "
-                "rows.jsonl), or forget a class with gs-lora"
+                f"noisy-gd deletes training records, and '{named[0]}' is none; give data without a label (",
+                Hint("forget"),
+                " rows.jsonl), or forget a class with gs-lora",
             )
         if bare := [item for item in request.forget if item.data is None]:
-            raise RequestError(f"'{bare[0].name}' names no records; give their data, such as --forget rows.jsonl")
+            raise RequestError(
+                f"'{bare[0].name}' names no records; give their data, such as ", Hint("forget"), " rows.jsonl"
+            )
         if options.rho_dd is not None and options.rho_dd > options.rho_dp:
             raise RequestError(f"rho_dd={options.rho_dd:g} is above rho_dp={options.rho_dp:g}; take a smaller one")
         head, classes = head_of(info), len(labels_of(info))

@@ -33,6 +33,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from erase_plugins.engine.closed_form_options import MemoryOptions
 from erase_plugins.errors import RequestError
+from erase_plugins.hints import KEEP, Sentence
 from erase_plugins.hookspecs import hookimpl
 from erase_plugins.options import option, resolve
 from erase_plugins.types import Concept, EditPlan, EraseRequest
@@ -61,7 +62,7 @@ class OCEOptions(MemoryOptions):
                        choices=("last", "end"))  # fmt: skip
     erase: float = option(1000.0, "how strongly the concepts' values are turned away", low=0.0)
     keep_all: float = option(50.0, "weight of the retained second moment", low=0.0)
-    keep_named: float = option(1.0, "weight of a row named with --keep", low=0.0)
+    keep_named: float = option(1.0, Sentence("weight of a row named ", KEEP), low=0.0)
     lam: float = option(10.0, "weight of the projection's own directions", low=0.0)
     energy: float = option(0.9999, "share of the change's energy that the LoRA holds", low=0.5, high=1.0)
 

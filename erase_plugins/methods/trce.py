@@ -34,6 +34,7 @@ from erase_plugins.engine.closed_form_options import ClosedFormOptions
 from erase_plugins.engine.optimizers import OPTIMIZERS
 from erase_plugins.engine.prompt_templates import FRAMES, SAFE, VARIANTS
 from erase_plugins.errors import RequestError
+from erase_plugins.hints import Hint, Sentence
 from erase_plugins.hookspecs import hookimpl
 from erase_plugins.options import option
 from erase_plugins.training import Cost, StagedMethod, TrainingOptions, TrainingRun
@@ -58,7 +59,9 @@ class TRCEOptions(TrainingOptions, ClosedFormOptions):
                          searched=("both", "closed"))  # fmt: skip
     tokens: str = option("eot", "rows that stand for a prompt: the end row, it and the last word's, or all from there",
                          choices=("eot", "last+eot", "window"))  # fmt: skip
-    safe: str | None = option(None, "what takes the concept's place where --to does not say; none picks it by kind")
+    safe: str | None = option(
+        None, Sentence("what takes the concept's place where ", Hint("to"), " does not say; none picks it by kind")
+    )
     frames: tuple[str, ...] = option(FRAMES, "prompts around the concept in stage 1")
     variants: bool = option(True, "also take mechanical variants of the concept")
     aliases: bool = option(True, "also take words that mean the same in the text encoder's vocabulary",
@@ -151,7 +154,8 @@ class TRCE(StagedMethod):
             anchor = SAFE.get(concept.kind, SAFE["object"]) if anchor is None else anchor
             if not anchor.strip():
                 raise RequestError(
-                    f"the safe phrase of '{concept.text}' is empty; name what takes its place, for example --to art"
+                    f"the safe phrase of '{concept.text}' is empty; name what takes its place, ",
+                    Hint("to", "art", before="for example"),
                 )
             concepts.append(replace(concept, anchor=anchor))
         return replace(request, forget=tuple(concepts))

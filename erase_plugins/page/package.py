@@ -13,6 +13,7 @@ from importlib.metadata import Distribution, PackageNotFoundError, distribution
 from pathlib import Path
 
 from erase_plugins.errors import RequestError, Unsupported
+from erase_plugins.hints import Hint
 
 NAME = "erase-plugins"
 #: the package as a Space holds it
@@ -91,6 +92,6 @@ def _installed() -> Distribution:
         return distribution(NAME)
     except PackageNotFoundError as error:
         raise Unsupported(
-            f"{NAME} is not installed here, so a Space cannot get a copy of it; install it, or name a source with "
-            "--requirement"
+            f"{NAME} is not installed here, so a Space cannot get a copy of it; install it, or name a source with ",
+            Hint("requirement"),
         ) from error

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from erase_plugins.errors import CorruptArtifact, RequestError
+from erase_plugins.hints import Hint
 
 _FEATURES = ("features", "X", "x", "data", "arr_0")
 _LABELS = ("labels", "label", "y", "targets", "target")
@@ -66,7 +67,7 @@ def load_features(features: str | Path, labels: str | Path | None = None) -> tup
     else:
         values = next((found[name] for name in _LABELS if name in found), None)
         if values is None:
-            raise RequestError(f"'{Path(features).name}' holds no labels; give them with --labels FILE")
+            raise RequestError(f"'{Path(features).name}' holds no labels; give them with ", Hint("labels", "FILE"))
     if matrix.ndim == 0 or values.ndim == 0 or len(matrix) != len(values):
         raise RequestError(
             f"features of shape {matrix.shape} and labels of shape {values.shape} do not belong together"

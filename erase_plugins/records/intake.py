@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from erase_plugins.errors import RequestError
+from erase_plugins.hints import Hint
 from erase_plugins.records.features import Rule
 from erase_plugins.records.losses import Loss
 from erase_plugins.records.noise import Noise
@@ -30,7 +31,7 @@ def empty_state(opened: dict[str, Any], fixed: Any, start: Any) -> tuple[State, 
     width = opened["dim"] + opened["bias"]
     if start is not None:
         if fixed is None:
-            raise RequestError("a frozen head needs a low-rank change on it; give --rank")
+            raise RequestError("a frozen head needs a low-rank change on it; give ", Hint("rank"))
         start = np.asarray(start, dtype=np.float64)
         if start.shape != (opened["outputs"], width) or not np.isfinite(start).all():
             raise RequestError(f"the frozen head has the shape {start.shape}, {(opened['outputs'], width)} is needed")
@@ -64,5 +65,7 @@ def check_group(marks: Sequence[bytes | str], group: int) -> None:
     most = max((count for mark, count in Counter(marks).items() if mark != NOBODY), default=0)
     if most > group:
         raise RequestError(
-            f"one subject has {most} records, and this head is made for {group} per person; make it with --group {most}"
+            f"one subject has {most} records, and this head is made for {group} per person; make it with ",
+            Hint("group"),
+            f" {most}",
         )

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from erase_plugins.errors import RequestError
+from erase_plugins.hints import Hint
 from erase_plugins.records import accountant
 from erase_plugins.records.events import is_name
 from erase_plugins.records.features import Rule
@@ -84,7 +85,9 @@ class HeadOptions:
                 raise RequestError(f"{name} is '{getattr(self, name)}'; choose one of {', '.join(known)}")
         loss = Loss(self.loss, self.threshold)
         if loss.id == "softmax" and self.classes < 2:
-            raise RequestError("softmax needs the number of classes (--classes N), known without looking at the labels")
+            raise RequestError(
+                "softmax needs the number of classes (", Hint("classes", "N"), "), known without looking at the labels"
+            )
         if loss.id != "softmax" and self.classes not in (0, 1):
             raise RequestError(f"the loss {loss.id} has one output; leave the number of classes out")
         limit = 2 / (self.lam + loss.smoothness(self.norm))
@@ -105,7 +108,9 @@ class HeadOptions:
         loss = Loss(self.loss, float(self.threshold))
         n = records if self.slots is None else self.slots
         if not 0 < n >= records:
-            raise RequestError(f"{records} records do not fit into {n} slots; give --slots {max(records, 1)} or more")
+            raise RequestError(
+                f"{records} records do not fit into {n} slots; give ", Hint("slots"), f" {max(records, 1)} or more"
+            )
         outputs, width = max(1, self.classes), self.rule.width(dim)
         if self.rank >= width:
             raise RequestError(f"rank {self.rank} saves nothing on {width} columns; leave it out or take a smaller one")

@@ -10,6 +10,7 @@ from erase_plugins.artifacts import chain
 from erase_plugins.artifacts.atomic import atomic_folder
 from erase_plugins.artifacts.places import check_place
 from erase_plugins.errors import ArtifactError, CorruptArtifact, PushRefused, Unsupported
+from erase_plugins.hints import Hint
 from erase_plugins.hookspecs import hookimpl
 from erase_plugins.records.certificate import (
     ACCOUNTANT,
@@ -63,7 +64,12 @@ def write_release(
     records = Records.open(folder)
     opened = records.account().opened
     if module is not None and (not opened["rank"] or opened["bias"]):
-        raise Unsupported("peft holds low-rank heads without a constant only; make the head with --rank and --no-bias")
+        raise Unsupported(
+            "peft holds low-rank heads without a constant only; make the head with ",
+            Hint("rank"),
+            " and ",
+            Hint("no-bias"),
+        )
     if out is not None:
         check_place(Path(out), force, KIND)
     entries, state = records.release(raise_to)

@@ -17,6 +17,7 @@ from erase_plugins.artifacts import chain
 from erase_plugins.artifacts.locks import locked
 from erase_plugins.artifacts.marks import canonical_name
 from erase_plugins.errors import ArtifactError, CorruptArtifact, PushRefused, RequestError
+from erase_plugins.hints import Hint
 from erase_plugins.records.certificate import LEDGER, certificate
 from erase_plugins.records.descent import Schedule, descend
 from erase_plugins.records.events import KIND, SCHEMA, check_id, now
@@ -219,7 +220,9 @@ class Records:
                 self._append(state, entries, [{"event": "refused", "what": "release"}])
                 raise PushRefused(
                     f"release {number} of {most}: every further model tells more about records that are deleted later; "
-                    f"nothing was written. Whoever answers for it can raise the budget (--raise-budget {number})"
+                    "nothing was written. Whoever answers for it can raise the budget (",
+                    Hint("raise-budget"),
+                    f" {number})",
                 )
             if not account.published:
                 digest = array_sha256(state.weights)
@@ -321,7 +324,8 @@ class Records:
                 if len(rows) > free or not len(rows):
                     raise RequestError(
                         f"{len(rows)} records for {free} free slots of {opened['n']}; delete some first, or make a new "
-                        "head with more --slots"
+                        "head with more ",
+                        Hint("slots"),
                     )
                 ids = new_ids(len(rows), list(account.lives))
             next_state = state.without(gone)

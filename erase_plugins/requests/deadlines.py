@@ -7,6 +7,7 @@ import datetime
 from dataclasses import dataclass
 
 from erase_plugins.errors import RequestError
+from erase_plugins.hints import Hint
 
 #: days before the deadline from which on `status` warns
 WARN = 7
@@ -39,7 +40,9 @@ def rule_of(name: str, days: int) -> Rule:
     if days:
         return Rule(days=days, more_days=days)
     if name not in RULES:
-        raise RequestError(f"no deadline is known for '{name}'; choose one of {', '.join(RULES)}, or give --days")
+        raise RequestError(
+            f"no deadline is known for '{name}'; choose one of {', '.join(RULES)}, or give ", Hint("days")
+        )
     return RULES[name]
 
 

@@ -6,6 +6,7 @@ import shutil
 from typing import Any
 
 from erase_plugins.errors import RequestError
+from erase_plugins.hints import Hint
 from erase_plugins.requests.case import Case, Ledger
 from erase_plugins.requests.deadlines import date, due, rule_of
 from erase_plugins.requests.states import IDENTITY, REASONS
@@ -60,8 +61,9 @@ def deploy(
     case = desk.ledger().case(name)
     if case.state in ("failed", "escalated") and override is None:
         raise RequestError(
-            f"request {case.id} did not pass its evaluation; run it again, or give --override with one of "
-            f"{', '.join(REASONS['override'])}"
+            f"request {case.id} did not pass its evaluation; run it again, or give ",
+            Hint("override"),
+            f" with one of {', '.join(REASONS['override'])}",
         )
     body = {"event": "deployed", "attempt": max(case.attempt, 1), "artifact": case.artifact or "0" * 64,
             "override": None if override is None else _one(override, REASONS["override"])}  # fmt: skip

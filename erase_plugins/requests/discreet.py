@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from erase_plugins.errors import EraseError, RunRefused
+from erase_plugins.hints import Hint
 
 SUBJECT = "[subject]"
 #: fields of a manifest that no request can bring a name into
@@ -62,7 +63,8 @@ class Discretion:
             if self._whole.search(path.name) or any(self._whole.search(text) for text in _texts(path)):
                 raise RunRefused(
                     f"the method wrote the name into a {path.suffix or 'nameless'} file, so nothing of it was kept; "
-                    "plan again and choose another remedy with --method"
+                    "plan again and choose another remedy with ",
+                    Hint("method"),
                 )
 
 

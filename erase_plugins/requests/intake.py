@@ -12,6 +12,7 @@ from erase_plugins.artifacts.chain_fields import is_name
 from erase_plugins.artifacts.marks import canonical_name
 from erase_plugins.data import DataRef
 from erase_plugins.errors import RequestError
+from erase_plugins.hints import Hint
 from erase_plugins.requests.case import Case, Ledger
 from erase_plugins.requests.deadlines import date, due, rule_of
 from erase_plugins.requests.discreet import Discretion
@@ -73,10 +74,15 @@ def asked(
     if what not in KINDS:
         raise RequestError(f"unknown kind of request; choose one of {', '.join(KINDS)}")
     if public and what in PRIVATE:
-        raise RequestError(f"what is made for a request of kind {what} is never published; leave --public out")
+        raise RequestError(
+            f"what is made for a request of kind {what} is never published; ",
+            Hint("public", before="leave", after="out"),
+        )
     names = list(dict.fromkeys(canonical_name(text) for text in subjects))
     if not names:
-        raise RequestError("nobody and nothing was named; give --subject NAME or --subject-file FILE")
+        raise RequestError(
+            "nobody and nothing was named; give ", Hint("subject", "NAME"), " or ", Hint("subject-file", "FILE")
+        )
     if evidence is not None and Discretion(names).scrub(evidence) != evidence:
         raise RequestError("the reference holds the name that the ledger must not hold; give a number")
     if evidence is not None and not is_name(evidence):
@@ -113,14 +119,19 @@ def recognise(desk: Desk, case: Case, subjects: Sequence[str], data: str | None 
     if set(marks) != set(wanted["subjects"]):
         raise RequestError(
             f"these {len(marks)} names are not the {len(wanted['subjects'])} of request {case.id}; nothing of what was "
-            "given is kept, so give the same ones as at its intake (--subject or --subject-file)"
+            "given is kept, so give the same ones as at its intake (",
+            Hint("subject"),
+            " or ",
+            Hint("subject-file"),
+            ")",
         )
     found = None if data is None else desk.mark(data_hash(data, subjects))
     if wanted["data"] is not None and found != wanted["data"]:
         raise RequestError(
-            f"request {case.id} came with data, and " + ("none were" if data is None else "others are")
-            + " given; give the same ones with --forget"
-        )  # fmt: skip
+            f"request {case.id} came with data, and {'none were' if data is None else 'others are'} given; give the ",
+            "same ones with ",
+            Hint("forget"),
+        )
     return [marks[item] for item in wanted["subjects"]]
 
 
@@ -135,5 +146,7 @@ def names_in(subjects: Sequence[str], file: str | None) -> list[str]:
     try:
         text = Path(file).read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise RequestError("the file of --subject-file cannot be read as UTF-8 text; one name a line") from error
+        raise RequestError(
+            "the file of ", Hint("subject-file"), " cannot be read as UTF-8 text; one name a line"
+        ) from error
     return [*subjects, *(line.strip() for line in text.splitlines() if line.strip())]

@@ -21,6 +21,7 @@ from erase_plugins.artifacts import chain
 from erase_plugins.artifacts.chain_fields import now
 from erase_plugins.artifacts.marks import make_key, mark, read_key
 from erase_plugins.errors import ArtifactError, CorruptArtifact, RequestError
+from erase_plugins.hints import Hint
 from erase_plugins.requests.case import Ledger, replay
 from erase_plugins.requests.events import KIND, SCHEMA
 
@@ -64,7 +65,7 @@ class Desk:
 
         desk = cls(folder, key)
         if desk.key_file.resolve().parent.is_relative_to(desk.folder.resolve()):
-            raise ArtifactError("the key would lie in the folder whose names it hides; choose another --key")
+            raise ArtifactError("the key would lie in the folder whose names it hides; choose another ", Hint("key"))
         there = (desk.folder / DATABASE).is_file()
         if os.path.lexists(desk.folder) and not there and (not desk.folder.is_dir() or any(desk.folder.iterdir())):
             raise ArtifactError(f"'{desk.folder.name}' is something else; choose a new folder for the requests")
@@ -202,7 +203,7 @@ class Desk:
         if key is not None:
             if ledger.opened["key"] != key_id(key):
                 raise CorruptArtifact(
-                    f"'{self.key_file.name}' is not the key of these requests; give theirs with --key"
+                    f"'{self.key_file.name}' is not the key of these requests; give theirs with ", Hint("key")
                 )
             if seals != [(len(rows), ledger.head, _seal(key, len(rows), ledger.head))]:
                 raise CorruptArtifact("the ledger does not end as it was sealed: lines were cut off or written anew")

@@ -21,6 +21,7 @@ from erase_plugins.artifacts.lowrank import lower
 from erase_plugins.artifacts.places import FILE
 from erase_plugins.artifacts.tensors import TensorFile, all_finite, header_bytes, tensor_bytes
 from erase_plugins.errors import BaseMismatch, RequestError, Unsupported
+from erase_plugins.hints import ANOTHER_OUT, ANY_BASE, Sentence
 
 #: header key of a fused file
 FUSED_KEY = "erase_plugins.fused"
@@ -81,11 +82,11 @@ def fuse_checkpoint(
     if not isinstance(strength, int | float) or strength != strength or abs(strength) > 100:
         raise RequestError(f"strength {strength!r} is not a usable number; 1 is the evaluated edit")
     if new.resolve() == place.resolve():
-        raise RequestError("the fused checkpoint must not replace its source; choose another --out")
+        raise RequestError("the fused checkpoint must not replace its source; choose ", ANOTHER_OUT)
     if "addon" in artifact.edit.kinds:
         raise Unsupported("this edit adds modules; it cannot be fused into a checkpoint, only applied")
     if place.is_dir() and new.resolve().is_relative_to(place.resolve()):
-        raise RequestError("the fused checkpoint must not be written into its source; choose another --out")
+        raise RequestError("the fused checkpoint must not be written into its source; choose ", ANOTHER_OUT)
     if target is not None:
         check_base(artifact.manifest, target, any_base, artifact.edit)
     if place.is_dir():
@@ -193,11 +194,12 @@ def check_files(artifact: Artifact, slots: Mapping[str, Mapping[str, list[Slot]]
             result = expected.compare(fingerprint_of(facts), names)
             if result.verdict == "same" or (result.verdict == "weights" and any_base):
                 continue
-            hint = "; pass --any-base to use it on a fine-tune" if result.verdict == "weights" else ""
+            hint = Sentence("; ", ANY_BASE, " to use it on a fine-tune") if result.verdict == "weights" else ""
             made_for = artifact.manifest.base.get("model", "unknown")
             raise BaseMismatch(
                 f"'{artifact.name}' was made for {made_for}, the {component} in these files has {result}; "
-                f"nothing was written{hint}"
+                "nothing was written",
+                hint,
             )
 
 

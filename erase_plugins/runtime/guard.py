@@ -19,6 +19,7 @@ from erase_plugins.artifacts.names import live_parameters
 from erase_plugins.artifacts.prompt_guards import PROMPT_GUARDS
 from erase_plugins.errors import BaseMismatch, Unsupported
 from erase_plugins.families.hosts import part_of, parts_of
+from erase_plugins.hints import ANY_BASE, Sentence
 from erase_plugins.runtime.integrity import fused_projections, holds_parts
 
 
@@ -69,10 +70,11 @@ def check_base(manifest: Manifest, target: Any, any_base: bool = False, edit: Ed
         if idle:
             notes.append(f"{component} is not the one that the artifact was made with ({result}); it is not changed")
             continue
-        hint = "; pass --any-base to use it on a fine-tune" if result.verdict == "weights" else ""
+        hint = Sentence("; ", ANY_BASE, " to use it on a fine-tune") if result.verdict == "weights" else ""
         raise BaseMismatch(
             f"'{manifest.name}' was made for {made_for} {component} {expected.short}, this model has "
-            f"{found[component].short}: {result}; nothing was changed{hint}"
+            f"{found[component].short}: {result}; nothing was changed",
+            hint,
         )
     return tuple(notes)
 

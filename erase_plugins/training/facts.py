@@ -28,6 +28,7 @@ from erase_plugins.families.texts import (
     fact_of,
     tokenizer_of,
 )
+from erase_plugins.hints import ANOTHER_TO, Hint
 from erase_plugins.options import as_dict, option, resolve
 from erase_plugins.training.language import (
     REFUSAL,
@@ -208,12 +209,14 @@ class FactMethod(ABC):
         forget, kept = asked(request)
         said = {item.anchor or REFUSAL for item in request.forget}
         if len(said) > 1:
-            raise RequestError(f"{self.id} takes one answer for everything that is forgotten; give one --to")
+            raise RequestError(
+                f"{self.id} takes one answer for everything that is forgotten; give ", Hint("to", before="one")
+            )
         wanted = answered(forget, said.pop())
         apart(forget, kept)
         for before, after in zip(forget, wanted, strict=True):
             if before.canonical == after.canonical:
-                raise RequestError(f"{before.place} has that answer already; give another --to")
+                raise RequestError(f"{before.place} has that answer already; give ", ANOTHER_TO)
         apart_by_subject(forget, kept)
         return forget, wanted, kept
 

@@ -14,6 +14,7 @@ from erase_plugins.families.capabilities import CLASSIFIER
 from erase_plugins.families.labelled import Labelled, accuracy
 from erase_plugins.families.labelled_data import both_sets, stored
 from erase_plugins.families.labels import SAMPLES, forgotten, is_single, labels_of
+from erase_plugins.hints import Hint
 from erase_plugins.options import as_dict, option
 from erase_plugins.training.method import TrainedMethod, TrainingRun
 from erase_plugins.training.options import WeightOptions
@@ -110,7 +111,9 @@ class LabelledMethod(TrainedMethod):
 
     def settle(self, options: Any, request: EraseRequest, info: ModelSpec) -> Any:
         if anchored := [item.name for item in request.forget if item.anchor is not None]:
-            raise RequestError(f"{self.id} forgets a class and takes no --to ({anchored[0]}); leave it out")
+            raise RequestError(
+                f"{self.id} forgets a class and takes ", Hint("to", before="no"), f" ({anchored[0]}); leave it out"
+            )
         if SAMPLES not in self.kinds and any(map(is_single, request.forget)):
             raise RequestError(f"data to forget has no label of {info.model}; name the class that it shows")
         forgotten(request, labels_of(info), info.model)

@@ -31,6 +31,7 @@ from erase_plugins.families.texts import (
     scores,
     tokenizer_of,
 )
+from erase_plugins.hints import Hint
 from erase_plugins.options import as_dict, option
 from erase_plugins.training.method import TrainedMethod, TrainingRun
 from erase_plugins.training.options import WeightOptions
@@ -303,14 +304,21 @@ def check_texts(method: str, request: EraseRequest, info: ModelSpec, answers: bo
             "float32, float16 or bfloat16, and measure again on the quantised one"
         )
     if not answers and (anchored := [item for item in request.forget if item.anchor is not None]):
-        raise RequestError(f"{method} puts nothing in place of {anchored[0].name}; leave --to out, or use idk")
+        raise RequestError(
+            f"{method} puts nothing in place of {anchored[0].name}; ",
+            Hint("to", before="leave", after="out"),
+            ", or use idk",
+        )
     if missing := [item.name for item in request.forget if item.data is None]:
         raise RequestError(
-            f"{method} forgets texts, and '{missing[0]}' comes without any; give them: --forget facts.jsonl, with "
-            "prompt and completion in every line"
+            f"{method} forgets texts, and '{missing[0]}' comes without any; give them: ",
+            Hint("forget"),
+            " facts.jsonl, with prompt and completion in every line",
         )
     if request.preserve:
-        raise RequestError(f"{method} retains texts from data; give --retain FILE.jsonl instead of --keep")
+        raise RequestError(
+            f"{method} retains texts from data; give ", Hint("retain"), " FILE.jsonl instead of ", Hint("keep")
+        )
 
 
 class LanguageMethod(TrainedMethod):
@@ -340,8 +348,9 @@ class LanguageMethod(TrainedMethod):
         check_texts(self.id, request, info, self.answers)
         if options.retain_weight > 0 and not request.retain_data and not tells_of_others(request):
             raise RequestError(
-                f"{self.id} without texts to retain forgets everything; give some: --retain others.jsonl (or set "
-                "retain_weight=0 if you mean it)"
+                f"{self.id} without texts to retain forgets everything; give some: ",
+                Hint("retain"),
+                " others.jsonl (or set retain_weight=0 if you mean it)",
             )
         return options
 
@@ -383,7 +392,9 @@ class LanguageMethod(TrainedMethod):
         if self.answers:
             said = {item.anchor or REFUSAL for item in request.forget}
             if len(said) > 1:
-                raise RequestError(f"{self.id} takes one answer for everything that is forgotten; give one --to")
+                raise RequestError(
+                    f"{self.id} takes one answer for everything that is forgotten; give ", Hint("to", before="one")
+                )
             answers = answered(forget, said.pop())
         tokenizer = tokenizer_of(run.target)
 

@@ -20,6 +20,7 @@ from erase_plugins.families.texts import (
     encoded,
     tokenizer_of,
 )
+from erase_plugins.hints import Hint
 from erase_plugins.options import option
 from erase_plugins.training.language import Asked, LanguageMethod, TextOptions, check_texts
 from erase_plugins.training.method import TrainingRun
@@ -65,8 +66,9 @@ class LearnedMethod(LanguageMethod):
         check_texts(self.id, request, info, answers=False)
         if not request.retain_data and not tells_of_others(request):
             raise RequestError(
-                f"{self.id} trains an adapter on the rows that stay; give them: --retain staying.jsonl, with a subject "
-                "in every row"
+                f"{self.id} trains an adapter on the rows that stay; give them: ",
+                Hint("retain"),
+                " staying.jsonl, with a subject in every row",
             )
         return options
 

@@ -12,6 +12,7 @@ from erase_plugins.engine.context import RunContext
 from erase_plugins.engine.vocabulary import meaning
 from erase_plugins.errors import RequestError
 from erase_plugins.families.base import Target
+from erase_plugins.hints import Setting
 from erase_plugins.training.retain import keep_words
 from erase_plugins.types import Concept
 
@@ -52,7 +53,7 @@ def chosen_priors(
     if dropped:
         ctx.note(f"not used as priors, since they name the target: {', '.join(dropped[:8])}")
     if not priors:
-        raise RequestError("no prior concept is left; name some with --set priors=...")
+        raise RequestError("no prior concept is left; name some ", Setting("priors", "...", before="with"))
     return priors
 
 

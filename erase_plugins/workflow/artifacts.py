@@ -9,6 +9,7 @@ from typing import Any
 from erase_plugins.artifacts.artifact import Artifact
 from erase_plugins.artifacts.reference import is_reference
 from erase_plugins.errors import ArtifactError
+from erase_plugins.hints import LIST_PLUGINS
 from erase_plugins.manager import get_manager
 
 
@@ -47,7 +48,7 @@ def locate(path: str | Path) -> Path:
     if place is None:
         scheme = path.split(":")[0]
         raise ArtifactError(
-            f"no plugin knows where '{scheme}:' artifacts are; 'erase-plugins list plugins' shows what is installed"
+            f"no plugin knows where '{scheme}:' artifacts are; ", LIST_PLUGINS, " shows what is installed"
         )
     return place
 

@@ -26,6 +26,7 @@ from erase_plugins.evaluation.attack_suite import attack_all, chosen
 from erase_plugins.evaluation.budget import CUSTOM
 from erase_plugins.evaluation.context import REPORT, Progress, run_in_context
 from erase_plugins.evaluation.page import html_page, markdown_page
+from erase_plugins.hints import ANOTHER_OUT, Hint
 from erase_plugins.manager import get_manager
 from erase_plugins.types import AttackReport, EvalReport
 from erase_plugins.workflow.convert import open_source
@@ -96,8 +97,9 @@ def check(wanted: Wanted) -> None:
     """
     if wanted.artifact is None and wanted.base is None:
         raise RequestError(
-            f"'{_short(wanted.model)}' is audited as a whole: name the model that it was made from (--base), or give "
-            "the adapter behind the model"
+            f"'{_short(wanted.model)}' is audited as a whole: name the model that it was made from (",
+            Hint("base"),
+            "), or give the adapter behind the model",
         )
     if wanted.artifact is not None and wanted.base is not None:
         raise RequestError("a base belongs to a whole model; with an adapter the model is its base")
@@ -132,7 +134,7 @@ def audit(wanted: Wanted, out: Path, *, force: bool = False, progress: Progress 
         subject.model = _short(wanted.base or wanted.model)
         work = out / f".audit-{_key(wanted, subject, artifact)}"
         if work.is_symlink() or (work.exists() and not work.is_dir()):
-            raise Unsupported(f"'{work.name}' in --out is no folder; choose another --out")
+            raise Unsupported(f"'{work.name}' in ", Hint("out"), " is no folder; choose ", ANOTHER_OUT)
         work.mkdir(parents=True, exist_ok=True)
         report = _rates(subject, suite, work / _SUITE, tell)
         done, not_run = attack_all(subject, chosen(wanted.attacks), wanted.budget, work / "attacks", tell)

@@ -16,6 +16,7 @@ from erase_plugins.artifacts.lora_rewrite import PEFT_CONFIG, PEFT_FILE
 from erase_plugins.artifacts.manifest import HEADER_KEY
 from erase_plugins.errors import ArtifactError, RequestError, Unsupported
 from erase_plugins.families.model import EMBEDDING_MAP
+from erase_plugins.hints import Hint
 from erase_plugins.manager import get_manager
 from erase_plugins.workflow.artifacts import load_artifact
 from erase_plugins.workflow.found import FoundModel
@@ -156,9 +157,16 @@ def check_out(place: Path, file: Path) -> None:
     """
     peft, named = file.name == PEFT_FILE, place.suffix.lower() == ".safetensors"
     if peft and named:
-        raise RequestError(f"a peft adapter is a folder of two files; give --out a folder, not '{place.name}'")
+        raise RequestError(
+            "a peft adapter is a folder of two files; give ", Hint("out"), f" a folder, not '{place.name}'"
+        )
     if not peft and not named:
-        raise RequestError(f"--out {place.name} must end in .safetensors; for example --out {place.name}.safetensors")
+        raise RequestError(
+            Hint("out"),
+            f" {place.name} must end in .safetensors; for example ",
+            Hint("out"),
+            f" {place.name}.safetensors",
+        )
 
 
 def _checked(file: Path, loaded: Artifact, info: Any) -> Any:

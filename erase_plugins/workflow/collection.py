@@ -22,6 +22,7 @@ from erase_plugins.artifacts.places import COLLECTION, INDEX
 from erase_plugins.artifacts.store import file_hash
 from erase_plugins.artifacts.strict_json import parse
 from erase_plugins.errors import ArtifactError, BaseMismatch, CorruptArtifact, UnknownName
+from erase_plugins.hints import Hint
 from erase_plugins.workflow.artifacts import load_artifact, locate, save_artifact
 
 SCHEMA = 1
@@ -241,7 +242,9 @@ def check_fit(name: str, artifact: Artifact, collection: Collection, force: bool
     check_name(name)
     taken = {item.casefold() for item in collection.entries if not (force and item == name)}
     if "/" in name or name.casefold() in {*taken, *_TAKEN}:
-        raise ArtifactError(f"the name '{name}' is taken in this collection; choose another, or --force to replace it")
+        raise ArtifactError(
+            f"the name '{name}' is taken in this collection; choose another, or ", Hint("force"), " to replace it"
+        )
     difference = base_difference(collection.base, artifact.manifest.base)
     if difference:
         raise BaseMismatch(f"a collection has one base, '{name}' has another: {difference}")

@@ -14,6 +14,7 @@ from erase_plugins.artifacts.eraser_folder import is_eraser_folder, read_eraser_
 from erase_plugins.artifacts.locks import claim, claim_files
 from erase_plugins.artifacts.places import ARTIFACT, FILE
 from erase_plugins.errors import BaseMismatch, NotFiniteError, RequestError, Unsupported
+from erase_plugins.hints import Hint
 from erase_plugins.manager import get_manager
 from erase_plugins.runtime.sidecars import sidecar_files
 from erase_plugins.workflow.artifacts import load_artifact, save_artifact
@@ -122,10 +123,10 @@ def open_source(source: Artifact | str | Path, target: Any, family: str | None) 
     kind = classify(header)
     if kind.id not in ABSOLUTE | CHANGES:
         if not kind.convertible:
-            raise Unsupported(f"'{path.name}' is {kind.title}; {kind.how}")
+            raise Unsupported(f"'{path.name}' is {kind.title}; ", kind.how)
         return load_artifact(path, family), {}
     if target is None:
-        raise Unsupported(f"'{path.name}' is {kind.title}; give the base model it was made from (--base)")
+        raise Unsupported(f"'{path.name}' is {kind.title}; give the base model it was made from (", Hint("base"), ")")
     from erase_plugins.artifacts.manifest import describe_base
 
     edit, errors = edit_from_weights(path, kind.id, target)
@@ -184,7 +185,9 @@ def _fit(
     cut = rank is not None or energy is not None
     if "contextmap" in edit.kinds and (cut or not layout.accepts(edit, family)):
         if target is None:
-            raise Unsupported(f"layout {layout.id} needs the base model to write a context map as weights (--base)")
+            raise Unsupported(
+                f"layout {layout.id} needs the base model to write a context map as weights (", Hint("base"), ")"
+            )
         check_fits(target, edit)
         edit = replace(lower_for(edit, target), statistics={}, meta={})
     verdict = layout.accepts(edit, family)
@@ -247,7 +250,7 @@ def _write(
         return save_artifact(artifact, place, (layout.id,), None, force, extras)
     name = layout.filename(artifact.name, family)
     if not name.endswith(".safetensors"):
-        raise RequestError(f"layout {layout.id} is a folder; give --out a folder name, not '{place.name}'")
+        raise RequestError(f"layout {layout.id} is a folder; give ", Hint("out"), f" a folder name, not '{place.name}'")
     check_edit(artifact.edit, family)
     with atomic_file(place, force) as work:
         layout.write(artifact.edit, family, file_header(artifact.manifest, family, layout.id, artifact.edit), work)

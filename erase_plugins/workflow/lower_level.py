@@ -16,6 +16,7 @@ from erase_plugins.families.forget_set import CLASS
 from erase_plugins.families.labelled import Labelled, accuracy, losses
 from erase_plugins.families.labelled_data import stored
 from erase_plugins.families.labels import SAMPLES
+from erase_plugins.hints import Hint
 from erase_plugins.types import ForgetItem
 
 if TYPE_CHECKING:
@@ -180,7 +181,9 @@ class Concepts(Lower):
         self.pool = tuple(dict.fromkeys(text.strip() for text in concepts if text.strip()))
         self.count = len(self.pool)
         if self.count < 2:
-            raise RequestError("a prompt-wise search needs a pool of at least two concepts; add --concept TEXT")
+            raise RequestError(
+                "a prompt-wise search needs a pool of at least two concepts; add ", Hint("concept", "TEXT")
+            )
         self.judge = pick_judge(ask.target, judge, self.pool)
         known = {label for labels in self.judge.axes.values() for label in labels}
         if unknown := [text for text in self.pool if text not in known]:

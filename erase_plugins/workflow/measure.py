@@ -16,6 +16,7 @@ from erase_plugins.evaluation.context import REPORT, Progress, needs_judge, need
 from erase_plugins.evaluation.run import IMAGE, Subject, modality, modality_of
 from erase_plugins.extras import require
 from erase_plugins.families.model import Model
+from erase_plugins.hints import Hint
 from erase_plugins.manager import get_manager
 from erase_plugins.needs import lacks, needs_of, packages_of
 from erase_plugins.types import AttackReport, EvalReport
@@ -195,7 +196,9 @@ def open_subject(
     names = list(dict.fromkeys([*erased, *(text for item in loaded if not erased for text in item.manifest.erased)]))
     asks = needs_judge(runner)
     if asks and not names:
-        raise RequestError("nothing to look for: give an artifact that names its concepts, or --erased TEXT")
+        raise RequestError(
+            "nothing to look for: give an artifact that names its concepts, ", Hint("erased", "TEXT", before="or")
+        )
     if images < 1:
         raise RequestError(f"images={images}; at least one picture per set is needed")
     target = as_target(model, **load)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from erase_plugins.errors import RequestError, Unsupported
 from erase_plugins.families.source import MODEL, Source, find_source
+from erase_plugins.hints import Hint
 from erase_plugins.manager import get_manager
 from erase_plugins.workflow.found import FoundModel
 
@@ -31,7 +32,10 @@ def find_family(source: Source, wanted: str | None = None) -> Any:
         asked = manager.family(wanted)
         if asked not in found:
             names = ", ".join(item.id for item in found) or "none"
-            raise RequestError(f"'{source.name}' is not of family {wanted}; detected: {names}; leave --family out")
+            raise RequestError(
+                f"'{source.name}' is not of family {wanted}; detected: {names}; ",
+                Hint("family", before="leave", after="out"),
+            )
         return asked
     if not found:
         known = ", ".join(entry.item.id for entry in manager.families())

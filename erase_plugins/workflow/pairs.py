@@ -12,6 +12,7 @@ from typing import Any
 
 from erase_plugins.errors import ArtifactError, RequestError
 from erase_plugins.evaluation.sensitive import blurred, is_png, png
+from erase_plugins.hints import PAIRS
 from erase_plugins.types import EvalReport, Record
 
 FOLDER = "images"
@@ -201,7 +202,7 @@ def _read_index(folder: Path) -> tuple[Path, Gallery]:
     try:
         text = (place / INDEX).read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
-        raise ArtifactError(f"no pictures at '{folder.name}'; make them with 'erase-plugins card --pairs 3'") from error
+        raise ArtifactError(f"no pictures at '{folder.name}'; make them with ", PAIRS) from error
     return place, parse_index(text)
 
 
@@ -216,9 +217,7 @@ def parse_index(text: str) -> Gallery:
         pairs = tuple(Pair.from_dict(item) for item in data["pairs"])
         numbers = (float(data["strength"]), int(data["steps"]), float(data["guidance"]), bool(data["blurred"]))
     except (ValueError, TypeError, KeyError, AttributeError, RequestError) as error:
-        raise ArtifactError(
-            f"'{INDEX}' is damaged; make the pictures again with 'erase-plugins card --pairs 3'"
-        ) from error
+        raise ArtifactError(f"'{INDEX}' is damaged; make the pictures again with ", PAIRS) from error
     for turn, pair in enumerate(pairs, start=1):
         texts = isinstance(pair.prompt, str) and isinstance(pair.seed, int)
         if (pair.before, pair.after) != names(turn) or not texts or turn > MOST:

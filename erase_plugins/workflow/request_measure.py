@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from erase_plugins.errors import RequestError, Unsupported
+from erase_plugins.hints import Hint
 from erase_plugins.manager import get_manager
 from erase_plugins.needs import lacks, needs_of
 from erase_plugins.reports import EvalRow
@@ -115,7 +116,9 @@ def _of_model(
     found = find_model(model, measured.get("revision"))
     fitting = suites_for(found.info)
     if suite is None and not fitting:
-        raise Unsupported(f"no registered suite measures {found.info.model}; install one, or name one with --suite")
+        raise Unsupported(
+            f"no registered suite measures {found.info.model}; install one, or name one with ", Hint("suite")
+        )
     chosen = suite or fitting[0]
     if dry_run:
         get_manager().evaluator(chosen, "suite")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from erase_plugins.artifacts.chain import canonical
 from erase_plugins.errors import RequestError
+from erase_plugins.hints import Hint
 from erase_plugins.manager import get_manager
 from erase_plugins.requests.case import Case, Ledger
 from erase_plugins.requests.discreet import Discretion
@@ -93,8 +94,9 @@ def _run(desk: Desk, case: Case, work: Work, role: str, dry_run: bool, listeners
         raise RequestError(f"request {case.id} is {case.state}; it can run when it is {' or '.join(BEFORE['started'])}")
     if resumed and work.method not in (None, case.remedy):
         raise RequestError(
-            f"attempt {case.attempt} of request {case.id} is under way with {case.remedy}: go on without --method, or "
-            "plan again and then run with it"
+            f"attempt {case.attempt} of request {case.id} is under way with {case.remedy}: go on without ",
+            Hint("method"),
+            ", or plan again and then run with it",
         )
     remedy = case.remedy if resumed else _next(case, work.method)
     maker: _Maker = _Head(desk, work) if remedy == RECORDS else _Model(desk, work, remedy, listeners)

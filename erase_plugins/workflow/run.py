@@ -12,6 +12,7 @@ from erase_plugins.engine.context import Listener
 from erase_plugins.engine.own_preset import with_note, with_preset
 from erase_plugins.engine.runner import check_items, run_method
 from erase_plugins.errors import RequestError, Unsupported
+from erase_plugins.hints import ANOTHER_TO
 from erase_plugins.manager import get_manager
 from erase_plugins.needs import lacks, needs_of
 from erase_plugins.types import EditPlan, EraseRequest
@@ -41,7 +42,7 @@ def make_plan(request: EraseRequest, info: Any = None) -> EditPlan:
     check_items(request, method, [entry.item for entry in manager.methods()])
     for concept in request.concepts:
         if concept.anchor is not None and concept.anchor.strip().lower() == concept.text.strip().lower():
-            raise RequestError(f"'{concept.text}' would become itself, so nothing would be erased; give another --to")
+            raise RequestError(f"'{concept.text}' would become itself, so nothing would be erased; give ", ANOTHER_TO)
     info = info if info is not None else find_model(request.model, request.revision, request.family).info
     if lacks(method, info):
         wanted = sorted(needs_of(method)) or lacks(method, info)

@@ -20,6 +20,7 @@ from erase_plugins.errors import RequestError, Unsupported
 from erase_plugins.families.forget_set import CLASS, DATA, PROMPT, ForgetSet
 from erase_plugins.families.labelled_data import pool_of
 from erase_plugins.families.labels import SAMPLES
+from erase_plugins.hints import Hint
 from erase_plugins.manager import get_manager
 from erase_plugins.needs import lacks
 from erase_plugins.workflow.lower_level import Ask, Classes, Concepts, Lower, Rows
@@ -190,7 +191,9 @@ def _lower(
         raise Unsupported(f"{method} reads no data, so it cannot forget pictures; see 'erase-plugins list methods'")
     if wise == DATA and SAMPLES not in get_manager().method(method).kinds:
         able = ", ".join(entry.item.id for entry in get_manager().methods() if SAMPLES in entry.item.kinds)
-        raise Unsupported(f"{method} forgets classes, not single pictures; say --wise class, or take one of {able}")
+        raise Unsupported(
+            f"{method} forgets classes, not single pictures; say ", Hint("wise"), f" class, or take one of {able}"
+        )
     if concepts:
         raise RequestError("concepts are the pool of a prompt-wise search; leave them out, or say wise='prompt'")
     ref = DataRef(data) if isinstance(data, str) else data

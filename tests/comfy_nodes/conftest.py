@@ -20,6 +20,14 @@ from tests.comfy.unpack import comfy_environment
 ROOT = Path(__file__).parent.parent.parent
 
 
+def pytest_collection_modifyitems(items):
+    """A clone runs everything, the other way to install what is marked smoke: the same files in other places."""
+    for item in items:
+        way = getattr(item, "callspec", None) and item.callspec.params.get("client")
+        if getattr(way, "__name__", "") == "pip_installed" and not item.get_closest_marker("smoke"):
+            item.add_marker(pytest.mark.full)
+
+
 @pytest.fixture(scope="session")
 def environment():
     """(interpreter, ComfyUI folder); skips with the reason where there is none."""

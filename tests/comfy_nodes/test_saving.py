@@ -10,6 +10,7 @@ from comfy_nodes import host
 from comfy_nodes.nodes.artifacts import save_artifact
 from comfy_nodes.wording import in_the_graph
 from erase_plugins.errors import ArtifactError
+from erase_plugins.hints import sentence_of
 from erase_plugins.workflow.artifacts import load_artifact
 from tests.artifacts.keeping import tree
 from tests.layouts.making import artifact_of, random_edit
@@ -35,8 +36,8 @@ def test_overwrite_keeps_a_folder_of_other_files(models, edit):
     before = tree(models)
     with pytest.raises(ArtifactError, match=r"did not write \(notes\.txt\)") as refused:
         save_artifact(edit, "mine", True, True)
-    assert "even with overwrite on" in in_the_graph(str(refused.value))
-    assert "--" not in in_the_graph(str(refused.value))
+    assert "even with overwrite on" in in_the_graph(sentence_of(refused.value))
+    assert "--" not in in_the_graph(sentence_of(refused.value))
     assert tree(models) == before
 
 

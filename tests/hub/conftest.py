@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import pytest
 
 import hub_cards
 from erase_plugins import erase, get_manager
+from erase_plugins.page import package
 from erase_plugins.testing.fixtures import hub_server, xet_hub_server  # noqa: F401
 from erase_plugins.testing.models import shared_pipeline
 
@@ -26,6 +29,14 @@ def plugin():
 @pytest.fixture
 def hub(hub_server, plugin):  # noqa: F811
     return hub_server
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_archive():
+    """Every Space holds this package as a zip; the same bytes are made once, which takes a second or, with pocket, three."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(package, "archive", cache(package.archive))
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from erase_plugins.errors import RequestError, Unsupported
 from erase_plugins.evaluation.attacks.rates import CONCEPT_HELP, REFERENCE, REFERENCE_HELP
+from erase_plugins.hints import Setting
 from erase_plugins.hookspecs import hookimpl
 from erase_plugins.late import FUNCTIONS
 from erase_plugins.options import option
@@ -91,7 +92,9 @@ class Backdoor:
         if planted.rate < _BOUND:
             raise Unsupported(
                 f"'{run.options.token}' draws {run.study.split.concept} in {planted.rate:.0%} of the pictures before "
-                "erasing; it was not bound, so nothing can survive (--set steps=N trains longer)"
+                "erasing; it was not bound, so nothing can survive (",
+                Setting("steps", "N"),
+                " trains longer)",
             )
         beside += [
             planted,

@@ -15,6 +15,7 @@ from erase_plugins.engine import disk_cache
 from erase_plugins.errors import RequestError, Unsupported
 from erase_plugins.evaluation.attacks.rates import seen
 from erase_plugins.evaluation.prompts import Prompt, find_axis, quick_prompts
+from erase_plugins.hints import Hint
 
 if TYPE_CHECKING:
     from erase_plugins.evaluation.run import Subject
@@ -58,7 +59,9 @@ def split_prompts(subject: Subject, concept: str) -> Split:
         Unsupported: the judge does not know it.
     """
     if concept not in subject.erased:
-        raise RequestError(f"concept '{concept}' is not among {', '.join(subject.erased)}; name one, or add --erased")
+        raise RequestError(
+            f"concept '{concept}' is not among {', '.join(subject.erased)}; name one, or add ", Hint("erased")
+        )
     pool = quick_prompts(subject.judge, [concept], _POOL, subject.seed)["target"]
     texts = {item.text: item for item in pool}
     distinct = list(texts.values())

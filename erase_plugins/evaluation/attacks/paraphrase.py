@@ -16,6 +16,7 @@ from erase_plugins.evaluation.attacks import phrasing
 from erase_plugins.evaluation.attacks.asking import BASE, DRAWN, OFF, ON, Asking, found_files, found_prompts
 from erase_plugins.evaluation.attacks.phrasing import Phrase
 from erase_plugins.evaluation.attacks.rates import PLAIN, REFERENCE_HELP, SUCCESS, TARGET, mean, per_set, rate
+from erase_plugins.hints import Setting
 from erase_plugins.hookspecs import hookimpl
 from erase_plugins.options import option
 
@@ -72,7 +73,10 @@ class PhraseAttack:
         missing = [kind for kind, prompts in sets.items() if not prompts]
         sets = {kind: prompts for kind, prompts in sets.items() if prompts}
         if not sets:
-            raise RequestError(f"no phrase is known for {', '.join(subject.erased)}; give some with --set words=FILE")
+            raise RequestError(
+                f"no phrase is known for {', '.join(subject.erased)}; give some ",
+                Setting("words", "FILE", before="with"),
+            )
         plain = asking.check_plain(quick_prompts(subject.judge, subject.erased, images, subject.seed)["target"])
         edited, base = {}, {}
         for number, (kind, prompts) in enumerate(sets.items()):

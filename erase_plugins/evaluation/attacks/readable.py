@@ -22,6 +22,7 @@ from erase_plugins.evaluation.attacks.asking import BASE, OFF, ON, Asking, found
 from erase_plugins.evaluation.attacks.paraphrase import token_counter
 from erase_plugins.evaluation.attacks.rates import PLAIN, REFERENCE_HELP, SUCCESS, TARGET, mean, per_set, rate
 from erase_plugins.evaluation.attacks.rewriting import Sentence, Words
+from erase_plugins.hints import Setting
 from erase_plugins.hookspecs import hookimpl
 from erase_plugins.options import option
 
@@ -130,7 +131,10 @@ class _Search:
         }  # fmt: skip
         words = {name: item for name, item in found.items() if item is not None}
         if not words:
-            raise RequestError(f"no words are known for {', '.join(subject.erased)}; give some with --set words=FILE")
+            raise RequestError(
+                f"no words are known for {', '.join(subject.erased)}; give some ",
+                Setting("words", "FILE", before="with"),
+            )
         blocked = {word.strip() for word in options["block"].split(",") if word.strip()}
         forbidden = forbidden_words(world, subject.erased, options["forbid"]) | blocked
         return cls(asking, words, forbidden, images)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from erase_plugins.errors import EraseError, RequestError
 from erase_plugins.extras import require
+from erase_plugins.hints import Setting
 from erase_plugins.hookspecs import hookimpl
 from erase_plugins.options import option
 from erase_plugins.types import EvalReport, EvalRow
@@ -61,7 +62,7 @@ class GeneralSuite:
         options = GeneralOptions(**ctx.options)
         tasks = [name.strip() for name in options.tasks.split(",") if name.strip()]
         if not tasks:
-            raise RequestError("no task is named; say --set tasks=arc_easy,hellaswag")
+            raise RequestError("no task is named; say ", Setting("tasks", "arc_easy,hellaswag"))
         model, tokenizer = subject.target.network(LANGUAGE), tokenizer_of(subject.target)
         rows: list[EvalRow] = []
         for number, (name, state) in enumerate((("base", "off"), ("edited", "on"))):

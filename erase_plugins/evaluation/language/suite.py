@@ -17,6 +17,7 @@ from erase_plugins.data import DataRef
 from erase_plugins.errors import RequestError, Unsupported
 from erase_plugins.families.facts import FACTS, facts_beside, public_subject
 from erase_plugins.families.source import TWINS, find_source
+from erase_plugins.hints import Hint, Setting
 from erase_plugins.hookspecs import hookimpl
 from erase_plugins.options import option
 from erase_plugins.types import Attachment, EvalReport, EvalRow
@@ -133,12 +134,14 @@ def probes_for(subject: Subject, options: LanguageSuiteOptions, seed: int) -> tu
     data = facts_beside(place) if options.facts is None else DataRef(options.facts)
     if data is None:
         raise RequestError(
-            f"there is no {FACTS} beside {subject.model} to ask about; give rows: --set facts=FILE.jsonl"
+            f"there is no {FACTS} beside {subject.model} to ask about; give rows: ", Setting("facts", "FILE.jsonl")
         )
     rows = list(data.rows())
     names = [public_subject(rows, name, data.name) for name in subject.erased]
     if not names:
-        raise RequestError("nobody was named whose facts were forgotten; give an artifact, or --erased 'person 1'")
+        raise RequestError(
+            "nobody was named whose facts were forgotten; give an artifact, or ", Hint("erased"), " 'person 1'"
+        )
     probes, rng = probes_of(rows, names, data.name), np.random.default_rng([seed, 15])
 
     def some(items: Sequence[Any]) -> list[Any]:

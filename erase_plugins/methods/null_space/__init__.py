@@ -36,6 +36,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from erase_plugins.engine.closed_form_options import MemoryOptions
 from erase_plugins.errors import RequestError, Unsupported
+from erase_plugins.hints import Hint
 from erase_plugins.hookspecs import hookimpl
 from erase_plugins.options import option, resolve
 from erase_plugins.types import EditPlan, EraseRequest
@@ -115,7 +116,9 @@ class NullSpace:
             if given:
                 raise RequestError(
                     f"'{given[0]}' has a guide, but with anchor=safe-span a concept becomes what it shares with the "
-                    "retained words; leave out --to or the option"
+                    "retained words; leave out ",
+                    Hint("to"),
+                    " or the option",
                 )
             if not options.vocabulary:
                 raise RequestError("anchor=safe-span needs retained words; leave vocabulary above 0")

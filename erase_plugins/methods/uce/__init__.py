@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from erase_plugins.engine.closed_form_options import FramedOptions
 from erase_plugins.errors import RequestError
+from erase_plugins.hints import Setting
 from erase_plugins.hookspecs import hookimpl
 from erase_plugins.options import option, resolve
 from erase_plugins.types import EditPlan, EraseRequest
@@ -106,7 +107,7 @@ class UCE:
 
         options = resolve(UCEOptions, request.options, info.profiles).settled(request, info)
         if options.mode == "debias" and len(options.attributes) < 2:
-            raise RequestError("debias needs at least two attributes: --set attributes=first,second")
+            raise RequestError("debias needs at least two attributes: ", Setting("attributes", "first,second"))
         if options.technique == "tensor" and options.mode != "erase":
             raise RequestError(f"technique=tensor goes with mode=erase, not with mode={options.mode}")
         request = _as_moderation(request) if options.mode == "moderate" else request

@@ -31,6 +31,25 @@ _BOX = """(ids) => {
           Math.max(...nodes.map((n) => n.pos[1] + n.size[1])) - top];
 }"""
 
+#: until no node has moved or grown for some frames and no picture is loading; at most three seconds
+_STILL = """async () => {
+  const shape = () => JSON.stringify([app.canvas.ds.scale, ...app.canvas.ds.offset, ...app.graph._nodes.map((node) => {
+    const box = document.querySelector(`[data-node-id="${node.id}"]`)?.getBoundingClientRect();
+    return [...node.pos, ...node.size, box?.left, box?.top, box?.width, box?.height];
+  })]);
+  const loading = () => [...document.images, ...app.graph._nodes.flatMap((node) => node.imgs ?? [])].some((i) => !i.complete);
+  const start = performance.now();
+  let before = shape(), since = start;
+  while (performance.now() - since < 200 && performance.now() - start < 3000) {
+    await new Promise(requestAnimationFrame);
+    const now = shape();
+    if (now !== before || loading()) since = performance.now();
+    before = now;
+  }
+}"""
+_WIDTHS = """[...app.graph._nodes.flatMap((n) => n.imgs ?? []), ...document.querySelectorAll('img[src*="view?"]')]
+  .map((image) => image.naturalWidth).filter(Boolean)"""
+
 _TITLE = """(id) => {
   const node = app.graph._nodes.find((n) => String(n.id) === id), ds = app.canvas.ds;
   const place = app.canvas.canvas.getBoundingClientRect();
@@ -94,7 +113,7 @@ class Editor:
     def show(self, *ids: str, scale: float | None = None, top: int = 120) -> None:
         """Moves the view to these nodes, or to all."""
         self.page.evaluate(_SHOW, [*self.page.evaluate(_BOX, list(ids) or None), scale, top])
-        self.page.wait_for_timeout(700)
+        self.page.evaluate(_STILL)
 
     def close_messages(self) -> None:
         """Closes what the editor tells in its corner, which can lie over the Run button."""
@@ -107,7 +126,7 @@ class Editor:
         self.page.evaluate(WATCH)
         self.page.click(RUN)
         kind, detail = self.page.evaluate("() => window.eraseTestEnd")
-        self.page.wait_for_timeout(700)
+        self.page.evaluate(_STILL)
         return kind, detail
 
     def refused(self, sentence: str) -> str:
@@ -126,11 +145,9 @@ class Editor:
 
     def picture_widths(self) -> list[int]:
         """Widths of the pictures that nodes show; classic nodes hold them, Vue nodes are part of the document."""
-        self.page.wait_for_timeout(500)
-        return self.page.evaluate(
-            """() => [...app.graph._nodes.flatMap((n) => n.imgs ?? []), ...document.querySelectorAll('img[src*="view?"]')]
-                 .map((image) => image.naturalWidth).filter(Boolean)"""
-        )
+        self.page.wait_for_function(f"() => {_WIDTHS}.length > 0")
+        self.page.evaluate(_STILL)
+        return self.page.evaluate(f"() => {_WIDTHS}")
 
     def node(self, kind: str) -> str:
         """Id of the first node of a kind."""

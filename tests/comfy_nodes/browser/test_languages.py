@@ -38,7 +38,13 @@ def of(language):
     return texts(json.loads(place.read_text(encoding="utf-8")), "nodeDefs")
 
 
-@pytest.fixture(params=translations.translated_languages())
+#: read by the editor in every run of the tests; the files of all are compared with the English ones in test_translations.py
+SHOWN = ("es", "ja")
+
+
+@pytest.fixture(params=[
+    pytest.param(name, marks=[] if name in SHOWN else pytest.mark.full) for name in translations.translated_languages()
+])  # fmt: skip
 def translated(request, running, chromium, frontend):
     """(editor in a language, the texts to be seen, the language); nodes are drawn by Vue, which shows tooltips itself."""
     page = chromium.new_page(viewport={"width": 1600, "height": 900})

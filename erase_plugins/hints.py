@@ -1,0 +1,156 @@
+"""What a sentence advises, kept as data, so that each surface says it in its own words: terminal, Python, a node.
+
+A `Sentence` is made of texts and hints, and so is an error::
+
+    raise RequestError(f"'{name}' would become itself; give ", ANOTHER_TO)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from string import Formatter
+
+#: options of the command line that are arguments of another name or form in Python
+_ARGUMENTS = {
+    "all-files": "layouts=['all']",
+    "pairs": "gallery=",
+    "erase": "concepts=",
+    "set": "options=",
+    "base": "target=",
+}
+_SWITCHES = ("force", "personal", "prune", "private", "dry-run", "offline", "any-base", "resume", "create-pr")
+
+
+@dataclass(frozen=True)
+class Hint:
+    """An option that a sentence speaks of.
+
+    Args:
+        option: its name on the command line, without dashes.
+        value: what stands behind it; "" for nothing.
+        before: words in front that another surface may need to say differently, such as "pass" or "another".
+        after: such words behind it, as in "leave ... out".
+    """
+
+    option: str
+    value: str = ""
+    before: str = ""
+    after: str = ""
+
+    def __str__(self) -> str:
+        return self._framed(f"--{self.option} {self.value}" if self.value else f"--{self.option}")
+
+    def in_python(self) -> str:
+        """The same with the argument of that meaning."""
+        if self.option in _ARGUMENTS:
+            return self._framed(_ARGUMENTS[self.option])
+        shown = "True" if self.option in _SWITCHES else f"'{self.value}'" if self.value else ""
+        return self._framed(f"{self.option.replace('-', '_')}={shown}")
+
+    def _framed(self, words: str) -> str:
+        return " ".join(filter(None, (self.before, words, self.after)))
+
+
+@dataclass(frozen=True)
+class Setting:
+    """An option of a method, suite or attack, with an example of its value.
+
+    Args:
+        name, value: as behind ``--set``.
+        before: words in front, as in `Hint`.
+    """
+
+    name: str
+    value: str
+    before: str = ""
+
+    def __str__(self) -> str:
+        return " ".join(filter(None, (self.before, f"--set {self.name}={self.value}")))
+
+    def in_python(self) -> str:
+        """The same as an entry of the argument ``options``."""
+        return " ".join(filter(None, (self.before, f"options={{'{self.name}': '{self.value}'}}")))
+
+
+@dataclass(frozen=True)
+class Command:
+    """Something to run in a terminal; said by its name where no node does the same.
+
+    Args:
+        name: which command it is.
+        words: how the sentence speaks of it.
+    """
+
+    name: str
+    words: str
+
+    def __str__(self) -> str:
+        return self.words
+
+    def in_python(self) -> str:
+        """The command itself: it is run in a terminal from there too."""
+        return self.words
+
+
+AnyHint = Hint | Setting | Command
+
+ANOTHER_OUT = Hint("out", before="another")
+ANOTHER_TO = Hint("to", before="another")
+ANY_BASE = Hint("any-base", before="pass")
+KEEP = Hint("keep", before="with")
+LIST_PLUGINS = Command("list plugins", "'erase-plugins list plugins'")
+PAIRS = Command("card --pairs", "'erase-plugins card --pairs 3'")
+AGAIN = Command("again", "run the same command again")
+CONVERT_BASE = Command("convert --base", "convert --base BASE")
+
+
+class Sentence(str):
+    """Texts and hints in one sentence, as a string what the command line prints; sentences inside it keep theirs."""
+
+    parts: tuple[str | AnyHint, ...]
+
+    def __new__(cls, *parts: str | AnyHint) -> Sentence:
+        """Joins the parts; a sentence among them adds its own parts."""
+        flat: list[str | AnyHint] = []
+        for part in parts:
+            flat += part.parts if isinstance(part, Sentence) else (part,)
+        made = super().__new__(cls, "".join(map(str, flat)))
+        made.parts = tuple(flat)
+        return made
+
+    def filled(self, **values: object) -> Sentence:
+        """The sentence with fields of its texts filled in, as `str.format` does; hints among the values stay."""
+        made: list[str | AnyHint] = []
+        for part in self.parts:
+            if not isinstance(part, str):
+                made.append(part)
+                continue
+            for text, field, *_ in Formatter().parse(part):
+                value = "" if field is None else values[field]
+                made += [text, value if isinstance(value, str | Hint | Setting | Command) else str(value)]
+        return Sentence(*made)
+
+
+def in_words(sentence: str, write: Callable[[AnyHint], str]) -> str:
+    """A sentence with its hints as ``write`` puts them; one without hints stays as it is."""
+    if not isinstance(sentence, Sentence):
+        return sentence
+    return "".join(part if isinstance(part, str) else write(part) for part in sentence.parts)
+
+
+def in_python(sentence: str) -> str:
+    """A sentence as Python says it: options of the command line are arguments."""
+    return in_words(sentence, lambda hint: hint.in_python())
+
+
+def sentence_of(error: BaseException) -> str:
+    """What an error says, with its hints; ``str(error)`` has lost them."""
+    first = error.args[0] if len(error.args) == 1 else None
+    return first if isinstance(first, Sentence) else str(error)
+
+
+def reword(error: BaseException, words: Callable[[str], str]) -> None:
+    """Changes the sentence of an error into that of a surface; its class, fields and cause stay."""
+    if len(error.args) == 1 and isinstance(error.args[0], str):
+        error.args = (words(error.args[0]),)
