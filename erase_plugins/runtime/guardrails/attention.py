@@ -66,7 +66,7 @@ class CrossAttention(Quiet):
             self.handles.append(layer.register_forward_pre_hook(self._enter, with_kwargs=True))
             self.hang(layer)
 
-    def hang(self, layer: nn.Module) -> None:
+    def hang(self, layer: Any) -> None:
         """Further hooks on one layer."""
         raise NotImplementedError
 
@@ -128,7 +128,7 @@ class NormalisedGuidance(CrossAttention):
         self.found: Tensor | None = None
         super().__init__(text, target, strength)
 
-    def hang(self, layer: nn.Module) -> None:
+    def hang(self, layer: Any) -> None:
         """Acts in front of the layer's last map."""
         self.handles.append(layer.to_out[0].register_forward_pre_hook(lambda _out, args: self._lead(layer, args)))
 
@@ -169,7 +169,7 @@ class NegativeInPrompt(CrossAttention):
         self.open = 0
         super().__init__(text, target, strength)
 
-    def hang(self, layer: nn.Module) -> None:
+    def hang(self, layer: Any) -> None:
         """Acts on the layer's values, and looks in front of its last map whether it did."""
         self.handles.append(layer.to_v.register_forward_hook(self._turn))
         self.handles.append(layer.to_out[0].register_forward_pre_hook(self._check))
