@@ -12,6 +12,8 @@ from erase_plugins.autotune.trials import Row
 from erase_plugins.errors import MissingExtra
 
 _MARKERS = "os^DvPX"
+#: kinds of prompt that a judge can be shown
+_KINDS = ("name", "synonyms", "descriptions")
 
 
 def cost_text(cost: float, unit: str) -> str:
@@ -19,9 +21,18 @@ def cost_text(cost: float, unit: str) -> str:
     return f"{cost / 1e3:.0f} kB" if unit == "size" else f"{cost:.1f} s"
 
 
+def not_measured(base: Mapping[str, float]) -> str:
+    """A sentence about kinds of prompt that say nothing here; "" where there are none, or no judge."""
+    absent = [name for name in _KINDS if name not in base]
+    if not absent or len(absent) == len(_KINDS):
+        return ""
+    return f"not measured: {', '.join(absent)} (none are known, or the base does not draw the concept from them)"
+
+
 def markdown(title: str, front: Sequence[Row], taken: Row, base: Mapping[str, float], unit: str, told: str) -> str:
     """The front as a table."""
-    parts = list(base)
+    parts, unmeasured = list(base), not_measured(base)
+    absent = f" {unmeasured.capitalize()}." if unmeasured else ""
     lines = [
         "# Methods compared",  # the stamp by which the file is known as ours
         "",
@@ -29,7 +40,7 @@ def markdown(title: str, front: Sequence[Row], taken: Row, base: Mapping[str, fl
         "",
         "`left` is the sum of the columns behind it over that of the base, 0 is gone. `change` is the mean squared "
         "distance of the denoiser's predictions on retained prompts from the base's, over that of these prompts to the "
-        "empty prompt; 0 is the base.",
+        "empty prompt; 0 is the base." + absent,
         "",
         f"| trial | settings | left | {' | '.join(parts)} | change | {unit} |",
         "|---" * (5 + len(parts)) + "|",

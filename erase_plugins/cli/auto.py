@@ -114,7 +114,7 @@ def _say_preview(starts: list, reasons: dict[str, str], minutes: float) -> None:
 
 def _say_front(found: Any, cost: str) -> None:
     """The front for people, and what did not work."""
-    from erase_plugins.autotune.front import cost_text
+    from erase_plugins.autotune.front import cost_text, not_measured
 
     parts = list(found.base)
     base = [f"{value:.2f}" for value in found.base.values()]
@@ -126,5 +126,7 @@ def _say_front(found: Any, cost: str) -> None:
                      cost_text(row.cost, cost)])  # fmt: skip
     numbers = ("left", *parts, "change", cost)
     table("trials that no other beats (0 is best in every column)", ("trial", "settings", *numbers), rows, numbers)
+    if told := not_measured(found.base):
+        hint(told)
     for label, reason in found.refused:
         hint(f"did not work: {label}: {reason}")
