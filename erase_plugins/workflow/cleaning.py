@@ -7,11 +7,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from erase_plugins.artifacts.artifact import Artifact
 from erase_plugins.artifacts.atomic import atomic_file, atomic_folder
-from erase_plugins.artifacts.edit import LowRank
+from erase_plugins.artifacts.edit import Delta, Edit, LowRank
 from erase_plugins.artifacts.lora_rewrite import PEFT_CONFIG, PEFT_FILE
 from erase_plugins.artifacts.manifest import HEADER_KEY
 from erase_plugins.errors import ArtifactError, RequestError, Unsupported
@@ -20,6 +20,9 @@ from erase_plugins.manager import get_manager
 from erase_plugins.workflow.artifacts import load_artifact
 from erase_plugins.workflow.found import FoundModel
 from erase_plugins.workflow.models import as_target, find_model
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 #: names under which LoRAs lie in folders
 _NAMES = (PEFT_FILE, "pytorch_lora_weights.safetensors")
@@ -234,12 +237,16 @@ def _run(
     """Solves, trains if asked to, writes, and reads what was written back."""
     from erase_plugins.artifacts.lora_rewrite import down_names, rewrite
     from erase_plugins.workflow.lora_projection import project
-    from erase_plugins.workflow.lora_unlearning import taught_off
+    from erase_plugins.workflow.lora_unlearning import Schedule, taught_off
 
     names = down_names(file, layout, target.family)
     new = project(target, loaded.edit.deltas, phrases, keep, lambda: _on(target, loaded))
     if steps:
-        new |= taught_off(target, loaded.edit.deltas, new, phrases, keep, steps, seed, lambda: _on(target, loaded))
+        solved = replace(loaded, edit=_with(loaded.edit, new))
+        new |= taught_off(
+            target, loaded.edit.deltas, new, phrases, keep, seed, lambda: _on(target, loaded),
+            lambda: _on(target, solved), Schedule(steps=steps),
+        )  # fmt: skip
     if strict:
         places = [(component, key) for component, group in loaded.edit.deltas.items() for key in group]
         off = {place: loaded.edit.deltas[place[0]][place[1]] for place in places if place not in new}
@@ -249,6 +256,22 @@ def _run(
     rewrite(file, work, {names[place]: factor for place, factor in new.items()}, facts)
     edit = layout.read(work, target.family)
     return replace(loaded, edit=edit)
+
+
+def _with(edit: Edit, factors: Mapping[tuple[str, str], Tensor]) -> Edit:
+    """The LoRA with other "down" factors where there are some."""
+
+    def changed(component: str, key: str, delta: Delta) -> Delta:
+        factor = factors.get((component, key))
+        if factor is None or not isinstance(delta, LowRank):
+            return delta
+        return LowRank(factor.to(delta.A.dtype), delta.B)
+
+    deltas = {
+        component: {key: changed(component, key, delta) for key, delta in group.items()}
+        for component, group in edit.deltas.items()
+    }
+    return Edit(edit.family, deltas)
 
 
 @contextmanager
