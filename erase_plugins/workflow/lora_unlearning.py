@@ -156,7 +156,9 @@ def unlearn(
     lora, solved = switches
     drawn = [
         _taught(target, texts, drawer, teacher, lora, solved, schedule, generator)
-        for texts, drawer, teacher in zip(prompts, (nullcontext, lora, lora), (nullcontext, nullcontext, lora), strict=True)
+        for texts, drawer, teacher in zip(
+            prompts, (nullcontext, lora, lora), (nullcontext, nullcontext, lora), strict=True
+        )
     ]
     gone = _joined([drawn[0][0], drawn[1][0]])
     stay, empty = drawn[2]
@@ -180,7 +182,9 @@ def _down(deltas: Mapping[str, Mapping[str, Delta]], place: Place) -> Tensor:
     return delta.A
 
 
-def _slots(target: Target, old: Mapping[str, Mapping[str, Delta]], new: Mapping[Place, Tensor]) -> dict[Place, LoraSlot]:
+def _slots(
+    target: Target, old: Mapping[str, Mapping[str, Delta]], new: Mapping[Place, Tensor]
+) -> dict[Place, LoraSlot]:
     refs = {(ref.component, ref.weight): ref for ref in target.info.refs}
     found = {}
     for component in target.info.components(DENOISER):
@@ -262,7 +266,7 @@ def _train(
     for _ in range(schedule.steps):
         for item in factors:
             item.refresh()
-        parts, counts = [], []
+        parts = []
         for part, count, weight in zip(taught, schedule.batch, weights, strict=True):
             rows = torch.randint(len(part.times), (count,), generator=generator)
             cond = part.cond[part.prompt[rows].tolist()]
