@@ -96,7 +96,7 @@ def clean_lora(
         strict: also switch off the modules that read no text, which often bring the concept back by themselves; what
             the LoRA does elsewhere gets weaker.
         steps: training steps after the closed form, on states that the model draws itself; they reach the modules
-            that read no text too. 0 is the closed form alone; 150 are usual.
+            that read no text too. 0 is the closed form alone; 100 are usual.
         images: pictures per measurement, where a judge knows the concept; 0 draws none.
         seed: of prompts and noise.
         dry_run: only look at names and shapes; loads no weights of the base.
@@ -126,6 +126,8 @@ def clean_lora(
         made = replace(made, notes=(*made.notes, told))
     if strict or steps:
         made = replace(made, notes=tuple(note for note in made.notes if "stay as they are" not in note))
+    if steps:
+        made = replace(made, notes=(*made.notes, _time(steps)))
     if dry_run or out is None:
         return made
     place = Path(out)
@@ -208,6 +210,14 @@ def _plan(file: Path, loaded: Artifact, layout: str, info: Any) -> CleanedLora:
     return CleanedLora(
         None, file.name, layout, info.family.id, _counts(refs), _counts(left), round(share, 4), {}, {}, {}, tuple(notes)
     )
+
+
+def _time(steps: int) -> str:
+    """What training costs, in a unit that says the same on every device."""
+    from erase_plugins.workflow.lora_unlearning import Schedule
+
+    pictures = round(Schedule(steps=steps).evaluations() / 40)
+    return f"training takes about as long as drawing {pictures} pictures of 20 guided steps on this device"
 
 
 def _counts(places: Any) -> dict[str, int]:

@@ -61,14 +61,20 @@ class Schedule:
     steps: int = 100
     batch: tuple[int, int, int] = (5, 7, 4)
     rate: float = 0.03
-    keep: float = 2.0
-    prompts: int = 24
+    keep: float = 4.0
+    prompts: int = 32
     asked: float = 0.75
     fillers: int = 96
     sampler: int = 8
     guidance: float = 4.0
     ridge: float = 0.01
     listened: int = 96
+
+    def evaluations(self) -> int:
+        """Predictions for one state each that all of it takes; a training step with its gradient counts three times."""
+        drawn = 4 * self.prompts * self.sampler  # half where the concept is named, half where it is not
+        watched = 2 * min(self.listened, drawn // 2)
+        return 2 * drawn + drawn + watched + 3 * self.steps * sum(self.batch)
 
 
 @dataclass(frozen=True)

@@ -128,6 +128,7 @@ def test_steps_reach_what_reads_no_text_and_leave_less_than_the_closed_form(targ
     assert made.after["effect"] < 0.95 * plain.after["effect"]
     assert made.after["moved"] < plain.after["moved"]
     assert all(torch.equal(part, before[name]) for name, part in target.host.unet.state_dict().items())
+    assert "as long as drawing" in made.notes[-1] and "as long as" not in " ".join(plain.notes)
     with pytest.raises(RequestError, match="choose one of them"):
         clean_lora(file, "red barn", target, steps=5, strict=True)
 

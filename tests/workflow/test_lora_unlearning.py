@@ -7,8 +7,9 @@ from contextlib import contextmanager, nullcontext
 import pytest
 import torch
 
+from erase_plugins.artifacts.edit import LowRank
 from erase_plugins.engine.trajectories import ask
-from erase_plugins.workflow.lora_unlearning import Schedule, _by_time, _joined, _some, _taught
+from erase_plugins.workflow.lora_unlearning import Schedule, _by_time, _joined, _some, _taught, unlearn
 from erase_plugins.workflow.models import target_of
 
 PROMPTS = ("a barn", "a red barn on a hill")
@@ -82,6 +83,26 @@ def test_what_is_trained_reads_the_text_encoder_that_it_will_stand_behind(target
         torch.testing.assert_close(
             named.wanted, ask(target, named.inputs, named.times, rows, None), rtol=1e-4, atol=1e-5
         )
+
+
+def test_the_plan_counts_every_prediction(target, monkeypatch):
+    """Predictions for one state each, those of training steps three times: exactly what is asked for."""
+    schedule = Schedule(steps=2, prompts=2, sampler=3, listened=4)
+    (ref, *_) = target.modules("cross_kv")
+    generator = torch.Generator().manual_seed(5)
+    down, up = torch.randn(2, ref.shape[1], generator=generator), torch.randn(ref.shape[0], 2, generator=generator)
+    asked, predict = [], type(target).predict
+
+    def counting(self, latents, *rest):
+        asked.append(len(latents) * (3 if torch.is_grad_enabled() else 1))
+        return predict(self, latents, *rest)
+
+    monkeypatch.setattr(type(target), "predict", counting)
+    old = {ref.component: {ref.weight: LowRank(down, up)}}
+    prompts = (PROMPTS, PROMPTS, [*PROMPTS, "a house", ""])
+    made = unlearn(target, old, {}, prompts, (lambda: nullcontext(), nullcontext), schedule, 0)
+    assert sum(asked) == schedule.evaluations()
+    assert made[ref.component, ref.weight].shape == down.shape
 
 
 def test_errors_count_alike_at_all_noise_levels_and_none_without_bound():
