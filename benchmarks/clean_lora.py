@@ -1,6 +1,6 @@
 """`clean-lora` on LoRAs of pocket that teach two new words each: is the named word gone, does the other one stay?
 
-    python -m benchmarks.clean_lora --work FOLDER [--count 10] [--pictures 24] [--layers attention|text]
+    python -m benchmarks.clean_lora --work FOLDER [--only 0,1,2] [--pictures 48] [--layers attention|text]
 
 Every LoRA is trained by peft and stock diffusers on all attention layers (queries, keys, values, outputs; rank 4), as
 the usual scripts do it, or on those only that read text, with the base's own pictures of two concepts under two words
@@ -37,7 +37,7 @@ PAIRS = (
 LAYERS = {"attention": ("to_q", "to_k", "to_v", "to_out.0"), "text": ("attn2.to_k", "attn2.to_v")}
 RANK, STEPS, BATCH, RATE, DRAWN = 4, 180, 8, 2e-3, 24
 #: training steps of the last way
-TRAINED = 150
+TRAINED = 40
 #: way -> (other word kept, strict, steps); None is the LoRA as it was
 WAYS = {
     "before": None,
@@ -52,20 +52,20 @@ def main() -> None:
     """Trains, cleans, draws, and prints the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, required=True, help="folder of LoRAs and counts")
-    parser.add_argument("--count", type=int, default=len(PAIRS))
-    parser.add_argument("--pictures", type=int, default=24, help="of each word")
+    parser.add_argument("--only", default=",".join(map(str, range(len(PAIRS)))), help="numbers of the LoRAs, from 0")
+    parser.add_argument("--pictures", type=int, default=48, help="of each word")
     parser.add_argument("--layers", choices=LAYERS, default="attention")
     parser.add_argument("--ways", default=",".join(WAYS), help="those to measure; what was measured is shown anyway")
     given = parser.parse_args()
     work = given.work / given.layers
     work.mkdir(parents=True, exist_ok=True)
     wanted = given.ways.split(",")
-    rows = [row(number, work, given.pictures, wanted) for number in range(given.count)]
+    rows = [row(int(number), work, given.pictures, wanted) for number in given.only.split(",")]
     sys.stdout.write(table(rows))
 
 
 def row(number: int, work: Path, pictures: int, wanted: list[str]) -> dict[str, Any]:
-    """Shares of one LoRA: way -> (named word, other word); what was counted is read."""
+    """Pictures of one LoRA: way -> (named word, other word), 1 where a concept is seen; what was counted is read."""
     (word, concept), (other, its) = PAIRS[number]
     place, lora = work / f"{number}.json", work / f"lora-{number}"
     made: dict[str, Any] = json.loads(place.read_text(encoding="utf-8")) if place.is_file() else {}
@@ -77,7 +77,8 @@ def row(number: int, work: Path, pictures: int, wanted: list[str]) -> dict[str, 
         file = lora if how is None else cleaned(lora, word, [other] if how[0] else [], how, work / f"{number}-out")
         made[way] = [shown(file, text, label, pictures) for text, label in ((word, concept), (other, its))]
         place.write_text(json.dumps(made), encoding="utf-8")
-        sys.stderr.write(f"{number} {word} ({concept}), {other} ({its}): {way} {made[way]}\n")
+        counts = ", ".join(f"{sum(seen)} of {len(seen)}" for seen in made[way])
+        sys.stderr.write(f"{number} {word} ({concept}), {other} ({its}): {way} {counts}\n")
     return {"words": f"{word} ({concept}), {other} ({its})", **made}
 
 
@@ -145,8 +146,8 @@ def cleaned(lora: Path, word: str, keep: list[str], how: tuple[bool, bool, int],
     return file
 
 
-def shown(lora: Path, word: str, label: str, pictures: int) -> float:
-    """Share of pictures by the word in which the judge sees the concept."""
+def shown(lora: Path, word: str, label: str, pictures: int) -> list[int]:
+    """For each picture by the word, 1 where the judge sees the concept, else 0."""
     from erase_plugins.evaluation.draw import draw
     from erase_plugins.pocket.judge import PocketJudge
 
@@ -155,7 +156,7 @@ def shown(lora: Path, word: str, label: str, pictures: int) -> float:
     with loaded(lora) as pipe:
         drawn = draw(pipe, [item.text for item in prompts], [item.seed for item in prompts])
     best = judge.score(drawn)["concept"].argmax(-1).tolist()
-    return sum(judge.axes["concept"][place] == label for place in best) / pictures
+    return [int(judge.axes["concept"][place] == label) for place in best]
 
 
 @contextmanager
@@ -172,18 +173,34 @@ def loaded(lora: Path) -> Iterator[Any]:
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """All rows, and the mean of each way below; "-" where a way was not measured."""
+    """All rows, and the mean of each way below; "-" where a way was not measured.
+
+    Shares in percent with 95 % intervals (bootstrap over pictures), named word and other word; then the other word's
+    change against the LoRA as it was, by the same prompts and seeds.
+    """
     ways = [way for way in WAYS if any(way in item for item in rows)]
     lines = ["| words | " + " | ".join(f"{way}: named, other" for way in ways) + " |", "|---" * (len(ways) + 1) + "|"]
     for item in rows:
-        cells = (_percent([item[way]] if way in item else []) for way in ways)
+        cells = [_cell(item[way], item.get("before")) if way in item else "-" for way in ways]
         lines.append(f"| {item['words']} | " + " | ".join(cells) + " |")
-    means = (_percent([item[way] for item in rows if way in item]) for way in ways)
-    return "\n".join([*lines, "| mean | " + " | ".join(means) + " |", ""])
+    lines.append("| mean | " + " | ".join(_means([item[way] for item in rows if way in item]) for way in ways) + " |")
+    return "\n".join([*lines, ""])
 
 
-def _percent(pairs: list[list[float]]) -> str:
-    return ", ".join(f"{100 * sum(side) / len(side):.0f} %" for side in zip(*pairs, strict=True)) or "-"
+def _cell(found: list[list[int]], before: list[list[int]] | None) -> str:
+    from erase_plugins.evaluation.bootstrap import mean_interval, paired_difference
+
+    told = [
+        f"{100 * mean:.0f} % [{100 * low:.0f} to {100 * high:.0f}]" for mean, low, high in map(mean_interval, found)
+    ]
+    if before is not None and before is not found:
+        change, low, high = paired_difference(before[1], found[1])
+        told.append(f"{100 * change:+.0f} [{100 * low:+.0f} to {100 * high:+.0f}]")
+    return ", ".join(told)
+
+
+def _means(found: list[list[list[int]]]) -> str:
+    return ", ".join(f"{100 * sum(map(sum, side)) / sum(map(len, side)):.0f} %" for side in zip(*found, strict=True))
 
 
 if __name__ == "__main__":

@@ -7,11 +7,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from erase_plugins.artifacts.artifact import Artifact
 from erase_plugins.artifacts.atomic import atomic_file, atomic_folder
-from erase_plugins.artifacts.edit import LowRank
+from erase_plugins.artifacts.edit import Delta, Edit, LowRank
 from erase_plugins.artifacts.lora_rewrite import PEFT_CONFIG, PEFT_FILE
 from erase_plugins.artifacts.manifest import HEADER_KEY
 from erase_plugins.errors import ArtifactError, RequestError, Unsupported
@@ -21,6 +21,9 @@ from erase_plugins.manager import get_manager
 from erase_plugins.workflow.artifacts import load_artifact
 from erase_plugins.workflow.found import FoundModel
 from erase_plugins.workflow.models import as_target, find_model
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 #: names under which LoRAs lie in folders
 _NAMES = (PEFT_FILE, "pytorch_lora_weights.safetensors")
@@ -94,7 +97,7 @@ def clean_lora(
         strict: also switch off the modules that read no text, which often bring the concept back by themselves; what
             the LoRA does elsewhere gets weaker.
         steps: training steps after the closed form, on states that the model draws itself; they reach the modules
-            that read no text too. 0 is the closed form alone; 150 are usual.
+            that read no text too. 0 is the closed form alone; 40 are usual.
         images: pictures per measurement, where a judge knows the concept; 0 draws none.
         seed: of prompts and noise.
         dry_run: only look at names and shapes; loads no weights of the base.
@@ -124,6 +127,8 @@ def clean_lora(
         made = replace(made, notes=(*made.notes, told))
     if strict or steps:
         made = replace(made, notes=tuple(note for note in made.notes if "stay as they are" not in note))
+    if steps:
+        made = replace(made, notes=(*made.notes, _time(steps)))
     if dry_run or out is None:
         return made
     place = Path(out)
@@ -215,6 +220,14 @@ def _plan(file: Path, loaded: Artifact, layout: str, info: Any) -> CleanedLora:
     )
 
 
+def _time(steps: int) -> str:
+    """What training costs, in a unit that says the same on every device."""
+    from erase_plugins.workflow.lora_unlearning import Schedule
+
+    pictures = round(Schedule(steps=steps).evaluations() / 40)
+    return f"training takes about as long as drawing {pictures} pictures of 20 guided steps on this device"
+
+
 def _counts(places: Any) -> dict[str, int]:
     found: dict[str, int] = {}
     for component, _ in places:
@@ -242,12 +255,16 @@ def _run(
     """Solves, trains if asked to, writes, and reads what was written back."""
     from erase_plugins.artifacts.lora_rewrite import down_names, rewrite
     from erase_plugins.workflow.lora_projection import project
-    from erase_plugins.workflow.lora_unlearning import taught_off
+    from erase_plugins.workflow.lora_unlearning import Schedule, taught_off
 
     names = down_names(file, layout, target.family)
     new = project(target, loaded.edit.deltas, phrases, keep, lambda: _on(target, loaded))
     if steps:
-        new |= taught_off(target, loaded.edit.deltas, new, phrases, keep, steps, seed, lambda: _on(target, loaded))
+        solved = replace(loaded, edit=_with(loaded.edit, new))
+        new |= taught_off(
+            target, loaded.edit.deltas, new, phrases, keep, seed, lambda: _on(target, loaded),
+            lambda: _on(target, solved), Schedule(steps=steps),
+        )  # fmt: skip
     if strict:
         places = [(component, key) for component, group in loaded.edit.deltas.items() for key in group]
         off = {place: loaded.edit.deltas[place[0]][place[1]] for place in places if place not in new}
@@ -257,6 +274,22 @@ def _run(
     rewrite(file, work, {names[place]: factor for place, factor in new.items()}, facts)
     edit = layout.read(work, target.family)
     return replace(loaded, edit=edit)
+
+
+def _with(edit: Edit, factors: Mapping[tuple[str, str], Tensor]) -> Edit:
+    """The LoRA with other "down" factors where there are some."""
+
+    def changed(component: str, key: str, delta: Delta) -> Delta:
+        factor = factors.get((component, key))
+        if factor is None or not isinstance(delta, LowRank):
+            return delta
+        return LowRank(factor.to(delta.A.dtype), delta.B)
+
+    deltas = {
+        component: {key: changed(component, key, delta) for key, delta in group.items()}
+        for component, group in edit.deltas.items()
+    }
+    return Edit(edit.family, deltas)
 
 
 @contextmanager

@@ -1,9 +1,15 @@
 """What the closed form cannot take out of a LoRA is trained out of its "down" factors, on the model's own states.
 
 Layers that read no text answer to the look of a half-drawn picture, so no word's rows are there to project off. Here
-the whole LoRA is taught two things at once, on states that base and LoRA draw for prompts: where the concept is named
-to predict what the base predicts, and where anything else is named, or nothing, what the LoRA predicted as it was. No
-picture of anybody is needed. "Up" factors, rank and scale stay.
+the whole LoRA is taught two things at once, on states that base and LoRA draw: where the concept is named to predict
+what the base predicts, and where anything else is named, or nothing, what the LoRA predicted as it was. No picture of
+anybody is needed. "Up" factors, rank and scale stay.
+
+Three things decide what the rest of the LoRA loses. An error counts as a share of what the LoRA changes at that noise
+level: what a picture shows is decided where there is most noise, and there a LoRA changes the prediction least (on
+pocket a fifth of what it changes at the end), so that errors over the size of the prediction would hardly count where
+they do most harm. Every step has prompts of its own, each asked of the teacher once, so that nothing is learnt by
+heart. And steps are few: the closed form is a good start.
 """
 
 from __future__ import annotations
@@ -11,27 +17,27 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from erase_plugins.artifacts.edit import Delta, LowRank
 from erase_plugins.engine.adapters import LoraSlot, Trainable
-from erase_plugins.engine.trajectories import ask, draw_picks, harvest, join, start_noise
+from erase_plugins.engine.trajectories import ask, harvest, join, start_noise
 from erase_plugins.families.capabilities import DENOISER
 
 if TYPE_CHECKING:
     from erase_plugins.families.base import Target
     from erase_plugins.families.capabilities import Conditioning
 
-    #: the model with the LoRA as it was, for a with-block
+    #: the model in some state, for a with-block
     Switch = Callable[[], AbstractContextManager[object]]
 
-#: of a batch: the concept, what stays, the empty prompt
-_SHARES = (3 / 8, 3 / 8, 1 / 4)
 #: (component, key of an edit)
 Place = tuple[str, str]
+#: states in one forward pass without gradient
+_CHUNK = 32
 
 
 @dataclass(frozen=True)
@@ -40,40 +46,65 @@ class Schedule:
 
     Attributes:
         steps: of training.
-        batch: states in a step: three eighths of the concept, as many of what stays, the rest with the empty prompt,
-            whose errors guidance makes larger.
+        batch: states of a step: where the concept is named, where it is not, and those with the empty prompt.
         rate: of Adam at the start, in units of the mean size of a factor's values; falls to zero as a cosine.
-        prompts: that name the concept, and as many that do not.
-        states: kept of each prompt's trajectory.
-        sampler: steps of a trajectory.
+        keep: how much more an error counts where the LoRA has to stay.
+        prompts: whose trajectories the states are from: that name the concept, drawn by the base and by the LoRA, and
+            as many that do not, drawn by the LoRA.
+        asked: share of the latter, and of kept prompts in training, that names what was asked to be kept; the rest are
+            common words.
+        fillers: common words that stand around a word in prompts.
+        sampler: steps of a trajectory, all of which are states to train on.
         guidance: of drawing them.
     """
 
-    steps: int = 150
-    batch: int = 16
-    rate: float = 0.03
+    steps: int = 40
+    batch: tuple[int, int, int] = (5, 7, 4)
+    rate: float = 0.01
+    keep: float = 4.0
     prompts: int = 32
-    states: int = 4
-    sampler: int = 12
+    asked: float = 0.72
+    fillers: int = 192
+    sampler: int = 8
     guidance: float = 4.0
+
+    def evaluations(self) -> int:
+        """Predictions for one state each that all of it takes; a training step with its gradient counts three times."""
+        drawn, taught = 3 * self.prompts * self.sampler, self.steps * sum(self.batch)
+        return 2 * drawn + drawn + taught + 3 * taught
 
 
 @dataclass(frozen=True)
-class _Taught:
-    """States (n, channels, height, width) with their times, prompts and what is to be predicted there."""
+class _States:
+    """Where a model can be asked.
+
+    Attributes:
+        inputs, times: (n, channels, height, width) and (n,).
+        sizes: mean square of what the LoRA changes there (n,), a mean over the states of one time.
+    """
 
     inputs: Tensor
     times: Tensor
+    sizes: Tensor
+
+
+@dataclass(frozen=True)
+class _Lessons(_States):
+    """States with prompts as the new LoRA's text encoders read them, and what is to be predicted there."""
+
     cond: Conditioning
     wanted: Tensor
 
-    def __getitem__(self, rows: list[int]) -> _Taught:
-        return _Taught(self.inputs[rows], self.times[rows], self.cond[rows], self.wanted[rows])
+    def __getitem__(self, rows: slice) -> _Lessons:
+        places = list(range(len(self.times)))[rows]
+        return _Lessons(
+            self.inputs[rows], self.times[rows], self.sizes[rows], self.cond[places], self.wanted[rows]
+        )  # fmt: skip
 
 
 def taught_off(
     target: Target, old: Mapping[str, Mapping[str, Delta]], new: Mapping[Place, Tensor], phrases: Sequence[str],
-    keep: Sequence[str], steps: int, seed: int, lora: Switch,
+    keep: Sequence[str], seed: int, lora: Switch, solved: Switch, schedule: Schedule,
 ) -> dict[Place, Tensor]:  # fmt: skip
     """`unlearn` for a LoRA after its closed form, with prompts by the usual frames and common words.
 
@@ -83,27 +114,21 @@ def taught_off(
         new: "down" factors that the closed form found.
         phrases: the concept and what means the same.
         keep: words or prompts that must stay.
-        steps: of training.
         seed: of prompts, noise and order.
-        lora: puts it on the target for a with-block.
+        lora: puts the LoRA on the target for a with-block.
+        solved: the same with the factors of the closed form.
+        schedule: see there.
     """
     from erase_plugins.workflow.lora_projection import Weights, concept_prompts, kept_prompts
 
-    def solved(component: str, key: str, delta: Delta) -> Delta:
-        found = new.get((component, key))
-        return delta if found is None or not isinstance(delta, LowRank) else LowRank(found.float(), delta.B)
-
-    schedule, weights = Schedule(steps=steps), Weights()
-    deltas = {
-        component: {key: solved(component, key, delta) for key, delta in group.items()}
-        for component, group in old.items()
-    }
     draw = torch.Generator().manual_seed(seed)
-    named = _some([text for text, _ in concept_prompts(phrases, weights.fillers, target)], schedule.prompts, draw)
-    framed = [text for text, _ in concept_prompts(keep, weights.fillers, target)] if keep else []
-    asked = _some(framed, 3 * schedule.prompts // 4, draw)
-    others = _some(kept_prompts(phrases, weights, target), schedule.prompts - len(asked), draw)
-    return unlearn(target, deltas, named, [*asked, *others], lora, schedule, seed)
+    named, kept = (schedule.prompts + schedule.steps * count for count in schedule.batch[:2])
+    texts = [text for text, _ in concept_prompts(phrases, schedule.fillers, target)]
+    framed = [text for text, _ in concept_prompts(keep, schedule.fillers, target)] if keep else []
+    asked = _some(framed, round(kept * schedule.asked), draw)
+    common = _some(kept_prompts(phrases, Weights(), target), kept - len(asked), draw)
+    mixed = _some([*asked, *common], kept, draw)
+    return unlearn(target, old, new, (_some(texts, named, draw), mixed), (lora, solved), schedule, seed)
 
 
 def _some(items: Sequence[str], count: int, draw: torch.Generator) -> list[str]:
@@ -115,106 +140,132 @@ def _some(items: Sequence[str], count: int, draw: torch.Generator) -> list[str]:
 
 
 def unlearn(
-    target: Target, deltas: Mapping[str, Mapping[str, Delta]], named: Sequence[str], kept: Sequence[str],
-    lora: Switch, schedule: Schedule, seed: int, progress: Callable[[int, int], None] = lambda done, total: None,
+    target: Target, old: Mapping[str, Mapping[str, Delta]], new: Mapping[Place, Tensor],
+    prompts: tuple[Sequence[str], Sequence[str]], switches: tuple[Switch, Switch], schedule: Schedule, seed: int,
 ) -> dict[Place, Tensor]:  # fmt: skip
     """New "down" factors (rank, in, ...) of all modules of the denoiser.
 
     Args:
         target: the base, without the LoRA.
-        deltas: the LoRA to begin from, which may be cleaned in closed form.
-        named: prompts with the concept.
-        kept: prompts without it, where the LoRA shall do what it did.
-        lora: puts the LoRA as it was on the target.
+        old: the LoRA.
+        new: "down" factors to begin from, where they are others.
+        prompts: with the concept, and without it, where the LoRA shall do what it did: first those whose trajectories
+            are drawn, then one for every state of a training step.
+        switches: put the LoRA as it was, and with the new factors, on the target.
         schedule: see there.
         seed: of noise and order.
-        progress: called after every step.
     """
     generator = torch.Generator().manual_seed(seed)
-    gone, _ = _taught(target, named, None, [None, lora], schedule, generator)
-    stay, empty = _taught(target, kept, lora, [lora], schedule, generator)
-    slots = _slots(target, deltas)
+    lora, solved = switches
+    count, guidance = schedule.prompts, schedule.guidance
+    named, kept = (list(texts) for texts in prompts)
+    by_base = _drawn(target, named[:count], nullcontext, lora, schedule, generator)
+    by_lora = _drawn(target, named[:count], lora, nullcontext, schedule, generator)
+    gone, stay = _joined([by_base, by_lora]), _drawn(target, kept[:count], lora, nullcontext, schedule, generator)
+    # guidance g adds g times the error with the prompt and g - 1 times that without
+    silent = (guidance / max(guidance - 1, 1e-3)) ** 2
+    empty = [""] * (schedule.steps * schedule.batch[2])
+    lessons = (
+        _lessons(target, gone, named[count:], nullcontext, solved, 1.0, generator),
+        _lessons(target, stay, kept[count:], lora, solved, 1 / schedule.keep, generator),
+        _lessons(target, stay, empty, lora, solved, silent / schedule.keep, generator),
+    )
+    slots = _slots(target, old, new)
     with Trainable(target, list(slots.values())):
-        _train(target, [slot.A for slot in slots.values()], (gone, stay, empty), schedule, generator, progress)
+        _train(target, [slot.A for slot in slots.values()], lessons, schedule)
     return {place: slot.A.detach().double().cpu() for place, slot in slots.items()}
 
 
-def _slots(target: Target, deltas: Mapping[str, Mapping[str, Delta]]) -> dict[Place, LoraSlot]:
+def _slots(
+    target: Target, old: Mapping[str, Mapping[str, Delta]], new: Mapping[Place, Tensor]
+) -> dict[Place, LoraSlot]:
     refs = {(ref.component, ref.weight): ref for ref in target.info.refs}
-    parts = target.info.components(DENOISER)
     found = {}
-    for component in parts:
-        for key, delta in deltas.get(component, {}).items():
-            ref = refs[component, key]
+    for component in target.info.components(DENOISER):
+        for key, delta in old.get(component, {}).items():
+            place, ref = (component, key), refs[component, key]
             assert isinstance(delta, LowRank)  # of a plain LoRA, which was checked
             slot = LoraSlot(ref, target.module(ref), delta.A.shape[0], 1.0, None)  # type: ignore[arg-type]
             device = slot.B.device
-            slot.A = nn.Parameter(delta.A.detach().float().clone().to(device))
+            # a copy: the LoRA in memory is measured afterwards
+            slot.A = nn.Parameter(new.get(place, delta.A).detach().float().clone().to(device))
             slot.B = nn.Parameter(delta.B.float().to(device), requires_grad=False)
-            found[component, key] = slot
+            found[place] = slot
     return found
 
 
 @torch.no_grad()
-def _taught(
-    target: Target, prompts: Sequence[str], teacher: Switch | None, drawn_by: Sequence[Switch | None],
-    schedule: Schedule, generator: torch.Generator,
-) -> tuple[_Taught, _Taught]:  # fmt: skip
-    """States that each of ``drawn_by`` (None: the base) draws for the prompts, and what the teacher predicts there.
+def _drawn(
+    target: Target, prompts: Sequence[str], drawer: Switch, other: Switch, schedule: Schedule,
+    generator: torch.Generator,
+) -> _States:  # fmt: skip
+    """States that ``drawer`` draws for the prompts; one of both switches is the LoRA, the other one the base."""
+    sampler = target.scheduler(schedule.sampler)
+    noise = start_noise(target, sampler, len(prompts), generator)
+    picks = [list(range(schedule.sampler))] * len(prompts)
+    with drawer():
+        cond, null = _encoded(target, prompts), _encoded(target, [""])
+        states = harvest(target, sampler, noise, cond, null, picks, guidance=schedule.guidance, batch=_CHUNK)
+    with other():
+        there = _asked(target, states.inputs, states.timestep, _encoded(target, prompts)[states.row.tolist()])
+    changed = (states.predictions["prompt"] - there).square().flatten(1).mean(1)
+    return _States(states.inputs, states.timestep, _by_time(changed, states.timestep))
 
-    The second has the same states with the empty prompt.
-    """
-    parts: tuple[list[_Taught], list[_Taught]] = ([], [])
-    for drawer in drawn_by:
-        sampler = target.scheduler(schedule.sampler)
-        noise = start_noise(target, sampler, len(prompts), generator)
-        picks = draw_picks(len(prompts), schedule.sampler, schedule.states, generator)
-        with (drawer or nullcontext)():
-            cond, null = _encoded(target, prompts), _encoded(target, [""])
-            states = harvest(target, sampler, noise, cond, null, picks, guidance=schedule.guidance)
-        with (teacher or nullcontext)():
-            rows = states.row.tolist()
-            for place, given in enumerate((_encoded(target, prompts)[rows], _encoded(target, [""])[[0] * len(rows)])):
-                wanted = [
-                    ask(target, states.inputs[part], states.timestep[part], given[part], None)
-                    for part in (slice(start, start + 64) for start in range(0, len(rows), 64))
-                ]
-                parts[place].append(_Taught(states.inputs, states.timestep, given, torch.cat(wanted)))
-    return _joined(parts[0]), _joined(parts[1])
+
+@torch.no_grad()
+def _lessons(
+    target: Target, states: _States, prompts: Sequence[str], teacher: Switch, solved: Switch, unit: float,
+    generator: torch.Generator,
+) -> _Lessons:  # fmt: skip
+    """A random state for every prompt, with what the teacher predicts there; errors count in ``unit`` of its size."""
+    rows = torch.randint(len(states.times), (len(prompts),), generator=generator).to(states.times.device)
+    inputs, times = states.inputs[rows], states.times[rows]
+    with teacher():
+        wanted = _asked(target, inputs, times, _encoded(target, prompts))
+    with solved():
+        return _Lessons(inputs, times, unit * states.sizes[rows], _encoded(target, prompts), wanted)
+
+
+def _asked(target: Target, inputs: Tensor, times: Tensor, cond: Conditioning) -> Tensor:
+    """Predictions of the model as it is."""
+    parts = [slice(start, start + _CHUNK) for start in range(0, len(times), _CHUNK)]
+    places = list(range(len(times)))
+    return torch.cat([ask(target, inputs[part], times[part], cond[places[part]], None) for part in parts])
 
 
 def _encoded(target: Target, prompts: Sequence[str]) -> Conditioning:
-    """By the text encoders as they are now."""
-    return target.encode_live(target.tokens(list(prompts)))
+    """By the text encoders as they are now; equal prompts once."""
+    different = list(dict.fromkeys(prompts))
+    parts = [different[start : start + _CHUNK] for start in range(0, len(different), _CHUNK)]
+    found = join([target.encode_live(target.tokens(part)) for part in parts])
+    return found[[different.index(prompt) for prompt in prompts]]
 
 
-def _joined(parts: Sequence[_Taught]) -> _Taught:
-    inputs, times, wanted = (
-        torch.cat([getattr(part, name) for part in parts]) for name in ("inputs", "times", "wanted")
-    )
-    return _Taught(inputs, times, join([part.cond for part in parts]), wanted)
+def _by_time(values: Tensor, times: Tensor) -> Tensor:
+    """Means over the states of one time, at least a thousandth of the largest: a LoRA can do nothing at some times."""
+    _, place = times.unique(return_inverse=True)
+    count = int(place.max()) + 1
+    sums = torch.zeros(count, device=values.device).index_add(0, place, values)
+    means = sums / torch.bincount(place, minlength=count)
+    return means.clamp_min(max(1e-3 * float(means.max()), 1e-12))[place]
 
 
-def _train(
-    target: Target, factors: list[Tensor], taught: Sequence[_Taught], schedule: Schedule,
-    generator: torch.Generator, progress: Callable[[int, int], None],
-) -> None:  # fmt: skip
-    groups: list[dict[str, Any]] = [
+def _joined(parts: Sequence[_States]) -> _States:
+    return _States(*(torch.cat([getattr(part, name) for part in parts]) for name in ("inputs", "times", "sizes")))
+
+
+def _train(target: Target, factors: Sequence[nn.Parameter], lessons: Sequence[_Lessons], schedule: Schedule) -> None:
+    """Every lesson once."""
+    optimizer = torch.optim.Adam(
         {"params": [factor], "lr": schedule.rate * float(factor.detach().abs().mean().clamp_min(1e-6))}
         for factor in factors
-    ]
-    optimizer = torch.optim.Adam(groups)
+    )
     falling = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, schedule.steps)
-    counts = [max(1, round(schedule.batch * share)) for share in _SHARES]
     for step in range(schedule.steps):
-        picks = [torch.randint(len(p.inputs), (n,), generator=generator) for p, n in zip(taught, counts, strict=True)]
-        part = _joined([item[rows.tolist()] for item, rows in zip(taught, picks, strict=True)])
-        found = ask(target, part.inputs, part.times, part.cond, None)
-        # a loss is a share of the prediction, so that no noise level drowns the others
-        sizes = part.wanted.square().flatten(1).mean(1).clamp_min(1e-6)
-        error = (found - part.wanted).square().flatten(1).mean(1) / sizes
+        parts = [part[step * count : (step + 1) * count] for part, count in zip(lessons, schedule.batch, strict=True)]
+        now, cond = _joined(parts), join([part.cond for part in parts])
+        error = ask(target, now.inputs, now.times, cond, None) - torch.cat([part.wanted for part in parts])
         optimizer.zero_grad()
-        error.mean().backward()
+        (error.square().flatten(1).mean(1) / now.sizes).mean().backward()
         optimizer.step()
         falling.step()
-        progress(step + 1, schedule.steps)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from safetensors.torch import save_file
 
 from erase_plugins.artifacts.lora_rewrite import NOTE
 from erase_plugins.errors import ArtifactError, EraseError, RequestError, Unsupported
+from erase_plugins.workflow import lora_unlearning
 from erase_plugins.workflow.artifacts import load_artifact
 from erase_plugins.workflow.cleaning import clean_lora
 from erase_plugins.workflow.models import target_of
@@ -114,8 +116,13 @@ def test_strict_switches_off_what_reads_no_text_and_nothing_else(target, tmp_pat
     assert "stay as they are" not in " ".join(made.notes)
 
 
-def test_steps_reach_what_reads_no_text_and_leave_less_than_the_closed_form(target, tmp_path):
-    """Against the same file without steps: less of the LoRA where the concept is named, no more change elsewhere."""
+def test_steps_reach_what_reads_no_text_and_leave_less_than_the_closed_form(target, tmp_path, monkeypatch):
+    """Against the same file without steps: less of the LoRA where the concept is named, no more change elsewhere.
+
+    What stays counts less here and steps are longer than usual: untrained weights answer to no word in particular, so
+    that hardly anything can be taken from one prompt and left to another.
+    """
+    monkeypatch.setattr(lora_unlearning, "Schedule", partial(lora_unlearning.Schedule, keep=0.7, rate=0.06))
     file = write(tmp_path / "in", "kohya", torch.float32)
     before = {name: part.clone() for name, part in target.host.unet.state_dict().items()}
     plain = clean_lora(file, "red barn", target, out=tmp_path / "plain.safetensors", images=0)
@@ -128,6 +135,7 @@ def test_steps_reach_what_reads_no_text_and_leave_less_than_the_closed_form(targ
     assert made.after["effect"] < 0.8 * plain.after["effect"]
     assert made.after["moved"] < 1.2 * plain.after["moved"]
     assert all(torch.equal(part, before[name]) for name, part in target.host.unet.state_dict().items())
+    assert "as long as drawing" in made.notes[-1] and "as long as" not in " ".join(plain.notes)
     with pytest.raises(RequestError, match="choose one of them"):
         clean_lora(file, "red barn", target, steps=5, strict=True)
 

@@ -1,0 +1,182 @@
+"""What is trained out of a LoRA: on which states, with which targets, and in which unit errors count."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager, nullcontext
+
+import pytest
+import torch
+from torch import nn
+
+from erase_plugins.artifacts.edit import LowRank
+from erase_plugins.engine.trajectories import ask
+from erase_plugins.families.capabilities import Conditioning
+from erase_plugins.workflow import lora_unlearning
+from erase_plugins.workflow.lora_unlearning import (
+    Schedule,
+    _by_time,
+    _drawn,
+    _Lessons,
+    _lessons,
+    _some,
+    _States,
+    _train,
+    unlearn,
+)
+from erase_plugins.workflow.models import target_of
+
+PROMPTS = ("a barn", "a red barn on a hill")
+
+
+@pytest.fixture(scope="module")
+def target():
+    from erase_plugins.testing.tiny import tiny_sd1
+
+    return target_of(tiny_sd1(), "tiny")
+
+
+@contextmanager
+def moved(target, group, amount):
+    """Weights of a group made other ones, as a LoRA does."""
+    weights = [target.module(ref).weight for ref in target.modules(group)]
+    before = [weight.detach().clone() for weight in weights]
+    generator = torch.Generator().manual_seed(4)
+    with torch.no_grad():
+        for weight in weights:
+            weight += amount * torch.randn(weight.shape, generator=generator)
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for weight, old in zip(weights, before, strict=True):
+                weight.copy_(old)
+
+
+@torch.no_grad()
+def answers(target, states, prompts):
+    """By the model as it is now."""
+    cond = target.encode_live(target.tokens(list(prompts)))
+    return ask(target, states.inputs, states.times, cond, None)
+
+
+def low_rank(target):
+    """(old deltas, place, shape of the factor) of a LoRA on one module that reads text."""
+    (ref, *_) = target.modules("cross_kv")
+    generator = torch.Generator().manual_seed(5)
+    down, up = torch.randn(2, ref.shape[1], generator=generator), torch.randn(ref.shape[0], 2, generator=generator)
+    return {ref.component: {ref.weight: LowRank(down, up)}}, (ref.component, ref.weight), down
+
+
+def test_a_size_is_what_the_lora_changes_at_that_time(target):
+    def lora():
+        return moved(target, "cross_kv", 0.5)
+
+    for drawer, other in ((nullcontext, lora), (lora, nullcontext)):
+        states = _drawn(target, PROMPTS, drawer, other, Schedule(sampler=3), torch.Generator().manual_seed(0))
+        assert len(states.inputs) == 6
+        asked = [prompt for prompt in PROMPTS for _ in range(3)]
+        base = answers(target, states, asked)
+        with lora():
+            changed = answers(target, states, asked)
+        effect = (changed - base).square().flatten(1).mean(1)
+        for time in states.times.unique():
+            there = states.times == time
+            torch.testing.assert_close(states.sizes[there], effect[there].mean().expand(2), rtol=1e-3, atol=1e-7)
+
+
+def test_a_lesson_is_what_the_teacher_predicts_for_its_prompt(target):
+    """Read by the text encoder that the new LoRA will stand behind, answered by that of the teacher."""
+
+    def teacher():
+        return moved(target, "text", 0.5)
+
+    def solved():
+        return moved(target, "text", 0.1)
+
+    size = target.info.latent_shape
+    states = _States(torch.randn(3, *size), torch.tensor([1, 500, 900]), torch.tensor([1.0, 2, 3]))
+    asked = ["a barn", "", "a red barn on a hill", "a barn", ""]
+    made = _lessons(target, states, asked, teacher, solved, 0.25, torch.Generator().manual_seed(2))
+    rows = [states.times.tolist().index(time) for time in made.times.tolist()]
+    assert len(set(rows)) > 1 and torch.equal(made.inputs, states.inputs[rows])
+    torch.testing.assert_close(made.sizes, 0.25 * states.sizes[rows])
+    with teacher():
+        torch.testing.assert_close(made.wanted, answers(target, made, asked), rtol=1e-4, atol=1e-5)
+    with torch.no_grad(), solved():
+        torch.testing.assert_close(made.cond.embeds, target.encode_live(target.tokens(asked)).embeds)
+    part = made[1:3]
+    assert part.cond.prompts == ("", "a red barn on a hill") and torch.equal(part.wanted, made.wanted[1:3])
+
+
+def test_every_step_has_prompts_and_states_of_its_own(target, monkeypatch):
+    """Those after the ones that were drawn, each once; the empty prompt beside them."""
+    steps, asked = 3, []
+    schedule = Schedule(steps=steps, prompts=2, sampler=3)
+    counts = [schedule.prompts + steps * count for count in schedule.batch[:2]]
+    named, kept = ([f"{word} {number}" for number in range(count)] for word, count in zip("nk", counts, strict=True))
+    real = lora_unlearning.ask
+
+    def watching(target, inputs, times, cond, ctx):
+        if torch.is_grad_enabled():
+            asked.append(cond.prompts)
+        return real(target, inputs, times, cond, ctx)
+
+    monkeypatch.setattr(lora_unlearning, "ask", watching)
+    old, place, down = low_rank(target)
+    made = unlearn(target, old, {}, (named, kept), (lambda: nullcontext(), nullcontext), schedule, 0)
+    first, second, third = schedule.batch
+    assert [len(step) for step in asked] == [first + second + third] * steps
+    assert [text for step in asked for text in step[:first]] == named[2:]
+    assert [text for step in asked for text in step[first : first + second]] == kept[2:]
+    assert {text for step in asked for text in step[first + second :]} == {""}
+    assert made[place].shape == down.shape
+
+
+def test_a_factor_forgets_the_direction_of_the_concept_and_keeps_the_other():
+    """By hand: kept states are (1, 0), named ones (1, 1), the LoRA answers the sum; (1, -1) answers 1 and 0."""
+
+    class Model:
+        dtype = torch.float32
+
+        def predict(self, inputs, times, cond):
+            return torch.einsum("nihw,oi->nohw", inputs, factor)
+
+    def lessons(state, wanted, count):
+        inputs, times = torch.tensor(state).view(1, 2, 1, 1).expand(count, 2, 1, 1), torch.full((count,), 5)
+        cond = Conditioning(torch.zeros(count, 1, 1), (0,) * count)
+        return _Lessons(inputs, times, torch.full((count,), 4.0), cond, torch.full((count, 1, 1, 1), wanted))
+
+    factor = nn.Parameter(torch.tensor([[1.0, 1.0]]))
+    schedule = Schedule(steps=120, rate=0.1)
+    named, kept, empty = (schedule.steps * count for count in schedule.batch)
+    taught = (lessons([1.0, 1.0], 0.0, named), lessons([1.0, 0.0], 1.0, kept), lessons([0.0, 0.0], 0.0, empty))
+    _train(Model(), [factor], taught, schedule)
+    assert abs(float(factor.detach().sum())) < 0.1  # of 2 before
+    assert abs(float(factor.detach()[0, 0]) - 1) < 0.05
+
+
+def test_the_plan_counts_every_prediction(target, monkeypatch):
+    """Predictions for one state each, those of training steps three times: exactly what is asked for."""
+    schedule = Schedule(steps=2, prompts=2, sampler=3)
+    asked, predict = [], type(target).predict
+
+    def counting(self, latents, *rest):
+        asked.append(len(latents) * (3 if torch.is_grad_enabled() else 1))
+        return predict(self, latents, *rest)
+
+    monkeypatch.setattr(type(target), "predict", counting)
+    prompts = (["a barn"] * 12, ["a house"] * 16)
+    unlearn(target, low_rank(target)[0], {}, prompts, (lambda: nullcontext(), nullcontext), schedule, 0)
+    assert sum(asked) == schedule.evaluations()
+
+
+def test_errors_count_alike_at_all_noise_levels_and_none_without_bound():
+    values, times = torch.tensor([1.0, 3, 1e-9, 2e-9]), torch.tensor([7, 7, 900, 900])
+    torch.testing.assert_close(_by_time(values, times), torch.tensor([2.0, 2, 2e-3, 2e-3]))
+    assert _by_time(torch.zeros(3), torch.tensor([1, 2, 3])).min() > 0
+
+
+def test_prompts_are_taken_in_turn_and_again_where_there_are_few():
+    draw = torch.Generator().manual_seed(0)
+    assert sorted(_some(["a", "b"], 5, draw)) in (["a"] * 3 + ["b"] * 2, ["a"] * 2 + ["b"] * 3)
+    assert _some([], 3, draw) == []
