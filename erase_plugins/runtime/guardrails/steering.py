@@ -46,15 +46,19 @@ class NegativePrompt(Quiet):
         if given.get("negative_prompt_embeds") is not None:
             raise RunRefused("the guard 'negative-prompt' cannot extend negative_prompt_embeds; give the text")
         return given | {
-            name: self._with(given[name])
+            name: self._with(given[name], given)
             for name in ("negative_prompt", "negative_prompt_2")
             if name == "negative_prompt" or given.get(name) is not None
         }
 
-    def _with(self, value: Any) -> Any:
-        if value is None or isinstance(value, str):
+    def _with(self, value: Any, given: Mapping[str, Any]) -> Any:
+        if value is None:  # pipelines ask for as many negative prompts as there are prompts, in the same form
+            prompt, rows = given.get("prompt"), given.get("prompt_embeds")
+            several = isinstance(prompt, list | tuple) or (prompt is None and rows is not None)
+            return [self.text] * len(rows if prompt is None else prompt) if several else self.text
+        if isinstance(value, str):
             return f"{value}, {self.text}" if value else self.text
-        return [self._with(text) for text in listed(value)]
+        return [self._with(text or "", given) for text in listed(value)]
 
 
 @dataclass(frozen=True)

@@ -138,6 +138,19 @@ def test_a_negative_prompt_is_the_one_that_a_user_could_give(pipe, made):
             drawn(pipe, guidance=1.0)
 
 
+def test_a_negative_prompt_stands_behind_each_of_several_prompts(pipe, made):
+    two = ["a dog", "a cat"]
+    rows = pipe.encode_prompt(two, "cpu", 1, False)[0]
+    expected = (
+        drawn(pipe, two, negative_prompt=["pizza", "pizza"]),
+        drawn(pipe, two, negative_prompt=["blurred, pizza", "pizza"]),
+    )
+    with ep.apply(pipe, made["negative-prompt"]):
+        assert torch.equal(drawn(pipe, two), expected[0])
+        assert torch.equal(drawn(pipe, None, prompt_embeds=rows), expected[0])
+        assert torch.equal(drawn(pipe, two, negative_prompt=["blurred", ""]), expected[1])
+
+
 def test_sld_in_a_pipeline_is_its_equation(pipe):
     """One step: u + g (x - u - gamma) by hand, from the three predictions."""
     guard = ep.erase(pipe, "pizza", "sld", options={"level": "max", "momentum": 0.0})
