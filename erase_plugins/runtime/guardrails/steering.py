@@ -5,6 +5,7 @@ SLD: Schramowski et al., CVPR 2023, arXiv 2211.05105; equations and presets as i
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -115,7 +116,13 @@ class SafeLatentDiffusion(Quiet):
         return result
 
     def end(self) -> None:
-        """The picture is finished: passes from now on are not its steps."""
+        """The picture is finished: passes from now on are not its steps. Says so if none came to be steered."""
+        if self.rows and self.strength and 0 < self.step <= self.settings.warmup:
+            warnings.warn(
+                f"the guard 'sld' waits for {self.settings.warmup} steps and this picture had {self.step}, so it did "
+                "nothing; make it again with a smaller warmup",
+                stacklevel=2,
+            )
         self.rows, self.nu = 0, None
 
     def _widen(self, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

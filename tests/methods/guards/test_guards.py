@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import warnings
 from pathlib import Path
 
 import pytest
@@ -166,6 +167,16 @@ def test_sld_in_a_pipeline_is_its_equation(pipe):
         drawn(pipe, "a dog", negative_prompt="", steps=1)
         hook.remove()
     torch.testing.assert_close(seen[-1], torch.cat([u, x - mu * (s - u)]), atol=1e-5, rtol=1e-4)
+
+
+def test_sld_says_when_no_step_came_to_be_steered(pipe):
+    before = drawn(pipe)
+    with ep.apply(pipe, ep.erase(pipe, "pizza", "sld", options={"warmup": 3})):
+        with pytest.warns(UserWarning, match="waits for 3 steps and this picture had 3, so it did nothing"):
+            assert torch.equal(drawn(pipe), before)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            drawn(pipe, steps=4)
 
 
 def test_hashed_keywords_tell_no_word_and_need_their_key(pipe, tmp_path):
