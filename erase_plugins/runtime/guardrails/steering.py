@@ -55,8 +55,9 @@ class NegativePrompt(Quiet):
     def _with(self, value: Any, given: Mapping[str, Any]) -> Any:
         if value is None:  # pipelines ask for as many negative prompts as there are prompts, in the same form
             prompt, rows = given.get("prompt"), given.get("prompt_embeds")
-            several = isinstance(prompt, list | tuple) or (prompt is None and rows is not None)
-            return [self.text] * len(rows if prompt is None else prompt) if several else self.text
+            if isinstance(prompt, list | tuple):
+                return [self.text] * len(prompt)
+            return self.text if prompt is not None or rows is None else [self.text] * len(rows)
         if isinstance(value, str):
             return f"{value}, {self.text}" if value else self.text
         return [self._with(text or "", given) for text in listed(value)]
