@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from erase_plugins.artifacts.policy import NOTHING_REMOVED
+from erase_plugins.artifacts import policy
+from erase_plugins.families.capabilities import DENOISER, TEXT
 from erase_plugins.options import as_dict, option, resolve
 from erase_plugins.types import KINDS, EditPlan, EraseRequest, RunResult
 
@@ -47,7 +48,7 @@ class Guardrail:
         options = resolve(self.Options, request.options, getattr(info, "profiles", ()))
         request = self.prepared(request, options, info)
         return EditPlan(request=request, options=as_dict(options), steps=1, seconds=1.0, memory_bytes=0, file_bytes=0,
-                        warnings=(NOTHING_REMOVED,))  # fmt: skip
+                        warnings=(policy.NOTHING_REMOVED,))  # fmt: skip
 
     def prepared(self, request: EraseRequest, options: Any, info: ModelSpec) -> EraseRequest:
         """The request as the manifest is to name it; refuses what this model cannot have."""
@@ -63,6 +64,31 @@ class Guardrail:
     def policies(self, request: EraseRequest, options: Any, target: Any, ctx: RunContext) -> Sequence[dict[str, Any]]:
         """Policies, JSON-ready."""
         raise NotImplementedError
+
+
+class Steering(Guardrail):
+    """Base of the guards that steer a picture in the making: one stage for all concepts, and no prompt is a hit."""
+
+    level = "guidance"
+    needs = frozenset({DENOISER, TEXT})
+    packages = frozenset({"diffusers", "transformers"})
+
+    def policies(self, request: EraseRequest, options: Any, target: Any, ctx: RunContext) -> Sequence[dict[str, Any]]:
+        """One policy with one stage."""
+        texts = names(request)
+        stage = {"type": self.id, **self.stage(texts, request, options, target, ctx)}
+        return [policy.make(texts[0], [stage], "flag")]
+
+    def stage(
+        self, texts: list[str], request: EraseRequest, options: Any, target: Any, ctx: RunContext
+    ) -> dict[str, Any]:
+        """What the stage is told besides its type, JSON-ready.
+
+        Args:
+            texts: all names and phrasings.
+            request, options, target, ctx: as for `policies`.
+        """
+        return {"text": ", ".join(texts)}
 
 
 def names(request: EraseRequest) -> list[str]:

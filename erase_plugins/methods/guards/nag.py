@@ -11,16 +11,14 @@ cross-attention only; all steps.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from erase_plugins.artifacts import policy
 from erase_plugins.families.capabilities import DENOISER, TEXT
 from erase_plugins.families.model import CROSS_ATTENTION
 from erase_plugins.hookspecs import hookimpl
-from erase_plugins.methods.guards.guardrail import Guardrail, names
-from erase_plugins.options import option
+from erase_plugins.methods.guards.guardrail import Steering
+from erase_plugins.options import as_dict, option
 from erase_plugins.types import EraseRequest
 
 if TYPE_CHECKING:
@@ -36,25 +34,20 @@ class NAGOptions:
     alpha: float = option(0.25, "share of the result that the layer goes on with", low=0.0, high=1.0)
 
 
-class NAG(Guardrail):
+class NAG(Steering):
     """Cross-attention away from the concept."""
 
     id = "nag"
     title = "Normalised attention guidance (NAG)"
     paper = "https://arxiv.org/abs/2505.21179"
     summary = "guard, no erasure: every cross-attention layer is led away from the concept; at guidance 1 too"
-    level = "guidance"
     needs = frozenset({DENOISER, TEXT, CROSS_ATTENTION})
-    packages = frozenset({"diffusers", "transformers"})
     Options = NAGOptions
 
-    def policies(
-        self, request: EraseRequest, options: NAGOptions, target: Any, ctx: RunContext
-    ) -> Sequence[dict[str, Any]]:
-        texts = names(request)
-        stage = {"type": self.id, "text": ", ".join(texts), "scale": options.scale, "tau": options.tau,
-                 "alpha": options.alpha}  # fmt: skip
-        return [policy.make(texts[0], [stage], "flag")]
+    def stage(
+        self, texts: list[str], request: EraseRequest, options: NAGOptions, target: Any, ctx: RunContext
+    ) -> dict[str, Any]:
+        return {"text": ", ".join(texts), **as_dict(options)}
 
 
 @hookimpl

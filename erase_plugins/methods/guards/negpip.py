@@ -10,16 +10,14 @@ cross-attention only.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from erase_plugins.artifacts import policy
 from erase_plugins.families.capabilities import DENOISER, TEXT
 from erase_plugins.families.model import CROSS_ATTENTION
 from erase_plugins.hookspecs import hookimpl
-from erase_plugins.methods.guards.guardrail import Guardrail, names
-from erase_plugins.options import option
+from erase_plugins.methods.guards.guardrail import Steering
+from erase_plugins.options import as_dict, option
 from erase_plugins.types import EraseRequest
 
 if TYPE_CHECKING:
@@ -33,23 +31,20 @@ class NegPipOptions:
     weight: float = option(1.0, "how many times the concept's values count, negatively", low=0.0, high=100.0)
 
 
-class NegPip(Guardrail):
+class NegPip(Steering):
     """The concept in every prompt, negatively."""
 
     id = "negpip"
     title = "Negative prompt in the prompt (NegPip)"
     paper = "https://github.com/hako-mikan/sd-webui-negpip"
     summary = "guard, no erasure: the concept stands in every prompt with values of the other sign; at guidance 1 too"
-    level = "guidance"
     needs = frozenset({DENOISER, TEXT, CROSS_ATTENTION})
-    packages = frozenset({"diffusers", "transformers"})
     Options = NegPipOptions
 
-    def policies(
-        self, request: EraseRequest, options: NegPipOptions, target: Any, ctx: RunContext
-    ) -> Sequence[dict[str, Any]]:
-        texts = names(request)
-        return [policy.make(texts[0], [{"type": self.id, "text": ", ".join(texts), "weight": options.weight}], "flag")]
+    def stage(
+        self, texts: list[str], request: EraseRequest, options: NegPipOptions, target: Any, ctx: RunContext
+    ) -> dict[str, Any]:
+        return {"text": ", ".join(texts), **as_dict(options)}
 
 
 @hookimpl

@@ -10,15 +10,13 @@ is left as it is. For models with one text encoder.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from erase_plugins.artifacts import policy
 from erase_plugins.errors import Unsupported
-from erase_plugins.families.capabilities import DENOISER, TEXT
+from erase_plugins.families.capabilities import TEXT
 from erase_plugins.hookspecs import hookimpl
-from erase_plugins.methods.guards.guardrail import Guardrail, names
+from erase_plugins.methods.guards.guardrail import Steering
 from erase_plugins.options import option
 from erase_plugins.types import EraseRequest
 
@@ -34,16 +32,13 @@ class SafreeOptions:
     alpha: float = option(0.01, "how far above the others' mean distance a token has to be", low=0.0, high=1e6)
 
 
-class SafreeGuard(Guardrail):
+class SafreeGuard(Steering):
     """Prompt rows without the concept."""
 
     id = "safree"
     title = "SAFREE (prompt embeddings)"
     paper = "https://arxiv.org/abs/2410.12761"
     summary = "guard, no erasure: prompt tokens that lead to the concept lose it in the first steps of a picture"
-    level = "guidance"
-    needs = frozenset({DENOISER, TEXT})
-    packages = frozenset({"diffusers", "transformers"})
     Options = SafreeOptions
 
     def prepared(self, request: EraseRequest, options: SafreeOptions, info: ModelSpec) -> EraseRequest:
@@ -52,13 +47,11 @@ class SafreeGuard(Guardrail):
             raise Unsupported(f"safree knows models with one text encoder; {info.model} has {len(found)}")
         return request
 
-    def policies(
-        self, request: EraseRequest, options: SafreeOptions, target: Any, ctx: RunContext
-    ) -> Sequence[dict[str, Any]]:
-        texts = names(request)
+    def stage(
+        self, texts: list[str], request: EraseRequest, options: SafreeOptions, target: Any, ctx: RunContext
+    ) -> dict[str, Any]:
         curve = "style" if all(item.kind == "style" for item in request.forget) else "concept"
-        stage = {"type": self.id, "phrases": texts, "alpha": float(options.alpha), "curve": curve}
-        return [policy.make(texts[0], [stage], "flag")]
+        return {"phrases": texts, "alpha": float(options.alpha), "curve": curve}
 
 
 @hookimpl

@@ -8,14 +8,11 @@ again. The thresholds were chosen for predictions of noise. ``level`` gives the 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from erase_plugins.artifacts import policy
-from erase_plugins.families.capabilities import DENOISER, TEXT
 from erase_plugins.hookspecs import hookimpl
-from erase_plugins.methods.guards.guardrail import Guardrail, names
+from erase_plugins.methods.guards.guardrail import Steering
 from erase_plugins.options import option
 from erase_plugins.types import EraseRequest
 
@@ -46,28 +43,23 @@ class SLDOptions:
     decay: float | None = option(None, "how long the momentum lasts; none: of the level", low=0.0, high=0.999)
 
 
-class SLD(Guardrail):
+class SLD(Steering):
     """Guidance away from the concept."""
 
     id = "sld"
     title = "Safe latent diffusion (SLD)"
     paper = "https://arxiv.org/abs/2211.05105"
     summary = "guard, no erasure: guidance away from the concept, element by element, with momentum"
-    level = "guidance"
-    needs = frozenset({DENOISER, TEXT})
-    packages = frozenset({"diffusers", "transformers"})
     Options = SLDOptions
 
-    def policies(
-        self, request: EraseRequest, options: SLDOptions, target: Any, ctx: RunContext
-    ) -> Sequence[dict[str, Any]]:
-        texts = names(request)
+    def stage(
+        self, texts: list[str], request: EraseRequest, options: SLDOptions, target: Any, ctx: RunContext
+    ) -> dict[str, Any]:
         settings = dict(zip(_NAMES, LEVELS[options.level], strict=True))
         settings |= {name: value for name in _NAMES if (value := getattr(options, name)) is not None}
         if target.info.facts().get("prediction") not in (None, "epsilon"):
             ctx.warn("the thresholds of SLD were chosen for predictions of noise, and this model predicts velocity")
-        stage = {"type": self.id, "text": ", ".join(texts), **settings}
-        return [policy.make(texts[0], [stage], "flag")]
+        return {"text": ", ".join(texts), **settings}
 
 
 @hookimpl

@@ -11,7 +11,7 @@ NegPip: the concept's tokens stand behind the prompt's; their keys draw attentio
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -152,7 +152,7 @@ class NormalisedGuidance(CrossAttention):
         layer.forward(states, encoder_hidden_states=context)  # past the layer's own hooks: it is one look of one layer
         attended, negative, self.found = args[0].clone(), self.found, None
         assert negative is not None
-        settings = NormalisedSettings(self.settings.scale, self.settings.tau, self.settings.alpha * self.strength)
+        settings = replace(self.settings, alpha=self.settings.alpha * self.strength)
         attended[self.asked] = guided(attended[self.asked], negative, settings)
         return (attended, *args[1:])
 
