@@ -57,7 +57,8 @@ def test_what_the_page_says(made):
     run(OWL[:3], folder)
     text = tables(folder)
     assert "| method | concept-inversion | relearn |" in text
-    assert "| `uce` | **90% [80..100]**, 30% | **90% [80..100]**, 30%; after 30, never steps |" in text
+    weak = "**90% [80..100]**, 30% destroyed"
+    assert f"| `uce` | {weak} | {weak}; after 30, never steps |" in text
     assert "| `esd` | no | - |" in text
     assert (comes_back("uce", folder), comes_back("esd", folder)) == ("90%", "-")
 
@@ -73,6 +74,22 @@ def test_cells_of_another_model_have_a_table_of_their_own(made):
     assert "relearn" not in tables(folder, model="pocket-flow") and "`uce`" in tables(folder, model="pocket-flow")
     (folder / CELLS / "owl-concept-inversion-uce.json").unlink()
     assert tables(folder) == "No cell is finished." and comes_back("uce", folder) == "-"
+
+
+def test_where_a_model_never_saw_the_concept_it_is_the_control(made, monkeypatch):
+    folder, cells, _ = made
+    run(OWL[:1], folder)
+    twin = folder / attacks_table.REFERENCES["pocket"]
+    twin.mkdir(parents=True)
+    (twin / "quality.json").write_text(json.dumps({"without": ["owl", "gun"]}))
+    weights, pizza = Cell("owl", "weights", "uce"), Cell("pizza", "concept-inversion", "uce")
+    assert attacks_table.reference_of(OWL[0], folder) == {"reference": str(twin)}
+    assert [attacks_table.reference_of(cell, folder) for cell in (weights, pizza)] == [{}, {}]
+    monkeypatch.setitem(MADE, "against", "control: reference model")
+    run([OWL[0], pizza], folder)
+    run([OWL[0], pizza], folder)
+    assert cells == [OWL[0], OWL[0], pizza]
+    assert "**90% [80..100]**, 30% |" in tables(folder)
 
 
 def test_a_page_without_cells(tmp_path):

@@ -33,6 +33,7 @@ from erase_plugins.families.loading import DTYPES
     help="Of each attack: quick, standard, long, or a number.",
 )
 @click.option("--attacks", default="", metavar="A,B", help="Attacks to run (see 'list attacks'); all if left out.")
+@click.option("--reference", default="", metavar="DIR", help="A model that never saw it: the control of the attacks.")
 @click.option("--judge", metavar="J", help="Judge to use, such as clip:FOLDER; chosen by the model if left out.")
 @click.option("--images", type=click.IntRange(1, 100_000), default=32, show_default=True, help="Pictures per set.")
 @strength_option
@@ -46,7 +47,7 @@ from erase_plugins.families.loading import DTYPES
 @force_option
 def command(
     model: str, artifact: str | None, erased: tuple[str, ...], base: str | None, budget: str, attacks: str,
-    judge: str | None, images: int, strength: float, seed: int, revision: str | None, dtype: str, device: str,
+    reference: str, judge: str | None, images: int, strength: float, seed: int, revision: str | None, dtype: str, device: str,
     any_base: bool, out: str, dry_run: bool, force: bool,
 ) -> None:  # fmt: skip
     """Audit an "erased" MODEL, or an ARTIFACT on it: rates, attacks, pictures, one sentence to quote.
@@ -59,7 +60,7 @@ def command(
 
     place = None if artifact is None else str(existing(artifact, "artifact or file"))
     wanted = Wanted(
-        model, place, base, tuple(erased), budget, attacks, images, seed, strength=strength, judge=judge,
+        model, place, base, tuple(erased), budget, attacks, reference, images, seed, strength=strength, judge=judge,
         any_base=any_base, load={"revision": revision, "dtype": dtype, "device": device},
     )  # fmt: skip
     check(wanted)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +20,7 @@ from erase_plugins.evaluation.attack import record_name, run_attack
 from erase_plugins.evaluation.attack_summary import plain_name
 from erase_plugins.evaluation.budget import find_budget
 from erase_plugins.extras import missing_extras
+from erase_plugins.families.source import find_source
 from erase_plugins.hookspecs import hookimpl
 from erase_plugins.late import FUNCTIONS
 from erase_plugins.needs import packages_of
@@ -41,6 +42,7 @@ class Options:
 
     budget: str = option("quick", "of each attack: quick, standard, long, or a number of queries")
     attacks: str = option("", "ids, with commas between them; all that are registered if empty")
+    reference: str = option("", "folder of a model that never saw the concept; the control of attacks that take one")
 
 
 class AttackSuite:
@@ -63,12 +65,16 @@ class AttackSuite:
 
         Raises:
             UnknownName: an attack or a budget of another name.
+            RequestError: no such reference.
             Unsupported: not one attack could be run.
         """
         runners = chosen(ctx.options["attacks"])
         for runner in runners:
             find_budget(runner, ctx.options["budget"])
-        done, not_run = attack_all(subject, runners, ctx.options["budget"], ctx.work, ctx.progress)
+        budget, reference = ctx.options["budget"], ctx.options["reference"]
+        if reference:
+            find_source(str(Path(reference).expanduser()))
+        done, not_run = attack_all(subject, runners, budget, ctx.work, ctx.progress, reference)
         if not done:
             raise Unsupported(f"no attack could be run; {next(iter(not_run))}: {next(iter(not_run.values()))}")
         text = table(done, not_run)
@@ -99,7 +105,7 @@ def chosen(names: str) -> list[Any]:
 
 
 def attack_all(
-    subject: Any, runners: list[Any], budget: str | int, work: Path, progress: Any
+    subject: Any, runners: list[Any], budget: str | int, work: Path, progress: Any, reference: str = ""
 ) -> tuple[list[AttackReport], dict[str, str]]:
     """Runs attacks one after the other; one that fails ends nothing.
 
@@ -109,6 +115,7 @@ def attack_all(
         budget: of each.
         work: folder in which the report of each is kept; one that is there already is not made again.
         progress: called with (stage, done, total).
+        reference: folder of a model that never saw the concept, for the attacks that take one.
 
     Returns:
         The reports, and by attack why it was not run.
@@ -118,7 +125,7 @@ def attack_all(
     for number, runner in enumerate(runners):
         progress(f"attack {runner.id}", number, len(runners))
         try:
-            done.append(_one(subject, runner, budget, work / runner.id, progress))
+            done.append(_one(subject, runner, budget, work / runner.id, progress, reference))
         except RunCancelled:
             raise
         except EraseError as error:
@@ -129,7 +136,15 @@ def attack_all(
     return done, not_run
 
 
-def _one(subject: Any, runner: Any, budget: str | int, folder: Path, progress: Any) -> AttackReport:
+def with_reference(runner: Any, reference: str) -> dict[str, str]:
+    """The setting that names the reference, for an attack that takes one."""
+    names = {item.name for item in fields(runner.Options)} if getattr(runner, "Options", None) else set()
+    return {"reference": reference} if reference and "reference" in names else {}
+
+
+def _one(
+    subject: Any, runner: Any, budget: str | int, folder: Path, progress: Any, reference: str
+) -> AttackReport:  # fmt: skip
     lacking = missing_extras(packages_of(runner))
     if lacking:
         raise MissingExtra(f"attack {runner.id}", ",".join(lacking))
@@ -140,7 +155,8 @@ def _one(subject: Any, runner: Any, budget: str | int, folder: Path, progress: A
         except (EraseError, ValueError):  # torn by a crash of the machine; made again
             shutil.rmtree(folder, ignore_errors=True)
     shown = lambda stage, done, total: progress(f"{runner.id}: {stage}", done, total)  # noqa: E731
-    return run_attack(runner, lambda: subject, budget, out=folder, progress=shown)
+    settings = with_reference(runner, reference)
+    return run_attack(runner, lambda: subject, budget, settings=settings, out=folder, progress=shown)
 
 
 def summary_rows(report: AttackReport) -> list[EvalRow]:

@@ -1,4 +1,4 @@
-"""What the base and the destroyed model draw, kept on disk for other processes and later sessions.
+"""What the base, the destroyed model and a reference draw, kept on disk for other processes and later sessions.
 
 Entries are named by a hash of all that decides them: every bit of the weights, prompts, seeds, sampler, judge, device
 and library versions.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -72,3 +72,20 @@ def write(key: str, pictures: Mapping[str, Tensor], labels: Mapping[str, Any]) -
         return
     text = torch.tensor(list(json.dumps(labels).encode()), dtype=torch.uint8)
     disk_cache.write(key, {_LABELS: text, **{f"pictures.{name}": value for name, value in pictures.items()}})
+
+
+def once(
+    subject: Any,
+    texts: Sequence[str],
+    settings: Any,
+    make: Callable[[], tuple[Tensor, dict[str, Any], dict[str, Tensor]]],
+) -> tuple[Tensor, dict[str, Any], dict[str, Tensor]]:
+    """Pictures (n, 3, height, width), facts and further tensors that ``make`` gives, or gave before; see `key_of`."""
+    key = key_of(subject, list(texts), settings)
+    if (found := None if key is None else read(key)) is not None:
+        tensors, facts = found
+        return tensors.pop("pictures"), facts, tensors
+    pictures, facts, more = make()
+    if key is not None:
+        write(key, {**more, "pictures": pictures}, facts)
+    return pictures, facts, more

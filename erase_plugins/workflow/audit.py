@@ -26,6 +26,7 @@ from erase_plugins.evaluation.attack_suite import attack_all, chosen
 from erase_plugins.evaluation.budget import CUSTOM
 from erase_plugins.evaluation.context import REPORT, Progress, run_in_context
 from erase_plugins.evaluation.page import html_page, markdown_page
+from erase_plugins.families.source import find_source
 from erase_plugins.hints import ANOTHER_OUT, Hint
 from erase_plugins.manager import get_manager
 from erase_plugins.types import AttackReport, EvalReport
@@ -50,6 +51,7 @@ class Wanted:
         erased: concepts to look for; those that the artifact names if empty.
         budget: of each attack.
         attacks: ids of attacks with commas between them; all if empty.
+        reference: folder of a model that never saw the concepts, the control of attacks that take one.
         images, seed, steps, guidance, strength, judge, any_base: as for `run_suite`.
         load: revision, dtype, device.
     """
@@ -60,6 +62,7 @@ class Wanted:
     erased: tuple[str, ...] = ()
     budget: str = "quick"
     attacks: str = ""
+    reference: str = ""
     images: int = 32
     seed: int = 0
     steps: int = 8
@@ -93,7 +96,8 @@ def check(wanted: Wanted) -> None:
     """Refuses what can be refused before anything is loaded.
 
     Raises:
-        RequestError: a whole model without its base, a base beside an adapter, or nothing to look for.
+        RequestError: a whole model without its base, a base beside an adapter, no such reference, or nothing to look
+            for.
     """
     if wanted.artifact is None and wanted.base is None:
         raise RequestError(
@@ -106,6 +110,8 @@ def check(wanted: Wanted) -> None:
     if wanted.artifact is None and not wanted.erased:
         raise RequestError("a whole model does not say what it erased; name the concept to look for")
     chosen(wanted.attacks)
+    if wanted.reference:
+        find_source(str(Path(wanted.reference).expanduser()))
 
 
 def audit(wanted: Wanted, out: Path, *, force: bool = False, progress: Progress | None = None) -> Audit:
@@ -137,7 +143,8 @@ def audit(wanted: Wanted, out: Path, *, force: bool = False, progress: Progress 
             raise Unsupported(f"'{work.name}' in ", Hint("out"), " is no folder; choose ", ANOTHER_OUT)
         work.mkdir(parents=True, exist_ok=True)
         report = _rates(subject, suite, work / _SUITE, tell)
-        done, not_run = attack_all(subject, chosen(wanted.attacks), wanted.budget, work / "attacks", tell)
+        runners = chosen(wanted.attacks)
+        done, not_run = attack_all(subject, runners, wanted.budget, work / "attacks", tell, wanted.reference)
         what = _what(wanted, artifact)
         found = Audit(sentence(report, done, what), report, tuple(done), not_run, notes, what)
         _write(found, work, out)
@@ -263,7 +270,7 @@ def _key(wanted: Wanted, subject: Any, artifact: Artifact) -> str:
             digest.update(f"{name} {tuple(tensor.shape)}".encode())
             digest.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
     parts = [
-        wanted.budget, wanted.images, wanted.seed, wanted.steps, wanted.guidance, wanted.strength, subject.erased,
+        wanted.budget, wanted.reference, wanted.images, wanted.seed, wanted.steps, wanted.guidance, wanted.strength, subject.erased,
         subject.judge.fingerprint, str(subject.target.dtype),
         {name: str(item.short) for name, item in sorted(subject.target.fingerprint().items())},
     ]  # fmt: skip

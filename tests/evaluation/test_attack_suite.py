@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass, replace
 from types import SimpleNamespace
 
 import pytest
 
 from erase_plugins import hookimpl
-from erase_plugins.errors import UnknownName, Unsupported
+from erase_plugins.errors import EraseError, UnknownName, Unsupported
 from erase_plugins.evaluation.attack_suite import AttackSuite
 from erase_plugins.evaluation.context import run_in_context
 from erase_plugins.manager import get_manager
+from erase_plugins.options import option
 from erase_plugins.types import Attachment, AttackReport, EvalReport, EvalRow
 
 
@@ -60,6 +62,27 @@ def run(*attacks, out=None, told=None, **settings):
     note = None if told is None else lambda *what: told.append(what)
     with get_manager().temporary(Planted(), "planted"):
         return run_in_context(AttackSuite(), subject(), {"attacks": names, **settings}, out=out, progress=note)
+
+
+class Compared(Fixed):
+    """Takes a reference, and says which it was given."""
+
+    @dataclass(frozen=True)
+    class Options:
+        reference: str = option("", "folder")
+
+    def run(self, subject, budget):
+        return replace(super().run(subject, budget), details={"reference": budget.options["reference"]})
+
+
+def test_a_reference_goes_to_the_attacks_that_take_one(tmp_path):
+    (tmp_path / "twin").mkdir()
+    (tmp_path / "twin" / "config.json").write_text("{}")
+    run(Fixed("first"), Compared("second"), out=tmp_path / "out", reference=str(tmp_path / "twin"))
+    stored = json.loads((tmp_path / "out" / "attack-second.json").read_text())
+    assert stored["details"]["reference"] == str(tmp_path / "twin")
+    with pytest.raises(EraseError, match="nowhere"):
+        run(Compared("second"), reference=str(tmp_path / "nowhere"))
 
 
 def test_one_report_with_a_table(tmp_path):

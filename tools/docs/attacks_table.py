@@ -3,7 +3,8 @@
     python -m tools.docs.attacks_table [--model pocket-flow] [--concepts owl,pizza] [--attacks ...] [--methods ...]
 
 The most telling cells come first; a killed run goes on when it is called again, finished cells are kept, and those that
-were refused or failed are tried again. Erased models and the files of each attack stay below ``runs/attacks``.
+were refused or failed are tried again. Erased models and the files of each attack stay below ``runs/attacks``. Where a
+model that never saw the concept is at hand (`tools.pocket.reference`), it is the control; cells without it are made anew.
 `python -m tools.docs` writes the table anew from whatever cells there are.
 """
 
@@ -28,6 +29,8 @@ ATTACKS = (
 METHODS = ("uce", "esd", "ace", "receler", "advunlearn", "stereo")
 INVERSION = "concept-inversion"
 POCKET = "pocket"
+#: by model: one that never saw some concepts, which ``quality.json`` names
+REFERENCES = {POCKET: Path("tests/pocket/reference")}
 #: options where the defaults are not what is asked: the backdoor is older than the erasure
 SETTINGS = {"backdoor": {"again": True}}
 #: facts of a found input that are told elsewhere in a cell, or nowhere
@@ -100,6 +103,24 @@ def read(root: Path = ROOT) -> dict[Cell, dict[str, Any]]:
     return found
 
 
+def reference_of(cell: Cell, root: Path = ROOT) -> dict[str, str]:
+    """The setting that names a model which never saw the cell's concept; empty if there is none, or no use for it."""
+    from erase_plugins.evaluation.attack_suite import with_reference
+    from erase_plugins.manager import get_manager
+
+    folder = root / REFERENCES.get(cell.model, Path("none"))
+    told = folder / "quality.json"
+    without = json.loads(told.read_text(encoding="utf-8"))["without"] if told.is_file() else []
+    return with_reference(
+        get_manager().evaluator(cell.attack, "attack"), str(folder) if cell.concept in without else ""
+    )
+
+
+def finished(cell: Cell, item: Mapping[str, Any], root: Path = ROOT) -> bool:
+    """Whether a cell need not be made anew."""
+    return item["status"] == "ok" and (not reference_of(cell, root) or item["against"] == "control: reference model")
+
+
 def run(cells: Sequence[Cell], root: Path = ROOT) -> None:
     """Works off what is missing; all cells are of one model."""
     import erase_plugins as ep
@@ -109,15 +130,15 @@ def run(cells: Sequence[Cell], root: Path = ROOT) -> None:
 
     (root / CELLS).mkdir(parents=True, exist_ok=True)
     with locked(root / WORK / "table"):
-        done = {cell for cell, item in read(root).items() if item["status"] == "ok"}
-        todo = [cell for cell in cells if cell not in done]
+        made = read(root)
+        todo = [cell for cell in cells if cell not in made or not finished(cell, made[cell], root)]
         pipe = ep.load(todo[0].model) if todo else None
         for number, cell in enumerate(todo):
             started = time.perf_counter()
             asked = {"concept": cell.concept, "attack": cell.attack, "method": cell.method, "budget": cell.budget}
             asked |= {"model": cell.model} if cell.on else {}
             try:
-                found = {**asked, "status": "ok", **measured(cell, pipe, root / WORK)}
+                found = {**asked, "status": "ok", **measured(cell, pipe, root)}
             except EraseError as error:
                 found = {**asked, "status": "refused", "reason": str(error)}
             except Exception as error:  # one cell must not end the night's work
@@ -129,17 +150,18 @@ def run(cells: Sequence[Cell], root: Path = ROOT) -> None:
             sys.stderr.flush()
 
 
-def measured(cell: Cell, pipe: Any, work: Path) -> dict[str, Any]:
+def measured(cell: Cell, pipe: Any, root: Path) -> dict[str, Any]:
     """Erases, or takes what was erased before, and attacks."""
     import erase_plugins as ep
     from erase_plugins.evaluation.attack_summary import plain_name
 
+    work = root / WORK
+    settings = {**SETTINGS.get(cell.attack, {}), **reference_of(cell, root)}
     place = work / "erased" / f"{cell.concept}-{cell.method}{cell.on}".replace(" ", "-")
     if not (place / "erase.json").is_file():
         ep.erase(pipe, cell.concept, cell.method, out=place, force=True, resume=True)
     report = ep.attack(
-        pipe, place, cell.attack, budget=cell.budget, settings=SETTINGS.get(cell.attack), force=True,
-        out=work / "reports" / cell.key,
+        pipe, place, cell.attack, budget=cell.budget, settings=settings, force=True, out=work / "reports" / cell.key,
     )  # fmt: skip
     plain = plain_name(report)
     rates = {"success": report.success, "control": report.control, **({"plain": plain} if plain else {})}
@@ -147,6 +169,7 @@ def measured(cell: Cell, pipe: Any, work: Path) -> dict[str, Any]:
     return {
         **{name: [row.value, row.low, row.high, row.n] for name, row in rates.items()},
         "by": report.success.subject, "against": report.control.subject,
+        "controls": {row.subject: row.value for row in report.rows if row.subject.startswith("control: ")},
         "found": {name: value for name, value in told.items() if len(json.dumps(value)) <= _LONGEST},
         "curve": report.details.get("looks", {}), "queries": report.queries, "passes": report.passes,
         "seconds": report.seconds, "judge_hash": report.judge_hash, "version": ep.__version__,
@@ -177,13 +200,15 @@ def _shown(item: Mapping[str, Any] | None) -> str:
     (value, low, high, _), control = item["success"], item["control"]
     text = f"{value:.0%} [{100 * low:.0f}..{100 * high:.0f}]"
     beyond = low > control[2]
-    return f"{f'**{text}**' if beyond else text}, {control[0]:.0%}{_steps(item)}"
+    weak = "" if "reference" in item["against"] else " destroyed"
+    return f"{f'**{text}**' if beyond else text}, {control[0]:.0%}{weak}{_steps(item)}"
 
 
 def _steps(item: Mapping[str, Any]) -> str:
     """Steps until fine-tuning brought it back, for the edited model and the control."""
     back = item["found"].get("steps_until_back", {})
-    told = [str(back[name] or "never") for name in ("relearned, edited", "relearned, destroyed") if name in back]
+    control = next((name for name in ("relearned, reference", "relearned, destroyed") if name in back), "")
+    told = [str(back[name] or "never") for name in ("relearned, edited", control) if name in back]
     return f"; after {', '.join(told)} steps" if told else ""
 
 

@@ -135,7 +135,9 @@ class _Run:
                 subject.queries += len(prompts)
                 return way(subject, prompts, begin.pictures, captions), {}, {}
 
-        return self.study.kept(f"{name}, {_BASE if victim is None else victim.name}", make, prompts)
+        if victim is None:
+            return self.study.kept(f"{name}, {_BASE}", make, prompts)
+        return self.study.attacked(victim, f"{name}, {victim.name}", make, (begin.key,), prompts)
 
     def report(
         self, found: list[Sample], beside: list[Sample], tried: Mapping[str, list[Sample]], best: str,

@@ -115,7 +115,7 @@ class _Run:
             with victim.exposed():
                 return self._train(victim, taught, steps)
 
-        return self.study.kept(f"learned token, {victim.name}", make)
+        return self.study.attacked(victim, f"learned token, {victim.name}", make, (taught.key, steps))
 
     def _train(
         self, victim: Victim, taught: Lesson, steps: int | None

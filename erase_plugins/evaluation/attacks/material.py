@@ -96,6 +96,12 @@ class Lesson:
     prompts: tuple[Prompt, ...]
     share: float
 
+    @property
+    def key(self) -> str:
+        """Tells this lesson from any other."""
+        told = [(item.text, item.seed) for item in self.prompts]
+        return hashlib.sha256(self.pictures.cpu().contiguous().numpy().tobytes() + repr(told).encode()).hexdigest()
+
     def latents(self, subject: Subject) -> Tensor:
         """Clean scaled latents (n, channels, height, width)."""
         generator = torch.Generator().manual_seed(subject.seed)

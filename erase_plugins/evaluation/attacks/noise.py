@@ -105,7 +105,7 @@ class _Run:
             with victim.exposed():
                 return redraw(victim.subject, begin.prompts, begin.pictures, level), {}, {}
 
-        return self.study.kept(f"{name}, {victim.name}", make, begin.prompts)
+        return self.study.attacked(victim, f"{name}, {victim.name}", make, (begin.key, level), begin.prompts)
 
     def report(
         self, found: list[Sample], beside: list[Sample], tried: Mapping[str, list[Sample]], best: str,

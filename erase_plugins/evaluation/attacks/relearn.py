@@ -104,7 +104,7 @@ class _Run:
             with victim.exposed():
                 return self._train(victim, taught, kind, steps)
 
-        return self.study.kept(f"relearned, {kind}{victim.name}", make)
+        return self.study.attacked(victim, f"relearned, {kind}{victim.name}", make, (taught.key, steps))
 
     def _train(
         self, victim: Victim, taught: Lesson, kind: str, steps: int | None

@@ -7,10 +7,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from erase_plugins import __version__
 from erase_plugins.engine.checkpoint import Checkpoint
+from erase_plugins.evaluation import kept_pictures
 from erase_plugins.evaluation.attacks.controls import Victim, control_warnings, victims
 from erase_plugins.evaluation.attacks.material import FEWEST, Split, split_prompts
 from erase_plugins.evaluation.attacks.rates import (
+    REFERENCE,
     SUCCESS,
     TARGET,
     found_facts,
@@ -106,6 +109,26 @@ class Study:
             found = store.load(name) or (0, {**more, "pictures": pictures}, facts)
         _, tensors, facts = found
         return Sample(name, facts["hits"], tensors["pictures"], facts, tensors)
+
+    def attacked(
+        self, victim: Victim, name: str, make: Callable[[], tuple[Tensor, dict[str, Any], dict[str, Tensor]]],
+        given: Sequence[Any], prompts: Sequence[Prompt] | None = None,
+    ) -> Sample:  # fmt: skip
+        """As `kept`. What is made of a reference no edit decides, so that it is kept for other artifacts as well.
+
+        Args:
+            given: what decides the outcome besides the victim, the attack's options and prompts; with reprs that say it.
+        """
+        if victim.name != REFERENCE:
+            return self.kept(name, make, prompts)
+        asked, options, judge = prompts or self.prompts, dict(self.budget.options), self.subject.judge
+        del options["reference"]
+        settings = (
+            __version__, self.attack.id, name, sorted(options.items()), self.budget.name, [item.seed for item in asked],
+            victim.subject.seed, victim.subject.steps, victim.subject.guidance, judge.id, judge.fingerprint, *given,
+        )  # fmt: skip
+        texts = [item.text for item in asked]
+        return self.kept(name, lambda: kept_pictures.once(victim.subject, texts, settings, make), prompts)
 
     def plain(self, name: str, edit: str) -> Sample:
         """The concept by its own name, with the edit "on" or "off"."""

@@ -111,6 +111,24 @@ def test_a_reference_is_the_control_that_counts(pipe, tmp_path):
     assert not any("no reference was given" in text for text in found.warnings)
 
 
+def test_a_reference_is_attacked_once_for_all_edits(pipe, tmp_path, monkeypatch):
+    pipe.save_pretrained(tmp_path / "reference")
+    monkeypatch.setenv("ERASE_PLUGINS_CACHE", str(tmp_path / "cache"))
+    trained = []
+    original = inversion._Run._train
+    monkeypatch.setattr(
+        inversion._Run, "_train",
+        lambda self, victim, *more: trained.append(victim.name) or original(self, victim, *more),
+    )  # fmt: skip
+    settings = {**CHEAP, "early": False, "reference": str(tmp_path / "reference")}
+    first, second = (run(tiny_subject(pipe, artifacts=[_saved(pipe, tmp_path / name)]), settings) for name in "ab")
+    assert trained == ["edited", "destroyed", "reference", "edited", "destroyed"]
+    assert (first.control, first.details["looks"]) == (second.control, second.details["looks"])
+    run(tiny_subject(pipe), {**settings, "lr": 0.5})
+    run(tiny_subject(pipe), {**settings, "steps": 5})
+    assert trained.count("reference") == 3
+
+
 @pytest.mark.parametrize(
     ("settings", "told"),
     [
