@@ -47,8 +47,8 @@ from erase_plugins.families.loading import DTYPES
 @force_option
 def command(
     model: str, artifact: str | None, erased: tuple[str, ...], base: str | None, budget: str, attacks: str,
-    reference: str, judge: str | None, images: int, strength: float, seed: int, revision: str | None, dtype: str, device: str,
-    any_base: bool, out: str, dry_run: bool, force: bool,
+    reference: str, judge: str | None, images: int, strength: float, seed: int, revision: str | None, dtype: str,
+    device: str, any_base: bool, out: str, dry_run: bool, force: bool,
 ) -> None:  # fmt: skip
     """Audit an "erased" MODEL, or an ARTIFACT on it: rates, attacks, pictures, one sentence to quote.
 

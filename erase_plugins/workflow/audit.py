@@ -270,8 +270,8 @@ def _key(wanted: Wanted, subject: Any, artifact: Artifact) -> str:
             digest.update(f"{name} {tuple(tensor.shape)}".encode())
             digest.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
     parts = [
-        wanted.budget, wanted.reference, wanted.images, wanted.seed, wanted.steps, wanted.guidance, wanted.strength, subject.erased,
-        subject.judge.fingerprint, str(subject.target.dtype),
+        wanted.budget, wanted.reference, wanted.images, wanted.seed, wanted.steps, wanted.guidance, wanted.strength,
+        subject.erased, subject.judge.fingerprint, str(subject.target.dtype),
         {name: str(item.short) for name, item in sorted(subject.target.fingerprint().items())},
     ]  # fmt: skip
     digest.update(json.dumps(parts, sort_keys=True).encode())

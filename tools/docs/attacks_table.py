@@ -4,7 +4,8 @@
 
 The most telling cells come first; a killed run goes on when it is called again, finished cells are kept, and those that
 were refused or failed are tried again. Erased models and the files of each attack stay below ``runs/attacks``. Where a
-model that never saw the concept is at hand (`tools.pocket.reference`), it is the control; cells without it are made anew.
+model that never saw the concept is at hand (`tools.pocket.reference`), it is the control, and cells without it are
+made anew.
 `python -m tools.docs` writes the table anew from whatever cells there are.
 """
 

@@ -117,7 +117,7 @@ class Study:
         """As `kept`. What is made of a reference no edit decides, so that it is kept for other artifacts as well.
 
         Args:
-            given: what decides the outcome besides the victim, the attack's options and prompts; with reprs that say it.
+            given: what else decides the outcome besides victim, options of the attack and prompts, as reprs say it.
         """
         if victim.name != REFERENCE:
             return self.kept(name, make, prompts)
