@@ -137,7 +137,7 @@ def attack_all(
 
 
 def with_reference(runner: Any, reference: str) -> dict[str, str]:
-    """The setting that names the reference, for an attack that takes one."""
+    """The setting that names the reference, for an attack or a suite that takes one."""
     names = {item.name for item in fields(runner.Options)} if getattr(runner, "Options", None) else set()
     return {"reference": reference} if reference and "reference" in names else {}
 

@@ -10,7 +10,9 @@ from erase_plugins.artifacts.places import STAMP
 from erase_plugins.errors import MissingExtra
 from erase_plugins.types import EvalRow
 
-_COLOURS = {"base": "#7f8c8d", "edited": "#c0392b", "strength0": "#2980b9", "destroyed": "#2c3e50"}
+_COLOURS = {
+    "base": "#7f8c8d", "edited": "#c0392b", "strength0": "#2980b9", "destroyed": "#2c3e50", "reference": "#27ae60",
+}  # fmt: skip
 
 
 def bar_chart(rows: Sequence[EvalRow], path: Path, title: str = "", unit: str = "share of pictures") -> Path:

@@ -20,6 +20,7 @@ _STATES = {
     "edited": "erased",
     "strength0": "switched off (control)",
     "destroyed": "destroyed (control)",
+    "reference": "never saw it (control)",
 }
 _NOTES = (
     "A concept that is not drawn may still be in the weights. An attack that did not succeed within this budget may "

@@ -2,7 +2,7 @@
 
 Subjects: ``base``; ``edited``; ``strength0`` (the artifact switched off: must equal base; drawn unless every bit of the
 model is the base's again); ``destroyed`` (value projections shuffled: a model that draws nothing must score badly on
-what is kept, or the judge is blind).
+what is kept, or the judge is blind); and, where one is given, ``reference``: a model that never saw the concept.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from erase_plugins.hookspecs import hookimpl
+from erase_plugins.options import option
 from erase_plugins.types import Attachment, EvalReport, EvalRow
 
 if TYPE_CHECKING:
@@ -34,6 +35,15 @@ class Drawn:
     labels: Mapping[str, list[dict[str, str]]]
 
 
+@dataclass(frozen=True)
+class Options:
+    """Options of the suite."""
+
+    reference: str = option(
+        "", "folder of a model that never saw the concept; its pictures are counted beside the others"
+    )
+
+
 class QuickSuite:
     """Target, synonyms, neighbours, kept concepts, style and background, on base, edited and controls."""
 
@@ -41,13 +51,23 @@ class QuickSuite:
     title = "Quick suite (target, synonyms, neighbours, kept, style, background; with controls)"
     needs: frozenset[str] = frozenset({"denoiser", "text"})
     packages: frozenset[str] = frozenset()
+    Options = Options
     attachments = ("contact_sheet.png", "chart.png")
 
     def run(self, subject: Subject, ctx: SuiteContext) -> EvalReport:
+        """See the module.
+
+        Raises:
+            RequestError: no such reference.
+            Unsupported: the reference is a model of another kind.
+        """
+        from erase_plugins.evaluation.attacks.reference import open_reference
         from erase_plugins.evaluation.bootstrap import mean_interval, paired_difference
         from erase_plugins.evaluation.prompts import prompts_hash, quick_prompts
 
         sets = quick_prompts(subject.judge, subject.erased, subject.images, subject.seed)
+        named = ctx.options["reference"]
+        reference = open_reference(subject, named) if named else None
         base = subject.remembered(sets, partial(draw_and_judge, edit="off"), "base", Drawn)
         drawn = {
             "base": base,
@@ -57,6 +77,8 @@ class QuickSuite:
                 _short(sets, _CONTROL["destroyed"]), partial(draw_and_judge, edit="destroyed"), "destroyed", Drawn
             ),
         }
+        if reference is not None:
+            drawn["reference"] = reference.remembered(sets, partial(draw_and_judge, edit="off"), "base", Drawn)
         hits = {name: metric_hits(sets, item.labels) for name, item in drawn.items()}
         rows = [
             _row(metric, name, mean_interval(values, subject.seed), len(values))
@@ -111,7 +133,9 @@ def sheet_rows(report: EvalReport, drawn: Mapping[str, Drawn], columns: int = 8)
     for name, pictures in drawn["base"].pictures.items():
         if not len(pictures):
             continue
-        for subject, when in (("base", "before"), ("edited", "after")):
+        for subject, when in (("base", "before"), ("edited", "after"), ("reference", "never saw it")):
+            if subject not in drawn:
+                continue
             label = f"{name}, {when}: {values[(f'{name}_rate', subject)]:.0%}"
             rows.append((label, list(drawn[subject].pictures[name][:columns].clone())))
     rows.append(("control: destroyed model", list(drawn["destroyed"].pictures["kept"][:columns].clone())))

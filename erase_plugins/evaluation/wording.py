@@ -16,6 +16,7 @@ CLASSIFIER = {"target_rate": "forgotten classes still recognised", "kept_rate": 
 CONTROLS = {
     "strength0": ("switched off", "should equal the column before"),
     "destroyed": ("destroyed model", "should score badly on what is kept"),
+    "reference": ("a model that never saw it", "what exact forgetting would draw"),
 }
 MISSING = "not measured"
 

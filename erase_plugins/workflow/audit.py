@@ -22,7 +22,7 @@ from erase_plugins.artifacts.locks import claim_files
 from erase_plugins.artifacts.manifest import Manifest, describe_base, slug
 from erase_plugins.artifacts.weights import base_tensors
 from erase_plugins.errors import BaseMismatch, RequestError, Unsupported
-from erase_plugins.evaluation.attack_suite import attack_all, chosen
+from erase_plugins.evaluation.attack_suite import attack_all, chosen, with_reference
 from erase_plugins.evaluation.budget import CUSTOM
 from erase_plugins.evaluation.context import REPORT, Progress, run_in_context
 from erase_plugins.evaluation.page import html_page, markdown_page
@@ -142,7 +142,7 @@ def audit(wanted: Wanted, out: Path, *, force: bool = False, progress: Progress 
         if work.is_symlink() or (work.exists() and not work.is_dir()):
             raise Unsupported(f"'{work.name}' in ", Hint("out"), " is no folder; choose ", ANOTHER_OUT)
         work.mkdir(parents=True, exist_ok=True)
-        report = _rates(subject, suite, work / _SUITE, tell)
+        report = _rates(subject, suite, work / _SUITE, tell, wanted.reference)
         runners = chosen(wanted.attacks)
         done, not_run = attack_all(subject, runners, wanted.budget, work / "attacks", tell, wanted.reference)
         what = _what(wanted, artifact)
@@ -278,7 +278,7 @@ def _key(wanted: Wanted, subject: Any, artifact: Artifact) -> str:
     return digest.hexdigest()[:12]
 
 
-def _rates(subject: Any, suite: Any, folder: Path, tell: Progress) -> EvalReport:
+def _rates(subject: Any, suite: Any, folder: Path, tell: Progress, reference: str) -> EvalReport:
     """The report of the suite, from an interrupted audit where it is there."""
     place = folder / REPORT
     if place.is_file():
@@ -287,8 +287,8 @@ def _rates(subject: Any, suite: Any, folder: Path, tell: Progress) -> EvalReport
         except ValueError:  # torn by a crash of the machine; made again
             shutil.rmtree(folder, ignore_errors=True)
     tell("rates", 0, 1)
-    return run_in_context(suite, subject, {}, seed=subject.seed, device=str(subject.target.device), progress=tell,
-                          out=folder, force=True)  # fmt: skip
+    return run_in_context(suite, subject, with_reference(suite, reference), seed=subject.seed, progress=tell,
+                          device=str(subject.target.device), out=folder, force=True)  # fmt: skip
 
 
 # ---- what is said --------------------------------------------------------------------------------------------------

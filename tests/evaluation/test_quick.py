@@ -42,6 +42,22 @@ def test_controls(report) -> None:
     assert not any("strength 0" in text for text in result.warnings)
 
 
+def test_a_model_that_never_saw_the_concept_stands_beside(pocket_pipe, artifact, tmp_path) -> None:
+    import shutil
+
+    from erase_plugins.pocket.world import FOLDER
+
+    shutil.copytree(FOLDER / "model", tmp_path / "twin")  # the base itself: it must draw what the base draws
+    found = ep.evaluate(
+        pocket_pipe, artifact, settings={"reference": str(tmp_path / "twin")}, out=tmp_path / "report", **SMALL
+    )
+    for metric in ("target_rate", "kept_rate"):
+        assert found.row(metric, "reference").value == found.row(metric, "base").value
+    assert found.row("target_rate", "edited").value <= 0.2
+    with pytest.raises(RequestError, match="nowhere"):
+        ep.evaluate(pocket_pipe, artifact, settings={"reference": str(tmp_path / "nowhere")}, **SMALL)
+
+
 def test_rows_can_be_recomputed_from_the_raw_values(report) -> None:
     from erase_plugins.evaluation.bootstrap import mean_interval
 
