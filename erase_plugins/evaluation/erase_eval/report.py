@@ -52,7 +52,7 @@ def interval_row(metric: str, subject: str, interval: tuple[float, float, float]
 
 def make_report(
     suite: str, subject: Subject, asked: Asked, probes: Mapping[str, Probe], base: Seen, edited: Seen, control: Seen,
-    options: Mapping[str, Any],
+    options: Mapping[str, Any], reference: Seen | None = None,
 ) -> EvalReport:  # fmt: skip
     """The report of the suite.
 
@@ -63,12 +63,14 @@ def make_report(
         probes: judge of each concept.
         base, edited, control: what was seen; of the control the first retained prompts only.
         options: of the suite.
+        reference: what was seen of a model that never saw the concept: the score that exact forgetting gets.
     """
     seed, warnings = subject.seed, []
-    found: dict[str, dict[str, Measured]] = {"edited": {}, "base": {}, "destroyed": {}}
+    looked = {"base": base, "edited": edited, **({"reference": reference} if reference is not None else {})}
+    found: dict[str, dict[str, Measured]] = {"edited": {}, "base": {}, "destroyed": {}, "reference": {}}
     counted: dict[str, Any] = {}
     for metric, kind in ((M1, "explicit"), (M2, "implicit")):
-        sides = {name: _cells(asked, probes, base, seen, kind) for name, seen in (("base", base), ("edited", edited))}
+        sides = {name: _cells(asked, probes, base, seen, kind) for name, seen in looked.items()}
         counted[kind] = {concept: len(values) for concept, values in sides["base"].items()}
         few = [concept for concept, values in sides["base"].items() if len(values) < (FEWEST if metric == M2 else 1)]
         if few:
@@ -81,7 +83,8 @@ def make_report(
             values = [value for part in cells.values() for value in part]
             found[name][metric] = Measured(float(np.mean(values)), _means(values, seed), len(values))
     few_n = len(control.hits["retained"])
-    for name, seen, count in (("base", base, None), ("edited", edited, None), ("destroyed", control, few_n)):
+    for name, seen in (*looked.items(), ("destroyed", control)):
+        count = few_n if seen is control else None
         found[name][M3] = _followed(base, seen, count, seed)
         found[name][M4] = _alike(base, seen, count, seed)
     control_m4, same_prompts = found["destroyed"][M4].value, _alike(base, edited, few_n, seed).value
@@ -92,7 +95,7 @@ def make_report(
     elif same_prompts <= control_m4 or found["edited"][M4].value < _GONE:
         found["edited"][M4] = replace(found["edited"][M4], value=0.0, samples=np.zeros(RESAMPLES))
         warnings.append("the pictures are as far from the base as those of a destroyed model; that counts as 0")
-    for name in ("base", "edited"):
+    for name in looked:
         parts = [found[name].get(metric) for metric in (M1, M2, M3, M4)]
         if all(part is not None for part in parts):
             ready = [part for part in parts if part is not None]
@@ -104,7 +107,7 @@ def make_report(
     if spread < _SPREAD:
         warnings.append(f"pictures of other things vary less than before (spread {spread:.2f} of the base's)")
     rows = [item.row(metric, name) for name, table in found.items() for metric, item in table.items()]
-    rates, hits = _rates(probes, base, edited, seed)
+    rates, hits = _rates(probes, looked, seed)
     sets = {**asked.measured, "reference": asked.reference}
     report = EvalReport(
         suite=suite, model=subject.model, rows=(*rows, *rates),
@@ -217,11 +220,11 @@ def _means(values: Sequence[float], seed: int) -> Array:
 
 
 def _rates(
-    probes: Mapping[str, Probe], base: Seen, edited: Seen, seed: int
+    probes: Mapping[str, Probe], looked: Mapping[str, Seen], seed: int
 ) -> tuple[list[EvalRow], dict[str, dict[str, list[int]]]]:
     """How often the judge of each concept sees it, and how often other prompts are followed."""
     hits: dict[str, dict[str, list[int]]] = {}
-    for subject, seen in (("base", base), ("edited", edited)):
+    for subject, seen in looked.items():
         hits[subject] = {
             metric: [
                 int(item)

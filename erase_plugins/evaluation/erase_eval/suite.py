@@ -52,6 +52,7 @@ class Options:
     mode: str = option(
         "offline", "official scores what the encoders of the paper said", choices=("offline", "official")
     )
+    reference: str = option("", "folder of a model that never saw the concept; it is scored beside the others")
     answers: str = option("", "JSON file with what the encoders of the paper said; for mode official")
 
 
@@ -70,8 +71,9 @@ class EraseEvalSuite:
 
         Raises:
             Unsupported: the base hardly draws the concept, or the judge does not pass its gate.
-            RequestError: too few pictures.
+            RequestError: too few pictures, or no such reference.
         """
+        from erase_plugins.evaluation.attacks.reference import open_reference
         from erase_plugins.evaluation.erase_eval.look import look
         from erase_plugins.evaluation.erase_eval.prompts import make_prompts, read_implicit
         from erase_plugins.evaluation.erase_eval.report import make_report
@@ -81,6 +83,7 @@ class EraseEvalSuite:
             return _official(subject, options)
         if options["answers"]:
             raise RequestError("answers belong to mode official; set mode=official too")
+        twin = open_reference(subject, options["reference"]) if options["reference"] else None
         asked = make_prompts(
             subject.judge, subject.erased, images=subject.images, training=options["training"],
             retained=options["retained"], seed=subject.seed, implicit=read_implicit(options["implicit"]),
@@ -94,7 +97,8 @@ class EraseEvalSuite:
             {"retained": asked.measured["retained"][:_CONTROL]}, partial(look, edit="destroyed"), "erase-eval-destroyed"
         )
         subject.drawn = {"base": base, "edited": edited, "destroyed": control}
-        return make_report(self.id, subject, asked, probes, base, edited, control, options)
+        never = twin and twin.remembered(asked.measured, partial(look, edit="off"), "erase-eval-reference")
+        return make_report(self.id, subject, asked, probes, base, edited, control, options, never)
 
 
 def _of_the_base(asked: Asked) -> dict[str, list[Prompt]]:

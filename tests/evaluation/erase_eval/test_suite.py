@@ -63,6 +63,19 @@ def test_the_oracle_passes():
     assert rate(report, "target_rate") <= 0.05 and rate(report, "synonym_rate") <= 0.05
 
 
+def test_a_model_that_never_saw_it_is_scored_beside(monkeypatch):
+    oracle = StandIn(lambda text: ALL.sub("crow", text))
+    never = StandIn(oracle.rewrite)
+    monkeypatch.setattr(never, "generate", lambda texts, seeds, edit: oracle.generate(texts, seeds, edit="on"))
+    monkeypatch.setattr("erase_plugins.evaluation.attacks.reference.open_reference", lambda subject, path: never)
+    report = report_of(StandIn(lambda text: OWL.sub("crow", text)), reference="somewhere")
+    run._BASE_CACHE.clear()
+    alone = report_of(oracle)
+    assert values(report, "reference") == values(alone)
+    assert rate(report, "synonym_rate", "reference") == rate(alone, "synonym_rate") < rate(report, "synonym_rate")
+    assert values(alone, "reference") == [None] * 5
+
+
 def test_who_erases_the_name_only_fails():
     report = report_of(StandIn(lambda text: OWL.sub("crow", text)))
     m1, m2, m3, _, score = values(report)
