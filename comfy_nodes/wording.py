@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from erase_plugins import hints
 from erase_plugins.hints import AnyHint, Command, Hint, Setting, in_words
 
 #: words in front of an option, and the option, with what a node says instead; {value} is what stands behind it
@@ -74,4 +73,5 @@ def in_the_graph(sentence: str) -> str:
 
 def reword(error: Exception) -> None:
     """Changes the sentence of an exception into what a node says; its class and cause stay."""
-    hints.reword(error, in_the_graph)
+    if len(error.args) == 1 and isinstance(error.args[0], str):
+        error.args = (in_the_graph(error.args[0]),)

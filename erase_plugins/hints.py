@@ -1,8 +1,11 @@
-"""What a sentence advises, kept as data, so that each surface says it in its own words: terminal, Python, a node.
+"""What a sentence advises, kept as data, so that each surface says it in its own words: Python, terminal, a node.
 
 A `Sentence` is made of texts and hints, and so is an error::
 
     raise RequestError(f"'{name}' would become itself; give ", ANOTHER_TO)
+
+As a string, ``str(error)`` included, it is what Python says; terminal and nodes ask for their words (`in_words`).
+What is stored with an artifact or a report is read on every surface: such a text names an option by its bare name.
 """
 
 from __future__ import annotations
@@ -18,6 +21,9 @@ _ARGUMENTS = {
     "erase": "concepts=",
     "set": "options=",
     "base": "target=",
+    "from": "get_manager().prefer(...)",
+    "forget": "ForgetItem(..., data=DataRef(...))",
+    "retain": "keep=[DataRef(...)]",
 }
 _SWITCHES = ("force", "personal", "prune", "private", "dry-run", "offline", "any-base", "resume", "create-pr")
 
@@ -38,14 +44,22 @@ class Hint:
     before: str = ""
     after: str = ""
 
-    def __str__(self) -> str:
+    def in_terminal(self) -> str:
+        """The option as it is typed."""
         return self._framed(f"--{self.option} {self.value}" if self.value else f"--{self.option}")
 
-    def in_python(self) -> str:
-        """The same with the argument of that meaning."""
+    def __str__(self) -> str:
         if self.option in _ARGUMENTS:
             return self._framed(_ARGUMENTS[self.option])
-        shown = "True" if self.option in _SWITCHES else f"'{self.value}'" if self.value else ""
+        shown = (
+            "True"
+            if self.option in _SWITCHES
+            else self.value
+            if self.value.isdigit()
+            else f"'{self.value}'"
+            if self.value
+            else ""
+        )
         return self._framed(f"{self.option.replace('-', '_')}={shown}")
 
     def _framed(self, words: str) -> str:
@@ -65,11 +79,11 @@ class Setting:
     value: str
     before: str = ""
 
-    def __str__(self) -> str:
+    def in_terminal(self) -> str:
+        """The option as it is typed."""
         return " ".join(filter(None, (self.before, f"--set {self.name}={self.value}")))
 
-    def in_python(self) -> str:
-        """The same as an entry of the argument ``options``."""
+    def __str__(self) -> str:
         return " ".join(filter(None, (self.before, f"options={{'{self.name}': '{self.value}'}}")))
 
 
@@ -85,12 +99,11 @@ class Command:
     name: str
     words: str
 
-    def __str__(self) -> str:
+    def in_terminal(self) -> str:
+        """The command itself: it is run in a terminal from Python too."""
         return self.words
 
-    def in_python(self) -> str:
-        """The command itself: it is run in a terminal from there too."""
-        return self.words
+    __str__ = in_terminal
 
 
 AnyHint = Hint | Setting | Command
@@ -106,7 +119,7 @@ CONVERT_BASE = Command("convert --base", "convert --base BASE")
 
 
 class Sentence(str):
-    """Texts and hints in one sentence, as a string what the command line prints; sentences inside it keep theirs."""
+    """Texts and hints in one sentence, as a string what Python says; sentences inside it keep theirs."""
 
     parts: tuple[str | AnyHint, ...]
 
@@ -132,25 +145,19 @@ class Sentence(str):
         return Sentence(*made)
 
 
-def in_words(sentence: str, write: Callable[[AnyHint], str]) -> str:
-    """A sentence with its hints as ``write`` puts them; one without hints stays as it is."""
+def in_words(sentence: object, write: Callable[[AnyHint], str]) -> str:
+    """A sentence with its hints as ``write`` puts them; anything without hints as a string."""
     if not isinstance(sentence, Sentence):
-        return sentence
+        return str(sentence)
     return "".join(part if isinstance(part, str) else write(part) for part in sentence.parts)
 
 
-def in_python(sentence: str) -> str:
-    """A sentence as Python says it: options of the command line are arguments."""
-    return in_words(sentence, lambda hint: hint.in_python())
+def in_terminal(sentence: object) -> str:
+    """A sentence as the command line says it."""
+    return in_words(sentence, lambda hint: hint.in_terminal())
 
 
 def sentence_of(error: BaseException) -> str:
     """What an error says, with its hints; ``str(error)`` has lost them."""
     first = error.args[0] if len(error.args) == 1 else None
     return first if isinstance(first, Sentence) else str(error)
-
-
-def reword(error: BaseException, words: Callable[[str], str]) -> None:
-    """Changes the sentence of an error into that of a surface; its class, fields and cause stay."""
-    if len(error.args) == 1 and isinstance(error.args[0], str):
-        error.args = (words(error.args[0]),)

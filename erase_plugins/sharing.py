@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import wraps
 from pathlib import Path
 from typing import Any
 
-from erase_plugins.errors import EraseError, MissingPlugin
-from erase_plugins.hints import in_python, reword
+from erase_plugins.errors import MissingPlugin
 from erase_plugins.types import EvalReport
 
 #: public name -> package that offers it in this project; any plugin may
@@ -29,21 +26,6 @@ def _offered(name: str) -> Any:
     return function
 
 
-def _in_python(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function with its errors in the words of Python."""
-
-    @wraps(function)
-    def called(*arguments: Any, **options: Any) -> Any:
-        try:
-            return function(*arguments, **options)
-        except EraseError as error:
-            reword(error, in_python)
-            raise
-
-    return called
-
-
-@_in_python
 def push(artifact: Any, repo: str, **options: Any) -> Any:
     """Publishes an artifact folder on the Hub in one commit, with its card.
 
@@ -62,7 +44,6 @@ def push(artifact: Any, repo: str, **options: Any) -> Any:
     return _offered("push")(artifact, repo, **options)
 
 
-@_in_python
 def pull(spec: str, into: str | Path | None = None, **options: Any) -> Any:
     """Fetches a published artifact and verifies it.
 
@@ -81,7 +62,6 @@ def pull(spec: str, into: str | Path | None = None, **options: Any) -> Any:
     return _offered("pull")(spec, into, **options)
 
 
-@_in_python
 def search(query: str = "", **options: Any) -> list[Any]:
     """Published artifacts and collections that fit.
 
@@ -99,7 +79,6 @@ def search(query: str = "", **options: Any) -> list[Any]:
     return _offered("search")(query, **options)
 
 
-@_in_python
 def card(artifact: Any, report: EvalReport | str | Path | None = None, **options: Any) -> str:
     """The model card of an artifact as Markdown; without a report it says "not measured".
 

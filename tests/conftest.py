@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import gc
 import os
 import re
 import shutil
@@ -23,6 +24,8 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
     os.environ["ERASE_PLUGINS_CACHE"] = tempfile.mkdtemp(prefix="erase-plugins-cache-")
     atexit.register(shutil.rmtree, os.environ["ERASE_PLUGINS_CACHE"], ignore_errors=True)
 
+#: objects that a full collection may walk through
+_MANY = 100_000
 GOLDEN = Path(__file__).parent / "golden" / "data"
 
 
@@ -44,6 +47,29 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         for item in items:
             groups.setdefault(group_of(item.nodeid), []).append(item)
         items[:] = [item for group in sorted(groups.values(), key=_begins) for item in group]
+
+
+def pytest_sessionstart() -> None:
+    """No garbage is looked for while everything is imported and collected."""
+    gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    _keep()
+    gc.enable()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    """Between files, where many objects came: mostly libraries that the file imported."""
+    if nextitem is not None and nextitem.path != item.path and len(gc.get_objects()) > _MANY:
+        _keep()
+
+
+def _keep() -> None:
+    """What is there stays to the end: else each full collection walks through some hundred thousand objects of it."""
+    gc.collect()
+    gc.freeze()
 
 
 def _begins(group: Iterable[pytest.Item]) -> int:

@@ -1,4 +1,4 @@
-"""Sentences whose advice is data: what the command line prints, what Python says, and that no step on the way loses it."""
+"""Sentences whose advice is data: what Python says, what the command line prints, and that no step on the way loses it."""
 
 from __future__ import annotations
 
@@ -16,9 +16,8 @@ from erase_plugins.hints import (
     Hint,
     Sentence,
     Setting,
-    in_python,
+    in_terminal,
     in_words,
-    reword,
     sentence_of,
 )  # fmt: skip
 
@@ -32,50 +31,53 @@ from erase_plugins.hints import (
         (Hint("force", before="pass"), "pass --force", "pass force=True"),
         (Hint("all-files"), "--all-files", "layouts=['all']"),
         (Hint("base-model"), "--base-model", "base_model="),
+        (Hint("group", "2"), "--group 2", "group=2"),
+        (Hint("retain", "rows.jsonl"), "--retain rows.jsonl", "keep=[DataRef(...)]"),
         (Setting("priors", "...", before="with"), "with --set priors=...", "with options={'priors': '...'}"),
         (Command("card --pairs", "'erase-plugins card --pairs 3'"), *["'erase-plugins card --pairs 3'"] * 2),
     ],
 )  # fmt: skip
 def test_each_surface_has_its_own_words(hint, terminal, python):
     sentence = Sentence("first; ", hint, "!")
-    assert sentence == f"first; {terminal}!"
-    assert in_python(sentence) == f"first; {python}!"
+    assert sentence == f"first; {python}!"
+    assert in_terminal(sentence) == f"first; {terminal}!"
 
 
 def test_text_that_looks_like_an_option_is_not_touched():
     """A concept may be called anything; only what the sentence itself advises is said differently."""
     sentence = Sentence("'--to' would become itself; give ", ANOTHER_TO)
-    assert in_python(sentence) == "'--to' would become itself; give another to="
-    assert in_python("plain --to") == "plain --to"
+    assert sentence == "'--to' would become itself; give another to="
+    assert in_terminal(Sentence("'to=' would become itself; give ", ANOTHER_TO)).endswith(
+        "'to=' would become itself; give another --to"
+    )
+    assert in_terminal("plain to=") == "plain to="
 
 
 def test_sentences_inside_sentences_keep_their_hints():
     inner = Sentence("choose ", ANOTHER_OUT)
     outer = Sentence("no; ", inner, " or ", AGAIN)
-    assert outer == "no; choose another --out or run the same command again"
+    assert outer == "no; choose another out= or run the same command again"
     assert outer.parts == ("no; ", "choose ", ANOTHER_OUT, " or ", AGAIN)
     filled = Sentence("{status}: {way}, then ", AGAIN).filled(status=412, way=inner, unused=0)
-    assert filled == "412: choose another --out, then run the same command again"
+    assert filled == "412: choose another out=, then run the same command again"
     assert [part for part in filled.parts if not isinstance(part, str)] == [ANOTHER_OUT, AGAIN]
 
 
 def test_an_error_carries_its_hints_through_a_process_and_a_change_of_words():
     error = RequestError("'pizza' would become itself; give ", ANOTHER_TO)
-    assert str(error) == "'pizza' would become itself; give another --to"
+    assert str(error) == "'pizza' would become itself; give another to="
     for twin in (pickle.loads(pickle.dumps(error)), copy.copy(error)):
         assert type(twin) is RequestError
         assert str(twin) == str(error)
-        assert in_python(sentence_of(twin)) == "'pizza' would become itself; give another to="
+        assert in_terminal(sentence_of(twin)) == "'pizza' would become itself; give another --to"
     wrapped = ArtifactError(sentence_of(error), "; ", AGAIN)
     assert in_words(sentence_of(wrapped), lambda hint: "?") == "'pizza' would become itself; give ?; ?"
-    reword(error, in_python)
-    assert str(error) == "'pizza' would become itself; give another to="
 
 
 def test_an_error_of_one_text_or_of_other_arguments_is_what_it_was():
     assert RequestError("plain").args == ("plain",)
     assert sentence_of(KeyError("x")) == "'x'"
-    assert str(EraseError(Hint("out"), " ends in '..'")) == "--out ends in '..'"
+    assert str(EraseError(Hint("out"), " ends in '..'")) == "out= ends in '..'"
     assert str(MissingPlugin("erase_plugins.push", "hub_cards")).endswith(
         "'erase-plugins list plugins' says why it was left out"
     )

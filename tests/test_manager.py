@@ -185,7 +185,7 @@ def test_duplicate_id_names_both_and_leaves_both_out(loaded):
         "id 'good-shift'",
         "good-plugin (good-plugin 1.2)",
         "duplicate-plugin (duplicate-plugin 3.4)",
-        "--from",
+        "choose with get_manager().prefer(...)",
     ):
         assert part in message
     with pytest.raises(RequestError, match=r"good-plugin 1\.2.*duplicate-plugin 3\.4|duplicate.*good"):

@@ -11,7 +11,7 @@ import pytest
 
 import erase_plugins as ep
 import hub_cards
-from erase_plugins.errors import PushRefused
+from erase_plugins.errors import PushRefused, RequestError
 from tests.hub.conftest import REPO, hub, hub_server, made, pizza, plugin  # noqa: F401
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -27,7 +27,7 @@ def test_push_pull_search_and_card(hub, pizza, tmp_path):  # noqa: F811
 
 
 def test_errors_speak_python(hub, pizza):  # noqa: F811
-    """What the command line calls --license is an argument here."""
+    """What the command line calls --license is an argument here, whichever function is asked."""
     with pytest.raises(PushRefused) as caught:
         ep.push(pizza, REPO)
     assert "name it with license='ID'" in str(caught.value)
@@ -35,8 +35,10 @@ def test_errors_speak_python(hub, pizza):  # noqa: F811
     ep.push(pizza, REPO, license="mit")
     with pytest.raises(PushRefused, match="leave private=True out"):
         ep.push(pizza, REPO, license="mit", private=True)
-    with pytest.raises(PushRefused, match="--license ID"):
-        hub_cards.push(pizza, "tester/new")  # what the command line calls
+    with pytest.raises(PushRefused, match="license='ID'"):
+        hub_cards.push(pizza, "tester/new")
+    with pytest.raises(RequestError, match=r"would become itself.*; give another to=$"):
+        ep.plan("pocket", "pizza", "uce", to="pizza")
 
 
 WITHOUT = """

@@ -87,7 +87,7 @@ KINDS = (
          "convert to any layout"),
     Kind("checkpoint", "a full checkpoint",
          lambda h: _any(h, lambda n: n.startswith("model.diffusion_model.")), False,
-         Sentence("it is a base model: ", Hint("model", before="give it as", after="or --base"))),
+         Sentence("it is a base model: ", Hint("model", before="give it as"))),
     Kind("unet", "a complete diffusers denoiser", lambda h: _denoiser_weights(h) and len(h.tensors) > 250, True,
          Sentence(CONVERT_BASE, " subtracts the base: exact low rank where there is one, dense otherwise")),
     Kind("delta", "a concept-ablation delta (weight changes to be added)",
@@ -221,7 +221,7 @@ def inspect_file(path: str | Path, families: Iterable[Any]) -> dict[str, Any]:
         "tensors": len(header.tensors),
         "bytes": file.stat().st_size,
         "convertible": kind.convertible,
-        "needs_base": "--base" in kind.how and kind.convertible,
+        "needs_base": CONVERT_BASE in getattr(kind.how, "parts", ()),
         "how": kind.how,
         "says": {key: _short(header.metadata[key]) for key in sorted(_TOLD & set(header.metadata))},
     }

@@ -118,7 +118,7 @@ def _too_large(edit: Edit, target: Any) -> str:
         return ""
     return (
         f"as a LoRA this map of rank {edit.rank} takes {4 * edit.rank * size / 1e6:.0f} MB; 'erase-plugins convert' "
-        "with --rank writes one of fewer directions and says its error"
+        "with a rank writes one of fewer directions and says its error"
     )
 
 

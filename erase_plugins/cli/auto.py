@@ -20,6 +20,7 @@ from erase_plugins.cli.command import (
     say_saved,
 )
 from erase_plugins.cli.console import emit, hint, human_seconds, progress, say, table
+from erase_plugins.hints import in_terminal
 from erase_plugins.types import KINDS
 
 
@@ -103,7 +104,7 @@ def _say_preview(starts: list, reasons: dict[str, str], minutes: float) -> None:
     )  # fmt: skip
     for reason in dict.fromkeys(reasons.values()):
         names = [name for name, own in reasons.items() if own == reason]
-        hint(f"takes no part ({reason}): {', '.join(names)}")
+        hint(f"takes no part ({in_terminal(reason)}): {', '.join(names)}")
     say("dry run: nothing was loaded or written")
     emit({
         "schema": 1, "dry_run": True, "left_out": reasons,

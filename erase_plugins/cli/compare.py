@@ -11,6 +11,7 @@ from erase_plugins.cli.console import emit, hint, human_seconds, progress, say, 
 from erase_plugins.concept_text import phrases_from, written
 from erase_plugins.errors import EraseError, RequestError
 from erase_plugins.families.forget_set import PROMPT, read_set
+from erase_plugins.hints import in_terminal
 from erase_plugins.types import KINDS
 
 
@@ -85,7 +86,7 @@ def command(
     if dry_run:
         named = {f"{cell.label}, {cell.concept}": reasons[cell.key] for cell in cells if cell.key in reasons}
         for name, reason in named.items():
-            say(f"  skipped: {name}: {reason}")
+            say(f"  skipped: {name}: {in_terminal(reason)}")
         emit({"schema": 1, "dry_run": True, "cells": len(cells), "todo": [cell.key for cell in todo],
               "seconds": seconds, "skipped": named})  # fmt: skip
         return

@@ -12,6 +12,8 @@ from typing import Any
 
 import click
 
+from erase_plugins.hints import in_terminal
+
 
 @dataclass
 class State:
@@ -60,14 +62,15 @@ def _finite(value: Any) -> Any:
         return {str(key): _finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_finite(item) for item in value]
-    return value
+    return in_terminal(value) if isinstance(value, str) else value
 
 
 def _is_utf8(stream: Any) -> bool:
     return (getattr(stream, "encoding", None) or "").lower().replace("-", "").startswith("utf8")
 
 
-def _printable(text: str, stream: Any) -> str:
+def _printable(said: object, stream: Any) -> str:
+    text = in_terminal(said)
     if _is_utf8(stream):
         return text
     encoding = getattr(stream, "encoding", None) or "ascii"
@@ -102,7 +105,7 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], num
         from rich.text import Text
     except ImportError:  # beside ComfyUI, without requirements: the command that says what is missing has to work
         for cells in (columns, *rows):
-            say("  ".join(str(cell) for cell in cells if str(cell)))
+            say("  ".join(filter(None, map(in_terminal, cells))))
         return
 
     right = set(numbers)
@@ -110,7 +113,7 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], num
     for name in columns:
         grid.add_column(name, justify="right" if name in right else "left", overflow="fold")
     for row in rows:
-        grid.add_row(*(Text(_printable(str(cell), sys.stdout)) for cell in row))
+        grid.add_row(*(Text(_printable(cell, sys.stdout)) for cell in row))
     console().print(grid)
 
 

@@ -17,6 +17,7 @@ import click
 from erase_plugins.cli.command import declare
 from erase_plugins.cli.console import emit, human_bytes, say, table
 from erase_plugins.extras import extras, installed
+from erase_plugins.hints import in_terminal
 from erase_plugins.plain_text import one_line, scrub
 
 #: package -> oldest version that is supported
@@ -92,11 +93,14 @@ def _plugins() -> Iterator[Line]:
     for item in manager.problems:
         where = f"{item.package} {item.version}, {item.plugin} ({item.stage})".strip()
         name = item.package if item.package != "erase-plugins" else item.plugin
-        yield Line("plugins", "problem", f"{where}: {scrub(item.message)}", _plugin_fix(item, name))
+        yield Line("plugins", "problem", f"{where}: {scrub(in_terminal(item.message))}", _plugin_fix(item, name))
     for item in manager.notices:
         where = f"{item.package} {item.version}, {item.plugin}"
         yield Line(
-            "plugins", "warning", f"{where}: {scrub(item.message)}", f"update {item.package}, or tell its author"
+            "plugins",
+            "warning",
+            f"{where}: {scrub(in_terminal(item.message))}",
+            f"update {item.package}, or tell its author",
         )
 
 

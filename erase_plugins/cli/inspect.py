@@ -10,6 +10,7 @@ import click
 from erase_plugins.cli.command import declare, existing
 from erase_plugins.cli.console import emit, human_bytes, say, table
 from erase_plugins.errors import EraseError
+from erase_plugins.hints import in_terminal, sentence_of
 from erase_plugins.types import ForgetItem
 
 
@@ -34,7 +35,7 @@ def command(paths: tuple[str, ...], base: str | None) -> None:
         try:
             rows.append(look(place, target))
         except EraseError as error:
-            rows.append({"path": place.name, "kind": "unreadable", "problem": str(error)})
+            rows.append({"path": place.name, "kind": "unreadable", "problem": sentence_of(error)})
     emit({"schema": 1, "items": rows})
     columns = ("path", "kind", "family", "erased", "method", "bytes", "fits", "problem")
     table("", columns, ([_cell(row.get(name, "")) for name in columns] for row in rows))
@@ -110,7 +111,7 @@ def _fit(place: Path, target: Any) -> tuple[str, str]:
         artifact = load_artifact(place)
         notes = check_base(artifact.manifest, target, edit=artifact.edit)
     except BaseMismatch as error:
-        return "no", str(error)
+        return "no", sentence_of(error)
     return "yes", "; ".join((f"made for the weights of {target.info.model}", *notes))
 
 
@@ -168,4 +169,4 @@ def _cell(value: Any) -> str:
     if isinstance(value, list):
         shown = ", ".join(map(str, value[:12]))
         return f"{shown} and {len(value) - 12} more" if len(value) > 12 else shown
-    return str(value)
+    return in_terminal(value)

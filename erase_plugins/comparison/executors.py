@@ -127,7 +127,7 @@ def _in_own_process(group: Group, folder: Path, prepare: Prepare | None) -> None
                 continue
     for cell in group:
         if not finished_or_failed(cell, folder):
-            text = "its process died twice (out of memory?); run again with --jobs 1 or a smaller batch"
+            text = "its process died twice (out of memory?); run again with one job or a smaller batch"
             write_result(folder / cell.key, failure(cell, text))
 
 

@@ -19,7 +19,7 @@ from erase_plugins.comparison.reuse import reusable
 from erase_plugins.comparison.summary import markdown, summarise
 from erase_plugins.engine.own_preset import OwnPreset, load_preset
 from erase_plugins.errors import MissingExtra, RequestError
-from erase_plugins.hints import Hint
+from erase_plugins.hints import Hint, sentence_of
 from erase_plugins.manager import get_manager
 from erase_plugins.needs import changes_weights
 from erase_plugins.workflow.run import known_models
@@ -115,7 +115,7 @@ def plan_cells(cells: Sequence[Cell]) -> tuple[dict[str, Any], dict[str, str]]:
         try:
             plans[cell.key] = ep.plan(cell.model, cell.concept, cell.method, **cell.request(), **loading)
         except EraseError as error:
-            reasons[cell.key] = str(error)
+            reasons[cell.key] = sentence_of(error)
     return plans, reasons
 
 

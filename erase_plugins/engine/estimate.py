@@ -54,7 +54,7 @@ def closed_form_plan(request: EraseRequest, options: Any, info: TargetInfo) -> E
     if recipe.tokens == "last" and not recipe.expand:
         warnings.append("tokens=last leaves the end and padding rows, which carry the concept too; it may stay visible")
     if not recipe.vocabulary and not request.preserve and "vocabulary" not in request.options:
-        warnings.append("nothing is kept but the empty prompt: name what must stay (--keep), or set vocabulary")
+        warnings.append("nothing is kept but the empty prompt: name what must stay (keep), or set vocabulary")
     notes = [
         f"{concept.text} -> {guide_of(concept, recipe.fillers).strip() or 'the empty prompt'}"
         for concept in request.concepts[:20]

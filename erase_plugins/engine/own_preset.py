@@ -195,7 +195,9 @@ def with_note(plan: EditPlan, request: EraseRequest) -> EditPlan:
         said = ", ".join(f"{option}={_short(value)}" for option, value in sorted(facts["options"].items()))
         return replace(plan, notes=(*plan.notes, f"{name} sets {said}"))
     kind = request.concepts[0].kind
-    warning = f"{name} sets nothing here: no table fits this model and the kind {kind}, or --set names the same options"
+    warning = (
+        f"{name} sets nothing here: no table fits this model and the kind {kind}, or the request sets the same options"
+    )
     return replace(plan, warnings=(*plan.warnings, warning))
 
 

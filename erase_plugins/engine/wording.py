@@ -32,8 +32,8 @@ def check_length(request: EraseRequest, target: Target) -> None:
     if TEXT not in target.info.capabilities:
         return
     phrases = [(text, "a concept") for concept in request.concepts for text in (concept.text, *concept.prompts)]
-    phrases += [(concept.anchor, "--to") for concept in request.concepts if concept.anchor]
-    phrases += [(text, "--keep") for text in request.preserve]
+    phrases += [(concept.anchor, "what takes its place") for concept in request.concepts if concept.anchor]
+    phrases += [(text, "what is kept") for text in request.preserve]
     room = target.info.tokens - _FRAME
     for text, what in phrases:
         pieces = _pieces(target, text)

@@ -103,7 +103,7 @@ def _warnings(rows: Sequence[EvalRow]) -> list[str]:
     if table["kept_rate", "destroyed"] > 0.5:
         found.append("a destroyed model still gets most labels right; do not trust the kept rate")
     if table["kept_rate", "base"] - table["kept_rate", "edited"] > 0.04:
-        found.append("other classes are damaged; retain more pictures (retain_share, --keep), or lower beta or lr")
+        found.append("other classes are damaged; retain more pictures (retain_share, keep), or lower beta or lr")
     return found
 
 

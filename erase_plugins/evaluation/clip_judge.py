@@ -71,7 +71,7 @@ class ClipJudge:
     """The entry in the registry; `opened` makes the judge."""
 
     id = "clip"
-    title = "Zero-shot CLIP of your own (--judge clip:FOLDER)"
+    title = "Zero-shot CLIP of your own (clip:FOLDER)"
     needs: frozenset[str] = frozenset()
     axes: Mapping[str, tuple[str, ...]] = {}
     fingerprint = ""

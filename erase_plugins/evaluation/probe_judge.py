@@ -29,7 +29,7 @@ class ProbeJudge(ClipJudge):
     """The entry in the registry; `opened` trains the judge."""
 
     id = "probe"
-    title = "Probe trained on your own pictures (--judge probe:FOLDER)"
+    title = "Probe trained on your own pictures (probe:FOLDER)"
 
     def score(self, images: Tensor) -> Mapping[str, Tensor]:
         raise RequestError("judge probe needs pictures; name them as probe:FOLDER")

@@ -102,8 +102,7 @@ def public_subject(rows: Rows, name: str, place: str = FACTS) -> str:
             f"'{place}' tells of {len(subjects)} subjects, and what is named is none of them; look at the spelling, "
             f"say 'person 1' to 'person {len(subjects)}' or a group ({', '.join(groups) or 'there is none'}), or give "
             "other texts: ",
-            Hint("forget"),
-            " FILE.jsonl",
+            Hint("forget", "FILE.jsonl"),
         )
     return f"person {number}"
 

@@ -142,4 +142,4 @@ def check_dtype(dtype: str, title: str) -> None:
         RequestError: says what to use.
     """
     if dtype == "float16":
-        raise RequestError(f"{title} overflows in float16; use ", Hint("dtype"), " bfloat16 or float32")
+        raise RequestError(f"{title} overflows in float16; use ", Hint("dtype", "bfloat16"), " or float32")

@@ -79,8 +79,8 @@ def pool_of(model: Model, data: Any | None) -> tuple[Labelled, dict[str, Any]]:
     if found is None:
         raise RequestError(
             f"there are no pictures beside {model.info.model}; give some: ",
-            Hint("data"),
-            " folder, with one folder per label",
+            Hint("data", "folder"),
+            ", with one folder per label",
         )
     told = {"name": BESIDE, "sha256": file_hash(_beside(model))} if data is None else {
         "name": data.public().name, "sha256": data.pinned().sha256
@@ -190,10 +190,8 @@ def both_sets(
         rows = None if own is None else own.where([number])
         if own is None or rows is None or not bool(rows.any()):
             raise RequestError(
-                f"there are no pictures of '{labels[number]}' beside {name}; give some: "
-                f"ForgetItem(label='{labels[number]}', kind='class', data=DataRef('folder')), or ",
-                Hint("forget"),
-                " folder",
+                f"there are no pictures of '{labels[number]}' beside {name}; give some: ",
+                Hint("forget", "folder"),
             )
         parts.append(own[rows])
     forget, classes = Labelled.joined(parts), forgotten(request, labels, name)
@@ -211,9 +209,8 @@ def both_sets(
         return forget, retain
     if own is None:
         raise RequestError(
-            f"there are no pictures beside {name} to retain; give some: keep=[DataRef('folder')], or ",
-            Hint("retain"),
-            " folder",
+            f"there are no pictures beside {name} to retain; give some: ",
+            Hint("retain", "folder"),
         )
     kept = [class_number(text, labels, name) for text in request.preserve]
     rest = own[~own.where([*classes, *left_out])]

@@ -76,7 +76,7 @@ def forgotten(request: EraseRequest, labels: Sequence[str], model: str) -> tuple
     """
     if bare := [item.name for item in request.forget if is_single(item) and item.data is None]:
         raise RequestError(
-            f"'{bare[0]}' names no pictures; kind samples takes data, such as ", Hint("forget"), " rows.jsonl"
+            f"'{bare[0]}' names no pictures; kind samples takes data, such as ", Hint("forget", "rows.jsonl")
         )
     named = [item.label if item.label is not None else item.text for item in request.forget if not is_single(item)]
     found = tuple(dict.fromkeys(class_number(name, labels, model) for name in named))

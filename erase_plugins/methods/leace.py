@@ -97,7 +97,7 @@ class LEACE:
         check_texts(self.id, request, info, answers=False)
         if not request.retain_data and not tells_of_others(request):
             raise RequestError(
-                "leace tells texts to forget from others; give the others: ", Hint("retain"), " others.jsonl"
+                "leace tells texts to forget from others; give the others: ", Hint("retain", "others.jsonl")
             )
         refs = info.modules(options.modules)
         work = len(refs) * sum(math.prod(ref.shape) for ref in info.refs) * _TOKENS * _BATCH

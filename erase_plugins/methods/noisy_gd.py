@@ -110,12 +110,12 @@ class NoisyGD:
         if named:
             raise RequestError(
                 f"noisy-gd deletes training records, and '{named[0]}' is none; give data without a label (",
-                Hint("forget"),
-                " rows.jsonl), or forget a class with gs-lora",
+                Hint("forget", "rows.jsonl"),
+                "), or forget a class with gs-lora",
             )
         if bare := [item for item in request.forget if item.data is None]:
             raise RequestError(
-                f"'{bare[0].name}' names no records; give their data, such as ", Hint("forget"), " rows.jsonl"
+                f"'{bare[0].name}' names no records; give their data, such as ", Hint("forget", "rows.jsonl")
             )
         if options.rho_dd is not None and options.rho_dd > options.rho_dp:
             raise RequestError(f"rho_dd={options.rho_dd:g} is above rho_dp={options.rho_dp:g}; take a smaller one")

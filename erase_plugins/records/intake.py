@@ -66,6 +66,5 @@ def check_group(marks: Sequence[bytes | str], group: int) -> None:
     if most > group:
         raise RequestError(
             f"one subject has {most} records, and this head is made for {group} per person; make it with ",
-            Hint("group"),
-            f" {most}",
+            Hint("group", str(most)),
         )

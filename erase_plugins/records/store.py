@@ -221,8 +221,8 @@ class Records:
                 raise PushRefused(
                     f"release {number} of {most}: every further model tells more about records that are deleted later; "
                     "nothing was written. Whoever answers for it can raise the budget (",
-                    Hint("raise-budget"),
-                    f" {number})",
+                    Hint("raise-budget", str(number)),
+                    ")",
                 )
             if not account.published:
                 digest = array_sha256(state.weights)

@@ -128,7 +128,7 @@ class FactMethod(ABC):
         work = 2.0 * size * (3 * options.value_steps * _TOKENS * (2 + options.prefixes) + options.statistics_tokens)
         width = refs[0].shape[1]
         notes = () if request.retain_data or tells_of_others(request) else (
-            "no neighbours are protected: give texts about others of the same kind with --retain",
+            "no neighbours are protected: give texts about others of the same kind (retain)",
         )  # fmt: skip
         return EditPlan(
             request=request, options=as_dict(options), modules=tuple(map(place, refs)), steps=options.value_steps,

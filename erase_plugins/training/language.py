@@ -312,12 +312,15 @@ def check_texts(method: str, request: EraseRequest, info: ModelSpec, answers: bo
     if missing := [item.name for item in request.forget if item.data is None]:
         raise RequestError(
             f"{method} forgets texts, and '{missing[0]}' comes without any; give them: ",
-            Hint("forget"),
-            " facts.jsonl, with prompt and completion in every line",
+            Hint("forget", "facts.jsonl"),
+            ", with prompt and completion in every line",
         )
     if request.preserve:
         raise RequestError(
-            f"{method} retains texts from data; give ", Hint("retain"), " FILE.jsonl instead of ", Hint("keep")
+            f"{method} retains texts from data; give ",
+            Hint("retain", "FILE.jsonl"),
+            " instead of ",
+            Hint("keep", "TEXT"),
         )
 
 
@@ -349,8 +352,8 @@ class LanguageMethod(TrainedMethod):
         if options.retain_weight > 0 and not request.retain_data and not tells_of_others(request):
             raise RequestError(
                 f"{self.id} without texts to retain forgets everything; give some: ",
-                Hint("retain"),
-                " others.jsonl (or set retain_weight=0 if you mean it)",
+                Hint("retain", "others.jsonl"),
+                " (or set retain_weight=0 if you mean it)",
             )
         return options
 

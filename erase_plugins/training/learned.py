@@ -67,8 +67,8 @@ class LearnedMethod(LanguageMethod):
         if not request.retain_data and not tells_of_others(request):
             raise RequestError(
                 f"{self.id} trains an adapter on the rows that stay; give them: ",
-                Hint("retain"),
-                " staying.jsonl, with a subject in every row",
+                Hint("retain", "staying.jsonl"),
+                ", with a subject in every row",
             )
         return options
 

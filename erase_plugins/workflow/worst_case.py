@@ -192,7 +192,7 @@ def _lower(
     if wise == DATA and SAMPLES not in get_manager().method(method).kinds:
         able = ", ".join(entry.item.id for entry in get_manager().methods() if SAMPLES in entry.item.kinds)
         raise Unsupported(
-            f"{method} forgets classes, not single pictures; say ", Hint("wise"), f" class, or take one of {able}"
+            f"{method} forgets classes, not single pictures; say ", Hint("wise", "class"), f", or take one of {able}"
         )
     if concepts:
         raise RequestError("concepts are the pool of a prompt-wise search; leave them out, or say wise='prompt'")

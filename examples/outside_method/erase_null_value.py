@@ -35,7 +35,7 @@ class Options:
     rank: int = option(6, "directions to remove per concept", low=1, high=64)
     words: int = option(300, "words of the vocabulary whose values should move least", low=0, high=20_000)
     ridge: float = option(1e-2, "regulariser of their second moment, relative to its mean", low=1e-6, high=10.0)
-    keep_weight: float = option(3.0, "weight of a prompt named with --keep, in words", low=0.0, high=1000.0)
+    keep_weight: float = option(3.0, "weight of a prompt that is kept, in words", low=0.0, high=1000.0)
 
 
 class NullValue:

@@ -107,7 +107,7 @@ def test_nothing_is_left_of_a_failed_build(made, tmp_path):
         build_collection([], tmp_path / "lib")
     assert list(tmp_path.iterdir()) == []
     build_collection(made[:1], tmp_path / "lib")
-    with pytest.raises(ArtifactError, match="--force"):
+    with pytest.raises(ArtifactError, match="force=True"):
         build_collection(made, tmp_path / "lib")
     assert len(build_collection(made, tmp_path / "lib", force=True).entries) == 3
 

@@ -52,7 +52,7 @@ def refused(folder: Path, write, match: str) -> None:
 def test_force_keeps_a_folder_of_other_files(artifact, tmp_path):
     place = mydata(tmp_path / "mydata")
     refused(
-        tmp_path, lambda: artifact.save(place, ("patch",), force=True), r"thesis\.tex, notes/one\.txt.*another --out"
+        tmp_path, lambda: artifact.save(place, ("patch",), force=True), r"thesis\.tex, notes/one\.txt.*another out="
     )
 
 

@@ -67,7 +67,7 @@ def test_context_map_is_lowered_for_lora_files_when_the_base_is_there(pocket_tar
 def test_existing_folder_is_kept_without_force(saved, pocket_target, tmp_path):
     before = {path: path.read_bytes() for path in (tmp_path / "art").rglob("*.*")}
     other = artifact_of(pocket_target, random_edit(pocket_target, ("cross_k",)))
-    with pytest.raises(ArtifactError, match="--force"):
+    with pytest.raises(ArtifactError, match="force=True"):
         other.save(tmp_path / "art")
     assert {path: path.read_bytes() for path in (tmp_path / "art").rglob("*.*")} == before
     other.save(tmp_path / "art", force=True)

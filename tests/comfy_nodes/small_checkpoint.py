@@ -1,7 +1,8 @@
 """Runs inside the ComfyUI interpreter: writes a Stable Diffusion 1.5 checkpoint that the stock loader recognises.
 
 Usage: python small_checkpoint.py COMFY_DIR FILE. All weights are random. ComfyUI knows the family by channels and text
-width, so only the depth of the UNet is small; its text encoder and autoencoder have one size for all checkpoints.
+width, so only the depth of the UNet is small, and that of the text encoder where the loader is told so (`shallow`); its autoencoder
+has one size for all checkpoints.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import logging
 import sys
 
 from full_size import clip_of_sd15
-from small_sdxl import randomise
+from small_sdxl import randomise, shallow
 
 UNET = {
     "image_size": 32, "in_channels": 4, "out_channels": 4, "model_channels": 320, "channel_mult": [1, 1],
@@ -38,6 +39,7 @@ def main(comfy_dir: str, file: str) -> None:
     from comfy.ldm.models.autoencoder import AutoencoderKL
     from safetensors.torch import save_file
 
+    shallow()
     chosen = comfy.supported_models.SD15(dict(UNET))
     chosen.set_inference_dtype(torch.float32, None)
     parts = {

@@ -31,6 +31,24 @@ def randomise(module: Any, seed: int) -> Any:
     return module
 
 
+def shallow() -> None:
+    """From now on the text encoder of a loaded Stable Diffusion 1.5 has two layers, unless somebody asks for others.
+
+    ComfyUI knows it by its width alone and always builds twelve layers, which is most of the work on a small UNet.
+    """
+    import comfy.sd1_clip
+
+    kind = comfy.sd1_clip.SDClipModel
+    whole = kind.__init__
+
+    def made(self: Any, *given: Any, model_options: dict[str, Any] | None = None, **more: Any) -> None:
+        asked = dict(model_options or {})
+        asked["clip_l_model_config"] = {"num_hidden_layers": 2, **asked.get("clip_l_model_config", {})}
+        whole(self, *given, model_options=asked, **more)
+
+    kind.__init__ = made
+
+
 def small_clip() -> Any:
     """CLIP with both text encoders of Stable Diffusion XL and their real tokenizers."""
     import comfy.sd

@@ -32,6 +32,8 @@ def client(environment, in_comfy, tmp_path_factory):
     comfy_server.prepare(base, ROOT / "tests" / "comfy_nodes" / "small_sdxl.py", "small_sdxl.py")
     (base / "models" / "checkpoints").mkdir()
     in_comfy("small_checkpoint.py", str(base / "models" / "checkpoints" / SD15_FILE))
+    told = "from tests.comfy_nodes.small_sdxl import shallow\nshallow()\nNODE_CLASS_MAPPINGS = {}\n"
+    (base / "custom_nodes" / "shallow.py").write_text(told, encoding="utf-8")
     (base / "front").mkdir()
     (base / "front" / "index.html").write_text("no editor in this test", encoding="utf-8")
     port = comfy_server.own_port()

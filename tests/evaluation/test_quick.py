@@ -98,7 +98,7 @@ def test_bad_requests(pocket_pipe, artifact, report, tiny_sd1) -> None:
         ep.evaluate(pocket_pipe, artifact, images=0)
     with pytest.raises(RequestError, match="quick"):
         ep.evaluate(pocket_pipe, artifact, suite="quik")
-    with pytest.raises(ArtifactError, match="--force"):
+    with pytest.raises(ArtifactError, match="force=True"):
         ep.evaluate(pocket_pipe, artifact, out=report[1], **SMALL)
     with pytest.raises(Unsupported, match="judge"):
         ep.evaluate(tiny_sd1(), [], erased=["pizza"])

@@ -111,7 +111,7 @@ def json_report(folder):
 
 
 def test_evidence_about_other_weights_is_not_shown_and_not_thrown_away(hub, pizza, hamburger, evident, drawn, tmp_path):
-    with pytest.raises(PushRefused, match=r"about other weights.*report\.json.*--prune"):
+    with pytest.raises(PushRefused, match=r"about other weights.*report\.json.*prune=True"):
         push(hamburger)
     with pytest.raises(PushRefused, match=r"about other weights.*images/pairs\.json"):
         push(hamburger, report=report(hamburger))
@@ -193,7 +193,7 @@ def test_artifacts_of_a_collection_leave_only_when_asked_for(hub, pizza, hamburg
     push_library(build_collection({"a": pizza, "b": hamburger}, tmp_path / "both"))
     before = hub.files(LIBRARY)
     smaller = build_collection({"a": pizza}, tmp_path / "smaller")
-    with pytest.raises(PushRefused, match=r"lacks 1 artifact .*: b;.*--prune"):
+    with pytest.raises(PushRefused, match=r"lacks 1 artifact .*: b;.*prune=True"):
         push_library(smaller)
     assert hub.files(LIBRARY) == before
     assert all(name.startswith("b/") for name in push_library(smaller, prune=True).bundle.removed)

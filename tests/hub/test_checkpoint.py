@@ -102,14 +102,14 @@ def test_again_and_another_one(hub, pizza, hamburger, base):
     assert "unet/diffusion_pytorch_model.safetensors" not in hub.files(REPO)
     with pytest.raises(PushRefused, match="holds a full checkpoint"):
         hub_cards.push(pizza, REPO, license="mit")
-    with pytest.raises(HubError, match=f"use it as --model {REPO}"):
+    with pytest.raises(HubError, match=f"use it as model='{REPO}'"):
         hub_cards.pull(REPO)
 
 
 def test_refusals(hub, pizza, base, tmp_path):
     import shutil
 
-    with pytest.raises(PushRefused, match="--license ID"):
+    with pytest.raises(PushRefused, match="license='ID'"):
         hub_cards.push_merged(pizza, base, REPO)
     with pytest.raises(BaseMismatch):
         shared_pipeline("tiny_sd1", 1).save_pretrained(tmp_path / "other")

@@ -152,7 +152,7 @@ def test_a_dry_run_needs_no_network(hub, pizza, erase, monkeypatch, tmp_path):  
 
 def test_a_dry_run_offline_still_refuses(hub, pizza, monkeypatch):
     offline(hub, monkeypatch)
-    with pytest.raises(PushRefused, match="--license ID"):
+    with pytest.raises(PushRefused, match="license='ID'"):
         hub_cards.push(pizza, REPO, dry_run=True)
     with pytest.raises(PushRefused, match="an AWS access key"):
         push(pizza, message="AKIA" + "ABCDEFGHIJKLMNOP", dry_run=True)

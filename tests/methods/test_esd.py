@@ -117,7 +117,7 @@ def test_wrong_options_are_refused_at_plan_time(target, options, error, words):
 def test_wrong_requests_and_models_are_refused_at_plan_time(target):
     with pytest.raises(RequestError, match="empty"):
         make_plan(target, "  ", "esd")
-    with pytest.raises(RequestError, match="no --to"):
+    with pytest.raises(RequestError, match="no to="):
         make_plan(target, "pizza", "esd", to="bread")
     request = make_plan(target, "pizza", "esd").request
     with pytest.raises(Unsupported, match="inpainting"):

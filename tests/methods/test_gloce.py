@@ -107,7 +107,7 @@ def test_an_artifact_changes_pictures_of_any_shape_and_comes_off_again(tiny_sd1)
 
 
 def test_the_gate_needs_two_pictures_that_must_not_change() -> None:
-    with pytest.raises(RequestError, match="raise anchors or name some to --keep"):
+    with pytest.raises(RequestError, match="raise anchors or name some to keep="):
         ep.plan("pocket", Concept("pizza"), "gloce", options={"anchors": 1})
 
 

@@ -118,7 +118,7 @@ def test_safe_span_becomes_what_is_shared_with_the_retained_words(pocket_target)
     assert float((guides - shared).norm() / (rows - shared).norm()) < 0.1
     both = ep.erase(pocket_target, ["dog", "pizza"], method="null-space", options=options)
     assert torch.equal(matrix(ep.merge(parts)), matrix(both))
-    with pytest.raises(RequestError, match="leave out --to"):
+    with pytest.raises(RequestError, match="leave out to="):
         ep.plan("pocket", ep.Concept("pizza", anchor="hamburger"), "null-space", options={"anchor": "safe-span"})
 
 

@@ -288,7 +288,7 @@ def test_wrong_options_are_refused_at_plan_time(target, options, error, words):
 
 
 def test_wrong_requests_are_refused(target):
-    with pytest.raises(RequestError, match="no --to"):
+    with pytest.raises(RequestError, match="no to="):
         make_plan(target, "pizza", "receler", to="bread", options=FAST)
     with pytest.raises(RequestError, match="no content tokens"):
         ep.erase(target, "<|endoftext|>", "receler", options=FAST)

@@ -50,7 +50,7 @@ def test_broken_files_are_one_line(files, name):
 def test_names_that_say_nothing_are_asked_for(files):
     with pytest.raises(RequestError, match="holds first, second; name one of them 'features'"):
         load_features(files / "odd.npz")
-    with pytest.raises(RequestError, match="give them with --labels"):
+    with pytest.raises(RequestError, match="give them with labels="):
         load_features(files / "x.npy")
 
 

@@ -92,7 +92,7 @@ def test_a_subject_is_found_by_name_and_stands_nowhere(learned):
 
 def test_a_person_with_more_records_than_the_certificate_speaks_of_is_refused(tmp_path):
     X, y = data()
-    with pytest.raises(RequestError, match=r"one subject has 2 records.*--group 2"):
+    with pytest.raises(RequestError, match=r"one subject has 2 records.*group=2"):
         Records.create(tmp_path / "a", X, y, OPTIONS, ["same", "Same", *map(str, range(38))])
     assert not (tmp_path / "a").exists()
     twice = HeadOptions(**{**OPTIONS.__dict__, "group": 2})

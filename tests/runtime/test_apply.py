@@ -168,7 +168,7 @@ def test_context_mode_equals_weights_mode(pipe, artifact) -> None:
 def test_wrong_bases_are_refused_and_nothing_changes(pipe, artifact, tiny_sd1, tiny_sdxl) -> None:
     other, xl = tiny_sd1(seed=5), tiny_sdxl()
     before = state(other)
-    with pytest.raises(BaseMismatch, match=r"same architecture, other weights .*--any-base"):
+    with pytest.raises(BaseMismatch, match=r"same architecture, other weights .*any_base=True"):
         artifact.apply(other)
     with pytest.raises(BaseMismatch, match="family sdxl"):
         artifact.apply(xl)

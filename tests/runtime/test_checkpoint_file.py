@@ -253,7 +253,7 @@ def test_refusals_write_nothing(pocket_target, tmp_path, tiny_sd1):
     tuned = single_file(pocket_target.pipe, tmp_path / "tuned.safetensors")
     tensors, meta = read_tensors(tuned)
     write_tensors(tuned, {n: v * 1.1 if v.is_floating_point() else v for n, v in tensors.items()}, meta)
-    with pytest.raises(BaseMismatch, match="--any-base"):
+    with pytest.raises(BaseMismatch, match="any_base=True"):
         fuse_checkpoint(artifact, tuned, out, configs=config)
     assert fuse_checkpoint(artifact, tuned, tmp_path / "ok.safetensors", configs=config, any_base=True).modules
     addon = Edit("sd1", {"unet": {"mid_block": AddOn("bottleneck", {"down": torch.ones(1, 2)}, {})}})

@@ -42,7 +42,7 @@ def test_context_map_needs_the_base(pocket_target, tmp_path):
     width = pocket_target.info.width
     edit = Edit("sd1", {"unet": {CONTEXT: ContextMap(torch.randn(2, width), torch.randn(width, 2))}})
     artifact = artifact_of(pocket_target, edit)
-    with pytest.raises(Unsupported, match="--base"):
+    with pytest.raises(Unsupported, match="target="):
         convert(artifact, "kohya", out=tmp_path / "x.safetensors")
     assert not list(tmp_path.iterdir())
     convert(artifact, "kohya", out=tmp_path / "x.safetensors", base=pocket_target)

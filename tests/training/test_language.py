@@ -196,11 +196,13 @@ def test_bad_data_is_refused_in_one_line_without_its_texts(folder, data, tmp_pat
 
 def test_bad_requests_are_refused_by_name(folder, data, tmp_path):
     keep = [DataRef(str(data[1]))]
-    with pytest.raises(RequestError, match="npo forgets texts, and 'somebody' comes without any; give them: --forget"):
+    with pytest.raises(
+        RequestError, match="npo forgets texts, and 'somebody' comes without any; give them: ForgetItem"
+    ):
         ep.plan(str(folder), "somebody", "npo", keep=keep)
-    with pytest.raises(RequestError, match=r"puts nothing in place of forget\.jsonl; leave --to out"):
+    with pytest.raises(RequestError, match=r"puts nothing in place of forget\.jsonl; leave to= out"):
         ep.plan(str(folder), [item(data[0], anchor="no")], "npo", keep=keep)
-    with pytest.raises(RequestError, match=r"give --retain FILE\.jsonl instead of --keep"):
+    with pytest.raises(RequestError, match=r"give keep=.DataRef.* instead of keep="):
         ep.plan(str(folder), [item(data[0])], "npo", keep=["a name", *keep])
     with pytest.raises(Unsupported, match="npo needs language; pocket"):
         ep.plan("pocket", [item(data[0])], "npo", keep=keep)

@@ -218,7 +218,7 @@ def test_a_failed_attempt_is_followed_by_the_next_remedy_and_then_by_a_person(tm
     assert desk.ledger().case(name).state == "escalated"
     with pytest.raises(RequestError, match="is escalated; it can run when"):
         run_case(desk, name, Work("pocket", ("pizza",)))
-    with pytest.raises(RequestError, match="--override with one of"):
+    with pytest.raises(RequestError, match="override= with one of"):
         decisions.deploy(desk, name)
 
 

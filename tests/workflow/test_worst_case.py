@@ -213,7 +213,7 @@ def test_what_is_refused(target, change, message):
 def test_methods_that_do_not_fit(target):
     with pytest.raises(Unsupported, match="uce needs"):
         worst_case(target, "uce")
-    with pytest.raises(Unsupported, match="gs-lora forgets classes, not single pictures; say --wise class, or take"):
+    with pytest.raises(Unsupported, match="gs-lora forgets classes, not single pictures; say wise='class', or take"):
         worst_case(target, "gs-lora")
 
 

@@ -86,6 +86,7 @@ def _methods() -> list[Any]:
 
 
 def _section(entry: Any) -> str:
+    from erase_plugins.hints import in_terminal
     from erase_plugins.options import describe
 
     module = sys.modules[type(entry.item).__module__]
@@ -99,7 +100,7 @@ def _section(entry: Any) -> str:
         per = ", ".join(f"{name}: {value}" for name, value in item.per.items())
         default = "none" if item.default is None else item.default
         default = "-" if default == () else default
-        rows.append(f"| `{item.name}` | {item.type} | {default} | {per} | {bounds} | {item.help} |")
+        rows.append(f"| `{item.name}` | {item.type} | {default} | {per} | {bounds} | {in_terminal(item.help)} |")
     return f"## {entry.item.id}\n\n{text}\n\n" + "\n".join(rows) + "\n"
 
 

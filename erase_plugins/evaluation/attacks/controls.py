@@ -66,7 +66,7 @@ def control_warnings(success: EvalRow, controls: list[tuple[Victim, EvalRow]]) -
     if REFERENCE not in [victim.name for victim, _ in controls]:
         told.append(
             "no reference was given: a destroyed model is a weak control, since it may have lost what teaching needs; "
-            "--set reference=PATH names a model that never saw the concept"
+            "the option reference names a model that never saw the concept"
         )
     return told
 

@@ -159,9 +159,8 @@ class Study:
         ]
         rows: list[EvalRow] = [rate(TARGET, item.name, item.hits, seed) for item in beside]
         others = [text for text in subject.erased if text != self.split.concept]
-        told = (
-            [f"only {self.split.concept} was attacked; --set concept=... for {', '.join(others[:5])}"] if others else []
-        )
+        more = f"only {self.split.concept} was attacked; the option concept names another: {', '.join(others[:5])}"
+        told = [more] if others else []
         queries = subject.queries + sum(item.subject.queries for item in self.victims if item.subject is not subject)
         note = {**found_facts(self.attack.id, subject, [self.split.concept], success), **found}
         names = ", ".join(item.name for item in subject.artifacts)

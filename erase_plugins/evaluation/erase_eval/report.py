@@ -76,7 +76,7 @@ def make_report(
         if few:
             warnings.append(
                 f"{metric} was not measured, and so no score: fewer than {FEWEST} prompts mean {', '.join(few)} "
-                "without naming it and are drawn by the base; give some with --set implicit=FILE"
+                "without naming it and are drawn by the base; name a file of some in the option implicit"
             )
             continue
         for name, cells in sides.items():

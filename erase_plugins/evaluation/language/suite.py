@@ -231,7 +231,7 @@ def _warnings(rows: Sequence[EvalRow], twin: Any) -> list[str]:
     if value("forget_key", "base") < 0.5:
         found.append("the base model knows fewer than half of what was to be forgotten; results say little")
     if twin is None:
-        found.append("no model that never knew was given (--set reference=MODEL): how much is too little is not known")
+        found.append("no model that never knew was given (option reference): how much is too little is not known")
     if value("forget_key", "reference") > 0.5:
         found.append("the reference knows what was to be forgotten, so it is none; comparisons with it say nothing")
     if value("utility", "destroyed") > 0.5 * value("utility", "base"):

@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 from erase_plugins.errors import RequestError, UnknownName
+from erase_plugins.hints import ANOTHER_OUT
 
 _NAME = re.compile(r"^[a-z][a-z0-9]*(-[a-z0-9]+)*$")
 #: kind of method -> template of its file
@@ -43,7 +44,7 @@ def write_plugin_template(name: str, out: str | Path, kind: str = "closed-form")
         raise RequestError(f"'{name}' is the name of a package that is needed; choose another name")
     folder = Path(out)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise RequestError(f"'{folder.name}' is not an empty folder; choose another --out")
+        raise RequestError(f"'{folder.name}' is not an empty folder; choose ", ANOTHER_OUT)
     words = name.split("-")
     values = {
         "name": name,

@@ -30,7 +30,7 @@ class Options:
     words: int = option(300, "ordinary words whose values should move least", low=0, high=20_000)
     noise: float = option(0.05, "noise on the cue, relative to the size of a row", low=1e-4, high=10.0)
     rank: int = option(12, "directions of one concept", low=1, high=77)
-    keep_weight: float = option(5.0, "weight of a prompt named with --keep, in words", low=0.0, high=1000.0)
+    keep_weight: float = option(5.0, "weight of a prompt that is kept, in words", low=0.0, high=1000.0)
 
 
 class AntiHebbian:
