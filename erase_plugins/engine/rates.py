@@ -24,11 +24,11 @@ from erase_plugins.engine import disk_cache
 if TYPE_CHECKING:
     from erase_plugins.families.model import ModuleRef
 
-#: operations of one measured pass at most, about, and the largest width that is measured
-_WORK, _WIDTH = 6e9, 1024
+#: operations of one measured pass, about, prompts of 32 rows at least, and the largest width that is measured
+_WORK, _FEWEST, _WIDTH = 1.5e9, 4, 1024
 #: the same of a block with convolutions, whose attention is square in the positions
 _BLOCK_WIDTH, _POSITIONS, _BATCH = 256, 256, 32
-_REPEATS = 3
+_REPEATS, _ROWS = 2, 32
 #: side of the matrix whose singular values are taken, and operations as they are counted, over its cube
 _SIDE, _CUBES = 256, 10.0
 _RATE = "rate"
@@ -89,8 +89,8 @@ def _timed(work: float, step: Callable[[], Any]) -> float:
 
 def _layer(width: int) -> float:
     network = _transformer(width)
-    rows = max(int(_WORK / (2 * _weights(network))) // 32, 1)
-    states = torch.randn(min(rows, 256), 32, network.linear1.in_features)
+    prompts = int(_WORK / (2 * _weights(network))) // _ROWS
+    states = torch.randn(min(max(prompts, _FEWEST), 256), _ROWS, network.linear1.in_features)
     with torch.inference_mode():
         return _timed(2.0 * _weights(network) * states.shape[0] * states.shape[1], lambda: network(states))
 

@@ -100,13 +100,13 @@ def estimate(
     read = [ref for ref in info.refs if ref.component in encoders and ref.kind == "linear"]
     text = prompts * 2.0 * sum(prod(ref.shape) for ref in read) * info.tokens
 
-    def passes(work: float, size: int, trained: bool) -> float:
+    def passes(work: float, samples: int, trained: bool) -> float:
         rate = _FLOPS.get(request.device.split(":")[0])
         if rate is None and work:
             width = rates.width_of(ref for ref in own if ref.kind == "linear")
             convolved = any(len(ref.shape) == 4 and ref.shape[-1] > 1 for ref in own)
             positions = latent // info.latent_shape[0] // 4
-            rate = rates.block(width, positions, size, precision, convolved, trained)
+            rate = rates.block(width, positions, samples, precision, convolved, trained)
         return work / rate if rate else 0.0
 
     seconds = passes(forwards * each, _AT_ONCE, False) + passes(3.0 * iterations * batch * each, batch, True)
