@@ -21,6 +21,7 @@ from erase_plugins.families.naming import whole_words
 
 FOLDER = Path(__file__).resolve().parent.parent / "pocket" / "words"
 _MARK = "encoder"
+_MODEL = FOLDER.parent / "model"
 #: the embedded model's text encoder, and what of its configuration tells it from others
 _ENCODER, _SIZES = "text_encoder", ("hidden_size", "num_hidden_layers", "vocab_size")
 #: every so many-th word is encoded and compared
@@ -37,11 +38,11 @@ def file_of(words: Sequence[str], weight: float, frames: Sequence[str], tail: in
 
 def come_along(info: TargetInfo, limit: int, scale: float, frames: tuple[str, ...], tail: int) -> bool:
     """Whether the facts of the first ``limit`` words of a model came along, as far as its configuration tells."""
-    model, told = FOLDER.parent / "model", info.configs.get(_ENCODER, {})
-    own = json.loads((model / _ENCODER / "config.json").read_text(encoding="utf-8"))
+    told = info.configs.get(_ENCODER, {})
+    own = json.loads((_MODEL / _ENCODER / "config.json").read_text(encoding="utf-8"))
     if any(told.get(name) != own[name] for name in _SIZES):
         return False
-    entries = json.loads((model / "tokenizer" / "vocab.json").read_text(encoding="utf-8"))
+    entries = json.loads((_MODEL / "tokenizer" / "vocab.json").read_text(encoding="utf-8"))
     words = known_words(whole_words(entries))[:limit]
     return file_of(words, scale / len(words), frames, tail).is_file()
 
