@@ -16,6 +16,7 @@ from erase_plugins.artifacts.header import read_header
 from erase_plugins.artifacts.lowrank import lower
 from erase_plugins.artifacts.manifest import FILENAME, HEADER_KEY, PATCH, ArtifactFile, Manifest, slug
 from erase_plugins.artifacts.places import check_place
+from erase_plugins.artifacts.standin import stand_in
 from erase_plugins.artifacts.tensors import all_finite
 from erase_plugins.artifacts.verify import MOST_FILES as MOST_FILES
 from erase_plugins.artifacts.verify import MOST_MANIFEST_BYTES as MOST_MANIFEST_BYTES
@@ -109,6 +110,18 @@ def _for_layout(edit: Edit, layout: Any, family: Any, target: Any, asked: bool) 
     lowered = lower_for(edit, target)
     verdict = layout.accepts(lowered, family)
     return (lowered, verdict.reason) if verdict else (None, verdict.reason)
+
+
+def in_layout(edit: Edit, layout: Any, family: Any, target: Any) -> Edit:
+    """What a file of a layout holds of an edit, which is the edit itself unless something is lost.
+
+    Raises:
+        Unsupported: the layout cannot carry it; says why.
+    """
+    form, reason = _for_layout(edit, layout, family, target, True)
+    if form is None:
+        raise Unsupported(f"no {layout.id} file: {reason}")
+    return stand_in(form) if layout.accepts(form, family).answer == "lossy" else edit
 
 
 def _too_large(edit: Edit, target: Any) -> str:

@@ -15,12 +15,14 @@ from erase_plugins.artifacts.artifact import Artifact
 from erase_plugins.artifacts.atomic import atomic_file
 from erase_plugins.artifacts.locks import claim, locked
 from erase_plugins.artifacts.places import mark, written_files
+from erase_plugins.artifacts.store import in_layout
 from erase_plugins.autotune.front import markdown, picture
 from erase_plugins.autotune.search import Budget, Progress, Search
 from erase_plugins.autotune.space import ANCHORS, Settings, Start, find_starts, request_of
-from erase_plugins.autotune.trials import Row, Tried, front_of, knee_of, open_study, refusals_of, rows_of
+from erase_plugins.autotune.trials import LAYOUTS, Row, Tried, front_of, knee_of, open_study, refusals_of, rows_of
 from erase_plugins.errors import ArtifactError, MissingExtra, RequestError
 from erase_plugins.hints import ANOTHER_OUT, Hint
+from erase_plugins.manager import get_manager
 from erase_plugins.types import Concept, EraseRequest
 from erase_plugins.workflow.models import as_target, find_model
 from erase_plugins.workflow.run import judges, make_plan, run_plan
@@ -115,7 +117,7 @@ def auto(
         revision, dtype, device: how to load a model that is given by name.
         out: artifact folder; None keeps everything in memory.
         search: folder of the search, which goes on where it stopped; ``out`` with "-search" if None.
-        layouts: file layouts to write.
+        layouts: file layouts to write; edits are measured as these hold them, and what one cannot carry is not taken.
         force: replace an artifact that was written at ``out`` earlier.
         progress: called with (settings, trials done, trials at most or 0).
 
@@ -130,7 +132,7 @@ def auto(
     clock = time.process_time if where.startswith("cpu") else time.perf_counter  # an accelerator works beside
     began = clock()
     base = _request(model, concept, keep, kind, seed, revision, dtype, device)
-    starts, _ = _starts(base, info, methods, to, also)
+    starts, _ = _starts(base, info, methods, to, also, layouts)
     folder = None if out is None else Path(out)
     place = search_folder(folder) if folder is not None and search is None else search
     place = None if place is None else Path(place)
@@ -147,9 +149,10 @@ def auto(
             stack.enter_context(locked(place))
             _prepare(place)
         target = as_target(model, revision=revision, dtype=dtype, device=device)
-        asked = _asked(base, target, starts, to, also, images, cost)
-        study = open_study(None if place is None else place / STUDY, asked)
-        job = _Job(base, target, tuple(also), tuple(keep), images, cost)
+        asked = _asked(base, target, starts, to, also, images, cost, layouts)
+        study = open_study(None if place is None else place / STUDY, asked, () if pick is None else (LAYOUTS,))
+        starts = _as_begun(study, starts)
+        job = _Job(base, target, tuple(also), tuple(keep), images, cost, layouts)
         stopped = "a trial was picked"
         if pick is None:
             budget = Budget(60.0 * minutes, trials)
@@ -174,12 +177,13 @@ def auto(
 def preview(
     model: Any, concept: str | Concept, *, methods: Sequence[str] = (), to: Sequence[str] | str = (),
     also: Sequence[str] = (), keep: Sequence[str] = (), kind: str = "object", seed: int = 0,
-    revision: str | None = None,
+    revision: str | None = None, device: str = "cpu", layouts: Sequence[str] = (),
 ) -> tuple[list[Start], dict[str, str]]:  # fmt: skip
     """Where `auto` with the same arguments would begin, and why other methods take no part; loads no weights."""
     named = isinstance(model, str | Path)
     info = find_model(str(model), revision).info if named else as_target(model).info
-    return _starts(_request(model, concept, keep, kind, seed, revision), info, methods, to, also)
+    base = _request(model, concept, keep, kind, seed, revision, device=device)
+    return _starts(base, info, methods, to, also, layouts)
 
 
 def _check(minutes: float, trials: int | None, images: int, cost: str) -> None:
@@ -205,22 +209,39 @@ def _request(
 
 
 def _starts(
-    base: EraseRequest, info: Any, methods: Sequence[str], to: Sequence[str] | str, also: Sequence[str]
-) -> tuple[list[Start], dict[str, str]]:
+    base: EraseRequest, info: Any, methods: Sequence[str], to: Sequence[str] | str, also: Sequence[str],
+    layouts: Sequence[str],
+) -> tuple[list[Start], dict[str, str]]:  # fmt: skip
+    """As `find_starts`, in seconds of the clock that the budget is told by."""
+    from torch import get_num_threads
+
+    for name in layouts:
+        get_manager().layout(name)
     wanted = [to] if isinstance(to, str) else list(to)
-    return find_starts(base, info, methods, wanted or ANCHORS.get(base.concepts[0].kind, ()), also)
+    starts, reasons = find_starts(base, info, methods, wanted or ANCHORS.get(base.concepts[0].kind, ()), also)
+    threads = get_num_threads() if base.device.startswith("cpu") else 1  # processor time counts each
+    return [replace(start, seconds=threads * start.seconds) for start in starts], reasons
+
+
+def _as_begun(study: Any, starts: Sequence[Start]) -> list[Start]:
+    """The starts as they were estimated and ordered when the search began: what is kept since makes some shorter."""
+    begun = study.user_attrs.get("estimates")
+    if begun is None:
+        begun = {start.name: start.seconds for start in starts}
+        study.set_user_attr("estimates", begun)
+    return sorted((replace(start, seconds=begun[start.name]) for start in starts), key=lambda start: start.order)
 
 
 def _asked(
     base: EraseRequest, target: Any, starts: Sequence[Start], to: Sequence[str] | str, also: Sequence[str],
-    images: int, cost: str,
+    images: int, cost: str, layouts: Sequence[str],
 ) -> dict[str, Any]:  # fmt: skip
     """What a search must have in common with the one that goes on from it."""
     (concept,) = base.concepts
     return {
         "concept": concept.text, "kind": concept.kind, "keep": list(base.preserve), "to": list(to), "also": list(also),
         "images": images, "cost": cost, "seed": base.seed, "starts": sorted(start.name for start in starts),
-        "base": {name: item.short for name, item in target.fingerprint().items()},
+        "base": {name: item.short for name, item in target.fingerprint().items()}, LAYOUTS: sorted(layouts),
     }  # fmt: skip
 
 
@@ -228,9 +249,11 @@ class _Job:
     """Erases and measures; keeps the edits of the best trials, which need not be made twice."""
 
     def __init__(
-        self, base: EraseRequest, target: Any, also: tuple[str, ...], keep: tuple[str, ...], images: int, cost: str
-    ) -> None:
+        self, base: EraseRequest, target: Any, also: tuple[str, ...], keep: tuple[str, ...], images: int, cost: str,
+        layouts: Sequence[str] = (),
+    ) -> None:  # fmt: skip
         self.base, self.target, self.also, self.keep, self.images, self.cost = base, target, also, keep, images, cost
+        self.layouts = [get_manager().layout(name) for name in layouts]
         #: settings at full strength -> nearness of the best of their strengths, edit
         self.made: dict[str, tuple[float, Artifact]] = {}
         self._yardstick: Any = None
@@ -251,7 +274,7 @@ class _Job:
         """The numbers of a point."""
         plan = make_plan(request_of(self.base, settings, self.also), self.target.info)
         whole = self._whole(settings, plan)
-        artifact = _weakened(whole, settings.strength)
+        artifact = self._as_files(_weakened(whole, settings.strength))
         found = self.yardstick.measure(artifact)
         size = sum(
             t.numel() * t.element_size() for _, _, part in artifact.edit.items() for t in part.tensors().values()
@@ -275,6 +298,17 @@ class _Job:
             known = dict(self.yardstick.base)
             study.set_user_attr("base", known)
         return dict(known)
+
+    def _as_files(self, artifact: Artifact) -> Artifact:
+        """The edit as the wanted layouts hold it: with what is lost in the first of them that loses something.
+
+        Raises:
+            Unsupported: one cannot carry it.
+        """
+        family = self.target.family
+        forms = [in_layout(artifact.edit, layout, family, self.target) for layout in self.layouts]
+        less = next((form for form in forms if form is not artifact.edit), artifact.edit)
+        return Artifact(artifact.manifest, less)
 
     def _whole(self, settings: Settings, plan: Any) -> Artifact:
         """The edit at full strength."""

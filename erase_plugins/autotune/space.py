@@ -206,7 +206,7 @@ def _starts_of(method: Any, base: EraseRequest, info: Any, anchors: Sequence[str
             if value == usual.options[item.name]:
                 continue
             other = planned({item.name: value})
-            if _SHORTER * (other.seconds or 0.0) < (usual.seconds or 0.0):
+            if _SHORTER * _length(other) < _length(usual):
                 variants[0][0][item.name] = usual.options[item.name]
                 variants.append(({item.name: value}, other))
     return [
@@ -218,6 +218,11 @@ def _starts_of(method: Any, base: EraseRequest, info: Any, anchors: Sequence[str
         )
         for fixed, plan in variants
     ]  # fmt: skip
+
+
+def _length(plan: EditPlan) -> float:
+    """Steps, which are the same on every machine, or seconds where a method names none."""
+    return plan.steps or plan.seconds or 0.0
 
 
 def _works(planned: Any, anchor: str) -> bool:

@@ -18,6 +18,8 @@ from erase_plugins.hints import ANOTHER_OUT
 NUMBERS = ("left", "change", "cost")
 #: what was asked, kept beside the trials
 _ASKED = "asked"
+#: name of what of it decides how an edit is measured, not which there are
+LAYOUTS = "layouts"
 #: how much nearer to the knee counts as nearer
 MOVED = 0.002
 
@@ -64,8 +66,13 @@ class Row:
         }  # fmt: skip
 
 
-def open_study(file: Path | None, asked: Mapping[str, Any]) -> Any:
-    """The study of a search, new or where it stopped; None keeps it in memory.
+def open_study(file: Path | None, asked: Mapping[str, Any], whatever: Sequence[str] = ()) -> Any:
+    """The study of a search, new or where it stopped.
+
+    Args:
+        file: its journal; None keeps it in memory.
+        asked: what a search must have in common with the one that goes on from it.
+        whatever: what of it may differ this time.
 
     Raises:
         MissingExtra: optuna is not installed.
@@ -89,8 +96,9 @@ def open_study(file: Path | None, asked: Mapping[str, Any]) -> Any:
     before = study.user_attrs.get(_ASKED)
     if before is None:
         study.set_user_attr(_ASKED, plain)
-    elif before != plain:
-        differing = sorted(name for name in {*before, *plain} if before.get(name) != plain.get(name))
+    elif differing := sorted(
+        name for name in {*before, *plain} - set(whatever) if (before.get(name) or None) != (plain.get(name) or None)
+    ):
         raise RequestError(
             f"the search that is there was asked something else ({', '.join(differing)}); ask the same, or choose ",
             ANOTHER_OUT,

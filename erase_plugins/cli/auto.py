@@ -60,7 +60,8 @@ def command(
 
     Three numbers are made small: what is left of the concept, how far everything else moves, and size (or time). The
     knee of the trade-off is taken; with --pick another point, without searching again. The search is kept beside the
-    artifact, and the same command goes on where it was interrupted.
+    artifact, and the same command goes on where it was interrupted. With --layout edits are measured as such files hold
+    them, and what they cannot carry is not taken.
     """
     chosen = check_layouts(layouts)
     wanted = [name.strip() for text in methods for name in text.split(",") if name.strip()]
@@ -69,7 +70,7 @@ def command(
     from erase_plugins.autotune.run import PICTURE, auto, preview, search_folder
 
     asked: dict[str, Any] = {"methods": wanted, "to": anchors, "also": also, "keep": keep, "kind": kind, "seed": seed,
-                             "revision": revision}  # fmt: skip
+                             "revision": revision, "device": device, "layouts": chosen}  # fmt: skip
     if dry_run:
         _say_preview(*preview(model, concept, **asked), minutes)
         return
@@ -81,7 +82,7 @@ def command(
 
         found = auto(
             model, concept, **asked, minutes=minutes, trials=trials, images=images, cost=cost, pick=pick, dtype=dtype,
-            device=device, out=folder, search=search, layouts=chosen, force=force, progress=tell,
+            out=folder, search=search, force=force, progress=tell,
         )  # fmt: skip
     _say_front(found, cost)
     place = Path(search) if search is not None else search_folder(folder)
@@ -91,6 +92,8 @@ def command(
     say(f"took trial {found.taken.number}; another one: the same command with --pick N --force")
     say(f"wrote {', '.join(found.files)} in {place}")
     say_saved(found.artifact)
+    if not chosen and any(" file: " in note for note in found.artifact.manifest.notes):
+        hint("the numbers are those of the patch file; --layout with another --out searches for what other files hold")
     emit({"schema": 1, "dry_run": False, "search": str(place), "artifact": saved_facts(found.artifact),
           **found.to_dict()})  # fmt: skip
 

@@ -169,8 +169,10 @@ def quiet_libraries() -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     warnings.filterwarnings("ignore", category=FutureWarning)
     warnings.filterwarnings("ignore", category=UserWarning, module=r"(diffusers|transformers|peft|torch)\b")
+    from erase_plugins.cli.freed_memory import keep_freed_memory
     from erase_plugins.families.importing import without_collections
 
+    keep_freed_memory()
     with without_collections():
         import diffusers
         import transformers

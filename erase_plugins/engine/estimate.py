@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from math import prod
 from typing import Any
 
+from erase_plugins.engine import rates
 from erase_plugins.engine.collect import Recipe, check_guides, guide_of, phrase_count
 from erase_plugins.engine.door_rows import PADS
 from erase_plugins.engine.prompt_templates import ROWS
 from erase_plugins.engine.solve import WIDE
+from erase_plugins.engine.vocabulary import words_to_encode
 from erase_plugins.errors import Unsupported
 from erase_plugins.families.base import ModuleRef, TargetInfo
 from erase_plugins.options import as_dict
 from erase_plugins.types import EditPlan, EraseRequest
-
-#: cautious throughput of one CPU core, floating point operations per second
-_CPU_FLOPS = 2e10
 
 
 def closed_form_plan(request: EraseRequest, options: Any, info: TargetInfo) -> EditPlan:
@@ -35,15 +35,16 @@ def closed_form_plan(request: EraseRequest, options: Any, info: TargetInfo) -> E
     each = info.tokens + sum(lengths)
     word = each if lengths else word
     phrase = min(each, recipe.tail + 4) if recipe.tail and recipe.tokens == "window" else each
-    encoded = (phrase_count(request, recipe) - recipe.vocabulary) * phrase + recipe.vocabulary * word
-    text = sum(_size(ref.shape) for ref in info.refs if ref.component != info.family.denoiser and ref.kind == "linear")
+    asked = (recipe.vocabulary, recipe.vocabulary_scale, recipe.word_frames, recipe.word_tail, recipe.aliases)
+    words = words_to_encode(info, *asked) if recipe.vocabulary else 0
+    own = (phrase_count(request, recipe) - recipe.vocabulary) * phrase
+    encoded = own + recipe.vocabulary * word
     other = info.family.other_values(info)
-    text += other
     rows = sum(rows_of(request, recipe, info))
     rank = min(rows, info.width)
     square = 0 if info.width > WIDE and not recipe.vocabulary else info.width**2  # see `solve.wide_factors`
-    solve = 10.0 * square * info.width + 4.0 * square * (rows + encoded)
-    seconds = (2.0 * text * encoded + solve) / _CPU_FLOPS
+    solve = 10.0 * square * info.width + 4.0 * square * (rows + own + words * word)
+    seconds = text_seconds(info, own + words * word, other) + solve / rates.solving()
     outputs = sum(ref.shape[0] for ref in refs)
     warnings = []
     if rows > info.width and recipe.tokens != "last":
@@ -66,7 +67,7 @@ def closed_form_plan(request: EraseRequest, options: Any, info: TargetInfo) -> E
         options=as_dict(options),
         modules=tuple(f"{ref.component}.{ref.path}" for ref in refs),
         steps=len(request.concepts),
-        seconds=round(seconds, 1),
+        seconds=round(seconds, 3),
         memory_bytes=int(8 * (6 * square + info.width * encoded)) + 2 * other,
         file_bytes=4 * rank * (outputs + info.width * len(refs)),
         warnings=tuple(warnings),
@@ -126,7 +127,7 @@ def gated_plan(
     values = options.memory * sum(ref.shape[0] + info.width for ref in refs) + info.width
     return replace(
         plan,
-        seconds=round((plan.seconds or 0.0) + gates_seconds(info, count, options.gate_words), 1),
+        seconds=round((plan.seconds or 0.0) + gates_seconds(info, count, options.gate_words), 3),
         file_bytes=4 * count * values,
         warnings=(*alone.warnings, *said),
         notes=(*plan.notes, "strength depends on the prompt; LoRA files hold the memories with their gates fixed at 1"),
@@ -137,15 +138,19 @@ def gates_seconds(info: TargetInfo, concepts: int, words: int) -> float:
     """Time that gates of so many concepts take: phrasings of the words once, of each concept besides."""
     from erase_plugins.engine.gating import phrasings
 
-    text = sum(_size(ref.shape) for ref in info.refs if ref.component != info.family.denoiser and ref.kind == "linear")
-    return 2.0 * text * info.tokens * phrasings(concepts, words) / _CPU_FLOPS
+    return text_seconds(info, info.tokens * phrasings(info, concepts, words))
 
 
-def _size(shape: tuple[int, ...]) -> int:
-    size = 1
-    for item in shape:
-        size *= item
-    return size
+def text_seconds(info: TargetInfo, rows: float, other: int = 0) -> float:
+    """Time that text encoders take for so many rows of prompts.
+
+    Args:
+        info: model.
+        rows: of all prompts together.
+        other: weights that prompts go through besides linear layers of the text encoders.
+    """
+    refs = [ref for ref in info.refs if ref.component != info.family.denoiser and ref.kind == "linear"]
+    return 2.0 * (sum(prod(ref.shape) for ref in refs) + other) * rows / rates.layer(rates.width_of(refs))
 
 
 def guard_plan(
@@ -153,14 +158,13 @@ def guard_plan(
 ) -> EditPlan:  # fmt: skip
     """Plan of a guard that holds ``values`` numbers and is calibrated on ``words`` prompts; nothing is trained."""
     phrases = sum(1 + len(concept.prompts) for concept in request.concepts)
-    text = sum(_size(ref.shape) for ref in info.refs if ref.component != info.family.denoiser and ref.kind == "linear")
     encoded = (5 * phrases + words) * info.tokens
     return EditPlan(
         request=request,
         options=as_dict(options),
         modules=tuple(f"{ref.component}.{ref.path}" for ref in refs),
         steps=1,
-        seconds=round((2.0 * text * encoded) / _CPU_FLOPS, 1),
+        seconds=round(text_seconds(info, encoded), 3),
         memory_bytes=4 * (values + encoded * info.width),
         file_bytes=4 * values,
         notes=(

@@ -17,8 +17,8 @@ from torch import Tensor
 from erase_plugins.artifacts.edit import AddOn
 from erase_plugins.artifacts.gated import gate_addon, vocabulary_mark
 from erase_plugins.engine.context import RunContext
-from erase_plugins.engine.vocabulary import Vocabulary, projection_gram, search_tail
-from erase_plugins.families.base import Conditioning, Target
+from erase_plugins.engine.vocabulary import Vocabulary, projection_gram, search_tail, words_to_encode
+from erase_plugins.families.base import Conditioning, Target, TargetInfo
 from erase_plugins.types import Concept
 
 #: phrasings of the examples; the subject takes a random place, frequent words the others
@@ -56,9 +56,10 @@ class GateRecipe:
     high: float
 
 
-def phrasings(concepts: int, words: int) -> int:
+def phrasings(info: TargetInfo, concepts: int, words: int) -> int:
     """Prompts that are encoded for probes of so many concepts, about."""
-    return 3 * words + concepts * (_POSITIVES + 2)
+    searched = words_to_encode(info, words, tail=search_tail(info), search=True)
+    return max(searched, words) + 2 * words + concepts * (_POSITIVES + 2)  # the words themselves are encoded once
 
 
 def make_gate(
@@ -84,7 +85,7 @@ def make_gate(
             torch.cat(rows), concepts, numbers, "cosine", window, low=recipe.low, high=recipe.high,
             names=names, tokenizer=tokenizer,
         )  # fmt: skip
-    table = Vocabulary.of(target, recipe.words, projection_gram(target), tail=search_tail(target), search=True)
+    table = Vocabulary.of(target, recipe.words, projection_gram(target), tail=search_tail(target.info), search=True)
     others = _Others(target, table, ctx)
     found = [others.detector(group, recipe.near, erased) for group in phrases]
     rows = [torch.stack([row for row, _, _ in found])[:, None].float()]

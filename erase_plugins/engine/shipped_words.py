@@ -7,19 +7,25 @@ that it says: clip skip, for one, changes no weight. Made by ``python -m tools.p
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from erase_plugins.engine.words import known_words
 from erase_plugins.errors import Unsupported
-from erase_plugins.families.base import Target
+from erase_plugins.families.base import Target, TargetInfo
+from erase_plugins.families.naming import whole_words
 
 FOLDER = Path(__file__).resolve().parent.parent / "pocket" / "words"
 _MARK = "encoder"
+_MODEL = FOLDER.parent / "model"
+#: the embedded model's text encoder, and what of its configuration tells it from others
+_ENCODER, _SIZES = "text_encoder", ("hidden_size", "num_hidden_layers", "vocab_size")
 #: every so many-th word is encoded and compared
-_EVERY = 40
+EVERY = 40
 #: largest part of a row that rounding on another machine may change
 _ROUNDING = 1e-5
 
@@ -28,6 +34,17 @@ def file_of(words: Sequence[str], weight: float, frames: Sequence[str], tail: in
     """Where the facts of these words lie, if they came along; known without a look at any weight."""
     asked = "\n".join([repr(weight), str(tail), *frames, "", *words])
     return FOLDER / f"{hashlib.sha256(asked.encode()).hexdigest()[:16]}.safetensors"
+
+
+def come_along(info: TargetInfo, limit: int, scale: float, frames: tuple[str, ...], tail: int) -> bool:
+    """Whether the facts of the first ``limit`` words of a model came along, as far as its configuration tells."""
+    told = info.configs.get(_ENCODER, {})
+    own = json.loads((_MODEL / _ENCODER / "config.json").read_text(encoding="utf-8"))
+    if any(told.get(name) != own[name] for name in _SIZES):
+        return False
+    entries = json.loads((_MODEL / "tokenizer" / "vocab.json").read_text(encoding="utf-8"))
+    words = known_words(whole_words(entries))[:limit]
+    return file_of(words, scale / len(words), frames, tail).is_file()
 
 
 def encoder_mark(target: Target, words: Sequence[str]) -> Tensor:
@@ -70,8 +87,8 @@ def read(
     except Unsupported:
         return None
     found["features"] = found["features"].double()
-    some = found["features"][::_EVERY]
-    same = (meaning_of(words[::_EVERY]) - some).norm() <= _ROUNDING * some.norm()
+    some = found["features"][::EVERY]
+    same = (meaning_of(words[::EVERY]) - some).norm() <= _ROUNDING * some.norm()
     return found if bool(same) else None
 
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,9 +20,9 @@ from erase_plugins.artifacts.ledger import gram_sum, pack, unpack
 from erase_plugins.engine import disk_cache, shipped_words
 from erase_plugins.engine.door_rows import kept_parts, part_meaning
 from erase_plugins.engine.stop_words import stopped
-from erase_plugins.engine.words import real_words
+from erase_plugins.engine.words import most_words, real_words
 from erase_plugins.errors import RequestError, Unsupported
-from erase_plugins.families.base import Conditioning, Target
+from erase_plugins.families.base import Conditioning, Target, TargetInfo
 from erase_plugins.types import Concept
 
 #: raised when the same rows give other facts
@@ -95,6 +96,7 @@ class Vocabulary:
         others = known[limit:] if search else ()
         if others:
             features = torch.cat([features, word_facts(target, others, 0.0, tail=tail)[0]])
+        _note(target.info, limit, scale, frames, tail, search)
         refs = target.readers() if sigma is None else ()
         readers = tuple((target.weight(ref), target.columns(ref)) for ref in refs)
         return cls(words, (*words, *others), features, sigma, weight, frames, block, tail, readers, rows)
@@ -102,7 +104,7 @@ class Vocabulary:
     @classmethod
     def whole(cls, target: Target) -> Vocabulary:
         """All `real_words`, of which nothing is summed up."""
-        return cls.of(target, len(real_words(target)), projection_gram(target), tail=search_tail(target))
+        return cls.of(target, len(real_words(target)), projection_gram(target), tail=search_tail(target.info))
 
     @cached_property
     def _root(self) -> Tensor | None:
@@ -153,9 +155,43 @@ class Vocabulary:
         return (*close, *sorted(stopped(self.searched, concepts) - set(close)))
 
 
-def search_tail(target: Target) -> int:
+def search_tail(info: TargetInfo) -> int:
     """Rows behind a word that count where all words are searched; 0 is all."""
-    return _TAIL if target.info.tokens > _WHOLE else 0
+    return _TAIL if info.tokens > _WHOLE else 0
+
+
+def words_to_encode(
+    info: TargetInfo, limit: int, scale: float = 0.0, frames: tuple[str, ...] = ALONE, tail: int = 0,
+    search: bool = False,
+) -> int:  # fmt: skip
+    """How many prompts `Vocabulary.of` with the same arguments would encode, from configuration alone, about.
+
+    Facts that an earlier run kept, or that came along with the model, cost nothing or little. Which words the text
+    encoder knows shows only when it is loaded; at most those of its table.
+    """
+    if disk_cache.folder() is not None:
+        if scale and not search and shipped_words.come_along(info, limit, scale, frames, tail):
+            return limit // shipped_words.EVERY  # compared, in every session
+        if disk_cache.read(_noted(info, limit, scale, frames, tail, search)) is not None:
+            return 0
+    table = max((int(part.get("vocab_size") or 0) for part in info.configs.values()), default=0) or limit
+    framed = min(limit, table) * (scale > 0 and frames != ALONE)
+    return framed + min(limit if not search else max(limit, most_words()), table)
+
+
+def _noted(
+    info: TargetInfo, limit: int, scale: float, frames: tuple[str, ...], tail: int, search: bool
+) -> str:  # fmt: skip
+    """Name of the note that facts are kept; what they are kept under takes a loaded model to tell."""
+    asked = (_FORMAT, torch.__version__, info.model, info.width, info.tokens, limit, scale, frames, tail, search)
+    return f"noted-{hashlib.sha256(repr(asked).encode()).hexdigest()[:32]}"
+
+
+def _note(info: TargetInfo, *asked: Any) -> None:
+    """Notes that facts of words are kept. It is read whenever they are, so they are never forgotten before it."""
+    name = _noted(info, *asked)
+    if disk_cache.folder() is not None and disk_cache.read(name) is None:
+        disk_cache.write(name, {"kept": torch.tensor(1)})
 
 
 def meaning(cond: Conditioning, tail: int = 0) -> Tensor:

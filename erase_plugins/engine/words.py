@@ -29,6 +29,11 @@ def listed() -> Mapping[str, tuple[str, ...]]:
     return {kind: tuple(dict.fromkeys(text.split())) for kind, text in found.items()}
 
 
+def most_words() -> int:
+    """How many words there are in the list."""
+    return sum(map(len, listed().values()))
+
+
 def real_words(target: TextEncoder) -> tuple[str, ...]:
     """Words that the text encoder knows: those of every kind in turn, the more common of a kind first."""
     return known_words(target.vocabulary())

@@ -62,8 +62,9 @@ def read(key: str) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
     found = disk_cache.read(key)
     if found is None or _LABELS not in found:
         return None
-    text = bytes(found.pop(_LABELS).tolist())
-    return {name.removeprefix("pictures."): value for name, value in found.items()}, json.loads(text)
+    labels = json.loads(bytes(found.pop(_LABELS).tolist()))
+    names = [name for name in labels if f"pictures.{name}" in found]  # in the order in which they were written
+    return {name: found[f"pictures.{name}"] for name in names}, labels
 
 
 def write(key: str, pictures: Mapping[str, Tensor], labels: Mapping[str, Any]) -> None:

@@ -15,7 +15,7 @@ from erase_plugins.artifacts.names import CONTEXT_HOOK, PROMPTS, base_parameters
 from erase_plugins.errors import Unsupported
 from erase_plugins.families.capabilities import DENOISER, TEXT
 from erase_plugins.families.hosted import HostedModel
-from erase_plugins.families.naming import MOTION
+from erase_plugins.families.naming import MOTION, whole_words
 from erase_plugins.families.target import Conditioning, Target, TargetInfo, Tokens
 
 #: prompts that are encoded at once
@@ -249,9 +249,7 @@ class DiffusersTarget(HostedModel, Target):
         return make_scheduler(own.config, kind, steps, self.device, type(own))
 
     def vocabulary(self) -> tuple[str, ...]:
-        entries = self._tokenizer(self._encoders()[0]).get_vocab()
-        ends = [token for token in entries if token.endswith("</w>") and len(token) > 6 and token[:-4].isalpha()]
-        return tuple(token[:-4] for token in sorted(ends, key=entries.__getitem__))
+        return whole_words(self._tokenizer(self._encoders()[0]).get_vocab())
 
     def _fingerprint(self, component: str) -> Fingerprint:
         """Adapters and rows of added tokens left out; with them, as older versions did it, in ``whole``."""

@@ -43,6 +43,12 @@ _LONGEST = max(word.count("_") + 1 for word in _WORDS)
 _SGM = re.compile(r"^(input_blocks|middle_block|output_blocks|time_embed|label_emb|out)\.")
 
 
+def whole_words(entries: Mapping[str, int]) -> tuple[str, ...]:
+    """Words that are one token of a CLIP tokenizer, in token order, from its table of tokens."""
+    ends = [token for token in entries if token.endswith("</w>") and len(token) > 6 and token[:-4].isalpha()]
+    return tuple(token[:-4] for token in sorted(ends, key=entries.__getitem__))
+
+
 def kohya_stem(prefix: str, path: str) -> str:
     """File stem in Kohya naming: prefix and the path with dots as underscores."""
     return f"{prefix}_{path.replace('.', '_')}"

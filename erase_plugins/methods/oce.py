@@ -81,6 +81,7 @@ class OCE:
     contract_options: ClassVar[dict[str, int]] = {"vocabulary": 60}
 
     def plan(self, request: EraseRequest, info: TargetInfo) -> EditPlan:
+        from erase_plugins.engine import rates
         from erase_plugins.engine.erasing import names_of_all
         from erase_plugins.engine.estimate import closed_form_plan, gated_plan, settle_gates
 
@@ -93,11 +94,12 @@ class OCE:
         if options.gated:
             plan = gated_plan(plan, options, info, refs, said)
         solved = len(request.concepts) if options.gated else 1
-        turned = solved * sum(10.0 * ref.shape[0] ** 3 for ref in refs) / 2e10
+        # singular values of M, and of the change
+        turned = solved * sum(2 * 10.0 * ref.shape[0] ** 3 for ref in refs) / rates.solving()
         warnings = tuple(text for text in plan.warnings if not text.startswith("tokens=last"))
         return replace(
             plan, modules=tuple(f"{ref.component}.{ref.path}" for ref in refs),
-            seconds=round((plan.seconds or 0.0) + turned, 1), warnings=warnings,
+            seconds=round((plan.seconds or 0.0) + turned, 3), warnings=warnings,
         )  # fmt: skip
 
     def run(self, plan: EditPlan, target: Target, ctx: RunContext) -> Edit:

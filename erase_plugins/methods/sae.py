@@ -87,7 +87,7 @@ class SAE:
         from erase_plugins.engine.erasing import all_phrases, names_of_all
         from erase_plugins.options import as_dict
         from erase_plugins.training.options import check_templates
-        from erase_plugins.training.plan import estimate
+        from erase_plugins.training.plan import estimate, seconds_of
 
         options = resolve(SAEOptions, request.options, names_of_all(request, info))
         check_templates(options.templates)
@@ -104,7 +104,7 @@ class SAE:
             request=request, options=as_dict(options), modules=(f"{ref.component}.{ref.path}",),
             steps=options.iterations,
             notes=("a patch that hangs on the denoiser: LoRA files and ComfyUI cannot carry it",),
-            **{**numbers, "seconds": round(numbers["seconds"] + train / 3e10, 1)},
+            **{**numbers, "seconds": round(numbers["seconds"] + seconds_of(train, request.device, [ref]), 1)},
         )  # fmt: skip
 
     def run(self, plan: EditPlan, target: Target, ctx: RunContext) -> Edit:

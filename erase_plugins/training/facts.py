@@ -132,7 +132,9 @@ class FactMethod(ABC):
         )  # fmt: skip
         return EditPlan(
             request=request, options=as_dict(options), modules=tuple(map(place, refs)), steps=options.value_steps,
-            seconds=seconds_of(work + len(refs) * 4.0 * max(ref.shape[1] for ref in refs) ** 3, request.device),
+            seconds=seconds_of(
+                work + len(refs) * 4.0 * max(ref.shape[1] for ref in refs) ** 3, request.device, info.refs
+            ),
             memory_bytes=4 * size + 8 * len(refs) * (3 * width**2 + options.statistics_tokens * width), notes=notes,
         )  # fmt: skip
 

@@ -133,7 +133,7 @@ class LabelledMethod(TrainedMethod):
         each, batch = 2.0 * size * _positions(info), options.batch or 64
         return EditPlan(
             request=request, options=as_dict(options), modules=tuple(map(place, refs)), steps=steps,
-            seconds=seconds_of(6.0 * steps * batch * each, request.device),
+            seconds=seconds_of(6.0 * steps * batch * each, request.device, info.refs),
             memory_bytes=trained_bytes(values, options.optimizer)
             + int(80 * batch * _positions(info) * math.sqrt(size)),
             file_bytes=4 * values, notes=tuple(self.notes(request, options)),

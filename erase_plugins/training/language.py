@@ -371,7 +371,7 @@ class LanguageMethod(TrainedMethod):
         words = int(info.configs[info.components(LANGUAGE)[0]].get("vocab_size", 0))
         return EditPlan(
             request=request, options=as_dict(options), modules=tuple(map(place, refs)), steps=options.steps,
-            seconds=seconds_of(3.0 * options.steps * each, request.device),
+            seconds=seconds_of(3.0 * options.steps * each, request.device, info.refs),
             memory_bytes=trained_bytes(values, options.optimizer)
             + int(12 * options.batch * sets * tokens * (words + 4 * math.sqrt(size))),
             file_bytes=4 * values, notes=tuple(self.notes(request, options)),

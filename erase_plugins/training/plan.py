@@ -12,9 +12,10 @@ from erase_plugins.families.base import ModuleRef, TargetInfo
 from erase_plugins.families.capabilities import TEXT
 from erase_plugins.types import EraseRequest
 
-#: cautious throughput in floating point operations per second, by device type; a processor's depends on the model
+#: cautious throughput of accelerators in floating point operations per second, by device type; processors are measured
 _FLOPS = {"cuda": 3e13, "mps": 2e12}
-_DENOISER_CPU, _CPU = 6e10, 3e10
+#: samples of a pass that only looks, as most trajectories are made
+_AT_ONCE = 32
 
 
 def check_trainable(method: str, info: TargetInfo) -> None:
@@ -56,15 +57,18 @@ def trained_bytes(values: int, optimizer: str) -> int:
     return (8 + moment_bytes(optimizer)) * values
 
 
-def seconds_of(work: float, device: str, cpu: float = _CPU) -> float:
-    """Rough run time of ``work`` floating point operations, with the time to begin.
+def seconds_of(work: float, device: str, refs: Sequence[ModuleRef]) -> float:
+    """Rough run time of ``work`` floating point operations in layers like ``refs``, without the time to load a model.
 
     Args:
         work: operations.
         device: torch device name.
-        cpu: what a processor does of them in a second; small models keep it less busy than a denoiser.
+        refs: what they are done in; their sizes decide how fast a processor is (`engine.rates`).
     """
-    return round(work / _FLOPS.get(device.split(":")[0], cpu) + 2.0, 1)
+    from erase_plugins.engine import rates
+
+    rate = _FLOPS.get(device.split(":")[0])
+    return round(work / (rates.layer(rates.width_of(refs)) if rate is None else rate), 1)
 
 
 def estimate(
@@ -85,20 +89,34 @@ def estimate(
         precision: of the pass.
         optimizer: of training.
     """
+    from erase_plugins.engine import rates
     from erase_plugins.engine.activations import step_bytes, text_bytes, value_bytes
 
-    size = sum(prod(ref.shape) for ref in info.refs if ref.component == info.family.denoiser)
+    own = [ref for ref in info.refs if ref.component == info.family.denoiser]
+    size = sum(prod(ref.shape) for ref in own)
     latent = prod(info.latent_shape)
     each = 2.0 * size * max(latent / info.latent_shape[0] / 6.0, 1.0)
     encoders = info.components(TEXT) if TEXT in info.roles else ()
-    text = sum(prod(ref.shape) for ref in info.refs if ref.component in encoders and ref.kind == "linear")
-    work = (forwards + 3.0 * iterations * batch) * each + prompts * 2.0 * text * info.tokens * (_DENOISER_CPU / _CPU)
+    read = [ref for ref in info.refs if ref.component in encoders and ref.kind == "linear"]
+    text = prompts * 2.0 * sum(prod(ref.shape) for ref in read) * info.tokens
+
+    def passes(work: float, samples: int, trained: bool) -> float:
+        rate = _FLOPS.get(request.device.split(":")[0])
+        if rate is None and work:
+            width = rates.width_of(ref for ref in own if ref.kind == "linear")
+            convolved = any(len(ref.shape) == 4 and ref.shape[-1] > 1 for ref in own)
+            positions = latent // info.latent_shape[0] // 4
+            rate = rates.block(width, positions, samples, precision, convolved, trained)
+        return work / rate if rate else 0.0
+
+    seconds = passes(forwards * each, _AT_ONCE, False) + passes(3.0 * iterations * batch * each, batch, True)
+    seconds += seconds_of(text, request.device, read) if text else 0.0
     step = step_bytes(info, batch, again, request.dtype, precision) or batch * latent * 40 * max(info.width, 256)
     step += text_bytes(info, texts, request.dtype)
     others = sum(prod(ref.shape) for ref in info.refs) - size
     trained = trained_bytes(values, optimizer)
     return {
-        "seconds": seconds_of(work, request.device, _DENOISER_CPU),
+        "seconds": round(seconds, 1),
         # weights, adapters with gradient and two moments, activations of a batch, stored latents and predictions
         "memory_bytes": value_bytes(request.dtype) * (size + others) + trained + step + 16 * states * latent,
         "file_bytes": 4 * values,

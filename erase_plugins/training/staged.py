@@ -68,7 +68,7 @@ class StagedMethod(TrainedMethod):
         return replace(
             trained,
             modules=tuple(dict.fromkeys((*closed.modules, *trained.modules))),
-            seconds=round((closed.seconds or 0.0) + (trained.seconds or 0.0), 1),
+            seconds=round((closed.seconds or 0.0) + (trained.seconds or 0.0), 3),
             memory_bytes=max(closed.memory_bytes or 0, trained.memory_bytes or 0),
             file_bytes=(closed.file_bytes or 0) + (trained.file_bytes or 0),
             warnings=(*closed.warnings, *trained.warnings),

@@ -121,7 +121,7 @@ def test_words_are_encoded_in_batches_with_the_same_result(target, monkeypatch):
     assert sum(sizes) == len(table.searched) == len(real_words(target))  # every word once
     assert target._cache.keys() <= {"", table.searched[0]}  # rows of thousands of words are not kept
     some = table.searched[2000:2010]
-    wanted = meaning(plain(target, some, search_tail(target)), search_tail(target))
+    wanted = meaning(plain(target, some, search_tail(target.info)), search_tail(target.info))
     torch.testing.assert_close(table.features[2000:2010], wanted, rtol=1e-4, atol=1e-5)
     sizes.clear()
     again = Vocabulary.whole(target)

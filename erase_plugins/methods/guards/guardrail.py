@@ -47,7 +47,7 @@ class Guardrail:
         """The plan from configuration alone."""
         options = resolve(self.Options, request.options, getattr(info, "profiles", ()))
         request = self.prepared(request, options, info)
-        return EditPlan(request=request, options=as_dict(options), steps=1, seconds=1.0, memory_bytes=0, file_bytes=0,
+        return EditPlan(request=request, options=as_dict(options), steps=1, seconds=0.0, memory_bytes=0, file_bytes=0,
                         warnings=(policy.NOTHING_REMOVED,))  # fmt: skip
 
     def prepared(self, request: EraseRequest, options: Any, info: ModelSpec) -> EraseRequest:
