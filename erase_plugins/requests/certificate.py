@@ -79,7 +79,8 @@ def _sentences(case: Case, measured: Mapping[str, Any] | None) -> list[str]:
         said.append(f"it was put to use all the same: {case.last['deployed']['override']}")
     if case.last.get("made", {}).get("guard"):
         said.append(
-            "a keyword guard stands in front of the model: it changes no weights, and was off when this was measured"
+            "a keyword guard was made for the front of the model: whether it was put there is not in this record; it "
+            "changes no weights, and was off when this was measured"
         )
     if measured["suite"] != "certificate":
         said.append("no model that never saw the subject was measured beside it, and no attack was run")
