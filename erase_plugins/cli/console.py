@@ -19,6 +19,7 @@ class State:
 
     debug: bool = False
     json: bool = False
+    resumes: bool = False
     started: float = field(default_factory=time.perf_counter)
     undo: list[Any] = field(default_factory=list)
 

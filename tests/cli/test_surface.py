@@ -119,6 +119,10 @@ WRONG = [
     (("run", "uce", "--erase", "pizza", "--out", "x", "--layout", "kohyaa"), 2, "did you mean 'kohya'?"),
     (("run", "uce", "--erase", "pizza", "--out", "x", "--model", "./gone"), 2, "no model at 'gone'"),
     (("run", "uce", "--erase", "pizza", "--out", "x", "--family", "sdxl"), 2, "detected: sd1"),
+    (("run", "uce", "--concept", "pizza", "--out", "x"), 2, "No such option '--concept'; here it is --erase; see"),
+    (("run", "uce", "--style", "noto", "--out", "x"), 2, "here it is --erase with --kind style"),
+    (("run", "uce", "--anchor=a cat", "--out", "x"), 2, "here it is --to"),
+    (("list", "--plugin", "method.uce"), 2, "no plugin or package named 'method.uce'; did you mean 'methods.uce'?"),
     (("info", "esdd"), 2, "no method named 'esdd'"),
     (("list", "metods"), 2, "metods"),
     (("attack", "gone", "--attack", "zzz"), 2, "no attack named 'zzz'. Known: "),
@@ -184,6 +188,8 @@ def test_interrupt_says_how_to_go_on(erase, monkeypatch, tmp_path):
     ran = erase("run", "uce", "--erase", "pizza", "--out", tmp_path / "x")
     assert ran.code == 1
     assert "run the same command with --resume" in ran.err.lower()
+    ran = erase("generate", "--prompt", "a cat", "--out", tmp_path / "x.png")
+    assert "run the same command again" in ran.err.lower() and "--resume" not in ran.err  # it has no such option
 
 
 @pytest.mark.parametrize("place", ["before", "after"])
