@@ -96,6 +96,20 @@ layout_option = click.option(
 strength_option = click.option("--strength", type=float, default=1.0, show_default=True, help="0 is the base.")
 
 
+def hint_strength(artifacts: Iterable[Any], strength: float) -> None:
+    """Tells of a strength that erases nothing, or does the opposite, or lies where an artifact is not meant to be."""
+    from erase_plugins.cli.console import hint
+
+    for item in artifacts:
+        low, high = (item.manifest.strength.get(end) for end in ("low", "high"))
+        if strength < 0:
+            hint(f"strength {strength:g} pushes towards what '{item.name}' erases; a positive one erases it")
+        elif strength == 0:
+            hint(f"strength 0 is the base: nothing of '{item.name}' is in force")
+        elif (low is not None and strength < low) or (high is not None and strength > high):
+            hint(f"strength {strength:g} lies outside of what '{item.name}' is meant for: {low:g} to {high:g}")
+
+
 def parse_settings(pairs: Iterable[str]) -> dict[str, str]:
     """Values of ``--set key=value``.
 
