@@ -10,13 +10,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from erase_plugins.families.capabilities import CLASSIFIER, CODEC, DENOISER, LANGUAGE, TEXT
-from erase_plugins.families.model import CROSS_ATTENTION, EMBEDDING_MAP
-
 #: needs that any one of several capabilities meets
-_ANY = {"prompts": (TEXT, LANGUAGE)}
+_ANY = {"prompts": ("text", "language")}
 #: words of ``needs`` that are never packages
-_CAPABILITIES = frozenset({TEXT, DENOISER, CODEC, CLASSIFIER, LANGUAGE, EMBEDDING_MAP, CROSS_ATTENTION, *_ANY})
+_CAPABILITIES = frozenset(
+    {"text", "denoiser", "codec", "classifier", "language", "embedding_map", "cross_attention", *_ANY}
+)
 
 
 def needs_of(item: Any) -> frozenset[str]:

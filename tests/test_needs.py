@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from erase_plugins.families import capabilities, model
 from erase_plugins.needs import needs_of, packages_of
 
 
@@ -27,3 +28,9 @@ def test_a_measurement_without_packages_may_name_capabilities(said, model, insta
 def test_words_of_a_method_of_before_are_packages():
     old = SimpleNamespace(id="old", families={"sd1"}, needs={"ray"}, produces={"lowrank"})
     assert (needs_of(old), packages_of(old)) == (frozenset(), {"ray"})
+
+
+def test_words_that_are_no_packages_are_those_of_the_families():
+    names = [getattr(capabilities, name) for name in ("TEXT", "DENOISER", "CODEC", "CLASSIFIER", "LANGUAGE")]
+    item = SimpleNamespace(needs={*names, model.EMBEDDING_MAP, model.CROSS_ATTENTION})
+    assert packages_of(item) == frozenset()
