@@ -31,7 +31,7 @@ def edit_hash(edit: Edit) -> str:
 
 
 def marks(artifacts: Iterable[Artifact]) -> tuple[str, ...]:
-    """What tells artifacts from others of the same name: two hashes of each, of its changes and of the run that made it.
+    """What tells artifacts from others of the same name: two hashes of each, of its changes and of its run.
 
     Another layout of an artifact holds its changes in another form; the run is the same then.
 

@@ -60,7 +60,9 @@ def run_attack(
             if not isinstance(report, AttackReport):
                 raise PluginError(f"attack {attack.id} returned {type(report).__name__} instead of an AttackReport")
             report = dataclasses.replace(
-                report, **_left_out(report, subject, subject.queries - asked), seconds=round(time.perf_counter() - started, 2)
+                report,
+                **_left_out(report, subject, subject.queries - asked),
+                seconds=round(time.perf_counter() - started, 2),
             )
             return report if out is None else write_report(report, out, record, names, force)
 

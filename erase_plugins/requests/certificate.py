@@ -35,8 +35,8 @@ _NOBODY = {
 }  # fmt: skip
 _GUARD = {
     1: "a keyword guard stands in front of the model: it changes no weights, and was off when this was measured",
-    2: "a keyword guard was made for the front of the model: whether it was put there is not in this record; it changes "
-    "no weights, and was off when this was measured",
+    2: "a keyword guard was made for the front of the model: whether it was put there is not in this record; it "
+    "changes no weights, and was off when this was measured",
 }
 #: metrics of attacks that a suite runs by itself
 _ATTACKED = {"relearned_probability"}

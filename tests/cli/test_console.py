@@ -38,7 +38,9 @@ def test_quote_and_one_line():
 
 
 @pytest.mark.parametrize(("width", "side_by_side"), [(60, False), (120, True)])
-def test_a_terminal_too_narrow_for_the_columns_gets_the_rows_one_below_the_other(capsys, monkeypatch, width, side_by_side):
+def test_a_terminal_too_narrow_for_the_columns_gets_the_rows_one_below_the_other(
+    capsys, monkeypatch, width, side_by_side
+):
     """Columns of four letters broke every word."""
     monkeypatch.setenv("COLUMNS", str(width))
     columns = ("option", "type", "default", "allowed", "status", "help")
