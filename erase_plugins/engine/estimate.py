@@ -50,8 +50,8 @@ def closed_form_plan(request: EraseRequest, options: Any, info: TargetInfo) -> E
         count = len(request.concepts)
         warnings.append(
             f"{'the concept asks' if count == 1 else f'{count} concepts ask'} for a change of about {rows} rows of "
-            f"text, and one linear map has {info.width} directions: where these rows are not alike, other prompts change as "
-            "well; look at what is kept (evaluate)"
+            f"text, and one linear map has {info.width} directions: where these rows are not alike, other prompts "
+            "change as well; look at what is kept (evaluate)"
         )
     if recipe.tokens == "last" and not recipe.expand:
         warnings.append("tokens=last leaves the end and padding rows, which carry the concept too; it may stay visible")
