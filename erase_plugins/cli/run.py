@@ -158,9 +158,9 @@ def _say_plan(plan: Any, family: Any) -> None:
     say(f"plan: {plan.request.method} on {len(plan.modules)} modules of {' and '.join(groups) or 'the model'}, "
         f"{plan.steps} steps")  # fmt: skip
     costs = [
-        plan.seconds is not None and f"about {human_seconds(plan.seconds)}",
-        plan.memory_bytes is not None and f"{human_bytes(plan.memory_bytes)} of memory besides the model",
-        plan.file_bytes is not None and f"files up to {human_bytes(plan.file_bytes)} each",
+        "" if plan.seconds is None else f"about {human_seconds(plan.seconds)}",
+        "" if plan.memory_bytes is None else f"{human_bytes(plan.memory_bytes)} of memory besides the model",
+        "" if plan.file_bytes is None else f"files up to {human_bytes(plan.file_bytes)} each",
     ]
     say(f"  {', '.join(filter(None, costs)) or 'the method does not estimate what it takes'}")
     for note in plan.notes:

@@ -134,7 +134,7 @@ def _own(artifact: Any) -> list[EvalRow]:
     """What the run itself measured before and after, and of somebody unknown where every text has such a twin."""
     numbers = artifact.manifest.extra.get("numbers", {})
     stranger = numbers.get("unknown_probability") if numbers.get("unknown_share") == 1 else None
-    unknown = [] if stranger is None else [EvalRow("forget_probability", UNKNOWN, *[stranger] * 3, 0)]
+    unknown = [] if stranger is None else [EvalRow("forget_probability", UNKNOWN, stranger, stranger, stranger, 0)]
     return unknown + [
         EvalRow(name, "base" if when == "before" else "edited", value, value, value, 0)
         for name in ("forget_probability", "retain_probability", "forget_nll", "retain_nll")
