@@ -16,6 +16,8 @@ EACH = Sentence("each with its own ", Hint("erase"), " (in a file: one a line)")
 _ARROW = re.compile(r"\s*(?:[-–—]+>|=+>|[→⇒⟶⟹➔➜➡]\ufe0f?)\s*")
 #: between several concepts; a comma inside a number is none
 _SEPARATOR = re.compile(r"[;|；，、]|,(?!\d)|(?<!\d),")
+#: a strength behind a line, as the rows of the node in ComfyUI are written
+_STRENGTH = re.compile(r"\s:\s*([-+]?\d*[.]?\d+)\s*$")
 _QUOTES = {'"': '"', "“": "”", "„": "“", "«": "»"}
 
 
@@ -69,6 +71,12 @@ def concepts_from(texts: Iterable[str], kind: str = "object", to: str | None = N
     """
     found: dict[str, Concept] = {}
     for text in texts:
+        if strength := _STRENGTH.search(text):
+            raise RequestError(
+                f"'{text.strip()[:80]}' names a strength, which an artifact gets when it is used (",
+                Hint("strength", strength[1]),
+                " of generate and apply); leave it out, or put the phrase in double quotes",
+            )
         name, guide = read_concept(text, EACH)
         if guide is not None and to is not None and guide != to:
             raise RequestError(

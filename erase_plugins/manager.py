@@ -154,8 +154,15 @@ class Manager(PluginLoader):
         return self.registered("erase_layouts")
 
     def layout(self, name: str) -> Any:
-        """The layout with this id."""
-        return self._get("erase_layouts", "layout", name)
+        """The layout with this id; the name of a program is answered with what that reads."""
+        try:
+            return self._get("erase_layouts", "layout", name)
+        except UnknownName as error:
+            found = [entry.item for entry in self.layouts()]
+            read = [item.id for item in found if name.lower() in f"{item.title} {' '.join(item.readers)}".lower()]
+            if name and read:
+                raise RequestError(f"no layout named '{name}'; for {name} take {' or '.join(read)}") from error
+            raise
 
     def known(self) -> Known:
         """Families and layouts as plain data, for readers and writers of artifacts."""

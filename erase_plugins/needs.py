@@ -1,7 +1,8 @@
 """What a method, a suite or an attack needs, held against what a model offers. No torch.
 
 ``needs`` names capabilities (`families.capabilities`) and what only some models with them can do, ``packages`` what
-must be installed. Version 0.1 said ``families`` in methods, and ``needs`` were packages; both are still understood.
+must be installed. Version 0.1 said ``families`` in methods, and ``needs`` were packages; both are still understood,
+and a measurement without ``packages`` may name either in ``needs``.
 """
 
 from __future__ import annotations
@@ -11,18 +12,24 @@ from typing import Any
 
 #: needs that any one of several capabilities meets
 _ANY = {"prompts": ("text", "language")}
+#: words of ``needs`` that are never packages
+_CAPABILITIES = frozenset(
+    {"text", "denoiser", "codec", "classifier", "language", "embedding_map", "cross_attention", *_ANY}
+)
 
 
 def needs_of(item: Any) -> frozenset[str]:
     """Capabilities that a method, suite or attack needs; module groups for an old method that takes what has them."""
     if hasattr(item, "families"):
         return frozenset(getattr(item, "groups", ())) if "*" in item.families else frozenset()
-    return frozenset() if _of_before(item) else frozenset(item.needs)
+    return frozenset(item.needs) & _CAPABILITIES if _of_before(item) else frozenset(item.needs)
 
 
 def packages_of(item: Any) -> frozenset[str]:
     """Packages, or extras of this package, that a method, suite, attack or judge needs besides what is always there."""
-    return frozenset(getattr(item, "needs" if _of_before(item) else "packages", ()))
+    if _of_before(item):
+        return frozenset(getattr(item, "needs", ())) - _CAPABILITIES
+    return frozenset(getattr(item, "packages", ()))
 
 
 def _of_before(item: Any) -> bool:

@@ -255,7 +255,7 @@ def _attacks(bundle: Bundle, remote: Remote, names: set[str]) -> dict[str, Attac
     for name in sorted(filter(saved.is_record, names))[: saved.MOST]:
         with suppress(ArtifactError):
             report = saved.parse(name, published_text(bundle, name, str(remote.commit)))
-            saved.check_about([report], bundle.artifact.manifest.name)
+            saved.check_about([report], bundle.artifact)
             found[report.attack] = report
     return found
 

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from erase_plugins.artifacts.manifest import Manifest
-from erase_plugins.errors import ArtifactError
 from erase_plugins.evaluation.saved import check_about, read_attacks, read_report
 from erase_plugins.evaluation.sensitive import adults_only
 from erase_plugins.manager import get_manager
@@ -77,10 +76,8 @@ def card(
 
     loaded, (found, _) = load_artifact(artifact), read_report(report)
     manifest = loaded.manifest
-    if found is not None and found.artifacts and manifest.name not in found.artifacts:
-        raise ArtifactError(f"the report is about {', '.join(found.artifacts)[:80]}, not about '{manifest.name}'")
     against = read_attacks(report)[0] if attacks is None else tuple(attacks)
-    check_about(against, manifest.name)
+    check_about([*against, *([] if found is None else [found])], loaded)
     line = None if requirement is None else pinned(requirement)
     shown = None if space is None else check_repo(space)
     licence = needed(manifest.base, license) if strict else licence_of(manifest.base, license)

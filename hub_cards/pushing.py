@@ -75,7 +75,7 @@ def push(
     loaded = load_artifact(artifact)
     found, folder = read_report(report)
     against, place = read_attacks(report)
-    check_about(against, loaded.manifest.name)
+    check_about([*against, *([] if found is None else [found])], loaded)
     hide = to_blur(loaded.manifest.concepts) if blur is None else blur
     extra = report_files(found, folder, pictures, hide)
     shown = [item.name for item in extra if item.name != REPORT]

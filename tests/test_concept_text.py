@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from erase_plugins.concept_text import read_concept, written
+from erase_plugins.concept_text import concepts_from, read_concept, written
 from erase_plugins.errors import RequestError
 
 
@@ -76,3 +76,14 @@ def test_what_cannot_be_read_is_named(text, problem):
 )
 def test_what_is_written_reads_back(phrase):
     assert read_concept(written(phrase)) == (phrase, None)
+
+
+@pytest.mark.parametrize("text", ["van gogh -> painting : 0.8", "pizza : 1", "pizza :-.5 "])
+def test_a_strength_written_as_in_the_node_is_no_part_of_a_name(text):
+    with pytest.raises(RequestError, match="names a strength"):
+        concepts_from([text])
+
+
+@pytest.mark.parametrize("text", ["ratio 2:1", "Star Wars: Episode 4", '"pizza : 1"', "mission : impossible"])
+def test_other_colons_are_part_of_a_name(text):
+    assert concepts_from([text])[0].text == text.strip('"')

@@ -18,13 +18,22 @@ if TYPE_CHECKING:
 DEFAULT_LAYOUTS = ("patch", "context", "diffusers", "peft", "kohya")
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Artifact:
     """An edit and what it says about itself. ``path`` is None while it is in memory only."""
 
     manifest: Manifest
     edit: Edit
     path: Path | None = None
+
+    def __repr__(self) -> str:
+        erased, place = (
+            ", ".join(self.manifest.erased[:5]),
+            "in memory" if self.path is None else f"in {self.path.name}",
+        )
+        more = f" and {len(self.manifest.erased) - 5} more" if len(self.manifest.erased) > 5 else ""
+        method = self.manifest.method.get("id", "an unknown method")
+        return f"<Artifact {self.name}: {erased}{more} by {method}, for {self.manifest.family}, {place}>"
 
     @property
     def name(self) -> str:

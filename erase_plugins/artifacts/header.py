@@ -54,7 +54,7 @@ def read_header(path: Path) -> Header:
             (length,) = struct.unpack("<Q", first)
             if length > MAX_HEADER_BYTES or length > size - 8:
                 pickled = first[:2] in (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05", b"PK")
-                what = "a pickle or zip file" if pickled else "damaged or truncated"
+                what = "a pickle or zip file" if pickled else "not a safetensors file, or damaged or truncated"
                 raise CorruptArtifact(f"{path.name}: the header claims {length} bytes of {size}; {what}, not opened")
             raw = file.read(length)
     except OSError as error:

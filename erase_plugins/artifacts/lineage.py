@@ -7,7 +7,9 @@ several merged into one, ``holds``, theirs. Who reads a LoRA file without its ma
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
+from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 from erase_plugins.errors import CorruptArtifact
@@ -26,6 +28,26 @@ def edit_hash(edit: Edit) -> str:
     from erase_plugins.artifacts.tensors import tensor_hash
 
     return tensor_hash(edit_to_tensors(edit)[0])
+
+
+def marks(artifacts: Iterable[Artifact]) -> tuple[str, ...]:
+    """What tells artifacts from others of the same name: two hashes of each, of its changes and of its run.
+
+    Another layout of an artifact holds its changes in another form; the run is the same then.
+
+    Args:
+        artifacts: what else than an artifact is among them leaves no mark.
+    """
+    from erase_plugins.artifacts.artifact import Artifact
+
+    found: list[str] = []
+    for artifact in artifacts:
+        if not isinstance(artifact, Artifact):
+            continue
+        told = artifact.manifest.to_dict()
+        run = {name: told[name] for name in ("method", "options", "concepts", "seed", "rank", "base")}
+        found += [edit_hash(artifact.edit), sha256(json.dumps(run, sort_keys=True).encode()).hexdigest()]
+    return tuple(found)
 
 
 def needs(manifest: Manifest) -> tuple[str, ...]:

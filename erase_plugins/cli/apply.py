@@ -9,6 +9,7 @@ from erase_plugins.cli.command import (
     declare,
     dry_run_option,
     force_option,
+    hint_strength,
     load_artifacts,
     quote,
     strength_option,
@@ -34,6 +35,7 @@ def command(
     found = find_model(model)
     source, family = found.source, found.family
     (loaded,) = load_artifacts([artifact])
+    hint_strength([loaded], strength)
     say(f"model {source.name}: family {family.id} ({family.title})")
     if loaded.manifest.family != family.id:
         from erase_plugins.errors import BaseMismatch

@@ -104,7 +104,8 @@ def command(
     cells = {(row.subject, row.metric): share(row) for row in report.rows}
     rows = [[subject, *(cells.get((subject, metric), "-") for metric in metrics)]
             for subject in dict.fromkeys(row.subject for row in report.rows)]  # fmt: skip
-    table(f"{', '.join(report.erased)} under attack {name}", (name, *metrics), rows)
+    if rows:
+        table(f"{', '.join(report.erased)} under attack {name}", (name, *metrics), rows)
     success, control = report.success, report.control
     say(f"came back: {share(success)} ({success.subject}); {control.subject}: {share(control)}")
     spent = f"{report.queries} pictures, {report.passes} passes, {human_seconds(report.seconds)}"

@@ -23,14 +23,38 @@ def _set_flag(ctx: click.Context, parameter: click.Parameter, value: bool) -> No
         setattr(ctx.ensure_object(State), str(parameter.name), True)
 
 
+#: how other tools and papers call an option -> ours, and what else then belongs to it
+_ELSEWHERE = {
+    **dict.fromkeys(("--concept", "--concepts", "--target", "--target-concept", "--erase-concept"), ("--erase", "")),
+    **dict.fromkeys(("--style", "--artist"), ("--erase", " with --kind style")),
+    **dict.fromkeys(("--anchor", "--anchor-concept", "--guide", "--replacement", "--map-to"), ("--to", "")),
+    **dict.fromkeys(("--preserve", "--preserve-set", "--preserve-concepts", "--retain-concepts"), ("--keep", "")),
+    **dict.fromkeys(("--weight", "--scale", "--multiplier"), ("--strength", "")),
+    **dict.fromkeys(("--output", "--output-dir", "--save-path", "--save-dir"), ("--out", "")),
+}
+
+
 class Command(click.Command):
-    """A command with ``--json`` and ``--debug``, and suggestions for misspelt choices."""
+    """A command with ``--json`` and ``--debug``, and a word about options that have another name elsewhere."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         flag: dict[str, Any] = {"is_flag": True, "expose_value": False, "is_eager": True, "callback": _set_flag}
         self.params.append(click.Option(["--json"], help="Print one JSON object on stdout, nothing else.", **flag))
         self.params.append(click.Option(["--debug"], help="Show the traceback of an error.", **flag))
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        from erase_plugins.cli.console import State
+
+        ctx.ensure_object(State).resumes = any("--resume" in parameter.opts for parameter in self.params)
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            ours, more = _ELSEWHERE.get(error.option_name, ("", ""))
+            if any(ours in parameter.opts for parameter in self.params):
+                said = f"No such option '{error.option_name}'; here it is {ours}{more}"
+                raise click.NoSuchOption(error.option_name, said, ctx=ctx) from error
+            raise
 
 
 def declare(name: str, **options: Any) -> Callable[[Callable[..., Any]], Command]:
@@ -70,6 +94,20 @@ layout_option = click.option(
     help="File layout to write; repeat for several (see 'list layouts').",
 )
 strength_option = click.option("--strength", type=float, default=1.0, show_default=True, help="0 is the base.")
+
+
+def hint_strength(artifacts: Iterable[Any], strength: float) -> None:
+    """Tells of a strength that erases nothing, or does the opposite, or lies where an artifact is not meant to be."""
+    from erase_plugins.cli.console import hint
+
+    for item in artifacts:
+        low, high = (item.manifest.strength.get(end) for end in ("low", "high"))
+        if strength < 0:
+            hint(f"strength {strength:g} pushes towards what '{item.name}' erases; a positive one erases it")
+        elif strength == 0:
+            hint(f"strength 0 is the base: nothing of '{item.name}' is in force")
+        elif (low is not None and strength < low) or (high is not None and strength > high):
+            hint(f"strength {strength:g} lies outside of what '{item.name}' is meant for: {low:g} to {high:g}")
 
 
 def parse_settings(pairs: Iterable[str]) -> dict[str, str]:
@@ -243,7 +281,8 @@ def say_saved(artifact: Any) -> None:
     """Result lines for people about a saved artifact."""
     from erase_plugins.cli.console import human_bytes, say
 
-    say(f"wrote {artifact.path}: {human_bytes(artifact.bytes)} in {len(artifact.manifest.files)} files")
+    count = len(artifact.manifest.files)
+    say(f"wrote {artifact.path}: {human_bytes(artifact.bytes)} in {count} {'file' if count == 1 else 'files'}")
     for item in artifact.manifest.files:
         say(f"  {item.name}  ({item.layout}, {human_bytes(item.bytes)})")
     for note in artifact.manifest.notes:

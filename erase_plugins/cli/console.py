@@ -21,6 +21,7 @@ class State:
 
     debug: bool = False
     json: bool = False
+    resumes: bool = False
     started: float = field(default_factory=time.perf_counter)
     undo: list[Any] = field(default_factory=list)
 
@@ -89,7 +90,7 @@ def console(err: bool = False) -> Any:
 
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], numbers: Iterable[str] = ()) -> None:
-    """A table on stdout; silent with --json.
+    """A table on stdout, row below row where the terminal is too narrow for its columns; silent with --json.
 
     Args:
         title: line above.
@@ -108,13 +109,39 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], num
             say("  ".join(filter(None, map(in_terminal, cells))))
         return
 
+    lines = [[_printable(cell, sys.stdout) for cell in row] for row in rows]
+    screen = console()
+    if sum(_narrowest(name, *cells) for name, *cells in zip(columns, *lines, strict=True)) > screen.width:
+        _records(title, columns, lines, screen.width)
+        return
     right = set(numbers)
     grid = Table(title=_printable(title, sys.stdout) or None, box=box.SIMPLE, title_justify="left", title_style="bold")
     for name in columns:
         grid.add_column(name, justify="right" if name in right else "left", overflow="fold")
-    for row in rows:
-        grid.add_row(*(Text(_printable(cell, sys.stdout)) for cell in row))
-    console().print(grid)
+    for line in lines:
+        grid.add_row(*map(Text, line))
+    screen.print(grid)
+
+
+#: characters of a word in a cell that stay on one line, or the table is no table any more
+_WORD = 12
+
+
+def _narrowest(*cells: str) -> int:
+    """Width of a column, with the gap beside it, in which no word shorter than `_WORD` is broken."""
+    return 3 + max(min(len(word), _WORD) for cell in cells for word in cell.split() or ("",))
+
+
+def _records(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], width: int) -> None:
+    """The rows of a table one below the other, each as its first cell and lines of "heading: cell"."""
+    from textwrap import fill
+
+    say(title)
+    for first, *others in rows:
+        say(first)
+        for name, cell in zip(columns[1:], others, strict=True):
+            if cell:
+                say(fill(f"{name}: {cell}", width, initial_indent="  ", subsequent_indent="    "))
 
 
 class Bar:

@@ -12,6 +12,7 @@ from erase_plugins.cli.command import (
     dry_run_option,
     existing,
     force_option,
+    hint_strength,
     load_artifacts,
     model_options,
     parse_settings,
@@ -72,6 +73,7 @@ def command(
     for path in artifacts:
         existing(path)
     loaded = load_artifacts(artifacts)
+    hint_strength(loaded, strength)
     say(f"model {source.name}: family {family.id} ({family.title})")
     if dry_run:
         names = list(erased) or [text for item in loaded for text in item.manifest.erased]
@@ -88,8 +90,7 @@ def command(
             seed=seed, any_base=any_base, progress=bar.update, settings=options, dtype=dtype, device=device,
         )  # fmt: skip
     quality, advice = verdict(report, loaded, model)
-    seen = any((row.metric, row.subject) == ("target_rate", "edited") for row in report.rows)
-    if seen and len(loaded) == 1 and strength == 1.0:
+    if len(loaded) == 1 and strength == 1.0 and not any_base and tells_quality(report, loaded[0]):
         mark(loaded[0], quality)
     emit({**report.to_dict(), "quality": quality, "advice": advice, "folder": str(folder)})
     show(report)
@@ -132,6 +133,12 @@ def _alone(suite: Any, options: dict[str, Any], out: Path, seed: int, device: st
         say(f"  {text}")
     for name, file in report.files.items():
         say(f"{name}: {out / file}")
+
+
+def tells_quality(report: Any, artifact: Any) -> bool:
+    """Whether a report is about what an artifact erases; with ``--erased`` it may have looked for something else."""
+    seen = any((row.metric, row.subject) == ("target_rate", "edited") for row in report.rows)
+    return seen and set(report.erased) == set(artifact.manifest.erased)
 
 
 def mark(artifact: Any, quality: str) -> None:
@@ -194,7 +201,9 @@ def verdict(report: Any, artifacts: list[Any], model: str) -> tuple[str, list[st
         return "poor", []
     from erase_plugins.cli.command import quote
 
-    words = [part for text in report.erased[:3] for part in ("--erase", text)]
+    words = [part for text in report.erased for part in ("--erase", text)]
+    kinds = {concept.kind for item in artifacts for concept in item.manifest.concepts}
+    words += [part for kind in kinds if len(kinds) == 1 and kind != "object" for part in ("--kind", kind)]
     lines = []
     if set(bad) - {"target_rate", "synonym_rate"}:
         lines.append(f"other concepts are damaged ({', '.join(bad)}); try one of:")

@@ -11,6 +11,7 @@ from erase_plugins.cli.command import (
     declare,
     dry_run_option,
     force_option,
+    hint_strength,
     load_artifacts,
     model_options,
     strength_option,
@@ -42,6 +43,7 @@ def command(
     source, family = found.source, found.family
     place = check_output(out, force, ".png", dry_run=dry_run)
     loaded = load_artifacts(artifacts)
+    hint_strength(loaded, strength)
     if "denoiser" not in family.roles:
         raise Unsupported(f"{source.name} (family {family.id}) offers {', '.join(sorted(family.offers))}, no pictures")
     facts = {"model": source.name, "family": family.id, "artifacts": [item.name for item in loaded], "prompt": prompt,

@@ -51,7 +51,8 @@ COMMANDS = {
     "comfy-install": ("comfy_install", "Make the nodes visible to a ComfyUI folder."),
     "new-plugin": ("new_plugin", "Write the skeleton of a plugin package."),
 }
-RESUME = "interrupted; nothing half written was left behind. Run the same command with --resume to go on"
+INTERRUPTED = "interrupted; nothing half written was left behind. Run the same command "
+RESUME, AGAIN = "with --resume to go on", "again; if it keeps its work it goes on from there"
 
 
 class LazyGroup(click.Group):
@@ -136,15 +137,20 @@ def report(error: BaseException, settings: State) -> int:
         return 1
     if settings.debug:
         traceback.print_exception(error)
-    code, kind, message = describe(error)
+    code, kind, message = describe(error, settings.resumes)
     if settings.json:
         click.echo(dump({"error": {"type": kind, "message": message, "exit_code": code}}))
     click.echo(f"error: {message}", err=True)
     return code
 
 
-def describe(error: BaseException) -> tuple[int, str, str]:
-    """Exit code, kind and one-line message of an error, free of folders and tokens."""
+def describe(error: BaseException, resumes: bool = False) -> tuple[int, str, str]:
+    """Exit code, kind and one-line message of an error, free of folders and tokens.
+
+    Args:
+        error: what ended the command.
+        resumes: the command has ``--resume``.
+    """
     kind = type(error).__name__
     if isinstance(error, EraseError):
         return error.exit_code, kind, scrub(one_line(in_terminal(sentence_of(error)) or kind))
@@ -155,7 +161,7 @@ def describe(error: BaseException) -> tuple[int, str, str]:
     if isinstance(error, click.ClickException):
         return error.exit_code, kind, scrub(one_line(error.format_message()))
     if isinstance(error, KeyboardInterrupt | click.Abort):
-        return 1, "Interrupted", RESUME
+        return 1, "Interrupted", INTERRUPTED + (RESUME if resumes else AGAIN)
     if isinstance(error, MemoryError) or "out of memory" in str(error).lower():
         return 1, kind, "not enough memory; try a closed-form method (uce), --dtype bfloat16, or fewer pictures at once"
     if isinstance(error, OSError) and error.strerror:

@@ -9,6 +9,7 @@ import click
 
 from erase_plugins.cli.command import declare
 from erase_plugins.cli.console import emit, say, table
+from erase_plugins.errors import UnknownName
 from erase_plugins.extras import install, missing_extras
 from erase_plugins.needs import fitting, needs_of, packages_of
 
@@ -23,6 +24,8 @@ def command(what: str | None, only: str | None) -> None:
     from erase_plugins.manager import get_manager
 
     manager = get_manager()
+    if only is not None:
+        _check_plugin(manager, only)
     shown = (what,) if what else KINDS
     rows = {
         kind: [row for row in rows_of(manager, kind) if only in (None, row["plugin"], row["package"])] for kind in shown
@@ -31,13 +34,26 @@ def command(what: str | None, only: str | None) -> None:
     notices = [item.to_dict() for item in manager.notices if only in (None, item.plugin, item.package)]
     emit({"schema": 1, **rows, "problems": problems, "notices": notices})
     for kind in shown:
-        _show(kind, rows[kind])
+        if rows[kind] or only is None or what:  # of one plugin only what it has
+            _show(kind, rows[kind])
     for item in problems:
         say(f"problem: {item['package']} {item['version']}, {item['plugin']} ({item['stage']}): {item['message']}")
     if problems:
         say("these are left out, the rest works; 'erase-plugins doctor' says more")
     for item in notices:
         say(f"notice: {item['package']} {item['version']}, {item['plugin']}: {item['message']}")
+
+
+def _check_plugin(manager: Any, name: str) -> None:
+    """Refuses a plugin that is not there, loaded or broken.
+
+    Raises:
+        UnknownName: names the closest.
+    """
+    known = {item for row in manager.plugins() for item in (row["name"], row["package"])}
+    known |= {item for problem in manager.problems for item in (problem.plugin, problem.package)}
+    if name not in known:
+        raise UnknownName("plugin or package", name, known)
 
 
 def rows_of(manager: Any, kind: str) -> list[dict[str, Any]]:

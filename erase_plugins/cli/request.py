@@ -52,7 +52,7 @@ def new(
     dry_run: bool,
 ) -> None:  # fmt: skip
     """Take a request in. The first one makes the folder, and the key of the names beside it."""
-    from erase_plugins.requests.intake import asked, data_hash, names_in, receive
+    from erase_plugins.requests.intake import asked, data_hash, names_in, receive, waiting_twins
     from erase_plugins.requests.store import DATABASE, Desk
 
     names = names_in(subjects, subject_file)
@@ -69,6 +69,9 @@ def new(
         evidence=evidence, public=public, role=role, dry_run=dry_run,
     )  # fmt: skip
     say(f"request {name} received, due {ledger.case(name).due}")
+    for other in waiting_twins(ledger, name):
+        hint(f"request {other} is about the same subject and still open; if this is the same letter: "
+             f"erase-plugins request decide {folder} {name} reject --reason duplicate")  # fmt: skip
     _done(folder, ledger, name, dry_run)
 
 
@@ -132,7 +135,9 @@ def run(
     with progress() as bar:
         found, ledger = run_case(desk, case, work, role=role, dry_run=dry_run, listeners=[bar.event])
     made = folder_of(desk, found)
-    if not dry_run:
+    if dry_run:
+        say(f"attempt {found.attempt} would run {found.remedy} on {model}")
+    else:
         say(f"{found.remedy} is done" + (f": {made}" if made.exists() else ""))
     _done(folder, ledger, case, dry_run, folder=str(made) if made.exists() else None)
 
@@ -263,6 +268,13 @@ for _item in (new, verify, plan, run, evaluate, deploy, revoke, decide, status, 
     command.add_command(_item)
 
 
+#: what a step has to be told, where the ledger does not know it
+_NEEDED = {
+    "verify": f"--identity {'|'.join(IDENTITY)}", "plan": "--model MODEL", "run": "--subject-file FILE --model MODEL",
+    "evaluate": "--subject-file FILE --model MODEL", "export": "--out DIR",
+}  # fmt: skip
+
+
 def _desk(folder: str, key: str | None) -> Any:
     from erase_plugins.requests.store import Desk
 
@@ -278,7 +290,8 @@ def _done(desk: str, ledger: Any, name: str, dry_run: bool, **more: Any) -> None
     else:
         say(f"request {case.id}: {case.state}")
         if facts["next"]:
-            say(f"next: erase-plugins request {facts['next']} {desk} {case.id}")
+            needed = _NEEDED.get(facts["next"], "")
+            say(f"next: erase-plugins request {facts['next']} {desk} {case.id}{needed and f' {needed}'}")
     emit({"schema": 1, "dry_run": dry_run, **facts, **more})
 
 

@@ -27,7 +27,7 @@ from erase_plugins.cli.command import (
 )
 from erase_plugins.cli.console import emit, hint, human_bytes, human_seconds, progress, say
 from erase_plugins.concept_text import concepts_from
-from erase_plugins.errors import RequestError
+from erase_plugins.errors import ArtifactError, RequestError
 from erase_plugins.types import DataRef, ForgetItem
 
 
@@ -95,11 +95,11 @@ def command(
     plan = make_plan(request, found.info)
     _say_plan(plan, detected)
     if dry_run:
-        exists = [f"'{folder.name}' exists; the run will need --force or another --out"] if folder.exists() else []
-        for text in exists:
+        warnings = _in_the_way(folder, force)
+        for text in warnings:
             say(f"  warning: {text}")
         say("dry run: nothing was loaded or written")
-        emit({"schema": 1, "dry_run": True, "family": detected.id, "plan": plan.to_dict(), "warnings": exists})
+        emit({"schema": 1, "dry_run": True, "family": detected.id, "plan": plan.to_dict(), "warnings": warnings})
         return
     _execute(plan, found, folder, chosen, resume, force, check)
 
@@ -142,12 +142,27 @@ def with_data(items: list[ForgetItem], place: str | None) -> list[ForgetItem]:
     return [replace(items[0], data=DataRef(place))]
 
 
+def _in_the_way(folder: Path, force: bool) -> list[str]:
+    """What would keep the run from writing, in the words of the run itself."""
+    from erase_plugins.artifacts.places import check_place
+
+    try:
+        check_place(folder, force)
+    except ArtifactError as error:
+        return [str(error)]
+    return []
+
+
 def _say_plan(plan: Any, family: Any) -> None:
     groups = sorted({name.partition(".")[0] for name in plan.modules})
     say(f"plan: {plan.request.method} on {len(plan.modules)} modules of {' and '.join(groups) or 'the model'}, "
         f"{plan.steps} steps")  # fmt: skip
-    say(f"  about {human_seconds(plan.seconds)}, {human_bytes(plan.memory_bytes)} of memory besides the model, "
-        f"files up to {human_bytes(plan.file_bytes)}")  # fmt: skip
+    costs = [
+        "" if plan.seconds is None else f"about {human_seconds(plan.seconds)}",
+        "" if plan.memory_bytes is None else f"{human_bytes(plan.memory_bytes)} of memory besides the model",
+        "" if plan.file_bytes is None else f"files up to {human_bytes(plan.file_bytes)} each",
+    ]
+    say(f"  {', '.join(filter(None, costs)) or 'the method does not estimate what it takes'}")
     for note in plan.notes:
         say(f"  {note}")
     for text in plan.warnings:
@@ -190,7 +205,8 @@ def _execute(
         f"patched {patched} of {patched} modules, rank {manifest.rank}")  # fmt: skip
     say_saved(saved)
     commands = next_commands(
-        request.model, folder, manifest.erased[0], DENOISER in target.info.capabilities,
+        request.model, folder, _PROMPTS.get(request.forget[0].kind, "a picture of {}").format(manifest.erased[0]),
+        DENOISER in target.info.capabilities,
         "classifier" if CLASSIFIER in target.info.capabilities else None,
     )  # fmt: skip
     say("next:")
@@ -242,8 +258,12 @@ def _verify(target: Any, artifact: Any, key: Any = None) -> int:
         return applied.patched
 
 
+#: a prompt that names what was erased, by its kind
+_PROMPTS = {"object": "a {}", "style": "a picture in the style of {}"}
+
+
 def next_commands(
-    model: str, folder: Path, concept: str, draws: bool = True, suite: str | None = None
+    model: str, folder: Path, prompt: str, draws: bool = True, suite: str | None = None
 ) -> list[str]:  # fmt: skip
     """What a user types after a run; ``suite`` measures models that draw nothing."""
     given = ("--model", model)
@@ -253,7 +273,7 @@ def next_commands(
         )
         return [*([measure] if suite else []), quote("erase-plugins", "inspect", folder)]
     return [
-        quote("erase-plugins", "generate", folder, *given, "--prompt", f"a {concept}", "--out", "picture.png"),
+        quote("erase-plugins", "generate", folder, *given, "--prompt", prompt, "--out", "picture.png"),
         quote("erase-plugins", "evaluate", folder, *given, "--suite", "quick", "--out", f"{folder.name}-report"),
         quote("erase-plugins", "inspect", folder),
     ]  # fmt: skip

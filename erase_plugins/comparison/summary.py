@@ -72,29 +72,37 @@ def check_comparable(results: Sequence[Result]) -> None:
 
 
 def _row(results: Sequence[Result]) -> dict[str, Any]:
-    from erase_plugins.evaluation.bootstrap import mean_interval
-
     if not results:
         return {"concepts": 0}
-    kept = [100 * result["change"]["kept_rate"][0] for result in results]
+    kept = [[100 * number for number in result["change"]["kept_rate"]] for result in results]
     return {
         "concepts": len(results),
         "rates": _rates(results, "edited"),
-        "kept_change_points": [round(value, 3) for value in mean_interval(kept, pictures=0)],
+        "kept_change_points": [round(value, 3) for value in _over_concepts(kept, pictures=0)],
         **{name: _mean([result[name] for result in results]) for name in ("seconds", "forwards", "peak_mb", "bytes")},
     }
 
 
 def _rates(results: Sequence[Result], subject: str) -> dict[str, list[float]]:
-    from erase_plugins.evaluation.bootstrap import mean_interval
-
     out = {}
     for metric in METRICS:
         found = [item["rates"][metric][subject] for item in results if subject in item["rates"].get(metric, {})]
         if found:
-            interval = mean_interval([row[0] for row in found], pictures=sum(int(row[3]) for row in found))
+            interval = _over_concepts(found, pictures=sum(int(row[3]) for row in found))
             out[metric] = [round(number, 6) for number in interval]
     return out
+
+
+def _over_concepts(found: Sequence[Sequence[float]], pictures: int) -> Sequence[float]:
+    """Mean with its interval over concepts; one concept has no spread over concepts, so its own over pictures stands.
+
+    Args:
+        found: value, low and high of each concept.
+        pictures: as for `mean_interval`.
+    """
+    from erase_plugins.evaluation.bootstrap import mean_interval
+
+    return found[0][:3] if len(found) == 1 else mean_interval([row[0] for row in found], pictures=pictures)
 
 
 def _mean(values: Sequence[float]) -> float:
@@ -110,8 +118,8 @@ def markdown(summary: Mapping[str, Any], command: str, date: str, figures: Mappi
         "",
         f"Made by `{command}` on {date}: {len(concepts)} concepts, {how.get('images', 0)} pictures per concept and "
         "prompt set. Rates are shares of pictures in which the judge sees what the prompt names; synonyms are never "
-        "given to a method. Intervals are 95 % bootstrap over concepts. Seconds, forward passes (samples through "
-        "the denoiser), peak memory and bytes are means per concept.",
+        "given to a method. Intervals are 95 % bootstrap over concepts, over pictures where there is one concept only. "
+        "Seconds, forward passes (samples through the denoiser), peak memory and bytes are means per concept.",
         "",
         *(line for title, file in (figures or {}).items() for line in (f"![{title}]({file})", "")),
     ]

@@ -48,9 +48,11 @@ def closed_form_plan(request: EraseRequest, options: Any, info: TargetInfo) -> E
     outputs = sum(ref.shape[0] for ref in refs)
     warnings = []
     if rows > info.width and recipe.tokens != "last":
+        count = len(request.concepts)
         warnings.append(
-            f"{len(request.concepts)} concepts ask for about {rows} rows, one linear map has {info.width} directions: "
-            "far from the limit only if their rows are alike; check the kept rate"
+            f"{'the concept asks' if count == 1 else f'{count} concepts ask'} for a change of about {rows} rows of "
+            f"text, and one linear map has {info.width} directions: where these rows are not alike, other prompts "
+            "change as well; look at what is kept (evaluate)"
         )
     if recipe.tokens == "last" and not recipe.expand:
         warnings.append("tokens=last leaves the end and padding rows, which carry the concept too; it may stay visible")

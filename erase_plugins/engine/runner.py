@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
 from datetime import UTC, datetime
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -202,7 +203,10 @@ def check_items(request: EraseRequest, method: Any, methods: Sequence[Any]) -> N
     """
     for item in request.forget:
         if item.kind not in method.kinds | _PICTURED:
-            able = ", ".join(other.id for other in methods if item.kind in other.kinds) or "none"
+            able = ", ".join(other.id for other in methods if item.kind in other.kinds)
+            if not able:
+                close = get_close_matches(item.kind, {kind for other in methods for kind in other.kinds}, n=1)
+                able = f"none; did you mean '{close[0]}'?" if close else "none"
             raise Unsupported(
                 f"{method.id} forgets {', '.join(sorted(method.kinds))}, not {item.kind} ('{item.name}'); methods for "
                 f"{item.kind}: {able}"

@@ -9,6 +9,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+from erase_plugins.artifacts.lineage import marks
 from erase_plugins.artifacts.locks import claim_files
 from erase_plugins.errors import PluginError
 from erase_plugins.evaluation.attachments import output_names, write_report
@@ -51,12 +52,27 @@ def run_attack(
     record, names = record_name(attack), output_names(attack, record_name(attack))
     with nullcontext() if out is None else claim_files(out, names, force):
         subject = open_subject()
-        started, silent = time.perf_counter(), lambda stage, done, total: None
+        started, asked, silent = time.perf_counter(), subject.queries, lambda stage, done, total: None
         with kept_work("attack", attack, subject, options, queries, out) as work:
             device = str(subject.target.device)
             given = Budget(subject.seed, device, work, options, progress or silent, name, queries)
             report = attack.run(subject, given)
             if not isinstance(report, AttackReport):
                 raise PluginError(f"attack {attack.id} returned {type(report).__name__} instead of an AttackReport")
-            report = dataclasses.replace(report, seconds=round(time.perf_counter() - started, 2))
+            report = dataclasses.replace(
+                report,
+                **_left_out(report, subject, subject.queries - asked),
+                seconds=round(time.perf_counter() - started, 2),
+            )
             return report if out is None else write_report(report, out, record, names, force)
+
+
+def _left_out(report: AttackReport, subject: Any, queries: int) -> dict[str, Any]:
+    """What an attack did not say of its run and the runner knows: nobody may read "judge none" where one judged."""
+    judge = subject.judge
+    known = {
+        "artifacts": tuple(item.name for item in subject.artifacts), "erased": tuple(subject.erased),
+        "seeds": (subject.seed,), "queries": queries, "weights": marks(subject.artifacts),
+        **({"judge": judge.id, "judge_hash": judge.fingerprint} if judge is not None and not report.judge else {}),
+    }  # fmt: skip
+    return {"strength": subject.strength} | {name: value for name, value in known.items() if not getattr(report, name)}

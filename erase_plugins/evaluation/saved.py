@@ -8,6 +8,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from erase_plugins.artifacts.artifact import Artifact
+from erase_plugins.artifacts.lineage import marks
 from erase_plugins.errors import ArtifactError, EraseError
 from erase_plugins.evaluation.attack_summary import sound
 from erase_plugins.hints import Command
@@ -120,14 +122,19 @@ def record_id(name: str) -> str:
     return match[1] if match else ""
 
 
-def check_about(reports: Iterable[AttackReport], name: str) -> None:
-    """Refuses reports about other artifacts.
+def check_about(reports: Iterable[EvalReport | AttackReport], artifact: Artifact) -> None:
+    """Refuses reports about other artifacts, also about one of the same name: a name says the concept only.
 
     Raises:
         ArtifactError: names the first.
     """
+    name, found = artifact.manifest.name, frozenset(marks([artifact]))
     for report in reports:
+        what = f"attack-{report.attack}.json" if isinstance(report, AttackReport) else "the report"
         if report.artifacts and name not in report.artifacts:
+            raise ArtifactError(f"{what} is about {', '.join(report.artifacts)[:80]}, not about '{name}'")
+        if report.weights and found and not found & set(report.weights):
             raise ArtifactError(
-                f"attack-{report.attack}.json is about {', '.join(report.artifacts)[:80]}, not about '{name}'"
+                f"{what} measured other weights that are called '{name}' too; measure this artifact and give "
+                "what that writes"
             )

@@ -114,7 +114,8 @@ def _folder_source(folder: Path, name: str) -> Source:
         if (folder / _CONFIG).is_file():
             return Source(name, folder, None, {MODEL: _read(folder / _CONFIG)})
         raise RequestError(
-            f"'{folder.name}' has no {_INDEX} and no {_CONFIG}; give a model folder of diffusers or transformers"
+            f"'{folder.resolve().name}' has no {_INDEX} and no {_CONFIG}; "
+            "give a model folder of diffusers or transformers"
         )
     configs = {"pipeline": _read(folder / _INDEX)}
     listed = [name for name, entry in configs["pipeline"].items() if isinstance(entry, list) and name.isidentifier()]

@@ -19,7 +19,8 @@ from erase_plugins.requests.events import check_shape
 
 CERTIFICATE = "certificate.json"
 KIND = "erase-plugins request certificate"
-SCHEMA = 1
+#: of new certificates; what was handed out before is still checked, sentence by sentence, in the words of its own
+SCHEMA, SCHEMAS = 2, (1, 2)
 #: what no certificate of ours says, in the words in which it does not
 NOT_CLAIMED = (
     "that data are deleted, or that the model never saw them",
@@ -29,16 +30,26 @@ NOT_CLAIMED = (
     "anything about measurements that are not listed",
 )
 _BOUND = ("rho_adaptive", "epsilon_adaptive", "advantage_adaptive")
+_NOBODY = {
+    "unknown": "texts about somebody whom the model cannot know", "reference": "a model that never saw the subject",
+}  # fmt: skip
+_GUARD = {
+    1: "a keyword guard stands in front of the model: it changes no weights, and was off when this was measured",
+    2: "a keyword guard was made for the front of the model: whether it was put there is not in this record; it "
+    "changes no weights, and was off when this was measured",
+}
+#: metrics of attacks that a suite runs by itself
+_ATTACKED = {"relearned_probability"}
 
 
-def certificate(ledger: Ledger, case: Case) -> dict[str, Any]:
-    """The certificate of a request as its lines tell it now."""
+def certificate(ledger: Ledger, case: Case, schema: int = SCHEMA) -> dict[str, Any]:
+    """The certificate of a request as its lines tell it now, in the words of a schema."""
     made, measured = case.last.get("made"), case.last.get("evaluated")
     current = measured is not None and measured["attempt"] == case.attempt
     answered = next((line["time"][:10] for line in case.lines if line["event"] in ("deployed", "rejected")), None)
     return {
         "kind": KIND,
-        "schema": SCHEMA,
+        "schema": schema,
         "case": case.id,
         "what": case.what,
         "state": case.state,
@@ -53,7 +64,7 @@ def certificate(ledger: Ledger, case: Case) -> dict[str, Any]:
         "suite": measured["suite"] if measured and current else None,
         "rows": measured["rows"] if measured and current else [],
         "passed": measured["passed"] if measured and current else None,
-        "says": _sentences(case, measured if current else None),
+        "says": _sentences(case, measured if current else None, schema),
         "not_claimed": list(NOT_CLAIMED),
         "lines": case.lines,
         "links": [entry["hash"] for entry in ledger.entries],
@@ -62,7 +73,7 @@ def certificate(ledger: Ledger, case: Case) -> dict[str, Any]:
     }
 
 
-def _sentences(case: Case, measured: Mapping[str, Any] | None) -> list[str]:
+def _sentences(case: Case, measured: Mapping[str, Any] | None, schema: int) -> list[str]:
     """What was measured, in sentences; each number is one of the ledger."""
     if measured is None:
         return ["nothing was measured"]
@@ -74,15 +85,21 @@ def _sentences(case: Case, measured: Mapping[str, Any] | None) -> list[str]:
             before, after = values[metric, "base"], values[metric, "edited"]
             said.append(f"with suite {measured['suite']} and this base, {metric} was {number(before)} before and "
                         f"{number(after)} after")  # fmt: skip
+        elif subject in _NOBODY and schema > 1:
+            said.append(f"{metric} of {_NOBODY[subject]} is {number(values[metric, subject])}")
     said += [f"it did not pass: {reason}" for reason in measured["reasons"]]
     if "deployed" in case.last and case.last["deployed"]["override"]:
         said.append(f"it was put to use all the same: {case.last['deployed']['override']}")
     if case.last.get("made", {}).get("guard"):
-        said.append(
-            "a keyword guard stands in front of the model: it changes no weights, and was off when this was measured"
-        )
+        said.append(_GUARD[schema])
     if measured["suite"] != "certificate":
-        said.append("no model that never saw the subject was measured beside it, and no attack was run")
+        words = {word for key in values for word in key}
+        attacked = measured["suite"] == "attacks" or bool(_ATTACKED & words)
+        lacking = {
+            "no model that never saw the subject was measured beside it": schema == 1 or "reference" not in words,
+            "no attack was run": schema == 1 or not attacked,
+        }
+        said += [", and ".join(filter(lacking.get, lacking))] if any(lacking.values()) else []
     return said
 
 
@@ -137,7 +154,7 @@ def verify(place: Path, head: str | None = None) -> dict[str, Any]:
         ledger = Ledger({"ledger": data["ledger"]["id"], "version": data["version"]})
         ledger.entries = [{"hash": digest} for digest in links]
         case = _replayed(ledger, data["case"], lines, links)
-        found = certificate(ledger, case)
+        found = certificate(ledger, case, data["schema"] if data["schema"] in SCHEMAS else SCHEMA)
     except CorruptArtifact:
         raise
     except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:

@@ -16,7 +16,7 @@ from erase_plugins.hints import Hint
 from erase_plugins.requests.case import Case, Ledger
 from erase_plugins.requests.deadlines import date, due, rule_of
 from erase_plugins.requests.discreet import Discretion
-from erase_plugins.requests.states import KINDS, PRIVATE
+from erase_plugins.requests.states import ANSWERED, KINDS, PRIVATE
 from erase_plugins.requests.store import Desk
 
 
@@ -98,6 +98,21 @@ def asked(
     }  # fmt: skip
 
 
+def waiting_twins(ledger: Ledger, name: str) -> list[str]:
+    """Ids of other requests about the same subject that nobody has answered yet: people write twice.
+
+    Args:
+        ledger: all requests.
+        name: id of a request.
+    """
+    marks = set(ledger.case(name).last["received"]["subjects"])
+    return [
+        case.id
+        for case in ledger.cases.values()
+        if case.id != name and case.state not in ANSWERED and marks & set(case.last["received"]["subjects"])
+    ]
+
+
 def data_hash(data: str, names: Sequence[str]) -> str:
     """Hash of data, of which only an HMAC is kept: a plain hash of a few sentences could be guessed.
 
@@ -145,6 +160,8 @@ def names_in(subjects: Sequence[str], file: str | None) -> list[str]:
         return list(subjects)
     try:
         text = Path(file).read_text(encoding="utf-8-sig")
+    except FileNotFoundError as error:  # its name may be that of a person
+        raise RequestError("there is no file at the path of ", Hint("subject-file")) from error
     except (OSError, UnicodeDecodeError) as error:
         raise RequestError(
             "the file of ", Hint("subject-file"), " cannot be read as UTF-8 text; one name a line"

@@ -58,6 +58,9 @@ class Applied:
         self._weights: Edit | None = None
         self._done = False
 
+    def __repr__(self) -> str:
+        return f"<Applied {'(removed) ' if self._done else ''}{self.report()}>"
+
     def report(self) -> str:
         """One line: what is patched, at which strength, and the warnings."""
         line = f"{self.artifact.name}: patched {self.patched} of {self.patched} modules, strength {self.strength:g}"

@@ -105,6 +105,7 @@ def bounded(
     bound[places] = torch.maximum(cost, now[places])  # what was less likely before stays so
     bound[(found.labels[:, 1:] == IGNORED).all(1)] = 0.0  # a part without a token never pushes
     run.ctx.numbers["unknown_probability"] = float((-cost[: len(there)]).exp().mean())
+    run.ctx.numbers["unknown_share"] = len(there) / len(pairs)  # only of 1 it is a mean over all texts
     run.stop = run.carried = Bounds(0.0, 1, 0, torch.zeros(2 * len(texts), device=device))
     return replace(found, bound=bound)
 

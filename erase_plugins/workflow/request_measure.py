@@ -24,6 +24,9 @@ _TARGETS = ("target_rate", "forget_probability")
 #: reported, and not decided by: paraphrases, and what is no share
 _KEPT = ("_rate", "_probability", "_share")
 _REPORTED = ("synonym_rate",)
+UNKNOWN = "unknown"
+#: subject of a row -> who has nothing of the subject, and gives it a probability all the same; the first that is there
+_NOBODY = {UNKNOWN: "somebody unknown", "reference": "a model that never saw it"}
 
 
 @dataclass(frozen=True)
@@ -128,9 +131,11 @@ def _of_model(
 
 
 def _own(artifact: Any) -> list[EvalRow]:
-    """What the run itself measured before and after, for models without a suite."""
+    """What the run itself measured before and after, and of somebody unknown where every text has such a twin."""
     numbers = artifact.manifest.extra.get("numbers", {})
-    return [
+    stranger = numbers.get("unknown_probability") if numbers.get("unknown_share") == 1 else None
+    unknown = [] if stranger is None else [EvalRow("forget_probability", UNKNOWN, stranger, stranger, stranger, 0)]
+    return unknown + [
         EvalRow(name, "base" if when == "before" else "edited", value, value, value, 0)
         for name in ("forget_probability", "retain_probability", "forget_nll", "retain_nll")
         for when in ("before", "after")
@@ -148,7 +153,10 @@ def _of_head(model: str) -> tuple[list[EvalRow], list[str]]:
 
 
 def verdict(rows: Sequence[EvalRow], limits: Limits) -> list[str]:
-    """Why measured numbers do not pass; empty if they do."""
+    """Why measured numbers do not pass; empty if they do.
+
+    What is not known has a probability as well: where that was measured, what is left counts from there and not from 0.
+    """
     values = {(row.metric, row.subject): row.value for row in rows}
     pairs = {name: (values[name, "base"], values[name, "edited"]) for name, subject in values
              if subject == "edited" and (name, "base") in values}  # fmt: skip
@@ -157,10 +165,14 @@ def verdict(rows: Sequence[EvalRow], limits: Limits) -> list[str]:
         return ["the suite measured nothing about the subject before and after"]
     reasons = []
     for name, (before, after) in targets.items():
-        if before <= 0:
-            reasons.append(f"{name} was 0 before: the probes did not find the subject, which proves nothing")
-        elif after > limits.left * before:
-            reasons.append(f"{name} fell from {before:.4g} to {after:.4g}, and {limits.left:g} of it may be left")
+        who = next((subject for subject in _NOBODY if (name, subject) in values), None)
+        nobody = values[name, who] if who else 0.0
+        told = f"{nobody:.4g}, as of {_NOBODY[who]}," if who else "0"
+        if before <= nobody:
+            reasons.append(f"{name} was {told} before: the probes did not find the subject, which proves nothing")
+        elif after - nobody > limits.left * (before - nobody):
+            rest = f"what is above {nobody:.4g} ({_NOBODY[who]})" if who else "it"
+            reasons.append(f"{name} fell from {before:.4g} to {after:.4g}, and {limits.left:g} of {rest} may be left")
     for name, (before, after) in pairs.items():
         if name not in (*_TARGETS, *_REPORTED) and name.endswith(_KEPT) and before - after > limits.loss:
             reasons.append(f"{name} fell from {before:.4g} to {after:.4g}, and may fall by {limits.loss:g}")

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from erase_plugins.cli.command import parse_settings, quote
-from erase_plugins.cli.console import dump, human_bytes, human_seconds
+from erase_plugins.cli.console import dump, human_bytes, human_seconds, table
 from erase_plugins.errors import RequestError
 from erase_plugins.plain_text import one_line
 
@@ -35,3 +35,23 @@ def test_settings():
 def test_quote_and_one_line():
     assert quote("a", "b c") == "a 'b c'"
     assert one_line("a\n  b\tc") == "a b c"
+
+
+@pytest.mark.parametrize(("width", "side_by_side"), [(60, False), (120, True)])
+def test_a_terminal_too_narrow_for_the_columns_gets_the_rows_one_below_the_other(
+    capsys, monkeypatch, width, side_by_side
+):
+    """Columns of four letters broke every word."""
+    monkeypatch.setenv("COLUMNS", str(width))
+    columns = ("option", "type", "default", "allowed", "status", "help")
+    table("options", columns, [
+        ("alias_threshold", "float", "0.9", "0..1", "", "closeness from which a word of the vocabulary counts"),
+        ("vocabulary", "int", "", "0..50000", "ok", "common words that are kept automatically"),
+    ])  # fmt: skip
+    lines = capsys.readouterr().out.splitlines()
+    assert all(len(line) <= width for line in lines)
+    assert any(line.split()[:4] == ["alias_threshold", "float", "0.9", "0..1"] for line in lines) == side_by_side
+    if not side_by_side:
+        assert lines[:4] == ["options", "alias_threshold", "  type: float", "  default: 0.9"]
+        assert "  help: closeness from which a word of the vocabulary counts" in lines
+        assert not [line for line in lines if line.endswith(": ")], "empty cells are left out"

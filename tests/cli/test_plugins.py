@@ -145,6 +145,13 @@ def test_list_filters_by_plugin(erase):
     assert [row["id"] for row in data["methods"]] == ["uce"]
 
 
+def test_of_one_plugin_only_what_it_has_is_shown(erase):
+    ran = erase("list", "--plugin", "methods.uce")
+    assert [word for word in ("methods", "plugins", "judges", "layouts", "suites") if f"\n{word} " in f"\n{ran.out}"] == [
+        "methods", "plugins",
+    ]  # fmt: skip
+
+
 def test_new_plugin_writes_a_package_and_never_over_another(erase, tmp_path):
     ran = erase("new-plugin", "my-eraser", "--out", tmp_path / "p", "--json")
     assert ran.code == 0, ran.err

@@ -30,6 +30,27 @@ def test_dry_run_prints_family_and_plan_and_touches_nothing(erase, tmp_path, mon
     assert list(tmp_path.iterdir()) == []
 
 
+def test_dry_run_says_what_is_in_the_way_as_the_run_does(erase, tmp_path):
+    words = ("run", "uce", "--erase", "pizza", "--out", tmp_path / "a", "--dry-run", "--json")
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "mine.txt").write_text("hers")
+    said = [erase(*words, *more).data["warnings"] for more in ((), ("--force",))]
+    assert all("mine.txt" in warnings[0] and "choose another --out" in warnings[0] for warnings in said)
+    assert "files up to" in erase(*words[:-1]).out
+
+
+def test_costs_that_a_method_does_not_know_are_not_said_to_be_unknown(capsys):
+    from erase_plugins.cli.run import _say_plan
+    from erase_plugins.types import EditPlan, EraseRequest, ForgetItem
+
+    request = EraseRequest("pocket", (ForgetItem("pizza"),), "mine")
+    _say_plan(EditPlan(request=request, options={}, modules=("unet.a",), steps=1), None)
+    _say_plan(EditPlan(request=request, options={}, modules=("unet.a",), steps=1, seconds=2.0), None)
+    out = capsys.readouterr().out
+    assert "the method does not estimate what it takes\n" in out and "\n  about 2.0 s\n" in out
+    assert "unknown" not in out
+
+
 def test_dry_run_json_holds_the_plan(erase, tmp_path):
     ran = erase("run", "uce", "--erase", "pizza", "--erase", "cat", "--set", "lam=0.25", "--seed", "7",
                 "--out", tmp_path / "a", "--dry-run", "--json")  # fmt: skip

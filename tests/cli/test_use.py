@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 from PIL import Image
 
-from erase_plugins.types import Certificate, DataRef, ForgetItem
+from erase_plugins.types import Certificate, Concept, DataRef, ForgetItem
 from erase_plugins.workflow.artifacts import load_artifact
 
 
@@ -90,6 +92,37 @@ def test_verdict_proposes_commands():
     assert sum(line.startswith("erase-plugins run") for line in advice) == 2
     assert verdict(report(target_rate=0.3), [], "pocket")[0] == "fair"
     assert "aliases=true" in " ".join(verdict(report(synonym_rate=0.9), [], "pocket")[1])
+    style = SimpleNamespace(manifest=SimpleNamespace(concepts=[Concept("pizza", "style")]))
+    many = replace(report(synonym_rate=0.9), erased=("a", "b", "c", "d"))
+    line = verdict(many, [style], "pocket")[1][-1]
+    assert all(f"--erase {name} " in line for name in "abcd")  # a new artifact without one of them would bring it back
+    assert "--kind style" in line
+
+
+@pytest.mark.parametrize(
+    ("strength", "said"),
+    [("-1", "pushes towards"), ("0", "is the base: nothing"), ("3", "meant for: 0 to 1.2"), ("0.7", ""), ("1", "")],
+)
+def test_a_strength_that_does_not_erase_is_told(erase, pizza_folder, tmp_path, strength, said):
+    words = ("--strength", strength, "--dry-run")
+    for ran in (
+        erase("generate", pizza_folder, "--prompt", "a pizza", "--out", tmp_path / "a.png", *words),
+        erase("evaluate", pizza_folder, "--out", tmp_path / "r", *words),
+        erase("apply", pizza_folder, "--model", "pocket", "--out", tmp_path / "m", *words),
+    ):
+        assert ran.code == 0
+        assert said in ran.err if said else ran.err == ""
+
+
+def test_only_a_report_about_what_an_artifact_erases_tells_its_quality():
+    from erase_plugins.cli.evaluate import tells_quality
+    from erase_plugins.types import EvalReport, EvalRow
+
+    rows = (EvalRow("target_rate", "edited", 1.0, 0.5, 1.0, 8),)
+    artifact = SimpleNamespace(manifest=SimpleNamespace(erased=("pizza", "owl")))
+    assert tells_quality(EvalReport("quick", "pocket", rows, erased=("owl", "pizza")), artifact)
+    assert not tells_quality(EvalReport("quick", "pocket", rows, erased=("dog",)), artifact)
+    assert not tells_quality(EvalReport("quick", "pocket", (), erased=("owl", "pizza")), artifact)
 
 
 def test_measured_quality_is_noted_in_the_manifest(pizza_folder, tmp_path):

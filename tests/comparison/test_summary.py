@@ -38,6 +38,16 @@ def test_all_zero_has_the_interval_of_all_its_pictures():
     assert rows["uce"]["kept_change_points"] == [0.0, 0.0, 0.0]
 
 
+def test_one_concept_keeps_the_interval_over_its_pictures():
+    """It has no spread over concepts, and no interval is no certainty."""
+    cell = make("uce", "pizza", 0.5, 0.75)
+    cell["rates"]["target_rate"]["edited"] = [0.5, 0.25, 0.75, 4]
+    cell["change"]["kept_rate"] = [-0.25, -0.5, 0.0]
+    row = summarise([cell])["kinds"]["object"]["rows"]["uce"]
+    assert row["rates"]["target_rate"] == [0.5, 0.25, 0.75]
+    assert row["kept_change_points"] == [-25.0, -50.0, 0.0]
+
+
 def test_other_judges_or_seeds_are_not_averaged():
     other = {**MEASURED, "seed": 1, "judge_hash": "2"}
     with pytest.raises(RequestError, match="differ in judge_hash, seed"):
@@ -49,7 +59,7 @@ def test_table_is_whole():
     text = markdown(summarise([make("uce", "pizza"), skipped]), "erase-plugins compare", "2026-01-01")
     lines = [line for line in text.splitlines() if line.startswith("|")]
     assert len({line.count("|") for line in lines[:4]}) == 1
-    assert "| uce | 1 | 0.0% (0.0%..75.0%) |" in text
+    assert "| uce | 1 | 0.0% (0.0%..100.0%) |" in text
     assert "| pizza | 0% / 0% / 100% | skipped |" in text
     assert "- spm, pizza: does not claim it" in text
     assert "Made by `erase-plugins compare` on 2026-01-01" in text

@@ -155,7 +155,12 @@ def test_changed_data_stops_the_run(demo, pipe, people):
         (ForgetItem("x", data=DataRef("faces")), (), r"uce reads no data; leave out 'faces' and name what to forget"),
         (Concept("x"), (DataRef("kept"),), r"uce reads no data; leave out 'kept'.*methods that read data: .*demo"),
         (ForgetItem("r-17", "record"), (), r"uce forgets explicit, object.*not record \('r-17'\).*for record: .*demo"),
-        (ForgetItem("x", "stlye"), (), r"uce forgets .*not stlye \('x'\); methods for stlye: none"),
+        (
+            ForgetItem("x", "stlye"),
+            (),
+            r"uce forgets .*not stlye \('x'\); methods for stlye: none; did you mean 'style'\?",
+        ),
+        (ForgetItem("x", "zzzz"), (), r"uce forgets .*not zzzz \('x'\); methods for zzzz: none$"),
         (ForgetItem(kind="class", label=3), (), r"uce forgets .*, not class \('3'\)"),
     ],
 )

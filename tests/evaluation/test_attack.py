@@ -45,12 +45,28 @@ class Counting:
 
 def subject_of(seed=0, path="somewhere"):
     """As much of a subject as the runner looks at."""
-    artifact = SimpleNamespace(manifest=SimpleNamespace(to_json=lambda: "{}"), path=path)
+    artifact = SimpleNamespace(manifest=SimpleNamespace(to_json=lambda: "{}"), path=path, name="no-owl")
     target = SimpleNamespace(device="cpu", dtype="float32", fingerprint=dict)
     return SimpleNamespace(
         artifacts=[artifact], target=target, judge=None, model="none", erased=["owl"], steps=8, guidance=4.0,
-        strength=1.0, seed=seed,
+        strength=1.0, seed=seed, queries=0,
     )  # fmt: skip
+
+
+def test_what_an_attack_does_not_say_of_its_run_is_filled_in():
+    def short(subject, budget):
+        subject.queries += 6
+        return AttackReport("counting", "none", budget.name, ROW, ROW)
+
+    attack, subject = Counting(), subject_of(seed=3)
+    attack.run = short
+    subject.judge, subject.strength = SimpleNamespace(id="red", fingerprint="abc"), 0.5
+    subject.queries = 100  # of an attack before
+    report = run_attack(attack, lambda: subject, "quick")
+    assert (report.judge, report.judge_hash, report.strength) == ("red", "abc", 0.5)
+    assert (report.artifacts, report.erased, report.seeds, report.queries) == (("no-owl",), ("owl",), (3,), 6)
+    told = run_attack(Counting(), lambda: subject, "quick")
+    assert (told.judge_hash, told.queries) == ("0", 4)  # what it says itself stays
 
 
 @pytest.mark.parametrize(

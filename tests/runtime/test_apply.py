@@ -42,6 +42,15 @@ def picture(pipe, prompt: str = "a pizza") -> torch.Tensor:
     return draw(pipe, [prompt], [1], steps=3, fast=False)
 
 
+def test_what_is_in_force_reads_as_a_line_where_python_shows_it(pipe, artifact, tmp_path):
+    assert repr(artifact) == "<Artifact erase_pizza: pizza by uce, for sd1, in memory>"
+    assert repr(artifact.save(tmp_path / "no-pizza")).endswith("for sd1, in no-pizza>")
+    with ep.apply(pipe, artifact, strength=0.5) as handle:
+        assert repr(ep.applied(pipe)) == f"[<Applied {handle.report()}>]"
+        assert "strength 0.5" in repr(handle)
+    assert repr(handle).startswith("<Applied (removed) erase_pizza")
+
+
 def with_edit(artifact, deltas) -> ep.Artifact:
     return replace(artifact, edit=Edit("sd1", deltas))
 

@@ -19,7 +19,7 @@ from erase_plugins.requests.intake import receive
 from erase_plugins.requests.store import Desk
 from erase_plugins.runtime.prompt_guard import Guarded
 from erase_plugins.workflow.deployed import apply_deployed
-from erase_plugins.workflow.request_measure import Limits, evaluate_case, verdict
+from erase_plugins.workflow.request_measure import Limits, _own, evaluate_case, verdict
 from erase_plugins.workflow.request_plan import plan_case
 from erase_plugins.workflow.request_run import Work, folder_of, run_case
 from tests import language
@@ -268,6 +268,31 @@ def rows(**values):
 )  # fmt: skip
 def test_verdicts(measured, said):
     assert verdict(rows(**measured), Limits()) == said
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "said"),
+    [
+        (0.9, 0.44, []),
+        (0.9, 0.3, []),
+        (0.9, 0.46, ["forget_probability fell from 0.9 to 0.46, and 0.1 of what is above 0.4 (somebody unknown) may be left"]),
+        (0.4, 0.1, ["forget_probability was 0.4, as of somebody unknown, before: the probes did not find the subject, "
+                    "which proves nothing"]),
+    ],
+)  # fmt: skip
+def test_what_is_left_counts_from_what_a_stranger_gets(before, after, said):
+    """A model that never learned a text does not give it the probability 0, so nothing could ever pass."""
+    stranger = ep.types.EvalRow("forget_probability", "unknown", 0.4, 0.4, 0.4, 0)
+    assert verdict([stranger, *rows(forget_probability=(before, after))], Limits()) == said
+
+
+@pytest.mark.parametrize(("share", "found"), [(1.0, True), (0.5, False), (None, False)])
+def test_a_stranger_counts_only_where_every_text_has_one(share, found):
+    numbers = {"forget_probability_before": 0.9, "forget_probability_after": 0.4, "unknown_probability": 0.4,
+               "unknown_share": share}  # fmt: skip
+    artifact = SimpleNamespace(manifest=SimpleNamespace(extra={"numbers": numbers}))
+    assert ("forget_probability", "unknown") in {(row.metric, row.subject) for row in _own(artifact)} or not found
+    assert len(_own(artifact)) == 2 + found
 
 
 def test_names_in_every_form_are_kept_back():

@@ -22,7 +22,8 @@ Rules that hold for every command:
 - `--json` prints one JSON object on stdout and nothing else; errors become `{"error": {...}}`.
 - `--dry-run` shows what would be done and touches nothing. Nothing is overwritten without `--force`,
   and with it only what erase-plugins wrote: other files are named and stay. Two commands never write to one place.
-- Ctrl-C leaves nothing half written; run the same command with `--resume` to go on where a method keeps checkpoints.
+- Ctrl-C leaves nothing half written. `run --resume` goes on where a method keeps checkpoints; `auto`, `sweep`,
+  `compare`, `attack`, `audit` and `request run` go on by themselves when the same command is called again.
 - `NO_COLOR` and `COLUMNS` are respected; consoles without UTF-8 get ASCII.
 - Offline: with `HF_HUB_OFFLINE=1` only files on disk are used.
 """

@@ -1,0 +1,69 @@
+"""The words of a certificate: what the ledger does not show is not said, and what was handed out stays checkable."""
+
+from __future__ import annotations
+
+import pytest
+
+from erase_plugins.errors import CorruptArtifact
+from erase_plugins.requests import decisions
+from erase_plugins.requests.certificate import SCHEMAS, certificate, to_json, verify
+from erase_plugins.requests.intake import receive
+from erase_plugins.requests.store import Desk
+from tests.requests.conftest import ARTIFACT, BASE, CANARY, triaged
+
+PAIR = [["forget_probability", "base", 0.9, None, None, 0], ["forget_probability", "edited", 0.4, None, None, 0]]
+ALONE, UNTRIED = "no model that never saw the subject was measured beside it", "no attack was run"
+
+
+def measured(folder, rows, suite="language"):
+    """A desk with one request that was made with a guard and evaluated, and the request's id."""
+    desk = Desk.create(folder)
+    name, _ = receive(desk, "person", [CANARY])
+    decisions.verify_identity(desk, name, "account")
+    triaged(desk, name, ("npo",))
+    common = {"case": name, "attempt": 1}
+    ledger = desk.append(lambda _: [
+        {"event": "started", **common, "remedy": "npo", "seed": 0, "records": []},
+        {"event": "made", **common, "artifact": ARTIFACT, "base": BASE, "guard": "c" * 64},
+        {"event": "evaluated", **common, "suite": suite, "rows": [*PAIR, *rows], "left": 0.1, "loss": 0.1,
+         "passed": True, "reasons": []},
+    ])  # fmt: skip
+    return ledger, ledger.case(name)
+
+
+@pytest.mark.parametrize(
+    ("rows", "suite", "last"),
+    [
+        ([], "run", f"{ALONE}, and {UNTRIED}"),
+        ([["forget_probability", "reference", 0.3, None, None, 0]], "language", UNTRIED),
+        ([["relearned_probability", "edited", 0.3, None, None, 0]], "language", ALONE),
+        ([], "attacks", ALONE),
+    ],
+)
+def test_what_was_measured_is_not_said_to_be_missing(tmp_path, rows, suite, last):
+    assert certificate(*measured(tmp_path / "desk", rows, suite))["says"][-1] == last
+
+
+def test_nobody_claims_that_a_guard_is_in_force(tmp_path):
+    said = " ".join(certificate(*measured(tmp_path / "desk", []))["says"])
+    assert "whether it was put there is not in this record" in said
+    assert "stands in front" not in said
+
+
+def test_who_knows_nothing_is_named_beside_the_numbers(tmp_path):
+    rows = [["forget_probability", "unknown", 0.4, None, None, 0]]
+    said = certificate(*measured(tmp_path / "desk", rows))["says"]
+    assert "forget_probability of texts about somebody whom the model cannot know is 0.4" in said
+
+
+@pytest.mark.parametrize("schema", SCHEMAS)
+def test_certificates_of_every_schema_are_checked_in_their_own_words(tmp_path, schema):
+    ledger, case = measured(tmp_path / "desk", [["forget_probability", "reference", 0.3, None, None, 0]])
+    data = certificate(ledger, case, schema)
+    assert any("stands in front of the model" in text for text in data["says"]) == (schema == 1)
+    (tmp_path / "certificate.json").write_text(to_json(data))
+    assert verify(tmp_path)["says"] == data["says"]
+    for changed in ({**data, "schema": 3 - schema}, {**data, "schema": 9}, {**data, "says": data["says"][1:]}):
+        (tmp_path / "certificate.json").write_text(to_json(changed))
+        with pytest.raises(CorruptArtifact, match="something else about"):
+            verify(tmp_path)

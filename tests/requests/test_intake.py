@@ -1,0 +1,54 @@
+"""What people at the intake do: write twice, name a file that is not there, follow the line that says what is next."""
+
+from __future__ import annotations
+
+import shlex
+
+import click
+import pytest
+
+from erase_plugins.cli.main import cli
+from erase_plugins.errors import RequestError
+from erase_plugins.requests import decisions
+from erase_plugins.requests.intake import names_in, receive, waiting_twins
+from erase_plugins.requests.store import Desk
+from tests.cli.conftest import erase  # noqa: F401
+from tests.requests.conftest import CANARY, OTHER
+
+
+def test_a_second_letter_about_somebody_is_noticed_until_the_first_is_answered(tmp_path):
+    desk = Desk.create(tmp_path / "desk")
+    first, ledger = receive(desk, "person", [CANARY])
+    assert waiting_twins(ledger, first) == []
+    _, ledger = receive(desk, "person", [OTHER])
+    second, ledger = receive(desk, "person", [f" {CANARY.upper()} ", "another spelling"])
+    assert waiting_twins(ledger, second) == [first]
+    ledger = decisions.decide(desk, first, "reject", "duplicate")
+    assert waiting_twins(ledger, second) == []
+
+
+def test_the_command_line_says_what_to_do_about_it_and_no_name(erase, tmp_path):  # noqa: F811
+    words = ("request", "new", tmp_path / "desk", "--kind", "person", "--subject", CANARY)
+    assert "same subject" not in erase(*words).err
+    ran = erase(*words)
+    assert "is about the same subject and still open" in ran.err
+    assert CANARY not in ran.err + ran.out
+    line = ran.err.partition("letter: erase-plugins ")[2]
+    assert erase(*shlex.split(line)).code == 0
+
+
+def test_what_is_next_is_a_whole_command(erase, tmp_path):  # noqa: F811
+    ran = erase("request", "new", tmp_path / "desk", "--kind", "person", "--subject", CANARY)
+    group, name, *words = shlex.split(ran.out.partition("next: erase-plugins ")[2])
+    words[-1] = words[-1].split("|")[0]  # one of those that it offers
+    command = cli.get_command(click.Context(cli), group).commands[name]
+    command.make_context(name, words).close()
+
+
+def test_a_file_of_names_that_is_not_there_is_told_from_one_that_is_no_text(tmp_path):
+    with pytest.raises(RequestError, match="there is no file at the path") as caught:
+        names_in([], str(tmp_path / f"{CANARY}.txt"))
+    assert CANARY not in str(caught.value)
+    (tmp_path / "who.txt").write_bytes(b"\xff\xfe\xfa")
+    with pytest.raises(RequestError, match="cannot be read as UTF-8"):
+        names_in([], str(tmp_path / "who.txt"))
