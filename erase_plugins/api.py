@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -124,6 +125,8 @@ def erase(
 ) -> Artifact:
     """Erases concepts from a model and returns the artifact; the model itself is not changed.
 
+    What the artifact's manifest warns of (a name that the model never learned, for example) is a Python warning too.
+
     Args:
         model: "pocket", a path, a Hub id, a loaded pipeline or a `Model`.
         concepts: what to erase.
@@ -159,9 +162,13 @@ def erase(
         check_resume(work_folder(folder), ready)
     with nullcontext() if folder is None else claim(folder, force):
         target = as_target(found, dtype=request.dtype, device=device, light=is_light(ready))
-        return run_and_save(
+        made = run_and_save(
             ready, target, folder, layouts=layouts, force=force, resume=resume, listeners=listeners, cancel=cancel
         )
+    if not listeners:  # who listens was told when it happened
+        for text in made.manifest.warnings:
+            warnings.warn(text, stacklevel=2)
+    return made
 
 
 def _found(model: Any, request: EraseRequest) -> FoundModel | Model:

@@ -90,6 +90,8 @@ def test_a_doubt_stays_with_the_artifact(pocket_target):
     )  # fmt: skip
     assert any("is nothing that pocket was trained to draw" in text for text in artifact.manifest.warnings)
     assert any(text.startswith("warning: 'zxqv blorf' is nothing") for text in notes)
+    with pytest.warns(UserWarning, match="'zxqv blorf' is nothing that pocket was trained to draw"):
+        ep.erase(pocket_target, "zxqv blorf", options=SMALL)
 
 
 @pytest.mark.parametrize("method", ["uce", "rece"])
