@@ -26,8 +26,8 @@ def told(target, *names, **options):
     [
         ({"concepts": [LONG]}, "a concept"),
         ({"concepts": [ep.Concept("pizza", prompts=(LONG,))]}, "a concept"),
-        ({"concepts": ["pizza"], "to": LONG}, "--to"),
-        ({"concepts": ["pizza"], "keep": [LONG]}, "--keep"),
+        ({"concepts": ["pizza"], "to": LONG}, "what takes its place"),
+        ({"concepts": ["pizza"], "keep": [LONG]}, "what is kept"),
     ],
     ids=["concept", "phrasing", "anchor", "keep"],
 )
