@@ -257,10 +257,20 @@ def likelihoods(target: Any, texts: Texts, batch: int) -> tuple[Tensor, Tensor]:
     """(n,) negative log-likelihood of every sequence as the model is now, and the number of its tokens."""
     import torch
 
+    # like lengths waste no padding, and rows that begin alike are read together
+    order = sorted(range(len(texts)), key=lambda row: (int(texts.mask[row].sum()) // 8, texts.ids[row].tolist()))
+    places = torch.tensor(order, device=texts.ids.device)
+    parts = []
     with torch.no_grad():
-        places = torch.arange(len(texts), device=texts.ids.device)
-        parts = [ask(target, texts[rows]) for rows in places.split(batch)]
-        return torch.cat([part.nll for part in parts]), torch.cat([part.counts for part in parts])
+        for rows in places.split(batch):
+            part = texts[rows]
+            first = int((part.labels != IGNORED).int().argmax(1).min()) - 1
+            logits = target.language.logits(part.ids, part.mask, first)
+            cost, counts = scores(logits if logits.element_size() > 4 else logits.float(), part.labels[:, first:])
+            parts.append((cost.sum(1), counts))
+    back = places.argsort()
+    nll, counts = (torch.cat(found)[back] for found in zip(*parts, strict=True))
+    return nll, counts
 
 
 def note_likelihood(target: Any, ctx: Any, name: str, when: str, texts: Texts, batch: int) -> None:
