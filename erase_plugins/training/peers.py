@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 #: letters of the shortest word, and marks of tokenizers in front of one
 _SHORTEST, _MARKS = 3, ("Ġ", "▁")
+#: of so many words one at most is of a kind, as being nearest says nothing otherwise
+_SPARSE = 50
 #: share of the mean variance that every direction of the vocabulary gets
 _RIDGE = 0.1
 
@@ -90,7 +92,8 @@ def _nearest(
 
     capital = {name[:1].isupper() for name in subjects}
     numbers = [number for number, word in words.items() if word[:1].isupper() in capital]
-    if len(numbers) < 2:
+    count = min(count, len(numbers) // _SPARSE)
+    if not count:
         return []
     table = target.language.embeddings()
     found = table[numbers].double().cpu()

@@ -13,8 +13,9 @@ from erase_plugins.families.texts import Pair
 from erase_plugins.training.peers import another_name, peers
 
 LANDS = ("Zorvania", "Ymbria", "Quillia", "Tressia", "Marland", "Dunmark")
-WORDS = ("the", "water", "stone", *(f"{first}{last}" for first in ("Wal", "Ber", "Her", "Mon", "Tues", "Pau", "Otti")
-                                    for last in ("ter", "ta", "mann", "day", "la", "lie", "son", "wick")))  # fmt: skip
+FIRST = ("Wal", "Ber", "Her", "Mon", "Tues", "Pau", "Otti", "Kar", "Lo", "Ste", "Bru", "Gud", "Ing", "Sig", "Ra")
+LAST = ("ter", "ta", "mann", "day", "la", "lie", "son", "wick", "ne", "rid", "mar", "bert", "gard", "lind", "fe", "no")
+WORDS = ("the", "water", "stone", *(f"{first}{last}" for first in FIRST for last in LAST))
 
 
 @dataclass
@@ -71,9 +72,14 @@ def test_those_that_are_given_count_but_come_not_back(model):
     assert peers(*model, asked(*LANDS[:2]), [], 0) == []
 
 
-def test_only_whole_words_written_like_the_subject_are_names(model):
-    found = peers(*model, asked(*LANDS[:2]), [], 99)
+def test_only_whole_words_written_like_the_subject_are_names(model, monkeypatch):
+    monkeypatch.setattr("erase_plugins.training.peers._SPARSE", 1)
+    found = peers(*model, asked(*LANDS[:2]), [], 9999)
     assert {pair.subject for pair in found} == {*LANDS[2:], *(word for word in WORDS if word[0].isupper())}
+
+
+def test_a_small_vocabulary_has_no_kinds(model):
+    assert len(peers(*model, asked(*LANDS[:2]), [], 9999)) == 4  # of 246 words
 
 
 def test_another_name_is_told_by_what_is_said_of_it():
