@@ -78,8 +78,8 @@ class FactOptions:
         1.0, "weight of the keys of retained rows with a subject, and of what the model itself says of those; 0 leaves "
         "them out", low=0.0, high=1e6,
     )  # fmt: skip
-    peers: int = option(128, "how many names of the same kind are looked for in the model's vocabulary; what it says of "
-                        "those is protected too", low=0, high=10_000)  # fmt: skip
+    peers: int = option(128, "how many names of the same kind are looked for in the model's vocabulary; what it says "
+                        "of those is protected too", low=0, high=10_000)  # fmt: skip
 
 
 @dataclass
@@ -136,8 +136,8 @@ class FactMethod(ABC):
         work = 2.0 * size * (tokens + _TOKENS * options.peers * bool(options.protect))
         width = refs[0].shape[1]
         notes = () if request.retain_data or tells_of_others(request) else (
-            "no neighbours are given, and names that the vocabulary lacks are not protected: give texts about others of the "
-            "same kind with --retain",
+            "no neighbours are given, and names that the vocabulary lacks are not protected: give texts about others "
+            "of the same kind with --retain",
         )  # fmt: skip
         return EditPlan(
             request=request, options=as_dict(options), modules=tuple(map(place, refs)), steps=options.value_steps,
@@ -203,7 +203,8 @@ class FactMethod(ABC):
         site = target.module(refs[-1]) if self.by_map else block
         delta, loss = facts.find_values(
             target, refs[-1], site, facts.rows_of(prompts, prefixes, [fact.answer for fact in prompts]),
-            facts.rows_of(essence, cut=True), _descent(options), lambda done, total, mean: ctx.step(done, total, loss=mean),
+            facts.rows_of(essence, cut=True), _descent(options),
+            lambda done, total, mean: ctx.step(done, total, loss=mean),
         )  # fmt: skip
         goal = facts.values(target, block, plain) + delta
         changes: list[tuple[ModuleRef, Tensor, Tensor]] = []
