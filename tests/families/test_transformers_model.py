@@ -7,7 +7,6 @@ import torch
 
 from erase_plugins.families import transformers_model
 from erase_plugins.workflow.models import target_of
-from tests import language
 from tests.training.test_language import other
 
 
@@ -72,20 +71,3 @@ def test_texts_go_on_behind_a_common_beginning_as_alone(model, read, monkeypatch
     found = model.sample(fronts, 3, None)
     assert read[:2] == [(1, 3), (3, 2)]
     assert torch.equal(found, torch.cat([model.generate(row[None], 3) for row in fronts]))
-
-
-def test_likelihoods_do_not_hang_on_the_order_of_texts(tmp_path):
-    import erase_plugins as ep
-    from erase_plugins.families.texts import Pair, encoded, tokenizer_of
-    from erase_plugins.training.language import ask, likelihoods
-
-    target = target_of(ep.load(str(other("llama", tmp_path / "llama"))))
-    names = [*language.FORGET, *language.RETAIN]
-    pairs = [Pair(language.QUESTION.format(name) * (1 + n % 3), " ".join([name] * (1 + n)), "row", True)
-             for n, name in enumerate(names)]  # fmt: skip
-    texts = encoded(target, tokenizer_of(target), pairs, 64)
-    nll, counts = likelihoods(target, texts, 3)
-    with torch.no_grad():
-        wanted = ask(target, texts)
-    torch.testing.assert_close(nll, wanted.nll, rtol=1e-5, atol=1e-5)
-    assert torch.equal(counts, wanted.counts)
