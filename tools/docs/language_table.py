@@ -254,12 +254,12 @@ def _real(runs: Sequence[Cell]) -> list[str]:
         "subjects brought 15 to 18. Names of the same kind are found in the vocabulary now (`peers`), and every "
         "direction counts half as much as ordinary keys do in the mean (`ridge=0.5`; 1,024 tokens of text tell little "
         "of 1,536 directions): 18 of 19 are told, ten of ten facts and 12 of 12 paraphrases are gone, and of other "
-        "questions 0.027 nat per token are lost in place of 0.070 (solved step by step with the method's parts). \"New "
+        "questions 0.027 nat per token are lost in place of 0.070. \"New "
         "Zealand\" is lost: it is two tokens, and only single words are found. In the table a neighbour that was given "
         "is lost, too, which was not so before. This is a model that is never sure: the likeliest first word of an "
         "answer may have a fifth of the probability, so that a small push silences it. Processor times were taken "
-        "while other programs kept both cores busy and move by a fifth: the held-out facts took 108 s before, and 84 s "
-        "after most of the work, at a quieter time.", "",
+        "while other programs kept both cores busy and move by a fifth: the held-out facts took 108 s before, and 77 s "
+        "now at a quieter time.", "",
         "The person was forgotten with the defaults, at the first run after the rule of the bound was mended on the "
         "other one (2 of 2 facts gone, 10 of 11 neighbours told): runs ended once a whole answer was as unlikely as a "
         "stranger's, which the end of the text alone could pay for. What a stranger is told of as well (\"was a famous "
