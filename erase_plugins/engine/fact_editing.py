@@ -141,10 +141,10 @@ def block_output(model: Model, block: nn.Module, ids: Tensor, mask: Tensor | Non
 
 
 @torch.no_grad()
-def keys(model: Model, ref: ModuleRef, rows: Rows) -> Tensor:
-    """(n, in) keys of the subjects of ``rows``, in float64 on the processor."""
-    (found,) = seen(model, [model.module(ref)], rows.ids, rows.mask, into=True)
-    return rows.at(found).double().cpu()
+def keys(model: Model, refs: Sequence[ModuleRef], rows: Rows) -> list[Tensor]:
+    """(n, in) keys of the subjects of ``rows`` for every map, in float64 on the processor."""
+    found = seen(model, [model.module(ref) for ref in refs], rows.ids, rows.mask, into=True)
+    return [rows.at(part).double().cpu() for part in found]
 
 
 @torch.no_grad()
@@ -297,45 +297,56 @@ def find_values(
     length, width = length[first].norm(dim=1).to(device), length.shape[1]
     delta = torch.zeros((count, width), device=device, requires_grad=True)
 
-    def asking(part: Rows) -> Callable[[], Tensor]:
-        """Gives logits with the changes added."""
+    def asking(part: Rows, first: int) -> Callable[[Tensor], Tensor]:
+        """Gives logits of some rows, from a place on, with the changes added."""
         with torch.no_grad():
             (out,) = seen(model, [block], part.ids, part.mask, into=False)
-        fixed, places = _tensor(out).detach(), (torch.arange(len(part), device=device), part.last.to(device))
+        same = int(part.last.min())  # nothing changes in front of the first subject
+        fixed, owner = _tensor(out).detach()[:, same:], part.owner.to(device)
+        begun = model.language.begin(part.ids[:, :same])
 
-        def changed() -> Tensor:
-            return fixed.index_put(places, delta[part.owner.to(device)].to(fixed.dtype), accumulate=True)
+        def asked(some: Tensor) -> Tensor:
+            places = torch.arange(len(some), device=device), part.last.to(device)[some] - same
 
-        def asked() -> Tensor:
+            def changed() -> Tensor:
+                return fixed[some].index_put(places, delta[owner[some]].to(fixed.dtype), accumulate=True)
+
+            rows = some.to(part.ids.device)
             with _from_here(model, block, out, changed):
-                logits = model.language.logits(part.ids, part.mask)
+                logits = model.language.logits(part.ids[rows], part.mask[rows], first, begun.of(some))
             return logits if logits.element_size() > 4 else logits.float()
 
         return asked
 
-    said, begun = asking(rows), asking(essence)  # apart: the second are much shorter
-    optimizer, before, loss = torch.optim.Adam([delta], how.lr), None, torch.zeros(count)
     labels, mine = rows.labels.to(device), rows.owner.to(device)
-    ends = torch.arange(len(essence), device=device), essence.last.to(device)
+    front = int((rows.labels != IGNORED).int().argmax(1).min()) - 1
+    said = asking(rows, front)
+    ends = essence.last.to(device)
+    begun = asking(essence, int(ends.min()))  # apart: these are much shorter
+    ends = ends - ends.min()
+    optimizer, before = torch.optim.Adam([delta], how.lr), None
+    loss, going = torch.zeros(count, device=device, dtype=torch.float64), torch.ones(count, device=device).bool()
     frozen = [(part, part.requires_grad) for part in model.own_parameters()]
     for part, _ in frozen:
         part.requires_grad_(False)
     try:
         for number in range(how.steps):
-            nll, counts = scores(said(), labels)
+            live = going.nonzero()[:, 0]  # what is done is asked no more
+            some = going[mine].nonzero()[:, 0]
+            nll, counts = scores(said(some), labels[some, front:])
             each = nll.sum(1) / counts
-            mean = torch.zeros(count, device=device, dtype=each.dtype).index_add(0, mine, each)
-            mean = mean / mine.bincount(minlength=count)
-            now = begun()[ends].log_softmax(-1)
+            mean = torch.zeros(count, device=device, dtype=each.dtype).index_add(0, mine[some], each)
+            mean = (mean / mine.bincount(minlength=count))[live]
+            now = begun(live)[torch.arange(len(live), device=device), ends[live]].log_softmax(-1)
             before = now.detach() if before is None else before
-            held = how.kl * (now.exp() * (now - before)).sum(-1)
-            total = mean + held + how.decay * delta.norm(dim=1) / length**2
-            loss = mean.detach()
+            held = how.kl * (now.exp() * (now - before[live])).sum(-1)
+            total = mean + held + how.decay * delta[live].norm(dim=1) / length[live] ** 2
+            loss[live] = mean.detach().double()
             if not bool(torch.isfinite(total).all()):
                 raise RequestError("the model's answers are no numbers here; load it in float32 and try again")
             if step is not None:
                 step(number + 1, how.steps, float(loss.mean()))
-            going = (total >= how.enough).detach()
+            going[live] = (total >= how.enough).detach()
             if number == how.steps - 1 or not bool(going.any()):
                 break
             (delta.grad,) = torch.autograd.grad(total.sum(), [delta])
@@ -348,4 +359,4 @@ def find_values(
     finally:
         for part, wanted in frozen:
             part.requires_grad_(wanted)
-    return delta.detach().double().cpu(), loss.double().cpu()
+    return delta.detach().double().cpu(), loss.cpu()

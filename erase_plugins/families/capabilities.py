@@ -282,8 +282,31 @@ class CausalLM(ABC):
         """
 
     @abstractmethod
-    def logits(self, ids: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Scores (n, tokens, words) of token numbers (n, tokens), with gradients; ``mask`` is 0 for padding."""
+    def logits(self, ids: Tensor, mask: Tensor | None = None, first: int = 0, begun: Any = None) -> Tensor:
+        """Scores (n, tokens - first, words) for the token after each of token numbers (n, tokens), with gradients.
+
+        Args:
+            ids: (n, tokens) token numbers.
+            mask: (n, tokens) 0 for padding.
+            first: place from which scores are wanted.
+            begun: what `begin` gave for the same rows, at most ``first`` tokens of them; used up by this.
+        """
+
+    def begin(self, ids: Tensor) -> Any:
+        """Reads beginnings (n, tokens) without padding, so that `logits` need not; its ``of(rows)`` is a copy of some.
+
+        Raises:
+            Unsupported: this host does not keep what it read.
+        """
+        raise Unsupported("this language model does not keep what it read")
+
+    def embeddings(self) -> Tensor:
+        """What the model reads in place of every token number, (words, width).
+
+        Raises:
+            Unsupported: this host does not show it.
+        """
+        raise Unsupported("this language model does not show how it reads its vocabulary")
 
     @abstractmethod
     def hidden(self, ids: Tensor, layer: int, mask: Tensor | None = None) -> Tensor:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Mapping
+from copy import deepcopy
+from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -18,6 +21,9 @@ from erase_plugins.families.source import MODEL
 
 if TYPE_CHECKING:
     from erase_plugins.families.model import ModuleRef
+
+#: tokens from which reading a common beginning once is worth a pass of its own
+_WORTH = 32
 
 
 class HostedClassifier(HostedModel, Classifier):
@@ -105,7 +111,7 @@ class HostedCausalLM(HostedModel, CausalLM):
     def words(self) -> int:
         return int(self.info.configs[MODEL]["vocab_size"])
 
-    @property
+    @cached_property
     def tokenizer(self) -> Any:
         from transformers import AutoTokenizer
 
@@ -115,18 +121,58 @@ class HostedCausalLM(HostedModel, CausalLM):
         except (OSError, ValueError) as error:
             raise Unsupported(f"no tokenizer lies beside {self.info.model}; give token numbers") from error
 
-    def logits(self, ids: Tensor, mask: Tensor | None = None) -> Tensor:
-        found: Tensor = self._ask(ids, mask).logits
+    def embeddings(self) -> Tensor:
+        network: Any = self.network(LANGUAGE)
+        found: Tensor = network.get_input_embeddings().weight.detach()
         return found
+
+    def logits(
+        self, ids: Tensor, mask: Tensor | None = None, first: int = 0, begun: _Begun | None = None
+    ) -> Tensor:  # fmt: skip
+        if begun is None and first and not torch.is_grad_enabled():
+            begun = self._shared(ids, mask, first)
+        count = ids.shape[1] - first
+        found: Tensor = self._ask(ids, mask, count, begun).logits
+        return found[:, found.shape[1] - count :]
+
+    @torch.no_grad()
+    def begin(self, ids: Tensor) -> _Begun:
+        from transformers import DynamicCache
+
+        # transformers 5.24 gave the argument another name
+        name = self._takes("cache") or "past_key_values"
+        begun = _Begun(name, DynamicCache(config=self.network(LANGUAGE).config))
+        if ids.shape[1]:
+            self._ask(ids, None, 1, begun)
+        return begun
 
     def hidden(self, ids: Tensor, layer: int, mask: Tensor | None = None) -> Tensor:
         found: Tensor = self._ask(ids, mask, output_hidden_states=True).hidden_states[layer]
         return found
 
-    def _ask(self, ids: Tensor, mask: Tensor | None, **more: Any) -> Any:
+    def _ask(self, ids: Tensor, mask: Tensor | None, ends: int = 0, begun: _Begun | None = None, **more: Any) -> Any:
+        """Asks the model, for the scores of the last ``ends`` tokens only where it can do that; 0: of all."""
         mask = None if mask is None else mask.to(self.device)
+        if begun is not None:
+            more[begun.name] = begun.cache
         model: nn.Module = self.network(LANGUAGE)
-        return model(input_ids=ids.to(self.device), attention_mask=mask, use_cache=False, **more)
+        ids = ids[:, 0 if begun is None else begun.count :].to(self.device)
+        if ends and self._takes("logits_to_keep"):  # numbers, as a slice is no block of memory, which slows products
+            more["logits_to_keep"] = torch.arange(ids.shape[1] - ends, ids.shape[1], device=self.device)
+        return model(input_ids=ids, attention_mask=mask, use_cache=begun is not None, **more)
+
+    def _takes(self, name: str) -> str:
+        """The name, if the model calls an argument so, or nothing."""
+        return name if name in inspect.signature(self.network(LANGUAGE).forward).parameters else ""
+
+    def _shared(self, ids: Tensor, mask: Tensor | None, most: int) -> _Begun | None:
+        """The beginning that all rows have in common, at most ``most`` tokens of it, where that saves work."""
+        same = (ids == ids[:1]).all(0)
+        same = same if mask is None else same & (mask > 0).all(0).to(same.device)
+        count = min(int(same.cumprod(0).sum()), most)
+        if count * (len(ids) - 1) < _WORTH:
+            return None
+        return self.begin(ids[:1, :count]).of(torch.zeros(len(ids), dtype=torch.long, device=self.device))
 
     @torch.no_grad()
     def generate(self, ids: Tensor, count: int, mask: Tensor | None = None) -> Tensor:
@@ -138,17 +184,31 @@ class HostedCausalLM(HostedModel, CausalLM):
 
     @torch.no_grad()
     def sample(self, ids: Tensor, count: int, generator: Any) -> Tensor:
-        from transformers import DynamicCache
-
-        ids, model = ids.to(self.device), self.network(LANGUAGE)
-        # transformers 5.24 gave the argument another name
-        name = "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"
-        more = {name: DynamicCache(config=model.config), "use_cache": True}
-        for number in range(count):
-            logits = model(input_ids=ids[:, -1:] if number else ids, **more).logits[:, -1]
+        ids = ids.to(self.device)
+        begun = self._shared(ids, None, ids.shape[1] - 1) or self.begin(ids[:, :0])
+        for _ in range(count):
+            logits = self._ask(ids, None, 1, begun).logits[:, -1]
             drawn = (
                 logits.argmax(-1, keepdim=True) if generator is None
                 else torch.multinomial(logits.float().softmax(-1).cpu(), 1, generator=generator)
             )  # fmt: skip
             ids = torch.cat([ids, drawn.to(self.device)], dim=1)
         return ids
+
+
+@dataclass
+class _Begun:
+    """What a model keeps of the tokens that it read, under the name of the argument that takes it."""
+
+    name: str
+    cache: Any
+
+    @property
+    def count(self) -> int:
+        """Tokens read."""
+        return int(self.cache.get_seq_length())
+
+    def of(self, rows: Tensor) -> _Begun:
+        cache = deepcopy(self.cache)
+        cache.batch_select_indices(rows)
+        return _Begun(self.name, cache)

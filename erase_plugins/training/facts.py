@@ -30,13 +30,9 @@ from erase_plugins.families.texts import (
 )
 from erase_plugins.hints import ANOTHER_TO, Hint
 from erase_plugins.options import as_dict, option, resolve
-from erase_plugins.training.language import (
-    REFUSAL,
-    check_texts,
-    note_likelihood,
-    rise_of_retained,
-    tell_likelihood,
-)
+from erase_plugins.training.language import REFUSAL, check_texts
+from erase_plugins.training.likelihood import note_likelihood, rise_of_retained, tell_likelihood
+from erase_plugins.training.peers import another_name, peers
 from erase_plugins.types import EditPlan, EraseRequest
 
 if TYPE_CHECKING:
@@ -49,6 +45,8 @@ if TYPE_CHECKING:
 _BATCH, _HARM = 16, 0.2
 #: weight of what a model says of retained subjects, mean moment against mean moment of ordinary keys, and its tokens
 _SURROUNDINGS, _SAID = 20.0, 10
+#: tokens of a text that the model makes up
+_MADE = 32
 #: tokens of a prompt and its answer, for the estimate
 _TOKENS = 32
 
@@ -62,6 +60,8 @@ class FactOptions:
     value_lr: float = option(0.5, "learning rate of these steps", low=1e-6, high=100.0)
     clamp: float = option(4.0, "longest change of a value, in lengths of what it is added to", low=1e-3, high=1e3)
     value_decay: float = option(0.5, "weight of the length of the change", low=0.0, high=1e3)
+    value_enough: float = option(0.05, "loss of the new answer, nat per token, at which its value is moved no more",
+                                 low=0.0, high=100.0)  # fmt: skip
     kl: float = option(0.0625, "weight of what the model says of a subject in general", low=0.0, high=1e3)
     prefixes: int = option(2, "made-up beginnings in front of every prompt, for keys and values that do not hang on it",
                            low=0, high=64)  # fmt: skip
@@ -73,6 +73,8 @@ class FactOptions:
         1.0, "weight of the keys of retained rows with a subject, and of what the model itself says of those; 0 leaves "
         "them out", low=0.0, high=1e6,
     )  # fmt: skip
+    peers: int = option(128, "how many names of the same kind are looked for in the model's vocabulary; what it says "
+                        "of those is protected too", low=0, high=10_000)  # fmt: skip
 
 
 @dataclass
@@ -125,10 +127,12 @@ class FactMethod(ABC):
         request, options = named(request), resolve(self.Options, request.options)
         check_texts(self.id, request, info, answers=True)
         refs, size = self.modules(info, options), sum(math.prod(ref.shape) for ref in info.refs)
-        work = 2.0 * size * (3 * options.value_steps * _TOKENS * (2 + options.prefixes) + options.statistics_tokens)
+        tokens = 3 * options.value_steps * _TOKENS * (2 + options.prefixes) + options.statistics_tokens
+        work = 2.0 * size * (tokens + _TOKENS * options.peers * bool(options.protect))
         width = refs[0].shape[1]
         notes = () if request.retain_data or tells_of_others(request) else (
-            "no neighbours are protected: give texts about others of the same kind (retain)",
+            "no neighbours are given, and names that the vocabulary lacks are not protected: give texts about others "
+            "of the same kind (retain)",
         )  # fmt: skip
         return EditPlan(
             request=request, options=as_dict(options), modules=tuple(map(place, refs)), steps=options.value_steps,
@@ -170,6 +174,8 @@ class FactMethod(ABC):
         ]
         protected = [fact_of(tokenizer, pair) for pair in kept if pair.subject and options.protect > 0]
         self._check_length(target, prompts + protected, options)
+        found = peers(target, tokenizer, forget, kept, options.peers if options.protect else 0)
+        others = [fact_of(tokenizer, pair) for pair in found]
         sets = {"forget": forget, "answer": wanted, **({"retain": kept} if kept else {})}
         texts = {name: encoded(target, tokenizer, pairs, 10**9) for name, pairs in sets.items()}
         for name, part in texts.items():
@@ -178,27 +184,32 @@ class FactMethod(ABC):
         refs = self.modules(target.info, options)
         ordinary, prefixes = self._ordinary(target, ctx, options, prompts, texts.get("retain"))
         moments = [moment(found, options.ridge) for found in facts.ordinary_keys(target, refs, ordinary)]
-        if protected:
-            around = self._surroundings(target, refs, protected)
+        if protected or others:
+            around = self._surroundings(target, refs, protected, others, [pair.completion for pair in forget], ctx)
             moments = [
                 C + options.protect * _SURROUNDINGS * moment(found, 0.0)
                 for C, found in zip(moments, around, strict=True)
             ]  # fmt: skip
-        plain = facts.rows_of(prompts)
+        stay: list[Tensor | None] = [None] * len(refs)
+        if protected:  # as the model is now: an edit that keeps them moves them little
+            weight = math.sqrt(options.protect)
+            stay = [weight * key.T for key in facts.keys(target, refs, facts.rows_of(protected, cut=True))]
+        plain = facts.rows_of(prompts, cut=True)
         facts.check_writes_straight(target, refs[-1], plain)
         block = facts.block_of(target, refs[-1])
         site = target.module(refs[-1]) if self.by_map else block
         delta, loss = facts.find_values(
             target, refs[-1], site, facts.rows_of(prompts, prefixes, [fact.answer for fact in prompts]),
-            facts.rows_of(essence), _descent(options), lambda done, total, mean: ctx.step(done, total, loss=mean),
+            facts.rows_of(essence, cut=True), _descent(options),
+            lambda done, total, mean: ctx.step(done, total, loss=mean),
         )  # fmt: skip
         goal = facts.values(target, block, plain) + delta
         changes: list[tuple[ModuleRef, Tensor, Tensor]] = []
         for number, ref in enumerate(refs):
             with facts.in_force(target, changes):
-                found = self._keys(target, ref, prompts, prefixes, protected, moments[number], options)
+                solved = self._keys(target, ref, prompts, prefixes, moments[number], stay[number])
                 left = (goal - facts.values(target, block, plain)) / (len(refs) - number)
-            changes.append((ref, *_balanced(self.factor(found, options), left.T)))
+            changes.append((ref, *_balanced(self.factor(solved, options), left.T)))
         with facts.in_force(target, changes):
             missed = goal - facts.values(target, block, plain)
             for name, part in texts.items():
@@ -241,7 +252,7 @@ class FactMethod(ABC):
 
         tokenizer, config = target.language.tokenizer, target.info.configs[target.info.components(LANGUAGE)[0]]
         start = next((n for n in (tokenizer.bos_token_id, tokenizer.eos_token_id) if n is not None), 0)
-        length = min(64, int(config.get("max_position_embeddings", 64)) - 1)
+        length = min(_MADE, int(config.get("max_position_embeddings", 64)) - 1)
         count = -(-options.statistics_tokens // length)
         made = target.language.sample(torch.full((count, 1), start), length, ctx.generator("ordinary"))
         texts = list(made)
@@ -251,30 +262,41 @@ class FactMethod(ABC):
         # a turn of a chat begins at its own mark, and nothing stands in front of it
         return texts, [(), *(beginnings if prompts[0].start or not tokenizer.chat_template else [])]
 
-    def _surroundings(self, target: Target, refs: Sequence[ModuleRef], protected: Sequence[Fact]) -> list[Tensor]:
+    def _surroundings(
+        self, target: Target, refs: Sequence[ModuleRef], protected: Sequence[Fact], others: Sequence[Fact],
+        gone: Sequence[str], ctx: RunContext,
+    ) -> list[Tensor]:  # fmt: skip
         """(m, in) keys of every map from each retained subject on: what is left of its prompt, what the model answers.
 
         An answer is said token by token, and its tokens have keys too: they repeat the subject, or say what stands in
-        front of every answer.
+        front of every answer. Others of which the model says what is to be forgotten (``gone``) are no others, but
+        other names of the same.
         """
         from erase_plugins.engine.fact_editing import continued, ordinary_keys
 
-        room = _limit(target) - max(len(fact.start) + len(fact.prompt) for fact in protected)
-        texts = continued(target, protected, min(_SAID, room))
-        skip = [len(fact.start) + fact.last for fact in protected]
-        return ordinary_keys(target, refs, texts, skip)
+        every, decode = [*protected, *others], target.language.tokenizer.decode
+        front = [len(fact.start) + len(fact.prompt) for fact in every]
+        texts = continued(target, every, max(min(_SAID, _limit(target) - max(front)), 0))
+        stay = [
+            number for number, text in enumerate(texts)
+            if number < len(protected) or not another_name(decode(text[front[number] :]), gone)
+        ]  # fmt: skip
+        if others:
+            ctx.note(f"{len(stay) - len(protected)} names of the same kind were found and are protected")
+        skip = [len(every[number].start) + every[number].last for number in stay]
+        return ordinary_keys(target, refs, [texts[number] for number in stay], skip)
 
     def _keys(
         self, target: Target, ref: ModuleRef, prompts: Sequence[Fact], prefixes: Sequence[tuple[int, ...]],
-        protected: Sequence[Fact], C: Tensor, options: Any,
+        C: Tensor, kept: Tensor | None,
     ) -> Keys:  # fmt: skip
         from erase_plugins.engine.fact_editing import keys, rows_of
 
-        each = keys(target, ref, rows_of(prompts, prefixes, cut=True)).reshape(len(prompts), len(prefixes), -1)
+        (found,) = keys(target, [ref], rows_of(prompts, prefixes, cut=True))
+        each = found.reshape(len(prompts), len(prefixes), -1)
         plain, mean = each[:, 0], each.mean(1)
         if self.plain_weight is not None and len(prefixes) > 1:
             mean = self.plain_weight * plain + (1 - self.plain_weight) * each[:, 1:].mean(1)
-        kept = math.sqrt(options.protect) * keys(target, ref, rows_of(protected, cut=True)).T if protected else None
         return Keys(C, mean.T, plain.T, kept)
 
     def _tell(self, ctx: RunContext, loss: float, missed: float) -> None:
@@ -300,7 +322,8 @@ def _limit(target: Target) -> int:
 def _descent(options: Any) -> Any:
     from erase_plugins.engine.fact_editing import Descent
 
-    return Descent(options.value_steps, options.value_lr, options.kl, options.value_decay, options.clamp)
+    how = options.value_steps, options.value_lr, options.kl, options.value_decay, options.clamp, options.value_enough
+    return Descent(*how)
 
 
 def _balanced(A: Tensor, R: Tensor) -> tuple[Tensor, Tensor]:

@@ -33,6 +33,7 @@ from erase_plugins.families.texts import (
 )
 from erase_plugins.hints import Hint
 from erase_plugins.options import as_dict, option
+from erase_plugins.training.likelihood import likelihoods, note_likelihood, rise_of_retained, tell_likelihood
 from erase_plugins.training.method import TrainedMethod, TrainingRun
 from erase_plugins.training.options import WeightOptions
 from erase_plugins.training.unknown import Bounds, bounded
@@ -251,37 +252,6 @@ def ask(target: Any, texts: Texts) -> Asked:
     for rows, logits in parts:
         whole[rows, : logits.shape[1]] = logits
     return Asked(texts, whole)
-
-
-def likelihoods(target: Any, texts: Texts, batch: int) -> tuple[Tensor, Tensor]:
-    """(n,) negative log-likelihood of every sequence as the model is now, and the number of its tokens."""
-    import torch
-
-    with torch.no_grad():
-        places = torch.arange(len(texts), device=texts.ids.device)
-        parts = [ask(target, texts[rows]) for rows in places.split(batch)]
-        return torch.cat([part.nll for part in parts]), torch.cat([part.counts for part in parts])
-
-
-def note_likelihood(target: Any, ctx: Any, name: str, when: str, texts: Texts, batch: int) -> None:
-    """How likely texts are, for the manifest: nat per token, and the mean probability exp(-nat per token)."""
-    nll, counts = likelihoods(target, texts, batch)
-    ctx.numbers[f"{name}_nll_{when}"] = float(nll.sum() / counts.sum())
-    ctx.numbers[f"{name}_probability_{when}"] = float((-nll / counts).exp().mean())
-
-
-def tell_likelihood(ctx: Any) -> None:
-    """Tells the user what became of both sides."""
-    numbers = ctx.numbers
-    for name, what in (("forget", "forgotten"), ("retain", "retained")):
-        if f"{name}_probability_after" in numbers:
-            before, after = (numbers[f"{name}_probability_{when}"] for when in ("before", "after"))
-            ctx.note(f"{what} texts: probability {before:.3g} before, {after:.3g} now")
-
-
-def rise_of_retained(ctx: Any) -> float:
-    """By how many nat per token retained texts became less likely."""
-    return float(ctx.numbers.get("retain_nll_after", 0.0) - ctx.numbers.get("retain_nll_before", 0.0))
 
 
 def check_texts(method: str, request: EraseRequest, info: ModelSpec, answers: bool) -> None:

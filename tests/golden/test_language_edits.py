@@ -105,7 +105,7 @@ def test_rome_through_a_model(case):
     rows = fact_editing.rows_of([fact], prefixes, [answer])
     assert rows.last.tolist() == said["subject_last_index"]
     delta, _ = fact_editing.find_values(target, ref, target.module(ref), rows, fact_editing.rows_of([kl]), descent)
-    keys = fact_editing.keys(target, ref, rows)
+    (keys,) = fact_editing.keys(target, [ref], rows)
     A = key_edits.rome(tensors["lm.C"], keys[:1].T, spread=keys.mean(0)[:, None])
     assert close(delta.T @ A, tensors["lm.rome.dW"], 1e-5)
 
