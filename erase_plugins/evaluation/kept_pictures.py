@@ -84,9 +84,10 @@ def once(
     """Pictures (n, 3, height, width), facts and further tensors that ``make`` gives, or gave before; see `key_of`."""
     key = key_of(subject, list(texts), settings)
     if (found := None if key is None else read(key)) is not None:
-        tensors, facts = found
-        return tensors.pop("pictures"), facts, tensors
+        tensors, told = found
+        return tensors.pop("pictures"), told["facts"], tensors
     pictures, facts, more = make()
     if key is not None:
-        write(key, {**more, "pictures": pictures}, facts)
+        tensors = {**more, "pictures": pictures}
+        write(key, tensors, {**dict.fromkeys(tensors), "facts": facts})
     return pictures, facts, more

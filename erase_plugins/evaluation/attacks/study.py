@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from erase_plugins import __version__
+from erase_plugins import late
 from erase_plugins.engine.checkpoint import Checkpoint
 from erase_plugins.evaluation import kept_pictures
 from erase_plugins.evaluation.attacks.controls import Victim, control_warnings, victims
@@ -124,7 +124,8 @@ class Study:
         asked, options, judge = prompts or self.prompts, dict(self.budget.options), self.subject.judge
         del options["reference"]
         settings = (
-            __version__, self.attack.id, name, sorted(options.items()), self.budget.name, [item.seed for item in asked],
+            late.VERSION, self.attack.id, name, sorted(options.items()), self.budget.name,
+            [item.seed for item in asked],
             victim.subject.seed, victim.subject.steps, victim.subject.guidance, judge.id, judge.fingerprint, *given,
         )  # fmt: skip
         texts = [item.text for item in asked]

@@ -97,7 +97,7 @@ class EraseEvalSuite:
             {"retained": asked.measured["retained"][:_CONTROL]}, partial(look, edit="destroyed"), "erase-eval-destroyed"
         )
         subject.drawn = {"base": base, "edited": edited, "destroyed": control}
-        never = twin and twin.remembered(asked.measured, partial(look, edit="off"), "erase-eval-reference")
+        never = twin.remembered(asked.measured, partial(look, edit="off"), "erase-eval-reference") if twin else None
         return make_report(self.id, subject, asked, probes, base, edited, control, options, never)
 
 
