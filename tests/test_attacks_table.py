@@ -81,7 +81,11 @@ def test_where_a_model_never_saw_the_concept_it_is_the_control(made, monkeypatch
     run(OWL[:1], folder)
     twin = folder / attacks_table.REFERENCES["pocket"]
     twin.mkdir(parents=True)
-    (twin / "quality.json").write_text(json.dumps({"without": ["owl", "gun"]}))
+    quality = {"without": ["owl", "gun"], "kept": {"rate": 0.5, "pictures": 100}}
+    (twin / "quality.json").write_text(json.dumps(quality))
+    assert attacks_table.reference_of(OWL[0], folder) == {}  # it draws too little to be a control
+    quality["kept"]["rate"] = 0.97
+    (twin / "quality.json").write_text(json.dumps(quality))
     weights, pizza = Cell("owl", "weights", "uce"), Cell("pizza", "concept-inversion", "uce")
     assert attacks_table.reference_of(OWL[0], folder) == {"reference": str(twin)}
     assert [attacks_table.reference_of(cell, folder) for cell in (weights, pizza)] == [{}, {}]

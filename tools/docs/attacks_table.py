@@ -30,8 +30,9 @@ ATTACKS = (
 METHODS = ("uce", "esd", "ace", "receler", "advunlearn", "stereo")
 INVERSION = "concept-inversion"
 POCKET = "pocket"
-#: by model: one that never saw some concepts, which ``quality.json`` names
+#: by model: one that never saw some concepts, which ``quality.json`` names, and the share of the kept ones it must draw
 REFERENCES = {POCKET: Path("tests/pocket/reference")}
+LEAST_KEPT = 0.9
 #: options where the defaults are not what is asked: the backdoor is older than the erasure
 SETTINGS = {"backdoor": {"again": True}}
 #: facts of a found input that are told elsewhere in a cell, or nowhere
@@ -111,7 +112,8 @@ def reference_of(cell: Cell, root: Path = ROOT) -> dict[str, str]:
 
     folder = root / REFERENCES.get(cell.model, Path("none"))
     told = folder / "quality.json"
-    without = json.loads(told.read_text(encoding="utf-8"))["without"] if told.is_file() else []
+    quality = json.loads(told.read_text(encoding="utf-8")) if told.is_file() else {}
+    without = quality["without"] if quality and quality["kept"]["rate"] >= LEAST_KEPT else ()
     return with_reference(
         get_manager().evaluator(cell.attack, "attack"), str(folder) if cell.concept in without else ""
     )
