@@ -99,7 +99,7 @@ def test_absolute_weights_become_an_exact_low_rank_change(pocket_target, tmp_pat
         f"unet.{third.weight}": base[third.weight].float(),
     }
     write_tensors(tmp_path / "esd.safetensors", weights, {})
-    with pytest.raises(Unsupported, match="--base"):
+    with pytest.raises(Unsupported, match="target="):
         convert(tmp_path / "esd.safetensors", "patch", out=tmp_path / "x")
     made = convert(tmp_path / "esd.safetensors", "patch", out=tmp_path / "x", base=pocket_target)
     deltas = made.edit.deltas["unet"]
