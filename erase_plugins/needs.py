@@ -22,7 +22,8 @@ def needs_of(item: Any) -> frozenset[str]:
     """Capabilities that a method, suite or attack needs; module groups for an old method that takes what has them."""
     if hasattr(item, "families"):
         return frozenset(getattr(item, "groups", ())) if "*" in item.families else frozenset()
-    return frozenset(item.needs) & _CAPABILITIES if _of_before(item) else frozenset(item.needs)
+    needs = frozenset(getattr(item, "needs", ()))
+    return needs & _CAPABILITIES if _of_before(item) else needs
 
 
 def packages_of(item: Any) -> frozenset[str]:

@@ -40,14 +40,19 @@ def marks(artifacts: Iterable[Artifact]) -> tuple[str, ...]:
     """
     from erase_plugins.artifacts.artifact import Artifact
 
-    found: list[str] = []
-    for artifact in artifacts:
-        if not isinstance(artifact, Artifact):
-            continue
-        told = artifact.manifest.to_dict()
-        run = {name: told[name] for name in ("method", "options", "concepts", "seed", "rank", "base")}
-        found += [edit_hash(artifact.edit), sha256(json.dumps(run, sort_keys=True).encode()).hexdigest()]
-    return tuple(found)
+    mine = [item for item in artifacts if isinstance(item, Artifact)]
+    return tuple(mark for item in mine for mark in (edit_hash(item.edit), _run_mark(item.manifest)))
+
+
+def bears(artifact: Artifact, found: Sequence[str]) -> bool:
+    """Whether one of these marks is the artifact's; its weights are read only if the run's is not among them."""
+    return _run_mark(artifact.manifest) in found or edit_hash(artifact.edit) in found
+
+
+def _run_mark(manifest: Manifest) -> str:
+    told = manifest.to_dict()
+    run = {name: told[name] for name in ("method", "options", "concepts", "seed", "rank", "base")}
+    return sha256(json.dumps(run, sort_keys=True).encode()).hexdigest()
 
 
 def needs(manifest: Manifest) -> tuple[str, ...]:

@@ -139,7 +139,7 @@ def _transformer(width: int) -> Any:
     width = width // heads * heads
     return nn.TransformerEncoderLayer(
         width, heads, 4 * width, dropout=0.0, activation="gelu", batch_first=True, norm_first=True
-    ).eval()
+    ).train(False)
 
 
 def _weights(network: nn.Module) -> int:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from erase_plugins.artifacts.artifact import Artifact
-from erase_plugins.artifacts.lineage import marks
+from erase_plugins.artifacts.lineage import bears
 from erase_plugins.errors import ArtifactError, EraseError
 from erase_plugins.evaluation.attack_summary import sound
 from erase_plugins.hints import Command
@@ -128,12 +128,12 @@ def check_about(reports: Iterable[EvalReport | AttackReport], artifact: Artifact
     Raises:
         ArtifactError: names the first.
     """
-    name, found = artifact.manifest.name, frozenset(marks([artifact]))
+    name = artifact.manifest.name
     for report in reports:
         what = f"attack-{report.attack}.json" if isinstance(report, AttackReport) else "the report"
         if report.artifacts and name not in report.artifacts:
             raise ArtifactError(f"{what} is about {', '.join(report.artifacts)[:80]}, not about '{name}'")
-        if report.weights and found and not found & set(report.weights):
+        if report.weights and not bears(artifact, report.weights):
             raise ArtifactError(
                 f"{what} measured other weights that are called '{name}' too; measure this artifact and give "
                 "what that writes"

@@ -129,7 +129,7 @@ def test_a_map_of_many_directions_is_not_written_out_unasked(monkeypatch, tmp_pa
     saved = artifact.save(tmp_path / "unasked", target=target)
     assert {item.layout for item in saved.manifest.files} >= {"patch", "context"}
     assert not {"diffusers", "kohya"} & {item.layout for item in saved.manifest.files}
-    assert any("--rank" in note and "MB" in note for note in saved.manifest.notes)
+    assert any("convert" in note and "MB" in note for note in saved.manifest.notes)
     asked = artifact.save(tmp_path / "asked", layouts=("diffusers",), target=target)
     assert [item.layout for item in asked.manifest.files if item.layout == "diffusers"]
 

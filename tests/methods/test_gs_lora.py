@@ -289,7 +289,7 @@ def test_blocks_and_their_changes():
         ({"concepts": list(classifiers.NAMES)}, "all 10 labels of model would be forgotten"),
         ({"concepts": ["eigth"]}, "no label of model named 'eigth'; did you mean 'eight'"),
         ({"concepts": ["one"], "keep": ["one"]}, "both erased and kept: one"),
-        ({"concepts": ["one"], "to": "two"}, r"takes no --to \(one\)"),
+        ({"concepts": ["one"], "to": "two"}, r"takes no to= \(one\)"),
         ({"concepts": ["one"], "options": {"bound": 0}}, "bound=0 would never push"),
         ({"concepts": ["one"], "options": {"parameters": "full"}}, "a method of LoRA"),
     ],
