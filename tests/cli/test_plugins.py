@@ -145,7 +145,8 @@ def test_list_filters_by_plugin(erase):
     assert [row["id"] for row in data["methods"]] == ["uce"]
 
 
-def test_of_one_plugin_only_what_it_has_is_shown(erase):
+def test_of_one_plugin_only_what_it_has_is_shown(erase, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "160")  # no table in a narrow terminal
     ran = erase("list", "--plugin", "methods.uce")
     assert [word for word in ("methods", "plugins", "judges", "layouts", "suites") if f"\n{word} " in f"\n{ran.out}"] == [
         "methods", "plugins",
