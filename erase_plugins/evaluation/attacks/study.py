@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, Any
 from erase_plugins import late
 from erase_plugins.engine.checkpoint import Checkpoint
 from erase_plugins.evaluation import kept_pictures
-from erase_plugins.evaluation.attacks.controls import Victim, control_warnings, victims
+from erase_plugins.evaluation.attacks.controls import EDITED, Victim, control_warnings, victims
 from erase_plugins.evaluation.attacks.material import FEWEST, Split, split_prompts
 from erase_plugins.evaluation.attacks.rates import (
-    REFERENCE,
     SUCCESS,
     TARGET,
     found_facts,
@@ -114,12 +113,12 @@ class Study:
         self, victim: Victim, name: str, make: Callable[[], tuple[Tensor, dict[str, Any], dict[str, Tensor]]],
         given: Sequence[Any], prompts: Sequence[Prompt] | None = None,
     ) -> Sample:  # fmt: skip
-        """As `kept`. What is made of a reference no edit decides, so that it is kept for other artifacts as well.
+        """As `kept`. What is made of a control no edit decides, so that it is kept for other artifacts as well.
 
         Args:
             given: what else decides the outcome besides victim, options of the attack and prompts, as reprs say it.
         """
-        if victim.name != REFERENCE:
+        if victim.name == EDITED:
             return self.kept(name, make, prompts)
         asked, options, judge = prompts or self.prompts, dict(self.budget.options), self.subject.judge
         del options["reference"]

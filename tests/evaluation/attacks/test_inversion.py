@@ -78,6 +78,7 @@ def test_what_is_learned_from_is_not_measured_with(pipe):
 
 
 def test_a_killed_run_goes_on_and_ends_with_the_same_numbers(pipe, tmp_path, monkeypatch):
+    monkeypatch.setenv("ERASE_PLUGINS_CACHE", "0")  # or the control of the first run would serve the second
     subject = tiny_subject(pipe, artifacts=[_saved(pipe, tmp_path)])
     whole = run(subject, out=tmp_path / "whole")
     made = []
@@ -111,9 +112,8 @@ def test_a_reference_is_the_control_that_counts(pipe, tmp_path):
     assert not any("no reference was given" in text for text in found.warnings)
 
 
-def test_a_reference_is_attacked_once_for_all_edits(pipe, tmp_path, monkeypatch):
+def test_controls_are_attacked_once_for_all_edits(pipe, tmp_path, monkeypatch):
     pipe.save_pretrained(tmp_path / "reference")
-    monkeypatch.setenv("ERASE_PLUGINS_CACHE", str(tmp_path / "cache"))
     trained = []
     original = inversion._Run._train
     monkeypatch.setattr(
@@ -122,11 +122,11 @@ def test_a_reference_is_attacked_once_for_all_edits(pipe, tmp_path, monkeypatch)
     )  # fmt: skip
     settings = {**CHEAP, "early": False, "reference": str(tmp_path / "reference")}
     first, second = (run(tiny_subject(pipe, artifacts=[_saved(pipe, tmp_path / name)]), settings) for name in "ab")
-    assert trained == ["edited", "destroyed", "reference", "edited", "destroyed"]
+    assert trained == ["edited", "destroyed", "reference", "edited"]
     assert (first.control, first.details["looks"]) == (second.control, second.details["looks"])
     run(tiny_subject(pipe), {**settings, "lr": 0.5})
     run(tiny_subject(pipe), {**settings, "steps": 5})
-    assert trained.count("reference") == 3
+    assert trained.count("reference") == trained.count("destroyed") == 3
 
 
 @pytest.mark.parametrize(
