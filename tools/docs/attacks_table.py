@@ -203,8 +203,8 @@ def _shown(item: Mapping[str, Any] | None) -> str:
     (value, low, high, _), control = item["success"], item["control"]
     text = f"{value:.0%} [{100 * low:.0f}..{100 * high:.0f}]"
     beyond = low > control[2]
-    weak = "" if "reference" in item["against"] else " destroyed"
-    return f"{f'**{text}**' if beyond else text}, {control[0]:.0%}{weak}{_steps(item)}"
+    kind = " reference" if "reference" in item["against"] else ""
+    return f"{f'**{text}**' if beyond else text}, {control[0]:.0%}{kind}{_steps(item)}"
 
 
 def _steps(item: Mapping[str, Any]) -> str:
@@ -216,13 +216,17 @@ def _steps(item: Mapping[str, Any]) -> str:
 
 
 def comes_back(method: str, root: Path = ROOT) -> str:
-    """For the table of methods: how often the learned token brings the concept back, mean over the concepts."""
-    found = [
-        item["success"][0] for cell, item in read(root).items()
-        if (cell.method, cell.attack, cell.budget, cell.model, item["status"])
-        == (method, INVERSION, "quick", POCKET, "ok")
-    ]  # fmt: skip
-    return f"{sum(found) / len(found):.0%}" if found else "-"
+    """For the table of methods: how often the learned token brings the concept back.
+
+    The mean over the concepts that most methods were measured with, so that all are measured with the same.
+    """
+    found: dict[str, dict[str, float]] = {}
+    for cell, item in read(root).items():
+        if (cell.attack, cell.budget, cell.model, item["status"]) == (INVERSION, "quick", POCKET, "ok"):
+            found.setdefault(cell.concept, {})[cell.method] = item["success"][0]
+    most = max(map(len, found.values()), default=0)
+    mine = [rates[method] for rates in found.values() if len(rates) == most and method in rates]
+    return f"{sum(mine) / len(mine):.0%}" if mine else "-"
 
 
 def main() -> None:
