@@ -216,17 +216,13 @@ def _steps(item: Mapping[str, Any]) -> str:
 
 
 def comes_back(method: str, root: Path = ROOT) -> str:
-    """For the table of methods: how often the learned token brings the concept back.
-
-    The mean over the concepts that most methods were measured with, so that all are measured with the same.
-    """
-    found: dict[str, dict[str, float]] = {}
-    for cell, item in read(root).items():
-        if (cell.attack, cell.budget, cell.model, item["status"]) == (INVERSION, "quick", POCKET, "ok"):
-            found.setdefault(cell.concept, {})[cell.method] = item["success"][0]
-    most = max(map(len, found.values()), default=0)
-    mine = [rates[method] for rates in found.values() if len(rates) == most and method in rates]
-    return f"{sum(mine) / len(mine):.0%}" if mine else "-"
+    """For the table of methods: how often the learned token brings the concept back, the worst of the concepts."""
+    found = [
+        item["success"][0] for cell, item in read(root).items()
+        if (cell.method, cell.attack, cell.budget, cell.model, item["status"])
+        == (method, INVERSION, "quick", POCKET, "ok")
+    ]  # fmt: skip
+    return f"{max(found):.0%}" if found else "-"
 
 
 def main() -> None:
