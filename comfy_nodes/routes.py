@@ -15,7 +15,6 @@ from typing import Any
 from uuid import uuid4
 
 from erase_plugins.errors import ArtifactError, EraseError, NotAllowed, RequestError
-from erase_plugins.hints import sentence_of
 
 from . import host
 from .describing import describe, read_manifest
@@ -52,7 +51,7 @@ async def _artifact(request: Any) -> Any:
     try:
         return _answer(await asyncio.to_thread(describe, request.query.get("name", "")))
     except EraseError as error:
-        return _answer({"error": in_the_graph(sentence_of(error))}, 400)
+        return _answer({"error": in_the_graph(error)}, 400)
 
 
 async def _library(request: Any) -> Any:
@@ -67,7 +66,7 @@ async def _library(request: Any) -> Any:
             return _answer({"cards": await asyncio.to_thread(shelf.on_the_hub, asked.get("query", "")[:200])})
         return _answer({"cards": await asyncio.to_thread(shelf.cards, bool(asked.get("loras")))})
     except (EraseError, ImportError) as error:
-        return _answer({"error": in_the_graph(sentence_of(error))}, 400)
+        return _answer({"error": in_the_graph(error)}, 400)
 
 
 async def _picture(request: Any) -> Any:
@@ -79,7 +78,7 @@ async def _picture(request: Any) -> Any:
     try:
         data, kind = await asyncio.to_thread(shelf.picture, request.query.get("name", ""))
     except (EraseError, OSError) as error:
-        return _answer({"error": in_the_graph(sentence_of(error))}, 404)
+        return _answer({"error": in_the_graph(error)}, 404)
     return _bytes(data, kind)
 
 
@@ -107,9 +106,9 @@ async def _publish(request: Any) -> Any:
         answer = await asyncio.to_thread(publishing.settle, asked.get("key", ""), asked.get("send") is True)
         return _answer(answer)
     except NotAllowed as error:
-        return _answer({"error": in_the_graph(sentence_of(error))}, 403)
+        return _answer({"error": in_the_graph(error)}, 403)
     except EraseError as error:
-        return _answer({"error": in_the_graph(sentence_of(error))}, 400)
+        return _answer({"error": in_the_graph(error)}, 400)
 
 
 async def _take_in(request: Any) -> Any:
@@ -133,7 +132,7 @@ async def _take_in(request: Any) -> Any:
             file.close()
         return _answer({"name": await asyncio.to_thread(_accept, work, name)})
     except EraseError as error:
-        return _answer({"error": in_the_graph(sentence_of(error))}, 400)
+        return _answer({"error": in_the_graph(error)}, 400)
     except OSError as error:  # a full disk, a folder that may not be written
         return _answer({"error": f"the file could not be stored: {error.strerror or 'the disk refused it'}"}, 507)
     finally:

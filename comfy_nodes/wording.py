@@ -66,8 +66,8 @@ def _plain(hint: Hint) -> str:
     return " ".join(filter(None, (hint.before, f"'{hint.option}'", hint.value, hint.after)))
 
 
-def in_the_graph(sentence: str) -> str:
-    """A sentence of the package as a node says it; one without hints stays as it is."""
+def in_the_graph(sentence: object) -> str:
+    """A sentence of the package, or an error's, as a node says it; one without hints stays as it is."""
     return in_words(sentence, _words)
 
 

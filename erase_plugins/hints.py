@@ -51,15 +51,8 @@ class Hint:
     def __str__(self) -> str:
         if self.option in _ARGUMENTS:
             return self._framed(_ARGUMENTS[self.option])
-        shown = (
-            "True"
-            if self.option in _SWITCHES
-            else self.value
-            if self.value.isdigit()
-            else f"'{self.value}'"
-            if self.value
-            else ""
-        )
+        shown = f"'{self.value}'" if self.value and not self.value.isdigit() else self.value
+        shown = "True" if self.option in _SWITCHES else shown
         return self._framed(f"{self.option.replace('-', '_')}={shown}")
 
     def _framed(self, words: str) -> str:
@@ -146,7 +139,9 @@ class Sentence(str):
 
 
 def in_words(sentence: object, write: Callable[[AnyHint], str]) -> str:
-    """A sentence with its hints as ``write`` puts them; anything without hints as a string."""
+    """A sentence, or what an error says, with its hints as ``write`` puts them; anything without hints as a string."""
+    if isinstance(sentence, BaseException):
+        sentence = sentence_of(sentence)
     if not isinstance(sentence, Sentence):
         return str(sentence)
     return "".join(part if isinstance(part, str) else write(part) for part in sentence.parts)

@@ -66,6 +66,7 @@ def test_sentences_inside_sentences_keep_their_hints():
 def test_an_error_carries_its_hints_through_a_process_and_a_change_of_words():
     error = RequestError("'pizza' would become itself; give ", ANOTHER_TO)
     assert str(error) == "'pizza' would become itself; give another to="
+    assert in_terminal(error) == "'pizza' would become itself; give another --to"
     for twin in (pickle.loads(pickle.dumps(error)), copy.copy(error)):
         assert type(twin) is RequestError
         assert str(twin) == str(error)

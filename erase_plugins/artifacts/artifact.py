@@ -27,10 +27,8 @@ class Artifact:
     path: Path | None = None
 
     def __repr__(self) -> str:
-        erased, place = (
-            ", ".join(self.manifest.erased[:5]),
-            "in memory" if self.path is None else f"in {self.path.name}",
-        )
+        erased = ", ".join(self.manifest.erased[:5])
+        place = "in memory" if self.path is None else f"in {self.path.name}"
         more = f" and {len(self.manifest.erased) - 5} more" if len(self.manifest.erased) > 5 else ""
         method = self.manifest.method.get("id", "an unknown method")
         return f"<Artifact {self.name}: {erased}{more} by {method}, for {self.manifest.family}, {place}>"

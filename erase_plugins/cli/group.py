@@ -13,7 +13,7 @@ import click
 
 from erase_plugins.cli.console import State, dump
 from erase_plugins.errors import EraseError
-from erase_plugins.hints import in_terminal, sentence_of
+from erase_plugins.hints import in_terminal
 from erase_plugins.plain_text import one_line, scrub
 
 #: command -> (module with a click command named ``command``, one line of help)
@@ -153,7 +153,7 @@ def describe(error: BaseException, resumes: bool = False) -> tuple[int, str, str
     """
     kind = type(error).__name__
     if isinstance(error, EraseError):
-        return error.exit_code, kind, scrub(one_line(in_terminal(sentence_of(error)) or kind))
+        return error.exit_code, kind, scrub(one_line(in_terminal(error) or kind))
     if isinstance(error, click.UsageError):
         where = error.ctx.command_path if error.ctx is not None else "erase-plugins"
         text = one_line(error.format_message()).rstrip(".")

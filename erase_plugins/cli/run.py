@@ -28,7 +28,7 @@ from erase_plugins.cli.command import (
 from erase_plugins.cli.console import emit, hint, human_bytes, human_seconds, progress, say
 from erase_plugins.concept_text import concepts_from
 from erase_plugins.errors import ArtifactError, RequestError
-from erase_plugins.hints import in_terminal, sentence_of
+from erase_plugins.hints import in_terminal
 from erase_plugins.types import DataRef, ForgetItem
 
 
@@ -150,7 +150,7 @@ def _in_the_way(folder: Path, force: bool) -> list[str]:
     try:
         check_place(folder, force)
     except ArtifactError as error:
-        return [in_terminal(sentence_of(error))]
+        return [in_terminal(error)]
     return []
 
 

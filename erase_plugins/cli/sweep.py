@@ -22,7 +22,7 @@ from erase_plugins.cli.command import (
 from erase_plugins.cli.console import emit, hint, human_seconds, progress, say
 from erase_plugins.concept_text import concepts_from
 from erase_plugins.errors import EraseError, RequestError, RunCancelled
-from erase_plugins.hints import in_terminal, sentence_of
+from erase_plugins.hints import in_terminal
 from erase_plugins.types import KINDS
 
 
@@ -135,7 +135,7 @@ def _work(target: Any, plans: dict[str, Any], places: dict[str, Path], layouts: 
             except RunCancelled:
                 raise
             except EraseError as error:
-                failed[name] = f"{name}: {in_terminal(sentence_of(error))}"
+                failed[name] = f"{name}: {in_terminal(error)}"
             left = (time.perf_counter() - started) / done * (len(plans) - done)
             bar.update(f"{name} ({human_seconds(left)} left)", done, len(plans))
     return failed

@@ -10,7 +10,7 @@ from typing import Any
 
 from erase_plugins.cli.console import human_seconds, progress
 from erase_plugins.errors import EraseError, RunCancelled
-from erase_plugins.hints import in_terminal, sentence_of
+from erase_plugins.hints import in_terminal
 
 #: seconds between two looks at what is finished
 _PATIENCE = 0.2
@@ -87,5 +87,5 @@ def _one(plan: Any, place: Path, layouts: tuple[str, ...]) -> str:
     try:
         run_and_save(plan, _loaded["target"], place, layouts=layouts, force=True, resume=True)
     except EraseError as error:
-        return in_terminal(sentence_of(error))
+        return in_terminal(error)
     return ""

@@ -18,9 +18,9 @@ from erase_plugins.errors import EraseError, MissingExtra, RunCancelled, Unsuppo
 from erase_plugins.evaluation.attachments import output_names
 from erase_plugins.evaluation.attack import record_name, run_attack
 from erase_plugins.evaluation.attack_summary import plain_name
+from erase_plugins.evaluation.attacks.reference import find_reference
 from erase_plugins.evaluation.budget import find_budget
 from erase_plugins.extras import missing_extras
-from erase_plugins.families.source import find_source
 from erase_plugins.hookspecs import hookimpl
 from erase_plugins.late import FUNCTIONS
 from erase_plugins.needs import packages_of
@@ -73,7 +73,7 @@ class AttackSuite:
             find_budget(runner, ctx.options["budget"])
         budget, reference = ctx.options["budget"], ctx.options["reference"]
         if reference:
-            find_source(str(Path(reference).expanduser()))
+            find_reference(reference)
         done, not_run = attack_all(subject, runners, budget, ctx.work, ctx.progress, reference)
         if not done:
             raise Unsupported(f"no attack could be run; {next(iter(not_run))}: {next(iter(not_run.values()))}")

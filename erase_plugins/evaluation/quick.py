@@ -66,8 +66,7 @@ class QuickSuite:
         from erase_plugins.evaluation.prompts import prompts_hash, quick_prompts
 
         sets = quick_prompts(subject.judge, subject.erased, subject.images, subject.seed)
-        named = ctx.options["reference"]
-        reference = open_reference(subject, named) if named else None
+        reference = open_reference(subject, ctx.options["reference"])
         base = subject.remembered(sets, partial(draw_and_judge, edit="off"), "base", Drawn)
         drawn = {
             "base": base,

@@ -23,10 +23,10 @@ from erase_plugins.artifacts.manifest import Manifest, describe_base, slug
 from erase_plugins.artifacts.weights import base_tensors
 from erase_plugins.errors import BaseMismatch, RequestError, Unsupported
 from erase_plugins.evaluation.attack_suite import attack_all, chosen, with_reference
+from erase_plugins.evaluation.attacks.reference import find_reference
 from erase_plugins.evaluation.budget import CUSTOM
 from erase_plugins.evaluation.context import REPORT, Progress, run_in_context
 from erase_plugins.evaluation.page import html_page, markdown_page
-from erase_plugins.families.source import find_source
 from erase_plugins.hints import ANOTHER_OUT, Hint
 from erase_plugins.manager import get_manager
 from erase_plugins.types import AttackReport, EvalReport
@@ -111,7 +111,7 @@ def check(wanted: Wanted) -> None:
         raise RequestError("a whole model does not say what it erased; name the concept to look for")
     chosen(wanted.attacks)
     if wanted.reference:
-        find_source(str(Path(wanted.reference).expanduser()))
+        find_reference(wanted.reference)
 
 
 def audit(wanted: Wanted, out: Path, *, force: bool = False, progress: Progress | None = None) -> Audit:

@@ -57,7 +57,7 @@ class Asking:
 
     def __init__(self, subject: Subject, budget: Budget, reference: str = "") -> None:
         self.subject, self.budget = subject, budget
-        self.reference = open_reference(subject, reference) if reference else None
+        self.reference = open_reference(subject, reference)
         self.queries = self.passes = 0
         self.shown: dict[str, Tensor] = {}
 

@@ -50,8 +50,8 @@ def victims(subject: Subject, reference: str) -> list[Victim]:
     """
     if not subject.artifacts:
         raise RequestError("this attack attacks an edit, and learns from what the base draws; name an artifact")
-    found = [Victim(EDITED, subject), Victim(DESTROYED, subject)]
-    return [*found, Victim(REFERENCE, open_reference(subject, reference))] if reference else found
+    found, never = [Victim(EDITED, subject), Victim(DESTROYED, subject)], open_reference(subject, reference)
+    return found if never is None else [*found, Victim(REFERENCE, never)]
 
 
 def control_warnings(success: EvalRow, controls: list[tuple[Victim, EvalRow]]) -> list[str]:

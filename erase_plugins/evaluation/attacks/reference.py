@@ -10,19 +10,31 @@ from erase_plugins.errors import Unsupported
 
 if TYPE_CHECKING:
     from erase_plugins.evaluation.run import Subject
+    from erase_plugins.families.source import Source
 
 
-def open_reference(subject: Subject, path: str) -> Subject:
-    """A model that never saw the concept, asked like the subject.
+def find_reference(path: str) -> Source:
+    """The place and configuration of a reference; no weights are read.
+
+    Raises:
+        RequestError: nothing there.
+    """
+    from erase_plugins.families.source import find_source
+
+    return find_source(str(Path(path).expanduser()))
+
+
+def open_reference(subject: Subject, path: str) -> Subject | None:
+    """A model that never saw the concept, asked like the subject; None if none was named.
 
     Raises:
         RequestError: nothing there.
         Unsupported: not of the subject's family, of another size, or drawing what the judge does not know.
     """
-    from erase_plugins.families.source import find_source
-
+    if not path:
+        return None
     family: Any = subject.target.family
-    source = find_source(str(Path(path).expanduser()))
+    source = find_reference(path)
     if not family.detect(source.configs):
         raise Unsupported(f"reference '{source.name}' is no model of family {family.id}; it cannot be compared")
     dtype = str(subject.target.dtype).removeprefix("torch.")

@@ -83,7 +83,7 @@ class EraseEvalSuite:
             return _official(subject, options)
         if options["answers"]:
             raise RequestError("answers belong to mode official; set mode=official too")
-        twin = open_reference(subject, options["reference"]) if options["reference"] else None
+        twin = open_reference(subject, options["reference"])
         asked = make_prompts(
             subject.judge, subject.erased, images=subject.images, training=options["training"],
             retained=options["retained"], seed=subject.seed, implicit=read_implicit(options["implicit"]),

@@ -67,7 +67,9 @@ def test_a_model_that_never_saw_it_is_scored_beside(monkeypatch):
     oracle = StandIn(lambda text: ALL.sub("crow", text))
     never = StandIn(oracle.rewrite)
     monkeypatch.setattr(never, "generate", lambda texts, seeds, edit: oracle.generate(texts, seeds, edit="on"))
-    monkeypatch.setattr("erase_plugins.evaluation.attacks.reference.open_reference", lambda subject, path: never)
+    monkeypatch.setattr(
+        "erase_plugins.evaluation.attacks.reference.open_reference", lambda subject, path: never if path else None
+    )
     report = report_of(StandIn(lambda text: OWL.sub("crow", text)), reference="somewhere")
     run._BASE_CACHE.clear()
     alone = report_of(oracle)
