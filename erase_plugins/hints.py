@@ -125,6 +125,10 @@ class Sentence(str):
         made.parts = tuple(flat)
         return made
 
+    def mapped(self, change: Callable[[str], str]) -> Sentence:
+        """The sentence with each of its texts changed; hints stay as they are."""
+        return Sentence(*(change(part) if isinstance(part, str) else part for part in self.parts))
+
     def filled(self, **values: object) -> Sentence:
         """The sentence with fields of its texts filled in, as `str.format` does; hints among the values stay."""
         made: list[str | AnyHint] = []

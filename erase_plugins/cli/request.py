@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
-from erase_plugins.cli.command import declare, dry_run_option, force_option, model_options, parse_settings, stacked
+from erase_plugins.cli.command import (
+    declare,
+    dry_run_option,
+    force_option,
+    model_options,
+    parse_settings,
+    quiet_libraries,
+    stacked,
+)
 from erase_plugins.cli.console import emit, hint, progress, say, table
 from erase_plugins.requests.deadlines import RULES
 from erase_plugins.requests.decisions import DECISIONS
@@ -69,6 +77,7 @@ def new(
         evidence=evidence, public=public, role=role, dry_run=dry_run,
     )  # fmt: skip
     say(f"request {name} received, due {ledger.case(name).due}")
+    _warn(ledger.case(name).facts(_today()))
     for other in waiting_twins(ledger, name):
         hint(f"request {other} is about the same subject and still open; if this is the same letter: "
              f"erase-plugins request decide {folder} {name} reject --reason duplicate")  # fmt: skip
@@ -120,20 +129,17 @@ def run(
 ) -> None:  # fmt: skip
     """Carry out the next remedy. Interrupted at any moment, the same command goes on."""
     from erase_plugins.requests.intake import names_in
-    from erase_plugins.workflow.remedies import is_head
     from erase_plugins.workflow.request_run import Work, folder_of, run_case
 
-    if not is_head(model) and not dry_run:
-        from erase_plugins.cli.command import quiet_libraries
-
-        quiet_libraries()
     work = Work(
         model, tuple(names_in(subjects, subject_file)), forget=forget, retain=keep, retain_data=retains, to=to,
         method=method, options=parse_settings(settings), seed=seed, revision=revision, dtype=dtype, device=device,
     )  # fmt: skip
     desk = _desk(folder, key)
     with progress() as bar:
-        found, ledger = run_case(desk, case, work, role=role, dry_run=dry_run, listeners=[bar.event])
+        found, ledger = run_case(
+            desk, case, work, role=role, dry_run=dry_run, listeners=[bar.event], prepare=quiet_libraries
+        )
     made = folder_of(desk, found)
     if dry_run:
         say(f"attempt {found.attempt} would run {found.remedy} on {model}")
@@ -160,22 +166,19 @@ def evaluate(
 ) -> None:  # fmt: skip
     """Measure what was made and say whether that is enough. Numbers are kept, pictures are not."""
     from erase_plugins.requests.intake import names_in
-    from erase_plugins.workflow.remedies import is_head
-    from erase_plugins.workflow.request_measure import Limits, evaluate_case
+    from erase_plugins.workflow.request_measure import NOBODY, Limits, evaluate_case, left_over
 
-    if not is_head(model) and not dry_run:
-        from erase_plugins.cli.command import quiet_libraries
-
-        quiet_libraries()
     with progress() as bar:
         found, ledger = evaluate_case(
             _desk(folder, key), case, model, names_in(subjects, subject_file), suite=suite, forget=forget,
             limits=Limits(max_left, max_loss), role=role, dry_run=dry_run, images=images, seed=seed, revision=revision,
-            dtype=dtype, device=device, settings=parse_settings(settings), progress=bar.update,
+            dtype=dtype, device=device, settings=parse_settings(settings), progress=bar.update, prepare=quiet_libraries,
         )  # fmt: skip
     measured = {} if dry_run else found.last["evaluated"]
     if measured:
-        table(f"suite {measured['suite']}", ("metric", "before", "after"), _pairs(measured["rows"]))
+        table(f"suite {measured['suite']}", *_shown(measured["rows"], NOBODY))
+        for text in left_over(measured["rows"], measured["left"]):
+            say(text)
         say("passed" if measured["passed"] else f"not passed: {'; '.join(measured['reasons'])}")
     _done(folder, ledger, case, dry_run, **{name: measured[name] for name in ("suite", "passed", "reasons", "rows")
                                             if name in measured})  # fmt: skip
@@ -233,15 +236,15 @@ def status(folder: str, key: str | None, day: str | None, pending: bool) -> None
     from erase_plugins.requests.states import ANSWERED
 
     ledger = _desk(folder, key).ledger()
-    today = datetime.datetime.now(datetime.UTC).date() if day is None else date(day)
+    today = _today() if day is None else date(day)
     facts = [case.facts(today) for case in ledger.cases.values() if not pending or case.state not in ANSWERED]
     facts.sort(key=lambda item: (item["state"] in ANSWERED, item["due"]))
     names = ("case", "kind", "state", "received", "due", "days_left", "warning", "remedy", "attempt", "next")
-    table(f"{len(facts)} requests, {len(ledger.entries)} lines", [name.replace("_", " ") for name in names],
+    title = f"requests: {len(facts)}; lines of the ledger: {len(ledger.entries)}"
+    table(title, [name.replace("_", " ") for name in names],
           [[item[name] for name in names] for item in facts], ("days left", "attempt"))  # fmt: skip
     for item in facts:
-        if item["warning"]:
-            hint(f"warning: request {item['case']} is {item['warning']} ({item['due']}); next: request {item['next']}")
+        _warn(item)
     emit({"schema": 1, "requests": facts, "lines": len(ledger.entries), "head": ledger.head})
 
 
@@ -284,21 +287,45 @@ def _desk(folder: str, key: str | None) -> Any:
 def _done(desk: str, ledger: Any, name: str, dry_run: bool, **more: Any) -> None:
     """Says where a request stands and what comes next."""
     case = ledger.case(name)
-    facts = case.facts(datetime.datetime.now(datetime.UTC).date())
+    facts = case.facts(_today())
     if dry_run:
         say("dry run: nothing was written")
     else:
         say(f"request {case.id}: {case.state}")
         if facts["next"]:
-            needed = _NEEDED.get(facts["next"], "")
+            needed = _NEEDED.get(facts["next"], "").replace("--model MODEL", f"--model {_model(case)}")
             say(f"next: erase-plugins request {facts['next']} {desk} {case.id}{needed and f' {needed}'}")
     emit({"schema": 1, "dry_run": dry_run, **facts, **more})
 
 
-def _pairs(rows: Sequence[Sequence[Any]]) -> list[tuple[str, str, str]]:
-    """Metric, before and after; what has no before stands under after."""
+def _today() -> datetime.date:
+    return datetime.datetime.now(datetime.UTC).date()
+
+
+def _warn(facts: Mapping[str, Any]) -> None:
+    """Says that an answer is late, or soon will be."""
+    if facts["warning"]:
+        hint(f"warning: request {facts['case']} is {facts['warning']} ({facts['due']}); next: request {facts['next']}")
+
+
+def _model(case: Any) -> str:
+    """The planned model as it is typed, where the ledger knows that: of a folder it keeps the last part only."""
+    from erase_plugins.families.source import EMBEDDED
+
+    planned = str(case.last["triaged"]["model"]) if "triaged" in case.last else ""
+    return planned if planned in EMBEDDED or "/" in planned else "MODEL"
+
+
+def _shown(
+    rows: Sequence[Sequence[Any]], nobody: Mapping[str, str]
+) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:  # fmt: skip
+    """Columns and rows: metric, before, after, and who has nothing of the subject, where that was measured."""
     from erase_plugins.requests.certificate import number
 
     cells = {(row[0], row[1]): number(row) for row in rows}
-    shown = [(metric, subject) for metric, subject in cells if subject in ("edited", "deleted")]
-    return [(metric, cells.get((metric, "base"), ""), cells[metric, subject]) for metric, subject in shown]
+    others = [who for who in nobody if any(subject == who for _, subject in cells)]
+    return ("metric", "before", "after", *(nobody[who] for who in others)), [
+        (metric, cells.get((metric, "base"), ""), cells[metric, subject],
+         *(cells.get((metric, who), "") for who in others))
+        for metric, subject in cells if subject in ("edited", "deleted")
+    ]  # fmt: skip

@@ -65,6 +65,23 @@ class Case:
         made = self.last.get("made")
         return None if made is None or made["attempt"] != self.attempt else str(made["artifact"])
 
+    def require(self, event: str, when: str) -> None:
+        """Refuses what may not happen now, before anything is loaded for it.
+
+        Args:
+            event: what would be entered.
+            when: the sentence that says when it may.
+
+        Raises:
+            RequestError: it may not; says where the request stands and what comes next.
+        """
+        if self.state not in BEFORE[event]:
+            raise RequestError(f"request {self.id} is {self.state}; {when}{self.onward()}")
+
+    def onward(self) -> str:
+        """What takes the request further, as the end of a sentence; "" for a closed one."""
+        return f"; next for it: 'erase-plugins request {NEXT[self.state]}'" if NEXT[self.state] else ""
+
     def facts(self, today: datetime.date) -> dict[str, Any]:
         """What `status` says, without anything that names anybody."""
         left, warning = remaining(date(self.due), today, self.state in ANSWERED)

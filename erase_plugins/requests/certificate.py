@@ -112,11 +112,12 @@ def number(row: Sequence[Any]) -> str:
 def to_text(data: Mapping[str, Any]) -> str:
     """The certificate for people."""
     time = {True: "in time", False: "late", None: "not answered yet"}[data["in_time"]]
+    verdict = {True: ["the evaluation passed"], False: ["the evaluation did not pass"], None: []}[data["passed"]]
     lines = [
         f"request {data['case']} ({data['what']}), {data['state']}: received {data['received']}, due {data['due']}, "
         f"{time}",
         f"remedy {data['remedy'] or 'none'} on {data['model'] or 'no model'}",
-        *(f"  {text}" for text in data["says"]),
+        *(f"  {text}" for text in (*data["says"], *verdict)),
         "it does not say:", *(f"  {text}" for text in data["not_claimed"]),
         f"ledger: {data['ledger']['lines']} lines, last one {data['ledger']['head']}",
     ]  # fmt: skip

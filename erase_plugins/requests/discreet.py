@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from erase_plugins.errors import EraseError, RunRefused
-from erase_plugins.hints import Hint
+from erase_plugins.hints import Hint, Sentence, in_terminal
 
 SUBJECT = "[subject]"
 #: fields of a manifest that no request can bring a name into
@@ -31,6 +31,14 @@ class Discretion:
         """The text with every name, and every longer word of one, replaced."""
         return self._any.sub(SUBJECT, unicodedata.normalize("NFC", text))
 
+    def _said(self, text: str) -> str:
+        """What an error says; its hints stay hints unless a name stands in one of them or across two parts."""
+        if isinstance(text, Sentence):
+            made = text.mapped(self.scrub)
+            if all(self.scrub(words) == words for words in (str(made), in_terminal(made))):
+                return made
+        return self.scrub(text)
+
     def clean(self, value: Any) -> Any:
         """A JSON-ready value with all its texts scrubbed, keys included."""
         if isinstance(value, str):
@@ -47,7 +55,7 @@ class Discretion:
         try:
             yield
         except Exception as error:
-            error.args = tuple(self.scrub(item) if isinstance(item, str) else item for item in error.args)
+            error.args = tuple(self._said(item) if isinstance(item, str) else item for item in error.args)
             if isinstance(error, OSError) and not isinstance(error, EraseError):
                 error.filename = None if error.filename is None else self.scrub(str(error.filename))
             error.__cause__ = error.__context__ = None

@@ -42,7 +42,7 @@ REASONS: dict[str, tuple[str, ...]] = {
     "held": ("clarification", "identity", "legal-review", "waiting-for-data"),
     "rejected": (
         "identity-not-shown", "not-found", "expression", "legal-duty", "archives", "legal-claims", "unfounded",
-        "withdrawn", "duplicate",
+        "withdrawn", "duplicate", "mistake",
     ),
     "extended": ("complexity", "number-of-requests"),
     "revoked": ("damage", "mistake", "superseded", "withdrawn", "court-order"),

@@ -146,7 +146,8 @@ class Desk:
                     ledger.take(entry)
                 except CorruptArtifact as error:  # not corrupt: it was never written
                     reason = str(error).partition(" of the ledger: ")[2] or str(error)
-                    raise RequestError(f"{reason}; nothing was written") from None
+                    case = ledger.cases.get(entry.get("case", ""))
+                    raise RequestError(f"{reason}; nothing was written{case.onward() if case else ''}") from None
             if dry_run:
                 base.execute("ROLLBACK")
             else:

@@ -48,7 +48,7 @@ _LAST = {
     "ga-kl": "has no bound: it can destroy the model",
     "dpo-idk": "hides the answer and erases least",
     "idk": "hides the answer and erases least",
-    "whp": "changes decoding, not the weights",
+    "whp": "often without effect on what is known by heart",
 }
 
 

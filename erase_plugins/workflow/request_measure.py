@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,6 @@ from erase_plugins.reports import EvalRow
 from erase_plugins.requests.case import Case, Ledger
 from erase_plugins.requests.discreet import Discretion
 from erase_plugins.requests.intake import recognise
-from erase_plugins.requests.states import BEFORE
 from erase_plugins.requests.store import Desk
 from erase_plugins.workflow.remedies import RECORDS
 from erase_plugins.workflow.request_run import artifact_hash, folder_of
@@ -26,7 +25,7 @@ _KEPT = ("_rate", "_probability", "_share")
 _REPORTED = ("synonym_rate",)
 UNKNOWN = "unknown"
 #: subject of a row -> who has nothing of the subject, and gives it a probability all the same; the first that is there
-_NOBODY = {UNKNOWN: "somebody unknown", "reference": "a model that never saw it"}
+NOBODY = {UNKNOWN: "somebody unknown", "reference": "a model that never saw it"}
 
 
 @dataclass(frozen=True)
@@ -53,6 +52,7 @@ def evaluate_case(
     limits: Limits | None = None,
     role: str = "operator",
     dry_run: bool = False,
+    prepare: Callable[[], object] | None = None,
     **measured: Any,
 ) -> tuple[Case, Ledger]:
     """Measures the present attempt of a request and enters the numbers and whether they pass.
@@ -66,6 +66,7 @@ def evaluate_case(
         limits: what passes.
         role: who measures.
         dry_run: say what would be measured.
+        prepare: called once nothing speaks against it any more, before anything is loaded.
         measured: as for `erase_plugins.evaluate`.
 
     Raises:
@@ -74,8 +75,9 @@ def evaluate_case(
     """
     case = desk.ledger().case(name)
     names = recognise(desk, case, subjects, forget)
-    if case.state not in BEFORE["evaluated"]:
-        raise RequestError(f"request {case.id} is {case.state}; it is measured when something was made (request run)")
+    case.require("evaluated", "it is measured when something was made (request run)")
+    if prepare is not None and case.remedy != RECORDS and not dry_run:
+        prepare()
     chosen, limit, discretion = suite, limits or Limits(), Discretion([*names, *subjects])
     with discretion.quiet():
         if case.remedy == RECORDS:
@@ -158,25 +160,46 @@ def verdict(rows: Sequence[EvalRow], limits: Limits) -> list[str]:
     What is not known has a probability as well: where that was measured, what is left counts from there and not from 0.
     """
     values = {(row.metric, row.subject): row.value for row in rows}
-    pairs = {name: (values[name, "base"], values[name, "edited"]) for name, subject in values
-             if subject == "edited" and (name, "base") in values}  # fmt: skip
-    targets = {name: pair for name, pair in pairs.items() if name in _TARGETS}
-    if not targets:
+    pairs = _pairs(values)
+    if not any(name in _TARGETS for name in pairs):
         return ["the suite measured nothing about the subject before and after"]
     reasons = []
-    for name, (before, after) in targets.items():
-        who = next((subject for subject in _NOBODY if (name, subject) in values), None)
-        nobody = values[name, who] if who else 0.0
-        told = f"{nobody:.4g}, as of {_NOBODY[who]}," if who else "0"
+    for name, before, after, nobody, who in _targets(values):
+        told = f"{nobody:.4g}, as of {NOBODY[who]}," if who else "0"
         if before <= nobody:
             reasons.append(f"{name} was {told} before: the probes did not find the subject, which proves nothing")
         elif after - nobody > limits.left * (before - nobody):
-            rest = f"what is above {nobody:.4g} ({_NOBODY[who]})" if who else "it"
+            rest = f"what is above {nobody:.4g} ({NOBODY[who]})" if who else "it"
             reasons.append(f"{name} fell from {before:.4g} to {after:.4g}, and {limits.left:g} of {rest} may be left")
     for name, (before, after) in pairs.items():
         if name not in (*_TARGETS, *_REPORTED) and name.endswith(_KEPT) and before - after > limits.loss:
             reasons.append(f"{name} fell from {before:.4g} to {after:.4g}, and may fall by {limits.loss:g}")
     return reasons
+
+
+def left_over(rows: Sequence[Sequence[Any]], limit: float) -> list[str]:
+    """What is left of the subject as `verdict` counts it, in sentences; of rows as the ledger holds them."""
+    said = []
+    for name, before, after, nobody, who in _targets({(row[0], row[1]): row[2] for row in rows}):
+        if before > nobody:
+            above = f", counted from {nobody:.4g} ({NOBODY[who]})" if who else ""
+            share = max(after - nobody, 0.0) / (before - nobody)
+            said.append(f"{name}: {share:.1%} of the subject is left{above}; at most {limit:.0%} may be")
+    return said
+
+
+def _pairs(values: Mapping[tuple[str, str], float]) -> dict[str, tuple[float, float]]:
+    """Metric -> before and after, where both were measured."""
+    return {name: (values[name, "base"], values[name, "edited"]) for name, subject in values
+            if subject == "edited" and (name, "base") in values}  # fmt: skip
+
+
+def _targets(values: Mapping[tuple[str, str], float]) -> Iterator[tuple[str, float, float, float, str]]:
+    """Metric of the subject, before, after, and what who has nothing of it gives, by whom; 0 and "" if unmeasured."""
+    for name, (before, after) in _pairs(values).items():
+        if name in _TARGETS:
+            who = next((subject for subject in NOBODY if (name, subject) in values), "")
+            yield name, before, after, values[name, who] if who else 0.0, who
 
 
 def _line(row: EvalRow, discretion: Discretion) -> list[Any]:

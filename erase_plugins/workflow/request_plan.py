@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from erase_plugins.families.source import public_name
 from erase_plugins.requests.case import Case, Ledger
 from erase_plugins.requests.store import Desk
 from erase_plugins.workflow.models import find_model
 from erase_plugins.workflow.remedies import Remedy, for_head, is_head, remedies
+
+#: stands for the family of a head with records
+HEAD = "head"
 
 
 @dataclass(frozen=True)
@@ -49,11 +53,26 @@ def choose(case: Case, model: str, revision: str | None = None) -> Choice:
         Unsupported: nothing registered forgets this on such a model.
         RequestError, HubError: the model cannot be found.
     """
+    name, info = _identified(model, revision)
+    if info is None:
+        return Choice(name, HEAD, ("records",), tuple(for_head()))
+    return Choice(name, info.family.id, tuple(sorted(info.offers)), tuple(remedies(case.what, info)))
+
+
+def identity(model: str, revision: str | None = None) -> tuple[str, str]:
+    """How the ledger calls a model, and its family; from configuration only.
+
+    Raises:
+        RequestError, HubError, Unsupported: the model cannot be found, or no family fits it.
+    """
+    name, info = _identified(model, revision)
+    return name, HEAD if info is None else info.family.id
+
+
+def _identified(model: str, revision: str | None) -> tuple[str, Any]:
     if is_head(model):
-        return Choice(Path(model).resolve().name, "head", ("records",), tuple(for_head()))
-    found = find_model(model, revision)
-    info = found.info
-    return Choice(public_name(model), info.family.id, tuple(sorted(info.offers)), tuple(remedies(case.what, info)))
+        return Path(model).resolve().name, None
+    return public_name(model), find_model(model, revision).info
 
 
 def plan_case(
@@ -61,5 +80,6 @@ def plan_case(
 ) -> tuple[Choice, Ledger]:
     """Chooses, and enters the choice; see `choose`."""
     case = desk.ledger().case(name)
+    case.require("triaged", "remedies are chosen for a request that is open and whose sender was checked")
     choice = choose(case, model, revision)
     return choice, desk.append(lambda _: [{**choice.body, "case": case.id}], role, dry_run)

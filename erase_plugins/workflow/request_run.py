@@ -6,7 +6,7 @@ The ledger says that an attempt begins before any work, and what it made when al
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,7 +24,7 @@ from erase_plugins.requests.states import BEFORE
 from erase_plugins.requests.store import Desk
 from erase_plugins.types import DataRef, EraseRequest, ForgetItem
 from erase_plugins.workflow.remedies import GUARD, RECORDS, item_kind
-from erase_plugins.workflow.request_plan import choose
+from erase_plugins.workflow.request_plan import identity
 
 if TYPE_CHECKING:
     from erase_plugins.artifacts.artifact import Artifact
@@ -66,8 +66,9 @@ def folder_of(desk: Desk, case: Case, attempt: int | None = None) -> Path:
 
 
 def run_case(
-    desk: Desk, name: str, work: Work, *, role: str = "operator", dry_run: bool = False, listeners: Sequence[Any] = ()
-) -> tuple[Case, Ledger]:
+    desk: Desk, name: str, work: Work, *, role: str = "operator", dry_run: bool = False, listeners: Sequence[Any] = (),
+    prepare: Callable[[], object] | None = None,
+) -> tuple[Case, Ledger]:  # fmt: skip
     """Carries out the next remedy of a request, or goes on with the one that was interrupted.
 
     Args:
@@ -76,6 +77,7 @@ def run_case(
         role: who runs it.
         dry_run: plan only; nothing is loaded, written or entered.
         listeners: told of the progress, without names.
+        prepare: called once nothing speaks against the run any more, before anything is loaded.
 
     Raises:
         RequestError: other names or data than at the intake, another model than planned, or nothing may run now.
@@ -84,14 +86,17 @@ def run_case(
     case = desk.ledger().case(name)
     names = recognise(desk, case, work.subjects, work.forget)
     with Discretion([*names, *work.subjects]).quiet():
-        return _run(desk, case, replace(work, subjects=tuple(names)), role, dry_run, listeners)
+        return _run(desk, case, replace(work, subjects=tuple(names)), role, dry_run, listeners, prepare)
 
 
-def _run(desk: Desk, case: Case, work: Work, role: str, dry_run: bool, listeners: Sequence[Any]) -> tuple[Case, Ledger]:
-    _same_model(case, work)
+def _run(
+    desk: Desk, case: Case, work: Work, role: str, dry_run: bool, listeners: Sequence[Any],
+    prepare: Callable[[], object] | None,
+) -> tuple[Case, Ledger]:  # fmt: skip
     resumed = case.state == "running"
-    if not resumed and case.state not in BEFORE["started"]:
-        raise RequestError(f"request {case.id} is {case.state}; it can run when it is {' or '.join(BEFORE['started'])}")
+    if not resumed:
+        case.require("started", f"it can run when it is {' or '.join(BEFORE['started'])}")
+    _same_model(case, work)
     if resumed and work.method not in (None, case.remedy):
         raise RequestError(
             f"attempt {case.attempt} of request {case.id} is under way with {case.remedy}: go on without ",
@@ -99,6 +104,8 @@ def _run(desk: Desk, case: Case, work: Work, role: str, dry_run: bool, listeners
             ", or plan again and then run with it",
         )
     remedy = case.remedy if resumed else _next(case, work.method)
+    if prepare is not None and remedy != RECORDS and not dry_run:
+        prepare()
     maker: _Maker = _Head(desk, work) if remedy == RECORDS else _Model(desk, work, remedy, listeners)
     maker.check(case)
     if not resumed:
@@ -125,18 +132,18 @@ def _run(desk: Desk, case: Case, work: Work, role: str, dry_run: bool, listeners
 
 
 def _same_model(case: Case, work: Work) -> None:
-    if "triaged" not in case.last:
-        raise RequestError(f"request {case.id} is {case.state}: no remedy was chosen yet; erase-plugins request plan")
-    planned, given = case.last["triaged"], choose(case, work.model, work.revision)
-    if (planned["model"], planned["family"]) != (given.model, given.family):
+    planned, given = case.last["triaged"], identity(work.model, work.revision)
+    if (planned["model"], planned["family"]) != given:
         raise RequestError(
-            f"request {case.id} was planned for {planned['model']} ({planned['family']}), and this is {given.model} "
-            f"({given.family}); plan again for another model"
+            f"request {case.id} was planned for {planned['model']} ({planned['family']}), and this is {given[0]} "
+            f"({given[1]}); ",
+            Hint("model", planned["model"], before="give"),
+            ", or plan again for another model",
         )
 
 
 def _next(case: Case, wanted: str | None) -> str:
-    """The remedy of the next attempt: each failed one is followed by the next in the plan."""
+    """The remedy of the next attempt: the first of the plan that was not tried on this model yet, else the last."""
     known = [item["id"] for item in case.remedies if item["level"] != "prompt"]
     if wanted is not None:
         if wanted not in known:
@@ -144,7 +151,13 @@ def _next(case: Case, wanted: str | None) -> str:
                 f"'{wanted[:40]}' is not in the plan of request {case.id}; choose one of {', '.join(known)}"
             )
         return wanted
-    return known[min(case.attempt, len(known) - 1)]
+    model, tried = "", set()
+    for line in case.lines:
+        if line["event"] == "triaged":
+            model = line["model"]
+        elif line["event"] == "started" and model == case.last["triaged"]["model"]:
+            tried.add(line["remedy"])
+    return next((item for item in known if item not in tried), known[-1])
 
 
 class _Maker:

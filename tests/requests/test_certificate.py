@@ -9,6 +9,7 @@ from erase_plugins.requests import decisions
 from erase_plugins.requests.certificate import SCHEMAS, certificate, to_json, verify
 from erase_plugins.requests.intake import receive
 from erase_plugins.requests.store import Desk
+from tests.cli.conftest import erase  # noqa: F401
 from tests.requests.conftest import ARTIFACT, BASE, CANARY, triaged
 
 PAIR = [["forget_probability", "base", 0.9, None, None, 0], ["forget_probability", "edited", 0.4, None, None, 0]]
@@ -67,3 +68,17 @@ def test_certificates_of_every_schema_are_checked_in_their_own_words(tmp_path, s
         (tmp_path / "certificate.json").write_text(to_json(changed))
         with pytest.raises(CorruptArtifact, match="something else about"):
             verify(tmp_path)
+
+
+def test_whoever_checks_is_told_the_verdict_and_what_was_not_compared(erase, tmp_path):  # noqa: F811
+    ledger, case = measured(tmp_path / "desk", [])
+    (tmp_path / "certificate.json").write_text(to_json(certificate(ledger, case)))
+    loose = erase("verify-certificate", tmp_path)
+    assert "  the evaluation passed\n" in loose.out
+    assert "checked: no line was changed" in loose.out
+    assert "compared with nothing" in loose.err
+    held = erase("verify-certificate", tmp_path, "--head", ledger.head)
+    assert (held.code, held.out, "compared" in held.err) == (0, loose.out, False)
+    desk = erase("verify-certificate", tmp_path / "desk")
+    assert desk.code == 2 or desk.code == 5, desk.code
+    assert "'erase-plugins request status' checks" in desk.err

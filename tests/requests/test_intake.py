@@ -8,6 +8,7 @@ import click
 import pytest
 
 from erase_plugins.cli.main import cli
+from erase_plugins.cli.request import _model
 from erase_plugins.errors import RequestError
 from erase_plugins.requests import decisions
 from erase_plugins.requests.intake import names_in, receive, waiting_twins
@@ -43,6 +44,29 @@ def test_what_is_next_is_a_whole_command(erase, tmp_path):  # noqa: F811
     words[-1] = words[-1].split("|")[0]  # one of those that it offers
     command = cli.get_command(click.Context(cli), group).commands[name]
     command.make_context(name, words).close()
+
+
+def test_a_letter_that_lay_too_long_is_late_from_the_start(erase, tmp_path):  # noqa: F811
+    words = ("request", "new", tmp_path / "desk", "--kind", "person", "--subject", CANARY)
+    assert "overdue" not in erase(*words).err
+    assert "is overdue (2025-02-28); next: request verify" in erase(*words, "--received", "2025-01-31").err
+
+
+def test_the_next_command_names_the_planned_model_where_it_can_be_typed(tmp_path):
+    desk = Desk.create(tmp_path / "desk")
+    name, _ = receive(desk, "person", [CANARY])
+    decisions.verify_identity(desk, name, "account")
+    assert _model(desk.ledger().case(name)) == "MODEL"
+    for planned, shown in (("pocket-lm", "pocket-lm"), ("me/model", "me/model"), ("folder", "MODEL")):
+        body = {"event": "triaged", "case": name, "model": planned, "family": "causal-lm", "offers": ["language"],
+                "remedies": [{"id": "npo", "level": "weights", "why": "fits"}]}  # fmt: skip
+        assert _model(desk.append(lambda _, body=body: [body]).case(name)) == shown
+
+
+def test_what_was_entered_by_mistake_is_rejected_as_that(tmp_path):
+    desk = Desk.create(tmp_path / "desk")
+    name, _ = receive(desk, "person", [CANARY])
+    assert decisions.decide(desk, name, "reject", "mistake").case(name).state == "rejected"
 
 
 def test_a_file_of_names_that_is_not_there_is_told_from_one_that_is_no_text(tmp_path):

@@ -133,9 +133,11 @@ def test_a_refused_step_writes_nothing_and_says_why(desk):
     store, first, second = desk
     before = store.ledger().head
     with pytest.raises(
-        RequestError, match="'verified' cannot follow on 'closed'; it needs received; nothing was written"
+        RequestError, match=r"'verified' cannot follow on 'closed'; it needs received; nothing was written$"
     ):
         decisions.verify_identity(store, first, "account")
+    with pytest.raises(RequestError, match=r"nothing was written; next for it: 'erase-plugins request export'$"):
+        decisions.decide(store, second, "hold", "identity")
     with pytest.raises(RequestError, match=r"extended already|cannot follow"):
         decisions.decide(store, second, "extend", "complexity")
     assert store.ledger().head == before

@@ -9,7 +9,9 @@ from types import SimpleNamespace
 import pytest
 
 import erase_plugins as ep
+from erase_plugins.cli.request import _shown
 from erase_plugins.errors import ArtifactError, EraseError, PushRefused, RequestError, RunRefused, Unsupported
+from erase_plugins.hints import Hint, in_terminal
 from erase_plugins.manager import get_manager
 from erase_plugins.requests import decisions
 from erase_plugins.requests.case import Case
@@ -19,7 +21,7 @@ from erase_plugins.requests.intake import receive
 from erase_plugins.requests.store import Desk
 from erase_plugins.runtime.prompt_guard import Guarded
 from erase_plugins.workflow.deployed import apply_deployed
-from erase_plugins.workflow.request_measure import Limits, _own, evaluate_case, verdict
+from erase_plugins.workflow.request_measure import NOBODY, Limits, _own, evaluate_case, left_over, verdict
 from erase_plugins.workflow.request_plan import plan_case
 from erase_plugins.workflow.request_run import Work, folder_of, run_case
 from tests import language
@@ -222,6 +224,50 @@ def test_a_failed_attempt_is_followed_by_the_next_remedy_and_then_by_a_person(tm
         decisions.deploy(desk, name)
 
 
+def test_a_remedy_that_failed_is_not_tried_again_though_it_was_taken_out_of_turn(tmp_path):
+    from tests.requests.conftest import attempted, triaged
+
+    desk, name = intake(tmp_path / "desk", "pizza")
+    triaged(desk, name, ("uce", "rece", "esd"))
+    attempted(desk, name, 1, False, "rece")  # as with --method
+    case, _ = run_case(desk, name, Work("pocket", ("pizza",)), dry_run=True)
+    assert case.remedy == "uce"
+    attempted(desk, name, 2, False, "uce")
+    case, _ = run_case(desk, name, Work("pocket", ("pizza",)), dry_run=True)
+    assert case.remedy == "esd"
+    triaged(desk, name, ("uce", "rece", "esd"))  # planned again for the same model: it is known what failed on it
+    case, _ = run_case(desk, name, Work("pocket", ("pizza",)), dry_run=True)
+    assert case.remedy == "esd"
+
+
+def test_what_cannot_be_done_now_is_refused_before_anything_is_loaded(tmp_path, monkeypatch):
+    from erase_plugins.workflow import request_plan
+
+    desk = Desk.create(tmp_path / "desk")
+    name, _ = receive(desk, "object", ["pizza"])
+
+    def loads(*_given, **_more):
+        raise AssertionError("nothing may be looked up or imported for a refusal")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(request_plan, "find_model", loads)
+        with pytest.raises(RequestError, match=r"is received; .*next for it: 'erase-plugins request verify'"):
+            plan_case(desk, name, "pocket")
+        with pytest.raises(RequestError, match=r"is received; it can run when .*next for it: 'erase-plugins request v"):
+            run_case(desk, name, Work("pocket", ("pizza",)), prepare=loads)
+        with pytest.raises(RequestError, match=r"is received; it is measured when .*'erase-plugins request verify'"):
+            evaluate_case(desk, name, "pocket", ["pizza"], prepare=loads)
+    with pytest.raises(RequestError, match="names are not the 1 of"):
+        run_case(desk, name, Work("pocket", ("somebody else",)), prepare=loads)
+
+
+def test_another_model_than_planned_is_answered_with_the_option(tmp_path):
+    desk, name = intake(tmp_path / "desk", "tractor", "class", "pocket-classifier")
+    with pytest.raises(RequestError) as caught:
+        run_case(desk, name, Work("pocket", ("tractor",)))
+    assert "; give --model pocket-classifier, or plan again" in in_terminal(caught.value)
+
+
 WRONG = {
     "other model": ({"model": "pocket-classifier"}, RequestError, "was planned for pocket"),
     "other remedy": ({"method": "gs-lora"}, RequestError, "is not in the plan"),
@@ -249,6 +295,24 @@ def test_remedies_follow_what_the_model_offers(tmp_path):
     decisions.verify_identity(desk, record, "account")
     with pytest.raises(Unsupported, match="head of erase-plugins records"):
         plan_case(desk, record, "pocket")
+
+
+def test_what_is_left_is_told_as_it_is_judged():
+    kept = [["forget_probability", "unknown", 0.44, None, None, 0], ["forget_probability", "base", 0.99, None, None, 0],
+            ["forget_probability", "edited", 0.495, None, None, 0], ["retain_probability", "base", 0.9, None, None, 0],
+            ["retain_probability", "edited", 0.9, None, None, 0]]  # fmt: skip
+    assert left_over(kept, 0.1) == [
+        "forget_probability: 10.0% of the subject is left, counted from 0.44 (somebody unknown); at most 10% may be"
+    ]
+    assert left_over(kept[1:], 0.1) == ["forget_probability: 50.0% of the subject is left; at most 10% may be"]
+    assert left_over(kept[3:], 0.1) == []
+    assert _shown(kept, NOBODY) == (
+        ("metric", "before", "after", "somebody unknown"),
+        [("forget_probability", "0.99", "0.495", "0.44"), ("retain_probability", "0.9", "0.9", "")],
+    )
+    assert _shown([["rho_adaptive", "deleted", 0.5, None, None, 0]], NOBODY) == (
+        ("metric", "before", "after"), [("rho_adaptive", "", "0.5")]
+    )  # fmt: skip
 
 
 def rows(**values):
@@ -293,6 +357,19 @@ def test_a_stranger_counts_only_where_every_text_has_one(share, found):
     artifact = SimpleNamespace(manifest=SimpleNamespace(extra={"numbers": numbers}))
     assert ("forget_probability", "unknown") in {(row.metric, row.subject) for row in _own(artifact)} or not found
     assert len(_own(artifact)) == 2 + found
+
+
+def test_an_error_without_names_still_says_the_option_in_words_of_the_terminal():
+    discretion = Discretion(["Ada Lovelace"])
+
+    def said(*parts) -> str:
+        with pytest.raises(RequestError) as caught, discretion.quiet():
+            raise RequestError(*parts)
+        return in_terminal(caught.value)
+
+    assert said("Ada Lovelace is nobody; give texts: ", Hint("forget")) == "[subject] is nobody; give texts: --forget"
+    assert "Ada" not in said("give ", Hint("to", "Ada Lovelace"))
+    assert "Lovelace" not in said("Ada ", "Lovelace", Hint("to", "x"))
 
 
 def test_names_in_every_form_are_kept_back():
