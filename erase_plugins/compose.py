@@ -7,6 +7,7 @@ summed exactly. Gated artifacts hold one memory per concept, which are added and
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -29,6 +30,8 @@ from erase_plugins.types import Concept
 from erase_plugins.workflow.artifacts import load_artifact
 
 MODES = ("auto", "joint", "sum")
+#: so many notes and so many warnings of what was merged are kept
+_MOST_TEXTS = 24
 
 
 def merge(
@@ -158,7 +161,7 @@ def revoke(
     remaining = tuple(item for item in loaded.manifest.concepts if item.text not in names)
     kept = loaded.manifest.preserve if forget else tuple(dict.fromkeys([*loaded.manifest.preserve, *names]))
     entry = {"action": "revoke", "concepts": names, "kept": not forget}
-    return _solved(loaded.manifest, statistics, remaining, kept, entry)
+    return _solved(_without_notes(loaded.manifest, names), statistics, remaining, kept, entry)
 
 
 def _ungated(artifact: Artifact, names: Sequence[str]) -> Artifact:
@@ -167,7 +170,7 @@ def _ungated(artifact: Artifact, names: Sequence[str]) -> Artifact:
     remaining = tuple(item for item in artifact.manifest.concepts if item.text not in names)
     entry = {"action": "revoke", "concepts": list(names), "at": now()}
     return Artifact(
-        artifact.manifest.changed(
+        _without_notes(artifact.manifest, names).changed(
             name=merged_name(remaining), concepts=remaining, rank=edit.rank, modules=len(edit), created=now(),
             history=(*artifact.manifest.history, entry),
         ),
@@ -243,7 +246,33 @@ def joint(
     concepts = tuple(table[name] for name in statistics.members)
     kept = tuple(sorted({text for item in artifacts for text in item.manifest.preserve} - set(table)))
     entry = {"action": action, "members": sorted(item.name for item in artifacts)}
-    return _solved(artifacts[0].manifest, statistics, concepts, kept, entry)
+    return _solved(_of_all(artifacts), statistics, concepts, kept, entry)
+
+
+def _of_all(artifacts: Sequence[Artifact]) -> Manifest:
+    """The first one's manifest with the notes and warnings of all, as far as somebody would read them."""
+    found = {}
+    for name in ("notes", "warnings"):
+        texts = list(dict.fromkeys(text for item in artifacts for text in getattr(item.manifest, name)))
+        more = [f"{len(texts) - _MOST_TEXTS} more {name} stand in what was merged"] if len(texts) > _MOST_TEXTS else []
+        found[name] = (*texts[:_MOST_TEXTS], *more)
+    return replace(artifacts[0].manifest, **found)
+
+
+def _without_notes(manifest: Manifest, gone: Sequence[str]) -> Manifest:
+    """The manifest without the notes and warnings that name what is gone and nothing that stays."""
+    stays = [item.text for item in manifest.concepts if item.text not in gone]
+
+    def holds(text: str) -> bool:
+        return _names(text, stays) or not _names(text, gone)
+
+    return replace(
+        manifest, notes=tuple(filter(holds, manifest.notes)), warnings=tuple(filter(holds, manifest.warnings))
+    )
+
+
+def _names(text: str, concepts: Sequence[str]) -> bool:
+    return any(re.search(rf"(?<!\w){re.escape(name)}(?!\w)", text) for name in concepts)
 
 
 def _renewed(statistics: Statistics, target: Any) -> Statistics:
@@ -297,7 +326,7 @@ def _summed(
         edits = [lower_for(edit, target) for edit in edits]
     edit = total(list(zip(edits, factors, strict=True)))
     proven = next((item.manifest.certificate for item in artifacts if item.manifest.certificate), None)
-    first = replace(artifacts[0].manifest, certificate=proven)  # so that its loss is told
+    first = replace(_of_all(artifacts), certificate=proven)  # so that its loss is told
     table = {concept.name: concept for item in artifacts for concept in item.manifest.concepts}
     concepts = tuple(table[name] for name in sorted(table))
     kept = tuple(sorted({text for item in artifacts for text in item.manifest.preserve} - set(table)))

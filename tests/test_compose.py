@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -109,3 +111,34 @@ def test_three_hundred_members_merge_quickly_and_exactly(tiny_sd1) -> None:
     never = ep.merge([item for index, item in enumerate(artifacts) if index != 17][::-1])
     for name, tensor in tensors(never).items():
         assert torch.equal(tensor, tensors(less)[name]), name
+
+
+def noted(artifact, *notes, numbers=None):
+    extra = {**artifact.manifest.extra, **({} if numbers is None else {"numbers": numbers})}
+    return ep.Artifact(replace(artifact.manifest, notes=notes, warnings=(), extra=extra), artifact.edit)
+
+
+def test_notes_of_all_are_kept_and_leave_with_their_concept(made) -> None:
+    both = ep.merge([noted(made["dog"], "dog -> a cat", "shared"), noted(made["pizza"], "pizza -> a cake", "shared")])
+    assert both.manifest.notes == ("dog -> a cat", "shared", "pizza -> a cake")
+    assert ep.revoke(both, "dog").manifest.notes == ("shared", "pizza -> a cake")
+    spoken = noted(made["both"], "hotdog stays", "dog and pizza meet", "no dog")
+    assert ep.revoke(spoken, "dog").manifest.notes == ("hotdog stays", "dog and pizza meet")
+    many = ep.merge([noted(made["dog"], *map(str, range(30))), made["pizza"]]).manifest.notes
+    assert (len(many), many[23]) == (25, "23")
+    assert many[-1].endswith(" more notes stand in what was merged")
+
+
+def test_numbers_of_a_run_are_not_those_of_what_was_made_from_it(made) -> None:
+    first = noted(made["dog"], numbers={"kept_rows_change": 0.5})
+    assert "numbers" not in ep.merge([first, made["pizza"]]).manifest.extra
+    assert "numbers" not in ep.merge([first, made["pizza"]], mode="sum").manifest.extra
+    assert "numbers" not in ep.revoke(noted(made["both"], numbers={"loss": 1.0}), "dog").manifest.extra
+    assert first.manifest.extra["numbers"] == {"kept_rows_change": 0.5}
+
+
+def test_notes_about_files_are_of_the_folder_that_was_written(made, pocket_target, tmp_path) -> None:
+    alone = noted(made["both"], "pizza -> a cake").save(tmp_path / "alone")
+    assert any(text.startswith("no kohya file: ") and "option 'model'" in text for text in alone.manifest.notes)
+    whole = ep.load_artifact(tmp_path / "alone").save(tmp_path / "whole", target=pocket_target)
+    assert whole.manifest.notes == ("pizza -> a cake",)

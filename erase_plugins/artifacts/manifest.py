@@ -100,12 +100,16 @@ class Manifest(Record):
         return known
 
     def changed(self, **changes: Any) -> Manifest:
-        """The manifest of another edit that was made from this one's: what was proven or measured no longer holds."""
+        """The manifest of another edit that was made from this one's: what was proven or measured no longer holds.
+
+        That goes for the numbers and the duration of its run as well.
+        """
         lost = ("the certificate of the original is about other weights; it was left out",) if self.certificate else ()
         warnings = (*changes.pop("warnings", self.warnings), *lost)
+        extra = {name: value for name, value in self.extra.items() if name != "numbers"}
         return replace(
             self,
-            **{"files": (), "quality": "not measured", "certificate": None, "records": (), **changes},
+            **{"files": (), "quality": "not measured", "certificate": None, "records": (), "seconds": 0.0, "extra": extra, **changes},
             warnings=warnings,
         )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 
 #: stands in the file list for pictures and descriptions that user interfaces show
 SIDECAR = "sidecar"
+#: notes of `write_folder` about the files of one folder
+_ABOUT_FILES = re.compile(r"(no )?[a-z0-9_-]+ file: ")
 #: a LoRA of a context map of more directions and bytes than these is written where it is asked for only
 MOST_RANK, MOST_LORA_BYTES = 96, 16 << 20
 
@@ -91,7 +94,8 @@ def write_folder(
             files += [_describe(work, item, SIDECAR) for item in _members(work) if item not in before]
         if not files and not bare:
             raise Unsupported(f"no layout of {', '.join(layouts)} can carry this edit: {'; '.join(notes)}")
-        manifest = replace(manifest, files=tuple(files), notes=(*manifest.notes, *notes))
+        earlier = tuple(text for text in manifest.notes if not _ABOUT_FILES.match(text))  # of files that lay elsewhere
+        manifest = replace(manifest, files=tuple(files), notes=(*earlier, *notes))
         (work / FILENAME).write_text(manifest.to_json(), encoding="utf-8")
     return Artifact(manifest, artifact.edit, folder)
 
@@ -104,7 +108,7 @@ def _for_layout(edit: Edit, layout: Any, family: Any, target: Any, asked: bool) 
     if "contextmap" not in edit.kinds:
         return None, verdict.reason
     if target is None:
-        return None, f"{verdict.reason}; give the base model to write it as LoRA"
+        return None, f"{verdict.reason}; give the base model (option 'model') to write it as LoRA"
     if not asked and (reason := _too_large(edit, target)):
         return None, reason
     lowered = lower_for(edit, target)

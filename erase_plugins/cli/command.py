@@ -200,9 +200,13 @@ def quote(*words: object) -> str:
 
 
 def quiet_libraries() -> None:
-    """Silences progress bars and notices of the model libraries; errors still come through as exceptions."""
+    """Silences progress bars and notices of the model libraries; errors still come through as exceptions.
+
+    Our own warnings, which Python shows with file and line, become lines as all others are.
+    """
     import os
 
+    warnings.showwarning = _warned
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1" if not _terminal() else "0")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     warnings.filterwarnings("ignore", category=FutureWarning)
@@ -219,6 +223,19 @@ def quiet_libraries() -> None:
     diffusers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     transformers.utils.logging.set_verbosity_error()
+
+
+_python_shows = warnings.showwarning
+
+
+def _warned(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
+    """A warning of ours as a line; any other as Python shows it."""
+    from erase_plugins.cli.console import hint
+
+    if category is UserWarning:
+        hint(f"warning: {message}")
+    else:
+        _python_shows(message, category, *place, **more)
 
 
 def quiet_client() -> None:

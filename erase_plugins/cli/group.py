@@ -44,7 +44,7 @@ COMMANDS = {
         "verify_certificate",
         "Check a certificate of deletion, or of a request, against its ledger.",
     ),
-    "apply": ("apply", "Write a checkpoint with artifacts fused in."),
+    "apply": ("apply", "Write a checkpoint with an artifact fused in."),
     "diagnose": ("diagnose", "Find out why a model still draws an erased concept."),
     "calibrate": ("calibrate", "Measure a model: neighbours, gates, first steps; one file to send back or use."),
     "doctor": ("doctor", "Check the installation: versions, plugins, layouts, device."),

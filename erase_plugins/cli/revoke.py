@@ -45,9 +45,9 @@ def command(
     for text in concepts:
         if text not in known:
             close = get_close_matches(text, known, n=1)
-            meant = f"; did you mean '{close[0]}'?" if close else ";"
+            meant = f"; did you mean '{close[0]}'? It" if close else "; it"
             shown = ", ".join(known[:12]) + (f" and {len(known) - 12} more" if len(known) > 12 else "")
-            raise RequestError(f"'{text}' is not erased by {first.name}{meant} It erases: {shown or 'nothing'}")
+            raise RequestError(f"'{text}' is not erased by {first.name}{meant} erases: {shown or 'nothing'}")
     from erase_plugins.compose import revoke
 
     revoked = revoke(first, list(concepts), forget=forget)

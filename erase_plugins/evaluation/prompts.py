@@ -48,7 +48,11 @@ def common_axis(judge: Any, erased: Sequence[str]) -> str:
     """
     axes = {find_axis(judge, text) for text in erased}
     if len(axes) > 1:
-        raise Unsupported(f"erased concepts of different kinds ({', '.join(sorted(axes))}) need one evaluation each")
+        raise Unsupported(
+            f"erased concepts of different kinds ({', '.join(sorted(axes))}) need one evaluation each, of the same "
+            "artifact; say which ones now with ",
+            Hint("erased", "NAME"),
+        )
     return axes.pop()
 
 

@@ -77,9 +77,30 @@ def absent(source: Source) -> dict[str, None]:
 
 def _from_file(cls: Any, source: Source, options: dict[str, Any]) -> Any:
     try:
-        return cls.from_single_file(str(source.file), **options)
+        pipe = cls.from_single_file(str(source.file), **options)
     except (OSError, ValueError) as error:
         raise Unsupported(
             f"checkpoint '{source.name}' needs its family's configuration and tokenizer from the Hub cache: "
-            f"{str(error).splitlines()[0]}"
+            f"{str(error).splitlines()[0]} Load it once with the Hub in reach; or give a diffusers folder, which holds "
+            "them"
         ) from error
+    _refuse_gaps(pipe, source.name)
+    return pipe
+
+
+def _refuse_gaps(pipe: Any, name: str) -> None:
+    """Refuses a file that lacks weights: diffusers leaves those on the device "meta" and says nothing (0.35 to 0.42).
+
+    Raises:
+        Unsupported: names the parts, and how much each lacks.
+    """
+    lacking = []
+    for part, module in pipe.components.items():
+        weights = list(module.parameters()) if hasattr(module, "parameters") else []
+        if gaps := sum(weight.is_meta for weight in weights):
+            lacking.append(f"{part} ({gaps} of {len(weights)} weights)")
+    if lacking:
+        raise Unsupported(
+            f"checkpoint '{name}' does not hold all of the model; missing: {', '.join(lacking)}. Give a file with text "
+            "encoders and VAE in it, or a diffusers folder"
+        )

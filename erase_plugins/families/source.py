@@ -94,7 +94,7 @@ def find_source(model: str, revision: str | None = None) -> Source:
     if path.suffix in (".safetensors", ".ckpt") or model.count("/") != 1 or model.startswith((".", "/", "~")):
         raise RequestError(
             f"no model at '{path.name}'; give 'pocket', 'pocket-flow', 'pocket-classifier', 'pocket-lm', a model "
-            "folder of diffusers or transformers, or a Hub id"
+            "folder of diffusers or transformers, a .safetensors checkpoint, or a Hub id"
         )
     return _hub_source(model, revision)
 

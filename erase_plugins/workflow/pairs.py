@@ -22,7 +22,7 @@ MOST = 50
 #: prompt sets of an evaluation in the order in which they tell most
 _SETS = ("target", "neighbour", "synonym", "kept")
 #: kind of concept -> prompt that shows it
-_PROMPTS = {"style": "a house in the style of {}", "person": "a portrait of {}"}
+_PROMPTS = {"style": "a cat in the style of {}", "person": "a portrait of {}"}
 
 
 @dataclass(frozen=True)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import warnings
 
 import pytest
 
-from erase_plugins.cli.command import parse_settings, quote
+from erase_plugins.cli.command import parse_settings, quiet_libraries, quote
 from erase_plugins.cli.console import dump, human_bytes, human_seconds, table
 from erase_plugins.errors import RequestError
 from erase_plugins.plain_text import one_line
@@ -55,3 +56,13 @@ def test_a_terminal_too_narrow_for_the_columns_gets_the_rows_one_below_the_other
         assert lines[:4] == ["options", "alias_threshold", "  type: float", "  default: 0.9"]
         assert "  help: closeness from which a word of the vocabulary counts" in lines
         assert not [line for line in lines if line.endswith(": ")], "empty cells are left out"
+
+
+def test_our_warnings_are_lines_without_a_place_in_the_source(capsys):
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        quiet_libraries()
+        warnings.warn("46% of the way is left", stacklevel=1)
+        assert capsys.readouterr().err == "warning: 46% of the way is left\n"
+        warnings.warn("odd numbers", RuntimeWarning, stacklevel=1)
+        assert "test_console.py" in capsys.readouterr().err

@@ -72,7 +72,8 @@ def test_prompts_come_from_the_evaluation_or_from_the_concepts(pizza):
     assert choose_prompts(pizza.manifest, 3) == ["a pizza", "a plate", "a pizza"]
     assert choose_prompts(pizza.manifest, 1) == ["a pizza"]
     style = pizza.with_manifest(concepts=(Concept("Monet", "style"), Concept("Ada", "person")), preserve=())
-    assert choose_prompts(style.manifest, 2) == ["a house in the style of Monet", "a portrait of Ada"]
+    assert choose_prompts(style.manifest, 2) == ["a cat in the style of Monet", "a portrait of Ada"]
+    assert "cat" in known, "pocket draws something else for words that it does not know"
 
 
 @pytest.mark.parametrize(
