@@ -109,7 +109,15 @@ class Manifest(Record):
         extra = {name: value for name, value in self.extra.items() if name != "numbers"}
         return replace(
             self,
-            **{"files": (), "quality": "not measured", "certificate": None, "records": (), "seconds": 0.0, "extra": extra, **changes},
+            **{
+                "files": (),
+                "quality": "not measured",
+                "certificate": None,
+                "records": (),
+                "seconds": 0.0,
+                "extra": extra,
+                **changes,
+            },
             warnings=warnings,
         )
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from erase_plugins.families.source import public_name
 from erase_plugins.requests.case import Case, Ledger
@@ -53,26 +52,24 @@ def choose(case: Case, model: str, revision: str | None = None) -> Choice:
         Unsupported: nothing registered forgets this on such a model.
         RequestError, HubError: the model cannot be found.
     """
-    name, info = _identified(model, revision)
-    if info is None:
-        return Choice(name, HEAD, ("records",), tuple(for_head()))
-    return Choice(name, info.family.id, tuple(sorted(info.offers)), tuple(remedies(case.what, info)))
+    if is_head(model):
+        return Choice(called(model), HEAD, ("records",), tuple(for_head()))
+    info = find_model(model, revision).info
+    return Choice(called(model), info.family.id, tuple(sorted(info.offers)), tuple(remedies(case.what, info)))
 
 
-def identity(model: str, revision: str | None = None) -> tuple[str, str]:
-    """How the ledger calls a model, and its family; from configuration only.
+def called(model: str) -> str:
+    """How the ledger calls a model; nothing is looked up."""
+    return Path(model).resolve().name if is_head(model) else public_name(model)
+
+
+def family_of(model: str, revision: str | None = None) -> str:
+    """Id of a model's family as the ledger holds it, from configuration only.
 
     Raises:
         RequestError, HubError, Unsupported: the model cannot be found, or no family fits it.
     """
-    name, info = _identified(model, revision)
-    return name, HEAD if info is None else info.family.id
-
-
-def _identified(model: str, revision: str | None) -> tuple[str, Any]:
-    if is_head(model):
-        return Path(model).resolve().name, None
-    return public_name(model), find_model(model, revision).info
+    return HEAD if is_head(model) else str(find_model(model, revision).info.family.id)
 
 
 def plan_case(

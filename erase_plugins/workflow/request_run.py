@@ -24,7 +24,7 @@ from erase_plugins.requests.states import BEFORE
 from erase_plugins.requests.store import Desk
 from erase_plugins.types import DataRef, EraseRequest, ForgetItem
 from erase_plugins.workflow.remedies import GUARD, RECORDS, item_kind
-from erase_plugins.workflow.request_plan import identity
+from erase_plugins.workflow.request_plan import called, family_of
 
 if TYPE_CHECKING:
     from erase_plugins.artifacts.artifact import Artifact
@@ -132,11 +132,15 @@ def _run(
 
 
 def _same_model(case: Case, work: Work) -> None:
-    planned, given = case.last["triaged"], identity(work.model, work.revision)
-    if (planned["model"], planned["family"]) != given:
+    planned = case.last["triaged"]
+    given = shown = called(work.model)
+    if given == planned["model"]:
+        family = family_of(work.model, work.revision)
+        shown = f"{given} ({family})"
+        given = given if family == planned["family"] else ""
+    if given != planned["model"]:
         raise RequestError(
-            f"request {case.id} was planned for {planned['model']} ({planned['family']}), and this is {given[0]} "
-            f"({given[1]}); ",
+            f"request {case.id} was planned for {planned['model']} ({planned['family']}), and this is {shown}; ",
             Hint("model", planned["model"], before="give"),
             ", or plan again for another model",
         )

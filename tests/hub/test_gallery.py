@@ -15,6 +15,7 @@ from erase_plugins import Concept, EvalReport, load_artifact
 from erase_plugins.api import generate
 from erase_plugins.errors import ArtifactError
 from erase_plugins.evaluation.sensitive import adults_only, blurred, to_blur
+from erase_plugins.pocket.world import pocket_world
 from erase_plugins.testing.models import shared_pipeline
 from erase_plugins.workflow.pairs import INDEX, choose_prompts, draw_pairs, picture, read_gallery
 from tests.cli.conftest import erase  # noqa: F401
@@ -73,7 +74,7 @@ def test_prompts_come_from_the_evaluation_or_from_the_concepts(pizza):
     assert choose_prompts(pizza.manifest, 1) == ["a pizza"]
     style = pizza.with_manifest(concepts=(Concept("Monet", "style"), Concept("Ada", "person")), preserve=())
     assert choose_prompts(style.manifest, 2) == ["a cat in the style of Monet", "a portrait of Ada"]
-    assert "cat" in known, "pocket draws something else for words that it does not know"
+    assert pocket_world().concept("cat"), "for words that it does not know pocket draws something else"
 
 
 @pytest.mark.parametrize(
