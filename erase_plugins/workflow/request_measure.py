@@ -184,7 +184,7 @@ def left_over(rows: Sequence[Sequence[Any]], limit: float) -> list[str]:
         if before > nobody:
             above = f", counted from {nobody:.4g} ({NOBODY[who]})" if who else ""
             share = max(after - nobody, 0.0) / (before - nobody)
-            said.append(f"{name}: {share:.1%} of the subject is left{above}; at most {limit:.0%} may be")
+            said.append(f"{name}: {share:.1%} of the subject is left{above}; at most {100 * limit:g}% may be")
     return said
 
 
