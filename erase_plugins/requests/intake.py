@@ -133,8 +133,8 @@ def recognise(desk: Desk, case: Case, subjects: Sequence[str], data: str | None 
     wanted = case.last["received"]
     if set(marks) != set(wanted["subjects"]):
         raise RequestError(
-            f"the names given ({len(marks)}) are not those of request {case.id} ({len(wanted['subjects'])}); nothing of "
-            "what was given is kept, so give the same ones as at its intake (",
+            f"the names given ({len(marks)}) are not those of request {case.id} ({len(wanted['subjects'])}); nothing "
+            "of what was given is kept, so give the same ones as at its intake (",
             Hint("subject"),
             " or ",
             Hint("subject-file"),
