@@ -251,7 +251,7 @@ def joint(
 
 def _of_all(artifacts: Sequence[Artifact]) -> Manifest:
     """The first one's manifest with the notes and warnings of all, as far as somebody would read them."""
-    found = {}
+    found: dict[str, Any] = {}
     for name in ("notes", "warnings"):
         texts = list(dict.fromkeys(text for item in artifacts for text in getattr(item.manifest, name)))
         more = [f"{len(texts) - _MOST_TEXTS} more {name} stand in what was merged"] if len(texts) > _MOST_TEXTS else []
