@@ -168,7 +168,7 @@ def test_names_are_recognised_and_nobody_else(desk):
     case = store.ledger().case(first)
     assert recognise(store, case, ["  zorvane  YMBROOK-quillith "]) == ["zorvane YMBROOK-quillith"]
     for names in ([OTHER], [CANARY, OTHER], []):
-        with pytest.raises(RequestError, match="are not the 1 of request") as refused:
+        with pytest.raises(RequestError, match="are not those of request") as refused:
             recognise(store, case, names)
         assert OTHER not in str(refused.value)
 
