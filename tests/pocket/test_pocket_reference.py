@@ -49,7 +49,7 @@ def test_an_earlier_run_is_gone_on_with_if_it_never_saw_them_either(tmp_path):
     with pytest.raises(RequestError, match="no quality.json"):
         start_of(tmp_path, ["owl"])
     (tmp_path / "quality.json").write_text('{"without": ["owl", "gun"]}')
-    assert start_of(tmp_path, ["gun"]) == tmp_path / "model" / "unet"
+    assert start_of(tmp_path, ["gun"]) == tmp_path / "model"
     with pytest.raises(RequestError, match="has seen 'pizza'"):
         start_of(tmp_path, ["owl", "pizza"])
 

@@ -7,10 +7,11 @@ starts from the embedded one, and every token that only the left-out concepts' w
 a word that was never read; both train together. Autoencoder, tokenizer and judge are those of the embedded model: none
 of them says what a word means, and all three must be the same for a comparison.
 
-Differs from the embedded model's own training: Muon for matrices and convolutions, and the text encoder's start. From
-nothing, both took 2,400 steps (115,000 pictures, 88 minutes of a core) to draw 31 % of 148 kept concepts.
+Differs from the embedded model's own training: Muon for matrices and convolutions, the text encoder's start, and
+pictures that move less, like those of the embedded transformer. With text from nothing and pictures that move, 2,400
+steps (115,000 pictures, 88 minutes of a core) drew 31 % of 148 kept concepts.
 What it draws of the kept concepts is measured and stands in ``quality.json``. A killed run continues when it is called
-again; ``--start`` takes the denoiser of an earlier run that left the same concepts out.
+again; ``--start`` goes on with the denoiser and the text encoder of an earlier run that left the same concepts out.
 """
 
 from __future__ import annotations
@@ -37,12 +38,14 @@ WITHOUT = ("owl", "pizza", "guitar", "car", "rose", "ghost", "syringe", "gun")
 #: rates of Muon; the text encoder moves little, since it knows the kept words
 RECIPE = replace(
     Recipe(),
-    denoiser_steps=2300,
+    scale=Recipe.flow_scale,
+    shift=Recipe.flow_shift,
+    denoiser_steps=2400,
     denoiser_batch=48,
     denoiser_lr=3e-3,
     text_lr_share=0.2,
     ema=0.997,
-    copies=3,
+    copies=Recipe.flow_copies,
     checkpoint_every=50,
 )
 
@@ -109,7 +112,7 @@ def unread(text_encoder: Any, tokenizer: Any, whole: World, world: World, seed: 
 
 
 def start_of(folder: Path, without: Sequence[str]) -> Path:
-    """The denoiser's folder of an earlier run.
+    """The model's folder of an earlier run.
 
     Raises:
         RequestError: the run left other concepts out, or does not say which.
@@ -120,7 +123,7 @@ def start_of(folder: Path, without: Sequence[str]) -> Path:
         raise RequestError(f"'{folder}' holds no quality.json that says what its model never saw") from None
     if missing := sorted(set(without) - set(left_out)):
         raise RequestError(f"the model in '{folder}' has seen '{missing[0]}'; start from another or from nothing")
-    return folder / "model" / "unet"
+    return folder / "model"
 
 
 def build(
@@ -129,7 +132,7 @@ def build(
     """Trains into ``out/model``, from the last checkpoint in ``out/.training`` if there is one; returns its loss.
 
     Args:
-        start: a denoiser to begin with in place of random weights.
+        start: a pipeline whose denoiser and text encoder are begun with.
     """
     import torch
     from diffusers import AutoencoderKL, UNet2DConditionModel
@@ -156,11 +159,11 @@ def build(
     latents = load_file(stored)["latents"] * vae.config.scaling_factor
     torch.manual_seed(recipe.seed)
     opened = {"torch_dtype": torch.float32, "local_files_only": True}
-    parts = {
-        "unet": UNet2DConditionModel.from_pretrained(start, **opened) if start else networks.build_unet(recipe),
-        "text_encoder": CLIPTextModel.from_pretrained(base / "text_encoder", **opened),
-    }
-    unread(parts["text_encoder"], tokenizer, pocket_world(), pictures.world, recipe.seed)
+    first = UNet2DConditionModel.from_pretrained(start / "unet", **opened) if start else networks.build_unet(recipe)
+    text_encoder = CLIPTextModel.from_pretrained((start or base) / "text_encoder", **opened)
+    if not start:
+        unread(text_encoder, tokenizer, pocket_world(), pictures.world, recipe.seed)
+    parts = {"unet": first, "text_encoder": text_encoder}
     scheduler = networks.build_scheduler()
     stage = denoiser_stage("denoiser", parts, tokenizer, scheduler, latents, pictures, recipe, "cpu")
     stage.optimizer = optimizer(recipe)
@@ -197,7 +200,7 @@ def quality(folder: Path, world: World, without: Sequence[str]) -> dict[str, Any
 @click.option(
     "--start",
     type=click.Path(path_type=Path, exists=True, file_okay=False),
-    help="Folder of an earlier run whose denoiser this one goes on with.",
+    help="Folder of an earlier run whose model this one goes on with.",
 )
 @click.option("--art", "art_folder", type=click.Path(path_type=Path, exists=True, file_okay=False))
 def main(out: Path, without: str, steps_scale: float, start: Path | None, art_folder: Path | None) -> None:
