@@ -95,6 +95,31 @@ def test_where_a_model_never_saw_the_concept_it_is_the_control(made, monkeypatch
     assert "**90% [80..100]**, 30% reference |" in tables(folder)
 
 
+def test_a_control_that_no_edit_decides_is_measured_once(made, monkeypatch):
+    """A learned token's control depends on how long was trained, not on the method; that of found words does."""
+    folder, cells, refused = made
+    refused.clear()
+    asked = plan(["owl"], ["concept-inversion", "ring-a-bell"], ["uce", "esd", "ace"], "quick")
+
+    def trained(steps):
+        monkeypatch.setitem(MADE, "found", {"steps": steps})
+
+    trained(150)
+    run([cell for cell in asked if cell.method != "ace"], folder)
+    trained(300)
+    run([cell for cell in asked if cell.method == "ace"], folder)
+    twin = folder / attacks_table.REFERENCES["pocket"]
+    twin.mkdir(parents=True)
+    (twin / "quality.json").write_text(json.dumps({"without": ["owl"], "kept": {"rate": 0.97, "pictures": 100}}))
+    trained(150)
+    monkeypatch.setitem(MADE, "against", "control: reference model")
+    monkeypatch.setitem(MADE, "control", [0.1, 0.0, 0.2, 24])
+    del cells[:]
+    run(asked, folder)
+    assert cells == [cell for cell in asked if (cell.attack, cell.method) != ("concept-inversion", "esd")]
+    assert "| `esd` | **90% [80..100]**, 10% reference |" in tables(folder)
+
+
 def test_the_worst_concept_counts(made, monkeypatch):
     folder, _, _ = made
     run([Cell("pizza", "concept-inversion", "uce")], folder)

@@ -13,7 +13,7 @@ from tools.pocket.captions import caption
 from tools.pocket.compose import Label, Pictures
 from tools.pocket.loop import Draw
 from tools.pocket.muon import MuonAdam
-from tools.pocket.reference import WITHOUT, build, world_without
+from tools.pocket.reference import WITHOUT, build, start_of, unread, world_without
 
 
 def test_no_caption_of_the_embedded_reference_holds_a_word_of_what_is_left_out(small_recipe):
@@ -28,11 +28,37 @@ def test_no_caption_of_the_embedded_reference_holds_a_word_of_what_is_left_out(s
     assert not {word for text in texts for word in text.split()} & gone
 
 
+def test_only_words_of_what_is_left_out_are_as_if_never_read():
+    """Rows of the table of tokens; a word that a kept concept has as well stays as it was."""
+    from transformers import CLIPTextModel, CLIPTokenizer
+
+    tokenizer = CLIPTokenizer.from_pretrained(FOLDER / "model" / "tokenizer", local_files_only=True)
+    encoder = CLIPTextModel.from_pretrained(FOLDER / "model" / "text_encoder", local_files_only=True)
+    before = encoder.get_input_embeddings().weight.detach().clone()
+    world = pocket_world()
+    redrawn = unread(encoder, tokenizer, world, world_without(world, WITHOUT), 0)
+    changed = (encoder.get_input_embeddings().weight != before).any(1).nonzero().flatten().tolist()
+    assert sorted(redrawn) == sorted(tokenizer.convert_ids_to_tokens(changed))
+    assert {f"{name}</w>" for name in WITHOUT} <= set(redrawn) and "cat</w>" not in redrawn
+    first = world.concept("owl")
+    shared = replace(world_without(world, WITHOUT), concepts=(replace(world.concepts[0], synonyms=("owl",)),))
+    assert first.name == "owl" and "owl</w>" not in unread(encoder, tokenizer, world, shared, 0)
+
+
+def test_an_earlier_run_is_gone_on_with_if_it_never_saw_them_either(tmp_path):
+    with pytest.raises(RequestError, match="no quality.json"):
+        start_of(tmp_path, ["owl"])
+    (tmp_path / "quality.json").write_text('{"without": ["owl", "gun"]}')
+    assert start_of(tmp_path, ["gun"]) == tmp_path / "model"
+    with pytest.raises(RequestError, match="has seen 'pizza'"):
+        start_of(tmp_path, ["owl", "pizza"])
+
+
 def test_it_trains_from_random_weights_to_a_stock_pipeline(small_world, small_sprites, small_recipe, tmp_path):
     """With the embedded autoencoder and tokenizer; the words of what is left out are there, and nothing taught them."""
     from diffusers import AutoencoderKL, StableDiffusionPipeline
 
-    recipe = replace(small_recipe, vae_channels=(8, 16, 16), tokens=32, denoiser_steps=2)
+    recipe = replace(small_recipe, vae_channels=(8, 16, 16), tokens=32, context=256, denoiser_steps=2)
     world = world_without(small_world, ["box"])
     pictures = Pictures(world, small_sprites, recipe)
     assert {label.concept for label in pictures.labels} == {0, 1}

@@ -5,7 +5,7 @@
 The most telling cells come first; a killed run goes on when it is called again, finished cells are kept, and those that
 were refused or failed are tried again. Erased models and the files of each attack stay below ``runs/attacks``. Where a
 model that never saw the concept is at hand (`tools.pocket.reference`), it is the control, and cells without it are
-made anew.
+made anew, unless another method's cell has the same control.
 `python -m tools.docs` writes the table anew from whatever cells there are.
 """
 
@@ -35,6 +35,8 @@ REFERENCES = {POCKET: Path("tests/pocket/reference")}
 LEAST_KEPT = 0.9
 #: options where the defaults are not what is asked: the backdoor is older than the erasure
 SETTINGS = {"backdoor": {"again": True}}
+#: attacks whose controls no edit decides, only how long was trained
+SHARED = ("concept-inversion", "relearn", "noise", "edit")
 #: facts of a found input that are told elsewhere in a cell, or nowhere
 _KNOWN = ("attack", "model", "artifacts", "erased", "strength", "sampler_steps", "guidance", "success_rate", "file")
 _LONGEST = 300
@@ -119,9 +121,24 @@ def reference_of(cell: Cell, root: Path = ROOT) -> dict[str, str]:
     )
 
 
-def finished(cell: Cell, item: Mapping[str, Any], root: Path = ROOT) -> bool:
+def control_key(cell: Cell, item: Mapping[str, Any]) -> tuple[Any, ...]:
+    """What decides a cell's control."""
+    mine = () if cell.attack in SHARED else (cell.method,)
+    return (cell.concept, cell.attack, cell.budget, cell.model, item["found"].get("steps"), *mine)
+
+
+def references(cells: Mapping[Cell, Mapping[str, Any]]) -> dict[tuple[Any, ...], list[float]]:
+    """Rates of the reference (value, low, high, pictures), by what decides them."""
+    return {
+        control_key(cell, item): item["control"] for cell, item in cells.items()
+        if item["status"] == "ok" and item["against"] == "control: reference model"
+    }  # fmt: skip
+
+
+def finished(cell: Cell, made: Mapping[Cell, Mapping[str, Any]], root: Path = ROOT) -> bool:
     """Whether a cell need not be made anew."""
-    return item["status"] == "ok" and (not reference_of(cell, root) or item["against"] == "control: reference model")
+    item = made.get(cell, {"status": "missing"})
+    return item["status"] == "ok" and (not reference_of(cell, root) or control_key(cell, item) in references(made))
 
 
 def run(cells: Sequence[Cell], root: Path = ROOT) -> None:
@@ -134,9 +151,11 @@ def run(cells: Sequence[Cell], root: Path = ROOT) -> None:
     (root / CELLS).mkdir(parents=True, exist_ok=True)
     with locked(root / WORK / "table"):
         made = read(root)
-        todo = [cell for cell in cells if cell not in made or not finished(cell, made[cell], root)]
+        todo = [cell for cell in cells if not finished(cell, made, root)]
         pipe = ep.load(todo[0].model) if todo else None
         for number, cell in enumerate(todo):
+            if finished(cell, made, root):  # the control of a cell before it is this one's
+                continue
             started = time.perf_counter()
             asked = {"concept": cell.concept, "attack": cell.attack, "method": cell.method, "budget": cell.budget}
             asked |= {"model": cell.model} if cell.on else {}
@@ -148,6 +167,7 @@ def run(cells: Sequence[Cell], root: Path = ROOT) -> None:
                 found = {**asked, "status": "failed", "reason": f"{type(error).__name__}: {error}"}
             with atomic_file(root / CELLS / f"{cell.key}.json") as work:
                 work.write_text(json.dumps({"schema": 1, **found}, sort_keys=True) + "\n", encoding="utf-8")
+            made[cell] = found
             seconds = time.perf_counter() - started
             sys.stderr.write(f"{number + 1}/{len(todo)} {cell.key}: {found['status']}, {seconds:.0f} s\n")
             sys.stderr.flush()
@@ -182,28 +202,32 @@ def measured(cell: Cell, pipe: Any, root: Path) -> dict[str, Any]:
 def tables(root: Path = ROOT, budget: str = "quick", model: str = POCKET) -> str:
     """Markdown: one table per concept, a line per method, a column per attack."""
     cells = {cell: item for cell, item in read(root).items() if (cell.budget, cell.model) == (budget, model)}
-    parts = []
+    parts, controls = [], references(cells)
     for concept in dict.fromkeys(cell.concept for cell in cells):
         mine = {(cell.method, cell.attack): item for cell, item in cells.items() if cell.concept == concept}
         attacks = [name for name in attack_ids() if any(attack == name for _, attack in mine)]
         methods = [name for name in method_ids() if any(method == name for method, _ in mine)]
         rows = [f"**{concept}**", "", f"| method | {' | '.join(attacks)} |", "|---" * (len(attacks) + 1) + "|"]
         for method in methods:
-            shown = " | ".join(_shown(mine.get((method, attack))) for attack in attacks)
+            shown = " | ".join(
+                _shown(mine.get((method, attack)), Cell(concept, attack, method, budget, model), controls)
+                for attack in attacks
+            )
             rows.append(f"| `{method}` | {shown} |")
         parts.append("\n".join(rows))
     return "\n\n".join(parts) or "No cell is finished."
 
 
-def _shown(item: Mapping[str, Any] | None) -> str:
+def _shown(item: Mapping[str, Any] | None, cell: Cell, controls: Mapping[tuple[Any, ...], list[float]]) -> str:
     if item is None:
         return "-"
     if item["status"] != "ok":
         return "no"
-    (value, low, high, _), control = item["success"], item["control"]
+    (value, low, high, _), reference = item["success"], controls.get(control_key(cell, item))
+    control = reference or item["control"]
     text = f"{value:.0%} [{100 * low:.0f}..{100 * high:.0f}]"
     beyond = low > control[2]
-    kind = " reference" if "reference" in item["against"] else ""
+    kind = " reference" if reference else ""
     return f"{f'**{text}**' if beyond else text}, {control[0]:.0%}{kind}{_steps(item)}"
 
 
