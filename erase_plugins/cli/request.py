@@ -177,6 +177,8 @@ def evaluate(
     if measured:
         table(f"suite {measured['suite']}", ("metric", "before", "after"), _pairs(measured["rows"]))
         say("passed" if measured["passed"] else f"not passed: {'; '.join(measured['reasons'])}")
+        if not measured["passed"] and measured["suite"] != "certificate":
+            hint("the same may be measured again, with another --suite or more --images; the certificate tells of both")
     _done(folder, ledger, case, dry_run, **{name: measured[name] for name in ("suite", "passed", "reasons", "rows")
                                             if name in measured})  # fmt: skip
 

@@ -24,7 +24,7 @@ class Case:
         state: see `erase_plugins.requests.states`.
         due: last day for an answer.
         attempt: number of the present attempt, from 1; 0 before the first.
-        failures: evaluations that were not passed.
+        failures: attempts whose latest evaluation was not passed.
         last: event -> its latest line.
     """
 
@@ -34,7 +34,7 @@ class Case:
     held_in: str = ""
     due: str = ""
     attempt: int = 0
-    failures: int = 0
+    failures: set[int] = field(default_factory=set)
     last: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @property
@@ -157,9 +157,10 @@ class Ledger:
         if event != "evaluated":
             return AFTER.get(event, case.state)
         if entry["passed"]:
+            case.failures.discard(case.attempt)
             return "passed"
-        case.failures += 1
-        return "failed" if case.failures < ATTEMPTS else "escalated"
+        case.failures.add(case.attempt)
+        return "failed" if len(case.failures) < ATTEMPTS else "escalated"
 
 
 def problem_of(case: Case | None, event: str, entry: Mapping[str, Any]) -> str:
