@@ -16,7 +16,7 @@ from erase_plugins.manager import get_manager
 from erase_plugins.needs import changes_weights, lacks
 from erase_plugins.options import OptionInfo, describe
 from erase_plugins.types import Concept, EditPlan, EraseRequest
-from erase_plugins.workflow.run import make_plan
+from erase_plugins.workflow.run import check_layouts, make_plan
 
 #: what a concept may become besides the method's own choice, by kind
 ANCHORS: Mapping[str, tuple[str, ...]] = {
@@ -154,8 +154,9 @@ def request_of(base: EraseRequest, settings: Settings, also: Sequence[str]) -> E
 
 
 def find_starts(
-    base: EraseRequest, info: Any, methods: Sequence[str], anchors: Sequence[str], also: Sequence[str]
-) -> tuple[list[Start], dict[str, str]]:
+    base: EraseRequest, info: Any, methods: Sequence[str], anchors: Sequence[str], also: Sequence[str],
+    layouts: Sequence[str] = (),
+) -> tuple[list[Start], dict[str, str]]:  # fmt: skip
     """All starts in the order in which they are tried, and why other methods cannot take part; loads no weights.
 
     Args:
@@ -164,6 +165,7 @@ def find_starts(
         methods: ids to search among; if empty all registered ones but guards, which remove nothing.
         anchors: what the concept may become; the user's words, or `ANCHORS` of its kind.
         also: other words for the concept.
+        layouts: file layouts that each have to hold the edit.
 
     Raises:
         UnknownName: a method that is not registered.
@@ -184,7 +186,7 @@ def find_starts(
             reasons[method.id] = "a guard, removes nothing; searched where 'methods' names it"
             continue
         try:
-            starts += _starts_of(method, base, info, anchors, also)
+            starts += _starts_of(method, base, info, anchors, also, layouts)
         except EraseError as error:
             reasons[method.id] = sentence_of(error)
     if not starts:
@@ -193,9 +195,14 @@ def find_starts(
     return sorted(starts, key=lambda item: item.order), reasons
 
 
-def _starts_of(method: Any, base: EraseRequest, info: Any, anchors: Sequence[str], also: Sequence[str]) -> list[Start]:
+def _starts_of(
+    method: Any, base: EraseRequest, info: Any, anchors: Sequence[str], also: Sequence[str], layouts: Sequence[str]
+) -> list[Start]:
     def planned(options: Mapping[str, Any], anchor: str | None = None) -> EditPlan:
-        return make_plan(request_of(base, Settings(method.id, options, anchor), ()), info)
+        plan = make_plan(request_of(base, Settings(method.id, options, anchor), ()), info)
+        for name in layouts:
+            check_layouts(plan, [name])
+        return plan
 
     usual = planned({})
     taken = [None, *(anchor for anchor in anchors if _works(planned, anchor))]

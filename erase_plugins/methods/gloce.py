@@ -109,6 +109,7 @@ class GLoCE:
             modules=tuple(f"{ref.component}.{ref.path}" for ref in refs),
             steps=2 * count + len(shared_texts(request)),
             notes=("a patch with a gate for every image token: LoRA files and ComfyUI cannot carry it",),
+            produces=("addon",),
             **estimate(info, request, values, forwards=forwards, iterations=0, batch=0, states=0),
         )  # fmt: skip
 

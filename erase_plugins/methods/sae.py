@@ -104,6 +104,7 @@ class SAE:
             request=request, options=as_dict(options), modules=(f"{ref.component}.{ref.path}",),
             steps=options.iterations,
             notes=("a patch that hangs on the denoiser: LoRA files and ComfyUI cannot carry it",),
+            produces=("addon",),
             **{**numbers, "seconds": round(numbers["seconds"] + seconds_of(train, request.device, [ref]), 1)},
         )  # fmt: skip
 

@@ -222,6 +222,12 @@ class TrainedMethod(ABC):
         """What the user is told along with the plan."""
         return ()
 
+    def made(self, options: Any) -> tuple[str, ...]:
+        """Delta kinds that the edit holds for certain (`EditPlan.produces`); none where `trainable` is another form."""
+        if not self.produces <= {"lowrank", "dense"}:
+            return ()
+        return ("dense",) if _rank(options) is None and "dense" in self.produces else ("lowrank",)
+
     def warnings(self, request: EraseRequest, info: TargetInfo, options: Any) -> Sequence[str]:
         """Why the result may not be what is meant, as far as a plan can know."""
         many = len(request.concepts)
@@ -274,6 +280,7 @@ class TrainedMethod(ABC):
             steps=steps,
             warnings=tuple(self.warnings(request, info, options)),
             notes=tuple(self.notes(request, options)),
+            produces=self.made(options),
             **training_plan.estimate(
                 info, request, self.values(refs, request, options), forwards=cost.forwards, iterations=steps,
                 batch=cost.batch, states=cost.states, prompts=cost.prompts, texts=cost.texts,

@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from erase_plugins.artifacts.edit import Delta, Edit
     from erase_plugins.artifacts.family_names import FamilyNames
 
-_CARRIED = frozenset({"lowrank", "dense"})
-
 
 class DiffLayout:
     """Whole weight and bias changes; low-rank ones stay pairs of factors."""
@@ -23,9 +21,10 @@ class DiffLayout:
     id = "diff"
     title = "Kohya-style patch (.diff, .diff_b) for ComfyUI"
     readers = ("ComfyUI",)
+    carries = frozenset({"lowrank", "dense"})
 
     def accepts(self, edit: Edit, family: FamilyNames) -> Verdict:
-        other = sorted(edit.kinds - _CARRIED)
+        other = sorted(edit.kinds - self.carries)
         if other:
             return Verdict("no", f"a .diff file carries weight and bias changes, not {', '.join(other)}")
         odd = [key for _, key, _ in edit.items() if "embedding." in key and not key.startswith("time_")]
