@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from erase_plugins.errors import EraseError, RequestError
-from erase_plugins.hints import sentence_of
+from erase_plugins.hints import Sentence, joined, sentence_of
 from erase_plugins.manager import get_manager
 from erase_plugins.needs import changes_weights, lacks
 from erase_plugins.options import OptionInfo, describe
@@ -190,8 +190,8 @@ def find_starts(
         except EraseError as error:
             reasons[method.id] = sentence_of(error)
     if not starts:
-        told = "; ".join(f"{name}: {text}" for name, text in reasons.items())
-        raise RequestError(f"no method can be searched for '{base.concepts[0].text}' on {info.model}: {told}")
+        told = joined("; ", [Sentence(f"{name}: ", text) for name, text in reasons.items()])
+        raise RequestError(f"no method can be searched for '{base.concepts[0].text}' on {info.model}: ", told)
     return sorted(starts, key=lambda item: item.order), reasons
 
 

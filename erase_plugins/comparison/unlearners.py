@@ -21,6 +21,7 @@ from erase_plugins.comparison.cells import read_result, write_result
 from erase_plugins.comparison.run import CELLS, DATA, TABLE
 from erase_plugins.data import DataRef
 from erase_plugins.errors import EraseError, RequestError, RunCancelled
+from erase_plugins.hints import stored
 from erase_plugins.families import forget_set
 from erase_plugins.families.labelled_data import pool_of, stored
 from erase_plugins.families.labels import class_number
@@ -167,7 +168,7 @@ def _run(
         raise
     except Exception as error:  # a broken plugin costs its own cell
         kind = "" if isinstance(error, EraseError) else f"{type(error).__name__}: "
-        return {"schema": 1, "status": "failed", "error": f"{kind}{error}"}
+        return {"schema": 1, "status": "failed", "error": f"{kind}{stored(error)}"}
     return {"schema": 1, "status": "ok", "values": values, "seconds": made.manifest.seconds}
 
 

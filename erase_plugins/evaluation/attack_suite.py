@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from erase_plugins.errors import EraseError, MissingExtra, RunCancelled, Unsupported
+from erase_plugins.hints import stored
 from erase_plugins.evaluation.attachments import output_names
 from erase_plugins.evaluation.attack import record_name, run_attack
 from erase_plugins.evaluation.attack_summary import plain_name
@@ -129,7 +130,7 @@ def attack_all(
         except RunCancelled:
             raise
         except EraseError as error:
-            not_run[runner.id] = str(error)
+            not_run[runner.id] = stored(error)
         except Exception as error:  # a stranger's attack may raise anything
             not_run[runner.id] = first_line(error)
     progress("attacks", len(runners), len(runners))

@@ -9,6 +9,7 @@ from typing import Any
 
 from erase_plugins.artifacts.chain import head_of
 from erase_plugins.errors import CorruptArtifact, EraseError, RequestError
+from erase_plugins.hints import sentence_of
 from erase_plugins.requests.deadlines import date, due, remaining, rule_of
 from erase_plugins.requests.events import check_shape
 from erase_plugins.requests.states import AFTER, ANSWERED, ATTEMPTS, BEFORE, NEXT, PRIVATE
@@ -122,7 +123,7 @@ class Ledger:
         event = check_shape(entry, number)
         problem = self._problem(event, entry)
         if problem:
-            raise CorruptArtifact(f"line {number} of the ledger: {problem}")
+            raise CorruptArtifact(f"line {number} of the ledger: ", problem)
         self.entries.append(entry)
         if event != "open":
             self.apply(event, entry)
@@ -195,7 +196,7 @@ def _wrong_due(entry: Mapping[str, Any]) -> str:
     try:
         wanted = due(date(entry["day"]), rule_of(entry["rule"], entry["days"])).isoformat()
     except EraseError as error:
-        return str(error)
+        return sentence_of(error)
     return "" if entry["due"] == wanted else f"due on {entry['due']}, and its rule says {wanted}"
 
 

@@ -11,7 +11,12 @@ from erase_plugins.workflow.models import find_model
 from erase_plugins.workflow.run import make_plan
 
 REFUSED = {
-    "gate": ("gloce", {}, ("kohya",), "gloce makes added modules here, which no kohya file can hold; layout patch does"),
+    "gate": (
+        "gloce",
+        {},
+        ("kohya",),
+        "gloce makes added modules here, which no kohya file can hold; layout patch does",
+    ),
     "features": ("sae", {}, ("diffusers", "diff"), "no diffusers or diff file can hold"),
     "guard": ("adavd", {}, ("context",), "added modules"),
     "full weights": ("esd", {"parameters": "full"}, ("kohya",), "esd makes full weight changes here"),

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from erase_plugins.errors import Unsupported
+from erase_plugins.hints import sentence_of
 from erase_plugins.hookspecs import hookimpl
 from erase_plugins.protocols import Verdict
 
@@ -34,7 +35,7 @@ class DiffLayout:
             for component, key, _ in edit.items():
                 family.stem("kohya", component, key.rpartition(".")[0])
         except Unsupported as error:
-            return Verdict("no", str(error))
+            return Verdict("no", sentence_of(error))
         return Verdict("yes") if len(edit) else Verdict("no", "the edit is empty")
 
     def filename(self, slug: str, family: FamilyNames) -> str:
