@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from erase_plugins.hints import AnyHint, Command, Hint, Setting, in_words
+from erase_plugins.hints import AnyHint, Command, Setting, in_words
 
 #: words in front of an option, and the option, with what a node says instead; {value} is what stands behind it
 _OPTIONS = {

@@ -216,8 +216,8 @@ class EraseRequest(Record):
 class EditPlan(Record):
     """What a run will do, before any weight is touched: modules, steps and estimates (seconds, bytes).
 
-    ``produces`` names the delta kinds that the edit will hold for certain, and for which no file finds a stand-in; empty
-    where that is not known before the run. A file layout that holds none of it is refused then.
+    ``produces`` names the delta kinds that the edit will hold for certain, and that have no stand-in for files; empty
+    where that is not known before the run. A file layout that does not hold them is refused then.
     """
 
     request: EraseRequest

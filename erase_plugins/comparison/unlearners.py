@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from erase_plugins import hints
 from erase_plugins.artifacts.atomic import atomic_file
 from erase_plugins.artifacts.locks import locked
 from erase_plugins.artifacts.manifest import slug
@@ -21,7 +22,6 @@ from erase_plugins.comparison.cells import read_result, write_result
 from erase_plugins.comparison.run import CELLS, DATA, TABLE
 from erase_plugins.data import DataRef
 from erase_plugins.errors import EraseError, RequestError, RunCancelled
-from erase_plugins.hints import stored
 from erase_plugins.families import forget_set
 from erase_plugins.families.labelled_data import pool_of, stored
 from erase_plugins.families.labels import class_number
@@ -168,7 +168,7 @@ def _run(
         raise
     except Exception as error:  # a broken plugin costs its own cell
         kind = "" if isinstance(error, EraseError) else f"{type(error).__name__}: "
-        return {"schema": 1, "status": "failed", "error": f"{kind}{stored(error)}"}
+        return {"schema": 1, "status": "failed", "error": f"{kind}{hints.stored(error)}"}
     return {"schema": 1, "status": "ok", "values": values, "seconds": made.manifest.seconds}
 
 

@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from erase_plugins.errors import EraseError, MissingExtra, RunCancelled, Unsupported
-from erase_plugins.hints import stored
 from erase_plugins.evaluation.attachments import output_names
 from erase_plugins.evaluation.attack import record_name, run_attack
 from erase_plugins.evaluation.attack_summary import plain_name
 from erase_plugins.evaluation.attacks.reference import find_reference
 from erase_plugins.evaluation.budget import find_budget
 from erase_plugins.extras import missing_extras
+from erase_plugins.hints import stored
 from erase_plugins.hookspecs import hookimpl
 from erase_plugins.late import FUNCTIONS
 from erase_plugins.needs import packages_of

@@ -36,8 +36,8 @@ def bar_chart(rows: Sequence[EvalRow], path: Path, title: str = "", unit: str = 
         ]
         picked = [table[name] for name in metrics if name in table]
         errors = [[row.value - row.low for row in picked], [row.high - row.value for row in picked]]
-        axes.bar(places, [row.value for row in picked], width, yerr=errors, capsize=2, label=STATES.get(subject, subject),
-                 color=_COLOURS.get(subject))  # fmt: skip
+        axes.bar(places, [row.value for row in picked], width, yerr=errors, capsize=2,
+                 label=STATES.get(subject, subject), color=_COLOURS.get(subject))  # fmt: skip
     axes.set_xticks(range(len(metrics)), [name.replace("_rate", "").replace("_", " ") for name in metrics])
     axes.set_ylim(0, 1.05)
     axes.set_ylabel(unit)

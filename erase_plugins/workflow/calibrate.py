@@ -24,9 +24,9 @@ from erase_plugins.engine.own_preset import CALIBRATION
 from erase_plugins.engine.vocabulary import Vocabulary
 from erase_plugins.engine.words import real_words
 from erase_plugins.errors import EraseError, Unsupported
-from erase_plugins.hints import stored
 from erase_plugins.extras import installed
 from erase_plugins.families.base import Target
+from erase_plugins.hints import stored
 from erase_plugins.needs import lacks
 from erase_plugins.plain_text import one_line, scrub
 from erase_plugins.presets import parse

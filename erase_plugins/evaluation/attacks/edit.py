@@ -16,8 +16,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from erase_plugins.errors import MissingExtra, Unsupported
-from erase_plugins.hints import stored
 from erase_plugins.evaluation.attacks.rates import CONCEPT_HELP, REFERENCE_HELP
+from erase_plugins.hints import stored
 from erase_plugins.hookspecs import hookimpl
 from erase_plugins.options import option
 from erase_plugins.types import AttackReport
