@@ -110,7 +110,8 @@ class GLoCE:
             steps=2 * count + len(shared_texts(request)),
             notes=("a patch with a gate for every image token: LoRA files and ComfyUI cannot carry it",),
             produces=("addon",),
-            **estimate(info, request, values, forwards=forwards, iterations=0, batch=0, states=0),
+            **estimate(info, request, values, forwards=forwards, iterations=0, batch=0, states=0,
+                       searches=options.anchors > 0),
         )  # fmt: skip
 
     def run(self, plan: EditPlan, target: Target, ctx: RunContext) -> Edit:

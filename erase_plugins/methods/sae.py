@@ -98,6 +98,7 @@ class SAE:
         numbers = estimate(
             info, request, 2 * ref.shape[0] * options.chosen * len(request.concepts),
             forwards=prompts * (2.0 * options.steps + options.harvest), iterations=0, batch=0, states=0,
+            searches=True,
         )  # fmt: skip
         train = 3.0 * options.iterations * options.batch * 4.0 * ref.shape[0] * options.features
         return EditPlan(

@@ -212,6 +212,10 @@ class TrainedMethod(ABC):
         batch = options.batch + options.keep_batch * (kept > 0)
         return Cost(2.0 * options.steps * rolled, batch, rolled * options.harvest)
 
+    def searches(self, request: EraseRequest, options: Any) -> bool:
+        """Whether words to hold are looked for among all that the text encoder knows, for the estimate."""
+        return int(getattr(options, "keep_words", 0)) > 0 and float(getattr(options, "keep_weight", 1.0)) > 0
+
     def values(self, refs: Sequence[ModuleRef], request: EraseRequest, options: Any) -> int:
         """Number of trained values, for the estimate."""
         from erase_plugins.training.plan import trainable
@@ -284,7 +288,7 @@ class TrainedMethod(ABC):
             **training_plan.estimate(
                 info, request, self.values(refs, request, options), forwards=cost.forwards, iterations=steps,
                 batch=cost.batch, states=cost.states, prompts=cost.prompts, texts=cost.texts,
-                again=self.recomputes, precision=options.precision, optimizer=options.optimizer,
+                searches=self.searches(request, options), again=self.recomputes, precision=options.precision, optimizer=options.optimizer,
             ),
         )  # fmt: skip
 

@@ -7,11 +7,14 @@ from dataclasses import replace
 import pytest
 
 from erase_plugins.api import build_request
+from erase_plugins.engine import disk_cache
 from erase_plugins.engine.adapters import Adapters
+from erase_plugins.engine.vocabulary import Vocabulary, rows_to_search
 from erase_plugins.errors import Unsupported
 from erase_plugins.testing.tiny import tiny_flux
 from erase_plugins.training.plan import check_trainable, estimate, trainable
 from erase_plugins.workflow.models import as_target, target_of
+from erase_plugins.workflow.run import make_plan
 
 
 @pytest.fixture
@@ -55,3 +58,18 @@ def with_denoiser(info, **changes):
     """The same facts of a model, with changes in its denoiser's configuration."""
     part = info.family.denoiser
     return replace(info, configs={**info.configs, part: {**info.configs[part], **changes}})
+
+
+def test_a_search_among_all_words_is_in_the_estimate_until_its_facts_are_kept(target, tmp_path, monkeypatch):
+    monkeypatch.setenv(disk_cache.VARIABLE, str(tmp_path))
+    info, asked = target.info, {"forwards": 10, "iterations": 1, "batch": 1, "states": 10}
+    request = build_request("tiny", "esd", "pizza")
+    rows = rows_to_search(info)
+    assert rows >= 1000
+    plain, searched = (estimate(info, request, 100, **asked, prompts=prompts) for prompts in (0, rows / info.tokens))
+    assert estimate(info, request, 100, **asked, searches=True) == searched != plain
+    wanted = {"keep_words": 2}, {"keep_words": 2, "keep_weight": 0.0}, {}
+    planned = [make_plan(build_request("tiny", "esd", "pizza", options=given), info).seconds for given in wanted]
+    assert planned[0] - planned[2] >= searched["seconds"] - plain["seconds"] and planned[1] == planned[2]
+    Vocabulary.whole(target)
+    assert rows_to_search(info) == 0
