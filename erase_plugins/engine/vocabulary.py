@@ -183,7 +183,7 @@ def words_to_encode(
 
 
 def rows_to_search(info: TargetInfo) -> int:
-    """How many rows of prompts `Vocabulary.whole` would encode, from configuration alone, about; 0 where they are kept."""
+    """Rows of prompts that `Vocabulary.whole` would encode, from configuration alone, about; 0 where they are kept."""
     tail = search_tail(info)
     words = words_to_encode(info, *_all(tail))
     return words * (min(tail + 2, info.tokens) if tail else info.tokens)

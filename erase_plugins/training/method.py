@@ -288,7 +288,8 @@ class TrainedMethod(ABC):
             **training_plan.estimate(
                 info, request, self.values(refs, request, options), forwards=cost.forwards, iterations=steps,
                 batch=cost.batch, states=cost.states, prompts=cost.prompts, texts=cost.texts,
-                searches=self.searches(request, options), again=self.recomputes, precision=options.precision, optimizer=options.optimizer,
+                searches=self.searches(request, options), again=self.recomputes, precision=options.precision,
+                optimizer=options.optimizer,
             ),
         )  # fmt: skip
 
