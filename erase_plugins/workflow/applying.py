@@ -10,6 +10,7 @@ from typing import Any
 from erase_plugins.artifacts.artifact import Artifact
 from erase_plugins.artifacts.marks import read_key
 from erase_plugins.errors import RequestError
+from erase_plugins.families.hosted import HostedModel
 from erase_plugins.families.model import Model
 from erase_plugins.runtime import checkpoint_file
 from erase_plugins.runtime.apply import Applied, all_of, applied, apply_to, check_settings
@@ -64,7 +65,7 @@ def apply(
         return handle
 
 
-def held_target(pipe: Any) -> Model:
+def held_target(pipe: Any) -> HostedModel:
     """The model that a caller holds; what is loaded here would be gone, with its edit, when the call returns."""
     if isinstance(pipe, str | Path | FoundModel):
         name = pipe.info.model if isinstance(pipe, FoundModel) else str(pipe)
@@ -72,7 +73,7 @@ def held_target(pipe: Any) -> Model:
             f"'{name}' is the name of a model, and an artifact is applied to a loaded one: pipe = "
             f"erase_plugins.load('{name}'), then apply(pipe, artifact)"
         )
-    target: Model = as_target(pipe)
+    target: HostedModel = as_target(pipe)
     return target
 
 
