@@ -23,7 +23,7 @@ from erase_plugins.runtime.patcher import checksum
 _LABELS = "labels"
 #: fact of what was kept: how many pictures were asked for
 QUERIES = "queries"
-#: of a weight that nothing says was written, every so-manieth value is read again: the middle of every row of a table
+#: of weights that nothing says were written every 127th value is read again: several of each row of a usual table
 _GLANCE = 127
 
 
@@ -82,8 +82,9 @@ def _bits(known: dict[str, tuple[Any, bytes]], name: str, part: nn.Module) -> by
 
 
 def _told(place: str, value: Tensor, step: int = 1) -> str:
-    bits = checksum(value.reshape(-1)[::step] if step > 1 else value) if value.element_size() in (1, 2, 4, 8) else 0
-    return f"{place} {tuple(value.shape)} {value.dtype} {value.device.type} {bits if value.numel() else 0}"
+    counts = value.numel() and value.element_size() in (1, 2, 4, 8)
+    bits = checksum(value.reshape(-1)[::step] if step > 1 else value) if counts else 0
+    return f"{place} {tuple(value.shape)} {value.dtype} {value.device.type} {bits}"
 
 
 def read(key: str) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
