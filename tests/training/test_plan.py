@@ -74,8 +74,8 @@ def test_a_search_among_all_words_is_in_the_estimate_until_its_facts_are_kept(ta
 
 @pytest.mark.parametrize(("method", "options", "searches"), [
     ("esd", {"keep_words": 2}, True), ("esd", {"keep_words": 2, "keep_weight": 0.0}, False),
-    ("esd", {"keep_words": 0}, False), ("ace", {}, True), ("ace", {"priors": ("dog", "cat")}, False), ("sae", {}, True),
-    ("gloce", {}, True),
+    ("esd", {"keep_words": 0}, False), ("ace", {}, True), ("ace", {"priors": ("dog", "cat"), "keep_words": 0}, False),
+    ("sae", {}, True), ("gloce", {}, True),
 ])  # fmt: skip
 def test_plans_count_the_search_where_words_are_searched(monkeypatch, method, options, searches):
     def planned():
