@@ -82,9 +82,7 @@ def check_layouts(plan: EditPlan, layouts: Sequence[str]) -> None:
         lost |= kinds
     if lost:
         made = " and ".join(_KINDS.get(kind, kind) for kind in lost)
-        raise Unsupported(
-            f"{plan.request.method} makes {made} here, which no {' or '.join(layouts)} file can hold; layout patch does"
-        )
+        raise Unsupported(f"this would make {made}, which no {' or '.join(layouts)} file can hold; layout patch does")
 
 
 def known_models() -> set[str]:

@@ -50,7 +50,7 @@ def test_a_method_whose_edit_a_wanted_file_cannot_hold_takes_no_part():
     asked = {"methods": ["uce", "gloce", "sae"], "keep": ("a dog",)}
     starts, reasons = run.preview("pocket", "pizza", **asked, layouts=("patch", "kohya"))
     assert {start.method for start in starts} == {"uce"}
-    assert all("added modules here, which no kohya file can hold" in reasons[name] for name in ("gloce", "sae"))
+    assert all("added modules, which no kohya file can hold" in reasons[name] for name in ("gloce", "sae"))
     assert {start.method for start in run.preview("pocket", "pizza", **asked)[0]} == {"uce", "gloce", "sae"}
 
 

@@ -15,11 +15,11 @@ REFUSED = {
         "gloce",
         {},
         ("kohya",),
-        "gloce makes added modules here, which no kohya file can hold; layout patch does",
+        "this would make added modules, which no kohya file can hold; layout patch does",
     ),
     "features": ("sae", {}, ("diffusers", "diff"), "no diffusers or diff file can hold"),
     "guard": ("adavd", {}, ("context",), "added modules"),
-    "full weights": ("esd", {"parameters": "full"}, ("kohya",), "esd makes full weight changes here"),
+    "full weights": ("esd", {"parameters": "full"}, ("kohya",), "this would make full weight changes"),
     "training": ("esd", {}, ("context",), "low-rank changes"),
 }
 
