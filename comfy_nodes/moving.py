@@ -14,6 +14,7 @@ from typing import Any
 from erase_plugins.errors import EraseError, HubUnreachable
 
 from . import hub
+from .wording import in_the_graph
 
 #: most seconds that a queue waits for the Hub
 SECONDS = 3.0
@@ -109,7 +110,7 @@ def _asked(key: Hashable, ask: Callable[[], str]) -> str | None:
         except HubUnreachable:
             answers.append(None)
         except Exception as error:  # a refusal: the node runs again, and tells
-            answers.append(f"refused: {error}")
+            answers.append(f"refused: {in_the_graph(error)}")
 
     thread = threading.Thread(target=work, daemon=True)
     thread.start()

@@ -12,6 +12,8 @@ from erase_plugins.engine.trajectories import ask_pair, guided, start_noise
 from erase_plugins.errors import Unsupported
 from erase_plugins.families.base import Target
 
+from .wording import in_the_graph
+
 #: latents (1, channels, height, width) -> picture (height, width, 3) in 0..1
 Decode = Callable[[Tensor], Tensor]
 _STEPS, _GUIDANCE = 8, 4.0
@@ -40,7 +42,7 @@ class Drawing:
         try:
             latents = self._sample(progress)
         except Unsupported as error:
-            self.problem = f"no pictures while training: {error}"
+            self.problem = f"no pictures while training: {in_the_graph(error)}"
             return None
         if latents is None:
             return None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from erase_plugins.hints import AnyHint, Command, Hint, Setting, in_words
+from erase_plugins.hints import AnyHint, Command, Setting, in_words
 
 #: words in front of an option, and the option, with what a node says instead; {value} is what stands behind it
 _OPTIONS = {
@@ -46,6 +46,7 @@ _COMMANDS = {
     "convert --drop-bias": "'erase-plugins convert', in a terminal,",
     "collection pull": " in the load node or the stack node",
     "collection pull for them": "use the load node or the stack node for them",
+    "run": "with an erase node",
     "evaluate --out": "'erase-plugins evaluate', in a terminal,",
     "attack --out": "'erase-plugins attack', in a terminal,",
     "card --pairs": "'erase-plugins card', in a terminal",
@@ -58,12 +59,7 @@ def _words(hint: AnyHint) -> str:
     if isinstance(hint, Setting):
         return f"in '{hint.name}'" if hint.before == "with" else f"write {hint.value} into '{hint.name}'"
     known = _OPTIONS.get((hint.before, hint.option))
-    return known.format(value=hint.value) if known else _plain(hint)
-
-
-def _plain(hint: Hint) -> str:
-    """An option that has no words of its own: the name of its widget."""
-    return " ".join(filter(None, (hint.before, f"'{hint.option}'", hint.value, hint.after)))
+    return known.format(value=hint.value) if known else hint.by_name()
 
 
 def in_the_graph(sentence: object) -> str:

@@ -156,7 +156,7 @@ def erase(
         revision=revision, family=family, dtype=dtype, device=device, out=out,
     )  # fmt: skip
     found = _found(model, request)
-    ready = make_plan(request, found.info)
+    ready = make_plan(request, found.info, layouts)
     folder = None if out is None else Path(out)
     if folder is not None and resume:
         check_resume(work_folder(folder), ready)

@@ -24,7 +24,7 @@ from erase_plugins.artifacts.solved import DENOISER, statistics_of
 from erase_plugins.artifacts.statistics import Statistics
 from erase_plugins.artifacts.store import lower_for
 from erase_plugins.errors import ArtifactError, BaseMismatch, RequestError, UnknownName
-from erase_plugins.hints import Hint
+from erase_plugins.hints import Hint, stored
 from erase_plugins.manager import get_manager
 from erase_plugins.types import Concept
 from erase_plugins.workflow.artifacts import load_artifact
@@ -77,7 +77,7 @@ def merge(
         except ArtifactError as error:
             if mode == "joint":
                 raise
-            note = f"summed, not solved jointly: {error}"
+            note = f"summed, not solved jointly: {stored(error)}"
             return _summed(loaded, factors, target, note)
     return _summed(loaded, factors, target, "summed as asked")
 

@@ -15,12 +15,12 @@ class EraseError(Exception):
     """Base of all errors of this package.
 
     Args:
-        said: its sentence, in one piece or as texts and hints (`erase_plugins.hints`).
+        said: its sentence, in one piece or as texts, hints (`erase_plugins.hints`) and the errors that it passes on.
     """
 
     exit_code = 1
 
-    def __init__(self, *said: str | AnyHint) -> None:
+    def __init__(self, *said: str | AnyHint | BaseException) -> None:
         super().__init__(said[0] if len(said) == 1 and isinstance(said[0], str) else Sentence(*said))
 
 

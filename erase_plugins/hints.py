@@ -5,12 +5,13 @@ A `Sentence` is made of texts and hints, and so is an error::
     raise RequestError(f"'{name}' would become itself; give ", ANOTHER_TO)
 
 As a string, ``str(error)`` included, it is what Python says; terminal and nodes ask for their words (`in_words`).
-What is stored with an artifact or a report is read on every surface: such a text names an option by its bare name.
+What is stored with an artifact or a report is read on every surface: such a text names an option by its bare name
+(`stored`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from string import Formatter
 
@@ -55,6 +56,10 @@ class Hint:
         shown = "True" if self.option in _SWITCHES else shown
         return self._framed(f"{self.option.replace('-', '_')}={shown}")
 
+    def by_name(self) -> str:
+        """The option by its bare name."""
+        return self._framed(f"'{self.option}' {self.value}".rstrip())
+
     def _framed(self, words: str) -> str:
         return " ".join(filter(None, (self.before, words, self.after)))
 
@@ -79,6 +84,10 @@ class Setting:
     def __str__(self) -> str:
         return " ".join(filter(None, (self.before, f"options={{'{self.name}': '{self.value}'}}")))
 
+    def by_name(self) -> str:
+        """The option by its bare name."""
+        return " ".join(filter(None, (self.before, f"{self.name}={self.value}")))
+
 
 @dataclass(frozen=True)
 class Command:
@@ -96,7 +105,7 @@ class Command:
         """The command itself: it is run in a terminal from Python too."""
         return self.words
 
-    __str__ = in_terminal
+    __str__ = by_name = in_terminal
 
 
 AnyHint = Hint | Setting | Command
@@ -112,14 +121,15 @@ CONVERT_BASE = Command("convert --base", "convert --base BASE")
 
 
 class Sentence(str):
-    """Texts and hints in one sentence, as a string what Python says; sentences inside it keep theirs."""
+    """Texts and hints in one sentence, as a string what Python says; sentences and errors inside it keep theirs."""
 
     parts: tuple[str | AnyHint, ...]
 
-    def __new__(cls, *parts: str | AnyHint) -> Sentence:
-        """Joins the parts; a sentence among them adds its own parts."""
+    def __new__(cls, *parts: str | AnyHint | BaseException) -> Sentence:
+        """Joins the parts; a sentence among them, or what an error says, adds its own parts."""
         flat: list[str | AnyHint] = []
         for part in parts:
+            part = sentence_of(part) if isinstance(part, BaseException) else part
             flat += part.parts if isinstance(part, Sentence) else (part,)
         made = super().__new__(cls, "".join(map(str, flat)))
         made.parts = tuple(flat)
@@ -154,6 +164,16 @@ def in_words(sentence: object, write: Callable[[AnyHint], str]) -> str:
 def in_terminal(sentence: object) -> str:
     """A sentence as the command line says it."""
     return in_words(sentence, lambda hint: hint.in_terminal())
+
+
+def stored(sentence: object) -> str:
+    """A sentence, or an error's, as it is kept with an artifact, a report or a search, for every surface."""
+    return in_words(sentence, lambda hint: hint.by_name())
+
+
+def joined(between: str, parts: Iterable[str]) -> Sentence:
+    """As ``between.join(parts)``, with the hints of sentences among them."""
+    return Sentence(*[text for part in parts for text in (between, part)][1:])
 
 
 def sentence_of(error: BaseException) -> str:

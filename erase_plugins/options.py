@@ -136,7 +136,7 @@ def check_tables(options: type, tables: files.Tables, where: str) -> dict[str, d
             try:
                 found[table][name] = _check(declared[name], _convert(name, value, hints[name]))
             except RequestError as error:
-                raise RequestError(f"{place}: {error}") from error
+                raise RequestError(f"{place}: ", error) from error
     return found
 
 

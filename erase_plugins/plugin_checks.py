@@ -180,7 +180,7 @@ def _check_method(name: str, item: Any) -> None:
     try:
         describe(item.Options)
     except RequestError as error:
-        raise PluginError(f"{name}.Options: {error}") from error
+        raise PluginError(f"{name}.Options: ", error) from error
 
 
 def _check_family(name: str, item: Any) -> None:

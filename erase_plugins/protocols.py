@@ -76,7 +76,11 @@ class Verdict:
 
 @runtime_checkable
 class Layout(Protocol):
-    """A file layout. ``readers`` names the programs that load it (each is run in the tests)."""
+    """A file layout. ``readers`` names the programs that load it (each is run in the tests).
+
+    ``carries`` is optional: the delta kinds that its files hold. A plan whose edit will hold others
+    (``EditPlan.produces``) is refused before it is run; without it only the finished edit tells.
+    """
 
     id: str
     title: str

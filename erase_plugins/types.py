@@ -214,7 +214,11 @@ class EraseRequest(Record):
 
 @dataclass(frozen=True)
 class EditPlan(Record):
-    """What a run will do, before any weight is touched: modules, steps and estimates (seconds, bytes)."""
+    """What a run will do, before any weight is touched: modules, steps and estimates (seconds, bytes).
+
+    ``produces`` names the delta kinds that the edit will hold for certain, and that have no stand-in for files; empty
+    where that is not known before the run. A file layout that does not hold them is refused then.
+    """
 
     request: EraseRequest
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -226,6 +230,7 @@ class EditPlan(Record):
     warnings: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     extra: Mapping[str, Any] = field(default_factory=dict)
+    produces: tuple[str, ...] = ()
 
     @classmethod
     def _revive(cls, known: dict[str, Any]) -> dict[str, Any]:

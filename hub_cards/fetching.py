@@ -104,7 +104,9 @@ class Fetched:
                 if spoiled and not (again or self.offline):
                     continue
                 raise HubError(
-                    f"what came from {self.repo} is damaged and was not kept: {error}; pull again, or tell its author"
+                    f"what came from {self.repo} is damaged and was not kept: ",
+                    error,
+                    "; pull again, or tell its author",
                 ) from error
 
 

@@ -15,7 +15,7 @@ from erase_plugins.artifacts.store import verify_file
 from erase_plugins.errors import HubUnreachable, NotAllowed, PushRefused
 from erase_plugins.evaluation.saved import check_about, read_attacks, read_report
 from erase_plugins.evaluation.sensitive import to_blur
-from erase_plugins.hints import Hint
+from erase_plugins.hints import Hint, sentence_of
 from erase_plugins.manager import get_manager
 from erase_plugins.types import EvalReport
 from erase_plugins.workflow.artifacts import load_artifact
@@ -124,7 +124,7 @@ def publish(
     except HubUnreachable as error:
         if not how.dry_run:
             raise
-        bundle = replace(_with_page(bundle, write(Kept()), Remote(), Kept()), unseen=str(error))
+        bundle = replace(_with_page(bundle, write(Kept()), Remote(), Kept()), unseen=sentence_of(error))
     if not bundle.unseen:
         fits(bundle, how.parent, private)
     check_files(bundle.changed, how.personal)

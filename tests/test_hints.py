@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import ast
 import copy
+import inspect
 import pickle
+from pathlib import Path
 
 import pytest
 
+import erase_plugins
+from erase_plugins import errors
 from erase_plugins.errors import ArtifactError, EraseError, MissingPlugin, RequestError
 from erase_plugins.hints import (
     AGAIN,
@@ -18,7 +23,9 @@ from erase_plugins.hints import (
     Setting,
     in_terminal,
     in_words,
+    joined,
     sentence_of,
+    stored,
 )  # fmt: skip
 
 
@@ -82,3 +89,43 @@ def test_an_error_of_one_text_or_of_other_arguments_is_what_it_was():
     assert str(MissingPlugin("erase_plugins.push", "hub_cards")).endswith(
         "'erase-plugins list plugins' says why it was left out"
     )
+
+
+def test_what_is_kept_names_an_option_by_its_bare_name():
+    error = RequestError("raise anchors or name some to ", Hint("keep"), ", ", Setting("priors", "..."), ", ", AGAIN)
+    assert stored(error) == "raise anchors or name some to 'keep', priors=..., run the same command again"
+    assert stored(Sentence(Hint("dtype", "float32", before="with"))) == "with 'dtype' float32"
+    assert stored("plain") == "plain"
+
+
+def test_what_is_passed_on_keeps_its_hints():
+    error = RequestError("'x' would become itself; give ", ANOTHER_TO)
+    outer = ArtifactError("table a: ", error, "; ", joined(" or ", [sentence_of(error), "stop"]))
+    assert in_terminal(outer).count("another --to") == 2
+    assert str(outer) == f"table a: {error}; {error} or stop"
+
+
+def swallowed():
+    """Places where an error of ours becomes text by itself, which speaks Python on every surface."""
+    ours = {name for name, item in vars(errors).items() if inspect.isclass(item) and issubclass(item, EraseError)}
+    root = Path(erase_plugins.__file__).parent.parent
+    for path in (path for top in ("erase_plugins", "hub_cards", "comfy_nodes") for path in (root / top).rglob("*.py")):
+        if "testing" in path.parts:
+            continue
+        for place in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            caught = {getattr(item, "id", "") for item in ast.walk(getattr(place, "type", None) or ast.Pass())}
+            if not isinstance(place, ast.ExceptHandler) or not place.name or not caught & ours:
+                continue
+            for node in (node for line in place.body for node in ast.walk(line)):
+                text = isinstance(node, ast.Call) and getattr(node.func, "id", "") == "str"
+                given = [node.value] if isinstance(node, ast.FormattedValue) else node.args if text else []
+                if place.name in {getattr(item, "id", "") for item in given}:
+                    yield f"{path.relative_to(root).as_posix()}: {ast.unparse(node)}"
+
+
+def test_no_error_of_ours_becomes_text_without_its_hints():
+    """Only comparisons look at the bare text."""
+    assert sorted(swallowed()) == [
+        "erase_plugins/diagnose/model.py: str(error)",
+        "erase_plugins/evaluation/saved.py: str(error)",
+    ]

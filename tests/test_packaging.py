@@ -7,10 +7,14 @@ import os
 import subprocess
 import sys
 import tarfile
+import tomllib
 import zipfile
+from importlib.metadata import requires
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.version import Version
 
 import erase_plugins
 from erase_plugins.cli.comfy_install import COPIED
@@ -111,3 +115,12 @@ def test_demo_runs_from_the_wheel(installed: Path, tmp_path: Path) -> None:
     done = run_installed(installed, tmp_path, "demo", "--json", "--out", "demo")
     json.loads(done.stdout)
     assert (tmp_path / "demo" / "contact_sheet.png").stat().st_size > 10_000
+
+
+def test_the_client_of_the_hub_is_asked_for_as_what_we_stand_on_asks_for_it() -> None:
+    """A lower bound that nobody can install says that we run with a version we were never tried with."""
+    project = tomllib.loads((Path(erase_plugins.__file__).parents[1] / "pyproject.toml").read_text(encoding="utf-8"))
+    (ours,) = [item for item in project["project"]["dependencies"] if item.startswith("huggingface_hub")]
+    needed = next(item for item in requires("diffusers") or () if item.startswith("huggingface-hub"))
+    lowest = next(part for part in Requirement(needed).specifier if part.operator == ">=")
+    assert Version(ours.partition(">=")[2]) >= Version(lowest.version)

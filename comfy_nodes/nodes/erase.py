@@ -12,6 +12,7 @@ from ..behind import brought_back, merged
 from ..concepts import read_phrases
 from ..erasing import Row, erasures_problem, id_of, label, labels, read_erasures, split_options, trains
 from ..spec import Input, NodeSpec, Output, Result
+from ..wording import in_the_graph
 from .closed_form import KINDS
 from .methods import drawing_methods
 
@@ -164,7 +165,7 @@ def _numbers(done: Any, clip: Any, keep: tuple[str, ...]) -> tuple[list[str], di
     try:
         found = probe(now, concepts, keep, before)
     except EraseError as error:
-        return [f"how much is left cannot be told: {error}"], {}
+        return [f"how much is left cannot be told: {in_the_graph(error)}"], {}
     more = len(manifest.concepts) - len(concepts)
     return [*(item.line() for item in found), *([f"and {more} more"] if more > 0 else [])], residuals(found)
 

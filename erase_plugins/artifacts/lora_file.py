@@ -18,7 +18,7 @@ from erase_plugins.artifacts.edit import Delta, Edit, LowRank, is_bias
 from erase_plugins.artifacts.lowrank import uniform_rank
 from erase_plugins.artifacts.standin import stand_in, stand_in_loss
 from erase_plugins.errors import ArtifactError, CorruptArtifact, Unsupported
-from erase_plugins.hints import Command, Sentence
+from erase_plugins.hints import Command, Sentence, joined, sentence_of
 from erase_plugins.protocols import Verdict
 
 if TYPE_CHECKING:
@@ -44,8 +44,9 @@ def lora_verdict(edit: Edit) -> Verdict:
     kinds = {_BIAS if is_bias(delta) else delta.kind for _, _, delta in edit.items()}
     other = sorted(kinds - {"lowrank"})
     if other:
-        reasons = [part for kind in other for part in ("; ", _WHY.get(kind, kind))][1:]
-        return Verdict("no", Sentence("a LoRA file cannot carry ", *reasons))
+        return Verdict(
+            "no", Sentence("a LoRA file cannot carry ", joined("; ", [_WHY.get(kind, kind) for kind in other]))
+        )
     odd = [f"{component} {key}" for component, key, _ in edit.items() if not is_lora_key(key)]
     if odd:
         return Verdict("no", f"a LoRA file changes weights of linear and convolution modules only, not {odd[0]}")
@@ -65,7 +66,7 @@ def named_verdict(edit: Edit, family: FamilyNames, layout: str) -> Verdict:
         for component, key, _ in written.items():
             family.stem(layout, component, key.removesuffix(".weight"))
     except Unsupported as error:
-        return Verdict("no", str(error))
+        return Verdict("no", sentence_of(error))
     return found
 
 

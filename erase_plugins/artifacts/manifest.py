@@ -13,6 +13,7 @@ from typing import Any
 
 from erase_plugins.artifacts.strict_json import parse
 from erase_plugins.errors import CorruptArtifact, EraseError
+from erase_plugins.hints import stored
 from erase_plugins.types import Certificate, DataRef, ForgetItem, Record
 
 FILENAME = "erase.json"
@@ -144,7 +145,7 @@ class Manifest(Record):
         except CorruptArtifact:
             raise
         except (EraseError, AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
-            raise CorruptArtifact(f"the manifest is damaged: {str(error)[:200]!r}") from error
+            raise CorruptArtifact(f"the manifest is damaged: {stored(error)[:200]!r}") from error
 
     def check(self) -> None:
         """Types of the fields that other code relies on.

@@ -258,12 +258,13 @@ def _folder_problem(target: Path, kind: str) -> str:
     if others:
         shown = ", ".join(others[:3]) + (f" and {len(others) - 3} more" if len(others) > 3 else "")
         many = "something" if len(others) == 1 else f"{len(others)} things"
+        # what has no kind is the user's from then on, and no command offers to replace it
         return Sentence(
-            f"'{name}' holds {many} that erase-plugins did not write ({shown}), ",
-            _EVEN_THEN,
+            f"'{name}' holds {many} that erase-plugins did not write ({shown})", *((", ", _EVEN_THEN) if kind else ())
         )
     if known and found != kind:
-        return f"'{name}' holds a finished {found or 'report'}, and of another kind ({kind}) is what would be written"
+        more = f", and of another kind ({kind}) is what would be written" if kind else ""
+        return f"'{name}' holds a finished {found or 'report'}{more}"
     return ""
 
 

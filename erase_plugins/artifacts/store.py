@@ -26,6 +26,7 @@ from erase_plugins.artifacts.verify import read_manifest as read_manifest
 from erase_plugins.artifacts.verify import refuse_unlisted
 from erase_plugins.artifacts.verify import verify_file as verify_file
 from erase_plugins.errors import ArtifactError, CorruptArtifact, Unsupported
+from erase_plugins.hints import Sentence, joined, stored
 
 if TYPE_CHECKING:
     from erase_plugins.artifacts.edit import Edit
@@ -75,10 +76,10 @@ def write_folder(
             layout = known.layout(layout_id)
             edit, reason = _for_layout(artifact.edit, layout, family, target, asked)
             if edit is None:
-                notes.append(f"no {layout_id} file: {reason}")
+                notes.append(Sentence(f"no {layout_id} file: ", reason))
                 continue
             if reason:
-                notes.append(f"{layout_id} file: {reason}")
+                notes.append(Sentence(f"{layout_id} file: ", reason))
             before = set(_members(work))
             layout.write(
                 edit,
@@ -93,9 +94,9 @@ def write_folder(
             extras(work, place)
             files += [_describe(work, item, SIDECAR) for item in _members(work) if item not in before]
         if not files and not bare:
-            raise Unsupported(f"no layout of {', '.join(layouts)} can carry this edit: {'; '.join(notes)}")
+            raise Unsupported(f"no layout of {', '.join(layouts)} can carry this edit: ", joined("; ", notes))
         earlier = tuple(text for text in manifest.notes if not _ABOUT_FILES.match(text))  # of files that lay elsewhere
-        manifest = replace(manifest, files=tuple(files), notes=(*earlier, *notes))
+        manifest = replace(manifest, files=tuple(files), notes=(*earlier, *map(stored, notes)))
         (work / FILENAME).write_text(manifest.to_json(), encoding="utf-8")
     return Artifact(manifest, artifact.edit, folder)
 
@@ -108,7 +109,7 @@ def _for_layout(edit: Edit, layout: Any, family: Any, target: Any, asked: bool) 
     if "contextmap" not in edit.kinds:
         return None, verdict.reason
     if target is None:
-        return None, f"{verdict.reason}; give the base model (option 'model') to write it as LoRA"
+        return None, Sentence(verdict.reason, "; give the base model to write it as LoRA")
     if not asked and (reason := _too_large(edit, target)):
         return None, reason
     lowered = lower_for(edit, target)
@@ -124,7 +125,7 @@ def in_layout(edit: Edit, layout: Any, family: Any, target: Any) -> Edit:
     """
     form, reason = _for_layout(edit, layout, family, target, True)
     if form is None:
-        raise Unsupported(f"no {layout.id} file: {reason}")
+        raise Unsupported(f"no {layout.id} file: ", reason)
     return stand_in(form) if layout.accepts(form, family).answer == "lossy" else edit
 
 
@@ -246,7 +247,7 @@ def foreign_edit(path: Path, header: Any, layout: Any, family_id: str | None, kn
         try:
             return family, layout.read(path, family)
         except ArtifactError as error:
-            problems.append(f"{family.id}: {error}")
+            problems.append(f"{family.id}: {stored(error)}")
         except Unsupported:  # it has no names for files of this layout, so the file is of another
             if family_id:
                 raise
@@ -274,7 +275,7 @@ def check_edit(edit: Edit, family: Any) -> None:
     try:
         edit.check_finite()
     except NotFiniteError as error:
-        raise CorruptArtifact(f"damaged values: {error}") from error
+        raise CorruptArtifact("damaged values: ", error) from error
 
 
 def artifact_json(artifact: Artifact) -> dict[str, Any]:

@@ -218,7 +218,7 @@ def _starts(
     for name in layouts:
         get_manager().layout(name)
     wanted = [to] if isinstance(to, str) else list(to)
-    starts, reasons = find_starts(base, info, methods, wanted or ANCHORS.get(base.concepts[0].kind, ()), also)
+    starts, reasons = find_starts(base, info, methods, wanted or ANCHORS.get(base.concepts[0].kind, ()), also, layouts)
     threads = get_num_threads() if base.device.startswith("cpu") else 1  # processor time counts each
     return [replace(start, seconds=threads * start.seconds) for start in starts], reasons
 

@@ -19,6 +19,7 @@ from typing import Any
 from erase_plugins.autotune.space import METHOD, STRENGTH, Settings, Start
 from erase_plugins.autotune.trials import MOVED, Row, Tried, counted, front_of, knee_of, rows_of
 from erase_plugins.errors import EraseError, RunCancelled
+from erase_plugins.hints import stored
 
 #: settings to what they give
 TryOut = Callable[[Settings], "Tried"]
@@ -194,7 +195,7 @@ class Search:
         except RunCancelled:
             raise
         except EraseError as error:
-            trial.set_user_attr("refused", str(error))
+            trial.set_user_attr("refused", stored(error))
             self.study.tell(trial, state=TrialState.FAIL)
             return
         trial.set_user_attr("seconds", self.clock() - began)

@@ -11,12 +11,12 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from erase_plugins.errors import EraseError, RequestError
-from erase_plugins.hints import sentence_of
+from erase_plugins.hints import Sentence, joined, sentence_of
 from erase_plugins.manager import get_manager
 from erase_plugins.needs import changes_weights, lacks
 from erase_plugins.options import OptionInfo, describe
 from erase_plugins.types import Concept, EditPlan, EraseRequest
-from erase_plugins.workflow.run import make_plan
+from erase_plugins.workflow.run import check_layouts, make_plan
 
 #: what a concept may become besides the method's own choice, by kind
 ANCHORS: Mapping[str, tuple[str, ...]] = {
@@ -154,8 +154,9 @@ def request_of(base: EraseRequest, settings: Settings, also: Sequence[str]) -> E
 
 
 def find_starts(
-    base: EraseRequest, info: Any, methods: Sequence[str], anchors: Sequence[str], also: Sequence[str]
-) -> tuple[list[Start], dict[str, str]]:
+    base: EraseRequest, info: Any, methods: Sequence[str], anchors: Sequence[str], also: Sequence[str],
+    layouts: Sequence[str] = (),
+) -> tuple[list[Start], dict[str, str]]:  # fmt: skip
     """All starts in the order in which they are tried, and why other methods cannot take part; loads no weights.
 
     Args:
@@ -164,6 +165,7 @@ def find_starts(
         methods: ids to search among; if empty all registered ones but guards, which remove nothing.
         anchors: what the concept may become; the user's words, or `ANCHORS` of its kind.
         also: other words for the concept.
+        layouts: file layouts that each have to hold the edit.
 
     Raises:
         UnknownName: a method that is not registered.
@@ -184,18 +186,23 @@ def find_starts(
             reasons[method.id] = "a guard, removes nothing; searched where 'methods' names it"
             continue
         try:
-            starts += _starts_of(method, base, info, anchors, also)
+            starts += _starts_of(method, base, info, anchors, also, layouts)
         except EraseError as error:
             reasons[method.id] = sentence_of(error)
     if not starts:
-        told = "; ".join(f"{name}: {text}" for name, text in reasons.items())
-        raise RequestError(f"no method can be searched for '{base.concepts[0].text}' on {info.model}: {told}")
+        told = joined("; ", [Sentence(f"{name}: ", text) for name, text in reasons.items()])
+        raise RequestError(f"no method can be searched for '{base.concepts[0].text}' on {info.model}: ", told)
     return sorted(starts, key=lambda item: item.order), reasons
 
 
-def _starts_of(method: Any, base: EraseRequest, info: Any, anchors: Sequence[str], also: Sequence[str]) -> list[Start]:
+def _starts_of(
+    method: Any, base: EraseRequest, info: Any, anchors: Sequence[str], also: Sequence[str], layouts: Sequence[str]
+) -> list[Start]:
     def planned(options: Mapping[str, Any], anchor: str | None = None) -> EditPlan:
-        return make_plan(request_of(base, Settings(method.id, options, anchor), ()), info)
+        plan = make_plan(request_of(base, Settings(method.id, options, anchor), ()), info)
+        for name in layouts:
+            check_layouts(plan, [name])
+        return plan
 
     usual = planned({})
     taken = [None, *(anchor for anchor in anchors if _works(planned, anchor))]

@@ -213,8 +213,10 @@ def quiet_libraries() -> None:
     warnings.filterwarnings("ignore", category=UserWarning, module=r"(diffusers|transformers|peft|torch)\b")
     from erase_plugins.cli.freed_memory import keep_freed_memory
     from erase_plugins.families.importing import without_collections
+    from erase_plugins.workflow.found import LOADED
 
-    keep_freed_memory()
+    if keep_freed_memory not in LOADED:
+        LOADED.append(keep_freed_memory)
     with without_collections():
         import diffusers
         import transformers

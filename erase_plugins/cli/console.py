@@ -144,21 +144,40 @@ def _records(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], 
                 say(fill(f"{name}: {cell}", width, initial_indent="  ", subsequent_indent="    "))
 
 
+#: seconds between two lines of progress, where there is no terminal
+_PATIENCE = 5.0
+
+
 class Bar:
-    """Progress on stderr: one bar per stage on a terminal, nothing when piped or with --json."""
+    """Progress on stderr: one bar per stage on a terminal, a line per tenth of a long stage elsewhere."""
 
     def __init__(self, progress: Any) -> None:
         self.progress = progress
         self.tasks: dict[str, Any] = {}
+        #: stage -> (time and state at its beginning, time and tenth of its last line)
+        self.told: dict[str, tuple[float, int, float, int]] = {}
 
     def update(self, stage: str, done: int, total: int, numbers: Mapping[str, float] | None = None) -> None:
         """Sets a stage to ``done`` of ``total`` and shows ``numbers`` behind it."""
-        if self.progress is None:
-            return
         text = " ".join(f"{name} {value:.4g}" for name, value in (numbers or {}).items())
+        if self.progress is None:
+            self._tell(stage, done, total, text)
+            return
         if stage not in self.tasks:
             self.tasks[stage] = self.progress.add_task(stage, total=total or None, numbers="")
         self.progress.update(self.tasks[stage], completed=done, total=total or None, numbers=text)
+
+    def _tell(self, stage: str, done: int, total: int, numbers: str) -> None:
+        """A line for a log; a stage that is over soon says nothing."""
+        now, tenth = time.monotonic(), 10 * done // total if total else 0
+        began, first, last, told = self.told.get(stage, (now, done, now, tenth))
+        if done < first:  # the stage begins once more
+            began, first, last, told = now, done, now, tenth
+        if tenth > told and now - last >= _PATIENCE and done < total:
+            left = human_seconds((now - began) / (done - first) * (total - done))
+            hint(f"{stage}: {done} of {total}, about {left} left" + (f" ({numbers})" if numbers else ""))
+            last, told = now, tenth
+        self.told[stage] = began, first, last, told
 
     def event(self, event: Any) -> None:
         """Listener for run events."""

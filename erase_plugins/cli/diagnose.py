@@ -8,6 +8,7 @@ import click
 
 from erase_plugins.cli.command import check_output, declare, existing, force_option, model_options, strength_option
 from erase_plugins.cli.console import emit, say, table
+from erase_plugins.hints import Sentence
 from erase_plugins.plain_text import scrub
 
 
@@ -63,8 +64,8 @@ def command(
     if cause is None:
         say("no fault found: with these settings the artifact does what it should")
     else:
-        say(f"first cause: {cause.text}")
+        say(Sentence("first cause: ", cause.text))
         if cause.fix:
-            say(f"to fix it: {cause.fix}")
+            say(Sentence("to fix it: ", cause.fix))
     if target_file is not None:
         say(f"wrote {target_file}: {', '.join(files)}")

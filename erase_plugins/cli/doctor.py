@@ -50,7 +50,7 @@ def command(quick: bool) -> None:
         try:
             lines += check()
         except Exception as error:  # a doctor does not die of the patient's disease
-            text = scrub(one_line(f"{type(error).__name__}: {error}"))[:200]
+            text = scrub(one_line(f"{type(error).__name__}: {in_terminal(error)}"))[:200]
             lines.append(Line(check.__name__.strip("_"), "problem", text, "reinstall the package named in the message"))
     worst = [line for line in lines if line.status in ("problem", "warning")]
     emit(
@@ -221,7 +221,7 @@ def _layouts() -> Iterator[Line]:
                 worst = _largest_error(edit, layout.read(path, target.family))
                 loaded = _stock_load(pipe, layout, path)
             except Exception as error:
-                text = scrub(one_line(f"{type(error).__name__}: {error}"))[:160]
+                text = scrub(one_line(f"{type(error).__name__}: {in_terminal(error)}"))[:160]
                 yield Line(f"layout {layout.id}", "problem", text, f"update {entry.package} and diffusers, peft")
                 continue
             good = worst < 1e-6 and loaded in (None, len(deltas))

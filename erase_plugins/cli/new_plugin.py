@@ -23,7 +23,7 @@ def command(name: str, kind: str, out: str | None, dry_run: bool) -> None:
     """Write the skeleton of a plugin package: pyproject, one method file, one test."""
     if not re.fullmatch(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", name):
         raise RequestError(f"plugin name '{name}' must be lower case words joined by '-', for example my-eraser")
-    place = check_output(out or name, False, kind="", dry_run=dry_run)
+    place = check_output(out or name, True, kind="", dry_run=dry_run)  # an empty folder is as good as none
     if dry_run:
         say(f"would write the plugin {name} to {place}")
         emit({"schema": 1, "dry_run": True, "folder": str(place)})

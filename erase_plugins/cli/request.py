@@ -180,6 +180,8 @@ def evaluate(
         for text in left_over(measured["rows"], measured["left"]):
             say(text)
         say("passed" if measured["passed"] else f"not passed: {'; '.join(measured['reasons'])}")
+        if not measured["passed"] and measured["suite"] != "certificate":
+            hint("the same may be measured again, with another --suite or more --images; the certificate tells of both")
     _done(folder, ledger, case, dry_run, **{name: measured[name] for name in ("suite", "passed", "reasons", "rows")
                                             if name in measured})  # fmt: skip
 

@@ -93,7 +93,7 @@ def command(
         model, method, items, keep=[*keep, *map(DataRef, retains)], options=options, preset=own, seed=seed,
         revision=revision, family=family, dtype=dtype if said else None, device=device, out=folder,
     )  # fmt: skip
-    plan = make_plan(request, found.info)
+    plan = make_plan(request, found.info, chosen)
     _say_plan(plan, detected)
     if dry_run:
         warnings = _in_the_way(folder, force)

@@ -81,7 +81,7 @@ def command(
                 model, method, items[name], keep=[text for text in keep if text != name], options=options, preset=own,
                 seed=seed, revision=revision, dtype=dtype, device=device, out=places[name],
             ),
-            found.info,
+            found.info, chosen,
         )
         for name in names
     }  # fmt: skip

@@ -12,6 +12,7 @@ from typing import Any
 
 from erase_plugins.comparison.cells import Cell, finished, read_result, run_cell, write_result
 from erase_plugins.errors import EraseError, MissingExtra, RequestError, RunCancelled
+from erase_plugins.hints import stored
 
 Group = Sequence[Cell]
 #: called with the number of finished cells
@@ -59,7 +60,7 @@ def work(
                 raise
             except Exception as error:  # a broken plugin costs its own cell
                 kind = "" if isinstance(error, EraseError) else f"{type(error).__name__}: "
-                result = failure(cell, f"{kind}{error}")
+                result = failure(cell, f"{kind}{stored(error)}")
             write_result(place, result)
             if after is not None:
                 after()

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from erase_plugins import hints
 from erase_plugins.artifacts.atomic import atomic_file
 from erase_plugins.artifacts.locks import locked
 from erase_plugins.artifacts.manifest import slug
@@ -167,7 +168,7 @@ def _run(
         raise
     except Exception as error:  # a broken plugin costs its own cell
         kind = "" if isinstance(error, EraseError) else f"{type(error).__name__}: "
-        return {"schema": 1, "status": "failed", "error": f"{kind}{error}"}
+        return {"schema": 1, "status": "failed", "error": f"{kind}{hints.stored(error)}"}
     return {"schema": 1, "status": "ok", "values": values, "seconds": made.manifest.seconds}
 
 

@@ -13,6 +13,7 @@ from erase_plugins.artifacts.atomic import atomic_file
 from erase_plugins.artifacts.manifest import package_versions
 from erase_plugins.artifacts.places import STAMP
 from erase_plugins.diagnose.findings import Diagnosis
+from erase_plugins.hints import stored
 
 
 def write_bundle(diagnosis: Diagnosis, path: Path, clean: Any, images: bool = False, force: bool = False) -> list[str]:
@@ -32,7 +33,7 @@ def write_bundle(diagnosis: Diagnosis, path: Path, clean: Any, images: bool = Fa
     texts = {
         "versions.json": versions,
         "manifest.json": _without_samples(diagnosis.manifest),
-        "diagnosis.json": diagnosis.to_dict(),
+        "diagnosis.json": diagnosis.to_dict(stored),
     }
     with atomic_file(path, force) as work, zipfile.ZipFile(work, "w", zipfile.ZIP_DEFLATED) as bundle:
         for name, data in texts.items():

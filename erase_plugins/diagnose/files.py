@@ -13,6 +13,7 @@ from erase_plugins.artifacts.header import Header, read_header
 from erase_plugins.artifacts.manifest import FILENAME, HEADER_KEY, Manifest
 from erase_plugins.diagnose.findings import Finding
 from erase_plugins.errors import EraseError, RequestError
+from erase_plugins.hints import Command, Hint, Sentence
 
 STATISTICS = "statistics|"
 _PAIR = re.compile(
@@ -101,9 +102,8 @@ def _schema(manifest: Mapping[str, Any]) -> Finding:
         text = f"the manifest has schema {found}, newer than this version reads ({Manifest.schema})"
         return Finding("schema", "fault", text, "update erase-plugins from where you got it")
     text = f"the artifact was written in an old schema ({found}), the current one is {Manifest.schema}"
-    return Finding(
-        "schema", "fault", text, "erase-plugins convert ARTIFACT --layout patch --out NEW, or run the method again"
-    )
+    anew = Command("convert", "erase-plugins convert ARTIFACT --layout patch --out NEW")
+    return Finding("schema", "fault", text, Sentence(anew, ", or run the method again"))
 
 
 def _finite(files: list[RawFile]) -> Iterator[Finding]:
@@ -119,7 +119,8 @@ def _finite(files: list[RawFile]) -> Iterator[Finding]:
                     bad.append(f"{file.path.name}: {name}")
     if bad:
         text = f"{len(bad)} tensors hold NaN or infinity, first {bad[0]}"
-        yield Finding("finite", "fault", text, "run the method again, with --dtype float32 and a lower learning rate")
+        fix = Sentence("run the method again, with ", Hint("dtype", "float32"), " and a lower learning rate")
+        yield Finding("finite", "fault", text, fix)
     else:
         yield Finding("finite", "ok", "all stored values are finite")
 
@@ -136,7 +137,8 @@ def _dtypes(files: list[RawFile]) -> Iterator[Finding]:
         elif kinds & {"F16", "BF16"} and _recast(file):
             odd.append(f"{file.path.name} was cast to {', '.join(kinds)} by another program")
     if odd:
-        fix = "use the file as written, or 'erase-plugins convert ARTIFACT --layout kohya --file-dtype float16'"
+        small = Command("convert", "'erase-plugins convert ARTIFACT --layout kohya --file-dtype float16'")
+        fix = Sentence("use the file as written, or ", small)
         yield Finding("dtype", "fault", f"wrong number format: {'; '.join(odd)}", fix)
     else:
         yield Finding("dtype", "ok", "number formats as written")
@@ -179,7 +181,8 @@ def _keys(files: list[RawFile]) -> Iterator[Finding]:
 def _alphas(files: list[RawFile]) -> Iterator[Finding]:
     faults = [text for file in files for text in _alpha_problems(file)]
     if faults:
-        fix = "use the original file, or write a new one: erase-plugins convert ARTIFACT --layout kohya"
+        anew = Command("convert", "erase-plugins convert ARTIFACT --layout kohya")
+        fix = Sentence("use the original file, or write a new one: ", anew)
         yield Finding("alpha", "fault", f"the scale (alpha) is lost or changed: {'; '.join(faults)}", fix)
     else:
         yield Finding("alpha", "ok", "the scale of the factors is consistent")
@@ -250,5 +253,5 @@ def _hashes(place: Path, manifest: Mapping[str, Any]) -> Finding:
     try:
         load_artifact(place)
     except EraseError as error:
-        return Finding("files", "fault", f"the artifact does not pass verification: {error}", _REFETCH)
+        return Finding("files", "fault", Sentence("the artifact does not pass verification: ", error), _REFETCH)
     return Finding("files", "ok", "files are complete and unchanged" if manifest else "the file is readable")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,16 +15,19 @@ ORDER = (
 
 @dataclass(frozen=True)
 class Finding:
-    """Result of one check: ok, fault, warning or unknown, in plain words, with one command or action that fixes it."""
+    """Result of one check: ok, fault, warning or unknown, in plain words, with one command or action that fixes it.
+
+    Text and fix may hold hints, which the command line says in its words and Python in its own.
+    """
 
     check: str
     verdict: str
     text: str
     fix: str = ""
 
-    def to_dict(self) -> dict[str, str]:
-        """JSON-ready form."""
-        return {"check": self.check, "verdict": self.verdict, "text": self.text, "fix": self.fix}
+    def to_dict(self, words: Callable[[str], str] = lambda said: said) -> dict[str, str]:
+        """JSON-ready form, in the ``words`` of whoever reads it."""
+        return {"check": self.check, "verdict": self.verdict, "text": words(self.text), "fix": words(self.fix)}
 
 
 @dataclass
@@ -47,13 +51,13 @@ class Diagnosis:
                     return item
         return None
 
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-ready form; pictures are left out."""
+    def to_dict(self, words: Callable[[str], str] = lambda said: said) -> dict[str, Any]:
+        """JSON-ready form, in the ``words`` of whoever reads it; pictures are left out."""
         cause = self.cause
         return {
             "schema": 1, "artifact": self.artifact, "model": self.model, "prompt": self.prompt,
-            "cause": None if cause is None else cause.to_dict(),
-            "findings": [item.to_dict() for item in self.findings], "numbers": self.numbers,
+            "cause": None if cause is None else cause.to_dict(words),
+            "findings": [item.to_dict(words) for item in self.findings], "numbers": self.numbers,
         }  # fmt: skip
 
 

@@ -12,6 +12,7 @@ from erase_plugins.artifacts.fingerprint import Fingerprint
 from erase_plugins.diagnose.files import RawFile
 from erase_plugins.diagnose.findings import Finding
 from erase_plugins.errors import BaseMismatch, EraseError, Unsupported
+from erase_plugins.hints import Command, Hint, Sentence, sentence_of
 from erase_plugins.workflow.artifacts import load_artifact
 
 #: cosine between a LoRA's change and the erasing change from which on the two work against each other
@@ -22,13 +23,13 @@ def check_strength(strength: float, manifest: Mapping[str, Any]) -> Finding:
     """Strength of the call against what was evaluated."""
     stated = manifest.get("strength") or {}
     wanted = float(stated.get("recommended", 1.0)) if isinstance(stated, Mapping) else 1.0
-    fix = f"use --strength {wanted if wanted > 0 else 1.0:g}"
+    fix = Sentence(Hint("strength", f"{wanted if wanted > 0 else 1.0:g}", before="use"))
     if strength == 0:
         return Finding("strength", "fault", "strength 0 switches the artifact off", fix)
     if strength < 0:
         return Finding("strength", "fault", f"strength {strength:g} is negative: it strengthens the concept", fix)
     if wanted == 0:
-        return Finding("strength", "fault", "the manifest recommends strength 0", "use --strength 1")
+        return Finding("strength", "fault", "the manifest recommends strength 0", fix)
     if strength < 0.75 * wanted:
         text = f"strength {strength:g} is below the evaluated {wanted:g}; the concept may survive"
         return Finding("strength", "warning", text, fix)
@@ -144,10 +145,10 @@ def check_patched(artifact: Artifact, target: Any) -> Finding:
     try:
         handle = attach_edit(target.pipe, target, artifact, 1.0, "weights")
     except BaseMismatch as error:
-        return Finding("patched", "fault", str(error), "use the base model named in the manifest")
+        return Finding("patched", "fault", sentence_of(error), "use the base model named in the manifest")
     except Unsupported as error:
         about = "dtype" if "apply before quantising" in str(error) else "patched"
-        return Finding(about, "fault", str(error), "load the model in float32, float16 or bfloat16")
+        return Finding(about, "fault", sentence_of(error), "load the model in float32, float16 or bfloat16")
     count = handle.patched
     handle.remove()
     return Finding("patched", "ok", f"patched {count} of {count} modules")
@@ -160,7 +161,7 @@ def check_loras(artifact: Artifact, loras: Sequence[str], target: Any) -> Iterat
     from erase_plugins.artifacts.store import lower_for
 
     if not loras:
-        yield Finding("other_lora", "ok", "no other LoRA named (--lora FILE)")
+        yield Finding("other_lora", "ok", Sentence("no other LoRA named (", Hint("lora", "FILE"), ")"))
     mine = {(component, key): delta for component, key, delta in lower_for(artifact.edit, target).items()}
     for file in loras:
         other = load_artifact(file, target.family.id)
@@ -202,7 +203,9 @@ def check_prompt(manifest: Mapping[str, Any], prompt: str) -> Finding:
     if any(name and name.lower() in low for name in (*names, *words)):
         return Finding("prompt", "ok", f"the prompt names what is erased ({', '.join(names[:5])})")
     method = manifest.get("method", {}).get("id", "uce")
-    retry = f"erase-plugins run {method} ... --erase '{names[0]}' --erase 'WORD OF THE PROMPT'"
+    retry = Sentence(
+        Command("run", f"erase-plugins run {method} ... --erase '{names[0]}' --erase 'WORD OF THE PROMPT'")
+    )
     text = f"the prompt does not say {' or '.join(names[:5])}; a paraphrase may reach the concept by another way"
     return Finding("prompt", "warning", text, retry)
 
@@ -260,4 +263,4 @@ def check_pictures(
 
 def explain(error: EraseError) -> Finding:
     """A finding from an error that stopped a check."""
-    return Finding("files", "fault", str(error), "fetch the artifact again")
+    return Finding("files", "fault", sentence_of(error), "fetch the artifact again")

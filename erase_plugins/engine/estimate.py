@@ -172,4 +172,5 @@ def guard_plan(
         notes=(
             "acts at run time, on token embeddings only, not on a pooled one; LoRA files and ComfyUI cannot carry it",
         ),
+        produces=("addon",),
     )

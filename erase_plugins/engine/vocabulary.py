@@ -104,7 +104,10 @@ class Vocabulary:
     @classmethod
     def whole(cls, target: Target) -> Vocabulary:
         """All `real_words`, of which nothing is summed up."""
-        return cls.of(target, len(real_words(target)), projection_gram(target), tail=search_tail(target.info))
+        tail = search_tail(target.info)
+        table = cls.of(target, len(real_words(target)), projection_gram(target), tail=tail)
+        _note(target.info, *_all(tail), False)
+        return table
 
     @cached_property
     def _root(self) -> Tensor | None:
@@ -177,6 +180,18 @@ def words_to_encode(
     table = max((int(part.get("vocab_size") or 0) for part in info.configs.values()), default=0) or limit
     framed = min(limit, table) * (scale > 0 and frames != ALONE)
     return framed + min(limit if not search else max(limit, most_words()), table)
+
+
+def rows_to_search(info: TargetInfo) -> int:
+    """Rows of prompts that `Vocabulary.whole` would encode, from configuration alone, about; 0 where they are kept."""
+    tail = search_tail(info)
+    words = words_to_encode(info, *_all(tail))
+    return words * (min(tail + 2, info.tokens) if tail else info.tokens)
+
+
+def _all(tail: int) -> tuple[int, float, tuple[str, ...], int]:
+    """What `Vocabulary.whole` notes: the number of words that an encoder knows shows only when it is loaded."""
+    return most_words(), 0.0, ALONE, tail
 
 
 def _noted(

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from erase_plugins.artifacts.atomic import atomic_file
 from erase_plugins.artifacts.places import FILE, check_place
 from erase_plugins.errors import ArtifactError, EraseError
+from erase_plugins.hints import stored
 from erase_plugins.plain_text import first_line
 from erase_plugins.types import Attachment, AttackReport, EvalReport
 
@@ -52,7 +53,7 @@ def write_report(report: Report, out: Path, record: str, expected: Collection[st
                 check_place(out / item.name, force, FILE)
             attached[item.name] = {"title": item.title, "sha256": _write(item, out / item.name)}
         except EraseError as error:
-            warnings.append(f"{item.name} was not written: {error}")
+            warnings.append(f"{item.name} was not written: {stored(error)}")
             continue
         except Exception as error:  # a stranger's drawing may raise anything
             warnings.append(f"{item.name} was not written: {first_line(error)}")

@@ -9,7 +9,6 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-from erase_plugins.artifacts.lineage import marks
 from erase_plugins.artifacts.locks import claim_files
 from erase_plugins.errors import PluginError
 from erase_plugins.evaluation.attachments import output_names, write_report
@@ -72,7 +71,7 @@ def _left_out(report: AttackReport, subject: Any, queries: int) -> dict[str, Any
     judge = subject.judge
     known = {
         "artifacts": tuple(item.name for item in subject.artifacts), "erased": tuple(subject.erased),
-        "seeds": (subject.seed,), "queries": queries, "weights": marks(subject.artifacts),
+        "seeds": (subject.seed,), "queries": queries, "weights": subject.marks,
         **({"judge": judge.id, "judge_hash": judge.fingerprint} if judge is not None and not report.judge else {}),
     }  # fmt: skip
     return {"strength": subject.strength} | {name: value for name, value in known.items() if not getattr(report, name)}

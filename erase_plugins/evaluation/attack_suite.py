@@ -21,6 +21,7 @@ from erase_plugins.evaluation.attack_summary import plain_name
 from erase_plugins.evaluation.attacks.reference import find_reference
 from erase_plugins.evaluation.budget import find_budget
 from erase_plugins.extras import missing_extras
+from erase_plugins.hints import stored
 from erase_plugins.hookspecs import hookimpl
 from erase_plugins.late import FUNCTIONS
 from erase_plugins.needs import packages_of
@@ -129,7 +130,7 @@ def attack_all(
         except RunCancelled:
             raise
         except EraseError as error:
-            not_run[runner.id] = str(error)
+            not_run[runner.id] = stored(error)
         except Exception as error:  # a stranger's attack may raise anything
             not_run[runner.id] = first_line(error)
     progress("attacks", len(runners), len(runners))

@@ -8,6 +8,7 @@ from typing import Any
 
 from erase_plugins.artifacts.places import STAMP
 from erase_plugins.errors import MissingExtra
+from erase_plugins.evaluation.wording import STATES
 from erase_plugins.types import EvalRow
 
 _COLOURS = {
@@ -35,13 +36,13 @@ def bar_chart(rows: Sequence[EvalRow], path: Path, title: str = "", unit: str = 
         ]
         picked = [table[name] for name in metrics if name in table]
         errors = [[row.value - row.low for row in picked], [row.high - row.value for row in picked]]
-        axes.bar(places, [row.value for row in picked], width, yerr=errors, capsize=2, label=subject,
-                 color=_COLOURS.get(subject))  # fmt: skip
-    axes.set_xticks(range(len(metrics)), [name.replace("_rate", "") for name in metrics])
+        axes.bar(places, [row.value for row in picked], width, yerr=errors, capsize=2,
+                 label=STATES.get(subject, subject), color=_COLOURS.get(subject))  # fmt: skip
+    axes.set_xticks(range(len(metrics)), [name.replace("_rate", "").replace("_", " ") for name in metrics])
     axes.set_ylim(0, 1.05)
     axes.set_ylabel(unit)
     axes.set_title(title, fontsize=10)
-    axes.legend(fontsize=8, ncols=len(subjects), loc="upper center", bbox_to_anchor=(0.5, -0.1))
+    axes.legend(fontsize=8, ncols=min(len(subjects), len(metrics) + 1), loc="upper center", bbox_to_anchor=(0.5, -0.1))
     figure.savefig(path, format="png", dpi=120, metadata={"Software": STAMP})
     return path
 
@@ -78,7 +79,7 @@ def variant_chart(
         errors = [[row.value - row.low for _, row in picked], [row.high - row.value for _, row in picked]]
         axes.barh([place for place, _ in picked], [row.value for _, row in picked], 0.36, xerr=errors, capsize=2,
                   label=label, color=colour)  # fmt: skip
-    axes.set_yticks(range(len(names)), names)
+    axes.set_yticks(range(len(names)), [STATES.get(name, name) for name in names])
     axes.invert_yaxis()
     axes.set_xlim(0, 1.05)
     axes.set_xlabel("share of pictures, with 95 % intervals")

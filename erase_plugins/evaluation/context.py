@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from erase_plugins.artifacts.lineage import marks
 from erase_plugins.artifacts.locks import claim_files
 from erase_plugins.errors import PluginError, RequestError
 from erase_plugins.evaluation.attachments import output_names, write_report
@@ -97,7 +96,7 @@ def run_in_context(
         report = suite.run(subject, ctx) if takes_context(suite.run) else suite.run(subject)
         if not isinstance(report, EvalReport):
             raise PluginError(f"suite {suite.id} returned {type(report).__name__} instead of an EvalReport")
-        measured = report.weights or marks([] if subject is None else subject.artifacts)
+        measured = report.weights or (() if subject is None else subject.marks)
         report = dataclasses.replace(report, weights=measured, seconds=round(time.perf_counter() - started, 2))
         return report if out is None else write_report(report, out, REPORT, output_names(suite, REPORT), force)
 

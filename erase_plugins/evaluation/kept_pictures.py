@@ -21,6 +21,10 @@ from erase_plugins.families.hosts import parts_of
 from erase_plugins.runtime.patcher import checksum
 
 _LABELS = "labels"
+#: fact of what was kept: how many pictures were asked for
+QUERIES = "queries"
+#: of weights that nothing says were written every 127th value is read again: several of each row of a usual table
+_GLANCE = 127
 
 
 def key_of(subject: Any, texts: list[str], settings: Any) -> str | None:
@@ -49,12 +53,38 @@ def key_of(subject: Any, texts: list[str], settings: Any) -> str | None:
         found.update(name.encode() + ids[name].cpu().contiguous().numpy().tobytes())
     found.update(json.dumps(dict(subject.pipe.scheduler.config), sort_keys=True, default=str).encode())
     for name in sorted(parts):
-        for place, value in sorted(parts[name].state_dict().items()):
-            if type(value) is not Tensor or value.device.type == "meta":
-                return None  # quantised or offloaded
-            bits = checksum(value) if value.numel() and value.element_size() in (1, 2, 4, 8) else 0
-            found.update(f"{name}.{place} {tuple(value.shape)} {value.dtype} {value.device.type} {bits}\n".encode())
+        bits = _bits(subject.hashed, name, parts[name])
+        if bits is None:
+            return None
+        found.update(bits)
     return f"drawn-{found.hexdigest()[:32]}"
+
+
+def _bits(known: dict[str, tuple[Any, bytes]], name: str, part: nn.Module) -> bytes | None:
+    """Tells every bit of a part's weights; None where they do not lie there as they are (quantised or offloaded).
+
+    Args:
+        known: what was told before. It holds while the same memory holds the weights, PyTorch counted no write, and
+            samples of all weights are what they were, for what is written past its counter (through ``.data``).
+        name: of the part.
+        part: the module.
+    """
+    weights = sorted(part.state_dict().items())
+    if any(type(value) is not Tensor or value.device.type == "meta" for _, value in weights):
+        return None
+    glance = [
+        (value.data_ptr(), 0 if value.is_inference() else value._version, _told(place, value, _GLANCE))
+        for place, value in weights
+    ]
+    if name not in known or known[name][0] != glance:
+        known[name] = glance, "".join(f"{name}.{_told(place, value)}\n" for place, value in weights).encode()
+    return known[name][1]
+
+
+def _told(place: str, value: Tensor, step: int = 1) -> str:
+    counts = value.numel() and value.element_size() in (1, 2, 4, 8)
+    bits = checksum(value.reshape(-1)[::step] if step > 1 else value) if counts else 0
+    return f"{place} {tuple(value.shape)} {value.dtype} {value.device.type} {bits}"
 
 
 def read(key: str) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
@@ -81,12 +111,17 @@ def once(
     settings: Any,
     make: Callable[[], tuple[Tensor, dict[str, Any], dict[str, Tensor]]],
 ) -> tuple[Tensor, dict[str, Any], dict[str, Tensor]]:
-    """Pictures (n, 3, height, width), facts and further tensors that ``make`` gives, or gave before; see `key_of`."""
-    key = key_of(subject, list(texts), settings)
+    """Pictures (n, 3, height, width), facts and further tensors that ``make`` gives, or gave before; see `key_of`.
+
+    What was asked for them counts as a query either way, so that a report does not say less because of what is kept.
+    """
+    key, asked = key_of(subject, list(texts), settings), subject.queries
     if (found := None if key is None else read(key)) is not None:
         tensors, told = found
+        subject.queries += told["facts"].get(QUERIES, len(texts))
         return tensors.pop("pictures"), told["facts"], tensors
     pictures, facts, more = make()
+    facts = {**facts, QUERIES: subject.queries - asked}
     if key is not None:
         tensors = {**more, "pictures": pictures}
         write(key, tensors, {**dict.fromkeys(tensors), "facts": facts})

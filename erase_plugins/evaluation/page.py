@@ -10,18 +10,11 @@ from typing import Any
 
 from erase_plugins.artifacts.places import STAMP
 from erase_plugins.evaluation.attack_summary import plain_name
-from erase_plugins.evaluation.wording import WORDS, counted
+from erase_plugins.evaluation.wording import STATES, WORDS, counted
 from erase_plugins.types import AttackReport, EvalReport
 
 Figures = Sequence[tuple[str, bytes]]
 Table = tuple[list[str], list[list[str]]]
-_STATES = {
-    "base": "base",
-    "edited": "erased",
-    "strength0": "switched off (control)",
-    "destroyed": "destroyed (control)",
-    "reference": "never saw it (control)",
-}
 _NOTES = (
     "A concept that is not drawn may still be in the weights. An attack that did not succeed within this budget may "
     "succeed with a larger one. A control is the same attempt where nothing can be found: only what is above it was "
@@ -46,7 +39,7 @@ def rates_table(report: EvalReport) -> Table:
     states = list(dict.fromkeys(row.subject for row in report.rows))
     metrics = list(dict.fromkeys(row.metric for row in report.rows))
     rows = [[WORDS.get(name, name), *(counted(table.get((name, state))) for state in states)] for name in metrics]
-    return ["share of pictures (95 % interval)", *(_STATES.get(name, name) for name in states)], rows
+    return ["share of pictures (95 % interval)", *(STATES.get(name, name) for name in states)], rows
 
 
 def attacks_table(attacks: Iterable[AttackReport], not_run: dict[str, str]) -> Table:

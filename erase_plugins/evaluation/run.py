@@ -6,13 +6,14 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from erase_plugins.artifacts.artifact import Artifact
+from erase_plugins.artifacts.lineage import marks
 from erase_plugins.errors import RequestError
 from erase_plugins.evaluation.context import Progress
 from erase_plugins.evaluation.draw import draw
@@ -32,7 +33,7 @@ class Subject:
     """What a suite measures or an attack attacks: a model with artifacts, a judge, and settings of the measurement.
 
     ``pipe`` is what the user gave (a pipeline, or a model's own module), ``target`` the same as a `Model`. ``judge`` is
-    None for a suite that needs none. ``queries`` counts what `generate` was asked for.
+    None for a suite that needs none. ``queries`` counts the answers that were looked at, drawn now or kept from before.
     """
 
     pipe: Any
@@ -50,7 +51,14 @@ class Subject:
     progress: Progress | None = None
     drawn: Any = field(default=None, repr=False)
     queries: int = 0
+    #: what `kept_pictures` knows of the weights, component -> (when it holds, hash); nobody else has the same ones
+    hashed: dict[str, tuple[Any, bytes]] = field(default_factory=dict, init=False, repr=False)
     _stage: str = "base"
+
+    @cached_property
+    def marks(self) -> tuple[str, ...]:
+        """Hashes that tell the artifacts from others of the same name, made once for all that is measured of them."""
+        return marks(self.artifacts)
 
     @property
     def modality(self) -> str:
@@ -166,6 +174,7 @@ class Subject:
         )  # fmt: skip
         if key in _BASE_CACHE:
             _BASE_CACHE.move_to_end(key)
+            self.queries += sum(map(len, sets.values()))
             return _BASE_CACHE[key]
         _BASE_CACHE[key] = make(self, sets) if kind is None else self._from_disk(sets, make, key, kind)
         while len(_BASE_CACHE) > _CACHED_SETS:
@@ -183,6 +192,7 @@ class Subject:
         )
         found = None if name is None else kept_pictures.read(name)
         if found is not None:
+            self.queries += sum(map(len, sets.values()))
             return kind(*found)
         made = make(self, sets)
         if name is not None:

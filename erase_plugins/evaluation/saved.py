@@ -103,8 +103,8 @@ def parse(name: str, data: bytes | str) -> AttackReport:
     try:
         found = sound(AttackReport.from_dict(json.loads(data)), name)
     except EraseError as error:
-        told = str(error)
-        raise ArtifactError(told if name in told else f"'{name}' is no report of an attack: {told}") from error
+        told = () if name in str(error) else (f"'{name}' is no report of an attack: ",)
+        raise ArtifactError(*told, error) from error
     except (ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:
         raise ArtifactError(
             f"'{name}' is no report of an attack; give what ",

@@ -12,6 +12,11 @@ WORDS = {
 }  # fmt: skip
 #: the same of classifiers, which draw nothing
 CLASSIFIER = {"target_rate": "forgotten classes still recognised", "kept_rate": "other classes still recognised"}
+#: states of a model in words, for headings and legends; others are shown by their name
+STATES = {
+    "base": "base", "edited": "erased", "strength0": "switched off (control)", "destroyed": "destroyed (control)",
+    "reference": "never saw it (control)",
+}  # fmt: skip
 #: known controls in words, and what they should show
 CONTROLS = {
     "strength0": ("switched off", "should equal the column before"),

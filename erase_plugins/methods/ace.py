@@ -141,6 +141,9 @@ class ACE(TrainedMethod):
         forwards = rolled * (2 * options.steps + options.harvest * options.prior_batch) + 2 * options.steps * kept
         return Cost(forwards, batch, (rolled + kept) * options.harvest)
 
+    def searches(self, request: EraseRequest, options: ACEOptions) -> bool:
+        return super().searches(request, options) or not (options.priors or request.preserve)
+
     def notes(self, request: EraseRequest, options: ACEOptions) -> Sequence[str]:
         return ("protects only where classifier-free guidance above 1 is used",)
 

@@ -109,7 +109,9 @@ class GLoCE:
             modules=tuple(f"{ref.component}.{ref.path}" for ref in refs),
             steps=2 * count + len(shared_texts(request)),
             notes=("a patch with a gate for every image token: LoRA files and ComfyUI cannot carry it",),
-            **estimate(info, request, values, forwards=forwards, iterations=0, batch=0, states=0),
+            produces=("addon",),
+            **estimate(info, request, values, forwards=forwards, iterations=0, batch=0, states=0,
+                       searches=options.anchors > 0),
         )  # fmt: skip
 
     def run(self, plan: EditPlan, target: Target, ctx: RunContext) -> Edit:

@@ -98,12 +98,14 @@ class SAE:
         numbers = estimate(
             info, request, 2 * ref.shape[0] * options.chosen * len(request.concepts),
             forwards=prompts * (2.0 * options.steps + options.harvest), iterations=0, batch=0, states=0,
+            searches=True,
         )  # fmt: skip
         train = 3.0 * options.iterations * options.batch * 4.0 * ref.shape[0] * options.features
         return EditPlan(
             request=request, options=as_dict(options), modules=(f"{ref.component}.{ref.path}",),
             steps=options.iterations,
             notes=("a patch that hangs on the denoiser: LoRA files and ComfyUI cannot carry it",),
+            produces=("addon",),
             **{**numbers, "seconds": round(numbers["seconds"] + seconds_of(train, request.device, [ref]), 1)},
         )  # fmt: skip
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from erase_plugins.errors import EraseError
+from erase_plugins.hints import stored
 from erase_plugins.page.studio import Studio, rates, sentence
 
 #: pictures of this visit that the gallery shows, behind those of the page
@@ -25,7 +26,7 @@ def page(studio: Studio) -> Any:
             try:
                 return work(*words)
             except EraseError as error:
-                raise gr.Error(str(error), duration=None) from None
+                raise gr.Error(stored(error), duration=None) from None
 
         return run
 

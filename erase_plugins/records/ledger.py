@@ -253,7 +253,7 @@ def replay(entries: Sequence[Mapping[str, Any]]) -> Account:
         raise CorruptArtifact("line 1 of the ledger does not open it; its beginning is missing")
     problem = problem_of(entries[0])
     if problem:
-        raise CorruptArtifact(f"line 1 of the ledger: {problem}")
+        raise CorruptArtifact("line 1 of the ledger: ", problem)
     account = Account(dict(entries[0]))
     before = ""
     for number, entry in enumerate(entries, 1):

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from erase_plugins.errors import EraseError
+from erase_plugins.hints import sentence_of
 from erase_plugins.records import accountant
 from erase_plugins.records.losses import Loss
 
@@ -17,7 +18,7 @@ def problem_of(opened: Mapping[str, Any]) -> str:
     try:
         loss = Loss(opened["loss"], opened["threshold"])
     except EraseError as error:
-        return str(error)
+        return sentence_of(error)
     lam, eta, n = opened["lam"], opened["eta"], opened["n"]
     beta = opened["smoothness"]
     if not _near(opened["lipschitz"], loss.lipschitz(opened["norm"])):

@@ -10,7 +10,7 @@ from erase_plugins.artifacts import chain
 from erase_plugins.artifacts.atomic import atomic_folder
 from erase_plugins.artifacts.places import check_place
 from erase_plugins.errors import ArtifactError, CorruptArtifact, PushRefused, Unsupported
-from erase_plugins.hints import Hint
+from erase_plugins.hints import Hint, stored
 from erase_plugins.hookspecs import hookimpl
 from erase_plugins.records.certificate import (
     ACCOUNTANT,
@@ -173,7 +173,7 @@ def check_push(folder: Path, destination: str, dry_run: bool = False) -> None:
         claimed = read_certificate(folder / CERTIFICATE)
         entries = chain.read(folder / LEDGER)
     except (ArtifactError, OSError) as error:
-        raise PushRefused(f"the certificate does not hold: {error}; release the head again") from error
+        raise PushRefused("the certificate does not hold: ", error, "; release the head again") from error
     if not found["certified"] or not claimed["certified"] or not (folder / HEAD).is_file():
         raise PushRefused(
             f"no certificate: {'; '.join(found['reasons']) or 'the weights are missing'}; nothing was sent"
@@ -250,7 +250,7 @@ def erase_card_sections(artifact: Any, report: Any) -> Iterable[str]:
     try:
         return [section(verify(Path(place)))]
     except CorruptArtifact as error:
-        return [f"## Certificate\n\nNone: {error}."]
+        return [f"## Certificate\n\nNone: {stored(error)}."]
 
 
 def section(data: dict[str, Any]) -> str:

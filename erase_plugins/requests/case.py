@@ -9,6 +9,7 @@ from typing import Any
 
 from erase_plugins.artifacts.chain import head_of
 from erase_plugins.errors import CorruptArtifact, EraseError, RequestError
+from erase_plugins.hints import sentence_of
 from erase_plugins.requests.deadlines import date, due, remaining, rule_of
 from erase_plugins.requests.events import check_shape
 from erase_plugins.requests.states import AFTER, ANSWERED, ATTEMPTS, BEFORE, NEXT, PRIVATE
@@ -24,7 +25,7 @@ class Case:
         state: see `erase_plugins.requests.states`.
         due: last day for an answer.
         attempt: number of the present attempt, from 1; 0 before the first.
-        failures: evaluations that were not passed.
+        failures: attempts whose latest evaluation was not passed.
         last: event -> its latest line.
     """
 
@@ -34,7 +35,7 @@ class Case:
     held_in: str = ""
     due: str = ""
     attempt: int = 0
-    failures: int = 0
+    failures: set[int] = field(default_factory=set)
     last: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @property
@@ -139,7 +140,7 @@ class Ledger:
         event = check_shape(entry, number)
         problem = self._problem(event, entry)
         if problem:
-            raise CorruptArtifact(f"line {number} of the ledger: {problem}")
+            raise CorruptArtifact(f"line {number} of the ledger: ", problem)
         self.entries.append(entry)
         if event != "open":
             self.apply(event, entry)
@@ -174,9 +175,10 @@ class Ledger:
         if event != "evaluated":
             return AFTER.get(event, case.state)
         if entry["passed"]:
+            case.failures.discard(case.attempt)
             return "passed"
-        case.failures += 1
-        return "failed" if case.failures < ATTEMPTS else "escalated"
+        case.failures.add(case.attempt)
+        return "failed" if len(case.failures) < ATTEMPTS else "escalated"
 
 
 def problem_of(case: Case | None, event: str, entry: Mapping[str, Any]) -> str:
@@ -211,7 +213,7 @@ def _wrong_due(entry: Mapping[str, Any]) -> str:
     try:
         wanted = due(date(entry["day"]), rule_of(entry["rule"], entry["days"])).isoformat()
     except EraseError as error:
-        return str(error)
+        return sentence_of(error)
     return "" if entry["due"] == wanted else f"due on {entry['due']}, and its rule says {wanted}"
 
 

@@ -88,6 +88,8 @@ def _sentences(case: Case, measured: Mapping[str, Any] | None, schema: int) -> l
         elif subject in _NOBODY and schema > 1:
             said.append(f"{metric} of {_NOBODY[subject]} is {number(values[metric, subject])}")
     said += [f"it did not pass: {reason}" for reason in measured["reasons"]]
+    said += [f"measured before with suite {line['suite']}, it did not pass: {reason}"
+             for line in _earlier(case, measured) for reason in line["reasons"]]  # fmt: skip
     if "deployed" in case.last and case.last["deployed"]["override"]:
         said.append(f"it was put to use all the same: {case.last['deployed']['override']}")
     if case.last.get("made", {}).get("guard"):
@@ -101,6 +103,12 @@ def _sentences(case: Case, measured: Mapping[str, Any] | None, schema: int) -> l
         }
         said += [", and ".join(filter(lacking.get, lacking))] if any(lacking.values()) else []
     return said
+
+
+def _earlier(case: Case, measured: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The other measurements of the same attempt: whoever tries suites until one passes says so."""
+    return [line for line in case.lines if line["event"] == "evaluated" and line["attempt"] == measured["attempt"]
+            and line["seq"] != measured["seq"]]  # fmt: skip
 
 
 def number(row: Sequence[Any]) -> str:

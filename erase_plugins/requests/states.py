@@ -14,7 +14,7 @@ BEFORE: dict[str, tuple[str, ...]] = {
     "extended": ("received", "identity_verified", "triaged", "on_hold", "running", "made", "failed", "escalated"),
     "started": ("triaged", "failed"),
     "made": ("running",),
-    "evaluated": ("made", "passed"),
+    "evaluated": ("made", "passed", "failed", "escalated"),
     "deployed": ("passed", "failed", "escalated"),
     "revoked": ("deployed",),
     "closed": ("rejected", "deployed", "revoked", "escalated"),

@@ -21,7 +21,7 @@ from erase_plugins.artifacts import chain
 from erase_plugins.artifacts.chain_fields import now
 from erase_plugins.artifacts.marks import make_key, mark, read_key
 from erase_plugins.errors import ArtifactError, CorruptArtifact, RequestError
-from erase_plugins.hints import Hint
+from erase_plugins.hints import Hint, stored
 from erase_plugins.requests.case import Ledger, replay
 from erase_plugins.requests.events import KIND, SCHEMA
 
@@ -145,7 +145,7 @@ class Desk:
                 try:
                     ledger.take(entry)
                 except CorruptArtifact as error:  # not corrupt: it was never written
-                    reason = str(error).partition(" of the ledger: ")[2] or str(error)
+                    reason = stored(error).partition(" of the ledger: ")[2] or stored(error)
                     case = ledger.cases.get(entry.get("case", ""))
                     raise RequestError(f"{reason}; nothing was written{case.onward() if case else ''}") from None
             if dry_run:

@@ -18,6 +18,7 @@ from erase_plugins.artifacts.store import lower_for
 from erase_plugins.errors import ArtifactError, PipelineChanged, RequestError, Unsupported
 from erase_plugins.families.hosted import HostedModel
 from erase_plugins.families.hosts import part_of
+from erase_plugins.hints import stored
 from erase_plugins.runtime import addons
 from erase_plugins.runtime.context import ActiveMap, attach_map, detach_map
 from erase_plugins.runtime.guard import (
@@ -175,7 +176,7 @@ class Applied:
         except PipelineChanged as problem:
             if error is None:
                 raise
-            error.add_note(f"the edit is still in force: {problem}")
+            error.add_note(f"the edit is still in force: {stored(problem)}")
 
 
 @dataclass(eq=False)

@@ -136,7 +136,7 @@ class LabelledMethod(TrainedMethod):
             seconds=seconds_of(6.0 * steps * batch * each, request.device, info.refs),
             memory_bytes=trained_bytes(values, options.optimizer)
             + int(80 * batch * _positions(info) * math.sqrt(size)),
-            file_bytes=4 * values, notes=tuple(self.notes(request, options)),
+            file_bytes=4 * values, notes=tuple(self.notes(request, options)), produces=self.made(options),
         )  # fmt: skip
 
     def retain(self, run: TrainingRun) -> None:

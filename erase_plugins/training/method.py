@@ -212,6 +212,10 @@ class TrainedMethod(ABC):
         batch = options.batch + options.keep_batch * (kept > 0)
         return Cost(2.0 * options.steps * rolled, batch, rolled * options.harvest)
 
+    def searches(self, request: EraseRequest, options: Any) -> bool:
+        """Whether words to hold are looked for among all that the text encoder knows, for the estimate."""
+        return int(getattr(options, "keep_words", 0)) > 0 and float(getattr(options, "keep_weight", 1.0)) > 0
+
     def values(self, refs: Sequence[ModuleRef], request: EraseRequest, options: Any) -> int:
         """Number of trained values, for the estimate."""
         from erase_plugins.training.plan import trainable
@@ -221,6 +225,12 @@ class TrainedMethod(ABC):
     def notes(self, request: EraseRequest, options: Any) -> Sequence[str]:
         """What the user is told along with the plan."""
         return ()
+
+    def made(self, options: Any) -> tuple[str, ...]:
+        """Delta kinds that the edit holds for certain (`EditPlan.produces`); none where `trainable` is another form."""
+        if not self.produces <= {"lowrank", "dense"}:
+            return ()
+        return ("dense",) if _rank(options) is None and "dense" in self.produces else ("lowrank",)
 
     def warnings(self, request: EraseRequest, info: TargetInfo, options: Any) -> Sequence[str]:
         """Why the result may not be what is meant, as far as a plan can know."""
@@ -274,10 +284,12 @@ class TrainedMethod(ABC):
             steps=steps,
             warnings=tuple(self.warnings(request, info, options)),
             notes=tuple(self.notes(request, options)),
+            produces=self.made(options),
             **training_plan.estimate(
                 info, request, self.values(refs, request, options), forwards=cost.forwards, iterations=steps,
                 batch=cost.batch, states=cost.states, prompts=cost.prompts, texts=cost.texts,
-                again=self.recomputes, precision=options.precision, optimizer=options.optimizer,
+                searches=self.searches(request, options), again=self.recomputes, precision=options.precision,
+                optimizer=options.optimizer,
             ),
         )  # fmt: skip
 

@@ -73,7 +73,8 @@ def seconds_of(work: float, device: str, refs: Sequence[ModuleRef]) -> float:
 
 def estimate(
     info: TargetInfo, request: EraseRequest, values: int, *, forwards: float, iterations: int, batch: int, states: int,
-    prompts: float = 0.0, texts: int = 0, again: bool = False, precision: str = "bfloat16", optimizer: str = "adam",
+    prompts: float = 0.0, texts: int = 0, searches: bool = False, again: bool = False, precision: str = "bfloat16",
+    optimizer: str = "adam",
 ) -> dict[str, Any]:  # fmt: skip
     """Rough run time, memory and file size, as fields of an `EditPlan`.
 
@@ -85,12 +86,14 @@ def estimate(
         states: stored states.
         prompts: prompts through the text encoders beside their encoding; one that is trained on counts three times.
         texts: prompts of a training step that go through a text encoder with gradients.
+        searches: whether words are looked for among all that the text encoder knows.
         again: whether a large denoiser computes its blocks again on the way back.
         precision: of the pass.
         optimizer: of training.
     """
     from erase_plugins.engine import rates
     from erase_plugins.engine.activations import step_bytes, text_bytes, value_bytes
+    from erase_plugins.engine.vocabulary import rows_to_search
 
     own = [ref for ref in info.refs if ref.component == info.family.denoiser]
     size = sum(prod(ref.shape) for ref in own)
@@ -98,7 +101,8 @@ def estimate(
     each = 2.0 * size * max(latent / info.latent_shape[0] / 6.0, 1.0)
     encoders = info.components(TEXT) if TEXT in info.roles else ()
     read = [ref for ref in info.refs if ref.component in encoders and ref.kind == "linear"]
-    text = prompts * 2.0 * sum(prod(ref.shape) for ref in read) * info.tokens
+    rows = prompts * info.tokens + (rows_to_search(info) if searches and read else 0)
+    text = 2.0 * sum(prod(ref.shape) for ref in read) * rows
 
     def passes(work: float, samples: int, trained: bool) -> float:
         rate = _FLOPS.get(request.device.split(":")[0])

@@ -9,6 +9,8 @@ from typing import Any
 
 from erase_plugins.artifacts.artifact import Artifact
 from erase_plugins.artifacts.marks import read_key
+from erase_plugins.errors import RequestError
+from erase_plugins.families.hosted import HostedModel
 from erase_plugins.families.model import Model
 from erase_plugins.runtime import checkpoint_file
 from erase_plugins.runtime.apply import Applied, all_of, applied, apply_to, check_settings
@@ -16,6 +18,7 @@ from erase_plugins.runtime.checkpoint_file import Fused
 from erase_plugins.runtime.guard import check_compiled
 from erase_plugins.runtime.patcher import LOCK
 from erase_plugins.workflow.artifacts import family_of, load_artifact
+from erase_plugins.workflow.found import FoundModel
 from erase_plugins.workflow.models import as_target
 
 __all__ = ["Applied", "applied", "apply", "apply_all", "fuse_checkpoint"]
@@ -47,18 +50,31 @@ def apply(
         The handle that undoes it.
 
     Raises:
-        BaseMismatch, Unsupported, RequestError, CorruptArtifact, AlreadyApplied, PipelineChanged: nothing was changed.
+        RequestError: a strength or mode that does not exist, or the name of a model that nobody holds.
+        BaseMismatch, Unsupported, CorruptArtifact, AlreadyApplied, PipelineChanged: nothing was changed.
     """
     check_settings(strength, mode)
     loaded = load_artifact(artifact)
     key = b"" if guard_key is None else read_key(Path(guard_key))
     with LOCK:
         check_compiled(pipe.host if isinstance(pipe, Model) else pipe)
-        target = as_target(pipe)
+        target = held_target(pipe)
         before = applied(target.host)
         handle = apply_to(target, loaded, strength, any_base=any_base, mode=mode, guard_key=key)
         handle.warnings += _apart(loaded, before)
         return handle
+
+
+def held_target(pipe: Any) -> HostedModel:
+    """The model that a caller holds; what is loaded here would be gone, with its edit, when the call returns."""
+    if isinstance(pipe, str | Path | FoundModel):
+        name = pipe.info.model if isinstance(pipe, FoundModel) else str(pipe)
+        raise RequestError(
+            f"'{name}' is the name of a model, and an artifact is applied to a loaded one: pipe = "
+            f"erase_plugins.load('{name}'), then apply(pipe, artifact)"
+        )
+    target: HostedModel = as_target(pipe)
+    return target
 
 
 def _apart(artifact: Artifact, before: Sequence[Applied]) -> tuple[str, ...]:
@@ -85,7 +101,7 @@ def apply_all(
     """Applies several artifacts; changes add up, and handles warn of what could be solved jointly. All or nothing."""
     with LOCK:
         check_compiled(pipe.host if isinstance(pipe, Model) else pipe)
-        target = as_target(pipe)
+        target = held_target(pipe)
         with target.held():
             return all_of(partial(apply, target, item, strength, **options) for item in artifacts)
 

@@ -26,6 +26,7 @@ from erase_plugins.engine.words import real_words
 from erase_plugins.errors import EraseError, Unsupported
 from erase_plugins.extras import installed
 from erase_plugins.families.base import Target
+from erase_plugins.hints import stored
 from erase_plugins.needs import lacks
 from erase_plugins.plain_text import one_line, scrub
 from erase_plugins.presets import parse
@@ -213,7 +214,7 @@ def gates(target: Target, count: int, many: int) -> dict[str, Any]:
                 for part in (True, False):
                     scores[part].append(values[torch.tensor([name is part for name in named])])
         except EraseError as error:
-            found[measure] = {"error": scrub(one_line(str(error)))[:200]}
+            found[measure] = {"error": scrub(one_line(stored(error)))[:200]}
             continue
         found[measure] = {
             name: [round(float(value), 4) for value in torch.cat(scores[part]).quantile(_quantiles())]

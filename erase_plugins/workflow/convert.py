@@ -197,7 +197,7 @@ def _fit(
         edit = replace(edit, statistics={}, meta={})
         verdict = layout.accepts(edit, family)
     if not verdict:
-        raise Unsupported(f"layout {layout.id} refuses this edit: {verdict.reason}")
+        raise Unsupported(f"layout {layout.id} refuses this edit: ", verdict.reason)
     return edit
 
 
@@ -231,7 +231,7 @@ def cast(edit: Edit, dtype: str, layout: str) -> Edit:
     try:
         small.check_finite()
     except NotFiniteError as error:
-        raise NotFiniteError(f"the edit does not fit into {dtype} ({error}); use bfloat16 or float32") from error
+        raise NotFiniteError(f"the edit does not fit into {dtype} (", error, "); use bfloat16 or float32") from error
     return small
 
 

@@ -13,9 +13,8 @@ from erase_plugins.requests.case import Case
 from erase_plugins.requests.decisions import in_force
 from erase_plugins.requests.store import Desk
 from erase_plugins.runtime.apply import Applied
-from erase_plugins.workflow.applying import apply_all
+from erase_plugins.workflow.applying import apply_all, held_target
 from erase_plugins.workflow.artifacts import load_artifact
-from erase_plugins.workflow.models import as_target
 from erase_plugins.workflow.remedies import RECORDS
 from erase_plugins.workflow.request_run import artifact_hash, folder_of
 
@@ -57,7 +56,7 @@ def apply_deployed(pipe: Any, folder: str | Path, key: str | Path | None = None)
     desk = Desk.open(folder, key)
     cases = [case for case in in_force(desk.ledger()) if case.last["started"]["remedy"] != RECORDS]
     artifacts = [load_deployed(desk, case) for case in cases]
-    base = describe_base(as_target(pipe))
+    base = describe_base(held_target(pipe))
     fitting = [item for item in artifacts if not base_difference(item.manifest.base, base)]
     if artifacts and not fitting:
         raise ArtifactError(

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from erase_plugins.errors import EraseError, RunCancelled
+from erase_plugins.hints import stored
 from erase_plugins.plain_text import one_line, scrub
 from erase_plugins.types import Concept, EraseRequest, Event
 from erase_plugins.workflow.applying import apply
@@ -76,7 +77,7 @@ def first_steps(target: Any, method: Any, quick: bool, limit: float) -> dict[str
     except RunCancelled:
         found["stopped"] = f"after {limit:g} s"
     except (EraseError, torch.OutOfMemoryError) as error:
-        found["stopped"] = scrub(one_line(f"{type(error).__name__}: {error}"))[:200]
+        found["stopped"] = scrub(one_line(f"{type(error).__name__}: {stored(error)}"))[:200]
     finally:
         timer.cancel()
     found |= clock.facts()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -21,6 +22,10 @@ class Wanted:
     device: str
     source: Source | None = None
     light: bool = False
+
+
+#: called with every pipeline or module that was loaded
+LOADED: list[Callable[[Any], object]] = []
 
 
 @dataclass(frozen=True)
@@ -54,12 +59,21 @@ class FoundModel:
             Unsupported, HubError: it does not load.
         """
         _check_dtype(dtype)
-        return self.family.load(Wanted(self.name, self.source.revision, dtype, device, self.source, light))
+        model = self.family.load(Wanted(self.name, self.source.revision, dtype, device, self.source, light))
+        _tell(model.host)
+        return model
 
     def pipeline(self, dtype: str = "float32", device: str = "cpu") -> Any:
         """The loaded pipeline; raises what `load` raises."""
         _check_dtype(dtype)
-        return self.family.open(self.source, dtype, device)
+        pipe = self.family.open(self.source, dtype, device)
+        _tell(pipe)
+        return pipe
+
+
+def _tell(host: Any) -> None:
+    for listener in LOADED:
+        listener(host)
 
 
 def _check_dtype(dtype: str) -> None:

@@ -96,10 +96,7 @@ class _Lessons(_States):
     wanted: Tensor
 
     def __getitem__(self, rows: slice) -> _Lessons:
-        places = list(range(len(self.times)))[rows]
-        return _Lessons(
-            self.inputs[rows], self.times[rows], self.sizes[rows], self.cond[places], self.wanted[rows]
-        )  # fmt: skip
+        return _Lessons(self.inputs[rows], self.times[rows], self.sizes[rows], self.cond[rows], self.wanted[rows])
 
 
 def taught_off(
@@ -229,8 +226,7 @@ def _lessons(
 def _asked(target: Target, inputs: Tensor, times: Tensor, cond: Conditioning) -> Tensor:
     """Predictions of the model as it is."""
     parts = [slice(start, start + _CHUNK) for start in range(0, len(times), _CHUNK)]
-    places = list(range(len(times)))
-    return torch.cat([ask(target, inputs[part], times[part], cond[places[part]], None) for part in parts])
+    return torch.cat([ask(target, inputs[part], times[part], cond[part], None) for part in parts])
 
 
 def _encoded(target: Target, prompts: Sequence[str]) -> Conditioning:

@@ -30,8 +30,13 @@ def is_light(plan: EditPlan) -> bool:
     return bool(asked is not None and asked(plan))
 
 
-def make_plan(request: EraseRequest, info: Any = None) -> EditPlan:
+def make_plan(request: EraseRequest, info: Any = None, layouts: Sequence[str] = ()) -> EditPlan:
     """The plan for a request, from configuration only, after every plugin had its say.
+
+    Args:
+        request: what is asked.
+        info: what is known of the model; looked up if None.
+        layouts: file layouts that the edit is to be written in.
 
     Raises:
         RequestError, UnknownName, Unsupported: before any weight is loaded.
@@ -52,7 +57,32 @@ def make_plan(request: EraseRequest, info: Any = None) -> EditPlan:
             f"{', '.join(sorted(info.offers))}; methods that fit: {', '.join(others) or 'none'}"
         )
     request = with_preset(request, method, info, known_models())
-    return manager.adjust_plan(with_note(method.plan(request, info), request))
+    plan = manager.adjust_plan(with_note(method.plan(request, info), request))
+    check_layouts(plan, layouts)
+    return plan
+
+
+#: what people call the delta kinds that a plan can know of
+_KINDS = {"addon": "added modules", "dense": "full weight changes", "lowrank": "low-rank changes"}
+
+
+def check_layouts(plan: EditPlan, layouts: Sequence[str]) -> None:
+    """Refuses a plan of whose edit no wanted file layout holds everything, as far as both say what.
+
+    Raises:
+        Unsupported: training would end with nothing that can be written.
+    """
+    lost: dict[str, None] = {}
+    for name in layouts:
+        carries = getattr(get_manager().layout(name), "carries", None)
+        kinds = {} if carries is None else dict.fromkeys(kind for kind in plan.produces if kind not in carries)
+        kinds.pop("contextmap", None)  # written as what it does to every weight
+        if not kinds:
+            return
+        lost |= kinds
+    if lost:
+        made = " and ".join(_KINDS.get(kind, kind) for kind in lost)
+        raise Unsupported(f"this would make {made}, which no {' or '.join(layouts)} file can hold; layout patch does")
 
 
 def known_models() -> set[str]:

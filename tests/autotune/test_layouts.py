@@ -46,6 +46,14 @@ def test_what_a_file_cannot_hold_at_all_is_refused(target):
         job(target, "patch", "kohya").try_out(Settings("semantic-surgery"))
 
 
+def test_a_method_whose_edit_a_wanted_file_cannot_hold_takes_no_part():
+    asked = {"methods": ["uce", "gloce", "sae"], "keep": ("a dog",)}
+    starts, reasons = run.preview("pocket", "pizza", **asked, layouts=("patch", "kohya"))
+    assert {start.method for start in starts} == {"uce"}
+    assert all("added modules, which no kohya file can hold" in reasons[name] for name in ("gloce", "sae"))
+    assert {start.method for start in run.preview("pocket", "pizza", **asked)[0]} == {"uce", "gloce", "sae"}
+
+
 def test_a_map_of_prompts_becomes_a_lora(target):
     settings = Settings("uce", {"vocabulary": 20})
     numbers = [job(target, *layouts).try_out(settings) for layouts in ((), ("kohya",))]

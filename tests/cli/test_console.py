@@ -7,6 +7,7 @@ import warnings
 
 import pytest
 
+from erase_plugins.cli import console
 from erase_plugins.cli.command import parse_settings, quiet_libraries, quote
 from erase_plugins.cli.console import dump, human_bytes, human_seconds, table
 from erase_plugins.errors import RequestError
@@ -18,6 +19,25 @@ def test_numbers_for_people():
         "unknown", "12 bytes", "1.5 kB", "7.5 MB", "2.0 GB",
     ]  # fmt: skip
     assert [human_seconds(value) for value in (None, 1.25, 90, 7200)] == ["unknown", "1.2 s", "1.5 min", "2.0 h"]
+
+
+def test_a_log_gets_a_line_per_tenth_of_what_takes_long(capsys, monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr(console.time, "monotonic", lambda: clock[0])
+    with console.progress() as bar:
+        for step in range(401):
+            bar.update("esd", step, 400, {"loss": 0.5})
+            clock[0] += 0.5
+        for step in range(101):
+            bar.update("drawing", step, 100)
+            clock[0] += 0.01
+    said = capsys.readouterr().err.splitlines()
+    assert [line.partition(",")[0] for line in said] == [f"esd: {step} of 400" for step in range(40, 400, 40)]
+    assert said[0] == "esd: 40 of 400, about 3.0 min left (loss 0.5)"
+    with console.progress() as bar:
+        bar.update("esd", 0, 0)
+        bar.update("esd", 3, 0)
+    assert capsys.readouterr().err == ""
 
 
 def test_json_has_no_nan():

@@ -161,7 +161,11 @@ def test_new_plugin_writes_a_package_and_never_over_another(erase, tmp_path):
     assert ran.data["files"] == sorted(
         item.relative_to(tmp_path / "p").as_posix() for item in (tmp_path / "p").rglob("*") if item.is_file()
     )
-    assert erase("new-plugin", "my-eraser", "--out", tmp_path / "p").code == 2
+    again = erase("new-plugin", "my-eraser", "--out", tmp_path / "p")
+    assert again.code == 2
+    assert "choose another --out" in again.err and "--force" not in again.err, "an option that it does not have"
+    (tmp_path / "empty").mkdir()
+    assert erase("new-plugin", "my-eraser", "--out", tmp_path / "empty").code == 0
 
 
 def test_new_plugin_offers_a_trained_method(erase, tmp_path):

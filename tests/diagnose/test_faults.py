@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from erase_plugins.artifacts.header import read_header
 from erase_plugins.diagnose.findings import ORDER
 from erase_plugins.diagnose.run import diagnose
+from erase_plugins.hints import in_terminal, stored
 
 
 def rewrite(path, change, **metadata):
@@ -47,6 +48,12 @@ def test_healthy_artifact_has_no_fault(tiny_folder, tiny_target):
 @pytest.mark.parametrize("strength", [0.0, -1.0])
 def test_strength(tiny_folder, tiny_target, strength):
     assert cause(tiny_folder, tiny_target, strength=strength) == "strength"
+
+
+def test_what_fixes_it_is_said_in_the_words_of_who_asks(tiny_folder, tiny_target):
+    found = diagnose(tiny_folder, tiny_target, "a pizza", strength=0.0, pictures=0)
+    assert (found.cause.fix, in_terminal(found.cause.fix)) == ("use strength=1", "use --strength 1")
+    assert found.to_dict(stored)["cause"]["fix"] == "use 'strength' 1"
 
 
 def test_weak_strength_is_a_warning(tiny_folder, tiny_target):

@@ -35,7 +35,9 @@ def test_a_rate_is_measured_once_and_kept_for_later_sessions(kind, monkeypatch):
             getattr(rates, kind)(*(256, *SIZES[kind][1:]))
 
 
-@pytest.mark.parametrize(("method", "kinds"), [("uce", {"layer", "solving"}), ("esd", {"block"}), ("hirm", {"layer"})])
+@pytest.mark.parametrize(
+    ("method", "kinds"), [("uce", {"layer", "solving"}), ("esd", {"block", "layer"}), ("hirm", {"layer"})]
+)
 def test_estimates_are_work_over_rate(method, kinds, monkeypatch):
     """On a machine that is ten times as fast everything takes a tenth."""
     names = dict.fromkeys(rates._MEASURED)

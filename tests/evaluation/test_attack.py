@@ -49,7 +49,7 @@ def subject_of(seed=0, path="somewhere"):
     target = SimpleNamespace(device="cpu", dtype="float32", fingerprint=dict)
     return SimpleNamespace(
         artifacts=[artifact], target=target, judge=None, model="none", erased=["owl"], steps=8, guidance=4.0,
-        strength=1.0, seed=seed, queries=0,
+        strength=1.0, seed=seed, queries=0, marks=(),
     )  # fmt: skip
 
 

@@ -48,7 +48,7 @@ def subject():
     judge = SimpleNamespace(id="none", fingerprint="0")
     return SimpleNamespace(
         artifacts=[artifact], target=target, judge=judge, model="none", erased=["owl"], steps=8, guidance=4.0,
-        strength=1.0, seed=0, queries=0,
+        strength=1.0, seed=0, queries=0, marks=(),
     )  # fmt: skip
 
 

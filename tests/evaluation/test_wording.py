@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import pytest
+
+from erase_plugins.evaluation.chart import bar_chart
 from erase_plugins.evaluation.page import rates_table
 from erase_plugins.evaluation.wording import WORDS, cell, counted, percent
 from erase_plugins.types import EvalReport, EvalRow
@@ -18,6 +21,15 @@ def test_shares_are_in_per_cent_and_other_numbers_as_they_are():
     assert counted(row("target_rate", 0.031, 0.0, 0.094)) == "3 % (0 to 9, n = 32)"
     assert cell(None) == counted(None) == "not measured"
     assert [percent(share) for share in (0.0, 0.1, 0.999, 1.0)] == ["0", "10", "99.9", "100"]
+
+
+def test_the_legend_of_a_chart_speaks_in_words(tmp_path, monkeypatch):
+    axes = pytest.importorskip("matplotlib.axes")
+    told = []
+    monkeypatch.setattr(axes.Axes, "legend", lambda self, **_: told.extend(self.get_legend_handles_labels()[1]))
+    rows = [EvalRow("kept_rate", name, 0.5, 0.4, 0.6, 8) for name in ("base", "edited", "strength0", "my control")]
+    bar_chart(rows, tmp_path / "chart.png")
+    assert told == ["base", "erased", "switched off (control)", "my control"]
 
 
 def test_an_audit_uses_the_words_of_a_card():

@@ -46,7 +46,7 @@ def test_only_words_of_what_is_left_out_are_as_if_never_read():
 
 
 def test_an_earlier_run_is_gone_on_with_if_it_never_saw_them_either(tmp_path):
-    with pytest.raises(RequestError, match="no quality.json"):
+    with pytest.raises(RequestError, match=r"no quality\.json"):
         start_of(tmp_path, ["owl"])
     (tmp_path / "quality.json").write_text('{"without": ["owl", "gun"]}')
     assert start_of(tmp_path, ["gun"]) == tmp_path / "model"

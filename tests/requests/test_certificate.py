@@ -10,7 +10,7 @@ from erase_plugins.requests.certificate import SCHEMAS, certificate, to_json, ve
 from erase_plugins.requests.intake import receive
 from erase_plugins.requests.store import Desk
 from tests.cli.conftest import erase  # noqa: F401
-from tests.requests.conftest import ARTIFACT, BASE, CANARY, triaged
+from tests.requests.conftest import ARTIFACT, BASE, CANARY, attempted, triaged
 
 PAIR = [["forget_probability", "base", 0.9, None, None, 0], ["forget_probability", "edited", 0.4, None, None, 0]]
 ALONE, UNTRIED = "no model that never saw the subject was measured beside it", "no attack was run"
@@ -82,3 +82,23 @@ def test_whoever_checks_is_told_the_verdict_and_what_was_not_compared(erase, tmp
     desk = erase("verify-certificate", tmp_path / "desk")
     assert desk.code == 2 or desk.code == 5, desk.code
     assert "'erase-plugins request status' checks" in desk.err
+
+
+def test_what_failed_may_be_measured_with_another_suite_and_the_certificate_tells_of_both(tmp_path):
+    desk = Desk.create(tmp_path / "desk")
+    name, _ = receive(desk, "person", [CANARY])
+    decisions.verify_identity(desk, name, "account")
+    triaged(desk, name)
+    attempted(desk, name, 1, False)
+    line = {key: value for key, value in desk.ledger().case(name).last["evaluated"].items()
+            if key in ("event", "case", "attempt", "rows", "left", "loss", "passed", "reasons")}  # fmt: skip
+    for suite in ("attacks", "erase-eval"):
+        desk.append(lambda _, suite=suite: [{**line, "suite": suite}])
+    assert desk.ledger().case(name).state == "failed", "one attempt that was measured three times is one attempt"
+    ledger = desk.append(lambda _: [{**line, "suite": "language", "passed": True, "reasons": []}])
+    data = certificate(ledger, ledger.case(name))
+    assert (data["state"], data["suite"], data["passed"]) == ("passed", "language", True)
+    for suite in ("quick", "attacks", "erase-eval"):
+        assert f"measured before with suite {suite}, it did not pass: target_rate fell from 1 to 0.9" in data["says"]
+    (tmp_path / "certificate.json").write_text(to_json(data))
+    assert verify(tmp_path)["says"] == data["says"]

@@ -13,7 +13,7 @@ from erase_plugins.artifacts.edit import AddOn, Dense, Edit, LowRank, Rows
 from erase_plugins.errors import ArtifactError, BaseMismatch, RequestError, Unsupported
 from erase_plugins.evaluation.draw import draw
 from erase_plugins.workflow.applying import apply_all
-from erase_plugins.workflow.models import target_of
+from erase_plugins.workflow.models import find_model, target_of
 
 KEY = "mid_block.attentions.0.transformer_blocks.0.attn2.to_k.weight"
 OUT = "mid_block.attentions.0.transformer_blocks.0.attn2.to_out.0"
@@ -49,6 +49,13 @@ def test_what_is_in_force_reads_as_a_line_where_python_shows_it(pipe, artifact, 
         assert repr(ep.applied(pipe)) == f"[<Applied {handle.report()}>]"
         assert "strength 0.5" in repr(handle)
     assert repr(handle).startswith("<Applied (removed) erase_pizza")
+
+
+@pytest.mark.parametrize("call", [ep.apply, lambda model, item: apply_all(model, [item])], ids=["apply", "apply_all"])
+def test_the_name_of_a_model_is_refused_since_nobody_would_hold_what_is_changed(artifact, tmp_path, call):
+    for name in ("pocket", tmp_path, find_model("pocket")):
+        with pytest.raises(RequestError, match=r"is the name of a model.* pipe = erase_plugins\.load\('"):
+            call(name, artifact)
 
 
 def with_edit(artifact, deltas) -> ep.Artifact:

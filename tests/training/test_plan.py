@@ -7,11 +7,14 @@ from dataclasses import replace
 import pytest
 
 from erase_plugins.api import build_request
+from erase_plugins.engine import disk_cache, vocabulary
 from erase_plugins.engine.adapters import Adapters
+from erase_plugins.engine.vocabulary import Vocabulary, rows_to_search
 from erase_plugins.errors import Unsupported
 from erase_plugins.testing.tiny import tiny_flux
 from erase_plugins.training.plan import check_trainable, estimate, trainable
-from erase_plugins.workflow.models import as_target, target_of
+from erase_plugins.workflow.models import as_target, find_model, target_of
+from erase_plugins.workflow.run import make_plan
 
 
 @pytest.fixture
@@ -55,3 +58,30 @@ def with_denoiser(info, **changes):
     """The same facts of a model, with changes in its denoiser's configuration."""
     part = info.family.denoiser
     return replace(info, configs={**info.configs, part: {**info.configs[part], **changes}})
+
+
+def test_a_search_among_all_words_is_in_the_estimate_until_its_facts_are_kept(target, tmp_path, monkeypatch):
+    monkeypatch.setenv(disk_cache.VARIABLE, str(tmp_path))
+    info, asked = target.info, {"forwards": 10, "iterations": 1, "batch": 1, "states": 10}
+    request = build_request("tiny", "esd", "pizza")
+    rows = rows_to_search(info)
+    assert rows >= 1000
+    plain, searched = (estimate(info, request, 100, **asked, prompts=prompts) for prompts in (0, rows / info.tokens))
+    assert estimate(info, request, 100, **asked, searches=True) == searched != plain
+    Vocabulary.whole(target)
+    assert rows_to_search(info) == 0
+
+
+@pytest.mark.parametrize(("method", "options", "searches"), [
+    ("esd", {"keep_words": 2}, True), ("esd", {"keep_words": 2, "keep_weight": 0.0}, False),
+    ("esd", {"keep_words": 0}, False), ("ace", {}, True), ("ace", {"priors": ("dog", "cat"), "keep_words": 0}, False),
+    ("sae", {}, True), ("gloce", {}, True),
+])  # fmt: skip
+def test_plans_count_the_search_where_words_are_searched(monkeypatch, method, options, searches):
+    def planned():
+        return make_plan(build_request("pocket", method, "pizza", options=options), find_model("pocket").info).seconds
+
+    monkeypatch.setattr(vocabulary, "rows_to_search", lambda info: 0)
+    before = planned()
+    monkeypatch.setattr(vocabulary, "rows_to_search", lambda info: 10**9)
+    assert (planned() > before + 1) is searches

@@ -85,6 +85,8 @@ def test_pocket_from_intake_to_a_checked_load(loaded, pizza_folder, tmp_path):  
     desk, name = intake(tmp_path / "desk", "pizza")
     case, _ = run_case(desk, name, Work("pocket", ("pizza",), options=FAST))
     assert (case.state, case.remedy) == ("made", "uce")
+    case, _ = evaluate_case(desk, name, "pocket", ["pizza"], suite="quick", images=1, limits=Limits(left=-1.0))
+    assert case.state == "failed"
     case, _ = evaluate_case(desk, name, "pocket", ["pizza"], suite="quick", images=1)
     assert case.state == "passed", case.last["evaluated"]["reasons"]
     (guard,) = guards(desk)

@@ -28,9 +28,10 @@ class ContextLayout:
     id = "context"
     title = "portable context map (no layers, no statistics)"
     readers = ("erase-plugins",)
+    carries = frozenset({"contextmap"})
 
     def accepts(self, edit: Edit, family: FamilyNames) -> Verdict:
-        others = edit.kinds - {"contextmap"}
+        others = edit.kinds - self.carries
         if others or not edit.kinds:
             return Verdict("no", f"a context map file cannot carry {', '.join(sorted(others)) or 'nothing'}")
         return Verdict("yes")

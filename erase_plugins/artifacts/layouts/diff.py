@@ -7,14 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from erase_plugins.errors import Unsupported
+from erase_plugins.hints import sentence_of
 from erase_plugins.hookspecs import hookimpl
 from erase_plugins.protocols import Verdict
 
 if TYPE_CHECKING:
     from erase_plugins.artifacts.edit import Delta, Edit
     from erase_plugins.artifacts.family_names import FamilyNames
-
-_CARRIED = frozenset({"lowrank", "dense"})
 
 
 class DiffLayout:
@@ -23,9 +22,10 @@ class DiffLayout:
     id = "diff"
     title = "Kohya-style patch (.diff, .diff_b) for ComfyUI"
     readers = ("ComfyUI",)
+    carries = frozenset({"lowrank", "dense"})
 
     def accepts(self, edit: Edit, family: FamilyNames) -> Verdict:
-        other = sorted(edit.kinds - _CARRIED)
+        other = sorted(edit.kinds - self.carries)
         if other:
             return Verdict("no", f"a .diff file carries weight and bias changes, not {', '.join(other)}")
         odd = [key for _, key, _ in edit.items() if "embedding." in key and not key.startswith("time_")]
@@ -35,7 +35,7 @@ class DiffLayout:
             for component, key, _ in edit.items():
                 family.stem("kohya", component, key.rpartition(".")[0])
         except Unsupported as error:
-            return Verdict("no", str(error))
+            return Verdict("no", sentence_of(error))
         return Verdict("yes") if len(edit) else Verdict("no", "the edit is empty")
 
     def filename(self, slug: str, family: FamilyNames) -> str:

@@ -31,6 +31,7 @@ class DiffusersLayout:
     id = "diffusers"
     title = "diffusers LoRA (pytorch_lora_weights.safetensors)"
     readers = ("diffusers",)
+    carries = frozenset({"lowrank"})
 
     def accepts(self, edit: Edit, family: FamilyNames) -> Verdict:
         from erase_plugins.artifacts.lora_file import named_verdict

@@ -25,6 +25,7 @@ class KohyaLayout:
     id = "kohya"
     title = "Kohya LoRA (ComfyUI, diffusers, LyCORIS; names and header as A1111, Forge and sd-scripts use them)"
     readers = ("ComfyUI", "diffusers", "LyCORIS")
+    carries = frozenset({"lowrank"})
 
     def accepts(self, edit: Edit, family: FamilyNames) -> Verdict:
         from erase_plugins.artifacts.lora_file import named_verdict

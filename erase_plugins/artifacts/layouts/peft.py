@@ -32,6 +32,7 @@ class PeftLayout:
     id = "peft"
     title = "peft adapter, one per component (PeftModel.from_pretrained)"
     readers = ("peft",)
+    carries = frozenset({"lowrank"})
 
     def accepts(self, edit: Edit, family: FamilyNames) -> Verdict:
         from erase_plugins.artifacts.lora_file import lora_verdict

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from erase_plugins.errors import MissingExtra, Unsupported
 from erase_plugins.evaluation.attacks.rates import CONCEPT_HELP, REFERENCE_HELP
+from erase_plugins.hints import stored
 from erase_plugins.hookspecs import hookimpl
 from erase_plugins.options import option
 from erase_plugins.types import AttackReport
@@ -88,7 +89,7 @@ class EditAttack:
             try:
                 tried[name] = [run.edited(who, first, name, way) for who in (None, *run.study.victims)]
             except Unsupported as error:
-                missing[name] = str(error)
+                missing[name] = stored(error)
         if not tried:
             raise Unsupported(f"no way of editing is there for {subject.model}: {next(iter(missing.values()))}")
         best = max(tried, key=lambda name: (tried[name][1].rate - tried[name][-1].rate, tried[name][1].rate))

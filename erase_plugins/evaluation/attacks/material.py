@@ -85,6 +85,8 @@ def drawn_by_base(subject: Subject, prompts: Sequence[Prompt]) -> Tensor:
         found = {"pictures": (pictures * 255).round().clamp(0, 255).to(torch.uint8)}
         if tuple(pictures.shape) == shape:
             disk_cache.write(key, found)
+    else:
+        subject.queries += len(prompts)  # they were looked at, whoever drew them
     return found["pictures"].float() / 255
 
 

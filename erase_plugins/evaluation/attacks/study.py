@@ -90,6 +90,12 @@ class Study:
         """What success is measured with: nothing was learned from their texts and seeds."""
         return self.split.measured(self.images, self.subject.seed)
 
+    @property
+    def asked(self) -> int:
+        """Pictures that were looked at so far, of all victims."""
+        subjects = {id(item): item for item in (self.subject, *(victim.subject for victim in self.victims))}
+        return sum(item.queries for item in subjects.values())
+
     def looked(self) -> list[Prompt]:
         """Fewer, for looks while something is learned."""
         return self.split.training(max(self.images // 3, 1), self.subject.seed + 1)
@@ -100,10 +106,13 @@ class Study:
     ) -> Sample:  # fmt: skip
         """What ``make`` gives (pictures of ``prompts``, facts, tensors), judged; read again after a kill."""
         store = Checkpoint(self.budget.work, f"{name.replace(' ', '-')}.safetensors")
-        found = store.load(name)
-        if found is None:
+        found, asked = store.load(name), self.asked
+        if found is not None:
+            self.subject.queries += found[2].get(kept_pictures.QUERIES, 0)  # of the part of the run before a kill
+        else:
             pictures, facts, more = make()
             facts = {**facts, "hits": seen(self.subject.judge, prompts or self.prompts, pictures)}
+            facts[kept_pictures.QUERIES] = self.asked - asked
             store.save(0, {**more, "pictures": pictures}, facts, name)
             found = store.load(name) or (0, {**more, "pictures": pictures}, facts)
         _, tensors, facts = found
@@ -161,7 +170,7 @@ class Study:
         others = [text for text in subject.erased if text != self.split.concept]
         more = f"only {self.split.concept} was attacked; the option concept names another: {', '.join(others[:5])}"
         told = [more] if others else []
-        queries = subject.queries + sum(item.subject.queries for item in self.victims if item.subject is not subject)
+        queries = self.asked
         note = {**found_facts(self.attack.id, subject, [self.split.concept], success), **found}
         names = ", ".join(item.name for item in subject.artifacts)
         heading = f"{self.split.concept}: {title} {names}"

@@ -26,6 +26,8 @@ def edit_is_valid(case: Case) -> None:
     edit.check_finite()
     undeclared = edit.kinds - case.method.produces
     assert not undeclared, f"kinds {', '.join(sorted(undeclared))} are not in produces"
+    promised = set(case.plan().produces) - edit.kinds
+    assert not promised, f"the plan says that the edit holds {', '.join(sorted(promised))}"
     parameters = resolve_parameters(lower_for(edit, case.target()), case.target())
     assert parameters or edit.kinds == {"addon"}, "no parameter of the model is changed"
 

@@ -1,0 +1,113 @@
+"""When weights are hashed anew, and what is counted of pictures that were kept."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from erase_plugins.artifacts import lineage
+from erase_plugins.engine import disk_cache
+from erase_plugins.evaluation import kept_pictures
+from erase_plugins.evaluation.attacks.controls import Victim
+from erase_plugins.evaluation.attacks.material import drawn_by_base
+from erase_plugins.evaluation.attacks.study import Study
+from erase_plugins.evaluation.budget import Budget
+from erase_plugins.evaluation.prompts import Prompt
+from erase_plugins.runtime.patcher import checksum
+from erase_plugins.testing.tiny import tiny_sd1
+from tests.evaluation.attacks.stub import tiny_subject
+
+
+@pytest.fixture
+def subject(tmp_path, monkeypatch):
+    monkeypatch.setenv(disk_cache.VARIABLE, str(tmp_path / "cache"))
+    return tiny_subject(tiny_sd1())
+
+
+@pytest.fixture
+def read(monkeypatch):
+    """Values that went into hashes so far."""
+    counted = [0]
+
+    def counting(tensor):
+        counted[0] += tensor.numel()
+        return checksum(tensor)
+
+    monkeypatch.setattr(kept_pictures, "checksum", counting)
+    return counted
+
+
+def key(subject):
+    return kept_pictures.key_of(subject, ["an owl"], "settings")
+
+
+def test_weights_are_hashed_once_while_nothing_writes_them(subject, read):
+    first = key(subject)
+    whole = read[0]
+    assert key(subject) == first
+    assert read[0] - whole < whole / 50
+    with subject.destroyed():
+        assert key(subject) != first, "other tensors stand there"
+    assert key(subject) == first
+
+
+@pytest.mark.parametrize("counted", [True, False])
+def test_every_write_is_noticed_whether_pytorch_counts_it_or_not(subject, counted):
+    """What is written through ``.data`` does not raise the version of a parameter."""
+    first = key(subject)
+    table = subject.pipe.text_encoder.get_input_embeddings().weight
+    weight = subject.pipe.unet.mid_block.attentions[0].transformer_blocks[0].attn2.to_k.weight
+    for parameter in (table, weight):
+        now = parameter.detach() if counted else parameter.data
+        with torch.no_grad():
+            kept = now.clone()
+            before = parameter._version
+            now.mul_(1.5)
+            assert (parameter._version > before) is counted
+        assert key(subject) != first
+        with torch.no_grad():
+            now.copy_(kept)
+        assert key(subject) == first
+
+
+def test_artifacts_are_hashed_once_for_all_that_is_measured_of_them(subject, monkeypatch):
+    counted = []
+    monkeypatch.setattr(lineage, "edit_hash", lambda edit: counted.append(edit) or "0" * 64)
+    assert subject.marks == subject.marks and len(counted) == 1
+
+
+def make(subject):
+    def drawn():
+        subject.queries += 5  # two looks while something is learned, three pictures at the end
+        return torch.zeros(3, 3, 4, 4), {}, {}
+
+    return drawn
+
+
+def test_pictures_that_were_kept_count_as_those_that_are_drawn(subject):
+    asked = []
+    for _ in range(2):
+        before = subject.queries
+        kept_pictures.once(subject, ["an owl"] * 3, "settings", make(subject))
+        asked.append(subject.queries - before)
+    assert asked == [5, 5]
+    prompts = [Prompt("a picture of an owl", seed, {"concept": "owl"}, "concept") for seed in (1, 2)]
+    before = subject.queries
+    drawn_by_base(subject, prompts)
+    drawn_by_base(subject, prompts)
+    assert subject.queries - before == 2 * 2
+
+
+def test_a_run_that_goes_on_after_a_kill_counts_what_it_had_before(subject, tmp_path):
+    (tmp_path / "work").mkdir()
+    counts = []
+    for _ in range(2):
+        subject.queries = 0
+        budget = Budget(0, "cpu", tmp_path / "work", {}, lambda *_: None, "quick", 100)
+        study = Study(None, subject, budget, None, 3, [Victim("edited", subject)])
+        prompts = [Prompt("an owl", seed, {"concept": "owl"}, "concept") for seed in range(3)]
+        sample = study.kept("plain name", make(subject), prompts)
+        counts.append((study.asked, json.dumps(sample.hits)))
+    assert counts[0] == counts[1] == (5, "[1, 1, 1]")

@@ -1,0 +1,50 @@
+"""What a plan refuses before any weight is loaded."""
+
+from __future__ import annotations
+
+import pytest
+
+import erase_plugins as ep
+from erase_plugins import api
+from erase_plugins.errors import Unsupported
+from erase_plugins.workflow.models import find_model
+from erase_plugins.workflow.run import make_plan
+
+REFUSED = {
+    "gate": (
+        "gloce",
+        {},
+        ("kohya",),
+        "this would make added modules, which no kohya file can hold; layout patch does",
+    ),
+    "features": ("sae", {}, ("diffusers", "diff"), "no diffusers or diff file can hold"),
+    "guard": ("adavd", {}, ("context",), "added modules"),
+    "full weights": ("esd", {"parameters": "full"}, ("kohya",), "this would make full weight changes"),
+    "training": ("esd", {}, ("context",), "low-rank changes"),
+}
+
+
+@pytest.mark.parametrize(("method", "options", "layouts", "said"), REFUSED.values(), ids=REFUSED)
+def test_what_no_wanted_file_can_hold_is_refused_before_it_is_trained(
+    tmp_path, monkeypatch, method, options, layouts, said
+):
+    def loaded(*_, **__):
+        raise AssertionError("the model was loaded")
+
+    monkeypatch.setattr(api, "as_target", loaded)
+    with pytest.raises(Unsupported, match=said):
+        ep.erase("pocket", "pizza", method, options=options, layouts=layouts, out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+TAKEN = {
+    "one of two": ("gloce", {}, ("kohya", "patch")), "stand-in": ("receler", {}, ("kohya",)),
+    "gate left open": ("spm", {}, ("kohya",)), "map as LoRA": ("uce", {}, ("kohya",)), "LoRA": ("esd", {}, ("peft",)),
+    "full weights": ("esd", {"parameters": "full"}, ("diff",)), "its own": ("sae", {}, ()),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("method", "options", "layouts"), TAKEN.values(), ids=TAKEN)
+def test_what_a_file_can_hold_in_some_form_is_planned(method, options, layouts):
+    request = api.build_request("pocket", method, "pizza", options=options)
+    assert make_plan(request, find_model("pocket").info, layouts).steps
