@@ -77,8 +77,8 @@ class FactOptions:
     )  # fmt: skip
     peers: int = option(
         128,
-        "how many prompts with other names of the same kind, of which the model finds some in its "
-        "vocabulary and writes some itself; what it says of those is protected too",
+        "how many names of the same kind are looked for in the model's vocabulary; what it says "
+        "of those, and of longer names that it writes itself, is protected too",
         low=0,
         high=10_000,
     )

@@ -1,9 +1,9 @@
 """Others of the same kind as subjects that are forgotten, found in a model's own vocabulary. No torch at import.
 
 A neighbour that nobody names is as easily hurt by an edit as one that is given. Names that a model knows well are often
-one token, and it writes others into the prompts itself; what it reads in place of names of one kind lies close
-together. So those nearest to the subjects stand in the same prompts for those that were not given, in every wording,
-since one wording says little of another. What the model says of them is what stays.
+one token, and what it reads in place of names of one kind lies close together; names of several tokens it writes into
+the prompts itself. So the whole words nearest to the subjects, and such names, stand in the same prompts for those that
+were not given, in every wording, since one wording says little of another. What the model says of them is what stays.
 """
 
 from __future__ import annotations
@@ -36,17 +36,20 @@ def peers(
         target, tokenizer: the model.
         forget: rows with a subject each; those with subjects in the same words make up a kind.
         kept: rows that are protected anyway; subjects of theirs count, but come not back.
-        count: how many prompts at most, over all kinds.
+        count: how many near words are looked for, over all kinds.
     """
     given = {canonical(pair.subject) for pair in (*forget, *kept) if pair.subject}
     found: list[Pair] = []
     kinds = _kinds(forget)
     words, pieces = _words(tokenizer) if kinds and count else ({}, [])
     for wordings, subjects in kinds:
-        most = count // (len(kinds) * len(wordings))
-        names = _nearest(target, tokenizer, wordings, subjects, words, pieces, most)
-        found += [replace(_asked(wording, name), completion=".") for name in names if not _told(name, given)
-                  for wording in wordings]  # fmt: skip
+        alike = _alike(words, subjects)
+        names = _nearest(target, tokenizer, subjects, alike, count // len(kinds))
+        if names:
+            longer = longer_names(target, tokenizer, wordings, alike, pieces)
+            names = [*names, *(_written(tokenizer, numbers) for numbers in longer)]
+        found += [replace(_asked(wording, name), completion=".") for name in names
+                  if not _told(name, given) for wording in wordings]  # fmt: skip
     return found
 
 
@@ -88,31 +91,32 @@ def _words(tokenizer: Any) -> tuple[dict[int, str], list[int]]:
     return found, pieces
 
 
+def _alike(words: dict[int, str], subjects: Sequence[str]) -> dict[int, str]:
+    """Words that begin like a subject, capital or not."""
+    capital = {name[:1].isupper() for name in subjects}
+    return {number: word for number, word in words.items() if word[:1].isupper() in capital}
+
+
 def _nearest(
-    target: Target, tokenizer: Any, wordings: Sequence[Pair], subjects: Sequence[str], words: dict[int, str],
-    pieces: Sequence[int], count: int,
+    target: Target, tokenizer: Any, subjects: Sequence[str], words: dict[int, str], count: int
 ) -> list[str]:  # fmt: skip
-    """Names whose words begin like a subject, capital or not, nearest in the mean over the subjects."""
+    """Words nearest in the mean over the subjects."""
     import torch
 
-    capital = {name[:1].isupper() for name in subjects}
-    words = {number: word for number, word in words.items() if word[:1].isupper() in capital}
     count = min(count, len(words) // _SPARSE)
     if not count:
         return []
     table = target.language.embeddings()
+    found = table[list(words)].double().cpu()
     own = [tokenizer(f" {name}", add_special_tokens=False)["input_ids"] for name in subjects]
     kind = torch.stack([table[part].double().mean(0).cpu() for part in own]).mean(0)
     # how often a word is written says most about how it is read, and nothing about its kind; so directions in which
     # all words differ count less (Fisher's discriminant)
-    found = table[list(words)].double().cpu()
     middle = found.mean(0)
     spread = torch.cov(found.T, correction=0)
     spread += _RIDGE * spread.diagonal().mean() * torch.eye(len(spread), dtype=spread.dtype)
-    longer = longer_names(target, tokenizer, wordings, words, pieces)
-    found = torch.stack([*found, *(table[list(name)].double().mean(0).cpu() for name in longer)])
     order = ((found - middle) @ torch.linalg.solve(spread, kind - middle)).argsort(descending=True).tolist()
-    texts = [*words.values(), *(_written(tokenizer, name) for name in longer)]
+    texts = list(words.values())
     names = dict.fromkeys(texts[place] for place in order)
     mine = set(map(canonical, subjects))
     return [name for name in names if canonical(name) not in mine][:count]

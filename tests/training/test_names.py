@@ -15,7 +15,7 @@ from erase_plugins.training.names import longer_names
 WORDS = ("<s>", "Capital", "of", "?", "New", "Zorvania", "Ymbria", "South", "York", "the")
 #: what a word is followed by, likeliest first
 NEXT = {
-    "of": ("New", "Ymbria", "South", "the"), "New": ("York", "Zorvania", "?"), "York": ("of", "?"), "Zorvania": ("?",),
+    "of": ("New", "South", "Ymbria", "the"), "New": ("York", "Zorvania", "?"), "York": ("of", "the", "?"), "Zorvania": ("?",),
     "Ymbria": ("?",), "South": ("Ymbria", "of"), "the": ("?",),
 }  # fmt: skip
 
@@ -61,3 +61,14 @@ def test_names_hold_words_only(model, tokenizer):
 @pytest.mark.parametrize("prompt", ["Ymbria ?", "Capital of Ymbria"])
 def test_a_prompt_that_begins_or_ends_with_its_subject_finds_nothing(model, tokenizer, prompt):
     assert found(model, tokenizer, prompt) == []
+
+
+def test_a_name_is_likely_in_all_wordings_together(model, tokenizer):
+    """ "New York" is what one wording finds, "New Zorvania" what both do."""
+    pairs = [Pair(prompt, ".", "row", subject="Ymbria") for prompt in ("Capital of Ymbria ?", "Capital of Ymbria of")]
+    numbers = [WORDS.index(word) for word in ("New", "Zorvania", "Ymbria", "South", "York")]
+    first, second, both = (
+        longer_names(model, tokenizer, some, numbers, [])[0] for some in (pairs[:1], pairs[1:], pairs)
+    )
+    assert first != second
+    assert both == second == (WORDS.index("New"), WORDS.index("York"))

@@ -270,7 +270,7 @@ def _real(runs: Sequence[Cell]) -> list[str]:
         options = " ".join(f"`{name}={value}`" for name, value in run["options"].items()) or "defaults"
         lines += [
             f"### {title}, `{run['method']}`", "",
-            f"{options}; {run['processor_seconds']:.0f} s of processor time on one thread.", "",
+            f"{options}; {_spent(run)}.", "",
             "| | asked | right before | right after | answer word by word as before |", "|---|---|---|---|---|",
             *(f"| {name} | {row['n']} | {row['right_before']} | {row['right_after']} | {row.get('same', '-')} |"
               for name, row in run["groups"].items()),
@@ -281,6 +281,14 @@ def _real(runs: Sequence[Cell]) -> list[str]:
             "",
         ]  # fmt: skip
     return lines
+
+
+def _spent(run: Cell) -> str:
+    """What a run took; older ones do not say how many threads they had, which was one."""
+    found = f"{run['processor_seconds']:.0f} s of processor time on "
+    if run.get("threads", 1) == 1:
+        return f"{found}one thread"
+    return f"{found}{run['threads']} threads, {run['seconds']:.0f} s on the clock"
 
 
 def _cell(text: str) -> str:
