@@ -69,7 +69,7 @@ OTHERS = {
 SHOWN = ("forgotten", "neighbours")
 #: settings of the table, found on other countries
 SETTINGS: dict[str, dict[str, Any]] = {
-    "memit": {"lam": 0.3, "ridge": 0.5, "prefixes": 0, "value_steps": 10, "value_lr": 1, "statistics_tokens": 1024},
+    "memit": {"lam": 0.3, "ridge": 0.5, "prefixes": 0, "value_steps": 8, "value_lr": 1, "statistics_tokens": 1024},
 }
 #: somebody unknown, in the place of the person who is forgotten
 STRANGER = "Alvin Bergstrom"
