@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -68,7 +69,7 @@ OTHERS = {
 SHOWN = ("forgotten", "neighbours")
 #: settings of the table, found on other countries
 SETTINGS: dict[str, dict[str, Any]] = {
-    "memit": {"lam": 0.3, "ridge": 0.5, "prefixes": 0, "value_steps": 10, "value_lr": 1, "statistics_tokens": 1024},
+    "memit": {"lam": 0.3, "ridge": 0.5, "prefixes": 0, "value_steps": 8, "value_lr": 1, "statistics_tokens": 1024},
 }
 #: somebody unknown, in the place of the person who is forgotten
 STRANGER = "Alvin Bergstrom"
@@ -143,7 +144,13 @@ def rows(path: Path, lines: list[dict[str, Any]]) -> Path:
 def erased(
     place: Path, out: Path, method: str, forget: list[dict[str, Any]], retain: list[dict[str, Any]], **options: Any
 ) -> Any:
-    """(host, artifact, {"seconds": on the clock, "processor_seconds": of all threads together})."""
+    """(host, artifact, what it took).
+
+    ``seconds`` are those on the clock, ``processor_seconds`` those of all ``threads`` together; ``load`` is how many
+    programs wanted a core on average, this one among them, in the minute before the end.
+    """
+    import torch
+
     import erase_plugins as ep
     from erase_plugins.data import DataRef
     from erase_plugins.types import ForgetItem
@@ -155,7 +162,8 @@ def erased(
         keep=[DataRef(str(rows(out / f"{method}-retain.jsonl", retain)))], options=options,
     )  # fmt: skip
     spent = {"seconds": time.perf_counter() - begun, "processor_seconds": time.process_time() - used}
-    return host, made, {name: round(value, 1) for name, value in spent.items()}
+    spent = {name: round(value, 1) for name, value in spent.items()}
+    return host, made, {**spent, "threads": torch.get_num_threads(), "load": round(os.getloadavg()[0], 1)}
 
 
 def table(host: Any, made: Any, tokenizer: Any, groups: dict[str, dict[str, str]]) -> dict[str, dict[str, Any]]:

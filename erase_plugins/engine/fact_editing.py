@@ -157,7 +157,7 @@ def values(model: Model, module: nn.Module, rows: Rows) -> Tensor:
 def ordinary_keys(model: Model, refs: Sequence[ModuleRef], texts: Sequence[Tensor], skip: Sequence[int] = ()) -> list[
     Tensor
 ]:  # fmt: skip
-    """(m, in) keys of tokens of texts (tokens,), for every map.
+    """(m, in) keys of tokens of texts (tokens,), for every map, in float32 on the processor.
 
     Args:
         model, refs: the maps of which model.
@@ -165,18 +165,19 @@ def ordinary_keys(model: Model, refs: Sequence[ModuleRef], texts: Sequence[Tenso
         skip: of every text, how many tokens in front are left out; 1 unless given: the first token of a text is where
             attention rests, and its keys are like no other.
     """
-    parts: list[list[Tensor]] = [[] for _ in refs]
+    parts: list[list[Tensor]] = [[] for _ in texts]
     modules = [model.module(ref) for ref in refs]
     skip = skip or [1] * len(texts)
-    for start in range(0, len(texts), _BATCH):
-        some = list(texts[start : start + _BATCH])
+    order = sorted(range(len(texts)), key=lambda number: len(texts[number]))  # like lengths waste no padding
+    for start in range(0, len(order), _BATCH):
+        numbers = order[start : start + _BATCH]
+        some = [texts[number] for number in numbers]
         ids = nn.utils.rnn.pad_sequence(some, batch_first=True)
         mask = nn.utils.rnn.pad_sequence([torch.ones_like(text) for text in some], batch_first=True)
-        places = torch.arange(ids.shape[1])[None]
-        wanted = (mask > 0) & (places >= torch.tensor(skip[start : start + _BATCH])[:, None]).to(mask.device)
-        for place, found in enumerate(seen(model, modules, ids, mask, into=True)):
-            parts[place].append(found[wanted.to(found.device)].double().cpu())
-    return [torch.cat(part) for part in parts]
+        for found in seen(model, modules, ids, mask, into=True):
+            for number, row in zip(numbers, found.float().cpu(), strict=True):
+                parts[number].append(row[skip[number] : len(texts[number])].clone())  # a view would hold the padding
+    return [torch.cat(part) for part in zip(*parts, strict=True)]
 
 
 @torch.no_grad()
@@ -188,7 +189,7 @@ def continued(model: Model, facts: Sequence[Fact], count: int) -> list[Tensor]:
     for length in sorted({len(front) for front in fronts}):  # no padding, which a model without a mask would read
         numbers = [number for number, front in enumerate(fronts) if len(front) == length]
         ids = torch.tensor([fronts[number] for number in numbers])
-        for number, row in zip(numbers, model.language.sample(ids, count, None).cpu(), strict=True):
+        for number, row in zip(numbers, model.language.sample(ids, count, None, end).cpu(), strict=True):
             ends = (row[length:] == end).nonzero()[:, 0] if end is not None else row[:0]
             found[number] = row[: length + int(ends[0])] if len(ends) else row
     return found

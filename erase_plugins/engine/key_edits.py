@@ -14,6 +14,8 @@ from erase_plugins.errors import RequestError
 
 #: condition number from which keys count as the same
 _SINGULAR = 1e10
+#: keys that are multiplied at a time
+_KEYS = 512
 
 
 def memit(C: Tensor, K: Tensor, lam: float, P: Tensor | None = None) -> Tensor:
@@ -77,9 +79,11 @@ def null_space(C: Tensor, share: float = 0.7, threshold: float | None = None) ->
 
 
 def moment(keys: Tensor, ridge: float) -> Tensor:
-    """Second moment (in, in) of keys (m, in), with a share of its mean diagonal added to every direction."""
-    wide = keys.double()
-    C = wide.T @ wide / len(wide)
+    """Second moment (in, in) of keys (m, in) in float64, with a share of its mean diagonal added to every direction.
+
+    Keys are multiplied as they are, some hundred at a time, which is as exact as they are.
+    """
+    C = sum(((part.T @ part).double() for part in keys.split(_KEYS)), keys.new_zeros(()).double()) / len(keys)
     return C + ridge * C.diagonal().mean() * torch.eye(len(C), dtype=C.dtype, device=C.device)
 
 

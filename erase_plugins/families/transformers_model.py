@@ -183,9 +183,11 @@ class HostedCausalLM(HostedModel, CausalLM):
         return ids
 
     @torch.no_grad()
-    def sample(self, ids: Tensor, count: int, generator: Any) -> Tensor:
+    def sample(self, ids: Tensor, count: int, generator: Any, end: int | None = None) -> Tensor:
         ids = ids.to(self.device)
         begun = self._shared(ids, None, ids.shape[1] - 1) or self.begin(ids[:, :0])
+        whole = ids.new_full((len(ids), ids.shape[1] + count), 0 if end is None else end)
+        live = torch.arange(len(ids), device=self.device)
         for _ in range(count):
             logits = self._ask(ids, None, 1, begun).logits[:, -1]
             drawn = (
@@ -193,7 +195,14 @@ class HostedCausalLM(HostedModel, CausalLM):
                 else torch.multinomial(logits.float().softmax(-1).cpu(), 1, generator=generator)
             )  # fmt: skip
             ids = torch.cat([ids, drawn.to(self.device)], dim=1)
-        return ids
+            whole[live, : ids.shape[1]] = ids
+            going = (ids[:, -1] != end).nonzero()[:, 0] if end is not None else live
+            if not len(going):
+                break
+            if len(going) < len(live):  # what is at its end is read no more
+                ids, live = ids[going], live[going]
+                begun.cache.batch_select_indices(going)
+        return whole
 
 
 @dataclass

@@ -43,6 +43,8 @@ if TYPE_CHECKING:
     from erase_plugins.families.base import ModelSpec, ModuleRef, Target
 
 _BATCH, _HARM = 16, 0.2
+#: rows of a set whose likelihood is noted
+_NOTED = 64
 #: weight of what a model says of retained subjects, mean moment against mean moment of ordinary keys, and its tokens
 _SURROUNDINGS, _SAID = 20.0, 10
 #: tokens of a text that the model makes up
@@ -73,8 +75,13 @@ class FactOptions:
         1.0, "weight of the keys of retained rows with a subject, and of what the model itself says of those; 0 leaves "
         "them out", low=0.0, high=1e6,
     )  # fmt: skip
-    peers: int = option(128, "how many names of the same kind are looked for in the model's vocabulary; what it says "
-                        "of those is protected too", low=0, high=10_000)  # fmt: skip
+    peers: int = option(
+        128,
+        "how many names of the same kind are looked for in the model's vocabulary; what it says "
+        "of those, and of longer names that it writes itself, is protected too",
+        low=0,
+        high=10_000,
+    )
 
 
 @dataclass
@@ -175,21 +182,19 @@ class FactMethod(ABC):
         protected = [fact_of(tokenizer, pair) for pair in kept if pair.subject and options.protect > 0]
         self._check_length(target, prompts + protected, options)
         found = peers(target, tokenizer, forget, kept, options.peers if options.protect else 0)
-        others = [fact_of(tokenizer, pair) for pair in found]
         sets = {"forget": forget, "answer": wanted, **({"retain": kept} if kept else {})}
         texts = {name: encoded(target, tokenizer, pairs, 10**9) for name, pairs in sets.items()}
-        for name, part in texts.items():
+        asked_of = {name: part[_spread(len(part))] for name, part in texts.items()}
+        for name, part in asked_of.items():
             note_likelihood(target, ctx, name, "before", part, _BATCH)
         ctx.start(options.value_steps)
         refs = self.modules(target.info, options)
         ordinary, prefixes = self._ordinary(target, ctx, options, prompts, texts.get("retain"))
         moments = [moment(found, options.ridge) for found in facts.ordinary_keys(target, refs, ordinary)]
-        if protected or others:
-            around = self._surroundings(target, refs, protected, others, [pair.completion for pair in forget], ctx)
+        if around := self._surroundings(target, refs, protected, found, [pair.completion for pair in forget], ctx):
             moments = [
-                C + options.protect * _SURROUNDINGS * moment(found, 0.0)
-                for C, found in zip(moments, around, strict=True)
-            ]  # fmt: skip
+                C + options.protect * _SURROUNDINGS * moment(keys, 0.0) for C, keys in zip(moments, around, strict=True)
+            ]
         stay: list[Tensor | None] = [None] * len(refs)
         if protected:  # as the model is now: an edit that keeps them moves them little
             weight = math.sqrt(options.protect)
@@ -212,7 +217,7 @@ class FactMethod(ABC):
             changes.append((ref, *_balanced(self.factor(solved, options), left.T)))
         with facts.in_force(target, changes):
             missed = goal - facts.values(target, block, plain)
-            for name, part in texts.items():
+            for name, part in asked_of.items():
                 note_likelihood(target, ctx, name, "after", part, _BATCH)
         self._tell(ctx, float(loss.mean()), float(missed.norm() / delta.norm().clamp_min(1e-30)))
         return _edit(target, changes)
@@ -263,26 +268,31 @@ class FactMethod(ABC):
         return texts, [(), *(beginnings if prompts[0].start or not tokenizer.chat_template else [])]
 
     def _surroundings(
-        self, target: Target, refs: Sequence[ModuleRef], protected: Sequence[Fact], others: Sequence[Fact],
+        self, target: Target, refs: Sequence[ModuleRef], protected: Sequence[Fact], found: Sequence[Pair],
         gone: Sequence[str], ctx: RunContext,
     ) -> list[Tensor]:  # fmt: skip
         """(m, in) keys of every map from each retained subject on: what is left of its prompt, what the model answers.
 
         An answer is said token by token, and its tokens have keys too: they repeat the subject, or say what stands in
-        front of every answer. Others of which the model says what is to be forgotten (``gone``) are no others, but
-        other names of the same.
+        front of every answer. Names that were ``found`` and of which the model says, in any wording, what is to be
+        forgotten (``gone``) are no others, but other names of the same. Empty if there are no subjects.
         """
         from erase_plugins.engine.fact_editing import continued, ordinary_keys
 
-        every, decode = [*protected, *others], target.language.tokenizer.decode
+        tokenizer = target.language.tokenizer
+        every = [*protected, *(fact_of(tokenizer, pair) for pair in found)]
+        if not every:
+            return []
         front = [len(fact.start) + len(fact.prompt) for fact in every]
         texts = continued(target, every, max(min(_SAID, _limit(target) - max(front)), 0))
-        stay = [
-            number for number, text in enumerate(texts)
-            if number < len(protected) or not another_name(decode(text[front[number] :]), gone)
-        ]  # fmt: skip
-        if others:
-            ctx.note(f"{len(stay) - len(protected)} names of the same kind were found and are protected")
+        names = [*[""] * len(protected), *(pair.subject for pair in found)]
+        same = {
+            name for name, first, text in zip(names, front, texts, strict=True)
+            if name and another_name(tokenizer.decode(text[first:]), gone)
+        }  # fmt: skip
+        stay = [number for number, name in enumerate(names) if name not in same]
+        if found:
+            ctx.note(f"{len({*names} - same - {''})} names of the same kind were found and are protected")
         skip = [len(every[number].start) + every[number].last for number in stay]
         return ordinary_keys(target, refs, [texts[number] for number in stay], skip)
 
@@ -312,6 +322,13 @@ class FactMethod(ABC):
             ctx.warn(
                 f"retained texts became less likely by {rise:.2f} nat per token; protect more, or take other layers"
             )
+
+
+def _spread(count: int) -> Tensor:
+    """Numbers of at most `_NOTED` of so many rows, evenly spread: more say little more of a mean, and cost as much."""
+    import torch
+
+    return torch.arange(count)[:: -(-count // _NOTED)]
 
 
 def _limit(target: Target) -> int:

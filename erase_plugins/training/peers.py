@@ -1,8 +1,9 @@
 """Others of the same kind as subjects that are forgotten, found in a model's own vocabulary. No torch at import.
 
 A neighbour that nobody names is as easily hurt by an edit as one that is given. Names that a model knows well are often
-one token, and what it reads in place of names of one kind lies close together; so the whole words nearest to the
-subjects stand in the same prompts for those that were not given. What the model says of them is what stays.
+one token, and what it reads in place of names of one kind lies close together; names of several tokens it writes into
+the prompts itself. So the whole words nearest to the subjects, and such names, stand in the same prompts for those that
+were not given, in every wording, since one wording says little of another. What the model says of them is what stays.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from erase_plugins.families.texts import Pair, canonical
+from erase_plugins.training.names import longer_names
 
 if TYPE_CHECKING:
     from erase_plugins.families.base import Target
@@ -28,23 +30,26 @@ _RIDGE = 0.1
 def peers(
     target: Target, tokenizer: Any, forget: Sequence[Pair], kept: Sequence[Pair], count: int
 ) -> list[Pair]:  # fmt: skip
-    """Prompts of ``forget`` with other subjects, each new subject in one of the wordings.
+    """Prompts of ``forget`` with other subjects, each new subject in all wordings.
 
     Args:
         target, tokenizer: the model.
         forget: rows with a subject each; those with subjects in the same words make up a kind.
         kept: rows that are protected anyway; subjects of theirs count, but come not back.
-        count: how many others are looked for, over all kinds.
+        count: how many near words are looked for, over all kinds.
     """
     given = {canonical(pair.subject) for pair in (*forget, *kept) if pair.subject}
     found: list[Pair] = []
     kinds = _kinds(forget)
-    words = _words(tokenizer) if kinds and count else {}
+    words, pieces = _words(tokenizer) if kinds and count else ({}, [])
     for wordings, subjects in kinds:
-        names = [word for word in _nearest(target, tokenizer, subjects, words, count // len(kinds))
-                 if not _told(word, given)]  # fmt: skip
-        for number, name in enumerate(names):
-            found.append(replace(_asked(wordings[number % len(wordings)], name), completion="."))
+        alike = _alike(words, subjects)
+        names = _nearest(target, tokenizer, subjects, alike, count // len(kinds))
+        if names:
+            longer = longer_names(target, tokenizer, wordings, alike, pieces)
+            names = [*names, *(_written(tokenizer, numbers) for numbers in longer)]
+        found += [replace(_asked(wording, name), completion=".") for name in names
+                  if not _told(name, given) for wording in wordings]  # fmt: skip
     return found
 
 
@@ -71,32 +76,38 @@ def _asked(pair: Pair, name: str) -> Pair:
     return replace(pair, prompt=f"{front}{name}{back}", subject=name, unknown=None, otherwise=())
 
 
-def _words(tokenizer: Any) -> dict[int, str]:
-    """Tokens that are a whole word, by number."""
+def _words(tokenizer: Any) -> tuple[dict[int, str], list[int]]:
+    """Tokens that are a whole word, by number, and tokens that go on with one."""
     tokens = [str(token) for token in tokenizer.convert_ids_to_tokens(range(len(tokenizer)))]
     marked = any(token.startswith(_MARKS) for token in tokens)
-    found = {}
+    found, pieces = {}, []
     for number, token in enumerate(tokens):
         if token.startswith(_MARKS) or not marked:
             word = tokenizer.convert_tokens_to_string([token]).strip()
             if len(word) >= _SHORTEST and word.isalpha() and number not in tokenizer.all_special_ids:
                 found[number] = word
-    return found
+        elif token.isalpha() and token.islower():
+            pieces.append(number)
+    return found, pieces
+
+
+def _alike(words: dict[int, str], subjects: Sequence[str]) -> dict[int, str]:
+    """Words that begin like a subject, capital or not."""
+    capital = {name[:1].isupper() for name in subjects}
+    return {number: word for number, word in words.items() if word[:1].isupper() in capital}
 
 
 def _nearest(
     target: Target, tokenizer: Any, subjects: Sequence[str], words: dict[int, str], count: int
 ) -> list[str]:  # fmt: skip
-    """Words that begin like a subject, capital or not, nearest in the mean over the subjects."""
+    """Words nearest in the mean over the subjects."""
     import torch
 
-    capital = {name[:1].isupper() for name in subjects}
-    numbers = [number for number, word in words.items() if word[:1].isupper() in capital]
-    count = min(count, len(numbers) // _SPARSE)
+    count = min(count, len(words) // _SPARSE)
     if not count:
         return []
     table = target.language.embeddings()
-    found = table[numbers].double().cpu()
+    found = table[list(words)].double().cpu()
     own = [tokenizer(f" {name}", add_special_tokens=False)["input_ids"] for name in subjects]
     kind = torch.stack([table[part].double().mean(0).cpu() for part in own]).mean(0)
     # how often a word is written says most about how it is read, and nothing about its kind; so directions in which
@@ -105,9 +116,14 @@ def _nearest(
     spread = torch.cov(found.T, correction=0)
     spread += _RIDGE * spread.diagonal().mean() * torch.eye(len(spread), dtype=spread.dtype)
     order = ((found - middle) @ torch.linalg.solve(spread, kind - middle)).argsort(descending=True).tolist()
-    names = dict.fromkeys(words[numbers[place]] for place in order)
+    texts = list(words.values())
+    names = dict.fromkeys(texts[place] for place in order)
     mine = set(map(canonical, subjects))
     return [name for name in names if canonical(name) not in mine][:count]
+
+
+def _written(tokenizer: Any, numbers: Sequence[int]) -> str:
+    return str(tokenizer.convert_tokens_to_string(tokenizer.convert_ids_to_tokens(list(numbers)))).strip()
 
 
 def _told(name: str, given: set[str]) -> bool:

@@ -71,3 +71,17 @@ def test_texts_go_on_behind_a_common_beginning_as_alone(model, read, monkeypatch
     found = model.sample(fronts, 3, None)
     assert read[:2] == [(1, 3), (3, 2)]
     assert torch.equal(found, torch.cat([model.generate(row[None], 3) for row in fronts]))
+
+
+def test_what_is_at_its_end_is_read_no_further(model, read):
+    fronts = IDS[:, :5]
+    whole = model.sample(fronts, 6, None)
+    end = int(whole[0, 6])  # the second token that the first row says
+    read.clear()
+    found = model.sample(fronts, 6, None, end)
+    for row, wanted in zip(found, whole, strict=True):
+        ends = (wanted[5:] == end).nonzero()[:, 0]
+        stop = 6 + int(ends[0]) if len(ends) else len(wanted)
+        assert torch.equal(row[:stop], wanted[:stop])
+        assert (row[stop:] == end).all()
+    assert read[-1][0] < len(fronts)

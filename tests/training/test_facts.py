@@ -91,6 +91,43 @@ def test_a_model_goes_on_with_prompts_of_different_lengths_up_to_the_end(folder)
     assert len(found[0]) < len(facts[0].start) + len(facts[0].prompt) + 12  # the answer has an end
 
 
+def test_a_name_with_the_forgotten_answer_in_one_wording_is_protected_in_none(folder, data, monkeypatch):
+    """It is another name of the same."""
+    from dataclasses import replace
+
+    from erase_plugins.engine import fact_editing
+    from erase_plugins.training import facts
+
+    def named(_target, _tokenizer, forget, _kept, _count):
+        return [replace(forget[0], prompt=text.format(name), subject=name) for name in ("user", "assistant")
+                for text in (language.QUESTION, "Where {} ?")]  # fmt: skip
+
+    def said(_model, every, _count):
+        answer = words(language.ANSWER.format(*next(iter(language.FORGET.items()))))["input_ids"][1:]
+        return [torch.tensor([*fact.start, *fact.prompt, *(answer if number == others else [])])
+                for number, fact in enumerate(every)]  # fmt: skip
+
+    def kept(_model, _refs, texts, skip=()):
+        found.append([words.decode(text) for text in texts])
+        return given(_model, _refs, texts, skip)
+
+    words, others, found, given = language.tokenizer(), len(language.RETAIN), [], fact_editing.ordinary_keys
+    monkeypatch.setattr(facts, "peers", named)
+    monkeypatch.setattr(fact_editing, "continued", said)
+    monkeypatch.setattr(fact_editing, "ordinary_keys", kept)
+    ep.erase(str(folder), [item(data[0])], "memit", keep=[DataRef(str(data[1]))], options={**CHEAP, "value_steps": 2})
+    assert sum("user" in text for text in found[1]) == 0
+    assert sum("assistant" in text for text in found[1]) == 2
+
+
+def test_likelihoods_are_those_of_some_rows_of_many():
+    from erase_plugins.training.facts import _spread
+
+    assert _spread(4).tolist() == [0, 1, 2, 3]
+    assert _spread(65).tolist() == list(range(0, 65, 2))
+    assert len(_spread(6400)) == 64
+
+
 def test_keys_of_a_padded_batch_are_those_of_each_text(folder):
     from erase_plugins.engine.fact_editing import ordinary_keys
     from erase_plugins.workflow.models import target_of

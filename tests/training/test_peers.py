@@ -38,6 +38,14 @@ class Tokenizer:
         return "".join(tokens).replace("Ġ", " ")
 
 
+@pytest.fixture(autouse=True)
+def written(monkeypatch):
+    """Names of several tokens that the model writes."""
+    names: list[tuple[int, ...]] = []
+    monkeypatch.setattr("erase_plugins.training.peers.longer_names", lambda *_given: names)
+    return names
+
+
 @pytest.fixture
 def model():
     """Lands lie together; how often a word is written is a much longer direction than that."""
@@ -56,10 +64,10 @@ def asked(*names):
     ]  # fmt: skip
 
 
-def test_others_are_of_the_same_kind_and_asked_in_turn(model):
+def test_others_are_of_the_same_kind_and_asked_in_all_wordings(model):
     found = peers(*model, asked(*LANDS[:2]), [], 4)
     assert {pair.subject for pair in found} == set(LANDS[2:])
-    assert [pair.prompt.startswith("What") for pair in found] == [True, False, True, False]
+    assert [pair.prompt.startswith("What") for pair in found] == [True, False] * 4
     for pair in found:
         assert pair.subject in pair.prompt
         assert not any(name in f"{pair.prompt} {pair.completion}" for name in LANDS[:2])
@@ -78,8 +86,15 @@ def test_only_whole_words_written_like_the_subject_are_names(model, monkeypatch)
     assert {pair.subject for pair in found} == {*LANDS[2:], *(word for word in WORDS if word[0].isupper())}
 
 
+def test_names_that_the_model_writes_are_others_too(model, written):
+    numbers = {word: model[1].tokens.index(f"Ġ{word}") for word in LANDS}
+    written += [(numbers[LANDS[4]], numbers[LANDS[5]]), (numbers[LANDS[0]],)]
+    found = {pair.subject for pair in peers(*model, asked(*LANDS[:2]), [], 4)}
+    assert found == {*LANDS[2:], f"{LANDS[4]} {LANDS[5]}"}  # the second is a subject itself
+
+
 def test_a_small_vocabulary_has_no_kinds(model):
-    assert len(peers(*model, asked(*LANDS[:2]), [], 9999)) == 4  # of 246 words
+    assert len(peers(*model, asked(*LANDS[:2]), [], 9999)) == 2 * 4  # of 246 words
 
 
 def test_another_name_is_told_by_what_is_said_of_it():

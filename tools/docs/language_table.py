@@ -248,18 +248,21 @@ def _real(runs: Sequence[Cell]) -> list[str]:
         "\"What is the capital of X?\"), \"paraphrased\" are two others. All other countries but the twenty of "
         "\"neighbours\" are protected, whether the model knows their capitals or not; of those that it knows the "
         "answers are asked too (\"protected\").", "",
-        "Settings were chosen on ten other countries and neighbours that are not in these tables (`--held-out`); the "
-        "ten facts were then run once. On the held-out ones, the old edit, which protected the subject's own token and "
-        "the words of the rows, kept 11 of 19 neighbours that nobody gave; what the model itself says of protected "
-        "subjects brought 15 to 18. Names of the same kind are found in the vocabulary now (`peers`), and every "
-        "direction counts half as much as ordinary keys do in the mean (`ridge=0.5`; 1,024 tokens of text tell little "
-        "of 1,536 directions): 18 of 19 are told, ten of ten facts and 12 of 12 paraphrases are gone, and of other "
-        "questions 0.027 nat per token are lost in place of 0.070. \"New "
-        "Zealand\" is lost: it is two tokens, and only single words are found. In the table a neighbour that was given "
-        "is lost, too, which was not so before. This is a model that is never sure: the likeliest first word of an "
-        "answer may have a fifth of the probability, so that a small push silences it. Processor times were taken "
-        "while other programs kept both cores busy and move by a fifth: the held-out facts took 108 s before, and 77 s "
-        "now at a quieter time.", "",
+        "Settings were chosen on other countries than those of these tables, three times ten of them forgotten and "
+        "what nobody gave asked (the first ten are `--held-out`); the ten facts were then run once. What decides "
+        "whether a neighbour stays is whether it was protected in the wording that is asked: names of the same kind "
+        "that are found in the vocabulary (`peers`) stood in one of the two wordings each before, and stand in both "
+        "now. How far the next token of answers of neighbours that nobody gave moves (mean KL divergence, thousandths "
+        "of a nat) fell from 2.5 to 0.4 for the first ten by that and by names of several tokens (\"New Zealand\"), "
+        "which the model itself writes into the prompts, and from 3.5 to 0.7 for another ten, with more steps; with "
+        "half as many names it was 6 and 7. On the held-out ten all of 19 neighbours keep their "
+        "answers word by word (18 were told before), ten of ten facts and 12 of 12 paraphrases are gone, in 67 s of "
+        "processor time of one thread on a crowded core (77 s before, on a quiet one). Tried there and not taken: a "
+        "new answer without its end (fewer facts gone), twice the learning rate with fewer steps (longer changes that "
+        "hurt more), other layers, twice the ordinary text, heavier protection. This is a model that is never sure: "
+        "the likeliest first word of an answer may have a fifth of the probability, so that a small push silences "
+        "it. The run of the table had two threads while other programs wanted both cores six times over: its seconds "
+        "on the clock say little, and whether 60 s of two free cores are enough was not measured.", "",
         "The person was forgotten with the defaults, at the first run after the rule of the bound was mended on the "
         "other one (2 of 2 facts gone, 10 of 11 neighbours told): runs ended once a whole answer was as unlikely as a "
         "stranger's, which the end of the text alone could pay for. What a stranger is told of as well (\"was a famous "
@@ -270,7 +273,7 @@ def _real(runs: Sequence[Cell]) -> list[str]:
         options = " ".join(f"`{name}={value}`" for name, value in run["options"].items()) or "defaults"
         lines += [
             f"### {title}, `{run['method']}`", "",
-            f"{options}; {run['processor_seconds']:.0f} s of processor time on one thread.", "",
+            f"{options}; {_spent(run)}.", "",
             "| | asked | right before | right after | answer word by word as before |", "|---|---|---|---|---|",
             *(f"| {name} | {row['n']} | {row['right_before']} | {row['right_after']} | {row.get('same', '-')} |"
               for name, row in run["groups"].items()),
@@ -281,6 +284,14 @@ def _real(runs: Sequence[Cell]) -> list[str]:
             "",
         ]  # fmt: skip
     return lines
+
+
+def _spent(run: Cell) -> str:
+    """What a run took; older ones do not say how many threads they had, which was one."""
+    found = f"{run['processor_seconds']:.0f} s of processor time on "
+    if run.get("threads", 1) == 1:
+        return f"{found}one thread"
+    return f"{found}{run['threads']} threads, {run['seconds']:.0f} s on the clock at a load of {run['load']:.0f}"
 
 
 def _cell(text: str) -> str:
