@@ -125,9 +125,8 @@ def compress(edit: Edit, rank: int | None = None, energy: float | None = None) -
     def shrink(component: str, key: str, delta: Delta) -> Delta:
         if not isinstance(delta, LowRank | Dense) or is_bias(delta):
             return delta
-        dense = delta.dense()
-        flat = dense.flatten(1).double()
-        left, values, right = torch.linalg.svd(flat, full_matrices=False)
+        shape = delta.dW.shape if isinstance(delta, Dense) else (delta.B.shape[0], *delta.A.shape[1:])
+        left, values, right = _decomposed(delta)
         power = values**2
         if rank is not None:
             keep = min(rank, len(values))
@@ -139,11 +138,22 @@ def compress(edit: Edit, rank: int | None = None, energy: float | None = None) -
         whole = float(power.sum())
         errors[f"{component} {key}"] = (float(power[keep:].sum()) / whole) ** 0.5 if whole else 0.0
         root = values[:keep].sqrt()
-        A = (root[:, None] * right[:keep]).reshape(keep, *dense.shape[1:]).float()
-        B = (left[:, :keep] * root).float().reshape(dense.shape[0], keep, *([1] * (dense.ndim - 2)))
+        A = (root[:, None] * right[:keep]).reshape(keep, *shape[1:]).float()
+        B = (left[:, :keep] * root).float().reshape(shape[0], keep, *([1] * (len(shape) - 2)))
         return LowRank(A.contiguous(), B.contiguous())
 
     return edit.map(shrink), errors
+
+
+def _decomposed(delta: LowRank | Dense) -> tuple[Tensor, Tensor, Tensor]:
+    """Singular value decomposition of a change in float64; of a low-rank one from its factors, without its product."""
+    if isinstance(delta, Dense):
+        left, values, right = torch.linalg.svd(delta.dW.flatten(1).double(), full_matrices=False)
+        return left, values, right
+    up, across = torch.linalg.qr(delta.B.flatten(1).double())
+    down, along = torch.linalg.qr(delta.A.flatten(1).double().T)
+    left, values, right = torch.linalg.svd(across @ along.T, full_matrices=False)
+    return up @ left, values, right @ down.T
 
 
 def behind_gate(edit: Edit, gate: AddOn, component: str = "unet") -> Edit:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -152,3 +154,16 @@ def test_other_kinds_add_up_and_clashes_are_refused():
         add(Dense(torch.ones(2)), Dense(torch.ones(2, 2)))
     with pytest.raises(Unsupported, match="different families"):
         total([(Edit("sd1", {}), 1.0), (Edit("sdxl", {}), 1.0)])
+
+
+def test_a_low_rank_change_is_cut_without_its_product():
+    """A decomposition of the product takes minutes for each layer of a large transformer."""
+    generator = torch.Generator().manual_seed(0)
+    A, B = torch.randn(8, 12_288, generator=generator), torch.randn(3072, 8, generator=generator)
+    edit = Edit("flux", {"transformer": {"a.weight": LowRank(A, B)}})
+    before = time.process_time()
+    small, errors = compress(edit, rank=4)
+    assert time.process_time() - before < 2
+    values = torch.linalg.svdvals(torch.linalg.qr(B.double())[1] @ torch.linalg.qr(A.double().T)[1].T)
+    assert errors["transformer a.weight"] == pytest.approx(float(values[4:].norm() / values.norm()))
+    assert small.deltas["transformer"]["a.weight"].A.shape == (4, 12_288)
