@@ -6,8 +6,8 @@ What is counted is every tensor that is alive at once: weights of all parts, low
 its way back, gradients, two moments and the stored states. A method's step is taken to be one pass with gradients of as
 many samples as `engine.activations.at_once` lets through together, with blocks computed again where the method does so.
 Where a text encoder is trained, all prompts of a step go through it first, and gradients through both.
-Passes without gradients, of which trajectories are made, are counted too; what takes more decides. Beside it stands what
-the plan says.
+Passes without gradients, of which trajectories are made, are counted too; what takes more decides.
+Beside it stands what the plan says.
 """
 
 from __future__ import annotations
@@ -114,7 +114,9 @@ def looking(family: str, samples: int, dtype: str, precision: str) -> float:
         size, width = (64, 768) if family == "sd1" else (128, 2048)
         extra = {}
         if family == "sdxl":
-            extra = {"added_cond_kwargs": {"text_embeds": torch.empty(samples, 1280), "time_ids": torch.empty(samples, 6)}}
+            extra = {
+                "added_cond_kwargs": {"text_embeds": torch.empty(samples, 1280), "time_ids": torch.empty(samples, 6)}
+            }
         half = precision == "bfloat16" or dtype != "float32"
         with WideNorms(), Alive(unet.parameters()) as alive, torch.autocast("cpu", torch.bfloat16, enabled=half):
             unet(torch.empty(samples, 4, size, size), torch.empty(samples), torch.empty(samples, 77, width),

@@ -54,8 +54,8 @@ def draw(
     shape, extra = start_shape(pipe, unet), call_options(pipe)
     few = max(looked_at(shape) // 2, 1)
     pictures: list[Tensor] = []
-    # FLUX pipelines hand a shift to their sampler that others do not take
-    sampler = type(pipe.scheduler).from_config(pipe.scheduler.config) if is_packed(unet) else fast_scheduler(pipe.scheduler)
+    own = pipe.scheduler  # FLUX pipelines hand a shift to it that others do not take
+    sampler = type(own).from_config(own.config) if is_packed(unet) else fast_scheduler(own)
     with _drawing(pipe, sampler, few < batch):
         batch = min(batch, few)
         for start in range(0, len(prompts), batch):

@@ -227,8 +227,9 @@ class DiffusersTarget(HostedModel, Target):
         there = getattr(getattr(denoiser, "_hf_hook", None), "execution_device", None)
         if there is not None and torch.device(there).type != denoiser.device.type:
             raise Unsupported(
-                f"the denoiser of {name} is moved to {there} for every pass (enable_model_cpu_offload), and this method "
-                f"trains beside it; call pipe.remove_all_hooks() and pipe.to('{there}') first, and offload it afterwards"
+                f"the denoiser of {name} is moved to {there} for every pass (enable_model_cpu_offload), where this "
+                f"method cannot follow; call pipe.remove_all_hooks() and pipe.to('{there}'), erase, and offload it "
+                "afterwards"
             )
         if getattr(denoiser.config, "encoder_hid_dim_type", None) == "ip_image_proj":
             raise Unsupported(

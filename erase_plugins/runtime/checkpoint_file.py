@@ -28,7 +28,9 @@ FUSED_KEY = "erase_plugins.fused"
 #: kind of the folders that are written
 CHECKPOINT = "checkpoint"
 #: endings of copies of weights for other programs and formats
-_COPIES = frozenset((".bin", ".ckpt", ".pt", ".pth", ".msgpack", ".h5", ".onnx", ".onnx_data", ".xml", ".pb", ".tflite"))
+_COPIES = frozenset(
+    (".bin", ".ckpt", ".pt", ".pth", ".msgpack", ".h5", ".onnx", ".onnx_data", ".xml", ".pb", ".tflite")
+)
 
 
 @dataclass(frozen=True)

@@ -119,7 +119,9 @@ def estimate(
     return {
         "seconds": round(seconds, 1),
         # weights, adapters with gradient and two moments, activations of a pass, stored latents and predictions
-        "memory_bytes": value_bytes(request.dtype) * (size + others) + trained + max(step, looked)
+        "memory_bytes": value_bytes(request.dtype) * (size + others)
+        + trained
+        + max(step, looked)
         + 16 * states * latent,
         "file_bytes": 4 * values,
     }

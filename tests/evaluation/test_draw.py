@@ -31,7 +31,9 @@ def test_large_pictures_are_drawn_few_at_a_time_and_decoded_one_by_one(make, mon
         lambda module, args, kwargs: passes.append(len(kwargs["encoder_hidden_states"])), with_kwargs=True
     )
     decode = pipe.vae._decode
-    monkeypatch.setattr(pipe.vae, "_decode", lambda z, *rest, **more: decoded.append(len(z)) or decode(z, *rest, **more))
+    monkeypatch.setattr(
+        pipe.vae, "_decode", lambda z, *rest, **more: decoded.append(len(z)) or decode(z, *rest, **more)
+    )
     monkeypatch.setattr(activations, "MOST_PLACES", 4 * 8 * 8)
     found = ep.generate(pipe, prompts, seeds=seeds, steps=2)
     assert max(passes) <= 4

@@ -345,7 +345,7 @@ def test_a_disk_that_fills_within_the_last_write_is_told(changed, system, tmp_pa
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (source.stat().st_size - 1000, before[1]))
     try:
-        with pytest.raises(OSError, match="too large|space"):
+        with pytest.raises(OSError, match=r"too large|space"):
             rewrite(TensorFile(source), new, {(source, changed): [lambda weight: weight + 1]}, {})
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
