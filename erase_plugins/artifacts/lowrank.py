@@ -89,12 +89,20 @@ def total(edits: Sequence[tuple[Edit, float]]) -> Edit:
     if len(families) > 1:
         raise Unsupported(f"artifacts of different families cannot be combined: {', '.join(sorted(families))}")
 
-    deltas: dict[str, dict[str, Delta]] = {}
+    found: dict[str, dict[str, list[Delta]]] = {}
     for edit in renumbered([edit if factor == 1.0 else edit.scaled(factor) for edit, factor in edits]):
         for component, key, part in edit.items():
-            group = deltas.setdefault(component, {})
-            group[key] = add(group[key], part) if key in group else part
+            found.setdefault(component, {}).setdefault(key, []).append(part)
+    deltas = {component: {key: _all(parts) for key, parts in group.items()} for component, group in found.items()}
     return Edit(families.pop(), deltas)
+
+
+def _all(parts: list[Delta]) -> Delta:
+    """Sum of changes in their order, two by two: one after the other, factors of hundreds are copied as often."""
+    while len(parts) > 1:
+        pairs = [parts[place : place + 2] for place in range(0, len(parts), 2)]
+        parts = [add(*pair) if len(pair) > 1 else pair[0] for pair in pairs]
+    return parts[0]
 
 
 def uniform_rank(edit: Edit) -> Edit:

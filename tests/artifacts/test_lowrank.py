@@ -9,6 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from erase_plugins.artifacts import lowrank
 from erase_plugins.artifacts.edit import CONTEXT, ContextMap, Delta, Dense, Edit, LowRank, Rows
 from erase_plugins.artifacts.lowrank import add, compress, lower, total, uniform_rank
 from erase_plugins.errors import Unsupported
@@ -167,3 +168,18 @@ def test_a_low_rank_change_is_cut_without_its_product():
     values = torch.linalg.svdvals(torch.linalg.qr(B.double())[1] @ torch.linalg.qr(A.double().T)[1].T)
     assert errors["transformer a.weight"] == pytest.approx(float(values[4:].norm() / values.norm()))
     assert small.deltas["transformer"]["a.weight"].A.shape == (4, 12_288)
+
+
+def test_a_sum_of_many_copies_each_few_times(monkeypatch):
+    changes = [LowRank(torch.full((1, 3), float(number)), torch.ones(2, 1)) for number in range(64)]
+    parts = [(Edit("sd1", {"unet": {"a.weight": change}}), 1.0) for change in changes]
+    copied = []
+
+    def counted(first, second):
+        copied.append(first.rank + second.rank)
+        return add(first, second)
+
+    monkeypatch.setattr(lowrank, "add", counted)
+    summed = total(parts).deltas["unet"]["a.weight"]
+    assert summed.A[:, 0].tolist() == list(range(64))
+    assert sum(copied) == 6 * 64
