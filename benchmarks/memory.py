@@ -118,7 +118,8 @@ def looking(family: str, samples: int, dtype: str, precision: str) -> float:
                 "added_cond_kwargs": {"text_embeds": torch.empty(samples, 1280), "time_ids": torch.empty(samples, 6)}
             }
         half = precision == "bfloat16" or dtype != "float32"
-        with WideNorms(), Alive(unet.parameters()) as alive, torch.autocast("cpu", torch.bfloat16, enabled=half):
+        alive = Alive(unet.parameters())
+        with WideNorms(), alive, torch.autocast("cpu", torch.bfloat16, enabled=half):
             unet(torch.empty(samples, 4, size, size), torch.empty(samples), torch.empty(samples, 77, width),
                  return_dict=False, **extra)  # fmt: skip
     return alive.peak / GIB
