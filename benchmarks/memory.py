@@ -6,6 +6,7 @@ What is counted is every tensor that is alive at once: weights of all parts, low
 its way back, gradients, two moments and the stored states. A method's step is taken to be one pass with gradients of as
 many samples as `engine.activations.at_once` lets through together, with blocks computed again where the method does so.
 Where a text encoder is trained, all prompts of a step go through it first, and gradients through both.
+Passes without gradients, of which trajectories are made, are counted too; what takes more decides.
 Beside it stands what the plan says.
 """
 
@@ -19,8 +20,9 @@ from typing import Any
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_leaves, tree_map_only
 
 GIB = 1 << 30
 
@@ -91,6 +93,36 @@ def unet_step(unet: Any, shape: tuple[int, ...], context: tuple[int, ...], extra
             unet.disable_gradient_checkpointing()
     del kept
     return weights, alive.peak
+
+
+class WideNorms(TorchFunctionMode):
+    """Inside, norms compute in float32, as they do under autocast on an accelerator."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in (torch.nn.functional.group_norm, torch.nn.functional.layer_norm):
+            args, kwargs = tree_map_only(torch.Tensor, torch.Tensor.float, (args, kwargs or {}))
+        return func(*args, **(kwargs or {}))
+
+
+def looking(family: str, samples: int, dtype: str, precision: str) -> float:
+    """GiB that a pass of so many samples without gradients takes beside the weights."""
+    from benchmarks.full_size import unet15, unet_xl
+
+    unet = (unet15() if family == "sd1" else unet_xl()).eval()
+    with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
+        faked(unet, getattr(torch, dtype))
+        size, width = (64, 768) if family == "sd1" else (128, 2048)
+        extra = {}
+        if family == "sdxl":
+            extra = {
+                "added_cond_kwargs": {"text_embeds": torch.empty(samples, 1280), "time_ids": torch.empty(samples, 6)}
+            }
+        half = precision == "bfloat16" or dtype != "float32"
+        alive = Alive(unet.parameters())
+        with WideNorms(), alive, torch.autocast("cpu", torch.bfloat16, enabled=half):
+            unet(torch.empty(samples, 4, size, size), torch.empty(samples), torch.empty(samples, 77, width),
+                 return_dict=False, **extra)  # fmt: skip
+    return alive.peak / GIB
 
 
 def faked(module: Any, dtype: Any) -> None:
@@ -213,7 +245,7 @@ def measure(
 def of_method(method: str, family: str, dtype: str) -> dict[str, Any]:
     """A method's step at its defaults, whole, and what its plan says."""
     from erase_plugins.api import build_request
-    from erase_plugins.engine.activations import LARGE, MOST_BYTES, per_sample
+    from erase_plugins.engine.activations import LARGE, MOST_BYTES, looked_at, per_sample
     from erase_plugins.manager import get_manager
 
     entry, info = get_manager().method(method), info_of(family)
@@ -234,8 +266,10 @@ def of_method(method: str, family: str, dtype: str) -> dict[str, Any]:
     others = _TEXT[family] * (2 if dtype != "float32" else 4)
     values = entry.values(entry.modules(info, options), request, options)
     stored = 16 * cost.states * prod(info.latent_shape) + max(16 * values - _factors(refs, rank), 0)
-    whole = row["weights GiB"] + row["beyond GiB"] + (others + stored) / GIB
-    return {"method": method, **row, "samples of a step": cost.batch, "whole GiB": whole,
+    looked = looking(family, looked_at(info.latent_shape), dtype, precision) if cost.forwards else 0.0
+    beyond = max(row["beyond GiB"], looked + _factors(refs, rank) / GIB)
+    whole = row["weights GiB"] + beyond + (others + stored) / GIB
+    return {"method": method, **row, "samples of a step": cost.batch, "looking GiB": looked, "whole GiB": whole,
             "plan GiB": plan.memory_bytes / GIB}  # fmt: skip
 
 

@@ -187,11 +187,11 @@ def stated_shape(tensor: Tensor) -> tuple[int, ...]:
 
 
 def readable(tensor: Tensor) -> bool:
-    """Whether the numbers of a parameter lie there as they are: plain, floating point and loaded."""
+    """Whether the numbers of a parameter lie there as they are: plain, floating point of 16 bits or more, loaded."""
     import torch
 
     plain = type(tensor.detach()) in (torch.Tensor, torch.nn.Parameter) and tensor.is_floating_point()
-    return plain and tensor.device.type != "meta"
+    return plain and tensor.element_size() > 1 and tensor.device.type != "meta"
 
 
 def _middle(tensor: Tensor) -> Tensor:

@@ -89,12 +89,20 @@ def total(edits: Sequence[tuple[Edit, float]]) -> Edit:
     if len(families) > 1:
         raise Unsupported(f"artifacts of different families cannot be combined: {', '.join(sorted(families))}")
 
-    deltas: dict[str, dict[str, Delta]] = {}
+    found: dict[str, dict[str, list[Delta]]] = {}
     for edit in renumbered([edit if factor == 1.0 else edit.scaled(factor) for edit, factor in edits]):
         for component, key, part in edit.items():
-            group = deltas.setdefault(component, {})
-            group[key] = add(group[key], part) if key in group else part
+            found.setdefault(component, {}).setdefault(key, []).append(part)
+    deltas = {component: {key: _all(parts) for key, parts in group.items()} for component, group in found.items()}
     return Edit(families.pop(), deltas)
+
+
+def _all(parts: list[Delta]) -> Delta:
+    """Sum of changes in their order, two by two: one after the other, factors of hundreds are copied as often."""
+    while len(parts) > 1:
+        pairs = [parts[place : place + 2] for place in range(0, len(parts), 2)]
+        parts = [add(*pair) if len(pair) > 1 else pair[0] for pair in pairs]
+    return parts[0]
 
 
 def uniform_rank(edit: Edit) -> Edit:
@@ -125,9 +133,8 @@ def compress(edit: Edit, rank: int | None = None, energy: float | None = None) -
     def shrink(component: str, key: str, delta: Delta) -> Delta:
         if not isinstance(delta, LowRank | Dense) or is_bias(delta):
             return delta
-        dense = delta.dense()
-        flat = dense.flatten(1).double()
-        left, values, right = torch.linalg.svd(flat, full_matrices=False)
+        shape = delta.dW.shape if isinstance(delta, Dense) else (delta.B.shape[0], *delta.A.shape[1:])
+        left, values, right = _decomposed(delta)
         power = values**2
         if rank is not None:
             keep = min(rank, len(values))
@@ -139,11 +146,22 @@ def compress(edit: Edit, rank: int | None = None, energy: float | None = None) -
         whole = float(power.sum())
         errors[f"{component} {key}"] = (float(power[keep:].sum()) / whole) ** 0.5 if whole else 0.0
         root = values[:keep].sqrt()
-        A = (root[:, None] * right[:keep]).reshape(keep, *dense.shape[1:]).float()
-        B = (left[:, :keep] * root).float().reshape(dense.shape[0], keep, *([1] * (dense.ndim - 2)))
+        A = (root[:, None] * right[:keep]).reshape(keep, *shape[1:]).float()
+        B = (left[:, :keep] * root).float().reshape(shape[0], keep, *([1] * (len(shape) - 2)))
         return LowRank(A.contiguous(), B.contiguous())
 
     return edit.map(shrink), errors
+
+
+def _decomposed(delta: LowRank | Dense) -> tuple[Tensor, Tensor, Tensor]:
+    """Singular value decomposition of a change in float64; of a low-rank one from its factors, without its product."""
+    if isinstance(delta, Dense):
+        left, values, right = torch.linalg.svd(delta.dW.flatten(1).double(), full_matrices=False)
+        return left, values, right
+    up, across = torch.linalg.qr(delta.B.flatten(1).double())
+    down, along = torch.linalg.qr(delta.A.flatten(1).double().T)
+    left, values, right = torch.linalg.svd(across @ along.T, full_matrices=False)
+    return up @ left, values, right @ down.T
 
 
 def behind_gate(edit: Edit, gate: AddOn, component: str = "unet") -> Edit:

@@ -192,7 +192,7 @@ class TensorFile:
                 count = file.readinto(piece[: end - begin])
                 if not count:
                     raise CorruptArtifact(f"{self.path.name}: changed while it was read; try again")
-                goal.write(piece[:count])
+                write_whole(goal, piece[:count])
                 begin += count
 
     def tensor(self, name: str, data: memoryview, offset: int) -> Tensor:
@@ -211,6 +211,17 @@ class TensorFile:
         if offset % dtype.itemsize:  # files of other programs need not align their tensors
             flat = flat.clone()
         return flat.view(dtype).reshape(entry.shape)
+
+
+def write_whole(goal: FileIO, data: bytes | memoryview) -> None:
+    """Writes all of ``data`` to a file without a buffer, which takes a part where the disk fills or 2 GiB are passed.
+
+    Raises:
+        OSError: no more fits.
+    """
+    left = memoryview(data)
+    while left:
+        left = left[goal.write(left) :]
 
 
 def _copied(file: FileIO, goal: FileIO, count: int) -> int:

@@ -59,7 +59,7 @@ def command(
     for name in fused.files:
         say(f"  changed: {name}")
     for name in fused.left_out:
-        hint(f"left out: {name} (a pickled copy that would not match)")
+        hint(f"left out: {name} (a copy of the weights as they were)")
     next_line = quote("erase-plugins", "generate", "--model", place, "--prompt", "PROMPT", "--out", "picture.png")
     say(f"next: {next_line}")
     emit({"schema": 1, "out": str(place), "modules": fused.modules, "files": list(fused.files),

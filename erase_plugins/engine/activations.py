@@ -1,4 +1,6 @@
-"""What a pass through a U-Net keeps for its way back, from configuration alone; checked against fake tensors.
+"""What a pass through a denoiser takes, and what it keeps for its way back, from configuration alone.
+
+Checked against fake tensors.
 
 A pass keeps what linear layers, convolutions, norms, activations and attention need for their gradients. Where blocks
 are computed again on the way back, it keeps what goes into them and one block; that grows with the residual stream,
@@ -8,6 +10,7 @@ which convolutions tell.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from math import prod
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +27,10 @@ MOST_BYTES = 5 << 30
 #: to Stable Diffusion 1.5 and XL (`python -m benchmarks.memory`)
 _KEPT = {"linear": 1.27, "conv": 4.3}
 _AGAIN = {"conv": 2.0}
+#: what a pass without a way back has at once, in the same units; norms of half precision compute in float32
+_LOOK = 0.72
+#: places of latents that go through a denoiser together in such a pass: 4 GiB at most in the models above
+MOST_PLACES = 1 << 17
 #: what a prompt keeps in a text encoder that is trained, in units of what its linear layers give
 _TEXT = 2.0
 _BLOCK = re.compile(r"^(down_blocks|up_blocks)\.(\d+)\.")
@@ -57,6 +64,27 @@ def outputs(info: TargetInfo, kind: str) -> int:
 def per_sample(info: TargetInfo, again: bool = False, size: int = 4) -> int:
     """Bytes that one sample keeps; ``again``: blocks are computed again; ``size``: bytes of a value in the pass."""
     return int(sum(factor * size * outputs(info, kind) for kind, factor in (_AGAIN if again else _KEPT).items()))
+
+
+def looked_at(shape: Sequence[int]) -> int:
+    """Samples that go through the denoiser together where no gradients are taken, at least 1.
+
+    Args:
+        shape: of latents (..., height, width).
+    """
+    return max(MOST_PLACES // (shape[-2] * shape[-1]), 1)
+
+
+def look_bytes(info: TargetInfo, samples: int, dtype: str, precision: str) -> int:
+    """Bytes that a pass of so many samples without gradients takes, as many as `looked_at` lets through; 0: not known.
+
+    Args:
+        info, samples: of the pass.
+        dtype: of the weights.
+        precision: of the pass.
+    """
+    size = value_bytes(dtype if precision == "float32" else precision)
+    return int(_LOOK * size * outputs(info, "conv") * min(samples, looked_at(info.latent_shape)))
 
 
 def text_bytes(info: TargetInfo, prompts: int, dtype: str) -> int:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from erase_plugins.engine import disk_cache
+from erase_plugins.engine.activations import looked_at
 from erase_plugins.engine.distributed import processes
 from erase_plugins.engine.trajectories import autocast
 from erase_plugins.extras import installed
@@ -83,8 +84,9 @@ def _answers(rollout: Any, scheduler: Any, noise: Tensor, cond: Any) -> list[Ten
     target, stamp = rollout.target, scheduler.timesteps[len(scheduler.timesteps) // 2]
     found = []
     with rollout.adapters.disabled():
-        for start in range(0, len(noise), _BATCH):
-            rows = list(range(start, min(start + _BATCH, len(noise))))
+        batch = min(_BATCH, looked_at(noise.shape))
+        for start in range(0, len(noise), batch):
+            rows = list(range(start, min(start + batch, len(noise))))
             with autocast(noise.device, rollout.ctx.precision):
                 found.append(target.predict(noise[rows].to(target.dtype), stamp.expand(len(rows)), cond[rows]))
     return found

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from erase_plugins.engine.activations import looked_at
 from erase_plugins.engine.context import RunContext
 from erase_plugins.families.base import Conditioning, Target
 
@@ -140,11 +141,12 @@ def harvest(
         watch: name -> prompt of each trajectory, further predictions to store at the kept states.
         drive: context in which the model makes the trajectory.
         observe: context of the stored predictions; None: those of ``drive``, at no extra cost.
-        batch: trajectories per forward pass (each counts twice).
+        batch: trajectories per forward pass (each counts twice), fewer of large pictures.
         ctx: counts forward passes.
         progress: called after every sampler step; may raise to stop.
     """
     kept: list[tuple[int, int, dict[str, Tensor]]] = []
+    batch = min(batch, max(looked_at(noise.shape) // (1 if null is None else 2), 1))
     for start in range(0, len(noise), batch):
         rows = list(range(start, min(start + batch, len(noise))))
         kept += _roll(target, scheduler, noise, cond, null, picks, rows, guidance, watch or {}, drive, observe, ctx,

@@ -29,8 +29,8 @@ from erase_plugins.types import Concept
 _FORMAT = 3
 #: what words stand in where nothing is said: nothing
 ALONE = ("{}",)
-#: words that are encoded before their rows are summed up and let go
-_BATCH = 1024
+#: words that are encoded before their rows are summed up and let go, and values of these rows (2 GiB in float32)
+_BATCH, _VALUES = 1024, 1 << 29
 #: a text encoder of more rows is asked for the first rows behind a word only, so many, where all words are searched
 _WHOLE, _TAIL = 32, 3
 #: words whose rows are kept at hand for the rest of the run
@@ -322,9 +322,11 @@ def by_length(target: Target, prompts: Sequence[str], tail: int) -> Iterator[tup
             lengths = target.tokens(prompts).last
     for place, length in enumerate(lengths):
         groups.setdefault(length, []).append(place)
+    rows = target.info.tokens + sum(target.family.padding(target.info))
+    most = max(min(_BATCH, _VALUES // (rows * target.info.width)), 1)
     for _, places in sorted(groups.items()):
-        for start in range(0, len(places), _BATCH):
-            batch = places[start : start + _BATCH]
+        for start in range(0, len(places), most):
+            batch = places[start : start + most]
             yield batch, encoded(target, [prompts[place] for place in batch], tail)
 
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from erase_plugins.families.flow import call_options
+from erase_plugins.engine.activations import looked_at
+from erase_plugins.families.flow import call_options, is_packed, start_options, start_shape
 from erase_plugins.families.schedulers import fast_scheduler
 from erase_plugins.families.target import Conditioning
 
@@ -40,7 +41,7 @@ def draw(
         prompts, seeds: one of each per picture.
         steps: of the sampler (`fast_scheduler`).
         guidance: classifier-free guidance scale.
-        batch: pictures per forward pass.
+        batch: pictures per forward pass, fewer large ones, which are decoded one by one then.
         fast: bf16 autocast for the denoiser.
         progress: called with (done, total).
         denoiser: the denoiser in ``pipe``; its ``unet`` if None.
@@ -50,14 +51,13 @@ def draw(
         (n, 3, height, width) float32 in 0..1 on the CPU.
     """
     unet = pipe.unet if denoiser is None else denoiser
-    size = unet.config.sample_size
-    height, width = (size, size) if isinstance(size, int) else size
-    shape = (unet.config.in_channels, height, width)
-    extra = call_options(pipe)
-    before = pipe.scheduler
-    pipe.scheduler = fast_scheduler(before)
+    shape, extra = start_shape(pipe, unet), call_options(pipe)
+    few = max(looked_at(shape) // 2, 1)
     pictures: list[Tensor] = []
-    try:
+    own = pipe.scheduler  # FLUX pipelines hand a shift to it that others do not take
+    sampler = type(own).from_config(own.config) if is_packed(unet) else fast_scheduler(own)
+    with _drawing(pipe, sampler, few < batch):
+        batch = min(batch, few)
         for start in range(0, len(prompts), batch):
             part = list(prompts[start : start + batch])
             noise = torch.stack([initial_noise(seed, shape) for seed in seeds[start : start + batch]])
@@ -66,15 +66,29 @@ def draw(
             asked = {"prompt": part} if cond is None else _encoded(cond[slice(start, start + batch)], unet.dtype)
             with cast:
                 out = pipe(
-                    **asked, **extra, latents=noise, num_inference_steps=steps, guidance_scale=guidance,
-                    output_type="pt",
+                    **asked, **extra, **start_options(pipe, unet, noise), num_inference_steps=steps,
+                    guidance_scale=guidance, output_type="pt",
                 ).images  # fmt: skip
             pictures.append(out.float().cpu())
             if progress is not None:
                 progress(min(start + batch, len(prompts)), len(prompts))
+    return torch.cat(pictures)
+
+
+@contextmanager
+def _drawing(pipe: Any, sampler: Any, sliced: bool) -> Iterator[None]:
+    """Inside, the pipeline has another sampler, and decodes pictures one by one if ``sliced``."""
+    before, vae = pipe.scheduler, pipe.vae
+    slicing = getattr(vae, "use_slicing", None)
+    pipe.scheduler = sampler
+    if sliced and slicing is not None:
+        vae.use_slicing = True
+    try:
+        yield
     finally:
         pipe.scheduler = before
-    return torch.cat(pictures)
+        if slicing is not None:
+            vae.use_slicing = slicing
 
 
 def _encoded(cond: Conditioning, dtype: torch.dtype) -> dict[str, Tensor]:

@@ -198,9 +198,10 @@ class DiffusersTarget(HostedModel, Target):
     @torch.no_grad()
     def latents(self, pictures: Tensor, generator: torch.Generator) -> Tensor:
         vae = self.pipe.vae
-        spread = vae.encode(pictures.to(vae.device, vae.dtype)).latent_dist
-        noise = torch.randn(spread.mean.shape, generator=generator).to(spread.mean.device, spread.mean.dtype)
-        drawn = spread.mean + spread.std * noise
+        # one by one: at full resolution each takes gigabytes
+        spreads = [vae.encode(picture[None].to(vae.device, vae.dtype)).latent_dist for picture in pictures]
+        mean, std = (torch.cat([getattr(spread, name) for spread in spreads]) for name in ("mean", "std"))
+        drawn = mean + std * torch.randn(mean.shape, generator=generator).to(mean)
         shifted = drawn - (getattr(vae.config, "shift_factor", None) or 0.0)
         return (shifted * vae.config.scaling_factor).to(self.device)
 
@@ -223,6 +224,13 @@ class DiffusersTarget(HostedModel, Target):
 
     def _check_drawable(self) -> None:
         denoiser, name = self.network(DENOISER), self.info.model
+        there = getattr(getattr(denoiser, "_hf_hook", None), "execution_device", None)
+        if there is not None and torch.device(there).type != denoiser.device.type:
+            raise Unsupported(
+                f"the denoiser of {name} is moved to {there} for every pass (enable_model_cpu_offload), where this "
+                f"method cannot follow; call pipe.remove_all_hooks() and pipe.to('{there}'), erase, and offload it "
+                "afterwards"
+            )
         if getattr(denoiser.config, "encoder_hid_dim_type", None) == "ip_image_proj":
             raise Unsupported(
                 f"{name} has an IP-Adapter and draws with an image prompt only; call pipe.unload_ip_adapter(), erase, "

@@ -81,6 +81,36 @@ def call_options(pipe: Any) -> dict[str, int]:
     return {"max_sequence_length": TOY_ROWS} if (config.get("in_channels"), size, size) == TOY_LATENTS else {}
 
 
+def is_packed(denoiser: Any) -> bool:
+    """Whether a stock pipeline is given latents packed two by two (FLUX), and the denoiser knows no size of its own."""
+    return "sample_size" not in denoiser.config
+
+
+def packed(latents: Tensor) -> Tensor:
+    """Latents (n, channels, height, width) as rows of two by two places, (n, places / 4, 4 channels)."""
+    count, channels, height, width = latents.shape
+    patches = latents.reshape(count, channels, height // 2, 2, width // 2, 2).permute(0, 2, 4, 1, 3, 5)
+    return patches.reshape(count, -1, 4 * channels)
+
+
+def start_shape(pipe: Any, denoiser: Any) -> tuple[int, int, int]:
+    """(channels, height, width) of the latents of a picture of the model's own size."""
+    if is_packed(denoiser):
+        side = int(pipe.vae.config.sample_size) // int(pipe.vae_scale_factor)
+        return int(pipe.vae.config.latent_channels), side, side
+    size = denoiser.config.sample_size
+    height, width = (size, size) if isinstance(size, int) else size
+    return int(denoiser.config.in_channels), int(height), int(width)
+
+
+def start_options(pipe: Any, denoiser: Any, noise: Tensor) -> dict[str, Any]:
+    """What a stock pipeline is called with to begin from ``noise`` (n, channels, height, width)."""
+    if not is_packed(denoiser):
+        return {"latents": noise}
+    height, width = (side * pipe.vae_scale_factor for side in noise.shape[-2:])
+    return {"latents": packed(noise), "height": height, "width": width}
+
+
 class FlowFamily(Family):
     """Families whose denoiser is a transformer over text and picture tokens that predicts a velocity.
 

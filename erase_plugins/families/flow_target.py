@@ -117,6 +117,7 @@ class FlowTarget(DiffusersTarget):
             check_dtype(str(self.dtype).removeprefix("torch."), self.info.family.title)
 
     def predict(self, latents: Tensor, timestep: Tensor | float, cond: Conditioning) -> Tensor:
+        self._check_drawable()
         time, network = torch.as_tensor(timestep, dtype=torch.float32, device=latents.device), self.network(DENOISER)
         rows = replace(cond, embeds=cond.embeds.to(network.dtype), pooled=_as(cond.pooled, network.dtype))
         sigma = time.expand(len(latents)) / 1000

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from erase_plugins.families.flow import FlowFamily
+from erase_plugins.families.flow import FlowFamily, packed
 from erase_plugins.families.flow_names import FLUX
 from erase_plugins.hookspecs import hookimpl
 
@@ -46,13 +46,12 @@ class Flux(FlowFamily):
     def velocity(self, network: Any, latents: Tensor, sigma: Tensor, cond: Conditioning, guidance: float) -> Tensor:
         count, channels, height, width = latents.shape
         dtype, device = latents.dtype, latents.device
-        patches = latents.reshape(count, channels, height // 2, 2, width // 2, 2).permute(0, 2, 4, 1, 3, 5)
         place = latents.new_zeros(height // 2, width // 2, 3)
         place[..., 1] += latents.new_tensor(range(height // 2))[:, None]
         place[..., 2] += latents.new_tensor(range(width // 2))[None]
         distilled = network.config.guidance_embeds
         found: Tensor = network(
-            hidden_states=patches.reshape(count, -1, 4 * channels), encoder_hidden_states=cond.embeds,
+            hidden_states=packed(latents), encoder_hidden_states=cond.embeds,
             pooled_projections=cond.pooled, timestep=sigma.to(dtype),  # multiplied by 1000 inside
             img_ids=place.reshape(-1, 3), txt_ids=latents.new_zeros(cond.embeds.shape[1], 3),
             guidance=latents.new_full((count,), guidance).to(device) if distilled else None, return_dict=False,

@@ -19,7 +19,7 @@ from erase_plugins.artifacts.edit import CONTEXT, Delta, Edit
 from erase_plugins.artifacts.locks import claim
 from erase_plugins.artifacts.lowrank import lower
 from erase_plugins.artifacts.places import FILE
-from erase_plugins.artifacts.tensors import TensorFile, all_finite, header_bytes, tensor_bytes
+from erase_plugins.artifacts.tensors import TensorFile, all_finite, header_bytes, tensor_bytes, write_whole
 from erase_plugins.errors import BaseMismatch, RequestError, Unsupported
 from erase_plugins.hints import ANOTHER_OUT, ANY_BASE, Sentence
 
@@ -27,7 +27,10 @@ from erase_plugins.hints import ANOTHER_OUT, ANY_BASE, Sentence
 FUSED_KEY = "erase_plugins.fused"
 #: kind of the folders that are written
 CHECKPOINT = "checkpoint"
-_PICKLES = (".bin", ".ckpt", ".pt", ".pth")
+#: endings of copies of weights for other programs and formats
+_COPIES = frozenset(
+    (".bin", ".ckpt", ".pt", ".pth", ".msgpack", ".h5", ".onnx", ".onnx_data", ".xml", ".pb", ".tflite")
+)
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,7 @@ class Fused:
         path: the new checkpoint.
         modules: number of changed parameters; all of the edit's.
         files: files that differ from the source, relative to ``path`` for folders.
-        left_out: pickled copies of changed components, which would have been stale.
+        left_out: other copies of changed components and of the whole model, which would have been stale.
     """
 
     path: Path
@@ -140,9 +143,9 @@ def _fuse_folder(
     check_files(artifact, slots, any_base)
     changes = _changes(edit, slots, strength)
     touched = {path for path, _ in changes}
-    stale = [
-        item for component in edit.deltas for item in (place / component).iterdir() if item.suffix in _PICKLES
-    ]  # fmt: skip
+    stale = {item for component in edit.deltas for item in (place / component).rglob("*") if item.suffix in _COPIES}
+    # published repositories often have the whole model in one file beside its parts
+    stale |= {item for item in place.iterdir() if item.is_file() and item.suffix in _COPIES | {".safetensors"}}
     with atomic_folder(new, force, CHECKPOINT) as work:
         for item in sorted(place.rglob("*")):
             goal = work / item.relative_to(place)
@@ -253,12 +256,12 @@ def rewrite(
         header[name] = {"dtype": entry.dtype, "shape": list(entry.shape), "data_offsets": [entry.begin, entry.end]}
     copied = 0
     with new.open("wb", buffering=0) as goal:
-        goal.write(header_bytes(header, like=file.start))
+        write_whole(goal, header_bytes(header, like=file.start))
         for name, entry in entries:
             found = changes.get((file.path, name), [])
             if found and entry.end > entry.begin:
                 file.copy_to(goal, copied, entry.begin)  # what lies between two changed tensors, at once
-                goal.write(_content(file, name, found))
+                write_whole(goal, _content(file, name, found))
                 copied = entry.end
         file.copy_to(goal, copied, max((entry.end for _, entry in entries), default=0))
 

@@ -157,7 +157,7 @@ def _check_writable(component: str, name: str, parameter: nn.Parameter) -> None:
             f"{component} is offloaded layer by layer ({name} is not loaded); apply before "
             "enable_sequential_cpu_offload() or cpu_offload(), or use mode='context' with a context-map artifact"
         )
-    if readable(parameter) and parameter.element_size() >= 2:
+    if readable(parameter):
         return
     kind = type(parameter.detach()).__name__
     kind = str(parameter.dtype).removeprefix("torch.") if kind in ("Tensor", "Parameter") else kind

@@ -194,7 +194,7 @@ def tiny_flux(seed: int = 0, distilled: bool = True) -> Any:
         )  # fmt: skip
         first = CLIPTextModel(_text_config(32, 32))
         second, tokenizer = _t5()
-        vae = _vae()
+        vae = _vae(shift_factor=0.1)
     shift: dict[str, Any] = {"shift": 3.0, "use_dynamic_shifting": True} if distilled else {"shift": 1.0}
     return _ready(
         FluxPipeline(

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from erase_plugins.artifacts.header import read_header
+from erase_plugins.engine.activations import looked_at
 from erase_plugins.engine.attention import binary_mask, heat, nearest_level, record_attention
 from erase_plugins.engine.context import RunContext
 from erase_plugins.engine.loop import shuffled
@@ -55,6 +56,7 @@ class Pictures:
         """One picture per prompt, drawn by the teacher; ``away`` are negative prompts, one per picture."""
         rollout.check(prompts)
         cond = rollout.target.encode(prompts)
+        batch = min(batch, max(looked_at(rollout.target.info.latent_shape) // 2, 1))
 
         def make() -> dict[str, Tensor]:
             with rollout.adapters.disabled():

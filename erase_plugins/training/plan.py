@@ -92,7 +92,7 @@ def estimate(
         optimizer: of training.
     """
     from erase_plugins.engine import rates
-    from erase_plugins.engine.activations import step_bytes, text_bytes, value_bytes
+    from erase_plugins.engine.activations import look_bytes, step_bytes, text_bytes, value_bytes
     from erase_plugins.engine.vocabulary import rows_to_search
 
     own = [ref for ref in info.refs if ref.component == info.family.denoiser]
@@ -117,11 +117,15 @@ def estimate(
     seconds += seconds_of(text, request.device, read) if text else 0.0
     step = step_bytes(info, batch, again, request.dtype, precision) or batch * latent * 40 * max(info.width, 256)
     step += text_bytes(info, texts, request.dtype)
+    looked = look_bytes(info, 2 * _AT_ONCE, request.dtype, precision) if forwards else 0
     others = sum(prod(ref.shape) for ref in info.refs) - size
     trained = trained_bytes(values, optimizer)
     return {
         "seconds": round(seconds, 1),
-        # weights, adapters with gradient and two moments, activations of a batch, stored latents and predictions
-        "memory_bytes": value_bytes(request.dtype) * (size + others) + trained + step + 16 * states * latent,
+        # weights, adapters with gradient and two moments, activations of a pass, stored latents and predictions
+        "memory_bytes": value_bytes(request.dtype) * (size + others)
+        + trained
+        + max(step, looked)
+        + 16 * states * latent,
         "file_bytes": 4 * values,
     }

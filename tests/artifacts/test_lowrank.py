@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from erase_plugins.artifacts import lowrank
 from erase_plugins.artifacts.edit import CONTEXT, ContextMap, Delta, Dense, Edit, LowRank, Rows
 from erase_plugins.artifacts.lowrank import add, compress, lower, total, uniform_rank
 from erase_plugins.errors import Unsupported
@@ -152,3 +155,31 @@ def test_other_kinds_add_up_and_clashes_are_refused():
         add(Dense(torch.ones(2)), Dense(torch.ones(2, 2)))
     with pytest.raises(Unsupported, match="different families"):
         total([(Edit("sd1", {}), 1.0), (Edit("sdxl", {}), 1.0)])
+
+
+def test_a_low_rank_change_is_cut_without_its_product():
+    """A decomposition of the product takes minutes for each layer of a large transformer."""
+    generator = torch.Generator().manual_seed(0)
+    A, B = torch.randn(8, 12_288, generator=generator), torch.randn(3072, 8, generator=generator)
+    edit = Edit("flux", {"transformer": {"a.weight": LowRank(A, B)}})
+    before = time.process_time()
+    small, errors = compress(edit, rank=4)
+    assert time.process_time() - before < 2
+    values = torch.linalg.svdvals(torch.linalg.qr(B.double())[1] @ torch.linalg.qr(A.double().T)[1].T)
+    assert errors["transformer a.weight"] == pytest.approx(float(values[4:].norm() / values.norm()))
+    assert small.deltas["transformer"]["a.weight"].A.shape == (4, 12_288)
+
+
+def test_a_sum_of_many_copies_each_few_times(monkeypatch):
+    changes = [LowRank(torch.full((1, 3), float(number)), torch.ones(2, 1)) for number in range(64)]
+    parts = [(Edit("sd1", {"unet": {"a.weight": change}}), 1.0) for change in changes]
+    copied = []
+
+    def counted(first, second):
+        copied.append(first.rank + second.rank)
+        return add(first, second)
+
+    monkeypatch.setattr(lowrank, "add", counted)
+    summed = total(parts).deltas["unet"]["a.weight"]
+    assert summed.A[:, 0].tolist() == list(range(64))
+    assert sum(copied) == 6 * 64

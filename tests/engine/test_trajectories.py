@@ -206,3 +206,22 @@ def test_no_prompt_is_the_empty_one_and_the_zeros_of_sdxl_pipelines_in_turn(tiny
             wanted = target.predict(states.inputs[place : place + 1], states.timestep[place : place + 1], blank[[row]])
         torch.testing.assert_close(states.predictions["null"][place], wanted[0], rtol=1e-4, atol=1e-5)
     assert len(target_of(tiny_sd1(), "tiny").blank(3).last) == 1
+
+
+@pytest.mark.parametrize("null", [True, False])
+def test_large_latents_pass_few_at_a_time(target, monkeypatch, null):
+    """The passes of 32 trajectories of SDXL with guidance would take 13 GiB."""
+    from erase_plugins.engine import activations
+
+    scheduler = target.scheduler(STEPS)
+    noise = start_noise(target, scheduler, 3, torch.Generator().manual_seed(1))
+    cond, empty = target.encode(["a dog", "pizza", "a red car"]), target.encode([""]) if null else None
+    options = {"picks": [[1, 3], [0], [4]], "guidance": 3.0}
+    wanted = harvest(target, scheduler, noise, cond, empty, **options)
+    sizes, predict = [], target.predict
+    monkeypatch.setattr(target, "predict", lambda x, *rest: sizes.append(len(x)) or predict(x, *rest))
+    monkeypatch.setattr(activations, "MOST_PLACES", 2 * 8 * 8)
+    found = harvest(target, scheduler, noise, cond, empty, **options)
+    assert max(sizes) <= 2
+    assert found.index.tolist() == wanted.index.tolist()
+    assert (found.x - wanted.x).abs().max() < 1e-5

@@ -240,3 +240,20 @@ def test_adding_and_revoking_with_short_words_equal_the_joint_solution(pocket_pi
     for found, wanted in ((ep.add(alone, "pizza", target), joint), (ep.revoke(joint, "pizza", forget=True), alone)):
         ours, theirs = tensors(found), tensors(wanted)
         assert all(torch.equal(ours[name], theirs[name]) for name in ("A", "B"))
+
+
+def test_words_with_large_rows_are_encoded_few_at_a_time(monkeypatch):
+    """A thousand words take 15 GB of rows in FLUX: T5 gives 512 rows of 4,096, and 256 more of another padding."""
+    from erase_plugins.engine import vocabulary
+    from erase_plugins.testing.tiny import tiny_flux
+
+    target, words = target_of(tiny_flux()), ["cat", "dog", "pizza", "bread", "owl"]
+    wanted, _ = word_facts(target, words, 0.0)
+    sizes, rows = [], target.rows
+    monkeypatch.setattr(target, "rows", lambda prompts: sizes.append(rows(prompts).embeds.numel()) or rows(prompts))
+    monkeypatch.setattr(vocabulary, "_VALUES", 2 * (32 + 32 + 16) * target.info.width)
+    monkeypatch.setenv(disk_cache.VARIABLE, "0")
+    found, _ = word_facts(target, words, 0.0)
+    assert max(sizes) <= vocabulary._VALUES
+    assert len(sizes) == 3
+    assert torch.allclose(found, wanted)

@@ -127,6 +127,7 @@ def test_another_size_of_an_untouched_layer_is_no_other_architecture(tiny_sd1) -
         ("torchao", parts.torchao()), ("optimum.quanto", parts.quanto()), ("bitsandbytes", parts.bitsandbytes(4)),
         ("bitsandbytes", parts.bitsandbytes(8)), ("accelerate", parts.sequential_offload),
         ("accelerate", parts.accelerate_offload),
+        ("torch", parts.unet_method("enable_layerwise_casting", torch.float8_e4m3fn, torch.float32)),
     ],
 )  # fmt: skip
 def test_what_cannot_be_changed_is_refused_with_a_next_step(tiny_sd1, package: str, before) -> None:
@@ -171,6 +172,7 @@ def test_two_manifests_of_one_base_fit_whichever_version_wrote_them(tiny_sd1) ->
         ("torchao", parts.torchao(), "quantised"), ("optimum.quanto", parts.quanto(), "quantised"),
         ("bitsandbytes", parts.bitsandbytes(4), "quantised"), ("bitsandbytes", parts.bitsandbytes(8), "quantised"),
         ("accelerate", parts.sequential_offload, "offloaded"), ("accelerate", parts.accelerate_offload, "offloaded"),
+        ("torch", parts.unet_method("enable_layerwise_casting", torch.float8_e4m3fn, torch.float32), "quantised"),
     ],
 )  # fmt: skip
 def test_erasing_on_weights_that_cannot_be_read_is_refused(tiny_sd1, package, before, text, method) -> None:
@@ -184,6 +186,16 @@ def test_methods_that_draw_ask_for_a_plain_pipeline(tiny_sd1, before, text) -> N
     assert len(ep.erase(before(tiny_sd1()), "pizza", method="uce").edit)
     with pytest.raises(Unsupported, match=text):
         ep.erase(before(tiny_sd1()), "pizza", method="esd", options={"steps": 1})
+
+
+def test_training_beside_a_denoiser_that_moves_for_every_pass_is_refused_by_name(tiny_sd1) -> None:
+    """Model offload: the tensors of the run would lie on another device than the denoiser while it runs."""
+    pipe = tiny_sd1()
+    pipe.enable_model_cpu_offload(device="cpu")
+    assert len(ep.erase(pipe, "pizza", method="esd", options={"steps": 1, "iterations": 1, "keep_words": 0}).edit)
+    pipe.unet._hf_hook.execution_device = torch.device("cuda")
+    with pytest.raises(Unsupported, match=r"enable_model_cpu_offload.*remove_all_hooks"):
+        ep.erase(pipe, "pizza", method="esd", options={"steps": 1, "iterations": 1})
 
 
 def test_an_sdxl_refiner_can_be_edited() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from erase_plugins.families.checkpoint import _BY_WIDTH
 from erase_plugins.families.naming import sgm_path
 from erase_plugins.families.source import pocket_folder
 from erase_plugins.manager import get_manager
-from erase_plugins.runtime.checkpoint_file import FUSED_KEY
+from erase_plugins.runtime.checkpoint_file import FUSED_KEY, rewrite
 from erase_plugins.workflow.applying import fuse_checkpoint
 from erase_plugins.workflow.models import target_of
 from tests.layouts.making import artifact_of, latents, random_edit
@@ -172,9 +173,29 @@ def test_shipped_folder_with_symlinks_variants_and_stale_pickles(pocket_target, 
     done = fuse_checkpoint(artifact, source, tmp_path / "out")
     assert done.left_out == ("unet/diffusion_pytorch_model.bin",)
     assert len(done.files) == 2
+    assert not (tmp_path / "out" / done.left_out[0]).exists()
     first, second = (TensorFile(tmp_path / "out" / name) for name in done.files)
     assert all(first.raw(name) == second.raw(name) for name in first)
     assert len(changed_names(blob, tmp_path / "out" / done.files[1])) == len(pocket_target.modules("cross_kv"))
+
+
+def test_no_copy_of_the_model_as_it_was_stays_in_the_folder(pocket_target, tmp_path):
+    """As the repository of SDXL has them: the whole model in one file, and its parts for other programs."""
+    source = tmp_path / "base"
+    shutil.copytree(pocket_folder(), source)
+    stale = {
+        "pocket.safetensors", "pocket-pruned.ckpt", "unet/diffusion_flax_model.msgpack", "unet/model.onnx",
+        "unet/model.onnx_data", "unet/openvino_model.bin", "unet/openvino_model.xml", "unet/tf/model.h5",
+    }  # fmt: skip
+    kept = {"vae/model.onnx", "text_encoder/flax_model.msgpack", "notes.txt", "unet/notes.txt"}
+    for name in stale | kept:
+        (source / name).parent.mkdir(exist_ok=True)
+        (source / name).write_bytes(b"old")
+    artifact = artifact_of(pocket_target, context_edit(pocket_target))
+    done = fuse_checkpoint(artifact, source, tmp_path / "out")
+    assert done.left_out == tuple(sorted(stale))
+    assert not [name for name in stale if (tmp_path / "out" / name).exists()]
+    assert all((tmp_path / "out" / name).read_bytes() == b"old" for name in kept)
 
 
 def test_strength_zero_copies_every_tensor(pocket_target, tmp_path):
@@ -310,3 +331,21 @@ def test_one_tensor_is_in_memory_at_a_time(pocket_target, tmp_path, monkeypatch)
     assert found.modules
     assert max(sizes) <= max(entry.end - entry.begin for entry in header.tensors.values())
     assert sum(sizes) <= 3 * changed + 4 * len(header.tensors)
+
+
+@pytest.mark.parametrize("changed", ["a", "b"])
+@pytest.mark.parametrize("system", [True, False])
+def test_a_disk_that_fills_within_the_last_write_is_told(changed, system, tmp_path, monkeypatch):
+    """A file without a buffer takes what fits and raises at the next write only."""
+    resource = pytest.importorskip("resource")
+    if not system:
+        monkeypatch.delattr(os, "copy_file_range", raising=False)
+    source, new = tmp_path / "a.safetensors", tmp_path / "b.safetensors"
+    write_tensors(source, {"a": torch.zeros(100_000), "b": torch.ones(100_000)}, {})
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (source.stat().st_size - 1000, before[1]))
+    try:
+        with pytest.raises(OSError, match=r"too large|space"):
+            rewrite(TensorFile(source), new, {(source, changed): [lambda weight: weight + 1]}, {})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)

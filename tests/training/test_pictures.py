@@ -65,3 +65,13 @@ def test_drawing_ends_where_the_sampler_ends(tiny_sdxl):
     assert x.shape == (2, *target.info.latent_shape)
     assert len(seen) == 3
     assert ctx.numbers["unet_forwards"] == 12
+
+
+def test_pictures_are_encoded_one_by_one(pocket_target, monkeypatch):
+    """Sixty-four pictures of a large model at once would take more than any graphics card has."""
+    sizes, encode = [], pocket_target.pipe.vae.encode
+    monkeypatch.setattr(pocket_target.pipe.vae, "encode", lambda x: sizes.append(len(x)) or encode(x))
+    pixels = torch.rand(3, 3, *pocket_target.picture_size())
+    found = pocket_target.latents(pixels, torch.Generator().manual_seed(0))
+    assert sizes == [1, 1, 1]
+    assert found.shape == (3, *pocket_target.info.latent_shape)

@@ -1,0 +1,42 @@
+"""Pictures of every family from given seeds, as many at once as memory allows."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import erase_plugins as ep
+from erase_plugins.engine import activations
+from erase_plugins.testing.tiny import tiny_flux, tiny_sdxl
+
+
+@pytest.mark.parametrize("distilled", [True, False])
+def test_flux_draws_what_the_stock_pipeline_draws_from_that_seed(distilled):
+    pipe = tiny_flux(distilled=distilled)
+    sampler, options = pipe.scheduler, {"height": 16, "width": 16, "num_inference_steps": 2, "guidance_scale": 4.0}
+    generator = torch.Generator().manual_seed(7)
+    wanted = pipe("a cat", generator=[generator], output_type="pt", **options).images
+    assert torch.equal(ep.generate(pipe, "a cat", seeds=7, steps=2), wanted)
+    assert pipe.scheduler is sampler
+
+
+@pytest.mark.parametrize("make", [tiny_sdxl, tiny_flux])
+def test_large_pictures_are_drawn_few_at_a_time_and_decoded_one_by_one(make, monkeypatch):
+    pipe = make()
+    prompts, seeds = ["a cat", "a dog", "a pizza"], [1, 2, 3]
+    wanted = ep.generate(pipe, prompts, seeds=seeds, steps=2)
+    denoiser = pipe.transformer if hasattr(pipe, "transformer") else pipe.unet
+    passes, decoded = [], []
+    denoiser.register_forward_pre_hook(
+        lambda module, args, kwargs: passes.append(len(kwargs["encoder_hidden_states"])), with_kwargs=True
+    )
+    decode = pipe.vae._decode
+    monkeypatch.setattr(
+        pipe.vae, "_decode", lambda z, *rest, **more: decoded.append(len(z)) or decode(z, *rest, **more)
+    )
+    monkeypatch.setattr(activations, "MOST_PLACES", 4 * 8 * 8)
+    found = ep.generate(pipe, prompts, seeds=seeds, steps=2)
+    assert max(passes) <= 4
+    assert set(decoded) == {1}
+    assert not pipe.vae.use_slicing
+    assert (found - wanted).abs().max() < 1e-5
