@@ -16,6 +16,7 @@ import torch
 from comfy_nodes.naming import DENOISER
 from comfy_nodes.pocket import original_config
 from tests.comfy.unpack import comfy_environment
+from tests.comfy_nodes.preloaded import command
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -40,13 +41,23 @@ def environment():
 
 
 @pytest.fixture(scope="session")
-def in_comfy(environment):
-    """Function that runs a script of this folder in the ComfyUI interpreter and gives what it printed as RESULT."""
+def preloaded_comfy(environment, once):
+    """What runs a script in the ComfyUI interpreter with the libraries imported."""
+    return command(environment[0], once("preloaded", lambda folder: None))
+
+
+@pytest.fixture(scope="session")
+def in_comfy(environment, preloaded_comfy):
+    """Function that runs a script of this folder in the ComfyUI interpreter and gives what it printed as RESULT.
+
+    A ``fresh`` one finds no library imported.
+    """
     python, folder = environment
 
-    def run(script: str, *arguments: str, env: dict[str, str] | None = None) -> dict[str, Any]:
+    def run(script: str, *arguments: str, env: dict[str, str] | None = None, fresh: bool = False) -> dict[str, Any]:
+        interpreter = [str(python)] if fresh else preloaded_comfy
         done = subprocess.run(
-            [str(python), str(Path(__file__).parent / script), str(folder), *arguments],
+            [*interpreter, str(Path(__file__).parent / script), str(folder), *arguments],
             capture_output=True, text=True, timeout=580, cwd=folder, check=False,
             env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1",
                  **(env or {})},
