@@ -81,10 +81,13 @@ def _begins(group: Iterable[pytest.Item]) -> int:
 def group_of(test: str) -> str:
     """Name of the tests that run in one worker with this one, by its id.
 
-    A file's, whose fixtures are made once; all of the browser's, which share a server; a method's contract, which shares runs.
+    A file's, whose fixtures are made once; all of the browser's, which share a server, and two files that share one without a
+    browser; a method's contract, which shares runs.
     """
     file = test.partition("::")[0]
     found = re.search(r"::test_contract\[(.+?)-(tiny_\w+|pocket)-", test)
+    if file.endswith(("comfy_nodes/test_server.py", "comfy_nodes/test_switching.py")):
+        return "server"
     return "browser" if "/browser/" in file else f"contract of {found[1]}" if found else file
 
 

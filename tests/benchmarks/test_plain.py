@@ -21,7 +21,7 @@ SMALL = {
 }
 EXTRA: dict[str, dict[str, Any]] = {
     "ace": {"keep_words": 0, "priors": ("dog", "cat")},
-    "receler": {"keep_words": 0, "stand_in": 0, "adversarial_steps": 3},
+    "receler": {"keep_words": 0, "stand_in": 0, "adversarial_steps": 3, "rank": 8},
     "advunlearn": {"retain": "predictions", "warmup": 1, "attack_steps": 2, "aliases": False},
 }
 
@@ -43,17 +43,17 @@ def passes(pipe, method: str, options: dict[str, Any]) -> tuple[int, dict[str, A
 
 
 @pytest.mark.parametrize("method", sorted(EXTRA))
-def test_ours_is_what_the_engine_counts(pocket_pipe, method):
-    ran, options = passes(pocket_pipe, method, {**SMALL, **EXTRA[method]})
+def test_ours_is_what_the_engine_counts(tiny_sd1, method):
+    ran, options = passes(tiny_sd1(), method, {**SMALL, **EXTRA[method]})
     sizes = 1 if method == "receler" else 0  # one pass tells how large the layers' attention maps are
     assert ran - sizes == sum(plain_module(method).ours(options).values())
 
 
 @pytest.mark.parametrize("method", ["receler", "advunlearn"])
-def test_the_plain_procedure_is_not_counted_dearer_than_it_runs(pocket_pipe, method):
+def test_the_plain_procedure_is_not_counted_dearer_than_it_runs(tiny_sd1, method):
     """The engine also asks at the step where a rollout stops, and for masks; the count is that of a frugal writer."""
     plain = plain_module(method)
     one_by_one = {"iterations": 16, "batch": 1}
-    ran, options = passes(pocket_pipe, method, {**SMALL, **EXTRA[method], **one_by_one, **plain.OPTIONS})
+    ran, options = passes(tiny_sd1(), method, {**SMALL, **EXTRA[method], **one_by_one, **plain.OPTIONS})
     held = {"retained": 0} if method == "advunlearn" else {}
     assert 1 < ran / sum(plain.forwards(options, **held).values()) < 1.6

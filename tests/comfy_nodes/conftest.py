@@ -6,6 +6,7 @@ import copy
 import json
 import os
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,6 +17,9 @@ import torch
 from comfy_nodes.naming import DENOISER
 from comfy_nodes.pocket import original_config
 from tests.comfy.unpack import comfy_environment
+from tests.comfy_nodes import comfy_server
+from tests.comfy_nodes.preloaded import command
+from tests.layouts.making import artifact_of, dense_edit
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -40,13 +44,23 @@ def environment():
 
 
 @pytest.fixture(scope="session")
-def in_comfy(environment):
-    """Function that runs a script of this folder in the ComfyUI interpreter and gives what it printed as RESULT."""
+def preloaded_comfy(environment, once):
+    """What runs a script in the ComfyUI interpreter with the libraries imported."""
+    return command(environment[0], once("preloaded", lambda folder: None))
+
+
+@pytest.fixture(scope="session")
+def in_comfy(environment, preloaded_comfy):
+    """Function that runs a script of this folder in the ComfyUI interpreter and gives what it printed as RESULT.
+
+    A ``fresh`` one finds no library imported.
+    """
     python, folder = environment
 
-    def run(script: str, *arguments: str, env: dict[str, str] | None = None) -> dict[str, Any]:
+    def run(script: str, *arguments: str, env: dict[str, str] | None = None, fresh: bool = False) -> dict[str, Any]:
+        interpreter = [str(python)] if fresh else preloaded_comfy
         done = subprocess.run(
-            [str(python), str(Path(__file__).parent / script), str(folder), *arguments],
+            [*interpreter, str(Path(__file__).parent / script), str(folder), *arguments],
             capture_output=True, text=True, timeout=580, cwd=folder, check=False,
             env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1",
                  **(env or {})},
@@ -56,6 +70,18 @@ def in_comfy(environment):
         return json.loads(answer.removeprefix("RESULT "))
 
     return run
+
+
+@pytest.fixture(scope="session")
+def answered(in_comfy, pocket_target, tmp_path_factory):
+    """(base folder, what server.py printed); an artifact of another model is among the files of the server."""
+    base = comfy_server.prepare(tmp_path_factory.mktemp("server"), ROOT, "erase_nodes")
+    other = artifact_of(pocket_target, dense_edit(pocket_target), "wrong_base")
+    fingerprint = json.loads(json.dumps(other.manifest.base["fingerprint"]))
+    fingerprint["unet"] = {**fingerprint["unet"], "structure": "0" * 64, "keys": ""}
+    changed = replace(other.manifest, base={**other.manifest.base, "model": "a larger one", "fingerprint": fingerprint})
+    replace(other, manifest=changed).save(base / "models" / "erase_plugins" / "wrong_base", ("patch",))
+    return base, in_comfy("server.py", str(base), str(ROOT))
 
 
 class FakePatcher:

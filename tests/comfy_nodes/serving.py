@@ -1,7 +1,4 @@
-"""Runs inside the ComfyUI interpreter: starts the real server with our pack, queues graphs, prints what came back.
-
-Usage: python serving.py COMFY_DIR BASE REPOSITORY; BASE is the server's base folder, its custom_nodes holds our pack.
-"""
+"""Runs inside the ComfyUI interpreter: starts the real server with our pack, queues graphs, gives what came back."""
 
 from __future__ import annotations
 
@@ -147,37 +144,32 @@ def bare(graph: dict[str, Any]) -> dict[str, dict[str, Any]]:
     return found
 
 
-async def run(comfy: Path, base: Path, repository: Path) -> dict[str, Any]:
+async def cases(session: aiohttp.ClientSession, info: dict[str, Any], base: Path, repository: Path) -> dict[str, Any]:
+    """The first example, what is refused, and what the server lists."""
     out: dict[str, Any] = {}
-    async with running(comfy, base) as (session, info, _process):
-        out["nodes"] = {name: item for name, item in info.items() if name.startswith("Erase")}
-        async with session.get("/api/workflow_templates") as answer:
-            out["templates"] = await answer.json()
-        graph = first_example(repository, info)
-        out["first"] = await queue(session, graph)
-        (base / "first.png").write_bytes(await picture(session, out["first"], "10"))
-        out["again"] = await queue(session, graph)
-        off = copy.deepcopy(graph)
-        off["2"]["inputs"]["strength"] = 0.0
-        out["off"] = await queue(session, off)
-        bad = copy.deepcopy(graph)
-        bad["2"]["inputs"]["erase"] = "pizza -> pizza"
-        out["bad concept"] = await queue(session, bad)
-        for name in ("missing", "wrong_base"):
-            load = copy.deepcopy(graph)
-            load["2"] = {"class_type": "EraseLoadArtifact", "inputs": {
-                "artifact": name, "model": ["1", 0], "clip": ["1", 1], "strength": 1.0, "strength_clip": 1.0,
-                "any_base": False,
-            }}  # fmt: skip
-            load["11"]["inputs"]["source"] = ["2", 3]
-            out[name] = await queue(session, load)
-        for name, item in bare(graph).items():
-            out[name] = await queue(session, item)
-        doctor = {"1": {"class_type": "EraseDoctor", "inputs": {}}}
-        out["doctor"] = await queue(session, doctor)
-    out["log"] = (base / "server.log").read_text(encoding="utf-8", errors="replace")
+    out["nodes"] = {name: item for name, item in info.items() if name.startswith("Erase")}
+    async with session.get("/api/workflow_templates") as answer:
+        out["templates"] = await answer.json()
+    graph = first_example(repository, info)
+    out["first"] = await queue(session, graph)
+    (base / "first.png").write_bytes(await picture(session, out["first"], "10"))
+    out["again"] = await queue(session, graph)
+    off = copy.deepcopy(graph)
+    off["2"]["inputs"]["strength"] = 0.0
+    out["off"] = await queue(session, off)
+    bad = copy.deepcopy(graph)
+    bad["2"]["inputs"]["erase"] = "pizza -> pizza"
+    out["bad concept"] = await queue(session, bad)
+    for name in ("missing", "wrong_base"):
+        load = copy.deepcopy(graph)
+        load["2"] = {"class_type": "EraseLoadArtifact", "inputs": {
+            "artifact": name, "model": ["1", 0], "clip": ["1", 1], "strength": 1.0, "strength_clip": 1.0,
+            "any_base": False,
+        }}  # fmt: skip
+        load["11"]["inputs"]["source"] = ["2", 3]
+        out[name] = await queue(session, load)
+    for name, item in bare(graph).items():
+        out[name] = await queue(session, item)
+    doctor = {"1": {"class_type": "EraseDoctor", "inputs": {}}}
+    out["doctor"] = await queue(session, doctor)
     return out
-
-
-if __name__ == "__main__":
-    print("RESULT " + json.dumps(asyncio.run(run(*map(Path, sys.argv[1:4])))))

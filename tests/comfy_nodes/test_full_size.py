@@ -9,23 +9,23 @@ pytestmark = [pytest.mark.comfy, pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory):
-    """Where sessions keep what they computed of the common words."""
+def sessions(in_comfy, tmp_path_factory):
+    """What full_size.py measured; no library is imported before the node asks for it, since its seconds count."""
     if psutil.virtual_memory().available < 5 * 2**30:
         pytest.skip("needs 5 GB of free memory for a model of this size")
-    return {"ERASE_PLUGINS_CACHE": str(tmp_path_factory.mktemp("cache"))}
+    return in_comfy("full_size.py", fresh=True, env={"ERASE_PLUGINS_CACHE": str(tmp_path_factory.mktemp("cache"))})
 
 
 @pytest.fixture(scope="module")
-def numbers(in_comfy, place):
-    """What full_size.py measured."""
-    return in_comfy("full_size.py", env=place)
+def numbers(sessions):
+    """Of a session that starts with nothing on disk."""
+    return sessions["first"]
 
 
 @pytest.fixture(scope="module")
-def later(in_comfy, place, numbers):
+def later(sessions):
     """The same in another process, with what the first one kept."""
-    return in_comfy("full_size.py", env=place)
+    return sessions["later"]
 
 
 def test_every_projection_is_reached(numbers):

@@ -4,35 +4,26 @@ from __future__ import annotations
 
 import io
 import json
-from dataclasses import replace
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from tests.comfy_nodes.conftest import ROOT
-from tests.layouts.making import artifact_of, dense_edit
 
 pytestmark = [pytest.mark.comfy, pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")
-def base(tmp_path_factory):
-    return tmp_path_factory.mktemp("server")
+def base(answered):
+    """Base folder of the server."""
+    return answered[0]
 
 
 @pytest.fixture(scope="module")
-def served(in_comfy, base, pocket_target):
+def served(answered):
     """What serving.py saw."""
-    for name in ("custom_nodes", "input", "output", "temp", "user", "models/erase_plugins"):
-        (base / name).mkdir(parents=True)
-    (base / "custom_nodes" / "erase_nodes").symlink_to(ROOT)
-    other = artifact_of(pocket_target, dense_edit(pocket_target), "wrong_base")
-    fingerprint = json.loads(json.dumps(other.manifest.base["fingerprint"]))
-    fingerprint["unet"] = {**fingerprint["unet"], "structure": "0" * 64, "keys": ""}
-    changed = replace(other.manifest, base={**other.manifest.base, "model": "a larger one", "fingerprint": fingerprint})
-    replace(other, manifest=changed).save(base / "models" / "erase_plugins" / "wrong_base", ("patch",))
-    return in_comfy("serving.py", str(base), str(ROOT))
+    return answered[1]["serving"]
 
 
 def test_the_pack_is_imported_without_failure(served):

@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from tests.comfy_nodes import comfy_server
-from tests.comfy_nodes.conftest import ROOT
-
 pytestmark = [pytest.mark.comfy, pytest.mark.slow]
 BASE, ERASED = "13", "14"
 
 
 @pytest.fixture(scope="module")
-def served(in_comfy, tmp_path_factory):
+def served(answered):
     """What switching.py saw."""
-    base = comfy_server.prepare(tmp_path_factory.mktemp("switching"), ROOT, "erase_nodes")
-    return in_comfy("switching.py", str(base), str(ROOT))
+    return answered[1]["switching"]
 
 
 def test_the_first_workflow_needs_seconds_of_one_processor(served):

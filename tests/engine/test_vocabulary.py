@@ -48,10 +48,11 @@ def tensors(artifact):
 
 @pytest.mark.parametrize("method", ["uce", "rece"])
 def test_the_artifact_is_the_same_with_a_full_an_empty_and_no_memory(pocket_pipe, place, monkeypatch, method):
-    first, all_words = solve(pocket_pipe, method)
-    second, few_words = solve(pocket_pipe, method)
+    options = {"vocabulary": 400}
+    first, all_words = solve(pocket_pipe, method, options=options)
+    second, few_words = solve(pocket_pipe, method, options=options)
     monkeypatch.setenv(disk_cache.VARIABLE, "0")
-    third, without = solve(pocket_pipe, method)
+    third, without = solve(pocket_pipe, method, options=options)
     assert few_words < all_words - 250
     assert without == all_words
     wanted = tensors(third)
@@ -99,11 +100,12 @@ def test_what_came_along_counts_for_that_encoder_alone(pocket_pipe, place, monke
 
 
 def test_a_damaged_file_is_replaced(pocket_pipe, place):
-    _, all_words = solve(pocket_pipe)
+    options = {"vocabulary": 200}
+    _, all_words = solve(pocket_pipe, options=options)
     (file,) = place.glob("words-*")
     whole = file.read_bytes()
     file.write_bytes(whole[:-100])
-    assert solve(pocket_pipe)[1] == all_words
+    assert solve(pocket_pipe, options=options)[1] == all_words
     assert file.read_bytes() == whole
 
 
