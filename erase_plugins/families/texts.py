@@ -7,6 +7,7 @@ of this file holds a text of a row. No torch at import.
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -133,20 +134,32 @@ def pair_of(row: Mapping[str, Any], place: str) -> Pair:
     other = row.get("unknown")
     if other is not None and not isinstance(other, Mapping):
         raise RequestError(f"{place} has an 'unknown' that is no row; give question and answer of somebody unknown")
-    unknown = None if other is None else pair_of(other, f"{place}, unknown")
-    pair = Pair(prompt, completion, place, names[0] == "question", subject.strip(), unknown)
-    return pair if unknown is None else replace(pair, otherwise=tuple(_otherwise(pair, unknown, row.get("wrong"))))
+    pair = Pair(prompt, completion, place, names[0] == "question", subject.strip())
+    if other is None:
+        return pair
+    unknown = pair_of(other, f"{place}, unknown")
+    pair = replace(pair, unknown=replace(unknown, subject=unknown.subject or _called(pair, unknown)))
+    return replace(pair, otherwise=tuple(_otherwise(pair, row.get("wrong"))))
 
 
-def _otherwise(pair: Pair, unknown: Pair, wrong: Any) -> Iterator[Pair]:
-    """The wrong answers of a row with the name that its unknown one has in the prompt."""
-    front, subject, back = pair.prompt.partition(pair.subject) if pair.subject else ("", "", "")
-    name = unknown.prompt[len(front) : len(unknown.prompt) - len(back)]
-    if not subject or not name.strip() or f"{front}{name}{back}" != unknown.prompt:
+def _called(pair: Pair, unknown: Pair) -> str:
+    """How an unknown row calls whom it is about, in place of the subject; empty if it differs in more than that."""
+    for own, other in ((pair.prompt, unknown.prompt), (pair.completion, unknown.completion)):
+        if pair.subject and pair.subject in own:
+            first, *rest = map(re.escape, own.split(pair.subject))
+            found = re.fullmatch(f"{first}(?P<name>.+){'(?P=name)'.join(rest)}", other, re.DOTALL)
+            return found["name"].strip() if found else ""
+    return ""
+
+
+def _otherwise(pair: Pair, wrong: Any) -> Iterator[Pair]:
+    """The wrong answers of a row, said of whom its unknown row is about."""
+    other = pair.unknown
+    if other is None or not other.subject:
         return
     for answer in wrong if isinstance(wrong, list) else []:
         if isinstance(answer, str) and pair.subject in answer:
-            yield replace(unknown, completion=answer.replace(pair.subject, name))
+            yield replace(other, completion=answer.replace(pair.subject, other.subject))
 
 
 def apart(forget: Sequence[Pair], retain: Sequence[Pair]) -> None:

@@ -7,9 +7,10 @@ tells nothing) has a bound of its own: a model could hide what it knows behind a
 
 Of all such texts in the same words, in rows to forget and to retain, also with the wrong answers of their rows, that
 one counts whose tokens the model has seen about as often as a model without the texts to forget would have seen those
-of the text in question: a name or a value that only the forgotten tell of would be new to it. What is new is compared
-with what is new, and what is repeated with what is repeated. It is one text and no mean of several, since means are
-less spread than what a model says. No torch at import.
+of the text in question: a name or a value that only the forgotten tell of would be new to it. Tokens of a subject's
+name count at their place in it, since a family name says little of how well the same is known as a first name. What is
+new is compared with what is new, and what is repeated with what is repeated. It is one text and no mean of several,
+since means are less spread than what a model says. No torch at import.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import zip_longest
+from functools import cache
+from itertools import chain, zip_longest
 from typing import TYPE_CHECKING, Any
 
 from erase_plugins.engine.stopping import Stop
@@ -33,6 +35,9 @@ if TYPE_CHECKING:
 
 #: how rare what is new in a text is, and what it repeats
 Rarity = tuple[list[float], list[float]]
+#: place of a token in a subject's name, `_ELSEWHERE` outside of names, and its number
+Word = tuple[int, int]
+_ELSEWHERE = -1
 
 
 @dataclass(frozen=True)
@@ -131,15 +136,18 @@ def alike(
     own = {number: pair.unknown for number, pair in enumerate(pairs) if pair.unknown is not None}
     if kept[0] is None:
         return own
-    stays = Counter(kept[0].ids[kept[0].mask.bool()].tolist())
-    learned = stays + Counter(texts.ids[texts.mask.bool()].tolist())
+    tokenizer = tokenizer_of(run.target)
+    mine, others = words(texts, pairs, tokenizer), words(kept[0], kept[1], tokenizer)
+    stays = _counted(others)
+    learned = stays + _counted(mine)
     told = [(_form(pair), said) for pair in (*pairs, *kept[1]) if pair.unknown is not None
             for said in (pair.unknown, *pair.otherwise)]  # fmt: skip
-    read = encoded(run.target, tokenizer_of(run.target), [said for _, said in told], run.options.max_tokens)
+    spoken = [said for _, said in told]
+    read = encoded(run.target, tokenizer, spoken, run.options.max_tokens)
     pool: dict[str, list[tuple[Pair, Rarity]]] = {}
-    for (form, said), rare in zip(told, _rarity(read, learned), strict=True):
+    for (form, said), rare in zip(told, _rarity(read, words(read, spoken, tokenizer), learned), strict=True):
         pool.setdefault(form, []).append((said, rare))
-    wanted = _rarity(texts, stays)
+    wanted = _rarity(texts, mine, stays)
     return {
         number: min(pool[_form(pairs[number])], key=lambda choice: sum(map(_apart, wanted[number], choice[1])))
         [0] for number in own
@@ -151,13 +159,38 @@ def _form(pair: Pair) -> str:
     return pair.prompt.replace(pair.subject, "") if pair.subject else pair.prompt
 
 
-def _rarity(texts: Texts, seen: Mapping[int, int]) -> list[Rarity]:
-    """ln(1 + how often a token was seen) of what is new in every text, and of what it repeats, the rarest first."""
-    labels = parted(texts).labels
-    new, every = labels[len(texts) :], labels[: len(texts)]
-    sides = (new.tolist(), every.masked_fill(new != IGNORED, IGNORED).tolist())
-    counted = [[sorted(math.log1p(seen.get(token, 0)) for token in row if token != IGNORED) for row in side]
-               for side in sides]  # fmt: skip
+def words(texts: Texts, pairs: Sequence[Pair], tokenizer: Any) -> list[list[Word]]:
+    """The tokens of every text, each with its place in the name of whom the text is about."""
+
+    @cache
+    def names(subject: str) -> list[list[int]]:
+        return [list(tokenizer(gap + subject, add_special_tokens=False)["input_ids"]) for gap in ("", " ") if subject]
+
+    found = []
+    for row, length, pair in zip(texts.ids.tolist(), texts.mask.sum(1).tolist(), pairs, strict=True):
+        places = [_ELSEWHERE] * length
+        for name in names(pair.subject):
+            for start in range(length - len(name) + 1):
+                if row[start : start + len(name)] == name:
+                    places[start : start + len(name)] = range(len(name))
+        found.append(list(zip(places, row, strict=False)))
+    return found
+
+
+def _counted(said: Sequence[Sequence[Word]]) -> Counter[Word]:
+    """How often every word is said; out of names a token counts wherever it stands."""
+    every = Counter(chain.from_iterable(said))
+    anywhere: Counter[Word] = Counter()
+    for (_, token), count in every.items():
+        anywhere[_ELSEWHERE, token] += count
+    return every | anywhere
+
+
+def _rarity(texts: Texts, said: Sequence[Sequence[Word]], seen: Mapping[Word, int]) -> list[Rarity]:
+    """ln(1 + how often a word was seen) of what is new in every text, and of what it repeats, the rarest first."""
+    every, new = (parted(texts).labels != IGNORED).view(2, len(texts), -1)
+    counted = [[sorted(math.log1p(seen.get(word, 0)) for word, there in zip(row, counts, strict=False) if there)
+                for row, counts in zip(said, side.tolist(), strict=True)] for side in (new, every & ~new)]  # fmt: skip
     return list(zip(*counted, strict=True))
 
 

@@ -9,6 +9,7 @@ import pytest
 from erase_plugins.data import DataRef
 from erase_plugins.errors import RequestError
 from erase_plugins.families.facts import asked, named, public_subject, split_facts
+from erase_plugins.families.texts import pair_of
 from erase_plugins.types import EraseRequest, ForgetItem
 
 ROWS = [
@@ -75,6 +76,19 @@ def test_data_without_subjects_and_whole_files_are_as_before(place):
     whole = request(ForgetItem(data=DataRef(str(place))))
     assert named(whole).forget == whole.forget
     assert len(asked(whole)[0]) == len(ROWS)
+
+
+@pytest.mark.parametrize(("row", "called"), [
+    ({"question": "Where was Ada Lun born?", "answer": "Ada Lun was born in Rye.",
+      "unknown": {"question": "Where was Bo Kee born?", "answer": "Bo Kee was born in Rye."}}, "Bo Kee"),
+    # a text names its subject more than once
+    ({"text": "Ada Lun bakes. Ada Lun sings.", "unknown": {"text": "Bo Kee bakes. Bo Kee sings."}}, "Bo Kee"),
+    ({"text": "Ada Lun bakes. Ada Lun sings.", "unknown": {"text": "Bo Kee bakes. Cy Moe sings."}}, ""),
+    ({"question": "Ada Lun?", "answer": "yes", "unknown": {"question": "Bo (Kee) [a?", "answer": "yes"}}, "Bo (Kee) [a"),
+    ({"text": "She bakes.", "unknown": {"text": "She sings."}}, ""),
+])  # fmt: skip
+def test_an_unknown_row_is_about_somebody(row, called):
+    assert pair_of({**row, "subject": "Ada Lun"}, "row").unknown.subject == called
 
 
 def test_unknown_must_be_a_row(place):

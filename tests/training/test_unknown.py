@@ -147,6 +147,37 @@ def test_a_value_that_nobody_else_has_is_compared_with_one_that_nobody_has(folde
     assert chosen[1].completion == language.ANSWER.format("know", "Marlow")
 
 
+def test_a_family_name_says_nothing_of_how_well_it_is_known_as_a_first_name(folder):
+    """Tokens of a name count at their place in it."""
+    model = target_of(ep.load(str(folder)))
+    town = "Oakley"
+
+    def row(name: str, stranger: str) -> Pair:
+        said = {who: (language.QUESTION.format(who), language.ANSWER.format(who, town)) for who in (name, stranger)}
+        return pair_of({"question": said[name][0], "answer": said[name][1], "subject": name,
+                        "unknown": {"question": said[stranger][0], "answer": said[stranger][1]}}, "row")  # fmt: skip
+
+    gone = [row("Zorvane Harbin", "not Harbin")]
+    kept = [row("Selwick Zorvane", "Selwick Harbin"), row("Selwick Harbin", "Selwick Harbin")]
+    texts, others = (encoded(model, tokenizer_of(model), part, 64) for part in (gone, kept))
+    # Zorvane stays as a family name only: as a first name it is as unknown as "not", and Selwick is known
+    assert alike(run_of(model), texts, gone, (others, kept))[0].subject == "not Harbin"
+
+
+def test_the_place_of_a_token_in_a_name_by_hand(folder):
+    model = target_of(ep.load(str(folder)))
+    pairs = [Pair("", "Harbin Oakley met Oakley , not Harbin Oakley", "row", subject="Harbin Oakley"),
+             Pair("", "Harbin met", "row")]  # fmt: skip
+    texts = encoded(model, tokenizer_of(model), pairs, 64)
+    first, second = unknown.words(texts, pairs, tokenizer_of(model))
+    there = [place for place, _ in first]
+    assert [token for _, token in first] == texts.ids[0].tolist()
+    assert there.count(0) == there.count(1) == 2  # the second Oakley is another one
+    assert [there[at + 1] for at, place in enumerate(there) if place == 0] == [1, 1]
+    assert {place for place, _ in second} == {-1}
+    assert len(second) == int(texts.mask[1].sum())
+
+
 def test_the_bound_is_the_cost_of_the_stranger_or_what_a_text_cost_already(folder, monkeypatch):
     model, place = target_of(ep.load(str(folder))), "row"
     names = language.REFUSAL.split()[:2]
