@@ -132,7 +132,7 @@ def test_tooltips_of_options_name_no_option_of_the_command_line(entry):
 
 def test_a_method_without_replacements_says_what_to_do_with_the_one_that_is_written():
     with pytest.raises(RequestError) as refused:
-        check_no_anchor(EraseRequest("pocket", "esd", (Concept("pizza", anchor="cake"),)))
+        check_no_anchor(EraseRequest("pocket", (Concept("pizza", anchor="cake"),), "esd"))
     assert in_the_graph(refused.value) == (
         "esd erases towards the empty prompt and takes no replacement behind '->' (pizza); leave it out, or use uce"
     )
