@@ -1,5 +1,6 @@
 // What the Erase node found is shown on it: before and after behind a line to drag, what was done, and what a LoRA behind
-// the node brings back. Without this file the same text leaves by the output "report".
+// the node brings back; other nodes that end a graph show their report. Without this file the same text leaves by the
+// output "report".
 import { app } from "../../scripts/app.js";
 import { addPanel, fit, kindOf, make, nodeById } from "./parts.js";
 import { KIND } from "./rows.js";
@@ -86,18 +87,19 @@ function slider(node) {
   return draw;
 }
 
-function report(node) {
+function report(node, textOf) {
   const panel = make("div", { class: "erase-panel" });
-  let height = TEXT;
+  let height = 0;
   addPanel(node, REPORT, panel, () => height);
   return (failed = "") => {
     const told = failed ? [failed] : (node.properties[BACK] ?? []);
-    const text = String(node.properties[REPORT] ?? say("Run the graph to see how much of each concept is left."));
+    const text = String(textOf());
     panel.replaceChildren(
       ...told.map((line) => make("div", { class: "erase-back", role: "alert" }, line)),
       make("div", { class: "erase-report" }, text),
     );
-    height = TEXT + 56 * Math.min(told.length, 3);
+    height = text || told.length ? TEXT + 56 * Math.min(told.length, 3) : 0;
+    panel.style.display = height ? "" : "none";
     panel.style.minHeight = panel.style.maxHeight = `${height}px`;
     fit(node);
   };
@@ -120,7 +122,8 @@ function fade(node) {
 
 function addResult(node) {
   if (typeof node.addDOMWidget !== "function") return;
-  const parts = [slider(node), report(node)];
+  const hint = () => node.properties[REPORT] ?? say("Run the graph to see how much of each concept is left.");
+  const parts = [slider(node), report(node, hint)];
   const show = () => {
     parts.forEach((draw) => draw());
     fade(node);
@@ -158,6 +161,23 @@ function addResult(node) {
   });
 }
 
+/** Other nodes that end a graph say their report on themselves, unless a wire takes it on; it is not saved. */
+function addReport(node) {
+  if (typeof node.addDOMWidget !== "function") return;
+  let text = "";
+  const draw = report(node, () => text);
+  const { onExecuted } = node;
+  node.onExecuted = function (output, ...more) {
+    onExecuted?.call(this, output, ...more);
+    const taken = node.outputs?.find((item) => item.name === "report")?.links?.length;
+    text = taken ? "" : (output?.text ?? []).join("\n");
+    draw();
+  };
+  ended.set(node, draw);
+  draw();
+  node.setSize?.([Math.max(node.size[0], 280), node.size[1]]);
+}
+
 app.registerExtension({
   name: "ErasePlugins.Result",
   setup() {
@@ -170,5 +190,6 @@ app.registerExtension({
   },
   nodeCreated(node) {
     if (kindOf(node) === KIND) addResult(node);
+    else if (kindOf(node).startsWith("Erase") && node.constructor.nodeData?.output_node) addReport(node);
   },
 });

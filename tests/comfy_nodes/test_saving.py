@@ -72,7 +72,9 @@ def test_a_lora_file_without_the_base_model_leaves_no_folders_behind(models, poc
     """The node of a first try: only the edit is connected. Every further run left one more folder."""
     edit = artifact_of(pocket_target, context_edit(16))
     for _ in range(2):
-        with pytest.raises(RequestError, match=r"connect model and clip .* or switch kohya_copy off; nothing was saved"):
+        with pytest.raises(
+            RequestError, match=r"connect model and clip .* or switch kohya_copy off; nothing was saved"
+        ):
             save_artifact(edit, "mine", False, True)
     assert tree(models) == {}
     assert save_artifact(edit, "mine", False, False).values[0] == "mine"

@@ -204,7 +204,9 @@ def test_a_large_box_says_its_name_while_it_is_empty():
     assert said == "keep, for example:\nhamburger"
     for name, cls in OWN:
         for group in cls.INPUT_TYPES().values():
-            boxes = {key: given[1] for key, given in group.items() if isinstance(given, tuple) and given[1].get("multiline")}
+            boxes = {
+                key: given[1] for key, given in group.items() if isinstance(given, tuple) and given[1].get("multiline")
+            }
             assert all(options["placeholder"].startswith(key) for key, options in boxes.items()), name
 
 
