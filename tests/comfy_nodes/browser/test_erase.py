@@ -355,6 +355,8 @@ def test_why_a_run_failed_is_read_on_the_node_and_an_old_result_is_pale(editor, 
     told.wait_for()
     assert "takes no replacement behind '->' (pizza); leave it out, or use uce" in told.inner_text()
     shoot("failed")
+    page.keyboard.press("Escape")  # older editors lay a dialog over everything
+    page.wait_for_function("document.querySelectorAll('.p-dialog-mask').length === 0")
     editor.set_widget(first, "method", method)
     assert editor.run()[0] == "execution_success"
     told.wait_for(state="detached")
