@@ -55,8 +55,12 @@ def _declared(item: Input) -> tuple[Any, dict[str, Any]]:
 
 
 def options_of(item: Input) -> dict[str, Any]:
-    """Options of a widget; a seed is not changed after a run."""
+    """Options of a widget; a seed is not changed after a run, and a large box, which classic nodes draw without its
+    name, says it while it is empty."""
     options = dict(item.options)
+    if options.get("multiline"):
+        example = options.get("placeholder")
+        options["placeholder"] = f"{item.name}, for example:\n{example}" if example else item.name
     if item.type == "INT" and item.name in SEEDS:
         options["control_after_generate"] = False
     return options

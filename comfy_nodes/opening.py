@@ -79,6 +79,18 @@ def problem(name: str) -> str | None:
     return files.entry_problem(name)
 
 
+def referred(text: str) -> str:
+    """The reference that a person wrote. What is no name here and looks like owner/name, or like the address of a page,
+    is on the Hub; "" for nothing."""
+    from erase_plugins.artifacts.reference import is_reference
+
+    text = text.strip()
+    page = text.startswith("https://")
+    if page or (text.count("/") == 1 and not is_reference(text) and problem(text) is not None):
+        return HUB + text
+    return text
+
+
 def state(name: str) -> str:
     """Changes when the files behind a name change, or the commit that a reference names."""
     from erase_plugins.artifacts.reference import is_reference

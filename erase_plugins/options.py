@@ -224,7 +224,8 @@ def _convert(name: str, value: Any, hint: Any) -> Any:
             return _convert_one(value, kind)
         except (TypeError, ValueError):
             continue
-    raise RequestError(f"option {name}={value!r} is not of type {_type_name(hint)}")
+    ways = "; write true or false" if bool in members else ""
+    raise RequestError(f"option {name}={value!r} is not of type {_type_name(hint)}{ways}")
 
 
 def _convert_one(value: Any, kind: Any) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from erase_plugins.artifacts.reference import of_page
 from erase_plugins.errors import RequestError
 from erase_plugins.hints import Command
 from hub_cards.errors import check_repo, check_revision
@@ -37,12 +38,12 @@ def split(spec: str) -> tuple[str, str | None]:
 
 
 def parse(spec: str) -> Source:
-    """The parts of "owner/name@revision#member,member"; all but the first are optional.
+    """The parts of "owner/name@revision#member,member"; all but the first are optional. The address of a page will do.
 
     Raises:
         RequestError: another form.
     """
-    place, hash_sign, members = spec.removeprefix(SCHEME).partition("#")
+    place, hash_sign, members = of_page(spec.removeprefix(SCHEME)).partition("#")
     repo, sign, revision = place.partition("@")
     names = tuple(name.strip() for name in members.split(",") if name.strip())
     if sign and not revision.strip():

@@ -67,7 +67,7 @@ def test_what_users_type_is_converted(name, given, expected):
         ("steps", "many", "steps='many' is not of type int"), ("steps", 1.5, "not of type int"),
         ("steps", True, "not of type int"), ("steps", 0, "below its minimum 1"), ("steps", 1001, "above its maximum 1000"),
         ("lr", "nan", "not of type float"), ("lr", float("inf"), "not of type float"), ("lr", -1e-9, "below its minimum"),
-        ("lora", "maybe", "not of type bool"), ("steps", None, "needs a value of type int"), ("rank", 0, "below its minimum 1"),
+        ("lora", "maybe", "not of type bool; write true or false"), ("steps", None, "needs a value of type int"), ("rank", 0, "below its minimum 1"),
         ("sizes", "1,x", "not of type"), ("lr", [1], "not of type float"),
     ],
 )  # fmt: skip

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from typing import Any
 
-from ..opening import choices, problem, state
+from ..opening import choices, problem, referred, state
 from ..spec import METADATA, Input, NodeSpec, Output, Result
 
 _ALIASES = ("erase plugins", "unlearn", "remove concept", "forget", "lora", "esd", "negative lora", "guard", "safety")
@@ -38,7 +38,7 @@ def load_artifact(
 
     with host.computing():
         target = target_of(model, clip)
-        opened = open_artifact(reference.strip() or artifact)
+        opened = open_artifact(referred(reference) or artifact)
         loaded = opened.artifact
         if reference.strip():
             hub.write_down({"reference": opened.name}, prompt, extra_pnginfo, unique_id)
@@ -74,7 +74,8 @@ def save_artifact(
 
     Raises:
         ArtifactError: the folder is not ours.
-        RequestError: a LoRA file was asked for and cannot be written.
+        RequestError: a LoRA file was asked for and cannot be written. Without the base nothing is saved, or every new
+            try would leave a folder.
     """
     from erase_plugins.artifacts.atomic import atomic_file
     from erase_plugins.artifacts.manifest import slug
@@ -85,6 +86,11 @@ def save_artifact(
 
     with host.computing():
         target = None if model is None else target_of(model, clip)
+        if kohya_copy and target is None and "contextmap" in edit.edit.kinds:
+            raise RequestError(
+                "the LoRA file of this erasure is computed from the base model; connect model and clip from in front "
+                "of the erase node, or switch kohya_copy off; nothing was saved"
+            )
         named = edit.with_manifest(name=slug(name)) if name.strip() else edit
         place = host.artifact_folders()[0]
         place.mkdir(parents=True, exist_ok=True)
@@ -142,7 +148,7 @@ SPECS = (
         run=load_artifact,
         aliases=(*_ALIASES, "hub", "hugging face", "download", "pull"),
         checks={"artifact": problem},
-        state=lambda artifact=None, reference=None, **_: state((reference or "").strip() or artifact or ""),
+        state=lambda artifact=None, reference=None, **_: state(referred(reference or "") or artifact or ""),
         hidden=METADATA,
         when=(
             "To erase something new, take a node that erases. A LoRA file saved for it also works in the stock LoRA "

@@ -43,7 +43,9 @@ def attack(
             seed=seed, strength=strength, progress=host.stages(),
         )  # fmt: skip
     found = report.found.get("prompts", [])
-    text = _text(report, len(found))
+    others = [name for name in names if name.casefold() not in {text.casefold() for text in edit.manifest.erased}]
+    doubts = [f"note: the connected edit does not name {', '.join(others)} as erased"] if others else []
+    text = "\n".join([*doubts, _text(report, len(found))])
     shown = pictures.movedim(1, -1).clone()
     return Result((shown, found[0]["prompt"] if found else "", text), text, shown)
 

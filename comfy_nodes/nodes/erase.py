@@ -18,6 +18,8 @@ from .methods import drawing_methods
 
 #: rows whose numbers are told
 _TOLD = 12
+#: strength of a row times that of the node, which by itself goes up to 2
+_MOST = 4.0
 
 
 def erase(
@@ -68,7 +70,7 @@ def erase(
     if artifact is not None:
         manifest = artifact.manifest
         lines.append(f"{manifest.method['title']}, {manifest.seconds:g} s, {manifest.base['model']}")
-        lines += [f"warning: {text}" for text in manifest.warnings]
+        lines = [*(f"warning: {text}" for text in (*_too_strong(rows, strength), *manifest.warnings)), *lines]
     shown: dict[str, list[Any]] = {"erase_left": [{"concept": name, "left": share} for name, share in left.items()]}
     if vae is not None and rows:
         prompt = rows[0].concept.text
@@ -77,6 +79,15 @@ def erase(
     shown["erase_back"] = back
     text = "\n".join([*(f"warning: {line}" for line in back), *lines])
     return Result((done.model, done.clip, done.artifact, text), "\n".join(lines), shown=shown)
+
+
+def _too_strong(rows: tuple[Row, ...], strength: float) -> list[str]:
+    """What to say of strengths that were probably meant as percentages."""
+    return [
+        f"strength {row.strength * strength:g} of '{row.concept.text}' damages other pictures; 1 erases"
+        for row in rows
+        if abs(row.strength * strength) > _MOST
+    ]
 
 
 def _pictures(done: Any, clip: Any, vae: Any, prompt: str) -> dict[str, Any]:
@@ -176,10 +187,12 @@ def _choices() -> list[str]:
 
 def method_problem(entry: str) -> str | None:
     """Why a method cannot be taken; None if it can."""
-    from erase_plugins.errors import EraseError
+    from erase_plugins.errors import EraseError, UnknownName
 
     try:
         return needs.problem(get_manager().method(id_of(entry)))
+    except UnknownName:  # names only what this node can run
+        return sentence_of(UnknownName("method", id_of(entry), [found.item.id for found in drawing_methods()]))
     except EraseError as error:
         return sentence_of(error)
 
@@ -230,7 +243,8 @@ SPECS = (
         ),
         run=erase,
         is_output=True,  # a loader and this node are a whole graph: it shows before and after by itself
-        aliases=("erase plugins", "forget", "censor", "negative prompt", "NAG", "NegPip", "UCE", "RECE"),
+        aliases=("erase plugins", "forget", "delete", "censor", "safety", "nsfw", "nudity", "style", "artist",
+                 "celebrity", "negative prompt", "NAG", "NegPip", "UCE", "RECE"),
         # ComfyUI repeats a refusal for every checked input, so the other boxes are looked at when the node runs
         checks={"erase": erasures_problem, "method": method_problem},
         when="Take the load node for what is saved already, and the library node for concepts by name out of a "

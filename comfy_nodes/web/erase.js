@@ -1,7 +1,7 @@
 // Comfort for the erase nodes in the browser. Every node works without this file.
 // Declared hooks only: no prototype is patched and nothing is drawn on the canvas.
 import { app } from "../../scripts/app.js";
-import { kindOf, tell, widgetOf } from "./parts.js";
+import { kindOf, nodeById, tell, widgetOf } from "./parts.js";
 import { KIND } from "./rows.js";
 import { say } from "./texts.js";
 
@@ -26,8 +26,7 @@ function refreshSoon() {
 }
 
 function onExecuted({ detail }) {
-  const id = String(detail?.display_node ?? detail?.node ?? "");
-  const node = app.graph?.nodes?.find((item) => String(item.id) === id);
+  const node = nodeById(detail?.display_node ?? detail?.node);
   if (node && WRITES_FILES.has(kindOf(node))) refreshSoon();
 }
 

@@ -22,6 +22,16 @@ export function wire([from, output], to, input) {
   Reflect.apply(connect, from, [output, to, input]);
 }
 
+/** The node of an execution, "3", or "13:2" for one inside a subgraph; undefined if it is gone. */
+export function nodeById(id) {
+  let graph = app.rootGraph ?? app.graph, node;
+  for (const part of String(id ?? "").split(":")) {
+    node = (graph?.nodes ?? graph?._nodes)?.find((item) => String(item.id) === part);
+    graph = node?.subgraph;
+  }
+  return node;
+}
+
 /** An element with attributes, and children that are elements or texts. */
 export function make(tag, attributes = {}, ...children) {
   const element = document.createElement(tag);
@@ -49,6 +59,11 @@ function keepClicks(element) {
 const MARGIN = 12;
 const room = (height) => () => (height() ? height() + MARGIN : 0);
 
+/** The parameters beside the graph draw a widget once more and leave it as narrow as they are; it is as wide as its node. */
+function asWideAsNode(widget) {
+  Object.defineProperty(widget, "width", { get: () => undefined, set: () => {}, configurable: true });
+}
+
 /** Shows an element as the last widget of a node; it is not saved, for values of saved workflows are found by place. */
 export function addPanel(node, name, element, height) {
   keepClicks(element);
@@ -56,6 +71,7 @@ export function addPanel(node, name, element, height) {
     serialize: false, hideOnZoom: true, getMinHeight: room(height), getMaxHeight: room(height), getValue: () => "", setValue: () => {},
   });
   widget.serialize = false;
+  asWideAsNode(widget);
   return widget;
 }
 
@@ -71,6 +87,7 @@ export function replaceBox(node, name, element, { height, get, set }) {
     hideOnZoom: true, getMinHeight: room(height), getMaxHeight: room(height), getValue: get, setValue: set,
   });
   made.tooltip = old.tooltip;
+  asWideAsNode(made);
   node.widgets.splice(node.widgets.indexOf(made), 1);
   node.widgets.splice(place, 0, made);
   set(String(old.value ?? ""));
@@ -136,6 +153,7 @@ const STYLE = `
 .erase-slider .empty{position:absolute;inset:0;display:flex;align-items:center;justify-content:center;text-align:center;
  padding:12px;color:var(--soft)}
 .erase-report{white-space:pre-wrap;user-select:text;font-size:11px;color:var(--soft)}
+.erase-old .left,.erase-old .erase-slider,.erase-old .erase-report{opacity:.4}
 .erase-back{border-left:3px solid #f87171;padding:2px 6px;background:#f871711a;border-radius:4px}
 `;
 document.head.append(make("style", { id: "erase-plugins-style" }, STYLE));

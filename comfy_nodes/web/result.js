@@ -1,12 +1,15 @@
 // What the Erase node found is shown on it: before and after behind a line to drag, what was done, and what a LoRA behind
-// the node brings back. Without this file the same text leaves by the output "report".
+// the node brings back; other nodes that end a graph show their report. Without this file the same text leaves by the
+// output "report".
 import { app } from "../../scripts/app.js";
-import { addPanel, fit, kindOf, make } from "./parts.js";
+import { addPanel, fit, kindOf, make, nodeById } from "./parts.js";
 import { KIND } from "./rows.js";
 import { say, whenTranslated } from "./texts.js";
 
 // properties, so that all is there again after a reload
-const REPORT = "erase_report", PICTURES = "erase_pictures", BACK = "erase_back";
+const REPORT = "erase_report", PICTURES = "erase_pictures", BACK = "erase_back", ASKED = "erase_asked";
+/** Node -> what tells on it why its run ended. Newer editors hide the reason behind "View details". */
+const ended = new WeakMap();
 const HIGH = 220, LOW = 44, TEXT = 84;
 
 const address = ({ filename, subfolder, type }) =>
@@ -84,27 +87,47 @@ function slider(node) {
   return draw;
 }
 
-function report(node) {
+function report(node, textOf) {
   const panel = make("div", { class: "erase-panel" });
-  let height = TEXT;
+  let height = 0;
   addPanel(node, REPORT, panel, () => height);
-  return () => {
-    const back = node.properties[BACK] ?? [];
-    const text = String(node.properties[REPORT] ?? say("Run the graph to see how much of each concept is left."));
+  return (failed = "") => {
+    const told = failed ? [failed] : (node.properties[BACK] ?? []);
+    const text = String(textOf());
     panel.replaceChildren(
-      ...back.map((line) => make("div", { class: "erase-back", role: "alert" }, line)),
+      ...told.map((line) => make("div", { class: "erase-back", role: "alert" }, line)),
       make("div", { class: "erase-report" }, text),
     );
-    height = TEXT + 56 * Math.min(back.length, 3);
+    height = text || told.length ? TEXT + 56 * Math.min(told.length, 3) : 0;
+    panel.style.display = height ? "" : "none";
     panel.style.minHeight = panel.style.maxHeight = `${height}px`;
     fit(node);
   };
 }
 
+/** What the node is asked for: a result that answers something else is pale. */
+function asked(node) {
+  const own = (node.widgets ?? []).filter((widget) => widget.serialize !== false && widget.name !== "behind");
+  return JSON.stringify(own.map((widget) => widget.value));
+}
+
+function fade(node) {
+  const old = node.properties[ASKED] !== undefined && node.properties[ASKED] !== asked(node);
+  for (const { element } of node.widgets ?? []) {
+    if (!element?.classList?.contains("erase-panel")) continue;
+    element.classList.toggle("erase-old", old);
+    element.title = old ? say("of the run before your last change") : "";
+  }
+}
+
 function addResult(node) {
   if (typeof node.addDOMWidget !== "function") return;
-  const parts = [slider(node), report(node)];
-  const show = () => parts.forEach((draw) => draw());
+  const hint = () => node.properties[REPORT] ?? say("Run the graph to see how much of each concept is left.");
+  const parts = [slider(node), report(node, hint)];
+  const show = () => {
+    parts.forEach((draw) => draw());
+    fade(node);
+  };
   const { onExecuted, onConfigure, onConnectionsChange } = node;
   node.onExecuted = function (output, ...more) {
     onExecuted?.call(this, output, ...more);
@@ -112,6 +135,7 @@ function addResult(node) {
       node.properties[REPORT] = output.text.join("\n");
       node.properties[BACK] = output.erase_back ?? [];
       node.properties[PICTURES] = output.erase_pictures?.[0];
+      node.properties[ASKED] = asked(node);
     }
     show();
   };
@@ -123,12 +147,49 @@ function addResult(node) {
     onConnectionsChange?.apply(this, more);
     parts[0]();
   };
+  ended.set(node, parts[1]);
   whenTranslated(show);
+  setTimeout(() => { // when the other scripts have put their widgets in place
+    for (const widget of node.widgets ?? []) {
+      const { callback } = widget;
+      widget.callback = function (...values) {
+        const given = callback?.apply(this, values);
+        fade(node);
+        return given;
+      };
+    }
+  });
+}
+
+/** Other nodes that end a graph say their report on themselves, unless a wire takes it on; it is not saved. */
+function addReport(node) {
+  if (typeof node.addDOMWidget !== "function") return;
+  let text = "";
+  const draw = report(node, () => text);
+  const { onExecuted } = node;
+  node.onExecuted = function (output, ...more) {
+    onExecuted?.call(this, output, ...more);
+    const taken = node.outputs?.find((item) => item.name === "report")?.links?.length;
+    text = taken ? "" : (output?.text ?? []).join("\n");
+    draw();
+  };
+  ended.set(node, draw);
+  draw();
+  node.setSize?.([Math.max(node.size[0], 280), node.size[1]]);
 }
 
 app.registerExtension({
   name: "ErasePlugins.Result",
+  setup() {
+    let failed;
+    app.api.addEventListener("execution_error", ({ detail }) => {
+      failed = nodeById(detail?.node_id);
+      ended.get(failed)?.(String(detail?.exception_message ?? "").trim());
+    });
+    app.api.addEventListener("execution_start", () => ended.get(failed)?.());
+  },
   nodeCreated(node) {
     if (kindOf(node) === KIND) addResult(node);
+    else if (kindOf(node).startsWith("Erase") && node.constructor.nodeData?.output_node) addReport(node);
   },
 });

@@ -119,6 +119,8 @@ def verify_file(folder: Path, item: ArtifactFile) -> None:
     if not path.is_file():
         raise CorruptArtifact(f"{item.name} is missing; fetch the artifact again")
     if path.stat().st_size != item.bytes:
-        raise CorruptArtifact(f"{item.name} has {path.stat().st_size} bytes, the manifest says {item.bytes}")
+        raise CorruptArtifact(
+            f"{item.name} has {path.stat().st_size} bytes, the manifest says {item.bytes}; fetch the artifact again"
+        )
     if file_hash(path) != item.sha256:
         raise CorruptArtifact(f"{item.name} does not match its SHA-256; fetch the artifact again")

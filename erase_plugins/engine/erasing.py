@@ -106,5 +106,5 @@ def check_no_anchor(request: EraseRequest) -> None:
         raise RequestError(
             f"{request.method} erases towards the empty prompt and takes ",
             Hint("to", before="no"),
-            f" ({anchored[0]}); use uce",
+            f" ({anchored[0]}); leave it out, or use uce",
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import struct
 import subprocess
 import sys
@@ -72,3 +73,11 @@ def test_a_folder_with_every_file_passes_and_one_named_after_another_layout_does
     (tmp_path / "art" / "erase.json").write_text(text.replace('"layout": "kohya"', '"layout": "patch"'))
     with pytest.raises(CorruptArtifact, match="not in layout patch"):
         check_folder(tmp_path / "art", layouts)
+
+
+def test_a_file_that_came_in_part_says_what_to_do(tmp_path):
+    shutil.copytree(FROZEN / "low-rank", tmp_path / "cut")
+    file = tmp_path / "cut" / "edit.safetensors"
+    file.write_bytes(file.read_bytes()[:500])
+    with pytest.raises(CorruptArtifact, match=r"has 500 bytes, the manifest says \d+; fetch the artifact again"):
+        check_folder(tmp_path / "cut", get_manager().known().layouts)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from comfy_nodes import erasing
-from comfy_nodes.nodes.erase import SPECS, method_problem
+from comfy_nodes.nodes.erase import SPECS, _too_strong, method_problem
 from erase_plugins.errors import RequestError, UnknownName
 from erase_plugins.manager import get_manager
 
@@ -77,3 +77,16 @@ def test_a_method_is_known_by_its_id_whatever_its_title():
 def test_methods_that_solve_come_first():
     assert erasing.labels([ESD, get_manager().method("rece"), UCE])[0].startswith("uce: ")
     assert [entry.rpartition(", ")[2] for entry in erasing.labels([ESD, UCE])] == ["in seconds", "trains"]
+
+
+def test_an_unknown_method_is_told_those_that_this_node_runs():
+    said = method_problem("ucee")
+    assert "did you mean 'uce'" in said
+    assert "gs-lora" not in said and "npo" not in said  # for classifiers and language models
+
+
+def test_a_strength_that_was_meant_as_a_percentage_is_told():
+    rows = erasing.read_erasures("pizza : 80\ndog : 2")
+    (said,) = _too_strong(rows, 1.0)
+    assert said == "strength 80 of 'pizza' damages other pictures; 1 erases"
+    assert _too_strong(rows, 0.01) == []

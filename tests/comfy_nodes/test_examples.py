@@ -24,6 +24,15 @@ RANDOM = (SD15, SDXL)
 MISSING = {("ErasePocketLoader", "checkpoint")}
 
 
+#: letters of a title that the template browser shows in a window of 1280 pixels
+SEEN = 37
+
+
+def test_titles_differ_where_the_template_browser_cuts_them():
+    titles = [path.stem[:SEEN] for path in WORKFLOWS]
+    assert len(titles) == len(set(titles)) > 5
+
+
 @pytest.fixture(scope="module")
 def client(environment, in_comfy, tmp_path_factory):
     """A server with small random models where the templates look for published ones."""

@@ -9,10 +9,11 @@ import pytest
 from comfy_nodes import host
 from comfy_nodes.nodes.artifacts import save_artifact
 from comfy_nodes.wording import in_the_graph
-from erase_plugins.errors import ArtifactError
+from erase_plugins.errors import ArtifactError, RequestError
 from erase_plugins.hints import sentence_of
 from erase_plugins.workflow.artifacts import load_artifact
 from tests.artifacts.keeping import tree
+from tests.comfy_nodes.conftest import context_edit
 from tests.layouts.making import artifact_of, random_edit
 
 
@@ -65,3 +66,15 @@ def test_a_lora_of_somebody_else_with_the_same_name_is_kept(models, edit):
     with pytest.raises(ArtifactError, match="not written by erase-plugins"):
         save_artifact(edit, "taken", True, True)
     assert taken.read_bytes() == b"downloaded for hours"
+
+
+def test_a_lora_file_without_the_base_model_leaves_no_folders_behind(models, pocket_target):
+    """The node of a first try: only the edit is connected. Every further run left one more folder."""
+    edit = artifact_of(pocket_target, context_edit(16))
+    for _ in range(2):
+        with pytest.raises(
+            RequestError, match=r"connect model and clip .* or switch kohya_copy off; nothing was saved"
+        ):
+            save_artifact(edit, "mine", False, True)
+    assert tree(models) == {}
+    assert save_artifact(edit, "mine", False, False).values[0] == "mine"

@@ -196,3 +196,20 @@ def test_importing_the_pack_takes_less_than_half_a_second():
 
     bare = min(seconds("pass") for _ in range(3))
     assert min(seconds("import comfy_nodes") for _ in range(5)) - bare < 0.5
+
+
+def test_a_large_box_says_its_name_while_it_is_empty():
+    """Classic nodes draw a text box without a name: "hamburger" in grey was all that told of 'keep'."""
+    said = NODE_CLASS_MAPPINGS["EraseNegative"].INPUT_TYPES()["optional"]["keep"][1]["placeholder"]
+    assert said == "keep, for example:\nhamburger"
+    for name, cls in OWN:
+        for group in cls.INPUT_TYPES().values():
+            boxes = {
+                key: given[1] for key, given in group.items() if isinstance(given, tuple) and given[1].get("multiline")
+            }
+            assert all(options["placeholder"].startswith(key) for key, options in boxes.items()), name
+
+
+@pytest.mark.parametrize("word", ["forget", "nudity", "nsfw", "style", "celebrity", "delete", "safety"])
+def test_the_erase_node_is_found_by_what_people_want_gone(word):
+    assert word in NODE_CLASS_MAPPINGS["EraseNegative"].SEARCH_ALIASES

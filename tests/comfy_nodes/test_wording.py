@@ -13,8 +13,10 @@ from comfy_nodes.option_inputs import option_inputs
 from comfy_nodes.spec import NodeSpec
 from comfy_nodes.wording import in_the_graph
 from erase_plugins import hints
+from erase_plugins.engine.erasing import check_no_anchor
 from erase_plugins.errors import RequestError
 from erase_plugins.hints import ANOTHER_OUT, ANOTHER_TO, ANY_BASE, Command, Hint, Sentence, Setting, sentence_of
+from erase_plugins.types import Concept, EraseRequest
 from tests.comfy_nodes.conftest import ROOT
 
 FLAG = re.compile(r"(?<![\w-])--[a-z]")
@@ -126,3 +128,11 @@ def test_errors_pass_the_border_with_their_class_and_cause():
 @pytest.mark.parametrize("entry", drawing_methods(), ids=lambda entry: entry.item.id)
 def test_tooltips_of_options_name_no_option_of_the_command_line(entry):
     assert [item.tooltip for item in option_inputs(entry.item.Options, ()) if FLAG.search(item.tooltip)] == []
+
+
+def test_a_method_without_replacements_says_what_to_do_with_the_one_that_is_written():
+    with pytest.raises(RequestError) as refused:
+        check_no_anchor(EraseRequest("pocket", (Concept("pizza", anchor="cake"),), "esd"))
+    assert in_the_graph(refused.value) == (
+        "esd erases towards the empty prompt and takes no replacement behind '->' (pizza); leave it out, or use uce"
+    )

@@ -91,3 +91,18 @@ def test_a_dropped_file_that_is_not_ours_is_left_to_the_editor(editor):
     assert not editor.page.evaluate("app.graph._nodes.some((n) => n.type === 'EraseLoadArtifact')")
     editor.page.reload()
     editor.wait_ready()
+
+
+@pytest.mark.smoke
+def test_a_node_that_ends_a_graph_says_its_report_on_itself(editor, shoot):
+    """The editor draws no text of other packs' nodes: the doctor ran and nothing was to be seen."""
+    page = editor.page
+    page.evaluate("() => { app.graph.clear(); app.graph.add(LiteGraph.createNode('EraseDoctor')); }")
+    editor.show(scale=1.0)
+    assert page.locator(".erase-report").count() == 0 or not page.locator(".erase-report").is_visible()
+    kind, detail = editor.run()
+    assert kind == "execution_success", detail
+    page.locator(".erase-report").wait_for()
+    shoot("doctor")
+    assert "torch" in page.inner_text(".erase-report")
+    assert "torch" not in json.dumps(page.evaluate("() => app.graph.serialize()"))  # versions are not passed on

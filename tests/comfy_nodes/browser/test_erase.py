@@ -325,3 +325,46 @@ def test_baking_is_found_and_says_why_a_model_cannot_be_baked(editor, shoot, fir
     shoot("bake")
     assert kind == "execution_error"
     assert "does not recognise a checkpoint of this model, so it was not kept" in detail["exception_message"]
+
+
+_PANELS = "() => [...document.querySelectorAll('.erase-panel')].map((item) => item.offsetWidth)"
+_NARROW = """(id) => {
+  for (const widget of app.graph._nodes.find((n) => String(n.id) === id).widgets) if (widget.element) widget.width = 150;
+  app.graph.setDirtyCanvas(true, true);
+}"""
+
+
+@pytest.mark.smoke
+def test_rows_stay_as_wide_as_their_node_when_its_parameters_are_shown_beside_the_graph(editor, first):
+    """Newer editors draw a widget once more there and set its width to theirs; classic nodes took it for their own."""
+    editor.show(first, scale=0.9)
+    before = editor.page.evaluate(_PANELS)
+    editor.page.evaluate(_NARROW, first)
+    editor.show(first, scale=0.85)
+    assert min(before) > 250
+    assert editor.page.evaluate(_PANELS) == before
+
+
+@pytest.mark.smoke
+def test_why_a_run_failed_is_read_on_the_node_and_an_old_result_is_pale(editor, shoot, first):
+    """Newer editors say "Check its inputs or try a different configuration" and hide the reason behind a button."""
+    page, told, old = editor.page, editor.page.locator(".erase-back"), editor.page.locator(".erase-old")
+    method = sent(editor, first)["method"]
+    editor.set_widget(first, "method", "esd: Erased Stable Diffusion, trains")
+    assert editor.run()[0] == "execution_error"
+    told.wait_for()
+    assert "takes no replacement behind '->' (pizza); leave it out, or use uce" in told.inner_text()
+    shoot("failed")
+    page.keyboard.press("Escape")  # older editors lay a dialog over everything
+    page.wait_for_function("document.querySelectorAll('.p-dialog-mask').length === 0")
+    editor.set_widget(first, "method", method)
+    assert editor.run()[0] == "execution_success"
+    told.wait_for(state="detached")
+    assert old.count() == 0
+    editor.set_widget(first, "strength", 0.65)
+    assert "of the run before your last change" in {item.get_attribute("title") for item in old.all()}
+    editor.set_widget(first, "strength", 1.0)
+    assert old.count() == 0
+    editor.set_widget(first, "strength", 0.65)
+    editor.load(page.evaluate("() => app.graph.serialize()"))
+    assert old.count() > 0  # still so after a reload

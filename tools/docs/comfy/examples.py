@@ -41,14 +41,14 @@ SD15_FILE, SDXL_FILE, FLUX_FILE, SD3_FILE = DOWNLOADS
 #: titles: what a person wants to do
 FIRST = "Erase a concept and see the difference"
 SD15 = "Remove a style from Stable Diffusion 1.5"
-SDXL = "Remove an object from Stable Diffusion XL"
+SDXL = "Remove an object from SDXL"
 REDRAW = "Redraw a picture without something in it (image to image)"
 STACKED = "Put an erasure on top of a style LoRA"
 SHELF = "A family-safe model - six concepts out of a library"
 RIVALS = "Erased or negative prompt - the same seeds at CFG 5 and CFG 1"
 PUBLISH = "Measure an erasure and publish it"
 FLUX = "Remove an object from FLUX.1"
-SD3 = "Remove an object from Stable Diffusion 3.5"
+SD3 = "Remove an object from SD 3.5"
 _OFFERED = (
     "The editor offers to download the checkpoint; any other of this family will do. Until it is there, pocket, the "
     "tiny model that comes with erase-plugins, draws in its place."
