@@ -15,7 +15,7 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from erase_plugins.engine.optimizers import OPTIMIZERS, check_optimizer
 from erase_plugins.errors import RequestError, Unsupported
@@ -85,6 +85,9 @@ class LanguageOptions(TextOptions):
     batch: int = option(16, "texts to forget of a step, and as many to retain", low=1, high=65_536)
     forget_weight: float = option(1.0, "weight of forgetting", low=0.0, high=1e6)
     retain_weight: float = option(3.0, "weight of retaining; 0 needs no data to retain", low=0.0, high=1e6)
+    retain_rise: float = option(
+        1.0, "how many times as much retaining weighs at the end; it rises as the rate falls", low=1.0, high=1e3
+    )
     retain_term: str = option(
         "nll", "what holds the retained texts: their likelihood, or the divergence from the unchanged model",
         choices=("nll", "kl"),
@@ -106,6 +109,12 @@ class LanguageOptions(TextOptions):
         False,
         "gradient checkpointing: blocks are computed again on the way back, which takes less memory and more time",
     )
+
+    def at(self, step: int) -> Self:
+        """The options of a step: retaining weighs more as the rate falls, at most ``retain_rise`` times as much."""
+        fallen = self.schedule().rate(step) / self.lr if self.lr else 1.0
+        rise = min(1 / fallen, self.retain_rise)
+        return replace(self, retain_weight=self.retain_weight * rise)
 
     def schedule(self) -> Schedule:
         """Schedule of the training loop."""
@@ -392,7 +401,7 @@ class LanguageMethod(TrainedMethod):
     def loss(self, run: TrainingRun, step: int) -> Tensor:
         import torch
 
-        sets, options = run.state, run.options
+        sets, options = run.state, run.options.at(step)
         rows = self._rows(run, "forget", sets.forget, step)
         forget = self._ask(run, sets.forget[rows])
         answers = None if sets.answers is None else self._ask(run, sets.answers[rows])

@@ -97,7 +97,7 @@ class SteeredMethod(LanguageMethod):
     def loss(self, run: TrainingRun, step: int) -> Tensor:
         import torch
 
-        sets, options = run.state, run.options
+        sets, options = run.state, run.options.at(step)
         texts = sets.forget[self._rows(run, "forget", sets.forget, step)]
         away = self.hidden(run, texts) - sets.control
         if sets.known is not None:
