@@ -7,6 +7,7 @@ import math
 import re
 import shlex
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from erase_plugins.artifacts.layouts.peft import PeftLayout
 from erase_plugins.data import DataRef
 from erase_plugins.errors import EraseError, RequestError, Unsupported
 from erase_plugins.families.causal_lm import CausalLanguageModels
+from erase_plugins.training.language import LanguageOptions
 from erase_plugins.types import ForgetItem
 from tests import language
 from tests.cli.conftest import invoke
@@ -74,6 +76,21 @@ def test_a_bfloat16_model_trains_float32_adapters(folder, data):
     found = ep.erase(str(folder), [item(data[0])], "npo", keep=keep, options=CHEAP, dtype="bfloat16")
     assert numbers(found)["forget_probability_after"] < 0.5 < numbers(found)["retain_probability_after"]
     assert {part.dtype for _, _, delta in found.edit.items() for part in delta.tensors().values()} == {torch.float32}
+
+
+def test_retaining_weighs_more_as_the_rate_falls(folder, data):
+    """Steps 0 to 5 at the full rate, then 4/5, 3/5, 2/5, 1/5 of it: 3 / that, at most four times 3."""
+    options = LanguageOptions(steps=10, lr=2e-3, retain_weight=3.0, cooldown=0.5, retain_rise=4.0)
+    weights = [options.at(step).retain_weight for step in range(10)]
+    assert weights == pytest.approx([3, 3, 3, 3, 3, 3, 3.75, 5, 7.5, 12])
+    assert {replace(options, retain_rise=1.0).at(step).retain_weight for step in range(10)} == {3.0}
+    assert replace(options, lr=0.0).at(9).retain_weight == 3.0
+    keep, asked = [DataRef(str(data[1]))], CHEAP | {"cooldown": 0.9}
+    after = [
+        numbers(ep.erase(str(folder), [item(data[0])], "graddiff", keep=keep, options=asked | {"retain_rise": rise}))
+        for rise in (1, 100)
+    ]
+    assert after[1]["retain_nll_after"] < after[0]["retain_nll_after"], "retained texts stay likelier"
 
 
 def test_npo_starts_at_2_ln2_by_beta_and_equals_ascent_for_small_beta(folder, data):
