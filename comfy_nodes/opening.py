@@ -86,7 +86,8 @@ def referred(text: str) -> str:
 
     text = text.strip()
     page = text.startswith("https://")
-    if page or (text.count("/") == 1 and not is_reference(text) and problem(text) is not None):
+    owner = text.count("/") == 1 and not text.startswith((".", "/", "~"))  # those are places, which nobody is called
+    if page or (owner and not is_reference(text) and problem(text) is not None):
         return HUB + text
     return text
 

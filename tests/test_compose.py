@@ -139,6 +139,6 @@ def test_numbers_of_a_run_are_not_those_of_what_was_made_from_it(made) -> None:
 
 def test_notes_about_files_are_of_the_folder_that_was_written(made, pocket_target, tmp_path) -> None:
     alone = noted(made["both"], "pizza -> a cake").save(tmp_path / "alone")
-    assert any(text.startswith("no kohya file: ") and "option 'model'" in text for text in alone.manifest.notes)
+    assert any(text.startswith("no kohya file: ") and "give the base model" in text for text in alone.manifest.notes)
     whole = ep.load_artifact(tmp_path / "alone").save(tmp_path / "whole", target=pocket_target)
     assert whole.manifest.notes == ("pizza -> a cake",)

@@ -69,7 +69,7 @@ def test_a_linked_artifact_and_a_linked_file_are_loaded(tmp_path, monkeypatch, p
     [
         (" hub:me/no-dog@v1 ", "hub:me/no-dog@v1"), ("me/no-dog", "hub:me/no-dog"), ("", ""), ("other:no-dog", "other:no-dog"),
         ("https://huggingface.co/me/no-dog", "hub:https://huggingface.co/me/no-dog"), ("erase_dog", "erase_dog"),
-        ("x/style.safetensors", "x/style.safetensors"),
+        ("x/style.safetensors", "x/style.safetensors"), ("../secret.safetensors", "../secret.safetensors"),
     ],
 )  # fmt: skip
 def test_a_page_or_owner_and_name_alone_are_on_the_hub(opened, typed, meant):

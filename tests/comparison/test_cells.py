@@ -48,7 +48,7 @@ def test_peak_memory_sees_what_was_freed_again():
     with peak_memory(every=0.001) as quiet:
         pass
     with peak_memory(every=0.001) as found:
-        block = np.ones(200_000_000 // 8)  # far more than what a long process gives back meanwhile
+        block = np.ones(600_000_000 // 8)  # far more than what a long process gives back meanwhile
         block.sum()
         import time
 

@@ -34,7 +34,7 @@ def twins(tiny_sd1):
 def test_a_report_belongs_to_the_weights_that_it_measured(twins, tmp_path):
     one, other = twins
     subject = subject_of()
-    subject.artifacts = [one]
+    subject.artifacts, subject.marks = [one], marks([one])
     measured = run_in_context(Suite(), subject, {}, out=tmp_path / "r")
     attacked = replace(run_attack(Counting(), lambda: subject, "quick"), artifacts=())
     assert measured.weights == attacked.weights == marks([one])
