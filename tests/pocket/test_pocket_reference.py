@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 
 from erase_plugins.errors import RequestError, UnknownName
 from erase_plugins.pocket.world import FOLDER, pocket_world
+from tools.docs.attacks_table import LEAST_KEPT
 from tools.pocket.captions import caption
 from tools.pocket.compose import Label, Pictures
 from tools.pocket.loop import Draw
 from tools.pocket.muon import MuonAdam
-from tools.pocket.reference import WITHOUT, build, start_of, unread, world_without
+from tools.pocket.reference import WITHOUT, build, quality, start_of, unread, world_without
+
+REFERENCE = Path(__file__).parent / "reference"
 
 
 def test_no_caption_of_the_embedded_reference_holds_a_word_of_what_is_left_out(small_recipe):
@@ -52,6 +57,18 @@ def test_an_earlier_run_is_gone_on_with_if_it_never_saw_them_either(tmp_path):
     assert start_of(tmp_path, ["gun"]) == tmp_path / "model"
     with pytest.raises(RequestError, match="has seen 'pizza'"):
         start_of(tmp_path, ["owl", "pizza"])
+
+
+def test_the_stored_one_draws_what_is_kept_and_nothing_of_what_is_not():
+    """Every sixth of the 148 kept concepts, and two of the eight; ``quality.json`` has all of them."""
+    told = json.loads((REFERENCE / "quality.json").read_text(encoding="utf-8"))
+    assert tuple(told["without"]) == WITHOUT and told["kept"]["rate"] >= LEAST_KEPT
+    kept = world_without(pocket_world(), WITHOUT)
+    found = quality(REFERENCE, replace(kept, concepts=kept.concepts[::6]), ["owl", "pizza"])
+    assert found["kept"]["pictures"] == 25 and found["kept"]["rate"] >= 0.75  # five standard errors below the rate
+    assert found["left_out"] == {"rate": 0.0, "pictures": 32}
+    weights = "vae/diffusion_pytorch_model.safetensors"
+    assert (REFERENCE / weights).read_bytes() == (FOLDER / "model" / weights).read_bytes()
 
 
 def test_it_trains_from_random_weights_to_a_stock_pipeline(small_world, small_sprites, small_recipe, tmp_path):
