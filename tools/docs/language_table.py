@@ -265,7 +265,7 @@ def _real(runs: Sequence[Cell]) -> list[str]:
         "new answer without its end (fewer facts gone), twice the learning rate with fewer steps (longer changes that "
         "hurt more), other layers, twice the ordinary text, heavier protection. This is a model that is never sure: "
         "the likeliest first word of an answer may have a fifth of the probability, so that a small push silences "
-        "it. The run of the table was the second one with the same settings, on two free cores, for its seconds; "
+        "it. The run of the table was made again with the same settings, on two free cores, for its seconds; "
         "its answers are those of the first, which other programs had slowed down.", "",
         "The person was forgotten with the defaults, at the first run after the rule of the bound was mended on the "
         "other one (2 of 2 facts gone, 10 of 11 neighbours told): runs ended once a whole answer was as unlikely as a "
