@@ -136,14 +136,14 @@ def _same_model(case: Case, work: Work) -> None:
     given = shown = called(work.model)
     if given == planned["model"]:
         family = family_of(work.model, work.revision)
+        if family == planned["family"]:
+            return
         shown = f"{given} ({family})"
-        given = given if family == planned["family"] else ""
-    if given != planned["model"]:
-        raise RequestError(
-            f"request {case.id} was planned for {planned['model']} ({planned['family']}), and this is {shown}; ",
-            Hint("model", planned["model"], before="give"),
-            ", or plan again for another model",
-        )
+    raise RequestError(
+        f"request {case.id} was planned for {planned['model']} ({planned['family']}), and this is {shown}; ",
+        Hint("model", planned["model"], before="give"),
+        ", or plan again for another model",
+    )
 
 
 def _next(case: Case, wanted: str | None) -> str:

@@ -204,21 +204,19 @@ def tables(root: Path = ROOT, budget: str = "quick", model: str = POCKET) -> str
     cells = {cell: item for cell, item in read(root).items() if (cell.budget, cell.model) == (budget, model)}
     parts, controls = [], references(cells)
     for concept in dict.fromkeys(cell.concept for cell in cells):
-        mine = {(cell.method, cell.attack): item for cell, item in cells.items() if cell.concept == concept}
-        attacks = [name for name in attack_ids() if any(attack == name for _, attack in mine)]
-        methods = [name for name in method_ids() if any(method == name for method, _ in mine)]
+        mine = [cell for cell in cells if cell.concept == concept]
+        attacks = [name for name in attack_ids() if any(cell.attack == name for cell in mine)]
+        methods = [name for name in method_ids() if any(cell.method == name for cell in mine)]
         rows = [f"**{concept}**", "", f"| method | {' | '.join(attacks)} |", "|---" * (len(attacks) + 1) + "|"]
         for method in methods:
-            shown = " | ".join(
-                _shown(mine.get((method, attack)), Cell(concept, attack, method, budget, model), controls)
-                for attack in attacks
-            )
+            row = (Cell(concept, attack, method, budget, model) for attack in attacks)
+            shown = " | ".join(_shown(cell, cells.get(cell), controls) for cell in row)
             rows.append(f"| `{method}` | {shown} |")
         parts.append("\n".join(rows))
     return "\n\n".join(parts) or "No cell is finished."
 
 
-def _shown(item: Mapping[str, Any] | None, cell: Cell, controls: Mapping[tuple[Any, ...], list[float]]) -> str:
+def _shown(cell: Cell, item: Mapping[str, Any] | None, controls: Mapping[tuple[Any, ...], list[float]]) -> str:
     if item is None:
         return "-"
     if item["status"] != "ok":

@@ -40,6 +40,8 @@ def save_model(pipe: Any, tokenizer: Any, out: Path) -> None:
     from tools.pocket.words import save_tokenizer
 
     vae, unet, text_encoder = (deepcopy(part).half() for part in (pipe.vae, pipe.unet, pipe.text_encoder))
+    for part in (vae, unet):
+        part.register_to_config(_name_or_path="")  # a folder of this machine is nobody else's
     half = build_pipeline(vae, unet, text_encoder, tokenizer, pipe.scheduler)
     with atomic_folder(out / "model", force=True, kind="pocket model") as work:
         half.save_pretrained(work, safe_serialization=True)

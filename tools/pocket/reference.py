@@ -176,8 +176,6 @@ def build(
         for part, module in parts.items():
             for name, value in module.named_parameters():
                 value.copy_(stage.shadow[f"{part}.{name}"])
-    for part in (vae, parts["unet"]):
-        part.register_to_config(_name_or_path="")  # a folder of this machine
     pipe = export.build_pipeline(vae, parts["unet"], parts["text_encoder"], tokenizer, scheduler)
     export.save_model(pipe, tokenizer, out)
     return {"loss": loss}
