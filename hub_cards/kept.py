@@ -1,5 +1,7 @@
 """A push adds: what is published already stays, unless this push brings it anew or somebody asked for its removal.
 
+In a repository that holds nothing of ours, files of the same names are somebody else's and are not replaced either.
+
 Evidence (report, pictures, pairs, results on the page) is about certain weights. Where other weights are pushed it
 would be read as if it were about them, so such a push is refused until new evidence or ``prune`` comes with it.
 """
@@ -24,7 +26,7 @@ from erase_plugins.workflow.collection import read_index
 from hub_cards import attacks
 from hub_cards.bundle import CARD, PICTURES, REPORT, Bundle, is_picture
 from hub_cards.errors import check_repo
-from hub_cards.front_matter import EVIDENCE, read
+from hub_cards.front_matter import EVIDENCE, is_ours, read
 from hub_cards.licences import Licence
 from hub_cards.remote import RECORDS, Remote, published_text
 
@@ -96,12 +98,14 @@ def keep(bundle: Bundle, remote: Remote, *, prune: bool = False, pictures: bool 
         pictures: False removes the pictures.
 
     Raises:
-        PushRefused: something of another kind is published there, evidence about other weights, or artifacts that the
-            pushed collection lacks.
+        PushRefused: something of another kind is published there, files of the same names that we did not put there,
+            evidence about other weights, or artifacts that the pushed collection lacks.
     """
     if remote.commit is None:
         return Kept()
     card = published_text(bundle, CARD, remote.commit) if CARD in remote.files else ""
+    if not (prune or is_ours(card) or any(name in remote.files for name in RECORDS)):
+        _refuse_replacing(bundle)
     data, old = read(card), _old(bundle, remote, prune)
     new = {item.name: item.state for item in bundle.files}
     evidence = {name for name in remote.files if _is_evidence(name, bundle.record == INDEX)} - set(new)
@@ -201,6 +205,17 @@ def _collection(bundle: Bundle, remote: Remote, old: Mapping[str, Any], prune: b
     return _Old(tuple(listed), frozenset({*changed, *([""] if changed else ())}))
 
 
+def _refuse_replacing(bundle: Bundle) -> None:
+    theirs = [item.name for item in bundle.files if item.state == "changed"]
+    if theirs:
+        raise PushRefused(
+            f"{bundle.repo} holds files that this program did not put there and would replace: {_some(theirs)}; push "
+            "to another repository, or replace them with ",
+            Hint("prune"),
+            " (its history keeps them); nothing was sent",
+        )
+
+
 def _same_files(bundle: Bundle, remote: Remote, parts: tuple[str, ...]) -> bool:
     """Whether the pushed files with this in their names are there already, and there are some."""
     chosen = [item.state for item in bundle.files if any(part in item.name for part in parts)]
@@ -245,7 +260,7 @@ def _report(bundle: Bundle, remote: Remote) -> EvalReport | None:
     try:
         found = EvalReport.from_dict(json.loads(published_text(bundle, REPORT, str(remote.commit))))
         return found if not found.artifacts or bundle.artifact.manifest.name in found.artifacts else None
-    except (ValueError, TypeError, KeyError, AttributeError):
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return None
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from collections.abc import Iterable, Iterator
+from itertools import chain
 from typing import Any
 
 from erase_plugins.errors import PushRefused
@@ -16,6 +18,7 @@ from hub_cards.errors import tokens
 _VOCABULARIES = ("vocab.json", "merges.txt", "tokenizer.json", ".model")
 #: archives and pictures: their bytes look like anything
 _BINARY = (".zip", ".png", ".jpg", ".gif", ".npz", ".bin")
+_PACKED = ".zip"
 
 
 def check_files(files: Iterable[PushFile], personal: bool = False) -> None:
@@ -29,7 +32,7 @@ def check_files(files: Iterable[PushFile], personal: bool = False) -> None:
         PushRefused: names the file, the kind of what is in it and where; the text itself is not shown.
     """
     wanted = [text.encode() for text in tokens()]
-    for item in files:
+    for item in chain.from_iterable(map(_with_packed, files)):
         data = _readable(item)
         if any(text in data for text in wanted):
             raise PushRefused(f"{item.name} holds your access token; take it out and push again; nothing was sent")
@@ -55,6 +58,14 @@ def check_text(where: str, text: str, personal: bool = False) -> None:
         raise PushRefused(f"{where} holds what looks like {found[0]}; ", way, "; nothing was sent")
 
 
+def _with_packed(item: PushFile) -> Iterator[PushFile]:
+    """A file, and of an archive what is packed in it."""
+    yield item
+    if item.name.endswith(_PACKED):
+        with item.open() as file, zipfile.ZipFile(file) as packed:
+            yield from (PushFile(f"{item.name}/{name}", packed.read(name)) for name in packed.namelist())
+
+
 def _readable(item: PushFile) -> bytes:
     """The bytes that can hold text: of weights only the header, since numbers hold none and are many."""
     with item.open() as file:
@@ -78,8 +89,8 @@ def _texts(item: PushFile, data: bytes) -> Iterator[tuple[str, str]]:
             return
         except (ValueError, RecursionError):
             pass
-    for number, line in enumerate(text.splitlines(), start=1):
-        yield f" (line {number})", line
+    if secret_in(text) is not None:
+        yield from ((f" (line {number})", line) for number, line in enumerate(text.splitlines(), start=1))
 
 
 def _strings(data: Any, place: str) -> Iterator[tuple[str, str]]:

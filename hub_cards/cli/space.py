@@ -6,7 +6,7 @@ import importlib.util
 import subprocess
 import sys
 import tempfile
-from contextlib import nullcontext, suppress
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -91,15 +91,23 @@ def command(
 
 
 def published_gallery(repo: str) -> Any:
-    """The pairs on the published page, or None."""
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import LocalEntryNotFoundError
+    """The pairs on the published page, each picture as it was announced and no larger than one; None if it has none."""
+    from huggingface_hub.errors import EntryNotFoundError
 
-    from erase_plugins.workflow.pairs import INDEX, MOST, names, read_gallery
-    from hub_cards.errors import reaching
+    from erase_plugins.workflow.pairs import INDEX, parse_index, read_gallery
+    from hub_cards.fetching import Fetched
 
-    pictures = [name for turn in range(1, MOST + 1) for name in names(turn)]
-    with reaching("pull from", repo), suppress(LocalEntryNotFoundError):  # nothing in the cache and no network
-        folder = Path(snapshot_download(repo, allow_patterns=[INDEX, *pictures]))
-        return read_gallery(folder) if (folder / INDEX).is_file() else None
-    return None
+    got = Fetched(repo, offline=False)
+
+    def fetched() -> Any:
+        try:
+            index = got.one(INDEX, None)
+        except EntryNotFoundError:  # also in the cache, where there is no network
+            return None
+        place = index.parents[1]
+        for pair in parse_index(index.read_text(encoding="utf-8", errors="replace")).pairs:
+            for name in (pair.before, pair.after):
+                got.one(name, place.name)
+        return read_gallery(place)
+
+    return got.verified(fetched)
