@@ -89,7 +89,7 @@ def card(
     attached = {} if found is None else found.attached.items()
     return document(data, "artifact.md.j2", {
         **usage.uses(loaded, repo or "OWNER/NAME"), "manifest": manifest, "licence": licence,
-        **numbers(found, against, manifest.erased), "gallery": gallery, "requirement": line, "space": shown,
+        **numbers(found, against, manifest.erased, usage.task_of(manifest)), "gallery": gallery, "requirement": line, "space": shown,
         "pictures": pictures, "titles": {FIGURE.format(name): str(entry.get("title", "")) for name, entry in attached},
         # of plugins: their Markdown is their own responsibility, as their code is
         "further": [text for item in get_manager().card_sections(loaded, found) if (text := str(item).strip())],
@@ -112,7 +112,7 @@ def metadata(
     thumbnail = [*pictures[:1], *([gallery.pairs[0].after] if gallery is not None else [])]
     data |= {"thumbnail": thumbnail[0]} if thumbnail else {}
     data |= {"erased": [flat(text) for text in manifest.erased], "erasure": provenance.metadata(manifest)}
-    index = [] if report is None else model_index(manifest.name, report)
+    index = [] if report is None else model_index(manifest.name, report, usage.task_of(manifest))
     return {**data, "model-index": index} if index else data
 
 

@@ -12,6 +12,13 @@ WORDS = {
 }  # fmt: skip
 #: the same of classifiers, which draw nothing
 CLASSIFIER = {"target_rate": "forgotten classes still recognised", "kept_rate": "other classes still recognised"}
+#: the same of language models, as the suite of that name asks them
+LANGUAGE = {
+    "forget_key": "questions on what was forgotten, answered", "retain_key": "questions on others, answered",
+    "general_key": "general questions, answered", "drawn_key": "what was forgotten, in one of many drawn answers",
+    "forget_probability": "probability of the forgotten answers",
+    "relearned_probability": "the same after a few of them were taught again", "utility": "utility for everything else",
+}  # fmt: skip
 #: states of a model in words, for headings and legends; others are shown by their name
 STATES = {
     "base": "base", "edited": "erased", "strength0": "switched off (control)", "destroyed": "destroyed (control)",
@@ -21,7 +28,7 @@ STATES = {
 CONTROLS = {
     "strength0": ("switched off", "should equal the column before"),
     "destroyed": ("destroyed model", "should score badly on what is kept"),
-    "reference": ("a model that never saw it", "what exact forgetting would draw"),
+    "reference": ("a model that never saw it", "what exact forgetting looks like"),
 }
 MISSING = "not measured"
 
@@ -37,10 +44,10 @@ def percent(share: float) -> str:
 
 
 def cell(row: EvalRow | None) -> str:
-    """A number with its interval; shares of pictures in per cent."""
+    """A number with its interval; shares of pictures or answers in per cent."""
     if row is None:
         return MISSING
-    if row.metric in WORDS or row.metric.endswith("_rate"):
+    if row.metric in WORDS or row.metric.endswith(("_rate", "_key")):
         return f"{percent(row.value)} % ({percent(row.low)} to {percent(row.high)})"
     return f"{number(row.value)} ({number(row.low)} to {number(row.high)})"
 

@@ -471,7 +471,8 @@ def test_the_first_sentence_tells_the_numbers_and_what_brings_it_back(pizza):
         return text.split("\n\n")[2]
 
     assert said() == (
-        "Measured: **pizza 96.9 % → 3.1 %, other concepts 84.4 %** of the pictures. Nobody has attacked it yet."
+        "Still drawn, before → after: **pizza 96.9 % → 3.1 %, other concepts 84.4 %** of the pictures. "
+        "Nobody has attacked it yet."
     )
     strong, weak = attack(pizza, "concept-inversion", 1.0, 0.9, 0.3), attack(pizza, "paraphrase", 0.4, 0.2, 0.3)
     assert said(weak, strong).endswith(" 1 of 2 attacks brought it back: concept-inversion (100 %).")
