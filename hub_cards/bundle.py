@@ -126,10 +126,9 @@ class Bundle:
         """JSON-ready description."""
         return {
             "repo": self.repo, "private": self.private, "exists": None if self.unseen else self.exists,
-            "unseen": self.unseen, "parent": self.parent,
-            "revision": self.revision, "create_pr": self.create_pr, "message": self.message, "bytes": self.bytes,
+            "unseen": self.unseen, "parent": self.parent, "revision": self.revision, "create_pr": self.create_pr,
+            "message": self.message, "bytes": self.bytes, "removed": list(self.removed),
             "files": [{"name": item.name, "bytes": item.size, "state": item.state} for item in self.files],
-            "removed": list(self.removed),
         }  # fmt: skip
 
 

@@ -7,39 +7,28 @@ from typing import Any
 
 from huggingface_hub.repocard_data import EvalResult, eval_results_to_model_index
 
-from erase_plugins.evaluation.wording import CLASSIFIER, CONTROLS, LANGUAGE, WORDS
+from erase_plugins.evaluation.wording import CONTROLS, DRAWS, WORDS, what_is_done, words_of
 from erase_plugins.types import AttackReport, EvalReport
 from hub_cards.escape import flat, listed
-from hub_cards.usage import TEXT_TO_IMAGE
 
 #: metric -> what the first sentence calls it
-_TOLD = {
-    "target_rate": None, "synonym_rate": "synonyms", "kept_rate": "other concepts",
-    "forget_key": None, "retain_key": "others",
-}  # fmt: skip
-#: what a model does -> what it no longer does with what was erased, was that still done, and in what that was counted
-_DOES = {
-    TEXT_TO_IMAGE: ("draws", "drawn", "pictures"), "image-classification": ("recognises", "recognised", "pictures"),
-    "text-generation": ("answers about", "answered", "questions"),
-}  # fmt: skip
-_OTHER = ("knows", "found", "samples")
-#: suite -> words for its metrics; those of other suites are of pictures
-_SUITES = {"classifier": CLASSIFIER, "language": LANGUAGE}
+_TOLD = {"target_rate": None, "synonym_rate": "synonyms", "kept_rate": "other concepts", "forget_key": None,
+         "retain_key": "others"}  # fmt: skip
 #: one of these is in the name of a metric or subject that was measured under attack
 _ATTACKED = ("attack", "mia", "probe", "relearned", "drawn_key", "int4_", "int8_")
 
 
 def numbers(
-    report: EvalReport | None, attacks: Sequence[AttackReport], erased: Sequence[str], task: str = TEXT_TO_IMAGE
+    report: EvalReport | None, attacks: Sequence[AttackReport], erased: Sequence[str], task: str = DRAWS
 ) -> dict[str, Any]:
     """What a page says of an evaluation and of attacks on a model that does ``task``."""
     rows = {(row.metric, row.subject): row for row in (report.rows if report else ())}
-    words, does = _words(report, task), dict(zip(("does", "done", "counted"), _DOES.get(task, _OTHER), strict=True))
+    words = words_of(report.suite if report else "", task)
     metrics = list(dict.fromkeys([*words, *(metric for metric, _ in rows)]))
     controls = list(dict.fromkeys(subject for _, subject in rows if subject not in ("base", "edited")))
     named = {metric: name or listed(erased, 2) for metric, name in _TOLD.items() if (metric, "edited") in rows}
     above = [item for item in attacks if item.success.low > item.control.high]  # the intervals do not touch
-    return does | {
+    return what_is_done(task) | {
         "report": report, "measured": bool(rows), "rows": rows, "words": words, "metrics": metrics,
         "judged_pictures": words is WORDS, "controls": controls, "known_controls": CONTROLS,
         "controlled": [name for name in metrics if any((name, control) in rows for control in controls)],
@@ -50,15 +39,10 @@ def numbers(
     }  # fmt: skip
 
 
-def _words(report: EvalReport | None, task: str) -> dict[str, str]:
-    known = {} if report is None else _SUITES.get(report.suite, {})
-    return WORDS if not known and task == TEXT_TO_IMAGE else known
-
-
 def model_index(name: str, report: EvalReport, task: str) -> list[dict[str, Any]]:
     """The report's numbers after erasing, in the form that the Hub shows; ``task`` is what the model does."""
 
-    words, suite = _words(report, task), flat(report.suite)
+    words, suite = words_of(report.suite, task), flat(report.suite)
     results = [
         EvalResult(
             flat(task), f"erase-plugins-{suite}", f"erase-plugins suite {suite}", flat(row.metric), row.value,

@@ -50,7 +50,7 @@ class Fetched:
         """
 
         cached = self.offline or self._check_size(name, revision, listed)
-        with telling(self.progress, hf_hub_download) as more:
+        with telling(self.progress) as more:
             path = Path(hf_hub_download(self.repo, name, revision=revision, local_files_only=self.offline, **more))
         self.files.append(path)
         if listed is None:  # everything else has its hash in one of these

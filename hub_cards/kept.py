@@ -32,6 +32,8 @@ from hub_cards.remote import RECORDS, Remote, published_text
 
 #: folders of evidence; others are of a collection's artifacts
 _OWN = (f"{pairs.FOLDER}/", f"{attacks.FOLDER}/")
+#: key of `EVIDENCE` -> file from which an artifact's page makes it; without that it was written by hand
+_MADE_FROM = {"model-index": REPORT, "widget": pairs.INDEX}
 #: files or artifacts that a refusal names
 _TOLD = 5
 
@@ -104,16 +106,22 @@ def keep(bundle: Bundle, remote: Remote, *, prune: bool = False, pictures: bool 
     if remote.commit is None:
         return Kept()
     card = published_text(bundle, CARD, remote.commit) if CARD in remote.files else ""
-    if not (prune or is_ours(card) or any(name in remote.files for name in RECORDS)):
-        _refuse_replacing(bundle)
+    taken = [item.name for item in bundle.files if item.state == "changed" and item.name in remote.files]
+    if taken and not (prune or is_ours(card) or set(RECORDS) & set(remote.files)):
+        raise PushRefused(
+            f"{bundle.repo} holds files that this program did not put there and would replace: {_some(taken)}; push to "
+            "another repository, or replace them with ", Hint("prune"), " (its history keeps them); nothing was sent"
+        )  # fmt: skip
     data, old = read(card), _old(bundle, remote, prune)
     new = {item.name: item.state for item in bundle.files}
     evidence = {name for name in remote.files if _is_evidence(name, bundle.record == INDEX)} - set(new)
     replaced = _replaced(new, evidence)
-    stale = {name for name in evidence if prune or name in replaced or not (pictures or _is_text(name))}
+    texts = {name for name in evidence if name == REPORT or attacks.of_attack(name)}
+    stale = evidence if prune else replaced | (set() if pictures else evidence - texts)
     stays = evidence - stale
     keys = EVIDENCE & set(data)
-    by_hand = keys - _made_from(bundle, {*remote.files, *new})
+    there = {*remote.files, *new} if bundle.record == FILENAME else set()
+    by_hand = {key for key in keys if _MADE_FROM[key] not in there}
     others = {name for name in stays if old.other(name)} or (set() if old.same or prune else set(by_hand))
     if others:
         raise PushRefused(_about_others(bundle, others))
@@ -205,17 +213,6 @@ def _collection(bundle: Bundle, remote: Remote, old: Mapping[str, Any], prune: b
     return _Old(tuple(listed), frozenset({*changed, *([""] if changed else ())}))
 
 
-def _refuse_replacing(bundle: Bundle) -> None:
-    theirs = [item.name for item in bundle.files if item.state == "changed"]
-    if theirs:
-        raise PushRefused(
-            f"{bundle.repo} holds files that this program did not put there and would replace: {_some(theirs)}; push "
-            "to another repository, or replace them with ",
-            Hint("prune"),
-            " (its history keeps them); nothing was sent",
-        )
-
-
 def _same_files(bundle: Bundle, remote: Remote, parts: tuple[str, ...]) -> bool:
     """Whether the pushed files with this in their names are there already, and there are some."""
     chosen = [item.state for item in bundle.files if any(part in item.name for part in parts)]
@@ -226,11 +223,6 @@ def _is_evidence(name: str, folders: bool) -> bool:
     """Whether a file has the name of a report, its pictures or pairs; with ``folders`` also in an artifact's folder."""
     inner = name.split("/", 1)[-1] if folders and not name.startswith(_OWN) else name
     return inner == REPORT or is_picture(inner) or pairs.of_gallery(inner) or attacks.of_attack(inner)
-
-
-def _is_text(name: str) -> bool:
-    """Whether evidence is numbers rather than a picture."""
-    return name == REPORT or attacks.of_attack(name)
 
 
 def _pictures(mine: set[str]) -> tuple[str, ...]:
@@ -247,12 +239,6 @@ def _replaced(new: Mapping[str, str], evidence: set[str]) -> set[str]:
     if pairs.INDEX in new:
         found |= set(filter(pairs.of_gallery, evidence))
     return found
-
-
-def _made_from(bundle: Bundle, names: Iterable[str]) -> set[str]:
-    """Keys of `EVIDENCE` that an artifact's page makes from files; others were written by hand."""
-    there = set(names) if bundle.record == FILENAME else set()
-    return {key for key, name in (("model-index", REPORT), ("widget", pairs.INDEX)) if name in there}
 
 
 def _report(bundle: Bundle, remote: Remote) -> EvalReport | None:

@@ -121,9 +121,9 @@ def erased_tags(concepts: Iterable[str]) -> list[str]:
 def _listed(tags: list[str], endpoint: str | None) -> Iterator[Any]:
     """The Hub's rows as they came: of some cards that people may publish the client cannot make its own objects."""
     asked = {"filter": tags, "sort": "downloads", "full": True, "cardData": True}
-    rows = paginate(f"{HfApi(endpoint=endpoint).endpoint}/api/models", asked, build_hf_headers())
+    place = f"{HfApi(endpoint=endpoint).endpoint}/api/models"
     try:
-        yield from islice(rows, MOST_READ)
+        yield from islice(paginate(place, asked, build_hf_headers()), MOST_READ)
     except RepositoryNotFoundError:
         raise HubError(
             "cannot search on the Hub: this server lists no repositories, as relays do; pull by name, or search on "

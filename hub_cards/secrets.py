@@ -18,7 +18,6 @@ from hub_cards.errors import tokens
 _VOCABULARIES = ("vocab.json", "merges.txt", "tokenizer.json", ".model")
 #: archives and pictures: their bytes look like anything
 _BINARY = (".zip", ".png", ".jpg", ".gif", ".npz", ".bin")
-_PACKED = ".zip"
 
 
 def check_files(files: Iterable[PushFile], personal: bool = False) -> None:
@@ -61,7 +60,7 @@ def check_text(where: str, text: str, personal: bool = False) -> None:
 def _with_packed(item: PushFile) -> Iterator[PushFile]:
     """A file, and of an archive what is packed in it."""
     yield item
-    if item.name.endswith(_PACKED):
+    if item.name.endswith(".zip"):
         with item.open() as file, zipfile.ZipFile(file) as packed:
             yield from (PushFile(f"{item.name}/{name}", packed.read(name)) for name in packed.namelist())
 

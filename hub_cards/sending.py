@@ -185,8 +185,7 @@ def _since(bundle: Bundle) -> str:
         return ""
     newer = list(takewhile(lambda item: item.commit_id != bundle.parent, commits))
     titles = [f"{item.commit_id[:12]} '{clean(item.title)[:60]}' by {clean(', '.join(item.authors))}" for item in newer]
-    names = sorted(name for name, _ in {*now.files.items()} ^ {*before.files.items()})
-    files = list(dict.fromkeys(names))
+    files = sorted({name for name, _ in now.files.items() ^ before.files.items()})
     shown = f"{', '.join(map(clean, files[:_TOLD]))}{' ...' if len(files) > _TOLD else ''}"
     return f"; since then: {', '.join(titles[:_TOLD])}; it changed {len(files)} files: {shown}"
 

@@ -31,8 +31,7 @@ def _templates() -> Any:
         "cell": lambda row: Inert(wording.cell(row)), "share": lambda row: Inert(wording.counted(row)),
         "plain": attacks.words, "before_attack": attacks.plain_name, "option": as_setting,
         "again": provenance.again, "data": provenance.data_of, "short": provenance.short, "stated": provenance.stated,
-        "paper": provenance.paper_link, "citations": provenance.citations,
-        "hub_id": usage.hub_id,
+        "paper": provenance.paper_link, "citations": provenance.citations, "hub_id": usage.hub_id,
     }  # fmt: skip
     return made
 

@@ -19,6 +19,14 @@ LANGUAGE = {
     "forget_probability": "probability of the forgotten answers",
     "relearned_probability": "the same after a few of them were taught again", "utility": "utility for everything else",
 }  # fmt: skip
+#: suite -> words for its metrics
+_SUITES = {"classifier": CLASSIFIER, "language": LANGUAGE}
+#: what a model does, by the Hub's name -> what it does with a concept, the participle, and in what that is counted
+DRAWS = "text-to-image"
+_DOES = {
+    DRAWS: ("draws", "drawn", "pictures"), "image-classification": ("recognises", "recognised", "pictures"),
+    "text-generation": ("answers about", "answered", "questions"),
+}  # fmt: skip
 #: states of a model in words, for headings and legends; others are shown by their name
 STATES = {
     "base": "base", "edited": "erased", "strength0": "switched off (control)", "destroyed": "destroyed (control)",
@@ -31,6 +39,16 @@ CONTROLS = {
     "reference": ("a model that never saw it", "what exact forgetting looks like"),
 }
 MISSING = "not measured"
+
+
+def words_of(suite: str, task: str) -> dict[str, str]:
+    """Words for the metrics of a suite; none for a suite that is not known here and draws no pictures."""
+    return _SUITES.get(suite, WORDS if task == DRAWS else {})
+
+
+def what_is_done(task: str) -> dict[str, str]:
+    """What a model does with a concept: "does", "done" (was it still?), and in what that is "counted"."""
+    return dict(zip(("does", "done", "counted"), _DOES.get(task, ("knows", "found", "samples")), strict=True))
 
 
 def number(value: float) -> str:

@@ -57,8 +57,7 @@ def show(bundle: Any) -> None:
         files = [item for item in bundle.files if item.state == state]
         for item in files[:_NAMED]:
             say(f"  {state:<8} {item.name}  ({human_bytes(item.size)})")
-        rest = files[_NAMED:]
-        if rest:
+        if rest := files[_NAMED:]:
             say(
                 f"  {state:<8} and {len(rest)} more ({human_bytes(sum(item.size for item in rest))}); --json lists them"
             )

@@ -6,7 +6,7 @@ import importlib.util
 import subprocess
 import sys
 import tempfile
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -100,14 +100,11 @@ def published_gallery(repo: str) -> Any:
     got = Fetched(repo, offline=False)
 
     def fetched() -> Any:
-        try:
+        with suppress(EntryNotFoundError):  # also in the cache, where there is no network
             index = got.one(INDEX, None)
-        except EntryNotFoundError:  # also in the cache, where there is no network
-            return None
-        place = index.parents[1]
-        for pair in parse_index(index.read_text(encoding="utf-8", errors="replace")).pairs:
-            for name in (pair.before, pair.after):
-                got.one(name, place.name)
-        return read_gallery(place)
+            for pair in parse_index(index.read_text(encoding="utf-8", errors="replace")).pairs:
+                for name in (pair.before, pair.after):
+                    got.one(name, index.parents[1].name)
+            return read_gallery(index.parents[1])
 
     return got.verified(fetched)

@@ -17,7 +17,10 @@ from hub_cards.references import Source, parse
         ("https://huggingface.co/me/no-pizza/tree/v1.2/samples", Source("me/no-pizza", "v1.2")),
         ("https://huggingface.co/me/no-pizza/commit/0123abc", Source("me/no-pizza", "0123abc")),
         ("https://huggingface.co/me/no-pizza/blob/main/README.md", Source("me/no-pizza", "main")),
-        ("https://huggingface.co/me/no-pizza/resolve/0123abc/edit.safetensors?download=true", Source("me/no-pizza", "0123abc")),
+        (
+            "https://huggingface.co/me/no-pizza/resolve/0123abc/edit.safetensors?download=true",
+            Source("me/no-pizza", "0123abc"),
+        ),
         ("https://huggingface.co/me/no-pizza/tree/refs%2Fpr%2F3", Source("me/no-pizza", "refs/pr/3")),
         ("https://huggingface.co/me/shelf#gun,knife", Source("me/shelf", None, ("gun", "knife"))),
     ],

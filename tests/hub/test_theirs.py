@@ -57,7 +57,12 @@ def test_files_of_somebody_else_are_not_replaced(hub, pizza, tmp_path, way):
 
 
 def test_their_page_stays_as_text_of_theirs(hub, pizza, hamburger):
-    theirs({"README.md": b"---\nlicense: mit\ndatasets:\n- me/set\n---\n\n# My model\n\nWords of mine.\n", "notes.txt": b"x"})
+    theirs(
+        {
+            "README.md": b"---\nlicense: mit\ndatasets:\n- me/set\n---\n\n# My model\n\nWords of mine.\n",
+            "notes.txt": b"x",
+        }
+    )
     push(pizza)
     kept = "<!-- user -->\n# My model\n\nWords of mine.\n<!-- /user -->"
     assert kept in page(hub)
