@@ -155,7 +155,9 @@ def report_files(report: EvalReport | None, folder: Path | None, pictures: bool,
 def is_picture(name: str) -> bool:
     """Whether a file in a repository has the name of a picture of a report."""
     start = FIGURE.removesuffix("{}")
-    return name in PICTURES.values() or (name.startswith(start) and "/" not in name.removeprefix(start))
+    return name in PICTURES.values() or (
+        name.startswith(start) and _FIGURE_FILE.fullmatch(name.removeprefix(start)) is not None
+    )
 
 
 def artifact_files(artifact: Any) -> list[PushFile]:

@@ -36,25 +36,11 @@ def check_files(files: Iterable[PushFile], personal: bool = False) -> None:
         if any(text in data for text in wanted):
             raise PushRefused(f"{item.name} holds your access token; take it out and push again; nothing was sent")
         for where, text in _texts(item, data):
-            check_text(f"{item.name}{where}", text, personal or item.name.endswith(_VOCABULARIES))
-
-
-def check_text(where: str, text: str, personal: bool = False) -> None:
-    """Looks into one text.
-
-    Args:
-        where: file and place, for the message.
-        text: what would be sent.
-        personal: e-mail addresses and home folders are meant to be sent.
-
-    Raises:
-        PushRefused: see `check_files`.
-    """
-    found = secret_in(text, personal)
-    if found is not None:
-        public = Sentence("take it out, or add ", Hint("personal"), " if it may be public")
-        way = public if found[1] else "take it out and make the key void"
-        raise PushRefused(f"{where} holds what looks like {found[0]}; ", way, "; nothing was sent")
+            found = secret_in(text, personal or item.name.endswith(_VOCABULARIES))
+            if found is not None:
+                public = Sentence("take it out, or add ", Hint("personal"), " if it may be public")
+                way = public if found[1] else "take it out and make the key void"
+                raise PushRefused(f"{item.name}{where} holds what looks like {found[0]}; ", way, "; nothing was sent")
 
 
 def _with_packed(item: PushFile) -> Iterator[PushFile]:

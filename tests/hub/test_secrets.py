@@ -137,6 +137,14 @@ def test_in_the_header_of_weights_and_in_plain_text(what):
         check_files([PushFile("app.py", f"x = 1\ny = '{ALL[what]}'\n".encode())])
 
 
+def test_a_token_of_another_hub_in_a_message(hub, pizza, monkeypatch):
+    """It need not look like one of huggingface.co: whoever is logged in has it."""
+    monkeypatch.setenv("HUGGING_FACE_HUB_TOKEN", "our-own-hub-0123456789")
+    with pytest.raises(PushRefused, match="the commit message holds your access token"):
+        push(pizza, message="for our-own-hub-0123456789")
+    assert hub.store.repositories == {}
+
+
 @pytest.mark.parametrize("what", ALL)
 def test_in_an_archive(what):
     """A Space holds this package as a zip, and in the folder of a package may lie what its user forgot there."""
