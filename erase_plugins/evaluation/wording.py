@@ -62,10 +62,10 @@ def percent(share: float) -> str:
 
 
 def cell(row: EvalRow | None) -> str:
-    """A number with its interval; shares of pictures or answers in per cent."""
+    """A number with its interval; shares of pictures or answers, and probabilities, in per cent."""
     if row is None:
         return MISSING
-    if row.metric in WORDS or row.metric.endswith(("_rate", "_key")):
+    if row.metric in WORDS or row.metric.endswith(("_rate", "_key", "_probability")):
         return f"{percent(row.value)} % ({percent(row.low)} to {percent(row.high)})"
     return f"{number(row.value)} ({number(row.low)} to {number(row.high)})"
 

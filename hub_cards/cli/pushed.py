@@ -33,7 +33,11 @@ push_options = stacked(
     click.option("--message", metavar="TEXT", help="First line of the commit."),
     click.option("--license", metavar="ID", help="Licence id, where that of the base model is not known."),
     click.option("--parent", metavar="COMMIT", help="Refuse unless the repository is still at this commit."),
-    click.option("--prune", is_flag=True, help="Take off what is published and not brought anew: evidence, artifacts."),
+    click.option(
+        "--prune",
+        is_flag=True,
+        help="Take off evidence and artifacts that are not brought anew; replace files of others.",
+    ),
     click.option(
         "--hub-collection",
         metavar="TITLE",

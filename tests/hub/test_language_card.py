@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from huggingface_hub import ModelCard
 
@@ -43,7 +45,11 @@ def test_the_first_screen_says_what_was_measured(edited):
         "Nobody has attacked it yet."
     )
     attacked = body(hub_cards.card(edited, report(edited, RELEARNED)))
-    assert "Attacks are among the numbers below." in attacked.split("\n\n")[2]
+    assert attacked.split("\n\n")[2].endswith(
+        " of the questions. After a few of them are taught again it gives the rest with a probability of 49 %."
+    )
+    both = body(hub_cards.card(edited, report(edited, RELEARNED, replace(RELEARNED, subject="base", value=0.98))))
+    assert " with a probability of 49 %, 98 % before erasing.\n" in both
     assert "were measured only as the table above says" in attacked
 
 

@@ -47,7 +47,7 @@ def test_files_of_somebody_else_are_not_replaced(hub, pizza, tmp_path, way):
             return hub_cards.push_collection(library, REPO, license="mit", **options)
         return push(pizza, report=report(pizza), **options)
 
-    with pytest.raises(PushRefused, match=rf"did not put there and would replace: {mine}; .*prune=True"):
+    with pytest.raises(PushRefused, match=rf"not known as this program's and would be replaced: {mine}; .*prune=True"):
         send()
     assert hub.files(place) == before
     send(prune=True)
