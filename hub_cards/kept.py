@@ -109,8 +109,8 @@ def keep(bundle: Bundle, remote: Remote, *, prune: bool = False, pictures: bool 
     taken = [item.name for item in bundle.files if item.state == "changed" and item.name in remote.files]
     if taken and not (prune or is_ours(card) or set(RECORDS) & set(remote.files)):
         raise PushRefused(
-            f"{bundle.repo} holds files that are not known as this program's and would be replaced: {_some(taken)}; push "
-            "to another repository, or replace them with ", Hint("prune"), " (its history keeps them); nothing was sent"
+            f"{bundle.repo} holds files that are not known as this program's and would be replaced: {_some(taken)}; "
+            "push to another repository, or replace them with ", Hint("prune"), " (its history keeps them)"
         )  # fmt: skip
     data, old = read(card), _old(bundle, remote, prune)
     new = {item.name: item.state for item in bundle.files}

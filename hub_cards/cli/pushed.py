@@ -33,11 +33,7 @@ push_options = stacked(
     click.option("--message", metavar="TEXT", help="First line of the commit."),
     click.option("--license", metavar="ID", help="Licence id, where that of the base model is not known."),
     click.option("--parent", metavar="COMMIT", help="Refuse unless the repository is still at this commit."),
-    click.option(
-        "--prune",
-        is_flag=True,
-        help="Take off evidence and artifacts that are not brought anew; replace files of others.",
-    ),
+    click.option("--prune", is_flag=True, help="Take off evidence and artifacts not sent anew; replace foreign files."),
     click.option(
         "--hub-collection",
         metavar="TITLE",

@@ -34,9 +34,7 @@ from hub_cards.cli.pushed import personal_option, show
 @click.option("--push", is_flag=True, help="Publish it as Space OWNER/NAME in one commit.")
 @click.option("--local", is_flag=True, help="Run it here at once; without --out no folder is left.")
 @click.option("--private", is_flag=True, help="With --push: make a new Space private.")
-@click.option(
-    "--prune", is_flag=True, help="With --push: take pairs off that are about other weights; replace files of others."
-)
+@click.option("--prune", is_flag=True, help="With --push: take off pairs about other weights; replace others' files.")
 @personal_option
 @dry_run_option
 @force_option
