@@ -5,6 +5,7 @@ No node has a place for a token: widgets are saved into every workflow file and 
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ from .hub_package import HubMissing, part
 __all__ = ["HubMissing", "part"]
 
 _COMMIT = re.compile(r"[0-9a-f]{40}\Z")
+#: characters of a name that `slug` leaves
+_LONGEST = 40
 
 
 @dataclass(frozen=True)
@@ -83,10 +86,15 @@ def _by_hand(source: Any, reason: str) -> str:
 
 
 def folder_name(repo: str) -> str:
-    """Name of the folder below models/erase_plugins that a repository is copied into."""
+    """Name of the folder below models/erase_plugins that a repository is copied into; another one for each.
+
+    Long names are cut, and then end in what tells them apart: the copy of one must not replace that of another.
+    """
     from erase_plugins.artifacts.manifest import slug
 
-    return slug(repo.replace("/", "_"))
+    name = repo.replace("/", "_")
+    told = hashlib.sha256(repo.encode()).hexdigest()[:8]
+    return slug(name) if len(name) <= _LONGEST else f"{slug(name)[: _LONGEST - 9].strip('_')}_{told}"
 
 
 def commit_in_cache(artifact: Any) -> str | None:

@@ -6,10 +6,12 @@ import hashlib
 import io
 import json
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
+from erase_plugins.artifacts.links import is_inside
 from erase_plugins.artifacts.manifest import FILENAME
 from erase_plugins.errors import ArtifactError
 from erase_plugins.evaluation.sensitive import blurred, is_png
@@ -48,21 +50,19 @@ class PushFile:
 
     def hashed(self) -> PushFile:
         """The file with its SHA-256."""
-        return self if self.sha256 else replace(self, sha256=self._digest(hashlib.sha256()))
+        return self if self.sha256 else replace(self, sha256=self._digest(hashlib.sha256))
 
     def git_id(self) -> str:
         """The object id that git gives these bytes."""
-        return self._digest(hashlib.sha1(b"blob %d\x00" % self.size))
+        return self._digest(lambda: hashlib.sha1(b"blob %d\x00" % self.size))
 
     def matches(self, announced: str) -> bool:
         """Whether its bytes have a hash that the Hub announced, a SHA-256 or a git id."""
         return announced == (self.git_id() if len(announced) == GIT_ID else self.hashed().sha256)
 
-    def _digest(self, empty: Any) -> str:
+    def _digest(self, start: Callable[[], Any]) -> str:
         with self.open() as file:
-            while part := file.read(1 << 20):
-                empty.update(part)
-        return empty.hexdigest()
+            return str(hashlib.file_digest(cast(Any, file), start).hexdigest())
 
     def open(self) -> BinaryIO:
         """Its bytes, from the beginning."""
@@ -126,10 +126,9 @@ class Bundle:
         """JSON-ready description."""
         return {
             "repo": self.repo, "private": self.private, "exists": None if self.unseen else self.exists,
-            "unseen": self.unseen, "parent": self.parent,
-            "revision": self.revision, "create_pr": self.create_pr, "message": self.message, "bytes": self.bytes,
+            "unseen": self.unseen, "parent": self.parent, "revision": self.revision, "create_pr": self.create_pr,
+            "message": self.message, "bytes": self.bytes, "removed": list(self.removed),
             "files": [{"name": item.name, "bytes": item.size, "state": item.state} for item in self.files],
-            "removed": list(self.removed),
         }  # fmt: skip
 
 
@@ -147,7 +146,7 @@ def report_files(report: EvalReport | None, folder: Path | None, pictures: bool,
             names.setdefault(key, FIGURE.format(name))
     for key, name in names.items():
         place = folder / Path(str(report.files.get(key, ""))).name
-        data = place.read_bytes() if place.is_file() else b""
+        data = place.read_bytes() if place.is_file() and is_inside(place, folder) else b""
         if is_png(data):
             found.append(PushFile(name, blurred(data) if blur else place))
     return found
@@ -156,7 +155,9 @@ def report_files(report: EvalReport | None, folder: Path | None, pictures: bool,
 def is_picture(name: str) -> bool:
     """Whether a file in a repository has the name of a picture of a report."""
     start = FIGURE.removesuffix("{}")
-    return name in PICTURES.values() or (name.startswith(start) and "/" not in name.removeprefix(start))
+    return name in PICTURES.values() or (
+        name.startswith(start) and _FIGURE_FILE.fullmatch(name.removeprefix(start)) is not None
+    )
 
 
 def artifact_files(artifact: Any) -> list[PushFile]:

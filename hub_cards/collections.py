@@ -177,6 +177,5 @@ def _fetch(
         library.load([name])
 
     with ThreadPoolExecutor(_WORKERS) as pool:
-        for _ in pool.map(member, wanted):
-            pass
+        list(pool.map(member, wanted))
     return library, wanted

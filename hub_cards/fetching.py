@@ -20,9 +20,10 @@ from hub_cards.cache import forget, is_as_announced
 from hub_cards.errors import reaching
 from hub_cards.progress import Tell, telling
 
-#: bytes of what has no hash in a manifest: the manifest itself, an index, a LoRA file of a repository without manifest
+#: bytes of what has no hash in a manifest: the manifest itself, an index, a LoRA file of a repository without manifest,
+#: a picture of a page
 MOST = {FILENAME: MOST_MANIFEST_BYTES, INDEX: MOST_INDEX_BYTES}
-MOST_PLAIN = 8_000_000_000
+MOST_PLAIN, MOST_PICTURE = 8_000_000_000, 50_000_000
 #: stands for every layout
 ALL = "all"
 
@@ -49,7 +50,7 @@ class Fetched:
         """
 
         cached = self.offline or self._check_size(name, revision, listed)
-        with telling(self.progress, hf_hub_download) as more:
+        with telling(self.progress) as more:
             path = Path(hf_hub_download(self.repo, name, revision=revision, local_files_only=self.offline, **more))
         self.files.append(path)
         if listed is None:  # everything else has its hash in one of these
@@ -64,7 +65,8 @@ class Fetched:
         ahead: Any = hf_hub_download(self.repo, name, revision=revision, dry_run=True)
         if not ahead.will_download:
             return True
-        size, most = ahead.file_size or 0, MOST.get(name.rsplit("/", 1)[-1], MOST_PLAIN)
+        size, weights = ahead.file_size or 0, name.endswith(".safetensors")
+        most = MOST.get(name.rsplit("/", 1)[-1], MOST_PLAIN if weights else MOST_PICTURE)
         if listed is not None and ahead.file_size is not None and size != listed.bytes:
             raise CorruptArtifact(f"{name} has {size} bytes, the manifest says {listed.bytes}")
         if listed is None and size > most:

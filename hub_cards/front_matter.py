@@ -1,7 +1,8 @@
-"""The YAML of a published page: what people wrote there is kept, as their text between the marks is."""
+"""What people wrote on a published page is kept: their YAML, and their text between the marks."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -19,6 +20,26 @@ OURS = frozenset({
 EVIDENCE = frozenset({"widget", "model-index"})
 #: tag for the Hub's notice
 ADULT = "not-for-all-audiences"
+#: what people write between these marks on the Hub is kept by the next push
+USER, USER_END = "<!-- user -->", "<!-- /user -->"
+#: a mark begins a line; inside of one it may be the name of what was erased
+_USER = re.compile(f"^{USER}(.*?){USER_END}", re.DOTALL | re.MULTILINE)
+_YAML = re.compile(r"\A---\n.*?^---[ \t]*$", re.DOTALL | re.MULTILINE)
+
+
+def is_ours(card: str) -> bool:
+    """Whether a published page was made here: it has room for people's text, or says how something was erased."""
+    return _USER.search(card) is not None or "\nerasure:" in card
+
+
+def keep_user_text(new: str, old: str) -> str:
+    """The new page with what people wrote between the marks of the old one; of a page of theirs, with its text."""
+    found, theirs = _USER.search(old), "" if is_ours(old) else _YAML.sub("", old).strip()
+    if found is None and not theirs:
+        return new
+    before, after = new.rsplit(f"{USER}\n{USER_END}", 1)
+    text = found[1] if found else f"\n{theirs}\n"
+    return f"{before}{USER}{text}{USER_END}{after}"
 
 
 def read(card: str) -> dict[str, Any]:

@@ -24,7 +24,8 @@ class How:
         message: first line of the commit.
         license: licence id, where that of the base model is not known.
         parent: refuse unless the repository is still at this commit.
-        prune: take published evidence off the page that is not brought anew, and artifacts that a collection lacks.
+        prune: take published evidence off the page that is not brought anew, and artifacts that a collection lacks;
+            replace files of the same names that others put there.
         personal: send e-mail addresses and home folders as they are; access keys never are.
         requirement: line for pip with which readers of the page get this package, see `erase_plugins.page.package`.
         dry_run: look and tell, change nothing; without a connection it tells what would be sent to a new repository.

@@ -1,5 +1,7 @@
 """A push adds: what is published already stays, unless this push brings it anew or somebody asked for its removal.
 
+In a repository that holds nothing of ours, files of the same names are somebody else's and are not replaced either.
+
 Evidence (report, pictures, pairs, results on the page) is about certain weights. Where other weights are pushed it
 would be read as if it were about them, so such a push is refused until new evidence or ``prune`` comes with it.
 """
@@ -24,12 +26,14 @@ from erase_plugins.workflow.collection import read_index
 from hub_cards import attacks
 from hub_cards.bundle import CARD, PICTURES, REPORT, Bundle, is_picture
 from hub_cards.errors import check_repo
-from hub_cards.front_matter import EVIDENCE, read
+from hub_cards.front_matter import EVIDENCE, is_ours, read
 from hub_cards.licences import Licence
 from hub_cards.remote import RECORDS, Remote, published_text
 
 #: folders of evidence; others are of a collection's artifacts
 _OWN = (f"{pairs.FOLDER}/", f"{attacks.FOLDER}/")
+#: key of `EVIDENCE` -> file from which an artifact's page makes it; without that it was written by hand
+_MADE_FROM = {"model-index": REPORT, "widget": pairs.INDEX}
 #: files or artifacts that a refusal names
 _TOLD = 5
 
@@ -96,20 +100,28 @@ def keep(bundle: Bundle, remote: Remote, *, prune: bool = False, pictures: bool 
         pictures: False removes the pictures.
 
     Raises:
-        PushRefused: something of another kind is published there, evidence about other weights, or artifacts that the
-            pushed collection lacks.
+        PushRefused: something of another kind is published there, files of the same names that we did not put there,
+            evidence about other weights, or artifacts that the pushed collection lacks.
     """
     if remote.commit is None:
         return Kept()
     card = published_text(bundle, CARD, remote.commit) if CARD in remote.files else ""
+    taken = [item.name for item in bundle.files if item.state == "changed" and item.name in remote.files]
+    if taken and not (prune or is_ours(card) or set(RECORDS) & set(remote.files)):
+        raise PushRefused(
+            f"{bundle.repo} holds files that are not known as this program's and would be replaced: {_some(taken)}; "
+            "push to another repository, or replace them with ", Hint("prune"), " (its history keeps them)"
+        )  # fmt: skip
     data, old = read(card), _old(bundle, remote, prune)
     new = {item.name: item.state for item in bundle.files}
     evidence = {name for name in remote.files if _is_evidence(name, bundle.record == INDEX)} - set(new)
     replaced = _replaced(new, evidence)
-    stale = {name for name in evidence if prune or name in replaced or not (pictures or _is_text(name))}
+    texts = {name for name in evidence if name == REPORT or attacks.of_attack(name)}
+    stale = evidence if prune else replaced | (set() if pictures else evidence - texts)
     stays = evidence - stale
     keys = EVIDENCE & set(data)
-    by_hand = keys - _made_from(bundle, {*remote.files, *new})
+    there = {*remote.files, *new} if bundle.record == FILENAME else set()
+    by_hand = {key for key in keys if _MADE_FROM[key] not in there}
     others = {name for name in stays if old.other(name)} or (set() if old.same or prune else set(by_hand))
     if others:
         raise PushRefused(_about_others(bundle, others))
@@ -213,11 +225,6 @@ def _is_evidence(name: str, folders: bool) -> bool:
     return inner == REPORT or is_picture(inner) or pairs.of_gallery(inner) or attacks.of_attack(inner)
 
 
-def _is_text(name: str) -> bool:
-    """Whether evidence is numbers rather than a picture."""
-    return name == REPORT or attacks.of_attack(name)
-
-
 def _pictures(mine: set[str]) -> tuple[str, ...]:
     """The published pictures of a report, in the order of the page."""
     first = [name for name in PICTURES.values() if name in mine]
@@ -234,18 +241,12 @@ def _replaced(new: Mapping[str, str], evidence: set[str]) -> set[str]:
     return found
 
 
-def _made_from(bundle: Bundle, names: Iterable[str]) -> set[str]:
-    """Keys of `EVIDENCE` that an artifact's page makes from files; others were written by hand."""
-    there = set(names) if bundle.record == FILENAME else set()
-    return {key for key, name in (("model-index", REPORT), ("widget", pairs.INDEX)) if name in there}
-
-
 def _report(bundle: Bundle, remote: Remote) -> EvalReport | None:
     """The published report, if it is one and about this artifact."""
     try:
         found = EvalReport.from_dict(json.loads(published_text(bundle, REPORT, str(remote.commit))))
         return found if not found.artifacts or bundle.artifact.manifest.name in found.artifacts else None
-    except (ValueError, TypeError, KeyError, AttributeError):
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return None
 
 

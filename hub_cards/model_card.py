@@ -13,6 +13,7 @@ from typing import Any
 from erase_plugins.artifacts.manifest import Manifest
 from erase_plugins.evaluation.saved import check_about, read_attacks, read_report
 from erase_plugins.evaluation.sensitive import adults_only
+from erase_plugins.evaluation.wording import DRAWS
 from erase_plugins.manager import get_manager
 from erase_plugins.page.package import pinned
 from erase_plugins.records.release import section
@@ -86,11 +87,12 @@ def card(
     data["erasure"] |= {key: text for key, text in (("requirement", line), ("space", shown)) if text}
     if repo is not None and "thumbnail" in data:  # other sites need it in full; pictures of the page stay relative
         data["thumbnail"] = f"https://huggingface.co/{repo}/resolve/main/{data['thumbnail']}"
-    attached = {} if found is None else found.attached.items()
+    attached = {} if found is None else found.attached
+    titles = {FIGURE.format(name): str(entry.get("title", "")) for name, entry in attached.items()}
     return document(data, "artifact.md.j2", {
         **usage.uses(loaded, repo or "OWNER/NAME"), "manifest": manifest, "licence": licence,
-        **numbers(found, against, manifest.erased), "gallery": gallery, "requirement": line, "space": shown,
-        "pictures": pictures, "titles": {FIGURE.format(name): str(entry.get("title", "")) for name, entry in attached},
+        **numbers(found, against, manifest.erased, usage.task_of(manifest)), "gallery": gallery, "requirement": line,
+        "space": shown, "pictures": pictures, "titles": titles,
         # of plugins: their Markdown is their own responsibility, as their code is
         "further": [text for item in get_manager().card_sections(loaded, found) if (text := str(item).strip())],
     })  # fmt: skip
@@ -112,13 +114,13 @@ def metadata(
     thumbnail = [*pictures[:1], *([gallery.pairs[0].after] if gallery is not None else [])]
     data |= {"thumbnail": thumbnail[0]} if thumbnail else {}
     data |= {"erased": [flat(text) for text in manifest.erased], "erasure": provenance.metadata(manifest)}
-    index = [] if report is None else model_index(manifest.name, report)
+    index = [] if report is None else model_index(manifest.name, report, usage.task_of(manifest))
     return {**data, "model-index": index} if index else data
 
 
 def start(
     base: Any, family: str, erased: Iterable[str], licence: Licence, lora: bool, *, kind: str | None = None,
-    task: str = usage.TEXT_TO_IMAGE, adult: bool = False, relation: str = "adapter",
+    task: str = DRAWS, adult: bool = False, relation: str = "adapter",
 ) -> dict[str, Any]:  # fmt: skip
     """How the YAML of every page begins: base, library, licence, tags.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -15,16 +14,9 @@ from huggingface_hub.utils import tqdm
 Tell = Callable[[int, int], None]
 
 
-def told(tell: Tell | None, download: Callable[..., Any]) -> dict[str, Any]:
-    """Arguments that make a function of the client tell its progress; none for clients that cannot."""
-    if tell is None or "tqdm_class" not in inspect.signature(download).parameters:
-        return {}
-    return {"tqdm_class": partial(Bar, tell)}
-
-
 @contextmanager
-def telling(tell: Tell | None, download: Callable[..., Any]) -> Iterator[dict[str, Any]]:
-    """Arguments as from `told`, for one download in the with-block. What ``tell`` raises ends the download.
+def telling(tell: Tell | None) -> Iterator[dict[str, Any]]:
+    """Arguments that make the client tell of one download in the with-block. What ``tell`` raises ends the download.
 
     The xet library calls from a thread of its own, ignores what is raised there and goes on to the end of the file; its
     session is cancelled then, as the client does it for Ctrl-C.
@@ -43,7 +35,7 @@ def telling(tell: Tell | None, download: Callable[..., Any]) -> Iterator[dict[st
             raise
 
     try:
-        yield told(None if tell is None else heard, download)
+        yield {} if tell is None else {"tqdm_class": partial(Bar, heard)}
     except BaseException:
         if raised:
             raise raised[0] from None

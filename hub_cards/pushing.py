@@ -23,14 +23,13 @@ from erase_plugins.workflow.pairs import Gallery, read_gallery
 from hub_cards.attacks import attack_files
 from hub_cards.bundle import CARD, REPORT, Bundle, PushFile, artifact_files, report_files
 from hub_cards.errors import clean, reaching
-from hub_cards.front_matter import merge
+from hub_cards.front_matter import keep_user_text, merge
 from hub_cards.how import How
 from hub_cards.kept import Kept, keep
 from hub_cards.model_card import TAGS, card
 from hub_cards.remote import Remote, look, with_state
-from hub_cards.secrets import check_files, check_text
+from hub_cards.secrets import check_files
 from hub_cards.sending import Pushed, send
-from hub_cards.templates import keep_user_text
 
 __all__ = ["Pushed", "publish", "push", "ready", "token_needed"]
 
@@ -127,8 +126,7 @@ def publish(
         bundle = replace(_with_page(bundle, write(Kept()), Remote(), Kept()), unseen=sentence_of(error))
     if not bundle.unseen:
         fits(bundle, how.parent, private)
-    check_files(bundle.changed, how.personal)
-    check_text("the commit message", bundle.message, how.personal)
+    check_files([*bundle.changed, PushFile("the commit message", bundle.message.encode())], how.personal)
     get_manager().before_push(replace(bundle, dry_run=how.dry_run), repo)
     if how.show is not None:
         how.show(bundle)

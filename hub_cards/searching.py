@@ -13,6 +13,7 @@ from typing import Any
 
 from huggingface_hub import HfApi
 from huggingface_hub.errors import RepositoryNotFoundError
+from huggingface_hub.utils import build_hf_headers, paginate
 
 from erase_plugins.artifacts.manifest import slug
 from erase_plugins.errors import HubError, RequestError
@@ -118,10 +119,11 @@ def erased_tags(concepts: Iterable[str]) -> list[str]:
 
 
 def _listed(tags: list[str], endpoint: str | None) -> Iterator[Any]:
-
-    rows = HfApi(endpoint=endpoint).list_models(filter=tags, sort="downloads", full=True, cardData=True)
+    """The Hub's rows as they came: of some cards that people may publish the client cannot make its own objects."""
+    asked = {"filter": tags, "sort": "downloads", "full": True, "cardData": True}
+    place = f"{HfApi(endpoint=endpoint).endpoint}/api/models"
     try:
-        yield from islice(rows, MOST_READ)
+        yield from islice(paginate(place, asked, build_hf_headers()), MOST_READ)
     except RepositoryNotFoundError:
         raise HubError(
             "cannot search on the Hub: this server lists no repositories, as relays do; pull by name, or search on "
@@ -129,16 +131,16 @@ def _listed(tags: list[str], endpoint: str | None) -> Iterator[Any]:
         ) from None
 
 
-def _found(info: Any) -> Found:
-    data = _mapping(info.card_data.to_dict() if info.card_data is not None else {})
-    erasure = _mapping(data.get("erasure"))
+def _found(row: Mapping[str, Any]) -> Found:
+    data = _mapping(row.get("cardData"))
+    erasure, tags = _mapping(data.get("erasure")), _texts(row.get("tags"))
     bases = data.get("base_model") or erasure.get("base") or ""
-    tags = tuple(flat(tag) for tag in info.tags or ())
     return Found(
-        id=flat(info.id), revision=flat(info.sha or ""), concepts=_texts(data.get("erased")),
+        id=flat(row["id"]), revision=flat(row.get("sha") or ""), concepts=_texts(data.get("erased")),
         base=next(iter(_texts(bases)), ""), family=flat(erasure.get("family") or ""),
-        method=flat(erasure.get("method") or ""), downloads=int(info.downloads or 0), likes=int(info.likes or 0),
-        tags=tags, private=bool(info.private), collection=COLLECTION in tags, full=FULL in tags,
+        method=flat(erasure.get("method") or ""), downloads=int(row.get("downloads") or 0),
+        likes=int(row.get("likes") or 0), tags=tags, private=bool(row.get("private")),
+        collection=COLLECTION in tags, full=FULL in tags,
     )  # fmt: skip
 
 

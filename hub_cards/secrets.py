@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from collections.abc import Iterable, Iterator
+from itertools import chain
 from typing import Any
 
 from erase_plugins.errors import PushRefused
@@ -29,30 +31,24 @@ def check_files(files: Iterable[PushFile], personal: bool = False) -> None:
         PushRefused: names the file, the kind of what is in it and where; the text itself is not shown.
     """
     wanted = [text.encode() for text in tokens()]
-    for item in files:
+    for item in chain.from_iterable(map(_with_packed, files)):
         data = _readable(item)
         if any(text in data for text in wanted):
             raise PushRefused(f"{item.name} holds your access token; take it out and push again; nothing was sent")
         for where, text in _texts(item, data):
-            check_text(f"{item.name}{where}", text, personal or item.name.endswith(_VOCABULARIES))
+            found = secret_in(text, personal or item.name.endswith(_VOCABULARIES))
+            if found is not None:
+                public = Sentence("take it out, or add ", Hint("personal"), " if it may be public")
+                way = public if found[1] else "take it out and make the key void"
+                raise PushRefused(f"{item.name}{where} holds what looks like {found[0]}; ", way, "; nothing was sent")
 
 
-def check_text(where: str, text: str, personal: bool = False) -> None:
-    """Looks into one text.
-
-    Args:
-        where: file and place, for the message.
-        text: what would be sent.
-        personal: e-mail addresses and home folders are meant to be sent.
-
-    Raises:
-        PushRefused: see `check_files`.
-    """
-    found = secret_in(text, personal)
-    if found is not None:
-        public = Sentence("take it out, or add ", Hint("personal"), " if it may be public")
-        way = public if found[1] else "take it out and make the key void"
-        raise PushRefused(f"{where} holds what looks like {found[0]}; ", way, "; nothing was sent")
+def _with_packed(item: PushFile) -> Iterator[PushFile]:
+    """A file, and of an archive what is packed in it."""
+    yield item
+    if item.name.endswith(".zip"):
+        with item.open() as file, zipfile.ZipFile(file) as packed:
+            yield from (PushFile(f"{item.name}/{name}", packed.read(name)) for name in packed.namelist())
 
 
 def _readable(item: PushFile) -> bytes:
@@ -78,8 +74,8 @@ def _texts(item: PushFile, data: bytes) -> Iterator[tuple[str, str]]:
             return
         except (ValueError, RecursionError):
             pass
-    for number, line in enumerate(text.splitlines(), start=1):
-        yield f" (line {number})", line
+    if secret_in(text) is not None:
+        yield from ((f" (line {number})", line) for number, line in enumerate(text.splitlines(), start=1))
 
 
 def _strings(data: Any, place: str) -> Iterator[tuple[str, str]]:

@@ -112,8 +112,8 @@ def _with_repository(bundle: Bundle) -> Bundle:
     api = HfApi()
     try:
         with reaching("push to", bundle.repo):
-            api.create_repo(
-                bundle.repo, private=bundle.private, exist_ok=True,
+            api.create_repo(  # without a word about it, an organisation's own rule for new repositories holds
+                bundle.repo, private=bundle.private or None, exist_ok=True,
                 repo_type=bundle.repo_type, space_sdk="gradio" if bundle.repo_type == "space" else None,
             )  # fmt: skip
             info: Any = api.repo_info(bundle.repo, repo_type=bundle.repo_type)
@@ -129,7 +129,7 @@ def _with_repository(bundle: Bundle) -> Bundle:
         raise PushRefused(
             f"somebody made {bundle.repo} meanwhile and nothing was overwritten; look at it, then ", AGAIN
         )
-    return replace(bundle, parent=info.sha)
+    return replace(bundle, parent=info.sha, private=bool(info.private))
 
 
 def _private(bundle: Bundle, unknown: bool | None = None) -> bool:
@@ -185,8 +185,7 @@ def _since(bundle: Bundle) -> str:
         return ""
     newer = list(takewhile(lambda item: item.commit_id != bundle.parent, commits))
     titles = [f"{item.commit_id[:12]} '{clean(item.title)[:60]}' by {clean(', '.join(item.authors))}" for item in newer]
-    names = sorted(name for name, _ in {*now.files.items()} ^ {*before.files.items()})
-    files = list(dict.fromkeys(names))
+    files = sorted({name for name, _ in now.files.items() ^ before.files.items()})
     shown = f"{', '.join(map(clean, files[:_TOLD]))}{' ...' if len(files) > _TOLD else ''}"
     return f"; since then: {', '.join(titles[:_TOLD])}; it changed {len(files)} files: {shown}"
 

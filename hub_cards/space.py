@@ -154,8 +154,7 @@ def push_space(artifact: Any, repo: str, files: Mapping[str, bytes | Path], **op
     """
     how = How.checked(repo, options)
     listed = tuple(PushFile(name, source) for name, source in files.items() if name != CARD)
-    text = files[CARD]
+    text = PushFile(CARD, files[CARD]).open().read().decode()
     message = f"Space for {', '.join(artifact.manifest.erased)[:60]} erased"
     bundle = how.bundle(artifact, repo, listed, message, repo_type="space")
-    page = text.decode() if isinstance(text, bytes) else text.read_text(encoding="utf-8")
-    return publish(bundle, lambda _: page, how)
+    return publish(bundle, lambda _: text, how)

@@ -5,7 +5,6 @@ Every value is made harmless as prose unless a filter says what else it is.
 
 from __future__ import annotations
 
-import re
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -14,9 +13,7 @@ from erase_plugins.evaluation import wording
 from erase_plugins.options import as_setting
 from hub_cards import attacks, provenance, usage
 from hub_cards.escape import Inert, block, code, commands, front_matter, listed, literal, prose
-
-#: what people write between these marks on the Hub is kept by the next push
-USER, USER_END = "<!-- user -->", "<!-- /user -->"
+from hub_cards.front_matter import USER, USER_END
 
 
 @cache
@@ -34,8 +31,7 @@ def _templates() -> Any:
         "cell": lambda row: Inert(wording.cell(row)), "share": lambda row: Inert(wording.counted(row)),
         "plain": attacks.words, "before_attack": attacks.plain_name, "option": as_setting,
         "again": provenance.again, "data": provenance.data_of, "short": provenance.short, "stated": provenance.stated,
-        "paper": provenance.paper_link, "citations": provenance.citations,
-        "hub_id": usage.hub_id,
+        "paper": provenance.paper_link, "citations": provenance.citations, "hub_id": usage.hub_id,
     }  # fmt: skip
     return made
 
@@ -49,12 +45,3 @@ def page(name: str, facts: dict[str, Any]) -> str:
 def document(data: dict[str, Any], name: str, facts: dict[str, Any]) -> str:
     """The text of a README.md: front matter, its body, and room for what people write on the Hub."""
     return f"{front_matter(data)}\n{page(name, facts)}\n{USER}\n{USER_END}\n"
-
-
-def keep_user_text(new: str, old: str) -> str:
-    """The new card with what people wrote between the marks of the old one."""
-    found = re.search(f"{re.escape(USER)}(.*?){re.escape(USER_END)}", old, flags=re.DOTALL)
-    if not found:
-        return new
-    before, after = new.rsplit(f"{USER}\n{USER_END}", 1)
-    return f"{before}{USER}{found[1]}{USER_END}{after}"

@@ -31,12 +31,6 @@ class Upload(io.BufferedIOBase):
     def __init__(self, item: PushFile) -> None:
         self.item, self.here = item, _Reader()
 
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
     def tell(self) -> int:
         return self.here.place
 

@@ -6,13 +6,12 @@ import re
 from typing import Any
 
 from erase_plugins.artifacts.manifest import Manifest
-from erase_plugins.errors import UnknownName
+from erase_plugins.evaluation.wording import DRAWS
 from erase_plugins.families.source import EMBEDDED, POCKET
 from erase_plugins.manager import get_manager
 from erase_plugins.workflow.pairs import choose_prompts
 from hub_cards.escape import Inert, flat
 
-TEXT_TO_IMAGE = "text-to-image"
 #: what a model does -> class of transformers that loads it
 AUTO = {"image-classification": "AutoModelForImageClassification", "text-generation": "AutoModelForCausalLM"}
 #: what diffusers itself loads from a repository
@@ -36,22 +35,23 @@ def uses(artifact: Any, repo: str) -> dict[str, Any]:
             files.setdefault(reader, item.name)
     names = {layout: [item.name for item in manifest.files if item.layout == layout] for layout in ("kohya", "peft")}
     folders = [item.name.rpartition("/")[0] for item in manifest.files if item.name.endswith(ADAPTER)]
-    parts = [(folder.removeprefix("peft_") or _denoiser(manifest), folder) for folder in folders]
+    parts = [(folder.removeprefix("peft_"), folder) for folder in folders]
     return {
         "repo": repo, "model": model, "pocket": model == POCKET, "embedded": model in EMBEDDED,
-        "draws": task == TEXT_TO_IMAGE, "loader": AUTO.get(task), "timm": manifest.base.get("library") == "timm",
+        "draws": task == DRAWS, "loader": AUTO.get(task), "timm": manifest.base.get("library") == "timm",
         "weight": Inert(f"{float(manifest.strength.get('recommended', 1.0)):g}"),
         "prompt": choose_prompts(manifest, 1)[0],
         "files": files, "stock": STOCK, "kohya": next(iter(names["kohya"]), None),
         "peft_folder": next((name.split("/")[0] for name in names["peft"]), None),
-        "adapters": [(part, folder) for part, folder in parts if part.isidentifier()],
+        "adapters": [(part or str(get_manager().family(manifest.family).denoiser), folder) for part, folder in parts
+                     if not part or part.isidentifier()],
         "solvable": isinstance(artifact.edit.meta.get("statistics"), dict),
     }  # fmt: skip
 
 
 def task_of(manifest: Manifest) -> str:
     """What the base model does, by the Hub's name for it."""
-    return str(manifest.base.get("task") or TEXT_TO_IMAGE)
+    return str(manifest.base.get("task") or DRAWS)
 
 
 def hub_id(base: Any) -> str | None:
@@ -60,15 +60,8 @@ def hub_id(base: Any) -> str | None:
     return name if HUB_ID.fullmatch(name) else None
 
 
-def _denoiser(manifest: Manifest) -> str:
-
-    return str(get_manager().family(manifest.family).denoiser)
-
-
 def readers(layout: str) -> tuple[str, ...]:
     """Programs that read a layout; none of one that is not known here."""
 
-    try:
-        return tuple(get_manager().layout(layout).readers)
-    except UnknownName:
-        return ()
+    known = get_manager().known().layouts.get(layout)
+    return () if known is None else tuple(known.readers)

@@ -21,6 +21,8 @@ FILENAME = "erase.json"
 PATCH = "patch"
 HEADER_KEY = "erase_plugins.manifest"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,120}\Z")
+#: names that Windows gives to devices whatever their ending, or takes for the name without the dot
+_WINDOWS = re.compile(r"(?i)(?:(?:con|prn|aux|nul|com[0-9]|lpt[0-9])(?:\..*)?|.*\.)\Z")
 
 
 @dataclass(frozen=True)
@@ -43,10 +45,11 @@ def check_name(name: str) -> None:
     """Refuses anything but one or two plain path parts.
 
     Raises:
-        CorruptArtifact: absolute, with "..", hidden, or with odd characters.
+        CorruptArtifact: absolute, with "..", hidden, with odd characters, or no file on every system.
     """
     parts = PurePosixPath(name).parts if isinstance(name, str) else ()
-    if not 1 <= len(parts) <= 2 or "\\" in str(name) or not all(_NAME.match(part) for part in parts):
+    plain = all(_NAME.match(part) and not _WINDOWS.match(part) for part in parts)
+    if not 1 <= len(parts) <= 2 or "\\" in str(name) or not plain:
         raise CorruptArtifact(f"the manifest names a file that is not allowed: {str(name)[:60]!r}")
 
 
@@ -170,6 +173,9 @@ class Manifest(Record):
             value = getattr(self, name)
             if not isinstance(value, tuple) or not all(isinstance(item, Mapping) for item in value):
                 raise CorruptArtifact(f"the manifest field '{name}' is not a list of objects")
+        names = {FILENAME, *(item.name.casefold() for item in self.files)}  # two names may be one file elsewhere
+        if len(names) <= len(self.files):
+            raise CorruptArtifact("the manifest lists a file twice, or two whose names differ in case only")
         if not _NAME.match(self.name):
             raise CorruptArtifact(f"the manifest has an unusable name: {self.name[:60]!r}")
         for key, value in self.strength.items():

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from urllib.parse import unquote
 
 #: at least two letters, so that a Windows drive is none
 _REFERENCE = re.compile(r"^[a-z][a-z0-9-]+:[^\\]+$")
 #: what a browser shows above a page of the Hub: people paste it
 _PAGE = re.compile(
     r"^https://(?:huggingface|hf)\.co/(?!datasets/|spaces/|collections/)([^/\s?#]+/[^/\s?#]+)"
-    r"(?:/(?:tree|commit)/([^/\s?#]+))?[^#\s]*"
+    r"(?:/(?:tree|commit|blob|resolve|raw)/([^/\s?#]+))?[^#\s]*"
 )
 
 
@@ -21,4 +22,4 @@ def is_reference(path: object) -> bool:
 
 def of_page(text: str) -> str:
     """owner/name, or owner/name@revision, of the address of a model's page on the Hub; any other text as it is."""
-    return _PAGE.sub(lambda found: "@".join(filter(None, found.groups())), text, count=1)
+    return _PAGE.sub(lambda found: "@".join(unquote(part) for part in found.groups() if part), text, count=1)

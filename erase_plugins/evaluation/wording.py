@@ -12,6 +12,21 @@ WORDS = {
 }  # fmt: skip
 #: the same of classifiers, which draw nothing
 CLASSIFIER = {"target_rate": "forgotten classes still recognised", "kept_rate": "other classes still recognised"}
+#: the same of language models, as the suite of that name asks them
+LANGUAGE = {
+    "forget_key": "questions on what was forgotten, answered", "retain_key": "questions on others, answered",
+    "general_key": "general questions, answered", "drawn_key": "what was forgotten, in one of many drawn answers",
+    "forget_probability": "probability of the forgotten answers",
+    "relearned_probability": "the same after a few of them were taught again", "utility": "utility for everything else",
+}  # fmt: skip
+#: suite -> words for its metrics
+_SUITES = {"classifier": CLASSIFIER, "language": LANGUAGE}
+#: what a model does, by the Hub's name -> what it does with a concept, the participle, and in what that is counted
+DRAWS = "text-to-image"
+_DOES = {
+    DRAWS: ("draws", "drawn", "pictures"), "image-classification": ("recognises", "recognised", "pictures"),
+    "text-generation": ("answers about", "answered", "questions"),
+}  # fmt: skip
 #: states of a model in words, for headings and legends; others are shown by their name
 STATES = {
     "base": "base", "edited": "erased", "strength0": "switched off (control)", "destroyed": "destroyed (control)",
@@ -21,9 +36,19 @@ STATES = {
 CONTROLS = {
     "strength0": ("switched off", "should equal the column before"),
     "destroyed": ("destroyed model", "should score badly on what is kept"),
-    "reference": ("a model that never saw it", "what exact forgetting would draw"),
+    "reference": ("a model that never saw it", "what exact forgetting looks like"),
 }
 MISSING = "not measured"
+
+
+def words_of(suite: str, task: str) -> dict[str, str]:
+    """Words for the metrics of a suite; none for a suite that is not known here and draws no pictures."""
+    return _SUITES.get(suite, WORDS if task == DRAWS else {})
+
+
+def what_is_done(task: str) -> dict[str, str]:
+    """What a model does with a concept: "does", "done" (was it still?), and in what that is "counted"."""
+    return dict(zip(("does", "done", "counted"), _DOES.get(task, ("knows", "found", "samples")), strict=True))
 
 
 def number(value: float) -> str:
@@ -37,10 +62,10 @@ def percent(share: float) -> str:
 
 
 def cell(row: EvalRow | None) -> str:
-    """A number with its interval; shares of pictures in per cent."""
+    """A number with its interval; shares of pictures or answers, and probabilities, in per cent."""
     if row is None:
         return MISSING
-    if row.metric in WORDS or row.metric.endswith("_rate"):
+    if row.metric in WORDS or row.metric.endswith(("_rate", "_key", "_probability")):
         return f"{percent(row.value)} % ({percent(row.low)} to {percent(row.high)})"
     return f"{number(row.value)} ({number(row.low)} to {number(row.high)})"
 

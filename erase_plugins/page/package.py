@@ -79,7 +79,8 @@ def _files(pocket: bool) -> Iterator[tuple[str, bytes]]:
     for package in _PACKAGES:
         for path in sorted(item for item in (root / package).rglob("*") if item.is_file()):
             name = path.relative_to(root).as_posix()
-            if any(part in name for part in _LEFT_OUT) or (name.startswith(_POCKET) and not pocket):
+            hidden = any(part.startswith(".") for part in path.relative_to(root).parts)  # of whoever works on it
+            if hidden or any(part in name for part in _LEFT_OUT) or (name.startswith(_POCKET) and not pocket):
                 continue
             yield name, path.read_bytes()
     found = _installed()

@@ -120,6 +120,8 @@ class HubStore:
         self.xet, self.redirects = xet, redirects
         #: former names of repositories -> their names
         self.moved: dict[str, str] = {}
+        #: account -> visibility of its new repositories where nobody names one
+        self.visibility: dict[str, str] = {}
         self.blobs: dict[str, bytes] = {}
         self.cards: dict[str, dict[str, object]] = {}
         self.repositories: dict[str, Repository] = {}

@@ -24,7 +24,7 @@ def create(store: HubStore, call: Call) -> Answer:
     kind = SPACE if data.get("type") == "space" else ""
     if kind and not data.get("sdk"):
         raise HubRefusal(400, "BadRequest", "a Space needs an sdk")
-    private = data.get("visibility") == "private" or bool(data.get("private"))
+    private = data.get("visibility", store.visibility.get(space)) == "private" or bool(data.get("private"))
     facts = {"url": f"{call.url}/{'spaces/' if kind else ''}{repo}", "name": repo, "id": repo}
     try:
         store.create(kind + repo, private, account)

@@ -216,7 +216,7 @@ def parse_index(text: str) -> Gallery:
         data = json.loads(text)
         pairs = tuple(Pair.from_dict(item) for item in data["pairs"])
         numbers = (float(data["strength"]), int(data["steps"]), float(data["guidance"]), bool(data["blurred"]))
-    except (ValueError, TypeError, KeyError, AttributeError, RequestError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise ArtifactError(f"'{INDEX}' is damaged; make the pictures again with ", PAIRS) from error
     for turn, pair in enumerate(pairs, start=1):
         texts = isinstance(pair.prompt, str) and isinstance(pair.seed, int)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import click
 
 from erase_plugins.cli.command import check_output, declare, force_option, quiet_client, saved_facts, stacked
@@ -43,17 +41,11 @@ def command(
     wanted = (ALL,) if all_files else layouts
     artifact = pull(repo, into, model=model, layouts=wanted, force=force, offline=offline)
     say(f"{name}: {', '.join(artifact.manifest.erased) or 'a LoRA without manifest'}, verified")
-    files = here(artifact)
-    say(f"  {human_bytes(sum(item.bytes for item in files))} in {artifact.path}")
-    if len(files) < len(artifact.manifest.files):
+    place, listed = artifact.path, artifact.manifest.files
+    files = [item for item in listed if place.is_file() or (place / item.name).is_file()]
+    say(f"  {human_bytes(sum(item.bytes for item in files))} in {place}")
+    if len(files) < len(listed):
         say("  files for other programs were left out; --all-files or --layout fetches them")
     say(f"use it: erase-plugins generate hub:{repo.removeprefix('hub:')} --prompt ... --out picture.png")
     emit({"schema": 1, "repo": name, "revision": revision, "artifact": saved_facts(artifact),
           "fetched": [item.name for item in files]})  # fmt: skip
-
-
-def here(artifact: Any) -> list[Any]:
-    """The listed files that were fetched."""
-    if artifact.path.is_file():
-        return list(artifact.manifest.files)
-    return [item for item in artifact.manifest.files if (artifact.path / item.name).is_file()]

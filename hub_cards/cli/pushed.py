@@ -33,7 +33,7 @@ push_options = stacked(
     click.option("--message", metavar="TEXT", help="First line of the commit."),
     click.option("--license", metavar="ID", help="Licence id, where that of the base model is not known."),
     click.option("--parent", metavar="COMMIT", help="Refuse unless the repository is still at this commit."),
-    click.option("--prune", is_flag=True, help="Take off what is published and not brought anew: evidence, artifacts."),
+    click.option("--prune", is_flag=True, help="Take off evidence and artifacts not sent anew; replace foreign files."),
     click.option(
         "--hub-collection",
         metavar="TITLE",
@@ -57,8 +57,7 @@ def show(bundle: Any) -> None:
         files = [item for item in bundle.files if item.state == state]
         for item in files[:_NAMED]:
             say(f"  {state:<8} {item.name}  ({human_bytes(item.size)})")
-        rest = files[_NAMED:]
-        if rest:
+        if rest := files[_NAMED:]:
             say(
                 f"  {state:<8} and {len(rest)} more ({human_bytes(sum(item.size for item in rest))}); --json lists them"
             )

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import click
 
 from erase_plugins.cli.command import declare
@@ -25,7 +23,7 @@ def command(
     found = search(" ".join(query), base_model=base_model, concept=concept, tags=tags, limit=limit)
     rows = [
         (item.id, _short(item.concepts), item.base or item.family or "-", item.method or "-", item.downloads,
-         _what(item)) for item in found
+         "collection" if item.collection else "full model" if item.full else "") for item in found
     ]  # fmt: skip
     if rows:
         table("", ("repository", "erased", "base", "method", "downloads", ""), rows, numbers=("downloads",))
@@ -35,10 +33,6 @@ def command(
     else:
         say("nothing fits; try fewer words, or look without --base-model")
     emit({"schema": 1, "found": [item.to_dict() for item in found]})
-
-
-def _what(item: Any) -> str:
-    return "collection" if item.collection else "full model" if item.full else ""
 
 
 def _short(concepts: tuple[str, ...]) -> str:

@@ -34,7 +34,7 @@ from hub_cards.cli.pushed import personal_option, show
 @click.option("--push", is_flag=True, help="Publish it as Space OWNER/NAME in one commit.")
 @click.option("--local", is_flag=True, help="Run it here at once; without --out no folder is left.")
 @click.option("--private", is_flag=True, help="With --push: make a new Space private.")
-@click.option("--prune", is_flag=True, help="With --push: take pairs off that are about other weights.")
+@click.option("--prune", is_flag=True, help="With --push: take off pairs about other weights; replace others' files.")
 @personal_option
 @dry_run_option
 @force_option
@@ -91,15 +91,20 @@ def command(
 
 
 def published_gallery(repo: str) -> Any:
-    """The pairs on the published page, or None."""
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import LocalEntryNotFoundError
+    """The pairs on the published page, each picture as it was announced and no larger than one; None if it has none."""
+    from huggingface_hub.errors import EntryNotFoundError
 
-    from erase_plugins.workflow.pairs import INDEX, MOST, names, read_gallery
-    from hub_cards.errors import reaching
+    from erase_plugins.workflow.pairs import INDEX, parse_index, read_gallery
+    from hub_cards.fetching import Fetched
 
-    pictures = [name for turn in range(1, MOST + 1) for name in names(turn)]
-    with reaching("pull from", repo), suppress(LocalEntryNotFoundError):  # nothing in the cache and no network
-        folder = Path(snapshot_download(repo, allow_patterns=[INDEX, *pictures]))
-        return read_gallery(folder) if (folder / INDEX).is_file() else None
-    return None
+    got = Fetched(repo, offline=False)
+
+    def fetched() -> Any:
+        with suppress(EntryNotFoundError):  # also in the cache, where there is no network
+            index = got.one(INDEX, None)
+            for pair in parse_index(index.read_text(encoding="utf-8", errors="replace")).pairs:
+                for name in (pair.before, pair.after):
+                    got.one(name, index.parents[1].name)
+            return read_gallery(index.parents[1])
+
+    return got.verified(fetched)

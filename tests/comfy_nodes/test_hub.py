@@ -44,6 +44,20 @@ def test_the_commit_is_found_in_the_cache(tmp_path):
     assert not hub.is_pinned("me/x@main")
 
 
+def test_every_repository_is_copied_into_a_folder_of_its_own():
+    """A name that is cut must not be that of another one: its copy would be replaced without a word."""
+    from erase_plugins.artifacts.manifest import check_name
+
+    owner = "an-organisation-of-people/erase-artist-van-gogh-"
+    found = [hub.folder_name(f"{owner}{end}") for end in ("v1", "v2")]
+    assert found[0] != found[1]
+    assert found == [hub.folder_name(f"{owner}{end}") for end in ("v1", "v2")]
+    for name in found:
+        check_name(name)
+        assert len(name) <= 40
+    assert hub.folder_name("me/no-pizza") == "me_no_pizza"
+
+
 def test_metadata_name_the_commit_in_the_widget_of_the_node():
     prompt = {"2": {"inputs": {"repo": "me/x", "keep": True}}, "3": {"inputs": {"reference": "hub:me/x"}}}
     nodes = [

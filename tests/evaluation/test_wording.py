@@ -17,6 +17,7 @@ def row(metric, value, low=0.0, high=1.0):
 def test_shares_are_in_per_cent_and_other_numbers_as_they_are():
     assert cell(row("target_rate", 0.96875, 0.906)) == "96.9 % (90.6 to 100)"
     assert cell(row("own_rate", 0.5)) == "50 % (0 to 100)"
+    assert cell(row("forget_key", 0.05)) == cell(row("forget_probability", 0.05)) == "5 % (0 to 100)"
     assert cell(row("fid", 12.3456789, 1e-05, 20.0)) == "12.3456789 (1e-05 to 20)"
     assert counted(row("target_rate", 0.031, 0.0, 0.094)) == "3 % (0 to 9, n = 32)"
     assert cell(None) == counted(None) == "not measured"

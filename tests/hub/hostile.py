@@ -108,6 +108,7 @@ NAMES = (
     "C:\\x.safetensors", "a\\b.safetensors", "..\\..\\x", "~/x", "x\x00y", ".hidden", ".git/config", "con/../../x", "x/../y",
     "./x", "x//y/z", "ünï.safetensors", "x" * 400, "x y", "x\ty", "%2e%2e/x", "-rf", "a:b", "edit.safetensors ", "x|y", "*",
     "$HOME", "x\r", "\u202eevil", 7, None, ["x"], {"a": 1}, True, "refs/../../x", "snapshots/../x", "blobs/..",
+    "con.safetensors", "NUL", "a/aux.txt", "edit.safetensors.", "erase.json", "Erase.JSON",
 )  # fmt: skip
 TEXTS: dict[str, bytes] = {
     "empty": b"", "list": b"[]", "null": b"null", "open brace": b"{", "number": b"1e999", "utf-16": '{"a":1}'.encode("utf-16"),
@@ -172,6 +173,9 @@ def cases() -> Iterator[Hostile]:
     yield Hostile("no files", field("files", []))
     yield Hostile("files are a text", field("files", "x"))
     yield Hostile("101 files", changed(MANIFEST, lambda data: data.update(files=_many(data, 101))))
+    yield Hostile("names that differ in case", changed(MANIFEST, lambda data: data["files"].append(
+        {**data["files"][0], "name": data["files"][0]["name"].upper()})))  # fmt: skip
+    yield Hostile("a file twice", changed(MANIFEST, lambda data: data["files"].append(data["files"][0])))
     yield Hostile("bytes below zero", row(bytes=-1))
     yield Hostile("bytes as text", row(bytes="1"))
     yield Hostile("bytes of an exabyte", row(bytes=2**60))

@@ -18,6 +18,7 @@ from erase_plugins.evaluation.wording import number
 from erase_plugins.types import AttackReport, Certificate, DataRef, EvalRow, ForgetItem
 from erase_plugins.workflow.pairs import Gallery, Pair, names
 from hub_cards.escape import block, commands, flat, literal, prose
+from hub_cards.licences import Licence
 from tests.hub.conftest import REPO
 
 ROWS = (
@@ -345,6 +346,28 @@ def test_a_python_literal_is_one_string(text):
     assert ast.literal_eval(literal(text)) == flat(text)
 
 
+@pytest.mark.parametrize("link", ["javascript:alert(1)", "https://x.org/) <img src=x>", "LICENSE\n# x"])
+def test_the_link_of_a_licence_is_a_plain_address_or_none(pizza, link):
+    """It may come from the page of somebody to whom a pull request goes."""
+    text = body_of(hub_cards.card(pizza, license=Licence("other", "mine", link)))
+    assert text.split("## Licence\n\n")[1].startswith("`mine`. The conditions")
+    plain = body_of(hub_cards.card(pizza, license=Licence("other", "mine", "https://x.org/LICENSE.md")))
+    assert "`mine` ([text](https://x.org/LICENSE.md)). The" in plain
+
+
+def test_only_names_that_we_give_to_pictures_are_shown_and_replaced(hub, pizza):
+    from hub_cards.bundle import is_picture
+
+    assert is_picture("images/figure-curve.v2.png")
+    for name in (
+        "images/figure-x) <img src=x onerror=alert(1)>.png",
+        "images/figure-mine.jpg",
+        "images/figure-",
+        "x.png",
+    ):
+        assert not is_picture(name)
+
+
 def test_a_card_never_shows_a_token(pizza, hub):
     """Whatever field it came through; the YAML, the text and the commands."""
     from tests.hub.test_page import spoiled
@@ -471,7 +494,8 @@ def test_the_first_sentence_tells_the_numbers_and_what_brings_it_back(pizza):
         return text.split("\n\n")[2]
 
     assert said() == (
-        "Measured: **pizza 96.9 % → 3.1 %, other concepts 84.4 %** of the pictures. Nobody has attacked it yet."
+        "Still drawn, before → after: **pizza 96.9 % → 3.1 %, other concepts 84.4 %** of the pictures. "
+        "Nobody has attacked it yet."
     )
     strong, weak = attack(pizza, "concept-inversion", 1.0, 0.9, 0.3), attack(pizza, "paraphrase", 0.4, 0.2, 0.3)
     assert said(weak, strong).endswith(" 1 of 2 attacks brought it back: concept-inversion (100 %).")

@@ -48,6 +48,12 @@ def test_accuracies_gap_and_leaks(edited, plugin):
     assert "from 40 retrained models): 30.0 points before, 3.4 after." in text
     assert "| LiRA, AUC | 0.90 | 0.55 [0.40..0.70] | - |" in text
     assert "drawn" not in text
+    first = text.split("\n---\n", 1)[1].split("\n\n")
+    assert first[1].startswith("Load this small file into the model `model` and it no longer recognises **three**.")
+    assert first[2].startswith(
+        "Still recognised, before → after: **three 100 % → 2.5 %, other concepts 95 % → 94 %** of"
+    )
+    assert "Attacks are among the numbers below." in first[2]
     assert "forgotten classes still recognised" in text
     assert "type: image-classification" in text
 

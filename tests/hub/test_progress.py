@@ -6,7 +6,7 @@ import pytest
 
 import hub_cards
 from erase_plugins.errors import HubError, HubUnreachable
-from hub_cards.progress import Bar, told
+from hub_cards.progress import Bar, telling
 from hub_cards.pulling import commit_of, pull
 from tests.hub.conftest import REPO
 
@@ -23,9 +23,9 @@ def test_every_file_tells_its_bytes(hub, pizza):
     assert seen == []
 
 
-def test_a_client_without_bars_is_not_bothered():
-    assert told(None, pull) == {}
-    assert told(print, lambda repo: repo) == {}
+def test_without_anybody_to_tell_the_client_shows_its_own_bars():
+    with telling(None) as more:
+        assert more == {}
 
 
 def test_a_bar_counts_from_an_earlier_try_and_knows_no_total():

@@ -16,7 +16,12 @@ from hub_cards.references import Source, parse
         ("https://hf.co/me/no-pizza?library=diffusers", Source("me/no-pizza")),
         ("https://huggingface.co/me/no-pizza/tree/v1.2/samples", Source("me/no-pizza", "v1.2")),
         ("https://huggingface.co/me/no-pizza/commit/0123abc", Source("me/no-pizza", "0123abc")),
-        ("https://huggingface.co/me/no-pizza/blob/main/README.md", Source("me/no-pizza")),
+        ("https://huggingface.co/me/no-pizza/blob/main/README.md", Source("me/no-pizza", "main")),
+        (
+            "https://huggingface.co/me/no-pizza/resolve/0123abc/edit.safetensors?download=true",
+            Source("me/no-pizza", "0123abc"),
+        ),
+        ("https://huggingface.co/me/no-pizza/tree/refs%2Fpr%2F3", Source("me/no-pizza", "refs/pr/3")),
         ("https://huggingface.co/me/shelf#gun,knife", Source("me/shelf", None, ("gun", "knife"))),
     ],
 )
@@ -26,6 +31,7 @@ def test_the_address_of_a_page_names_its_repository(pasted, meant):
 
 @pytest.mark.parametrize(
     "other", ["https://huggingface.co/datasets/me/pictures", "https://huggingface.co/spaces/me/try", "https://huggingface.co/me",
+              "https://huggingface.co/me/no-pizza/tree/..%2F..", "https://huggingface.co/me/no-pizza/tree/a%00b",
               "https://example.org/me/no-pizza"]
 )  # fmt: skip
 def test_other_addresses_are_refused(other):

@@ -90,6 +90,20 @@ def test_cards_may_hold_anything(hub, erased):
     assert "\x1b" not in str(found.to_dict())
 
 
+@pytest.mark.parametrize(
+    "card", [{"ignore_metadata_errors": True}, {"self": 1}, {"to_dict": 1}, {"eval_results": [1]},
+             {"model-index": "x"}],
+    ids=str,
+)  # fmt: skip
+def test_no_card_of_a_stranger_ends_a_search(shelf, card):
+    """The client makes an object of every card on its way, and of these it cannot."""
+    publish("tester/odd", tags=[])
+    shelf.store.repository("tester/odd").downloads = 100
+    entry = shelf.store.repository("tester/odd").commit().files["README.md"]
+    shelf.store.cards[entry.sha256] = {"tags": ["erase-plugins"], **card}
+    assert names() == ["odd", "painters", "gogh-sd1", "van-gogh"]
+
+
 def test_the_command(shelf, erase):  # noqa: F811
     ran = erase("search", "van", "gogh", "--json")
     assert ran.code == 0, ran.err

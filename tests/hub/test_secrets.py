@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
+import zipfile
 from dataclasses import replace
 
 import pytest
@@ -133,6 +135,37 @@ def test_in_the_header_of_weights_and_in_plain_text(what):
         check_files([PushFile("w.safetensors", weights)])
     with pytest.raises(PushRefused, match=rf"app\.py \(line 2\).*{re.escape(what)}"):
         check_files([PushFile("app.py", f"x = 1\ny = '{ALL[what]}'\n".encode())])
+
+
+def test_a_token_of_another_hub_in_a_message(hub, pizza, monkeypatch):
+    """It need not look like one of huggingface.co: whoever is logged in has it."""
+    monkeypatch.setenv("HUGGING_FACE_HUB_TOKEN", "our-own-hub-0123456789")
+    with pytest.raises(PushRefused, match="the commit message holds your access token"):
+        push(pizza, message="for our-own-hub-0123456789")
+    assert hub.store.repositories == {}
+
+
+@pytest.mark.parametrize("what", ALL)
+def test_in_an_archive(what):
+    """A Space holds this package as a zip, and in the folder of a package may lie what its user forgot there."""
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as made:
+        made.writestr("erase_plugins/notes.txt", f"one\n{ALL[what]}\n")
+    with pytest.raises(PushRefused, match=rf"p\.zip/erase_plugins/notes\.txt \(line 2\).*{re.escape(what)}"):
+        check_files([PushFile("p.zip", packed.getvalue())])
+
+
+def test_what_is_hidden_beside_this_package_does_not_go_into_a_space(monkeypatch):
+    from erase_plugins.page import package
+
+    real, root = type(package.Path(package.__file__)), package.Path(package.__file__).resolve().parents[2]
+    odd = [root / "erase_plugins" / name for name in (".env", ".ipynb_checkpoints/x.py")]
+    monkeypatch.setattr(real, "rglob", lambda self, pattern: [*odd, root / "erase_plugins" / "types.py"])
+    monkeypatch.setattr(real, "is_file", lambda self: True)
+    monkeypatch.setattr(real, "read_bytes", lambda self: b"")
+    names = [name for name, _ in package._files(False)]
+    assert "erase_plugins/types.py" in names
+    assert not [name for name in names if "/." in name]
 
 
 @pytest.mark.parametrize("text", HARMLESS)

@@ -19,14 +19,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from huggingface_hub import SpaceCard
+from huggingface_hub import CommitOperationAdd, HfApi, SpaceCard
 from PIL import Image
 
 import erase_plugins
 import hub_cards
 from erase_plugins import Concept, generate
 from erase_plugins.artifacts.places import MARKER
-from erase_plugins.errors import RequestError
+from erase_plugins.errors import HubError, RequestError
 from erase_plugins.page import package
 from erase_plugins.testing.models import shared_pipeline
 from erase_plugins.workflow import models
@@ -287,6 +287,21 @@ def test_on_the_command_line(hub, pizza, drawn, erase, tmp_path, monkeypatch):  
         assert not item.is_file() or canary not in item.read_bytes(), item
     for name, data in hub.files(f"space:{REPO}").items():
         assert canary not in data, name
+
+
+def test_pictures_of_a_published_page_are_checked_before_they_come(hub, pizza, drawn, monkeypatch):
+    from hub_cards.cli.space import published_gallery
+
+    hub_cards.push(pizza, "tester/plain", license="mit")
+    assert published_gallery("tester/plain") is None
+    hub_cards.push(pizza, REPO, license="mit", gallery=drawn)
+    assert set(published_gallery(REPO).pictures) == set(drawn.pictures)
+    large = CommitOperationAdd("images/pair_1_after.png", bytes(50_000_001))
+    HfApi().create_commit(REPO, [large], commit_message="large")
+    before = hub.count("GET .*/resolve/.*pair_1_after")
+    with pytest.raises(HubError, match="50000001 bytes, such a file has 50000000 at most"):
+        published_gallery(REPO)
+    assert hub.count("GET .*/resolve/.*pair_1_after") == before
 
 
 # ---- with Gradio --------------------------------------------------------------------------------------------------
