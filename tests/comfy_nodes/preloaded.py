@@ -25,7 +25,7 @@ LIBRARIES = (
     "spandrel", "torchsde", "av", "aiohttp", "psutil", "diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion",
 )  # fmt: skip
 #: variables that libraries read when they are imported begin with one of these; TORCHINDUCTOR_CACHE_DIR is not among them:
-#: torch itself sets it in a process of the tests that has loaded a model, and each script would be run by the interpreter
+#: torch itself sets it in a worker that has loaded a model, which could not share this process with one that has not
 _READ = (
     "HF_",
     "HUGGINGFACE_",

@@ -1,4 +1,4 @@
-"""Runs inside the ComfyUI interpreter: a random Stable Diffusion 1 of a few thousand weights as ComfyUI objects."""
+"""Runs inside the ComfyUI interpreter: a small random Stable Diffusion 1 as ComfyUI objects."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 
 def tiny() -> tuple[Any, Any]:
-    """(MODEL, CLIP): latents of 8 x 8, context width 32, the words of pocket; a run on it takes a tenth of one on pocket."""
+    """(MODEL, CLIP): latents of 8 x 8, context width 32, the words of pocket; a method takes a third of its time there."""
     import torch
     from diffusers import UNet2DConditionModel
 
