@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 _PATH = re.compile(r"(?<![\w:/.~])(?:[A-Za-z]:[\\/]|/)(?:[^\s'\",;:()\\/]+[\\/])+")
 _TOKEN = re.compile(r"\b(hf_|ghp_|sk-)[A-Za-z0-9_-]{8,}")
@@ -46,6 +47,7 @@ PERSONAL = {
 }
 
 
+@lru_cache(maxsize=4096)  # names of weights and words of cards stand in every file of a library
 def secret_in(text: str, personal: bool = False) -> tuple[str, bool] | None:
     """What a text holds that should not be published, and whether it is about a person rather than an access key.
 

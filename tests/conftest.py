@@ -19,6 +19,8 @@ os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = "1"
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("HF_HUB_DISABLE_XET", "1")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+# as commands set it while tests run: preloaded.py would see another environment from then on
+os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 # workers and other child processes share it; the user's own stays as it is
 if "PYTEST_XDIST_WORKER" not in os.environ:
     os.environ["ERASE_PLUGINS_CACHE"] = tempfile.mkdtemp(prefix="erase-plugins-cache-")

@@ -39,10 +39,10 @@ def work(
     Returns:
         Cell -> file name -> content, where the folder cannot be reached from this machine; empty otherwise.
     """
-    from erase_plugins.workflow.models import load_pipeline
-
     if prepare is not None:
         prepare()
+    from erase_plugins.workflow.models import load_pipeline  # what it is after the preparation
+
     shared = Path(folder).is_dir()
     with tempfile.TemporaryDirectory() as scratch:
         root = Path(folder) if shared else Path(scratch)

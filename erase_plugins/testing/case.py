@@ -153,6 +153,13 @@ class Case:
         """The result of one undisturbed run, shared by the checks."""
         return self.observed.artifact
 
+    @cached_property
+    def edited(self) -> Any:
+        """What the model predicts with the artifact applied, computed once; see `observe.predictions`."""
+        from erase_plugins.testing.observe import applied_predictions
+
+        return applied_predictions(self.pipe, self.artifact)
+
     @property
     def observed(self) -> Observation:
         """The shared run and what it did besides; an error is raised again without running again."""

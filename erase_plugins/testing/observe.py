@@ -79,6 +79,14 @@ def predictions(pipe: Any, prompts: tuple[str, ...] = _PROMPTS) -> Tensor:
         return torch.cat([target.predict(latents, step, cond) for step in (100, 800)]).float()
 
 
+def applied_predictions(pipe: Any, artifact: Any, strength: float = 1.0) -> Tensor:
+    """`predictions` with an artifact applied; the pipeline is restored."""
+    from erase_plugins.workflow.applying import apply
+
+    with apply(pipe, artifact, strength):
+        return predictions(pipe)
+
+
 def _logits(target: Any) -> Tensor:
     """Logits for fixed inputs: pictures of noise, or token numbers."""
     import torch

@@ -14,7 +14,7 @@ from erase_plugins.artifacts.tensors import read_tensors
 from erase_plugins.families.naming import sgm_path
 from erase_plugins.families.source import pocket_folder
 from erase_plugins.runtime.patcher import delta_tensor
-from tests.comfy.unpack import comfy_environment
+from tests.comfy_nodes.conftest import environment, preloaded_comfy  # noqa: F401  (fixtures)
 from tests.families.test_naming import info_of
 from tests.layouts.making import artifact_of, dense_edit, random_edit
 
@@ -34,19 +34,9 @@ MAPS = {
 
 
 @pytest.fixture(scope="module")
-def environment():
-    found = comfy_environment()
-    if isinstance(found, str):
-        if os.environ.get("ERASE_REQUIRE_COMFY"):
-            pytest.fail(found)
-        pytest.skip(found)
-    return found
-
-
-@pytest.fixture(scope="module")
-def result(environment, pocket_target, tmp_path_factory):
+def result(environment, preloaded_comfy, pocket_target, tmp_path_factory):  # noqa: F811
     """Edits, counts and patched weights of one run of the ComfyUI process."""
-    python, folder = environment
+    folder = environment[1]
     work = tmp_path_factory.mktemp("comfy")
     edits = {
         "kohya": random_edit(pocket_target, ("denoiser", "text")),
@@ -68,7 +58,7 @@ def result(environment, pocket_target, tmp_path_factory):
     (work / "job.json").write_text(json.dumps(job), encoding="utf-8")
     script = Path(__file__).parent / "stock_lora.py"
     done = subprocess.run(
-        [str(python), str(script), str(folder), str(work / "job.json")],
+        [*preloaded_comfy, str(script), str(folder), str(work / "job.json")],
         capture_output=True, text=True, timeout=500, cwd=folder, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]

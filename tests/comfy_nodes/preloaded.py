@@ -24,13 +24,14 @@ LIBRARIES = (
     "torch", "torchvision", "transformers.modeling_utils", "transformers.models.clip.modeling_clip", "scipy.stats", "kornia",
     "spandrel", "torchsde", "av", "aiohttp", "psutil", "diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion",
 )  # fmt: skip
-#: variables that libraries read when they are imported begin with one of these
+#: variables that libraries read when they are imported begin with one of these; TORCHINDUCTOR_CACHE_DIR is not among them:
+#: torch itself sets it in a worker that has loaded a model, which could not share this process with one that has not
 _READ = (
     "HF_",
     "HUGGINGFACE_",
     "TRANSFORMERS_",
     "DIFFUSERS_",
-    "TORCH",
+    "TORCH_",
     "PYTORCH_",
     "CUDA_",
     "OMP_",

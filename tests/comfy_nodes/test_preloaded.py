@@ -38,12 +38,16 @@ def run(preloaded_comfy, tmp_path):
     return started
 
 
-@pytest.mark.parametrize("other", [False, True])
-def test_it_runs_as_by_the_interpreter(preloaded_comfy, run, tmp_path, other):
-    """Where libraries would have read another variable, by the interpreter itself."""
+@pytest.mark.parametrize(
+    ("variable", "other"),
+    [({}, False), ({"TORCHINDUCTOR_CACHE_DIR": "/nowhere"}, False), ({"HF_ENDPOINT": "http://127.0.0.1:9"}, True)],
+    ids=["same", "set by torch", "another"],
+)
+def test_it_runs_as_by_the_interpreter(preloaded_comfy, run, tmp_path, variable, other):
+    """Where libraries would have read another variable, by the interpreter itself; torch sets one in the tests' process."""
     if len(preloaded_comfy) == 1:
         pytest.skip("no process forks here")
-    process = run(TELLS, "a", "b c", TOLD="x", **({"HF_ENDPOINT": "http://127.0.0.1:9"} if other else {}))
+    process = run(TELLS, "a", "b c", TOLD="x", **variable)
     said, errors = process.communicate(timeout=120)
     parent, torch, ours, words, folder, told, path = json.loads(said)
     assert (process.returncode, errors, words, told) == (3, "to stderr\n", ["a", "b c"], "x")

@@ -14,6 +14,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
 from parity import Case, far
+from tiny_model import tiny
 
 NUMBERS: dict[str, Any] = {}
 TINY = {"iterations": "4", "trajectories": "2", "harvest": "2", "steps": "3", "keep_words": "2", "keep_batch": "1"}
@@ -129,11 +130,12 @@ def node_runs(case: Case, node: Any, vae: Any) -> None:
     NUMBERS["chained"] = far(case.comfy(chained[0], context), case.comfy(erased, context))
 
 
-def every_method(case: Case, nodes: dict[str, Any]) -> None:
-    """Every registered method on the connected model, as short as its contract allows."""
+def every_method(nodes: dict[str, Any]) -> None:
+    """Every registered method on a connected model, as short as its contract allows."""
     from comfy_nodes.nodes.methods import drawing_methods, node_id
 
     hook(lambda *_: None)
+    model, clip = tiny()
     NUMBERS["methods"] = {}
     for entry in drawing_methods():
         method = entry.item
@@ -147,7 +149,7 @@ def every_method(case: Case, nodes: dict[str, Any]) -> None:
         }
         kind = "object" if "object" in method.kinds else sorted(method.kinds)[0]
         try:
-            values = {**COMMON, "kind": kind, "model": case.model, "clip": case.clip, **short}
+            values = {**COMMON, "kind": kind, "model": model, "clip": clip, **short}
             NUMBERS["methods"][method.id] = nodes[node_id(method.id)]().execute(**values)["result"][3]
         except Exception as error:
             NUMBERS["methods"][method.id] = f"{type(error).__name__}: {error}"
@@ -257,7 +259,7 @@ def main(comfy_dir: str, work: Path) -> None:
         node_runs(case, nodes["EraseMethodEsd"], vae)
         stopping(case, nodes["EraseMethodEsd"])
         checkpoints(case, nodes)
-        every_method(case, nodes)
+        every_method(nodes)
     print("RESULT " + json.dumps(NUMBERS))
 
 

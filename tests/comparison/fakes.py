@@ -35,6 +35,7 @@ def run_cell(cell: Cell, pipe: Any, place: Path) -> dict[str, Any]:
     """Notes that it ran; "nan" fails, "killer" takes its process along."""
     from PIL import Image
 
+    assert pipe == "pipe", "a model was opened although `prepare` put a fake in its place"
     place.mkdir(parents=True, exist_ok=True)
     with (place / "ran").open("a") as file:
         file.write("x")

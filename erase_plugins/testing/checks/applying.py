@@ -11,7 +11,7 @@ from erase_plugins.errors import BaseMismatch, Unsupported
 from erase_plugins.testing.case import Case
 from erase_plugins.testing.checks import check, refused
 from erase_plugins.testing.models import changed_since, other_models, shared_pipeline
-from erase_plugins.testing.observe import predictions, snapshot
+from erase_plugins.testing.observe import applied_predictions, predictions, snapshot
 
 #: float32 rounding of one denoiser pass, relative to the size of its output
 TOLERANCE = 1e-4
@@ -22,18 +22,10 @@ def closeness(first: Any, second: Any) -> float:
     return float((first - second).abs().max() / first.abs().max().clamp_min(1e-12))
 
 
-def applied_predictions(pipe: Any, artifact: Any, strength: float = 1.0) -> Any:
-    """Predictions with an artifact applied; the pipeline is restored."""
-    from erase_plugins.workflow.applying import apply
-
-    with apply(pipe, artifact, strength):
-        return predictions(pipe)
-
-
 @check
 def edit_has_an_effect(case: Case) -> None:
     """At strength 1 the prediction differs, and stays finite."""
-    base, edited = predictions(case.pipe), applied_predictions(case.pipe, case.artifact)
+    base, edited = predictions(case.pipe), case.edited
     assert bool(torch.isfinite(edited).all()), "the edited model predicts NaN or infinity"
     assert closeness(base, edited) > 0, "the edit has no effect on the prediction"
 
@@ -66,8 +58,7 @@ def fuse_equals_apply(case: Case) -> None:
     """Fused weights predict what the applied edit predicts; what cannot be fused says so."""
     from erase_plugins.workflow.applying import apply
 
-    expected = applied_predictions(case.pipe, case.artifact)
-    pipe = case.fresh()
+    expected, pipe = case.edited, case.fresh()
     handle = apply(pipe, case.artifact)
     if "addon" in case.artifact.edit.kinds:
         refused(Unsupported, handle.fuse, "fusing added modules")

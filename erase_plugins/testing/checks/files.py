@@ -8,8 +8,8 @@ from typing import Any
 from erase_plugins.errors import Unsupported
 from erase_plugins.testing.case import Case, scratch
 from erase_plugins.testing.checks import STOCK_READER, check, layout_check, refused, stock_reader
-from erase_plugins.testing.checks.applying import TOLERANCE, applied_predictions, closeness
-from erase_plugins.testing.observe import files_below, predictions
+from erase_plugins.testing.checks.applying import TOLERANCE, closeness
+from erase_plugins.testing.observe import applied_predictions, files_below, predictions
 
 #: on logits in float64, where it makes no difference whether weights and LoRA are multiplied together or one by one
 STOCK = 1e-6
@@ -20,12 +20,11 @@ def layout_round_trip(case: Case, layout: str) -> None:
     """Folder and single files load into the same prediction; a layout that cannot carry the edit gives a reason."""
     from erase_plugins.workflow.artifacts import load_artifact
 
-    expected = applied_predictions(case.pipe, case.artifact)
     with scratch() as folder:
         saved = saved_as(case, folder / "out", layout)
         if saved is None:
             return
-        exact = not lossy(case, layout)
+        expected, exact = case.edited, not lossy(case, layout)
         for place in (folder / "out", *own_files(folder / "out", saved)):
             loaded = load_artifact(place, case.info.family.id)
             assert loaded.manifest.erased == (case.concept.name,), f"{place.name} forgot what it erases"
@@ -46,7 +45,7 @@ def stock_loader_agrees(case: Case, layout: str) -> None:
         saved = saved_as(case, folder / "out", layout)
         if saved is None:
             return
-        expected, pipe = applied_predictions(case.pipe, case.artifact), case.fresh()
+        expected, pipe = case.edited, case.fresh()
         pipe.load_lora_weights(str(folder / "out"), weight_name=own_files(folder / "out", saved)[0].name)
         distance = closeness(expected, predictions(pipe))
     assert distance <= TOLERANCE or lossy(case, layout), (
