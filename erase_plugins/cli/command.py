@@ -93,6 +93,15 @@ layout_option = click.option(
     metavar="L",
     help="File layout to write; repeat for several (see 'list layouts').",
 )
+#: what every generator takes, also where numbers of pictures or rounds are added to it
+SEED = click.IntRange(0, 2**32 - 1)
+
+
+def seed_option(help: str) -> Callable[[Any], Any]:
+    """The option ``--seed`` of a command, with what is drawn from it."""
+    return click.option("--seed", type=SEED, default=0, show_default=True, help=help)
+
+
 strength_option = click.option("--strength", type=float, default=1.0, show_default=True, help="0 is the base.")
 
 

@@ -16,6 +16,7 @@ from erase_plugins.cli.command import (
     load_artifacts,
     model_options,
     parse_settings,
+    seed_option,
     strength_option,
     until_the_end,
 )
@@ -33,7 +34,7 @@ _DAMAGE = 0.10
 @click.option("--erased", multiple=True, metavar="TEXT", help="What to look for; what the artifacts name if left out.")
 @strength_option
 @click.option("--images", type=click.IntRange(1, 100_000), default=32, show_default=True, help="Pictures per set.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Seed of prompts, noise and resampling.")
+@seed_option("Seed of prompts, noise and resampling.")
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Option of the suite (see 'info SUITE').")
 @click.option("--any-base", is_flag=True, help="Allow a fine-tune of the artifact's base model.")
 @click.option(

@@ -17,6 +17,7 @@ from erase_plugins.cli.command import (
     model_options,
     parse_settings,
     preset_option,
+    seed_option,
     until_the_end,
 )
 from erase_plugins.cli.console import emit, hint, human_seconds, progress, say
@@ -36,7 +37,7 @@ from erase_plugins.types import KINDS
 @click.option("--kind", type=click.Choice(KINDS), default="object", show_default=True, help="Kind of the concepts.")
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Option of the method (see 'info METHOD').")
 @preset_option
-@click.option("--seed", type=int, default=0, show_default=True, help="Seed of everything random.")
+@seed_option("Seed of everything random.")
 @click.option("--jobs", type=click.IntRange(1), default=1, show_default=True, help="Processes on this machine.")
 @click.option("--out", required=True, metavar="DIR", help="Folder that gets one artifact folder per concept.")
 @layout_option

@@ -151,3 +151,15 @@ def test_names_of_people_stand_in_no_message(place, erase):
     done = erase("records", "delete", "head", "--subject", "Zebulon Quux", "--json")
     assert done.code == 2
     assert "Zebulon" not in done.out + done.err
+
+
+def test_what_comes_next_can_be_pasted_and_ids_have_a_place_before_anything_is_learned(place, erase):
+    """Paths with spaces stood unquoted, and a place that cannot be written was found when all was done."""
+    (place / "file").write_text("")
+    ran = erase("records", "init", "the head", *INIT[3:], "--ids-out", "file/ids.txt")
+    assert (ran.code, "'file' is no folder" in ran.err) == (2, True), ran.err
+    assert not (place / "the head").exists()
+    ran = erase("records", "init", "the head", *INIT[3:], "--ids-out", "new/ids.txt")
+    assert (ran.code, len((place / "new" / "ids.txt").read_text().split())) == (0, 40)
+    assert "erase-plugins records release 'the head'" in ran.out
+    assert "erase-plugins push 'the head/releases/1' OWNER/NAME" in erase("records", "release", "the head").out

@@ -64,7 +64,11 @@ def test_certificates_of_every_schema_are_checked_in_their_own_words(tmp_path, s
     assert any("stands in front of the model" in text for text in data["says"]) == (schema == 1)
     (tmp_path / "certificate.json").write_text(to_json(data))
     assert verify(tmp_path)["says"] == data["says"]
-    for changed in ({**data, "schema": 3 - schema}, {**data, "schema": 9}, {**data, "says": data["says"][1:]}):
+    for changed in (
+        {**data, "schema": schema % len(SCHEMAS) + 1},
+        {**data, "schema": 9},
+        {**data, "says": data["says"][1:]},
+    ):
         (tmp_path / "certificate.json").write_text(to_json(changed))
         with pytest.raises(CorruptArtifact, match="something else about"):
             verify(tmp_path)
@@ -102,3 +106,35 @@ def test_what_failed_may_be_measured_with_another_suite_and_the_certificate_tell
         assert f"measured before with suite {suite}, it did not pass: target_rate fell from 1 to 0.9" in data["says"]
     (tmp_path / "certificate.json").write_text(to_json(data))
     assert verify(tmp_path)["says"] == data["says"]
+
+
+def test_the_certificate_says_what_became_of_what_was_made(tmp_path):
+    """Taken out of use and closed, a request's certificate read like that of one in force."""
+    desk = Desk.create(tmp_path / "desk")
+    name, _ = receive(desk, "person", [CANARY])
+    decisions.verify_identity(desk, name, "account")
+    triaged(desk, name)
+
+    def said() -> list[str]:
+        ledger = desk.ledger()
+        data = certificate(ledger, ledger.case(name))
+        (tmp_path / "certificate.json").write_text(to_json(data))
+        assert verify(tmp_path)["says"] == data["says"]
+        return data["says"]
+
+    assert not any("put to use" in text for text in said())
+    attempted(desk, name, 1, True)
+    assert "what was made was not put to use" in said()
+    day = desk.ledger().time[:10]
+    decisions.deploy(desk, name)
+    assert f"what was made was put to use on {day}" in said()
+    decisions.revoke(desk, name, "mistake", "account")
+    decisions.decide(desk, name, "close")
+    gone = (
+        f"what was made was put to use on {day} and taken out of use on {day} (mistake): nothing is in force for this"
+    )
+    assert f"{gone} request" in said()
+    other, _ = receive(desk, "person", ["Maribex Tressok"])
+    ledger = decisions.decide(desk, other, "reject", "unfounded")
+    assert certificate(ledger, ledger.case(other))["says"][0] == f"the request was rejected on {day}: unfounded"
+    assert certificate(ledger, ledger.case(name), 2)["says"][0].startswith("with suite"), "as it was handed out"
