@@ -163,3 +163,13 @@ def test_what_comes_next_can_be_pasted_and_ids_have_a_place_before_anything_is_l
     assert (ran.code, len((place / "new" / "ids.txt").read_text().split())) == (0, 40)
     assert "erase-plugins records release 'the head'" in ran.out
     assert "erase-plugins push 'the head/releases/1' OWNER/NAME" in erase("records", "release", "the head").out
+
+
+def test_a_program_is_told_what_a_person_is_told(place, erase):
+    """With --json the line that published models still know the record was nowhere."""
+    ids = made(erase)["ids"]
+    person = erase("records", "delete", "head", "--id", ids[0])
+    gone = erase("records", "delete", "head", "--id", ids[1], "--json")
+    assert gone.data["hints"] == person.err.splitlines() != []
+    assert gone.err == ""
+    assert "hints" not in erase("records", "status", "head", "--json").data
