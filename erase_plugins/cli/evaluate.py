@@ -20,7 +20,7 @@ from erase_plugins.cli.command import (
     strength_option,
     until_the_end,
 )
-from erase_plugins.cli.console import emit, human_seconds, progress, say, share, table
+from erase_plugins.cli.console import emit, hint, human_seconds, progress, say, share, table
 
 #: a loss of kept concepts, in shares, from which an edit is called poor
 _DAMAGE = 0.10
@@ -143,16 +143,23 @@ def tells_quality(report: Any, artifact: Any) -> bool:
 
 
 def mark(artifact: Any, quality: str) -> None:
-    """Notes the measured quality in the manifest of an artifact folder; files without one are left alone."""
+    """Notes the measured quality in the manifest of an artifact folder.
+
+    Files without one are left alone, and so is what lies in the cache of the Hub's client, where it is a link. A folder
+    that cannot be written is told of: what was measured is there all the same.
+    """
     from dataclasses import replace
 
     from erase_plugins.artifacts.atomic import atomic_file
     from erase_plugins.artifacts.manifest import FILENAME
 
-    if artifact.path is None or not (artifact.path / FILENAME).is_file():
+    if artifact.path is None or not (file := artifact.path / FILENAME).is_file() or file.is_symlink():
         return
-    with atomic_file(artifact.path / FILENAME) as work:
-        work.write_text(replace(artifact.manifest, quality=quality).to_json(), encoding="utf-8")
+    try:
+        with atomic_file(file) as work:
+            work.write_text(replace(artifact.manifest, quality=quality).to_json(), encoding="utf-8")
+    except OSError as error:
+        hint(f"'{artifact.path.name}' cannot be written ({error.strerror}); its manifest does not say: {quality}")
 
 
 def show(report: Any) -> None:
@@ -214,7 +221,7 @@ def verdict(report: Any, artifacts: list[Any], model: str) -> tuple[str, list[st
     if "target_rate" in bad and artifacts:
         lines.append("the concept is still there; find out why with:")
         path = artifacts[0].path
-        place = path.name if path is not None else artifacts[0].name
+        place = path if path is not None else artifacts[0].name
         lines.append(quote("erase-plugins", "diagnose", place, "--model", model, "--prompt", f"a {report.erased[0]}"))
     elif "synonym_rate" in bad:
         lines.append("paraphrases still work; erase them too:")

@@ -21,7 +21,7 @@ data_options = stacked(
 record_options = stacked(
     click.option("--id", "ids", multiple=True, metavar="ID", help="A record."),
     click.option("--subject", metavar="NAME", help="All records of this person."),
-    click.option("--subject-file", metavar="FILE", help="The same, the name in a file: not in the shell's history."),
+    click.option("--subject-file", metavar="FILE", help="The same, one name a line: not in the shell's history."),
 )
 
 
@@ -270,11 +270,12 @@ def _say_bound(facts: dict[str, Any]) -> None:
 def _chosen(head: Any, ids: Sequence[str], subject: str | None, file: str | None) -> list[str]:
     from erase_plugins.records.events import check_id
 
+    people = [] if subject is None else [subject]
     if file is not None:
-        subject = _read(file).strip()
+        people += [line for line in _read(file).splitlines() if line.strip()]
     found = [check_id(name) for name in ids]
-    if subject is not None:
-        found += [name for name in head.ids(subject) if name not in found]
+    for person in people:
+        found += [name for name in head.ids(person) if name not in found]
     if not found:
         raise RequestError("no record was named; give --id ID or --subject NAME")
     return found
@@ -286,7 +287,7 @@ def _lines(path: str | None) -> list[str] | None:
 
 def _read(path: str) -> str:
     try:
-        return Path(path).read_text(encoding="utf-8")
+        return Path(path).read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise RequestError(
             f"'{Path(path).name}' cannot be read as text; give a UTF-8 file, one name per line"

@@ -173,3 +173,12 @@ def test_a_program_is_told_what_a_person_is_told(place, erase):
     assert gone.data["hints"] == person.err.splitlines() != []
     assert gone.err == ""
     assert "hints" not in erase("records", "status", "head", "--json").data
+
+
+def test_everybody_who_is_named_is_deleted_also_behind_a_byte_order_mark(place, erase):
+    """The first person of a file that Windows saved could never be deleted; a file hid the name given beside it."""
+    (place / "who.txt").write_text("".join(f"Person {k}\n" for k in range(40)), encoding="utf-8-sig")
+    ids = made(erase, "--subjects", "who.txt")["ids"]
+    (place / "gone.txt").write_text("Person 0\n\nPerson 7\n", encoding="utf-8-sig")
+    gone = erase("records", "delete", "head", "--subject", "Person 3", "--subject-file", "gone.txt", "--json")
+    assert gone.data["deleted"] == [ids[3], ids[0], ids[7]]

@@ -140,6 +140,31 @@ def test_measured_quality_is_noted_in_the_manifest(pizza_folder, tmp_path):
     assert load_artifact(folder).manifest.quality == "poor"
 
 
+def test_what_was_measured_is_not_lost_where_the_artifact_cannot_be_written(pizza_folder, tmp_path, monkeypatch, capsys):
+    """On a read-only share the command ended in an error after the last picture; in the Hub's cache it broke a link."""
+    import shutil
+
+    from erase_plugins.artifacts.manifest import FILENAME
+    from erase_plugins.cli.evaluate import mark
+
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    folder = shutil.copytree(pizza_folder, tmp_path / "shared")
+    artifact = load_artifact(folder)
+    with monkeypatch.context() as patch:
+        patch.setattr("tempfile.mkstemp", refuse)
+        mark(artifact, "good")
+    told = "'shared' cannot be written (Permission denied); its manifest does not say: good"
+    assert told in capsys.readouterr().err
+    blob = tmp_path / "blob"
+    (folder / FILENAME).rename(blob)
+    (folder / FILENAME).symlink_to(blob)
+    before = blob.read_bytes()
+    mark(artifact, "good")
+    assert (folder / FILENAME).is_symlink() and blob.read_bytes() == before
+
+
 def test_inspect_folder_and_file(erase, pizza_folder):
     data = erase("inspect", pizza_folder, "--json").data
     assert (data["kind"], data["family"], data["erased"], data["statistics"]) == ("artifact", "sd1", ["pizza"], True)
