@@ -25,6 +25,7 @@ class State:
     started: float = field(default_factory=time.perf_counter)
     undo: list[Any] = field(default_factory=list)
     hints: list[str] = field(default_factory=list)
+    emitted: bool = False
 
 
 def state() -> State:
@@ -56,6 +57,7 @@ def emit(data: Mapping[str, Any]) -> None:
     """The one JSON object of ``--json``, with the hints that were given before; silent without it."""
     if state().json:
         click.echo(dump({**data, "hints": state().hints} if state().hints else data))
+        state().emitted = True
 
 
 def dump(data: Mapping[str, Any]) -> str:

@@ -140,7 +140,9 @@ def test_measured_quality_is_noted_in_the_manifest(pizza_folder, tmp_path):
     assert load_artifact(folder).manifest.quality == "poor"
 
 
-def test_what_was_measured_is_not_lost_where_the_artifact_cannot_be_written(pizza_folder, tmp_path, monkeypatch, capsys):
+def test_what_was_measured_is_not_lost_where_the_artifact_cannot_be_written(
+    pizza_folder, tmp_path, monkeypatch, capsys
+):
     """On a read-only share the command ended in an error after the last picture; in the Hub's cache it broke a link."""
     import shutil
 
