@@ -197,13 +197,15 @@ class DataRef(Record):
 
 @dataclass(frozen=True)
 class _Folder:
-    """All files below a folder but hidden ones."""
+    """All files below a folder but hidden ones and those that a file manager left there."""
 
     name: str
     path: Path
 
     def files(self) -> list[tuple[str, Path]]:
         """(relative path with /, path) in the order of the relative paths."""
+        from erase_plugins.artifacts.places import is_litter
+
         root = self.path.resolve()
         found = []
         for top, folders, names in os.walk(self.path, onerror=self._unreadable):
@@ -211,7 +213,7 @@ class _Folder:
             links = [item for item in folders if (Path(top) / item).is_symlink()]
             if links:
                 raise RequestError(f"data '{self.name}': {links[0]} is a link to a folder; put the files there instead")
-            for path in (Path(top) / item for item in names if not item.startswith(".")):
+            for path in (Path(top) / item for item in names if not item.startswith(".") and not is_litter(item)):
                 if path.is_symlink() and not path.resolve().is_relative_to(root):
                     raise RequestError(f"data '{self.name}': {path.name} is a link that leaves the folder; copy it")
                 if not path.is_file():

@@ -149,7 +149,8 @@ def referred(model: Model, data: Any, label: str | int | None = None) -> Labelle
         try:
             images.append(picture.copy() if isinstance(picture, Image.Image) else Image.open(picture).convert("RGB"))
         except (OSError, UnidentifiedImageError, AttributeError) as error:
-            raise RequestError(f"data '{data.name}': {Path(str(picture)).name} is no readable picture") from error
+            shown = Path(str(picture)).name
+            raise RequestError(f"data '{data.name}': {shown} is no readable picture; take it out") from error
         numbers.append(class_number(name if label is None else label, labels, model.info.model))
     return Labelled(prepared(model, images), torch.tensor(numbers))
 
