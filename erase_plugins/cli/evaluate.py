@@ -24,6 +24,7 @@ from erase_plugins.cli.console import emit, hint, human_seconds, progress, say, 
 
 #: a loss of kept concepts, in shares, from which an edit is called poor
 _DAMAGE = 0.10
+NOT_MEASURED = "not measured"
 
 
 @declare("evaluate")
@@ -91,7 +92,8 @@ def command(
             seed=seed, any_base=any_base, progress=bar.update, settings=options, dtype=dtype, device=device,
         )  # fmt: skip
     quality, advice = verdict(report, loaded, model)
-    if len(loaded) == 1 and strength == 1.0 and not any_base and tells_quality(report, loaded[0]):
+    told = quality != NOT_MEASURED and tells_quality(report, loaded[0]) if len(loaded) == 1 else False
+    if told and strength == 1.0 and not any_base:
         mark(loaded[0], quality)
     emit({**report.to_dict(), "quality": quality, "advice": advice, "folder": str(folder)})
     show(report)
@@ -188,14 +190,16 @@ def _light(metric: str, cells: dict[tuple[str, str], Any]) -> str:
     if base is None or edited is None or not metric.endswith(("_rate", "_share")):
         return ""
     if metric in ("target_rate", "synonym_rate"):
-        left = edited.value / base.value if base.value else 0.0
+        if not base.value:
+            return ""  # what the base does not show cannot be seen to go
+        left = edited.value / base.value
         return "ok" if left <= 0.1 else "weak" if left <= 0.6 else "bad"
     loss = base.value - edited.value
     return "ok" if loss <= 0.04 else "weak" if loss <= _DAMAGE else "bad"
 
 
 def verdict(report: Any, artifacts: list[Any], model: str) -> tuple[str, list[str]]:
-    """good or poor, and what to do about it.
+    """good, fair or poor, and what to do about it; "not measured" where the base shows nothing of the concept.
 
     Returns:
         quality, and lines of advice with commands.
@@ -203,6 +207,8 @@ def verdict(report: Any, artifacts: list[Any], model: str) -> tuple[str, list[st
     cells = {(row.metric, row.subject): row for row in report.rows}
     lights = {metric: _light(metric, cells) for metric in {row.metric for row in report.rows}}
     bad = sorted(metric for metric, light in lights.items() if light == "bad")
+    if not bad and (row := cells.get(("target_rate", "base"))) is not None and not row.value:
+        return NOT_MEASURED, ["the base model shows nothing of it either: this says nothing about the artifact"]
     if not bad:
         return ("good" if lights.get("target_rate") == "ok" else "fair"), []
     if not report.judge:  # what a suite of its own measures, it explains in its warnings

@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from erase_plugins.cli.command import (
+    Finite,
     declare,
     dry_run_option,
     force_option,
@@ -159,8 +160,11 @@ def run(
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Option of the suite.")
 @click.option("--images", type=click.IntRange(1), default=32, show_default=True, help="Pictures per prompt set.")
 @seed_option("Seed of everything random.")
-@click.option("--max-left", type=float, default=0.1, show_default=True, help="Share of the subject that may be left.")
-@click.option("--max-loss", type=float, default=0.1, show_default=True, help="Loss of what stays that is accepted.")
+@click.option(
+    "--max-left", type=Finite(0, 1), default=0.1, show_default=True, help="Share of the subject that may be left."
+)
+@click.option("--max-loss", type=Finite(0, 1), default=0.1, show_default=True,
+              help="Loss of what stays that is accepted.")  # fmt: skip
 def evaluate(
     folder: str, key: str | None, case: str, role: str, dry_run: bool, subjects: tuple[str, ...],
     subject_file: str | None, model: str, revision: str | None, dtype: str, device: str, forget: str | None,

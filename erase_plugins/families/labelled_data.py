@@ -101,7 +101,7 @@ def prepared(model: Model, pictures: Sequence[Any]) -> Tensor:
 
     channels, height, width = model.classifier.input_shape
     images = [
-        np.asarray(item.convert("RGB" if channels == 3 else "L")) if isinstance(item, Image.Image) else
+        np.array(item.convert("RGB" if channels == 3 else "L")) if isinstance(item, Image.Image) else
         np.moveaxis(item, 0, -1) for item in pictures
     ]  # fmt: skip
     images = [item[..., None] if item.ndim == 2 else item for item in images]
@@ -201,7 +201,10 @@ def both_sets(
         retain = Labelled.joined([referred(model, item) for item in request.retain_data])
         retain = retain[~retain.where(left_out)]
         if strange := retain.where(classes).sum():
-            raise RequestError(f"{int(strange)} pictures to retain have a label that is to be forgotten; take them out")
+            gone = ", ".join(f"'{labels[number]}'" for number in sorted(set(classes)))
+            raise RequestError(
+                f"{int(strange)} pictures to retain have a label that is to be forgotten; give a folder without {gone}"
+            )
         if twice := sum(_same(retain, single)):
             raise RequestError(
                 f"{twice} pictures are to be forgotten and to be retained"

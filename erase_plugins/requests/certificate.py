@@ -100,6 +100,9 @@ def _sentences(case: Case, measured: Mapping[str, Any] | None, schema: int) -> l
                         f"{number(after)} after")  # fmt: skip
         elif subject in _NOBODY and schema > 1:
             said.append(f"{metric} of {_NOBODY[subject]} is {number(values[metric, subject])}")
+    if schema > 2 and measured["suite"] != "certificate":
+        said.append(f"to pass, at most {measured['left']:.4g} of the subject may be left, and no share of what stays "
+                    f"may fall by more than {measured['loss']:.4g}")  # fmt: skip
     said += [f"it did not pass: {reason}" for reason in measured["reasons"]]
     said += [f"measured before with suite {line['suite']}, it did not pass: {reason}"
              for line in _earlier(case, measured) for reason in line["reasons"]]  # fmt: skip

@@ -92,6 +92,11 @@ def test_verdict_proposes_commands():
     assert sum(line.startswith("erase-plugins run") for line in advice) == 2
     assert verdict(report(target_rate=0.3), [], "pocket")[0] == "fair"
     assert "aliases=true" in " ".join(verdict(report(synonym_rate=0.9), [], "pocket")[1])
+    blind = report()
+    none = tuple(replace(row, value=0.0) if row.metric == "target_rate" else row for row in blind.rows)
+    told = verdict(replace(blind, rows=none), [], "pocket")
+    assert told[0] == "not measured", "nothing was seen before, nothing after: that was called good"
+    assert "the base model shows nothing of it either" in told[1][0]
     style = SimpleNamespace(manifest=SimpleNamespace(concepts=[Concept("pizza", "style")]))
     many = replace(report(synonym_rate=0.9), erased=("a", "b", "c", "d"))
     line = verdict(many, [style], "pocket")[1][-1]

@@ -45,6 +45,14 @@ def test_what_was_measured_is_not_said_to_be_missing(tmp_path, rows, suite, last
     assert certificate(*measured(tmp_path / "desk", rows, suite))["says"][-1] == last
 
 
+def test_the_bounds_of_passing_are_told(tmp_path):
+    """ "The evaluation passed" was all, whatever share of the subject had been allowed to be left."""
+    said = certificate(*measured(tmp_path / "desk", []))["says"]
+    assert (
+        "to pass, at most 0.1 of the subject may be left, and no share of what stays may fall by more than 0.1" in said
+    )
+
+
 def test_nobody_claims_that_a_guard_is_in_force(tmp_path):
     said = " ".join(certificate(*measured(tmp_path / "desk", []))["says"])
     assert "whether it was put there is not in this record" in said
