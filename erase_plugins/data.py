@@ -23,6 +23,8 @@ SCHEME = "datasets:"
 IN_MEMORY = "memory:"
 #: hash -> (pictures, labels) of `DataRef.held`
 _HELD: dict[str, tuple[Any, Any]] = {}
+#: left by file managers and by Python; nobody misses them
+LITTER = frozenset((".DS_Store", "Thumbs.db", "desktop.ini", "__pycache__"))
 _HASH = re.compile(r"[0-9a-f]{64}")
 #: bytes of a file that are hashed at once
 _CHUNK = 1 << 20
@@ -204,8 +206,6 @@ class _Folder:
 
     def files(self) -> list[tuple[str, Path]]:
         """(relative path with /, path) in the order of the relative paths."""
-        from erase_plugins.artifacts.places import is_litter
-
         root = self.path.resolve()
         found = []
         for top, folders, names in os.walk(self.path, onerror=self._unreadable):
@@ -213,7 +213,7 @@ class _Folder:
             links = [item for item in folders if (Path(top) / item).is_symlink()]
             if links:
                 raise RequestError(f"data '{self.name}': {links[0]} is a link to a folder; put the files there instead")
-            for path in (Path(top) / item for item in names if not item.startswith(".") and not is_litter(item)):
+            for path in (Path(top) / item for item in names if not item.startswith(".") and item not in LITTER):
                 if path.is_symlink() and not path.resolve().is_relative_to(root):
                     raise RequestError(f"data '{self.name}': {path.name} is a link that leaves the folder; copy it")
                 if not path.is_file():
