@@ -82,8 +82,9 @@ def _row(item: click.Option) -> str:
 def _value(item: click.Option) -> str:
     if isinstance(item.type, click.Choice):
         return " ".join(f"`{choice}`" for choice in item.type.choices)
-    kinds = {click.INT: "INTEGER", click.FLOAT: "NUMBER"}
-    return item.metavar or kinds.get(item.type, "INTEGER" if isinstance(item.type, click.IntRange) else "TEXT")
+    whole = item.type == click.INT or isinstance(item.type, click.IntRange)
+    number = item.type == click.FLOAT or isinstance(item.type, click.FloatRange)
+    return item.metavar or ("INTEGER" if whole else "NUMBER" if number else "TEXT")
 
 
 def _default(item: click.Option) -> str:
