@@ -92,8 +92,8 @@ def command(
             seed=seed, any_base=any_base, progress=bar.update, settings=options, dtype=dtype, device=device,
         )  # fmt: skip
     quality, advice = verdict(report, loaded, model)
-    told = quality != NOT_MEASURED and tells_quality(report, loaded[0]) if len(loaded) == 1 else False
-    if told and strength == 1.0 and not any_base:
+    plain = len(loaded) == 1 and strength == 1.0 and not any_base
+    if plain and quality != NOT_MEASURED and tells_quality(report, loaded[0]):
         mark(loaded[0], quality)
     emit({**report.to_dict(), "quality": quality, "advice": advice, "folder": str(folder)})
     show(report)
