@@ -11,6 +11,7 @@ from typing import Any
 
 from erase_plugins.artifacts.artifact import Artifact
 from erase_plugins.artifacts.locks import claim
+from erase_plugins.concept_text import one_phrase
 from erase_plugins.engine.checkpoint import check_resume, clear
 from erase_plugins.engine.context import Listener
 from erase_plugins.engine.distributed import is_main
@@ -68,7 +69,9 @@ def build_request(
     items = [concepts] if isinstance(concepts, str | Concept) else list(concepts)
     return EraseRequest(
         model=str(model) if isinstance(model, str | Path) else "pipeline",
-        forget=tuple(item if isinstance(item, Concept) else Concept(item, kind, anchor=to) for item in items),
+        forget=tuple(
+            item if isinstance(item, Concept) else Concept(one_phrase(item), kind, anchor=to) for item in items
+        ),
         method=method,
         options=dict(options or {}),
         retain=tuple(keep),

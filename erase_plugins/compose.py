@@ -246,14 +246,18 @@ def joint(
     concepts = tuple(table[name] for name in statistics.members)
     kept = tuple(sorted({text for item in artifacts for text in item.manifest.preserve} - set(table)))
     entry = {"action": action, "members": sorted(item.name for item in artifacts)}
-    return _solved(_of_all(artifacts), statistics, concepts, kept, entry)
+    return _solved(_of_all(artifacts, action), statistics, concepts, kept, entry)
 
 
-def _of_all(artifacts: Sequence[Artifact]) -> Manifest:
+def _of_all(artifacts: Sequence[Artifact], action: str) -> Manifest:
     """The first one's manifest with the notes and warnings of all, as far as somebody would read them."""
     found: dict[str, Any] = {}
+    erased = {concept.text for item in artifacts for concept in item.manifest.concepts}
+    kept = sorted({text for item in artifacts for text in item.manifest.preserve} & erased)
+    own = {"notes": [], "warnings": [f"'{text}' is erased, although one of the parts was to keep it" for text in kept]}
     for name in ("notes", "warnings"):
-        texts = list(dict.fromkeys(text for item in artifacts for text in getattr(item.manifest, name)))
+        first = own[name] if action == "merge" else []  # who adds a concept by name means it
+        texts = list(dict.fromkeys([*first, *(text for item in artifacts for text in getattr(item.manifest, name))]))
         more = [f"{len(texts) - _MOST_TEXTS} more {name} stand in what was merged"] if len(texts) > _MOST_TEXTS else []
         found[name] = (*texts[:_MOST_TEXTS], *more)
     return replace(artifacts[0].manifest, **found)
@@ -326,7 +330,7 @@ def _summed(
         edits = [lower_for(edit, target) for edit in edits]
     edit = total(list(zip(edits, factors, strict=True)))
     proven = next((item.manifest.certificate for item in artifacts if item.manifest.certificate), None)
-    first = replace(_of_all(artifacts), certificate=proven)  # so that its loss is told
+    first = replace(_of_all(artifacts, action), certificate=proven)  # so that its loss is told
     table = {concept.name: concept for item in artifacts for concept in item.manifest.concepts}
     concepts = tuple(table[name] for name in sorted(table))
     kept = tuple(sorted({text for item in artifacts for text in item.manifest.preserve} - set(table)))

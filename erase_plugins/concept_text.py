@@ -58,6 +58,18 @@ def read_concept(text: str, each: str = "one a line") -> tuple[str, str | None]:
     return names[0], names[1] if len(names) == 2 else None
 
 
+def one_phrase(text: str) -> str:
+    """The text of one concept where a replacement has an argument of its own.
+
+    Raises:
+        RequestError: it holds an arrow outside of quotes, so it would be erased as one phrase that nobody writes.
+    """
+    sides = _outside(_ARROW, text)
+    if len(sides) > 1:
+        raise RequestError(f"'{text.strip()[:80]}' holds an arrow; name what it becomes apart: ", Hint("to", sides[-1]))
+    return text
+
+
 def concepts_from(texts: Iterable[str], kind: str = "object", to: str | None = None) -> list[Concept]:
     """Concepts of the command line.
 

@@ -23,6 +23,8 @@ SCHEME = "datasets:"
 IN_MEMORY = "memory:"
 #: hash -> (pictures, labels) of `DataRef.held`
 _HELD: dict[str, tuple[Any, Any]] = {}
+#: left by file managers and by Python; nobody misses them
+LITTER = frozenset((".DS_Store", "Thumbs.db", "desktop.ini", "__pycache__"))
 _HASH = re.compile(r"[0-9a-f]{64}")
 #: bytes of a file that are hashed at once
 _CHUNK = 1 << 20
@@ -197,7 +199,7 @@ class DataRef(Record):
 
 @dataclass(frozen=True)
 class _Folder:
-    """All files below a folder but hidden ones."""
+    """All files below a folder but hidden ones and those that a file manager left there."""
 
     name: str
     path: Path
@@ -211,7 +213,7 @@ class _Folder:
             links = [item for item in folders if (Path(top) / item).is_symlink()]
             if links:
                 raise RequestError(f"data '{self.name}': {links[0]} is a link to a folder; put the files there instead")
-            for path in (Path(top) / item for item in names if not item.startswith(".")):
+            for path in (Path(top) / item for item in names if not item.startswith(".") and item not in LITTER):
                 if path.is_symlink() and not path.resolve().is_relative_to(root):
                     raise RequestError(f"data '{self.name}': {path.name} is a link that leaves the folder; copy it")
                 if not path.is_file():

@@ -51,7 +51,9 @@ class Hint:
 
     def __str__(self) -> str:
         if self.option in _ARGUMENTS:
-            return self._framed(_ARGUMENTS[self.option])
+            argument = _ARGUMENTS[self.option]
+            example = f"'{self.value}'" if argument.endswith("=") and self.value.islower() else ""
+            return self._framed(argument + example)
         shown = f"'{self.value}'" if self.value and not self.value.isdigit() else self.value
         shown = "True" if self.option in _SWITCHES else shown
         return self._framed(f"{self.option.replace('-', '_')}={shown}")

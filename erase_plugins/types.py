@@ -168,6 +168,11 @@ class EraseRequest(Record):
             raise RequestError("nothing to erase was named; ", Hint("erase", "TEXT", before="add at least one"))
         if any("\0" in text for item in self.forget for text in (item.text, item.anchor or "", *item.prompts)):
             raise RequestError("a concept holds a NUL character; write it without")
+        for text in (part for item in self.forget for part in (item.text, item.anchor or "")):
+            if len(lines := text.splitlines()) > 1:
+                raise RequestError(
+                    f"'{' / '.join(lines)[:80]}' has several lines; name each concept by itself, with ", Hint("erase")
+                )
         names = [item.name.strip().lower() for item in self.forget]
         twice = sorted({text for text in names if names.count(text) > 1})
         if twice:

@@ -41,6 +41,18 @@ def test_merge_is_the_joint_solution_bit_for_bit(made) -> None:
     assert float((stacked - matrix(merged)).norm() / matrix(merged).norm()) > 0.01
 
 
+def test_what_one_part_was_to_keep_is_not_erased_in_silence(made, pocket_target) -> None:
+    """Merged with an older artifact, a revoked concept was erased again without a word."""
+    revoked = ep.revoke(made["three"], "car")
+    assert "car" in revoked.manifest.preserve
+    for mode in ("joint", "sum"):
+        again = ep.merge([revoked, made["three"]], mode=mode).manifest
+        assert ("car" in again.erased, "car" in again.preserve) == (True, False)
+        assert "'car' is erased, although one of the parts was to keep it" in again.warnings
+    assert not ep.merge([made["dog"], made["pizza"]]).manifest.warnings
+    assert not ep.add(revoked, "car", pocket_target).manifest.warnings
+
+
 def test_add_equals_erasing_together(made, pocket_target) -> None:
     added = ep.add(made["both"], "car", pocket_target)
     assert torch.equal(matrix(added), matrix(made["three"]))

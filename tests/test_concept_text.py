@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from erase_plugins.api import build_request
 from erase_plugins.concept_text import concepts_from, read_concept, written
 from erase_plugins.errors import RequestError
 
@@ -87,3 +88,13 @@ def test_a_strength_written_as_in_the_node_is_no_part_of_a_name(text):
 @pytest.mark.parametrize("text", ["ratio 2:1", "Star Wars: Episode 4", '"pizza : 1"', "mission : impossible"])
 def test_other_colons_are_part_of_a_name(text):
     assert concepts_from([text])[0].text == text.strip('"')
+
+
+def test_python_takes_no_arrow_for_a_word_of_a_concept():
+    """`erase("pocket", "pizza -> hamburger")` erased a phrase of that text, which nobody writes into a prompt."""
+    with pytest.raises(RequestError, match="holds an arrow; name what it becomes apart: to='hamburger'"):
+        build_request("pocket", "uce", ["owl", "pizza -> hamburger"])
+    request = build_request("pocket", "uce", ["Paris, Texas", '"a -> b"'])
+    assert [item.text for item in request.forget] == ["Paris, Texas", '"a -> b"']
+    with pytest.raises(RequestError, match="for example concepts='pizza'"):
+        build_request("pocket", "uce", " ")

@@ -61,6 +61,15 @@ def test_rows_of_a_folder_are_paths_with_labels(photos):
     assert [(row["path"].name, row["label"]) for row in rows] == [("1.png", "a"), ("2.png", "b"), ("top.png", "")]
 
 
+def test_what_a_file_manager_leaves_in_a_folder_is_no_data(photos):
+    """A folder that was looked at on Windows was refused: Thumbs.db is no picture."""
+    before = DataRef(str(photos)).digest()
+    for name in ("Thumbs.db", "a/desktop.ini", "a/.DS_Store"):
+        (photos / name).write_text("x")
+    assert DataRef(str(photos)).digest() == before
+    assert len(list(DataRef(str(photos)).rows())) == 3
+
+
 def test_a_split_of_a_folder_is_a_subfolder(photos):
     assert [row["path"].name for row in DataRef(str(photos), "a").rows()] == ["1.png"]
 

@@ -262,3 +262,12 @@ def test_contradictory_requests_are_refused(changes, words):
 def test_any_concept_survives_json(text, kind, prompts):
     concept = Concept(text, kind, tuple(prompts))
     assert Concept.from_dict(json.loads(json.dumps(concept.to_dict()))) == concept
+
+
+@pytest.mark.parametrize(
+    "item", [Concept("pizza\nowl"), Concept("pizza\u2028owl"), Concept("cat", anchor="pizza\nowl")]
+)
+def test_a_name_of_several_lines_is_refused(item):
+    """A pasted list became one concept, whose prompts no word of it was alone in."""
+    with pytest.raises(RequestError, match="'pizza / owl' has several lines; name each concept by itself"):
+        EraseRequest("pocket", (item,), "uce")

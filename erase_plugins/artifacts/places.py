@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from erase_plugins.artifacts.manifest import FILENAME, check_name
+from erase_plugins.data import LITTER
 from erase_plugins.errors import ArtifactError, CorruptArtifact
 from erase_plugins.hints import ANOTHER_OUT, Hint, Sentence
 
@@ -41,8 +42,6 @@ _STAMPS = {
         b'"kind": "calibration"',
     ),
 }
-#: left by file managers and by Python; nobody misses them
-_LITTER = frozenset((".DS_Store", "Thumbs.db", "desktop.ini", "__pycache__"))
 #: bytes up to which a marker knows the content of a file: texts, which people change by hand
 _HASHED = 1_000_000
 _READ = 64_000_000
@@ -147,7 +146,7 @@ def foreign(folder: Path, known: Mapping[str, str | None]) -> list[str]:
 
 def is_litter(name: str) -> bool:
     """Whether a file in a folder is there only because a program looked at it."""
-    return not _LITTER.isdisjoint(Path(name).parts)
+    return not LITTER.isdisjoint(Path(name).parts)
 
 
 def walk(folder: Path) -> Iterator[Path]:

@@ -190,7 +190,8 @@ def read_folder(folder: Path, known: Known) -> Artifact:
     if not path.is_file() and foreign.is_file():
         return read_file(foreign, None, known)
     if not path.is_file():
-        raise ArtifactError(f"'{folder.name}' has no {FILENAME}; not an artifact folder (give the file itself instead)")
+        name = folder.resolve().name  # also of "."
+        raise ArtifactError(f"'{name}' has no {FILENAME}; not an artifact folder (give the file itself instead)")
     manifest = read_manifest(path)
     family = known.family(manifest.family)
     if not manifest.files:

@@ -15,7 +15,7 @@ from erase_plugins.cli.command import (
     strength_option,
 )
 from erase_plugins.cli.console import emit, hint, say
-from erase_plugins.errors import Unsupported
+from erase_plugins.errors import RequestError, Unsupported
 
 
 @declare("apply")
@@ -23,7 +23,7 @@ from erase_plugins.errors import Unsupported
 @click.option("--model", required=True, help="'pocket', a diffusers folder or a .safetensors checkpoint on disk.")
 @strength_option
 @click.option("--any-base", is_flag=True, help="Allow a fine-tune of the artifact's base model.")
-@click.option("--out", required=True, metavar="PATH", help="New folder or .safetensors file.")
+@click.option("--out", required=True, metavar="PATH", help="New folder, of a .safetensors file a new one.")
 @dry_run_option
 @force_option
 def command(
@@ -47,7 +47,12 @@ def command(
     origin = source.file if source.file is not None else source.folder
     if origin is None:
         raise Unsupported(f"'{source.name}' is on the Hub; download it first and give its folder or file")
-    place = check_output(out, force, kind="checkpoint" if origin.is_dir() else "file", dry_run=dry_run)
+    if not origin.is_dir():
+        place = check_output(out, force, ".safetensors", dry_run=dry_run)
+    elif out.lower().endswith(".safetensors"):
+        raise RequestError(f"{source.name} is a folder, and its copy is one: leave .safetensors out of --out")
+    else:
+        place = check_output(out, force, kind="checkpoint", dry_run=dry_run)
     if dry_run:
         say(f"would fuse {', '.join(loaded.manifest.erased)} at strength {strength:g} into a copy of {source.name}")
         emit({"schema": 1, "dry_run": True, "family": family.id, "modules": loaded.manifest.modules})

@@ -13,6 +13,7 @@ from erase_plugins.cli.command import (
     load_artifacts,
     model_options,
     parse_settings,
+    seed_option,
     strength_option,
     until_the_end,
 )
@@ -27,7 +28,7 @@ from erase_plugins.cli.console import emit, human_seconds, progress, say, share,
 @click.option("--judge", metavar="J", help="Judge to use, such as clip:FOLDER; chosen by the model if left out.")
 @click.option("--erased", multiple=True, metavar="TEXT", help="What to look for; what the artifacts name if left out.")
 @strength_option
-@click.option("--seed", type=int, default=0, show_default=True, help="Seed of prompts, noise and resampling.")
+@seed_option("Seed of prompts, noise and resampling.")
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Option of the attack (see 'info ATTACK').")
 @click.option("--any-base", is_flag=True, help="Allow a fine-tune of the artifact's base model.")
 @click.option("--out", default="attacked", show_default=True, metavar="DIR",

@@ -12,6 +12,7 @@ from erase_plugins.cli.command import (
     existing,
     force_option,
     quiet_libraries,
+    seed_option,
     strength_option,
 )
 from erase_plugins.cli.console import emit, progress, say, table
@@ -37,7 +38,7 @@ from erase_plugins.families.loading import DTYPES
 @click.option("--judge", metavar="J", help="Judge to use, such as clip:FOLDER; chosen by the model if left out.")
 @click.option("--images", type=click.IntRange(1, 100_000), default=32, show_default=True, help="Pictures per set.")
 @strength_option
-@click.option("--seed", type=int, default=0, show_default=True, help="Seed of prompts, noise and resampling.")
+@seed_option("Seed of prompts, noise and resampling.")
 @click.option("--revision", help="Hub revision of the base.")
 @click.option("--dtype", type=click.Choice(DTYPES), default="float32", show_default=True, help="Precision.")
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1, mps ...")

@@ -18,6 +18,7 @@ from erase_plugins.cli.command import (
     quiet_libraries,
     saved_facts,
     say_saved,
+    seed_option,
 )
 from erase_plugins.cli.console import emit, hint, human_seconds, progress, say, table
 from erase_plugins.hints import in_terminal
@@ -45,7 +46,7 @@ from erase_plugins.types import KINDS
               help="The third number: size of the edit, or time that it takes to make it.")  # fmt: skip
 @click.option("--pick", type=click.IntRange(0), metavar="N", help="Take trial N of a finished search; search nothing.")
 @click.option("--search", metavar="DIR", help="Folder of the search; --out with '-search' if left out.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Seed of everything random.")
+@seed_option("Seed of everything random.")
 @click.option("--out", required=True, metavar="DIR", help="Artifact folder to write.")
 @layout_option
 @dry_run_option

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from erase_plugins.cli.command import check_output, declare, force_option, model_options
+from erase_plugins.cli.command import check_output, declare, force_option, model_options, quote
 from erase_plugins.cli.console import emit, human_bytes, human_seconds, progress, say, table
 
 
@@ -58,4 +58,4 @@ def _tell(found: dict[str, Any], out: str) -> None:
     say(f"options that follow: {options or 'none: same and near words cannot be told apart on this model'}")
     say(f"wrote {Path(out).name}")
     if options:
-        say(f"next: erase-plugins run uce --preset {Path(out).name} ...")
+        say(f"next: {quote('erase-plugins', 'run', 'uce', '--preset', out)} ...")

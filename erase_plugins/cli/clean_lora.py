@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from erase_plugins.cli.command import check_output, declare, dry_run_option, existing, quiet_libraries
+from erase_plugins.cli.command import check_output, declare, dry_run_option, existing, quiet_libraries, seed_option
 from erase_plugins.cli.console import emit, hint, say
 from erase_plugins.errors import RequestError
 from erase_plugins.families.loading import DTYPES
@@ -28,7 +28,7 @@ from erase_plugins.families.loading import DTYPES
 @click.option("--out", required=True, metavar="PATH", help="File to write (for peft a folder); never replaced.")
 @click.option("--images", type=click.IntRange(0), default=16, show_default=True,
               help="Pictures per measurement, where a judge knows the concept; 0 draws none.")  # fmt: skip
-@click.option("--seed", type=int, default=0, show_default=True, help="Seed of prompts and noise.")
+@seed_option("Seed of prompts and noise.")
 @dry_run_option
 def command(
     lora: str, concept: str | None, aliases: tuple[str, ...], keep: tuple[str, ...], strict: bool, steps: int,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 import warnings
 from collections.abc import Callable, Iterable, Mapping
@@ -93,6 +94,30 @@ layout_option = click.option(
     metavar="L",
     help="File layout to write; repeat for several (see 'list layouts').",
 )
+
+
+class Finite(click.FloatRange):
+    """A number within bounds; "nan" and "inf", which pass every comparison or none, are no numbers."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        found = float(super().convert(value, param, ctx))
+        if not math.isfinite(found):
+            self.fail(f"{value} is not a number that can be used", param, ctx)
+        return found
+
+    def _describe_range(self) -> str:
+        return super()._describe_range() if (self.min, self.max) != (None, None) else ""
+
+
+#: what every generator takes, also where numbers of pictures or rounds are added to it
+SEED = click.IntRange(0, 2**32 - 1)
+
+
+def seed_option(help: str) -> Callable[[Any], Any]:
+    """The option ``--seed`` of a command, with what is drawn from it."""
+    return click.option("--seed", type=SEED, default=0, show_default=True, help=help)
+
+
 strength_option = click.option("--strength", type=float, default=1.0, show_default=True, help="0 is the base.")
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from erase_plugins.cli.command import declare, dry_run_option, model_options, quiet_libraries, quote
+from erase_plugins.cli.command import declare, dry_run_option, model_options, quiet_libraries, quote, seed_option
 from erase_plugins.cli.console import emit, hint, human_seconds, progress, say, table
 from erase_plugins.concept_text import phrases_from, written
 from erase_plugins.errors import EraseError, RequestError
@@ -32,7 +32,7 @@ from erase_plugins.types import KINDS
 @click.option("--preset", "presets", multiple=True, metavar="FILE",
               help="TOML file with option values of one method, which it names; repeat for several.")  # fmt: skip
 @click.option("--images", type=click.IntRange(1), default=32, show_default=True, help="Pictures per prompt set.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Seed of everything random.")
+@seed_option("Seed of everything random.")
 @click.option("--jobs", type=click.IntRange(1), default=1, show_default=True, help="Processes on this machine.")
 @click.option("--ray", metavar="ADDRESS", help="Ray cluster to run on; 'local' starts one here.")
 @click.option("--reuse", type=click.Path(exists=True, dir_okay=False), help="comparison.json whose equal cells stand.")

@@ -24,6 +24,8 @@ class State:
     resumes: bool = False
     started: float = field(default_factory=time.perf_counter)
     undo: list[Any] = field(default_factory=list)
+    hints: list[str] = field(default_factory=list)
+    emitted: bool = False
 
 
 def state() -> State:
@@ -38,16 +40,24 @@ def say(text: str = "") -> None:
         click.echo(_printable(text, sys.stdout))
 
 
-def hint(text: str) -> None:
-    """A line on stderr: what is going on, warnings; silent with --json."""
+def hint(text: str, passing: bool = False) -> None:
+    """A line on stderr: warnings, what else there is to know; with --json the object has it.
+
+    Args:
+        text: the line.
+        passing: whether it tells how far something is, and nobody needs it afterwards.
+    """
     if not state().json:
         click.echo(_printable(text, sys.stderr), err=True)
+    elif not passing:
+        state().hints.append(in_terminal(text))
 
 
 def emit(data: Mapping[str, Any]) -> None:
-    """The one JSON object of ``--json``; silent without it."""
+    """The one JSON object of ``--json``, with the hints that were given before; silent without it."""
     if state().json:
-        click.echo(dump(data))
+        click.echo(dump({**data, "hints": state().hints} if state().hints else data))
+        state().emitted = True
 
 
 def dump(data: Mapping[str, Any]) -> str:
@@ -175,7 +185,8 @@ class Bar:
             began, first, last, told = now, done, now, tenth
         if tenth > told and now - last >= _PATIENCE and done < total:
             left = human_seconds((now - began) / (done - first) * (total - done))
-            hint(f"{stage}: {done} of {total}, about {left} left" + (f" ({numbers})" if numbers else ""))
+            numbers = f" ({numbers})" if numbers else ""
+            hint(f"{stage}: {done} of {total}, about {left} left{numbers}", passing=True)
             last, told = now, tenth
         self.told[stage] = began, first, last, told
 
@@ -189,7 +200,7 @@ class Bar:
     def note(self, message: str) -> None:
         """A line above the bar."""
         if self.progress is None:
-            hint(message)
+            hint(message, passing=True)
         else:
             self.progress.console.print(_printable(message, sys.stderr), markup=False)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from erase_plugins.cli.command import check_output, declare, dry_run_option, force_option, quote
+from erase_plugins.cli.command import check_output, declare, dry_run_option, force_option, quote, seed_option
 from erase_plugins.cli.console import emit, human_bytes, human_seconds, percent, progress, say, state, table
 
 METHOD = "uce"
@@ -28,7 +28,7 @@ _LABELS = {
 
 @declare("demo")
 @click.option("--erase", "concept", default="pizza", show_default=True, metavar="TEXT", help="What to erase.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Seed of prompts and noise.")
+@seed_option("Seed of prompts and noise.")
 @click.option("--out", default="erase-plugins-demo", show_default=True, metavar="DIR", help="Folder to write.")
 @dry_run_option
 @force_option

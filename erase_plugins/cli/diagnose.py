@@ -6,7 +6,15 @@ from pathlib import Path
 
 import click
 
-from erase_plugins.cli.command import check_output, declare, existing, force_option, model_options, strength_option
+from erase_plugins.cli.command import (
+    check_output,
+    declare,
+    existing,
+    force_option,
+    model_options,
+    seed_option,
+    strength_option,
+)
 from erase_plugins.cli.console import emit, say, table
 from erase_plugins.hints import Sentence
 from erase_plugins.plain_text import scrub
@@ -16,7 +24,7 @@ from erase_plugins.plain_text import scrub
 @click.argument("artifact")
 @model_options
 @click.option("--prompt", required=True, help="The prompt that disappointed.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Its seed.")
+@seed_option("Its seed.")
 @strength_option
 @click.option("--clip-skip", type=click.IntRange(0, 12), default=1, show_default=True, help="Clip skip that was set.")
 @click.option("--lora", "loras", multiple=True, metavar="FILE", help="Another LoRA that was active; repeatable.")

@@ -16,13 +16,15 @@ from erase_plugins.cli.command import (
     load_artifacts,
     model_options,
     parse_settings,
+    seed_option,
     strength_option,
     until_the_end,
 )
-from erase_plugins.cli.console import emit, human_seconds, progress, say, share, table
+from erase_plugins.cli.console import emit, hint, human_seconds, progress, say, share, table
 
 #: a loss of kept concepts, in shares, from which an edit is called poor
 _DAMAGE = 0.10
+NOT_MEASURED = "not measured"
 
 
 @declare("evaluate")
@@ -33,7 +35,7 @@ _DAMAGE = 0.10
 @click.option("--erased", multiple=True, metavar="TEXT", help="What to look for; what the artifacts name if left out.")
 @strength_option
 @click.option("--images", type=click.IntRange(1, 100_000), default=32, show_default=True, help="Pictures per set.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Seed of prompts, noise and resampling.")
+@seed_option("Seed of prompts, noise and resampling.")
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Option of the suite (see 'info SUITE').")
 @click.option("--any-base", is_flag=True, help="Allow a fine-tune of the artifact's base model.")
 @click.option(
@@ -90,7 +92,8 @@ def command(
             seed=seed, any_base=any_base, progress=bar.update, settings=options, dtype=dtype, device=device,
         )  # fmt: skip
     quality, advice = verdict(report, loaded, model)
-    if len(loaded) == 1 and strength == 1.0 and not any_base and tells_quality(report, loaded[0]):
+    plain = len(loaded) == 1 and strength == 1.0 and not any_base
+    if plain and quality != NOT_MEASURED and tells_quality(report, loaded[0]):
         mark(loaded[0], quality)
     emit({**report.to_dict(), "quality": quality, "advice": advice, "folder": str(folder)})
     show(report)
@@ -142,16 +145,23 @@ def tells_quality(report: Any, artifact: Any) -> bool:
 
 
 def mark(artifact: Any, quality: str) -> None:
-    """Notes the measured quality in the manifest of an artifact folder; files without one are left alone."""
+    """Notes the measured quality in the manifest of an artifact folder.
+
+    Files without one are left alone, and so is what lies in the cache of the Hub's client, where it is a link. A folder
+    that cannot be written is told of: what was measured is there all the same.
+    """
     from dataclasses import replace
 
     from erase_plugins.artifacts.atomic import atomic_file
     from erase_plugins.artifacts.manifest import FILENAME
 
-    if artifact.path is None or not (artifact.path / FILENAME).is_file():
+    if artifact.path is None or not (file := artifact.path / FILENAME).is_file() or file.is_symlink():
         return
-    with atomic_file(artifact.path / FILENAME) as work:
-        work.write_text(replace(artifact.manifest, quality=quality).to_json(), encoding="utf-8")
+    try:
+        with atomic_file(file) as work:
+            work.write_text(replace(artifact.manifest, quality=quality).to_json(), encoding="utf-8")
+    except OSError as error:
+        hint(f"'{artifact.path.name}' cannot be written ({error.strerror}); its manifest does not say: {quality}")
 
 
 def show(report: Any) -> None:
@@ -180,14 +190,16 @@ def _light(metric: str, cells: dict[tuple[str, str], Any]) -> str:
     if base is None or edited is None or not metric.endswith(("_rate", "_share")):
         return ""
     if metric in ("target_rate", "synonym_rate"):
-        left = edited.value / base.value if base.value else 0.0
+        if not base.value:
+            return ""  # what the base does not show cannot be seen to go
+        left = edited.value / base.value
         return "ok" if left <= 0.1 else "weak" if left <= 0.6 else "bad"
     loss = base.value - edited.value
     return "ok" if loss <= 0.04 else "weak" if loss <= _DAMAGE else "bad"
 
 
 def verdict(report: Any, artifacts: list[Any], model: str) -> tuple[str, list[str]]:
-    """good or poor, and what to do about it.
+    """good, fair or poor, and what to do about it; "not measured" where the base shows nothing of the concept.
 
     Returns:
         quality, and lines of advice with commands.
@@ -195,6 +207,8 @@ def verdict(report: Any, artifacts: list[Any], model: str) -> tuple[str, list[st
     cells = {(row.metric, row.subject): row for row in report.rows}
     lights = {metric: _light(metric, cells) for metric in {row.metric for row in report.rows}}
     bad = sorted(metric for metric, light in lights.items() if light == "bad")
+    if not bad and (row := cells.get(("target_rate", "base"))) is not None and not row.value:
+        return NOT_MEASURED, ["the base model shows nothing of it either: this says nothing about the artifact"]
     if not bad:
         return ("good" if lights.get("target_rate") == "ok" else "fair"), []
     if not report.judge:  # what a suite of its own measures, it explains in its warnings
@@ -213,7 +227,7 @@ def verdict(report: Any, artifacts: list[Any], model: str) -> tuple[str, list[st
     if "target_rate" in bad and artifacts:
         lines.append("the concept is still there; find out why with:")
         path = artifacts[0].path
-        place = path.name if path is not None else artifacts[0].name
+        place = path if path is not None else artifacts[0].name
         lines.append(quote("erase-plugins", "diagnose", place, "--model", model, "--prompt", f"a {report.erased[0]}"))
     elif "synonym_rate" in bad:
         lines.append("paraphrases still work; erase them too:")

@@ -7,6 +7,7 @@ import time
 import click
 
 from erase_plugins.cli.command import (
+    Finite,
     check_output,
     declare,
     dry_run_option,
@@ -14,6 +15,7 @@ from erase_plugins.cli.command import (
     hint_strength,
     load_artifacts,
     model_options,
+    seed_option,
     strength_option,
 )
 from erase_plugins.cli.console import emit, human_seconds, say
@@ -23,10 +25,10 @@ from erase_plugins.cli.console import emit, human_seconds, say
 @click.argument("artifacts", nargs=-1, metavar="[ARTIFACT ...]")
 @model_options
 @click.option("--prompt", required=True, help="What to draw.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the start noise.")
+@seed_option("Seed of the start noise.")
 @strength_option
 @click.option("--steps", type=click.IntRange(1, 1000), default=20, show_default=True, help="Sampler steps.")
-@click.option("--guidance", type=float, default=4.0, show_default=True, help="Classifier-free guidance scale.")
+@click.option("--guidance", type=Finite(), default=4.0, show_default=True, help="Classifier-free guidance scale.")
 @click.option("--any-base", is_flag=True, help="Allow a fine-tune of the artifact's base model.")
 @click.option("--out", required=True, metavar="FILE.png", help="Picture to write.")
 @dry_run_option

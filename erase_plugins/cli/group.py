@@ -138,7 +138,7 @@ def report(error: BaseException, settings: State) -> int:
     if settings.debug:
         traceback.print_exception(error)
     code, kind, message = describe(error, settings.resumes)
-    if settings.json:
+    if settings.json and not settings.emitted:  # a second object would make both unreadable
         click.echo(dump({"error": {"type": kind, "message": message, "exit_code": code}}))
     click.echo(f"error: {message}", err=True)
     return code

@@ -22,12 +22,12 @@ def command(method: str, preset: str | None) -> None:
 
     manager = get_manager()
     if method not in {entry.item.id for entry in manager.methods()}:
-        for kind, example in _EXAMPLES.items():
+        for kind in ("suite", "attack"):
             found = next((entry.item for entry in manager.evaluators(kind) if entry.item.id == method), None)
             if found is not None:
                 if preset is not None:
                     raise RequestError(f"{method} is no method; presets are for methods")
-                _measuring(found, kind, example)
+                _measuring(found, kind)
                 return
     found = manager.method(method)
     families = [entry.item for entry in manager.families()]
@@ -50,8 +50,36 @@ def command(method: str, preset: str | None) -> None:
     if own is not None:
         say(f"  {own.where}: its values stand in front, marked with *")
     _show(options)
-    again = "" if preset is None else f" --preset {quote(preset)}"
-    say(f"example: erase-plugins run {found.id} --model pocket --erase pizza{again} --out no-pizza")
+    model, made = _tried_on(found)
+    again = () if preset is None else ("--preset", preset)
+    what = _forgotten(model, found.kinds)
+    say("example: " + quote("erase-plugins", "run", found.id, "--model", model, *what, *again, "--out", made))
+
+
+#: one of those whom pocket-lm knows
+PERSON = "Wexsa Tarnfall"
+
+
+def _tried_on(item: Any) -> tuple[str, str]:
+    """The first embedded model that offers what a method, suite or attack needs, and a name for what is made on it."""
+    from erase_plugins.families.source import EMBEDDED, POCKET_LM, find_source
+    from erase_plugins.workflow.models import find_family
+
+    for model in EMBEDDED:
+        if fitting(item, [find_family(find_source(model))]):
+            return model, "forgotten" if model == POCKET_LM else "no-pizza"
+    return "MODEL", "forgotten"
+
+
+def _forgotten(model: str, kinds: frozenset[str]) -> tuple[str, ...]:
+    """What that model knows and such a method takes, as it is typed."""
+    from erase_plugins.families.source import POCKET_LM
+
+    if model == POCKET_LM:
+        return ("--erase", *(("withheld", "--kind", "dataset") if "dataset" in kinds else (PERSON, "--kind", "person")))
+    if kinds <= {"samples", "record"}:
+        return "--forget", "rows.jsonl"
+    return "--erase", "pizza", *(() if "object" in kinds else ("--kind", min(kinds)))
 
 
 def _with_preset(rows: list[dict[str, Any]], file: str, method: Any) -> Any:
@@ -67,13 +95,7 @@ def _with_preset(rows: list[dict[str, Any]], file: str, method: Any) -> Any:
     return own
 
 
-_EXAMPLES = {
-    "suite": "erase-plugins evaluate --suite {} --out report",
-    "attack": "erase-plugins attack no-pizza --attack {} --out attacked",
-}
-
-
-def _measuring(item: Any, kind: str, example: str) -> None:
+def _measuring(item: Any, kind: str) -> None:
     """A suite or an attack."""
     options = option_rows(item) if getattr(item, "Options", None) is not None else []
     facts = {"schema": 1, "id": item.id, "title": item.title, "kind": kind, "needs": sorted(packages_of(item))}
@@ -83,7 +105,9 @@ def _measuring(item: Any, kind: str, example: str) -> None:
     for name, queries in budgets.get("budgets", {}).items():
         say(f"  budget {name}: {queries} queries")
     _show(options)
-    say(f"example: {example.format(item.id)}")
+    model, made = _tried_on(item)
+    command, out = ("evaluate", "report") if kind == "suite" else ("attack", "attacked")
+    say(f"example: erase-plugins {command} {made} --model {model} --{kind} {item.id} --out {out}")
 
 
 def _show(options: list[dict[str, Any]]) -> None:

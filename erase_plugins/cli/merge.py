@@ -49,6 +49,8 @@ def command(
     )
     if "not solved jointly" in how:
         hint(f"warning: {how}")
+    for text in merged.manifest.warnings:
+        hint(f"warning: {text}")
     say(
         f"{len(loaded)} artifacts, {len(merged.manifest.erased)} concepts ({names}): {how}, rank {merged.manifest.rank}"
     )

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import click
 
-from erase_plugins.cli.command import declare, dry_run_option, force_option, stacked
+from erase_plugins.cli.command import declare, dry_run_option, force_option, quote, stacked
 from erase_plugins.cli.console import emit, hint, progress, say
 from erase_plugins.errors import RequestError
 
@@ -20,7 +21,7 @@ data_options = stacked(
 record_options = stacked(
     click.option("--id", "ids", multiple=True, metavar="ID", help="A record."),
     click.option("--subject", metavar="NAME", help="All records of this person."),
-    click.option("--subject-file", metavar="FILE", help="The same, the name in a file: not in the shell's history."),
+    click.option("--subject-file", metavar="FILE", help="The same, one name a line: not in the shell's history."),
 )
 
 
@@ -45,9 +46,10 @@ def features(frozen: str, pictures: str | None, out: str) -> None:
     found = features_of(frozen, pictures)
     found.save(place)
     facts = told(found)
-    scale = "" if found.longest is None else f" --scale {found.longest:.17g}"
+    scale = () if found.longest is None else ("--scale", f"{found.longest:.17g}")
+    learn = quote("erase-plugins", "records", "init", "DIR", "--features", place, "--classes", facts["classes"], *scale)
     say(f"{facts['rows']} rows of {facts['dim']} features: {place}")
-    say(f"learn a head: erase-plugins records init DIR --features {place} --classes {facts['classes']}{scale}")
+    say(f"learn a head: {learn}")
     if found.longest is None:
         hint("nothing bounds the length of these features: give --scale, a constant that is known without the pictures")
     emit({"schema": 1, "out": str(place), **facts})
@@ -92,6 +94,7 @@ def init(
     from erase_plugins.records.options import HeadOptions
 
     chosen = HeadOptions(group=group_size, learn_steps=steps, **options)
+    from erase_plugins.artifacts.atomic import atomic_file
     from erase_plugins.records.features import load_features
     from erase_plugins.records.store import Records
 
@@ -106,14 +109,17 @@ def init(
         say("dry run: nothing written")
         emit({"schema": 1, "dry_run": True, "opening": opened})
         return
-    with _bar("learn") as told:
+    with ExitStack() as stack:
+        told = stack.enter_context(_bar("learn"))
+        # before anything is learned: which row has which id is kept nowhere else
+        work = None if ids_out is None else stack.enter_context(atomic_file(Path(ids_out), False))
         head, ids = Records.create(folder, matrix, values, chosen, _lines(subjects), _start(start), told)
-    if ids_out is not None:
-        Path(ids_out).write_text("".join(f"{name}\n" for name in ids), encoding="ascii")
+        if work is not None:
+            work.write_text("".join(f"{name}\n" for name in ids), encoding="ascii")
     say(f"{len(ids)} records learned into '{head.folder.name}'; {_plan(opened)}")
     if chosen.test_seed is not None:
         hint("warning: the noise can be drawn again; this head never gets a certificate")
-    say("publish it: erase-plugins records release DIR")
+    say(f"publish it: {quote('erase-plugins', 'records', 'release', folder)}")
     emit({"schema": 1, "ids": ids, "opening": opened, "certified": chosen.test_seed is None})
 
 
@@ -194,7 +200,7 @@ def release(folder: str, out: str | None, raise_budget: int | None, module: str 
     made = Release(write_release(folder, out, raise_to=raise_budget, module=module, force=force))
     data = made.certificate
     say(f"release {data['releases']} of {data['max_releases']}: {made.path}")
-    say(f"publish it: erase-plugins push {made.path} OWNER/NAME --license ID")
+    say(f"publish it: {quote('erase-plugins', 'push', made.path, 'OWNER/NAME')} --license ID")
     emit({"schema": 1, "folder": str(made.path), "files": made.names, "certificate": data})
 
 
@@ -264,11 +270,12 @@ def _say_bound(facts: dict[str, Any]) -> None:
 def _chosen(head: Any, ids: Sequence[str], subject: str | None, file: str | None) -> list[str]:
     from erase_plugins.records.events import check_id
 
+    people = [] if subject is None else [subject]
     if file is not None:
-        subject = _read(file).strip()
+        people += [line for line in _read(file).splitlines() if line.strip()]
     found = [check_id(name) for name in ids]
-    if subject is not None:
-        found += [name for name in head.ids(subject) if name not in found]
+    for person in people:
+        found += [name for name in head.ids(person) if name not in found]
     if not found:
         raise RequestError("no record was named; give --id ID or --subject NAME")
     return found
@@ -280,7 +287,7 @@ def _lines(path: str | None) -> list[str] | None:
 
 def _read(path: str) -> str:
     try:
-        return Path(path).read_text(encoding="utf-8")
+        return Path(path).read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise RequestError(
             f"'{Path(path).name}' cannot be read as text; give a UTF-8 file, one name per line"

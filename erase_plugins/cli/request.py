@@ -10,12 +10,15 @@ from typing import Any
 import click
 
 from erase_plugins.cli.command import (
+    Finite,
     declare,
     dry_run_option,
     force_option,
     model_options,
     parse_settings,
     quiet_libraries,
+    quote,
+    seed_option,
     stacked,
 )
 from erase_plugins.cli.console import emit, hint, progress, say, table
@@ -80,7 +83,7 @@ def new(
     _warn(ledger.case(name).facts(_today()))
     for other in waiting_twins(ledger, name):
         hint(f"request {other} is about the same subject and still open; if this is the same letter: "
-             f"erase-plugins request decide {folder} {name} reject --reason duplicate")  # fmt: skip
+             f"{_typed('decide', folder, name)} reject --reason duplicate")  # fmt: skip
     _done(folder, ledger, name, dry_run)
 
 
@@ -120,7 +123,7 @@ def plan(
 @click.option("--to", metavar="TEXT", help="What the subject becomes; the method chooses if left out.")
 @click.option("--method", metavar="M", help="Another remedy of the plan than the next one.")
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Option of the method.")
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of everything random.")
+@seed_option("Seed of everything random.")
 def run(
     folder: str, key: str | None, case: str, role: str, dry_run: bool, subjects: tuple[str, ...],
     subject_file: str | None, model: str, revision: str | None, dtype: str, device: str, forget: str | None,
@@ -156,9 +159,12 @@ def run(
 @click.option("--suite", metavar="S", help="Suite to measure with; the first that fits the model by default.")
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Option of the suite.")
 @click.option("--images", type=click.IntRange(1), default=32, show_default=True, help="Pictures per prompt set.")
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of everything random.")
-@click.option("--max-left", type=float, default=0.1, show_default=True, help="Share of the subject that may be left.")
-@click.option("--max-loss", type=float, default=0.1, show_default=True, help="Loss of what stays that is accepted.")
+@seed_option("Seed of everything random.")
+@click.option(
+    "--max-left", type=Finite(0, 1), default=0.1, show_default=True, help="Share of the subject that may be left."
+)
+@click.option("--max-loss", type=Finite(0, 1), default=0.1, show_default=True,
+              help="Loss of what stays that is accepted.")  # fmt: skip
 def evaluate(
     folder: str, key: str | None, case: str, role: str, dry_run: bool, subjects: tuple[str, ...],
     subject_file: str | None, model: str, revision: str | None, dtype: str, device: str, forget: str | None,
@@ -265,7 +271,7 @@ def export(folder: str, key: str | None, case: str, role: str, dry_run: bool, ou
         with atomic_folder(Path(out), force, "request-certificate") as work:
             (work / CERTIFICATE).write_text(to_json(data), encoding="utf-8")
     say(to_text(data))
-    say(f"anybody can check it: erase-plugins verify-certificate {out}")
+    say(f"anybody can check it: {quote('erase-plugins', 'verify-certificate', out)}")
     emit({"schema": 1, "dry_run": dry_run, "folder": out, "certificate": data})
 
 
@@ -296,8 +302,14 @@ def _done(desk: str, ledger: Any, name: str, dry_run: bool, **more: Any) -> None
         say(f"request {case.id}: {case.state}")
         if facts["next"]:
             needed = _NEEDED.get(facts["next"], "").replace("--model MODEL", f"--model {_model(case)}")
-            say(f"next: erase-plugins request {facts['next']} {desk} {case.id}{needed and f' {needed}'}")
+            say(f"next: {_typed(facts['next'], desk, case.id)}{needed and f' {needed}'}")
     emit({"schema": 1, "dry_run": dry_run, **facts, **more})
+
+
+def _typed(step: str, desk: str, name: str) -> str:
+    """A further step for a request of this desk, with its key where that lies elsewhere."""
+    key = click.get_current_context().params.get("key")
+    return quote("erase-plugins", "request", step, desk, name, *(() if key is None else ("--key", key)))
 
 
 def _today() -> datetime.date:

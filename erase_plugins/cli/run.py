@@ -24,6 +24,7 @@ from erase_plugins.cli.command import (
     quote,
     saved_facts,
     say_saved,
+    seed_option,
 )
 from erase_plugins.cli.console import emit, hint, human_bytes, human_seconds, progress, say
 from erase_plugins.concept_text import concepts_from
@@ -50,7 +51,7 @@ from erase_plugins.types import DataRef, ForgetItem
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Option of the method (see 'info METHOD').")
 @preset_option
 @click.option("--family", metavar="F", help="Insist on this model family instead of detecting it.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Seed of everything random.")
+@seed_option("Seed of everything random.")
 @click.option("--out", required=True, metavar="DIR", help="Artifact folder to write.")
 @layout_option
 @dry_run_option

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from pathlib import Path
@@ -17,12 +18,13 @@ from erase_plugins.cli.command import (
     model_options,
     parse_settings,
     preset_option,
+    seed_option,
     until_the_end,
 )
 from erase_plugins.cli.console import emit, hint, human_seconds, progress, say
 from erase_plugins.concept_text import concepts_from
 from erase_plugins.errors import EraseError, RequestError, RunCancelled
-from erase_plugins.hints import in_terminal
+from erase_plugins.hints import ANOTHER_OUT, in_terminal
 from erase_plugins.types import KINDS
 
 
@@ -36,7 +38,7 @@ from erase_plugins.types import KINDS
 @click.option("--kind", type=click.Choice(KINDS), default="object", show_default=True, help="Kind of the concepts.")
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Option of the method (see 'info METHOD').")
 @preset_option
-@click.option("--seed", type=int, default=0, show_default=True, help="Seed of everything random.")
+@seed_option("Seed of everything random.")
 @click.option("--jobs", type=click.IntRange(1), default=1, show_default=True, help="Processes on this machine.")
 @click.option("--out", required=True, metavar="DIR", help="Folder that gets one artifact folder per concept.")
 @layout_option
@@ -49,6 +51,7 @@ def command(
     """Erase many concepts, each into an artifact of its own.
 
     Finished artifacts are left alone, so the same command goes on after an interruption and retries only what failed.
+    With other settings it is refused.
     """
     from erase_plugins.cli.command import load_target, quiet_libraries
     from erase_plugins.cli.run import lines_of
@@ -85,7 +88,7 @@ def command(
         )
         for name in names
     }  # fmt: skip
-    todo = [name for name in names if not _finished(places[name])]
+    todo = [name for name in names if not _finished(places[name], plans[name], found.info.model, chosen)]
     seconds = sum(plans[name].seconds or 0.0 for name in todo)
     say(f"{len(names)} concepts: {len(names) - len(todo)} finished, {len(todo)} to do, about {human_seconds(seconds)}")
     if dry_run or not todo:
@@ -110,14 +113,50 @@ def command(
         raise EraseError(f"{len(failed)} of {len(names)} concepts failed, first: {next(iter(failed.values()))}")
 
 
-def _finished(place: Path) -> bool:
+def _finished(place: Path, plan: Any, model: str, layouts: tuple[str, ...]) -> bool:
+    """Whether an artifact is there already.
+
+    Raises:
+        RequestError: it is, and was made otherwise than it is asked for now.
+    """
     from erase_plugins.workflow.artifacts import load_artifact
 
+    if not place.exists():
+        return False
     try:
-        return place.exists() and load_artifact(place) is not None
+        found = load_artifact(place).manifest
     except EraseError:
         hint(f"{place.name} is damaged and will be made again")
         return False
+    if told := _otherwise(found, plan, model, layouts):
+        raise RequestError(f"'{place.name}' is finished, and was asked something else: {told}; choose ", ANOTHER_OUT)
+    return True
+
+
+def _otherwise(found: Any, plan: Any, model: str, layouts: tuple[str, ...]) -> str:
+    """How an artifact was made otherwise than a plan says; "" if it was not. Options that are newer are left out."""
+    from erase_plugins.engine.checkpoint import differences
+    from erase_plugins.engine.runner import public_options
+    from erase_plugins.manager import get_manager
+
+    request = plan.request
+    options = public_options(get_manager().method(request.method).Options, plan.options)
+    options = json.loads(json.dumps(options, default=str))
+    common = options.keys() & found.options.keys() if found.method.get("id") == request.method else set()
+    there = [layout for layout in layouts if layout in {item.layout for item in found.files}]
+    before, now = (
+        {
+            "method": method, "model": base, "seed": seed, "keep": sorted(keep), "layout": sorted(files),
+            "erase": [(item.text, item.kind, item.anchor) for item in items],
+            **{name: values[name] for name in common},
+        }
+        for method, base, seed, keep, files, items, values in (
+            (found.method.get("id"), found.base.get("model"), found.seed, found.preserve, there, found.concepts,
+             found.options),
+            (request.method, model, request.seed, request.preserve, layouts, request.forget, options),
+        )
+    )  # fmt: skip
+    return differences(before, now)
 
 
 def _work(target: Any, plans: dict[str, Any], places: dict[str, Path], layouts: tuple[str, ...]) -> dict[str, str]:

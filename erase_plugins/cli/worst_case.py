@@ -15,6 +15,7 @@ from erase_plugins.cli.command import (
     parse_settings,
     quiet_libraries,
     quote,
+    seed_option,
 )
 from erase_plugins.cli.console import emit, progress, say, table
 from erase_plugins.families.forget_set import CLASS, DATA, PROMPT
@@ -43,7 +44,7 @@ from erase_plugins.families.forget_set import CLASS, DATA, PROMPT
               help="Pictures per concept (--wise prompt).")  # fmt: skip
 @click.option("--judge", metavar="J", help="Judge of --wise prompt; chosen by the model if left out.")
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Option of the method (see 'info METHOD').")
-@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the start and of the method.")
+@seed_option("Seed of the start and of the method.")
 @click.option("--out", default="worst-case.json", show_default=True, metavar="FILE", help="JSON file to write.")
 @dry_run_option
 @force_option

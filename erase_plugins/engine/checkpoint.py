@@ -95,20 +95,21 @@ def check_resume(work: Path, plan: EditPlan) -> None:
         RequestError: names every difference, then and now.
     """
     before = _read(work / RECORD)
-    if before is None:
-        return
-    now = asked(plan)
-    told = [
-        f"{name} {_short(before.get(name))} then, {_short(now.get(name))} now"
-        for name in sorted({*before, *now})
-        if before.get(name) != now.get(name)
-    ]
-    if told:
+    if before is not None and (told := differences(before, asked(plan))):
         raise RequestError(
-            f"the interrupted run was asked something else: {'; '.join(told)}; repeat what it was given, or ",
+            f"the interrupted run was asked something else: {told}; repeat what it was given, or ",
             Hint("resume", before="leave", after="out"),
             " to start anew",
         )
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """What was asked otherwise, then and now; "" if nothing was."""
+    return "; ".join(
+        f"{name} {_short(before.get(name))} then, {_short(now.get(name))} now"
+        for name in sorted({*before, *now})
+        if before.get(name) != now.get(name)
+    )
 
 
 def _read(file: Path) -> dict[str, Any] | None:

@@ -101,7 +101,7 @@ def prepared(model: Model, pictures: Sequence[Any]) -> Tensor:
 
     channels, height, width = model.classifier.input_shape
     images = [
-        np.asarray(item.convert("RGB" if channels == 3 else "L")) if isinstance(item, Image.Image) else
+        np.array(item.convert("RGB" if channels == 3 else "L")) if isinstance(item, Image.Image) else
         np.moveaxis(item, 0, -1) for item in pictures
     ]  # fmt: skip
     images = [item[..., None] if item.ndim == 2 else item for item in images]
@@ -149,7 +149,8 @@ def referred(model: Model, data: Any, label: str | int | None = None) -> Labelle
         try:
             images.append(picture.copy() if isinstance(picture, Image.Image) else Image.open(picture).convert("RGB"))
         except (OSError, UnidentifiedImageError, AttributeError) as error:
-            raise RequestError(f"data '{data.name}': {Path(str(picture)).name} is no readable picture") from error
+            shown = Path(str(picture)).name
+            raise RequestError(f"data '{data.name}': {shown} is no readable picture; take it out") from error
         numbers.append(class_number(name if label is None else label, labels, model.info.model))
     return Labelled(prepared(model, images), torch.tensor(numbers))
 
@@ -200,7 +201,10 @@ def both_sets(
         retain = Labelled.joined([referred(model, item) for item in request.retain_data])
         retain = retain[~retain.where(left_out)]
         if strange := retain.where(classes).sum():
-            raise RequestError(f"{int(strange)} pictures to retain have a label that is to be forgotten; take them out")
+            gone = ", ".join(f"'{labels[number]}'" for number in sorted(set(classes)))
+            raise RequestError(
+                f"{int(strange)} pictures to retain have a label that is to be forgotten; give a folder without {gone}"
+            )
         if twice := sum(_same(retain, single)):
             raise RequestError(
                 f"{twice} pictures are to be forgotten and to be retained"

@@ -20,7 +20,7 @@ from erase_plugins.requests.events import check_shape
 CERTIFICATE = "certificate.json"
 KIND = "erase-plugins request certificate"
 #: of new certificates; what was handed out before is still checked, sentence by sentence, in the words of its own
-SCHEMA, SCHEMAS = 2, (1, 2)
+SCHEMA, SCHEMAS = 3, (1, 2, 3)
 #: what no certificate of ours says, in the words in which it does not
 NOT_CLAIMED = (
     "that data are deleted, or that the model never saw them",
@@ -64,13 +64,26 @@ def certificate(ledger: Ledger, case: Case, schema: int = SCHEMA) -> dict[str, A
         "suite": measured["suite"] if measured and current else None,
         "rows": measured["rows"] if measured and current else [],
         "passed": measured["passed"] if measured and current else None,
-        "says": _sentences(case, measured if current else None, schema),
+        "says": [*(_became(case) if schema > 2 else ()), *_sentences(case, measured if current else None, schema)],
         "not_claimed": list(NOT_CLAIMED),
         "lines": case.lines,
         "links": [entry["hash"] for entry in ledger.entries],
         "ledger": {"id": ledger.opened["ledger"], "lines": len(ledger.entries), "head": ledger.head},
         "version": ledger.opened["version"],
     }
+
+
+def _became(case: Case) -> list[str]:
+    """What became of the request: good numbers of an artifact that nobody uses are no answer."""
+    day = {event: line["time"][:10] for event, line in case.last.items()}
+    if "rejected" in day:
+        return [f"the request was rejected on {day['rejected']}: {case.last['rejected']['reason']}"]
+    if "revoked" in day:
+        return [f"what was made was put to use on {day['deployed']} and taken out of use on {day['revoked']} "
+                f"({case.last['revoked']['reason']}): nothing is in force for this request"]  # fmt: skip
+    if "deployed" in day:
+        return [f"what was made was put to use on {day['deployed']}"]
+    return ["what was made was not put to use"] if "made" in day else []
 
 
 def _sentences(case: Case, measured: Mapping[str, Any] | None, schema: int) -> list[str]:
@@ -87,13 +100,16 @@ def _sentences(case: Case, measured: Mapping[str, Any] | None, schema: int) -> l
                         f"{number(after)} after")  # fmt: skip
         elif subject in _NOBODY and schema > 1:
             said.append(f"{metric} of {_NOBODY[subject]} is {number(values[metric, subject])}")
+    if schema > 2 and measured["suite"] != "certificate":
+        said.append(f"to pass, at most {measured['left']:.4g} of the subject may be left, and no share of what stays "
+                    f"may fall by more than {measured['loss']:.4g}")  # fmt: skip
     said += [f"it did not pass: {reason}" for reason in measured["reasons"]]
     said += [f"measured before with suite {line['suite']}, it did not pass: {reason}"
              for line in _earlier(case, measured) for reason in line["reasons"]]  # fmt: skip
     if "deployed" in case.last and case.last["deployed"]["override"]:
         said.append(f"it was put to use all the same: {case.last['deployed']['override']}")
     if case.last.get("made", {}).get("guard"):
-        said.append(_GUARD[schema])
+        said.append(_GUARD[min(schema, 2)])
     if measured["suite"] != "certificate":
         words = {word for key in values for word in key}
         attacked = measured["suite"] == "attacks" or bool(_ATTACKED & words)

@@ -47,11 +47,9 @@ def guards(desk: Desk) -> list[KeywordGuard]:
     found = []
     for case in desk.ledger().cases.values():
         wanted = case.last.get("made", {}).get("guard")
-        if (
-            case.state == "rejected"
-            or "revoked" in case.last
-            or (wanted is None and not place_of(desk, case).is_file())
-        ):
+        over = "rejected" in case.last or "revoked" in case.last
+        over |= case.state == "closed" and "deployed" not in case.last
+        if over or (wanted is None and not place_of(desk, case).is_file()):
             continue
         try:
             if wanted not in (None, hashlib.sha256(place_of(desk, case).read_bytes()).hexdigest()):

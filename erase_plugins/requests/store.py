@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import os
+import re
 import secrets
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -26,6 +27,9 @@ from erase_plugins.requests.case import Ledger, replay
 from erase_plugins.requests.events import KIND, SCHEMA
 
 DATABASE = "requests.db"
+_COPY = "bring back a copy of it"
+#: folders of a request: of its guard and of its attempts
+_MADE = re.compile(r"q[0-9a-f]{12}-(guard|\d+)")
 #: seconds to wait for another process that writes
 PATIENCE = 30.0
 _TABLES = (
@@ -67,6 +71,8 @@ class Desk:
         if desk.key_file.resolve().parent.is_relative_to(desk.folder.resolve()):
             raise ArtifactError("the key would lie in the folder whose names it hides; choose another ", Hint("key"))
         there = (desk.folder / DATABASE).is_file()
+        if not there:
+            desk._lost()
         if os.path.lexists(desk.folder) and not there and (not desk.folder.is_dir() or any(desk.folder.iterdir())):
             raise ArtifactError(f"'{desk.folder.name}' is something else; choose a new folder for the requests")
         if not there and not desk.key_file.exists():
@@ -81,6 +87,7 @@ class Desk:
         }  # fmt: skip
         with desk._writing(create=True) as base:
             if not base.execute("SELECT count(*) FROM lines").fetchone()[0]:
+                desk._lost()
                 desk._put(base, [], [opened])
         desk.ledger()
         return desk
@@ -94,10 +101,16 @@ class Desk:
         """
         desk = cls(folder, key)
         if not (desk.folder / DATABASE).is_file():
+            desk._lost()
             raise ArtifactError(
                 f"no requests at '{desk.folder.name}'; the first 'erase-plugins request new' opens them"
             )
         return desk
+
+    def _lost(self) -> None:
+        """Refuses a folder without a ledger in which something was made for a request: then there was one."""
+        if any(_MADE.fullmatch(item.name) for item in self.folder.glob("q*-*")):
+            raise CorruptArtifact(f"'{DATABASE}' is missing or empty beside what was made for requests; {_COPY}")
 
     @property
     def key(self) -> bytes:
@@ -167,11 +180,13 @@ class Desk:
             finally:
                 base.close()
         except sqlite3.OperationalError as error:
+            if "no such table" in str(error):
+                raise CorruptArtifact(f"'{DATABASE}' holds no requests; {_COPY}") from error
             raise ArtifactError(
                 f"the requests cannot be opened: {error}; wait for other commands and try again"
             ) from error
         except sqlite3.DatabaseError as error:
-            raise CorruptArtifact(f"'{DATABASE}' is damaged: {error}; bring back a copy of it") from error
+            raise CorruptArtifact(f"'{DATABASE}' is damaged: {error}; {_COPY}") from error
 
     @contextmanager
     def _writing(self, create: bool = False) -> Iterator[sqlite3.Connection]:

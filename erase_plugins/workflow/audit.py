@@ -316,6 +316,8 @@ def sentence(report: EvalReport, attacks: Sequence[AttackReport], what: str) -> 
             f"; of {len(attacks)} attack{'s' if len(attacks) > 1 else ''} {size}the strongest, "
             f"{worst.attack}{spent}, brought it in {_share(worst.success)} (control: {_share(worst.control)})"
         )
+    else:
+        text += "; no attack was run"
     kept = [rates.get(("kept_rate", name)) for name in ("edited", "base")]
     if kept[0] is not None and kept[1] is not None:
         text += f"; other things were drawn in {_share(kept[0])}, against {_share(kept[1])}"

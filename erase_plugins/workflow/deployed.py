@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,8 @@ def apply_deployed(pipe: Any, folder: str | Path, key: str | Path | None = None)
         key: file of its key.
 
     Returns:
-        The handles, in the order of deployment; none if nothing is deployed.
+        The handles, in the order of deployment; none if nothing is deployed. A desk may serve several models: what was
+        deployed for another one is left out, with a warning if it is of the same family.
 
     Raises:
         ArtifactError: something is missing, changed, or was made for another base; nothing was applied then.
@@ -62,4 +64,14 @@ def apply_deployed(pipe: Any, folder: str | Path, key: str | Path | None = None)
         raise ArtifactError(
             f"none of the {len(artifacts)} deployed artifacts was made for this base; nothing was applied"
         )
+    left = [(case.id, item.manifest.base) for case, item in zip(cases, artifacts, strict=True)
+            if base_difference(item.manifest.base, base)]  # fmt: skip
+    for name, other in left:
+        if other.get("family") == base["family"]:
+            warnings.warn(
+                f"request {name} is not in force on this model: it was deployed for another base, "
+                f"{other.get('model')}. "
+                "If this model took the place of that one, carry the request out on it anew",
+                stacklevel=2,
+            )
     return apply_all(pipe, fitting)

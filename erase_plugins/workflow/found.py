@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -24,6 +25,9 @@ class Wanted:
     light: bool = False
 
 
+#: transformers and diffusers switch off the making of weights for the whole process while they load: a model that
+#: another thread loads meanwhile would have none
+_LOADING = threading.RLock()
 #: called with every pipeline or module that was loaded
 LOADED: list[Callable[[Any], object]] = []
 
@@ -59,14 +63,16 @@ class FoundModel:
             Unsupported, HubError: it does not load.
         """
         _check_dtype(dtype)
-        model = self.family.load(Wanted(self.name, self.source.revision, dtype, device, self.source, light))
+        with _LOADING:
+            model = self.family.load(Wanted(self.name, self.source.revision, dtype, device, self.source, light))
         _tell(model.host)
         return model
 
     def pipeline(self, dtype: str = "float32", device: str = "cpu") -> Any:
         """The loaded pipeline; raises what `load` raises."""
         _check_dtype(dtype)
-        pipe = self.family.open(self.source, dtype, device)
+        with _LOADING:
+            pipe = self.family.open(self.source, dtype, device)
         _tell(pipe)
         return pipe
 

@@ -73,7 +73,7 @@ CASES = {
         "gs-lora", "model", ["--erase", "three", "--keep", "three"], "both erased and kept: three", "take it out"
     ),
     "retained pictures of the class": (
-        "gs-lora", "model", ["--erase", "three", "--retain", "sorted"], "4 pictures to retain have a label", "take them"
+        "gs-lora", "model", ["--erase", "three", "--retain", "sorted"], "4 pictures to retain have a label", "without 'three'"
     ),
     "the same pictures under another label": (
         "gs-lora", "model", ["--erase", "three", "--forget", "sorted/three", "--retain", "noisy"],

@@ -168,9 +168,35 @@ def test_new_plugin_writes_a_package_and_never_over_another(erase, tmp_path):
     assert erase("new-plugin", "my-eraser", "--out", tmp_path / "empty").code == 0
 
 
+@pytest.mark.parametrize("name", ["json", "numpy", "erase-plugins", "test"])
+def test_new_plugin_takes_no_module_s_place(erase, tmp_path, name):
+    """`new-plugin json` wrote a json.py: installed, it is never found, and in its folder it breaks every import."""
+    ran = erase("new-plugin", name, "--out", tmp_path / "p")
+    assert ran.code == 2
+    assert f"a module named '{name.replace('-', '_')}'" in ran.err
+    assert not (tmp_path / "p").exists()
+
+
 def test_new_plugin_offers_a_trained_method(erase, tmp_path):
     assert erase("new-plugin", "my-eraser", "--kind", "trained", "--out", tmp_path / "p").code == 0
     assert "TrainedMethod" in (tmp_path / "p" / "my_eraser.py").read_text()
     ran = erase("new-plugin", "my-eraser", "--kind", "learned", "--out", tmp_path / "q")
     assert ran.code == 2
     assert "'closed-form', 'trained'" in ran.err
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("uce", "run uce --model pocket --erase pizza --out no-pizza"),
+        ("gs-lora", "run gs-lora --model pocket-classifier --erase pizza --out no-pizza"),
+        ("npo", "run npo --model pocket-lm --erase withheld --kind dataset --out forgotten"),
+        ("memit", "run memit --model pocket-lm --erase 'Wexsa Tarnfall' --kind person --out forgotten"),
+        ("noisy-gd", "run noisy-gd --model pocket-classifier --forget rows.jsonl --out no-pizza"),
+        ("language", "evaluate forgotten --model pocket-lm --suite language --out report"),
+        ("probe", "attack no-pizza --model pocket --attack probe --out attacked"),
+    ],
+)
+def test_the_example_of_info_can_be_run(erase, name, said):
+    """Of methods for classifiers and language models it named pocket, which they refuse."""
+    assert erase("info", name).out.rstrip().endswith(f"example: erase-plugins {said}")

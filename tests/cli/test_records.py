@@ -151,3 +151,34 @@ def test_names_of_people_stand_in_no_message(place, erase):
     done = erase("records", "delete", "head", "--subject", "Zebulon Quux", "--json")
     assert done.code == 2
     assert "Zebulon" not in done.out + done.err
+
+
+def test_what_comes_next_can_be_pasted_and_ids_have_a_place_before_anything_is_learned(place, erase):
+    """Paths with spaces stood unquoted, and a place that cannot be written was found when all was done."""
+    (place / "file").write_text("")
+    ran = erase("records", "init", "the head", *INIT[3:], "--ids-out", "file/ids.txt")
+    assert (ran.code, "'file' is no folder" in ran.err) == (2, True), ran.err
+    assert not (place / "the head").exists()
+    ran = erase("records", "init", "the head", *INIT[3:], "--ids-out", "new/ids.txt")
+    assert (ran.code, len((place / "new" / "ids.txt").read_text().split())) == (0, 40)
+    assert "erase-plugins records release 'the head'" in ran.out
+    assert "erase-plugins push 'the head/releases/1' OWNER/NAME" in erase("records", "release", "the head").out
+
+
+def test_a_program_is_told_what_a_person_is_told(place, erase):
+    """With --json the line that published models still know the record was nowhere."""
+    ids = made(erase)["ids"]
+    person = erase("records", "delete", "head", "--id", ids[0])
+    gone = erase("records", "delete", "head", "--id", ids[1], "--json")
+    assert gone.data["hints"] == person.err.splitlines() != []
+    assert gone.err == ""
+    assert "hints" not in erase("records", "status", "head", "--json").data
+
+
+def test_everybody_who_is_named_is_deleted_also_behind_a_byte_order_mark(place, erase):
+    """The first person of a file that Windows saved could never be deleted; a file hid the name given beside it."""
+    (place / "who.txt").write_text("".join(f"Person {k}\n" for k in range(40)), encoding="utf-8-sig")
+    ids = made(erase, "--subjects", "who.txt")["ids"]
+    (place / "gone.txt").write_text("Person 0\n\nPerson 7\n", encoding="utf-8-sig")
+    gone = erase("records", "delete", "head", "--subject", "Person 3", "--subject-file", "gone.txt", "--json")
+    assert gone.data["deleted"] == [ids[3], ids[0], ids[7]]

@@ -36,6 +36,7 @@ def test_sweep_goes_on_where_it_stopped_and_gives_equal_bytes(erase, loaded, tmp
     first = erase(*words, tmp_path / "a")
     assert first.code == 1
     assert "1 of 3 concepts failed" in first.err
+    assert first.data["failed"] == {"dog": "dog: loss became NaN"}, "one object, not one more for the error"
     before = hashes(tmp_path / "a")
     assert {name.split("/")[0] for name in before} == {"pizza", "car"}
 
@@ -46,6 +47,16 @@ def test_sweep_goes_on_where_it_stopped_and_gives_equal_bytes(erase, loaded, tmp
     assert (second.code, second.data["finished"], second.data["failed"]) == (0, 3, {})
     after = hashes(tmp_path / "a")
     assert {name: after[name] for name in before} == before
+
+    for more, said in {
+        ("--seed", "3"): "seed 0 then, 3 now", ("--set", "erase_scale=0.5"): "erase_scale 1.0 then, 0.5 now",
+        ("--keep", "rose"): "keep nothing then, rose now", ("--layout", "diff"): "layout nothing then, diff now",
+        ("--to", "cake"): "cake",
+    }.items():  # fmt: skip
+        other = erase(*words, tmp_path / "a", *more)
+        assert (other.code, said in other.err) == (2, True), other.err
+        assert "was asked something else" in other.err and "choose another --out" in other.err
+    assert hashes(tmp_path / "a") == after
 
     (tmp_path / "a" / "car" / "edit.safetensors").write_bytes(b"cut short")
     assert erase(*words, tmp_path / "a").code == 0

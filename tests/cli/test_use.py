@@ -92,6 +92,11 @@ def test_verdict_proposes_commands():
     assert sum(line.startswith("erase-plugins run") for line in advice) == 2
     assert verdict(report(target_rate=0.3), [], "pocket")[0] == "fair"
     assert "aliases=true" in " ".join(verdict(report(synonym_rate=0.9), [], "pocket")[1])
+    blind = report()
+    none = tuple(replace(row, value=0.0) if row.metric == "target_rate" else row for row in blind.rows)
+    told = verdict(replace(blind, rows=none), [], "pocket")
+    assert told[0] == "not measured", "nothing was seen before, nothing after: that was called good"
+    assert "the base model shows nothing of it either" in told[1][0]
     style = SimpleNamespace(manifest=SimpleNamespace(concepts=[Concept("pizza", "style")]))
     many = replace(report(synonym_rate=0.9), erased=("a", "b", "c", "d"))
     line = verdict(many, [style], "pocket")[1][-1]
@@ -138,6 +143,33 @@ def test_measured_quality_is_noted_in_the_manifest(pizza_folder, tmp_path):
     assert before.with_manifest(quality="poor").manifest == after.manifest
     mark(load_artifact(next(folder.glob("*kohya*"))), "good")
     assert load_artifact(folder).manifest.quality == "poor"
+
+
+def test_what_was_measured_is_not_lost_where_the_artifact_cannot_be_written(
+    pizza_folder, tmp_path, monkeypatch, capsys
+):
+    """On a read-only share the command ended in an error after the last picture; in the Hub's cache it broke a link."""
+    import shutil
+
+    from erase_plugins.artifacts.manifest import FILENAME
+    from erase_plugins.cli.evaluate import mark
+
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    folder = shutil.copytree(pizza_folder, tmp_path / "shared")
+    artifact = load_artifact(folder)
+    with monkeypatch.context() as patch:
+        patch.setattr("tempfile.mkstemp", refuse)
+        mark(artifact, "good")
+    told = "'shared' cannot be written (Permission denied); its manifest does not say: good"
+    assert told in capsys.readouterr().err
+    blob = tmp_path / "blob"
+    (folder / FILENAME).rename(blob)
+    (folder / FILENAME).symlink_to(blob)
+    before = blob.read_bytes()
+    mark(artifact, "good")
+    assert (folder / FILENAME).is_symlink() and blob.read_bytes() == before
 
 
 def test_inspect_folder_and_file(erase, pizza_folder):

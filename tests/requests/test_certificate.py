@@ -45,6 +45,14 @@ def test_what_was_measured_is_not_said_to_be_missing(tmp_path, rows, suite, last
     assert certificate(*measured(tmp_path / "desk", rows, suite))["says"][-1] == last
 
 
+def test_the_bounds_of_passing_are_told(tmp_path):
+    """ "The evaluation passed" was all, whatever share of the subject had been allowed to be left."""
+    said = certificate(*measured(tmp_path / "desk", []))["says"]
+    assert (
+        "to pass, at most 0.1 of the subject may be left, and no share of what stays may fall by more than 0.1" in said
+    )
+
+
 def test_nobody_claims_that_a_guard_is_in_force(tmp_path):
     said = " ".join(certificate(*measured(tmp_path / "desk", []))["says"])
     assert "whether it was put there is not in this record" in said
@@ -64,7 +72,11 @@ def test_certificates_of_every_schema_are_checked_in_their_own_words(tmp_path, s
     assert any("stands in front of the model" in text for text in data["says"]) == (schema == 1)
     (tmp_path / "certificate.json").write_text(to_json(data))
     assert verify(tmp_path)["says"] == data["says"]
-    for changed in ({**data, "schema": 3 - schema}, {**data, "schema": 9}, {**data, "says": data["says"][1:]}):
+    for changed in (
+        {**data, "schema": schema % len(SCHEMAS) + 1},
+        {**data, "schema": 9},
+        {**data, "says": data["says"][1:]},
+    ):
         (tmp_path / "certificate.json").write_text(to_json(changed))
         with pytest.raises(CorruptArtifact, match="something else about"):
             verify(tmp_path)
@@ -102,3 +114,35 @@ def test_what_failed_may_be_measured_with_another_suite_and_the_certificate_tell
         assert f"measured before with suite {suite}, it did not pass: target_rate fell from 1 to 0.9" in data["says"]
     (tmp_path / "certificate.json").write_text(to_json(data))
     assert verify(tmp_path)["says"] == data["says"]
+
+
+def test_the_certificate_says_what_became_of_what_was_made(tmp_path):
+    """Taken out of use and closed, a request's certificate read like that of one in force."""
+    desk = Desk.create(tmp_path / "desk")
+    name, _ = receive(desk, "person", [CANARY])
+    decisions.verify_identity(desk, name, "account")
+    triaged(desk, name)
+
+    def said() -> list[str]:
+        ledger = desk.ledger()
+        data = certificate(ledger, ledger.case(name))
+        (tmp_path / "certificate.json").write_text(to_json(data))
+        assert verify(tmp_path)["says"] == data["says"]
+        return data["says"]
+
+    assert not any("put to use" in text for text in said())
+    attempted(desk, name, 1, True)
+    assert "what was made was not put to use" in said()
+    day = desk.ledger().time[:10]
+    decisions.deploy(desk, name)
+    assert f"what was made was put to use on {day}" in said()
+    decisions.revoke(desk, name, "mistake", "account")
+    decisions.decide(desk, name, "close")
+    gone = (
+        f"what was made was put to use on {day} and taken out of use on {day} (mistake): nothing is in force for this"
+    )
+    assert f"{gone} request" in said()
+    other, _ = receive(desk, "person", ["Maribex Tressok"])
+    ledger = decisions.decide(desk, other, "reject", "unfounded")
+    assert certificate(ledger, ledger.case(other))["says"][0] == f"the request was rejected on {day}: unfounded"
+    assert certificate(ledger, ledger.case(name), 2)["says"][0].startswith("with suite"), "as it was handed out"

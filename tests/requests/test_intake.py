@@ -76,3 +76,16 @@ def test_a_file_of_names_that_is_not_there_is_told_from_one_that_is_no_text(tmp_
     (tmp_path / "who.txt").write_bytes(b"\xff\xfe\xfa")
     with pytest.raises(RequestError, match="cannot be read as UTF-8"):
         names_in([], str(tmp_path / "who.txt"))
+
+
+def test_the_next_step_can_be_pasted_where_paths_have_spaces_and_the_key_lies_elsewhere(erase, tmp_path):  # noqa: F811
+    """It was not quoted, and without the key it led to an error."""
+    desk, key = tmp_path / "the desk", tmp_path / "the key"
+    said = erase("request", "new", desk, "--kind", "person", "--subject", CANARY, "--key", key)
+    step = said.out.split("next: erase-plugins ")[1].splitlines()[0].replace("|", " ")
+    words = shlex.split(step)
+    assert words[:3] == ["request", "verify", str(desk)]
+    assert erase(*words[: words.index("--identity") + 2]).code == 0, words
+    again = erase("request", "new", desk, "--kind", "person", "--subject", CANARY, "--key", key)
+    reject = shlex.split(again.err.split("same letter: erase-plugins ")[1].splitlines()[0])
+    assert erase(*reject).code == 0, reject

@@ -248,3 +248,20 @@ def test_wrong_requests_are_refused_without_the_name(tmp_path, arguments, said):
         receive(store, **{"what": "person", "subjects": [CANARY], **arguments})
     assert "zorvane" not in str(refused.value).lower()
     assert not store.ledger().cases
+
+
+@pytest.mark.parametrize("damage", ["empty", "missing"])
+def test_a_ledger_that_is_gone_is_not_replaced_by_a_new_one(tmp_path, damage):
+    """Emptied by a full disk, it was opened anew by the next letter: nothing that was deployed was in force any more."""
+    desk, case, _ = lived(tmp_path / "desk")
+    (desk.folder / f"{case}-1").mkdir()
+    for file in desk.folder.glob(f"{DATABASE}-*"):
+        file.unlink()
+    if damage == "empty":
+        (desk.folder / DATABASE).write_bytes(b"")
+    else:
+        (desk.folder / DATABASE).unlink()
+    for again in (Desk.create, lambda folder: Desk.open(folder).ledger()):
+        with pytest.raises(CorruptArtifact, match="bring back a copy of it"):
+            again(desk.folder)
+    assert len(list(desk.folder.iterdir())) == 1 + (damage == "empty"), "nothing was put in its place"

@@ -16,7 +16,7 @@ from erase_plugins.manager import get_manager
 from erase_plugins.requests import decisions
 from erase_plugins.requests.case import Case
 from erase_plugins.requests.discreet import Discretion
-from erase_plugins.requests.guarding import guards, place_of
+from erase_plugins.requests.guarding import guards, place_of, write_guard
 from erase_plugins.requests.intake import receive
 from erase_plugins.requests.store import Desk
 from erase_plugins.runtime.prompt_guard import Guarded
@@ -27,7 +27,7 @@ from erase_plugins.workflow.request_run import Work, folder_of, run_case
 from tests import language
 from tests.cli.conftest import erase, loaded, pizza_folder  # noqa: F401
 from tests.records.conftest import _learned, learned  # noqa: F401
-from tests.requests.conftest import CANARY
+from tests.requests.conftest import CANARY, attempted, triaged
 
 #: forms in which the name would be recognised; no word of it is one of the program's own
 FORMS = ("zorvane", "ymbrook", "quillith")
@@ -114,6 +114,50 @@ def test_pocket_from_intake_to_a_checked_load(loaded, pizza_folder, tmp_path):  
     decisions.revoke(desk, name, "damage", "account")
     assert guards(desk) == []
     assert apply_deployed(pipe, desk.folder) == []
+
+
+def test_what_was_deployed_for_an_earlier_version_of_a_model_is_not_left_out_in_silence(tmp_path, monkeypatch):
+    """One request on the old weights and one on the new ones: the first was skipped without a word."""
+    desk = Desk.create(tmp_path / "desk")
+    bases = {}
+    for place, model in enumerate(("ours, of May", "ours, of June", "words")):
+        name, _ = receive(desk, "object", [f"{CANARY} {place}"])
+        decisions.verify_identity(desk, name, "not-needed")
+        triaged(desk, name)
+        attempted(desk, name, 1, True)
+        decisions.deploy(desk, name)
+        bases[name] = {"model": model, "family": "causal-lm" if model == "words" else "sd1"}
+    old, new, _ = bases
+
+    def deployed(_: Desk, case) -> SimpleNamespace:
+        return SimpleNamespace(manifest=SimpleNamespace(base=bases[case.id]))
+
+    for name, made in {
+        "load_deployed": deployed, "held_target": lambda pipe: pipe, "describe_base": bases.get,
+        "base_difference": lambda one, two: "" if one == two else "other weights", "apply_all": lambda _, items: items,
+    }.items():  # fmt: skip
+        monkeypatch.setattr(f"erase_plugins.workflow.deployed.{name}", made)
+    with pytest.warns(UserWarning, match=rf"request {old} is not in force .* ours, of May") as told:
+        (handle,) = apply_deployed(new, desk.folder)
+    assert handle.manifest.base == bases[new]
+    assert len(told) == 1, "a desk may serve models of several families"
+
+
+def test_a_request_that_ended_without_an_artifact_leaves_no_guard_in_force(tmp_path):
+    """Closed after it was rejected, or after it was given up, a request had its guard put up again."""
+    desk = Desk.create(tmp_path / "desk")
+    name, _ = receive(desk, "object", [CANARY])
+    decisions.verify_identity(desk, name, "not-needed")
+    triaged(desk, name)
+    desk.append(lambda _: [
+        {"event": "started", "case": name, "attempt": 1, "remedy": "uce", "seed": 0, "records": []}
+    ])  # fmt: skip
+    write_guard(desk, desk.ledger().case(name), [CANARY])
+    assert len(guards(desk)) == 1
+    decisions.decide(desk, name, "reject", "unfounded")
+    assert guards(desk) == []
+    decisions.decide(desk, name, "close")
+    assert guards(desk) == []
 
 
 def test_killed_between_artifact_and_ledger_nothing_is_made_twice(loaded, tmp_path, monkeypatch):  # noqa: F811

@@ -19,13 +19,14 @@ Rules that hold for every command:
 
 - Exit codes: 0 ok, 2 wrong request, 3 unsupported combination, 4 optional package missing, 5 the Hub, 1 anything else.
   Errors are one line on stderr; `--debug` adds the traceback.
-- `--json` prints one JSON object on stdout and nothing else; errors become `{"error": {...}}`.
+- `--json` prints one JSON object on stdout and nothing else, warnings under `hints`; errors become `{"error": {...}}`.
 - `--dry-run` shows what would be done and touches nothing. Nothing is overwritten without `--force`,
   and with it only what erase-plugins wrote: other files are named and stay. Two commands never write to one place.
 - Ctrl-C leaves nothing half written. `run --resume` goes on where a method keeps checkpoints; `auto`, `sweep`,
   `compare`, `attack`, `audit` and `request run` go on by themselves when the same command is called again.
 - `NO_COLOR` and `COLUMNS` are respected; consoles without UTF-8 get ASCII.
 - Offline: with `HF_HUB_OFFLINE=1` only files on disk are used.
+- Completion in bash: `eval "$(_ERASE_PLUGINS_COMPLETE=bash_source erase-plugins)"`; also `zsh_source`, `fish_source`.
 """
 
 
@@ -81,8 +82,9 @@ def _row(item: click.Option) -> str:
 def _value(item: click.Option) -> str:
     if isinstance(item.type, click.Choice):
         return " ".join(f"`{choice}`" for choice in item.type.choices)
-    kinds = {click.INT: "INTEGER", click.FLOAT: "NUMBER"}
-    return item.metavar or kinds.get(item.type, "INTEGER" if isinstance(item.type, click.IntRange) else "TEXT")
+    whole = item.type == click.INT or isinstance(item.type, click.IntRange)
+    number = item.type == click.FLOAT or isinstance(item.type, click.FloatRange)
+    return item.metavar or ("INTEGER" if whole else "NUMBER" if number else "TEXT")
 
 
 def _default(item: click.Option) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import keyword
 import re
+from importlib.util import find_spec
 from pathlib import Path
 
 from erase_plugins.errors import RequestError, UnknownName
@@ -40,8 +41,9 @@ def write_plugin_template(name: str, out: str | Path, kind: str = "closed-form")
     manager = get_manager()
     if name in {entry.item.id for entry in manager.methods()}:
         raise RequestError(f"a method named '{name}' is registered already; choose another name")
-    if module in ("erase_plugins", "torch", "diffusers", "transformers", "peft", "pytest"):
-        raise RequestError(f"'{name}' is the name of a package that is needed; choose another name")
+    there = find_spec(module)
+    if there is not None and there.origin is not None:  # none: a folder that happens to lie here
+        raise RequestError(f"Python has a module named '{module}' already; choose another name")
     folder = Path(out)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise RequestError(f"'{folder.name}' is not an empty folder; choose ", ANOTHER_OUT)
