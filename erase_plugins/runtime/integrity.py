@@ -82,7 +82,7 @@ def check_records(
         text = problem(record, live, contents)
         if text:
             found.append(f"{record.component} {record.key} {text}")
-    if not found and records and _kept_elsewhere(module):
+    if not found and records and kept_elsewhere(module):
         found.append(
             f"{records[0].component} takes its weights from copies that group offloading keeps; load the "
             "pipeline again, apply, and enable group offloading after that"
@@ -97,7 +97,7 @@ def check_records(
         record.adopt(live[record.key])
 
 
-def _kept_elsewhere(module: nn.Module) -> bool:
+def kept_elsewhere(module: nn.Module) -> bool:
     """Whether diffusers' group offloading brings weights back from copies of its own, past what is written here."""
     for item in module.modules():
         registry = getattr(item, "_diffusers_hook", None)
