@@ -278,7 +278,7 @@ def styled_rows(style: str, guide: str, count: int, target: Target) -> tuple[Ten
     becomes = target.encode([" ".join(f"a {guide} {word}".split()) for word in words]).embeds[:, behind + 1 :]
     length = min(erased.shape[1], becomes.shape[1])
     weight = (_FILLER_WEIGHT / count) ** 0.5
-    one, other = (weight * rows[:, :length].double().cpu().flatten(0, 1) for rows in (erased, becomes))
+    one, other = (weight * rows[:, :length].cpu().double().flatten(0, 1) for rows in (erased, becomes))
     return one, other
 
 

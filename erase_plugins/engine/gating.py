@@ -121,7 +121,7 @@ def words_of(target: Target, phrases: Sequence[str]) -> list[list[list[int]]]:
 
 def mean_row(cond: Conditioning) -> Tensor:
     """What a probe sees of a prompt: its mean row without the start row, (prompts, dim) float64."""
-    return cond.embeds[:, 1:].double().mean(1).cpu()
+    return cond.embeds[:, 1:].cpu().double().mean(1)
 
 
 class _Others:

@@ -15,6 +15,7 @@ from erase_plugins.artifacts.names import CONTEXT_HOOK, PROMPTS, base_parameters
 from erase_plugins.errors import Unsupported
 from erase_plugins.families.capabilities import DENOISER, TEXT
 from erase_plugins.families.hosted import HostedModel
+from erase_plugins.families.hosts import offload_groups
 from erase_plugins.families.naming import MOTION, whole_words
 from erase_plugins.families.target import Conditioning, Target, TargetInfo, Tokens
 
@@ -35,6 +36,7 @@ class DiffusersTarget(HostedModel, Target):
 
     def __init__(self, pipe: Any, name: str | None, family: Any) -> None:
         super().__init__(pipe, name, family)
+        #: rows of every prompt that was encoded, on the processor: gates encode thousands, a gigabyte on SDXL
         self._cache: dict[str, tuple[Tensor, int, Tensor | None]] = {}
         self._recalled: WeakKeyDictionary[Any, set[str]] = WeakKeyDictionary()
 
@@ -67,9 +69,9 @@ class DiffusersTarget(HostedModel, Target):
         self._recall(prompts)
         pooled = [row[2] for row in rows if row[2] is not None]
         return Conditioning(
-            embeds=torch.stack([row[0] for row in rows]),
+            embeds=torch.stack([row[0] for row in rows]).to(self.device),
             last=tuple(row[1] for row in rows),
-            pooled=torch.stack(pooled) if pooled else None,
+            pooled=torch.stack(pooled).to(self.device) if pooled else None,
             prompts=tuple(prompts),
             start=self._content_start(),
         )
@@ -96,8 +98,10 @@ class DiffusersTarget(HostedModel, Target):
         # a guard looks at what is asked for, not at what is computed with the model
         encode = getattr(self.pipe.encode_prompt, "own", self.pipe.encode_prompt)
         out = encode(prompt=prompts, device=self.device, num_images_per_prompt=1, do_classifier_free_guidance=False)
-        embeds, pooled = out[0], (out[2] if len(out) > 2 else None)
-        last = self.tokens(prompts).last
+        self._keep(prompts, out[0], self.tokens(prompts).last, out[2] if len(out) > 2 else None)
+
+    def _keep(self, prompts: Sequence[str], embeds: Tensor, last: Sequence[int], pooled: Tensor | None) -> None:
+        embeds, pooled = embeds.cpu(), None if pooled is None else pooled.cpu()
         for index, prompt in enumerate(prompts):
             self._cache[prompt] = (embeds[index], last[index], None if pooled is None else pooled[index])
 
@@ -121,7 +125,8 @@ class DiffusersTarget(HostedModel, Target):
             encoder = getattr(self.pipe, component)
             width = encoder.config.hidden_size
             memory.remember(
-                self.tokens(new).ids[component], torch.stack([self._cache[prompt][0][:, :width] for prompt in new])
+                self.tokens(new).ids[component],
+                torch.stack([self._cache[prompt][0][:, :width] for prompt in new]).to(self.device),
             )
             self._recalled[memory].update(new)
 
@@ -225,6 +230,12 @@ class DiffusersTarget(HostedModel, Target):
     def _check_drawable(self) -> None:
         denoiser, name = self.network(DENOISER), self.info.model
         there = getattr(getattr(denoiser, "_hf_hook", None), "execution_device", None)
+        group = next(offload_groups(denoiser), None)
+        if group is not None and torch.device(group.onload_device).type != torch.device(group.offload_device).type:
+            raise Unsupported(
+                f"the denoiser of {name} is moved to {group.onload_device} part by part for every pass (group "
+                "offloading), where this method cannot follow; erase on the model without it and offload it afterwards"
+            )
         if there is not None and torch.device(there).type != denoiser.device.type:
             raise Unsupported(
                 f"the denoiser of {name} is moved to {there} for every pass (enable_model_cpu_offload), where this "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from torch import nn
@@ -20,6 +20,15 @@ def part_of(host: Any, component: str) -> Any:
 def parts_of(host: Any) -> dict[str, Any]:
     """All parts of a host by name."""
     return {MODEL: host} if isinstance(host, nn.Module) else dict(getattr(host, "components", {}))
+
+
+def offload_groups(module: nn.Module) -> Iterator[Any]:
+    """Groups of modules that diffusers' group offloading brings to a device for every pass; none without it."""
+    for item in module.modules():
+        registry = getattr(item, "_diffusers_hook", None)
+        group = getattr(registry and registry.get_hook("group_offloading"), "group", None)
+        if group is not None:
+            yield group
 
 
 def host_configs(host: Any) -> dict[str, Mapping[str, Any]]:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from erase_plugins.errors import PipelineChanged
+from erase_plugins.families.hosts import offload_groups
 from erase_plugins.runtime.patcher import Record
 
 #: fused projections of diffusers' attention modules, and the layers whose weights they hold one below the other
@@ -99,12 +100,10 @@ def check_records(
 
 def kept_elsewhere(module: nn.Module) -> bool:
     """Whether diffusers' group offloading brings weights back from copies of its own, past what is written here."""
-    for item in module.modules():
-        registry = getattr(item, "_diffusers_hook", None)
-        group = getattr(registry and registry.get_hook("group_offloading"), "group", None)
-        if getattr(group, "cpu_param_dict", None) or getattr(group, "offload_to_disk_path", None):
-            return True
-    return False
+    return any(
+        getattr(group, "cpu_param_dict", None) or getattr(group, "offload_to_disk_path", None)
+        for group in offload_groups(module)
+    )
 
 
 def fused_projections(module: nn.Module, keys: Iterable[str]) -> Iterator[tuple[nn.Module, list[nn.Module], str]]:

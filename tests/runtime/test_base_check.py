@@ -17,6 +17,7 @@ from erase_plugins.artifacts.manifest import Manifest, describe_base
 from erase_plugins.errors import BaseMismatch, CorruptArtifact, Unsupported
 from erase_plugins.runtime.guard import check_base
 from erase_plugins.workflow.models import target_of
+from erase_plugins.families.hosts import offload_groups
 from tests.runtime.support import parts
 from tests.runtime.support.artifacts import make
 
@@ -186,6 +187,22 @@ def test_methods_that_draw_ask_for_a_plain_pipeline(tiny_sd1, before, text) -> N
     assert len(ep.erase(before(tiny_sd1()), "pizza", method="uce").edit)
     with pytest.raises(Unsupported, match=text):
         ep.erase(before(tiny_sd1()), "pizza", method="esd", options={"steps": 1})
+
+
+def test_erasing_under_group_offloading(tiny_sd1) -> None:
+    """Weights that lie on disk are not there to be read; training cannot follow parts that come and go."""
+    pipe = tiny_sd1()
+    pipe.unet.enable_group_offload(torch.device("cpu"), torch.device("cpu"), "leaf_level")
+    few = {"steps": 1, "iterations": 1, "keep_words": 0}
+    assert len(ep.erase(pipe, "pizza", method="esd", options=few).edit)
+    groups = list(offload_groups(pipe.unet))
+    groups[0].onload_device = torch.device("cuda")
+    with pytest.raises(Unsupported, match=r"moved to cuda part by part.*offload it afterwards"):
+        ep.erase(pipe, "pizza", method="esd", options=few)
+    assert len(ep.erase(pipe, "pizza", method="uce").edit)
+    groups[-1].offload_to_disk_path = "folder"
+    with pytest.raises(Unsupported, match=r"unet lies on disk.*erase on the model without it"):
+        ep.erase(pipe, "pizza", method="uce")
 
 
 def test_training_beside_a_denoiser_that_moves_for_every_pass_is_refused_by_name(tiny_sd1) -> None:

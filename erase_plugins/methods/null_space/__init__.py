@@ -148,7 +148,7 @@ class NullSpace:
         if options.gated:
             summary(statistics, ctx)
             refs = target.modules(options.group)
-            weights = [target.weight(ref).double().cpu() for ref in refs]
+            weights = [target.weight(ref).cpu().double() for ref in refs]
             return gated_edit(
                 statistics, plan.request.concepts, lambda _, own: memory(own, weights, options.memory), refs,
                 options.gates(), target, ctx,

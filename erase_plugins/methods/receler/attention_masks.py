@@ -15,6 +15,7 @@ from erase_plugins.engine.attention import (
     binary_mask,
     heat,
     nearest_level,
+    over_heads,
     record_attention,
     resized,
 )
@@ -43,7 +44,7 @@ class Masks:
         self.size: tuple[int, int] = (size[0], size[1])
         refs = attention_refs(target.info)
         probe = torch.zeros((1, channels, *size), device=target.device)
-        with torch.no_grad(), trained.disabled(), record_attention(target, refs) as maps:
+        with torch.no_grad(), trained.disabled(), record_attention(target, refs, over_heads) as maps:
             ask(target, probe, torch.zeros(1, device=probe.device), target.encode([""]), ctx)
         level = nearest_level(maps, size[0] * size[1] / scale**2)
         self.layers = [ref for ref in refs if ref.path in level]
@@ -75,7 +76,7 @@ class Masks:
                 token_rows(self.target, prompt, phrases[place])
                 for prompt, place in zip(here.prompts, places.tolist(), strict=True)
             ]
-            with self.trained.disabled(), record_attention(self.target, self.layers) as maps:
+            with self.trained.disabled(), record_attention(self.target, self.layers, over_heads) as maps:
                 ask(self.target, states.inputs[places], states.timestep[places], here, self.ctx)
             parts.append(binary_mask(heat(maps, rows, self.size), self.threshold)[:, None])
         return {_MASK: torch.cat(parts)}
