@@ -15,9 +15,9 @@ import erase_plugins as ep
 from erase_plugins.artifacts.fingerprint import Fingerprint, base_difference, fingerprint
 from erase_plugins.artifacts.manifest import Manifest, describe_base
 from erase_plugins.errors import BaseMismatch, CorruptArtifact, Unsupported
+from erase_plugins.families.hosts import offload_groups
 from erase_plugins.runtime.guard import check_base
 from erase_plugins.workflow.models import target_of
-from erase_plugins.families.hosts import offload_groups
 from tests.runtime.support import parts
 from tests.runtime.support.artifacts import make
 
