@@ -100,6 +100,7 @@ class OCE:
         return replace(
             plan, modules=tuple(f"{ref.component}.{ref.path}" for ref in refs),
             seconds=round((plan.seconds or 0.0) + turned, 3), warnings=warnings,
+            produces=plan.produces if options.gated else ("lowrank",),
         )  # fmt: skip
 
     def run(self, plan: EditPlan, target: Target, ctx: RunContext) -> Edit:

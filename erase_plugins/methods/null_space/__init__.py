@@ -130,7 +130,8 @@ class NullSpace:
             plan = gated_plan(plan, options, info, info.modules(options.group), said)
         if options.projections == "both":
             return plan
-        return replace(plan, modules=tuple(f"{ref.component}.{ref.path}" for ref in info.modules(options.group)))
+        modules = tuple(f"{ref.component}.{ref.path}" for ref in info.modules(options.group))
+        return replace(plan, modules=modules, produces=plan.produces if options.gated else ("lowrank",))
 
     def run(self, plan: EditPlan, target: Target, ctx: RunContext) -> Edit:
         from erase_plugins.engine.collect import collect, summary
