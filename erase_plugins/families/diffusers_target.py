@@ -15,7 +15,7 @@ from erase_plugins.artifacts.names import CONTEXT_HOOK, PROMPTS, base_parameters
 from erase_plugins.errors import Unsupported
 from erase_plugins.families.capabilities import DENOISER, TEXT
 from erase_plugins.families.hosted import HostedModel
-from erase_plugins.families.hosts import offload_groups
+from erase_plugins.families.hosts import encoding_of, offload_groups
 from erase_plugins.families.naming import MOTION, whole_words
 from erase_plugins.families.target import Conditioning, Target, TargetInfo, Tokens
 
@@ -95,9 +95,9 @@ class DiffusersTarget(HostedModel, Target):
 
     @torch.no_grad()
     def _encode_chunk(self, prompts: list[str]) -> None:
-        # a guard looks at what is asked for, not at what is computed with the model
-        encode = getattr(self.pipe.encode_prompt, "own", self.pipe.encode_prompt)
-        out = encode(prompt=prompts, device=self.device, num_images_per_prompt=1, do_classifier_free_guidance=False)
+        out = encoding_of(self.pipe)(
+            prompt=prompts, device=self.device, num_images_per_prompt=1, do_classifier_free_guidance=False
+        )
         self._keep(prompts, out[0], self.tokens(prompts).last, out[2] if len(out) > 2 else None)
 
     def _keep(self, prompts: Sequence[str], embeds: Tensor, last: Sequence[int], pooled: Tensor | None) -> None:
