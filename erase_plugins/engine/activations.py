@@ -10,13 +10,15 @@ which convolutions tell, and in transformers the linear layers of blocks that ar
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from math import prod
 from typing import TYPE_CHECKING, Any
 
 from erase_plugins.families.capabilities import TEXT
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from erase_plugins.families.base import Target, TargetInfo
 
 #: values of a denoiser from which memory matters more than a third more work: SDXL has 2.6 billion, SD 1.5 has 0.9
@@ -138,3 +140,12 @@ def at_once(target: Target, precision: str) -> int:
     size = 2 if precision == "bfloat16" or target.dtype.itemsize == 2 else 4
     each = per_sample(target.info, recomputed(target), size)
     return max(MOST_BYTES // each, 1) if each else 1 << 20
+
+
+def pieced(passed: Callable[[list[int]], Tensor], count: int, most: int) -> Tensor:
+    """What ``passed`` gives for rows 0 to ``count`` - 1, ``most`` at a time, each time again on the way back."""
+    import torch
+    from torch.utils.checkpoint import checkpoint
+
+    parts = [list(range(start, min(start + most, count))) for start in range(0, count, most)]
+    return torch.cat([checkpoint(passed, rows, use_reentrant=False, preserve_rng_state=False) for rows in parts])

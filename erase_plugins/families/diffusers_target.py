@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -169,6 +170,8 @@ class DiffusersTarget(HostedModel, Target):
         )
 
     def encode_live(self, tokens: Tokens, rows: Mapping[str, Tensor] | None = None) -> Conditioning:
+        for component in self._encoders():
+            self._check_stays(component)
         hooks = []
         for component, embedded in (rows or {}).items():
             table = self._table(component)
@@ -203,8 +206,9 @@ class DiffusersTarget(HostedModel, Target):
     @torch.no_grad()
     def latents(self, pictures: Tensor, generator: torch.Generator) -> Tensor:
         vae = self.pipe.vae
-        # one by one: at full resolution each takes gigabytes
-        spreads = [vae.encode(picture[None].to(vae.device, vae.dtype)).latent_dist for picture in pictures]
+        with without_overflow(vae):
+            # one by one: at full resolution each takes gigabytes
+            spreads = [vae.encode(picture[None].to(vae.device, vae.dtype)).latent_dist for picture in pictures]
         mean, std = (torch.cat([getattr(spread, name) for spread in spreads]) for name in ("mean", "std"))
         drawn = mean + std * torch.randn(mean.shape, generator=generator).to(mean)
         shifted = drawn - (getattr(vae.config, "shift_factor", None) or 0.0)
@@ -227,21 +231,26 @@ class DiffusersTarget(HostedModel, Target):
             0
         ]
 
-    def _check_drawable(self) -> None:
-        denoiser, name = self.network(DENOISER), self.info.model
-        there = getattr(getattr(denoiser, "_hf_hook", None), "execution_device", None)
-        group = next(offload_groups(denoiser), None)
+    def _check_stays(self, component: str) -> None:
+        """Refuses a part that is on its device during a pass only: what is trained beside it would lie on another."""
+        part, name = getattr(self.pipe, component), self.info.model
+        there = getattr(getattr(part, "_hf_hook", None), "execution_device", None)
+        group = next(offload_groups(part), None)
         if group is not None and torch.device(group.onload_device).type != torch.device(group.offload_device).type:
             raise Unsupported(
-                f"the denoiser of {name} is moved to {group.onload_device} part by part for every pass (group "
+                f"the {component} of {name} is moved to {group.onload_device} part by part for every pass (group "
                 "offloading), where this method cannot follow; erase on the model without it and offload it afterwards"
             )
-        if there is not None and torch.device(there).type != denoiser.device.type:
+        if there is not None and torch.device(there).type != part.device.type:
             raise Unsupported(
-                f"the denoiser of {name} is moved to {there} for every pass (enable_model_cpu_offload), where this "
+                f"the {component} of {name} is moved to {there} for every pass (enable_model_cpu_offload), where this "
                 f"method cannot follow; call pipe.remove_all_hooks() and pipe.to('{there}'), erase, and offload it "
                 "afterwards"
             )
+
+    def _check_drawable(self) -> None:
+        denoiser, name = self.network(DENOISER), self.info.model
+        self._check_stays(self.info.components(DENOISER)[0])
         if getattr(denoiser.config, "encoder_hid_dim_type", None) == "ip_image_proj":
             raise Unsupported(
                 f"{name} has an IP-Adapter and draws with an image prompt only; call pipe.unload_ip_adapter(), erase, "
@@ -281,6 +290,23 @@ class DiffusersTarget(HostedModel, Target):
             table = next(ref.weight for ref in self.modules("token_embedding") if ref.component == component)
             base[table] = base[table][:-added]
         return replace(fingerprint(base), whole=fingerprint(whole))
+
+
+#: pixels that go through an autoencoder together: at full resolution a picture takes gigabytes
+PIXELS = 1 << 18
+
+
+@contextmanager
+def without_overflow(vae: Any) -> Iterator[None]:
+    """Inside, an autoencoder that overflows in float16 (SDXL's) computes in float32, as stock pipelines have it do."""
+    if vae.dtype != torch.float16 or not getattr(vae.config, "force_upcast", False):
+        yield
+        return
+    vae.to(torch.float32)
+    try:
+        yield
+    finally:
+        vae.to(torch.float16)
 
 
 def _added_rows(tokenizer: Any, encoder: nn.Module) -> int:

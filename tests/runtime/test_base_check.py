@@ -231,3 +231,13 @@ def test_an_sdxl_refiner_can_be_edited() -> None:
 
 def parts_of(pipe) -> dict[str, torch.Tensor]:
     return {name: value.clone() for name, value in pipe.unet.state_dict().items()}
+
+
+def test_training_a_text_encoder_that_moves_for_every_pass_is_refused_by_name(tiny_sd1) -> None:
+    pipe = tiny_sd1()
+    tokens = target_of(pipe, "tiny").tokens(["pizza"])
+    pipe.enable_model_cpu_offload(device="cpu")
+    assert target_of(pipe, "tiny").encode_live(tokens).prompts == ("pizza",)
+    pipe.text_encoder._hf_hook.execution_device = torch.device("cuda")
+    with pytest.raises(Unsupported, match=r"the text_encoder of .* is moved to cuda .*remove_all_hooks"):
+        target_of(pipe, "tiny").encode_live(tokens)

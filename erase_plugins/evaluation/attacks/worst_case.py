@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from erase_plugins.engine.activations import looked_at
 from erase_plugins.errors import Unsupported
 from erase_plugins.evaluation.attacks.rates import CONCEPT_HELP, REFERENCE_HELP
 from erase_plugins.hookspecs import hookimpl
@@ -151,8 +152,9 @@ class _Run:
             light, dark = alphas[stamp].sqrt(), (1 - alphas[stamp]).sqrt()
             noise = torch.randn(pool.latents.shape, generator=generator).to(pool.latents)
             noisy, wanted = question(target, pool.latents, noise, light, dark)
-            for start in range(0, len(noisy), _BATCH):
-                rows = list(range(start, min(start + _BATCH, len(noisy))))
+            batch = min(_BATCH, looked_at(noisy.shape))
+            for start in range(0, len(noisy), batch):
+                rows = list(range(start, min(start + batch, len(noisy))))
                 times = torch.full((len(rows),), stamp, device=noisy.device)
                 with torch.no_grad():
                     out = target.predict(noisy[rows].to(target.dtype), times, cond[rows])

@@ -8,6 +8,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from erase_plugins.engine.activations import looked_at
 from erase_plugins.engine.adapters import Trainable
 from erase_plugins.engine.attack import token_rows
 from erase_plugins.engine.attention import (
@@ -69,8 +70,9 @@ class Masks:
     @torch.no_grad()
     def _make(self, states: States, cond: Conditioning, phrases: Sequence[str]) -> dict[str, Tensor]:
         parts = []
-        for start in range(0, len(states), _BATCH):
-            places = torch.arange(len(states))[start : start + _BATCH]
+        batch = min(_BATCH, looked_at(self.size))
+        for start in range(0, len(states), batch):
+            places = torch.arange(len(states))[start : start + batch]
             here = cond[states.row[places].tolist()]
             rows = [
                 token_rows(self.target, prompt, phrases[place])
