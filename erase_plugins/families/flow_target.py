@@ -30,6 +30,16 @@ class FlowTarget(DiffusersTarget):
 
     guidance = 1.0
 
+    @property
+    def device(self) -> torch.device:
+        """Where prompts are encoded, if the denoiser stays in its files (`families.mapped`)."""
+        if getattr(self.network(DENOISER), ONLY_READ, False):
+            for name in self._traits.encoders:
+                if (part := getattr(self.pipe, name, None)) is not None:
+                    found: torch.device = part.device
+                    return found
+        return super().device
+
     def rows(self, prompts: Sequence[str]) -> Conditioning:
         """The pooled row, then the token rows of every length of padding; columns as in `families.flow`."""
         clip = self.info.tokens if self._traits.clip_rows else 0
