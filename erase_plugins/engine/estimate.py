@@ -50,13 +50,13 @@ def closed_form_plan(request: EraseRequest, options: Any, info: TargetInfo) -> E
     seconds = text_seconds(info, own + words * word, other) + solve / rates.solving()
     outputs = sum(ref.shape[0] for ref in refs)
     warnings = []
-    asked = directions_of(request, recipe, info)
-    if asked > info.width and recipe.tokens != "last":
+    directions = directions_of(request, recipe, info)
+    if directions > info.width and recipe.tokens != "last":
         count = len(request.concepts)
         warnings.append(
-            f"{'the concept asks' if count == 1 else f'{count} concepts ask'} for a change in about {asked} directions "
-            f"of text rows, and one linear map has {info.width}: they share directions, and other prompts change as "
-            "well; look at what is kept (evaluate)"
+            f"{'the concept asks' if count == 1 else f'{count} concepts ask'} for a change in about {directions} "
+            f"directions of text rows, and one linear map has {info.width}: they share directions, and other prompts "
+            "change as well; look at what is kept (evaluate)"
         )
     if recipe.tokens == "last" and not recipe.expand:
         warnings.append("tokens=last leaves the end and padding rows, which carry the concept too; it may stay visible")

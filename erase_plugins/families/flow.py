@@ -214,6 +214,7 @@ class FlowFamily(Family):
         return self.wrap(open_mapped(self, source, request.dtype, request.device), request.model)
 
     def places(self, info: ModelSpec) -> dict[str, int]:
+        assert isinstance(info, TargetInfo)
         picture = prod(info.latent_shape[1:]) // 4  # both families put two by two places of a latent together
         text = (*self.padding(info), self.zeros(info))[0] + info.tokens * self.clip_rows
         return {

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 from erase_plugins.families.flow import FlowFamily, packed
 from erase_plugins.families.flow_names import FLUX
-from erase_plugins.families.hosts import encoding_of
 from erase_plugins.hookspecs import hookimpl
 
 if TYPE_CHECKING:
@@ -41,6 +40,8 @@ class Flux(FlowFamily):
         return int(configs["transformer"].get("in_channels", 64)) // 4, size, size
 
     def encode_texts(self, pipe: Any, prompts: list[str], length: int, device: Any) -> tuple[Tensor, Tensor]:
+        from erase_plugins.families.hosts import encoding_of
+
         found = encoding_of(pipe)(prompts, None, device=device, max_sequence_length=length)
         return found[0], found[1]
 

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 from erase_plugins.families.flow import TOY, FlowFamily, call_options
 from erase_plugins.families.flow_names import SD3
-from erase_plugins.families.hosts import encoding_of
 from erase_plugins.hookspecs import hookimpl
 
 if TYPE_CHECKING:
@@ -41,6 +40,8 @@ class StableDiffusion3(FlowFamily):
         return int(config.get("in_channels", 16)), size, size
 
     def encode_texts(self, pipe: Any, prompts: list[str], length: int, device: Any) -> tuple[Tensor, Tensor]:
+        from erase_plugins.families.hosts import encoding_of
+
         found = encoding_of(pipe)(
             prompts, None, None, device=device, do_classifier_free_guidance=False, max_sequence_length=length
         )

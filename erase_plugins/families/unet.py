@@ -94,6 +94,7 @@ class UNetFamily(Family):
         return (("pocket",) if small else ()) + (self.id,)
 
     def places(self, info: ModelSpec) -> dict[str, int]:
+        assert isinstance(info, TargetInfo)
         layers = [ref for ref in info.refs if ref.component == self.denoiser]
         blocks = {ref.path: match for ref in layers if (match := _BLOCK.match(ref.path))}
         deepest, side = max(int(match[2]) for match in blocks.values()), prod(info.latent_shape[1:])

@@ -16,7 +16,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from erase_plugins.engine.activations import looked_at
 from erase_plugins.errors import Unsupported
 from erase_plugins.evaluation.attacks.rates import CONCEPT_HELP, REFERENCE_HELP
 from erase_plugins.hookspecs import hookimpl
@@ -140,6 +139,7 @@ class _Run:
     def _losses(self, subject: Subject, pool: Pool) -> list[float]:
         import torch
 
+        from erase_plugins.engine.activations import looked_at
         from erase_plugins.engine.inversion import question
         from erase_plugins.evaluation.attacks.material import encoded_now
 
