@@ -37,7 +37,7 @@ class DiffusersTarget(HostedModel, Target):
 
     def __init__(self, pipe: Any, name: str | None, family: Any) -> None:
         super().__init__(pipe, name, family)
-        #: rows of every prompt that was encoded, on the processor: gates encode thousands, a gigabyte on SDXL
+        #: rows of every prompt that was encoded, on the processor: methods encode thousands
         self._cache: dict[str, tuple[Tensor, int, Tensor | None]] = {}
         self._recalled: WeakKeyDictionary[Any, set[str]] = WeakKeyDictionary()
 
@@ -76,6 +76,14 @@ class DiffusersTarget(HostedModel, Target):
             prompts=tuple(prompts),
             start=self._content_start(),
         )
+
+    @contextmanager
+    def passing(self) -> Iterator[None]:
+        before = set(self._cache)
+        try:
+            yield
+        finally:
+            self._cache = {prompt: row for prompt, row in self._cache.items() if prompt in before}
 
     def _content_start(self) -> int:
         """1 behind a start token, 0 where the first text encoder's tokenizer has none."""
