@@ -39,6 +39,7 @@ class DiffusersTarget(HostedModel, Target):
         super().__init__(pipe, name, family)
         #: rows of every prompt that was encoded, on the processor: methods encode thousands
         self._cache: dict[str, tuple[Tensor, int, Tensor | None]] = {}
+        self._looked_through: set[str] = set()
         self._recalled: WeakKeyDictionary[Any, set[str]] = WeakKeyDictionary()
 
     @property
@@ -243,12 +244,14 @@ class DiffusersTarget(HostedModel, Target):
         """Refuses a part that is on its device during a pass only: what is trained beside it would lie on another."""
         part, name = getattr(self.pipe, component), self.info.model
         there = getattr(getattr(part, "_hf_hook", None), "execution_device", None)
-        group = next(offload_groups(part), None)
+        # looking through all modules before every pass would cost a tenth of a small one
+        group = None if component in self._looked_through else next(offload_groups(part), None)
         if group is not None and torch.device(group.onload_device).type != torch.device(group.offload_device).type:
             raise Unsupported(
                 f"the {component} of {name} is moved to {group.onload_device} part by part for every pass (group "
                 "offloading), where this method cannot follow; erase on the model without it and offload it afterwards"
             )
+        self._looked_through.add(component)
         if there is not None and torch.device(there).type != part.device.type:
             raise Unsupported(
                 f"the {component} of {name} is moved to {there} for every pass (enable_model_cpu_offload), where this "

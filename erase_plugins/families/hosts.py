@@ -42,7 +42,7 @@ def encoding_of(pipe: Any) -> Any:
 def offload_groups(module: nn.Module) -> Iterator[Any]:
     """Groups of modules that diffusers' group offloading brings to a device for every pass; none without it."""
     for item in module.modules():
-        registry = vars(item).get("_diffusers_hook")  # asked before every pass: a miss of getattr takes ten times as long
+        registry = vars(item).get("_diffusers_hook")
         group = getattr(registry and registry.get_hook("group_offloading"), "group", None)
         if group is not None:
             yield group
