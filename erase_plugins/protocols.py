@@ -78,8 +78,10 @@ class Verdict:
 class Layout(Protocol):
     """A file layout. ``readers`` names the programs that load it (each is run in the tests).
 
-    ``carries`` is optional: the delta kinds that its files hold. A plan whose edit will hold others
-    (``EditPlan.produces``) is refused before it is run; without it only the finished edit tells.
+    ``carries`` is optional: the delta kinds that its files hold, and "stand-in" if they hold low-rank changes in the
+    place of added modules that come with them. A plan whose edit will hold others (``EditPlan.produces``) is refused
+    before it is run; without it only the finished edit tells. ``stems`` is optional too: the layout for which the
+    family is asked for names of modules (`Family.stem`); a family that has none is refused before the run as well.
     """
 
     id: str

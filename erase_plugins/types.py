@@ -217,12 +217,17 @@ class EraseRequest(Record):
         return known
 
 
+#: in `EditPlan.produces` and in what a layout carries: added modules in whose place LoRA files hold low-rank changes
+STAND_IN = "stand-in"
+
+
 @dataclass(frozen=True)
 class EditPlan(Record):
     """What a run will do, before any weight is touched: modules, steps and estimates (seconds, bytes).
 
-    ``produces`` names the delta kinds that the edit will hold for certain, and that have no stand-in for files; empty
-    where that is not known before the run. A file layout that does not hold them is refused then.
+    ``produces`` names the delta kinds that the edit will hold for certain, `STAND_IN` for added modules that come with
+    a linear stand-in; empty where that is not known before the run. A file layout that does not hold them is refused
+    then.
     """
 
     request: EraseRequest

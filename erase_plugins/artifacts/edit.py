@@ -175,7 +175,7 @@ class ContextMap:
 
     def whole(self) -> Tensor:
         """B A, (dim, dim) float32."""
-        return (self.B.detach().double() @ self.A.detach().double()).float().cpu().contiguous()
+        return (self.B.detach().cpu().double() @ self.A.detach().cpu().double()).float().contiguous()
 
     @classmethod
     def of_whole(cls, matrix: Tensor) -> ContextMap:

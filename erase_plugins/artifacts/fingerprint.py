@@ -182,8 +182,9 @@ def fingerprint_of(facts: Mapping[str, tuple[tuple[int, ...], Tensor]]) -> Finge
 
 
 def stated_shape(tensor: Tensor) -> tuple[int, ...]:
-    """Shape of a weight; of one that is packed into 4 bits, the shape that it stands for."""
-    return tuple(getattr(getattr(tensor, "quant_state", None), "shape", tensor.shape))
+    """Shape of a weight; of one that is packed (bitsandbytes' 4 bits, GGUF), the shape that it stands for."""
+    packed = getattr(tensor, "quant_shape", tensor.shape)
+    return tuple(getattr(getattr(tensor, "quant_state", None), "shape", packed))
 
 
 def readable(tensor: Tensor) -> bool:

@@ -42,7 +42,7 @@ def lower(
                 base, part = weight(component, name), delta.columns(columns(component, name))
                 if base.shape[1] != part.A.shape[1]:
                     raise Unsupported(f"{name} takes rows of {base.shape[1]}, the map has {part.A.shape[1]}")
-                up = (base.double().cpu() @ part.B.double()).float()
+                up = (base.cpu().double() @ part.B.double()).float()
                 made = LowRank(part.A.float().clone(), up)
                 group = deltas.setdefault(component, {})
                 group[name] = add(group[name], made) if name in group else made

@@ -201,7 +201,7 @@ def _starts_of(
     def planned(options: Mapping[str, Any], anchor: str | None = None) -> EditPlan:
         plan = make_plan(request_of(base, Settings(method.id, options, anchor), ()), info)
         for name in layouts:
-            check_layouts(plan, [name])
+            check_layouts(plan, [name], info.family)
         return plan
 
     usual = planned({})

@@ -4,19 +4,21 @@ Checked against fake tensors.
 
 A pass keeps what linear layers, convolutions, norms, activations and attention need for their gradients. Where blocks
 are computed again on the way back, it keeps what goes into them and one block; that grows with the residual stream,
-which convolutions tell.
+which convolutions tell, and in transformers the linear layers of blocks that are all alike.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from math import prod
 from typing import TYPE_CHECKING, Any
 
 from erase_plugins.families.capabilities import TEXT
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from erase_plugins.families.base import Target, TargetInfo
 
 #: values of a denoiser from which memory matters more than a third more work: SDXL has 2.6 billion, SD 1.5 has 0.9
@@ -33,36 +35,43 @@ _LOOK = 0.72
 MOST_PLACES = 1 << 17
 #: what a prompt keeps in a text encoder that is trained, in units of what its linear layers give
 _TEXT = 2.0
-_BLOCK = re.compile(r"^(down_blocks|up_blocks)\.(\d+)\.")
+#: the same of transformers, whose layers give tokens: what a pass keeps, what goes into their blocks, and what one
+#: block has at once without a way back; fitted to FLUX.1 and Stable Diffusion 3.5 (`python -m benchmarks.memory_flow`)
+_BLOCKS, _STREAM, _LOOK_BLOCK = 2.25, 0.125, 2.0
+_BLOCK = re.compile(r"^\w+\.\d+\.")
 
 
 def outputs(info: TargetInfo, kind: str) -> int:
-    """Values that the layers of a kind of a U-Net give for one sample; 0 for other denoisers."""
-    blocks = [match for ref in info.refs if (match := _BLOCK.match(ref.path))]
-    if not blocks:
-        return 0
-    deepest = max(int(match[2]) for match in blocks)
-    side = prod(info.latent_shape[1:])
-    total = 0
+    """Values that the layers of a kind of a denoiser give for one sample; 0 where its family does not tell places."""
+    return sum(_given(info, kind).values())
+
+
+def _given(info: TargetInfo, kind: str) -> dict[str, int]:
+    """Block of the denoiser -> values that its layers of a kind give for one sample."""
+    places, found = info.family.places(info), dict[str, int]()
     for ref in info.refs:
-        if ref.component != info.family.denoiser or ref.kind != kind:
-            continue
-        match = _BLOCK.match(ref.path)
-        if match is None:
-            depth = deepest if ref.path.startswith("mid_block") else 0
-        else:
-            depth = int(match[2]) if match[1] == "down_blocks" else deepest - int(match[2])
-        places = side // 4**depth
-        if ref.path.endswith(("to_k", "to_v")) and "attn2" in ref.path:
-            places = info.tokens
-        elif "time_emb" in ref.path or "add_embedding" in ref.path or "time_embedding" in ref.path:
-            places = 1
-        total += places * ref.shape[0]
-    return total
+        if ref.component == info.family.denoiser and ref.kind == kind and ref.path in places:
+            block = _BLOCK.match(ref.path)
+            name = block[0] if block else ""
+            found[name] = found.get(name, 0) + places[ref.path] * ref.shape[0]
+    return found
+
+
+def _tokens(info: TargetInfo) -> tuple[int, int]:
+    """Values that the linear layers of a transformer give for one sample, and those of its largest block.
+
+    Zeros for a denoiser of convolutions.
+    """
+    inside = (ref for ref in info.refs if ref.component == info.family.denoiser and _BLOCK.match(ref.path))
+    given = {} if any(ref.kind == "conv" for ref in inside) else _given(info, "linear")
+    return sum(given.values()), max(given.values(), default=0)
 
 
 def per_sample(info: TargetInfo, again: bool = False, size: int = 4) -> int:
     """Bytes that one sample keeps; ``again``: blocks are computed again; ``size``: bytes of a value in the pass."""
+    total, block = _tokens(info)
+    if total:
+        return int(size * (_STREAM * total + _BLOCKS * block if again else _BLOCKS * total))
     return int(sum(factor * size * outputs(info, kind) for kind, factor in (_AGAIN if again else _KEPT).items()))
 
 
@@ -84,7 +93,9 @@ def look_bytes(info: TargetInfo, samples: int, dtype: str, precision: str) -> in
         precision: of the pass.
     """
     size = value_bytes(dtype if precision == "float32" else precision)
-    return int(_LOOK * size * outputs(info, "conv") * min(samples, looked_at(info.latent_shape)))
+    total, block = _tokens(info)
+    each = _LOOK_BLOCK * block if total else _LOOK * outputs(info, "conv")
+    return int(each * size * min(samples, looked_at(info.latent_shape)))
 
 
 def text_bytes(info: TargetInfo, prompts: int, dtype: str) -> int:
@@ -129,3 +140,12 @@ def at_once(target: Target, precision: str) -> int:
     size = 2 if precision == "bfloat16" or target.dtype.itemsize == 2 else 4
     each = per_sample(target.info, recomputed(target), size)
     return max(MOST_BYTES // each, 1) if each else 1 << 20
+
+
+def pieced(passed: Callable[[list[int]], Tensor], count: int, most: int) -> Tensor:
+    """What ``passed`` gives for rows 0 to ``count`` - 1, ``most`` at a time, each time again on the way back."""
+    import torch
+    from torch.utils.checkpoint import checkpoint
+
+    parts = [list(range(start, min(start + most, count))) for start in range(0, count, most)]
+    return torch.cat([checkpoint(passed, rows, use_reentrant=False, preserve_rng_state=False) for rows in parts])

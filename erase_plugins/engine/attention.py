@@ -6,7 +6,7 @@ them; the forward pass itself keeps its kernels. Gradients flow through them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -37,22 +37,37 @@ def attention_refs(info: TargetInfo) -> tuple[ModuleRef, ...]:
     return tuple(found)
 
 
+def over_heads(part: Tensor) -> Tensor:
+    """Mean over the heads of a map: (batch, pixels, tokens)."""
+    return part.mean(1)
+
+
 @contextmanager
-def record_attention(target: Target, refs: Sequence[ModuleRef]) -> Iterator[dict[str, Tensor]]:
+def record_attention(
+    target: Target, refs: Sequence[ModuleRef], keep: Callable[[Tensor], Tensor] = lambda part: part
+) -> Iterator[dict[str, Tensor]]:
     """Inside, every forward pass of the denoiser leaves its maps in the yielded dictionary; the last pass wins.
 
     Args:
         target: the model.
         refs: from `attention_refs`.
+        keep: what stays of a map; the maps of all layers of SDXL take half a gigabyte for each sample. Where gradients
+            are taken it is computed once more on the way back.
 
     Returns:
-        Module path -> (batch, heads, pixels, tokens) probabilities in float32.
+        Module path -> (batch, heads, pixels, tokens) probabilities in float32, or what ``keep`` makes of them.
     """
+    from torch.utils.checkpoint import checkpoint
+
     maps: dict[str, Tensor] = {}
+
+    def kept(query: Tensor, key: Tensor, scale: float) -> Tensor:
+        return keep(torch.softmax(query.float() @ key.float().transpose(-1, -2) * scale, dim=-1))
 
     def watch(path: str) -> Any:
         def before(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            maps[path] = _probabilities(module, *_inputs(args, kwargs))
+            asked = _queries_keys(module, *_inputs(args, kwargs))
+            maps[path] = checkpoint(kept, *asked, use_reentrant=False, preserve_rng_state=False)
 
         return before
 
@@ -71,8 +86,11 @@ def _inputs(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Tensor, T
     return hidden, hidden if context is None else context
 
 
-def _probabilities(module: Any, hidden: Tensor, context: Tensor) -> Tensor:
-    """Softmax of queries and keys; only ``to_q``, ``to_k`` and ``heads`` must exist."""
+def _queries_keys(module: Any, hidden: Tensor, context: Tensor) -> tuple[Tensor, Tensor, float]:
+    """Queries and keys (batch, heads, places, width) and the factor of their products.
+
+    Only ``to_q``, ``to_k`` and ``heads`` must exist.
+    """
     if getattr(module, "norm_cross", None) is not None:
         context = module.norm_encoder_hidden_states(context)
     query, key = (
@@ -80,29 +98,28 @@ def _probabilities(module: Any, hidden: Tensor, context: Tensor) -> Tensor:
     )
     query = query if getattr(module, "norm_q", None) is None else module.norm_q(query)
     key = key if getattr(module, "norm_k", None) is None else module.norm_k(key)
-    scale = getattr(module, "scale", query.shape[-1] ** -0.5)
-    return torch.softmax(query.float() @ key.float().transpose(-1, -2) * scale, dim=-1)
+    return query, key, getattr(module, "scale", query.shape[-1] ** -0.5)
 
 
 def nearest_level(maps: Mapping[str, Tensor], pixels: float) -> tuple[str, ...]:
     """Paths of the maps whose number of pixels is the closest to ``pixels`` (the smaller of two equally close)."""
-    sizes = sorted({part.shape[2] for part in maps.values()})
+    sizes = sorted({part.shape[-2] for part in maps.values()})
     best = min(sizes, key=lambda size: max(size / pixels, pixels / size))
-    return tuple(path for path, part in maps.items() if part.shape[2] == best)
+    return tuple(path for path, part in maps.items() if part.shape[-2] == best)
 
 
 def heat(maps: Mapping[str, Tensor], rows: Sequence[Sequence[int]], shape: tuple[int, int]) -> Tensor:
     """How much each place looks at the given tokens: mean over layers, heads and tokens.
 
     Args:
-        maps: equally large maps (batch, heads, pixels, tokens).
+        maps: equally large means over heads (batch, pixels, tokens), see `over_heads`.
         rows: for each sample the rows of its tokens.
         shape: (height, width) of the latents, for the proportions.
 
     Returns:
         (batch, h, w) with h * w = pixels.
     """
-    layers = torch.stack([part.mean(1) for part in maps.values()]).mean(0)
+    layers = torch.stack(list(maps.values())).mean(0)
     picked = torch.stack([layers[n][:, list(places)].mean(-1) for n, places in enumerate(rows)])
     return picked.unflatten(-1, grid(picked.shape[-1], shape))
 
@@ -131,20 +148,19 @@ def resized(mask: Tensor, pixels: int, shape: tuple[int, int]) -> Tensor:
     return nn.functional.interpolate(mask[:, None], size=size, mode="nearest").flatten(1)
 
 
-def attention_norm(
-    maps: Mapping[str, Tensor], rows: Sequence[Sequence[int]], masks: Tensor, size: tuple[int, int]
-) -> Tensor:
-    """Sum over layers of the Frobenius norm of the attention to some rows inside a mask, mean over samples.
+def attention_norms(part: Tensor, rows: Sequence[Sequence[int]], masks: Tensor, size: tuple[int, int]) -> Tensor:
+    """Frobenius norm of the attention to some rows inside a mask, (batch,).
 
     Args:
-        maps: layer -> (batch, heads, pixels, tokens).
+        part: a layer's map (batch, heads, pixels, tokens).
         rows: for each sample the rows looked at.
         masks: (batch, h, w).
         size: (height, width) of the latents.
     """
-    total = next(iter(maps.values())).new_zeros(())
-    for part in maps.values():
-        inside = resized(masks.to(part), part.shape[2], size)
-        for number, places in enumerate(rows):
-            total = total + (part[number][:, :, list(places)] * inside[number][None, :, None]).norm()
-    return total / len(rows)
+    inside = resized(masks.to(part), part.shape[2], size)
+    return torch.stack(
+        [
+            (part[number][:, :, list(places)] * inside[number][None, :, None]).norm()
+            for number, places in enumerate(rows)
+        ]
+    )

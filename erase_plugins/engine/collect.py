@@ -47,7 +47,7 @@ _COMMON = 2000
 #: concepts and words from which it pays to form the sum of the projections' squares before meanings are compared
 _FEW, _FEW_WORDS = 4, 300
 #: how many plain phrasings all fillers together count for
-_FILLER_WEIGHT = 8.0
+FILLER_WEIGHT = 8.0
 
 
 @dataclass(frozen=True)
@@ -268,7 +268,7 @@ def styled_rows(style: str, guide: str, count: int, target: Target) -> tuple[Ten
     In a causal text encoder everything behind a style carries it on, so the rows of the bare name are not enough.
 
     Returns:
-        Two (n, dim) float64 tensors, scaled so that the squared errors count ``_FILLER_WEIGHT / count`` each.
+        Two (n, dim) float64 tensors, scaled so that the squared errors count ``FILLER_WEIGHT / count`` each.
     """
     words = filler_words(style, count, target)
     if target.rows([style]).parts:
@@ -277,8 +277,8 @@ def styled_rows(style: str, guide: str, count: int, target: Target) -> tuple[Ten
     erased = target.encode([f"a {style} {word}" for word in words]).embeds[:, before + 1 :]
     becomes = target.encode([" ".join(f"a {guide} {word}".split()) for word in words]).embeds[:, behind + 1 :]
     length = min(erased.shape[1], becomes.shape[1])
-    weight = (_FILLER_WEIGHT / count) ** 0.5
-    one, other = (weight * rows[:, :length].double().cpu().flatten(0, 1) for rows in (erased, becomes))
+    weight = (FILLER_WEIGHT / count) ** 0.5
+    one, other = (weight * rows[:, :length].cpu().double().flatten(0, 1) for rows in (erased, becomes))
     return one, other
 
 

@@ -57,7 +57,7 @@ def pair_places(own: Sequence[int], last: int, other_last: int, tokens: int) -> 
 def prompt_rows(phrases: Sequence[str], templates: Sequence[str], target: Target) -> Tensor:
     """All rows of a concept's prompts but the start row, (n, dim) float64, scaled so that all prompts count as one."""
     cond = target.encode([template.format(phrase) for template in templates for phrase in phrases])
-    return cond.embeds[:, 1:].flatten(0, 1).double().cpu() / len(cond.prompts) ** 0.5
+    return cond.embeds[:, 1:].flatten(0, 1).cpu().double() / len(cond.prompts) ** 0.5
 
 
 def gram_factor(rows: Tensor, tolerance: float = 1e-5) -> Tensor:

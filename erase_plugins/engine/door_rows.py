@@ -26,7 +26,7 @@ def paired_parts(erased: Conditioning, guide: Conditioning, i: int, j: int, mode
         i, j: which prompt of each.
         mode: as in `prompt_templates.paired_rows`.
     """
-    a, b = erased.embeds[i].double().cpu(), guide.embeds[j].double().cpu()
+    a, b = erased.embeds[i].cpu().double(), guide.embeds[j].cpu().double()
     pairs = [(a[:1], b[:1])]
     for mine, theirs in zip(erased.parts, guide.parts, strict=True):
         first, second = mine.last[i], max(theirs.last[j], theirs.start)
@@ -46,7 +46,7 @@ def paired_parts(erased: Conditioning, guide: Conditioning, i: int, j: int, mode
 
 def kept_parts(cond: Conditioning, index: int) -> Tensor:
     """Rows (n, dim) float32 of a prompt that stays: the pooled row, content rows, few rows for end and padding."""
-    rows = cond.embeds[index].double().cpu()
+    rows = cond.embeds[index].cpu().double()
     found = [rows[:1]]
     for part in cond.parts:
         found.append(rows[part.start : part.last[index] + 1])
@@ -56,7 +56,7 @@ def kept_parts(cond: Conditioning, index: int) -> Tensor:
 
 def part_meaning(cond: Conditioning) -> Tensor:
     """Mean of the rows behind the last content token, and the pooled row in its own columns; (prompts, dim) float64."""
-    rows = cond.embeds.double().cpu()
+    rows = cond.embeds.cpu().double()
     found = rows[:, 0].clone()
     for part in cond.parts:
         for index, last in enumerate(part.last):

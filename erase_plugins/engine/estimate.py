@@ -8,7 +8,7 @@ from math import prod
 from typing import Any
 
 from erase_plugins.engine import rates
-from erase_plugins.engine.collect import Recipe, check_guides, guide_of, phrase_count
+from erase_plugins.engine.collect import FILLER_WEIGHT, Recipe, check_guides, guide_of, phrase_count
 from erase_plugins.engine.door_rows import PADS
 from erase_plugins.engine.prompt_templates import ROWS
 from erase_plugins.engine.solve import WIDE
@@ -16,7 +16,10 @@ from erase_plugins.engine.vocabulary import words_to_encode
 from erase_plugins.errors import Unsupported
 from erase_plugins.families.base import ModuleRef, TargetInfo
 from erase_plugins.options import as_dict
-from erase_plugins.types import EditPlan, EraseRequest
+from erase_plugins.types import STAND_IN, EditPlan, EraseRequest
+
+#: rows of one phrasing that are not alike, about: its words, the end row and the first ones of padding
+_UNLIKE = 10
 
 
 def closed_form_plan(request: EraseRequest, options: Any, info: TargetInfo) -> EditPlan:
@@ -47,11 +50,12 @@ def closed_form_plan(request: EraseRequest, options: Any, info: TargetInfo) -> E
     seconds = text_seconds(info, own + words * word, other) + solve / rates.solving()
     outputs = sum(ref.shape[0] for ref in refs)
     warnings = []
-    if rows > info.width and recipe.tokens != "last":
+    directions = directions_of(request, recipe, info)
+    if directions > info.width and recipe.tokens != "last":
         count = len(request.concepts)
         warnings.append(
-            f"{'the concept asks' if count == 1 else f'{count} concepts ask'} for a change of about {rows} rows of "
-            f"text, and one linear map has {info.width} directions: where these rows are not alike, other prompts "
+            f"{'the concept asks' if count == 1 else f'{count} concepts ask'} for a change in about {directions} "
+            f"directions of text rows, and one linear map has {info.width}: they share directions, and other prompts "
             "change as well; look at what is kept (evaluate)"
         )
     if recipe.tokens == "last" and not recipe.expand:
@@ -74,6 +78,7 @@ def closed_form_plan(request: EraseRequest, options: Any, info: TargetInfo) -> E
         file_bytes=4 * rank * (outputs + info.width * len(refs)),
         warnings=tuple(warnings),
         notes=tuple(notes),
+        produces=("contextmap",),
     )
 
 
@@ -85,6 +90,17 @@ def rows_of(request: EraseRequest, recipe: Recipe, info: TargetInfo) -> list[int
     # few rows stand for the padding of each encoder, one is the pooled one
     each = 1 + (PADS + 1) * (len(lengths) + 1) if lengths else stop - first
     return [recipe.framings(concept.kind) * each for concept in request.concepts]
+
+
+def directions_of(request: EraseRequest, recipe: Recipe, info: TargetInfo) -> int:
+    """Directions that all concepts together ask for, about: far fewer than their rows, of which many are alike."""
+    total = 0
+    for concept, rows in zip(request.concepts, rows_of(request, recipe, info), strict=True):
+        phrasings = recipe.framings(concept.kind)
+        fillers = recipe.fillers * (concept.kind == "style")  # all together weigh as few plain phrasings
+        plain = phrasings - fillers + min(fillers, int(FILLER_WEIGHT))
+        total += plain * min(rows // phrasings, _UNLIKE)
+    return total
 
 
 def settle_gates(request: EraseRequest, options: Any, info: TargetInfo) -> tuple[Any, tuple[str, ...]]:
@@ -132,6 +148,7 @@ def gated_plan(
         seconds=round((plan.seconds or 0.0) + gates_seconds(info, count, options.gate_words), 3),
         file_bytes=4 * count * values,
         warnings=(*alone.warnings, *said),
+        produces=(STAND_IN,),
         notes=(*plan.notes, "strength depends on the prompt; LoRA files hold the memories with their gates fixed at 1"),
     )
 

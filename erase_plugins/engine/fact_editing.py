@@ -144,13 +144,13 @@ def block_output(model: Model, block: nn.Module, ids: Tensor, mask: Tensor | Non
 def keys(model: Model, refs: Sequence[ModuleRef], rows: Rows) -> list[Tensor]:
     """(n, in) keys of the subjects of ``rows`` for every map, in float64 on the processor."""
     found = seen(model, [model.module(ref) for ref in refs], rows.ids, rows.mask, into=True)
-    return [rows.at(part).double().cpu() for part in found]
+    return [rows.at(part).cpu().double() for part in found]
 
 
 @torch.no_grad()
 def values(model: Model, module: nn.Module, rows: Rows) -> Tensor:
     """(n, width) what a module gives at the subjects of ``rows``, in float64 on the processor."""
-    return rows.at(block_output(model, module, rows.ids, rows.mask)).double().cpu()
+    return rows.at(block_output(model, module, rows.ids, rows.mask)).cpu().double()
 
 
 @torch.no_grad()
@@ -202,7 +202,7 @@ def inputs(model: Model, ref: ModuleRef, texts: Texts, batch: int) -> Tensor:
     for rows in torch.arange(len(texts)).split(batch):
         part = texts[rows]
         (found,) = seen(model, [model.module(ref)], part.ids, part.mask, into=True)
-        parts.append(found[:, 1:][part.mask[:, 1:] > 0].double().cpu())
+        parts.append(found[:, 1:][part.mask[:, 1:] > 0].cpu().double())
     return torch.cat(parts)
 
 
@@ -326,7 +326,7 @@ def find_values(
     begun = asking(essence, int(ends.min()))  # apart: these are much shorter
     ends = ends - ends.min()
     optimizer, before = torch.optim.Adam([delta], how.lr), None
-    loss, going = torch.zeros(count, device=device, dtype=torch.float64), torch.ones(count, device=device).bool()
+    loss, going = torch.zeros(count, device=device), torch.ones(count, device=device).bool()
     frozen = [(part, part.requires_grad) for part in model.own_parameters()]
     for part, _ in frozen:
         part.requires_grad_(False)
@@ -342,7 +342,7 @@ def find_values(
             before = now.detach() if before is None else before
             held = how.kl * (now.exp() * (now - before[live])).sum(-1)
             total = mean + held + how.decay * delta[live].norm(dim=1) / length[live] ** 2
-            loss[live] = mean.detach().double()
+            loss[live] = mean.detach().float()
             if not bool(torch.isfinite(total).all()):
                 raise RequestError("the model's answers are no numbers here; load it in float32 and try again")
             if step is not None:
@@ -360,4 +360,4 @@ def find_values(
     finally:
         for part, wanted in frozen:
             part.requires_grad_(wanted)
-    return delta.detach().double().cpu(), loss.cpu()
+    return delta.detach().cpu().double(), loss.cpu().double()

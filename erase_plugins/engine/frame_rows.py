@@ -56,7 +56,7 @@ def _ends(phrases: Sequence[str], frame: str, target: Target) -> list[tuple[Tens
     if whole.parts:
         raise RequestError(f"frames are for models with one text encoder, {target.info.model} has more; set frames=")
     starts = target.encode([_tidy(before + phrase) for phrase in phrases]).last
-    return [(rows.double().cpu(), place) for rows, place in zip(whole.embeds, starts, strict=True)]
+    return [(rows.cpu().double(), place) for rows, place in zip(whole.embeds, starts, strict=True)]
 
 
 def _tidy(text: str) -> str:

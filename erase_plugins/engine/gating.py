@@ -31,6 +31,8 @@ _POSITIVES, _FEWEST = 400, 60
 #: weight of all positive examples together, relative to the negative ones
 _BALANCE = 0.3
 _RIDGE = 1e-2
+#: prompts that are encoded together, and values of their rows (half a gigabyte in float32)
+_BATCH, _VALUES = 256, 1 << 27
 #: what a word is stripped of, and words that name nothing
 _MARKS = ".,;:!?\"'()[]"
 _GRAMMAR = frozenset(
@@ -121,7 +123,7 @@ def words_of(target: Target, phrases: Sequence[str]) -> list[list[list[int]]]:
 
 def mean_row(cond: Conditioning) -> Tensor:
     """What a probe sees of a prompt: its mean row without the start row, (prompts, dim) float64."""
-    return cond.embeds[:, 1:].double().mean(1).cpu()
+    return cond.embeds[:, 1:].cpu().double().mean(1)
 
 
 class _Others:
@@ -148,8 +150,12 @@ class _Others:
 
     def _encoded(self, prompts: Sequence[str]) -> Tensor:
         rows = []
-        for start in range(0, len(prompts), 256):
-            rows.append(mean_row(self.target.encode(list(prompts[start : start + 256]))))
+        info = self.target.info
+        # each is looked at once: rows of all would take a gigabyte of SDXL's, and ten of T5's
+        batch = max(min(_BATCH, _VALUES // ((info.tokens + sum(info.family.padding(info))) * info.width)), 1)
+        for start in range(0, len(prompts), batch):
+            with self.target.passing():
+                rows.append(mean_row(self.target.encode(list(prompts[start : start + batch]))))
             self.ctx.step(0, 1)
         return torch.cat(rows)
 

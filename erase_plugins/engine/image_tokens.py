@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from erase_plugins.engine.activations import looked_at
 from erase_plugins.engine.context import RunContext
 from erase_plugins.engine.trajectories import ask, draw_picks, harvest, start_noise
 from erase_plugins.families.base import ModuleRef, Target
@@ -49,8 +50,9 @@ def image_tokens(
 
     hooks = [target.module(ref).register_forward_hook(catcher(ref.path)) for ref in refs]
     try:
-        for start in range(0, len(states), _BATCH):
-            part = states[torch.arange(start, min(start + _BATCH, len(states)))]
+        batch = min(_BATCH, looked_at(noise.shape))
+        for start in range(0, len(states), batch):
+            part = states[torch.arange(start, min(start + batch, len(states)))]
             numbers = part.row.tolist()
             with torch.no_grad():
                 ask(target, part.inputs, part.timestep, cond[numbers], ctx)

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from erase_plugins.engine.activations import at_once, pieced
 from erase_plugins.engine.adapters import Trainable
 from erase_plugins.engine.context import RunContext
 from erase_plugins.engine.loop import Schedule, shuffled, train
@@ -196,8 +197,14 @@ def denoising_loss(
         Unsupported: the model predicts neither noise nor velocity.
     """
     noisy, wanted = question(target, latents, noise, *noise_shares(target, alphas, timesteps))
-    with autocast(latents.device, precision):
-        out = target.predict(noisy.to(target.dtype), timesteps, cond)
+
+    def passed(rows: list[int]) -> Tensor:
+        with autocast(latents.device, precision):
+            return target.predict(noisy[rows].to(target.dtype), timesteps[rows], cond[rows])
+
+    count = len(latents)
+    most = at_once(target, precision) if torch.is_grad_enabled() else count
+    out = passed(list(range(count))) if count <= most else pieced(passed, count, most)
     return (wanted - out).square().mean()
 
 

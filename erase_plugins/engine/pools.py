@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from erase_plugins.engine.activations import at_once, recomputed
+from erase_plugins.engine.activations import at_once, pieced, recomputed
 from erase_plugins.engine.adapters import Trainable
 from erase_plugins.engine.context import RunContext
 from erase_plugins.engine.distributed import processes, share
@@ -218,8 +218,6 @@ def in_pieces(
     target: Target, inputs: Tensor, times: Tensor, cond: Conditioning, ctx: RunContext, adapters: Trainable | None
 ) -> Tensor:
     """`ask` with gradients, of as many samples at once as `engine.activations.at_once` says."""
-    from torch.utils.checkpoint import checkpoint
-
     count, most = len(inputs), at_once(target, ctx.precision)
     state = None if adapters is None else adapters.now()
     # a pass whose state is gone on the way back brings it along
@@ -231,13 +229,10 @@ def in_pieces(
             adapters.recall(state, rows)
         return ask(target, inputs[rows], times[rows], cond[rows], ctx)
 
-    out = []
-    for start in range(0, count, most):
-        rows = list(range(start, min(start + most, count)))
-        out.append(checkpoint(piece, rows, use_reentrant=False, preserve_rng_state=False))
+    out = pieced(piece, count, most)
     if adapters is not None:
         adapters.recall(state, None)
-    return torch.cat(out)
+    return out
 
 
 def _shared(part: Part, count: int) -> Part:

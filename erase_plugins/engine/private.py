@@ -48,7 +48,7 @@ def epsilon(rate: float, sigma: float, steps: int, delta: float) -> float:
 
 def clipped(parts: Sequence[Tensor], norm: float) -> list[Tensor]:
     """One person's gradient, scaled so that its joint norm is at most ``norm``."""
-    length = math.sqrt(sum(float(part.double().square().sum()) for part in parts))
+    length = math.sqrt(sum(float(part.cpu().double().square().sum()) for part in parts))
     factor = min(1.0, norm / length) if length > 0 else 1.0
     return [factor * part for part in parts]
 

@@ -70,7 +70,7 @@ def paired_rows(erased: Conditioning, guide: Conditioning, i: int, j: int, mode:
     Returns:
         Two (n, dim) float64 tensors.
     """
-    a, b = erased.embeds[i].double().cpu(), guide.embeds[j].double().cpu()
+    a, b = erased.embeds[i].cpu().double(), guide.embeds[j].cpu().double()
     first, second = erased.last[i], guide.last[j]
     if mode in ROWS:
         start, stop = ROWS[mode]
@@ -98,8 +98,8 @@ def short_window(
     first, second = erased.last[i], guide.last[j]
     whole = tokens - 1 - max(first, second)
     count = 1 + min(tail, whole)
-    a = erased.embeds[i][first : first + count].double().cpu()
-    b = guide.embeds[j][second : second + count].double().cpu()
+    a = erased.embeds[i][first : first + count].cpu().double()
+    b = guide.embeds[j][second : second + count].cpu().double()
     if whole > tail:
         weight = a.new_full((count, 1), (whole / tail) ** 0.5)
         weight[0] = 1.0

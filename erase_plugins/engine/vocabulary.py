@@ -121,7 +121,7 @@ class Vocabulary:
         """What the projections make of rows, (n, outputs), or as many numbers with the same products as the width."""
         if self._root is not None:
             return rows @ self._root
-        return torch.cat([rows[:, columns] @ weight.double().cpu().T for weight, columns in self.readers], dim=1)
+        return torch.cat([rows[:, columns] @ weight.cpu().double().T for weight, columns in self.readers], dim=1)
 
     @cached_property
     def _centre(self) -> Tensor:
@@ -215,7 +215,7 @@ def meaning(cond: Conditioning, tail: int = 0) -> Tensor:
         return part_meaning(cond)
     length = cond.embeds.shape[1]
     starts = [min(last + 1, length - 1) for last in cond.last]
-    rows = [cond.embeds[i, first : first + (tail or length)].double().mean(0).cpu() for i, first in enumerate(starts)]
+    rows = [cond.embeds[i, first : first + (tail or length)].cpu().double().mean(0) for i, first in enumerate(starts)]
     return torch.stack(rows)
 
 
@@ -223,7 +223,7 @@ def projection_gram(target: Target) -> Tensor:
     """Sigma: sum of W^T W over the projections that read text rows, (dim, dim) float64."""
     total = torch.zeros(target.info.width, target.info.width, dtype=torch.float64)
     for ref in target.readers():
-        weight, columns = target.weight(ref).double().cpu(), target.columns(ref)
+        weight, columns = target.weight(ref).cpu().double(), target.columns(ref)
         total[columns, columns] += weight.T @ weight
     return total
 

@@ -165,7 +165,7 @@ def features(model: Any, part: Labelled, batch: int = 256) -> Tensor:
     """Features (n, width) float64 of all pictures."""
     with torch.no_grad():
         rows = torch.arange(len(part)).split(batch)
-        return torch.cat([model.classifier.features(part.pictures[some]).double().cpu() for some in rows])
+        return torch.cat([model.classifier.features(part.pictures[some]).cpu().double() for some in rows])
 
 
 def relearn(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -111,6 +112,10 @@ class TextEncoder(ABC):
         something else where no negative prompt is given, ``count`` rows that are both in turn, the empty prompt first.
         """
         return self.encode([""])
+
+    def passing(self) -> AbstractContextManager[None]:
+        """Inside the block `encode` keeps nothing: for thousands of prompts of which each is looked at once."""
+        return nullcontext()
 
     def rows(self, prompts: Sequence[str]) -> Conditioning:
         """Encoded prompts as closed forms count them: every row that a linear layer of the denoiser reads.

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -15,6 +16,7 @@ from erase_plugins.artifacts.names import CONTEXT_HOOK, PROMPTS, base_parameters
 from erase_plugins.errors import Unsupported
 from erase_plugins.families.capabilities import DENOISER, TEXT
 from erase_plugins.families.hosted import HostedModel
+from erase_plugins.families.hosts import encoding_of, offload_groups
 from erase_plugins.families.naming import MOTION, whole_words
 from erase_plugins.families.target import Conditioning, Target, TargetInfo, Tokens
 
@@ -35,7 +37,9 @@ class DiffusersTarget(HostedModel, Target):
 
     def __init__(self, pipe: Any, name: str | None, family: Any) -> None:
         super().__init__(pipe, name, family)
+        #: rows of every prompt that was encoded, on the processor: methods encode thousands
         self._cache: dict[str, tuple[Tensor, int, Tensor | None]] = {}
+        self._looked_through: set[str] = set()
         self._recalled: WeakKeyDictionary[Any, set[str]] = WeakKeyDictionary()
 
     @property
@@ -67,12 +71,20 @@ class DiffusersTarget(HostedModel, Target):
         self._recall(prompts)
         pooled = [row[2] for row in rows if row[2] is not None]
         return Conditioning(
-            embeds=torch.stack([row[0] for row in rows]),
+            embeds=torch.stack([row[0] for row in rows]).to(self.device),
             last=tuple(row[1] for row in rows),
-            pooled=torch.stack(pooled) if pooled else None,
+            pooled=torch.stack(pooled).to(self.device) if pooled else None,
             prompts=tuple(prompts),
             start=self._content_start(),
         )
+
+    @contextmanager
+    def passing(self) -> Iterator[None]:
+        before = set(self._cache)
+        try:
+            yield
+        finally:
+            self._cache = {prompt: row for prompt, row in self._cache.items() if prompt in before}
 
     def _content_start(self) -> int:
         """1 behind a start token, 0 where the first text encoder's tokenizer has none."""
@@ -93,11 +105,13 @@ class DiffusersTarget(HostedModel, Target):
 
     @torch.no_grad()
     def _encode_chunk(self, prompts: list[str]) -> None:
-        # a guard looks at what is asked for, not at what is computed with the model
-        encode = getattr(self.pipe.encode_prompt, "own", self.pipe.encode_prompt)
-        out = encode(prompt=prompts, device=self.device, num_images_per_prompt=1, do_classifier_free_guidance=False)
-        embeds, pooled = out[0], (out[2] if len(out) > 2 else None)
-        last = self.tokens(prompts).last
+        out = encoding_of(self.pipe)(
+            prompt=prompts, device=self.device, num_images_per_prompt=1, do_classifier_free_guidance=False
+        )
+        self._keep(prompts, out[0], self.tokens(prompts).last, out[2] if len(out) > 2 else None)
+
+    def _keep(self, prompts: Sequence[str], embeds: Tensor, last: Sequence[int], pooled: Tensor | None) -> None:
+        embeds, pooled = embeds.cpu(), None if pooled is None else pooled.cpu()
         for index, prompt in enumerate(prompts):
             self._cache[prompt] = (embeds[index], last[index], None if pooled is None else pooled[index])
 
@@ -121,7 +135,8 @@ class DiffusersTarget(HostedModel, Target):
             encoder = getattr(self.pipe, component)
             width = encoder.config.hidden_size
             memory.remember(
-                self.tokens(new).ids[component], torch.stack([self._cache[prompt][0][:, :width] for prompt in new])
+                self.tokens(new).ids[component],
+                torch.stack([self._cache[prompt][0][:, :width] for prompt in new]).to(self.device),
             )
             self._recalled[memory].update(new)
 
@@ -164,6 +179,8 @@ class DiffusersTarget(HostedModel, Target):
         )
 
     def encode_live(self, tokens: Tokens, rows: Mapping[str, Tensor] | None = None) -> Conditioning:
+        for component in self._encoders():
+            self._check_stays(component)
         hooks = []
         for component, embedded in (rows or {}).items():
             table = self._table(component)
@@ -198,8 +215,9 @@ class DiffusersTarget(HostedModel, Target):
     @torch.no_grad()
     def latents(self, pictures: Tensor, generator: torch.Generator) -> Tensor:
         vae = self.pipe.vae
-        # one by one: at full resolution each takes gigabytes
-        spreads = [vae.encode(picture[None].to(vae.device, vae.dtype)).latent_dist for picture in pictures]
+        with without_overflow(vae):
+            # one by one: at full resolution each takes gigabytes
+            spreads = [vae.encode(picture[None].to(vae.device, vae.dtype)).latent_dist for picture in pictures]
         mean, std = (torch.cat([getattr(spread, name) for spread in spreads]) for name in ("mean", "std"))
         drawn = mean + std * torch.randn(mean.shape, generator=generator).to(mean)
         shifted = drawn - (getattr(vae.config, "shift_factor", None) or 0.0)
@@ -222,15 +240,28 @@ class DiffusersTarget(HostedModel, Target):
             0
         ]
 
-    def _check_drawable(self) -> None:
-        denoiser, name = self.network(DENOISER), self.info.model
-        there = getattr(getattr(denoiser, "_hf_hook", None), "execution_device", None)
-        if there is not None and torch.device(there).type != denoiser.device.type:
+    def _check_stays(self, component: str) -> None:
+        """Refuses a part that is on its device during a pass only: what is trained beside it would lie on another."""
+        part, name = getattr(self.pipe, component), self.info.model
+        there = getattr(getattr(part, "_hf_hook", None), "execution_device", None)
+        # looking through all modules before every pass would cost a tenth of a small one
+        group = None if component in self._looked_through else next(offload_groups(part), None)
+        if group is not None and torch.device(group.onload_device).type != torch.device(group.offload_device).type:
             raise Unsupported(
-                f"the denoiser of {name} is moved to {there} for every pass (enable_model_cpu_offload), where this "
+                f"the {component} of {name} is moved to {group.onload_device} part by part for every pass (group "
+                "offloading), where this method cannot follow; erase on the model without it and offload it afterwards"
+            )
+        self._looked_through.add(component)
+        if there is not None and torch.device(there).type != part.device.type:
+            raise Unsupported(
+                f"the {component} of {name} is moved to {there} for every pass (enable_model_cpu_offload), where this "
                 f"method cannot follow; call pipe.remove_all_hooks() and pipe.to('{there}'), erase, and offload it "
                 "afterwards"
             )
+
+    def _check_drawable(self) -> None:
+        denoiser, name = self.network(DENOISER), self.info.model
+        self._check_stays(self.info.components(DENOISER)[0])
         if getattr(denoiser.config, "encoder_hid_dim_type", None) == "ip_image_proj":
             raise Unsupported(
                 f"{name} has an IP-Adapter and draws with an image prompt only; call pipe.unload_ip_adapter(), erase, "
@@ -270,6 +301,23 @@ class DiffusersTarget(HostedModel, Target):
             table = next(ref.weight for ref in self.modules("token_embedding") if ref.component == component)
             base[table] = base[table][:-added]
         return replace(fingerprint(base), whole=fingerprint(whole))
+
+
+#: pixels that go through an autoencoder together: at full resolution a picture takes gigabytes
+PIXELS = 1 << 18
+
+
+@contextmanager
+def without_overflow(vae: Any) -> Iterator[None]:
+    """Inside, an autoencoder that overflows in float16 (SDXL's) computes in float32, as stock pipelines have it do."""
+    if vae.dtype != torch.float16 or not getattr(vae.config, "force_upcast", False):
+        yield
+        return
+    vae.to(torch.float32)
+    try:
+        yield
+    finally:
+        vae.to(torch.float16)
 
 
 def _added_rows(tokenizer: Any, encoder: nn.Module) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from math import prod
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -70,6 +71,11 @@ FLOW_GROUPS = {
     "text": _text(r"\b(self_attn\.(q|k|v|out)_proj|mlp\.fc[12])$"),
     "token_embedding": _text(r"token_embedding$"),
 }
+
+
+#: layers that compute once for a sample, and those that see text rows only
+_ONCE = re.compile(r"^time_text_embed\.|\bnorm\w*\.linear")
+_TEXT_SIDE = re.compile(rf"^{re.escape(TOKENS)}$|attn\.(add_|to_add_)|\bff_context\.")
 
 
 def call_options(pipe: Any) -> dict[str, int]:
@@ -206,6 +212,16 @@ class FlowFamily(Family):
         from erase_plugins.families.mapped import open_mapped
 
         return self.wrap(open_mapped(self, source, request.dtype, request.device), request.model)
+
+    def places(self, info: ModelSpec) -> dict[str, int]:
+        assert isinstance(info, TargetInfo)
+        picture = prod(info.latent_shape[1:]) // 4  # both families put two by two places of a latent together
+        text = (*self.padding(info), self.zeros(info))[0] + info.tokens * self.clip_rows
+        return {
+            ref.path: 1 if _ONCE.search(ref.path) else text if _TEXT_SIDE.search(ref.path)
+            else picture + text * ref.path.startswith("single_")
+            for ref in info.refs if ref.component == self.denoiser
+        }  # fmt: skip
 
     def other_values(self, info: ModelSpec) -> int:
         """T5's: it is no component, since no program takes a LoRA of it."""

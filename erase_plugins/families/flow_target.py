@@ -30,6 +30,16 @@ class FlowTarget(DiffusersTarget):
 
     guidance = 1.0
 
+    @property
+    def device(self) -> torch.device:
+        """Where prompts are encoded, if the denoiser stays in its files (`families.mapped`)."""
+        if getattr(self.network(DENOISER), ONLY_READ, False):
+            for name in self._traits.encoders:
+                if (part := getattr(self.pipe, name, None)) is not None:
+                    found: torch.device = part.device
+                    return found
+        return super().device
+
     def rows(self, prompts: Sequence[str]) -> Conditioning:
         """The pooled row, then the token rows of every length of padding; columns as in `families.flow`."""
         clip = self.info.tokens if self._traits.clip_rows else 0
@@ -59,7 +69,9 @@ class FlowTarget(DiffusersTarget):
             self._traits.encode_texts(self.pipe, list(prompts[start : start + _CHUNK]), length, self.device)
             for start in range(0, len(prompts), _CHUNK)
         ]
-        return torch.cat([item[0] for item in found]).float(), torch.cat([item[1] for item in found]).float()
+        # of an encoder that is offloaded, SD3's pooled rows stay where it ran
+        rows, pooled = (torch.cat([item[place] for item in found]).to(self.device).float() for place in (0, 1))
+        return rows, pooled
 
     def _ends(self, prompts: Sequence[str]) -> tuple[int, ...] | None:
         """Row of the last content token of each prompt among T5's own rows, -1 for an empty one; None without T5."""
@@ -76,8 +88,7 @@ class FlowTarget(DiffusersTarget):
         embeds, pooled = embeds.to(self.dtype), pooled.to(self.dtype)
         ends = None if self._traits.clip_rows else self._ends(prompts)
         last = self.tokens(prompts).last if ends is None else tuple(max(end, 0) for end in ends)
-        for index, prompt in enumerate(prompts):
-            self._cache[prompt] = (embeds[index], last[index], pooled[index])
+        self._keep(prompts, embeds, last, pooled)
 
     def tokens(self, prompts: Sequence[str]) -> Tokens:
         found = {}

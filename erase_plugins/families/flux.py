@@ -40,7 +40,9 @@ class Flux(FlowFamily):
         return int(configs["transformer"].get("in_channels", 64)) // 4, size, size
 
     def encode_texts(self, pipe: Any, prompts: list[str], length: int, device: Any) -> tuple[Tensor, Tensor]:
-        found = pipe.encode_prompt(prompts, None, device=device, max_sequence_length=length)
+        from erase_plugins.families.hosts import encoding_of
+
+        found = encoding_of(pipe)(prompts, None, device=device, max_sequence_length=length)
         return found[0], found[1]
 
     def velocity(self, network: Any, latents: Tensor, sigma: Tensor, cond: Conditioning, guidance: float) -> Tensor:

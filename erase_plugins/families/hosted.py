@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from erase_plugins.artifacts.fingerprint import Fingerprint, fingerprint, readable
 from erase_plugins.artifacts.names import ORIGINAL, base_parameters, canonical, live_parameters
 from erase_plugins.errors import Unsupported
-from erase_plugins.families.hosts import host_configs, host_name, part_of
+from erase_plugins.families.hosts import host_configs, host_name, offload_groups, part_of
 from erase_plugins.families.model import Model, ModelSpec, ModuleRef
 
 
@@ -67,7 +67,14 @@ class HostedModel(Model):
     def check_readable(self) -> None:
         for component in self.family.components:
             owner = part_of(self.host, component)
-            for name, parameter in base_parameters(component, owner).items() if owner is not None else ():
+            if owner is None:
+                continue
+            if any(getattr(group, "offload_to_disk_path", None) for group in offload_groups(owner)):
+                raise Unsupported(
+                    f"{component} lies on disk between passes (group offloading with offload_to_disk_path); erase on "
+                    "the model without it, then apply the artifact and offload it afterwards"
+                )
+            for name, parameter in base_parameters(component, owner).items():
                 if not readable(parameter):
                     state = "offloaded layer by layer" if parameter.device.type == "meta" else "quantised"
                     raise Unsupported(

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from torch import nn
 
+from erase_plugins.errors import Unsupported
 from erase_plugins.families.source import MODEL, public_name
 
 _STOCK = ("unet", "transformer", "text_encoder", "text_encoder_2", "text_encoder_3", "vae", "scheduler")
@@ -20,6 +21,31 @@ def part_of(host: Any, component: str) -> Any:
 def parts_of(host: Any) -> dict[str, Any]:
     """All parts of a host by name."""
     return {MODEL: host} if isinstance(host, nn.Module) else dict(getattr(host, "components", {}))
+
+
+def encoding_of(pipe: Any) -> Any:
+    """A pipeline's own ``encode_prompt``: a guard looks at what is asked for, not at what is computed with the model.
+
+    Raises:
+        Unsupported: a pipeline that is put together of blocks, which encodes prompts in the middle of a run only.
+    """
+    found = getattr(pipe, "encode_prompt", None)
+    if found is None:
+        kind = type(pipe).__name__
+        raise Unsupported(
+            f"a {kind} does not encode prompts by itself; erase on a {kind.replace('Modular', '')} of the same parts, "
+            "then apply the artifact to this one"
+        )
+    return getattr(found, "own", found)
+
+
+def offload_groups(module: nn.Module) -> Iterator[Any]:
+    """Groups of modules that diffusers' group offloading brings to a device for every pass; none without it."""
+    for item in module.modules():
+        registry = vars(item).get("_diffusers_hook")
+        group = getattr(registry and registry.get_hook("group_offloading"), "group", None)
+        if group is not None:
+            yield group
 
 
 def host_configs(host: Any) -> dict[str, Mapping[str, Any]]:

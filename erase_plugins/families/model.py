@@ -321,6 +321,13 @@ class FamilyTraits(ABC):
         """Lengths to which prompts are padded for an encoder without a mask, whose rows `TextEncoder.rows` lists."""
         return ()
 
+    def places(self, info: ModelSpec) -> Mapping[str, int]:
+        """Path of a layer of the denoiser -> places (of the picture, of the text) at which it computes for one sample.
+
+        From it plans know what a pass takes; empty where nobody knows.
+        """
+        return {}
+
     def other_values(self, info: ModelSpec) -> int:
         """Numbers in parts of the model that cannot be edited but take memory when prompts are encoded."""
         return 0

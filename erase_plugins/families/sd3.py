@@ -40,7 +40,9 @@ class StableDiffusion3(FlowFamily):
         return int(config.get("in_channels", 16)), size, size
 
     def encode_texts(self, pipe: Any, prompts: list[str], length: int, device: Any) -> tuple[Tensor, Tensor]:
-        found = pipe.encode_prompt(
+        from erase_plugins.families.hosts import encoding_of
+
+        found = encoding_of(pipe)(
             prompts, None, None, device=device, do_classifier_free_guidance=False, max_sequence_length=length
         )
         return found[0], found[2]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 from erase_plugins.artifacts.names import canonical
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _FROZEN_IN_U = re.compile(r"^(time_embedding|add_embedding|conv_in|conv_out)\b|^time_embed|^add_embed")
+
+
+_BLOCK = re.compile(r"^(down_blocks|up_blocks)\.(\d+)\.")
 
 
 def _unet(pattern: str) -> Any:
@@ -88,6 +92,25 @@ class UNetFamily(Family):
         """Names that pick option defaults: "pocket" for toy-sized denoisers, then the family."""
         small = max(configs["unet"].get("block_out_channels", (0,))) < 320
         return (("pocket",) if small else ()) + (self.id,)
+
+    def places(self, info: ModelSpec) -> dict[str, int]:
+        assert isinstance(info, TargetInfo)
+        layers = [ref for ref in info.refs if ref.component == self.denoiser]
+        blocks = {ref.path: match for ref in layers if (match := _BLOCK.match(ref.path))}
+        deepest, side = max(int(match[2]) for match in blocks.values()), prod(info.latent_shape[1:])
+        found = {}
+        for ref in layers:
+            block = blocks.get(ref.path)
+            if block is None:
+                depth = deepest if ref.path.startswith("mid_block") else 0
+            else:
+                depth = int(block[2]) if block[1] == "down_blocks" else deepest - int(block[2])
+            found[ref.path] = side // 4**depth
+            if ref.path.endswith(("to_k", "to_v")) and "attn2" in ref.path:
+                found[ref.path] = info.tokens
+            elif "time_emb" in ref.path or "add_embedding" in ref.path or "time_embedding" in ref.path:
+                found[ref.path] = 1
+        return found
 
     def encode_ids(self, pipe: Any, ids: Mapping[str, Tensor]) -> tuple[Tensor, Tensor | None]:
         return pipe.text_encoder(ids["text_encoder"])[0], None

@@ -210,7 +210,7 @@ class _Look:
         """Module path -> mean (d,) and covariance (d, d) of tokens, float64."""
         sums: dict[str, list[Any]] = {ref.path: [0, 0.0, 0.0] for ref in self.refs}
         for path, tokens in self.tokens(texts):
-            flat = tokens.flatten(0, 1).double().cpu()
+            flat = tokens.flatten(0, 1).cpu().double()
             sums[path] = [sums[path][0] + len(flat), sums[path][1] + flat.sum(0), sums[path][2] + flat.T @ flat]
         return {
             path: (total / count, square / count - (total / count)[:, None] * (total / count))

@@ -135,7 +135,7 @@ class LEACE:
                 first, second = (inputs(target, ref, texts, _BATCH) for texts in sets.values())
             z = torch.cat([torch.ones(len(first)), torch.zeros(len(second))])
             s, a = guard(torch.cat([first, second]), z, options.ridge)
-            weight = target.weight(ref).double().cpu()
+            weight = target.weight(ref).cpu().double()
             weight = weight.T if ref.kind == TRANSPOSED else weight
             A, R = a[None].float(), -(weight @ s)[:, None].float()
             changes.append((ref, A, R))

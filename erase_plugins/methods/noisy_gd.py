@@ -209,7 +209,7 @@ def opened(folder: Path, rows: Any, labels: Any, options: NoisyGDOptions, target
     scale = options.scale if options.scale is not None else math.nextafter(target.classifier.longest(), math.inf)
     wanted = options.head(classes, scale, target.info.model if is_name(target.info.model) else "model")
     if not (folder / STATE).is_file():
-        start = target.weight(head).double().cpu().numpy()
+        start = target.weight(head).cpu().double().numpy()
         return Records.create(folder, rows, labels, wanted, start=start,
                               progress=lambda done, total: ctx.step(done, total))[0]  # fmt: skip
     found = Records.open(folder, options.test_seed)

@@ -100,6 +100,7 @@ class OCE:
         return replace(
             plan, modules=tuple(f"{ref.component}.{ref.path}" for ref in refs),
             seconds=round((plan.seconds or 0.0) + turned, 3), warnings=warnings,
+            produces=plan.produces if options.gated else ("lowrank",),
         )  # fmt: skip
 
     def run(self, plan: EditPlan, target: Target, ctx: RunContext) -> Edit:
@@ -159,7 +160,7 @@ def turned(
     K = K / (options.vocabulary_scale * (target.info.tokens - 1)) if options.vocabulary_scale else K * 0
     scales = (options.erase, options.keep_all, options.keep_named, options.lam)
     for ref in target.modules("cross_v"):
-        W = target.weight(ref).double().cpu()
+        W = target.weight(ref).cpu().double()
         P = rotation(W, C, S, K, kept, scales)
         change = (P - torch.eye(len(P), dtype=P.dtype)) @ W
         yield low_rank(change, options.energy, options.memory if options.gated else len(P))
@@ -224,7 +225,7 @@ def phrase_rows(cond: Conditioning, rows: str) -> Tensor:
 
     if rows == "end":
         return meaning(cond)
-    found: list[Any] = [cond.embeds[index, last].double().cpu() for index, last in enumerate(cond.last)]
+    found: list[Any] = [cond.embeds[index, last].cpu().double() for index, last in enumerate(cond.last)]
     return torch.stack(found)
 
 

@@ -44,7 +44,7 @@ from erase_plugins.hookspecs import hookimpl
 from erase_plugins.options import option
 from erase_plugins.training import Cost, RolloutOptions, TrainedMethod, TrainingRun
 from erase_plugins.training.options import StartOptions, check_templates
-from erase_plugins.types import EraseRequest
+from erase_plugins.types import STAND_IN, EraseRequest
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor
@@ -152,6 +152,9 @@ class SPM(TrainedMethod):
 
     def notes(self, request: EraseRequest, options: SPMOptions) -> Sequence[str]:
         return ("strength depends on the prompt; LoRA files hold the memories with their gates fixed at 1",)
+
+    def made(self, options: SPMOptions) -> tuple[str, ...]:
+        return (STAND_IN,)
 
     def trainable(self, run: TrainingRun) -> Memories:
         from erase_plugins.training.concept_loras import Memories

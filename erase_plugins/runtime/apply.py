@@ -29,8 +29,8 @@ from erase_plugins.runtime.guard import (
     check_pipeline,
     context_maps,
     resolve_parameters,
-    touched,
     unread_layers,
+    written,
 )
 from erase_plugins.runtime.guardrails.attach import attach_guards, component_of
 from erase_plugins.runtime.ledger import Ledger, ledger_of, ledgers, together
@@ -265,7 +265,7 @@ def attach_edit(pipe: Any, target: HostedModel, artifact: Artifact, strength: fl
     if mode == "context" and not maps:
         raise Unsupported(f"'{artifact.name}' holds no context map; use mode='weights'")
     weights = _without_maps(edit) if mode == "context" else edit
-    check_pipeline(pipe, touched(weights, target))
+    check_pipeline(pipe, written(weights, target))
     check_gated(pipe, edit)
     weights = lower_for(weights, target)
     parameters = resolve_parameters(weights, target)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
+from math import prod
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from torch.nn import functional
 from torch.utils.hooks import RemovableHandle
 
 from erase_plugins.artifacts.edit import AddOn
+from erase_plugins.artifacts.fingerprint import stated_shape
 from erase_plugins.artifacts.gated import LISTS, Names, gate_list, gated_product
 from erase_plugins.errors import PipelineChanged, Unsupported
 from erase_plugins.runtime.integrity import PROJECTIONS, check_hung, is_fused
@@ -268,11 +270,9 @@ class GatedChange:
         self.down, self.up = down, up
         self._chosen: tuple[Any, ...] = ()
         self.set_layer(module)
-        weight = self.layer.get_parameter("weight")
-        if (up.shape[0], down[0].numel()) != (weight.shape[0], weight[0].numel()):
-            raise Unsupported(
-                f"a gated change is {up.shape[0]} x {tuple(down.shape[1:])}, weight {tuple(weight.shape)}"
-            )
+        shape = stated_shape(self.layer.get_parameter("weight"))
+        if (up.shape[0], down[0].numel()) != (shape[0], prod(shape[1:])):
+            raise Unsupported(f"a gated change is {up.shape[0]} x {tuple(down.shape[1:])}, weight {shape}")
 
     def set_layer(self, module: nn.Module) -> None:
         """Takes the operation from ``module``, the layer inside where peft has wrapped it."""

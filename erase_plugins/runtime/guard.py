@@ -20,7 +20,7 @@ from erase_plugins.artifacts.prompt_guards import PROMPT_GUARDS
 from erase_plugins.errors import BaseMismatch, Unsupported
 from erase_plugins.families.hosts import part_of, parts_of
 from erase_plugins.hints import ANY_BASE, Sentence
-from erase_plugins.runtime.integrity import fused_projections, holds_parts
+from erase_plugins.runtime.integrity import fused_projections, holds_parts, kept_elsewhere
 
 
 def check_base(manifest: Manifest, target: Any, any_base: bool = False, edit: Edit | None = None) -> tuple[str, ...]:
@@ -124,23 +124,37 @@ def check_compiled(pipe: Any) -> None:
             raise Unsupported(f"{name} is compiled; apply the artifact first, then call torch.compile")
 
 
-def check_pipeline(pipe: Any, names: Mapping[str, Collection[str] | None]) -> None:
+def written(edit: Edit, target: Any) -> dict[str, frozenset[str]]:
+    """Component -> names of the parameters that get other values; what hangs on modules writes none."""
+    groups = {
+        component: {key: delta for key, delta in group.items() if not isinstance(delta, AddOn)}
+        for component, group in edit.deltas.items()
+    }
+    found = touched(Edit(edit.family, {component: group for component, group in groups.items() if group}), target)
+    return dict.fromkeys(groups, frozenset()) | {name: names for name, names in found.items() if names is not None}
+
+
+def check_pipeline(pipe: Any, names: Mapping[str, Collection[str]]) -> None:
     """Refuses pipelines whose weights cannot be swapped.
 
     Args:
         pipe: the pipeline.
-        names: what is to be changed, see `touched`; None (only read) is not looked at.
+        names: what is to be changed, see `written`.
 
     Raises:
         Unsupported: quantised, offloaded layer by layer, fused projections of their own, no such component.
     """
     for component, wanted in names.items():
-        if wanted is None:
-            continue
         module = part_of(pipe, component)
         if module is None:
             raise Unsupported(f"the pipeline has no {component}; nothing was changed")
         live = live_parameters(component, module)
+        if wanted and kept_elsewhere(module):
+            raise Unsupported(
+                f"{component} takes its weights from copies that group offloading keeps (use_stream, "
+                "offload_to_disk_path), past what is written into them; apply before enable_group_offload(), without a "
+                "stream or a disk, or use mode='context' with a context-map artifact"
+            )
         for name in sorted(name for name in wanted if name in live):
             _check_writable(component, name, live[name])
         for fused, parts, name in fused_projections(module, wanted):

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from erase_plugins.errors import PipelineChanged
+from erase_plugins.families.hosts import offload_groups
 from erase_plugins.runtime.patcher import Record
 
 #: fused projections of diffusers' attention modules, and the layers whose weights they hold one below the other
@@ -82,7 +83,7 @@ def check_records(
         text = problem(record, live, contents)
         if text:
             found.append(f"{record.component} {record.key} {text}")
-    if not found and records and _kept_elsewhere(module):
+    if not found and records and kept_elsewhere(module):
         found.append(
             f"{records[0].component} takes its weights from copies that group offloading keeps; load the "
             "pipeline again, apply, and enable group offloading after that"
@@ -97,14 +98,12 @@ def check_records(
         record.adopt(live[record.key])
 
 
-def _kept_elsewhere(module: nn.Module) -> bool:
+def kept_elsewhere(module: nn.Module) -> bool:
     """Whether diffusers' group offloading brings weights back from copies of its own, past what is written here."""
-    for item in module.modules():
-        registry = getattr(item, "_diffusers_hook", None)
-        group = getattr(registry and registry.get_hook("group_offloading"), "group", None)
-        if getattr(group, "cpu_param_dict", None) or getattr(group, "offload_to_disk_path", None):
-            return True
-    return False
+    return any(
+        getattr(group, "cpu_param_dict", None) or getattr(group, "offload_to_disk_path", None)
+        for group in offload_groups(module)
+    )
 
 
 def fused_projections(module: nn.Module, keys: Iterable[str]) -> Iterator[tuple[nn.Module, list[nn.Module], str]]:

@@ -114,7 +114,7 @@ class PromptMemory:
     def _find(self, rows: Tensor) -> list[list[tuple[int, ...]]]:
         found: list[list[tuple[int, ...]]] = [[] for _ in range(len(rows))]
         for group in self._groups(rows):
-            stored = torch.cat([item.rows for item in group]).to(rows.device)
+            stored = torch.cat([item.rows.to(rows.device) for item in group])  # encoders may be offloaded
             owners = [item for item in group for _ in item.rows]
             here = rows[:, group[0].place, : stored.shape[1]]
             for window, number in equal(here, stored).nonzero().tolist():

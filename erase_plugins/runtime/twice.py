@@ -101,7 +101,7 @@ def twins(weights: Edit, component: str, module: nn.Module) -> Iterator[str]:
 
 @torch.no_grad()
 def _parallel(layer: Any, adapter: str, delta: Any) -> bool:
-    change, mine = layer.get_delta_weight(adapter).double().flatten().cpu(), delta.dense().double().flatten().cpu()
+    change, mine = (part.cpu().double().flatten() for part in (layer.get_delta_weight(adapter), delta.dense()))
     size = float(change.norm() * mine.norm())
     return change.shape == mine.shape and size > 0 and float(change @ mine) / size > _SAME
 

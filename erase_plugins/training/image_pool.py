@@ -11,7 +11,7 @@ from torch import Tensor
 
 from erase_plugins.artifacts.header import read_header
 from erase_plugins.engine.activations import looked_at
-from erase_plugins.engine.attention import binary_mask, heat, nearest_level, record_attention
+from erase_plugins.engine.attention import binary_mask, heat, nearest_level, over_heads, record_attention
 from erase_plugins.engine.context import RunContext
 from erase_plugins.engine.loop import shuffled
 from erase_plugins.engine.pools import Rollout
@@ -110,11 +110,15 @@ class Pictures:
             for start in range(0, len(self.latents), 16):
                 some = torch.arange(len(self.latents))[start : start + 16]
                 states = self.noised(some, torch.full((len(some),), light), ctx.generator(f"mask noise {start}"))
-                with torch.no_grad(), self.rollout.adapters.disabled(), record_attention(target, refs) as maps:
-                    ask(target, states.inputs, states.timestep, self.cond[some.tolist()], ctx)
-                level = nearest_level(maps, height * width / _COARSE**2)
-                warmth = heat({path: maps[path] for path in level}, [rows[n] for n in some.tolist()], (height, width))
-                found.append(binary_mask(warmth, threshold))
+                for here in torch.arange(len(some)).split(looked_at((height, width))):
+                    numbers = some[here].tolist()
+                    frozen, watched = self.rollout.adapters.disabled(), record_attention(target, refs, over_heads)
+                    with torch.no_grad(), frozen, watched as maps:
+                        ask(target, states.inputs[here], states.timestep[here], self.cond[numbers], ctx)
+                    level = nearest_level(maps, height * width / _COARSE**2)
+                    chosen = {path: maps[path] for path in level}
+                    warmth = heat(chosen, [rows[n] for n in numbers], (height, width))
+                    found.append(binary_mask(warmth, threshold))
             return {"masks": torch.cat(found)}
 
         return ctx.stash("masks", key, make)["masks"].to(self.latents.device)

@@ -221,9 +221,9 @@ def by_distance(apart: Tensor) -> Tensor:
     """
     import torch
 
-    share = apart.clamp(max=_FAR).double().cumsum(0)
-    places = (torch.arange(len(apart), device=apart.device) + 0.5) / len(apart) * share[-1]
-    return torch.searchsorted(share, places).clamp(max=len(apart) - 1)
+    share = apart.cpu().double().clamp(max=_FAR).cumsum(0)
+    places = (torch.arange(len(apart)) + 0.5) / len(apart) * share[-1]
+    return torch.searchsorted(share, places).clamp(max=len(apart) - 1).to(apart.device)
 
 
 def divergence(now: Tensor, before: Tensor, labels: Tensor, temperature: float = 1.0) -> Tensor:

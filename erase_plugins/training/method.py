@@ -220,7 +220,7 @@ class TrainedMethod(ABC):
         """Number of trained values, for the estimate."""
         from erase_plugins.training.plan import trainable
 
-        return trainable(refs, _rank(options))
+        return trainable(refs, rank_of(options))
 
     def notes(self, request: EraseRequest, options: Any) -> Sequence[str]:
         """What the user is told along with the plan."""
@@ -230,7 +230,7 @@ class TrainedMethod(ABC):
         """Delta kinds that the edit holds for certain (`EditPlan.produces`); none where `trainable` is another form."""
         if not self.produces <= {"lowrank", "dense"}:
             return ()
-        return ("dense",) if _rank(options) is None and "dense" in self.produces else ("lowrank",)
+        return ("dense",) if rank_of(options) is None and "dense" in self.produces else ("lowrank",)
 
     def warnings(self, request: EraseRequest, info: TargetInfo, options: Any) -> Sequence[str]:
         """Why the result may not be what is meant, as far as a plan can know."""
@@ -245,7 +245,7 @@ class TrainedMethod(ABC):
 
         options = run.options
         scale, start = getattr(options, "scale", 1.0), getattr(options, "start", STARTS[0])
-        return Adapters(run.target, run.refs, _rank(options), scale, run.ctx.generator("adapters"), start)
+        return Adapters(run.target, run.refs, rank_of(options), scale, run.ctx.generator("adapters"), start)
 
     def retain(self, run: TrainingRun) -> Pool | None:
         """Teacher states of what must stay, asked after `prepare`; None if nothing is held."""
@@ -343,6 +343,6 @@ class TrainedMethod(ABC):
             return self.finish(run)
 
 
-def _rank(options: Any) -> int | None:
+def rank_of(options: Any) -> int | None:
     """LoRA rank; None trains full weights."""
     return options.lora_rank if hasattr(options, "lora_rank") else options.rank

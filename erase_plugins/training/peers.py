@@ -107,9 +107,9 @@ def _nearest(
     if not count:
         return []
     table = target.language.embeddings()
-    found = table[list(words)].double().cpu()
+    found = table[list(words)].cpu().double()
     own = [tokenizer(f" {name}", add_special_tokens=False)["input_ids"] for name in subjects]
-    kind = torch.stack([table[part].double().mean(0).cpu() for part in own]).mean(0)
+    kind = torch.stack([table[part].cpu().double().mean(0) for part in own]).mean(0)
     # how often a word is written says most about how it is read, and nothing about its kind; so directions in which
     # all words differ count less (Fisher's discriminant)
     middle = found.mean(0)

@@ -118,7 +118,7 @@ def estimate(
     step = step_bytes(info, batch, again, request.dtype, precision) or batch * latent * 40 * max(info.width, 256)
     step += text_bytes(info, texts, request.dtype)
     looked = look_bytes(info, 2 * _AT_ONCE, request.dtype, precision) if forwards else 0
-    others = sum(prod(ref.shape) for ref in info.refs) - size
+    others = sum(prod(ref.shape) for ref in info.refs) - size + info.family.other_values(info)
     trained = trained_bytes(values, optimizer)
     return {
         "seconds": round(seconds, 1),

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from erase_plugins.training.method import TrainedMethod, TrainingRun
+from erase_plugins.training.method import TrainedMethod, TrainingRun, rank_of
 from erase_plugins.types import EditPlan, EraseRequest
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ class StagedMethod(TrainedMethod):
         options = self.resolved(request, info)
         closed = replace(self.closed_plan(self.complete(request, options), options, info), request=request)
         if not _trains(options):
-            return closed
+            return replace(closed, produces=self.made(options)[:1])
         trained = super().plan(request, info)
         return replace(
             trained,
@@ -74,6 +74,9 @@ class StagedMethod(TrainedMethod):
             warnings=(*closed.warnings, *trained.warnings),
             notes=(*closed.notes, *trained.notes),
         )
+
+    def made(self, options: Any) -> tuple[str, ...]:
+        return "contextmap", "dense" if rank_of(options) is None else "lowrank"
 
     def warnings(self, request: EraseRequest, info: TargetInfo, options: Any) -> Sequence[str]:
         """None: the closed form erases every concept, however many share the training steps."""

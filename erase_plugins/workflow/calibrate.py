@@ -133,7 +133,7 @@ def padding(target: Target) -> dict[str, Any]:
     """How alike the rows behind a word are, and how long rows are; means over all concepts and the empty prompt."""
     names = list(concepts())
     cond = target.encode(["", *names])
-    rows = cond.embeds.double().cpu()
+    rows = cond.embeds.cpu().double()
     norms = rows.norm(dim=2)
     behind = [part[last + 1 :] for part, last in zip(rows[1:], cond.last[1:], strict=True)]
     cosine = torch.nn.functional.cosine_similarity

@@ -114,7 +114,7 @@ def _rows(see: Any, part: Labelled) -> Any:
 
     with torch.no_grad():
         seen: Sequence[Tensor] = [
-            see(part.pictures[some]).double().cpu() for some in torch.arange(len(part)).split(_BATCH)
+            see(part.pictures[some]).cpu().double() for some in torch.arange(len(part)).split(_BATCH)
         ]
     return torch.cat(list(seen)).numpy()
 

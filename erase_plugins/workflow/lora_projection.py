@@ -155,7 +155,7 @@ def _grams(
     sums: dict[ModuleRef | None, Tensor] = {}
 
     def add(key: ModuleRef | None, rows: Tensor) -> None:
-        chosen = rows.double().cpu()[mask]
+        chosen = rows.cpu().double()[mask]
         part = chosen.T @ chosen / len(prompts)
         sums[key] = sums[key] + part if key in sums else part
 

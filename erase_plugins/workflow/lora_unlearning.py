@@ -170,7 +170,7 @@ def unlearn(
     slots = _slots(target, old, new)
     with Trainable(target, list(slots.values())):
         _train(target, [slot.A for slot in slots.values()], lessons, schedule)
-    return {place: slot.A.detach().double().cpu() for place, slot in slots.items()}
+    return {place: slot.A.detach().cpu().double() for place, slot in slots.items()}
 
 
 def _slots(

@@ -15,7 +15,7 @@ from erase_plugins.errors import RequestError, Unsupported
 from erase_plugins.hints import ANOTHER_TO
 from erase_plugins.manager import get_manager
 from erase_plugins.needs import lacks, needs_of
-from erase_plugins.types import EditPlan, EraseRequest
+from erase_plugins.types import STAND_IN, EditPlan, EraseRequest
 from erase_plugins.workflow.models import find_model
 
 
@@ -58,31 +58,49 @@ def make_plan(request: EraseRequest, info: Any = None, layouts: Sequence[str] = 
         )
     request = with_preset(request, method, info, known_models())
     plan = manager.adjust_plan(with_note(method.plan(request, info), request))
-    check_layouts(plan, layouts)
+    check_layouts(plan, layouts, info.family)
     return plan
 
 
 #: what people call the delta kinds that a plan can know of
-_KINDS = {"addon": "added modules", "dense": "full weight changes", "lowrank": "low-rank changes"}
+_KINDS = {
+    "addon": "added modules", STAND_IN: "added modules", "dense": "full weight changes", "lowrank": "low-rank changes",
+}  # fmt: skip
 
 
-def check_layouts(plan: EditPlan, layouts: Sequence[str]) -> None:
+def check_layouts(plan: EditPlan, layouts: Sequence[str], family: Any) -> None:
     """Refuses a plan of whose edit no wanted file layout holds everything, as far as both say what.
 
     Raises:
         Unsupported: training would end with nothing that can be written.
     """
     lost: dict[str, None] = {}
+    unnamed: Any = None
     for name in layouts:
-        carries = getattr(get_manager().layout(name), "carries", None)
+        layout = get_manager().layout(name)
+        try:
+            _named(plan, getattr(layout, "stems", ""), family)
+        except Unsupported as error:
+            unnamed = unnamed or error
+            continue
+        carries = getattr(layout, "carries", None)
         kinds = {} if carries is None else dict.fromkeys(kind for kind in plan.produces if kind not in carries)
         kinds.pop("contextmap", None)  # written as what it does to every weight
         if not kinds:
             return
         lost |= kinds
+    if unnamed is not None and not lost:
+        raise unnamed
     if lost:
         made = " and ".join(_KINDS.get(kind, kind) for kind in lost)
         raise Unsupported(f"this would make {made}, which no {' or '.join(layouts)} file can hold; layout patch does")
+
+
+def _named(plan: EditPlan, stems: str, family: Any) -> None:
+    """Asks a family for the name in a file of a module that will be changed; raises `Unsupported` if it has none."""
+    if stems and plan.modules:
+        component, _, path = plan.modules[0].partition(".")
+        family.stem(stems, component, path)
 
 
 def known_models() -> set[str]:

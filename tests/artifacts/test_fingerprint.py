@@ -28,3 +28,12 @@ def test_up_to_one_percent_is_the_same_weight(mine, theirs) -> None:
 )  # fmt: skip
 def test_beyond_one_percent_is_another_weight(mine, theirs) -> None:
     assert verdict(mine, theirs) == ("weights", 1, 2)
+
+
+def test_packed_weights_have_the_shape_that_they_stand_for() -> None:
+    """GGUF keeps blocks of bytes; by those a model would be one of another architecture."""
+    plain, packed = torch.zeros(8, 64), torch.zeros(8, 34, dtype=torch.uint8)
+    packed.quant_shape = torch.Size((8, 64))
+    one, two = fingerprint({"a": plain}), fingerprint({"a": packed})
+    assert one.structure == two.structure
+    assert (one.compare(two).verdict, one.compare(two).unread) == ("same", 1)

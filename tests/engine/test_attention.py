@@ -6,11 +6,12 @@ import pytest
 import torch
 
 from erase_plugins.engine.attention import (
-    attention_norm,
+    attention_norms,
     attention_refs,
     binary_mask,
     heat,
     nearest_level,
+    over_heads,
     record_attention,
     resized,
 )
@@ -70,7 +71,8 @@ def test_a_hot_spot_becomes_exactly_that_block_at_every_resolution():
     maps = {"a": torch.full((1, 2, 16, 5), 0.1), "b": torch.full((1, 1, 16, 5), 0.1)}
     for part in maps.values():
         part[0, :, 5, 2] = 0.9
-    mask = binary_mask(heat(maps, [[2]], (8, 8)), 0.1)
+    means = {name: over_heads(part) for name, part in maps.items()}
+    mask = binary_mask(heat(means, [[2]], (8, 8)), 0.1)
     expected = torch.zeros(1, 4, 4)
     expected[0, 1, 1] = 1
     assert torch.equal(mask, expected)
@@ -79,7 +81,7 @@ def test_a_hot_spot_becomes_exactly_that_block_at_every_resolution():
     assert bool((large[2:4, 2:4] == 1).all())
     assert float(resized(mask, 128, (8, 16)).sum()) == 128 / 16
     with pytest.raises(NotFiniteError, match="same everywhere"):
-        binary_mask(heat(maps, [[3]], (8, 8)), 0.1)
+        binary_mask(heat(means, [[3]], (8, 8)), 0.1)
 
 
 def test_the_level_nearest_to_a_size_is_found():
@@ -94,7 +96,44 @@ def test_the_loss_is_the_norm_of_the_attention_inside_the_mask():
     masks = torch.zeros(2, 4, 4)
     masks[0, :2, :2] = 1
     masks[1] = 1
-    found = attention_norm(maps, [[1, 2], [3]], masks, (8, 8))
+    found = sum(attention_norms(part, [[1, 2], [3]], masks, (8, 8)) for part in maps.values())
     first = maps["one"][0].reshape(3, 4, 4, 5)[:, :2, :2][..., [1, 2]].norm() + maps["two"][0][:, 0][..., [1, 2]].norm()
     second = maps["one"][1][..., 3].norm() + maps["two"][1][..., 3].norm()
-    torch.testing.assert_close(found, (first + second) / 2)
+    torch.testing.assert_close(found, torch.stack([first, second]))
+
+
+def test_what_is_kept_of_the_maps_has_the_same_numbers_and_takes_less_memory(target):
+    """Whole maps of all layers of SDXL would take half a gigabyte for each sample, and more with their gradients."""
+    x, times, cond = sample(target)
+    refs = attention_refs(target.info)
+    masks = (torch.rand(2, 8, 8, generator=torch.Generator().manual_seed(4)) > 0.5).float()
+
+    def norms(part):
+        return attention_norms(part, [[1, 2], [3]], masks, target.info.latent_shape[1:])
+
+    def asked(*recorded):
+        """What was recorded, the gradient of its sum, and bytes that the pass has kept for that."""
+        cond.embeds = cond.embeds.detach().requires_grad_(True)
+        alive = {}
+
+        def note(tensor):
+            alive[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+            with record_attention(*recorded) as found:
+                out = target.predict(x, times, cond)
+            found = found if recorded[2:] else {path: norms(part) for path, part in found.items()}
+            total = torch.stack([out.sum() * 0, *(part.sum() for part in found.values())]).sum()
+        return found, torch.autograd.grad(total, [cond.embeds])[0], sum(alive.values())
+
+    (whole, expected, _), (found, grad, kept) = asked(target, refs), asked(target, refs, norms)
+    assert all(torch.equal(found[path], part) for path, part in whole.items())
+    assert torch.equal(grad, expected)
+    with torch.no_grad(), record_attention(target, refs) as maps:
+        target.predict(x, times, cond)
+    beside = kept - asked(target, (), norms)[2]
+    assert beside < sum(part.numel() * part.element_size() for part in maps.values())
+    with torch.no_grad(), record_attention(target, refs, over_heads) as means:
+        target.predict(x, times, cond)
+    assert all(torch.equal(means[path], part.mean(1)) for path, part in maps.items())

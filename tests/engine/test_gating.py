@@ -6,7 +6,9 @@ import pytest
 
 from erase_plugins.engine.context import RunContext
 from erase_plugins.engine.gating import GateRecipe, make_gate
+from erase_plugins.engine.words import real_words
 from erase_plugins.runtime.gates import gate_table
+from erase_plugins.workflow.models import target_of
 
 
 def gate_of(target, concepts, measure="probe", low=0.3, high=0.6, words=1000):
@@ -47,3 +49,11 @@ def test_the_published_cosine_does_not_separate_short_prompts(pocket_target):
     assert table[0] == pytest.approx(1.0, abs=1e-6)
     assert table[2] > 0.9
     assert table[1] - table[2] < 0.1
+
+
+def test_rows_of_phrasings_are_not_kept(tiny_sdxl):
+    """Thousands of them: a gigabyte of SDXL's rows, ten of T5's."""
+    target = target_of(tiny_sdxl(), "tiny")
+    make_gate(target, ["pizza"], [["pizza"]], [], GateRecipe("probe", 40, 0.9, 0.45, 0.75), RunContext("spm"))
+    words = set(real_words(target))
+    assert {prompt for prompt in target._cache if prompt not in words} <= {"", "pizza"}

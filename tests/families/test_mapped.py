@@ -41,6 +41,25 @@ def test_a_mapped_denoiser_takes_no_memory_of_its_own(stored):
     assert all(in_file(item) for item in target.pipe.transformer.parameters())
 
 
+def test_prompts_are_encoded_where_the_text_encoders_are(stored, monkeypatch):
+    """On an accelerator they would be given tokens of the processor, where the denoiser stays."""
+    target = find_model(str(stored[1])).load(light=True)
+    rows, pooled = target.family.encode_texts(target.pipe, ["pizza"], 8, target.device)
+    asked = []
+
+    def encode_texts(_family, _pipe, _prompts, _length, device):
+        asked.append(device)
+        return rows.to(device), pooled.to(device)
+
+    monkeypatch.setattr(type(target.family), "encode_texts", encode_texts)
+    for name in target.family.encoders:
+        if (part := getattr(target.pipe, name, None)) is not None:
+            part.to("meta")
+    assert target._encoded(["pizza"], 8)[0].device.type == "meta"
+    assert {device.type for device in asked} == {"meta"}
+    assert target.network("denoiser").device.type == "cpu"
+
+
 def in_file(tensor):
     """Whether the numbers of a tensor are pages of a file."""
     place = tensor.data_ptr()

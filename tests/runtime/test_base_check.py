@@ -15,6 +15,7 @@ import erase_plugins as ep
 from erase_plugins.artifacts.fingerprint import Fingerprint, base_difference, fingerprint
 from erase_plugins.artifacts.manifest import Manifest, describe_base
 from erase_plugins.errors import BaseMismatch, CorruptArtifact, Unsupported
+from erase_plugins.families.hosts import offload_groups
 from erase_plugins.runtime.guard import check_base
 from erase_plugins.workflow.models import target_of
 from tests.runtime.support import parts
@@ -188,6 +189,22 @@ def test_methods_that_draw_ask_for_a_plain_pipeline(tiny_sd1, before, text) -> N
         ep.erase(before(tiny_sd1()), "pizza", method="esd", options={"steps": 1})
 
 
+def test_erasing_under_group_offloading(tiny_sd1) -> None:
+    """Weights that lie on disk are not there to be read; training cannot follow parts that come and go."""
+    pipe = tiny_sd1()
+    pipe.unet.enable_group_offload(torch.device("cpu"), torch.device("cpu"), "leaf_level")
+    few = {"steps": 1, "iterations": 1, "keep_words": 0}
+    assert len(ep.erase(pipe, "pizza", method="esd", options=few).edit)
+    groups = list(offload_groups(pipe.unet))
+    groups[0].onload_device = torch.device("cuda")
+    with pytest.raises(Unsupported, match=r"moved to cuda part by part.*offload it afterwards"):
+        ep.erase(pipe, "pizza", method="esd", options=few)
+    assert len(ep.erase(pipe, "pizza", method="uce").edit)
+    groups[-1].offload_to_disk_path = "folder"
+    with pytest.raises(Unsupported, match=r"unet lies on disk.*erase on the model without it"):
+        ep.erase(pipe, "pizza", method="uce")
+
+
 def test_training_beside_a_denoiser_that_moves_for_every_pass_is_refused_by_name(tiny_sd1) -> None:
     """Model offload: the tensors of the run would lie on another device than the denoiser while it runs."""
     pipe = tiny_sd1()
@@ -214,3 +231,13 @@ def test_an_sdxl_refiner_can_be_edited() -> None:
 
 def parts_of(pipe) -> dict[str, torch.Tensor]:
     return {name: value.clone() for name, value in pipe.unet.state_dict().items()}
+
+
+def test_training_a_text_encoder_that_moves_for_every_pass_is_refused_by_name(tiny_sd1) -> None:
+    pipe = tiny_sd1()
+    tokens = target_of(pipe, "tiny").tokens(["pizza"])
+    pipe.enable_model_cpu_offload(device="cpu")
+    assert target_of(pipe, "tiny").encode_live(tokens).prompts == ("pizza",)
+    pipe.text_encoder._hf_hook.execution_device = torch.device("cuda")
+    with pytest.raises(Unsupported, match=r"the text_encoder of .* is moved to cuda .*remove_all_hooks"):
+        target_of(pipe, "tiny").encode_live(tokens)

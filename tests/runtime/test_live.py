@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -19,6 +20,7 @@ from erase_plugins.evaluation.draw import draw
 from erase_plugins.runtime.apply import attach_edit
 from erase_plugins.types import Concept
 from erase_plugins.workflow.models import target_of
+from tests.runtime.support import parts
 
 LAYER = "mid_block.attentions.0.transformer_blocks.0.attn2.to_k"
 
@@ -381,6 +383,11 @@ def bitsandbytes(unet: nn.Module) -> None:
     unet.set_submodule(LAYER, new)
 
 
+def four_bits(unet: nn.Module) -> None:
+    pytest.importorskip("bitsandbytes")
+    parts.bitsandbytes(4)(SimpleNamespace(unet=unet))
+
+
 def replaced(unet: nn.Module) -> None:
     """What quantising does, without a library: another parameter, of whole numbers."""
     weight = unet.get_submodule(LAYER).weight
@@ -444,6 +451,21 @@ def test_group_offload(pipe, artifact, copies):
     assert equal(weights(pipe), base)
 
 
+@pytest.mark.parametrize("place", ["cpu_param_dict", "offload_to_disk_path"])
+def test_group_offload_from_copies_is_refused_where_weights_are_written(pipe, artifact, gated, place):
+    """What is written would be gone with the first pass, which brings back the copy."""
+    pipe.unet.enable_group_offload(torch.device("cpu"), torch.device("cpu"), "leaf_level")
+    layer = pipe.unet.get_submodule(LAYER)
+    group = layer._diffusers_hook.get_hook("group_offloading").group
+    setattr(group, place, {layer.weight: layer.weight.data.clone()} if place == "cpu_param_dict" else "folder")
+    with pytest.raises(Unsupported, match=r"group offloading keeps .* apply before enable_group_offload\(\)"):
+        artifact.apply(pipe)
+    assert clean(pipe)
+    with gated.apply(pipe), artifact.apply(pipe, mode="context"):
+        pass
+    assert clean(pipe)
+
+
 def test_layers_cast_for_storage(tiny_sd1, artifact):
     pipe, plain = tiny_sd1(), tiny_sd1()
     handle = artifact.apply(pipe)
@@ -457,19 +479,31 @@ def test_layers_cast_for_storage(tiny_sd1, artifact):
     assert picture(pipe).equal(expected)
 
 
-@pytest.mark.parametrize("quantise", [quanto, torchao])
-def test_a_gate_works_on_when_its_layers_are_quantised(tiny_sd1, pipe, gated, quantise):
+@pytest.mark.parametrize("first", [False, True])
+@pytest.mark.parametrize("quantise", [quanto, torchao, four_bits])
+def test_a_gate_works_on_layers_that_are_quantised(tiny_sd1, pipe, gated, quantise, first):
     plain = tiny_sd1()
     quantise(plain.unet)
     expected = picture(plain)
+    if first:
+        quantise(pipe.unet)
     handle = gated.apply(pipe)
-    quantise(pipe.unet)
+    if not first:
+        quantise(pipe.unet)
     assert not torch.allclose(picture(pipe), expected, atol=1e-2)
     handle.set_strength(0.0)
     assert picture(pipe).equal(expected)
     handle.remove()
     assert picture(pipe).equal(expected)
     assert ep.applied(pipe) == []
+
+
+def test_a_gate_works_on_layers_that_are_offloaded(pipe, gated):
+    pipe.enable_sequential_cpu_offload(device="cpu")
+    expected = picture(pipe)
+    with gated.apply(pipe):
+        assert not torch.allclose(picture(pipe), expected, atol=1e-2)
+    assert picture(pipe).equal(expected)
 
 
 def test_new_tokens_are_taken_out_before_learned_rows_go(pipe):

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from math import prod
 
 import pytest
 
 from erase_plugins.api import build_request
 from erase_plugins.engine import disk_cache, vocabulary
+from erase_plugins.engine.activations import look_bytes, per_sample
 from erase_plugins.engine.adapters import Adapters
 from erase_plugins.engine.vocabulary import Vocabulary, rows_to_search
 from erase_plugins.errors import Unsupported
@@ -15,6 +17,7 @@ from erase_plugins.testing.tiny import tiny_flux
 from erase_plugins.training.plan import check_trainable, estimate, trainable
 from erase_plugins.workflow.models import as_target, find_model, target_of
 from erase_plugins.workflow.run import make_plan
+from tests.families.test_flow import published
 
 
 @pytest.fixture
@@ -85,3 +88,25 @@ def test_plans_count_the_search_where_words_are_searched(monkeypatch, method, op
     before = planned()
     monkeypatch.setattr(vocabulary, "rows_to_search", lambda info: 10**9)
     assert (planned() > before + 1) is searches
+
+
+@pytest.mark.parametrize(("size", "kept", "again", "looking"), [
+    ("flux", 26.8, 2.26, 0.48), ("sd3m", 4.9, 0.55, 0.17), ("sd35m", 8.2, 0.63, 0.20), ("sd35l", 16.8, 1.28, 0.27),
+])  # fmt: skip
+def test_passes_of_flow_transformers_are_counted(size, kept, again, looking):
+    """In GiB for one sample in bfloat16, as `python -m benchmarks.memory_flow` counts them with fake tensors."""
+    info, gib = published(size), 2**30
+    said = [per_sample(info, False, 2), per_sample(info, True, 2), look_bytes(info, 1, "bfloat16", "bfloat16")]
+    for bytes_, counted, cautious in zip(said, (kept, again, looking), (1.3, 1.3, 1.7), strict=True):
+        assert 0.9 < bytes_ / gib / counted < cautious
+
+
+def test_a_plan_for_flux_holds_the_weights_t5_and_the_passes():
+    info = published("flux")
+    request = build_request("tiny", "esd", "pizza", dtype="bfloat16", device="cuda")
+    plain = {"forwards": 10, "iterations": 1, "states": 0}
+    weights = 2 * (sum(prod(ref.shape) for ref in info.refs) + info.family.other_values(info))
+    assert weights > 30e9
+    found = [estimate(info, request, 0, batch=batch, again=True, **plain)["memory_bytes"] for batch in (1, 2, 20)]
+    assert found[0] - weights > 2e9
+    assert found[1] == found[2]  # some at a time: as many as 5 GiB hold

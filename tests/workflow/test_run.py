@@ -21,6 +21,16 @@ REFUSED = {
     "guard": ("adavd", {}, ("context",), "added modules"),
     "full weights": ("esd", {"parameters": "full"}, ("kohya",), "this would make full weight changes"),
     "training": ("esd", {}, ("context",), "low-rank changes"),
+    "map and training": ("mace", {}, ("context",), "this would make low-rank changes, which no context file"),
+    "both stages": ("realera", {}, ("context",), "low-rank changes"),
+    "values": ("null-space", {"projections": "values"}, ("context",), "low-rank changes"),
+    "rotation": ("oce", {"gated": False}, ("context",), "low-rank changes"),
+    "gated rotation": ("oce", {"gated": True}, ("diff",), "this would make added modules, which no diff file"),
+    "gated map": ("null-space", {"gated": True}, ("context",), "added modules"),
+    "gated training": ("realera", {"gated": True}, ("context",), "added modules"),
+    "memories": ("spm", {}, ("diff", "context"), "added modules, which no diff or context file"),
+    "no stand-in": ("receler", {"stand_in": 0}, ("kohya",), "added modules, which no kohya file"),
+    "stand-in": ("receler", {}, ("diff",), "added modules"),
 }
 
 
@@ -37,10 +47,22 @@ def test_what_no_wanted_file_can_hold_is_refused_before_it_is_trained(
     assert not (tmp_path / "out").exists()
 
 
+def test_a_family_without_names_for_a_layout_is_refused_before_it_is_trained():
+    request = api.build_request("pocket-flow", "esd", "pizza")
+    info = find_model("pocket-flow").info
+    for layouts in (("kohya",), ("kohya", "diff")):
+        with pytest.raises(Unsupported, match="no names for layout kohya; its diffusers file loads in ComfyUI"):
+            make_plan(request, info, layouts)
+    assert make_plan(request, info, ("kohya", "diffusers")).steps
+
+
 TAKEN = {
     "one of two": ("gloce", {}, ("kohya", "patch")), "stand-in": ("receler", {}, ("kohya",)),
     "gate left open": ("spm", {}, ("kohya",)), "map as LoRA": ("uce", {}, ("kohya",)), "LoRA": ("esd", {}, ("peft",)),
     "full weights": ("esd", {"parameters": "full"}, ("diff",)), "its own": ("sae", {}, ()),
+    "gates": ("null-space", {"gated": True}, ("kohya",)), "gated training": ("realera", {"gated": True}, ("peft",)),
+    "both stages": ("mace", {}, ("diffusers",)), "map": ("null-space", {"gated": False, "projections": "both"}, ("context",)),
+    "one stage": ("realera", {"stages": "closed"}, ("context",)),
 }  # fmt: skip
 
 

@@ -23,6 +23,7 @@ class DiffLayout:
     title = "Kohya-style patch (.diff, .diff_b) for ComfyUI"
     readers = ("ComfyUI",)
     carries = frozenset({"lowrank", "dense"})
+    stems = "kohya"
 
     def accepts(self, edit: Edit, family: FamilyNames) -> Verdict:
         other = sorted(edit.kinds - self.carries)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from erase_plugins.hookspecs import hookimpl
+from erase_plugins.types import STAND_IN
 
 if TYPE_CHECKING:
     from erase_plugins.artifacts.edit import Edit
@@ -31,7 +32,8 @@ class DiffusersLayout:
     id = "diffusers"
     title = "diffusers LoRA (pytorch_lora_weights.safetensors)"
     readers = ("diffusers",)
-    carries = frozenset({"lowrank"})
+    carries = frozenset({"lowrank", STAND_IN})
+    stems = "diffusers"
 
     def accepts(self, edit: Edit, family: FamilyNames) -> Verdict:
         from erase_plugins.artifacts.lora_file import named_verdict

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from erase_plugins.hookspecs import hookimpl
+from erase_plugins.types import STAND_IN
 
 if TYPE_CHECKING:
     from erase_plugins.artifacts.edit import Edit
@@ -25,7 +26,8 @@ class KohyaLayout:
     id = "kohya"
     title = "Kohya LoRA (ComfyUI, diffusers, LyCORIS; names and header as A1111, Forge and sd-scripts use them)"
     readers = ("ComfyUI", "diffusers", "LyCORIS")
-    carries = frozenset({"lowrank"})
+    carries = frozenset({"lowrank", STAND_IN})
+    stems = "kohya"
 
     def accepts(self, edit: Edit, family: FamilyNames) -> Verdict:
         from erase_plugins.artifacts.lora_file import named_verdict

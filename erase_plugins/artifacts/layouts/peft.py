@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from erase_plugins.hookspecs import hookimpl
+from erase_plugins.types import STAND_IN
 
 if TYPE_CHECKING:
     from erase_plugins.artifacts.edit import Edit
@@ -32,7 +33,7 @@ class PeftLayout:
     id = "peft"
     title = "peft adapter, one per component (PeftModel.from_pretrained)"
     readers = ("peft",)
-    carries = frozenset({"lowrank"})
+    carries = frozenset({"lowrank", STAND_IN})
 
     def accepts(self, edit: Edit, family: FamilyNames) -> Verdict:
         from erase_plugins.artifacts.lora_file import lora_verdict

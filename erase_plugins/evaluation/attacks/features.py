@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from erase_plugins.engine.activations import looked_at
 from erase_plugins.evaluation.attacks.material import encoded_now
 from erase_plugins.families.target import Target
 
@@ -39,10 +40,11 @@ def features(target: Target, latents: Tensor, prompts: Sequence[str], level: flo
     hooks = [target.module(ref).register_forward_pre_hook(keep) for ref in target.modules("cross_q")]
     found = []
     try:
-        for start in range(0, len(latents), _BATCH):
-            part = noisy[start : start + _BATCH]
+        batch = min(_BATCH, looked_at(latents.shape))
+        for start in range(0, len(latents), batch):
+            part = noisy[start : start + batch]
             times = torch.full((len(part),), moment, device=part.device)
-            target.predict(part, times, encoded_now(target, list(prompts[start : start + _BATCH])))
+            target.predict(part, times, encoded_now(target, list(prompts[start : start + batch])))
             found.append(torch.cat(seen, dim=1))
             seen.clear()
     finally:

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from erase_plugins.errors import Unsupported
+from erase_plugins.families.diffusers_target import PIXELS, without_overflow
 
 if TYPE_CHECKING:
     from erase_plugins.evaluation.run import Subject
@@ -135,5 +136,9 @@ def decoded(subject: Subject, latents: Tensor) -> Tensor:
     """Pictures (n, 3, height, width) in 0..1."""
     vae = subject.pipe.vae
     shift = getattr(vae.config, "shift_factor", None) or 0.0
-    rows = (latents / vae.config.scaling_factor + shift).to(vae.dtype)
-    return (vae.decode(rows, return_dict=False)[0] / 2 + 0.5).clamp(0, 1).float().cpu()
+    size = subject.target.picture_size()
+    with without_overflow(vae):
+        rows = (latents / vae.config.scaling_factor + shift).to(vae.dtype)
+        some = rows.split(max(PIXELS // (size[0] * size[1]), 1))
+        found = torch.cat([vae.decode(part, return_dict=False)[0] for part in some])
+    return (found / 2 + 0.5).clamp(0, 1).float().cpu()

@@ -10,11 +10,13 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from erase_plugins.engine.activations import at_once, looked_at
 from erase_plugins.errors import Unsupported
 from erase_plugins.evaluation.attacks.asking import OFF, Asking
 from erase_plugins.evaluation.attacks.discrete import Choice, choice_gradient, losses
 from erase_plugins.evaluation.attacks.rates import REFERENCE
 from erase_plugins.evaluation.attacks.vocabulary import WordTable
+from erase_plugins.families.diffusers_target import PIXELS, without_overflow
 
 if TYPE_CHECKING:
     from erase_plugins.evaluation.prompts import Prompt
@@ -61,8 +63,9 @@ class Schedule:
 def clean_latents(subject: Subject, pictures: Tensor) -> Tensor:
     """Scaled mean latents (n, channels, height, width) of pictures in 0..1."""
     vae = subject.pipe.vae
-    with torch.no_grad():
-        mean = vae.encode((pictures * 2 - 1).to(vae.device, vae.dtype)).latent_dist.mean
+    some = pictures.split(max(PIXELS // pictures[0, 0].numel(), 1))
+    with torch.no_grad(), without_overflow(vae):
+        mean = torch.cat([vae.encode((part * 2 - 1).to(vae.device, vae.dtype)).latent_dist.mean for part in some])
     shift = getattr(vae.config, "shift_factor", None) or 0.0
     return ((mean - shift) * vae.config.scaling_factor).float()
 
@@ -148,8 +151,9 @@ class Prefixes:
             noise = torch.randn(latents.shape, generator=generator).to(latents)
             picks = self.choice.drawn(generator)
             parts = []
-            for start in range(0, len(active), _BATCH):
-                rows = active[start : start + _BATCH]
+            batch = min(_BATCH, at_once(self.target, "float32"))
+            for start in range(0, len(active), batch):
+                rows = active[start : start + batch]
                 gradient, _ = choice_gradient(
                     self.target, self.table, self.plain[rows], picks[rows], latents[rows], noise[rows], timestep,
                     self.alphas[timestep],
@@ -211,14 +215,15 @@ class Prefixes:
         for number in range(_SCREEN):
             timestep = int((number + 0.5) * len(self.alphas) / _SCREEN)
             noise = torch.randn(latents.shape, generator=self._generator(number, _NOISES)).to(latents)
-            for start in range(0, len(rows), _BATCH):
-                part = rows[start : start + _BATCH]
+            batch = min(_BATCH, looked_at(latents.shape))
+            for start in range(0, len(rows), batch):
+                part = rows[start : start + batch]
                 tokens = self.plain[part]
                 if words is not None:
-                    tokens = self.table.put(tokens, words[start : start + _BATCH])
+                    tokens = self.table.put(tokens, words[start : start + batch])
                 with torch.no_grad():
                     found = losses(self.target, tokens, latents[part], noise[part], timestep, self.alphas[timestep])
-                total[start : start + _BATCH] += found.float().cpu() / _SCREEN
+                total[start : start + batch] += found.float().cpu() / _SCREEN
         return [round(value, 6) for value in total.tolist()]
 
     def _generator(self, number: int, stream: int = 0) -> torch.Generator:

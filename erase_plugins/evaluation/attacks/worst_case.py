@@ -139,6 +139,7 @@ class _Run:
     def _losses(self, subject: Subject, pool: Pool) -> list[float]:
         import torch
 
+        from erase_plugins.engine.activations import looked_at
         from erase_plugins.engine.inversion import question
         from erase_plugins.evaluation.attacks.material import encoded_now
 
@@ -151,8 +152,9 @@ class _Run:
             light, dark = alphas[stamp].sqrt(), (1 - alphas[stamp]).sqrt()
             noise = torch.randn(pool.latents.shape, generator=generator).to(pool.latents)
             noisy, wanted = question(target, pool.latents, noise, light, dark)
-            for start in range(0, len(noisy), _BATCH):
-                rows = list(range(start, min(start + _BATCH, len(noisy))))
+            batch = min(_BATCH, looked_at(noisy.shape))
+            for start in range(0, len(noisy), batch):
+                rows = list(range(start, min(start + batch, len(noisy))))
                 times = torch.full((len(rows),), stamp, device=noisy.device)
                 with torch.no_grad():
                     out = target.predict(noisy[rows].to(target.dtype), times, cond[rows])

@@ -188,9 +188,11 @@ class MACE(StagedMethod):
 
     def loss(self, run: TrainingRun, step: int) -> Tensor:
         """The attention to the concepts inside their masks, on prompts that stage 1 has mapped."""
+        from functools import partial
+
         import torch
 
-        from erase_plugins.engine.attention import attention_norm, record_attention
+        from erase_plugins.engine.attention import attention_norms, record_attention
         from erase_plugins.engine.distributed import processes, share
         from erase_plugins.engine.trajectories import ask
         from erase_plugins.training.image_pool import concentrated_times
@@ -202,11 +204,13 @@ class MACE(StagedMethod):
         states, cond = states[part], cond[part.tolist()]
         picked = states.row.tolist()
         owners = [state.owners[row] for row in picked]
-        with run.adapters.opened_for(owners), record_attention(run.target, state.refs) as maps:
+        norms = partial(
+            attention_norms, rows=[state.rows[row] for row in picked], masks=state.masks[states.row],
+            size=run.target.info.latent_shape[1:],
+        )  # fmt: skip
+        with run.adapters.opened_for(owners), record_attention(run.target, state.refs, norms) as found:
             ask(run.target, states.inputs, states.timestep, run.mapped(cond), run.ctx)
-        size = run.target.info.latent_shape[1:]
-        found = attention_norm(maps, [state.rows[row] for row in picked], state.masks[states.row], size)
-        return found * (processes() * len(part) / options.batch)
+        return torch.stack(list(found.values())).sum() * (processes() / options.batch)
 
     def solve(self, statistics: Statistics, family: FamilyTraits) -> Edit:
         """The edit of given statistics: stage 1 and the fusion for all members together."""
@@ -244,7 +248,7 @@ def with_changes(run: TrainingRun) -> Statistics:
     from erase_plugins.engine.context_rows import gram_factor, prompt_rows
 
     downs, ups = run.adapters.factors()
-    K = (run.change.B.double() @ run.change.A.double()).cpu()
+    K = run.change.B.cpu().double() @ run.change.A.cpu().double()
     members = dict(run.statistics.members)
     for number, concept in enumerate(run.request.concepts):
         down = downs[:, number].double()

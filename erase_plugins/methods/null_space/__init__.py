@@ -130,7 +130,8 @@ class NullSpace:
             plan = gated_plan(plan, options, info, info.modules(options.group), said)
         if options.projections == "both":
             return plan
-        return replace(plan, modules=tuple(f"{ref.component}.{ref.path}" for ref in info.modules(options.group)))
+        modules = tuple(f"{ref.component}.{ref.path}" for ref in info.modules(options.group))
+        return replace(plan, modules=modules, produces=plan.produces if options.gated else ("lowrank",))
 
     def run(self, plan: EditPlan, target: Target, ctx: RunContext) -> Edit:
         from erase_plugins.engine.collect import collect, summary
@@ -148,7 +149,7 @@ class NullSpace:
         if options.gated:
             summary(statistics, ctx)
             refs = target.modules(options.group)
-            weights = [target.weight(ref).double().cpu() for ref in refs]
+            weights = [target.weight(ref).cpu().double() for ref in refs]
             return gated_edit(
                 statistics, plan.request.concepts, lambda _, own: memory(own, weights, options.memory), refs,
                 options.gates(), target, ctx,

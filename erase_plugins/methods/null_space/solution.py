@@ -166,7 +166,7 @@ def values_of(statistics: Statistics, target: Target) -> Statistics:
     """The statistics with what the value projections of ``target`` make of the way to the guides, row by row."""
     if statistics.solver["projections"] != "values":
         return statistics
-    weights = torch.cat([target.weight(ref).double().cpu() for ref in target.modules("cross_v")])
+    weights = torch.cat([target.weight(ref).cpu().double() for ref in target.modules("cross_v")])
     members = {}
     for name, member in statistics.members.items():
         rows, guides = member.pair()

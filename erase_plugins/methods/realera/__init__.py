@@ -31,7 +31,7 @@ from erase_plugins.hookspecs import hookimpl
 from erase_plugins.options import option
 from erase_plugins.training import Cost, StagedMethod, TrainingOptions, TrainingRun
 from erase_plugins.training.options import spread
-from erase_plugins.types import EraseRequest
+from erase_plugins.types import STAND_IN, EraseRequest
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -112,6 +112,9 @@ class RealEra(StagedMethod):
 
     def modules(self, info: TargetInfo, options: RealEraOptions) -> Sequence[ModuleRef]:
         return info.modules(GROUPS[options.train])
+
+    def made(self, options: RealEraOptions) -> tuple[str, ...]:
+        return (STAND_IN,) if options.gated else super().made(options)
 
     def notes(self, request: EraseRequest, options: RealEraOptions) -> Sequence[str]:
         return ("a reconstruction of RealEra; the paper's code is not public",)

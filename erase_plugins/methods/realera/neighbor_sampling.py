@@ -71,7 +71,7 @@ class Shell:
 
     def _moved(self, cond: Conditioning, low: float, high: float, generator: torch.Generator) -> Conditioning:
         rows = cond.embeds[:, 1:]
-        flat = rows.flatten(1).double().cpu()
+        flat = rows.flatten(1).cpu().double()
         length = flat.norm(dim=1, keepdim=True)
         noise = torch.randn(flat.shape, generator=generator, dtype=torch.float64)
         noise = noise - flat * ((noise * flat).sum(1, keepdim=True) / length.square().clamp_min(1e-300))

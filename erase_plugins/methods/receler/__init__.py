@@ -33,7 +33,7 @@ from erase_plugins.hookspecs import hookimpl
 from erase_plugins.options import option
 from erase_plugins.training import Cost, RolloutOptions, TrainedMethod, TrainingRun
 from erase_plugins.training.round_options import RoundOptions
-from erase_plugins.types import Concept, EditPlan, EraseRequest
+from erase_plugins.types import STAND_IN, Concept, EditPlan, EraseRequest
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -143,6 +143,9 @@ class Receler(TrainedMethod):
     def notes(self, request: EraseRequest, options: RecelerOptions) -> Sequence[str]:
         held = "LoRA files hold a linear stand-in with its error" if options.stand_in else "no LoRA file can carry them"
         return (f"the erasers are added modules; {held}",)
+
+    def made(self, options: RecelerOptions) -> tuple[str, ...]:
+        return (STAND_IN,) if options.stand_in else ("addon",)
 
     def trainable(self, run: TrainingRun) -> Erasers:
         from erase_plugins.methods.receler.bottleneck_adapters import Erasers

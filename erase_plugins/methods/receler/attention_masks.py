@@ -8,6 +8,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from erase_plugins.engine.activations import looked_at
 from erase_plugins.engine.adapters import Trainable
 from erase_plugins.engine.attack import token_rows
 from erase_plugins.engine.attention import (
@@ -15,6 +16,7 @@ from erase_plugins.engine.attention import (
     binary_mask,
     heat,
     nearest_level,
+    over_heads,
     record_attention,
     resized,
 )
@@ -43,7 +45,7 @@ class Masks:
         self.size: tuple[int, int] = (size[0], size[1])
         refs = attention_refs(target.info)
         probe = torch.zeros((1, channels, *size), device=target.device)
-        with torch.no_grad(), trained.disabled(), record_attention(target, refs) as maps:
+        with torch.no_grad(), trained.disabled(), record_attention(target, refs, over_heads) as maps:
             ask(target, probe, torch.zeros(1, device=probe.device), target.encode([""]), ctx)
         level = nearest_level(maps, size[0] * size[1] / scale**2)
         self.layers = [ref for ref in refs if ref.path in level]
@@ -68,14 +70,15 @@ class Masks:
     @torch.no_grad()
     def _make(self, states: States, cond: Conditioning, phrases: Sequence[str]) -> dict[str, Tensor]:
         parts = []
-        for start in range(0, len(states), _BATCH):
-            places = torch.arange(len(states))[start : start + _BATCH]
+        batch = min(_BATCH, looked_at(self.size))
+        for start in range(0, len(states), batch):
+            places = torch.arange(len(states))[start : start + batch]
             here = cond[states.row[places].tolist()]
             rows = [
                 token_rows(self.target, prompt, phrases[place])
                 for prompt, place in zip(here.prompts, places.tolist(), strict=True)
             ]
-            with self.trained.disabled(), record_attention(self.target, self.layers) as maps:
+            with self.trained.disabled(), record_attention(self.target, self.layers, over_heads) as maps:
                 ask(self.target, states.inputs[places], states.timestep[places], here, self.ctx)
             parts.append(binary_mask(heat(maps, rows, self.size), self.threshold)[:, None])
         return {_MASK: torch.cat(parts)}

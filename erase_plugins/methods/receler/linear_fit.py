@@ -42,7 +42,7 @@ class Moments:
 
     def add(self, inputs: Tensor, outputs: Tensor) -> None:
         """Pairs (..., width) and (..., dim)."""
-        h, e = (part.detach().double().cpu().flatten(0, -2) for part in (inputs, outputs))
+        h, e = (part.detach().cpu().double().flatten(0, -2) for part in (inputs, outputs))
         self.gram += h.T @ h
         self.cross += e.T @ h
         self.power += float(e.square().sum())

@@ -111,7 +111,8 @@ class UCE:
         if options.technique == "tensor" and options.mode != "erase":
             raise RequestError(f"technique=tensor goes with mode=erase, not with mode={options.mode}")
         request = _as_moderation(request) if options.mode == "moderate" else request
-        return closed_form_plan(request, options, info)
+        plan = closed_form_plan(request, options, info)
+        return replace(plan, produces=("lowrank",)) if options.technique == "tensor" else plan
 
     def is_light(self, plan: EditPlan) -> bool:
         """Nothing is drawn, except to measure the shares of attributes."""

@@ -73,5 +73,5 @@ def balance(
 def _directions(concept: str, attributes: list[str], target: Target, count: int) -> list[Tensor]:
     """One (count, dim) direction per attribute: what the attribute's word adds to the rows behind the concept."""
     cond = target.encode([concept, *(f"{attribute} {concept}" for attribute in attributes)])
-    rows = [cond.embeds[i, last:].double().cpu().mean(0) for i, last in enumerate(cond.last)]
+    rows = [cond.embeds[i, last:].cpu().double().mean(0) for i, last in enumerate(cond.last)]
     return [(row - rows[0]).expand(count, -1) for row in torch.stack(rows[1:])]

@@ -25,7 +25,7 @@ def tensor_edit(statistics: Statistics, lam: float, target: Target) -> Edit:
     A, _ = solve_factors(C, S, weights, statistics.kept_gram(len(members)), lam)
     deltas: dict[str, dict[str, Delta]] = {}
     for ref in target.readers():
-        W = target.weight(ref).double().cpu()
+        W = target.weight(ref).cpu().double()
         values = torch.cat([tensor_values(W, rows.T, guides.T) for rows, guides in pairs], dim=1)
         up = values - W @ C.T
         deltas.setdefault(ref.component, {})[ref.weight] = LowRank(A.float().clone(), up.float().contiguous())

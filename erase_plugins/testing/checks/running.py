@@ -9,6 +9,7 @@ from erase_plugins.errors import EraseError
 from erase_plugins.testing.case import Case, scratch
 from erase_plugins.testing.checks import check
 from erase_plugins.testing.observe import global_seed
+from erase_plugins.types import STAND_IN
 
 
 @check
@@ -26,7 +27,7 @@ def edit_is_valid(case: Case) -> None:
     edit.check_finite()
     undeclared = edit.kinds - case.method.produces
     assert not undeclared, f"kinds {', '.join(sorted(undeclared))} are not in produces"
-    promised = set(case.plan().produces) - edit.kinds
+    promised = {"addon" if kind == STAND_IN else kind for kind in case.plan().produces} - edit.kinds
     assert not promised, f"the plan says that the edit holds {', '.join(sorted(promised))}"
     parameters = resolve_parameters(lower_for(edit, case.target()), case.target())
     assert parameters or edit.kinds == {"addon"}, "no parameter of the model is changed"
