@@ -91,6 +91,8 @@ class NodeSpec:
         paper: address of the paper behind it.
         instead: what to use in place of a node that is no longer in the menu; empty for those that are. Workflows
             with it still load and run.
+        short: shown instead of the title by editors that search aliases, too; whoever types exactly this finds the node
+            first. Others search ids and titles alone, so there the title holds the words.
         package: distribution that the node comes from; help pages are written for our own.
     """
 
@@ -111,6 +113,7 @@ class NodeSpec:
     cost: str = ""
     paper: str = ""
     instead: str = ""
+    short: str = ""
     package: str = OWN
 
     @property

@@ -156,7 +156,7 @@ async function takeIn(file, place) {
     await app.refreshComboInNodes?.();
     const node = globalThis.LiteGraph.createNode(LOADER);
     node.pos = place;
-    app.graph.add(node);
+    (app.canvas?.graph ?? app.graph).add(node); // the subgraph that is open
     const widget = node.widgets.find((item) => item.name === "artifact");
     widget.value = name;
     widget.callback?.(name);

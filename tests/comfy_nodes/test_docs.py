@@ -51,7 +51,7 @@ def test_a_page_says_everything(spec):
 @pytest.mark.parametrize("spec", [spec for spec in SPECS if not spec.instead], ids=lambda spec: spec.id)
 def test_every_socket_has_its_translation_key(spec):
     entry = json.loads(locales.node_file(SPECS, "en"))[spec.id]
-    assert entry["display_name"] == spec.title
+    assert entry.get("display_name") == (None if spec.short else spec.title)  # one with two is told by the server
     assert set(entry.get("inputs", {})) == {item.name for item in spec.inputs}
     assert set(entry["outputs"]) == {str(place) for place in range(len(spec.outputs))}
 
