@@ -145,6 +145,13 @@ def main(comfy_dir: str, work: Path) -> None:
             compare(
                 folder.name, "EraseLoadArtifact", artifact=folder.name, strength=0.6, strength_clip=0.0, any_base=True
             )
+        edit = nodes["EraseLoadArtifact"]().execute(
+            model=kept, clip=clip, artifact="lowrank", strength=0.6, strength_clip=0.0, any_base=True
+        )["result"][2]
+        try:
+            nodes["EraseStrength"]().execute(edit=edit, model=kept, strength=1.0, over_time="0 : 1\n0.8 : 0", layers="")
+        except Exception as error:
+            out["curve"] = str(error)
         compare("erased", "EraseNegative", erase="pizza -> hamburger", method="uce", strength=1.0, kind="object")
     print("RESULT " + json.dumps(out))
 

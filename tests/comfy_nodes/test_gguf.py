@@ -44,3 +44,7 @@ def test_how_much_is_left_is_read_from_the_weights_without_what_hangs_on_the_ten
     ]
     assert said[0] == said[1]
     assert 0 < float(said[0]) < 50
+
+
+def test_a_curve_over_time_is_refused_where_it_would_not_act(numbers):
+    assert "cannot follow a curve over time on a GGUF model" in numbers["curve"]
