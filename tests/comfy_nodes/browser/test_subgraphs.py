@@ -49,6 +49,37 @@ def test_a_lora_behind_is_seen_in_a_subgraph_and_out_of_one(editor, first):
     assert behind(editor) == "a.safetensors : 1 : 1"
 
 
+def test_a_lora_behind_nodes_that_hand_a_model_on_by_a_name_is_seen(editor, first):
+    """As KJNodes' Set and Get do, without a wire between them."""
+    editor.page.evaluate(_BEHIND, [first, "a.safetensors"])
+    editor.page.evaluate(
+        f"""(id) => {{
+          const named = (kind, more) => {{
+            class Named extends LiteGraph.LGraphNode {{
+              constructor() {{ super(kind); this.isVirtualNode = true; this.addWidget("text", "name", "erased"); more(this); }}
+            }}
+            LiteGraph.registerNodeType(kind, Named);
+            const node = LiteGraph.createNode(kind);
+            app.graph.add(node);
+            return node;
+          }};
+          const set = named("SetNode", (node) => node.addInput("model", "*"));
+          const get = named("GetNode", (node) => node.addOutput("model", "*"));
+          const erase = {_BY}, lora = app.graph._nodes.find((node) => node.type === "LoraLoader");
+          lora.disconnectInput(0);
+          lora.disconnectInput(1);
+          erase.connect(0, set, 0);
+          get.connect(0, lora, 0);
+        }}""",
+        first,
+    )
+    found = editor.page.evaluate(
+        f"(id) => {{ const node = {_BY}; return node.widgets.find((w) => w.name === 'behind').serializeValue(); }}",
+        first,
+    )
+    assert found == "a.safetensors : 1 : 1"
+
+
 def test_strengths_that_a_pack_leaves_empty_count_one_and_lists_of_loras_are_read(editor, first):
     lora = editor.page.evaluate(_BEHIND, [first, "a.safetensors"])
     editor.page.evaluate(
