@@ -65,6 +65,8 @@ class PatchedWeights:
         weight, convert = self._patches[key][0]
         if kept_by_module(weight):
             module = self.patcher.model.get_submodule(key.rpartition(".")[0])
+            if not hasattr(module, "get_weight"):  # a parameter by itself, which is never packed
+                return weight.to(torch.float32, copy=True).as_subclass(torch.Tensor)
             hangs, weight.patches = weight.patches, []  # while the model is loaded they hang here, too
             try:
                 return module.get_weight(weight, torch.float32).to(torch.float32, copy=True)
