@@ -204,8 +204,10 @@ def lora_names() -> list[str]:
 
 
 def lora_path(name: str) -> Path | None:
-    """Path of a LoRA file by its name in the stock loader; None if there is none. Workflows of the other kind of computer
-    separate folders by the other sign."""
+    """Path of a LoRA file by its name in the stock loader; None if there is none.
+
+    Workflows of the other kind of computer separate folders by the other sign.
+    """
     import folder_paths
 
     listed = folder_paths.get_filename_list("loras")
