@@ -85,7 +85,7 @@ def test_a_table_cell_cannot_be_left(tmp_path):
         outputs=(Output("o", "INT", "tip"),), run=lambda a: Result((a,)),
     )  # fmt: skip
     row = next(line for line in help_pages.help_page(spec, tmp_path).splitlines() if line.startswith("| a "))
-    assert row == r"| a | one of p\|q | `p\|q` | x \| y |"
+    assert row == r"| a | COMBO: p\|q | `p\|q` | x \| y |"
     assert r"| erase/make | [Erase: x](../comfy_nodes/web/docs/EraseX.md) | d \| e |" in help_pages.node_table([spec])
 
 
