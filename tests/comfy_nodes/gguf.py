@@ -133,11 +133,8 @@ def main(comfy_dir: str, work: Path) -> None:
                 nodes[node]().execute(model=model, clip=clip, **ask)["result"] for model in (kept, plain)
             )
             first, second = predicted(edited, context), predicted(wanted, context)
-            again = nodes[node]().execute(model=kept, clip=clip, **ask)["result"][
-                -1
-            ]  # while patches hang on the weights
             out[name] = {
-                "error": far(first, second), "effect": far(second, base), "report": report, "again": again,
+                "error": far(first, second), "effect": far(second, base), "report": report,
                 "base_after": bool((predicted(kept, context) == base).all()),
             }  # fmt: skip
 
@@ -145,14 +142,17 @@ def main(comfy_dir: str, work: Path) -> None:
             compare(
                 folder.name, "EraseLoadArtifact", artifact=folder.name, strength=0.6, strength_clip=0.0, any_base=True
             )
-        edit = nodes["EraseLoadArtifact"]().execute(
+        low, _, edit, _ = nodes["EraseLoadArtifact"]().execute(
             model=kept, clip=clip, artifact="lowrank", strength=0.6, strength_clip=0.0, any_base=True
-        )["result"][2]
+        )["result"]
         try:
             nodes["EraseStrength"]().execute(edit=edit, model=kept, strength=1.0, over_time="0 : 1\n0.8 : 0", layers="")
         except Exception as error:
             out["curve"] = str(error)
-        compare("erased", "EraseNegative", erase="pizza -> hamburger", method="uce", strength=1.0, kind="object")
+        ask = {"erase": "pizza -> hamburger", "method": "uce", "strength": 1.0, "kind": "object"}
+        compare("erased", "EraseNegative", **ask)
+        out["moved"] = far(predicted(low, context), base)  # its patches hang on the tensors from now on
+        out["while_loaded"] = nodes["EraseNegative"]().execute(model=kept, clip=clip, **ask)["result"][-1]
     print("RESULT " + json.dumps(out))
 
 
