@@ -142,16 +142,22 @@ def main(comfy_dir: str, work: Path) -> None:
             compare(
                 folder.name, "EraseLoadArtifact", artifact=folder.name, strength=0.6, strength_clip=0.0, any_base=True
             )
-        low, _, edit, _ = nodes["EraseLoadArtifact"]().execute(
+        edit = nodes["EraseLoadArtifact"]().execute(
             model=kept, clip=clip, artifact="lowrank", strength=0.6, strength_clip=0.0, any_base=True
-        )["result"]
+        )["result"][2]
         try:
             nodes["EraseStrength"]().execute(edit=edit, model=kept, strength=1.0, over_time="0 : 1\n0.8 : 0", layers="")
         except Exception as error:
             out["curve"] = str(error)
         ask = {"erase": "pizza -> hamburger", "method": "uce", "strength": 1.0, "kind": "object"}
         compare("erased", "EraseNegative", **ask)
-        out["moved"] = far(predicted(low, context), base)  # its patches hang on the tensors from now on
+        other, draw = kept.clone(), torch.Generator().manual_seed(4)
+        read = {name: module for name, module in mine.items() if name.endswith(("attn2.to_k", "attn2.to_v"))}
+        other.add_patches({
+            f"diffusion_model.{name}.weight": ("diff", (torch.randn(tuple(module.weight.shape), generator=draw),))
+            for name, module in read.items()
+        })  # fmt: skip
+        out["moved"] = far(predicted(other, context), base)  # its patches hang on the tensors from now on
         out["while_loaded"] = nodes["EraseNegative"]().execute(model=kept, clip=clip, **ask)["result"][-1]
     print("RESULT " + json.dumps(out))
 
