@@ -19,7 +19,7 @@ _Say = Callable[[str], str]
 
 def texts(spec: NodeSpec) -> list[str]:
     """Everything that the page of a node says in words."""
-    sockets = [item.tooltip for item in (*spec.inputs, *spec.outputs)]
+    sockets = [*(item.tooltip for item in spec.inputs), *(item.tooltip for item in spec.outputs)]
     return [*WORDS, *filter(None, [spec.title, spec.description, *sockets, spec.when, spec.cost])]
 
 
