@@ -38,11 +38,14 @@ def hits(editor, words):
     """Titles in the order of the search box."""
     page = editor.page
     page.evaluate("() => app.graph.clear()")
-    page.keyboard.press("Escape")
-    page.mouse.move(880, 500)
-    page.wait_for_timeout(300)
-    page.mouse.dblclick(900, 500, delay=60)
-    page.wait_for_function("document.activeElement?.tagName === 'INPUT'")
+    for _ in range(10):  # a page that has just come may still lay something over the graph
+        page.keyboard.press("Escape")
+        page.mouse.move(880, 500)
+        page.wait_for_timeout(300)
+        page.mouse.dblclick(900, 500, delay=60)
+        page.wait_for_timeout(1500)
+        if page.evaluate("document.activeElement?.tagName === 'INPUT'"):
+            break
     page.keyboard.type(words, delay=20)
     page.wait_for_timeout(900)
     found = [text.strip().splitlines()[0] for text in page.get_by_role("option").all_inner_texts() if text.strip()]
