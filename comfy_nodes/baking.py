@@ -132,7 +132,7 @@ def _difference(file: Path, model: Any, clip: Any, prompt: str) -> float:
             "ComfyUI's loader does not recognise a checkpoint of this model, so it was not kept; save the erasure with "
             "the save node instead"
         ) from error
-    channels, height, width = target_of(model).info.latent_shape
+    channels, height, width = target_of(model).drawn
     height, width = (max(side // 4, min(side, _SMALL)) for side in (height, width))
     noise = initial_noise(SEED, (channels, height, width))[None]
     mine = latents_of(model, clip, noise, prompt, _STEPS)

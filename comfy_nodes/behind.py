@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
-from erase_plugins.errors import RequestError
 from erase_plugins.types import Concept
 
 from . import host
@@ -29,22 +28,23 @@ _DESCRIBED = (
 
 
 def read_behind(text: str) -> tuple[tuple[str, float, float], ...]:
-    """(file, strength of the model, strength of the text encoder) of each line; numbers that are missing are 1.
-
-    Raises:
-        RequestError: something that is no number where one should be.
-    """
+    """(file, strength of the model, strength of the text encoder) of each line; numbers that are missing, or are none
+    in the words of some pack, are 1."""
     found = []
     for line in filter(str.strip, text.splitlines()):
         if line.startswith(MERGE):
             continue
         name, *numbers = (part.strip() for part in line.rsplit(" : ", 2))
-        try:
-            model, clip = ([float(item) for item in numbers] + [1.0, 1.0])[:2]
-        except ValueError:
-            raise RequestError(f"'{line[:80]}' is no LoRA behind the node; write name : strength : strength") from None
+        model, clip = ([_number(item) for item in numbers] + [1.0, 1.0])[:2]
         found.append((name, model, clip))
     return tuple(found)
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:  # what stands behind a node must not end a run that erased already
+        return 1.0
 
 
 def merged(text: str) -> list[str]:
@@ -72,7 +72,7 @@ def brought_back(
     for name, strength, strength_clip in read_behind(text):
         if not strength and not strength_clip:
             continue
-        path = host.lora_path(name)
+        path = host.lora_path(name) or host.lora_path(_whole(name))
         if path is None:
             lines.append(f"{name} behind this node was not looked at: it is not among the LoRA files")
             continue
@@ -91,6 +91,11 @@ def brought_back(
             )
         left = {word: max(value, share.get(word, value)) for word, value in left.items()}
     return lines
+
+
+def _whole(name: str) -> str:
+    """The file that a pack calls by its name without folder and ending."""
+    return next((item for item in host.lora_names() if PureWindowsPath(item).stem == name), name)
 
 
 def names(path: Path, concept: str) -> bool:

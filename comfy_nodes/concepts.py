@@ -1,16 +1,21 @@
-"""The text boxes: one concept a line, ``concept -> replacement``, ``#`` starts a comment."""
+"""The text boxes: one concept a line, ``concept -> replacement``, ``#`` starts a comment where a word could begin."""
 
 from __future__ import annotations
+
+import re
 
 from erase_plugins.concept_text import read_concept
 from erase_plugins.errors import EraseError, RequestError
 from erase_plugins.hints import sentence_of
 from erase_plugins.types import Concept
 
+#: not inside of a word: the # of "C#" is its own
+_COMMENT = re.compile(r"(?:^|\s)#")
+
 
 def read_lines(text: str) -> list[str]:
     """Lines with content; comments and blanks left out."""
-    stripped = (line.split("#", 1)[0].strip() for line in text.splitlines())
+    stripped = (_COMMENT.split(line, maxsplit=1)[0].strip() for line in text.splitlines())
     return [line for line in stripped if line]
 
 

@@ -24,6 +24,7 @@ from . import addons
 from .patches import Patched, WeightWrapper, apply_edit, check_strength, resolve
 from .row_maps import ContextPatch
 from .target import ComfyTarget
+from .weights import kept_by_module
 
 #: points (share of the sampling in 0..1, factor), by share
 Points = tuple[tuple[float, float], ...]
@@ -200,6 +201,11 @@ def _timed(target: ComfyTarget, edit: Edit, strength: float, points: Points) -> 
     maps: Mapping[str, Any] = context_maps(edit)
     if maps and not target.info.supports(CROSS_ATTENTION):
         raise Unsupported(f"on {target.info.model} a strength cannot follow a curve over time; leave the curve out")
+    if any(kept_by_module(target.part(component).stored(place)) for (component, _), place in keys.items()):
+        raise Unsupported(
+            "changes of weights cannot follow a curve over time on a GGUF model; leave the curve out, or load the "
+            "model in 16 bit"
+        )
     total = len(keys) + len(behind) + (len(target.readers()) if maps else 0)
     if strength == 0 or all(factor == 0 for _, factor in points):
         return Patched(target.model, target.clip, total, total, ())

@@ -25,7 +25,7 @@ def before_and_after(before: tuple[Any, Any], after: tuple[Any, Any], vae: Any, 
         prompt: what is drawn; brackets in it are taken as in a prompt box.
     """
     target = target_of(before[0])
-    noise = initial_noise(SEED, target.info.latent_shape)[None]
+    noise = initial_noise(SEED, target.drawn)[None]
     pictures = [
         vae.decode(latents_of(*pair, noise, prompt, guidance=target.guidance))[..., :3].float().cpu()
         for pair in (before, after)

@@ -106,6 +106,21 @@ def find(entry: str) -> Path:
         raise ArtifactError("there is no collection yet; pull one from the Hub, or put one into models/erase_plugins")
     if entry == NOTHING:
         raise ArtifactError("there is no artifact yet; put one into models/erase_plugins, or save one from the graph")
+    place = placed(entry)
+    if place is not None:
+        return place
+    known = [name for name in (*listing(), *collections()) if name not in (NOTHING, NO_COLLECTION)]
+    near = get_close_matches(entry[:200], known, n=1)
+    hint = f"; the nearest is '{near[0]}'" if near else ""
+    raise ArtifactError(f"no artifact '{shown(entry)}' in models/erase_plugins{hint}; refresh the list with R")
+
+
+def placed(entry: str) -> Path | None:
+    """Path of an entry or of a member of a collection, without a look at all that lies there; None if nothing does.
+
+    Raises:
+        ArtifactError: outside the model folders, or no safetensors file.
+    """
     for folder in host.artifact_folders():
         place = below(folder, entry)
         if place is None:
@@ -117,10 +132,7 @@ def find(entry: str) -> Path:
                 f"'{shown(entry)}' is no .safetensors file; other kinds can run code when opened, so convert it first"
             )
         return place
-    known = [name for name in (*listing(), *collections()) if name not in (NOTHING, NO_COLLECTION)]
-    near = get_close_matches(entry[:200], known, n=1)
-    hint = f"; the nearest is '{near[0]}'" if near else ""
-    raise ArtifactError(f"no artifact '{shown(entry)}' in models/erase_plugins{hint}; refresh the list with R")
+    return None
 
 
 def free_name(place: Path, name: str) -> str:
@@ -178,8 +190,12 @@ def entry_problem(entry: str) -> str | None:
 def state(entry: str) -> str:
     """Changes when the files behind an entry change."""
     try:
-        place = find(entry)
+        return stamp(find(entry))
     except ArtifactError:
         return "missing"
+
+
+def stamp(place: Path) -> str:
+    """Changes when a file, or one of those in a folder, is replaced."""
     files = list(walk(place)) if place.is_dir() else [place]
     return "|".join(f"{file.name}:{file.stat().st_mtime_ns}:{file.stat().st_size}" for file in files)

@@ -204,12 +204,18 @@ def lora_names() -> list[str]:
 
 
 def lora_path(name: str) -> Path | None:
-    """Path of a LoRA file by its name in the stock loader; None if there is none."""
+    """Path of a LoRA file by its name in the stock loader; None if there is none.
+
+    Workflows of the other kind of computer separate folders by the other sign.
+    """
     import folder_paths
 
-    if not name.endswith(".safetensors") or name not in folder_paths.get_filename_list("loras"):
+    listed = folder_paths.get_filename_list("loras")
+    spelled = (name, name.replace("\\", "/"), name.replace("/", "\\"))
+    known = next((item for item in spelled if item in listed), None)
+    if known is None or not known.endswith(".safetensors"):
         return None
-    found = folder_paths.get_full_path("loras", name)
+    found = folder_paths.get_full_path("loras", known)
     return None if found is None else Path(found)
 
 

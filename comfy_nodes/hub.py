@@ -120,9 +120,30 @@ def write_down(widgets: Mapping[str, str], prompt: Any, extra_pnginfo: Any, uniq
     inputs = (prompt or {}).get(str(unique_id), {}).get("inputs", {})
     inputs.update({name: text for name, text in widgets.items() if name in inputs})
     workflow = (extra_pnginfo or {}).get("workflow")
-    for node in workflow.get("nodes", ()) if isinstance(workflow, Mapping) else ():
-        if str(node.get("id")) == str(unique_id):
-            _in_workflow(widgets, node, workflow)
+    found = _place(workflow, str(unique_id)) if isinstance(workflow, Mapping) else None
+    if found is not None:
+        _in_workflow(widgets, *found)
+
+
+def _place(workflow: Mapping[str, Any], unique_id: str) -> tuple[dict[str, Any], Any] | None:
+    """A node, "3" or "13:3" for one in a subgraph, and the graph that it is in; None if it cannot be told alone.
+
+    What a subgraph is made of stands in the file once. Where it is used several times, the others would change, too.
+    """
+    parts = (workflow.get("definitions") or {}).get("subgraphs") or ()
+    graphs = {str(item.get("id")): item for item in parts}
+    kinds = [str(node.get("type")) for graph in (workflow, *parts) for node in graph.get("nodes", ())]
+    here, *inside = unique_id.split(":")
+    graph: Any = workflow
+    while True:
+        node = next((item for item in graph.get("nodes", ()) if str(item.get("id")) == here), None)
+        if node is None or not inside:
+            return None if node is None else (node, graph)
+        kind = str(node.get("type"))
+        if kind not in graphs or kinds.count(kind) > 1:
+            return None
+        graph = graphs[kind]
+        here, *inside = inside
 
 
 def _in_workflow(widgets: Mapping[str, str], node: dict[str, Any], workflow: Any) -> None:
@@ -150,6 +171,8 @@ def _cut(workflow: Any, number: Any) -> None:
     for node in workflow["nodes"]:
         for output in node.get("outputs", ()):
             output["links"] = [link for link in output.get("links") or () if link != number]
+    for entrance in workflow.get("inputs", ()):  # of a subgraph
+        entrance["linkIds"] = [link for link in entrance.get("linkIds") or () if link != number]
 
 
 def saved(name: str) -> Any:

@@ -71,7 +71,9 @@ class Job:
         patches = tuple(patch for name in sorted(hanging) for patch in hanging[name])
         words = tuple((item.text, item.kind, item.anchor) for item in self.concepts)
         options = tuple(sorted((name, str(value)) for name, value in self.options.items()))
-        return ("method", self.method, words, self.keep, options, self.seed, self.checkpoint, patches)
+        place = self._place()
+        named = files.stamp(place) if isinstance(place, Path) else self.checkpoint  # the file may be replaced meanwhile
+        return ("method", self.method, words, self.keep, options, self.seed, self.checkpoint, named, patches)
 
     def _make(self, model: Any, clip: Any, vae: Any) -> tuple[Any, list[str]]:
         with host.computing(gradients=True):

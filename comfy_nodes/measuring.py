@@ -40,7 +40,7 @@ class GraphSubject(Subject):
     def draw(self, prompts: Any, seeds: Sequence[int] = (), cond: Conditioning | None = None) -> Tensor:
         model, clip = self.now
         target = target_of(model, clip)
-        shape = target.info.latent_shape
+        shape = target.drawn
         pictures = []
         for start in range(0, len(prompts), _BATCH):
             texts = [_fitting(target, text) for text in prompts[start : start + _BATCH]]

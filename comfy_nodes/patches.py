@@ -18,7 +18,7 @@ from . import addons, gates
 from .naming import DENOISER
 from .row_maps import ContextPatch, hang_in_front, hang_in_weights, in_front
 from .target import ComfyTarget
-from .weights import PatchedWeights, unbaked
+from .weights import PatchedWeights, kept_by_module, unbaked
 
 _PATCHABLE = frozenset({"contextmap", "lowrank", "dense", "rows", "addon"})
 
@@ -211,7 +211,8 @@ def _with_map(target: ComfyTarget, model: Any, item: ActiveMap, touch_weights: b
 def _hang(patcher: Any, target: ComfyTarget, component: str, deltas: dict[str, Delta], strength: float) -> list[str]:
     """Hangs weight changes on a clone: patches, or wrappers where the storage would round the change away."""
     weights = target.part(component)
-    plain = {key: delta for key, delta in deltas.items() if not unbaked([weights.stored(key)])}
+    stored = {key: weights.stored(key) for key in deltas}
+    plain = {key: delta for key, delta in deltas.items() if kept_by_module(stored[key]) or not unbaked([stored[key]])}
     wrapped = {key: delta for key, delta in deltas.items() if key not in plain}
     if wrapped and not hasattr(patcher, "add_weight_wrapper"):
         plain, wrapped = deltas, {}

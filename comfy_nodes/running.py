@@ -48,11 +48,15 @@ def validator(spec: NodeSpec, *first: str) -> Callable[..., Any]:
 
     def validate(*_: Any, **values: Any) -> bool | str:
         for name, check in spec.checks.items():
+            other = spec.unless.get(name)
+            if other in values and (values[other] is None or values[other].strip()):
+                continue
             problem = None if values.get(name) is None else check(values[name])
             if problem:
                 return in_the_graph(problem)
         return True
 
-    parameters = [inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD) for name in (*first, *spec.checks)]
+    names = dict.fromkeys((*first, *spec.checks, *spec.unless.values()))
+    parameters = [inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD) for name in names]
     validate.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     return validate

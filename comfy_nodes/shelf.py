@@ -82,8 +82,7 @@ def picture(name: str) -> tuple[bytes, str]:
 
 
 def _place(name: str) -> Path:
-    lora = host.lora_path(name) if name not in files.listing() else None
-    return lora or files.find(name)
+    return files.placed(name) or host.lora_path(name) or files.find(name)  # the last one says what is wrong
 
 
 def _members(shelf: str) -> list[str]:

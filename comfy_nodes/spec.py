@@ -83,6 +83,8 @@ class NodeSpec:
         aliases: words that find the node in the search box.
         is_output: the graph may end here.
         checks: input -> function that returns the reason why its value cannot be used, or None.
+        unless: input -> another one that is taken instead where something is written or connected there; the first is
+            not checked then.
         state: from the widget values, something that differs when the node must run again.
         experimental: inputs may still change; the editor marks the node.
         hidden: argument -> what ComfyUI hands over without a socket ("PROMPT", "EXTRA_PNGINFO", "UNIQUE_ID").
@@ -91,6 +93,8 @@ class NodeSpec:
         paper: address of the paper behind it.
         instead: what to use in place of a node that is no longer in the menu; empty for those that are. Workflows
             with it still load and run.
+        short: shown instead of the title by editors that search aliases, too; whoever types exactly this finds the node
+            first. Others search ids and titles alone, so there the title holds the words.
         package: distribution that the node comes from; help pages are written for our own.
     """
 
@@ -104,6 +108,7 @@ class NodeSpec:
     aliases: tuple[str, ...]
     is_output: bool = False
     checks: Mapping[str, Callable[[Any], str | None]] = field(default_factory=dict)
+    unless: Mapping[str, str] = field(default_factory=dict)
     state: Callable[..., Any] | None = None
     experimental: bool = False
     hidden: Mapping[str, str] = field(default_factory=dict)
@@ -111,6 +116,7 @@ class NodeSpec:
     cost: str = ""
     paper: str = ""
     instead: str = ""
+    short: str = ""
     package: str = OWN
 
     @property

@@ -126,6 +126,11 @@ class ComfyTarget(Target):
         return self.keys.get((component, name))
 
     @property
+    def drawn(self) -> tuple[int, int, int]:
+        """Shape of the latents of a picture. A denoiser that paints into a picture takes that as further channels."""
+        return int(self.model.model.latent_format.latent_channels), *self.info.latent_shape[1:]
+
+    @property
     def device(self) -> torch.device:
         return torch.device(getattr(self.model, "load_device", "cpu"))
 

@@ -32,7 +32,8 @@ def node_class(spec: NodeSpec) -> type:
         more = {"search_aliases": list(spec.searched)} if "search_aliases" in _fields(io.Schema) else {}
         ordered = [item for item in spec.inputs if item.required] + [item for item in spec.inputs if not item.required]
         return io.Schema(
-            node_id=spec.id, display_name=spec.title, category=spec.category, description=spec.description,
+            node_id=spec.id, display_name=(spec.short if more else "") or spec.title, category=spec.category,
+            description=spec.description,
             inputs=[_input(io, item) for item in ordered],
             outputs=[
                 io.Custom(item.type).Output(display_name=item.name, tooltip=item.tooltip) for item in spec.outputs

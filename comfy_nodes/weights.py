@@ -23,7 +23,10 @@ class PatchedWeights:
 
     def __init__(self, patcher: Any, prefix: str = "") -> None:
         self.patcher = patcher
-        self._patches = patcher.get_key_patches(prefix or None)
+        try:
+            self._patches = patcher.get_key_patches(prefix or None)
+        except AttributeError:  # GGUF lists weights that are only there to count memory
+            self._patches = _listed(patcher, prefix)
         found = carried(patcher)
         for key in () if found is None else found.loaded_keys & self._patches.keys():
             self._patches[key] = self._patches[key][:-1]
@@ -36,12 +39,8 @@ class PatchedWeights:
 
     def base(self, key: str) -> Tensor:
         """Weight without any patch, in its stored dtype (descaled where it is stored scaled)."""
-        weight, convert = self._patches[key][0]
-        if _quantised(weight):
-            import torch
-
-            return convert(weight.detach().to(torch.float32, copy=True), inplace=True)
-        return weight.detach()
+        weight = self._patches[key][0][0]
+        return self._plain(key) if _quantised(weight) else weight.detach()
 
     def stored(self, key: str) -> Tensor:
         """Weight as it is stored."""
@@ -49,10 +48,7 @@ class PatchedWeights:
 
     def effective(self, key: str) -> Tensor:
         """Weight in float32 with all patches and wrappers, as the model uses it."""
-        import torch
-
-        weight, convert = self._patches[key][0]
-        value = convert(weight.detach().to(torch.float32, copy=True), inplace=True)
+        value = self._plain(key)
         patches = self._patches[key][1:]
         if patches:
             import comfy.lora
@@ -62,6 +58,22 @@ class PatchedWeights:
             value = wrapper(value)
         return value
 
+    def _plain(self, key: str) -> Tensor:
+        """A copy without any patch in float32, whatever the weight is stored as."""
+        import torch
+
+        weight, convert = self._patches[key][0]
+        if kept_by_module(weight):
+            module = self.patcher.model.get_submodule(key.rpartition(".")[0])
+            if not hasattr(module, "get_weight"):  # a parameter by itself, which is never packed
+                return weight.to(torch.float32, copy=True).as_subclass(torch.Tensor)
+            hangs, weight.patches = weight.patches, []  # while the model is loaded they hang here, too
+            try:
+                return module.get_weight(weight, torch.float32).to(torch.float32, copy=True)
+            finally:
+                weight.patches = hangs
+        return convert(weight.detach().to(torch.float32, copy=True), inplace=True).float()
+
     def effective_rows(self, key: str, rows: Tensor) -> Tensor:
         """Some rows of `effective`; the whole weight is only copied where something hangs on it."""
         weight, hangs = self._patches[key][0][0], self._patches[key][1:]
@@ -70,15 +82,37 @@ class PatchedWeights:
         return weight.detach()[rows.to(weight.device)].float()
 
 
-def _quantised(weight: Tensor) -> bool:
-    return not weight.is_floating_point() or weight.element_size() < 2
+def kept_by_module(weight: Any) -> bool:
+    """Whether only its module can read a weight, as those of GGUF files: it adds patches at every use, exactly."""
+    return hasattr(weight, "tensor_type")
+
+
+def _quantised(weight: Any) -> bool:
+    return not weight.is_floating_point() or weight.element_size() < 2 or not _ordinary(weight)
+
+
+def _ordinary(weight: Any) -> bool:
+    return type(weight).__name__ in ("Tensor", "Parameter")
+
+
+def _listed(patcher: Any, prefix: str) -> dict[str, list[Any]]:
+    """What `get_key_patches` gives, of the weights that are there."""
+    found = dict(patcher.model.named_buffers()) | dict(patcher.model.named_parameters())
+    patches, backup = patcher.patches, patcher.backup
+    return {
+        key: [(backup[key].weight if key in backup else value, lambda item, **_: item), *patches.get(key, ())]
+        for key, value in found.items()
+        if key.startswith(prefix)
+    }
 
 
 def unbaked(weights: Iterable[Tensor]) -> str:
     """Why a change of these weights, as they are stored, cannot be part of them; empty if it can."""
     for weight in weights:
         kind = str(weight.dtype)
-        if kind not in _BAKES or type(weight).__name__ not in ("Tensor", "Parameter"):
+        if kept_by_module(weight):
+            return "the weights are those of a GGUF file, which nothing here writes; load the model in 16 bit for that"
+        if kind not in _BAKES or not _ordinary(weight):
             name = kind.removeprefix("torch.") if kind not in _BAKES else type(weight).__name__
             return f"the weights are stored as {name}, which would round it away; load the model in 16 bit for that"
     return ""

@@ -85,6 +85,7 @@ SPECS = (
         is_output=True,
         hidden=METADATA,
         when="Take the save node for a file of a few MB that others can put on their own model, weigh and take out.",
-        cost="As large as the checkpoint, on disk and for the check once more in memory; two drawings of twelve steps.",
+        cost="As large as the checkpoint, on disk and for the check once more in memory; two small drawings of four "
+             "steps.",
     ),
 )  # fmt: skip

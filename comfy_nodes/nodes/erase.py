@@ -201,6 +201,7 @@ SPECS = (
     NodeSpec(
         id="EraseNegative",  # editors that know no aliases search ids, and only the first 30 letters of a title
         title="Erase: remove concepts (ban, unlearn, negative)",
+        short="Erase",
         category="erase",
         description=(
             "Removes concepts from the connected model, each with what it becomes, how strongly, and on or off. It is "

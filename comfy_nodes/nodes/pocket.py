@@ -47,10 +47,11 @@ def _checkpoints() -> list[str]:
 
 
 def _state(checkpoint: Any = None, **_: Any) -> Any:
-    """Differs once the checkpoint is there."""
-    from .. import real
+    """Differs once the checkpoint is there, and when another one takes its place."""
+    from .. import files, real
 
-    return str(real.path_of(checkpoint)) if isinstance(checkpoint, str) else ""
+    path = real.path_of(checkpoint) if isinstance(checkpoint, str) else None
+    return "" if path is None else f"{path} {files.stamp(path)}"
 
 
 def pocket_latent(batch_size: int) -> Result:

@@ -236,7 +236,7 @@ SPECS = (
         aliases=_ALIASES,
         is_output=True,
         checks={"erase": erase_problem},
-        when="Pictures decide in the end: take the report node, or look at base and erased with the compare node.",
+        when="Pictures decide in the end: take the measure node, or look at base and erased with the compare node.",
         cost="Well under a second on Stable Diffusion 1.5, and one text encoder pass per phrase.",
     ),
     NodeSpec(

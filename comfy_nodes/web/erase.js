@@ -35,7 +35,7 @@ function onExecuted({ detail }) {
 function lines(text) {
   return text.split("\n").flatMap((line, index) => {
     const off = /^\s*#\s*/.test(line);
-    const name = line.replace(/^\s*#\s*/, "").split("#")[0].trim();
+    const name = line.replace(/^\s*#\s*/, "").split(/\s#/)[0].trim();
     return name ? [{ index, off, name }] : [];
   });
 }
@@ -146,17 +146,14 @@ async function isArtifact(file) {
   }
 }
 
-async function takeIn(file, place) {
-  if (!(await isArtifact(file))) {
-    app.handleFile?.(file);
-    return;
-  }
+async function takeIn(file, place, others) {
+  if (!(await isArtifact(file))) return others();
   try {
     const { name } = await ask(file.name, { method: "POST", body: file });
     await app.refreshComboInNodes?.();
     const node = globalThis.LiteGraph.createNode(LOADER);
     node.pos = place;
-    app.graph.add(node);
+    (app.canvas?.graph ?? app.graph).add(node); // the subgraph that is open
     const widget = node.widgets.find((item) => item.name === "artifact");
     widget.value = name;
     widget.callback?.(name);
@@ -166,15 +163,28 @@ async function takeIn(file, place) {
   }
 }
 
+const given = new WeakSet(); // drops that turned out to be those of others
+
+/** The same drop once more, for whoever takes such a file: the editor, a node or the panel of another pack. */
+function again(event, file) {
+  const dataTransfer = new DataTransfer();
+  dataTransfer.items.add(file);
+  const { clientX, clientY } = event, drop = new DragEvent("drop", { dataTransfer, bubbles: true, cancelable: true, clientX, clientY });
+  given.add(drop);
+  event.target.dispatchEvent(drop);
+}
+
 function onDrop(event) {
   const files = [...(event.dataTransfer?.files ?? [])];
+  if (given.has(event)) return;
   if (files.length !== 1 || !files[0].name.endsWith(".safetensors")) return;
   event.preventDefault();
   event.stopImmediatePropagation();
   const box = app.canvas.canvas.getBoundingClientRect();
   const { scale, offset } = app.canvas.ds;
   const place = [(event.clientX - box.left) / scale - offset[0], (event.clientY - box.top) / scale - offset[1]];
-  takeIn(files[0], place);
+  const { target, clientX, clientY } = event;
+  takeIn(files[0], place, () => again({ target, clientX, clientY }, files[0]));
 }
 
 app.registerExtension({

@@ -1,6 +1,7 @@
 // "Erase this from the model": takes selected words of a prompt out of the model that draws it. The concept becomes a line
 // of the Erase node in front of the sampler, which is made and connected if there is none.
 import { app } from "../../scripts/app.js";
+import { allNodes, nodesOf, originOf, targetsOf } from "./graph.js";
 import { placeNode } from "./layout.js";
 import { kindOf, linkOf, tell, wire } from "./parts.js";
 import { say } from "./texts.js";
@@ -13,30 +14,36 @@ const LONGEST = 60; // letters of a prompt that is taken whole, where nothing is
 const GAP = 60;
 const BOX = "textarea";
 
-const nodesOf = (graph) => graph?.nodes ?? graph?._nodes ?? [];
 const slotOf = (node, name) => (node.inputs ?? []).findIndex((input) => input.name === name);
 
-/** What feeds an input of a node: [node, output], or undefined. */
-function source(node, name) {
-  const link = linkOf(node.graph, node.inputs?.[slotOf(node, name)]?.link);
-  const found = link && node.graph.getNodeById(link.origin_id);
+/** What feeds an input in its own graph: [node, output], or undefined. Inside a subgraph it may be what comes into it. */
+function source({ graph, inputs }, name) {
+  const link = linkOf(graph, (inputs ?? []).find((input) => input.name === name)?.link);
+  if (!link) return undefined;
+  const outside = graph.inputNode && String(link.origin_id) === String(graph.inputNode.id);
+  const found = outside ? graph.inputNode : graph.getNodeById(link.origin_id);
   return found ? [found, link.origin_slot] : undefined;
 }
 
-/** Nodes that an output leads to. */
-function targets(node) {
-  const links = (node.outputs ?? []).flatMap((output) => output.links ?? []);
-  return links.map((id) => node.graph.getNodeById(linkOf(node.graph, id)?.target_id)).filter(Boolean);
+/** Nodes that an output leads to, in subgraphs, too. */
+const targets = (node) => (node.outputs ?? []).flatMap((output) => targetsOf(node, output).map(([next]) => next));
+
+/** The node of a text, or those inside a subgraph whose text is shown on it. */
+function startsOf(node) {
+  if (!node.subgraph) return [node];
+  const { subgraph } = node, shown = (node.properties?.proxyWidgets ?? []).map(([id]) => subgraph.getNodeById(id));
+  const given = (subgraph.inputs ?? []).filter((input) => input.type === "STRING").flatMap((input) => input.linkIds);
+  return [...shown, ...given.map((id) => subgraph.getNodeById(linkOf(subgraph, id)?.target_id))].filter(Boolean);
 }
 
 /** Every node behind one that takes a MODEL: the samplers that draw a prompt. */
 function samplersBehind(node) {
-  const seen = new Set(), found = [];
-  for (let line = [node]; line.length; ) {
+  const seen = new Set(), found = [], starts = startsOf(node);
+  for (let line = [...starts]; line.length; ) {
     const here = line.shift();
     if (seen.has(here)) continue;
     seen.add(here);
-    if (here !== node && here.inputs?.some((input) => input.name === "model" && input.type === "MODEL")) found.push(here);
+    if (!starts.includes(here) && here.inputs?.some((input) => input.name === "model" && input.type === "MODEL")) found.push(here);
     else line.push(...targets(here));
   }
   return found;
@@ -45,7 +52,7 @@ function samplersBehind(node) {
 /** The Erase node in front of a sampler, along MODEL; undefined if there is none. */
 function eraserBefore(sampler) {
   for (let here = sampler, count = 0; here && count < 100; count += 1) {
-    here = source(here, "model")?.[0];
+    here = originOf(here, (here.inputs ?? []).findIndex((input) => input.type === "MODEL"))?.[0];
     if (kindOf(here) === KIND) return here;
   }
   return undefined;
@@ -104,7 +111,7 @@ function erasersOf(samplers) {
   return new Set(samplers.map((sampler) => {
     const there = eraserBefore(sampler), model = source(sampler, "model");
     if (there || !model) return there ?? eraserFor(sampler);
-    const key = `${model[0].id} ${model[1]}`;
+    const key = `${sampler.graph.id} ${model[0].id} ${model[1]}`;
     if (made.has(key)) wire([made.get(key), 0], sampler, slotOf(sampler, "model"));
     else made.set(key, eraserFor(sampler));
     return made.get(key);
@@ -116,7 +123,7 @@ export function meantEraser() {
   const selected = [...(app.canvas?.selectedItems ?? [])].find((item) => kindOf(item) === KIND);
   if (selected) return selected;
   const graph = app.canvas?.graph ?? app.graph;
-  const found = nodesOf(graph).find((node) => kindOf(node) === KIND);
+  const found = [...nodesOf(graph), ...allNodes()].find((node) => kindOf(node) === KIND);
   if (found) return found;
   const takes = (node) => node.inputs?.some((input) => input.name === "model" && input.type === "MODEL");
   const sampler = nodesOf(graph).find((node) => takes(node) && slotOf(node, "positive") >= 0 && source(node, "model"));

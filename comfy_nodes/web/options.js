@@ -18,7 +18,7 @@ async function ask() {
 }
 
 function read(text) {
-  const pairs = String(text ?? "").split("\n").map((line) => line.split("#")[0]).filter((line) => line.trim());
+  const pairs = String(text ?? "").split("\n").map((line) => line.split(/(?:^|\s)#/)[0]).filter((line) => line.trim());
   return new Map(pairs.map((line) => {
     const place = line.indexOf("=");
     return place < 0 ? [line.trim(), ""] : [line.slice(0, place).trim(), line.slice(place + 1).trim()];

@@ -16,10 +16,11 @@ export function linkOf(graph, id) {
   return graph.getLink?.(id) ?? graph.links?.get?.(id) ?? graph.links?.[id];
 }
 
-/** A wire from an output, [node, number], to an input. The registry's scanner takes the plain call for one to a network. */
+/** A wire from an output, [node, number], or from what comes into a subgraph, to an input. The registry's scanner takes the
+ * plain call for one to a network. */
 export function wire([from, output], to, input) {
-  const { connect } = from;
-  Reflect.apply(connect, from, [output, to, input]);
+  const slot = from.connect ? undefined : from.slots[output], { connect } = slot ?? from;
+  Reflect.apply(connect, slot ?? from, slot ? [to.inputs[input], to] : [output, to, input]);
 }
 
 /** The node of an execution, "3", or "13:2" for one inside a subgraph; undefined if it is gone. */

@@ -1,6 +1,7 @@
 // The question before anything is published: a run prepares an offer, and the person at this page accepts it or not.
 // Workflows come from strangers and the login does not, so no value in a graph can answer.
 import { app } from "../../scripts/app.js";
+import { allNodes } from "./graph.js";
 import { kindOf, tell } from "./parts.js";
 import { say } from "./texts.js";
 
@@ -67,14 +68,9 @@ function agreed(offer) {
   });
 }
 
-/** Nodes of a graph, those in its subgraphs included. */
-function allNodes(graph) {
-  return (graph?.nodes ?? []).flatMap((node) => [node, ...allNodes(node.subgraph)]);
-}
-
 /** Off again: the next run only looks. */
 function switchOff() {
-  for (const node of allNodes(app.graph)) {
+  for (const node of allNodes()) {
     const widget = PUBLISHERS.has(kindOf(node)) && node.widgets?.find((item) => item.name === "publish");
     if (widget) {
       widget.value = false;

@@ -183,7 +183,9 @@ app.registerExtension({
   setup() {
     let failed;
     app.api.addEventListener("execution_error", ({ detail }) => {
-      failed = nodeById(detail?.node_id);
+      const node = nodeById(detail?.node_id);
+      if (kindOf(node) !== detail?.node_type) return; // it ran in a workflow that is not the open one
+      failed = node;
       ended.get(failed)?.(String(detail?.exception_message ?? "").trim());
     });
     app.api.addEventListener("execution_start", () => ended.get(failed)?.());

@@ -8,17 +8,18 @@ export const KIND = "EraseNegative";
 const LEFT = "erase_left"; // a property: line -> share that is left
 const ROW = 28, FOOT = 28, MOST = 8;
 const ARROW = /^((?:"[^"]*"|“[^”]*”|„[^“]*“|«[^»]*»|[^"“„«])*?)\s*(?:[-–—]+>|=+>|[→⇒⟶⟹➔➜➡])\s*(.*)$/;
+const COMMENT = /(?:^|\s)#/;
 const STRENGTH = /^(.*\S)\s*:\s*(-?(?:\d+\.?\d*|\.\d+))$/;
 
 /** The parts of a line. */
 export function readLine(line) {
   const off = /^\s*#/.test(line);
-  const [words, ...notes] = line.replace(/^[\s#]*/, "").split("#");
+  const [words, ...notes] = line.replace(/^[\s#]*/, "").split(/\s#/); // the # of "C#" is its own
   let rest = words.trim(), strength = 1;
   const number = rest.match(STRENGTH);
   if (number) [rest, strength] = [number[1], Number(number[2])];
   const sides = rest.match(ARROW);
-  return { off, concept: (sides ? sides[1] : rest).trim(), guide: sides ? sides[2] : "", strength, note: notes.join("#").trim() };
+  return { off, concept: (sides ? sides[1] : rest).trim(), guide: sides ? sides[2] : "", strength, note: notes.join(" #").trim() };
 }
 
 /** The line of its parts. */
@@ -43,7 +44,7 @@ function addRows(node) {
     const [concept, guide, strength] = [...element.querySelectorAll("input")].map((box) => box.value.trim());
     const { note } = readLine(lines[index]);
     // a whole line may be typed into the first box
-    if (/#/.test(concept) || ARROW.test(concept) || STRENGTH.test(concept)) lines[index] = `${off ? "# " : ""}${concept}`;
+    if (COMMENT.test(concept) || ARROW.test(concept) || STRENGTH.test(concept)) lines[index] = `${off ? "# " : ""}${concept}`;
     else lines[index] = writeLine({ off, concept, guide, strength: strength === "" ? 1 : Number(strength), note });
     mark(element.querySelector(".left"), lines[index]);
     changed();
@@ -52,7 +53,7 @@ function addRows(node) {
 
   /** Takes apart what was typed or pasted into one box as a whole line, or as several; else the boxes stay as they are. */
   const settle = (index, text) => {
-    const whole = /[\n#]/.test(text) || ARROW.test(text.trim()) || STRENGTH.test(text.trim());
+    const whole = /\n/.test(text) || COMMENT.test(text) || ARROW.test(text.trim()) || STRENGTH.test(text.trim());
     if (/\n/.test(text)) lines.splice(index, 1, ...text.split(/\r?\n/).filter((line) => line.trim()));
     if (!whole) return;
     changed();

@@ -1,21 +1,27 @@
 // The graph around an Erase node: its other sockets are connected with its first one, and LoRAs behind it are told to it.
 import { app } from "../../scripts/app.js";
+import { isOff, targetsOf, valueOf } from "./graph.js";
 import { kindOf, linkOf, make, replaceBox, wire } from "./parts.js";
 import { KIND } from "./rows.js";
 
 const INPUT = 1; // LiteGraph's word for the left side of a node
-const OFF = new Set([2, 4]); // muted, bypassed
+const CARRIES = new Set(["MODEL", "CLIP", "*"]); // types of outputs that a model may leave by
 
-/** The nearest node in front, along MODEL, with a free or used output of a type; [node, slot] or undefined. */
+/** The nearest node in front, along MODEL, with a free or used output of a type, or what comes into the subgraph; [node, slot]
+ * or undefined. */
 function inFront(node, type) {
-  const seen = new Set();
+  const seen = new Set(), { graph } = node;
   for (let here = node; here && !seen.has(here.id); ) {
     seen.add(here.id);
     const slot = here === node ? -1 : (here.outputs ?? []).findIndex((output) => output.type === type);
     if (slot >= 0) return [here, slot];
     const input = here.inputs?.find((item) => item.type === "MODEL" && item.link !== null && item.link !== undefined);
-    const link = input && linkOf(node.graph, input.link);
-    here = link && node.graph.getNodeById(link.origin_id);
+    const link = input && linkOf(graph, input.link);
+    here = link && graph.getNodeById(link.origin_id);
+    if (link && !here) {
+      const place = (graph.inputNode?.slots ?? []).findIndex((item) => item.type === type);
+      return place >= 0 ? [graph.inputNode, place] : undefined;
+    }
   }
   return undefined;
 }
@@ -30,31 +36,35 @@ function connectOthers(node) {
   }
 }
 
-/** What nodes behind do: LoRA files, "name : strength of the model : strength of the text encoder" a line, and merges. */
+/** What nodes behind do, those in subgraphs included: LoRA files, "name : strength of the model : strength of the text
+ * encoder" a line, and merges. */
 export function behind(node) {
-  const found = [], seen = new Set(), waiting = [...(node.outputs ?? []).slice(0, 2)];
+  const found = [], seen = new Set(), waiting = (node.outputs ?? []).slice(0, 2).map((output) => [node, output]);
   while (waiting.length) {
-    for (const id of waiting.shift().links ?? []) {
-      const link = linkOf(node.graph, id);
-      const next = link && node.graph.getNodeById(link.target_id);
-      if (!next || seen.has(next.id)) continue;
-      seen.add(next.id);
-      if (!OFF.has(next.mode)) found.push(...(/merge/i.test(kindOf(next)) ? [`merge: ${kindOf(next)}`] : lorasOf(next)));
-      waiting.push(...(next.outputs ?? []).filter((output) => ["MODEL", "CLIP"].includes(output.type)));
+    for (const [next, , host] of targetsOf(...waiting.shift())) {
+      if (seen.has(next)) continue;
+      seen.add(next);
+      if (!isOff(next)) found.push(...(/merge/i.test(kindOf(next)) ? [`merge: ${kindOf(next)}`] : lorasOf(next, host)));
+      waiting.push(...(next.outputs ?? []).filter((output) => CARRIES.has(output.type)).map((output) => [next, output]));
     }
   }
   return found.join("\n");
 }
 
-function lorasOf(node) {
-  const value = (name) => node.widgets?.find((widget) => widget.name === name)?.value;
-  return (node.widgets ?? []).flatMap((widget) => {
-    const held = widget.value;
-    if (typeof held === "object" && held?.lora && held.on) return [`${held.lora} : ${held.strength} : ${held.strengthTwo ?? held.strength}`];
-    if (!/lora/i.test(widget.name) || typeof held !== "string" || !held.endsWith(".safetensors")) return [];
-    const model = value("strength_model") ?? value("strength") ?? 1;
-    const clips = node.inputs?.some((input) => input.type === "CLIP");
-    return [`${held} : ${model} : ${clips ? (value("strength_clip") ?? model) : 0}`];
+/** A strength; what a pack leaves empty counts 1. */
+const number = (...values) => Number(values.find((value) => value !== null && value !== "" && Number.isFinite(Number(value))) ?? 1);
+
+function lorasOf(node, host) {
+  const clips = node.inputs?.some((input) => input.type === "CLIP");
+  const line = (name, model, clip) => `${name} : ${number(model)} : ${clips ? number(clip, model) : 0}`;
+  return (node.widgets ?? []).flatMap(({ name }) => {
+    const held = valueOf(node, name, host), value = (other) => valueOf(node, other, host);
+    if (Array.isArray(held)) { // LoRA Manager
+      return held.filter((item) => item?.name && item.active).map((item) => line(item.name, item.strength, item.clipStrength));
+    }
+    if (typeof held === "object" && held?.lora && held.on) return [line(held.lora, held.strength, held.strengthTwo)]; // rgthree
+    if (!/lora/i.test(name) || typeof held !== "string" || !held.endsWith(".safetensors")) return [];
+    return [line(held, value("strength_model") ?? value("strength"), value("strength_clip"))];
   });
 }
 

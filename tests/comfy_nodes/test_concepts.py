@@ -13,7 +13,7 @@ def test_lines_arrows_and_comments():
         ("pizza", "hamburger", "style"),
         ("van gogh", None, "style"),
     ]
-    assert read_lines(" a \n#b\n c#d") == ["a", "c"]
+    assert read_lines(" a \n#b\n c #d\nC# -> Java") == ["a", "c", "C# -> Java"]  # erased "C" once
 
 
 @pytest.mark.parametrize(

@@ -92,6 +92,28 @@ def test_a_text_from_another_node_becomes_the_commit_and_its_wire_goes(link):
     assert nodes[1]["widgets_values"] == ["me/x@c", False, False]
 
 
+def test_metadata_name_the_commit_of_a_node_in_a_subgraph_unless_others_are_made_of_the_same():
+    def workflow(hosts):
+        inner = {"id": 3, "type": "EraseLoadArtifact", "widgets_values": ["a", 1.0, 1.0, False, "hub:me/x"],
+                 "inputs": [{"name": "reference", "link": 5, "widget": {"name": "reference"}}]}  # fmt: skip
+        graph = {"id": "uuid", "nodes": [inner], "links": [{"id": 5, "origin_id": -10, "target_id": 3}],
+                 "inputs": [{"name": "reference", "linkIds": [5]}]}  # fmt: skip
+        outer = {"id": "outer", "nodes": [{"id": 2, "type": "uuid"}]}
+        nodes = [{"id": host, "type": "outer"} for host in hosts]
+        return {"nodes": nodes, "definitions": {"subgraphs": [graph, outer]}}, graph
+
+    whole, graph = workflow([13])
+    prompt = {"13:2:3": {"inputs": {"reference": "hub:me/x"}}}
+    hub.write_down({"reference": "hub:me/x@c"}, prompt, {"workflow": whole}, "13:2:3")
+    assert prompt["13:2:3"]["inputs"] == {"reference": "hub:me/x@c"}
+    assert graph["nodes"][0]["widgets_values"][-1] == "hub:me/x@c"
+    assert (graph["links"], graph["inputs"][0]["linkIds"], graph["nodes"][0]["inputs"][0]["link"]) == ([], [], None)
+    whole, graph = workflow([13, 14])
+    hub.write_down({"reference": "hub:me/x@c"}, {}, {"workflow": whole}, "13:2:3")
+    assert graph["nodes"][0]["widgets_values"][-1] == "hub:me/x"
+    hub.write_down({"reference": "hub:me/x@c"}, {}, {"workflow": whole}, "13:9:3")
+
+
 @pytest.mark.parametrize("name", ["", "pizza", "a/b/c", "/b", "a/", "a b/c"])
 def test_what_is_no_repository_is_refused(name):
     assert "is not a repository" in str(repo_problem(name))

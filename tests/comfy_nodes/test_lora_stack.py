@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,6 +17,18 @@ from erase_plugins.errors import ArtifactError, BaseMismatch, RequestError
 def loras(monkeypatch):
     monkeypatch.setattr(host, "lora_names", lambda: ["style.safetensors", "x/other.safetensors"])
     monkeypatch.setattr(host, "lora_path", lambda name: Path(name) if name in host.lora_names() else None)
+
+
+@pytest.mark.parametrize("listed", ["x/other.safetensors", "x\\other.safetensors"])
+def test_a_file_is_found_by_the_name_that_it_has_on_the_other_kind_of_computer(monkeypatch, tmp_path, listed):
+    place = SimpleNamespace(
+        get_filename_list=lambda kind: [listed, "old.ckpt"], get_full_path=lambda kind, name: tmp_path / name
+    )
+    monkeypatch.setitem(sys.modules, "folder_paths", place)
+    for name in ("x/other.safetensors", "x\\other.safetensors"):
+        assert host.lora_path(name) == tmp_path / listed
+    assert host.lora_path("old.ckpt") is None
+    assert host.lora_path("gone.safetensors") is None
 
 
 def test_rows_are_read_and_none_is_left_out():

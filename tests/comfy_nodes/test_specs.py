@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,7 +16,7 @@ import pytest
 import torch
 from PIL import Image
 
-from comfy_nodes import NODE_CLASS_MAPPINGS, NODE_DISPLAY_NAME_MAPPINGS, WEB_DIRECTORY, host, registry
+from comfy_nodes import NODE_CLASS_MAPPINGS, NODE_DISPLAY_NAME_MAPPINGS, WEB_DIRECTORY, host, registry, running
 from comfy_nodes.classic import node_class
 from comfy_nodes.spec import Input, NodeSpec, Output, Result
 from tests.comfy_nodes import freeze
@@ -125,6 +126,17 @@ def test_checks_are_named_for_comfyui_and_skip_linked_inputs():
     assert validate(erase=None) is True
     assert validate(erase="pizza") is True
     assert "'Pizza' is named twice" in validate(erase="pizza\nPizza")
+
+
+@pytest.mark.parametrize("reference", ["hub:me/x", None])
+def test_what_is_taken_instead_of_a_list_entry_is_not_refused_for_the_entry(reference):
+    """A workflow with a reference was refused wherever the first artifact of whoever made it is missing. None: connected."""
+    validate = NODE_CLASS_MAPPINGS["EraseLoadArtifact"].VALIDATE_INPUTS
+    assert inspect.getfullargspec(validate).args == ["artifact", "reference"]
+    check = {"artifact": lambda name: f"no {name}"}
+    refuse = running.validator(replace(NODE_CLASS_MAPPINGS["EraseLoadArtifact"].SPEC, checks=check))
+    assert refuse(artifact="gone", reference=reference) is True
+    assert refuse(artifact="gone", reference=" ") == refuse(artifact="gone") == "no gone"
 
 
 def test_results_become_what_comfyui_expects():

@@ -8,13 +8,15 @@ import re
 import pytest
 
 from comfy_nodes.nodes.methods import OWN, PREFIX
+from tests.comfy_nodes.conftest import ROOT
+from tools.docs.comfy import help as help_pages
 from tools.docs.comfy import locales, own_specs, translations
 
 LANGUAGES = ("es", "fr", "ja", "ko", "ru", "zh")
 SPECS = own_specs()
 #: a node that is no longer in the menu, such as that of a method, says in English what has no translation
 MENU = [spec for spec in SPECS if not spec.instead]
-TEXTS = [text for spec in SPECS for text in (spec.title, spec.description)]
+TEXTS = [text for spec in SPECS for text in (spec.title, spec.description, spec.short) if text]
 TOOLTIPS = [item.tooltip for spec in SPECS for item in (*spec.inputs, *spec.outputs)]
 #: of sockets that were written by hand; options of methods bring the help of the command line
 WRITTEN = [
@@ -46,6 +48,18 @@ def test_tooltips_are_translated(language):
     assert [text for text in WRITTEN if translations.translate(text, language) in (None, text)] == []
     done, every = locales.coverage(MENU, language)
     assert done / every > 0.95
+
+
+def test_help_pages_are_french_in_a_french_editor():
+    """Every page of a node in the menu, all of it: the editor opens ``docs/<id>/fr.md`` where there is one."""
+    folder = ROOT / "comfy_nodes" / "web" / "docs"
+    assert {path.parent.name for path in folder.glob("*/fr.md")} == {spec.id for spec in MENU}
+    for spec in MENU:
+        english, french = (folder / f"{spec.id}{end}" for end in (".md", "/fr.md"))
+        same = {line for line in english.read_text().splitlines() if re.search(r"[a-z]{3}", line)}
+        links = "](images/", "<https://"
+        kept = [line for line in french.read_text().splitlines() if line in same and not any(x in line for x in links)]
+        assert kept == []
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
@@ -95,6 +109,7 @@ def test_no_entry_is_left_over(language):
         *TEXTS,
         *TOOLTIPS,
         *locales.script_texts(),
+        *(text for spec in SPECS for text in help_pages.texts(spec)),
         *(spec.description.partition(" Runs on the connected")[0] for spec in SPECS),
         *(part.removesuffix(".") + end for text in TOOLTIPS for part in DEFAULTS.split(text) for end in ("", ".")),
     }

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from comfy_nodes import v3
+from comfy_nodes import NODE_CLASS_MAPPINGS, NODE_DISPLAY_NAME_MAPPINGS, v3
 from tests.comfy_nodes.comfy_server import FOLDERS
 from tests.comfy_nodes.conftest import ROOT
 
@@ -118,3 +118,24 @@ def test_the_form_is_chosen_by_what_the_core_has(monkeypatch):
     for io, wanted in ((SimpleNamespace(ComfyNode=object), False), (SimpleNamespace(DynamicCombo=object), True)):
         monkeypatch.setitem(sys.modules, v3.API, SimpleNamespace(io=io))
         assert v3.available() is wanted
+
+
+@pytest.mark.parametrize(
+    ("aliases", "title"), [(True, "Erase"), (False, "Erase: remove concepts (ban, unlearn, negative)")]
+)
+def test_the_short_title_is_shown_where_aliases_are_sent(monkeypatch, aliases, title):
+    """Without them the title holds what people type; with them "erase" finds the node first, see `browser/test_search.py`."""
+
+    def with_aliases(search_aliases=(), **fields):
+        return SimpleNamespace(search_aliases=search_aliases, **fields)
+
+    def socket(kind):
+        return SimpleNamespace(Input=lambda *_, **__: None, Output=lambda *_, **__: None)
+
+    old = lambda **fields: SimpleNamespace(**fields)  # noqa: E731
+    io = SimpleNamespace(ComfyNode=object, Hidden=str, Custom=socket, Schema=with_aliases if aliases else old)
+    monkeypatch.setitem(sys.modules, "comfy_api", SimpleNamespace(latest=SimpleNamespace(io=io)))
+    monkeypatch.setitem(sys.modules, v3.API, SimpleNamespace(io=io))
+    made = v3.node_class(NODE_CLASS_MAPPINGS["EraseNegative"].SPEC)
+    assert made.define_schema().display_name == title
+    assert NODE_DISPLAY_NAME_MAPPINGS["EraseNegative"].startswith("Erase: remove concepts")

@@ -93,6 +93,25 @@ def test_a_dropped_file_that_is_not_ours_is_left_to_the_editor(editor):
     editor.wait_ready()
 
 
+def test_a_dropped_file_that_is_not_ours_reaches_the_pack_it_was_dropped_on(editor):
+    """It was taken away from panels and nodes of other packs, and handed to the editor."""
+    header = b'{"__metadata__":{"format":"pt"}}'
+    found = editor.page.evaluate(
+        """async (bytes) => {
+          const panel = document.body.appendChild(document.createElement("div")), items = new DataTransfer();
+          const come = new Promise((resolve) => panel.addEventListener("drop", (event) => {
+            event.stopPropagation();
+            resolve([event.dataTransfer.files[0].name, event.clientX]);
+          }));
+          items.items.add(new File([new Uint8Array(bytes)], "other.safetensors"));
+          panel.dispatchEvent(new DragEvent("drop", { dataTransfer: items, bubbles: true, cancelable: true, clientX: 7 }));
+          return await Promise.race([come, new Promise((resolve) => setTimeout(resolve, 3000))]);
+        }""",
+        list(len(header).to_bytes(8, "little") + header),
+    )
+    assert found == ["other.safetensors", 7]
+
+
 @pytest.mark.smoke
 def test_a_node_that_ends_a_graph_says_its_report_on_itself(editor, shoot):
     """The editor draws no text of other packs' nodes: the doctor ran and nothing was to be seen."""

@@ -174,6 +174,16 @@ def test_rows_switch_replace_weaken_and_are_saved_as_text(editor, shoot, first):
     assert page.locator(".erase-rows textarea").input_value() == "# pizza -> hamburger\ndog -> tiger : 0.5"
 
 
+def test_a_sign_inside_a_word_starts_no_comment(editor, first):
+    editor.set_widget(first, "erase", "C# -> Java : 0.5  # why")
+    boxes = editor.page.locator(".erase-row").first.locator("input")
+    assert [boxes.nth(place).input_value() for place in range(3)] == ["C#", "Java", "0.5"]
+    editor.show(first, scale=1.0)
+    boxes.nth(0).fill("F#")
+    editor.page.keyboard.press("Tab")
+    assert sent(editor, first)["erase"] == "F# -> Java : 0.5  # why"
+
+
 def test_a_row_says_how_much_is_left_until_it_is_changed(editor, first):
     kind, detail = editor.run()
     assert kind == "execution_success", detail

@@ -74,3 +74,18 @@ def test_every_text_is_read_and_every_node_drawn(translated):
     assert titles == [written.get(f"nodeDefs.{spec.id}.display_name", spec.title) for spec in own_specs()]
     assert editor.page.get_by_text("Node Render Error").count() == 0
     assert editor.errors_of(f"/extensions/{NAME}/") == []
+
+
+@pytest.mark.smoke
+def test_the_help_page_is_french_in_a_french_editor_with_its_picture(running, chromium, frontend):
+    page = chromium.new_page(viewport={"width": 1600, "height": 900})
+    page.set_default_timeout(60_000)
+    editor = Editor(page, running, frontend[0], vue=True, locale="fr")
+    node = page.evaluate(
+        """() => { app.graph.clear(); const node = LiteGraph.createNode("EraseStack"); node.pos = [300, 200];
+             app.graph.add(node); return String(node.id); }"""
+    )
+    text = editor.help(node)
+    assert "Quand prendre un autre nœud" in text
+    page.wait_for_function("document.querySelector('.node-help-content img')?.naturalWidth > 0")
+    page.close()

@@ -30,7 +30,7 @@ def pages(root: Path) -> dict[Path, Callable[[], str]]:
     from . import blueprint as blueprints
     from .examples import examples
     from .graphs import dump
-    from .help import gallery, help_page, node_table
+    from .help import gallery, help_page, is_translated, node_table
     from .locales import coverage_table, languages, main_file, node_file
 
     pack, guide = root / "comfy_nodes", root / "docs" / "comfyui.md"
@@ -39,6 +39,11 @@ def pages(root: Path) -> dict[Path, Callable[[], str]]:
         pack / "web" / "docs" / f"{spec.id}.md": lambda spec=spec: help_page(spec, pack / "web" / "docs")  # type: ignore[misc]
         for spec in specs
     }
+    for language in languages()[1:]:
+        for spec in (item for item in specs if is_translated(item, language)):
+            found[pack / "web" / "docs" / spec.id / f"{language}.md"] = lambda spec=spec, language=language: help_page(  # type: ignore[misc]
+                spec, pack / "web" / "docs", language
+            )
     for language in languages():
         place = root / "locales" / language
         found[place / "nodeDefs.json"] = lambda language=language: node_file(specs, language)  # type: ignore[misc]

@@ -2,41 +2,70 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from comfy_nodes.spec import Input, NodeSpec
 
+from .translations import translate
+
 IMAGES = "images"
+WHEN, COST = "When to use another node", "Cost"
+#: what stands on every page
+WORDS = ("Inputs", "Outputs", WHEN, COST, "Paper", "input", "output", "type", "default", "meaning", "optional", "None.")
+
+_Say = Callable[[str], str]
 
 
-def help_page(spec: NodeSpec, folder: Path) -> str:
+def texts(spec: NodeSpec) -> list[str]:
+    """Everything that the page of a node says in words."""
+    sockets = [*(item.tooltip for item in spec.inputs), *(item.tooltip for item in spec.outputs)]
+    return [*WORDS, *filter(None, [spec.title, spec.description, *sockets, spec.when, spec.cost])]
+
+
+def is_translated(spec: NodeSpec, language: str) -> bool:
+    """Whether a language has the whole page of a node; a half one would be worse than the English one."""
+    return not spec.instead and all(translate(text, language) for text in texts(spec))
+
+
+def help_page(spec: NodeSpec, folder: Path, language: str = "en") -> str:
     """The page that the editor opens for a node.
 
     Args:
         spec: the node.
-        folder: where the pages lie; a picture ``images/<id>.png`` there is shown.
+        folder: where the pages lie; a picture ``images/<id>.png`` there is shown. The editor looks for pictures of a
+            translated page, ``<id>/<language>.md``, there too.
+        language: of the editor.
     """
-    parts = [f"# {spec.title}", spec.description]
+
+    def say(text: str) -> str:
+        return translate(text, language) or text
+
+    parts = [f"# {say(spec.title)}", say(spec.description)]
     if (folder / IMAGES / f"{spec.id}.png").is_file():
-        parts.append(f"![The node {spec.title}]({IMAGES}/{spec.id}.png)")
+        shown = f"The node {spec.title}" if language == "en" else say(spec.title)
+        parts.append(f"![{shown}]({IMAGES}/{spec.id}.png)")
     if spec.instead:
         parts.append(f"No longer in the menu; take {spec.instead}. Workflows with this node load and run as before.")
-    parts.append("## Inputs")
+    parts.append(f"## {say('Inputs')}")
     if spec.inputs:
-        rows = ["| input | type | default | meaning |", "|---|---|---|---|"]
-        parts.append("\n".join(rows + [_input_row(item) for item in spec.inputs]))
+        rows = [_row(say, "input", "type", "default", "meaning"), "|---|---|---|---|"]
+        parts.append("\n".join(rows + [_input_row(item, say) for item in spec.inputs]))
     else:
-        parts.append("None.")
-    rows = ["| output | type | meaning |", "|---|---|---|"]
-    rows += [f"| {item.name} | {item.type} | {_cell(item.tooltip)} |" for item in spec.outputs]
-    parts += ["## Outputs", "\n".join(rows)]
-    for title, text in (("When to use another node", spec.when), ("Cost", spec.cost)):
+        parts.append(say("None."))
+    rows = [_row(say, "output", "type", "meaning"), "|---|---|---|"]
+    rows += [f"| {item.name} | {item.type} | {_cell(say(item.tooltip))} |" for item in spec.outputs]
+    parts += [f"## {say('Outputs')}", "\n".join(rows)]
+    for title, text in ((WHEN, spec.when), (COST, spec.cost)):
         if text:
-            parts += [f"## {title}", text]
+            parts += [f"## {say(title)}", say(text)]
     if spec.paper:
-        parts += ["## Paper", f"<{spec.paper}>"]
+        parts += [f"## {say('Paper')}", f"<{spec.paper}>"]
     return "\n\n".join(parts) + "\n"
+
+
+def _row(say: _Say, *words: str) -> str:
+    return "| " + " | ".join(say(word) for word in words) + " |"
 
 
 def gallery(specs: Sequence[NodeSpec]) -> str:
@@ -70,16 +99,16 @@ def _link(spec: NodeSpec) -> str:
     return f"[{spec.title}](../comfy_nodes/web/docs/{spec.id}.md)"
 
 
-def _input_row(item: Input) -> str:
-    name = item.name if item.required else f"{item.name} (optional)"
-    return f"| {name} | {_type(item)} | {_default(item)} | {_cell(item.tooltip)} |"
+def _input_row(item: Input, say: _Say) -> str:
+    name = item.name if item.required else f"{item.name} ({say('optional')})"
+    return f"| {name} | {_type(item)} | {_default(item)} | {_cell(say(item.tooltip))} |"
 
 
 def _type(item: Input) -> str:
     if item.type == "COMBO" and not callable(item.choices):
-        return "one of " + ", ".join(_cell(str(choice)) for choice in item.choices)
+        return "COMBO: " + ", ".join(_cell(str(choice)) for choice in item.choices)
     if "min" in item.options and "max" in item.options:
-        return f"{item.type}, {item.options['min']:g} to {item.options['max']:g}"
+        return f"{item.type}, {item.options['min']:g} … {item.options['max']:g}"
     return item.type
 
 

@@ -81,9 +81,11 @@ def _in(text: str, language: str) -> str:
 
 def _node(spec: NodeSpec, language: str) -> dict[str, Any]:
     found: dict[str, Any] = {
-        "display_name": _in(spec.title, language),
+        "display_name": _in(spec.short or spec.title, language),
         "description": _in(spec.description, language),
     }
+    if spec.short and language == "en":
+        del found["display_name"]  # the server knows which of the two this editor shows
     if spec.inputs:
         found["inputs"] = {item.name: _socket(item.name, item.tooltip, language) for item in spec.inputs}
     places = enumerate(spec.outputs)

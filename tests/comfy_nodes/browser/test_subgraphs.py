@@ -1,0 +1,153 @@
+"""Our scripts in graphs with subgraphs, in which people now keep their LoRAs, their prompts and whole pipelines."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tests.comfy_nodes.browser.conftest import NAME
+from tests.comfy_nodes.browser.test_erase import _BEHIND, FIRST, KIND
+
+pytestmark = [pytest.mark.comfy, pytest.mark.browser, pytest.mark.slow, pytest.mark.smoke]
+_FOLD = """(ids) => {
+  const nodes = ids.map((id) => app.graph._nodes.find((node) => String(node.id) === id));
+  return String(app.graph.convertToSubgraph(new Set(nodes)).node.id);
+}"""
+_BY = "app.graph._nodes.find((node) => String(node.id) === id)"
+
+
+@pytest.fixture(autouse=True)
+def no_error_from_our_files(editor):
+    yield
+    assert editor.errors_of(f"/extensions/{NAME}/") == []
+
+
+@pytest.fixture
+def first(editor):
+    """Id of the Erase node of the first template, loaded."""
+    editor.load(json.loads(FIRST.read_text(encoding="utf-8")))
+    return editor.node(KIND)
+
+
+def behind(editor):
+    """What the Erase node would be told, wherever it is."""
+    output = editor.page.evaluate("async () => (await app.graphToPrompt()).output")
+    (found,) = [node["inputs"]["behind"] for node in output.values() if node["class_type"] == KIND]
+    return found
+
+
+def test_a_lora_behind_is_seen_in_a_subgraph_and_out_of_one(editor, first):
+    lora = editor.page.evaluate(_BEHIND, [first, "a.safetensors"])
+    assert behind(editor) == "a.safetensors : 1 : 1"
+    inside = editor.page.evaluate(_FOLD, [lora])
+    assert behind(editor) == "a.safetensors : 1 : 1"
+    editor.page.evaluate(f"(id) => {{ {_BY}.mode = 4; }}", inside)
+    assert behind(editor) == ""
+    editor.page.evaluate(f"(id) => {{ {_BY}.mode = 0; }}", inside)
+    editor.page.evaluate(_FOLD, [first])
+    assert behind(editor) == "a.safetensors : 1 : 1"
+
+
+def test_a_lora_behind_nodes_that_hand_a_model_on_by_a_name_is_seen(editor, first):
+    """As KJNodes' Set and Get do, without a wire between them."""
+    editor.page.evaluate(_BEHIND, [first, "a.safetensors"])
+    editor.page.evaluate(
+        f"""(id) => {{
+          const named = (kind, more) => {{
+            class Named extends LiteGraph.LGraphNode {{
+              constructor() {{ super(kind); this.isVirtualNode = true; this.addWidget("text", "name", "erased"); more(this); }}
+            }}
+            LiteGraph.registerNodeType(kind, Named);
+            const node = LiteGraph.createNode(kind);
+            app.graph.add(node);
+            return node;
+          }};
+          const set = named("SetNode", (node) => node.addInput("model", "*"));
+          const get = named("GetNode", (node) => node.addOutput("model", "*"));
+          const erase = {_BY}, lora = app.graph._nodes.find((node) => node.type === "LoraLoader");
+          lora.disconnectInput(0);
+          lora.disconnectInput(1);
+          erase.connect(0, set, 0);
+          get.connect(0, lora, 0);
+        }}""",
+        first,
+    )
+    found = editor.page.evaluate(
+        f"(id) => {{ const node = {_BY}; return node.widgets.find((w) => w.name === 'behind').serializeValue(); }}",
+        first,
+    )
+    assert found == "a.safetensors : 1 : 1"
+
+
+def test_strengths_that_a_pack_leaves_empty_count_one_and_lists_of_loras_are_read(editor, first):
+    lora = editor.page.evaluate(_BEHIND, [first, "a.safetensors"])
+    editor.page.evaluate(
+        f"""(id) => {{
+          const node = {_BY};
+          node.widgets.find((widget) => widget.name === "strength_model").value = null;
+          node.widgets.push({{ name: "loras", value: [
+            {{ name: "b", active: true, strength: "0.5", clipStrength: 0 }}, {{ name: "c", active: false, strength: 1 }}] }});
+        }}""",
+        lora,
+    )
+    assert behind(editor) == "a.safetensors : 1 : 1\nb : 0.5 : 0"
+
+
+def test_words_of_a_prompt_in_a_subgraph_are_erased_in_front_of_its_sampler(editor, first):
+    """The loader stays outside: the new Erase node stands between what comes into the subgraph and the sampler."""
+    page = editor.page
+    host = page.evaluate(
+        """(id) => {
+          const by = (wanted) => app.graph._nodes.find(wanted), erase = by((node) => String(node.id) === id);
+          const loader = by((node) => node.type === "ErasePocketLoader");
+          const sampler = by((node) => node.title === "Erased: same seed");
+          loader.connect(0, sampler, 0);
+          app.graph.remove(erase);
+          const prompts = ["positive", "negative"].map((name) => {
+            const prompt = LiteGraph.createNode("CLIPTextEncode");
+            app.graph.add(prompt);
+            loader.connect(1, prompt, 0);
+            prompt.connect(0, sampler, sampler.inputs.findIndex((input) => input.name === name));
+            prompt.widgets[0].value = "a pizza";
+            return prompt;
+          });
+          const { node } = app.graph.convertToSubgraph(new Set([...prompts, sampler]));
+          app.canvas.openSubgraph?.(node.subgraph, node);
+          if (app.canvas.graph !== node.subgraph) app.canvas.setGraph(node.subgraph);
+          const prompt = node.subgraph.nodes.find((item) => item.type === "CLIPTextEncode");
+          app.canvas.select?.(prompt);
+          return String(node.id);
+        }""",
+        first,
+    )
+    page.wait_for_timeout(700)
+    page.evaluate("() => app.extensionManager.command.execute('ErasePlugins.EraseSelection')")
+    page.wait_for_timeout(300)
+    output = page.evaluate("async () => (await app.graphToPrompt()).output")
+    (erase,) = [key for key, node in output.items() if node["class_type"] == KIND]
+    (loader,) = [key for key, node in output.items() if node["class_type"] == "ErasePocketLoader"]
+    assert erase.startswith(f"{host}:")
+    inputs = output[erase]["inputs"]
+    assert (inputs["model"], inputs["clip"], inputs["erase"]) == ([loader, 0], [loader, 1], "a pizza")
+    drawn = [node["inputs"]["model"] for node in output.values() if node["class_type"] == "KSampler"]
+    assert [erase, 0] in drawn
+
+
+def test_a_promoted_lora_is_read_from_the_subgraph_that_shows_it(editor, first):
+    """What a person chooses on the subgraph counts, not what the node inside once said."""
+    lora = editor.page.evaluate(_BEHIND, [first, "a.safetensors"])
+    found = editor.page.evaluate(
+        f"""([id, lora]) => {{
+          const {{ subgraph, node }} = app.graph.convertToSubgraph(new Set([{_BY.replace("=== id", "=== lora")}]));
+          const inner = subgraph.nodes[0], place = inner.inputs.findIndex((input) => input.widget?.name === "lora_name");
+          const entrance = subgraph.addInput("chosen", "COMBO");
+          Reflect.apply(entrance.connect, entrance, [inner.inputs[place], inner]);
+          const widget = node.widgets?.find((item) => item.name === "chosen" || item.name === "lora_name");
+          if (widget) widget.value = "b.safetensors";
+          return [Boolean(widget), inner.widgets[0].value];
+        }}""",
+        [first, lora],
+    )
+    assert found[0]
+    assert behind(editor) == "b.safetensors : 1 : 1"

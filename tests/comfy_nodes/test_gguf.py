@@ -1,0 +1,41 @@
+"""On weights that only their modules can read, as those of GGUF files, an edit does what it does in fp32."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.comfy_nodes.conftest import context_edit
+from tests.layouts.making import artifact_of, dense_edit, random_edit
+
+pytestmark = [pytest.mark.comfy, pytest.mark.slow]
+EDITS = ("lowrank", "dense", "contextmap")
+
+
+@pytest.fixture(scope="module")
+def numbers(in_comfy, pocket_target, tmp_path_factory):
+    """What gguf.py measured."""
+    work = tmp_path_factory.mktemp("gguf")
+    edits = {
+        "lowrank": random_edit(pocket_target, ("denoiser",)),
+        "dense": dense_edit(pocket_target),
+        "contextmap": context_edit(pocket_target.info.width),
+    }
+    for name, edit in edits.items():
+        artifact_of(pocket_target, edit, name).save(work / "models" / "erase_plugins" / name, ("patch",))
+    found = in_comfy("gguf.py", str(work))
+    assert found["same_base"] < 1e-5
+    return found
+
+
+@pytest.mark.parametrize("name", [*EDITS, "erased"])
+def test_an_edit_acts_as_on_the_same_weights_in_fp32_and_leaves_the_model_as_it_was(numbers, name):
+    """Wrappers around weights, which other quantised models take, are never called there."""
+    found = numbers[name]
+    assert found["effect"] > 0.01
+    assert found["error"] < 1e-5
+    assert found["base_after"]
+    assert "behind this node: the weights are those of a GGUF file" in found["report"]
+
+
+def test_a_curve_over_time_is_refused_where_it_would_not_act(numbers):
+    assert "cannot follow a curve over time on a GGUF model" in numbers["curve"]
