@@ -207,6 +207,9 @@ def test_the_bound_is_the_cost_of_the_stranger_or_what_a_text_cost_already(folde
     wanted = [max(cost(pair, new), cost(own, new)) for new in (False, True)
               for pair, own in zip(strangers[::-1], gone, strict=True)]  # fmt: skip
     assert found.bound.tolist() == pytest.approx(wanted, rel=1e-5)
+    whole = [ask(model, encoded(model, tokenizer, [pair], 64)) for pair in strangers]
+    likely = [math.exp(-float(one.nll.detach() / one.counts)) for one in whole]
+    assert run.ctx.numbers["unknown_probability"] == pytest.approx(sum(likely) / 2, rel=1e-5)
 
 
 def test_a_softened_divergence_by_hand():
