@@ -128,12 +128,13 @@ def parted(texts: Texts, end: int | None = None) -> Texts:
         again.append([first.setdefault(token, place) < place for place, token in enumerate(row)])
     new = texts.labels.masked_fill(torch.tensor(again, device=texts.ids.device), IGNORED)
     new = new if end is None else new.masked_fill(new == end, IGNORED)
+    rest = texts.labels.masked_fill(new != IGNORED, IGNORED)
     ids, mask = (torch.cat([part, part]) for part in (texts.ids, texts.mask))
-    return replace(texts, ids=ids, mask=mask, labels=torch.cat([texts.labels.masked_fill(new != IGNORED, IGNORED), new]))
+    return replace(texts, ids=ids, mask=mask, labels=torch.cat([rest, new]))
 
 
 def by_excess(cost: Tensor, bound: Tensor) -> Tensor:
-    """Which rows push, and how often: the more, the likelier they are than their bounds allow; no randomness.
+    """Which rows push, and how often: the more, the likelier they are than their bounds allow. No randomness.
 
     What is as good as certain and is to be hardly less comes before what is unlikely and is to be more so: it is what
     the model would still say.
