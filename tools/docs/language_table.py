@@ -210,8 +210,9 @@ def page(cells: Sequence[Cell], draws: Sequence[Mapping[str, Any]] = ()) -> str:
         "by 2.1, and lose 1.2 to 2.8 points of utility (1.9 to 2.7). `simnpo` needed more weight for that: with 0.7 it "
         "ended far short of its bounds (probability 0.50), with 1.0 beyond them (0.31), with 0.9 at 0.42 and 0.34. "
         "Tried and not taken: each of the two changes without the other (6.4 above; or truth ratios told apart), the "
-        "nat to go cut at 1 (2.7 points lost), retaining that does not rise (2.0 points lost, extraction the same). "
-        "Two seeds are few: what is told here of extraction is uncertain by about two points.", "",
+        "nat to go cut at 1 (`npo` 0.6 and 1.7 above, but `graddiff` 1.9 and 7.1, and 2.7 and 2.5 points lost), "
+        "retaining that does not rise (2.0 points lost, extraction the same). Two seeds are few: extraction is "
+        "uncertain by about two points.", "",
         "Nothing was changed after the runs of this table.", "",
         _relearned(cells, methods), "",
         "## What this does not say", "",
