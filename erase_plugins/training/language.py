@@ -36,7 +36,7 @@ from erase_plugins.options import as_dict, option
 from erase_plugins.training.likelihood import likelihoods, note_likelihood, rise_of_retained, tell_likelihood
 from erase_plugins.training.method import TrainedMethod, TrainingRun
 from erase_plugins.training.options import WeightOptions
-from erase_plugins.training.unknown import Bounds, bounded
+from erase_plugins.training.unknown import Bounds, bounded, by_excess
 from erase_plugins.types import EditPlan, EraseRequest
 
 if TYPE_CHECKING:
@@ -50,8 +50,6 @@ if TYPE_CHECKING:
 _TOKENS = 64
 #: rise of the retained negative log-likelihood (nat per token) from which a run warns
 _HARM = 0.2
-#: nat per token from which a text is as far from its bound as any
-_FAR = 5.0
 REFUSAL = "I do not know."
 
 
@@ -212,18 +210,6 @@ class Asked:
         """(n,) how much less likely than before every sequence is, in nat."""
         assert self.texts.before is not None
         return self.nll - self.texts.before
-
-
-def by_distance(apart: Tensor) -> Tensor:
-    """(n,) numbers of rows, each about as often as its share of ``apart`` (n,) above 0, in their order; no randomness.
-
-    A row that stands alone comes once; what is beyond `_FAR` counts as that.
-    """
-    import torch
-
-    share = apart.cpu().double().clamp(max=_FAR).cumsum(0)
-    places = (torch.arange(len(apart)) + 0.5) / len(apart) * share[-1]
-    return torch.searchsorted(share, places).clamp(max=len(apart) - 1).to(apart.device)
 
 
 def divergence(now: Tensor, before: Tensor, labels: Tensor, temperature: float = 1.0) -> Tensor:
@@ -417,7 +403,7 @@ class LanguageMethod(TrainedMethod):
         pushed, held = 0.0 * forget.mean, options.hold * forget.beyond
         if bool(pushing.any()):
             left = pushing.nonzero()[:, 0]
-            left = left[by_distance((bound - cost)[left])]  # who is farther from the bound counts more often
+            left = left[by_excess(cost[left], bound[left])]
             answers = None if answers is None else answers.part(left % len(rows))
             pushed = self.forget_loss(run, forget.part(left), answers)
         return self.total(run, pushed, kept, options) + held

@@ -1,9 +1,10 @@
 """How unlikely is enough: texts stop to push once they are as unlikely as the same texts about somebody unknown.
 
 A row may hold in ``unknown`` how it would read of somebody whom the model cannot know. What such a text costs the
-unchanged model in nat per token is a bound: where a model would be that never saw the text. What is new in a text (the
-tokens that repeat nothing before them, as an answer repeats the name in its question; nor the end of the text, which
-tells nothing) has a bound of its own: a model could hide what it knows behind a name that it stammers.
+unchanged model in nat per token is a bound: where a model would be that never saw the text. Every text has two, one for
+what is new in it and one for the rest: what repeats something before it, as an answer repeats the name in its question,
+and the end of the text, which tells nothing. With one bound a model could hide what it knows behind a name that it
+stammers, and a name that is too unlikely would pull back a value that is still told.
 
 Of all such texts in the same words, in rows to forget and to retain, also with the wrong answers of their rows, that
 one counts whose tokens the model has seen about as often as a model without the texts to forget would have seen those
@@ -86,7 +87,7 @@ def bounded(
         ask: gives what the model says of texts (`training.Asked`).
 
     Returns:
-        Every text, then what is new in every text; the bound is infinite where nobody unknown is named.
+        What every text repeats, then what is new in it; the bound is infinite where nobody unknown is named.
     """
     import torch
 
@@ -99,24 +100,26 @@ def bounded(
     others = parted(encoded(run.target, tokenizer, strangers, run.options.max_tokens), tokenizer.eos_token_id)
     found = parted(texts, tokenizer.eos_token_id)
 
-    def cost_of(both: Texts) -> Tensor:
+    def costs(both: Texts) -> tuple[Tensor, Tensor]:
+        """(2 n,) nat per token of every part, (n,) of every whole text."""
         with torch.no_grad():
             asked = [ask(both[rows]) for rows in torch.arange(len(both), device=device).split(run.options.batch)]
-            return torch.cat([part.nll / part.counts.clamp_min(1) for part in asked])
+        nll, counts = (torch.cat([getattr(part, name) for part in asked]) for name in ("nll", "counts"))
+        return nll / counts.clamp_min(1), nll.view(2, -1).sum(0) / counts.view(2, -1).sum(0)
 
-    cost, now = cost_of(others), cost_of(found)
+    (cost, whole), (now, _) = costs(others), costs(found)
     places = torch.tensor([*there, *(number + len(texts) for number in there)], device=device)
     bound = torch.full((2 * len(texts),), math.inf, dtype=cost.dtype, device=device)
     bound[places] = torch.maximum(cost, now[places])  # what was less likely before stays so
     bound[(found.labels[:, 1:] == IGNORED).all(1)] = 0.0  # a part without a token never pushes
-    run.ctx.numbers["unknown_probability"] = float((-cost[: len(there)]).exp().mean())
+    run.ctx.numbers["unknown_probability"] = float((-whole).exp().mean())
     run.ctx.numbers["unknown_share"] = len(there) / len(pairs)  # only of 1 it is a mean over all texts
     run.stop = run.carried = Bounds(0.0, 1, 0, torch.zeros(2 * len(texts), device=device))
     return replace(found, bound=bound)
 
 
 def parted(texts: Texts, end: int | None = None) -> Texts:
-    """Every text, then what is new in every text but its ``end``: the same tokens with other labels."""
+    """What every text repeats, and its ``end``, then what is new in it: the same tokens, each labelled in one part."""
     import torch
 
     again = []
@@ -125,8 +128,29 @@ def parted(texts: Texts, end: int | None = None) -> Texts:
         again.append([first.setdefault(token, place) < place for place, token in enumerate(row)])
     new = texts.labels.masked_fill(torch.tensor(again, device=texts.ids.device), IGNORED)
     new = new if end is None else new.masked_fill(new == end, IGNORED)
+    rest = texts.labels.masked_fill(new != IGNORED, IGNORED)
     ids, mask = (torch.cat([part, part]) for part in (texts.ids, texts.mask))
-    return replace(texts, ids=ids, mask=mask, labels=torch.cat([texts.labels, new]))
+    return replace(texts, ids=ids, mask=mask, labels=torch.cat([rest, new]))
+
+
+def by_excess(cost: Tensor, bound: Tensor) -> Tensor:
+    """Which rows push, and how often: the more, the likelier they are than their bounds allow. No randomness.
+
+    What is as good as certain and is to be hardly less comes before what is unlikely and is to be more so: it is what
+    the model would still say.
+
+    Args:
+        cost, bound: (n,) in nat per token, the first the smaller one.
+
+    Returns:
+        (n,) numbers of rows, each about as often as its share of exp(-cost) - exp(-bound), in their order.
+    """
+    import torch
+
+    said, allowed = ((-part.cpu().double()).exp() for part in (cost, bound))
+    share = (said - allowed).cumsum(0)
+    places = (torch.arange(len(cost), dtype=share.dtype) + 0.5) / len(cost) * share[-1]
+    return torch.searchsorted(share, places).clamp(max=len(cost) - 1).to(cost.device)
 
 
 def alike(
@@ -188,9 +212,9 @@ def _counted(said: Sequence[Sequence[Word]]) -> Counter[Word]:
 
 def _rarity(texts: Texts, said: Sequence[Sequence[Word]], seen: Mapping[Word, int]) -> list[Rarity]:
     """ln(1 + how often a word was seen) of what is new in every text, and of what it repeats, the rarest first."""
-    every, new = (parted(texts).labels != IGNORED).view(2, len(texts), -1)
+    again, new = (parted(texts).labels != IGNORED).view(2, len(texts), -1)
     counted = [[sorted(math.log1p(seen.get(word, 0)) for word, there in zip(row, counts, strict=False) if there)
-                for row, counts in zip(said, side.tolist(), strict=True)] for side in (new, every & ~new)]  # fmt: skip
+                for row, counts in zip(said, side.tolist(), strict=True)] for side in (new, again)]  # fmt: skip
     return list(zip(*counted, strict=True))
 
 

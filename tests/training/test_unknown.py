@@ -13,8 +13,8 @@ import erase_plugins as ep
 from erase_plugins.data import DataRef
 from erase_plugins.families.texts import IGNORED, Pair, Texts, encoded, pair_of, tokenizer_of
 from erase_plugins.training import Asked, unknown
-from erase_plugins.training.language import ask, by_distance, divergence
-from erase_plugins.training.unknown import Bounds, alike, parted
+from erase_plugins.training.language import ask, divergence
+from erase_plugins.training.unknown import Bounds, alike, by_excess, parted
 from erase_plugins.types import ForgetItem
 from erase_plugins.workflow.models import target_of
 from tests import language
@@ -81,10 +81,12 @@ def test_parts_of_a_text_by_hand():
                            [IGNORED, 6, 6, 4, 2, IGNORED, IGNORED, IGNORED]])  # fmt: skip
     texts, _ = Texts(ids, labels, (ids > 0).long()), IGNORED
     assert parted(texts).labels.tolist() == [
-        *labels.tolist(), [_, _, _, _, _, 5, 2, _], [_, 6, _, 4, 2, _, _, _],
+        [_, _, _, _, 8, _, _, _], [_, _, 6, _, _, _, _, _], [_, _, _, _, _, 5, 2, _], [_, 6, _, 4, 2, _, _, _],
     ]  # fmt: skip
     # the end of a text is never new
-    assert parted(texts, 2).labels[2:].tolist() == [[_, _, _, _, _, 5, _, _], [_, 6, _, 4, _, _, _, _]]
+    assert parted(texts, 2).labels.tolist() == [
+        [_, _, _, _, 8, _, 2, _], [_, _, 6, _, 2, _, _, _], [_, _, _, _, _, 5, _, _], [_, 6, _, 4, _, _, _, _],
+    ]  # fmt: skip
 
 
 def test_what_is_beyond_its_bound_is_pulled_back_by_hand():
@@ -96,15 +98,19 @@ def test_what_is_beyond_its_bound_is_pulled_back_by_hand():
     assert float(asked.beyond) == pytest.approx((2 * (ln2 - 0.5) + 0.0 + ln2) / 4, rel=1e-6)
 
 
-def test_who_is_farther_from_the_bound_counts_more_often_by_hand():
-    for apart, wanted in (
-        ([1.0, 1.0, 2.0], [0, 1, 2]),  # parts of 4 end at 1, 2, 4; asked at 2/3, 2, 10/3
-        ([0.5, 0.5, 5.0], [1, 2, 2]),  # at 0.5, 1, 6; asked at 1, 3, 5
-        ([math.inf, 1.0], [0, 0]),  # no bound: as far as any, 5
-        ([math.inf, math.inf], [0, 1]),
-        ([0.3], [0]),
+def test_what_is_likelier_than_its_bound_counts_more_often_by_hand():
+    ln = math.log
+    for cost, bound, wanted in (
+        # 1/4, 1/4 and 3/4 too likely: parts of 5/4 end at 1/4, 1/2, 5/4; asked at 5/24, 15/24, 25/24
+        ([ln(2), ln(2), 0.0], [ln(4), ln(4), ln(4)], [0, 2, 2]),
+        # a certain value with half a nat to go is 0.39 too likely, a name at 3 of 9 nat 0.05: asked at 0.11, 0.33
+        ([0.0, 3.0], [0.5, 9.0], [0, 0]),
+        ([ln(2), ln(4)], [math.inf, math.inf], [0, 1]),  # no bound: as it is; asked at 3/16, 9/16, ends 1/2, 3/4
+        ([ln(2), ln(16)], [math.inf, math.inf], [0, 0]),  # asked at 9/64, 27/64, ends 32/64, 36/64
+        ([0.3], [0.4], [0]),
+        ([200.0, 200.0], [math.inf, math.inf], [0, 1]),
     ):
-        assert by_distance(torch.tensor(apart)).tolist() == wanted
+        assert by_excess(torch.tensor(cost), torch.tensor(bound)).tolist() == wanted
 
 
 def test_the_strangers_are_as_new_to_the_model_as_the_person_would_have_been(folder):
@@ -201,6 +207,9 @@ def test_the_bound_is_the_cost_of_the_stranger_or_what_a_text_cost_already(folde
     wanted = [max(cost(pair, new), cost(own, new)) for new in (False, True)
               for pair, own in zip(strangers[::-1], gone, strict=True)]  # fmt: skip
     assert found.bound.tolist() == pytest.approx(wanted, rel=1e-5)
+    whole = [ask(model, encoded(model, tokenizer, [pair], 64)) for pair in strangers]
+    likely = [math.exp(-float(one.nll.detach() / one.counts)) for one in whole]
+    assert run.ctx.numbers["unknown_probability"] == pytest.approx(sum(likely) / 2, rel=1e-5)
 
 
 def test_a_softened_divergence_by_hand():
