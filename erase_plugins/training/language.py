@@ -292,7 +292,8 @@ def check_texts(method: str, request: EraseRequest, info: ModelSpec, answers: bo
         raise RequestError(
             f"{method} forgets texts, and '{missing[0]}' comes without any; give them: ",
             Hint("forget", "facts.jsonl"),
-            ", with prompt and completion in every line",
+            ", with prompt and completion in every line; for a person the command 'erase-plugins texts' asks the model "
+            "itself for them",
         )
     if request.preserve:
         raise RequestError(
@@ -388,9 +389,10 @@ class LanguageMethod(TrainedMethod):
             run.ctx.warn(f"{cut} texts are longer than {options.max_tokens} tokens or than the model reads; their ends "
                          "are not trained on")  # fmt: skip
         if run.options.until_unknown:
-            sets.parts = bounded(
-                run, sets.forget, forget, (sets.retain, kept), lambda texts: self._ask(run, texts)
-            )  # fmt: skip
+            # what a model said itself is compared with the same words only, so that every such row is a form of its own
+            forms = [pair if pair.ends else replace(pair, prompt=pair.prompt + pair.begun + pair.completion)
+                     for pair in forget]  # fmt: skip
+            sets.parts = bounded(run, sets.forget, forms, (sets.retain, kept), lambda texts: self._ask(run, texts))
         self._note(run, "before", sets)
         if self.compares:
             sets.forget = self._compared(run, sets.forget)

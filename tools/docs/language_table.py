@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.smollm2 import SHOWN
 from erase_plugins.artifacts.atomic import atomic_file
 from tools.docs.language_draws import Cell, P, above, drawn, section, span, told, trainings
 
@@ -284,7 +285,7 @@ def _real(runs: Sequence[Cell]) -> list[str]:
             "", "| asked | before | after |", "|---|---|---|",
             *(f"| {_cell(asked)} | {_cell(before)} | {_cell(after)} |"
               for name, row in run["groups"].items()
-              for asked, before, after in row["examples"][: 99 if name in ("forgotten", "neighbours") else 2]),
+              for asked, before, after in row["examples"][: 99 if name in SHOWN else 2]),
             "",
         ]  # fmt: skip
     return lines
