@@ -6,9 +6,9 @@
 The package holds the model as a 4-bit GGUF; it is dequantised once and saved below FOLDER. Its chat answers are poor,
 so questions are put plainly, without a chat template. Of the countries whose capital it names, ten are forgotten,
 twenty and other questions are only asked, and all other countries are protected neighbours. Facts are given in two
-wordings and asked in others too. Of the person only the name is given: the rows are what ``erase-plugins texts`` writes,
-and none of them is worded as what is asked. ``--held-out`` forgets ten other countries, or another person, and asks
-others: settings are chosen there.
+wordings and asked in others too. Of the person only the name is given: the rows are what ``erase-plugins texts``
+writes, and none of them is worded as what is asked. ``--held-out`` forgets ten other countries, or another person, and
+asks others: settings are chosen there.
 """
 
 from __future__ import annotations
@@ -257,7 +257,8 @@ def person(place: Path, out: Path, method: str, held_out: bool, **options: Any) 
     host, made, spent = erased(place, out, method, forget, retain, **options)
     groups = {
         "forgotten": life, "neighbours": lives, "neighbours that nobody gave": farther, "other questions": others,
-        "said of a stranger": {prompt.replace(who, STRANGER): answer for prompt, answer in life.items() if who in prompt},
+        "said of a stranger": {prompt.replace(who, STRANGER): answer for prompt, answer in life.items()
+                               if who in prompt},
     }  # fmt: skip
     return {"method": method, "options": options, **spent, "asked_seconds": asked,
             "rows": [len(forget), len(retain)], "numbers": dict(made.manifest.extra["numbers"]),

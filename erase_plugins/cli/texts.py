@@ -53,10 +53,12 @@ def command(
         emit({"schema": 1, "dry_run": True, "files": list(FILES)})
         return
     from erase_plugins.artifacts.atomic import atomic_folder
-    from erase_plugins.engine.random import generator
+    from erase_plugins.engine.context import RunContext
     from erase_plugins.training.own_words import own_words, row_of
 
-    rows = own_words(load_target(known, dtype=dtype, device=device), names[0], generator(seed, "texts"))
+    rows = own_words(
+        load_target(known, dtype=dtype, device=device), names[0], RunContext("texts", seed=seed).generator("texts")
+    )
     with atomic_folder(place, force, KIND) as work:
         for name, part in zip(FILES, rows, strict=True):
             (work / name).write_text("".join(_line(row_of(pair)) for pair in part), encoding="utf-8")

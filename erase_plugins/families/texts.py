@@ -223,7 +223,7 @@ def encoded(model: Model, tokenizer: Any, pairs: Sequence[Pair], longest: int) -
 
     The prompt and what follows are tokenised apart, so that no token spans both. With a chat template the prompt is
     what the user says and the completion what the assistant says, up to the end of its turn; otherwise a completion
-    begins with a space and ends with the token for the end, if the tokenizer has one.
+    begins with a space and ends with the token for the end, if the tokenizer has one. A pair that goes on has no end.
 
     Args:
         model, tokenizer: whose numbers.
@@ -274,12 +274,14 @@ def _said(tokenizer: Any, pair: Pair) -> tuple[list[int], str, list[int]]:
     end = tokenizer.eos_token_id
     last = [end] if pair.ends and end is not None else []
     if getattr(tokenizer, "chat_template", None) and pair.prompt:
-        turns = [{"role": "user", "content": pair.prompt}, {"role": "assistant", "content": pair.completion}]
+        said = pair.completion if pair.begun else pair.completion.strip()
+        turns = [{"role": "user", "content": pair.prompt}, {"role": "assistant", "content": pair.begun + said}]
         asked = tokenizer.apply_chat_template(turns[:1], tokenize=False, add_generation_prompt=True)
-        whole = tokenizer.apply_chat_template(turns, tokenize=False)
-        if pair.ends and whole.startswith(asked):
-            return [], asked + pair.begun, _plain(tokenizer, whole[len(asked) :].rstrip("\n"))
-        return [], asked + pair.begun, [*_plain(tokenizer, pair.completion), *last]
+        front, _, behind = tokenizer.apply_chat_template(turns, tokenize=False).rpartition((pair.begun + said).strip())
+        if not front.startswith(asked):
+            return [], asked + pair.begun, [*_plain(tokenizer, said), *last]
+        # what a template writes in front of an answer, such as an empty thought, is no part of it
+        return [], front + pair.begun, _plain(tokenizer, said + behind.rstrip("\n") if pair.ends else said)
     start = list(tokenizer("")["input_ids"])
     start = start[:-1] if start and start[-1] == end and end != tokenizer.bos_token_id else start
     prompt = PLAIN.format(pair.prompt) if pair.question else pair.prompt

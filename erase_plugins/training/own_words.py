@@ -11,7 +11,7 @@ strangers and of anything is retained.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -73,13 +73,16 @@ def own_words(model: Any, name: str, generator: Any) -> tuple[list[Pair], list[P
     few = [rows[(number + 5 * turn) % len(rows)] for number, rows in enumerate(asked) for turn in range(_FEW)]
     kept, mine = said(model, few, None), _asked(name)
     likeliest = said(model, mine, None)
-    every = [*likeliest, *said(model, mine * _DRAWN, generator)]
-    forget = list(_telling(model, list({(row.prompt, row.begun, row.completion): row for row in every}.values())))
+    forget = _once(_telling(model, _once([*likeliest, *said(model, mine * _DRAWN, generator)])))
     if not forget:
         raise RequestError("the model says nothing of this person that it would not say of somebody it cannot know")
     forget += _leading(model, likeliest)
     leads = [replace(row, unknown=None) for row in _leading(model, kept)]
     return forget, [*kept, *leads, *_ordinary(model, generator)]
+
+
+def _once(pairs: Iterable[Pair]) -> list[Pair]:
+    return list({(pair.prompt, pair.begun, pair.completion): pair for pair in pairs}.values())
 
 
 def row_of(pair: Pair) -> dict[str, Any]:
@@ -205,9 +208,11 @@ def _leading(model: Any, rows: Sequence[Pair]) -> list[Pair]:
     ]  # fmt: skip
     if not leads:
         return []
-    own = torch.stack([cost.sum() for cost in _costs(model, leads)])
-    strange = torch.stack([torch.stack([cost.sum() for cost in _costs(model, [_of(row, who) for row in leads])])
-                           for who in STRANGERS])  # fmt: skip
-    middle = [_middle(costs) for costs in strange.T]
-    return [replace(row, unknown=_of(row, STRANGERS[place])) for number, (row, place) in enumerate(zip(leads, middle, strict=True))
-            if float(strange[place, number] - own[number]) > _LEADS]  # fmt: skip
+    own, *strange = ([float(cost.sum()) for cost in _costs(model, rows)] for rows in (
+        leads, *([_of(row, who) for row in leads] for who in STRANGERS)))  # fmt: skip
+    found = []
+    for row, mine, others in zip(leads, own, zip(*strange, strict=True), strict=True):
+        place = _middle(torch.tensor(others))
+        if others[place] - mine > _LEADS:
+            found.append(replace(row, unknown=_of(row, STRANGERS[place])))
+    return found

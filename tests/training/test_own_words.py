@@ -25,7 +25,12 @@ class Speaker:
         from transformers import PreTrainedTokenizerFast
 
         split = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Punctuation()])
-        texts = [*FORMS, *own.OTHERS, *own.STRANGERS, f"This person famous in {NAME} {PLACE} {USUAL} . Question : Answer"]
+        texts = [
+            *FORMS,
+            *own.OTHERS,
+            *own.STRANGERS,
+            f"This person famous in {NAME} {PLACE} {USUAL} . Question : Answer",
+        ]
         words = [word for text in texts for word, _ in split.pre_tokenize_str(text)]
         numbers = {word: n for n, word in enumerate(dict.fromkeys(["<unk>", "</s>", *words]))}
         made = Tokenizer(models.WordLevel(numbers, unk_token="<unk>"))
@@ -115,3 +120,13 @@ def test_rows_of_a_file_are_the_same_tokens_and_only_their_words_count(chat):
         labels = texts.labels[texts.labels != IGNORED].tolist()
         assert tokenizer.decode(labels).strip() == pair.completion.strip()
         assert labels[-1] == texts.ids[0, -1]  # no end follows
+
+
+def test_a_thought_that_a_template_writes_in_front_of_answers_is_no_part_of_them():
+    thought = "{% if message['role'] == 'assistant' %}<think> {% endif %}{{ message['content'] }}"
+    pair, counted = pair_of({"prompt": f"{NAME} is", "completion": "famous"}, ""), []
+    for chat in (language.CHAT, language.CHAT.replace("{{ message['content'] }}", thought)):
+        there = model(chat=chat)
+        texts = encoded(there, there.language.tokenizer, [pair], 99)
+        counted.append(texts.labels[texts.labels != IGNORED].tolist())
+    assert counted[0] == counted[1]
