@@ -236,12 +236,9 @@ def capitals(place: Path, out: Path, method: str, held_out: bool, **options: Any
 
 def person(place: Path, out: Path, method: str, held_out: bool, **options: Any) -> dict[str, Any]:
     """One person forgotten, of whom only the name is given."""
-    import torch
     from transformers import AutoTokenizer
 
     import erase_plugins as ep
-    from erase_plugins.api import as_target
-    from erase_plugins.training.own_words import own_words, row_of
 
     tokenizer, host = AutoTokenizer.from_pretrained(place), ep.load(str(place))
     who = OTHER_PERSON if held_out else PERSON
@@ -250,19 +247,27 @@ def person(place: Path, out: Path, method: str, held_out: bool, **options: Any) 
         {prompt: answer for prompt, answer in facts.items() if tells_of(who, prompt, answer)},
         {prompt: answer for prompt, answer in facts.items() if not tells_of(who, prompt, answer)}, FARTHER, OTHERS,
     ))  # fmt: skip
-    begun = time.process_time()
-    forget, retain = ([row_of(pair) for pair in part]
-                      for part in own_words(as_target(str(place)), who, torch.Generator().manual_seed(0)))  # fmt: skip
-    asked = round(time.process_time() - begun, 1)
+    forget, retain = told(place, out / f"asked-{who.lower().replace(' ', '-')}", who)
     host, made, spent = erased(place, out, method, forget, retain, **options)
     groups = {
         "forgotten": life, "neighbours": lives, "neighbours that nobody gave": farther, "other questions": others,
         "said of a stranger": {prompt.replace(who, STRANGER): answer for prompt, answer in life.items()
                                if who in prompt},
     }  # fmt: skip
-    return {"method": method, "options": options, **spent, "asked_seconds": asked,
+    return {"method": method, "options": options, **spent,
             "rows": [len(forget), len(retain)], "numbers": dict(made.manifest.extra["numbers"]),
             "groups": table(host, made, tokenizer, groups)}  # fmt: skip
+
+
+def told(place: Path, folder: Path, who: str) -> list[list[dict[str, Any]]]:
+    """Rows to forget and to retain, which the command ``texts`` writes once."""
+    from erase_plugins.cli.main import cli
+
+    if not folder.is_dir():
+        words = ("texts", "--model", str(place), "--subject", who, "--out", str(folder))
+        cli(words, prog_name="erase-plugins", standalone_mode=False)
+    return [[json.loads(line) for line in (folder / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()]
+            for name in ("forget", "retain")]  # fmt: skip
 
 
 def tells_of(who: str, prompt: str, answer: str) -> bool:
