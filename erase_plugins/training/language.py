@@ -131,6 +131,11 @@ class PreferenceOptions(LanguageOptions):
 
     presets = "../presets/preference.toml"
 
+    # what is retained is mostly what a model says anyway, which likelihood alone would make ever surer
+    retain_term: str = option(
+        "kl", "what holds the retained texts: their likelihood, or the divergence from the unchanged model",
+        choices=("nll", "kl"),
+    )  # fmt: skip
     beta: float = option(0.1, "how soon a forgotten text stops to push", low=1e-6, high=1e3)
 
 
