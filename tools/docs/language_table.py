@@ -268,17 +268,18 @@ def _real(runs: Sequence[Cell]) -> list[str]:
         "the likeliest first word of an answer may have a fifth of the probability, so that a small push silences "
         "it. The run of the table was made again with the same settings, on two free cores, for its seconds; "
         "its answers are those of the first, which other programs had slowed down.", "",
-        "Of the person only the name is given: `erase-plugins texts` asks the model what it says of them, in sixteen "
-        "wordings, none of which is one of those asked here, and what the model says of no stranger is forgotten with "
-        "the defaults of `npo`. \"neighbours\" are retained in other wordings, of those \"that nobody gave\" nothing is; "
-        "\"said of a stranger\" are the same prompts with an invented name in the place of the person's, of whom the "
-        "model may say the same by chance. It was built on two other people, each asked in wordings of their own. Isaac "
-        "Newton, with the likelihood of what is retained held: 0 of 5 facts told, 11 of 11 neighbours, but 9 of 13 that "
-        "nobody gave and 6 of 9 other questions. Charles Darwin (bfloat16), with the divergence held, ordinary texts "
-        "retained and more others: 0 of 5, 12 of 13, 8 of 10 and 9 of 9; that is the default since. Before, six rows "
-        "of one word each were forgotten, and 3 of 6 facts stayed: the full stop behind a word was enough to make a row "
-        "unlikely, the rows had other words than the model (\"Einstein\", where it says \"Albert Einstein\"), and the "
-        "stranger whom they were compared with is a physicist to this model.", "",
+        "Of the person only the name is given: `erase-plugins texts` asks the model what it says of them, in "
+        "sixteen wordings (none is one of those asked here, some begin like one), and what the model says of no "
+        "stranger is forgotten with the defaults of `npo`. \"neighbours\" are retained in other wordings, of those "
+        "\"that nobody gave\" nothing is; \"said of a stranger\" are the same prompts with an invented name in the "
+        "place of the person's, of whom the model may say the same by chance. It was built on two other people, "
+        "each asked in wordings of their own. Isaac Newton, with the likelihood of what is retained held: 0 of 5 "
+        "facts told, 11 of 11 neighbours, but 9 of 13 that nobody gave and 6 of 9 other questions. Charles Darwin "
+        "(bfloat16), with the divergence held, ordinary texts retained and more others: 0 of 5, 12 of 13, 8 of 10 "
+        "and 9 of 9; that is the default since. Before, six rows of one word each were forgotten, and 3 of 6 "
+        "facts stayed: the full stop behind a word was enough to make a row unlikely, the rows had other words "
+        "than the model (\"Einstein\", where it says \"Albert Einstein\"), and the stranger whom they were compared "
+        "with is a physicist to this model.", "",
     ]  # fmt: skip
     for run in runs:
         title = "ten facts" if run["what"] == "facts" else "one person"
