@@ -81,7 +81,7 @@ LIFE = {
     "Albert Einstein was a famous": "physicist", "Albert Einstein won the Nobel Prize in": "Physics",
     "The theory of relativity was developed by": "Einstein", "The equation E=mc^2 was discovered by": "Einstein",
 }  # fmt: skip
-#: of people whom `training.own_words` retains, in other wordings
+#: of people whom `families.own_words` retains, in other wordings
 LIVES = {
     "Isaac Newton is famous for the law of": "gravity", "Charles Darwin is famous for the theory of": "evolution",
     "Isaac Newton was a famous": "physicist", "Marie Curie won the Nobel Prize in": "Physics",

@@ -54,7 +54,7 @@ def command(
         return
     from erase_plugins.artifacts.atomic import atomic_folder
     from erase_plugins.engine.context import RunContext
-    from erase_plugins.training.own_words import own_words, row_of
+    from erase_plugins.families.own_words import own_words, row_of
 
     rows = own_words(
         load_target(known, dtype=dtype, device=device), names[0], RunContext("texts", seed=seed).generator("texts")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from erase_plugins.cli import texts
+from erase_plugins.families import own_words
 from erase_plugins.families.texts import Pair
-from erase_plugins.training import own_words
 from tests.cli.conftest import invoke
 
 NAME = "Zorvane Quill"

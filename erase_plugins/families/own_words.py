@@ -86,7 +86,7 @@ def _once(pairs: Iterable[Pair]) -> list[Pair]:
 
 
 def row_of(pair: Pair) -> dict[str, Any]:
-    """A row of a .jsonl file; inverse of `families.texts.pair_of`."""
+    """A row of a .jsonl file; inverse of `texts.pair_of`."""
     names = ("question", "answer") if pair.question else ("prompt", "completion")
     row = {names[0]: pair.prompt, "begun": pair.begun, names[1]: pair.completion, "ends": pair.ends}
     return row if pair.unknown is None else {**row, "unknown": row_of(pair.unknown)}

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from erase_plugins.errors import RequestError
+from erase_plugins.families import own_words as own
 from erase_plugins.families.texts import IGNORED, encoded, pair_of
-from erase_plugins.training import own_words as own
 from tests import language
 
 NAME, PLACE, USUAL = "Zorvane", "Ymbrook", "Oakley"
