@@ -277,12 +277,13 @@ def _real(runs: Sequence[Cell]) -> list[str]:
         "facts told, 11 of 11 neighbours, but 9 of 13 that nobody gave and 6 of 9 other questions. Charles Darwin "
         "(bfloat16), with the divergence held, ordinary texts retained and more others: 0 of 5, 12 of 13, 8 of 10 "
         "and 9 of 9; that is the default since. Before, six rows of one word each were forgotten, and 3 of 6 "
-        "facts stayed: the full stop behind a word was enough to make a row unlikely, the rows had other words "
+        "facts stayed: the full stop behind a word could make a row unlikely, the rows had other words "
         "than the model (\"Einstein\", where it says \"Albert Einstein\"), and the stranger whom they were compared "
         "with is a physicist to this model.", "",
     ]  # fmt: skip
     for run in runs:
-        title = "ten facts" if run["what"] == "facts" else "one person"
+        person = "one person" if "rows" in run else "one person, given in six rows of one word (before `texts`)"
+        title = "ten facts" if run["what"] == "facts" else person
         options = " ".join(f"`{name}={value}`" for name, value in run["options"].items()) or "defaults"
         lines += [
             f"### {title}, `{run['method']}`", "",
