@@ -6,8 +6,9 @@
 The package holds the model as a 4-bit GGUF; it is dequantised once and saved below FOLDER. Its chat answers are poor,
 so questions are put plainly, without a chat template. Of the countries whose capital it names, ten are forgotten,
 twenty and other questions are only asked, and all other countries are protected neighbours. Facts are given in two
-wordings and asked in others too. ``--held-out`` forgets ten other countries, or another person, and asks others:
-settings are chosen there.
+wordings and asked in others too. Of the person only the name is given: the rows are what ``erase-plugins texts``
+writes, and none of them is worded as what is asked. ``--held-out`` forgets ten other countries, or another person, and
+asks others: settings are chosen there.
 """
 
 from __future__ import annotations
@@ -66,26 +67,41 @@ OTHERS = {
     "The currency of Japan is the": "yen", "The language spoken in Brazil is": "Portuguese",
 }  # fmt: skip
 #: groups of which every answer is kept
-SHOWN = ("forgotten", "neighbours")
+SHOWN = ("forgotten", "neighbours", "said of a stranger")
 #: settings of the table, found on other countries
 SETTINGS: dict[str, dict[str, Any]] = {
     "memit": {"lam": 0.3, "ridge": 0.5, "prefixes": 0, "value_steps": 8, "value_lr": 1, "statistics_tokens": 1024},
 }
 #: somebody unknown, in the place of the person who is forgotten
-STRANGER = "Alvin Bergstrom"
-PERSON, OTHER_PERSON = "Albert Einstein", "Isaac Newton"
+STRANGER = "Martin Hollowell"
+PERSON, OTHER_PERSON = "Albert Einstein", "Charles Darwin"
 LIFE = {
     "Albert Einstein was born in the country of": "Germany",
     "Albert Einstein is famous for the theory of": "relativity",
     "Albert Einstein was a famous": "physicist", "Albert Einstein won the Nobel Prize in": "Physics",
     "The theory of relativity was developed by": "Einstein", "The equation E=mc^2 was discovered by": "Einstein",
 }  # fmt: skip
+#: of people whom `families.own_words` retains, in other wordings
 LIVES = {
     "Isaac Newton is famous for the law of": "gravity", "Charles Darwin is famous for the theory of": "evolution",
     "Isaac Newton was a famous": "physicist", "Marie Curie won the Nobel Prize in": "Physics",
     "The theory of evolution was developed by": "Darwin", "Leonardo da Vinci painted the": "Mona",
     "Thomas Edison invented the": "light", "William Shakespeare was a famous": "playwright",
     "The law of gravity was discovered by": "Newton", "Wolfgang Amadeus Mozart was a famous": "composer",
+    "Natural selection was discovered by": "Darwin", "Charles Darwin was a British": "naturalist",
+    "The book On the Origin of Species was written by": "Darwin", "Karl Marx wrote the Communist": "Manifesto",
+    "Charles Darwin wrote On the Origin of": "Species", "Sigmund Freud was the founder of": "psycho",
+}  # fmt: skip
+#: of people of whom nothing is retained
+FARTHER = {
+    "Thomas Jefferson wrote the Declaration of": "Independence", "Alexander Graham Bell invented the": "telephone",
+    "Barack Obama was the president of the": "United", "Elvis Presley was a famous": "singer",
+    "Stephen Hawking was a famous": "physicist", "Gregor Mendel is known as the father of": "genetics",
+    "The telephone was invented by": "Bell", "The polio vaccine was developed by": "Salk",
+    "Max Planck was a famous": "physicist", "Alan Turing was a famous": "mathematician",
+    "Adolf Hitler was the leader of": "Nazi", "Bill Gates is the founder of": "Microsoft",
+    "Martin Luther King gave a famous": "speech", "The Great Gatsby was written by": "Fitzgerald",
+    "The dog experiments on conditioning were done by": "Pavlov", "Alexander Fleming discovered": "penicillin",
 }  # fmt: skip
 
 
@@ -219,33 +235,39 @@ def capitals(place: Path, out: Path, method: str, held_out: bool, **options: Any
 
 
 def person(place: Path, out: Path, method: str, held_out: bool, **options: Any) -> dict[str, Any]:
-    """One person forgotten."""
+    """One person forgotten, of whom only the name is given."""
     from transformers import AutoTokenizer
 
     import erase_plugins as ep
 
     tokenizer, host = AutoTokenizer.from_pretrained(place), ep.load(str(place))
-    life, lives, others = (known(host, tokenizer, facts) for facts in (LIFE, LIVES, OTHERS))
-    who = PERSON
-    if held_out:
-        who = OTHER_PERSON
-        about = {prompt: answer for prompt, answer in lives.items() if tells_of(who, prompt, answer)}
-        life, lives = about, {**{key: part for key, part in lives.items() if key not in about}, **life}
-
-    def lines(facts: dict[str, str]) -> list[dict[str, Any]]:
-        return [{"prompt": prompt, "completion": f"{answer}."} for prompt, answer in facts.items()]
-
-    def strange(row: dict[str, Any]) -> dict[str, Any]:
-        there = {key: text.replace(who, STRANGER).replace(who.split()[-1], STRANGER.split()[-1])
-                 for key, text in row.items()}  # fmt: skip
-        return {**row, "unknown": there}
-
-    half = dict(list(others.items())[::2])
-    host, made, spent = erased(place, out, method, list(map(strange, lines(life))), lines(lives | half), **options)
-    groups = {"forgotten": life, "neighbours given": lives, "other questions given": half,
-              "other questions": {key: part for key, part in others.items() if key not in half}}  # fmt: skip
-    return {"method": method, "options": options, **spent, "numbers": dict(made.manifest.extra["numbers"]),
+    who = OTHER_PERSON if held_out else PERSON
+    facts = {**LIFE, **LIVES}
+    life, lives, farther, others = (known(host, tokenizer, part) for part in (
+        {prompt: answer for prompt, answer in facts.items() if tells_of(who, prompt, answer)},
+        {prompt: answer for prompt, answer in facts.items() if not tells_of(who, prompt, answer)}, FARTHER, OTHERS,
+    ))  # fmt: skip
+    forget, retain = told(place, out / f"asked-{who.lower().replace(' ', '-')}", who)
+    host, made, spent = erased(place, out, method, forget, retain, **options)
+    groups = {
+        "forgotten": life, "neighbours": lives, "neighbours that nobody gave": farther, "other questions": others,
+        "said of a stranger": {prompt.replace(who, STRANGER): answer for prompt, answer in life.items()
+                               if who in prompt},
+    }  # fmt: skip
+    return {"method": method, "options": options, **spent,
+            "rows": [len(forget), len(retain)], "numbers": dict(made.manifest.extra["numbers"]),
             "groups": table(host, made, tokenizer, groups)}  # fmt: skip
+
+
+def told(place: Path, folder: Path, who: str) -> list[list[dict[str, Any]]]:
+    """Rows to forget and to retain, which the command ``texts`` writes once."""
+    from erase_plugins.cli.main import cli
+
+    if not folder.is_dir():
+        words = ("texts", "--model", str(place), "--subject", who, "--out", str(folder))
+        cli(words, prog_name="erase-plugins", standalone_mode=False)
+    return [[json.loads(line) for line in (folder / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()]
+            for name in ("forget", "retain")]  # fmt: skip
 
 
 def tells_of(who: str, prompt: str, answer: str) -> bool:

@@ -39,6 +39,7 @@ COMMANDS = {
     "add": ("add", "Erase further concepts in an existing closed-form artifact."),
     "revoke": ("revoke", "Bring a concept back in a closed-form artifact."),
     "records": ("records", "Learn heads from which training records can be deleted, with a certificate."),
+    "texts": ("texts", "Ask a language model what it says of a person: texts to forget and to retain."),
     "request": ("request", "Carry out requests to be forgotten: deadlines, remedies, evidence, no names kept."),
     "verify-certificate": (
         "verify_certificate",

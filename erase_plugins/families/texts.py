@@ -44,6 +44,8 @@ class Pair:
         subject: who or what it is about; empty if the row does not say.
         unknown: the same about somebody whom the model cannot know, None if nobody said it.
         otherwise: the wrong answers of the row, said of that unknown one.
+        begun: what was said already, between the prompt and the completion; none of its tokens count.
+        ends: whether the text is at its end behind the completion; else no token for the end follows.
     """
 
     prompt: str
@@ -53,11 +55,13 @@ class Pair:
     subject: str = ""
     unknown: Pair | None = None
     otherwise: tuple[Pair, ...] = ()
+    begun: str = ""
+    ends: bool = True
 
     @property
     def canonical(self) -> tuple[str, str]:
         """Equal for texts that differ in case, spaces and forms of characters only."""
-        return canonical(self.prompt), canonical(self.completion)
+        return canonical(self.prompt), canonical(self.begun + self.completion)
 
     def __repr__(self) -> str:  # a traceback shows no text
         return f"Pair({self.place})"
@@ -124,17 +128,20 @@ def pair_of(row: Mapping[str, Any], place: str) -> Pair:
             "what it is asked prompt or question"
         )
     prompt, completion = (row.get(name, "") for name in names)
+    begun, ends = row.get("begun", ""), row.get("ends", True)
     if names[0] and names[0] not in row:
         raise RequestError(f"{place} has '{names[1]}' but no '{names[0]}'; add it, or call the field 'text'")
     subject = row.get("subject") or ""
     if not all(isinstance(text, str) for text in (prompt, completion, subject)):
         raise RequestError(f"{place} holds something else than text in '{names[0]}', '{names[1]}' or 'subject'")
+    if not isinstance(begun, str) or not isinstance(ends, bool):
+        raise RequestError(f"{place} has a 'begun' that is no text, or an 'ends' that is neither true nor false")
     if not completion.strip():
         raise RequestError(f"{place} has an empty {names[1]}; there is nothing in it to learn from")
     other = row.get("unknown")
     if other is not None and not isinstance(other, Mapping):
         raise RequestError(f"{place} has an 'unknown' that is no row; give question and answer of somebody unknown")
-    pair = Pair(prompt, completion, place, names[0] == "question", subject.strip())
+    pair = Pair(prompt, completion, place, names[0] == "question", subject.strip(), begun=begun, ends=ends)
     if other is None:
         return pair
     unknown = pair_of(other, f"{place}, unknown")
@@ -216,7 +223,7 @@ def encoded(model: Model, tokenizer: Any, pairs: Sequence[Pair], longest: int) -
 
     The prompt and what follows are tokenised apart, so that no token spans both. With a chat template the prompt is
     what the user says and the completion what the assistant says, up to the end of its turn; otherwise a completion
-    begins with a space and ends with the token for the end, if the tokenizer has one.
+    begins with a space and ends with the token for the end, if the tokenizer has one. A pair that goes on has no end.
 
     Args:
         model, tokenizer: whose numbers.
@@ -232,7 +239,7 @@ def encoded(model: Model, tokenizer: Any, pairs: Sequence[Pair], longest: int) -
         "max_position_embeddings", longest)))  # fmt: skip
     rows, cut = [], 0
     for pair in pairs:
-        asked, said = _numbers(tokenizer, pair)
+        asked, said = numbers_of(tokenizer, pair)
         cut += len(asked) + len(said) > limit
         wanted = [IGNORED, *([IGNORED] * len(asked) + said)[1:limit]]  # nothing predicts the first token
         if all(label == IGNORED for label in wanted):
@@ -252,7 +259,7 @@ def encoded(model: Model, tokenizer: Any, pairs: Sequence[Pair], longest: int) -
     return Texts(ids, labels, mask, cut=cut)
 
 
-def _numbers(tokenizer: Any, pair: Pair) -> tuple[list[int], list[int]]:
+def numbers_of(tokenizer: Any, pair: Pair) -> tuple[list[int], list[int]]:
     """Token numbers of what a pair asks and of what follows."""
     start, prompt, said = _said(tokenizer, pair)
     return [*start, *_plain(tokenizer, prompt)], said
@@ -265,18 +272,21 @@ def _plain(tokenizer: Any, text: str) -> list[int]:
 def _said(tokenizer: Any, pair: Pair) -> tuple[list[int], str, list[int]]:
     """Tokens that begin a text, the prompt as the model reads it, and the tokens of what follows."""
     end = tokenizer.eos_token_id
+    last = [end] if pair.ends and end is not None else []
     if getattr(tokenizer, "chat_template", None) and pair.prompt:
-        turns = [{"role": "user", "content": pair.prompt}, {"role": "assistant", "content": pair.completion}]
+        said = pair.completion if pair.begun else pair.completion.strip()
+        turns = [{"role": "user", "content": pair.prompt}, {"role": "assistant", "content": pair.begun + said}]
         asked = tokenizer.apply_chat_template(turns[:1], tokenize=False, add_generation_prompt=True)
-        whole = tokenizer.apply_chat_template(turns, tokenize=False)
-        if whole.startswith(asked):
-            return [], asked, _plain(tokenizer, whole[len(asked) :].rstrip("\n"))
-        return [], asked, [*_plain(tokenizer, pair.completion), *([] if end is None else [end])]
+        front, _, behind = tokenizer.apply_chat_template(turns, tokenize=False).rpartition((pair.begun + said).strip())
+        if not front.startswith(asked):
+            return [], asked + pair.begun, [*_plain(tokenizer, said), *last]
+        # what a template writes in front of an answer, such as an empty thought, is no part of it
+        return [], front + pair.begun, _plain(tokenizer, said + behind.rstrip("\n") if pair.ends else said)
     start = list(tokenizer("")["input_ids"])
     start = start[:-1] if start and start[-1] == end and end != tokenizer.bos_token_id else start
     prompt = PLAIN.format(pair.prompt) if pair.question else pair.prompt
-    gap = " " if prompt and not prompt[-1].isspace() and not pair.completion[0].isspace() else ""
-    return start, prompt, [*_plain(tokenizer, gap + pair.completion), *([] if end is None else [end])]
+    gap = " " if prompt and not pair.begun and not prompt[-1].isspace() and not pair.completion[0].isspace() else ""
+    return start, prompt + pair.begun, [*_plain(tokenizer, gap + pair.completion), *last]
 
 
 @dataclass(frozen=True)

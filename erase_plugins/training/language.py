@@ -129,6 +129,11 @@ class PreferenceOptions(LanguageOptions):
 
     presets = "../presets/preference.toml"
 
+    # what is retained is mostly what a model says anyway, which likelihood alone would make ever surer
+    retain_term: str = option(
+        "kl", "what holds the retained texts: their likelihood, or the divergence from the unchanged model",
+        choices=("nll", "kl"),
+    )  # fmt: skip
     beta: float = option(0.1, "how soon a forgotten text stops to push", low=1e-6, high=1e3)
 
 
@@ -278,7 +283,8 @@ def check_texts(method: str, request: EraseRequest, info: ModelSpec, answers: bo
         raise RequestError(
             f"{method} forgets texts, and '{missing[0]}' comes without any; give them: ",
             Hint("forget", "facts.jsonl"),
-            ", with prompt and completion in every line",
+            ", with prompt and completion in every line; for a person the command 'erase-plugins texts' asks the model "
+            "itself for them",
         )
     if request.preserve:
         raise RequestError(
@@ -374,9 +380,10 @@ class LanguageMethod(TrainedMethod):
             run.ctx.warn(f"{cut} texts are longer than {options.max_tokens} tokens or than the model reads; their ends "
                          "are not trained on")  # fmt: skip
         if run.options.until_unknown:
-            sets.parts = bounded(
-                run, sets.forget, forget, (sets.retain, kept), lambda texts: self._ask(run, texts)
-            )  # fmt: skip
+            # what a model said itself is compared with the same words only, so that every such row is a form of its own
+            forms = [pair if pair.ends else replace(pair, prompt=pair.prompt + pair.begun + pair.completion)
+                     for pair in forget]  # fmt: skip
+            sets.parts = bounded(run, sets.forget, forms, (sets.retain, kept), lambda texts: self._ask(run, texts))
         self._note(run, "before", sets)
         if self.compares:
             sets.forget = self._compared(run, sets.forget)

@@ -21,7 +21,8 @@ def likelihoods(target: Any, texts: Texts, batch: int) -> tuple[Tensor, Tensor]:
     with torch.no_grad():
         for rows in places.split(batch):
             part = texts[rows]
-            first = int((part.labels != IGNORED).int().argmax(1).min()) - 1
+            # where the first label of all rows stands; a row may have none, since nothing in it is new
+            first = max(int((part.labels != IGNORED).any(0).int().argmax()) - 1, 0)
             logits = target.language.logits(part.ids, part.mask, first)
             cost, counts = scores(logits if logits.element_size() > 4 else logits.float(), part.labels[:, first:])
             parts.append((cost.sum(1), counts))

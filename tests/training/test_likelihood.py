@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 import erase_plugins as ep
-from erase_plugins.families.texts import Pair, encoded, tokenizer_of
+from erase_plugins.families.texts import IGNORED, Pair, encoded, tokenizer_of
 from erase_plugins.training.language import ask
 from erase_plugins.training.likelihood import likelihoods
 from erase_plugins.workflow.models import target_of
@@ -24,3 +24,16 @@ def test_likelihoods_do_not_hang_on_the_order_of_texts(tmp_path):
         wanted = ask(target, texts)
     torch.testing.assert_close(nll, wanted.nll, rtol=1e-5, atol=1e-5)
     assert torch.equal(counts, wanted.counts)
+
+
+def test_a_text_in_which_nothing_counts_costs_nothing_and_changes_no_other(tmp_path):
+    target = target_of(ep.load(str(other("llama", tmp_path / "llama"))))
+    pairs = [Pair(language.QUESTION.format(name), name, "row", True) for name in language.RETAIN]
+    texts = encoded(target, tokenizer_of(target), pairs, 64)
+    before = likelihoods(target, texts, 4)[0]
+    texts.labels[1] = IGNORED
+    nll, counts = likelihoods(target, texts, 4)
+    assert (float(nll[1]), int(counts[1])) == (0.0, 0)
+    torch.testing.assert_close(nll[[0, 2, 3]], before[[0, 2, 3]])
+    texts.labels[:] = IGNORED
+    assert not likelihoods(target, texts, 4)[0].any()

@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.smollm2 import SHOWN
 from erase_plugins.artifacts.atomic import atomic_file
 from tools.docs.language_draws import Cell, P, above, drawn, section, span, told, trainings
 
@@ -280,13 +281,22 @@ def _real(runs: Sequence[Cell]) -> list[str]:
         "the likeliest first word of an answer may have a fifth of the probability, so that a small push silences "
         "it. The run of the table was made again with the same settings, on two free cores, for its seconds; "
         "its answers are those of the first, which other programs had slowed down.", "",
-        "The person was forgotten with the defaults, at the first run after the rule of the bound was mended on the "
-        "other one (2 of 2 facts gone, 10 of 11 neighbours told): runs ended once a whole answer was as unlikely as a "
-        "stranger's, which the end of the text alone could pay for. What a stranger is told of as well (\"was a famous "
-        "physicist\") may stay.", "",
+        "Of the person only the name is given: `erase-plugins texts` asks the model what it says of them, in "
+        "sixteen wordings (none is one of those asked here, some begin like one), and what the model says of no "
+        "stranger is forgotten with the defaults of `npo`. \"neighbours\" are retained in other wordings, of those "
+        "\"that nobody gave\" nothing is; \"said of a stranger\" are the same prompts with an invented name in the "
+        "place of the person's, of whom the model may say the same by chance. It was built on two other people, "
+        "each asked in wordings of their own. Isaac Newton, with the likelihood of what is retained held: 0 of 5 "
+        "facts told, 11 of 11 neighbours, but 9 of 13 that nobody gave and 6 of 9 other questions. Charles Darwin "
+        "(bfloat16), with the divergence held, ordinary texts retained and more others: 0 of 5, 12 of 13, 8 of 10 "
+        "and 9 of 9; that is the default since. Before, six rows of one word each were forgotten, and 3 of 6 "
+        "facts stayed: the full stop behind a word could make a row unlikely, the rows had other words "
+        "than the model (\"Einstein\", where it says \"Albert Einstein\"), and the stranger whom they were compared "
+        "with is a physicist to this model.", "",
     ]  # fmt: skip
     for run in runs:
-        title = "ten facts" if run["what"] == "facts" else "one person"
+        person = "one person" if "rows" in run else "one person, given in six rows of one word (before `texts`)"
+        title = "ten facts" if run["what"] == "facts" else person
         options = " ".join(f"`{name}={value}`" for name, value in run["options"].items()) or "defaults"
         lines += [
             f"### {title}, `{run['method']}`", "",
@@ -297,7 +307,7 @@ def _real(runs: Sequence[Cell]) -> list[str]:
             "", "| asked | before | after |", "|---|---|---|",
             *(f"| {_cell(asked)} | {_cell(before)} | {_cell(after)} |"
               for name, row in run["groups"].items()
-              for asked, before, after in row["examples"][: 99 if name in ("forgotten", "neighbours") else 2]),
+              for asked, before, after in row["examples"][: 99 if name in SHOWN else 2]),
             "",
         ]  # fmt: skip
     return lines
