@@ -16,6 +16,7 @@ from erase_plugins.cli.command import (
     load_target,
     model_options,
     quote,
+    seed_option,
 )
 from erase_plugins.cli.console import emit, say
 from erase_plugins.errors import RequestError, Unsupported
@@ -29,7 +30,7 @@ FILES = ("forget.jsonl", "retain.jsonl")
 @model_options
 @click.option("--subject", "subjects", multiple=True, metavar="NAME", help="Whom the texts are about.")
 @click.option("--subject-file", metavar="FILE", help="The same in a file: not in the shell's history.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Seed of what the model draws.")
+@seed_option("Seed of what the model draws.")
 @click.option("--out", required=True, metavar="DIR", help="Folder to write; it holds the name, so keep it to yourself.")
 @dry_run_option
 @force_option
