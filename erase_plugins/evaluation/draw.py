@@ -53,6 +53,7 @@ def draw(
     unet = pipe.unet if denoiser is None else denoiser
     shape, extra = start_shape(pipe, unet), call_options(pipe)
     few = max(looked_at(shape) // 2, 1)
+    device = getattr(pipe, "_execution_device", unet.device)  # offloaded weights lie elsewhere until they are used
     pictures: list[Tensor] = []
     own = pipe.scheduler  # FLUX pipelines hand a shift to it that others do not take
     sampler = type(own).from_config(own.config) if is_packed(unet) else fast_scheduler(own)
@@ -61,8 +62,8 @@ def draw(
         for start in range(0, len(prompts), batch):
             part = list(prompts[start : start + batch])
             noise = torch.stack([initial_noise(seed, shape) for seed in seeds[start : start + batch]])
-            noise = noise.to(unet.device, unet.dtype)
-            cast = torch.autocast(unet.device.type, torch.bfloat16) if fast else nullcontext()
+            noise = noise.to(device, unet.dtype)
+            cast = torch.autocast(device.type, torch.bfloat16) if fast else nullcontext()
             asked = {"prompt": part} if cond is None else _encoded(cond[slice(start, start + batch)], unet.dtype)
             with cast:
                 out = pipe(

@@ -105,7 +105,7 @@ def test_attacks_are_listed_and_explained(erase, tiny):
     assert rows[tiny]["budgets"] == {"quick": 5, "standard": 6, "long": 7}
     shown = erase("info", tiny)
     assert "budget long: 7 queries" in shown.out
-    assert "erase-plugins attack no-pizza --attack tiny-attack" in shown.out
+    assert "erase-plugins attack no-pizza --model pocket --attack tiny-attack" in shown.out
 
 
 def test_the_old_hook_is_used_and_named(erase, monkeypatch):

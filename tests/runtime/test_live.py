@@ -499,7 +499,7 @@ def test_a_gate_works_on_layers_that_are_quantised(tiny_sd1, pipe, gated, quanti
 
 
 def test_a_gate_works_on_layers_that_are_offloaded(pipe, gated):
-    pipe.enable_sequential_cpu_offload(device="cpu")
+    parts.sequential_offload(pipe)
     expected = picture(pipe)
     with gated.apply(pipe):
         assert not torch.allclose(picture(pipe), expected, atol=1e-2)
