@@ -57,7 +57,7 @@ def test_what_the_page_says(made):
     run(OWL[:3], folder)
     text = tables(folder)
     assert "| method | concept-inversion | relearn |" in text
-    assert "| `uce` | **90% [80..100]**, 30% | **90% [80..100]**, 30%; after 30, never steps |" in text
+    assert "| `uce` | **90% [80..100]**, 30% | **90% [80..100]**, 30%; after 30 steps, never |" in text
     assert "| `esd` | no | - |" in text
     assert (comes_back("uce", folder), comes_back("esd", folder)) == ("90%", "-")
 

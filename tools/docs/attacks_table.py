@@ -233,8 +233,9 @@ def _steps(item: Mapping[str, Any]) -> str:
     """Steps until fine-tuning brought it back, for the edited model and the control."""
     back = item["found"].get("steps_until_back", {})
     control = next((name for name in ("relearned, reference", "relearned, destroyed") if name in back), "")
-    told = [str(back[name] or "never") for name in ("relearned, edited", control) if name in back]
-    return f"; after {', '.join(told)} steps" if told else ""
+    told = [f"after {back[name]} steps" if back[name] else "never"
+            for name in ("relearned, edited", control) if name in back]  # fmt: skip
+    return f"; {', '.join(told)}" if told else ""
 
 
 def comes_back(method: str, root: Path = ROOT) -> str:
