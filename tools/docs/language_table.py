@@ -293,7 +293,8 @@ def _real(runs: Sequence[Cell]) -> list[str]:
         "and 9 of 9; that is the default since. Before, six rows of one word each were forgotten, and 3 of 6 "
         "facts stayed: the full stop behind a word could make a row unlikely, the rows had other words "
         "than the model (\"Einstein\", where it says \"Albert Einstein\"), and the stranger whom they were compared "
-        "with is a physicist to this model.", "",
+        "with is a physicist to this model. The run below is the second: after the first, which kept 10 of 12 "
+        "neighbours and 7 of 10 that nobody gave, the bounds changed for reasons of their own (above).", "",
     ]  # fmt: skip
     for run in runs:
         person = "one person" if "rows" in run else "one person, given in six rows of one word (before `texts`)"
