@@ -131,14 +131,13 @@ class DataRef(Record):
         """
         return self._source().digest()
 
-    def present(self) -> DataRef:
-        """The same, once there is something of the right form at its place; nothing in it is read.
+    def present(self) -> None:
+        """Looks whether something of the right form is at its place; nothing in it is read.
 
         Raises:
             RequestError: nothing, or something else.
         """
         self._source()
-        return self
 
     def pinned(self) -> DataRef:
         """The same with its hash.

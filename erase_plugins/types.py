@@ -198,6 +198,11 @@ class EraseRequest(Record):
         """The data in ``retain``."""
         return tuple(item for item in self.retain if isinstance(item, DataRef))
 
+    @property
+    def data(self) -> tuple[DataRef, ...]:
+        """All data, first of ``forget``."""
+        return (*(item.data for item in self.forget if item.data is not None), *self.retain_data)
+
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> EraseRequest:
         """Request from a dictionary of schema 1 or 2; see `Record.from_dict`."""

@@ -74,7 +74,7 @@ def asked(plan: EditPlan) -> dict[str, Any]:
         "to": sorted({str(concept.anchor) for concept in request.concepts}),
         "prompts": sorted(prompt for concept in request.concepts for prompt in concept.prompts),
     }  # fmt: skip
-    data = sorted(item.name for item in (*(item.data for item in request.forget if item.data), *request.retain_data))
+    data = sorted(item.name for item in request.data)
     return json.loads(json.dumps({**dict(plan.options), **named, **({"data": data} if data else {})}, default=str))
 
 

@@ -215,13 +215,9 @@ class DiffusersTarget(HostedModel, Target):
     @torch.no_grad()
     def latents(self, pictures: Tensor, generator: torch.Generator) -> Tensor:
         vae = self.pipe.vae
-        with without_overflow(vae):
-            # one by one: at full resolution each takes gigabytes
-            spreads = [vae.encode(picture[None].to(vae.device, vae.dtype)).latent_dist for picture in pictures]
-        mean, std = (torch.cat([getattr(spread, name) for spread in spreads]) for name in ("mean", "std"))
+        mean, std = encoded(vae, pictures, 1)  # one by one: at full resolution each takes gigabytes
         drawn = mean + std * torch.randn(mean.shape, generator=generator).to(mean)
-        shifted = drawn - (getattr(vae.config, "shift_factor", None) or 0.0)
-        return (shifted * vae.config.scaling_factor).to(self.device)
+        return scaled(vae, drawn).to(self.device)
 
     def picture_size(self) -> tuple[int, int]:
         _, height, width = self.info.latent_shape
@@ -318,6 +314,26 @@ def without_overflow(vae: Any) -> Iterator[None]:
         yield
     finally:
         vae.to(torch.float16)
+
+
+def encoded(vae: Any, pictures: Tensor, together: int) -> tuple[Tensor, Tensor]:
+    """Mean and deviation (n, channels, height, width) of unscaled latents.
+
+    Args:
+        vae: the autoencoder.
+        pictures: (n, 3, height, width) in -1..1.
+        together: pictures of a pass.
+    """
+    with without_overflow(vae):
+        spreads = [vae.encode(part.to(vae.device, vae.dtype)).latent_dist for part in pictures.split(together)]
+    mean, std = (torch.cat([getattr(spread, name) for spread in spreads]) for name in ("mean", "std"))
+    return mean, std
+
+
+def scaled(vae: Any, latents: Tensor) -> Tensor:
+    """Latents as a denoiser reads them."""
+    shifted: Tensor = latents - (getattr(vae.config, "shift_factor", None) or 0.0)
+    return shifted * vae.config.scaling_factor
 
 
 def _added_rows(tokenizer: Any, encoder: nn.Module) -> int:

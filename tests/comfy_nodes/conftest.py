@@ -6,6 +6,7 @@ import copy
 import json
 import os
 import subprocess
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,7 +20,7 @@ from comfy_nodes.pocket import original_config
 from tests.comfy.unpack import comfy_environment
 from tests.comfy_nodes import comfy_server
 from tests.comfy_nodes.preloaded import command
-from tests.layouts.making import artifact_of, dense_edit
+from tests.layouts.making import artifact_of, dense_edit, random_edit
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -154,3 +155,18 @@ def context_edit(width: int, seed: int = 0) -> Any:
     draw = torch.Generator().manual_seed(seed)
     A, B = (0.1 * torch.randn(shape, generator=draw) for shape in ((2, width), (width, 2)))
     return Edit("sd1", {"unet": {"context": ContextMap(A, B)}})
+
+
+def plain_edits(target: Any) -> dict[str, Any]:
+    """An edit of every kind that changes nothing but weights."""
+    return {
+        "lowrank": random_edit(target, ("denoiser",)),
+        "dense": dense_edit(target),
+        "contextmap": context_edit(target.info.width),
+    }
+
+
+def save_edits(target: Any, edits: Mapping[str, Any], work: Path) -> None:
+    """Each edit as an artifact of its name, where ComfyUI looks for them below its folder ``work``."""
+    for name, edit in edits.items():
+        artifact_of(target, edit, name).save(work / "models" / "erase_plugins" / name, ("patch",))

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.comfy_nodes.conftest import context_edit
-from tests.layouts.making import artifact_of, dense_edit, random_edit
+from tests.comfy_nodes.conftest import plain_edits, save_edits
 
 pytestmark = [pytest.mark.comfy, pytest.mark.slow]
 EDITS = ("lowrank", "dense", "contextmap")
@@ -15,13 +14,7 @@ EDITS = ("lowrank", "dense", "contextmap")
 def numbers(in_comfy, pocket_target, tmp_path_factory):
     """What gguf.py measured."""
     work = tmp_path_factory.mktemp("gguf")
-    edits = {
-        "lowrank": random_edit(pocket_target, ("denoiser",)),
-        "dense": dense_edit(pocket_target),
-        "contextmap": context_edit(pocket_target.info.width),
-    }
-    for name, edit in edits.items():
-        artifact_of(pocket_target, edit, name).save(work / "models" / "erase_plugins" / name, ("patch",))
+    save_edits(pocket_target, plain_edits(pocket_target), work)
     found = in_comfy("gguf.py", str(work))
     assert found["same_base"] < 1e-5
     return found

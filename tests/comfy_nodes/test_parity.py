@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from erase_plugins.artifacts.edit import AddOn, Edit
 from erase_plugins.artifacts.tensors import read_tensors
 from erase_plugins.manager import get_manager
-from tests.comfy_nodes.conftest import ROOT, context_edit
+from tests.comfy_nodes.conftest import ROOT, context_edit, save_edits
 from tests.layouts.making import artifact_of, bias_edit, bottleneck_edit, dense_edit, gated_edit, random_edit, rows_edit
 
 pytestmark = [pytest.mark.comfy, pytest.mark.slow]
@@ -67,8 +67,7 @@ def numbers(in_comfy, pocket_target, tmp_path_factory):
         "gate": gated_edit(pocket_target),
     }
     twins = {f"{name}_again": nearly(edits[name]) for name in ("addon", "gate")}  # the same one twice is refused
-    for name, edit in {**edits, **twins}.items():
-        artifact_of(pocket_target, edit, name).save(work / "models" / "erase_plugins" / name, ("patch",))
+    save_edits(pocket_target, {**edits, **twins}, work)
     write_foreign(pocket_target, edits["lowrank"], work)
     sizes = {name: len(edit) for name, edit in edits.items()}
     sizes["gate"] -= 1  # the gate itself patches nothing

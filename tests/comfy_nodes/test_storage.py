@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.comfy_nodes.conftest import context_edit
-from tests.layouts.making import artifact_of, dense_edit, random_edit
+from tests.comfy_nodes.conftest import plain_edits, save_edits
 
 pytestmark = [pytest.mark.comfy, pytest.mark.slow]
 
@@ -14,13 +13,7 @@ pytestmark = [pytest.mark.comfy, pytest.mark.slow]
 def numbers(in_comfy, pocket_target, tmp_path_factory):
     """What storage.py measured."""
     work = tmp_path_factory.mktemp("storage")
-    edits = {
-        "lowrank": random_edit(pocket_target, ("denoiser",)),
-        "dense": dense_edit(pocket_target),
-        "contextmap": context_edit(pocket_target.info.width),
-    }
-    for name, edit in edits.items():
-        artifact_of(pocket_target, edit, name).save(work / "models" / "erase_plugins" / name, ("patch",))
+    save_edits(pocket_target, plain_edits(pocket_target), work)
     return in_comfy("storage.py", str(work))
 
 

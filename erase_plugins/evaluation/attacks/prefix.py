@@ -16,7 +16,7 @@ from erase_plugins.evaluation.attacks.asking import OFF, Asking
 from erase_plugins.evaluation.attacks.discrete import Choice, choice_gradient, losses
 from erase_plugins.evaluation.attacks.rates import REFERENCE
 from erase_plugins.evaluation.attacks.vocabulary import WordTable
-from erase_plugins.families.diffusers_target import PIXELS, without_overflow
+from erase_plugins.families.diffusers_target import PIXELS, encoded, scaled
 
 if TYPE_CHECKING:
     from erase_plugins.evaluation.prompts import Prompt
@@ -63,11 +63,9 @@ class Schedule:
 def clean_latents(subject: Subject, pictures: Tensor) -> Tensor:
     """Scaled mean latents (n, channels, height, width) of pictures in 0..1."""
     vae = subject.pipe.vae
-    some = pictures.split(max(PIXELS // pictures[0, 0].numel(), 1))
-    with torch.no_grad(), without_overflow(vae):
-        mean = torch.cat([vae.encode((part * 2 - 1).to(vae.device, vae.dtype)).latent_dist.mean for part in some])
-    shift = getattr(vae.config, "shift_factor", None) or 0.0
-    return ((mean - shift) * vae.config.scaling_factor).float()
+    with torch.no_grad():
+        mean, _ = encoded(vae, pictures * 2 - 1, max(PIXELS // pictures[0, 0].numel(), 1))
+    return scaled(vae, mean).float()
 
 
 class Prefixes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -13,10 +14,25 @@ from erase_plugins.testing.hub_server import HubServer
 from tests.comfy_nodes import comfy_server
 from tests.comfy_nodes.browser.editor import CHROMIUM_FLAGS, Editor
 from tests.comfy_nodes.conftest import ROOT
+from tools.docs.comfy import examples
 
 #: folder in custom_nodes: the repository itself, as after git clone (the editor finds no help page of a folder with a dot)
 NAME = "erase-plugins"
 FRONTENDS = ("oldest", "newest")
+#: graph of the first template, and the type of its main node
+FIRST, KIND = ROOT / "example_workflows" / f"{examples.FIRST}.json", "EraseNegative"
+#: puts a stock LoRA loader behind an Erase node of that graph, and gives its id
+LORA_BEHIND = """([id, file]) => {
+  const erase = app.graph._nodes.find((n) => String(n.id) === id), lora = LiteGraph.createNode("LoraLoader");
+  lora.pos = [erase.pos[0], erase.pos[1] + 900];
+  app.graph.add(lora);
+  lora.widgets[0].value = file;
+  const sampler = app.graph._nodes.find((n) => n.title === "Erased: same seed");
+  erase.connect(0, lora, 0);
+  erase.connect(1, lora, 1);
+  lora.connect(0, sampler, 0);
+  return String(lora.id);
+}"""
 
 
 def pytest_collection_modifyitems(items):
@@ -110,3 +126,16 @@ def shoot(editor):
     """Saves a picture of the page for people who look at it, in the folder ERASE_SCREENSHOTS; nothing without one."""
     folder = os.environ.get("ERASE_SCREENSHOTS")
     return lambda name: editor.screenshot(Path(folder) / f"{editor.label}_{name}.png") if folder else None
+
+
+@pytest.fixture
+def no_error_from_our_files(editor):
+    yield
+    assert editor.errors_of(f"/extensions/{NAME}/") == []
+
+
+@pytest.fixture
+def first(editor):
+    """Id of the Erase node of the first template, loaded."""
+    editor.load(json.loads(FIRST.read_text(encoding="utf-8")))
+    return editor.node(KIND)

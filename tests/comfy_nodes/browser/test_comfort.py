@@ -7,13 +7,15 @@ import json
 import pytest
 
 from comfy_nodes import NODE_CLASS_MAPPINGS
-from tests.comfy_nodes.browser.conftest import NAME
-from tests.comfy_nodes.conftest import ROOT
+from tests.comfy_nodes.browser.conftest import FIRST
 from tests.layouts.making import artifact_of, random_edit
-from tools.docs.comfy import examples
 
-pytestmark = [pytest.mark.comfy, pytest.mark.browser, pytest.mark.slow]
-FIRST = ROOT / "example_workflows" / f"{examples.FIRST}.json"
+pytestmark = [
+    pytest.mark.comfy,
+    pytest.mark.browser,
+    pytest.mark.slow,
+    pytest.mark.usefixtures("no_error_from_our_files"),
+]
 DROP = """([data, name]) => {
   const items = new DataTransfer();
   items.items.add(new File([new Uint8Array(data)], name));
@@ -21,12 +23,6 @@ DROP = """([data, name]) => {
     new DragEvent("drop", { dataTransfer: items, bubbles: true, cancelable: true, clientX: 900, clientY: 760 }),
   );
 }"""
-
-
-@pytest.fixture(autouse=True)
-def no_error_from_our_files(editor):
-    yield
-    assert editor.errors_of(f"/extensions/{NAME}/") == []
 
 
 @pytest.fixture

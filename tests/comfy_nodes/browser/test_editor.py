@@ -6,24 +6,22 @@ import json
 
 import pytest
 
-from tests.comfy_nodes.browser.conftest import NAME
+from tests.comfy_nodes.browser.conftest import FIRST
 from tests.comfy_nodes.conftest import ROOT
 from tests.comfy_nodes.workflow import quickly
 from tools.docs.comfy import examples, own_specs
 
-pytestmark = [pytest.mark.comfy, pytest.mark.browser, pytest.mark.slow]
-FIRST = ROOT / "example_workflows" / f"{examples.FIRST}.json"
+pytestmark = [
+    pytest.mark.comfy,
+    pytest.mark.browser,
+    pytest.mark.slow,
+    pytest.mark.usefixtures("no_error_from_our_files"),
+]
 WORKFLOWS = sorted((ROOT / "example_workflows").glob("*.json"))
 
 
 def read(path):
     return json.loads(path.read_text(encoding="utf-8"))
-
-
-@pytest.fixture(autouse=True)
-def no_error_from_our_files(editor):
-    yield
-    assert editor.errors_of(f"/extensions/{NAME}/") == []
 
 
 _RECTANGLES = """() => app.graph._nodes.map((node) => {

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 
 import psutil
 import pytest
 
-from tests.comfy_nodes.browser.conftest import NAME
+from tests.comfy_nodes.browser.conftest import KIND, LORA_BEHIND
 from tests.comfy_nodes.browser.editor import RUN, WATCH
 from tests.comfy_nodes.conftest import ROOT
 from tools.docs.comfy import examples
 
-pytestmark = [pytest.mark.comfy, pytest.mark.browser, pytest.mark.slow]
-FIRST = ROOT / "example_workflows" / f"{examples.FIRST}.json"
-KIND = "EraseNegative"
+pytestmark = [
+    pytest.mark.comfy,
+    pytest.mark.browser,
+    pytest.mark.slow,
+    pytest.mark.usefixtures("no_error_from_our_files"),
+]
 MOST_CLICKS, MOST_SECONDS = 6, 6.0
 
 _COUNT = """() => {
@@ -35,19 +37,6 @@ _SOCKET = """() => {
 #: as a file holds it; what is undefined would come back as null, which older editors complain about
 _SAVED = "() => JSON.parse(JSON.stringify(app.graph.serialize()))"
 _PAIR = "[...document.querySelectorAll('.erase-slider img')].map((image) => image.naturalWidth)"
-
-
-@pytest.fixture(autouse=True)
-def no_error_from_our_files(editor):
-    yield
-    assert editor.errors_of(f"/extensions/{NAME}/") == []
-
-
-@pytest.fixture
-def first(editor):
-    """Id of the Erase node of the first template, loaded."""
-    editor.load(json.loads(FIRST.read_text(encoding="utf-8")))
-    return editor.node(KIND)
 
 
 def pair(editor):
@@ -277,25 +266,12 @@ def test_before_and_after_are_compared_by_dragging(editor, shoot, first):
     pair(editor)  # there again without a run
 
 
-_BEHIND = """([id, file]) => {
-  const erase = app.graph._nodes.find((n) => String(n.id) === id), lora = LiteGraph.createNode("LoraLoader");
-  lora.pos = [erase.pos[0], erase.pos[1] + 900];
-  app.graph.add(lora);
-  lora.widgets[0].value = file;
-  const sampler = app.graph._nodes.find((n) => n.title === "Erased: same seed");
-  erase.connect(0, lora, 0);
-  erase.connect(1, lora, 1);
-  lora.connect(0, sampler, 0);
-  return String(lora.id);
-}"""
-
-
 def test_a_lora_behind_that_was_made_for_the_concept_is_told_on_the_node(editor, running_base, shoot, first):
     loras = running_base / "models" / "loras"
     loras.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(ROOT / "comfy_nodes" / "library" / Path(examples.LORA).name, loras / "look_pizza_v2.safetensors")
     editor.page.evaluate("() => app.refreshComboInNodes()")
-    lora = editor.page.evaluate(_BEHIND, [first, "look_pizza_v2.safetensors"])
+    lora = editor.page.evaluate(LORA_BEHIND, [first, "look_pizza_v2.safetensors"])
     assert sent(editor, first)["behind"] == "look_pizza_v2.safetensors : 1 : 1"
     kind, detail = editor.run()
     assert kind == "execution_success", detail

@@ -6,13 +6,17 @@ import json
 
 import pytest
 
-from tests.comfy_nodes.browser.conftest import NAME
 from tests.comfy_nodes.browser.test_editor import overlaps
 from tests.comfy_nodes.conftest import ROOT
 from tools.docs.comfy.examples import FIRST, SHELF
 from tools.docs.comfy.library import COLLECTION, ERASED, LORA
 
-pytestmark = [pytest.mark.comfy, pytest.mark.browser, pytest.mark.slow]
+pytestmark = [
+    pytest.mark.comfy,
+    pytest.mark.browser,
+    pytest.mark.slow,
+    pytest.mark.usefixtures("no_error_from_our_files"),
+]
 CARD = ".erase-library .card"
 _DROP = """([name]) => {
   const data = new DataTransfer(), card = document.querySelector(`.erase-library .card[data-name="${name}"]`);
@@ -20,12 +24,6 @@ _DROP = """([name]) => {
   app.canvas.canvas.dispatchEvent(
     new DragEvent("drop", { dataTransfer: data, bubbles: true, cancelable: true, clientX: 900, clientY: 500 }));
 }"""
-
-
-@pytest.fixture(autouse=True)
-def no_error_from_our_files(editor):
-    yield
-    assert editor.errors_of(f"/extensions/{NAME}/") == []
 
 
 def read(title):

@@ -10,7 +10,6 @@ from comfy_nodes import NODE_CLASS_MAPPINGS
 from tests.comfy_nodes.browser.editor import Editor
 
 pytestmark = [pytest.mark.comfy, pytest.mark.browser, pytest.mark.slow]
-KIND = "EraseNegative"
 
 
 @pytest.fixture

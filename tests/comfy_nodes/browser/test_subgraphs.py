@@ -2,32 +2,22 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
 
-from tests.comfy_nodes.browser.conftest import NAME
-from tests.comfy_nodes.browser.test_erase import _BEHIND, FIRST, KIND
+from tests.comfy_nodes.browser.conftest import KIND, LORA_BEHIND
 
-pytestmark = [pytest.mark.comfy, pytest.mark.browser, pytest.mark.slow, pytest.mark.smoke]
+pytestmark = [
+    pytest.mark.comfy,
+    pytest.mark.browser,
+    pytest.mark.slow,
+    pytest.mark.smoke,
+    pytest.mark.usefixtures("no_error_from_our_files"),
+]
 _FOLD = """(ids) => {
   const nodes = ids.map((id) => app.graph._nodes.find((node) => String(node.id) === id));
   return String(app.graph.convertToSubgraph(new Set(nodes)).node.id);
 }"""
 _BY = "app.graph._nodes.find((node) => String(node.id) === id)"
-
-
-@pytest.fixture(autouse=True)
-def no_error_from_our_files(editor):
-    yield
-    assert editor.errors_of(f"/extensions/{NAME}/") == []
-
-
-@pytest.fixture
-def first(editor):
-    """Id of the Erase node of the first template, loaded."""
-    editor.load(json.loads(FIRST.read_text(encoding="utf-8")))
-    return editor.node(KIND)
 
 
 def behind(editor):
@@ -38,7 +28,7 @@ def behind(editor):
 
 
 def test_a_lora_behind_is_seen_in_a_subgraph_and_out_of_one(editor, first):
-    lora = editor.page.evaluate(_BEHIND, [first, "a.safetensors"])
+    lora = editor.page.evaluate(LORA_BEHIND, [first, "a.safetensors"])
     assert behind(editor) == "a.safetensors : 1 : 1"
     inside = editor.page.evaluate(_FOLD, [lora])
     assert behind(editor) == "a.safetensors : 1 : 1"
@@ -51,7 +41,7 @@ def test_a_lora_behind_is_seen_in_a_subgraph_and_out_of_one(editor, first):
 
 def test_a_lora_behind_nodes_that_hand_a_model_on_by_a_name_is_seen(editor, first):
     """As KJNodes' Set and Get do, without a wire between them."""
-    editor.page.evaluate(_BEHIND, [first, "a.safetensors"])
+    editor.page.evaluate(LORA_BEHIND, [first, "a.safetensors"])
     editor.page.evaluate(
         f"""(id) => {{
           const named = (kind, more) => {{
@@ -81,7 +71,7 @@ def test_a_lora_behind_nodes_that_hand_a_model_on_by_a_name_is_seen(editor, firs
 
 
 def test_strengths_that_a_pack_leaves_empty_count_one_and_lists_of_loras_are_read(editor, first):
-    lora = editor.page.evaluate(_BEHIND, [first, "a.safetensors"])
+    lora = editor.page.evaluate(LORA_BEHIND, [first, "a.safetensors"])
     editor.page.evaluate(
         f"""(id) => {{
           const node = {_BY};
@@ -136,7 +126,7 @@ def test_words_of_a_prompt_in_a_subgraph_are_erased_in_front_of_its_sampler(edit
 
 def test_a_promoted_lora_is_read_from_the_subgraph_that_shows_it(editor, first):
     """What a person chooses on the subgraph counts, not what the node inside once said."""
-    lora = editor.page.evaluate(_BEHIND, [first, "a.safetensors"])
+    lora = editor.page.evaluate(LORA_BEHIND, [first, "a.safetensors"])
     found = editor.page.evaluate(
         f"""([id, lora]) => {{
           const {{ subgraph, node }} = app.graph.convertToSubgraph(new Set([{_BY.replace("=== id", "=== lora")}]));
