@@ -1,5 +1,5 @@
 // npx eslint@9 comfy_nodes/web
-const browser = ["window", "document", "URLSearchParams", "setTimeout", "clearTimeout", "setInterval", "clearInterval"];
+const browser = ["window", "document", "DataTransfer", "DragEvent", "URLSearchParams", "setTimeout", "clearTimeout", "setInterval", "clearInterval"];
 
 export default [
   {

@@ -7,6 +7,8 @@ to pytest: ``nox -s quick -- tests/runtime -k undo``.
 
 from __future__ import annotations
 
+import shutil
+
 import nox
 
 nox.options.default_venv_backend = "none"
@@ -29,9 +31,11 @@ def full(session: nox.Session) -> None:
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Style; changes nothing. `ruff check --fix . && ruff format .` does."""
+    """Style, the editor's scripts too where npm is; changes nothing. `ruff check --fix . && ruff format .` does."""
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
+    if shutil.which("npx"):
+        session.run("npx", "--yes", "eslint@9", "comfy_nodes/web", external=True)
 
 
 @nox.session
