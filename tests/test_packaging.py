@@ -74,7 +74,15 @@ def test_sdist_holds_tests_and_docs(built: Path) -> None:
     (sdist,) = built.glob("*.tar.gz")
     with tarfile.open(sdist) as archive:
         names = {name.split("/", 1)[1] for name in archive.getnames() if "/" in name}
-    assert {"README.md", "LICENSE", "tests/conftest.py", "docs/architecture.md", "benchmarks/esd.py"} <= names
+    assert {
+        "README.md",
+        "LICENSE",
+        "tests/conftest.py",
+        "docs/architecture.md",
+        "benchmarks/esd.py",
+        "eslint.config.mjs",
+    } <= names
+    assert sdist.stat().st_size < 95_000_000  # package registries take 100 MB
 
 
 @pytest.fixture(scope="module")
