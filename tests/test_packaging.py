@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import tarfile
@@ -68,6 +69,10 @@ def test_wheel_and_sdist_have_the_version_of_the_code(built: Path) -> None:
     (wheel,) = built.glob("*.whl")
     metadata = zipfile.ZipFile(wheel).read(f"erase_plugins-{version}.dist-info/METADATA").decode()
     assert f"\nVersion: {version}\n" in metadata
+    links = re.findall(r"(!?)\[[^\]]*\]\(([^)]+)\)", metadata)
+    assert len(links) > 50  # the README, which a registry shows without our folders
+    assert all(link.startswith(("https://", "#")) for _, link in links)
+    assert all(link.startswith("https://raw.") for picture, link in links if picture)
 
 
 def test_sdist_holds_tests_and_docs(built: Path) -> None:
