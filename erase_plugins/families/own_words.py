@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from erase_plugins.errors import RequestError, Unsupported
 from erase_plugins.families.texts import IGNORED, Pair, encoded, numbers_of, scores, tokenizer_of
+from erase_plugins.plain_text import whole_words
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -136,13 +137,13 @@ def _asked(name: str) -> list[Pair]:
 def _cut(pair: Pair) -> Pair:
     """Up to the end of the sentence or the next name; a name in front is not what is said, but begins it."""
     text = pair.completion
-    again = re.match(rf"\s*{re.escape(pair.subject)}\b", text)
+    again = re.match(rf"\s*{whole_words(pair.subject)}", text)
     begun, text = ("", text) if again is None else (again[0], text[again.end() :])
     first = len(text) - len(text.lstrip())
     end = _ENDS.search(text, first)
     text = text[: end.end()] if end else text[: text.rfind(" ")] if " " in text.strip() else text  # the last is cut
     for part in pair.subject.split():
-        place = re.search(rf"\s*\b{re.escape(part)}\b", text)
+        place = re.search(rf"\s*{whole_words(part)}", text)
         text = text if place is None else text[: place.start()]
     return replace(pair, begun=begun, completion=text.rstrip("\n"))
 
