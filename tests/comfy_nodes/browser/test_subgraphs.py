@@ -141,3 +141,31 @@ def test_a_promoted_lora_is_read_from_the_subgraph_that_shows_it(editor, first):
     )
     assert found[0]
     assert behind(editor) == "b.safetensors : 1 : 1"
+
+
+def test_two_uses_of_one_subgraph_are_told_apart(editor, first):
+    """One after the other, each with a LoRA of its own."""
+    lora = editor.page.evaluate(LORA_BEHIND, [first, "a.safetensors"])
+    found = editor.page.evaluate(
+        f"""([id, lora]) => {{
+          const {{ subgraph, node }} = app.graph.convertToSubgraph(new Set([{_BY.replace("=== id", "=== lora")}]));
+          const inner = subgraph.nodes[0], place = inner.inputs.findIndex((input) => input.widget?.name === "lora_name");
+          const entrance = subgraph.addInput("chosen", "COMBO");
+          Reflect.apply(entrance.connect, entrance, [inner.inputs[place], inner]);
+          const second = LiteGraph.createNode(subgraph.id);
+          app.graph.add(second);
+          const slot = (item, side, type) => item[side].findIndex((one) => one.type === type);
+          for (const type of ["MODEL", "CLIP"]) {{
+            node.connect(slot(node, "outputs", type), second, slot(second, "inputs", type));
+          }}
+          const names = ["b.safetensors", "c.safetensors"];
+          return [node, second].map((item, number) => {{
+            const widget = item.widgets?.find((one) => one.name === "chosen" || one.name === "lora_name");
+            if (widget) widget.value = names[number];
+            return [Boolean(widget), item.subgraph === subgraph];
+          }});
+        }}""",
+        [first, lora],
+    )
+    assert found == [[True, True], [True, True]]
+    assert behind(editor) == "b.safetensors : 1 : 1\nc.safetensors : 1 : 1"
