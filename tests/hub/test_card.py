@@ -512,7 +512,7 @@ def test_links_lead_to_the_hub_that_the_client_talks_to(pizza, monkeypatch):
     text = hub_cards.card(named, repo=REPO, space="me/try-it", pictures=["images/chart.png"])
     here = "https://hub.example.org:8443/models"
     assert data_of(text)["thumbnail"] == f"{here}/{REPO}/resolve/main/images/chart.png"
-    assert f"({here}/spaces/me/try-it)" in text and f"[me/model]({here}/me/model)" in text
+    assert f"({here}/spaces/me/try-it)" in text and f"]({here}/me/model)" in text
     assert data_of(text)["license_link"] == f"{here}/me/model"
     assert "secret" not in text and "huggingface.co" not in text
     assert f"]({here}/{REPO})" in readme(named, REPO, None, False)
