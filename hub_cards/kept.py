@@ -135,11 +135,7 @@ def keep(bundle: Bundle, remote: Remote, *, prune: bool = False, pictures: bool 
 
 
 def check_theirs(bundle: Bundle, remote: Remote) -> None:
-    """Whether a push leaves alone what somebody else put there.
-
-    Raises:
-        PushRefused: files of the same names that we did not put there would be replaced.
-    """
+    """Raises `PushRefused` where a push would replace files of the same names that we did not put there."""
     taken = [item.name for item in bundle.files if item.state == "changed" and item.name in remote.files]
     if taken and not (set(RECORDS) & set(remote.files) or is_ours(_card(bundle, remote))):
         raise PushRefused(
