@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 from erase_plugins.errors import RequestError
 from erase_plugins.presets import parse
@@ -57,7 +58,8 @@ class Wording:
             fault = _fault(name, value)
             if fault:
                 raise RequestError(f"wording '{path.name}': {name} {fault}")
-        return cls(**{name: value if isinstance(value, str) else tuple(value) for name, value in found.items()})
+        texts: dict[str, Any] = {name: item if isinstance(item, str) else tuple(item) for name, item in found.items()}
+        return cls(**texts)
 
     def described(self, text: str) -> str:
         """A description without the name, as a sentence with its end."""
