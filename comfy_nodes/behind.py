@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
+from erase_plugins.plain_text import whole_words
 from erase_plugins.types import Concept
 
 from . import host
@@ -105,9 +106,8 @@ def names(path: Path, concept: str) -> bool:
     with safe_open(str(path), "pt") as file:
         header = file.metadata() or {}
     said = " ".join([path.stem, *(header.get(key, "") for key in _DESCRIBED)])
-    words = re.escape(" ".join(re.findall(r"\w+", concept.casefold()))).replace(r"\ ", " ")
-    plain = " ".join(re.findall(r"[^\W_]+", said.casefold()))
-    return bool(words) and re.search(rf"\b{words}\b", plain) is not None
+    words, plain = (" ".join(re.findall(r"[^\W_]+", text.casefold())) for text in (concept, said))
+    return bool(words) and re.search(whole_words(words), plain) is not None
 
 
 def _with(path: Path, model: Any, clip: Any, strength: float, strength_clip: float) -> tuple[Any, Any]:

@@ -77,10 +77,10 @@ def _fetched(pulling: Any, spec: str, members: Sequence[str], offline: bool) -> 
 def _by_hand(source: Any, reason: str) -> str:
     from erase_plugins.artifacts.manifest import FILENAME
 
-    folder = folder_name(source.repo)
+    folder, page = folder_name(source.repo), part("references").address(source.repo).partition("//")[2]
     return Sentence(
         reason,
-        f"; or copy {FILENAME} and the .safetensors files of huggingface.co/{source.repo} by hand into "
+        f"; or copy {FILENAME} and the .safetensors files of {page} by hand into "
         f"models/erase_plugins/{folder} and take '{folder}' in the load node",
     )
 

@@ -126,13 +126,16 @@ def _header_is_ours(path: Path, _stamp: str) -> bool:
         return False
 
 
-def check_fits(artifact: Any, target: Any, any_base: bool) -> None:
+def check_fits(artifact: Any, target: Any, any_base: bool) -> tuple[str, ...]:
     """Refuses an artifact that was made for another model.
 
     Args:
         artifact: what is to be used.
         target: the connected model; without CLIP only the denoiser is compared.
         any_base: allow other weights of the same architecture.
+
+    Returns:
+        What was not compared, or is not the same without being touched.
 
     Raises:
         BaseMismatch: names both sides.
@@ -142,4 +145,5 @@ def check_fits(artifact: Any, target: Any, any_base: bool) -> None:
     manifest = artifact.manifest
     stored = manifest.base.get("fingerprint") or {}
     here = {name: item for name, item in stored.items() if target.clip is not None or name == target.family.denoiser}
-    check_base(replace(manifest, base={**manifest.base, "fingerprint": here}), target, any_base, artifact.edit)
+    shown = replace(manifest, base={**manifest.base, "fingerprint": here})
+    return check_base(shown, target, any_base, artifact.edit)

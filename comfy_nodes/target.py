@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from erase_plugins.artifacts.fingerprint import Fingerprint, fingerprint
+from erase_plugins.artifacts.fingerprint import Fingerprint, fingerprint_of
 from erase_plugins.errors import RequestError, Unsupported
 from erase_plugins.families.base import Conditioning, ModuleRef, Target, TargetInfo, Tokens
 from erase_plugins.families.naming import sgm_path
@@ -293,10 +293,10 @@ class ComfyTarget(Target):
         return tuple(word for _, word in sorted(words) if len(word) > 2 and word.isalpha())
 
     def fingerprint(self) -> Mapping[str, Fingerprint]:
-        groups: dict[str, dict[str, Tensor]] = {}
+        groups: dict[str, dict[str, tuple[tuple[int, ...], Tensor]]] = {}
         for (component, name), key in self.keys.items():
-            groups.setdefault(component, {})[name] = self.part(component).base(key)
-        return {component: fingerprint(group) for component, group in groups.items()}
+            groups.setdefault(component, {})[name] = self.part(component).sample(key)
+        return {component: fingerprint_of(group) for component, group in groups.items()}
 
 
 def _side(unet: Mapping[str, Any], prediction: str) -> int:

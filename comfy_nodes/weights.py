@@ -42,6 +42,22 @@ class PatchedWeights:
         weight = self._patches[key][0][0]
         return self._plain(key) if _quantised(weight) else weight.detach()
 
+    def sample(self, key: str) -> tuple[tuple[int, ...], Tensor]:
+        """Shape and middle value of a weight without any patch, for a fingerprint.
+
+        No number (NaN) where it is kept in few bits, as in GGUF and fp8 files: it is not that of the file in 16 bits,
+        and no sign of another model either.
+        """
+        import torch
+
+        weight = self._patches[key][0][0].detach()
+        shape = tuple(weight.shape)
+        if kept_by_module(weight):
+            weight = weight.as_subclass(torch.Tensor)
+        if _quantised(weight) or tuple(weight.shape) != shape:
+            return shape, torch.tensor(float("nan"))
+        return shape, weight.reshape(-1)[weight.numel() // 2]
+
     def stored(self, key: str) -> Tensor:
         """Weight as it is stored."""
         return self._patches[key][0][0].detach()

@@ -26,6 +26,7 @@ from erase_plugins.artifacts.store import lower_for
 from erase_plugins.errors import ArtifactError, BaseMismatch, RequestError, UnknownName
 from erase_plugins.hints import Hint, stored
 from erase_plugins.manager import get_manager
+from erase_plugins.plain_text import whole_words
 from erase_plugins.types import Concept
 from erase_plugins.workflow.artifacts import load_artifact
 
@@ -276,7 +277,7 @@ def _without_notes(manifest: Manifest, gone: Sequence[str]) -> Manifest:
 
 
 def _names(text: str, concepts: Sequence[str]) -> bool:
-    return any(re.search(rf"(?<!\w){re.escape(name)}(?!\w)", text) for name in concepts)
+    return any(re.search(whole_words(name), text) for name in concepts if name.strip())
 
 
 def _renewed(statistics: Statistics, target: Any) -> Statistics:

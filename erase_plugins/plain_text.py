@@ -9,6 +9,33 @@ _PATH = re.compile(r"(?<![\w:/.~])(?:[A-Za-z]:[\\/]|/)(?:[^\s'\",;:()\\/]+[\\/])
 _TOKEN = re.compile(r"\b(hf_|ghp_|sk-)[A-Za-z0-9_-]{8,}")
 _LOGIN = re.compile(r"(://)[^/\s@]+@")
 
+#: letters of scripts that put no spaces between words (Thai, Lao, Tibetan, Burmese, Khmer, Japanese, Chinese), and of
+#: Korean, which hangs endings on names
+_JOINED = (
+    "\u0e00-\u0fff\u1000-\u109f\u1100-\u11ff\u1780-\u17ff\u3005-\u3007\u3040-\u318f\u31f0-\u31ff\u3400-\u4dbf"
+    "\u4e00-\u9fff\uac00-\ud7ff\uf900-\ufaff\uff66-\uffdc\U00020000-\U0003ffff"
+)
+_IS_JOINED = re.compile(f"[{_JOINED}]")
+
+
+def whole_words(text: str, between: str = r"\s+") -> str:
+    """A regular expression that finds a text where it is not a part of longer words.
+
+    Chinese, Japanese, Thai and the like show no ends of words: there it is found wherever it stands, also in a longer
+    word, with or without the spaces of ``text``, and a Latin name directly beside such letters is whole.
+
+    Args:
+        text: at least one word.
+        between: expression for what is between its words.
+    """
+    words = text.split()
+    joined = [(bool(_IS_JOINED.match(word[0])), bool(_IS_JOINED.match(word[-1]))) for word in words]
+    found = "" if joined[0][0] else f"(?<![^\\W_{_JOINED}])"
+    for place, word in enumerate(words):
+        apart = f"(?:{between})?" if place and joined[place - 1][1] and joined[place][0] else between
+        found += (apart if place else "") + re.escape(word)
+    return found if joined[-1][1] else f"{found}(?![^\\W_{_JOINED}])"
+
 
 def scrub(text: str) -> str:
     """A message without folders, tokens and logins: they do not belong into bug reports."""

@@ -207,6 +207,9 @@ def _check_attack(name: str, item: Any) -> None:
     sizes = item.budgets
     if not isinstance(sizes, Mapping) or any(not isinstance(sizes.get(key), int) or sizes[key] < 1 for key in BUDGETS):
         raise PluginError(f"{name}.budgets is {sizes!r}; map {', '.join(BUDGETS)} to numbers of queries")
+    least = getattr(item, "least", 1)
+    if not callable(least) and (not isinstance(least, int) or least < 1):
+        raise PluginError(f"{name}.least is {least!r}; give a number of queries from 1, or a function of the options")
     _check_measuring(name, item)
 
 

@@ -162,8 +162,10 @@ class Attack(Evaluator, Protocol):
     """Tries to bring back what an edit erased.
 
     ``budgets`` gives the number of queries (answers of the model that may be looked at) for "quick", "standard" and
-    "long". ``Options``, ``needs_judge`` and ``attachments`` are optional, as for a suite. ``only_asks = True`` says
-    that it does no more than draw prompts and encode them; such attacks also run in ComfyUI.
+    "long". ``least``, optional, is the number without which it cannot run, or a function of the options that are set;
+    a smaller budget is refused before anything is drawn. ``Options``, ``needs_judge`` and ``attachments`` are
+    optional, as for a suite. ``only_asks = True`` says that it does no more than draw prompts and encode them; such
+    attacks also run in ComfyUI.
     """
 
     budgets: Mapping[str, int]

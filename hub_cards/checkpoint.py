@@ -51,7 +51,7 @@ def push_merged(
         HubError, PushRefused, NotAllowed: as for `hub_cards.push`.
     """
     from erase_plugins.families.source import find_source
-    from erase_plugins.runtime.shards import chosen_files
+    from erase_plugins.runtime.shards import chosen_files, weight_names
     from erase_plugins.workflow.applying import fuse_checkpoint
     from erase_plugins.workflow.artifacts import load_artifact
 
@@ -64,8 +64,9 @@ def push_merged(
     needed(base, how.license)
     message = f"{', '.join(loaded.manifest.erased)[:60]} erased, full checkpoint"
     bundle = how.bundle(loaded, repo, (), message, record=MERGED)
-    if not how.dry_run:
-        ready(bundle, parent=how.parent, prune=True)
+    if not how.dry_run:  # every weight of what the edit touches gets another header, so its file is not as published
+        weights = weight_names(source.folder, loaded.edit.deltas, shard_bytes)
+        ready(bundle, parent=how.parent, renewed=weights, prune=True, replace_theirs=how.prune)
 
     def write(kept: Kept) -> str:
         return merged_card(loaded, strength, repo, needed(base, how.license or kept.licence))

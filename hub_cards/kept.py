@@ -105,13 +105,9 @@ def keep(bundle: Bundle, remote: Remote, *, prune: bool = False, pictures: bool 
     """
     if remote.commit is None:
         return Kept()
-    card = published_text(bundle, CARD, remote.commit) if CARD in remote.files else ""
-    taken = [item.name for item in bundle.files if item.state == "changed" and item.name in remote.files]
-    if taken and not (prune or is_ours(card) or set(RECORDS) & set(remote.files)):
-        raise PushRefused(
-            f"{bundle.repo} holds files that are not known as this program's and would be replaced: {_some(taken)}; "
-            "push to another repository, or replace them with ", Hint("prune"), " (its history keeps them)"
-        )  # fmt: skip
+    card = _card(bundle, remote)
+    if not prune:
+        check_theirs(bundle, remote)
     data, old = read(card), _old(bundle, remote, prune)
     new = {item.name: item.state for item in bundle.files}
     evidence = {name for name in remote.files if _is_evidence(name, bundle.record == INDEX)} - set(new)
@@ -136,6 +132,21 @@ def keep(bundle: Bundle, remote: Remote, *, prune: bool = False, pictures: bool 
         _report(bundle, remote) if REPORT in mine else None, _pictures(mine),
         _gallery(bundle, remote, mine) if pairs.INDEX in mine else None, _attacks(bundle, remote, mine),
     )  # fmt: skip
+
+
+def check_theirs(bundle: Bundle, remote: Remote) -> None:
+    """Raises `PushRefused` where a push would replace files of the same names that we did not put there."""
+    taken = [item.name for item in bundle.files if item.state == "changed" and item.name in remote.files]
+    if taken and not (set(RECORDS) & set(remote.files) or is_ours(_card(bundle, remote))):
+        raise PushRefused(
+            f"{bundle.repo} holds files that are not known as this program's and would be replaced: {_some(taken)}; "
+            "push to another repository, or replace them with ", Hint("prune"), " (its history keeps them)"
+        )  # fmt: skip
+
+
+def _card(bundle: Bundle, remote: Remote) -> str:
+    """The published page; empty if there is none."""
+    return published_text(bundle, CARD, str(remote.commit)) if CARD in remote.files else ""
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,7 @@ from hub_cards.escape import flat, prose
 from hub_cards.evidence import model_index, numbers
 from hub_cards.front_matter import ADULT
 from hub_cards.licences import Licence, licence_of, needed
+from hub_cards.references import address
 from hub_cards.searching import COLLECTION, FULL, erased_tags
 from hub_cards.templates import document
 
@@ -86,7 +87,7 @@ def card(
     data = metadata(manifest, found, licence, pictures=pictures, gallery=gallery, adult=asks)
     data["erasure"] |= {key: text for key, text in (("requirement", line), ("space", shown)) if text}
     if repo is not None and "thumbnail" in data:  # other sites need it in full; pictures of the page stay relative
-        data["thumbnail"] = f"https://huggingface.co/{repo}/resolve/main/{data['thumbnail']}"
+        data["thumbnail"] = address(f"{repo}/resolve/main/{data['thumbnail']}")
     attached = {} if found is None else found.attached
     titles = {FIGURE.format(name): str(entry.get("title", "")) for name, entry in attached.items()}
     return document(data, "artifact.md.j2", {
@@ -105,7 +106,7 @@ def metadata(
     """The card's YAML as a dictionary; ``erasure`` repeats what the manifest says."""
     base = usage.hub_id(manifest.base)
     if licence is None:
-        licence = Licence("other", "as-the-base-model", f"https://huggingface.co/{base}" if base else None)
+        licence = Licence("other", "as-the-base-model", address(base) if base else None)
     data = start(manifest.base, manifest.family, manifest.erased, licence, has_lora(manifest), adult=adult,
                  task=usage.task_of(manifest))  # fmt: skip
     if gallery is not None:

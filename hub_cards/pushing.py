@@ -25,7 +25,7 @@ from hub_cards.bundle import CARD, REPORT, Bundle, PushFile, artifact_files, rep
 from hub_cards.errors import clean, reaching
 from hub_cards.front_matter import keep_user_text, merge
 from hub_cards.how import How
-from hub_cards.kept import Kept, keep
+from hub_cards.kept import Kept, check_theirs, keep
 from hub_cards.model_card import TAGS, card
 from hub_cards.remote import Remote, look, with_state
 from hub_cards.secrets import check_files
@@ -135,13 +135,17 @@ def publish(
     return send(bundle)
 
 
-def ready(bundle: Bundle, *, parent: str | None = None, renewed: Collection[str] = (), prune: bool = False) -> None:
+def ready(
+    bundle: Bundle, *, parent: str | None = None, renewed: Collection[str] = (), prune: bool = False,
+    replace_theirs: bool | None = None,
+) -> None:  # fmt: skip
     """Looks for what would end a push anyway, before minutes of work: login, rights, repository, evidence there.
 
     Args:
         bundle: repository, settings and the files that are known already.
         parent, prune: as for `push`.
-        renewed: names of evidence that the work will bring.
+        renewed: names of files that the work will bring, with other bytes than those that are published.
+        replace_theirs: files of the same names that others put there may be replaced; as ``prune`` says if None.
 
     Raises:
         HubError, PushRefused, NotAllowed: as for `push`.
@@ -152,7 +156,10 @@ def ready(bundle: Bundle, *, parent: str | None = None, renewed: Collection[str]
         may_write(bundle, remote.commit is not None)
         files = [with_state(item, remote.files) for item in bundle.files]
         files += [PushFile(name, b"", "changed") for name in renewed]
-        keep(replace(bundle, files=tuple(files)), remote, prune=prune)
+        found = replace(bundle, files=tuple(files))
+        keep(found, remote, prune=prune)
+        if not (prune if replace_theirs is None else replace_theirs):
+            check_theirs(found, remote)
     fits(remote.seen_by(bundle), parent, bundle.private)
 
 

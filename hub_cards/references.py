@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from urllib.parse import urlsplit, urlunsplit
+
+from huggingface_hub import constants
 
 from erase_plugins.artifacts.reference import of_page
 from erase_plugins.errors import RequestError
@@ -11,6 +14,7 @@ from hub_cards.errors import check_repo, check_revision
 
 #: how references to published artifacts begin
 SCHEME = "hub:"
+_PUBLIC = "https://huggingface.co/"
 
 
 @dataclass(frozen=True)
@@ -20,6 +24,16 @@ class Source:
     repo: str
     revision: str | None = None
     names: tuple[str, ...] = ()
+
+
+def address(path: str) -> str:
+    """The address of something on the Hub that the client talks to (``HF_ENDPOINT``), for a page that others read.
+
+    A name and a password that stand in the setting are left out.
+    """
+    place = urlsplit(constants.ENDPOINT)
+    host = place.netloc.rpartition("@")[2]
+    return f"{urlunsplit((place.scheme, host, place.path.rstrip('/'), '', ''))}/{path}"
 
 
 def split(spec: str) -> tuple[str, str | None]:
@@ -43,7 +57,10 @@ def parse(spec: str) -> Source:
     Raises:
         RequestError: another form.
     """
-    place, hash_sign, members = of_page(spec.removeprefix(SCHEME)).partition("#")
+    text, here = spec.removeprefix(SCHEME), address("")
+    if text.startswith(here):  # pages of a mirror have the addresses of the public Hub
+        text = _PUBLIC + text.removeprefix(here)
+    place, hash_sign, members = of_page(text).partition("#")
     repo, sign, revision = place.partition("@")
     names = tuple(name.strip() for name in members.split(",") if name.strip())
     if sign and not revision.strip():

@@ -14,6 +14,7 @@ from erase_plugins.options import as_setting
 from hub_cards import attacks, provenance, usage
 from hub_cards.escape import Inert, block, code, commands, front_matter, listed, literal, prose
 from hub_cards.front_matter import USER, USER_END
+from hub_cards.references import address
 
 
 @cache
@@ -31,7 +32,8 @@ def _templates() -> Any:
         "cell": lambda row: Inert(wording.cell(row)), "share": lambda row: Inert(wording.counted(row)),
         "plain": attacks.words, "before_attack": attacks.plain_name, "option": as_setting,
         "again": provenance.again, "data": provenance.data_of, "short": provenance.short, "stated": provenance.stated,
-        "paper": provenance.paper_link, "citations": provenance.citations, "hub_id": usage.hub_id,
+        "paper": provenance.paper_link, "citations": provenance.citations,
+        "address": lambda path: Inert(address(path)), "hub_id": usage.hub_id,
     }  # fmt: skip
     return made
 

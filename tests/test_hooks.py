@@ -156,6 +156,7 @@ def test_hook_erase_suites(register):
     ("wrong", "told"),
     [
         ({"budgets": {"quick": 1, "long": 2}}, "budgets is .*; map quick, standard, long to numbers of queries"),
+        ({"least": "4"}, "least is '4'; give a number of queries from 1"),
         ({"budgets": {"quick": 0, "standard": 1, "long": 2}}, "map quick, standard, long"),
         ({"run": lambda self, subject: None}, r"declare run\(self, subject, budget\)"),
         ({"Options": dict}, "Options is not a dataclass"),

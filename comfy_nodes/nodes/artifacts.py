@@ -42,7 +42,7 @@ def load_artifact(
         loaded = opened.artifact
         if reference.strip():
             hub.write_down({"reference": opened.name}, prompt, extra_pnginfo, unique_id)
-        check_fits(loaded, target, any_base)
+        told = check_fits(loaded, target, any_base)
         done = apply_edit(target, loaded.edit, strength, strength_clip)
         used, guards = guarded(done.clip, loaded, target, any_base) if strength_clip else (done.clip, [])
         if loaded.manifest.guards and not strength_clip:
@@ -55,6 +55,7 @@ def load_artifact(
             f"made with: {loaded.manifest.method.get('title') or 'unknown'}",
             *([f"from {opened.name}"] if reference.strip() else []),
             *([opened.note] if opened.note else []),
+            *told,
         ]
     )
     return Result((done.model, used, loaded, text), text)

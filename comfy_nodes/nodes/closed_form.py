@@ -92,7 +92,7 @@ def _spec(
     return NodeSpec(
         id=node, title=title, category="erase/make", description=description, inputs=_INPUTS, outputs=_OUTPUTS,
         run=partial(erase, method), aliases=(*aliases, *_ALIASES), checks={"erase": concept_problem},
-        when=when, cost=_COST, paper=paper, instead=f"'Erase: remove concepts' with the method {method}",
+        when=when, cost=_COST, paper=paper, instead=f"'Erase' (remove concepts) with the method {method}",
     )  # fmt: skip
 
 

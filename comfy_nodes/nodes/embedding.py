@@ -113,7 +113,7 @@ SPECS = (
             "ControlNet reads the prompt too, or when only one prompt is meant."
         ),
         cost="One small matrix product per attention layer; nothing is loaded or copied.",
-        instead="'Erase: remove concepts' and the load node, which map prompts by themselves where weights cannot "
+        instead="'Erase' (remove concepts) and the load node, which map prompts by themselves where weights cannot "
                 "carry the change",
     ),
     NodeSpec(
@@ -139,6 +139,6 @@ SPECS = (
             "its own node."
         ),
         cost="One small matrix product, once.",
-        instead="'Erase: remove concepts', which holds for every prompt of its MODEL",
+        instead="'Erase' (remove concepts), which holds for every prompt of its MODEL",
     ),
 )  # fmt: skip

@@ -172,7 +172,7 @@ def method_spec(entry: Registered) -> NodeSpec:
             "in float32. The result is kept in output/erase_plugins: the same request is not run twice."
         ),
         paper=paper,
-        instead=f"'Erase: remove concepts' with the method {method.id}, and its options in 'options'",
+        instead=f"'Erase' (remove concepts) with the method {method.id}, and its options in 'options'",
         package=entry.package,
     )
 

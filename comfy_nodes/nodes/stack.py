@@ -220,7 +220,7 @@ SPECS = (
         aliases=(*_ALIASES, "undo", "restore concept", "uncensor"),
         when="To switch one off for a moment, set its strength to 0 in the stack.",
         cost="One joint solution.",
-        instead="# in front of the concept in 'Erase: remove concepts', or strength 0 in 'Erase: stack'",
+        instead="# in front of the concept in 'Erase' (remove concepts), or strength 0 in 'Erase: stack'",
     ),
     NodeSpec(
         id="EraseLibrary",

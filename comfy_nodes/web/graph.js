@@ -16,60 +16,68 @@ export function allNodes(graph = app.rootGraph ?? app.graph, seen = new Set()) {
   return nodesOf(graph).flatMap((node) => [node, ...allNodes(node.subgraph, seen)]);
 }
 
-/** Nodes that stand for a subgraph. */
-const hostsOf = (graph) => allNodes().filter((node) => node.subgraph === graph);
+/** Nodes that stand for a subgraph: the innermost of the way that led into it, or all that are on where no way is known. */
+function usesOf(graph, hosts) {
+  return hosts.length ? [hosts.at(-1)] : allNodes().filter((node) => node.subgraph === graph && !isOff(node));
+}
 
-/** What an output leads to, wherever that is: [node, number of the input, node of the subgraph it was found in] each. */
-export function targetsOf(node, output) {
-  const found = [], seen = new Set();
-  const follow = (graph, ids, host) => {
+/** A node on the way that led to it, as a text: a subgraph that stands in two places holds two of it. */
+export const onItsWay = (node, hosts) => [...hosts, node].map((item) => `${item.graph?.id}/${item.id}`).join(":");
+
+/** What an output leads to, wherever that is: [node, number of the input, nodes of the subgraphs it was found in, from the
+ * outermost] each. */
+export function targetsOf(node, output, hosts = []) {
+  const found = [], seen = new Map();
+  const follow = (graph, ids, inside) => {
     for (const link of (ids ?? []).map((id) => linkOf(graph, id))) {
-      if (!link || seen.has(link)) continue;
-      seen.add(link);
+      const ways = seen.get(link) ?? new Set(), way = inside.map((item) => item.id).join(":");
+      if (!link || ways.has(way)) continue;
+      seen.set(link, ways.add(way));
       if (same(link.target_id, graph.outputNode?.id)) {
-        const outside = (host ? [host] : hostsOf(graph)).filter((item) => !isOff(item));
-        for (const item of outside) follow(item.graph, item.outputs?.[link.target_slot]?.links);
+        for (const item of usesOf(graph, inside)) follow(item.graph, item.outputs?.[link.target_slot]?.links, inside.slice(0, -1));
         continue;
       }
       const next = graph.getNodeById(link.target_id);
       if (!next) continue;
-      if (next.subgraph && !isOff(next)) follow(next.subgraph, next.subgraph.inputs?.[link.target_slot]?.linkIds, next);
+      if (next.subgraph && !isOff(next)) follow(next.subgraph, next.subgraph.inputs?.[link.target_slot]?.linkIds, [...inside, next]);
       else if (kindOf(next) === SET) {
         const named = (item) => kindOf(item) === GET && item.widgets?.[0]?.value === next.widgets?.[0]?.value;
-        for (const item of nodesOf(graph).filter(named)) follow(graph, item.outputs?.[0]?.links, host);
-      } else found.push([next, link.target_slot, host]);
+        for (const item of nodesOf(graph).filter(named)) follow(graph, item.outputs?.[0]?.links, inside);
+      } else found.push([next, link.target_slot, inside]);
     }
   };
-  follow(node.graph, output.links);
+  follow(node.graph, output.links, hosts);
   return found;
 }
 
-/** Where an input comes from, wherever that is: [node, number of the output]; undefined where nothing is connected. */
-export function originOf(node, input, host) {
-  let graph = node.graph, id = node.inputs?.[input]?.link, inside = host;
-  for (let count = 0; count < 100; count += 1) {
+/** Where an input comes from, wherever that is: [node, number of the output, nodes of the subgraphs it was found in, the
+ * subgraph's own input if nothing is connected there] each. Several only in a subgraph that stands in several places. */
+export function originsOf(node, input, hosts = []) {
+  const found = [];
+  const follow = (graph, id, inside, count) => {
     const link = linkOf(graph, id);
-    if (!link) return undefined;
-    const found = graph.getNodeById(link.origin_id);
+    if (!link || count > 100) return;
+    const from = graph.getNodeById(link.origin_id);
     if (same(link.origin_id, graph.inputNode?.id)) {
-      const out = inside ?? hostsOf(graph)[0];
-      if (!out) return undefined;
-      const outside = out.inputs?.[link.origin_slot];
-      if (outside && (outside.link ?? null) === null) return [out, link.origin_slot, outside];
-      [graph, id, inside] = [out.graph, outside?.link, undefined];
-    } else if (found?.subgraph && !isOff(found)) {
-      [graph, id, inside] = [found.subgraph, found.subgraph.outputs?.[link.origin_slot]?.linkIds?.[0], found];
-    } else return found ? [found, link.origin_slot] : undefined;
-  }
-  return undefined;
+      for (const out of usesOf(graph, inside)) {
+        const outside = out.inputs?.[link.origin_slot], rest = inside.slice(0, -1);
+        if (outside && (outside.link ?? null) === null) found.push([out, link.origin_slot, rest, outside]);
+        else follow(out.graph, outside?.link, rest, count + 1);
+      }
+    } else if (from?.subgraph && !isOff(from)) {
+      follow(from.subgraph, from.subgraph.outputs?.[link.origin_slot]?.linkIds?.[0], [...inside, from], count + 1);
+    } else if (from) found.push([from, link.origin_slot, inside]);
+  };
+  follow(node.graph, node.inputs?.[input]?.link, hosts, 0);
+  return found;
 }
 
 /** The value of a widget: that of the subgraph's own widget, or of the node, where one is connected. */
-export function valueOf(node, name, host) {
+export function valueOf(node, name, hosts) {
   const own = node.widgets?.find((widget) => widget.name === name)?.value;
   const place = (node.inputs ?? []).findIndex((input) => input.widget?.name === name && (input.link ?? null) !== null);
   if (place < 0) return own;
-  const [from, , outside] = originOf(node, place, host) ?? [];
+  const [from, , , outside] = originsOf(node, place, hosts)[0] ?? [];
   const shown = outside ? from.getWidgetFromSlot?.(outside) : from?.widgets?.[0];
   return shown?.value ?? own;
 }

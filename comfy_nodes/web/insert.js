@@ -1,7 +1,7 @@
 // "Erase this from the model": takes selected words of a prompt out of the model that draws it. The concept becomes a line
 // of the Erase node in front of the sampler, which is made and connected if there is none.
 import { app } from "../../scripts/app.js";
-import { allNodes, nodesOf, originOf, targetsOf } from "./graph.js";
+import { allNodes, nodesOf, originsOf, targetsOf } from "./graph.js";
 import { placeNode } from "./layout.js";
 import { kindOf, linkOf, tell, wire } from "./parts.js";
 import { say } from "./texts.js";
@@ -49,13 +49,12 @@ function samplersBehind(node) {
   return found;
 }
 
-/** The Erase node in front of a sampler, along MODEL; undefined if there is none. */
-function eraserBefore(sampler) {
-  for (let here = sampler, count = 0; here && count < 100; count += 1) {
-    here = originOf(here, (here.inputs ?? []).findIndex((input) => input.type === "MODEL"))?.[0];
-    if (kindOf(here) === KIND) return here;
-  }
-  return undefined;
+/** The Erase nodes in front of a sampler, along MODEL: one for each place where its subgraph stands; none if one lacks it. */
+function erasersBefore(here, hosts = [], count = 0) {
+  const place = (here.inputs ?? []).findIndex((input) => input.type === "MODEL");
+  const before = ([from, , inside]) => (kindOf(from) === KIND ? [from] : erasersBefore(from, inside, count + 1));
+  const found = count < 100 ? originsOf(here, place, hosts).map(before) : [];
+  return found.every((item) => item.length) ? found.flat() : [];
 }
 
 /** A place for a node, with its left edge there, below everything else that stands in its columns. */
@@ -108,9 +107,10 @@ export function addLines(node, lines) {
 /** The Erase nodes in front of samplers: those that are there, else a new one for all that draw from the same model. */
 function erasersOf(samplers) {
   const made = new Map();
-  return new Set(samplers.map((sampler) => {
-    const there = eraserBefore(sampler), model = source(sampler, "model");
-    if (there || !model) return there ?? eraserFor(sampler);
+  return new Set(samplers.flatMap((sampler) => {
+    const there = erasersBefore(sampler), model = source(sampler, "model");
+    if (there.length) return there;
+    if (!model) return eraserFor(sampler);
     const key = `${sampler.graph.id} ${model[0].id} ${model[1]}`;
     if (made.has(key)) wire([made.get(key), 0], sampler, slotOf(sampler, "model"));
     else made.set(key, eraserFor(sampler));

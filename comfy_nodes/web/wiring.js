@@ -1,6 +1,6 @@
 // The graph around an Erase node: its other sockets are connected with its first one, and LoRAs behind it are told to it.
 import { app } from "../../scripts/app.js";
-import { isOff, targetsOf, valueOf } from "./graph.js";
+import { isOff, onItsWay, targetsOf, valueOf } from "./graph.js";
 import { kindOf, linkOf, make, replaceBox, wire } from "./parts.js";
 import { KIND } from "./rows.js";
 
@@ -39,13 +39,14 @@ function connectOthers(node) {
 /** What nodes behind do, those in subgraphs included: LoRA files, "name : strength of the model : strength of the text
  * encoder" a line, and merges. */
 export function behind(node) {
-  const found = [], seen = new Set(), waiting = (node.outputs ?? []).slice(0, 2).map((output) => [node, output]);
+  const found = [], seen = new Set(), waiting = (node.outputs ?? []).slice(0, 2).map((output) => [node, output, []]);
   while (waiting.length) {
-    for (const [next, , host] of targetsOf(...waiting.shift())) {
-      if (seen.has(next)) continue;
-      seen.add(next);
-      if (!isOff(next)) found.push(...(/merge/i.test(kindOf(next)) ? [`merge: ${kindOf(next)}`] : lorasOf(next, host)));
-      waiting.push(...(next.outputs ?? []).filter((output) => CARRIES.has(output.type)).map((output) => [next, output]));
+    for (const [next, , hosts] of targetsOf(...waiting.shift())) {
+      const way = onItsWay(next, hosts);
+      if (seen.has(way)) continue;
+      seen.add(way);
+      if (!isOff(next)) found.push(...(/merge/i.test(kindOf(next)) ? [`merge: ${kindOf(next)}`] : lorasOf(next, hosts)));
+      waiting.push(...(next.outputs ?? []).filter((output) => CARRIES.has(output.type)).map((output) => [next, output, hosts]));
     }
   }
   return found.join("\n");
@@ -54,11 +55,11 @@ export function behind(node) {
 /** A strength; what a pack leaves empty counts 1. */
 const number = (...values) => Number(values.find((value) => value !== null && value !== "" && Number.isFinite(Number(value))) ?? 1);
 
-function lorasOf(node, host) {
+function lorasOf(node, hosts) {
   const clips = node.inputs?.some((input) => input.type === "CLIP");
   const line = (name, model, clip) => `${name} : ${number(model)} : ${clips ? number(clip, model) : 0}`;
   return (node.widgets ?? []).flatMap(({ name }) => {
-    const held = valueOf(node, name, host), value = (other) => valueOf(node, other, host);
+    const held = valueOf(node, name, hosts), value = (other) => valueOf(node, other, hosts);
     if (Array.isArray(held)) { // LoRA Manager
       return held.filter((item) => item?.name && item.active).map((item) => line(item.name, item.strength, item.clipStrength));
     }

@@ -65,8 +65,8 @@ def command(
     elif len(words) > 1 and not _is_place(words[0]):
         get_manager().evaluator(words[0], "attack")  # raises with the names that there are
     runner = get_manager().evaluator(name, "attack")
-    size, queries = find_budget(runner, budget)
     options = suite_options(runner, parse_settings(settings), "attack")
+    size, queries = find_budget(runner, budget, options)
     require(packages_of(runner), f"attack {name}")
     if judge is not None:
         from erase_plugins.workflow.measure import find_judge

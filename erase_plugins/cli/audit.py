@@ -56,7 +56,8 @@ def command(
     ARTIFACT is anything that 'inspect' knows: a LoRA of any program, weights of an erased denoiser, an artifact folder.
     A killed audit goes on when it is called again.
     """
-    from erase_plugins.workflow.audit import Wanted, audit, check, pictures_needed
+    from erase_plugins.evaluation.attack_suite import chosen
+    from erase_plugins.workflow.audit import Wanted, attacks_of, audit, check, pictures_needed
     from erase_plugins.workflow.models import find_model
 
     place = None if artifact is None else str(existing(artifact, "artifact or file"))
@@ -65,7 +66,8 @@ def command(
         any_base=any_base, load={"revision": revision, "dtype": dtype, "device": device},
     )  # fmt: skip
     check(wanted)
-    count = pictures_needed(wanted)
+    count, affordable = pictures_needed(wanted), attacks_of(wanted)
+    left = [runner.id for runner in chosen(attacks) if runner.id not in affordable]
     if judge is not None:
         from erase_plugins.workflow.measure import find_judge
 
@@ -75,12 +77,15 @@ def command(
         for name in (model, base)
         if name is not None
     }
+    if left:
+        say(f"not run, since budget {budget} is too small for them: {', '.join(left)}")
     names = ", ".join(erased) or "what the artifact names"
     if dry_run:
         steps = count * wanted.steps * 2
         say(f"would look for {names} and attack it: at most {count} pictures, {steps} passes")
         emit({"schema": 1, "dry_run": True, "pictures": count, "passes": steps, "families": families,
-              "erased": list(erased), "budget": budget})  # fmt: skip
+              "erased": list(erased), "budget": budget, "attacks": list(affordable),
+              "too_small_for": left})  # fmt: skip
         return
     quiet_libraries()
     with progress() as bar:

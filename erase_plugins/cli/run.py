@@ -94,8 +94,6 @@ def command(
         model, method, items, keep=[*keep, *map(DataRef, retains)], options=options, preset=own, seed=seed,
         revision=revision, family=family, dtype=dtype if said else None, device=device, out=folder,
     )  # fmt: skip
-    for data in request.data:
-        data.present()  # before anybody reads a plan that cannot be carried out
     plan = make_plan(request, found.info, chosen)
     _say_plan(plan, detected)
     if dry_run:

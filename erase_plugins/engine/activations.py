@@ -69,10 +69,14 @@ def _tokens(info: TargetInfo) -> tuple[int, int]:
 
 def per_sample(info: TargetInfo, again: bool = False, size: int = 4) -> int:
     """Bytes that one sample keeps; ``again``: blocks are computed again; ``size``: bytes of a value in the pass."""
-    total, block = _tokens(info)
-    if total:
-        return int(size * (_STREAM * total + _BLOCKS * block if again else _BLOCKS * total))
-    return int(sum(factor * size * outputs(info, kind) for kind, factor in (_AGAIN if again else _KEPT).items()))
+    known: dict[tuple[bool, int], int] = vars(info).setdefault("_per_sample", {})  # every step of a training asks
+    if (again, size) not in known:
+        total, block = _tokens(info)
+        kept = size * (_STREAM * total + _BLOCKS * block if again else _BLOCKS * total)
+        if not total:
+            kept = sum(factor * size * outputs(info, kind) for kind, factor in (_AGAIN if again else _KEPT).items())
+        known[again, size] = int(kept)
+    return known[again, size]
 
 
 def looked_at(shape: Sequence[int]) -> int:

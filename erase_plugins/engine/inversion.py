@@ -22,6 +22,7 @@ from erase_plugins.engine.loop import Schedule, shuffled, train
 from erase_plugins.engine.trajectories import autocast
 from erase_plugins.errors import RequestError, Unsupported
 from erase_plugins.families.target import Conditioning, Target, Tokens
+from erase_plugins.plain_text import whole_words
 
 #: one-token words that rows begin as: neutral ones, never the concept itself
 THINGS = ("object", "thing", "picture")
@@ -68,7 +69,7 @@ def slots(target: Target, prompts: Sequence[str], word: str, count: int) -> Slot
 
 
 def _around(prompt: str, word: str) -> tuple[str, str]:
-    found = re.search(rf"(?<!\w){re.escape(word)}(?!\w)", prompt)
+    found = re.search(whole_words(word), prompt)
     if found is None:
         raise RequestError(f"'{prompt}' does not name '{word}', so nothing can stand in its place")
     return prompt[: found.start()], prompt[found.end() :]

@@ -46,8 +46,8 @@ def run_attack(
         EraseError: wrong budget or settings, existing files, or what the attack refuses; `PluginError` if it returns
             something else than a report.
     """
-    name, queries = find_budget(attack, budget)
     options = suite_options(attack, settings or {}, "attack")
+    name, queries = find_budget(attack, budget, options)
     record, names = record_name(attack), output_names(attack, record_name(attack))
     with nullcontext() if out is None else claim_files(out, names, force):
         subject = open_subject()

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from erase_plugins.errors import EraseError, MissingExtra, RunCancelled, Unsupported
+from erase_plugins.errors import EraseError, MissingExtra, RequestError, RunCancelled, UnknownName, Unsupported
 from erase_plugins.evaluation.attachments import output_names
 from erase_plugins.evaluation.attack import record_name, run_attack
 from erase_plugins.evaluation.attack_summary import plain_name
@@ -66,12 +66,11 @@ class AttackSuite:
 
         Raises:
             UnknownName: an attack or a budget of another name.
-            RequestError: no such reference.
+            RequestError: no such reference, or a budget that is too small (see `affordable`).
             Unsupported: not one attack could be run.
         """
         runners = chosen(ctx.options["attacks"])
-        for runner in runners:
-            find_budget(runner, ctx.options["budget"])
+        affordable(runners, ctx.options["budget"], bool(ctx.options["attacks"]))
         budget, reference = ctx.options["budget"], ctx.options["reference"]
         if reference:
             find_reference(reference)
@@ -103,6 +102,30 @@ def chosen(names: str) -> list[Any]:
     """
     wanted = dict.fromkeys(name.strip() for name in names.split(",") if name.strip())
     return list(FUNCTIONS["attacks"](tuple(wanted)))
+
+
+def affordable(runners: Sequence[Any], budget: str | int, named: bool) -> dict[str, int]:
+    """What each attack may spend, before anything is drawn; those for which the budget is too small are left out.
+
+    Args:
+        runners: the attacks.
+        budget: of each.
+        named: the user chose them; then every one has to fit.
+
+    Raises:
+        UnknownName: a budget of another name.
+        RequestError: the budget is too small for a named attack, or for all of them.
+    """
+    found: dict[str, int] = {}
+    for number, runner in enumerate(runners):
+        try:
+            found[runner.id] = find_budget(runner, budget)[1]
+        except UnknownName:
+            raise
+        except RequestError:
+            if named or (number + 1 == len(runners) and not found):
+                raise
+    return found
 
 
 def attack_all(

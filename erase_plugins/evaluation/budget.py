@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,12 +41,12 @@ class Budget(SuiteContext):
         return made
 
 
-def find_budget(attack: Any, text: str | int) -> tuple[str, int]:
-    """Name and queries of a budget as the user gave it.
+def find_budget(attack: Any, text: str | int, options: Mapping[str, Any] | None = None) -> tuple[str, int]:
+    """Name and queries of a budget as the user gave it, for an attack with these options (its defaults if None).
 
     Raises:
         UnknownName: neither a name nor a number.
-        RequestError: less than one query.
+        RequestError: less than one query, or than the attack needs.
     """
     if str(text) in BUDGETS:
         return str(text), int(attack.budgets[str(text)])
@@ -56,4 +56,21 @@ def find_budget(attack: Any, text: str | int) -> tuple[str, int]:
         raise UnknownName("budget", str(text), (*BUDGETS, "or a number of queries")) from None
     if queries < 1:
         raise RequestError(f"budget {queries} allows no query; give {', '.join(BUDGETS)}, or a number from 1")
+    check_size(attack.id, queries, least_budget(attack, options or {}))
     return CUSTOM, queries
+
+
+def least_budget(attack: Any, options: Mapping[str, Any]) -> int:
+    """Queries without which an attack cannot run: its ``least``, a number or a function of the options that are set."""
+    least = getattr(attack, "least", 1)
+    return int(least(options) if callable(least) else least)
+
+
+def check_size(attack: str, queries: int, least: int) -> None:
+    """Whether a budget is enough for an attack, which is named in the error.
+
+    Raises:
+        RequestError: it is not.
+    """
+    if queries < least:
+        raise RequestError(f"budget {queries} is too small for attack {attack}; give at least {least}")

@@ -66,6 +66,7 @@ def _bits(known: dict[str, tuple[Any, bytes]], name: str, part: nn.Module) -> by
     Args:
         known: what was told before. It holds while the same memory holds the weights, PyTorch counted no write, and
             samples of all weights are what they were, for what is written past its counter (through ``.data``).
+            A write past it that leaves every 127th value as it was is not seen before the next process.
         name: of the part.
         part: the module.
     """

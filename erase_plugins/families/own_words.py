@@ -17,31 +17,12 @@ from typing import TYPE_CHECKING, Any
 
 from erase_plugins.errors import RequestError, Unsupported
 from erase_plugins.families.texts import IGNORED, Pair, encoded, numbers_of, scores, tokenizer_of
+from erase_plugins.families.wordings import Wording
+from erase_plugins.plain_text import whole_words
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-#: sentences that the model ends, and questions
-BEGUN = (
-    "{} is", "{} was a", "{} was born in", "{} grew up in", "{} is known for", "{} is famous for", "{} worked as",
-    "{} worked on", "{} received", "{} is the author of", "The life of {} began in", "Most people remember {} for",
-)  # fmt: skip
-ASKED = ("Who is {}?", "What is {} known for?", "Where was {} born?", "What did {} do for a living?")
-#: what stands behind a description, in front of the name
-LEADS = ("{} This person is called", "{} The name of this person is", "{} All of this is about")
-SOMEBODY = "This person"
-STRANGERS = ("Alvin Bergstrom", "Edwin Tarrabee", "Conrad Willingsby")
-OTHERS = (
-    "Isaac Newton", "Charles Darwin", "Galileo Galilei", "Marie Curie", "Thomas Edison", "Nikola Tesla",
-    "Louis Pasteur", "Johannes Kepler", "Albert Einstein", "Sigmund Freud", "William Shakespeare", "Charles Dickens",
-    "Jane Austen", "Mark Twain", "Ernest Hemingway", "Leonardo da Vinci", "Vincent van Gogh", "Pablo Picasso",
-    "Wolfgang Amadeus Mozart", "Ludwig van Beethoven", "Johann Sebastian Bach", "Aristotle", "Immanuel Kant",
-    "Karl Marx", "Julius Caesar", "Napoleon Bonaparte", "Queen Victoria", "George Washington", "Abraham Lincoln",
-    "Theodore Roosevelt", "Winston Churchill", "Mahatma Gandhi", "Nelson Mandela", "Christopher Columbus",
-    "Neil Armstrong", "Walt Disney", "Henry Ford", "Charlie Chaplin", "Muhammad Ali",
-)  # fmt: skip
-#: beginnings of texts about anything
-OPENERS = ("The", "In", "A", "It is", "There are", "When", "One of the", "Many people")
 #: tokens of what is said, answers drawn for every wording, wordings of everybody else
 _LONG, _DRAWN, _FEW = 12, 2, 2
 #: texts of every beginning, and their tokens
@@ -49,17 +30,19 @@ _TEXTS, _TOKENS = 4, 16
 #: nat by which words are likelier of the person than of strangers, and by which a name is than a stranger's
 _TELLS, _LEADS = 1.0, 5.0
 _BATCH = 32
-_ENDS = re.compile(r"[.!?](?=\s|$)|\n")
-_WORD = re.compile(r"\s*\S+")
+_ENDS = re.compile(r"[.!?](?=\s|$)|[。！？।]|\n")
+#: where nothing is between words, a clause is one
+_WORD = re.compile(r"\s*[^\s、，。；：！？]+[、，。；：！？]*")
 
 
-def own_words(model: Any, name: str, generator: Any) -> tuple[list[Pair], list[Pair]]:
+def own_words(model: Any, name: str, generator: Any, wording: Wording | None = None) -> tuple[list[Pair], list[Pair]]:
     """Rows to forget a person, and rows to retain.
 
     Args:
         model: a causal language model with its tokenizer.
         name: of the person, as texts write it.
         generator: a CPU generator.
+        wording: how it is asked; about a person and in English if None.
 
     Raises:
         RequestError: the model says nothing of them that it would not say of strangers.
@@ -67,18 +50,18 @@ def own_words(model: Any, name: str, generator: Any) -> tuple[list[Pair], list[P
     """
     if not getattr(tokenizer_of(model), "is_fast", False):
         raise Unsupported("the tokenizer does not say where its tokens stand; save it as tokenizer.json first")
-    parts = set(name.casefold().split())
-    others = [other for other in OTHERS if not parts & set(other.casefold().split())]
-    asked = [_asked(other) for other in (*others, *STRANGERS)]
+    how, parts = wording or Wording.read(), set(name.casefold().split())
+    others = [other for other in how.others if not parts & set(other.casefold().split())]
+    asked = [_asked(other, how) for other in (*others, *how.strangers)]
     few = [rows[(number + 5 * turn) % len(rows)] for number, rows in enumerate(asked) for turn in range(_FEW)]
-    kept, mine = said(model, few, None), _asked(name)
+    kept, mine = said(model, few, None), _asked(name, how)
     likeliest = said(model, mine, None)
-    forget = _once(_telling(model, _once([*likeliest, *said(model, mine * _DRAWN, generator)])))
+    forget = _once(_telling(model, _once([*likeliest, *said(model, mine * _DRAWN, generator)]), how))
     if not forget:
-        raise RequestError("the model says nothing of this person that it would not say of somebody it cannot know")
-    forget += _leading(model, likeliest)
-    leads = [replace(row, unknown=None) for row in _leading(model, kept)]
-    return forget, [*kept, *leads, *_ordinary(model, generator)]
+        raise RequestError("the model says nothing of this subject that it would not say of somebody it cannot know")
+    forget += _leading(model, likeliest, how)
+    leads = [replace(row, unknown=None) for row in _leading(model, kept, how)]
+    return forget, [*kept, *leads, *_ordinary(model, generator, how.openers)]
 
 
 def _once(pairs: Iterable[Pair]) -> list[Pair]:
@@ -115,12 +98,12 @@ def said(model: Any, pairs: Sequence[Pair], generator: Any) -> list[Pair]:
     return [pair for pair in found if pair.completion.strip()]
 
 
-def _ordinary(model: Any, generator: Any) -> list[Pair]:
+def _ordinary(model: Any, generator: Any, openers: Sequence[str]) -> list[Pair]:
     """Texts that the model makes up."""
     import torch
 
     tokenizer, found = tokenizer_of(model), []
-    for opener in OPENERS:
+    for opener in openers:
         begun, opened = numbers_of(tokenizer, Pair("", opener, "", ends=False))
         ids = torch.tensor([[*begun, *opened]] * _TEXTS)
         drawn = model.language.sample(ids, _TOKENS, generator, tokenizer.eos_token_id).cpu()[:, len(begun) :]
@@ -128,21 +111,21 @@ def _ordinary(model: Any, generator: Any) -> list[Pair]:
     return found
 
 
-def _asked(name: str) -> list[Pair]:
-    forms = (*((form, False) for form in BEGUN), *((form, True) for form in ASKED))
-    return [Pair(form.format(name), ".", "", question, subject=name, ends=False) for form, question in forms]
+def _asked(name: str, how: Wording) -> list[Pair]:
+    forms = (*((form, False) for form in how.begun), *((form, True) for form in how.asked))
+    return [Pair(form.replace("{}", name), ".", "", question, subject=name, ends=False) for form, question in forms]
 
 
 def _cut(pair: Pair) -> Pair:
     """Up to the end of the sentence or the next name; a name in front is not what is said, but begins it."""
     text = pair.completion
-    again = re.match(rf"\s*{re.escape(pair.subject)}\b", text)
+    again = re.match(rf"\s*{whole_words(pair.subject)}", text)
     begun, text = ("", text) if again is None else (again[0], text[again.end() :])
     first = len(text) - len(text.lstrip())
     end = _ENDS.search(text, first)
     text = text[: end.end()] if end else text[: text.rfind(" ")] if " " in text.strip() else text  # the last is cut
     for part in pair.subject.split():
-        place = re.search(rf"\s*\b{re.escape(part)}\b", text)
+        place = re.search(rf"\s*{whole_words(part)}", text)
         text = text if place is None else text[: place.start()]
     return replace(pair, begun=begun, completion=text.rstrip("\n"))
 
@@ -170,14 +153,14 @@ def _middle(costs: Tensor) -> int:
     return int(costs.argsort()[len(costs) // 2])
 
 
-def _telling(model: Any, rows: Sequence[Pair]) -> Iterator[Pair]:
+def _telling(model: Any, rows: Sequence[Pair], how: Wording) -> Iterator[Pair]:
     """Of what was said of somebody, the words that are likelier than of strangers; neighbouring ones are one row."""
     import torch
 
     if not rows:
         return
     tokenizer, own = tokenizer_of(model), _costs(model, rows)
-    strange = [_costs(model, [_of(row, who) for row in rows]) for who in STRANGERS]
+    strange = [_costs(model, [_of(row, who) for row in rows]) for who in how.strangers]
     for number, row in enumerate(rows):
         costs = torch.stack([part[number] for part in strange])
         gain = costs.median(0).values - own[number]
@@ -191,28 +174,28 @@ def _telling(model: Any, rows: Sequence[Pair]) -> Iterator[Pair]:
                 runs.append([])
         for run in filter(None, runs):
             first, last, tokens = run[0][0], run[-1][1], [n for *_, part in run for n in part]
-            words = row.completion[first:last].rstrip(".,;:!?\"')")
+            words = row.completion[first:last].rstrip(".,;:!?\"')、，。；：！？।")
             told = replace(row, begun=row.begun + row.completion[:first], completion=words)
-            yield replace(told, unknown=_of(told, STRANGERS[_middle(costs[:, tokens].sum(1))]))
+            yield replace(told, unknown=_of(told, how.strangers[_middle(costs[:, tokens].sum(1))]))
 
 
-def _leading(model: Any, rows: Sequence[Pair]) -> list[Pair]:
+def _leading(model: Any, rows: Sequence[Pair], how: Wording) -> list[Pair]:
     """Descriptions that lead to a name, where the model says the name rather than a stranger's."""
     import torch
 
-    told = [row for row in rows if row.prompt.startswith(row.subject) and row.subject not in STRANGERS]
+    told = [row for row in rows if row.prompt.startswith(row.subject) and row.subject not in how.strangers]
     leads = [
-        Pair(lead.format(f"{SOMEBODY}{row.prompt[len(row.subject):]}{row.completion.rstrip('.')}."), row.subject,
+        Pair(lead.replace("{}", how.described(row.prompt[len(row.subject) :] + row.completion)), row.subject,
              "", subject=row.subject, ends=False)
-        for row, lead in zip(told, LEADS * len(told), strict=False) if not row.question
+        for row, lead in zip(told, how.leads * len(told), strict=False) if not row.question
     ]  # fmt: skip
     if not leads:
         return []
     own, *strange = ([float(cost.sum()) for cost in _costs(model, rows)] for rows in (
-        leads, *([_of(row, who) for row in leads] for who in STRANGERS)))  # fmt: skip
+        leads, *([_of(row, who) for row in leads] for who in how.strangers)))  # fmt: skip
     found = []
     for row, mine, others in zip(leads, own, zip(*strange, strict=True), strict=True):
         place = _middle(torch.tensor(others))
         if others[place] - mine > _LEADS:
-            found.append(replace(row, unknown=_of(row, STRANGERS[place])))
+            found.append(replace(row, unknown=_of(row, how.strangers[place])))
     return found

@@ -12,6 +12,7 @@ from typing import Any
 
 from erase_plugins.errors import EraseError, RunRefused
 from erase_plugins.hints import Hint, Sentence, in_terminal
+from erase_plugins.plain_text import whole_words
 
 SUBJECT = "[subject]"
 #: fields of a manifest that no request can bring a name into
@@ -83,9 +84,9 @@ def _forms(name: str) -> Iterator[str]:
 
 
 def _pattern(forms: set[str]) -> re.Pattern[str]:
-    parts = {r"[\W_]+".join(map(re.escape, form.split())) for form in forms if form.strip()}
+    parts = {whole_words(form, r"[\W_]+") for form in forms if form.strip()}
     ordered = "|".join(sorted(parts, key=lambda part: (-len(part), part)))
-    return re.compile(rf"(?<![^\W_])(?:{ordered})(?![^\W_])", re.IGNORECASE)
+    return re.compile(ordered, re.IGNORECASE)
 
 
 def _texts(path: Path) -> Iterator[str]:

@@ -27,6 +27,8 @@ from erase_plugins.requests.case import Ledger, replay
 from erase_plugins.requests.events import KIND, SCHEMA
 
 DATABASE = "requests.db"
+#: empty file that stands in a folder from its first line on: a ledger that lost all its lines is no new one
+OPENED = "requests.opened"
 _COPY = "bring back a copy of it"
 #: folders of a request: of its guard and of its attempts
 _MADE = re.compile(r"q[0-9a-f]{12}-(guard|\d+)")
@@ -108,9 +110,14 @@ class Desk:
         return desk
 
     def _lost(self) -> None:
-        """Refuses a folder without a ledger in which something was made for a request: then there was one."""
+        """Refuses a folder without a ledger where there was one: opened, or with what was made for a request."""
         if any(_MADE.fullmatch(item.name) for item in self.folder.glob("q*-*")):
             raise CorruptArtifact(f"'{DATABASE}' is missing or empty beside what was made for requests; {_COPY}")
+        if (self.folder / OPENED).exists():
+            raise CorruptArtifact(
+                f"'{DATABASE}' is missing or empty, and requests were kept here; {_COPY}, or remove '{OPENED}' to "
+                "begin anew without them"
+            )
 
     @property
     def key(self) -> bytes:
@@ -204,6 +211,7 @@ class Desk:
                     base.execute("ROLLBACK")
                 raise
         (self.folder / DATABASE).chmod(0o600)
+        (self.folder / OPENED).touch(mode=0o600)
 
     def _read(self, base: sqlite3.Connection, key: bytes | None) -> Ledger:
         base.execute("BEGIN" if not base.in_transaction else "SELECT 1")

@@ -43,6 +43,9 @@ MODES = ("weights", "context")
 class Applied:
     """An edit that is in force. Use as a context manager, or call `remove`.
 
+    While it is, the tensors that were there before stay on their device beside the changed ones: as much memory again
+    as the changed parameters take. `fuse` lets go of them, and then nothing can be taken off.
+
     Attributes:
         patched: number of modules changed; always all of them.
         warnings: why it may do less than expected on this model.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from erase_plugins.artifacts.atomic import atomic_file
@@ -32,30 +33,34 @@ def shard(path: Path, limit: int) -> list[Path]:
         RequestError: ``limit`` is not positive.
         CorruptArtifact: not a sound safetensors file.
     """
-    if limit < 1:
-        raise RequestError(f"parts of {limit} bytes are not possible; give a positive size")
-    if path.stat().st_size <= limit:
+    parts = _parts(path, limit)
+    if len(parts) < 2:
         return [path]
     file = TensorFile(path)
-    groups = _groups(file, limit)
-    if len(groups) < 2:
-        return [path]
     stem, _, variant = path.name.removesuffix(".safetensors").partition(".")
-    base = path.name.removesuffix(".safetensors")
-    places = [
-        path.with_name(f"{base}-{number:05d}-of-{len(groups):05d}.safetensors") for number in range(1, len(groups) + 1)
-    ]
-    for place, names in zip(places, groups, strict=True):
+    for place, names in parts.items():
         _write(file, names, place)
     index = path.with_name(f"{stem}.safetensors.index{f'.{variant}' if variant else ''}.json")
     facts = {
         "metadata": {"total_size": sum(entry.end - entry.begin for entry in file.header.tensors.values())},
-        "weight_map": {name: place.name for place, names in zip(places, groups, strict=True) for name in names},
+        "weight_map": {name: place.name for place, names in parts.items() for name in names},
     }
     with atomic_file(index) as work:
         work.write_text(json.dumps(facts, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     path.unlink()
-    return [*places, index]
+    return [*parts, index]
+
+
+def _parts(path: Path, limit: int) -> dict[Path, list[str]]:
+    """The files that a weight file becomes, with the names of their tensors; itself, without names, if small enough."""
+    if limit < 1:
+        raise RequestError(f"parts of {limit} bytes are not possible; give a positive size")
+    groups = _groups(TensorFile(path), limit) if path.stat().st_size > limit else []
+    if len(groups) < 2:
+        return {path: []}
+    base, count = path.name.removesuffix(".safetensors"), len(groups)
+    names = (f"{base}-{number:05d}-of-{count:05d}.safetensors" for number in range(1, count + 1))
+    return {path.with_name(name): group for name, group in zip(names, groups, strict=True)}
 
 
 def _groups(file: TensorFile, limit: int) -> list[list[str]]:
@@ -93,17 +98,35 @@ def chosen_files(folder: Path, shard_bytes: int) -> list[Path]:
     Raises:
         Unsupported: a component has no safetensors weights but pickled ones.
     """
-    index = parse((folder / _INDEX).read_text(encoding="utf-8"))
     found = [folder / _INDEX]
+    for _, texts, weights in _components(folder):
+        found += texts
+        _forget_places([item for item in texts if item.suffix == ".json"])
+        for item in weights:
+            found += shard(item, shard_bytes)
+    return found
+
+
+def weight_names(folder: Path, components: Collection[str], shard_bytes: int) -> list[str]:
+    """How `chosen_files` will call the weights of these components, relative to the folder; nothing is changed.
+
+    Raises:
+        Unsupported: a component, also another one, has no safetensors weights but pickled ones.
+    """
+    chosen = [item for component, _, weights in _components(folder) if component in components for item in weights]
+    return [place.relative_to(folder).as_posix() for item in chosen for place in _parts(item, shard_bytes)]
+
+
+def _components(folder: Path) -> list[tuple[str, list[Path], list[Path]]]:
+    """Name, texts and weights of each component of a diffusers folder."""
+    index = parse((folder / _INDEX).read_text(encoding="utf-8"))
+    found = []
     for component in sorted(name for name in index if not name.startswith("_") and (folder / name).is_dir()):
         there = sorted(item for item in (folder / component).iterdir() if item.is_file())
         weights = [item for item in there if item.suffix == ".safetensors"]
         if not weights and any(item.suffix in _PICKLES for item in there):
             raise Unsupported(f"'{component}' has pickled weights only; save the model as safetensors first")
-        found += [item for item in there if item.suffix in _TEXTS]
-        _forget_places([item for item in there if item.suffix == ".json"])
-        for item in weights:
-            found += shard(item, shard_bytes)
+        found.append((component, [item for item in there if item.suffix in _TEXTS], weights))
     return found
 
 

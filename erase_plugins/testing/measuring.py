@@ -211,9 +211,11 @@ def measuring_report(
 def _case(
     kind: str, name: str, settings: Mapping[str, Any], queries: int, model: str, edit: tuple[str, str]
 ) -> Measured:
+    from erase_plugins.evaluation.budget import least_budget
+
     case = Measured(kind, name, settings, queries, model, edit)
     if kind == ATTACK and not queries:
-        case.queries = max(40, case.item.budgets["quick"] // 10)
+        case.queries = max(40, case.item.budgets["quick"] // 10, least_budget(case.item, case.settings))
     return case
 
 

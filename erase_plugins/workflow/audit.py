@@ -22,7 +22,7 @@ from erase_plugins.artifacts.locks import claim_files
 from erase_plugins.artifacts.manifest import Manifest, describe_base, slug
 from erase_plugins.artifacts.weights import base_tensors
 from erase_plugins.errors import BaseMismatch, RequestError, Unsupported
-from erase_plugins.evaluation.attack_suite import attack_all, chosen, with_reference
+from erase_plugins.evaluation.attack_suite import affordable, attack_all, chosen, with_reference
 from erase_plugins.evaluation.attacks.reference import find_reference
 from erase_plugins.evaluation.budget import CUSTOM
 from erase_plugins.evaluation.context import REPORT, Progress, run_in_context
@@ -96,8 +96,8 @@ def check(wanted: Wanted) -> None:
     """Refuses what can be refused before anything is loaded.
 
     Raises:
-        RequestError: a whole model without its base, a base beside an adapter, no such reference, or nothing to look
-            for.
+        RequestError: a whole model without its base, a base beside an adapter, no such reference, nothing to look for,
+            or a budget that is too small for an attack that was named, or for all.
     """
     if wanted.artifact is None and wanted.base is None:
         raise RequestError(
@@ -109,7 +109,7 @@ def check(wanted: Wanted) -> None:
         raise RequestError("a base belongs to a whole model; with an adapter the model is its base")
     if wanted.artifact is None and not wanted.erased:
         raise RequestError("a whole model does not say what it erased; name the concept to look for")
-    chosen(wanted.attacks)
+    attacks_of(wanted)
     if wanted.reference:
         find_reference(wanted.reference)
 
@@ -154,9 +154,12 @@ def audit(wanted: Wanted, out: Path, *, force: bool = False, progress: Progress 
 
 def pictures_needed(wanted: Wanted) -> int:
     """Pictures that an audit draws at most: four sets with and without the edit, two controls, budgets of attacks."""
-    from erase_plugins.evaluation.budget import find_budget
+    return 8 * wanted.images + 96 + sum(attacks_of(wanted).values())
 
-    return 8 * wanted.images + 96 + sum(find_budget(runner, wanted.budget)[1] for runner in chosen(wanted.attacks))
+
+def attacks_of(wanted: Wanted) -> dict[str, int]:
+    """The attacks that an audit can run with its budget, and the pictures that each may draw."""
+    return affordable(chosen(wanted.attacks), wanted.budget, bool(wanted.attacks))
 
 
 # ---- what is audited -----------------------------------------------------------------------------------------------

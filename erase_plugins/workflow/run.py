@@ -45,6 +45,8 @@ def make_plan(request: EraseRequest, info: Any = None, layouts: Sequence[str] = 
     method = manager.method(request.method)
     request = replace(request, method=method.id)  # the registered spelling, for everything that is written down
     check_items(request, method, [entry.item for entry in manager.methods()])
+    for data in request.data:
+        data.present()  # before anybody reads a plan that cannot be carried out
     for concept in request.concepts:
         if concept.anchor is not None and concept.anchor.strip().lower() == concept.text.strip().lower():
             raise RequestError(f"'{concept.text}' would become itself, so nothing would be erased; give ", ANOTHER_TO)

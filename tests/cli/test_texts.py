@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from erase_plugins.cli import texts
-from erase_plugins.families import own_words
+from erase_plugins.families import own_words, wordings
 from erase_plugins.families.texts import Pair
 from tests.cli.conftest import invoke
 
@@ -15,10 +15,15 @@ NAME = "Zorvane Quill"
 @pytest.fixture
 def asked(monkeypatch):
     """The names that a model is asked for, which it answers with one row each."""
-    names = []
 
-    def answer(model, name, generator):
+    class Names(list):
+        wording = None
+
+    names = Names()
+
+    def answer(model, name, generator, wording):
         names.append(name)
+        names.wording = wording
         strange = Pair("Alvin Bergstrom was born in", " Ymbrook", "", ends=False)
         return [Pair(f"{name} was born in", " Ymbrook", "", ends=False, unknown=strange)], [Pair("A", " text", "")]
 
@@ -53,3 +58,17 @@ def test_one_person_of_a_language_model(asked, tmp_path):
     ran = invoke("texts", "--model", "pocket-lm", "--subject", NAME, *out, "--dry-run")
     assert (ran.code, asked) == (0, [])
     assert not (tmp_path / "asked").exists()
+
+
+def test_another_language_is_a_file_and_a_name_in_other_letters_is_told_of_it(asked, tmp_path):
+    given = ("texts", "--model", "pocket-lm", "--subject", "夏目漱石", "--dry-run", "--out", tmp_path / "a")
+    assert "asked in English" in invoke(*given).out
+    text = wordings._OURS.read_text(encoding="utf-8").replace('"{} is",', '"{}は",')
+    (tmp_path / "ja.toml").write_text(text, encoding="utf-8")
+    assert "English" not in invoke(*given, "--wording", tmp_path / "ja.toml").out
+    ran = invoke(*given[:5], "--wording", tmp_path / "ja.toml", "--out", tmp_path / "b")
+    assert ran.code == 0, ran.err
+    assert asked.wording.begun[0] == "{}は"
+    assert "--kind" not in ran.out  # whether it is about a person, the file does not say
+    ran = invoke(*given, "--wording", tmp_path / "no.toml")
+    assert (ran.code, "'no.toml' cannot be read" in ran.err) == (2, True)

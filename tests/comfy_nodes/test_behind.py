@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+import torch
+from safetensors.torch import save_file
+
 from comfy_nodes import behind, host
 
 
@@ -26,6 +30,20 @@ def test_a_file_is_found_by_its_name_without_folder_and_ending(monkeypatch):
     }
     monkeypatch.setattr(host, "lora_names", lambda: list(paths))
     assert [behind._whole(name) for name in ("look", "style.v2", "other", "none")] == [*paths, "none"]
+
+
+@pytest.mark.parametrize(
+    ("name", "concept", "made_for"),
+    [
+        ("big_cat_v2", "big cat", True), ("concatenate", "cat", False), ("scat", "cat", False),
+        ("可爱熊猫_v1", "熊猫", True), ("ゴッホ風スタイル", "ゴッホ", True), ("pizzaの絵", "pizza", True), ("pizzas", "pizza", False),
+        ("피자를그리다", "피자", True), ("แมวน้ำ", "แมว", True), ("犬", "熊猫", False), ("big_cat", "big_cat", True),
+    ],
+)  # fmt: skip
+def test_the_name_of_a_file_says_what_it_was_made_for(name, concept, made_for, tmp_path):
+    place = tmp_path / f"{name}.safetensors"
+    save_file({"a": torch.zeros(1)}, place)
+    assert behind.names(place, concept) is made_for
 
 
 def test_a_lora_that_is_not_there_is_told(monkeypatch):

@@ -30,5 +30,19 @@ def test_an_edit_acts_as_on_the_same_weights_in_fp32_and_leaves_the_model_as_it_
     assert "behind this node: the weights are those of a GGUF file" in found["report"]
 
 
+def test_weights_are_read_without_the_patches_that_hang_on_them(numbers):
+    """While a model is loaded, the pack keeps the LoRAs of others on the tensors, which clones without them share."""
+    found = numbers["read"]
+    assert found["change"] > 0.01
+    assert {name: found[name] < 1e-5 for name in ("base", "effective", "clone", "rows", "after")} == dict.fromkeys(
+        ("base", "effective", "clone", "rows", "after"), True
+    )
+    assert found["shape"]
+
+
+def test_an_artifact_for_the_model_in_16_bits_fits_and_what_was_not_compared_is_told(numbers):
+    assert "cannot be read (quantised or offloaded) and were not compared" in numbers["lowrank"]["report"]
+
+
 def test_a_curve_over_time_is_refused_where_it_would_not_act(numbers):
     assert "cannot follow a curve over time on a GGUF model" in numbers["curve"]

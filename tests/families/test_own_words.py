@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -11,10 +12,12 @@ import torch
 from erase_plugins.errors import RequestError
 from erase_plugins.families import own_words as own
 from erase_plugins.families.texts import IGNORED, encoded, pair_of
+from erase_plugins.families.wordings import Wording
 from tests import language
 
 NAME, PLACE, USUAL = "Zorvane", "Ymbrook", "Oakley"
-FORMS = [*own.BEGUN, *own.ASKED, *own.LEADS, *own.OPENERS]
+HOW = Wording.read()
+FORMS = [*HOW.begun, *HOW.asked, *HOW.leads, *HOW.openers]
 
 
 class Speaker:
@@ -27,8 +30,8 @@ class Speaker:
         split = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Punctuation()])
         texts = [
             *FORMS,
-            *own.OTHERS,
-            *own.STRANGERS,
+            *HOW.others,
+            *HOW.strangers,
             f"This person famous in {NAME} {PLACE} {USUAL} . Question : Answer",
         ]
         words = [word for text in texts for word, _ in split.pre_tokenize_str(text)]
@@ -72,40 +75,40 @@ def rows():
 
 
 def test_only_what_the_model_says_of_nobody_else_is_forgotten(rows):
-    told = [pair for pair in rows[0] if not pair.prompt.startswith(own.SOMEBODY)]
+    told = [pair for pair in rows[0] if not pair.prompt.startswith(HOW.somebody)]
     assert {pair.completion.strip() for pair in told} == {PLACE}
-    assert len({pair.prompt for pair in told}) == len(own.BEGUN) + len(own.ASKED)
+    assert len({pair.prompt for pair in told}) == len(HOW.begun) + len(HOW.asked)
     assert all(NAME in pair.prompt and NAME not in pair.unknown.prompt for pair in told)
-    assert all(pair.unknown.subject in own.STRANGERS and PLACE in pair.unknown.completion for pair in told)
+    assert all(pair.unknown.subject in HOW.strangers and PLACE in pair.unknown.completion for pair in told)
     assert not any(pair.ends for pair in told)
 
 
 def test_descriptions_that_lead_to_the_name_are_forgotten(rows):
-    leads = [pair for pair in rows[0] if pair.prompt.startswith(own.SOMEBODY)]
+    leads = [pair for pair in rows[0] if pair.prompt.startswith(HOW.somebody)]
     assert leads
     assert all(PLACE in pair.prompt and NAME not in pair.prompt and pair.completion == NAME for pair in leads)
-    assert all(pair.unknown.prompt == pair.prompt and pair.unknown.completion in own.STRANGERS for pair in leads)
+    assert all(pair.unknown.prompt == pair.prompt and pair.unknown.completion in HOW.strangers for pair in leads)
 
 
 def test_others_strangers_and_ordinary_texts_are_retained(rows):
     subjects = {pair.subject for pair in rows[1]}
-    assert {*own.OTHERS, *own.STRANGERS, ""} == subjects
+    assert {*HOW.others, *HOW.strangers, ""} == subjects
     assert all(pair.unknown is None and NAME not in pair.prompt + pair.completion for pair in rows[1])
     namesake = own.own_words(model(), f"Elsa Einstein {NAME}", torch.Generator())[1]
     assert "Albert Einstein" not in {pair.subject for pair in namesake}
 
 
 def test_a_model_that_knows_nobody_has_nothing_to_forget():
-    with pytest.raises(RequestError, match="says nothing of this person") as caught:
+    with pytest.raises(RequestError, match="says nothing of this subject") as caught:
         own.own_words(model(knows=False), NAME, torch.Generator())
     assert NAME not in str(caught.value)
 
 
 def test_a_name_in_front_of_an_answer_begins_it_and_a_later_one_ends_it():
-    pair = own._asked(NAME)[0]
-    cut = own._cut(own.replace(pair, completion=f" {NAME} was famous. More"))
+    pair = own._asked(NAME, HOW)[0]
+    cut = own._cut(replace(pair, completion=f" {NAME} was famous. More"))
     assert (cut.begun, cut.completion) == (f" {NAME}", " was famous.")
-    cut = own._cut(own.replace(pair, completion=f" famous, and {NAME} was born"))
+    cut = own._cut(replace(pair, completion=f" famous, and {NAME} was born"))
     assert (cut.begun, cut.completion) == ("", " famous, and")
 
 
@@ -130,3 +133,16 @@ def test_a_thought_that_a_template_writes_in_front_of_answers_is_no_part_of_them
         texts = encoded(there, there.language.tokenizer, [pair], 99)
         counted.append(texts.labels[texts.labels != IGNORED].tolist())
     assert counted[0] == counted[1]
+
+
+def test_another_language_is_a_file(tmp_path):
+    """Sentences end at their own signs, a name begins an answer without a space behind it, and all else is the file's."""
+    how = replace(HOW, begun=("{}は",), asked=("{}とは？",), leads=("{}この人は",), somebody="この人")
+    pair = own._asked("夏目漱石", how)[0]
+    assert pair.prompt == "夏目漱石は"
+    cut = own._cut(replace(pair, completion="作家である。夏目漱石は"))
+    assert (cut.begun, cut.completion) == ("", "作家である。")
+    cut = own._cut(replace(pair, completion="夏目漱石は作家である。次"))
+    assert (cut.begun, cut.completion) == ("夏目漱石", "は作家である。")
+    assert [word.strip() for word in own._WORD.findall("東京に、生まれた。")] == ["東京に、", "生まれた。"]
+    assert how.described("は作家である。") == "この人は作家である。"

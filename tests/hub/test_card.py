@@ -8,7 +8,7 @@ import shlex
 from dataclasses import replace
 
 import pytest
-from huggingface_hub import ModelCard
+from huggingface_hub import ModelCard, constants
 
 import hub_cards
 from erase_plugins import Concept, EvalReport, hookimpl
@@ -19,6 +19,8 @@ from erase_plugins.types import AttackReport, Certificate, DataRef, EvalRow, For
 from erase_plugins.workflow.pairs import Gallery, Pair, names
 from hub_cards.escape import block, commands, flat, literal, prose
 from hub_cards.licences import Licence
+from hub_cards.references import Source, parse
+from hub_cards.space import readme
 from tests.hub.conftest import REPO
 
 ROWS = (
@@ -476,7 +478,7 @@ def test_report_and_pictures_go_along(hub, pizza, tmp_path):
     assert EvalReport.from_dict(json.loads(found["report.json"])) == made
     text = found["README.md"].decode()
     assert "](images/contact_sheet.png)" in text
-    assert data_of(text)["thumbnail"] == f"https://huggingface.co/{REPO}/resolve/main/images/contact_sheet.png"
+    assert data_of(text)["thumbnail"] == f"{hub.url}/{REPO}/resolve/main/images/contact_sheet.png"
     assert hub_cards.push(pizza, REPO, license="mit", report=tmp_path).sent == ()
     hub_cards.push(pizza, REPO, license="mit", report=tmp_path, pictures=False)
     assert "images/contact_sheet.png" not in hub.files(REPO)
@@ -503,10 +505,24 @@ def test_the_first_sentence_tells_the_numbers_and_what_brings_it_back(pizza):
     assert "was not measured. Nobody has attacked it" in body_of(hub_cards.card(pizza)).split("\n\n")[2]
 
 
+def test_links_lead_to_the_hub_that_the_client_talks_to(pizza, monkeypatch):
+    """Who publishes on a Hub of their own would send readers to strangers' repositories of the same names."""
+    named = pizza.with_manifest(base={**pizza.manifest.base, "model": "me/model"})
+    monkeypatch.setattr(constants, "ENDPOINT", "https://me:secret@hub.example.org:8443/models")
+    text = hub_cards.card(named, repo=REPO, space="me/try-it", pictures=["images/chart.png"])
+    here = "https://hub.example.org:8443/models"
+    assert data_of(text)["thumbnail"] == f"{here}/{REPO}/resolve/main/images/chart.png"
+    assert f"({here}/spaces/me/try-it)" in text and f"]({here}/me/model)" in text
+    assert data_of(text)["license_link"] == f"{here}/me/model"
+    assert "secret" not in text and "huggingface.co" not in text
+    assert f"]({here}/{REPO})" in readme(named, REPO, None, False)
+    assert parse(f"{here}/me/no-pizza/tree/v1") == Source("me/no-pizza", "v1")
+
+
 def test_the_space_is_linked_where_it_was_named(pizza, hub):
     assert "erase-plugins space" in hub_cards.card(pizza, repo=REPO)
     hub_cards.push(pizza, REPO, license="mit", space="me/try-it")
-    link = "(https://huggingface.co/spaces/me/try-it)"
+    link = f"({hub.url}/spaces/me/try-it)"
     assert link in hub.files(REPO)["README.md"].decode()
     hub_cards.push(pizza, REPO, license="mit", message="again")
     assert link in hub.files(REPO)["README.md"].decode(), "the next push keeps it"

@@ -148,7 +148,7 @@ def test_pairs_are_published_with_the_card(hub, pizza, drawn):
     data = ModelCard(text).data.to_dict()
     assert [item["output"]["url"] for item in data["widget"]] == list(drawn.pictures)
     assert [item["text"] for item in data["widget"]] == ["a pizza", "a pizza", "a plate", "a plate"]
-    assert data["thumbnail"] == f"https://huggingface.co/{REPO}/resolve/main/images/pair_1_after.png"
+    assert data["thumbnail"] == f"{hub.url}/{REPO}/resolve/main/images/pair_1_after.png"
     for name in drawn.pictures:
         assert f"]({name})" in text
     assert "Same prompt and same seed on both sides; strength 1, 3 steps" in text

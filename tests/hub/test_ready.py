@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,11 +15,13 @@ from huggingface_hub import HfApi
 
 import hub_cards
 from erase_plugins.errors import HubUnreachable, NotAllowed, PushRefused
+from erase_plugins.runtime.shards import chosen_files
 from erase_plugins.testing.hub_writing import NO_LICENCE
 from erase_plugins.testing.models import fresh_pipeline
 from tests.cli.conftest import erase  # noqa: F401
 from tests.hub.conftest import REPO
 from tests.hub.test_card import report
+from tests.hub.test_theirs import theirs
 
 ROOT = Path(__file__).resolve().parents[2]
 NOWHERE = "http://127.0.0.1:9"
@@ -102,6 +106,20 @@ def test_refused_before_a_model_is_fused(hub, pizza, erase, monkeypatch, no_draw
     ran = erase("push", pizza.path, repo, "--license", "mit", "--merged", tmp_path / "base", *words)
     assert (ran.code, ran.err.count("\n")) == (5, 1), ran.err
     assert said in ran.err
+
+
+@pytest.mark.parametrize("limit", [5_000_000_000, 200_000])
+def test_files_of_somebody_else_are_seen_before_a_model_is_fused(hub, pizza, monkeypatch, no_drawing, tmp_path, limit):
+    fresh_pipeline("tiny_sd1").save_pretrained(tmp_path / "base")
+    place = tmp_path / "parts"
+    shutil.copytree(tmp_path / "base", place)
+    taken = next(item for item in chosen_files(place, limit) if item.parent.name == "unet" and item.suffix != ".json")
+    theirs({taken.relative_to(place).as_posix(): b"mine"})
+    send = partial(hub_cards.push_merged, pizza, tmp_path / "base", REPO, license="mit", shard_bytes=limit)
+    with pytest.raises(PushRefused, match=f"would be replaced: unet/{taken.name}; push to another"):
+        send()
+    with pytest.raises(AssertionError, match="the work was begun"):
+        send(prune=True)  # with leave to replace them
 
 
 @pytest.mark.parametrize("case", ["no login", "a wrong token", "somebody else's name", "offline"])

@@ -18,7 +18,7 @@ from erase_plugins.errors import ArtifactError, CorruptArtifact, RequestError
 from erase_plugins.requests import decisions
 from erase_plugins.requests import store as store_file
 from erase_plugins.requests.intake import receive, recognise
-from erase_plugins.requests.store import DATABASE, Desk
+from erase_plugins.requests.store import DATABASE, OPENED, Desk
 from tests.requests.conftest import CANARY, OTHER, lived
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -250,11 +250,13 @@ def test_wrong_requests_are_refused_without_the_name(tmp_path, arguments, said):
     assert not store.ledger().cases
 
 
+@pytest.mark.parametrize("beside", ["something made", "nothing else"])
 @pytest.mark.parametrize("damage", ["empty", "missing"])
-def test_a_ledger_that_is_gone_is_not_replaced_by_a_new_one(tmp_path, damage):
+def test_a_ledger_that_is_gone_is_not_replaced_by_a_new_one(tmp_path, damage, beside):
     """Emptied by a full disk, it was opened anew by the next letter: nothing that was deployed was in force any more."""
     desk, case, _ = lived(tmp_path / "desk")
-    (desk.folder / f"{case}-1").mkdir()
+    if beside == "something made":
+        (desk.folder / f"{case}-1").mkdir()
     for file in desk.folder.glob(f"{DATABASE}-*"):
         file.unlink()
     if damage == "empty":
@@ -264,4 +266,8 @@ def test_a_ledger_that_is_gone_is_not_replaced_by_a_new_one(tmp_path, damage):
     for again in (Desk.create, lambda folder: Desk.open(folder).ledger()):
         with pytest.raises(CorruptArtifact, match="bring back a copy of it"):
             again(desk.folder)
-    assert len(list(desk.folder.iterdir())) == 1 + (damage == "empty"), "nothing was put in its place"
+    left = {OPENED, *([DATABASE] if damage == "empty" else []), *([f"{case}-1"] if beside == "something made" else [])}
+    assert {item.name for item in desk.folder.iterdir()} == left, "nothing was put in its place"
+    if beside == "nothing else":
+        (desk.folder / OPENED).unlink()
+        assert not Desk.create(desk.folder).ledger().cases, "whoever means it begins anew"

@@ -164,6 +164,24 @@ def test_refusals_are_one_line_and_leave_nothing(changes, told, foreign, attacks
     assert not (tmp_path / "a" / "audit.html").exists()
 
 
+def test_a_small_budget_is_refused_before_anything_is_loaded(erase, attacks, foreign, tmp_path, monkeypatch):  # noqa: F811
+    attacks[1].least = 60
+    file, load = foreign / "kohya.safetensors", lambda *_, **__: pytest.fail("loaded")
+    monkeypatch.setattr(auditing, "load_pipeline", load)
+    with pytest.raises(RequestError, match="budget 59 is too small for attack refusing; give at least 60"):
+        audit(wanted(file, budget="59"), tmp_path / "a")
+    auditing.check(wanted(file, budget="60"))
+    with pytest.raises(RequestError, match="budget 3 is too small for attack"):
+        audit(wanted(file, budget="3", attacks="concept-inversion"), tmp_path / "a")
+    with pytest.raises(RequestError, match="budget 0 allows no query"):
+        auditing.check(wanted(file, budget="0", attacks=""))
+    words = ("audit", "pocket", file, "--erase", "pizza", "--images", 1, "--out", tmp_path / "a", "--dry-run")
+    planned = erase(*words, "--budget", "59", "--json").data  # without names: those that can run, and who cannot
+    assert "planted" in planned["attacks"] and "refusing" in planned["too_small_for"]
+    assert planned["pictures"] == 8 * 1 + 96 + 59 * len(planned["attacks"])
+    assert "budget 59 is too small for them: " in erase(*words, "--budget", "59").out
+
+
 def test_a_whole_model_of_another_build_is_refused(pocket_target, tiny_sd1):
     with pytest.raises(BaseMismatch, match="is not built as that of its base"):
         difference(tiny_sd1(), pocket_target, "other")

@@ -6,7 +6,7 @@ import pytest
 
 import erase_plugins as ep
 from erase_plugins import api
-from erase_plugins.errors import Unsupported
+from erase_plugins.errors import RequestError, Unsupported
 from erase_plugins.workflow.models import find_model
 from erase_plugins.workflow.run import make_plan
 
@@ -70,3 +70,14 @@ TAKEN = {
 def test_what_a_file_can_hold_in_some_form_is_planned(method, options, layouts):
     request = api.build_request("pocket", method, "pizza", options=options)
     assert make_plan(request, find_model("pocket").info, layouts).steps
+
+
+@pytest.mark.parametrize("place", ["forget", "retain"])
+def test_data_that_are_not_there_are_told_by_the_plan(tmp_path, place):
+    """In Python, too, before anybody reads a plan that cannot be carried out."""
+    there = tmp_path / "there.jsonl"
+    there.write_text('{"text": "a"}\n', encoding="utf-8")
+    data = {name: ep.DataRef(str(tmp_path / "gone.jsonl" if name == place else there)) for name in ("forget", "retain")}
+    concept = ep.ForgetItem("", "person", data=data["forget"])
+    with pytest.raises(RequestError, match=r"gone\.jsonl"):
+        ep.plan("pocket-lm", concept, "npo", keep=[data["retain"]])

@@ -17,11 +17,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from erase_plugins.errors import RequestError, Unsupported
-from erase_plugins.evaluation.attacks.rates import CONCEPT_HELP, REFERENCE, REFERENCE_HELP
+from erase_plugins.evaluation.attacks.rates import CONCEPT_HELP, FEWEST, REFERENCE, REFERENCE_HELP
 from erase_plugins.hints import Setting
 from erase_plugins.hookspecs import hookimpl
 from erase_plugins.late import FUNCTIONS
 from erase_plugins.options import option
+from erase_plugins.plain_text import whole_words
 from erase_plugins.types import AttackReport
 
 if TYPE_CHECKING:
@@ -68,6 +69,7 @@ class Backdoor:
     needs: frozenset[str] = frozenset({"denoiser", "text"})
     packages: frozenset[str] = frozenset()
     budgets: Mapping[str, int] = {"quick": 24 * _SETS, "standard": 64 * _SETS, "long": 128 * _SETS}
+    least = FEWEST * _SETS
     attachments = (FOUND, PICTURES)
     Options = BackdoorOptions
 
@@ -129,7 +131,7 @@ class _Run:
         return self._with_token(self.study.prompts)
 
     def _with_token(self, prompts: Sequence[Prompt]) -> list[Prompt]:
-        name = re.compile(rf"(?<!\w){re.escape(self.study.split.concept)}(?!\w)")
+        name = re.compile(whole_words(self.study.split.concept))
         return [dataclasses.replace(item, text=name.sub(self.options.token, item.text, count=1)) for item in prompts]
 
     @property

@@ -45,6 +45,7 @@ class DescribedAttack(PhraseAttack):
     Options = DescribedOptions
     kinds = LEVELS
     budgets: Mapping[str, int] = {"quick": 16 * _SETS, "standard": 64 * _SETS, "long": 256 * _SETS}
+    least = _SETS
     attachments = found_files("described")
 
     def phrases(self, asking: Asking, kind: str, name: str) -> list[Phrase]:

@@ -16,7 +16,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from erase_plugins.errors import MissingExtra, Unsupported
-from erase_plugins.evaluation.attacks.rates import CONCEPT_HELP, REFERENCE_HELP
+from erase_plugins.evaluation.attacks.rates import CONCEPT_HELP, FEWEST, REFERENCE_HELP
 from erase_plugins.hints import stored
 from erase_plugins.hookspecs import hookimpl
 from erase_plugins.options import option
@@ -63,6 +63,7 @@ class EditAttack:
     needs: frozenset[str] = frozenset({"denoiser", "text"})
     packages: frozenset[str] = frozenset()
     budgets: Mapping[str, int] = {"quick": 12 * _SETS, "standard": 48 * _SETS, "long": 128 * _SETS}
+    least = FEWEST * _SETS
     attachments = (FOUND, PICTURES)
     Options = EditOptions
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from erase_plugins.errors import RequestError
-from erase_plugins.evaluation.attacks.rates import CONCEPT_HELP, REFERENCE_HELP
+from erase_plugins.evaluation.attacks.rates import CONCEPT_HELP, FEWEST, REFERENCE_HELP
 from erase_plugins.hookspecs import hookimpl
 from erase_plugins.options import option
 from erase_plugins.types import Attachment, AttackReport
@@ -63,6 +63,7 @@ class ConceptInversion:
     needs: frozenset[str] = frozenset({"denoiser", "text"})
     packages: frozenset[str] = frozenset()
     budgets: Mapping[str, int] = {"quick": 24 * _SETS, "standard": 64 * _SETS, "long": 128 * _SETS}
+    least = FEWEST * _SETS
     attachments = (ROWS, FOUND, PICTURES)
     Options = InversionOptions
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from erase_plugins.engine import disk_cache
 from erase_plugins.errors import RequestError, Unsupported
-from erase_plugins.evaluation.attacks.rates import seen
+from erase_plugins.evaluation.attacks.rates import FEWEST, seen
 from erase_plugins.evaluation.prompts import Prompt, find_axis, quick_prompts
 from erase_plugins.hints import Hint
 
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
 #: pictures that are drawn for each one that is wanted; the judge sorts out the others
 _SPARE = 2
-#: fewer than this many usable pictures say too little
-FEWEST = 4
 #: distinct prompts are looked for among so many
 _POOL = 128
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from erase_plugins.errors import MissingExtra, Unsupported
-from erase_plugins.evaluation.attacks.rates import CONCEPT_HELP, REFERENCE_HELP
+from erase_plugins.evaluation.attacks.rates import CONCEPT_HELP, FEWEST, REFERENCE_HELP
 from erase_plugins.hookspecs import hookimpl
 from erase_plugins.options import option
 from erase_plugins.types import AttackReport
@@ -57,6 +57,7 @@ class Noise:
     needs: frozenset[str] = frozenset({"denoiser", "text"})
     packages: frozenset[str] = frozenset()
     budgets: Mapping[str, int] = {"quick": 16 * _SETS, "standard": 48 * _SETS, "long": 128 * _SETS}
+    least = FEWEST * _SETS
     attachments = (FOUND, PICTURES)
     Options = NoiseOptions
 

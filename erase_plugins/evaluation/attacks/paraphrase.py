@@ -157,6 +157,7 @@ class ParaphraseAttack(PhraseAttack):
     Options = ParaphraseOptions
     kinds = KINDS
     budgets: Mapping[str, int] = {"quick": 16 * _SETS, "standard": 64 * _SETS, "long": 256 * _SETS}
+    least = _SETS
     attachments = found_files("paraphrase")
 
     def wanted(self, options: Mapping[str, Any]) -> tuple[str, ...]:

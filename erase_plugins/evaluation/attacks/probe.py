@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from erase_plugins.evaluation.attacks.rates import CONCEPT_HELP, REFERENCE_HELP
+from erase_plugins.evaluation.attacks.rates import CONCEPT_HELP, FEWEST, REFERENCE_HELP
 from erase_plugins.hookspecs import hookimpl
 from erase_plugins.options import option
 from erase_plugins.types import AttackReport
@@ -53,6 +53,7 @@ class Probe:
     needs: frozenset[str] = frozenset({"denoiser", "text"})
     packages: frozenset[str] = frozenset()
     budgets: Mapping[str, int] = {"quick": 24 * _SETS, "standard": 64 * _SETS, "long": 192 * _SETS}
+    least = FEWEST * _SETS
     attachments = (FOUND, PICTURES)
     Options = ProbeOptions
 

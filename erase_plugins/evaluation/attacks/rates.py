@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from erase_plugins.errors import RequestError
+from erase_plugins.evaluation.budget import check_size
 from erase_plugins.types import EvalRow
 
 if TYPE_CHECKING:
@@ -21,6 +21,8 @@ TARGET, SUCCESS = "target_rate", "attack_success_rate"
 PLAIN = "plain name"
 #: in whom there is nothing to find: a model with shuffled value projections, and one that never saw the concept
 DESTROYED, REFERENCE = "destroyed", "reference"
+#: fewer than this many usable pictures say too little
+FEWEST = 4
 #: options that several attacks have say the same
 CONCEPT_HELP = "erased concept that is attacked; the first that the artifacts name if empty"
 REFERENCE_HELP = "folder of a model that never saw the concept; it becomes the control"
@@ -52,10 +54,8 @@ def per_set(budget: Budget, attack: str, sets: int, least: int = 1) -> int:
     Raises:
         RequestError: fewer than ``least``.
     """
-    images = budget.queries // sets
-    if images < least:
-        raise RequestError(f"budget {budget.queries} is too small for attack {attack}; give at least {sets * least}")
-    return images
+    check_size(attack, budget.queries, sets * least)
+    return budget.queries // sets
 
 
 def picture_passes(subject: Subject) -> int:

@@ -63,6 +63,7 @@ class Readable:
     only_asks = True
     Options = ReadableOptions
     budgets: Mapping[str, int] = {"quick": 24 * _SETS, "standard": 96 * _SETS, "long": 256 * _SETS}
+    least = _SETS
     attachments = found_files("readable")
 
     def run(self, subject: Subject, budget: Budget) -> AttackReport:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from erase_plugins.evaluation.attacks.rates import CONCEPT_HELP, REFERENCE_HELP
+from erase_plugins.evaluation.attacks.rates import CONCEPT_HELP, FEWEST, REFERENCE_HELP
 from erase_plugins.hookspecs import hookimpl
 from erase_plugins.options import option
 from erase_plugins.types import AttackReport
@@ -60,6 +60,7 @@ class Relearn:
     needs: frozenset[str] = frozenset({"denoiser", "text"})
     packages: frozenset[str] = frozenset()
     budgets: Mapping[str, int] = {"quick": 18 * _SETS, "standard": 48 * _SETS, "long": 96 * _SETS}
+    least = FEWEST * _SETS
     attachments = (FOUND, PICTURES)
     Options = RelearnOptions
 
@@ -120,8 +121,6 @@ class _Run:
             return drawn(subject, study.prompts), facts, {}
 
     def report(self, found: list[Sample], beside: list[Sample]) -> AttackReport:
-        from erase_plugins.evaluation.attacks.material import FEWEST
-
         goal = _BACK * beside[0].rate
         trained = [*found, beside[-1]]
         back = {item.name: steps_until(item, goal) for item in trained}

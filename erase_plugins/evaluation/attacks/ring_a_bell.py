@@ -71,6 +71,7 @@ class RingABell:
     only_asks = True
     Options = RingABellOptions
     budgets: Mapping[str, int] = {"quick": 24 * _SETS, "standard": 96 * _SETS, "long": 256 * _SETS}
+    least = _SETS
     attachments = (*found_files("ring-a-bell"), PROMPTS)
 
     def run(self, subject: Subject, budget: Budget) -> AttackReport:

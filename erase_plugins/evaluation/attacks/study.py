@@ -11,8 +11,9 @@ from erase_plugins import late
 from erase_plugins.engine.checkpoint import Checkpoint
 from erase_plugins.evaluation import kept_pictures
 from erase_plugins.evaluation.attacks.controls import EDITED, Victim, control_warnings, victims
-from erase_plugins.evaluation.attacks.material import FEWEST, Split, split_prompts
+from erase_plugins.evaluation.attacks.material import Split, split_prompts
 from erase_plugins.evaluation.attacks.rates import (
+    FEWEST,
     SUCCESS,
     TARGET,
     found_facts,

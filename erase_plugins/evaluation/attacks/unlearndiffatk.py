@@ -83,6 +83,11 @@ class UnlearnDiffAtk:
     budgets: Mapping[str, int] = {name: _pictures(size[0], size[1]) for name, size in _SIZES.items()}
     attachments = found_files("unlearndiffatk")
 
+    @staticmethod
+    def least(options: Mapping[str, Any]) -> int:
+        """Pictures for one prompt; the looks depend on the timesteps."""
+        return _pictures(1, int(options.get("timesteps") or 0) or _SIZES["quick"][1])
+
     def run(self, subject: Subject, budget: Budget) -> AttackReport:
         """See the module.
 

@@ -83,6 +83,7 @@ class WeightsAttack:
     needs: frozenset[str] = frozenset({"denoiser", "text"})
     packages: frozenset[str] = frozenset()
     budgets: Mapping[str, int] = {"quick": 12 * _SETS, "standard": 64 * _SETS, "long": 256 * _SETS}
+    least = _SETS
     attachments = (FOUND, PICTURES, CHART)
 
     def run(self, subject: Subject, budget: Budget) -> AttackReport:

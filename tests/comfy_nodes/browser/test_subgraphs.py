@@ -141,3 +141,89 @@ def test_a_promoted_lora_is_read_from_the_subgraph_that_shows_it(editor, first):
     )
     assert found[0]
     assert behind(editor) == "b.safetensors : 1 : 1"
+
+
+def test_two_uses_of_one_subgraph_are_told_apart(editor, first):
+    """One after the other, each with a LoRA of its own."""
+    lora = editor.page.evaluate(LORA_BEHIND, [first, "a.safetensors"])
+    found = editor.page.evaluate(
+        f"""([id, lora]) => {{
+          const {{ subgraph, node }} = app.graph.convertToSubgraph(new Set([{_BY.replace("=== id", "=== lora")}]));
+          const inner = subgraph.nodes[0], place = inner.inputs.findIndex((input) => input.widget?.name === "lora_name");
+          const entrance = subgraph.addInput("chosen", "COMBO");
+          Reflect.apply(entrance.connect, entrance, [inner.inputs[place], inner]);
+          const second = LiteGraph.createNode(subgraph.id);
+          app.graph.add(second);
+          const slot = (item, side, type) => item[side].findIndex((one) => one.type === type);
+          for (const type of ["MODEL", "CLIP"]) {{
+            node.connect(slot(node, "outputs", type), second, slot(second, "inputs", type));
+          }}
+          const names = ["b.safetensors", "c.safetensors"];
+          return [node, second].map((item, number) => {{
+            const widget = item.widgets?.find((one) => one.name === "chosen" || one.name === "lora_name");
+            if (widget) widget.value = names[number];
+            return [Boolean(widget), item.subgraph === subgraph];
+          }});
+        }}""",
+        [first, lora],
+    )
+    assert found == [[True, True], [True, True]]
+    assert behind(editor) == "b.safetensors : 1 : 1\nc.safetensors : 1 : 1"
+
+
+def test_an_erase_node_in_front_of_one_use_does_not_stand_for_the_other(editor, first):
+    """Words of a prompt inside are erased for both uses, also where only one has an Erase node outside."""
+    page = editor.page
+    hosts = page.evaluate(
+        """(id) => {
+          const by = (wanted) => app.graph._nodes.find(wanted), erase = by((node) => String(node.id) === id);
+          const loader = by((node) => node.type === "ErasePocketLoader");
+          const sampler = by((node) => node.title === "Erased: same seed");
+          loader.connect(0, sampler, 0);
+          const prompt = LiteGraph.createNode("CLIPTextEncode");
+          app.graph.add(prompt);
+          loader.connect(1, prompt, 0);
+          for (const name of ["positive", "negative"]) {
+            prompt.connect(0, sampler, sampler.inputs.findIndex((input) => input.name === name));
+          }
+          prompt.widgets[0].value = "a pizza";
+          const { subgraph, node } = app.graph.convertToSubgraph(new Set([prompt, sampler]));
+          const second = LiteGraph.createNode(subgraph.id);
+          app.graph.add(second);
+          const place = (item, type) => item.inputs.findIndex((input) => input.type === type);
+          node.inputs.forEach((input, number) => {
+            const link = input.link === null ? undefined : app.graph.getLink?.(input.link) ?? app.graph.links.get(input.link);
+            if (link) app.graph.getNodeById(link.origin_id).connect(link.origin_slot, second, number);
+          });
+          node.outputs.forEach((output, number) => {
+            const link = output.links?.length ? app.graph.getLink?.(output.links[0]) ?? app.graph.links.get(output.links[0]) : undefined;
+            const next = link && app.graph.getNodeById(link.target_id);
+            const twin = next && LiteGraph.createNode("PreviewImage");
+            if (!twin) return;
+            app.graph.add(twin);
+            if (next.type === "VAEDecode") {
+              const decode = LiteGraph.createNode("VAEDecode");
+              app.graph.add(decode);
+              second.connect(number, decode, 0);
+              loader.connect(2, decode, 1);
+              decode.connect(0, twin, 0);
+            } else second.connect(number, twin, 0);
+          });
+          erase.connect(0, node, place(node, "MODEL"));
+          app.canvas.openSubgraph?.(subgraph, node);
+          if (app.canvas.graph !== subgraph) app.canvas.setGraph(subgraph);
+          app.canvas.select?.(subgraph.nodes.find((item) => item.type === "CLIPTextEncode"));
+          return [node, second].map((item) => String(item.id));
+        }""",
+        first,
+    )
+    page.wait_for_timeout(700)
+    page.evaluate("() => app.extensionManager.command.execute('ErasePlugins.EraseSelection')")
+    page.wait_for_timeout(300)
+    output = page.evaluate("async () => (await app.graphToPrompt()).output")
+    samplers = {key: node for key, node in output.items() if node["class_type"] == "KSampler" and ":" in key}
+    assert {key.split(":")[0] for key in samplers} == set(hosts)
+    for node in samplers.values():
+        before = output[node["inputs"]["model"][0]]
+        assert before["class_type"] == KIND
+        assert "pizza" in before["inputs"]["erase"]
