@@ -9,7 +9,8 @@ Three things decide what the rest of the LoRA loses. An error counts as a share 
 level: what a picture shows is decided where there is most noise, and there a LoRA changes the prediction least (on
 pocket a fifth of what it changes at the end), so that errors over the size of the prediction would hardly count where
 they do most harm. Every step has prompts of its own, each asked of the teacher once, so that nothing is learnt by
-heart. And steps are few: the closed form is a good start.
+heart. And steps are few: the closed form is a good start, for layers that read no text by what they read at the states
+that the teacher is asked at (`lora_features`).
 """
 
 from __future__ import annotations
