@@ -7,7 +7,7 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +15,16 @@ from erase_plugins.artifacts.artifact import Artifact
 from erase_plugins.artifacts.atomic import atomic_file
 from erase_plugins.artifacts.locks import claim, locked
 from erase_plugins.artifacts.places import mark, written_files
-from erase_plugins.artifacts.store import in_layout
 from erase_plugins.autotune.front import markdown, picture
+from erase_plugins.autotune.job import Job
 from erase_plugins.autotune.search import Budget, Progress, Search
-from erase_plugins.autotune.space import ANCHORS, Settings, Start, find_starts, request_of
-from erase_plugins.autotune.trials import LAYOUTS, Row, Tried, front_of, knee_of, open_study, refusals_of, rows_of
+from erase_plugins.autotune.space import ANCHORS, Start, find_starts, room_of
+from erase_plugins.autotune.trials import LAYOUTS, Row, doubt_of, front_of, knee_of, open_study, refusals_of, rows_of
 from erase_plugins.errors import ArtifactError, MissingExtra, RequestError
 from erase_plugins.hints import ANOTHER_OUT, Hint
 from erase_plugins.manager import get_manager
 from erase_plugins.types import Concept, EraseRequest
 from erase_plugins.workflow.models import as_target, find_model
-from erase_plugins.workflow.run import judges, make_plan, run_plan
 
 STUDY, TABLE, PICTURE, DATA = "study.journal", "front.md", "front.png", "front.json"
 #: kind of the folder of a search
@@ -44,6 +43,8 @@ class AutoResult:
         base: what the unchanged model gives, as in ``parts`` of a row.
         trials: number of finished trials.
         refused: settings that did not work, with the reason.
+        left_out: methods that took no part -> why.
+        doubt: what to know if even the point taken is no good; "" otherwise.
         stopped: why the search ended.
         seconds: of work, of processor time on a CPU.
         files: names of what is in the search's folder.
@@ -58,6 +59,8 @@ class AutoResult:
     stopped: str
     seconds: float
     files: tuple[str, ...] = ()
+    left_out: Mapping[str, str] = field(default_factory=dict)
+    doubt: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready, without the artifact."""
@@ -65,7 +68,7 @@ class AutoResult:
             "front": [row.to_dict() for row in self.front], "taken": self.taken.number, "base": dict(self.base),
             "trials": self.trials, "stopped": self.stopped, "seconds": round(self.seconds, 1),
             "refused": [{"label": label, "reason": reason} for label, reason in self.refused],
-            "files": list(self.files),
+            "left_out": dict(self.left_out), "doubt": self.doubt, "files": list(self.files),
         }  # fmt: skip
 
 
@@ -131,8 +134,8 @@ def auto(
     where = device if named else str(as_target(model).device)
     clock = time.process_time if where.startswith("cpu") else time.perf_counter  # an accelerator works beside
     began = clock()
-    base = _request(model, concept, keep, kind, seed, revision, dtype, device)
-    starts, _ = _starts(base, info, methods, to, also, layouts)
+    base = _request(model, concept, keep, kind, seed, revision, dtype, where)
+    starts, reasons = _starts(base, info, methods, to, also, layouts)
     folder = None if out is None else Path(out)
     place = search_folder(folder) if folder is not None and search is None else search
     place = None if place is None else Path(place)
@@ -152,7 +155,7 @@ def auto(
         asked = _asked(base, target, starts, to, also, images, cost, layouts)
         study = open_study(None if place is None else place / STUDY, asked, () if pick is None else (LAYOUTS,))
         starts = _as_begun(study, starts)
-        job = _Job(base, target, tuple(also), tuple(keep), images, cost, layouts)
+        job = Job(base, target, tuple(also), tuple(keep), images, cost, layouts)
         stopped = "a trial was picked"
         if pick is None:
             budget = Budget(60.0 * minutes, trials)
@@ -169,7 +172,8 @@ def auto(
         taken = knee_of(front) if pick is None else _picked(rows, pick)
         result = AutoResult(
             job.artifact(taken.settings), tuple(front), taken, job.base_parts(study), len(rows),
-            tuple(refusals_of(study)), stopped, sum(row.seconds for row in rows),
+            tuple(refusals_of(study)), stopped, sum(row.seconds for row in rows), left_out=reasons,
+            doubt=doubt_of(taken),
         )  # fmt: skip
         return _keep(result, rows, base.concepts[0].text, cost, folder, place, layouts, target, force)
 
@@ -177,12 +181,13 @@ def auto(
 def preview(
     model: Any, concept: str | Concept, *, methods: Sequence[str] = (), to: Sequence[str] | str = (),
     also: Sequence[str] = (), keep: Sequence[str] = (), kind: str = "object", seed: int = 0,
-    revision: str | None = None, device: str = "cpu", layouts: Sequence[str] = (),
+    revision: str | None = None, dtype: str = "float32", device: str = "cpu", layouts: Sequence[str] = (),
 ) -> tuple[list[Start], dict[str, str]]:  # fmt: skip
     """Where `auto` with the same arguments would begin, and why other methods take no part; loads no weights."""
     named = isinstance(model, str | Path)
     info = find_model(str(model), revision).info if named else as_target(model).info
-    base = _request(model, concept, keep, kind, seed, revision, device=device)
+    where = device if named else str(as_target(model).device)
+    base = _request(model, concept, keep, kind, seed, revision, dtype, where)
     return _starts(base, info, methods, to, also, layouts)
 
 
@@ -218,7 +223,8 @@ def _starts(
     for name in layouts:
         get_manager().layout(name)
     wanted = [to] if isinstance(to, str) else list(to)
-    starts, reasons = find_starts(base, info, methods, wanted or ANCHORS.get(base.concepts[0].kind, ()), also, layouts)
+    taken = wanted or ANCHORS.get(base.concepts[0].kind, ())
+    starts, reasons = find_starts(base, info, methods, taken, also, layouts, room_of(base, info))
     threads = get_num_threads() if base.device.startswith("cpu") else 1  # processor time counts each
     return [replace(start, seconds=threads * start.seconds) for start in starts], reasons
 
@@ -245,98 +251,6 @@ def _asked(
     }  # fmt: skip
 
 
-class _Job:
-    """Erases and measures; keeps the edits of the best trials, which need not be made twice."""
-
-    def __init__(
-        self, base: EraseRequest, target: Any, also: tuple[str, ...], keep: tuple[str, ...], images: int, cost: str,
-        layouts: Sequence[str] = (),
-    ) -> None:  # fmt: skip
-        self.base, self.target, self.also, self.keep, self.images, self.cost = base, target, also, keep, images, cost
-        self.layouts = [get_manager().layout(name) for name in layouts]
-        #: settings at full strength -> nearness of the best of their strengths, edit
-        self.made: dict[str, tuple[float, Artifact]] = {}
-        self._yardstick: Any = None
-
-    @property
-    def yardstick(self) -> Any:
-        """Made when something is to be measured."""
-        if self._yardstick is None:
-            from erase_plugins.autotune.measure import Yardstick
-
-            self._yardstick = Yardstick(
-                self.target, self.base.concepts[0], also=self.also, keep=self.keep, judges=judges(),
-                images=self.images, seed=self.base.seed,
-            )  # fmt: skip
-        return self._yardstick
-
-    def try_out(self, settings: Settings) -> Tried:
-        """The numbers of a point."""
-        plan = make_plan(request_of(self.base, settings, self.also), self.target.info)
-        whole = self._whole(settings, plan)
-        artifact = self._as_files(_weakened(whole, settings.strength))
-        found = self.yardstick.measure(artifact)
-        size = sum(
-            t.numel() * t.element_size() for _, _, part in artifact.edit.items() for t in part.tensors().values()
-        )
-        self._remember(settings, math.hypot(found.left, found.change), whole)
-        return Tried(found.left, found.change, float(size if self.cost == "size" else plan.seconds or 0.0), found.parts)
-
-    def at_hand(self, settings: Settings) -> bool:
-        """Whether the edit of a point is kept, at whatever strength."""
-        return _key(settings) in self.made
-
-    def artifact(self, settings: Settings) -> Artifact:
-        """The edit of a point, made again if it is not at hand."""
-        plan = make_plan(request_of(self.base, settings, self.also), self.target.info)
-        return _weakened(self._whole(settings, plan), settings.strength)
-
-    def base_parts(self, study: Any) -> dict[str, float]:
-        """What the unchanged model gives; measured once and kept beside the trials."""
-        known = study.user_attrs.get("base")
-        if known is None:
-            known = dict(self.yardstick.base)
-            study.set_user_attr("base", known)
-        return dict(known)
-
-    def _as_files(self, artifact: Artifact) -> Artifact:
-        """The edit as the wanted layouts hold it: with what is lost in the first of them that loses something.
-
-        Raises:
-            Unsupported: one cannot carry it.
-        """
-        family = self.target.family
-        forms = [in_layout(artifact.edit, layout, family, self.target) for layout in self.layouts]
-        less = next((form for form in forms if form is not artifact.edit), artifact.edit)
-        return Artifact(artifact.manifest, less)
-
-    def _whole(self, settings: Settings, plan: Any) -> Artifact:
-        """The edit at full strength."""
-        kept = self.made.get(_key(settings))
-        return run_plan(plan, self.target) if kept is None else kept[1]
-
-    def _remember(self, settings: Settings, distance: float, whole: Artifact) -> None:
-        """Keeps the three edits that come nearest to the knee."""
-        name = _key(settings)
-        self.made[name] = min(distance, self.made.get(name, (distance,))[0]), whole
-        if len(self.made) > 3:
-            del self.made[max(self.made, key=lambda item: self.made[item][0])]
-
-
-def _key(settings: Settings) -> str:
-    """Of what has to be made: the strength is set afterwards."""
-    return repr(replace(settings, strength=1.0))
-
-
-def _weakened(whole: Artifact, strength: float) -> Artifact:
-    """An edit at a strength, which is part of it."""
-    if strength == 1.0:
-        return whole
-    note = f"strength {strength:g} is part of the edit"
-    edit = replace(whole.edit.scaled(strength), meta=whole.edit.meta)
-    return Artifact(replace(whole.manifest, notes=(*whole.manifest.notes, note)), edit)
-
-
 def _picked(rows: Sequence[Row], number: int) -> Row:
     for row in rows:
         if row.number == number:
@@ -350,9 +264,11 @@ def _keep(
     layouts: Sequence[str], target: Any, force: bool,
 ) -> AutoResult:  # fmt: skip
     """Writes front and artifact."""
-    facts = {name: value for name, value in result.to_dict().items() if name not in ("files", "refused")}
+    facts = {name: value for name, value in result.to_dict().items() if name not in ("files", "refused", "left_out")}
     manifest = result.artifact.manifest
-    artifact = Artifact(replace(manifest, extra={**manifest.extra, "auto": facts}), result.artifact.edit)
+    warnings = (*manifest.warnings, *([result.doubt] if result.doubt else []))
+    told_of = replace(manifest, extra={**manifest.extra, "auto": facts}, warnings=warnings)
+    artifact = Artifact(told_of, result.artifact.edit)
     files = []
     if place is not None:
         told = f"{result.trials} trials in {result.seconds:.0f} s; the search ended because {result.stopped}."

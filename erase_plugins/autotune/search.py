@@ -66,7 +66,7 @@ class Search:
         self.study, self.starts, self.try_out = study, tuple(starts), try_out
         self.budget, self.seed, self.clock, self.progress = budget, seed, clock, progress
         self.began = clock() if began is None else began
-        self.before = sum(row.seconds for row in rows_of(study))
+        self.before = sum(item.user_attrs.get("seconds", 0.0) for item in counted(study))
         self.stopped = ""
 
     def run(self) -> str:
@@ -106,13 +106,14 @@ class Search:
         return sorted(own, key=lambda row: (row.distance, row.number))
 
     def _expected(self, start: Start) -> float:
-        """Seconds that a trial will take: the method's own estimate, or the most that the same start took before."""
+        """Seconds that a trial will take: the method's own estimate and measuring, or the most that the start took."""
         rows = self._rows(start)
+        # what measuring takes at most; what was known takes nothing and tells nothing
+        measuring = min((row.seconds for row in rows_of(self.study) if row.seconds), default=0.0)
         if not rows:
-            return start.seconds
+            return start.seconds + measuring
         if self._only_scaled(start) and self.at_hand(rows[0].settings):
-            measured = [row.seconds for row in rows_of(self.study) if row.seconds]  # what is known takes nothing
-            return min(measured, default=0.0)
+            return measuring
         return max(row.seconds for row in rows)
 
     def _fits(self, start: Start, part: float = 1.0) -> bool:
@@ -195,6 +196,7 @@ class Search:
         except RunCancelled:
             raise
         except EraseError as error:
+            trial.set_user_attr("seconds", self.clock() - began)
             trial.set_user_attr("refused", stored(error))
             self.study.tell(trial, state=TrialState.FAIL)
             return

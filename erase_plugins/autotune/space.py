@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from math import prod
 from typing import Any
 
-from erase_plugins.errors import EraseError, RequestError
+from erase_plugins.errors import EraseError, RequestError, Unsupported
 from erase_plugins.hints import Sentence, joined, sentence_of
 from erase_plugins.manager import get_manager
 from erase_plugins.needs import changes_weights, lacks
@@ -155,7 +156,7 @@ def request_of(base: EraseRequest, settings: Settings, also: Sequence[str]) -> E
 
 def find_starts(
     base: EraseRequest, info: Any, methods: Sequence[str], anchors: Sequence[str], also: Sequence[str],
-    layouts: Sequence[str] = (),
+    layouts: Sequence[str] = (), room: int | None = None,
 ) -> tuple[list[Start], dict[str, str]]:  # fmt: skip
     """All starts in the order in which they are tried, and why other methods cannot take part; loads no weights.
 
@@ -166,6 +167,7 @@ def find_starts(
         anchors: what the concept may become; the user's words, or `ANCHORS` of its kind.
         also: other words for the concept.
         layouts: file layouts that each have to hold the edit.
+        room: bytes of the device beside the model, as `room_of` gives them; None if there is no telling.
 
     Raises:
         UnknownName: a method that is not registered.
@@ -186,7 +188,7 @@ def find_starts(
             reasons[method.id] = "a guard, removes nothing; searched where 'methods' names it"
             continue
         try:
-            starts += _starts_of(method, base, info, anchors, also, layouts)
+            starts += _starts_of(method, base, info, anchors, also, layouts, room)
         except EraseError as error:
             reasons[method.id] = sentence_of(error)
     if not starts:
@@ -196,8 +198,9 @@ def find_starts(
 
 
 def _starts_of(
-    method: Any, base: EraseRequest, info: Any, anchors: Sequence[str], also: Sequence[str], layouts: Sequence[str]
-) -> list[Start]:
+    method: Any, base: EraseRequest, info: Any, anchors: Sequence[str], also: Sequence[str], layouts: Sequence[str],
+    room: int | None = None,
+) -> list[Start]:  # fmt: skip
     def planned(options: Mapping[str, Any], anchor: str | None = None) -> EditPlan:
         plan = make_plan(request_of(base, Settings(method.id, options, anchor), ()), info)
         for name in layouts:
@@ -216,6 +219,12 @@ def _starts_of(
             if _SHORTER * _length(other) < _length(usual):
                 variants[0][0][item.name] = usual.options[item.name]
                 variants.append(({item.name: value}, other))
+    fitting = [(fixed, plan) for fixed, plan in variants if room is None or (plan.memory_bytes or 0) <= room]
+    if not fitting:
+        raise Unsupported(
+            f"needs about {(usual.memory_bytes or 0) / 2**30:.1f} GiB beside the model, and {base.device} has about "
+            f"{max(room or 0, 0) / 2**30:.1f}"
+        )
     return [
         Start(
             method.id, fixed, {item.name: plan.options[item.name] for item in searched if item.name not in fixed},
@@ -223,8 +232,19 @@ def _starts_of(
             # what is solved together with others later stays as it was solved; its own scales are among its options
             "contextmap" not in method.produces, plan.steps or 1,
         )
-        for fixed, plan in variants
+        for fixed, plan in fitting
     ]  # fmt: skip
+
+
+def room_of(base: EraseRequest, info: Any) -> int | None:
+    """Bytes that an accelerator has beside the model's layers; None where nothing tells how much memory there is."""
+    import torch
+
+    if not (base.device.startswith("cuda") and torch.cuda.is_available()):
+        return None
+    total = torch.cuda.get_device_properties(torch.device(base.device)).total_memory
+    each = torch.empty((), dtype=getattr(torch, base.dtype, torch.float32)).element_size()
+    return int(total) - each * sum(prod(ref.shape) for ref in info.refs)
 
 
 def _length(plan: EditPlan) -> float:

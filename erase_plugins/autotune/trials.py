@@ -22,6 +22,8 @@ _ASKED = "asked"
 LAYOUTS = "layouts"
 #: how much nearer to the knee counts as nearer
 MOVED = 0.002
+#: of the concept left, or of everything else changed, from which on a search has not found what was asked for
+_POOR = 0.5
 
 
 @dataclass(frozen=True)
@@ -178,3 +180,13 @@ def knee_of(front: Sequence[Row]) -> Row:
     """
     nearest = min(row.distance for row in front)
     return min((row for row in front if row.distance <= nearest + MOVED), key=lambda row: (row.cost, row.number))
+
+
+def doubt_of(row: Row) -> str:
+    """What people have to know of a point that is the best and yet no good; "" where it is good."""
+    told = []
+    if row.left >= _POOR:
+        told.append(f"leaves {row.left:.0%} of the concept")
+    if row.change >= _POOR:
+        told.append(f"changes everything else by {row.change:.2f}, where 1 is another model")
+    return f"the best trial {' and '.join(told)}: nothing that was tried erases it well" if told else ""

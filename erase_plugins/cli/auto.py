@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +72,7 @@ def command(
     from erase_plugins.autotune.run import PICTURE, auto, preview, search_folder
 
     asked: dict[str, Any] = {"methods": wanted, "to": anchors, "also": also, "keep": keep, "kind": kind, "seed": seed,
-                             "revision": revision, "device": device, "layouts": chosen}  # fmt: skip
+                             "revision": revision, "dtype": dtype, "device": device, "layouts": chosen}  # fmt: skip
     if dry_run:
         _say_preview(*preview(model, concept, **asked), minutes)
         return
@@ -82,7 +83,7 @@ def command(
             bar.note(f"trial {done}: {label}")
 
         found = auto(
-            model, concept, **asked, minutes=minutes, trials=trials, images=images, cost=cost, pick=pick, dtype=dtype,
+            model, concept, **asked, minutes=minutes, trials=trials, images=images, cost=cost, pick=pick,
             out=folder, search=search, force=force, progress=tell,
         )  # fmt: skip
     _say_front(found, cost)
@@ -106,15 +107,20 @@ def _say_preview(starts: list, reasons: dict[str, str], minutes: float) -> None:
         [[start.name, human_seconds(start.seconds), "yes" if start.seconds <= 60 * minutes else "no",
           ", ".join(item.name for item in start.searched) or "-"] for start in starts], ("about",),
     )  # fmt: skip
-    for reason in dict.fromkeys(reasons.values()):
-        names = [name for name, own in reasons.items() if own == reason]
-        hint(f"takes no part ({in_terminal(reason)}): {', '.join(names)}")
+    _say_left_out(reasons)
     say("dry run: nothing was loaded or written")
     emit({
         "schema": 1, "dry_run": True, "left_out": reasons,
         "starts": [{"name": start.name, "method": start.method, "seconds": start.seconds,
                     "searched": {item.name: list(item.searched) for item in start.searched}} for start in starts],
     })  # fmt: skip
+
+
+def _say_left_out(reasons: Mapping[str, str]) -> None:
+    """Which methods take no part, by reason."""
+    for reason in dict.fromkeys(reasons.values()):
+        names = [name for name, own in reasons.items() if own == reason]
+        hint(f"takes no part ({in_terminal(reason)}): {', '.join(names)}")
 
 
 def _say_front(found: Any, cost: str) -> None:
@@ -135,3 +141,6 @@ def _say_front(found: Any, cost: str) -> None:
         hint(told)
     for label, reason in found.refused:
         hint(f"did not work: {label}: {reason}")
+    _say_left_out(found.left_out)
+    if found.doubt:
+        hint(found.doubt)

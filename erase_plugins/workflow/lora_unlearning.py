@@ -9,7 +9,8 @@ Three things decide what the rest of the LoRA loses. An error counts as a share 
 level: what a picture shows is decided where there is most noise, and there a LoRA changes the prediction least (on
 pocket a fifth of what it changes at the end), so that errors over the size of the prediction would hardly count where
 they do most harm. Every step has prompts of its own, each asked of the teacher once, so that nothing is learnt by
-heart. And steps are few: the closed form is a good start.
+heart. And steps are few: the closed form is a good start, for layers that read no text by what they read at the states
+that the teacher is asked at (`lora_features`).
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from erase_plugins.artifacts.edit import Delta, LowRank
 from erase_plugins.engine.adapters import LoraSlot, Trainable
 from erase_plugins.engine.trajectories import ask, harvest, join, start_noise
 from erase_plugins.families.capabilities import DENOISER
+from erase_plugins.workflow.lora_features import Inputs, taken_off
 
 if TYPE_CHECKING:
     from erase_plugins.families.base import Target
@@ -58,11 +60,11 @@ class Schedule:
         guidance: of drawing them.
     """
 
-    steps: int = 40
+    steps: int = 20
     batch: tuple[int, int, int] = (5, 7, 4)
     rate: float = 0.01
     keep: float = 4.0
-    prompts: int = 32
+    prompts: int = 16
     asked: float = 0.72
     fillers: int = 192
     sampler: int = 8
@@ -162,15 +164,37 @@ def unlearn(
     # guidance g adds g times the error with the prompt and g - 1 times that without
     silent = (guidance / max(guidance - 1, 1e-3)) ** 2
     empty = [""] * (schedule.steps * schedule.batch[2])
-    lessons = (
-        _lessons(target, gone, named[count:], nullcontext, solved, 1.0, generator),
-        _lessons(target, stay, kept[count:], lora, solved, 1 / schedule.keep, generator),
-        _lessons(target, stay, empty, lora, solved, silent / schedule.keep, generator),
-    )
-    slots = _slots(target, old, new)
+    modules = _textless(target, old, new)
+    reads, stays = (Inputs(modules, generator) for _ in range(2))
+    with reads.listening(len(named) - count):
+        off = _lessons(target, gone, named[count:], nullcontext, solved, 1.0, generator)
+    with stays.listening(len(kept) - count + len(empty)):
+        same = _lessons(target, stay, kept[count:], lora, solved, 1 / schedule.keep, generator)
+        idle = _lessons(target, stay, empty, lora, solved, silent / schedule.keep, generator)
+    lessons = (off, same, idle)
+    slots = _slots(target, old, {**_solved(old, reads, stays, 1 / schedule.keep), **new})
     with Trainable(target, list(slots.values())):
         _train(target, [slot.A for slot in slots.values()], lessons, schedule)
     return {place: slot.A.detach().cpu().double() for place, slot in slots.items()}
+
+
+def _textless(
+    target: Target, old: Mapping[str, Mapping[str, Delta]], new: Mapping[Place, Tensor]
+) -> dict[Place, nn.Module]:
+    """Modules of the denoiser that the LoRA changes and that the closed form on prompts left as they were."""
+    refs = {(ref.component, ref.weight): ref for ref in target.info.refs}
+    places = [(part, key) for part in target.info.components(DENOISER) for key in old.get(part, {})]
+    return {place: target.module(refs[place]) for place in places if place not in new}
+
+
+def _solved(old: Mapping[str, Mapping[str, Delta]], named: Inputs, kept: Inputs, erase: float) -> dict[Place, Tensor]:
+    """ "Down" factors by the closed form on what modules read."""
+    found = {}
+    for place in named.modules:
+        delta, rows, others = old[place[0]][place[1]], named.rows(place), kept.rows(place)
+        if isinstance(delta, LowRank) and rows is not None and others is not None and rows.shape[1] == delta.A.shape[1]:
+            found[place] = taken_off(delta.A, rows, others, erase)
+    return found
 
 
 def _slots(

@@ -6,6 +6,7 @@ import pytest
 
 import erase_plugins as ep
 from erase_plugins.artifacts.gated import plain_lora
+from erase_plugins.autotune import job as jobs
 from erase_plugins.autotune import run
 from erase_plugins.autotune.space import Settings
 from erase_plugins.errors import RequestError, Unsupported
@@ -25,7 +26,7 @@ def target():
 
 def job(target, *layouts):
     base = EraseRequest(model="tiny", forget=(Concept("pizza"),), method="auto")
-    return run._Job(base, target, (), ("a dog",), 2, "size", layouts)
+    return jobs.Job(base, target, (), ("a dog",), 2, "size", layouts)
 
 
 @pytest.mark.parametrize("layouts", [("kohya",), ("patch", "diffusers")])

@@ -66,6 +66,8 @@ def test_searched_killed_resumed_and_picked(target, tmp_path):
     other = ep.auto(target, "pizza", **ASKED, out=out, pick=1, force=True)
     assert (other.taken.number, other.trials) == (1, 4)
     assert ep.load_artifact(out).manifest.extra["auto"]["taken"] == 1
+    assert "made again by the seed of its trial, whose numbers are told" in other.artifact.manifest.notes
+    assert not any("made again" in note for note in whole.artifact.manifest.notes)
     assert json.loads((place / "front.json").read_text())["taken"] == 1
     assert snapshot(target.pipe).difference(before) == ""
 
@@ -90,15 +92,15 @@ def test_places_of_others_are_refused(target, tmp_path):
 
 
 def test_another_strength_of_an_edit_is_not_made_again(target, monkeypatch):
-    from erase_plugins.autotune import run
+    from erase_plugins.autotune import job as jobs
     from erase_plugins.autotune.space import Settings
     from erase_plugins.types import EraseRequest
 
     made = []
-    real = run.run_plan
-    monkeypatch.setattr(run, "run_plan", lambda plan, on: made.append(plan) or real(plan, on))
+    real = jobs.run_plan
+    monkeypatch.setattr(jobs, "run_plan", lambda plan, on: made.append(plan) or real(plan, on))
     base = EraseRequest(model="tiny", forget=(Concept("pizza"),), method="auto")
-    job = run._Job(base, target, (), ("a dog",), 2, "size")
+    job = jobs.Job(base, target, (), ("a dog",), 2, "size")
     full = Settings("uce", {"vocabulary": 20})
     half = Settings("uce", {"vocabulary": 20}, strength=0.5)
     assert not job.at_hand(half)
@@ -109,6 +111,47 @@ def test_another_strength_of_an_edit_is_not_made_again(target, monkeypatch):
     fresh = ep.erase(target, "pizza", "uce", options={"vocabulary": 20})
     assert same_edit(job.artifact(full).edit, fresh.edit)
     assert len(made) == 1
+
+
+def test_what_does_not_fit_into_memory_is_refused_and_the_next_is_tried(target, monkeypatch):
+    pytest.importorskip("optuna")
+    import torch
+
+    from erase_plugins.autotune import job as jobs
+
+    real = jobs.run_plan
+
+    def small(plan, on):
+        if plan.request.method == "rece":
+            raise torch.OutOfMemoryError("tried to allocate 31.00 GiB\nand more")
+        return real(plan, on)
+
+    monkeypatch.setattr(jobs, "run_plan", small)
+    found = ep.auto(target, "pizza", **{**ASKED, "trials": 3})
+    assert {row.settings.method for row in found.front} == {"uce"}
+    assert any(why == "does not fit into the memory of cpu: tried to allocate 31.00 GiB" for _, why in found.refused)
+
+
+def test_what_erases_nothing_is_written_with_a_warning(target, monkeypatch, tmp_path):
+    pytest.importorskip("optuna")
+    from erase_plugins.autotune import job as jobs
+    from erase_plugins.autotune.trials import Tried
+
+    monkeypatch.setattr(jobs.Job, "try_out", lambda job, settings: Tried(0.9, 0.0, 1.0, {}))
+    found = ep.auto(target, "pizza", **{**ASKED, "trials": 1, "methods": ["uce"]}, out=tmp_path / "a")
+    assert "leaves 90%" in found.doubt
+    assert found.doubt in ep.load_artifact(tmp_path / "a").manifest.warnings
+
+
+def test_a_loaded_model_tells_its_own_device(target, monkeypatch):
+    """Estimates for a pipeline on an accelerator are not those of so many processor cores."""
+    from erase_plugins.autotune import run
+
+    seen = []
+    monkeypatch.setattr(type(target), "device", property(lambda _: "cuda:1"))
+    monkeypatch.setattr(run, "_starts", lambda base, *_: seen.append(base.device) or ([], {}))
+    run.preview(target, "pizza")
+    assert seen == ["cuda:1"]
 
 
 def test_the_numbers_of_an_edit(target):
@@ -168,7 +211,7 @@ def test_a_kind_of_prompt_from_which_the_base_does_not_draw_it_is_no_part_of_wha
 def test_a_concept_that_the_base_does_not_draw_ends_before_the_first_trial(target, monkeypatch):
     pytest.importorskip("optuna")
     tried = []
-    monkeypatch.setattr("erase_plugins.autotune.run.judges", list)
+    monkeypatch.setattr("erase_plugins.autotune.job.judges", list)
     monkeypatch.setattr("erase_plugins.autotune.measure._UNKNOWN", 2.0)  # what is left of a base is 1 without a judge
     monkeypatch.setattr("erase_plugins.autotune.measure.Yardstick.measure", lambda *_: tried.append(1))
     monkeypatch.setattr(

@@ -98,11 +98,9 @@ def test_the_last_part_of_the_budget_is_for_proposals():
     starts = [start("quick", 1.0), *(start(f"slow {number}", 110.0 + number) for number in range(9))]
     search(None, bench, starts, seconds=1000.0, patience=99)
     names = [item.method for item in bench.asked]
-    assert names[:7] == [
-        "quick",
-        *(f"slow {number}" for number in range(6)),
-    ]  # the seventh would end after three quarters
-    assert set(names[7:]) <= set(names[:7])
+    # the sixth would end after three quarters, with what measuring takes
+    assert names[:6] == ["quick", *(f"slow {number}" for number in range(5))]
+    assert set(names[6:]) <= set(names[:6])
     assert len(names) == 10
 
 
@@ -147,6 +145,24 @@ def test_time_before_an_interruption_counts(tmp_path):
     bench = Bench(takes=7.0)
     search(tmp_path / "j", bench, seconds=30.0, patience=99)
     assert len(bench.asked) == 1
+
+
+def test_what_was_refused_takes_time_too(tmp_path):
+    starts = [start("broken", 0.5), start()]
+    with pytest.raises(Killed):
+        search(tmp_path / "j", Bench(takes=7.0, die_at=1, refuses=("broken",)), starts, seconds=20.0, patience=99)
+    bench = Bench(takes=7.0)
+    search(tmp_path / "j", bench, starts, seconds=20.0, patience=99)
+    assert [item.method for item in bench.asked] == ["quick"]  # a second one would end after 21 seconds
+
+
+def test_a_trial_takes_making_and_measuring():
+    bench = Bench(takes=100.0)
+    search(None, bench, [start("quick", 1.0), start("other", 20.0)], seconds=210.0, patience=99)
+    assert [item.method for item in bench.asked] == ["quick", "quick"]
+    bench = Bench(takes=100.0)
+    search(None, bench, [start("quick", 1.0), start("other", 20.0)], seconds=230.0, patience=99)
+    assert [item.method for item in bench.asked] == ["quick", "other"]
 
 
 def test_a_refusal_is_told_and_does_not_end_the_search():

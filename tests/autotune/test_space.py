@@ -92,6 +92,28 @@ def test_built_in_methods_take_part_without_being_named():
     assert [item.method for item in named] == ["keyword-guard", "uce"]
 
 
+def test_what_does_not_fit_into_memory_takes_no_part_and_says_so(monkeypatch):
+    from erase_plugins.types import Concept, EraseRequest
+    from erase_plugins.workflow.models import find_model
+    from erase_plugins.workflow.run import make_plan
+
+    info = find_model("pocket", None).info
+    base = EraseRequest(model="pocket", forget=(Concept("pizza"),), method="auto", device="cuda", dtype="float16")
+    assert space.room_of(space.replace(base, device="cpu"), info) is None
+    bytes_of = {
+        name: make_plan(space.request_of(base, space.Settings(name), ()), info).memory_bytes for name in ("uce", "esd")
+    }
+    assert 0 <= (bytes_of["uce"] or 0) < bytes_of["esd"]
+    card = SimpleNamespace(total_memory=bytes_of["esd"] - 1 + 2 * sum(space.prod(ref.shape) for ref in info.refs))
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.get_device_properties", lambda device: card)
+    room = space.room_of(base, info)
+    assert room == bytes_of["esd"] - 1
+    starts, reasons = space.find_starts(base, info, ["uce", "esd"], (), (), (), room)
+    assert [item.method for item in starts] == ["uce"]
+    assert "GiB beside the model, and cuda has about" in reasons["esd"]
+
+
 def test_the_first_trial_is_the_method_with_its_defaults():
     (start,) = preview("pocket", "pizza", methods=["uce"])[0]
     params = start.first_params()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from erase_plugins.autotune.space import Settings
-from erase_plugins.autotune.trials import Row, counted, front_of, knee_of, open_study, refusals_of, rows_of
+from erase_plugins.autotune.trials import Row, counted, doubt_of, front_of, knee_of, open_study, refusals_of, rows_of
 
 pytest.importorskip("optuna")
 
@@ -23,6 +23,13 @@ def test_front_and_knee():
     # what only luck tells apart counts as equally near: the first of those that cost the same
     assert knee_of([row(0, 0.003, 0.0), row(1, 0.002, 0.0), row(2, 0.0015, 0.0, 2.0)]).number == 0
     assert knee_of([row(0, 0.005, 0.0), row(1, 0.002, 0.0)]).number == 1
+
+
+def test_a_best_trial_that_is_no_good_is_told():
+    assert doubt_of(row(0, 0.1, 0.2)) == ""
+    assert "leaves 90% of the concept: nothing" in doubt_of(row(0, 0.9, 0.0))
+    assert "changes everything else by 0.80" in doubt_of(row(0, 0.0, 0.8))
+    assert "leaves 60% of the concept and changes" in doubt_of(row(0, 0.6, 0.8))
 
 
 def tell(study, left=None):

@@ -132,6 +132,34 @@ def test_every_step_has_prompts_and_states_of_its_own(target, monkeypatch):
     assert made[place].shape == down.shape
 
 
+def test_what_reads_no_text_begins_from_the_closed_form_on_what_it_reads(target, monkeypatch):
+    """Seen with a rate of nothing."""
+    from erase_plugins.workflow.lora_features import taken_off
+
+    (text, *_) = target.modules("cross_kv")
+    (ref, *_) = [ref for ref in target.info.refs if "attn1.to_q" in ref.weight]
+    generator = torch.Generator().manual_seed(5)
+    old = {"unet": {}}
+    for item in (text, ref):
+        down, up = (
+            torch.randn(2, item.shape[1], generator=generator),
+            torch.randn(item.shape[0], 2, generator=generator),
+        )
+        old["unet"][item.weight] = LowRank(down, up)
+    real = lora_unlearning.taken_off
+    place, solved = ("unet", ref.weight), torch.randn(2, text.shape[1], generator=generator)
+    seen: list = []
+    schedule = Schedule(steps=2, prompts=2, sampler=3, rate=0.0)
+    monkeypatch.setattr(lora_unlearning, "taken_off", lambda *given: seen.append(given) or real(*given))
+    prompts = (["a barn"] * 12, ["a house"] * 16)
+    made = unlearn(target, old, {("unet", text.weight): solved}, prompts, (nullcontext, nullcontext), schedule, 0)
+    ((A, named, kept, erase),) = seen  # the module that reads text has its own closed form
+    assert torch.equal(A, old["unet"][ref.weight].A) and erase == 1 / schedule.keep
+    assert named.shape[1] == kept.shape[1] == ref.shape[1] and len(named) > 100
+    torch.testing.assert_close(made[place], taken_off(A, named, kept, erase).float().double())
+    torch.testing.assert_close(made["unet", text.weight], solved.double())
+
+
 def test_a_factor_forgets_the_direction_of_the_concept_and_keeps_the_other():
     """By hand: kept states are (1, 0), named ones (1, 1), the LoRA answers the sum; (1, -1) answers 1 and 0."""
 
