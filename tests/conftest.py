@@ -8,7 +8,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +21,6 @@ os.environ.setdefault("HF_HUB_DISABLE_XET", "1")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 # as commands set it while tests run: preloaded.py would see another environment from then on
 os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-# freed blocks stay with our child processes, as with our commands on small models: drawing takes a tenth less
-os.environ.setdefault("MALLOC_MMAP_THRESHOLD_", str(32 << 20))
-os.environ.setdefault("MALLOC_TRIM_THRESHOLD_", str(512 << 20))
 # workers and other child processes share it; the user's own stays as it is
 if "PYTEST_XDIST_WORKER" not in os.environ:
     os.environ["ERASE_PLUGINS_CACHE"] = tempfile.mkdtemp(prefix="erase-plugins-cache-")
@@ -32,11 +29,6 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
 #: objects that a full collection may walk through
 _MANY = 100_000
 GOLDEN = Path(__file__).parent / "golden" / "data"
-
-
-def users_memory(environment: Mapping[str, str]) -> dict[str, str]:
-    """The environment for a process whose memory is measured: the C library keeps freed blocks as it does by itself."""
-    return {name: value for name, value in environment.items() if not name.startswith("MALLOC_")}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

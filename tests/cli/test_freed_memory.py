@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 
 import pytest
-
-from tests.conftest import users_memory
 
 _FAULTS = """
 import resource, sys
@@ -24,17 +21,13 @@ print([faults() for _ in range(10)][-1] - before)
 """
 
 
-def measured(code: str, how: str) -> int:
-    done = subprocess.run(
-        [sys.executable, "-c", code, how], capture_output=True, text=True, check=True, env=users_memory(os.environ)
-    )
-    return int(done.stdout)
-
-
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's heap")
 def test_freed_blocks_are_not_cleared_again():
     """48 MB ten times are 122,880 pages, each of them new unless the block was kept."""
-    found = [measured(_FAULTS, how) for how in ("keep", "leave")]
+    found = [
+        int(subprocess.run([sys.executable, "-c", _FAULTS, how], capture_output=True, text=True, check=True).stdout)
+        for how in ("keep", "leave")
+    ]
     assert found[0] < 1_000 < 100_000 < found[1]
 
 
@@ -61,5 +54,8 @@ print(resident() - before)
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's heap")
 def test_what_a_large_model_frees_goes_back_to_the_system():
     """600 MB of float32 weights, cast to half: 300 MB are left, and not what was cast from."""
-    found = [measured(_CAST, how) for how in ("keep", "leave")]
+    found = [
+        int(subprocess.run([sys.executable, "-c", _CAST, how], capture_output=True, text=True, check=True).stdout)
+        for how in ("keep", "leave")
+    ]
     assert max(found) < 450 << 20, found

@@ -20,7 +20,6 @@ from comfy_nodes.pocket import original_config
 from tests.comfy.unpack import comfy_environment
 from tests.comfy_nodes import comfy_server
 from tests.comfy_nodes.preloaded import command
-from tests.conftest import users_memory
 from tests.layouts.making import artifact_of, dense_edit, random_edit
 
 ROOT = Path(__file__).parent.parent.parent
@@ -55,17 +54,16 @@ def preloaded_comfy(environment, once):
 def in_comfy(environment, preloaded_comfy):
     """Function that runs a script of this folder in the ComfyUI interpreter and gives what it printed as RESULT.
 
-    A ``fresh`` one finds no library imported, and freed memory goes back to the system.
+    A ``fresh`` one finds no library imported.
     """
     python, folder = environment
 
     def run(script: str, *arguments: str, env: dict[str, str] | None = None, fresh: bool = False) -> dict[str, Any]:
         interpreter = [str(python)] if fresh else preloaded_comfy
-        inherited = users_memory(os.environ) if fresh else os.environ
         done = subprocess.run(
             [*interpreter, str(Path(__file__).parent / script), str(folder), *arguments],
             capture_output=True, text=True, timeout=580, cwd=folder, check=False,
-            env={**inherited, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1",
+            env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1",
                  **(env or {})},
         )  # fmt: skip
         assert done.returncode == 0, done.stderr[-3000:]
