@@ -101,9 +101,9 @@ def installed(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
-def run_installed(place: Path, cwd: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    """The command line of the installed wheel; stderr begins with the file of the package that ran."""
-    code = "import erase_plugins, sys; print(erase_plugins.__file__, file=sys.stderr); from erase_plugins.cli.main import main; main()"
+def run_installed(place: Path, cwd: Path, *words: str, before: str = "") -> subprocess.CompletedProcess[str]:
+    """The command line of the installed wheel, after other code; stderr begins with the file of the package that ran."""
+    code = f"import erase_plugins, sys; print(erase_plugins.__file__, file=sys.stderr)\n{before}\nfrom erase_plugins.cli.main import main; main()"
     environment = {**os.environ, "PYTHONPATH": str(place), "HF_HUB_OFFLINE": "1"}
     done = subprocess.run(
         [sys.executable, "-c", code, *words], capture_output=True, text=True, cwd=cwd, env=environment, check=False
@@ -125,8 +125,10 @@ def test_comfy_install_works_from_the_wheel(installed: Path, tmp_path: Path) -> 
 
 
 def test_demo_runs_from_the_wheel(installed: Path, tmp_path: Path) -> None:
-    done = run_installed(installed, tmp_path, "demo", "--json", "--out", "demo")
-    json.loads(done.stdout)
+    """With few pictures; what they show is asked of the checkout, in tests/cli/test_demo.py."""
+    few = 'from erase_plugins.cli import demo; demo.COUNTS = {"target": 2, "neighbour": 2, "kept": 2}'
+    done = run_installed(installed, tmp_path, "demo", "--json", "--out", "demo", before=few)
+    assert {row["n"] for row in json.loads(done.stdout)["rows"]} == {2}
     assert (tmp_path / "demo" / "contact_sheet.png").stat().st_size > 10_000
 
 

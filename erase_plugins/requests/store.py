@@ -72,10 +72,12 @@ class Desk:
         desk = cls(folder, key)
         if desk.key_file.resolve().parent.is_relative_to(desk.folder.resolve()):
             raise ArtifactError("the key would lie in the folder whose names it hides; choose another ", Hint("key"))
+        # looked at before the database: one that another process makes meanwhile is no stranger's folder
+        used = os.path.lexists(desk.folder) and (not desk.folder.is_dir() or any(desk.folder.iterdir()))
         there = (desk.folder / DATABASE).is_file()
         if not there:
             desk._lost()
-        if os.path.lexists(desk.folder) and not there and (not desk.folder.is_dir() or any(desk.folder.iterdir())):
+        if used and not there:
             raise ArtifactError(f"'{desk.folder.name}' is something else; choose a new folder for the requests")
         if not there and not desk.key_file.exists():
             try:

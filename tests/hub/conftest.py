@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from functools import cache
+from pathlib import Path
 
 import pytest
 
@@ -61,9 +63,15 @@ def hamburger(made):
     return made["hamburger"]
 
 
-def contents(folder):
-    """Relative name -> bytes of everything below a folder, hidden files too."""
-    return {item.relative_to(folder).as_posix(): item.read_bytes() for item in folder.rglob("*") if item.is_file()}
+def contents(folder, but=()):
+    """Relative name -> bytes of everything below a folder, hidden files too, without what lies in the folders ``but``."""
+    found = {}
+    for place, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if Path(place, name) not in but]
+        for item in (Path(place, name) for name in names):
+            if item.is_file():
+                found[item.relative_to(folder).as_posix()] = item.read_bytes()
+    return found
 
 
 @pytest.fixture

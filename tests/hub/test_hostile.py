@@ -42,11 +42,7 @@ def publish(hub, repo, files):
 
 def around(place):
     """Everything outside the client's cache: what a pull must leave alone."""
-    cache = Path(constants.HF_HUB_CACHE)
-    return {
-        name: data for name, data in contents(place).items()
-        if not (place / name).is_relative_to(cache) and not name.startswith("hub-xet/")
-    }  # fmt: skip
+    return contents(place, but=(Path(constants.HF_HUB_CACHE), place / "hub-xet"))
 
 
 def test_hostile_repositories(client, made, tmp_path, capsys):

@@ -8,7 +8,13 @@ from tests.runtime.support import page
 from tests.runtime.support.measure import STEPS, measure
 from tests.runtime.support.situations import SITUATIONS
 
-CELLS = [(name, family) for name, situation in SITUATIONS.items() for family in situation.families]
+#: rows whose second pipeline is measured in every run: two encoders, their rows and tokens; those of the others with --full
+TWICE = ("text-to-image", "ti-before", "text-encoder-map", "map", "context", "gated")
+CELLS = [
+    pytest.param(name, family, marks=() if name in TWICE or family == situation.families[0] else pytest.mark.full)
+    for name, situation in SITUATIONS.items()
+    for family in situation.families
+]
 
 
 def test_the_page_lists_these_situations_and_two_words_only() -> None:
