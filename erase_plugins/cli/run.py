@@ -33,7 +33,7 @@ from erase_plugins.hints import in_terminal
 from erase_plugins.types import DataRef, ForgetItem
 
 
-@declare("run")
+@declare("run", example="uce --model pocket --erase pizza --keep hamburger --out no-pizza")
 @click.argument("method")
 @model_options
 @click.option("--erase", "concepts", multiple=True, metavar="TEXT", help="What to erase; repeat for several.")

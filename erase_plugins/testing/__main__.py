@@ -20,8 +20,8 @@ def tools() -> None:
 def hub() -> None:
     """A Hub on this machine that push, pull, search and collection talk to; Ctrl-C ends it.
 
-    It prints variables to paste into another terminal. What was pushed is kept in memory only, and its account and token
-    are good for nothing else.
+    It prints variables to paste into another terminal. What was pushed is kept in memory only, and its account and
+    token are good for nothing else.
     """
     from erase_plugins.testing.hub_server import HubServer
 

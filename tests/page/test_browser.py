@@ -130,7 +130,7 @@ def test_a_concept_is_typed_and_the_pair_seen(address, browser, tmp_path):
 def test_what_is_typed_before_the_page_is_ready_stays(address, browser):
     page = browser.new_page()
     held = []
-    page.route("**/queue/join*", held.append)  # the page asks what its address says
+    page.route("**/queue/join*", lambda route: held.append(route))  # the page asks what its address says
     page.goto(address)
     page.get_by_label("Forget").fill("owl")
     page.wait_for_timeout(500)

@@ -11,8 +11,8 @@ import torch
 
 from erase_plugins import api
 from erase_plugins.errors import ArtifactError, RequestError
-from erase_plugins.page import Settings, Studio
 from erase_plugins.hints import ANOTHER_OUT, ANOTHER_TO, Hint, Sentence
+from erase_plugins.page import Settings, Studio
 from erase_plugins.page.studio import on_card, on_page, rates, sentence
 from erase_plugins.reports import AttackReport, EvalReport, EvalRow
 from erase_plugins.testing.models import fresh_pipeline
@@ -116,7 +116,9 @@ def test_errors_speak_of_what_the_page_has(studio, tmp_path):
 
 
 def test_models_that_draw_nothing_are_refused_in_words_of_the_page():
-    with pytest.raises(RequestError, match="this page erases from models that draw by a prompt, and pocket-lm does not"):
+    with pytest.raises(
+        RequestError, match="this page erases from models that draw by a prompt, and pocket-lm does not"
+    ):
         Studio(Settings(local=True), device="cpu").draw("Ann", "", "Ann", 0, 1.0, "pocket-lm")
 
 
