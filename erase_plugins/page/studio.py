@@ -16,7 +16,6 @@ from urllib.parse import urlencode
 
 from erase_plugins.errors import RequestError
 from erase_plugins.evaluation.wording import cell
-from erase_plugins.families.capabilities import DENOISER, TEXT
 from erase_plugins.hints import AnyHint, Hint, in_words
 from erase_plugins.reports import AttackReport, EvalReport
 from erase_plugins.types import Concept
@@ -109,7 +108,7 @@ class Studio:
                 self._erased.clear()
                 revision = self.settings.revision if own else None
                 found = as_target(name, revision, device=self.device or _best_device())
-                if not {TEXT, DENOISER} <= set(found.info.capabilities):
+                if not {"text", "denoiser"} <= set(found.info.capabilities):
                     raise RequestError(
                         f"this page erases from models that draw by a prompt, and {found.info.model} does not; for "
                         f"others there is 'erase-plugins run METHOD --model {found.info.model}'"

@@ -181,6 +181,11 @@ def test_exit_codes_follow_the_error_class(error, code):
     assert describe(error)[0] == code
 
 
+def test_a_full_disk_without_a_name_shows_no_empty_quotes():
+    message = describe(OSError(28, "No space left on device"))[2]
+    assert message == "No space left on device; check the path, the rights and the free space"
+
+
 def test_interrupt_says_how_to_go_on(erase, monkeypatch, tmp_path):
     import erase_plugins.workflow.models as source
 
