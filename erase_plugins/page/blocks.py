@@ -101,9 +101,10 @@ def _own(gr: Any, studio: Studio, told: Any, about: list[Any]) -> None:
         return "\n".join(f"- {item.name}" for item in studio.save(place, *words).manifest.files)
 
     def publish(repo: str, private: bool, licence: str, found: Any, dry_run: bool, *words: str) -> str:
-        options = {"private": private, "license": licence.strip() or None, "dry_run": dry_run}
+        options: dict[str, Any] = {"private": private, "license": licence.strip() or None, "dry_run": dry_run}
+        concept, becomes, model = words
         measured = found[1] if found and found[0] == words else None
-        done = studio.publish(repo, *words, measured, **options)
+        done = studio.publish(repo, concept, becomes, model, measured, **options)
         files = "\n".join(f"- {item.name}" for item in done.bundle.files)
         what = "Would publish" if done.dry_run else f"Published at commit {(done.commit or '')[:12]}:"
         missing = "" if measured else "\n\nNo numbers go with it: measure these words first (tab Measure)."
